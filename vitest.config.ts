@@ -1,0 +1,14 @@
+// How the tests run, on Node and on Deno: forked processes, few at a time, since many start a PostgreSQL of their own.
+import { availableParallelism } from "node:os"
+import { defineConfig } from "vitest/config"
+
+export default defineConfig({
+  test: {
+    include: ["test/**/*.test.ts"],
+    pool: "forks",
+    maxWorkers: Math.max(1, Math.min(4, availableParallelism())),
+    testTimeout: 30_000,
+    hookTimeout: 60_000,
+    teardownTimeout: 20_000
+  }
+})
