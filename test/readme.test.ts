@@ -1,0 +1,185 @@
+// README is code too: its TypeScript compiles, what is marked `ts run` runs, and every command, option and link it names exists.
+import { spawnSync } from "node:child_process"
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs"
+import { dirname, join } from "node:path"
+import { fileURLToPath } from "node:url"
+import { afterAll, describe, expect, test } from "vitest"
+
+const root = join(dirname(fileURLToPath(import.meta.url)), "..")
+const read = (path: string) => readFileSync(join(root, path), "utf8")
+const readme = existsSync(join(root, "README.md")) ? read("README.md") : ""
+
+interface Block {
+  readonly language: string
+  readonly marks: ReadonlyArray<string>
+  readonly code: string
+  readonly line: number
+}
+
+const blocksOf = (markdown: string): Array<Block> =>
+  [...markdown.matchAll(/^( *)(`{3,})([^\n`]*)\n([\s\S]*?)^\1\2 *$/gm)].map((match) => {
+    const [, indent = "", , info = "", code = ""] = match
+    const [language = "", ...marks] = info.trim().split(/\s+/)
+    const line = markdown.slice(0, match.index).split("\n").length
+    return { language, marks, code: code.replaceAll(new RegExp(`^${indent}`, "gm"), ""), line }
+  })
+
+/** Commands of shell blocks, and commands in running text that stand in `code`. Prompts, comments and output are left out. */
+const commandsOf = (markdown: string): Array<string> => {
+  const lines = blocksOf(markdown)
+    .filter((block) => /^(sh|bash|shell|console)$/.test(block.language))
+    .flatMap((block) => block.code.replaceAll("\\\n", " ").split("\n"))
+  const prose = markdown.replaceAll(/^( *)(`{3,})[\s\S]*?^\1\2 *$/gm, "")
+  const spans = [...prose.matchAll(/`([^`\n]+)`/g)].map((match) => match[1] ?? "")
+  return [...lines, ...spans]
+    .flatMap((line) =>
+      line
+        .replace(/^\s*\$ /, "")
+        .replace(/\s#.*$/, "")
+        .split(/&&|\|\||[;|]/)
+    )
+    .map((command) => command.trim())
+    .filter((command) => /^(npm|npx|deno|node|millrace)\s/.test(command))
+}
+
+/** A script of ours on the runtime that runs the tests. */
+const run = (args: ReadonlyArray<string>) => {
+  const prefix = "deno" in process.versions ? ["run", "-A"] : []
+  const { status, stdout, stderr } = spawnSync(process.execPath, [...prefix, ...args], {
+    cwd: root,
+    encoding: "utf8",
+    env: { ...process.env, NO_COLOR: "1" },
+    timeout: 60_000
+  })
+  return { status, output: stdout + stderr }
+}
+
+const helps = new Map<string, string>()
+const help = (command: string): string => {
+  const known = helps.get(command)
+  if (known !== undefined) return known
+  const { status, output } = run(["bin/millrace.mjs", ...command.split(" ").filter(Boolean), "--help"])
+  expect(status, output).toBe(0)
+  helps.set(command, output)
+  return output
+}
+
+const names = (text: string, word: string) => new RegExp(`(^|[\\s,|])${word}($|[\\s,|=])`, "m").test(text)
+
+/** What is wrong with a command, or nothing. */
+const faultOf = (command: string): string | undefined => {
+  const [program, first = "", ...rest] = command.split(/\s+/)
+  const { scripts } = JSON.parse(read("package.json")) as { scripts: Record<string, string> }
+  const { tasks } = JSON.parse(read("deno.json")) as { tasks: Record<string, string> }
+  if (program === "npm") {
+    if (first === "run") return rest[0] !== undefined && rest[0] in scripts ? undefined : "no such script"
+    return /^(start|test)$/.test(first) && !(first in scripts) ? "no such script" : undefined
+  }
+  if (program === "deno") {
+    if (first === "task") return rest[0] !== undefined && rest[0] in tasks ? undefined : "no such task"
+    const file = rest.find((word) => !word.startsWith("-") && !/^(npm|jsr|https?):/.test(word))
+    return first !== "run" || file === undefined || existsSync(join(root, file)) ? undefined : "no such file"
+  }
+  if (program === "node") return first.startsWith("-") || existsSync(join(root, first)) ? undefined : "no such file"
+  const words = program === "millrace" ? [first, ...rest] : first === "millrace" ? rest : undefined
+  return words === undefined ? undefined : faultOfMillrace(words.filter((word) => word !== "…" && word !== "..."))
+}
+
+const faultOfMillrace = (words: ReadonlyArray<string>): string | undefined => {
+  const [command = "", second = ""] = words
+  const isName = (word: string) => /^[a-z][a-z-]*$/.test(word)
+  if (isName(command) && !names(help(""), command)) return "no such command"
+  const isNested = isName(command) && isName(second) && /SUBCOMMANDS|COMMANDS/.test(help(command))
+  if (isNested && !names(help(command), second)) return "no such command"
+  const text = help(isNested ? `${command} ${second}` : isName(command) ? command : "")
+  return (
+    words
+      .filter((word) => /^--[a-z]/.test(word))
+      .map((word) => word.replace(/=.*/, ""))
+      .filter((option) => !names(text, option))
+      .map((option) => `no option ${option}`)
+      .join(", ") || undefined
+  )
+}
+
+/** The lines of code that count when an excerpt is looked for: not imports, whose paths differ, nor blank ones. */
+const linesOf = (code: string) =>
+  code
+    .split("\n")
+    .map((line) => line.trim())
+    .filter((line) => line !== "" && !line.startsWith("import "))
+
+const isExcerpt = (code: string): boolean =>
+  ["projections", "aggregates"]
+    .flatMap((folder) => readdirSync(join(root, folder)).map((name) => `${folder}/${name}`))
+    .filter((path) => path.endsWith(".ts"))
+    .some((path) => `\n${linesOf(read(path)).join("\n")}\n`.includes(`\n${linesOf(code).join("\n")}\n`))
+
+describe("README", () => {
+  const blocks = blocksOf(readme).filter((block) => /^(ts|typescript)$/.test(block.language))
+  const scratch = mkdtempSync(join(root, ".readme-"))
+  afterAll(() => rmSync(scratch, { recursive: true, force: true }))
+  const fileOf = (block: Block) => join(scratch, `line-${block.line}.ts`)
+
+  test("shows TypeScript", () => expect(blocks).not.toHaveLength(0))
+
+  test("its TypeScript compiles, or is an excerpt of the reference application", () => {
+    const own = blocks.filter((block) => block.marks.includes("run") || !isExcerpt(block.code))
+    for (const block of own) writeFileSync(fileOf(block), `${block.code}\nexport {}\n`)
+    if (own.length === 0) return
+    writeFileSync(join(scratch, "tsconfig.json"), `{ "extends": "../tsconfig.json", "include": ["*.ts"] }`)
+    const { status, output } = run([
+      "node_modules/typescript/bin/tsc",
+      "--noEmit",
+      "-p",
+      join(scratch, "tsconfig.json")
+    ])
+    expect(status, output).toBe(0)
+  })
+
+  for (const block of blocks.filter((each) => each.marks.includes("run"))) {
+    test(`what is marked to run runs (line ${block.line})`, () => {
+      writeFileSync(fileOf(block), `${block.code}\nexport {}\n`)
+      const { status, output } = run([fileOf(block)])
+      expect(status, output).toBe(0)
+    })
+  }
+
+  test("every command and option exists", () => {
+    const commands = commandsOf(readme)
+    expect(commands).toContain("npm start")
+    expect(commands.map((command) => [command, faultOf(command)]).filter(([, fault]) => fault !== undefined)).toEqual(
+      []
+    )
+  })
+
+  test("every link to a file leads somewhere", () => {
+    const links = [...readme.matchAll(/\]\((?!https?:|#|mailto:)([^)#\s]+)[^)]*\)/g)].map((match) => match[1] ?? "")
+    expect(links.filter((link) => !existsSync(join(root, link)))).toEqual([])
+  })
+})
+
+describe("the checks themselves", () => {
+  const sample =
+    "# T\n```ts run\nconst a = 1\n```\ntext `npm run bench`\n```sh\n$ npm ci && npm start # go\nnpx millrace dev \\\n  --once\n```\n"
+
+  test("blocks keep their language, marks and line", () => {
+    expect(blocksOf(sample).map(({ language, marks, line }) => ({ language, marks, line }))).toEqual([
+      { language: "ts", marks: ["run"], line: 2 },
+      { language: "sh", marks: [], line: 6 }
+    ])
+  })
+
+  test("commands are found in blocks and in text", () => {
+    expect(commandsOf(sample)).toEqual(["npm ci", "npm start", "npx millrace dev    --once", "npm run bench"])
+  })
+
+  test("what does not exist is found", () => {
+    expect(faultOf("npm run no-such-script")).toBe("no such script")
+    expect(faultOf("deno task no-such-task")).toBe("no such task")
+    expect(faultOf("node bench/no-such-file.ts")).toBe("no such file")
+    expect(faultOf("npm ci")).toBeUndefined()
+    expect(faultOf("npx millrace no-such-command")).toBe("no such command")
+    expect(faultOf("npx millrace dev --no-such-option")).toBe("no option --no-such-option")
+  })
+})
