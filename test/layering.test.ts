@@ -6,7 +6,7 @@ import { expect, test } from "vitest"
 import { parseAst } from "vitest/node"
 
 interface Room {
-  /** What belongs to the room: files, and folders with a closing slash. A named file goes before a folder that holds it. */
+  /** What belongs to the room: files, and folders with a closing slash. No place belongs to two. */
   readonly holds: ReadonlyArray<string>
   /** The rooms it may import besides itself. */
   readonly sees: ReadonlyArray<string>
