@@ -1,0 +1,250 @@
+// Runs a projection over arrays of events, in memory: what the test kit and `Projection.live` use, and the runner's model.
+import * as Effect from "effect/Effect"
+import { keyText, type Named } from "./fields.ts"
+import type { Meta, Writable } from "./handler.ts"
+import { partitionOf } from "./murmur2.ts"
+import type { Projection } from "./projection.ts"
+import type { Table } from "./read-model.ts"
+import { Recorder, type Modification, type Row } from "./recorder.ts"
+import type { Source, Topic } from "./topic.ts"
+import { isClosed, spansOf, type Span, type Window } from "./window.ts"
+
+interface Open {
+  row: Row
+  readonly end: number
+  dirty: boolean
+}
+/** What a driver published: a topic's name, and a record as the relay would send it. */
+export interface Published {
+  readonly topic: string
+  readonly key: string
+  readonly partition: number
+  readonly value: Row
+}
+
+const columnsOf = (window: Window.Any, span: Span): Row => {
+  switch (window.shape.type) {
+    case "global":
+      return {}
+    case "session":
+      return { window_start: span.start, window_end: span.end }
+    default:
+      return { window_size: span.label, window_start: span.start }
+  }
+}
+
+/** An in-memory projection: feed it batches, look at its rows. A failed event leaves no changes behind. */
+export class Driver<Ev, E, R> {
+  readonly published: Array<Published> = []
+  readonly late: Array<Row> = []
+  /** The clock that handlers see and that events without a time of their own get, in epoch milliseconds. */
+  nowMs = 0
+  private readonly tables = new Map<string, Map<string, Row>>()
+  private readonly windows = new Map<Window.Any, Map<string, Open>>()
+  private readonly references = new Map<string, Map<string, unknown>>()
+  private readonly seen = new Map<string, Array<number>>()
+  private readonly streamTimes = new Map<number, number>()
+  private readonly recorder = new Recorder()
+  private readonly projection: Projection<string, Ev, any, E, R, any>
+  private readonly partitions: number
+  private position = 0
+  private meta: Meta | undefined
+
+  constructor(
+    projection: Projection<string, Ev, any, E, R, any>,
+    options: { readonly partitions?: number | undefined } = {}
+  ) {
+    this.projection = projection
+    this.partitions = options.partitions ?? 1
+    for (const target of projection.writes as ReadonlyArray<Writable>) {
+      if (target.kind === "table") this.tables.set(target.name, new Map())
+      if (target.kind === "window") this.windows.set(target, new Map())
+    }
+  }
+
+  /** Puts values on a compacted topic, or rows into a table, before the events. */
+  seed(target: Topic.Any | Table.Any, values: ReadonlyArray<object>): void {
+    for (const value of values) {
+      if (target.kind === "table") this.tables.get(target.name)!.set(keyText(target.primaryKey, value as Row), value)
+      else this.reference(target.name).set(target.keyOf(value), value)
+    }
+  }
+
+  /** Handles events as one batch. Fails with the handler's error, or dies with what it threw. */
+  batch(events: ReadonlyArray<Ev>): Effect.Effect<void, E, R> {
+    return Effect.gen({ self: this }, function* () {
+      for (const event of events) {
+        const effect = this.event(event)
+        if (effect !== undefined) yield* effect
+        this.apply()
+      }
+      this.emitUpdates()
+    })
+  }
+
+  /** Time passes without events: stream time follows on every partition, and windows close. */
+  idle(durationMs: number): void {
+    this.nowMs += durationMs
+    for (const [partition, time] of this.streamTimes) this.advance(partition, time + durationMs)
+  }
+
+  /** The rows of every table and window, by name, in the order in which they came to be. */
+  rows(): Record<string, ReadonlyArray<Row>> {
+    const rows: Record<string, ReadonlyArray<Row>> = {}
+    for (const [name, table] of this.tables) rows[name] = [...table.values()]
+    for (const [window, open] of this.windows) rows[window.name] = [...open.values()].map(({ row }) => row)
+    return rows
+  }
+
+  private event(event: Ev): Effect.Effect<void, E, R> | undefined {
+    const { enrich, handle, sources } = this.projection
+    const { type } = event as Partial<Named>
+    const source = (sources.find(({ types }) => type !== undefined && types?.includes(type)) ?? sources[0]) as Source<
+      Ev,
+      any
+    > &
+      Partial<Topic<string, Ev>>
+    const key = source.keyOf?.(event) ?? ""
+    const partition = partitionOf(key, this.partitions)
+    const eventTime = source.timeOf?.(event) ?? this.nowMs
+    const tenant = source.tenantOf?.(event)
+    this.nowMs = Math.max(this.nowMs, eventTime)
+    this.recorder.log.length = 0 // what a failed event left behind
+    const streamTime = this.advance(partition, eventTime)
+    if (this.isDuplicate(source, event, partition, tenant, eventTime)) return undefined
+    this.meta = { topic: source.name, partition, position: this.position++, key, eventTime, streamTime, tenant, traceId: undefined }
+    const context: Record<string, unknown> = { meta: this.meta }
+    for (const name in enrich) {
+      const { by, topic } = enrich[name]!
+      const lookup = by === undefined ? key : by(event)
+      context[name] = lookup === undefined ? undefined : this.reference(topic.name).get(lookup)
+    }
+    const done = handle(event, this.recorder as never, context)
+    return Effect.isEffect(done) ? done : undefined
+  }
+
+  private isDuplicate(source: Partial<Topic<string, Ev>>, event: Ev, partition: number, tenant: string | undefined, time: number) {
+    const { dedupe } = this.projection
+    const id = dedupe && (dedupe.by ?? source.idOf)?.(event)
+    if (dedupe === undefined || id === undefined) return false
+    const key = JSON.stringify([partition, tenant, id])
+    const before = this.seen.get(key) ?? []
+    this.seen.set(key, [...before, time])
+    return before.some((other) => Math.abs(other - time) <= dedupe.withinMs)
+  }
+
+  private apply() {
+    const { log } = this.recorder
+    for (let i = 0; i < log.length; i += 3) {
+      const target = log[i + 1]
+      const payload = log[i + 2]
+      if (log[i] === "add") this.contribute(target, payload)
+      else if (log[i] === "publish") this.publish(target, payload)
+      else this.write(log[i], target, payload)
+    }
+    log.length = 0
+  }
+
+  private write(kind: "upsert" | "update" | "delete" | "modify", table: Table.Any, payload: Row) {
+    const rows = this.tables.get(table.name)!
+    const key = keyText(table.primaryKey, kind === "modify" ? payload.key : payload)
+    const row = rows.get(key)
+    const next =
+      kind === "upsert"
+        ? payload
+        : kind === "update"
+          ? row && { ...row, ...payload }
+          : kind === "modify"
+            ? (payload as Modification).change(row)
+            : undefined
+    if (next === undefined) rows.delete(key)
+    else rows.set(key, next)
+  }
+
+  private publish(topic: Topic.Any, value: Row) {
+    const key = topic.keyOf(value)
+    const partition = partitionOf(key, topic.partitions ?? this.partitions)
+    this.published.push({ topic: topic.name, key, partition, value })
+  }
+
+  private contribute(window: Window.Any, contribution: Row) {
+    const { eventTime, streamTime } = this.meta!
+    const rows = this.windows.get(window)!
+    const key = Object.fromEntries(window.key.map((column) => [column, contribution[column]]))
+    for (const span of spansOf(window.shape, eventTime)) {
+      const columns = columnsOf(window, span)
+      if (isClosed(window, span.end, streamTime)) {
+        this.late.push({ window: window.name, ...key, ...columns })
+        continue
+      }
+      const id = JSON.stringify([keyText(window.key, key), columns])
+      let open = window.shape.type === "session" ? this.session(window, key, span) : rows.get(id)
+      if (open === undefined) {
+        const initial = Object.entries(window.aggregate).map(([column, agg]) => [column, agg.initial])
+        rows.set(id, (open = { row: { ...key, ...columns, ...Object.fromEntries(initial) }, end: span.end, dirty: true }))
+      }
+      for (const column in window.aggregate) {
+        open.row[column] = window.aggregate[column]!.add(open.row[column], contribution[column] as never)
+      }
+      open.dirty = true
+    }
+  }
+
+  /** Merges the sessions of a key that the event touches; the merged row replaces them. */
+  private session(window: Window.Any, key: Row, span: Span): Open | undefined {
+    const gapMs = window.shape.type === "session" ? window.shape.gapMs : 0
+    const rows = this.windows.get(window)!
+    let merged: Open | undefined
+    for (const [id, { row }] of rows) {
+      const touches = row.window_start - gapMs <= span.end && span.start <= row.window_end + gapMs
+      if (!touches || window.key.some((column) => row[column] !== key[column])) continue
+      rows.delete(id)
+      const other = merged?.row
+      const next: Row = {
+        ...row,
+        window_start: Math.min(row.window_start, span.start, other?.window_start ?? Infinity),
+        window_end: Math.max(row.window_end, span.end, other?.window_end ?? -Infinity)
+      }
+      if (other !== undefined) {
+        for (const [column, agg] of Object.entries(window.aggregate)) {
+          next[column] = agg.merge?.(row[column], other[column]) ?? row[column]
+        }
+      }
+      merged = { row: next, end: next.window_end, dirty: true }
+    }
+    if (merged === undefined) return undefined
+    rows.set(JSON.stringify([keyText(window.key, key), merged.row.window_start, merged.row.window_end]), merged)
+    return merged
+  }
+
+  private emitUpdates() {
+    for (const [window, rows] of this.windows) {
+      if (window.emit !== "onUpdate" || window.topic === undefined) continue
+      for (const open of rows.values()) {
+        if (open.dirty) this.publish(window.topic, { ...open.row })
+        open.dirty = false
+      }
+    }
+  }
+
+  private advance(partition: number, time: number): number {
+    const before = this.streamTimes.get(partition) ?? -Infinity
+    if (time <= before) return before
+    this.streamTimes.set(partition, time)
+    for (const [window, rows] of this.windows) {
+      if (window.emit !== "onWindowClose" || window.topic === undefined) continue
+      const closed = [...rows.values()].filter((open) => open.dirty && isClosed(window, open.end, time))
+      for (const open of closed.sort((a, b) => a.end - b.end)) {
+        open.dirty = false
+        this.publish(window.topic, { ...open.row })
+      }
+    }
+    return time
+  }
+
+  private reference(name: string) {
+    let values = this.references.get(name)
+    if (values === undefined) this.references.set(name, (values = new Map()))
+    return values
+  }
+}

@@ -1,0 +1,94 @@
+// The fan-out port: topics of derived records with durable subscriptions. Adapters are PostgreSQL, embedded, and Pulsar.
+import * as Context from "effect/Context"
+import type * as Effect from "effect/Effect"
+import * as Schema from "effect/Schema"
+import type * as Scope from "effect/Scope"
+
+/** How a subscription's messages are shared among its consumers. */
+export type SubscriptionType =
+  /** One consumer; a second is refused with `ConsumerBusy`. */
+  | "exclusive"
+  /** One consumer works, others stand by. */
+  | "failover"
+  /** Any consumer gets any message: no order. */
+  | "shared"
+  /** All messages of a key go to one consumer at a time, in their order. */
+  | "keyShared"
+
+/** A message as a consumer gets it. */
+export interface Message {
+  readonly topic: string
+  readonly partition: number
+  readonly position: number
+  readonly key: string
+  /** The record's JSON text. */
+  readonly value: string
+  /** Epoch milliseconds. */
+  readonly eventTime: number
+  readonly properties: Readonly<Record<string, string>>
+  /** The outbox stream that it came from and its sequence there, from 1 with no gap: what a consumer can dedupe by. Undefined for foreign messages. */
+  readonly stream: string | undefined
+  readonly seq: number | undefined
+  /** How often it was delivered before. */
+  readonly redeliveries: number
+}
+/** A durable subscription. It remembers what was acknowledged under its name, across consumers and restarts. */
+export interface SubscribeOptions {
+  readonly topic: string
+  readonly name: string
+  readonly type: SubscriptionType
+  /** Where a subscription that is new begins. Default `latest`. */
+  readonly from?: "earliest" | "latest"
+  /** Messages delivered and not yet acknowledged, at most. Default 1,000. */
+  readonly receiveQueue?: number
+  /** After this many redeliveries a message goes to the dead-letter topic instead. Default 16. */
+  readonly maxRedeliveries?: number
+  /** Default `<topic>.<name>.dlq`. */
+  readonly deadLetterTopic?: string
+  /** How long after a negative acknowledgement a message comes again, in milliseconds. Default 1,000. */
+  readonly redeliveryDelayMs?: number
+  /** A consumer that acknowledges nothing of what it has for so long loses it to another, in milliseconds. Default 60,000. */
+  readonly ackTimeoutMs?: number
+}
+/** One consumer of a subscription. Every message is delivered until it is acknowledged: at least once. */
+export interface Consumer {
+  /** Waits for the next messages; at least one, `max` at most. */
+  readonly receive: (max: number) => Effect.Effect<ReadonlyArray<Message>, FanOutError>
+  /** They were handled and do not come again. */
+  readonly acknowledge: (messages: ReadonlyArray<Message>) => Effect.Effect<void, FanOutError>
+  /** They come again after the redelivery delay, or go to the dead-letter topic once the cap is reached. */
+  readonly negativeAcknowledge: (messages: ReadonlyArray<Message>) => Effect.Effect<void, FanOutError>
+}
+
+/** The fan-out failed. */
+export class FanOutError extends Schema.TaggedError<FanOutError>()("FanOutError", {
+  operation: Schema.String,
+  retryable: Schema.Boolean,
+  reason: Schema.String,
+  cause: Schema.optionalKey(Schema.Defect())
+}) {
+  override get message() {
+    return `fan-out: ${this.operation} failed: ${this.reason}`
+  }
+}
+/** An exclusive subscription has a consumer already. */
+export class ConsumerBusy extends Schema.TaggedError<ConsumerBusy>()("ConsumerBusy", {
+  topic: Schema.String,
+  subscription: Schema.String
+}) {
+  override get message() {
+    return `subscription ${this.subscription} of ${this.topic} is exclusive and has a consumer; stop that one, or subscribe as failover or shared`
+  }
+}
+
+/** Topics with durable subscriptions. */
+export class FanOut extends Context.Service<
+  FanOut,
+  {
+    readonly subscribe: (
+      options: SubscribeOptions
+    ) => Effect.Effect<Consumer, FanOutError | ConsumerBusy, Scope.Scope>
+    /** Forgets a subscription and what it had acknowledged. */
+    readonly unsubscribe: (topic: string, name: string) => Effect.Effect<void, FanOutError>
+  }
+>()("millrace/FanOut") {}

@@ -1,0 +1,40 @@
+// Records what a handler asks of `out`, flat and in order. It interprets nothing: the driver and the runner's batch do.
+import type { Table } from "./read-model.ts"
+import type { Topic } from "./topic.ts"
+import type { Window } from "./window.ts"
+
+/** A row of any table. */
+export type Row = Record<string, any> // `any`: rows of every table pass through here
+/** What a handler may ask for. */
+export type ChangeKind = "upsert" | "update" | "delete" | "modify" | "add" | "publish"
+/** The payload of a `modify`. */
+export interface Modification {
+  readonly key: Row
+  readonly change: (row: Row | undefined) => Row | undefined
+}
+
+/**
+ * Stands behind a handler's `out`. Each call appends three entries to `log`: kind, target, payload; one flat array is what makes
+ * recording cheap, and undoing a failed event is setting the length back.
+ */
+export class Recorder {
+  readonly log: Array<any> = [] // `any`: entries of three kinds side by side
+  upsert(table: Table.Any, row: object): void {
+    this.log.push("upsert", table, row)
+  }
+  update(table: Table.Any, columns: object): void {
+    this.log.push("update", table, columns)
+  }
+  delete(table: Table.Any, key: object): void {
+    this.log.push("delete", table, key)
+  }
+  modify(table: Table.Any, key: object, change: unknown): void {
+    this.log.push("modify", table, { key, change })
+  }
+  add(window: Window.Any, contribution: object): void {
+    this.log.push("add", window, contribution)
+  }
+  publish(topic: Topic.Any, value: unknown): void {
+    this.log.push("publish", topic, value)
+  }
+}

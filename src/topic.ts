@@ -1,0 +1,134 @@
+// A topic: the name, key, time and shape of a partitioned log's values. It says what is in the log and reads none of it.
+import type * as Duration from "effect/Duration"
+import * as Schema from "effect/Schema"
+import type { EventType } from "./event.ts"
+import { millis, select, type Fields, type Named, type Select, type TypeOf } from "./fields.ts"
+
+/** Where events come from: a topic, or an aggregate's streams. */
+export interface Source<out Ev, out Kind extends "topic" | "aggregate"> {
+  readonly kind: Kind
+  readonly name: string
+  /** The event types told apart by `type`; none where values have one shape. */
+  readonly types?: ReadonlyArray<string>
+  readonly Event: Ev
+}
+/** What takes values of `V`. A topic whose values have fewer fields than `V` will do. */
+export interface Sink<in V> {
+  readonly name: string
+  readonly keyOf: (value: V) => string
+}
+/** A partitioned log of values on Kafka (or on PostgreSQL, embedded). */
+export interface Topic<out Name extends string, in out V> extends Source<V, "topic">, Sink<V> {
+  readonly name: Name
+  /** Undefined for a derived topic, which has as many as its projection's source. */
+  readonly partitions: number | undefined
+  /** How long records are kept, in milliseconds; undefined: for good. */
+  readonly retentionMs: number | undefined
+  /** The newest value of each key is kept, whatever its age. */
+  readonly compacted?: boolean
+  /** An event type's versions, by type; where values have one shape there are none. */
+  readonly eventTypes?: ReadonlyMap<string, EventType.Any>
+  readonly timeOf: ((value: V) => number) | undefined
+  readonly idOf: ((value: V) => string) | undefined
+  readonly tenantOf: ((value: V) => string) | undefined
+  /** Reads a stored value of any version. Throws what says why it does not fit. */
+  readonly decode: (json: unknown, version?: number) => V
+  /** The JSON object of a value: declared fields only, whatever else the object has. */
+  readonly encode: (value: V) => unknown
+}
+/** A topic that keeps the newest value of each key; null deletes. Projections look values up in it. */
+export interface Compacted<out Name extends string, in out V> extends Topic<Name, V> {
+  readonly compacted: true
+}
+export declare namespace Topic {
+  type Any = Topic<string, any> // `any`: the value is invariant
+  type Value<T> = T extends Topic<string, infer V> ? V : never
+}
+
+/** A value has an event type that its topic does not declare. */
+export class UnknownEventType extends Schema.TaggedError<UnknownEventType>()("UnknownEventType", {
+  topic: Schema.String,
+  type: Schema.Unknown,
+  known: Schema.Array(Schema.String)
+}) {
+  override get message() {
+    return `${this.topic} has no event type ${JSON.stringify(this.type) ?? "undefined"}; it has ${this.known.join(", ")}`
+  }
+}
+
+interface LogOptions<V> {
+  /** Decides the partition (murmur2, as JVM clients do) and the order: events of one key are handled in order. */
+  readonly key: Select<V, string>
+  /** Epoch milliseconds. Without it the record's own timestamp, which for a derived topic is its event's time. */
+  readonly eventTime?: Select<V, number>
+  /** What makes a value the same one when it comes twice. */
+  readonly id?: Select<V, string>
+  /** Whose value it is. Travels in the envelope; deduplication keeps tenants apart. */
+  readonly tenant?: Select<V, string>
+  /** From 1. A derived topic has as many as its projection's source, unless it says otherwise. */
+  readonly partitions?: number
+  /** Records older than this may be deleted. Default: kept for good. */
+  readonly retention?: Duration.Input
+}
+
+const topic = (name: string, options: LogOptions<any>, codec: object) => {
+  if (options.partitions !== undefined && !(Number.isInteger(options.partitions) && options.partitions >= 1)) {
+    throw new Error(`topic ${name}: partitions is ${options.partitions}, it must be a whole number from 1`)
+  }
+  return {
+    kind: "topic",
+    name,
+    partitions: options.partitions,
+    retentionMs: options.retention === undefined ? undefined : millis(options.retention),
+    keyOf: select(options.key as string),
+    timeOf: options.eventTime && select(options.eventTime as string),
+    idOf: options.id && select(options.id as string),
+    tenantOf: options.tenant && select(options.tenant as string),
+    ...codec
+  } as never // phantom `Event`
+}
+const recordCodec = (value: Fields) => {
+  const schema = Schema.Struct(value)
+  return { decode: decodeIgnoringVersion(schema), encode: Schema.encodeUnknownSync(schema) }
+}
+const decodeIgnoringVersion = (schema: Schema.Struct<Fields>) => {
+  const decode = Schema.decodeUnknownSync(schema)
+  return (json: unknown): unknown => decode(json)
+}
+
+export const Topic = {
+  /** Events of several types, told apart by `type`. */
+  events: <const Name extends string, const E extends ReadonlyArray<EventType.Any>>(
+    name: Name,
+    options: { readonly events: E } & LogOptions<E[number]["Event"]>
+  ): Topic<Name, E[number]["Event"]> => {
+    const eventTypes = new Map<string, EventType.Any>(options.events.map((event) => [event.type, event]))
+    const known = [...eventTypes.keys()]
+    if (known.length < options.events.length) throw new Error(`topic ${name} declares an event type twice: ${known.join(", ")}`)
+    const find = (value: unknown) => {
+      const type = (value as Partial<Named> | null | undefined)?.type
+      const found = eventTypes.get(type as string)
+      if (found === undefined) throw new UnknownEventType({ topic: name, type, known })
+      return found
+    }
+    return topic(name, options, {
+      types: known,
+      eventTypes,
+      decode: (json: unknown, version?: number) => find(json).decode(json, version),
+      encode: (value: unknown) => find(value).encode(value as never)
+    })
+  },
+  /** Values of one shape. */
+  records: <const Name extends string, F extends Fields>(
+    name: Name,
+    options: { readonly value: F } & LogOptions<TypeOf<F>>
+  ): Topic<Name, TypeOf<F>> => topic(name, options, recordCodec(options.value)),
+  /** Values of one shape, the newest of each key; null deletes. */
+  compacted: <const Name extends string, F extends Fields>(
+    name: Name,
+    options: { readonly value: F } & LogOptions<TypeOf<F>>
+  ): Compacted<Name, TypeOf<F>> => topic(name, options, { ...recordCodec(options.value), compacted: true }),
+  /** A topic of values that are taken as they are: what a window with a topic name alone publishes. */
+  plain: <const Name extends string, V>(name: Name, keyOf: (value: V) => string): Topic<Name, V> =>
+    topic(name, { key: keyOf as never } as LogOptions<any>, { decode: (json: unknown) => json, encode: (value: unknown) => value })
+}

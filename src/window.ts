@@ -1,0 +1,267 @@
+// A window: aggregates by key and event time, as the user declares them, and which spans of time an event falls in. It holds no state.
+import * as DateTime from "effect/DateTime"
+import type * as Duration from "effect/Duration"
+import type * as Schema from "effect/Schema"
+import { keyText, list, millis, type Fields, type One, type OneOrMore, type Simplify, type TypeOf } from "./fields.ts"
+import { checkedName } from "./read-model.ts"
+import { Topic, type Sink } from "./topic.ts"
+
+/** A length of time whose text names its windows: `"5 minutes"` gives the label `5m`. */
+export type Size = `${number} ${Duration.Unit}`
+type Short<U> = U extends "milli" | "millis"
+  ? "ms"
+  : U extends "second" | "seconds"
+    ? "s"
+    : U extends "minute" | "minutes"
+      ? "m"
+      : U extends "hour" | "hours"
+        ? "h"
+        : U extends "day" | "days"
+          ? "d"
+          : U extends "week" | "weeks"
+            ? "w"
+            : U
+type Label<S> = S extends `${infer N} ${infer U}` ? `${N}${Short<U> & string}` : S & string
+
+/** How contributions become one column. With `merge`, a batch is folded before the database sees it. */
+export interface Agg<in In, in out Out> {
+  /** What the database does with a batch's delta; a `fold` is read, folded here and written back. */
+  readonly sql: "count" | "sum" | "min" | "max" | "fold"
+  /** The column's schema, where it is not a number. */
+  readonly state?: Schema.Constraint
+  readonly initial: Out | undefined
+  readonly add: (state: Out | undefined, input: In) => Out
+  readonly merge: ((a: Out, b: Out) => Out) | undefined
+}
+export const Agg = {
+  /** How many contributions were true, or the sum of whole numbers. `bigint` in SQL. */
+  count: { sql: "count", initial: 0, add: (n = 0, by) => n + Number(by), merge: (a, b) => a + b } as Agg<
+    number | boolean,
+    number
+  >,
+  /** The sum of doubles, added in the log's order; `double precision` in SQL. */
+  sum: { sql: "sum", initial: 0, add: (n = 0, by) => n + by, merge: (a, b) => a + b } as Agg<number, number>,
+  min: { sql: "min", initial: undefined, add: (n, by) => (n === undefined || by < n ? by : n), merge: Math.min } as Agg<
+    number,
+    number
+  >,
+  max: { sql: "max", initial: undefined, add: (n, by) => (n === undefined || by > n ? by : n), merge: Math.max } as Agg<
+    number,
+    number
+  >,
+  /** Your own. The rows of a batch's keys are read first, so it is for keys that one partition owns. `jsonb` in SQL. */
+  fold: <In extends Schema.Constraint, const Out extends Schema.Constraint>(options: {
+    readonly input: In
+    readonly state: Out
+    readonly initial: NoInfer<Out["Type"]>
+    readonly add: (state: Out["Type"], input: In["Type"]) => NoInfer<Out["Type"]>
+    readonly merge?: (a: Out["Type"], b: Out["Type"]) => NoInfer<Out["Type"]>
+  }): Agg<In["Type"], Out["Type"]> => ({ sql: "fold", merge: undefined, ...options }) as never
+}
+/** Aggregates by column. */
+export type Aggs = { readonly [column: string]: Agg<never, any> } // `any`: Out is invariant
+type Outputs<A extends Aggs> = { readonly [K in keyof A]: A[K] extends Agg<never, infer O> ? O : never }
+type Inputs<A extends Aggs> = { readonly [K in keyof A]: A[K] extends Agg<infer I, any> ? I : never }
+type Sized<L> = { readonly window_size: L; readonly window_start: number }
+type Bounded = { readonly window_start: number; readonly window_end: number }
+
+/** How a window cuts time. */
+export type Shape =
+  | { readonly type: "fixed"; readonly spans: ReadonlyArray<{ label: string; sizeMs: number; everyMs: number }> }
+  | { readonly type: "session"; readonly gapMs: number }
+  | { readonly type: "calendar"; readonly units: ReadonlyArray<CalendarUnit>; readonly timeZone: string }
+  | { readonly type: "global" }
+/** Aggregates by key and event time; its rows are a read model of its own name. */
+export interface Window<out Name extends string, out Row extends object, in Add, out Published = never> {
+  readonly kind: "window"
+  readonly name: Name
+  readonly shape: Shape
+  /** The key's columns, in order, and their schemas. */
+  readonly key: ReadonlyArray<string>
+  readonly keyFields: Fields
+  readonly aggregate: Aggs
+  readonly graceMs: number
+  readonly emit: "onUpdate" | "onWindowClose"
+  /** Several projections may write it; see `Table.shared`. */
+  readonly shared: boolean
+  /** Where rows are published, if anywhere; other projections can read it. */
+  readonly topic: Published
+  readonly Row: Row
+  readonly add: (contribution: Add) => void
+}
+export declare namespace Window {
+  type Any = Window<string, object, never, Topic.Any>
+  /** What `out.add` takes: the key's columns and a contribution to every aggregate. */
+  type Add<W> = W extends Window<string, object, infer A, unknown> ? A : never
+}
+export type CalendarUnit = "day" | "week" | "month" | "year"
+interface WindowOptions<F extends Fields, A extends Aggs, P> {
+  /** The columns that a row is kept for. */
+  readonly key: F
+  readonly aggregate: A
+  /** How long after its end a window still takes late events. Default 0. */
+  readonly grace?: Duration.Input
+  /** Publish a row whenever a batch changed it (default), or once, when its window has closed. */
+  readonly emit?: "onUpdate" | "onWindowClose"
+  /** The topic for rows, whose values may have fewer fields than a row; or a name, for a topic of just these rows. */
+  readonly publish?: P
+  /** Several projections contribute to it. Default: it belongs to one projection, and each version of that has its own. */
+  readonly shared?: boolean
+}
+type PublishedTo<P, Row> = P extends string ? Topic<P, Row> : P
+type RowOf<F extends Fields, W, A extends Aggs> = Simplify<TypeOf<F> & W & Outputs<A>>
+type AddOf<F extends Fields, A extends Aggs> = Simplify<TypeOf<F> & Inputs<A>>
+const short = { milli: "ms", second: "s", minute: "m", hour: "h", day: "d", week: "w" } as Record<string, string>
+const label = (size: Size) => size.replace(/^(\S+) (\w+?)s?$/, (_, n, unit) => n + (short[unit] ?? unit))
+/** A length above zero: a window of no length would never end its loop over starts. */
+const length = (input: Duration.Input) => {
+  const ms = millis(input)
+  if (!(Number.isSafeInteger(ms) && ms > 0)) throw new Error(`a window's length is ${ms} ms; it must be a whole number above 0`)
+  return ms
+}
+const windowOf = (name: string, shape: Shape, options: WindowOptions<Fields, Aggs, unknown>) => {
+  checkedName("window", name)
+  const key = Object.keys(options.key)
+  for (const column of [...key, ...Object.keys(options.aggregate)]) checkedName(`column of window ${name},`, column)
+  return {
+    kind: "window",
+    name,
+    shape,
+    key,
+    keyFields: options.key,
+    aggregate: options.aggregate,
+    graceMs: millis(options.grace ?? 0),
+    emit: options.emit ?? "onUpdate",
+    shared: options.shared ?? false,
+    topic:
+      typeof options.publish !== "string"
+        ? options.publish
+        : Topic.plain(options.publish, (row: Record<string, unknown>) => keyText(key, row))
+  } as never // phantom `Row` and `add`
+}
+export const Window = {
+  /** Side by side, aligned to the epoch; several sizes at once share one table. */
+  tumbling: <
+    const Name extends string,
+    const S extends OneOrMore<Size>,
+    F extends Fields,
+    A extends Aggs,
+    const P extends Sink<RowOf<F, Sized<Label<One<S>>>, A>> | string = never
+  >(
+    name: Name,
+    options: { readonly size: S } & WindowOptions<F, A, P>
+  ): Window<
+    Name,
+    RowOf<F, Sized<Label<One<S>>>, A>,
+    AddOf<F, A>,
+    PublishedTo<P, RowOf<F, Sized<Label<One<S>>>, A>>
+  > =>
+    windowOf(
+      name,
+      {
+        type: "fixed",
+        spans: list<Size>(options.size).map((size) => ({
+          label: label(size),
+          sizeMs: length(size),
+          everyMs: length(size)
+        }))
+      },
+      options
+    ),
+  /** Overlapping: one of `size` begins `every` so often. */
+  hopping: <
+    const Name extends string,
+    const S extends Size,
+    F extends Fields,
+    A extends Aggs,
+    const P extends Sink<RowOf<F, Sized<Label<S>>, A>> | string = never
+  >(
+    name: Name,
+    options: { readonly size: S; readonly every: Duration.Input } & WindowOptions<F, A, P>
+  ): Window<Name, RowOf<F, Sized<Label<S>>, A>, AddOf<F, A>, PublishedTo<P, RowOf<F, Sized<Label<S>>, A>>> =>
+    windowOf(
+      name,
+      {
+        type: "fixed",
+        spans: [{ label: label(options.size), sizeMs: length(options.size), everyMs: length(options.every) }]
+      },
+      options
+    ),
+  /** As long as events of a key are at most `gap` apart. */
+  session: <
+    const Name extends string,
+    F extends Fields,
+    A extends Aggs,
+    const P extends Sink<RowOf<F, Bounded, A>> | string = never
+  >(
+    name: Name,
+    options: { readonly gap: Duration.Input } & WindowOptions<F, A, P>
+  ): Window<Name, RowOf<F, Bounded, A>, AddOf<F, A>, PublishedTo<P, RowOf<F, Bounded, A>>> =>
+    windowOf(name, { type: "session", gapMs: length(options.gap) }, options),
+  /** Days, weeks, months or years of a time zone, as long as they are there. */
+  calendar: <
+    const Name extends string,
+    const U extends OneOrMore<CalendarUnit>,
+    F extends Fields,
+    A extends Aggs,
+    const P extends Sink<RowOf<F, Sized<One<U>>, A>> | string = never
+  >(
+    name: Name,
+    options: { readonly unit: U; readonly timeZone: string } & WindowOptions<F, A, P>
+  ): Window<Name, RowOf<F, Sized<One<U>>, A>, AddOf<F, A>, PublishedTo<P, RowOf<F, Sized<One<U>>, A>>> =>
+    windowOf(
+      name,
+      { type: "calendar", units: list<CalendarUnit>(options.unit), timeZone: options.timeZone },
+      options
+    ),
+  /** All of time: running totals of a key. Never late, never closed. */
+  global: <
+    const Name extends string,
+    F extends Fields,
+    A extends Aggs,
+    const P extends Sink<RowOf<F, {}, A>> | string = never
+  >(
+    name: Name,
+    options: WindowOptions<F, A, P>
+  ): Window<Name, RowOf<F, {}, A>, AddOf<F, A>, PublishedTo<P, RowOf<F, {}, A>>> =>
+    windowOf(name, { type: "global" }, options)
+}
+
+/** One span of time that an event falls in: its label, where it has one, and its bounds in epoch milliseconds, the end not included. */
+export interface Span {
+  readonly label: string | undefined
+  readonly start: number
+  readonly end: number
+}
+
+const everything: ReadonlyArray<Span> = [{ label: undefined, start: -Infinity, end: Infinity }]
+/** The spans that an event's time falls in, in the order of sizes, then of starts. A session's is the event's own instant. */
+export const spansOf = (shape: Shape, time: number): ReadonlyArray<Span> => {
+  switch (shape.type) {
+    case "fixed": {
+      const found: Array<Span> = []
+      for (const { everyMs, label, sizeMs } of shape.spans) {
+        // by floor, so that times before 1970 have windows like all others
+        const last = Math.floor(time / everyMs) * everyMs
+        for (let start = last - Math.floor((sizeMs - 1) / everyMs) * everyMs; start <= last; start += everyMs) {
+          if (start > time - sizeMs) found.push({ label, start, end: start + sizeMs })
+        }
+      }
+      return found
+    }
+    case "calendar":
+      return shape.units.map((unit) => {
+        const start = DateTime.startOf(DateTime.makeZonedUnsafe(time, { timeZone: shape.timeZone }), unit)
+        const end = DateTime.add(start, { [`${unit}s`]: 1 })
+        return { label: unit, start: start.epochMilliseconds, end: end.epochMilliseconds }
+      })
+    case "session":
+      return [{ label: undefined, start: time, end: time }]
+    case "global":
+      return everything
+  }
+}
+
+/** Whether a span is over for good at this stream time: an event would be late for it, and its row changes no more. */
+export const isClosed = (window: Window.Any, end: number, streamTime: number): boolean =>
+  end + (window.shape.type === "session" ? window.shape.gapMs : 0) + window.graceMs <= streamTime
