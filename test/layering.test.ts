@@ -18,10 +18,14 @@ interface Room {
 const src = (...names: ReadonlyArray<string>) =>
   names.flatMap((list) => list.split(" ")).map((name) => `src/${name.endsWith("/") ? name : `${name}.ts`}`)
 
-// `effect/cli`, `effect/http` and `effect/observability` are unstable, so they stay out of what users' types rest on.
-const effectOnly = /^effect\/(?!cli\b|http\b|observability\b)/
-const effectAndComputing = /^(effect\/(?!cli\b|http\b)|node:(crypto|zlib|buffer|util|perf_hooks)$)/
-const effectAnywhere = /^effect(\/(?!cli\b|http\b|observability\b)|$)/
+// Effect's unstable modules may break in a minor, so they stay out of the rooms that users' types rest on.
+const unstable =
+  "sql|http|http-api|rpc|cli|cluster|workflow|eventlog|persistence|encoding|crypto|process|socket|net|workers|" +
+  "reactivity|observability|devtools|ai|graphql|schema|FileSystem|Path|PlatformError|Terminal"
+const effectOnly = new RegExp(`^effect/(?!(${unstable})(/|$))`)
+const effectAnywhere = new RegExp(`^effect(/(?!(${unstable})(/|$))|$)`)
+const effectAndComputing =
+  /^(effect\/(?!(cli|http|http-api|sql|FileSystem)(\/|$))|node:(crypto|zlib|buffer|util|perf_hooks)$)/
 const testRunner = /^(vitest|@effect\/vitest|@vitest\/|node:test|jest|@jest\/|mocha|bun:test)/
 const adapters = ["memory", "embedded", "postgres", "kafka", "pulsar"]
 const below = ["pure", "ports"]
