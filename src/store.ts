@@ -188,6 +188,8 @@ export class Store extends Context.Service<
       place: Place,
       ranges: ReadonlyArray<{ readonly from: number; readonly to: number }>
     ) => Effect.Effect<ReadonlyArray<Uint8Array>, StoreError>
+    /** Keeps a record that could not be read, outside any batch: one of a lookup's topic. Doing it twice does nothing. */
+    readonly park: (place: Place, letter: DeadLetter) => Effect.Effect<void, StoreError>
     /** Writes down why a partition stands still, for `status`. Claiming it clears that. */
     readonly halt: (place: Place, reason: string) => Effect.Effect<void, StoreError>
   }

@@ -28,6 +28,8 @@ export interface Topic<out Name extends string, in out V> extends Source<V, "top
   readonly compacted?: boolean
   /** An event type's versions, by type; where values have one shape there are none. */
   readonly eventTypes?: ReadonlyMap<string, EventType.Any>
+  /** The fields that a value of one shape declares; undefined where values are of several shapes, or taken as they are. */
+  readonly fields?: ReadonlyArray<string>
   readonly timeOf: ((value: V) => number) | undefined
   readonly idOf: ((value: V) => string) | undefined
   readonly tenantOf: ((value: V) => string) | undefined
@@ -89,7 +91,7 @@ const topic = (name: string, options: LogOptions<any>, codec: object) => {
 }
 const recordCodec = (value: Fields) => {
   const schema = Schema.Struct(value)
-  return { decode: decodeIgnoringVersion(schema), encode: Schema.encodeUnknownSync(schema) }
+  return { decode: decodeIgnoringVersion(schema), encode: Schema.encodeUnknownSync(schema), fields: Object.keys(value) }
 }
 const decodeIgnoringVersion = (schema: Schema.Struct<Fields>) => {
   const decode = Schema.decodeUnknownSync(schema)

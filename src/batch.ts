@@ -1,0 +1,270 @@
+// Folds what handlers asked for into one batch's changes: one entry a row, one delta a window, one segment a topic. It does no I/O.
+import { isStorable, KeyNotOwned, UnstorableValue } from "./failure.ts"
+import { keyText } from "./fields.ts"
+import type { Meta } from "./handler.ts"
+import { partitionOf } from "./murmur2.ts"
+import type { Table } from "./read-model.ts"
+import type { Modification, Row } from "./recorder.ts"
+import type { LateEvent, Segment, TableChange, WindowChange, WindowDelta } from "./store.ts"
+import type { Topic } from "./topic.ts"
+import { isClosed, spansOf, type Span, type Window } from "./window.ts"
+
+/** An event's place and envelope, as far as changes carry them on. */
+export interface Origin extends Meta {
+  readonly traceparent: string | undefined
+}
+/** A row that was read before the batch, or what the batch has made of it so far. */
+type Op =
+  | { readonly kind: "upsert"; readonly row: Row }
+  | { readonly kind: "update"; readonly row: Row }
+  | { readonly kind: "delete"; readonly row: Row }
+interface Messages {
+  readonly topic: Topic.Any
+  partition: number | undefined
+  meta: string
+  vals: string
+  count: number
+}
+interface Delta {
+  readonly row: Row
+  readonly start: number
+  origin: Origin
+}
+/** A row that must be read before its event can be applied. */
+export interface Needed {
+  readonly target: Table.Any | Window.Any
+  readonly key: Row
+}
+
+/** Reads rows of a batch that were asked for by `needs`; undefined where there is none. */
+export type ReadRow = (target: Table.Any | Window.Any, keyText: string) => Row | undefined
+
+/** The rows that one event's changes, from `from` to `to` of a recorder's log, read: those of `modify`, and of windows with a fold. */
+export const needs = (log: ReadonlyArray<any>, from: number, to: number, origin: Origin): ReadonlyArray<Needed> => {
+  const found: Array<Needed> = []
+  for (let i = from; i < to; i += 3) {
+    const target = log[i + 1] as Table.Any | Window.Any
+    if (log[i] === "modify") {
+      const { key } = log[i + 2] as Modification
+      found.push({ target, key: pick((target as Table.Any).primaryKey, key) })
+    } else if (log[i] === "add" && hasFold(target as Window.Any)) {
+      const window = target as Window.Any
+      for (const span of spansOf(window.shape, origin.eventTime)) {
+        found.push({ target, key: { ...pick(window.key, log[i + 2]), ...spanColumns(window, span) } })
+      }
+    }
+  }
+  return found
+}
+
+/** The columns of a window's row that tell its span. */
+export const spanColumns = (window: Window.Any, span: Span): Row =>
+  window.shape.type === "global" ? {} : { window_size: span.label, window_start: span.start }
+/** The columns of a window's primary key. */
+export const windowKey = (window: Window.Any): ReadonlyArray<string> =>
+  window.shape.type === "global" ? window.key : [...window.key, "window_size", "window_start"]
+/** Whether a window's rows must be read to be changed. */
+export const hasFold = (window: Window.Any): boolean =>
+  Object.values(window.aggregate).some(({ sql }) => sql === "fold")
+
+const pick = (columns: ReadonlyArray<string>, row: Row): Row =>
+  Object.fromEntries(columns.map((column) => [column, row[column]]))
+const assertOwned = (target: string, columns: ReadonlyArray<string>, row: Row, { key }: Origin) => {
+  if (!columns.some((column) => row[column] === key)) throw new KeyNotOwned({ target, key })
+}
+/** Refuses text that PostgreSQL cannot hold before anything of the event is applied. */
+const assertStorable = (where: string, row: Row) => {
+  for (const column in row) {
+    const value = row[column]
+    if (typeof value === "string" && !isStorable(value)) {
+      throw new UnstorableValue({
+        where: `${where}.${column}`,
+        reason: "the text has a NUL character or half a surrogate pair, which PostgreSQL cannot store; clean or leave it out"
+      })
+    }
+  }
+}
+
+/** One batch's changes while they grow. `apply` takes an event whole or, by throwing, not at all. */
+export class BatchFold {
+  readonly late: Array<LateEvent> = []
+  private readonly tables = new Map<Table.Any, Map<string, Op>>()
+  private readonly windows = new Map<Window.Any, Map<string, Delta>>()
+  private readonly messages = new Map<Topic.Any, Messages>()
+  private readonly sourcePartitions: number
+
+  /** `sourcePartitions`: how many a derived topic has that does not say. */
+  constructor(sourcePartitions: number) {
+    this.sourcePartitions = sourcePartitions
+  }
+
+  /** Applies one event's recorded changes. Throws what makes the event a poison one, before it changed anything. */
+  apply(log: ReadonlyArray<any>, from: number, to: number, origin: Origin, read: ReadRow): void {
+    const encoded: Array<string> = []
+    for (let i = from; i < to; i += 3) this.check(log[i], log[i + 1], log[i + 2], origin, encoded)
+    let message = 0
+    for (let i = from; i < to; i += 3) {
+      if (log[i] === "add") this.contribute(log[i + 1], log[i + 2], origin, read)
+      else if (log[i] === "publish") this.publish(log[i + 1], log[i + 2], encoded[message++]!, origin)
+      else this.write(log[i], log[i + 1], log[i + 2], read)
+    }
+  }
+
+  private check(kind: string, target: Table.Any | Window.Any | Topic.Any, payload: any, origin: Origin, encoded: Array<string>) {
+    switch (kind) {
+      case "publish": {
+        const topic = target as Topic.Any
+        const key = topic.keyOf(payload)
+        if (typeof key !== "string" || !isStorable(key)) {
+          throw new UnstorableValue({ where: `the key of ${topic.name}`, reason: "it must be text without NUL and half surrogate pairs" })
+        }
+        const value = JSON.stringify(topic.encode(payload))
+        if (value === undefined) throw new UnstorableValue({ where: topic.name, reason: "the value has no JSON form" })
+        encoded.push(value)
+        return
+      }
+      case "add": {
+        const window = target as Window.Any
+        for (const column of window.key) assertStorable(window.name, { [column]: payload[column] })
+        if (window.topic !== undefined || hasFold(window)) assertOwned(window.name, window.key, payload, origin)
+        return
+      }
+      case "modify":
+        assertOwned(target.name, (target as Table.Any).primaryKey, payload.key, origin)
+        return
+      default:
+        assertStorable(target.name, payload)
+    }
+  }
+
+  private write(kind: "upsert" | "update" | "delete" | "modify", table: Table.Any, payload: any, read: ReadRow) {
+    let ops = this.tables.get(table)
+    if (ops === undefined) this.tables.set(table, (ops = new Map()))
+    const key = keyText(table.primaryKey, kind === "modify" ? payload.key : payload)
+    const before = ops.get(key)
+    if (kind === "upsert") ops.set(key, { kind, row: payload })
+    else if (kind === "delete") ops.set(key, { kind, row: payload })
+    else if (kind === "update") {
+      if (before === undefined) ops.set(key, { kind, row: payload })
+      else if (before.kind !== "delete") ops.set(key, { kind: before.kind, row: { ...before.row, ...payload } })
+    } else {
+      const stored = before?.kind === "upsert" ? before.row : before?.kind === "delete" ? undefined : read(table, key)
+      const row = stored && before?.kind === "update" ? { ...stored, ...before.row } : stored
+      const next = (payload as Modification).change(row)
+      if (next === undefined) ops.set(key, { kind: "delete", row: payload.key })
+      else {
+        assertStorable(table.name, next)
+        ops.set(key, { kind: "upsert", row: next })
+      }
+    }
+  }
+
+  private contribute(window: Window.Any, contribution: Row, origin: Origin, read: ReadRow) {
+    let deltas = this.windows.get(window)
+    if (deltas === undefined) this.windows.set(window, (deltas = new Map()))
+    const key = keyText(window.key, contribution)
+    const fold = hasFold(window)
+    for (const span of spansOf(window.shape, origin.eventTime)) {
+      if (isClosed(window, span.end, origin.streamTime)) {
+        this.late.push(lateOf(window, span, contribution, origin))
+        continue
+      }
+      const id = `${span.label}|${span.start}|${key}`
+      let delta = deltas.get(id)
+      if (delta === undefined) {
+        const row: Row = {}
+        for (const column of window.key) row[column] = contribution[column]
+        if (window.shape.type !== "global") {
+          row["window_size"] = span.label
+          row["window_start"] = span.start
+        }
+        const stored = fold ? read(window, keyText(windowKey(window), row)) : undefined
+        for (const column in window.aggregate) row[column] = stored ? stored[column] : window.aggregate[column]!.initial
+        deltas.set(id, (delta = { row, start: span.start, origin }))
+      }
+      const { row } = delta
+      for (const column in window.aggregate) {
+        row[column] = window.aggregate[column]!.add(row[column], contribution[column] as never)
+      }
+      delta.origin = origin
+    }
+  }
+
+  private publish(topic: Topic.Any, value: unknown, encoded: string, origin: Origin) {
+    const key = topic.keyOf(value)
+    const partition = partitionOf(key, topic.partitions ?? this.sourcePartitions)
+    const eventTime = topic.timeOf?.(value) ?? origin.eventTime
+    const tenant = topic.tenantOf?.(value) ?? origin.tenant
+    const meta = metaText(key, eventTime, topic.idOf?.(value), tenant, origin.traceparent)
+    const messages = this.messages.get(topic)
+    if (messages === undefined) this.messages.set(topic, { topic, partition, meta, vals: encoded, count: 1 })
+    else {
+      messages.meta += "," + meta
+      messages.vals += "\n" + encoded
+      messages.count++
+      if (messages.partition !== partition) messages.partition = undefined
+    }
+  }
+
+  /** What the batch changes in tables, in order of their names, so that every commit locks them in the same order. */
+  tableChanges(): ReadonlyArray<TableChange> {
+    const changes: Array<TableChange> = []
+    for (const [table, ops] of this.tables) {
+      const rows = { upsert: [] as Array<Row>, update: [] as Array<Row>, delete: [] as Array<Row> }
+      for (const { kind, row } of ops.values()) rows[kind].push(row)
+      changes.push({ table, upserts: rows.upsert, updates: rows.update, deletes: rows.delete })
+    }
+    return changes.sort((a, b) => (a.table.name < b.table.name ? -1 : 1))
+  }
+
+  /** What the batch contributes to windows, in order of their names. */
+  windowChanges(): ReadonlyArray<WindowChange> {
+    const changes: Array<WindowChange> = []
+    for (const [window, deltas] of this.windows) {
+      if (deltas.size > 0) changes.push({ window, deltas: [...deltas.values()].map((delta) => this.deltaOf(window, delta)) })
+    }
+    return changes.sort((a, b) => (a.window.name < b.window.name ? -1 : 1))
+  }
+
+  private deltaOf(window: Window.Any, { origin, row }: Delta): WindowDelta {
+    const { eventTime, tenant, traceparent } = origin
+    if (window.topic === undefined) return { row, key: "", partition: 0, eventTime, tenant, traceparent }
+    const key = window.topic.keyOf(row)
+    const partition = partitionOf(key, window.topic.partitions ?? this.sourcePartitions)
+    return { row, key, partition, eventTime, tenant, traceparent }
+  }
+
+  /** What the handlers published, a segment a topic. */
+  segments(): ReadonlyArray<Segment> {
+    return [...this.messages.values()].map(({ count, meta, partition, topic, vals }) => ({
+      target: topic.name,
+      partition,
+      messages: count,
+      meta: `[${meta}]`,
+      vals
+    }))
+  }
+}
+
+/** One element of a segment's `meta`, as in the log's batches: key, event time, event id, tenant, traceparent. */
+export const metaText = (
+  key: string,
+  eventTime: number,
+  eventId: string | undefined,
+  tenant: string | undefined,
+  traceparent: string | undefined
+): string =>
+  `[${JSON.stringify(key)},${eventTime},${eventId === undefined ? "null" : JSON.stringify(eventId)},` +
+  `${tenant === undefined ? "null" : JSON.stringify(tenant)},${traceparent === undefined ? "null" : `"${traceparent}"`}]`
+
+const lateOf = (window: Window.Any, span: Span, contribution: Row, origin: Origin): LateEvent => ({
+  position: origin.position,
+  window: window.name,
+  size: span.label ?? "",
+  start: span.start,
+  key: pick(window.key, contribution),
+  contribution: pick(Object.keys(window.aggregate), contribution),
+  eventTime: origin.eventTime,
+  streamTime: origin.streamTime,
+  traceId: origin.traceId
+})

@@ -1,0 +1,312 @@
+// Handles one partition's batches: decodes, drops duplicates, looks up, calls the handler, and folds what it asks for into changes.
+import * as Cause from "effect/Cause"
+import * as Effect from "effect/Effect"
+import { BatchFold, needs, windowKey, type Origin } from "./batch.ts"
+import { SeenIds } from "./dedupe.ts"
+import { describe } from "./failure.ts"
+import { keyText } from "./fields.ts"
+import { fingerprintOf, traceIdOf, type LogRecord } from "./log.ts"
+import type { Projection } from "./projection.ts"
+import type { Table } from "./read-model.ts"
+import { Recorder, type Row } from "./recorder.ts"
+import type { Reference } from "./references.ts"
+import { Mismatch, type Changes, type Claim, type DeadLetter, type Store, type StoreError, type Unstorable } from "./store.ts"
+import type { Topic } from "./topic.ts"
+import type { Window } from "./window.ts"
+
+/** An event between decoding and the fold: where it stands, and which part of the recorder's log it asked for. */
+interface Handled {
+  readonly record: LogRecord
+  readonly origin: Origin
+  readonly from: number
+  readonly to: number
+}
+interface Decoded {
+  readonly record: LogRecord
+  readonly event: unknown
+  readonly time: number
+  readonly tenant: string | undefined
+}
+
+/** How an event failed, and after how many attempts. */
+interface Failed {
+  readonly error: unknown
+  readonly attempts: number
+}
+
+/** The work of one claim of one partition. Its caches live as long as the claim does. */
+export class Handling<E, R> {
+  readonly references: ReadonlyArray<Reference>
+  private readonly projection: Projection<string, any, any, E, R, any>
+  private readonly source: Topic.Any
+  private readonly partitions: number
+  private readonly store: Store["Service"]
+  private readonly lookups: ReadonlyArray<{
+    readonly name: string
+    readonly reference: Reference
+    readonly by: ((event: any) => string | undefined) | undefined
+  }>
+  private readonly seen: SeenIds | undefined
+  private readonly recorder = new Recorder()
+  private dead: Array<DeadLetter> = []
+
+  constructor(
+    projection: Projection<string, any, any, E, R, any>,
+    source: Topic.Any,
+    partitions: number,
+    claim: Claim,
+    references: ReadonlyMap<string, Reference>,
+    store: Store["Service"]
+  ) {
+    this.projection = projection
+    this.source = source
+    this.partitions = partitions
+    this.store = store
+    this.lookups = Object.entries(projection.enrich).map(([name, { by, topic }]) => ({
+      name,
+      by,
+      reference: references.get(topic.name)!
+    }))
+    this.references = [...new Set(this.lookups.map(({ reference }) => reference))]
+    const { dedupe } = projection
+    if (dedupe !== undefined) this.seen = new SeenIds(dedupe.withinMs, claim.streamTime)
+  }
+
+  /** The changes that records make, from `claim` on. Noted ids wait for `settle` or `reset`. */
+  readonly changes = Effect.fnUntraced(function* (
+    this: Handling<E, R>,
+    claim: Claim,
+    records: ReadonlyArray<LogRecord>,
+    next: number
+  ): Effect.fn.Return<Changes, StoreError | Mismatch, R> {
+    this.reset()
+    const { log } = this.recorder
+    log.length = 0
+    const decoded = this.decode(records)
+    yield* this.loadSeen(decoded)
+    const handled: Array<Handled> = []
+    let streamTime = claim.streamTime ?? -Infinity
+    let duplicates = 0
+    for (const { event, record, tenant, time } of decoded) {
+      if (time > streamTime) streamTime = time
+      const id = this.idOf(event)
+      if (id !== undefined && this.seen!.test(tenant, id, time)) {
+        duplicates++
+        continue
+      }
+      const origin = this.originOf(record, time, streamTime, tenant)
+      const from = log.length
+      const failure = this.call(event, origin)
+      if (failure !== undefined) {
+        const refused = Effect.isEffect(failure) ? yield* this.wait(failure, from) : failure
+        if (refused !== undefined) {
+          log.length = from
+          if (id !== undefined) this.seen!.forget(tenant, id, time)
+          yield* this.fail(record, time, refused)
+          continue
+        }
+      }
+      handled.push({ record, origin, from, to: log.length })
+    }
+    const fold = yield* this.fold(handled)
+    return {
+      position: next,
+      fingerprint: records.length === 0 ? claim.fingerprint : fingerprintOf(records.at(-1)!),
+      streamTime: Number.isFinite(streamTime) ? streamTime : undefined,
+      events: handled.length,
+      duplicates,
+      tables: fold.tableChanges(),
+      windows: fold.windowChanges(),
+      segments: fold.segments(),
+      late: fold.late,
+      dead: this.dead,
+      seen: this.seen?.packed()
+    }
+  })
+
+  /** The commit holds: ids are handled for good. */
+  settle(): void {
+    this.seen?.settle()
+  }
+  /** There was no commit. */
+  reset(): void {
+    this.seen?.reset()
+    this.dead = []
+  }
+
+  /** Commits past one record that PostgreSQL refused, as the failure policy says. */
+  readonly refuse = Effect.fnUntraced(function* (
+    this: Handling<E, R>,
+    claim: Claim,
+    record: LogRecord | undefined,
+    next: number,
+    refused: Unstorable
+  ) {
+    // without a record there is nothing to blame but the statement itself
+    if (record === undefined) return yield* new Mismatch({ what: claim.projection, reason: refused.message })
+    this.reset()
+    yield* this.fail(record, this.timeOf(record), { error: refused, attempts: 1 })
+    const nothing = { tables: [], windows: [], segments: [], late: [], seen: undefined, events: 0, duplicates: 0 }
+    const { streamTime } = claim
+    return yield* this.store
+      .commit(this.projection, claim, { ...nothing, position: next, fingerprint: fingerprintOf(record), streamTime, dead: this.dead })
+      .pipe(
+        Effect.catchTag("Unstorable", (again) => Effect.fail(new Mismatch({ what: claim.projection, reason: again.message })))
+      )
+  })
+
+  private decode(records: ReadonlyArray<LogRecord>): ReadonlyArray<Decoded> {
+    const decoded: Array<Decoded> = []
+    for (const record of records) {
+      try {
+        if (record.value === null) throw new Error(`a null value deletes a key of a compacted topic; ${this.source.name} has events`)
+        const event = this.source.decode(JSON.parse(record.value), record.schemaVersion)
+        const time = this.source.timeOf?.(event) ?? record.eventTime
+        if (time > record.appendedAt + this.projection.maxAheadMs) {
+          throw new Error(
+            `it is dated ${new Date(Math.min(time, 8.64e15)).toISOString()}, more than ${this.projection.maxAheadMs} ms after it arrived; ` +
+              "correct the producer's clock, or raise the projection's maxAhead"
+          )
+        }
+        decoded.push({ record, event, time, tenant: record.tenant ?? this.source.tenantOf?.(event) })
+      } catch (error) {
+        // what cannot be read can neither be tried again nor stop the partition: it was refused before any handler saw it
+        this.dead.push(letterOf(record, undefined, this.projection.failure.then === "skip" ? "skipped" : "parked", error, 1))
+      }
+    }
+    return decoded
+  }
+
+  private timeOf(record: LogRecord): number | undefined {
+    try {
+      return this.source.timeOf?.(this.source.decode(JSON.parse(record.value!), record.schemaVersion)) ?? record.eventTime
+    } catch {
+      return record.eventTime
+    }
+  }
+
+  private idOf(event: unknown): string | undefined {
+    if (this.seen === undefined) return undefined
+    return (this.projection.dedupe!.by ?? this.source.idOf)?.(event)
+  }
+
+  private readonly loadSeen = Effect.fnUntraced(function* (this: Handling<E, R>, decoded: ReadonlyArray<Decoded>) {
+    if (this.seen === undefined || decoded.length === 0) return
+    const ranges = this.seen.missing(decoded.map(({ time }) => time))
+    if (ranges.length === 0) return
+    const { name: projection, version } = this.projection
+    const place = { projection, version, topic: this.source.name, partition: decoded[0]!.record.partition }
+    this.seen.load(ranges, yield* this.store.seen(place, ranges))
+  })
+
+  private originOf(record: LogRecord, eventTime: number, streamTime: number, tenant: string | undefined): Origin {
+    const { key, partition, position, traceparent } = record
+    return {
+      topic: this.source.name,
+      partition,
+      position,
+      key: key ?? "",
+      eventTime,
+      streamTime,
+      tenant,
+      traceparent,
+      traceId: traceIdOf(traceparent)
+    }
+  }
+
+  /** Calls the handler: nothing where it is done, an Effect where it waits, else how it failed. */
+  private call(event: unknown, meta: Origin): Effect.Effect<void, E, R> | Failed | undefined {
+    const context: Record<string, unknown> = { meta }
+    try {
+      for (const { by, name, reference } of this.lookups) {
+        const key = by === undefined ? meta.key : by(event)
+        context[name] = key === undefined ? undefined : reference.get(key)
+      }
+      const done = this.projection.handle(event, this.recorder as never, context)
+      return Effect.isEffect(done) ? done : undefined
+    } catch (error) {
+      // a plain handler fails the same way each time
+      return { error, attempts: 1 }
+    }
+  }
+
+  /** Waits for a handler's Effect and tries it again as the policy says. What it recorded before it failed is undone. */
+  private wait(effect: Effect.Effect<void, E, R>, from: number): Effect.Effect<Failed | undefined, never, R> {
+    const { log } = this.recorder
+    const recorded = log.length
+    let attempts = 0
+    const attempt = Effect.suspend(() => {
+      attempts++
+      log.length = recorded
+      return effect
+    })
+    const { retry } = this.projection.failure
+    const tried = Effect.sandbox(attempt)
+    return (retry === undefined ? tried : Effect.retry(tried, retry)).pipe(
+      Effect.as(undefined),
+      Effect.catch((cause: Cause.Cause<E>) => {
+        if (Cause.hasInterruptsOnly(cause)) return Effect.interrupt
+        log.length = from
+        return Effect.succeed<Failed>({ error: Cause.squash(cause), attempts })
+      })
+    )
+  }
+
+  /** Two steps, so that all rows that a batch needs are read at once: what was asked for is known before anything is applied. */
+  private readonly fold = Effect.fnUntraced(function* (this: Handling<E, R>, handled: ReadonlyArray<Handled>) {
+    const { log } = this.recorder
+    const fold = new BatchFold(this.partitions)
+    const rows = yield* this.readRows(handled)
+    for (const { from, origin, record, to } of handled) {
+      try {
+        fold.apply(log, from, to, origin, (target, key) => rows.get(target)?.get(key))
+      } catch (error) {
+        const id = this.seen === undefined || record.value === null ? undefined : this.idOf(this.source.decode(JSON.parse(record.value), record.schemaVersion))
+        if (id !== undefined) this.seen!.forget(origin.tenant, id, origin.eventTime)
+        yield* this.fail(record, origin.eventTime, { error, attempts: 1 })
+      }
+    }
+    return fold
+  })
+
+  private readonly readRows = Effect.fnUntraced(function* (this: Handling<E, R>, handled: ReadonlyArray<Handled>) {
+    const wanted = new Map<Table.Any | Window.Any, Map<string, Row>>()
+    for (const { from, origin, to } of handled) {
+      for (const { key, target } of needs(this.recorder.log, from, to, origin)) {
+        let keys = wanted.get(target)
+        if (keys === undefined) wanted.set(target, (keys = new Map()))
+        keys.set(keyText(keyOf(target), key), key)
+      }
+    }
+    const rows = new Map<Table.Any | Window.Any, Map<string, Row>>()
+    for (const [target, keys] of wanted) {
+      const found = yield* this.store.rows(this.projection, target, [...keys.values()])
+      rows.set(target, new Map(found.map((row) => [keyText(keyOf(target), row), row])))
+    }
+    return rows
+  })
+
+  /** What becomes of an event that failed: parked, skipped, or the partition stops before it. */
+  private fail(record: LogRecord, eventTime: number | undefined, { attempts, error }: Failed): Effect.Effect<void, Mismatch> {
+    const { then = "park" } = this.projection.failure
+    if (then === "stop") {
+      const what = `${this.projection.name} stopped at ${this.source.name}/${record.partition} position ${record.position}`
+      return Effect.fail(new Mismatch({ what, reason: describe(error).message }))
+    }
+    this.dead.push(letterOf(record, eventTime, then === "skip" ? "skipped" : "parked", error, attempts))
+    return Effect.void
+  }
+}
+
+const keyOf = (target: Table.Any | Window.Any) => (target.kind === "table" ? target.primaryKey : windowKey(target))
+const letterOf = (record: LogRecord, eventTime: number | undefined, status: "parked" | "skipped", error: unknown, attempts: number): DeadLetter => ({
+  ...describe(error),
+  position: record.position,
+  status,
+  key: record.key,
+  attempts,
+  value: record.value,
+  headers: record.headers,
+  eventTime: eventTime ?? record.eventTime,
+  traceId: traceIdOf(record.traceparent)
+})

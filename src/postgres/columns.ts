@@ -1,0 +1,134 @@
+// How a schema becomes a column: its SQL type, its values as array parameters, and its form in published JSON.
+import * as Schema from "effect/Schema"
+import type { Fields } from "../fields.ts"
+import type { Table } from "../read-model.ts"
+import type { Row } from "../recorder.ts"
+import type { Window } from "../window.ts"
+import { arrayLiteral } from "./types.ts"
+
+/** The SQL types that columns have. */
+export type SqlType = "text" | "bigint" | "double precision" | "boolean" | "timestamptz" | "jsonb"
+/** A column of a read model. */
+export interface Column {
+  readonly name: string
+  readonly type: SqlType
+  readonly nullable: boolean
+  /** What a batch's delta does to it; undefined: the new value replaces the old one. */
+  readonly delta?: "count" | "sum" | "min" | "max"
+  /** A value for PostgreSQL, where it is not itself. */
+  readonly encode?: (value: unknown) => unknown
+}
+/** A read model as the store knows it: a table or a window's rows. */
+export interface Relation {
+  readonly name: string
+  readonly columns: ReadonlyArray<Column>
+  readonly key: ReadonlyArray<string>
+}
+
+/** A name in quotes: a read model or a column may be called `order` or `user`. */
+export const quote = (name: string): string => `"${name.replaceAll('"', '""')}"`
+
+type Json = {
+  readonly type?: string
+  readonly title?: string
+  readonly anyOf?: ReadonlyArray<Json>
+  readonly enum?: ReadonlyArray<unknown>
+  readonly allOf?: ReadonlyArray<Json>
+  readonly $ref?: string
+}
+
+/** The column for a schema. What JSON tells apart decides; `Column.timestamptz` says so in its title. */
+export const columnOf = (name: string, schema: Fields[string]): Column => {
+  const document = Schema.toJsonSchemaDocument(schema as unknown as Schema.Schema<unknown>)
+  const definitions = document.definitions as Readonly<Record<string, Json>>
+  const resolve = (json: Json): Json =>
+    json.$ref === undefined ? json : resolve(definitions[json.$ref.slice(json.$ref.lastIndexOf("/") + 1)] ?? {})
+  const json = resolve(document.schema as Json)
+  const variants = (json.anyOf ?? [json]).map(resolve)
+  const values = variants.filter(({ type }) => type !== "null")
+  const isOptional = (schema.ast as { readonly context?: { readonly isOptional?: boolean } }).context?.isOptional === true
+  const nullable = values.length < variants.length || isOptional
+  const types = new Set(values.map(typeOf))
+  const type = types.size === 1 ? [...types][0]! : "jsonb"
+  if (type !== "jsonb") return { name, type, nullable }
+  const codec = Schema.encodeUnknownSync(Schema.toCodecJson(schema as unknown as Schema.Codec<unknown>))
+  return { name, type, nullable, encode: (value) => JSON.stringify(codec(value)) }
+}
+const typeOf = (json: Json): SqlType => {
+  if (titled(json, "timestamptz")) return "timestamptz"
+  switch (json.type) {
+    case "string":
+      return "text"
+    case "integer":
+      return "bigint"
+    case "number":
+      return "double precision"
+    case "boolean":
+      return "boolean"
+    default:
+      return "jsonb"
+  }
+}
+const titled = (json: Json, title: string): boolean =>
+  json.title === title || (json.allOf?.some((part) => titled(part, title)) ?? false)
+
+/** A table's relation. */
+export const tableRelation = (table: Table.Any): Relation => ({
+  name: table.name,
+  columns: Object.entries(table.columns).map(([name, schema]) => columnOf(name, schema)),
+  key: table.primaryKey
+})
+
+/** A window's relation: key, `window_size` and `window_start` where its shape has them, and the aggregates. */
+export const windowRelation = (window: Window.Any): Relation => {
+  const sized = window.shape.type !== "global"
+  const fold = Object.values(window.aggregate).some(({ sql }) => sql === "fold")
+  const columns: Array<Column> = window.key.map((name) => columnOf(name, window.keyFields[name]!))
+  if (sized) {
+    columns.push({ name: "window_size", type: "text", nullable: false })
+    columns.push({ name: "window_start", type: "timestamptz", nullable: false })
+  }
+  for (const [name, { sql, state }] of Object.entries(window.aggregate)) {
+    if (sql === "fold") columns.push(columnOf(name, state as Fields[string]))
+    else {
+      const type = sql === "count" ? "bigint" : "double precision"
+      // where a row is read and folded here, all its columns are written back whole
+      columns.push(fold ? { name, type, nullable: false } : { name, type, nullable: false, delta: sql })
+    }
+  }
+  return { name: window.name, columns, key: sized ? [...window.key, "window_size", "window_start"] : window.key }
+}
+
+/** Values as one array parameter; null where there is none. */
+export const arrayOf = (values: ReadonlyArray<string | number | null | undefined>): string =>
+  arrayLiteral(values.map((value) => value ?? null))
+/** A column of rows as one array parameter of `parameterType`. */
+export const columnArray = ({ encode, name }: Column, rows: ReadonlyArray<Row>): string =>
+  arrayLiteral(
+    rows.map((row) => {
+      const value = row[name]
+      if (value === undefined || (value === null && encode === undefined)) return null
+      return encode === undefined ? value : (encode(value) as string)
+    })
+  )
+/** The type of a column's array parameter. Instants go as epoch milliseconds. */
+export const parameterType = ({ type }: Column): string =>
+  type === "timestamptz" ? "float8[]" : type === "jsonb" ? "text[]" : `${type}[]`
+/** A parameter's element as the column's value. */
+export const fromParameter = ({ name, type }: Column, alias: string): string =>
+  type === "timestamptz"
+    ? `to_timestamp(${alias}.${quote(name)} / 1000.0)`
+    : type === "jsonb"
+      ? `${alias}.${quote(name)}::jsonb`
+      : `${alias}.${quote(name)}`
+/** A column's value as JSON shows it: instants as epoch milliseconds. */
+export const toJson = ({ name, type }: Column, alias: string): string =>
+  type === "timestamptz" ? `(extract(epoch from ${alias}.${quote(name)}) * 1000)::int8 as ${quote(name)}` : `${alias}.${quote(name)}`
+/** `order by` the key, in an order that every writer has. */
+export const keyOrder = (relation: Relation, alias: string): string =>
+  relation.key
+    .map((name) => {
+      const { type } = relation.columns.find((column) => column.name === name)!
+      return type === "text" ? `${alias}.${quote(name)} collate "C"` : `${alias}.${quote(name)}`
+    })
+    .join(", ")

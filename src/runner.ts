@@ -1,0 +1,148 @@
+// The loop: claims each partition of a projection's sources, handles its batches, and commits them. Start reading here.
+//
+// A batch goes: read from the log → decode → drop duplicates → look up → hand to the handler → fold into changes → one commit.
+// Nothing is kept between batches but what a claim and the caches can be made from again, so any crash is a claim and a re-read.
+import * as Effect from "effect/Effect"
+import * as Schedule from "effect/Schedule"
+import { Handling } from "./handling.ts"
+import { fingerprintOf, Log, type Assignment, type Batch, type LogRecord } from "./log.ts"
+import type { Projection } from "./projection.ts"
+import { Reference } from "./references.ts"
+import { Mismatch, Store, type Changes, type Claim, type Place } from "./store.ts"
+import type { Topic } from "./topic.ts"
+
+/** The caches of lookups that projections of a process share, by topic. */
+export type References = Map<string, Reference>
+
+/** How long a partition waits before it is tried again after the log or the database was away. */
+const again = Schedule.min([Schedule.exponential("50 millis"), Schedule.spaced("5 seconds")]).pipe(Schedule.jittered)
+/** A partition that was lost to another claimant asks again after so long, in case it is still assigned here. */
+const afterFence = "500 millis"
+
+/**
+ * Runs a projection on all partitions that its group gives this process, until interrupted. What may pass is tried again, for
+ * ever and ever further apart. What needs a person (a log that does not fit, an event under a `stop` policy) halts its partition
+ * alone: the reason is logged and in `status`, and the others flow on.
+ */
+export const run = Effect.fn("Runner.run")(function* <E, R>(
+  projection: Projection<string, any, any, E, R, any>,
+  references: References = new Map()
+) {
+  const log = yield* Log
+  const group = `${projection.name}_v${projection.version}`
+  yield* Effect.forEach(
+    projection.sources as ReadonlyArray<Topic.Any>,
+    (source) => log.assign(source.name, group, (assignment) => runPartition(projection, source, assignment, references)),
+    { concurrency: "unbounded", discard: true }
+  )
+})
+
+const runPartition = <E, R>(
+  projection: Projection<string, any, any, E, R, any>,
+  source: Topic.Any,
+  assignment: Assignment,
+  references: References
+): Effect.Effect<void, never, R | Log | Store> => {
+  const { partition, topic } = assignment
+  const place: Place = { projection: projection.name, version: projection.version, topic, partition }
+  const name = `${projection.name}_v${projection.version} ${topic}/${partition}`
+  return Effect.scoped(claimAndHandle(projection, source, assignment, references)).pipe(
+    Effect.tapError((error) =>
+      "retryable" in error && error.retryable ? Effect.logWarning(`${name}: ${error.message}; trying again`) : Effect.void
+    ),
+    Effect.catchTag("Fenced", (fenced) =>
+      Effect.logInfo(fenced.message).pipe(Effect.andThen(Effect.sleep(afterFence)))
+    ),
+    Effect.retry({ schedule: again, while: (error) => "retryable" in error && error.retryable }),
+    Effect.forever,
+    Effect.catch((error) =>
+      Effect.gen(function* () {
+        const store = yield* Store
+        yield* Effect.logError(`${name} stands still: ${error.message}`)
+        yield* Effect.retry(store.halt(place, error.message), { schedule: again, while: ({ retryable }) => retryable })
+        return yield* Effect.never
+      })
+    ),
+    Effect.catch((error) => Effect.logError(error.message).pipe(Effect.andThen(Effect.never))),
+    Effect.annotateLogs({ projection: place.projection, topic, partition })
+  )
+}
+
+const claimAndHandle = Effect.fnUntraced(function* <E, R>(
+  projection: Projection<string, any, any, E, R, any>,
+  source: Topic.Any,
+  assignment: Assignment,
+  references: References
+) {
+  const log = yield* Log
+  const store = yield* Store
+  const { partition, topic } = assignment
+  let claim: Claim = yield* store.claim(projection, topic, partition, assignment.generation)
+  yield* assertSameLog(claim)
+  const partitions = (yield* log.bounds(topic)).length
+  const handling = new Handling(projection, source, partitions, claim, yield* lookups(projection, references), store)
+  const reader = yield* assignment.open(claim.position)
+  while (true) {
+    const batch = yield* reader.take
+    yield* Effect.forEach(handling.references, (reference) => reference.catchUp, { discard: true })
+    claim = yield* handle(projection, handling, claim, batch)
+  }
+})
+
+/** One batch, or the half of one that PostgreSQL refused as a whole: the event at fault is found by halving, and parked alone. */
+const handle = <E, R>(
+  projection: Projection<string, any, any, E, R, any>,
+  handling: Handling<E, R>,
+  claim: Claim,
+  batch: Pick<Batch, "records" | "next">
+): Effect.Effect<Claim, Effect.Error<ReturnType<Handling<E, R>["changes"]>> | Effect.Error<ReturnType<Store["Service"]["commit"]>>, R | Store> =>
+  Effect.gen(function* () {
+    const store = yield* Store
+    const { next, records } = batch
+    const changes: Changes = yield* handling.changes(claim, records, next)
+    return yield* store.commit(projection, claim, changes).pipe(
+      Effect.tap(() => Effect.sync(() => handling.settle())),
+      Effect.catchTag("Unstorable", (refused) => {
+        handling.reset()
+        if (records.length <= 1) return handling.refuse(claim, records[0], next, refused)
+        const half = records.length >> 1
+        const first = { records: records.slice(0, half), next: records[half - 1]!.position + 1 }
+        const second = { records: records.slice(half), next }
+        return Effect.flatMap(handle(projection, handling, claim, first), (held) => handle(projection, handling, held, second))
+      })
+    )
+  })
+
+/** Halts where the log is not the one that the position is of. */
+const assertSameLog = Effect.fnUntraced(function* ({ fingerprint, partition, position, topic }: Claim) {
+  const log = yield* Log
+  if (position === 0 || fingerprint === undefined) return
+  const bounds = (yield* log.bounds(topic)).find((other) => other.partition === partition)
+  const what = `${topic}/${partition}`
+  if (bounds === undefined) return yield* new Mismatch({ what, reason: "the log has no such partition any more" })
+  if (position > bounds.end) {
+    const reason = `it ends at ${bounds.end}, and records up to ${position} were handled: it was made anew or restored to an older state`
+    return yield* new Mismatch({ what, reason })
+  }
+  if (position - 1 < bounds.start) return // retention took the record; what is left follows it
+  const { records } = yield* log.read(topic, partition, position - 1, { maxBytes: 1 })
+  const last: LogRecord | undefined = records[0]
+  if (last?.position === position - 1 && fingerprintOf(last) !== fingerprint) {
+    const reason = `the record at ${position - 1} is another one than was handled: the topic was made anew. Rebuild the projection`
+    return yield* new Mismatch({ what, reason })
+  }
+})
+
+const lookups = Effect.fnUntraced(function* (projection: Projection.Any, references: References) {
+  const log = yield* Log
+  const store = yield* Store
+  for (const { topic } of Object.values(projection.enrich)) {
+    if (references.has(topic.name)) continue
+    const { name, version } = projection
+    const reference = new Reference(log, topic, (partition, letter) =>
+      store.park({ projection: name, version, topic: topic.name, partition }, letter)
+    )
+    references.set(topic.name, reference)
+  }
+  return references
+})
