@@ -9,19 +9,24 @@ create table millrace.log_topic (
 );
 
 -- One row a partition. Appending locks it, so positions are gapless and become visible in their order.
+-- Below `clean_position` a compacted topic has been compacted.
 create table millrace.log_head (
   topic_id integer not null references millrace.log_topic on delete cascade,
   partition integer not null,
   next_position bigint not null,
   start_position bigint not null default 0,
+  clean_position bigint not null default 0,
   primary key (topic_id, partition)
 ) with (fillfactor = 50);
 
+-- A partition's batches tile it: each begins where the one before ends, from `start_position` to `next_position` of its head.
 -- `meta` is a JSON array with one element a record: [key, event time, event id, tenant, traceparent, schema version, headers,
--- position less base]; trailing nulls may be missing, and so may the last where positions have no holes. `vals` has one line a
--- record: its JSON value, or nothing for a deletion. Text, not json: a value may hold what jsonb cannot.
+-- position less base, milliseconds taken before `appended_at`, when a deletion may be forgotten]. Trailing nulls are missing, and
+-- so is the position where there are no holes. `headers` is an object, or the index of this batch's record that has the same
+-- ones. `vals` has one line a record: its JSON value, or nothing for a deletion. Text, not json: a value may hold what jsonb cannot.
+-- No foreign key: it would lock the topic's row for every batch, and the head row that every batch comes from has one.
 create table millrace.log_batch (
-  topic_id integer not null references millrace.log_topic on delete cascade,
+  topic_id integer not null,
   partition integer not null,
   base_position bigint not null,
   next_position bigint not null,
@@ -36,8 +41,48 @@ create table millrace.log_batch (
   first_seq bigint,
   primary key (topic_id, partition, base_position)
 );
-create index log_batch_age on millrace.log_batch (topic_id, appended_at);
-alter table millrace.log_batch set (toast_tuple_target = 4096, autovacuum_vacuum_insert_scale_factor = 0.5);
+alter table millrace.log_batch set (autovacuum_vacuum_insert_scale_factor = 0.5);
+
+-- A group of readers that share a topic's partitions. Its number is the advisory locks' first key, so no two groups collide.
+create table millrace.log_group (
+  group_id integer generated always as identity primary key,
+  topic_id integer not null references millrace.log_topic on delete cascade,
+  name text not null,
+  unique (topic_id, name)
+);
 
 -- Members of a group that share a topic's partitions get a higher number with every assignment.
 create sequence millrace.log_generation;
+
+-- lz4 packs batches ten times as fast as pglz; a server may have been built without it.
+do $$
+begin
+  alter table millrace.log_batch alter column meta set compression lz4, alter column vals set compression lz4;
+exception when feature_not_supported or invalid_parameter_value then
+  raise notice 'this server has no lz4: batches of the log are compressed with pglz, more slowly';
+end
+$$;
+
+-- The log for people: one row a record. What SQL text cannot hold (NUL, half a surrogate pair) is shown as its JSON escape.
+create view millrace.log_record as
+select
+  t.name as topic,
+  b.partition,
+  b.base_position + coalesce((r.m ->> 7)::bigint, e.n - 1) as position,
+  r.m ->> 0 as key,
+  case when (r.m ->> 1)::float8 between -2e14 and 9e15 then to_timestamp((r.m ->> 1)::float8 / 1000) end as event_time,
+  r.m ->> 2 as event_id,
+  r.m ->> 3 as tenant,
+  substr(r.m ->> 4, 4, 32) as trace_id,
+  case json_typeof(r.m -> 6) when 'number' then b.meta::json -> (r.m ->> 6)::integer -> 6 else r.m -> 6 end as headers,
+  nullif(e.value, '') as value,
+  b.appended_at - coalesce((r.m ->> 8)::float8, 0) * interval '1 millisecond' as appended_at
+from millrace.log_batch b
+join millrace.log_topic t using (topic_id)
+cross join lateral rows from (json_array_elements(b.meta::json), string_to_table(b.vals, e'\n')) with ordinality as e (m, value, n)
+cross join lateral (
+  select case when e.m::text ~* '\\u(0000|d[89a-f])'
+    then regexp_replace(e.m::text, '(?<!\\)((?:\\\\)*)\\u(0000|d[89a-f]..)', '\1\\\\u\2', 'gi')::json
+    else e.m end as m
+) r
+where b.records > 0;

@@ -63,7 +63,7 @@ export interface TopicSpec {
 
 /** The log failed. `retryable` tells whether the same call may succeed later. */
 export class LogError extends Schema.TaggedError<LogError>()("LogError", {
-  operation: Schema.Literals(["declare", "append", "bounds", "read", "assign"]),
+  operation: Schema.Literals(["declare", "append", "bounds", "read", "assign", "clean"]),
   topic: Schema.String,
   retryable: Schema.Boolean,
   reason: Schema.String,

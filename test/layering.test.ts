@@ -40,7 +40,11 @@ const rooms: Readonly<Record<string, Room>> = {
     sees: [],
     packages: effectOnly
   },
-  ports: { holds: src("log fanout store"), sees: ["pure"], packages: effectOnly },
+  ports: {
+    holds: src("log log-cleaner log-group fanout store relay-target subscription"),
+    sees: ["pure"],
+    packages: effectOnly
+  },
   index: { holds: src("index"), sees: below, packages: effectOnly },
   testing: { holds: src("testing testing/"), sees: ["pure"], packages: effectOnly },
   loops: {
