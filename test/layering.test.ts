@@ -34,21 +34,21 @@ const below = ["pure", "ports"]
 const rooms: Readonly<Record<string, Room>> = {
   pure: {
     holds: src(
-      "aggregate application column dedupe driver enrich envelope event failure fields handler murmur2 projection",
+      "aggregate application driver event failure fields handler murmur2 packing projection",
       "read-model recorder topic window"
     ),
     sees: [],
     packages: effectOnly
   },
   ports: {
-    holds: src("log log-cleaner log-group fanout store relay-target subscription"),
+    holds: src("log log-cleaner log-group log-rules fanout store relay-target subscription"),
     sees: ["pure"],
     packages: effectOnly
   },
   index: { holds: src("index"), sees: below, packages: effectOnly },
   testing: { holds: src("testing testing/"), sees: ["pure"], packages: effectOnly },
   loops: {
-    holds: src("runner relay rebuild runner/ relay/ rebuild/"),
+    holds: src("batch dedupe handling references relay runner"),
     sees: below,
     packages: effectAndComputing
   },

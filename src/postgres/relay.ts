@@ -1,0 +1,155 @@
+// The embedded target of the relay: the outbox's segments become records of the log on PostgreSQL, copied within the server.
+import * as Effect from "effect/Effect"
+import * as Queue from "effect/Queue"
+import type * as Scope from "effect/Scope"
+import { type Halt, RelayError, type RelayTarget, type Shipment } from "../relay-target.ts"
+import { query, type Sql, type SqlError } from "./client.ts"
+import * as Statement from "./relay-sql.ts"
+import { split } from "./relay-split.ts"
+
+/** The name of the embedded target. */
+export const embedded = "embedded"
+/** The channel that is notified after a commit which published something. */
+export const outboxChannel = "millrace_outbox"
+
+/** How much a round takes, and who is told. */
+export interface Options {
+  /** Segments of one stream that a round takes at most. Default 32. */
+  readonly segments?: number
+  /** Bytes of values that a round takes, at least one segment; it may pass them by one. Default 8 MiB. */
+  readonly bytes?: number
+  /** Told of each partition that grew, before other processes are: to wake readers of this process at once. */
+  readonly appended?: (topicId: number, partition: number, end: number) => void
+}
+/** The embedded target, and a way to wake it from within the process. */
+export interface Target extends RelayTarget {
+  /** Something was committed. Never waits. */
+  readonly signal: () => void
+}
+
+const attempt = <A>(operation: RelayError["operation"], run: () => PromiseLike<A>) =>
+  query(operation, run).pipe(Effect.mapError(failed(operation)))
+const failed = (operation: RelayError["operation"]) => (error: SqlError) =>
+  // a full disk waits for a person; meanwhile everything stays in the outbox
+  new RelayError({
+    target: embedded,
+    operation,
+    retryable: error.retryable || error.code === "53100",
+    reason: error.reason,
+    cause: error.cause ?? error
+  })
+
+const reasonOf = ({
+  first_seq,
+  messages,
+  partitions,
+  seq,
+  stop,
+  target,
+  target_partition
+}: Statement.ShipRow): string => {
+  switch (stop) {
+    case "position":
+      return `message ${seq} was the last one shipped, and the outbox has another one there, or none: the database was restored to another state`
+    case "gap":
+      return `message ${seq + messages + 1} should be next, and the outbox goes on with ${first_seq}: something deleted from it`
+    case "topic":
+      return `there is no topic ${target}: declare it in an application and run 'millrace migrate'`
+    default:
+      return `${target} has ${partitions} partitions, and message ${first_seq} is for partition ${target_partition}: it was made anew with fewer`
+  }
+}
+
+/** One round over one connection's statements: new streams, the copy, then segments that must be parted. */
+const shipRound = async (sql: Sql, options: Required<Pick<Options, "bytes" | "segments">>) => {
+  await Statement.discover(sql, embedded)
+  const rows = await Statement.ship(sql, embedded, options)
+  const ends = [...(rows[0]?.ends ?? [])]
+  const halted: Array<Halt> = []
+  const marks: Array<Statement.Mark> = []
+  let messages = 0
+  let more = false
+  for (const row of rows) {
+    const { partition, projection, source, stop } = row
+    messages += row.messages
+    more ||= row.more
+    if (stop === null) continue
+    if (stop === "split") {
+      // what stands before it is shipped first, in a further round where this one ended at its bound
+      if (row.more) continue
+      const done = await split(sql, embedded, { projection, source, partition, firstSeq: row.first_seq! })
+      messages += done.messages
+      ends.push(...done.ends)
+      more = true
+      continue
+    }
+    if (row.more) continue
+    const reason = reasonOf(row)
+    halted.push({ projection, source, partition, reason })
+    if (row.messages > 0 || row.halted !== reason) {
+      marks.push({ projection, source, partition, seq: row.seq + row.messages, reason })
+    }
+  }
+  if (marks.length > 0) await Statement.mark(sql, embedded, marks)
+  return { shipment: { messages, more, halted } satisfies Shipment, ends }
+}
+
+/** PostgreSQL takes less than 8000 bytes at once; an end has at most 45. */
+const endsAtOnce = 150
+const sender = `relay${Math.random().toString(36).slice(2)}`
+
+/** Tells the log's readers, in this process and in others, as the log adapter does. Not in the statement: it would cost its commit more. */
+const tell = async (sql: Sql, ends: ReadonlyArray<string>, appended: Options["appended"]) => {
+  for (const end of appended === undefined ? [] : ends) {
+    const [topicId, partition, next] = end.split(/[.=]/)
+    appended?.(Number(topicId), Number(partition), Number(next))
+  }
+  for (let at = 0; at < ends.length; at += endsAtOnce) {
+    await sql`select pg_notify('millrace_log', ${`a;${sender};${ends.slice(at, at + endsAtOnce).join(",")}`})`
+  }
+}
+
+/**
+ * The target that copies segments into the topics of the log on PostgreSQL: the copy and the position move in one statement, so
+ * each message is there once whatever dies, and several processes may run it. Listens until the scope closes.
+ */
+export const make = Effect.fnUntraced(function* (
+  sql: Sql,
+  options: Options = {}
+): Effect.fn.Return<Target, RelayError, Scope.Scope> {
+  const bounds = { segments: options.segments ?? 32, bytes: options.bytes ?? 8 << 20 }
+  const signs = yield* Queue.sliding<void>(1)
+  const signal = () => void Queue.offerUnsafe(signs, undefined)
+  yield* Effect.acquireRelease(
+    // called again after a reconnect: what was notified meanwhile is lost
+    attempt("listen", () => sql.listen(outboxChannel, signal, signal)),
+    ({ unlisten }) => Effect.ignore(attempt("listen", unlisten))
+  )
+  const ship = attempt("ship", async () => {
+    const { ends, shipment } = await shipRound(sql, bounds)
+    // the position has moved: a sign that is lost delays readers until they look by themselves, and must not fail the round
+    if (ends.length > 0) void tell(sql, ends, options.appended).catch(() => {})
+    return shipment
+  })
+  return {
+    name: embedded,
+    // a statement that was sent cannot be taken back; its outcome is worth knowing
+    ship: Effect.uninterruptible(ship),
+    wait: Queue.take(signs),
+    lag: attempt("lag", () => Statement.lag(sql, embedded)),
+    signal
+  }
+})
+
+/**
+ * Deletes shipped segments older than the retention (milliseconds, default 24 h), at most `limit` (default 500), and returns how
+ * many. Keeps what one of `targets`, or one that has positions already, lacks, and the last segment of each stream.
+ */
+export const collect = (
+  sql: Sql,
+  options: { readonly targets?: ReadonlyArray<string>; readonly retentionMs?: number; readonly limit?: number } = {}
+): Effect.Effect<number, RelayError> =>
+  attempt("collect", async () => {
+    const { limit = 500, retentionMs = 86_400_000, targets = [embedded] } = options
+    return (await Statement.collect(sql, targets, retentionMs, limit)).count
+  })

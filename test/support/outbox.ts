@@ -1,0 +1,116 @@
+// An outbox for tests: segments as commits publish them, and what readers of the log find of them. Values say their stream and sequence.
+import { assert } from "@effect/vitest"
+import * as Effect from "effect/Effect"
+import type { LogRecord } from "../../src/log.ts"
+import { query, type Sql } from "../../src/postgres/client.ts"
+import { pack, unpack } from "../../src/postgres/log-codec.ts"
+
+export interface Published {
+  readonly projection?: string
+  readonly partition?: number
+  readonly firstSeq: number
+  readonly messages: number
+  readonly target?: string
+  readonly targetPartition?: number | null
+  readonly incarnation?: string
+}
+export const incarnation = "00000000-0000-4000-8000-000000000001"
+export const recordsOf = (projection: string, partition: number, firstSeq: number, messages: number) =>
+  Array.from({ length: messages }, (_, i) => ({
+    partition: 0,
+    key: `k${(firstSeq + i) % 7}`,
+    value: JSON.stringify({ from: `${projection}/events/${partition}`, seq: firstSeq + i }),
+    eventTime: firstSeq + i,
+    eventId: `e${firstSeq + i}`,
+    tenant: "t",
+    traceparent: undefined,
+    schemaVersion: 1,
+    headers: {}
+  }))
+export const publish = (sql: Sql, options: Published) => {
+  const {
+    firstSeq,
+    messages,
+    partition = 0,
+    projection = "p",
+    target = "alerts",
+    targetPartition = partition
+  } = options
+  const { meta, vals } = pack(recordsOf(projection, partition, firstSeq, messages))
+  return query(
+    "publish",
+    () => sql`
+    insert into millrace.outbox
+      (projection, source, partition, first_seq, messages, incarnation, target, target_partition, meta, vals)
+    values (${projection}, 'events', ${partition}, ${firstSeq}, ${messages}, ${options.incarnation ?? incarnation}, ${target},
+      ${targetPartition}, ${meta}, ${vals})`
+  )
+}
+export const declare = (sql: Sql, name: string, partitions: number) =>
+  query(
+    "declare",
+    () => sql`
+    with topic as (
+      insert into millrace.log_topic (name, partitions, compacted) values (${name}, ${partitions}, false) returning topic_id
+    )
+    insert into millrace.log_head (topic_id, partition, next_position)
+    select topic_id, generate_series(0, ${partitions}::integer - 1), 0 from topic`
+  )
+
+export interface Found extends LogRecord {
+  readonly stream: string
+  readonly seq: number
+}
+/** A topic's records as its readers get them; positions are checked to be gapless. */
+export const topicOf = Effect.fnUntraced(function* (sql: Sql, topic: string) {
+  const rows = yield* query(
+    "read",
+    () => sql`
+    select b.*, h.next_position as "end" from millrace.log_batch b join millrace.log_topic t using (topic_id)
+    join millrace.log_head h using (topic_id, partition)
+    where t.name = ${topic} order by partition, base_position`
+  )
+  const found: Array<Found> = []
+  const ends = new Map<number, number>()
+  for (const row of rows) {
+    assert.strictEqual(row["base_position"], ends.get(row["partition"]) ?? 0)
+    ends.set(row["partition"], row["next_position"])
+    const records: Array<LogRecord> = []
+    unpack(
+      {
+        partition: row["partition"],
+        base: row["base_position"],
+        next: row["next_position"],
+        bytes: row["bytes"],
+        appendedAt: 0,
+        meta: row["meta"],
+        vals: row["vals"]
+      },
+      0,
+      records
+    )
+    assert.strictEqual(records.length, row["next_position"] - row["base_position"])
+    assert.strictEqual(row["bytes"], Buffer.byteLength(row["vals"]))
+    for (const [i, record] of records.entries()) {
+      const stream = row["stream"] ?? record.headers["millrace-stream"]
+      const seq = row["stream"] === null ? Number(record.headers["millrace-seq"]) : row["first_seq"] + i
+      assert.deepStrictEqual(JSON.parse(record.value!), { from: stream, seq })
+      found.push({ ...record, stream, seq })
+    }
+  }
+  for (const row of rows) assert.strictEqual(ends.get(row["partition"]), row["end"])
+  return found
+})
+/** Sequences by stream, in the order in which a reader of each partition gets them. */
+export const sequences = (records: ReadonlyArray<Found>) => {
+  const streams: Record<string, Array<number>> = {}
+  for (const { seq, stream } of records) (streams[stream] ??= []).push(seq)
+  return streams
+}
+export const upTo = (n: number) => Array.from({ length: n }, (_, i) => i + 1)
+export const positions = (sql: Sql) =>
+  query(
+    "positions",
+    () => sql<Array<{ stream: string; seq: number; halted: string | null }>>`
+    select projection || '/' || source || '/' || partition as stream, seq, halted from millrace.relay_position order by 1`
+  )
