@@ -2,7 +2,7 @@
 import * as Effect from "effect/Effect"
 import type postgres from "postgres"
 import { LogError, type NewRecord, type Place } from "../log.ts"
-import { oneLine, pack, type Packed } from "./log-codec.ts"
+import { pack, type Packed } from "./log-codec.ts"
 import { logError } from "./log-errors.ts"
 
 /** A row holds at most so many characters of values, and records. More go into further rows of the same statement. */
@@ -16,7 +16,7 @@ const depth = 2
 /** So many callers may wait, at most. */
 const waiting = 10_000
 
-/** Takes records of a topic, all partitions valid, and returns their places. */
+/** Takes records of a topic, checked by `checked`, and returns their places. */
 export interface Appender {
   readonly append: (
     topic: { readonly topicId: number; readonly name: string },
@@ -117,27 +117,6 @@ const send = async (sql: postgres.Sql, groups: ReadonlyArray<Group>) => {
   )
 }
 
-const checked = (topic: string, records: ReadonlyArray<NewRecord>): ReadonlyArray<NewRecord> | LogError => {
-  const refuse = (i: number, reason: string) =>
-    new LogError({
-      operation: "append",
-      topic,
-      retryable: false,
-      reason: `record ${i} of ${records.length}: ${reason}`
-    })
-  let copy: Array<NewRecord> | undefined
-  for (let i = 0; i < records.length; i++) {
-    const record = records[i]!
-    if (!Number.isFinite(record.eventTime))
-      return refuse(i, `its event time is ${record.eventTime}, no number of milliseconds`)
-    if (record.value === null) continue
-    const value = oneLine(record.value)
-    if (value === undefined) return refuse(i, "its value is not JSON")
-    if (value !== record.value) (copy ??= [...records])[i] = { ...record, value }
-  }
-  return copy ?? records
-}
-
 /** The callers that the next statement takes. */
 const nextOf = (queue: Array<Caller>): Array<Caller> => {
   let characters = 0
@@ -201,14 +180,12 @@ export const make = (
   const append: Appender["append"] = (topic, records) =>
     Effect.callback((resume) => {
       if (records.length === 0) return resume(Effect.succeed([]))
-      const fine = checked(topic.name, records)
-      if (!Array.isArray(fine)) return resume(Effect.fail(fine as LogError))
       if (queue.length >= waiting) {
         const reason = `${waiting} appends are waiting already; send less, or several records at once`
         return resume(Effect.fail(new LogError({ operation: "append", topic: topic.name, retryable: true, reason })))
       }
-      const characters = fine.reduce((sum: number, record: NewRecord) => sum + (record.value?.length ?? 0), 0)
-      const caller: Caller = { topicId: topic.topicId, topic: topic.name, records: fine, characters, resume }
+      const characters = records.reduce((sum, record) => sum + (record.value?.length ?? 0), 0)
+      const caller: Caller = { topicId: topic.topicId, topic: topic.name, records, characters, resume }
       queue.push(caller)
       // a microtask later, so that what other fibers append in this turn is in the first statement too
       if (!scheduled && sending < depth) {

@@ -46,7 +46,9 @@ interface Member {
 
 /** A failure of the session is a loss, which heals; any other is the caller's. */
 const orLost = <A>(effect: Effect.Effect<A, LogError>): Effect.Effect<A | undefined, LogError> =>
-  Effect.catch(effect, (error) => (error.retryable ? Effect.succeed(undefined) : Effect.fail(error)))
+  effect.pipe(
+    Effect.catchTag("LogError", (error) => (error.retryable ? Effect.succeed(undefined) : Effect.fail(error)))
+  )
 
 const join = async (member: Member, pid: number) => {
   const { group, groups, id } = member

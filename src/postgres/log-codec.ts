@@ -111,11 +111,9 @@ export const unpack = (row: Row, from: Position, into: Array<LogRecord>): void =
       traceparent: meta[4] ?? undefined,
       schemaVersion: meta[5] ?? undefined,
       headers:
-        headers == null
-          ? noHeaders
-          : typeof headers === "number"
-            ? (metas[headers]![6] as Record<string, string>)
-            : headers,
+        row.stream == null
+          ? headers
+          : { ...headers, "millrace-stream": row.stream, "millrace-seq": String(row.firstSeq! + i) },
       appendedAt: row.appendedAt - (meta[8] ?? 0)
     })
   }
@@ -130,15 +128,3 @@ export const outline = (
     offset: record[7] ?? i,
     forgetAt: record[9] ?? undefined
   }))
-
-/**
- * A value as one line of text that PostgreSQL can hold: JSON with its odd characters escaped. Undefined where it is no JSON.
- */
-export const oneLine = (value: string): string | undefined => {
-  if (value.length > 0 && !value.includes("\n") && !value.includes("\0") && value.isWellFormed()) return value
-  try {
-    return JSON.stringify(JSON.parse(value))
-  } catch {
-    return undefined
-  }
-}

@@ -46,7 +46,12 @@ const isDue = ({ bytes, dirty_bytes, dirty_rows, rows }: Due, share: number) =>
   share === 0 || dirty_bytes > share * bytes || (dirty_rows >= dirtyRows && dirty_rows > share * rows)
 
 type Rows = ReadonlyArray<
-  Record<"base" | "next" | "bytes" | "appended", number> & { readonly meta: string; readonly vals: string }
+  Record<"base" | "next" | "bytes" | "appended", number> & {
+    readonly meta: string
+    readonly vals: string
+    readonly stream: string | null
+    readonly first_seq: number | null
+  }
 >
 
 /** Rows of a range from the front, about `chunkBytes` of them. */
@@ -59,8 +64,9 @@ const readRows = async (
   values: boolean
 ) => {
   const rows = await sql.unsafe<Array<Rows[number]>>(
-    `select base, next, bytes, appended, meta, vals from (
+    `select base, next, bytes, appended, meta, vals, stream, first_seq from (
        select base_position::float8 as base, next_position::float8 as next, bytes, meta, ${values ? "vals" : "'' as vals"},
+         stream, first_seq::float8 as first_seq,
          (extract(epoch from appended_at) * 1000)::float8 as appended,
          sum(bytes) over (order by base_position) - bytes as before
        from (
@@ -101,8 +107,8 @@ const survivorsOf = (
 ) => {
   const survivors: Array<Survivor> = []
   for (const row of rows) {
-    const { appended, base, bytes, meta, next, vals } = row
-    const whole: Row = { partition, base, next, bytes, appendedAt: Math.round(appended), meta, vals }
+    const { appended, base, bytes, first_seq: firstSeq, meta, next, stream, vals } = row
+    const whole: Row = { partition, base, next, bytes, appendedAt: Math.round(appended), meta, vals, stream, firstSeq }
     const records: Array<LogRecord> = []
     unpack(whole, base, records)
     const outlines = outline(meta)

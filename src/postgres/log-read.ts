@@ -11,6 +11,7 @@ import {
   type Reader,
   UnknownTopic
 } from "../log.ts"
+import { cut } from "../log-rules.ts"
 import { type Row, unpack } from "./log-codec.ts"
 import { attempt } from "./log-errors.ts"
 import type { Wake } from "./log-wake.ts"
@@ -26,13 +27,15 @@ export interface Source {
 const rowsAtOnce = 256
 
 const query = `
-select h.start_position, h.next_position as end_position, b.base_position, b.next_position, b.bytes, b.appended_ms, b.meta, b.vals
+select h.start_position, h.next_position as end_position, b.base_position, b.next_position, b.bytes, b.appended_ms, b.meta, b.vals,
+  b.stream, b.first_seq::float8 as first_seq
 from millrace.log_head h
 left join lateral (
   select * from (
     select c.*, row_number() over w as n, sum(c.bytes) over w as total
     from (
-      select base_position, next_position, bytes, (extract(epoch from appended_at) * 1000)::float8 as appended_ms, meta, vals
+      select base_position, next_position, bytes, (extract(epoch from appended_at) * 1000)::float8 as appended_ms, meta, vals,
+        stream, first_seq
       from millrace.log_batch
       where topic_id = $1 and partition = $2 and next_position > $3::bigint and base_position >= (
         select base_position from millrace.log_batch
@@ -54,21 +57,8 @@ interface Found {
   readonly appended_ms: number
   readonly meta: string
   readonly vals: string
-}
-
-/** The first records of a batch that have at most `maxBytes`, but at least one, and what is left. */
-export const cut = (batch: Batch, maxBytes: number): readonly [Batch, Batch | undefined] => {
-  let bytes = 0
-  const at = batch.records.findIndex((record, i) => {
-    bytes += record.value === null ? 0 : Buffer.byteLength(record.value)
-    return i > 0 && bytes > maxBytes
-  })
-  if (at < 0) return [batch, undefined]
-  const { end, next, records } = batch
-  return [
-    { records: records.slice(0, at), next: records[at]!.position, end },
-    { records: records.slice(at), next, end }
-  ]
+  readonly stream: string | null
+  readonly first_seq: number | null
 }
 
 /** Reads from a position on. The batch is longer than `maxBytes` where the row is; `cut` it. */
@@ -93,7 +83,9 @@ const fetch = async (sql: postgres.Sql, { maxBytes, partition, topic, topicId }:
       bytes: row.bytes,
       appendedAt: Math.round(appendedAt),
       meta,
-      vals
+      vals,
+      stream: row.stream,
+      firstSeq: row.first_seq
     }
     unpack(unpacked, position, records)
     next = unpacked.next

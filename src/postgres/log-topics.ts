@@ -1,6 +1,7 @@
 // The topics of the log on PostgreSQL: declaring them, and their numbers, remembered. It touches no record.
 import * as Effect from "effect/Effect"
 import type postgres from "postgres"
+import { conflict, invalidSpec, misplaced, missing } from "../log-rules.ts"
 import { type Bounds, LogError, type TopicSpec, UnknownTopic } from "../log.ts"
 import { attempt } from "./log-errors.ts"
 
@@ -9,16 +10,6 @@ export interface Known {
   readonly topicId: number
   readonly name: string
   readonly partitions: number
-}
-
-const policy = (compacted: boolean) => (compacted ? "compacted" : "kept by age")
-
-const invalid = ({ name, partitions, retentionMs }: TopicSpec): string | undefined => {
-  if (name === "") return "a topic needs a name"
-  if (!(Number.isInteger(partitions) && partitions >= 1))
-    return `partitions is ${partitions}, it must be a whole number from 1`
-  if (retentionMs !== undefined && !(retentionMs > 0)) return `retention is ${retentionMs} ms, it must be more than 0`
-  return undefined
 }
 
 const declareOne = async (sql: postgres.Sql, spec: TopicSpec): Promise<string | undefined> => {
@@ -40,13 +31,7 @@ const declareOne = async (sql: postgres.Sql, spec: TopicSpec): Promise<string | 
   if (made.length > 0) return undefined
   const [there] = await sql`select partitions, compacted from millrace.log_topic where name = ${name}`
   if (there === undefined) return "it was deleted while it was declared; try again"
-  if (there["compacted"] !== compacted) {
-    return `it is ${policy(there["compacted"] as boolean)} and was declared ${policy(compacted)}: give the new topic another name`
-  }
-  return (
-    `it has ${there["partitions"]} partitions and was declared with ${partitions}, which would break the order of its keys: ` +
-    `declare ${there["partitions"]}, or give the new topic another name and copy the events`
-  )
+  return conflict({ partitions: Number(there["partitions"]), compacted: there["compacted"] === true }, spec)
 }
 
 /** The topics of a log; `bounds` and `find` fail with `UnknownTopic` for one that was not declared. */
@@ -55,7 +40,7 @@ export const make = (sql: postgres.Sql) => {
 
   const declare = Effect.fnUntraced(function* (specs: ReadonlyArray<TopicSpec>) {
     for (const spec of specs) {
-      const reason = invalid(spec) ?? (yield* attempt("declare", spec.name, () => declareOne(sql, spec)))
+      const reason = invalidSpec(spec) ?? (yield* attempt("declare", spec.name, () => declareOne(sql, spec)))
       if (reason !== undefined) {
         return yield* new LogError({ operation: "declare", topic: spec.name, retryable: false, reason })
       }
@@ -69,11 +54,11 @@ export const make = (sql: postgres.Sql) => {
         name,
         () => sql`select topic_id, partitions from millrace.log_topic where name = ${name}`
       )
-      if (row === undefined) return yield* new UnknownTopic({ topic: name, reason: "there is no such topic" })
+      if (row === undefined) return yield* missing(name)
       topic = { topicId: Number(row["topic_id"]), name, partitions: Number(row["partitions"]) }
       known.set(name, topic)
     }
-    const refused = misplaced(topic, partition)
+    const refused = misplaced(name, topic.partitions, partition)
     if (refused !== undefined) return yield* refused
     return topic
   })
@@ -99,9 +84,3 @@ export const make = (sql: postgres.Sql) => {
   const forget = (name: string) => void known.delete(name)
   return { declare, find, bounds, forget }
 }
-
-/** Why a topic has no such partition; undefined where it has. */
-export const misplaced = ({ name, partitions }: Known, partition: number): UnknownTopic | undefined =>
-  Number.isInteger(partition) && partition >= 0 && partition < partitions
-    ? undefined
-    : new UnknownTopic({ topic: name, reason: `it has partitions 0 to ${partitions - 1}, not ${partition}` })

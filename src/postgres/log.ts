@@ -8,7 +8,8 @@ import type * as Scope from "effect/Scope"
 import type postgres from "postgres"
 import { LogCleaner } from "../log-cleaner.ts"
 import { share } from "../log-group.ts"
-import { type Assignment, Log, type NewRecord, type ReadOptions } from "../log.ts"
+import { checked, defaultMaxBytes } from "../log-rules.ts"
+import { type Assignment, Log, type LogError, type NewRecord, type ReadOptions, type UnknownTopic } from "../log.ts"
 import * as LogAppend from "./log-append.ts"
 import { type Groups, locksOf } from "./log-assign.ts"
 import { query } from "./errors.ts"
@@ -29,7 +30,7 @@ export interface Options {
   readonly cleanMs?: number
 }
 
-const maxBytes = (options: ReadOptions | undefined) => options?.maxBytes ?? 1 << 20
+const maxBytes = (options: ReadOptions | undefined) => options?.maxBytes ?? defaultMaxBytes
 
 /** Tells other processes what was appended, in as few notifications as there is time for. */
 const makeTeller = Effect.fnUntraced(function* (sql: postgres.Sql, wake: Wake) {
@@ -111,11 +112,9 @@ export const make = Effect.fnUntraced(function* (
 
   const append = Effect.fnUntraced(function* (name: string, records: ReadonlyArray<NewRecord>) {
     const topic = yield* topics.find("append", name)
-    for (const { partition } of records) {
-      const refused = LogTopics.misplaced(topic, partition)
-      if (refused !== undefined) return yield* refused
-    }
-    return yield* appender.append(topic, records)
+    const fine = checked(name, topic.partitions, records)
+    if (!Array.isArray(fine)) return yield* fine as LogError | UnknownTopic
+    return yield* appender.append(topic, fine)
   })
   const sourceOf = (name: string, partition: number, read?: ReadOptions) =>
     topics
