@@ -1,0 +1,10 @@
+// Runs the log's contract for the adapters that need nothing installed.
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import * as MemoryLog from "../../src/memory/log.ts"
+import * as PostgresLog from "../../src/postgres/log.ts"
+import { database } from "../support/postgres.ts"
+import { logContract } from "./log.ts"
+
+logContract("memory", MemoryLog.layer)
+logContract("PostgreSQL", Layer.unwrap(Effect.map(database, ({ sql }) => PostgresLog.layer(sql))))
