@@ -1,7 +1,9 @@
 // An application is what `millrace.config.ts` exports: its projections and aggregates, and the services that their handlers need.
 import type * as Layer from "effect/Layer"
 import type { Aggregate } from "./aggregate.ts"
-import type { Run } from "./projection.ts"
+import type { Writable } from "./handler.ts"
+import type { Projection, Run } from "./projection.ts"
+import type { Topic } from "./topic.ts"
 
 /** What `millrace.config.ts` exports; the CLI, the server and the tests read it. */
 export interface Application<out E, in out R> {
@@ -15,9 +17,68 @@ type RunServices<P> = P extends ReadonlyArray<Run<any, infer R>> ? R : never
 type Provided<R> = [R] extends [never] ? { readonly services?: undefined } : { readonly services: Layer.Layer<R> }
 export const Application = {
   /** `services` is asked for if, and only if, a handler needs some. */
-  make: <const P extends ReadonlyArray<Run<any, any>>>(options: {
-    readonly name: string
-    readonly aggregates?: ReadonlyArray<Aggregate.Any>
-    readonly projections: P
-  } & Provided<RunServices<P>>): Application<RunError<P>, RunServices<P>> => ({ aggregates: [], ...options }) as never
+  make: <const P extends ReadonlyArray<Run<any, any>>>(
+    options: {
+      readonly name: string
+      readonly aggregates?: ReadonlyArray<Aggregate.Any>
+      readonly projections: P
+    } & Provided<RunServices<P>>
+  ): Application<RunError<P>, RunServices<P>> => ({ aggregates: [], ...options }) as never
+}
+
+/** A topic of an application, and how many partitions it has. */
+export interface DeclaredTopic {
+  readonly topic: Topic.Any
+  readonly partitions: number
+  /** The projections that write it; none for a topic that events come in by. */
+  readonly writtenBy: ReadonlyArray<string>
+}
+
+/** The topics that a projection writes: those in `writes`, and its windows' own. */
+export const publishedBy = (projection: Projection.Any): ReadonlyArray<Topic.Any> =>
+  (projection.writes as ReadonlyArray<Writable>).flatMap((target) =>
+    target.kind === "topic" ? [target] : target.kind === "window" && target.topic !== undefined ? [target.topic] : []
+  )
+
+const declare = (found: Map<string, DeclaredTopic>, topic: Topic.Any, partitions: number, writer?: string) => {
+  const before = found.get(topic.name)
+  if (before !== undefined && before.partitions !== partitions) {
+    throw new Error(
+      `topic ${topic.name} would have ${before.partitions} partitions here and ${partitions} there; say \`partitions\` where it is defined`
+    )
+  }
+  const writtenBy = [...(before?.writtenBy ?? []), ...(writer === undefined ? [] : [writer])]
+  found.set(topic.name, { topic: before?.topic ?? topic, partitions, writtenBy })
+}
+/**
+ * Every topic that an application reads or writes. A derived topic that does not say has as many partitions as its projection's
+ * first source; another one has 1. Throws where two places disagree.
+ */
+export const topicsOf = (application: Application<unknown, unknown>): ReadonlyArray<DeclaredTopic> => {
+  const found = new Map<string, DeclaredTopic>()
+  const projections = application.projections.map(({ projection }) => projection as Projection.Any)
+  for (const { enrich, name, sources, writes } of projections) {
+    const inputs = sources.filter((source) => source.kind === "topic") as unknown as ReadonlyArray<Topic.Any>
+    for (const topic of [...inputs, ...Object.values(enrich).map((lookup) => lookup.topic)]) {
+      if (!projections.some((other) => publishedBy(other).some((written) => written.name === topic.name))) {
+        declare(found, topic, topic.partitions ?? 1)
+      }
+    }
+    for (const topic of publishedBy({ name, writes } as Projection.Any)) {
+      declare(found, topic, topic.partitions ?? sourcePartitions(projections, inputs[0]), name)
+    }
+  }
+  return [...found.values()]
+}
+/** A projection may read what another derives, and so on; a ring of them has no number. */
+const sourcePartitions = (
+  projections: ReadonlyArray<Projection.Any>,
+  source: Topic.Any | undefined,
+  depth = 0
+): number => {
+  if (source === undefined) return 1
+  if (source.partitions !== undefined) return source.partitions
+  const writer = projections.find((other) => publishedBy(other).some(({ name }) => name === source.name))
+  if (writer === undefined || depth > projections.length) return 1
+  return sourcePartitions(projections, writer.sources[0] as Topic.Any | undefined, depth + 1)
 }

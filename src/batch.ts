@@ -3,6 +3,7 @@ import { isStorable, KeyNotOwned, UnstorableValue } from "./failure.ts"
 import { keyText } from "./fields.ts"
 import type { Meta } from "./handler.ts"
 import { partitionOf } from "./murmur2.ts"
+import { metaText } from "./packing.ts"
 import type { Table } from "./read-model.ts"
 import type { Modification, Row } from "./recorder.ts"
 import type { LateEvent, Segment, TableChange, WindowChange, WindowDelta } from "./store.ts"
@@ -79,7 +80,8 @@ const assertStorable = (where: string, row: Row) => {
     if (typeof value === "string" && !isStorable(value)) {
       throw new UnstorableValue({
         where: `${where}.${column}`,
-        reason: "the text has a NUL character or half a surrogate pair, which PostgreSQL cannot store; clean or leave it out"
+        reason:
+          "the text has a NUL character or half a surrogate pair, which PostgreSQL cannot store; clean or leave it out"
       })
     }
   }
@@ -110,13 +112,22 @@ export class BatchFold {
     }
   }
 
-  private check(kind: string, target: Table.Any | Window.Any | Topic.Any, payload: any, origin: Origin, encoded: Array<string>) {
+  private check(
+    kind: string,
+    target: Table.Any | Window.Any | Topic.Any,
+    payload: any,
+    origin: Origin,
+    encoded: Array<string>
+  ) {
     switch (kind) {
       case "publish": {
         const topic = target as Topic.Any
         const key = topic.keyOf(payload)
         if (typeof key !== "string" || !isStorable(key)) {
-          throw new UnstorableValue({ where: `the key of ${topic.name}`, reason: "it must be text without NUL and half surrogate pairs" })
+          throw new UnstorableValue({
+            where: `the key of ${topic.name}`,
+            reason: "it must be text without NUL and half surrogate pairs"
+          })
         }
         const value = JSON.stringify(topic.encode(payload))
         if (value === undefined) throw new UnstorableValue({ where: topic.name, reason: "the value has no JSON form" })
@@ -221,7 +232,8 @@ export class BatchFold {
   windowChanges(): ReadonlyArray<WindowChange> {
     const changes: Array<WindowChange> = []
     for (const [window, deltas] of this.windows) {
-      if (deltas.size > 0) changes.push({ window, deltas: [...deltas.values()].map((delta) => this.deltaOf(window, delta)) })
+      if (deltas.size > 0)
+        changes.push({ window, deltas: [...deltas.values()].map((delta) => this.deltaOf(window, delta)) })
     }
     return changes.sort((a, b) => (a.window.name < b.window.name ? -1 : 1))
   }
@@ -245,17 +257,6 @@ export class BatchFold {
     }))
   }
 }
-
-/** One element of a segment's `meta`, as in the log's batches: key, event time, event id, tenant, traceparent. */
-export const metaText = (
-  key: string,
-  eventTime: number,
-  eventId: string | undefined,
-  tenant: string | undefined,
-  traceparent: string | undefined
-): string =>
-  `[${JSON.stringify(key)},${eventTime},${eventId === undefined ? "null" : JSON.stringify(eventId)},` +
-  `${tenant === undefined ? "null" : JSON.stringify(tenant)},${traceparent === undefined ? "null" : `"${traceparent}"`}]`
 
 const lateOf = (window: Window.Any, span: Span, contribution: Row, origin: Origin): LateEvent => ({
   position: origin.position,

@@ -5,25 +5,18 @@
 // so two commits that write the same rows wait for one another and never deadlock.
 import type { Projection } from "../projection.ts"
 import type { Row } from "../recorder.ts"
-import { metaText } from "../batch.ts"
+import { metaText } from "../packing.ts"
 import type { Changes, Claim, DeadLetter, LateEvent, TableChange, WindowChange } from "../store.ts"
 import { isStorable } from "../failure.ts"
-import {
-  arrayOf,
-  columnArray,
-  fromParameter,
-  keyOrder,
-  parameterType,
-  quote,
-  toJson,
-  type Column
-} from "./columns.ts"
+import { arrayOf, columnArray, fromParameter, keyOrder, parameterType, quote, toJson, type Column } from "./columns.ts"
 import { relationsOf, type Placed } from "./ddl.ts"
 
+/** What a parameter may be: arrays go as their text form. */
+export type Parameter = string | number | null | Uint8Array
 /** A statement's text and its parameters. The text depends on which parts a batch has, so that few are prepared. */
 export interface Statement {
   readonly text: string
-  readonly parameters: ReadonlyArray<string | number | null>
+  readonly parameters: ReadonlyArray<Parameter>
 }
 
 /** How many messages a batch publishes: the sequence moves by so many. */
@@ -73,14 +66,14 @@ const chunkIds = 256
 /** Common table expressions one after the other, each referring to the one before. */
 class Parts {
   private readonly texts: Array<string> = []
-  private readonly parameters: Array<string | number | null> = []
+  private readonly parameters: Array<Parameter> = []
   private count = 0
   private last: string | undefined
 
-  constructor(fenceText: (parameter: (value: string | number | null) => string) => string) {
+  constructor(fenceText: (parameter: (value: Parameter) => string) => string) {
     this.texts.push(`fence as (${fenceText((value) => this.parameter(value))})`)
   }
-  parameter(value: string | number | null): string {
+  parameter(value: Parameter): string {
     return `$${this.parameters.push(value)}`
   }
   /** A part that only reads parameters; its name. */
@@ -107,7 +100,7 @@ class Parts {
   }
 }
 
-const fence = (claim: Claim, changes: Changes) => (parameter: (value: string | number | null) => string) => {
+const fence = (claim: Claim, changes: Changes) => (parameter: (value: Parameter) => string) => {
   const { chunk, fill } = seenChunkOf(claim, changes)
   return `update millrace.progress set commit_no = commit_no + 1, next_position = ${parameter(changes.position)}::int8,
     fingerprint = ${parameter(changes.fingerprint ?? null)}::text, stream_time = ${parameter(changes.streamTime ?? null)}::int8,
@@ -122,20 +115,30 @@ const fence = (claim: Claim, changes: Changes) => (parameter: (value: string | n
 }
 
 /** Rows as `select c1, c2 … from unnest($1::t1[], …)`, in the order of the key. */
-const rowsInput = (parts: Parts, relation: Placed, columns: ReadonlyArray<Column>, rows: ReadonlyArray<Row>, more: ReadonlyArray<[string, string]> = []) => {
+const rowsInput = (
+  parts: Parts,
+  relation: Placed,
+  columns: ReadonlyArray<Column>,
+  rows: ReadonlyArray<Row>,
+  more: ReadonlyArray<[string, string]> = []
+) => {
   const arrays = [
     ...columns.map((column) => `${parts.parameter(columnArray(column, rows))}::${parameterType(column)}`),
     ...more.map(([, array]) => `${parts.parameter(array)}::text[]`)
   ]
   const names = [...columns.map(({ name }) => quote(name)), ...more.map(([name]) => name)]
-  const values = [...columns.map((column) => `${fromParameter(column, "u")} as ${quote(column.name)}`), ...more.map(([name]) => `u.${name}`)]
+  const values = [
+    ...columns.map((column) => `${fromParameter(column, "u")} as ${quote(column.name)}`),
+    ...more.map(([name]) => `u.${name}`)
+  ]
   return parts.input(
     `select ${values.join(", ")} from unnest(${arrays.join(", ")}) as u(${names.join(", ")}) order by ${keyOrder(relation, "u")}`
   )
 }
 const keyColumns = (relation: Placed) => relation.columns.filter(({ name }) => relation.key.includes(name))
 const valueColumns = (relation: Placed) => relation.columns.filter(({ name }) => !relation.key.includes(name))
-const list = (columns: ReadonlyArray<{ readonly name: string }>, prefix = "") => columns.map(({ name }) => prefix + quote(name)).join(", ")
+const list = (columns: ReadonlyArray<{ readonly name: string }>, prefix = "") =>
+  columns.map(({ name }) => prefix + quote(name)).join(", ")
 const keyList = (relation: Placed, prefix = "") => relation.key.map((name) => prefix + quote(name)).join(", ")
 
 const tableParts = (parts: Parts, relation: Placed, { deletes, updates, upserts }: TableChange) => {
@@ -150,9 +153,13 @@ const tableParts = (parts: Parts, relation: Placed, { deletes, updates, upserts 
     )
   }
   if (updates.length > 0 && values.length > 0) {
-    const masks = values.map(({ name }, i) => [`m${i}`, arrayOf(updates.map((row) => (name in row ? "t" : null)))] as [string, string])
+    const masks = values.map(
+      ({ name }, i) => [`m${i}`, arrayOf(updates.map((row) => (name in row ? "t" : null)))] as [string, string]
+    )
     const rows = rowsInput(parts, relation, relation.columns, updates, masks)
-    const set = values.map(({ name }, i) => `${quote(name)} = case when r.m${i} is null then t.${quote(name)} else r.${quote(name)} end`)
+    const set = values.map(
+      ({ name }, i) => `${quote(name)} = case when r.m${i} is null then t.${quote(name)} else r.${quote(name)} end`
+    )
     parts.write(
       (after) => `update ${relation.at} t set ${set.join(", ")}
       from (select r.* from fence, ${rows} r join ${locked(parts, relation, rows)} l using (${keyList(relation)})${after}) r
@@ -171,7 +178,9 @@ const tableParts = (parts: Parts, relation: Placed, { deletes, updates, upserts 
 /** The rows that are there, locked in the order of their keys before any of them is changed. */
 const locked = (parts: Parts, relation: Placed, rows: string) =>
   parts.write(
-    (after) => `select ${keyList(relation, "t.")} from fence, ${relation.at} t join ${rows} r on ${matches(relation, "r")}${after}
+    (
+      after
+    ) => `select ${keyList(relation, "t.")} from fence, ${relation.at} t join ${rows} r on ${matches(relation, "r")}${after}
     order by ${keyOrder(relation, "t")} for update of t`
   )
 const matches = (relation: Placed, alias: string) =>
@@ -195,7 +204,13 @@ const merged = ({ delta, name }: Column) => {
 const windowParts = (parts: Parts, relation: Placed, { deltas, window }: WindowChange, offset: number) => {
   const { topic } = window
   const meta = topic && arrayOf(deltas.map((d) => metaText(d.key, d.eventTime, undefined, d.tenant, d.traceparent)))
-  const rows = rowsInput(parts, relation, relation.columns, deltas.map(({ row }) => row), meta === undefined ? [] : [["meta", meta]])
+  const rows = rowsInput(
+    parts,
+    relation,
+    relation.columns,
+    deltas.map(({ row }) => row),
+    meta === undefined ? [] : [["meta", meta]]
+  )
   const written = parts.write(
     (after) => `insert into ${relation.at} as t (${list(relation.columns)})
     select ${list(relation.columns, "r.")} from fence, ${rows} r${after}
@@ -204,10 +219,13 @@ const windowParts = (parts: Parts, relation: Placed, { deltas, window }: WindowC
   )
   if (topic === undefined) return
   const partition = deltas.every((delta) => delta.partition === deltas[0]!.partition) ? deltas[0]!.partition : null
-  const fields = topic.fields === undefined ? relation.columns : relation.columns.filter(({ name }) => topic.fields!.includes(name))
+  const fields =
+    topic.fields === undefined ? relation.columns : relation.columns.filter(({ name }) => topic.fields!.includes(name))
   const order = keyOrder(relation, "x")
   parts.write(
-    (after) => `insert into millrace.outbox (projection, source, partition, first_seq, messages, incarnation, target, target_partition, meta, vals)
+    (
+      after
+    ) => `insert into millrace.outbox (projection, source, partition, first_seq, messages, incarnation, target, target_partition, meta, vals)
     select f.projection, f.topic, f.partition, f.outbox_seq - ${parts.parameter(offset)}::int8 - ${parts.parameter(deltas.length)}::int8 + 1,
       ${parts.parameter(deltas.length)}::int4, f.incarnation, ${parts.parameter(topic.name)}::text, ${parts.parameter(partition)}::int4,
       (select '[' || string_agg(x.meta, ',' order by ${order}) || ']' from ${rows} x),
@@ -234,7 +252,9 @@ const segmentPart = (parts: Parts, { segments }: Changes, offset: number) => {
       ${parts.parameter(arrayOf(segments.map(({ vals }) => vals)))}::text[]) as u(target, partition, messages, before, meta, vals)`
   )
   parts.write(
-    (after) => `insert into millrace.outbox (projection, source, partition, first_seq, messages, incarnation, target, target_partition, meta, vals)
+    (
+      after
+    ) => `insert into millrace.outbox (projection, source, partition, first_seq, messages, incarnation, target, target_partition, meta, vals)
     select f.projection, f.topic, f.partition, f.outbox_seq - ${parts.parameter(offset + total)}::int8 + s.before + 1, s.messages,
       f.incarnation, s.target, s.partition, s.meta, s.vals
     from fence f, ${input} s${after} where f.mode = 'live' returning 1`
@@ -258,7 +278,9 @@ const latePart = (parts: Parts, late: ReadonlyArray<LateEvent>) => {
       as u(position, window_name, size, start, key, contribution, event_time, stream_time, trace_id)`
   )
   parts.write(
-    (after) => `insert into millrace.late_events (projection, version, topic, partition, position, window_name, window_size,
+    (
+      after
+    ) => `insert into millrace.late_events (projection, version, topic, partition, position, window_name, window_size,
       window_start, key, contribution, event_time, stream_time, trace_id)
     select f.projection, f.version, f.topic, f.partition, l.position, l.window_name, l.size, to_timestamp(l.start / 1000.0),
       l.key::jsonb, l.contribution::jsonb, to_timestamp(l.event_time / 1000.0), to_timestamp(l.stream_time / 1000.0), l.trace_id
@@ -266,12 +288,13 @@ const latePart = (parts: Parts, late: ReadonlyArray<LateEvent>) => {
   )
 }
 
-const storable = (text: string | null): string | null => (text === null || isStorable(text) ? text : JSON.stringify(text))
+const storable = (text: string | null): string | null =>
+  text === null || isStorable(text) ? text : JSON.stringify(text)
 // what lies outside is told by the dead letter's value; timestamptz ends in the year 294276
-const instant = (time: number | undefined) =>
-  time !== undefined && time > -2.1e14 && time < 8.6e15 ? time : null
+const instant = (time: number | undefined) => (time !== undefined && time > -2.1e14 && time < 8.6e15 ? time : null)
 const deadPart = (parts: Parts, dead: ReadonlyArray<DeadLetter>) => {
-  const texts = (of: (letter: DeadLetter) => string | null | undefined) => `${parts.parameter(arrayOf(dead.map(of)))}::text[]`
+  const texts = (of: (letter: DeadLetter) => string | null | undefined) =>
+    `${parts.parameter(arrayOf(dead.map(of)))}::text[]`
   const input = parts.input(
     `select * from unnest(${parts.parameter(arrayOf(dead.map(({ position }) => position)))}::int8[],
       ${texts(({ status }) => status)}, ${texts(({ key }) => storable(key))}, ${texts(({ error }) => storable(error))},
@@ -281,7 +304,9 @@ const deadPart = (parts: Parts, dead: ReadonlyArray<DeadLetter>) => {
       as u(position, status, key, error, message, attempts, value, headers, event_time, trace_id)`
   )
   parts.write(
-    (after) => `insert into millrace.dead_letters (projection, version, topic, partition, position, status, key, error, message,
+    (
+      after
+    ) => `insert into millrace.dead_letters (projection, version, topic, partition, position, status, key, error, message,
       attempts, value, headers, event_time, trace_id)
     select f.projection, f.version, f.topic, f.partition, d.position, d.status, d.key, d.error, d.message, d.attempts, d.value,
       d.headers::jsonb, to_timestamp(d.event_time / 1000.0), d.trace_id
@@ -295,7 +320,7 @@ const seenPart = (parts: Parts, claim: Claim, changes: Changes) => {
   parts.write(
     (after) => `insert into millrace.seen as s (projection, version, topic, partition, chunk, min_time, max_time, ids)
     select f.projection, f.version, f.topic, f.partition, ${parts.parameter(chunk)}::int8, ${parts.parameter(minTime)}::float8,
-      ${parts.parameter(maxTime)}::float8, ${parts.parameter(`\\x${Buffer.from(packed.buffer, packed.byteOffset, packed.byteLength).toString("hex")}`)}::bytea
+      ${parts.parameter(maxTime)}::float8, ${parts.parameter(packed)}::bytea
     from fence f${after}
     on conflict (projection, version, topic, partition, chunk) do update set ids = s.ids || excluded.ids,
       min_time = least(s.min_time, excluded.min_time), max_time = greatest(s.max_time, excluded.max_time) returning 1`

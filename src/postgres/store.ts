@@ -2,10 +2,20 @@
 import * as Effect from "effect/Effect"
 import * as Schedule from "effect/Schedule"
 import type { Projection } from "../projection.ts"
-import { Fenced, Mismatch, Store, StoreError, Unstorable, type Changes, type Claim, type DeadLetter, type Place } from "../store.ts"
+import {
+  Fenced,
+  Mismatch,
+  Store,
+  StoreError,
+  Unstorable,
+  type Changes,
+  type Claim,
+  type DeadLetter,
+  type Place
+} from "../store.ts"
 import { transaction, type Session, type Sql } from "./client.ts"
 import { columnArray, fromParameter, parameterType, quote, arrayOf } from "./columns.ts"
-import { CommitBuilder, messagesOf, seenChunkOf } from "./commit.ts"
+import { CommitBuilder, messagesOf, type Parameter, seenChunkOf } from "./commit.ts"
 import { definitionOf, relationsOf, tablesDdl, viewsDdl } from "./ddl.ts"
 import { query, type SqlError } from "./errors.ts"
 
@@ -19,7 +29,12 @@ export interface Options {
 const ddlLock = 7_216_513_001
 
 const storeError = (error: SqlError): StoreError =>
-  new StoreError({ operation: error.operation, retryable: error.retryable || error.inDoubt, reason: error.reason, cause: error })
+  new StoreError({
+    operation: error.operation,
+    retryable: error.retryable || error.inDoubt,
+    reason: error.reason,
+    cause: error
+  })
 const run = <A>(operation: string, statement: () => PromiseLike<A>): Effect.Effect<A, StoreError> =>
   Effect.mapError(query(operation, statement), storeError)
 
@@ -40,14 +55,19 @@ export const make = (sql: Sql, options: Options = {}): Store["Service"] => {
     commit: (projection, held, changes) => commit(sql, builderOf(builders, projection), held, changes, options),
     rows: (projection, target, keys) => rows(sql, projection, target.name, keys),
     seen: (place, ranges) =>
-      run("load handled ids", () =>
-        sql<Array<{ ids: Uint8Array }>>`select ids from millrace.seen s where ${here(sql, place)} and exists (
+      run(
+        "load handled ids",
+        () =>
+          sql<Array<{ ids: Uint8Array }>>`select ids from millrace.seen s where ${here(sql, place)} and exists (
           select from unnest(${arrayOf(ranges.map(({ from }) => from))}::float8[], ${arrayOf(ranges.map(({ to }) => to))}::float8[]) as r(low, high)
           where s.max_time >= r.low and s.min_time <= r.high)`
       ).pipe(Effect.map((found) => found.map(({ ids }) => ids))),
     park: (place, letter) => run("park a dead letter", () => park(sql, place, letter)).pipe(Effect.asVoid),
     halt: (place, reason) =>
-      run("note why a partition stands still", () => sql`update millrace.progress set halted = ${reason} where ${here(sql, place)}`).pipe(Effect.asVoid)
+      run(
+        "note why a partition stands still",
+        () => sql`update millrace.progress set halted = ${reason} where ${here(sql, place)}`
+      ).pipe(Effect.asVoid)
   })
 }
 const here = (sql: Sql, { partition, projection, topic, version }: Place) =>
@@ -67,11 +87,17 @@ const prepare = Effect.fnUntraced(function* (
   ).pipe(Effect.catchTag("SqlError", (error) => Effect.fail(storeError(error))))
 })
 
-const prepareOne = Effect.fnUntraced(function* (tx: Session, projection: Projection.Any, partitionsOf: (topic: string) => number) {
+const prepareOne = Effect.fnUntraced(function* (
+  tx: Session,
+  projection: Projection.Any,
+  partitionsOf: (topic: string) => number
+) {
   const { name, version } = projection
   const definition = definitionOf(projection)
-  const known = yield* query("look for earlier versions", () =>
-    tx<Array<{ version: number; definition: string; live: boolean }>>`select version, definition,
+  const known = yield* query(
+    "look for earlier versions",
+    () =>
+      tx<Array<{ version: number; definition: string; live: boolean }>>`select version, definition,
       exists (select from millrace.progress g where g.projection = p.name and g.version = p.version and g.mode <> 'follower') as live
       from millrace.projection p where name = ${name}`
   )
@@ -82,9 +108,11 @@ const prepareOne = Effect.fnUntraced(function* (tx: Session, projection: Project
   }
   if (same === undefined) {
     yield* assertFree(tx, projection)
-    for (const statement of tablesDdl(projection)) yield* query(`make the tables of ${name}`, () => tx.unsafe(statement))
-    yield* query("note the projection", () =>
-      tx`insert into millrace.projection (name, version, definition) values (${name}, ${version}, ${definition})`
+    for (const statement of tablesDdl(projection))
+      yield* query(`make the tables of ${name}`, () => tx.unsafe(statement))
+    yield* query(
+      "note the projection",
+      () => tx`insert into millrace.projection (name, version, definition) values (${name}, ${version}, ${definition})`
     )
   }
   const first = !known.some(({ live, version: other }) => live && other !== version)
@@ -94,8 +122,10 @@ const prepareOne = Effect.fnUntraced(function* (tx: Session, projection: Project
     for (const statement of viewsDdl(projection)) yield* query(`make the views of ${name}`, () => tx.unsafe(statement))
   }
   for (const { name: topic } of projection.sources) {
-    yield* query("make progress rows", () =>
-      tx`insert into millrace.progress (projection, version, topic, partition, mode)
+    yield* query(
+      "make progress rows",
+      () =>
+        tx`insert into millrace.progress (projection, version, topic, partition, mode)
         select ${name}, ${version}, ${topic}, p, ${mode} from generate_series(0, ${partitionsOf(topic) - 1}) as p on conflict do nothing`
     )
   }
@@ -104,8 +134,10 @@ const prepareOne = Effect.fnUntraced(function* (tx: Session, projection: Project
 /** Refuses to put a view where something else is: a table of the user's, or another projection's read model. */
 const assertFree = Effect.fnUntraced(function* (tx: Session, projection: Projection.Any) {
   for (const { at, name, shared } of relationsOf(projection)) {
-    const [found] = yield* query("look for the view", () =>
-      tx<Array<{ kind: string; of: string | null }>>`select c.relkind::text as kind, pg_get_viewdef(c.oid) as of
+    const [found] = yield* query(
+      "look for the view",
+      () =>
+        tx<Array<{ kind: string; of: string | null }>>`select c.relkind::text as kind, pg_get_viewdef(c.oid) as of
         from pg_class c join pg_namespace n on n.oid = c.relnamespace
         where n.nspname = 'public' and c.relname = ${name}`
     )
@@ -137,8 +169,10 @@ interface ProgressRow {
 const claim = Effect.fnUntraced(function* (sql: Sql, place: Place, generation: number) {
   const what = `${place.projection} ${place.topic}/${place.partition}`
   // a stopped client can hold the row's lock for ever, and no timeout of the server's frees it: wait shortly, then end its backend
-  const take = run("claim a partition", () =>
-    sql<Array<ProgressRow>>`with patience as materialized (select set_config('lock_timeout', '2s', true) as set)
+  const take = run(
+    "claim a partition",
+    () =>
+      sql<Array<ProgressRow>>`with patience as materialized (select set_config('lock_timeout', '2s', true) as set)
       update millrace.progress p set epoch = epoch + 1, generation = ${generation}, incarnation = gen_random_uuid(), halted = null
       from patience where patience.set is not null and ${here(sql, place)} and generation <= ${generation}
       returning incarnation, epoch, generation, commit_no, next_position, fingerprint, stream_time, outbox_seq, mode, seen_chunk, seen_fill`
@@ -150,7 +184,10 @@ const claim = Effect.fnUntraced(function* (sql: Sql, place: Place, generation: n
     Effect.retry({ times: 3, while: ({ retryable }) => retryable })
   )
   if (row === undefined) {
-    const [held] = yield* run("look who claimed", () => sql`select generation from millrace.progress where ${here(sql, place)}`)
+    const [held] = yield* run(
+      "look who claimed",
+      () => sql`select generation from millrace.progress where ${here(sql, place)}`
+    )
     if (held !== undefined) return yield* new Fenced(place)
     return yield* new Mismatch({ what, reason: "it has no progress row; run 'millrace migrate'" })
   }
@@ -169,8 +206,10 @@ const claim = Effect.fnUntraced(function* (sql: Sql, place: Place, generation: n
   } satisfies Claim
 })
 const endBlocker = (sql: Sql, place: Place) =>
-  query("end the session that holds the partition", () =>
-    sql`select pg_terminate_backend(l.pid) from millrace.progress p join pg_locks l on l.locktype = 'transactionid'
+  query(
+    "end the session that holds the partition",
+    () =>
+      sql`select pg_terminate_backend(l.pid) from millrace.progress p join pg_locks l on l.locktype = 'transactionid'
       and l.granted and l.transactionid = p.xmax where ${here(sql, place)} and l.pid <> pg_backend_pid()`
   )
 
@@ -178,10 +217,18 @@ const resend = Schedule.exponential("20 millis").pipe(Schedule.upTo({ times: 10 
 /** What an attempt came to: committed, sent and not there (it may go again), or someone else's partition. */
 type Outcome = "committed" | "absent"
 
-const commit = Effect.fnUntraced(function* (sql: Sql, builder: CommitBuilder, held: Claim, changes: Changes, options: Options) {
+const commit = Effect.fnUntraced(function* (
+  sql: Sql,
+  builder: CommitBuilder,
+  held: Claim,
+  changes: Changes,
+  options: Options
+) {
   const { parameters, text } = builder.build(held, changes)
   const attempt = query("commit a batch", () =>
-    sql.unsafe<Array<{ mode: string; outbox_seq: number }>>(text, parameters as Array<string | number | null>, { prepare: true })
+    sql.unsafe<Array<{ mode: string; outbox_seq: number }>>(text, parameters as Array<Parameter>, {
+      prepare: true
+    })
   ).pipe(
     Effect.flatMap((found) => (found.length > 0 ? Effect.succeed<Outcome>("committed") : resolve(sql, held))),
     Effect.catchTag("SqlError", (error): Effect.Effect<Outcome, StoreError | Unstorable | Fenced> => {
@@ -214,8 +261,12 @@ const commit = Effect.fnUntraced(function* (sql: Sql, builder: CommitBuilder, he
 })
 /** What became of a commit. It locks the row, for a plain read would say "not committed" while the statement still runs. */
 const resolve = Effect.fnUntraced(function* (sql: Sql, held: Claim): Effect.fn.Return<Outcome, StoreError | Fenced> {
-  const [row] = yield* run("ask what became of a commit", () =>
-    sql<Array<ProgressRow>>`select incarnation, commit_no, mode from millrace.progress where ${here(sql, held)} for update`
+  const [row] = yield* run(
+    "ask what became of a commit",
+    () =>
+      sql<
+        Array<ProgressRow>
+      >`select incarnation, commit_no, mode from millrace.progress where ${here(sql, held)} for update`
   ).pipe(Effect.retry({ schedule: resend, while: ({ retryable }) => retryable }))
   if (row?.incarnation !== held.incarnation) return yield* new Fenced(held)
   if (row.commit_no === held.commitNo + 1) return "committed"
@@ -231,7 +282,11 @@ const rows = (sql: Sql, projection: Projection.Any, name: string, keys: Readonly
   const on = columns.map((column) => `t.${quote(column.name)} = ${fromParameter(column, "u")}`).join(" and ")
   const text = `select t.* from unnest(${arrays.join(", ")}) as u(${names}) join ${relation.at} t on ${on}`
   return run(`read rows of ${name}`, () =>
-    sql.unsafe<Array<Record<string, unknown>>>(text, columns.map((column) => columnArray(column, keys)), { prepare: true })
+    sql.unsafe<Array<Record<string, unknown>>>(
+      text,
+      columns.map((column) => columnArray(column, keys)),
+      { prepare: true }
+    )
   ).pipe(Effect.map((found) => found.map((row) => ({ ...row }))))
 }
 

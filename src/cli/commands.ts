@@ -1,0 +1,134 @@
+// The commands that run and end: start, migrate, ingest, status, sql. `dev` has a file of its own; main.ts reads the command line.
+import * as Effect from "effect/Effect"
+import * as Http from "../server/http.ts"
+import { Log } from "../log.ts"
+import { migrate as migrateSchema } from "../postgres/migrate.ts"
+import { loadApplication } from "./config.ts"
+import { CommandFailed, exitCodes } from "./failure.ts"
+import { feed } from "./feed.ts"
+import { openDatabase, openSystem, readStatus } from "./system.ts"
+import { parseRoles, runLoops, serveHttp } from "./serve.ts"
+
+const print = (text: string) => Effect.sync(() => process.stdout.write(text === "" ? "" : `${text}\n`))
+
+/** Runs some or all roles, until stopped. */
+export const start = Effect.fnUntraced(function* (options: {
+  readonly data: string
+  readonly config: string | undefined
+  readonly roles: string
+  readonly port: number
+  readonly json: boolean
+}) {
+  const roles = yield* parseRoles(options.roles)
+  const application = yield* loadApplication(options.config)
+  const database = yield* openDatabase(options.data, "own", { max: 20 })
+  const system = yield* openSystem(application, database, { relaysHere: roles.includes("relay") })
+  const listens = roles.includes("gateway") || roles.includes("api")
+  const server = listens ? yield* serveHttp(system, roles, options.port) : undefined
+  const started = { roles, url: server?.url ?? null, database_url: database.url }
+  yield* print(
+    options.json
+      ? JSON.stringify(started)
+      : `millrace ${application.name}: ${roles.join(", ")}${server === undefined ? "" : ` at ${server.url}`}`
+  )
+  return yield* runLoops(system, roles)
+})
+
+/** Brings the database up to date: the project's tables, the application's topics, tables and views. */
+export const migrate = Effect.fnUntraced(function* (options: {
+  readonly data: string
+  readonly config: string | undefined
+  readonly json: boolean
+}) {
+  const application = yield* loadApplication(options.config)
+  const database = yield* openDatabase(options.data, "join")
+  const applied = yield* migrateSchema(database.sql)
+  yield* openSystem(application, database)
+  const projections = application.projections.map(({ projection }) => `${projection.name} v${projection.version}`)
+  yield* print(
+    options.json
+      ? JSON.stringify({ applied, projections })
+      : `${applied.length === 0 ? "The schema is up to date." : `Applied ${applied.join(", ")}.`} Prepared ${projections.join(", ")}.`
+  )
+  return 0
+})
+
+/** Sends NDJSON through the gateway at MILLRACE_URL, or through one of its own straight to the log. */
+export const ingest = Effect.fnUntraced(function* (options: {
+  readonly data: string
+  readonly config: string | undefined
+  readonly topic: string | undefined
+  readonly file: string
+  readonly json: boolean
+}) {
+  const given = process.env["MILLRACE_URL"]
+  const url = given === undefined || given === "" ? yield* ownGateway(options) : given
+  const { accepted, examples, rejected } = yield* feed(options.file, { url, topic: options.topic, speed: "max" })
+  yield* print(
+    options.json
+      ? JSON.stringify({ accepted, rejected, examples: examples.map((example) => JSON.parse(example) as unknown) })
+      : `${accepted} accepted, ${rejected} rejected`
+  )
+  if (rejected === 0) return 0
+  if (!options.json) for (const example of examples) process.stderr.write(`${example}\n`)
+  return exitCodes.rejected
+})
+/** The same checks and the same log, without a server that runs: one that lives as long as the command. */
+const ownGateway = Effect.fnUntraced(function* (options: {
+  readonly data: string
+  readonly config: string | undefined
+}) {
+  const application = yield* loadApplication(options.config)
+  const system = yield* openSystem(application, yield* openDatabase(options.data, "join"))
+  const server = yield* Http.serve({ application, port: 0, roles: ["gateway"] }).pipe(
+    Effect.provideService(Log, system.log)
+  )
+  return server.url
+})
+
+/** Prints how far everything is. The exit code is 0 only where all is healthy. */
+export const status = Effect.fnUntraced(function* (options: { readonly data: string; readonly json: boolean }) {
+  const { sql } = yield* openDatabase(options.data, "join", { max: 2 })
+  const found = yield* readStatus(sql).pipe(
+    Effect.mapError((error) =>
+      /millrace\.\w+" does not exist/.test(error.message)
+        ? new CommandFailed({
+            message: "there is no Millrace in this database yet",
+            try: "millrace migrate, or millrace dev"
+          })
+        : error
+    )
+  )
+  if (options.json) yield* print(JSON.stringify(found))
+  else yield* print(yield* Effect.promise(() => import("./tables.ts").then(({ statusTable }) => statusTable(found))))
+  return found.healthy ? 0 : exitCodes.unhealthy
+})
+
+/** Runs one query and prints its rows. Reads only, unless told. */
+export const sql = Effect.fnUntraced(function* (options: {
+  readonly data: string
+  readonly query: string
+  readonly format: "table" | "tsv" | "csv" | "json"
+  readonly write: boolean
+}) {
+  const database = yield* openDatabase(options.data, "join", { max: 1, asText: options.format !== "json" })
+  const rows = yield* Effect.tryPromise({
+    try: async () => {
+      if (!options.write) await database.sql`set default_transaction_read_only = on`
+      return await database.sql.unsafe<Array<Record<string, unknown>>>(options.query)
+    },
+    catch: (cause) => {
+      const { code, message } = cause as { readonly code?: string; readonly message?: string }
+      const hint =
+        code === "25006"
+          ? "add --write to change data"
+          : code === "42P01"
+            ? "millrace sql \"select table_name from information_schema.tables where table_schema = 'public'\""
+            : undefined
+      return new CommandFailed({ message: message ?? String(cause), ...(hint === undefined ? {} : { try: hint }) })
+    }
+  })
+  const { rowsAs } = yield* Effect.promise(() => import("./tables.ts"))
+  yield* print(rowsAs(options.format, rows, rows.columns?.map(({ name }) => name) ?? []))
+  return 0
+})

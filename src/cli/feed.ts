@@ -1,0 +1,131 @@
+// Sends NDJSON to the gateway over HTTP, in the order of the file and at a given speed. It validates nothing: the gateway does.
+import { createReadStream } from "node:fs"
+import { createInterface } from "node:readline"
+import { createGunzip } from "node:zlib"
+import * as Effect from "effect/Effect"
+import { CommandFailed } from "./failure.ts"
+
+/** What became of what was sent. */
+export interface Fed {
+  readonly accepted: number
+  readonly rejected: number
+  /** The first few rejections, as the gateway told them. */
+  readonly examples: ReadonlyArray<string>
+}
+/** Where to send, and how fast. */
+export interface FeedOptions {
+  /** The gateway's URL. */
+  readonly url: string
+  /** Undefined: each event goes where its type belongs. */
+  readonly topic: string | undefined
+  /** Events a second; `max`: as fast as the gateway answers. */
+  readonly speed: number | "max"
+  /** Told after each request. */
+  readonly progress?: (fed: Fed) => void
+}
+
+const linesAtOnce = 4_000
+const charactersAtOnce = 2 << 20
+const examplesKept = 5
+const retries = 20
+/** Statuses that come with a result for each event: in the log, or refused for good. */
+const answered = new Set([202, 207, 400, 422])
+
+/** The file's lines, unpacked where it is gzip; `-` is standard input. Blank lines are left out. */
+async function* linesOf(file: string): AsyncGenerator<string> {
+  const input = file === "-" ? process.stdin : createReadStream(file)
+  const text = file.endsWith(".gz") ? input.pipe(createGunzip()) : input
+  // an error of the file does not reach a pipe's end by itself
+  input.once("error", (error: Error) => text.destroy(error))
+  for await (const line of createInterface({ input: text, crlfDelay: Infinity })) if (line.trim() !== "") yield line
+}
+
+/** Sends a file and waits until the log has all of it. Requests that the gateway could not serve are sent again: ids make that safe. */
+export const feed = (file: string, options: FeedOptions): Effect.Effect<Fed, CommandFailed> =>
+  Effect.tryPromise({
+    try: (signal) => send(linesOf(file), options, signal),
+    catch: (cause) =>
+      cause instanceof CommandFailed
+        ? cause
+        : new CommandFailed({
+            message: `cannot send ${file}: ${cause instanceof Error ? cause.message : String(cause)}`,
+            try: "check the file's name; NDJSON or gzipped NDJSON"
+          })
+  })
+
+const send = async (lines: AsyncIterable<string>, options: FeedOptions, signal: AbortSignal): Promise<Fed> => {
+  const { speed } = options
+  const pace = speed === "max" ? undefined : { started: performance.now(), perMs: speed / 1000 }
+  // at a watchable speed a request holds a twentieth of a second's events
+  const atOnce = speed === "max" ? linesAtOnce : Math.max(1, Math.min(linesAtOnce, Math.round(speed / 20)))
+  let fed: Fed = { accepted: 0, rejected: 0, examples: [] }
+  let pending: Array<string> = []
+  let characters = 0
+  const flush = async () => {
+    if (pending.length === 0) return
+    const due = pace === undefined ? 0 : pace.started + (fed.accepted + fed.rejected) / pace.perMs - performance.now()
+    if (due > 0) await sleep(due, signal)
+    fed = add(fed, await post(pending.join("\n"), options, signal))
+    pending = []
+    characters = 0
+    options.progress?.(fed)
+  }
+  for await (const line of lines) {
+    pending.push(line)
+    characters += line.length
+    if (pending.length >= atOnce || characters >= charactersAtOnce) await flush()
+  }
+  await flush()
+  return fed
+}
+const sleep = (ms: number, signal: AbortSignal) =>
+  new Promise<void>((resolve, reject) => {
+    const timer = setTimeout(resolve, ms)
+    signal.addEventListener("abort", () => (clearTimeout(timer), reject(signal.reason as Error)), { once: true })
+  })
+const add = (a: Fed, b: Fed): Fed => ({
+  accepted: a.accepted + b.accepted,
+  rejected: a.rejected + b.rejected,
+  examples: [...a.examples, ...b.examples].slice(0, examplesKept)
+})
+
+const post = async (body: string, { topic, url }: FeedOptions, signal: AbortSignal): Promise<Fed> => {
+  const target = new URL("/v1/events", url)
+  target.searchParams.set("results", "errors")
+  if (topic !== undefined) target.searchParams.set("topic", topic)
+  for (let attempt = 1; ; attempt++) {
+    const response = await fetch(target, {
+      method: "POST",
+      headers: { "content-type": "application/x-ndjson" },
+      body,
+      signal
+    }).catch((cause: unknown) => {
+      if (attempt >= retries || signal.aborted) throw cause
+      return undefined
+    })
+    const text = await response?.text()
+    if (response !== undefined && text !== undefined && answered.has(response.status) && text.includes('"accepted":'))
+      return fedOf(text)
+    const mayPass = response === undefined || response.status === 429 || response.status === 503
+    if (!mayPass || attempt >= retries) {
+      throw new CommandFailed({
+        message: `the gateway at ${url} answered ${response?.status}: ${text?.slice(0, 500)}`,
+        try: "look at its log, and send again: what is there already counts once"
+      })
+    }
+    await sleep(Math.min(100 * 2 ** attempt, 2_000), signal)
+  }
+}
+const fedOf = (text: string): Fed => {
+  const answer = JSON.parse(text) as {
+    readonly accepted: number
+    readonly rejected: number
+    readonly results?: ReadonlyArray<{ readonly error?: unknown }>
+  }
+  const errors = (answer.results ?? []).filter(({ error }) => error !== undefined)
+  return {
+    accepted: answer.accepted,
+    rejected: answer.rejected,
+    examples: errors.slice(0, examplesKept).map((result) => JSON.stringify(result))
+  }
+}

@@ -1,0 +1,12 @@
+// How a message stands in a packed segment or batch. Adapters unpack; nothing here reads or writes.
+
+/** One element of a segment's `meta`, as in the log's batches: key, event time, event id, tenant, traceparent. */
+export const metaText = (
+  key: string,
+  eventTime: number,
+  eventId: string | undefined,
+  tenant: string | undefined,
+  traceparent: string | undefined
+): string =>
+  `[${JSON.stringify(key)},${eventTime},${eventId === undefined ? "null" : JSON.stringify(eventId)},` +
+  `${tenant === undefined ? "null" : JSON.stringify(tenant)},${traceparent === undefined ? "null" : `"${traceparent}"`}]`
