@@ -35,10 +35,10 @@ from (select max(next_position) as next_position, sum(records)::int as records, 
 where h.topic_id = $1 and h.partition = $2 and d.rows > 0
 returning d.records, d.rows`
 
-const expire = async (sql: postgres.Sql, { partitions, retention_ms, topic_id }: Topic) => {
+const expire = async (sql: postgres.Sql, { partitions, retention_ms, topic_id }: Topic, signal: AbortSignal) => {
   let expired = 0
   for (let partition = 0; partition < partitions; partition++) {
-    for (let rows = rowsAtOnce; rows === rowsAtOnce;) {
+    for (let rows = rowsAtOnce; rows === rowsAtOnce && !signal.aborted;) {
       const [row] = await sql.unsafe(expireQuery, [topic_id, partition, Number(retention_ms)], { prepare: true })
       rows = row === undefined ? 0 : Number(row["rows"])
       expired += row === undefined ? 0 : Number(row["records"])
@@ -47,8 +47,26 @@ const expire = async (sql: postgres.Sql, { partitions, retention_ms, topic_id }:
   return expired
 }
 
+/** Runs to its end even when it is interrupted: the signal then asks for it to be soon. */
+const finishing = <A>(run: (signal: AbortSignal) => Promise<A>) =>
+  Effect.suspend(() => {
+    const controller = new AbortController()
+    const running = run(controller.signal)
+    const ended = Effect.promise(() => running.catch(() => undefined))
+    return query("clean", () => running).pipe(
+      Effect.onInterrupt(() => {
+        controller.abort()
+        return ended
+      })
+    )
+  })
+
 /** Runs `use` where no other process cleans the topic: undefined where one does. */
-const alone = Effect.fnUntraced(function* <A>(session: Session, topicId: number, use: () => Promise<A>) {
+const alone = Effect.fnUntraced(function* <A>(
+  session: Session,
+  topicId: number,
+  use: (signal: AbortSignal) => Promise<A>
+) {
   const pid = yield* session.opened
   const lock = query(
     "lock the cleaner",
@@ -60,16 +78,22 @@ const alone = Effect.fnUntraced(function* <A>(session: Session, topicId: number,
   )
   return yield* Effect.acquireUseRelease(
     Effect.map(lock, ([row]) => row?.["got"] === true && row["pid"] === pid),
-    (got) => (got ? query("clean", use) : Effect.succeed(undefined)),
+    (got) => (got ? finishing(use) : Effect.succeed(undefined)),
     (got) => (got && session.pid() === pid ? Effect.ignore(unlock) : Effect.void)
   )
 })
 
-const cleanTopic = async (sql: postgres.Sql, topic: Topic, options: CleanOptions): Promise<Cleaned> => {
-  const expired = topic.retention_ms === null ? 0 : await expire(sql, topic)
+const cleanTopic = async (
+  sql: postgres.Sql,
+  topic: Topic,
+  options: CleanOptions,
+  signal: AbortSignal
+): Promise<Cleaned> => {
+  const expired = topic.retention_ms === null ? 0 : await expire(sql, topic, signal)
   let compacted = 0
   for (let partition = 0; topic.compacted && partition < topic.partitions; partition++) {
-    compacted += await compact(sql, topic.topic_id, partition, options.dirtyShare ?? 0.5, options.deletionsMs ?? day)
+    const how = { dirtyShare: options.dirtyShare ?? 0.5, deletionsMs: options.deletionsMs ?? day, signal }
+    compacted += await compact(sql, topic.topic_id, partition, how)
   }
   return { compacted, expired }
 }
@@ -86,7 +110,7 @@ export const clean = (sql: postgres.Sql, session: Session, options: CleanOptions
     const total = { compacted: 0, expired: 0 }
     for (const topic of topics) {
       if (options.topics !== undefined && !options.topics.includes(topic.name)) continue
-      const cleaned = yield* alone(session, topic.topic_id, () => cleanTopic(sql, topic, options)).pipe(
+      const cleaned = yield* alone(session, topic.topic_id, (signal) => cleanTopic(sql, topic, options, signal)).pipe(
         Effect.mapError(logError("clean", topic.name))
       )
       total.compacted += cleaned?.compacted ?? 0

@@ -153,17 +153,18 @@ const tile = (survivors: ReadonlyArray<Survivor>, base: number, next: number) =>
   return parameters
 }
 
+/** When to compact, and how; aborting stops after the chunk that is under way. */
+interface How {
+  readonly dirtyShare: number
+  readonly deletionsMs: number
+  readonly signal: AbortSignal
+}
 /**
  * Compacts a partition if more than `dirtyShare` of it came since the last time. Returns how many records went. Each chunk is
  * replaced in one statement, so a reader finds the old rows or the new; both cover the same positions.
  */
-export const compact = async (
-  sql: postgres.Sql,
-  topicId: number,
-  partition: number,
-  dirtyShare: number,
-  deletionsMs: number
-) => {
+export const compact = async (sql: postgres.Sql, topicId: number, partition: number, how: How) => {
+  const { deletionsMs, dirtyShare, signal } = how
   const [due] = await sql.unsafe(dueQuery, [topicId, partition], { prepare: true })
   if (due === undefined || !isDue(due as unknown as Due, dirtyShare)) return 0
   const start = Number(due["start_position"])
@@ -173,6 +174,7 @@ export const compact = async (
   let removed = 0
   for (let from = start; from < end;) {
     const rows = await readRows(sql, topicId, partition, from, end, true)
+    if (signal.aborted) return removed
     if (rows.length === 0) break
     const next = rows.at(-1)!.next
     const before = rows.reduce((sum, row) => sum + outline(row.meta).length, 0)
