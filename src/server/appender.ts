@@ -41,7 +41,8 @@ export class Appender {
     if (records.length >= alone) return this.#append(topic, records)
     const lane = this.#lanes.get(topic) ?? { jobs: [], waiting: 0, busy: false }
     this.#lanes.set(topic, lane)
-    if (lane.waiting + records.length > this.#most) return Promise.resolve({ _tag: "Overloaded" })
+    // one request is let in however few may wait, or it never would be
+    if (lane.waiting > 0 && lane.waiting + records.length > this.#most) return Promise.resolve({ _tag: "Overloaded" })
     lane.waiting += records.length
     return new Promise((done) => {
       lane.jobs.push({ records, done })

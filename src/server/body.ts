@@ -58,14 +58,29 @@ const tooLarge = (limit: number): Problem =>
     "send it in several requests; nothing of it was taken"
   )
 
+// A connection that closes while its client still sends loses the answer, so the rest is read away, for a while.
+const readAway = (payload: Readable): Promise<void> =>
+  new Promise((done) => {
+    const timer = setTimeout(done, 2_000)
+    const settle = () => {
+      clearTimeout(timer)
+      done()
+    }
+    payload.once("end", settle).once("close", settle).once("error", settle).resume()
+  })
+
 const collect = async (payload: Readable, limit: number, share: Share): Promise<Buffer> => {
   const chunks: Array<Buffer> = []
   let size = 0
-  for await (const chunk of payload as AsyncIterable<Buffer>) {
+  for await (const chunk of payload.iterator({ destroyOnReturn: false }) as AsyncIterable<Buffer>) {
     size += chunk.length
-    if (size > limit) throw tooLarge(limit)
+    if (size > limit) break
     share.grow(chunk.length)
     chunks.push(chunk)
+  }
+  if (size > limit) {
+    await readAway(payload)
+    throw tooLarge(limit)
   }
   return chunks.length === 1 ? chunks[0]! : Buffer.concat(chunks)
 }
@@ -107,7 +122,10 @@ export const textOf = async (
       "send the body plain or with gzip"
     )
   }
-  if (Number(headers["content-length"]) > limits.bodyBytes) throw tooLarge(limits.bodyBytes)
+  if (Number(headers["content-length"]) > limits.bodyBytes) {
+    await readAway(payload)
+    throw tooLarge(limits.bodyBytes)
+  }
   const raw = await collect(payload, limits.bodyBytes, share)
   const body = encoding === "identity" ? raw : await unzip(raw, limits.bodyBytes, share)
   if (!isUtf8(body)) throw new Problem(400, "invalid_utf8", "the body is not UTF-8", "encode the body as UTF-8")

@@ -28,7 +28,7 @@ interface Draft {
   maxAheadMs: number | undefined
 }
 
-const drafts = (application: Application<unknown, unknown>): Map<string, Draft> => {
+const drafts = (application: Application.Any): Map<string, Draft> => {
   const found = new Map<string, Draft>()
   const at = (topic: Topic.Any): Draft => {
     const draft = found.get(topic.name) ?? { topic, writtenBy: [], readBy: [], maxAheadMs: undefined }
@@ -52,7 +52,7 @@ const drafts = (application: Application<unknown, unknown>): Map<string, Draft> 
 }
 
 /** Reads an application's topics: sources, lookups and what is published. `maxAheadMs` is for topics that no projection reads. */
-export const catalogOf = (application: Application<unknown, unknown>, maxAheadMs: number): Catalog => {
+export const catalogOf = (application: Application.Any, maxAheadMs: number): Catalog => {
   const topics = new Map<string, Entry>()
   const byType = new Map<string, Array<Entry>>()
   for (const [name, draft] of drafts(application)) {

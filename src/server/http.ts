@@ -11,6 +11,7 @@ import { Appender, type Appended } from "./appender.ts"
 import { Held } from "./body.ts"
 import { catalogOf } from "./catalog.ts"
 import { Checker } from "./check.ts"
+import { closerOf } from "./closing.ts"
 import { ListenFailed, PortInUse } from "./errors.ts"
 import { gateway } from "./gateway.ts"
 import { health, type Readiness } from "./health.ts"
@@ -24,7 +25,7 @@ import { streams } from "./streams.ts"
 
 /** What a server serves. */
 export interface ServeOptions {
-  readonly application: Application<unknown, unknown>
+  readonly application: Application.Any
   /** 0 picks a free one. */
   readonly port: number
   /** Default 127.0.0.1. */
@@ -219,12 +220,6 @@ const listen = (app: FastifyInstance, host: string, port: number): Effect.Effect
         : new ListenFailed({ host, port, cause })
   })
 
-const close = (app: FastifyInstance, limits: Limits): Effect.Effect<void> =>
-  Effect.promise(async () => {
-    const force = setTimeout(() => app.server.closeAllConnections(), limits.closeMs)
-    await app.close().finally(() => clearTimeout(force))
-  })
-
 /**
  * Serves an application until the scope closes; then nothing new is accepted, requests that were begun have `closeMs` to finish, and streams
  * end. Fails with `PortInUse` where the port is taken.
@@ -234,9 +229,12 @@ export const serve = (options: ServeOptions): Effect.Effect<Served, PortInUse | 
     const limits: Limits = { ...defaultLimits, ...options.limits }
     const context = yield* Effect.context<Log>()
     const host = options.host ?? "127.0.0.1"
-    const app = yield* Effect.acquireRelease(
-      Effect.promise(() => build(options, limits, context)),
-      (app) => close(app, limits)
+    const { app } = yield* Effect.acquireRelease(
+      Effect.promise(async () => {
+        const app = await build(options, limits, context)
+        return { app, close: closerOf(app, limits.closeMs) }
+      }),
+      ({ close }) => Effect.promise(close)
     )
     const port = yield* listen(app, host, options.port)
     return { url: `http://${host.includes(":") ? `[${host}]` : host}:${port}`, port }

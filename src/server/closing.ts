@@ -1,0 +1,29 @@
+// How a server ends: nothing new is accepted, what was begun has a time to finish, and no idle connection keeps it. It opens nothing.
+import type { Socket } from "node:net"
+import type { FastifyInstance } from "fastify"
+
+/** Watches a server's connections from its beginning. The result closes it, within about `closeMs`, and never rejects. */
+export const closerOf = (app: FastifyInstance, closeMs: number): (() => Promise<void>) => {
+  // clients open connections ahead, which Node does not count as idle before their first request
+  const unused = new Set<Socket>()
+  app.server.on("connection", (socket: Socket) => {
+    unused.add(socket)
+    socket.once("close", () => unused.delete(socket))
+  })
+  app.server.on("request", ({ socket }: { readonly socket: Socket }) => unused.delete(socket))
+  return async () => {
+    const force = setTimeout(() => app.server.closeAllConnections(), closeMs)
+    // nor does it close those that become idle while it closes
+    const idle = setInterval(() => {
+      app.server.closeIdleConnections()
+      for (const socket of unused) socket.destroy()
+    }, 20)
+    await app
+      .close()
+      .catch((error: unknown) => app.log.error(error))
+      .finally(() => {
+        clearTimeout(force)
+        clearInterval(idle)
+      })
+  }
+}

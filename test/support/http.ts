@@ -1,0 +1,214 @@
+// A server over a log in memory, for tests over real HTTP; and small helpers to talk to it.
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Scope from "effect/Scope"
+import { partitionOf } from "../../src/murmur2.ts"
+import * as Deferred from "effect/Deferred"
+import { Log, LogError, specOf, type LogRecord, type NewRecord } from "../../src/log.ts"
+import { make } from "../../src/memory/log.ts"
+import { catalogOf } from "../../src/server/catalog.ts"
+import { serve, type ServeOptions } from "../../src/server/http.ts"
+import application from "../../millrace.config.ts"
+
+/** The reference application, as the server takes it. */
+export const reference = application as unknown as ServeOptions["application"]
+
+/** Makes the application's topics, with 12 partitions where a topic does not say. */
+export const declare = (log: Log["Service"], app = reference) =>
+  Effect.runPromise(log.declare([...catalogOf(app, 0).topics.values()].map(({ topic }) => specOf(topic, 12))))
+
+/** Starts a server. `log` takes the place of a fresh one in memory, whose topics are declared. */
+export const start = async (options: Partial<ServeOptions> = {}, given?: Log["Service"]) => {
+  const log = given ?? make().log
+  if (given === undefined) await declare(log, options.application)
+  const scope = Effect.runSync(Scope.make())
+  const context = Context.make(Log, log).pipe(Context.add(Scope.Scope, scope))
+  const served = await Effect.runPromiseWith(context)(serve({ application: reference, port: 0, ...options }))
+  return { ...served, log, stop: () => Effect.runPromise(Scope.close(scope, Exit.void)) }
+}
+export type Server = Awaited<ReturnType<typeof start>>
+
+/** A result of a post, as far as tests look at it. */
+export interface Result {
+  readonly status: "accepted" | "rejected"
+  readonly topic?: string
+  readonly partition?: number
+  readonly position?: number
+  readonly event_id?: string
+  readonly error?: {
+    readonly index: number
+    readonly line?: number
+    readonly code: string
+    readonly message: string
+    readonly path?: string
+    readonly try: string
+  }
+}
+export interface Answer {
+  readonly status: number
+  readonly headers: Headers
+  readonly body: {
+    readonly trace_id: string
+    readonly accepted: number
+    readonly rejected: number
+    readonly results: ReadonlyArray<Result>
+    readonly error?: { readonly code: string; readonly message: string; readonly try: string }
+  }
+}
+
+export const json = "application/json"
+export const ndjson = "application/x-ndjson"
+
+/** Posts to `/v1/events` and reads the answer. */
+export const post = async (
+  server: Pick<Server, "url">,
+  body: string | Uint8Array<ArrayBuffer>,
+  headers: Record<string, string> = { "content-type": json },
+  query = ""
+): Promise<Answer> => {
+  const response = await fetch(`${server.url}/v1/events${query}`, { method: "POST", body, headers })
+  return { status: response.status, headers: response.headers, body: (await response.json()) as Answer["body"] }
+}
+
+/** A GET's answer, whose JSON the test knows the form of. */
+export const get = async <A = { readonly error: { readonly code: string; readonly try: string } }>(
+  url: string,
+  headers: Record<string, string> = {}
+): Promise<{ readonly status: number; readonly body: A }> => {
+  const response = await fetch(url, { headers })
+  return { status: response.status, body: (await response.json()) as A }
+}
+
+/** Every record of a topic, partition by partition. */
+export const recordsOf = (log: Log["Service"], topic: string): Promise<ReadonlyArray<LogRecord>> =>
+  Effect.runPromise(
+    Effect.gen(function* () {
+      const found: Array<LogRecord> = []
+      for (const { end, partition, start } of yield* log.bounds(topic)) {
+        for (let position = start; position < end;) {
+          const batch = yield* log.read(topic, partition, position)
+          found.push(...batch.records)
+          position = batch.next
+        }
+      }
+      return found
+    })
+  )
+
+let count = 0
+/** A sound event with an id of its own. */
+export const transfer = (fields: Readonly<Record<string, unknown>> = {}) => ({
+  type: "transfer",
+  event_id: `t-${++count}`,
+  entity_id: `e-${count % 7}`,
+  amount: 10,
+  occurred_at: Date.now(),
+  tenant: "acme",
+  ...fields
+})
+
+/** A frame of a stream. */
+export interface Frame {
+  readonly id?: string
+  readonly event?: string
+  readonly data?: string
+  readonly comment?: string
+}
+
+const frameOf = (text: string): Frame => {
+  const frame: Record<string, string> = {}
+  for (const line of text.split("\n")) {
+    const colon = line.indexOf(":")
+    frame[colon === 0 ? "comment" : line.slice(0, colon)] = line.slice(colon + 1).trimStart()
+  }
+  return frame
+}
+
+/** Opens a stream and reads its frames one by one; `next` resolves to undefined at the end. Comments count as frames. */
+export const stream = async (url: string, headers: Record<string, string> = {}) => {
+  const abort = new AbortController()
+  const response = await fetch(url, { headers, signal: abort.signal })
+  const reader = response.body!.pipeThrough(new TextDecoderStream()).getReader()
+  let rest = ""
+  const frame = async (): Promise<Frame | undefined> => {
+    for (;;) {
+      const end = rest.indexOf("\n\n")
+      if (end !== -1) {
+        const text = rest.slice(0, end)
+        rest = rest.slice(end + 2)
+        return frameOf(text)
+      }
+      const { done, value } = await reader.read()
+      if (done) return undefined
+      rest += value
+    }
+  }
+  /** The next frames that are records. */
+  const records = async (count: number): Promise<ReadonlyArray<Frame>> => {
+    const found: Array<Frame> = []
+    while (found.length < count) {
+      const next = await frame()
+      if (next === undefined) throw new Error(`the stream ended after ${found.length} records of ${count}`)
+      if (next.id !== undefined) found.push(next)
+    }
+    return found
+  }
+  return { status: response.status, headers: response.headers, frame, records, close: () => abort.abort() }
+}
+
+/** A log whose appends a test holds back or fails. */
+export const faulty = () => {
+  const { log } = make()
+  let gate: Deferred.Deferred<void> | undefined
+  let error: LogError | undefined
+  let calls = 0
+  const append: Log["Service"]["append"] = (topic, records) =>
+    Effect.suspend(() => {
+      calls++
+      const held = gate === undefined ? Effect.void : Deferred.await(gate)
+      const failed = error
+      return Effect.andThen(held, failed === undefined ? log.append(topic, records) : Effect.fail(failed))
+    })
+  return {
+    log: { ...log, append } as Log["Service"],
+    calls: () => calls,
+    hold: () => {
+      gate = Deferred.makeUnsafe<void>()
+      return () => Effect.runSync(Deferred.succeed(gate!, undefined))
+    },
+    fail: (retryable: boolean) =>
+      (error = new LogError({
+        operation: "append",
+        topic: "events.raw.v1",
+        retryable,
+        reason: "the database is away"
+      })),
+    mend: () => (error = undefined)
+  }
+}
+
+/** An alert, as the relay appends it. */
+export const alert = (id: string, entity: string, tenant = "acme"): NewRecord => ({
+  partition: partitionOf(entity, 12),
+  key: entity,
+  value: JSON.stringify({ alert_id: id, entity_id: entity, score: 1000 }),
+  eventTime: 0,
+  eventId: id,
+  tenant,
+  traceparent: undefined,
+  schemaVersion: undefined,
+  headers: {}
+})
+/** Appends to `alerts.v1`. */
+export const publish = (server: Server, records: ReadonlyArray<NewRecord>) =>
+  Effect.runPromise(server.log.append("alerts.v1", records))
+/** The ids of alerts. */
+export const idsOf = (frames: ReadonlyArray<Frame>) =>
+  frames.map(({ data }) => (JSON.parse(data!) as { alert_id: string }).alert_id)
+
+/** Events as NDJSON. */
+export const lines = (events: ReadonlyArray<object>): string => events.map((event) => JSON.stringify(event)).join("\n")
+/** Sound events. */
+export const many = (count: number, fields: Readonly<Record<string, unknown>> = {}) =>
+  Array.from({ length: count }, () => transfer(fields))
