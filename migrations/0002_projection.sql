@@ -106,6 +106,8 @@ create table millrace.outbox (
   primary key (projection, source, partition, first_seq)
 );
 create index outbox_age on millrace.outbox (created_at);
+-- segments are read once and soon deleted: compressing them costs more than it saves
+alter table millrace.outbox alter column meta set storage external, alter column vals set storage external;
 
 -- How far each relay has come in each stream: the last message that its sink has.
 create table millrace.relay_position (

@@ -12,6 +12,10 @@ export interface Application<out E, in out R> {
   readonly projections: ReadonlyArray<Run<E, R>>
   readonly services: Layer.Layer<R> | undefined
 }
+export declare namespace Application {
+  /** Of any errors and services. */
+  type Any = Omit<Application<unknown, never>, "services"> & { readonly services: Layer.Layer<never> | undefined }
+}
 type RunError<P> = P extends ReadonlyArray<Run<infer E, any>> ? E : never
 type RunServices<P> = P extends ReadonlyArray<Run<any, infer R>> ? R : never
 type Provided<R> = [R] extends [never] ? { readonly services?: undefined } : { readonly services: Layer.Layer<R> }
@@ -54,7 +58,7 @@ const declare = (found: Map<string, DeclaredTopic>, topic: Topic.Any, partitions
  * Every topic that an application reads or writes. A derived topic that does not say has as many partitions as its projection's
  * first source; another one has 1. Throws where two places disagree.
  */
-export const topicsOf = (application: Application<unknown, unknown>): ReadonlyArray<DeclaredTopic> => {
+export const topicsOf = (application: Application.Any): ReadonlyArray<DeclaredTopic> => {
   const found = new Map<string, DeclaredTopic>()
   const projections = application.projections.map(({ projection }) => projection as Projection.Any)
   for (const { enrich, name, sources, writes } of projections) {

@@ -28,8 +28,18 @@ interface Messages {
 }
 interface Delta {
   readonly row: Row
-  readonly start: number
   origin: Origin
+}
+/** A window's rows of a batch, by start and key; one map a label. */
+interface Deltas {
+  readonly window: Window.Any
+  readonly columns: ReadonlyArray<string>
+  readonly fold: boolean
+  readonly byLabel: Map<string | undefined, Map<number, Map<string, Delta>>>
+  /** The spans of the last event, and for which times they are the same. */
+  spans: ReadonlyArray<Span>
+  from: number
+  to: number
 }
 /** A row that must be read before its event can be applied. */
 export interface Needed {
@@ -91,7 +101,7 @@ const assertStorable = (where: string, row: Row) => {
 export class BatchFold {
   readonly late: Array<LateEvent> = []
   private readonly tables = new Map<Table.Any, Map<string, Op>>()
-  private readonly windows = new Map<Window.Any, Map<string, Delta>>()
+  private readonly windows = new Map<Window.Any, Deltas>()
   private readonly messages = new Map<Topic.Any, Messages>()
   private readonly sourcePartitions: number
 
@@ -171,34 +181,32 @@ export class BatchFold {
   }
 
   private contribute(window: Window.Any, contribution: Row, origin: Origin, read: ReadRow) {
-    let deltas = this.windows.get(window)
-    if (deltas === undefined) this.windows.set(window, (deltas = new Map()))
+    const deltas = this.deltasOf(window)
+    const { eventTime } = origin
+    if (!(eventTime >= deltas.from && eventTime < deltas.to)) setSpans(deltas, eventTime)
     const key = keyText(window.key, contribution)
-    const fold = hasFold(window)
-    for (const span of spansOf(window.shape, origin.eventTime)) {
+    for (const span of deltas.spans) {
       if (isClosed(window, span.end, origin.streamTime)) {
         this.late.push(lateOf(window, span, contribution, origin))
         continue
       }
-      const id = `${span.label}|${span.start}|${key}`
-      let delta = deltas.get(id)
-      if (delta === undefined) {
-        const row: Row = {}
-        for (const column of window.key) row[column] = contribution[column]
-        if (window.shape.type !== "global") {
-          row["window_size"] = span.label
-          row["window_start"] = span.start
-        }
-        const stored = fold ? read(window, keyText(windowKey(window), row)) : undefined
-        for (const column in window.aggregate) row[column] = stored ? stored[column] : window.aggregate[column]!.initial
-        deltas.set(id, (delta = { row, start: span.start, origin }))
-      }
+      const delta = deltaOf(deltas, span, key, contribution, origin, read)
       const { row } = delta
-      for (const column in window.aggregate) {
+      for (const column of deltas.columns) {
         row[column] = window.aggregate[column]!.add(row[column], contribution[column] as never)
       }
       delta.origin = origin
     }
+  }
+
+  private deltasOf(window: Window.Any): Deltas {
+    let deltas = this.windows.get(window)
+    if (deltas === undefined) {
+      const columns = Object.keys(window.aggregate)
+      deltas = { window, columns, fold: hasFold(window), byLabel: new Map(), spans: [], from: Infinity, to: -Infinity }
+      this.windows.set(window, deltas)
+    }
+    return deltas
   }
 
   private publish(topic: Topic.Any, value: unknown, encoded: string, origin: Origin) {
@@ -231,14 +239,17 @@ export class BatchFold {
   /** What the batch contributes to windows, in order of their names. */
   windowChanges(): ReadonlyArray<WindowChange> {
     const changes: Array<WindowChange> = []
-    for (const [window, deltas] of this.windows) {
-      if (deltas.size > 0)
-        changes.push({ window, deltas: [...deltas.values()].map((delta) => this.deltaOf(window, delta)) })
+    for (const { byLabel, window } of this.windows.values()) {
+      const deltas: Array<WindowDelta> = []
+      for (const byStart of byLabel.values()) {
+        for (const byKey of byStart.values()) for (const delta of byKey.values()) deltas.push(this.toPublish(window, delta))
+      }
+      if (deltas.length > 0) changes.push({ window, deltas })
     }
     return changes.sort((a, b) => (a.window.name < b.window.name ? -1 : 1))
   }
 
-  private deltaOf(window: Window.Any, { origin, row }: Delta): WindowDelta {
+  private toPublish(window: Window.Any, { origin, row }: Delta): WindowDelta {
     const { eventTime, tenant, traceparent } = origin
     if (window.topic === undefined) return { row, key: "", partition: 0, eventTime, tenant, traceparent }
     const key = window.topic.keyOf(row)
@@ -256,6 +267,38 @@ export class BatchFold {
       vals
     }))
   }
+}
+
+/** Side by side, spans stay the same until the first of them ends; others are looked up anew for each event. */
+const setSpans = (deltas: Deltas, time: number) => {
+  const { shape } = deltas.window
+  deltas.spans = spansOf(shape, time)
+  const sideBySide = shape.type === "fixed" && shape.spans.every(({ everyMs, sizeMs }) => everyMs === sizeMs)
+  deltas.from = sideBySide ? Math.max(...deltas.spans.map(({ start }) => start)) : Infinity
+  deltas.to = sideBySide ? Math.min(...deltas.spans.map(({ end }) => end)) : -Infinity
+}
+const inserted = <K, V>(map: Map<K, V>, key: K, make: () => V): V => {
+  let value = map.get(key)
+  if (value === undefined) map.set(key, (value = make()))
+  return value
+}
+/** The row of a key and span: as the batch has it, as it was read where it is folded, or empty. */
+const deltaOf = ({ byLabel, columns, fold, window }: Deltas, span: Span, key: string, contribution: Row, origin: Origin, read: ReadRow): Delta => {
+  const byStart = inserted(byLabel, span.label, () => new Map<number, Map<string, Delta>>())
+  const byKey = inserted(byStart, span.start, () => new Map<string, Delta>())
+  let delta = byKey.get(key)
+  if (delta === undefined) {
+    const row: Row = {}
+    for (const column of window.key) row[column] = contribution[column]
+    if (window.shape.type !== "global") {
+      row["window_size"] = span.label
+      row["window_start"] = span.start
+    }
+    const stored = fold ? read(window, keyText(windowKey(window), row)) : undefined
+    for (const column of columns) row[column] = stored ? stored[column] : window.aggregate[column]!.initial
+    byKey.set(key, (delta = { row, origin }))
+  }
+  return delta
 }
 
 const lateOf = (window: Window.Any, span: Span, contribution: Row, origin: Origin): LateEvent => ({

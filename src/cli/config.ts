@@ -7,7 +7,7 @@ import type { Application } from "../application.ts"
 import { CommandFailed } from "./failure.ts"
 
 /** An application of any projections. */
-export type AnyApplication = Application<unknown, unknown>
+export type AnyApplication = Application.Any
 
 const names = ["millrace.config.ts", "millrace.config.js", "millrace.config.mjs"]
 
