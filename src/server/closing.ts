@@ -1,8 +1,9 @@
 // How a server ends: nothing new is accepted, what was begun has a time to finish, and no idle connection keeps it. It opens nothing.
 import type { Socket } from "node:net"
 import type { FastifyInstance } from "fastify"
+import { Problem, retryAfterSeconds } from "./problem.ts"
 
-/** Watches a server's connections from its beginning. The result closes it, within about `closeMs`, and never rejects. */
+/** Watches a server's requests and connections from its beginning, before its routes are added. The result closes it, within about `closeMs`, and never rejects. */
 export const closerOf = (app: FastifyInstance, closeMs: number): (() => Promise<void>) => {
   // clients open connections ahead, which Node does not count as idle before their first request
   const unused = new Set<Socket>()
@@ -11,7 +12,20 @@ export const closerOf = (app: FastifyInstance, closeMs: number): (() => Promise<
     socket.once("close", () => unused.delete(socket))
   })
   app.server.on("request", ({ socket }: { readonly socket: Socket }) => unused.delete(socket))
+  let closing = false
+  app.addHook("onRequest", async (_request, reply) => {
+    if (!closing) return
+    reply.header("connection", "close")
+    throw new Problem(
+      503,
+      "shutting_down",
+      "the server is stopping",
+      "send the request again after Retry-After seconds",
+      retryAfterSeconds
+    )
+  })
   return async () => {
+    closing = true
     const force = setTimeout(() => app.server.closeAllConnections(), closeMs)
     // nor does it close those that become idle while it closes
     const idle = setInterval(() => {

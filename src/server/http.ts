@@ -144,15 +144,18 @@ const documented = async (app: FastifyInstance, name: string): Promise<void> => 
   await app.register(swaggerUi.default, { routePrefix: "/docs", staticCSP: true, uiConfig: { tryItOutEnabled: true } })
 }
 
+interface Built {
+  readonly app: FastifyInstance
+  readonly close: () => Promise<void>
+}
+
 /** Builds the routes; listens to nothing yet. */
-const build = async (
-  options: ServeOptions,
-  limits: Limits,
-  context: Context.Context<Log>
-): Promise<FastifyInstance> => {
+const build = async (options: ServeOptions, limits: Limits, context: Context.Context<Log>): Promise<Built> => {
   const app = Fastify({
     logger: options.logLevel === undefined || options.logLevel === "silent" ? false : { level: options.logLevel },
     forceCloseConnections: "idle",
+    // requests that come while the server closes are answered in the form of all others, by closing.ts
+    return503OnClosing: false,
     bodyLimit: limits.bodyBytes,
     // the port's log of what was sent must not be read by a browser as something else
     routerOptions: { ignoreTrailingSlash: true, maxParamLength: 256 }
@@ -164,6 +167,7 @@ const build = async (
   app.setSerializerCompiler(() => (value) => JSON.stringify(value))
   app.decorateRequest("share", null)
   app.decorateRequest("trace", null)
+  const close = closerOf(app, limits.closeMs)
   answers(app, metrics, limits)
   await plugins(app, options, limits)
   if (roles.includes("api")) await documented(app, options.application.name)
@@ -204,7 +208,7 @@ const build = async (
     })
     app.get("/openapi.json", { schema: { hide: true } }, async () => app.swagger())
   }
-  return app
+  return { app, close }
 }
 
 const listen = (app: FastifyInstance, host: string, port: number): Effect.Effect<number, PortInUse | ListenFailed> =>
@@ -230,10 +234,7 @@ export const serve = (options: ServeOptions): Effect.Effect<Served, PortInUse | 
     const context = yield* Effect.context<Log>()
     const host = options.host ?? "127.0.0.1"
     const { app } = yield* Effect.acquireRelease(
-      Effect.promise(async () => {
-        const app = await build(options, limits, context)
-        return { app, close: closerOf(app, limits.closeMs) }
-      }),
+      Effect.promise(() => build(options, limits, context)),
       ({ close }) => Effect.promise(close)
     )
     const port = yield* listen(app, host, options.port)

@@ -61,6 +61,7 @@ export type ProblemCode =
   | "rate_limited"
   | "log_unavailable"
   | "topic_not_ready"
+  | "shutting_down"
   | "not_found"
   | "internal_error"
 
