@@ -2,13 +2,44 @@
 import { Context, Effect, Layer, Schema } from "effect"
 import { AggregateTest, ProjectionTest } from "../../src/testing.ts"
 import {
-  Agg, Aggregate, Application, Column, type ConflictError, Event, EventStore, type EventType, Projection, ReadModel,
-  type Rows, Topic, Window
+  Agg,
+  Aggregate,
+  Application,
+  Column,
+  type ConflictError,
+  Event,
+  EventStore,
+  type EventType,
+  Projection,
+  ReadModel,
+  type Rows,
+  Topic,
+  Window
 } from "../../src/index.ts"
-import { AlertCase, CaseAcknowledged, type CaseClosed, type CaseExists, CaseOpened, type CaseTaken, type CaseUnknown, cases, caseStatus } from "../../aggregates/alert-case.ts"
-import { activity, alerts, alertsTopic, features, FlightDeparted, Payment, rawEvents, scores, signals } from "../../projections/signals.ts"
+import {
+  AlertCase,
+  CaseAcknowledged,
+  type CaseClosed,
+  type CaseExists,
+  CaseOpened,
+  type CaseTaken,
+  type CaseUnknown,
+  cases,
+  caseStatus
+} from "../../aggregates/alert-case.ts"
+import {
+  activity,
+  alerts,
+  alertsTopic,
+  features,
+  FlightDeparted,
+  Payment,
+  rawEvents,
+  scores,
+  signals
+} from "../../projections/signals.ts"
 
-type Is<A, B> = (<T>() => T extends A ? 1 : 2) extends (<T>() => T extends B ? 1 : 2) ? true : false
+type Is<A, B> = (<T>() => T extends A ? 1 : 2) extends <T>() => T extends B ? 1 : 2 ? true : false
 const is = <T extends true>(): T | void => {}
 
 class GeoDown extends Schema.TaggedError<GeoDown>()("GeoDown", {}) {}
@@ -19,28 +50,71 @@ class BankDown extends Schema.TaggedError<BankDown>()("BankDown", {}) {}
 class Bank extends Context.Service<Bank, { fee(amount: number): Effect.Effect<number, BankDown> }>()("Bank") {}
 
 // ——— inferred: the newest version of an event
-is<Is<typeof Payment extends EventType<"payment", infer D> ? D : never, {
-  readonly event_id: string; readonly entity_id: string; readonly amount: number; readonly occurred_at: number
-  readonly tenant: string; readonly currency: string; readonly fee: number
-}>>()
+is<
+  Is<
+    typeof Payment extends EventType<"payment", infer D> ? D : never,
+    {
+      readonly event_id: string
+      readonly entity_id: string
+      readonly amount: number
+      readonly occurred_at: number
+      readonly tenant: string
+      readonly currency: string
+      readonly fee: number
+    }
+  >
+>()
 // ——— inferred: a window's row, its labels from the sizes
-is<Is<Rows<typeof activity>["entity_activity"][number], {
-  readonly window_size: "1m" | "5m" | "1h"; readonly window_start: number; readonly entity_id: string
-  readonly events: number; readonly alerts: number; readonly score_sum: number; readonly score_max: number
-}>>()
+is<
+  Is<
+    Rows<typeof activity>["entity_activity"][number],
+    {
+      readonly window_size: "1m" | "5m" | "1h"
+      readonly window_start: number
+      readonly entity_id: string
+      readonly events: number
+      readonly alerts: number
+      readonly score_sum: number
+      readonly score_max: number
+    }
+  >
+>()
 // ——— inferred: an aggregate's rejections, through `execute`
 const acknowledged = Aggregate.execute(AlertCase, "c1", { type: "acknowledge", case_id: "c1", at: 1, by: "ann" })
 is<Is<Effect.Error<typeof acknowledged>, CaseExists | CaseUnknown | CaseClosed | CaseTaken | ConflictError>>()
 is<Is<Effect.Services<typeof acknowledged>, EventStore>>()
 
 // ——— inferred: the topic of a window's rows, which another projection can read; a topic of its own must fit
-is<Is<typeof activity.topic extends Topic<infer N, infer V> ? [N, V] : never, ["alerts.analytics.v1", Rows<typeof activity>["entity_activity"][number]]>>()
-const hourly = Topic.records("hourly", { value: { entity_id: Schema.String, window_start: Schema.Int, n: Schema.Int }, key: "entity_id" })
-const hours = Window.tumbling("hours", { size: "1 hour", key: { entity_id: Schema.String }, aggregate: { n: Agg.count }, publish: hourly })
-Projection.make({ name: "busy", version: 1, source: activity.topic, writes: [hours], handle: ({ entity_id }, out) => out.add(hours, { entity_id, n: 1 }) })
+is<
+  Is<
+    typeof activity.topic extends Topic<infer N, infer V> ? [N, V] : never,
+    ["alerts.analytics.v1", Rows<typeof activity>["entity_activity"][number]]
+  >
+>()
+const hourly = Topic.records("hourly", {
+  value: { entity_id: Schema.String, window_start: Schema.Int, n: Schema.Int },
+  key: "entity_id"
+})
+const hours = Window.tumbling("hours", {
+  size: "1 hour",
+  key: { entity_id: Schema.String },
+  aggregate: { n: Agg.count },
+  publish: hourly
+})
+Projection.make({
+  name: "busy",
+  version: 1,
+  source: activity.topic,
+  writes: [hours],
+  handle: ({ entity_id }, out) => out.add(hours, { entity_id, n: 1 })
+})
 
 // ——— inferred: errors and services of every branch and of every handler; several sources; a lookup by another value
-const visits = Topic.records("visits", { value: { user: Schema.String, ip: Schema.String, at: Schema.Int }, key: "user", eventTime: "at" })
+const visits = Topic.records("visits", {
+  value: { user: Schema.String, ip: Schema.String, at: Schema.Int },
+  key: "user",
+  eventTime: "at"
+})
 const countries = Topic.compacted("countries", { value: { code: Schema.String, risk: Schema.Finite }, key: "code" })
 const seen = ReadModel.table("seen", {
   columns: { user: Schema.String, country: Schema.String, at: Column.timestamptz, fee: Schema.NullOr(Schema.Finite) },
@@ -52,7 +126,7 @@ const effectful = Projection.make({
   source: visits,
   writes: [seen],
   handle: (visit, out) =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const country = yield* (yield* Geo).country(visit.ip)
       out.upsert(seen, { user: visit.user, country, at: visit.at, fee: null })
     })
@@ -62,18 +136,20 @@ const branches = Projection.make({
   name: "branches",
   version: 1,
   source: [rawEvents, AlertCase],
-  enrich: { features: { topic: features, by: (event) => "entity_id" in event ? event.entity_id : undefined } },
+  enrich: { features: { topic: features, by: (event) => ("entity_id" in event ? event.entity_id : undefined) } },
   writes: [seen],
   handle: {
-    payment: (event, out, { features }) => // one handler waits …
-      Effect.gen(function*() {
+    payment: (event, out, { features }) =>
+      // one handler waits …
+      Effect.gen(function* () {
         const fee = yield* (yield* Bank).fee(event.amount * (features?.risk_weight ?? 1))
         out.upsert(seen, { user: event.tenant, country: event.currency, at: event.occurred_at, fee })
       }),
-    "flight.departed": Effect.fnUntraced(function*(event, out) {
+    "flight.departed": Effect.fnUntraced(function* (event, out) {
       out.delete(seen, { user: event.tenant, country: yield* (yield* Geo).country(event.attributes?.origin ?? "") })
     }),
-    "case.opened": (event, out, { meta }) => // … another does not
+    "case.opened": (event, out, { meta }) =>
+      // … another does not
       out.modify(seen, { user: event.entity_id, country: "?" }, (row) => row && { ...row, at: meta.eventTime })
   }
 })
@@ -92,16 +168,30 @@ const totals = Window.global("totals", {
       input: Schema.String,
       state: Schema.Array(Schema.String),
       initial: [],
-      add: (all, origin) => all.includes(origin) ? all : [...all, origin]
+      add: (all, origin) => (all.includes(origin) ? all : [...all, origin])
     })
   }
 })
 is<Is<Rows<typeof sliding>["sliding"][number]["window_size"], "10m">>()
-is<Is<Rows<typeof sessions>["sessions"][number], {
-  readonly entity_id: string; readonly window_start: number; readonly window_end: number; readonly n: number; readonly low: number
-}>>()
+is<
+  Is<
+    Rows<typeof sessions>["sessions"][number],
+    {
+      readonly entity_id: string
+      readonly window_start: number
+      readonly window_end: number
+      readonly n: number
+      readonly low: number
+    }
+  >
+>()
 is<Is<Rows<typeof days>["days"][number]["window_size"], "day" | "month">>()
-is<Is<Rows<typeof totals>["totals"][number], { readonly tenant: string; readonly entity_id: string; readonly origins: ReadonlyArray<string> }>>()
+is<
+  Is<
+    Rows<typeof totals>["totals"][number],
+    { readonly tenant: string; readonly entity_id: string; readonly origins: ReadonlyArray<string> }
+  >
+>()
 const counted = Projection.make({
   name: "counted",
   version: 1,
@@ -111,7 +201,8 @@ const counted = Projection.make({
     out.add(sliding, { entity_id, n: 1, low: amount })
     out.add(sessions, { entity_id, n: 1, low: amount })
     out.add(days, { entity_id, n: 1, low: amount })
-    if (event.type === "flight.departed") out.add(totals, { tenant, entity_id, origins: event.attributes?.origin ?? "?" })
+    if (event.type === "flight.departed")
+      out.add(totals, { tenant, entity_id, origins: event.attributes?.origin ?? "?" })
   }
 })
 
@@ -137,31 +228,58 @@ spec.then({
   },
   late: [{ window_size: "1m" }, { window_size: "5m" }]
 })
-ProjectionTest.make(counted).when([departed("a", 1, 0), departed("b", 2, 20), departed("c", 3, 60)]).idle("2 hours").then({
-  sessions: [{ window_start: noon, window_end: noon + 20 * 60_000, n: 2, low: 1 }, { n: 1, low: 3 }],
-  days: [{ window_size: "day", n: 3 }, { window_size: "month", n: 3 }],
-  totals: [{ tenant: "ua", entity_id: "N1", origins: ["?"] }]
-})
-ProjectionTest.make(effectful, Geo.layerTest).when([{ user: "u", ip: "::1", at: noon }]).then({ seen: [{ user: "u", country: "NO" }] })
+ProjectionTest.make(counted)
+  .when([departed("a", 1, 0), departed("b", 2, 20), departed("c", 3, 60)])
+  .idle("2 hours")
+  .then({
+    sessions: [
+      { window_start: noon, window_end: noon + 20 * 60_000, n: 2, low: 1 },
+      { n: 1, low: 3 }
+    ],
+    days: [
+      { window_size: "day", n: 3 },
+      { window_size: "month", n: 3 }
+    ],
+    totals: [{ tenant: "ua", entity_id: "N1", origins: ["?"] }]
+  })
+ProjectionTest.make(effectful, Geo.layerTest)
+  .when([{ user: "u", ip: "::1", at: noon }])
+  .then({ seen: [{ user: "u", country: "NO" }] })
 const opened = CaseOpened.make({ case_id: "c1", at: 1, entity_id: "N1", score: 120 })
-AggregateTest.make(AlertCase).given([opened]).when({ type: "acknowledge", case_id: "c1", at: 2, by: "ann" })
+AggregateTest.make(AlertCase)
+  .given([opened])
+  .when({ type: "acknowledge", case_id: "c1", at: 2, by: "ann" })
   .then([{ type: "case.acknowledged", case_id: "c1", at: 2, by: "ann" }])
-AggregateTest.make(AlertCase).given([opened, CaseAcknowledged.make({ case_id: "c1", at: 2, by: "ann" })])
+AggregateTest.make(AlertCase)
+  .given([opened, CaseAcknowledged.make({ case_id: "c1", at: 2, by: "ann" })])
   .when({ type: "acknowledge", case_id: "c1", at: 3, by: "bob" })
   .thenRejected("CaseTaken", { by: "ann" })
 const rows = Projection.live(caseStatus, [opened])
-is<Is<typeof rows.cases[number]["status"], "open" | "acknowledged" | "escalated" | "resolved">>()
+is<Is<(typeof rows.cases)[number]["status"], "open" | "acknowledged" | "escalated" | "resolved">>()
 if (rows.cases[0]?.level !== 0) throw new Error("live")
-if (rawEvents.decode({ type: "payment", event_id: "p", entity_id: "e", amount: 1, occurred_at: 1, tenant: "t" }).type !== "payment") throw new Error("upcast")
+if (
+  rawEvents.decode({ type: "payment", event_id: "p", entity_id: "e", amount: 1, occurred_at: 1, tenant: "t" }).type !==
+  "payment"
+)
+  throw new Error("upcast")
 const failed = Effect.runSync(Effect.flip(acknowledged.pipe(Effect.provide(EventStore.layerMemory))))
 if (failed._tag !== "CaseUnknown") throw new Error("execute")
 
 // ——— must not compile; never run
-const rawScores = Topic.records("raw.scores", { value: { entity_id: Schema.String, score: Schema.Finite }, key: "entity_id" })
+const rawScores = Topic.records("raw.scores", {
+  value: { entity_id: Schema.String, score: Schema.Finite },
+  key: "entity_id"
+})
 const base = { name: "x", version: 1, source: rawEvents }
 export const mistakes = () => {
-  // @ts-expect-error unknown event type, in a comparison
-  Projection.make({ ...base, writes: [alerts], handle: (event) => { if (event.type === "flight.departd") return } })
+  Projection.make({
+    ...base,
+    writes: [alerts],
+    handle: (event) => {
+      // @ts-expect-error unknown event type, in a comparison
+      if (event.type === "flight.departd") return
+    }
+  })
   Projection.make({
     ...base,
     writes: [alerts],
@@ -171,15 +289,41 @@ export const mistakes = () => {
       "flight.departd": () => {}
     }
   })
-  // @ts-expect-error a field of another event type
-  Projection.make({ ...base, writes: [alerts], handle: { payment: (event) => { event.attributes } } })
-  const row = { alert_id: "a", entity_id: "e", score: 1, threshold: 1, segment: "s", occurred_at: 1, tenant: "t", trace_id: null }
+  Projection.make({
+    ...base,
+    writes: [alerts],
+    handle: {
+      payment: (event) => {
+        // @ts-expect-error a field of another event type
+        event.attributes
+      }
+    }
+  })
+  const row = {
+    alert_id: "a",
+    entity_id: "e",
+    score: 1,
+    threshold: 1,
+    segment: "s",
+    occurred_at: 1,
+    tenant: "t",
+    trace_id: null
+  }
   Projection.make({
     ...base,
     writes: [alerts, activity, scores],
     handle: (event, out) => {
-      // @ts-expect-error wrong column name
-      out.upsert(alerts, { alert_id: "a", entity_id: "e", scor: 1, threshold: 1, segment: "s", occurred_at: 1, tenant: "t", trace_id: null })
+      out.upsert(alerts, {
+        alert_id: "a",
+        entity_id: "e",
+        // @ts-expect-error wrong column name
+        scor: 1,
+        threshold: 1,
+        segment: "s",
+        occurred_at: 1,
+        tenant: "t",
+        trace_id: null
+      })
       // @ts-expect-error wrong column type
       out.upsert(alerts, { ...row, score: "high" })
       // @ts-expect-error missing columns
@@ -210,10 +354,22 @@ export const mistakes = () => {
   Projection.make({ ...base, writes: [alerts], handle: () => Effect.succeed(Effect.void) })
   // @ts-expect-error a lookup needs a compacted topic
   Projection.make({ ...base, enrich: { scores }, writes: [alerts], handle: () => {} })
-  // @ts-expect-error a lookup by a field that no event has
-  Projection.make({ ...base, enrich: { features: { topic: features, by: (event) => event.tail } }, writes: [alerts], handle: () => {} })
-  // @ts-expect-error a context that was not asked for
-  Projection.make({ ...base, enrich: { features }, writes: [alerts], handle: (_, out, { feature }) => { void feature } })
+  Projection.make({
+    ...base,
+    // @ts-expect-error a lookup by a field that no event has
+    enrich: { features: { topic: features, by: (event) => event.tail } },
+    writes: [alerts],
+    handle: () => {}
+  })
+  Projection.make({
+    ...base,
+    enrich: { features },
+    writes: [alerts],
+    // @ts-expect-error a context that was not asked for
+    handle: (_, out, { feature }) => {
+      void feature
+    }
+  })
   // @ts-expect-error a misspelt option
   Projection.make({ ...base, writes: [alerts], dedup: { within: "1 hour" }, handle: () => {} })
   // @ts-expect-error not a duration
@@ -255,8 +411,11 @@ export const mistakes = () => {
   // @ts-expect-error a rejection that the aggregate never makes
   AggregateTest.make(AlertCase).when({ type: "escalate", case_id: "c", at: 1 }).thenRejected("CaseLost")
   const counter = {
-    name: "counter", events: [Event.make("added", { n: Schema.Int })], commands: { add: { n: Schema.Int } },
-    state: Schema.Struct({ n: Schema.Int }), initial: { n: 0 }
+    name: "counter",
+    events: [Event.make("added", { n: Schema.Int })],
+    commands: { add: { n: Schema.Int } },
+    state: Schema.Struct({ n: Schema.Int }),
+    initial: { n: 0 }
   }
   Aggregate.make({
     ...counter,

@@ -1,0 +1,62 @@
+// Holds the file of mistakes to its word: each directive stands above an error of its own, and its examples run.
+import { spawnSync } from "node:child_process"
+import { mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs"
+import { dirname, join } from "node:path"
+import { fileURLToPath } from "node:url"
+import { describe, expect, test } from "vitest"
+
+const root = join(dirname(fileURLToPath(import.meta.url)), "../..")
+const directive = /^\s*\/\/ @ts-expect-error (.+)$/
+const lines = readFileSync(join(root, "test/types/mistakes.ts"), "utf8").split("\n")
+const mistakes = lines.flatMap((line, i) => {
+  const comment = directive.exec(line)?.[1]
+  return comment === undefined ? [] : [{ comment, line: i + 2 }]
+})
+
+/** The lines of a file under `root/folder` that do not compile, with the project's settings. */
+const errorsOf = (folder: string, name: string): ReadonlyArray<number> => {
+  const config = join(folder, "tsconfig.json")
+  writeFileSync(config, JSON.stringify({ extends: join(root, "tsconfig.json"), include: [], files: [name] }))
+  const prefix = "deno" in process.versions ? ["run", "-A"] : []
+  const compiler = join(root, "node_modules/typescript/lib/tsc.js")
+  const { error, stdout } = spawnSync(process.execPath, [...prefix, compiler, "--pretty", "false", "-p", config], {
+    cwd: root,
+    encoding: "utf8"
+  })
+  if (error !== undefined) throw error
+  const found = stdout
+    .split("\n")
+    .filter((line) => /^\S.*error TS/.test(line))
+    .map((line) => {
+      const [, file, at] = /^(.+)\((\d+),\d+\)/.exec(line) ?? []
+      if (file?.endsWith(name) !== true) throw new Error(line)
+      return Number(at)
+    })
+  return [...new Set(found)].toSorted((a, b) => a - b)
+}
+
+describe("mistakes that must not compile", () => {
+  test("are 44, each said once", () => {
+    expect(mistakes).toHaveLength(44)
+    expect(new Set(mistakes.map(({ comment }) => comment)).size).toBe(44)
+  })
+
+  test("are errors on the line below their directive, and nothing else is one", { timeout: 60_000 }, () => {
+    // beside the packages, so that imports are found, and where no glob of a configuration looks
+    const folder = join(root, `node_modules/.cache/mistakes-${process.pid}`)
+    mkdirSync(folder, { recursive: true })
+    try {
+      const code = lines.map((line) => (directive.test(line) ? "" : line.replace('from "../../', `from "${root}/`)))
+      writeFileSync(join(folder, "mistakes.ts"), code.join("\n"))
+      expect(errorsOf(folder, "mistakes.ts")).toEqual(mistakes.map(({ line }) => line))
+    } finally {
+      rmSync(folder, { recursive: true, force: true })
+    }
+  })
+})
+
+test("the examples hold", async () => {
+  // they are the body of the module
+  const { mistakes: never } = await import("./mistakes.ts")
+  expect(never).toBeTypeOf("function")
+})
