@@ -18,6 +18,7 @@ const lost = new Set([
 const known: Readonly<Record<string, readonly [retryable: boolean, reason: string]>> = {
   CONNECTION_ENDED: [false, "the connections to PostgreSQL were closed by this process"],
   "22012": [true, "another process cleaned the topic at the same time"], // see `log-compact.ts`
+  "23503": [true, "the topic was removed, or made anew, since this process first saw it"],
   "25006": [true, "the server takes no writes: it is a standby, or set to read only"],
   "42501": [false, "the database user may not use the log's tables: grant it, or run 'millrace migrate' as this user"],
   "3D000": [false, "the database is not there: create it"],

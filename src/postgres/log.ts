@@ -114,7 +114,7 @@ export const make = Effect.fnUntraced(function* (
     const topic = yield* topics.find("append", name)
     const fine = checked(name, topic.partitions, records)
     if (!Array.isArray(fine)) return yield* fine as LogError | UnknownTopic
-    return yield* appender.append(topic, fine)
+    return yield* appender.append(topic, fine).pipe(Effect.tapError(() => Effect.sync(() => topics.forget(name))))
   })
   const sourceOf = (name: string, partition: number, read?: ReadOptions) =>
     topics
