@@ -3,6 +3,7 @@ import * as Context from "effect/Context"
 import type * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
+import type { UnknownTopic } from "./log.ts"
 
 /** How a subscription's messages are shared among its consumers. */
 export type SubscriptionType =
@@ -12,7 +13,10 @@ export type SubscriptionType =
   | "failover"
   /** Any consumer gets any message: no order. */
   | "shared"
-  /** All messages of a key go to one consumer at a time, in their order. */
+  /**
+   * A key's messages go to one consumer at a time, in their order: while one is not acknowledged the next ones go to no other
+   * consumer, and while one waits to be redelivered they wait behind it.
+   */
   | "keyShared"
 
 /** A message as a consumer gets it. */
@@ -39,15 +43,15 @@ export interface SubscribeOptions {
   readonly type: SubscriptionType
   /** Where a subscription that is new begins. Default `latest`. */
   readonly from?: "earliest" | "latest"
-  /** Messages delivered and not yet acknowledged, at most. Default 1,000. */
+  /** Messages delivered to a consumer and not yet acknowledged, at most: `receive` waits then. Default 1,000. */
   readonly receiveQueue?: number
-  /** After this many redeliveries a message goes to the dead-letter topic instead. Default 16. */
+  /** After this many redeliveries a message goes to the dead-letter topic instead. A consumer that dies or hangs counts too. Default 16. */
   readonly maxRedeliveries?: number
-  /** Default `<topic>.<name>.dlq`. */
+  /** Made with the subscription's first dead letter where it is not there. Default `<topic>.<name>.dlq`. */
   readonly deadLetterTopic?: string
   /** How long after a negative acknowledgement a message comes again, in milliseconds. Default 1,000. */
   readonly redeliveryDelayMs?: number
-  /** A consumer that acknowledges nothing of what it has for so long loses it to another, in milliseconds. Default 60,000. */
+  /** A consumer that acknowledges nothing of what it has for so long loses it: it is redelivered, to another where there is one, in milliseconds. Default 60,000. */
   readonly ackTimeoutMs?: number
 }
 /** One consumer of a subscription. Every message is delivered until it is acknowledged: at least once. */
@@ -58,6 +62,8 @@ export interface Consumer {
   readonly acknowledge: (messages: ReadonlyArray<Message>) => Effect.Effect<void, FanOutError>
   /** They come again after the redelivery delay, or go to the dead-letter topic once the cap is reached. */
   readonly negativeAcknowledge: (messages: ReadonlyArray<Message>) => Effect.Effect<void, FanOutError>
+  /** They go to the dead-letter topic now and do not come again: no redelivery would mend them. */
+  readonly deadLetter: (messages: ReadonlyArray<Message>, reason: string) => Effect.Effect<void, FanOutError>
 }
 
 /** The fan-out failed. */
@@ -71,13 +77,15 @@ export class FanOutError extends Schema.TaggedError<FanOutError>()("FanOutError"
     return `fan-out: ${this.operation} failed: ${this.reason}`
   }
 }
-/** An exclusive subscription has a consumer already. */
+/** A subscription has a consumer that suffers no other one, or none of this type. `type` is the subscription's. */
 export class ConsumerBusy extends Schema.TaggedError<ConsumerBusy>()("ConsumerBusy", {
   topic: Schema.String,
-  subscription: Schema.String
+  subscription: Schema.String,
+  type: Schema.String
 }) {
   override get message() {
-    return `subscription ${this.subscription} of ${this.topic} is exclusive and has a consumer; stop that one, or subscribe as failover or shared`
+    const advice = this.type === "exclusive" ? "subscribe as failover or shared" : `subscribe as ${this.type}`
+    return `subscription ${this.subscription} of ${this.topic} is ${this.type} and has a consumer; stop that one, or ${advice}`
   }
 }
 
@@ -87,7 +95,7 @@ export class FanOut extends Context.Service<
   {
     readonly subscribe: (
       options: SubscribeOptions
-    ) => Effect.Effect<Consumer, FanOutError | ConsumerBusy, Scope.Scope>
+    ) => Effect.Effect<Consumer, FanOutError | ConsumerBusy | UnknownTopic, Scope.Scope>
     /** Forgets a subscription and what it had acknowledged. */
     readonly unsubscribe: (topic: string, name: string) => Effect.Effect<void, FanOutError>
   }

@@ -4,6 +4,7 @@ import * as Queue from "effect/Queue"
 import type * as Scope from "effect/Scope"
 import { type Halt, RelayError, type RelayTarget, type Shipment } from "../relay-target.ts"
 import { query, type Sql, type SqlError } from "./client.ts"
+import { tell } from "./log-tell.ts"
 import * as Statement from "./relay-sql.ts"
 import { split } from "./relay-split.ts"
 
@@ -94,18 +95,10 @@ const shipRound = async (sql: Sql, options: Required<Pick<Options, "bytes" | "se
   return { shipment: { messages, more, halted } satisfies Shipment, ends }
 }
 
-/** PostgreSQL takes less than 8000 bytes at once; an end has at most 45. */
-const endsAtOnce = 150
-const sender = `relay${Math.random().toString(36).slice(2)}`
-
-/** Tells the log's readers, in this process and in others, as the log adapter does. Not in the statement: it would cost its commit more. */
-const tell = async (sql: Sql, ends: ReadonlyArray<string>, appended: Options["appended"]) => {
-  for (const end of appended === undefined ? [] : ends) {
+const wakeOwn = (ends: ReadonlyArray<string>, appended: NonNullable<Options["appended"]>) => {
+  for (const end of ends) {
     const [topicId, partition, next] = end.split(/[.=]/)
-    appended?.(Number(topicId), Number(partition), Number(next))
-  }
-  for (let at = 0; at < ends.length; at += endsAtOnce) {
-    await sql`select pg_notify('millrace_log', ${`a;${sender};${ends.slice(at, at + endsAtOnce).join(",")}`})`
+    appended(Number(topicId), Number(partition), Number(next))
   }
 }
 
@@ -125,10 +118,12 @@ export const make = Effect.fnUntraced(function* (
     attempt("listen", () => sql.listen(outboxChannel, signal, signal)),
     ({ unlisten }) => Effect.ignore(attempt("listen", unlisten))
   )
-  const ship = attempt("ship", async () => {
-    const { ends, shipment } = await shipRound(sql, bounds)
-    // the position has moved: a sign that is lost delays readers until they look by themselves, and must not fail the round
-    if (ends.length > 0) void tell(sql, ends, options.appended).catch(() => {})
+  const scope = yield* Effect.scope
+  const ship = Effect.gen(function* () {
+    const { ends, shipment } = yield* attempt("ship", () => shipRound(sql, bounds))
+    if (options.appended !== undefined) wakeOwn(ends, options.appended)
+    // beside the next round; not in the statement: that would cost its commit more
+    if (ends.length > 0) yield* Effect.forkIn(tell(sql, ends), scope)
     return shipment
   })
   return {

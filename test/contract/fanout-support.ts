@@ -1,0 +1,64 @@
+// What the fan-out's contract needs beside the port: topics to publish to, and a fan-out as another process has it.
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import type * as Scope from "effect/Scope"
+import type { Consumer, FanOut, Message, SubscribeOptions } from "../../src/fanout.ts"
+
+/** A message to publish; `seq` is its number in the stream `s`. */
+export interface Sent {
+  readonly key: string
+  readonly seq: number
+  readonly partition?: number
+}
+/** The topics of an adapter under test. */
+export class Topics extends Context.Service<
+  Topics,
+  {
+    readonly declare: (topic: string, partitions: number) => Effect.Effect<void, unknown>
+    readonly publish: (topic: string, messages: ReadonlyArray<Sent>) => Effect.Effect<void, unknown>
+    /** The same fan-out as another process has it. */
+    readonly another: Effect.Effect<FanOut["Service"], unknown, Scope.Scope>
+  }
+>()("test/Topics") {}
+
+let made = 0
+/** A new topic with one partition, or several. */
+export const topicWith = Effect.fnUntraced(function* (partitions = 1) {
+  const topic = `t${process.pid}-${made++}`
+  yield* (yield* Topics).declare(topic, partitions)
+  return topic
+})
+/** Messages 1 to `to`, with keys `k0` to `k<keys - 1>` in turn. */
+export const sent = (to: number, from = 1, keys = 4, partitions = 1): ReadonlyArray<Sent> =>
+  Array.from({ length: to - from + 1 }, (_, i) => {
+    const seq = from + i
+    return { key: `k${seq % keys}`, seq, partition: (seq % keys) % partitions }
+  })
+
+/** Receives until there are `count`, or nothing more comes for a while. */
+export const receiveAll = Effect.fnUntraced(function* (consumer: Consumer, count: number, quietMs = 2_000) {
+  const messages: Array<Message> = []
+  while (messages.length < count) {
+    const more = yield* Effect.timeoutOption(consumer.receive(count - messages.length), quietMs)
+    if (more._tag === "None") break
+    messages.push(...more.value)
+  }
+  return messages
+})
+/** What comes within a while. */
+export const within = (consumer: Consumer, ms: number) => receiveAll(consumer, Infinity, ms)
+export const seqs = (messages: ReadonlyArray<Message>) => messages.map(({ seq }) => seq)
+export const upTo = (to: number, from = 1) => Array.from({ length: to - from + 1 }, (_, i) => from + i)
+export const ascending = (numbers: ReadonlyArray<number | undefined>) => numbers.toSorted((a, b) => a! - b!)
+export const options = (
+  topic: string,
+  type: SubscribeOptions["type"],
+  rest: Partial<SubscribeOptions> = {}
+): SubscribeOptions => ({
+  topic,
+  name: "sub",
+  type,
+  from: "earliest",
+  redeliveryDelayMs: 100,
+  ...rest
+})

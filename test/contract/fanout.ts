@@ -1,0 +1,258 @@
+// What every fan-out must do, whatever it is kept in: one suite, run for each adapter. It knows no adapter.
+import { assert, it as vitest } from "@effect/vitest"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
+import type * as Layer from "effect/Layer"
+import * as Scope from "effect/Scope"
+import { FanOut, type Message } from "../../src/fanout.ts"
+import { fanOutSharing } from "./fanout-sharing.ts"
+import { options, receiveAll, sent, seqs, Topics, topicWith, upTo, within } from "./fanout-support.ts"
+
+const live = { timeout: "60 seconds", excludeTestServices: true } as const
+export type It = Parameters<Parameters<ReturnType<typeof vitest.layer<FanOut | Topics, unknown>>>[1]>[0]
+
+/** Runs the suite against an adapter. */
+export const fanOutContract = <E>(name: string, layer: Layer.Layer<FanOut | Topics, E>) =>
+  vitest.layer(layer, live)(`FanOut (${name})`, (it) => {
+    receiving(it as It)
+    redelivering(it as It)
+    fanOutSharing(it as It)
+  })
+
+const receiving = (it: It) => {
+  it.effect(
+    "a new subscription begins at the latest message, or at the earliest",
+    Effect.fnUntraced(function* () {
+      const [fanOut, topics] = [yield* FanOut, yield* Topics]
+      const topic = yield* topicWith(2)
+      yield* topics.publish(topic, sent(10, 1, 4, 2))
+      const latest = yield* fanOut.subscribe({ topic, name: "new", type: "exclusive" })
+      const earliest = yield* fanOut.subscribe({ topic, name: "old", type: "exclusive", from: "earliest" })
+      yield* topics.publish(topic, sent(12, 11, 4, 2))
+      assert.sameMembers(seqs(yield* receiveAll(latest, 2)), [11, 12])
+      assert.sameMembers(seqs(yield* receiveAll(earliest, 12)), upTo(12))
+      assert.deepStrictEqual(yield* within(latest, 300), [])
+    }, Effect.scoped)
+  )
+
+  it.effect(
+    "a message says what it is",
+    Effect.fnUntraced(function* () {
+      const [fanOut, topics] = [yield* FanOut, yield* Topics]
+      const topic = yield* topicWith()
+      yield* topics.publish(topic, sent(1))
+      const consumer = yield* fanOut.subscribe(options(topic, "shared"))
+      const [message] = yield* consumer.receive(10)
+      const { eventTime, key, partition, properties, redeliveries, seq, stream, value } = message!
+      assert.deepStrictEqual(
+        { eventTime, key, partition, redeliveries, seq, stream, topic: message!.topic, value: JSON.parse(value) },
+        {
+          eventTime: 1_001,
+          key: "k1",
+          partition: 0,
+          redeliveries: 0,
+          seq: 1,
+          stream: "s",
+          topic,
+          value: { seq: 1, key: "k1" }
+        }
+      )
+      assert.strictEqual(properties["event_id"], "e1")
+      assert.strictEqual(properties["trace_id"], "0af7651916cd43dd8448eb211c80319c")
+      assert.strictEqual(properties["millrace-seq"], "1")
+    }, Effect.scoped)
+  )
+
+  it.effect(
+    "receive wakes when something is published",
+    Effect.fnUntraced(function* () {
+      const [fanOut, topics] = [yield* FanOut, yield* Topics]
+      const topic = yield* topicWith()
+      const consumer = yield* fanOut.subscribe(options(topic, "exclusive"))
+      const receiving = yield* Effect.forkChild(consumer.receive(10))
+      yield* Effect.sleep(200)
+      const from = performance.now()
+      yield* topics.publish(topic, sent(1))
+      assert.deepStrictEqual(seqs(yield* Fiber.join(receiving)), [1])
+      assert.isBelow(performance.now() - from, 500)
+    }, Effect.scoped)
+  )
+
+  it.effect(
+    "what was acknowledged does not come again after a restart; the rest does, in order",
+    Effect.fnUntraced(function* () {
+      const [fanOut, topics] = [yield* FanOut, yield* Topics]
+      const topic = yield* topicWith()
+      yield* topics.publish(topic, sent(20))
+      yield* Effect.scoped(
+        Effect.gen(function* () {
+          const consumer = yield* fanOut.subscribe(options(topic, "exclusive"))
+          const messages = yield* receiveAll(consumer, 15)
+          yield* consumer.acknowledge(messages.filter(({ seq }) => seq! % 5 !== 0))
+        })
+      )
+      const again = yield* (yield* topics.another).subscribe(options(topic, "exclusive"))
+      const messages = yield* receiveAll(again, 8)
+      assert.deepStrictEqual(seqs(messages), [5, 10, 15, 16, 17, 18, 19, 20])
+      yield* again.acknowledge(messages)
+      assert.deepStrictEqual(yield* within(again, 300), [])
+    }, Effect.scoped)
+  )
+
+  it.effect(
+    "a consumer has no more than its receive queue unacknowledged",
+    Effect.fnUntraced(function* () {
+      const [fanOut, topics] = [yield* FanOut, yield* Topics]
+      const topic = yield* topicWith(2)
+      yield* topics.publish(topic, sent(20, 1, 4, 2))
+      const consumer = yield* fanOut.subscribe(options(topic, "shared", { receiveQueue: 5 }))
+      const first = yield* receiveAll(consumer, 6, 500)
+      assert.strictEqual(first.length, 5)
+      const next = yield* Effect.forkChild(receiveAll(consumer, 15, 1_000))
+      yield* consumer.acknowledge(first.slice(0, 3))
+      assert.strictEqual((yield* Fiber.join(next)).length, 3)
+    }, Effect.scoped)
+  )
+
+  it.effect(
+    "an unknown topic is a clear error",
+    Effect.fnUntraced(function* () {
+      const error = yield* Effect.flip((yield* FanOut).subscribe(options("nowhere", "shared")))
+      assert.strictEqual(error._tag, "UnknownTopic")
+      assert.match(error.message, /nowhere/)
+    }, Effect.scoped)
+  )
+
+  it.effect(
+    "a subscription that was removed begins anew",
+    Effect.fnUntraced(function* () {
+      const [fanOut, topics] = [yield* FanOut, yield* Topics]
+      const topic = yield* topicWith()
+      yield* topics.publish(topic, sent(3))
+      const take = Effect.scoped(
+        Effect.gen(function* () {
+          const consumer = yield* fanOut.subscribe(options(topic, "exclusive"))
+          const messages = yield* receiveAll(consumer, 3, 500)
+          yield* consumer.acknowledge(messages)
+          return seqs(messages)
+        })
+      )
+      assert.deepStrictEqual(yield* take, [1, 2, 3])
+      assert.deepStrictEqual(yield* take, [])
+      yield* fanOut.unsubscribe(topic, "sub")
+      assert.deepStrictEqual(yield* take, [1, 2, 3])
+    }, Effect.scoped)
+  )
+}
+
+const redelivering = (it: It) => {
+  it.effect(
+    "a negative acknowledgement brings a message again, later, counted, the same by stream and sequence",
+    Effect.fnUntraced(function* () {
+      const [fanOut, topics] = [yield* FanOut, yield* Topics]
+      const topic = yield* topicWith()
+      yield* topics.publish(topic, sent(3))
+      const consumer = yield* fanOut.subscribe(options(topic, "shared", { redeliveryDelayMs: 400 }))
+      const messages = yield* receiveAll(consumer, 3)
+      const from = performance.now()
+      yield* consumer.negativeAcknowledge([messages[1]!])
+      yield* consumer.acknowledge([messages[0]!, messages[2]!])
+      const [again] = yield* consumer.receive(10)
+      assert.isAtLeast(performance.now() - from, 350)
+      assert.deepStrictEqual({ ...again, redeliveries: 0 }, messages[1]!)
+      assert.strictEqual(again!.redeliveries, 1)
+      yield* consumer.acknowledge([again!])
+      assert.deepStrictEqual(yield* within(consumer, 700), [])
+    }, Effect.scoped)
+  )
+
+  it.effect(
+    "after its last redelivery a message goes to the dead-letter topic, once",
+    Effect.fnUntraced(function* () {
+      const [fanOut, topics] = [yield* FanOut, yield* Topics]
+      const topic = yield* topicWith()
+      yield* topics.publish(topic, sent(4))
+      const consumer = yield* fanOut.subscribe(options(topic, "shared", { maxRedeliveries: 2, redeliveryDelayMs: 50 }))
+      const deliveries: Array<Message> = []
+      while (deliveries.length < 6) {
+        const messages = yield* consumer.receive(10)
+        deliveries.push(...messages)
+        yield* consumer.negativeAcknowledge(messages.filter(({ seq }) => seq === 2))
+        yield* consumer.acknowledge(messages.filter(({ seq }) => seq !== 2))
+      }
+      assert.deepStrictEqual(
+        deliveries.filter(({ seq }) => seq === 2).map(({ redeliveries }) => redeliveries),
+        [0, 1, 2]
+      )
+      assert.deepStrictEqual(yield* within(consumer, 500), [])
+      const dead = yield* fanOut.subscribe(options(`${topic}.sub.dlq`, "exclusive"))
+      const [letter, ...more] = yield* within(dead, 500)
+      assert.deepStrictEqual(more, [])
+      const { key, properties, seq, stream, value } = letter!
+      assert.deepStrictEqual([key, stream, seq, JSON.parse(value)], ["k2", "s", 2, { seq: 2, key: "k2" }])
+      assert.strictEqual(properties["millrace-topic"], topic)
+      assert.strictEqual(properties["millrace-subscription"], "sub")
+      assert.match(properties["millrace-reason"]!, /redelivered 2 times/)
+    }, Effect.scoped)
+  )
+
+  it.effect(
+    "a dead letter goes at once",
+    Effect.fnUntraced(function* () {
+      const [fanOut, topics] = [yield* FanOut, yield* Topics]
+      const topic = yield* topicWith()
+      yield* topics.declare(`${topic}-dead`, 1)
+      yield* topics.publish(topic, sent(3))
+      const consumer = yield* fanOut.subscribe(options(topic, "shared", { deadLetterTopic: `${topic}-dead` }))
+      const messages = yield* receiveAll(consumer, 3)
+      yield* consumer.deadLetter(messages.slice(0, 2), "no such colour")
+      yield* consumer.acknowledge(messages.slice(2))
+      const dead = yield* fanOut.subscribe(options(`${topic}-dead`, "exclusive"))
+      const letters = yield* within(dead, 400)
+      assert.deepStrictEqual(seqs(letters), [1, 2])
+      assert.strictEqual(letters[0]!.properties["millrace-reason"], "no such colour")
+      assert.deepStrictEqual(yield* within(consumer, 300), [])
+    }, Effect.scoped)
+  )
+
+  it.effect(
+    "a consumer that acknowledges nothing for too long loses what it has",
+    Effect.fnUntraced(function* () {
+      const [fanOut, topics] = [yield* FanOut, yield* Topics]
+      const topic = yield* topicWith()
+      yield* topics.publish(topic, sent(6))
+      const stuck = yield* fanOut.subscribe(options(topic, "shared", { ackTimeoutMs: 1_000 }))
+      assert.strictEqual((yield* receiveAll(stuck, 6)).length, 6)
+      const other = yield* (yield* topics.another).subscribe(options(topic, "shared"))
+      assert.deepStrictEqual(yield* within(other, 500), [])
+      const messages = yield* receiveAll(other, 6, 4_000)
+      assert.deepStrictEqual(seqs(messages), upTo(6))
+      assert.isTrue(messages.every(({ redeliveries }) => redeliveries === 1))
+    }, Effect.scoped)
+  )
+
+  it.effect(
+    "what a closed consumer had goes to the next one, uncounted",
+    Effect.fnUntraced(function* () {
+      const [fanOut, topics] = [yield* FanOut, yield* Topics]
+      const topic = yield* topicWith()
+      yield* topics.publish(topic, sent(3))
+      const scope = yield* Scope.make()
+      const first = yield* Scope.provide(fanOut.subscribe(options(topic, "shared")), scope)
+      assert.strictEqual((yield* receiveAll(first, 3)).length, 3)
+      const second = yield* (yield* topics.another).subscribe(options(topic, "shared"))
+      const receiving = yield* Effect.forkChild(receiveAll(second, 3))
+      yield* Scope.close(scope, Exit.void)
+      const messages = yield* Fiber.join(receiving)
+      assert.deepStrictEqual(
+        messages.map(({ redeliveries, seq }) => [seq, redeliveries]),
+        [
+          [1, 0],
+          [2, 0],
+          [3, 0]
+        ]
+      )
+    }, Effect.scoped)
+  )
+}
