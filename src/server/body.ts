@@ -25,7 +25,7 @@ export class Held {
         // one body is let in however small the limit is, or none of its size ever would be
         if (this.bytes > own && this.bytes + bytes > this.limit) {
           const message = `requests of ${this.bytes} bytes are being handled, ${this.limit} are allowed at once`
-          throw new Problem(
+          return new Problem(
             429,
             "overloaded",
             message,
@@ -35,6 +35,7 @@ export class Held {
         }
         own += bytes
         this.bytes += bytes
+        return undefined
       },
       release: () => {
         this.bytes -= own
@@ -45,8 +46,8 @@ export class Held {
 }
 /** What one request holds. */
 export interface Share {
-  /** Throws a `Problem` 429 where there is no room. */
-  readonly grow: (bytes: number) => void
+  /** A `Problem` 429 where there is no room. */
+  readonly grow: (bytes: number) => Problem | undefined
   readonly release: () => void
 }
 
@@ -61,6 +62,7 @@ const tooLarge = (limit: number): Problem =>
 // A connection that closes while its client still sends loses the answer, so the rest is read away, for a while.
 const readAway = (payload: Readable): Promise<void> =>
   new Promise((done) => {
+    if (payload.readableEnded || payload.destroyed) return done()
     const timer = setTimeout(done, 2_000)
     const settle = () => {
       clearTimeout(timer)
@@ -69,27 +71,36 @@ const readAway = (payload: Readable): Promise<void> =>
     payload.once("end", settle).once("close", settle).once("error", settle).resume()
   })
 
-const collect = async (payload: Readable, limit: number, share: Share): Promise<Buffer> => {
-  const chunks: Array<Buffer> = []
-  let size = 0
-  for await (const chunk of payload.iterator({ destroyOnReturn: false }) as AsyncIterable<Buffer>) {
-    size += chunk.length
-    if (size > limit) break
-    share.grow(chunk.length)
-    chunks.push(chunk)
-  }
-  if (size > limit) {
-    await readAway(payload)
-    throw tooLarge(limit)
-  }
-  return chunks.length === 1 ? chunks[0]! : Buffer.concat(chunks)
-}
+// By events, since an async iterator costs a small request a tenth of its time.
+const collect = (payload: Readable, limit: number, share: Share): Promise<Buffer | Problem> =>
+  new Promise((done) => {
+    const chunks: Array<Buffer> = []
+    let size = 0
+    const refuse = (problem: Problem): void => {
+      payload.off("data", take).off("end", finish)
+      done(problem)
+    }
+    const take = (chunk: Buffer): void => {
+      size += chunk.length
+      if (size > limit) return refuse(tooLarge(limit))
+      const problem = share.grow(chunk.length)
+      if (problem !== undefined) return refuse(problem)
+      chunks.push(chunk)
+    }
+    const finish = (): void => done(chunks.length === 1 ? chunks[0]! : Buffer.concat(chunks))
+    const gone = (): void => done(new Problem(400, "invalid_request", "the body ended early", "send it again"))
+    // a client that goes away may do so without an error
+    payload.on("data", take).once("end", finish).once("error", gone).once("close", gone)
+  })
 
 const unzip = async (packed: Buffer, limit: number, share: Share): Promise<Buffer> => {
   // what it will grow to is not known, and a bomb must not outgrow the room
-  share.grow(limit)
+  const problem = share.grow(limit)
+  if (problem !== undefined) throw problem
   try {
-    return await unpack(packed, { maxOutputLength: limit })
+    const body = await unpack(packed, { maxOutputLength: limit })
+    share.grow(body.length - limit)
+    return body
   } catch (error) {
     if ((error as { readonly code?: string }).code === "ERR_BUFFER_TOO_LARGE") throw tooLarge(limit)
     throw new Problem(
@@ -122,11 +133,12 @@ export const textOf = async (
       "send the body plain or with gzip"
     )
   }
-  if (Number(headers["content-length"]) > limits.bodyBytes) {
+  const isLarge = Number(headers["content-length"]) > limits.bodyBytes
+  const raw = isLarge ? tooLarge(limits.bodyBytes) : await collect(payload, limits.bodyBytes, share)
+  if (raw instanceof Problem) {
     await readAway(payload)
-    throw tooLarge(limits.bodyBytes)
+    throw raw
   }
-  const raw = await collect(payload, limits.bodyBytes, share)
   const body = encoding === "identity" ? raw : await unzip(raw, limits.bodyBytes, share)
   if (!isUtf8(body)) throw new Problem(400, "invalid_utf8", "the body is not UTF-8", "encode the body as UTF-8")
   const text = body.toString("utf8")

@@ -13,16 +13,11 @@ export const closerOf = (app: FastifyInstance, closeMs: number): (() => Promise<
   })
   app.server.on("request", ({ socket }: { readonly socket: Socket }) => unused.delete(socket))
   let closing = false
-  app.addHook("onRequest", async (_request, reply) => {
-    if (!closing) return
+  app.addHook("onRequest", (_request, reply, done) => {
+    if (!closing) return done()
     reply.header("connection", "close")
-    throw new Problem(
-      503,
-      "shutting_down",
-      "the server is stopping",
-      "send the request again after Retry-After seconds",
-      retryAfterSeconds
-    )
+    const advice = "send the request again after Retry-After seconds"
+    done(new Problem(503, "shutting_down", "the server is stopping", advice, retryAfterSeconds))
   })
   return async () => {
     closing = true

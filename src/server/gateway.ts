@@ -108,11 +108,14 @@ export const gateway = (
     request.share = held.share()
     return textOf(payload, request.headers, request.share, limits)
   })
-  const onRequest = async (request: FastifyRequest, reply: FastifyReply): Promise<void> => {
+  const onRequest = (request: FastifyRequest, reply: FastifyReply, done: () => void): void => {
     // also where the client goes away before its body is complete
     reply.raw.once("close", () => request.share?.release())
+    reply.header("x-content-type-options", "nosniff")
+    done()
   }
-  app.post("/v1/events", { schema: postSchema(catalog), onRequest }, async (request, reply) => {
+  // helmet's headers are for pages; they would cost an eighth of a small request's time
+  app.post("/v1/events", { schema: postSchema(catalog), onRequest, helmet: false }, async (request, reply) => {
     const query = request.query as Readonly<Record<string, unknown>>
     const minimal = isMinimal(request, single(query["results"], "results"))
     const trace = traceFor(request)

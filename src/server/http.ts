@@ -94,8 +94,9 @@ const answers = (app: FastifyInstance, metrics: Metrics, limits: Limits): void =
     const path = request.url.split("?", 1)[0]
     throw new Problem(404, "not_found", `there is no ${request.method} ${path}`, "see /docs, or /openapi.json")
   })
-  app.addHook("onSend", async (request, reply) => {
+  app.addHook("onSend", (request, reply, payload, done) => {
     reply.header("traceparent", traceFor(request).traceparent)
+    done(null, payload)
   })
 }
 

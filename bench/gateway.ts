@@ -1,0 +1,175 @@
+// How fast the gateway takes events: HTTP, checks and the log, in memory or on PostgreSQL, in a process of its own. It measures no projection.
+//   node bench/gateway.ts [--seconds 5] [--connections 50] [--batch 5000] [--postgres] [--input FILE.ndjson[.gz]] [--profile DIR] [--json]
+import { fork, type ChildProcess } from "node:child_process"
+import { readFileSync } from "node:fs"
+import { parseArgs } from "node:util"
+import { gunzipSync } from "node:zlib"
+import autocannon from "autocannon"
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import { Log, specOf } from "../src/log.ts"
+import { make } from "../src/memory/log.ts"
+import * as Postgres from "../src/postgres/log.ts"
+import { catalogOf } from "../src/server/catalog.ts"
+import { serve, type ServeOptions } from "../src/server/http.ts"
+import { database } from "../test/support/postgres.ts"
+import application from "../millrace.config.ts"
+
+const { values: options } = parseArgs({
+  options: {
+    seconds: { type: "string", default: "5" },
+    connections: { type: "string", default: "50" },
+    batch: { type: "string", default: "5000" },
+    input: { type: "string" },
+    postgres: { type: "boolean", default: false },
+    profile: { type: "string" },
+    json: { type: "boolean", default: false },
+    serve: { type: "boolean", default: false }
+  }
+})
+const seconds = Number(options.seconds)
+
+interface Figures {
+  readonly eventsPerSecond: number
+  readonly requestsPerSecond: number
+  readonly p50Ms: number
+  readonly p99Ms: number
+  /** Of the server's process, by event. */
+  readonly cpuMicrosAnEvent: number
+}
+
+const onPostgres = Effect.flatMap(database, ({ sql }) =>
+  Effect.map(Layer.build(Postgres.layer(sql)), (context) => Context.get(context, Log))
+)
+
+/** The measured process: answers `cpu` with its CPU time, `stop` with its end. */
+const server = Effect.gen(function* () {
+  const log = options.postgres ? yield* onPostgres : make().log
+  const app = application as unknown as ServeOptions["application"]
+  const topics = [...catalogOf(app, 0).topics.values()].map(({ topic }) => specOf(topic, 12))
+  yield* log.declare(topics)
+  const served = yield* serve({ application: app, port: 0 }).pipe(Effect.provideContext(Context.make(Log, log)))
+  process.send?.(served.url)
+  yield* Effect.callback<void>((resume) => {
+    process.on("message", (message) => {
+      if (message === "stop") resume(Effect.void)
+      else process.send?.(process.cpuUsage())
+    })
+  })
+})
+
+/** Events such as a feed of departures delivers: 250 bytes each. */
+const synthetic = (count: number): ReadonlyArray<string> =>
+  Array.from({ length: count }, (_, i) =>
+    JSON.stringify({
+      event_id: `f-${String(i).padStart(6, "0")}`,
+      entity_id: `N${10_000 + ((i * 7919) % 3_322)}`,
+      type: "flight.departed",
+      amount: (i * 31) % 240,
+      occurred_at: 1_357_035_420_000 + i * 100_000,
+      tenant: ["ua", "aa", "dl", "b6"][i % 4],
+      attributes: {
+        flight: `UA${i % 2_000}`,
+        origin: "EWR",
+        dest: "IAH",
+        distance: 1_400,
+        delay: (i * 31) % 240,
+        scheduled_at: 1_357_035_300_000 + i * 100_000
+      }
+    })
+  )
+
+const inputOf = (file: string): ReadonlyArray<string> => {
+  const bytes = readFileSync(file)
+  const text = (file.endsWith(".gz") ? gunzipSync(bytes) : bytes).toString("utf8")
+  return text.split("\n").filter((line) => line !== "")
+}
+
+const ask = <A>(child: ChildProcess, message?: string): Promise<A> =>
+  new Promise((done) => {
+    child.once("message", (answer) => done(answer as A))
+    if (message !== undefined) child.send(message)
+  })
+
+const cpuOf = async (child: ChildProcess): Promise<number> => {
+  const { system, user } = await ask<NodeJS.CpuUsage>(child, "cpu")
+  return system + user
+}
+
+/** NDJSON bodies one after another on two connections, so that one is being sent while another is taken. */
+const bulk = async (child: ChildProcess, url: string, lines: ReadonlyArray<string>): Promise<Figures> => {
+  const batch = Number(options.batch)
+  const bodies = Array.from({ length: Math.ceil(lines.length / batch) }, (_, i) =>
+    lines.slice(i * batch, (i + 1) * batch)
+  )
+  const headers = { "content-type": "application/x-ndjson", prefer: "return=minimal" }
+  const millis: Array<number> = []
+  let events = 0
+  let next = 0
+  const send = async (until: number) => {
+    while (performance.now() < until) {
+      const body = bodies[next++ % bodies.length]!
+      const began = performance.now()
+      const response = await fetch(`${url}/v1/events`, { method: "POST", headers, body: body.join("\n") })
+      if (response.status !== 202) throw new Error(`${response.status}: ${await response.text()}`)
+      await response.arrayBuffer()
+      millis.push(performance.now() - began)
+      events += body.length
+    }
+  }
+  await send(performance.now() + 1_000)
+  millis.length = 0
+  events = 0
+  const cpu = await cpuOf(child)
+  const began = performance.now()
+  await Promise.all([send(began + seconds * 1_000), send(began + seconds * 1_000)])
+  const took = (performance.now() - began) / 1_000
+  millis.sort((a, b) => a - b)
+  return {
+    eventsPerSecond: Math.round(events / took),
+    requestsPerSecond: Math.round(millis.length / took),
+    p50Ms: millis[Math.floor(millis.length * 0.5)]!,
+    p99Ms: millis[Math.floor(millis.length * 0.99)]!,
+    cpuMicrosAnEvent: ((await cpuOf(child)) - cpu) / events
+  }
+}
+
+const single = async (child: ChildProcess, url: string, line: string): Promise<Figures> => {
+  const cpu = await cpuOf(child)
+  const result = await autocannon({
+    url: `${url}/v1/events`,
+    method: "POST",
+    headers: { "content-type": "application/json" },
+    body: line,
+    connections: Number(options.connections),
+    duration: seconds
+  })
+  if (result.non2xx > 0 || result.errors > 0) throw new Error(`${result.non2xx} refused, ${result.errors} failed`)
+  return {
+    eventsPerSecond: Math.round(result.requests.average),
+    requestsPerSecond: Math.round(result.requests.average),
+    p50Ms: result.latency.p50,
+    p99Ms: result.latency.p99,
+    cpuMicrosAnEvent: ((await cpuOf(child)) - cpu) / result["2xx"]
+  }
+}
+
+const main = async (): Promise<void> => {
+  const lines = options.input === undefined ? synthetic(27_000) : inputOf(options.input)
+  const execArgv = options.profile === undefined ? [] : ["--cpu-prof", `--cpu-prof-dir=${options.profile}`]
+  const child = fork(import.meta.filename, ["--serve", ...(options.postgres ? ["--postgres"] : [])], { execArgv })
+  try {
+    const url = await ask<string>(child)
+    const figures = { bulk: await bulk(child, url, lines), single: await single(child, url, lines[0]!) }
+    if (options.json) console.log(JSON.stringify(figures))
+    else console.table(figures)
+  } finally {
+    child.send("stop")
+  }
+}
+
+if (options.serve) {
+  await Effect.runPromise(Effect.scoped(server))
+  process.disconnect()
+} else await main()
