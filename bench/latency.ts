@@ -5,6 +5,7 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { parseArgs } from "node:util"
 import postgres from "postgres"
+import { serverCpuSeconds } from "./system.ts"
 import { eventOf } from "./workload.ts"
 
 const { values } = parseArgs({
@@ -46,7 +47,7 @@ const poll = async () => {
   while (polling || open.size > 0) {
     const ids = [...open]
     if (ids.length > 0) {
-      const rows = await sql<Array<{ alert_id: string }>>`select alert_id from alerts where alert_id = any(${ids}::text[])`
+      const rows = await sql<Array<{ alert_id: string }>>`select alert_id from alerts where alert_id = any(${`{${ids.join(",")}}`}::text[])`
       const now = performance.now()
       for (const { alert_id } of rows) {
         inSql.set(alert_id, now)
@@ -91,7 +92,8 @@ const quantiles = (seen: ReadonlyMap<string, number>) => {
   const at = (q: number) => Number(waits[Math.min(waits.length - 1, Math.floor(q * waits.length))]!.toFixed(1))
   return { p50: at(0.5), p95: at(0.95), p99: at(0.99), max: at(1), missing: waits.filter((wait) => wait === Infinity).length }
 }
-process.stdout.write(`${JSON.stringify({ rate, alerts: accepted.size, sqlMs: quantiles(inSql), streamMs: quantiles(onStream) })}\n`)
+const server = await serverCpuSeconds(sql as never)
+process.stdout.write(`${JSON.stringify({ rate, serverMicrosPerEvent: Math.round((server / total) * 1e6), alerts: accepted.size, sqlMs: quantiles(inSql), streamMs: quantiles(onStream) })}\n`)
 await sql.end()
 child.kill("SIGTERM")
 await new Promise((resolve) => child.once("exit", resolve))

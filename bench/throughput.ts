@@ -4,7 +4,7 @@ import * as Effect from "effect/Effect"
 import type { NewRecord } from "../src/log.ts"
 import { partitionOf } from "../src/murmur2.ts"
 import { runProjections, runRelay } from "../src/cli/system.ts"
-import { freshSystem, usage } from "./system.ts"
+import { freshSystem, serverCpuSeconds, usage } from "./system.ts"
 import { eventOf, featuresOf, type Load } from "./workload.ts"
 
 const { values } = parseArgs({
@@ -39,6 +39,7 @@ const main = Effect.gen(function* () {
   const filled = performance.now() - filling
   yield* Effect.promise(() => sql`checkpoint`)
   const before = usage()
+  const serverBefore = yield* Effect.promise(() => serverCpuSeconds(sql))
   const started = performance.now()
   yield* Effect.forkScoped(runProjections(system))
   if (values.relay) yield* Effect.forkScoped(runRelay(system))
@@ -52,10 +53,11 @@ const main = Effect.gen(function* () {
   if (values.relay) while ((yield* system.relay.lag).some(({ lag }) => lag > 0)) yield* Effect.sleep("10 millis")
   const seconds = (performance.now() - started) / 1000
   const { cpuSeconds, peakMiB } = usage()
+  const serverMicrosPerEvent = (((yield* Effect.promise(() => serverCpuSeconds(sql))) - serverBefore) / load.events) * 1e6
   const [rows] = yield* Effect.promise(() => sql`select (select count(*) from entity_activity)::int4 as windows, (select count(*) from alerts)::int4 as alerts,
     (select count(*) from millrace.late_events)::int4 as late, (select count(*) from millrace.outbox)::int4 as segments`)
   process.stdout.write(
-    `${JSON.stringify({ events: load.events, seconds, eventsPerSecond: Math.round(load.events / seconds), cpuMicrosPerEvent: ((cpuSeconds - before.cpuSeconds) / load.events) * 1e6, peakMiB, appendPerSecond: Math.round((load.events / filled) * 1000), ...rows })}\n`
+    `${JSON.stringify({ events: load.events, seconds, eventsPerSecond: Math.round(load.events / seconds), cpuMicrosPerEvent: ((cpuSeconds - before.cpuSeconds) / load.events) * 1e6, serverMicrosPerEvent, peakMiB, appendPerSecond: Math.round((load.events / filled) * 1000), ...rows })}\n`
   )
 })
 await Effect.runPromise(Effect.scoped(main))

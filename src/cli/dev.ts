@@ -86,8 +86,12 @@ const run = Effect.fnUntraced(function* (system: System, options: DevOptions, ur
   }
   const started = performance.now()
   const nothing: Fed = { accepted: 0, rejected: 0, examples: [] }
+  const progress =
+    options.json || options.speed === "max" ? undefined : everySeconds(5, (fed: Fed) => `… ${fed.accepted} events sent`)
   const fed =
-    options.input === undefined ? nothing : yield* feed(options.input, { url, topic: undefined, speed: options.speed })
+    options.input === undefined
+      ? nothing
+      : yield* feed(options.input, { url, topic: undefined, speed: options.speed, ...(progress && { progress }) })
   if (options.input !== undefined || options.once) yield* settled(system)
   const seconds = (performance.now() - started) / 1000
   const after = yield* counts(system)
@@ -103,6 +107,16 @@ const run = Effect.fnUntraced(function* (system: System, options: DevOptions, ur
     fed
   }
 })
+
+/** Prints at most one line in so many seconds. */
+const everySeconds = (seconds: number, line: (fed: Fed) => string) => {
+  let last = performance.now()
+  return (fed: Fed) => {
+    if (performance.now() - last < seconds * 1000) return
+    last = performance.now()
+    process.stdout.write(`${line(fed)}\n`)
+  }
+}
 
 /** Waits until projections have handled what was in the log when this began, and relays have shipped what that published. */
 const settled = Effect.fnUntraced(function* ({ database, log, relay }: System) {
@@ -156,6 +170,9 @@ const counts = Effect.fnUntraced(function* ({ application, database: { sql } }: 
 type Result = Omit<Effect.Success<ReturnType<typeof run>>, "fed">
 const summary = (result: Result) =>
   `\n${result.events} events in ${result.seconds} s (${result.events_per_second}/s): ${result.alerts} alerts, ${result.duplicates} duplicates, ` +
-  `${result.late} late for a window, ${result.dead_letters} dead letters`
+  `${result.late} late for a window, ${result.dead_letters} dead letters` +
+  (result.duplicates > 0 && result.duplicates === result.events
+    ? "\nEverything was there already. Name another --data DIR, or delete this one, to see it flow again."
+    : "")
 const rejections = ({ examples, rejected }: Fed) =>
   `${rejected} events were rejected by the gateway and are not in the log:\n  ${examples.join("\n  ")}`
