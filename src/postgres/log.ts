@@ -79,7 +79,7 @@ const makeParts = Effect.fnUntraced(function* (sql: postgres.Sql, pollMs: number
     lost: nudgeAll
   })
   const latch = yield* makeTeller(sql, wake)
-  const appender = LogAppend.make(yield* Session.single(sql, "millrace append"), (topicId, partition, end) => {
+  const appender = LogAppend.make(yield* Session.single(sql, "millrace log append"), (topicId, partition, end) => {
     wake.appended(topicId, partition, end)
     latch.openUnsafe()
   })

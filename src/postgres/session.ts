@@ -58,7 +58,7 @@ export const make = Effect.fnUntraced(function* (
   let pid: number | undefined
   const closed = Latch.makeUnsafe(false)
   const ready = Latch.makeUnsafe(false)
-  const one = yield* single(sql, "millrace session", {
+  const one = yield* single(sql, "millrace log session", {
     onclose: () => {
       closed.openUnsafe()
       if (pid === undefined) return

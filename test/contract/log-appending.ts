@@ -167,6 +167,20 @@ export const logAppending = (it: Vitest.MethodsNonLive<Log>) => {
     })
   )
 
+  it.effect("does not let a small append overtake a large one", () =>
+    Effect.gen(function* () {
+      const log = yield* Log
+      const topic = yield* fresh()
+      const pad = "x".repeat(300)
+      const large = range(0, 15_000).map((i) => record({ value: `["${pad}",${i}]` }))
+      const first = yield* Effect.forkChild(log.append(topic, large), { startImmediately: true })
+      // a turn, so that it is on its way
+      yield* Effect.sleep(1)
+      assert.deepStrictEqual(yield* log.append(topic, [record()]), [{ partition: 0, position: large.length }])
+      yield* Fiber.join(first)
+    })
+  )
+
   it.effect("shows positions in their order, a call's records at once, while others append", () =>
     Effect.gen(function* () {
       const log = yield* Log
