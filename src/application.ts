@@ -3,7 +3,9 @@ import type * as Layer from "effect/Layer"
 import type { Aggregate } from "./aggregate.ts"
 import type { Writable } from "./handler.ts"
 import type { Projection, Run } from "./projection.ts"
+import type { Table } from "./read-model.ts"
 import type { Topic } from "./topic.ts"
+import type { Window } from "./window.ts"
 
 /** What `millrace.config.ts` exports; the CLI, the server and the tests read it. */
 export interface Application<out E, in out R> {
@@ -27,7 +29,40 @@ export const Application = {
       readonly aggregates?: ReadonlyArray<Aggregate.Any>
       readonly projections: P
     } & Provided<RunServices<P>>
-  ): Application<RunError<P>, RunServices<P>> => ({ aggregates: [], ...options }) as never
+  ): Application<RunError<P>, RunServices<P>> => {
+    assertDistinct(options.projections.map(({ projection }) => projection as Projection.Any))
+    return { aggregates: [], ...options } as never
+  }
+}
+
+/** A read model has one projection as its owner, of which there may be several versions, or is shared by all that write it. */
+const assertDistinct = (projections: ReadonlyArray<Projection.Any>) => {
+  const versions = new Set<string>()
+  const owners = new Map<string, { readonly target: Table.Any | Window.Any; readonly projection: string }>()
+  for (const { name, version, writes } of projections) {
+    if (versions.has(`${name} ${version}`)) {
+      throw new Error(
+        `there are two projections ${name} of version ${version}; give one of them another name, or the next version`
+      )
+    }
+    versions.add(`${name} ${version}`)
+    for (const target of writes as ReadonlyArray<Writable>) {
+      if (target.kind === "topic") continue
+      const owner = owners.get(target.name)
+      if (owner === undefined) owners.set(target.name, { target, projection: name })
+      else if (owner.projection !== name)
+        assertShared(target, owner.target, `projections ${owner.projection} and ${name}`)
+    }
+  }
+}
+const assertShared = (target: Table.Any | Window.Any, other: Table.Any | Window.Any, writers: string) => {
+  const both = `${writers} both write the read model ${target.name}`
+  if (target === other && target.shared) return
+  if (!target.shared && !other.shared)
+    throw new Error(`${both}; give one of the two another name, or say \`shared: true\``)
+  if (target.shared !== other.shared)
+    throw new Error(`${both}, and only one says \`shared: true\`; define it once and use it in both`)
+  throw new Error(`${both}, each a definition of its own; define it once and use it in both`)
 }
 
 /** A topic of an application, and how many partitions it has. */

@@ -28,6 +28,10 @@ interface Decoded {
   readonly tenant: string | undefined
 }
 
+// PostgreSQL's timestamptz begins in 4714 BC; JavaScript's dates end in 275760
+const firstTime = -210_866_803_200_000
+const lastTime = 8.64e15
+
 /** How an event failed, and after how many attempts. */
 interface Failed {
   readonly error: unknown
@@ -78,7 +82,7 @@ export class Handling<E, R> {
     claim: Claim,
     records: ReadonlyArray<LogRecord>,
     next: number
-  ): Effect.fn.Return<Changes, StoreError | Mismatch, R> {
+  ): Effect.fn.Return<Changes, StoreError | Mismatch | Unstorable, R> {
     this.reset()
     const { log } = this.recorder
     log.length = 0
@@ -162,6 +166,9 @@ export class Handling<E, R> {
         if (record.value === null) throw new Error(`a null value deletes a key of a compacted topic; ${this.source.name} has events`)
         const event = this.source.decode(JSON.parse(record.value), record.schemaVersion)
         const time = this.source.timeOf?.(event) ?? record.eventTime
+        if (!(time >= firstTime && time <= lastTime)) {
+          throw new Error(`its event time ${time} is not between the years 4713 BC and 275760; send epoch milliseconds`)
+        }
         if (time > record.appendedAt + this.projection.maxAheadMs) {
           throw new Error(
             `it is dated ${new Date(Math.min(time, 8.64e15)).toISOString()}, more than ${this.projection.maxAheadMs} ms after it arrived; ` +

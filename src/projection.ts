@@ -70,11 +70,20 @@ const project = (options: {
       throw new Error(`projection ${name} writes ${target.name} twice; give one of the two another name`)
     }
   }
+  const sources = list(options.source as OneOrMore<Topic.Any>)
+  if (dedupe !== undefined && dedupe.by === undefined) {
+    const nameless = sources.find(({ idOf }) => idOf === undefined)
+    if (nameless !== undefined) {
+      throw new Error(
+        `projection ${name} dedupes ${nameless.name}, which has no id; give the topic an \`id\`, or \`dedupe\` a \`by\``
+      )
+    }
+  }
   return {
     name,
     version,
     writes,
-    sources: list(options.source as OneOrMore<Topic.Any>),
+    sources,
     dedupe: dedupe && { by: dedupe.by && select(dedupe.by as string), withinMs: millis(dedupe.within) },
     enrich: Object.fromEntries(
       Object.entries(options.enrich ?? {}).map(([lookup, value]) => [
@@ -147,7 +156,7 @@ export interface Run<out E, out R> {
 }
 /** The rows of a projection's tables and windows, by name. */
 export type Rows<W> = {
-  readonly [T in Extract<W, { readonly Row: object }> as T extends { readonly name: infer N extends string }
-    ? N
-    : never]: ReadonlyArray<T["Row"]>
+  readonly [
+    T in Extract<W, { readonly Row: object }> as T extends { readonly name: infer N extends string } ? N : never
+  ]: ReadonlyArray<T["Row"]>
 }

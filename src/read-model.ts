@@ -23,7 +23,8 @@ export declare namespace Table {
   type Row<T> = T extends { readonly Row: infer R } ? R : never
   type Key<T> = T extends Table<string, infer R, infer K> ? Simplify<Pick<R, K & keyof R>> : never
   /** The key and any of the other columns. */
-  type Patch<T> = T extends Table<string, infer R, infer K> ? Simplify<Pick<R, K & keyof R> & Partial<Omit<R, K>>> : never
+  type Patch<T> =
+    T extends Table<string, infer R, infer K> ? Simplify<Pick<R, K & keyof R> & Partial<Omit<R, K>>> : never
 }
 
 /** A name that SQL will not take as it is. */
@@ -59,6 +60,11 @@ export const ReadModel = {
   ): Table<Name, TypeOf<F>, Key> => {
     checkedName("table", name)
     for (const column of Object.keys(options.columns)) checkedName(`column of table ${name},`, column)
+    const { columns, primaryKey } = options
+    const wrong = primaryKey.find((column, i) => !Object.hasOwn(columns, column) || primaryKey.indexOf(column) < i)
+    if (wrong !== undefined)
+      throw new Error(`table ${name}: its primary key names ${wrong} twice, or there is no such column`)
+    if (primaryKey.length === 0) throw new Error(`table ${name}: its primary key names no column`)
     return { kind: "table", name, shared: false, ...options } as never // phantom `Row`
   }
 }

@@ -99,8 +99,8 @@ const handle = <E, R>(
   Effect.gen(function* () {
     const store = yield* Store
     const { next, records } = batch
-    const changes: Changes = yield* handling.changes(claim, records, next)
-    return yield* store.commit(projection, claim, changes).pipe(
+    return yield* handling.changes(claim, records, next).pipe(
+      Effect.flatMap((changes: Changes) => store.commit(projection, claim, changes)),
       Effect.tap(() => Effect.sync(() => handling.settle())),
       Effect.catchTag("Unstorable", (refused) => {
         handling.reset()

@@ -136,7 +136,7 @@ export class Fenced extends Schema.TaggedError<Fenced>()("Fenced", {
     return `${this.projection} ${this.topic}/${this.partition}: another process has claimed the partition since`
   }
 }
-/** PostgreSQL refuses the data of the batch (SQLSTATE classes 21, 22, 23). Nothing of it was committed; a part of it may pass. */
+/** PostgreSQL refuses the data of the batch (SQLSTATE classes 21, 22, 23, 54). Nothing of it was committed; a part of it may pass. */
 export class Unstorable extends Schema.TaggedError<Unstorable>()("Unstorable", {
   code: Schema.String,
   reason: Schema.String
@@ -177,12 +177,12 @@ export class Store extends Context.Service<
       claim: Claim,
       changes: Changes
     ) => Effect.Effect<Claim, StoreError | Fenced | Unstorable>
-    /** The rows with these keys, by `keyText` of the key's columns; rows that are not there are missing. */
+    /** The rows with these keys, by `keyText` of the key's columns; rows that are not there are missing. `Unstorable`: a key is none. */
     readonly rows: (
       projection: Projection.Any,
       target: Table.Any | Window.Any,
       keys: ReadonlyArray<Row>
-    ) => Effect.Effect<ReadonlyArray<Row>, StoreError>
+    ) => Effect.Effect<ReadonlyArray<Row>, StoreError | Unstorable>
     /** Chunks of handled ids whose times touch one of the ranges, packed as in `SeenIds`. */
     readonly seen: (
       place: Place,

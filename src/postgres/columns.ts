@@ -1,5 +1,6 @@
 // How a schema becomes a column: its SQL type, its values as array parameters, and its form in published JSON.
 import * as Schema from "effect/Schema"
+import * as SchemaAST from "effect/SchemaAST"
 import type { Fields } from "../fields.ts"
 import type { Table } from "../read-model.ts"
 import type { Row } from "../recorder.ts"
@@ -15,8 +16,12 @@ export interface Column {
   readonly nullable: boolean
   /** What a batch's delta does to it; undefined: the new value replaces the old one. */
   readonly delta?: "count" | "sum" | "min" | "max"
+  /** Null stands for a field that the row does not have. */
+  readonly optional?: true
   /** A value for PostgreSQL, where it is not itself. */
   readonly encode?: (value: unknown) => unknown
+  /** A value from PostgreSQL, where it is not itself. */
+  readonly decode?: (value: unknown) => unknown
 }
 /** A read model as the store knows it: a table or a window's rows. */
 export interface Relation {
@@ -46,13 +51,27 @@ export const columnOf = (name: string, schema: Fields[string]): Column => {
   const json = resolve(document.schema as Json)
   const variants = (json.anyOf ?? [json]).map(resolve)
   const values = variants.filter(({ type }) => type !== "null")
-  const isOptional = (schema.ast as { readonly context?: { readonly isOptional?: boolean } }).context?.isOptional === true
-  const nullable = values.length < variants.length || isOptional
+  const isOptional =
+    (schema.ast as { readonly context?: { readonly isOptional?: boolean } }).context?.isOptional === true
+  const hasNull = values.length < variants.length
   const types = new Set(values.map(typeOf))
   const type = types.size === 1 ? [...types][0]! : "jsonb"
-  if (type !== "jsonb") return { name, type, nullable }
-  const codec = Schema.encodeUnknownSync(Schema.toCodecJson(schema as unknown as Schema.Codec<unknown>))
-  return { name, type, nullable, encode: (value) => JSON.stringify(codec(value)) }
+  return {
+    name,
+    type,
+    nullable: hasNull || isOptional,
+    ...(isOptional && !hasNull && { optional: true as const }),
+    ...codecOf(schema as unknown as Schema.Codec<unknown>, type)
+  }
+}
+/** How values go in and come back, where they do not as they are. */
+const codecOf = (schema: Schema.Codec<unknown>, type: SqlType): Pick<Column, "encode" | "decode"> => {
+  const codec = Schema.toCodecJson(schema)
+  const isPlain = SchemaAST.toEncoded(codec.ast) === codec.ast
+  if (isPlain && type !== "jsonb") return {}
+  const toJson = Schema.encodeUnknownSync(codec)
+  const encode = type === "jsonb" ? (value: unknown) => JSON.stringify(toJson(value)) : toJson
+  return isPlain ? { encode } : { encode, decode: Schema.decodeUnknownSync(codec) }
 }
 const typeOf = (json: Json): SqlType => {
   if (titled(json, "timestamptz")) return "timestamptz"
@@ -71,6 +90,9 @@ const typeOf = (json: Json): SqlType => {
 }
 const titled = (json: Json, title: string): boolean =>
   json.title === title || (json.allOf?.some((part) => titled(part, title)) ?? false)
+
+/** A batch's sum that a double cannot hold is refused as the same sum would be by PostgreSQL, not stored as infinite. */
+const within = (sum: unknown) => (Number.isFinite(sum) ? sum : "1e999")
 
 /** A table's relation. */
 export const tableRelation = (table: Table.Any): Relation => ({
@@ -92,8 +114,14 @@ export const windowRelation = (window: Window.Any): Relation => {
     if (sql === "fold") columns.push(columnOf(name, state as Fields[string]))
     else {
       const type = sql === "count" ? "bigint" : "double precision"
-      // where a row is read and folded here, all its columns are written back whole
-      columns.push(fold ? { name, type, nullable: false } : { name, type, nullable: false, delta: sql })
+      columns.push({
+        name,
+        type,
+        nullable: false,
+        // where a row is read and folded here, all its columns are written back whole
+        ...(!fold && { delta: sql }),
+        ...(sql === "sum" && { encode: within })
+      })
     }
   }
   return { name: window.name, columns, key: sized ? [...window.key, "window_size", "window_start"] : window.key }
@@ -103,27 +131,41 @@ export const windowRelation = (window: Window.Any): Relation => {
 export const arrayOf = (values: ReadonlyArray<string | number | null | undefined>): string =>
   arrayLiteral(values.map((value) => value ?? null))
 /** A column of rows as one array parameter of `parameterType`. */
-export const columnArray = ({ encode, name }: Column, rows: ReadonlyArray<Row>): string =>
+export const columnArray = ({ encode, name, nullable }: Column, rows: ReadonlyArray<Row>): string =>
   arrayLiteral(
     rows.map((row) => {
       const value = row[name]
-      if (value === undefined || (value === null && encode === undefined)) return null
+      // JSON's null is a value of its own only where the column has no other
+      if (value === undefined || (value === null && (nullable || encode === undefined))) return null
       return encode === undefined ? value : (encode(value) as string)
     })
   )
+/** A row as the read model's definition has it, from the one that was read. */
+export const fromRow = ({ columns }: Relation, row: Row): Row => {
+  const values: Row = {}
+  for (const { decode, name, optional } of columns) {
+    const value: unknown = row[name]
+    if (value === null && optional === true) continue
+    values[name] = value === null || decode === undefined ? value : decode(value)
+  }
+  return values
+}
 /** The type of a column's array parameter. Instants go as epoch milliseconds. */
 export const parameterType = ({ type }: Column): string =>
   type === "timestamptz" ? "float8[]" : type === "jsonb" ? "text[]" : `${type}[]`
 /** A parameter's element as the column's value. */
 export const fromParameter = ({ name, type }: Column, alias: string): string =>
   type === "timestamptz"
-    ? `to_timestamp(${alias}.${quote(name)} / 1000.0)`
+    ? // in seconds, a double has no place for the milliseconds of far years
+      `'epoch'::timestamptz + ${alias}.${quote(name)} * interval '1 ms'`
     : type === "jsonb"
       ? `${alias}.${quote(name)}::jsonb`
       : `${alias}.${quote(name)}`
 /** A column's value as JSON shows it: instants as epoch milliseconds. */
 export const toJson = ({ name, type }: Column, alias: string): string =>
-  type === "timestamptz" ? `(extract(epoch from ${alias}.${quote(name)}) * 1000)::int8 as ${quote(name)}` : `${alias}.${quote(name)}`
+  type === "timestamptz"
+    ? `(extract(epoch from ${alias}.${quote(name)}) * 1000)::int8 as ${quote(name)}`
+    : `${alias}.${quote(name)}`
 /** `order by` the key, in an order that every writer has. */
 export const keyOrder = (relation: Relation, alias: string): string =>
   relation.key

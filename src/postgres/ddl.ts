@@ -26,10 +26,27 @@ export const relationsOf = (projection: Projection.Any): ReadonlyArray<Placed> =
     })
     .toSorted((a, b) => (a.name < b.name ? -1 : 1))
 
+/** Why a read model cannot have the key it declares; undefined where all can. Keys are compared here and in the database alike. */
+export const unusableKey = (projection: Projection.Any): string | undefined => {
+  for (const { columns, key, name } of relationsOf(projection)) {
+    for (const column of key.map((part) => columns.find((other) => other.name === part)!)) {
+      const what = `${column.name} is a column of ${name}'s key`
+      if (column.nullable) return `${what} and may be null or left out: give it a value that says so`
+      if (column.encode !== undefined) {
+        return `${what} and has the type ${column.type} or is transformed: keys are texts, numbers, booleans or timestamptz, as they are`
+      }
+    }
+  }
+  return undefined
+}
+
 /** The statements that make a version's tables where they are missing. */
 export const tablesDdl = (projection: Projection.Any): ReadonlyArray<string> => {
   const relations = relationsOf(projection)
-  const schemas = new Set([schemaOf(projection.name, projection.version), ...relations.filter((r) => r.shared).map(() => sharedSchema)])
+  const schemas = new Set([
+    schemaOf(projection.name, projection.version),
+    ...relations.filter((r) => r.shared).map(() => sharedSchema)
+  ])
   return [
     ...[...schemas].map((schema) => `create schema if not exists ${schema}`),
     ...relations.map((relation) => tableDdl(relation))

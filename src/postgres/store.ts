@@ -2,6 +2,7 @@
 import * as Effect from "effect/Effect"
 import * as Schedule from "effect/Schedule"
 import type { Projection } from "../projection.ts"
+import { unrunnable } from "../runnable.ts"
 import {
   Fenced,
   Mismatch,
@@ -14,9 +15,9 @@ import {
   type Place
 } from "../store.ts"
 import { transaction, type Session, type Sql } from "./client.ts"
-import { columnArray, fromParameter, parameterType, quote, arrayOf } from "./columns.ts"
+import { arrayOf, columnArray, fromParameter, fromRow, parameterType, quote } from "./columns.ts"
 import { CommitBuilder, messagesOf, type Parameter, seenChunkOf } from "./commit.ts"
-import { definitionOf, relationsOf, tablesDdl, viewsDdl } from "./ddl.ts"
+import { definitionOf, relationsOf, tablesDdl, unusableKey, viewsDdl } from "./ddl.ts"
 import { query, type SqlError } from "./errors.ts"
 
 /** What the store tells of its commits, for those who wait for them in the same process. */
@@ -37,6 +38,10 @@ const storeError = (error: SqlError): StoreError =>
   })
 const run = <A>(operation: string, statement: () => PromiseLike<A>): Effect.Effect<A, StoreError> =>
   Effect.mapError(query(operation, statement), storeError)
+
+/** The data is at fault, not the server: a wrong value, or (class 54) one too large, as text that no index entry has room for. */
+const unstorable = ({ code, reason }: SqlError): Unstorable | undefined =>
+  /^(2[123]|54)/.test(code) ? new Unstorable({ code, reason }) : undefined
 
 type Builders = WeakMap<Projection.Any, CommitBuilder>
 const builderOf = (builders: Builders, projection: Projection.Any): CommitBuilder => {
@@ -93,6 +98,8 @@ const prepareOne = Effect.fnUntraced(function* (
   partitionsOf: (topic: string) => number
 ) {
   const { name, version } = projection
+  const refused = unrunnable(projection) ?? unusableKey(projection)
+  if (refused !== undefined) return yield* new Mismatch({ what: `projection ${name}`, reason: refused })
   const definition = definitionOf(projection)
   const known = yield* query(
     "look for earlier versions",
@@ -133,7 +140,7 @@ const prepareOne = Effect.fnUntraced(function* (
 
 /** Refuses to put a view where something else is: a table of the user's, or another projection's read model. */
 const assertFree = Effect.fnUntraced(function* (tx: Session, projection: Projection.Any) {
-  for (const { at, name, shared } of relationsOf(projection)) {
+  for (const { at, name } of relationsOf(projection)) {
     const [found] = yield* query(
       "look for the view",
       () =>
@@ -142,9 +149,9 @@ const assertFree = Effect.fnUntraced(function* (tx: Session, projection: Project
         where n.nspname = 'public' and c.relname = ${name}`
     )
     if (found === undefined) continue
-    const schema = at.slice(0, at.indexOf("."))
-    const family = shared ? `${schema}.` : schema.replace(/_v\d+$/, "_v")
-    const ours = found.kind === "v" && found.of?.includes(` ${family}`)
+    // a view over any version of this projection, and not of one whose name only begins alike
+    const schema = at.slice(0, at.indexOf(".")).replace(/_v\d+$/, String.raw`_v\d+`)
+    const ours = found.kind === "v" && new RegExp(String.raw`\s${schema}\.`).test(found.of ?? "")
     if (!ours) {
       const reason = `public.${name} is there already and belongs to someone else; give the read model another name`
       return yield* new Mismatch({ what: `projection ${projection.name}`, reason })
@@ -232,7 +239,8 @@ const commit = Effect.fnUntraced(function* (
   ).pipe(
     Effect.flatMap((found) => (found.length > 0 ? Effect.succeed<Outcome>("committed") : resolve(sql, held))),
     Effect.catchTag("SqlError", (error): Effect.Effect<Outcome, StoreError | Unstorable | Fenced> => {
-      if (/^2[123]/.test(error.code)) return Effect.fail(new Unstorable({ code: error.code, reason: error.reason }))
+      const refused = unstorable(error)
+      if (refused !== undefined) return Effect.fail(refused)
       // never sent again unasked: the reply may be lost and the commit done
       return error.retryable || error.inDoubt ? resolve(sql, held) : Effect.fail(storeError(error))
     })
@@ -281,13 +289,16 @@ const rows = (sql: Sql, projection: Projection.Any, name: string, keys: Readonly
   const names = columns.map((column) => quote(column.name)).join(", ")
   const on = columns.map((column) => `t.${quote(column.name)} = ${fromParameter(column, "u")}`).join(" and ")
   const text = `select t.* from unnest(${arrays.join(", ")}) as u(${names}) join ${relation.at} t on ${on}`
-  return run(`read rows of ${name}`, () =>
+  return query(`read rows of ${name}`, () =>
     sql.unsafe<Array<Record<string, unknown>>>(
       text,
       columns.map((column) => columnArray(column, keys)),
       { prepare: true }
     )
-  ).pipe(Effect.map((found) => found.map((row) => ({ ...row }))))
+  ).pipe(
+    Effect.mapError((error) => unstorable(error) ?? storeError(error)),
+    Effect.map((found) => found.map((row) => fromRow(relation, row)))
+  )
 }
 
 const park = (sql: Sql, place: Place, letter: DeadLetter) =>

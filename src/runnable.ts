@@ -1,0 +1,34 @@
+// What the runner cannot run yet: definitions that types allow and the driver plays, and that a store must refuse. Pure.
+import type { Writable } from "./handler.ts"
+import type { Projection } from "./projection.ts"
+import type { Window } from "./window.ts"
+
+const windowReason = (window: Window.Any, sources: number): string | undefined => {
+  const { aggregate, emit, name, shape, shared, topic } = window
+  if (shape.type === "session") {
+    return `${name} is a session window, which runs in tests and \`Projection.live\` only so far; use tumbling, hopping or calendar windows`
+  }
+  if (emit === "onWindowClose") {
+    return `${name} emits "onWindowClose", which runs in tests and \`Projection.live\` only so far; use "onUpdate"`
+  }
+  if (sources === 1 && !shared) return undefined
+  const writers = shared ? "is shared" : `the projection has ${sources} sources`
+  const why = `${writers}, so several partitions would write its rows: give each its own window, or re-key through one topic`
+  if (topic !== undefined) return `${name} is published and ${why}`
+  return Object.values(aggregate).some(({ sql }) => sql === "fold") ? `${name} has a fold and ${why}` : undefined
+}
+
+/** Why the runner cannot run a projection; undefined where it can. The reason says what to do instead. */
+export const unrunnable = ({ sources, writes }: Projection.Any): string | undefined => {
+  const aggregate = sources.find(({ kind }) => kind !== "topic")
+  if (aggregate !== undefined) {
+    return `it reads the aggregate ${aggregate.name}, whose events no log has so far; use \`Projection.live\``
+  }
+  const twice = sources.find(({ name }, i) => sources.findIndex((other) => other.name === name) < i)
+  if (twice !== undefined) return `it reads ${twice.name} twice; name it once`
+  for (const target of writes as ReadonlyArray<Writable>) {
+    const reason = target.kind === "window" ? windowReason(target, sources.length) : undefined
+    if (reason !== undefined) return reason
+  }
+  return undefined
+}
