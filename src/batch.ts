@@ -26,10 +26,18 @@ interface Messages {
   vals: string
   count: number
 }
+interface Message {
+  readonly topic: Topic.Any
+  readonly partition: number
+  readonly meta: string
+  readonly vals: string
+}
 interface Delta {
   readonly row: Row
   origin: Origin
 }
+/** What takes one event's changes back, the first last. */
+type Undo = Array<() => void>
 /** A window's rows of a batch, by start and key; one map a label. */
 interface Deltas {
   readonly window: Window.Any
@@ -56,17 +64,22 @@ export const needs = (log: ReadonlyArray<any>, from: number, to: number, origin:
   for (let i = from; i < to; i += 3) {
     const target = log[i + 1] as Table.Any | Window.Any
     if (log[i] === "modify") {
-      const { key } = log[i + 2] as Modification
-      found.push({ target, key: pick((target as Table.Any).primaryKey, key) })
+      const key = pick((target as Table.Any).primaryKey, (log[i + 2] as Modification).key)
+      if (isReadable(key)) found.push({ target, key })
     } else if (log[i] === "add" && hasFold(target as Window.Any)) {
       const window = target as Window.Any
       for (const span of spansOf(window.shape, origin.eventTime)) {
-        found.push({ target, key: { ...pick(window.key, log[i + 2]), ...spanColumns(window, span) } })
+        const key = { ...pick(window.key, log[i + 2]), ...spanColumns(window, span) }
+        if (isReadable(key)) found.push({ target, key })
       }
     }
   }
   return found
 }
+
+/** A key that is not is refused with its event, which must not take the rows of others with it. */
+const isReadable = (key: Row): boolean =>
+  Object.values(key).every((value) => value != null && (typeof value !== "string" || isStorable(value)))
 
 /** The columns of a window's row that tell its span. */
 export const spanColumns = (window: Window.Any, span: Span): Row =>
@@ -83,17 +96,27 @@ const pick = (columns: ReadonlyArray<string>, row: Row): Row =>
 const assertOwned = (target: string, columns: ReadonlyArray<string>, row: Row, { key }: Origin) => {
   if (!columns.some((column) => row[column] === key)) throw new KeyNotOwned({ target, key })
 }
-/** Refuses text that PostgreSQL cannot hold before anything of the event is applied. */
+/** Refuses what PostgreSQL cannot hold, or only as a number that is none, before anything of the event is applied. */
 const assertStorable = (where: string, row: Row) => {
   for (const column in row) {
     const value = row[column]
-    if (typeof value === "string" && !isStorable(value)) {
+    if (typeof value === "string" ? !isStorable(value) : typeof value === "number" && !Number.isFinite(value)) {
       throw new UnstorableValue({
         where: `${where}.${column}`,
         reason:
-          "the text has a NUL character or half a surrogate pair, which PostgreSQL cannot store; clean or leave it out"
+          typeof value === "string"
+            ? "the text has a NUL character or half a surrogate pair, which PostgreSQL cannot store; clean or leave it out"
+            : `${value} is no number that can be kept and added up; leave it out`
       })
     }
+  }
+}
+/** Refuses a contribution that would spoil its total for good. */
+const assertCountable = (window: Window.Any, contribution: Row) => {
+  for (const column in window.aggregate) {
+    const value = contribution[column]
+    if (Number.isFinite(value) || typeof value === "boolean" || window.aggregate[column]!.sql === "fold") continue
+    throw new UnstorableValue({ where: `${window.name}.${column}`, reason: `${value} is nothing that can be added up` })
   }
 }
 
@@ -112,14 +135,24 @@ export class BatchFold {
 
   /** Applies one event's recorded changes. Throws what makes the event a poison one, before it changed anything. */
   apply(log: ReadonlyArray<any>, from: number, to: number, origin: Origin, read: ReadRow): void {
-    const encoded: Array<string> = []
-    for (let i = from; i < to; i += 3) this.check(log[i], log[i + 1], log[i + 2], origin, encoded)
-    let message = 0
+    const messages: Array<Message> = []
+    let risky = false
     for (let i = from; i < to; i += 3) {
-      if (log[i] === "add") this.contribute(log[i + 1], log[i + 2], origin, read)
-      else if (log[i] === "publish") this.publish(log[i + 1], log[i + 2], encoded[message++]!, origin)
-      else this.write(log[i], log[i + 1], log[i + 2], read)
+      this.check(log[i], log[i + 1], log[i + 2], origin, messages)
+      risky ||= log[i] === "modify" || (log[i] === "add" && this.deltasOf(log[i + 1]).fold)
     }
+    // nothing but a user's function can fail from here on
+    const undo: Undo | undefined = risky ? [] : undefined
+    try {
+      for (let i = from; i < to; i += 3) {
+        if (log[i] === "add") this.contribute(log[i + 1], log[i + 2], origin, read, undo)
+        else if (log[i] !== "publish") this.write(log[i], log[i + 1], log[i + 2], read, undo)
+      }
+    } catch (error) {
+      for (const step of undo?.toReversed() ?? []) step()
+      throw error
+    }
+    for (const message of messages) this.publish(message)
   }
 
   private check(
@@ -127,30 +160,22 @@ export class BatchFold {
     target: Table.Any | Window.Any | Topic.Any,
     payload: any,
     origin: Origin,
-    encoded: Array<string>
+    messages: Array<Message>
   ) {
     switch (kind) {
-      case "publish": {
-        const topic = target as Topic.Any
-        const key = topic.keyOf(payload)
-        if (typeof key !== "string" || !isStorable(key)) {
-          throw new UnstorableValue({
-            where: `the key of ${topic.name}`,
-            reason: "it must be text without NUL and half surrogate pairs"
-          })
-        }
-        const value = JSON.stringify(topic.encode(payload))
-        if (value === undefined) throw new UnstorableValue({ where: topic.name, reason: "the value has no JSON form" })
-        encoded.push(value)
+      case "publish":
+        messages.push(this.message(target as Topic.Any, payload, origin))
         return
-      }
       case "add": {
         const window = target as Window.Any
         for (const column of window.key) assertStorable(window.name, { [column]: payload[column] })
-        if (window.topic !== undefined || hasFold(window)) assertOwned(window.name, window.key, payload, origin)
+        assertCountable(window, payload)
+        if (window.topic !== undefined || this.deltasOf(window).fold)
+          assertOwned(window.name, window.key, payload, origin)
         return
       }
       case "modify":
+        assertStorable(target.name, payload.key)
         assertOwned(target.name, (target as Table.Any).primaryKey, payload.key, origin)
         return
       default:
@@ -158,11 +183,19 @@ export class BatchFold {
     }
   }
 
-  private write(kind: "upsert" | "update" | "delete" | "modify", table: Table.Any, payload: any, read: ReadRow) {
+  private write(
+    kind: "upsert" | "update" | "delete" | "modify",
+    table: Table.Any,
+    payload: any,
+    read: ReadRow,
+    undo: Undo | undefined
+  ) {
     let ops = this.tables.get(table)
     if (ops === undefined) this.tables.set(table, (ops = new Map()))
     const key = keyText(table.primaryKey, kind === "modify" ? payload.key : payload)
     const before = ops.get(key)
+    const rows = ops
+    undo?.push(() => (before === undefined ? rows.delete(key) : rows.set(key, before)))
     if (kind === "upsert") ops.set(key, { kind, row: payload })
     else if (kind === "delete") ops.set(key, { kind, row: payload })
     else if (kind === "update") {
@@ -171,7 +204,7 @@ export class BatchFold {
     } else {
       const stored = before?.kind === "upsert" ? before.row : before?.kind === "delete" ? undefined : read(table, key)
       const row = stored && before?.kind === "update" ? { ...stored, ...before.row } : stored
-      const next = (payload as Modification).change(row)
+      const next = (payload as Modification).change(row && { ...row })
       if (next === undefined) ops.set(key, { kind: "delete", row: payload.key })
       else {
         assertStorable(table.name, next)
@@ -180,7 +213,11 @@ export class BatchFold {
     }
   }
 
-  private contribute(window: Window.Any, contribution: Row, origin: Origin, read: ReadRow) {
+  private contribute(window: Window.Any, contribution: Row, origin: Origin, read: ReadRow, undo: Undo | undefined) {
+    if (undo !== undefined) {
+      const late = this.late.length
+      undo.push(() => (this.late.length = late))
+    }
     const deltas = this.deltasOf(window)
     const { eventTime } = origin
     if (!(eventTime >= deltas.from && eventTime < deltas.to)) setSpans(deltas, eventTime)
@@ -190,8 +227,12 @@ export class BatchFold {
         this.late.push(lateOf(window, span, contribution, origin))
         continue
       }
-      const delta = deltaOf(deltas, span, key, contribution, origin, read)
+      const delta = deltaOf(deltas, span, key, contribution, origin, read, undo)
       const { row } = delta
+      if (undo !== undefined) {
+        const before = { row: { ...row }, origin: delta.origin }
+        undo.push(() => (Object.assign(row, before.row), (delta.origin = before.origin)))
+      }
       for (const column of deltas.columns) {
         row[column] = window.aggregate[column]!.add(row[column], contribution[column] as never)
       }
@@ -209,17 +250,34 @@ export class BatchFold {
     return deltas
   }
 
-  private publish(topic: Topic.Any, value: unknown, encoded: string, origin: Origin) {
-    const key = topic.keyOf(value)
-    const partition = partitionOf(key, topic.partitions ?? this.sourcePartitions)
-    const eventTime = topic.timeOf?.(value) ?? origin.eventTime
-    const tenant = topic.tenantOf?.(value) ?? origin.tenant
-    const meta = metaText(key, eventTime, topic.idOf?.(value), tenant, origin.traceparent)
+  private message(topic: Topic.Any, value: unknown, origin: Origin): Message {
+    const key = topic.keyOf(value as never)
+    if (typeof key !== "string" || !isStorable(key)) {
+      throw new UnstorableValue({
+        where: `the key of ${topic.name}`,
+        reason: "it must be text without NUL and half surrogate pairs"
+      })
+    }
+    const vals = JSON.stringify(topic.encode(value as never))
+    if (vals === undefined) throw new UnstorableValue({ where: topic.name, reason: "the value has no JSON form" })
+    const eventTime = topic.timeOf?.(value as never) ?? origin.eventTime
+    if (!Number.isFinite(eventTime)) {
+      throw new UnstorableValue({
+        where: topic.name,
+        reason: `the value's event time is ${eventTime}, no number of milliseconds`
+      })
+    }
+    const tenant = topic.tenantOf?.(value as never) ?? origin.tenant
+    const meta = metaText(key, eventTime, topic.idOf?.(value as never), tenant, origin.traceparent)
+    return { topic, partition: partitionOf(key, topic.partitions ?? this.sourcePartitions), meta, vals }
+  }
+
+  private publish({ meta, partition, topic, vals }: Message) {
     const messages = this.messages.get(topic)
-    if (messages === undefined) this.messages.set(topic, { topic, partition, meta, vals: encoded, count: 1 })
+    if (messages === undefined) this.messages.set(topic, { topic, partition, meta, vals, count: 1 })
     else {
       messages.meta += "," + meta
-      messages.vals += "\n" + encoded
+      messages.vals += "\n" + vals
       messages.count++
       if (messages.partition !== partition) messages.partition = undefined
     }
@@ -242,7 +300,8 @@ export class BatchFold {
     for (const { byLabel, window } of this.windows.values()) {
       const deltas: Array<WindowDelta> = []
       for (const byStart of byLabel.values()) {
-        for (const byKey of byStart.values()) for (const delta of byKey.values()) deltas.push(this.toPublish(window, delta))
+        for (const byKey of byStart.values())
+          for (const delta of byKey.values()) deltas.push(this.toPublish(window, delta))
       }
       if (deltas.length > 0) changes.push({ window, deltas })
     }
@@ -283,7 +342,15 @@ const inserted = <K, V>(map: Map<K, V>, key: K, make: () => V): V => {
   return value
 }
 /** The row of a key and span: as the batch has it, as it was read where it is folded, or empty. */
-const deltaOf = ({ byLabel, columns, fold, window }: Deltas, span: Span, key: string, contribution: Row, origin: Origin, read: ReadRow): Delta => {
+const deltaOf = (
+  { byLabel, columns, fold, window }: Deltas,
+  span: Span,
+  key: string,
+  contribution: Row,
+  origin: Origin,
+  read: ReadRow,
+  undo: Undo | undefined
+): Delta => {
   const byStart = inserted(byLabel, span.label, () => new Map<number, Map<string, Delta>>())
   const byKey = inserted(byStart, span.start, () => new Map<string, Delta>())
   let delta = byKey.get(key)
@@ -297,6 +364,7 @@ const deltaOf = ({ byLabel, columns, fold, window }: Deltas, span: Span, key: st
     const stored = fold ? read(window, keyText(windowKey(window), row)) : undefined
     for (const column of columns) row[column] = stored ? stored[column] : window.aggregate[column]!.initial
     byKey.set(key, (delta = { row, origin }))
+    undo?.push(() => byKey.delete(key))
   }
   return delta
 }

@@ -58,10 +58,19 @@ export class UnknownEventType extends Schema.TaggedError<UnknownEventType>()("Un
   }
 }
 
+/** A name that a log will not take. */
+export class InvalidTopicName extends Schema.TaggedError<InvalidTopicName>()("InvalidTopicName", {
+  name: Schema.String
+}) {
+  override get message() {
+    return `topic ${JSON.stringify(this.name)}: a topic's name has letters, digits, dots, _ and -, 249 at most`
+  }
+}
+
 interface LogOptions<V> {
   /** Decides the partition (murmur2, as JVM clients do) and the order: events of one key are handled in order. */
   readonly key: Select<V, string>
-  /** Epoch milliseconds. Without it the record's own timestamp, which for a derived topic is its event's time. */
+  /** Epoch milliseconds; fractions are cut off. Without it the record's own timestamp, which for a derived topic is its event's time. */
   readonly eventTime?: Select<V, number>
   /** What makes a value the same one when it comes twice. */
   readonly id?: Select<V, string>
@@ -73,7 +82,16 @@ interface LogOptions<V> {
   readonly retention?: Duration.Input
 }
 
+// what Kafka takes
+const topicName = /^(?!\.\.?$)[a-zA-Z0-9._-]{1,249}$/
+/** Whole milliseconds: times less than one apart would be told apart here, and not by PostgreSQL. */
+const instant = (by: Select<any, number>) => {
+  const timeOf = select(by as string) as (value: never) => number
+  return (value: never) => Math.floor(timeOf(value))
+}
+
 const topic = (name: string, options: LogOptions<any>, codec: object) => {
+  if (!topicName.test(name)) throw new InvalidTopicName({ name })
   if (options.partitions !== undefined && !(Number.isInteger(options.partitions) && options.partitions >= 1)) {
     throw new Error(`topic ${name}: partitions is ${options.partitions}, it must be a whole number from 1`)
   }
@@ -83,7 +101,7 @@ const topic = (name: string, options: LogOptions<any>, codec: object) => {
     partitions: options.partitions,
     retentionMs: options.retention === undefined ? undefined : millis(options.retention),
     keyOf: select(options.key as string),
-    timeOf: options.eventTime && select(options.eventTime as string),
+    timeOf: options.eventTime && instant(options.eventTime),
     idOf: options.id && select(options.id as string),
     tenantOf: options.tenant && select(options.tenant as string),
     ...codec
@@ -106,7 +124,9 @@ export const Topic = {
   ): Topic<Name, E[number]["Event"]> => {
     const eventTypes = new Map<string, EventType.Any>(options.events.map((event) => [event.type, event]))
     const known = [...eventTypes.keys()]
-    if (known.length < options.events.length) throw new Error(`topic ${name} declares an event type twice: ${known.join(", ")}`)
+    if (known.length === 0) throw new Error(`topic ${name} declares no event type; list at least one in \`events\``)
+    if (known.length < options.events.length)
+      throw new Error(`topic ${name} declares an event type twice: ${known.join(", ")}`)
     const find = (value: unknown) => {
       const type = (value as Partial<Named> | null | undefined)?.type
       const found = eventTypes.get(type as string)
@@ -132,5 +152,8 @@ export const Topic = {
   ): Compacted<Name, TypeOf<F>> => topic(name, options, { ...recordCodec(options.value), compacted: true }),
   /** A topic of values that are taken as they are: what a window with a topic name alone publishes. */
   plain: <const Name extends string, V>(name: Name, keyOf: (value: V) => string): Topic<Name, V> =>
-    topic(name, { key: keyOf as never } as LogOptions<any>, { decode: (json: unknown) => json, encode: (value: unknown) => value })
+    topic(name, { key: keyOf as never } as LogOptions<any>, {
+      decode: (json: unknown) => json,
+      encode: (value: unknown) => value
+    })
 }

@@ -112,17 +112,45 @@ type PublishedTo<P, Row> = P extends string ? Topic<P, Row> : P
 type RowOf<F extends Fields, W, A extends Aggs> = Simplify<TypeOf<F> & W & Outputs<A>>
 type AddOf<F extends Fields, A extends Aggs> = Simplify<TypeOf<F> & Inputs<A>>
 const short = { milli: "ms", second: "s", minute: "m", hour: "h", day: "d", week: "w" } as Record<string, string>
-const label = (size: Size) => size.replace(/^(\S+) (\w+?)s?$/, (_, n, unit) => n + (short[unit] ?? unit))
+const label = (size: Size) => size.replace(/^(\S+) (\w+?)(s?)$/, (_, n, unit, s) => n + (short[unit] ?? unit + s))
 /** A length above zero: a window of no length would never end its loop over starts. */
 const length = (input: Duration.Input) => {
   const ms = millis(input)
-  if (!(Number.isSafeInteger(ms) && ms > 0)) throw new Error(`a window's length is ${ms} ms; it must be a whole number above 0`)
+  if (!(Number.isSafeInteger(ms) && ms > 0))
+    throw new Error(`a window's length is ${ms} ms; it must be a whole number above 0`)
   return ms
+}
+const own = {
+  fixed: ["window_size", "window_start"],
+  calendar: ["window_size", "window_start"],
+  session: ["window_start", "window_end"],
+  global: []
+}
+/** What types do not see: names that meet in one table, and shapes that would count an event twice or not at all. */
+const assertSound = (name: string, shape: Shape, { aggregate, key }: WindowOptions<Fields, Aggs, unknown>) => {
+  const columns = [...own[shape.type], ...Object.keys(key), ...Object.keys(aggregate)]
+  const labels =
+    shape.type === "fixed" ? shape.spans.map((span) => span.label) : shape.type === "calendar" ? shape.units : []
+  const twice = (names: ReadonlyArray<string>) => names.find((other, i) => names.indexOf(other) < i)
+  const refuse = (reason: string) => {
+    throw new Error(`window ${name}: ${reason}`)
+  }
+  if (twice(columns) !== undefined) refuse(`it has two columns ${twice(columns)}; give one of them another name`)
+  if (twice(labels) !== undefined) refuse(`${twice(labels)} is listed twice; once will do`)
+  if (Object.keys(aggregate).length === 0)
+    refuse("it aggregates nothing; add at least one column, as `{ n: Agg.count }`")
+  if (shape.type === "global" && Object.keys(key).length === 0)
+    refuse("it needs a key, for without one all partitions would write one row")
+  if (shape.type === "calendar") DateTime.zoneMakeNamedUnsafe(shape.timeZone)
+  if (shape.type === "fixed" && shape.spans.some(({ everyMs, sizeMs }) => everyMs > sizeMs)) {
+    refuse("its `every` is longer than its size, so events in between would be in no window; make it as long at most")
+  }
 }
 const windowOf = (name: string, shape: Shape, options: WindowOptions<Fields, Aggs, unknown>) => {
   checkedName("window", name)
   const key = Object.keys(options.key)
   for (const column of [...key, ...Object.keys(options.aggregate)]) checkedName(`column of window ${name},`, column)
+  assertSound(name, shape, options)
   return {
     kind: "window",
     name,
@@ -150,12 +178,7 @@ export const Window = {
   >(
     name: Name,
     options: { readonly size: S } & WindowOptions<F, A, P>
-  ): Window<
-    Name,
-    RowOf<F, Sized<Label<One<S>>>, A>,
-    AddOf<F, A>,
-    PublishedTo<P, RowOf<F, Sized<Label<One<S>>>, A>>
-  > =>
+  ): Window<Name, RowOf<F, Sized<Label<One<S>>>, A>, AddOf<F, A>, PublishedTo<P, RowOf<F, Sized<Label<One<S>>>, A>>> =>
     windowOf(
       name,
       {
@@ -209,11 +232,7 @@ export const Window = {
     name: Name,
     options: { readonly unit: U; readonly timeZone: string } & WindowOptions<F, A, P>
   ): Window<Name, RowOf<F, Sized<One<U>>, A>, AddOf<F, A>, PublishedTo<P, RowOf<F, Sized<One<U>>, A>>> =>
-    windowOf(
-      name,
-      { type: "calendar", units: list<CalendarUnit>(options.unit), timeZone: options.timeZone },
-      options
-    ),
+    windowOf(name, { type: "calendar", units: list<CalendarUnit>(options.unit), timeZone: options.timeZone }, options),
   /** All of time: running totals of a key. Never late, never closed. */
   global: <
     const Name extends string,
