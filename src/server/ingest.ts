@@ -36,7 +36,7 @@ interface Item {
 }
 
 /** Events that are checked without a pause and appended in one call. */
-const chunkEvents = 1_000
+const chunkEvents = 2_000
 /** Characters of such a chunk, about. */
 const chunkSize = 1024 * 1024
 

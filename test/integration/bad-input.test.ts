@@ -156,10 +156,12 @@ describe("what is odd and right", () => {
 
   test("a JSON event on several lines is kept on one", async () => {
     const event = transfer({ tenant: "pretty" })
-    const { status } = await post(server, `\uFEFF${JSON.stringify(event, null, 2)}\n`)
+    const text = JSON.stringify(event, null, 2).replace('"amount": 10', '"amount": 10.00')
+    const { status } = await post(server, `\uFEFF${text}\n`)
     expect(status).toBe(202)
     const found = (await recordsOf(server.log, "events.raw.v1")).find(({ tenant }) => tenant === "pretty")
     expect(found?.value).not.toContain("\n")
+    expect(found?.value).toContain('"amount": 10.00')
     expect(JSON.parse(found!.value!)).toEqual(event)
   })
 

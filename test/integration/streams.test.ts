@@ -86,6 +86,18 @@ describe("streams", () => {
     }
   })
 
+  test("a burst of one key is all there, in order, from memory and from the log", async () => {
+    const own = await start()
+    const live = await stream(`${own.url}/v1/alerts`)
+    const burst = Array.from({ length: 1_200 }, (_, i) => alert(`b-${i}`, "B"))
+    await publish(own, burst)
+    const ids = burst.map(({ eventId }) => eventId)
+    expect(idsOf(await live.records(1_200))).toEqual(ids)
+    const late = await stream(`${own.url}/v1/alerts?from=earliest`)
+    expect(idsOf(await late.records(1_200))).toEqual(ids)
+    await own.stop()
+  })
+
   test("filters by tenant and by entity", async () => {
     const tenant = await stream(`${server.url}/v1/alerts?tenant=globex`)
     const entity = await stream(`${server.url}/v1/alerts?entity_id=F2`)
@@ -191,7 +203,10 @@ describe("a server's life", () => {
     expect(alerts.status).toBe(200)
     alerts.close()
     for (const server of [gateway, api]) expect((await fetch(`${server.url}/healthz`)).status).toBe(200)
+    // no connection that a client opened ahead keeps them
+    const began = performance.now()
     await Promise.all([gateway.stop(), api.stop()])
+    expect(performance.now() - began).toBeLessThan(2_000)
   })
 
   test("closing lets requests finish, tells streams why, and takes nothing new", async () => {
