@@ -1,6 +1,7 @@
 // The log on PostgreSQL among several processes: order, waking and groups, with connections and processes killed.
 import { spawn } from "node:child_process"
 import { createInterface } from "node:readline"
+import { setTimeout as sleep } from "node:timers/promises"
 import { fileURLToPath } from "node:url"
 import { assert, it as vitest } from "@effect/vitest"
 import * as Effect from "effect/Effect"
@@ -117,21 +118,28 @@ vitest.layer(Server.layer, { timeout: "60 seconds", excludeTestServices: true })
       Effect.gen(function* () {
         const { sql } = yield* setUp(1, 1)
         let queries = 0
-        const counting = new Proxy(sql, {
+        // its answers come late, so that what they say is old by then
+        const slow = new Proxy(sql, {
           get: (target, key) => {
-            if (key === "unsafe") queries += 1
-            return Reflect.get(target, key) as unknown
+            if (key !== "unsafe") return Reflect.get(target, key) as unknown
+            queries += 1
+            return (...args: Parameters<typeof sql.unsafe>) =>
+              target.unsafe(...args).then((rows) => sleep(5).then(() => rows))
           }
         })
-        const { log } = yield* PostgresLog.make(counting, { pollMs: 60_000 })
+        const { log } = yield* PostgresLog.make(slow, { pollMs: 60_000 })
         const reader = yield* log.open("topic", 0, 0)
-        for (let next = 0; next < 300;) {
+        for (let next = 0; next < 100;) {
           const appending = log.append("topic", [record(), record()])
           const [, batch] = yield* Effect.all([appending, reader.take], { concurrency: 2 }).pipe(
             Effect.timeout("5 seconds")
           )
           next = batch.next
         }
+        const opened = yield* log.open("topic", 0, 100)
+        yield* log.append("topic", [record()])
+        assert.strictEqual((yield* Effect.timeout(opened.take, "5 seconds")).next, 101)
+        yield* reader.take
         const waiting = yield* Effect.forkChild(reader.take)
         yield* Effect.sleep(100)
         const before = queries
