@@ -1,5 +1,5 @@
 // Folds what handlers asked for into one batch's changes: one entry a row, one delta a window, one segment a topic. It does no I/O.
-import { isStorable, KeyNotOwned, UnstorableValue } from "./failure.ts"
+import { assertOwned, isStorable, UnstorableValue } from "./failure.ts"
 import { keyText } from "./fields.ts"
 import type { Meta } from "./handler.ts"
 import { partitionOf } from "./murmur2.ts"
@@ -8,7 +8,7 @@ import type { Table } from "./read-model.ts"
 import type { Modification, Row } from "./recorder.ts"
 import type { LateEvent, Segment, TableChange, WindowChange, WindowDelta } from "./store.ts"
 import type { Topic } from "./topic.ts"
-import { isClosed, spansOf, type Span, type Window } from "./window.ts"
+import { hasFold, isClosed, spansOf, type Span, type Window } from "./window.ts"
 
 /** An event's place and envelope, as far as changes carry them on. */
 export interface Origin extends Meta {
@@ -87,15 +87,8 @@ export const spanColumns = (window: Window.Any, span: Span): Row =>
 /** The columns of a window's primary key. */
 export const windowKey = (window: Window.Any): ReadonlyArray<string> =>
   window.shape.type === "global" ? window.key : [...window.key, "window_size", "window_start"]
-/** Whether a window's rows must be read to be changed. */
-export const hasFold = (window: Window.Any): boolean =>
-  Object.values(window.aggregate).some(({ sql }) => sql === "fold")
-
 const pick = (columns: ReadonlyArray<string>, row: Row): Row =>
   Object.fromEntries(columns.map((column) => [column, row[column]]))
-const assertOwned = (target: string, columns: ReadonlyArray<string>, row: Row, { key }: Origin) => {
-  if (!columns.some((column) => row[column] === key)) throw new KeyNotOwned({ target, key })
-}
 /** Refuses what PostgreSQL cannot hold, or only as a number that is none, before anything of the event is applied. */
 const assertStorable = (where: string, row: Row) => {
   for (const column in row) {
@@ -171,12 +164,12 @@ export class BatchFold {
         for (const column of window.key) assertStorable(window.name, { [column]: payload[column] })
         assertCountable(window, payload)
         if (window.topic !== undefined || this.deltasOf(window).fold)
-          assertOwned(window.name, window.key, payload, origin)
+          assertOwned(window.name, window.key, payload, origin.key)
         return
       }
       case "modify":
         assertStorable(target.name, payload.key)
-        assertOwned(target.name, (target as Table.Any).primaryKey, payload.key, origin)
+        assertOwned(target.name, (target as Table.Any).primaryKey, payload.key, origin.key)
         return
       default:
         assertStorable(target.name, payload)
@@ -268,7 +261,14 @@ export class BatchFold {
       })
     }
     const tenant = topic.tenantOf?.(value as never) ?? origin.tenant
-    const meta = metaText(key, eventTime, topic.idOf?.(value as never), tenant, origin.traceparent)
+    const meta = metaText(
+      key,
+      eventTime,
+      topic.idOf?.(value as never),
+      tenant,
+      origin.traceparent,
+      topic.versionOf(value as never)
+    )
     return { topic, partition: partitionOf(key, topic.partitions ?? this.sourcePartitions), meta, vals }
   }
 
@@ -291,7 +291,7 @@ export class BatchFold {
       for (const { kind, row } of ops.values()) rows[kind].push(row)
       changes.push({ table, upserts: rows.upsert, updates: rows.update, deletes: rows.delete })
     }
-    return changes.sort((a, b) => (a.table.name < b.table.name ? -1 : 1))
+    return changes.toSorted((a, b) => (a.table.name < b.table.name ? -1 : 1))
   }
 
   /** What the batch contributes to windows, in order of their names. */
@@ -305,7 +305,7 @@ export class BatchFold {
       }
       if (deltas.length > 0) changes.push({ window, deltas })
     }
-    return changes.sort((a, b) => (a.window.name < b.window.name ? -1 : 1))
+    return changes.toSorted((a, b) => (a.window.name < b.window.name ? -1 : 1))
   }
 
   private toPublish(window: Window.Any, { origin, row }: Delta): WindowDelta {

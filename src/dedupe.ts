@@ -44,7 +44,7 @@ export class SeenIds {
       }
     }
     const ranges: Array<{ from: number; to: number }> = []
-    for (const bucket of [...wanted].sort((a, b) => a - b)) {
+    for (const bucket of [...wanted].toSorted((a, b) => a - b)) {
       const from = bucket * this.widthMs
       const before = ranges.at(-1)
       if (before !== undefined && before.to + 1 === from) before.to = from + this.widthMs - 1

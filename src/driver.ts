@@ -1,5 +1,6 @@
 // Runs a projection over arrays of events, in memory: what the test kit and `Projection.live` use, and the runner's model.
 import * as Effect from "effect/Effect"
+import { assertOwned } from "./failure.ts"
 import { keyText, type Named } from "./fields.ts"
 import type { Meta, Writable } from "./handler.ts"
 import { partitionOf } from "./murmur2.ts"
@@ -7,7 +8,7 @@ import type { Projection } from "./projection.ts"
 import type { Table } from "./read-model.ts"
 import { Recorder, type Modification, type Row } from "./recorder.ts"
 import type { Source, Topic } from "./topic.ts"
-import { isClosed, spansOf, type Span, type Window } from "./window.ts"
+import { hasFold, isClosed, spansOf, type Span, type Window } from "./window.ts"
 
 interface Open {
   row: Row
@@ -49,6 +50,8 @@ export class Driver<Ev, E, R> {
   private readonly partitions: number
   private position = 0
   private meta: Meta | undefined
+  /** Whether the event's source has keys; an aggregate's streams have none here. */
+  private isKeyed = false
 
   constructor(
     projection: Projection<string, Ev, any, E, R, any>,
@@ -105,6 +108,7 @@ export class Driver<Ev, E, R> {
     > &
       Partial<Topic<string, Ev>>
     const key = source.keyOf?.(event) ?? ""
+    this.isKeyed = source.keyOf !== undefined
     const partition = partitionOf(key, this.partitions)
     const eventTime = source.timeOf?.(event) ?? this.nowMs
     const tenant = source.tenantOf?.(event)
@@ -112,7 +116,16 @@ export class Driver<Ev, E, R> {
     this.recorder.log.length = 0 // what a failed event left behind
     const streamTime = this.advance(partition, eventTime)
     if (this.isDuplicate(source, event, partition, tenant, eventTime)) return undefined
-    this.meta = { topic: source.name, partition, position: this.position++, key, eventTime, streamTime, tenant, traceId: undefined }
+    this.meta = {
+      topic: source.name,
+      partition,
+      position: this.position++,
+      key,
+      eventTime,
+      streamTime,
+      tenant,
+      traceId: undefined
+    }
     const context: Record<string, unknown> = { meta: this.meta }
     for (const name in enrich) {
       const { by, topic } = enrich[name]!
@@ -123,7 +136,13 @@ export class Driver<Ev, E, R> {
     return Effect.isEffect(done) ? done : undefined
   }
 
-  private isDuplicate(source: Partial<Topic<string, Ev>>, event: Ev, partition: number, tenant: string | undefined, time: number) {
+  private isDuplicate(
+    source: Partial<Topic<string, Ev>>,
+    event: Ev,
+    partition: number,
+    tenant: string | undefined,
+    time: number
+  ) {
     const { dedupe } = this.projection
     const id = dedupe && (dedupe.by ?? source.idOf)?.(event)
     if (dedupe === undefined || id === undefined) return false
@@ -135,6 +154,7 @@ export class Driver<Ev, E, R> {
 
   private apply() {
     const { log } = this.recorder
+    if (this.isKeyed) for (let i = 0; i < log.length; i += 3) this.check(log[i], log[i + 1], log[i + 2])
     for (let i = 0; i < log.length; i += 3) {
       const target = log[i + 1]
       const payload = log[i + 2]
@@ -143,6 +163,15 @@ export class Driver<Ev, E, R> {
       else this.write(log[i], target, payload)
     }
     log.length = 0
+  }
+
+  /** What the runner would park an event for. */
+  private check(kind: string, target: Table.Any | Window.Any, payload: Row) {
+    const { key } = this.meta!
+    if (kind === "modify") assertOwned(target.name, (target as Table.Any).primaryKey, payload["key"], key)
+    if (kind !== "add") return
+    const window = target as Window.Any
+    if (window.topic !== undefined || hasFold(window)) assertOwned(window.name, window.key, payload, key)
   }
 
   private write(kind: "upsert" | "update" | "delete" | "modify", table: Table.Any, payload: Row) {
@@ -161,7 +190,9 @@ export class Driver<Ev, E, R> {
     else rows.set(key, next)
   }
 
-  private publish(topic: Topic.Any, value: Row) {
+  /** As a reader of the topic would get it: what the schema does not declare is gone, what does not fit throws. */
+  private publish(topic: Topic.Any, written: Row) {
+    const value: Row = topic.decode(JSON.parse(JSON.stringify(topic.encode(written))), topic.versionOf(written))
     const key = topic.keyOf(value)
     const partition = partitionOf(key, topic.partitions ?? this.partitions)
     this.published.push({ topic: topic.name, key, partition, value })
@@ -181,7 +212,10 @@ export class Driver<Ev, E, R> {
       let open = window.shape.type === "session" ? this.session(window, key, span) : rows.get(id)
       if (open === undefined) {
         const initial = Object.entries(window.aggregate).map(([column, agg]) => [column, agg.initial])
-        rows.set(id, (open = { row: { ...key, ...columns, ...Object.fromEntries(initial) }, end: span.end, dirty: true }))
+        rows.set(
+          id,
+          (open = { row: { ...key, ...columns, ...Object.fromEntries(initial) }, end: span.end, dirty: true })
+        )
       }
       for (const column in window.aggregate) {
         open.row[column] = window.aggregate[column]!.add(open.row[column], contribution[column] as never)
@@ -234,7 +268,7 @@ export class Driver<Ev, E, R> {
     for (const [window, rows] of this.windows) {
       if (window.emit !== "onWindowClose" || window.topic === undefined) continue
       const closed = [...rows.values()].filter((open) => open.dirty && isClosed(window, open.end, time))
-      for (const open of closed.sort((a, b) => a.end - b.end)) {
+      for (const open of closed.toSorted((a, b) => a.end - b.end)) {
         open.dirty = false
         this.publish(window.topic, { ...open.row })
       }

@@ -2,7 +2,10 @@
 import * as Data from "effect/Data"
 
 /** A handler asked for a row or a message that cannot be stored. The event is at fault, so it is parked like one whose handler threw. */
-export class UnstorableValue extends Data.TaggedError("UnstorableValue")<{ readonly where: string; readonly reason: string }> {
+export class UnstorableValue extends Data.TaggedError("UnstorableValue")<{
+  readonly where: string
+  readonly reason: string
+}> {
   override get message() {
     return `${this.where}: ${this.reason}`
   }
@@ -15,6 +18,15 @@ export class KeyNotOwned extends Data.TaggedError("KeyNotOwned")<{ readonly targ
       `may write the row too and its total could go back; add the event's key to the row's key, or re-key through a topic`
     )
   }
+}
+/** Refuses a row that no column of its key ties to the event's key. */
+export const assertOwned = (
+  target: string,
+  columns: ReadonlyArray<string>,
+  row: Readonly<Record<string, unknown>>,
+  key: string
+): void => {
+  if (!columns.some((column) => row[column] === key)) throw new KeyNotOwned({ target, key })
 }
 
 /** The name and the message of anything that was thrown or failed with. */

@@ -1,12 +1,14 @@
 // How a message stands in a packed segment or batch. Adapters unpack; nothing here reads or writes.
 
-/** One element of a segment's `meta`, as in the log's batches: key, event time, event id, tenant, traceparent. */
+/** One element of a segment's `meta`, as in the log's batches: key, event time, event id, tenant, traceparent, and the schema's version unless it is 1. */
 export const metaText = (
   key: string,
   eventTime: number,
   eventId: string | undefined,
   tenant: string | undefined,
-  traceparent: string | undefined
+  traceparent: string | undefined,
+  schemaVersion = 1
 ): string =>
   `[${JSON.stringify(key)},${eventTime},${eventId === undefined ? "null" : JSON.stringify(eventId)},` +
-  `${tenant === undefined ? "null" : JSON.stringify(tenant)},${traceparent === undefined ? "null" : `"${traceparent}"`}]`
+  `${tenant === undefined ? "null" : JSON.stringify(tenant)},${traceparent === undefined ? "null" : JSON.stringify(traceparent)}` +
+  (schemaVersion === 1 ? "]" : `,${schemaVersion}]`)

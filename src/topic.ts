@@ -37,6 +37,8 @@ export interface Topic<out Name extends string, in out V> extends Source<V, "top
   readonly decode: (json: unknown, version?: number) => V
   /** The JSON object of a value: declared fields only, whatever else the object has. */
   readonly encode: (value: V) => unknown
+  /** The schema's version that `encode` writes. */
+  readonly versionOf: (value: V) => number
 }
 /** A topic that keeps the newest value of each key; null deletes. Projections look values up in it. */
 export interface Compacted<out Name extends string, in out V> extends Topic<Name, V> {
@@ -102,6 +104,7 @@ const topic = (name: string, options: LogOptions<any>, codec: object) => {
     retentionMs: options.retention === undefined ? undefined : millis(options.retention),
     keyOf: select(options.key as string),
     timeOf: options.eventTime && instant(options.eventTime),
+    versionOf: () => 1,
     idOf: options.id && select(options.id as string),
     tenantOf: options.tenant && select(options.tenant as string),
     ...codec
@@ -137,7 +140,8 @@ export const Topic = {
       types: known,
       eventTypes,
       decode: (json: unknown, version?: number) => find(json).decode(json, version),
-      encode: (value: unknown) => find(value).encode(value as never)
+      encode: (value: unknown) => find(value).encode(value as never),
+      versionOf: (value: unknown) => find(value).versions.length
     })
   },
   /** Values of one shape. */

@@ -284,3 +284,7 @@ export const spansOf = (shape: Shape, time: number): ReadonlyArray<Span> => {
 /** Whether a span is over for good at this stream time: an event would be late for it, and its row changes no more. */
 export const isClosed = (window: Window.Any, end: number, streamTime: number): boolean =>
   end + (window.shape.type === "session" ? window.shape.gapMs : 0) + window.graceMs <= streamTime
+
+/** Whether a window's rows must be read to be changed. */
+export const hasFold = (window: Window.Any): boolean =>
+  Object.values(window.aggregate).some(({ sql }) => sql === "fold")
