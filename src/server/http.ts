@@ -142,7 +142,13 @@ const documented = async (app: FastifyInstance, name: string): Promise<void> => 
       tags: [{ name: "events" }, { name: "streams" }, { name: "health" }]
     }
   })
-  await app.register(swaggerUi.default, { routePrefix: "/docs", staticCSP: true, uiConfig: { tryItOutEnabled: true } })
+  await app.register(swaggerUi.default, {
+    routePrefix: "/docs",
+    staticCSP: true,
+    // Safari would ask a loopback address for TLS
+    transformStaticCSP: (header) => header.replace(" upgrade-insecure-requests;", ""),
+    uiConfig: { tryItOutEnabled: true }
+  })
 }
 
 interface Built {

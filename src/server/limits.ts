@@ -18,7 +18,7 @@ export interface Limits {
   readonly maxAheadMs: number
   /** Events that wait for their turn at the log, by topic; more are refused with 429. */
   readonly waitingEvents: number
-  /** Mean delay of the event loop from which posts are refused with 503. 0: never. */
+  /** Mean delay of the event loop from which posts are refused with 503. 0: never, as on Deno, which does not measure it. */
   readonly eventLoopDelayMs: number
   /** Streams open at once. */
   readonly streams: number
