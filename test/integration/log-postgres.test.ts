@@ -152,11 +152,12 @@ vitest.layer(Server.layer, { timeout: "60 seconds", excludeTestServices: true })
     it.effect("shares partitions among processes, and stops at once where its locks are lost", () =>
       Effect.gen(function* () {
         const { logs, ...database } = yield* setUp(2, 6, { rebalanceMs: 200 })
-        const { check, generations, until, use } = roster()
+        const { alone, generations, growing, until, use } = roster()
         const [a, b] = yield* Effect.forEach(logs, (log, i) =>
           Effect.forkChild(log.assign("topic", "group", use("ab"[i]!)))
         )
         yield* until({ a: 3, b: 3 })
+        alone()
         const before = new Map([...generations].map(([partition, list]) => [partition, list.length]))
         yield* kill(database, "millrace log session")
         // everybody lost everything, and took it again under a higher generation
@@ -166,7 +167,7 @@ vitest.layer(Server.layer, { timeout: "60 seconds", excludeTestServices: true })
         yield* Fiber.interrupt(a!)
         yield* until({ b: 6 })
         yield* Fiber.interrupt(b!)
-        check()
+        growing()
       }).pipe(Effect.timeout("20 seconds"))
     )
 
