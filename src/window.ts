@@ -271,7 +271,8 @@ export const spansOf = (shape: Shape, time: number): ReadonlyArray<Span> => {
     case "calendar":
       return shape.units.map((unit) => {
         const start = DateTime.startOf(DateTime.makeZonedUnsafe(time, { timeZone: shape.timeZone }), unit)
-        const end = DateTime.add(start, { [`${unit}s`]: 1 })
+        // the start of what comes next: where a day has no midnight, one more day would be an hour too much
+        const end = DateTime.startOf(DateTime.add(start, { [`${unit}s`]: 1 }), unit)
         return { label: unit, start: start.epochMilliseconds, end: end.epochMilliseconds }
       })
     case "session":
