@@ -87,7 +87,10 @@ const collect = (payload: Readable, limit: number, share: Share): Promise<Buffer
       if (problem !== undefined) return refuse(problem)
       chunks.push(chunk)
     }
-    const finish = (): void => done(chunks.length === 1 ? chunks[0]! : Buffer.concat(chunks))
+    const finish = (): void => {
+      payload.off("error", gone).off("close", gone)
+      done(chunks.length === 1 ? chunks[0]! : Buffer.concat(chunks))
+    }
     const gone = (): void => done(new Problem(400, "invalid_request", "the body ended early", "send it again"))
     // a client that goes away may do so without an error
     payload.on("data", take).once("end", finish).once("error", gone).once("close", gone)
