@@ -43,18 +43,21 @@ export const dev = Effect.fnUntraced(function* (options: DevOptions) {
   return yield* Effect.raceFirst(work, runLoops(system, roles))
 })
 
-const banner = (options: DevOptions, database: Database, url: string) =>
-  [
+const banner = ({ data }: DevOptions, database: Database, url: string) => {
+  const flag = database.embedded && data !== ".millrace" ? ` --data ${data}` : ""
+  return [
     `Millrace is running.`,
     `  send events    POST ${url}/v1/events`,
     `  alerts (SSE)   curl -N ${url}/v1/alerts`,
     `  docs           ${url}/docs`,
     `  metrics        ${url}/metrics`,
     `  database       psql ${database.url}`,
-    `  data           kept in ${options.data}`,
-    `  try            npx millrace sql --data ${options.data} "select * from alerts order by score desc limit 5"`,
+    `  data           kept in ${database.embedded ? data : "that database"}`,
+    `  look           npx millrace sql${flag} "select * from alerts order by score desc limit 5"`,
+    `  how it is      npx millrace status${flag}`,
     ""
   ].join("\n")
+}
 
 /** The topic of what is known: the only one that events are looked up in. */
 const featuresTopic = (application: AnyApplication) => {

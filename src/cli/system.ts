@@ -19,6 +19,8 @@ import type { AnyApplication } from "./config.ts"
 /** A database that answers, and where it is. */
 export interface Database {
   readonly url: string
+  /** Whether it is the one of the state directory. */
+  readonly embedded: boolean
   readonly sql: Sql
   /** Fails when the server is gone for good. */
   readonly failed: Effect.Effect<never, Error>
@@ -44,7 +46,8 @@ export const openDatabase = Effect.fnUntraced(function* (
       ? yield* how === "own" ? Embedded.start({ dataDir }) : Embedded.use({ dataDir })
       : { url: given, failed: Effect.never }
   const sql = yield* connect(server.url, options)
-  return { url: server.url, sql, failed: server.failed } satisfies Database
+  const embedded = given === undefined || given === ""
+  return { url: server.url, embedded, sql, failed: server.failed } satisfies Database
 })
 
 /** Opens everything that an application needs: migrates, declares topics, prepares projections. Idempotent, and safe beside others that do it. */
