@@ -54,6 +54,14 @@ export interface SubscribeOptions {
   /** A consumer that acknowledges nothing of what it has for so long loses it: it is redelivered, to another where there is one, in milliseconds. Default 60,000. */
   readonly ackTimeoutMs?: number
 }
+/** What a subscription does where it says nothing else. */
+export const defaults = {
+  from: "latest",
+  receiveQueue: 1_000,
+  maxRedeliveries: 16,
+  redeliveryDelayMs: 1_000,
+  ackTimeoutMs: 60_000
+} as const
 /** One consumer of a subscription. Every message is delivered until it is acknowledged: at least once. */
 export interface Consumer {
   /** Waits for the next messages; at least one, `max` at most. */

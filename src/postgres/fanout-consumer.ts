@@ -92,6 +92,8 @@ export class PostgresConsumer implements Consumer {
   /** Chunks to redeliver that were claimed and not read yet. */
   private returned: Array<Statement.Returned> = []
   private readonly one = Semaphore.makeUnsafe(1)
+  /** Held while something is claimed, or given back, so that the one sees the other. */
+  private readonly claiming = Semaphore.makeUnsafe(1)
   private dueAt = 0
   private activeAt = performance.now()
   private extendedAt = performance.now()
@@ -126,16 +128,23 @@ export class PostgresConsumer implements Consumer {
       if (!(yield* this.joined())) continue
       if (this.ready.length > 0) return this.ready.splice(0, max)
       const room = Math.min(max, this.room())
-      if (room > 0) {
-        if (this.returned.length > 0 || this.dueAt <= performance.now()) yield* this.redeliver(room)
-        if (this.ready.length > 0 || (yield* this.claim(room))) continue
-      }
-      const until = room > 0 ? this.dueAt : this.activeAt + this.parts.settings.ackTimeoutMs
+      if (yield* this.claiming.withPermit(this.look(room))) continue
+      const timeout = room > 0 ? Infinity : this.activeAt + this.parts.settings.ackTimeoutMs
+      const until = room > 0 || this.claimant.keyed ? Math.min(this.dueAt, timeout) : timeout
       yield* Effect.raceFirst(
         this.signal.await,
         Effect.sleep(Math.min(Math.max(until - performance.now(), 1), 2 ** 31 - 1))
       )
     }
+  }).bind(this)
+
+  /** Claims what comes again, else what was read ahead. Whether `next` should look again. */
+  private readonly look = Effect.fnUntraced(function* (this: PostgresConsumer, room: number) {
+    // with keys in order, what this consumer has may wait for what comes again: a full queue must let it in
+    if (room > 0 || this.claimant.keyed) {
+      if (this.returned.length > 0 || this.dueAt <= performance.now()) yield* this.redeliver(Math.max(room, 1))
+    }
+    return this.ready.length > 0 || (room > 0 && (yield* this.claim(room)))
   }).bind(this)
 
   /** Whether this consumer may claim; if not, it has waited before it says so. */
@@ -284,19 +293,37 @@ export class PostgresConsumer implements Consumer {
     this: PostgresConsumer,
     messages: ReadonlyArray<Message>
   ) {
-    const { notify, settings, sql } = this.parts
+    const { notify, settings } = this.parts
     const spent = messages.filter(({ redeliveries }) => redeliveries >= settings.maxRedeliveries)
     const back = messages.filter(({ redeliveries }) => redeliveries < settings.maxRedeliveries)
     if (back.length > 0) {
-      const delayMs = settings.redeliveryDelayMs
-      yield* attempt("negativeAcknowledge", () => Statement.giveBack(sql, this.claimant, positionsOf(back), delayMs))
-      this.settle(back)
-      this.due(delayMs)
-      yield* notify(delayMs)
+      yield* this.claiming.withPermit(this.giveBack(back))
+      yield* notify(settings.redeliveryDelayMs)
     }
     if (spent.length > 0) yield* this.bury(spent, `redelivered ${settings.maxRedeliveries} times and not acknowledged`)
     yield* this.extend()
   }).bind(this)
+
+  private readonly giveBack = Effect.fnUntraced(function* (this: PostgresConsumer, messages: ReadonlyArray<Message>) {
+    const { settings, sql } = this.parts
+    const give = (some: ReadonlyArray<Message>, count: 0 | 1) =>
+      attempt("negativeAcknowledge", () =>
+        Statement.giveBack(sql, this.claimant, positionsOf(some), settings.redeliveryDelayMs, count)
+      )
+    yield* give(messages, 1)
+    this.settle(messages)
+    // what was claimed behind them, and is not delivered yet, is to come behind them
+    const slots = new Set(
+      this.claimant.keyed ? messages.map(({ key, partition }) => `${partition}:${slotOf(key)}`) : []
+    )
+    const behind = this.ready.filter(({ key, partition }) => slots.has(`${partition}:${slotOf(key)}`))
+    if (behind.length > 0) {
+      this.ready = this.ready.filter((message) => !behind.includes(message))
+      yield* give(behind, 0)
+      this.settle(behind)
+    }
+    this.due(settings.redeliveryDelayMs)
+  }, Effect.uninterruptible).bind(this)
 
   readonly deadLetter = (messages: ReadonlyArray<Message>, reason: string) =>
     messages.length === 0 ? Effect.void : this.bury(messages, reason)

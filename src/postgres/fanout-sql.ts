@@ -259,20 +259,22 @@ const acknowledgeText = `
     where t.slot > 0 and w.consumer is null
   ) as waits`
 
-/** Gives messages back, to come again after a time, counted once more. Those that the consumer does not have any more are left alone. */
+/** Gives messages back, to come again after a time, perhaps counted once more. Those that the consumer does not have any more are left alone. */
 export const giveBack = (
   sql: Sql,
   { consumer, subscription }: Claimant,
   chunks: ReadonlyArray<Omit<Chunk, "slot">>,
-  delayMs: number
+  delayMs: number,
+  count: 0 | 1
 ) =>
-  sql.unsafe(giveBackText, [subscription, partitions(chunks), multiranges(chunks), consumer, delayMs], {
+  sql.unsafe(giveBackText, [subscription, partitions(chunks), multiranges(chunks), consumer, delayMs, count], {
     prepare: true
   })
 const giveBackText = `
   with ${takeOut}
   insert into millrace.subscription_lease (subscription_id, partition, slot, positions, redeliveries, due)
-  select $1::integer, partition, slot, taken, redeliveries + 1, now() + $5::float8 * interval '1 millisecond' from touched`
+  select $1::integer, partition, slot, taken, redeliveries + $6::integer, now() + $5::float8 * interval '1 millisecond'
+  from touched`
 
 /** A consumer is at work: it has what it has for a further time. */
 export const extend = (sql: Sql, { ackTimeoutMs, consumer, subscription }: Claimant) => sql`

@@ -1,11 +1,12 @@
 // The fan-out on PostgreSQL: durable subscriptions of the log's topics, whose state is in tables. It reads the log through its port.
 import { randomInt } from "node:crypto"
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
 import * as Latch from "effect/Latch"
 import * as Layer from "effect/Layer"
 import * as Schedule from "effect/Schedule"
-import type * as Scope from "effect/Scope"
-import { ConsumerBusy, FanOut, FanOutError, type SubscribeOptions } from "../fanout.ts"
+import * as Scope from "effect/Scope"
+import { ConsumerBusy, defaults, FanOut, FanOutError, type SubscribeOptions } from "../fanout.ts"
 import { Log, type OutOfRange, type ReadError, UnknownTopic } from "../log.ts"
 import type { Sql } from "./client.ts"
 import { query, type SqlError } from "./errors.ts"
@@ -24,12 +25,8 @@ export interface Options {
 const channel = "millrace_fanout"
 
 const settingsOf = (options: SubscribeOptions): Settings => ({
-  from: "latest",
-  receiveQueue: 1_000,
-  maxRedeliveries: 16,
+  ...defaults,
   deadLetterTopic: `${options.topic}.${options.name}.dlq`,
-  redeliveryDelayMs: 1_000,
-  ackTimeoutMs: 60_000,
   ...options
 })
 
@@ -248,6 +245,14 @@ const subscribe = Effect.fnUntraced(function* (shared: Shared, options: Subscrib
   return consumer
 })
 
+/** A subscription that failed leaves nothing in its scope: a further try would meet the locks of the first. */
+const whole = Effect.fnUntraced(function* <A, E>(effect: Effect.Effect<A, E, Scope.Scope>) {
+  const scope = yield* Scope.fork(yield* Effect.scope)
+  return yield* Scope.provide(effect, scope).pipe(
+    Effect.onExit((exit) => (Exit.isSuccess(exit) ? Effect.void : Scope.close(scope, exit)))
+  )
+})
+
 /** The fan-out on a database that has its tables, reading `log`, which must be the log on the same database. */
 export const make = Effect.fnUntraced(function* (
   sql: Sql,
@@ -259,7 +264,7 @@ export const make = Effect.fnUntraced(function* (
     Effect.forever(Effect.andThen(Effect.sleep(options.sweepMs ?? 1_000), Effect.ignore(sweep(shared))))
   )
   return FanOut.of({
-    subscribe: (settings) => subscribe(shared, settings),
+    subscribe: (settings) => whole(subscribe(shared, settings)),
     unsubscribe: (topic, name) => Effect.asVoid(attempt("unsubscribe", () => Statement.remove(sql, topic, name)))
   })
 })

@@ -18,7 +18,7 @@ export const fanOutSharing = (it: It) => {
       const scope = yield* Scope.make()
       yield* Scope.provide(fanOut.subscribe(options(topic, "exclusive")), scope)
       for (const from of [fanOut, another]) {
-        const error = yield* Effect.flip(Effect.scoped(from.subscribe(options(topic, "exclusive"))))
+        const error = yield* Effect.flip(from.subscribe(options(topic, "exclusive")))
         assert.strictEqual(error._tag, "ConsumerBusy")
         assert.match(error.message, /is exclusive and has a consumer/)
       }

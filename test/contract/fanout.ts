@@ -173,7 +173,9 @@ const redelivering = (it: It) => {
       const [fanOut, topics] = [yield* FanOut, yield* Topics]
       const topic = yield* topicWith()
       yield* topics.publish(topic, sent(4))
-      const consumer = yield* fanOut.subscribe(options(topic, "shared", { maxRedeliveries: 2, redeliveryDelayMs: 50 }))
+      const scope = yield* Scope.make()
+      const subscription = options(topic, "shared", { maxRedeliveries: 2, redeliveryDelayMs: 50 })
+      const consumer = yield* Scope.provide(fanOut.subscribe(subscription), scope)
       const deliveries: Array<Message> = []
       while (deliveries.length < 6) {
         const messages = yield* consumer.receive(10)
@@ -186,6 +188,8 @@ const redelivering = (it: It) => {
         [0, 1, 2]
       )
       assert.deepStrictEqual(yield* within(consumer, 500), [])
+      yield* Scope.close(scope, Exit.void)
+      assert.deepStrictEqual(yield* within(yield* fanOut.subscribe(subscription), 500), [])
       const dead = yield* fanOut.subscribe(options(`${topic}.sub.dlq`, "exclusive"))
       const [letter, ...more] = yield* within(dead, 500)
       assert.deepStrictEqual(more, [])
@@ -204,7 +208,9 @@ const redelivering = (it: It) => {
       const topic = yield* topicWith()
       yield* topics.declare(`${topic}-dead`, 1)
       yield* topics.publish(topic, sent(3))
-      const consumer = yield* fanOut.subscribe(options(topic, "shared", { deadLetterTopic: `${topic}-dead` }))
+      const scope = yield* Scope.make()
+      const subscription = options(topic, "shared", { deadLetterTopic: `${topic}-dead` })
+      const consumer = yield* Scope.provide(fanOut.subscribe(subscription), scope)
       const messages = yield* receiveAll(consumer, 3)
       yield* consumer.deadLetter(messages.slice(0, 2), "no such colour")
       yield* consumer.acknowledge(messages.slice(2))
@@ -212,7 +218,8 @@ const redelivering = (it: It) => {
       const letters = yield* within(dead, 400)
       assert.deepStrictEqual(seqs(letters), [1, 2])
       assert.strictEqual(letters[0]!.properties["millrace-reason"], "no such colour")
-      assert.deepStrictEqual(yield* within(consumer, 300), [])
+      yield* Scope.close(scope, Exit.void)
+      assert.deepStrictEqual(yield* within(yield* fanOut.subscribe(subscription), 300), [])
     }, Effect.scoped)
   )
 
