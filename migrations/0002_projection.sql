@@ -49,13 +49,14 @@ create table millrace.seen (
 create index seen_time on millrace.seen (projection, version, topic, partition, max_time);
 alter table millrace.seen alter column ids set storage external;
 
--- An event that came after a window had closed: one row for each window that it missed.
+-- An event that came after a window had closed: one row for each contribution and window that it missed, numbered from 1.
 create table millrace.late_events (
   projection text not null,
   version integer not null,
   topic text not null,
   partition integer not null,
   position bigint not null,
+  number integer not null,
   window_name text not null,
   window_size text not null,
   window_start timestamptz,
@@ -65,7 +66,7 @@ create table millrace.late_events (
   stream_time timestamptz,
   trace_id text,
   committed_at timestamptz not null default now(),
-  primary key (projection, version, topic, partition, position, window_name, window_size, window_start)
+  primary key (projection, version, topic, partition, position, number)
 );
 
 -- Events that a projection could not handle: parked until someone retries or discards them, or skipped because its policy says so.

@@ -131,13 +131,15 @@ export const windowRelation = (window: Window.Any): Relation => {
 export const arrayOf = (values: ReadonlyArray<string | number | null | undefined>): string =>
   arrayLiteral(values.map((value) => value ?? null))
 /** A column of rows as one array parameter of `parameterType`. */
-export const columnArray = ({ encode, name, nullable }: Column, rows: ReadonlyArray<Row>): string =>
+export const columnArray = ({ encode, name, nullable, type }: Column, rows: ReadonlyArray<Row>): string =>
   arrayLiteral(
     rows.map((row) => {
       const value = row[name]
       // JSON's null is a value of its own only where the column has no other
       if (value === undefined || (value === null && (nullable || encode === undefined))) return null
-      return encode === undefined ? value : (encode(value) as string)
+      if (encode !== undefined) return encode(value) as string
+      // PostgreSQL would take more, and no one here could read it again; this text it refuses
+      return type === "bigint" && !Number.isSafeInteger(value) ? `${value} is no whole number up to 2^53` : value
     })
   )
 /** A row as the read model's definition has it, from the one that was read. */

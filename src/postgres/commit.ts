@@ -266,6 +266,11 @@ const jsonb = (value: unknown): string =>
   JSON.stringify(value, (_, inner: unknown) =>
     typeof inner === "string" ? inner.replaceAll("\u0000", "\ufffd").toWellFormed() : inner
   )
+/** Each late pair's number within its event, which may contribute to one window several times. */
+const numbered = (late: ReadonlyArray<LateEvent>): ReadonlyArray<number> => {
+  let number = 0
+  return late.map(({ position }, i) => (number = position === late[i - 1]?.position ? number + 1 : 1))
+}
 const latePart = (parts: Parts, late: ReadonlyArray<LateEvent>) => {
   const instants = (of: (event: LateEvent) => number) =>
     `${parts.parameter(arrayOf(late.map((event) => (Number.isFinite(of(event)) ? of(event) : null))))}::float8[]`
@@ -274,15 +279,16 @@ const latePart = (parts: Parts, late: ReadonlyArray<LateEvent>) => {
     `select * from unnest(${parts.parameter(arrayOf(late.map(({ position }) => position)))}::int8[],
       ${texts(({ window }) => window)}, ${texts(({ size }) => size)}, ${instants(({ start }) => start)},
       ${texts(({ key }) => jsonb(key))}, ${texts(({ contribution }) => jsonb(contribution))},
-      ${instants(({ eventTime }) => eventTime)}, ${instants(({ streamTime }) => streamTime)}, ${texts(({ traceId }) => traceId)})
-      as u(position, window_name, size, start, key, contribution, event_time, stream_time, trace_id)`
+      ${instants(({ eventTime }) => eventTime)}, ${instants(({ streamTime }) => streamTime)}, ${texts(({ traceId }) => traceId)},
+      ${parts.parameter(arrayOf(numbered(late)))}::int4[])
+      as u(position, window_name, size, start, key, contribution, event_time, stream_time, trace_id, number)`
   )
   parts.write(
     (
       after
-    ) => `insert into millrace.late_events (projection, version, topic, partition, position, window_name, window_size,
+    ) => `insert into millrace.late_events (projection, version, topic, partition, position, number, window_name, window_size,
       window_start, key, contribution, event_time, stream_time, trace_id)
-    select f.projection, f.version, f.topic, f.partition, l.position, l.window_name, l.size, to_timestamp(l.start / 1000.0),
+    select f.projection, f.version, f.topic, f.partition, l.position, l.number, l.window_name, l.size, to_timestamp(l.start / 1000.0),
       l.key::jsonb, l.contribution::jsonb, to_timestamp(l.event_time / 1000.0), to_timestamp(l.stream_time / 1000.0), l.trace_id
     from fence f, ${input} l${after} on conflict do nothing returning 1`
   )

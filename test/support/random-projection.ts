@@ -1,0 +1,235 @@
+// A projection that does what its events say, and random events for it: whatever a handler may ask for, in any order.
+import * as Schema from "effect/Schema"
+import { Agg, Column, Projection, ReadModel, Topic, Window } from "../../src/index.ts"
+import type { Random } from "./random.ts"
+
+const users = ["ann", "bob", "çelik", "d", "eve", "ﬀ 6"]
+const tags = ["", "x", "y'z", 'NULL"', "\\"]
+const texts = ["", "NULL", "null", "{}", '"', "'", "\\", "\\n", "a\nb\tc", "{a,b}", "ü😀", "%s $1 :x", "x".repeat(300)]
+const days = ["1970-01-01", "1969-12-31", "1970-04-26", "2026-03-08", "2026-11-01", "1899-12-30", "2013-01-31"]
+
+/** A step of a handler, as it stands in an event. `of` says to what. */
+interface Step {
+  readonly do: string
+  readonly of?: string
+  readonly row?: Readonly<Record<string, unknown>>
+}
+const eventFields = {
+  id: Schema.String,
+  user: Schema.String,
+  friend: Schema.String,
+  at: Schema.Int,
+  tenant: Schema.String,
+  steps: Schema.Array(Schema.Unknown)
+}
+
+/** The parts that a run has in hand. */
+export const randomProjection = (random: Random, partitions: number) => {
+  const source = Topic.records("happened", {
+    value: eventFields,
+    key: "user",
+    id: "id",
+    eventTime: "at",
+    tenant: "tenant",
+    partitions
+  })
+  const known = Topic.compacted("known", {
+    value: { user: Schema.String, weight: Schema.Int },
+    key: "user",
+    partitions
+  })
+  const order = ReadModel.table("order", {
+    columns: {
+      user: Schema.String,
+      group: Schema.Int,
+      select: Schema.NullOr(Schema.Int),
+      text: Schema.optionalKey(Schema.String),
+      real: Schema.Finite,
+      flag: Schema.Boolean,
+      at: Schema.optionalKey(Column.timestamptz),
+      json: Schema.NullOr(Schema.Struct({ list: Schema.Array(Schema.String), none: Schema.Null }))
+    },
+    primaryKey: ["user", "group"]
+  })
+  const flat = ReadModel.table("flat", {
+    columns: { user: Schema.String, tag: Schema.String },
+    primaryKey: ["tag", "user"]
+  })
+  const numbers = { n: Agg.count, total: Agg.sum, low: Agg.min, high: Agg.max }
+  const grace = random.pick(["0 minutes", "1 minute", "30 minutes"] as const)
+  const tumbling = Window.tumbling("tumbling", {
+    size: random.pick([["1 minute", "1 hour"], ["90 seconds"]] as const) as never as ["1 minute", "1 hour"],
+    grace,
+    key: { user: Schema.String },
+    aggregate: numbers,
+    publish: "tumbling.changed"
+  })
+  // several partitions write its rows
+  const common = Window.tumbling("user", { size: "1 hour", grace, key: { tag: Schema.String }, aggregate: numbers })
+  const hopping = Window.hopping("hopping", {
+    size: "10 minutes",
+    every: random.pick(["10 minutes", "4 minutes", "1 minute"] as const),
+    grace,
+    key: { tag: Schema.String, user: Schema.String },
+    aggregate: numbers
+  })
+  const daily = Topic.records("daily", {
+    value: { user: Schema.String, window_size: Schema.String, window_start: Schema.Int, n: Schema.Int },
+    key: "user"
+  })
+  const calendar = Window.calendar("calendar", {
+    unit: ["day", "month"],
+    timeZone: random.pick(["America/New_York", "UTC", "Asia/Kathmandu"]),
+    key: { user: Schema.String },
+    aggregate: numbers,
+    publish: daily
+  })
+  const folded = Window.tumbling("folded", {
+    size: "1 hour",
+    grace,
+    key: { user: Schema.String },
+    aggregate: {
+      n: Agg.count,
+      high: Agg.max,
+      names: Agg.fold({
+        input: Schema.String,
+        state: Schema.Array(Schema.String),
+        initial: [],
+        add: (all, name) => [...all, name].slice(-5)
+      })
+    }
+  })
+  const ever = Window.global("ever", {
+    key: { user: Schema.String, tag: Schema.String },
+    aggregate: numbers,
+    publish: "ever.changed"
+  })
+  const said = Topic.records("said", {
+    value: { user: Schema.String, text: Schema.String, weight: Schema.Int, seq: Schema.Int },
+    key: "user",
+    eventTime: () => 5
+  })
+  const told = Topic.records("told", {
+    value: { user: Schema.String, to: Schema.String, seq: Schema.Int },
+    key: "to",
+    partitions: 2
+  })
+  const tables = { order, flat }
+  const windows = { tumbling, user: common, hopping, calendar, folded, ever }
+  const projection = Projection.make({
+    name: "any",
+    version: 1,
+    source,
+    dedupe: { within: random.pick(["1 minute", "1 hour"] as const) },
+    enrich: { known, friend: { topic: known, by: "friend" } },
+    writes: [order, flat, tumbling, common, hopping, calendar, folded, ever, said, told],
+    handle: ({ friend, steps, user }, out, context) => {
+      const weight = (context.known?.weight ?? 1) * (context.friend?.weight ?? 1)
+      for (const [seq, step] of (steps as ReadonlyArray<Step>).entries()) {
+        const row = { ...step.row, user } as never
+        const table = tables[step.of as keyof typeof tables] as typeof order
+        if (step.do === "upsert") out.upsert(table, row)
+        else if (step.do === "update") out.update(table, row)
+        else if (step.do === "delete") out.delete(table, row)
+        else if (step.do === "modify") out.modify(order, row, change(step.row!["how"] as string, row) as never)
+        else if (step.do === "add") out.add(windows[step.of as keyof typeof windows] as typeof tumbling, row)
+        else if (step.do === "say") out.publish(said, { user, text: String(step.row!["text"]), weight, seq })
+        else out.publish(told, { user, to: friend, seq })
+      }
+    }
+  })
+  return { projection, source, known, daily, order, flat, folded, windows }
+}
+
+type Order = { readonly user: string; readonly group: number; readonly select: number | null } & Record<string, unknown>
+const change =
+  (how: string, { group, user }: Order) =>
+  (row: Order | undefined): unknown => {
+    const fresh = { user, group, select: 0, real: 0.5, flag: false, json: null }
+    switch (how) {
+      case "count":
+        return row === undefined ? fresh : { ...row, select: (row.select ?? 0) + 1 }
+      case "delete":
+        return undefined
+      case "strip":
+        return row && { ...fresh, select: row.select, real: row["real"] }
+      default:
+        return row
+    }
+  }
+
+const randomRow = (random: Random) => ({
+  group: random.int(-1, 2),
+  select: random.pick([null, 0, random.int(-1e9, 1e9), Number.MAX_SAFE_INTEGER - 1_000]),
+  ...(random.chance(0.5) && { text: random.pick(texts) }),
+  real: random.pick([0, 0.1, -1.5, 1e300, 5e-324, 123_456.789]),
+  flag: random.chance(0.5),
+  ...(random.chance(0.5) && { at: random.int(-2e12, 3e12) }),
+  json: random.pick([null, { list: [random.pick(texts), "b"], none: null }, { list: [], none: null }])
+})
+const randomPatch = (random: Random) => {
+  const { group, ...values } = randomRow(random)
+  return { group, ...Object.fromEntries(Object.entries(values).filter(() => random.chance(0.4))) }
+}
+const contribution = (random: Random) => {
+  const value = random.int(-1_000, 1_000)
+  return {
+    tag: random.pick(tags),
+    n: random.pick([true, false, 1, 3]),
+    total: value,
+    low: value,
+    high: value,
+    names: random.pick(texts)
+  }
+}
+const randomStep = (random: Random): Step => {
+  const group = random.int(-1, 2)
+  switch (random.int(0, 8)) {
+    case 0:
+      return { do: "upsert", of: "order", row: randomRow(random) }
+    case 1:
+      return { do: "update", of: "order", row: randomPatch(random) }
+    case 2:
+      return { do: "delete", of: "order", row: { group } }
+    case 3:
+      return { do: "modify", row: { group, how: random.pick(["count", "count", "delete", "strip", "same"]) } }
+    case 4:
+      return { do: random.pick(["upsert", "update", "delete"]), of: "flat", row: { tag: random.pick(tags) } }
+    case 5:
+      return { do: "say", row: { text: random.pick(texts) } }
+    case 6:
+      return { do: "tell" }
+    default:
+      return {
+        do: "add",
+        of: random.pick(["tumbling", "user", "hopping", "calendar", "folded", "ever"]),
+        row: contribution(random)
+      }
+  }
+}
+
+/** Events in the order in which they come: some late, some twice, about a day where something is odd. */
+export const randomEvents = (random: Random, count: number) => {
+  const base = Date.parse(`${random.pick(days)}T00:00:00Z`)
+  const paceMs = random.pick([1, 20_000, 900_000])
+  const events: Array<Schema.Struct.Type<typeof eventFields>> = []
+  for (let i = 0; i < count; i++) {
+    if (events.length > 0 && random.chance(0.08)) {
+      const again = random.pick(events)
+      events.push(random.chance(0.5) ? again : { ...again, at: again.at + random.int(-90_000, 90_000) })
+      continue
+    }
+    const lateMs = random.chance(0.2) ? random.int(0, 7_200_000) : random.int(0, 1_000)
+    events.push({
+      id: `e${i}`,
+      user: random.pick(users),
+      friend: random.pick(users),
+      at: base + i * paceMs - lateMs,
+      tenant: random.pick(["t", "u"]),
+      steps: Array.from({ length: random.int(0, 6) }, () => randomStep(random))
+    })
+  }
+  return events
+}
+/** What is known of some users. */
+export const knownUsers = users.slice(0, 4).map((user, i) => ({ user, weight: i + 2 }))
