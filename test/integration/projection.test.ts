@@ -152,9 +152,10 @@ const play = Effect.fnUntraced(function* (random: Random) {
 
   const driver = new Driver(projection, { partitions })
   driver.seed(known, knownUsers)
+  const model = driver as unknown as Driver<never, never, never>
   const most = random.pick([1, 5, 40])
   for (let from = 0; from < events.length;) {
-    const count = random.int(1, events.length)
+    const count = random.int(20, events.length)
     const part = events.slice(from, from + count)
     from += count
     yield* append(source, part)
@@ -167,11 +168,10 @@ const play = Effect.fnUntraced(function* (random: Random) {
       })
     ).pipe(Effect.provideService(Log, chopped(log, random, most)), Effect.provideService(Store, store))
     assert.deepStrictEqual([...(yield* halts(sql))], [])
+    yield* sameRows(sql, model)
   }
   const dead = yield* query("read dead letters", () => sql`select position, error, message from millrace.dead_letters`)
   assert.deepStrictEqual([...dead], [])
-  const model = driver as unknown as Driver<never, never, never>
-  yield* sameRows(sql, model)
   yield* sameLate(sql, model)
   sameMessages(yield* outbox(sql), model, partitions)
   return {
