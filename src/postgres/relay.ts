@@ -61,10 +61,30 @@ const reasonOf = ({
   }
 }
 
-/** One round over one connection's statements: new streams, the copy, then segments that must be parted. */
-const shipRound = async (sql: Sql, options: Required<Pick<Options, "bytes" | "segments">>) => {
-  await Statement.discover(sql, embedded)
-  const rows = await Statement.ship(sql, embedded, options)
+type Bounds = Required<Pick<Options, "bytes" | "segments">>
+
+/** New streams are looked for at least this often, in milliseconds, and whenever those that are known have nothing. */
+const discoverMs = 100
+
+/** The copy, of new streams too where it is time to look for them. */
+const makeCopy = (sql: Sql, bounds: Bounds) => {
+  let discovered = -Infinity
+  const copy = () => Statement.ship(sql, embedded, bounds)
+  return async (): Promise<ReadonlyArray<Statement.ShipRow>> => {
+    const due = performance.now() > discovered + discoverMs
+    if (!due) {
+      const rows = await copy()
+      if (rows.length > 0) return rows
+    }
+    const { count } = await Statement.discover(sql, embedded)
+    discovered = performance.now()
+    return due || count > 0 ? await copy() : []
+  }
+}
+
+/** One round: the copy, then segments that must be parted. */
+const shipRound = async (sql: Sql, copy: () => Promise<ReadonlyArray<Statement.ShipRow>>) => {
+  const rows = await copy()
   const ends = [...(rows[0]?.ends ?? [])]
   const halted: Array<Halt> = []
   const marks: Array<Statement.Mark> = []
@@ -111,6 +131,7 @@ export const make = Effect.fnUntraced(function* (
   options: Options = {}
 ): Effect.fn.Return<Target, RelayError, Scope.Scope> {
   const bounds = { segments: options.segments ?? 32, bytes: options.bytes ?? 8 << 20 }
+  const copy = makeCopy(sql, bounds)
   const signs = yield* Queue.sliding<void>(1)
   const signal = () => void Queue.offerUnsafe(signs, undefined)
   yield* Effect.acquireRelease(
@@ -120,7 +141,7 @@ export const make = Effect.fnUntraced(function* (
   )
   const scope = yield* Effect.scope
   const ship = Effect.gen(function* () {
-    const { ends, shipment } = yield* attempt("ship", () => shipRound(sql, bounds))
+    const { ends, shipment } = yield* attempt("ship", () => shipRound(sql, copy))
     if (options.appended !== undefined) wakeOwn(ends, options.appended)
     // beside the next round; not in the statement: that would cost its commit more
     if (ends.length > 0) yield* Effect.forkIn(tell(sql, ends), scope)
