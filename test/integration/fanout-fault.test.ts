@@ -20,7 +20,8 @@ const child = (url: string, topic: string, type: SubscriptionType) =>
   Effect.acquireRelease(
     Effect.sync(() => {
       const file = fileURLToPath(new URL("../support/fanout-child.ts", import.meta.url))
-      return spawn(process.execPath, [file, url, topic, type], { stdio: ["ignore", "pipe", "inherit"] })
+      const flags = "Deno" in globalThis ? ["run", "-A"] : []
+      return spawn(process.execPath, [...flags, file, url, topic, type], { stdio: ["ignore", "pipe", "inherit"] })
     }),
     (process) => Effect.sync(() => process.kill("SIGKILL"))
   )

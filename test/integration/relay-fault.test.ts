@@ -3,6 +3,7 @@ import { afterAll, assert, beforeAll, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
+import * as References from "effect/References"
 import * as Scope from "effect/Scope"
 import { connect, query, type Sql } from "../../src/postgres/client.ts"
 import { pack } from "../../src/postgres/log-codec.ts"
@@ -10,6 +11,9 @@ import * as PostgresRelay from "../../src/postgres/relay.ts"
 import * as Relay from "../../src/relay.ts"
 import { declare, incarnation, positions, recordsOf, sequences, topicOf, upTo } from "../support/outbox.ts"
 import { databaseOn, server } from "../support/postgres.ts"
+
+// backends that die are no news
+const quietly = Effect.provideService(References.MinimumLogLevel, "Error")
 
 const scope = Scope.makeUnsafe()
 let root = ""
@@ -22,7 +26,12 @@ const test = (
   name: string,
   body: (sql: Sql, url: string) => Effect.Effect<void, unknown, Scope.Scope>,
   timeout?: number
-) => it.live(name, () => Effect.scoped(Effect.flatMap(databaseOn(root), ({ sql, url }) => body(sql, url))), timeout)
+) =>
+  it.live(
+    name,
+    () => quietly(Effect.scoped(Effect.flatMap(databaseOn(root), ({ sql, url }) => body(sql, url)))),
+    timeout
+  )
 
 describe("relay to the log on PostgreSQL, under faults", () => {
   test(

@@ -4,6 +4,7 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Scope from "effect/Scope"
+import { LogCleaner } from "../../src/log-cleaner.ts"
 import { Log } from "../../src/log.ts"
 import { partitionOf } from "../../src/murmur2.ts"
 import { query, type Sql } from "../../src/postgres/client.ts"
@@ -78,6 +79,26 @@ describe("relay to the log on PostgreSQL", () => {
           upTo(4).map((seq) => ({ "millrace-stream": "p/events/0", "millrace-seq": String(seq) }))
         )
       }).pipe(Effect.provide(PostgresLog.layer(sql, { pollMs: 60_000 })))
+    })
+  )
+
+  test(
+    "a compacted topic keeps stream and sequence of what it keeps",
+    Effect.fnUntraced(function* (sql) {
+      yield* declare(sql, "alerts", 1)
+      yield* query("compact", () => sql`update millrace.log_topic set compacted = true`)
+      yield* publish(sql, { firstSeq: 1, messages: 20 })
+      yield* (yield* PostgresRelay.make(sql)).ship
+      yield* Effect.gen(function* () {
+        yield* (yield* LogCleaner).clean({ dirtyShare: 0 })
+        const { records } = yield* (yield* Log).read("alerts", 0, 0)
+        assert.deepStrictEqual(
+          records.map(({ headers }) => headers),
+          upTo(20)
+            .slice(-7)
+            .map((seq) => ({ "millrace-stream": "p/events/0", "millrace-seq": String(seq) }))
+        )
+      }).pipe(Effect.provide(PostgresLog.layer(sql)))
     })
   )
 
