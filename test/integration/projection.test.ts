@@ -5,16 +5,12 @@ import * as Exit from "effect/Exit"
 import * as Scope from "effect/Scope"
 import { Driver } from "../../src/driver.ts"
 import { Log, type Batch, type Reader } from "../../src/log.ts"
-import * as MemoryLog from "../../src/memory/log.ts"
 import { partitionOf } from "../../src/murmur2.ts"
 import { query, type Sql } from "../../src/postgres/client.ts"
-import * as PostgresStore from "../../src/postgres/store.ts"
 import type { Row } from "../../src/recorder.ts"
-import * as Runner from "../../src/runner.ts"
-import { Store } from "../../src/store.ts"
-import type { Topic } from "../../src/topic.ts"
-import { halts, recordOf, settled } from "../support/engine.ts"
-import { databaseOn, server } from "../support/postgres.ts"
+import { halts } from "../support/engine.ts"
+import { memoryEngine, parked } from "../support/memory-engine.ts"
+import { server } from "../support/postgres.ts"
 import { knownUsers, randomEvents, randomProjection } from "../support/random-projection.ts"
 import { randomOf, seed, type Random } from "../support/random.ts"
 
@@ -136,42 +132,28 @@ const play = Effect.fnUntraced(function* (random: Random) {
   const partitions = random.int(1, 4)
   const { known, projection, source } = randomProjection(random, partitions)
   const events = randomEvents(random, random.int(50, 250))
-  const { sql } = yield* databaseOn(root, 6)
-  const { log } = MemoryLog.make()
-  for (const topic of [source, known]) {
-    yield* log.declare([{ name: topic.name, partitions, compacted: topic === known, retentionMs: undefined }])
-  }
-  const store = PostgresStore.make(sql)
-  yield* store.prepare([projection], () => partitions)
-  const append = (topic: Topic.Any, values: ReadonlyArray<object>) =>
-    log.append(
-      topic.name,
-      values.map((value) => recordOf(topic, value, partitions))
-    )
+  const most = random.pick([1, 5, 40])
+  // each part is handled in a life of its own: claims, caches and lookups are made anew
+  const { append, handle, sql } = yield* memoryEngine(root, projection, [source, known], {
+    partitions,
+    wrap: (log) => chopped(log, random, most)
+  })
   yield* append(known, knownUsers)
 
   const driver = new Driver(projection, { partitions })
   driver.seed(known, knownUsers)
   const model = driver as unknown as Driver<never, never, never>
-  const most = random.pick([1, 5, 40])
   for (let from = 0; from < events.length;) {
     const count = random.int(20, events.length)
     const part = events.slice(from, from + count)
     from += count
     yield* append(source, part)
     yield* driver.batch(part)
-    // each part in a life of its own: claims, caches and lookups are made anew
-    yield* Effect.scoped(
-      Effect.gen(function* () {
-        yield* Effect.forkScoped(Runner.run(projection))
-        yield* settled({ log, sql } as Parameters<typeof settled>[0])
-      })
-    ).pipe(Effect.provideService(Log, chopped(log, random, most)), Effect.provideService(Store, store))
+    yield* handle
     assert.deepStrictEqual([...(yield* halts(sql))], [])
     yield* sameRows(sql, model)
   }
-  const dead = yield* query("read dead letters", () => sql`select position, error, message from millrace.dead_letters`)
-  assert.deepStrictEqual([...dead], [])
+  assert.deepStrictEqual(yield* parked(sql), [])
   yield* sameLate(sql, model)
   sameMessages(yield* outbox(sql), model, partitions)
   return {

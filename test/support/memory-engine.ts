@@ -1,0 +1,66 @@
+// A projection over a log in memory and a database of its own: the quick way to see what it makes of a few values.
+import * as Effect from "effect/Effect"
+import type * as Scope from "effect/Scope"
+import { Log } from "../../src/log.ts"
+import * as MemoryLog from "../../src/memory/log.ts"
+import { query, type Sql } from "../../src/postgres/client.ts"
+import * as PostgresStore from "../../src/postgres/store.ts"
+import type { Projection } from "../../src/projection.ts"
+import * as Runner from "../../src/runner.ts"
+import { Store } from "../../src/store.ts"
+import type { Topic } from "../../src/topic.ts"
+import { recordOf, settled } from "./engine.ts"
+import { databaseOn } from "./postgres.ts"
+
+/** What a test has in hand. */
+export interface MemoryEngine {
+  readonly sql: Sql
+  readonly log: Log["Service"]
+  readonly store: Store["Service"]
+  readonly partitions: number
+  /** Appends values to a topic, in one call. */
+  readonly append: (topic: Topic.Any, values: ReadonlyArray<object>) => Effect.Effect<void, unknown>
+  /** Runs the projection until it has handled everything or stands still. */
+  readonly handle: Effect.Effect<void, unknown>
+}
+
+/** Makes it; `topics` are those that the projection reads. `wrap` may stand before the log. */
+export const memoryEngine = Effect.fnUntraced(function* (
+  root: string,
+  projection: Projection.Any,
+  topics: ReadonlyArray<Topic.Any>,
+  options: { readonly partitions?: number; readonly wrap?: (log: Log["Service"]) => Log["Service"] } = {}
+): Effect.fn.Return<MemoryEngine, unknown, Scope.Scope> {
+  const { partitions = 1, wrap = (log: Log["Service"]) => log } = options
+  const { sql } = yield* databaseOn(root, 6)
+  const { log } = MemoryLog.make()
+  for (const { compacted = false, name } of topics)
+    yield* log.declare([{ name, partitions, compacted, retentionMs: undefined }])
+  const store = PostgresStore.make(sql)
+  yield* store.prepare([projection], () => partitions)
+  const append = (topic: Topic.Any, values: ReadonlyArray<object>) =>
+    Effect.asVoid(
+      log.append(
+        topic.name,
+        values.map((value) => recordOf(topic, value, partitions))
+      )
+    )
+  const handle = Effect.scoped(
+    Effect.gen(function* () {
+      yield* Effect.forkScoped(Runner.run(projection))
+      yield* settled({ log, sql } as Parameters<typeof settled>[0])
+    })
+  ).pipe(Effect.provideService(Log, wrap(log)), Effect.provideService(Store, store))
+  return { sql, log, store, partitions, append, handle: handle as Effect.Effect<void, unknown> }
+})
+
+/** Parked events' positions and why, in order. */
+export const parked = (sql: Sql) =>
+  Effect.map(
+    query(
+      "read dead letters",
+      () => sql<Array<{ position: number; error: string; message: string }>>`
+        select position, error, message from millrace.dead_letters order by position`
+    ),
+    (rows) => rows.map(({ error, message, position }) => [position, error, message] as const)
+  )
