@@ -114,7 +114,7 @@ const fence = (claim: Claim, changes: Changes) => (parameter: (value: Parameter)
   returning projection, version, topic, partition, incarnation, mode, outbox_seq`
 }
 
-/** Rows as `select c1, c2 … from unnest($1::t1[], …)`, in the order of the key. */
+/** Rows as `select c1, c2 … from unnest($1::t1[], …)`, in the order of the key. `more`: further columns, a line a row. */
 const rowsInput = (
   parts: Parts,
   relation: Placed,
@@ -124,7 +124,7 @@ const rowsInput = (
 ) => {
   const arrays = [
     ...columns.map((column) => `${parts.parameter(columnArray(column, rows))}::${parameterType(column)}`),
-    ...more.map(([, array]) => `${parts.parameter(array)}::text[]`)
+    ...more.map(([, lines]) => `string_to_array(${parts.parameter(lines)}::text, E'\\n')`)
   ]
   const names = [...columns.map(({ name }) => quote(name)), ...more.map(([name]) => name)]
   const values = [
@@ -143,22 +143,28 @@ const keyList = (relation: Placed, prefix = "") => relation.key.map((name) => pr
 
 const tableParts = (parts: Parts, relation: Placed, { deletes, updates, upserts }: TableChange) => {
   const values = valueColumns(relation)
+  const others = [...updates, ...deletes]
   if (upserts.length > 0) {
-    const rows = rowsInput(parts, relation, relation.columns, upserts)
+    const kinds = [...upserts.map(() => "t"), ...others.map(() => "f")].join("\n")
+    const more: ReadonlyArray<[string, string]> = others.length === 0 ? [] : [["upserted", kinds]]
+    const rows = rowsInput(parts, relation, relation.columns, [...upserts, ...others], more)
     const set = values.map(({ name }) => `${quote(name)} = excluded.${quote(name)}`).join(", ")
+    const from = others.length === 0 ? (after: string) => `fence, ${rows} r${after}` : lockedOnTheWay(parts, relation, rows)
     parts.write(
       (after) => `insert into ${relation.at} (${list(relation.columns)})
-      select ${list(relation.columns, "r.")} from fence, ${rows} r${after}
+      select ${list(relation.columns, "r.")} from ${from(after)}
       on conflict (${keyList(relation)}) do ${values.length === 0 ? "nothing" : `update set ${set}`} returning 1`
     )
+  } else if (updates.length > 0 && deletes.length > 0) {
+    locked(parts, relation, rowsInput(parts, relation, keyColumns(relation), others))
   }
   if (updates.length > 0 && values.length > 0) {
     const masks = values.map(
-      ({ name }, i) => [`m${i}`, arrayOf(updates.map((row) => (name in row ? "t" : null)))] as [string, string]
+      ({ name }, i) => [`m${i}`, updates.map((row) => (name in row ? "t" : "f")).join("\n")] as [string, string]
     )
     const rows = rowsInput(parts, relation, relation.columns, updates, masks)
     const set = values.map(
-      ({ name }, i) => `${quote(name)} = case when r.m${i} is null then t.${quote(name)} else r.${quote(name)} end`
+      ({ name }, i) => `${quote(name)} = case when r.m${i} = 't' then r.${quote(name)} else t.${quote(name)} end`
     )
     parts.write(
       (after) => `update ${relation.at} t set ${set.join(", ")}
@@ -174,6 +180,17 @@ const tableParts = (parts: Parts, relation: Placed, { deletes, updates, upserts 
       where ${matches(relation, "r")} returning 1`
     )
   }
+}
+/**
+ * Rows to upsert, each locked or inserted before the next is looked at, and between them, in the same order, the rows that later
+ * parts change: one kind after the other would lock them in an order that another batch does not have.
+ */
+const lockedOnTheWay = (parts: Parts, relation: Placed, rows: string) => {
+  // no lock before the fence holds and the parts before are done; `offset` keeps the planner from merging this into what follows
+  const gate = parts.write((after) => `select fence.mode from fence${after} offset 0`)
+  return () => `${gate} g, ${rows} r, lateral (select count(*) as n from (
+        select from ${relation.at} t where g.mode is not null and r.upserted = 'f' and ${matches(relation, "r")} for update) x) l
+      where case when l.n >= 0 then r.upserted = 't' end`
 }
 /** The rows that are there, locked in the order of their keys before any of them is changed. */
 const locked = (parts: Parts, relation: Placed, rows: string) =>
@@ -203,7 +220,8 @@ const merged = ({ delta, name }: Column) => {
 /** Deltas are added to rows that are there; the new rows are published from what the upsert returns, so no read races with it. */
 const windowParts = (parts: Parts, relation: Placed, { deltas, window }: WindowChange, offset: number) => {
   const { topic } = window
-  const meta = topic && arrayOf(deltas.map((d) => metaText(d.key, d.eventTime, undefined, d.tenant, d.traceparent)))
+  // JSON has no raw line feed, so lines do for an array, and nothing in them must be escaped
+  const meta = topic && deltas.map((d) => metaText(d.key, d.eventTime, undefined, d.tenant, d.traceparent)).join("\n")
   const rows = rowsInput(
     parts,
     relation,
@@ -243,14 +261,13 @@ const segmentPart = (parts: Parts, { segments }: Changes, offset: number) => {
     before.push(sum)
     sum += messages
   }
-  const input = parts.input(
-    `select * from unnest(${parts.parameter(arrayOf(segments.map(({ target }) => target)))}::text[],
-      ${parts.parameter(arrayOf(segments.map(({ partition }) => partition)))}::int4[],
-      ${parts.parameter(arrayOf(segments.map(({ messages }) => messages)))}::int4[],
-      ${parts.parameter(arrayOf(before))}::int8[],
-      ${parts.parameter(arrayOf(segments.map(({ meta }) => meta)))}::text[],
-      ${parts.parameter(arrayOf(segments.map(({ vals }) => vals)))}::text[]) as u(target, partition, messages, before, meta, vals)`
+  // each text a parameter of its own: in an array all its quotes would have to be escaped
+  const rows = segments.map(
+    ({ messages, meta, partition, target, vals }, i) =>
+      `(${parts.parameter(target)}::text, ${parts.parameter(partition ?? null)}::int4, ${parts.parameter(messages)}::int4, ` +
+      `${parts.parameter(before[i]!)}::int8, ${parts.parameter(meta)}::text, ${parts.parameter(vals)}::text)`
   )
+  const input = parts.input(`select * from (values ${rows.join(", ")}) as u(target, partition, messages, before, meta, vals)`)
   parts.write(
     (
       after
@@ -306,7 +323,7 @@ const deadPart = (parts: Parts, dead: ReadonlyArray<DeadLetter>) => {
       ${texts(({ status }) => status)}, ${texts(({ key }) => storable(key))}, ${texts(({ error }) => storable(error))},
       ${texts(({ message }) => storable(message))}, ${parts.parameter(arrayOf(dead.map(({ attempts }) => attempts)))}::int4[],
       ${texts(({ value }) => storable(value))}, ${texts(({ headers }) => jsonb(headers))},
-      ${parts.parameter(arrayOf(dead.map(({ eventTime }) => instant(eventTime))))}::float8[], ${texts(({ traceId }) => traceId)})
+      ${parts.parameter(arrayOf(dead.map(({ eventTime }) => instant(eventTime))))}::float8[], ${texts(({ traceId }) => storable(traceId ?? null))})
       as u(position, status, key, error, message, attempts, value, headers, event_time, trace_id)`
   )
   parts.write(
