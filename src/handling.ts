@@ -1,5 +1,6 @@
 // Handles one partition's batches: decodes, drops duplicates, looks up, calls the handler, and folds what it asks for into changes.
 import * as Cause from "effect/Cause"
+import * as Data from "effect/Data"
 import * as Effect from "effect/Effect"
 import { BatchFold, needs, windowKey, type Origin } from "./batch.ts"
 import { SeenIds } from "./dedupe.ts"
@@ -38,6 +39,9 @@ interface Failed {
   readonly attempts: number
 }
 
+/** The policy stops the partition before the record at `position`. What comes before it in the batch may still be committed. */
+export class Stopped extends Data.TaggedError("Stopped")<{ readonly position: number; readonly reason: Mismatch }> {}
+
 /** The work of one claim of one partition. Its caches live as long as the claim does. */
 export class Handling<E, R> {
   readonly references: ReadonlyArray<Reference>
@@ -53,6 +57,7 @@ export class Handling<E, R> {
   private readonly seen: SeenIds | undefined
   private readonly recorder = new Recorder()
   private dead: Array<DeadLetter> = []
+  private trace: { readonly given: string | undefined; readonly sound: string | undefined } = { given: undefined, sound: undefined }
 
   constructor(
     projection: Projection<string, any, any, E, R, any>,
@@ -82,7 +87,7 @@ export class Handling<E, R> {
     claim: Claim,
     records: ReadonlyArray<LogRecord>,
     next: number
-  ): Effect.fn.Return<Changes, StoreError | Mismatch | Unstorable, R> {
+  ): Effect.fn.Return<Changes, StoreError | Stopped | Unstorable, R> {
     this.reset()
     const { log } = this.recorder
     log.length = 0
@@ -112,12 +117,12 @@ export class Handling<E, R> {
       }
       handled.push({ record, origin, from, to: log.length })
     }
-    const fold = yield* this.fold(handled)
+    const { fold, folded } = yield* this.fold(handled)
     return {
       position: next,
       fingerprint: records.length === 0 ? claim.fingerprint : fingerprintOf(records.at(-1)!),
       streamTime: Number.isFinite(streamTime) ? streamTime : undefined,
-      events: handled.length,
+      events: folded,
       duplicates,
       tables: fold.tableChanges(),
       windows: fold.windowChanges(),
@@ -149,9 +154,12 @@ export class Handling<E, R> {
     // without a record there is nothing to blame but the statement itself
     if (record === undefined) return yield* new Mismatch({ what: claim.projection, reason: refused.message })
     this.reset()
-    yield* this.fail(record, this.timeOf(record), { error: refused, attempts: 1 })
     const nothing = { tables: [], windows: [], segments: [], late: [], seen: undefined, events: 0, duplicates: 0 }
-    const { streamTime } = claim
+    // stream time moves as with any event that failed, or lateness would depend on who refused it
+    const time = this.decode([record])[0]?.time
+    const streamTime = time === undefined ? claim.streamTime : Math.max(claim.streamTime ?? -Infinity, time)
+    this.dead = []
+    yield* this.fail(record, time, { error: refused, attempts: 1 })
     return yield* this.store
       .commit(this.projection, claim, { ...nothing, position: next, fingerprint: fingerprintOf(record), streamTime, dead: this.dead })
       .pipe(
@@ -184,14 +192,6 @@ export class Handling<E, R> {
     return decoded
   }
 
-  private timeOf(record: LogRecord): number | undefined {
-    try {
-      return this.source.timeOf?.(this.source.decode(JSON.parse(record.value!), record.schemaVersion)) ?? record.eventTime
-    } catch {
-      return record.eventTime
-    }
-  }
-
   private idOf(event: unknown): string | undefined {
     if (this.seen === undefined) return undefined
     return (this.projection.dedupe!.by ?? this.source.idOf)?.(event)
@@ -207,7 +207,8 @@ export class Handling<E, R> {
   })
 
   private originOf(record: LogRecord, eventTime: number, streamTime: number, tenant: string | undefined): Origin {
-    const { key, partition, position, traceparent } = record
+    const { key, partition, position } = record
+    const traceparent = this.traceOf(record.traceparent)
     return {
       topic: this.source.name,
       partition,
@@ -219,6 +220,15 @@ export class Handling<E, R> {
       traceparent,
       traceId: traceIdOf(traceparent)
     }
+  }
+
+  /** A trace context that is none goes no further: it is written into what is published as it is. */
+  private traceOf(traceparent: string | undefined): string | undefined {
+    if (traceparent !== this.trace.given) {
+      const sound = traceparent !== undefined && /^[\da-f]{2}(-[\da-f]+){3}$/.test(traceparent)
+      this.trace = { given: traceparent, sound: sound ? traceparent : undefined }
+    }
+    return this.trace.sound
   }
 
   /** Calls the handler: nothing where it is done, an Effect where it waits, else how it failed. */
@@ -252,7 +262,7 @@ export class Handling<E, R> {
     return (retry === undefined ? tried : Effect.retry(tried, retry)).pipe(
       Effect.as(undefined),
       Effect.catch((cause: Cause.Cause<E>) => {
-        if (Cause.hasInterruptsOnly(cause)) return Effect.interrupt
+        // where the partition is taken away, nothing from here on runs: an interruption that comes by is the handler's own
         log.length = from
         return Effect.succeed<Failed>({ error: Cause.squash(cause), attempts })
       })
@@ -264,16 +274,18 @@ export class Handling<E, R> {
     const { log } = this.recorder
     const fold = new BatchFold(this.partitions)
     const rows = yield* this.readRows(handled)
+    let folded = 0
     for (const { from, origin, record, to } of handled) {
       try {
         fold.apply(log, from, to, origin, (target, key) => rows.get(target)?.get(key))
+        folded++
       } catch (error) {
         const id = this.seen === undefined || record.value === null ? undefined : this.idOf(this.source.decode(JSON.parse(record.value), record.schemaVersion))
         if (id !== undefined) this.seen!.forget(origin.tenant, id, origin.eventTime)
         yield* this.fail(record, origin.eventTime, { error, attempts: 1 })
       }
     }
-    return fold
+    return { fold, folded }
   })
 
   private readonly readRows = Effect.fnUntraced(function* (this: Handling<E, R>, handled: ReadonlyArray<Handled>) {
@@ -294,11 +306,11 @@ export class Handling<E, R> {
   })
 
   /** What becomes of an event that failed: parked, skipped, or the partition stops before it. */
-  private fail(record: LogRecord, eventTime: number | undefined, { attempts, error }: Failed): Effect.Effect<void, Mismatch> {
+  private fail(record: LogRecord, eventTime: number | undefined, { attempts, error }: Failed): Effect.Effect<void, Stopped> {
     const { then = "park" } = this.projection.failure
     if (then === "stop") {
       const what = `${this.projection.name} stopped at ${this.source.name}/${record.partition} position ${record.position}`
-      return Effect.fail(new Mismatch({ what, reason: describe(error).message }))
+      return Effect.fail(new Stopped({ position: record.position, reason: new Mismatch({ what, reason: describe(error).message }) }))
     }
     this.dead.push(letterOf(record, eventTime, then === "skip" ? "skipped" : "parked", error, attempts))
     return Effect.void

@@ -8,7 +8,16 @@ import { Handling } from "./handling.ts"
 import { fingerprintOf, Log, type Assignment, type Batch, type LogRecord } from "./log.ts"
 import type { Projection } from "./projection.ts"
 import { Reference } from "./references.ts"
-import { Mismatch, Store, type Changes, type Claim, type Place } from "./store.ts"
+import {
+  type Changes,
+  type Claim,
+  type Fenced,
+  Mismatch,
+  type Place,
+  Store,
+  type StoreError,
+  type Unstorable
+} from "./store.ts"
 import type { Topic } from "./topic.ts"
 
 /** The caches of lookups that projections of a process share, by topic. */
@@ -89,13 +98,15 @@ const claimAndHandle = Effect.fnUntraced(function* <E, R>(
   }
 })
 
+type Failure = StoreError | Fenced | Mismatch | Unstorable
+
 /** One batch, or the half of one that PostgreSQL refused as a whole: the event at fault is found by halving, and parked alone. */
 const handle = <E, R>(
   projection: Projection<string, any, any, E, R, any>,
   handling: Handling<E, R>,
   claim: Claim,
   batch: Pick<Batch, "records" | "next">
-): Effect.Effect<Claim, Effect.Error<ReturnType<Handling<E, R>["changes"]>> | Effect.Error<ReturnType<Store["Service"]["commit"]>>, R | Store> =>
+): Effect.Effect<Claim, Failure, R | Store> =>
   Effect.gen(function* () {
     const store = yield* Store
     const { next, records } = batch
@@ -104,11 +115,20 @@ const handle = <E, R>(
       Effect.tap(() => Effect.sync(() => handling.settle())),
       Effect.catchTag("Unstorable", (refused) => {
         handling.reset()
-        if (records.length <= 1) return handling.refuse(claim, records[0], next, refused)
+        if (records.length <= 1) {
+          const past = handling.refuse(claim, records[0], next, refused)
+          return Effect.catchTag(past, "Stopped", ({ reason }) => Effect.fail(reason))
+        }
         const half = records.length >> 1
         const first = { records: records.slice(0, half), next: records[half - 1]!.position + 1 }
         const second = { records: records.slice(half), next }
         return Effect.flatMap(handle(projection, handling, claim, first), (held) => handle(projection, handling, held, second))
+      }),
+      Effect.catchTag("Stopped", ({ position, reason }) => {
+        handling.reset()
+        const before = records.filter((record) => record.position < position)
+        const stop = Effect.fail(reason)
+        return before.length === 0 ? stop : Effect.andThen(handle(projection, handling, claim, { records: before, next: position }), stop)
       })
     )
   })
