@@ -11,7 +11,15 @@ import type { Projection } from "./projection.ts"
 import type { Table } from "./read-model.ts"
 import { Recorder, type Row } from "./recorder.ts"
 import type { Reference } from "./references.ts"
-import { Mismatch, type Changes, type Claim, type DeadLetter, type Store, type StoreError, type Unstorable } from "./store.ts"
+import {
+  Mismatch,
+  type Changes,
+  type Claim,
+  type DeadLetter,
+  type Store,
+  type StoreError,
+  type Unstorable
+} from "./store.ts"
 import type { Topic } from "./topic.ts"
 import type { Window } from "./window.ts"
 
@@ -57,7 +65,10 @@ export class Handling<E, R> {
   private readonly seen: SeenIds | undefined
   private readonly recorder = new Recorder()
   private dead: Array<DeadLetter> = []
-  private trace: { readonly given: string | undefined; readonly sound: string | undefined } = { given: undefined, sound: undefined }
+  private trace: { readonly given: string | undefined; readonly sound: string | undefined } = {
+    given: undefined,
+    sound: undefined
+  }
 
   constructor(
     projection: Projection<string, any, any, E, R, any>,
@@ -161,9 +172,17 @@ export class Handling<E, R> {
     this.dead = []
     yield* this.fail(record, time, { error: refused, attempts: 1 })
     return yield* this.store
-      .commit(this.projection, claim, { ...nothing, position: next, fingerprint: fingerprintOf(record), streamTime, dead: this.dead })
+      .commit(this.projection, claim, {
+        ...nothing,
+        position: next,
+        fingerprint: fingerprintOf(record),
+        streamTime,
+        dead: this.dead
+      })
       .pipe(
-        Effect.catchTag("Unstorable", (again) => Effect.fail(new Mismatch({ what: claim.projection, reason: again.message })))
+        Effect.catchTag("Unstorable", (again) =>
+          Effect.fail(new Mismatch({ what: claim.projection, reason: again.message }))
+        )
       )
   })
 
@@ -171,7 +190,8 @@ export class Handling<E, R> {
     const decoded: Array<Decoded> = []
     for (const record of records) {
       try {
-        if (record.value === null) throw new Error(`a null value deletes a key of a compacted topic; ${this.source.name} has events`)
+        if (record.value === null)
+          throw new Error(`a null value deletes a key of a compacted topic; ${this.source.name} has events`)
         const event = this.source.decode(JSON.parse(record.value), record.schemaVersion)
         const time = this.source.timeOf?.(event) ?? record.eventTime
         if (!(time >= firstTime && time <= lastTime)) {
@@ -186,7 +206,9 @@ export class Handling<E, R> {
         decoded.push({ record, event, time, tenant: record.tenant ?? this.source.tenantOf?.(event) })
       } catch (error) {
         // what cannot be read can neither be tried again nor stop the partition: it was refused before any handler saw it
-        this.dead.push(letterOf(record, undefined, this.projection.failure.then === "skip" ? "skipped" : "parked", error, 1))
+        this.dead.push(
+          letterOf(record, undefined, this.projection.failure.then === "skip" ? "skipped" : "parked", error, 1)
+        )
       }
     }
     return decoded
@@ -280,7 +302,10 @@ export class Handling<E, R> {
         fold.apply(log, from, to, origin, (target, key) => rows.get(target)?.get(key))
         folded++
       } catch (error) {
-        const id = this.seen === undefined || record.value === null ? undefined : this.idOf(this.source.decode(JSON.parse(record.value), record.schemaVersion))
+        const id =
+          this.seen === undefined || record.value === null
+            ? undefined
+            : this.idOf(this.source.decode(JSON.parse(record.value), record.schemaVersion))
         if (id !== undefined) this.seen!.forget(origin.tenant, id, origin.eventTime)
         yield* this.fail(record, origin.eventTime, { error, attempts: 1 })
       }
@@ -306,11 +331,17 @@ export class Handling<E, R> {
   })
 
   /** What becomes of an event that failed: parked, skipped, or the partition stops before it. */
-  private fail(record: LogRecord, eventTime: number | undefined, { attempts, error }: Failed): Effect.Effect<void, Stopped> {
+  private fail(
+    record: LogRecord,
+    eventTime: number | undefined,
+    { attempts, error }: Failed
+  ): Effect.Effect<void, Stopped> {
     const { then = "park" } = this.projection.failure
     if (then === "stop") {
       const what = `${this.projection.name} stopped at ${this.source.name}/${record.partition} position ${record.position}`
-      return Effect.fail(new Stopped({ position: record.position, reason: new Mismatch({ what, reason: describe(error).message }) }))
+      return Effect.fail(
+        new Stopped({ position: record.position, reason: new Mismatch({ what, reason: describe(error).message }) })
+      )
     }
     this.dead.push(letterOf(record, eventTime, then === "skip" ? "skipped" : "parked", error, attempts))
     return Effect.void
@@ -318,7 +349,13 @@ export class Handling<E, R> {
 }
 
 const keyOf = (target: Table.Any | Window.Any) => (target.kind === "table" ? target.primaryKey : windowKey(target))
-const letterOf = (record: LogRecord, eventTime: number | undefined, status: "parked" | "skipped", error: unknown, attempts: number): DeadLetter => ({
+const letterOf = (
+  record: LogRecord,
+  eventTime: number | undefined,
+  status: "parked" | "skipped",
+  error: unknown,
+  attempts: number
+): DeadLetter => ({
   ...describe(error),
   position: record.position,
   status,

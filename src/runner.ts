@@ -41,7 +41,8 @@ export const run = Effect.fn("Runner.run")(function* <E, R>(
   const group = `${projection.name}_v${projection.version}`
   yield* Effect.forEach(
     projection.sources as ReadonlyArray<Topic.Any>,
-    (source) => log.assign(source.name, group, (assignment) => runPartition(projection, source, assignment, references)),
+    (source) =>
+      log.assign(source.name, group, (assignment) => runPartition(projection, source, assignment, references)),
     { concurrency: "unbounded", discard: true }
   )
 })
@@ -57,7 +58,9 @@ const runPartition = <E, R>(
   const name = `${projection.name}_v${projection.version} ${topic}/${partition}`
   return Effect.scoped(claimAndHandle(projection, source, assignment, references)).pipe(
     Effect.tapError((error) =>
-      "retryable" in error && error.retryable ? Effect.logWarning(`${name}: ${error.message}; trying again`) : Effect.void
+      "retryable" in error && error.retryable
+        ? Effect.logWarning(`${name}: ${error.message}; trying again`)
+        : Effect.void
     ),
     Effect.catchTag("Fenced", (fenced) =>
       Effect.logInfo(fenced.message).pipe(Effect.andThen(Effect.sleep(afterFence)))
@@ -122,13 +125,17 @@ const handle = <E, R>(
         const half = records.length >> 1
         const first = { records: records.slice(0, half), next: records[half - 1]!.position + 1 }
         const second = { records: records.slice(half), next }
-        return Effect.flatMap(handle(projection, handling, claim, first), (held) => handle(projection, handling, held, second))
+        return Effect.flatMap(handle(projection, handling, claim, first), (held) =>
+          handle(projection, handling, held, second)
+        )
       }),
       Effect.catchTag("Stopped", ({ position, reason }) => {
         handling.reset()
         const before = records.filter((record) => record.position < position)
         const stop = Effect.fail(reason)
-        return before.length === 0 ? stop : Effect.andThen(handle(projection, handling, claim, { records: before, next: position }), stop)
+        return before.length === 0
+          ? stop
+          : Effect.andThen(handle(projection, handling, claim, { records: before, next: position }), stop)
       })
     )
   })

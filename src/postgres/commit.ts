@@ -149,7 +149,8 @@ const tableParts = (parts: Parts, relation: Placed, { deletes, updates, upserts 
     const more: ReadonlyArray<[string, string]> = others.length === 0 ? [] : [["upserted", kinds]]
     const rows = rowsInput(parts, relation, relation.columns, [...upserts, ...others], more)
     const set = values.map(({ name }) => `${quote(name)} = excluded.${quote(name)}`).join(", ")
-    const from = others.length === 0 ? (after: string) => `fence, ${rows} r${after}` : lockedOnTheWay(parts, relation, rows)
+    const from =
+      others.length === 0 ? (after: string) => `fence, ${rows} r${after}` : lockedOnTheWay(parts, relation, rows)
     parts.write(
       (after) => `insert into ${relation.at} (${list(relation.columns)})
       select ${list(relation.columns, "r.")} from ${from(after)}
@@ -267,7 +268,9 @@ const segmentPart = (parts: Parts, { segments }: Changes, offset: number) => {
       `(${parts.parameter(target)}::text, ${parts.parameter(partition ?? null)}::int4, ${parts.parameter(messages)}::int4, ` +
       `${parts.parameter(before[i]!)}::int8, ${parts.parameter(meta)}::text, ${parts.parameter(vals)}::text)`
   )
-  const input = parts.input(`select * from (values ${rows.join(", ")}) as u(target, partition, messages, before, meta, vals)`)
+  const input = parts.input(
+    `select * from (values ${rows.join(", ")}) as u(target, partition, messages, before, meta, vals)`
+  )
   parts.write(
     (
       after

@@ -220,7 +220,9 @@ const endBlocker = (sql: Sql, place: Place) =>
       and l.granted and l.transactionid = p.xmax where ${here(sql, place)} and l.pid <> pg_backend_pid()`
   )
 
-const resend = Schedule.min([Schedule.exponential("20 millis"), Schedule.spaced("500 millis")]).pipe(Schedule.upTo({ times: 20 }))
+const resend = Schedule.min([Schedule.exponential("20 millis"), Schedule.spaced("500 millis")]).pipe(
+  Schedule.upTo({ times: 20 })
+)
 /** What an attempt came to: committed, sent and not there (it may go again), or someone else's partition. */
 type Outcome = "committed" | "absent"
 
