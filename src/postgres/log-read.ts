@@ -15,6 +15,7 @@ import { cut } from "../log-rules.ts"
 import { type Row, unpack } from "./log-codec.ts"
 import { attempt } from "./log-errors.ts"
 import type { Wake } from "./log-wake.ts"
+import { arrayLiteral } from "./types.ts"
 
 /** The partition to read. */
 export interface Source {
@@ -26,10 +27,12 @@ export interface Source {
 /** Rows looked at in one read: bounds what lies inline in many small rows. */
 const rowsAtOnce = 256
 
+/** What lies from each of some places on. Each place is a row of `asked`; a place whose partition is not there has no row. */
 const query = `
-select h.start_position, h.next_position as end_position, b.base_position, b.next_position, b.bytes, b.appended_ms, b.meta, b.vals,
-  b.stream, b.first_seq::float8 as first_seq
-from millrace.log_head h
+select a.place::int4, h.start_position, h.next_position as end_position, b.base_position, b.next_position, b.bytes, b.appended_ms, b.meta,
+  b.vals, b.stream, b.first_seq::float8 as first_seq
+from unnest($1::int4[], $2::int4[], $3::int8[], $4::int8[]) with ordinality as a(topic_id, partition, position, max_bytes, place)
+join millrace.log_head h on h.topic_id = a.topic_id and h.partition = a.partition
 left join lateral (
   select * from (
     select c.*, row_number() over w as n, sum(c.bytes) over w as total
@@ -37,18 +40,18 @@ left join lateral (
       select base_position, next_position, bytes, (extract(epoch from appended_at) * 1000)::float8 as appended_ms, meta, vals,
         stream, first_seq
       from millrace.log_batch
-      where topic_id = $1 and partition = $2 and next_position > $3::bigint and base_position >= (
+      where topic_id = a.topic_id and partition = a.partition and next_position > a.position and base_position >= (
         select base_position from millrace.log_batch
-        where topic_id = $1 and partition = $2 and base_position <= $3::bigint order by base_position desc limit 1)
+        where topic_id = a.topic_id and partition = a.partition and base_position <= a.position order by base_position desc limit 1)
       order by base_position limit ${rowsAtOnce}
     ) c
     window w as (order by c.base_position)
-  ) d where n = 1 or total <= $4::bigint
-) b on h.start_position <= $3::bigint and h.next_position > $3::bigint
-where h.topic_id = $1 and h.partition = $2
-order by b.base_position`
+  ) d where n = 1 or total <= a.max_bytes
+) b on h.start_position <= a.position and h.next_position > a.position
+order by a.place, b.base_position`
 
 interface Found {
+  readonly place: number
   readonly start_position: string | number
   readonly end_position: string | number
   readonly base_position: string | number | null
@@ -61,9 +64,62 @@ interface Found {
   readonly first_seq: number | null
 }
 
+/** A place to read from. */
+export interface Asked {
+  readonly source: Source
+  readonly position: Position
+}
+const ask = (sql: postgres.Sql, asked: ReadonlyArray<Asked>) => {
+  const parameters = [
+    asked.map(({ source }) => source.topicId),
+    asked.map(({ source }) => source.partition),
+    asked.map(({ position }) => position),
+    asked.map(({ source }) => source.maxBytes)
+  ]
+  return sql.unsafe<Array<Found>>(query, parameters.map(arrayLiteral), { prepare: true })
+}
+
+const placesAtOnce = 32
+/** Few records, so that many places may be read at once without much to hold. */
+const few = 100
+
+/**
+ * Reads the tails of partitions for the readers that were just woken: what is asked for while a query is under way goes into the
+ * next one together. So a trickle over many partitions costs a query a round, and rounds grow longer rather than more with load.
+ */
+export class Tails {
+  private readonly waiting: Array<Asked & { readonly done: (rows: Promise<ReadonlyArray<Found>>) => void }> = []
+  private busy = false
+  private readonly sql: postgres.Sql
+
+  constructor(sql: postgres.Sql) {
+    this.sql = sql
+  }
+
+  /** The rows from one place on. */
+  read(asked: Asked): Promise<ReadonlyArray<Found>> {
+    return new Promise((resolve) => {
+      this.waiting.push({ ...asked, done: resolve })
+      if (!this.busy) void this.rounds()
+    })
+  }
+
+  private async rounds(): Promise<void> {
+    this.busy = true
+    // whoever else is woken by the same notification asks in this turn
+    await new Promise((resolve) => void setImmediate(resolve))
+    while (this.waiting.length > 0) {
+      const round = this.waiting.splice(0, placesAtOnce)
+      const rows = ask(this.sql, round).then((found) => Map.groupBy(found, ({ place }) => place))
+      for (const [i, { done }] of round.entries()) done(rows.then((byPlace) => byPlace.get(i + 1) ?? []))
+      await rows.catch(() => undefined)
+    }
+    this.busy = false
+  }
+}
+
 /** Reads from a position on. The batch is longer than `maxBytes` where the row is; `cut` it. */
-const fetch = async (sql: postgres.Sql, { maxBytes, partition, topic, topicId }: Source, position: Position) => {
-  const rows = await sql.unsafe<Array<Found>>(query, [topicId, partition, position, maxBytes], { prepare: true })
+const decoded = ({ partition, topic }: Source, position: Position, rows: ReadonlyArray<Found>) => {
   const head = rows[0]
   if (head === undefined)
     return new UnknownTopic({ topic, reason: `it is not there any more, or has no partition ${partition}` })
@@ -93,8 +149,9 @@ const fetch = async (sql: postgres.Sql, { maxBytes, partition, topic, topicId }:
   }
   return { batch: { records, next, end } satisfies Batch, bytes }
 }
-const fetched = (sql: postgres.Sql, source: Source, position: Position) =>
-  attempt("read", source.topic, () => fetch(sql, source, position)).pipe(
+const fetched = (source: Source, position: Position, rows: () => PromiseLike<ReadonlyArray<Found>>) =>
+  attempt("read", source.topic, rows).pipe(
+    Effect.map((found) => decoded(source, position, found)),
     Effect.flatMap((result): Effect.Effect<readonly [Batch, Batch | undefined], ReadError> => {
       if (!("batch" in result)) return Effect.fail(result)
       return Effect.succeed(
@@ -105,25 +162,32 @@ const fetched = (sql: postgres.Sql, source: Source, position: Position) =>
 
 /** What is there from a position on, at once. */
 export const read = (sql: postgres.Sql, source: Source, position: Position): Effect.Effect<Batch, ReadError> =>
-  fetched(sql, source, position).pipe(Effect.map(([batch]) => batch))
+  fetched(source, position, () => ask(sql, [{ source, position }])).pipe(Effect.map(([batch]) => batch))
 
 /** A reader of a partition, woken by `wake`. Fails at once where the position is out of range. */
 export const open = Effect.fnUntraced(function* (
   sql: postgres.Sql,
   wake: Wake,
+  tails: Tails,
   source: Source,
   from: Position
 ): Effect.fn.Return<Reader, ReadError, Scope.Scope> {
   const watcher = yield* wake.watch(source.topicId, source.partition, from)
   // what was read and not taken yet; nothing where nothing was there, for by the first take it may be
-  let [batch, rest]: readonly [Batch | undefined, Batch | undefined] = yield* fetched(sql, source, from)
+  let [batch, rest]: readonly [Batch | undefined, Batch | undefined] = yield* fetched(source, from, () =>
+    ask(sql, [{ source, position: from }])
+  )
   if (batch.next === from) batch = undefined
+  const next = (position: Position) =>
+    fetched(source, position, () =>
+      watcher.end - position <= few ? tails.read({ source, position }) : ask(sql, [{ source, position }])
+    )
   const take = Effect.gen(function* () {
     while (true) {
       // closed before the query, so that what is appended during it is not missed
       watcher.latch.closeUnsafe()
       if (batch === undefined) {
-        const result = rest === undefined ? yield* fetched(sql, source, watcher.position) : cut(rest, source.maxBytes)
+        const result = rest === undefined ? yield* next(watcher.position) : cut(rest, source.maxBytes)
         batch = result[0]
         rest = result[1]
       }

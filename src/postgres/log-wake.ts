@@ -9,6 +9,8 @@ export interface Watcher {
   readonly partition: number
   /** Woken once the partition ends behind this. */
   position: Position
+  /** Where the partition ends, as far as this process was told. */
+  end: Position
   readonly latch: Latch.Latch
 }
 /** The channel that processes tell each other on: `a;<sender>;<topic id>.<partition>=<end>,…` or `g;<group id>`. */
@@ -24,7 +26,7 @@ export class Wake {
 
   /** Watches until the scope closes. */
   watch(topicId: number, partition: number, position: Position) {
-    const watcher: Watcher = { topicId, partition, position, latch: Latch.makeUnsafe(false) }
+    const watcher: Watcher = { topicId, partition, position, end: position, latch: Latch.makeUnsafe(false) }
     return Effect.acquireRelease(
       Effect.sync(() => {
         this.watchers.add(watcher)
@@ -36,8 +38,9 @@ export class Wake {
   /** A partition ends at `end`, at least. */
   grown(topicId: number, partition: number, end: number): void {
     for (const watcher of this.watchers) {
-      if (watcher.topicId === topicId && watcher.partition === partition && watcher.position < end)
-        watcher.latch.openUnsafe()
+      if (watcher.topicId !== topicId || watcher.partition !== partition) continue
+      watcher.end = Math.max(watcher.end, end)
+      if (watcher.position < end) watcher.latch.openUnsafe()
     }
   }
   /** The same, and other processes are to hear of it. */

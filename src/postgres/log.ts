@@ -109,6 +109,7 @@ export const make = Effect.fnUntraced(function* (
 ): Effect.fn.Return<{ readonly log: Log["Service"]; readonly cleaner: LogCleaner["Service"] }, never, Scope.Scope> {
   const { appender, groups, wake } = yield* makeParts(sql, options.pollMs ?? 1000)
   const topics = LogTopics.make(sql)
+  const tails = new LogRead.Tails(sql)
 
   const append = Effect.fnUntraced(function* (name: string, records: ReadonlyArray<NewRecord>) {
     const topic = yield* topics.find("append", name)
@@ -129,7 +130,7 @@ export const make = Effect.fnUntraced(function* (
     read: (name, partition, position, read) =>
       Effect.flatMap(sourceOf(name, partition, read), (source) => LogRead.read(sql, source, position)),
     open: (name, partition, position, read) =>
-      Effect.flatMap(sourceOf(name, partition, read), (source) => LogRead.open(sql, wake, source, position)),
+      Effect.flatMap(sourceOf(name, partition, read), (source) => LogRead.open(sql, wake, tails, source, position)),
     assign: Effect.fnUntraced(function* (name, group, use, read) {
       const { partitions, topicId } = yield* topics.find("assign", name)
       const id = yield* groupOf(sql, topicId, name, group)
@@ -140,7 +141,7 @@ export const make = Effect.fnUntraced(function* (
           topic: name,
           partition,
           generation,
-          open: (from) => LogRead.open(sql, wake, source, from)
+          open: (from) => LogRead.open(sql, wake, tails, source, from)
         }
         return use(assignment)
       })
