@@ -89,17 +89,15 @@ export const windowKey = (window: Window.Any): ReadonlyArray<string> =>
   window.shape.type === "global" ? window.key : [...window.key, "window_size", "window_start"]
 const pick = (columns: ReadonlyArray<string>, row: Row): Row =>
   Object.fromEntries(columns.map((column) => [column, row[column]]))
-/** Refuses what PostgreSQL cannot hold, or only as a number that is none, before anything of the event is applied. */
+/** Refuses text that PostgreSQL cannot hold before anything of the event is applied. */
 const assertStorable = (where: string, row: Row) => {
   for (const column in row) {
     const value = row[column]
-    if (typeof value === "string" ? !isStorable(value) : typeof value === "number" && !Number.isFinite(value)) {
+    if (typeof value === "string" && !isStorable(value)) {
       throw new UnstorableValue({
         where: `${where}.${column}`,
         reason:
-          typeof value === "string"
-            ? "the text has a NUL character or half a surrogate pair, which PostgreSQL cannot store; clean or leave it out"
-            : `${value} is no number that can be kept and added up; leave it out`
+          "the text has a NUL character or half a surrogate pair, which PostgreSQL cannot store; clean or leave it out"
       })
     }
   }

@@ -91,9 +91,6 @@ const typeOf = (json: Json): SqlType => {
 const titled = (json: Json, title: string): boolean =>
   json.title === title || (json.allOf?.some((part) => titled(part, title)) ?? false)
 
-/** A batch's sum that a double cannot hold is refused as the same sum would be by PostgreSQL, not stored as infinite. */
-const within = (sum: unknown) => (Number.isFinite(sum) ? sum : "1e999")
-
 /** A table's relation. */
 export const tableRelation = (table: Table.Any): Relation => ({
   name: table.name,
@@ -114,14 +111,8 @@ export const windowRelation = (window: Window.Any): Relation => {
     if (sql === "fold") columns.push(columnOf(name, state as Fields[string]))
     else {
       const type = sql === "count" ? "bigint" : "double precision"
-      columns.push({
-        name,
-        type,
-        nullable: false,
-        // where a row is read and folded here, all its columns are written back whole
-        ...(!fold && { delta: sql }),
-        ...(sql === "sum" && { encode: within })
-      })
+      // where a row is read and folded here, all its columns are written back whole
+      columns.push(fold ? { name, type, nullable: false } : { name, type, nullable: false, delta: sql })
     }
   }
   return { name: window.name, columns, key: sized ? [...window.key, "window_size", "window_start"] : window.key }
@@ -130,6 +121,14 @@ export const windowRelation = (window: Window.Any): Relation => {
 /** Values as one array parameter; null where there is none. */
 export const arrayOf = (values: ReadonlyArray<string | number | null | undefined>): string =>
   arrayLiteral(values.map((value) => value ?? null))
+/** PostgreSQL would take more, and nobody could read it, publish it or add to it again. What is not kept goes as a text that it refuses. */
+const isKept = (type: SqlType, value: number) =>
+  type === "bigint" ? Number.isSafeInteger(value) : Number.isFinite(value)
+const kept: Partial<Record<SqlType, string>> = {
+  bigint: "a whole number up to 2^53",
+  "double precision": "a finite number",
+  timestamptz: "a number of milliseconds"
+}
 /** A column of rows as one array parameter of `parameterType`. */
 export const columnArray = ({ encode, name, nullable, type }: Column, rows: ReadonlyArray<Row>): string =>
   arrayLiteral(
@@ -138,8 +137,7 @@ export const columnArray = ({ encode, name, nullable, type }: Column, rows: Read
       // JSON's null is a value of its own only where the column has no other
       if (value === undefined || (value === null && (nullable || encode === undefined))) return null
       if (encode !== undefined) return encode(value) as string
-      // PostgreSQL would take more, and no one here could read it again; this text it refuses
-      return type === "bigint" && !Number.isSafeInteger(value) ? `${value} is no whole number up to 2^53` : value
+      return typeof value === "number" && !isKept(type, value) ? `${value} is not ${kept[type]}` : value
     })
   )
 /** A row as the read model's definition has it, from the one that was read. */
@@ -156,13 +154,14 @@ export const fromRow = ({ columns }: Relation, row: Row): Row => {
 export const parameterType = ({ type }: Column): string =>
   type === "timestamptz" ? "float8[]" : type === "jsonb" ? "text[]" : `${type}[]`
 /** A parameter's element as the column's value. */
-export const fromParameter = ({ name, type }: Column, alias: string): string =>
-  type === "timestamptz"
-    ? // in seconds, a double has no place for the milliseconds of far years
-      `'epoch'::timestamptz + ${alias}.${quote(name)} * interval '1 ms'`
-    : type === "jsonb"
-      ? `${alias}.${quote(name)}::jsonb`
-      : `${alias}.${quote(name)}`
+export const fromParameter = ({ name, type }: Column, alias: string): string => {
+  const value = `${alias}.${quote(name)}`
+  if (type === "jsonb") return `${value}::jsonb`
+  if (type !== "timestamptz") return value
+  // seconds and the rest apart: together, a double has no place for the milliseconds of far years
+  const seconds = `floor(${value} / 1000)`
+  return `to_timestamp(${seconds}) + (${value} - ${seconds} * 1000) * interval '1 ms'`
+}
 /** A column's value as JSON shows it: instants as epoch milliseconds. */
 export const toJson = ({ name, type }: Column, alias: string): string =>
   type === "timestamptz"

@@ -115,10 +115,12 @@ describe("values as array parameters", () => {
     expect(array(Schema.Date, [new Date(0)])).toBe('{"1970-01-01T00:00:00.000Z"}')
     expect(array(Schema.BigInt, [12n])).toBe('{"12"}')
   })
-  test("whole numbers that could not be read again are texts that PostgreSQL refuses", () => {
+  test("numbers that could not be read again are texts that PostgreSQL refuses", () => {
     expect(array(Schema.Int, [2 ** 53 - 1, -(2 ** 53) + 1])).toBe("{9007199254740991,-9007199254740991}")
-    expect(array(Schema.Int, [2 ** 53])).toBe('{"9007199254740992 is no whole number up to 2^53"}')
-    expect(array(Schema.Int, [1.5])).toBe('{"1.5 is no whole number up to 2^53"}')
+    expect(array(Schema.Int, [2 ** 53])).toBe('{"9007199254740992 is not a whole number up to 2^53"}')
+    expect(array(Schema.Finite, [Infinity])).toBe('{"Infinity is not a finite number"}')
+    expect(array(Column.timestamptz, [Number.NaN])).toBe('{"NaN is not a number of milliseconds"}')
+    expect(array(Schema.Int, [1.5])).toBe('{"1.5 is not a whole number up to 2^53"}')
   })
 })
 
