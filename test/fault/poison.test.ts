@@ -9,7 +9,7 @@ import { readStatus } from "../../src/cli/system.ts"
 import type { NewRecord } from "../../src/log.ts"
 import { query } from "../../src/postgres/client.ts"
 import type { FailurePolicy } from "../../src/projection.ts"
-import { type Engine, engine, halts, recordOf, run, settled } from "../support/engine.ts"
+import { append, type Engine, engine, halts, recordOf, run, settled } from "../support/engine.ts"
 import { server } from "../support/postgres.ts"
 import { application, assertCounted, calls, done, events, handled, letters, many, start } from "./poison.ts"
 
@@ -141,6 +141,22 @@ describe("an event whose handler fails", () => {
       })
     )
   }
+  test(
+    "because its partition is taken away has not failed",
+    {},
+    Effect.fnUntraced(function* (made) {
+      const values = [...many(10), done("slow"), ...many(10)]
+      yield* append(made, events, values)
+      const stop = yield* run(made)
+      while (!calls.has(values[10]!.id)) yield* Effect.sleep(5)
+      yield* stop
+      assert.lengthOf(yield* letters(made.sql), 0)
+      yield* handled(made, [])
+      assert.strictEqual(calls.get(values[10]!.id), 2)
+      yield* assertCounted(made.sql, values)
+      assert.lengthOf(yield* letters(made.sql), 0)
+    })
+  )
   test(
     "may come again: a failure is not remembered as handled",
     {},

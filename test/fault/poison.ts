@@ -75,15 +75,18 @@ const projection = (failure: FailurePolicy, mended = false) =>
       const whole = does === "whole" ? 2 ** 63 : 1
       out.upsert(rows, { id: does === "long" ? note : id, note, whole, at: does === "time" ? 8.64e15 : at })
       if (does === "" || does === "throw") return undefined
-      return asked(does, id)
+      return asked(does, id, () => out.add(sums, { key, events: 1_000, n: 1_000 }))
     }
   })
 const noise = () => Array.from({ length: 4_000 }, () => String.fromCharCode(33 + Math.random() * 90)).join("")
-const asked = Effect.fnUntraced(function* (does: string, id: string) {
+/** What an event asks for as an Effect; `before` records something that its failure must undo. */
+const asked = Effect.fnUntraced(function* (does: string, id: string, before: () => void) {
   const call = yield* (yield* Calls).of(id)
+  if (does === "fail" || (does === "third" && call < 3)) before()
   if (does === "fail" || (does === "third" && call < 3)) return yield* new Refused({ why: `call ${call}` })
   if (does === "die") return yield* Effect.die(new Error("a defect"))
   if (does === "interrupt") return yield* Effect.interrupt
+  if (does === "slow" && call === 1) return yield* Effect.sleep("1 minute")
 })
 /** The projection under a policy; `mended`: its handler throws no more. */
 export const application = (failure: FailurePolicy, mended = false) =>
