@@ -68,7 +68,7 @@ export class Driver<Ev, E, R> {
   /** Puts values on a compacted topic, or rows into a table, before the events. */
   seed(target: Topic.Any | Table.Any, values: ReadonlyArray<object>): void {
     for (const value of values) {
-      if (target.kind === "table") this.tables.get(target.name)!.set(keyText(target.primaryKey, value as Row), value)
+      if (target.kind === "table") this.tableOf(target).set(keyText(target.primaryKey, value as Row), value)
       else this.reference(target.name).set(target.keyOf(value), value)
     }
   }
@@ -175,7 +175,7 @@ export class Driver<Ev, E, R> {
   }
 
   private write(kind: "upsert" | "update" | "delete" | "modify", table: Table.Any, payload: Row) {
-    const rows = this.tables.get(table.name)!
+    const rows = this.tableOf(table)
     const key = keyText(table.primaryKey, kind === "modify" ? payload.key : payload)
     const row = rows.get(key)
     const next =
@@ -274,6 +274,13 @@ export class Driver<Ev, E, R> {
       }
     }
     return time
+  }
+
+  private tableOf({ name }: Table.Any): Map<string, Row> {
+    const rows = this.tables.get(name)
+    if (rows === undefined)
+      throw new Error(`${this.projection.name} writes no table ${name}; list it in its \`writes\``)
+    return rows
   }
 
   private reference(name: string) {

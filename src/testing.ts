@@ -3,6 +3,7 @@ import * as Clock from "effect/Clock"
 import * as DateTime from "effect/DateTime"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Equal from "effect/Equal"
 import * as Exit from "effect/Exit"
 import type * as Layer from "effect/Layer"
 import type { Aggregate, Rejection } from "./aggregate.ts"
@@ -17,18 +18,25 @@ import type { Window } from "./window.ts"
 
 type ValuesOf<T> = T extends { readonly Row: infer R } ? R : T extends Topic<string, infer V> ? V : never
 type PublishedTopic<W> = Extract<W, Topic.Any> | (W extends Window<string, object, never, infer P> ? P : never)
-type PublishedValues<T> = { readonly [X in T as X extends Topic<infer N, any> ? N : never]?: ReadonlyArray<Partial<Topic.Value<X>>> }
+type PublishedValues<T> = {
+  readonly [X in T as X extends Topic<infer N, any> ? N : never]?: ReadonlyArray<Partial<Topic.Value<X>>>
+}
 /** Rows by table, values by topic. Columns left out are not compared; tables and topics left out are not looked at. */
-export type Expected<W> =
-  & { readonly [T in keyof Rows<W>]?: ReadonlyArray<Partial<One<Rows<W>[T]>>> }
-  & {
-    readonly published?: Simplify<PublishedValues<PublishedTopic<W>>>
-    readonly late?: ReadonlyArray<{ readonly window?: string; readonly window_size?: string; readonly window_start?: number }>
-  }
+export type Expected<W> = { readonly [T in keyof Rows<W>]?: ReadonlyArray<Partial<One<Rows<W>[T]>>> } & {
+  readonly published?: Simplify<PublishedValues<PublishedTopic<W>>>
+  readonly late?: ReadonlyArray<{
+    readonly window?: string
+    readonly window_size?: string
+    readonly window_start?: number
+  }>
+}
 /** Given, when, then, for a projection; no test runner is imported. */
 export interface ProjectionTest<in Ev, W, E, R> {
   /** Values of a compacted topic, or rows that are there before. */
-  given<T extends Compacted<string, any> | Table.Any>(target: T, values: ReadonlyArray<ValuesOf<T>>): ProjectionTest<Ev, W, E, R>
+  given<T extends Compacted<string, any> | Table.Any>(
+    target: T,
+    values: ReadonlyArray<ValuesOf<T>>
+  ): ProjectionTest<Ev, W, E, R>
   /** Events, as one batch. */
   when(events: ReadonlyArray<Ev>): ProjectionTest<Ev, W, E, R>
   /** Sets the clock that effects see and that events without a time of their own get. */
@@ -48,22 +56,29 @@ export const ProjectionTest = {
   ): ProjectionTest<Ev, W, E, R> => specification(projection, services[0] as Layer.Layer<any> | undefined, []) as never
 }
 const specification = (
-  projection: Projection.Any, services: Layer.Layer<any> | undefined, steps: ReadonlyArray<(driver: Driver<any, any, any>) => unknown>
+  projection: Projection.Any,
+  services: Layer.Layer<any> | undefined,
+  steps: ReadonlyArray<(driver: Driver<any, any, any>) => unknown>
 ): object => {
-  const and = (step: (driver: Driver<any, any, any>) => unknown) => specification(projection, services, [...steps, step])
+  const and = (step: (driver: Driver<any, any, any>) => unknown) =>
+    specification(projection, services, [...steps, step])
   const thenEffect = (expected: Row): Effect.Effect<void, any> =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const driver = new Driver(projection)
       for (const step of steps) {
         const effect = step(driver)
-        if (Effect.isEffect(effect)) yield* Effect.provideService(effect as Effect.Effect<void, any>, Clock.Clock, clockOf(driver))
+        if (Effect.isEffect(effect))
+          yield* Effect.provideService(effect as Effect.Effect<void, any>, Clock.Clock, clockOf(driver))
       }
       compare(driver, expected)
-    }).pipe((effect) => services === undefined ? effect : Effect.provide(effect, services))
+    }).pipe((effect) => (services === undefined ? effect : Effect.provide(effect, services)))
   return {
     given: (target: Topic.Any, values: ReadonlyArray<object>) => and((driver) => driver.seed(target, values)),
     when: (events: ReadonlyArray<unknown>) => and((driver) => driver.batch(events)),
-    at: (time: DateTime.DateTime.Input) => and((driver) => { driver.nowMs = DateTime.makeUnsafe(time).epochMilliseconds }),
+    at: (time: DateTime.DateTime.Input) =>
+      and((driver) => {
+        driver.nowMs = DateTime.makeUnsafe(time).epochMilliseconds
+      }),
     idle: (duration: Duration.Input) => and((driver) => driver.idle(millis(duration))),
     thenEffect,
     then: (expected: unknown) => {
@@ -72,7 +87,9 @@ const specification = (
       const exit = Effect.runSyncExit(thenEffect(expected as Row))
       if (Exit.isSuccess(exit)) return
       const failure = exit.cause.reasons.map((reason: any) => reason.error ?? reason.defect)[0]
-      throw failure?._tag === "AsyncFiberError" ? new Error("a handler waits; run .thenEffect({ … }) instead of .then") : failure
+      throw failure?._tag === "AsyncFiberError"
+        ? new Error("a handler waits; run .thenEffect({ … }) instead of .then")
+        : failure
     }
   }
 }
@@ -88,26 +105,43 @@ const clockOf = (driver: Driver<any, any, any>): Clock.Clock => {
     sleep: () => Effect.void
   } as Clock.Clock
 }
-const matches = (actual: any, expected: any) => Object.entries(expected).every(([column, value]) => JSON.stringify(actual?.[column]) === JSON.stringify(value))
+const matches = (actual: any, expected: any) =>
+  Object.entries(expected).every(([column, value]) => Equal.equals(actual?.[column], value))
 const compare = (driver: Driver<any, any, any>, { late, published, ...tables }: Row) => {
   const rows = driver.rows()
   for (const [name, expected] of Object.entries(tables)) same(name, rows[name] ?? [], expected, false)
   for (const [name, expected] of Object.entries(published ?? {})) {
-    same(name, driver.published.filter(({ topic }) => topic === name).map(({ value }) => value), expected as Array<Row>, true)
+    same(
+      name,
+      driver.published.filter(({ topic }) => topic === name).map(({ value }) => value),
+      expected as Array<Row>,
+      true
+    )
   }
   if (late !== undefined) same("late", driver.late, late, true)
 }
 const same = (name: string, actual: ReadonlyArray<Row>, expected: ReadonlyArray<Row>, ordered: boolean) => {
-  const left = [...actual]
-  const missing = expected.filter((row, i) => {
-    const at = ordered ? (matches(left[i], row) ? i : -1) : left.findIndex((candidate) => matches(candidate, row))
-    if (at >= 0 && !ordered) left.splice(at, 1)
-    return at < 0
-  })
-  if (missing.length === 0 && actual.length === expected.length) return
-  const text = (rows: ReadonlyArray<Row>) => rows.map((row) => `\n    ${JSON.stringify(row)}`).join("") || "\n    nothing"
+  const fits = ordered ? expected.every((row, i) => matches(actual[i], row)) : pairUp(actual, expected)
+  if (fits && actual.length === expected.length) return
+  const value = (_: string, inner: unknown) => (typeof inner === "bigint" ? `${inner}n` : inner)
+  const text = (rows: ReadonlyArray<Row>) =>
+    rows.map((row) => `\n    ${JSON.stringify(row, value)}`).join("") || "\n    nothing"
   // test runners draw a diff from `actual` and `expected`
   throw Object.assign(new Error(`${name}\n  expected${text(expected)}\n  was${text(actual)}`), { actual, expected })
+}
+/** Whether each expected row has an actual one to itself. One that took another's only choice gives way, if it has a second. */
+const pairUp = (actual: ReadonlyArray<Row>, expected: ReadonlyArray<Row>): boolean => {
+  const taken = new Map<number, Row>()
+  const place = (row: Row, tried: Set<number>): boolean =>
+    actual.some((candidate, i) => {
+      if (tried.has(i) || !matches(candidate, row)) return false
+      tried.add(i)
+      const other = taken.get(i)
+      if (other !== undefined && !place(other, tried)) return false
+      taken.set(i, row)
+      return true
+    })
+  return expected.every((row) => place(row, new Set()))
 }
 
 /** Given, when, then, for an aggregate. */
@@ -115,23 +149,36 @@ export interface AggregateTest<in Ev, in Command, out Rejected extends Rejection
   given(events: ReadonlyArray<Ev>): AggregateTest<Ev, Command, Rejected>
   when(command: Command): AggregateTest<Ev, Command, Rejected>
   then(events: ReadonlyArray<Ev>): void
-  thenRejected<Tag extends Rejected["_tag"]>(tag: Tag, fields?: Partial<Extract<Rejected, { readonly _tag: Tag }>>): void
+  thenRejected<Tag extends Rejected["_tag"]>(
+    tag: Tag,
+    fields?: Partial<Extract<Rejected, { readonly _tag: Tag }>>
+  ): void
 }
+const undecided = "no command was given; add .when({ … }) before .then"
 export const AggregateTest = {
   make: <S, Ev, Command, Rejected extends Rejection>(
-    aggregate: Aggregate<string, S, Ev, Command, Rejected>, history: ReadonlyArray<Ev> = [], decision?: ReadonlyArray<Ev> | Rejected
+    aggregate: Aggregate<string, S, Ev, Command, Rejected>,
+    history: ReadonlyArray<Ev> = [],
+    decision?: ReadonlyArray<Ev> | Rejected
   ): AggregateTest<Ev, Command, Rejected> => ({
     given: (events) => AggregateTest.make(aggregate, [...history, ...events]),
     when: (command) => {
       const decided = aggregate.decide(history.reduce(aggregate.evolve, aggregate.initial), command)
-      return AggregateTest.make(aggregate, decided instanceof Error ? history : [...history, ...decided as ReadonlyArray<Ev>], decided)
+      return AggregateTest.make(
+        aggregate,
+        decided instanceof Error ? history : [...history, ...(decided as ReadonlyArray<Ev>)],
+        decided
+      )
     },
     then: (events) => {
+      if (decision === undefined) throw new Error(undecided)
       if (decision instanceof Error) throw new Error(`rejected: ${JSON.stringify(decision)}`, { cause: decision })
       same(aggregate.name, decision as ReadonlyArray<Row>, events as ReadonlyArray<Row>, true)
     },
     thenRejected: (tag, fields = {}) => {
-      const rejected = decision instanceof Error ? [{ ...decision, _tag: decision._tag }] : decision as ReadonlyArray<Row>
+      if (decision === undefined) throw new Error(undecided)
+      const rejected =
+        decision instanceof Error ? [{ ...decision, _tag: decision._tag }] : (decision as ReadonlyArray<Row>)
       same(aggregate.name, rejected, [{ ...fields, _tag: tag }], true)
     }
   })
