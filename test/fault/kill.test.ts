@@ -133,11 +133,11 @@ describe("kill -9", () => {
     bannerMs = performance.now() - began
   })
 
-  /** What is sent in a cycle: the whole file, or the part in which new events are, slowly enough to be killed within. */
+  /** What is sent: the part in which new events are, slowly enough to be killed within; in the last fifth of the cycles the whole file. */
   const inputOf = (cycle: number): { readonly input: string; readonly speed: string; readonly ms: number } => {
-    if (cycle % 5 === 4) return { input: flightsFile, speed: random() < 0.5 ? "max" : "20000", ms: 2_500 }
+    if (cycle >= kills * 0.8) return { input: flightsFile, speed: random() < 0.5 ? "max" : "20000", ms: 2_500 }
     const from = Math.max(0, frontier - Math.floor(between(0, 1_500)))
-    const speed = Math.floor(between(1_200, 6_000))
+    const speed = Math.floor(between(500, 2_500))
     const input = join(dataDir, "part.ndjson")
     writeFileSync(input, `${lines.slice(from, from + speed * 2).join("\n")}\n`)
     return { input, speed: String(speed), ms: 2_000 }
