@@ -239,13 +239,17 @@ const names = Window.global("names", {
     })
   }
 })
+const parts = ReadModel.table("parts", {
+  columns: { key: Schema.String, part: Schema.String },
+  primaryKey: ["key", "part"]
+})
 const timed = Topic.records("timed", { value: { key: Schema.String, at: Schema.Number }, key: "key", eventTime: "at" })
 /** What a handler asks for after changes that are fine, by the event's `what`. */
 const faulty = Projection.make({
   name: "p",
   version: 1,
   source,
-  writes: [table, sums, names, timed],
+  writes: [table, parts, sums, names, timed],
   handle: ({ key, what }, out) => {
     out.upsert(table, { key, n: 1, text: what })
     out.add(sums, { key, n: 1, sum: what === "huge" ? 1e308 : 1 })
@@ -256,7 +260,7 @@ const faulty = Projection.make({
         throw new Error("no change")
       })
     }
-    if (what === "NUL in a key") out.modify(table, { key, n: 2, text: "\0" } as never, (row) => row)
+    if (what === "NUL in a key") out.modify(parts, { key, part: "\0" }, (row) => row)
     if (what === "half a key") out.modify(table, { key, n: 1.5 }, (row) => row)
     if (what === "someone else's row") out.modify(table, { key: "other", n: 1 }, (row) => row)
     if (what === "too large a number") out.upsert(table, { key, n: 2 ** 53 })
@@ -271,7 +275,7 @@ describe("an event whose changes cannot be kept", () => {
   const faults: ReadonlyArray<readonly [string, string, RegExp]> = [
     ["bad", "Error", /bad name/],
     ["throws in modify", "Error", /no change/],
-    ["NUL in a key", "UnstorableValue", /NUL character/],
+    ["NUL in a key", "UnstorableValue", /parts\.part: the text has a NUL character/],
     ["half a key", "Unstorable", /1\.5 is not a whole number/],
     ["someone else's row", "KeyNotOwned", /holds the event's key "k"/],
     ["too large a number", "Unstorable", /9007199254740992 is not a whole number/],
