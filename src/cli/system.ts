@@ -58,10 +58,10 @@ export const openSystem = Effect.fnUntraced(function* (
 ) {
   const { sql } = database
   yield* migrate(sql)
-  const { log } = yield* PostgresLog.make(sql, { cleanMs: 60_000 })
+  const { grown, log } = yield* PostgresLog.make(sql, { cleanMs: 60_000 })
   const topics = topicsOf(application)
   yield* log.declare(topics.map(({ partitions, topic }) => specOf(topic, partitions)))
-  const relay = yield* PostgresRelay.make(sql)
+  const relay = yield* PostgresRelay.make(sql, { appended: grown })
   const store = PostgresStore.make(sql, { published: options.relaysHere === false ? notifier(sql) : relay.signal })
   yield* store.prepare(
     application.projections.map(({ projection }) => projection),

@@ -59,7 +59,13 @@ const open = (text: string, { applicationName = "millrace", asText = false, max 
     // The default waits up to 20 s once a server was away; whoever tries again has a schedule of his own.
     backoff: () => 0.05,
     onnotice: () => undefined,
-    connection: { application_name: applicationName, TimeZone: "UTC", DateStyle: "ISO, YMD", plan_cache_mode: "force_generic_plan", options: padding },
+    connection: {
+      application_name: applicationName,
+      TimeZone: "UTC",
+      DateStyle: "ISO, YMD",
+      plan_cache_mode: "force_generic_plan",
+      options: padding
+    },
     // The socket brings its own TLS.
     ssl: false,
     socket: socketFor(tls)

@@ -102,11 +102,18 @@ const groupOf = (sql: postgres.Sql, topicId: number, topic: string, group: strin
     return Number(again!["group_id"])
   })
 
+/** What `make` makes. */
+export interface Made {
+  readonly log: Log["Service"]
+  readonly cleaner: LogCleaner["Service"]
+  /** Wakes this process's readers of a partition that others than `append` have let grow to `end`. */
+  readonly grown: (topicId: number, partition: number, end: number) => void
+}
 /** The log on a database that has its tables, and its cleaner. Fails only when used: a database that is down is an error of the call. */
 export const make = Effect.fnUntraced(function* (
   sql: postgres.Sql,
   options: Options = {}
-): Effect.fn.Return<{ readonly log: Log["Service"]; readonly cleaner: LogCleaner["Service"] }, never, Scope.Scope> {
+): Effect.fn.Return<Made, never, Scope.Scope> {
   const { appender, groups, wake } = yield* makeParts(sql, options.pollMs ?? 1000)
   const topics = LogTopics.make(sql)
   const tails = new LogRead.Tails(sql)
@@ -153,7 +160,7 @@ export const make = Effect.fnUntraced(function* (
     const once = cleaner.clean().pipe(Effect.catchTag("LogError", (error) => Effect.logWarning(error.message)))
     yield* Effect.forkScoped(Effect.forever(Effect.andThen(Effect.sleep(options.cleanMs), once)))
   }
-  return { log, cleaner }
+  return { log, cleaner, grown: (topicId, partition, end) => wake.grown(topicId, partition, end) }
 })
 
 /** The log and its cleaner on PostgreSQL. `sql` is a pool that stays open as long; two connections more are made with its options. */

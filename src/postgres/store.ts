@@ -16,7 +16,9 @@ import {
 } from "../store.ts"
 import { transaction, type Session, type Sql } from "./client.ts"
 import { arrayOf, columnArray, fromParameter, fromRow, parameterType, quote } from "./columns.ts"
-import { CommitBuilder, messagesOf, type Parameter, seenChunkOf } from "./commit.ts"
+import { Committer } from "./committer.ts"
+import { CommitBuilder } from "./commit.ts"
+import { messagesOf, seenChunkOf } from "./commit-parts.ts"
 import { definitionOf, relationsOf, tablesDdl, unusableKey, viewsDdl } from "./ddl.ts"
 import { query, type SqlError } from "./errors.ts"
 
@@ -43,21 +45,23 @@ const run = <A>(operation: string, statement: () => PromiseLike<A>): Effect.Effe
 const unstorable = ({ code, reason }: SqlError): Unstorable | undefined =>
   /^(2[123]|54)/.test(code) ? new Unstorable({ code, reason }) : undefined
 
-type Builders = WeakMap<Projection.Any, CommitBuilder>
-const builderOf = (builders: Builders, projection: Projection.Any): CommitBuilder => {
-  let builder = builders.get(projection)
-  if (builder === undefined) builders.set(projection, (builder = new CommitBuilder(projection)))
-  return builder
+type Committers = WeakMap<Projection.Any, Committer>
+const committerOf = (committers: Committers, sql: Sql, projection: Projection.Any): Committer => {
+  let committer = committers.get(projection)
+  if (committer === undefined)
+    committers.set(projection, (committer = new Committer(sql, new CommitBuilder(projection))))
+  return committer
 }
 
 /** The store over a pool of connections. Nothing of it outlives the pool. */
 export const make = (sql: Sql, options: Options = {}): Store["Service"] => {
-  const builders: Builders = new WeakMap()
+  const committers: Committers = new WeakMap()
   return Store.of({
     prepare: (projections, partitionsOf) => prepare(sql, projections, partitionsOf),
     claim: (projection, topic, partition, generation) =>
       claim(sql, { projection: projection.name, version: projection.version, topic, partition }, generation),
-    commit: (projection, held, changes) => commit(sql, builderOf(builders, projection), held, changes, options),
+    commit: (projection, held, changes) =>
+      commit(sql, committerOf(committers, sql, projection), held, changes, options),
     rows: (projection, target, keys) => rows(sql, projection, target.name, keys),
     seen: (place, ranges) =>
       run(
@@ -228,18 +232,20 @@ type Outcome = "committed" | "absent"
 
 const commit = Effect.fnUntraced(function* (
   sql: Sql,
-  builder: CommitBuilder,
+  committer: Committer,
   held: Claim,
   changes: Changes,
   options: Options
 ) {
-  const { parameters, text } = builder.build(held, changes)
-  const attempt = query("commit a batch", () =>
-    sql.unsafe<Array<{ mode: string; outbox_seq: number }>>(text, parameters as Array<Parameter>, {
-      prepare: true
-    })
-  ).pipe(
-    Effect.flatMap((found) => (found.length > 0 ? Effect.succeed<Outcome>("committed") : resolve(sql, held))),
+  const one = { claim: held, changes }
+  let sent = false
+  const attempt = query("commit a batch", () => {
+    // what was not committed in company goes alone the next time
+    const committed = sent ? committer.alone(one) : committer.send(one)
+    sent = true
+    return committed
+  }).pipe(
+    Effect.flatMap((committed) => (committed ? Effect.succeed<Outcome>("committed") : resolve(sql, held))),
     Effect.catchTag("SqlError", (error): Effect.Effect<Outcome, StoreError | Unstorable | Fenced> => {
       const refused = unstorable(error)
       if (refused !== undefined) return Effect.fail(refused)
