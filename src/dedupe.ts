@@ -54,10 +54,7 @@ export class SeenIds {
   }
 
   /** Takes what was stored for the ranges that `missing` gave. Ids beyond the ranges are passed over. */
-  load(
-    ranges: ReadonlyArray<{ readonly from: number; readonly to: number }>,
-    chunks: ReadonlyArray<Uint8Array>
-  ): void {
+  load(ranges: ReadonlyArray<{ readonly from: number; readonly to: number }>, chunks: ReadonlyArray<Uint8Array>): void {
     const loading = new Set<number>()
     for (const { from, to } of ranges) {
       for (let bucket = this.bucketOf(from); bucket <= this.bucketOf(to); bucket++) {
@@ -103,12 +100,16 @@ export class SeenIds {
     if (noted === undefined || !noted.includes(time)) return
     noted.splice(noted.indexOf(time), 1)
     const { a, b, c } = entryOf(key, time)
-    const at = this.pending.findLastIndex((entry) => entry.a === a && entry.b === b && entry.c === c && entry.time === time)
+    const at = this.pending.findLastIndex(
+      (entry) => entry.a === a && entry.b === b && entry.c === c && entry.time === time
+    )
     this.pending.splice(at, 1)
   }
 
   /** What was noted, packed for the store. */
-  packed(): { readonly minTime: number; readonly maxTime: number; readonly count: number; readonly packed: Uint8Array } | undefined {
+  packed():
+    | { readonly minTime: number; readonly maxTime: number; readonly count: number; readonly packed: Uint8Array }
+    | undefined {
     if (this.pending.length === 0) return undefined
     const packed = new Uint8Array(this.pending.length * entryBytes)
     const view = new DataView(packed.buffer)
