@@ -42,9 +42,9 @@ const follow = async () => {
 }
 const following = follow().catch(() => undefined)
 const open = new Set<string>()
-let polling = true
+const stopped = new AbortController()
 const poll = async () => {
-  while (polling || open.size > 0) {
+  while (!stopped.signal.aborted || open.size > 0) {
     const ids = [...open]
     if (ids.length > 0) {
       const rows = await sql<Array<{ alert_id: string }>>`select alert_id from alerts where alert_id = any(${`{${ids.join(",")}}`}::text[])`
@@ -59,10 +59,18 @@ const poll = async () => {
 }
 const polled = poll()
 
+/** Sends one event; when the answer came that the log has it. */
+const send = async (body: string): Promise<number> => {
+  const response = await fetch(`${url}/v1/events`, { method: "POST", headers: { "content-type": "application/json" }, body })
+  await response.text()
+  if (response.status !== 202) throw new Error(`the gateway answered ${response.status}`)
+  return performance.now()
+}
+
 const load = { events: 0, entities: 2_000, seed: 1 }
 const total = rate * (seconds + warmup)
 const started = performance.now() + 500
-const pending: Array<Promise<void>> = []
+const pending: Array<Promise<unknown>> = []
 for (let i = 0; i < total; i++) {
   const due = started + (i * 1000) / rate
   const wait = due - performance.now()
@@ -71,18 +79,15 @@ for (let i = 0; i < total; i++) {
   // every fifth is far above any threshold
   const body = i % 5 === 0 ? text.replace(/"amount":[\d.]+/, '"amount":5000') : text
   pending.push(
-    fetch(`${url}/v1/events`, { method: "POST", headers: { "content-type": "application/json" }, body }).then(async (response) => {
-      await response.text()
-      if (response.status !== 202) throw new Error(`the gateway answered ${response.status}`)
-      if (i % 5 === 0 && i >= warmup * rate) {
-        accepted.set(id, performance.now())
-        open.add(id)
-      }
+    send(body).then((at) => {
+      if (i % 5 !== 0 || i < warmup * rate) return undefined
+      accepted.set(id, at)
+      return open.add(id)
     })
   )
 }
 await Promise.all(pending)
-polling = false
+stopped.abort()
 await polled
 await new Promise((resolve) => setTimeout(resolve, 500))
 stop.abort()

@@ -30,7 +30,7 @@ export const serverCpuSeconds = (sql: Sql): Promise<number> =>
     const postmaster = Number(stat(row!.pid)[1])
     const family = readdirSync("/proc").map(Number).filter((pid) => pid > 0 && (pid === postmaster || parentOf(pid) === postmaster))
     // fields after the name: 11 and 12 are user and system time, 13 and 14 those of children that were waited for; in hundredths
-    const times = (pid: number) => stat(pid).slice(11, pid === postmaster ? 15 : 13).reduce((sum, ticks) => sum + Number(ticks), 0)
+    const times = (pid: number) => (pid !== postmaster && parentOf(pid) === 0 ? [] : stat(pid)).slice(11, pid === postmaster ? 15 : 13).reduce((sum, ticks) => sum + Number(ticks), 0)
     return family.reduce((sum, pid) => sum + times(pid), 0) / 100
   })
 const parentOf = (pid: number): number => {

@@ -5,7 +5,7 @@ import type { Meta } from "./handler.ts"
 import { partitionOf } from "./murmur2.ts"
 import { metaText } from "./packing.ts"
 import type { Table } from "./read-model.ts"
-import type { Modification, Row } from "./recorder.ts"
+import type { Entries, Modification, Payload, Row } from "./recorder.ts"
 import type { LateEvent, Segment, TableChange, WindowChange, WindowDelta } from "./store.ts"
 import type { Topic } from "./topic.ts"
 import { hasFold, isClosed, spansOf, type Span, type Window } from "./window.ts"
@@ -59,7 +59,7 @@ export interface Needed {
 export type ReadRow = (target: Table.Any | Window.Any, keyText: string) => Row | undefined
 
 /** The rows that one event's changes, from `from` to `to` of a recorder's log, read: those of `modify`, and of windows with a fold. */
-export const needs = (log: ReadonlyArray<any>, from: number, to: number, origin: Origin): ReadonlyArray<Needed> => {
+export const needs = (log: Entries, from: number, to: number, origin: Origin): ReadonlyArray<Needed> => {
   const found: Array<Needed> = []
   for (let i = from; i < to; i += 3) {
     const target = log[i + 1] as Table.Any | Window.Any
@@ -125,7 +125,7 @@ export class BatchFold {
   }
 
   /** Applies one event's recorded changes. Throws what makes the event a poison one, before it changed anything. */
-  apply(log: ReadonlyArray<any>, from: number, to: number, origin: Origin, read: ReadRow): void {
+  apply(log: Entries, from: number, to: number, origin: Origin, read: ReadRow): void {
     const messages: Array<Message> = []
     let risky = false
     for (let i = from; i < to; i += 3) {
@@ -149,7 +149,7 @@ export class BatchFold {
   private check(
     kind: string,
     target: Table.Any | Window.Any | Topic.Any,
-    payload: any,
+    payload: Payload,
     origin: Origin,
     messages: Array<Message>
   ) {
@@ -177,7 +177,7 @@ export class BatchFold {
   private write(
     kind: "upsert" | "update" | "delete" | "modify",
     table: Table.Any,
-    payload: any,
+    payload: Payload,
     read: ReadRow,
     undo: Undo | undefined
   ) {

@@ -53,25 +53,26 @@ export class Stopped extends Data.TaggedError("Stopped")<{ readonly position: nu
 /** The work of one claim of one partition. Its caches live as long as the claim does. */
 export class Handling<E, R> {
   readonly references: ReadonlyArray<Reference>
-  private readonly projection: Projection<string, any, any, E, R, any>
+  private readonly projection: Projection.Of<E, R>
   private readonly source: Topic.Any
   private readonly partitions: number
   private readonly store: Store["Service"]
   private readonly lookups: ReadonlyArray<{
     readonly name: string
     readonly reference: Reference
-    readonly by: ((event: any) => string | undefined) | undefined
+    readonly by: Projection.Any["enrich"][string]["by"]
   }>
   private readonly seen: SeenIds | undefined
   private readonly recorder = new Recorder()
   private dead: Array<DeadLetter> = []
+  private stopped: Stopped | undefined
   private trace: { readonly given: string | undefined; readonly sound: string | undefined } = {
     given: undefined,
     sound: undefined
   }
 
   constructor(
-    projection: Projection<string, any, any, E, R, any>,
+    projection: Projection.Of<E, R>,
     source: Topic.Any,
     partitions: number,
     claim: Claim,
@@ -103,6 +104,7 @@ export class Handling<E, R> {
     const { log } = this.recorder
     log.length = 0
     const decoded = this.decode(records)
+    if (this.stopped !== undefined) return yield* this.stopped
     yield* this.loadSeen(decoded)
     const handled: Array<Handled> = []
     let streamTime = claim.streamTime ?? -Infinity
@@ -152,6 +154,7 @@ export class Handling<E, R> {
   reset(): void {
     this.seen?.reset()
     this.dead = []
+    this.stopped = undefined
   }
 
   /** Commits past one record that PostgreSQL refused, as the failure policy says. */
@@ -205,10 +208,13 @@ export class Handling<E, R> {
         }
         decoded.push({ record, event, time, tenant: record.tenant ?? this.source.tenantOf?.(event) })
       } catch (error) {
-        // what cannot be read can neither be tried again nor stop the partition: it was refused before any handler saw it
-        this.dead.push(
-          letterOf(record, undefined, this.projection.failure.then === "skip" ? "skipped" : "parked", error, 1)
-        )
+        // no handler saw it, and it reads the same each time: nothing to try again
+        const refused = this.policyOf(record, undefined, { error, attempts: 1 })
+        if (refused instanceof Stopped) {
+          this.stopped = refused
+          break
+        }
+        this.dead.push(refused)
       }
     }
     return decoded
@@ -331,20 +337,22 @@ export class Handling<E, R> {
   })
 
   /** What becomes of an event that failed: parked, skipped, or the partition stops before it. */
-  private fail(
+  private fail(record: LogRecord, eventTime: number | undefined, failed: Failed): Effect.Effect<void, Stopped> {
+    const refused = this.policyOf(record, eventTime, failed)
+    if (refused instanceof Stopped) return Effect.fail(refused)
+    this.dead.push(refused)
+    return Effect.void
+  }
+
+  private policyOf(
     record: LogRecord,
     eventTime: number | undefined,
     { attempts, error }: Failed
-  ): Effect.Effect<void, Stopped> {
+  ): Stopped | DeadLetter {
     const { then = "park" } = this.projection.failure
-    if (then === "stop") {
-      const what = `${this.projection.name} stopped at ${this.source.name}/${record.partition} position ${record.position}`
-      return Effect.fail(
-        new Stopped({ position: record.position, reason: new Mismatch({ what, reason: describe(error).message }) })
-      )
-    }
-    this.dead.push(letterOf(record, eventTime, then === "skip" ? "skipped" : "parked", error, attempts))
-    return Effect.void
+    if (then !== "stop") return letterOf(record, eventTime, then === "skip" ? "skipped" : "parked", error, attempts)
+    const what = `${this.projection.name} stopped at ${this.source.name}/${record.partition} position ${record.position}`
+    return new Stopped({ position: record.position, reason: new Mismatch({ what, reason: describe(error).message }) })
   }
 }
 

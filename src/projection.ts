@@ -44,6 +44,8 @@ export interface Projection<
   readonly handle: (event: Ev, out: Out<never>, context: object) => void | Effect.Effect<void, E, R>
 }
 export declare namespace Projection {
+  /** Of any name, events and writes. */
+  type Of<E, R> = Projection<string, any, any, E, R, any>
   type Any = Projection<string, any, any, any, any, any>
   type Event<P> = P extends Projection<string, infer Ev, any, any, any, any> ? Ev : never
   type Error<P> = P extends Projection<string, any, any, infer E, any, any> ? E : never

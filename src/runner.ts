@@ -3,6 +3,7 @@
 // A batch goes: read from the log → decode → drop duplicates → look up → hand to the handler → fold into changes → one commit.
 // Nothing is kept between batches but what a claim and the caches can be made from again, so any crash is a claim and a re-read.
 import * as Effect from "effect/Effect"
+import * as Metric from "effect/Metric"
 import * as Schedule from "effect/Schedule"
 import { Handling } from "./handling.ts"
 import { fingerprintOf, Log, type Assignment, type Batch, type LogRecord } from "./log.ts"
@@ -25,6 +26,8 @@ export type References = Map<string, Reference>
 
 /** How long a partition waits before it is tried again after the log or the database was away. */
 const again = Schedule.min([Schedule.exponential("50 millis"), Schedule.spaced("5 seconds")]).pipe(Schedule.jittered)
+/** Trouble after this long without any begins with the short waits again. */
+const steadyMs = 30_000
 /** A partition that was lost to another claimant asks again after so long, in case it is still assigned here. */
 const afterFence = "500 millis"
 
@@ -34,7 +37,7 @@ const afterFence = "500 millis"
  * alone: the reason is logged and in `status`, and the others flow on.
  */
 export const run = Effect.fn("Runner.run")(function* <E, R>(
-  projection: Projection<string, any, any, E, R, any>,
+  projection: Projection.Of<E, R>,
   references: References = new Map()
 ) {
   const log = yield* Log
@@ -48,7 +51,7 @@ export const run = Effect.fn("Runner.run")(function* <E, R>(
 })
 
 const runPartition = <E, R>(
-  projection: Projection<string, any, any, E, R, any>,
+  projection: Projection.Of<E, R>,
   source: Topic.Any,
   assignment: Assignment,
   references: References
@@ -56,11 +59,20 @@ const runPartition = <E, R>(
   const { partition, topic } = assignment
   const place: Place = { projection: projection.name, version: projection.version, topic, partition }
   const name = `${projection.name}_v${projection.version} ${topic}/${partition}`
-  return Effect.scoped(claimAndHandle(projection, source, assignment, references)).pipe(
+  let since = 0
+  return Effect.suspend(() => {
+    since = performance.now()
+    return Effect.scoped(claimAndHandle(projection, source, assignment, references))
+  }).pipe(
     Effect.tapError((error) =>
       "retryable" in error && error.retryable
         ? Effect.logWarning(`${name}: ${error.message}; trying again`)
         : Effect.void
+    ),
+    // both end the round of tries below, so that the next one begins with the short waits
+    Effect.catchIf(
+      (error) => "retryable" in error && error.retryable && performance.now() - since > steadyMs,
+      () => Effect.void
     ),
     Effect.catchTag("Fenced", (fenced) =>
       Effect.logInfo(fenced.message).pipe(Effect.andThen(Effect.sleep(afterFence)))
@@ -81,7 +93,7 @@ const runPartition = <E, R>(
 }
 
 const claimAndHandle = Effect.fnUntraced(function* <E, R>(
-  projection: Projection<string, any, any, E, R, any>,
+  projection: Projection.Of<E, R>,
   source: Topic.Any,
   assignment: Assignment,
   references: References
@@ -94,10 +106,13 @@ const claimAndHandle = Effect.fnUntraced(function* <E, R>(
   const partitions = (yield* log.bounds(topic)).length
   const handling = new Handling(projection, source, partitions, claim, yield* lookups(projection, references), store)
   const reader = yield* assignment.open(claim.position)
+  const measure = measured(projection, topic, partition)
   while (true) {
     const batch = yield* reader.take
+    const taken = performance.now()
     yield* Effect.forEach(handling.references, (reference) => reference.catchUp, { discard: true })
     claim = yield* handle(projection, handling, claim, batch)
+    yield* measure(batch, claim.position, performance.now() - taken)
   }
 })
 
@@ -105,7 +120,7 @@ type Failure = StoreError | Fenced | Mismatch | Unstorable
 
 /** One batch, or the half of one that PostgreSQL refused as a whole: the event at fault is found by halving, and parked alone. */
 const handle = <E, R>(
-  projection: Projection<string, any, any, E, R, any>,
+  projection: Projection.Of<E, R>,
   handling: Handling<E, R>,
   claim: Claim,
   batch: Pick<Batch, "records" | "next">
@@ -139,6 +154,32 @@ const handle = <E, R>(
       })
     )
   })
+
+const handled = Metric.counter("millrace_projection_records_total", {
+  description: "Records of the log that were handled and committed, duplicates and parked ones included",
+  incremental: true
+})
+const lag = Metric.gauge("millrace_projection_lag", {
+  description: "Records of the partition that were not handled yet when the last batch was committed"
+})
+const batches = Metric.histogram("millrace_projection_batch_seconds", {
+  description: "Time from taking a batch until it was committed",
+  boundaries: [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10]
+})
+/** Notes what a batch came to in the metrics of its partition. */
+const measured = ({ name, version }: Projection.Any, topic: string, partition: number) => {
+  const attributes = { projection: `${name}_v${version}`, topic, partition: String(partition) }
+  const [records, behind, seconds] = [
+    Metric.withAttributes(handled, attributes),
+    Metric.withAttributes(lag, attributes),
+    Metric.withAttributes(batches, attributes)
+  ]
+  return (batch: Batch, position: number, millis: number) =>
+    Effect.andThen(
+      Metric.update(records, batch.records.length),
+      Effect.andThen(Metric.update(behind, Math.max(0, batch.end - position)), Metric.update(seconds, millis / 1000))
+    )
+}
 
 /** Halts where the log is not the one that the position is of. */
 const assertSameLog = Effect.fnUntraced(function* ({ fingerprint, partition, position, topic }: Claim) {

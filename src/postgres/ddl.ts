@@ -22,7 +22,7 @@ export const relationsOf = (projection: Projection.Any): ReadonlyArray<Placed> =
     .map((target) => {
       const relation = target.kind === "table" ? tableRelation(target) : windowRelation(target)
       const schema = target.shared ? sharedSchema : schemaOf(projection.name, projection.version)
-      return { ...relation, at: `${schema}.${quote(target.name)}`, shared: target.shared }
+      return Object.assign(relation, { at: `${schema}.${quote(target.name)}`, shared: target.shared })
     })
     .toSorted((a, b) => (a.name < b.name ? -1 : 1))
 

@@ -128,7 +128,7 @@ it.live("one that PostgreSQL refuses fails alone", () =>
       const { sql } = yield* engine(root, application)
       const store = PostgresStore.make(sql)
       const held = yield* claims(store)
-      const exits = yield* together(store, [...held].reverse(), (claim) => {
+      const exits = yield* together(store, held.toReversed(), (claim) => {
         const changes = ownKeys(claim)
         const [change] = changes.tables
         const at = 1e17 // no instant that PostgreSQL has
