@@ -6,15 +6,38 @@ import { join } from "node:path"
 import { parseArgs } from "node:util"
 import { eventOf, featuresOf } from "./workload.ts"
 
-const { values } = parseArgs({ options: { events: { type: "string", default: "200000" }, entities: { type: "string", default: "10000" } } })
+const { values } = parseArgs({
+  options: { events: { type: "string", default: "200000" }, entities: { type: "string", default: "10000" } }
+})
 const load = { events: Number(values.events), entities: Number(values.entities), seed: 1 }
 const directory = mkdtempSync(join(tmpdir(), "millrace-bulk-"))
 const features = join(directory, "features.ndjson")
 const input = join(directory, "events.ndjson")
-writeFileSync(features, featuresOf(load).map(({ text }) => text).join("\n"))
+writeFileSync(
+  features,
+  featuresOf(load)
+    .map(({ text }) => text)
+    .join("\n")
+)
 writeFileSync(input, Array.from({ length: load.events }, (_, i) => eventOf(load, i).text).join("\n"))
-const flags = ["--data", join(directory, "data"), "--features", features, "--input", input, "--speed", "max", "--once", "--json", "--port", "0"]
-const { status, stdout } = spawnSync("node", ["bin/millrace.mjs", "dev", ...flags], { stdio: ["ignore", "pipe", "inherit"], encoding: "utf8" })
+const flags = [
+  "--data",
+  join(directory, "data"),
+  "--features",
+  features,
+  "--input",
+  input,
+  "--speed",
+  "max",
+  "--once",
+  "--json",
+  "--port",
+  "0"
+]
+const { status, stdout } = spawnSync("node", ["bin/millrace.mjs", "dev", ...flags], {
+  stdio: ["ignore", "pipe", "inherit"],
+  encoding: "utf8"
+})
 process.stdout.write(stdout)
 rmSync(directory, { recursive: true, force: true })
 process.exitCode = status ?? 1

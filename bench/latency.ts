@@ -9,18 +9,26 @@ import { serverCpuSeconds } from "./system.ts"
 import { eventOf } from "./workload.ts"
 
 const { values } = parseArgs({
-  options: { rate: { type: "string", default: "500" }, seconds: { type: "string", default: "20" }, warmup: { type: "string", default: "5" } }
+  options: {
+    rate: { type: "string", default: "500" },
+    seconds: { type: "string", default: "20" },
+    warmup: { type: "string", default: "5" }
+  }
 })
 const rate = Number(values.rate)
 const seconds = Number(values.seconds)
 const warmup = Number(values.warmup)
 
 const directory = mkdtempSync(join(tmpdir(), "millrace-latency-"))
-const child = spawn("node", ["bin/millrace.mjs", "start", "--data", directory, "--port", "0", "--json"], { stdio: ["ignore", "pipe", "inherit"] })
-const { database_url, url } = await new Promise<{ readonly url: string; readonly database_url: string }>((resolve, reject) => {
-  child.once("exit", (code) => reject(new Error(`millrace ended with ${code}`)))
-  child.stdout.once("data", (line: Buffer) => resolve(JSON.parse(line.toString()) as never))
+const child = spawn("node", ["bin/millrace.mjs", "start", "--data", directory, "--port", "0", "--json"], {
+  stdio: ["ignore", "pipe", "inherit"]
 })
+const { database_url, url } = await new Promise<{ readonly url: string; readonly database_url: string }>(
+  (resolve, reject) => {
+    child.once("exit", (code) => reject(new Error(`millrace ended with ${code}`)))
+    child.stdout.once("data", (line: Buffer) => resolve(JSON.parse(line.toString()) as never))
+  }
+)
 const sql = postgres(database_url, { max: 1, fetch_types: false })
 
 const accepted = new Map<string, number>()
@@ -36,7 +44,8 @@ const follow = async () => {
     rest = lines.pop()!
     const now = performance.now()
     for (const line of lines) {
-      if (line.startsWith("data:")) onStream.set((JSON.parse(line.slice(5)) as { readonly alert_id: string }).alert_id, now)
+      if (line.startsWith("data:"))
+        onStream.set((JSON.parse(line.slice(5)) as { readonly alert_id: string }).alert_id, now)
     }
   }
 }
@@ -47,7 +56,9 @@ const poll = async () => {
   while (!stopped.signal.aborted || open.size > 0) {
     const ids = [...open]
     if (ids.length > 0) {
-      const rows = await sql<Array<{ alert_id: string }>>`select alert_id from alerts where alert_id = any(${`{${ids.join(",")}}`}::text[])`
+      const rows = await sql<
+        Array<{ alert_id: string }>
+      >`select alert_id from alerts where alert_id = any(${`{${ids.join(",")}}`}::text[])`
       const now = performance.now()
       for (const { alert_id } of rows) {
         inSql.set(alert_id, now)
@@ -61,7 +72,11 @@ const polled = poll()
 
 /** Sends one event; when the answer came that the log has it. */
 const send = async (body: string): Promise<number> => {
-  const response = await fetch(`${url}/v1/events`, { method: "POST", headers: { "content-type": "application/json" }, body })
+  const response = await fetch(`${url}/v1/events`, {
+    method: "POST",
+    headers: { "content-type": "application/json" },
+    body
+  })
   await response.text()
   if (response.status !== 202) throw new Error(`the gateway answered ${response.status}`)
   return performance.now()
@@ -95,10 +110,18 @@ await following
 const quantiles = (seen: ReadonlyMap<string, number>) => {
   const waits = [...accepted].map(([id, at]) => Math.max(0, (seen.get(id) ?? Infinity) - at)).toSorted((a, b) => a - b)
   const at = (q: number) => Number(waits[Math.min(waits.length - 1, Math.floor(q * waits.length))]!.toFixed(1))
-  return { p50: at(0.5), p95: at(0.95), p99: at(0.99), max: at(1), missing: waits.filter((wait) => wait === Infinity).length }
+  return {
+    p50: at(0.5),
+    p95: at(0.95),
+    p99: at(0.99),
+    max: at(1),
+    missing: waits.filter((wait) => wait === Infinity).length
+  }
 }
 const server = await serverCpuSeconds(sql as never)
-process.stdout.write(`${JSON.stringify({ rate, serverMicrosPerEvent: Math.round((server / total) * 1e6), alerts: accepted.size, sqlMs: quantiles(inSql), streamMs: quantiles(onStream) })}\n`)
+process.stdout.write(
+  `${JSON.stringify({ rate, serverMicrosPerEvent: Math.round((server / total) * 1e6), alerts: accepted.size, sqlMs: quantiles(inSql), streamMs: quantiles(onStream) })}\n`
+)
 await sql.end()
 child.kill("SIGTERM")
 await new Promise((resolve) => child.once("exit", resolve))

@@ -4,7 +4,7 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import * as Effect from "effect/Effect"
 import application from "../millrace.config.ts"
-import { openDatabase, openSystem } from "../src/cli/system.ts"
+import { openDatabase, openSystem } from "../src/system.ts"
 import type { Sql } from "../src/postgres/client.ts"
 
 /** Opens the reference application on a fresh embedded database, for as long as the scope is open. */
@@ -26,16 +26,28 @@ export const usage = () => {
 /** Processor time of a database's server and all its backends so far, ended ones included. Linux only: it reads /proc. */
 export const serverCpuSeconds = (sql: Sql): Promise<number> =>
   sql<Array<{ pid: number }>>`select pg_backend_pid() as pid`.then(([row]) => {
-    const stat = (pid: number) => readFileSync(`/proc/${pid}/stat`, "utf8").replace(/^.*\) /, "").split(" ")
+    const stat = (pid: number) =>
+      readFileSync(`/proc/${pid}/stat`, "utf8")
+        .replace(/^.*\) /, "")
+        .split(" ")
     const postmaster = Number(stat(row!.pid)[1])
-    const family = readdirSync("/proc").map(Number).filter((pid) => pid > 0 && (pid === postmaster || parentOf(pid) === postmaster))
+    const family = readdirSync("/proc")
+      .map(Number)
+      .filter((pid) => pid > 0 && (pid === postmaster || parentOf(pid) === postmaster))
     // fields after the name: 11 and 12 are user and system time, 13 and 14 those of children that were waited for; in hundredths
-    const times = (pid: number) => (pid !== postmaster && parentOf(pid) === 0 ? [] : stat(pid)).slice(11, pid === postmaster ? 15 : 13).reduce((sum, ticks) => sum + Number(ticks), 0)
+    const times = (pid: number) =>
+      (pid !== postmaster && parentOf(pid) === 0 ? [] : stat(pid))
+        .slice(11, pid === postmaster ? 15 : 13)
+        .reduce((sum, ticks) => sum + Number(ticks), 0)
     return family.reduce((sum, pid) => sum + times(pid), 0) / 100
   })
 const parentOf = (pid: number): number => {
   try {
-    return Number(readFileSync(`/proc/${pid}/stat`, "utf8").replace(/^.*\) /, "").split(" ")[1])
+    return Number(
+      readFileSync(`/proc/${pid}/stat`, "utf8")
+        .replace(/^.*\) /, "")
+        .split(" ")[1]
+    )
   } catch {
     return 0 // it ended meanwhile
   }

@@ -3,7 +3,7 @@ import { parseArgs } from "node:util"
 import * as Effect from "effect/Effect"
 import type { NewRecord } from "../src/log.ts"
 import { partitionOf } from "../src/murmur2.ts"
-import { runProjections, runRelay } from "../src/cli/system.ts"
+import { runProjections, runRelay } from "../src/system.ts"
 import { freshSystem, serverCpuSeconds, usage } from "./system.ts"
 import { eventOf, featuresOf, type Load } from "./workload.ts"
 
@@ -16,7 +16,11 @@ const { values } = parseArgs({
   }
 })
 const load: Load = { events: Number(values.events), entities: Number(values.entities), seed: Number(values.seed) }
-const envelope = { traceparent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", schemaVersion: 1, headers: {} }
+const envelope = {
+  traceparent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+  schemaVersion: 1,
+  headers: {}
+}
 const record = (key: string, value: string, eventTime: number, eventId?: string, tenant?: string): NewRecord => ({
   ...envelope,
   partition: partitionOf(key, 12),
@@ -30,11 +34,17 @@ const record = (key: string, value: string, eventTime: number, eventId?: string,
 const main = Effect.gen(function* () {
   const system = yield* freshSystem
   const { sql } = system.database
-  yield* system.log.append("features.entity.v1", featuresOf(load).map(({ key, text }) => record(key, text, Date.now())))
+  yield* system.log.append(
+    "features.entity.v1",
+    featuresOf(load).map(({ key, text }) => record(key, text, Date.now()))
+  )
   const filling = performance.now()
   for (let from = 0; from < load.events; from += 10_000) {
     const batch = Array.from({ length: Math.min(10_000, load.events - from) }, (_, i) => eventOf(load, from + i))
-    yield* system.log.append("events.raw.v1", batch.map(({ id, key, tenant, text, time }) => record(key, text, time, id, tenant)))
+    yield* system.log.append(
+      "events.raw.v1",
+      batch.map(({ id, key, tenant, text, time }) => record(key, text, time, id, tenant))
+    )
   }
   const filled = performance.now() - filling
   yield* Effect.promise(() => sql`checkpoint`)
@@ -44,8 +54,10 @@ const main = Effect.gen(function* () {
   yield* Effect.forkScoped(runProjections(system))
   if (values.relay) yield* Effect.forkScoped(runRelay(system))
   while (true) {
-    const [row] = yield* Effect.promise(() => sql<Array<{ handled: number; halted: string | null }>>`
-      select sum(next_position)::int8 as handled, string_agg(halted, '; ') as halted from millrace.progress`)
+    const [row] = yield* Effect.promise(
+      () => sql<Array<{ handled: number; halted: string | null }>>`
+      select sum(next_position)::int8 as handled, string_agg(halted, '; ') as halted from millrace.progress`
+    )
     if (row!.halted !== null) return yield* Effect.die(row!.halted)
     if (row!.handled >= load.events) break
     yield* Effect.sleep("10 millis")
@@ -53,9 +65,12 @@ const main = Effect.gen(function* () {
   if (values.relay) while ((yield* system.relay.lag).some(({ lag }) => lag > 0)) yield* Effect.sleep("10 millis")
   const seconds = (performance.now() - started) / 1000
   const { cpuSeconds, peakMiB } = usage()
-  const serverMicrosPerEvent = (((yield* Effect.promise(() => serverCpuSeconds(sql))) - serverBefore) / load.events) * 1e6
-  const [rows] = yield* Effect.promise(() => sql`select (select count(*) from entity_activity)::int4 as windows, (select count(*) from alerts)::int4 as alerts,
-    (select count(*) from millrace.late_events)::int4 as late, (select count(*) from millrace.outbox)::int4 as segments`)
+  const serverMicrosPerEvent =
+    (((yield* Effect.promise(() => serverCpuSeconds(sql))) - serverBefore) / load.events) * 1e6
+  const [rows] = yield* Effect.promise(
+    () => sql`select (select count(*) from entity_activity)::int4 as windows, (select count(*) from alerts)::int4 as alerts,
+    (select count(*) from millrace.late_events)::int4 as late, (select count(*) from millrace.outbox)::int4 as segments`
+  )
   process.stdout.write(
     `${JSON.stringify({ events: load.events, seconds, eventsPerSecond: Math.round(load.events / seconds), cpuMicrosPerEvent: ((cpuSeconds - before.cpuSeconds) / load.events) * 1e6, serverMicrosPerEvent, peakMiB, appendPerSecond: Math.round((load.events / filled) * 1000), ...rows })}\n`
   )

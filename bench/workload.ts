@@ -33,13 +33,19 @@ export const random = (seed: number, i: number): number => {
 const zipf = (u: number, n: number) => Math.min(n - 1, Math.floor(Math.exp(u * Math.log(n + 1))) - 1)
 
 /** The features of every entity but one in fifty, as NDJSON lines. */
-export const featuresOf = ({ entities, seed }: Load): ReadonlyArray<{ readonly key: string; readonly text: string }> => {
+export const featuresOf = ({
+  entities,
+  seed
+}: Load): ReadonlyArray<{ readonly key: string; readonly text: string }> => {
   const found = []
   for (let entity = 0; entity < entities; entity++) {
     if (random(seed + 1, entity) < 0.02) continue
     const weight = 0.5 + Math.round(random(seed + 2, entity) * 150) / 100
     const key = `e-${entity}`
-    found.push({ key, text: `{"entity_id":"${key}","risk_weight":${weight},"threshold":900,"segment":"s${entity % 4}"}` })
+    found.push({
+      key,
+      text: `{"entity_id":"${key}","risk_weight":${weight},"threshold":900,"segment":"s${entity % 4}"}`
+    })
   }
   return found
 }

@@ -14,7 +14,13 @@ type CommandOf<C extends CommandFields, K extends keyof C> = Simplify<{ readonly
 type Decision<Ev> = Ev | ReadonlyArray<Ev> | Rejection
 
 /** A decider: three pure functions over events and commands. */
-export interface Aggregate<out Name extends string, in out State, in out Ev, in out Command, out Rejected> extends Source<Ev, "aggregate"> {
+export interface Aggregate<
+  out Name extends string,
+  in out State,
+  in out Ev,
+  in out Command,
+  out Rejected
+> extends Source<Ev, "aggregate"> {
   readonly name: Name
   readonly initial: State
   readonly evolve: (state: State, event: Ev) => State
@@ -32,18 +38,22 @@ export class ConflictError extends Schema.TaggedError<ConflictError>()("Conflict
   actual: Schema.Int
 }) {}
 /** The port that `execute` needs. */
-export class EventStore extends Context.Service<EventStore, {
-  load(stream: string): Effect.Effect<ReadonlyArray<unknown>>
-  append(stream: string, expected: number, events: ReadonlyArray<unknown>): Effect.Effect<void, ConflictError>
-}>()("millrace/EventStore") {
+export class EventStore extends Context.Service<
+  EventStore,
+  {
+    load(stream: string): Effect.Effect<ReadonlyArray<unknown>>
+    append(stream: string, expected: number, events: ReadonlyArray<unknown>): Effect.Effect<void, ConflictError>
+  }
+>()("millrace/EventStore") {
   static readonly layerMemory = Layer.sync(EventStore, () => {
     const streams = new Map<string, Array<unknown>>()
     return EventStore.of({
-      load: (stream) => Effect.sync(() => [...streams.get(stream) ?? []]),
+      load: (stream) => Effect.sync(() => [...(streams.get(stream) ?? [])]),
       append: (stream, expected, events) =>
         Effect.suspend(() => {
           const stored = streams.get(stream) ?? []
-          if (stored.length !== expected) return Effect.fail(new ConflictError({ stream, expected, actual: stored.length }))
+          if (stored.length !== expected)
+            return Effect.fail(new ConflictError({ stream, expected, actual: stored.length }))
           streams.set(stream, [...stored, ...events])
           return Effect.void
         })
@@ -57,7 +67,9 @@ export const Aggregate = {
     const E extends ReadonlyArray<EventType.Any>,
     const C extends CommandFields,
     const S extends Schema.Constraint, // const: else `() => ({ status: "open" })` widens to string
-    const D extends { readonly [K in keyof C]: (state: S["Type"], command: CommandOf<C, K>) => Decision<E[number]["Event"]> }
+    const D extends {
+      readonly [K in keyof C]: (state: S["Type"], command: CommandOf<C, K>) => Decision<E[number]["Event"]>
+    }
   >(options: {
     readonly name: Name
     readonly events: E
@@ -71,23 +83,29 @@ export const Aggregate = {
     /** New events (one, several, none), or a rejection. */
     readonly decide: D & { readonly [K in Exclude<keyof D, keyof C>]: "not a command of this aggregate" }
   }): Aggregate<
-    Name, S["Type"], E[number]["Event"], { [K in keyof C]: CommandOf<C, K> }[keyof C],
+    Name,
+    S["Type"],
+    E[number]["Event"],
+    { [K in keyof C]: CommandOf<C, K> }[keyof C],
     Extract<ReturnType<D[keyof C]>, Rejection>
-  > => ({
-    ...options,
-    kind: "aggregate",
-    types: options.events.map((event) => event.type),
-    evolve: (state: never, event: Named) => (options.evolve as any)[event.type](state, event), // keyed by a run-time name
-    decide: (state: never, command: Named) => {
-      const decision = (options.decide as any)[command.type](state, command)
-      return decision instanceof Error || Array.isArray(decision) ? decision : [decision]
-    }
-  }) as never,
+  > =>
+    ({
+      ...options,
+      kind: "aggregate",
+      types: options.events.map((event) => event.type),
+      evolve: (state: never, event: Named) => (options.evolve as any)[event.type](state, event), // keyed by a run-time name
+      decide: (state: never, command: Named) => {
+        const decision = (options.decide as any)[command.type](state, command)
+        return decision instanceof Error || Array.isArray(decision) ? decision : [decision]
+      }
+    }) as never,
   /** Loads, decides, appends; a conflict is retried by deciding again. Fails with the aggregate's own rejections. */
   execute: <S, Ev, Cmd, Rj>(
-    aggregate: Aggregate<string, S, Ev, Cmd, Rj>, id: string, command: NoInfer<Cmd>
+    aggregate: Aggregate<string, S, Ev, Cmd, Rj>,
+    id: string,
+    command: NoInfer<Cmd>
   ): Effect.Effect<ReadonlyArray<Ev>, Rj | ConflictError, EventStore> =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const store = yield* EventStore
       const stream = `${aggregate.name}-${id}`
       const history = (yield* store.load(stream)) as ReadonlyArray<Ev>

@@ -118,10 +118,15 @@ export class BatchFold {
   private readonly windows = new Map<Window.Any, Deltas>()
   private readonly messages = new Map<Topic.Any, Messages>()
   private readonly sourcePartitions: number
+  private readonly oneSource: boolean
 
-  /** `sourcePartitions`: how many a derived topic has that does not say. */
-  constructor(sourcePartitions: number) {
+  /**
+   * `sourcePartitions`: how many a derived topic has that does not say. `oneSource`: no other topic's partitions can write a row that
+   * holds the event's key.
+   */
+  constructor(sourcePartitions: number, oneSource: boolean) {
     this.sourcePartitions = sourcePartitions
+    this.oneSource = oneSource
   }
 
   /** Applies one event's recorded changes. Throws what makes the event a poison one, before it changed anything. */
@@ -168,6 +173,11 @@ export class BatchFold {
       case "modify":
         assertStorable(target.name, payload.key)
         assertOwned(target.name, (target as Table.Any).primaryKey, payload.key, origin.key)
+        if ((target as Table.Any).shared || !this.oneSource) {
+          const reason =
+            "others may write the row too, and `modify` could lose what they wrote; use upsert, or a window"
+          throw new UnstorableValue({ where: target.name, reason })
+        }
         return
       default:
         assertStorable(target.name, payload)

@@ -68,7 +68,8 @@ type Returned<H> = H extends (...args: never) => infer A
   ? A
   : { [K in keyof H]: H[K] extends (...args: never) => infer A ? A : never }[keyof H]
 /** The errors of the Effects that a handler returns. */
-export type HandlerError<H> = Returned<H> extends infer A ? (A extends Effect.Effect<any, infer E, any> ? E : never) : never
+export type HandlerError<H> =
+  Returned<H> extends infer A ? (A extends Effect.Effect<any, infer E, any> ? E : never) : never
 /** The services that they need. */
 export type HandlerServices<H> =
   Returned<H> extends infer A ? (A extends Effect.Effect<any, any, infer R> ? R : never) : never

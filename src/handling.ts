@@ -300,7 +300,7 @@ export class Handling<E, R> {
   /** Two steps, so that all rows that a batch needs are read at once: what was asked for is known before anything is applied. */
   private readonly fold = Effect.fnUntraced(function* (this: Handling<E, R>, handled: ReadonlyArray<Handled>) {
     const { log } = this.recorder
-    const fold = new BatchFold(this.partitions)
+    const fold = new BatchFold(this.partitions, this.projection.sources.length === 1)
     const rows = yield* this.readRows(handled)
     let folded = 0
     for (const { from, origin, record, to } of handled) {

@@ -146,7 +146,10 @@ export class Unstorable extends Schema.TaggedError<Unstorable>()("Unstorable", {
   }
 }
 /** What is in the database does not fit what is to run on it. Nothing goes on until someone mends it. */
-export class Mismatch extends Schema.TaggedError<Mismatch>()("Mismatch", { what: Schema.String, reason: Schema.String }) {
+export class Mismatch extends Schema.TaggedError<Mismatch>()("Mismatch", {
+  what: Schema.String,
+  reason: Schema.String
+}) {
   override get message() {
     return `${this.what}: ${this.reason}`
   }

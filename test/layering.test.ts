@@ -53,8 +53,9 @@ const rooms: Readonly<Record<string, Room>> = {
     packages: effectAndComputing
   },
   ...Object.fromEntries(adapters.map((name): [string, Room] => [name, { holds: src(`${name}/`), sees: below }])),
+  system: { holds: src("system"), sees: [...below, "loops", ...adapters] },
   server: { holds: src("server/"), sees: [...below, "loops", ...adapters] },
-  cli: { holds: src("cli/"), sees: [...below, "index", "loops", ...adapters, "server"] },
+  cli: { holds: src("cli/"), sees: [...below, "index", "loops", ...adapters, "system", "server"] },
   application: {
     holds: ["aggregates/", "projections/", "millrace.config.ts"],
     sees: ["index"],
@@ -63,7 +64,11 @@ const rooms: Readonly<Record<string, Room>> = {
 }
 
 /** What the package's own name leads to, in a checkout. */
-const ownNames: Readonly<Record<string, string>> = { millrace: "src/index.ts", "millrace/testing": "src/testing.ts" }
+const ownNames: Readonly<Record<string, string>> = {
+  millrace: "src/index.ts",
+  "millrace/system": "src/system.ts",
+  "millrace/testing": "src/testing.ts"
+}
 
 const roomOf = (file: string): string | undefined =>
   Object.keys(rooms).find((name) =>

@@ -2,7 +2,7 @@
 import * as Effect from "effect/Effect"
 import { topicsOf } from "../application.ts"
 import type { LogRecord } from "../log.ts"
-import type { System } from "./system.ts"
+import type { System } from "../system.ts"
 
 /** Follows the topics that are named for alerts from now on and prints a line for each record, until interrupted. */
 export const watchAlerts = Effect.fnUntraced(function* (

@@ -6,7 +6,7 @@ import { migrate as migrateSchema } from "../postgres/migrate.ts"
 import { loadApplication } from "./config.ts"
 import { CommandFailed, exitCodes } from "./failure.ts"
 import { feed } from "./feed.ts"
-import { openDatabase, openSystem, readStatus } from "./system.ts"
+import { openDatabase, openSystem, readStatus } from "../system.ts"
 import { parseRoles, runLoops, serveHttp } from "./serve.ts"
 
 const print = (text: string) => Effect.sync(() => process.stdout.write(text === "" ? "" : `${text}\n`))

@@ -4,7 +4,7 @@ import { loadApplication, type AnyApplication } from "./config.ts"
 import { CommandFailed, exitCodes } from "./failure.ts"
 import { feed, type Fed } from "./feed.ts"
 import { watchAlerts } from "./alerts.ts"
-import { openDatabase, openSystem, readStatus, type Database, type System } from "./system.ts"
+import { openDatabase, openSystem, readStatus, type Database, type System } from "../system.ts"
 import { roles, runLoops, serveHttp } from "./serve.ts"
 
 /** What `dev` was asked for. */

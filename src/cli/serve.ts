@@ -3,7 +3,7 @@ import * as Effect from "effect/Effect"
 import * as Http from "../server/http.ts"
 import { Log } from "../log.ts"
 import { CommandFailed } from "./failure.ts"
-import { readStatus, runProjections, runRelay, type System } from "./system.ts"
+import { readStatus, runProjections, runRelay, type System } from "../system.ts"
 
 /** What a process can do of a system. */
 export const roles = ["gateway", "projections", "relay", "api"] as const

@@ -1,6 +1,6 @@
 // Rows as text: aligned for people, separated for programs.
 import Table from "cli-table3"
-import type { Status } from "./system.ts"
+import type { Status } from "../system.ts"
 
 type Rows = ReadonlyArray<Record<string, unknown>>
 

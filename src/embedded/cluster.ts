@@ -154,6 +154,8 @@ listen_addresses = '127.0.0.1'
 unix_socket_directories = ''
 timezone = 'UTC'
 log_timezone = 'UTC'
+# the role is called as the schema of the internal tables, which must not hide read models
+search_path = 'public'
 max_connections = 100
 tcp_keepalives_idle = 30
 tcp_keepalives_interval = 10

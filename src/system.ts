@@ -1,20 +1,22 @@
 // Puts a running system together from its parts: a database, the log on it, the store, relays and servers, by roles.
+import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
-import { topicsOf } from "../application.ts"
-import * as Embedded from "../embedded/embedded.ts"
-import { Log, specOf } from "../log.ts"
-import * as PostgresLog from "../postgres/log.ts"
-import { connect, type Sql } from "../postgres/client.ts"
-import { migrate } from "../postgres/migrate.ts"
-import * as PostgresRelay from "../postgres/relay.ts"
-import * as PostgresStore from "../postgres/store.ts"
-import type { Projection } from "../projection.ts"
-import * as Relay from "../relay.ts"
-import * as Runner from "../runner.ts"
-import { Store } from "../store.ts"
-import type { AnyApplication } from "./config.ts"
+import { type Application, topicsOf } from "./application.ts"
+import * as Embedded from "./embedded/embedded.ts"
+import { FanOut } from "./fanout.ts"
+import { Log, specOf } from "./log.ts"
+import * as PostgresFanOut from "./postgres/fanout.ts"
+import * as PostgresLog from "./postgres/log.ts"
+import { connect, type Sql } from "./postgres/client.ts"
+import { migrate } from "./postgres/migrate.ts"
+import * as PostgresRelay from "./postgres/relay.ts"
+import * as PostgresStore from "./postgres/store.ts"
+import type { Projection } from "./projection.ts"
+import * as Relay from "./relay.ts"
+import * as Runner from "./runner.ts"
+import { Store } from "./store.ts"
 
 /** A database that answers, and where it is. */
 export interface Database {
@@ -28,7 +30,7 @@ export interface Database {
 /** The parts of a system that are open. */
 export interface System {
   readonly database: Database
-  readonly application: AnyApplication
+  readonly application: Application.Any
   readonly log: Log["Service"]
   readonly store: Store["Service"]
   readonly relay: PostgresRelay.Target
@@ -52,7 +54,7 @@ export const openDatabase = Effect.fnUntraced(function* (
 
 /** Opens everything that an application needs: migrates, declares topics, prepares projections. Idempotent, and safe beside others that do it. */
 export const openSystem = Effect.fnUntraced(function* (
-  application: AnyApplication,
+  application: Application.Any,
   database: Database,
   options: { readonly relaysHere?: boolean } = {}
 ) {
@@ -167,5 +169,22 @@ export const readStatus = (sql: Sql): Effect.Effect<Status, Error> =>
     catch: (cause) => cause as Error
   })
 
-/** A part of the system that runs beside others; the whole ends with the first that fails. */
-export type Running = Effect.Effect<unknown, unknown, Scope.Scope>
+/** Where `layer` finds the system. */
+export interface LayerOptions {
+  /** The state directory whose embedded database is joined, or started for as long as the layer is open. Default `.millrace`. */
+  readonly dataDir?: string
+}
+/**
+ * The log and the fan-out of a system that other processes run, or may run later: for subscriptions and appends in programs of your
+ * own. `MILLRACE_DATABASE_URL` names the database, as for the commands.
+ */
+export const layer = ({ dataDir = ".millrace" }: LayerOptions = {}): Layer.Layer<Log | FanOut, Error> =>
+  Layer.effectContext(
+    Effect.gen(function* () {
+      const { sql } = yield* openDatabase(dataDir, "join")
+      yield* migrate(sql)
+      const { log } = yield* PostgresLog.make(sql)
+      const fanOut = yield* PostgresFanOut.make(sql, log)
+      return Context.make(Log, log).pipe(Context.add(FanOut, fanOut))
+    })
+  )
