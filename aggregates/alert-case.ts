@@ -7,13 +7,22 @@ const of = { case_id: Schema.String, at: Schema.Int }
 export const CaseOpened = Event.make("case.opened", { ...of, entity_id: Schema.String, score: Schema.Finite })
 export const CaseAcknowledged = Event.make("case.acknowledged", { ...of, by: Schema.String })
 export const CaseEscalated = Event.make("case.escalated", { ...of, level: Schema.Int })
-export const CaseResolved = Event.make("case.resolved", { ...of, resolution: Schema.Literals(["fixed", "false alarm"]) })
+export const CaseResolved = Event.make("case.resolved", {
+  ...of,
+  resolution: Schema.Literals(["fixed", "false alarm"])
+})
 
 // Why not
 export class CaseExists extends Schema.TaggedError<CaseExists>()("CaseExists", { case_id: Schema.String }) {}
 export class CaseUnknown extends Schema.TaggedError<CaseUnknown>()("CaseUnknown", { case_id: Schema.String }) {}
-export class CaseClosed extends Schema.TaggedError<CaseClosed>()("CaseClosed", { case_id: Schema.String, resolution: Schema.String }) {}
-export class CaseTaken extends Schema.TaggedError<CaseTaken>()("CaseTaken", { case_id: Schema.String, by: Schema.String }) {}
+export class CaseClosed extends Schema.TaggedError<CaseClosed>()("CaseClosed", {
+  case_id: Schema.String,
+  resolution: Schema.String
+}) {}
+export class CaseTaken extends Schema.TaggedError<CaseTaken>()("CaseTaken", {
+  case_id: Schema.String,
+  by: Schema.String
+}) {}
 
 export const AlertCase = Aggregate.make({
   name: "alert-case",
@@ -32,12 +41,12 @@ export const AlertCase = Aggregate.make({
   initial: { status: "none" },
   evolve: {
     "case.opened": () => ({ status: "open", level: 0, by: null }),
-    "case.acknowledged": (state, { by }) => state.status === "open" ? { ...state, by } : state,
-    "case.escalated": (state, { level }) => state.status === "open" ? { ...state, level } : state,
+    "case.acknowledged": (state, { by }) => (state.status === "open" ? { ...state, by } : state),
+    "case.escalated": (state, { level }) => (state.status === "open" ? { ...state, level } : state),
     "case.resolved": (_, { resolution }) => ({ status: "resolved", resolution })
   },
   decide: {
-    open: (state, { type: _, ...data }) => state.status === "none" ? CaseOpened.make(data) : new CaseExists(data),
+    open: (state, { type: _, ...data }) => (state.status === "none" ? CaseOpened.make(data) : new CaseExists(data)),
     acknowledge: (state, { at, by, case_id }) => {
       if (state.status === "none") return new CaseUnknown({ case_id })
       if (state.status === "resolved") return new CaseClosed({ case_id, resolution: state.resolution })
@@ -84,4 +93,3 @@ export const caseStatus = Projection.make({
     "case.resolved": ({ at, case_id }, out) => out.update(cases, { case_id, status: "resolved", changed_at: at })
   }
 })
-

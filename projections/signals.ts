@@ -22,7 +22,10 @@ export const FlightCancelled = Event.make("flight.cancelled", {
 })
 export const Payment = Event.make("payment", raw)
   .upcast({ ...raw, currency: Schema.String }, (v1) => ({ ...v1, currency: "USD" }))
-  .upcast({ ...raw, currency: Schema.String, fee: Schema.Finite }, (v2) => ({ ...v2, fee: v2.currency === "USD" ? 0 : 1 }))
+  .upcast({ ...raw, currency: Schema.String, fee: Schema.Finite }, (v2) => ({
+    ...v2,
+    fee: v2.currency === "USD" ? 0 : 1
+  }))
 export const Transfer = Event.make("transfer", raw)
 export const Withdrawal = Event.make("withdrawal", raw)
 export const Refund = Event.make("refund", raw)
@@ -103,4 +106,3 @@ export const signals = Projection.make({
     }
   }
 })
-

@@ -2,7 +2,6 @@
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
-import type * as Scope from "effect/Scope"
 import { type Application, topicsOf } from "./application.ts"
 import * as Embedded from "./embedded/embedded.ts"
 import { FanOut } from "./fanout.ts"
