@@ -1,0 +1,168 @@
+// One Kafka node from jars, broker and controller in one process (KRaft), on 127.0.0.1. It creates no topics.
+import { randomBytes } from "node:crypto"
+import { cpSync, existsSync, mkdirSync, renameSync, rmSync, writeFileSync } from "node:fs"
+import { join } from "node:path"
+import { setTimeout as sleep } from "node:timers/promises"
+import { Kafka, logLevel } from "kafkajs"
+import { StackError } from "./errors.ts"
+import { jars, java } from "./jars.ts"
+import { freePorts, listening } from "./ports.ts"
+import { run, type Running, sizeOf, tail } from "./process.ts"
+import type { Local } from "./service.ts"
+
+/** How the node differs from the usual. */
+export interface KafkaOptions {
+  /** The JVM's heap; default 512. */
+  readonly heapMb?: number
+  /** Broker properties, over the stack's own. */
+  readonly properties?: Readonly<Record<string, string>>
+  readonly say?: (line: string) => void
+}
+
+const patienceMs = 90_000
+
+/** A node whose files lie in `directory`; it runs when this answers. Fails with a `StackError`. */
+export const kafka = async (directory: string, options: KafkaOptions = {}): Promise<Local> => {
+  const classpath = join(await jars("kafka", options.say), "*")
+  mkdirSync(directory, { recursive: true })
+  const [port = 0, controller = 0] = await freePorts(2)
+  const config = join(directory, "server.properties")
+  const log = join(directory, "kafka.log")
+  const properties = { ...settings(directory, port, controller), ...options.properties }
+  writeFileSync(config, text(properties))
+  writeFileSync(join(directory, "log4j2.properties"), logging)
+  await format(directory, classpath, properties["log.dirs"] ?? "", config)
+  const heap = options.heapMb ?? 512
+  const jvm = ["-XX:MaxDirectMemorySize=256m", "-XX:+ExitOnOutOfMemoryError", "-Djava.awt.headless=true"]
+  const command = [java(), `-Xmx${heap}m`, `-Xms${Math.min(heap, 256)}m`, ...jvm]
+  command.push(`-Dlog4j2.configurationFile=${join(directory, "log4j2.properties")}`)
+  command.push("-cp", classpath, "kafka.Kafka", config)
+  let running: Running | undefined
+  const start = async () => {
+    if (running?.alive() === true) return
+    const from = sizeOf(log)
+    running = await run({ command, directory, log })
+    await answers(running, port, log, from)
+  }
+  const end = (signal: NodeJS.Signals) => async () => running?.end(signal)
+  try {
+    await start()
+  } catch (error) {
+    await end("SIGKILL")()
+    throw error
+  }
+  return {
+    name: "kafka",
+    endpoints: { MILLRACE_KAFKA_BROKERS: `127.0.0.1:${port}` },
+    pid: () => (running?.alive() === true ? running.pid : undefined),
+    kill: end("SIGKILL"),
+    stop: end("SIGTERM"),
+    start
+  }
+}
+
+/** Waits until the node answers a request about itself. */
+const answers = async (running: Running, port: number, log: string, from: number): Promise<void> => {
+  const deadline = Date.now() + patienceMs
+  while (!(await listening(port))) {
+    if (!running.alive() || Date.now() > deadline) throw failed(log, from, running.alive())
+    await sleep(50)
+  }
+  const brokers = [`127.0.0.1:${port}`]
+  const admin = new Kafka({ brokers, logLevel: logLevel.NOTHING, retry: { retries: 0 } }).admin()
+  for (;;) {
+    try {
+      await admin.connect()
+      const { brokers: known, controller } = await admin.describeCluster()
+      if (known.length > 0 && controller !== null) return
+    } catch (cause) {
+      if (!running.alive() || Date.now() > deadline) throw failed(log, from, running.alive(), cause)
+    } finally {
+      await admin.disconnect().catch(() => undefined)
+    }
+    await sleep(50)
+  }
+}
+
+const failed = (log: string, from: number, alive: boolean, cause?: unknown) =>
+  new StackError({
+    reason: "Start",
+    message: `Kafka ${alive ? `did not answer in ${patienceMs / 1000} s` : "ended while it started"}: ${tail(log, from)}\ntry: the same again; the log is ${log}`,
+    ...(cause === undefined ? {} : { cause })
+  })
+
+/**
+ * Makes the storage of a new node. Formatting is a JVM of its own and its outcome always the same but for two ids, so the first one is
+ * kept beside the jars and copied from then on.
+ */
+const format = async (directory: string, classpath: string, storage: string, config: string): Promise<void> => {
+  if (existsSync(join(storage, "meta.properties"))) return
+  const template = join(classpath, "..", "formatted")
+  const ids = { cluster: randomBytes(16).toString("base64url"), directory: randomBytes(16).toString("base64url") }
+  if (!existsSync(template)) {
+    const log = join(directory, "format.log")
+    const tool = ["kafka.tools.StorageTool", "format", "--cluster-id", ids.cluster, "--config", config]
+    const formatting = await run({ command: [java(), "-Xmx128m", "-cp", classpath, ...tool], directory, log })
+    await formatting.exited
+    if (!existsSync(join(storage, "meta.properties"))) throw failed(log, 0, false)
+    const fresh = `${template}-${process.pid}`
+    cpSync(storage, fresh, { recursive: true })
+    try {
+      renameSync(fresh, template)
+    } catch {
+      // Somebody else was first.
+      rmSync(fresh, { recursive: true, force: true })
+    }
+    return
+  }
+  cpSync(template, storage, { recursive: true })
+  const meta = { version: "1", "cluster.id": ids.cluster, "node.id": "1", "directory.id": ids.directory }
+  writeFileSync(join(storage, "meta.properties"), text(meta))
+}
+
+const text = (properties: Readonly<Record<string, string>>): string =>
+  Object.entries(properties)
+    .map(([name, value]) => `${name}=${value}\n`)
+    .join("")
+
+/** One node can keep one copy only; waits that serve large clusters are left out. Topics are made by who needs them. */
+const settings = (directory: string, port: number, controller: number): Record<string, string> => ({
+  "process.roles": "broker,controller",
+  "node.id": "1",
+  "controller.quorum.voters": `1@127.0.0.1:${controller}`,
+  listeners: `PLAINTEXT://127.0.0.1:${port},CONTROLLER://127.0.0.1:${controller}`,
+  "advertised.listeners": `PLAINTEXT://127.0.0.1:${port}`,
+  "controller.listener.names": "CONTROLLER",
+  "inter.broker.listener.name": "PLAINTEXT",
+  "listener.security.protocol.map":
+    "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SSL:SSL,SASL_PLAINTEXT:SASL_PLAINTEXT,SASL_SSL:SASL_SSL",
+  "log.dirs": join(directory, "data"),
+  "auto.create.topics.enable": "false",
+  // A killed node is let in again once its last session has run out.
+  "broker.session.timeout.ms": "3000",
+  "broker.heartbeat.interval.ms": "500",
+  "num.network.threads": "2",
+  "num.io.threads": "4",
+  "offsets.topic.replication.factor": "1",
+  "offsets.topic.num.partitions": "4",
+  "transaction.state.log.replication.factor": "1",
+  "transaction.state.log.min.isr": "1",
+  "transaction.state.log.num.partitions": "4",
+  "share.coordinator.state.topic.replication.factor": "1",
+  "share.coordinator.state.topic.min.isr": "1",
+  "group.initial.rebalance.delay.ms": "0",
+  "group.min.session.timeout.ms": "1000",
+  "transaction.abort.timed.out.transaction.cleanup.interval.ms": "1000",
+  "log.retention.check.interval.ms": "5000",
+  "log.cleaner.dedupe.buffer.size": "33554432",
+  "log.cleaner.backoff.ms": "1000"
+})
+
+const logging = `status = error
+appender.console.type = Console
+appender.console.name = console
+appender.console.layout.type = PatternLayout
+appender.console.layout.pattern = %d{ISO8601} %p %c{1}: %m%n
+rootLogger.level = warn
+rootLogger.appenderRef.console.ref = console
+`
