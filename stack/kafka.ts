@@ -53,11 +53,13 @@ export const kafka = async (directory: string, options: KafkaOptions = {}): Prom
   }
   return {
     name: "kafka",
+    from: "local",
     endpoints: { MILLRACE_KAFKA_BROKERS: `127.0.0.1:${port}` },
     pid: () => (running?.alive() === true ? running.pid : undefined),
     kill: end("SIGKILL"),
     stop: end("SIGTERM"),
-    start
+    start,
+    close: end("SIGKILL")
   }
 }
 

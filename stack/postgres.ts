@@ -49,6 +49,7 @@ export const postgres = async (directory: string, options: PostgresOptions = {})
   const url = `postgres://${name}:${passwordOf(directory, account)}@127.0.0.1:${port}/${name}`
   return {
     name: "postgres",
+    from: "local",
     endpoints: { MILLRACE_DATABASE_URL: url },
     pid: () => (running ? server?.pid : undefined),
     kill: async () => {
@@ -57,6 +58,7 @@ export const postgres = async (directory: string, options: PostgresOptions = {})
       await server.exited
     },
     stop: async () => server?.stop(),
-    start
+    start,
+    close: async () => server?.stop()
   }
 }

@@ -1,6 +1,4 @@
 // What every service of the stack is: endpoints, and a life that tests can interfere with. It knows no particular service.
-import type * as Effect from "effect/Effect"
-import type { StackError } from "./errors.ts"
 
 /** The services there are. */
 export const names = ["kafka", "postgres", "pulsar"] as const
@@ -14,29 +12,30 @@ export interface Endpoints {
   readonly MILLRACE_PULSAR_ADMIN_URL?: string
 }
 
-/** A running service. Endpoints stay the same, and what was stored stays stored, whatever is done to it. */
-export interface Service {
-  readonly name: Name
-  readonly endpoints: Endpoints
-  /** Where it comes from. */
-  readonly from: "environment" | "docker" | "local"
-  /** The main process's id; undefined: it does not run, or not on this machine. */
-  readonly pid: () => number | undefined
-  /** kill -9. It stays down until `start`. */
-  readonly kill: Effect.Effect<void, StackError>
-  /** An orderly end. It stays down until `start`. */
-  readonly stop: Effect.Effect<void, StackError>
-  /** Starts it again and waits until it answers; nothing when it runs. */
-  readonly start: Effect.Effect<void, StackError>
-  /** `stop`, then `start`. */
-  readonly restart: Effect.Effect<void, StackError>
-}
-/** What a service of this machine is made of: promises, since its owner may be a program without Effect's runtime. */
+/** Which endpoints a service has. */
+export const variables = {
+  kafka: ["MILLRACE_KAFKA_BROKERS"],
+  postgres: ["MILLRACE_DATABASE_URL"],
+  pulsar: ["MILLRACE_PULSAR_URL", "MILLRACE_PULSAR_ADMIN_URL"]
+} as const satisfies Record<Name, ReadonlyArray<keyof Endpoints>>
+
+/**
+ * A running service. Endpoints stay the same, and what was stored stays stored, whatever is done to it until `close`. What its
+ * methods reject with is a `StackError`, or a driver's error.
+ */
 export interface Local {
   readonly name: Name
+  /** Where it comes from. */
+  readonly from: "environment" | "docker" | "local"
   readonly endpoints: Endpoints
+  /** The main process's id; undefined: it does not run, or is not a process of this machine. */
   readonly pid: () => number | undefined
+  /** kill -9. It stays down until `start`. */
   readonly kill: () => Promise<void>
+  /** An orderly end. It stays down until `start`. */
   readonly stop: () => Promise<void>
+  /** Starts it again and waits until it answers; nothing when it runs. */
   readonly start: () => Promise<void>
+  /** Ends it for good. */
+  readonly close: () => Promise<void>
 }

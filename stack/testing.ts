@@ -1,14 +1,35 @@
-// Services for tests, as resources: given by the environment, else Docker's, else local; otherwise a reason to skip. It holds no test.
+// Services for tests, as resources: from the environment, else Docker, else this machine; or why there are none. It holds no test.
 import { mkdtempSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import { StackError } from "./errors.ts"
-import { cached, find } from "./jars.ts"
-import { kafka as localKafka, type KafkaOptions } from "./kafka.ts"
-import { postgres as localPostgres, type PostgresOptions } from "./postgres.ts"
-import type { Endpoints, Local, Name, Service } from "./service.ts"
+import type { KafkaOptions } from "./kafka.ts"
+import { launch, type Options } from "./pick.ts"
+import type { PostgresOptions } from "./postgres.ts"
+import type { PulsarOptions } from "./pulsar.ts"
+import type { Endpoints, Local, Name } from "./service.ts"
+
+export { StackError } from "./errors.ts"
+
+/** A service that runs as long as the scope it was asked for in. Endpoints and what it stored outlast every fault. */
+export interface Service {
+  readonly name: Name
+  readonly endpoints: Endpoints
+  /** Where it comes from. */
+  readonly from: Local["from"]
+  /** The main process's id; undefined: it does not run, or runs in a container. */
+  readonly pid: () => number | undefined
+  /** kill -9. It stays down until `start`. */
+  readonly kill: Effect.Effect<void, StackError>
+  /** An orderly end. It stays down until `start`. */
+  readonly stop: Effect.Effect<void, StackError>
+  /** Starts it again and waits until it answers; nothing when it runs. */
+  readonly start: Effect.Effect<void, StackError>
+  /** `stop`, then `start`. */
+  readonly restart: Effect.Effect<void, StackError>
+}
 
 const attempt = <A>(what: string, run: () => Promise<A>): Effect.Effect<A, StackError> =>
   Effect.tryPromise({
@@ -19,41 +40,31 @@ const attempt = <A>(what: string, run: () => Promise<A>): Effect.Effect<A, Stack
         : new StackError({ reason: "Start", message: `${what}: ${(cause as Error).message}`, cause })
   })
 
-const serviceOf = (local: Local, from: Service["from"]): Service => {
-  const stop = attempt(`${local.name} did not stop`, local.stop)
-  const start = attempt(`${local.name} did not start`, local.start)
-  return {
-    name: local.name,
-    endpoints: local.endpoints,
-    from,
-    pid: local.pid,
-    kill: attempt(`${local.name} was not killed`, local.kill),
-    stop,
-    start,
-    restart: Effect.andThen(stop, start)
-  }
-}
-
 /** A service in a temporary directory: it ends with the scope, and the directory goes. */
-const scoped = Effect.fnUntraced(function* (name: Name, make: (directory: string) => Promise<Local>) {
+const own = Effect.fnUntraced(function* (
+  name: Name,
+  options: Options
+): Effect.fn.Return<Service, StackError, Scope.Scope> {
   const directory = yield* Effect.acquireRelease(
     Effect.sync(() => mkdtempSync(join(tmpdir(), `millrace-${name}-`))),
     (made) => Effect.sync(() => rmSync(made, { recursive: true, force: true, maxRetries: 5 }))
   )
   const local = yield* Effect.acquireRelease(
-    attempt(`${name} did not start`, () => make(directory)),
-    (service) => Effect.promise(() => service.kill())
+    attempt(`${name} did not start`, () => launch(name, directory, options)),
+    (service) => Effect.promise(() => service.close())
   )
-  return serviceOf(local, "local")
+  const { endpoints, from, pid } = local
+  const stop = attempt(`${name} did not stop`, local.stop)
+  const start = attempt(`${name} did not start`, local.start)
+  const kill = attempt(`${name} was not killed`, local.kill)
+  return { name, endpoints, from, pid, kill, stop, start, restart: Effect.andThen(stop, start) }
 })
 
-/** A Kafka node of the test's own, local. */
-export const kafka = (options?: KafkaOptions): Effect.Effect<Service, StackError, Scope.Scope> =>
-  scoped("kafka", (directory) => localKafka(directory, options))
+/** A Kafka node of the test's own, for tests that stop or configure it; never one of the environment. */
+export const kafka = (options: KafkaOptions = {}) => own("kafka", { kafka: options })
 
-/** A PostgreSQL server of the test's own, local. */
-export const postgres = (options?: PostgresOptions): Effect.Effect<Service, StackError, Scope.Scope> =>
-  scoped("postgres", (directory) => localPostgres(directory, options))
+/** A PostgreSQL server of the test's own; never one of the environment. */
+export const postgres = (options: PostgresOptions = {}) => own("postgres", { postgres: options })
 
-export { cached, find }
-export type { Endpoints }
+/** A standalone Pulsar of the test's own; never one of the environment. */
+export const pulsar = (options: PulsarOptions = {}) => own("pulsar", { pulsar: options })

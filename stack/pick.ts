@@ -1,0 +1,76 @@
+// Where a service comes from: the environment, else Docker, else this machine; or why it cannot be had. It keeps nothing running itself.
+import { mkdirSync } from "node:fs"
+import { findBinaries } from "../src/embedded/binaries.ts"
+import { container, dockerAnswers } from "./docker.ts"
+import { StackError } from "./errors.ts"
+import { cached, find } from "./jars.ts"
+import { kafka, type KafkaOptions } from "./kafka.ts"
+import { postgres, type PostgresOptions } from "./postgres.ts"
+import { pulsar, type PulsarOptions } from "./pulsar.ts"
+import { type Endpoints, type Local, type Name, variables } from "./service.ts"
+
+/** How services differ from the usual; only those of this machine do. */
+export interface Options {
+  readonly kafka?: KafkaOptions
+  readonly postgres?: PostgresOptions
+  readonly pulsar?: PulsarOptions
+  readonly say?: (line: string) => void
+}
+
+/** The endpoints of a service that the environment gives. Undefined: it gives none, or not all. */
+export const given = (name: Name): Endpoints | undefined => {
+  const found = variables[name].map((variable) => [variable, process.env[variable] ?? ""] as const)
+  return found.every(([, value]) => value !== "") ? Object.fromEntries(found) : undefined
+}
+
+/** Why a service cannot be started here, in a sentence that says what to try; undefined: it can. */
+export const obstacle = async (name: Name): Promise<string | undefined> => {
+  if (await useDocker()) return undefined
+  if (name === "postgres") {
+    try {
+      findBinaries()
+      return undefined
+    } catch (error) {
+      return (error as Error).message
+    }
+  }
+  const lacking = [find("java") === undefined ? ["java"] : [], (cached(name) ?? find("mvn")) ? [] : ["mvn"]].flat()
+  if (lacking.length === 0) return undefined
+  return `${name} needs ${variables[name].join(" and ")}, or a Docker engine that answers, or java and mvn; ${lacking.join(" and ")} not found. try: apt-get install openjdk-17-jre-headless maven`
+}
+
+// MILLRACE_STACK=local leaves a Docker engine alone.
+const useDocker = async () => process.env["MILLRACE_STACK"] !== "local" && (await dockerAnswers())
+
+/** Starts a service whose files lie in `directory`, in a container or as processes of this machine. */
+export const launch = async (name: Name, directory: string, options: Options = {}): Promise<Local> => {
+  const reason = await obstacle(name)
+  if (reason !== undefined) throw new StackError({ reason: "Missing", message: reason })
+  if (await useDocker()) return container(name)
+  mkdirSync(directory, { recursive: true })
+  const say = options.say === undefined ? {} : { say: options.say }
+  if (name === "kafka") return kafka(directory, { ...say, ...options.kafka })
+  if (name === "pulsar") return pulsar(directory, { ...say, ...options.pulsar })
+  return postgres(directory, options.postgres)
+}
+
+/** A service from the environment, else as `launch`. One of the environment cannot be stopped or started. */
+export const pick = async (name: Name, directory: string, options: Options = {}): Promise<Local> => {
+  const endpoints = given(name)
+  if (endpoints === undefined) return launch(name, directory, options)
+  const refuse = async () => {
+    const message = `${name} is given by ${variables[name].join(" and ")}, and is not ours to stop or start. try: without them`
+    throw new StackError({ reason: "Refused", message })
+  }
+  const close = async () => undefined
+  return {
+    name,
+    from: "environment",
+    endpoints,
+    pid: () => undefined,
+    kill: refuse,
+    stop: refuse,
+    start: refuse,
+    close
+  }
+}

@@ -1,0 +1,124 @@
+// A standalone Pulsar from jars: broker, bookie and metadata in one process, on 127.0.0.1. It creates no tenants and no topics.
+import { mkdirSync, writeFileSync } from "node:fs"
+import { join } from "node:path"
+import { setTimeout as sleep } from "node:timers/promises"
+import { StackError } from "./errors.ts"
+import { jars, java } from "./jars.ts"
+import { freePorts } from "./ports.ts"
+import { run, type Running, sizeOf, tail } from "./process.ts"
+import type { Local } from "./service.ts"
+
+/** How the broker differs from the usual. */
+export interface PulsarOptions {
+  /** The JVM's heap; default 768. Up to 512 MB of direct memory come on top. */
+  readonly heapMb?: number
+  /** Lines of standalone.conf, over the stack's own. */
+  readonly properties?: Readonly<Record<string, string>>
+  readonly say?: (line: string) => void
+}
+
+const patienceMs = 120_000
+
+// What Pulsar's own launch script opens.
+const opened = [
+  ...["jdk.internal.loader", "java.lang", "java.io", "java.util.zip", "sun.net", "jdk.internal.platform"].map(
+    (name) => `java.base/${name}`
+  ),
+  "java.management/sun.management",
+  "jdk.management/com.sun.management.internal"
+]
+
+/** A broker whose files lie in `directory`; it runs when this answers. Fails with a `StackError`. */
+export const pulsar = async (directory: string, options: PulsarOptions = {}): Promise<Local> => {
+  const libraries = await jars("pulsar", options.say)
+  mkdirSync(directory, { recursive: true })
+  const [broker = 0, web = 0] = await freePorts(2)
+  const config = join(directory, "standalone.conf")
+  const log = join(directory, "pulsar.log")
+  const properties = { ...settings(broker, web), ...options.properties }
+  const lines = Object.entries(properties).map(([name, value]) => `${name}=${value}\n`)
+  writeFileSync(config, lines.join(""))
+  writeFileSync(join(directory, "client.conf"), "")
+  writeFileSync(join(directory, "log4j2.properties"), logging)
+  const jvm = [`-Xmx${options.heapMb ?? 768}m`, "-XX:MaxDirectMemorySize=512m", "-XX:+ExitOnOutOfMemoryError"]
+  const command = [java(), ...jvm, "-Djava.awt.headless=true", "-Dio.netty.tryReflectionSetAccessible=true"]
+  command.push(`-Dlog4j2.configurationFile=${join(directory, "log4j2.properties")}`)
+  command.push(...opened.flatMap((name) => ["--add-opens", `${name}=ALL-UNNAMED`]))
+  command.push("-cp", `${directory}:${join(libraries, "*")}`, "org.apache.pulsar.PulsarStandaloneStarter")
+  command.push("--config", config, "--bookkeeper-dir", join(directory, "bookkeeper"))
+  command.push("--metadata-dir", join(directory, "metadata"), "-nfw", "-nss")
+  let running: Running | undefined
+  const start = async () => {
+    if (running?.alive() === true) return
+    const from = sizeOf(log)
+    running = await run({ command, directory, log })
+    await answers(running, `http://127.0.0.1:${web}`, log, from)
+  }
+  const end = (signal: NodeJS.Signals) => async () => running?.end(signal)
+  try {
+    await start()
+  } catch (error) {
+    await end("SIGKILL")()
+    throw error
+  }
+  return {
+    name: "pulsar",
+    from: "local",
+    endpoints: {
+      MILLRACE_PULSAR_URL: `pulsar://127.0.0.1:${broker}`,
+      MILLRACE_PULSAR_ADMIN_URL: `http://127.0.0.1:${web}`
+    },
+    pid: () => (running?.alive() === true ? running.pid : undefined),
+    kill: end("SIGKILL"),
+    stop: end("SIGTERM"),
+    start,
+    close: end("SIGKILL")
+  }
+}
+
+/** Waits until the default namespace is there: a standalone broker makes it last. */
+const answers = async (running: Running, url: string, log: string, from: number): Promise<void> => {
+  const deadline = Date.now() + patienceMs
+  for (;;) {
+    try {
+      const signal = AbortSignal.timeout(5_000)
+      const response = await fetch(`${url}/admin/v2/namespaces/public`, { signal })
+      const body = await response.text()
+      if (response.ok && body.includes("public/default")) return
+    } catch {
+      // It does not listen yet.
+    }
+    if (!running.alive() || Date.now() > deadline) {
+      const state = running.alive() ? `did not answer in ${patienceMs / 1000} s` : "ended while it started"
+      const message = `Pulsar ${state}: ${tail(log, from)}\ntry: the same again; the log is ${log}`
+      throw new StackError({ reason: "Start", message })
+    }
+    await sleep(50)
+  }
+}
+
+/** One node keeps one copy; deduplication is on, since exactly-once publishing rests on it. */
+const settings = (broker: number, web: number): Record<string, string> => ({
+  brokerServicePort: String(broker),
+  webServicePort: String(web),
+  bindAddress: "127.0.0.1",
+  advertisedAddress: "127.0.0.1",
+  clusterName: "standalone",
+  managedLedgerDefaultEnsembleSize: "1",
+  managedLedgerDefaultWriteQuorum: "1",
+  managedLedgerDefaultAckQuorum: "1",
+  managedLedgerCacheSizeMB: "64",
+  webSocketServiceEnabled: "true",
+  brokerDeduplicationEnabled: "true",
+  loadBalancerEnabled: "false",
+  allowAutoTopicCreation: "true"
+})
+
+const logging = `status = error
+appender.console.type = Console
+appender.console.name = console
+appender.console.layout.type = PatternLayout
+appender.console.layout.pattern = %d{ISO8601} %p %c{1}: %m%n
+rootLogger.level = warn
+rootLogger.appenderRef.console.ref = console
+`
