@@ -1,0 +1,75 @@
+// What is known of services in the background: the file that `up` leaves, and whether its process still lives. It starts nothing.
+import { mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs"
+import { join } from "node:path"
+import { setTimeout as sleep } from "node:timers/promises"
+import { lifeOf } from "../src/embedded/lock.ts"
+import { isAlive } from "./process.ts"
+import type { Endpoints, Local, Name } from "./service.ts"
+
+/** A process, and the start time that tells it from a later one of the same id. */
+export interface Life {
+  readonly pid: number
+  readonly life: string
+}
+/** A service, as the state file and `status` show it. */
+export interface Entry {
+  readonly name: Name
+  readonly from: Local["from"]
+  readonly endpoints: Endpoints
+  /** Null: it was stopped, or is no process of this machine. */
+  readonly process: Life | null
+  readonly startMs: number
+}
+/** `state.json`: the process that has the services, where it takes orders, and what it has. */
+export interface State extends Life {
+  readonly control: string
+  readonly token: string
+  readonly services: ReadonlyArray<Entry>
+}
+
+const fileOf = (root: string) => join(root, "state.json")
+
+/** The state of a directory, if the process that wrote it lives. */
+export const read = (root: string): State | undefined => {
+  const state = last(root)
+  return state !== undefined && isAlive(state.pid, state.life) ? state : undefined
+}
+
+const last = (root: string): State | undefined => {
+  try {
+    return JSON.parse(readFileSync(fileOf(root), "utf8")) as State
+  } catch {
+    return undefined
+  }
+}
+
+/** Writes the state, whole or not at all; it holds the order token, so others may not read it. */
+export const write = (root: string, state: State): void => {
+  mkdirSync(root, { recursive: true })
+  const fresh = `${fileOf(root)}.${process.pid}`
+  writeFileSync(fresh, `${JSON.stringify(state, null, 2)}\n`, { mode: 0o600 })
+  renameSync(fresh, fileOf(root))
+}
+
+/** This process, or another that lives. Null: there is none of that id. */
+export const lifeOfProcess = (pid: number | undefined): Life | null => {
+  const life = pid === undefined ? undefined : lifeOf(pid)
+  return pid === undefined || life === undefined ? null : { pid, life }
+}
+
+/** Whether this very process still lives. */
+export const lives = ({ life, pid }: Life): boolean => isAlive(pid, life)
+
+/** Clears away what a dead owner left: its services, should one still be ending, and their files. */
+export const clear = async (root: string): Promise<void> => {
+  const left = (last(root)?.services ?? []).flatMap(({ process: one }) => (one === null ? [] : [one]))
+  for (const one of left) {
+    for (let waited = 0; lives(one); waited += 20) {
+      if (waited === 2_000) process.kill(one.pid, "SIGKILL")
+      await sleep(20)
+    }
+  }
+  for (const name of ["kafka", "postgres", "pulsar", "state.json"]) {
+    rmSync(join(root, name), { recursive: true, force: true, maxRetries: 5 })
+  }
+}
