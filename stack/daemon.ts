@@ -1,5 +1,6 @@
 // The process in the background that has the services of a directory, and ends them when it is told to or ends. It is no command.
 import { randomBytes } from "node:crypto"
+import { rmSync } from "node:fs"
 import { createServer, type IncomingMessage, type ServerResponse } from "node:http"
 import type { AddressInfo } from "node:net"
 import { join } from "node:path"
@@ -70,6 +71,8 @@ export const daemon = async (root: string, owner: Life | undefined): Promise<voi
   const all = await Promise.allSettled(kept.values())
   await Promise.allSettled(all.map(async (one) => (one.status === "fulfilled" ? one.value.local.close() : undefined)))
   await clear(root)
+  // A run of tests leaves nothing; what a person started leaves its log.
+  if (owner !== undefined) rmSync(root, { recursive: true, force: true })
   server.closeAllConnections()
   server.close()
 }

@@ -4,12 +4,14 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
+import { up } from "./client.ts"
 import { StackError } from "./errors.ts"
 import type { KafkaOptions } from "./kafka.ts"
-import { launch, type Options } from "./pick.ts"
+import { given, launch, obstacle, type Options } from "./pick.ts"
 import type { PostgresOptions } from "./postgres.ts"
 import type { PulsarOptions } from "./pulsar.ts"
 import type { Endpoints, Local, Name } from "./service.ts"
+import { lifeOfProcess } from "./state.ts"
 
 export { StackError } from "./errors.ts"
 
@@ -68,3 +70,25 @@ export const postgres = (options: PostgresOptions = {}) => own("postgres", { pos
 
 /** A standalone Pulsar of the test's own; never one of the environment. */
 export const pulsar = (options: PulsarOptions = {}) => own("pulsar", { pulsar: options })
+
+/**
+ * The endpoints of services that all test files of a run share: from the environment, else started by the first file that asks,
+ * and ended with the test runner. Tests name their topics and databases so that they do not meet, and stop nothing.
+ */
+export const shared = (...wanted: ReadonlyArray<Name>): Effect.Effect<Endpoints, StackError> =>
+  attempt(`${wanted.join(", ")} did not start`, async () => {
+    // A worker's parent is the runner. A program that is no test's worker has them until it ends itself.
+    const owner = lifeOfProcess(process.env["VITEST"] === undefined ? process.pid : process.ppid)
+    if (owner === null)
+      throw new StackError({ reason: "Start", message: "the test runner is gone. try: run the tests again" })
+    return up(join(tmpdir(), `millrace-stack-${owner.pid}-${owner.life}`), wanted, owner)
+  })
+
+/** Why services cannot be had, in a sentence that says what to try; undefined: they can. With `own`, those of the environment do not count. */
+export const lacking = async (wanted: ReadonlyArray<Name>, own: boolean): Promise<string | undefined> => {
+  for (const name of wanted) {
+    const reason = !own && given(name) !== undefined ? undefined : await obstacle(name)
+    if (reason !== undefined) return reason
+  }
+  return undefined
+}

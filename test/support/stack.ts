@@ -1,0 +1,24 @@
+// Suites that need real services: run where they can be had, else skipped with the reason, which under CI is a failure. It starts none.
+import { describe, it } from "vitest"
+import { lacking } from "../../stack/testing.ts"
+import type { Name } from "../../stack/service.ts"
+
+/** As vitest's `describe`. */
+export type Suite = (title: string, body: () => void) => void
+
+const suite = async (names: ReadonlyArray<Name>, own: boolean): Promise<Suite> => {
+  const reason = await lacking(names, own)
+  if (reason === undefined) return (title, body) => void describe(title, body)
+  if ((process.env["CI"] ?? "") === "")
+    return (title, body) => void describe.skip(`${title} (skipped: ${reason})`, body)
+  const fail = () => {
+    throw new Error(reason)
+  }
+  return (title) => void describe(title, () => void it("has its services", fail))
+}
+
+/** A suite that uses services of the environment, or shared ones (`shared`). Awaited at the top of a test file. */
+export const needing = (...names: ReadonlyArray<Name>): Promise<Suite> => suite(names, false)
+
+/** A suite that has services of its own, to stop and to kill (`kafka`, `postgres`, `pulsar`). */
+export const owning = (...names: ReadonlyArray<Name>): Promise<Suite> => suite(names, true)
