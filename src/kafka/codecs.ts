@@ -1,0 +1,87 @@
+// Kafka's compression codecs, for this adapter's batches and, registered, for kafkajs's own producers and consumers.
+import { createRequire } from "node:module"
+import * as zlib from "node:zlib"
+import * as KafkaJs from "kafkajs"
+import type { Compression } from "./options.ts"
+
+const require = createRequire(import.meta.url)
+const snappy = require("snappyjs") as {
+  compress: (_: Uint8Array) => Uint8Array
+  uncompress: (_: Uint8Array) => Uint8Array
+}
+const lz4 = require("lz4js") as {
+  compress: (_: Uint8Array) => Uint8Array
+  decompress: (_: Uint8Array) => Uint8Array
+  decompressBound: (_: Uint8Array) => number
+}
+
+/** One way to pack bytes. */
+export interface Codec {
+  /** Its number in a batch's attributes. */
+  readonly id: number
+  readonly pack: (bytes: Buffer) => Buffer
+  readonly unpack: (bytes: Buffer) => Buffer
+}
+const view = (bytes: Uint8Array) => Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
+
+const xerial = Buffer.from([0x82, 0x53, 0x4e, 0x41, 0x50, 0x50, 0x59, 0x00])
+const xerialHead = 16
+const xerialBlock = 32 << 10
+// Java's Snappy stream: a head, then blocks with their lengths; others write one bare block
+const unpackSnappy = (bytes: Buffer): Buffer => {
+  if (bytes.length < xerialHead || !bytes.subarray(0, 8).equals(xerial)) return view(snappy.uncompress(bytes))
+  const parts: Array<Uint8Array> = []
+  for (let at = xerialHead; at < bytes.length;) {
+    const size = bytes.readUInt32BE(at)
+    parts.push(view(snappy.uncompress(bytes.subarray(at + 4, at + 4 + size))))
+    at += 4 + size
+  }
+  return Buffer.concat(parts)
+}
+const packSnappy = (bytes: Buffer): Buffer => {
+  const head = Buffer.alloc(xerialHead)
+  xerial.copy(head)
+  head.writeUInt32BE(1, 8)
+  head.writeUInt32BE(1, 12)
+  const parts: Array<Uint8Array> = [head]
+  for (let at = 0; at < bytes.length; at += xerialBlock) {
+    const block = view(snappy.compress(bytes.subarray(at, at + xerialBlock)))
+    const size = Buffer.alloc(4)
+    size.writeUInt32BE(block.length)
+    parts.push(size, block)
+  }
+  return Buffer.concat(parts)
+}
+
+/** The codecs by name. */
+export const codecs: Readonly<Record<Exclude<Compression, "none">, Codec>> = {
+  gzip: { id: 1, pack: (bytes) => zlib.gzipSync(bytes, { level: 1 }), unpack: (bytes) => zlib.gunzipSync(bytes) },
+  snappy: { id: 2, pack: packSnappy, unpack: unpackSnappy },
+  lz4: { id: 3, pack: (bytes) => view(lz4.compress(bytes)), unpack: (bytes) => view(lz4.decompress(bytes)) },
+  zstd: {
+    id: 4,
+    pack: (bytes) => zlib.zstdCompressSync(bytes, { params: { [zlib.constants.ZSTD_c_compressionLevel]: 1 } }),
+    unpack: (bytes) => zlib.zstdDecompressSync(bytes)
+  }
+}
+const byId = new Map(Object.values(codecs).map((codec) => [codec.id, codec]))
+
+/** The codec of a batch's attributes; undefined where it is not packed. Throws where nobody knows it. */
+export const codecOf = (attributes: number): Codec | undefined => {
+  const id = attributes & 7
+  if (id === 0) return undefined
+  const codec = byId.get(id)
+  if (codec === undefined) throw new Error(`a batch is packed with codec ${id}, which is none of Kafka's`)
+  return codec
+}
+
+/** Gives kafkajs the codecs that it lacks; it crashes on a batch that is packed with one of them. */
+export const register = (): void => {
+  const all: Record<number, unknown> = KafkaJs.CompressionCodecs
+  for (const { id, pack, unpack } of Object.values(codecs)) {
+    all[id] = () => ({
+      compress: (encoder: { readonly buffer: Buffer }) => Promise.resolve(pack(encoder.buffer)),
+      decompress: (bytes: Buffer) => Promise.resolve(unpack(bytes))
+    })
+  }
+}

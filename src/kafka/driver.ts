@@ -1,0 +1,167 @@
+// The parts of kafkajs 2.2.4 that this adapter stands on, with types: connections, authentication and the plain requests. Its consumer,
+// its producer and its record codec are not among them. The version is pinned, for some of these are no public names.
+import { createRequire } from "node:module"
+import * as KafkaJs from "kafkajs"
+import type { Options } from "./options.ts"
+
+/** A connection, once its broker is connected. */
+export interface Connection {
+  readonly isConnected: () => boolean
+  /** Encodes, sends and waits for the answer. Answers come in the order of the requests. */
+  readonly send: <A>(protocol: {
+    readonly request: {
+      readonly apiKey: number
+      readonly apiVersion: number
+      readonly apiName: string
+      readonly encode: () => Promise<{ readonly buffer: Buffer; readonly size: () => number }>
+    }
+    readonly response: {
+      readonly decode: (raw: Buffer) => Promise<A & Throttled>
+      readonly parse: (decoded: A) => Promise<A>
+    }
+    readonly requestTimeout?: number
+    readonly logResponseError?: boolean
+  }) => Promise<A>
+  readonly rejectRequests: (error: Error) => void
+  readonly disconnect: () => Promise<unknown>
+  readonly socket?: { readonly destroy: () => unknown }
+}
+/** An answer tells how long to hold requests back. */
+export interface Throttled {
+  readonly clientSideThrottleTime?: number
+}
+interface Pool {
+  readonly pool: ReadonlyArray<Connection>
+  readonly getConnection: (index: number) => Promise<Connection>
+}
+/** What a topic looks like to a broker. */
+export interface Metadata {
+  readonly brokers: ReadonlyArray<{ readonly nodeId: number; readonly host: string; readonly port: number }>
+  readonly topicMetadata: ReadonlyArray<{
+    readonly topic: string
+    readonly partitionMetadata: ReadonlyArray<{
+      readonly partitionErrorCode: number
+      readonly partitionId: number
+      readonly leader: number
+    }>
+  }>
+}
+/** One broker over one connection. Every call fails with kafkajs's errors. */
+export interface Broker {
+  readonly connectionPool: Pool
+  readonly brokerAddress: string
+  readonly connect: () => Promise<void>
+  readonly isConnected: () => boolean
+  readonly metadata: (topics: ReadonlyArray<string>) => Promise<Metadata>
+  readonly initProducerId: (_: {
+    readonly transactionalId: string | null
+    readonly transactionTimeout: number
+  }) => Promise<{ readonly producerId: string; readonly producerEpoch: number }>
+  readonly listOffsets: (_: {
+    readonly replicaId: number
+    readonly isolationLevel: number
+    readonly topics: ReadonlyArray<{
+      readonly topic: string
+      readonly partitions: ReadonlyArray<{ readonly partition: number; readonly timestamp: string }>
+    }>
+  }) => Promise<{
+    readonly responses: ReadonlyArray<{
+      readonly partitions: ReadonlyArray<{ readonly partition: number; readonly offset: string }>
+    }>
+  }>
+  readonly findGroupCoordinator: (_: { readonly groupId: string; readonly coordinatorType: number }) => Promise<{
+    readonly coordinator: { readonly nodeId: number; readonly host: string; readonly port: number }
+  }>
+  readonly joinGroup: (_: {
+    readonly groupId: string
+    readonly sessionTimeout: number
+    readonly rebalanceTimeout: number
+    readonly memberId: string
+    readonly protocolType: string
+    readonly groupProtocols: ReadonlyArray<{ readonly name: string; readonly metadata: Buffer }>
+  }) => Promise<{
+    readonly generationId: number
+    readonly leaderId: string
+    readonly memberId: string
+    readonly members: ReadonlyArray<{ readonly memberId: string; readonly memberMetadata: Buffer }>
+  }>
+  readonly syncGroup: (_: {
+    readonly groupId: string
+    readonly generationId: number
+    readonly memberId: string
+    readonly groupAssignment: ReadonlyArray<{ readonly memberId: string; readonly memberAssignment: Buffer }>
+  }) => Promise<{ readonly memberAssignment: Buffer }>
+  readonly heartbeat: (_: {
+    readonly groupId: string
+    readonly groupGenerationId: number
+    readonly memberId: string
+  }) => Promise<unknown>
+  readonly leaveGroup: (_: { readonly groupId: string; readonly memberId: string }) => Promise<unknown>
+}
+interface Cluster {
+  readonly rootLogger: unknown
+  readonly connectionPoolBuilder: { readonly build: (_: { host: string; port: number }) => Promise<Pool> }
+  readonly brokerPool: { readonly createBroker: (_: { connectionPool: Pool; logger: unknown }) => Broker }
+}
+
+const require = createRequire(import.meta.url)
+const internal = (path: string): unknown => require(`kafkajs/src/${path}`)
+
+/** Builds requests by hand, as kafkajs's own are. */
+export const Encoder = internal("protocol/encoder") as new () => {
+  readonly writeBuffer: (buffer: Buffer) => { readonly buffer: Buffer; readonly size: () => number }
+}
+/** kafkajs's error for a number that a broker answered with. */
+export const errorFromCode = (internal("protocol/error") as { createErrorFromCode: (code: number) => Error })
+  .createErrorFromCode
+
+interface RequestQueue {
+  readonly pending: ReadonlyArray<unknown>
+}
+const queues = internal("network/requestQueue") as {
+  readonly prototype: { scheduleCheckPendingRequests: (this: RequestQueue) => void }
+}
+const schedule = queues.prototype.scheduleCheckPendingRequests
+// an empty queue would set a timer that runs out at once and sets the next, for ever: a thousand turns a second and connection
+queues.prototype.scheduleCheckPendingRequests = function (this: RequestQueue) {
+  if (this.pending.length > 0) schedule.call(this)
+}
+
+/** The options as kafkajs takes them. */
+export const configOf = (options: Options): KafkaJs.KafkaConfig => ({
+  brokers: [...options.brokers],
+  clientId: options.clientId ?? "millrace",
+  connectionTimeout: options.connectMs ?? 5_000,
+  authenticationTimeout: options.connectMs ?? 5_000,
+  requestTimeout: options.requestMs ?? 20_000,
+  logLevel: KafkaJs.logLevel.NOTHING,
+  // its default of 300 ms is what back-to-back transactions and new leaders wait for
+  retry: { initialRetryTime: 20, maxRetryTime: 1_000, retries: 5 },
+  ...(options.tls !== undefined && { ssl: options.tls === true ? {} : options.tls }),
+  ...(options.sasl !== undefined && { sasl: options.sasl as KafkaJs.SASLOptions })
+})
+/** kafkajs's client. */
+export const clientOf = (options: Options) => new KafkaJs.Kafka(configOf(options))
+
+/** Makes brokers that are not connected yet. Each has a connection of its own, so that no long wait holds up another's request. */
+export const dialer = (options: Options) => {
+  const kafka = clientOf(options) as unknown as Record<symbol, (_: object) => Cluster>
+  const create = Object.getOwnPropertySymbols(kafka).find(
+    ({ description }) => description === "private:Kafka:createCluster"
+  )!
+  const cluster = kafka[create]!({ allowAutoTopicCreation: false, metadataMaxAge: 300_000 })
+  return async (host: string, port: number): Promise<Broker> =>
+    cluster.brokerPool.createBroker({
+      connectionPool: await cluster.connectionPoolBuilder.build({ host, port }),
+      logger: cluster.rootLogger
+    })
+}
+
+/** Ends a broker's connections at once. kafkajs alone would wait for requests that may never be answered. */
+export const abandon = (broker: Broker, reason = "the connection was given up"): void => {
+  for (const connection of broker.connectionPool.pool) {
+    connection.rejectRequests(Object.assign(new Error(reason), { name: "KafkaJSConnectionError", retriable: true }))
+    connection.socket?.destroy()
+    connection.disconnect().catch(() => undefined)
+  }
+}

@@ -1,0 +1,181 @@
+// A member of a Kafka consumer group on the wire: joins, says that it lives, leaves. Commits no offset: positions are the database's.
+import { type Client, isLost } from "./client.ts"
+import { balance, type Member as Other } from "./balance.ts"
+import type { Broker } from "./driver.ts"
+import { typeOf } from "./errors.ts"
+
+/** Of the group's protocol, which no other consumer speaks: the brokers refuse one that joins by mistake. */
+const protocol = "millrace"
+const memberVersion = 1
+
+/** How long a member may be silent where nothing is said. */
+export const defaultSessionMs = 10_000
+
+/** What a member is told. */
+export interface Share {
+  readonly partitions: ReadonlyArray<number>
+  /** The number of this sharing. Higher than all that members of the group know of, and than the leader's clock a while ago. */
+  readonly generation: number
+}
+/** What a heartbeat tells: go on, join again, or everything that was had went to others. */
+export type Beat = "fine" | "rejoin" | "lost"
+
+const lostTypes = /^(UNKNOWN_MEMBER_ID|ILLEGAL_GENERATION|FENCED_INSTANCE_ID)$/
+const elsewhere = /^(NOT_COORDINATOR_FOR_GROUP|GROUP_COORDINATOR_NOT_AVAILABLE|GROUP_LOAD_IN_PROGRESS)$/
+
+/** Whether a member cannot be in the group any more as it was. */
+export const isForgotten = (cause: unknown) => lostTypes.test(typeOf(cause))
+/** Whether joining may succeed later. */
+export const isPassing = (cause: unknown) =>
+  isLost(cause) || elsewhere.test(typeOf(cause)) || typeOf(cause) === "REBALANCE_IN_PROGRESS"
+
+// the consumer protocol's frame, which the brokers' tools read: version, topics or partitions, the user's data
+const i32 = (value: number) => {
+  const bytes = Buffer.alloc(4)
+  bytes.writeInt32BE(value)
+  return bytes
+}
+const name = (text: string) => {
+  const size = Buffer.alloc(2)
+  size.writeInt16BE(Buffer.byteLength(text))
+  return Buffer.concat([size, Buffer.from(text)])
+}
+const data = (value: unknown) => {
+  const bytes = Buffer.from(JSON.stringify(value))
+  return Buffer.concat([i32(bytes.length), bytes])
+}
+const version = Buffer.from([0, memberVersion])
+const metadataOf = (topic: string, member: Omit<Other, "id">) =>
+  Buffer.concat([version, i32(1), name(topic), data(member), i32(0)])
+const assignmentOf = (topic: string, share: Share) =>
+  Buffer.concat([version, i32(1), name(topic), i32(share.partitions.length), ...share.partitions.map(i32), data(share)])
+/** The user's data behind one topic's name, and its partitions where there are some. */
+const dataOf = (bytes: Buffer, withPartitions: boolean): unknown => {
+  if (bytes.length === 0) return undefined
+  let at = 6
+  at += 2 + bytes.readInt16BE(at)
+  if (withPartitions) at += 4 + 4 * bytes.readInt32BE(at)
+  return JSON.parse(bytes.toString("utf8", at + 4, at + 4 + bytes.readInt32BE(at)))
+}
+
+/** One member. Calls are made one after another. */
+export class Member {
+  private readonly client: Client
+  private readonly group: string
+  private readonly topic: string
+  private readonly sessionMs: number
+  /** How long others wait for a member that must join again; it only has to hear of it. */
+  private readonly rebalanceMs: number
+  private id = ""
+  private round = -1
+  private broker: Broker | undefined
+  private joining: Promise<unknown> = Promise.resolve()
+
+  constructor(client: Client, topic: string, group: string) {
+    this.client = client
+    this.topic = topic
+    // members of one group that read different topics would have to know each other's
+    this.group = `${group}/${topic}`
+    this.sessionMs = client.options.sessionMs ?? defaultSessionMs
+    this.rebalanceMs = Math.max(this.sessionMs, 10_000)
+  }
+
+  private async coordinator(): Promise<Broker> {
+    if (this.broker?.isConnected() === true) return this.broker
+    this.drop()
+    const { coordinator } = await this.client.any((broker) =>
+      broker.findGroupCoordinator({ groupId: this.group, coordinatorType: 0 })
+    )
+    this.client.learn(coordinator.nodeId, coordinator.host, coordinator.port)
+    // of its own, for the broker answers a join only when all have joined
+    return (this.broker = await this.client.connect(coordinator))
+  }
+  private async call<A>(run: (broker: Broker) => Promise<A>, ms: number): Promise<A> {
+    const broker = await this.coordinator()
+    try {
+      return await this.client.within(broker, run(broker), ms)
+    } catch (cause) {
+      if (elsewhere.test(typeOf(cause)) || isLost(cause)) this.drop()
+      throw cause
+    }
+  }
+  /** Forgets that it was a member: the next join is a new one's. */
+  forget() {
+    this.id = ""
+  }
+  drop() {
+    if (this.broker !== undefined) this.client.drop(this.broker)
+    this.broker = undefined
+  }
+
+  /** Joins, or joins again with what it has; resolves when all members have. Rejects with the driver's errors. */
+  join(owned: ReadonlyArray<number>, generation: number): Promise<Share> {
+    const joined = this.joinOnce(owned, generation)
+    this.joining = joined.catch(() => undefined)
+    return joined
+  }
+  private async joinOnce(owned: ReadonlyArray<number>, generation: number): Promise<Share> {
+    const { group, rebalanceMs, sessionMs, topic } = this
+    const joined = await this.call(
+      (broker) =>
+        broker.joinGroup({
+          groupId: group,
+          sessionTimeout: sessionMs,
+          rebalanceTimeout: rebalanceMs,
+          memberId: this.id,
+          protocolType: "consumer",
+          groupProtocols: [{ name: protocol, metadata: metadataOf(topic, { owned, generation }) }]
+        }),
+      rebalanceMs + sessionMs + this.client.requestMs
+    )
+    this.id = joined.memberId
+    this.round = joined.generationId
+    const groupAssignment = joined.leaderId === joined.memberId ? await this.assign(joined.members) : []
+    const { memberAssignment } = await this.call(
+      (broker) => broker.syncGroup({ groupId: group, generationId: this.round, memberId: this.id, groupAssignment }),
+      rebalanceMs + this.client.requestMs
+    )
+    return (dataOf(memberAssignment, true) as Share | undefined) ?? { partitions: [], generation }
+  }
+
+  private async assign(members: ReadonlyArray<{ readonly memberId: string; readonly memberMetadata: Buffer }>) {
+    const { leaders } = await this.client.topic(this.topic)
+    const others = members.map(({ memberId, memberMetadata }): Other => {
+      const { generation, owned } = dataOf(memberMetadata, false) as Omit<Other, "id">
+      return { id: memberId, owned, generation }
+    })
+    // Kafka's own generation begins again at 1 when a group was empty for a while, and the store refuses an older one
+    const generation = Math.max(Date.now(), ...others.map((other) => other.generation + 1))
+    return [...balance(others, leaders.length)].map(([memberId, partitions]) => ({
+      memberId,
+      memberAssignment: assignmentOf(this.topic, { partitions, generation })
+    }))
+  }
+
+  /** Says that it lives. Rejects only where nobody could be told. */
+  async beat(): Promise<Beat> {
+    try {
+      await this.call(
+        (broker) => broker.heartbeat({ groupId: this.group, groupGenerationId: this.round, memberId: this.id }),
+        this.sessionMs
+      )
+      return "fine"
+    } catch (cause) {
+      if (isForgotten(cause)) return "lost"
+      if (typeOf(cause) === "REBALANCE_IN_PROGRESS") return "rejoin"
+      throw cause
+    }
+  }
+
+  /** Leaves at once, so that the others need not wait for its session to end. Never rejects. */
+  async leave(): Promise<void> {
+    try {
+      if (this.id !== "")
+        await this.call((broker) => broker.leaveGroup({ groupId: this.group, memberId: this.id }), 2_000)
+    } catch {
+      // its session ends by itself
+    } finally {
+      this.drop()
+    }
+  }
+}

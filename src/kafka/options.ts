@@ -1,0 +1,96 @@
+// What a connection to Kafka needs to be told, by hand or from the environment. It connects to nothing.
+import { readFileSync } from "node:fs"
+import type { ConnectionOptions } from "node:tls"
+
+/** How record batches are packed on the wire and on the broker's disk. */
+export type Compression = "none" | "gzip" | "snappy" | "lz4" | "zstd"
+/** A user of the brokers. */
+export interface Sasl {
+  readonly mechanism: "plain" | "scram-sha-256" | "scram-sha-512"
+  readonly username: string
+  readonly password: string
+}
+/** Everything but the brokers has a default. */
+export interface Options {
+  /** `host:port` of some brokers; the others are learned from them. */
+  readonly brokers: ReadonlyArray<string>
+  /** Named in the brokers' logs and quotas. Default `millrace`. */
+  readonly clientId?: string
+  readonly sasl?: Sasl
+  /** True: TLS with the system's authorities. Or authorities and a client certificate, as `node:tls` takes them. */
+  readonly tls?: boolean | ConnectionOptions
+  /** Of what this process appends. Whatever others used is read. Default `none`. */
+  readonly compression?: Compression
+  /** Of topics that `declare` makes. Default: the broker's. */
+  readonly replicationFactor?: number
+  /** `min.insync.replicas` of topics that `declare` makes. Default: the broker's. */
+  readonly minInSyncReplicas?: number
+  /** Further settings of topics that `declare` makes, by their names on Kafka, such as `remote.storage.enable`. */
+  readonly topicSettings?: Readonly<Record<string, string>>
+  /** How long a member of a group may be silent before its partitions go to others; the broker's minimum is 6 s by default. Default 10,000. */
+  readonly sessionMs?: number
+  /** How often a member says that it lives, and hears of changes. Default 500. */
+  readonly heartbeatMs?: number
+  readonly connectMs?: number
+  /** After that long without an answer a connection counts as hung and is replaced. Default 20,000. */
+  readonly requestMs?: number
+  /** How long an append is tried again while brokers are away. Default 30,000. */
+  readonly deliveryMs?: number
+}
+
+/** Why the environment says nothing useful. */
+const refuse = (text: string): never => {
+  throw new Error(text)
+}
+const mechanisms = ["plain", "scram-sha-256", "scram-sha-512"] as const
+
+const tlsFrom = (env: Readonly<Record<string, string | undefined>>): boolean | ConnectionOptions | undefined => {
+  const file = (name: string) => {
+    const path = env[name]
+    return path === undefined || path === "" ? undefined : readFileSync(path, "utf8")
+  }
+  const ca = file("MILLRACE_KAFKA_TLS_CA")
+  const cert = file("MILLRACE_KAFKA_TLS_CERT")
+  const key = file("MILLRACE_KAFKA_TLS_KEY")
+  if (ca === undefined && cert === undefined && key === undefined)
+    return env["MILLRACE_KAFKA_TLS"] === "true" || undefined
+  return { ...(ca !== undefined && { ca }), ...(cert !== undefined && { cert }), ...(key !== undefined && { key }) }
+}
+
+/**
+ * Options from `MILLRACE_KAFKA_BROKERS` (comma-separated), `_USERNAME`, `_PASSWORD`, `_MECHANISM` (default `scram-sha-512`), `_TLS` (`true`),
+ * `_TLS_CA`, `_TLS_CERT`, `_TLS_KEY` (PEM files), `_COMPRESSION`, `_REPLICATION` and `_MIN_ISR`. Undefined without brokers.
+ * Throws where a value makes no sense, and says which.
+ */
+export const optionsFrom = (env: Readonly<Record<string, string | undefined>>): Options | undefined => {
+  const of = (name: string) => (env[`MILLRACE_KAFKA_${name}`] === "" ? undefined : env[`MILLRACE_KAFKA_${name}`])
+  const brokers = (of("BROKERS") ?? "").split(",").map((broker) => broker.trim())
+  if (brokers.every((broker) => broker === "")) return undefined
+  const one = <A extends string>(name: string, values: ReadonlyArray<A>): A | undefined => {
+    const value = of(name)?.toLowerCase()
+    const found = values.find((other) => other === value)
+    return value !== undefined && found === undefined
+      ? refuse(`MILLRACE_KAFKA_${name} is '${value}', it must be one of ${values.join(", ")}`)
+      : found
+  }
+  const whole = (name: string) => {
+    const value = of(name)
+    if (value !== undefined && !/^[1-9]\d*$/.test(value))
+      refuse(`MILLRACE_KAFKA_${name} is '${value}', no whole number from 1`)
+    return value === undefined ? undefined : Number(value)
+  }
+  const username = of("USERNAME")
+  const mechanism = one("MECHANISM", mechanisms) ?? "scram-sha-512"
+  const compression = one("COMPRESSION", ["none", "gzip", "snappy", "lz4", "zstd"] as const)
+  const replicationFactor = whole("REPLICATION")
+  const minInSyncReplicas = whole("MIN_ISR")
+  const tls = tlsFrom(env)
+  return {
+    brokers: brokers.filter((broker) => broker !== ""),
+    ...(username !== undefined && { sasl: { mechanism, username, password: of("PASSWORD") ?? "" } }),
+    ...(tls !== undefined && { tls }),
+    ...(compression !== undefined && { compression }),
+    ...(replicationFactor !== undefined && { replicationFactor }),
+    ...(minInSyncReplicas !== undefined && { minInSyncReplicas })
+  }
+}

@@ -1,0 +1,153 @@
+// Reads a partition: once, or following it over a connection of its own with one fetch ahead. It keeps no place of its own.
+import * as Effect from "effect/Effect"
+import type * as Scope from "effect/Scope"
+import { type Batch, OutOfRange, type Position, type Reader, type ReadError } from "../log.ts"
+import { cut } from "../log-rules.ts"
+import { type Client, isLost, isMoved, retrying } from "./client.ts"
+import type { Broker } from "./driver.ts"
+import { attempt } from "./errors.ts"
+import { fetch, offsets, rangeError, type Source, topicWith } from "./fetch.ts"
+
+/** How long a broker holds a fetch of a partition that has nothing new. */
+const waitMs = 1_000
+/** A reader goes on through moved leaders and lost brokers for that long before it fails. */
+const patienceMs = 30_000
+
+const orFail = (result: Batch | OutOfRange): Effect.Effect<Batch, OutOfRange> =>
+  result instanceof OutOfRange ? Effect.fail(result) : Effect.succeed(result)
+
+/** What is there from a position on, at once. */
+export const read = (client: Client, source: Source, position: Position): Effect.Effect<Batch, ReadError> =>
+  attempt("read", source.topic, async () => {
+    await topicWith(client, source.topic, source.partition)
+    return retrying(client, source.topic, client.requestMs, async () => {
+      const leader = await client.leader(source.topic, source.partition)
+      return client.use(leader, "read", (broker) => fetch(client, broker, source, position, 0), client.requestMs * 2)
+    })
+  }).pipe(
+    Effect.flatMap(orFail),
+    Effect.map((batch) => cut(batch, source.maxBytes)[0])
+  )
+
+/** Follows one partition with promises. One fetch is under way while the batch before is handled, and no more than that is held. */
+class Follower {
+  private readonly client: Client
+  private readonly source: Source
+  /** Where the next fetch begins. */
+  private position: Position
+  private broker: Broker | undefined
+  private node = -1
+  private pending: Promise<Batch | OutOfRange> | undefined
+  /** Fetched and not taken. */
+  private rest: Batch | undefined
+  private closed = false
+
+  constructor(client: Client, source: Source, position: Position) {
+    this.client = client
+    this.source = source
+    this.position = position
+  }
+
+  private drop() {
+    if (this.broker !== undefined) this.client.drop(this.broker)
+    this.broker = undefined
+  }
+  private async once(position: Position): Promise<Batch | OutOfRange> {
+    const { client, source } = this
+    const leader = await client.leader(source.topic, source.partition)
+    if (this.broker === undefined || this.node !== leader || !this.broker.isConnected()) {
+      this.drop()
+      const broker = await client.connectTo(leader)
+      if (this.closed) {
+        client.drop(broker)
+        throw new Error("the reader was closed")
+      }
+      this.broker = broker
+      this.node = leader
+    }
+    return fetch(client, this.broker, source, position, waitMs)
+  }
+  private async fetch(position: Position): Promise<Batch | OutOfRange> {
+    let failing = 0
+    for (let pause = 10; ;) {
+      try {
+        const result = await this.once(position)
+        if (result instanceof OutOfRange || result.next > position || this.closed) return result
+        failing = 0
+        pause = 10
+      } catch (cause) {
+        this.drop()
+        if (failing === 0) failing = Date.now()
+        if (this.closed || !(isMoved(cause) || isLost(cause)) || Date.now() - failing > patienceMs) throw cause
+        this.client.forget(this.source.topic)
+        await new Promise((resolve) => setTimeout(resolve, pause))
+        pause = Math.min(pause * 2, 500)
+      }
+    }
+  }
+  /** The next batch; undefined while nothing of what was fetched is left, and `wait` must be called. */
+  ready(): Batch | undefined {
+    if (this.rest === undefined) return undefined
+    const [first, rest] = cut(this.rest, this.source.maxBytes)
+    this.rest = rest
+    if (rest === undefined) this.ahead()
+    return first
+  }
+  private ahead() {
+    this.pending ??= this.fetch(this.position)
+    // it is seen by whoever takes next
+    this.pending.catch(() => undefined)
+  }
+  /** Waits until something is ready. May be given up and called again. */
+  async wait(): Promise<OutOfRange | undefined> {
+    this.ahead()
+    const pending = this.pending
+    try {
+      const result = await pending!
+      if (this.pending !== pending) return undefined
+      this.pending = undefined
+      if (result instanceof OutOfRange) return result
+      this.rest = result
+      this.position = result.next
+      return undefined
+    } catch (cause) {
+      if (this.pending === pending) this.pending = undefined
+      throw cause
+    }
+  }
+  close() {
+    this.closed = true
+    this.drop()
+  }
+}
+
+/** A reader of a partition. Fails at once where the position is out of range, and never goes elsewhere by itself. */
+export const open = Effect.fnUntraced(function* (
+  client: Client,
+  source: Source,
+  from: Position
+): Effect.fn.Return<Reader, ReadError, Scope.Scope> {
+  const refused = yield* attempt("read", source.topic, async () => {
+    await topicWith(client, source.topic, source.partition)
+    const bounds = await retrying(client, source.topic, client.requestMs, () =>
+      offsets(client, source.topic, [source.partition])
+    )
+    const { start } = bounds.get(source.partition)!
+    // beyond the end may be what a transaction under way holds back: the broker tells
+    return Number.isSafeInteger(from) && from >= start ? undefined : rangeError(client, source, from)
+  })
+  if (refused !== undefined) return yield* refused
+  const follower = yield* Effect.acquireRelease(
+    Effect.sync(() => new Follower(client, source, from)),
+    (one) => Effect.sync(() => one.close())
+  )
+  const take = Effect.gen(function* () {
+    while (true) {
+      const batch = follower.ready()
+      if (batch !== undefined) return batch
+      const error = yield* attempt("read", source.topic, () => follower.wait())
+      if (error !== undefined) return yield* error
+    }
+  })
+  return { take }
+})

@@ -1,0 +1,19 @@
+// Runs the log's contract on real Kafka, where it can be had.
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import { shared } from "../../stack/testing.ts"
+import * as KafkaLog from "../../src/kafka/log.ts"
+import { needing } from "../support/stack.ts"
+import { logContractUncleaned } from "./log.ts"
+
+const suite = await needing("kafka")
+suite("on Kafka", () => {
+  logContractUncleaned(
+    "Kafka",
+    Layer.unwrap(
+      Effect.map(shared("kafka"), (endpoints) =>
+        KafkaLog.layer({ brokers: endpoints.MILLRACE_KAFKA_BROKERS!.split(",") })
+      )
+    )
+  )
+})
