@@ -3,7 +3,6 @@ import { execFile } from "node:child_process"
 import { chmodSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
-import { pathToFileURL } from "node:url"
 import { afterAll, assert, describe, it } from "vitest"
 import { versions } from "../../stack/jars.ts"
 
@@ -29,14 +28,10 @@ const place = (script?: string) => {
   const path = `${bin}:/usr/bin:/bin`
   return { cache, program, path, runs, bin }
 }
-const source = pathToFileURL(join(import.meta.dirname, "../../stack/jars.ts")).href
+const file = join(import.meta.dirname, "../support/jars-child.ts")
 
 /** Fetches Kafka's jars in a process of its own: their folder, or what the error says. */
 const fetch = (cache: string, path: string): Promise<string> => {
-  const code = `import { jars } from ${JSON.stringify(source)}
-try { console.log(await jars("kafka")) } catch (error) { console.log(error.reason + ": " + error.message) }`
-  const file = join(cache, "..", `fetch-${made.length}.ts`)
-  writeFileSync(file, code)
   const args = "Deno" in globalThis ? ["run", "-A", file] : [file]
   const env = { ...process.env, MILLRACE_CACHE: cache, PATH: path }
   return new Promise((resolve, reject) => {

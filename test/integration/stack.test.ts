@@ -5,13 +5,16 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { setTimeout as sleep } from "node:timers/promises"
 import { fileURLToPath } from "node:url"
+import * as Effect from "effect/Effect"
 import { Kafka, logLevel } from "kafkajs"
 import postgres from "postgres"
 import { afterAll, assert, describe, it } from "vitest"
+import { up } from "../../stack/client.ts"
 import type { Endpoints } from "../../stack/service.ts"
 import type { Entry, Life, State } from "../../stack/state.ts"
-import { lives } from "../../stack/state.ts"
-import { owning } from "../support/stack.ts"
+import { lifeOfProcess, lives } from "../../stack/state.ts"
+import { shared } from "../../stack/testing.ts"
+import { needing, owning } from "../support/stack.ts"
 
 const main = fileURLToPath(new URL("../../stack/main.ts", import.meta.url))
 const roots: Array<string> = []
@@ -149,8 +152,6 @@ suite("kafka and postgres in the background", () => {
   it("end with the process that they are for", { timeout: 60_000 }, async () => {
     const root = rootOf()
     const owner = spawn("sleep", ["600"])
-    const { up } = await import("../../stack/client.ts")
-    const { lifeOfProcess } = await import("../../stack/state.ts")
     const life = lifeOfProcess(owner.pid) as Life
     await up(root, ["postgres"], life)
     const processes = processesOf(root)
@@ -165,6 +166,23 @@ suite("kafka and postgres in the background", () => {
     const outputs = await Promise.all([1, 2, 3].map(() => stack(root, "up --services postgres --json")))
     assert.lengthOf(new Set(outputs), 1)
     assert.lengthOf(processesOf(root), 2)
+  })
+})
+
+const sharing = await needing("postgres")
+
+sharing("services that test files share", () => {
+  it("are the same for all who ask, and the runner's", { timeout: 60_000 }, async () => {
+    const [one = {}, two = {}] = await Effect.runPromise(
+      Effect.all([shared("postgres"), shared("postgres")], { concurrency: 2 })
+    )
+    assert.deepStrictEqual(one, two)
+    const sql = postgres(one.MILLRACE_DATABASE_URL ?? "", { max: 1 })
+    assert.lengthOf(await sql`select 1`, 1)
+    await sql.end()
+    if ((process.env["MILLRACE_DATABASE_URL"] ?? "") !== "") return
+    const owner = lifeOfProcess(process.ppid) as Life
+    assert.lengthOf(processesOf(join(tmpdir(), `millrace-stack-${owner.pid}-${owner.life}`)), 2)
   })
 })
 
