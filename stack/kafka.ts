@@ -6,6 +6,7 @@ import { setTimeout as sleep } from "node:timers/promises"
 import { Kafka, logLevel } from "kafkajs"
 import { StackError } from "./errors.ts"
 import { jars, java } from "./jars.ts"
+import { secured, type Security, security, users } from "./kafka-security.ts"
 import { freePorts, listening } from "./ports.ts"
 import { run, type Running, sizeOf, tail } from "./process.ts"
 import type { Local } from "./service.ts"
@@ -16,22 +17,33 @@ export interface KafkaOptions {
   readonly heapMb?: number
   /** Broker properties, over the stack's own. */
   readonly properties?: Readonly<Record<string, string>>
+  /** Listeners beside the plain one that want passwords and certificates (see `Security`). */
+  readonly secure?: boolean
   readonly say?: (line: string) => void
+}
+/** A node, and how to reach its other listeners if it was asked for them. */
+export interface KafkaNode extends Local {
+  readonly security: Security | undefined
 }
 
 const patienceMs = 90_000
 
 /** A node whose files lie in `directory`; it runs when this answers. Fails with a `StackError`. */
-export const kafka = async (directory: string, options: KafkaOptions = {}): Promise<Local> => {
+export const kafka = async (directory: string, options: KafkaOptions = {}): Promise<KafkaNode> => {
   const classpath = join(await jars("kafka", options.say), "*")
   mkdirSync(directory, { recursive: true })
-  const [port = 0, controller = 0] = await freePorts(2)
+  const [port = 0, controller = 0, ...others] = await freePorts(5)
+  const secure = options.secure === true ? security(directory, others) : undefined
   const config = join(directory, "server.properties")
   const log = join(directory, "kafka.log")
-  const properties = { ...settings(directory, port, controller), ...options.properties }
+  const base = settings(directory, port, controller)
+  const extra = secure === undefined ? {} : secured(directory, base["listeners"] ?? "", secure)
+  const properties = { ...base, ...extra, ...options.properties }
   writeFileSync(config, text(properties))
   writeFileSync(join(directory, "log4j2.properties"), logging)
-  await format(directory, classpath, properties["log.dirs"] ?? "", config)
+  const storage = properties["log.dirs"] ?? ""
+  if (secure === undefined) await copyStorage(directory, classpath, storage, config)
+  else await format(directory, classpath, config, users)
   const heap = options.heapMb ?? 512
   const jvm = ["-XX:MaxDirectMemorySize=256m", "-XX:+ExitOnOutOfMemoryError", "-Djava.awt.headless=true"]
   const command = [java(), `-Xmx${heap}m`, `-Xms${Math.min(heap, 256)}m`, ...jvm]
@@ -54,6 +66,7 @@ export const kafka = async (directory: string, options: KafkaOptions = {}): Prom
   return {
     name: "kafka",
     from: "local",
+    security: secure,
     endpoints: { MILLRACE_KAFKA_BROKERS: `127.0.0.1:${port}` },
     pid: () => (running?.alive() === true ? running.pid : undefined),
     kill: end("SIGKILL"),
@@ -93,33 +106,36 @@ const failed = (log: string, from: number, alive: boolean, cause?: unknown) =>
     ...(cause === undefined ? {} : { cause })
   })
 
+/** Runs Kafka's own tool, in a JVM of its own. */
+const format = async (directory: string, classpath: string, config: string, more: ReadonlyArray<string> = []) => {
+  const log = join(directory, "format.log")
+  const tool = ["kafka.tools.StorageTool", "format", "--cluster-id", randomId(), "--config", config, ...more]
+  const formatting = await run({ command: [java(), "-Xmx128m", "-cp", classpath, ...tool], directory, log })
+  await formatting.exited
+  if (!/Formatting/.test(tail(log, 0))) throw failed(log, 0, false)
+}
+const randomId = () => randomBytes(16).toString("base64url")
+
 /**
- * Makes the storage of a new node. Formatting is a JVM of its own and its outcome always the same but for two ids, so the first one is
- * kept beside the jars and copied from then on.
+ * Makes the storage of a new node. What formatting gives is always the same but for two ids, so the first outcome is kept beside the
+ * jars and copied from then on.
  */
-const format = async (directory: string, classpath: string, storage: string, config: string): Promise<void> => {
-  if (existsSync(join(storage, "meta.properties"))) return
+const copyStorage = async (directory: string, classpath: string, storage: string, config: string): Promise<void> => {
   const template = join(classpath, "..", "formatted")
-  const ids = { cluster: randomBytes(16).toString("base64url"), directory: randomBytes(16).toString("base64url") }
-  if (!existsSync(template)) {
-    const log = join(directory, "format.log")
-    const tool = ["kafka.tools.StorageTool", "format", "--cluster-id", ids.cluster, "--config", config]
-    const formatting = await run({ command: [java(), "-Xmx128m", "-cp", classpath, ...tool], directory, log })
-    await formatting.exited
-    if (!existsSync(join(storage, "meta.properties"))) throw failed(log, 0, false)
-    const fresh = `${template}-${process.pid}`
-    cpSync(storage, fresh, { recursive: true })
-    try {
-      renameSync(fresh, template)
-    } catch {
-      // Somebody else was first.
-      rmSync(fresh, { recursive: true, force: true })
-    }
-    return
+  if (existsSync(template)) {
+    cpSync(template, storage, { recursive: true })
+    const ids = { "cluster.id": randomId(), "directory.id": randomId() }
+    return writeFileSync(join(storage, "meta.properties"), text({ version: "1", "node.id": "1", ...ids }))
   }
-  cpSync(template, storage, { recursive: true })
-  const meta = { version: "1", "cluster.id": ids.cluster, "node.id": "1", "directory.id": ids.directory }
-  writeFileSync(join(storage, "meta.properties"), text(meta))
+  await format(directory, classpath, config)
+  const fresh = `${template}-${process.pid}`
+  cpSync(storage, fresh, { recursive: true })
+  try {
+    renameSync(fresh, template)
+  } catch {
+    // Somebody else was first.
+    rmSync(fresh, { recursive: true, force: true })
+  }
 }
 
 const text = (properties: Readonly<Record<string, string>>): string =>

@@ -6,8 +6,9 @@ import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import { up } from "./client.ts"
 import { StackError } from "./errors.ts"
-import type { KafkaOptions } from "./kafka.ts"
-import { given, launch, obstacle, type Options } from "./pick.ts"
+import { kafka as localKafka, type KafkaOptions } from "./kafka.ts"
+import type { Security } from "./kafka-security.ts"
+import { given, launch, obstacle } from "./pick.ts"
 import type { PostgresOptions } from "./postgres.ts"
 import type { PulsarOptions } from "./pulsar.ts"
 import type { Endpoints, Local, Name } from "./service.ts"
@@ -45,14 +46,14 @@ const attempt = <A>(what: string, run: () => Promise<A>): Effect.Effect<A, Stack
 /** A service in a temporary directory: it ends with the scope, and the directory goes. */
 const own = Effect.fnUntraced(function* (
   name: Name,
-  options: Options
+  make: (directory: string) => Promise<Local>
 ): Effect.fn.Return<Service, StackError, Scope.Scope> {
   const directory = yield* Effect.acquireRelease(
     Effect.sync(() => mkdtempSync(join(tmpdir(), `millrace-${name}-`))),
     (made) => Effect.sync(() => rmSync(made, { recursive: true, force: true, maxRetries: 5 }))
   )
   const local = yield* Effect.acquireRelease(
-    attempt(`${name} did not start`, () => launch(name, directory, options)),
+    attempt(`${name} did not start`, () => make(directory)),
     (service) => Effect.promise(() => service.close())
   )
   const { endpoints, from, pid } = local
@@ -63,13 +64,29 @@ const own = Effect.fnUntraced(function* (
 })
 
 /** A Kafka node of the test's own, for tests that stop or configure it; never one of the environment. */
-export const kafka = (options: KafkaOptions = {}) => own("kafka", { kafka: options })
+export const kafka = (options: KafkaOptions = {}) =>
+  own("kafka", (directory) => launch("kafka", directory, { kafka: options }))
+
+/** A local Kafka node whose other listeners want passwords and certificates; where, and which, is in `security`. */
+export const secureKafka = (
+  options: KafkaOptions = {}
+): Effect.Effect<Service & { readonly security: Security }, StackError, Scope.Scope> => {
+  const made: { security?: Security } = {}
+  const make = async (directory: string) => {
+    const node = await localKafka(directory, { ...options, secure: true })
+    if (node.security !== undefined) made.security = node.security
+    return node
+  }
+  return Effect.map(own("kafka", make), (service) => ({ ...service, security: made.security as Security }))
+}
 
 /** A PostgreSQL server of the test's own; never one of the environment. */
-export const postgres = (options: PostgresOptions = {}) => own("postgres", { postgres: options })
+export const postgres = (options: PostgresOptions = {}) =>
+  own("postgres", (directory) => launch("postgres", directory, { postgres: options }))
 
 /** A standalone Pulsar of the test's own; never one of the environment. */
-export const pulsar = (options: PulsarOptions = {}) => own("pulsar", { pulsar: options })
+export const pulsar = (options: PulsarOptions = {}) =>
+  own("pulsar", (directory) => launch("pulsar", directory, { pulsar: options }))
 
 /**
  * The endpoints of services that all test files of a run share: from the environment, else started by the first file that asks,
