@@ -1,7 +1,8 @@
 // Kafka's compression codecs, for this adapter's batches and, registered, for kafkajs's own producers and consumers.
 import { createRequire } from "node:module"
 import * as zlib from "node:zlib"
-import * as KafkaJs from "kafkajs"
+import KafkaJs from "kafkajs"
+import * as lz4 from "./lz4.ts"
 import type { Compression } from "./options.ts"
 
 const require = createRequire(import.meta.url)
@@ -9,12 +10,6 @@ const snappy = require("snappyjs") as {
   compress: (_: Uint8Array) => Uint8Array
   uncompress: (_: Uint8Array) => Uint8Array
 }
-const lz4 = require("lz4js") as {
-  compress: (_: Uint8Array) => Uint8Array
-  decompress: (_: Uint8Array) => Uint8Array
-  decompressBound: (_: Uint8Array) => number
-}
-
 /** One way to pack bytes. */
 export interface Codec {
   /** Its number in a batch's attributes. */
@@ -57,7 +52,7 @@ const packSnappy = (bytes: Buffer): Buffer => {
 export const codecs: Readonly<Record<Exclude<Compression, "none">, Codec>> = {
   gzip: { id: 1, pack: (bytes) => zlib.gzipSync(bytes, { level: 1 }), unpack: (bytes) => zlib.gunzipSync(bytes) },
   snappy: { id: 2, pack: packSnappy, unpack: unpackSnappy },
-  lz4: { id: 3, pack: (bytes) => view(lz4.compress(bytes)), unpack: (bytes) => view(lz4.decompress(bytes)) },
+  lz4: { id: 3, pack: lz4.pack, unpack: lz4.unpack },
   zstd: {
     id: 4,
     pack: (bytes) => zlib.zstdCompressSync(bytes, { params: { [zlib.constants.ZSTD_c_compressionLevel]: 1 } }),

@@ -1,7 +1,7 @@
 // The parts of kafkajs 2.2.4 that this adapter stands on, with types: connections, authentication and the plain requests. Its consumer,
 // its producer and its record codec are not among them. The version is pinned, for some of these are no public names.
 import { createRequire } from "node:module"
-import * as KafkaJs from "kafkajs"
+import KafkaJs from "kafkajs"
 import type { Options } from "./options.ts"
 
 /** A connection, once its broker is connected. */

@@ -1,5 +1,5 @@
 // Makes the topics that an application declares, and holds the others to what was declared. It reads and writes no record.
-import { ConfigResourceTypes, type Admin } from "kafkajs"
+import KafkaJs, { type Admin } from "kafkajs"
 import { LogError, type TopicSpec, UnknownTopic } from "../log.ts"
 import { conflict, invalidSpec } from "../log-rules.ts"
 import { type Client, retrying } from "./client.ts"
@@ -60,7 +60,7 @@ const dynamicTopic = 1
 const describe = async (admin: Admin, name: string) => {
   const { resources } = await admin.describeConfigs({
     includeSynonyms: false,
-    resources: [{ type: ConfigResourceTypes.TOPIC, name }]
+    resources: [{ type: KafkaJs.ConfigResourceTypes.TOPIC, name }]
   })
   const entries = (resources[0]?.configEntries ?? []) as unknown as ReadonlyArray<Entry>
   const all = new Map(entries.map(({ configName, configValue }) => [configName, configValue]))
@@ -83,7 +83,7 @@ const hold = async (admin: Admin, spec: TopicSpec, partitions: number) => {
   const configEntries = entriesOf({ ...set, ...settings })
   await admin.alterConfigs({
     validateOnly: false,
-    resources: [{ type: ConfigResourceTypes.TOPIC, name: spec.name, configEntries }]
+    resources: [{ type: KafkaJs.ConfigResourceTypes.TOPIC, name: spec.name, configEntries }]
   })
 }
 
