@@ -1,11 +1,11 @@
 // One Kafka node from jars, broker and controller in one process (KRaft), on 127.0.0.1. It creates no topics.
-import { randomBytes } from "node:crypto"
-import { cpSync, existsSync, mkdirSync, renameSync, rmSync, writeFileSync } from "node:fs"
+import { mkdirSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { setTimeout as sleep } from "node:timers/promises"
 import { Kafka, logLevel } from "kafkajs"
 import { StackError } from "./errors.ts"
 import { jars, java } from "./jars.ts"
+import { copy, format, type Image, image, text } from "./kafka-image.ts"
 import { secured, type Security, security, users } from "./kafka-security.ts"
 import { freePorts, listening } from "./ports.ts"
 import { run, type Running, sizeOf, tail } from "./process.ts"
@@ -28,9 +28,18 @@ export interface KafkaNode extends Local {
 
 const patienceMs = 90_000
 
-/** A node whose files lie in `directory`; it runs when this answers. Fails with a `StackError`. */
+/** A node whose files lie in `directory`, which has none yet; it runs when this answers. Fails with a `StackError`. */
 export const kafka = async (directory: string, options: KafkaOptions = {}): Promise<KafkaNode> => {
-  const classpath = join(await jars("kafka", options.say), "*")
+  const libraries = await jars("kafka", options.say)
+  return node(directory, options, libraries, await image(libraries, rehearse))
+}
+
+/** Makes what nodes begin from, where it is not there: the first start would else do so. */
+export const kafkaImage = async (): Promise<void> => {
+  await image(await jars("kafka"), rehearse)
+}
+
+const node = async (directory: string, options: KafkaOptions, libraries: string, { archive, template }: Image) => {
   mkdirSync(directory, { recursive: true })
   const [port = 0, controller = 0, ...others] = await freePorts(5)
   const secure = options.secure === true ? security(directory, others) : undefined
@@ -42,13 +51,14 @@ export const kafka = async (directory: string, options: KafkaOptions = {}): Prom
   writeFileSync(config, text(properties))
   writeFileSync(join(directory, "log4j2.properties"), logging)
   const storage = properties["log.dirs"] ?? ""
-  if (secure === undefined) await copyStorage(directory, classpath, storage, config)
-  else await format(directory, classpath, config, users)
+  if (secure !== undefined) await format(directory, libraries, config, users)
+  else if (template === undefined) await format(directory, libraries, config)
+  else copy(template, storage)
   const heap = options.heapMb ?? 512
   const jvm = ["-XX:MaxDirectMemorySize=256m", "-XX:+ExitOnOutOfMemoryError", "-Djava.awt.headless=true"]
-  const command = [java(), `-Xmx${heap}m`, `-Xms${Math.min(heap, 256)}m`, ...jvm]
+  const command = [java(), `-Xmx${heap}m`, `-Xms${Math.min(heap, 256)}m`, ...jvm, ...archive]
   command.push(`-Dlog4j2.configurationFile=${join(directory, "log4j2.properties")}`)
-  command.push("-cp", classpath, "kafka.Kafka", config)
+  command.push("-cp", join(libraries, "*"), "kafka.Kafka", config)
   let running: Running | undefined
   const start = async () => {
     if (running?.alive() === true) return
@@ -73,7 +83,17 @@ export const kafka = async (directory: string, options: KafkaOptions = {}): Prom
     stop: end("SIGTERM"),
     start,
     close: end("SIGKILL")
-  }
+  } satisfies KafkaNode
+}
+
+/** A first node, started and ended in order, whose JVM leaves an archive of its classes. Answers the formatted storage. */
+const rehearse = async (directory: string, libraries: string, archive: string): Promise<string> => {
+  const first = await node(directory, {}, libraries, {
+    template: undefined,
+    archive: [`-XX:ArchiveClassesAtExit=${archive}`]
+  })
+  await first.stop()
+  return join(directory, "data")
 }
 
 /** Waits until the node answers a request about itself. */
@@ -106,43 +126,6 @@ const failed = (log: string, from: number, alive: boolean, cause?: unknown) =>
     ...(cause === undefined ? {} : { cause })
   })
 
-/** Runs Kafka's own tool, in a JVM of its own. */
-const format = async (directory: string, classpath: string, config: string, more: ReadonlyArray<string> = []) => {
-  const log = join(directory, "format.log")
-  const tool = ["kafka.tools.StorageTool", "format", "--cluster-id", randomId(), "--config", config, ...more]
-  const formatting = await run({ command: [java(), "-Xmx128m", "-cp", classpath, ...tool], directory, log })
-  await formatting.exited
-  if (!/Formatting/.test(tail(log, 0))) throw failed(log, 0, false)
-}
-const randomId = () => randomBytes(16).toString("base64url")
-
-/**
- * Makes the storage of a new node. What formatting gives is always the same but for two ids, so the first outcome is kept beside the
- * jars and copied from then on.
- */
-const copyStorage = async (directory: string, classpath: string, storage: string, config: string): Promise<void> => {
-  const template = join(classpath, "..", "formatted")
-  if (existsSync(template)) {
-    cpSync(template, storage, { recursive: true })
-    const ids = { "cluster.id": randomId(), "directory.id": randomId() }
-    return writeFileSync(join(storage, "meta.properties"), text({ version: "1", "node.id": "1", ...ids }))
-  }
-  await format(directory, classpath, config)
-  const fresh = `${template}-${process.pid}`
-  cpSync(storage, fresh, { recursive: true })
-  try {
-    renameSync(fresh, template)
-  } catch {
-    // Somebody else was first.
-    rmSync(fresh, { recursive: true, force: true })
-  }
-}
-
-const text = (properties: Readonly<Record<string, string>>): string =>
-  Object.entries(properties)
-    .map(([name, value]) => `${name}=${value}\n`)
-    .join("")
-
 /** One node can keep one copy only; waits that serve large clusters are left out. Topics are made by who needs them. */
 const settings = (directory: string, port: number, controller: number): Record<string, string> => ({
   "process.roles": "broker,controller",
@@ -157,8 +140,8 @@ const settings = (directory: string, port: number, controller: number): Record<s
   "log.dirs": join(directory, "data"),
   "auto.create.topics.enable": "false",
   // A killed node is let in again once its last session has run out.
-  "broker.session.timeout.ms": "3000",
-  "broker.heartbeat.interval.ms": "500",
+  "broker.session.timeout.ms": "2000",
+  "broker.heartbeat.interval.ms": "400",
   "num.network.threads": "2",
   "num.io.threads": "4",
   "offsets.topic.replication.factor": "1",

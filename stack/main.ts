@@ -5,14 +5,16 @@ import { parseArgs } from "node:util"
 import { down, interfere, status, up } from "./client.ts"
 import { daemon, type Deed, deeds } from "./daemon.ts"
 import { StackError } from "./errors.ts"
-import { cached } from "./jars.ts"
-import { given } from "./pick.ts"
+import { cached, jars } from "./jars.ts"
+import { kafkaImage } from "./kafka.ts"
+import { given, useDocker } from "./pick.ts"
 import { type Name, names } from "./service.ts"
 
 const usage = `npm run stack -- COMMAND
   up [--services kafka,postgres,pulsar] [--json]   start them in the background and wait; what runs already is joined
   status [--json]                                  what runs
   kill | stop | start | restart NAME               interfere with one
+  fetch [--services kafka,pulsar]                  only fetch what they need, for a first start without a wait
   down                                             end them all; their data goes
 Options: --root DIR  where their files lie (.stack in the checkout)
 Endpoints that the environment gives (MILLRACE_KAFKA_BROKERS, …) are used as they are; else a Docker engine that answers;
@@ -24,6 +26,15 @@ const refuse = (message: string): never => {
 }
 const nameOf = (text: string): Name =>
   names.find((name) => name === text) ?? refuse(`there is no service "${text}", but ${names.join(", ")}.`)
+
+/** Fetches the jars of services that would run from them, and makes Kafka's image by a first start. */
+const fetch = async (wanted: ReadonlyArray<Name>): Promise<void> => {
+  for (const name of wanted) {
+    if (name === "postgres" || given(name) !== undefined || (await useDocker())) continue
+    await jars(name, print)
+    if (name === "kafka") await kafkaImage()
+  }
+}
 
 const main = async (): Promise<void> => {
   const { positionals, values } = parseArgs({
@@ -56,6 +67,7 @@ const main = async (): Promise<void> => {
       print(`${name}  ${where}  started in ${(startMs / 1000).toFixed(1)} s  ${Object.values(endpoints).join("  ")}`)
     }
   } else if (deeds.includes(command as Deed)) await interfere(root, command as Deed, nameOf(service))
+  else if (command === "fetch") await fetch(values.services.split(",").map(nameOf))
   else if (command === "daemon") {
     const [pid, life] = values.owner?.split(":") ?? []
     await daemon(root, pid === undefined || life === undefined ? undefined : { pid: Number(pid), life })

@@ -39,8 +39,8 @@ export const obstacle = async (name: Name): Promise<string | undefined> => {
   return `${name} needs ${variables[name].join(" and ")}, or a Docker engine that answers, or java and mvn; ${lacking.join(" and ")} not found. try: apt-get install openjdk-17-jre-headless maven`
 }
 
-// MILLRACE_STACK=local leaves a Docker engine alone.
-const useDocker = async () => process.env["MILLRACE_STACK"] !== "local" && (await dockerAnswers())
+/** Whether services run in containers: a Docker engine answers, and MILLRACE_STACK=local does not leave it alone. */
+export const useDocker = async () => process.env["MILLRACE_STACK"] !== "local" && (await dockerAnswers())
 
 /** Starts a service whose files lie in `directory`, in a container or as processes of this machine. */
 export const launch = async (name: Name, directory: string, options: Options = {}): Promise<Local> => {

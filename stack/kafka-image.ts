@@ -1,0 +1,94 @@
+// What every Kafka node begins from: formatted storage and an archive of loaded classes, made once and kept beside the jars. It runs no node.
+import { randomBytes } from "node:crypto"
+import { cpSync, existsSync, mkdirSync, readdirSync, renameSync, rmSync, writeFileSync } from "node:fs"
+import { join } from "node:path"
+import { setTimeout as sleep } from "node:timers/promises"
+import { StackError } from "./errors.ts"
+import { java, lock } from "./jars.ts"
+import { run, tail } from "./process.ts"
+
+/** Where a node begins. */
+export interface Image {
+  /** Storage to copy; undefined: it formats its own. */
+  readonly template: string | undefined
+  /** The JVM's arguments about its class archive, which halves the time that a start takes. */
+  readonly archive: ReadonlyArray<string>
+}
+
+/** Starts and ends a first node in `directory`, whose classes go to `archive`. Answers the folder of its storage. */
+export type Rehearse = (directory: string, libraries: string, archive: string) => Promise<string>
+
+const patienceMs = 180_000
+
+/** The image beside the jars. Who comes first makes it, which takes some ten seconds; who comes meanwhile waits. */
+export const image = async (libraries: string, rehearse: Rehearse): Promise<Image> => {
+  const folder = join(libraries, "image")
+  const deadline = Date.now() + patienceMs
+  while (!existsSync(folder)) {
+    const release = lock(`${folder}.lock`)
+    try {
+      if (release !== undefined && !existsSync(folder)) await make(folder, libraries, rehearse)
+    } finally {
+      release?.()
+    }
+    if (Date.now() > deadline) {
+      const message = `another process holds ${folder}.lock for three minutes. try: remove it`
+      throw new StackError({ reason: "Start", message })
+    }
+    if (release === undefined) await sleep(100)
+  }
+  const archive = join(folder, "classes.jsa")
+  // A JVM of another version passes over the archive, silently.
+  const use = ["-Xshare:auto", "-Xlog:cds=off", "-Xlog:cds+dynamic=off", `-XX:SharedArchiveFile=${archive}`]
+  return { template: join(folder, "storage"), archive: existsSync(archive) ? use : [] }
+}
+
+const make = async (folder: string, libraries: string, rehearse: Rehearse): Promise<void> => {
+  const fresh = `${folder}-${process.pid}`
+  rmSync(fresh, { recursive: true, force: true })
+  mkdirSync(fresh)
+  try {
+    const storage = await rehearse(join(fresh, "node"), libraries, join(fresh, "classes.jsa"))
+    mkdirSync(join(fresh, "storage"))
+    // Only what formatting gave: not what the node wrote since.
+    for (const file of readdirSync(storage).filter((name) => name === "bootstrap.checkpoint")) {
+      cpSync(join(storage, file), join(fresh, "storage", file))
+    }
+    rmSync(join(fresh, "node"), { recursive: true, force: true })
+    renameSync(fresh, folder)
+  } finally {
+    rmSync(fresh, { recursive: true, force: true })
+  }
+}
+
+/** Makes the storage of a new node from an image's: formatting gives always the same but for two ids. */
+export const copy = (template: string, storage: string): void => {
+  cpSync(template, storage, { recursive: true })
+  const ids = { "cluster.id": randomId(), "directory.id": randomId() }
+  writeFileSync(join(storage, "meta.properties"), text({ version: "1", "node.id": "1", ...ids }))
+}
+
+/** Formats the storage that a configuration names, with Kafka's own tool in a JVM of its own. */
+export const format = async (
+  directory: string,
+  libraries: string,
+  config: string,
+  more: ReadonlyArray<string> = []
+): Promise<void> => {
+  const log = join(directory, "format.log")
+  const tool = ["kafka.tools.StorageTool", "format", "--cluster-id", randomId(), "--config", config, ...more]
+  const command = [java(), "-Xmx128m", "-cp", join(libraries, "*"), ...tool]
+  const formatting = await run({ command, directory, log })
+  await formatting.exited
+  const said = tail(log, 0)
+  if (/Formatting/.test(said)) return
+  const message = `the storage of Kafka was not formatted: ${said}\ntry: the same again`
+  throw new StackError({ reason: "Start", message })
+}
+const randomId = () => randomBytes(16).toString("base64url")
+
+/** Properties as a file's text. */
+export const text = (properties: Readonly<Record<string, string>>): string =>
+  Object.entries(properties)
+    .map(([name, value]) => `${name}=${value}\n`)
+    .join("")
