@@ -1,7 +1,7 @@
 // The process in the background that has the services of a directory, and ends them when it is told to or ends. It is no command.
 import { randomBytes } from "node:crypto"
 import { rmSync } from "node:fs"
-import { createServer, type IncomingMessage, type ServerResponse } from "node:http"
+import { createServer } from "node:http"
 import type { AddressInfo } from "node:net"
 import { join } from "node:path"
 import { lifeOf } from "../src/embedded/lock.ts"
@@ -13,6 +13,13 @@ import { clear, type Entry, type Life, lifeOfProcess, lives, type State, write }
 export const deeds = ["kill", "stop", "start", "restart"] as const
 export type Deed = (typeof deeds)[number]
 
+/** What of a request counts here. */
+interface Order {
+  readonly url?: string | undefined
+  readonly method?: string | undefined
+  readonly headers: { readonly authorization?: string | undefined }
+  readonly resume: () => unknown
+}
 interface Kept {
   readonly local: Local
   readonly startMs: number
@@ -38,7 +45,7 @@ export const daemon = async (root: string, owner: Life | undefined): Promise<voi
     const local = await pick(name, join(root, name), { say: (line) => process.stdout.write(`${line}\n`) })
     return { local, startMs: Date.now() - began }
   }
-  const handle = async (request: IncomingMessage): Promise<unknown> => {
+  const handle = async (request: Order): Promise<unknown> => {
     const url = new URL(request.url ?? "/", "http://127.0.0.1")
     const action = url.pathname.slice(1)
     const wanted = names.filter((name) => url.searchParams.getAll("service").includes(name))
@@ -48,7 +55,11 @@ export const daemon = async (root: string, owner: Life | undefined): Promise<voi
         const starting = up(name)
         kept.set(name, starting)
         // A failure is told to whoever waits; the next one tries again.
-        starting.catch(() => kept.delete(name))
+        starting.catch(() => {
+          kept.delete(name)
+          // With nothing to keep it ends, once the failure was told.
+          setTimeout(() => kept.size === 0 && over(), 500)
+        })
       }
       // All of them settle first, so that a failure leaves none half started.
       const settled = await Promise.allSettled(wanted.map((name) => kept.get(name)))
@@ -60,7 +71,10 @@ export const daemon = async (root: string, owner: Life | undefined): Promise<voi
     write(root, { ...self, services })
     return services
   }
-  const server = createServer((request, response) => void answer(request, response, token, handle))
+  const server = createServer(async (request, response) => {
+    const { body, code } = await answer(request, token, handle)
+    response.writeHead(code, { "content-type": "application/json" }).end(JSON.stringify(body))
+  })
   await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve))
   const { port } = server.address() as AddressInfo
   const life = lifeOf(process.pid) ?? ""
@@ -89,20 +103,14 @@ const act = async (kept: Kept | undefined, deed: Deed): Promise<void> => {
   await kept.local.start()
 }
 
-const answer = async (
-  request: IncomingMessage,
-  response: ServerResponse,
-  token: string,
-  handle: (request: IncomingMessage) => Promise<unknown>
-): Promise<void> => {
+const answer = async (request: Order, token: string, handle: (request: Order) => Promise<unknown>) => {
   request.resume()
-  const send = (status: number, body: unknown) =>
-    response.writeHead(status, { "content-type": "application/json" }).end(JSON.stringify(body))
-  if (request.method !== "POST" || request.headers.authorization !== token) return void send(403, { message: "no" })
+  if (request.method !== "POST" || request.headers.authorization !== token)
+    return { code: 403, body: { message: "no" } }
   try {
-    send(200, await handle(request))
+    return { code: 200, body: await handle(request) }
   } catch (error) {
     const { message, reason } = error as { readonly message: string; readonly reason?: string }
-    send(500, { message, reason })
+    return { code: 500, body: { message, reason } }
   }
 }

@@ -42,6 +42,14 @@ const processesOf = (root: string): ReadonlyArray<Life> => {
   const { life, pid, services } = stateOf(root)
   return [{ pid, life }, ...services.flatMap(({ process: one }) => (one === null ? [] : [one]))]
 }
+/** What `look` finds, once it finds something. */
+const until = async <A>(look: () => A | undefined): Promise<A> => {
+  for (;;) {
+    const found = look()
+    if (found !== undefined) return found
+    await sleep(5)
+  }
+}
 /** How long it took until all had ended. */
 const gone = async (processes: ReadonlyArray<Life>): Promise<number> => {
   const began = performance.now()
@@ -183,6 +191,17 @@ sharing("services that test files share", () => {
     if ((process.env["MILLRACE_DATABASE_URL"] ?? "") !== "") return
     const owner = lifeOfProcess(process.ppid) as Life
     assert.lengthOf(processesOf(join(tmpdir(), `millrace-stack-${owner.pid}-${owner.life}`)), 2)
+  })
+})
+
+describe("a service that cannot be had", () => {
+  it("is told of, and nothing stays in the background", async () => {
+    const root = rootOf()
+    const env = { PATH: "/nowhere", JAVA_HOME: "" }
+    const said = stack(root, "up --services kafka", env).catch((error: Error) => error.message)
+    const state = await until(() => (existsSync(join(root, "state.json")) ? stateOf(root) : undefined))
+    assert.match(await said, /^kafka needs MILLRACE_KAFKA_BROKERS.*java.* not found\. try: /)
+    await gone([state])
   })
 })
 
