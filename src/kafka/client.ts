@@ -173,8 +173,7 @@ export class Client {
       }
     )
     this.asking.set(name, asked)
-    const done = () => this.asking.delete(name)
-    asked.then(done, done)
+    void asked.catch(() => undefined).finally(() => this.asking.delete(name))
     return asked
   }
   /** Forgets what may have changed. */
@@ -199,7 +198,8 @@ export class Client {
     await this.any((broker) => broker.metadata(["__consumer_offsets"])).then(
       ({ brokers }) => brokers.forEach(({ host, nodeId, port }) => this.nodes.set(nodeId, { host, port })),
       (cause: unknown) => {
-        if (typeOf(cause) !== "UNKNOWN_TOPIC_OR_PARTITION") throw cause
+        // the answer is about that topic: the cluster is there, and the user is one of its
+        if (!/^(UNKNOWN_TOPIC_OR_PARTITION|TOPIC_AUTHORIZATION_FAILED)$/.test(typeOf(cause))) throw cause
       }
     )
   }

@@ -7,6 +7,7 @@ import { decode } from "../../src/kafka/decode.ts"
 import { encode, headBytes, stamp } from "../../src/kafka/encode.ts"
 import { bytesOf, textOf } from "../../src/kafka/text.ts"
 import { balance } from "../../src/kafka/balance.ts"
+import { optionsFrom } from "../../src/kafka/options.ts"
 import { range, record } from "../contract/log-support.ts"
 
 const batchOf = (
@@ -169,5 +170,38 @@ describe("balance", () => {
       assert.isAtMost(Math.max(...sizes) - Math.min(...sizes), 1)
       for (const [id, mine] of given) for (const partition of mine) assert.include(settled.get(id)!, partition)
     }
+  })
+})
+
+describe("options from the environment", () => {
+  it("are none without brokers, and name what makes no sense", () => {
+    assert.isUndefined(optionsFrom({}))
+    assert.isUndefined(optionsFrom({ MILLRACE_KAFKA_BROKERS: " " }))
+    const brokers = { MILLRACE_KAFKA_BROKERS: "a:1, b:2," }
+    assert.deepStrictEqual(optionsFrom(brokers), { brokers: ["a:1", "b:2"] })
+    assert.deepStrictEqual(
+      optionsFrom({
+        ...brokers,
+        MILLRACE_KAFKA_USERNAME: "me",
+        MILLRACE_KAFKA_PASSWORD: "p",
+        MILLRACE_KAFKA_TLS: "true",
+        MILLRACE_KAFKA_COMPRESSION: "zstd",
+        MILLRACE_KAFKA_REPLICATION: "3",
+        MILLRACE_KAFKA_MIN_ISR: "2"
+      }),
+      {
+        brokers: ["a:1", "b:2"],
+        sasl: { mechanism: "scram-sha-512", username: "me", password: "p" },
+        tls: true,
+        compression: "zstd",
+        replicationFactor: 3,
+        minInSyncReplicas: 2
+      }
+    )
+    assert.throws(
+      () => optionsFrom({ ...brokers, MILLRACE_KAFKA_MECHANISM: "kerberos" }),
+      /_MECHANISM is 'kerberos', it must be one of plain/
+    )
+    assert.throws(() => optionsFrom({ ...brokers, MILLRACE_KAFKA_MIN_ISR: "0" }), /_MIN_ISR is '0'/)
   })
 })

@@ -205,11 +205,11 @@ suite("with a node of its own", () => {
         const log = yield* Log
         const node = yield* Node
         const topic = yield* fresh(3)
-        let stop = false
+        const state = { stop: false }
         const appended = [0, 0, 0]
         const append = (partition: number) =>
           Effect.gen(function* () {
-            while (!stop) {
+            while (!state.stop) {
               const from = appended[partition]!
               const records = range(from, from + 5).map((i) => record({ partition, value: `${i}` }))
               yield* log.append(topic, records)
@@ -234,7 +234,7 @@ suite("with a node of its own", () => {
         yield* Effect.sleep(500)
         yield* node.restart
         yield* Effect.sleep(1_000)
-        stop = true
+        state.stop = true
         yield* Fiber.join(appenders)
         while (seen.some((of, partition) => of.length < appended[partition]!)) yield* Effect.sleep(20)
         for (const partition of range(0, 3)) {

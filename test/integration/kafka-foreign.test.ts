@@ -9,7 +9,6 @@ import * as Effect from "effect/Effect"
 import { Kafka, logLevel } from "kafkajs"
 import { jars, java } from "../../stack/jars.ts"
 import * as KafkaLog from "../../src/kafka/log.ts"
-import { Log } from "../../src/log.ts"
 import { fresh, range, readAll, record } from "../contract/log-support.ts"
 import { brokers, nodeWithLog } from "../support/kafka.ts"
 import { owning } from "../support/stack.ts"
@@ -63,7 +62,6 @@ suite("beside Java", () => {
   vitest.layer(nodeWithLog(), { timeout: "90 seconds", excludeTestServices: true })("Kafka's Java clients", (it) => {
     it.effect("write what is read here, and read what is written here, with every codec", () =>
       Effect.gen(function* () {
-        const log = yield* Log
         const list = yield* brokers
         const [theirs, ours] = [yield* fresh(), yield* fresh()]
         const written: Array<string> = []
