@@ -145,7 +145,11 @@ export const clientOf = (options: Options) => new KafkaJs.Kafka(configOf(options
 
 /** Makes brokers that are not connected yet. Each has a connection of its own, so that no long wait holds up another's request. */
 export const dialer = (options: Options) => {
-  const kafka = clientOf(options) as unknown as Record<symbol, (_: object) => Cluster>
+  // whoever calls watches the time, and gives a hung connection up whole; kafkajs would forget one request and keep it
+  const kafka = new KafkaJs.Kafka({ ...configOf(options), enforceRequestTimeout: false }) as unknown as Record<
+    symbol,
+    (_: object) => Cluster
+  >
   const create = Object.getOwnPropertySymbols(kafka).find(
     ({ description }) => description === "private:Kafka:createCluster"
   )!
