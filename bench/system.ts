@@ -13,7 +13,7 @@ export const freshSystem = Effect.gen(function* () {
     Effect.sync(() => mkdtempSync(join(tmpdir(), "millrace-bench-"))),
     (path) => Effect.sync(() => rmSync(path, { recursive: true, force: true }))
   )
-  const database = yield* openDatabase(directory, "own", { max: 16 })
+  const database = yield* openDatabase(directory, "own")
   return yield* openSystem(application, database)
 })
 

@@ -21,7 +21,7 @@ export const start = Effect.fnUntraced(function* (options: {
 }) {
   const roles = yield* parseRoles(options.roles)
   const application = yield* loadApplication(options.config)
-  const database = yield* openDatabase(options.data, "own", { max: 20 })
+  const database = yield* openDatabase(options.data, "own")
   const system = yield* openSystem(application, database, { relaysHere: roles.includes("relay") })
   const listens = roles.includes("gateway") || roles.includes("api")
   const server = listens ? yield* serveHttp(system, roles, options.port) : undefined

@@ -25,7 +25,7 @@ const say = (options: DevOptions, line: string) =>
 /** Runs until it is stopped; with `once`, until everything that was sent is projected and relayed. */
 export const dev = Effect.fnUntraced(function* (options: DevOptions) {
   const application = yield* loadApplication(options.config)
-  const database = yield* openDatabase(options.data, "own", { max: 16 })
+  const database = yield* openDatabase(options.data, "own")
   const system = yield* openSystem(application, database)
   const server = yield* serveHttp(system, roles, options.port)
   yield* say(options, banner(options, database, server.url))

@@ -130,11 +130,14 @@ const supervise = Effect.fnUntraced(function* (
   run: (signal: AbortSignal) => Promise<Postmaster>
 ) {
   let restarts: ReadonlyArray<number> = []
+  let failedAgain = false
   for (;;) {
-    const died = yield* attempt(state, async (signal) => {
-      const minute = sleep(60_000, false, { signal, ref: false })
-      return Promise.race([server.launched?.then(({ exited }) => exited).then(() => true), minute])
-    })
+    const died =
+      failedAgain ||
+      (yield* attempt(state, async (signal) => {
+        const minute = sleep(60_000, false, { signal, ref: false })
+        return Promise.race([server.launched?.then(({ exited }) => exited).then(() => true), minute])
+      }))
     yield* attempt(state, () => trimLog(state))
     if (died !== true) continue
     restarts = [...restarts.filter((time) => Date.now() - time < 60_000), Date.now()]
@@ -142,7 +145,14 @@ const supervise = Effect.fnUntraced(function* (
       return yield* failed(state, `PostgreSQL ended six times in a minute. try: look at ${pathsOf(state).log}`)
     }
     yield* Effect.logWarning("the embedded PostgreSQL ended unexpectedly and is started again")
-    yield* attempt(state, run)
+    // a server that is killed while it starts has died once more; a full disk or a taken port would not pass by itself
+    failedAgain = yield* attempt(state, run).pipe(
+      Effect.as(false),
+      Effect.catchIf(
+        ({ reason }) => reason === "Failed",
+        () => Effect.as(Effect.sleep("200 millis"), true)
+      )
+    )
   }
 })
 

@@ -36,6 +36,11 @@ export const seenChunkOf = (claim: Claim, changes: Changes): { readonly chunk: n
 }
 const chunkIds = 256
 
+const textOf = (value: Parameter): string | number | null =>
+  value instanceof Uint8Array
+    ? `\\x${Buffer.from(value.buffer, value.byteOffset, value.byteLength).toString("hex")}`
+    : value
+
 /** Common table expressions one after the other, each referring to the one before. */
 export class Parts {
   private readonly texts: Array<string> = []
@@ -51,6 +56,27 @@ export class Parts {
   }
   parameter(value: Parameter): string {
     return `$${this.parameters.push(value)}`
+  }
+  /**
+   * Rows of parameters, by column name and type, as something to select from. One row is written out; several go as arrays, so that
+   * the text, and with it the prepared statement, is the same however many there are.
+   */
+  rows(
+    columns: ReadonlyArray<readonly [name: string, type: string]>,
+    rows: ReadonlyArray<ReadonlyArray<Parameter>>,
+    alias: string
+  ): string {
+    const names = columns.map(([name]) => name).join(", ")
+    if (!this.several) {
+      const values = rows.map(
+        (row) => `(${row.map((value, i) => `${this.parameter(value)}::${columns[i]![1]}`).join(", ")})`
+      )
+      return `(values ${values.join(", ")}) as ${alias}(${names})`
+    }
+    const arrays = columns.map(
+      ([, type], i) => `${this.parameter(arrayOf(rows.map((row) => textOf(row[i]!))))}::${type}[]`
+    )
+    return `unnest(${arrays.join(", ")}) as ${alias}(${names})`
   }
   /** A part that only reads parameters; its name. */
   input(text: string): string {

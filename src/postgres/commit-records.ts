@@ -4,23 +4,27 @@ import type { Changes, DeadLetter, LateEvent } from "../store.ts"
 import { arrayOf } from "./columns.ts"
 import { type Commit, outboxColumns, type Parts, seenChunkOf } from "./commit-parts.ts"
 
+const segmentColumns = [
+  ["part", "int4"],
+  ["target", "text"],
+  ["partition", "int4"],
+  ["messages", "int4"],
+  ["behind", "int8"],
+  ["meta", "text"],
+  ["vals", "text"]
+] as const
 /** What handlers published comes before what windows do. `behind`: as for windows. */
 export const segmentPart = (parts: Parts, commits: ReadonlyArray<Commit>, behind: ReadonlyArray<number>) => {
-  // each text a parameter of its own: in an array all its quotes would have to be escaped
   const rows = commits.flatMap(({ changes: { segments } }, part) => {
     let left = behind[part]! + segments.reduce((sum, { messages }) => sum + messages, 0)
     return segments.map(({ messages, meta, partition, target, vals }) => {
       left -= messages
-      return (
-        `(${parts.parameter(part)}::int4, ${parts.parameter(target)}::text, ${parts.parameter(partition ?? null)}::int4, ` +
-        `${parts.parameter(messages)}::int4, ${parts.parameter(left)}::int8, ${parts.parameter(meta)}::text, ${parts.parameter(vals)}::text)`
-      )
+      return [part, target, partition ?? null, messages, left, meta, vals]
     })
   })
   if (rows.length === 0) return
-  const input = parts.input(
-    `select * from (values ${rows.join(", ")}) as u(part, target, partition, messages, behind, meta, vals)`
-  )
+  // alone, each text is a parameter of its own: in an array all its quotes would have to be escaped
+  const input = parts.input(`select * from ${parts.rows(segmentColumns, rows, "u")}`)
   parts.write(
     (after) => `insert into millrace.outbox (${outboxColumns})
     select f.projection, f.topic, f.partition, f.outbox_seq - s.behind - s.messages + 1, s.messages, f.incarnation, s.target,
@@ -102,20 +106,25 @@ export const deadPart = (parts: Parts, commits: ReadonlyArray<Commit>) => {
   )
 }
 
+const seenColumns = [
+  ["part", "int4"],
+  ["chunk", "int8"],
+  ["min_time", "float8"],
+  ["max_time", "float8"],
+  ["ids", "bytea"]
+] as const
 /** Ids that were handled. */
 export const seenPart = (parts: Parts, commits: ReadonlyArray<Commit>) => {
   const rows = commits.flatMap(({ changes, claim }, part) => {
     if (changes.seen === undefined) return []
     const { maxTime, minTime, packed } = changes.seen
-    const { chunk } = seenChunkOf(claim, changes)
-    const row = [part, chunk, minTime, maxTime, packed].map((value) => parts.parameter(value))
-    return [`(${row[0]}::int4, ${row[1]}::int8, ${row[2]}::float8, ${row[3]}::float8, ${row[4]}::bytea)`]
+    return [[part, seenChunkOf(claim, changes).chunk, minTime, maxTime, packed]]
   })
   if (rows.length === 0) return
   parts.write(
     (after) => `insert into millrace.seen as s (projection, version, topic, partition, chunk, min_time, max_time, ids)
     select f.projection, f.version, f.topic, f.partition, i.chunk, i.min_time, i.max_time, i.ids
-    from fence f join (values ${rows.join(", ")}) as i(part, chunk, min_time, max_time, ids) on i.part = f.part${after}
+    from fence f join ${parts.rows(seenColumns, rows, "i")} on i.part = f.part${after}
     on conflict (projection, version, topic, partition, chunk) do update set ids = s.ids || excluded.ids,
       min_time = least(s.min_time, excluded.min_time), max_time = greatest(s.max_time, excluded.max_time) returning 1`
   )

@@ -125,6 +125,12 @@ const merged = ({ delta, name }: Column) => {
       return `${column} = excluded.${column}`
   }
 }
+const messageColumns = [
+  ["part", "int4"],
+  ["behind", "int8"],
+  ["messages", "int4"],
+  ["target_partition", "int4"]
+] as const
 /**
  * Deltas are added to rows that are there; the new rows are published from what the upsert returns, so no read races with it.
  * `behind`: the messages of each commit that come behind these in its stream; these are added.
@@ -161,9 +167,8 @@ export const windowParts = (
   const messages = changes.map(({ of, part }) => {
     const [{ partition }] = of.deltas as readonly [WindowDelta]
     const one = of.deltas.every((delta) => delta.partition === partition) ? partition : null
-    const row = [part, behind[part]!, of.deltas.length, one].map((value) => parts.parameter(value))
     behind[part]! += of.deltas.length
-    return `(${row[0]}::int4, ${row[1]}::int8, ${row[2]}::int4, ${row[3]}::int4)`
+    return [part, behind[part]! - of.deltas.length, of.deltas.length, one]
   })
   const line = `(select row_to_json(j)::text from (select ${fields.map((field) => toJson(field, "x")).join(", ")}) j)`
   const mine = parts.several
@@ -175,7 +180,7 @@ export const windowParts = (
       ${parts.parameter(topic.name)}::text, m.target_partition,
       (select '[' || string_agg(x.meta, ',' order by ${order}) || ']' from ${rows} x${mine.meta}),
       (select string_agg(${line}, E'\\n' order by ${order}) from ${written} x${mine.rows})
-    from fence f join (values ${messages.join(", ")}) as m(part, behind, messages, target_partition) on m.part = f.part${after}
+    from fence f join ${parts.rows(messageColumns, messages, "m")} on m.part = f.part${after}
     where f.mode = 'live' returning 1`
   )
 }

@@ -3,12 +3,13 @@ import * as Effect from "effect/Effect"
 import * as Latch from "effect/Latch"
 import * as Semaphore from "effect/Semaphore"
 import { type Consumer, FanOutError, type Message, type SubscribeOptions } from "../fanout.ts"
-import { type Log, type LogRecord, traceIdOf } from "../log.ts"
+import type { Log, LogRecord } from "../log.ts"
 import type { Sql } from "./client.ts"
 import { query, type SqlError } from "./errors.ts"
 import { chunksOf, type Feed, slotOf } from "./fanout-feed.ts"
 import { isJoined, join, type Locks, type Member } from "./fanout-locks.ts"
 import * as Statement from "./fanout-sql.ts"
+import { byPlace, messageOf, positionsOf } from "./fanout-message.ts"
 import { pack } from "./log-codec.ts"
 import { tell } from "./log-tell.ts"
 
@@ -34,50 +35,10 @@ const failed = (operation: string) => (error: SqlError) =>
 export const attempt = <A>(operation: string, run: () => PromiseLike<A>) =>
   Effect.mapError(query(operation, run), failed(operation))
 
-const messageOf = (topic: string, record: LogRecord, redeliveries: number): Message => {
-  const { eventId, eventTime, headers, key, partition, position, schemaVersion, tenant, traceparent, value } = record
-  const properties: Record<string, string> = { ...headers }
-  if (eventId !== undefined) properties["event_id"] = eventId
-  if (tenant !== undefined) properties["tenant"] = tenant
-  if (schemaVersion !== undefined) properties["schema_version"] = String(schemaVersion)
-  if (traceparent !== undefined) {
-    properties["traceparent"] = traceparent
-    properties["trace_id"] = traceIdOf(traceparent)!
-  }
-  const seq = headers["millrace-seq"]
-  return {
-    topic,
-    partition,
-    position,
-    key: key ?? "",
-    value: value ?? "null",
-    eventTime,
-    properties,
-    stream: headers["millrace-stream"],
-    seq: seq === undefined ? undefined : Number(seq),
-    redeliveries
-  }
-}
 interface Delivered {
   readonly record: LogRecord
   readonly redeliveries: number
 }
-const byPlace = (a: Message, b: Message) => a.partition - b.partition || a.position - b.position
-
-/** Positions by partition, ascending, each once. */
-const positionsOf = (messages: ReadonlyArray<Message>) => {
-  const partitions = new Map<number, Set<number>>()
-  for (const { partition, position } of messages) {
-    const positions = partitions.get(partition)
-    if (positions === undefined) partitions.set(partition, new Set([position]))
-    else positions.add(position)
-  }
-  return [...partitions].map(([partition, positions]) => ({
-    partition,
-    positions: [...positions].toSorted((a, b) => a - b)
-  }))
-}
-
 /** The state of a consumer, and what it does. */
 export class PostgresConsumer implements Consumer {
   /** Opened whenever `receive` should look again. */
@@ -94,6 +55,8 @@ export class PostgresConsumer implements Consumer {
   private readonly one = Semaphore.makeUnsafe(1)
   /** Held while something is claimed, or given back, so that the one sees the other. */
   private readonly claiming = Semaphore.makeUnsafe(1)
+  /** The reply to a claim was lost, so the server may count messages as this consumer's that it never saw. */
+  private inDoubt = false
   private dueAt = 0
   private activeAt = performance.now()
   private extendedAt = performance.now()
@@ -140,11 +103,28 @@ export class PostgresConsumer implements Consumer {
 
   /** Claims what comes again, else what was read ahead. Whether `next` should look again. */
   private readonly look = Effect.fnUntraced(function* (this: PostgresConsumer, room: number) {
+    if (this.inDoubt) yield* this.disown()
     // with keys in order, what this consumer has may wait for what comes again: a full queue must let it in
     if (room > 0 || this.claimant.keyed) {
       if (this.returned.length > 0 || this.dueAt <= performance.now()) yield* this.redeliver(Math.max(room, 1))
     }
     return this.ready.length > 0 || (room > 0 && (yield* this.claim(room)))
+  }).bind(this)
+
+  private readonly disown = Effect.fnUntraced(function* (this: PostgresConsumer) {
+    const known = [...this.outstanding.values()].map(({ record }) => record)
+    const returned = this.returned.map(({ partition, positions }) => ({
+      partition,
+      positions: Statement.positionsOf(positions)
+    }))
+    const places = [
+      ...known,
+      ...returned.flatMap(({ partition, positions }) => positions.map((position) => ({ partition, position })))
+    ]
+    yield* attempt("receive", () => Statement.disown(this.parts.sql, this.claimant, positionsOf(places)))
+    this.inDoubt = false
+    this.due(0)
+    yield* this.parts.notify(0)
   }).bind(this)
 
   /** Whether this consumer may claim; if not, it has waited before it says so. */
@@ -197,7 +177,9 @@ export class PostgresConsumer implements Consumer {
       candidates.set(feed, peeked.records)
     }
     if (examined.length === 0) return false
-    const claimed = yield* attempt("receive", () => Statement.claim(sql, this.claimant, examined, chunks))
+    const claimed = yield* attempt("receive", () => Statement.claim(sql, this.claimant, examined, chunks)).pipe(
+      Effect.tapError(() => Effect.sync(() => (this.inDoubt = true)))
+    )
     if (claimed.length < examined.length) {
       const reason = "the subscription was removed; subscribe again"
       return yield* new FanOutError({ operation: "receive", retryable: false, reason })
@@ -226,7 +208,14 @@ export class PostgresConsumer implements Consumer {
       this.dueAt = Infinity
       this.returned = yield* attempt("receive", async () => [
         ...(await Statement.redeliver(sql, this.claimant, room))
-      ]).pipe(Effect.tapError(() => Effect.sync(() => this.due(0))))
+      ]).pipe(
+        Effect.tapError(() =>
+          Effect.sync(() => {
+            this.inDoubt = true
+            this.due(0)
+          })
+        )
+      )
       const [waiting] = yield* attempt("receive", () => Statement.nextDue(sql, [this.claimant.subscription]))
       // what is due and could not be had is another's for now: that one's acknowledgement tells, or the next sweep
       if (waiting !== undefined && (waiting.due_ms > 0 || this.returned.length > 0))

@@ -276,6 +276,32 @@ const giveBackText = `
   select $1::integer, partition, slot, taken, redeliveries + $6::integer, now() + $5::float8 * interval '1 millisecond'
   from touched`
 
+/**
+ * Frees what a consumer has beyond the messages that it knows of: a claim whose reply was lost. They come again at once, and count as
+ * never delivered.
+ */
+export const disown = (sql: Sql, { consumer, subscription }: Claimant, known: ReadonlyArray<Omit<Chunk, "slot">>) =>
+  sql.unsafe(disownText, [subscription, partitions(known), multiranges(known), consumer], { prepare: true })
+const disownText = `
+  with known as (
+    select * from unnest($2::integer[], $3::text[]) as k (partition, positions)
+  ), mine as materialized (
+    select l.lease_id, l.partition, l.slot, l.redeliveries,
+      l.positions - coalesce((select k.positions::int8multirange from known k where k.partition = l.partition), '{}') as unknown,
+      l.positions * coalesce((select k.positions::int8multirange from known k where k.partition = l.partition), '{}') as rest
+    from millrace.subscription_lease l
+    where l.subscription_id = $1::integer and l.consumer = $4::integer
+    order by l.lease_id
+    for update of l
+  ), gone as (
+    delete from millrace.subscription_lease l using mine m where l.lease_id = m.lease_id and isempty(m.rest)
+  ), kept as (
+    update millrace.subscription_lease l set positions = m.rest from mine m
+    where l.lease_id = m.lease_id and not isempty(m.rest) and not isempty(m.unknown)
+  )
+  insert into millrace.subscription_lease (subscription_id, partition, slot, positions, redeliveries, due)
+  select $1::integer, partition, slot, unknown, redeliveries, now() from mine where not isempty(unknown)`
+
 /** A consumer is at work: it has what it has for a further time. */
 export const extend = (sql: Sql, { ackTimeoutMs, consumer, subscription }: Claimant) => sql`
   update millrace.subscription_lease set due = now() + ${ackTimeoutMs}::float8 * interval '1 millisecond'

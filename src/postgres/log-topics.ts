@@ -37,6 +37,7 @@ const declareOne = async (sql: postgres.Sql, spec: TopicSpec): Promise<string | 
 /** The topics of a log; `bounds` and `find` fail with `UnknownTopic` for one that was not declared. */
 export const make = (sql: postgres.Sql) => {
   const known = new Map<string, Known>()
+  const asking = new Map<string, { readonly answer: Promise<Known | undefined>; waiting: number }>()
 
   const declare = Effect.fnUntraced(function* (specs: ReadonlyArray<TopicSpec>) {
     for (const spec of specs) {
@@ -46,18 +47,32 @@ export const make = (sql: postgres.Sql) => {
       }
     }
   })
-  const find = Effect.fnUntraced(function* (operation: LogError["operation"], name: string, partition = 0) {
-    let topic = known.get(name)
-    if (topic === undefined) {
-      const [row] = yield* attempt(
-        operation,
-        name,
-        () => sql`select topic_id, partitions from millrace.log_topic where name = ${name}`
+  const ask = async (name: string) => {
+    const [row] = await sql`select topic_id, partitions from millrace.log_topic where name = ${name}`
+    if (row === undefined) return undefined
+    const topic = { topicId: Number(row["topic_id"]), name, partitions: Number(row["partitions"]) }
+    known.set(name, topic)
+    return topic
+  }
+  /** Waits for one question together with all who ask the same; who comes before all of them have gone on waits behind them. */
+  const asked = (operation: LogError["operation"], name: string) =>
+    Effect.suspend(() => {
+      const question = asking.get(name) ?? { answer: ask(name), waiting: 0 }
+      asking.set(name, question)
+      question.waiting += 1
+      const gone = Effect.sync(() => {
+        question.waiting -= 1
+        if (question.waiting === 0) asking.delete(name)
+      })
+      return Effect.ensuring(
+        attempt(operation, name, () => question.answer),
+        gone
       )
-      if (row === undefined) return yield* missing(name)
-      topic = { topicId: Number(row["topic_id"]), name, partitions: Number(row["partitions"]) }
-      known.set(name, topic)
-    }
+    })
+  const find = Effect.fnUntraced(function* (operation: LogError["operation"], name: string, partition = 0) {
+    // callers keep their order: none that remembers the topic may overtake those who still ask
+    const topic = (asking.has(name) ? undefined : known.get(name)) ?? (yield* asked(operation, name))
+    if (topic === undefined) return yield* missing(name)
     const refused = misplaced(name, topic.partitions, partition)
     if (refused !== undefined) return yield* refused
     return topic

@@ -109,14 +109,15 @@ describe("an event whose handler fails", () => {
     ["fail", "refused"],
     ["fold", "the change failed"],
     ["nul", "NUL"],
-    ["whole", "22003"]
+    ["whole", "22003"],
+    ["unreadable", "Expected number"]
   ] as const) {
     test(
       `stops its partition, and no other, where the policy says so: ${does}`,
       { then: "stop" },
       Effect.fnUntraced(function* (made) {
         const values = many(80)
-        const poison = { ...done(does), key: "k1" }
+        const poison = { ...done(does), key: "k1", ...(does === "unreadable" && { n: "one" as never }) }
         values.splice(40, 0, poison)
         const partition = recordOf(events, poison, 4).partition
         const stands = (value: object) => recordOf(events, value, 4).partition === partition

@@ -7,7 +7,7 @@ import * as Fiber from "effect/Fiber"
 import * as Schedule from "effect/Schedule"
 import * as Schema from "effect/Schema"
 import { FanOut, type SubscriptionType } from "../../src/fanout.ts"
-import { connect, query } from "../../src/postgres/client.ts"
+import { connect, query, type Sql } from "../../src/postgres/client.ts"
 import * as PostgresFanOut from "../../src/postgres/fanout.ts"
 import * as PostgresLog from "../../src/postgres/log.ts"
 import { Subscription } from "../../src/subscription.ts"
@@ -34,7 +34,47 @@ const lines = (process: ReturnType<typeof spawn>, count: number) =>
     })
   })
 
+/** A pool that executes one claim and loses its reply. */
+const losingAClaim = (sql: Sql): Sql => {
+  let lost = false
+  return new Proxy(sql, {
+    get: (target, name) => {
+      if (name !== "unsafe") return Reflect.get(target, name) as unknown
+      return (text: string, ...rest: [never, never]) => {
+        const sent = target.unsafe(text, ...rest)
+        if (lost || !text.includes("insert into millrace.subscription_lease")) return sent
+        lost = true
+        return sent.then(() => {
+          throw Object.assign(new Error("the reply was lost"), { code: "CONNECTION_CLOSED" })
+        })
+      }
+    }
+  })
+}
+
 describe("fan-out on PostgreSQL, under faults", () => {
+  it.live("what was claimed and never came, for the reply was lost, comes at once", () =>
+    Effect.gen(function* () {
+      const { sql } = yield* database
+      yield* Effect.gen(function* () {
+        const [fanOut, topics] = [yield* FanOut, yield* Topics]
+        for (const type of ["exclusive", "shared", "keyShared"] as const) {
+          yield* topics.declare(type, 2)
+          yield* topics.publish(type, sent(6, 1, 4, 2))
+          yield* Effect.scoped(
+            Effect.gen(function* () {
+              const consumer = yield* fanOut.subscribe(options(type, type))
+              const messages = yield* receiveAll(consumer, 6, 5_000).pipe(Effect.retry({ times: 1 }))
+              assert.deepStrictEqual(ascending(seqs(messages)), upTo(6), type)
+              assert.isTrue(messages.every(({ redeliveries }) => redeliveries === 0))
+              yield* consumer.acknowledge(messages)
+            })
+          )
+        }
+      }).pipe(Effect.provide(fanOutOn(losingAClaim(sql))), Effect.scoped)
+    }).pipe(Effect.scoped)
+  )
+
   it.live("a killed process lets its subscription and its messages go at once", () =>
     Effect.gen(function* () {
       const { sql, url } = yield* database
