@@ -1,13 +1,21 @@
 // Suites that need real services: run where they can be had, else skipped with the reason, which under CI is a failure. It starts none.
 import { describe, it } from "vitest"
+import { cached } from "../../stack/jars.ts"
 import { lacking } from "../../stack/testing.ts"
 import type { Name } from "../../stack/service.ts"
 
 /** As vitest's `describe`. */
 export type Suite = (title: string, body: () => void) => void
 
+/** Pulsar's 317 jars take a minute or more, once: a first `npm test` does not wait for them. CI fetches them before. */
+const unfetched = (names: ReadonlyArray<Name>): string | undefined =>
+  names.includes("pulsar") && cached("pulsar") === undefined && process.env["MILLRACE_PULSAR_URL"] === undefined
+    ? "Pulsar's jars are not there yet; try: npm run stack -- fetch --services pulsar"
+    : undefined
+
 const suite = async (names: ReadonlyArray<Name>, own: boolean): Promise<Suite> => {
-  const reason = await lacking(names, own)
+  const reason =
+    (process.env["CI"] ?? "") === "" ? (unfetched(names) ?? (await lacking(names, own))) : await lacking(names, own)
   if (reason === undefined) return (title, body) => void describe(title, body)
   if ((process.env["CI"] ?? "") === "")
     return (title, body) => void describe.skip(`${title} (skipped: ${reason})`, body)
