@@ -120,6 +120,13 @@ const blocking = Effect.fnUntraced(function* (sql: Sql, ms: number) {
   )
 })
 
+/** Until a statement waits for a row that another session holds: then the one before it has what it needs, however slow the machine. */
+const someoneWaits = (sql: Sql) =>
+  query(
+    "look who waits",
+    () => sql`select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'`
+  ).pipe(Effect.repeat({ until: (waiting) => waiting.length > 0, times: 2_000 }))
+
 describe("a claim fences what came before it", () => {
   test("a zombie with the same position and commit number changes nothing", zombie)
   caught("caught: no fence", zombie, Mutant.withoutFence)
@@ -189,9 +196,9 @@ describe("a claim fences what came before it", () => {
     Effect.fnUntraced(function* ({ sql, store }) {
       let held = yield* claim(store)
       held = yield* store.commit(one, held, batchOf(held, ["a"]))
-      const blocker = yield* blocking(sql, 300)
+      const blocker = yield* blocking(sql, 1_000)
       const committing = yield* Effect.forkChild(Effect.exit(store.commit(one, held, batchOf(held, ["a"]))))
-      yield* Effect.sleep(50)
+      yield* someoneWaits(sql)
       // it holds the progress row and waits for the other one: a claim must wait for it, or its state would be old
       const next = yield* claim(store)
       yield* Fiber.join(blocker)
@@ -274,7 +281,7 @@ describe("a commit is applied once", () => {
       yield* query("begin", () => other`begin`)
       yield* query("lock", () => other`update counting_v1.sums set n = n where key = 'b'`)
       const committing = yield* Effect.forkChild(Effect.exit(store.commit(one, held, batchOf(held, ["a", "b"]))))
-      yield* Effect.sleep(100)
+      yield* someoneWaits(sql)
       yield* query("cross", () => other`update counting_v1.sums set n = n where key = 'a'`)
       yield* query("commit", () => other`commit`)
       const exit = yield* Fiber.join(committing)
