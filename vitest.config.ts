@@ -7,6 +7,8 @@ export default defineConfig({
     include: ["test/**/*.test.ts"],
     pool: "forks",
     maxWorkers: Math.max(1, Math.min(4, availableParallelism())),
+    // CI shares its two cores, and a wait in a test may be too short there; what fails twice is broken, and the report names what was tried again
+    retry: process.env["CI"] === "true" ? 1 : 0,
     testTimeout: 30_000,
     hookTimeout: 60_000,
     teardownTimeout: 20_000
