@@ -23,6 +23,8 @@ const directory = mkdtempSync(join(tmpdir(), "millrace-latency-"))
 const child = spawn("node", ["bin/millrace.mjs", "start", "--data", directory, "--port", "0", "--json"], {
   stdio: ["ignore", "pipe", "inherit"]
 })
+// whatever goes wrong here, it does not live on
+process.once("exit", () => child.kill())
 const { database_url, url } = await new Promise<{ readonly url: string; readonly database_url: string }>(
   (resolve, reject) => {
     child.once("exit", (code) => reject(new Error(`millrace ended with ${code}`)))
