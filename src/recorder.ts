@@ -9,8 +9,6 @@ export type Row = Record<string, any> // `any`: rows of every table pass through
 export type Payload = any // `any`: what the target's own types have checked where the handler was written
 /** A recorder's log: kind, target and payload, over and over. */
 export type Entries = ReadonlyArray<any> // `any`: entries of three kinds side by side
-/** What a handler may ask for. */
-export type ChangeKind = "upsert" | "update" | "delete" | "modify" | "add" | "publish"
 /** The payload of a `modify`. */
 export interface Modification {
   readonly key: Row
