@@ -1,11 +1,12 @@
-// Puts a running system together from its parts: a database, the log on it, the store, relays and servers, by roles.
+// Puts a running system together from its parts: a database, the log on it or on Kafka, the store, relays and servers, by roles.
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import { type Application, topicsOf } from "./application.ts"
 import * as Embedded from "./embedded/embedded.ts"
-import { FanOut } from "./fanout.ts"
-import { Log, specOf } from "./log.ts"
+import { FanOut, FanOutError } from "./fanout.ts"
+import { type Options as KafkaOptions, optionsFrom } from "./kafka/options.ts"
+import { Log, LogError, specOf } from "./log.ts"
 import * as PostgresFanOut from "./postgres/fanout.ts"
 import * as PostgresLog from "./postgres/log.ts"
 import { connect, type Sql } from "./postgres/client.ts"
@@ -13,9 +14,13 @@ import { migrate } from "./postgres/migrate.ts"
 import * as PostgresRelay from "./postgres/relay.ts"
 import * as PostgresStore from "./postgres/store.ts"
 import type { Projection } from "./projection.ts"
+import type { RelayTarget } from "./relay-target.ts"
 import * as Relay from "./relay.ts"
 import * as Runner from "./runner.ts"
+import { readStatus as readStatusOf } from "./status.ts"
 import { Store } from "./store.ts"
+
+export type { Status } from "./status.ts"
 
 /** A database that answers, and where it is. */
 export interface Database {
@@ -32,7 +37,13 @@ export interface System {
   readonly application: Application.Any
   readonly log: Log["Service"]
   readonly store: Store["Service"]
-  readonly relay: PostgresRelay.Target
+  /** Where what commits published is brought. */
+  readonly relays: ReadonlyArray<Target>
+}
+/** A relay's target that can be woken from within the process. */
+export interface Target extends RelayTarget {
+  /** Something was committed. Never waits. */
+  readonly signal: () => void
 }
 
 /**
@@ -57,6 +68,27 @@ export const openDatabase = Effect.fnUntraced(function* (
   return { url: server.url, embedded, sql, failed: server.failed } satisfies Database
 })
 
+/** What the environment says of Kafka; undefined: the log is on the database. Fails with one line where a value makes no sense. */
+const kafkaOptions = Effect.try({
+  try: () => optionsFrom(process.env),
+  catch: (cause) => new LogError({ operation: "bounds", topic: "", retryable: false, reason: (cause as Error).message })
+})
+
+/** The log on Kafka. Loaded when it is used: a system without it does not wait for its driver. */
+const openKafka = Effect.fnUntraced(function* (options: KafkaOptions) {
+  const KafkaLog = yield* Effect.promise(() => import("./kafka/log.ts"))
+  return yield* KafkaLog.make(options)
+})
+
+/** The log and the targets of the relays. With Kafka as the log commits are brought there, else into the log on the database. */
+const openParts = Effect.fnUntraced(function* (sql: Sql) {
+  const kafka = yield* kafkaOptions
+  if (kafka !== undefined) return { log: yield* openKafka(kafka), relays: [] as ReadonlyArray<Target> }
+  const { grown, log } = yield* PostgresLog.make(sql, { cleanMs: 60_000 })
+  const relays: ReadonlyArray<Target> = [yield* PostgresRelay.make(sql, { appended: grown })]
+  return { log, relays }
+})
+
 /** Opens everything that an application needs: migrates, declares topics, prepares projections. Idempotent, and safe beside others that do it. */
 export const openSystem = Effect.fnUntraced(function* (
   application: Application.Any,
@@ -65,17 +97,39 @@ export const openSystem = Effect.fnUntraced(function* (
 ) {
   const { sql } = database
   yield* migrate(sql)
-  const { grown, log } = yield* PostgresLog.make(sql, { cleanMs: 60_000 })
+  const { log, relays } = yield* openParts(sql)
   const topics = topicsOf(application)
   yield* log.declare(topics.map(({ partitions, topic }) => specOf(topic, partitions)))
-  const relay = yield* PostgresRelay.make(sql, { appended: grown })
-  const store = PostgresStore.make(sql, { published: options.relaysHere === false ? notifier(sql) : relay.signal })
+  const signal = () => {
+    for (const target of relays) target.signal()
+  }
+  const store = PostgresStore.make(sql, { published: options.relaysHere === false ? notifier(sql) : signal })
   yield* store.prepare(
     application.projections.map(({ projection }) => projection),
     (name) => topics.find(({ topic }) => topic.name === name)?.partitions ?? 1
   )
-  return { application, database, log, store, relay } satisfies System
+  return { application, database, log, store, relays } satisfies System
 })
+
+/** What the status is read from. */
+export interface Observed extends Pick<System, "log"> {
+  readonly database: Pick<Database, "sql">
+  readonly relays: ReadonlyArray<Pick<Target, "name">>
+}
+/** Opens what the status is read from: the log that the environment names, and which targets relays have. It needs no application. */
+export const openObserved = Effect.fnUntraced(function* (database: Database) {
+  const kafka = yield* kafkaOptions
+  if (kafka !== undefined) return { database, log: yield* openKafka(kafka), relays: [] } satisfies Observed
+  const { log } = yield* PostgresLog.make(database.sql)
+  return { database, log, relays: [{ name: PostgresRelay.embedded }] } satisfies Observed
+})
+/** How far a system has come. */
+export const readStatus = ({ database, log, relays }: Observed) =>
+  readStatusOf(
+    database.sql,
+    log,
+    relays.map(({ name }) => name)
+  )
 
 /** Tells relays of other processes that there is something, once for all commits that end while a notification is under way. */
 const notifier = (sql: Sql) => {
@@ -108,71 +162,14 @@ export const runProjections = ({ application, log, store }: System): Effect.Effe
   ) as Effect.Effect<void>
 }
 
-/** Runs the relay and what tidies up behind it, until interrupted. */
-export const runRelay = ({ database, relay }: System) =>
-  Effect.all([Relay.run(relay), Relay.collect(PostgresRelay.collect(database.sql))], {
-    concurrency: "unbounded",
-    discard: true
-  })
-
-/** How far everything has come, as `status` prints it. */
-export interface Status {
-  readonly healthy: boolean
-  readonly projections: ReadonlyArray<{
-    readonly name: string
-    readonly version: number
-    readonly topic: string
-    readonly partition: number
-    readonly position: number
-    readonly end: number
-    readonly lag: number
-    readonly epoch: number
-    readonly stream_time: number | null
-    readonly mode: string
-    readonly halted: string | null
-  }>
-  readonly relays: ReadonlyArray<{ readonly target: string; readonly lag: number; readonly halted: string | null }>
-  readonly dead_letters: number
+/** Runs the relays and what tidies up behind them, until interrupted. */
+export const runRelay = ({ database, relays }: System) => {
+  const targets = relays.map(({ name }) => name)
+  return Effect.all(
+    [...relays.map((target) => Relay.run(target)), Relay.collect(PostgresRelay.collect(database.sql, { targets }))],
+    { concurrency: "unbounded", discard: true }
+  )
 }
-/** Lagging this long without a commit is not healthy: nothing works on it. */
-const stalledAfter = "60 seconds"
-/** Reads the status; every figure of one statement is of one moment. */
-export const readStatus = (sql: Sql): Effect.Effect<Status, Error> =>
-  Effect.tryPromise({
-    try: async () => {
-      const projections = await sql<Array<Status["projections"][number] & { readonly stalled: boolean }>>`
-        select g.projection as name, g.version, g.topic, g.partition, g.next_position as position,
-          coalesce(h.next_position, 0) as end, greatest(coalesce(h.next_position, 0) - g.next_position, 0) as lag, g.epoch,
-          g.stream_time, g.mode, g.halted,
-          coalesce(h.next_position, 0) > g.next_position and coalesce(g.committed_at, 'epoch') < now() - ${stalledAfter}::interval
-            and exists (select from millrace.log_batch b where b.topic_id = t.topic_id and b.partition = g.partition
-              and b.next_position > g.next_position and b.appended_at < now() - ${stalledAfter}::interval) as stalled
-        from millrace.progress g left join millrace.log_topic t on t.name = g.topic
-          left join millrace.log_head h on h.topic_id = t.topic_id and h.partition = g.partition
-        order by 1, 2, 3, 4`
-      const relays = await sql<Array<Status["relays"][number]>>`
-        select target, coalesce(sum(greatest(lag, 0)), 0)::int8 as lag, string_agg(halted, '; ') as halted from (
-          select 'embedded' as target, (select max(o.outbox_seq) from millrace.progress o where o.projection = s.projection
-              and o.topic = s.topic and o.partition = s.partition) - coalesce(r.seq, 0) as lag, r.halted
-          from (select distinct projection, topic, partition from millrace.progress) s
-          left join millrace.relay_position r on r.target = 'embedded' and r.projection = s.projection and r.source = s.topic
-            and r.partition = s.partition
-        ) lanes group by target`
-      const [dead] = await sql<
-        Array<{ n: number }>
-      >`select count(*) as n from millrace.dead_letters where status = 'parked'`
-      const healthy =
-        projections.every(({ halted, stalled }) => halted === null && !stalled) &&
-        relays.every(({ halted }) => halted === null)
-      return {
-        healthy,
-        projections: projections.map(({ stalled: _, ...projection }) => projection),
-        relays: [...relays],
-        dead_letters: dead!.n
-      }
-    },
-    catch: (cause) => cause as Error
-  })
 
 /** Where `layer` finds the system. */
 export interface LayerOptions {
@@ -181,11 +178,13 @@ export interface LayerOptions {
 }
 /**
  * The log and the fan-out of a system that other processes run, or may run later: for subscriptions and appends in programs of your
- * own. `MILLRACE_DATABASE_URL` names the database, as for the commands.
+ * own. `MILLRACE_DATABASE_URL` and `MILLRACE_KAFKA_BROKERS` say where they are, as for the commands.
  */
 export const layer = ({ dataDir = ".millrace" }: LayerOptions = {}): Layer.Layer<Log | FanOut, Error> =>
   Layer.effectContext(
     Effect.gen(function* () {
+      const kafka = yield* kafkaOptions
+      if (kafka !== undefined) return Context.make(Log, yield* openKafka(kafka)).pipe(Context.add(FanOut, noFanOut))
       const { sql } = yield* openDatabase(dataDir, "join")
       yield* migrate(sql)
       const { log } = yield* PostgresLog.make(sql)
@@ -193,3 +192,16 @@ export const layer = ({ dataDir = ".millrace" }: LayerOptions = {}): Layer.Layer
       return Context.make(Log, log).pipe(Context.add(FanOut, fanOut))
     })
   )
+
+/** Kafka has no subscriptions with redelivery and dead letters of its own: those are Pulsar's, or the embedded system's. */
+const refuse = (operation: string) =>
+  new FanOutError({
+    operation,
+    retryable: false,
+    reason:
+      "the derived topics are on Kafka, which has no such subscriptions. try: set MILLRACE_PULSAR_URL, or read them with a consumer group"
+  })
+const noFanOut = FanOut.of({
+  subscribe: () => Effect.fail(refuse("subscribe")),
+  unsubscribe: () => Effect.fail(refuse("unsubscribe"))
+})
