@@ -24,11 +24,13 @@ const { values } = parseArgs({
     only: { type: "string" },
     processes: { type: "string", default: "projections+relay" },
     profile: { type: "string" },
+    "sql-only": { type: "boolean", default: false },
     timeout: { type: "string", default: "180" },
     json: { type: "boolean", default: false }
   }
 })
-const others = ["--seed", values.seed, "--entities", values.entities, "--timeout-s", values.timeout]
+const half = values["sql-only"] ? ["--sql-only"] : []
+const others = ["--seed", values.seed, "--entities", values.entities, "--timeout-s", values.timeout, ...half]
 const workload = ["--events", values.events, "--seed", values.seed, "--entities", values.entities]
 const shape = shapeOf(values.processes, values.profile)
 const plain = shapeOf(values.processes, undefined)
@@ -87,7 +89,7 @@ const compare = async (stack: Stack) => {
   for (let round = 0; round < Number(values.runs); round++) {
     for (const side of chosen) {
       const figures = await measure(stack, side, "throughput", shape, ["--events", values.events, ...others])
-      const run = runOf(figures, await verify(stack, workload))
+      const run = runOf(figures, await verify(stack, [...workload, ...half]))
       runs[side].push(run)
       process.stderr.write(`${side} ${JSON.stringify(run)}\n${figures["curve_s_to_events_in_1m"]}\n`)
     }

@@ -56,7 +56,7 @@ public final class Main {
                 Measure.print("events_per_partition", java.util.Arrays.toString(m.eventsPerPartition));
             }
             case "throughput" -> {
-                Flags f = new Flags(args, 1, with("app", "log", "prepared", "settle-ms", "timeout-s", "input-compression"));
+                Flags f = new Flags(args, 1, with("app", "log", "prepared", "settle-ms", "timeout-s", "sql-only", "input-compression"));
                 Measure.throughput(f, new Workload(f), f.text("app", null), f.text("log", null));
             }
             case "latency" -> {

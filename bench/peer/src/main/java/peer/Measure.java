@@ -132,7 +132,7 @@ final class Measure {
                         continue;
                     }
                     if (sql >= 0) {
-                        if (outputs.complete()) {
+                        if (f.has("sql-only") || outputs.complete()) {
                             done = now;
                             break;
                         }
