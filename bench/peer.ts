@@ -25,6 +25,7 @@ const { values } = parseArgs({
     processes: { type: "string", default: "projections+relay" },
     profile: { type: "string" },
     "sql-only": { type: "boolean", default: false },
+    node: { type: "string", default: "" },
     timeout: { type: "string", default: "180" },
     json: { type: "boolean", default: false }
   }
@@ -32,8 +33,8 @@ const { values } = parseArgs({
 const half = values["sql-only"] ? ["--sql-only"] : []
 const others = ["--seed", values.seed, "--entities", values.entities, "--timeout-s", values.timeout, ...half]
 const workload = ["--events", values.events, "--seed", values.seed, "--entities", values.entities]
-const shape = shapeOf(values.processes, values.profile)
-const plain = shapeOf(values.processes, undefined)
+const shape = shapeOf(values.processes, values.profile, values.node)
+const plain = shapeOf(values.processes, undefined, values.node)
 
 interface Run {
   readonly eventsPerSecond: number

@@ -31,10 +31,13 @@ export interface Shape {
 /** What the harness printed, by name. */
 export type Figures = Readonly<Record<string, string>>
 
-/** Reads `--processes projections+relay` (one process with both) or `projections,relay` (one each), and `--profile DIR`. */
-export const shapeOf = (processes: string, profile: string | undefined): Shape => ({
+/** Reads `--processes projections+relay` (one process with both) or `projections,relay` (one each), `--profile DIR`, and flags of node. */
+export const shapeOf = (processes: string, profile: string | undefined, flags = ""): Shape => ({
   processes: processes.split(",").map((roles) => roles.replaceAll("+", ",")),
-  node: profile === undefined ? [] : ["--cpu-prof", `--cpu-prof-dir=${profile}`]
+  node: [
+    ...flags.split(" ").filter((flag) => flag !== ""),
+    ...(profile === undefined ? [] : ["--cpu-prof", `--cpu-prof-dir=${profile}`])
+  ]
 })
 
 const run = async (
