@@ -30,6 +30,7 @@ const claimOf = (partition: number): Claim => ({
   incarnation: "00000000-0000-4000-8000-000000000001",
   commitNo: 0,
   epoch: 1,
+  identity: undefined,
   position: 0,
   fingerprint: undefined,
   streamTime: undefined,
