@@ -160,7 +160,7 @@ export const readStatus = (sql: Sql): Effect.Effect<Status, Error> =>
         ) lanes group by target`
       const [dead] = await sql<
         Array<{ n: number }>
-      >`select count(*) as n from millrace.dead_letters where status = 'parked'`
+      >`select count(*) as n from millrace.dead_letters where status in ('parked', 'retrying')`
       const healthy =
         projections.every(({ halted, stalled }) => halted === null && !stalled) &&
         relays.every(({ halted }) => halted === null)
