@@ -41,7 +41,7 @@ const rooms: Readonly<Record<string, Room>> = {
     packages: effectOnly
   },
   ports: {
-    holds: src("log log-cleaner log-group log-rules fanout retry store relay-target subscription"),
+    holds: src("log log-cleaner log-group log-rules fanout outbox retry store relay-target subscription topic-plan"),
     sees: ["pure"],
     packages: effectOnly
   },
@@ -53,7 +53,7 @@ const rooms: Readonly<Record<string, Room>> = {
     packages: effectAndComputing
   },
   ...Object.fromEntries(adapters.map((name): [string, Room] => [name, { holds: src(`${name}/`), sees: below }])),
-  system: { holds: src("system"), sees: [...below, "loops", ...adapters] },
+  system: { holds: src("system status"), sees: [...below, "loops", ...adapters] },
   server: { holds: src("server/"), sees: [...below, "loops", ...adapters] },
   cli: { holds: src("cli/"), sees: [...below, "index", "loops", ...adapters, "system", "server"] },
   application: {
