@@ -2,6 +2,7 @@
 import { request as http } from "node:http"
 import { request as https } from "node:https"
 import { failureOf, failureOfStatus, PulsarFailure } from "./errors.ts"
+import type { MessageId } from "./message-id.ts"
 import { adminUrlOf, defaults, type Options } from "./options.ts"
 
 /** An answer with its body as text. */
@@ -85,6 +86,12 @@ export class Admin {
   /** Makes a topic of one partition, where there is none. */
   async create(topic: string): Promise<void> {
     await this.call("PUT", pathOf(topic), {}, [409])
+  }
+  /** The last message of a topic that is not partitioned, or of one partition. Undefined: it has none. */
+  async lastMessageId(topic: string): Promise<MessageId | undefined> {
+    const found = (await this.call("GET", `${pathOf(topic)}/lastMessageId`)) as Record<string, number>
+    const { batchIndex = -1, batchSize = 1, entryId = -1, ledgerId = -1 } = found
+    return entryId < 0 ? undefined : { ledger: ledgerId, entry: entryId, batch: batchIndex, batchSize }
   }
   /** A subscription of a topic that is not partitioned, or of one partition. Undefined: there is none. */
   async subscription(topic: string, name: string): Promise<SubscriptionStats | undefined> {

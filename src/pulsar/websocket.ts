@@ -2,6 +2,7 @@
 import { WebSocket } from "ws"
 import { randomUUID } from "node:crypto"
 import type { Admin } from "./admin.ts"
+import { Arrivals, readAhead } from "./arrivals.ts"
 import { failureOf, failureOfStatus, PulsarFailure } from "./errors.ts"
 import { decodeMessageId, encodeMessageId } from "./message-id.ts"
 import { defaults, type Options } from "./options.ts"
@@ -160,7 +161,7 @@ const consume = async (options: Options, admin: Admin, settings: ConsumeOptions)
   const message = (frame: Frame) => {
     if (frame.messageId !== undefined) arrived(receivedOf(frame))
   }
-  const socket = await open(options, path, query, message, lost)
+  const socket = await open(options, path, query, message, (cause) => lost(cause, true))
   return {
     ask: (count) => {
       // a socket that is lost tells that itself
@@ -264,41 +265,25 @@ const produce = async (options: Options, settings: ProduceOptions): Promise<Tran
 
 const read = async (options: Options, { from, topic }: ReadOptions): Promise<TransportReader> => {
   const start = typeof from === "string" ? from : Buffer.from(encodeMessageId(from)).toString("base64")
-  const query = { messageId: start, receiverQueueSize: "1000", readerName: `millrace-${randomUUID()}` }
-  const arrived: Array<Received> = []
-  let failure: PulsarFailure | undefined
-  let wake: () => void = () => undefined
-  const socket = await open(
-    options,
-    `reader/${pathOf(topic)}`,
-    query,
-    (frame, from) => {
-      if (frame.messageId === undefined) return
-      arrived.push(receivedOf(frame))
-      // the interface sends as many as its queue holds until it is told that they were read
-      if (from.isOpen()) from.send({ messageId: frame.messageId })
-      wake()
-    },
-    (cause) => {
-      failure = cause
-      wake()
-    }
-  )
+  const query = { messageId: start, receiverQueueSize: String(readAhead), readerName: `millrace-${randomUUID()}` }
+  const arrivals = new Arrivals()
+  // the interface sends as many as its queue holds until it is told that they were read
+  const taken = async ({ messageId }: Frame, from: Socket) => {
+    await arrivals.drained()
+    if (from.isOpen()) from.send({ messageId })
+  }
+  const message = (frame: Frame, from: Socket) => {
+    if (frame.messageId === undefined) return
+    arrivals.push(receivedOf(frame))
+    void taken(frame, from)
+  }
+  const socket = await open(options, `reader/${pathOf(topic)}`, query, message, (cause) => arrivals.end(cause))
   return {
-    next: async (waitMs) => {
-      if (arrived.length === 0 && failure === undefined) {
-        let timer: NodeJS.Timeout | undefined
-        await new Promise<void>((resolve) => {
-          wake = resolve
-          timer = setTimeout(resolve, waitMs)
-        })
-        clearTimeout(timer)
-      }
-      const next = arrived.shift()
-      if (next === undefined && failure !== undefined) throw failure
-      return next
-    },
-    close: () => socket.close()
+    next: (waitMs) => arrivals.next(waitMs),
+    close: () => {
+      arrivals.end()
+      return socket.close()
+    }
   }
 }
 
@@ -307,7 +292,6 @@ export const webSocket = (options: Options, admin: Admin): Transport => ({
   consume: (settings) => consume(options, admin, settings),
   produce: (settings) => produce(options, settings),
   read: (settings) => read(options, settings),
-  reconnects: false,
   partitions: undefined,
   close: () => Promise.resolve()
 })
