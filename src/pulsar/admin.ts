@@ -16,7 +16,7 @@ interface Answer {
 export interface SubscriptionStats {
   /** `Exclusive`, `Shared`, `Failover`, `Key_Shared`; undefined while nobody uses it. */
   readonly type?: string
-  readonly consumers?: ReadonlyArray<{ readonly consumerName?: string }>
+  readonly consumers?: ReadonlyArray<{ readonly consumerName?: string; readonly availablePermits?: number }>
 }
 
 /** `persistent://a/b/c` as `persistent/a/b/c`, each part escaped. */
