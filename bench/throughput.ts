@@ -62,7 +62,8 @@ const main = Effect.gen(function* () {
     if (row!.handled >= load.events) break
     yield* Effect.sleep("10 millis")
   }
-  if (values.relay) while ((yield* system.relay.lag).some(({ lag }) => lag > 0)) yield* Effect.sleep("10 millis")
+  const lags = Effect.map(Effect.all(system.relays.map(({ lag }) => lag)), (all) => all.flat())
+  if (values.relay) while ((yield* lags).some(({ lag }) => lag > 0)) yield* Effect.sleep("10 millis")
   const seconds = (performance.now() - started) / 1000
   const { cpuSeconds, peakMiB } = usage()
   const serverMicrosPerEvent =

@@ -19,6 +19,12 @@ export class KeyNotOwned extends Data.TaggedError("KeyNotOwned")<{ readonly targ
     )
   }
 }
+/** The projection keeps the order of keys, and an earlier event of this one's key is parked. */
+export class EarlierParked extends Data.TaggedError("EarlierParked")<{ readonly key: string }> {
+  override get message() {
+    return `an earlier event of the key ${JSON.stringify(this.key)} is parked; this one follows when that is retried`
+  }
+}
 /** Refuses a row that no column of its key ties to the event's key. */
 export const assertOwned = (
   target: string,
@@ -36,9 +42,17 @@ export const describe = (error: unknown): { readonly error: string; readonly mes
     return { error: typeof tag === "string" ? tag : error.name, message: error.message }
   }
   if (typeof error === "object" && error !== null && "_tag" in error) {
-    return { error: String(error._tag), message: JSON.stringify(error) }
+    return { error: String(error._tag), message: textOf(error) }
   }
   return { error: "Error", message: String(error) }
+}
+
+const textOf = (error: object): string => {
+  try {
+    return JSON.stringify(error)
+  } catch {
+    return "it says nothing that has a JSON form"
+  }
 }
 
 /** Whether PostgreSQL can hold the text: no NUL, and no surrogate without its other half. */

@@ -4,23 +4,17 @@ import * as Data from "effect/Data"
 import * as Effect from "effect/Effect"
 import { BatchFold, needs, windowKey, type Origin } from "./batch.ts"
 import { SeenIds } from "./dedupe.ts"
-import { describe } from "./failure.ts"
+import { describe, EarlierParked } from "./failure.ts"
 import { keyText } from "./fields.ts"
 import { fingerprintOf, traceIdOf, type LogRecord } from "./log.ts"
+import { Parking, type Failure } from "./parking.ts"
 import type { Projection } from "./projection.ts"
 import type { Table } from "./read-model.ts"
 import { Recorder, type Row } from "./recorder.ts"
 import type { Reference } from "./references.ts"
-import {
-  Mismatch,
-  type Changes,
-  type Claim,
-  type DeadLetter,
-  type Store,
-  type StoreError,
-  type Unstorable
-} from "./store.ts"
+import { Mismatch, type Changes, type Claim, type Store, type StoreError, type Unstorable } from "./store.ts"
 import type { Topic } from "./topic.ts"
+import { Waiting } from "./waiting.ts"
 import type { Window } from "./window.ts"
 
 /** An event between decoding and the fold: where it stands, and which part of the recorder's log it asked for. */
@@ -64,7 +58,8 @@ export class Handling<E, R> {
   }>
   private readonly seen: SeenIds | undefined
   private readonly recorder = new Recorder()
-  private dead: Array<DeadLetter> = []
+  private readonly parking: Parking
+  private readonly waiting: Waiting
   private stopped: Stopped | undefined
   private trace: { readonly given: string | undefined; readonly sound: string | undefined } = {
     given: undefined,
@@ -81,6 +76,8 @@ export class Handling<E, R> {
   ) {
     this.projection = projection
     this.source = source
+    this.parking = new Parking(projection, source)
+    this.waiting = new Waiting(projection, source.name, store)
     this.partitions = partitions
     this.store = store
     this.lookups = Object.entries(projection.enrich).map(([name, { by, topic }]) => ({
@@ -103,28 +100,29 @@ export class Handling<E, R> {
     this.reset()
     const { log } = this.recorder
     log.length = 0
-    const decoded = this.decode(records)
+    const decoded = this.decode(yield* this.waiting.bring(records))
     if (this.stopped !== undefined) return yield* this.stopped
     yield* this.loadSeen(decoded)
     const handled: Array<Handled> = []
     let streamTime = claim.streamTime ?? -Infinity
-    let duplicates = 0
+    let duplicates = this.waiting.passedOver
     for (const { event, record, tenant, time } of decoded) {
       if (time > streamTime) streamTime = time
       const id = this.idOf(event)
       if (id !== undefined && this.seen!.test(tenant, id, time)) {
         duplicates++
+        this.handledAgain(record)
         continue
       }
       const origin = this.originOf(record, time, streamTime, tenant)
       const from = log.length
-      const failure = this.call(event, origin)
+      const failure = this.waiting.isBehind(record) ? behind(record) : this.call(event, origin)
       if (failure !== undefined) {
         const refused = Effect.isEffect(failure) ? yield* this.wait(failure, from) : failure
         if (refused !== undefined) {
           log.length = from
           if (id !== undefined) this.seen!.forget(tenant, id, time)
-          yield* this.fail(record, time, refused)
+          yield* this.fail({ ...refused, record, eventTime: time, tenant, traceparent: origin.traceparent })
           continue
         }
       }
@@ -139,9 +137,10 @@ export class Handling<E, R> {
       duplicates,
       tables: fold.tableChanges(),
       windows: fold.windowChanges(),
-      segments: fold.segments(),
+      segments: [...fold.segments(), ...this.parking.segments()],
       late: fold.late,
-      dead: this.dead,
+      dead: this.parking.letters,
+      retried: this.parking.retried,
       seen: this.seen?.packed()
     }
   })
@@ -149,12 +148,17 @@ export class Handling<E, R> {
   /** The commit holds: ids are handled for good. */
   settle(): void {
     this.seen?.settle()
+    this.waiting.settle()
   }
   /** There was no commit. */
   reset(): void {
     this.seen?.reset()
-    this.dead = []
+    this.parking.reset()
     this.stopped = undefined
+  }
+  /** PostgreSQL refuses a single record's changes: whether less of it can be tried, a retry with fewer letters. */
+  narrow(): boolean {
+    return this.waiting.narrow()
   }
 
   /** Commits past one record that PostgreSQL refused, as the failure policy says. */
@@ -168,19 +172,24 @@ export class Handling<E, R> {
     // without a record there is nothing to blame but the statement itself
     if (record === undefined) return yield* new Mismatch({ what: claim.projection, reason: refused.message })
     this.reset()
-    const nothing = { tables: [], windows: [], segments: [], late: [], seen: undefined, events: 0, duplicates: 0 }
+    const nothing = { tables: [], windows: [], late: [], seen: undefined, events: 0, duplicates: 0 }
     // stream time moves as with any event that failed, or lateness would depend on who refused it
-    const time = this.decode([record])[0]?.time
+    const [failed = record] = yield* this.waiting.bring([record])
+    const [decoded] = this.decode([failed])
+    const { tenant, time } = decoded ?? {}
     const streamTime = time === undefined ? claim.streamTime : Math.max(claim.streamTime ?? -Infinity, time)
-    this.dead = []
-    yield* this.fail(record, time, { error: refused, attempts: 1 })
+    this.parking.reset()
+    const traceparent = this.traceOf(failed.traceparent)
+    yield* this.fail({ record: failed, error: refused, attempts: 1, eventTime: time, tenant, traceparent })
     return yield* this.store
       .commit(this.projection, claim, {
         ...nothing,
         position: next,
         fingerprint: fingerprintOf(record),
         streamTime,
-        dead: this.dead
+        segments: this.parking.segments(),
+        dead: this.parking.letters,
+        retried: this.parking.retried
       })
       .pipe(
         Effect.catchTag("Unstorable", (again) =>
@@ -209,12 +218,9 @@ export class Handling<E, R> {
         decoded.push({ record, event, time, tenant: record.tenant ?? this.source.tenantOf?.(event) })
       } catch (error) {
         // no handler saw it, and it reads the same each time: nothing to try again
-        const refused = this.policyOf(record, undefined, { error, attempts: 1 })
-        if (refused instanceof Stopped) {
-          this.stopped = refused
-          break
-        }
-        this.dead.push(refused)
+        const unread = { eventTime: undefined, tenant: undefined, traceparent: this.traceOf(record.traceparent) }
+        this.stopped = this.settleFailure({ record, error, attempts: 1, ...unread })
+        if (this.stopped !== undefined) break
       }
     }
     return decoded
@@ -305,15 +311,17 @@ export class Handling<E, R> {
     let folded = 0
     for (const { from, origin, record, to } of handled) {
       try {
+        if (this.waiting.isBehind(record)) throw behind(record).error
         fold.apply(log, from, to, origin, (target, key) => rows.get(target)?.get(key))
         folded++
+        this.handledAgain(record)
       } catch (error) {
         const id =
           this.seen === undefined || record.value === null
             ? undefined
             : this.idOf(this.source.decode(JSON.parse(record.value), record.schemaVersion))
         if (id !== undefined) this.seen!.forget(origin.tenant, id, origin.eventTime)
-        yield* this.fail(record, origin.eventTime, { error, attempts: 1 })
+        yield* this.fail({ record, error, attempts: 1, ...origin })
       }
     }
     return { fold, folded }
@@ -337,40 +345,34 @@ export class Handling<E, R> {
   })
 
   /** What becomes of an event that failed: parked, skipped, or the partition stops before it. */
-  private fail(record: LogRecord, eventTime: number | undefined, failed: Failed): Effect.Effect<void, Stopped> {
-    const refused = this.policyOf(record, eventTime, failed)
-    if (refused instanceof Stopped) return Effect.fail(refused)
-    this.dead.push(refused)
-    return Effect.void
+  private fail(failure: Failure): Effect.Effect<void, Stopped> {
+    const stopped = this.settleFailure(failure)
+    return stopped === undefined ? Effect.void : Effect.fail(stopped)
   }
 
-  private policyOf(
-    record: LogRecord,
-    eventTime: number | undefined,
-    { attempts, error }: Failed
-  ): Stopped | DeadLetter {
+  private handledAgain(record: LogRecord): void {
+    const by = this.waiting.askedBy(record)
+    if (by !== undefined) this.parking.again(record, by)
+  }
+
+  private settleFailure(failure: Failure): Stopped | undefined {
+    const { error, record } = failure
     const { then = "park" } = this.projection.failure
-    if (then !== "stop") return letterOf(record, eventTime, then === "skip" ? "skipped" : "parked", error, attempts)
+    const by = this.waiting.askedBy(record)
+    this.waiting.park(record)
+    if (by !== undefined) {
+      // what waits behind a letter that failed once more is as it was
+      if (!(error instanceof EarlierParked)) this.parking.again(record, by, failure)
+      return undefined
+    }
+    if (then !== "stop") {
+      this.parking.add(failure, then === "skip" ? "skipped" : "parked")
+      return undefined
+    }
     const what = `${this.projection.name} stopped at ${this.source.name}/${record.partition} position ${record.position}`
     return new Stopped({ position: record.position, reason: new Mismatch({ what, reason: describe(error).message }) })
   }
 }
 
+const behind = ({ key }: LogRecord): Failed => ({ error: new EarlierParked({ key: key! }), attempts: 0 })
 const keyOf = (target: Table.Any | Window.Any) => (target.kind === "table" ? target.primaryKey : windowKey(target))
-const letterOf = (
-  record: LogRecord,
-  eventTime: number | undefined,
-  status: "parked" | "skipped",
-  error: unknown,
-  attempts: number
-): DeadLetter => ({
-  ...describe(error),
-  position: record.position,
-  status,
-  key: record.key,
-  attempts,
-  value: record.value,
-  headers: record.headers,
-  eventTime: eventTime ?? record.eventTime,
-  traceId: traceIdOf(record.traceparent)
-})

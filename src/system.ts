@@ -1,21 +1,31 @@
-// Puts a running system together from its parts: a database, the log on it, the store, relays and servers, by roles.
+// Puts a running system together from its parts: a database, the log on it or on Kafka, the store, relays and servers, by roles.
 import * as Context from "effect/Context"
+import * as Data from "effect/Data"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
+import type * as Scope from "effect/Scope"
 import { type Application, topicsOf } from "./application.ts"
 import * as Embedded from "./embedded/embedded.ts"
-import { FanOut } from "./fanout.ts"
-import { Log, specOf } from "./log.ts"
+import { FanOut, FanOutError } from "./fanout.ts"
+import { type Options as KafkaOptions, optionsFrom } from "./kafka/options.ts"
+import { Log, LogError, specOf } from "./log.ts"
 import * as PostgresFanOut from "./postgres/fanout.ts"
 import * as PostgresLog from "./postgres/log.ts"
+import * as PostgresTopics from "./postgres/log-plan.ts"
 import { connect, type Sql } from "./postgres/client.ts"
 import { migrate } from "./postgres/migrate.ts"
+import * as PostgresOutbox from "./postgres/outbox.ts"
 import * as PostgresRelay from "./postgres/relay.ts"
 import * as PostgresStore from "./postgres/store.ts"
 import type { Projection } from "./projection.ts"
+import type { RelayError, RelayTarget } from "./relay-target.ts"
 import * as Relay from "./relay.ts"
 import * as Runner from "./runner.ts"
+import { readStatus as readStatusOf } from "./status.ts"
 import { Store } from "./store.ts"
+import type { TopicPlan, Topics } from "./topic-plan.ts"
+
+export type { Status } from "./status.ts"
 
 /** A database that answers, and where it is. */
 export interface Database {
@@ -32,7 +42,15 @@ export interface System {
   readonly application: Application.Any
   readonly log: Log["Service"]
   readonly store: Store["Service"]
-  readonly relay: PostgresRelay.Target
+  /** The names of the targets that what commits published is brought to, by relays of any process. */
+  readonly targets: ReadonlyArray<string>
+  /** Those targets, where this process runs the relays. */
+  readonly relays: ReadonlyArray<Target>
+}
+/** A relay's target that can be woken from within the process. */
+export interface Target extends RelayTarget {
+  /** Something was committed. Never waits. */
+  readonly signal: () => void
 }
 
 /**
@@ -57,25 +75,136 @@ export const openDatabase = Effect.fnUntraced(function* (
   return { url: server.url, embedded, sql, failed: server.failed } satisfies Database
 })
 
-/** Opens everything that an application needs: migrates, declares topics, prepares projections. Idempotent, and safe beside others that do it. */
+/** What the environment says of Kafka; undefined: the log is on the database. Fails with one line where a value makes no sense. */
+const kafkaOptions = Effect.try({
+  try: () => optionsFrom(process.env),
+  catch: (cause) => new LogError({ operation: "bounds", topic: "", retryable: false, reason: (cause as Error).message })
+})
+
+/** The log on Kafka, and its topics. Loaded when it is used: a system without it does not wait for its driver. */
+const openKafka = Effect.fnUntraced(function* (options: KafkaOptions) {
+  const KafkaLog = yield* Effect.promise(() => import("./kafka/log.ts"))
+  return yield* KafkaLog.openLog(options)
+})
+
+/** The name of the Kafka target, which is known without its code. */
+const kafkaTarget = "kafka"
+
+/** The log that the environment names and its topics, and the relays' targets: commits are brought to where the log is. */
+const openParts = Effect.fnUntraced(function* (application: Application.Any, sql: Sql, relaysHere: boolean) {
+  const kafka = yield* kafkaOptions
+  if (kafka !== undefined) {
+    const parts = { ...(yield* openKafka(kafka)), onKafka: true, targets: [kafkaTarget] }
+    const relays = (): Effect.Effect<ReadonlyArray<Target>, RelayError, Scope.Scope> =>
+      relaysHere ? Effect.map(openKafkaRelay(application, sql, kafka), (one) => [one]) : Effect.succeed([])
+    return { ...parts, relays }
+  }
+  const { grown, log } = yield* PostgresLog.make(sql, { cleanMs: 60_000 })
+  const relays = (): Effect.Effect<ReadonlyArray<Target>, RelayError, Scope.Scope> =>
+    relaysHere ? Effect.map(PostgresRelay.make(sql, { appended: grown }), (one) => [one]) : Effect.succeed([])
+  return { log, topics: PostgresTopics.make(sql, log), onKafka: false, targets: [PostgresRelay.embedded], relays }
+})
+/** Applications that share a cluster have relays of their own: the same names would fence each other. */
+const openKafkaRelay = Effect.fnUntraced(function* (application: Application.Any, sql: Sql, options: KafkaOptions) {
+  const KafkaRelay = yield* Effect.promise(() => import("./kafka/relay.ts"))
+  return yield* KafkaRelay.make(options, PostgresOutbox.make(sql), { prefix: `millrace-relay/${application.name}` })
+})
+
+/** The topics of an application, as a log takes them. */
+export const specsOf = (application: Application.Any) =>
+  topicsOf(application).map(({ partitions, topic }) => specOf(topic, partitions))
+
+/** Where an application's topics are, for commands about them alone: with Kafka it opens no database. */
+export const openTopics = Effect.fnUntraced(function* (dataDir: string) {
+  const kafka = yield* kafkaOptions
+  if (kafka !== undefined) return { where: "Kafka" as const, topics: (yield* openKafka(kafka)).topics }
+  const { sql } = yield* openDatabase(dataDir, "join", { max: 2 })
+  yield* migrate(sql)
+  const { log } = yield* PostgresLog.make(sql)
+  return { where: "PostgreSQL" as const, topics: PostgresTopics.make(sql, log) }
+})
+
+/** Topics on Kafka are not what the application needs them to be. */
+export class TopicsNotReady extends Data.TaggedError("TopicsNotReady")<{
+  readonly message: string
+  readonly try: string
+}> {}
+
+/** Fails where the application could not run on the topics that there are: one is missing, or has another number of partitions. */
+const assertReady = Effect.fnUntraced(function* (application: Application.Any, topics: Topics) {
+  const plans = yield* topics.plan(specsOf(application))
+  const of = (action: TopicPlan["action"]) => plans.filter((plan) => plan.action === action)
+  const missing = of("create").map(({ topic }) => topic)
+  const [refused] = of("refused")
+  if (missing.length > 0) {
+    const message = `${missing.length === 1 ? "a topic is" : `${missing.length} topics are`} not on Kafka: ${missing.join(", ")}`
+    return yield* new TopicsNotReady({ message, try: "millrace topics apply" })
+  }
+  if (refused !== undefined) {
+    const message = `topic ${refused.topic} is not what is declared: ${refused.notes.join("; ")}`
+    return yield* new TopicsNotReady({ message, try: "millrace topics plan" })
+  }
+})
+
+/** Where the sources of projections begin, by partition: retention may have taken what is older than a projection. */
+const startsOf = Effect.fnUntraced(function* (application: Application.Any, log: Log["Service"]) {
+  const sources = application.projections.flatMap(({ projection }) => (projection as Projection.Any).sources)
+  const names = [...new Set(sources.filter(({ kind }) => kind === "topic").map(({ name }) => name))]
+  const found = yield* Effect.forEach(names, (name) => log.bounds(name), { concurrency: 8 })
+  return new Map(found.map((bounds, i) => [names[i]!, bounds.map(({ start }) => start)]))
+})
+
+/** How to open a system. */
+export interface OpenOptions {
+  /** Whether this process runs the relays. Default true. */
+  readonly relaysHere?: boolean
+  /** Makes topics that are missing on Kafka, rather than fail. Those on the database are always made. Default false. */
+  readonly makesTopics?: boolean
+}
+/**
+ * Opens everything that an application needs: migrates, declares topics, prepares projections. Idempotent, and safe beside others that do
+ * it. With Kafka as the log it makes no topic unless told, and fails with `TopicsNotReady` where some are missing.
+ */
 export const openSystem = Effect.fnUntraced(function* (
   application: Application.Any,
   database: Database,
-  options: { readonly relaysHere?: boolean } = {}
+  options: OpenOptions = {}
 ) {
   const { sql } = database
+  const { makesTopics = false, relaysHere = true } = options
+  const { log, onKafka, targets, topics, ...parts } = yield* openParts(application, sql, relaysHere)
+  if (onKafka && !makesTopics) yield* assertReady(application, topics)
   yield* migrate(sql)
-  const { grown, log } = yield* PostgresLog.make(sql, { cleanMs: 60_000 })
-  const topics = topicsOf(application)
-  yield* log.declare(topics.map(({ partitions, topic }) => specOf(topic, partitions)))
-  const relay = yield* PostgresRelay.make(sql, { appended: grown })
-  const store = PostgresStore.make(sql, { published: options.relaysHere === false ? notifier(sql) : relay.signal })
+  const specs = specsOf(application)
+  if (!onKafka || makesTopics) yield* log.declare(specs)
+  const relays = yield* parts.relays()
+  const signal = () => {
+    for (const target of relays) target.signal()
+  }
+  const store = PostgresStore.make(sql, { published: relaysHere ? signal : notifier(sql) })
+  const starts = yield* startsOf(application, log)
   yield* store.prepare(
     application.projections.map(({ projection }) => projection),
-    (name) => topics.find(({ topic }) => topic.name === name)?.partitions ?? 1
+    (name) => specs.find((spec) => spec.name === name)?.partitions ?? 1,
+    (name, partition) => starts.get(name)?.[partition] ?? 0
   )
-  return { application, database, log, store, relay } satisfies System
+  return { application, database, log, store, targets, relays } satisfies System
 })
+
+/** What the status is read from. */
+export interface Observed extends Pick<System, "log" | "targets"> {
+  readonly database: Pick<Database, "sql">
+}
+/** Opens what the status is read from: the log that the environment names, and which targets relays have. It needs no application. */
+export const openObserved = Effect.fnUntraced(function* (database: Database) {
+  const kafka = yield* kafkaOptions
+  if (kafka !== undefined)
+    return { database, log: (yield* openKafka(kafka)).log, targets: [kafkaTarget] } satisfies Observed
+  const { log } = yield* PostgresLog.make(database.sql)
+  return { database, log, targets: [PostgresRelay.embedded] } satisfies Observed
+})
+/** How far a system has come. */
+export const readStatus = ({ database, log, targets }: Observed) => readStatusOf(database.sql, log, targets)
 
 /** Tells relays of other processes that there is something, once for all commits that end while a notification is under way. */
 const notifier = (sql: Sql) => {
@@ -108,71 +237,12 @@ export const runProjections = ({ application, log, store }: System): Effect.Effe
   ) as Effect.Effect<void>
 }
 
-/** Runs the relay and what tidies up behind it, until interrupted. */
-export const runRelay = ({ database, relay }: System) =>
-  Effect.all([Relay.run(relay), Relay.collect(PostgresRelay.collect(database.sql))], {
-    concurrency: "unbounded",
-    discard: true
-  })
-
-/** How far everything has come, as `status` prints it. */
-export interface Status {
-  readonly healthy: boolean
-  readonly projections: ReadonlyArray<{
-    readonly name: string
-    readonly version: number
-    readonly topic: string
-    readonly partition: number
-    readonly position: number
-    readonly end: number
-    readonly lag: number
-    readonly epoch: number
-    readonly stream_time: number | null
-    readonly mode: string
-    readonly halted: string | null
-  }>
-  readonly relays: ReadonlyArray<{ readonly target: string; readonly lag: number; readonly halted: string | null }>
-  readonly dead_letters: number
-}
-/** Lagging this long without a commit is not healthy: nothing works on it. */
-const stalledAfter = "60 seconds"
-/** Reads the status; every figure of one statement is of one moment. */
-export const readStatus = (sql: Sql): Effect.Effect<Status, Error> =>
-  Effect.tryPromise({
-    try: async () => {
-      const projections = await sql<Array<Status["projections"][number] & { readonly stalled: boolean }>>`
-        select g.projection as name, g.version, g.topic, g.partition, g.next_position as position,
-          coalesce(h.next_position, 0) as end, greatest(coalesce(h.next_position, 0) - g.next_position, 0) as lag, g.epoch,
-          g.stream_time, g.mode, g.halted,
-          coalesce(h.next_position, 0) > g.next_position and coalesce(g.committed_at, 'epoch') < now() - ${stalledAfter}::interval
-            and exists (select from millrace.log_batch b where b.topic_id = t.topic_id and b.partition = g.partition
-              and b.next_position > g.next_position and b.appended_at < now() - ${stalledAfter}::interval) as stalled
-        from millrace.progress g left join millrace.log_topic t on t.name = g.topic
-          left join millrace.log_head h on h.topic_id = t.topic_id and h.partition = g.partition
-        order by 1, 2, 3, 4`
-      const relays = await sql<Array<Status["relays"][number]>>`
-        select target, coalesce(sum(greatest(lag, 0)), 0)::int8 as lag, string_agg(halted, '; ') as halted from (
-          select 'embedded' as target, (select max(o.outbox_seq) from millrace.progress o where o.projection = s.projection
-              and o.topic = s.topic and o.partition = s.partition) - coalesce(r.seq, 0) as lag, r.halted
-          from (select distinct projection, topic, partition from millrace.progress) s
-          left join millrace.relay_position r on r.target = 'embedded' and r.projection = s.projection and r.source = s.topic
-            and r.partition = s.partition
-        ) lanes group by target`
-      const [dead] = await sql<
-        Array<{ n: number }>
-      >`select count(*) as n from millrace.dead_letters where status = 'parked'`
-      const healthy =
-        projections.every(({ halted, stalled }) => halted === null && !stalled) &&
-        relays.every(({ halted }) => halted === null)
-      return {
-        healthy,
-        projections: projections.map(({ stalled: _, ...projection }) => projection),
-        relays: [...relays],
-        dead_letters: dead!.n
-      }
-    },
-    catch: (cause) => cause as Error
-  })
+/** Runs the relays and what tidies up behind them, until interrupted. */
+export const runRelay = ({ database, relays, targets }: System) =>
+  Effect.all(
+    [...relays.map((target) => Relay.run(target)), Relay.collect(PostgresRelay.collect(database.sql, { targets }))],
+    { concurrency: "unbounded", discard: true }
+  )
 
 /** Where `layer` finds the system. */
 export interface LayerOptions {
@@ -181,11 +251,14 @@ export interface LayerOptions {
 }
 /**
  * The log and the fan-out of a system that other processes run, or may run later: for subscriptions and appends in programs of your
- * own. `MILLRACE_DATABASE_URL` names the database, as for the commands.
+ * own. `MILLRACE_DATABASE_URL` and `MILLRACE_KAFKA_BROKERS` say where they are, as for the commands.
  */
 export const layer = ({ dataDir = ".millrace" }: LayerOptions = {}): Layer.Layer<Log | FanOut, Error> =>
   Layer.effectContext(
     Effect.gen(function* () {
+      const kafka = yield* kafkaOptions
+      if (kafka !== undefined)
+        return Context.make(Log, (yield* openKafka(kafka)).log).pipe(Context.add(FanOut, noFanOut))
       const { sql } = yield* openDatabase(dataDir, "join")
       yield* migrate(sql)
       const { log } = yield* PostgresLog.make(sql)
@@ -193,3 +266,16 @@ export const layer = ({ dataDir = ".millrace" }: LayerOptions = {}): Layer.Layer
       return Context.make(Log, log).pipe(Context.add(FanOut, fanOut))
     })
   )
+
+/** Kafka has no subscriptions with redelivery and dead letters of its own: those are Pulsar's, or the embedded system's. */
+const refuse = (operation: string) =>
+  new FanOutError({
+    operation,
+    retryable: false,
+    reason:
+      "the derived topics are on Kafka, which has no such subscriptions. try: set MILLRACE_PULSAR_URL, or read them with a consumer group"
+  })
+const noFanOut = FanOut.of({
+  subscribe: () => Effect.fail(refuse("subscribe")),
+  unsubscribe: () => Effect.fail(refuse("unsubscribe"))
+})

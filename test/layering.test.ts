@@ -34,26 +34,26 @@ const below = ["pure", "ports"]
 const rooms: Readonly<Record<string, Room>> = {
   pure: {
     holds: src(
-      "aggregate application driver event failure fields handler murmur2 packing projection",
-      "read-model recorder runnable topic window"
+      "aggregate application dead-letter driver event failure fields handler murmur2 packing projection",
+      "read-model recorder runnable struct topic window"
     ),
     sees: [],
     packages: effectOnly
   },
   ports: {
-    holds: src("log log-cleaner log-group log-rules fanout store relay-target subscription"),
+    holds: src("log log-cleaner log-group log-rules fanout outbox retry store relay-target subscription topic-plan"),
     sees: ["pure"],
     packages: effectOnly
   },
   index: { holds: src("index"), sees: below, packages: effectOnly },
   testing: { holds: src("testing testing/"), sees: ["pure"], packages: effectOnly },
   loops: {
-    holds: src("batch dedupe handling references relay runner"),
+    holds: src("batch dedupe handling parking references relay runner waiting"),
     sees: below,
     packages: effectAndComputing
   },
   ...Object.fromEntries(adapters.map((name): [string, Room] => [name, { holds: src(`${name}/`), sees: below }])),
-  system: { holds: src("system"), sees: [...below, "loops", ...adapters] },
+  system: { holds: src("system status"), sees: [...below, "loops", ...adapters] },
   server: { holds: src("server/"), sees: [...below, "loops", ...adapters] },
   cli: { holds: src("cli/"), sees: [...below, "index", "loops", ...adapters, "system", "server"] },
   application: {

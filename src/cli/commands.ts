@@ -6,7 +6,7 @@ import { migrate as migrateSchema } from "../postgres/migrate.ts"
 import { loadApplication } from "./config.ts"
 import { CommandFailed, exitCodes } from "./failure.ts"
 import { feed } from "./feed.ts"
-import { openDatabase, openSystem, readStatus } from "../system.ts"
+import { openDatabase, openObserved, openSystem, readStatus } from "../system.ts"
 import { parseRoles, runLoops, serveHttp } from "./serve.ts"
 
 const print = (text: string) => Effect.sync(() => process.stdout.write(text === "" ? "" : `${text}\n`))
@@ -43,7 +43,7 @@ export const migrate = Effect.fnUntraced(function* (options: {
   const application = yield* loadApplication(options.config)
   const database = yield* openDatabase(options.data, "join")
   const applied = yield* migrateSchema(database.sql)
-  yield* openSystem(application, database)
+  yield* openSystem(application, database, { relaysHere: false })
   const projections = application.projections.map(({ projection }) => `${projection.name} v${projection.version}`)
   yield* print(
     options.json
@@ -79,7 +79,7 @@ const ownGateway = Effect.fnUntraced(function* (options: {
   readonly config: string | undefined
 }) {
   const application = yield* loadApplication(options.config)
-  const system = yield* openSystem(application, yield* openDatabase(options.data, "join"))
+  const system = yield* openSystem(application, yield* openDatabase(options.data, "join"), { relaysHere: false })
   const server = yield* Http.serve({ application, port: 0, roles: ["gateway"] }).pipe(
     Effect.provideService(Log, system.log)
   )
@@ -88,8 +88,8 @@ const ownGateway = Effect.fnUntraced(function* (options: {
 
 /** Prints how far everything is. The exit code is 0 only where all is healthy. */
 export const status = Effect.fnUntraced(function* (options: { readonly data: string; readonly json: boolean }) {
-  const { sql } = yield* openDatabase(options.data, "join", { max: 2 })
-  const found = yield* readStatus(sql).pipe(
+  const database = yield* openDatabase(options.data, "join", { max: 2 })
+  const found = yield* Effect.flatMap(openObserved(database), readStatus).pipe(
     Effect.mapError((error) =>
       /millrace\.\w+" does not exist/.test(error.message)
         ? new CommandFailed({

@@ -26,7 +26,7 @@ const say = (options: DevOptions, line: string) =>
 export const dev = Effect.fnUntraced(function* (options: DevOptions) {
   const application = yield* loadApplication(options.config)
   const database = yield* openDatabase(options.data, "own")
-  const system = yield* openSystem(application, database)
+  const system = yield* openSystem(application, database, { makesTopics: true })
   const server = yield* serveHttp(system, roles, options.port)
   yield* say(options, banner(options, database, server.url))
   if (!options.json && !options.once) yield* Effect.forkScoped(watchAlerts(system, (line) => say(options, line)))
@@ -122,7 +122,8 @@ const everySeconds = (seconds: number, line: (fed: Fed) => string) => {
 }
 
 /** Waits until projections have handled what was in the log when this began, and relays have shipped what that published. */
-const settled = Effect.fnUntraced(function* ({ database, log, relay }: System) {
+const settled = Effect.fnUntraced(function* (system: System) {
+  const { database, log } = system
   const topics = yield* Effect.promise(
     () => database.sql<Array<{ topic: string }>>`select distinct topic from millrace.progress`
   )
@@ -131,7 +132,7 @@ const settled = Effect.fnUntraced(function* ({ database, log, relay }: System) {
     for (const { end, partition } of yield* log.bounds(topic)) ends.set(`${topic}/${partition}`, end)
   }
   while (true) {
-    const { projections, relays } = yield* readStatus(database.sql)
+    const { projections, relays } = yield* readStatus(system)
     const halted = projections.find((projection) => projection.halted !== null)
     if (halted !== undefined) {
       return yield* new CommandFailed({
@@ -149,7 +150,7 @@ const settled = Effect.fnUntraced(function* ({ database, log, relay }: System) {
     const behind = projections.some(
       ({ partition, position, topic }) => position < (ends.get(`${topic}/${partition}`) ?? 0)
     )
-    if (!behind && (yield* relay.lag).every(({ lag }) => lag <= 0)) return
+    if (!behind && relays.every(({ lag }) => lag === 0)) return
     yield* Effect.sleep("15 millis")
   }
 })

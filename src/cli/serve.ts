@@ -33,7 +33,7 @@ export const serveHttp = (system: System, held: ReadonlyArray<Role>, port: numbe
     application: system.application,
     port,
     roles: held.filter((role) => role === "gateway" || role === "api"),
-    ready: readStatus(system.database.sql).pipe(
+    ready: readStatus(system).pipe(
       Effect.map((status) => ({ ready: status.healthy, ...status })),
       Effect.catch((error) => Effect.succeed({ ready: false, reason: error.message }))
     )

@@ -1,14 +1,20 @@
 // The connections to a cluster, and who leads which partition. Every call has an end: what does not answer is given up and dialled anew.
 import { missing } from "../log-rules.ts"
-import { abandon, type Broker, dialer, errorFromCode } from "./driver.ts"
+import { Budget } from "./budget.ts"
+import { abandon, type Broker, dialer } from "./driver.ts"
 import { KafkaFailure, typeOf } from "./errors.ts"
+import { metadata } from "./metadata.ts"
 import type { Options } from "./options.ts"
 
 /** A topic as the cluster has it. */
 export interface Topic {
   readonly name: string
+  /** Of this topic and of no other that ever has its name; undefined where the brokers are too old to tell. */
+  readonly id: string | undefined
   /** The leading broker's number, by partition; -1 while there is none. */
   readonly leaders: ReadonlyArray<number>
+  /** Copies of each partition. */
+  readonly replication: number
 }
 interface Node {
   readonly host: string
@@ -18,7 +24,7 @@ interface Node {
 const freshMs = 60_000
 /** Connection errors and answers after which somebody else may lead. */
 const moved =
-  /^(NOT_LEADER_FOR_PARTITION|LEADER_NOT_AVAILABLE|FENCED_LEADER_EPOCH|UNKNOWN_LEADER_EPOCH|REPLICA_NOT_AVAILABLE|UNKNOWN_TOPIC_OR_PARTITION|KAFKA_STORAGE_ERROR|OFFSET_NOT_AVAILABLE|GROUP_LOAD_IN_PROGRESS|GROUP_COORDINATOR_NOT_AVAILABLE|NOT_COORDINATOR_FOR_GROUP)$/
+  /^(NOT_LEADER_FOR_PARTITION|LEADER_NOT_AVAILABLE|FENCED_LEADER_EPOCH|UNKNOWN_LEADER_EPOCH|REPLICA_NOT_AVAILABLE|UNKNOWN_TOPIC_OR_PARTITION|UNKNOWN_TOPIC_ID|KAFKA_STORAGE_ERROR|OFFSET_NOT_AVAILABLE|GROUP_LOAD_IN_PROGRESS|GROUP_COORDINATOR_NOT_AVAILABLE|NOT_COORDINATOR_FOR_GROUP)$/
 
 /** Whether the same request may succeed once metadata is asked for again. */
 export const isMoved = (cause: unknown) => moved.test(typeOf(cause))
@@ -35,6 +41,8 @@ const addressOf = (text: string): Node => {
 export class Client {
   readonly requestMs: number
   readonly options: Options
+  /** What its readers hold together. */
+  readonly budget: Budget
   private readonly dial: ReturnType<typeof dialer>
   private readonly seeds: ReadonlyArray<Node>
   private readonly nodes = new Map<number, Node>()
@@ -47,6 +55,7 @@ export class Client {
   constructor(options: Options) {
     this.options = options
     this.requestMs = options.requestMs ?? 20_000
+    this.budget = new Budget(options.fetchBytes ?? 64 << 20)
     this.seeds = options.brokers.map(addressOf)
     if (this.seeds.length === 0) throw new KafkaFailure("", "no brokers are given: set MILLRACE_KAFKA_BROKERS", false)
     this.dial = dialer(options)
@@ -146,13 +155,9 @@ export class Client {
   }
 
   private async ask(name: string): Promise<Topic> {
-    const { brokers, topicMetadata } = await this.any((broker) => broker.metadata([name]))
+    const { brokers, id, leaders, replication } = await this.any((broker) => metadata(broker, name))
     for (const { host, nodeId, port } of brokers) this.nodes.set(nodeId, { host, port })
-    const found = topicMetadata.find(({ topic }) => topic === name)
-    if (found === undefined) throw missing(name)
-    const leaders: Array<number> = []
-    for (const { leader, partitionId } of found.partitionMetadata) leaders[partitionId] = leader
-    return { name, leaders }
+    return { name, id, leaders, replication }
   }
   /** A topic, from memory where it was asked for lately. Fails with `UnknownTopic` where there is none. */
   async topic(name: string): Promise<Topic> {
@@ -212,11 +217,6 @@ export class Client {
     for (const broker of this.all) abandon(broker)
     this.all.clear()
   }
-}
-
-/** Throws kafkajs's error for a broker's answer, unless it is 0. */
-export const check = (code: number): void => {
-  if (code !== 0) throw errorFromCode(code)
 }
 
 /** Runs something that may meet a moved leader or a lost connection, until it succeeds, or fails otherwise, or `ms` are over. */

@@ -5,7 +5,7 @@ import { afterAll, assert, beforeAll, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Scope from "effect/Scope"
-import { readStatus } from "../../src/system.ts"
+import { readStatus } from "../../src/status.ts"
 import type { NewRecord } from "../../src/log.ts"
 import { query } from "../../src/postgres/client.ts"
 import type { FailurePolicy } from "../../src/projection.ts"
@@ -19,6 +19,8 @@ beforeAll(async () => {
   root = await Effect.runPromise(Scope.provide(server, scope))
 })
 afterAll(() => Effect.runPromise(Scope.close(scope, Exit.void)))
+
+const statusOf = ({ log, sql }: Engine) => readStatus(sql, log, ["embedded"])
 
 const test = (
   name: string,
@@ -54,7 +56,7 @@ describe("an event whose handler fails", () => {
       assert.deepStrictEqual(JSON.parse(letter!.value), poison)
       const { records } = yield* made.log.read(letter!.topic, letter!.partition, letter!.position)
       assert.strictEqual(records[0]!.eventId, poison.id)
-      const status = yield* readStatus(made.sql)
+      const status = yield* statusOf(made)
       assert.deepInclude(status, { healthy: true, dead_letters: 1 })
     })
   )
@@ -101,7 +103,7 @@ describe("an event whose handler fails", () => {
         (yield* letters(made.sql)).map(({ status }) => status),
         Array(4).fill("skipped")
       )
-      assert.deepInclude(yield* readStatus(made.sql), { healthy: true, dead_letters: 0 })
+      assert.deepInclude(yield* statusOf(made), { healthy: true, dead_letters: 0 })
     })
   )
   for (const [does, error] of [
@@ -128,7 +130,7 @@ describe("an event whose handler fails", () => {
         yield* assertCounted(made.sql, flowed)
         assert.deepStrictEqual([...(yield* halts(made.sql)).keys()], [`poison p.events/${partition}`])
         assert.include([...(yield* halts(made.sql)).values()][0], error)
-        assert.isFalse((yield* readStatus(made.sql)).healthy)
+        assert.isFalse((yield* statusOf(made)).healthy)
         assert.lengthOf(yield* letters(made.sql), 0)
         if (does !== "throw") return
         // once the handler is mended nothing is lost
@@ -138,7 +140,7 @@ describe("an event whose handler fails", () => {
         yield* settled(mended)
         yield* stop
         yield* assertCounted(made.sql, values)
-        assert.isTrue((yield* readStatus(made.sql)).healthy)
+        assert.isTrue((yield* statusOf(made)).healthy)
       })
     )
   }
