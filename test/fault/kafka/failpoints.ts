@@ -1,0 +1,56 @@
+// The named points of a projector and of a relay: each a patch that tells when it is reached, at the place that its name says.
+import type { Patch } from "./copy.ts"
+
+const reached = (point: string) => `globalThis.reached(${JSON.stringify(point)})`
+
+/** A point of a role, in the order in which a process comes by. */
+export interface Point extends Patch {
+  readonly name: string
+  readonly role: "projections" | "relay"
+}
+
+const projector = (name: string, file: string, find: string, replace: (call: string) => string): Point => ({
+  name,
+  role: "projections",
+  file,
+  find,
+  replace: replace(reached(name))
+})
+
+const claimed = "  yield* assertSameLog(claim)\n"
+const taken = "    const batch = yield* reader.take\n"
+const changed = "      Effect.flatMap((changes: Changes) => store.commit(projection, claim, changes)),\n"
+const sent = "    const rows = await this.sql.unsafe<Array<{ part: number }>>("
+const answered = "    return new Set(rows.map(({ part }) => part))\n"
+const settled = "      Effect.tap(() => Effect.sync(() => handling.settle())),\n"
+const revoked = "        for (const [, one] of stopping) one.stopping = true\n"
+
+/** Points of a process that runs projections. */
+export const projectorPoints: ReadonlyArray<Point> = [
+  projector("after claim", "src/runner.ts", claimed, (call) => `  ${call}\n${claimed}`),
+  projector("after fetch", "src/runner.ts", taken, (call) => `${taken}    ${call}\n`),
+  projector(
+    "before commit",
+    "src/runner.ts",
+    changed,
+    (call) => `      Effect.tap(() => Effect.sync(() => ${call})),\n${changed}`
+  ),
+  projector(
+    "commit sent",
+    "src/postgres/committer.ts",
+    sent,
+    // the driver writes at the end of this turn of the event loop
+    (call) => `    setImmediate(() => setImmediate(() => ${call}))\n${sent}`
+  ),
+  projector("after commit", "src/postgres/committer.ts", answered, (call) => `    ${call}\n${answered}`),
+  projector("after settle", "src/runner.ts", settled, (call) => `${settled}      Effect.tap(() => Effect.sync(() => ${call})),\n`),
+  projector("at revocation", "src/kafka/assign.ts", revoked, (call) => `        ${call}\n${revoked}`)
+]
+
+
+
+/** Points of a process that relays. */
+export const relayPoints: ReadonlyArray<Point> = []
+
+/** All points. */
+export const points: ReadonlyArray<Point> = [...projectorPoints, ...relayPoints]

@@ -1,0 +1,20 @@
+// Loaded first by a patched copy of the command: ends or stops the process when a named point is reached. It is in no release.
+//
+// MILLRACE_POINT is `kill NAME NTH` or `stop NAME NTH`: SIGKILL or SIGSTOP to this process when the point is reached the nth time.
+import process from "node:process"
+
+const [deed = "", name = "", nth = "1"] = (process.env["MILLRACE_POINT"] ?? "").split(" ")
+const signal = deed === "stop" ? "SIGSTOP" : "SIGKILL"
+let count = 0
+
+/** Called at every point of a patched tree. */
+globalThis.reached = (point) => {
+  if (point === name && ++count === Number(nth)) process.kill(process.pid, signal)
+}
+
+// whoever started it holds the other end: when that process is gone, however, this one goes
+process.stdin.on("error", () => undefined)
+process.stdin.on("close", () => process.kill(process.pid, "SIGKILL"))
+process.stdin.on("end", () => process.kill(process.pid, "SIGKILL"))
+process.stdin.resume()
+process.stdin.unref?.()

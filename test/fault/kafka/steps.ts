@@ -1,0 +1,213 @@
+// Carries out a plan's steps on a run: each brings its fault about, waits until it has happened, and leaves regular processes running.
+import { setTimeout as sleep } from "node:timers/promises"
+import type { Role, Worker } from "./fleet.ts"
+import { claims, endCommits, holdCommits, isHandled } from "./observe.ts"
+import type { Plan, Step } from "./plan.ts"
+import { type Loss, Proxy } from "./proxy.ts"
+import type { Run } from "./run.ts"
+import { crashKafka, crashPostgres } from "./services.ts"
+
+type Of<K extends Step["kind"]> = Extract<Step, { readonly kind: K }>
+
+/** The hands that carry out a plan. */
+export class Steps {
+  private readonly run_: Run
+  private readonly plan: Plan
+  private readonly regular: Readonly<Record<Role, number>>
+  private done = 0
+
+  constructor(run: Run, plan: Plan, regular: Readonly<Record<Role, number>>) {
+    this.run_ = run
+    this.plan = plan
+    this.regular = regular
+  }
+
+  /** Both hands at once, until both are done. Events are fed beside them in proportion. */
+  async run(): Promise<void> {
+    const { left, right } = this.plan
+    this.restock()
+    const hand = async (steps: ReadonlyArray<Step>) => {
+      for (const step of steps) {
+        await this.feed()
+        await this.perform(step)
+        this.done++
+        this.run_.say(`${this.done} of ${left.length + right.length}: ${JSON.stringify(step)}`)
+        this.assertAlive()
+        this.restock()
+        await this.look()
+      }
+    }
+    await Promise.all([hand(left), hand(right)])
+  }
+  /** The load's share of a step, in one burst. */
+  private async feed() {
+    const { feeder, options } = this.run_
+    const all = this.plan.left.length + this.plan.right.length
+    const due = Math.floor((options.events * (this.done + 1)) / all) - feeder.fed
+    if (due > 0) await feeder.feed(Math.min(due, 20_000))
+  }
+  private async look() {
+    const { differences, services, watch } = this.run_
+    // another hand may have the server down
+    await watch.look(services.sql, differences).catch(() => undefined)
+  }
+  private restock() {
+    const { fleet } = this.run_
+    for (const role of ["projections", "relay"] as const)
+      for (let n = fleet.of(role).length; n < this.regular[role]; n++) fleet.start(role)
+  }
+  private start(role: Role, point?: string, url?: string): Worker {
+    return this.run_.fleet.start(role, {
+      ...(point === undefined ? {} : { point }),
+      ...(url === undefined ? {} : { environment: { MILLRACE_DATABASE_URL: url } })
+    })
+  }
+  /** Nothing ends by itself, whatever happens around it. */
+  private assertAlive() {
+    const { fell } = this.run_.fleet
+    if (fell.length === 0) return
+    const [first] = fell
+    throw new Error(`${first!.role} ${first!.pid} ended by itself with ${first!.exit}:\n${first!.output}`)
+  }
+
+  private async perform(step: Step): Promise<void> {
+    switch (step.kind) {
+      case "killAtPoints":
+        return this.killAtPoints(step)
+      case "killAtRandom":
+        return this.killAtRandom(step)
+      case "killRelayAtPoint":
+        return this.killRelayAtPoint(step)
+      case "joinAndLeave":
+        return this.joinAndLeave(step)
+      case "zombie":
+        return this.zombie(step)
+      case "relayZombie":
+        return this.relayZombie(step)
+      case "endBackends":
+        return this.endBackends(step)
+      case "loseReplies":
+        return this.loseReplies(step.losses)
+      case "crashPostgres":
+        await crashPostgres(this.run_.services, step.immediate)
+        return this.run_.note("PostgreSQL crashed")
+      case "crashKafka":
+        await crashKafka(this.run_.services)
+        return this.run_.note("broker killed")
+    }
+  }
+
+  private async killAtPoints({ points }: Of<"killAtPoints">) {
+    const { services } = this.run_
+    const before = await claims(services.sql)
+    const armed = points.map(({ name, nth }) => this.start("projections", `kill ${name} ${name === "at revocation" ? 1 : nth}`))
+    if (points.some(({ name }) => name === "at revocation")) {
+      // what it has is only taken away where another joins
+      await this.run_.until("claim of a new process", async () => (await claims(services.sql)) > before)
+      this.start("projections")
+    }
+    for (const [i, worker] of armed.entries()) {
+      const { name } = points[i]!
+      await this.run_.until(`arrival at the point '${name}'`, () => worker.exit !== undefined)
+      this.killed(worker, `projector killed ${name}`)
+    }
+    await this.reduce()
+  }
+  private async killRelayAtPoint({ name, nth }: Of<"killRelayAtPoint">) {
+    // the lane must come to the one that is armed
+    const armed = [this.start("relay", `kill ${name} ${nth}`), this.start("relay", `kill ${name} ${nth}`)]
+    for (const worker of this.run_.fleet.of("relay")) if (!armed.includes(worker)) await worker.end("SIGTERM")
+    await this.run_.until(`arrival at the point '${name}'`, () => armed.some(({ exit }) => exit !== undefined))
+    for (const worker of armed) if (worker.exit !== undefined) this.killed(worker, `relay killed ${name}`)
+    this.restock()
+    for (const worker of armed) await worker.end("SIGTERM")
+  }
+  /** It ended as it was told to. */
+  private killed(worker: Worker, what: string) {
+    if (worker.exit !== "SIGKILL") throw new Error(`${worker.role} ended with ${worker.exit}:\n${worker.output}`)
+    this.run_.note(what)
+  }
+  private async killAtRandom({ afterMs, role }: Of<"killAtRandom">) {
+    const [worker] = this.run_.fleet.of(role)
+    await sleep(afterMs)
+    await worker?.end("SIGKILL")
+    this.run_.note(`${role === "relay" ? "relay" : "projector"} killed at random`)
+  }
+  /** Back to the number of regular processes: the oldest leave, in order. */
+  private async reduce() {
+    const running = this.run_.fleet.of("projections").filter(({ stopped }) => !stopped)
+    const surplus = running.slice(0, Math.max(0, running.length - this.regular.projections))
+    await Promise.all(surplus.map((worker) => worker.end("SIGTERM")))
+    if (surplus.length > 0) this.run_.note("member left in order", surplus.length)
+  }
+
+  private async joinAndLeave({ signal }: Of<"joinAndLeave">) {
+    const { services } = this.run_
+    const moved = async (what: string, change: () => Promise<Worker | void>) => {
+      const before = await claims(services.sql)
+      const made = await change()
+      await this.run_.until(`claim after a process ${what}`, async () => (await claims(services.sql)) > before)
+      this.run_.note(`rebalance: ${what}`)
+      return made
+    }
+    const worker = await moved("joined", async () => this.start("projections"))
+    await moved(signal === "SIGTERM" ? "left" : "was lost", () => (worker as Worker).end(signal))
+  }
+
+  private async zombie({ nth }: Of<"zombie">) {
+    const { feeder, services } = this.run_
+    const worker = this.start("projections", `stop before commit ${nth}`)
+    await this.run_.until("process that stands before a commit", () => worker.stopped)
+    // all that is fed by now is handled by others, and so what it has in hand
+    const ends = await feeder.ends()
+    await this.run_.until("takeover from a process that stands still", () => isHandled(services.sql, ends))
+    const before = worker.fenced
+    worker.signal("SIGCONT")
+    await this.run_.until("fence before a process that came back", () => worker.fenced > before || worker.exit !== undefined)
+    this.run_.note("zombie fenced")
+    await this.reduce()
+  }
+  private async relayZombie({ name }: Of<"relayZombie">) {
+    const armed = this.start("relay", `stop ${name} 1`)
+    for (const worker of this.run_.fleet.of("relay")) if (worker !== armed) await worker.end("SIGTERM")
+    await this.run_.until("relay that stands still", () => armed.stopped)
+    this.restock()
+    const ends = await this.run_.feeder.ends()
+    await this.run_.until("handling of what was fed", () => isHandled(this.run_.services.sql, ends))
+    await this.run_.relayed("takeover from a relay that stands still")
+    armed.signal("SIGCONT")
+    await this.run_.feeder.feed(200)
+    this.run_.note("relay zombie")
+    await this.run_.relayed("relaying beside a relay that came back")
+    await armed.end("SIGTERM")
+  }
+
+  private async endBackends({ held }: Of<"endBackends">) {
+    const { feeder, services } = this.run_
+    let ended = 0
+    const release = held ? await holdCommits(services.sql) : undefined
+    try {
+      if (!held) await feeder.feed(400)
+      await this.run_.until("session in the middle of a commit", async () => (ended += await endCommits(services.sql)) > 0)
+    } finally {
+      await release?.()
+    }
+    this.run_.note("backend ended during commit", ended)
+  }
+  private async loseReplies(losses: ReadonlyArray<Loss>) {
+    const proxy = new Proxy(this.run_.services.url)
+    await proxy.open()
+    const worker = this.start("projections", undefined, proxy.url)
+    try {
+      for (const loss of losses) {
+        const before = proxy.losses
+        proxy.arm(loss)
+        await this.run_.until("commit through the proxy", () => proxy.losses > before)
+        this.run_.note(`commit's reply lost, ${loss}`)
+      }
+      await worker.end("SIGTERM")
+    } finally {
+      await proxy.close()
+    }
+  }
+}
