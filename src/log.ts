@@ -3,7 +3,7 @@ import * as Context from "effect/Context"
 import type * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
-import type { Topic } from "./topic.ts"
+import type { KafkaTopic, Topic } from "./topic.ts"
 
 /** A place in a partition of a log, from 0. Positions may have holes where records were compacted away. */
 export type Position = number
@@ -59,6 +59,8 @@ export interface TopicSpec {
   readonly partitions: number
   readonly compacted: boolean
   readonly retentionMs: number | undefined
+  /** How it is made on Kafka; other logs pass it over. */
+  readonly kafka?: KafkaTopic | undefined
 }
 
 /** The log failed. `retryable` tells whether the same call may succeed later. */
@@ -79,7 +81,7 @@ export class UnknownTopic extends Schema.TaggedError<UnknownTopic>()("UnknownTop
   reason: Schema.String
 }) {
   override get message() {
-    return `log: ${this.topic}: ${this.reason}; declare it in an application and run 'millrace migrate'`
+    return `log: ${this.topic}: ${this.reason}; declare it in an application and run 'millrace topics apply'`
   }
 }
 /** The position asked for is not there any more (retention went past it) or not there yet (the log was cut or made anew). */
@@ -174,7 +176,8 @@ export const specOf = (topic: Topic.Any, partitions = 1): TopicSpec => ({
   name: topic.name,
   partitions: topic.partitions ?? partitions,
   compacted: topic.compacted === true,
-  retentionMs: topic.retentionMs
+  retentionMs: topic.retentionMs,
+  kafka: topic.kafka
 })
 
 /** The 32 hex digits of a `traceparent`'s trace id. */

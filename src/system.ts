@@ -1,5 +1,6 @@
 // Puts a running system together from its parts: a database, the log on it or on Kafka, the store, relays and servers, by roles.
 import * as Context from "effect/Context"
+import * as Data from "effect/Data"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import { type Application, topicsOf } from "./application.ts"
@@ -9,6 +10,7 @@ import { type Options as KafkaOptions, optionsFrom } from "./kafka/options.ts"
 import { Log, LogError, specOf } from "./log.ts"
 import * as PostgresFanOut from "./postgres/fanout.ts"
 import * as PostgresLog from "./postgres/log.ts"
+import * as PostgresTopics from "./postgres/log-plan.ts"
 import { connect, type Sql } from "./postgres/client.ts"
 import { migrate } from "./postgres/migrate.ts"
 import * as PostgresRelay from "./postgres/relay.ts"
@@ -19,6 +21,7 @@ import * as Relay from "./relay.ts"
 import * as Runner from "./runner.ts"
 import { readStatus as readStatusOf } from "./status.ts"
 import { Store } from "./store.ts"
+import type { TopicPlan, Topics } from "./topic-plan.ts"
 
 export type { Status } from "./status.ts"
 
@@ -74,39 +77,86 @@ const kafkaOptions = Effect.try({
   catch: (cause) => new LogError({ operation: "bounds", topic: "", retryable: false, reason: (cause as Error).message })
 })
 
-/** The log on Kafka. Loaded when it is used: a system without it does not wait for its driver. */
+/** The log on Kafka, and its topics. Loaded when it is used: a system without it does not wait for its driver. */
 const openKafka = Effect.fnUntraced(function* (options: KafkaOptions) {
   const KafkaLog = yield* Effect.promise(() => import("./kafka/log.ts"))
-  return yield* KafkaLog.make(options)
+  return yield* KafkaLog.openLog(options)
 })
 
-/** The log and the targets of the relays. With Kafka as the log commits are brought there, else into the log on the database. */
+/** The log that the environment names, its topics, and the relays' targets. Commits are brought to where the log is. */
 const openParts = Effect.fnUntraced(function* (sql: Sql) {
   const kafka = yield* kafkaOptions
-  if (kafka !== undefined) return { log: yield* openKafka(kafka), relays: [] as ReadonlyArray<Target> }
+  if (kafka !== undefined) return { ...(yield* openKafka(kafka)), relays: [] as ReadonlyArray<Target>, onKafka: true }
   const { grown, log } = yield* PostgresLog.make(sql, { cleanMs: 60_000 })
   const relays: ReadonlyArray<Target> = [yield* PostgresRelay.make(sql, { appended: grown })]
-  return { log, relays }
+  return { log, topics: PostgresTopics.make(sql, log), relays, onKafka: false }
 })
 
-/** Opens everything that an application needs: migrates, declares topics, prepares projections. Idempotent, and safe beside others that do it. */
+/** The topics of an application, as a log takes them. */
+export const specsOf = (application: Application.Any) =>
+  topicsOf(application).map(({ partitions, topic }) => specOf(topic, partitions))
+
+/** Where an application's topics are, for commands about them alone: with Kafka it opens no database. */
+export const openTopics = Effect.fnUntraced(function* (dataDir: string) {
+  const kafka = yield* kafkaOptions
+  if (kafka !== undefined) return { where: "Kafka" as const, topics: (yield* openKafka(kafka)).topics }
+  const { sql } = yield* openDatabase(dataDir, "join", { max: 2 })
+  yield* migrate(sql)
+  const { log } = yield* PostgresLog.make(sql)
+  return { where: "PostgreSQL" as const, topics: PostgresTopics.make(sql, log) }
+})
+
+/** Topics on Kafka are not what the application needs them to be. */
+export class TopicsNotReady extends Data.TaggedError("TopicsNotReady")<{
+  readonly message: string
+  readonly try: string
+}> {}
+
+/** Fails where the application could not run on the topics that there are: one is missing, or has another number of partitions. */
+const assertReady = Effect.fnUntraced(function* (application: Application.Any, topics: Topics) {
+  const plans = yield* topics.plan(specsOf(application))
+  const of = (action: TopicPlan["action"]) => plans.filter((plan) => plan.action === action)
+  const missing = of("create").map(({ topic }) => topic)
+  const [refused] = of("refused")
+  if (missing.length > 0) {
+    const message = `${missing.length === 1 ? "a topic is" : `${missing.length} topics are`} not on Kafka: ${missing.join(", ")}`
+    return yield* new TopicsNotReady({ message, try: "millrace topics apply" })
+  }
+  if (refused !== undefined) {
+    const message = `topic ${refused.topic} is not what is declared: ${refused.notes.join("; ")}`
+    return yield* new TopicsNotReady({ message, try: "millrace topics plan" })
+  }
+})
+
+/** How to open a system. */
+export interface OpenOptions {
+  /** Whether this process runs the relays. Default true. */
+  readonly relaysHere?: boolean
+  /** Makes topics that are missing on Kafka, rather than fail. Those on the database are always made. Default false. */
+  readonly makesTopics?: boolean
+}
+/**
+ * Opens everything that an application needs: migrates, declares topics, prepares projections. Idempotent, and safe beside others that do
+ * it. With Kafka as the log it makes no topic unless told, and fails with `TopicsNotReady` where some are missing.
+ */
 export const openSystem = Effect.fnUntraced(function* (
   application: Application.Any,
   database: Database,
-  options: { readonly relaysHere?: boolean } = {}
+  options: OpenOptions = {}
 ) {
   const { sql } = database
+  const { log, onKafka, relays, topics } = yield* openParts(sql)
+  if (onKafka && options.makesTopics !== true) yield* assertReady(application, topics)
   yield* migrate(sql)
-  const { log, relays } = yield* openParts(sql)
-  const topics = topicsOf(application)
-  yield* log.declare(topics.map(({ partitions, topic }) => specOf(topic, partitions)))
+  const specs = specsOf(application)
+  if (!onKafka || options.makesTopics === true) yield* log.declare(specs)
   const signal = () => {
     for (const target of relays) target.signal()
   }
   const store = PostgresStore.make(sql, { published: options.relaysHere === false ? notifier(sql) : signal })
   yield* store.prepare(
     application.projections.map(({ projection }) => projection),
-    (name) => topics.find(({ topic }) => topic.name === name)?.partitions ?? 1
+    (name) => specs.find((spec) => spec.name === name)?.partitions ?? 1
   )
   return { application, database, log, store, relays } satisfies System
 })
@@ -119,7 +169,7 @@ export interface Observed extends Pick<System, "log"> {
 /** Opens what the status is read from: the log that the environment names, and which targets relays have. It needs no application. */
 export const openObserved = Effect.fnUntraced(function* (database: Database) {
   const kafka = yield* kafkaOptions
-  if (kafka !== undefined) return { database, log: yield* openKafka(kafka), relays: [] } satisfies Observed
+  if (kafka !== undefined) return { database, log: (yield* openKafka(kafka)).log, relays: [] } satisfies Observed
   const { log } = yield* PostgresLog.make(database.sql)
   return { database, log, relays: [{ name: PostgresRelay.embedded }] } satisfies Observed
 })
@@ -184,7 +234,8 @@ export const layer = ({ dataDir = ".millrace" }: LayerOptions = {}): Layer.Layer
   Layer.effectContext(
     Effect.gen(function* () {
       const kafka = yield* kafkaOptions
-      if (kafka !== undefined) return Context.make(Log, yield* openKafka(kafka)).pipe(Context.add(FanOut, noFanOut))
+      if (kafka !== undefined)
+        return Context.make(Log, (yield* openKafka(kafka)).log).pipe(Context.add(FanOut, noFanOut))
       const { sql } = yield* openDatabase(dataDir, "join")
       yield* migrate(sql)
       const { log } = yield* PostgresLog.make(sql)

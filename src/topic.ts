@@ -17,6 +17,18 @@ export interface Sink<in V> {
   readonly name: string
   readonly keyOf: (value: V) => string
 }
+/** How a topic is made on Kafka, where the declaration alone does not say. Other logs pass it over. */
+export interface KafkaTopic {
+  /** Copies of each partition. Default: `MILLRACE_KAFKA_REPLICATION`, else the cluster's. A topic that is there keeps its number. */
+  readonly replication?: number
+  /** Copies that must have a record before its append is acknowledged. Default: `MILLRACE_KAFKA_MIN_ISR`, else the cluster's. */
+  readonly minInSyncReplicas?: number
+  /**
+   * Topic settings by Kafka's names, as `{ "remote.storage.enable": "true", "local.retention.ms": "86400000" }` for tiered storage. What the
+   * declaration says otherwise (`cleanup.policy`, `retention.ms`, `min.insync.replicas`) is not among them.
+   */
+  readonly settings?: Readonly<Record<string, string>>
+}
 /** A partitioned log of values on Kafka (or on PostgreSQL, embedded). */
 export interface Topic<out Name extends string, in out V> extends Source<V, "topic">, Sink<V> {
   readonly name: Name
@@ -26,6 +38,8 @@ export interface Topic<out Name extends string, in out V> extends Source<V, "top
   readonly retentionMs: number | undefined
   /** The newest value of each key is kept, whatever its age. */
   readonly compacted?: boolean
+  /** How the topic is made on Kafka. */
+  readonly kafka?: KafkaTopic | undefined
   /** An event type's versions, by type; where values have one shape there are none. */
   readonly eventTypes?: ReadonlyMap<string, EventType.Any>
   /** The fields that a value of one shape declares; undefined where values are of several shapes, or taken as they are. */
@@ -82,6 +96,8 @@ interface LogOptions<V> {
   readonly partitions?: number
   /** Records older than this may be deleted. Default: kept for good. */
   readonly retention?: Duration.Input
+  /** How the topic is made on Kafka; other logs pass it over. */
+  readonly kafka?: KafkaTopic
 }
 
 // what Kafka takes
@@ -92,16 +108,38 @@ const instant = (by: Select<any, number>) => {
   return (value: never) => Math.floor(timeOf(value))
 }
 
+const saidElsewhere: Readonly<Record<string, string>> = {
+  "cleanup.policy": "Topic.compacted, or Topic.events and Topic.records",
+  "retention.ms": "`retention`",
+  "min.insync.replicas": "`kafka.minInSyncReplicas`"
+}
+const assertKafka = (name: string, { minInSyncReplicas, replication, settings = {} }: KafkaTopic) => {
+  for (const [what, value] of Object.entries({ replication, minInSyncReplicas })) {
+    if (value === undefined || (Number.isInteger(value) && value >= 1)) continue
+    throw new Error(`topic ${name}: kafka.${what} is ${value}, it must be a whole number from 1`)
+  }
+  if (replication !== undefined && minInSyncReplicas !== undefined && minInSyncReplicas > replication)
+    throw new Error(
+      `topic ${name}: kafka.minInSyncReplicas is ${minInSyncReplicas}, and there are ${replication} copies`
+    )
+  for (const setting in settings) {
+    const place = saidElsewhere[setting]
+    if (place !== undefined) throw new Error(`topic ${name}: say ${setting} by ${place}, not in kafka.settings`)
+  }
+}
+
 const topic = (name: string, options: LogOptions<any>, codec: object) => {
   if (!topicName.test(name)) throw new InvalidTopicName({ name })
   if (options.partitions !== undefined && !(Number.isInteger(options.partitions) && options.partitions >= 1)) {
     throw new Error(`topic ${name}: partitions is ${options.partitions}, it must be a whole number from 1`)
   }
+  if (options.kafka !== undefined) assertKafka(name, options.kafka)
   return {
     kind: "topic",
     name,
     partitions: options.partitions,
     retentionMs: options.retention === undefined ? undefined : millis(options.retention),
+    ...(options.kafka !== undefined && { kafka: options.kafka }),
     keyOf: select(options.key as string),
     timeOf: options.eventTime && instant(options.eventTime),
     versionOf: () => 1,

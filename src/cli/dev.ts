@@ -26,7 +26,7 @@ const say = (options: DevOptions, line: string) =>
 export const dev = Effect.fnUntraced(function* (options: DevOptions) {
   const application = yield* loadApplication(options.config)
   const database = yield* openDatabase(options.data, "own")
-  const system = yield* openSystem(application, database)
+  const system = yield* openSystem(application, database, { makesTopics: true })
   const server = yield* serveHttp(system, roles, options.port)
   yield* say(options, banner(options, database, server.url))
   if (!options.json && !options.once) yield* Effect.forkScoped(watchAlerts(system, (line) => say(options, line)))

@@ -180,13 +180,47 @@ const sql = Command.make(
   ])
 )
 
+const topicsOf = (doing: "plan" | "apply" | "check", description: string) =>
+  Command.make(
+    doing,
+    {
+      data,
+      config,
+      allowRepartition: Flag.Boolean("allow-repartition").pipe(
+        Flag.withDescription("Add partitions on Kafka: breaks the order of keys, and projections must be rebuilt"),
+        Flag.withDefault(false)
+      ),
+      json
+    },
+    (flags) =>
+      ending(
+        Effect.flatMap(
+          Effect.promise(() => import("./topics.ts")),
+          (module) => module.topics(doing, { ...flags, config: Option.getOrUndefined(flags.config) })
+        )
+      )
+  ).pipe(Command.withDescription(description))
+const topics = Command.make("topics").pipe(
+  Command.withDescription(
+    "The application's topics on Kafka, or on the embedded log: what is to be done, and doing it"
+  ),
+  Command.withSubcommands([
+    topicsOf("plan", "Show what is to be done: create, change, nothing, or why not"),
+    topicsOf("apply", "Show it and do it; nothing where one is refused"),
+    topicsOf("check", "Show it; exit 3 where anything differs from what is declared")
+  ]),
+  Command.withExamples([
+    { command: "millrace topics apply", description: "Make the topics of millrace.config.ts before the first start" }
+  ])
+)
+
 const { version } = JSON.parse(readFileSync(new URL("../../package.json", import.meta.url), "utf8")) as {
   readonly version: string
 }
 
 Command.make("millrace").pipe(
   Command.withDescription("Event sourcing with projections: one log, one atomic commit, exactly-once publishing"),
-  Command.withSubcommands([dev, start, migrate, ingest, status, sql]),
+  Command.withSubcommands([dev, start, topics, migrate, ingest, status, sql]),
   Command.run({ version }),
   // standard output is for results
   Effect.provide(Logger.layer([Logger.withConsoleError(Logger.formatLogFmt)])),

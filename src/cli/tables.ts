@@ -1,6 +1,7 @@
 // Rows as text: aligned for people, separated for programs.
 import Table from "cli-table3"
 import type { Status } from "../system.ts"
+import type { TopicPlan } from "../topic-plan.ts"
 
 type Rows = ReadonlyArray<Record<string, unknown>>
 
@@ -54,4 +55,19 @@ export const statusTable = ({ dead_letters, healthy, projections, relays }: Stat
     `dead letters: ${dead_letters}`,
     healthy ? "healthy" : "not healthy"
   ].join("\n")
+}
+
+const doings = { create: "create", change: "change", nothing: "nothing to do", refused: "refused" } as const
+const changeOf = (from: number | string | undefined, to: number | string) =>
+  from === undefined || from === to ? String(to) : `${from} → ${to}`
+
+/** What is to be done about topics, for people: a line a topic, and its settings and reasons below it. */
+export const planText = (where: string, plans: ReadonlyArray<TopicPlan>): string => {
+  const width = Math.max(...plans.map(({ topic }) => topic.length))
+  const lines = plans.flatMap(({ action, notes, partitions, settings, topic }) => [
+    `${topic.padEnd(width)}  ${changeOf(partitions.from, partitions.to)} partition${partitions.to === 1 ? "" : "s"}: ${doings[action]}`,
+    ...settings.map(({ from, name, to }) => `  ${name} ${changeOf(from, to)}`),
+    ...notes.map((note) => `  ${note}`)
+  ])
+  return [`Topics on ${where}`, ...lines].join("\n")
 }

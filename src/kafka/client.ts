@@ -2,13 +2,18 @@
 import { missing } from "../log-rules.ts"
 import { abandon, type Broker, dialer, errorFromCode } from "./driver.ts"
 import { KafkaFailure, typeOf } from "./errors.ts"
+import { metadata } from "./metadata.ts"
 import type { Options } from "./options.ts"
 
 /** A topic as the cluster has it. */
 export interface Topic {
   readonly name: string
+  /** Of this topic and of no other that ever has its name; undefined where the brokers are too old to tell. */
+  readonly id: string | undefined
   /** The leading broker's number, by partition; -1 while there is none. */
   readonly leaders: ReadonlyArray<number>
+  /** Copies of each partition. */
+  readonly replication: number
 }
 interface Node {
   readonly host: string
@@ -146,13 +151,9 @@ export class Client {
   }
 
   private async ask(name: string): Promise<Topic> {
-    const { brokers, topicMetadata } = await this.any((broker) => broker.metadata([name]))
+    const { brokers, id, leaders, replication } = await this.any((broker) => metadata(broker, name))
     for (const { host, nodeId, port } of brokers) this.nodes.set(nodeId, { host, port })
-    const found = topicMetadata.find(({ topic }) => topic === name)
-    if (found === undefined) throw missing(name)
-    const leaders: Array<number> = []
-    for (const { leader, partitionId } of found.partitionMetadata) leaders[partitionId] = leader
-    return { name, leaders }
+    return { name, id, leaders, replication }
   }
   /** A topic, from memory where it was asked for lately. Fails with `UnknownTopic` where there is none. */
   async topic(name: string): Promise<Topic> {

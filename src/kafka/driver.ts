@@ -43,6 +43,7 @@ export interface Metadata {
       readonly partitionErrorCode: number
       readonly partitionId: number
       readonly leader: number
+      readonly replicas: ReadonlyArray<number>
     }>
   }>
 }
@@ -50,6 +51,8 @@ export interface Metadata {
 export interface Broker {
   readonly connectionPool: Pool
   readonly brokerAddress: string
+  /** What it speaks, by API key; null before it is connected. */
+  readonly versions: Readonly<Record<number, { readonly maxVersion: number }>> | null
   readonly connect: () => Promise<void>
   readonly isConnected: () => boolean
   readonly metadata: (topics: ReadonlyArray<string>) => Promise<Metadata>

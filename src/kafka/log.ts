@@ -2,8 +2,9 @@
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
-import { defaultMaxBytes, invalidSpec } from "../log-rules.ts"
-import { type Assignment, Log, LogError, type ReadOptions } from "../log.ts"
+import { defaultMaxBytes } from "../log-rules.ts"
+import { type Assignment, Log, type LogError, type ReadOptions } from "../log.ts"
+import type { Topics as TopicsPort } from "../topic-plan.ts"
 import { Producer } from "./append.ts"
 import { assign } from "./assign.ts"
 import { Client, retrying } from "./client.ts"
@@ -12,7 +13,7 @@ import { attempt, logError } from "./errors.ts"
 import { offsets, type Source } from "./fetch.ts"
 import type { Options } from "./options.ts"
 import { open, read } from "./read.ts"
-import { declare } from "./topics.ts"
+import * as Topics from "./topics.ts"
 
 export { type Compression, type Options, optionsFrom, type Sasl } from "./options.ts"
 
@@ -22,37 +23,35 @@ const sourceOf = (topic: string, partition: number, options: ReadOptions | undef
   maxBytes: options?.maxBytes ?? defaultMaxBytes
 })
 
+/** A log on Kafka, and its topics. */
+export interface Opened {
+  readonly log: Log["Service"]
+  readonly topics: TopicsPort
+}
 /**
- * A log on the brokers of `options`, connected while the scope is open. Fails in one line where no broker answers, the user is refused or
- * an option makes no sense. Reading is read committed: `end` is where records end that are decided; what a transaction of others holds
+ * Opens a log on the brokers of `options`, connected while the scope is open. Fails in one line where no broker answers, the user is refused
+ * or an option makes no sense. Reading is read committed: `end` is where records end that are decided; what a transaction of others holds
  * back is not there yet. Record times are the broker's on topics that `declare` makes; event times travel in the header `event_time`.
  */
-export const make = Effect.fnUntraced(function* (
-  options: Options
-): Effect.fn.Return<Log["Service"], LogError, Scope.Scope> {
+export const openLog = Effect.fnUntraced(function* (options: Options): Effect.fn.Return<Opened, LogError, Scope.Scope> {
   register()
   const client = yield* Effect.acquireRelease(
     Effect.try({ try: () => new Client(options), catch: logError("bounds", "") }),
     (made) => Effect.sync(() => made.close())
   )
   yield* Effect.tryPromise({ try: () => client.hello(), catch: logError("bounds", "") })
-  const producer = new Producer(client)
+  const { declare, ...topics } = Topics.make(client)
+  return { log: logOf(client, declare), topics }
+})
 
+/** `openLog`, without its topics. */
+export const make = (options: Options): Effect.Effect<Log["Service"], LogError, Scope.Scope> =>
+  Effect.map(openLog(options), ({ log }) => log)
+
+const logOf = (client: Client, declare: Log["Service"]["declare"]): Log["Service"] => {
+  const producer = new Producer(client)
   return Log.of({
-    declare: (topics) => {
-      const wrong = topics
-        .map((spec) => [spec.name, invalidSpec(spec)] as const)
-        .find(([, reason]) => reason !== undefined)
-      if (wrong !== undefined)
-        return Effect.fail(
-          new LogError({ operation: "declare", topic: wrong[0], retryable: false, reason: wrong[1] ?? "" })
-        )
-      return Effect.tryPromise({
-        try: () => declare(client, topics),
-        catch: (cause) =>
-          cause instanceof LogError ? cause : logError("declare", topics.map(({ name }) => name).join(", "))(cause)
-      })
-    },
+    declare,
     append: (topic, records) => attempt("append", topic, () => producer.append(topic, records)),
     bounds: (topic) =>
       attempt("bounds", topic, () =>
@@ -77,7 +76,7 @@ export const make = Effect.fnUntraced(function* (
       })
     })
   })
-})
+}
 
 /** The log as a layer. */
 export const layer = (options: Options): Layer.Layer<Log, LogError> => Layer.effect(Log, make(options))
