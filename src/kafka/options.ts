@@ -60,7 +60,7 @@ const tlsFrom = (env: Readonly<Record<string, string | undefined>>): boolean | C
 
 /**
  * Options from `MILLRACE_KAFKA_BROKERS` (comma-separated), `_USERNAME`, `_PASSWORD`, `_MECHANISM` (default `scram-sha-512`), `_TLS` (`true`),
- * `_TLS_CA`, `_TLS_CERT`, `_TLS_KEY` (PEM files), `_COMPRESSION`, `_REPLICATION` and `_MIN_ISR`. Undefined without brokers.
+ * `_TLS_CA`, `_TLS_CERT`, `_TLS_KEY` (PEM files), `_COMPRESSION`, `_REPLICATION`, `_MIN_ISR` and `_SESSION_MS`. Undefined without brokers.
  * Throws where a value makes no sense, and says which.
  */
 export const optionsFrom = (env: Readonly<Record<string, string | undefined>>): Options | undefined => {
@@ -85,6 +85,7 @@ export const optionsFrom = (env: Readonly<Record<string, string | undefined>>): 
   const compression = one("COMPRESSION", ["none", "gzip", "snappy", "lz4", "zstd"] as const)
   const replicationFactor = whole("REPLICATION")
   const minInSyncReplicas = whole("MIN_ISR")
+  const sessionMs = whole("SESSION_MS")
   const tls = tlsFrom(env)
   return {
     brokers: brokers.filter((broker) => broker !== ""),
@@ -92,6 +93,7 @@ export const optionsFrom = (env: Readonly<Record<string, string | undefined>>): 
     ...(tls !== undefined && { tls }),
     ...(compression !== undefined && { compression }),
     ...(replicationFactor !== undefined && { replicationFactor }),
-    ...(minInSyncReplicas !== undefined && { minInSyncReplicas })
+    ...(minInSyncReplicas !== undefined && { minInSyncReplicas }),
+    ...(sessionMs !== undefined && { sessionMs })
   }
 }

@@ -17,7 +17,16 @@ export interface Copy {
 }
 
 const root = fileURLToPath(new URL("../../..", import.meta.url))
-const parts = ["src", "bin", "projections", "aggregates", "migrations", "package.json", "deno.json", "millrace.config.ts"]
+const parts = [
+  "src",
+  "bin",
+  "projections",
+  "aggregates",
+  "migrations",
+  "package.json",
+  "deno.json",
+  "millrace.config.ts"
+]
 
 /** Puts the patches in. Fails where a text is not there exactly once: then what the patch is for has moved, and it proves nothing. */
 export const patch = (directory: string, patches: ReadonlyArray<Patch>): void => {
@@ -26,7 +35,10 @@ export const patch = (directory: string, patches: ReadonlyArray<Patch>): void =>
     const text = existsSync(path) ? readFileSync(path, "utf8") : ""
     const found = text.split(find).length - 1
     if (found !== 1) throw new Error(`a patch does not fit: ${file} has ${found} times\n${find}`)
-    writeFileSync(path, text.replace(find, () => replace))
+    writeFileSync(
+      path,
+      text.replace(find, () => replace)
+    )
   }
 }
 

@@ -7,10 +7,13 @@ const reached = (point: string) => `globalThis.reached(${JSON.stringify(point)})
 export interface Point extends Patch {
   readonly name: string
   readonly role: "projections" | "relay"
+  /** A process comes by at least so often. */
+  readonly often: number
 }
 
-const projector = (name: string, file: string, find: string, replace: (call: string) => string): Point => ({
+const projector = (name: string, file: string, find: string, replace: (call: string) => string, often = 6): Point => ({
   name,
+  often,
   role: "projections",
   file,
   find,
@@ -27,7 +30,7 @@ const revoked = "        for (const [, one] of stopping) one.stopping = true\n"
 
 /** Points of a process that runs projections. */
 export const projectorPoints: ReadonlyArray<Point> = [
-  projector("after claim", "src/runner.ts", claimed, (call) => `  ${call}\n${claimed}`),
+  projector("after claim", "src/runner.ts", claimed, (call) => `  globalThis.claimed()\n  ${call}\n${claimed}`, 3),
   projector("after fetch", "src/runner.ts", taken, (call) => `${taken}    ${call}\n`),
   projector(
     "before commit",
@@ -42,12 +45,20 @@ export const projectorPoints: ReadonlyArray<Point> = [
     // the driver writes at the end of this turn of the event loop
     (call) => `    setImmediate(() => setImmediate(() => ${call}))\n${sent}`
   ),
-  projector("after commit", "src/postgres/committer.ts", answered, (call) => `    ${call}\n${answered}`),
-  projector("after settle", "src/runner.ts", settled, (call) => `${settled}      Effect.tap(() => Effect.sync(() => ${call})),\n`),
-  projector("at revocation", "src/kafka/assign.ts", revoked, (call) => `        ${call}\n${revoked}`)
+  projector(
+    "after commit",
+    "src/postgres/committer.ts",
+    answered,
+    (call) => `    globalThis.answered(commits.length - rows.length)\n    ${call}\n${answered}`
+  ),
+  projector(
+    "after settle",
+    "src/runner.ts",
+    settled,
+    (call) => `${settled}      Effect.tap(() => Effect.sync(() => ${call})),\n`
+  ),
+  projector("at revocation", "src/kafka/assign.ts", revoked, (call) => `        ${call}\n${revoked}`, 1)
 ]
-
-
 
 /** Points of a process that relays. */
 export const relayPoints: ReadonlyArray<Point> = []

@@ -4,10 +4,9 @@ import { features, type Load, type Made, marker, phantoms, records } from "./loa
 
 const input = "events.raw.v1"
 const lookup = "features.entity.v1"
-const slice = 400
-/** Every so many slices goes in a transaction; every so many has one beside it that is aborted. */
-const committedEvery = 5
-const abortedEvery = 4
+const slice = 500
+/** Of so many slices one goes in a transaction, and one has one beside it that is aborted. */
+const every = 4
 
 const messageOf = ({ headers, key, value }: Made): Message => ({ key, value, headers: { ...headers } })
 const quiet = { initialRetryTime: 30, retries: 40, maxRetryTime: 500 }
@@ -51,13 +50,22 @@ export class Feeder {
     this.last = fed.catch(() => undefined)
     return fed
   }
+  /** The same, and no transaction. */
+  drip(count: number): Promise<void> {
+    const fed = this.last.then(async () => {
+      await this.send(records(this.load, this.fed, this.fed + count))
+      this.fed += count
+    })
+    this.last = fed.catch(() => undefined)
+    return fed
+  }
   private async next(count: number) {
     const made = records(this.load, this.fed, this.fed + count)
     const number = this.slices++
     const half = made.length >> 1
-    const aborting = number % abortedEvery === 1 ? await this.begin(number) : undefined
+    const aborting = number % every === 1 ? await this.begin(number) : undefined
     if (aborting !== undefined) await this.leak(aborting, number)
-    if (number % committedEvery === 2 && (await this.committed(number + 1, made.slice(0, half)))) {
+    if (number % every === 3 && (await this.committed(number + 1, made.slice(0, half)))) {
       await this.send(made.slice(half))
     } else {
       await this.send(made.slice(0, half))

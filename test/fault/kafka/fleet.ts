@@ -12,14 +12,21 @@ export class Worker {
   readonly pid: number
   /** Settles when it has ended, with its exit code or the signal that ended it. */
   readonly ended: Promise<number | NodeJS.Signals>
-  /** How often it found that its partition had gone to another. */
+  /** How many of its commits the fence held off. */
   fenced = 0
+  /** How many partitions it has claimed. */
+  claims = 0
+  /** How many statements of commits were answered since it stood still at a point. */
+  answered = 0
+  /** It was told to end, or is to kill itself at a point. */
+  doomed: boolean
   private result: number | NodeJS.Signals | undefined
   private readonly lines: Array<string> = []
   private readonly child: ChildProcess
 
-  constructor(role: Role, child: ChildProcess) {
+  constructor(role: Role, child: ChildProcess, doomed: boolean) {
     this.role = role
+    this.doomed = doomed
     this.child = child
     this.pid = child.pid!
     for (const stream of [child.stdout!, child.stderr!]) {
@@ -35,8 +42,11 @@ export class Worker {
     )
   }
   private line(line: string) {
-    if (line.includes("another process has claimed the partition since")) this.fenced++
-    this.lines.push(line)
+    if (line === "point: claimed") this.claims++
+    const [, fenced, answered] = /^point: (\d+) fenced, answer (\d+) since$/.exec(line) ?? []
+    this.fenced += Number(fenced ?? 0)
+    this.answered = Math.max(this.answered, Number(answered ?? 0))
+    if (!line.startsWith("point: ")) this.lines.push(line)
     if (this.lines.length > 400) this.lines.shift()
   }
   /** The last lines that it wrote. */
@@ -60,6 +70,7 @@ export class Worker {
   }
   /** Ends it, orderly or not, and waits until it has ended. After 30 seconds it is killed, and that is a failure. */
   async end(signal: "SIGTERM" | "SIGKILL"): Promise<void> {
+    this.doomed = true
     this.signal(signal)
     if (signal === "SIGTERM") this.signal("SIGCONT")
     const late = Symbol("late")
@@ -78,6 +89,8 @@ export class Fleet {
   readonly workers: Array<Worker> = []
   /** Of all processes, those that have ended included. */
   started = 0
+  /** Those that ended by themselves. */
+  readonly fell: Array<Worker> = []
   private readonly root: string
   private readonly environment: Readonly<Record<string, string>>
   private fencedBefore = 0
@@ -88,13 +101,21 @@ export class Fleet {
   }
 
   /** Starts a process; `point` is what `points.mjs` reads. It is in `workers` until it has ended. */
-  start(role: Role, more: { readonly point?: string; readonly environment?: Readonly<Record<string, string>> } = {}): Worker {
+  start(
+    role: Role,
+    more: { readonly point?: string; readonly environment?: Readonly<Record<string, string>> } = {}
+  ): Worker {
     const point = more.point === undefined ? {} : { MILLRACE_POINT: more.point }
-    const worker = new Worker(role, this.spawn(["start", "--roles", role], { ...point, ...more.environment }))
+    const worker = new Worker(
+      role,
+      this.spawn(["start", "--roles", role], { ...point, ...more.environment }),
+      more.point?.startsWith("kill") === true
+    )
     this.started++
     this.workers.push(worker)
     void worker.ended.then(() => {
       this.fencedBefore += worker.fenced
+      if (!worker.doomed) this.fell.push(worker)
       this.workers.splice(this.workers.indexOf(worker), 1)
     })
     return worker
@@ -108,7 +129,9 @@ export class Fleet {
     })
   }
   /** Runs a command to its end. */
-  async command(...args: ReadonlyArray<string>): Promise<{ readonly code: number; readonly output: string; readonly errors: string }> {
+  async command(
+    ...args: ReadonlyArray<string>
+  ): Promise<{ readonly code: number; readonly output: string; readonly errors: string }> {
     const child = this.spawn(args, {})
     let output = ""
     let errors = ""
@@ -120,13 +143,15 @@ export class Fleet {
   of(role: Role): ReadonlyArray<Worker> {
     return this.workers.filter((worker) => worker.role === role)
   }
-  /** How often any process found that a partition had gone to another. */
+  /** How many commits of all processes the fence held off. */
   get fenced(): number {
     return this.fencedBefore + this.workers.reduce((sum, { fenced }) => sum + fenced, 0)
   }
   /** Ends all of a role, or all, orderly. */
   async stop(role?: Role): Promise<void> {
-    await Promise.all(this.workers.filter((one) => role === undefined || one.role === role).map((one) => one.end("SIGTERM")))
+    await Promise.all(
+      this.workers.filter((one) => role === undefined || one.role === role).map((one) => one.end("SIGTERM"))
+    )
   }
   /** Leaves nothing running. */
   async kill(): Promise<void> {

@@ -96,7 +96,7 @@ export class Fold {
   private readonly known = new Map<string, Known>()
 
   /** A record of `features.entity.v1`; all of them come before the first event. */
-  feature = ({ key, value }: Printed): void => {
+  feature = ({ key, value }: Pick<Printed, "key" | "value">): void => {
     if (key === null) return
     if (value === null) this.known.delete(key)
     else this.known.set(key, JSON.parse(value) as Known)

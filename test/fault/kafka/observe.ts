@@ -29,14 +29,13 @@ export const claims = async (sql: Sql): Promise<number> =>
   (await places(sql)).reduce((sum, { epoch }) => sum + epoch, 0)
 
 /** Whether every partition was handled up to its end. */
-export const isHandled = async (sql: Sql, ends: ReadonlyArray<{ readonly partition: number; readonly end: number }>) => {
+export const isHandled = async (
+  sql: Sql,
+  ends: ReadonlyArray<{ readonly partition: number; readonly end: number }>
+) => {
   const found = new Map((await places(sql)).map(({ partition, position }) => [partition, position]))
   return ends.every(({ end, partition }) => (found.get(partition) ?? 0) >= end)
 }
-/** Whether everything that commits published was relayed. */
-export const isRelayed = async (sql: Sql) =>
-  (await places(sql)).every(({ published, relayed }) => published === (relayed ?? 0))
-
 // one commit's text, or that of several together
 const commitText = "%update millrace.progress%commit_no + 1%"
 /** Ends the sessions in the middle of a commit; how many. */

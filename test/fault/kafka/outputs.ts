@@ -61,7 +61,8 @@ export class Outputs {
     const stream = headers["millrace-stream"] ?? ""
     const seq = Number(headers["millrace-seq"])
     const what = `${topic}/${partition} ${offset}: number ${seq} of ${stream}`
-    if (stream !== `signals/events.raw.v1/${partition}`) this.differences.add("wrong", `${what} is of another partition`)
+    if (stream !== `signals/events.raw.v1/${partition}`)
+      this.differences.add("wrong", `${what} is of another partition`)
     let numbers = this.numbers.get(stream)
     if (numbers === undefined) this.numbers.set(stream, (numbers = new Set()))
     if (numbers.has(seq)) this.differences.add("doubled", what)
@@ -104,7 +105,11 @@ export class Outputs {
     if (count > window.sum.length)
       return this.differences.add("doubled", `${what} counts ${count} events of ${window.sum.length}`)
     const expected = [window.alerts[count - 1], window.sum[count - 1], window.max[count - 1]].join(" ")
-    this.differences.same(`what ${what} has of its first ${count} events`, [alerts, score_sum, score_max].join(" "), expected)
+    this.differences.same(
+      `what ${what} has of its first ${count} events`,
+      [alerts, score_sum, score_max].join(" "),
+      expected
+    )
   }
 
   /** Everything was taken; `published` says the last number of each stream, by partition. */

@@ -68,7 +68,7 @@ const drawn = (points: ReadonlyArray<Point>, count: number, random: Random) =>
   shuffled(
     many(count, (i) => points[i % points.length]!),
     random
-  ).map(({ name }) => ({ name, nth: random.int(1, 6) }))
+  ).map(({ name, often }) => ({ name, nth: random.int(1, often) }))
 /** In groups of at most so many. */
 const grouped = <A>(values: ReadonlyArray<A>, size: number): Array<ReadonlyArray<A>> =>
   many(Math.ceil(values.length / size), (i) => values.slice(i * size, (i + 1) * size))
@@ -93,9 +93,10 @@ export const planOf = (seed: number, counts: Counts): Plan => {
   const relayAnywhere = Math.floor(relayKills / 4)
   const left = [
     ...many(anywhere, atRandom("projections")),
-    ...grouped(drawn(projectorPoints, kills - anywhere, random), 2).map(
-      (points): Step => ({ kind: "killAtPoints", points })
-    ),
+    ...grouped(drawn(projectorPoints, kills - anywhere, random), 2).map((points): Step => ({
+      kind: "killAtPoints",
+      points
+    })),
     ...many(Math.ceil((counts.joins ?? 0) / 2), (): Step => ({
       kind: "joinAndLeave",
       signal: random.chance(0.5) ? "SIGTERM" : "SIGKILL"
@@ -110,9 +111,10 @@ export const planOf = (seed: number, counts: Counts): Plan => {
   ]
   const right = [
     ...many(relayAnywhere, atRandom("relay")),
-    ...drawn(relayPoints, relayKills - relayAnywhere, random).map(
-      (point): Step => ({ kind: "killRelayAtPoint", ...point })
-    ),
+    ...drawn(relayPoints, relayKills - relayAnywhere, random).map((point): Step => ({
+      kind: "killRelayAtPoint",
+      ...point
+    })),
     ...many(counts.relayZombies, (i): Step => ({
       kind: "relayZombie",
       name: relayPoints[i % Math.max(1, relayPoints.length)]?.name ?? ""

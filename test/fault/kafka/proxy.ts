@@ -19,17 +19,19 @@ class Frames {
   private rest: Buffer = Buffer.alloc(0)
   private started = false
 
-  *next(data: Buffer): Generator<Buffer> {
+  next(data: Buffer): ReadonlyArray<Buffer> {
+    const frames: Array<Buffer> = []
     this.rest = this.rest.length === 0 ? data : Buffer.concat([this.rest, data])
     while (this.rest.length >= 5) {
       const size = this.started ? 1 + this.rest.readInt32BE(1) : this.rest.readInt32BE(0)
-      if (this.rest.length < size) return
+      if (this.rest.length < size) break
       const frame = this.rest.subarray(0, size)
       this.rest = this.rest.subarray(size)
-      if (this.started) yield frame
+      if (this.started) frames.push(frame)
       // a request for TLS is 8 bytes, and the start follows it
       else if (size > 8) this.started = true
     }
+    return frames
   }
 }
 const textAt = (frame: Buffer, at: number) => frame.subarray(at, frame.indexOf(0, at))
@@ -86,7 +88,7 @@ export class Proxy {
       return commits.has(textAt(frame, 5 + portal.length + 1).toString())
     }
     client.on("data", (data) => {
-      const found = [...frames.next(data)].map(isCommit).includes(true)
+      const found = frames.next(data).map(isCommit).includes(true)
       if (found && this.armed !== undefined && losing === undefined) {
         losing = this.armed
         this.armed = undefined

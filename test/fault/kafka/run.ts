@@ -1,4 +1,5 @@
 // One run: services, the application in processes of its own, a load, and the plan's faults; then everything is compared with the fold of the log.
+import { join } from "node:path"
 import { setTimeout as sleep } from "node:timers/promises"
 import { consume } from "./consumer.ts"
 import { copy, type Copy, type Patch } from "./copy.ts"
@@ -7,7 +8,8 @@ import { points } from "./failpoints.ts"
 import { Feeder } from "./feeder.ts"
 import { Fleet } from "./fleet.ts"
 import { Fold, partitions } from "./fold.ts"
-import { isHandled, isRelayed, places, Watch } from "./observe.ts"
+import { features } from "./load.ts"
+import { isHandled, places, Watch } from "./observe.ts"
 import { topics, Outputs } from "./outputs.ts"
 import type { Plan } from "./plan.ts"
 import { type Services, services, sessionMs } from "./services.ts"
@@ -23,6 +25,8 @@ export interface RunOptions {
   readonly entities?: number
   /** What makes the application a mutant. */
   readonly mutant?: ReadonlyArray<Patch>
+  /** Without relays, and so without outputs. */
+  readonly projectionsOnly?: boolean
   /** How long anything may take to come about. */
   readonly patienceMs?: number
   readonly say?: (line: string) => void
@@ -86,11 +90,11 @@ export class Run {
   private async drip() {
     while (this.trickling) {
       try {
-        await this.feeder.feed(20)
+        await this.feeder.drip(12)
       } catch (error) {
         this.failed ??= error
       }
-      await sleep(40)
+      await sleep(100)
     }
   }
   async stopFeeding(): Promise<void> {
@@ -128,7 +132,16 @@ export class Run {
     const ends = await this.feeder.ends()
     const { sql } = this.services
     await this.until("handling of everything that was fed", () => isHandled(sql, ends))
-    await this.until("relaying of everything that was published", () => isRelayed(sql))
+    await this.relayed("relaying of everything that was published")
+  }
+  /** What is published by now is relayed. */
+  async relayed(what: string): Promise<void> {
+    if (this.options.projectionsOnly === true) return
+    const { sql } = this.services
+    const published = new Map((await places(sql)).map((place) => [place.partition, place.published]))
+    await this.until(what, async () =>
+      (await places(sql)).every(({ partition, relayed }) => (relayed ?? 0) >= published.get(partition)!)
+    )
   }
 
   /** Reads the log and the outputs with Kafka's own consumer, and compares. Nothing may run. `end` is the last marker's id. */
@@ -140,11 +153,11 @@ export class Run {
       const isLast = ({ value }: { readonly value: string | null }) => value === sealed
       return consume({ brokers, topic, partitions, isLast, take: (record) => record.value !== sealed && take(record) })
     }
-    await this.feeder.seal("features.entity.v1", sealed)
-    await read("features.entity.v1", fold.feature)
+    for (const feature of features(this.feeder.load)) fold.feature(feature)
     const isLast = ({ value }: { readonly value: string | null }) => value?.includes(`"${end}-`) === true
     await consume({ brokers, topic: "events.raw.v1", partitions, isLast, takeLast: true, take: fold.event })
     await compareTables(sql, fold, this.differences)
+    if (this.options.projectionsOnly === true) return fold
     const outputs = new Outputs(fold, this.differences)
     for (const topic of topics) await this.feeder.seal(topic, sealed)
     await Promise.all(topics.map((topic) => read(topic, (record) => outputs.take(topic, record))))
@@ -154,11 +167,10 @@ export class Run {
   }
 }
 
+/** Makes the topics. Everything else is made by whichever process starts first. */
 const prepare = async (fleet: Fleet) => {
-  for (const args of [["migrate"], ["topics", "apply"]]) {
-    const { code, errors, output } = await fleet.command(...args)
-    if (code !== 0) throw new Error(`${args.join(" ")} ended with ${code}: ${output}${errors}`)
-  }
+  const { code, errors, output } = await fleet.command("topics", "apply")
+  if (code !== 0) throw new Error(`topics apply ended with ${code}: ${output}${errors}`)
 }
 
 /** Opens a run, lets `use` have it, and leaves nothing behind. */
@@ -174,7 +186,9 @@ export const withRun = async <A>(options: RunOptions, use: (run: Run) => Promise
     fleet = new Fleet(tree.root, {
       MILLRACE_KAFKA_BROKERS: opened.brokers,
       MILLRACE_DATABASE_URL: opened.url,
-      MILLRACE_KAFKA_SESSION_MS: String(sessionMs)
+      MILLRACE_KAFKA_SESSION_MS: String(sessionMs),
+      // a start takes half as long
+      NODE_COMPILE_CACHE: join(tree.root, ".compiled")
     })
     await prepare(fleet)
     feeder = new Feeder(opened.brokers.split(","), { seed: options.seed, entities: options.entities ?? 2_000 })
@@ -191,7 +205,7 @@ export const withRun = async <A>(options: RunOptions, use: (run: Run) => Promise
 }
 
 /** Regular processes, beside those that faults start. */
-const regular = { projections: 2, relay: 2 } as const
+const regular = (options: RunOptions) => ({ projections: 2, relay: options.projectionsOnly === true ? 0 : 2 })
 
 /** Runs the plan from beginning to end. */
 export const execute = async (options: RunOptions, then?: (run: Run) => Promise<void>): Promise<Report> => {
@@ -200,16 +214,21 @@ export const execute = async (options: RunOptions, then?: (run: Run) => Promise<
     let hang: string | undefined
     let fold: Fold | undefined
     try {
-      const steps = new Steps(run, options.plan, regular)
+      const steps = new Steps(run, options.plan, regular(options))
       await steps.run()
+      run.say("the plan is done")
       await run.stopFeeding()
       const left = options.events - run.feeder.fed
       if (left > 0) await run.feeder.feed(left)
       await run.feeder.mark("end")
+      run.say("everything is fed")
       await run.drain()
+      run.say("everything is handled")
       await run.watch.look(run.services.sql, run.differences)
       await run.fleet.stop()
+      run.say("everything has ended")
       fold = await run.compare("end")
+      run.say("everything is compared")
       await then?.(run)
     } catch (error) {
       if (!(error instanceof Hang)) throw error

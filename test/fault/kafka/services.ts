@@ -42,7 +42,9 @@ export const services = async (): Promise<Services> => {
   try {
     const started = await Promise.allSettled(
       (["kafka", "postgres"] as const).map(async (name) => {
-        const service = await launch(name, join(directory, name), { postgres: { settings: { deadlock_timeout: "200ms" } } })
+        const service = await launch(name, join(directory, name), {
+          postgres: { settings: { deadlock_timeout: "200ms" } }
+        })
         opened.push(service)
         return service
       })
