@@ -1,6 +1,7 @@
 // An application is what `millrace.config.ts` exports: its projections and aggregates, and the services that their handlers need.
 import type * as Layer from "effect/Layer"
 import type { Aggregate } from "./aggregate.ts"
+import { deadLetterTopics } from "./dead-letter.ts"
 import type { Writable } from "./handler.ts"
 import type { Projection, Run } from "./projection.ts"
 import type { Table } from "./read-model.ts"
@@ -73,11 +74,13 @@ export interface DeclaredTopic {
   readonly writtenBy: ReadonlyArray<string>
 }
 
-/** The topics that a projection writes: those in `writes`, and its windows' own. */
-export const publishedBy = (projection: Projection.Any): ReadonlyArray<Topic.Any> =>
-  (projection.writes as ReadonlyArray<Writable>).flatMap((target) =>
+/** The topics that a projection writes: those in `writes`, its windows' own, and those of its dead letters. */
+export const publishedBy = (projection: Projection.Any): ReadonlyArray<Topic.Any> => [
+  ...(projection.writes as ReadonlyArray<Writable>).flatMap((target) =>
     target.kind === "topic" ? [target] : target.kind === "window" && target.topic !== undefined ? [target.topic] : []
-  )
+  ),
+  ...deadLetterTopics(projection)
+]
 
 const declare = (found: Map<string, DeclaredTopic>, topic: Topic.Any, partitions: number, writer?: string) => {
   const before = found.get(topic.name)
@@ -96,14 +99,15 @@ const declare = (found: Map<string, DeclaredTopic>, topic: Topic.Any, partitions
 export const topicsOf = (application: Application.Any): ReadonlyArray<DeclaredTopic> => {
   const found = new Map<string, DeclaredTopic>()
   const projections = application.projections.map(({ projection }) => projection as Projection.Any)
-  for (const { enrich, name, sources, writes } of projections) {
+  for (const projection of projections) {
+    const { enrich, name, sources } = projection
     const inputs = sources.filter((source) => source.kind === "topic") as unknown as ReadonlyArray<Topic.Any>
     for (const topic of [...inputs, ...Object.values(enrich).map((lookup) => lookup.topic)]) {
       if (!projections.some((other) => publishedBy(other).some((written) => written.name === topic.name))) {
         declare(found, topic, topic.partitions ?? 1)
       }
     }
-    for (const topic of publishedBy({ name, writes } as Projection.Any)) {
+    for (const topic of publishedBy(projection)) {
       declare(found, topic, topic.partitions ?? sourcePartitions(projections, inputs[0]), name)
     }
   }

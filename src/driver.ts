@@ -1,6 +1,8 @@
 // Runs a projection over arrays of events, in memory: what the test kit and `Projection.live` use, and the runner's model.
+import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
-import { assertOwned } from "./failure.ts"
+import type { DeadLetterMessage } from "./dead-letter.ts"
+import { assertOwned, describe } from "./failure.ts"
 import { keyText, type Named } from "./fields.ts"
 import type { Meta, Writable } from "./handler.ts"
 import { partitionOf } from "./murmur2.ts"
@@ -38,6 +40,8 @@ const columnsOf = (window: Window.Any, span: Span): Row => {
 export class Driver<Ev, E, R> {
   readonly published: Array<Published> = []
   readonly late: Array<Row> = []
+  /** Events that failed, where they are parked and not thrown: what their dead letters say of them. */
+  readonly dead: Array<Partial<DeadLetterMessage>> = []
   /** The clock that handlers see and that events without a time of their own get, in epoch milliseconds. */
   nowMs = 0
   private readonly tables = new Map<string, Map<string, Row>>()
@@ -48,17 +52,21 @@ export class Driver<Ev, E, R> {
   private readonly recorder = new Recorder()
   private readonly projection: Projection<string, Ev, any, E, R, any>
   private readonly partitions: number
+  private readonly parks: boolean
   private position = 0
   private meta: Meta | undefined
+  /** What deduplication knows the event by. */
+  private identity: string | undefined
   /** Whether the event's source has keys; an aggregate's streams have none here. */
   private isKeyed = false
 
   constructor(
     projection: Projection<string, Ev, any, E, R, any>,
-    options: { readonly partitions?: number | undefined } = {}
+    options: { readonly partitions?: number | undefined; readonly parks?: boolean } = {}
   ) {
     this.projection = projection
     this.partitions = options.partitions ?? 1
+    this.parks = options.parks ?? false
     for (const target of projection.writes as ReadonlyArray<Writable>) {
       if (target.kind === "table") this.tables.set(target.name, new Map())
       if (target.kind === "window") this.windows.set(target, new Map())
@@ -73,15 +81,28 @@ export class Driver<Ev, E, R> {
     }
   }
 
-  /** Handles events as one batch. Fails with the handler's error, or dies with what it threw. */
+  /** Handles events as one batch. Fails with the handler's error, or dies with what it threw, unless such events are parked. */
   batch(events: ReadonlyArray<Ev>): Effect.Effect<void, E, R> {
     return Effect.gen({ self: this }, function* () {
       for (const event of events) {
-        const effect = this.event(event)
-        if (effect !== undefined) yield* effect
-        this.apply()
+        const handled = Effect.suspend(() => this.event(event) ?? Effect.void)
+        const applied = Effect.andThen(
+          handled,
+          Effect.sync(() => this.apply())
+        )
+        yield* this.parks ? Effect.catchCause(applied, (cause) => this.park(event, Cause.squash(cause))) : applied
       }
       this.emitUpdates()
+    })
+  }
+
+  private park(event: Ev, error: unknown): Effect.Effect<void> {
+    return Effect.sync(() => {
+      const { eventTime, key, partition, position, topic } = this.meta!
+      this.seen.get(this.identity ?? "")?.pop()
+      const { name: projection, version } = this.projection
+      const place = { projection, version, topic, partition, position, key, event_time: eventTime }
+      this.dead.push({ ...describe(error), ...place, value: JSON.stringify(event) })
     })
   }
 
@@ -114,6 +135,7 @@ export class Driver<Ev, E, R> {
     const tenant = source.tenantOf?.(event)
     this.nowMs = Math.max(this.nowMs, eventTime)
     this.recorder.log.length = 0 // what a failed event left behind
+    this.identity = undefined
     const streamTime = this.advance(partition, eventTime)
     if (this.isDuplicate(source, event, partition, tenant, eventTime)) return undefined
     this.meta = {
@@ -147,6 +169,7 @@ export class Driver<Ev, E, R> {
     const id = dedupe && (dedupe.by ?? source.idOf)?.(event)
     if (dedupe === undefined || id === undefined) return false
     const key = JSON.stringify([partition, tenant, id])
+    this.identity = key
     const before = this.seen.get(key) ?? []
     this.seen.set(key, [...before, time])
     return before.some((other) => Math.abs(other - time) <= dedupe.withinMs)

@@ -36,9 +36,17 @@ export const describe = (error: unknown): { readonly error: string; readonly mes
     return { error: typeof tag === "string" ? tag : error.name, message: error.message }
   }
   if (typeof error === "object" && error !== null && "_tag" in error) {
-    return { error: String(error._tag), message: JSON.stringify(error) }
+    return { error: String(error._tag), message: textOf(error) }
   }
   return { error: "Error", message: String(error) }
+}
+
+const textOf = (error: object): string => {
+  try {
+    return JSON.stringify(error)
+  } catch {
+    return "it says nothing that has a JSON form"
+  }
 }
 
 /** Whether PostgreSQL can hold the text: no NUL, and no surrogate without its other half. */

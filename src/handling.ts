@@ -7,19 +7,12 @@ import { SeenIds } from "./dedupe.ts"
 import { describe } from "./failure.ts"
 import { keyText } from "./fields.ts"
 import { fingerprintOf, traceIdOf, type LogRecord } from "./log.ts"
+import { Parking, type Failure } from "./parking.ts"
 import type { Projection } from "./projection.ts"
 import type { Table } from "./read-model.ts"
 import { Recorder, type Row } from "./recorder.ts"
 import type { Reference } from "./references.ts"
-import {
-  Mismatch,
-  type Changes,
-  type Claim,
-  type DeadLetter,
-  type Store,
-  type StoreError,
-  type Unstorable
-} from "./store.ts"
+import { Mismatch, type Changes, type Claim, type Store, type StoreError, type Unstorable } from "./store.ts"
 import type { Topic } from "./topic.ts"
 import type { Window } from "./window.ts"
 
@@ -64,7 +57,7 @@ export class Handling<E, R> {
   }>
   private readonly seen: SeenIds | undefined
   private readonly recorder = new Recorder()
-  private dead: Array<DeadLetter> = []
+  private readonly parking: Parking
   private stopped: Stopped | undefined
   private trace: { readonly given: string | undefined; readonly sound: string | undefined } = {
     given: undefined,
@@ -81,6 +74,7 @@ export class Handling<E, R> {
   ) {
     this.projection = projection
     this.source = source
+    this.parking = new Parking(projection, source)
     this.partitions = partitions
     this.store = store
     this.lookups = Object.entries(projection.enrich).map(([name, { by, topic }]) => ({
@@ -124,7 +118,7 @@ export class Handling<E, R> {
         if (refused !== undefined) {
           log.length = from
           if (id !== undefined) this.seen!.forget(tenant, id, time)
-          yield* this.fail(record, time, refused)
+          yield* this.fail({ ...refused, record, eventTime: time, tenant, traceparent: origin.traceparent })
           continue
         }
       }
@@ -139,9 +133,9 @@ export class Handling<E, R> {
       duplicates,
       tables: fold.tableChanges(),
       windows: fold.windowChanges(),
-      segments: fold.segments(),
+      segments: [...fold.segments(), ...this.parking.segments()],
       late: fold.late,
-      dead: this.dead,
+      dead: this.parking.letters,
       seen: this.seen?.packed()
     }
   })
@@ -153,7 +147,7 @@ export class Handling<E, R> {
   /** There was no commit. */
   reset(): void {
     this.seen?.reset()
-    this.dead = []
+    this.parking.reset()
     this.stopped = undefined
   }
 
@@ -168,19 +162,22 @@ export class Handling<E, R> {
     // without a record there is nothing to blame but the statement itself
     if (record === undefined) return yield* new Mismatch({ what: claim.projection, reason: refused.message })
     this.reset()
-    const nothing = { tables: [], windows: [], segments: [], late: [], seen: undefined, events: 0, duplicates: 0 }
+    const nothing = { tables: [], windows: [], late: [], seen: undefined, events: 0, duplicates: 0 }
     // stream time moves as with any event that failed, or lateness would depend on who refused it
-    const time = this.decode([record])[0]?.time
+    const [decoded] = this.decode([record])
+    const { tenant, time } = decoded ?? {}
     const streamTime = time === undefined ? claim.streamTime : Math.max(claim.streamTime ?? -Infinity, time)
-    this.dead = []
-    yield* this.fail(record, time, { error: refused, attempts: 1 })
+    this.parking.reset()
+    const traceparent = this.traceOf(record.traceparent)
+    yield* this.fail({ record, error: refused, attempts: 1, eventTime: time, tenant, traceparent })
     return yield* this.store
       .commit(this.projection, claim, {
         ...nothing,
         position: next,
         fingerprint: fingerprintOf(record),
         streamTime,
-        dead: this.dead
+        segments: this.parking.segments(),
+        dead: this.parking.letters
       })
       .pipe(
         Effect.catchTag("Unstorable", (again) =>
@@ -209,12 +206,9 @@ export class Handling<E, R> {
         decoded.push({ record, event, time, tenant: record.tenant ?? this.source.tenantOf?.(event) })
       } catch (error) {
         // no handler saw it, and it reads the same each time: nothing to try again
-        const refused = this.policyOf(record, undefined, { error, attempts: 1 })
-        if (refused instanceof Stopped) {
-          this.stopped = refused
-          break
-        }
-        this.dead.push(refused)
+        const unread = { eventTime: undefined, tenant: undefined, traceparent: this.traceOf(record.traceparent) }
+        this.stopped = this.settleFailure({ record, error, attempts: 1, ...unread })
+        if (this.stopped !== undefined) break
       }
     }
     return decoded
@@ -313,7 +307,7 @@ export class Handling<E, R> {
             ? undefined
             : this.idOf(this.source.decode(JSON.parse(record.value), record.schemaVersion))
         if (id !== undefined) this.seen!.forget(origin.tenant, id, origin.eventTime)
-        yield* this.fail(record, origin.eventTime, { error, attempts: 1 })
+        yield* this.fail({ record, error, attempts: 1, ...origin })
       }
     }
     return { fold, folded }
@@ -337,40 +331,21 @@ export class Handling<E, R> {
   })
 
   /** What becomes of an event that failed: parked, skipped, or the partition stops before it. */
-  private fail(record: LogRecord, eventTime: number | undefined, failed: Failed): Effect.Effect<void, Stopped> {
-    const refused = this.policyOf(record, eventTime, failed)
-    if (refused instanceof Stopped) return Effect.fail(refused)
-    this.dead.push(refused)
-    return Effect.void
+  private fail(failure: Failure): Effect.Effect<void, Stopped> {
+    const stopped = this.settleFailure(failure)
+    return stopped === undefined ? Effect.void : Effect.fail(stopped)
   }
 
-  private policyOf(
-    record: LogRecord,
-    eventTime: number | undefined,
-    { attempts, error }: Failed
-  ): Stopped | DeadLetter {
+  private settleFailure(failure: Failure): Stopped | undefined {
+    const { error, record } = failure
     const { then = "park" } = this.projection.failure
-    if (then !== "stop") return letterOf(record, eventTime, then === "skip" ? "skipped" : "parked", error, attempts)
+    if (then !== "stop") {
+      this.parking.add(failure, then === "skip" ? "skipped" : "parked")
+      return undefined
+    }
     const what = `${this.projection.name} stopped at ${this.source.name}/${record.partition} position ${record.position}`
     return new Stopped({ position: record.position, reason: new Mismatch({ what, reason: describe(error).message }) })
   }
 }
 
 const keyOf = (target: Table.Any | Window.Any) => (target.kind === "table" ? target.primaryKey : windowKey(target))
-const letterOf = (
-  record: LogRecord,
-  eventTime: number | undefined,
-  status: "parked" | "skipped",
-  error: unknown,
-  attempts: number
-): DeadLetter => ({
-  ...describe(error),
-  position: record.position,
-  status,
-  key: record.key,
-  attempts,
-  value: record.value,
-  headers: record.headers,
-  eventTime: eventTime ?? record.eventTime,
-  traceId: traceIdOf(record.traceparent)
-})

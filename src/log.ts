@@ -144,6 +144,11 @@ export class Log extends Context.Service<
     ) => Effect.Effect<ReadonlyArray<Place>, LogError | UnknownTopic>
     /** Start and end of every partition, by partition. What was appended before the call is before `end`. */
     readonly bounds: (topic: string) => Effect.Effect<ReadonlyArray<Bounds>, LogError | UnknownTopic>
+    /**
+     * What tells a topic from every other one that ever had its name, asked anew with each call: one that was deleted and made anew has
+     * another identity. Undefined where the log cannot tell.
+     */
+    readonly identity: (topic: string) => Effect.Effect<string | undefined, LogError | UnknownTopic>
     /** What is there from a position on, at once: no records where `position` is the end. */
     readonly read: (
       topic: string,

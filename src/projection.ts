@@ -2,6 +2,7 @@
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type * as Schedule from "effect/Schedule"
+import { deadLetterTopics } from "./dead-letter.ts"
 import { Driver } from "./driver.ts"
 import { list, millis, select, type Named, type One, type OneOrMore, type Select } from "./fields.ts"
 import type { Handler, HandlerError, Handlers, HandlerServices, Lookup, Out, Unknown, Writable } from "./handler.ts"
@@ -19,6 +20,12 @@ type KindOf<S> = One<S> extends Source<any, infer K> ? K : never
 export interface FailurePolicy {
   readonly retry?: Schedule.Schedule<unknown, unknown>
   readonly then?: "park" | "skip" | "stop"
+  /**
+   * Where parked events are published too, exactly once, for whoever watches them. Default `<source>.<projection>.dlq`; `false`:
+   * nowhere. One that is named here has one partition and may be shared. Records of a lookup's topic that cannot be read are parked
+   * outside of any batch, and so in `millrace.dead_letters` only.
+   */
+  readonly deadLetterTopic?: string | false
 }
 
 /** A projection is a value: what it reads, what it writes, and a handler. Runners decide when it runs: async, inline or live. */
@@ -81,6 +88,8 @@ const project = (options: {
       )
     }
   }
+  const failure = options.failure ?? {}
+  deadLetterTopics({ name, failure, sources }) // throws where no topic can have the name
   return {
     name,
     version,
@@ -93,7 +102,7 @@ const project = (options: {
         "compacted" in value ? { topic: value, by: undefined } : { topic: value.topic, by: select(value.by) }
       ])
     ),
-    failure: options.failure ?? {},
+    failure,
     maxAheadMs: millis(options.maxAhead ?? "1 hour"),
     handle:
       typeof handle === "function"

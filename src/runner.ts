@@ -101,11 +101,13 @@ const claimAndHandle = Effect.fnUntraced(function* <E, R>(
   const log = yield* Log
   const store = yield* Store
   const { partition, topic } = assignment
-  let claim: Claim = yield* store.claim(projection, topic, partition, assignment.generation)
+  let claim: Claim = yield* store.claim(projection, topic, partition, assignment.generation, yield* log.identity(topic))
   yield* assertSameLog(claim)
   const partitions = (yield* log.bounds(topic)).length
   const handling = new Handling(projection, source, partitions, claim, yield* lookups(projection, references), store)
   const reader = yield* assignment.open(claim.position)
+  // a reader keeps to the topic that it was opened on: it is the one that was looked at
+  yield* assertSameTopic(claim)
   const measure = measured(projection, topic, partition)
   while (true) {
     const batch = yield* reader.take
@@ -181,10 +183,25 @@ const measured = ({ name, version }: Projection.Any, topic: string, partition: n
     )
 }
 
-/** Halts where the log is not the one that the position is of. */
-const assertSameLog = Effect.fnUntraced(function* ({ fingerprint, partition, position, topic }: Claim) {
+const anew = "the topic was deleted and made anew: what was handled was another one's. Rebuild the projection"
+
+/** Halts where the topic is another one than its position is of. */
+const assertSameTopic = Effect.fnUntraced(function* ({ identity, partition, topic }: Claim) {
   const log = yield* Log
-  if (position === 0 || fingerprint === undefined) return
+  const now = yield* log.identity(topic)
+  if (identity === undefined || now === undefined || identity === now) return
+  return yield* new Mismatch({ what: `${topic}/${partition}`, reason: anew })
+})
+
+/**
+ * Halts where the log is not the one that the position is of. Where the log tells no topics of one name apart, only the last record
+ * that was handled can tell, for as long as it is there.
+ */
+const assertSameLog = Effect.fnUntraced(function* (claim: Claim) {
+  const { fingerprint, partition, position, topic } = claim
+  const log = yield* Log
+  yield* assertSameTopic(claim)
+  if (position === 0) return
   const bounds = (yield* log.bounds(topic)).find((other) => other.partition === partition)
   const what = `${topic}/${partition}`
   if (bounds === undefined) return yield* new Mismatch({ what, reason: "the log has no such partition any more" })
@@ -192,7 +209,8 @@ const assertSameLog = Effect.fnUntraced(function* ({ fingerprint, partition, pos
     const reason = `it ends at ${bounds.end}, and records up to ${position} were handled: it was made anew or restored to an older state`
     return yield* new Mismatch({ what, reason })
   }
-  if (position - 1 < bounds.start) return // retention took the record; what is left follows it
+  // what retention took cannot be compared; if it took more than was handled, the reader fails
+  if (fingerprint === undefined || position - 1 < bounds.start) return
   const { records } = yield* log.read(topic, partition, position - 1, { maxBytes: 1 })
   const last: LogRecord | undefined = records[0]
   if (last?.position === position - 1 && fingerprintOf(last) !== fingerprint) {

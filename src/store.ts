@@ -24,6 +24,8 @@ export interface Claim extends Place {
   readonly position: Position
   /** Of the record before `position`; undefined where none was handled. */
   readonly fingerprint: string | undefined
+  /** The topic that `position` is of (`Log.identity`); undefined where no claimant could tell. */
+  readonly identity: string | undefined
   /** Epoch milliseconds; undefined before the first event. */
   readonly streamTime: number | undefined
   readonly outboxSeq: number
@@ -159,17 +161,25 @@ export class Mismatch extends Schema.TaggedError<Mismatch>()("Mismatch", {
 export class Store extends Context.Service<
   Store,
   {
-    /** Makes a projection's tables, views and progress rows where they are missing. Refuses a definition that changed without its version. */
+    /**
+     * Makes a projection's tables, views and progress rows where they are missing. Refuses a definition that changed without its version.
+     * A partition that is new to the projection begins at `startOf`, where nothing is said at 0.
+     */
     readonly prepare: (
       projections: ReadonlyArray<Projection.Any>,
-      partitionsOf: (topic: string) => number
+      partitionsOf: (topic: string) => number,
+      startOf?: (topic: string, partition: number) => Position
     ) => Effect.Effect<void, StoreError | Mismatch>
-    /** Takes a partition over: from now on every commit of an earlier claimant is fenced. An older generation is refused. */
+    /**
+     * Takes a partition over: from now on every commit of an earlier claimant is fenced. An older generation is refused. The first
+     * `identity` that is given is kept, and returned from then on.
+     */
     readonly claim: (
       projection: Projection.Any,
       topic: string,
       partition: number,
-      generation: number
+      generation: number,
+      identity?: string
     ) => Effect.Effect<Claim, StoreError | Fenced | Mismatch>
     /**
      * Commits rows, window state, position, ids and outbox in one statement, or nothing of it. A lost reply is resolved by asking

@@ -128,6 +128,14 @@ const assertReady = Effect.fnUntraced(function* (application: Application.Any, t
   }
 })
 
+/** Where the sources of projections begin, by partition: retention may have taken what is older than a projection. */
+const startsOf = Effect.fnUntraced(function* (application: Application.Any, log: Log["Service"]) {
+  const sources = application.projections.flatMap(({ projection }) => (projection as Projection.Any).sources)
+  const names = [...new Set(sources.filter(({ kind }) => kind === "topic").map(({ name }) => name))]
+  const found = yield* Effect.forEach(names, (name) => log.bounds(name), { concurrency: 8 })
+  return new Map(found.map((bounds, i) => [names[i]!, bounds.map(({ start }) => start)]))
+})
+
 /** How to open a system. */
 export interface OpenOptions {
   /** Whether this process runs the relays. Default true. */
@@ -154,9 +162,11 @@ export const openSystem = Effect.fnUntraced(function* (
     for (const target of relays) target.signal()
   }
   const store = PostgresStore.make(sql, { published: options.relaysHere === false ? notifier(sql) : signal })
+  const starts = yield* startsOf(application, log)
   yield* store.prepare(
     application.projections.map(({ projection }) => projection),
-    (name) => specs.find((spec) => spec.name === name)?.partitions ?? 1
+    (name) => specs.find((spec) => spec.name === name)?.partitions ?? 1,
+    (name, partition) => starts.get(name)?.[partition] ?? 0
   )
   return { application, database, log, store, relays } satisfies System
 })

@@ -7,6 +7,7 @@ import * as Equal from "effect/Equal"
 import * as Exit from "effect/Exit"
 import type * as Layer from "effect/Layer"
 import type { Aggregate, Rejection } from "./aggregate.ts"
+import type { DeadLetterMessage } from "./dead-letter.ts"
 import { Driver } from "./driver.ts"
 import { millis, type One, type Simplify } from "./fields.ts"
 import type { Writable } from "./handler.ts"
@@ -29,6 +30,8 @@ export type Expected<W> = { readonly [T in keyof Rows<W>]?: ReadonlyArray<Partia
     readonly window_size?: string
     readonly window_start?: number
   }>
+  /** Events that failed. Where this is asked for they are parked, as under the runner; else the first one's error is thrown. */
+  readonly deadLetters?: ReadonlyArray<Partial<DeadLetterMessage>>
 }
 /** Given, when, then, for a projection; no test runner is imported. */
 export interface ProjectionTest<in Ev, W, E, R> {
@@ -64,7 +67,7 @@ const specification = (
     specification(projection, services, [...steps, step])
   const thenEffect = (expected: Row): Effect.Effect<void, any> =>
     Effect.gen(function* () {
-      const driver = new Driver(projection)
+      const driver = new Driver(projection, { parks: expected["deadLetters"] !== undefined })
       for (const step of steps) {
         const effect = step(driver)
         if (Effect.isEffect(effect))
@@ -107,7 +110,7 @@ const clockOf = (driver: Driver<any, any, any>): Clock.Clock => {
 }
 const matches = (actual: any, expected: any) =>
   Object.entries(expected).every(([column, value]) => Equal.equals(actual?.[column], value))
-const compare = (driver: Driver<any, any, any>, { late, published, ...tables }: Row) => {
+const compare = (driver: Driver<any, any, any>, { deadLetters, late, published, ...tables }: Row) => {
   const rows = driver.rows()
   for (const [name, expected] of Object.entries(tables)) same(name, rows[name] ?? [], expected, false)
   for (const [name, expected] of Object.entries(published ?? {})) {
@@ -119,6 +122,7 @@ const compare = (driver: Driver<any, any, any>, { late, published, ...tables }: 
     )
   }
   if (late !== undefined) same("late", driver.late, late, true)
+  if (deadLetters !== undefined) same("deadLetters", driver.dead, deadLetters, true)
 }
 const same = (name: string, actual: ReadonlyArray<Row>, expected: ReadonlyArray<Row>, ordered: boolean) => {
   const fits = ordered ? expected.every((row, i) => matches(actual[i], row)) : pairUp(actual, expected)

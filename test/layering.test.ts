@@ -34,7 +34,7 @@ const below = ["pure", "ports"]
 const rooms: Readonly<Record<string, Room>> = {
   pure: {
     holds: src(
-      "aggregate application driver event failure fields handler murmur2 packing projection",
+      "aggregate application dead-letter driver event failure fields handler murmur2 packing projection",
       "read-model recorder runnable topic window"
     ),
     sees: [],
@@ -48,7 +48,7 @@ const rooms: Readonly<Record<string, Room>> = {
   index: { holds: src("index"), sees: below, packages: effectOnly },
   testing: { holds: src("testing testing/"), sees: ["pure"], packages: effectOnly },
   loops: {
-    holds: src("batch dedupe handling references relay runner"),
+    holds: src("batch dedupe handling parking references relay runner"),
     sees: below,
     packages: effectAndComputing
   },

@@ -1,6 +1,6 @@
 // The connections to a cluster, and who leads which partition. Every call has an end: what does not answer is given up and dialled anew.
 import { missing } from "../log-rules.ts"
-import { abandon, type Broker, dialer, errorFromCode } from "./driver.ts"
+import { abandon, type Broker, dialer } from "./driver.ts"
 import { KafkaFailure, typeOf } from "./errors.ts"
 import { metadata } from "./metadata.ts"
 import type { Options } from "./options.ts"
@@ -23,7 +23,7 @@ interface Node {
 const freshMs = 60_000
 /** Connection errors and answers after which somebody else may lead. */
 const moved =
-  /^(NOT_LEADER_FOR_PARTITION|LEADER_NOT_AVAILABLE|FENCED_LEADER_EPOCH|UNKNOWN_LEADER_EPOCH|REPLICA_NOT_AVAILABLE|UNKNOWN_TOPIC_OR_PARTITION|KAFKA_STORAGE_ERROR|OFFSET_NOT_AVAILABLE|GROUP_LOAD_IN_PROGRESS|GROUP_COORDINATOR_NOT_AVAILABLE|NOT_COORDINATOR_FOR_GROUP)$/
+  /^(NOT_LEADER_FOR_PARTITION|LEADER_NOT_AVAILABLE|FENCED_LEADER_EPOCH|UNKNOWN_LEADER_EPOCH|REPLICA_NOT_AVAILABLE|UNKNOWN_TOPIC_OR_PARTITION|UNKNOWN_TOPIC_ID|KAFKA_STORAGE_ERROR|OFFSET_NOT_AVAILABLE|GROUP_LOAD_IN_PROGRESS|GROUP_COORDINATOR_NOT_AVAILABLE|NOT_COORDINATOR_FOR_GROUP)$/
 
 /** Whether the same request may succeed once metadata is asked for again. */
 export const isMoved = (cause: unknown) => moved.test(typeOf(cause))
@@ -213,11 +213,6 @@ export class Client {
     for (const broker of this.all) abandon(broker)
     this.all.clear()
   }
-}
-
-/** Throws kafkajs's error for a broker's answer, unless it is 0. */
-export const check = (code: number): void => {
-  if (code !== 0) throw errorFromCode(code)
 }
 
 /** Runs something that may meet a moved leader or a lost connection, until it succeeds, or fails otherwise, or `ms` are over. */

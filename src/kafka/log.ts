@@ -10,14 +10,14 @@ import { assign } from "./assign.ts"
 import { Client, retrying } from "./client.ts"
 import { register } from "./codecs.ts"
 import { attempt, logError } from "./errors.ts"
-import { offsets, type Source } from "./fetch.ts"
+import { offsets } from "./fetch.ts"
 import type { Options } from "./options.ts"
-import { open, read } from "./read.ts"
+import { open, read, type Reading } from "./read.ts"
 import * as Topics from "./topics.ts"
 
 export { type Compression, type Options, optionsFrom, type Sasl } from "./options.ts"
 
-const sourceOf = (topic: string, partition: number, options: ReadOptions | undefined): Source => ({
+const placeOf = (topic: string, partition: number, options: ReadOptions | undefined): Reading => ({
   topic,
   partition,
   maxBytes: options?.maxBytes ?? defaultMaxBytes
@@ -61,8 +61,15 @@ const logOf = (client: Client, declare: Log["Service"]["declare"]): Log["Service
           return [...found].map(([partition, { end, start }]) => ({ partition, start, end }))
         })
       ),
-    read: (topic, partition, position, readOptions) => read(client, sourceOf(topic, partition, readOptions), position),
-    open: (topic, partition, position, readOptions) => open(client, sourceOf(topic, partition, readOptions), position),
+    identity: (topic) =>
+      attempt("bounds", topic, () =>
+        retrying(client, topic, client.requestMs, async () => {
+          client.forget(topic)
+          return (await client.topic(topic)).id
+        })
+      ),
+    read: (topic, partition, position, readOptions) => read(client, placeOf(topic, partition, readOptions), position),
+    open: (topic, partition, position, readOptions) => open(client, placeOf(topic, partition, readOptions), position),
     assign: Effect.fnUntraced(function* (topic, group, use, readOptions) {
       yield* attempt("assign", topic, () => client.topic(topic))
       return yield* assign(client, topic, group, (partition, generation) => {
@@ -70,7 +77,7 @@ const logOf = (client: Client, declare: Log["Service"]["declare"]): Log["Service
           topic,
           partition,
           generation,
-          open: (from) => open(client, sourceOf(topic, partition, readOptions), from)
+          open: (from) => open(client, placeOf(topic, partition, readOptions), from)
         }
         return use(assignment)
       })

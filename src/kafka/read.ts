@@ -1,33 +1,51 @@
 // Reads a partition: once, or following it over a connection of its own with one fetch ahead. It keeps no place of its own.
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
-import { type Batch, OutOfRange, type Position, type Reader, type ReadError } from "../log.ts"
+import { type Batch, LogError, OutOfRange, type Position, type Reader, type ReadError } from "../log.ts"
 import { cut } from "../log-rules.ts"
 import { type Client, isLost, isMoved, retrying } from "./client.ts"
 import type { Broker } from "./driver.ts"
-import { attempt } from "./errors.ts"
-import { fetch, offsets, rangeError, type Source, topicWith } from "./fetch.ts"
+import { attempt, KafkaFailure } from "./errors.ts"
+import { fetch, offsets, type Place, rangeError, type Source, topicWith } from "./fetch.ts"
 
 /** How long a broker holds a fetch of a partition that has nothing new. */
 const waitMs = 1_000
 /** A reader goes on through moved leaders and lost brokers for that long before it fails. */
 const patienceMs = 30_000
 
+/** A partition, and how much of it is read at once. */
+export interface Reading extends Place {
+  readonly maxBytes: number
+}
+
+const anew = (topic: string) =>
+  new LogError({
+    operation: "read",
+    topic,
+    retryable: false,
+    reason:
+      "it was deleted and made anew while it was read: what was handled was another topic's. Rebuild what was made of it"
+  })
+
 const orFail = (result: Batch | OutOfRange): Effect.Effect<Batch, OutOfRange> =>
   result instanceof OutOfRange ? Effect.fail(result) : Effect.succeed(result)
 
 /** What is there from a position on, at once. */
-export const read = (client: Client, source: Source, position: Position): Effect.Effect<Batch, ReadError> =>
-  attempt("read", source.topic, async () => {
-    await topicWith(client, source.topic, source.partition)
-    return retrying(client, source.topic, client.requestMs, async () => {
-      const leader = await client.leader(source.topic, source.partition)
-      return client.use(leader, "read", (broker) => fetch(client, broker, source, position, 0), client.requestMs * 2)
+export const read = (client: Client, place: Reading, position: Position): Effect.Effect<Batch, ReadError> =>
+  attempt("read", place.topic, () =>
+    retrying(client, place.topic, client.requestMs, async () => {
+      const { id } = await topicWith(client, place.topic, place.partition)
+      const leader = await client.leader(place.topic, place.partition)
+      const once = (broker: Broker) => fetch(client, broker, { ...place, id }, position, 0)
+      return client.use(leader, "read", once, client.requestMs * 2)
     })
-  }).pipe(
+  ).pipe(
     Effect.flatMap(orFail),
-    Effect.map((batch) => cut(batch, source.maxBytes)[0])
+    Effect.map((batch) => cut(batch, place.maxBytes)[0])
   )
+
+/** A leader that has just become one may say out of range of what the last one had, and know it a moment later. */
+const behind = ({ message }: OutOfRange) => new KafkaFailure("OFFSET_NOT_AVAILABLE", message, true)
 
 /** Follows one partition with promises. One fetch is under way while the batch before is handled, and no more than that is held. */
 class Follower {
@@ -54,6 +72,8 @@ class Follower {
   }
   private async once(position: Position): Promise<Batch | OutOfRange> {
     const { client, source } = this
+    const { id } = await client.topic(source.topic)
+    if (id !== source.id) throw anew(source.topic)
     const leader = await client.leader(source.topic, source.partition)
     if (this.broker === undefined || this.node !== leader || !this.broker.isConnected()) {
       this.drop()
@@ -72,6 +92,7 @@ class Follower {
     for (let pause = 10; ;) {
       try {
         const result = await this.once(position)
+        if (result instanceof OutOfRange && position >= result.start && position <= result.end) throw behind(result)
         if (result instanceof OutOfRange || result.next > position || this.closed) return result
         failing = 0
         pause = 10
@@ -124,19 +145,19 @@ class Follower {
 /** A reader of a partition. Fails at once where the position is out of range, and never goes elsewhere by itself. */
 export const open = Effect.fnUntraced(function* (
   client: Client,
-  source: Source,
+  place: Reading,
   from: Position
 ): Effect.fn.Return<Reader, ReadError, Scope.Scope> {
-  const refused = yield* attempt("read", source.topic, async () => {
-    await topicWith(client, source.topic, source.partition)
-    const bounds = await retrying(client, source.topic, client.requestMs, () =>
-      offsets(client, source.topic, [source.partition])
+  const source = yield* attempt("read", place.topic, async (): Promise<Source | OutOfRange> => {
+    const { id } = await topicWith(client, place.topic, place.partition)
+    const bounds = await retrying(client, place.topic, client.requestMs, () =>
+      offsets(client, place.topic, [place.partition])
     )
-    const { start } = bounds.get(source.partition)!
+    const { start } = bounds.get(place.partition)!
     // beyond the end may be what a transaction under way holds back: the broker tells
-    return Number.isSafeInteger(from) && from >= start ? undefined : rangeError(client, source, from)
+    return Number.isSafeInteger(from) && from >= start ? { ...place, id } : rangeError(client, place, from)
   })
-  if (refused !== undefined) return yield* refused
+  if (source instanceof OutOfRange) return yield* source
   const follower = yield* Effect.acquireRelease(
     Effect.sync(() => new Follower(client, source, from)),
     (one) => Effect.sync(() => one.close())

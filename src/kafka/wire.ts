@@ -14,6 +14,11 @@ export class Writer {
   i8(value: number): this {
     return this.raw(Buffer.of(value & 255))
   }
+  i16(value: number): this {
+    const bytes = Buffer.alloc(2)
+    bytes.writeInt16BE(value)
+    return this.raw(bytes)
+  }
   i32(value: number): this {
     const bytes = Buffer.alloc(4)
     bytes.writeInt32BE(value)

@@ -22,6 +22,7 @@ import {
 import { Partition } from "./log-partition.ts"
 
 interface Topic {
+  readonly identity: string
   spec: TopicSpec
   readonly partitions: ReadonlyArray<Partition>
 }
@@ -122,6 +123,7 @@ const makeTopics = () => {
       else
         topics.set(name, {
           spec,
+          identity: crypto.randomUUID(),
           partitions: Array.from({ length: spec.partitions }, (_, i) => new Partition(name, i))
         })
     }
@@ -164,6 +166,7 @@ export const make = (): { readonly log: Log["Service"]; readonly cleaner: LogCle
       for (const partition of new Set(fine.map((record) => record.partition))) partitions[partition]!.wake()
       return places
     }),
+    identity: (name) => Effect.map(find(name), (topic) => topic.identity),
     bounds: (name) => Effect.map(find(name), ({ partitions }) => partitions.map((partition) => partition.bounds())),
     read: (name, partition, position, options) =>
       Effect.flatMap(find(name, partition), ({ partitions }) =>

@@ -95,7 +95,11 @@ export const make = (sql: postgres.Sql) => {
       end: Number(row["next_position"])
     }))
   })
+  const identity = Effect.fnUntraced(function* (name: string) {
+    const topic = yield* attempt("bounds", name, () => ask(name))
+    return topic === undefined ? yield* missing(name) : String(topic.topicId)
+  })
   /** A topic was not what was remembered of it. */
   const forget = (name: string) => void known.delete(name)
-  return { declare, find, bounds, forget }
+  return { declare, find, bounds, identity, forget }
 }

@@ -134,6 +134,7 @@ export const make = Effect.fnUntraced(function* (
     declare: topics.declare,
     append,
     bounds: topics.bounds,
+    identity: topics.identity,
     read: (name, partition, position, read) =>
       Effect.flatMap(sourceOf(name, partition, read), (source) => LogRead.read(sql, source, position)),
     open: (name, partition, position, read) =>

@@ -57,9 +57,9 @@ const committerOf = (committers: Committers, sql: Sql, projection: Projection.An
 export const make = (sql: Sql, options: Options = {}): Store["Service"] => {
   const committers: Committers = new WeakMap()
   return Store.of({
-    prepare: (projections, partitionsOf) => prepare(sql, projections, partitionsOf),
-    claim: (projection, topic, partition, generation) =>
-      claim(sql, { projection: projection.name, version: projection.version, topic, partition }, generation),
+    prepare: (projections, partitionsOf, startOf = () => 0) => prepare(sql, projections, { partitionsOf, startOf }),
+    claim: (projection, topic, partition, generation, identity) =>
+      claim(sql, { projection: projection.name, version: projection.version, topic, partition }, generation, identity),
     commit: (projection, held, changes) =>
       commit(sql, committerOf(committers, sql, projection), held, changes, options),
     rows: (projection, target, keys) => rows(sql, projection, target.name, keys),
@@ -82,16 +82,18 @@ export const make = (sql: Sql, options: Options = {}): Store["Service"] => {
 const here = (sql: Sql, { partition, projection, topic, version }: Place) =>
   sql`projection = ${projection} and version = ${version} and topic = ${topic} and partition = ${partition}`
 
-const prepare = Effect.fnUntraced(function* (
-  sql: Sql,
-  projections: ReadonlyArray<Projection.Any>,
-  partitionsOf: (topic: string) => number
-) {
+/** The partitions of a topic, and where each begins. */
+interface Sources {
+  readonly partitionsOf: (topic: string) => number
+  readonly startOf: (topic: string, partition: number) => number
+}
+
+const prepare = Effect.fnUntraced(function* (sql: Sql, projections: ReadonlyArray<Projection.Any>, sources: Sources) {
   yield* transaction(
     sql,
     Effect.fnUntraced(function* (tx) {
       yield* query("wait for others who prepare", () => tx`select pg_advisory_xact_lock(${ddlLock})`)
-      for (const projection of projections) yield* prepareOne(tx, projection, partitionsOf)
+      for (const projection of projections) yield* prepareOne(tx, projection, sources)
     })
   ).pipe(Effect.catchTag("SqlError", (error) => Effect.fail(storeError(error))))
 })
@@ -99,7 +101,7 @@ const prepare = Effect.fnUntraced(function* (
 const prepareOne = Effect.fnUntraced(function* (
   tx: Session,
   projection: Projection.Any,
-  partitionsOf: (topic: string) => number
+  { partitionsOf, startOf }: Sources
 ) {
   const { name, version } = projection
   const refused = unrunnable(projection) ?? unusableKey(projection)
@@ -133,11 +135,13 @@ const prepareOne = Effect.fnUntraced(function* (
     for (const statement of viewsDdl(projection)) yield* query(`make the views of ${name}`, () => tx.unsafe(statement))
   }
   for (const { name: topic } of projection.sources) {
+    const starts = Array.from({ length: partitionsOf(topic) }, (_, partition) => startOf(topic, partition))
     yield* query(
       "make progress rows",
       () =>
-        tx`insert into millrace.progress (projection, version, topic, partition, mode)
-        select ${name}, ${version}, ${topic}, p, ${mode} from generate_series(0, ${partitionsOf(topic) - 1}) as p on conflict do nothing`
+        tx`insert into millrace.progress (projection, version, topic, partition, mode, first_position, next_position)
+        select ${name}, ${version}, ${topic}, p - 1, ${mode}, start, start
+        from unnest(${arrayOf(starts)}::bigint[]) with ordinality as s (start, p) on conflict do nothing`
     )
   }
 })
@@ -170,6 +174,7 @@ interface ProgressRow {
   readonly commit_no: number
   readonly next_position: number
   readonly fingerprint: string | null
+  readonly topic_identity: string | null
   readonly stream_time: number | null
   readonly outbox_seq: number
   readonly mode: Claim["mode"]
@@ -177,16 +182,18 @@ interface ProgressRow {
   readonly seen_fill: number
 }
 
-const claim = Effect.fnUntraced(function* (sql: Sql, place: Place, generation: number) {
+const claim = Effect.fnUntraced(function* (sql: Sql, place: Place, generation: number, identity: string | undefined) {
   const what = `${place.projection} ${place.topic}/${place.partition}`
   // a stopped client can hold the row's lock for ever, and no timeout of the server's frees it: wait shortly, then end its backend
   const take = run(
     "claim a partition",
     () =>
       sql<Array<ProgressRow>>`with patience as materialized (select set_config('lock_timeout', '2s', true) as set)
-      update millrace.progress p set epoch = epoch + 1, generation = ${generation}, incarnation = gen_random_uuid(), halted = null
+      update millrace.progress p set epoch = epoch + 1, generation = ${generation}, incarnation = gen_random_uuid(), halted = null,
+        topic_identity = coalesce(topic_identity, ${identity ?? null}::text)
       from patience where patience.set is not null and ${here(sql, place)} and generation <= ${generation}
-      returning incarnation, epoch, generation, commit_no, next_position, fingerprint, stream_time, outbox_seq, mode, seen_chunk, seen_fill`
+      returning incarnation, epoch, generation, commit_no, next_position, fingerprint, topic_identity, stream_time, outbox_seq, mode,
+        seen_chunk, seen_fill`
   )
   const [row] = yield* take.pipe(
     Effect.tapError((error) =>
@@ -209,6 +216,7 @@ const claim = Effect.fnUntraced(function* (sql: Sql, place: Place, generation: n
     epoch: row.epoch,
     position: row.next_position,
     fingerprint: row.fingerprint ?? undefined,
+    identity: row.topic_identity ?? undefined,
     streamTime: row.stream_time ?? undefined,
     outboxSeq: row.outbox_seq,
     mode: row.mode,

@@ -1,5 +1,6 @@
 // The application's topics as the gateway sees them: which may be written, who reads them, where an event type belongs. It holds no records.
-import type { Application } from "../application.ts"
+import { publishedBy, type Application } from "../application.ts"
+import type { Projection } from "../projection.ts"
 import type { Topic } from "../topic.ts"
 import { Versions } from "./versions.ts"
 
@@ -43,10 +44,7 @@ const drafts = (application: Application.Any): Map<string, Draft> => {
       draft.maxAheadMs = Math.min(draft.maxAheadMs ?? Infinity, projection.maxAheadMs)
     }
     for (const { topic } of Object.values(projection.enrich)) at(topic)
-    for (const target of projection.writes as ReadonlyArray<{ readonly kind: string; readonly topic?: Topic.Any }>) {
-      const topic = target.kind === "topic" ? (target as unknown as Topic.Any) : target.topic
-      if (topic !== undefined) at(topic).writtenBy.push(projection.name)
-    }
+    for (const topic of publishedBy(projection as Projection.Any)) at(topic).writtenBy.push(projection.name)
   }
   return found
 }

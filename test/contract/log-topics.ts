@@ -46,6 +46,20 @@ export const logTopics = (it: Vitest.MethodsNonLive<Log>) => {
     })
   )
 
+  it.effect("tells topics apart, and the same topic from none", () =>
+    Effect.gen(function* () {
+      const log = yield* Log
+      const [one, other] = [yield* fresh(2), yield* fresh(1)]
+      const identity = yield* log.identity(one)
+      assert.isString(identity)
+      assert.notStrictEqual(yield* log.identity(other), identity)
+      yield* log.append(one, [record()])
+      yield* log.declare([{ name: one, partitions: 2, compacted: false, retentionMs: 1e9 }])
+      assert.strictEqual(yield* log.identity(one), identity)
+      assert.instanceOf(yield* Effect.flip(log.identity("nowhere")), UnknownTopic)
+    })
+  )
+
   it.effect("declares a topic once, however often and by whomever at once", () =>
     Effect.gen(function* () {
       const log = yield* Log

@@ -4,7 +4,7 @@ import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import KafkaJs, { Kafka, logLevel } from "kafkajs"
 import * as KafkaLog from "../../src/kafka/log.ts"
-import { Log } from "../../src/log.ts"
+import { Log, type LogError } from "../../src/log.ts"
 import { fresh, range, readAll, record } from "../contract/log-support.ts"
 import { brokers, nodeWithLog } from "../support/kafka.ts"
 import { owning } from "../support/stack.ts"
@@ -121,23 +121,24 @@ suite("with a node of its own", () => {
       }).pipe(Effect.timeout("30 seconds"))
     )
 
-    it.effect("tells of a topic that was removed, or made anew and shorter", () =>
+    it.effect("tells of a topic that was removed, or made anew with more than it had", () =>
       Effect.gen(function* () {
         const log = yield* Log
         const topic = yield* fresh(1)
-        yield* log.append(
-          topic,
-          range(0, 5).map(() => record())
-        )
+        const five = range(0, 5).map(() => record())
+        yield* log.append(topic, five)
         const reader = yield* log.open(topic, 0, 5)
+        const before = yield* log.identity(topic)
         yield* withAdmin((admin) => admin.deleteTopics({ topics: [topic] }))
         yield* Effect.sleep(200)
         const error = yield* Effect.flip(log.bounds(topic)).pipe(Effect.timeout("10 seconds"))
         assert.strictEqual((error as { _tag: string })._tag, "UnknownTopic")
         yield* log.declare([{ name: topic, partitions: 1, compacted: false, retentionMs: undefined }])
-        yield* log.append(topic, [record()])
-        const cut = yield* Effect.flip(Effect.timeout(reader.take, "20 seconds"))
-        assert.include(["OutOfRange", "UnknownTopic"], (cut as { _tag: string })._tag)
+        yield* log.append(topic, [...five, ...five])
+        assert.notStrictEqual(yield* log.identity(topic), before)
+        const other = yield* Effect.flip(Effect.timeout(reader.take, "20 seconds"))
+        assert.match((other as Error).message, /made anew while it was read/)
+        assert.isFalse((other as LogError).retryable)
       }).pipe(Effect.scoped)
     )
   })

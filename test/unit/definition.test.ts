@@ -1,4 +1,5 @@
 // What definitions refuse before anything runs: names, keys, read models with two owners, and what the runner cannot run.
+// oxlint-disable unicorn/no-thenable -- `then` is a word of failure policies
 import * as Schema from "effect/Schema"
 import { describe, expect, test } from "vitest"
 import {
@@ -7,7 +8,9 @@ import {
   Event,
   Aggregate,
   InvalidName,
+  InvalidTopicName,
   Projection,
+  type FailurePolicy,
   ReadModel,
   Topic,
   Window
@@ -179,7 +182,11 @@ describe("an application", () => {
 describe("topics of an application", () => {
   const derived = Topic.records("d", { value, key: "user" })
   const namesOf = (...projections: ReadonlyArray<ReturnType<typeof projectionOf>>) =>
-    Object.fromEntries(topicsOf(application(...projections)).map(({ partitions, topic }) => [topic.name, partitions]))
+    Object.fromEntries(
+      topicsOf(application(...projections))
+        .filter(({ topic }) => !topic.name.endsWith(".dlq"))
+        .map(({ partitions, topic }) => [topic.name, partitions])
+    )
 
   test("a derived one has as many partitions as its source, through others and through windows", () => {
     const window = Window.global("w", { ...windowOf, publish: "w.changed" })
@@ -195,6 +202,23 @@ describe("topics of an application", () => {
   test("one that says has what it says", () => {
     const own = Topic.records("d", { value, key: "user", partitions: 7 })
     expect(namesOf(projectionOf("a", [own]))).toEqual({ s: 3, d: 7 })
+  })
+  test("those of dead letters are among them", () => {
+    const failing = (name: string, from: From, failure: FailurePolicy) =>
+      Projection.make({ name, version: 1, source: from, writes: [], handle: () => {}, failure })
+    const names = topicsOf(
+      application(
+        projectionOf("a", []),
+        failing("b", other, {}),
+        failing("c", source, { deadLetterTopic: "errors" }),
+        failing("d", other, { deadLetterTopic: "errors" }),
+        failing("e", source, { deadLetterTopic: false }),
+        failing("f", source, { then: "skip" }),
+        failing("g", source, { then: "stop" })
+      )
+    ).map(({ partitions, topic, writtenBy }) => `${topic.name} ${partitions} ${writtenBy.join(" ")}`.trim())
+    expect(names.toSorted()).toEqual(["errors 1 c d", "o 5", "o.b.dlq 5 b", "s 3", "s.a.dlq 3 a"])
+    expect(() => failing("h", source, { deadLetterTopic: "a topic" })).toThrow(InvalidTopicName)
   })
   test("two places that disagree are refused", () => {
     expect(() => namesOf(projectionOf("a", [derived]), projectionOf("b", [derived], { from: other }))).toThrow(

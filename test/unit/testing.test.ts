@@ -56,6 +56,19 @@ const messageOf = (run: () => unknown): string => {
 }
 
 describe("a projection's specification", () => {
+  test("sees dead letters where they are asked for: what failed left nothing behind and may come again", () => {
+    const bad = visit("bad", minute)
+    spec.when([visit("ann", 0), bad, bad, visit("bob", 2 * minute)]).then({
+      last: [{ user: "ann" }, { user: "bob" }],
+      deadLetters: [
+        { error: "Error", message: "bad visitor", key: "bad", value: JSON.stringify(bad), event_time: minute },
+        { error: "Error", position: 2, projection: "visitors", version: 1, topic: "visits" }
+      ]
+    })
+    spec.when([visit("ann", 0)]).then({ deadLetters: [] })
+    expect(messageOf(() => spec.when([bad]).then({ deadLetters: [] }))).toMatch("deadLetters")
+    expect(messageOf(() => spec.when([bad]).then({}))).toBe("bad visitor")
+  })
   test("sees rows, messages and late events; columns left out are not compared", () => {
     spec
       .given(names, [{ user: "ann", name: "Ann" }])
