@@ -81,16 +81,37 @@ export const encode = (records: ReadonlyArray<NewRecord>, compression: Compressi
   const packed = compression === "none" ? plain : codecs[compression].pack(plain)
   const batch = Buffer.allocUnsafe(headBytes + packed.length)
   packed.copy(batch, headBytes)
+  frame(batch, records.length, compression === "none" ? 0 : codecs[compression].id, now)
+  return batch
+}
+
+const transactional = 16
+/**
+ * A transactional batch of records that were written by other means, from `headBytes` on; it takes the buffer over. `now` is their time,
+ * as for `encode`.
+ */
+export const finish = (written: Buffer, records: number, compression: Compression, now: number): Buffer => {
+  if (compression === "none") {
+    frame(written, records, transactional, now)
+    return written
+  }
+  const { id, pack } = codecs[compression]
+  const packed = pack(written.subarray(headBytes))
+  const batch = Buffer.allocUnsafe(headBytes + packed.length)
+  packed.copy(batch, headBytes)
+  frame(batch, records, transactional | id, now)
+  return batch
+}
+const frame = (batch: Buffer, records: number, attributes: number, now: number) => {
   batch.writeBigInt64BE(0n, 0)
   batch.writeInt32BE(batch.length - 12, 8)
   batch.writeInt32BE(-1, 12)
   batch[16] = 2
-  batch.writeInt16BE(compression === "none" ? 0 : codecs[compression].id, 21)
-  batch.writeInt32BE(records.length - 1, 23)
+  batch.writeInt16BE(attributes, 21)
+  batch.writeInt32BE(records - 1, 23)
   batch.writeBigInt64BE(BigInt(now), 27)
   batch.writeBigInt64BE(BigInt(now), 35)
-  batch.writeInt32BE(records.length, 57)
-  return batch
+  batch.writeInt32BE(records, 57)
 }
 
 /** Writes who sends a batch and its number within the partition, and the checksum. May be done again. */

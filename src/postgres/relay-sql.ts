@@ -1,5 +1,5 @@
 // The statements of the embedded relay: copy segments of the outbox into the log and move the position, in one. It runs none of them.
-import type { Lag, Stream } from "../relay-target.ts"
+import type { Stream } from "../relay-target.ts"
 import type { Sql } from "./client.ts"
 import { arrayLiteral } from "./types.ts"
 
@@ -21,35 +21,6 @@ export interface ShipRow extends Stream {
   readonly ends: ReadonlyArray<string> | null
 }
 
-// The streams of the outbox by one probe of its key each, for it holds many segments of few streams.
-const streams = `
-  with recursive stream as (
-    (select projection, source, partition from millrace.outbox order by projection, source, partition limit 1)
-    union all
-    select next.projection, next.source, next.partition
-    from stream s
-    cross join lateral (
-      select o.projection, o.source, o.partition
-      from millrace.outbox o
-      where (o.projection, o.source, o.partition) > (s.projection, s.source, s.partition)
-      order by o.projection, o.source, o.partition
-      limit 1
-    ) next
-  )`
-
-/** Begins the streams that have segments and no position yet. Both relays of a race insert in one order, so they cannot deadlock. */
-export const discover = (sql: Sql, target: string) => sql.unsafe(beginning, [target], { prepare: true })
-const beginning = `${streams}
-  insert into millrace.relay_position (target, projection, source, partition)
-  select $1, s.projection, s.source, s.partition
-  from stream s
-  where not exists (
-    select from millrace.relay_position p
-    where (p.target, p.projection, p.source, p.partition) = ($1, s.projection, s.source, s.partition)
-  )
-  order by 1, 2, 3, 4
-  on conflict do nothing`
-
 const shipment = `
   with stream as materialized (
     select p.projection, p.source, p.partition, p.seq, p.incarnation, p.halted
@@ -62,7 +33,7 @@ const shipment = `
       o.target_partition, o.meta, o.vals, octet_length(o.vals) as bytes, t.topic_id, t.partitions, t.name,
       row_number() over nth as n,
       case
-        when s.seq > 0 and (last.seq, last.incarnation) is distinct from (s.seq, s.incarnation) then 'position'
+        when s.seq > 0 and s.incarnation is not null and (last.seq, last.incarnation) is distinct from (s.seq, s.incarnation) then 'position'
         when o.first_seq <> s.seq + 1 + coalesce(sum(o.messages) over before, 0) then 'gap'
         when t.topic_id is null then 'topic'
         when o.target_partition is null then 'split'
@@ -158,49 +129,3 @@ export const mark = (sql: Sql, target: string, marks: ReadonlyArray<Mark>) => sq
   ) as m (projection, source, partition, seq, reason)
   where (p.target, p.projection, p.source, p.partition, p.seq) = (${target}, m.projection, m.source, m.partition, m.seq)
     and p.halted is distinct from m.reason`
-
-/** How many messages of each stream the target lacks; streams without a position yet included. */
-export const lag = (sql: Sql, target: string) => sql.unsafe<Array<Lag>>(lags, [target], { prepare: true })
-const lags = `${streams}
-  select s.projection, s.source, s.partition, (last.seq - coalesce(p.seq, 0))::float8 as lag
-  from stream s
-  cross join lateral (
-    select o.first_seq + o.messages - 1 as seq from millrace.outbox o
-    where (o.projection, o.source, o.partition) = (s.projection, s.source, s.partition)
-    order by o.first_seq desc
-    limit 1
-  ) last
-  left join millrace.relay_position p
-    on (p.target, p.projection, p.source, p.partition) = ($1, s.projection, s.source, s.partition)
-  order by 1, 2, 3`
-
-/**
- * Deletes segments that every target has, older than the retention, at most so many. The segment that a position lies in stays:
- * a relay compares it before it goes on. So a stream keeps its last one.
- */
-export const collect = (sql: Sql, targets: ReadonlyArray<string>, retentionMs: number, limit: number) => sql`
-  with needed as (
-    select unnest(${arrayLiteral(targets)}::text[]) as target
-    union
-    select target from millrace.relay_position
-  ), stream as (
-    select distinct projection, source, partition from millrace.relay_position
-  ), shipped as (
-    select s.projection, s.source, s.partition, min(coalesce(p.seq, 0)) as seq
-    from stream s
-    cross join needed n
-    left join millrace.relay_position p
-      on (p.target, p.projection, p.source, p.partition) = (n.target, s.projection, s.source, s.partition)
-    group by 1, 2, 3
-  )
-  delete from millrace.outbox
-  where ctid = any (array(
-    select o.ctid
-    from shipped s
-    join millrace.outbox o on (o.projection, o.source, o.partition) = (s.projection, s.source, s.partition)
-      and o.first_seq + o.messages - 1 < s.seq
-    where o.created_at < now() - ${retentionMs}::float8 * interval '1 millisecond'
-    order by o.created_at
-    limit ${limit}
-    for update of o skip locked
-  ))`

@@ -1,17 +1,18 @@
 // The embedded target of the relay: the outbox's segments become records of the log on PostgreSQL, copied within the server.
 import * as Effect from "effect/Effect"
-import * as Queue from "effect/Queue"
 import type * as Scope from "effect/Scope"
-import { type Halt, RelayError, type RelayTarget, type Shipment } from "../relay-target.ts"
-import { query, type Sql, type SqlError } from "./client.ts"
+import type { Halt, RelayError, RelayTarget, Shipment } from "../relay-target.ts"
+import type { Sql } from "./client.ts"
 import { tell } from "./log-tell.ts"
 import * as Statement from "./relay-sql.ts"
+import { signsOf } from "./outbox.ts"
+import * as Outbox from "./outbox-sql.ts"
+import { attempter } from "./relay-errors.ts"
 import { split } from "./relay-split.ts"
 
 /** The name of the embedded target. */
 export const embedded = "embedded"
-/** The channel that is notified after a commit which published something. */
-export const outboxChannel = "millrace_outbox"
+export { outboxChannel } from "./outbox.ts"
 
 /** How much a round takes, and who is told. */
 export interface Options {
@@ -28,17 +29,7 @@ export interface Target extends RelayTarget {
   readonly signal: () => void
 }
 
-const attempt = <A>(operation: RelayError["operation"], run: () => PromiseLike<A>) =>
-  query(operation, run).pipe(Effect.mapError(failed(operation)))
-const failed = (operation: RelayError["operation"]) => (error: SqlError) =>
-  // a full disk waits for a person; meanwhile everything stays in the outbox
-  new RelayError({
-    target: embedded,
-    operation,
-    retryable: error.retryable || error.code === "53100",
-    reason: error.reason,
-    cause: error.cause ?? error
-  })
+const attempt = attempter(embedded)
 
 const reasonOf = ({
   first_seq,
@@ -76,7 +67,7 @@ const makeCopy = (sql: Sql, bounds: Bounds) => {
       const rows = await copy()
       if (rows.length > 0) return rows
     }
-    const { count } = await Statement.discover(sql, embedded)
+    const count = await Outbox.begin(sql, embedded)
     discovered = performance.now()
     return due || count > 0 ? await copy() : []
   }
@@ -132,13 +123,7 @@ export const make = Effect.fnUntraced(function* (
 ): Effect.fn.Return<Target, RelayError, Scope.Scope> {
   const bounds = { segments: options.segments ?? 32, bytes: options.bytes ?? 8 << 20 }
   const copy = makeCopy(sql, bounds)
-  const signs = yield* Queue.sliding<void>(1)
-  const signal = () => void Queue.offerUnsafe(signs, undefined)
-  yield* Effect.acquireRelease(
-    // called again after a reconnect: what was notified meanwhile is lost
-    attempt("listen", () => sql.listen(outboxChannel, signal, signal)),
-    ({ unlisten }) => Effect.ignore(attempt("listen", unlisten))
-  )
+  const { signal, wait } = yield* signsOf(sql, embedded)
   const scope = yield* Effect.scope
   const ship = Effect.gen(function* () {
     const { ends, shipment } = yield* attempt("ship", () => shipRound(sql, copy))
@@ -151,8 +136,8 @@ export const make = Effect.fnUntraced(function* (
     name: embedded,
     // a statement that was sent cannot be taken back; its outcome is worth knowing
     ship: Effect.uninterruptible(ship),
-    wait: Queue.take(signs),
-    lag: attempt("lag", () => Statement.lag(sql, embedded)),
+    wait,
+    lag: attempt("lag", () => Outbox.lag(sql, embedded)),
     signal
   }
 })
@@ -167,5 +152,5 @@ export const collect = (
 ): Effect.Effect<number, RelayError> =>
   attempt("collect", async () => {
     const { limit = 500, retentionMs = 86_400_000, targets = [embedded] } = options
-    return (await Statement.collect(sql, targets, retentionMs, limit)).count
+    return Outbox.collect(sql, targets, retentionMs, limit)
   })

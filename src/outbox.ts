@@ -1,0 +1,127 @@
+// The outbox port: how relays to targets outside of the database read what commits published, and keep how far they came. It ships nothing.
+import * as Context from "effect/Context"
+import type * as Effect from "effect/Effect"
+import type * as Scope from "effect/Scope"
+import type { Lag, RelayError, Stream } from "./relay-target.ts"
+
+/** How far a target has come in a stream. */
+export interface Place extends Stream {
+  /** The last message that it has; 0 for none. */
+  readonly seq: number
+  /** Of the claim that committed the message; undefined where nothing may be compared: at the start, or by a person's word. */
+  readonly incarnation: string | undefined
+}
+/** A target's position as the database mirrors it. The target's own, where it keeps one, is the truth, and never behind this. */
+export interface Mirrored extends Place {
+  /** A person says that this is right where the target's own position does not fit. The next `move` takes the word back. */
+  readonly adopt: boolean
+  readonly halted: string | undefined
+}
+/** What one commit published to one topic. */
+export interface Segment {
+  readonly firstSeq: number
+  readonly messages: number
+  readonly incarnation: string
+  readonly topic: string
+  /** Of all its messages; undefined where each goes by its key. */
+  readonly partition: number | undefined
+  /** UTF-8, as `meta` of the log's batches: a JSON array with one array a message. Empty where the topic is passed over. */
+  readonly meta: Uint8Array
+  /** UTF-8: one line of JSON a message, or an empty one for a deletion. Empty where the topic is passed over. */
+  readonly vals: Uint8Array
+}
+/** What follows a place, and what the outbox has there. All of one moment. */
+export interface Following {
+  readonly place: Place
+  /** Incarnation of the segment that ends at the place; undefined: none does. */
+  readonly there: string | undefined
+  /** In their order. The first need not begin at the place's next message: then something was deleted. */
+  readonly segments: ReadonlyArray<Segment>
+  /** There is more than was asked for. */
+  readonly more: boolean
+}
+/** How much a reading takes. A bound in bytes may be passed by one segment. */
+export interface Bounds {
+  /** Of a stream. */
+  readonly segments: number
+  /** Of a stream. */
+  readonly streamBytes: number
+  /** Of all streams, which take turns. */
+  readonly bytes: number
+}
+
+/** How a target's streams are parted, and whose ids were used for that. */
+export interface Grouping {
+  /** Grows with every change of `lanes`. */
+  readonly generation: number
+  readonly lanes: number
+  /** Ids of all lanes that ever were, by lane. */
+  readonly ids: ReadonlyArray<string>
+  /** Every id was taken over since the change, so that no producer of another grouping can write. */
+  readonly fenced: boolean
+}
+/** Which lanes this process has. */
+export interface Claims {
+  /** Ascending. */
+  readonly held: ReadonlyArray<number>
+  /** How many of them fall to others, once they are let go. */
+  readonly surplus: number
+}
+/**
+ * A share in a target's lanes. A lane is had by one process at most, as far as the database can tell: a process that was cut off may
+ * go on with it unknowingly, so a target must be able to fence it.
+ */
+export interface Lanes {
+  readonly grouping: Effect.Effect<Grouping, RelayError>
+  /** Says that every id was taken over after the grouping of this generation had been read. */
+  readonly fenced: (generation: number) => Effect.Effect<void, RelayError>
+  /** Takes free lanes below `lanes` up to this process's share, and tells what the server says that it has. */
+  readonly claim: (lanes: number) => Effect.Effect<Claims, RelayError>
+  /** Lets a lane go. Nothing of it may run any more. */
+  readonly release: (lane: number) => Effect.Effect<void, RelayError>
+}
+/** Signs that something was committed. May come late, too often, or be lost. */
+export interface Signs {
+  /** Waits for a sign since the last call. */
+  readonly wait: Effect.Effect<void>
+  /** Gives one from within the process. Never waits. */
+  readonly signal: () => void
+}
+
+/** The outbox, for targets by name. Every failure is a `RelayError` of the target. */
+export class Outbox extends Context.Service<
+  Outbox,
+  {
+    /**
+     * The target's streams. Such as have segments and no position begin: where the outbox does if other targets had what is missing
+     * before, else at 0. What follows a position that was begun is kept until the position has passed it.
+     */
+    readonly streams: (target: string) => Effect.Effect<ReadonlyArray<Mirrored>, RelayError>
+    /** What follows places, in their order; texts of topics in `pass` are left out and count nothing. */
+    readonly read: (
+      target: string,
+      places: ReadonlyArray<Place>,
+      bounds: Bounds,
+      pass: ReadonlyArray<string>
+    ) => Effect.Effect<ReadonlyArray<Following>, RelayError>
+    /** Moves mirrored positions, never backwards, and takes halts back. */
+    readonly move: (target: string, places: ReadonlyArray<Place>) => Effect.Effect<void, RelayError>
+    /** Writes down, for people, why streams stand still, or that they go on. */
+    readonly halt: (
+      target: string,
+      halts: ReadonlyArray<Stream & { readonly reason: string | undefined }>
+    ) => Effect.Effect<void, RelayError>
+    readonly lag: (target: string) => Effect.Effect<ReadonlyArray<Lag>, RelayError>
+    /** Listens until the scope closes. */
+    readonly signs: (target: string) => Effect.Effect<Signs, RelayError, Scope.Scope>
+    /**
+     * Joins those who share the target's lanes, until the scope closes. With `lanes` it is their number from now on, for all; else it
+     * stays as it is, 1 at first. `idOf` names the producer of a lane.
+     */
+    readonly lanes: (
+      target: string,
+      lanes: number | undefined,
+      idOf: (lane: number) => string
+    ) => Effect.Effect<Lanes, RelayError, Scope.Scope>
+  }
+>()("millrace/Outbox") {}

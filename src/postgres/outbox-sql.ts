@@ -1,0 +1,191 @@
+// The statements of the outbox on PostgreSQL: positions begin and move, segments are read after them. It runs none by itself.
+import type { Bounds, Following, Mirrored, Place, Segment } from "../outbox.ts"
+import type { Lag, Stream } from "../relay-target.ts"
+import type { Sql } from "./client.ts"
+import { arrayLiteral } from "./types.ts"
+
+/** The streams of the outbox by one probe of its key each, for it holds many segments of few streams. */
+export const streams = `
+  with recursive stream as (
+    (select projection, source, partition from millrace.outbox order by projection, source, partition limit 1)
+    union all
+    select next.projection, next.source, next.partition
+    from stream s
+    cross join lateral (
+      select o.projection, o.source, o.partition
+      from millrace.outbox o
+      where (o.projection, o.source, o.partition) > (s.projection, s.source, s.partition)
+      order by o.projection, o.source, o.partition
+      limit 1
+    ) next
+  )`
+
+/** Begins the streams that have segments and no position yet. How many did. */
+export const begin = async (sql: Sql, target: string): Promise<number> => {
+  const [row] = await sql<Array<{ readonly begun: number }>>`select millrace.relay_begin(${target}) as begun`
+  return row!.begun
+}
+
+/** Every position of a target. */
+export const positions = async (sql: Sql, target: string): Promise<ReadonlyArray<Mirrored>> => {
+  const rows = await sql<
+    Array<Stream & { seq: number; incarnation: string | null; adopt: boolean; halted: string | null }>
+  >`
+    select projection, source, partition, seq, incarnation, adopt, halted from millrace.relay_position
+    where target = ${target} order by projection, source, partition`
+  return rows.map(({ adopt, halted, incarnation, partition, projection, seq, source }) => ({
+    projection,
+    source,
+    partition,
+    seq,
+    incarnation: incarnation ?? undefined,
+    adopt,
+    halted: halted ?? undefined
+  }))
+}
+
+/** Columns of an `unnest` over streams. */
+const streamArrays = (list: ReadonlyArray<Stream>) =>
+  [
+    arrayLiteral(list.map(({ projection }) => projection)),
+    arrayLiteral(list.map(({ source }) => source)),
+    arrayLiteral(list.map(({ partition }) => partition))
+  ] as const
+
+const reading = `
+  with place as materialized (
+    select p.*, last.incarnation as there
+    from unnest($1::text[], $2::text[], $3::integer[], $4::bigint[])
+      with ordinality as p (projection, source, partition, seq, n)
+    left join lateral (
+      select l.first_seq + l.messages - 1 as seq, l.incarnation from millrace.outbox l
+      where (l.projection, l.source, l.partition) = (p.projection, p.source, p.partition) and l.first_seq <= p.seq
+      order by l.first_seq desc
+      limit 1
+    ) last on last.seq = p.seq
+  ), candidate as (
+    select p.n, o.*, o.target = any ($5::text[]) as pass,
+      case when o.target = any ($5::text[]) then 0 else octet_length(o.meta) + octet_length(o.vals) end as bytes,
+      row_number() over (partition by p.n order by o.first_seq) as k
+    from place p
+    cross join lateral (
+      select o.first_seq, o.messages, o.incarnation, o.target, o.target_partition, o.meta, o.vals
+      from millrace.outbox o
+      where (o.projection, o.source, o.partition) = (p.projection, p.source, p.partition) and o.first_seq > p.seq
+      order by o.first_seq
+      limit $6::integer
+    ) o
+  ), measured as (
+    select *, sum(bytes) over (order by k, n) - bytes as bytes_before,
+      sum(bytes) over (partition by n order by k) - bytes as own_before
+    from candidate
+  )
+  select p.n - 1, p.there, (select count(*) from candidate c where c.n = p.n), m.first_seq, m.messages, m.incarnation, m.target, m.target_partition,
+    case when not m.pass then m.meta end, case when not m.pass then m.vals end
+  from place p
+  left join measured m on m.n = p.n and m.own_before < $7::bigint and m.bytes_before < $8::bigint
+  order by p.n, m.k`
+/** A row of `reading`, as the server sent it. */
+type Row = ReadonlyArray<Uint8Array | null>
+
+const textOf = (value: Uint8Array | null | undefined): string | undefined =>
+  value == null ? undefined : Buffer.from(value.buffer, value.byteOffset, value.byteLength).toString("utf8")
+const none = new Uint8Array(0)
+const segmentOf = (row: Row): Segment => {
+  const partition = textOf(row[7])
+  return {
+    firstSeq: Number(textOf(row[3])),
+    messages: Number(textOf(row[4])),
+    incarnation: textOf(row[5])!,
+    topic: textOf(row[6])!,
+    partition: partition === undefined ? undefined : Number(partition),
+    meta: row[8] ?? none,
+    vals: row[9] ?? none
+  }
+}
+
+/** What follows places. Texts stay bytes: nobody needs them as strings. */
+export const read = async (
+  sql: Sql,
+  places: ReadonlyArray<Place>,
+  { bytes, segments, streamBytes }: Bounds,
+  pass: ReadonlyArray<string>
+): Promise<ReadonlyArray<Following>> => {
+  if (places.length === 0) return []
+  const parameters = [
+    ...streamArrays(places),
+    arrayLiteral(places.map(({ seq }) => seq)),
+    arrayLiteral(pass),
+    segments,
+    streamBytes,
+    bytes
+  ]
+  const rows = (await sql.unsafe(reading, parameters, { prepare: true }).raw()) as unknown as ReadonlyArray<Row>
+  const there = places.map((): string | undefined => undefined)
+  const candidates = places.map(() => 0)
+  const found = places.map((): Array<Segment> => [])
+  for (const row of rows) {
+    const n = Number(textOf(row[0]))
+    there[n] = textOf(row[1])
+    candidates[n] = Number(textOf(row[2]))
+    if (row[3] != null) found[n]!.push(segmentOf(row))
+  }
+  return places.map((place, n) => ({
+    place,
+    there: there[n],
+    segments: found[n]!,
+    more: found[n]!.length < candidates[n]! || candidates[n] === segments
+  }))
+}
+
+/** Moves positions, never backwards. */
+export const move = (sql: Sql, target: string, places: ReadonlyArray<Place>) => sql`
+  update millrace.relay_position p
+  set seq = m.seq, incarnation = m.incarnation, moved_at = clock_timestamp(), halted = null, adopt = false
+  from unnest(
+    ${streamArrays(places)[0]}::text[],
+    ${streamArrays(places)[1]}::text[],
+    ${streamArrays(places)[2]}::integer[],
+    ${arrayLiteral(places.map(({ seq }) => seq))}::bigint[],
+    ${arrayLiteral(places.map(({ incarnation }) => incarnation ?? null))}::uuid[]
+  ) as m (projection, source, partition, seq, incarnation)
+  where (p.target, p.projection, p.source, p.partition) = (${target}, m.projection, m.source, m.partition) and p.seq <= m.seq`
+
+/** Writes down why streams stand still, or that they do not. */
+export const halt = (
+  sql: Sql,
+  target: string,
+  halts: ReadonlyArray<Stream & { readonly reason: string | undefined }>
+) => sql`
+  update millrace.relay_position p
+  set halted = m.reason
+  from unnest(
+    ${streamArrays(halts)[0]}::text[],
+    ${streamArrays(halts)[1]}::text[],
+    ${streamArrays(halts)[2]}::integer[],
+    ${arrayLiteral(halts.map(({ reason }) => reason ?? null))}::text[]
+  ) as m (projection, source, partition, reason)
+  where (p.target, p.projection, p.source, p.partition) = (${target}, m.projection, m.source, m.partition)
+    and p.halted is distinct from m.reason`
+
+/** How many messages of each stream the target lacks; streams without a position yet included. */
+export const lag = (sql: Sql, target: string) => sql.unsafe<Array<Lag>>(lags, [target], { prepare: true })
+const lags = `${streams}
+  select s.projection, s.source, s.partition, (last.seq - coalesce(p.seq, 0))::float8 as lag
+  from stream s
+  cross join lateral (
+    select o.first_seq + o.messages - 1 as seq from millrace.outbox o
+    where (o.projection, o.source, o.partition) = (s.projection, s.source, s.partition)
+    order by o.first_seq desc
+    limit 1
+  ) last
+  left join millrace.relay_position p
+    on (p.target, p.projection, p.source, p.partition) = ($1, s.projection, s.source, s.partition)
+  order by 1, 2, 3`
+
+/** Deletes segments that every target has, older than the retention, at most so many. How many it did. */
+export const collect = async (sql: Sql, targets: ReadonlyArray<string>, retentionMs: number, limit: number) => {
+  const [row] = await sql<Array<{ readonly deleted: number }>>`
+    select millrace.outbox_collect(${arrayLiteral(targets)}::text[], ${retentionMs}::float8, ${limit}::integer) as deleted`
+  return row!.deleted
+}
