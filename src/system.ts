@@ -9,6 +9,7 @@ import { FanOut, FanOutError } from "./fanout.ts"
 import { type Options as KafkaOptions, optionsFrom } from "./kafka/options.ts"
 import { Log, LogError, specOf } from "./log.ts"
 import * as PostgresFanOut from "./postgres/fanout.ts"
+import * as PostgresOutbox from "./postgres/outbox.ts"
 import * as PostgresLog from "./postgres/log.ts"
 import * as PostgresTopics from "./postgres/log-plan.ts"
 import { connect, type Sql } from "./postgres/client.ts"
@@ -92,6 +93,12 @@ const openParts = Effect.fnUntraced(function* (sql: Sql) {
   return { log, topics: PostgresTopics.make(sql, log), relays, onKafka: false }
 })
 
+/** The relay to the brokers of the environment. */
+const kafkaRelay = Effect.fnUntraced(function* (sql: Sql) {
+  const KafkaRelay = yield* Effect.promise(() => import("./kafka/relay.ts"))
+  return yield* KafkaRelay.make((yield* kafkaOptions)!, PostgresOutbox.make(sql))
+})
+
 /** The topics of an application, as a log takes them. */
 export const specsOf = (application: Application.Any) =>
   topicsOf(application).map(({ partitions, topic }) => specOf(topic, partitions))
@@ -153,9 +160,10 @@ export const openSystem = Effect.fnUntraced(function* (
   options: OpenOptions = {}
 ) {
   const { sql } = database
-  const { log, onKafka, relays, topics } = yield* openParts(sql)
+  const { log, onKafka, relays: opened, topics } = yield* openParts(sql)
   if (onKafka && options.makesTopics !== true) yield* assertReady(application, topics)
   yield* migrate(sql)
+  const relays = onKafka && options.relaysHere !== false ? [yield* kafkaRelay(sql)] : opened
   const specs = specsOf(application)
   if (!onKafka || options.makesTopics === true) yield* log.declare(specs)
   const signal = () => {

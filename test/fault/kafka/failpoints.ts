@@ -60,8 +60,39 @@ export const projectorPoints: ReadonlyArray<Point> = [
   projector("at revocation", "src/kafka/assign.ts", revoked, (call) => `        ${call}\n${revoked}`, 1)
 ]
 
-/** Points of a process that relays. */
-export const relayPoints: ReadonlyArray<Point> = []
+const relay = (name: string, file: string, find: string, replace: (call: string) => string, often = 3): Point => ({
+  ...projector(name, file, find, replace, often),
+  role: "relay"
+})
 
-/** All points. */
-export const points: ReadonlyArray<Point> = [...projectorPoints, ...relayPoints]
+const transaction = "src/kafka/transaction.ts"
+const begun = "    await Promise.all(begin)\n"
+const produced = "    await this.append(batches)\n"
+const ended =
+  '    await this.coordinated("transaction", id, (broker) => Wire.endTransaction(broker, id, identity, true, requestMs))\n'
+const tookOver = "    this.fenced = false\n    // read after the id was taken"
+const sending = "    const sent = yield* Effect.exit(this.attempt(() => this.send(producer, work, due)))\n"
+const moved = "    for (const place of due) this.marked.delete(nameOf(place))\n    this.prepared = next\n"
+
+/** Points of a process that relays. */
+export const relayPoints: ReadonlyArray<Point> = [
+  relay("after taking the id over", "src/kafka/relay-lane.ts", tookOver, (call) => `    ${call}\n${tookOver}`, 1),
+  relay("before transaction", "src/kafka/relay-lane.ts", sending, (call) => `    ${call}\n${sending}`),
+  relay("transaction begun", transaction, begun, (call) => `${begun}    ${call}\n`),
+  relay("records produced", transaction, produced, (call) => `${produced}    ${call}\n`),
+  relay("offsets sent", transaction, ended, (call) => `    ${call}\n${ended}`),
+  relay("transaction ended", transaction, ended, (call) => `${ended}    ${call}\n`),
+  relay("position moved", "src/kafka/relay-lane.ts", moved, (call) => `    ${call}\n${moved}`)
+]
+
+/** Told to, a relay takes every lane for its own, whoever else has it: then transactional ids alone keep order. */
+const greed: Patch = {
+  file: "src/postgres/outbox-lanes.ts",
+  find: "  if (session.pid() === undefined) return nothing\n",
+  replace:
+    '  if (process.env["MILLRACE_GREED"] !== undefined) return { held: Array.from({ length: lanes }, (_, i) => i), surplus: 0 }\n' +
+    "  if (session.pid() === undefined) return nothing\n"
+}
+
+/** All points, and what else a run's steps need. */
+export const points: ReadonlyArray<Patch> = [...projectorPoints, ...relayPoints, greed]

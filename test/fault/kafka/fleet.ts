@@ -14,6 +14,10 @@ export class Worker {
   readonly ended: Promise<number | NodeJS.Signals>
   /** How many of its commits the fence held off. */
   fenced = 0
+  /** It has opened everything and runs. */
+  up = false
+  /** How often it found that its transactional id had gone to another relay. */
+  overtaken = 0
   /** How many partitions it has claimed. */
   claims = 0
   /** How many statements of commits were answered since it stood still at a point. */
@@ -42,6 +46,8 @@ export class Worker {
     )
   }
   private line(line: string) {
+    if (line.startsWith("millrace signals: ")) this.up = true
+    if (line.includes("another relay took")) this.overtaken++
     if (line === "point: claimed") this.claims++
     const [, fenced, answered] = /^point: (\d+) fenced, answer (\d+) since$/.exec(line) ?? []
     this.fenced += Number(fenced ?? 0)

@@ -45,6 +45,13 @@ export const endCommits = async (sql: Sql): Promise<number> => {
     where datname = current_database() and pid <> pg_backend_pid() and state = 'active' and query like ${commitText}`
   return rows.filter(({ ended }) => ended).length
 }
+/** Ends the sessions that hold relays' lanes, as a network does that forgets them; how many. */
+export const endLanes = async (sql: Sql): Promise<number> => {
+  const rows = await sql`
+    select pg_terminate_backend(pid) from pg_stat_activity
+    where datname = current_database() and application_name = 'millrace log session'`
+  return rows.length
+}
 /** Holds every partition's row, so that commits wait; returns what lets go. */
 export const holdCommits = async (sql: Sql): Promise<() => Promise<void>> => {
   const held = await sql.reserve()

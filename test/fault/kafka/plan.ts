@@ -11,6 +11,7 @@ export type Step =
   | { readonly kind: "joinAndLeave"; readonly signal: "SIGTERM" | "SIGKILL" }
   | { readonly kind: "zombie"; readonly nth: number }
   | { readonly kind: "relayZombie"; readonly name: string }
+  | { readonly kind: "relayFight"; readonly times: number }
   | { readonly kind: "endBackends"; readonly held: boolean }
   | { readonly kind: "loseReplies"; readonly losses: ReadonlyArray<Loss> }
   | { readonly kind: "crashPostgres"; readonly immediate: boolean }
@@ -23,6 +24,7 @@ export interface Counts {
   readonly joins?: number
   readonly zombies?: number
   readonly relayZombies?: number
+  readonly relayFights?: number
   readonly backends?: number
   readonly replies?: number
   readonly postgresCrashes?: number
@@ -35,7 +37,8 @@ export const standard: Counts = {
   relayKills: 10,
   joins: 10,
   zombies: 5,
-  relayZombies: 1,
+  relayZombies: 2,
+  relayFights: 1,
   backends: 20,
   replies: 10,
   postgresCrashes: 1,
@@ -50,6 +53,7 @@ export const cycles = (count: number): Counts => {
     joins: scale(4),
     zombies: scale(3),
     relayZombies: scale(1),
+    relayFights: scale(0.5),
     backends: scale(8),
     replies: scale(6),
     postgresCrashes: scale(0.5),
@@ -115,10 +119,8 @@ export const planOf = (seed: number, counts: Counts): Plan => {
       kind: "killRelayAtPoint",
       ...point
     })),
-    ...many(counts.relayZombies, (i): Step => ({
-      kind: "relayZombie",
-      name: relayPoints[i % Math.max(1, relayPoints.length)]?.name ?? ""
-    })),
+    ...many(counts.relayZombies, (): Step => ({ kind: "relayZombie", name: random.pick(relayPoints).name })),
+    ...many(counts.relayFights, (): Step => ({ kind: "relayFight", times: random.int(2, 5) })),
     ...many(counts.kafkaCrashes, (): Step => ({ kind: "crashKafka" }))
   ]
   return { left: shuffled(left, random), right: shuffled(right, random) }

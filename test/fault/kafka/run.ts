@@ -113,13 +113,15 @@ export class Run {
         wrong = error
       }
       if (this.failed !== undefined) throw this.failed
-      if (performance.now() > deadline) throw new Hang(await this.describe(`no ${what} in ${patienceMs} ms`, wrong))
+      if (performance.now() > deadline || this.fleet.fell.length > 0)
+        throw new Hang(await this.describe(`no ${what}`, wrong))
       await sleep(15)
     }
   }
   private async describe(what: string, wrong: unknown): Promise<string> {
-    const workers = this.fleet.workers.map(
-      ({ output, pid, role, stopped }) => `-- ${role} ${pid}${stopped ? " (stopped)" : ""}\n${output.slice(-1_500)}`
+    const workers = [...this.fleet.fell, ...this.fleet.workers].map(
+      ({ exit, output, pid, role, stopped }) =>
+        `-- ${role} ${pid}${stopped ? " (stopped)" : ""} ${exit ?? ""}\n${output.slice(-1_500)}`
     )
     const where = await places(this.services.sql).catch(() => [])
     const ends = await this.feeder.ends().catch(() => [])

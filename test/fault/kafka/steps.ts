@@ -2,7 +2,7 @@
 import { setTimeout as sleep } from "node:timers/promises"
 import type { Role, Worker } from "./fleet.ts"
 import { partitions } from "./fold.ts"
-import { claims, endCommits, holdCommits, isHandled } from "./observe.ts"
+import { claims, endCommits, endLanes, holdCommits, isHandled } from "./observe.ts"
 import type { Plan, Step } from "./plan.ts"
 import { type Loss, Proxy } from "./proxy.ts"
 import type { Run } from "./run.ts"
@@ -16,6 +16,8 @@ export class Steps {
   private readonly plan: Plan
   private readonly regular: Readonly<Record<Role, number>>
   private done = 0
+  /** Nothing starts before it is open. */
+  private gate: Promise<void> = Promise.resolve()
 
   constructor(run: Run, plan: Plan, regular: Readonly<Record<Role, number>>) {
     this.run_ = run
@@ -26,7 +28,7 @@ export class Steps {
   /** Both hands at once, until both are done. Events are fed beside them in proportion. */
   async run(): Promise<void> {
     const { left, right } = this.plan
-    this.restock()
+    await this.restock()
     const { sql } = this.run_.services
     await this.run_.until("claim of every partition", async () => (await claims(sql)) >= partitions)
     const hand = async (steps: ReadonlyArray<Step>) => {
@@ -36,7 +38,7 @@ export class Steps {
         this.done++
         this.run_.say(`${this.done} of ${left.length + right.length}: ${JSON.stringify(step)}`)
         this.assertAlive()
-        this.restock()
+        await this.restock()
         await this.look()
       }
     }
@@ -54,12 +56,14 @@ export class Steps {
     // another hand may have the server down
     await watch.look(services.sql, differences).catch(() => undefined)
   }
-  private restock() {
+  private async restock() {
+    await this.gate
     const { fleet } = this.run_
     for (const role of ["projections", "relay"] as const)
       for (let n = fleet.of(role).length; n < this.regular[role]; n++) fleet.start(role)
   }
-  private start(role: Role, point?: string, url?: string): Worker {
+  private async start(role: Role, point?: string, url?: string): Promise<Worker> {
+    await this.gate
     return this.run_.fleet.start(role, {
       ...(point === undefined ? {} : { point }),
       ...(url === undefined ? {} : { environment: { MILLRACE_DATABASE_URL: url } })
@@ -91,25 +95,41 @@ export class Steps {
         return this.endBackends(step)
       case "loseReplies":
         return this.loseReplies(step.losses)
+      case "relayFight":
+        return this.relayFight(step)
       case "crashPostgres":
-        await crashPostgres(this.run_.services, step.immediate)
+        await this.crash(() => crashPostgres(this.run_.services, step.immediate))
         return this.run_.note("PostgreSQL crashed")
       case "crashKafka":
-        await crashKafka(this.run_.services)
+        await this.crash(() => crashKafka(this.run_.services))
         return this.run_.note("broker killed")
+    }
+  }
+  /** Every process that runs bears it. One that only starts would end with a clear error, so none does meanwhile. */
+  private async crash(run: () => Promise<void>) {
+    let open = () => undefined as void
+    await this.gate
+    this.gate = new Promise((resolve) => (open = resolve))
+    try {
+      await this.run_.until("start of all processes", () =>
+        this.run_.fleet.workers.every(({ stopped, up }) => up || stopped)
+      )
+      await run()
+    } finally {
+      open()
     }
   }
 
   private async killAtPoints({ points }: Of<"killAtPoints">) {
     let more = 0
-    const armed = points.map(({ name, nth }) => this.start("projections", `kill:${name}:${nth}`))
+    const armed = await Promise.all(points.map(({ name, nth }) => this.start("projections", `kill:${name}:${nth}`)))
     for (const [i, worker] of armed.entries()) {
       const { name } = points[i]!
       let newest = worker
       await this.run_.until(`arrival at the point '${name}'`, async () => {
         // what a process has is only taken from it where others join
         if (name === "at revocation" && more < 4 && newest.claims > 0) {
-          newest = this.start("projections")
+          newest = await this.start("projections")
           more++
         }
         return worker.exit !== undefined
@@ -119,13 +139,15 @@ export class Steps {
     await this.reduce()
   }
   private async killRelayAtPoint({ name, nth }: Of<"killRelayAtPoint">) {
-    // the lane must come to the one that is armed
-    const armed = [this.start("relay", `kill:${name}:${nth}`), this.start("relay", `kill:${name}:${nth}`)]
-    for (const worker of this.run_.fleet.of("relay")) if (!armed.includes(worker)) await worker.end("SIGTERM")
-    await this.run_.until(`arrival at the point '${name}'`, () => armed.some(({ exit }) => exit !== undefined))
-    for (const worker of armed) if (worker.exit !== undefined) this.killed(worker, `relay killed ${name}`)
-    this.restock()
-    for (const worker of armed) await worker.end("SIGTERM")
+    const armed = await this.start("relay", `kill:${name}:${nth}`)
+    await this.leaveTo(armed)
+    await this.run_.until(`arrival at the point '${name}'`, () => armed.exit !== undefined)
+    this.killed(armed, `relay killed ${name}`)
+  }
+  /** The lane comes to one relay alone. */
+  private async leaveTo(...those: ReadonlyArray<Worker>) {
+    const others = this.run_.fleet.of("relay").filter((worker) => !those.includes(worker))
+    await Promise.all(others.map((worker) => worker.end("SIGTERM")))
   }
   /** It ended as it was told to. */
   private killed(worker: Worker, what: string) {
@@ -148,7 +170,7 @@ export class Steps {
 
   private async joinAndLeave({ signal }: Of<"joinAndLeave">) {
     const { services } = this.run_
-    const worker = this.start("projections")
+    const worker = await this.start("projections")
     await this.run_.until("claim of a process that joined", () => worker.claims > 0)
     this.run_.note("rebalance: joined")
     const before = await claims(services.sql)
@@ -159,7 +181,7 @@ export class Steps {
 
   private async zombie({ nth }: Of<"zombie">) {
     const { feeder, services } = this.run_
-    const worker = this.start("projections", `stop:before commit:${nth}`)
+    const worker = await this.start("projections", `stop:before commit:${nth}`)
     await this.run_.until("process that stands before a commit", () => worker.stopped)
     // all that is fed by now is handled by others, and so what it has in hand
     const ends = await feeder.ends()
@@ -173,18 +195,29 @@ export class Steps {
     await this.reduce()
   }
   private async relayZombie({ name }: Of<"relayZombie">) {
-    const armed = this.start("relay", `stop:${name}:1`)
-    for (const worker of this.run_.fleet.of("relay")) if (worker !== armed) await worker.end("SIGTERM")
+    const { services } = this.run_
+    const armed = await this.start("relay", `stop:${name}:1`)
+    await this.leaveTo(armed)
     await this.run_.until("relay that stands still", () => armed.stopped)
-    this.restock()
-    const ends = await this.run_.feeder.ends()
-    await this.run_.until("handling of what was fed", () => isHandled(this.run_.services.sql, ends))
+    await this.restock()
+    // a session that lives is let have its lane; here the server is told that it is gone
+    await this.run_.until("end of a lane's session", async () => (await endLanes(services.sql)) > 0)
     await this.run_.relayed("takeover from a relay that stands still")
     armed.signal("SIGCONT")
     await this.run_.feeder.feed(200)
-    this.run_.note("relay zombie")
     await this.run_.relayed("relaying beside a relay that came back")
+    this.run_.note("relay zombie")
     await armed.end("SIGTERM")
+  }
+  private async relayFight({ times }: Of<"relayFight">) {
+    const environment = { MILLRACE_GREED: "1" }
+    await this.gate
+    const pair = [1, 2].map(() => this.run_.fleet.start("relay", { environment }))
+    await this.leaveTo(...pair)
+    const overtaken = () => pair.every((worker) => worker.overtaken >= times)
+    await this.run_.until("fences between two relays of one lane", overtaken)
+    this.run_.note("two relays on one lane")
+    await Promise.all(pair.map((worker) => worker.end("SIGTERM")))
   }
 
   private async endBackends({ held }: Of<"endBackends">) {
@@ -205,7 +238,7 @@ export class Steps {
   private async loseReplies(losses: ReadonlyArray<Loss>) {
     const proxy = new Proxy(this.run_.services.url)
     await proxy.open()
-    const worker = this.start("projections", undefined, proxy.url)
+    const worker = await this.start("projections", undefined, proxy.url)
     try {
       for (const loss of losses) {
         const before = proxy.losses
