@@ -35,6 +35,8 @@ export interface Options {
   readonly connectMs?: number
   /** After that long without an answer a connection counts as hung and is replaced. Default 20,000. */
   readonly requestMs?: number
+  /** What all readers of the process hold together of what they fetched, in bytes, about: with many partitions each fetches less. Default 64 MiB. */
+  readonly fetchBytes?: number
   /** How long an append is tried again while brokers are away. Default 30,000. */
   readonly deliveryMs?: number
 }
@@ -60,7 +62,11 @@ const tlsFrom = (env: Readonly<Record<string, string | undefined>>): boolean | C
 
 /**
  * Options from `MILLRACE_KAFKA_BROKERS` (comma-separated), `_USERNAME`, `_PASSWORD`, `_MECHANISM` (default `scram-sha-512`), `_TLS` (`true`),
+<<<<<<< HEAD
  * `_TLS_CA`, `_TLS_CERT`, `_TLS_KEY` (PEM files), `_COMPRESSION`, `_REPLICATION`, `_MIN_ISR` and `_SESSION_MS`. Undefined without brokers.
+=======
+ * `_TLS_CA`, `_TLS_CERT`, `_TLS_KEY` (PEM files), `_COMPRESSION`, `_REPLICATION`, `_MIN_ISR`, `_SESSION_MS` and `_FETCH_BYTES`. Undefined without brokers.
+>>>>>>> 4c5eb0a6a0c0658333ba21e9b4546b5c5729be16
  * Throws where a value makes no sense, and says which.
  */
 export const optionsFrom = (env: Readonly<Record<string, string | undefined>>): Options | undefined => {
@@ -86,6 +92,10 @@ export const optionsFrom = (env: Readonly<Record<string, string | undefined>>): 
   const replicationFactor = whole("REPLICATION")
   const minInSyncReplicas = whole("MIN_ISR")
   const sessionMs = whole("SESSION_MS")
+<<<<<<< HEAD
+=======
+  const fetchBytes = whole("FETCH_BYTES")
+>>>>>>> 4c5eb0a6a0c0658333ba21e9b4546b5c5729be16
   const tls = tlsFrom(env)
   return {
     brokers: brokers.filter((broker) => broker !== ""),
@@ -94,6 +104,11 @@ export const optionsFrom = (env: Readonly<Record<string, string | undefined>>): 
     ...(compression !== undefined && { compression }),
     ...(replicationFactor !== undefined && { replicationFactor }),
     ...(minInSyncReplicas !== undefined && { minInSyncReplicas }),
+<<<<<<< HEAD
     ...(sessionMs !== undefined && { sessionMs })
+=======
+    ...(sessionMs !== undefined && { sessionMs }),
+    ...(fetchBytes !== undefined && { fetchBytes })
+>>>>>>> 4c5eb0a6a0c0658333ba21e9b4546b5c5729be16
   }
 }

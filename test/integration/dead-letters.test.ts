@@ -187,6 +187,8 @@ const assertOnce = Effect.fnUntraced(function* (made: Engine, ids: ReadonlyArray
 const lostReply: Check = Effect.fnUntraced(function* (made, make) {
   const proxy = yield* lossy(made.url)
   const poisons = Array.from({ length: 4 }, () => done("throw", { key: "k1" }))
+  // it is handled once what became of the commit before it is known
+  const next = done("", { key: "k1" })
   // the statement is prepared by then, so the next use of it is one message
   const store = beforeCommit(make(yield* connect(proxy.url, { max: 1 })), 4, () =>
     Effect.sync(() => proxy.arm("executed"))
@@ -196,7 +198,7 @@ const lostReply: Check = Effect.fnUntraced(function* (made, make) {
   yield* query("claimed", () => made.sql`select from millrace.progress where epoch = 0`).pipe(
     Effect.repeat({ until: (unclaimed) => unclaimed.length === 0 })
   )
-  for (const poison of poisons) {
+  for (const poison of [...poisons, next]) {
     yield* made.log.append("p.events", [poisoned(poison)])
     yield* settled(made)
   }

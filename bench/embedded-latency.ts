@@ -1,0 +1,130 @@
+// From accepted to visible on one machine, embedded: single events over HTTP at a rate, and how long each alert takes to be in SQL and on the stream.
+import { spawn } from "node:child_process"
+import { mkdtempSync, rmSync } from "node:fs"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import { parseArgs } from "node:util"
+import postgres from "postgres"
+import { serverCpuSeconds } from "./system.ts"
+import { eventOf } from "./workload.ts"
+
+const { values } = parseArgs({
+  options: {
+    rate: { type: "string", default: "500" },
+    seconds: { type: "string", default: "20" },
+    warmup: { type: "string", default: "5" }
+  }
+})
+const rate = Number(values.rate)
+const seconds = Number(values.seconds)
+const warmup = Number(values.warmup)
+
+const directory = mkdtempSync(join(tmpdir(), "millrace-latency-"))
+const child = spawn("node", ["bin/millrace.mjs", "start", "--data", directory, "--port", "0", "--json"], {
+  stdio: ["ignore", "pipe", "inherit"]
+})
+// whatever goes wrong here, it does not live on
+process.once("exit", () => child.kill())
+const { database_url, url } = await new Promise<{ readonly url: string; readonly database_url: string }>(
+  (resolve, reject) => {
+    child.once("exit", (code) => reject(new Error(`millrace ended with ${code}`)))
+    child.stdout.once("data", (line: Buffer) => resolve(JSON.parse(line.toString()) as never))
+  }
+)
+const sql = postgres(database_url, { max: 1, fetch_types: false })
+
+const accepted = new Map<string, number>()
+const inSql = new Map<string, number>()
+const onStream = new Map<string, number>()
+const stop = new AbortController()
+
+const follow = async () => {
+  const response = await fetch(`${url}/v1/alerts`, { signal: stop.signal })
+  let rest = ""
+  for await (const chunk of response.body!.pipeThrough(new TextDecoderStream())) {
+    const lines = (rest + chunk).split("\n")
+    rest = lines.pop()!
+    const now = performance.now()
+    for (const line of lines) {
+      if (line.startsWith("data:"))
+        onStream.set((JSON.parse(line.slice(5)) as { readonly alert_id: string }).alert_id, now)
+    }
+  }
+}
+const following = follow().catch(() => undefined)
+const open = new Set<string>()
+const stopped = new AbortController()
+const poll = async () => {
+  while (!stopped.signal.aborted || open.size > 0) {
+    const ids = [...open]
+    if (ids.length > 0) {
+      const rows = await sql<
+        Array<{ alert_id: string }>
+      >`select alert_id from alerts where alert_id = any(${`{${ids.join(",")}}`}::text[])`
+      const now = performance.now()
+      for (const { alert_id } of rows) {
+        inSql.set(alert_id, now)
+        open.delete(alert_id)
+      }
+    }
+    await new Promise((resolve) => setTimeout(resolve, 2))
+  }
+}
+const polled = poll()
+
+/** Sends one event; when the answer came that the log has it. */
+const send = async (body: string): Promise<number> => {
+  const response = await fetch(`${url}/v1/events`, {
+    method: "POST",
+    headers: { "content-type": "application/json" },
+    body
+  })
+  await response.text()
+  if (response.status !== 202) throw new Error(`the gateway answered ${response.status}`)
+  return performance.now()
+}
+
+const load = { events: 0, entities: 2_000, seed: 1 }
+const total = rate * (seconds + warmup)
+const started = performance.now() + 500
+const pending: Array<Promise<unknown>> = []
+for (let i = 0; i < total; i++) {
+  const due = started + (i * 1000) / rate
+  const wait = due - performance.now()
+  if (wait > 1) await new Promise((resolve) => setTimeout(resolve, wait))
+  const { id, text } = eventOf(load, i, Date.now())
+  // every fifth is far above any threshold
+  const body = i % 5 === 0 ? text.replace(/"amount":[\d.]+/, '"amount":5000') : text
+  pending.push(
+    send(body).then((at) => {
+      if (i % 5 !== 0 || i < warmup * rate) return undefined
+      accepted.set(id, at)
+      return open.add(id)
+    })
+  )
+}
+await Promise.all(pending)
+stopped.abort()
+await polled
+await new Promise((resolve) => setTimeout(resolve, 500))
+stop.abort()
+await following
+const quantiles = (seen: ReadonlyMap<string, number>) => {
+  const waits = [...accepted].map(([id, at]) => Math.max(0, (seen.get(id) ?? Infinity) - at)).toSorted((a, b) => a - b)
+  const at = (q: number) => Number(waits[Math.min(waits.length - 1, Math.floor(q * waits.length))]!.toFixed(1))
+  return {
+    p50: at(0.5),
+    p95: at(0.95),
+    p99: at(0.99),
+    max: at(1),
+    missing: waits.filter((wait) => wait === Infinity).length
+  }
+}
+const server = await serverCpuSeconds(sql as never)
+process.stdout.write(
+  `${JSON.stringify({ rate, serverMicrosPerEvent: Math.round((server / total) * 1e6), alerts: accepted.size, sqlMs: quantiles(inSql), streamMs: quantiles(onStream) })}\n`
+)
+await sql.end()
+child.kill("SIGTERM")
+await new Promise((resolve) => child.once("exit", resolve))
+rmSync(directory, { recursive: true, force: true })

@@ -1,0 +1,20 @@
+// `npm run bench -- NAME [flags]`: one benchmark by name, each a program of its own. It is no part of the package.
+import { readdirSync } from "node:fs"
+import { join } from "node:path"
+
+// what the others share
+const parts = new Set(["main", "side", "system", "workload"])
+const names = readdirSync(import.meta.dirname)
+  .filter((file) => file.endsWith(".ts"))
+  .map((file) => file.slice(0, -".ts".length))
+  .filter((name) => !parts.has(name))
+
+const [name = ""] = process.argv.splice(2, 1)
+if (names.includes(name)) await import(join(import.meta.dirname, `${name}.ts`))
+else {
+  const said = name === "" ? "say which benchmark" : `there is no benchmark "${name}"`
+  process.stderr.write(
+    `${said}: npm run bench -- ${names.join(" | ")} [flags]. bench/README.md says what each measures\n`
+  )
+  process.exitCode = 2
+}
