@@ -62,11 +62,7 @@ const tlsFrom = (env: Readonly<Record<string, string | undefined>>): boolean | C
 
 /**
  * Options from `MILLRACE_KAFKA_BROKERS` (comma-separated), `_USERNAME`, `_PASSWORD`, `_MECHANISM` (default `scram-sha-512`), `_TLS` (`true`),
-<<<<<<< HEAD
- * `_TLS_CA`, `_TLS_CERT`, `_TLS_KEY` (PEM files), `_COMPRESSION`, `_REPLICATION`, `_MIN_ISR` and `_SESSION_MS`. Undefined without brokers.
-=======
- * `_TLS_CA`, `_TLS_CERT`, `_TLS_KEY` (PEM files), `_COMPRESSION`, `_REPLICATION`, `_MIN_ISR`, `_SESSION_MS` and `_FETCH_BYTES`. Undefined without brokers.
->>>>>>> 4c5eb0a6a0c0658333ba21e9b4546b5c5729be16
+ * `_TLS_CA`, `_TLS_CERT`, `_TLS_KEY` (PEM files), `_COMPRESSION`, `_REPLICATION`, `_MIN_ISR`, `_SESSION_MS`, `_REQUEST_MS` and `_FETCH_BYTES`. Undefined without brokers.
  * Throws where a value makes no sense, and says which.
  */
 export const optionsFrom = (env: Readonly<Record<string, string | undefined>>): Options | undefined => {
@@ -92,10 +88,8 @@ export const optionsFrom = (env: Readonly<Record<string, string | undefined>>): 
   const replicationFactor = whole("REPLICATION")
   const minInSyncReplicas = whole("MIN_ISR")
   const sessionMs = whole("SESSION_MS")
-<<<<<<< HEAD
-=======
+  const requestMs = whole("REQUEST_MS")
   const fetchBytes = whole("FETCH_BYTES")
->>>>>>> 4c5eb0a6a0c0658333ba21e9b4546b5c5729be16
   const tls = tlsFrom(env)
   return {
     brokers: brokers.filter((broker) => broker !== ""),
@@ -104,11 +98,8 @@ export const optionsFrom = (env: Readonly<Record<string, string | undefined>>): 
     ...(compression !== undefined && { compression }),
     ...(replicationFactor !== undefined && { replicationFactor }),
     ...(minInSyncReplicas !== undefined && { minInSyncReplicas }),
-<<<<<<< HEAD
-    ...(sessionMs !== undefined && { sessionMs })
-=======
     ...(sessionMs !== undefined && { sessionMs }),
+    ...(requestMs !== undefined && { requestMs }),
     ...(fetchBytes !== undefined && { fetchBytes })
->>>>>>> 4c5eb0a6a0c0658333ba21e9b4546b5c5729be16
   }
 }
