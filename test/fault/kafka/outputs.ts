@@ -3,8 +3,8 @@ import type { Printed } from "./consumer.ts"
 import type { Differences } from "./differences.ts"
 import type { Alert, Fold, Score, Window } from "./fold.ts"
 
-/** The derived topics. */
-export const topics = ["signals.scores.v1", "alerts.v1", "alerts.analytics.v1"] as const
+/** The derived topics, that of dead letters included. */
+export const topics = ["signals.scores.v1", "alerts.v1", "alerts.analytics.v1", "events.raw.v1.signals.dlq"] as const
 export type Output = (typeof topics)[number]
 
 type Value = Readonly<Record<string, string | number>>
@@ -38,6 +38,7 @@ export class Outputs {
   private readonly last = new Map<string, number>()
   /** By stream: which sequence numbers were there, each bit one. */
   private readonly numbers = new Map<string, Set<number>>()
+  private readonly letters = new Set<string>()
   private readonly places = new Map<string, number>()
 
   constructor(fold: Fold, differences: Differences) {
@@ -49,6 +50,7 @@ export class Outputs {
 
   take(topic: Output, record: Printed): void {
     this.number(topic, record)
+    if (topic === "events.raw.v1.signals.dlq") return this.letter(record)
     const value = JSON.parse(record.value ?? "null") as Value
     this.differences.same(`the key of ${topic}/${record.partition} ${record.offset}`, record.key, value["entity_id"])
     if (topic === "alerts.analytics.v1") this.window(record, value)
@@ -90,6 +92,15 @@ export class Outputs {
     } else one.rest.push(text)
   }
 
+  private letter({ offset, value }: Printed) {
+    const { partition, position } = JSON.parse(value ?? "null") as Value
+    const text = `${partition} ${position}`
+    const known = this.fold.partitions[Number(partition)]?.dead.has(Number(position)) === true
+    if (this.letters.has(text)) this.differences.add("doubled", `dead letter ${text} in record ${offset}`)
+    else if (!known)
+      this.differences.add("wrong", `dead letter ${text} in record ${offset} is of an event that is none`)
+    this.letters.add(text)
+  }
   private window({ offset, partition }: Printed, value: Value) {
     const { alerts, entity_id, events, score_max, score_sum, window_size, window_start } = value
     const key = `${entity_id} ${window_size} ${window_start}`
@@ -116,6 +127,10 @@ export class Outputs {
   finish(published: ReadonlyMap<number, number>): void {
     for (const [partition, one] of this.scores.entries()) this.settle(`scores/${partition}`, one, scoreText)
     for (const [partition, one] of this.alerts.entries()) this.settle(`alerts/${partition}`, one, alertText)
+    for (const [partition, { dead }] of this.fold.partitions.entries())
+      for (const offset of dead)
+        if (!this.letters.has(`${partition} ${offset}`))
+          this.differences.add("lost", `dead letter ${partition} ${offset}`)
     for (const [key, window] of this.fold.windows) this.settleWindow(key, window)
     for (const [partition, n] of published) {
       const numbers = this.numbers.get(`signals/events.raw.v1/${partition}`) ?? new Set()
