@@ -5,6 +5,7 @@ import { join } from "node:path"
 import { setTimeout as sleep } from "node:timers/promises"
 import postgres from "postgres"
 import { launch } from "../../../stack/pick.ts"
+import { padding, socketFor } from "../../../src/postgres/socket.ts"
 import type { Local } from "../../../stack/service.ts"
 
 /** A run's services. */
@@ -28,8 +29,12 @@ export const sessionMs = 1_500
 const types = {
   bigint: { to: 20, from: [20], serialize: (value: number) => String(value), parse: (text: string) => Number(text) }
 }
-const connect = (url: string, max: number) =>
-  postgres(url, { max, fetch_types: false, backoff: () => 0.05, onnotice: () => undefined, types })
+const connect = (url: string, max: number) => {
+  // the driver's own socket takes the process with it, or hangs, when a server dies under load
+  const bearing = { socket: socketFor(undefined), connection: { options: padding } }
+  const usual = { max, fetch_types: false, backoff: () => 0.05, onnotice: () => undefined, types }
+  return postgres(url, { ...usual, ...bearing } as postgres.Options<{}>) as unknown as postgres.Sql
+}
 
 /** Starts both, with an empty database. */
 export const services = async (): Promise<Services> => {

@@ -28,21 +28,22 @@ export class Steps {
   /** Both hands at once, until both are done. Events are fed beside them in proportion. */
   async run(): Promise<void> {
     const { left, right } = this.plan
-    await this.restock()
+    await this.restock("projections")
+    await this.restock("relay")
     const { sql } = this.run_.services
     await this.run_.until("claim of every partition", async () => (await claims(sql)) >= partitions)
-    const hand = async (steps: ReadonlyArray<Step>) => {
+    const hand = async (steps: ReadonlyArray<Step>, role: Role) => {
       for (const step of steps) {
         await this.feed()
         await this.perform(step)
         this.done++
         this.run_.say(`${this.done} of ${left.length + right.length}: ${JSON.stringify(step)}`)
         this.assertAlive()
-        await this.restock()
+        await this.restock(role)
         await this.look()
       }
     }
-    await Promise.all([hand(left), hand(right)])
+    await Promise.all([hand(left, "projections"), hand(right, "relay")])
   }
   /** The load's share of a step, in one burst. */
   private async feed() {
@@ -56,11 +57,10 @@ export class Steps {
     // another hand may have the server down
     await watch.look(services.sql, differences).catch(() => undefined)
   }
-  private async restock() {
+  private async restock(role: Role) {
     await this.gate
     const { fleet } = this.run_
-    for (const role of ["projections", "relay"] as const)
-      for (let n = fleet.of(role).length; n < this.regular[role]; n++) fleet.start(role)
+    for (let n = fleet.of(role).length; n < this.regular[role]; n++) fleet.start(role)
   }
   private async start(role: Role, point?: string, url?: string): Promise<Worker> {
     await this.gate
@@ -199,7 +199,7 @@ export class Steps {
     const armed = await this.start("relay", `stop:${name}:1`)
     await this.leaveTo(armed)
     await this.run_.until("relay that stands still", () => armed.stopped)
-    await this.restock()
+    await this.restock("relay")
     // a session that lives is let have its lane; here the server is told that it is gone
     await this.run_.until("end of a lane's session", async () => (await endLanes(services.sql)) > 0)
     await this.run_.relayed("takeover from a relay that stands still")
