@@ -150,19 +150,21 @@ export const intercept = (meet: (apiKey: number, send: () => Promise<unknown>) =
       const between = (broker: Broker): Broker =>
         Object.create(broker, {
           connectionPool: {
-            value: {
-              ...broker.connectionPool,
-              getConnection: async (index: number) => {
-                const connection = await broker.connectionPool.getConnection(index)
-                const send: Send = (protocol) =>
-                  meet(protocol.request.apiKey, () => connection.send(protocol)) as ReturnType<Send> as never
-                return { ...connection, send }
+            value: Object.create(broker.connectionPool, {
+              getConnection: {
+                value: async (index: number) => {
+                  const connection = await broker.connectionPool.getConnection(index)
+                  const send: Send = (protocol) =>
+                    meet(protocol.request.apiKey, () => connection.send(protocol)) as ReturnType<Send> as never
+                  return { send }
+                }
               }
-            }
+            }) as Broker["connectionPool"]
           }
         }) as Broker
       Client.prototype.use = function (node, purpose, run, ms) {
-        return use.call(this, node, purpose, (broker) => run(between(broker)) as Promise<unknown>, ms) as never
+        const ours = /^(produce|transaction|group)$/.test(purpose)
+        return use.call(this, node, purpose, (broker) => run(ours ? between(broker) : broker), ms) as never
       }
       return use
     }),
