@@ -30,6 +30,8 @@ export interface RunOptions {
   /** How long anything may take to come about. */
   readonly patienceMs?: number
   readonly say?: (line: string) => void
+  /** Where something is wrong services are left running for whoever wants to look, until the process is told to end. */
+  readonly hold?: boolean
 }
 /** What became of a run. */
 export interface Report {
@@ -209,6 +211,12 @@ export const withRun = async <A>(options: RunOptions, use: (run: Run) => Promise
 /** Regular processes, beside those that faults start. */
 const regular = (options: RunOptions) => ({ projections: 2, relay: options.projectionsOnly === true ? 0 : 2 })
 
+const held = async (run: Run, hang: string | undefined) => {
+  const { brokers, url } = run.services
+  run.say(`${hang ?? run.differences.toString()}\nheld: MILLRACE_KAFKA_BROKERS=${brokers} MILLRACE_DATABASE_URL=${url}`)
+  await new Promise((resolve) => process.once("SIGINT", resolve).once("SIGTERM", resolve))
+}
+
 /** Runs the plan from beginning to end. */
 export const execute = async (options: RunOptions, then?: (run: Run) => Promise<void>): Promise<Report> => {
   const began = performance.now()
@@ -236,6 +244,7 @@ export const execute = async (options: RunOptions, then?: (run: Run) => Promise<
       if (!(error instanceof Hang)) throw error
       hang = error.message
     }
+    if (options.hold === true && (hang !== undefined || run.differences.total > 0)) await held(run, hang)
     const { doubled, lost, order, wrong } = run.differences.counts
     const { alerts = 0, dead = 0, duplicates = 0, events = 0, late = 0 } = fold?.totals ?? {}
     return {
