@@ -35,20 +35,20 @@ const rooms: Readonly<Record<string, Room>> = {
   pure: {
     holds: src(
       "aggregate application dead-letter driver event failure fields handler murmur2 packing projection",
-      "read-model recorder runnable struct topic window"
+      "read-model recorder runnable struct tenancy topic window"
     ),
     sees: [],
     packages: effectOnly
   },
   ports: {
-    holds: src("log log-cleaner log-group log-rules fanout outbox store relay-target subscription topic-plan"),
+    holds: src("log log-cleaner log-group log-rules fanout outbox retry store relay-target subscription topic-plan"),
     sees: ["pure"],
     packages: effectOnly
   },
   index: { holds: src("index"), sees: below, packages: effectOnly },
   testing: { holds: src("testing testing/"), sees: ["pure"], packages: effectOnly },
   loops: {
-    holds: src("batch dedupe handling parking references relay runner"),
+    holds: src("batch dedupe handling parking references relay runner waiting"),
     sees: below,
     packages: effectAndComputing
   },
