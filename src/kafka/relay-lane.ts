@@ -10,7 +10,7 @@ import { isMoved } from "./client.ts"
 import { KafkaFailure, reasonOf, typeOf } from "./errors.ts"
 import type { Options } from "./options.ts"
 import { Batches, type Encoded, type Origin, streamHeader } from "./relay-encode.ts"
-import { gap, groupOf, type Halted, misfit, nameOf, placeOf, unfit } from "./relay-position.ts"
+import { gap, groupOf, type Halted, misfit, nameOf, placeOf, unadoptable, unfit } from "./relay-position.ts"
 import { isFenced, type Offset, PartitionRefused, TransactionalProducer } from "./transaction.ts"
 
 /** What all lanes of a relay share. */
@@ -50,7 +50,6 @@ const tooLarge = /^(MESSAGE_TOO_LARGE|RECORD_LIST_TOO_LARGE)$/
 
 /** A stream while a lane has it. */
 interface State extends Origin {
-  readonly group: string
   place: Place
   /** The sequence that Kafka has. */
   kept: number
@@ -164,13 +163,12 @@ export class Lane {
     const keptAt = performance.now()
     for (const place of due) Object.assign(this.states.get(nameOf(place))!, { kept: place.seq, keptAt })
     const { outbox, target } = this.setting
-    const [next] = yield* Effect.all(
-      [ahead === undefined ? Effect.undefined : Fiber.join(ahead), outbox.move(target, due)],
-      { concurrency: 2 }
-    )
+    // what was committed meanwhile is read beside the move, which must be waited for anyway
+    const reading = ahead === undefined ? this.prepare(new Map()) : Fiber.join(ahead)
+    const [next] = yield* Effect.all([reading, outbox.move(target, due)], { concurrency: 2 })
     for (const place of due) this.marked.delete(nameOf(place))
-    this.prepared = next
-    return { messages: work.messages, more: work.more }
+    this.prepared = next.batches.length > 0 ? next : undefined
+    return { messages: work.messages, more: work.more || this.prepared !== undefined }
   })
 
   /** A new producer, which ends what its predecessor had under way. Only then are positions read. */
@@ -191,39 +189,71 @@ export class Lane {
     producer: TransactionalProducer,
     streams: ReadonlyArray<Mirrored>
   ): Effect.fn.Return<void, RelayError> {
-    const { prefix } = this.setting
     const now = performance.now()
-    const unknown = streams.filter((stream) => {
+    const unknown = new Set<string>()
+    for (const stream of streams) {
       const state = this.states.get(nameOf(stream))
-      return state === undefined || (state.wrong !== undefined && state.wrongUntil < now)
-    })
-    if (unknown.length === 0) return
-    const offsets = new Map<string, Offset>()
-    for (const [projection, of] of Map.groupBy(unknown, (stream) => stream.projection)) {
+      if (state === undefined || (state.wrong !== undefined && state.wrongUntil < now)) unknown.add(nameOf(stream))
+    }
+    if (unknown.size === 0) return
+    const { outbox, prefix, target } = this.setting
+    // read anew, and before Kafka's, which it cannot be ahead of: the id is this lane's
+    const mirror = (yield* outbox.streams(target)).filter((stream) => unknown.has(nameOf(stream)))
+    yield* this.adopt(
+      producer,
+      mirror.filter(({ adopt }) => adopt)
+    )
+    for (const [projection, of] of Map.groupBy(
+      mirror.filter(({ adopt }) => !adopt),
+      (one) => one.projection
+    )) {
+      const group = groupOf(prefix, projection)
       const asked = of.map(({ partition, source }) => ({ topic: source, partition }))
-      const found = yield* this.attempt(() => producer.offsets(groupOf(prefix, projection), asked))
-      for (const offset of found)
-        offsets.set(nameOf({ projection, source: offset.topic, partition: offset.partition }), offset)
+      const found = yield* this.attempt(() => producer.offsets(group, asked))
+      const offsets = new Map(found.map((offset) => [`${offset.topic}/${offset.partition}`, offset]))
+      for (const mirrored of of) {
+        const { partition, source } = mirrored
+        this.admitted(mirrored, placeOf(mirrored, group, offsets.get(`${source}/${partition}`)))
+      }
     }
-    for (const mirrored of unknown) {
-      const name = nameOf(mirrored)
-      const offset = offsets.get(name)
-      const group = groupOf(prefix, mirrored.projection)
-      const place = placeOf(mirrored, group, offset)
-      const wrong = "reason" in place ? place : undefined
-      if (mirrored.halted !== undefined) this.marked.set(name, mirrored.halted)
-      this.states.set(name, {
-        stream: name,
-        header: this.states.get(name)?.header ?? streamHeader(name),
-        group,
-        place: "reason" in place ? mirrored : place,
-        kept: "reason" in place ? 0 : place.seq,
-        // not known: written with the first transaction
-        keptAt: -Infinity,
-        wrong,
-        wrongUntil: now + wrongMs
-      })
+  })
+  private admitted(mirrored: Mirrored, place: Place | Halted) {
+    const name = nameOf(mirrored)
+    const wrong = "reason" in place ? place : undefined
+    if (mirrored.halted !== undefined) this.marked.set(name, mirrored.halted)
+    this.states.set(name, {
+      stream: name,
+      header: this.states.get(name)?.header ?? streamHeader(name),
+      place: "reason" in place ? mirrored : place,
+      kept: ("reason" in place ? mirrored : place).seq,
+      // not known: written with the first transaction
+      keptAt: -Infinity,
+      wrong,
+      wrongUntil: performance.now() + wrongMs
+    })
+  }
+  /**
+   * Takes positions over to Kafka at a person's word, in a transaction that has nothing else: whatever becomes of it, it may be done
+   * again as long as nothing was shipped after it.
+   */
+  private readonly adopt = Effect.fnUntraced(function* (
+    this: Lane,
+    producer: TransactionalProducer,
+    mirror: ReadonlyArray<Mirrored>
+  ): Effect.fn.Return<void, RelayError> {
+    if (mirror.length === 0) return
+    const { outbox, target } = this.setting
+    const following = yield* outbox.read(target, mirror, { segments: 1, streamBytes: 1, bytes: 1 }, [])
+    const places: Array<Place> = []
+    for (const [i, { place, there }] of following.entries()) {
+      const { partition, projection, seq, source } = place
+      const found = unadoptable(place, there) ?? { projection, source, partition, seq, incarnation: there }
+      this.admitted(mirror[i]!, found)
+      if (!("reason" in found)) places.push(found)
     }
+    if (places.length === 0) return
+    yield* this.attempt(() => producer.commit([], this.offsetsOf(places)))
+    yield* outbox.move(target, places)
   })
 
   /** How many partitions a topic has; undefined: there is none. */
@@ -356,18 +386,22 @@ export class Lane {
     for (const [name, place] of after) this.states.get(name)!.place = place
   }
 
-  /** Commits. Whether a broker refused a batch for what it is: then the next round goes around it. */
-  private async send(producer: TransactionalProducer, work: Work, due: ReadonlyArray<Place>): Promise<boolean> {
+  /** Places as offsets, by group. */
+  private offsetsOf(places: ReadonlyArray<Place>): ReadonlyMap<string, ReadonlyArray<Offset>> {
     const offsets = new Map<string, Array<Offset>>()
-    for (const { incarnation, partition, projection, seq, source } of due) {
+    for (const { incarnation = "", partition, projection, seq, source } of places) {
       const group = groupOf(this.setting.prefix, projection)
-      const offset = { topic: source, partition, offset: seq, metadata: incarnation! }
+      const offset = { topic: source, partition, offset: seq, metadata: incarnation }
       const list = offsets.get(group)
       if (list === undefined) offsets.set(group, [offset])
       else list.push(offset)
     }
+    return offsets
+  }
+  /** Commits. Whether a broker refused a batch for what it is: then the next round goes around it. */
+  private async send(producer: TransactionalProducer, work: Work, due: ReadonlyArray<Place>): Promise<boolean> {
     try {
-      await producer.commit(work.batches, offsets)
+      await producer.commit(work.batches, this.offsetsOf(due))
       return false
     } catch (cause) {
       if (!(cause instanceof PartitionRefused) || isMoved(cause) || isFenced(cause)) throw cause
