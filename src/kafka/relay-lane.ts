@@ -113,8 +113,10 @@ export class Lane {
   ): Effect.fn.Return<Round, RelayError> {
     const producer = (this.producer ??= yield* this.start())
     yield* this.admit(producer, streams)
-    const work = this.prepared ?? (yield* this.prepare(producer, new Map()))
+    const ready = this.prepared
     this.prepared = undefined
+    // what found nothing is old by now
+    const work = ready !== undefined && ready.batches.length > 0 ? ready : yield* this.prepare(producer, new Map())
     yield* this.mark(work.halted)
     const due = this.due(work)
     if (due.length === 0 && work.batches.length === 0) {
@@ -138,8 +140,8 @@ export class Lane {
     const reading = ahead === undefined ? this.prepare(producer, new Map()) : Fiber.join(ahead)
     const [next] = yield* Effect.all([reading, outbox.move(target, due)], { concurrency: 2 })
     for (const place of due) this.marked.delete(nameOf(place))
-    this.prepared = next.batches.length > 0 ? next : undefined
-    return { messages: work.messages, more: work.more || this.prepared !== undefined }
+    this.prepared = next
+    return { messages: work.messages, more: work.more || next.batches.length > 0 }
   })
 
   /** A new producer, which ends what its predecessor had under way. Only then are positions read. */
