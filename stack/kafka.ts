@@ -64,8 +64,10 @@ export const kafkaCluster = async (
     "offsets.topic.replication.factor": "3",
     "transaction.state.log.replication.factor": "3",
     "transaction.state.log.min.isr": "2",
-    // a copy that was killed counts no more after so long, and the others go on
-    "replica.lag.time.max.ms": "3000",
+    // a node that was killed counts no more after so long, and the others go on; three on a busy machine are slower than one
+    "broker.session.timeout.ms": "6000",
+    "broker.heartbeat.interval.ms": "1000",
+    "replica.lag.time.max.ms": "6000",
     ...properties
   }
   const started = await Promise.allSettled(

@@ -68,13 +68,22 @@ suite("Three brokers", () => {
             const enough = state.sent + n
             while (state.sent < enough && sending.pollUnsafe() === undefined) yield* Effect.sleep(20)
           })
-          for (const _ of [1, 2, 3]) {
+          const began = Date.now()
+          const say = (what: string) =>
+            process.env["TEST_VERBOSE"] === undefined
+              ? undefined
+              : process.stdout.write(`${Math.round((Date.now() - began) / 1000)} s: ${what}, ${state.sent} sent\n`)
+          for (const round of [1, 2, 3]) {
             yield* more(500)
             const node = yield* leading(app)
             yield* node.kill
+            say(`round ${round} killed`)
             yield* more(500)
+            say("went on")
             yield* node.start
+            say("started")
             yield* inSync(app)
+            say("in sync")
           }
           state.stop = true
           yield* Fiber.join(sending)
