@@ -17,6 +17,7 @@ export class Feeder {
   /** Events sent so far, markers and repetitions not counted. */
   fed = 0
   aborted = 0
+  private marked = 0
   private readonly kafka: Kafka
   private readonly plain: Producer
   private readonly transactional: Array<Producer | undefined> = [undefined, undefined]
@@ -36,6 +37,10 @@ export class Feeder {
   async open() {
     await Promise.all([this.plain.connect(), this.admin.connect()])
     await this.plain.send({ topic: lookup, acks: -1, messages: features(this.load).map(messageOf) })
+  }
+  /** Everything that was asked for is fed. */
+  get settled(): Promise<unknown> {
+    return this.last
   }
   async close() {
     const all = [this.plain, ...this.transactional, this.admin]
@@ -65,7 +70,7 @@ export class Feeder {
     const half = made.length >> 1
     const aborting = number % every === 1 ? await this.begin(number) : undefined
     if (aborting !== undefined) await this.leak(aborting, number)
-    if (number % every === 3 && (await this.committed(number + 1, made.slice(0, half)))) {
+    if (number % every === 3 && (await this.committed(number, made.slice(0, half)))) {
       await this.send(made.slice(half))
     } else {
       await this.send(made.slice(0, half))
@@ -79,8 +84,12 @@ export class Feeder {
   private async send(made: ReadonlyArray<Made>) {
     if (made.length > 0) await this.plain.send({ topic: input, acks: -1, messages: made.map(messageOf) })
   }
+  /** The producer of a slice. It commits in one and aborts in another. */
+  private of(number: number): number {
+    return Math.floor(number / every) % this.transactional.length
+  }
   private async begin(number: number): Promise<Transaction | undefined> {
-    const i = number % this.transactional.length
+    const i = this.of(number)
     try {
       let producer = this.transactional[i]
       if (producer === undefined) {
@@ -124,11 +133,19 @@ export class Feeder {
   }
   /** After an error a transactional producer of kafkajs is stuck. The next one with its id fences it. */
   private drop(number: number) {
-    const i = number % this.transactional.length
+    const i = this.of(number)
     void this.transactional[i]?.disconnect().catch(() => undefined)
     this.transactional[i] = undefined
   }
 
+  /** Events of one partition, in one batch. */
+  async only(count: number): Promise<void> {
+    this.keys ??= await this.keyOfEach()
+    const [key = ""] = this.keys
+    const made = Array.from({ length: count }, (_, i) => marker(this.load, this.fed + i, key, `only-${this.marked++}`))
+    await this.last
+    await this.send(made)
+  }
   /** An event in every partition, and the id that ends each one's. Everything fed before lies before it in its partition. */
   async mark(id: string): Promise<void> {
     this.keys ??= await this.keyOfEach()

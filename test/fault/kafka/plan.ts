@@ -10,6 +10,7 @@ export type Step =
   | { readonly kind: "killRelayAtPoint"; readonly name: string; readonly nth: number }
   | { readonly kind: "joinAndLeave"; readonly signal: "SIGTERM" | "SIGKILL" }
   | { readonly kind: "zombie"; readonly nth: number }
+  | { readonly kind: "overlap" }
   | { readonly kind: "relayZombie"; readonly name: string }
   | { readonly kind: "relayFight"; readonly times: number }
   | { readonly kind: "endBackends"; readonly held: boolean }
@@ -23,6 +24,7 @@ export interface Counts {
   readonly relayKills?: number
   readonly joins?: number
   readonly zombies?: number
+  readonly overlaps?: number
   readonly relayZombies?: number
   readonly relayFights?: number
   readonly backends?: number
@@ -37,6 +39,7 @@ export const standard: Counts = {
   relayKills: 10,
   joins: 10,
   zombies: 5,
+  overlaps: 1,
   relayZombies: 2,
   relayFights: 1,
   backends: 20,
@@ -52,6 +55,7 @@ export const cycles = (count: number): Counts => {
     relayKills: count - Math.round((count * 2) / 3),
     joins: scale(4),
     zombies: scale(3),
+    overlaps: scale(0.5),
     relayZombies: scale(1),
     relayFights: scale(0.5),
     backends: scale(8),
@@ -106,6 +110,7 @@ export const planOf = (seed: number, counts: Counts): Plan => {
       signal: random.chance(0.5) ? "SIGTERM" : "SIGKILL"
     })),
     ...many(counts.zombies, (): Step => ({ kind: "zombie", nth: random.int(1, 4) })),
+    ...many(counts.overlaps, (): Step => ({ kind: "overlap" })),
     ...many(counts.backends, (): Step => ({ kind: "endBackends", held: random.chance(0.7) })),
     ...grouped(
       many(counts.replies, (i) => losses[i % losses.length]!),

@@ -5,7 +5,7 @@ import { partitions } from "./fold.ts"
 import { claims, endCommits, endLanes, holdCommits, isHandled } from "./observe.ts"
 import type { Plan, Step } from "./plan.ts"
 import { type Loss, Proxy } from "./proxy.ts"
-import type { Run } from "./run.ts"
+import { Hang, type Run } from "./run.ts"
 import { crashKafka, crashPostgres } from "./services.ts"
 
 type Of<K extends Step["kind"]> = Extract<Step, { readonly kind: K }>
@@ -74,7 +74,7 @@ export class Steps {
     const { fell } = this.run_.fleet
     if (fell.length === 0) return
     const [first] = fell
-    throw new Error(`${first!.role} ${first!.pid} ended by itself with ${first!.exit}:\n${first!.output}`)
+    throw new Hang(`${first!.role} ${first!.pid} ended by itself with ${first!.exit}:\n${first!.output}`)
   }
 
   private async perform(step: Step): Promise<void> {
@@ -89,6 +89,8 @@ export class Steps {
         return this.joinAndLeave(step)
       case "zombie":
         return this.zombie(step)
+      case "overlap":
+        return this.overlap()
       case "relayZombie":
         return this.relayZombie(step)
       case "endBackends":
@@ -193,6 +195,34 @@ export class Steps {
     await this.run_.until("answer to the commit of a process that came back", answered)
     this.run_.note(worker.fenced > before ? "zombie fenced" : "zombie not fenced")
     await this.reduce()
+  }
+  /**
+   * Two processes at once before a commit of the same partition, the later claimant with more events in hand than the first, which
+   * comes back before the other has committed anything: nothing but the claim tells their commits apart.
+   */
+  private async overlap() {
+    const { feeder, fleet, services } = this.run_
+    await this.run_.quietly(async () => {
+      const stands = async () => {
+        const worker = await this.start("projections", "stop:before commit:1")
+        await Promise.all(fleet.of("projections").map((one) => one !== worker && !one.stopped && one.end("SIGTERM")))
+        await feeder.only(30)
+        await this.run_.until("process that stands before a commit", () => worker.stopped)
+        return worker
+      }
+      const first = await stands()
+      const ends = await feeder.ends()
+      const second = await stands()
+      for (const worker of [first, second]) {
+        worker.signal("SIGCONT")
+        const answered = () => worker.fenced + worker.answered > 0 || worker.exit !== undefined
+        await this.run_.until("answer to the commit of a process that came back", answered)
+      }
+      this.run_.note(first.fenced > 0 ? "overlapping claim fenced" : "overlapping claim not fenced")
+      await this.run_.until("handling after an overlap", () => isHandled(services.sql, ends))
+      await this.restock("projections")
+      await Promise.all([first.end("SIGTERM"), second.end("SIGTERM")])
+    })
   }
   private async relayZombie({ name }: Of<"relayZombie">) {
     const { services } = this.run_
