@@ -49,20 +49,26 @@ export class Feeder {
 
   /** Sends the next events. All of them are in the log when this resolves, whatever the brokers went through. */
   feed(count: number): Promise<void> {
-    const fed = this.last.then(async () => {
+    return this.behind(async () => {
       for (let left = count; left > 0; left -= slice) await this.next(Math.min(left, slice))
     })
-    this.last = fed.catch(() => undefined)
-    return fed
   }
   /** The same, and no transaction. */
   drip(count: number): Promise<void> {
-    const fed = this.last.then(async () => {
+    return this.behind(async () => {
       await this.send(records(this.load, this.fed, this.fed + count))
       this.fed += count
     })
-    this.last = fed.catch(() => undefined)
-    return fed
+  }
+  /** One after another. */
+  private behind(run: () => Promise<void>): Promise<void> {
+    const before = this.last
+    const done = (async () => {
+      await before
+      await run()
+    })()
+    this.last = done.catch(() => undefined)
+    return done
   }
   private async next(count: number) {
     const made = records(this.load, this.fed, this.fed + count)

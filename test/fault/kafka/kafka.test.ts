@@ -5,7 +5,7 @@ import { assert, it } from "vitest"
 import { owning } from "../../support/stack.ts"
 import { hunt, mutants } from "./mutants.ts"
 import { planOf, standard } from "./plan.ts"
-import { execute } from "./run.ts"
+import { execute } from "./execute.ts"
 import { backUp, cutLog, restoredDatabase } from "./scenarios.ts"
 
 const suite = await owning("kafka", "postgres")

@@ -3,7 +3,7 @@
 import { parseArgs } from "node:util"
 import { hunt, mutants } from "./mutants.ts"
 import { cycles, planOf, standard } from "./plan.ts"
-import { execute, type Report } from "./run.ts"
+import { execute, type Report } from "./execute.ts"
 import { backUp, cutLog, restoredDatabase } from "./scenarios.ts"
 
 const { values } = parseArgs({

@@ -2,7 +2,8 @@
 import type { Patch } from "./copy.ts"
 import type { Kind } from "./differences.ts"
 import type { Plan, Step } from "./plan.ts"
-import { execute, type Report, type Run } from "./run.ts"
+import { execute, type Report } from "./execute.ts"
+import type { Run } from "./run.ts"
 import { backUp, cutLog, restoredDatabase } from "./scenarios.ts"
 
 /** A mutant, and what brings its fault to light. */
@@ -12,7 +13,7 @@ export interface Mutant {
   readonly plan: Plan
   /** What is found of it, among other things. `hang`: what should come about does not. */
   readonly found: Kind | "hang"
-  readonly then?: ReadonlyArray<(run: Run) => Promise<void>>
+  readonly after?: ReadonlyArray<(run: Run) => Promise<void>>
 }
 
 const fence = "src/postgres/commit-parts.ts"
@@ -232,7 +233,7 @@ ${offsetsLine}`
       }
     ],
     plan: nothing,
-    then: [backUp, restoredDatabase],
+    after: [backUp, restoredDatabase],
     found: "wrong"
   },
   {
@@ -247,7 +248,7 @@ ${offsetsLine}`
       }
     ],
     plan: nothing,
-    then: [cutLog],
+    after: [cutLog],
     found: "hang"
   }
 ]
@@ -258,10 +259,10 @@ export const hunt = async (
   seed: number,
   say: (line: string) => void = () => undefined
 ): Promise<{ readonly caught: boolean; readonly report: Report }> => {
-  const { found, patches, plan, then = [] } = mutant
+  const { found, patches, plan, after = [] } = mutant
   const report = await execute(
     { seed, plan, events: 5_000, ahead: 2_500, mutant: patches, patienceMs: 40_000, say },
-    then
+    after
   )
   const counts = { lost: report.lost, doubled: report.doubled, order: report.disordered, wrong: report.wrong }
   return { caught: found === "hang" ? report.hang !== undefined : counts[found] > 0, report }

@@ -120,9 +120,10 @@ export const planOf = (seed: number, counts: Counts): Plan => {
   ]
   const right = [
     ...many(relayAnywhere, atRandom("relay")),
-    ...drawn(relayPoints, relayKills - relayAnywhere, random).map((point): Step => ({
+    ...drawn(relayPoints, relayKills - relayAnywhere, random).map(({ name, nth }): Step => ({
       kind: "killRelayAtPoint",
-      ...point
+      name,
+      nth
     })),
     ...many(counts.relayZombies, (): Step => ({ kind: "relayZombie", name: random.pick(relayPoints).name })),
     ...many(counts.relayFights, (): Step => ({ kind: "relayFight", times: random.int(2, 5) })),

@@ -1,4 +1,4 @@
-// One run: services, the application in processes of its own, a load, and the plan's faults; then everything is compared with the fold of the log.
+// A run while it is under way: services, the application in processes of its own, a load; and the comparison with the fold of the log.
 import { join } from "node:path"
 import { setTimeout as sleep } from "node:timers/promises"
 import { consume, type Printed } from "./consumer.ts"
@@ -13,7 +13,6 @@ import { isHandled, places, Watch } from "./observe.ts"
 import { type Output, Outputs, topics } from "./outputs.ts"
 import type { Plan } from "./plan.ts"
 import { type Services, services, sessionMs } from "./services.ts"
-import { Steps } from "./steps.ts"
 import { compareTables } from "./tables.ts"
 
 /** What a run is to be. */
@@ -35,30 +34,6 @@ export interface RunOptions {
   /** Where something is wrong services are left running for whoever wants to look, until the process is told to end. */
   readonly hold?: boolean
 }
-/** What became of a run. */
-export interface Report {
-  readonly seed: number
-  readonly events: number
-  readonly duplicates: number
-  readonly late: number
-  readonly alerts: number
-  readonly dead: number
-  /** Records of transactions that were aborted, and none of which may be seen. */
-  readonly aborted: number
-  readonly faults: Readonly<Record<string, number>>
-  readonly fenced: number
-  /** Processes that were started. */
-  readonly processes: number
-  readonly seconds: number
-  readonly lost: number
-  readonly doubled: number
-  readonly disordered: number
-  readonly wrong: number
-  /** Why the run did not come to its end; undefined where it did. */
-  readonly hang: string | undefined
-  readonly examples: ReadonlyArray<string>
-}
-
 /** Something did not come about in time. */
 export class Hang extends Error {
   override readonly name = "Hang"
@@ -237,68 +212,4 @@ export const withRun = async <A>(options: RunOptions, use: (run: Run) => Promise
     await opened?.close()
     tree.remove()
   }
-}
-
-/** Regular processes, beside those that faults start. */
-const regular = (options: RunOptions) => ({ projections: 2, relay: options.projectionsOnly === true ? 0 : 2 })
-
-const held = async (run: Run, hang: string | undefined) => {
-  const { brokers, url } = run.services
-  run.say(`${hang ?? run.differences.toString()}\nheld: MILLRACE_KAFKA_BROKERS=${brokers} MILLRACE_DATABASE_URL=${url}`)
-  await new Promise((resolve) => process.once("SIGINT", resolve).once("SIGTERM", resolve))
-}
-
-/** Runs the plan from beginning to end. */
-export const execute = async (
-  options: RunOptions,
-  then: ReadonlyArray<(run: Run) => Promise<void>> = []
-): Promise<Report> => {
-  const began = performance.now()
-  return withRun(options, async (run) => {
-    let hang: string | undefined
-    let fold: Fold | undefined
-    try {
-      const steps = new Steps(run, options.plan, regular(options))
-      await steps.run()
-      run.say("the plan is done")
-      await run.stopFeeding()
-      const left = options.events - run.feeder.fed
-      if (left > 0) await run.feeder.feed(left)
-      await run.feeder.mark("end")
-      run.say("everything is fed")
-      await run.drain()
-      run.say("everything is handled")
-      await run.watch.look(run.services.sql, run.differences)
-      await run.fleet.stop()
-      run.say("everything has ended")
-      fold = await run.compare("end")
-      run.say(`everything is compared: ${JSON.stringify(run.differences.counts)}`)
-      for (const scenario of then) await scenario(run)
-    } catch (error) {
-      if (!(error instanceof Hang)) throw error
-      hang = error.message
-    }
-    if (options.hold === true && (hang !== undefined || run.differences.total > 0)) await held(run, hang)
-    const { doubled, lost, order, wrong } = run.differences.counts
-    const { alerts = 0, dead = 0, duplicates = 0, events = 0, late = 0 } = fold?.totals ?? {}
-    return {
-      seed: options.seed,
-      events,
-      duplicates,
-      late,
-      alerts,
-      dead,
-      aborted: run.feeder.aborted,
-      faults: run.faults,
-      fenced: run.fleet.fenced,
-      processes: run.fleet.started,
-      seconds: Math.round((performance.now() - began) / 100) / 10,
-      lost,
-      doubled,
-      disordered: order,
-      wrong,
-      hang,
-      examples: run.differences.examples
-    }
-  })
 }
