@@ -147,8 +147,44 @@ const gone = async (admin: Admin, { name, subscription, topic }: ConsumeOptions)
   }
 }
 
-const consume = async (options: Options, admin: Admin, settings: ConsumeOptions): Promise<TransportConsumer> => {
-  const { arrived, earliest, lost, name, prefetch, subscription, topic, type } = settings
+/** Topics whose messages come in batches. */
+type Batched = Set<string>
+const watchMs = { first: 1_000, most: 30_000 }
+/**
+ * Without fetching ahead, the interface's consumer ends with the first batch, or stands still once its broker was away, and tells nobody. The broker is
+ * asked whether it still waits for messages, seldom where nothing happens. Returns how to stop that.
+ */
+const watch = (
+  admin: Admin,
+  { name, subscription, topic }: ConsumeOptions,
+  waits: () => boolean,
+  ended: () => void
+) => {
+  let timer: NodeJS.Timeout | undefined
+  let ms: number = watchMs.first
+  const look = async () => {
+    const stats = waits() ? await admin.subscription(topic, subscription).catch(() => undefined) : undefined
+    if (timer === undefined) return
+    const own = stats?.consumers?.find(({ consumerName }) => consumerName === name)
+    if (stats !== undefined && waits() && (own?.availablePermits ?? 0) <= 0) return ended()
+    ms = stats === undefined ? watchMs.first : Math.min(ms * 2, watchMs.most)
+    timer = setTimeout(look, ms)
+  }
+  timer = setTimeout(look, ms)
+  return () => {
+    clearTimeout(timer)
+    timer = undefined
+  }
+}
+
+const consume = async (
+  options: Options,
+  admin: Admin,
+  batched: Batched,
+  settings: ConsumeOptions
+): Promise<TransportConsumer> => {
+  const { arrived, earliest, lost, name, subscription, topic, type } = settings
+  const prefetch = batched.has(topic) ? Math.max(1, settings.prefetch) : settings.prefetch
   const query = {
     subscriptionType: types[type],
     subscriptionInitialPosition: earliest ? "Earliest" : "Latest",
@@ -158,12 +194,31 @@ const consume = async (options: Options, admin: Admin, settings: ConsumeOptions)
     pullMode: "true"
   }
   const path = `consumer/${pathOf(topic)}/${encodeURIComponent(subscription)}`
+  let asked = 0
+  let quiet = true
   const message = (frame: Frame) => {
-    if (frame.messageId !== undefined) arrived(receivedOf(frame))
+    if (frame.messageId === undefined) return
+    asked -= 1
+    quiet = false
+    arrived(receivedOf(frame))
   }
-  const socket = await open(options, path, query, message, (cause) => lost(cause, true))
+  const waits = () => {
+    const still = quiet
+    quiet = true
+    return still && asked > 0
+  }
+  const socket = await open(options, path, query, message, (cause) => {
+    unwatch()
+    lost(cause, true)
+  })
+  const ended = () => {
+    batched.add(topic)
+    lost(new PulsarFailure("lost", true, "the WebSocket interface ended the consumer"), true)
+  }
+  const unwatch = prefetch < 1 ? watch(admin, settings, waits, ended) : () => {}
   return {
     ask: (count) => {
+      asked += count
       // a socket that is lost tells that itself
       if (socket.isOpen()) socket.send({ type: "permit", permitMessages: count })
     },
@@ -176,6 +231,7 @@ const consume = async (options: Options, admin: Admin, settings: ConsumeOptions)
       await new Promise((resolve) => setTimeout(resolve, negativeAckMs * 3))
     },
     close: async () => {
+      unwatch()
       await socket.close()
       await gone(admin, settings)
     }
@@ -288,10 +344,13 @@ const read = async (options: Options, { from, topic }: ReadOptions): Promise<Tra
 }
 
 /** The transport. It connects when it is used. */
-export const webSocket = (options: Options, admin: Admin): Transport => ({
-  consume: (settings) => consume(options, admin, settings),
-  produce: (settings) => produce(options, settings),
-  read: (settings) => read(options, settings),
-  partitions: undefined,
-  close: () => Promise.resolve()
-})
+export const webSocket = (options: Options, admin: Admin): Transport => {
+  const batched: Batched = new Set()
+  return {
+    consume: (settings) => consume(options, admin, batched, settings),
+    produce: (settings) => produce(options, settings),
+    read: (settings) => read(options, settings),
+    partitions: undefined,
+    close: () => Promise.resolve()
+  }
+}
