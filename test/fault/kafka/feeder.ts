@@ -5,6 +5,8 @@ import { features, type Load, type Made, marker, phantoms, records } from "./loa
 const input = "events.raw.v1"
 const lookup = "features.entity.v1"
 const slice = 500
+/** Where there is much to send. */
+const largeSlice = 2_000
 /** Of so many slices one goes in a transaction, and one has one beside it that is aborted. */
 const every = 4
 
@@ -50,7 +52,8 @@ export class Feeder {
   /** Sends the next events. All of them are in the log when this resolves, whatever the brokers went through. */
   feed(count: number): Promise<void> {
     return this.behind(async () => {
-      for (let left = count; left > 0; left -= slice) await this.next(Math.min(left, slice))
+      const size = count > 2 * largeSlice ? largeSlice : slice
+      for (let left = count; left > 0; left -= size) await this.next(Math.min(left, size))
     })
   }
   /** The same, and no transaction. */

@@ -20,6 +20,8 @@ export type Step =
 
 /** How often each fault is to happen. What is left out does not. */
 export interface Counts {
+  /** How many projectors are armed at once. Default 2. */
+  readonly together?: number
   readonly projectorKills?: number
   readonly relayKills?: number
   readonly joins?: number
@@ -51,6 +53,7 @@ export const standard: Counts = {
 export const cycles = (count: number): Counts => {
   const scale = (n: number) => Math.max(1, Math.round((n * count) / 30))
   return {
+    together: 4,
     projectorKills: Math.round((count * 2) / 3),
     relayKills: count - Math.round((count * 2) / 3),
     joins: scale(4),
@@ -101,7 +104,7 @@ export const planOf = (seed: number, counts: Counts): Plan => {
   const relayAnywhere = Math.floor(relayKills / 4)
   const left = [
     ...many(anywhere, atRandom("projections")),
-    ...grouped(drawn(projectorPoints, kills - anywhere, random), 2).map((points): Step => ({
+    ...grouped(drawn(projectorPoints, kills - anywhere, random), counts.together ?? 2).map((points): Step => ({
       kind: "killAtPoints",
       points
     })),

@@ -105,7 +105,7 @@ export class Run {
       if (this.failed !== undefined) throw this.failed
       if (performance.now() > deadline || this.fleet.fell.length > 0)
         throw new Hang(await this.describe(`no ${what}`, wrong))
-      await sleep(15)
+      await sleep(25)
     }
   }
   private async describe(what: string, wrong: unknown): Promise<string> {
