@@ -1,5 +1,7 @@
 // Sends the load to Kafka as foreign clients do: plain batches, and transactions, some of which are aborted. What lies in the log is the truth.
 import { type Admin, Kafka, logLevel, type Message, Partitioners, type Producer, type Transaction } from "kafkajs"
+// for its cure of kafkajs's timers, which else run on a millisecond each for ever
+import "../../../src/kafka/driver.ts"
 import { features, type Load, type Made, marker, phantoms, records } from "./load.ts"
 
 const input = "events.raw.v1"

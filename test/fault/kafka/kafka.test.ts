@@ -3,6 +3,8 @@
 // MILLRACE_FAULT_SEED repeats a run. `npm run fault` runs it longer, and `npm run fault -- --mutants` hunts all mutants.
 import { assert, it } from "vitest"
 import { owning } from "../../support/stack.ts"
+import { copy } from "./copy.ts"
+import { points } from "./failpoints.ts"
 import { hunt, mutants } from "./mutants.ts"
 import { planOf, standard } from "./plan.ts"
 import { execute } from "./execute.ts"
@@ -16,6 +18,10 @@ const say = (line: string) => void lines.push(line)
 /** How many faults of a kind there were. */
 const count = (faults: Readonly<Record<string, number>>, kind: RegExp) =>
   Object.entries(faults).reduce((sum, [name, n]) => sum + (kind.test(name) ? n : 0), 0)
+
+it("points and mutants fit the source", () => {
+  for (const { patches } of mutants) copy([...patches, ...points]).remove()
+})
 
 suite("faults on Kafka", () => {
   it(`lose and double nothing (seed ${seed})`, async () => {
