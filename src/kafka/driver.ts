@@ -99,6 +99,11 @@ export interface Broker {
     readonly groupGenerationId: number
     readonly memberId: string
   }) => Promise<unknown>
+  readonly describeGroups: (_: { readonly groupIds: ReadonlyArray<string> }) => Promise<{
+    readonly groups: ReadonlyArray<{
+      readonly members: ReadonlyArray<{ readonly memberId: string; readonly memberMetadata: Buffer }>
+    }>
+  }>
   readonly leaveGroup: (_: { readonly groupId: string; readonly memberId: string }) => Promise<unknown>
 }
 interface Cluster {
