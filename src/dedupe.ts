@@ -15,7 +15,8 @@ export class SeenIds {
   private readonly buckets = new Map<number, Bucket>()
   private readonly maxIds: number
   private readonly pending: Array<Entry> = []
-  private readonly recent = new Map<string, Array<number>>()
+  /** The same, to be found. */
+  private noted = new Bucket()
   private ids = 0
   /** The newest bucket that commits may have stored ids in; undefined where nothing was stored. */
   private newest: number | undefined
@@ -68,7 +69,7 @@ export class SeenIds {
         const time = view.getFloat64(at + 12)
         const bucket = this.bucketOf(time)
         if (loading.has(bucket)) {
-          this.insert({ a: view.getUint32(at), b: view.getUint32(at + 4), c: view.getUint32(at + 8), time })
+          this.insert({ a: view.getInt32(at), b: view.getInt32(at + 4), c: view.getInt32(at + 8), time })
         }
       }
     }
@@ -76,11 +77,8 @@ export class SeenIds {
 
   /** Whether the event is a duplicate; if not, it is noted until `settle` or `reset`. */
   test(tenant: string | undefined, id: string, time: number): boolean {
-    const key = tenant === undefined ? id : `${tenant}\u0000${id}`
-    const noted = this.recent.get(key)
-    let before = noted?.find((other) => Math.abs(other - time) <= this.withinMs)
-    if (before === time) return true
-    const entry = entryOf(key, time)
+    const entry = entryOf(tenant, id, time)
+    let before = this.noted.find(entry, this.withinMs)
     const last = this.bucketOf(time + this.withinMs)
     for (let bucket = this.bucketOf(time - this.withinMs); bucket <= last && before !== time; bucket++) {
       before = this.buckets.get(bucket)?.find(entry, this.withinMs) ?? before
@@ -88,42 +86,40 @@ export class SeenIds {
     if (before === time) return true
     // a duplicate with a time of its own is an earlier record for those that come after it
     this.pending.push(entry)
-    if (noted === undefined) this.recent.set(key, [time])
-    else noted.push(time)
+    this.noted.add(entry)
     return before !== undefined
   }
 
   /** Takes back what `test` noted: its event failed, and one like it may come again. */
   forget(tenant: string | undefined, id: string, time: number): void {
-    const key = tenant === undefined ? id : `${tenant}\u0000${id}`
-    const noted = this.recent.get(key)
-    if (noted === undefined || !noted.includes(time)) return
-    noted.splice(noted.indexOf(time), 1)
-    const { a, b, c } = entryOf(key, time)
-    const at = this.pending.findLastIndex(
-      (entry) => entry.a === a && entry.b === b && entry.c === c && entry.time === time
-    )
+    const { a, b, c } = entryOf(tenant, id, time)
+    const same = (entry: Entry) => entry.a === a && entry.b === b && entry.c === c && entry.time === time
+    const at = this.pending.findLastIndex(same)
+    if (at < 0) return
     this.pending.splice(at, 1)
+    this.noted.remove({ a, b, c, time })
   }
 
   /** What was noted, packed for the store. */
   packed():
     | { readonly minTime: number; readonly maxTime: number; readonly count: number; readonly packed: Uint8Array }
     | undefined {
-    if (this.pending.length === 0) return undefined
-    const packed = new Uint8Array(this.pending.length * entryBytes)
+    const { pending } = this
+    if (pending.length === 0) return undefined
+    const packed = new Uint8Array(pending.length * entryBytes)
     const view = new DataView(packed.buffer)
     let minTime = Infinity
     let maxTime = -Infinity
-    for (const [i, { a, b, c, time }] of this.pending.entries()) {
-      view.setUint32(i * entryBytes, a)
-      view.setUint32(i * entryBytes + 4, b)
-      view.setUint32(i * entryBytes + 8, c)
+    for (let i = 0; i < pending.length; i++) {
+      const { a, b, c, time } = pending[i]!
+      view.setInt32(i * entryBytes, a)
+      view.setInt32(i * entryBytes + 4, b)
+      view.setInt32(i * entryBytes + 8, c)
       view.setFloat64(i * entryBytes + 12, time)
       if (time < minTime) minTime = time
       if (time > maxTime) maxTime = time
     }
-    return { minTime, maxTime, count: this.pending.length, packed }
+    return { minTime, maxTime, count: pending.length, packed }
   }
 
   /** The commit holds: what was noted is stored. */
@@ -139,8 +135,9 @@ export class SeenIds {
 
   /** There was no commit: nothing was noted. */
   reset(): void {
+    if (this.pending.length === 0) return
     this.pending.length = 0
-    this.recent.clear()
+    this.noted = new Bucket()
   }
 
   private insert(entry: Entry): void {
@@ -170,6 +167,7 @@ export class SeenIds {
 const entryBytes = 20
 const maxBuckets = 2048
 
+/** Words are signed: an unsigned one beyond 2^31 would be an object of its own on the heap. */
 interface Entry {
   readonly a: number
   readonly b: number
@@ -177,15 +175,21 @@ interface Entry {
   readonly time: number
 }
 
-const entryOf = (key: string, time: number): Entry => {
-  const digest = hash("sha1", key, "buffer")
-  return { a: digest.readUInt32BE(0), b: digest.readUInt32BE(4), c: digest.readUInt32BE(8), time }
+const entryOf = (tenant: string | undefined, id: string, time: number): Entry => {
+  // one character a byte: a buffer costs an allocation outside the heap, which is dearer than the hash
+  const digest = hash("sha1", tenant === undefined ? id : `${tenant}\u0000${id}`, "binary")
+  return { a: wordOf(digest, 0), b: wordOf(digest, 4), c: wordOf(digest, 8), time }
 }
+const wordOf = (digest: string, at: number): number =>
+  (digest.charCodeAt(at) << 24) |
+  (digest.charCodeAt(at + 1) << 16) |
+  (digest.charCodeAt(at + 2) << 8) |
+  digest.charCodeAt(at + 3)
 
 /** An open-addressing table of ids; an id may be there with several times. */
 class Bucket {
   size = 0
-  private words = new Uint32Array(3 * 16)
+  private words = new Int32Array(3 * 16)
   private times = new Float64Array(16).fill(NaN) // NaN: free
 
   /** The time that the id has here within the bound, the very same one if it is there. */
@@ -213,6 +217,17 @@ class Bucket {
     this.size++
   }
 
+  /** Takes one back: its place stays taken, by a time that is near to none. */
+  remove({ a, b, c, time }: Entry): void {
+    const mask = this.times.length - 1
+    for (let slot = a & mask; !Number.isNaN(this.times[slot]!); slot = (slot + 1) & mask) {
+      const same = this.words[slot * 3] === a && this.words[slot * 3 + 1] === b && this.words[slot * 3 + 2] === c
+      if (!same || this.times[slot] !== time) continue
+      this.times[slot] = Infinity
+      return
+    }
+  }
+
   private place(a: number, b: number, c: number, time: number): void {
     const mask = this.times.length - 1
     let slot = a & mask
@@ -225,7 +240,7 @@ class Bucket {
 
   private grow(): void {
     const { times, words } = this
-    this.words = new Uint32Array(words.length * 2)
+    this.words = new Int32Array(words.length * 2)
     this.times = new Float64Array(times.length * 2).fill(NaN)
     for (const [slot, time] of times.entries()) {
       if (!Number.isNaN(time)) this.place(words[slot * 3]!, words[slot * 3 + 1]!, words[slot * 3 + 2]!, time)

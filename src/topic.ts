@@ -3,6 +3,7 @@ import type * as Duration from "effect/Duration"
 import * as Schema from "effect/Schema"
 import type { EventType } from "./event.ts"
 import { millis, select, type Fields, type Named, type Select, type TypeOf } from "./fields.ts"
+import { codec } from "./struct.ts"
 
 /** Where events come from: a topic, or an aggregate's streams. */
 export interface Source<out Ev, out Kind extends "topic" | "aggregate"> {
@@ -51,6 +52,8 @@ export interface Topic<out Name extends string, in out V> extends Source<V, "top
   readonly decode: (json: unknown, version?: number) => V
   /** The JSON object of a value: declared fields only, whatever else the object has. */
   readonly encode: (value: V) => unknown
+  /** The JSON text of what `encode` makes; undefined where it has none. */
+  readonly stringify: (value: V) => string | undefined
   /** The schema's version that `encode` writes. */
   readonly versionOf: (value: V) => number
 }
@@ -148,14 +151,7 @@ const topic = (name: string, options: LogOptions<any>, codec: object) => {
     ...codec
   } as never // phantom `Event`
 }
-const recordCodec = (value: Fields) => {
-  const schema = Schema.Struct(value)
-  return { decode: decodeIgnoringVersion(schema), encode: Schema.encodeUnknownSync(schema), fields: Object.keys(value) }
-}
-const decodeIgnoringVersion = (schema: Schema.Struct<Fields>) => {
-  const decode = Schema.decodeUnknownSync(schema)
-  return (json: unknown): unknown => decode(json)
-}
+const recordCodec = (value: Fields) => ({ ...codec(value), fields: Object.keys(value) })
 
 export const Topic = {
   /** Events of several types, told apart by `type`. */
@@ -179,6 +175,7 @@ export const Topic = {
       eventTypes,
       decode: (json: unknown, version?: number) => find(json).decode(json, version),
       encode: (value: unknown) => find(value).encode(value as never),
+      stringify: (value: unknown) => JSON.stringify(find(value).encode(value as never)),
       versionOf: (value: unknown) => find(value).versions.length
     })
   },
@@ -196,6 +193,7 @@ export const Topic = {
   plain: <const Name extends string, V>(name: Name, keyOf: (value: V) => string): Topic<Name, V> =>
     topic(name, { key: keyOf as never } as LogOptions<any>, {
       decode: (json: unknown) => json,
-      encode: (value: unknown) => value
+      encode: (value: unknown) => value,
+      stringify: (value: unknown) => JSON.stringify(value)
     })
 }

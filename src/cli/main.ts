@@ -10,6 +10,7 @@ import * as Logger from "effect/Logger"
 import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
 import { dlqOf } from "./dlq.ts"
+import { pulsarOf } from "./pulsar.ts"
 import { CommandFailed, exitCodeOf, exitCodes, explain } from "./failure.ts"
 import { subscribeOf } from "./subscribe.ts"
 
@@ -231,6 +232,7 @@ Command.make("millrace").pipe(
     status,
     subscribeOf({ data, ending, json }),
     dlqOf({ config, data, ending, json }),
+    pulsarOf({ config, ending, json }),
     sql
   ]),
   Command.run({ version }),
