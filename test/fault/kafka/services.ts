@@ -99,5 +99,6 @@ export const crashPostgres = async ({ postgres: server }: Services, immediate: b
 /** Ends the broker at once and starts it again. */
 export const crashKafka = async ({ kafka }: Services): Promise<void> => {
   await kafka.kill()
-  await kafka.start()
+  // a machine that is overloaded may need more patience than one start has
+  await kafka.start().catch(() => kafka.start())
 }
