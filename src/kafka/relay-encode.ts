@@ -37,6 +37,9 @@ const names = {
 }
 const none: ReadonlyArray<readonly [Buffer, Buffer]> = []
 const streamName = sized("millrace-stream")
+const incarnationName = sized("millrace-incarnation")
+/** Of an incarnation, as much as tells records of restored databases apart. */
+const incarnationDigits = 8
 /** The header that names a stream, as it stands in each of its records. */
 export const streamHeader = (stream: string): Buffer => Buffer.concat([streamName, sized(stream)])
 
@@ -113,7 +116,7 @@ const envelope = [
 ] as const
 const { key, userHeaders } = element
 /** What this adds itself. */
-const added = new Set(["millrace-stream", "millrace-seq"])
+const added = new Set(["millrace-stream", "millrace-seq", "millrace-incarnation"])
 
 const scratch = new Uint8Array(512)
 /** A record with nothing but headers to come. */
@@ -150,6 +153,8 @@ export class Batches {
   private readonly compression: Compression
   private readonly now: number
   private readonly digits = new Uint8Array(16)
+  /** The segment's header. */
+  private incarnation: Uint8Array = this.digits
   /** Headers of earlier records of the segment, which others point to. */
   private readonly shared = new Map<number, Record<string, string>>()
 
@@ -167,6 +172,7 @@ export class Batches {
     let bodies = this.topics.get(topic)
     if (bodies === undefined) this.topics.set(topic, (bodies = []))
     this.shared.clear()
+    this.incarnation = Buffer.concat([incarnationName, sized(segment.incarnation.slice(0, incarnationDigits))])
     this.meta.begin(meta)
     let from = 0
     for (let i = 0; i < messages; i++) {
@@ -240,8 +246,9 @@ export class Batches {
     meta.settle()
     const others = meta.from[userHeaders]! < 0 ? none : this.others(i)
     const seqSize = this.decimal(firstSeq + i)
-    let count = 2 + others.length
-    let bytes = header.length + names.seq.length + 1 + seqSize
+    const { incarnation } = this
+    let count = 3 + others.length
+    let bytes = header.length + names.seq.length + 1 + seqSize + incarnation.length
     for (const [n, name] of envelope) {
       if (meta.from[n]! < 0) continue
       const size = meta.to[n]! - meta.from[n]!
@@ -277,5 +284,6 @@ export class Batches {
     body.copy(header, 0, header.length)
     body.copy(names.seq, 0, names.seq.length)
     body.text(this.digits, 16 - seqSize, 16)
+    body.copy(incarnation, 0, incarnation.length)
   }
 }

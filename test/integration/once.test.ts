@@ -10,8 +10,8 @@ import * as Layer from "effect/Layer"
 import * as References from "effect/References"
 import * as Schema from "effect/Schema"
 import * as Scope from "effect/Scope"
-import { FanOut } from "../../src/fanout.ts"
-import type { Identity } from "../../src/once.ts"
+import { FanOut, type Message } from "../../src/fanout.ts"
+import { identityOf, type Identity } from "../../src/once.ts"
 import { query, type Sql } from "../../src/postgres/client.ts"
 import * as Once from "../../src/postgres/once.ts"
 import { Subscription } from "../../src/subscription.ts"
@@ -185,7 +185,11 @@ describe("a message that is handled once", () => {
     "is another one in another incarnation of its stream, for another subscription, and where it has no stream by its place",
     Effect.fnUntraced(function* ({ sql }) {
       const marks = yield* Once.make(sql, { mergeMs: 5 })
-      const identity = { topic: "t", subscription: "s", stream: "a", incarnation: "1", seq: 5 }
+      const message = { partition: 1, position: 9, stream: "a", incarnation: "1", seq: 5 } as Message
+      const identity = identityOf({ topic: "t", name: "s" }, message)
+      assert.deepStrictEqual(identity, { topic: "t", subscription: "s", stream: "a", incarnation: "1", seq: 5 })
+      const foreign = identityOf({ topic: "t", name: "s" }, { ...message, stream: undefined, seq: undefined })
+      assert.deepStrictEqual(foreign, { ...identity, stream: "#1", incarnation: "", seq: 9 })
       const outcome = (more: Partial<Identity>) => marks.handle({ ...identity, ...more }, () => Effect.void)
       const others = [
         {},

@@ -111,7 +111,7 @@ suite("relay to Kafka", () => {
       )) {
         const into: Array<(typeof found)[number]> = []
         const { base_position: base, meta, next_position: next, partition, vals } = row
-        const origin = { stream: row["stream"], firstSeq: row["first_seq"] }
+        const origin = { stream: row["stream"], firstSeq: row["first_seq"], incarnation: row["incarnation"] }
         unpack({ partition, base, next, bytes: 0, appendedAt: 0, meta, vals, ...origin }, 0, into)
         reference.push(...into.map(({ appendedAt: _, position: __, ...record }) => record))
       }

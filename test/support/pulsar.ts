@@ -62,7 +62,8 @@ export const topicsOn = Effect.fnUntraced(function* (options: Options, batching:
                   traceparent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
                   trace_id: "0af7651916cd43dd8448eb211c80319c",
                   "millrace-stream": "s",
-                  "millrace-seq": String(seq)
+                  "millrace-seq": String(seq),
+                  "millrace-incarnation": "0123abcd"
                 }
               })
             )

@@ -1,7 +1,6 @@
 // Sends the load to Kafka as foreign clients do: plain batches, and transactions, some of which are aborted. What lies in the log is the truth.
-import { type Admin, Kafka, logLevel, type Message, Partitioners, type Producer, type Transaction } from "kafkajs"
-// for its cure of kafkajs's timers, which else run on a millisecond each for ever
-import "../../../src/kafka/driver.ts"
+import { type Admin, Kafka, type Message, Partitioners, type Producer, type Transaction } from "kafkajs"
+import { configOf } from "../../../src/kafka/driver.ts"
 import { features, type Load, type Made, marker, phantoms, records } from "./load.ts"
 
 const input = "events.raw.v1"
@@ -32,7 +31,7 @@ export class Feeder {
 
   constructor(brokers: ReadonlyArray<string>, load: Load) {
     this.load = load
-    this.kafka = new Kafka({ brokers: [...brokers], clientId: "feeder", logLevel: logLevel.NOTHING, retry: quiet })
+    this.kafka = new Kafka({ ...configOf({ brokers, clientId: "feeder" }), retry: quiet })
     this.plain = this.kafka.producer({ createPartitioner: Partitioners.DefaultPartitioner })
     this.admin = this.kafka.admin()
   }

@@ -204,7 +204,7 @@ ${offsetsLine}`
     patches: [
       {
         file: "src/kafka/relay-position.ts",
-        find: "  return { ...stream, seq: offset.offset, incarnation: offset.metadata }\n",
+        find: "  return { ...stream, seq: offset.offset, incarnation: offset.offset === 0 ? undefined : offset.metadata }\n",
         replace: "  return { ...stream, seq, incarnation }\n"
       }
     ],

@@ -52,15 +52,18 @@ export const endLanes = async (sql: Sql): Promise<number> => {
     where datname = current_database() and application_name = 'millrace log session'`
   return rows.length
 }
-/** Holds every partition's row, so that commits wait; returns what lets go. */
-export const holdCommits = async (sql: Sql): Promise<() => Promise<void>> => {
-  const held = await sql.reserve()
-  await held`begin`
-  await held`select from millrace.progress where projection = 'signals' order by topic, partition for update`
-  return async () => {
-    await held`rollback`
-    held.release()
+/** Holds every partition's row over a connection of its own, so that commits wait; returns what lets go. */
+export const holdCommits = async (connect: () => Sql): Promise<() => Promise<void>> => {
+  const held = connect()
+  const text = "begin; select from millrace.progress where projection = 'signals' order by topic, partition for update"
+  try {
+    await held.unsafe(text)
+  } catch (error) {
+    await held.end({ timeout: 1 })
+    throw error
   }
+  // a session that ends rolls back
+  return () => held.end({ timeout: 1 })
 }
 
 /** Compares two looks at one run: nothing goes back, and at no moment is a commit torn. */

@@ -253,7 +253,7 @@ export class Steps {
   private async endBackends({ held }: Of<"endBackends">) {
     const { feeder, services } = this.of
     let ended = 0
-    const release = held ? await holdCommits(services.sql) : undefined
+    const release = held ? await holdCommits(services.connect) : undefined
     try {
       if (!held) await feeder.feed(400)
       await this.of.until(
