@@ -296,7 +296,7 @@ describe("marks", () => {
 })
 
 describe("kill -9 of consumers at random", () => {
-  for (const type of ["keyShared", "failover"] as const) {
+  for (const type of ["keyShared", "shared"] as const) {
     test(
       `${type}: their rows count each message once${type === "keyShared" ? ", in the order of its key" : ""} (seed ${seed})`,
       Effect.fnUntraced(function* ({ sql, url }) {

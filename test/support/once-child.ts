@@ -24,7 +24,8 @@ const main = Effect.gen(function* () {
     type: type as "keyShared",
     from: "earliest",
     redeliveryDelayMs: 20,
-    ackTimeoutMs: 400,
+    // handlers that take longer than this lose their messages, and with them the order of keys
+    ackTimeoutMs: type === "keyShared" ? 5_000 : 400,
     maxRedeliveries: 1_000
   })
   process.stdout.write("ready\n")
