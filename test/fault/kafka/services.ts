@@ -34,7 +34,7 @@ const types = {
 const connect = (url: string, max: number) => {
   // the driver's own socket takes the process with it, or hangs, when a server dies under load
   const bearing = { socket: socketFor(undefined), connection: { options: padding } }
-  const usual = { max, fetch_types: false, backoff: () => 0.05, onnotice: () => undefined, types }
+  const usual = { max, fetch_types: false, connect_timeout: 5, backoff: () => 0.05, onnotice: () => undefined, types }
   return postgres(url, { ...usual, ...bearing } as postgres.Options<{}>) as unknown as postgres.Sql
 }
 
