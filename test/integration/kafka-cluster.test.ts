@@ -1,5 +1,7 @@
 // Three brokers, of which the one that leads is killed while the application runs: everything goes on with the others, once.
-import { assert, beforeAll, afterAll, it } from "@effect/vitest"
+//
+// Three JVMs beside everything else take a machine of their own: MILLRACE_CLUSTER=1 runs it.
+import { afterAll, assert, beforeAll, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
@@ -33,7 +35,10 @@ const leading = Effect.fnUntraced(function* (app: Installed) {
   return nodes[first![0] - 1]!
 })
 
-const suite = await owning("kafka")
+const suite =
+  process.env["MILLRACE_CLUSTER"] === undefined
+    ? (title: string, body: () => void) => void describe.skip(`${title} (skipped: set MILLRACE_CLUSTER=1)`, body)
+    : await owning("kafka")
 suite("Three brokers", () => {
   beforeAll(async () => {
     postgres = await Effect.runPromise(Scope.provide(server, scope))
@@ -70,10 +75,10 @@ suite("Three brokers", () => {
           })
           const began = Date.now()
           const say = (what: string) =>
-            process.env["TEST_VERBOSE"] === undefined
+            process.env["MILLRACE_VERBOSE"] === undefined
               ? undefined
               : process.stdout.write(`${Math.round((Date.now() - began) / 1000)} s: ${what}, ${state.sent} sent\n`)
-          for (const round of [1, 2, 3]) {
+          for (const round of [1, 2]) {
             yield* more(500)
             const node = yield* leading(app)
             yield* node.kill
@@ -91,13 +96,13 @@ suite("Three brokers", () => {
           yield* until(app, sent)
           const [payments, receipts] = [yield* recordsOf(app.log, "leaders.payments"), yield* receiptsOf(app, sent)]
           assert.deepStrictEqual([payments.length, receipts.length, new Set(receipts).size], [sent, sent, sent])
-          assert.isAbove(sent, 3_000)
+          assert.isAbove(sent, 2_000)
           for (const running of processes) {
             assert.isNull(running.process.exitCode, running.errors())
             yield* ends(running)
           }
         })
       ),
-    240_000
+    300_000
   )
 })
