@@ -1,0 +1,98 @@
+// Pulsar's admin interface over HTTP: requests, and what consumers ask of it. It keeps nothing.
+import { request as http } from "node:http"
+import { request as https } from "node:https"
+import { failureOf, failureOfStatus, PulsarFailure } from "./errors.ts"
+import { adminUrlOf, defaults, type Options } from "./options.ts"
+
+/** An answer with its body as text. */
+interface Answer {
+  readonly status: number
+  readonly body: string
+  /** Where a redirect leads. */
+  readonly location: string | undefined
+}
+/** What the admin interface says of a subscription. */
+export interface SubscriptionStats {
+  /** `Exclusive`, `Shared`, `Failover`, `Key_Shared`; undefined while nobody uses it. */
+  readonly type?: string
+  readonly consumers?: ReadonlyArray<{ readonly consumerName?: string }>
+}
+
+/** `persistent://a/b/c` as `persistent/a/b/c`, each part escaped. */
+const pathOf = (topic: string) => {
+  const [domain, rest] = topic.split("://")
+  return [domain!, ...rest!.split("/")].map((part) => encodeURIComponent(part)).join("/")
+}
+
+/** Requests to one cluster's admin interface, signed in as the options say. They reject with a `PulsarFailure`. */
+export class Admin {
+  readonly url: string
+  private readonly options: Options
+
+  constructor(options: Options) {
+    const url = adminUrlOf(options)
+    if (url === undefined)
+      throw new PulsarFailure("other", false, "the admin interface is not known: set MILLRACE_PULSAR_ADMIN_URL")
+    this.url = url
+    this.options = options
+  }
+
+  private exchange(method: string, url: string, body: unknown): Promise<Answer> {
+    const { timeoutMs, tls, token } = this.options
+    const signal = AbortSignal.timeout(timeoutMs ?? defaults.timeoutMs)
+    const headers: Record<string, string> = token === undefined ? {} : { authorization: `Bearer ${token}` }
+    if (body !== undefined) headers["content-type"] = "application/json"
+    return new Promise((resolve, reject) => {
+      const send = url.startsWith("https") ? https : http
+      const request = send(url, { method, headers, signal, ...tls }, (response) => {
+        const chunks: Array<Buffer> = []
+        response.on("data", (chunk: Buffer) => chunks.push(chunk))
+        response.on("error", reject)
+        response.on("end", () =>
+          resolve({
+            status: response.statusCode ?? 0,
+            body: Buffer.concat(chunks).toString("utf8"),
+            location: response.headers.location
+          })
+        )
+      })
+      request.on("error", (cause) => reject(signal.aborted ? new Error("TimeOut", { cause }) : cause))
+      request.end(body === undefined ? undefined : JSON.stringify(body))
+    })
+  }
+  /** The answer's JSON, or undefined where it has none. Statuses in `also` are no failures, and give undefined. */
+  async call(method: string, path: string, body?: unknown, also: ReadonlyArray<number> = []): Promise<unknown> {
+    const where = `${method} ${path} at ${this.url}`
+    const ask = (url: string) =>
+      this.exchange(method, url, body).catch((cause: unknown) => {
+        throw failureOf(cause, where)
+      })
+    let answer = await ask(`${this.url}/admin/v2/${path}`)
+    // another broker owns the topic
+    for (let i = 0; i < 5 && answer.status === 307 && answer.location !== undefined; i++)
+      answer = await ask(answer.location)
+    if (answer.status >= 200 && answer.status < 300)
+      return answer.body === "" ? undefined : (JSON.parse(answer.body) as unknown)
+    if (also.includes(answer.status)) return undefined
+    throw failureOfStatus(answer.status, answer.body, where)
+  }
+
+  /** How many partitions a topic has, 0 for one that is not partitioned. Undefined: there is no such topic. */
+  async partitions(topic: string): Promise<number | undefined> {
+    const found = await this.call("GET", `${pathOf(topic)}/partitions`, undefined, [404])
+    return (found as { readonly partitions: number } | undefined)?.partitions
+  }
+  /** Makes a topic of one partition, where there is none. */
+  async create(topic: string): Promise<void> {
+    await this.call("PUT", pathOf(topic), {}, [409])
+  }
+  /** A subscription of a topic that is not partitioned, or of one partition. Undefined: there is none. */
+  async subscription(topic: string, name: string): Promise<SubscriptionStats | undefined> {
+    const stats = await this.call("GET", `${pathOf(topic)}/stats`, undefined, [404])
+    return (stats as { readonly subscriptions?: Record<string, SubscriptionStats> } | undefined)?.subscriptions?.[name]
+  }
+  /** Removes a subscription with its consumers; nothing where there is none. */
+  async unsubscribe(topic: string, name: string): Promise<void> {
+    await this.call("DELETE", `${pathOf(topic)}/subscription/${encodeURIComponent(name)}?force=true`, undefined, [404])
+  }
+}

@@ -1,0 +1,104 @@
+// What Pulsar's errors mean to a user: which kind, whether to try again, and what to do. One line each.
+import { FanOutError } from "../fanout.ts"
+
+/** What went wrong, as far as the code goes by it. */
+export type Kind =
+  /** Another consumer has the subscription, or another producer the name. */
+  | "busy"
+  /** There is no such topic, or namespace. */
+  | "missing"
+  /** The credentials are wrong, or the role may not. */
+  | "denied"
+  /** A connection was lost, or not made. */
+  | "lost"
+  /** A newer producer fenced this one. */
+  | "fenced"
+  | "other"
+
+/** An error of this adapter, with the text for the user. */
+export class PulsarFailure extends Error {
+  readonly kind: Kind
+  readonly retryable: boolean
+  constructor(kind: Kind, retryable: boolean, reason: string, cause?: unknown) {
+    super(reason, { cause })
+    this.kind = kind
+    this.retryable = retryable
+  }
+}
+
+const denied = "give the role of MILLRACE_PULSAR_TOKEN, or of the client certificate, what it needs"
+const known: ReadonlyArray<readonly [pattern: RegExp, kind: Kind, retryable: boolean, advice: string]> = [
+  [/ProducerFenced|ProducerFencedException/, "fenced", false, "a newer producer took over; this one must end"],
+  [
+    /ConsumerBusy|ProducerBusy|SubscriptionBusy|already connected|is already used|different type/,
+    "busy",
+    false,
+    "end the other one first"
+  ],
+  [
+    /Authorization|not authorized|Unauthorized|don't have permission|Forbidden|permission/i,
+    "denied",
+    false,
+    `it is not allowed: ${denied} on the namespace (millrace pulsar apply)`
+  ],
+  [
+    /Authentication|AuthN|token/i,
+    "denied",
+    false,
+    "the broker refused the token or the certificate: correct MILLRACE_PULSAR_TOKEN, or MILLRACE_PULSAR_TLS_CERT and _KEY"
+  ],
+  [
+    /TopicNotFound|NotFound|does not exist|not found/,
+    "missing",
+    false,
+    "make it first: millrace pulsar apply, or correct MILLRACE_PULSAR_TENANT and _NAMESPACE"
+  ],
+  [
+    /certificate|self.signed|CERT_|UNABLE_TO_|ERR_TLS|EPROTO|wrong version number/i,
+    "other",
+    false,
+    "TLS failed: correct MILLRACE_PULSAR_TLS_CA, _CERT and _KEY"
+  ],
+  [/ProducerQueueIsFull/, "other", true, "fewer messages may be under way at once"],
+  [/Quota/, "other", true, "consumers do not follow: the backlog quota is used up"],
+  [
+    /ECONNREFUSED|ConnectError|TimeOut|Timeout|Retryable|NotConnected|Disconnected|ServiceUnitNotReady|ServiceNotReady|AlreadyClosed|ECONNRESET|EPIPE|ETIMEDOUT|ENOTFOUND|EAI_AGAIN|LookupError|socket hang up|TooMany/,
+    "lost",
+    true,
+    "Pulsar does not answer: start it, or correct MILLRACE_PULSAR_URL"
+  ]
+]
+
+/** What an error of a client, or an answer of a server, means. */
+export const failureOf = (cause: unknown, where: string): PulsarFailure => {
+  if (cause instanceof PulsarFailure) return cause
+  const { code, message } = (cause ?? {}) as { readonly code?: unknown; readonly message?: string }
+  const text = [message ?? String(cause), typeof code === "string" ? code : ""].join(" ").trim().split("\n")[0]!
+  const found = known.find(([pattern]) => pattern.test(text))
+  if (found === undefined) return new PulsarFailure("other", false, `${where}: ${text}`, cause)
+  const [, kind, retryable, advice] = found
+  return new PulsarFailure(kind, retryable, `${where}: ${text}; ${advice}`, cause)
+}
+const statuses: Readonly<Record<number, readonly [kind: Kind, retryable: boolean, advice: string]>> = {
+  401: ["denied", false, "the broker refused the token or the certificate: correct MILLRACE_PULSAR_TOKEN"],
+  403: ["denied", false, denied],
+  404: ["missing", false, "make it first: millrace pulsar apply"],
+  409: ["busy", false, "end the other one first"]
+}
+/** What an HTTP answer that is no success means. */
+export const failureOfStatus = (status: number, body: string, where: string): PulsarFailure => {
+  const text = /"reason"\s*:\s*"((?:[^"\\]|\\.)*)"/.exec(body)?.[1] ?? /MESSAGE:<\/th><td>([^<]*)/.exec(body)?.[1] ?? ""
+  const what = `${where}: ${text === "" ? `HTTP ${status}` : text}`
+  const found = statuses[status]
+  if (found !== undefined) return new PulsarFailure(found[0], found[1], `${what}; ${found[2]}`)
+  const byText = failureOf(new Error(text), where)
+  return byText.kind === "other" ? new PulsarFailure("other", status >= 500 || status === 429, what) : byText
+}
+
+/** As an error of the port. */
+export const fanOutError =
+  (operation: string) =>
+  (cause: unknown): FanOutError => {
+    const failure = failureOf(cause, operation)
+    return new FanOutError({ operation, retryable: failure.retryable, reason: failure.message, cause })
+  }

@@ -1,0 +1,139 @@
+// The fan-out on Apache Pulsar: durable subscriptions of its topics, by the native client or over WebSocket. Pulsar keeps their state.
+import { randomUUID } from "node:crypto"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Layer from "effect/Layer"
+import * as Scope from "effect/Scope"
+import { defaults as subscriptions, FanOut, type FanOutError, type SubscribeOptions } from "../fanout.ts"
+import { UnknownTopic } from "../log.ts"
+import { Admin } from "./admin.ts"
+import { PulsarConsumer, type Settings } from "./consumer.ts"
+import { failureOf, fanOutError } from "./errors.ts"
+import { native } from "./native.ts"
+import { adminUrlOf, isWebSocket, type Options, topicName } from "./options.ts"
+import type { Outgoing, Transport, TransportProducer } from "./transport.ts"
+import { webSocket } from "./websocket.ts"
+
+/** Connections to a cluster. */
+export interface Cluster {
+  readonly options: Options
+  readonly transport: Transport
+  /** Undefined: its URL is not known. */
+  readonly admin: Admin | undefined
+}
+
+/** Makes the transport that the URL names, until the scope closes. Fails where the native client is needed and not there. */
+export const connect = (options: Options): Effect.Effect<Cluster, FanOutError, Scope.Scope> =>
+  Effect.acquireRelease(
+    Effect.tryPromise({
+      try: async () => {
+        const admin = adminUrlOf(options) === undefined ? undefined : new Admin(options)
+        // a WebSocket URL tells where the admin interface is
+        const transport = isWebSocket(options.url) ? webSocket(options, admin!) : await native(options)
+        return { options, transport, admin }
+      },
+      catch: fanOutError("connect")
+    }),
+    ({ transport }) => Effect.promise(() => transport.close())
+  )
+
+/** The names of a topic's partitions. Fails with `UnknownTopic` where there is none and the admin interface can tell. */
+const partitionsOf = Effect.fnUntraced(function* ({ admin, options, transport }: Cluster, topic: string) {
+  const name = topicName(options, topic)
+  const count = yield* Effect.tryPromise({
+    try: async () => (admin === undefined ? await transport.partitions?.(name) : await admin.partitions(name)),
+    catch: fanOutError("subscribe")
+  })
+  if (count === undefined) return yield* new UnknownTopic({ topic, reason: `there is no ${name}` })
+  return count === 0 ? [name] : Array.from({ length: count }, (_, i) => `${name}-partition-${i}`)
+})
+
+const portTypes: Readonly<Record<string, string>> = {
+  Exclusive: "exclusive",
+  Failover: "failover",
+  Shared: "shared",
+  Key_Shared: "keyShared"
+}
+/** Sends to a topic that is made with the first message. */
+const sender = ({ admin, options, transport }: Cluster, topic: string) => {
+  const name = topicName(options, topic)
+  let made: Promise<TransportProducer> | undefined
+  const make = async () => {
+    // who may not make it leaves that to the broker
+    if (admin !== undefined && (await admin.partitions(name).catch(() => 0)) === undefined)
+      await admin.create(name).catch(() => undefined)
+    return transport.produce({ topic: name, batching: false, maxPending: 100 })
+  }
+  const send = async (message: Outgoing) => {
+    const making = (made ??= make())
+    try {
+      await (await making).send(message)
+    } catch (cause) {
+      if (made === making) made = undefined
+      void making.then((producer) => producer.close()).catch(() => undefined)
+      throw cause
+    }
+  }
+  const close = async () => void (await made?.then((producer) => producer.close()).catch(() => undefined))
+  return { send, close }
+}
+
+const subscribe = Effect.fnUntraced(function* (cluster: Cluster, options: SubscribeOptions) {
+  const { admin, transport } = cluster
+  const settings: Settings = {
+    ...subscriptions,
+    deadLetterTopic: `${options.topic}.${options.name}.dlq`,
+    ...options
+  }
+  const topics = yield* partitionsOf(cluster, options.topic)
+  const dead = yield* Effect.acquireRelease(
+    Effect.sync(() => sender(cluster, settings.deadLetterTopic)),
+    ({ close }) => Effect.promise(close)
+  )
+  const typeOf = async () => {
+    const stats = await admin?.subscription(topics[0]!, options.name).catch(() => undefined)
+    return portTypes[stats?.type ?? ""] ?? "of another type, or exclusive,"
+  }
+  const consumer = yield* Effect.acquireRelease(
+    Effect.sync(
+      () =>
+        new PulsarConsumer({ transport, settings, name: `millrace-${randomUUID()}`, topics, bury: dead.send, typeOf })
+    ),
+    (made) => Effect.promise(() => made.close())
+  )
+  const opened = yield* Effect.tryPromise({ try: () => consumer.open(), catch: (cause) => cause }).pipe(
+    Effect.flip,
+    Effect.option
+  )
+  if (opened._tag === "None") return consumer
+  const isBusy = failureOf(opened.value, "subscribe").kind === "busy"
+  // it stands by
+  if (isBusy && settings.type === "failover") return consumer
+  return yield* yield* Effect.promise(() => consumer.refusal(opened.value))
+})
+
+/** A subscription that failed leaves nothing in its scope. */
+const whole = Effect.fnUntraced(function* <A, E>(effect: Effect.Effect<A, E, Scope.Scope>) {
+  const scope = yield* Scope.fork(yield* Effect.scope)
+  return yield* Scope.provide(effect, scope).pipe(
+    Effect.onExit((exit) => (Exit.isSuccess(exit) ? Effect.void : Scope.close(scope, exit)))
+  )
+})
+
+/** The fan-out over connections that stay open as long. */
+export const fromCluster = (cluster: Cluster): FanOut["Service"] =>
+  FanOut.of({
+    subscribe: (options) => whole(subscribe(cluster, options)),
+    unsubscribe: (topic, name) =>
+      Effect.tryPromise({
+        try: () => (cluster.admin ?? new Admin(cluster.options)).unsubscribe(topicName(cluster.options, topic), name),
+        catch: fanOutError("unsubscribe")
+      })
+  })
+
+/** The fan-out on a cluster, until the scope closes. */
+export const make = (options: Options): Effect.Effect<FanOut["Service"], FanOutError, Scope.Scope> =>
+  Effect.map(connect(options), fromCluster)
+
+/** The fan-out on a cluster. */
+export const layer = (options: Options): Layer.Layer<FanOut, FanOutError> => Layer.effect(FanOut, make(options))

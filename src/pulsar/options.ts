@@ -1,0 +1,86 @@
+// What a connection to Pulsar needs to be told, by hand or from the environment. It connects to nothing.
+import { readFileSync } from "node:fs"
+
+/** Certificates as PEM text. */
+export interface Tls {
+  /** Authorities that signed the servers' certificates. Default: the system's. */
+  readonly ca?: string
+  /** The client's certificate and its key, where the servers ask for one. */
+  readonly cert?: string
+  readonly key?: string
+}
+/** Everything but the URL has a default. */
+export interface Options {
+  /**
+   * `pulsar://` and `pulsar+ssl://` are spoken by the native client, the package `pulsar-client`; `ws://` and `wss://` need nothing native.
+   */
+  readonly url: string
+  /**
+   * The admin interface, `http://` or `https://`: whether topics exist, what a subscription is, unsubscribing. Default: the same
+   * host and port as a `ws://` or `wss://` URL; none for the others.
+   */
+  readonly adminUrl?: string
+  /** Signs in with a token (JWT). */
+  readonly token?: string
+  readonly tls?: Tls
+  /** Of topics that do not name theirs, as `persistent://tenant/namespace/topic` does. Default `public`. */
+  readonly tenant?: string
+  /** The same for the namespace. Default `alerts`. */
+  readonly namespace?: string
+  /** The package of the native client, by name or path. Default `pulsar-client`. */
+  readonly client?: string
+  /** How long connecting, subscribing or an admin request may take. Default 10,000. */
+  readonly timeoutMs?: number
+}
+
+/** What holds where options say nothing. */
+export const defaults = { tenant: "public", namespace: "alerts", client: "pulsar-client", timeoutMs: 10_000 } as const
+
+/** Whether the WebSocket transport is asked for. Throws where the URL is none of the four kinds. */
+export const isWebSocket = (url: string): boolean => {
+  const scheme = /^(pulsar|pulsar\+ssl|ws|wss):\/\/[^/]/.exec(url)?.[1]
+  if (scheme === undefined)
+    throw new Error(`'${url}' is no URL of Pulsar: it starts with pulsar://, pulsar+ssl://, ws:// or wss://`)
+  return scheme.startsWith("ws")
+}
+/** Where the admin interface is, without a closing slash. */
+export const adminUrlOf = ({ adminUrl, url }: Pick<Options, "adminUrl" | "url">): string | undefined => {
+  const given = adminUrl ?? (isWebSocket(url) ? url.replace(/^ws/, "http") : undefined)
+  return given?.replace(/\/+$/, "")
+}
+/** The full name of a topic; one that is given in full stays as it is. */
+export const topicName = ({ namespace, tenant }: Pick<Options, "tenant" | "namespace">, topic: string): string =>
+  topic.includes("://")
+    ? topic
+    : `persistent://${tenant ?? defaults.tenant}/${namespace ?? defaults.namespace}/${topic}`
+
+/**
+ * Options from `MILLRACE_PULSAR_URL`, `_ADMIN_URL`, `_TOKEN`, `_TLS_CA`, `_TLS_CERT`, `_TLS_KEY` (PEM files), `_TENANT`, `_NAMESPACE` and
+ * `_CLIENT`. Undefined without a URL. Throws where a value makes no sense, and says which.
+ */
+export const optionsFrom = (env: Readonly<Record<string, string | undefined>>): Options | undefined => {
+  const of = (name: string) => (env[`MILLRACE_PULSAR_${name}`] === "" ? undefined : env[`MILLRACE_PULSAR_${name}`])
+  const url = of("URL")
+  if (url === undefined) return undefined
+  isWebSocket(url)
+  const text = (name: string) => {
+    const path = of(name)
+    try {
+      return path === undefined ? undefined : readFileSync(path, "utf8")
+    } catch (cause) {
+      throw new Error(`MILLRACE_PULSAR_${name} is '${path}', which cannot be read`, { cause })
+    }
+  }
+  const [ca, cert, key] = [text("TLS_CA"), text("TLS_CERT"), text("TLS_KEY")]
+  if ((cert === undefined) !== (key === undefined))
+    throw new Error("MILLRACE_PULSAR_TLS_CERT and MILLRACE_PULSAR_TLS_KEY belong together: set both, or none")
+  const tls = {
+    ...(ca !== undefined && { ca }),
+    ...(cert !== undefined && { cert }),
+    ...(key !== undefined && { key })
+  }
+  const given = { adminUrl: of("ADMIN_URL"), token: of("TOKEN"), tenant: of("TENANT"), namespace: of("NAMESPACE") }
+  const all = { ...given, client: of("CLIENT"), tls: Object.keys(tls).length === 0 ? undefined : tls }
+  const named = Object.fromEntries(Object.entries(all).filter(([, value]) => value !== undefined))
+  return { url, ...(named as Omit<Options, "url">) }
+}

@@ -1,0 +1,313 @@
+// The transport over Pulsar's WebSocket interface: nothing native, on Node and on Deno. A connection that is lost is not made again here.
+import { WebSocket } from "ws"
+import { randomUUID } from "node:crypto"
+import type { Admin } from "./admin.ts"
+import { failureOf, failureOfStatus, PulsarFailure } from "./errors.ts"
+import { decodeMessageId, encodeMessageId } from "./message-id.ts"
+import { defaults, type Options } from "./options.ts"
+import type {
+  ConsumeOptions,
+  Outgoing,
+  ProduceOptions,
+  ReadOptions,
+  Receipt,
+  Received,
+  Transport,
+  TransportConsumer,
+  TransportProducer,
+  TransportReader
+} from "./transport.ts"
+
+const types = { exclusive: "Exclusive", shared: "Shared", keyShared: "Key_Shared" } as const
+/** How often a connection is asked for a sign of life; without one until the next time it counts as lost. */
+const pingMs = 10_000
+const negativeAckMs = 100
+
+/** An open socket. `message` and `lost` are called from now on, `lost` once at most and not after `close`. */
+interface Socket {
+  readonly send: (frame: object) => void
+  readonly isOpen: () => boolean
+  readonly close: () => Promise<void>
+}
+const lostBecause = (reason: string) =>
+  new PulsarFailure("lost", true, `the WebSocket to Pulsar was lost${reason === "" ? "" : ` (${reason})`}`)
+
+const open = (
+  options: Options,
+  path: string,
+  query: Readonly<Record<string, string>>,
+  message: (frame: Frame, socket: Socket) => void,
+  lost: (cause: PulsarFailure) => void
+): Promise<Socket> => {
+  const { tls, token, url } = options
+  const where = `${url.replace(/\/+$/, "")}/ws/v2/${path}`
+  const socket = new WebSocket(`${where}?${new URLSearchParams(query)}`, {
+    ...tls,
+    handshakeTimeout: options.timeoutMs ?? defaults.timeoutMs,
+    perMessageDeflate: false,
+    ...(token !== undefined && { headers: { authorization: `Bearer ${token}` } })
+  })
+  return new Promise((resolve, reject) => {
+    let opened = false
+    let ended = false
+    let alive = true
+    let ping: NodeJS.Timeout | undefined
+    const fail = (cause: unknown) => {
+      clearInterval(ping)
+      if (!opened) return reject(failureOf(cause, where))
+      if (!ended) lost(failureOf(cause, where))
+      ended = true
+    }
+    socket.on("unexpected-response", (_request, response) => {
+      const chunks: Array<Buffer> = []
+      response.on("data", (chunk: Buffer) => chunks.push(chunk))
+      response.on("end", () => {
+        fail(failureOfStatus(response.statusCode ?? 0, Buffer.concat(chunks).toString("utf8"), where))
+        socket.terminate()
+      })
+    })
+    socket.on("error", fail)
+    socket.on("close", (code, reason) => fail(lostBecause(`${code} ${reason.toString("utf8")}`.trim())))
+    socket.on("pong", () => (alive = true))
+    const made: Socket = {
+      send: (frame) => {
+        if (socket.readyState !== WebSocket.OPEN) throw lostBecause("it is closed")
+        socket.send(JSON.stringify(frame))
+      },
+      isOpen: () => socket.readyState === WebSocket.OPEN,
+      close: () => {
+        ended = true
+        clearInterval(ping)
+        return closing(socket)
+      }
+    }
+    socket.on("message", (data) => {
+      alive = true
+      message(JSON.parse((data as Buffer).toString("utf8")) as Frame, made)
+    })
+    socket.on("open", () => {
+      opened = true
+      ping = setInterval(() => {
+        if (!alive) return socket.terminate()
+        alive = false
+        socket.ping()
+      }, pingMs)
+      resolve(made)
+    })
+  })
+}
+const closing = (socket: WebSocket) =>
+  new Promise<void>((resolve) => {
+    if (socket.readyState === WebSocket.CLOSED) return resolve()
+    const timer = setTimeout(() => socket.terminate(), 2_000)
+    socket.once("close", () => {
+      clearTimeout(timer)
+      resolve()
+    })
+    socket.close()
+  })
+
+/** What the interface sends: messages, receipts, answers. */
+interface Frame {
+  readonly messageId?: string
+  readonly payload?: string
+  readonly properties?: Readonly<Record<string, string>>
+  readonly key?: string
+  readonly publishTime?: string
+  readonly eventTime?: string
+  readonly redeliveryCount?: number
+  readonly result?: string
+  readonly errorMsg?: string
+  readonly context?: string
+}
+const receivedOf = (frame: Frame): Received => ({
+  id: decodeMessageId(Buffer.from(frame.messageId ?? "", "base64")),
+  handle: frame.messageId,
+  key: frame.key ?? "",
+  value: Buffer.from(frame.payload ?? "", "base64").toString("utf8"),
+  eventTime: frame.eventTime === undefined ? 0 : Date.parse(frame.eventTime),
+  publishTime: Date.parse(frame.publishTime ?? ""),
+  properties: frame.properties ?? {},
+  redeliveries: frame.redeliveryCount ?? 0
+})
+/** `persistent://a/b/c` as a path. */
+const pathOf = (topic: string) => {
+  const [domain, rest] = topic.split("://")
+  return [domain!, ...rest!.split("/")].map((part) => encodeURIComponent(part)).join("/")
+}
+
+const goneMs = 5_000
+/** The interface closes its consumer after the socket: waits until the broker has let it go. */
+const gone = async (admin: Admin, { name, subscription, topic }: ConsumeOptions) => {
+  for (const until = Date.now() + goneMs; Date.now() < until;) {
+    const stats = await admin.subscription(topic, subscription).catch(() => undefined)
+    if (stats?.consumers?.some(({ consumerName }) => consumerName === name) !== true) return
+    await new Promise((resolve) => setTimeout(resolve, 20))
+  }
+}
+
+const consume = async (options: Options, admin: Admin, settings: ConsumeOptions): Promise<TransportConsumer> => {
+  const { arrived, earliest, lost, name, prefetch, subscription, topic, type } = settings
+  const query = {
+    subscriptionType: types[type],
+    subscriptionInitialPosition: earliest ? "Earliest" : "Latest",
+    consumerName: name,
+    receiverQueueSize: String(Math.min(Math.floor(prefetch), 1_000)),
+    negativeAckRedeliveryDelay: String(negativeAckMs),
+    pullMode: "true"
+  }
+  const path = `consumer/${pathOf(topic)}/${encodeURIComponent(subscription)}`
+  const message = (frame: Frame) => {
+    if (frame.messageId !== undefined) arrived(receivedOf(frame))
+  }
+  const socket = await open(options, path, query, message, lost)
+  return {
+    ask: (count) => {
+      // a socket that is lost tells that itself
+      if (socket.isOpen()) socket.send({ type: "permit", permitMessages: count })
+    },
+    acknowledge: async (messages) => {
+      for (const { handle } of messages) socket.send({ messageId: handle })
+    },
+    negativeAcknowledge: async (messages) => {
+      for (const { handle } of messages) socket.send({ type: "negativeAcknowledge", messageId: handle })
+      // the interface's client sends them from a timer of its own, and drops what it has not sent when it is closed
+      await new Promise((resolve) => setTimeout(resolve, negativeAckMs * 3))
+    },
+    close: async () => {
+      await socket.close()
+      await gone(admin, settings)
+    }
+  }
+}
+
+/** What was sent and not answered, by its context. */
+interface Pending {
+  readonly resolve: (receipt: Receipt) => void
+  readonly reject: (cause: PulsarFailure) => void
+}
+class WebSocketProducer implements TransportProducer {
+  private readonly pending = new Map<string, Pending>()
+  private readonly maxPending: number
+  private readonly topic: string
+  private socket: Socket | undefined
+  private count = 0
+  private ended: PulsarFailure | undefined
+
+  constructor({ maxPending, topic }: ProduceOptions) {
+    this.maxPending = maxPending
+    this.topic = topic
+  }
+  attach(socket: Socket): this {
+    this.socket = socket
+    return this
+  }
+  answered(frame: Frame): void {
+    const waiting = this.pending.get(frame.context ?? "")
+    if (waiting === undefined) return
+    this.pending.delete(frame.context!)
+    if (frame.result !== "ok" || frame.messageId === undefined)
+      return waiting.reject(
+        failureOf(new Error(frame.errorMsg ?? frame.result ?? "no answer"), `send to ${this.topic}`)
+      )
+    const id = decodeMessageId(Buffer.from(frame.messageId, "base64"))
+    waiting.resolve({ id, duplicate: id.ledger < 0 })
+  }
+  end(cause: PulsarFailure): void {
+    this.ended ??= cause
+    for (const { reject } of this.pending.values()) reject(cause)
+    this.pending.clear()
+  }
+  send({ eventTime, key, properties, sequenceId, value }: Outgoing): Promise<Receipt> {
+    if (this.ended !== undefined) return Promise.reject(this.ended)
+    // the broker would refuse it and take the next one: the order would break
+    if (this.pending.size >= this.maxPending)
+      return Promise.reject(failureOf(new Error("ProducerQueueIsFull"), `send to ${this.topic}`))
+    const context = String(this.count++)
+    return new Promise((resolve, reject) => {
+      this.pending.set(context, { resolve, reject })
+      this.socket!.send({
+        payload: Buffer.from(value).toString("base64"),
+        key,
+        properties,
+        eventTime: new Date(eventTime).toISOString(),
+        context,
+        ...(sequenceId !== undefined && { sequenceId })
+      })
+    })
+  }
+  async close(): Promise<void> {
+    this.end(new PulsarFailure("other", false, "the producer was closed"))
+    await this.socket?.close()
+  }
+}
+const produce = async (options: Options, settings: ProduceOptions): Promise<TransportProducer> => {
+  const { batching, initialSequenceId, maxPending, name, topic } = settings
+  const query = {
+    batchingEnabled: String(batching),
+    // one more, so that what this process holds back is never what the broker refuses
+    maxPendingMessages: String(maxPending + 1),
+    ...(batching && { batchingMaxPublishDelay: "1", batchingMaxMessages: "1000" }),
+    ...(name !== undefined && { producerName: name }),
+    ...(initialSequenceId !== undefined && { initialSequenceId: String(initialSequenceId) })
+  }
+  const producer = new WebSocketProducer(settings)
+  const socket = await open(
+    options,
+    `producer/${pathOf(topic)}`,
+    query,
+    (frame) => producer.answered(frame),
+    (cause) => producer.end(cause)
+  )
+  return producer.attach(socket)
+}
+
+const read = async (options: Options, { from, topic }: ReadOptions): Promise<TransportReader> => {
+  const start = typeof from === "string" ? from : Buffer.from(encodeMessageId(from)).toString("base64")
+  const query = { messageId: start, receiverQueueSize: "1000", readerName: `millrace-${randomUUID()}` }
+  const arrived: Array<Received> = []
+  let failure: PulsarFailure | undefined
+  let wake: () => void = () => undefined
+  const socket = await open(
+    options,
+    `reader/${pathOf(topic)}`,
+    query,
+    (frame, from) => {
+      if (frame.messageId === undefined) return
+      arrived.push(receivedOf(frame))
+      // the interface sends as many as its queue holds until it is told that they were read
+      if (from.isOpen()) from.send({ messageId: frame.messageId })
+      wake()
+    },
+    (cause) => {
+      failure = cause
+      wake()
+    }
+  )
+  return {
+    next: async (waitMs) => {
+      if (arrived.length === 0 && failure === undefined) {
+        let timer: NodeJS.Timeout | undefined
+        await new Promise<void>((resolve) => {
+          wake = resolve
+          timer = setTimeout(resolve, waitMs)
+        })
+        clearTimeout(timer)
+      }
+      const next = arrived.shift()
+      if (next === undefined && failure !== undefined) throw failure
+      return next
+    },
+    close: () => socket.close()
+  }
+}
+
+/** The transport. It connects when it is used. */
+export const webSocket = (options: Options, admin: Admin): Transport => ({
+  consume: (settings) => consume(options, admin, settings),
+  produce: (settings) => produce(options, settings),
+  read: (settings) => read(options, settings),
+  reconnects: false,
+  partitions: undefined,
+  close: () => Promise.resolve()
+})

@@ -1,0 +1,11 @@
+// Runs the fan-out's contract on a real Pulsar: over the native client, with and without batches, and over WebSocket.
+import { needing } from "../support/stack.ts"
+import { fanOutOnPulsar } from "../support/pulsar.ts"
+import { fanOutContract } from "./fanout.ts"
+
+const suite = await needing("pulsar")
+
+suite("pulsar", () => {
+  fanOutContract("Pulsar, native", fanOutOnPulsar("native"))
+  fanOutContract("Pulsar, WebSocket", fanOutOnPulsar("websocket"))
+})

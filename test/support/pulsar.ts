@@ -1,0 +1,86 @@
+// The fan-out on Pulsar for tests, on both transports, with topics to publish to. It holds no test.
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import * as References from "effect/References"
+import { shared } from "../../stack/testing.ts"
+import type { Endpoints } from "../../stack/service.ts"
+import { Admin } from "../../src/pulsar/admin.ts"
+import * as PulsarFanOut from "../../src/pulsar/fanout.ts"
+import type { Options } from "../../src/pulsar/options.ts"
+import { Topics } from "../contract/fanout-support.ts"
+import { pulsarClient } from "./pulsar-client.ts"
+
+export type TransportName = "native" | "websocket"
+export const transports: ReadonlyArray<TransportName> = ["native", "websocket"]
+
+/** How a transport reaches a cluster. */
+export const optionsOf = (transport: TransportName, endpoints: Endpoints): Options => {
+  const { MILLRACE_PULSAR_ADMIN_URL: adminUrl = "", MILLRACE_PULSAR_URL: url = "" } = endpoints
+  const namespace = "contract"
+  if (transport === "websocket") return { url: adminUrl.replace(/^http/, "ws"), adminUrl, namespace }
+  const client = pulsarClient()
+  return { url, adminUrl, namespace, ...(client !== undefined && { client }) }
+}
+
+/** A namespace whose topics keep everything. */
+export const makeNamespace = async (options: Options): Promise<void> => {
+  const admin = new Admin(options)
+  const name = `${options.tenant ?? "public"}/${options.namespace ?? "alerts"}`
+  await admin.call("PUT", `namespaces/${name}`, {}, [409])
+  await admin.call("POST", `namespaces/${name}/retention`, { retentionTimeInMinutes: -1, retentionSizeInMB: -1 })
+}
+
+/** Topics of a cluster. With `batching` what is published at once may be one batch. */
+const topicsOn = Effect.fnUntraced(function* (options: Options, batching: boolean) {
+  const cluster = yield* PulsarFanOut.connect(options)
+  const name = (topic: string) => `persistent://${options.tenant ?? "public"}/${options.namespace}/${topic}`
+  const partitioned = new Set<string>()
+  return Topics.of({
+    declare: (topic, partitions) =>
+      Effect.promise(async () => {
+        const path = name(topic).replace("://", "/")
+        if (partitions === 1) return cluster.admin!.create(name(topic))
+        partitioned.add(topic)
+        await cluster.admin!.call("PUT", `${path}/partitions`, partitions)
+      }),
+    publish: (topic, messages) =>
+      Effect.promise(async () => {
+        const of = Map.groupBy(messages, ({ partition = 0 }) => partition)
+        for (const [partition, some] of of) {
+          const full = partitioned.has(topic) ? `${name(topic)}-partition-${partition}` : name(topic)
+          const producer = await cluster.transport.produce({ topic: full, batching, maxPending: 1_000 })
+          await Promise.all(
+            some.map(({ key, seq }) =>
+              producer.send({
+                key,
+                value: JSON.stringify({ seq, key }),
+                eventTime: 1_000 + seq,
+                properties: {
+                  event_id: `e${seq}`,
+                  tenant: "t",
+                  schema_version: "1",
+                  traceparent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+                  trace_id: "0af7651916cd43dd8448eb211c80319c",
+                  "millrace-stream": "s",
+                  "millrace-seq": String(seq)
+                }
+              })
+            )
+          )
+          await producer.close()
+        }
+      }),
+    another: PulsarFanOut.make(options)
+  })
+})
+
+/** The fan-out on a Pulsar that all test files share. */
+export const fanOutOnPulsar = (transport: TransportName, batching = false) =>
+  Layer.unwrap(
+    Effect.gen(function* () {
+      const options = optionsOf(transport, yield* shared("pulsar"))
+      yield* Effect.promise(() => makeNamespace(options))
+      const quiet = Layer.succeed(References.MinimumLogLevel, "Error")
+      return Layer.mergeAll(quiet, PulsarFanOut.layer(options), Layer.effect(Topics, topicsOn(options, batching)))
+    })
+  )
