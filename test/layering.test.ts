@@ -34,21 +34,25 @@ const below = ["pure", "ports"]
 const rooms: Readonly<Record<string, Room>> = {
   pure: {
     holds: src(
-      "aggregate application dead-letter driver event failure fields handler murmur2 packing projection",
+      "aggregate application bridge bridge-names bridge-route dead-letter driver event failure fields handler murmur2 packing projection",
       "read-model recorder runnable topic window"
     ),
     sees: [],
     packages: effectOnly
   },
   ports: {
-    holds: src("log log-cleaner log-group log-rules fanout outbox store relay-target subscription topic-plan"),
+    holds: src(
+      "bridge-ends log log-cleaner log-group log-rules fanout outbox store relay-target subscription topic-plan"
+    ),
     sees: ["pure"],
     packages: effectOnly
   },
   index: { holds: src("index"), sees: below, packages: effectOnly },
   testing: { holds: src("testing testing/"), sees: ["pure"], packages: effectOnly },
   loops: {
-    holds: src("batch dedupe handling parking references relay runner"),
+    holds: src(
+      "batch bridge-lanes bridge-letters bridge-run bridge-state bridge-stream bridge-to-kafka bridge-to-pulsar dedupe handling parking references relay runner"
+    ),
     sees: below,
     packages: effectAndComputing
   },
