@@ -48,22 +48,30 @@ const restMs = (failures: number) => Math.min(100 * 2 ** failures, 10_000)
 /** A session that ran so long has nothing to do with the failure before. */
 const soundMs = 30_000
 
+/** How a stream bears failures. */
+export interface Bearing {
+  /** It ends with a failure that waiting does not mend. */
+  readonly once: boolean
+  /** Whether the next session knows better than the one that failed, and need not wait. Asked once a failure. */
+  readonly learned?: () => boolean
+}
 /**
- * Runs sessions until one ends well: after a failure another one begins, from what was committed. For ever, with a pause that grows to 10 s;
- * with `once` it ends with a failure that waiting does not mend.
+ * Runs sessions until one ends well: after a failure another one begins, from what was committed. For ever, with a pause that grows to
+ * 10 s.
  */
 export const persist = Effect.fnUntraced(function* <E extends StreamError>(
   state: StreamState,
   session: Effect.Effect<void, E, Scope.Scope>,
-  once: boolean
+  { learned = () => false, once }: Bearing
 ): Effect.fn.Return<void, E> {
-  for (let failures = 0; ; failures++) {
+  for (let failures = 0; ;) {
     const begun = performance.now()
     const exit = yield* Effect.exit(Effect.scoped(session))
     if (Exit.isSuccess(exit)) return
     const error = Cause.findErrorOption(exit.cause)
     // interrupted, or a mistake of this program
     if (error._tag === "None") return yield* exit
+    if (learned()) continue
     const { message } = error.value
     const retryable = "retryable" in error.value && error.value.retryable === true
     if (once && !retryable) return yield* exit
@@ -73,7 +81,7 @@ export const persist = Effect.fnUntraced(function* <E extends StreamError>(
     if (!retryable && state.halted !== message) yield* Effect.logError(`${name} halted: ${message}`)
     else if (retryable) yield* Effect.logWarning(`${name}: ${message}; trying again`)
     state.halted = retryable ? undefined : message
-    yield* Effect.sleep(restMs(failures))
+    yield* Effect.sleep(restMs(failures++))
   }
 })
 

@@ -44,6 +44,8 @@ interface Memory {
   readonly refused: Map<string, string>
   /** How many messages the next transaction takes: fewer after one was too large. */
   size: number
+  /** Whether the last failure told any of this. */
+  learned: boolean
 }
 
 class Session {
@@ -172,6 +174,8 @@ class Session {
     if (kind === "tooLarge" && records.length > 1) this.memory.size = Math.max(1, Math.floor(records.length / 2))
     else if (kind === "tooLarge" || kind === "refused")
       for (const { place } of concerned) this.memory.refused.set(placeText(place), `${topic}: ${reason}`)
+    else return
+    this.memory.learned = concerned.length > 0
   }
   private readonly bury = Effect.fnUntraced(function* (this: Session, dead: ReadonlyMap<Arrived, string>) {
     const { part, rule } = this.inward
@@ -248,6 +252,11 @@ const session = Effect.fnUntraced(function* (
 export const toKafka = (joined: Joined, inward: Inward): Effect.Effect<void, StreamError> => {
   const { once, partition, rule, topic } = inward
   const state = joined.board.of(rule.name, topic, partition)
-  const memory: Memory = { refused: new Map(), size: mostAtOnce }
-  return persist(state, session(joined, inward, state, memory), once)
+  const memory: Memory = { refused: new Map(), size: mostAtOnce, learned: false }
+  const learned = () => {
+    const { learned } = memory
+    memory.learned = false
+    return learned
+  }
+  return persist(state, session(joined, inward, state, memory), { once, learned })
 }

@@ -248,5 +248,5 @@ const session = Effect.fnUntraced(function* (
 export const toPulsar = (joined: Joined, outward: Outward): Effect.Effect<void, StreamError> => {
   const { partition, rule, topic, until } = outward
   const state = joined.board.of(rule.name, topic, partition)
-  return persist(state, session(joined, outward, state), until !== undefined)
+  return persist(state, session(joined, outward, state), { once: until !== undefined })
 }

@@ -15,7 +15,8 @@ export class SeenIds {
   private readonly buckets = new Map<number, Bucket>()
   private readonly maxIds: number
   private readonly pending: Array<Entry> = []
-  private readonly recent = new Map<string, Array<number>>()
+  /** The times that an id was noted with since the last commit; mostly one. */
+  private readonly recent = new Map<string, number | Array<number>>()
   private ids = 0
   /** The newest bucket that commits may have stored ids in; undefined where nothing was stored. */
   private newest: number | undefined
@@ -68,7 +69,7 @@ export class SeenIds {
         const time = view.getFloat64(at + 12)
         const bucket = this.bucketOf(time)
         if (loading.has(bucket)) {
-          this.insert({ a: view.getUint32(at), b: view.getUint32(at + 4), c: view.getUint32(at + 8), time })
+          this.insert({ a: view.getInt32(at), b: view.getInt32(at + 4), c: view.getInt32(at + 8), time })
         }
       }
     }
@@ -78,7 +79,7 @@ export class SeenIds {
   test(tenant: string | undefined, id: string, time: number): boolean {
     const key = tenant === undefined ? id : `${tenant}\u0000${id}`
     const noted = this.recent.get(key)
-    let before = noted?.find((other) => Math.abs(other - time) <= this.withinMs)
+    let before = noted === undefined ? undefined : this.nearest(noted, time)
     if (before === time) return true
     const entry = entryOf(key, time)
     const last = this.bucketOf(time + this.withinMs)
@@ -88,17 +89,26 @@ export class SeenIds {
     if (before === time) return true
     // a duplicate with a time of its own is an earlier record for those that come after it
     this.pending.push(entry)
-    if (noted === undefined) this.recent.set(key, [time])
+    if (noted === undefined) this.recent.set(key, time)
+    else if (typeof noted === "number") this.recent.set(key, [noted, time])
     else noted.push(time)
     return before !== undefined
+  }
+
+  /** A time within the bound, the first of them. */
+  private nearest(noted: number | Array<number>, time: number): number | undefined {
+    const near = (other: number) => Math.abs(other - time) <= this.withinMs
+    if (typeof noted === "number") return near(noted) ? noted : undefined
+    return noted.find(near)
   }
 
   /** Takes back what `test` noted: its event failed, and one like it may come again. */
   forget(tenant: string | undefined, id: string, time: number): void {
     const key = tenant === undefined ? id : `${tenant}\u0000${id}`
     const noted = this.recent.get(key)
-    if (noted === undefined || !noted.includes(time)) return
-    noted.splice(noted.indexOf(time), 1)
+    if (noted === time) this.recent.delete(key)
+    else if (typeof noted === "object" && noted.includes(time)) noted.splice(noted.indexOf(time), 1)
+    else return
     const { a, b, c } = entryOf(key, time)
     const at = this.pending.findLastIndex(
       (entry) => entry.a === a && entry.b === b && entry.c === c && entry.time === time
@@ -116,9 +126,9 @@ export class SeenIds {
     let minTime = Infinity
     let maxTime = -Infinity
     for (const [i, { a, b, c, time }] of this.pending.entries()) {
-      view.setUint32(i * entryBytes, a)
-      view.setUint32(i * entryBytes + 4, b)
-      view.setUint32(i * entryBytes + 8, c)
+      view.setInt32(i * entryBytes, a)
+      view.setInt32(i * entryBytes + 4, b)
+      view.setInt32(i * entryBytes + 8, c)
       view.setFloat64(i * entryBytes + 12, time)
       if (time < minTime) minTime = time
       if (time > maxTime) maxTime = time
@@ -170,6 +180,7 @@ export class SeenIds {
 const entryBytes = 20
 const maxBuckets = 2048
 
+/** Words are signed: an unsigned one beyond 2^31 would be an object of its own on the heap. */
 interface Entry {
   readonly a: number
   readonly b: number
@@ -178,14 +189,20 @@ interface Entry {
 }
 
 const entryOf = (key: string, time: number): Entry => {
-  const digest = hash("sha1", key, "buffer")
-  return { a: digest.readUInt32BE(0), b: digest.readUInt32BE(4), c: digest.readUInt32BE(8), time }
+  // one character a byte: a buffer costs an allocation outside the heap, which is dearer than the hash
+  const digest = hash("sha1", key, "binary")
+  return { a: wordOf(digest, 0), b: wordOf(digest, 4), c: wordOf(digest, 8), time }
 }
+const wordOf = (digest: string, at: number): number =>
+  (digest.charCodeAt(at) << 24) |
+  (digest.charCodeAt(at + 1) << 16) |
+  (digest.charCodeAt(at + 2) << 8) |
+  digest.charCodeAt(at + 3)
 
 /** An open-addressing table of ids; an id may be there with several times. */
 class Bucket {
   size = 0
-  private words = new Uint32Array(3 * 16)
+  private words = new Int32Array(3 * 16)
   private times = new Float64Array(16).fill(NaN) // NaN: free
 
   /** The time that the id has here within the bound, the very same one if it is there. */
@@ -225,7 +242,7 @@ class Bucket {
 
   private grow(): void {
     const { times, words } = this
-    this.words = new Uint32Array(words.length * 2)
+    this.words = new Int32Array(words.length * 2)
     this.times = new Float64Array(times.length * 2).fill(NaN)
     for (const [slot, time] of times.entries()) {
       if (!Number.isNaN(time)) this.place(words[slot * 3]!, words[slot * 3 + 1]!, words[slot * 3 + 2]!, time)

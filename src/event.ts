@@ -1,6 +1,7 @@
 // A type of event: its name, its newest shape, and how stored older versions become the newest. It holds no events.
 import * as Schema from "effect/Schema"
 import type { Fields, Simplify, TypeOf } from "./fields.ts"
+import { codec } from "./struct.ts"
 
 /** A type of event: its name, its newest shape, and how older versions become the newest. */
 export interface EventType<out Name extends string, in out Data extends object> {
@@ -36,18 +37,17 @@ export class UnknownVersion extends Schema.TaggedError<UnknownVersion>()("Unknow
 }
 
 const eventType = (type: string, versions: EventType.Any["versions"]): EventType.Any => {
-  const schemas = versions.map(({ fields }) => Schema.Struct({ type: Schema.Literal(type), ...fields }))
-  const decoders = schemas.map((schema) => Schema.decodeUnknownSync(schema))
+  const codecs = versions.map(({ fields }) => codec(fields, type))
   return {
     type,
     versions,
-    encode: Schema.encodeUnknownSync(schemas.at(-1)!),
+    encode: codecs.at(-1)!.encode,
     make: (data: object) => ({ type, ...data }),
     upcast: (fields: Fields, upcast: never) => eventType(type, [...versions, { fields, upcast }]),
     decode: (json: unknown, version = 1) => {
-      const decode = decoders[version - 1]
-      if (decode === undefined) throw new UnknownVersion({ type, version, newest: versions.length })
-      let event: object = decode(json)
+      const stored = codecs[version - 1]
+      if (stored === undefined) throw new UnknownVersion({ type, version, newest: versions.length })
+      let event = stored.decode(json) as object
       for (let next = version; next < versions.length; next++) {
         event = { type, ...(versions[next]!.upcast(event as never) as object) }
       }

@@ -19,6 +19,12 @@ export class KeyNotOwned extends Data.TaggedError("KeyNotOwned")<{ readonly targ
     )
   }
 }
+/** The projection keeps the order of keys, and an earlier event of this one's key is parked. */
+export class EarlierParked extends Data.TaggedError("EarlierParked")<{ readonly key: string }> {
+  override get message() {
+    return `an earlier event of the key ${JSON.stringify(this.key)} is parked; this one follows when that is retried`
+  }
+}
 /** Refuses a row that no column of its key ties to the event's key. */
 export const assertOwned = (
   target: string,

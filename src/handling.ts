@@ -4,7 +4,7 @@ import * as Data from "effect/Data"
 import * as Effect from "effect/Effect"
 import { BatchFold, needs, windowKey, type Origin } from "./batch.ts"
 import { SeenIds } from "./dedupe.ts"
-import { describe } from "./failure.ts"
+import { describe, EarlierParked } from "./failure.ts"
 import { keyText } from "./fields.ts"
 import { fingerprintOf, traceIdOf, type LogRecord } from "./log.ts"
 import { Parking, type Failure } from "./parking.ts"
@@ -14,6 +14,7 @@ import { Recorder, type Row } from "./recorder.ts"
 import type { Reference } from "./references.ts"
 import { Mismatch, type Changes, type Claim, type Store, type StoreError, type Unstorable } from "./store.ts"
 import type { Topic } from "./topic.ts"
+import { Waiting } from "./waiting.ts"
 import type { Window } from "./window.ts"
 
 /** An event between decoding and the fold: where it stands, and which part of the recorder's log it asked for. */
@@ -58,6 +59,7 @@ export class Handling<E, R> {
   private readonly seen: SeenIds | undefined
   private readonly recorder = new Recorder()
   private readonly parking: Parking
+  private readonly waiting: Waiting
   private stopped: Stopped | undefined
   private trace: { readonly given: string | undefined; readonly sound: string | undefined } = {
     given: undefined,
@@ -75,6 +77,7 @@ export class Handling<E, R> {
     this.projection = projection
     this.source = source
     this.parking = new Parking(projection, source)
+    this.waiting = new Waiting(projection, source.name, store)
     this.partitions = partitions
     this.store = store
     this.lookups = Object.entries(projection.enrich).map(([name, { by, topic }]) => ({
@@ -97,22 +100,23 @@ export class Handling<E, R> {
     this.reset()
     const { log } = this.recorder
     log.length = 0
-    const decoded = this.decode(records)
+    const decoded = this.decode(yield* this.waiting.bring(records))
     if (this.stopped !== undefined) return yield* this.stopped
     yield* this.loadSeen(decoded)
     const handled: Array<Handled> = []
     let streamTime = claim.streamTime ?? -Infinity
-    let duplicates = 0
+    let duplicates = this.waiting.passedOver
     for (const { event, record, tenant, time } of decoded) {
       if (time > streamTime) streamTime = time
       const id = this.idOf(event)
       if (id !== undefined && this.seen!.test(tenant, id, time)) {
         duplicates++
+        this.handledAgain(record)
         continue
       }
       const origin = this.originOf(record, time, streamTime, tenant)
       const from = log.length
-      const failure = this.call(event, origin)
+      const failure = this.waiting.isBehind(record) ? behind(record) : this.call(event, origin)
       if (failure !== undefined) {
         const refused = Effect.isEffect(failure) ? yield* this.wait(failure, from) : failure
         if (refused !== undefined) {
@@ -136,6 +140,7 @@ export class Handling<E, R> {
       segments: [...fold.segments(), ...this.parking.segments()],
       late: fold.late,
       dead: this.parking.letters,
+      retried: this.parking.retried,
       seen: this.seen?.packed()
     }
   })
@@ -143,12 +148,17 @@ export class Handling<E, R> {
   /** The commit holds: ids are handled for good. */
   settle(): void {
     this.seen?.settle()
+    this.waiting.settle()
   }
   /** There was no commit. */
   reset(): void {
     this.seen?.reset()
     this.parking.reset()
     this.stopped = undefined
+  }
+  /** PostgreSQL refuses a single record's changes: whether less of it can be tried, a retry with fewer letters. */
+  narrow(): boolean {
+    return this.waiting.narrow()
   }
 
   /** Commits past one record that PostgreSQL refused, as the failure policy says. */
@@ -164,12 +174,13 @@ export class Handling<E, R> {
     this.reset()
     const nothing = { tables: [], windows: [], late: [], seen: undefined, events: 0, duplicates: 0 }
     // stream time moves as with any event that failed, or lateness would depend on who refused it
-    const [decoded] = this.decode([record])
+    const [failed = record] = yield* this.waiting.bring([record])
+    const [decoded] = this.decode([failed])
     const { tenant, time } = decoded ?? {}
     const streamTime = time === undefined ? claim.streamTime : Math.max(claim.streamTime ?? -Infinity, time)
     this.parking.reset()
-    const traceparent = this.traceOf(record.traceparent)
-    yield* this.fail({ record, error: refused, attempts: 1, eventTime: time, tenant, traceparent })
+    const traceparent = this.traceOf(failed.traceparent)
+    yield* this.fail({ record: failed, error: refused, attempts: 1, eventTime: time, tenant, traceparent })
     return yield* this.store
       .commit(this.projection, claim, {
         ...nothing,
@@ -177,7 +188,8 @@ export class Handling<E, R> {
         fingerprint: fingerprintOf(record),
         streamTime,
         segments: this.parking.segments(),
-        dead: this.parking.letters
+        dead: this.parking.letters,
+        retried: this.parking.retried
       })
       .pipe(
         Effect.catchTag("Unstorable", (again) =>
@@ -299,8 +311,10 @@ export class Handling<E, R> {
     let folded = 0
     for (const { from, origin, record, to } of handled) {
       try {
+        if (this.waiting.isBehind(record)) throw behind(record).error
         fold.apply(log, from, to, origin, (target, key) => rows.get(target)?.get(key))
         folded++
+        this.handledAgain(record)
       } catch (error) {
         const id =
           this.seen === undefined || record.value === null
@@ -336,9 +350,21 @@ export class Handling<E, R> {
     return stopped === undefined ? Effect.void : Effect.fail(stopped)
   }
 
+  private handledAgain(record: LogRecord): void {
+    const by = this.waiting.askedBy(record)
+    if (by !== undefined) this.parking.again(record, by)
+  }
+
   private settleFailure(failure: Failure): Stopped | undefined {
     const { error, record } = failure
     const { then = "park" } = this.projection.failure
+    const by = this.waiting.askedBy(record)
+    this.waiting.park(record)
+    if (by !== undefined) {
+      // what waits behind a letter that failed once more is as it was
+      if (!(error instanceof EarlierParked)) this.parking.again(record, by, failure)
+      return undefined
+    }
     if (then !== "stop") {
       this.parking.add(failure, then === "skip" ? "skipped" : "parked")
       return undefined
@@ -348,4 +374,5 @@ export class Handling<E, R> {
   }
 }
 
+const behind = ({ key }: LogRecord): Failed => ({ error: new EarlierParked({ key: key! }), attempts: 0 })
 const keyOf = (target: Table.Any | Window.Any) => (target.kind === "table" ? target.primaryKey : windowKey(target))

@@ -1,6 +1,7 @@
 // The public names, nothing else.
 export { Aggregate, ConflictError, EventStore, type Rejection } from "./aggregate.ts"
 export { Application } from "./application.ts"
+export { Bridge, InvalidBridge, type BridgeRecord, type Rule as BridgeRule } from "./bridge.ts"
 export { DeadLetters, type DeadLetterMessage } from "./dead-letter.ts"
 export { Event, UnknownVersion, type EventType } from "./event.ts"
 export { ConsumerBusy, FanOut, FanOutError, type Message, type SubscriptionType } from "./fanout.ts"
@@ -8,5 +9,6 @@ export type { Handler, Handlers, Lookup, Meta, Out, Writable } from "./handler.t
 export { Projection, type FailurePolicy, type Rows, type Run } from "./projection.ts"
 export { Column, InvalidName, ReadModel, type Table } from "./read-model.ts"
 export { Subscription, type Received } from "./subscription.ts"
+export { Tenancy, type TenantTopic } from "./tenancy.ts"
 export { InvalidTopicName, Topic, UnknownEventType, type Compacted, type Sink, type Source } from "./topic.ts"
 export { Agg, Window, type CalendarUnit, type Size } from "./window.ts"

@@ -4,7 +4,8 @@ import { describe } from "./failure.ts"
 import { traceIdOf, type LogRecord } from "./log.ts"
 import { metaText } from "./packing.ts"
 import type { Projection } from "./projection.ts"
-import type { DeadLetter, Segment } from "./store.ts"
+import { envelopeOf } from "./retry.ts"
+import type { DeadLetter, Retried, Segment } from "./store.ts"
 import type { Topic } from "./topic.ts"
 
 /** An event that failed, as far as it was read. */
@@ -29,6 +30,8 @@ const bytesOf = (value: unknown) => encoder.encode(JSON.stringify(value)).length
 /** Collects the letters of a batch. */
 export class Parking {
   letters: Array<DeadLetter> = []
+  /** Letters of earlier batches, and what became of them. */
+  retried: Array<Retried> = []
   private metas: Array<string> = []
   private vals: Array<string> = []
   private readonly projection: Projection.Any
@@ -43,6 +46,7 @@ export class Parking {
 
   reset(): void {
     this.letters = []
+    this.retried = []
     this.metas = []
     this.vals = []
   }
@@ -50,6 +54,18 @@ export class Parking {
   add(failure: Failure, status: DeadLetter["status"]): void {
     const letter = letterOf(failure, status)
     this.letters.push(letter)
+    this.publish(failure, letter)
+  }
+  /** A letter that was brought back is done with, or failed once more. */
+  again({ position }: LogRecord, by: number, failure?: Failure): void {
+    if (failure === undefined) return void this.retried.push({ position, by, failed: undefined })
+    const letter = letterOf(failure, "parked")
+    this.retried.push({ position, by, failed: letter })
+    this.publish(failure, letter)
+  }
+
+  private publish(failure: Failure, letter: DeadLetter): void {
+    const { status } = letter
     if (this.topic === undefined || status !== "parked") return
     this.metas.push(metaOf(failure, this.projection.maxAheadMs))
     this.vals.push(JSON.stringify(this.message(letter, failure.record.partition)))
@@ -96,5 +112,6 @@ const letterOf = ({ attempts, error, eventTime, record }: Failure, status: DeadL
   value: record.value,
   headers: record.headers,
   eventTime: eventTime ?? record.eventTime,
-  traceId: traceIdOf(record.traceparent)
+  traceId: traceIdOf(record.traceparent),
+  envelope: envelopeOf(record)
 })

@@ -21,6 +21,11 @@ export interface FailurePolicy {
   readonly retry?: Schedule.Schedule<unknown, unknown>
   readonly then?: "park" | "skip" | "stop"
   /**
+   * `key`: once an event is parked, later ones of its key are parked behind it, until it is retried, and they after it in order, or all
+   * are discarded. Costs a query a batch. Default: the events of a parked one's key flow on.
+   */
+  readonly order?: "key"
+  /**
    * Where parked events are published too, exactly once, for whoever watches them. Default `<source>.<projection>.dlq`; `false`:
    * nowhere. One that is named here has one partition and may be shared. Records of a lookup's topic that cannot be read are parked
    * outside of any batch, and so in `millrace.dead_letters` only.
@@ -89,6 +94,9 @@ const project = (options: {
     }
   }
   const failure = options.failure ?? {}
+  if (failure.order !== undefined && (failure.then ?? "park") !== "park") {
+    throw new Error(`projection ${name}: only parked events wait for their key's; leave out \`order\`, or \`then\``)
+  }
   deadLetterTopics({ name, failure, sources }) // throws where no topic can have the name
   return {
     name,

@@ -20,6 +20,7 @@ import {
   type Unstorable
 } from "./store.ts"
 import type { Topic } from "./topic.ts"
+import { runOf } from "./waiting.ts"
 
 /** The caches of lookups that projections of a process share, by topic. */
 export type References = Map<string, Reference>
@@ -130,11 +131,19 @@ const handle = <E, R>(
   Effect.gen(function* () {
     const store = yield* Store
     const { next, records } = batch
+    const run = runOf(records)
+    if (run < records.length) {
+      const first = { records: records.slice(0, run), next: records[run - 1]!.position + 1 }
+      const held = yield* handle(projection, handling, claim, first)
+      return yield* handle(projection, handling, held, { records: records.slice(run), next })
+    }
     return yield* handling.changes(claim, records, next).pipe(
       Effect.flatMap((changes: Changes) => store.commit(projection, claim, changes)),
       Effect.tap(() => Effect.sync(() => handling.settle())),
       Effect.catchTag("Unstorable", (refused) => {
+        const less = records.length <= 1 && handling.narrow()
         handling.reset()
+        if (less) return handle(projection, handling, claim, batch)
         if (records.length <= 1) {
           const past = handling.refuse(claim, records[0], next, refused)
           return Effect.catchTag(past, "Stopped", ({ reason }) => Effect.fail(reason))

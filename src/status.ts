@@ -99,7 +99,8 @@ export const readStatus = Effect.fnUntraced(function* (
   const relays = yield* relaysOf(sql, targets)
   const [dead] = yield* query(
     "count dead letters",
-    () => sql<Array<{ n: number }>>`select count(*) as n from millrace.dead_letters where status = 'parked'`
+    () =>
+      sql<Array<{ n: number }>>`select count(*) as n from millrace.dead_letters where status in ('parked', 'retrying')`
   )
   const projections = rows.map((row) => placeOf(row, bounds.get(row.topic)!))
   const suspects = projections.filter(({ halted }, i) => rows[i]!.quiet && halted === null)

@@ -2,7 +2,7 @@
 import * as Context from "effect/Context"
 import type * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
-import type { Position } from "./log.ts"
+import type { LogRecord, Position } from "./log.ts"
 import type { Projection } from "./projection.ts"
 import type { Table } from "./read-model.ts"
 import type { Row } from "./recorder.ts"
@@ -92,6 +92,16 @@ export interface DeadLetter {
   readonly headers: Readonly<Record<string, string>>
   readonly eventTime: number | undefined
   readonly traceId: string | undefined
+  /** The record's envelope, from which it can be handled again. Undefined for a lookup's record, which cannot. */
+  readonly envelope?: string
+}
+/** What became of a dead letter that was handled again. */
+export interface Retried {
+  /** The letter's position, and that of the record that asked for it. */
+  readonly position: Position
+  readonly by: Position
+  /** How it failed once more; undefined where it did not. */
+  readonly failed: Pick<DeadLetter, "error" | "message" | "attempts"> | undefined
 }
 /** Ids handled by a batch, packed 20 bytes each: 12 of a hash, 8 of the event time as a big-endian float8. */
 export interface SeenIds {
@@ -114,6 +124,8 @@ export interface Changes {
   readonly segments: ReadonlyArray<Segment>
   readonly late: ReadonlyArray<LateEvent>
   readonly dead: ReadonlyArray<DeadLetter>
+  /** Dead letters of earlier commits that this one handles. */
+  readonly retried?: ReadonlyArray<Retried>
   readonly seen: SeenIds | undefined
 }
 
@@ -201,6 +213,17 @@ export class Store extends Context.Service<
       place: Place,
       ranges: ReadonlyArray<{ readonly from: number; readonly to: number }>
     ) => Effect.Effect<ReadonlyArray<Uint8Array>, StoreError>
+    /**
+     * The dead letter at a position, if it is open (neither retried nor discarded), and up to `behind` more of its key that are, in order.
+     * `ordered`: none where an earlier one of the key is open.
+     */
+    readonly letters: (
+      place: Place,
+      position: Position,
+      options: { readonly ordered: boolean; readonly behind: number }
+    ) => Effect.Effect<ReadonlyArray<LogRecord>, StoreError>
+    /** Those of the keys that have a parked dead letter. */
+    readonly parkedKeys: (place: Place, keys: ReadonlyArray<string>) => Effect.Effect<ReadonlyArray<string>, StoreError>
     /** Keeps a record that could not be read, outside any batch: one of a lookup's topic. Doing it twice does nothing. */
     readonly park: (place: Place, letter: DeadLetter) => Effect.Effect<void, StoreError>
     /** Writes down why a partition stands still, for `status`. Claiming it clears that. */

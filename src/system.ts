@@ -3,6 +3,7 @@ import * as Context from "effect/Context"
 import * as Data from "effect/Data"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
+import type * as Scope from "effect/Scope"
 import { type Application, topicsOf } from "./application.ts"
 import * as Embedded from "./embedded/embedded.ts"
 import { FanOut, FanOutError } from "./fanout.ts"
@@ -13,10 +14,11 @@ import * as PostgresLog from "./postgres/log.ts"
 import * as PostgresTopics from "./postgres/log-plan.ts"
 import { connect, type Sql } from "./postgres/client.ts"
 import { migrate } from "./postgres/migrate.ts"
+import * as PostgresOutbox from "./postgres/outbox.ts"
 import * as PostgresRelay from "./postgres/relay.ts"
 import * as PostgresStore from "./postgres/store.ts"
 import type { Projection } from "./projection.ts"
-import type { RelayTarget } from "./relay-target.ts"
+import type { RelayError, RelayTarget } from "./relay-target.ts"
 import * as Relay from "./relay.ts"
 import * as Runner from "./runner.ts"
 import { readStatus as readStatusOf } from "./status.ts"
@@ -40,7 +42,9 @@ export interface System {
   readonly application: Application.Any
   readonly log: Log["Service"]
   readonly store: Store["Service"]
-  /** Where what commits published is brought. */
+  /** The names of the targets that what commits published is brought to, by relays of any process. */
+  readonly targets: ReadonlyArray<string>
+  /** Those targets, where this process runs the relays. */
   readonly relays: ReadonlyArray<Target>
 }
 /** A relay's target that can be woken from within the process. */
@@ -83,13 +87,27 @@ const openKafka = Effect.fnUntraced(function* (options: KafkaOptions) {
   return yield* KafkaLog.openLog(options)
 })
 
-/** The log that the environment names, its topics, and the relays' targets. Commits are brought to where the log is. */
-const openParts = Effect.fnUntraced(function* (sql: Sql) {
+/** The name of the Kafka target, which is known without its code. */
+const kafkaTarget = "kafka"
+
+/** The log that the environment names and its topics, and the relays' targets: commits are brought to where the log is. */
+const openParts = Effect.fnUntraced(function* (application: Application.Any, sql: Sql, relaysHere: boolean) {
   const kafka = yield* kafkaOptions
-  if (kafka !== undefined) return { ...(yield* openKafka(kafka)), relays: [] as ReadonlyArray<Target>, onKafka: true }
+  if (kafka !== undefined) {
+    const parts = { ...(yield* openKafka(kafka)), onKafka: true, targets: [kafkaTarget] }
+    const relays = (): Effect.Effect<ReadonlyArray<Target>, RelayError, Scope.Scope> =>
+      relaysHere ? Effect.map(openKafkaRelay(application, sql, kafka), (one) => [one]) : Effect.succeed([])
+    return { ...parts, relays }
+  }
   const { grown, log } = yield* PostgresLog.make(sql, { cleanMs: 60_000 })
-  const relays: ReadonlyArray<Target> = [yield* PostgresRelay.make(sql, { appended: grown })]
-  return { log, topics: PostgresTopics.make(sql, log), relays, onKafka: false }
+  const relays = (): Effect.Effect<ReadonlyArray<Target>, RelayError, Scope.Scope> =>
+    relaysHere ? Effect.map(PostgresRelay.make(sql, { appended: grown }), (one) => [one]) : Effect.succeed([])
+  return { log, topics: PostgresTopics.make(sql, log), onKafka: false, targets: [PostgresRelay.embedded], relays }
+})
+/** Applications that share a cluster have relays of their own: the same names would fence each other. */
+const openKafkaRelay = Effect.fnUntraced(function* (application: Application.Any, sql: Sql, options: KafkaOptions) {
+  const KafkaRelay = yield* Effect.promise(() => import("./kafka/relay.ts"))
+  return yield* KafkaRelay.make(options, PostgresOutbox.make(sql), { prefix: `millrace-relay/${application.name}` })
 })
 
 /** The topics of an application, as a log takes them. */
@@ -153,43 +171,40 @@ export const openSystem = Effect.fnUntraced(function* (
   options: OpenOptions = {}
 ) {
   const { sql } = database
-  const { log, onKafka, relays, topics } = yield* openParts(sql)
-  if (onKafka && options.makesTopics !== true) yield* assertReady(application, topics)
+  const { makesTopics = false, relaysHere = true } = options
+  const { log, onKafka, targets, topics, ...parts } = yield* openParts(application, sql, relaysHere)
+  if (onKafka && !makesTopics) yield* assertReady(application, topics)
   yield* migrate(sql)
   const specs = specsOf(application)
-  if (!onKafka || options.makesTopics === true) yield* log.declare(specs)
+  if (!onKafka || makesTopics) yield* log.declare(specs)
+  const relays = yield* parts.relays()
   const signal = () => {
     for (const target of relays) target.signal()
   }
-  const store = PostgresStore.make(sql, { published: options.relaysHere === false ? notifier(sql) : signal })
+  const store = PostgresStore.make(sql, { published: relaysHere ? signal : notifier(sql) })
   const starts = yield* startsOf(application, log)
   yield* store.prepare(
     application.projections.map(({ projection }) => projection),
     (name) => specs.find((spec) => spec.name === name)?.partitions ?? 1,
     (name, partition) => starts.get(name)?.[partition] ?? 0
   )
-  return { application, database, log, store, relays } satisfies System
+  return { application, database, log, store, targets, relays } satisfies System
 })
 
 /** What the status is read from. */
-export interface Observed extends Pick<System, "log"> {
+export interface Observed extends Pick<System, "log" | "targets"> {
   readonly database: Pick<Database, "sql">
-  readonly relays: ReadonlyArray<Pick<Target, "name">>
 }
 /** Opens what the status is read from: the log that the environment names, and which targets relays have. It needs no application. */
 export const openObserved = Effect.fnUntraced(function* (database: Database) {
   const kafka = yield* kafkaOptions
-  if (kafka !== undefined) return { database, log: (yield* openKafka(kafka)).log, relays: [] } satisfies Observed
+  if (kafka !== undefined)
+    return { database, log: (yield* openKafka(kafka)).log, targets: [kafkaTarget] } satisfies Observed
   const { log } = yield* PostgresLog.make(database.sql)
-  return { database, log, relays: [{ name: PostgresRelay.embedded }] } satisfies Observed
+  return { database, log, targets: [PostgresRelay.embedded] } satisfies Observed
 })
 /** How far a system has come. */
-export const readStatus = ({ database, log, relays }: Observed) =>
-  readStatusOf(
-    database.sql,
-    log,
-    relays.map(({ name }) => name)
-  )
+export const readStatus = ({ database, log, targets }: Observed) => readStatusOf(database.sql, log, targets)
 
 /** Tells relays of other processes that there is something, once for all commits that end while a notification is under way. */
 const notifier = (sql: Sql) => {
@@ -223,13 +238,11 @@ export const runProjections = ({ application, log, store }: System): Effect.Effe
 }
 
 /** Runs the relays and what tidies up behind them, until interrupted. */
-export const runRelay = ({ database, relays }: System) => {
-  const targets = relays.map(({ name }) => name)
-  return Effect.all(
+export const runRelay = ({ database, relays, targets }: System) =>
+  Effect.all(
     [...relays.map((target) => Relay.run(target)), Relay.collect(PostgresRelay.collect(database.sql, { targets }))],
     { concurrency: "unbounded", discard: true }
   )
-}
 
 /** Where `layer` finds the system. */
 export interface LayerOptions {

@@ -3,6 +3,7 @@ import type * as Duration from "effect/Duration"
 import * as Schema from "effect/Schema"
 import type { EventType } from "./event.ts"
 import { millis, select, type Fields, type Named, type Select, type TypeOf } from "./fields.ts"
+import { codec } from "./struct.ts"
 
 /** Where events come from: a topic, or an aggregate's streams. */
 export interface Source<out Ev, out Kind extends "topic" | "aggregate"> {
@@ -148,14 +149,7 @@ const topic = (name: string, options: LogOptions<any>, codec: object) => {
     ...codec
   } as never // phantom `Event`
 }
-const recordCodec = (value: Fields) => {
-  const schema = Schema.Struct(value)
-  return { decode: decodeIgnoringVersion(schema), encode: Schema.encodeUnknownSync(schema), fields: Object.keys(value) }
-}
-const decodeIgnoringVersion = (schema: Schema.Struct<Fields>) => {
-  const decode = Schema.decodeUnknownSync(schema)
-  return (json: unknown): unknown => decode(json)
-}
+const recordCodec = (value: Fields) => ({ ...codec(value), fields: Object.keys(value) })
 
 export const Topic = {
   /** Events of several types, told apart by `type`. */

@@ -111,7 +111,9 @@ const settings = (broker: number, web: number): Record<string, string> => ({
   webSocketServiceEnabled: "true",
   brokerDeduplicationEnabled: "true",
   loadBalancerEnabled: "false",
-  allowAutoTopicCreation: "true"
+  allowAutoTopicCreation: "true",
+  // else the whole batch comes again as long as one of it is not acknowledged
+  acknowledgmentAtBatchIndexLevelEnabled: "true"
 })
 
 const logging = `status = error

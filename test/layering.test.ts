@@ -34,15 +34,17 @@ const below = ["pure", "ports"]
 const rooms: Readonly<Record<string, Room>> = {
   pure: {
     holds: src(
-      "aggregate application bridge bridge-names bridge-route dead-letter driver event failure fields handler murmur2 packing projection",
-      "read-model recorder runnable topic window"
+      "aggregate application dead-letter driver event failure fields handler murmur2 packing projection",
+      "read-model recorder runnable struct tenancy topic window",
+      "bridge bridge-names bridge-route"
     ),
     sees: [],
     packages: effectOnly
   },
   ports: {
     holds: src(
-      "bridge-ends log log-cleaner log-group log-rules fanout outbox store relay-target subscription topic-plan"
+      "log log-cleaner log-group log-rules fanout outbox retry store relay-target subscription topic-plan",
+      "bridge-ends"
     ),
     sees: ["pure"],
     packages: effectOnly
@@ -51,7 +53,8 @@ const rooms: Readonly<Record<string, Room>> = {
   testing: { holds: src("testing testing/"), sees: ["pure"], packages: effectOnly },
   loops: {
     holds: src(
-      "batch bridge-lanes bridge-letters bridge-run bridge-state bridge-stream bridge-to-kafka bridge-to-pulsar dedupe handling parking references relay runner"
+      "batch dedupe handling parking references relay runner waiting",
+      "bridge-lanes bridge-letters bridge-run bridge-state bridge-stream bridge-to-kafka bridge-to-pulsar"
     ),
     sees: below,
     packages: effectAndComputing

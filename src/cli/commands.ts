@@ -43,7 +43,7 @@ export const migrate = Effect.fnUntraced(function* (options: {
   const application = yield* loadApplication(options.config)
   const database = yield* openDatabase(options.data, "join")
   const applied = yield* migrateSchema(database.sql)
-  yield* openSystem(application, database)
+  yield* openSystem(application, database, { relaysHere: false })
   const projections = application.projections.map(({ projection }) => `${projection.name} v${projection.version}`)
   yield* print(
     options.json
@@ -79,7 +79,7 @@ const ownGateway = Effect.fnUntraced(function* (options: {
   readonly config: string | undefined
 }) {
   const application = yield* loadApplication(options.config)
-  const system = yield* openSystem(application, yield* openDatabase(options.data, "join"))
+  const system = yield* openSystem(application, yield* openDatabase(options.data, "join"), { relaysHere: false })
   const server = yield* Http.serve({ application, port: 0, roles: ["gateway"] }).pipe(
     Effect.provideService(Log, system.log)
   )

@@ -9,6 +9,8 @@ import * as Exit from "effect/Exit"
 import * as Logger from "effect/Logger"
 import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
+import { dlqOf } from "./dlq.ts"
+import { pulsarOf } from "./pulsar.ts"
 import { CommandFailed, exitCodeOf, exitCodes, explain } from "./failure.ts"
 
 const text = (flag: Flag.Flag<string>) => Flag.optional(flag)
@@ -214,13 +216,63 @@ const topics = Command.make("topics").pipe(
   ])
 )
 
+const bridge = Command.make(
+  "bridge",
+  {
+    rules: text(
+      Flag.String("rules").pipe(
+        Flag.withDescription(
+          "JSON, or a module that exports a bridge; default: millrace.bridge.json, .ts, millrace.config.ts"
+        )
+      )
+    ),
+    once: Flag.Boolean("once").pipe(
+      Flag.withDescription("Mirror what is there now, and exit"),
+      Flag.withDefault(false)
+    ),
+    dryRun: Flag.Boolean("dry-run").pipe(
+      Flag.withDescription("Show what each rule would mirror, and exit"),
+      Flag.withDefault(false)
+    ),
+    port: Flag.optional(
+      Flag.Int("port").pipe(
+        Flag.withDescription("Serve /healthz, /readyz and /metrics on 127.0.0.1; 0 picks a free port")
+      )
+    ),
+    json
+  },
+  (flags) =>
+    ending(
+      Effect.flatMap(
+        Effect.promise(() => import("./bridge.ts")),
+        (module) =>
+          module.bridge({
+            ...flags,
+            rules: Option.getOrUndefined(flags.rules),
+            port: Option.getOrUndefined(flags.port)
+          })
+      )
+    )
+).pipe(Command.withDescription("Mirror topics between Kafka and Pulsar by rules, exactly once, in both directions"))
+
 const { version } = JSON.parse(readFileSync(new URL("../../package.json", import.meta.url), "utf8")) as {
   readonly version: string
 }
 
 Command.make("millrace").pipe(
   Command.withDescription("Event sourcing with projections: one log, one atomic commit, exactly-once publishing"),
-  Command.withSubcommands([dev, start, topics, migrate, ingest, status, sql]),
+  Command.withSubcommands([
+    bridge,
+    dev,
+    start,
+    topics,
+    migrate,
+    ingest,
+    status,
+    dlqOf({ config, data, ending, json }),
+    pulsarOf({ config, ending, json }),
+    sql
+  ]),
   Command.run({ version }),
   // standard output is for results
   Effect.provide(Logger.layer([Logger.withConsoleError(Logger.formatLogFmt)])),

@@ -6,6 +6,7 @@ import { type Client, isLost, isMoved } from "./client.ts"
 import { Encoder, errorFromCode } from "./driver.ts"
 import { encode, stamp } from "./encode.ts"
 import { logError, typeOf } from "./errors.ts"
+import { sizeOf } from "./size.ts"
 
 /** A request takes callers up to here, but at least one, whole. */
 const roundCharacters = 4 << 20
@@ -15,8 +16,6 @@ const waiting = 20_000
 /** What Millrace's own topics take in a batch, with some to spare; others take a mebibyte unless told. */
 const largeBatch = (8 << 20) - 1024
 const smallBatch = 1_000_000
-/** What a record may take beside its text, in the estimate that cuts batches. */
-const overhead = 120
 
 interface Caller {
   readonly topic: string
@@ -54,12 +53,6 @@ interface Writer {
   sequence: number
 }
 type Failure = LogError | UnknownTopic
-
-const sizeOf = ({ headers, key, value }: NewRecord): number => {
-  let size = overhead + (key?.length ?? 0) + (value?.length ?? 0)
-  for (const name in headers) size += name.length + headers[name]!.length
-  return size
-}
 
 const produced = { REQUEST_TIMED_OUT: true, NOT_ENOUGH_REPLICAS: true, NOT_ENOUGH_REPLICAS_AFTER_APPEND: true } as const
 const forgotten =

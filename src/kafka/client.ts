@@ -1,5 +1,6 @@
 // The connections to a cluster, and who leads which partition. Every call has an end: what does not answer is given up and dialled anew.
 import { missing } from "../log-rules.ts"
+import { Budget } from "./budget.ts"
 import { abandon, type Broker, dialer } from "./driver.ts"
 import { KafkaFailure, typeOf } from "./errors.ts"
 import { metadata } from "./metadata.ts"
@@ -40,6 +41,8 @@ const addressOf = (text: string): Node => {
 export class Client {
   readonly requestMs: number
   readonly options: Options
+  /** What its readers hold together. */
+  readonly budget: Budget
   private readonly dial: ReturnType<typeof dialer>
   private readonly seeds: ReadonlyArray<Node>
   private readonly nodes = new Map<number, Node>()
@@ -52,6 +55,7 @@ export class Client {
   constructor(options: Options) {
     this.options = options
     this.requestMs = options.requestMs ?? 20_000
+    this.budget = new Budget(options.fetchBytes ?? 64 << 20)
     this.seeds = options.brokers.map(addressOf)
     if (this.seeds.length === 0) throw new KafkaFailure("", "no brokers are given: set MILLRACE_KAFKA_BROKERS", false)
     this.dial = dialer(options)

@@ -18,6 +18,10 @@ export const headersOf = (record: NewRecord): Array<readonly [string, string]> =
   return list
 }
 
+/** A context for a trace of which only the id is known; its last half stands for the span. Undefined where it is no id. */
+const traceparentOf = (trace: string): string | undefined =>
+  /^[\da-f]{32}$/.test(trace) && !trace.endsWith("0000000000000000") ? `00-${trace}-${trace.slice(16)}-01` : undefined
+
 const none: Readonly<Record<string, string>> = Object.freeze({})
 /** What headers say. Event time is the record's where no header tells it: others' producers know nothing of it. */
 export type Heading = Omit<NewRecord, "partition" | "key" | "value" | "eventTime"> & {
@@ -43,6 +47,8 @@ export const headingOf = (list: ReadonlyArray<readonly [string, string]>): Headi
     else if (name === "__proto__") Object.defineProperty((headers ??= {}), name, { value, enumerable: true })
     else (headers ??= {})[name] = value
   }
+  // who sends only the id of a trace still wants it carried on
+  if (traceparent === undefined && trace !== undefined) traceparent = traceparentOf(trace)
   // told by `traceparent` already, unless somebody else wrote it
   if (trace !== undefined && trace !== traceIdOf(traceparent)) (headers ??= {})["trace_id"] = trace
   return { eventId, eventTime, tenant, traceparent, schemaVersion, headers: headers ?? none }

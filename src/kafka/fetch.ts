@@ -54,19 +54,26 @@ export const topicWith = async (client: Client, name: string, partition: number)
   return topic
 }
 
-/** One fetch over a connection. No records and the same position: there was nothing within `waitMs`. Longer than `maxBytes`: `cut` it. */
+/** What a fetch brought. */
+export interface Fetched {
+  /** No records and the same position: there was nothing. Longer than `maxBytes`: `cut` it. */
+  readonly batch: Batch
+  /** How many bytes came over the wire. */
+  readonly wire: number
+}
+/** One fetch over a connection, which waits up to `waitMs` for something new. */
 export const fetch = async (
   client: Client,
   broker: Broker,
   source: Source,
   position: Position,
   waitMs: number
-): Promise<Batch | OutOfRange> => {
+): Promise<Fetched | OutOfRange> => {
   if (!(Number.isSafeInteger(position) && position >= 0)) return rangeError(client, source, position)
   const timeoutMs = waitMs + client.requestMs
   const answer = await client.within(broker, send(broker, { ...source, position, waitMs }, timeoutMs), timeoutMs)
   if (answer === undefined) return rangeError(client, source, position)
   const { aborted, bytes, stable } = answer
   const { next, records } = decode(bytes, source.partition, position, aborted)
-  return { records, next, end: Math.max(stable, next) }
+  return { batch: { records, next, end: Math.max(stable, next) }, wire: bytes.length }
 }

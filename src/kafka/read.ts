@@ -4,9 +4,11 @@ import type * as Scope from "effect/Scope"
 import { type Batch, LogError, OutOfRange, type Position, type Reader, type ReadError } from "../log.ts"
 import { cut } from "../log-rules.ts"
 import { type Client, isLost, isMoved, retrying } from "./client.ts"
+import type { Share } from "./budget.ts"
 import type { Broker } from "./driver.ts"
 import { attempt, KafkaFailure } from "./errors.ts"
-import { fetch, offsets, type Place, rangeError, type Source, topicWith } from "./fetch.ts"
+import { fetch, type Fetched, offsets, type Place, rangeError, type Source, topicWith } from "./fetch.ts"
+import { sizeOf } from "./size.ts"
 
 /** How long a broker holds a fetch of a partition that has nothing new. */
 const waitMs = 1_000
@@ -27,8 +29,8 @@ const anew = (topic: string) =>
       "it was deleted and made anew while it was read: what was handled was another topic's. Rebuild what was made of it"
   })
 
-const orFail = (result: Batch | OutOfRange): Effect.Effect<Batch, OutOfRange> =>
-  result instanceof OutOfRange ? Effect.fail(result) : Effect.succeed(result)
+const orFail = (result: Fetched | OutOfRange): Effect.Effect<Batch, OutOfRange> =>
+  result instanceof OutOfRange ? Effect.fail(result) : Effect.succeed(result.batch)
 
 /** What is there from a position on, at once. */
 export const read = (client: Client, place: Reading, position: Position): Effect.Effect<Batch, ReadError> =>
@@ -47,7 +49,19 @@ export const read = (client: Client, place: Reading, position: Position): Effect
 /** A leader that has just become one may say out of range of what the last one had, and know it a moment later. */
 const behind = ({ message }: OutOfRange) => new KafkaFailure("OFFSET_NOT_AVAILABLE", message, true)
 
-/** Follows one partition with promises. One fetch is under way while the batch before is handled, and no more than that is held. */
+/** What is asked for while nothing is expected: an answer that waits holds it all the time. */
+const idleBytes = 64 << 10
+
+/** A batch, and what it counts for in the budget. */
+interface Counted {
+  readonly batch: Batch
+  readonly size: number
+}
+
+/**
+ * Follows one partition with promises. One fetch is under way while the batch before is handled, and no more than that is held; nor more
+ * than the budget that all readers share, up to a record batch a reader, for brokers cut none in two.
+ */
 class Follower {
   private readonly client: Client
   private readonly source: Source
@@ -55,22 +69,30 @@ class Follower {
   private position: Position
   private broker: Broker | undefined
   private node = -1
-  private pending: Promise<Batch | OutOfRange> | undefined
+  private pending: Promise<Counted | OutOfRange> | undefined
   /** Fetched and not taken. */
   private rest: Batch | undefined
+  /** Of what was taken last and is handled, with the rest. */
+  private size = 0
+  /** Characters that a byte on the wire became, the last time; before it is known, what packed JSON rarely passes. */
+  private ratio = 8
+  /** Nothing more was there, the last time. */
+  private idle = false
   private closed = false
+  private readonly share: Share
 
   constructor(client: Client, source: Source, position: Position) {
     this.client = client
     this.source = source
     this.position = position
+    this.share = client.budget.join()
   }
 
   private drop() {
     if (this.broker !== undefined) this.client.drop(this.broker)
     this.broker = undefined
   }
-  private async once(position: Position): Promise<Batch | OutOfRange> {
+  private async once(position: Position, maxBytes: number): Promise<Fetched | OutOfRange> {
     const { client, source } = this
     const { id } = await client.topic(source.topic)
     if (id !== source.id) throw anew(source.topic)
@@ -85,15 +107,36 @@ class Follower {
       this.broker = broker
       this.node = leader
     }
-    return fetch(client, this.broker, source, position, waitMs)
+    return fetch(client, this.broker, { ...source, maxBytes }, position, waitMs)
   }
-  private async fetch(position: Position): Promise<Batch | OutOfRange> {
+  /** One fetch of no more than there is room for; undefined where nothing came. */
+  private async within(position: Position): Promise<Counted | OutOfRange | undefined> {
+    const { share, source } = this
+    const most = Math.min(source.maxBytes, Math.floor(share.fair() / this.ratio))
+    const maxBytes = this.idle ? Math.min(most, idleBytes) : most
+    const asked = Math.min(Math.ceil(maxBytes * this.ratio), this.client.budget.total)
+    await share.take(asked)
+    let size = 0
+    try {
+      const result = await this.once(position, maxBytes)
+      if (result instanceof OutOfRange) return result
+      const { batch, wire } = result
+      for (const record of batch.records) size += sizeOf(record)
+      if (size > 0 && wire > 0) this.ratio = Math.max(1, size / wire)
+      this.idle = batch.next >= batch.end
+      return batch.next > position ? { batch, size } : undefined
+    } finally {
+      share.correct(size - asked)
+    }
+  }
+  private async fetch(position: Position): Promise<Counted | OutOfRange> {
     let failing = 0
     for (let pause = 10; ;) {
       try {
-        const result = await this.once(position)
+        const result = await this.within(position)
         if (result instanceof OutOfRange && position >= result.start && position <= result.end) throw behind(result)
-        if (result instanceof OutOfRange || result.next > position || this.closed) return result
+        if (result !== undefined) return result
+        if (this.closed) throw new Error("the reader was closed")
         failing = 0
         pause = 10
       } catch (cause) {
@@ -121,6 +164,9 @@ class Follower {
   }
   /** Waits until something is ready. May be given up and called again. */
   async wait(): Promise<OutOfRange | undefined> {
+    // whoever asks for the next one is done with the last
+    this.share.correct(-this.size)
+    this.size = 0
     this.ahead()
     const pending = this.pending
     try {
@@ -128,8 +174,9 @@ class Follower {
       if (this.pending !== pending) return undefined
       this.pending = undefined
       if (result instanceof OutOfRange) return result
-      this.rest = result
-      this.position = result.next
+      this.rest = result.batch
+      this.size = result.size
+      this.position = result.batch.next
       return undefined
     } catch (cause) {
       if (this.pending === pending) this.pending = undefined
@@ -138,6 +185,7 @@ class Follower {
   }
   close() {
     this.closed = true
+    this.share.leave()
     this.drop()
   }
 }

@@ -35,6 +35,8 @@ const batchBytes = 1_000_000
 /** How often what a topic refused, or lacks, is tried again. */
 const blockedMs = 5_000
 const missingMs = 250
+/** How often a position that does not fit is looked at again. */
+const wrongMs = 1_000
 /** How long positions may wait that only passed over segments of other targets. */
 const passMs = 1_000
 /** Encoding lets others run after so many bytes. */
@@ -220,7 +222,7 @@ export class Lane {
         // not known: written with the first transaction
         keptAt: -Infinity,
         wrong,
-        wrongUntil: now + 1_000
+        wrongUntil: now + wrongMs
       })
     }
   })
@@ -278,7 +280,9 @@ export class Lane {
     for (const one of following) {
       const name = nameOf(one.place)
       const state = this.states.get(name)!
-      let stop = misfit(one) ?? (one.segments.length > 0 ? this.sourceless(one.place, partitions) : undefined)
+      let stop = misfit(one)
+      if (stop !== undefined) Object.assign(state, { wrong: stop, wrongUntil: performance.now() + wrongMs })
+      else if (one.segments.length > 0) stop = this.sourceless(one.place, partitions)
       let { seq } = one.place
       for (const segment of stop === undefined ? one.segments : []) {
         stop =

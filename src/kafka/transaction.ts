@@ -145,12 +145,12 @@ export class TransactionalProducer {
       add((broker) => Wire.addPartitions(broker, id, identity, [...partitions.values()], requestMs))
     for (const group of offsets.keys()) add((broker) => Wire.addOffsets(broker, id, identity, group, requestMs))
     await Promise.all(begin)
-    await Promise.all([
-      this.append(batches),
-      ...[...offsets].map(([group, list]) =>
-        this.coordinated("group", group, (broker) => Wire.commitOffsets(broker, id, identity, group, list, requestMs))
+    await this.append(batches)
+    // one after another: a broker that is asked to check the transaction for two requests at once refuses one of them
+    for (const [group, list] of offsets)
+      await this.coordinated("group", group, (broker) =>
+        Wire.commitOffsets(broker, id, identity, group, list, requestMs)
       )
-    ])
     await this.coordinated("transaction", id, (broker) => Wire.endTransaction(broker, id, identity, true, requestMs))
   }
 

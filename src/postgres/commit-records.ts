@@ -1,6 +1,6 @@
 // The parts of a commit statement that write Millrace's own tables: the outbox, late and dead events, handled ids.
 import { isStorable } from "../failure.ts"
-import type { Changes, DeadLetter, LateEvent } from "../store.ts"
+import type { Changes, DeadLetter, LateEvent, Retried } from "../store.ts"
 import { arrayOf } from "./columns.ts"
 import { type Commit, outboxColumns, type Parts, seenChunkOf } from "./commit-parts.ts"
 
@@ -76,7 +76,8 @@ export const latePart = (parts: Parts, commits: ReadonlyArray<Commit>) => {
   )
 }
 
-const storable = (text: string | null): string | null =>
+/** Text that PostgreSQL can hold: what it cannot is written as JSON. */
+export const storable = (text: string | null): string | null =>
   text === null || isStorable(text) ? text : JSON.stringify(text)
 // what lies outside is told by the dead letter's value; timestamptz ends in the year 294276
 const instant = (time: number | undefined) => (time !== undefined && time > -2.1e14 && time < 8.6e15 ? time : null)
@@ -92,17 +93,43 @@ export const deadPart = (parts: Parts, commits: ReadonlyArray<Commit>) => {
       ${texts(({ message }) => storable(message))}, ${parts.parameter(arrayOf(dead.map(({ attempts }) => attempts)))}::int4[],
       ${texts(({ value }) => storable(value))}, ${texts(({ headers }) => jsonb(headers))},
       ${parts.parameter(arrayOf(dead.map(({ eventTime }) => instant(eventTime))))}::float8[], ${texts(({ traceId }) => storable(traceId ?? null))},
-      ${parts.parameter(arrayOf(partOf))}::int4[])
-      as u(position, status, key, error, message, attempts, value, headers, event_time, trace_id, part)`
+      ${texts(({ envelope, value }) => fullEnvelope(envelope, value))}, ${parts.parameter(arrayOf(partOf))}::int4[])
+      as u(position, status, key, error, message, attempts, value, headers, event_time, trace_id, envelope, part)`
   )
   parts.write(
     (
       after
     ) => `insert into millrace.dead_letters (projection, version, topic, partition, position, status, key, error, message,
-      attempts, value, headers, event_time, trace_id)
+      attempts, value, headers, event_time, trace_id, envelope)
     select f.projection, f.version, f.topic, f.partition, d.position, d.status, d.key, d.error, d.message, d.attempts, d.value,
-      d.headers::jsonb, to_timestamp(d.event_time / 1000.0), d.trace_id
+      d.headers::jsonb, to_timestamp(d.event_time / 1000.0), d.trace_id, d.envelope
     from fence f join ${input} d on d.part = f.part${after} on conflict do nothing returning 1`
+  )
+}
+
+/** What the value's column cannot hold stands beside the envelope, as it was. */
+const fullEnvelope = (envelope: string | undefined, value: string | null) =>
+  envelope === undefined || value === null || isStorable(value) ? envelope : JSON.stringify({ envelope, value })
+
+/** Dead letters that were handled again. */
+export const retriedPart = (parts: Parts, commits: ReadonlyArray<Commit>) => {
+  const { all: retried, partOf } = ofAll(commits, (changes) => changes.retried ?? [])
+  if (retried.length === 0) return
+  const texts = (of: (letter: Retried) => string | undefined) =>
+    `${parts.parameter(arrayOf(retried.map((letter) => storable(of(letter) ?? null))))}::text[]`
+  const input = parts.input(
+    `select * from unnest(${parts.parameter(arrayOf(retried.map(({ position }) => position)))}::int8[],
+      ${parts.parameter(arrayOf(retried.map(({ by }) => by)))}::int8[], ${texts(({ failed }) => failed?.error)},
+      ${texts(({ failed }) => failed?.message)}, ${parts.parameter(arrayOf(retried.map(({ failed }) => failed?.attempts ?? 1)))}::int4[],
+      ${parts.parameter(arrayOf(partOf))}::int4[]) as u(position, by, error, message, attempts, part)`
+  )
+  parts.write(
+    (after) => `update millrace.dead_letters d set status = case when r.error is null then 'retried' else 'parked' end,
+      retried_position = r.by, attempts = d.attempts + r.attempts, error = coalesce(r.error, d.error),
+      message = coalesce(r.message, d.message), failed_at = case when r.error is null then d.failed_at else now() end
+    from fence f join ${input} r on r.part = f.part${after}
+    where (d.projection, d.version, d.topic, d.partition, d.position)
+      = (f.projection, f.version, f.topic, f.partition, r.position) returning 1`
   )
 }
 

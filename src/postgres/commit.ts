@@ -9,7 +9,7 @@ import { keyText } from "../fields.ts"
 import type { Projection } from "../projection.ts"
 import type { TableChange, WindowChange } from "../store.ts"
 import { type Commit, fence, fences, type Of, Parts, type Statement } from "./commit-parts.ts"
-import { deadPart, latePart, seenPart, segmentPart } from "./commit-records.ts"
+import { deadPart, latePart, retriedPart, seenPart, segmentPart } from "./commit-records.ts"
 import { tableParts, windowParts } from "./commit-rows.ts"
 import { relationsOf, type Placed } from "./ddl.ts"
 
@@ -37,18 +37,19 @@ export class CommitBuilder {
     segmentPart(parts, commits, behind)
     latePart(parts, commits)
     deadPart(parts, commits)
+    retriedPart(parts, commits)
     seenPart(parts, commits)
     return parts.statement()
   }
 
   /** The keys of the rows that a commit writes, where it is small and simple enough to share a statement; else undefined. */
   shareable({ changes }: Commit): ReadonlyArray<string> | undefined {
-    const { dead, late, segments, tables, windows } = changes
+    const { dead, late, retried = [], segments, tables, windows } = changes
     const rows = [
       ...tables.map(({ table, upserts }) => [table.name, upserts] as const),
       ...windows.map(({ deltas, window }) => [window.name, deltas.map(({ row }) => row)] as const)
     ]
-    const count = rows.reduce((sum, [, of]) => sum + of.length, dead.length + late.length)
+    const count = rows.reduce((sum, [, of]) => sum + of.length, dead.length + late.length + retried.length)
     if (count > sharedRows || segments.some(({ vals }) => vals.length > sharedCharacters)) return undefined
     if (tables.some(({ deletes, updates }) => deletes.length + updates.length > 0)) return undefined
     return rows.flatMap(([name, of]) => of.map((row) => `${name} ${keyText(this.relations.get(name)!.key, row)}`))

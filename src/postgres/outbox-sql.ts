@@ -33,9 +33,13 @@ export const positions = async (sql: Sql, target: string): Promise<ReadonlyArray
   >`
     select projection, source, partition, seq, incarnation, adopt, halted from millrace.relay_position
     where target = ${target} order by projection, source, partition`
-  return rows.map(({ halted, incarnation, ...row }) => ({
-    ...row,
+  return rows.map(({ adopt, halted, incarnation, partition, projection, seq, source }) => ({
+    projection,
+    source,
+    partition,
+    seq,
     incarnation: incarnation ?? undefined,
+    adopt,
     halted: halted ?? undefined
   }))
 }
@@ -117,8 +121,8 @@ export const read = async (
     bytes
   ]
   const rows = (await sql.unsafe(reading, parameters, { prepare: true }).raw()) as unknown as ReadonlyArray<Row>
-  const there = new Array<string | undefined>(places.length)
-  const candidates = new Array<number>(places.length).fill(0)
+  const there = places.map((): string | undefined => undefined)
+  const candidates = places.map(() => 0)
   const found = places.map((): Array<Segment> => [])
   for (const row of rows) {
     const n = Number(textOf(row[0]))

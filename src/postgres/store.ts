@@ -19,6 +19,8 @@ import { arrayOf, columnArray, fromParameter, fromRow, parameterType, quote } fr
 import { Committer } from "./committer.ts"
 import { CommitBuilder } from "./commit.ts"
 import { messagesOf, seenChunkOf } from "./commit-parts.ts"
+import { storable } from "./commit-records.ts"
+import { openLetters, parkedKeys, recordOfLetter } from "./dead-letters.ts"
 import { definitionOf, relationsOf, tablesDdl, unusableKey, viewsDdl } from "./ddl.ts"
 import { query, type SqlError } from "./errors.ts"
 
@@ -71,6 +73,17 @@ export const make = (sql: Sql, options: Options = {}): Store["Service"] => {
           select from unnest(${arrayOf(ranges.map(({ from }) => from))}::float8[], ${arrayOf(ranges.map(({ to }) => to))}::float8[]) as r(low, high)
           where s.max_time >= r.low and s.min_time <= r.high)`
       ).pipe(Effect.map((found) => found.map(({ ids }) => ids))),
+    letters: (place, position, { behind, ordered }) =>
+      run("read dead letters", () => openLetters(sql, place, position, ordered, behind)).pipe(
+        Effect.map((found) => found.map((row) => recordOfLetter(row, place.partition)))
+      ),
+    parkedKeys: (place, keys) =>
+      run("look for parked keys", () => parkedKeys(sql, place, keys.map(storable) as Array<string>)).pipe(
+        Effect.map((found) => {
+          const parked = new Set(found.map(({ key }) => key))
+          return keys.filter((key) => parked.has(storable(key)!))
+        })
+      ),
     park: (place, letter) => run("park a dead letter", () => park(sql, place, letter)).pipe(Effect.asVoid),
     halt: (place, reason) =>
       run(

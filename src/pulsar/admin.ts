@@ -2,6 +2,7 @@
 import { request as http } from "node:http"
 import { request as https } from "node:https"
 import { failureOf, failureOfStatus, PulsarFailure } from "./errors.ts"
+import type { MessageId } from "./message-id.ts"
 import { adminUrlOf, defaults, type Options } from "./options.ts"
 
 /** An answer with its body as text. */
@@ -15,7 +16,7 @@ interface Answer {
 export interface SubscriptionStats {
   /** `Exclusive`, `Shared`, `Failover`, `Key_Shared`; undefined while nobody uses it. */
   readonly type?: string
-  readonly consumers?: ReadonlyArray<{ readonly consumerName?: string }>
+  readonly consumers?: ReadonlyArray<{ readonly consumerName?: string; readonly availablePermits?: number }>
 }
 
 /** `persistent://a/b/c` as `persistent/a/b/c`, each part escaped. */
@@ -82,9 +83,16 @@ export class Admin {
     const found = await this.call("GET", `${pathOf(topic)}/partitions`, undefined, [404])
     return (found as { readonly partitions: number } | undefined)?.partitions
   }
-  /** Makes a topic of one partition, where there is none. */
-  async create(topic: string): Promise<void> {
-    await this.call("PUT", pathOf(topic), {}, [409])
+  /** Makes a topic where there is none; with 1 it is not partitioned. */
+  async create(topic: string, partitions = 1): Promise<void> {
+    if (partitions === 1) await this.call("PUT", pathOf(topic), {}, [409])
+    else await this.call("PUT", `${pathOf(topic)}/partitions`, partitions, [409])
+  }
+  /** The last message of a topic that is not partitioned, or of one partition. Undefined: it has none. */
+  async lastMessageId(topic: string): Promise<MessageId | undefined> {
+    const found = (await this.call("GET", `${pathOf(topic)}/lastMessageId`)) as Record<string, number>
+    const { batchIndex = -1, batchSize = 1, entryId = -1, ledgerId = -1 } = found
+    return entryId < 0 ? undefined : { ledger: ledgerId, entry: entryId, batch: batchIndex, batchSize }
   }
   /** A subscription of a topic that is not partitioned, or of one partition. Undefined: there is none. */
   async subscription(topic: string, name: string): Promise<SubscriptionStats | undefined> {

@@ -105,7 +105,7 @@ export class PulsarConsumer implements Consumer {
       earliest: settings.from === "earliest",
       prefetch: this.prefetch,
       arrived: (received) => this.arrived(part, received),
-      lost: (cause) => this.lost(part, cause),
+      lost: (cause, isOver) => this.lost(part, cause, isOver),
       recovered: () => this.pull()
     }
     return transport.consume(options)
@@ -159,10 +159,11 @@ export class PulsarConsumer implements Consumer {
     this.hold.add(held)
     this.signal.openUnsafe()
   }
-  private lost(part: Part, cause: unknown): void {
+  private lost(part: Part, cause: unknown, isOver: boolean): void {
     if (this.state !== "open" || part.consumer === undefined) return
     this.hold.forget(part.index)
-    if (this.parts.transport.reconnects) return
+    if (!isOver) return
+    void part.consumer.close()
     part.consumer = undefined
     part.asked = 0
     void this.reconnect(part, failureOf(cause, "receive"))

@@ -65,7 +65,7 @@ const known: ReadonlyArray<readonly [pattern: RegExp, kind: Kind, retryable: boo
     /ECONNREFUSED|ConnectError|TimeOut|Timeout|Retryable|NotConnected|Disconnected|ServiceUnitNotReady|ServiceNotReady|AlreadyClosed|ECONNRESET|EPIPE|ETIMEDOUT|ENOTFOUND|EAI_AGAIN|LookupError|socket hang up|TooMany/,
     "lost",
     true,
-    "Pulsar does not answer: start it, or correct MILLRACE_PULSAR_URL"
+    "Pulsar does not answer: start it, or correct MILLRACE_PULSAR_URL or MILLRACE_PULSAR_ADMIN_URL"
   ]
 ]
 
@@ -85,9 +85,18 @@ const statuses: Readonly<Record<number, readonly [kind: Kind, retryable: boolean
   404: ["missing", false, "make it first: millrace pulsar apply"],
   409: ["busy", false, "end the other one first"]
 }
+const entities: Readonly<Record<string, string>> = { quot: '"', apos: "'", amp: "&", lt: "<", gt: ">" }
+/** What a body says, be it the admin interface's JSON or the page of an error, perhaps with the broker's own error in it. */
+const reasonIn = (body: string): string => {
+  const given =
+    /"reason"\s*:\s*"((?:[^"\\]|\\.)*)"/.exec(body)?.[1] ?? /MESSAGE:<\/th><td>([^<]*)/.exec(body)?.[1] ?? ""
+  const text = given.replace(/&(\w+);/g, (whole, name: string) => entities[name] ?? whole)
+  const inner = /^(.*?)\{"errorMsg":"(.*?)","reqId"/.exec(text)
+  return inner === null ? text : `${inner[1]}${inner[2]!.replace(/^org\.apache\.pulsar\.[\w.$]*?(\w+): /, "$1: ")}`
+}
 /** What an HTTP answer that is no success means. */
 export const failureOfStatus = (status: number, body: string, where: string): PulsarFailure => {
-  const text = /"reason"\s*:\s*"((?:[^"\\]|\\.)*)"/.exec(body)?.[1] ?? /MESSAGE:<\/th><td>([^<]*)/.exec(body)?.[1] ?? ""
+  const text = reasonIn(body)
   const what = `${where}: ${text === "" ? `HTTP ${status}` : text}`
   const found = statuses[status]
   if (found !== undefined) return new PulsarFailure(found[0], found[1], `${what}; ${found[2]}`)

@@ -34,8 +34,6 @@ export interface Producer {
   readonly close: () => Promise<null>
 }
 export interface Reader {
-  /** Rejects when none came within so many milliseconds. */
-  readonly readNext: (timeoutMs: number) => Promise<Message>
   readonly close: () => Promise<null>
 }
 export interface ClientConfig {
@@ -83,6 +81,8 @@ export interface Client {
     readonly topic: string
     readonly startMessageId: MessageId
     readonly receiverQueueSize: number
+    /** The next message comes when its promise is settled. */
+    readonly listener: (message: Message) => Promise<void>
   }) => Promise<Reader>
   readonly getPartitionsForTopic: (topic: string) => Promise<ReadonlyArray<string>>
   readonly close: () => Promise<null>

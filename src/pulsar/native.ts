@@ -4,6 +4,7 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs"
 import { isAbsolute, join } from "node:path"
 import { tmpdir } from "node:os"
 import type * as Pulsar from "./native-client.ts"
+import { Arrivals, readAhead } from "./arrivals.ts"
 import { failureOf, PulsarFailure } from "./errors.ts"
 import { decodeMessageId, encodeMessageId } from "./message-id.ts"
 import { defaults, type Options } from "./options.ts"
@@ -16,8 +17,7 @@ import type {
   Received,
   Transport,
   TransportConsumer,
-  TransportProducer,
-  TransportReader
+  TransportProducer
 } from "./transport.ts"
 
 type Module = Pulsar.Module
@@ -100,7 +100,7 @@ const pulling = (consumer: Pulsar.Consumer, { arrived, lost }: ConsumeOptions): 
     state.running = true
     run()
       .catch((cause: unknown) => {
-        if (!state.ended) lost(failureOf(cause, "receive"))
+        if (!state.ended) lost(failureOf(cause, "receive"), true)
         state.ended = true
       })
       .finally(() => {
@@ -172,7 +172,7 @@ class NativeConsumer implements TransportConsumer {
     let connected = true
     this.watch = setInterval(() => {
       const now = consumer.isConnected()
-      if (connected && !now) options.lost(new PulsarFailure("lost", true, "the connection was lost"))
+      if (connected && !now) options.lost(new PulsarFailure("lost", true, "the connection was lost"), false)
       if (!connected && now) options.recovered()
       connected = now
     }, watchMs)
@@ -244,8 +244,7 @@ export const native = async (options: Options): Promise<Transport> => {
   return {
     consume: (settings) => consume(settings, shared, connect).catch(failed("subscribe to", settings.topic)),
     produce: (settings) => produce(shared.client, settings).catch(failed("produce to", settings.topic)),
-    read: (settings) => read(module, shared.client, settings).catch(failed("read", settings.topic)),
-    reconnects: true,
+    read: (settings) => read(module, connect(), settings).catch(failed("read", settings.topic)),
     partitions: async (topic) => {
       const parts = await shared.client.getPartitionsForTopic(topic).catch(failed("look up", topic))
       return parts.length === 1 && parts[0] === topic ? 0 : parts.length
@@ -325,23 +324,29 @@ const produce = async (client: Pulsar.Client, options: ProduceOptions) =>
     })
   )
 
-const read = async (module: Module, client: Pulsar.Client, { from, topic }: ReadOptions): Promise<TransportReader> => {
+/** It listens: a reading that ends without a message, by its time or by closing, ends the whole process (pulsar-client 1.18). */
+const read = async (module: Module, { client, close }: Connection, { from, topic }: ReadOptions) => {
   const start =
     from === "earliest"
       ? module.MessageId.earliest()
       : from === "latest"
         ? module.MessageId.latest()
         : module.MessageId.deserialize(Buffer.from(encodeMessageId(from)))
-  const reader = await client.createReader({ topic, startMessageId: start, receiverQueueSize: 1_000 })
-  return {
-    next: async (waitMs) => {
-      try {
-        return receivedOf(await reader.readNext(Math.max(1, waitMs)))
-      } catch (cause) {
-        if (/TimeOut|Timeout/i.test((cause as Error).message)) return undefined
-        throw failureOf(cause, `read ${topic}`)
-      }
-    },
-    close: async () => void (await reader.close().catch(() => undefined))
+  const arrivals = new Arrivals()
+  const listener = async (message: Pulsar.Message) => {
+    arrivals.push(receivedOf(message))
+    await arrivals.drained()
+  }
+  try {
+    const reader = await client.createReader({ topic, startMessageId: start, receiverQueueSize: readAhead, listener })
+    const end = async () => {
+      arrivals.end()
+      await reader.close().catch(() => undefined)
+      await close()
+    }
+    return { next: (waitMs: number) => arrivals.next(waitMs), close: end }
+  } catch (cause) {
+    await close()
+    throw cause
   }
 }

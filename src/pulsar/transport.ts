@@ -26,8 +26,11 @@ export interface ConsumeOptions {
   /** How much more than what was asked for the client may fetch ahead: what is fetched no other consumer gets. */
   readonly prefetch: number
   readonly arrived: (message: Received) => void
-  /** The connection is gone, and with it what arrived and was not acknowledged: all of that comes again, to this consumer or another. */
-  readonly lost: (cause: unknown) => void
+  /**
+   * The connection is gone, and with it what arrived and was not acknowledged: all of that comes again, to this consumer or another.
+   * `isOver`: the transport does not make it anew, and this consumer is done with.
+   */
+  readonly lost: (cause: unknown, isOver: boolean) => void
   /** The transport made it anew by itself, and goes on with what was asked for. */
   readonly recovered: () => void
 }
@@ -90,8 +93,6 @@ export interface Transport {
   readonly consume: (options: ConsumeOptions) => Promise<TransportConsumer>
   readonly produce: (options: ProduceOptions) => Promise<TransportProducer>
   readonly read: (options: ReadOptions) => Promise<TransportReader>
-  /** Whether a consumer that was lost is made anew by the transport; else it is done with. */
-  readonly reconnects: boolean
   /** Partitions of a topic as the client sees it: 0 for one that is not partitioned, or is not there. Undefined: the transport cannot tell. */
   readonly partitions: ((topic: string) => Promise<number>) | undefined
   readonly close: () => Promise<void>

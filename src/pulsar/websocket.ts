@@ -2,6 +2,7 @@
 import { WebSocket } from "ws"
 import { randomUUID } from "node:crypto"
 import type { Admin } from "./admin.ts"
+import { Arrivals, readAhead } from "./arrivals.ts"
 import { failureOf, failureOfStatus, PulsarFailure } from "./errors.ts"
 import { decodeMessageId, encodeMessageId } from "./message-id.ts"
 import { defaults, type Options } from "./options.ts"
@@ -146,8 +147,44 @@ const gone = async (admin: Admin, { name, subscription, topic }: ConsumeOptions)
   }
 }
 
-const consume = async (options: Options, admin: Admin, settings: ConsumeOptions): Promise<TransportConsumer> => {
-  const { arrived, earliest, lost, name, prefetch, subscription, topic, type } = settings
+/** Topics whose messages come in batches. */
+type Batched = Set<string>
+const watchMs = { first: 1_000, most: 30_000 }
+/**
+ * Without fetching ahead, the interface's consumer ends with the first batch, or stands still once its broker was away, and tells nobody. The broker is
+ * asked whether it still waits for messages, seldom where nothing happens. Returns how to stop that.
+ */
+const watch = (
+  admin: Admin,
+  { name, subscription, topic }: ConsumeOptions,
+  waits: () => boolean,
+  ended: () => void
+) => {
+  let timer: NodeJS.Timeout | undefined
+  let ms: number = watchMs.first
+  const look = async () => {
+    const stats = waits() ? await admin.subscription(topic, subscription).catch(() => undefined) : undefined
+    if (timer === undefined) return
+    const own = stats?.consumers?.find(({ consumerName }) => consumerName === name)
+    if (stats !== undefined && waits() && (own?.availablePermits ?? 0) <= 0) return ended()
+    ms = stats === undefined ? watchMs.first : Math.min(ms * 2, watchMs.most)
+    timer = setTimeout(look, ms)
+  }
+  timer = setTimeout(look, ms)
+  return () => {
+    clearTimeout(timer)
+    timer = undefined
+  }
+}
+
+const consume = async (
+  options: Options,
+  admin: Admin,
+  batched: Batched,
+  settings: ConsumeOptions
+): Promise<TransportConsumer> => {
+  const { arrived, earliest, lost, name, subscription, topic, type } = settings
+  const prefetch = batched.has(topic) ? Math.max(1, settings.prefetch) : settings.prefetch
   const query = {
     subscriptionType: types[type],
     subscriptionInitialPosition: earliest ? "Earliest" : "Latest",
@@ -157,12 +194,31 @@ const consume = async (options: Options, admin: Admin, settings: ConsumeOptions)
     pullMode: "true"
   }
   const path = `consumer/${pathOf(topic)}/${encodeURIComponent(subscription)}`
+  let asked = 0
+  let quiet = true
   const message = (frame: Frame) => {
-    if (frame.messageId !== undefined) arrived(receivedOf(frame))
+    if (frame.messageId === undefined) return
+    asked -= 1
+    quiet = false
+    arrived(receivedOf(frame))
   }
-  const socket = await open(options, path, query, message, lost)
+  const waits = () => {
+    const still = quiet
+    quiet = true
+    return still && asked > 0
+  }
+  const socket = await open(options, path, query, message, (cause) => {
+    unwatch()
+    lost(cause, true)
+  })
+  const ended = () => {
+    batched.add(topic)
+    lost(new PulsarFailure("lost", true, "the WebSocket interface ended the consumer"), true)
+  }
+  const unwatch = prefetch < 1 ? watch(admin, settings, waits, ended) : () => {}
   return {
     ask: (count) => {
+      asked += count
       // a socket that is lost tells that itself
       if (socket.isOpen()) socket.send({ type: "permit", permitMessages: count })
     },
@@ -175,6 +231,7 @@ const consume = async (options: Options, admin: Admin, settings: ConsumeOptions)
       await new Promise((resolve) => setTimeout(resolve, negativeAckMs * 3))
     },
     close: async () => {
+      unwatch()
       await socket.close()
       await gone(admin, settings)
     }
@@ -264,50 +321,36 @@ const produce = async (options: Options, settings: ProduceOptions): Promise<Tran
 
 const read = async (options: Options, { from, topic }: ReadOptions): Promise<TransportReader> => {
   const start = typeof from === "string" ? from : Buffer.from(encodeMessageId(from)).toString("base64")
-  const query = { messageId: start, receiverQueueSize: "1000", readerName: `millrace-${randomUUID()}` }
-  const arrived: Array<Received> = []
-  let failure: PulsarFailure | undefined
-  let wake: () => void = () => undefined
-  const socket = await open(
-    options,
-    `reader/${pathOf(topic)}`,
-    query,
-    (frame, from) => {
-      if (frame.messageId === undefined) return
-      arrived.push(receivedOf(frame))
-      // the interface sends as many as its queue holds until it is told that they were read
-      if (from.isOpen()) from.send({ messageId: frame.messageId })
-      wake()
-    },
-    (cause) => {
-      failure = cause
-      wake()
-    }
-  )
+  const query = { messageId: start, receiverQueueSize: String(readAhead), readerName: `millrace-${randomUUID()}` }
+  const arrivals = new Arrivals()
+  // the interface sends as many as its queue holds until it is told that they were read
+  const taken = async ({ messageId }: Frame, from: Socket) => {
+    await arrivals.drained()
+    if (from.isOpen()) from.send({ messageId })
+  }
+  const message = (frame: Frame, from: Socket) => {
+    if (frame.messageId === undefined) return
+    arrivals.push(receivedOf(frame))
+    void taken(frame, from)
+  }
+  const socket = await open(options, `reader/${pathOf(topic)}`, query, message, (cause) => arrivals.end(cause))
   return {
-    next: async (waitMs) => {
-      if (arrived.length === 0 && failure === undefined) {
-        let timer: NodeJS.Timeout | undefined
-        await new Promise<void>((resolve) => {
-          wake = resolve
-          timer = setTimeout(resolve, waitMs)
-        })
-        clearTimeout(timer)
-      }
-      const next = arrived.shift()
-      if (next === undefined && failure !== undefined) throw failure
-      return next
-    },
-    close: () => socket.close()
+    next: (waitMs) => arrivals.next(waitMs),
+    close: () => {
+      arrivals.end()
+      return socket.close()
+    }
   }
 }
 
 /** The transport. It connects when it is used. */
-export const webSocket = (options: Options, admin: Admin): Transport => ({
-  consume: (settings) => consume(options, admin, settings),
-  produce: (settings) => produce(options, settings),
-  read: (settings) => read(options, settings),
-  reconnects: false,
-  partitions: undefined,
-  close: () => Promise.resolve()
-})
+export const webSocket = (options: Options, admin: Admin): Transport => {
+  const batched: Batched = new Set()
+  return {
+    consume: (settings) => consume(options, admin, batched, settings),
+    produce: (settings) => produce(options, settings),
+    read: (settings) => read(options, settings),
+    partitions: undefined,
+    close: () => Promise.resolve()
+  }
+}

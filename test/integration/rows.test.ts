@@ -303,7 +303,7 @@ describe("an event whose changes cannot be kept", () => {
         const read = yield* query(
           "read",
           () => sql`select (select json_agg(t) from t) as rows, (select json_agg(s) from (select n, sum from sums) s) as sums,
-            (select "all" from names) as names, (select sum(messages)::int8 from millrace.outbox) as messages`
+            (select "all" from names) as names, (select sum(messages)::int8 from millrace.outbox where target not like '%.dlq') as messages`
         )
         assert.deepStrictEqual(
           { ...read[0] },

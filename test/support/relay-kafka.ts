@@ -1,28 +1,48 @@
-// What tests of the relay to Kafka share: a database with an outbox, topics on a broker, and what a reader of committed records finds there.
+// What tests of the relay to Kafka share: a database with an outbox, topics on a broker, what a reader of committed records finds there, and
+// faults between the relay and the broker.
+import { assert, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
+import * as References from "effect/References"
+import type * as Scope from "effect/Scope"
+import { Client } from "../../src/kafka/client.ts"
+import { type Broker, clientOf, type Connection } from "../../src/kafka/driver.ts"
 import * as KafkaLog from "../../src/kafka/log.ts"
-import type { Log, LogRecord } from "../../src/log.ts"
-import { clientOf } from "../../src/kafka/driver.ts"
 import type { Options } from "../../src/kafka/options.ts"
+import * as KafkaRelay from "../../src/kafka/relay.ts"
+import type { Log, LogRecord } from "../../src/log.ts"
+import type { Outbox } from "../../src/outbox.ts"
+import type { Sql } from "../../src/postgres/client.ts"
+import * as PostgresOutbox from "../../src/postgres/outbox.ts"
+import { databaseOn } from "./postgres.ts"
 
 /** A topic of a test's own; not compacted, kept for ever. */
 export const declare = (log: Log["Service"], name: string, partitions: number) =>
   log.declare([{ name, partitions, compacted: false, retentionMs: undefined }])
 
-/** Ends of partitions, what transactions under way hold back included. */
-const endsOf = async (options: Options, topic: string) => {
-  const admin = clientOf(options).admin()
-  await admin.connect()
-  try {
-    return new Map((await admin.fetchTopicOffsets(topic)).map(({ high, partition }) => [partition, Number(high)]))
-  } finally {
-    await admin.disconnect()
-  }
-}
+/** Runs something of kafkajs's admin. */
+export const withAdmin = <A>(
+  options: Options,
+  use: (admin: ReturnType<ReturnType<typeof clientOf>["admin"]>) => Promise<A>
+) =>
+  Effect.promise(async () => {
+    const admin = clientOf(options).admin()
+    await admin.connect()
+    try {
+      return await use(admin)
+    } finally {
+      await admin.disconnect()
+    }
+  })
+
 /** All committed records of a topic, a partition after the other, once no transaction is under way there. */
 export const recordsOf = Effect.fnUntraced(function* (options: Options, log: Log["Service"], topic: string) {
   while (true) {
-    const ends = yield* Effect.promise(() => endsOf(options, topic))
+    // what transactions under way hold back is included in these
+    const ends = new Map(
+      (yield* withAdmin(options, (admin) => admin.fetchTopicOffsets(topic))).map(
+        ({ high, partition }) => [partition, Number(high)] as const
+      )
+    )
     const bounds = yield* log.bounds(topic)
     if (bounds.every(({ end, partition }) => end === ends.get(partition))) break
     yield* Effect.sleep(5)
@@ -37,11 +57,144 @@ export const recordsOf = Effect.fnUntraced(function* (options: Options, log: Log
   }
   return all
 })
-/** A log on brokers, for the length of a scope. */
-export const logOn = (options: Options) => KafkaLog.make(options)
-/** Sequences by stream and partition, in the order of the partition. */
+/** Sequences by stream, in the order of the partitions. */
 export const sequencesOf = (records: ReadonlyArray<LogRecord>) => {
   const found: Record<string, Array<number>> = {}
   for (const { headers } of records) (found[headers["millrace-stream"]!] ??= []).push(Number(headers["millrace-seq"]))
   return found
+}
+/** Offsets of a group: partition of the topic, sequence, incarnation. */
+export const offsetsOf = (options: Options, group: string, topic: string) =>
+  Effect.map(
+    withAdmin(options, (admin) => admin.fetchOffsets({ groupId: group, topics: [topic] })),
+    ([found]) =>
+      found!.partitions
+        .filter(({ offset }) => offset !== "-1")
+        .map(({ metadata, offset, partition }) => ({ partition, seq: Number(offset), incarnation: metadata }))
+        .toSorted((a, b) => a.partition - b.partition)
+  )
+
+/** Rounds until there is no more. How many messages they brought. */
+export const shipAll = Effect.fnUntraced(function* (target: KafkaRelay.Target) {
+  let messages = 0
+  for (let more = true; more;) {
+    const shipment = yield* target.ship
+    messages += shipment.messages
+    more = shipment.more
+  }
+  return messages
+})
+
+/** What a test has. */
+export interface Case {
+  readonly sql: Sql
+  readonly url: string
+  readonly log: Log["Service"]
+  readonly options: Options
+  /** Of topics, groups and transactional ids, so that no two tests meet. */
+  readonly name: string
+  /** All committed records of a topic. */
+  readonly records: (topic: string) => Effect.Effect<ReadonlyArray<LogRecord>, unknown>
+  readonly outbox: Outbox["Service"]
+  readonly relay: (
+    options?: KafkaRelay.RelayOptions,
+    outbox?: Outbox["Service"]
+  ) => Effect.Effect<KafkaRelay.Target, unknown, Scope.Scope>
+}
+let made = 0
+/** Tests on a PostgreSQL server and brokers that are known when they run. Each has a database, a projection `p` of a topic of its own. */
+export const testsOn =
+  (services: () => { readonly root: string; readonly brokers: ReadonlyArray<string> }) =>
+  (title: string, body: (_: Case) => Effect.Effect<void, unknown, Scope.Scope>, timeout = 60_000) =>
+    it.live(
+      title,
+      () =>
+        Effect.gen(function* () {
+          const { brokers, root } = services()
+          const { sql, url } = yield* databaseOn(root, 20)
+          const options: Options = { brokers, requestMs: 5_000 }
+          const log = yield* KafkaLog.make(options)
+          const name = `r${process.pid}-${made++}`
+          const outbox = PostgresOutbox.make(sql)
+          const relay = (relayOptions: KafkaRelay.RelayOptions = {}, own = outbox) =>
+            KafkaRelay.make(options, own, { prefix: name, ...relayOptions })
+          // positions are kept under the source
+          yield* declare(log, "events", 8)
+          const records = (topic: string) => recordsOf(options, log, topic)
+          yield* body({ sql, url, log, options, name, records, outbox, relay })
+        }).pipe(Effect.scoped, Effect.provideService(References.MinimumLogLevel, "Fatal")),
+      timeout
+    )
+
+/** An outbox whose lanes are had by everybody who asks: what keeps relays apart in peace does not. */
+export const unclaimed = (outbox: Outbox["Service"]): Outbox["Service"] => ({
+  ...outbox,
+  lanes: (target, lanes, idOf) =>
+    Effect.map(outbox.lanes(target, lanes, idOf), (own) => ({
+      ...own,
+      claim: (count: number) => Effect.succeed({ held: Array.from({ length: count }, (_, i) => i), surplus: 0 })
+    }))
+})
+
+/** Kafka's numbers of requests. */
+export const requests = { produce: 0, initProducerId: 22, endTransaction: 26, commitOffsets: 28 } as const
+type Send = Connection["send"]
+/**
+ * Stands between this process's relays and their brokers while the scope is open. `meet` gets each request's number and how to send it,
+ * and answers in the broker's place by what it resolves or rejects to.
+ */
+export const intercept = (meet: (apiKey: number, send: () => Promise<unknown>) => Promise<unknown>) =>
+  Effect.acquireRelease(
+    Effect.sync(() => {
+      const { use } = Client.prototype
+      const between = (broker: Broker): Broker =>
+        Object.create(broker, {
+          connectionPool: {
+            value: Object.create(broker.connectionPool, {
+              getConnection: {
+                value: async (index: number) => {
+                  const connection = await broker.connectionPool.getConnection(index)
+                  const send: Send = (protocol) =>
+                    meet(protocol.request.apiKey, () => connection.send(protocol)) as ReturnType<Send> as never
+                  return { send }
+                }
+              }
+            }) as Broker["connectionPool"]
+          }
+        }) as Broker
+      Client.prototype.use = function (node, purpose, run, ms) {
+        const ours = /^(produce|transaction|group)$/.test(purpose)
+        return use.call(this, node, purpose, (broker) => run(ours ? between(broker) : broker), ms) as never
+      }
+      return use
+    }),
+    (use) => Effect.sync(() => void (Client.prototype.use = use))
+  )
+/** What a connection that was lost rejects with. */
+export const lost = () =>
+  Object.assign(new Error("lost by the test"), { name: "KafkaJSConnectionError", retriable: true })
+
+/** Each stream's messages are there once, and in order within each partition of a topic. */
+export const assertOnce = (
+  topics: ReadonlyArray<ReadonlyArray<LogRecord>>,
+  expected: Readonly<Record<string, number>>
+) => {
+  const found = sequencesOf(topics.flat())
+  for (const [stream, n] of Object.entries(expected)) {
+    const seqs = (found[stream] ?? []).toSorted((a, b) => a - b)
+    assert.deepStrictEqual(
+      seqs,
+      Array.from({ length: n }, (_, i) => i + 1),
+      stream
+    )
+  }
+  for (const records of topics) {
+    const last = new Map<string, number>()
+    for (const { headers, partition } of records) {
+      const place = `${headers["millrace-stream"]} in ${partition}`
+      const seq = Number(headers["millrace-seq"])
+      assert.isAbove(seq, last.get(place) ?? 0, place)
+      last.set(place, seq)
+    }
+  }
 }

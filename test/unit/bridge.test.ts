@@ -15,15 +15,34 @@ const mistakes: ReadonlyArray<readonly [title: string, rules: ReadonlyArray<Rule
   ["a short name", [{ ...out, to: "pulsar:flights" }], /named in full, persistent:\/\/TENANT/],
   ["no durable topic", [{ ...out, to: "pulsar:non-persistent://a/b/c" }], /others keep nothing to go on from/],
   ["a word from nowhere", [{ ...out, to: "pulsar:persistent://{x}/b/c" }], /`to` has \{x\}, which `from` has not/],
-  ["many into one", [{ ...out, from: "kafka:flights.{x}" }], /several topics of `from` would become one: `to` lacks \{x\}/],
+  [
+    "many into one",
+    [{ ...out, from: "kafka:flights.{x}" }],
+    /several topics of `from` would become one: `to` lacks \{x\}/
+  ],
   ["words without a border", [{ ...out, from: "kafka:{a}{b}" }], /nothing tells where one \{word\} ends/],
   ["a broken filter", [{ ...out, where: { header: "a", matches: "(" } }], /is no regular expression/],
-  ["a filter of two minds", [{ ...out, where: { header: "a", matches: "b", equals: "b" } }], /has `equals` and `matches`; use one/],
-  ["the bridge's own header", [{ ...out, headers: { drop: ["millrace-bridge-origin"] } }], /is the bridge's own header/],
+  [
+    "a filter of two minds",
+    [{ ...out, where: { header: "a", matches: "b", equals: "b" } }],
+    /has `equals` and `matches`; use one/
+  ],
+  [
+    "the bridge's own header",
+    [{ ...out, headers: { drop: ["millrace-bridge-origin"] } }],
+    /is the bridge's own header/
+  ],
   ["dropped and renamed", [{ ...out, headers: { drop: ["a"], rename: { a: "b" } } }], /is dropped and renamed/],
   ["two into one header", [{ ...out, headers: { rename: { a: "c", b: "c" } } }], /two headers become c/],
   ["two tenants into one", [{ ...out, tenants: { a: "c", b: "c" } }], /two tenants become c/],
-  ["one name twice", [{ ...out, name: "a" }, { ...back, name: "a" }], /two rules of this name/],
+  [
+    "one name twice",
+    [
+      { ...out, name: "a" },
+      { ...back, name: "a" }
+    ],
+    /two rules of this name/
+  ],
   ["one way twice", [out, { ...out, name: "again" }], /each record would be there twice/],
   ["a name that none can have", [{ ...out, name: "a b" }], /a name has letters, digits/],
   [
@@ -70,13 +89,21 @@ describe("what becomes of a record", () => {
     assert.deepStrictEqual(sent(out, { headers: { a: "1" } }), {
       topic: "persistent://public/default/flights",
       ...record,
-      headers: { a: "1", "millrace-bridge-origin": "b@kafka:K", "millrace-bridge-stream": "s", "millrace-bridge-offset": "7" }
+      headers: {
+        a: "1",
+        "millrace-bridge-origin": "b@kafka:K",
+        "millrace-bridge-stream": "s",
+        "millrace-bridge-offset": "7"
+      }
     })
   })
   it("it does not go back to where it was", () => {
     const headers = { "millrace-bridge-origin": "other@kafka:X b@kafka:K" }
     assert.deepStrictEqual(route(wayOf(back), { ...record, headers }, "7"), { kind: "returned" })
-    assert.strictEqual(sent(out, { headers: { "millrace-bridge-origin": "x@pulsar:Q" } }).headers["millrace-bridge-origin"], "x@pulsar:Q b@kafka:K")
+    assert.strictEqual(
+      sent(out, { headers: { "millrace-bridge-origin": "x@pulsar:Q" } }).headers["millrace-bridge-origin"],
+      "x@pulsar:Q b@kafka:K"
+    )
   })
   it("filters by headers and by code", () => {
     const by = (where: Rule["where"] & {}, headers: Record<string, string>) =>
@@ -85,8 +112,16 @@ describe("what becomes of a record", () => {
     assert.strictEqual(by({ header: "a", not: true }, {}), "send")
     assert.strictEqual(by({ header: "a", equals: ["x", "y"] }, { a: "y" }), "send")
     assert.strictEqual(by([{ header: "a", matches: "^x" }, { header: "b" }], { a: "xx" }), "filtered")
-    assert.strictEqual(by(({ key }) => key === "z", {}), "filtered")
-    assert.strictEqual(by(() => { throw new Error("no") }, {}), "dead")
+    assert.strictEqual(
+      by(({ key }) => key === "z", {}),
+      "filtered"
+    )
+    assert.strictEqual(
+      by(() => {
+        throw new Error("no")
+      }, {}),
+      "dead"
+    )
   })
   it("maps key and headers", () => {
     const rule: Rule = { ...out, key: { header: "id" }, headers: { drop: ["a"], rename: { b: "c" }, set: { d: "4" } } }

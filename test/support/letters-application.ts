@@ -1,0 +1,51 @@
+// An application whose first projection fails as its events tell it to, until it is mended; beside it one that counts whatever comes.
+import { Schema } from "effect"
+import { Agg, Application, Projection, ReadModel, Topic, Window, type FailurePolicy } from "../../src/index.ts"
+
+export const events = Topic.records("l.events", {
+  value: { id: Schema.String, key: Schema.String, at: Schema.Int, does: Schema.String },
+  key: "key",
+  id: "id",
+  eventTime: "at",
+  partitions: 2
+})
+/** What the handler of `watch` fails for. */
+export const fails = { for: new Set(["bad"]) }
+
+/** Each key's ids, in the order in which they were handled. */
+const order = ReadModel.table("handled", { columns: { key: Schema.String, ids: Schema.String }, primaryKey: ["key"] })
+const rows = ReadModel.table("whole", { columns: { id: Schema.String, n: Schema.Int }, primaryKey: ["id"] })
+const counts = Window.global("counts", { key: { key: Schema.String }, aggregate: { events: Agg.count } })
+const watched = (failure: FailurePolicy, version: number, dedupes: boolean) =>
+  Projection.make({
+    name: "watch",
+    version,
+    source: events,
+    ...(dedupes && { dedupe: { within: "1 hour" } }),
+    writes: [order, rows, counts],
+    failure,
+    handle: ({ does, id, key }, out) => {
+      if (fails.for.has(does)) throw new TypeError(`cannot handle ${id}`)
+      out.add(counts, { key, events: 1 })
+      out.upsert(rows, { id, n: does === "whole" ? 2 ** 63 : 1 })
+      out.modify(order, { key }, (row) => ({ key, ids: row === undefined ? id : `${row.ids} ${id}` }))
+    }
+  })
+const all = Window.global("everything", { key: { key: Schema.String }, aggregate: { events: Agg.count } })
+const other = Projection.make({
+  name: "other",
+  version: 1,
+  source: events,
+  writes: [all],
+  handle: ({ key }, out) => out.add(all, { key, events: 1 })
+})
+/** The application under a policy; `versions` of the projection, beside one another. */
+export const application = (failure: FailurePolicy = {}, versions: ReadonlyArray<number> = [1], dedupes = true) =>
+  Application.make({
+    name: "letters",
+    projections: [
+      ...versions.map((version) => Projection.async(watched(failure, version, dedupes))),
+      Projection.async(other)
+    ]
+  })
+export default application()
