@@ -39,6 +39,12 @@ const listed = Effect.fnUntraced(function* ({ kafka, pulsar }: Joined, { from, s
   const all = source.side === "kafka" ? yield* kafka.topics : yield* pulsar.topics(literal(tenant), literal(namespace))
   return all.filter((topic) => !topic.endsWith(errorsSuffix))
 })
+/** None where there is no such topic (yet). */
+const partitionsOf = ({ log }: Joined, topic: string) =>
+  log.bounds(topic).pipe(
+    Effect.map((bounds) => bounds.map(({ partition }) => String(partition))),
+    Effect.catch((error) => (error._tag === "UnknownTopic" ? Effect.succeed([]) : Effect.fail(readFailure(error))))
+  )
 /** The topics that a rule names now, by name. */
 export const find = Effect.fnUntraced(function* (
   joined: Joined,
@@ -48,11 +54,8 @@ export const find = Effect.fnUntraced(function* (
   for (const topic of (yield* listed(joined, rule)).toSorted()) {
     const words = matchOf(rule.source, topic)
     if (words === undefined) continue
-    const parts =
-      rule.source.side === "pulsar"
-        ? yield* joined.pulsar.parts(topic)
-        : (yield* Effect.mapError(joined.log.bounds(topic), readFailure)).map(({ partition }) => String(partition))
-    found.push({ rule, topic, words, parts })
+    const parts = rule.source.side === "pulsar" ? yield* joined.pulsar.parts(topic) : yield* partitionsOf(joined, topic)
+    if (parts.length > 0) found.push({ rule, topic, words, parts })
   }
   return found
 })

@@ -15,6 +15,7 @@ import {
   messagesOf,
   type Places,
   placesOf,
+  progressOf,
   publish,
   recordOf,
   rulesFile,
@@ -28,7 +29,7 @@ const suite = await needing("kafka", "pulsar")
 const own = await owning("kafka", "pulsar")
 const quietly = Effect.provideService(References.MinimumLogLevel, "Fatal")
 /** How many processes are killed in a test. */
-const kills = Number(process.env["MILLRACE_FAULT_CYCLES"] ?? 6)
+const kills = Number(process.env["MILLRACE_FAULT_CYCLES"] ?? 4)
 
 interface Mirror {
   readonly name: string
@@ -55,7 +56,7 @@ const writing = Effect.fnUntraced(function* (ends: Both, topic: string, isOver: 
         return recordOf(`k${i % keys}`, `{"side":"kafka","i":${i}}`, { partition: (i % keys) % 2 })
       })
       yield* Effect.retry(ends.log.append(topic, records), { while: () => false })
-      yield* Effect.sleep(5)
+      yield* Effect.sleep(100)
     }
   })
   const toPulsar = Effect.gen(function* () {
@@ -65,7 +66,7 @@ const writing = Effect.fnUntraced(function* (ends: Both, topic: string, isOver: 
         return { key: `p${i % keys}`, value: `{"side":"pulsar","i":${i}}` }
       })
       yield* publish(ends, full(topic), messages, Math.random() < 0.5)
-      yield* Effect.sleep(5)
+      yield* Effect.sleep(100)
     }
   })
   yield* Effect.all([toKafka, toPulsar], { concurrency: 2 })
@@ -105,6 +106,7 @@ const settled = Effect.fnUntraced(function* (ends: Both, topic: string, total: n
     Effect.gen(function* () {
       const onKafka = yield* recordsOf(ends.kafkaOptions, ends.log, topic)
       const onPulsar = yield* messagesOf(ends, full(topic))
+      yield* Effect.sleep(500)
       return onKafka.length >= total && onPulsar.length >= total
     })
   )
@@ -115,7 +117,7 @@ const settled = Effect.fnUntraced(function* (ends: Both, topic: string, total: n
 
 const killing = Effect.fnUntraced(function* (places: Places, transport: TransportName) {
   const ends = yield* both(places)
-  const { options, topic } = mirrorOf(`kill-${transport}`)
+  const { name, options, topic } = mirrorOf(`kill-${transport}`)
   yield* declare(ends.log, topic, 2)
   const file = yield* rulesFile(options)
   let over = false
@@ -125,12 +127,14 @@ const killing = Effect.fnUntraced(function* (places: Places, transport: Transpor
   for (let i = 0; i < kills; i++) {
     // it has done something since, so that there is something to break
     yield* eventually(
-      Effect.map(messagesOf(ends, full(topic)), (found) => {
-        const now = found.filter(({ value }) => value.includes("kafka")).length
-        const moved = now > mirrored
-        if (moved) mirrored = now
-        return moved
-      })
+      Effect.map(
+        Effect.promise(() => progressOf(places.kafka, `${name}/out`, topic)),
+        (now) => {
+          const moved = now > mirrored
+          mirrored = Math.max(mirrored, now)
+          return moved
+        }
+      )
     )
     yield* Effect.sleep(Math.random() * 400)
     const victim = i % 2

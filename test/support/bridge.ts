@@ -136,6 +136,12 @@ export const removeRecords = (options: KafkaLog.Options, topic: string, before: 
 /** Deletes a consumer group, as Kafka does after 7 idle days. */
 export const removeGroup = (options: KafkaLog.Options, group: string) =>
   administer(options, (admin) => admin.deleteGroups([group]))
+/** The sum of a group's offsets on a topic: how far it came. */
+export const progressOf = (options: KafkaLog.Options, group: string, topic: string) =>
+  administer(options, async (admin) => {
+    const [found] = await admin.fetchOffsets({ groupId: group, topics: [topic] })
+    return (found?.partitions ?? []).reduce((sum, { offset }) => sum + Math.max(0, Number(offset)), 0)
+  })
 /** Has the broker forget the sequence ids of a topic's producers, as it does after 6 idle hours. */
 export const forgetProducers = async ({ admin }: Pick<Both, "admin">, topic: string) => {
   const path = topic.replace("://", "/")
@@ -149,7 +155,7 @@ export const forgetProducers = async ({ admin }: Pick<Both, "admin">, topic: str
 /** Waits for a condition, looking again and again. */
 export const eventually = <E, R>(condition: Effect.Effect<boolean, E, R>): Effect.Effect<void, E, R> =>
   Effect.gen(function* () {
-    while (!(yield* condition)) yield* Effect.sleep(50)
+    while (!(yield* condition)) yield* Effect.sleep(100)
   })
 
 /** A bridge as a process of its own: the command. */
