@@ -184,7 +184,10 @@ export const bridgeProcess = (places: Places, rules: string): Effect.Effect<Brid
       })
       let [out, said] = ["", ""]
       child.stdout.on("data", (chunk: Buffer) => (out += chunk.toString()))
-      child.stderr.on("data", (chunk: Buffer) => (said = (said + chunk.toString()).slice(-20_000)))
+      child.stderr.on("data", (chunk: Buffer) => {
+        said = (said + chunk.toString()).slice(-20_000)
+        if (process.env["MILLRACE_SAY"]) process.stderr.write(`${child.pid} ${chunk.toString()}`)
+      })
       return {
         kill: () => void child.kill("SIGKILL"),
         isAlive: () => child.exitCode === null && child.signalCode === null,
