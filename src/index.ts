@@ -1,6 +1,7 @@
 // The public names, nothing else.
 export { Aggregate, ConflictError, EventStore, type Rejection } from "./aggregate.ts"
 export { Application } from "./application.ts"
+export { Bridge, InvalidBridge, type BridgeRecord, type Rule as BridgeRule } from "./bridge.ts"
 export { DeadLetters, type DeadLetterMessage } from "./dead-letter.ts"
 export { Event, UnknownVersion, type EventType } from "./event.ts"
 export { ConsumerBusy, FanOut, FanOutError, type Message, type StartAt, type SubscriptionType } from "./fanout.ts"

@@ -35,14 +35,16 @@ const rooms: Readonly<Record<string, Room>> = {
   pure: {
     holds: src(
       "aggregate application dead-letter driver event failure fields handler murmur2 packing projection",
-      "read-model recorder runnable struct tenancy topic window"
+      "read-model recorder runnable struct tenancy topic window",
+      "bridge bridge-names bridge-route"
     ),
     sees: [],
     packages: effectOnly
   },
   ports: {
     holds: src(
-      "log log-cleaner log-group log-rules fanout once outbox retry store relay-target subscription topic-plan"
+      "log log-cleaner log-group log-rules fanout once outbox retry store relay-target subscription topic-plan",
+      "bridge-ends"
     ),
     sees: ["pure"],
     packages: effectOnly
@@ -50,7 +52,10 @@ const rooms: Readonly<Record<string, Room>> = {
   index: { holds: src("index"), sees: below, packages: effectOnly },
   testing: { holds: src("testing testing/"), sees: ["pure"], packages: effectOnly },
   loops: {
-    holds: src("batch dedupe handling parking references relay runner waiting"),
+    holds: src(
+      "batch dedupe handling parking references relay runner waiting",
+      "bridge-lanes bridge-letters bridge-run bridge-state bridge-stream bridge-to-kafka bridge-to-pulsar"
+    ),
     sees: below,
     packages: effectAndComputing
   },

@@ -217,6 +217,45 @@ const topics = Command.make("topics").pipe(
   ])
 )
 
+const bridge = Command.make(
+  "bridge",
+  {
+    rules: text(
+      Flag.String("rules").pipe(
+        Flag.withDescription(
+          "JSON, or a module that exports a bridge; default: millrace.bridge.json, .ts, millrace.config.ts"
+        )
+      )
+    ),
+    once: Flag.Boolean("once").pipe(
+      Flag.withDescription("Mirror what is there now, and exit"),
+      Flag.withDefault(false)
+    ),
+    dryRun: Flag.Boolean("dry-run").pipe(
+      Flag.withDescription("Show what each rule would mirror, and exit"),
+      Flag.withDefault(false)
+    ),
+    port: Flag.optional(
+      Flag.Int("port").pipe(
+        Flag.withDescription("Serve /healthz, /readyz and /metrics on 127.0.0.1; 0 picks a free port")
+      )
+    ),
+    json
+  },
+  (flags) =>
+    ending(
+      Effect.flatMap(
+        Effect.promise(() => import("./bridge.ts")),
+        (module) =>
+          module.bridge({
+            ...flags,
+            rules: Option.getOrUndefined(flags.rules),
+            port: Option.getOrUndefined(flags.port)
+          })
+      )
+    )
+).pipe(Command.withDescription("Mirror topics between Kafka and Pulsar by rules, exactly once, in both directions"))
+
 const { version } = JSON.parse(readFileSync(new URL("../../package.json", import.meta.url), "utf8")) as {
   readonly version: string
 }
@@ -224,6 +263,7 @@ const { version } = JSON.parse(readFileSync(new URL("../../package.json", import
 Command.make("millrace").pipe(
   Command.withDescription("Event sourcing with projections: one log, one atomic commit, exactly-once publishing"),
   Command.withSubcommands([
+    bridge,
     dev,
     start,
     topics,

@@ -8,6 +8,8 @@ import { bytesOf } from "./text.ts"
 
 /** Bytes of a batch before its records. */
 export const headBytes = 61
+/** An attribute of a batch. */
+const transactional = 16
 
 /** A buffer that grows. */
 class Bytes {
@@ -58,8 +60,16 @@ class Bytes {
 const body = new Bytes()
 const one = new Bytes()
 
-/** A batch of all records. `now` is their time, epoch milliseconds, where the topic does not take the broker's. */
-export const encode = (records: ReadonlyArray<NewRecord>, compression: Compression, now: number): Buffer => {
+/**
+ * A batch of all records. `now` is their time, epoch milliseconds, where the topic does not take the broker's. `inTransaction`: it is part
+ * of one.
+ */
+export const encode = (
+  records: ReadonlyArray<NewRecord>,
+  compression: Compression,
+  now: number,
+  inTransaction = false
+): Buffer => {
   body.at = 0
   for (let i = 0; i < records.length; i++) {
     const record = records[i]!
@@ -81,11 +91,11 @@ export const encode = (records: ReadonlyArray<NewRecord>, compression: Compressi
   const packed = compression === "none" ? plain : codecs[compression].pack(plain)
   const batch = Buffer.allocUnsafe(headBytes + packed.length)
   packed.copy(batch, headBytes)
-  frame(batch, records.length, compression === "none" ? 0 : codecs[compression].id, now)
+  const packing = compression === "none" ? 0 : codecs[compression].id
+  frame(batch, records.length, packing | (inTransaction ? transactional : 0), now)
   return batch
 }
 
-const transactional = 16
 /**
  * A transactional batch of records that were written by other means, from `headBytes` on; it takes the buffer over. `now` is their time,
  * as for `encode`.

@@ -1,0 +1,171 @@
+// The bridge: finds the topics that its rules name, shares their partitions among processes, and runs a stream for each. It moves no record itself.
+import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
+import { type Bridge, type BridgeRule, errorsSuffix } from "./bridge.ts"
+import type { BridgeError } from "./bridge-ends.ts"
+import { matchOf } from "./bridge-names.ts"
+import { Board, type StreamStatus } from "./bridge-state.ts"
+import { type Joined, readFailure, shortName, type StreamError } from "./bridge-stream.ts"
+import { type Inward, toKafka } from "./bridge-to-kafka.ts"
+import { toPulsar } from "./bridge-to-pulsar.ts"
+
+/** How often topics are looked for that are new. */
+const discoverMs = 10_000
+/** Parts of Pulsar's topics are shared out in so many lots. */
+const lots = 16
+
+/** A topic that a rule names, and how many partitions it has. */
+export interface Found {
+  readonly rule: BridgeRule
+  readonly topic: string
+  readonly words: Readonly<Record<string, string>>
+  /** By partition: of Pulsar's topics, their names. */
+  readonly parts: ReadonlyArray<string>
+}
+
+/** Joins the two systems for a bridge. Fails where Kafka cannot be asked which cluster it is. */
+export const join = Effect.fnUntraced(function* (
+  bridge: Bridge,
+  ends: Pick<Joined, "log" | "kafka" | "pulsar">
+): Effect.fn.Return<Joined, BridgeError> {
+  const id = yield* ends.kafka.cluster
+  return { ...ends, bridge, clusters: { kafka: `kafka:${id}`, pulsar: `pulsar:${bridge.pulsar}` }, board: new Board() }
+})
+
+const literal = (part: string | undefined) => (part === undefined || /[{}]/.test(part) ? undefined : part)
+const listed = Effect.fnUntraced(function* ({ kafka, pulsar }: Joined, { from, source }: BridgeRule) {
+  if (source.words.length === 0) return [source.parts[0]!]
+  const [, tenant, namespace] = /^pulsar:persistent:\/\/([^/]+)\/([^/]+)\//.exec(from) ?? []
+  const all = source.side === "kafka" ? yield* kafka.topics : yield* pulsar.topics(literal(tenant), literal(namespace))
+  return all.filter((topic) => !topic.endsWith(errorsSuffix))
+})
+/** None where there is no such topic (yet). */
+const partitionsOf = ({ log }: Joined, topic: string) =>
+  log.bounds(topic).pipe(
+    Effect.map((bounds) => bounds.map(({ partition }) => String(partition))),
+    Effect.catch((error) => (error._tag === "UnknownTopic" ? Effect.succeed([]) : Effect.fail(readFailure(error))))
+  )
+/** The topics that a rule names now, by name. */
+export const find = Effect.fnUntraced(function* (
+  joined: Joined,
+  rule: BridgeRule
+): Effect.fn.Return<ReadonlyArray<Found>, BridgeError> {
+  const found: Array<Found> = []
+  for (const topic of (yield* listed(joined, rule)).toSorted()) {
+    const words = matchOf(rule.source, topic)
+    if (words === undefined) continue
+    const parts = rule.source.side === "pulsar" ? yield* joined.pulsar.parts(topic) : yield* partitionsOf(joined, topic)
+    if (parts.length > 0) found.push({ rule, topic, words, parts })
+  }
+  return found
+})
+
+/** The topic on Kafka whose offsets say how far parts of Pulsar are mirrored, and whose partitions share them out. It has no records. */
+export const positionsTopic = ({ name }: Bridge): string => `${name}-positions`
+const makePositions = ({ bridge, log }: Joined) =>
+  log
+    .declare([{ name: positionsTopic(bridge), partitions: lots, compacted: false, retentionMs: undefined }])
+    .pipe(Effect.mapError(readFailure))
+
+const inwardOf = ({ bridge }: Joined, { parts, rule, topic, words }: Found, once: boolean): ReadonlyArray<Inward> =>
+  parts.map((part, partition) => {
+    const lot = Number.parseInt(shortName(`${rule.name} ${part}`), 16) % lots
+    const held = { group: `${bridge.name}/${rule.name}/${part}`, topic: positionsTopic(bridge), partition: lot }
+    return { rule, topic, words, part, partition, held, once }
+  })
+
+/** Mirrors what is there now, and ends. Not beside another process of the same bridge, which would be fenced for that time. */
+export const once = Effect.fnUntraced(function* (
+  joined: Joined
+): Effect.fn.Return<ReadonlyArray<StreamStatus>, StreamError> {
+  const { board, bridge, log } = joined
+  if (bridge.rules.some(({ source }) => source.side === "pulsar")) yield* makePositions(joined)
+  // all ends are captured first: what the rules themselves bring is not mirrored onwards for ever
+  const streams: Array<Effect.Effect<void, StreamError>> = []
+  for (const rule of bridge.rules) {
+    for (const found of yield* find(joined, rule)) {
+      const { topic, words } = found
+      if (rule.source.side === "pulsar")
+        streams.push(...inwardOf(joined, found, true).map((inward) => toKafka(joined, inward)))
+      else
+        for (const { end, partition } of yield* Effect.mapError(log.bounds(topic), readFailure)) {
+          const open = (from: number) => log.open(topic, partition, from)
+          streams.push(toPulsar(joined, { rule, topic, words, partition, open, until: end }))
+        }
+    }
+  }
+  yield* Effect.all(streams, { concurrency: 16, discard: true })
+  return board.statuses
+})
+
+/** What runs for a topic, or for a part of one, by a name of its own. */
+type Units<E> = ReadonlyArray<readonly [name: string, run: Effect.Effect<unknown, E>]>
+
+/** Looks for topics over and over and runs what is new, until one of these fails. */
+const discover = Effect.fnUntraced(function* <E>(
+  joined: Joined,
+  rules: ReadonlyArray<BridgeRule>,
+  units: (found: Found) => Units<E>
+): Effect.fn.Return<never, E> {
+  const running = new Map<string, Fiber.Fiber<unknown, E>>()
+  const look = (rule: BridgeRule) =>
+    find(joined, rule).pipe(
+      Effect.catch((error) =>
+        Effect.as(Effect.logWarning(`bridge: ${rule.name}: ${error.message}; trying again`), [] as ReadonlyArray<Found>)
+      )
+    )
+  while (true) {
+    for (const rule of rules) {
+      for (const found of yield* look(rule)) {
+        for (const [name, run] of units(found)) {
+          const key = `${rule.name} ${name}`
+          if (!running.has(key)) running.set(key, yield* Effect.forkChild(run))
+        }
+      }
+    }
+    const ended = [...running.values()].map((fiber) => Effect.andThen(Fiber.join(fiber), Effect.never))
+    yield* Effect.raceAllFirst([Effect.sleep(running.size === 0 ? 1_000 : discoverMs), ...ended])
+  }
+})
+
+/** A group's end is a passing thing: brokers may be away for long. */
+const again = <E extends { readonly message: string }>(
+  name: string,
+  effect: Effect.Effect<never, E>
+): Effect.Effect<never> =>
+  effect.pipe(
+    Effect.catch((error) =>
+      Effect.andThen(Effect.logWarning(`bridge: ${name}: ${error.message}; trying again`), Effect.sleep(1_000))
+    ),
+    Effect.forever
+  )
+
+/**
+ * Mirrors until interrupted. Processes of one bridge share the partitions of Kafka's topics as members of groups, and the parts of Pulsar's
+ * in lots; who is cut off is fenced by transactional ids, producer names and exclusive subscriptions.
+ */
+export const run = Effect.fnUntraced(function* (joined: Joined): Effect.fn.Return<never, BridgeError> {
+  const { bridge, log } = joined
+  const outward = bridge.rules.filter(({ source }) => source.side === "kafka")
+  const inward = bridge.rules.filter(({ source }) => source.side === "pulsar")
+  const fromKafka = discover(joined, outward, ({ rule, topic, words }) => {
+    const members = log.assign(topic, `${bridge.name}/${rule.name}/${topic}/members`, ({ open, partition }) =>
+      toPulsar(joined, { rule, topic, words, partition, open, until: undefined })
+    )
+    return [[topic, again(`${rule.name} ${topic}`, members)]]
+  })
+  const fromPulsar = Effect.gen(function* () {
+    yield* makePositions(joined)
+    return yield* log.assign(positionsTopic(bridge), `${bridge.name}/members`, ({ partition }) =>
+      discover(joined, inward, (found) =>
+        inwardOf(joined, found, false)
+          .filter(({ held }) => held.partition === partition)
+          .map((one) => [one.part, toKafka(joined, one)])
+      )
+    )
+  })
+  return yield* Effect.raceFirst(
+    outward.length === 0 ? Effect.never : again("Kafka's topics", fromKafka),
+    inward.length === 0 ? Effect.never : again("Pulsar's topics", fromPulsar)
+  )
+})

@@ -1,0 +1,262 @@
+// A stream from Pulsar to Kafka: one part's messages, in order, each there once. A transaction on Kafka has the records and the place on Pulsar that they reach to.
+import * as Effect from "effect/Effect"
+import type * as Scope from "effect/Scope"
+import { type BridgeRecord, type BridgeRule, errorsSuffix } from "./bridge.ts"
+import type { Addressed, Arrived, BridgeError, Held, KafkaWriter, PulsarConsumer } from "./bridge-ends.ts"
+import { byPlace, parsePlace, type Place, placeText } from "./bridge-names.ts"
+import { Letters } from "./bridge-letters.ts"
+import { deadLetter, route, type Way } from "./bridge-route.ts"
+import type { Counts, StreamState } from "./bridge-state.ts"
+import { type Joined, lostBecause, parseMetadata, persist, type StreamError } from "./bridge-stream.ts"
+import { partitionOf } from "./murmur2.ts"
+
+/** Messages of a transaction, at most. */
+const mostAtOnce = 1_000
+/** A message from before a position was committed after it, if clocks differ by less. */
+const skewMs = 60_000
+/** How often the backlog is asked for. */
+const lagMs = 1_000
+
+/** A part to mirror. */
+export interface Inward {
+  readonly rule: BridgeRule
+  /** The topic's name without its partition. */
+  readonly topic: string
+  readonly words: Readonly<Record<string, string>>
+  readonly part: string
+  readonly partition: number
+  /** Whose offset on Kafka keeps the place. */
+  readonly held: Held
+  /** Ends where everything that is there at its beginning is mirrored. */
+  readonly once: boolean
+}
+/** What becomes of messages that were taken together. */
+interface Work {
+  readonly records: ReadonlyArray<Addressed>
+  /** Of each record, its message. */
+  readonly sources: ReadonlyArray<Arrived>
+  readonly dead: ReadonlyMap<Arrived, string>
+  readonly counts: Partial<Counts>
+}
+/** What one session learned that the next one must know. */
+interface Memory {
+  /** Messages that Kafka refuses, by place, and why. */
+  readonly refused: Map<string, string>
+  /** How many messages the next transaction takes: fewer after one was too large. */
+  size: number
+  /** Whether the last failure told any of this. */
+  learned: boolean
+}
+
+class Session {
+  private readonly joined: Joined
+  private readonly inward: Inward
+  private readonly state: StreamState
+  private readonly memory: Memory
+  private readonly writer: KafkaWriter
+  private readonly consumer: PulsarConsumer
+  private readonly way: Way
+  private readonly letters: Letters
+  private readonly partitions = new Map<string, { readonly count: number; readonly until: number }>()
+  /** What Kafka has. */
+  private place: Place | undefined
+  private mirrored: number
+  private committedAt: number
+
+  constructor(
+    shared: { joined: Joined; inward: Inward; state: StreamState; memory: Memory },
+    ends: { writer: KafkaWriter; consumer: PulsarConsumer; way: Way; letters: Letters },
+    from: { place: Place | undefined; mirrored: number; committedAt: number }
+  ) {
+    this.joined = shared.joined
+    this.inward = shared.inward
+    this.state = shared.state
+    this.memory = shared.memory
+    this.writer = ends.writer
+    this.consumer = ends.consumer
+    this.way = ends.way
+    this.letters = ends.letters
+    this.place = from.place
+    this.mirrored = from.mirrored
+    this.committedAt = from.committedAt
+  }
+
+  /** Mirrors what comes; never ends by itself. */
+  readonly run = Effect.fnUntraced(function* (this: Session) {
+    let seen = this.place
+    while (true) {
+      const taken = yield* this.consumer.take(this.memory.size)
+      const fresh = taken.filter(({ place }) => seen === undefined || byPlace(place, seen) > 0)
+      // their acknowledgement was lost
+      const known = taken.filter(({ place }) => this.place !== undefined && byPlace(place, this.place) <= 0)
+      yield* this.suspicious(known)
+      if (known.length > 0) yield* this.consumer.acknowledge(known)
+      if (fresh.length === 0) continue
+      seen = fresh.at(-1)!.place
+      yield* this.mirror(fresh)
+      yield* this.consumer.acknowledge(fresh)
+      this.memory.size = Math.min(this.memory.size * 2, mostAtOnce)
+    }
+  })
+  /** What was published after the position was committed cannot lie before it, unless this is another topic. */
+  private suspicious(known: ReadonlyArray<Arrived>): Effect.Effect<void, BridgeError> {
+    const wrong = known.find(({ publishTime }) => publishTime > this.committedAt + skewMs)
+    if (wrong === undefined || this.inward.rule.lost === "continue") return Effect.void
+    const { part } = this.inward
+    return Effect.fail(
+      lostBecause(
+        "pulsar",
+        part,
+        `${part} has a new message at ${placeText(wrong.place)}, before the place that was mirrored last: it is another ` +
+          "cluster, or was restored to an older state"
+      )
+    )
+  }
+
+  /** How many partitions a topic has, or why it cannot be had. */
+  private readonly count = Effect.fnUntraced(function* (this: Session, topic: string) {
+    const there = this.partitions.get(topic)
+    if (there !== undefined && there.until > performance.now()) return there.count
+    const found = yield* this.writer
+      .partitions(topic)
+      .pipe(Effect.catch((error) => (error.kind === "refused" ? Effect.succeed(error.reason) : Effect.fail(error))))
+    if (typeof found === "number") this.partitions.set(topic, { count: found, until: performance.now() + 5_000 })
+    return found
+  })
+  private readonly prepare = Effect.fnUntraced(function* (this: Session, messages: ReadonlyArray<Arrived>) {
+    const records: Array<Addressed> = []
+    const sources: Array<Arrived> = []
+    const dead = new Map<Arrived, string>()
+    const counts = { mirrored: 0, filtered: 0, returned: 0, dead: 0 }
+    for (const message of messages) {
+      const offset = placeText(message.place)
+      const refused = this.memory.refused.get(offset)
+      const routed =
+        refused === undefined ? route(this.way, message.record, offset) : { kind: "dead" as const, reason: refused }
+      if (routed.kind === "dead") dead.set(message, routed.reason)
+      else if (routed.kind !== "send") counts[routed.kind]++
+      else {
+        const count = yield* this.count(routed.topic)
+        if (typeof count === "string") dead.set(message, `${routed.topic}: ${count}`)
+        else {
+          const { key } = routed.record
+          const partition = key === null ? this.inward.partition % count : partitionOf(key, count)
+          records.push({ topic: routed.topic, partition, record: routed.record })
+          sources.push(message)
+        }
+      }
+    }
+    return { records, sources, dead, counts: { ...counts, mirrored: records.length, dead: dead.size } } satisfies Work
+  })
+  private readonly mirror = Effect.fnUntraced(function* (this: Session, messages: ReadonlyArray<Arrived>) {
+    const work = yield* this.prepare(messages)
+    if (work.dead.size > 0) yield* this.bury(work.dead)
+    const place = messages.at(-1)!.place
+    const offset = this.mirrored + messages.length
+    const metadata = JSON.stringify({
+      place: placeText(place),
+      at: Date.now(),
+      ...(this.letters.place !== undefined && { errors: placeText(this.letters.place) })
+    })
+    yield* this.writer
+      .commit(work.records, [{ ...this.inward.held, offset, metadata }])
+      .pipe(Effect.tapError((error) => Effect.sync(() => this.blame(error, work))))
+    this.place = place
+    this.mirrored = offset
+    this.committedAt = Date.now()
+    this.memory.refused.clear()
+    this.state.halted = undefined
+    yield* this.state.count(work.counts)
+  })
+  /** The next session leaves out what Kafka refuses, or finds out which message it is. */
+  private blame({ kind, reason, topic }: BridgeError, { records, sources }: Work) {
+    const concerned = sources.filter((_, i) => topic === undefined || records[i]!.topic === topic)
+    if (kind === "tooLarge" && records.length > 1) this.memory.size = Math.max(1, Math.floor(records.length / 2))
+    else if (kind === "tooLarge" || kind === "refused")
+      for (const { place } of concerned) this.memory.refused.set(placeText(place), `${topic}: ${reason}`)
+    else return
+    this.memory.learned = concerned.length > 0
+  }
+  private readonly bury = Effect.fnUntraced(function* (this: Session, dead: ReadonlyMap<Arrived, string>) {
+    const { part, rule } = this.inward
+    const letters = [...dead].map(([{ place, record }, reason]): readonly [Place, BridgeRecord] => [
+      place,
+      deadLetter(this.way, record, placeText(place), reason)
+    ])
+    const [message, reason] = dead.entries().next().value!
+    yield* Effect.logError(
+      `bridge: ${rule.name} ${part}: ${dead.size} to ${this.letters.topic}; ${placeText(message.place)}: ${reason}`
+    )
+    yield* this.letters.send(letters)
+  })
+
+  /** Whether everything up to a place is mirrored, or nothing is left that the subscription has to give. */
+  readonly reached = Effect.fnUntraced(function* (this: Session, end: Place | undefined, subscription: string) {
+    if (end === undefined) return true
+    const { place } = this
+    if (place !== undefined && (place.ledger > end.ledger || (place.ledger === end.ledger && place.entry > end.entry)))
+      return true
+    const whole = place !== undefined && place.ledger === end.ledger && place.entry === end.entry
+    if (whole && (place.batch < 0 || place.batch === place.batchSize - 1)) return true
+    return (yield* this.joined.pulsar.backlog(this.inward.part, subscription)) === 0
+  })
+}
+
+const session = Effect.fnUntraced(function* (
+  joined: Joined,
+  inward: Inward,
+  state: StreamState,
+  memory: Memory
+): Effect.fn.Return<void, StreamError, Scope.Scope> {
+  const { bridge, clusters, kafka, pulsar } = joined
+  const { held, once, part, rule, topic, words } = inward
+  const subscription = `${bridge.name}/${rule.name}`
+  const end = once ? yield* pulsar.end(part) : undefined
+  // who has the subscription may take the id: the other way round, one that stands by would fence the one that works
+  const consumer = yield* pulsar.consume(part, subscription, rule.start ?? "earliest")
+  const writer = yield* kafka.take(`${bridge.name}/${rule.name}/${part}`)
+  const stored = yield* writer.stored(held)
+  const { at, errors, place } = parseMetadata(stored?.metadata ?? "")
+  const parse = (text: unknown) => (typeof text === "string" ? parsePlace(text) : undefined)
+  const way: Way = { rule, words, bridge: bridge.name, source: clusters.pulsar, target: clusters.kafka, stream: part }
+  const letters = new Letters({
+    pulsar,
+    topic: rule.errors ?? `${topic}${errorsSuffix}`,
+    stream: part,
+    name: `${bridge.name}/${rule.name}/${part}`,
+    after: parse(errors)
+  })
+  const one = new Session(
+    { joined, inward, state, memory },
+    { writer, consumer, way, letters },
+    { place: parse(place), mirrored: stored?.offset ?? 0, committedAt: typeof at === "number" ? at : Infinity }
+  )
+  const watch = Effect.gen(function* () {
+    while (true) {
+      const lag = yield* pulsar.backlog(part, subscription).pipe(Effect.orElseSucceed(() => undefined))
+      if (lag !== undefined) yield* state.behind(lag)
+      yield* Effect.sleep(lagMs)
+    }
+  })
+  const ending = Effect.gen(function* () {
+    while (!(yield* one.reached(end, subscription))) yield* Effect.sleep(50)
+  })
+  yield* Effect.raceAllFirst<Effect.Effect<void, BridgeError, Scope.Scope>>([
+    one.run(),
+    watch,
+    once ? ending : Effect.never
+  ])
+})
+
+/** Mirrors one part until interrupted, or once; begins anew after every failure. */
+export const toKafka = (joined: Joined, inward: Inward): Effect.Effect<void, StreamError> => {
+  const { once, partition, rule, topic } = inward
+  const state = joined.board.of(rule.name, topic, partition)
+  const memory: Memory = { refused: new Map(), size: mostAtOnce, learned: false }
+  const learned = () => {
+    const { learned } = memory
+    memory.learned = false
+    return learned
+  }
+  return persist(state, session(joined, inward, state, memory), { once, learned })
+}

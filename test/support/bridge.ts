@@ -1,0 +1,211 @@
+// Bridges for tests: both systems as a bridge sees them, topics to fill and to read, and what is found there. It holds no test.
+import { spawn } from "node:child_process"
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs"
+import { tmpdir } from "node:os"
+import { join as joinPath } from "node:path"
+import { fileURLToPath } from "node:url"
+import * as Effect from "effect/Effect"
+import type * as Scope from "effect/Scope"
+import type { Endpoints } from "../../stack/service.ts"
+import { Bridge, type BridgeOptions } from "../../src/bridge.ts"
+import { join } from "../../src/bridge-run.ts"
+import * as KafkaBridge from "../../src/kafka/bridge.ts"
+import { clientOf } from "../../src/kafka/driver.ts"
+import * as KafkaLog from "../../src/kafka/log.ts"
+import type { Log, NewRecord } from "../../src/log.ts"
+import { Admin } from "../../src/pulsar/admin.ts"
+import * as PulsarBridge from "../../src/pulsar/bridge.ts"
+import { connect } from "../../src/pulsar/fanout.ts"
+import type { Options as PulsarOptions } from "../../src/pulsar/options.ts"
+import type { Outgoing, Received } from "../../src/pulsar/transport.ts"
+import { makeNamespace, optionsOf, type TransportName } from "./pulsar.ts"
+
+export const namespace = "bridge"
+/** How both are reached. */
+export interface Places {
+  readonly kafka: KafkaLog.Options
+  readonly pulsar: PulsarOptions
+}
+export const placesOf = (endpoints: Endpoints, transport: TransportName = "native"): Places => ({
+  kafka: { brokers: endpoints.MILLRACE_KAFKA_BROKERS!.split(",") },
+  pulsar: { ...optionsOf(transport, endpoints), namespace }
+})
+/** Both systems, a namespace whose topics keep everything, and a way to make bridges. */
+export const both = Effect.fnUntraced(function* (places: Places) {
+  yield* Effect.promise(() => makeNamespace(places.pulsar))
+  const log = yield* KafkaLog.make(places.kafka)
+  const cluster = yield* connect(places.pulsar)
+  const pulsar = yield* PulsarBridge.make(places.pulsar)
+  const kafka = KafkaBridge.make(places.kafka)
+  const bridge = (options: BridgeOptions) => join(Bridge.make(options), { log, kafka, pulsar })
+  return { log, cluster, pulsar, kafka, bridge, admin: new Admin(places.pulsar), kafkaOptions: places.kafka }
+})
+export type Both = Effect.Success<ReturnType<typeof both>>
+
+/** A topic's name in full. */
+export const full = (topic: string, tenant = "public") => `persistent://${tenant}/${namespace}/${topic}`
+
+let number = 0
+/** A name that no other test has. */
+export const unique = (text: string) => `${text}-${process.pid}-${Date.now().toString(36)}-${number++}`
+
+/** A record for Kafka; what is not given is usual. */
+export const recordOf = (key: string | null, value: string | null, more: Partial<NewRecord> = {}): NewRecord => ({
+  partition: 0,
+  key,
+  value,
+  eventTime: 1_357_000_000_000,
+  eventId: undefined,
+  tenant: undefined,
+  traceparent: undefined,
+  schemaVersion: undefined,
+  headers: {},
+  ...more
+})
+export const declare = (log: Log["Service"], name: string, partitions: number) =>
+  log.declare([{ name, partitions, compacted: false, retentionMs: undefined }])
+
+/** Everything that a topic on Pulsar has, a part after the other. */
+export const messagesOf = Effect.fnUntraced(function* ({ cluster, pulsar }: Both, topic: string) {
+  const all: Array<Received> = []
+  for (const part of yield* pulsar.parts(topic)) {
+    const end = yield* pulsar.end(part)
+    if (end === undefined) continue
+    yield* Effect.promise(async () => {
+      const reader = await cluster.transport.read({ topic: part, from: "earliest" })
+      try {
+        while (true) {
+          const message = await reader.next(2_000)
+          if (message === undefined) return
+          all.push(message)
+          const { batch, batchSize, entry, ledger } = message.id
+          if (ledger === end.ledger && entry === end.entry && (batch < 0 || batch === batchSize - 1)) return
+        }
+      } finally {
+        await reader.close()
+      }
+    })
+  }
+  return all
+})
+/** Sends to a topic on Pulsar that is not partitioned, or to one partition. */
+export const publish = (
+  { cluster }: Pick<Both, "cluster">,
+  topic: string,
+  messages: ReadonlyArray<Partial<Outgoing>>,
+  batching = false
+) =>
+  Effect.promise(async () => {
+    const producer = await cluster.transport.produce({ topic, batching, maxPending: 10_000 })
+    const eventTime = 1_357_000_000_000
+    await Promise.all(messages.map((one) => producer.send({ key: "", value: "", eventTime, properties: {}, ...one })))
+    await producer.close()
+  })
+/** Makes a partitioned topic on Pulsar. */
+export const partitioned = ({ admin }: Both, topic: string, partitions: number) =>
+  Effect.promise(() => admin.call("PUT", `${topic.replace("://", "/")}/partitions`, partitions))
+
+/** Makes a tenant with the bridge's namespace. */
+export const tenant = ({ admin, cluster: { options: pulsar } }: Both, name: string) =>
+  Effect.promise(async () => {
+    await admin.call("PUT", `tenants/${name}`, { allowedClusters: ["standalone"] }, [409])
+    await makeNamespace({ ...pulsar, tenant: name, namespace })
+  })
+const administer = async <A>(
+  options: KafkaLog.Options,
+  use: (admin: ReturnType<ReturnType<typeof clientOf>["admin"]>) => Promise<A>
+) => {
+  const admin = clientOf(options).admin()
+  await admin.connect()
+  try {
+    return await use(admin)
+  } finally {
+    await admin.disconnect()
+  }
+}
+/** Deletes a topic on Kafka. */
+export const removeTopic = (options: KafkaLog.Options, topic: string) =>
+  administer(options, (admin) => admin.deleteTopics({ topics: [topic] }))
+/** Deletes partition 0's records before an offset, as retention does. */
+export const removeRecords = (options: KafkaLog.Options, topic: string, before: number) =>
+  administer(options, async (admin) => {
+    // kafkajs learns the topic by this
+    await admin.fetchTopicOffsets(topic)
+    await admin.deleteTopicRecords({ topic, partitions: [{ partition: 0, offset: String(before) }] })
+  })
+/** Deletes a consumer group, as Kafka does after 7 idle days. */
+export const removeGroup = (options: KafkaLog.Options, group: string) =>
+  administer(options, (admin) => admin.deleteGroups([group]))
+/** The sum of a group's offsets on a topic: how far it came. */
+export const progressOf = (options: KafkaLog.Options, group: string, topic: string) =>
+  administer(options, async (admin) => {
+    const [found] = await admin.fetchOffsets({ groupId: group, topics: [topic] })
+    return (found?.partitions ?? []).reduce((sum, { offset }) => sum + Math.max(0, Number(offset)), 0)
+  })
+/** Has the broker forget the sequence ids of a topic's producers, as it does after 6 idle hours. */
+export const forgetProducers = async ({ admin }: Pick<Both, "admin">, topic: string) => {
+  const path = topic.replace("://", "/")
+  for (const enabled of [false, true]) {
+    await admin.call("POST", `${path}/deduplicationEnabled`, enabled)
+    await new Promise((resolve) => setTimeout(resolve, 300))
+  }
+  await admin.call("DELETE", `${path}/deduplicationEnabled`)
+}
+
+/** Waits for a condition, looking again and again. */
+export const eventually = <E, R>(condition: Effect.Effect<boolean, E, R>): Effect.Effect<void, E, R> =>
+  Effect.gen(function* () {
+    while (!(yield* condition)) yield* Effect.sleep(100)
+  })
+
+/** A bridge as a process of its own: the command. */
+export interface BridgeProcess {
+  readonly kill: () => void
+  readonly isAlive: () => boolean
+  /** What it wrote to standard error, the last of it. */
+  readonly said: () => string
+  /** Where it serves health and metrics, once it does. */
+  readonly url: () => string | undefined
+}
+/** Starts `millrace bridge` with the rules of a file; killed at the latest when the scope closes. */
+export const bridgeProcess = (places: Places, rules: string): Effect.Effect<BridgeProcess, never, Scope.Scope> =>
+  Effect.acquireRelease(
+    Effect.sync(() => {
+      const { adminUrl, client, url } = places.pulsar
+      const child = spawn(process.execPath, [main, "bridge", "--rules", rules, "--json", "--port", "0"], {
+        stdio: ["ignore", "pipe", "pipe"],
+        env: {
+          ...process.env,
+          MILLRACE_KAFKA_BROKERS: places.kafka.brokers.join(","),
+          MILLRACE_PULSAR_URL: url,
+          MILLRACE_PULSAR_ADMIN_URL: adminUrl ?? "",
+          MILLRACE_PULSAR_CLIENT: client ?? ""
+        }
+      })
+      let [out, said] = ["", ""]
+      child.stdout.on("data", (chunk: Buffer) => (out += chunk.toString()))
+      child.stderr.on("data", (chunk: Buffer) => {
+        said = (said + chunk.toString()).slice(-20_000)
+        if (process.env["MILLRACE_SAY"]) process.stderr.write(`${child.pid} ${chunk.toString()}`)
+      })
+      return {
+        kill: () => void child.kill("SIGKILL"),
+        isAlive: () => child.exitCode === null && child.signalCode === null,
+        said: () => said,
+        url: () => (out.includes("\n") ? (JSON.parse(out.split("\n")[0]!) as { readonly url: string }).url : undefined)
+      }
+    }),
+    ({ kill }) => Effect.sync(kill)
+  )
+const main = fileURLToPath(new URL("../../bin/millrace.mjs", import.meta.url))
+/** Rules in a file, for the length of a scope. */
+export const rulesFile = (options: BridgeOptions) =>
+  Effect.acquireRelease(
+    Effect.sync(() => {
+      const directory = mkdtempSync(joinPath(tmpdir(), "millrace-bridge-"))
+      const file = joinPath(directory, "rules.json")
+      writeFileSync(file, JSON.stringify(options))
+      return { directory, file }
+    }),
+    ({ directory }) => Effect.sync(() => rmSync(directory, { recursive: true, force: true }))
+  ).pipe(Effect.map(({ file }) => file))
