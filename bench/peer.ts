@@ -10,6 +10,7 @@ import {
   type Side,
   sides,
   type Stack,
+  topicBytes,
   verify,
   withStack
 } from "./side.ts"
@@ -51,9 +52,11 @@ interface Run {
   readonly cpuSecondsOthers: number
   readonly peakMiB: number
   readonly walBytesPerEvent: number
+  /** On the broker's disk, by topic. */
+  readonly kafkaBytesPerEvent: Readonly<Record<string, number>>
   readonly verified: boolean
 }
-const runOf = (figures: Figures, verified: boolean): Run => {
+const runOf = (stack: Stack, figures: Figures, verified: boolean): Run => {
   const of = (name: string) => number(figures, name)
   return {
     eventsPerSecond: Math.round(of("events_per_s_from_process_start")),
@@ -69,6 +72,9 @@ const runOf = (figures: Figures, verified: boolean): Run => {
     cpuSecondsOthers: of("cpu_s_others"),
     peakMiB: Math.round(of("peak_rss_app_mib")),
     walBytesPerEvent: Math.round(of("wal_bytes") / of("events")),
+    kafkaBytesPerEvent: Object.fromEntries(
+      Object.entries(topicBytes(stack)).map(([topic, bytes]) => [topic, Math.round(bytes / of("events"))])
+    ),
     verified
   }
 }
@@ -90,7 +96,7 @@ const compare = async (stack: Stack) => {
   for (let round = 0; round < Number(values.runs); round++) {
     for (const side of chosen) {
       const figures = await measure(stack, side, "throughput", shape, ["--events", values.events, ...others])
-      const run = runOf(figures, await verify(stack, [...workload, ...half]))
+      const run = runOf(stack, figures, await verify(stack, [...workload, ...half]))
       runs[side].push(run)
       process.stderr.write(`${side} ${JSON.stringify(run)}\n${figures["curve_s_to_events_in_1m"]}\n`)
     }

@@ -176,6 +176,19 @@ export const verify = async (stack: Stack, workload: ReadonlyArray<string>): Pro
   return code === 0
 }
 
+/** Bytes that the broker has of each topic, internal ones left out. */
+export const topicBytes = (stack: Stack): Readonly<Record<string, number>> => {
+  const bytes: Record<string, number> = {}
+  const data = join(stack.directory, "kafka", "data")
+  for (const folder of readdirSync(data)) {
+    const topic = /^([^_].*)-\d+$/.exec(folder)?.[1]
+    if (topic === undefined) continue
+    for (const file of sources(join(data, folder)).filter((file) => file.endsWith(".log")))
+      bytes[topic] = (bytes[topic] ?? 0) + statSync(file).size
+  }
+  return bytes
+}
+
 /** A figure as a number; NaN where the harness has none. */
 export const number = (figures: Figures, name: string): number => Number(figures[name])
 
