@@ -122,16 +122,15 @@ const pick = (columns: ReadonlyArray<string>, row: Row): Row =>
   Object.fromEntries(columns.map((column) => [column, row[column]]))
 /** Refuses text that PostgreSQL cannot hold before anything of the event is applied. */
 const assertStorable = (where: string, row: Row) => {
-  for (const column in row) {
-    const value = row[column]
-    if (typeof value === "string" && !isStorable(value)) {
-      throw new UnstorableValue({
-        where: `${where}.${column}`,
-        reason:
-          "the text has a NUL character or half a surrogate pair, which PostgreSQL cannot store; clean or leave it out"
-      })
-    }
-  }
+  for (const column in row) assertStorableValue(where, column, row[column])
+}
+const assertStorableValue = (where: string, column: string, value: unknown) => {
+  if (typeof value !== "string" || isStorable(value)) return
+  throw new UnstorableValue({
+    where: `${where}.${column}`,
+    reason:
+      "the text has a NUL character or half a surrogate pair, which PostgreSQL cannot store; clean or leave it out"
+  })
 }
 /** Refuses a contribution that would spoil its total for good. */
 const assertCountable = (window: Window.Any, contribution: Row) => {
@@ -195,7 +194,7 @@ export class BatchFold {
         return
       case "add": {
         const window = target as Window.Any
-        for (const column of window.key) assertStorable(window.name, { [column]: payload[column] })
+        for (const column of window.key) assertStorableValue(window.name, column, payload[column])
         assertCountable(window, payload)
         if (window.topic !== undefined || this.deltasOf(window).fold)
           assertOwned(window.name, window.key, payload, origin.key)
@@ -254,7 +253,9 @@ export class BatchFold {
     const { eventTime } = origin
     if (!(eventTime >= deltas.from && eventTime < deltas.to)) setSpans(deltas, eventTime)
     const key = keyText(window.key, contribution)
-    for (const [i, span] of deltas.spans.entries()) {
+    const { columns, spans } = deltas
+    for (let i = 0; i < spans.length; i++) {
+      const span = spans[i]!
       if (isClosed(window, span.end, origin.streamTime)) {
         this.late.push(lateOf(window, span, contribution, origin))
         continue
@@ -265,7 +266,10 @@ export class BatchFold {
         const before = { row: { ...row }, origin: delta.origin }
         undo.push(() => (Object.assign(row, before.row), (delta.origin = before.origin)))
       }
-      for (const { add, column } of deltas.columns) row[column] = add(row[column], contribution[column] as never)
+      for (let c = 0; c < columns.length; c++) {
+        const { add, column } = columns[c]!
+        row[column] = add(row[column], contribution[column] as never)
+      }
       delta.origin = origin
     }
   }
@@ -289,7 +293,7 @@ export class BatchFold {
         reason: "it must be text without NUL and half surrogate pairs"
       })
     }
-    const vals = JSON.stringify(topic.encode(value as never))
+    const vals = topic.stringify(value as never)
     if (vals === undefined) throw new UnstorableValue({ where: topic.name, reason: "the value has no JSON form" })
     const eventTime = topic.timeOf?.(value as never) ?? origin.eventTime
     if (!Number.isFinite(eventTime)) {

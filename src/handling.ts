@@ -31,6 +31,17 @@ interface Decoded {
   readonly tenant: string | undefined
 }
 
+/** How far a batch is: what its events came to, and those that wait for rows. */
+interface Work {
+  readonly fold: BatchFold
+  readonly waiting: Array<Handled>
+  folded: number
+  streamTime: number
+  duplicates: number
+}
+/** Records that are decoded together: what of them is folded is garbage while it is young, which costs the collector least. */
+const sliceOf = 500
+
 // PostgreSQL's timestamptz begins in 4714 BC; JavaScript's dates end in 275760
 const firstTime = -210_866_803_200_000
 const lastTime = 8.64e15
@@ -98,25 +109,49 @@ export class Handling<E, R> {
     next: number
   ): Effect.fn.Return<Changes, StoreError | Stopped | Unstorable, R> {
     this.reset()
+    this.recorder.log.length = 0
+    const brought = yield* this.waiting.bring(records)
+    const fold = new BatchFold(this.partitions, this.projection.sources.length === 1)
+    const { passedOver: duplicates } = this.waiting
+    const work: Work = { fold, waiting: [], folded: 0, streamTime: claim.streamTime ?? -Infinity, duplicates }
+    for (let at = 0; at < brought.length; at += sliceOf) yield* this.work(work, brought.slice(at, at + sliceOf))
+    if (work.waiting.length > 0) work.folded += yield* this.applyWaiting(fold, work.waiting)
+    return {
+      position: next,
+      fingerprint: records.length === 0 ? claim.fingerprint : fingerprintOf(records.at(-1)!),
+      streamTime: Number.isFinite(work.streamTime) ? work.streamTime : undefined,
+      events: work.folded,
+      duplicates: work.duplicates,
+      tables: fold.tableChanges(),
+      windows: fold.windowChanges(),
+      segments: [...fold.segments(), ...this.parking.segments()],
+      late: fold.late,
+      dead: this.parking.letters,
+      retried: this.parking.retried,
+      seen: this.seen?.packed()
+    }
+  })
+
+  /** Decodes and handles some records, and folds what reads no rows. */
+  private readonly work = Effect.fnUntraced(function* (
+    this: Handling<E, R>,
+    work: Work,
+    records: ReadonlyArray<LogRecord>
+  ): Effect.fn.Return<void, StoreError | Stopped, R> {
     const { log } = this.recorder
-    log.length = 0
-    const decoded = this.decode(yield* this.waiting.bring(records))
+    const { fold, waiting } = work
+    const decoded = this.decode(records)
     if (this.stopped !== undefined) return yield* this.stopped
     yield* this.loadSeen(decoded)
-    const fold = new BatchFold(this.partitions, this.projection.sources.length === 1)
-    const waiting: Array<Handled> = []
-    let folded = 0
-    let streamTime = claim.streamTime ?? -Infinity
-    let duplicates = this.waiting.passedOver
     for (const { event, record, tenant, time } of decoded) {
-      if (time > streamTime) streamTime = time
+      if (time > work.streamTime) work.streamTime = time
       const id = this.idOf(event)
       if (id !== undefined && this.seen!.test(tenant, id, time)) {
-        duplicates++
+        work.duplicates++
         this.handledAgain(record)
         continue
       }
-      const origin = this.originOf(record, time, streamTime, tenant)
+      const origin = this.originOf(record, time, work.streamTime, tenant)
       const from = log.length
       const failure = this.waiting.isBehind(record) ? behind(record) : this.call(event, origin)
       if (failure !== undefined) {
@@ -134,25 +169,9 @@ export class Handling<E, R> {
         continue
       }
       const unfit = this.apply(fold, handled, none)
-      if (unfit === undefined) folded++
+      if (unfit === undefined) work.folded++
       else yield* this.fail(unfit)
-      // what is folded is garbage at once, which costs the collector least
       log.length = from
-    }
-    if (waiting.length > 0) folded += yield* this.applyWaiting(fold, waiting)
-    return {
-      position: next,
-      fingerprint: records.length === 0 ? claim.fingerprint : fingerprintOf(records.at(-1)!),
-      streamTime: Number.isFinite(streamTime) ? streamTime : undefined,
-      events: folded,
-      duplicates,
-      tables: fold.tableChanges(),
-      windows: fold.windowChanges(),
-      segments: [...fold.segments(), ...this.parking.segments()],
-      late: fold.late,
-      dead: this.parking.letters,
-      retried: this.parking.retried,
-      seen: this.seen?.packed()
     }
   })
 

@@ -41,7 +41,9 @@ const rooms: Readonly<Record<string, Room>> = {
     packages: effectOnly
   },
   ports: {
-    holds: src("log log-cleaner log-group log-rules fanout outbox retry store relay-target subscription topic-plan"),
+    holds: src(
+      "log log-cleaner log-group log-rules fanout once outbox retry store relay-target subscription topic-plan"
+    ),
     sees: ["pure"],
     packages: effectOnly
   },

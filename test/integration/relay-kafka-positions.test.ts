@@ -13,6 +13,7 @@ import { server } from "../support/postgres.ts"
 import {
   declare,
   intercept,
+  lost,
   offsetsOf,
   requests,
   sequencesOf,
@@ -69,13 +70,19 @@ suite("positions of the relay to Kafka", () => {
         (yield* offsetsOf(options, `${target}/p`, "events")).map(({ seq }) => seq),
         [6, 6, 6]
       )
-      // as the reason says: what Kafka has is looked up, and that is where it goes on
+      // as the reason says: what Kafka has is looked up, and that is where it goes on; answers that are lost change nothing
+      let ends = 0
+      yield* intercept(async (key, send) => {
+        const answer = await send()
+        if (key === requests.end && ends++ < 4) throw lost()
+        return answer
+      })
       yield* query(
         "adopt",
         () => sql`
-        update millrace.relay_position set seq = 6, incarnation = null, adopt = true where partition = 0`
+        update millrace.relay_position set seq = 6, adopt = true where partition = 0`
       )
-      while ((yield* positions(sql))[0]!.seq < 7) yield* again.ship
+      while ((yield* positions(sql))[0]!.seq < 7) yield* Effect.exit(again.ship)
       assert.deepStrictEqual(sequencesOf(yield* records(target))["p/events/0"], upTo(7))
       const [row] = yield* query(
         "adopted",

@@ -78,7 +78,7 @@ suite("relay to Kafka", () => {
       const traceparent = "00-0af7651916cd43dd8448eb211c80319c-00f067aa0ba902b7-01"
       const messages = upTo(60).map((i) =>
         Object.assign(messagesOf("p", 0, i, 1)[0]!, {
-          key: i % 9 === 0 ? null : `kéy"${i % 7}`,
+          key: i % 9 === 0 ? null : i % 2 === 0 ? `kéy"${i % 7}` : `kéy${i % 7}`,
           value: i % 5 === 0 ? null : JSON.stringify({ text: `"${i}" ü\n` }),
           tenant: i % 3 === 0 ? undefined : "t",
           traceparent: i % 4 === 0 ? undefined : traceparent,
@@ -111,7 +111,7 @@ suite("relay to Kafka", () => {
       )) {
         const into: Array<(typeof found)[number]> = []
         const { base_position: base, meta, next_position: next, partition, vals } = row
-        const origin = { stream: row["stream"], firstSeq: row["first_seq"] }
+        const origin = { stream: row["stream"], firstSeq: row["first_seq"], incarnation: row["incarnation"] }
         unpack({ partition, base, next, bytes: 0, appendedAt: 0, meta, vals, ...origin }, 0, into)
         reference.push(...into.map(({ appendedAt: _, position: __, ...record }) => record))
       }

@@ -119,7 +119,7 @@ let made = 0
 /** Tests on a PostgreSQL server and brokers that are known when they run. Each has a database, a projection `p` of a topic of its own. */
 export const testsOn =
   (services: () => { readonly root: string; readonly brokers: ReadonlyArray<string> }) =>
-  (title: string, body: (_: Case) => Effect.Effect<void, unknown, Scope.Scope>, timeout = 60_000) =>
+  (title: string, body: (_: Case) => Effect.Effect<void, unknown, Scope.Scope>, timeout = 180_000) =>
     it.live(
       title,
       () =>

@@ -41,7 +41,7 @@ const parse = (line: string): Printed => {
 
 /**
  * Reads a topic from its beginning, and calls `take` with each record in the order of its partition, until a record that `isLast` says
- * is the last was seen in each of so many partitions. Those are not taken. Fails where that does not come, in five minutes.
+ * is the last was seen in each of so many partitions. What comes behind it is passed over. Fails where that does not come, in five minutes.
  */
 export const consume = async (options: {
   readonly brokers: string
@@ -70,6 +70,7 @@ export const consume = async (options: {
   let rest = ""
   const line = (text: string) => {
     const record = parse(text)
+    if (seen.has(record.partition)) return
     const last = isLast(record)
     if (!last || takeLast) {
       count++

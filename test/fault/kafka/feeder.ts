@@ -1,10 +1,13 @@
 // Sends the load to Kafka as foreign clients do: plain batches, and transactions, some of which are aborted. What lies in the log is the truth.
-import { type Admin, Kafka, logLevel, type Message, Partitioners, type Producer, type Transaction } from "kafkajs"
+import { type Admin, Kafka, type Message, Partitioners, type Producer, type Transaction } from "kafkajs"
+import { configOf } from "../../../src/kafka/driver.ts"
 import { features, type Load, type Made, marker, phantoms, records } from "./load.ts"
 
 const input = "events.raw.v1"
 const lookup = "features.entity.v1"
 const slice = 500
+/** Where there is much to send. */
+const largeSlice = 2_000
 /** Of so many slices one goes in a transaction, and one has one beside it that is aborted. */
 const every = 4
 
@@ -17,6 +20,7 @@ export class Feeder {
   /** Events sent so far, markers and repetitions not counted. */
   fed = 0
   aborted = 0
+  private marked = 0
   private readonly kafka: Kafka
   private readonly plain: Producer
   private readonly transactional: Array<Producer | undefined> = [undefined, undefined]
@@ -27,7 +31,7 @@ export class Feeder {
 
   constructor(brokers: ReadonlyArray<string>, load: Load) {
     this.load = load
-    this.kafka = new Kafka({ brokers: [...brokers], clientId: "feeder", logLevel: logLevel.NOTHING, retry: quiet })
+    this.kafka = new Kafka({ ...configOf({ brokers, clientId: "feeder" }), retry: quiet })
     this.plain = this.kafka.producer({ createPartitioner: Partitioners.DefaultPartitioner })
     this.admin = this.kafka.admin()
   }
@@ -37,6 +41,10 @@ export class Feeder {
     await Promise.all([this.plain.connect(), this.admin.connect()])
     await this.plain.send({ topic: lookup, acks: -1, messages: features(this.load).map(messageOf) })
   }
+  /** Everything that was asked for is fed. */
+  get settled(): Promise<unknown> {
+    return this.last
+  }
   async close() {
     const all = [this.plain, ...this.transactional, this.admin]
     await Promise.all(all.map((one) => one?.disconnect().catch(() => undefined)))
@@ -44,20 +52,27 @@ export class Feeder {
 
   /** Sends the next events. All of them are in the log when this resolves, whatever the brokers went through. */
   feed(count: number): Promise<void> {
-    const fed = this.last.then(async () => {
-      for (let left = count; left > 0; left -= slice) await this.next(Math.min(left, slice))
+    return this.behind(async () => {
+      const size = count > 2 * largeSlice ? largeSlice : slice
+      for (let left = count; left > 0; left -= size) await this.next(Math.min(left, size))
     })
-    this.last = fed.catch(() => undefined)
-    return fed
   }
   /** The same, and no transaction. */
   drip(count: number): Promise<void> {
-    const fed = this.last.then(async () => {
+    return this.behind(async () => {
       await this.send(records(this.load, this.fed, this.fed + count))
       this.fed += count
     })
-    this.last = fed.catch(() => undefined)
-    return fed
+  }
+  /** One after another. */
+  private behind(run: () => Promise<void>): Promise<void> {
+    const before = this.last
+    const done = (async () => {
+      await before
+      await run()
+    })()
+    this.last = done.catch(() => undefined)
+    return done
   }
   private async next(count: number) {
     const made = records(this.load, this.fed, this.fed + count)
@@ -65,7 +80,7 @@ export class Feeder {
     const half = made.length >> 1
     const aborting = number % every === 1 ? await this.begin(number) : undefined
     if (aborting !== undefined) await this.leak(aborting, number)
-    if (number % every === 3 && (await this.committed(number + 1, made.slice(0, half)))) {
+    if (number % every === 3 && (await this.committed(number, made.slice(0, half)))) {
       await this.send(made.slice(half))
     } else {
       await this.send(made.slice(0, half))
@@ -79,8 +94,12 @@ export class Feeder {
   private async send(made: ReadonlyArray<Made>) {
     if (made.length > 0) await this.plain.send({ topic: input, acks: -1, messages: made.map(messageOf) })
   }
+  /** The producer of a slice. It commits in one and aborts in another. */
+  private of(number: number): number {
+    return Math.floor(number / every) % this.transactional.length
+  }
   private async begin(number: number): Promise<Transaction | undefined> {
-    const i = number % this.transactional.length
+    const i = this.of(number)
     try {
       let producer = this.transactional[i]
       if (producer === undefined) {
@@ -124,11 +143,19 @@ export class Feeder {
   }
   /** After an error a transactional producer of kafkajs is stuck. The next one with its id fences it. */
   private drop(number: number) {
-    const i = number % this.transactional.length
+    const i = this.of(number)
     void this.transactional[i]?.disconnect().catch(() => undefined)
     this.transactional[i] = undefined
   }
 
+  /** Events of one partition, in one batch. */
+  async only(count: number): Promise<void> {
+    this.keys ??= await this.keyOfEach()
+    const [key = ""] = this.keys
+    const made = Array.from({ length: count }, (_, i) => marker(this.load, this.fed + i, key, `only-${this.marked++}`))
+    await this.last
+    await this.send(made)
+  }
   /** An event in every partition, and the id that ends each one's. Everything fed before lies before it in its partition. */
   async mark(id: string): Promise<void> {
     this.keys ??= await this.keyOfEach()

@@ -119,12 +119,14 @@ export class Fleet {
     )
     this.started++
     this.workers.push(worker)
-    void worker.ended.then(() => {
-      this.fencedBefore += worker.fenced
-      if (!worker.doomed) this.fell.push(worker)
-      this.workers.splice(this.workers.indexOf(worker), 1)
-    })
+    void this.watch(worker)
     return worker
+  }
+  private async watch(worker: Worker) {
+    await worker.ended
+    this.fencedBefore += worker.fenced
+    if (!worker.doomed) this.fell.push(worker)
+    this.workers.splice(this.workers.indexOf(worker), 1)
   }
   private spawn(args: ReadonlyArray<string>, environment: Readonly<Record<string, string>>): ChildProcess {
     const inherited = Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith("MILLRACE_")))

@@ -1,4 +1,5 @@
 // What the harness sees of the application in PostgreSQL while it runs: how far it is, who commits, and whether one moment is whole.
+import { setTimeout as sleep } from "node:timers/promises"
 import type postgres from "postgres"
 import type { Differences } from "./differences.ts"
 
@@ -15,14 +16,30 @@ export interface Place {
   readonly relayHalted: string | null
 }
 
+const tries = 6
+/** Asks again where a connection was lost, or none is had: the harness looks at a server that it kills. */
+export const patiently = async <A>(ask: () => Promise<A>): Promise<A> => {
+  for (let n = 1; ; n++) {
+    try {
+      return await ask()
+    } catch (error) {
+      if (n === tries) throw error
+      await sleep(100 * n)
+    }
+  }
+}
+
 /** All partitions, at one moment. */
 export const places = (sql: Sql): Promise<ReadonlyArray<Place>> =>
-  sql<Array<Place>>`
+  patiently(
+    async () =>
+      await sql<Array<Place>>`
     select g.partition, g.next_position::float8 as position, g.epoch::float8 as epoch, g.outbox_seq::float8 as published,
       r.seq::float8 as relayed, g.halted, r.halted as "relayHalted"
     from millrace.progress g left join millrace.relay_position r on r.target = 'kafka'
       and (r.projection, r.source, r.partition) = (g.projection, g.topic, g.partition)
     where g.projection = 'signals' order by g.partition`
+  )
 
 /** How many claims there have been. */
 export const claims = async (sql: Sql): Promise<number> =>
@@ -52,15 +69,19 @@ export const endLanes = async (sql: Sql): Promise<number> => {
     where datname = current_database() and application_name = 'millrace log session'`
   return rows.length
 }
-/** Holds every partition's row, so that commits wait; returns what lets go. */
-export const holdCommits = async (sql: Sql): Promise<() => Promise<void>> => {
-  const held = await sql.reserve()
-  await held`begin`
-  await held`select from millrace.progress where projection = 'signals' order by topic, partition for update`
-  return async () => {
-    await held`rollback`
-    held.release()
+/** Holds every partition's row over a connection of its own, so that commits wait; returns what lets go. */
+export const holdCommits = (connect: () => Sql): Promise<() => Promise<void>> => patiently(() => hold(connect))
+const hold = async (connect: () => Sql) => {
+  const held = connect()
+  const text = "begin; select from millrace.progress where projection = 'signals' order by topic, partition for update"
+  try {
+    await held.unsafe(text)
+  } catch (error) {
+    await held.end({ timeout: 1 })
+    throw error
   }
+  // a session that ends rolls back
+  return () => held.end({ timeout: 1 })
 }
 
 /** Compares two looks at one run: nothing goes back, and at no moment is a commit torn. */

@@ -10,6 +10,7 @@ export type Step =
   | { readonly kind: "killRelayAtPoint"; readonly name: string; readonly nth: number }
   | { readonly kind: "joinAndLeave"; readonly signal: "SIGTERM" | "SIGKILL" }
   | { readonly kind: "zombie"; readonly nth: number }
+  | { readonly kind: "overlap" }
   | { readonly kind: "relayZombie"; readonly name: string }
   | { readonly kind: "relayFight"; readonly times: number }
   | { readonly kind: "endBackends"; readonly held: boolean }
@@ -19,10 +20,13 @@ export type Step =
 
 /** How often each fault is to happen. What is left out does not. */
 export interface Counts {
+  /** How many projectors are armed at once. Default 2. */
+  readonly together?: number
   readonly projectorKills?: number
   readonly relayKills?: number
   readonly joins?: number
   readonly zombies?: number
+  readonly overlaps?: number
   readonly relayZombies?: number
   readonly relayFights?: number
   readonly backends?: number
@@ -37,6 +41,7 @@ export const standard: Counts = {
   relayKills: 10,
   joins: 10,
   zombies: 5,
+  overlaps: 1,
   relayZombies: 2,
   relayFights: 1,
   backends: 20,
@@ -48,10 +53,12 @@ export const standard: Counts = {
 export const cycles = (count: number): Counts => {
   const scale = (n: number) => Math.max(1, Math.round((n * count) / 30))
   return {
+    together: 4,
     projectorKills: Math.round((count * 2) / 3),
     relayKills: count - Math.round((count * 2) / 3),
     joins: scale(4),
     zombies: scale(3),
+    overlaps: scale(0.5),
     relayZombies: scale(1),
     relayFights: scale(0.5),
     backends: scale(8),
@@ -97,7 +104,7 @@ export const planOf = (seed: number, counts: Counts): Plan => {
   const relayAnywhere = Math.floor(relayKills / 4)
   const left = [
     ...many(anywhere, atRandom("projections")),
-    ...grouped(drawn(projectorPoints, kills - anywhere, random), 2).map((points): Step => ({
+    ...grouped(drawn(projectorPoints, kills - anywhere, random), counts.together ?? 2).map((points): Step => ({
       kind: "killAtPoints",
       points
     })),
@@ -106,6 +113,7 @@ export const planOf = (seed: number, counts: Counts): Plan => {
       signal: random.chance(0.5) ? "SIGTERM" : "SIGKILL"
     })),
     ...many(counts.zombies, (): Step => ({ kind: "zombie", nth: random.int(1, 4) })),
+    ...many(counts.overlaps, (): Step => ({ kind: "overlap" })),
     ...many(counts.backends, (): Step => ({ kind: "endBackends", held: random.chance(0.7) })),
     ...grouped(
       many(counts.replies, (i) => losses[i % losses.length]!),
@@ -115,9 +123,10 @@ export const planOf = (seed: number, counts: Counts): Plan => {
   ]
   const right = [
     ...many(relayAnywhere, atRandom("relay")),
-    ...drawn(relayPoints, relayKills - relayAnywhere, random).map((point): Step => ({
+    ...drawn(relayPoints, relayKills - relayAnywhere, random).map(({ name, nth }): Step => ({
       kind: "killRelayAtPoint",
-      ...point
+      name,
+      nth
     })),
     ...many(counts.relayZombies, (): Step => ({ kind: "relayZombie", name: random.pick(relayPoints).name })),
     ...many(counts.relayFights, (): Step => ({ kind: "relayFight", times: random.int(2, 5) })),

@@ -1,7 +1,7 @@
 // Loaded first by a patched copy of the command: ends or stops the process when a named point is reached. It is in no release.
 //
 // MILLRACE_POINT is `kill:NAME:NTH` or `stop:NAME:NTH`: SIGKILL or SIGSTOP to this process when the point is reached the nth time.
-import { flushCompileCache } from "node:module"
+import * as Module from "node:module"
 import process from "node:process"
 
 const [deed = "", name = "", nth = "1"] = (process.env["MILLRACE_POINT"] ?? "").split(":")
@@ -25,7 +25,7 @@ globalThis.answered = (fenced) => {
 globalThis.claimed = () => process.stderr.write("point: claimed\n")
 
 // what is killed leaves no cache by itself
-setTimeout(() => flushCompileCache?.(), 3_000).unref?.()
+setTimeout(() => Module.flushCompileCache?.(), 3_000).unref?.()
 
 // whoever started it holds the other end: when that process is gone, however, this one goes
 process.stdin.on("error", () => undefined)

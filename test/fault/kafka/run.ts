@@ -1,7 +1,7 @@
-// One run: services, the application in processes of its own, a load, and the plan's faults; then everything is compared with the fold of the log.
+// A run while it is under way: services, the application in processes of its own, a load; and the comparison with the fold of the log.
 import { join } from "node:path"
 import { setTimeout as sleep } from "node:timers/promises"
-import { consume } from "./consumer.ts"
+import { consume, type Printed } from "./consumer.ts"
 import { copy, type Copy, type Patch } from "./copy.ts"
 import { Differences } from "./differences.ts"
 import { points } from "./failpoints.ts"
@@ -10,10 +10,9 @@ import { Fleet } from "./fleet.ts"
 import { Fold, partitions } from "./fold.ts"
 import { features } from "./load.ts"
 import { isHandled, places, Watch } from "./observe.ts"
-import { topics, Outputs } from "./outputs.ts"
+import { type Output, Outputs, topics } from "./outputs.ts"
 import type { Plan } from "./plan.ts"
 import { type Services, services, sessionMs } from "./services.ts"
-import { Steps } from "./steps.ts"
 import { compareTables } from "./tables.ts"
 
 /** What a run is to be. */
@@ -22,6 +21,8 @@ export interface RunOptions {
   readonly plan: Plan
   /** At least so many; while a fault is waited for more are sent. */
   readonly events: number
+  /** Of these: what lies in the log before the first process starts. */
+  readonly ahead?: number
   readonly entities?: number
   /** What makes the application a mutant. */
   readonly mutant?: ReadonlyArray<Patch>
@@ -33,30 +34,6 @@ export interface RunOptions {
   /** Where something is wrong services are left running for whoever wants to look, until the process is told to end. */
   readonly hold?: boolean
 }
-/** What became of a run. */
-export interface Report {
-  readonly seed: number
-  readonly events: number
-  readonly duplicates: number
-  readonly late: number
-  readonly alerts: number
-  readonly dead: number
-  /** Records of transactions that were aborted, and none of which may be seen. */
-  readonly aborted: number
-  readonly faults: Readonly<Record<string, number>>
-  readonly fenced: number
-  /** Processes that were started. */
-  readonly processes: number
-  readonly seconds: number
-  readonly lost: number
-  readonly doubled: number
-  readonly disordered: number
-  readonly wrong: number
-  /** Why the run did not come to its end; undefined where it did. */
-  readonly hang: string | undefined
-  readonly examples: ReadonlyArray<string>
-}
-
 /** Something did not come about in time. */
 export class Hang extends Error {
   override readonly name = "Hang"
@@ -72,6 +49,7 @@ export class Run {
   readonly watch = new Watch()
   readonly faults: Record<string, number> = {}
   private trickling = true
+  private quiet = false
   private readonly trickle: Promise<void>
   private failed: unknown
 
@@ -92,11 +70,21 @@ export class Run {
   private async drip() {
     while (this.trickling) {
       try {
-        await this.feeder.drip(12)
+        if (!this.quiet) await this.feeder.drip(12)
       } catch (error) {
         this.failed ??= error
       }
       await sleep(100)
+    }
+  }
+  /** Feeds nothing by itself meanwhile. */
+  async quietly(use: () => Promise<void>): Promise<void> {
+    this.quiet = true
+    try {
+      await this.feeder.settled
+      await use()
+    } finally {
+      this.quiet = false
     }
   }
   async stopFeeding(): Promise<void> {
@@ -117,7 +105,7 @@ export class Run {
       if (this.failed !== undefined) throw this.failed
       if (performance.now() > deadline || this.fleet.fell.length > 0)
         throw new Hang(await this.describe(`no ${what}`, wrong))
-      await sleep(15)
+      await sleep(25)
     }
   }
   private async describe(what: string, wrong: unknown): Promise<string> {
@@ -150,26 +138,43 @@ export class Run {
 
   /** Reads the log and the outputs with Kafka's own consumer, and compares. Nothing may run. `end` is the last marker's id. */
   async compare(end: string): Promise<Fold> {
-    const { brokers, sql } = this.services
-    const fold = new Fold()
-    const sealed = `sealed ${end}`
-    const read = (topic: string, take: Parameters<typeof consume>[0]["take"]) => {
-      const isLast = ({ value }: { readonly value: string | null }) => value === sealed
-      return consume({ brokers, topic, partitions, isLast, take: (record) => record.value !== sealed && take(record) })
-    }
-    for (const feature of features(this.feeder.load)) fold.feature(feature)
-    const isLast = ({ value }: { readonly value: string | null }) => value?.includes(`"${end}-`) === true
-    await consume({ brokers, topic: "events.raw.v1", partitions, isLast, takeLast: true, take: fold.event })
+    const { sql } = this.services
+    const fold = await this.fold(end)
     await compareTables(sql, fold, this.differences)
     if (this.options.projectionsOnly === true) return fold
-    const outputs = new Outputs(fold, this.differences)
-    for (const topic of topics) await this.feeder.seal(topic, sealed)
-    await Promise.all(topics.map((topic) => read(topic, (record) => outputs.take(topic, record))))
     const published = await places(sql)
-    outputs.finish(new Map(published.map(({ partition, published }) => [partition, published])))
+    await this.outputs(end, fold, new Map(published.map(({ partition, published }) => [partition, published])))
     return fold
   }
+  /** Compares the outputs alone, with the log up to one marker; another names what ends them. */
+  async compareOutputs(end: string, seal: string): Promise<void> {
+    await this.outputs(seal, await this.fold(end), new Map())
+  }
+  /** The log up to a marker, folded. */
+  private async fold(end: string): Promise<Fold> {
+    const fold = new Fold()
+    for (const feature of features(this.feeder.load)) fold.feature(feature)
+    await this.read("events.raw.v1", ({ value }) => value?.includes(`"${end}-`) === true, fold.event, true)
+    return fold
+  }
+  private async outputs(end: string, fold: Fold, published: ReadonlyMap<number, number>) {
+    const outputs = new Outputs(fold, this.differences)
+    const sealed = `sealed ${end}`
+    for (const topic of topics) await this.feeder.seal(topic, sealed)
+    const take = (topic: Output) => (record: Printed) => void (isSeal(record) || outputs.take(topic, record))
+    await Promise.all(topics.map((topic) => this.read(topic, ({ value }) => value === sealed, take(topic), false)))
+    outputs.finish(published)
+  }
+  private read(
+    topic: string,
+    isLast: (record: Printed) => boolean,
+    take: (record: Printed) => void,
+    takeLast: boolean
+  ): Promise<number> {
+    return consume({ brokers: this.services.brokers, topic, partitions, isLast, take, takeLast })
+  }
 }
+const isSeal = ({ value }: Printed) => value?.startsWith("sealed ") === true
 
 /** Makes the topics. Everything else is made by whichever process starts first. */
 const prepare = async (fleet: Fleet) => {
@@ -197,6 +202,7 @@ export const withRun = async <A>(options: RunOptions, use: (run: Run) => Promise
     await prepare(fleet)
     feeder = new Feeder(opened.brokers.split(","), { seed: options.seed, entities: options.entities ?? 2_000 })
     await feeder.open()
+    await feeder.feed(options.ahead ?? 0)
     run = new Run(options, opened, feeder, fleet)
     return await use(run)
   } finally {
@@ -206,65 +212,4 @@ export const withRun = async <A>(options: RunOptions, use: (run: Run) => Promise
     await opened?.close()
     tree.remove()
   }
-}
-
-/** Regular processes, beside those that faults start. */
-const regular = (options: RunOptions) => ({ projections: 2, relay: options.projectionsOnly === true ? 0 : 2 })
-
-const held = async (run: Run, hang: string | undefined) => {
-  const { brokers, url } = run.services
-  run.say(`${hang ?? run.differences.toString()}\nheld: MILLRACE_KAFKA_BROKERS=${brokers} MILLRACE_DATABASE_URL=${url}`)
-  await new Promise((resolve) => process.once("SIGINT", resolve).once("SIGTERM", resolve))
-}
-
-/** Runs the plan from beginning to end. */
-export const execute = async (options: RunOptions, then?: (run: Run) => Promise<void>): Promise<Report> => {
-  const began = performance.now()
-  return withRun(options, async (run) => {
-    let hang: string | undefined
-    let fold: Fold | undefined
-    try {
-      const steps = new Steps(run, options.plan, regular(options))
-      await steps.run()
-      run.say("the plan is done")
-      await run.stopFeeding()
-      const left = options.events - run.feeder.fed
-      if (left > 0) await run.feeder.feed(left)
-      await run.feeder.mark("end")
-      run.say("everything is fed")
-      await run.drain()
-      run.say("everything is handled")
-      await run.watch.look(run.services.sql, run.differences)
-      await run.fleet.stop()
-      run.say("everything has ended")
-      fold = await run.compare("end")
-      run.say("everything is compared")
-      await then?.(run)
-    } catch (error) {
-      if (!(error instanceof Hang)) throw error
-      hang = error.message
-    }
-    if (options.hold === true && (hang !== undefined || run.differences.total > 0)) await held(run, hang)
-    const { doubled, lost, order, wrong } = run.differences.counts
-    const { alerts = 0, dead = 0, duplicates = 0, events = 0, late = 0 } = fold?.totals ?? {}
-    return {
-      seed: options.seed,
-      events,
-      duplicates,
-      late,
-      alerts,
-      dead,
-      aborted: run.feeder.aborted,
-      faults: run.faults,
-      fenced: run.fleet.fenced,
-      processes: run.fleet.started,
-      seconds: Math.round((performance.now() - began) / 100) / 10,
-      lost,
-      doubled,
-      disordered: order,
-      wrong,
-      hang,
-      examples: run.differences.examples
-    }
-  })
 }

@@ -17,6 +17,8 @@ export interface Services {
   readonly url: string
   /** Connections of the harness to it, opened anew when they are lost. */
   readonly sql: postgres.Sql
+  /** One connection more, to be ended by who asks for it. */
+  readonly connect: () => postgres.Sql
   /** Runs one statement beside the application's database, as `drop database`. */
   readonly beside: (statement: string) => Promise<unknown>
   readonly close: () => Promise<void>
@@ -32,7 +34,7 @@ const types = {
 const connect = (url: string, max: number) => {
   // the driver's own socket takes the process with it, or hangs, when a server dies under load
   const bearing = { socket: socketFor(undefined), connection: { options: padding } }
-  const usual = { max, fetch_types: false, backoff: () => 0.05, onnotice: () => undefined, types }
+  const usual = { max, fetch_types: false, connect_timeout: 5, backoff: () => 0.05, onnotice: () => undefined, types }
   return postgres(url, { ...usual, ...bearing } as postgres.Options<{}>) as unknown as postgres.Sql
 }
 
@@ -67,6 +69,7 @@ export const services = async (): Promise<Services> => {
       brokers: kafka!.endpoints.MILLRACE_KAFKA_BROKERS!,
       url: url.href,
       sql,
+      connect: () => connect(url.href, 1),
       beside: admin,
       close: async () => {
         await sql.end({ timeout: 1 })
@@ -99,5 +102,6 @@ export const crashPostgres = async ({ postgres: server }: Services, immediate: b
 /** Ends the broker at once and starts it again. */
 export const crashKafka = async ({ kafka }: Services): Promise<void> => {
   await kafka.kill()
-  await kafka.start()
+  // a machine that is overloaded may need more patience than one start has
+  await kafka.start().catch(() => kafka.start())
 }

@@ -5,14 +5,14 @@ import { partitions } from "./fold.ts"
 import { claims, endCommits, endLanes, holdCommits, isHandled } from "./observe.ts"
 import type { Plan, Step } from "./plan.ts"
 import { type Loss, Proxy } from "./proxy.ts"
-import type { Run } from "./run.ts"
+import { Hang, type Run } from "./run.ts"
 import { crashKafka, crashPostgres } from "./services.ts"
 
 type Of<K extends Step["kind"]> = Extract<Step, { readonly kind: K }>
 
 /** The hands that carry out a plan. */
 export class Steps {
-  private readonly run_: Run
+  private readonly of: Run
   private readonly plan: Plan
   private readonly regular: Readonly<Record<Role, number>>
   private done = 0
@@ -20,7 +20,7 @@ export class Steps {
   private gate: Promise<void> = Promise.resolve()
 
   constructor(run: Run, plan: Plan, regular: Readonly<Record<Role, number>>) {
-    this.run_ = run
+    this.of = run
     this.plan = plan
     this.regular = regular
   }
@@ -30,14 +30,14 @@ export class Steps {
     const { left, right } = this.plan
     await this.restock("projections")
     await this.restock("relay")
-    const { sql } = this.run_.services
-    await this.run_.until("claim of every partition", async () => (await claims(sql)) >= partitions)
+    const { sql } = this.of.services
+    await this.of.until("claim of every partition", async () => (await claims(sql)) >= partitions)
     const hand = async (steps: ReadonlyArray<Step>, role: Role) => {
       for (const step of steps) {
         await this.feed()
         await this.perform(step)
         this.done++
-        this.run_.say(`${this.done} of ${left.length + right.length}: ${JSON.stringify(step)}`)
+        this.of.say(`${this.done} of ${left.length + right.length}: ${JSON.stringify(step)}`)
         this.assertAlive()
         await this.restock(role)
         await this.look()
@@ -47,34 +47,34 @@ export class Steps {
   }
   /** The load's share of a step, in one burst. */
   private async feed() {
-    const { feeder, options } = this.run_
+    const { feeder, options } = this.of
     const all = this.plan.left.length + this.plan.right.length
     const due = Math.floor((options.events * (this.done + 1)) / all) - feeder.fed
     if (due > 0) await feeder.feed(Math.min(due, 20_000))
   }
   private async look() {
-    const { differences, services, watch } = this.run_
+    const { differences, services, watch } = this.of
     // another hand may have the server down
     await watch.look(services.sql, differences).catch(() => undefined)
   }
   private async restock(role: Role) {
     await this.gate
-    const { fleet } = this.run_
+    const { fleet } = this.of
     for (let n = fleet.of(role).length; n < this.regular[role]; n++) fleet.start(role)
   }
   private async start(role: Role, point?: string, url?: string): Promise<Worker> {
     await this.gate
-    return this.run_.fleet.start(role, {
+    return this.of.fleet.start(role, {
       ...(point === undefined ? {} : { point }),
       ...(url === undefined ? {} : { environment: { MILLRACE_DATABASE_URL: url } })
     })
   }
   /** Nothing ends by itself, whatever happens around it. */
   private assertAlive() {
-    const { fell } = this.run_.fleet
+    const { fell } = this.of.fleet
     if (fell.length === 0) return
     const [first] = fell
-    throw new Error(`${first!.role} ${first!.pid} ended by itself with ${first!.exit}:\n${first!.output}`)
+    throw new Hang(`${first!.role} ${first!.pid} ended by itself with ${first!.exit}:\n${first!.output}`)
   }
 
   private async perform(step: Step): Promise<void> {
@@ -89,6 +89,8 @@ export class Steps {
         return this.joinAndLeave(step)
       case "zombie":
         return this.zombie(step)
+      case "overlap":
+        return this.overlap()
       case "relayZombie":
         return this.relayZombie(step)
       case "endBackends":
@@ -98,11 +100,11 @@ export class Steps {
       case "relayFight":
         return this.relayFight(step)
       case "crashPostgres":
-        await this.crash(() => crashPostgres(this.run_.services, step.immediate))
-        return this.run_.note("PostgreSQL crashed")
+        await this.crash(() => crashPostgres(this.of.services, step.immediate))
+        return this.of.note("PostgreSQL crashed")
       case "crashKafka":
-        await this.crash(() => crashKafka(this.run_.services))
-        return this.run_.note("broker killed")
+        await this.crash(() => crashKafka(this.of.services))
+        return this.of.note("broker killed")
     }
   }
   /** Every process that runs bears it. One that only starts would end with a clear error, so none does meanwhile. */
@@ -111,8 +113,8 @@ export class Steps {
     await this.gate
     this.gate = new Promise((resolve) => (open = resolve))
     try {
-      await this.run_.until("start of all processes", () =>
-        this.run_.fleet.workers.every(({ stopped, up }) => up || stopped)
+      await this.of.until("start of all processes", () =>
+        this.of.fleet.workers.every(({ stopped, up }) => up || stopped)
       )
       await run()
     } finally {
@@ -126,7 +128,7 @@ export class Steps {
     for (const [i, worker] of armed.entries()) {
       const { name } = points[i]!
       let newest = worker
-      await this.run_.until(`arrival at the point '${name}'`, async () => {
+      await this.of.until(`arrival at the point '${name}'`, async () => {
         // what a process has is only taken from it where others join
         if (name === "at revocation" && more < 4 && newest.claims > 0) {
           newest = await this.start("projections")
@@ -141,110 +143,138 @@ export class Steps {
   private async killRelayAtPoint({ name, nth }: Of<"killRelayAtPoint">) {
     const armed = await this.start("relay", `kill:${name}:${nth}`)
     await this.leaveTo(armed)
-    await this.run_.until(`arrival at the point '${name}'`, () => armed.exit !== undefined)
+    await this.of.until(`arrival at the point '${name}'`, () => armed.exit !== undefined)
     this.killed(armed, `relay killed ${name}`)
   }
   /** The lane comes to one relay alone. */
   private async leaveTo(...those: ReadonlyArray<Worker>) {
-    const others = this.run_.fleet.of("relay").filter((worker) => !those.includes(worker))
+    const others = this.of.fleet.of("relay").filter((worker) => !those.includes(worker))
     await Promise.all(others.map((worker) => worker.end("SIGTERM")))
   }
   /** It ended as it was told to. */
   private killed(worker: Worker, what: string) {
     if (worker.exit !== "SIGKILL") throw new Error(`${worker.role} ended with ${worker.exit}:\n${worker.output}`)
-    this.run_.note(what)
+    this.of.note(what)
   }
   private async killAtRandom({ afterMs, role }: Of<"killAtRandom">) {
-    const [worker] = this.run_.fleet.of(role)
+    const [worker] = this.of.fleet.of(role)
     await sleep(afterMs)
     await worker?.end("SIGKILL")
-    this.run_.note(`${role === "relay" ? "relay" : "projector"} killed at random`)
+    this.of.note(`${role === "relay" ? "relay" : "projector"} killed at random`)
   }
   /** Back to the number of regular processes: the oldest leave, in order. */
   private async reduce() {
-    const running = this.run_.fleet.of("projections").filter(({ stopped }) => !stopped)
+    const running = this.of.fleet.of("projections").filter(({ stopped }) => !stopped)
     const surplus = running.slice(0, Math.max(0, running.length - this.regular.projections))
     await Promise.all(surplus.map((worker) => worker.end("SIGTERM")))
-    if (surplus.length > 0) this.run_.note("member left in order", surplus.length)
+    if (surplus.length > 0) this.of.note("member left in order", surplus.length)
   }
 
   private async joinAndLeave({ signal }: Of<"joinAndLeave">) {
-    const { services } = this.run_
+    const { services } = this.of
     const worker = await this.start("projections")
-    await this.run_.until("claim of a process that joined", () => worker.claims > 0)
-    this.run_.note("rebalance: joined")
+    await this.of.until("claim of a process that joined", () => worker.claims > 0)
+    this.of.note("rebalance: joined")
     const before = await claims(services.sql)
     await worker.end(signal)
-    await this.run_.until("claim after a process left", async () => (await claims(services.sql)) > before)
-    this.run_.note(signal === "SIGTERM" ? "rebalance: left" : "rebalance: lost")
+    await this.of.until("claim after a process left", async () => (await claims(services.sql)) > before)
+    this.of.note(signal === "SIGTERM" ? "rebalance: left" : "rebalance: lost")
   }
 
   private async zombie({ nth }: Of<"zombie">) {
-    const { feeder, services } = this.run_
+    const { feeder, services } = this.of
     const worker = await this.start("projections", `stop:before commit:${nth}`)
-    await this.run_.until("process that stands before a commit", () => worker.stopped)
+    await this.of.until("process that stands before a commit", () => worker.stopped)
     // all that is fed by now is handled by others, and so what it has in hand
     const ends = await feeder.ends()
-    await this.run_.until("takeover from a process that stands still", () => isHandled(services.sql, ends))
+    await this.of.until("takeover from a process that stands still", () => isHandled(services.sql, ends))
     const before = worker.fenced
     worker.signal("SIGCONT")
     // without a fence its commits are answered all the same
     const answered = () => worker.fenced > before || worker.answered > partitions || worker.exit !== undefined
-    await this.run_.until("answer to the commit of a process that came back", answered)
-    this.run_.note(worker.fenced > before ? "zombie fenced" : "zombie not fenced")
+    await this.of.until("answer to the commit of a process that came back", answered)
+    this.of.note(worker.fenced > before ? "zombie fenced" : "zombie not fenced")
     await this.reduce()
   }
+  /**
+   * Two processes at once before a commit of the same partition, the later claimant with more events in hand than the first, which
+   * comes back before the other has committed anything: nothing but the claim tells their commits apart.
+   */
+  private async overlap() {
+    const { feeder, fleet, services } = this.of
+    await this.of.quietly(async () => {
+      const stands = async () => {
+        const worker = await this.start("projections", "stop:before commit:1")
+        await Promise.all(fleet.of("projections").map((one) => one !== worker && !one.stopped && one.end("SIGTERM")))
+        await feeder.only(30)
+        await this.of.until("process that stands before a commit", () => worker.stopped)
+        return worker
+      }
+      const first = await stands()
+      const ends = await feeder.ends()
+      const second = await stands()
+      for (const worker of [first, second]) {
+        worker.signal("SIGCONT")
+        const answered = () => worker.fenced + worker.answered > 0 || worker.exit !== undefined
+        await this.of.until("answer to the commit of a process that came back", answered)
+      }
+      this.of.note(first.fenced > 0 ? "overlapping claim fenced" : "overlapping claim not fenced")
+      await this.of.until("handling after an overlap", () => isHandled(services.sql, ends))
+      await this.restock("projections")
+      await Promise.all([first.end("SIGTERM"), second.end("SIGTERM")])
+    })
+  }
   private async relayZombie({ name }: Of<"relayZombie">) {
-    const { services } = this.run_
+    const { services } = this.of
     const armed = await this.start("relay", `stop:${name}:1`)
     await this.leaveTo(armed)
-    await this.run_.until("relay that stands still", () => armed.stopped)
+    await this.of.until("relay that stands still", () => armed.stopped)
     await this.restock("relay")
     // a session that lives is let have its lane; here the server is told that it is gone
-    await this.run_.until("end of a lane's session", async () => (await endLanes(services.sql)) > 0)
-    await this.run_.relayed("takeover from a relay that stands still")
+    await this.of.until("end of a lane's session", async () => (await endLanes(services.sql)) > 0)
+    await this.of.relayed("takeover from a relay that stands still")
     armed.signal("SIGCONT")
-    await this.run_.feeder.feed(200)
-    await this.run_.relayed("relaying beside a relay that came back")
-    this.run_.note("relay zombie")
+    await this.of.feeder.feed(200)
+    await this.of.relayed("relaying beside a relay that came back")
+    this.of.note("relay zombie")
     await armed.end("SIGTERM")
   }
   private async relayFight({ times }: Of<"relayFight">) {
     const environment = { MILLRACE_GREED: "1" }
     await this.gate
-    const pair = [1, 2].map(() => this.run_.fleet.start("relay", { environment }))
+    const pair = [1, 2].map(() => this.of.fleet.start("relay", { environment }))
     await this.leaveTo(...pair)
     const overtaken = () => pair.every((worker) => worker.overtaken >= times)
-    await this.run_.until("fences between two relays of one lane", overtaken)
-    this.run_.note("two relays on one lane")
+    await this.of.until("fences between two relays of one lane", overtaken)
+    this.of.note("two relays on one lane")
     await Promise.all(pair.map((worker) => worker.end("SIGTERM")))
   }
 
   private async endBackends({ held }: Of<"endBackends">) {
-    const { feeder, services } = this.run_
+    const { feeder, services } = this.of
     let ended = 0
-    const release = held ? await holdCommits(services.sql) : undefined
+    const release = held ? await holdCommits(services.connect) : undefined
     try {
       if (!held) await feeder.feed(400)
-      await this.run_.until(
+      await this.of.until(
         "session in the middle of a commit",
         async () => (ended += await endCommits(services.sql)) > 0
       )
     } finally {
       await release?.()
     }
-    this.run_.note("backend ended during commit", ended)
+    this.of.note("backend ended during commit", ended)
   }
   private async loseReplies(losses: ReadonlyArray<Loss>) {
-    const proxy = new Proxy(this.run_.services.url)
+    const proxy = new Proxy(this.of.services.url)
     await proxy.open()
     const worker = await this.start("projections", undefined, proxy.url)
     try {
       for (const loss of losses) {
         const before = proxy.losses
         proxy.arm(loss)
-        await this.run_.until("commit through the proxy", () => proxy.losses > before)
-        this.run_.note(`commit's reply lost, ${loss}`)
+        await this.of.until("commit through the proxy", () => proxy.losses > before)
+        this.of.note(`commit's reply lost, ${loss}`)
       }
       await worker.end("SIGTERM")
     } finally {
