@@ -15,8 +15,8 @@ export class SeenIds {
   private readonly buckets = new Map<number, Bucket>()
   private readonly maxIds: number
   private readonly pending: Array<Entry> = []
-  /** The times that an id was noted with since the last commit; mostly one. */
-  private readonly recent = new Map<string, number | Array<number>>()
+  /** The same, to be found. */
+  private noted = new Bucket()
   private ids = 0
   /** The newest bucket that commits may have stored ids in; undefined where nothing was stored. */
   private newest: number | undefined
@@ -77,11 +77,8 @@ export class SeenIds {
 
   /** Whether the event is a duplicate; if not, it is noted until `settle` or `reset`. */
   test(tenant: string | undefined, id: string, time: number): boolean {
-    const key = tenant === undefined ? id : `${tenant}\u0000${id}`
-    const noted = this.recent.get(key)
-    let before = noted === undefined ? undefined : this.nearest(noted, time)
-    if (before === time) return true
-    const entry = entryOf(key, time)
+    const entry = entryOf(tenant, id, time)
+    let before = this.noted.find(entry, this.withinMs)
     const last = this.bucketOf(time + this.withinMs)
     for (let bucket = this.bucketOf(time - this.withinMs); bucket <= last && before !== time; bucket++) {
       before = this.buckets.get(bucket)?.find(entry, this.withinMs) ?? before
@@ -89,43 +86,32 @@ export class SeenIds {
     if (before === time) return true
     // a duplicate with a time of its own is an earlier record for those that come after it
     this.pending.push(entry)
-    if (noted === undefined) this.recent.set(key, time)
-    else if (typeof noted === "number") this.recent.set(key, [noted, time])
-    else noted.push(time)
+    this.noted.add(entry)
     return before !== undefined
-  }
-
-  /** A time within the bound, the first of them. */
-  private nearest(noted: number | Array<number>, time: number): number | undefined {
-    const near = (other: number) => Math.abs(other - time) <= this.withinMs
-    if (typeof noted === "number") return near(noted) ? noted : undefined
-    return noted.find(near)
   }
 
   /** Takes back what `test` noted: its event failed, and one like it may come again. */
   forget(tenant: string | undefined, id: string, time: number): void {
-    const key = tenant === undefined ? id : `${tenant}\u0000${id}`
-    const noted = this.recent.get(key)
-    if (noted === time) this.recent.delete(key)
-    else if (typeof noted === "object" && noted.includes(time)) noted.splice(noted.indexOf(time), 1)
-    else return
-    const { a, b, c } = entryOf(key, time)
-    const at = this.pending.findLastIndex(
-      (entry) => entry.a === a && entry.b === b && entry.c === c && entry.time === time
-    )
+    const { a, b, c } = entryOf(tenant, id, time)
+    const same = (entry: Entry) => entry.a === a && entry.b === b && entry.c === c && entry.time === time
+    const at = this.pending.findLastIndex(same)
+    if (at < 0) return
     this.pending.splice(at, 1)
+    this.noted.remove({ a, b, c, time })
   }
 
   /** What was noted, packed for the store. */
   packed():
     | { readonly minTime: number; readonly maxTime: number; readonly count: number; readonly packed: Uint8Array }
     | undefined {
-    if (this.pending.length === 0) return undefined
-    const packed = new Uint8Array(this.pending.length * entryBytes)
+    const { pending } = this
+    if (pending.length === 0) return undefined
+    const packed = new Uint8Array(pending.length * entryBytes)
     const view = new DataView(packed.buffer)
     let minTime = Infinity
     let maxTime = -Infinity
-    for (const [i, { a, b, c, time }] of this.pending.entries()) {
+    for (let i = 0; i < pending.length; i++) {
+      const { a, b, c, time } = pending[i]!
       view.setInt32(i * entryBytes, a)
       view.setInt32(i * entryBytes + 4, b)
       view.setInt32(i * entryBytes + 8, c)
@@ -133,7 +119,7 @@ export class SeenIds {
       if (time < minTime) minTime = time
       if (time > maxTime) maxTime = time
     }
-    return { minTime, maxTime, count: this.pending.length, packed }
+    return { minTime, maxTime, count: pending.length, packed }
   }
 
   /** The commit holds: what was noted is stored. */
@@ -149,8 +135,9 @@ export class SeenIds {
 
   /** There was no commit: nothing was noted. */
   reset(): void {
+    if (this.pending.length === 0) return
     this.pending.length = 0
-    this.recent.clear()
+    this.noted = new Bucket()
   }
 
   private insert(entry: Entry): void {
@@ -188,9 +175,9 @@ interface Entry {
   readonly time: number
 }
 
-const entryOf = (key: string, time: number): Entry => {
+const entryOf = (tenant: string | undefined, id: string, time: number): Entry => {
   // one character a byte: a buffer costs an allocation outside the heap, which is dearer than the hash
-  const digest = hash("sha1", key, "binary")
+  const digest = hash("sha1", tenant === undefined ? id : `${tenant}\u0000${id}`, "binary")
   return { a: wordOf(digest, 0), b: wordOf(digest, 4), c: wordOf(digest, 8), time }
 }
 const wordOf = (digest: string, at: number): number =>
@@ -228,6 +215,17 @@ class Bucket {
     if (this.size * 5 >= this.times.length * 3) this.grow()
     this.place(entry.a, entry.b, entry.c, entry.time)
     this.size++
+  }
+
+  /** Takes one back: its place stays taken, by a time that is near to none. */
+  remove({ a, b, c, time }: Entry): void {
+    const mask = this.times.length - 1
+    for (let slot = a & mask; !Number.isNaN(this.times[slot]!); slot = (slot + 1) & mask) {
+      const same = this.words[slot * 3] === a && this.words[slot * 3 + 1] === b && this.words[slot * 3 + 2] === c
+      if (!same || this.times[slot] !== time) continue
+      this.times[slot] = Infinity
+      return
+    }
   }
 
   private place(a: number, b: number, c: number, time: number): void {

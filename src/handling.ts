@@ -2,7 +2,7 @@
 import * as Cause from "effect/Cause"
 import * as Data from "effect/Data"
 import * as Effect from "effect/Effect"
-import { BatchFold, needs, windowKey, type Origin } from "./batch.ts"
+import { BatchFold, needs, readsRows, type ReadRow, windowKey, type Origin } from "./batch.ts"
 import { SeenIds } from "./dedupe.ts"
 import { describe, EarlierParked } from "./failure.ts"
 import { keyText } from "./fields.ts"
@@ -17,7 +17,7 @@ import type { Topic } from "./topic.ts"
 import { Waiting } from "./waiting.ts"
 import type { Window } from "./window.ts"
 
-/** An event between decoding and the fold: where it stands, and which part of the recorder's log it asked for. */
+/** An event that waits for rows to be read: where it stands, and which part of the recorder's log it asked for. */
 interface Handled {
   readonly record: LogRecord
   readonly origin: Origin
@@ -30,6 +30,17 @@ interface Decoded {
   readonly time: number
   readonly tenant: string | undefined
 }
+
+/** How far a batch is: what its events came to, and those that wait for rows. */
+interface Work {
+  readonly fold: BatchFold
+  readonly waiting: Array<Handled>
+  folded: number
+  streamTime: number
+  duplicates: number
+}
+/** Records that are decoded together: what of them is folded is garbage while it is young, which costs the collector least. */
+const sliceOf = 500
 
 // PostgreSQL's timestamptz begins in 4714 BC; JavaScript's dates end in 275760
 const firstTime = -210_866_803_200_000
@@ -98,23 +109,49 @@ export class Handling<E, R> {
     next: number
   ): Effect.fn.Return<Changes, StoreError | Stopped | Unstorable, R> {
     this.reset()
+    this.recorder.log.length = 0
+    const brought = yield* this.waiting.bring(records)
+    const fold = new BatchFold(this.partitions, this.projection.sources.length === 1)
+    const { passedOver: duplicates } = this.waiting
+    const work: Work = { fold, waiting: [], folded: 0, streamTime: claim.streamTime ?? -Infinity, duplicates }
+    for (let at = 0; at < brought.length; at += sliceOf) yield* this.work(work, brought.slice(at, at + sliceOf))
+    if (work.waiting.length > 0) work.folded += yield* this.applyWaiting(fold, work.waiting)
+    return {
+      position: next,
+      fingerprint: records.length === 0 ? claim.fingerprint : fingerprintOf(records.at(-1)!),
+      streamTime: Number.isFinite(work.streamTime) ? work.streamTime : undefined,
+      events: work.folded,
+      duplicates: work.duplicates,
+      tables: fold.tableChanges(),
+      windows: fold.windowChanges(),
+      segments: [...fold.segments(), ...this.parking.segments()],
+      late: fold.late,
+      dead: this.parking.letters,
+      retried: this.parking.retried,
+      seen: this.seen?.packed()
+    }
+  })
+
+  /** Decodes and handles some records, and folds what reads no rows. */
+  private readonly work = Effect.fnUntraced(function* (
+    this: Handling<E, R>,
+    work: Work,
+    records: ReadonlyArray<LogRecord>
+  ): Effect.fn.Return<void, StoreError | Stopped, R> {
     const { log } = this.recorder
-    log.length = 0
-    const decoded = this.decode(yield* this.waiting.bring(records))
+    const { fold, waiting } = work
+    const decoded = this.decode(records)
     if (this.stopped !== undefined) return yield* this.stopped
     yield* this.loadSeen(decoded)
-    const handled: Array<Handled> = []
-    let streamTime = claim.streamTime ?? -Infinity
-    let duplicates = this.waiting.passedOver
     for (const { event, record, tenant, time } of decoded) {
-      if (time > streamTime) streamTime = time
+      if (time > work.streamTime) work.streamTime = time
       const id = this.idOf(event)
       if (id !== undefined && this.seen!.test(tenant, id, time)) {
-        duplicates++
+        work.duplicates++
         this.handledAgain(record)
         continue
       }
-      const origin = this.originOf(record, time, streamTime, tenant)
+      const origin = this.originOf(record, time, work.streamTime, tenant)
       const from = log.length
       const failure = this.waiting.isBehind(record) ? behind(record) : this.call(event, origin)
       if (failure !== undefined) {
@@ -126,22 +163,15 @@ export class Handling<E, R> {
           continue
         }
       }
-      handled.push({ record, origin, from, to: log.length })
-    }
-    const { fold, folded } = yield* this.fold(handled)
-    return {
-      position: next,
-      fingerprint: records.length === 0 ? claim.fingerprint : fingerprintOf(records.at(-1)!),
-      streamTime: Number.isFinite(streamTime) ? streamTime : undefined,
-      events: folded,
-      duplicates,
-      tables: fold.tableChanges(),
-      windows: fold.windowChanges(),
-      segments: [...fold.segments(), ...this.parking.segments()],
-      late: fold.late,
-      dead: this.parking.letters,
-      retried: this.parking.retried,
-      seen: this.seen?.packed()
+      const handled = { record, origin, from, to: log.length }
+      if (waiting.length > 0 || readsRows(log, from)) {
+        waiting.push(handled)
+        continue
+      }
+      const unfit = this.apply(fold, handled, none)
+      if (unfit === undefined) work.folded++
+      else yield* this.fail(unfit)
+      log.length = from
     }
   })
 
@@ -303,28 +333,38 @@ export class Handling<E, R> {
     )
   }
 
-  /** Two steps, so that all rows that a batch needs are read at once: what was asked for is known before anything is applied. */
-  private readonly fold = Effect.fnUntraced(function* (this: Handling<E, R>, handled: ReadonlyArray<Handled>) {
-    const { log } = this.recorder
-    const fold = new BatchFold(this.partitions, this.projection.sources.length === 1)
-    const rows = yield* this.readRows(handled)
-    let folded = 0
-    for (const { from, origin, record, to } of handled) {
-      try {
-        if (this.waiting.isBehind(record)) throw behind(record).error
-        fold.apply(log, from, to, origin, (target, key) => rows.get(target)?.get(key))
-        folded++
-        this.handledAgain(record)
-      } catch (error) {
-        const id =
-          this.seen === undefined || record.value === null
-            ? undefined
-            : this.idOf(this.source.decode(JSON.parse(record.value), record.schemaVersion))
-        if (id !== undefined) this.seen!.forget(origin.tenant, id, origin.eventTime)
-        yield* this.fail({ record, error, attempts: 1, ...origin })
-      }
+  /** Applies what an event asked for, or says why it cannot be. */
+  private apply(fold: BatchFold, { from, origin, record, to }: Handled, read: ReadRow): Failure | undefined {
+    try {
+      // an earlier one of its key may have been refused since it was handled
+      if (this.waiting.isBehind(record)) throw behind(record).error
+      fold.apply(this.recorder.log, from, to, origin, read)
+      this.handledAgain(record)
+      return undefined
+    } catch (error) {
+      const id =
+        this.seen === undefined || record.value === null
+          ? undefined
+          : this.idOf(this.source.decode(JSON.parse(record.value), record.schemaVersion))
+      if (id !== undefined) this.seen!.forget(origin.tenant, id, origin.eventTime)
+      return { record, error, attempts: 1, ...origin }
     }
-    return { fold, folded }
+  }
+
+  /** All rows that the events need are read at once: what was asked for is known before anything is applied. How many were applied. */
+  private readonly applyWaiting = Effect.fnUntraced(function* (
+    this: Handling<E, R>,
+    fold: BatchFold,
+    waiting: ReadonlyArray<Handled>
+  ) {
+    const rows = yield* this.readRows(waiting)
+    let folded = 0
+    for (const handled of waiting) {
+      const unfit = this.apply(fold, handled, (target, key) => rows.get(target)?.get(key))
+      if (unfit === undefined) folded++
+      else yield* this.fail(unfit)
+    }
+    return folded
   })
 
   private readonly readRows = Effect.fnUntraced(function* (this: Handling<E, R>, handled: ReadonlyArray<Handled>) {
@@ -375,4 +415,5 @@ export class Handling<E, R> {
 }
 
 const behind = ({ key }: LogRecord): Failed => ({ error: new EarlierParked({ key: key! }), attempts: 0 })
+const none: ReadRow = () => undefined
 const keyOf = (target: Table.Any | Window.Any) => (target.kind === "table" ? target.primaryKey : windowKey(target))

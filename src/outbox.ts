@@ -13,7 +13,7 @@ export interface Place extends Stream {
 }
 /** A target's position as the database mirrors it. The target's own, where it keeps one, is the truth, and never behind this. */
 export interface Mirrored extends Place {
-  /** A person says that this is right where the target's own position does not fit. The next `move` takes the word back. */
+  /** A person says that this sequence is right where the target's own does not fit. The next `move` takes the word back. */
   readonly adopt: boolean
   readonly halted: string | undefined
 }

@@ -1,4 +1,5 @@
 // How a message stands in a packed segment or batch. Adapters unpack; nothing here reads or writes.
+import { quoted } from "./struct.ts"
 
 /** One element of a segment's `meta`, as in the log's batches: key, event time, event id, tenant, traceparent, and the schema's version unless it is 1. */
 export const metaText = (
@@ -9,6 +10,6 @@ export const metaText = (
   traceparent: string | undefined,
   schemaVersion = 1
 ): string =>
-  `[${JSON.stringify(key)},${eventTime},${eventId === undefined ? "null" : JSON.stringify(eventId)},` +
-  `${tenant === undefined ? "null" : JSON.stringify(tenant)},${traceparent === undefined ? "null" : JSON.stringify(traceparent)}` +
+  `[${quoted(key)},${eventTime},${eventId === undefined ? "null" : quoted(eventId)},` +
+  `${tenant === undefined ? "null" : quoted(tenant)},${traceparent === undefined ? "null" : quoted(traceparent)}` +
   (schemaVersion === 1 ? "]" : `,${schemaVersion}]`)

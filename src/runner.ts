@@ -46,7 +46,17 @@ export const run = Effect.fn("Runner.run")(function* <E, R>(
   yield* Effect.forEach(
     projection.sources as ReadonlyArray<Topic.Any>,
     (source) =>
-      log.assign(source.name, group, (assignment) => runPartition(projection, source, assignment, references)),
+      log
+        .assign(source.name, group, (assignment) => runPartition(projection, source, assignment, references))
+        .pipe(
+          // brokers may be away for longer than a membership bears
+          Effect.tapError((error) =>
+            "retryable" in error && error.retryable
+              ? Effect.logWarning(`${group} ${source.name}: ${error.message}; trying again`)
+              : Effect.void
+          ),
+          Effect.retry({ schedule: again, while: (error) => "retryable" in error && error.retryable })
+        ),
     { concurrency: "unbounded", discard: true }
   )
 })

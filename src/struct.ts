@@ -27,7 +27,7 @@ const copier = (fields: Fields, type: string | undefined): ((value: unknown) => 
     return fits === undefined ? undefined : { name, fits, isAbsent: fits === absent }
   })
   // a name that is no ordinary property is the schema's too
-  if (!checks.every((check) => check !== undefined) || "__proto__" in fields) return () => undefined
+  if (!checks.every((check) => check !== undefined) || Object.hasOwn(fields, "__proto__")) return () => undefined
   return (value) => {
     if (typeof value !== "object" || value === null) return undefined
     const from = value as Values
@@ -36,7 +36,8 @@ const copier = (fields: Fields, type: string | undefined): ((value: unknown) => 
       if (from["type"] !== type) return undefined
       copy["type"] = type
     }
-    for (const { fits, isAbsent, name } of checks) {
+    for (let i = 0; i < checks.length; i++) {
+      const { fits, isAbsent, name } = checks[i]!
       const field = from[name]
       if (!fits(field)) return undefined
       if (!isAbsent) copy[name] = field
@@ -46,10 +47,37 @@ const copier = (fields: Fields, type: string | undefined): ((value: unknown) => 
   }
 }
 
+// nothing of this is written otherwise than as it is
+const bare = /^[ !#-[\]-~]*$/
+/** A text as JSON. */
+export const quoted = (text: string): string => (bare.test(text) ? `"${text}"` : JSON.stringify(text))
+
+/** The JSON of the declared fields, of values that `copier` takes. */
+const writer = (fields: Fields): ((value: Values) => string | undefined) => {
+  const checks = Object.entries(fields).map(([name, schema], i) => {
+    const fits = plain.get(schema)
+    return fits && { name, fits, before: `${i === 0 ? "{" : ","}${JSON.stringify(name)}:` }
+  })
+  if (checks.length === 0 || !checks.every((check) => check !== undefined)) return () => undefined
+  return (value) => {
+    let text = ""
+    for (let i = 0; i < checks.length; i++) {
+      const { before, fits, name } = checks[i]!
+      const field = value[name]
+      if (!fits(field)) return undefined
+      // minus zero is 0 in JSON and in a text
+      text += before + (typeof field === "string" ? quoted(field) : String(field))
+    }
+    return `${text}}`
+  }
+}
+
 /** Reads and writes objects of declared fields; other fields are left out. Both throw a `Schema.SchemaError` that names what does not fit. */
 export interface Codec {
   readonly decode: (json: unknown) => unknown
   readonly encode: (value: unknown) => unknown
+  /** The JSON text of what `encode` makes; undefined where that has none. */
+  readonly stringify: (value: unknown) => string | undefined
 }
 /** The codec of fields, and of events of a type where one is given. */
 export const codec = (fields: Fields, type?: string): Codec => {
@@ -57,5 +85,11 @@ export const codec = (fields: Fields, type?: string): Codec => {
   const copy = copier(fields, type)
   const decode = Schema.decodeUnknownSync(schema)
   const encode = Schema.encodeUnknownSync(schema)
-  return { decode: (json) => copy(json) ?? decode(json), encode: (value) => copy(value) ?? encode(value) }
+  const write = type === undefined ? writer(fields) : () => undefined
+  const written = (value: unknown) => copy(value) ?? encode(value)
+  return {
+    decode: (json) => copy(json) ?? decode(json),
+    encode: written,
+    stringify: (value) => write(value as Values) ?? JSON.stringify(written(value))
+  }
 }

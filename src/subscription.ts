@@ -1,4 +1,5 @@
 // A durable subscription as users write it: a value, and two ways to consume it. Which system keeps it, the fan-out says.
+import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import * as Latch from "effect/Latch"
 import * as Schedule from "effect/Schedule"
@@ -14,6 +15,7 @@ import {
   type SubscribeOptions
 } from "./fanout.ts"
 import type { UnknownTopic } from "./log.ts"
+import { identityOf, type Once, OnceError } from "./once.ts"
 import type { Topic } from "./topic.ts"
 
 /** A durable subscription of a topic's values. What was acknowledged under its name does not come again, to whichever process. */
@@ -30,18 +32,23 @@ export interface Received<out V> {
   readonly negativeAcknowledge: Effect.Effect<void, FanOutError>
 }
 /** Everything that consuming can fail with. */
-export type SubscriptionError = FanOutError | ConsumerBusy | UnknownTopic
+export type SubscriptionError = FanOutError | ConsumerBusy | UnknownTopic | OnceError
 
 /** How messages are handled. */
 export interface RunOptions {
   /** Messages handled at once, at most; those of one key in turn where the type is `keyShared`. Default 16; 1 where one consumer has all. */
   readonly concurrency?: number
 }
+/** How messages are handled effectively once. */
+export interface OnceOptions<in out Tx> extends RunOptions {
+  /** Where it is kept what was handled. The handler is given a transaction, and makes its changes in that. */
+  readonly once: Once<Tx>
+}
 
 const receiveAtOnce = 256
 
-const backoff = Schedule.min([Schedule.exponential("50 millis"), Schedule.spaced("1 second")]).pipe(
-  Schedule.jittered,
+const pauses = Schedule.min([Schedule.exponential("50 millis"), Schedule.spaced("1 second")]).pipe(Schedule.jittered)
+const backoff = pauses.pipe(
   Schedule.setInputType<FanOutError>(),
   Schedule.while(({ input }) => input.retryable)
 )
@@ -199,7 +206,7 @@ class Hand {
 const handling = <V, E, R>(
   { topic, ...subscription }: Subscription<V>,
   consumer: Consumer,
-  handle: (value: V, message: Message) => Effect.Effect<unknown, E, R>,
+  handle: (value: V, message: Message) => Effect.Effect<unknown, E | OnceError, R>,
   acknowledge: (message: Message) => void
 ) => {
   const { maxRedeliveries, name, type } = { ...defaults, ...subscription }
@@ -211,6 +218,9 @@ const handling = <V, E, R>(
       acknowledge(message)
       return true
     }
+    // the consumer's database, not the handler: nothing would become of any message
+    const failure = Cause.findErrorOption(exit.cause)
+    if (failure._tag === "Some" && failure.value instanceof OnceError) return yield* failure.value
     const { redeliveries } = message
     const what = `subscription ${name}: ${topic.name} ${placeOf(message)} failed, redelivered ${redeliveries} times`
     yield* Effect.logWarning(what, exit.cause)
@@ -239,9 +249,21 @@ const follow = <E, R>(hand: Hand, attempt: (message: Message) => Effect.Effect<b
     }
   })
 
+/** The handler within a transaction that marks the message. While the consumer's database is away it is tried again, and counts as no failure. */
+const inTransaction =
+  <V, E, R, Tx>(
+    { name, topic }: Subscription<V>,
+    handle: (value: V, message: Message, tx: Tx) => Effect.Effect<unknown, E, R>,
+    once: Once<Tx>
+  ) =>
+  (value: V, message: Message): Effect.Effect<unknown, E | OnceError, R> =>
+    once
+      .handle(identityOf({ topic: topic.name, name }, message), (tx) => handle(value, message, tx))
+      .pipe(Effect.retry({ schedule: pauses, while: (error) => error instanceof OnceError && error.retryable }))
+
 const runWith = Effect.fnUntraced(function* <V, E, R>(
   subscription: Subscription<V>,
-  handle: (value: V, message: Message) => Effect.Effect<unknown, E, R>,
+  handle: (value: V, message: Message) => Effect.Effect<unknown, E | OnceError, R>,
   options: RunOptions
 ) {
   const { ackTimeoutMs, redeliveryDelayMs, type } = { ...defaults, ...subscription }
@@ -296,13 +318,34 @@ export const Subscription = {
   stream: streamOf,
   /**
    * Runs a handler for each message until it is interrupted: success acknowledges, failure brings the message again, up to the cap,
-   * then to the dead-letter topic. A message may come more than once; `message.stream` and `message.seq` tell. With `keyShared` the
-   * messages of a key are handled one after another, also when one failed. Ends with a failure of the fan-out that is not retryable.
+   * then to the dead-letter topic. With `keyShared` the messages of a key are handled one after another, also when one failed. Ends with
+   * a failure of the fan-out that is not retryable.
+   *
+   * A message may come more than once. With `once` it takes effect once: the handler gets a transaction, and what it does with that is
+   * committed together with a mark of the message, by which it is known if it comes again. What the handler does elsewhere may happen
+   * more than once.
    */
-  run: <V, E, R>(
-    subscription: Subscription<V>,
-    handle: (value: V, message: Message) => Effect.Effect<unknown, E, R>,
-    options: RunOptions = {}
-  ): Effect.Effect<never, SubscriptionError, FanOut | Exclude<R, Scope.Scope>> =>
-    runWith(subscription, handle, options) as Effect.Effect<never, SubscriptionError, FanOut | Exclude<R, Scope.Scope>>
+  run: ((
+    subscription: Subscription<unknown>,
+    handle: (value: unknown, message: Message, tx: unknown) => Effect.Effect<unknown, unknown, unknown>,
+    options: RunOptions & { readonly once?: Once<unknown> } = {}
+  ) => {
+    const { once } = options
+    const handler =
+      once === undefined
+        ? (value: unknown, message: Message) => handle(value, message, undefined)
+        : inTransaction(subscription, handle, once)
+    return runWith(subscription, handler, options)
+  }) as {
+    <V, E, R, Tx>(
+      subscription: Subscription<V>,
+      handle: (value: V, message: Message, tx: Tx) => Effect.Effect<unknown, E, R>,
+      options: OnceOptions<Tx>
+    ): Effect.Effect<never, SubscriptionError, FanOut | Exclude<R, Scope.Scope>>
+    <V, E, R>(
+      subscription: Subscription<V>,
+      handle: (value: V, message: Message) => Effect.Effect<unknown, E, R>,
+      options?: RunOptions
+    ): Effect.Effect<never, SubscriptionError, FanOut | Exclude<R, Scope.Scope>>
+  }
 }

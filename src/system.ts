@@ -14,6 +14,7 @@ import * as PostgresLog from "./postgres/log.ts"
 import * as PostgresTopics from "./postgres/log-plan.ts"
 import { connect, type Sql } from "./postgres/client.ts"
 import { migrate } from "./postgres/migrate.ts"
+import * as PostgresOnce from "./postgres/once.ts"
 import * as PostgresOutbox from "./postgres/outbox.ts"
 import * as PostgresRelay from "./postgres/relay.ts"
 import * as PostgresStore from "./postgres/store.ts"
@@ -267,6 +268,22 @@ export const layer = ({ dataDir = ".millrace" }: LayerOptions = {}): Layer.Layer
     })
   )
 
+/** Where `once` keeps what was handled, and how. */
+export interface OnceOptions extends PostgresOnce.Options {
+  /** The consumer's own database. Default: that of `MILLRACE_DATABASE_URL`, or the embedded one of `dataDir`. */
+  readonly url?: string
+  /** The state directory whose embedded database is joined, or started for as long as the scope is open. Default `.millrace`. */
+  readonly dataDir?: string
+}
+/**
+ * Effectively once, for `Subscription.run`: handlers get a transaction on a PostgreSQL database, in which their message is marked as
+ * handled. Makes the schema `millrace_once` there where it is missing. The transaction is a tagged template of postgres.js.
+ */
+export const once = Effect.fnUntraced(function* ({ dataDir = ".millrace", url, ...options }: OnceOptions = {}) {
+  const sql = url === undefined ? (yield* openDatabase(dataDir, "join")).sql : yield* connect(url, { max: 2 })
+  return yield* PostgresOnce.make(sql, options)
+})
+
 /** Kafka has no subscriptions with redelivery and dead letters of its own: those are Pulsar's, or the embedded system's. */
 const refuse = (operation: string) =>
   new FanOutError({
@@ -277,5 +294,6 @@ const refuse = (operation: string) =>
   })
 const noFanOut = FanOut.of({
   subscribe: () => Effect.fail(refuse("subscribe")),
+  seek: () => Effect.fail(refuse("seek")),
   unsubscribe: () => Effect.fail(refuse("unsubscribe"))
 })

@@ -52,6 +52,8 @@ export interface Topic<out Name extends string, in out V> extends Source<V, "top
   readonly decode: (json: unknown, version?: number) => V
   /** The JSON object of a value: declared fields only, whatever else the object has. */
   readonly encode: (value: V) => unknown
+  /** The JSON text of what `encode` makes; undefined where it has none. */
+  readonly stringify: (value: V) => string | undefined
   /** The schema's version that `encode` writes. */
   readonly versionOf: (value: V) => number
 }
@@ -173,6 +175,7 @@ export const Topic = {
       eventTypes,
       decode: (json: unknown, version?: number) => find(json).decode(json, version),
       encode: (value: unknown) => find(value).encode(value as never),
+      stringify: (value: unknown) => JSON.stringify(find(value).encode(value as never)),
       versionOf: (value: unknown) => find(value).versions.length
     })
   },
@@ -190,6 +193,7 @@ export const Topic = {
   plain: <const Name extends string, V>(name: Name, keyOf: (value: V) => string): Topic<Name, V> =>
     topic(name, { key: keyOf as never } as LogOptions<any>, {
       decode: (json: unknown) => json,
-      encode: (value: unknown) => value
+      encode: (value: unknown) => value,
+      stringify: (value: unknown) => JSON.stringify(value)
     })
 }

@@ -61,11 +61,11 @@ const make = async (folder: string, libraries: string, rehearse: Rehearse): Prom
   }
 }
 
-/** Makes the storage of a new node from an image's: formatting gives always the same but for two ids. */
-export const copy = (template: string, storage: string): void => {
+/** Makes the storage of a new node from an image's: formatting gives always the same but for its ids. */
+export const copy = (template: string, storage: string, node = "1", cluster = randomId()): void => {
   cpSync(template, storage, { recursive: true })
-  const ids = { "cluster.id": randomId(), "directory.id": randomId() }
-  writeFileSync(join(storage, "meta.properties"), text({ version: "1", "node.id": "1", ...ids }))
+  const ids = { "node.id": node, "cluster.id": cluster, "directory.id": randomId() }
+  writeFileSync(join(storage, "meta.properties"), text({ version: "1", ...ids }))
 }
 
 /** Formats the storage that a configuration names, with Kafka's own tool in a JVM of its own. */
@@ -85,7 +85,8 @@ export const format = async (
   const message = `the storage of Kafka was not formatted: ${said}\ntry: the same again`
   throw new StackError({ reason: "Start", message })
 }
-const randomId = () => randomBytes(16).toString("base64url")
+/** A cluster's id, or a directory's. */
+export const randomId = () => randomBytes(16).toString("base64url")
 
 /** Properties as a file's text. */
 export const text = (properties: Readonly<Record<string, string>>): string =>

@@ -5,7 +5,7 @@ import { setTimeout as sleep } from "node:timers/promises"
 import { Kafka, logLevel } from "kafkajs"
 import { StackError } from "./errors.ts"
 import { jars, java } from "./jars.ts"
-import { copy, format, type Image, image, text } from "./kafka-image.ts"
+import { copy, format, type Image, image, randomId, text } from "./kafka-image.ts"
 import { secured, type Security, security, users } from "./kafka-security.ts"
 import { freePorts, listening } from "./ports.ts"
 import { run, type Running, sizeOf, tail } from "./process.ts"
@@ -19,7 +19,17 @@ export interface KafkaOptions {
   readonly properties?: Readonly<Record<string, string>>
   /** Listeners beside the plain one that want passwords and certificates (see `Security`). */
   readonly secure?: boolean
+  /** One of a cluster's nodes; its storage is never made by Kafka's own tool. */
+  readonly member?: Member
   readonly say?: (line: string) => void
+}
+/** Which node of a cluster one is. */
+export interface Member {
+  /** From 1. */
+  readonly id: number
+  readonly cluster: string
+  readonly port: number
+  readonly controller: number
 }
 /** A node, and how to reach its other listeners if it was asked for them. */
 export interface KafkaNode extends Local {
@@ -34,6 +44,45 @@ export const kafka = async (directory: string, options: KafkaOptions = {}): Prom
   return node(directory, options, libraries, await image(libraries, rehearse))
 }
 
+/**
+ * A cluster of nodes in `directory`, each a broker and a controller, with three copies of everything unless properties say otherwise. One
+ * of the three may be gone: what two have is acknowledged. Resolves when all answer.
+ */
+export const kafkaCluster = async (
+  directory: string,
+  { properties, ...options }: Omit<KafkaOptions, "member" | "secure"> = {}
+): Promise<ReadonlyArray<KafkaNode>> => {
+  const libraries = await jars("kafka", options.say)
+  const made = await image(libraries, rehearse)
+  const ports = await freePorts(6)
+  const cluster = randomId()
+  const members = [1, 2, 3].map((id): Member => ({ id, cluster, port: ports[id - 1]!, controller: ports[id + 2]! }))
+  const shared = {
+    "controller.quorum.voters": members.map(({ controller, id }) => `${id}@127.0.0.1:${controller}`).join(),
+    "default.replication.factor": "3",
+    "min.insync.replicas": "2",
+    "offsets.topic.replication.factor": "3",
+    "transaction.state.log.replication.factor": "3",
+    "transaction.state.log.min.isr": "2",
+    // a node that was killed counts no more after so long, and the others go on; three on a busy machine are slower than one
+    "broker.session.timeout.ms": "6000",
+    "broker.heartbeat.interval.ms": "1000",
+    "replica.lag.time.max.ms": "6000",
+    ...properties
+  }
+  const started = await Promise.allSettled(
+    members.map((member) => {
+      const own = { ...shared, "node.id": String(member.id) }
+      return node(join(directory, String(member.id)), { ...options, member, properties: own }, libraries, made)
+    })
+  )
+  const nodes = started.flatMap((one) => (one.status === "fulfilled" ? [one.value] : []))
+  const failure = started.find((one) => one.status === "rejected")
+  if (failure === undefined) return nodes
+  await Promise.all(nodes.map((one) => one.close()))
+  throw failure.reason
+}
+
 /** Makes what nodes begin from, where it is not there: the first start would else do so. */
 export const kafkaImage = async (): Promise<void> => {
   await image(await jars("kafka"), rehearse)
@@ -41,7 +90,9 @@ export const kafkaImage = async (): Promise<void> => {
 
 const node = async (directory: string, options: KafkaOptions, libraries: string, { archive, template }: Image) => {
   mkdirSync(directory, { recursive: true })
-  const [port = 0, controller = 0, ...others] = await freePorts(5)
+  const { member } = options
+  const [free = 0, freeToo = 0, ...others] = await freePorts(5)
+  const { controller, port } = member ?? { port: free, controller: freeToo }
   const secure = options.secure === true ? security(directory, others) : undefined
   const config = join(directory, "server.properties")
   const log = join(directory, "kafka.log")
@@ -53,7 +104,7 @@ const node = async (directory: string, options: KafkaOptions, libraries: string,
   const storage = properties["log.dirs"] ?? ""
   if (secure !== undefined) await format(directory, libraries, config, users)
   else if (template === undefined) await format(directory, libraries, config)
-  else copy(template, storage)
+  else copy(template, storage, properties["node.id"], member?.cluster)
   const heap = options.heapMb ?? 512
   const jvm = ["-XX:MaxDirectMemorySize=256m", "-XX:+ExitOnOutOfMemoryError", "-Djava.awt.headless=true"]
   const command = [java(), `-Xmx${heap}m`, `-Xms${Math.min(heap, 256)}m`, ...jvm, ...archive]

@@ -6,11 +6,12 @@ import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import { up } from "./client.ts"
 import { StackError } from "./errors.ts"
-import { kafka as localKafka, type KafkaOptions } from "./kafka.ts"
+import { kafka as localKafka, kafkaCluster as localCluster, type KafkaOptions } from "./kafka.ts"
 import type { Security } from "./kafka-security.ts"
 import { given, launch, obstacle } from "./pick.ts"
 import type { PostgresOptions } from "./postgres.ts"
-import type { PulsarOptions } from "./pulsar.ts"
+import { pulsar as localPulsar, type PulsarOptions } from "./pulsar.ts"
+import type { PulsarSecurity } from "./pulsar-security.ts"
 import type { Endpoints, Local, Name } from "./service.ts"
 import { lifeOfProcess } from "./state.ts"
 
@@ -48,20 +49,25 @@ const own = Effect.fnUntraced(function* (
   name: Name,
   make: (directory: string) => Promise<Local>
 ): Effect.fn.Return<Service, StackError, Scope.Scope> {
-  const directory = yield* Effect.acquireRelease(
-    Effect.sync(() => mkdtempSync(join(tmpdir(), `millrace-${name}-`))),
-    (made) => Effect.sync(() => rmSync(made, { recursive: true, force: true, maxRetries: 5 }))
-  )
+  const directory = yield* temporary(name)
   const local = yield* Effect.acquireRelease(
     attempt(`${name} did not start`, () => make(directory)),
     (service) => Effect.promise(() => service.close())
   )
+  return serviceOf(name, local)
+})
+const temporary = (name: string) =>
+  Effect.acquireRelease(
+    Effect.sync(() => mkdtempSync(join(tmpdir(), `millrace-${name}-`))),
+    (made) => Effect.sync(() => rmSync(made, { recursive: true, force: true, maxRetries: 5 }))
+  )
+const serviceOf = (name: Name, local: Local): Service => {
   const { endpoints, from, pid } = local
   const stop = attempt(`${name} did not stop`, local.stop)
   const start = attempt(`${name} did not start`, local.start)
   const kill = attempt(`${name} was not killed`, local.kill)
   return { name, endpoints, from, pid, kill, stop, start, restart: Effect.andThen(stop, start) }
-})
+}
 
 /** A Kafka node of the test's own, for tests that stop or configure it; never one of the environment. */
 export const kafka = (options: KafkaOptions = {}) =>
@@ -80,6 +86,19 @@ export const secureKafka = (
   return Effect.map(own("kafka", make), (service) => ({ ...service, security: made.security as Security }))
 }
 
+/** A Kafka cluster of three nodes of the test's own, each to be killed and started; the endpoints of each name all three. */
+export const kafkaCluster = Effect.fnUntraced(function* (
+  options: Omit<KafkaOptions, "member" | "secure"> = {}
+): Effect.fn.Return<ReadonlyArray<Service>, StackError, Scope.Scope> {
+  const directory = yield* temporary("kafka-cluster")
+  const nodes = yield* Effect.acquireRelease(
+    attempt("the Kafka cluster did not start", () => localCluster(directory, options)),
+    (all) => Effect.promise(() => Promise.all(all.map((node) => node.close())))
+  )
+  const endpoints = { MILLRACE_KAFKA_BROKERS: nodes.map((node) => node.endpoints.MILLRACE_KAFKA_BROKERS).join() }
+  return nodes.map((node) => Object.assign(serviceOf("kafka", node), { endpoints }))
+})
+
 /** A PostgreSQL server of the test's own; never one of the environment. */
 export const postgres = (options: PostgresOptions = {}) =>
   own("postgres", (directory) => launch("postgres", directory, { postgres: options }))
@@ -87,6 +106,19 @@ export const postgres = (options: PostgresOptions = {}) =>
 /** A standalone Pulsar of the test's own; never one of the environment. */
 export const pulsar = (options: PulsarOptions = {}) =>
   own("pulsar", (directory) => launch("pulsar", directory, { pulsar: options }))
+
+/** A local Pulsar that asks who everyone is; with what, and where it answers by TLS, is in `security`. */
+export const securePulsar = (
+  options: PulsarOptions = {}
+): Effect.Effect<Service & { readonly security: PulsarSecurity }, StackError, Scope.Scope> => {
+  const made: { security?: PulsarSecurity } = {}
+  const make = async (directory: string) => {
+    const broker = await localPulsar(directory, { ...options, secure: true })
+    if (broker.security !== undefined) made.security = broker.security
+    return broker
+  }
+  return Effect.map(own("pulsar", make), (service) => ({ ...service, security: made.security as PulsarSecurity }))
+}
 
 /**
  * The endpoints of services that all test files of a run share: from the environment, else started by the first file that asks,

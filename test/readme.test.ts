@@ -151,7 +151,7 @@ describe("README", () => {
     expect(commands.map((command) => [command, faultOf(command)]).filter(([, fault]) => fault !== undefined)).toEqual(
       []
     )
-  })
+  }, 240_000)
 
   test("every link to a file leads somewhere", () => {
     const links = [...readme.matchAll(/\]\((?!https?:|#|mailto:)([^)#\s]+)[^)]*\)/g)].map((match) => match[1] ?? "")

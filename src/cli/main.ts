@@ -12,6 +12,7 @@ import type * as Scope from "effect/Scope"
 import { dlqOf } from "./dlq.ts"
 import { pulsarOf } from "./pulsar.ts"
 import { CommandFailed, exitCodeOf, exitCodes, explain } from "./failure.ts"
+import { subscribeOf } from "./subscribe.ts"
 
 const text = (flag: Flag.Flag<string>) => Flag.optional(flag)
 const data = Flag.String("data").pipe(
@@ -269,6 +270,7 @@ Command.make("millrace").pipe(
     migrate,
     ingest,
     status,
+    subscribeOf({ data, ending, json }),
     dlqOf({ config, data, ending, json }),
     pulsarOf({ config, ending, json }),
     sql

@@ -3,7 +3,7 @@
 import { LogError, type NewRecord, type Place, type UnknownTopic } from "../log.ts"
 import { checked } from "../log-rules.ts"
 import { type Client, isLost, isMoved } from "./client.ts"
-import { Encoder, errorFromCode } from "./driver.ts"
+import { errorFromCode, payloadOf } from "./driver.ts"
 import { encode, stamp } from "./encode.ts"
 import { logError, typeOf } from "./errors.ts"
 import { sizeOf } from "./size.ts"
@@ -283,7 +283,7 @@ export class Producer {
             apiKey: 0,
             apiVersion: 7,
             apiName: "Produce",
-            encode: () => Promise.resolve(new Encoder().writeBuffer(bytes))
+            encode: () => Promise.resolve(payloadOf(bytes))
           },
           response,
           requestTimeout: client.requestMs * 2,

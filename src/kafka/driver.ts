@@ -99,6 +99,11 @@ export interface Broker {
     readonly groupGenerationId: number
     readonly memberId: string
   }) => Promise<unknown>
+  readonly describeGroups: (_: { readonly groupIds: ReadonlyArray<string> }) => Promise<{
+    readonly groups: ReadonlyArray<{
+      readonly members: ReadonlyArray<{ readonly memberId: string; readonly memberMetadata: Buffer }>
+    }>
+  }>
   readonly leaveGroup: (_: { readonly groupId: string; readonly memberId: string }) => Promise<unknown>
 }
 interface Cluster {
@@ -110,10 +115,49 @@ interface Cluster {
 const require = createRequire(import.meta.url)
 const internal = (path: string): unknown => require(`kafkajs/src/${path}`)
 
-/** Builds requests by hand, as kafkajs's own are. */
-export const Encoder = internal("protocol/encoder") as new () => {
-  readonly writeBuffer: (buffer: Buffer) => { readonly buffer: Buffer; readonly size: () => number }
+/** A request's bytes behind its head, as kafkajs takes them. */
+export interface Payload {
+  readonly buf: Buffer
+  readonly buffer: Buffer
+  readonly size: () => number
 }
+interface Encoder {
+  buf: Buffer
+  offset: number
+  /** What follows `buf`, without a copy until the whole is sent. */
+  tail?: Buffer | undefined
+}
+const encoders = internal("protocol/encoder") as {
+  readonly prototype: {
+    writeEncoder: (this: Encoder, value: Encoder | Payload) => Encoder
+    size: (this: Encoder) => number
+  }
+}
+const { size: sizeOf, writeEncoder } = encoders.prototype
+// kafkajs copies a request three times on its way to the socket, each time into a zeroed buffer of up to twice its size
+encoders.prototype.writeEncoder = function (this: Encoder, value: Encoder | Payload) {
+  if (!("tail" in value) || value.tail === undefined) return writeEncoder.call(this, value)
+  const head = { buf: value.buf, buffer: value.buf.subarray(0, value.offset), size: () => value.offset }
+  if (value.offset > 0) writeEncoder.call(this, head)
+  this.tail = value.tail
+  return this
+}
+encoders.prototype.size = function (this: Encoder) {
+  return sizeOf.call(this) + (this.tail?.length ?? 0)
+}
+Object.defineProperty(encoders.prototype, "buffer", {
+  get(this: Encoder) {
+    if (this.tail !== undefined) {
+      this.buf = Buffer.concat([this.buf.subarray(0, this.offset), this.tail])
+      this.offset = this.buf.length
+      this.tail = undefined
+    }
+    return this.buf.subarray(0, this.offset)
+  }
+})
+/** Bytes that were encoded by hand. They are not copied before they are sent, and so must not change. */
+export const payloadOf = (bytes: Buffer): Payload =>
+  ({ buf: Buffer.alloc(0), buffer: bytes, size: () => bytes.length, offset: 0, tail: bytes }) as Payload
 /** kafkajs's error for a number that a broker answered with. */
 export const errorFromCode = (internal("protocol/error") as { createErrorFromCode: (code: number) => Error })
   .createErrorFromCode

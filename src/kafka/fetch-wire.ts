@@ -1,5 +1,5 @@
 // The fetch request and its answer, by topic id where the broker knows ids, by name where it is older. It decodes no records.
-import { type Broker, Encoder, errorFromCode } from "./driver.ts"
+import { type Broker, errorFromCode, payloadOf } from "./driver.ts"
 import type { Aborted } from "./decode.ts"
 import { KafkaFailure } from "./errors.ts"
 import { Reader, Writer } from "./wire.ts"
@@ -148,7 +148,7 @@ export const send = async (broker: Broker, fetch: Fetch, timeoutMs: number): Pro
       apiKey,
       apiVersion: isById ? byId : byName,
       apiName: "Fetch",
-      encode: () => Promise.resolve(new Encoder().writeBuffer(bytes))
+      encode: () => Promise.resolve(payloadOf(bytes))
     },
     response: {
       decode: (raw) => Promise.resolve(isById ? answerById(raw) : answerByName(raw)),

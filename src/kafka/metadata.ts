@@ -1,5 +1,5 @@
 // Asks a broker for the cluster and one topic: kafkajs knows no topic ids, and fails for all partitions where one has no leader.
-import { type Broker, Encoder, errorFromCode } from "./driver.ts"
+import { type Broker, errorFromCode, payloadOf } from "./driver.ts"
 import { Reader, Writer } from "./wire.ts"
 
 /** A broker by its number. */
@@ -96,7 +96,7 @@ export const metadata = async (broker: Broker, topic: string): Promise<Known> =>
       apiKey,
       apiVersion,
       apiName: "Metadata",
-      encode: () => Promise.resolve(new Encoder().writeBuffer(requestOf(topic)))
+      encode: () => Promise.resolve(payloadOf(requestOf(topic)))
     },
     response,
     logResponseError: false

@@ -2,14 +2,13 @@
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
-import { UnknownTopic } from "../log.ts"
-import type { Bounds, Following, Mirrored, Outbox, Place, Segment } from "../outbox.ts"
+import type { Bounds, Mirrored, Outbox, Place } from "../outbox.ts"
 import { type Halt, RelayError, type Stream } from "../relay-target.ts"
 import { isMoved } from "./client.ts"
 import { KafkaFailure, reasonOf, typeOf } from "./errors.ts"
 import type { Options } from "./options.ts"
-import { Batches, type Encoded, type Origin, streamHeader } from "./relay-encode.ts"
-import { gap, groupOf, type Halted, misfit, nameOf, placeOf, unfit } from "./relay-position.ts"
+import { groupOf, type Halted, misfit, nameOf, placeOf, unadoptable } from "./relay-position.ts"
+import { Press, type Work } from "./relay-press.ts"
 import { isFenced, type Offset, PartitionRefused, TransactionalProducer } from "./transaction.ts"
 
 /** What all lanes of a relay share. */
@@ -30,26 +29,16 @@ export interface Round {
   readonly more: boolean
 }
 
-/** What a batch may take, unpacked. Topics take a mebibyte unless told, and more at once gains nothing. */
-const batchBytes = 1_000_000
-/** How often what a topic refused, or lacks, is tried again. */
-const blockedMs = 5_000
-const missingMs = 250
 /** How often a position that does not fit is looked at again. */
 const wrongMs = 1_000
 /** How long positions may wait that only passed over segments of other targets. */
 const passMs = 1_000
-/** Encoding lets others run after so many bytes. */
-const turnBytes = 512 << 10
-
 /** What a person must set right. */
 const fatal =
   /^(SASL_.*|.*_AUTHORIZATION_FAILED|UNSUPPORTED_.*|ILLEGAL_SASL_STATE|INVALID_TRANSACTION_TIMEOUT|ENOTFOUND|CERT_.*|DEPTH_.*|SELF_SIGNED.*|UNABLE_TO_.*|ERR_.*|EPROTO)$/
-const tooLarge = /^(MESSAGE_TOO_LARGE|RECORD_LIST_TOO_LARGE)$/
 
 /** A stream while a lane has it. */
-interface State extends Origin {
-  readonly group: string
+interface State {
   place: Place
   /** The sequence that Kafka has. */
   kept: number
@@ -59,23 +48,6 @@ interface State extends Origin {
   wrong: Halted | undefined
   wrongUntil: number
 }
-interface Blocked extends Halted {
-  readonly until: number
-  /** Of a stream: the message that is refused. */
-  readonly seq?: number
-}
-/** A transaction, ready to be sent. */
-interface Work {
-  readonly batches: ReadonlyArray<Encoded>
-  readonly messages: number
-  /** Where the streams stand after it. */
-  readonly after: ReadonlyMap<string, Place>
-  readonly halted: ReadonlyMap<string, string>
-  readonly more: boolean
-}
-
-const turn = () => new Promise<void>((resolve) => setImmediate(resolve))
-
 /** A lane. Rounds are made one after another. */
 export class Lane {
   private readonly setting: Setting
@@ -85,10 +57,7 @@ export class Lane {
   private producer: TransactionalProducer | undefined
   private readonly states = new Map<string, State>()
   private prepared: Work | undefined
-  /** By topic, and by stream. */
-  private readonly blocked = new Map<string, Blocked>()
-  private readonly limits = new Map<string, number>()
-  private readonly passed = new Set<string>()
+  private readonly press: Press
   /** Reasons as the database has them. */
   private readonly marked = new Map<string, string>()
   private reasons: ReadonlyMap<string, string> = new Map()
@@ -99,6 +68,7 @@ export class Lane {
     this.setting = setting
     this.id = id
     this.current = current
+    this.press = new Press(setting.accepts, setting.kafka.compression ?? "none")
   }
 
   /** The streams that stand still. */
@@ -141,18 +111,19 @@ export class Lane {
     this: Lane,
     streams: ReadonlyArray<Mirrored>
   ): Effect.fn.Return<Round, RelayError> {
-    this.producer ??= yield* this.start()
-    yield* this.admit(this.producer, streams)
-    const work = this.prepared ?? (yield* this.prepare(new Map()))
+    const producer = (this.producer ??= yield* this.start())
+    yield* this.admit(producer, streams)
+    const ready = this.prepared
     this.prepared = undefined
+    // what found nothing is old by now
+    const work = ready !== undefined && ready.batches.length > 0 ? ready : yield* this.prepare(producer, new Map())
     yield* this.mark(work.halted)
     const due = this.due(work)
     if (due.length === 0 && work.batches.length === 0) {
       this.advance(work.after)
       return { messages: 0, more: work.more }
     }
-    const { producer } = this
-    const ahead = work.more ? yield* Effect.forkChild(this.prepare(work.after)) : undefined
+    const ahead = work.more ? yield* Effect.forkChild(this.prepare(producer, work.after)) : undefined
     const sent = yield* Effect.exit(this.attempt(() => this.send(producer, work, due)))
     if (Exit.isFailure(sent) || sent.value) {
       // it uses what is given up now
@@ -165,13 +136,12 @@ export class Lane {
     const keptAt = performance.now()
     for (const place of due) Object.assign(this.states.get(nameOf(place))!, { kept: place.seq, keptAt })
     const { outbox, target } = this.setting
-    const [next] = yield* Effect.all(
-      [ahead === undefined ? Effect.undefined : Fiber.join(ahead), outbox.move(target, due)],
-      { concurrency: 2 }
-    )
+    // what was committed meanwhile is read beside the move, which must be waited for anyway
+    const reading = ahead === undefined ? this.prepare(producer, new Map()) : Fiber.join(ahead)
+    const [next] = yield* Effect.all([reading, outbox.move(target, due)], { concurrency: 2 })
     for (const place of due) this.marked.delete(nameOf(place))
     this.prepared = next
-    return { messages: work.messages, more: work.more }
+    return { messages: work.messages, more: work.more || next.batches.length > 0 }
   })
 
   /** A new producer, which ends what its predecessor had under way. Only then are positions read. */
@@ -192,57 +162,75 @@ export class Lane {
     producer: TransactionalProducer,
     streams: ReadonlyArray<Mirrored>
   ): Effect.fn.Return<void, RelayError> {
-    const { prefix } = this.setting
     const now = performance.now()
-    const unknown = streams.filter((stream) => {
+    const unknown = new Set<string>()
+    for (const stream of streams) {
       const state = this.states.get(nameOf(stream))
-      return state === undefined || (state.wrong !== undefined && state.wrongUntil < now)
-    })
-    if (unknown.length === 0) return
-    const offsets = new Map<string, Offset>()
-    for (const [projection, of] of Map.groupBy(unknown, (stream) => stream.projection)) {
-      const asked = of.map(({ partition, source }) => ({ topic: source, partition }))
-      const found = yield* this.attempt(() => producer.offsets(groupOf(prefix, projection), asked))
-      for (const offset of found)
-        offsets.set(nameOf({ projection, source: offset.topic, partition: offset.partition }), offset)
+      if (state === undefined || (state.wrong !== undefined && state.wrongUntil < now)) unknown.add(nameOf(stream))
     }
-    for (const mirrored of unknown) {
-      const name = nameOf(mirrored)
-      const offset = offsets.get(name)
-      const group = groupOf(prefix, mirrored.projection)
-      const place = placeOf(mirrored, group, offset)
-      const wrong = "reason" in place ? place : undefined
-      if (mirrored.halted !== undefined) this.marked.set(name, mirrored.halted)
-      this.states.set(name, {
-        stream: name,
-        header: this.states.get(name)?.header ?? streamHeader(name),
-        group,
-        place: "reason" in place ? mirrored : place,
-        kept: "reason" in place ? 0 : place.seq,
-        // not known: written with the first transaction
-        keptAt: -Infinity,
-        wrong,
-        wrongUntil: now + wrongMs
-      })
+    if (unknown.size === 0) return
+    const { outbox, prefix, target } = this.setting
+    // read anew, and before Kafka's, which it cannot be ahead of: the id is this lane's
+    const mirror = (yield* outbox.streams(target)).filter((stream) => unknown.has(nameOf(stream)))
+    yield* this.adopt(
+      producer,
+      mirror.filter(({ adopt }) => adopt)
+    )
+    for (const [projection, of] of Map.groupBy(
+      mirror.filter(({ adopt }) => !adopt),
+      (one) => one.projection
+    )) {
+      const group = groupOf(prefix, projection)
+      const asked = of.map(({ partition, source }) => ({ topic: source, partition }))
+      const found = yield* this.attempt(() => producer.offsets(group, asked))
+      const offsets = new Map(found.map((offset) => [`${offset.topic}/${offset.partition}`, offset]))
+      for (const mirrored of of) {
+        const { partition, source } = mirrored
+        this.admitted(mirrored, placeOf(mirrored, group, offsets.get(`${source}/${partition}`)))
+      }
     }
   })
-
-  /** How many partitions a topic has; undefined: there is none. */
-  private async partitions(topic: string): Promise<number | undefined> {
-    const name = `topic ${topic}`
-    if ((this.blocked.get(name)?.until ?? 0) > performance.now()) return undefined
-    try {
-      return (await this.producer!.client.topic(topic)).leaders.length
-    } catch (cause) {
-      if (!(cause instanceof UnknownTopic)) throw cause
-      this.blocked.set(name, { reason: "", until: performance.now() + missingMs })
-      return undefined
-    }
+  private admitted(mirrored: Mirrored, place: Place | Halted) {
+    const name = nameOf(mirrored)
+    const wrong = "reason" in place ? place : undefined
+    if (mirrored.halted !== undefined) this.marked.set(name, mirrored.halted)
+    this.states.set(name, {
+      place: "reason" in place ? mirrored : place,
+      kept: ("reason" in place ? mirrored : place).seq,
+      // not known: written with the first transaction
+      keptAt: -Infinity,
+      wrong,
+      wrongUntil: performance.now() + wrongMs
+    })
   }
+  /**
+   * Takes positions over to Kafka at a person's word, in a transaction that has nothing else: whatever becomes of it, it may be done
+   * again as long as nothing was shipped after it.
+   */
+  private readonly adopt = Effect.fnUntraced(function* (
+    this: Lane,
+    producer: TransactionalProducer,
+    mirror: ReadonlyArray<Mirrored>
+  ): Effect.fn.Return<void, RelayError> {
+    if (mirror.length === 0) return
+    const { outbox, target } = this.setting
+    const following = yield* outbox.read(target, mirror, { segments: 1, streamBytes: 1, bytes: 1 }, [])
+    const places: Array<Place> = []
+    for (const [i, { place, there }] of following.entries()) {
+      const { partition, projection, seq, source } = place
+      const found = unadoptable(place, there) ?? { projection, source, partition, seq, incarnation: there }
+      this.admitted(mirror[i]!, found)
+      if (!("reason" in found)) places.push(found)
+    }
+    if (places.length === 0) return
+    yield* this.attempt(() => producer.commit([], this.offsetsOf(places)))
+    yield* outbox.move(target, places)
+  })
 
   /** Reads what follows and encodes it. `ahead`: where streams will stand that are under way. */
   private readonly prepare = Effect.fnUntraced(function* (
     this: Lane,
+    producer: TransactionalProducer,
     ahead: ReadonlyMap<string, Place>
   ): Effect.fn.Return<Work, RelayError> {
     const { bounds, outbox, target } = this.setting
@@ -252,92 +240,17 @@ export class Lane {
       if (wrong === undefined) places.push(ahead.get(name) ?? place)
       else halted.set(name, wrong.reason)
     }
-    const following = yield* outbox.read(target, places, bounds, [...this.passed])
-    return yield* this.attempt(async () => {
-      while (true) {
-        const work = await this.encode(following, new Map(halted))
-        if (work !== undefined) return work
-      }
-    })
-  })
-
-  /** Undefined: a segment is broken, which blocks its stream; the others can be encoded. */
-  private async encode(following: ReadonlyArray<Following>, halted: Map<string, string>): Promise<Work | undefined> {
-    const partitions = new Map<string, number | undefined>()
-    for (const { place, segments } of following) {
-      partitions.set(place.source, undefined)
-      for (const { topic } of segments) {
-        if (this.setting.accepts(topic)) partitions.set(topic, undefined)
-        else this.passed.add(topic)
-      }
-    }
-    for (const topic of partitions.keys()) partitions.set(topic, await this.partitions(topic))
-    const batches = new Batches(this.setting.kafka.compression ?? "none", Date.now())
-    const after = new Map<string, Place>()
-    let messages = 0
-    let more = false
-    let turnAt = turnBytes
+    const following = yield* outbox.read(target, places, bounds, this.press.passed)
     for (const one of following) {
-      const name = nameOf(one.place)
-      const state = this.states.get(name)!
-      let stop = misfit(one)
-      if (stop !== undefined) Object.assign(state, { wrong: stop, wrongUntil: performance.now() + wrongMs })
-      else if (one.segments.length > 0) stop = this.sourceless(one.place, partitions)
-      let { seq } = one.place
-      for (const segment of stop === undefined ? one.segments : []) {
-        stop =
-          gap(seq + 1, segment) ??
-          (this.passed.has(segment.topic) ? undefined : this.obstacle(name, segment, partitions))
-        if (stop !== undefined) break
-        if (!this.passed.has(segment.topic)) {
-          if (!this.add(batches, segment, state, partitions.get(segment.topic)!)) return undefined
-          messages += segment.messages
-          if (batches.bytes > turnAt) {
-            turnAt = batches.bytes + turnBytes
-            await turn()
-          }
-        }
-        seq += segment.messages
-        after.set(name, { ...one.place, seq, incarnation: segment.incarnation })
-      }
-      if (stop !== undefined) halted.set(name, stop.reason)
-      more ||= one.more && stop === undefined
+      const wrong = misfit(one)
+      if (wrong === undefined) continue
+      halted.set(nameOf(one.place), wrong.reason)
+      Object.assign(this.states.get(nameOf(one.place))!, { wrong, wrongUntil: performance.now() + wrongMs })
     }
-    return { batches: batches.seal(), messages, after, halted, more }
-  }
-  private add(batches: Batches, segment: Segment, state: State, partitions: number): boolean {
-    try {
-      batches.add(segment, state, partitions, this.limits.get(segment.topic) ?? batchBytes)
-      return true
-    } catch (cause) {
-      if (!(cause instanceof SyntaxError)) throw cause
-      const seq = segment.firstSeq
-      const reason = `the segment of message ${seq} is broken: ${cause.message}`
-      this.blocked.set(state.stream, { seq, reason, until: performance.now() + blockedMs })
-      return false
-    }
-  }
-  private sourceless({ partition, source }: Place, partitions: ReadonlyMap<string, number | undefined>) {
-    const count = partitions.get(source)
-    if (count !== undefined && partition < count) return undefined
-    const reason = `Kafka keeps the position under ${source}/${partition}, and has no such partition: run 'millrace topics apply'`
-    return { reason }
-  }
-  private obstacle(
-    name: string,
-    segment: Segment,
-    partitions: ReadonlyMap<string, number | undefined>
-  ): Halted | undefined {
-    const now = performance.now()
-    const stream = this.blocked.get(name)
-    if (stream !== undefined && stream.until > now) {
-      const { seq = 0 } = stream
-      if (seq >= segment.firstSeq && seq < segment.firstSeq + segment.messages) return stream
-    }
-    const topic = this.blocked.get(segment.topic)
-    if (topic !== undefined && topic.until > now) return topic
-    return unfit(segment, partitions.get(segment.topic))
-  }
+    const fitting = following.filter(({ place }) => !halted.has(nameOf(place)))
+    const work = yield* this.attempt(() => this.press.make(producer.client, fitting))
+    return { ...work, halted: new Map([...halted, ...work.halted]) }
+  })
 
   /** Streams whose position goes into the transaction: where records do, where it waited long enough, or was not written for long. */
   private due(work: Work): ReadonlyArray<Place> {
@@ -357,42 +270,29 @@ export class Lane {
     for (const [name, place] of after) this.states.get(name)!.place = place
   }
 
-  /** Commits. Whether a broker refused a batch for what it is: then the next round goes around it. */
-  private async send(producer: TransactionalProducer, work: Work, due: ReadonlyArray<Place>): Promise<boolean> {
+  /** Places as offsets, by group. */
+  private offsetsOf(places: ReadonlyArray<Place>): ReadonlyMap<string, ReadonlyArray<Offset>> {
     const offsets = new Map<string, Array<Offset>>()
-    for (const { incarnation, partition, projection, seq, source } of due) {
+    for (const { incarnation = "", partition, projection, seq, source } of places) {
       const group = groupOf(this.setting.prefix, projection)
-      const offset = { topic: source, partition, offset: seq, metadata: incarnation! }
+      const offset = { topic: source, partition, offset: seq, metadata: incarnation }
       const list = offsets.get(group)
       if (list === undefined) offsets.set(group, [offset])
       else list.push(offset)
     }
+    return offsets
+  }
+  /** Commits. Whether a broker refused a batch for what it is: then the next round goes around it. */
+  private async send(producer: TransactionalProducer, work: Work, due: ReadonlyArray<Place>): Promise<boolean> {
     try {
-      await producer.commit(work.batches, offsets)
+      await producer.commit(work.batches, this.offsetsOf(due))
       return false
     } catch (cause) {
       if (!(cause instanceof PartitionRefused) || isMoved(cause) || isFenced(cause)) throw cause
-      return this.block(work, cause)
+      this.press.refused(work, cause)
+      return true
     }
   }
-  private block(work: Work, cause: PartitionRefused): boolean {
-    const until = performance.now() + blockedMs
-    const [retryable, reason] = reasonOf(cause)
-    if (retryable) throw cause
-    const { partition, topic } = cause
-    const batch = work.batches
-      .filter((one) => one.topic === topic && one.partition === partition)
-      .toSorted((a, b) => b.bytes.length - a.bytes.length)[0]
-    if (batch === undefined || !tooLarge.test(typeOf(cause)))
-      this.blocked.set(topic, { reason: `${topic}: ${reason}`, until })
-    else if (batch.records > 1) this.limits.set(topic, Math.ceil((this.limits.get(topic) ?? batchBytes) / 2))
-    else {
-      const what = `message ${batch.seq}, of ${batch.bytes.length} bytes, for ${topic}`
-      this.blocked.set(batch.stream, { seq: batch.seq, until, reason: `${what}: ${reason}` })
-    }
-    return true
-  }
-
   /** Writes down what has halted, or goes on, since it was last written. */
   private readonly mark = Effect.fnUntraced(function* (
     this: Lane,

@@ -22,15 +22,15 @@ export interface Halted {
   readonly reason: string
 }
 const repair = ({ partition, projection, source }: Stream) =>
-  `look at millrace-seq of the stream's last record there, then: update millrace.relay_position set seq = <that number>, ` +
-  `incarnation = null, adopt = true where (target, projection, source, partition) = ('kafka', '${projection}', '${source}', ${partition})`
+  `look at millrace-seq of the stream's last record there, then say where to go on: update millrace.relay_position ` +
+  `set seq = <the end of a segment>, adopt = true where (target, projection, source, partition) = ('kafka', '${projection}', '${source}', ${partition})`
 
-/** Where to go on: the offset on Kafka is the truth, unless it is missing or behind what the database knows, or a person says so. */
+/** Where to go on: the offset on Kafka is the truth, unless it is missing or behind what the database knows. */
 export const placeOf = (mirrored: Mirrored, group: string, offset: Offset | undefined): Place | Halted => {
-  const { adopt, incarnation, partition, projection, seq, source } = mirrored
+  const { incarnation, partition, projection, seq, source } = mirrored
   const stream = { projection, source, partition }
-  // nothing was shipped yet, or a person vouches for it
-  if (adopt || (offset === undefined && incarnation === undefined)) return { ...stream, seq, incarnation }
+  // nothing was shipped yet
+  if (offset === undefined && incarnation === undefined) return { ...stream, seq, incarnation }
   if (offset === undefined) {
     const reason =
       `message ${seq} was shipped, and Kafka has no offset of ${source}/${partition} in the group ${group}: it expired, ` +
@@ -43,8 +43,15 @@ export const placeOf = (mirrored: Mirrored, group: string, offset: Offset | unde
       `state, or this is another cluster. ${repair(stream)}`
     return { reason }
   }
-  return { ...stream, seq: offset.offset, incarnation: offset.metadata }
+  return { ...stream, seq: offset.offset, incarnation: offset.offset === 0 ? undefined : offset.metadata }
 }
+/** Why a person's word for a position is no use; undefined where it is. */
+export const unadoptable = ({ seq }: Place, there: string | undefined): Halted | undefined =>
+  seq === 0 || there !== undefined
+    ? undefined
+    : {
+        reason: `message ${seq} was given as the last one shipped, and no segment of the outbox ends with it: give one that does`
+      }
 
 /** Why the outbox does not go on where Kafka stands; undefined where it does. */
 export const misfit = ({ place, there }: Following): Halted | undefined => {

@@ -133,13 +133,10 @@ class Share {
 
   /** One round of every lane. */
   readonly ship = Effect.fnUntraced(function* (this: Share): Effect.fn.Return<Shipment, RelayError> {
+    // a first look, or one after a failure; others can wait until the round is over
+    if (this.claimAt === 0 || this.running.size === 0) yield* this.claim()
+    if (this.discoverAt === 0) yield* this.discover()
     const now = performance.now()
-    if (now >= this.claimAt) yield* this.claim()
-    if (this.running.size === 0) return { messages: 0, more: false, halted: [] }
-    if (now >= this.discoverAt) {
-      this.streams = yield* this.setting.outbox.streams(this.setting.target)
-      this.discoverAt = now + discoverMs
-    }
     const byLane = Map.groupBy(this.streams, (stream) => laneOf(stream, this.grouping!.lanes))
     const ready = [...this.running].filter(([, { restUntil }]) => restUntil <= now)
     const exits = yield* Effect.forEach(
@@ -151,11 +148,20 @@ class Share {
     for (const { lane } of this.running.values()) halted.push(...lane.halted)
     const done = exits.filter(Exit.isSuccess)
     if (done.length === 0 && exits.length > 0) yield* exits[0]!
+    const begun = now >= this.discoverAt && (yield* this.discover())
+    if (this.claimAt > 0 && now >= this.claimAt) yield* this.claim()
     return {
       messages: done.reduce((sum, { value }) => sum + value.messages, 0),
-      more: done.some(({ value }) => value.more),
+      more: begun || done.some(({ value }) => value.more),
       halted
     }
+  })
+  /** Looks for streams. Whether there are new ones. */
+  private readonly discover = Effect.fnUntraced(function* (this: Share): Effect.fn.Return<boolean, RelayError> {
+    const before = this.streams.length
+    this.streams = yield* this.setting.outbox.streams(this.setting.target)
+    this.discoverAt = performance.now() + discoverMs
+    return this.streams.length > before
   })
   private readonly work = Effect.fnUntraced(function* (this: Share, one: Running, streams: ReadonlyArray<Mirrored>) {
     const until = performance.now() + roundMs

@@ -13,7 +13,7 @@ import {
 } from "../topic-plan.ts"
 import { type Client, retrying, type Topic } from "./client.ts"
 import { clientOf } from "./driver.ts"
-import { logError } from "./errors.ts"
+import { logError, typeOf } from "./errors.ts"
 import type { Options } from "./options.ts"
 
 /** What Millrace's own topics take in a batch, so that a call's records become visible at once. */
@@ -118,7 +118,19 @@ const planOf = async (client: Client, admin: Admin, specs: ReadonlyArray<TopicSp
   })
 }
 
+/** The brokers' word on a setting does not come through; which ones there are helps. */
+const settingsRefused = (topic: string, settings: Settings, cause: unknown): unknown => {
+  if (typeOf(cause) !== "INVALID_CONFIG") return cause
+  const said = Object.entries(settings).map(([name, value]) => `${name}=${value}`)
+  const advice =
+    settings["remote.storage.enable"] === "true"
+      ? "tiered storage must be enabled on the brokers (remote.log.storage.system.enable), and is not for compacted topics"
+      : "correct `kafka.settings` of the topic"
+  return refuse(topic, `the brokers refuse a setting among ${said.join(", ")}: ${advice}`)
+}
+
 const create = async (client: Client, admin: Admin, spec: TopicSpec) => {
+  const settings = { ...usual(client.options), ...declared(client.options, spec) }
   try {
     // false where another process made it meanwhile, which whoever plans next sees
     await admin.createTopics({
@@ -127,14 +139,15 @@ const create = async (client: Client, admin: Admin, spec: TopicSpec) => {
           topic: spec.name,
           numPartitions: spec.partitions,
           replicationFactor: replicationOf(client.options, spec) ?? -1,
-          configEntries: entriesOf({ ...usual(client.options), ...declared(client.options, spec) })
+          configEntries: entriesOf(settings)
         }
       ],
       waitForLeaders: false
     })
   } catch (cause) {
     // what went wrong is in the list of an aggregate
-    throw (cause as { readonly errors?: ReadonlyArray<unknown> }).errors?.[0] ?? cause
+    const first = (cause as { readonly errors?: ReadonlyArray<unknown> }).errors?.[0] ?? cause
+    throw settingsRefused(spec.name, settings, first)
   }
   await settled(client, spec.name)
 }
@@ -142,14 +155,16 @@ const change = async (client: Client, admin: Admin, spec: TopicSpec, plan: Topic
   if (plan.settings.length > 0) {
     const { set = {} } = (await describe(admin, [spec.name])).get(spec.name) ?? {}
     // this request replaces all settings of the topic, so the others are named again
-    const configEntries = entriesOf({
-      ...set,
-      ...Object.fromEntries(plan.settings.map(({ name, to }) => [name, to]))
-    })
-    await admin.alterConfigs({
-      validateOnly: false,
-      resources: [{ type: KafkaJs.ConfigResourceTypes.TOPIC, name: spec.name, configEntries }]
-    })
+    const settings = { ...set, ...Object.fromEntries(plan.settings.map(({ name, to }) => [name, to])) }
+    const configEntries = entriesOf(settings)
+    await admin
+      .alterConfigs({
+        validateOnly: false,
+        resources: [{ type: KafkaJs.ConfigResourceTypes.TOPIC, name: spec.name, configEntries }]
+      })
+      .catch((cause: unknown) => {
+        throw settingsRefused(spec.name, settings, cause)
+      })
   }
   if (plan.partitions.from === plan.partitions.to) return
   await admin.createPartitions({ topicPartitions: [{ topic: spec.name, count: plan.partitions.to }] })

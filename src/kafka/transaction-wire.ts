@@ -1,5 +1,5 @@
 // The requests of a transactional producer on the wire, and their answers. It keeps nothing and tries nothing again.
-import { type Broker, Encoder, errorFromCode, type Throttled } from "./driver.ts"
+import { type Broker, errorFromCode, payloadOf, type Throttled } from "./driver.ts"
 
 /** Who writes: the newest owner of a transactional id. */
 export interface Identity {
@@ -154,7 +154,7 @@ const send = async <A>(
 ): Promise<A> => {
   const connection = await broker.connectionPool.getConnection(0)
   const { value } = await connection.send<{ readonly value: A } & Throttled>({
-    request: { apiKey, apiVersion, apiName, encode: () => Promise.resolve(new Encoder().writeBuffer(bytes)) },
+    request: { apiKey, apiVersion, apiName, encode: () => Promise.resolve(payloadOf(bytes)) },
     response: {
       decode: (raw) => Promise.resolve({ value: read(new Reader(raw)) }),
       parse: (decoded) => Promise.resolve(decoded)

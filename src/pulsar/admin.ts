@@ -99,6 +99,11 @@ export class Admin {
     const stats = await this.call("GET", `${pathOf(topic)}/stats`, undefined, [404])
     return (stats as { readonly subscriptions?: Record<string, SubscriptionStats> } | undefined)?.subscriptions?.[name]
   }
+  /** Asks something of a subscription, or makes it after the last message (`PUT`), where it may be there by now. */
+  async onSubscription(method: string, topic: string, name: string, path: string, body?: unknown): Promise<void> {
+    const where = `${pathOf(topic)}/subscription/${encodeURIComponent(name)}${path}`
+    await this.call(method, where, body, method === "PUT" ? [409] : [])
+  }
   /** Removes a subscription with its consumers; nothing where there is none. */
   async unsubscribe(topic: string, name: string): Promise<void> {
     await this.call("DELETE", `${pathOf(topic)}/subscription/${encodeURIComponent(name)}?force=true`, undefined, [404])

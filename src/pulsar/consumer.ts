@@ -1,7 +1,14 @@
 // One consumer of a subscription on Pulsar: asks for what it has room for, delivers it, and keeps what is given back. Redelivery is its own.
 import * as Effect from "effect/Effect"
 import * as Latch from "effect/Latch"
-import { type Consumer, ConsumerBusy, type FanOutError, type Message, type SubscribeOptions } from "../fanout.ts"
+import {
+  type Consumer,
+  ConsumerBusy,
+  type FanOutError,
+  type Message,
+  redeliveryDelay,
+  type SubscribeOptions
+} from "../fanout.ts"
 import { fanOutError, failureOf, PulsarFailure } from "./errors.ts"
 import { type Held, Hold, placeOf } from "./hold.ts"
 import { positionOf, textOf } from "./message-id.ts"
@@ -56,6 +63,7 @@ const messageOf = (topic: string, { partition, received, redeliveries }: Held): 
     eventTime: eventTime > 0 ? eventTime : publishTime,
     properties,
     stream: properties["millrace-stream"],
+    incarnation: properties["millrace-incarnation"],
     seq: seq === undefined ? undefined : Number(seq),
     redeliveries
   }
@@ -317,10 +325,13 @@ export class PulsarConsumer implements Consumer {
 
   readonly negativeAcknowledge = (messages: ReadonlyArray<Message>) =>
     this.attempt("negativeAcknowledge", async () => {
-      const { maxRedeliveries, redeliveryDelayMs } = this.parts.settings
+      const { settings } = this.parts
+      const { maxRedeliveries } = settings
       const held = this.known(messages)
-      const due = now() + redeliveryDelayMs
-      for (const one of held) if (one.redeliveries < maxRedeliveries) this.hold.giveBack(one, due)
+      const from = now()
+      for (const one of held)
+        if (one.redeliveries < maxRedeliveries)
+          this.hold.giveBack(one, from + redeliveryDelay(settings, one.redeliveries))
       const spent = held.filter(({ redeliveries }) => redeliveries >= maxRedeliveries)
       await this.burial(spent, `redelivered ${maxRedeliveries} times and not acknowledged`)
       this.moved()

@@ -4,13 +4,22 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
 import * as Scope from "effect/Scope"
-import { defaults as subscriptions, FanOut, type FanOutError, type SubscribeOptions } from "../fanout.ts"
+import {
+  ConsumerBusy,
+  defaults as subscriptions,
+  FanOut,
+  type FanOutError,
+  redeliveryDelay,
+  type StartAt,
+  type SubscribeOptions
+} from "../fanout.ts"
 import { UnknownTopic } from "../log.ts"
 import { Admin } from "./admin.ts"
 import { PulsarConsumer, type Settings } from "./consumer.ts"
 import { failureOf, fanOutError } from "./errors.ts"
 import { native } from "./native.ts"
 import { adminUrlOf, isWebSocket, type Options, topicName } from "./options.ts"
+import { begin, moveAll } from "./seek.ts"
 import type { Outgoing, Transport, TransportProducer } from "./transport.ts"
 import { webSocket } from "./websocket.ts"
 
@@ -38,11 +47,15 @@ export const connect = (options: Options): Effect.Effect<Cluster, FanOutError, S
   )
 
 /** The names of a topic's partitions. Fails with `UnknownTopic` where there is none and the admin interface can tell. */
-const partitionsOf = Effect.fnUntraced(function* ({ admin, options, transport }: Cluster, topic: string) {
+const partitionsOf = Effect.fnUntraced(function* (
+  { admin, options, transport }: Cluster,
+  operation: string,
+  topic: string
+) {
   const name = topicName(options, topic)
   const count = yield* Effect.tryPromise({
     try: async () => (admin === undefined ? await transport.partitions?.(name) : await admin.partitions(name)),
-    catch: fanOutError("subscribe")
+    catch: fanOutError(operation)
   })
   if (count === undefined) return yield* new UnknownTopic({ topic, reason: `there is no ${name}` })
   return count === 0 ? [name] : Array.from({ length: count }, (_, i) => `${name}-partition-${i}`)
@@ -78,38 +91,75 @@ const sender = ({ admin, options, transport }: Cluster, topic: string) => {
   return { send, close }
 }
 
+/** A subscription's type as the port names it, as far as the brokers tell. */
+const typeOf = async ({ admin }: Cluster, topic: string, name: string) => {
+  const stats = await admin?.subscription(topic, name).catch(() => undefined)
+  return portTypes[stats?.type ?? ""] ?? "of another type, or exclusive,"
+}
+/** The admin interface, which this cannot do without. Throws where it is not known. */
+const adminOf = (cluster: Cluster) => cluster.admin ?? new Admin(cluster.options)
+
 const subscribe = Effect.fnUntraced(function* (cluster: Cluster, options: SubscribeOptions) {
-  const { admin, transport } = cluster
   const settings: Settings = {
     ...subscriptions,
     deadLetterTopic: `${options.topic}.${options.name}.dlq`,
+    maxRedeliveryDelayMs: redeliveryDelay(options, 0),
     ...options
   }
-  const topics = yield* partitionsOf(cluster, options.topic)
+  const topics = yield* partitionsOf(cluster, "subscribe", options.topic)
+  const { from, name } = settings
+  if (typeof from === "object")
+    yield* Effect.tryPromise({
+      try: () => begin(adminOf(cluster), topics, name, from),
+      catch: fanOutError("subscribe")
+    })
   const dead = yield* Effect.acquireRelease(
     Effect.sync(() => sender(cluster, settings.deadLetterTopic)),
     ({ close }) => Effect.promise(close)
   )
-  const typeOf = async () => {
-    const stats = await admin?.subscription(topics[0]!, options.name).catch(() => undefined)
-    return portTypes[stats?.type ?? ""] ?? "of another type, or exclusive,"
-  }
   const consumer = yield* Effect.acquireRelease(
     Effect.sync(
       () =>
-        new PulsarConsumer({ transport, settings, name: `millrace-${randomUUID()}`, topics, bury: dead.send, typeOf })
+        new PulsarConsumer({
+          transport: cluster.transport,
+          settings,
+          name: `millrace-${randomUUID()}`,
+          topics,
+          bury: dead.send,
+          typeOf: () => typeOf(cluster, topics[0]!, name)
+        })
     ),
     (made) => Effect.promise(() => made.close())
   )
-  const opened = yield* Effect.tryPromise({ try: () => consumer.open(), catch: (cause) => cause }).pipe(
-    Effect.flip,
-    Effect.option
-  )
-  if (opened._tag === "None") return consumer
-  const isBusy = failureOf(opened.value, "subscribe").kind === "busy"
+  const refused = yield* Effect.tryPromise({
+    try: () => consumer.open().then(() => undefined),
+    catch: (cause) => failureOf(cause, "subscribe")
+  }).pipe(Effect.catch(Effect.succeed))
   // it stands by
-  if (isBusy && settings.type === "failover") return consumer
-  return yield* yield* Effect.promise(() => consumer.refusal(opened.value))
+  if (refused === undefined || (refused.kind === "busy" && settings.type === "failover")) return consumer
+  return yield* yield* Effect.promise(() => consumer.refusal(refused))
+})
+
+/** Moves a subscription that nobody consumes. */
+const seek = Effect.fnUntraced(function* (
+  cluster: Cluster,
+  { name, topic }: Pick<SubscribeOptions, "topic" | "name">,
+  to: StartAt
+) {
+  const topics = yield* partitionsOf(cluster, "seek", topic)
+  const busy = yield* Effect.tryPromise({
+    try: async () => {
+      const admin = adminOf(cluster)
+      for (const one of topics) {
+        const stats = await admin.subscription(one, name)
+        if ((stats?.consumers?.length ?? 0) > 0) return typeOf(cluster, one, name)
+      }
+      await moveAll(admin, topics, name, to)
+      return undefined
+    },
+    catch: fanOutError("seek")
+  })
+  if (busy !== undefined) return yield* new ConsumerBusy({ topic, subscription: name, type: busy })
 })
 
 /** A subscription that failed leaves nothing in its scope. */
@@ -124,9 +174,10 @@ const whole = Effect.fnUntraced(function* <A, E>(effect: Effect.Effect<A, E, Sco
 export const fromCluster = (cluster: Cluster): FanOut["Service"] =>
   FanOut.of({
     subscribe: (options) => whole(subscribe(cluster, options)),
+    seek: (options, to) => seek(cluster, options, to),
     unsubscribe: (topic, name) =>
       Effect.tryPromise({
-        try: () => (cluster.admin ?? new Admin(cluster.options)).unsubscribe(topicName(cluster.options, topic), name),
+        try: () => adminOf(cluster).unsubscribe(topicName(cluster.options, topic), name),
         catch: fanOutError("unsubscribe")
       })
   })

@@ -54,14 +54,21 @@ export const textOf = ({ batch, entry, ledger }: MessageId) =>
 
 /**
  * One whole number for a place, always the same one. It ascends as the partition does up to ledger 4,194,303 with 2,097,151 entries, each
- * of 1,024 messages; beyond, it is a number of 53 bits that meets another one's by chance only.
+ * of 1,024 messages; beyond, it is a negative number that meets another one's by chance only.
  */
 export const positionOf = (id: MessageId): number => {
   const { batch, entry, ledger } = id
   if (ledger < 2 ** 22 && entry < 2 ** 21 && batch < 2 ** 10)
     return ledger * 2 ** 31 + entry * 2 ** 10 + Math.max(batch, 0)
   const hash = createHash("sha256").update(textOf(id)).digest()
-  return Number(hash.readBigUInt64BE() >> 11n)
+  return -1 - Number(hash.readBigUInt64BE() >> 12n)
+}
+/** The place of a number, from the first message of its entry where that is what it says. Undefined: the number does not tell. */
+export const messageIdAt = (position: number): MessageId | undefined => {
+  if (!(Number.isSafeInteger(position) && position >= 0)) return undefined
+  const batch = position % 2 ** 10
+  const entry = Math.floor(position / 2 ** 10) % 2 ** 21
+  return { ledger: Math.floor(position / 2 ** 31), entry, batch: batch === 0 ? -1 : batch, batchSize: 1 }
 }
 
 /** Writes an id as the protocol has it, whatever its batch. */

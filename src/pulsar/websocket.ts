@@ -33,8 +33,16 @@ interface Socket {
 const lostBecause = (reason: string) =>
   new PulsarFailure("lost", true, `the WebSocket to Pulsar was lost${reason === "" ? "" : ` (${reason})`}`)
 
+/** What the connections of a transport share. */
+interface Connections {
+  readonly options: Options
+  readonly admin: Admin
+  readonly sockets: Set<Socket>
+  /** Topics whose messages come in batches. */
+  readonly batched: Set<string>
+}
 const open = (
-  options: Options,
+  { options, sockets }: Connections,
   path: string,
   query: Readonly<Record<string, string>>,
   message: (frame: Frame, socket: Socket) => void,
@@ -55,6 +63,7 @@ const open = (
     let ping: NodeJS.Timeout | undefined
     const fail = (cause: unknown) => {
       clearInterval(ping)
+      sockets.delete(made)
       if (!opened) return reject(failureOf(cause, where))
       if (!ended) lost(failureOf(cause, where))
       ended = true
@@ -82,6 +91,7 @@ const open = (
         return closing(socket)
       }
     }
+    sockets.add(made)
     socket.on("message", (data) => {
       alive = true
       message(JSON.parse((data as Buffer).toString("utf8")) as Frame, made)
@@ -147,8 +157,6 @@ const gone = async (admin: Admin, { name, subscription, topic }: ConsumeOptions)
   }
 }
 
-/** Topics whose messages come in batches. */
-type Batched = Set<string>
 const watchMs = { first: 1_000, most: 30_000 }
 /**
  * Without fetching ahead, the interface's consumer ends with the first batch, or stands still once its broker was away, and tells nobody. The broker is
@@ -177,12 +185,8 @@ const watch = (
   }
 }
 
-const consume = async (
-  options: Options,
-  admin: Admin,
-  batched: Batched,
-  settings: ConsumeOptions
-): Promise<TransportConsumer> => {
+const consume = async (connections: Connections, settings: ConsumeOptions): Promise<TransportConsumer> => {
+  const { admin, batched } = connections
   const { arrived, earliest, lost, name, subscription, topic, type } = settings
   const prefetch = batched.has(topic) ? Math.max(1, settings.prefetch) : settings.prefetch
   const query = {
@@ -207,7 +211,7 @@ const consume = async (
     quiet = true
     return still && asked > 0
   }
-  const socket = await open(options, path, query, message, (cause) => {
+  const socket = await open(connections, path, query, message, (cause) => {
     unwatch()
     lost(cause, true)
   })
@@ -298,7 +302,7 @@ class WebSocketProducer implements TransportProducer {
     await this.socket?.close()
   }
 }
-const produce = async (options: Options, settings: ProduceOptions): Promise<TransportProducer> => {
+const produce = async (connections: Connections, settings: ProduceOptions): Promise<TransportProducer> => {
   const { batching, initialSequenceId, maxPending, name, topic } = settings
   const query = {
     batchingEnabled: String(batching),
@@ -310,7 +314,7 @@ const produce = async (options: Options, settings: ProduceOptions): Promise<Tran
   }
   const producer = new WebSocketProducer(settings)
   const socket = await open(
-    options,
+    connections,
     `producer/${pathOf(topic)}`,
     query,
     (frame) => producer.answered(frame),
@@ -319,7 +323,7 @@ const produce = async (options: Options, settings: ProduceOptions): Promise<Tran
   return producer.attach(socket)
 }
 
-const read = async (options: Options, { from, topic }: ReadOptions): Promise<TransportReader> => {
+const read = async (connections: Connections, { from, topic }: ReadOptions): Promise<TransportReader> => {
   const start = typeof from === "string" ? from : Buffer.from(encodeMessageId(from)).toString("base64")
   const query = { messageId: start, receiverQueueSize: String(readAhead), readerName: `millrace-${randomUUID()}` }
   const arrivals = new Arrivals()
@@ -333,7 +337,7 @@ const read = async (options: Options, { from, topic }: ReadOptions): Promise<Tra
     arrivals.push(receivedOf(frame))
     void taken(frame, from)
   }
-  const socket = await open(options, `reader/${pathOf(topic)}`, query, message, (cause) => arrivals.end(cause))
+  const socket = await open(connections, `reader/${pathOf(topic)}`, query, message, (cause) => arrivals.end(cause))
   return {
     next: (waitMs) => arrivals.next(waitMs),
     close: () => {
@@ -345,12 +349,12 @@ const read = async (options: Options, { from, topic }: ReadOptions): Promise<Tra
 
 /** The transport. It connects when it is used. */
 export const webSocket = (options: Options, admin: Admin): Transport => {
-  const batched: Batched = new Set()
+  const connections: Connections = { options, admin, sockets: new Set(), batched: new Set() }
   return {
-    consume: (settings) => consume(options, admin, batched, settings),
-    produce: (settings) => produce(options, settings),
-    read: (settings) => read(options, settings),
+    consume: (settings) => consume(connections, settings),
+    produce: (settings) => produce(connections, settings),
+    read: (settings) => read(connections, settings),
     partitions: undefined,
-    close: () => Promise.resolve()
+    close: async () => void (await Promise.all([...connections.sockets].map((socket) => socket.close())))
   }
 }

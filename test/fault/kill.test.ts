@@ -38,7 +38,7 @@ const between = (low: number, high: number) => low + random() * (high - low)
 
 const root = fileURLToPath(new URL("../..", import.meta.url))
 const runtime = "Deno" in globalThis ? ["run", "-A", "bin/millrace.mjs"] : ["bin/millrace.mjs"]
-const { MILLRACE_DATABASE_URL: _, ...environment } = process.env
+const { MILLRACE_DATABASE_URL: _, MILLRACE_KAFKA_BROKERS: __, ...environment } = process.env
 
 interface Child {
   readonly process: ChildProcess

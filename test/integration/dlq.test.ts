@@ -10,6 +10,7 @@ import { query, type Sql } from "../../src/postgres/client.ts"
 import * as Letters from "../../src/postgres/dead-letters.ts"
 import type { FailurePolicy } from "../../src/projection.ts"
 import { append, type Engine, engine, recordOf, run, settled } from "../support/engine.ts"
+import { command } from "../support/command.ts"
 import { application, events, fails } from "../support/letters-application.ts"
 import { server } from "../support/postgres.ts"
 
@@ -214,17 +215,6 @@ const killed = (url: string, when: "before" | "after") =>
     )
   })
 
-/** Runs the command against a database. What it printed, and its exit code. */
-const millrace = (url: string, ...args: ReadonlyArray<string>) =>
-  Effect.callback<{ readonly code: number | null; readonly out: string; readonly err: string }>((resume) => {
-    const main = fileURLToPath(new URL("../../src/cli/main.ts", import.meta.url))
-    const run = "Deno" in globalThis ? ["run", "-A", main, ...args] : [main, ...args]
-    const child = spawn(process.execPath, run, { env: { ...process.env, MILLRACE_DATABASE_URL: url } })
-    const texts = { out: "", err: "" }
-    child.stdout.on("data", (data: Buffer) => (texts.out += data.toString()))
-    child.stderr.on("data", (data: Buffer) => (texts.err += data.toString()))
-    child.once("close", (code) => resume(Effect.succeed({ code, ...texts })))
-  })
 const configured = ["--config", fileURLToPath(new URL("../support/letters-application.ts", import.meta.url))]
 
 describe("millrace dlq", () => {
@@ -234,7 +224,7 @@ describe("millrace dlq", () => {
     Effect.fnUntraced(function* (engine) {
       const [first, second, third] = [event("a", "bad"), event("b", "bad"), event("c", "bad")]
       yield* handled(engine, [first, second, third])
-      const dlq = (...args: ReadonlyArray<string>) => millrace(engine.url, "dlq", ...args)
+      const dlq = (...args: ReadonlyArray<string>) => command(engine.url, "dlq", ...args)
       const listed = JSON.parse((yield* dlq("list", "--json")).out) as Array<{ id: number; key: string }>
       assert.deepStrictEqual(listed.map(({ key }) => key).toSorted(), ["a", "b", "c"])
       const idOf = (key: string) => String(listed.find((letter) => letter.key === key)!.id)
@@ -272,7 +262,7 @@ describe("millrace dlq", () => {
       }>
       assert.lengthOf(after, 3)
     }),
-    60_000
+    240_000
   )
 })
 

@@ -31,7 +31,7 @@ export const makeNamespace = async (options: Options): Promise<void> => {
 }
 
 /** Topics of a cluster. With `batching` what is published at once may be one batch. */
-const topicsOn = Effect.fnUntraced(function* (options: Options, batching: boolean) {
+export const topicsOn = Effect.fnUntraced(function* (options: Options, batching: boolean) {
   const cluster = yield* PulsarFanOut.connect(options)
   const name = (topic: string) => `persistent://${options.tenant ?? "public"}/${options.namespace}/${topic}`
   const partitioned = new Set<string>()
@@ -62,7 +62,8 @@ const topicsOn = Effect.fnUntraced(function* (options: Options, batching: boolea
                   traceparent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
                   trace_id: "0af7651916cd43dd8448eb211c80319c",
                   "millrace-stream": "s",
-                  "millrace-seq": String(seq)
+                  "millrace-seq": String(seq),
+                  "millrace-incarnation": "0123abcd"
                 }
               })
             )

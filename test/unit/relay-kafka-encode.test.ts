@@ -7,7 +7,7 @@ import type { LogRecord, NewRecord } from "../../src/log.ts"
 import { partitionOf } from "../../src/murmur2.ts"
 import type { Segment } from "../../src/outbox.ts"
 import { metaText } from "../../src/packing.ts"
-import { pack, unpack } from "../../src/postgres/log-codec.ts"
+import { derived, pack, unpack } from "../../src/postgres/log-codec.ts"
 import { randomOf, seed } from "../support/random.ts"
 
 const texts = ["", "a", "żółw 🐢", 'quo"te\\', "line\nbreak\ttab", "\u0001", "\ud800", "x".repeat(200), "ü".repeat(300)]
@@ -20,7 +20,7 @@ const segmentOf = (
 ): Segment => ({
   firstSeq,
   messages,
-  incarnation: "",
+  incarnation: "0192f7a0-0000-4000-8000-000000000001",
   topic: "t",
   partition,
   meta: Buffer.from(meta),
@@ -56,7 +56,7 @@ const expected = (segment: Segment, partitions: number) => {
   const all = new Map<number, Array<NewRecord>>()
   for (const [i, record] of records.entries()) {
     const partition = segment.partition ?? partitionOf(record.key ?? "", partitions)
-    const headers = { ...record.headers, "millrace-stream": stream, "millrace-seq": String(segment.firstSeq + i) }
+    const headers = { ...record.headers, ...derived(stream, segment.firstSeq + i, segment.incarnation) }
     all.set(partition, [...(all.get(partition) ?? []), { ...record, headers }])
   }
   return all

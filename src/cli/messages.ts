@@ -1,0 +1,95 @@
+// What `millrace subscribe` does: prints a topic's messages as they come, and acknowledges each once it is written.
+import { randomInt } from "node:crypto"
+import * as Effect from "effect/Effect"
+import * as Schedule from "effect/Schedule"
+import { FanOut, type FanOutError, type Message, type StartAt, type SubscriptionType } from "../fanout.ts"
+import { layer } from "../system.ts"
+import { CommandFailed, exitCodes } from "./failure.ts"
+import { sinceOf } from "./letters.ts"
+
+/** What the command is given. */
+export interface Options {
+  readonly data: string
+  readonly topic: string
+  readonly type: SubscriptionType
+  /** Undefined: one that is forgotten when the command ends. */
+  readonly name: string | undefined
+  readonly from: string
+  readonly seek: boolean
+  readonly max: number | undefined
+  readonly json: boolean
+}
+
+/** Where to begin: earliest, latest, a date, a duration before `now`, or places as `partition:position`. Undefined: it is none. */
+export const startOf = (text: string, now: number): StartAt | undefined => {
+  if (text === "earliest" || text === "latest") return text
+  if (/^\d+:\d+(,\d+:\d+)*$/.test(text)) {
+    const places = text.split(",").map((place) => {
+      const [partition = 0, position = 0] = place.split(":").map(Number)
+      return { partition, position }
+    })
+    return { places }
+  }
+  const time = sinceOf(text, now)
+  return time === undefined ? undefined : { time }
+}
+
+const jsonOf = ({ value, ...message }: Message): string => {
+  const { eventTime, ...rest } = message
+  let parsed: unknown = value
+  try {
+    parsed = JSON.parse(value)
+  } catch {
+    // another's message may be anything; it is shown as it is
+  }
+  return JSON.stringify({ ...rest, event_time: new Date(eventTime).toISOString(), value: parsed })
+}
+const lineOf = ({ eventTime, key, partition, position, value }: Message): string =>
+  `${new Date(eventTime).toISOString()}  ${partition}:${position}  ${key}  ${value}`
+/** Written: whoever reads has taken it, or the system holds it for him. */
+const write = (lines: string) =>
+  Effect.callback<void, CommandFailed>((resume) => {
+    process.stdout.write(lines, (error) =>
+      resume(
+        error == null ? Effect.void : Effect.fail(new CommandFailed({ message: `cannot print: ${error.message}` }))
+      )
+    )
+  })
+
+const patient = Schedule.min([Schedule.exponential("50 millis"), Schedule.spaced("1 second")]).pipe(
+  Schedule.setInputType<FanOutError>(),
+  Schedule.while(({ input }) => input.retryable)
+)
+const atOnce = 100
+
+/** Prints messages until interrupted, or until `max` are printed. */
+export const subscribe = Effect.fnUntraced(
+  function* (options: Options) {
+    const { json, max = Infinity, seek, topic, type } = options
+    const from = startOf(options.from, Date.now())
+    if (from === undefined) {
+      const hint = '--from earliest, latest, "2 hours", 2026-01-31T12:00Z, or 0:42,1:17 for positions of partitions'
+      return yield* new CommandFailed({
+        message: `--from ${options.from} is no place`,
+        try: hint,
+        exitCode: exitCodes.usage
+      })
+    }
+    const fanOut = yield* FanOut
+    const name = options.name ?? `cli-${randomInt(2 ** 40).toString(36)}`
+    if (options.name === undefined) {
+      yield* Effect.addFinalizer(() => Effect.ignore(fanOut.unsubscribe(topic, name)))
+    }
+    if (seek) yield* fanOut.seek({ topic, name, type }, from)
+    const consumer = yield* fanOut.subscribe({ topic, name, type, from, receiveQueue: Math.min(max, 1_000) })
+    for (let left = max; left > 0;) {
+      const messages = yield* Effect.retry(consumer.receive(Math.min(left, atOnce)), patient)
+      const lines = messages.map((message) => `${json ? jsonOf(message) : lineOf(message)}\n`).join("")
+      yield* Effect.uninterruptible(Effect.andThen(write(lines), Effect.retry(consumer.acknowledge(messages), patient)))
+      left -= messages.length
+    }
+    return 0
+  },
+  Effect.scoped,
+  (run, { data }) => Effect.provide(run, layer({ dataDir: data }))
+)

@@ -1,0 +1,92 @@
+// One run from beginning to end: the plan's faults, then what everything has come to, compared with the fold of the log.
+import type { Fold } from "./fold.ts"
+import { Hang, type Run, type RunOptions, withRun } from "./run.ts"
+import { Steps } from "./steps.ts"
+
+/** What became of a run. */
+export interface Report {
+  readonly seed: number
+  readonly events: number
+  readonly duplicates: number
+  readonly late: number
+  readonly alerts: number
+  readonly dead: number
+  /** Records of transactions that were aborted, and none of which may be seen. */
+  readonly aborted: number
+  readonly faults: Readonly<Record<string, number>>
+  readonly fenced: number
+  /** Processes that were started. */
+  readonly processes: number
+  readonly seconds: number
+  readonly lost: number
+  readonly doubled: number
+  readonly disordered: number
+  readonly wrong: number
+  /** Why the run did not come to its end; undefined where it did. */
+  readonly hang: string | undefined
+  readonly examples: ReadonlyArray<string>
+}
+
+/** Regular processes, beside those that faults start. */
+const regular = (options: RunOptions) => ({ projections: 2, relay: options.projectionsOnly === true ? 0 : 2 })
+
+const held = async (run: Run, hang: string | undefined) => {
+  const { brokers, url } = run.services
+  run.say(`${hang ?? run.differences.toString()}\nheld: MILLRACE_KAFKA_BROKERS=${brokers} MILLRACE_DATABASE_URL=${url}`)
+  await new Promise((resolve) => process.once("SIGINT", resolve).once("SIGTERM", resolve))
+}
+
+/** Runs the plan from beginning to end. */
+export const execute = async (
+  options: RunOptions,
+  then: ReadonlyArray<(run: Run) => Promise<void>> = []
+): Promise<Report> => {
+  const began = performance.now()
+  return withRun(options, async (run) => {
+    let hang: string | undefined
+    let fold: Fold | undefined
+    try {
+      const steps = new Steps(run, options.plan, regular(options))
+      await steps.run()
+      run.say("the plan is done")
+      await run.stopFeeding()
+      const left = options.events - run.feeder.fed
+      if (left > 0) await run.feeder.feed(left)
+      await run.feeder.mark("end")
+      run.say("everything is fed")
+      await run.drain()
+      run.say("everything is handled")
+      await run.watch.look(run.services.sql, run.differences)
+      await run.fleet.stop()
+      run.say("everything has ended")
+      fold = await run.compare("end")
+      run.say(`everything is compared: ${JSON.stringify(run.differences.counts)}`)
+      for (const scenario of then) await scenario(run)
+    } catch (error) {
+      if (!(error instanceof Hang)) throw error
+      hang = error.message
+    }
+    if (options.hold === true && (hang !== undefined || run.differences.total > 0)) await held(run, hang)
+    const { doubled, lost, order, wrong } = run.differences.counts
+    const { alerts = 0, dead = 0, duplicates = 0, events = 0, late = 0 } = fold?.totals ?? {}
+    return {
+      seed: options.seed,
+      events,
+      duplicates,
+      late,
+      alerts,
+      dead,
+      aborted: run.feeder.aborted,
+      faults: run.faults,
+      fenced: run.fleet.fenced,
+      processes: run.fleet.started,
+      seconds: Math.round((performance.now() - began) / 100) / 10,
+      lost,
+      doubled,
+      disordered: order,
+      wrong,
+      hang,
+      examples: run.differences.examples
+    }
+  })
+}

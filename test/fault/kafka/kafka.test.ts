@@ -1,0 +1,64 @@
+// The standard run of the harness on Kafka: every fault that there is, and the log's fold in the end; and some of the mutants.
+//
+// MILLRACE_FAULT_SEED repeats a run. `npm run fault` runs it longer, and `npm run fault -- --mutants` hunts all mutants.
+import { assert, it } from "vitest"
+import { owning } from "../../support/stack.ts"
+import { copy } from "./copy.ts"
+import { points } from "./failpoints.ts"
+import { hunt, mutants } from "./mutants.ts"
+import { planOf, standard } from "./plan.ts"
+import { execute } from "./execute.ts"
+import { backUp, cutLog, restoredDatabase } from "./scenarios.ts"
+
+const suite = await owning("kafka", "postgres")
+const seed = Number(process.env["MILLRACE_FAULT_SEED"] ?? Math.floor(Math.random() * 2 ** 31))
+const lines: Array<string> = []
+const say = (line: string) => void lines.push(line)
+
+/** How many faults of a kind there were. */
+const count = (faults: Readonly<Record<string, number>>, kind: RegExp) =>
+  Object.entries(faults).reduce((sum, [name, n]) => sum + (kind.test(name) ? n : 0), 0)
+
+it("points and mutants fit the source", () => {
+  for (const { patches } of mutants) copy([...patches, ...points]).remove()
+})
+
+suite("faults on Kafka", () => {
+  it(`lose and double nothing (seed ${seed})`, async () => {
+    process.stdout.write(`seed ${seed}: repeat with MILLRACE_FAULT_SEED=${seed}\n`)
+    const options = { seed, plan: planOf(seed, standard), events: 20_000, ahead: 2_000, patienceMs: 120_000, say }
+    const report = await execute(options, [backUp, restoredDatabase, cutLog])
+    const { aborted, dead, disordered, doubled, duplicates, examples, faults, fenced, hang, lost, wrong } = report
+    process.stdout.write(`${JSON.stringify({ ...report, hang: hang !== undefined, examples: undefined })}\n`)
+    const context = [hang, ...examples, ...lines.slice(-5)].join("\n")
+    assert.deepEqual(
+      { hang: hang !== undefined, lost, doubled, disordered, wrong },
+      { hang: false, lost: 0, doubled: 0, disordered: 0, wrong: 0 },
+      context
+    )
+    const atLeast = (kind: RegExp, n: number) => assert.isAtLeast(count(faults, kind), n, String(kind))
+    atLeast(/^projector killed/, 20)
+    atLeast(/^relay killed/, 10)
+    atLeast(/^rebalance/, 10)
+    atLeast(/^zombie fenced/, 5)
+    atLeast(/^overlapping claim fenced/, 1)
+    atLeast(/^backend ended/, 20)
+    atLeast(/^commit's reply lost/, 10)
+    for (const once of ["PostgreSQL crashed", "broker killed", "two relays on one lane", "relay zombie"])
+      atLeast(new RegExp(once), 1)
+    for (const once of ["database restored to an older state", "log cut off before a consumer"])
+      atLeast(new RegExp(once), 1)
+    assert.isAbove(fenced, 0)
+    assert.isAbove(aborted, 0)
+    assert.isAbove(dead, 0)
+    assert.isAbove(duplicates, 0)
+  }, 900_000)
+
+  const quick = ["no fence", "input is read uncommitted", "the relay's offsets are committed after"]
+  for (const mutant of mutants.filter(({ name }) => quick.some((begin) => name.startsWith(begin)))) {
+    it(`find a mutant: ${mutant.name}`, async () => {
+      const { caught, report } = await hunt(mutant, seed)
+      assert.isTrue(caught, JSON.stringify(report))
+    }, 300_000)
+  }
+})

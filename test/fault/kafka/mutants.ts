@@ -1,0 +1,269 @@
+// Mutants: the application with one protection less, each as a patch. The harness must find every one of them, or it proves nothing.
+import type { Patch } from "./copy.ts"
+import type { Kind } from "./differences.ts"
+import type { Plan, Step } from "./plan.ts"
+import { execute, type Report } from "./execute.ts"
+import type { Run } from "./run.ts"
+import { backUp, cutLog, restoredDatabase } from "./scenarios.ts"
+
+/** A mutant, and what brings its fault to light. */
+export interface Mutant {
+  readonly name: string
+  readonly patches: ReadonlyArray<Patch>
+  readonly plan: Plan
+  /** What is found of it, among other things. `hang`: what should come about does not. */
+  readonly found: Kind | "hang"
+  readonly after?: ReadonlyArray<(run: Run) => Promise<void>>
+}
+
+const fence = "src/postgres/commit-parts.ts"
+const store = "src/postgres/store.ts"
+const runner = "src/runner.ts"
+const handling = "src/handling.ts"
+const nothing: Plan = { left: [], right: [] }
+const left = (...steps: ReadonlyArray<Step>): Plan => ({ left: steps, right: [] })
+const right = (...steps: ReadonlyArray<Step>): Plan => ({ left: [], right: steps })
+const times = (count: number, step: Step): ReadonlyArray<Step> => Array.from({ length: count }, () => step)
+const restart: Step = { kind: "killAtRandom", role: "projections", afterMs: 100 }
+const join: Step = { kind: "joinAndLeave", signal: "SIGKILL" }
+
+/** One commit's fence, and that of several together. */
+const fences = (one: string, several: string): ReadonlyArray<Patch> => [
+  {
+    file: fence,
+    find: "    and incarnation = ${parameter(claim.incarnation)}::uuid and commit_no = ${parameter(claim.commitNo)}::int8",
+    replace: `    ${one}`
+  },
+  {
+    file: fence,
+    find: "        where p.incarnation = c.incarnation and p.commit_no = c.commit_no and p.mode <> 'frozen'",
+    replace: `        where ${several} and p.mode <> 'frozen'`
+  },
+  {
+    file: fence,
+    find: "        and p.incarnation = c.incarnation and p.commit_no = c.commit_no and p.mode <> 'frozen'",
+    replace: `        and ${several} and p.mode <> 'frozen'`
+  }
+]
+const both = "${parameter(claim.incarnation)}::uuid is not null"
+const number = "${parameter(claim.commitNo)}::int8"
+
+const endTransaction =
+  '    await this.coordinated("transaction", id, (one) => Wire.endTransaction(one, id, identity, true, requestMs))\n'
+const offsetsLine = "    // one after another: a broker that is asked to check the transaction for two requests at once"
+
+/** All of them. */
+export const mutants: ReadonlyArray<Mutant> = [
+  {
+    name: "no fence",
+    patches: fences(`and ${both} and ${number} is not null`, "c.incarnation is not null"),
+    plan: left({ kind: "zombie", nth: 1 }, { kind: "zombie", nth: 2 }),
+    found: "doubled"
+  },
+  {
+    name: "no incarnation: commits are compared by their number alone",
+    patches: fences(`and ${both} and commit_no = ${number}`, "p.commit_no = c.commit_no"),
+    plan: left({ kind: "overlap" }),
+    found: "lost"
+  },
+  {
+    name: "the position is committed before the rows",
+    patches: [
+      {
+        file: "src/postgres/committer.ts",
+        find: "    const { parameters, text } = this.builder.build(commits)\n",
+        replace: `    for (const { changes, claim } of commits)
+      await this.sql\`update millrace.progress set next_position = \${changes.position} where projection = \${claim.projection}
+        and topic = \${claim.topic} and partition = \${claim.partition} and incarnation = \${claim.incarnation}\`
+    globalThis.reached("position committed")
+    const { parameters, text } = this.builder.build(commits)
+`
+      }
+    ],
+    plan: left({ kind: "killAtPoints", points: [{ name: "position committed", nth: 2 }] }),
+    found: "lost"
+  },
+  {
+    name: "no dedupe",
+    patches: [
+      {
+        file: handling,
+        find: "this.seen!.test(tenant, id, time)) {",
+        replace: "this.seen!.test(tenant, id, time) && process.pid < 0) {"
+      }
+    ],
+    plan: nothing,
+    found: "doubled"
+  },
+  {
+    name: "dedupe forgets when a partition moves",
+    patches: [
+      {
+        file: handling,
+        find: "    this.seen.load(ranges, yield* this.store.seen(place, ranges))\n",
+        replace: "    this.seen.load(ranges, (yield* this.store.seen(place, ranges)).slice(0, 0))\n"
+      }
+    ],
+    plan: left(...times(3, join), restart),
+    found: "doubled"
+  },
+  {
+    name: "a commit whose reply was lost is sent again",
+    patches: [
+      {
+        file: store,
+        find: '  if (row.commit_no === held.commitNo + 1) return "committed"\n',
+        replace:
+          '  if (row.commit_no === held.commitNo + 1) {\n    Object.assign(held, { commitNo: held.commitNo + 1 })\n    return "absent"\n  }\n'
+      }
+    ],
+    plan: left({ kind: "loseReplies", losses: ["executed", "running", "executed"] }),
+    found: "doubled"
+  },
+  {
+    name: "reading begins at the end of the partition",
+    patches: [
+      {
+        file: runner,
+        find: "  const reader = yield* assignment.open(claim.position)\n",
+        replace:
+          "  const { end } = (yield* log.bounds(topic)).find((one) => one.partition === partition)!\n" +
+          "  const reader = yield* assignment.open(claim.epoch === 1 ? claim.position : end)\n"
+      }
+    ],
+    plan: left(restart, restart, join),
+    found: "lost"
+  },
+  {
+    name: "stream time is forgotten when a partition moves",
+    patches: [
+      { file: store, find: "    streamTime: row.stream_time ?? undefined,\n", replace: "    streamTime: undefined,\n" }
+    ],
+    plan: left(...times(3, join), restart, restart),
+    found: "wrong"
+  },
+  {
+    name: "late by one millisecond more",
+    patches: [{ file: "src/window.ts", find: "window.graceMs <= streamTime", replace: "window.graceMs < streamTime" }],
+    plan: nothing,
+    found: "lost"
+  },
+  {
+    name: "input is read uncommitted",
+    patches: [
+      { file: "src/kafka/fetch-wire.ts", find: "const readCommitted = 1\n", replace: "const readCommitted = 0\n" },
+      { file: "src/kafka/fetch.ts", find: "const readCommitted = 1\n", replace: "const readCommitted = 0\n" }
+    ],
+    plan: nothing,
+    found: "wrong"
+  },
+  {
+    name: "what a producer committed before it aborted is left out too",
+    patches: [
+      {
+        file: "src/kafka/decode.ts",
+        find: "seen < ahead.length && ahead[seen]!.firstOffset <= last; seen++",
+        replace: "seen < ahead.length; seen++"
+      }
+    ],
+    plan: nothing,
+    found: "lost"
+  },
+  {
+    name: "sequences have gaps",
+    patches: [
+      {
+        file: fence,
+        find: "then ${parameter(messagesOf(changes))}::int8 else 0 end,",
+        replace: "then ${parameter(messagesOf(changes))}::int8 + 1 else 0 end,"
+      },
+      { file: fence, find: "then c.messages else 0 end,", replace: "then c.messages + 1 else 0 end," }
+    ],
+    plan: nothing,
+    found: "hang"
+  },
+  {
+    name: "the relay's offsets are committed after its records, in another transaction",
+    patches: [
+      {
+        file: "src/kafka/transaction.ts",
+        find: offsetsLine,
+        replace: `${endTransaction}    globalThis.reached("records committed")
+    for (const group of offsets.keys())
+      await this.whenFree(() =>
+        this.coordinated("transaction", id, (broker) => Wire.addOffsets(broker, id, identity, group, requestMs))
+      )
+${offsetsLine}`
+      }
+    ],
+    plan: right({ kind: "killRelayAtPoint", name: "records committed", nth: 2 }),
+    found: "doubled"
+  },
+  {
+    name: "the relay goes on where the database says, and not where Kafka does",
+    patches: [
+      {
+        file: "src/kafka/relay-position.ts",
+        find: "  return { ...stream, seq: offset.offset, incarnation: offset.offset === 0 ? undefined : offset.metadata }\n",
+        replace: "  return { ...stream, seq, incarnation }\n"
+      }
+    ],
+    plan: right({ kind: "killRelayAtPoint", name: "transaction ended", nth: 2 }),
+    found: "doubled"
+  },
+  {
+    name: "every relay has a transactional id of its own",
+    patches: [
+      {
+        file: "src/kafka/relay.ts",
+        find: "new Lane(this.setting, grouping.ids[lane]!, ",
+        replace: "new Lane(this.setting, `${grouping.ids[lane]!}-${process.pid}`, "
+      }
+    ],
+    plan: right({ kind: "relayZombie", name: "transaction begun" }),
+    found: "doubled"
+  },
+  {
+    name: "the relay does not look whether the outbox is the one it knows",
+    patches: [
+      {
+        file: "src/kafka/relay-position.ts",
+        find: "  if (place.incarnation === undefined || place.incarnation === there) return undefined\n",
+        replace: "  if (place.incarnation !== there || place.seq >= 0) return undefined\n"
+      }
+    ],
+    plan: nothing,
+    after: [backUp, restoredDatabase],
+    found: "wrong"
+  },
+  {
+    name: "what retention took is passed over",
+    patches: [
+      {
+        file: runner,
+        find: "  const reader = yield* assignment.open(claim.position)\n",
+        replace:
+          "  const { start } = (yield* log.bounds(topic)).find((one) => one.partition === partition)!\n" +
+          "  const reader = yield* assignment.open(Math.max(claim.position, start))\n"
+      }
+    ],
+    plan: nothing,
+    after: [cutLog],
+    found: "hang"
+  }
+]
+
+/** Whether the harness finds a mutant, and by what. */
+export const hunt = async (
+  mutant: Mutant,
+  seed: number,
+  say: (line: string) => void = () => undefined
+): Promise<{ readonly caught: boolean; readonly report: Report }> => {
+  const { found, patches, plan, after = [] } = mutant
+  const report = await execute(
+    { seed, plan, events: 5_000, ahead: 2_500, mutant: patches, patienceMs: 40_000, say },
+    after
+  )
+  const counts = { lost: report.lost, doubled: report.doubled, order: report.disordered, wrong: report.wrong }
+  return { caught: found === "hang" ? report.hang !== undefined : counts[found] > 0, report }
+}

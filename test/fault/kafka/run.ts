@@ -1,0 +1,215 @@
+// A run while it is under way: services, the application in processes of its own, a load; and the comparison with the fold of the log.
+import { join } from "node:path"
+import { setTimeout as sleep } from "node:timers/promises"
+import { consume, type Printed } from "./consumer.ts"
+import { copy, type Copy, type Patch } from "./copy.ts"
+import { Differences } from "./differences.ts"
+import { points } from "./failpoints.ts"
+import { Feeder } from "./feeder.ts"
+import { Fleet } from "./fleet.ts"
+import { Fold, partitions } from "./fold.ts"
+import { features } from "./load.ts"
+import { isHandled, places, Watch } from "./observe.ts"
+import { type Output, Outputs, topics } from "./outputs.ts"
+import type { Plan } from "./plan.ts"
+import { type Services, services, sessionMs } from "./services.ts"
+import { compareTables } from "./tables.ts"
+
+/** What a run is to be. */
+export interface RunOptions {
+  readonly seed: number
+  readonly plan: Plan
+  /** At least so many; while a fault is waited for more are sent. */
+  readonly events: number
+  /** Of these: what lies in the log before the first process starts. */
+  readonly ahead?: number
+  readonly entities?: number
+  /** What makes the application a mutant. */
+  readonly mutant?: ReadonlyArray<Patch>
+  /** Without relays, and so without outputs. */
+  readonly projectionsOnly?: boolean
+  /** How long anything may take to come about. */
+  readonly patienceMs?: number
+  readonly say?: (line: string) => void
+  /** Where something is wrong services are left running for whoever wants to look, until the process is told to end. */
+  readonly hold?: boolean
+}
+/** Something did not come about in time. */
+export class Hang extends Error {
+  override readonly name = "Hang"
+}
+
+/** A run while it is under way. */
+export class Run {
+  readonly options: RunOptions
+  readonly services: Services
+  readonly feeder: Feeder
+  readonly fleet: Fleet
+  readonly differences = new Differences()
+  readonly watch = new Watch()
+  readonly faults: Record<string, number> = {}
+  private trickling = true
+  private quiet = false
+  private readonly trickle: Promise<void>
+  private failed: unknown
+
+  constructor(options: RunOptions, opened: Services, feeder: Feeder, fleet: Fleet) {
+    this.options = options
+    this.services = opened
+    this.feeder = feeder
+    this.fleet = fleet
+    this.trickle = this.drip()
+  }
+  say(line: string): void {
+    this.options.say?.(line)
+  }
+  note(fault: string, count = 1): void {
+    this.faults[fault] = (this.faults[fault] ?? 0) + count
+  }
+  /** A few events now and then, so that whatever is waited for finds some. */
+  private async drip() {
+    while (this.trickling) {
+      try {
+        if (!this.quiet) await this.feeder.drip(12)
+      } catch (error) {
+        this.failed ??= error
+      }
+      await sleep(100)
+    }
+  }
+  /** Feeds nothing by itself meanwhile. */
+  async quietly(use: () => Promise<void>): Promise<void> {
+    this.quiet = true
+    try {
+      await this.feeder.settled
+      await use()
+    } finally {
+      this.quiet = false
+    }
+  }
+  async stopFeeding(): Promise<void> {
+    this.trickling = false
+    await this.trickle
+  }
+  /** Asks until it is so. Questions that fail, as to a server that is away, are asked again. */
+  async until(what: string, ask: () => boolean | Promise<boolean>): Promise<void> {
+    const { patienceMs = 60_000 } = this.options
+    const deadline = performance.now() + patienceMs
+    for (;;) {
+      let wrong: unknown
+      try {
+        if (await ask()) return
+      } catch (error) {
+        wrong = error
+      }
+      if (this.failed !== undefined) throw this.failed
+      if (performance.now() > deadline || this.fleet.fell.length > 0)
+        throw new Hang(await this.describe(`no ${what}`, wrong))
+      await sleep(25)
+    }
+  }
+  private async describe(what: string, wrong: unknown): Promise<string> {
+    const workers = [...this.fleet.fell, ...this.fleet.workers].map(
+      ({ exit, output, pid, role, stopped }) =>
+        `-- ${role} ${pid}${stopped ? " (stopped)" : ""} ${exit ?? ""}\n${output.slice(-1_500)}`
+    )
+    const where = await places(this.services.sql).catch(() => [])
+    const ends = await this.feeder.ends().catch(() => [])
+    const reason = wrong === undefined ? "" : `: ${String(wrong)}`
+    return [`${what}${reason}`, JSON.stringify(where), JSON.stringify(ends), ...workers].join("\n")
+  }
+
+  /** Everything that was fed is handled, and everything published is relayed. Others must have stopped feeding. */
+  async drain(): Promise<void> {
+    const ends = await this.feeder.ends()
+    const { sql } = this.services
+    await this.until("handling of everything that was fed", () => isHandled(sql, ends))
+    await this.relayed("relaying of everything that was published")
+  }
+  /** What is published by now is relayed. */
+  async relayed(what: string): Promise<void> {
+    if (this.options.projectionsOnly === true) return
+    const { sql } = this.services
+    const published = new Map((await places(sql)).map((place) => [place.partition, place.published]))
+    await this.until(what, async () =>
+      (await places(sql)).every(({ partition, relayed }) => (relayed ?? 0) >= published.get(partition)!)
+    )
+  }
+
+  /** Reads the log and the outputs with Kafka's own consumer, and compares. Nothing may run. `end` is the last marker's id. */
+  async compare(end: string): Promise<Fold> {
+    const { sql } = this.services
+    const fold = await this.fold(end)
+    await compareTables(sql, fold, this.differences)
+    if (this.options.projectionsOnly === true) return fold
+    const published = await places(sql)
+    await this.outputs(end, fold, new Map(published.map(({ partition, published }) => [partition, published])))
+    return fold
+  }
+  /** Compares the outputs alone, with the log up to one marker; another names what ends them. */
+  async compareOutputs(end: string, seal: string): Promise<void> {
+    await this.outputs(seal, await this.fold(end), new Map())
+  }
+  /** The log up to a marker, folded. */
+  private async fold(end: string): Promise<Fold> {
+    const fold = new Fold()
+    for (const feature of features(this.feeder.load)) fold.feature(feature)
+    await this.read("events.raw.v1", ({ value }) => value?.includes(`"${end}-`) === true, fold.event, true)
+    return fold
+  }
+  private async outputs(end: string, fold: Fold, published: ReadonlyMap<number, number>) {
+    const outputs = new Outputs(fold, this.differences)
+    const sealed = `sealed ${end}`
+    for (const topic of topics) await this.feeder.seal(topic, sealed)
+    const take = (topic: Output) => (record: Printed) => void (isSeal(record) || outputs.take(topic, record))
+    await Promise.all(topics.map((topic) => this.read(topic, ({ value }) => value === sealed, take(topic), false)))
+    outputs.finish(published)
+  }
+  private read(
+    topic: string,
+    isLast: (record: Printed) => boolean,
+    take: (record: Printed) => void,
+    takeLast: boolean
+  ): Promise<number> {
+    return consume({ brokers: this.services.brokers, topic, partitions, isLast, take, takeLast })
+  }
+}
+const isSeal = ({ value }: Printed) => value?.startsWith("sealed ") === true
+
+/** Makes the topics. Everything else is made by whichever process starts first. */
+const prepare = async (fleet: Fleet) => {
+  const { code, errors, output } = await fleet.command("topics", "apply")
+  if (code !== 0) throw new Error(`topics apply ended with ${code}: ${output}${errors}`)
+}
+
+/** Opens a run, lets `use` have it, and leaves nothing behind. */
+export const withRun = async <A>(options: RunOptions, use: (run: Run) => Promise<A>): Promise<A> => {
+  // mutants first: points are then put into what they left
+  const tree: Copy = copy([...(options.mutant ?? []), ...points])
+  let opened: Services | undefined
+  let feeder: Feeder | undefined
+  let fleet: Fleet | undefined
+  let run: Run | undefined
+  try {
+    opened = await services()
+    fleet = new Fleet(tree.root, {
+      MILLRACE_KAFKA_BROKERS: opened.brokers,
+      MILLRACE_DATABASE_URL: opened.url,
+      MILLRACE_KAFKA_SESSION_MS: String(sessionMs),
+      // a start takes half as long
+      NODE_COMPILE_CACHE: join(tree.root, ".compiled")
+    })
+    await prepare(fleet)
+    feeder = new Feeder(opened.brokers.split(","), { seed: options.seed, entities: options.entities ?? 2_000 })
+    await feeder.open()
+    await feeder.feed(options.ahead ?? 0)
+    run = new Run(options, opened, feeder, fleet)
+    return await use(run)
+  } finally {
+    await run?.stopFeeding()
+    await fleet?.kill()
+    await feeder?.close()
+    await opened?.close()
+    tree.remove()
+  }
+}

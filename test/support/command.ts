@@ -1,0 +1,29 @@
+// The `millrace` command in a process of its own, against a database.
+import { spawn } from "node:child_process"
+import { fileURLToPath } from "node:url"
+import * as Effect from "effect/Effect"
+
+/** What a command printed, and its exit code; null: it was killed. */
+export interface Ended {
+  readonly code: number | null
+  readonly out: string
+  readonly err: string
+}
+/** Starts the command. `said` is told all that it has printed so far. */
+export const startCommand = (
+  url: string,
+  args: ReadonlyArray<string>,
+  said: (out: string) => void = () => undefined
+) => {
+  const main = fileURLToPath(new URL("../../src/cli/main.ts", import.meta.url))
+  const run = "Deno" in globalThis ? ["run", "-A", main, ...args] : [main, ...args]
+  const child = spawn(process.execPath, run, { env: { ...process.env, MILLRACE_DATABASE_URL: url } })
+  const texts = { out: "", err: "" }
+  child.stdout.on("data", (data: Buffer) => said((texts.out += data.toString())))
+  child.stderr.on("data", (data: Buffer) => (texts.err += data.toString()))
+  const ended = new Promise<Ended>((resolve) => child.once("close", (code) => resolve({ code, ...texts })))
+  return { child, ended }
+}
+/** Runs the command until it ends. */
+export const command = (url: string, ...args: ReadonlyArray<string>): Effect.Effect<Ended> =>
+  Effect.promise(() => startCommand(url, args).ended)

@@ -1,0 +1,100 @@
+// The application of counting.config.ts as processes on Kafka and PostgreSQL, for tests that interfere with them: what is sent, counted, said.
+import { assert } from "@effect/vitest"
+import * as Effect from "effect/Effect"
+import * as KafkaLog from "../../src/kafka/log.ts"
+import type { Log } from "../../src/log.ts"
+import { connect, query, type Sql } from "../../src/postgres/client.ts"
+import * as Cli from "./cli.ts"
+import { payments } from "./counting.config.ts"
+import { recordOf } from "./engine.ts"
+import { asOperator } from "./kafka-engine.ts"
+import { recordsOf } from "./oracle.ts"
+
+const config = ["--config", "test/support/counting.config.ts"]
+const range = (from: number, to: number) => Array.from({ length: to - from }, (_, i) => from + i)
+type Environment = Readonly<Record<string, string>>
+
+/** An application of its own: its name begins its topics' and is its database's. */
+export interface Installed {
+  readonly name: string
+  readonly brokers: string
+  readonly sql: Sql
+  readonly log: Log["Service"]
+  readonly environment: Environment
+}
+/** Makes the database and the topics. */
+export const installed = Effect.fnUntraced(function* (
+  name: string,
+  brokers: string,
+  server: string,
+  more: Environment = {}
+) {
+  const admin = yield* connect(server, { max: 1 })
+  yield* query("create", () => admin.unsafe(`create database ${name}`))
+  const url = new URL(server)
+  url.pathname = `/${name}`
+  const sql = yield* connect(url.href, { max: 2 })
+  const log = yield* KafkaLog.make({ brokers: brokers.split(","), requestMs: 5_000, deliveryMs: 120_000 })
+  const environment = {
+    MILLRACE_KAFKA_BROKERS: brokers,
+    MILLRACE_DATABASE_URL: url.href,
+    TEST_NAME: name,
+    ...more
+  }
+  const applied = yield* Cli.run(environment, "topics", "apply", ...config)
+  assert.strictEqual(applied.code, 0, applied.errors)
+  return { name, brokers, sql, log, environment } satisfies Installed
+})
+/** Starts a process, and waits until it says that it runs. */
+export const begin = Effect.fnUntraced(function* (environment: Environment, ...more: ReadonlyArray<string>) {
+  const running = yield* Cli.start(environment, "start", ...config, "--port", "0", ...more)
+  yield* running.said(/^millrace \w+: .*/m)
+  return running
+})
+/** Asks a process to end, and asserts that it does so in order. */
+export const ends = Effect.fnUntraced(function* (running: Cli.Running, signal: NodeJS.Signals = "SIGTERM") {
+  running.process.kill(signal)
+  const code = yield* running.ended
+  assert.strictEqual(code, 0, running.errors())
+  assert.notMatch(running.errors(), /^millrace:|Error|stands still/m)
+})
+
+/** Sends the payments of these numbers, by 50 payers. It asks nothing before: a broker may be away. */
+export const pay = ({ log, name }: Pick<Installed, "log" | "name">, from: number, to: number) =>
+  log.append(
+    `${name}.payments`,
+    range(from, to).map((n) =>
+      recordOf(payments, { type: "paid", id: `${n}`, who: `payer ${n % 50}`, at: Date.UTC(2026, 0, 1) + n }, 6)
+    )
+  )
+/** How many payments the read model counts. */
+export const counted = ({ sql }: Installed) =>
+  Effect.map(
+    query("count", () => sql<Array<{ n: number }>>`select coalesce(sum(payments), 0)::int8 as n from counts`),
+    ([row]) => row!.n
+  )
+/** Waits until so many are counted; fails where there are more. */
+export const until = Effect.fnUntraced(function* (on: Installed, n: number) {
+  for (let now = yield* counted(on); now !== n; now = yield* counted(on)) {
+    if (now > n) assert.fail(`${now} are counted of ${n}`)
+    yield* Effect.sleep(20)
+  }
+})
+/** Waits until the derived topic has so many receipts, and answers their ids. */
+export const receiptsOf = Effect.fnUntraced(function* ({ log, name }: Installed, n: number) {
+  while (true) {
+    const found = yield* recordsOf(log, `${name}.receipts`)
+    if (found.length >= n) return found.map(({ value }) => (JSON.parse(value!) as { readonly id: string }).id)
+    yield* Effect.sleep(20)
+  }
+})
+/** Waits until the projection's group has so many members, and all have their partitions. */
+export const members = Effect.fnUntraced(function* ({ brokers, name }: Installed, n: number) {
+  const group = `counting_v1/${name}.payments`
+  while (true) {
+    const { groups } = yield* asOperator(brokers.split(","), (admin) => admin.describeGroups([group]))
+    const [found] = groups
+    if (found?.state === "Stable" && found.members.length === n) return
+    yield* Effect.sleep(50)
+  }
+})

@@ -1,0 +1,33 @@
+// An application whose topics are as the environment says, for tests of `millrace topics`: TEST_TOPICS is the JSON of their options.
+import { Schema } from "effect"
+import { Application, Event, Projection, ReadModel, Topic } from "../../src/index.ts"
+
+interface Options {
+  readonly name: string
+  readonly partitions?: number
+  readonly retention?: string
+  readonly kafka?: object
+}
+const options = JSON.parse(process.env["TEST_TOPICS"] ?? "{}") as Options
+
+const Seen = Event.make("seen", { who: Schema.String })
+const sights = Topic.events(`${options.name}.sights`, {
+  events: [Seen],
+  key: "who",
+  partitions: options.partitions ?? 3,
+  ...(options.retention !== undefined && { retention: options.retention as "1 hour" }),
+  ...(options.kafka !== undefined && { kafka: options.kafka })
+})
+const people = Topic.compacted(`${options.name}.people`, { value: { who: Schema.String }, key: "who", partitions: 2 })
+const last = ReadModel.table("last_seen", { columns: { who: Schema.String }, primaryKey: ["who"] })
+const seeing = Projection.make({
+  name: "seeing",
+  version: 1,
+  source: sights,
+  enrich: { people },
+  writes: [last],
+  failure: { then: "skip" },
+  handle: { seen: ({ who }, out) => out.upsert(last, { who }) }
+})
+
+export default Application.make({ name: "topics", projections: [Projection.async(seeing)] })
