@@ -186,7 +186,6 @@ export const bridgeProcess = (places: Places, rules: string): Effect.Effect<Brid
       child.stdout.on("data", (chunk: Buffer) => (out += chunk.toString()))
       child.stderr.on("data", (chunk: Buffer) => {
         said = (said + chunk.toString()).slice(-20_000)
-        if (process.env["MILLRACE_SAY"]) process.stderr.write(`${child.pid} ${chunk.toString()}`)
       })
       return {
         kill: () => void child.kill("SIGKILL"),
