@@ -62,7 +62,7 @@ const known: ReadonlyArray<readonly [pattern: RegExp, kind: Kind, retryable: boo
   [/ProducerQueueIsFull/, "other", true, "fewer messages may be under way at once"],
   [/Quota/, "other", true, "consumers do not follow: the backlog quota is used up"],
   [
-    /ECONNREFUSED|ConnectError|TimeOut|Timeout|Retryable|NotConnected|Disconnected|ServiceUnitNotReady|ServiceNotReady|AlreadyClosed|ECONNRESET|EPIPE|ETIMEDOUT|ENOTFOUND|EAI_AGAIN|LookupError|socket hang up|TooMany/,
+    /ECONNREFUSED|ConnectError|TimeOut|Timeout|timed out|Retryable|NotConnected|Disconnected|ServiceUnitNotReady|ServiceNotReady|AlreadyClosed|ECONNRESET|EPIPE|ETIMEDOUT|ENOTFOUND|EAI_AGAIN|LookupError|socket hang up|TooMany/,
     "lost",
     true,
     "Pulsar does not answer: start it, or correct MILLRACE_PULSAR_URL or MILLRACE_PULSAR_ADMIN_URL"
