@@ -26,7 +26,7 @@ export interface Producer {
   readonly send: (message: {
     readonly data: Buffer
     readonly partitionKey: string
-    readonly eventTimestamp: number
+    readonly eventTimestamp?: number
     readonly properties: Readonly<Record<string, string>>
     readonly sequenceId?: number
   }) => Promise<MessageId>

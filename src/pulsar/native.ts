@@ -214,7 +214,7 @@ class NativeProducer implements TransportProducer {
       const sent = await this.producer.send({
         data: Buffer.from(value),
         partitionKey: key,
-        eventTimestamp: eventTime,
+        ...(eventTime > 0 && { eventTimestamp: eventTime }),
         properties,
         ...(sequenceId !== undefined && { sequenceId })
       })
@@ -245,6 +245,7 @@ export const native = async (options: Options): Promise<Transport> => {
     consume: (settings) => consume(settings, shared, connect).catch(failed("subscribe to", settings.topic)),
     produce: (settings) => produce(shared.client, settings).catch(failed("produce to", settings.topic)),
     read: (settings) => read(module, connect(), settings).catch(failed("read", settings.topic)),
+    numbers: true,
     partitions: async (topic) => {
       const parts = await shared.client.getPartitionsForTopic(topic).catch(failed("look up", topic))
       return parts.length === 1 && parts[0] === topic ? 0 : parts.length
