@@ -12,3 +12,6 @@ alter table millrace.dead_letters
 -- a hash, for an index has no room for every key
 create index dead_letters_open on millrace.dead_letters (projection, version, topic, partition, md5(key), position)
 where status in ('parked', 'skipped', 'retrying');
+
+-- of derived records, beside `stream` and `first_seq`: which history of the stream that sequence counts in, 8 hex digits
+alter table millrace.log_batch add column incarnation text;

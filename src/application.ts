@@ -5,6 +5,7 @@ import { deadLetterTopics } from "./dead-letter.ts"
 import type { Writable } from "./handler.ts"
 import type { Projection, Run } from "./projection.ts"
 import type { Table } from "./read-model.ts"
+import type { Tenancy } from "./tenancy.ts"
 import type { Topic } from "./topic.ts"
 import type { Window } from "./window.ts"
 
@@ -14,6 +15,8 @@ export interface Application<out E, in out R> {
   readonly aggregates: ReadonlyArray<Aggregate.Any>
   readonly projections: ReadonlyArray<Run<E, R>>
   readonly services: Layer.Layer<R> | undefined
+  /** Who gets its derived topics on Pulsar. */
+  readonly pulsar: Tenancy | undefined
 }
 export declare namespace Application {
   /** Of any errors and services. */
@@ -29,10 +32,11 @@ export const Application = {
       readonly name: string
       readonly aggregates?: ReadonlyArray<Aggregate.Any>
       readonly projections: P
+      readonly pulsar?: Tenancy
     } & Provided<RunServices<P>>
   ): Application<RunError<P>, RunServices<P>> => {
     assertDistinct(options.projections.map(({ projection }) => projection as Projection.Any))
-    return { aggregates: [], ...options } as never
+    return { aggregates: [], pulsar: undefined, ...options } as never
   }
 }
 

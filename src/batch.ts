@@ -22,8 +22,8 @@ type Op =
 interface Messages {
   readonly topic: Topic.Any
   partition: number | undefined
-  meta: string
-  vals: string
+  readonly meta: Joined
+  readonly vals: Joined
   count: number
 }
 interface Message {
@@ -36,16 +36,39 @@ interface Delta {
   readonly row: Row
   origin: Origin
 }
+/** Texts joined a few hundred at a time: one after the other they would become a tree of as many nodes, to be copied in the end. */
+class Joined {
+  private joined = ""
+  private readonly pieces: Array<string> = []
+  private readonly separator: string
+
+  constructor(separator: string) {
+    this.separator = separator
+  }
+  add(text: string): void {
+    if (this.pieces.push(text) === 512) this.text()
+  }
+  text(): string {
+    const more = this.pieces.join(this.separator)
+    if (this.pieces.length > 0) this.joined = this.joined === "" ? more : this.joined + this.separator + more
+    this.pieces.length = 0
+    return this.joined
+  }
+}
 /** What takes one event's changes back, the first last. */
 type Undo = Array<() => void>
 /** A window's rows of a batch, by start and key; one map a label. */
 interface Deltas {
   readonly window: Window.Any
-  readonly columns: ReadonlyArray<string>
+  readonly columns: ReadonlyArray<
+    Pick<Window.Any["aggregate"][string], "add" | "initial"> & { readonly column: string }
+  >
   readonly fold: boolean
   readonly byLabel: Map<string | undefined, Map<number, Map<string, Delta>>>
   /** The spans of the last event, and for which times they are the same. */
   spans: ReadonlyArray<Span>
+  /** The rows of each of these spans, by key. */
+  rows: Array<Map<string, Delta> | undefined>
   from: number
   to: number
 }
@@ -57,6 +80,14 @@ export interface Needed {
 
 /** Reads rows of a batch that were asked for by `needs`; undefined where there is none. */
 export type ReadRow = (target: Table.Any | Window.Any, keyText: string) => Row | undefined
+
+/** Whether one event's changes, from `from` on, read rows: see `needs`. */
+export const readsRows = (log: Entries, from: number): boolean => {
+  for (let i = from; i < log.length; i += 3) {
+    if (log[i] === "modify" || (log[i] === "add" && hasFold(log[i + 1] as Window.Any))) return true
+  }
+  return false
+}
 
 /** The rows that one event's changes, from `from` to `to` of a recorder's log, read: those of `modify`, and of windows with a fold. */
 export const needs = (log: Entries, from: number, to: number, origin: Origin): ReadonlyArray<Needed> => {
@@ -223,20 +254,18 @@ export class BatchFold {
     const { eventTime } = origin
     if (!(eventTime >= deltas.from && eventTime < deltas.to)) setSpans(deltas, eventTime)
     const key = keyText(window.key, contribution)
-    for (const span of deltas.spans) {
+    for (const [i, span] of deltas.spans.entries()) {
       if (isClosed(window, span.end, origin.streamTime)) {
         this.late.push(lateOf(window, span, contribution, origin))
         continue
       }
-      const delta = deltaOf(deltas, span, key, contribution, origin, read, undo)
+      const delta = deltaOf(deltas, i, key, contribution, origin, read, undo)
       const { row } = delta
       if (undo !== undefined) {
         const before = { row: { ...row }, origin: delta.origin }
         undo.push(() => (Object.assign(row, before.row), (delta.origin = before.origin)))
       }
-      for (const column of deltas.columns) {
-        row[column] = window.aggregate[column]!.add(row[column], contribution[column] as never)
-      }
+      for (const { add, column } of deltas.columns) row[column] = add(row[column], contribution[column] as never)
       delta.origin = origin
     }
   }
@@ -244,8 +273,9 @@ export class BatchFold {
   private deltasOf(window: Window.Any): Deltas {
     let deltas = this.windows.get(window)
     if (deltas === undefined) {
-      const columns = Object.keys(window.aggregate)
-      deltas = { window, columns, fold: hasFold(window), byLabel: new Map(), spans: [], from: Infinity, to: -Infinity }
+      const columns = Object.entries(window.aggregate).map(([column, { add, initial }]) => ({ column, add, initial }))
+      const none = { byLabel: new Map(), spans: [], rows: [], from: Infinity, to: -Infinity }
+      deltas = { window, columns, fold: hasFold(window), ...none }
       this.windows.set(window, deltas)
     }
     return deltas
@@ -281,14 +311,15 @@ export class BatchFold {
   }
 
   private publish({ meta, partition, topic, vals }: Message) {
-    const messages = this.messages.get(topic)
-    if (messages === undefined) this.messages.set(topic, { topic, partition, meta, vals, count: 1 })
-    else {
-      messages.meta += "," + meta
-      messages.vals += "\n" + vals
-      messages.count++
-      if (messages.partition !== partition) messages.partition = undefined
+    let messages = this.messages.get(topic)
+    if (messages === undefined) {
+      messages = { topic, partition, meta: new Joined(","), vals: new Joined("\n"), count: 0 }
+      this.messages.set(topic, messages)
     }
+    messages.meta.add(meta)
+    messages.vals.add(vals)
+    messages.count++
+    if (messages.partition !== partition) messages.partition = undefined
   }
 
   /** What the batch changes in tables, in order of their names, so that every commit locks them in the same order. */
@@ -330,8 +361,8 @@ export class BatchFold {
       target: topic.name,
       partition,
       messages: count,
-      meta: `[${meta}]`,
-      vals
+      meta: `[${meta.text()}]`,
+      vals: vals.text()
     }))
   }
 }
@@ -340,6 +371,7 @@ export class BatchFold {
 const setSpans = (deltas: Deltas, time: number) => {
   const { shape } = deltas.window
   deltas.spans = spansOf(shape, time)
+  deltas.rows = []
   const sideBySide = shape.type === "fixed" && shape.spans.every(({ everyMs, sizeMs }) => everyMs === sizeMs)
   deltas.from = sideBySide ? Math.max(...deltas.spans.map(({ start }) => start)) : Infinity
   deltas.to = sideBySide ? Math.min(...deltas.spans.map(({ end }) => end)) : -Infinity
@@ -349,18 +381,22 @@ const inserted = <K, V>(map: Map<K, V>, key: K, make: () => V): V => {
   if (value === undefined) map.set(key, (value = make()))
   return value
 }
-/** The row of a key and span: as the batch has it, as it was read where it is folded, or empty. */
+/** The row of a key and one of the last event's spans: as the batch has it, as it was read where it is folded, or empty. */
 const deltaOf = (
-  { byLabel, columns, fold, window }: Deltas,
-  span: Span,
+  { byLabel, columns, fold, rows, spans, window }: Deltas,
+  at: number,
   key: string,
   contribution: Row,
   origin: Origin,
   read: ReadRow,
   undo: Undo | undefined
 ): Delta => {
-  const byStart = inserted(byLabel, span.label, () => new Map<number, Map<string, Delta>>())
-  const byKey = inserted(byStart, span.start, () => new Map<string, Delta>())
+  const span = spans[at]!
+  const byKey = (rows[at] ??= inserted(
+    inserted(byLabel, span.label, () => new Map<number, Map<string, Delta>>()),
+    span.start,
+    () => new Map<string, Delta>()
+  ))
   let delta = byKey.get(key)
   if (delta === undefined) {
     const row: Row = {}
@@ -370,7 +406,7 @@ const deltaOf = (
       row["window_start"] = span.start
     }
     const stored = fold ? read(window, keyText(windowKey(window), row)) : undefined
-    for (const column of columns) row[column] = stored ? stored[column] : window.aggregate[column]!.initial
+    for (const { column, initial } of columns) row[column] = stored ? stored[column] : initial
     byKey.set(key, (delta = { row, origin }))
     undo?.push(() => byKey.delete(key))
   }

@@ -33,16 +33,32 @@ export interface Message {
   /** The outbox stream that it came from and its sequence there, from 1 with no gap: what a consumer can dedupe by. Undefined for foreign messages. */
   readonly stream: string | undefined
   readonly seq: number | undefined
+  /**
+   * Which history of the stream its sequence counts in, 8 hex digits: after a restore from backup or a rebuild the same sequence may
+   * mean another message. Undefined where whoever brought it does not say.
+   */
+  readonly incarnation: string | undefined
   /** How often it was delivered before. */
   readonly redeliveries: number
 }
+/** A place in a topic: that of a message, for one. */
+export type MessagePlace = Pick<Message, "partition" | "position">
+/**
+ * Where a subscription begins, or is moved to: at the first message, after the last one, at the first that the topic took at a time
+ * (epoch milliseconds) or after it, or at given places. Partitions that no place is given for begin at their first message.
+ */
+export type StartAt =
+  | "earliest"
+  | "latest"
+  | { readonly time: number }
+  | { readonly places: ReadonlyArray<MessagePlace> }
 /** A durable subscription. It remembers what was acknowledged under its name, across consumers and restarts. */
 export interface SubscribeOptions {
   readonly topic: string
   readonly name: string
   readonly type: SubscriptionType
-  /** Where a subscription that is new begins. Default `latest`. */
-  readonly from?: "earliest" | "latest"
+  /** Where a subscription that is new begins; one that is there goes on where it was: see `seek`. Default `latest`. */
+  readonly from?: StartAt
   /** Messages delivered to a consumer and not yet acknowledged, at most: `receive` waits then. Default 1,000. */
   readonly receiveQueue?: number
   /** After this many redeliveries a message goes to the dead-letter topic instead. A consumer that dies or hangs counts too. Default 16. */
@@ -51,6 +67,8 @@ export interface SubscribeOptions {
   readonly deadLetterTopic?: string
   /** How long after a negative acknowledgement a message comes again, in milliseconds. Default 1,000. */
   readonly redeliveryDelayMs?: number
+  /** The delay doubles with each redelivery up to this, in milliseconds. Default: it stays the same. */
+  readonly maxRedeliveryDelayMs?: number
   /** A consumer that acknowledges nothing of what it has for so long loses it: it is redelivered, to another where there is one, in milliseconds. Default 60,000. */
   readonly ackTimeoutMs?: number
 }
@@ -62,6 +80,14 @@ export const defaults = {
   redeliveryDelayMs: 1_000,
   ackTimeoutMs: 60_000
 } as const
+/** How long a message that is given back waits, which was delivered so often before. Milliseconds. */
+export const redeliveryDelay = (
+  options: Pick<SubscribeOptions, "redeliveryDelayMs" | "maxRedeliveryDelayMs">,
+  redeliveries: number
+): number => {
+  const { redeliveryDelayMs: first = defaults.redeliveryDelayMs } = options
+  return Math.min(first * 2 ** redeliveries, Math.max(first, options.maxRedeliveryDelayMs ?? first))
+}
 /** One consumer of a subscription. Every message is delivered until it is acknowledged: at least once. */
 export interface Consumer {
   /** Waits for the next messages; at least one, `max` at most. */
@@ -104,6 +130,14 @@ export class FanOut extends Context.Service<
     readonly subscribe: (
       options: SubscribeOptions
     ) => Effect.Effect<Consumer, FanOutError | ConsumerBusy | UnknownTopic, Scope.Scope>
+    /**
+     * Moves a subscription, forwards or back: what lies behind the new place is delivered, again where it was before, and what lies
+     * before it is not. One that is not there is made. Refused with `ConsumerBusy` while it has a consumer.
+     */
+    readonly seek: (
+      options: Pick<SubscribeOptions, "topic" | "name" | "type">,
+      to: StartAt
+    ) => Effect.Effect<void, FanOutError | ConsumerBusy | UnknownTopic>
     /** Forgets a subscription and what it had acknowledged. */
     readonly unsubscribe: (topic: string, name: string) => Effect.Effect<void, FanOutError>
   }

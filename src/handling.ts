@@ -2,7 +2,7 @@
 import * as Cause from "effect/Cause"
 import * as Data from "effect/Data"
 import * as Effect from "effect/Effect"
-import { BatchFold, needs, windowKey, type Origin } from "./batch.ts"
+import { BatchFold, needs, readsRows, type ReadRow, windowKey, type Origin } from "./batch.ts"
 import { SeenIds } from "./dedupe.ts"
 import { describe, EarlierParked } from "./failure.ts"
 import { keyText } from "./fields.ts"
@@ -17,7 +17,7 @@ import type { Topic } from "./topic.ts"
 import { Waiting } from "./waiting.ts"
 import type { Window } from "./window.ts"
 
-/** An event between decoding and the fold: where it stands, and which part of the recorder's log it asked for. */
+/** An event that waits for rows to be read: where it stands, and which part of the recorder's log it asked for. */
 interface Handled {
   readonly record: LogRecord
   readonly origin: Origin
@@ -103,7 +103,9 @@ export class Handling<E, R> {
     const decoded = this.decode(yield* this.waiting.bring(records))
     if (this.stopped !== undefined) return yield* this.stopped
     yield* this.loadSeen(decoded)
-    const handled: Array<Handled> = []
+    const fold = new BatchFold(this.partitions, this.projection.sources.length === 1)
+    const waiting: Array<Handled> = []
+    let folded = 0
     let streamTime = claim.streamTime ?? -Infinity
     let duplicates = this.waiting.passedOver
     for (const { event, record, tenant, time } of decoded) {
@@ -126,9 +128,18 @@ export class Handling<E, R> {
           continue
         }
       }
-      handled.push({ record, origin, from, to: log.length })
+      const handled = { record, origin, from, to: log.length }
+      if (waiting.length > 0 || readsRows(log, from)) {
+        waiting.push(handled)
+        continue
+      }
+      const unfit = this.apply(fold, handled, none)
+      if (unfit === undefined) folded++
+      else yield* this.fail(unfit)
+      // what is folded is garbage at once, which costs the collector least
+      log.length = from
     }
-    const { fold, folded } = yield* this.fold(handled)
+    if (waiting.length > 0) folded += yield* this.applyWaiting(fold, waiting)
     return {
       position: next,
       fingerprint: records.length === 0 ? claim.fingerprint : fingerprintOf(records.at(-1)!),
@@ -303,28 +314,38 @@ export class Handling<E, R> {
     )
   }
 
-  /** Two steps, so that all rows that a batch needs are read at once: what was asked for is known before anything is applied. */
-  private readonly fold = Effect.fnUntraced(function* (this: Handling<E, R>, handled: ReadonlyArray<Handled>) {
-    const { log } = this.recorder
-    const fold = new BatchFold(this.partitions, this.projection.sources.length === 1)
-    const rows = yield* this.readRows(handled)
-    let folded = 0
-    for (const { from, origin, record, to } of handled) {
-      try {
-        if (this.waiting.isBehind(record)) throw behind(record).error
-        fold.apply(log, from, to, origin, (target, key) => rows.get(target)?.get(key))
-        folded++
-        this.handledAgain(record)
-      } catch (error) {
-        const id =
-          this.seen === undefined || record.value === null
-            ? undefined
-            : this.idOf(this.source.decode(JSON.parse(record.value), record.schemaVersion))
-        if (id !== undefined) this.seen!.forget(origin.tenant, id, origin.eventTime)
-        yield* this.fail({ record, error, attempts: 1, ...origin })
-      }
+  /** Applies what an event asked for, or says why it cannot be. */
+  private apply(fold: BatchFold, { from, origin, record, to }: Handled, read: ReadRow): Failure | undefined {
+    try {
+      // an earlier one of its key may have been refused since it was handled
+      if (this.waiting.isBehind(record)) throw behind(record).error
+      fold.apply(this.recorder.log, from, to, origin, read)
+      this.handledAgain(record)
+      return undefined
+    } catch (error) {
+      const id =
+        this.seen === undefined || record.value === null
+          ? undefined
+          : this.idOf(this.source.decode(JSON.parse(record.value), record.schemaVersion))
+      if (id !== undefined) this.seen!.forget(origin.tenant, id, origin.eventTime)
+      return { record, error, attempts: 1, ...origin }
     }
-    return { fold, folded }
+  }
+
+  /** All rows that the events need are read at once: what was asked for is known before anything is applied. How many were applied. */
+  private readonly applyWaiting = Effect.fnUntraced(function* (
+    this: Handling<E, R>,
+    fold: BatchFold,
+    waiting: ReadonlyArray<Handled>
+  ) {
+    const rows = yield* this.readRows(waiting)
+    let folded = 0
+    for (const handled of waiting) {
+      const unfit = this.apply(fold, handled, (target, key) => rows.get(target)?.get(key))
+      if (unfit === undefined) folded++
+      else yield* this.fail(unfit)
+    }
+    return folded
   })
 
   private readonly readRows = Effect.fnUntraced(function* (this: Handling<E, R>, handled: ReadonlyArray<Handled>) {
@@ -375,4 +396,5 @@ export class Handling<E, R> {
 }
 
 const behind = ({ key }: LogRecord): Failed => ({ error: new EarlierParked({ key: key! }), attempts: 0 })
+const none: ReadRow = () => undefined
 const keyOf = (target: Table.Any | Window.Any) => (target.kind === "table" ? target.primaryKey : windowKey(target))

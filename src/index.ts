@@ -8,5 +8,6 @@ export type { Handler, Handlers, Lookup, Meta, Out, Writable } from "./handler.t
 export { Projection, type FailurePolicy, type Rows, type Run } from "./projection.ts"
 export { Column, InvalidName, ReadModel, type Table } from "./read-model.ts"
 export { Subscription, type Received } from "./subscription.ts"
+export { Tenancy, type TenantTopic } from "./tenancy.ts"
 export { InvalidTopicName, Topic, UnknownEventType, type Compacted, type Sink, type Source } from "./topic.ts"
 export { Agg, Window, type CalendarUnit, type Size } from "./window.ts"

@@ -27,7 +27,7 @@ const copier = (fields: Fields, type: string | undefined): ((value: unknown) => 
     return fits === undefined ? undefined : { name, fits, isAbsent: fits === absent }
   })
   // a name that is no ordinary property is the schema's too
-  if (!checks.every((check) => check !== undefined) || "__proto__" in fields) return () => undefined
+  if (!checks.every((check) => check !== undefined) || Object.hasOwn(fields, "__proto__")) return () => undefined
   return (value) => {
     if (typeof value !== "object" || value === null) return undefined
     const from = value as Values

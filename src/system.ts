@@ -277,5 +277,6 @@ const refuse = (operation: string) =>
   })
 const noFanOut = FanOut.of({
   subscribe: () => Effect.fail(refuse("subscribe")),
+  seek: () => Effect.fail(refuse("seek")),
   unsubscribe: () => Effect.fail(refuse("unsubscribe"))
 })

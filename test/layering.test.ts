@@ -35,7 +35,7 @@ const rooms: Readonly<Record<string, Room>> = {
   pure: {
     holds: src(
       "aggregate application dead-letter driver event failure fields handler murmur2 packing projection",
-      "read-model recorder runnable struct topic window"
+      "read-model recorder runnable struct tenancy topic window"
     ),
     sees: [],
     packages: effectOnly

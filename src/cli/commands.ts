@@ -4,6 +4,7 @@ import * as Http from "../server/http.ts"
 import { Log } from "../log.ts"
 import { migrate as migrateSchema } from "../postgres/migrate.ts"
 import { loadApplication } from "./config.ts"
+import { drained } from "./drain.ts"
 import { CommandFailed, exitCodes } from "./failure.ts"
 import { feed } from "./feed.ts"
 import { openDatabase, openObserved, openSystem, readStatus } from "../system.ts"
@@ -21,17 +22,22 @@ export const start = Effect.fnUntraced(function* (options: {
 }) {
   const roles = yield* parseRoles(options.roles)
   const application = yield* loadApplication(options.config)
+  // not within: an embedded server is given the time that it takes to stop
   const database = yield* openDatabase(options.data, "own")
-  const system = yield* openSystem(application, database, { relaysHere: roles.includes("relay") })
-  const listens = roles.includes("gateway") || roles.includes("api")
-  const server = listens ? yield* serveHttp(system, roles, options.port) : undefined
-  const started = { roles, url: server?.url ?? null, database_url: database.url }
-  yield* print(
-    options.json
-      ? JSON.stringify(started)
-      : `millrace ${application.name}: ${roles.join(", ")}${server === undefined ? "" : ` at ${server.url}`}`
+  return yield* drained(
+    Effect.gen(function* () {
+      const system = yield* openSystem(application, database, { relaysHere: roles.includes("relay") })
+      const listens = roles.includes("gateway") || roles.includes("api")
+      const server = listens ? yield* serveHttp(system, roles, options.port) : undefined
+      const started = { roles, url: server?.url ?? null, database_url: database.url }
+      yield* print(
+        options.json
+          ? JSON.stringify(started)
+          : `millrace ${application.name}: ${roles.join(", ")}${server === undefined ? "" : ` at ${server.url}`}`
+      )
+      return yield* runLoops(system, roles)
+    })
   )
-  return yield* runLoops(system, roles)
 })
 
 /** Brings the database up to date: the project's tables, the application's topics, tables and views. */

@@ -1,6 +1,7 @@
 // `millrace dev`: the whole system in one process on the embedded database, fed from a file if one is given.
 import * as Effect from "effect/Effect"
 import { loadApplication, type AnyApplication } from "./config.ts"
+import { drained } from "./drain.ts"
 import { CommandFailed, exitCodes } from "./failure.ts"
 import { feed, type Fed } from "./feed.ts"
 import { watchAlerts } from "./alerts.ts"
@@ -26,6 +27,10 @@ const say = (options: DevOptions, line: string) =>
 export const dev = Effect.fnUntraced(function* (options: DevOptions) {
   const application = yield* loadApplication(options.config)
   const database = yield* openDatabase(options.data, "own")
+  return yield* drained(live(application, database, options))
+})
+
+const live = Effect.fnUntraced(function* (application: AnyApplication, database: Database, options: DevOptions) {
   const system = yield* openSystem(application, database, { makesTopics: true })
   const server = yield* serveHttp(system, roles, options.port)
   yield* say(options, banner(options, database, server.url))

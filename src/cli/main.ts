@@ -10,6 +10,7 @@ import * as Logger from "effect/Logger"
 import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
 import { dlqOf } from "./dlq.ts"
+import { pulsarOf } from "./pulsar.ts"
 import { CommandFailed, exitCodeOf, exitCodes, explain } from "./failure.ts"
 
 const text = (flag: Flag.Flag<string>) => Flag.optional(flag)
@@ -221,7 +222,17 @@ const { version } = JSON.parse(readFileSync(new URL("../../package.json", import
 
 Command.make("millrace").pipe(
   Command.withDescription("Event sourcing with projections: one log, one atomic commit, exactly-once publishing"),
-  Command.withSubcommands([dev, start, topics, migrate, ingest, status, dlqOf({ config, data, ending, json }), sql]),
+  Command.withSubcommands([
+    dev,
+    start,
+    topics,
+    migrate,
+    ingest,
+    status,
+    dlqOf({ config, data, ending, json }),
+    pulsarOf({ config, ending, json }),
+    sql
+  ]),
   Command.run({ version }),
   // standard output is for results
   Effect.provide(Logger.layer([Logger.withConsoleError(Logger.formatLogFmt)])),

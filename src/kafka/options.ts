@@ -62,7 +62,7 @@ const tlsFrom = (env: Readonly<Record<string, string | undefined>>): boolean | C
 
 /**
  * Options from `MILLRACE_KAFKA_BROKERS` (comma-separated), `_USERNAME`, `_PASSWORD`, `_MECHANISM` (default `scram-sha-512`), `_TLS` (`true`),
- * `_TLS_CA`, `_TLS_CERT`, `_TLS_KEY` (PEM files), `_COMPRESSION`, `_REPLICATION`, `_MIN_ISR`, `_SESSION_MS` and `_FETCH_BYTES`. Undefined without brokers.
+ * `_TLS_CA`, `_TLS_CERT`, `_TLS_KEY` (PEM files), `_COMPRESSION`, `_REPLICATION`, `_MIN_ISR`, `_SESSION_MS`, `_REQUEST_MS` and `_FETCH_BYTES`. Undefined without brokers.
  * Throws where a value makes no sense, and says which.
  */
 export const optionsFrom = (env: Readonly<Record<string, string | undefined>>): Options | undefined => {
@@ -88,6 +88,7 @@ export const optionsFrom = (env: Readonly<Record<string, string | undefined>>): 
   const replicationFactor = whole("REPLICATION")
   const minInSyncReplicas = whole("MIN_ISR")
   const sessionMs = whole("SESSION_MS")
+  const requestMs = whole("REQUEST_MS")
   const fetchBytes = whole("FETCH_BYTES")
   const tls = tlsFrom(env)
   return {
@@ -98,6 +99,7 @@ export const optionsFrom = (env: Readonly<Record<string, string | undefined>>): 
     ...(replicationFactor !== undefined && { replicationFactor }),
     ...(minInSyncReplicas !== undefined && { minInSyncReplicas }),
     ...(sessionMs !== undefined && { sessionMs }),
+    ...(requestMs !== undefined && { requestMs }),
     ...(fetchBytes !== undefined && { fetchBytes })
   }
 }

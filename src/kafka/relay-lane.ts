@@ -1,4 +1,5 @@
 // One lane of the relay to Kafka: a producer, and the streams that it brings there, a transaction a round. Which lanes run is decided elsewhere.
+import { setImmediate } from "node:timers/promises"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
@@ -73,8 +74,6 @@ interface Work {
   readonly halted: ReadonlyMap<string, string>
   readonly more: boolean
 }
-
-const turn = () => new Promise<void>((resolve) => setImmediate(resolve))
 
 /** A lane. Rounds are made one after another. */
 export class Lane {
@@ -294,7 +293,7 @@ export class Lane {
           messages += segment.messages
           if (batches.bytes > turnAt) {
             turnAt = batches.bytes + turnBytes
-            await turn()
+            await setImmediate()
           }
         }
         seq += segment.messages

@@ -2,7 +2,7 @@
 import * as Effect from "effect/Effect"
 import * as Latch from "effect/Latch"
 import * as Semaphore from "effect/Semaphore"
-import { type Consumer, FanOutError, type Message, type SubscribeOptions } from "../fanout.ts"
+import { type Consumer, FanOutError, type Message, redeliveryDelay, type SubscribeOptions } from "../fanout.ts"
 import type { Log, LogRecord } from "../log.ts"
 import type { Sql } from "./client.ts"
 import { query, type SqlError } from "./errors.ts"
@@ -285,20 +285,22 @@ export class PostgresConsumer implements Consumer {
     const { notify, settings } = this.parts
     const spent = messages.filter(({ redeliveries }) => redeliveries >= settings.maxRedeliveries)
     const back = messages.filter(({ redeliveries }) => redeliveries < settings.maxRedeliveries)
-    if (back.length > 0) {
-      yield* this.claiming.withPermit(this.giveBack(back))
-      yield* notify(settings.redeliveryDelayMs)
+    for (const [delayMs, some] of Map.groupBy(back, ({ redeliveries }) => redeliveryDelay(settings, redeliveries))) {
+      yield* this.claiming.withPermit(this.giveBack(some, delayMs))
+      yield* notify(delayMs)
     }
     if (spent.length > 0) yield* this.bury(spent, `redelivered ${settings.maxRedeliveries} times and not acknowledged`)
     yield* this.extend()
   }).bind(this)
 
-  private readonly giveBack = Effect.fnUntraced(function* (this: PostgresConsumer, messages: ReadonlyArray<Message>) {
-    const { settings, sql } = this.parts
+  private readonly giveBack = Effect.fnUntraced(function* (
+    this: PostgresConsumer,
+    messages: ReadonlyArray<Message>,
+    delayMs: number
+  ) {
+    const { sql } = this.parts
     const give = (some: ReadonlyArray<Message>, count: 0 | 1) =>
-      attempt("negativeAcknowledge", () =>
-        Statement.giveBack(sql, this.claimant, positionsOf(some), settings.redeliveryDelayMs, count)
-      )
+      attempt("negativeAcknowledge", () => Statement.giveBack(sql, this.claimant, positionsOf(some), delayMs, count))
     yield* give(messages, 1)
     this.settle(messages)
     // what was claimed behind them, and is not delivered yet, is to come behind them
@@ -311,7 +313,7 @@ export class PostgresConsumer implements Consumer {
       yield* give(behind, 0)
       this.settle(behind)
     }
-    this.due(settings.redeliveryDelayMs)
+    this.due(delayMs)
   }, Effect.uninterruptible).bind(this)
 
   readonly deadLetter = (messages: ReadonlyArray<Message>, reason: string) =>

@@ -24,6 +24,7 @@ export const messageOf = (topic: string, record: LogRecord, redeliveries: number
     properties,
     stream: headers["millrace-stream"],
     seq: seq === undefined ? undefined : Number(seq),
+    incarnation: headers["millrace-incarnation"],
     redeliveries
   }
 }

@@ -1,4 +1,5 @@
 // The statements of the fan-out on PostgreSQL: claim, redeliver, acknowledge, return, dead-letter, sweep. It runs them; it keeps nothing.
+import type { StartAt } from "../fanout.ts"
 import type { Sql } from "./client.ts"
 import type { Packed } from "./log-codec.ts"
 import { arrayLiteral } from "./types.ts"
@@ -51,8 +52,28 @@ const partitions = (chunks: ReadonlyArray<{ readonly partition: number }>) =>
 const multiranges = (chunks: ReadonlyArray<Pick<Chunk, "positions">>) =>
   arrayLiteral(chunks.map(({ positions }) => multirange(positions)))
 
+/** Where each of a topic's partitions `h` begins for somebody who starts there. */
+const startOf = (sql: Sql, from: StartAt) => {
+  if (from === "earliest") return sql`h.start_position`
+  if (from === "latest") return sql`h.next_position`
+  if ("time" in from) {
+    return sql`coalesce((
+      select min(b.base_position) from millrace.log_batch b
+      where (b.topic_id, b.partition) = (h.topic_id, h.partition) and b.records > 0
+        and b.appended_at >= to_timestamp(${from.time}::float8 / 1000)
+    ), h.next_position)`
+  }
+  return sql`coalesce((
+    select least(greatest(p.position, h.start_position), h.next_position)
+    from unnest(${arrayLiteral(from.places.map(({ partition }) => partition))}::integer[],
+      ${arrayLiteral(from.places.map(({ position }) => position))}::bigint[]) as p (partition, position)
+    where p.partition = h.partition
+    order by p.position
+    limit 1
+  ), h.start_position)`
+}
 /** The subscription of a topic, and its cursors; made where it is not there. */
-export const open = (sql: Sql, topicId: number, name: string, type: string, earliest: boolean) => sql<
+export const open = (sql: Sql, topicId: number, name: string, type: string, from: StartAt) => sql<
   Array<{ readonly subscription_id: number; readonly type: string }>
 >`
   with made as (
@@ -61,13 +82,23 @@ export const open = (sql: Sql, topicId: number, name: string, type: string, earl
     returning subscription_id, type
   ), cursor as (
     insert into millrace.subscription_cursor (subscription_id, partition, next_position)
-    select m.subscription_id, h.partition, case when ${earliest}::boolean then h.start_position else h.next_position end
+    select m.subscription_id, h.partition, ${startOf(sql, from)}
     from made m, millrace.log_head h
     where h.topic_id = ${topicId}
   )
   select subscription_id, type from made
   union all
   select subscription_id, type from millrace.subscription where topic_id = ${topicId} and name = ${name}`
+
+/** Moves all cursors; what was delivered and is not acknowledged is forgotten. Nobody may consume meanwhile. */
+export const seek = (sql: Sql, subscription: number, to: StartAt) => sql`
+  with moved as (
+    update millrace.subscription_cursor c set next_position = ${startOf(sql, to)}, claims = c.claims + 1
+    from millrace.subscription s
+    join millrace.log_head h on h.topic_id = s.topic_id
+    where s.subscription_id = ${subscription} and (c.subscription_id, c.partition) = (s.subscription_id, h.partition)
+  )
+  delete from millrace.subscription_lease where subscription_id = ${subscription}`
 
 export const setType = (sql: Sql, subscription: number, type: string) =>
   sql`update millrace.subscription set type = ${type} where subscription_id = ${subscription}`

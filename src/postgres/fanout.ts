@@ -6,7 +6,15 @@ import * as Latch from "effect/Latch"
 import * as Layer from "effect/Layer"
 import * as Schedule from "effect/Schedule"
 import * as Scope from "effect/Scope"
-import { ConsumerBusy, defaults, FanOut, FanOutError, type SubscribeOptions } from "../fanout.ts"
+import {
+  ConsumerBusy,
+  defaults,
+  FanOut,
+  FanOutError,
+  redeliveryDelay,
+  type StartAt,
+  type SubscribeOptions
+} from "../fanout.ts"
 import { Log, type OutOfRange, type ReadError, UnknownTopic } from "../log.ts"
 import type { Sql } from "./client.ts"
 import { query, type SqlError } from "./errors.ts"
@@ -27,6 +35,7 @@ const channel = "millrace_fanout"
 const settingsOf = (options: SubscribeOptions): Settings => ({
   ...defaults,
   deadLetterTopic: `${options.topic}.${options.name}.dlq`,
+  maxRedeliveryDelayMs: redeliveryDelay(options, 0),
   ...options
 })
 
@@ -125,7 +134,7 @@ const member = Effect.fnUntraced(function* (shared: Shared, settings: Settings, 
   const { from, name, topic, type } = settings
   const find = Effect.gen(function* () {
     while (true) {
-      const [row] = yield* attempt("subscribe", () => Statement.open(sql, topicId, name, type, from === "earliest"))
+      const [row] = yield* attempt("subscribe", () => Statement.open(sql, topicId, name, type, from))
       // made by another at this moment, so that neither part of the statement saw it
       if (row !== undefined) return row
     }
@@ -245,6 +254,25 @@ const subscribe = Effect.fnUntraced(function* (shared: Shared, options: Subscrib
   return consumer
 })
 
+/** Moves a subscription while nobody consumes it. */
+const seek = Effect.fnUntraced(function* (shared: Shared, options: SubscribeOptions, to: StartAt) {
+  const { sql } = shared
+  const settings = settingsOf(options)
+  const { topic_id: topicId } = yield* topicOf(sql, settings.topic)
+  const { name, topic } = settings
+  const found = (yield* attempt("seek", () => Statement.open(sql, topicId, name, settings.type, to)))[0]
+  if (found === undefined) {
+    return yield* new FanOutError({
+      operation: "seek",
+      retryable: true,
+      reason: "it was made at this moment by another"
+    })
+  }
+  const { result } = yield* enter(shared, settings, found.subscription_id, true)
+  if (result === "busy") return yield* new ConsumerBusy({ topic, subscription: name, type: found.type })
+  yield* attempt("seek", () => Statement.seek(sql, found.subscription_id, to))
+}, Effect.scoped)
+
 /** A subscription that failed leaves nothing in its scope: a further try would meet the locks of the first. */
 const whole = Effect.fnUntraced(function* <A, E>(effect: Effect.Effect<A, E, Scope.Scope>) {
   const scope = yield* Scope.fork(yield* Effect.scope)
@@ -265,6 +293,7 @@ export const make = Effect.fnUntraced(function* (
   )
   return FanOut.of({
     subscribe: (settings) => whole(subscribe(shared, settings)),
+    seek: (settings, to) => seek(shared, settings, to),
     unsubscribe: (topic, name) => Effect.asVoid(attempt("unsubscribe", () => Statement.remove(sql, topic, name)))
   })
 })

@@ -22,6 +22,7 @@ export interface Row {
   /** Of a row that a relay copied: the outbox stream, and the first record's sequence in it. */
   readonly stream?: string | null
   readonly firstSeq?: number | null
+  readonly incarnation?: string | null
 }
 /** What a record has beyond an appended one once it was compacted. */
 export interface Kept {
@@ -88,6 +89,12 @@ export const pack = (records: ReadonlyArray<NewRecord>, kept?: ReadonlyArray<Kep
   return { meta: JSON.stringify(metas), vals, records: records.length, bytes: Buffer.byteLength(vals) }
 }
 
+/** The headers that tell a derived record from all others, and know it again. `incarnation` is its segment's, or what is kept of it. */
+export const derived = (stream: string, seq: number, incarnation: string | null | undefined): Record<string, string> =>
+  incarnation == null
+    ? { "millrace-stream": stream, "millrace-seq": String(seq) }
+    : { "millrace-stream": stream, "millrace-seq": String(seq), "millrace-incarnation": incarnation.slice(0, 8) }
+
 /** Unpacks a row's records from a position on into `into`. Records of a batch with the same headers share the object. */
 export const unpack = (row: Row, from: Position, into: Array<LogRecord>): void => {
   const metas = JSON.parse(row.meta) as Array<Meta>
@@ -111,9 +118,7 @@ export const unpack = (row: Row, from: Position, into: Array<LogRecord>): void =
       traceparent: meta[4] ?? undefined,
       schemaVersion: meta[5] ?? undefined,
       headers:
-        row.stream == null
-          ? headers
-          : { ...headers, "millrace-stream": row.stream, "millrace-seq": String(row.firstSeq! + i) },
+        row.stream == null ? headers : { ...headers, ...derived(row.stream, row.firstSeq! + i, row.incarnation) },
       appendedAt: row.appendedAt - (meta[8] ?? 0)
     })
   }

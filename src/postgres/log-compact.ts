@@ -51,6 +51,7 @@ type Rows = ReadonlyArray<
     readonly vals: string
     readonly stream: string | null
     readonly first_seq: number | null
+    readonly incarnation: string | null
   }
 >
 
@@ -64,9 +65,9 @@ const readRows = async (
   values: boolean
 ) => {
   const rows = await sql.unsafe<Array<Rows[number]>>(
-    `select base, next, bytes, appended, meta, vals, stream, first_seq from (
+    `select base, next, bytes, appended, meta, vals, stream, first_seq, incarnation from (
        select base_position::float8 as base, next_position::float8 as next, bytes, meta, ${values ? "vals" : "'' as vals"},
-         stream, first_seq::float8 as first_seq,
+         stream, first_seq::float8 as first_seq, incarnation,
          (extract(epoch from appended_at) * 1000)::float8 as appended,
          sum(bytes) over (order by base_position) - bytes as before
        from (
@@ -107,11 +108,11 @@ const survivorsOf = (
 ) => {
   const survivors: Array<Survivor> = []
   for (const row of rows) {
-    const { appended, base, bytes, first_seq: firstSeq, meta, next, stream, vals } = row
-    const whole: Row = { partition, base, next, bytes, appendedAt: Math.round(appended), meta, vals, stream, firstSeq }
+    const { appended, base, first_seq: firstSeq, next, ...rest } = row
+    const whole: Row = { ...rest, partition, base, next, appendedAt: Math.round(appended), firstSeq }
     const records: Array<LogRecord> = []
     unpack(whole, base, records)
-    const outlines = outline(meta)
+    const outlines = outline(row.meta)
     records.forEach((record, i) => {
       // without a key there is nothing that could replace it
       if (record.key !== null && newest.get(record.key) !== record.position) return

@@ -30,7 +30,7 @@ const rowsAtOnce = 256
 /** What lies from each of some places on. Each place is a row of `asked`; a place whose partition is not there has no row. */
 const query = `
 select a.place::int4, h.start_position, h.next_position as end_position, b.base_position, b.next_position, b.bytes, b.appended_ms, b.meta,
-  b.vals, b.stream, b.first_seq::float8 as first_seq
+  b.vals, b.stream, b.first_seq::float8 as first_seq, b.incarnation
 from unnest($1::int4[], $2::int4[], $3::int8[], $4::int8[]) with ordinality as a(topic_id, partition, position, max_bytes, place)
 join millrace.log_head h on h.topic_id = a.topic_id and h.partition = a.partition
 left join lateral (
@@ -38,7 +38,7 @@ left join lateral (
     select c.*, row_number() over w as n, sum(c.bytes) over w as total
     from (
       select base_position, next_position, bytes, (extract(epoch from appended_at) * 1000)::float8 as appended_ms, meta, vals,
-        stream, first_seq
+        stream, first_seq, incarnation
       from millrace.log_batch
       where topic_id = a.topic_id and partition = a.partition and next_position > a.position and base_position >= (
         select base_position from millrace.log_batch
@@ -62,6 +62,7 @@ interface Found {
   readonly vals: string
   readonly stream: string | null
   readonly first_seq: number | null
+  readonly incarnation: string | null
 }
 
 /** A place to read from. */
@@ -141,7 +142,8 @@ const decoded = ({ partition, topic }: Source, position: Position, rows: Readonl
       meta,
       vals,
       stream: row.stream,
-      firstSeq: row.first_seq
+      firstSeq: row.first_seq,
+      incarnation: row.incarnation
     }
     unpack(unpacked, position, records)
     next = unpacked.next

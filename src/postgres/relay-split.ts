@@ -2,7 +2,7 @@
 import type { LogRecord } from "../log.ts"
 import { partitionOf } from "../murmur2.ts"
 import type { Sql } from "./client.ts"
-import { pack, unpack } from "./log-codec.ts"
+import { derived, pack, unpack } from "./log-codec.ts"
 import { arrayLiteral } from "./types.ts"
 
 /** A stream's next segment, as it stands in the outbox. */
@@ -23,14 +23,14 @@ export interface Place {
 }
 
 /** The segment's messages by partition, in order; each carries its own sequence, for the part's positions do not follow it. */
-export const part = (segment: Omit<Segment, "incarnation" | "topic_id">, stream: string, firstSeq: number) => {
+export const part = (segment: Omit<Segment, "topic_id">, stream: string, firstSeq: number) => {
   const records: Array<LogRecord> = []
-  const { meta, partitions, vals } = segment
+  const { incarnation, meta, partitions, vals } = segment
   unpack({ partition: 0, base: 0, next: segment.messages, bytes: 0, appendedAt: 0, meta, vals }, 0, records)
   const parts = new Map<number, Array<LogRecord>>()
   for (const [i, record] of records.entries()) {
     const partition = partitionOf(record.key ?? "", partitions)
-    const headers = { ...record.headers, "millrace-stream": stream, "millrace-seq": String(firstSeq + i) }
+    const headers = { ...record.headers, ...derived(stream, firstSeq + i, incarnation) }
     const found = parts.get(partition)
     if (found === undefined) parts.set(partition, [{ ...record, headers }])
     else found.push({ ...record, headers })

@@ -76,10 +76,10 @@ const shipment = `
     returning h.topic_id, h.partition, h.next_position
   ), batch as (
     insert into millrace.log_batch
-      (topic_id, partition, base_position, next_position, records, bytes, meta, vals, stream, first_seq)
+      (topic_id, partition, base_position, next_position, records, bytes, meta, vals, stream, first_seq, incarnation)
     select p.topic_id, p.target_partition, h.next_position - p.total + p.before,
       h.next_position - p.total + p.before + p.messages, p.messages, p.bytes, p.meta, p.vals,
-      p.projection || '/' || p.source || '/' || p.partition, p.first_seq
+      p.projection || '/' || p.source || '/' || p.partition, p.first_seq, left(p.incarnation::text, 8)
     from picked p
     join head h on (h.topic_id, h.partition) = (p.topic_id, p.target_partition)
     order by 1, 2, 3

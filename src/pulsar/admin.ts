@@ -83,9 +83,10 @@ export class Admin {
     const found = await this.call("GET", `${pathOf(topic)}/partitions`, undefined, [404])
     return (found as { readonly partitions: number } | undefined)?.partitions
   }
-  /** Makes a topic of one partition, where there is none. */
-  async create(topic: string): Promise<void> {
-    await this.call("PUT", pathOf(topic), {}, [409])
+  /** Makes a topic where there is none; with 1 it is not partitioned. */
+  async create(topic: string, partitions = 1): Promise<void> {
+    if (partitions === 1) await this.call("PUT", pathOf(topic), {}, [409])
+    else await this.call("PUT", `${pathOf(topic)}/partitions`, partitions, [409])
   }
   /** The last message of a topic that is not partitioned, or of one partition. Undefined: it has none. */
   async lastMessageId(topic: string): Promise<MessageId | undefined> {

@@ -79,7 +79,7 @@ const known: ReadonlyArray<readonly [pattern: RegExp, kind: Kind, retryable: boo
     /ECONNREFUSED|ConnectError|TimeOut|Timeout|Retryable|NotConnected|Disconnected|ServiceUnitNotReady|ServiceNotReady|AlreadyClosed|ECONNRESET|EPIPE|ETIMEDOUT|ENOTFOUND|EAI_AGAIN|LookupError|socket hang up|TooMany/,
     "lost",
     true,
-    "Pulsar does not answer: start it, or correct MILLRACE_PULSAR_URL"
+    "Pulsar does not answer: start it, or correct MILLRACE_PULSAR_URL or MILLRACE_PULSAR_ADMIN_URL"
   ]
 ]
 

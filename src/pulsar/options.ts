@@ -54,6 +54,19 @@ export const topicName = ({ namespace, tenant }: Pick<Options, "tenant" | "names
     ? topic
     : `persistent://${tenant ?? defaults.tenant}/${namespace ?? defaults.namespace}/${topic}`
 
+/** The same for the admin interface alone, which needs no `MILLRACE_PULSAR_URL`. Throws where it is not known. */
+export const adminOptionsFrom = (env: Readonly<Record<string, string | undefined>>): Options => {
+  const url = env["MILLRACE_PULSAR_URL"]
+  // it is not connected to
+  const options = optionsFrom({
+    ...env,
+    MILLRACE_PULSAR_URL: url === undefined || url === "" ? "pulsar://localhost" : url
+  })!
+  if (adminUrlOf(options) === undefined)
+    throw new Error("Pulsar's admin interface is not known: set MILLRACE_PULSAR_ADMIN_URL, as in http://localhost:8080")
+  return options
+}
+
 /**
  * Options from `MILLRACE_PULSAR_URL`, `_ADMIN_URL`, `_TOKEN`, `_TLS_CA`, `_TLS_CERT`, `_TLS_KEY` (PEM files), `_TENANT`, `_NAMESPACE` and
  * `_CLIENT`. Undefined without a URL. Throws where a value makes no sense, and says which.

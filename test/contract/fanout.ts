@@ -37,6 +37,65 @@ const receiving = (it: It) => {
   )
 
   it.effect(
+    "a new subscription begins at a time, or at places",
+    Effect.fnUntraced(function* () {
+      const [fanOut, topics] = [yield* FanOut, yield* Topics]
+      const topic = yield* topicWith(2)
+      yield* topics.publish(topic, sent(10, 1, 4, 2))
+      const all = yield* receiveAll(yield* fanOut.subscribe(options(topic, "exclusive", { name: "all" })), 10)
+      yield* Effect.sleep(20)
+      const time = Date.now()
+      yield* topics.publish(topic, sent(16, 11, 4, 2))
+      const later = yield* fanOut.subscribe(options(topic, "exclusive", { name: "later", from: { time } }))
+      assert.sameMembers(seqs(yield* within(later, 400)), upTo(16, 11))
+      const future = { time: time + 3_600_000 }
+      const none = yield* fanOut.subscribe(options(topic, "exclusive", { name: "none", from: future }))
+      assert.deepStrictEqual(yield* within(none, 300), [])
+      // a message is a place; the partition that none is given for begins at its first
+      const place = all.find(({ seq }) => seq === 5)!
+      const placed = yield* fanOut.subscribe(options(topic, "exclusive", { name: "placed", from: { places: [place] } }))
+      const odd = [5, 7, 9, 11, 13, 15]
+      assert.sameMembers(seqs(yield* within(placed, 400)), [...odd, 2, 4, 6, 8, 10, 12, 14, 16])
+    }, Effect.scoped)
+  )
+
+  it.effect(
+    "a subscription that nobody consumes can be moved",
+    Effect.fnUntraced(function* () {
+      const [fanOut, topics] = [yield* FanOut, yield* Topics]
+      const topic = yield* topicWith()
+      yield* topics.publish(topic, sent(8))
+      const subscription = options(topic, "shared")
+      const take = Effect.scoped(
+        Effect.gen(function* () {
+          const consumer = yield* fanOut.subscribe(subscription)
+          const messages = yield* within(consumer, 400)
+          // some stay unacknowledged
+          yield* consumer.acknowledge(messages.filter(({ seq }) => seq! % 2 === 1))
+          const error = yield* Effect.flip((yield* topics.another).seek(subscription, "earliest"))
+          assert.strictEqual(error._tag, "ConsumerBusy")
+          return messages
+        })
+      )
+      const first = yield* take
+      assert.deepStrictEqual(seqs(first), upTo(8))
+      yield* fanOut.seek(subscription, { places: [first[5]!] })
+      assert.deepStrictEqual(seqs(yield* take), [6, 7, 8])
+      yield* fanOut.seek(subscription, "earliest")
+      assert.deepStrictEqual(seqs(yield* take), upTo(8))
+      yield* fanOut.seek(subscription, "latest")
+      assert.deepStrictEqual(seqs(yield* take), [])
+      yield* topics.publish(topic, sent(9, 9))
+      // one that is not there is made
+      yield* fanOut.seek({ ...subscription, name: "new" }, "earliest")
+      const made = yield* fanOut.subscribe({ topic, name: "new", type: "shared" })
+      assert.deepStrictEqual(seqs(yield* within(made, 400)), upTo(9))
+      const error = yield* Effect.flip(fanOut.seek({ ...subscription, topic: "nowhere" }, "earliest"))
+      assert.strictEqual(error._tag, "UnknownTopic")
+    }, Effect.scoped)
+  )
+
+  it.effect(
     "a message says what it is",
     Effect.fnUntraced(function* () {
       const [fanOut, topics] = [yield* FanOut, yield* Topics]
@@ -44,7 +103,8 @@ const receiving = (it: It) => {
       yield* topics.publish(topic, sent(1))
       const consumer = yield* fanOut.subscribe(options(topic, "shared"))
       const [message] = yield* consumer.receive(10)
-      const { eventTime, key, partition, properties, redeliveries, seq, stream, value } = message!
+      const { eventTime, incarnation, key, partition, properties, redeliveries, seq, stream, value } = message!
+      assert.strictEqual(incarnation, "0123abcd")
       assert.deepStrictEqual(
         { eventTime, key, partition, redeliveries, seq, stream, topic: message!.topic, value: JSON.parse(value) },
         {
@@ -164,6 +224,25 @@ const redelivering = (it: It) => {
       assert.strictEqual(again!.redeliveries, 1)
       yield* consumer.acknowledge([again!])
       assert.deepStrictEqual(yield* within(consumer, 700), [])
+    }, Effect.scoped)
+  )
+
+  it.effect(
+    "each redelivery is later than the one before, up to a bound",
+    Effect.fnUntraced(function* () {
+      const [fanOut, topics] = [yield* FanOut, yield* Topics]
+      const topic = yield* topicWith()
+      yield* topics.publish(topic, sent(1))
+      const delays = { redeliveryDelayMs: 150, maxRedeliveryDelayMs: 450 }
+      const consumer = yield* fanOut.subscribe(options(topic, "shared", delays))
+      let [message] = yield* consumer.receive(1)
+      for (const least of [150, 300, 450, 450]) {
+        const from = performance.now()
+        yield* consumer.negativeAcknowledge([message!])
+        ;[message] = yield* consumer.receive(1)
+        assert.isAtLeast(performance.now() - from, least - 50)
+      }
+      assert.strictEqual(message!.redeliveries, 4)
     }, Effect.scoped)
   )
 

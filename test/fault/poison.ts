@@ -96,7 +96,7 @@ export const application = (failure: FailurePolicy, mended = false) =>
 export const handled = Effect.fnUntraced(function* (made: Engine, values: ReadonlyArray<object>) {
   yield* append(made, events, values)
   const stop = yield* run(made)
-  yield* settled(made)
+  yield* settled(made, 50_000)
   yield* stop
 })
 /** Dead letters, by position. */

@@ -11,7 +11,7 @@ import { query, type Sql } from "../../src/postgres/client.ts"
 import * as PostgresLog from "../../src/postgres/log.ts"
 import * as PostgresRelay from "../../src/postgres/relay.ts"
 import * as Relay from "../../src/relay.ts"
-import { declare, positions, publish, sequences, topicOf, upTo } from "../support/outbox.ts"
+import { declare, incarnation, positions, publish, sequences, topicOf, upTo } from "../support/outbox.ts"
 import { databaseOn, server } from "../support/postgres.ts"
 
 const scope = Scope.makeUnsafe()
@@ -57,7 +57,7 @@ describe("relay to the log on PostgreSQL", () => {
   )
 
   test(
-    "readers of the log get stream and sequence as headers, and wake at once",
+    "readers of the log get stream, sequence and incarnation as headers, and wake at once",
     Effect.fnUntraced(function* (sql) {
       yield* declare(sql, "alerts", 1)
       const target = yield* PostgresRelay.make(sql)
@@ -76,14 +76,18 @@ describe("relay to the log on PostgreSQL", () => {
         assert.isAtLeast(records.length, 2)
         assert.deepStrictEqual(
           all.records.map(({ headers }) => headers),
-          upTo(4).map((seq) => ({ "millrace-stream": "p/events/0", "millrace-seq": String(seq) }))
+          upTo(4).map((seq) => ({
+            "millrace-stream": "p/events/0",
+            "millrace-seq": String(seq),
+            "millrace-incarnation": incarnation.slice(0, 8)
+          }))
         )
       }).pipe(Effect.provide(PostgresLog.layer(sql, { pollMs: 60_000 })))
     })
   )
 
   test(
-    "a compacted topic keeps stream and sequence of what it keeps",
+    "a compacted topic keeps stream, sequence and incarnation of what it keeps",
     Effect.fnUntraced(function* (sql) {
       yield* declare(sql, "alerts", 1)
       yield* query("compact", () => sql`update millrace.log_topic set compacted = true`)
@@ -96,7 +100,11 @@ describe("relay to the log on PostgreSQL", () => {
           records.map(({ headers }) => headers),
           upTo(20)
             .slice(-7)
-            .map((seq) => ({ "millrace-stream": "p/events/0", "millrace-seq": String(seq) }))
+            .map((seq) => ({
+              "millrace-stream": "p/events/0",
+              "millrace-seq": String(seq),
+              "millrace-incarnation": incarnation.slice(0, 8)
+            }))
         )
       }).pipe(Effect.provide(PostgresLog.layer(sql)))
     })

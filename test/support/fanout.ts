@@ -29,7 +29,7 @@ export const fanOutOn = (sql: Sql) => {
               tenant: "t",
               traceparent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
               schemaVersion: 1,
-              headers: { "millrace-stream": "s", "millrace-seq": String(seq) }
+              headers: { "millrace-stream": "s", "millrace-seq": String(seq), "millrace-incarnation": "0123abcd" }
             }))
           )
         ),

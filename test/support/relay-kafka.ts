@@ -34,15 +34,29 @@ export const withAdmin = <A>(
     }
   })
 
+/** Ends of a topic's partitions, what transactions under way hold back included. */
+const endsOf = (options: Options, topic: string) =>
+  Effect.promise(async () => {
+    const client = new Client(options)
+    try {
+      const { leaders } = await client.topic(topic)
+      const ends = new Map<number, number>()
+      for (const [partition, leader] of leaders.entries()) {
+        const topics = [{ topic, partitions: [{ partition, timestamp: "-1" }] }]
+        const { responses } = await client.use(leader, "ask", (broker) =>
+          broker.listOffsets({ replicaId: -1, isolationLevel: 0, topics })
+        )
+        ends.set(partition, Number(responses[0]!.partitions[0]!.offset))
+      }
+      return ends
+    } finally {
+      client.close()
+    }
+  })
 /** All committed records of a topic, a partition after the other, once no transaction is under way there. */
 export const recordsOf = Effect.fnUntraced(function* (options: Options, log: Log["Service"], topic: string) {
   while (true) {
-    // what transactions under way hold back is included in these
-    const ends = new Map(
-      (yield* withAdmin(options, (admin) => admin.fetchTopicOffsets(topic))).map(
-        ({ high, partition }) => [partition, Number(high)] as const
-      )
-    )
+    const ends = yield* endsOf(options, topic)
     const bounds = yield* log.bounds(topic)
     if (bounds.every(({ end, partition }) => end === ends.get(partition))) break
     yield* Effect.sleep(5)
@@ -112,7 +126,7 @@ export const testsOn =
         Effect.gen(function* () {
           const { brokers, root } = services()
           const { sql, url } = yield* databaseOn(root, 20)
-          const options: Options = { brokers, requestMs: 5_000 }
+          const options: Options = { brokers, requestMs: 20_000 }
           const log = yield* KafkaLog.make(options)
           const name = `r${process.pid}-${made++}`
           const outbox = PostgresOutbox.make(sql)
@@ -137,7 +151,7 @@ export const unclaimed = (outbox: Outbox["Service"]): Outbox["Service"] => ({
 })
 
 /** Kafka's numbers of requests. */
-export const requests = { produce: 0, initProducerId: 22, endTransaction: 26, commitOffsets: 28 } as const
+export const requests = { produce: 0, take: 22, addPartitions: 24, addOffsets: 25, end: 26, commitOffsets: 28 } as const
 type Send = Connection["send"]
 /**
  * Stands between this process's relays and their brokers while the scope is open. `meet` gets each request's number and how to send it,

@@ -1,0 +1,264 @@
+// What is to be done on Pulsar so that tenants, namespaces and topics are what an application declares, and doing it, by the admin interface.
+import * as Effect from "effect/Effect"
+import * as Schema from "effect/Schema"
+import { Tenancy, type Policies } from "../tenancy.ts"
+import type { Admin } from "./admin.ts"
+import { failureOf } from "./errors.ts"
+
+/** A setting that differs from what is declared. */
+export interface SettingChange {
+  readonly name: string
+  /** Undefined: it is not set, or there is nothing yet. */
+  readonly from: unknown
+  /** Undefined: it is to be taken away. */
+  readonly to: unknown
+}
+/** What is to be done about one thing. */
+export interface ResourcePlan {
+  readonly kind: "tenant" | "namespace" | "topic"
+  readonly name: string
+  readonly action: "create" | "change" | "nothing" | "refused"
+  readonly settings: ReadonlyArray<SettingChange>
+  /** Why it is refused. */
+  readonly note: string | undefined
+}
+/** A plan, and the requests that carry it out, in their order. */
+interface Step {
+  readonly plan: ResourcePlan
+  readonly run: () => Promise<void>
+}
+
+/** The admin interface failed, or refused. */
+export class TenancyError extends Schema.TaggedError<TenancyError>()("TenancyError", {
+  operation: Schema.Literals(["plan", "apply"]),
+  retryable: Schema.Boolean,
+  reason: Schema.String,
+  cause: Schema.optionalKey(Schema.Defect())
+}) {
+  override get message() {
+    return `pulsar: ${this.operation} failed: ${this.reason}`
+  }
+}
+
+/** What a namespace has, as the admin interface tells it. */
+interface NamespaceState {
+  readonly retention_policies?: { readonly retentionTimeInMinutes: number; readonly retentionSizeInMB: number }
+  readonly message_ttl_in_seconds?: number
+  readonly backlog_quota_map?: Readonly<
+    Record<string, { readonly limit?: number; readonly limitSize?: number; readonly policy?: string }>
+  >
+  readonly deduplicationEnabled?: boolean
+  readonly replication_clusters?: ReadonlyArray<string>
+  readonly offload_policies?: {
+    readonly managedLedgerOffloadThresholdInBytes?: number
+    readonly managedLedgerOffloadThresholdInSeconds?: number
+    readonly managedLedgerOffloadDeletionLagInMillis?: number
+  }
+  readonly auth_policies?: { readonly namespace_auth?: Readonly<Record<string, ReadonlyArray<string>>> }
+}
+/** One setting of a namespace: what it is, what it should be, and the request that makes it so. */
+interface Setting {
+  readonly name: string
+  readonly from: unknown
+  readonly to: unknown
+  readonly request: readonly [method: string, path: string, body?: unknown]
+}
+
+const quotaPolicies = {
+  hold: "producer_request_hold",
+  refuse: "producer_exception",
+  evict: "consumer_backlog_eviction"
+} as const
+const bytes = (megabytes: number) => Math.round(megabytes * 1024 * 1024)
+/** Pulsar's word for no bound is -1. */
+const bounded = (value: number) => (value === Infinity ? -1 : Math.ceil(value))
+
+const policySettings = (state: NamespaceState, policies: Policies): ReadonlyArray<Setting> => {
+  const { backlog, clusters, deduplication, offload, retentionMegabytes, retentionMs, timeToLiveMs } = policies
+  const retention = {
+    retentionTimeInMinutes: bounded(retentionMs / 60_000),
+    retentionSizeInMB: bounded(retentionMegabytes)
+  }
+  const settings: Array<Setting> = [
+    { name: "retention", from: state.retention_policies, to: retention, request: ["POST", "retention", retention] },
+    {
+      name: "deduplication",
+      from: state.deduplicationEnabled,
+      to: deduplication,
+      request: ["POST", "deduplication", deduplication]
+    }
+  ]
+  const number = (name: string, from: number | undefined, to: number | undefined, method: string, path: string) => {
+    if (to !== undefined) settings.push({ name, from, to, request: [method, path, to] })
+  }
+  number(
+    "messageTTL",
+    state.message_ttl_in_seconds,
+    timeToLiveMs === undefined ? undefined : Math.ceil(timeToLiveMs / 1_000),
+    "POST",
+    "messageTTL"
+  )
+  if (backlog !== undefined) {
+    const quota = state.backlog_quota_map?.["destination_storage"]
+    const to = { limitSize: bytes(backlog.megabytes), policy: quotaPolicies[backlog.whenFull] }
+    settings.push({
+      name: "backlogQuota",
+      from: quota && { limitSize: quota.limitSize ?? quota.limit, policy: quota.policy },
+      to,
+      request: ["POST", "backlogQuota?backlogQuotaType=destination_storage", to]
+    })
+  }
+  if (clusters !== undefined) {
+    const to = clusters.toSorted()
+    const from = state.replication_clusters?.toSorted()
+    settings.push({ name: "replication", from, to, request: ["POST", "replication", to] })
+  }
+  const { afterMs, keepMs, megabytes } = offload ?? {}
+  const now = state.offload_policies ?? {}
+  const threshold = megabytes === undefined ? undefined : bytes(megabytes)
+  const seconds = afterMs === undefined ? undefined : Math.ceil(afterMs / 1_000)
+  number("offloadThreshold", now.managedLedgerOffloadThresholdInBytes, threshold, "PUT", "offloadThreshold")
+  number(
+    "offloadThresholdInSeconds",
+    now.managedLedgerOffloadThresholdInSeconds,
+    seconds,
+    "PUT",
+    "offloadThresholdInSeconds"
+  )
+  number("offloadDeletionLagMs", now.managedLedgerOffloadDeletionLagInMillis, keepMs, "PUT", "offloadDeletionLagMs")
+  return settings
+}
+
+/** Whoever is not declared may do nothing: what was granted otherwise is taken away. */
+const permissionSettings = (
+  state: NamespaceState,
+  granted: ReadonlyMap<string, ReadonlyArray<string>>
+): ReadonlyArray<Setting> => {
+  const now = state.auth_policies?.namespace_auth ?? {}
+  const roles = new Set([...granted.keys(), ...Object.keys(now)])
+  return [...roles].toSorted().map((role): Setting => {
+    const to = granted.get(role)?.toSorted()
+    const path = `permissions/${encodeURIComponent(role)}`
+    return {
+      name: `permission of ${role}`,
+      from: now[role]?.toSorted(),
+      to,
+      request: to === undefined ? ["DELETE", path] : ["POST", path, to]
+    }
+  })
+}
+
+/** As JSON with sorted names, so that equal values are equal texts. */
+const canonical = (value: unknown): string =>
+  JSON.stringify(value, (_name, inner: unknown) =>
+    typeof inner === "object" && inner !== null && !Array.isArray(inner)
+      ? Object.fromEntries(Object.entries(inner).toSorted(([a], [b]) => (a < b ? -1 : 1)))
+      : inner
+  ) ?? ""
+const changed = (settings: ReadonlyArray<Setting>) =>
+  settings.filter(({ from, to }) => canonical(from) !== canonical(to))
+const shown = ({ from, name, to }: Setting): SettingChange => ({ name, from, to })
+
+const tenantStep = async (admin: Admin, name: string, clusters: ReadonlyArray<string>): Promise<Step> => {
+  const state = (await admin.call("GET", `tenants/${name}`, undefined, [404])) as
+    | { readonly adminRoles?: ReadonlyArray<string>; readonly allowedClusters?: ReadonlyArray<string> }
+    | undefined
+  const allowed = state?.allowedClusters ?? []
+  const to = [...new Set([...allowed, ...clusters])].toSorted()
+  const settings = changed([{ name: "allowedClusters", from: state && allowed.toSorted(), to, request: ["", ""] }])
+  const action = state === undefined ? "create" : settings.length > 0 ? "change" : "nothing"
+  const body = { adminRoles: state?.adminRoles ?? [], allowedClusters: to }
+  return {
+    plan: { kind: "tenant", name, action, settings: settings.map(shown), note: undefined },
+    run: async () => void (await admin.call(state === undefined ? "PUT" : "POST", `tenants/${name}`, body))
+  }
+}
+
+const namespaceStep = async (
+  admin: Admin,
+  name: string,
+  policies: Policies,
+  granted: ReadonlyMap<string, ReadonlyArray<string>>
+): Promise<Step> => {
+  const state = (await admin.call("GET", `namespaces/${name}`, undefined, [404])) as NamespaceState | undefined
+  const settings = changed([...policySettings(state ?? {}, policies), ...permissionSettings(state ?? {}, granted)])
+  const action = state === undefined ? "create" : settings.length > 0 ? "change" : "nothing"
+  return {
+    plan: { kind: "namespace", name, action, settings: settings.map(shown), note: undefined },
+    run: async () => {
+      if (state === undefined) await admin.call("PUT", `namespaces/${name}`, {}, [409])
+      for (const { request } of settings) {
+        const [method, path, body] = request
+        await admin.call(method, `namespaces/${name}/${path}`, body)
+      }
+    }
+  }
+}
+
+const topicStep = async (admin: Admin, name: string, partitions: number): Promise<Step> => {
+  const topic = `persistent://${name}`
+  const there = await admin.partitions(topic)
+  const from = there === undefined ? undefined : Math.max(1, there)
+  const refused =
+    from === undefined || from === partitions
+      ? undefined
+      : `it has ${from} partitions, and ${partitions} are declared: a key's messages would lie in two of them; declare ${from}, or take a new topic`
+  const action = from === undefined ? "create" : refused === undefined ? "nothing" : "refused"
+  return {
+    plan: {
+      kind: "topic",
+      name,
+      action,
+      settings: from === partitions ? [] : [{ name: "partitions", from, to: partitions }],
+      note: refused
+    },
+    run: () => admin.create(topic, partitions)
+  }
+}
+
+const stepsOf = async (admin: Admin, tenancy: Tenancy): Promise<ReadonlyArray<Step>> => {
+  const { namespace, policies, publisher, tenants, topics } = tenancy
+  const clusters = policies.clusters ?? ((await admin.call("GET", "clusters")) as ReadonlyArray<string>)
+  const steps: Array<Step> = []
+  for (const { actions, name, role } of tenants) {
+    const granted = new Map<string, ReadonlyArray<string>>([[role, actions]])
+    if (publisher !== undefined)
+      granted.set(publisher, publisher === role ? [...new Set([...actions, "produce"])] : ["produce"])
+    steps.push(await tenantStep(admin, name, clusters))
+    steps.push(await namespaceStep(admin, `${name}/${namespace}`, policies, granted))
+    for (const topic of topics)
+      for (const one of Tenancy.topicsOf(topic))
+        steps.push(await topicStep(admin, `${name}/${namespace}/${one}`, topic.partitions))
+  }
+  return steps
+}
+const failed = (operation: TenancyError["operation"]) => (cause: unknown) => {
+  const { message, retryable } = failureOf(cause, operation)
+  return new TenancyError({ operation, retryable, reason: message, cause })
+}
+
+/** Whether a thing is not what is declared. */
+export const differs = ({ action }: ResourcePlan): boolean => action !== "nothing"
+
+/** What is to be done, tenant by tenant. Changes nothing. */
+export const plan = (admin: Admin, tenancy: Tenancy): Effect.Effect<ReadonlyArray<ResourcePlan>, TenancyError> =>
+  Effect.tryPromise({
+    try: async () => (await stepsOf(admin, tenancy)).map((step) => step.plan),
+    catch: failed("plan")
+  })
+
+/**
+ * Does what `plan` says and answers what was done; nothing at all where one thing is refused. Fails with the first request that the brokers
+ * refuse: what was done before it stays, and the same again goes on from there.
+ */
+export const apply = (admin: Admin, tenancy: Tenancy): Effect.Effect<ReadonlyArray<ResourcePlan>, TenancyError> =>
+  Effect.tryPromise({
+    try: async () => {
+      const steps = await stepsOf(admin, tenancy)
+      const plans = steps.map((step) => step.plan)
+      if (plans.some(({ action }) => action === "refused")) return plans
+      for (const step of steps) if (differs(step.plan)) await step.run()
+      return plans
+    },
+    catch: failed("apply")
+  })

@@ -1,0 +1,98 @@
+// The named points of a projector and of a relay: each a patch that tells when it is reached, at the place that its name says.
+import type { Patch } from "./copy.ts"
+
+const reached = (point: string) => `globalThis.reached(${JSON.stringify(point)})`
+
+/** A point of a role, in the order in which a process comes by. */
+export interface Point extends Patch {
+  readonly name: string
+  readonly role: "projections" | "relay"
+  /** A process comes by at least so often. */
+  readonly often: number
+}
+
+const projector = (name: string, file: string, find: string, replace: (call: string) => string, often = 6): Point => ({
+  name,
+  often,
+  role: "projections",
+  file,
+  find,
+  replace: replace(reached(name))
+})
+
+const claimed = "  yield* assertSameLog(claim)\n"
+const taken = "    const batch = yield* reader.take\n"
+const changed = "      Effect.flatMap((changes: Changes) => store.commit(projection, claim, changes)),\n"
+const sent = "    const rows = await this.sql.unsafe<Array<{ part: number }>>("
+const answered = "    return new Set(rows.map(({ part }) => part))\n"
+const settled = "      Effect.tap(() => Effect.sync(() => handling.settle())),\n"
+const revoked = "        for (const [, one] of stopping) one.stopping = true\n"
+
+/** Points of a process that runs projections. */
+export const projectorPoints: ReadonlyArray<Point> = [
+  projector("after claim", "src/runner.ts", claimed, (call) => `  globalThis.claimed()\n  ${call}\n${claimed}`, 3),
+  projector("after fetch", "src/runner.ts", taken, (call) => `${taken}    ${call}\n`),
+  projector(
+    "before commit",
+    "src/runner.ts",
+    changed,
+    (call) => `      Effect.tap(() => Effect.sync(() => ${call})),\n${changed}`
+  ),
+  projector(
+    "commit sent",
+    "src/postgres/committer.ts",
+    sent,
+    // the driver writes at the end of this turn of the event loop
+    (call) => `    setImmediate(() => setImmediate(() => ${call}))\n${sent}`
+  ),
+  projector(
+    "after commit",
+    "src/postgres/committer.ts",
+    answered,
+    (call) => `    globalThis.answered(commits.length - rows.length)\n    ${call}\n${answered}`
+  ),
+  projector(
+    "after settle",
+    "src/runner.ts",
+    settled,
+    (call) => `${settled}      Effect.tap(() => Effect.sync(() => ${call})),\n`
+  ),
+  projector("at revocation", "src/kafka/assign.ts", revoked, (call) => `        ${call}\n${revoked}`, 1)
+]
+
+const relay = (name: string, file: string, find: string, replace: (call: string) => string, often = 3): Point => ({
+  ...projector(name, file, find, replace, often),
+  role: "relay"
+})
+
+const transaction = "src/kafka/transaction.ts"
+const begun = "    await Promise.all(begin)\n"
+const produced = "    await this.append(batches)\n"
+const ended =
+  '    await this.coordinated("transaction", id, (broker) => Wire.endTransaction(broker, id, identity, true, requestMs))\n'
+const tookOver = "    this.fenced = false\n    // read after the id was taken"
+const sending = "    const sent = yield* Effect.exit(this.attempt(() => this.send(producer, work, due)))\n"
+const moved = "    for (const place of due) this.marked.delete(nameOf(place))\n    this.prepared = next\n"
+
+/** Points of a process that relays. */
+export const relayPoints: ReadonlyArray<Point> = [
+  relay("after taking the id over", "src/kafka/relay-lane.ts", tookOver, (call) => `    ${call}\n${tookOver}`, 1),
+  relay("before transaction", "src/kafka/relay-lane.ts", sending, (call) => `    ${call}\n${sending}`),
+  relay("transaction begun", transaction, begun, (call) => `${begun}    ${call}\n`),
+  relay("records produced", transaction, produced, (call) => `${produced}    ${call}\n`),
+  relay("offsets sent", transaction, ended, (call) => `    ${call}\n${ended}`),
+  relay("transaction ended", transaction, ended, (call) => `${ended}    ${call}\n`),
+  relay("position moved", "src/kafka/relay-lane.ts", moved, (call) => `    ${call}\n${moved}`)
+]
+
+/** Told to, a relay takes every lane for its own, whoever else has it: then transactional ids alone keep order. */
+const greed: Patch = {
+  file: "src/postgres/outbox-lanes.ts",
+  find: "  if (session.pid() === undefined) return nothing\n",
+  replace:
+    '  if (process.env["MILLRACE_GREED"] !== undefined) return { held: Array.from({ length: lanes }, (_, i) => i), surplus: 0 }\n' +
+    "  if (session.pid() === undefined) return nothing\n"
+}
+
+/** All points, and what else a run's steps need. */
+export const points: ReadonlyArray<Patch> = [...projectorPoints, ...relayPoints, greed]

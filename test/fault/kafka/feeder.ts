@@ -1,0 +1,174 @@
+// Sends the load to Kafka as foreign clients do: plain batches, and transactions, some of which are aborted. What lies in the log is the truth.
+import { type Admin, Kafka, logLevel, type Message, Partitioners, type Producer, type Transaction } from "kafkajs"
+import { features, type Load, type Made, marker, phantoms, records } from "./load.ts"
+
+const input = "events.raw.v1"
+const lookup = "features.entity.v1"
+const slice = 500
+/** Of so many slices one goes in a transaction, and one has one beside it that is aborted. */
+const every = 4
+
+const messageOf = ({ headers, key, value }: Made): Message => ({ key, value, headers: { ...headers } })
+const quiet = { initialRetryTime: 30, retries: 40, maxRetryTime: 500 }
+
+/** Feeds one run. Calls are made one after another. */
+export class Feeder {
+  readonly load: Load
+  /** Events sent so far, markers and repetitions not counted. */
+  fed = 0
+  aborted = 0
+  private readonly kafka: Kafka
+  private readonly plain: Producer
+  private readonly transactional: Array<Producer | undefined> = [undefined, undefined]
+  private readonly admin: Admin
+  private slices = 0
+  private keys: ReadonlyArray<string> | undefined
+  private last: Promise<unknown> = Promise.resolve()
+
+  constructor(brokers: ReadonlyArray<string>, load: Load) {
+    this.load = load
+    this.kafka = new Kafka({ brokers: [...brokers], clientId: "feeder", logLevel: logLevel.NOTHING, retry: quiet })
+    this.plain = this.kafka.producer({ createPartitioner: Partitioners.DefaultPartitioner })
+    this.admin = this.kafka.admin()
+  }
+
+  /** Connects, and sends what is known of the entities. */
+  async open() {
+    await Promise.all([this.plain.connect(), this.admin.connect()])
+    await this.plain.send({ topic: lookup, acks: -1, messages: features(this.load).map(messageOf) })
+  }
+  async close() {
+    const all = [this.plain, ...this.transactional, this.admin]
+    await Promise.all(all.map((one) => one?.disconnect().catch(() => undefined)))
+  }
+
+  /** Sends the next events. All of them are in the log when this resolves, whatever the brokers went through. */
+  feed(count: number): Promise<void> {
+    const fed = this.last.then(async () => {
+      for (let left = count; left > 0; left -= slice) await this.next(Math.min(left, slice))
+    })
+    this.last = fed.catch(() => undefined)
+    return fed
+  }
+  /** The same, and no transaction. */
+  drip(count: number): Promise<void> {
+    const fed = this.last.then(async () => {
+      await this.send(records(this.load, this.fed, this.fed + count))
+      this.fed += count
+    })
+    this.last = fed.catch(() => undefined)
+    return fed
+  }
+  private async next(count: number) {
+    const made = records(this.load, this.fed, this.fed + count)
+    const number = this.slices++
+    const half = made.length >> 1
+    const aborting = number % every === 1 ? await this.begin(number) : undefined
+    if (aborting !== undefined) await this.leak(aborting, number)
+    if (number % every === 3 && (await this.committed(number + 1, made.slice(0, half)))) {
+      await this.send(made.slice(half))
+    } else {
+      await this.send(made.slice(0, half))
+      // one more between: records of both kinds alternate within a partition
+      if (aborting !== undefined) await this.leak(aborting, number)
+      await this.send(made.slice(half))
+    }
+    if (aborting !== undefined) await aborting.abort().catch(() => this.drop(number))
+    this.fed += count
+  }
+  private async send(made: ReadonlyArray<Made>) {
+    if (made.length > 0) await this.plain.send({ topic: input, acks: -1, messages: made.map(messageOf) })
+  }
+  private async begin(number: number): Promise<Transaction | undefined> {
+    const i = number % this.transactional.length
+    try {
+      let producer = this.transactional[i]
+      if (producer === undefined) {
+        producer = this.kafka.producer({
+          createPartitioner: Partitioners.DefaultPartitioner,
+          transactionalId: `feeder-${i}`,
+          transactionTimeout: 10_000,
+          idempotent: true,
+          maxInFlightRequests: 1
+        })
+        this.transactional[i] = producer
+        await producer.connect()
+      }
+      return await producer.transaction()
+    } catch {
+      this.drop(number)
+      return undefined
+    }
+  }
+  private async leak(transaction: Transaction, number: number) {
+    try {
+      const messages = phantoms(this.load, number * 50, 30).map(messageOf)
+      await transaction.send({ topic: input, messages })
+      this.aborted += messages.length
+    } catch {
+      this.drop(number)
+    }
+  }
+  private async committed(number: number, made: ReadonlyArray<Made>): Promise<boolean> {
+    const transaction = await this.begin(number)
+    if (transaction === undefined) return false
+    try {
+      await transaction.send({ topic: input, messages: made.map(messageOf) })
+      await transaction.commit()
+      return true
+    } catch {
+      // it may be there all the same: then what is sent again is a duplicate, as from any client
+      this.drop(number)
+      return false
+    }
+  }
+  /** After an error a transactional producer of kafkajs is stuck. The next one with its id fences it. */
+  private drop(number: number) {
+    const i = number % this.transactional.length
+    void this.transactional[i]?.disconnect().catch(() => undefined)
+    this.transactional[i] = undefined
+  }
+
+  /** An event in every partition, and the id that ends each one's. Everything fed before lies before it in its partition. */
+  async mark(id: string): Promise<void> {
+    this.keys ??= await this.keyOfEach()
+    await this.last
+    const messages = this.keys.map((key, i) => messageOf(marker(this.load, this.fed + i, key, `${id}-${i}`)))
+    await this.plain.send({ topic: input, acks: -1, messages })
+  }
+  private async keyOfEach(): Promise<ReadonlyArray<string>> {
+    const partitions = (await this.admin.fetchTopicOffsets(input)).length
+    const place = Partitioners.DefaultPartitioner()
+    const partitionMetadata = Array.from({ length: partitions }, (_, partitionId) => ({
+      partitionErrorCode: 0,
+      partitionId,
+      leader: 1,
+      replicas: [1],
+      isr: [1]
+    }))
+    const keys = new Map<number, string>()
+    for (let entity = 0; keys.size < partitions; entity++) {
+      const key = `e-${entity}`
+      const partition = place({ topic: input, partitionMetadata, message: { key, value: null } })
+      if (!keys.has(partition)) keys.set(partition, key)
+    }
+    return [...keys].toSorted(([a], [b]) => a - b).map(([, key]) => key)
+  }
+
+  /** The end of every partition of a topic, control records included. */
+  async ends(topic: string = input): Promise<ReadonlyArray<{ readonly partition: number; readonly end: number }>> {
+    const offsets = await this.admin.fetchTopicOffsets(topic)
+    return offsets
+      .map(({ high, partition }) => ({ partition, end: Number(high) }))
+      .toSorted((a, b) => a.partition - b.partition)
+  }
+  /** Cuts a partition of the input off before an offset, as retention does. */
+  async cut(partition: number, offset: number): Promise<void> {
+    await this.admin.deleteTopicRecords({ topic: input, partitions: [{ partition, offset: String(offset) }] })
+  }
+  /** Tells readers of a topic that this is all: a record in each partition that carries `text`. */
+  async seal(topic: string, text: string): Promise<void> {
+    const ends = await this.ends(topic)
+    await this.plain.send({ topic, acks: -1, messages: ends.map(({ partition }) => ({ partition, value: text })) })
+  }
+}

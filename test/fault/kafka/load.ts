@@ -1,0 +1,147 @@
+// The input of the fault harness: events about entities, each depending on the seed and its number alone. It sends nothing.
+//
+// Amounts and weights are multiples of 1/4, so that sums of scores are exact in any order, and are compared to the last bit.
+
+/** What a load is made of. */
+export interface Load {
+  readonly seed: number
+  readonly entities: number
+}
+/** A record of the input, before it has a partition: the key's decides. */
+export interface Made {
+  readonly key: string
+  readonly value: string | null
+  readonly headers: Readonly<Record<string, string>>
+}
+
+/** When the load's event time begins: a second before a whole minute, so that windows soon end. */
+export const startMs = 1_735_689_600_000 - 1_000
+const perMs = 2
+const tenants = ["acme", "globex", "initech", "umbrella"]
+const types = ["transfer", "withdrawal", "refund"]
+const minute = 60_000
+const hour = 60 * minute
+
+/** Numbers from 0, up to and without 1, that depend on the seed, `i` and `of` alone (splitmix32). */
+const random = (seed: number, i: number, of: number): number => {
+  let a = (Math.imul(seed, 0x9e3779b9) + Math.imul(i + 1, 0x85ebca6b) + Math.imul(of + 1, 0xc2b2ae35)) | 0
+  a = Math.imul(a ^ (a >>> 16), 0x21f0aaad)
+  a = Math.imul(a ^ (a >>> 15), 0x735a2d97)
+  return ((a ^ (a >>> 15)) >>> 0) / 4_294_967_296
+}
+
+/** Zipf with s = 1 by inversion of the harmonic sum, near enough for a load. */
+const zipf = (u: number, n: number) => Math.min(n - 1, Math.floor(Math.exp(u * Math.log(n + 1))) - 1)
+
+/** What is known of every entity but one in fifty. */
+export const features = ({ entities, seed }: Load): ReadonlyArray<Made> =>
+  Array.from({ length: entities }, (_, entity) => entity)
+    .filter((entity) => random(seed, entity, 10) >= 0.02)
+    .map((entity) => {
+      const weight = 0.5 + Math.floor(random(seed, entity, 11) * 7) / 4
+      const value = {
+        entity_id: `e-${entity}`,
+        risk_weight: weight,
+        threshold: 875 + 25 * (entity % 4),
+        segment: `s${entity % 4}`
+      }
+      return { key: value.entity_id, value: JSON.stringify(value), headers: {} }
+    })
+
+interface Raw {
+  readonly event_id: string
+  readonly entity_id: string
+  readonly type: string
+  readonly amount: number
+  readonly occurred_at: number
+  readonly tenant: string
+}
+const rawOf = ({ entities, seed }: Load, i: number): Raw => {
+  const entity = zipf(random(seed, i, 0), entities)
+  const late = random(seed, i, 2)
+  return {
+    event_id: `${seed}-${i}`,
+    entity_id: `e-${entity}`,
+    type: types[i % 3]!,
+    amount: Math.floor(random(seed, i, 1) * 2_400) / 4,
+    occurred_at: startMs + Math.floor(i / perMs) - (late < 0.01 ? Math.floor(late * 60_000_000) : 0),
+    tenant: tenants[entity % 4]!
+  }
+}
+const hex = (seed: number, i: number, digits: number) =>
+  Array.from({ length: digits / 8 }, (_, of) =>
+    Math.floor(random(seed, i, 20 + of) * 4_294_967_296)
+      .toString(16)
+      .padStart(8, "0")
+  ).join("")
+const made = (load: Load, i: number, raw: Raw): Made => {
+  const trace = hex(load.seed, i, 32)
+  const traced = { trace_id: trace, traceparent: `00-${trace}-${hex(load.seed, i, 16)}-01` }
+  const headers = {
+    ...(i % 2 === 0 ? { event_id: raw.event_id, tenant: raw.tenant, event_time: String(raw.occurred_at) } : {}),
+    ...(i % 4 === 0 ? traced : {})
+  }
+  return { key: raw.entity_id, value: JSON.stringify(raw), headers }
+}
+
+/** What no handler can take, one of each sort in turn. */
+const poison = (load: Load, i: number): Made => {
+  const raw = { ...rawOf(load, i), event_id: `poison-${load.seed}-${i}` }
+  const sorts: ReadonlyArray<() => Made> = [
+    () => ({ key: raw.entity_id, value: `{"event_id":"${raw.event_id}",`, headers: {} }),
+    () => made(load, i, { ...raw, amount: "much" as unknown as number }),
+    () => made(load, i, { ...raw, occurred_at: Date.UTC(2100, 0) }),
+    () => ({ key: raw.entity_id, value: null, headers: {} }),
+    // PostgreSQL's text has no NUL: the batch is refused, halved, and the one event parked
+    () => made(load, i, { ...raw, entity_id: "e-\u0000" })
+  ]
+  return sorts[Math.floor(i / poisonEvery) % sorts.length]!()
+}
+const poisonEvery = 1_500
+
+/**
+ * Around the moment at which a minute ends: for each of many entities an event of exactly that moment, then one of a window whose
+ * grace ends with it. The second is late by nothing.
+ */
+const boundary = (load: Load, i: number): ReadonlyArray<Made> => {
+  const end = startMs + Math.floor(i / perMs)
+  if (i % perMs !== 0 || end % minute !== 0) return []
+  const at = (entity: number, time: number, of: string): Made => {
+    const raw = { ...rawOf(load, i + entity), entity_id: `e-${entity}`, tenant: tenants[entity % 4]! }
+    return made(load, i + entity, { ...raw, event_id: `${of}-${load.seed}-${i}-${entity}`, occurred_at: time })
+  }
+  const entities = Array.from({ length: Math.min(60, load.entities) }, (_, entity) => entity)
+  return [
+    ...entities.map((entity) => at(entity, end, "on")),
+    ...entities.map((entity) => at(entity, end - 5 * minute - 1 - entity, "edge"))
+  ]
+}
+
+/** Event `i`, and whatever comes with it: one in 150 is sent again later, some with the same id and another time. */
+const recordsOf = (load: Load, i: number): ReadonlyArray<Made> => {
+  const found = [...boundary(load, i), made(load, i, rawOf(load, i))]
+  if (i > 100 && random(load.seed, i, 3) < 1 / 150) {
+    const earlier = i - 1 - Math.floor(random(load.seed, i, 4) * Math.min(i - 1, 3_000))
+    const raw = rawOf(load, earlier)
+    found.push(made(load, earlier, raw))
+    // over an hour from its namesake it is an event of its own, late for every window
+    if (i % 8 === 0) found.push(made(load, earlier, { ...raw, occurred_at: raw.occurred_at - hour - 1 }))
+  }
+  if (i % poisonEvery === poisonEvery - 1) found.push(poison(load, i))
+  return found
+}
+
+/** The records of the events from one number up to another. */
+export const records = (load: Load, from: number, to: number): ReadonlyArray<Made> =>
+  Array.from({ length: to - from }, (_, n) => recordsOf(load, from + n)).flat()
+
+/** Events of transactions that are never committed: they would be seen, if they were read. */
+export const phantoms = (load: Load, i: number, count: number): ReadonlyArray<Made> =>
+  Array.from({ length: count }, (_, n) => {
+    const raw = rawOf(load, i + n)
+    return made(load, i + n, { ...raw, event_id: `phantom-${load.seed}-${i + n}`, amount: 600 })
+  })
+
+/** An ordinary event under the key given; `id` says what it is sent for. */
+export const marker = (load: Load, i: number, key: string, id: string): Made =>
+  made(load, i, { ...rawOf(load, i), entity_id: key, event_id: id })

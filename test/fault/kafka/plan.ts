@@ -1,0 +1,127 @@
+// The schedule of a run: which fault follows which, all of it from the seed. It does nothing.
+import { type Random, randomOf } from "../../support/random.ts"
+import { type Point, projectorPoints, relayPoints } from "./failpoints.ts"
+import { type Loss, losses } from "./proxy.ts"
+
+/** One fault, or a few that belong together. */
+export type Step =
+  | { readonly kind: "killAtPoints"; readonly points: ReadonlyArray<{ readonly name: string; readonly nth: number }> }
+  | { readonly kind: "killAtRandom"; readonly role: "projections" | "relay"; readonly afterMs: number }
+  | { readonly kind: "killRelayAtPoint"; readonly name: string; readonly nth: number }
+  | { readonly kind: "joinAndLeave"; readonly signal: "SIGTERM" | "SIGKILL" }
+  | { readonly kind: "zombie"; readonly nth: number }
+  | { readonly kind: "relayZombie"; readonly name: string }
+  | { readonly kind: "relayFight"; readonly times: number }
+  | { readonly kind: "endBackends"; readonly held: boolean }
+  | { readonly kind: "loseReplies"; readonly losses: ReadonlyArray<Loss> }
+  | { readonly kind: "crashPostgres"; readonly immediate: boolean }
+  | { readonly kind: "crashKafka" }
+
+/** How often each fault is to happen. What is left out does not. */
+export interface Counts {
+  readonly projectorKills?: number
+  readonly relayKills?: number
+  readonly joins?: number
+  readonly zombies?: number
+  readonly relayZombies?: number
+  readonly relayFights?: number
+  readonly backends?: number
+  readonly replies?: number
+  readonly postgresCrashes?: number
+  readonly kafkaCrashes?: number
+}
+
+/** What `npm test` asks for. */
+export const standard: Counts = {
+  projectorKills: 20,
+  relayKills: 10,
+  joins: 10,
+  zombies: 5,
+  relayZombies: 2,
+  relayFights: 1,
+  backends: 20,
+  replies: 10,
+  postgresCrashes: 1,
+  kafkaCrashes: 1
+}
+/** A long run's: so many kills, twice as many of projectors as of relays, and the other faults in the proportion of `standard`. */
+export const cycles = (count: number): Counts => {
+  const scale = (n: number) => Math.max(1, Math.round((n * count) / 30))
+  return {
+    projectorKills: Math.round((count * 2) / 3),
+    relayKills: count - Math.round((count * 2) / 3),
+    joins: scale(4),
+    zombies: scale(3),
+    relayZombies: scale(1),
+    relayFights: scale(0.5),
+    backends: scale(8),
+    replies: scale(6),
+    postgresCrashes: scale(0.5),
+    kafkaCrashes: scale(0.3)
+  }
+}
+
+const many = <A>(count: number | undefined, of: (i: number) => A): Array<A> =>
+  Array.from({ length: count ?? 0 }, (_, i) => of(i))
+const shuffled = <A>(values: ReadonlyArray<A>, random: Random): Array<A> => {
+  const left = [...values]
+  return values.map(() => left.splice(random.int(0, left.length - 1), 1)[0]!)
+}
+/** So many names, each as often as any other, in an order of chance. */
+const drawn = (points: ReadonlyArray<Point>, count: number, random: Random) =>
+  shuffled(
+    many(count, (i) => points[i % points.length]!),
+    random
+  ).map(({ name, often }) => ({ name, nth: random.int(1, often) }))
+/** In groups of at most so many. */
+const grouped = <A>(values: ReadonlyArray<A>, size: number): Array<ReadonlyArray<A>> =>
+  many(Math.ceil(values.length / size), (i) => values.slice(i * size, (i + 1) * size))
+
+/** Steps for two hands: one works on projectors and the database, the other on relays and the broker, both at once. */
+export interface Plan {
+  readonly left: ReadonlyArray<Step>
+  readonly right: ReadonlyArray<Step>
+}
+
+/** The plan of a seed. A quarter of the kills are at random, the others at named points. */
+export const planOf = (seed: number, counts: Counts): Plan => {
+  const random = randomOf(seed)
+  const atRandom = (role: "projections" | "relay") => (): Step => ({
+    kind: "killAtRandom",
+    role,
+    afterMs: random.int(0, 400)
+  })
+  const kills = counts.projectorKills ?? 0
+  const anywhere = Math.floor(kills / 4)
+  const relayKills = counts.relayKills ?? 0
+  const relayAnywhere = Math.floor(relayKills / 4)
+  const left = [
+    ...many(anywhere, atRandom("projections")),
+    ...grouped(drawn(projectorPoints, kills - anywhere, random), 2).map((points): Step => ({
+      kind: "killAtPoints",
+      points
+    })),
+    ...many(Math.ceil((counts.joins ?? 0) / 2), (): Step => ({
+      kind: "joinAndLeave",
+      signal: random.chance(0.5) ? "SIGTERM" : "SIGKILL"
+    })),
+    ...many(counts.zombies, (): Step => ({ kind: "zombie", nth: random.int(1, 4) })),
+    ...many(counts.backends, (): Step => ({ kind: "endBackends", held: random.chance(0.7) })),
+    ...grouped(
+      many(counts.replies, (i) => losses[i % losses.length]!),
+      5
+    ).map((some): Step => ({ kind: "loseReplies", losses: some })),
+    ...many(counts.postgresCrashes, (): Step => ({ kind: "crashPostgres", immediate: random.chance(0.5) }))
+  ]
+  const right = [
+    ...many(relayAnywhere, atRandom("relay")),
+    ...drawn(relayPoints, relayKills - relayAnywhere, random).map((point): Step => ({
+      kind: "killRelayAtPoint",
+      ...point
+    })),
+    ...many(counts.relayZombies, (): Step => ({ kind: "relayZombie", name: random.pick(relayPoints).name })),
+    ...many(counts.relayFights, (): Step => ({ kind: "relayFight", times: random.int(2, 5) })),
+    ...many(counts.kafkaCrashes, (): Step => ({ kind: "crashKafka" }))
+  ]
+  return { left: shuffled(left, random), right: shuffled(right, random) }
+}

@@ -1,0 +1,254 @@
+// Carries out a plan's steps on a run: each brings its fault about, waits until it has happened, and leaves regular processes running.
+import { setTimeout as sleep } from "node:timers/promises"
+import type { Role, Worker } from "./fleet.ts"
+import { partitions } from "./fold.ts"
+import { claims, endCommits, endLanes, holdCommits, isHandled } from "./observe.ts"
+import type { Plan, Step } from "./plan.ts"
+import { type Loss, Proxy } from "./proxy.ts"
+import type { Run } from "./run.ts"
+import { crashKafka, crashPostgres } from "./services.ts"
+
+type Of<K extends Step["kind"]> = Extract<Step, { readonly kind: K }>
+
+/** The hands that carry out a plan. */
+export class Steps {
+  private readonly run_: Run
+  private readonly plan: Plan
+  private readonly regular: Readonly<Record<Role, number>>
+  private done = 0
+  /** Nothing starts before it is open. */
+  private gate: Promise<void> = Promise.resolve()
+
+  constructor(run: Run, plan: Plan, regular: Readonly<Record<Role, number>>) {
+    this.run_ = run
+    this.plan = plan
+    this.regular = regular
+  }
+
+  /** Both hands at once, until both are done. Events are fed beside them in proportion. */
+  async run(): Promise<void> {
+    const { left, right } = this.plan
+    await this.restock("projections")
+    await this.restock("relay")
+    const { sql } = this.run_.services
+    await this.run_.until("claim of every partition", async () => (await claims(sql)) >= partitions)
+    const hand = async (steps: ReadonlyArray<Step>, role: Role) => {
+      for (const step of steps) {
+        await this.feed()
+        await this.perform(step)
+        this.done++
+        this.run_.say(`${this.done} of ${left.length + right.length}: ${JSON.stringify(step)}`)
+        this.assertAlive()
+        await this.restock(role)
+        await this.look()
+      }
+    }
+    await Promise.all([hand(left, "projections"), hand(right, "relay")])
+  }
+  /** The load's share of a step, in one burst. */
+  private async feed() {
+    const { feeder, options } = this.run_
+    const all = this.plan.left.length + this.plan.right.length
+    const due = Math.floor((options.events * (this.done + 1)) / all) - feeder.fed
+    if (due > 0) await feeder.feed(Math.min(due, 20_000))
+  }
+  private async look() {
+    const { differences, services, watch } = this.run_
+    // another hand may have the server down
+    await watch.look(services.sql, differences).catch(() => undefined)
+  }
+  private async restock(role: Role) {
+    await this.gate
+    const { fleet } = this.run_
+    for (let n = fleet.of(role).length; n < this.regular[role]; n++) fleet.start(role)
+  }
+  private async start(role: Role, point?: string, url?: string): Promise<Worker> {
+    await this.gate
+    return this.run_.fleet.start(role, {
+      ...(point === undefined ? {} : { point }),
+      ...(url === undefined ? {} : { environment: { MILLRACE_DATABASE_URL: url } })
+    })
+  }
+  /** Nothing ends by itself, whatever happens around it. */
+  private assertAlive() {
+    const { fell } = this.run_.fleet
+    if (fell.length === 0) return
+    const [first] = fell
+    throw new Error(`${first!.role} ${first!.pid} ended by itself with ${first!.exit}:\n${first!.output}`)
+  }
+
+  private async perform(step: Step): Promise<void> {
+    switch (step.kind) {
+      case "killAtPoints":
+        return this.killAtPoints(step)
+      case "killAtRandom":
+        return this.killAtRandom(step)
+      case "killRelayAtPoint":
+        return this.killRelayAtPoint(step)
+      case "joinAndLeave":
+        return this.joinAndLeave(step)
+      case "zombie":
+        return this.zombie(step)
+      case "relayZombie":
+        return this.relayZombie(step)
+      case "endBackends":
+        return this.endBackends(step)
+      case "loseReplies":
+        return this.loseReplies(step.losses)
+      case "relayFight":
+        return this.relayFight(step)
+      case "crashPostgres":
+        await this.crash(() => crashPostgres(this.run_.services, step.immediate))
+        return this.run_.note("PostgreSQL crashed")
+      case "crashKafka":
+        await this.crash(() => crashKafka(this.run_.services))
+        return this.run_.note("broker killed")
+    }
+  }
+  /** Every process that runs bears it. One that only starts would end with a clear error, so none does meanwhile. */
+  private async crash(run: () => Promise<void>) {
+    let open = () => undefined as void
+    await this.gate
+    this.gate = new Promise((resolve) => (open = resolve))
+    try {
+      await this.run_.until("start of all processes", () =>
+        this.run_.fleet.workers.every(({ stopped, up }) => up || stopped)
+      )
+      await run()
+    } finally {
+      open()
+    }
+  }
+
+  private async killAtPoints({ points }: Of<"killAtPoints">) {
+    let more = 0
+    const armed = await Promise.all(points.map(({ name, nth }) => this.start("projections", `kill:${name}:${nth}`)))
+    for (const [i, worker] of armed.entries()) {
+      const { name } = points[i]!
+      let newest = worker
+      await this.run_.until(`arrival at the point '${name}'`, async () => {
+        // what a process has is only taken from it where others join
+        if (name === "at revocation" && more < 4 && newest.claims > 0) {
+          newest = await this.start("projections")
+          more++
+        }
+        return worker.exit !== undefined
+      })
+      this.killed(worker, `projector killed ${name}`)
+    }
+    await this.reduce()
+  }
+  private async killRelayAtPoint({ name, nth }: Of<"killRelayAtPoint">) {
+    const armed = await this.start("relay", `kill:${name}:${nth}`)
+    await this.leaveTo(armed)
+    await this.run_.until(`arrival at the point '${name}'`, () => armed.exit !== undefined)
+    this.killed(armed, `relay killed ${name}`)
+  }
+  /** The lane comes to one relay alone. */
+  private async leaveTo(...those: ReadonlyArray<Worker>) {
+    const others = this.run_.fleet.of("relay").filter((worker) => !those.includes(worker))
+    await Promise.all(others.map((worker) => worker.end("SIGTERM")))
+  }
+  /** It ended as it was told to. */
+  private killed(worker: Worker, what: string) {
+    if (worker.exit !== "SIGKILL") throw new Error(`${worker.role} ended with ${worker.exit}:\n${worker.output}`)
+    this.run_.note(what)
+  }
+  private async killAtRandom({ afterMs, role }: Of<"killAtRandom">) {
+    const [worker] = this.run_.fleet.of(role)
+    await sleep(afterMs)
+    await worker?.end("SIGKILL")
+    this.run_.note(`${role === "relay" ? "relay" : "projector"} killed at random`)
+  }
+  /** Back to the number of regular processes: the oldest leave, in order. */
+  private async reduce() {
+    const running = this.run_.fleet.of("projections").filter(({ stopped }) => !stopped)
+    const surplus = running.slice(0, Math.max(0, running.length - this.regular.projections))
+    await Promise.all(surplus.map((worker) => worker.end("SIGTERM")))
+    if (surplus.length > 0) this.run_.note("member left in order", surplus.length)
+  }
+
+  private async joinAndLeave({ signal }: Of<"joinAndLeave">) {
+    const { services } = this.run_
+    const worker = await this.start("projections")
+    await this.run_.until("claim of a process that joined", () => worker.claims > 0)
+    this.run_.note("rebalance: joined")
+    const before = await claims(services.sql)
+    await worker.end(signal)
+    await this.run_.until("claim after a process left", async () => (await claims(services.sql)) > before)
+    this.run_.note(signal === "SIGTERM" ? "rebalance: left" : "rebalance: lost")
+  }
+
+  private async zombie({ nth }: Of<"zombie">) {
+    const { feeder, services } = this.run_
+    const worker = await this.start("projections", `stop:before commit:${nth}`)
+    await this.run_.until("process that stands before a commit", () => worker.stopped)
+    // all that is fed by now is handled by others, and so what it has in hand
+    const ends = await feeder.ends()
+    await this.run_.until("takeover from a process that stands still", () => isHandled(services.sql, ends))
+    const before = worker.fenced
+    worker.signal("SIGCONT")
+    // without a fence its commits are answered all the same
+    const answered = () => worker.fenced > before || worker.answered > partitions || worker.exit !== undefined
+    await this.run_.until("answer to the commit of a process that came back", answered)
+    this.run_.note(worker.fenced > before ? "zombie fenced" : "zombie not fenced")
+    await this.reduce()
+  }
+  private async relayZombie({ name }: Of<"relayZombie">) {
+    const { services } = this.run_
+    const armed = await this.start("relay", `stop:${name}:1`)
+    await this.leaveTo(armed)
+    await this.run_.until("relay that stands still", () => armed.stopped)
+    await this.restock("relay")
+    // a session that lives is let have its lane; here the server is told that it is gone
+    await this.run_.until("end of a lane's session", async () => (await endLanes(services.sql)) > 0)
+    await this.run_.relayed("takeover from a relay that stands still")
+    armed.signal("SIGCONT")
+    await this.run_.feeder.feed(200)
+    await this.run_.relayed("relaying beside a relay that came back")
+    this.run_.note("relay zombie")
+    await armed.end("SIGTERM")
+  }
+  private async relayFight({ times }: Of<"relayFight">) {
+    const environment = { MILLRACE_GREED: "1" }
+    await this.gate
+    const pair = [1, 2].map(() => this.run_.fleet.start("relay", { environment }))
+    await this.leaveTo(...pair)
+    const overtaken = () => pair.every((worker) => worker.overtaken >= times)
+    await this.run_.until("fences between two relays of one lane", overtaken)
+    this.run_.note("two relays on one lane")
+    await Promise.all(pair.map((worker) => worker.end("SIGTERM")))
+  }
+
+  private async endBackends({ held }: Of<"endBackends">) {
+    const { feeder, services } = this.run_
+    let ended = 0
+    const release = held ? await holdCommits(services.sql) : undefined
+    try {
+      if (!held) await feeder.feed(400)
+      await this.run_.until(
+        "session in the middle of a commit",
+        async () => (ended += await endCommits(services.sql)) > 0
+      )
+    } finally {
+      await release?.()
+    }
+    this.run_.note("backend ended during commit", ended)
+  }
+  private async loseReplies(losses: ReadonlyArray<Loss>) {
+    const proxy = new Proxy(this.run_.services.url)
+    await proxy.open()
+    const worker = await this.start("projections", undefined, proxy.url)
+    try {
+      for (const loss of losses) {
+        const before = proxy.losses
+        proxy.arm(loss)
+        await this.run_.until("commit through the proxy", () => proxy.losses > before)
+        this.run_.note(`commit's reply lost, ${loss}`)
+      }
+      await worker.end("SIGTERM")
+    } finally {
+      await proxy.close()
+    }
+  }
+}

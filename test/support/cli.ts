@@ -1,0 +1,78 @@
+// The `millrace` command as a process of its own, for tests: what it says, how it ends, and an end to it with the scope.
+import { type ChildProcess, spawn } from "node:child_process"
+import { fileURLToPath } from "node:url"
+import * as Effect from "effect/Effect"
+import type * as Scope from "effect/Scope"
+
+const root = fileURLToPath(new URL("../..", import.meta.url))
+const runtime = "Deno" in globalThis ? ["run", "-A", "bin/millrace.mjs"] : ["bin/millrace.mjs"]
+
+/** A process that was started. */
+export interface Running {
+  readonly process: ChildProcess
+  readonly output: () => string
+  readonly errors: () => string
+  /** Its exit code; null where a signal ended it. */
+  readonly ended: Effect.Effect<number | null>
+  /** Waits until it has said something. Dies where it ends before. */
+  readonly said: (text: RegExp) => Effect.Effect<string>
+}
+/** How a process that ended went. */
+export interface Ended {
+  readonly code: number | null
+  readonly output: string
+  readonly errors: string
+}
+type Environment = Readonly<Record<string, string | undefined>>
+
+/** Services of whoever runs the tests are none of the command's. */
+const environmentOf = (given: Environment) => {
+  const own = Object.entries(process.env).filter(([name]) => !name.startsWith("MILLRACE_"))
+  return { ...Object.fromEntries(own), NO_COLOR: "1", ...given }
+}
+
+/** Starts it; killed where it still runs when the scope closes. */
+export const start = (
+  environment: Environment,
+  ...args: ReadonlyArray<string>
+): Effect.Effect<Running, never, Scope.Scope> =>
+  Effect.acquireRelease(
+    Effect.sync((): Running => {
+      const child = spawn(process.execPath, [...runtime, ...args], {
+        cwd: root,
+        env: environmentOf(environment),
+        stdio: ["ignore", "pipe", "pipe"]
+      })
+      let output = ""
+      let errors = ""
+      child.stdout.on("data", (chunk: Buffer) => (output += chunk.toString()))
+      child.stderr.on("data", (chunk: Buffer) => (errors += chunk.toString()))
+      const closed = new Promise<number | null>((resolve) => child.once("close", resolve))
+      const ended = Effect.promise(() => closed)
+      const said = Effect.fnUntraced(function* (text: RegExp) {
+        while (!text.test(output + errors)) {
+          if (child.exitCode !== null || child.signalCode !== null) {
+            return yield* Effect.die(new Error(`${args.join(" ")} ended before it said ${text}: ${output}${errors}`))
+          }
+          yield* Effect.sleep(20)
+        }
+        return text.exec(output + errors)![0]
+      })
+      return { process: child, output: () => output, errors: () => errors, ended, said }
+    }),
+    ({ ended, process: child }) =>
+      Effect.suspend(() => {
+        child.kill("SIGKILL")
+        return ended
+      })
+  )
+
+/** Runs it to its end. */
+export const run = (environment: Environment, ...args: ReadonlyArray<string>): Effect.Effect<Ended> =>
+  Effect.scoped(
+    Effect.gen(function* () {
+      const { ended, errors, output } = yield* start(environment, ...args)
+      const code = yield* ended
+      return { code, output: output(), errors: errors() }
+    })
+  )
