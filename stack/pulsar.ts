@@ -4,6 +4,7 @@ import { join } from "node:path"
 import { setTimeout as sleep } from "node:timers/promises"
 import { StackError } from "./errors.ts"
 import { jars, java } from "./jars.ts"
+import { type PulsarSecurity, security } from "./pulsar-security.ts"
 import { freePorts } from "./ports.ts"
 import { run, type Running, sizeOf, tail } from "./process.ts"
 import type { Local } from "./service.ts"
@@ -14,6 +15,8 @@ export interface PulsarOptions {
   readonly heapMb?: number
   /** Lines of standalone.conf, over the stack's own. */
   readonly properties?: Readonly<Record<string, string>>
+  /** It asks who everyone is, by token or certificate, answers by TLS as well, and allows what was granted. */
+  readonly secure?: boolean
   readonly say?: (line: string) => void
 }
 
@@ -29,13 +32,17 @@ const opened = [
 ]
 
 /** A broker whose files lie in `directory`; it runs when this answers. Fails with a `StackError`. */
-export const pulsar = async (directory: string, options: PulsarOptions = {}): Promise<Local> => {
+export const pulsar = async (
+  directory: string,
+  options: PulsarOptions = {}
+): Promise<Local & { readonly security: PulsarSecurity | undefined }> => {
   const libraries = await jars("pulsar", options.say)
   mkdirSync(directory, { recursive: true })
-  const [broker = 0, web = 0] = await freePorts(2)
+  const [broker = 0, web = 0, brokerTls = 0, webTls = 0] = await freePorts(4)
+  const secure = options.secure === true ? security(directory, brokerTls, webTls) : undefined
   const config = join(directory, "standalone.conf")
   const log = join(directory, "pulsar.log")
-  const properties = { ...settings(broker, web), ...options.properties }
+  const properties = { ...settings(broker, web), ...secure?.properties, ...options.properties }
   const lines = Object.entries(properties).map(([name, value]) => `${name}=${value}\n`)
   writeFileSync(config, lines.join(""))
   writeFileSync(join(directory, "client.conf"), "")
@@ -52,7 +59,7 @@ export const pulsar = async (directory: string, options: PulsarOptions = {}): Pr
     if (running?.alive() === true) return
     const from = sizeOf(log)
     running = await run({ command, directory, log })
-    await answers(running, `http://127.0.0.1:${web}`, log, from)
+    await answers(running, `http://127.0.0.1:${web}`, secure?.security.token("admin"), log, from)
   }
   const end = (signal: NodeJS.Signals) => async () => running?.end(signal)
   try {
@@ -64,6 +71,7 @@ export const pulsar = async (directory: string, options: PulsarOptions = {}): Pr
   return {
     name: "pulsar",
     from: "local",
+    security: secure?.security,
     endpoints: {
       MILLRACE_PULSAR_URL: `pulsar://127.0.0.1:${broker}`,
       MILLRACE_PULSAR_ADMIN_URL: `http://127.0.0.1:${web}`
@@ -77,12 +85,19 @@ export const pulsar = async (directory: string, options: PulsarOptions = {}): Pr
 }
 
 /** Waits until the default namespace is there: a standalone broker makes it last. */
-const answers = async (running: Running, url: string, log: string, from: number): Promise<void> => {
+const answers = async (
+  running: Running,
+  url: string,
+  token: string | undefined,
+  log: string,
+  from: number
+): Promise<void> => {
+  const headers: Record<string, string> = token === undefined ? {} : { authorization: `Bearer ${token}` }
   const deadline = Date.now() + patienceMs
   for (;;) {
     try {
       const signal = AbortSignal.timeout(5_000)
-      const response = await fetch(`${url}/admin/v2/namespaces/public`, { signal })
+      const response = await fetch(`${url}/admin/v2/namespaces/public`, { signal, headers })
       const body = await response.text()
       if (response.ok && body.includes("public/default")) return
     } catch {

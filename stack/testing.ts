@@ -10,7 +10,8 @@ import { kafka as localKafka, type KafkaOptions } from "./kafka.ts"
 import type { Security } from "./kafka-security.ts"
 import { given, launch, obstacle } from "./pick.ts"
 import type { PostgresOptions } from "./postgres.ts"
-import type { PulsarOptions } from "./pulsar.ts"
+import { pulsar as localPulsar, type PulsarOptions } from "./pulsar.ts"
+import type { PulsarSecurity } from "./pulsar-security.ts"
 import type { Endpoints, Local, Name } from "./service.ts"
 import { lifeOfProcess } from "./state.ts"
 
@@ -87,6 +88,19 @@ export const postgres = (options: PostgresOptions = {}) =>
 /** A standalone Pulsar of the test's own; never one of the environment. */
 export const pulsar = (options: PulsarOptions = {}) =>
   own("pulsar", (directory) => launch("pulsar", directory, { pulsar: options }))
+
+/** A local Pulsar that asks who everyone is; with what, and where it answers by TLS, is in `security`. */
+export const securePulsar = (
+  options: PulsarOptions = {}
+): Effect.Effect<Service & { readonly security: PulsarSecurity }, StackError, Scope.Scope> => {
+  const made: { security?: PulsarSecurity } = {}
+  const make = async (directory: string) => {
+    const broker = await localPulsar(directory, { ...options, secure: true })
+    if (broker.security !== undefined) made.security = broker.security
+    return broker
+  }
+  return Effect.map(own("pulsar", make), (service) => ({ ...service, security: made.security as PulsarSecurity }))
+}
 
 /**
  * The endpoints of services that all test files of a run share: from the environment, else started by the first file that asks,

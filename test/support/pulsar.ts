@@ -31,7 +31,7 @@ export const makeNamespace = async (options: Options): Promise<void> => {
 }
 
 /** Topics of a cluster. With `batching` what is published at once may be one batch. */
-const topicsOn = Effect.fnUntraced(function* (options: Options, batching: boolean) {
+export const topicsOn = Effect.fnUntraced(function* (options: Options, batching: boolean) {
   const cluster = yield* PulsarFanOut.connect(options)
   const name = (topic: string) => `persistent://${options.tenant ?? "public"}/${options.namespace}/${topic}`
   const partitioned = new Set<string>()

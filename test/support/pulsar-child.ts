@@ -1,0 +1,19 @@
+// A process of its own that consumes a subscription on Pulsar, acknowledges nothing, and waits to be killed; not a test itself.
+//
+// node pulsar-child.ts OPTIONS TOPIC TYPE: prints the sequence of each message it gets. Options are JSON.
+import * as Effect from "effect/Effect"
+import * as PulsarFanOut from "../../src/pulsar/fanout.ts"
+import type { Options } from "../../src/pulsar/options.ts"
+
+const [options = "", topic = "", type = "exclusive"] = process.argv.slice(2)
+
+const main = Effect.gen(function* () {
+  const fanOut = yield* PulsarFanOut.make(JSON.parse(options) as Options)
+  const consumer = yield* fanOut.subscribe({ topic, name: "sub", type: type as "exclusive", from: "earliest" })
+  while (true) {
+    for (const { seq } of yield* consumer.receive(100)) process.stdout.write(`${seq}\n`)
+  }
+}).pipe(Effect.scoped)
+
+setInterval(() => undefined, 1_000)
+await Effect.runPromise(main)
