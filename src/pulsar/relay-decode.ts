@@ -23,6 +23,8 @@ export interface Destination {
   /** Of records without a tenant. */
   readonly tenant: string | undefined
   readonly namespace: string | undefined
+  /** The name on Pulsar of a topic whose values are parted by what they say; undefined where no topic is. */
+  readonly topicFor: ((topic: string, value: string) => string) | undefined
 }
 type Meta = readonly [
   key: string | null,
@@ -71,7 +73,7 @@ const decoder = new TextDecoder()
 export const messagesOf = (
   { firstSeq, incarnation, messages, meta, topic, vals }: Segment,
   stream: string,
-  { namespace, tenant }: Destination
+  { namespace, tenant, topicFor }: Destination
 ): ReadonlyArray<Message> => {
   const metas = JSON.parse(decoder.decode(meta)) as ReadonlyArray<Meta>
   const values = decoder.decode(vals).split("\n")
@@ -83,9 +85,12 @@ export const messagesOf = (
     const shared = one[6]
     const headers = typeof shared === "number" ? metas[shared]?.[6] : shared
     const of = one[3] ?? tenant ?? ""
-    let name = topics.get(of)
-    if (name === undefined)
-      topics.set(of, (name = topicName({ ...(of !== "" && { tenant: of }), ...(namespace && { namespace }) }, topic)))
+    const local = topicFor === undefined || values[i] === "" ? topic : topicFor(topic, values[i]!)
+    let name = topics.get(`${of} ${local}`)
+    if (name === undefined) {
+      name = topicName({ ...(of !== "" && { tenant: of }), ...(namespace !== undefined && { namespace }) }, local)
+      topics.set(`${of} ${local}`, name)
+    }
     return {
       seq,
       incarnation,

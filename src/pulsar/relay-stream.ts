@@ -13,7 +13,7 @@ import type { Stream } from "../relay-target.ts"
 import type { Cluster } from "./fanout.ts"
 import { failureOf } from "./errors.ts"
 import { Channel, type Host, type Mark } from "./relay-channel.ts"
-import { type Message, messagesOf } from "./relay-decode.ts"
+import { type Destination, type Message, messagesOf } from "./relay-decode.ts"
 import { gap, misfit, producerName, repair } from "./relay-position.ts"
 
 /** What all streams of a relay share. */
@@ -21,6 +21,7 @@ export interface Setting {
   readonly cluster: Cluster
   readonly prefix: string
   readonly accepts: (topic: string) => boolean
+  readonly topicFor: Destination["topicFor"]
   readonly batching: boolean
   /** Messages and bytes of a stream that may be under way, or wait for a topic that does not take them. */
   readonly inFlight: number
@@ -121,7 +122,9 @@ export class StreamRelay {
     const place = { ...this.stream, seq: firstSeq + messages - 1, incarnation }
     try {
       const { namespace, tenant } = this.setting.cluster.options
-      const found = accepted ? messagesOf(segment, this.name, { namespace, tenant }) : []
+      const found = accepted
+        ? messagesOf(segment, this.name, { namespace, tenant, topicFor: this.setting.topicFor })
+        : []
       const one = { place, left: found.length }
       this.underway.push(one)
       for (const message of found) {

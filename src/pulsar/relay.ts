@@ -17,6 +17,8 @@ export const pulsar = "pulsar"
 export interface RelayOptions {
   /** Topics that go to Pulsar; segments of others are passed over. Default: all. */
   readonly accepts?: (topic: string) => boolean
+  /** The name on Pulsar, without tenant and namespace, of a topic whose values go to several. Default: the topic's own. */
+  readonly topicFor?: (topic: string, value: string) => string
   /** As for the relay to Kafka: how many parts of the streams there are, each had by one process. 1 at first. */
   readonly lanes?: number
   /**
@@ -157,6 +159,7 @@ const settingOf = Effect.fnUntraced(function* (
     outbox,
     prefix,
     accepts,
+    topicFor: relay.topicFor,
     batching,
     inFlight,
     inFlightBytes,
