@@ -1,12 +1,11 @@
 // The Pulsar target of the relay: messages of the outbox reach topics of their tenants, in order by key, each there once.
-import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Queue from "effect/Queue"
 import type * as Scope from "effect/Scope"
 import { type Grouping, laneOf, type Lanes, type Mirrored, type Outbox } from "../outbox.ts"
 import { type Halt, RelayError, type RelayTarget, type Shipment } from "../relay-target.ts"
-import { connect } from "./fanout.ts"
+import { type Cluster, connect } from "./fanout.ts"
 import type { Options } from "./options.ts"
 import { Lane, type Setting } from "./relay-lane.ts"
 
@@ -139,36 +138,31 @@ class Share {
   })
 }
 
-const settingOf = Effect.fnUntraced(function* (
-  options: Options,
+const settingOf = (
+  cluster: Cluster,
   outbox: Outbox["Service"],
   relay: RelayOptions,
   lease: Lease,
   moved: () => void
-): Effect.fn.Return<Setting, RelayError, Scope.Scope> {
-  const cluster = yield* connect(options).pipe(
-    Effect.mapError(
-      ({ cause, reason, retryable }) => new RelayError({ target: pulsar, operation: "ship", retryable, reason, cause })
-    )
-  )
+): Setting => {
   const { accepts = () => true, batching = false, inFlight = 5_000, prefix = "millrace-relay", segments = 64 } = relay
-  const { inFlightBytes = 4 << 20 } = relay
+  const { inFlightBytes = 4 << 20, topicFor } = relay
   return {
     target: pulsar,
     cluster,
     outbox,
     prefix,
     accepts,
-    topicFor: relay.topicFor,
+    topicFor,
     batching,
     inFlight,
     inFlightBytes,
     bounds: { segments, streamBytes: 2 << 20, bytes: 8 << 20 },
-    topicPlace: (begin) => Effect.runPromiseWith(Context.empty())(outbox.topicPlace(pulsar, begin)),
+    topicPlace: (begin) => Effect.runPromise(outbox.topicPlace(pulsar, begin)),
     holds: lease.holds,
     moved
   }
-})
+}
 
 /**
  * The target that brings messages to `persistent://TENANT/NAMESPACE/TOPIC` of the cluster of `options`: the tenant is the record's, or the
@@ -181,10 +175,23 @@ export const make = Effect.fnUntraced(function* (
   outbox: Outbox["Service"],
   relay: RelayOptions = {}
 ): Effect.fn.Return<Target, RelayError, Scope.Scope> {
+  const cluster = yield* connect(options).pipe(
+    Effect.mapError(
+      ({ cause, reason, retryable }) => new RelayError({ target: pulsar, operation: "ship", retryable, reason, cause })
+    )
+  )
+  return yield* fromCluster(cluster, outbox, relay)
+})
+
+/** The same over connections that stay open as long. */
+export const fromCluster = Effect.fnUntraced(function* (
+  cluster: Cluster,
+  outbox: Outbox["Service"],
+  relay: RelayOptions = {}
+): Effect.fn.Return<Target, RelayError, Scope.Scope> {
   const movements = yield* Queue.sliding<void>(1)
   const lease = new Lease(relay.leaseMs ?? 10_000)
-  const moved = () => void Queue.offerUnsafe(movements, undefined)
-  const setting = yield* settingOf(options, outbox, relay, lease, moved)
+  const setting = settingOf(cluster, outbox, relay, lease, () => void Queue.offerUnsafe(movements, undefined))
   const { signal, wait } = yield* outbox.signs(pulsar)
   const lanes = yield* outbox.lanes(pulsar, relay.lanes, (lane) => `${setting.prefix}/${lane}`)
   const own = yield* Effect.acquireRelease(

@@ -164,3 +164,17 @@ export const assertOnce = (messages: ReadonlyArray<Received>, expected: Readonly
       stream
     )
 }
+/** Has the broker forget what it knows of producers in a tenant's namespace, as it does on its own after six hours. */
+export const purge = async ({ admin }: Cluster, tenant: string) => {
+  const path = `namespaces/${tenant}/alerts/deduplication`
+  const enabled = async (topic: string) => {
+    const found = (await admin!.call("GET", `persistent/${tenant}/alerts/${topic}/internalStats`)) as {
+      readonly cursors: Readonly<Record<string, unknown>>
+    }
+    return "pulsar.dedup" in found.cursors
+  }
+  for (const on of [false, true]) {
+    await admin!.call("POST", path, on)
+    while ((await enabled("alerts")) !== on) await new Promise((resolve) => setTimeout(resolve, 50))
+  }
+}
