@@ -6,7 +6,7 @@ import type { Writable } from "./handler.ts"
 import type { Projection, Run } from "./projection.ts"
 import type { Table } from "./read-model.ts"
 import type { Tenancy } from "./tenancy.ts"
-import type { Topic } from "./topic.ts"
+import type { Destination, Topic } from "./topic.ts"
 import type { Window } from "./window.ts"
 
 /** What `millrace.config.ts` exports; the CLI, the server and the tests read it. */
@@ -35,7 +35,9 @@ export const Application = {
       readonly pulsar?: Tenancy
     } & Provided<RunServices<P>>
   ): Application<RunError<P>, RunServices<P>> => {
-    assertDistinct(options.projections.map(({ projection }) => projection as Projection.Any))
+    const projections = options.projections.map(({ projection }) => projection as Projection.Any)
+    assertDistinct(projections)
+    assertReadable(projections)
     return { aggregates: [], pulsar: undefined, ...options } as never
   }
 }
@@ -70,12 +72,31 @@ const assertShared = (target: Table.Any | Window.Any, other: Table.Any | Window.
   throw new Error(`${both}, each a definition of its own; define it once and use it in both`)
 }
 
+/** What a projection reads must be in the log. */
+const assertReadable = (projections: ReadonlyArray<Projection.Any>) => {
+  for (const { enrich, name, sources } of projections) {
+    const read = [
+      ...(sources as unknown as ReadonlyArray<Topic.Any>),
+      ...Object.values(enrich).map(({ topic }) => topic)
+    ]
+    const lost = read.find(({ to }) => to?.includes("kafka") === false)
+    if (lost !== undefined)
+      throw new Error(`projection ${name} reads ${lost.name}, which goes to Pulsar alone; say to: ["kafka", "pulsar"]`)
+  }
+}
+
 /** A topic of an application, and how many partitions it has. */
 export interface DeclaredTopic {
   readonly topic: Topic.Any
   readonly partitions: number
   /** The projections that write it; none for a topic that events come in by. */
   readonly writtenBy: ReadonlyArray<string>
+}
+
+/** Whether a topic goes there, by its name. What no projection of the application writes any more goes everywhere. */
+export const goesTo = (application: Application.Any, where: Destination): ((topic: string) => boolean) => {
+  const declared = new Map(topicsOf(application).map(({ topic }) => [topic.name, topic.to]))
+  return (topic) => declared.get(topic)?.includes(where) ?? true
 }
 
 /** The topics that a projection writes: those in `writes`, its windows' own, and those of its dead letters. */

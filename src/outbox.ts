@@ -4,6 +4,16 @@ import type * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import type { Lag, RelayError, Stream } from "./relay-target.ts"
 
+/** A stream's name, as it stands in the header `millrace-stream`. */
+export const nameOf = ({ partition, projection, source }: Stream): string => `${projection}/${source}/${partition}`
+/** The lane of a stream. A projection's partitions go round. */
+export const laneOf = ({ partition, projection, source }: Stream, lanes: number): number => {
+  let hash = 0x811c9dc5
+  const text = `${projection}/${source}`
+  for (let i = 0; i < text.length; i++) hash = Math.imul(hash ^ text.charCodeAt(i), 0x01000193)
+  return ((hash >>> 0) + partition) % lanes
+}
+
 /** How far a target has come in a stream. */
 export interface Place extends Stream {
   /** The last message that it has; 0 for none. */
@@ -15,6 +25,8 @@ export interface Place extends Stream {
 export interface Mirrored extends Place {
   /** A person says that this sequence is right where the target's own does not fit. The next `move` takes the word back. */
   readonly adopt: boolean
+  /** Grows with the `move` that takes such a word back. */
+  readonly generation: number
   readonly halted: string | undefined
 }
 /** What one commit published to one topic. */
@@ -39,6 +51,29 @@ export interface Following {
   readonly segments: ReadonlyArray<Segment>
   /** There is more than was asked for. */
   readonly more: boolean
+}
+/** How far a stream is in one topic of a target that keeps no positions. */
+export interface TopicPlace extends Stream {
+  readonly generation: number
+  /** As the target names it. */
+  readonly topic: string
+  /** The stream's last message known to be there, and so all of its earlier ones for this topic; 0 for none. */
+  readonly seq: number
+  /** How many were sent, as the target counts. */
+  readonly sent: number
+  /** In the target's own notation: all of the stream that is beyond `seq` lies after it. */
+  readonly place: string
+}
+/** A message that the target refuses for what it is. Its stream goes on without it. */
+export interface Parked extends Stream {
+  readonly seq: number
+  readonly incarnation: string
+  readonly topic: string
+  readonly key: string
+  /** As in a segment, of this message alone. */
+  readonly meta: string
+  readonly val: string
+  readonly reason: string
 }
 /** How much a reading takes. A bound in bytes may be passed by one segment. */
 export interface Bounds {
@@ -106,6 +141,14 @@ export class Outbox extends Context.Service<
     ) => Effect.Effect<ReadonlyArray<Following>, RelayError>
     /** Moves mirrored positions, never backwards, and takes halts back. */
     readonly move: (target: string, places: ReadonlyArray<Place>) => Effect.Effect<void, RelayError>
+    /** Where a stream is in a topic; one that is not known yet begins, and is written down, as `begin` says. Of what was begun at once, one stays. */
+    readonly topicPlace: (target: string, begin: TopicPlace) => Effect.Effect<TopicPlace, RelayError>
+    /** Moves places in topics, never backwards, and keeps what was parked. To be called before the `move` that passes them. */
+    readonly keep: (
+      target: string,
+      places: ReadonlyArray<TopicPlace>,
+      parked: ReadonlyArray<Parked>
+    ) => Effect.Effect<void, RelayError>
     /** Writes down, for people, why streams stand still, or that they go on. */
     readonly halt: (
       target: string,

@@ -4,7 +4,7 @@ import * as Data from "effect/Data"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
-import { type Application, topicsOf } from "./application.ts"
+import { type Application, goesTo, topicsOf } from "./application.ts"
 import * as Embedded from "./embedded/embedded.ts"
 import { FanOut, FanOutError } from "./fanout.ts"
 import { type Options as KafkaOptions, optionsFrom } from "./kafka/options.ts"
@@ -19,11 +19,13 @@ import * as PostgresOutbox from "./postgres/outbox.ts"
 import * as PostgresRelay from "./postgres/relay.ts"
 import * as PostgresStore from "./postgres/store.ts"
 import type { Projection } from "./projection.ts"
+import { type Options as PulsarOptions, optionsFrom as pulsarOptionsFrom } from "./pulsar/options.ts"
 import type { RelayError, RelayTarget } from "./relay-target.ts"
 import * as Relay from "./relay.ts"
 import * as Runner from "./runner.ts"
 import { readStatus as readStatusOf } from "./status.ts"
 import { Store } from "./store.ts"
+import { Tenancy } from "./tenancy.ts"
 import type { TopicPlan, Topics } from "./topic-plan.ts"
 
 export type { Status } from "./status.ts"
@@ -88,11 +90,28 @@ const openKafka = Effect.fnUntraced(function* (options: KafkaOptions) {
   return yield* KafkaLog.openLog(options)
 })
 
-/** The name of the Kafka target, which is known without its code. */
-const kafkaTarget = "kafka"
+/** What the environment says of Pulsar; undefined: nothing goes there. Fails with one line where a value makes no sense. */
+const pulsarOptions = Effect.try({
+  try: () => pulsarOptionsFrom(process.env),
+  catch: (cause) => new FanOutError({ operation: "connect", retryable: false, reason: (cause as Error).message })
+})
 
-/** The log that the environment names and its topics, and the relays' targets: commits are brought to where the log is. */
+/** The names of the targets, which are known without their code. */
+const kafkaTarget = "kafka"
+const pulsarTarget = "pulsar"
+
+/** The log that the environment names and its topics, and the relays' targets: commits are brought to where the log is, and to Pulsar. */
 const openParts = Effect.fnUntraced(function* (application: Application.Any, sql: Sql, relaysHere: boolean) {
+  const parts = yield* openLogParts(application, sql, relaysHere)
+  const pulsar = yield* pulsarOptions
+  if (pulsar === undefined) return parts
+  const relays = Effect.fnUntraced(function* () {
+    const others = yield* parts.relays()
+    return relaysHere ? [...others, yield* openPulsarRelay(application, sql, pulsar)] : others
+  })
+  return { ...parts, targets: [...parts.targets, pulsarTarget], relays }
+})
+const openLogParts = Effect.fnUntraced(function* (application: Application.Any, sql: Sql, relaysHere: boolean) {
   const kafka = yield* kafkaOptions
   if (kafka !== undefined) {
     const parts = { ...(yield* openKafka(kafka)), onKafka: true, targets: [kafkaTarget] }
@@ -108,7 +127,26 @@ const openParts = Effect.fnUntraced(function* (application: Application.Any, sql
 /** Applications that share a cluster have relays of their own: the same names would fence each other. */
 const openKafkaRelay = Effect.fnUntraced(function* (application: Application.Any, sql: Sql, options: KafkaOptions) {
   const KafkaRelay = yield* Effect.promise(() => import("./kafka/relay.ts"))
-  return yield* KafkaRelay.make(options, PostgresOutbox.make(sql), { prefix: `millrace-relay/${application.name}` })
+  return yield* KafkaRelay.make(options, PostgresOutbox.make(sql), {
+    prefix: `millrace-relay/${application.name}`,
+    accepts: goesTo(application, "kafka")
+  })
+})
+/** Values of a topic with tiers go where its tenancy says. */
+const openPulsarRelay = Effect.fnUntraced(function* (application: Application.Any, sql: Sql, options: PulsarOptions) {
+  const PulsarRelay = yield* Effect.promise(() => import("./pulsar/relay.ts"))
+  const { pulsar } = application
+  const tiered = new Map(pulsar?.topics.filter(({ tier }) => tier !== undefined).map((topic) => [topic.name, topic]))
+  const topicFor = (name: string, value: string) => {
+    const topic = tiered.get(name)
+    return topic === undefined ? name : Tenancy.topicFor(topic, JSON.parse(value) as Readonly<Record<string, unknown>>)
+  }
+  const place = { ...(pulsar !== undefined && { namespace: pulsar.namespace }), ...options }
+  return yield* PulsarRelay.make(place, PostgresOutbox.make(sql), {
+    prefix: `millrace-relay/${application.name}`,
+    accepts: goesTo(application, "pulsar"),
+    ...(tiered.size > 0 && { topicFor })
+  })
 })
 
 /** The topics of an application, as a log takes them. */
@@ -199,10 +237,11 @@ export interface Observed extends Pick<System, "log" | "targets"> {
 /** Opens what the status is read from: the log that the environment names, and which targets relays have. It needs no application. */
 export const openObserved = Effect.fnUntraced(function* (database: Database) {
   const kafka = yield* kafkaOptions
+  const others = (yield* pulsarOptions) === undefined ? [] : [pulsarTarget]
   if (kafka !== undefined)
-    return { database, log: (yield* openKafka(kafka)).log, targets: [kafkaTarget] } satisfies Observed
+    return { database, log: (yield* openKafka(kafka)).log, targets: [kafkaTarget, ...others] } satisfies Observed
   const { log } = yield* PostgresLog.make(database.sql)
-  return { database, log, targets: [PostgresRelay.embedded] } satisfies Observed
+  return { database, log, targets: [PostgresRelay.embedded, ...others] } satisfies Observed
 })
 /** How far a system has come. */
 export const readStatus = ({ database, log, targets }: Observed) => readStatusOf(database.sql, log, targets)
@@ -250,20 +289,29 @@ export interface LayerOptions {
   /** The state directory whose embedded database is joined, or started for as long as the layer is open. Default `.millrace`. */
   readonly dataDir?: string
 }
+/** The fan-out on Pulsar, where that is set. Loaded when it is used. */
+const openPulsarFanOut = Effect.gen(function* () {
+  const options = yield* pulsarOptions
+  if (options === undefined) return undefined
+  const PulsarFanOut = yield* Effect.promise(() => import("./pulsar/fanout.ts"))
+  return yield* PulsarFanOut.make(options)
+})
+
 /**
  * The log and the fan-out of a system that other processes run, or may run later: for subscriptions and appends in programs of your
- * own. `MILLRACE_DATABASE_URL` and `MILLRACE_KAFKA_BROKERS` say where they are, as for the commands.
+ * own. `MILLRACE_DATABASE_URL`, `MILLRACE_KAFKA_BROKERS` and `MILLRACE_PULSAR_URL` say where they are, as for the commands.
  */
 export const layer = ({ dataDir = ".millrace" }: LayerOptions = {}): Layer.Layer<Log | FanOut, Error> =>
   Layer.effectContext(
     Effect.gen(function* () {
       const kafka = yield* kafkaOptions
+      const pulsar = yield* openPulsarFanOut
       if (kafka !== undefined)
-        return Context.make(Log, (yield* openKafka(kafka)).log).pipe(Context.add(FanOut, noFanOut))
+        return Context.make(Log, (yield* openKafka(kafka)).log).pipe(Context.add(FanOut, pulsar ?? noFanOut))
       const { sql } = yield* openDatabase(dataDir, "join")
       yield* migrate(sql)
       const { log } = yield* PostgresLog.make(sql)
-      const fanOut = yield* PostgresFanOut.make(sql, log)
+      const fanOut = pulsar ?? (yield* PostgresFanOut.make(sql, log))
       return Context.make(Log, log).pipe(Context.add(FanOut, fanOut))
     })
   )

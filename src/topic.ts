@@ -30,6 +30,8 @@ export interface KafkaTopic {
    */
   readonly settings?: Readonly<Record<string, string>>
 }
+/** Where relays bring derived topics: `kafka`, which is the log, and `pulsar`, whose consumers subscribe. */
+export type Destination = "kafka" | "pulsar"
 /** A partitioned log of values on Kafka (or on PostgreSQL, embedded). */
 export interface Topic<out Name extends string, in out V> extends Source<V, "topic">, Sink<V> {
   readonly name: Name
@@ -41,6 +43,8 @@ export interface Topic<out Name extends string, in out V> extends Source<V, "top
   readonly compacted?: boolean
   /** How the topic is made on Kafka. */
   readonly kafka?: KafkaTopic | undefined
+  /** Where a derived topic goes; undefined: everywhere. */
+  readonly to?: ReadonlyArray<Destination>
   /** An event type's versions, by type; where values have one shape there are none. */
   readonly eventTypes?: ReadonlyMap<string, EventType.Any>
   /** The fields that a value of one shape declares; undefined where values are of several shapes, or taken as they are. */
@@ -101,6 +105,11 @@ interface LogOptions<V> {
   readonly retention?: Duration.Input
   /** How the topic is made on Kafka; other logs pass it over. */
   readonly kafka?: KafkaTopic
+  /**
+   * Where the topic goes that projections derive: both by default, Pulsar being there where `MILLRACE_PULSAR_URL` is set. What goes to Pulsar
+   * alone no projection can read. The log on PostgreSQL has every topic.
+   */
+  readonly to?: ReadonlyArray<Destination>
 }
 
 // what Kafka takes
@@ -137,12 +146,14 @@ const topic = (name: string, options: LogOptions<any>, codec: object) => {
     throw new Error(`topic ${name}: partitions is ${options.partitions}, it must be a whole number from 1`)
   }
   if (options.kafka !== undefined) assertKafka(name, options.kafka)
+  if (options.to?.length === 0) throw new Error(`topic ${name}: \`to\` is empty; say "kafka", "pulsar" or both`)
   return {
     kind: "topic",
     name,
     partitions: options.partitions,
     retentionMs: options.retention === undefined ? undefined : millis(options.retention),
     ...(options.kafka !== undefined && { kafka: options.kafka }),
+    ...(options.to !== undefined && { to: options.to }),
     keyOf: select(options.key as string),
     timeOf: options.eventTime && instant(options.eventTime),
     versionOf: () => 1,

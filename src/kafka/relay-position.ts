@@ -3,20 +3,10 @@ import type { Following, Mirrored, Place, Segment } from "../outbox.ts"
 import type { Stream } from "../relay-target.ts"
 import type { Offset } from "./transaction.ts"
 
-/** A stream's name, as it stands in the header `millrace-stream`. */
-export const nameOf = ({ partition, projection, source }: Stream): string => `${projection}/${source}/${partition}`
 /** The consumer group that keeps a projection's positions: topic and partition are the stream's source, the offset is the sequence. */
 export const groupOf = (prefix: string, projection: string): string => `${prefix}/${projection}`
 /** The transactional id of a lane. */
 export const idOf = (prefix: string, lane: number): string => `${prefix}/${lane}`
-/** The lane of a stream. A projection's partitions go round. */
-export const laneOf = ({ partition, projection, source }: Stream, lanes: number): number => {
-  let hash = 0x811c9dc5
-  const text = `${projection}/${source}`
-  for (let i = 0; i < text.length; i++) hash = Math.imul(hash ^ text.charCodeAt(i), 0x01000193)
-  return ((hash >>> 0) + partition) % lanes
-}
-
 /** Why a stream stands, and what to do. */
 export interface Halted {
   readonly reason: string

@@ -1,12 +1,12 @@
 // What goes into one transaction of the relay to Kafka: segments that can go become batches, others stop their stream. It reads and sends nothing.
 import { setImmediate } from "node:timers/promises"
 import { UnknownTopic } from "../log.ts"
-import type { Following, Place, Segment } from "../outbox.ts"
+import { type Following, nameOf, type Place, type Segment } from "../outbox.ts"
 import type { Client } from "./client.ts"
 import { reasonOf, typeOf } from "./errors.ts"
 import type { Compression } from "./options.ts"
 import { Batches, type Encoded, type Origin, streamHeader } from "./relay-encode.ts"
-import { gap, type Halted, nameOf, unfit } from "./relay-position.ts"
+import { gap, type Halted, unfit } from "./relay-position.ts"
 import type { PartitionRefused } from "./transaction.ts"
 
 /** A transaction, ready to be sent. */

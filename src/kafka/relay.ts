@@ -2,14 +2,14 @@
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type * as Scope from "effect/Scope"
-import type { Bounds, Grouping, Lanes, Mirrored, Outbox } from "../outbox.ts"
+import { type Bounds, type Grouping, laneOf, type Lanes, type Mirrored, type Outbox } from "../outbox.ts"
 import { type Halt, RelayError, type RelayTarget, type Shipment } from "../relay-target.ts"
 import { Client } from "./client.ts"
 import { register } from "./codecs.ts"
 import { reasonOf } from "./errors.ts"
 import type { Options } from "./options.ts"
 import { Lane, type Setting } from "./relay-lane.ts"
-import { idOf, laneOf } from "./relay-position.ts"
+import { idOf } from "./relay-position.ts"
 import { TransactionalProducer } from "./transaction.ts"
 
 /** The name of the Kafka target. */

@@ -1,5 +1,5 @@
 // The statements of the outbox on PostgreSQL: positions begin and move, segments are read after them. It runs none by itself.
-import type { Bounds, Following, Mirrored, Place, Segment } from "../outbox.ts"
+import type { Bounds, Following, Mirrored, Parked, Place, Segment, TopicPlace } from "../outbox.ts"
 import type { Lag, Stream } from "../relay-target.ts"
 import type { Sql } from "./client.ts"
 import { arrayLiteral } from "./types.ts"
@@ -29,17 +29,20 @@ export const begin = async (sql: Sql, target: string): Promise<number> => {
 /** Every position of a target. */
 export const positions = async (sql: Sql, target: string): Promise<ReadonlyArray<Mirrored>> => {
   const rows = await sql<
-    Array<Stream & { seq: number; incarnation: string | null; adopt: boolean; halted: string | null }>
+    Array<
+      Stream & { seq: number; incarnation: string | null; adopt: boolean; generation: number; halted: string | null }
+    >
   >`
-    select projection, source, partition, seq, incarnation, adopt, halted from millrace.relay_position
+    select projection, source, partition, seq, incarnation, adopt, generation, halted from millrace.relay_position
     where target = ${target} order by projection, source, partition`
-  return rows.map(({ adopt, halted, incarnation, partition, projection, seq, source }) => ({
+  return rows.map(({ adopt, generation, halted, incarnation, partition, projection, seq, source }) => ({
     projection,
     source,
     partition,
     seq,
     incarnation: incarnation ?? undefined,
     adopt,
+    generation,
     halted: halted ?? undefined
   }))
 }
@@ -141,7 +144,8 @@ export const read = async (
 /** Moves positions, never backwards. */
 export const move = (sql: Sql, target: string, places: ReadonlyArray<Place>) => sql`
   update millrace.relay_position p
-  set seq = m.seq, incarnation = m.incarnation, moved_at = clock_timestamp(), halted = null, adopt = false
+  set seq = m.seq, incarnation = m.incarnation, moved_at = clock_timestamp(), halted = null, adopt = false,
+    generation = p.generation + p.adopt::integer
   from unnest(
     ${streamArrays(places)[0]}::text[],
     ${streamArrays(places)[1]}::text[],
@@ -150,6 +154,52 @@ export const move = (sql: Sql, target: string, places: ReadonlyArray<Place>) => 
     ${arrayLiteral(places.map(({ incarnation }) => incarnation ?? null))}::uuid[]
   ) as m (projection, source, partition, seq, incarnation)
   where (p.target, p.projection, p.source, p.partition) = (${target}, m.projection, m.source, m.partition) and p.seq <= m.seq`
+
+/** Where a stream is in a topic: as it was begun by whoever came first. */
+export const topicPlace = async (sql: Sql, target: string, begin: TopicPlace): Promise<TopicPlace> => {
+  const { generation, partition, place, projection, sent, seq, source, topic } = begin
+  const [row] = await sql<Array<TopicPlace>>`
+    with begun as (
+      insert into millrace.relay_topic
+      values (${target}, ${projection}, ${source}, ${partition}, ${generation}, ${topic}, ${seq}, ${sent}, ${place})
+      on conflict (target, projection, source, partition, generation, topic) do update set topic = excluded.topic
+      returning *
+    )
+    select projection, source, partition, generation, topic, seq, sent, place from begun`
+  return row!
+}
+
+/** Moves places in topics, never backwards, and keeps what was parked. */
+export const keep = async (
+  sql: Sql,
+  target: string,
+  places: ReadonlyArray<TopicPlace>,
+  parked: ReadonlyArray<Parked>
+) => {
+  if (places.length > 0) await keepPlaces(sql, target, places)
+  for (const one of parked) {
+    const { incarnation, key, meta, partition, projection, reason, seq, source, topic, val } = one
+    await sql`
+      insert into millrace.relay_parked
+      values (${target}, ${projection}, ${source}, ${partition}, ${seq}, ${incarnation}, ${topic}, ${key}, ${meta}, ${val}, ${reason})
+      on conflict do nothing`
+  }
+}
+const keepPlaces = (sql: Sql, target: string, places: ReadonlyArray<TopicPlace>) => sql`
+  update millrace.relay_topic t
+  set seq = m.seq, sent = m.sent, place = m.place
+  from unnest(
+    ${streamArrays(places)[0]}::text[],
+    ${streamArrays(places)[1]}::text[],
+    ${streamArrays(places)[2]}::integer[],
+    ${arrayLiteral(places.map(({ generation }) => generation))}::integer[],
+    ${arrayLiteral(places.map(({ topic }) => topic))}::text[],
+    ${arrayLiteral(places.map(({ seq }) => seq))}::bigint[],
+    ${arrayLiteral(places.map(({ sent }) => sent))}::bigint[],
+    ${arrayLiteral(places.map(({ place }) => place))}::text[]
+  ) as m (projection, source, partition, generation, topic, seq, sent, place)
+  where (t.target, t.projection, t.source, t.partition, t.generation, t.topic) =
+    (${target}, m.projection, m.source, m.partition, m.generation, m.topic) and t.seq <= m.seq`
 
 /** Writes down why streams stand still, or that they do not. */
 export const halt = (

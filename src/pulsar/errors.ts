@@ -13,6 +13,8 @@ export type Kind =
   | "lost"
   /** A newer producer fenced this one. */
   | "fenced"
+  /** The message is one that Pulsar does not take, whatever is done: too large, above all. */
+  | "refused"
   | "other"
 
 /** An error of this adapter, with the text for the user. */
@@ -28,6 +30,12 @@ export class PulsarFailure extends Error {
 
 const denied = "give the role of MILLRACE_PULSAR_TOKEN, or of the client certificate, what it needs"
 const known: ReadonlyArray<readonly [pattern: RegExp, kind: Kind, retryable: boolean, advice: string]> = [
+  [
+    /MessageTooBig|TooLarge|exceeds maximum size/,
+    "refused",
+    false,
+    "make it smaller, or allow more: maxMessageSize of the broker, webSocketMaxTextFrameSize of its WebSocket interface"
+  ],
   [/ProducerFenced|ProducerFencedException/, "fenced", false, "a newer producer took over; this one must end"],
   [
     /ConsumerBusy|ProducerBusy|SubscriptionBusy|already connected|is already used|different type/,
@@ -46,6 +54,12 @@ const known: ReadonlyArray<readonly [pattern: RegExp, kind: Kind, retryable: boo
     "denied",
     false,
     "the broker refused the token or the certificate: correct MILLRACE_PULSAR_TOKEN, or MILLRACE_PULSAR_TLS_CERT and _KEY"
+  ],
+  [
+    /InvalidTopicName|Invalid named entity/,
+    "missing",
+    false,
+    "names of tenants, namespaces and topics have letters, digits, -, =, :, . and _ only"
   ],
   [
     /TopicNotFound|NotFound|does not exist|not found/,

@@ -26,7 +26,7 @@ export interface Producer {
   readonly send: (message: {
     readonly data: Buffer
     readonly partitionKey: string
-    readonly eventTimestamp: number
+    readonly eventTimestamp?: number
     readonly properties: Readonly<Record<string, string>>
     readonly sequenceId?: number
   }) => Promise<MessageId>
@@ -34,6 +34,9 @@ export interface Producer {
   readonly close: () => Promise<null>
 }
 export interface Reader {
+  /** Asks the broker where it knows of no more, and blocks the process meanwhile. */
+  readonly hasNext: () => boolean
+  readonly readNext: () => Promise<Message>
   readonly close: () => Promise<null>
 }
 export interface ClientConfig {
@@ -81,8 +84,6 @@ export interface Client {
     readonly topic: string
     readonly startMessageId: MessageId
     readonly receiverQueueSize: number
-    /** The next message comes when its promise is settled. */
-    readonly listener: (message: Message) => Promise<void>
   }) => Promise<Reader>
   readonly getPartitionsForTopic: (topic: string) => Promise<ReadonlyArray<string>>
   readonly close: () => Promise<null>

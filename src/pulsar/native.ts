@@ -4,7 +4,7 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs"
 import { isAbsolute, join } from "node:path"
 import { tmpdir } from "node:os"
 import type * as Pulsar from "./native-client.ts"
-import { Arrivals, readAhead } from "./arrivals.ts"
+import { readAhead } from "./arrivals.ts"
 import { failureOf, PulsarFailure } from "./errors.ts"
 import { decodeMessageId, encodeMessageId } from "./message-id.ts"
 import { defaults, type Options } from "./options.ts"
@@ -214,7 +214,7 @@ class NativeProducer implements TransportProducer {
       const sent = await this.producer.send({
         data: Buffer.from(value),
         partitionKey: key,
-        eventTimestamp: eventTime,
+        ...(eventTime > 0 && { eventTimestamp: eventTime }),
         properties,
         ...(sequenceId !== undefined && { sequenceId })
       })
@@ -233,8 +233,8 @@ class NativeProducer implements TransportProducer {
 export const native = async (options: Options): Promise<Transport> => {
   const module = await load(options.client ?? defaults.client)
   const tls = files(options.tls)
-  const connect = (): Connection => {
-    const client = new module.Client(configurationOf(module, options, tls))
+  const connect = (config: Partial<Pulsar.ClientConfig> = {}): Connection => {
+    const client = new module.Client({ ...configurationOf(module, options, tls), ...config })
     return { client, close: async () => void (await client.close().catch(() => undefined)) }
   }
   const shared = connect()
@@ -244,7 +244,9 @@ export const native = async (options: Options): Promise<Transport> => {
   return {
     consume: (settings) => consume(settings, shared, connect).catch(failed("subscribe to", settings.topic)),
     produce: (settings) => produce(shared.client, settings).catch(failed("produce to", settings.topic)),
-    read: (settings) => read(module, connect(), settings).catch(failed("read", settings.topic)),
+    read: (settings) =>
+      read(module, connect({ operationTimeoutSeconds: lookSeconds }), settings).catch(failed("read", settings.topic)),
+    numbers: true,
     partitions: async (topic) => {
       const parts = await shared.client.getPartitionsForTopic(topic).catch(failed("look up", topic))
       return parts.length === 1 && parts[0] === topic ? 0 : parts.length
@@ -324,7 +326,13 @@ const produce = async (client: Pulsar.Client, options: ProduceOptions) =>
     })
   )
 
-/** It listens: a reading that ends without a message, by its time or by closing, ends the whole process (pulsar-client 1.18). */
+/** How often a reader that has nothing looks again, and how long such a look may block the process. */
+const lookMs = 20
+const lookSeconds = 3
+/**
+ * It looks before it reads: a reading that ends without a message, by its time or by closing, ends the whole process (pulsar-client 1.18). And
+ * it does not listen: what arrives before the client's object is made is dropped then, without a word.
+ */
 const read = async (module: Module, { client, close }: Connection, { from, topic }: ReadOptions) => {
   const start =
     from === "earliest"
@@ -332,21 +340,41 @@ const read = async (module: Module, { client, close }: Connection, { from, topic
       : from === "latest"
         ? module.MessageId.latest()
         : module.MessageId.deserialize(Buffer.from(encodeMessageId(from)))
-  const arrivals = new Arrivals()
-  const listener = async (message: Pulsar.Message) => {
-    arrivals.push(receivedOf(message))
-    await arrivals.drained()
-  }
-  try {
-    const reader = await client.createReader({ topic, startMessageId: start, receiverQueueSize: readAhead, listener })
-    const end = async () => {
-      arrivals.end()
-      await reader.close().catch(() => undefined)
+  const reader = await client
+    .createReader({ topic, startMessageId: start, receiverQueueSize: readAhead })
+    .catch(async (cause: unknown) => {
       await close()
+      throw cause
+    })
+  let reading: Promise<unknown> = Promise.resolve()
+  const state = { ended: false }
+  const next = async (waitMs: number): Promise<Received | undefined> => {
+    const until = performance.now() + waitMs
+    while (!state.ended && !reader.hasNext()) {
+      if (performance.now() > until) return undefined
+      await new Promise((resolve) => setTimeout(resolve, lookMs))
     }
-    return { next: (waitMs: number) => arrivals.next(waitMs), close: end }
-  } catch (cause) {
+    if (state.ended) return undefined
+    const message = reader.readNext()
+    reading = message.catch(() => undefined)
+    return receivedOf(await message)
+  }
+  const end = async () => {
+    await reading
+    await reader.close().catch(() => undefined)
     await close()
-    throw cause
+  }
+  return {
+    next: (waitMs: number) =>
+      next(waitMs).catch((cause: unknown) => {
+        throw failureOf(cause, `read ${topic}`)
+      }),
+    close: async () => {
+      state.ended = true
+      // one that is under way ends once the broker is back
+      await Promise.race([end(), new Promise((resolve) => setTimeout(resolve, patientMs).unref())])
+    }
   }
 }
+/** How long closing waits for a reading. */
+const patientMs = 1_000

@@ -49,7 +49,7 @@ export interface TransportConsumer {
 export interface Outgoing {
   readonly key: string
   readonly value: string
-  /** Epoch milliseconds, above 0. */
+  /** Epoch milliseconds; of 0 and before Pulsar knows no time, and the message has none. */
   readonly eventTime: number
   readonly properties: Readonly<Record<string, string>>
   /** Ascending. Where the broker deduplicates it drops what is not above the last one that it has of this producer name. */
@@ -93,6 +93,11 @@ export interface Transport {
   readonly consume: (options: ConsumeOptions) => Promise<TransportConsumer>
   readonly produce: (options: ProduceOptions) => Promise<TransportProducer>
   readonly read: (options: ReadOptions) => Promise<TransportReader>
+  /**
+   * Whether the broker sees the `sequenceId` of messages. Else the interface counts them: each connection's first has the
+   * `initialSequenceId` and one, whatever it says.
+   */
+  readonly numbers: boolean
   /** Partitions of a topic as the client sees it: 0 for one that is not partitioned, or is not there. Undefined: the transport cannot tell. */
   readonly partitions: ((topic: string) => Promise<number>) | undefined
   readonly close: () => Promise<void>

@@ -23,10 +23,12 @@ const types = { exclusive: "Exclusive", shared: "Shared", keyShared: "Key_Shared
 /** How often a connection is asked for a sign of life; without one until the next time it counts as lost. */
 const pingMs = 10_000
 const negativeAckMs = 100
+/** Bytes of a frame that the interface takes (its `webSocketMaxTextFrameSize`, which it tells nobody). */
+const mostFrame = 1 << 20
 
 /** An open socket. `message` and `lost` are called from now on, `lost` once at most and not after `close`. */
 interface Socket {
-  readonly send: (frame: object) => void
+  readonly send: (frame: object | string) => void
   readonly isOpen: () => boolean
   readonly close: () => Promise<void>
 }
@@ -82,7 +84,7 @@ const open = (
     const made: Socket = {
       send: (frame) => {
         if (socket.readyState !== WebSocket.OPEN) throw lostBecause("it is closed")
-        socket.send(JSON.stringify(frame))
+        socket.send(typeof frame === "string" ? frame : JSON.stringify(frame))
       },
       isOpen: () => socket.readyState === WebSocket.OPEN,
       close: () => {
@@ -284,17 +286,26 @@ class WebSocketProducer implements TransportProducer {
     // the broker would refuse it and take the next one: the order would break
     if (this.pending.size >= this.maxPending)
       return Promise.reject(failureOf(new Error("ProducerQueueIsFull"), `send to ${this.topic}`))
-    const context = String(this.count++)
+    const context = String(this.count)
+    const frame = JSON.stringify({
+      payload: Buffer.from(value).toString("base64"),
+      key,
+      properties,
+      ...(eventTime > 0 && { eventTime: new Date(eventTime).toISOString() }),
+      context,
+      ...(sequenceId !== undefined && { sequenceId })
+    })
+    // the interface would end the connection, and not say which message it was
+    if (frame.length > mostFrame && Buffer.byteLength(frame) > mostFrame) {
+      const cause = new Error(
+        `the message takes a frame of ${frame.length} bytes, which exceeds maximum size ${mostFrame}`
+      )
+      return Promise.reject(failureOf(cause, `send to ${this.topic}`))
+    }
+    this.count++
     return new Promise((resolve, reject) => {
       this.pending.set(context, { resolve, reject })
-      this.socket!.send({
-        payload: Buffer.from(value).toString("base64"),
-        key,
-        properties,
-        eventTime: new Date(eventTime).toISOString(),
-        context,
-        ...(sequenceId !== undefined && { sequenceId })
-      })
+      this.socket!.send(frame)
     })
   }
   async close(): Promise<void> {
@@ -354,6 +365,7 @@ export const webSocket = (options: Options, admin: Admin): Transport => {
     consume: (settings) => consume(connections, settings),
     produce: (settings) => produce(connections, settings),
     read: (settings) => read(connections, settings),
+    numbers: false,
     partitions: undefined,
     close: async () => void (await Promise.all([...connections.sockets].map((socket) => socket.close())))
   }

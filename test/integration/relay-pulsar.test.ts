@@ -1,0 +1,152 @@
+// The relay to Pulsar on a real broker and a real PostgreSQL, on both transports: what arrives, where, and what stands still.
+import { afterAll, assert, beforeAll, describe } from "@effect/vitest"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Scope from "effect/Scope"
+import { shared } from "../../stack/testing.ts"
+import type { Endpoints } from "../../stack/service.ts"
+import { query } from "../../src/postgres/client.ts"
+import { positions } from "../support/outbox.ts"
+import { server } from "../support/postgres.ts"
+import { transports } from "../support/pulsar.ts"
+import { makeTenant, publish, rounds, sequencesOf, shipAll, testsOn } from "../support/relay-pulsar.ts"
+import { needing } from "../support/stack.ts"
+
+const suite = await needing("pulsar")
+const scope = Scope.makeUnsafe()
+let root = ""
+let endpoints: Endpoints = {}
+
+suite("relay to Pulsar", () => {
+  beforeAll(async () => {
+    root = await Effect.runPromise(Scope.provide(server, scope))
+    endpoints = await Effect.runPromise(Scope.provide(shared("pulsar"), scope))
+  }, 180_000)
+  afterAll(() => Effect.runPromise(Scope.close(scope, Exit.void)))
+
+  describe.each(transports)("%s", (transport) => {
+    const test = testsOn(transport, () => ({ root, endpoints }))
+
+    test(
+      "brings messages to topics of their tenants, with key, time and properties, in order",
+      Effect.fnUntraced(function* ({ cluster, messages, name, relay, sql }) {
+        const other = `${name}-b`
+        yield* Effect.promise(() => makeTenant(cluster, other))
+        yield* publish(sql, { firstSeq: 1, messages: 3 })
+        yield* publish(sql, { firstSeq: 4, messages: 2, target: "scores" })
+        yield* publish(sql, {
+          firstSeq: 6,
+          messages: 4,
+          record: (seq) => ({ tenant: seq % 2 === 0 ? other : undefined, headers: { a: "é", event_id: "mine" } })
+        })
+        yield* publish(sql, { firstSeq: 1, messages: 4, partition: 2, record: () => ({ value: null, eventTime: -5 }) })
+        const target = yield* relay()
+        assert.strictEqual(yield* shipAll(target), 13)
+        const own = yield* messages("alerts")
+        assert.deepStrictEqual(sequencesOf(own), { "p/events/0": [1, 2, 3, 7, 9], "p/events/2": [1, 2, 3, 4] })
+        assert.deepStrictEqual(sequencesOf(yield* messages("scores")), { "p/events/0": [4, 5] })
+        const theirs = yield* messages("alerts", other)
+        assert.deepStrictEqual(sequencesOf(theirs), { "p/events/0": [6, 8] })
+        const [first] = theirs
+        assert.strictEqual(first!.key, "k6")
+        assert.strictEqual(first!.eventTime, 1_006)
+        assert.deepStrictEqual(JSON.parse(first!.value), { from: "p/events/0", seq: 6 })
+        assert.deepStrictEqual(first!.properties, {
+          a: "é",
+          trace_id: "0af7651916cd43dd8448eb211c80319c",
+          traceparent: "00-0af7651916cd43dd8448eb211c80319c-0000000000000006-01",
+          event_id: "e6",
+          tenant: other,
+          schema_version: "1",
+          "millrace-stream": "p/events/0",
+          "millrace-seq": "6",
+          "millrace-incarnation": "00000000-0000-4000-8000-000000000001",
+          "millrace-sent": "1"
+        })
+        const deletion = own.find(({ properties }) => properties["millrace-stream"] === "p/events/2")!
+        assert.deepStrictEqual([deletion.value, deletion.eventTime], ["", 0])
+        assert.deepStrictEqual(
+          (yield* positions(sql)).map(({ seq }) => seq),
+          [9, 4]
+        )
+        assert.deepStrictEqual(yield* target.ship, { messages: 0, more: false, halted: [] })
+      })
+    )
+
+    test(
+      "goes on where another one stopped, whatever is in the topics beyond what was written down",
+      Effect.fnUntraced(function* ({ messages, relay, sql }) {
+        for (let i = 0; i < 6; i++)
+          yield* publish(sql, { firstSeq: 1 + i * 50, messages: 50, target: i % 2 === 0 ? "a" : "b" })
+        yield* Effect.scoped(Effect.flatMap(relay(), shipAll))
+        // what the first one wrote down late is lost
+        yield* query("rewind", () => sql`update millrace.relay_position set seq = 100`)
+        yield* query(
+          "rewind",
+          () => sql`update millrace.relay_topic set seq = 0, sent = 0, place = '' where topic like '%/a'`
+        )
+        yield* publish(sql, { firstSeq: 301, messages: 10, target: "a" })
+        const target = yield* relay()
+        yield* shipAll(target)
+        const upTo = (from: number) => Array.from({ length: 50 }, (_, i) => from + i)
+        assert.deepStrictEqual(sequencesOf(yield* messages("a")), {
+          "p/events/0": [...upTo(1), ...upTo(101), ...upTo(201), ...upTo(301).slice(0, 10)]
+        })
+        assert.deepStrictEqual(sequencesOf(yield* messages("b")), {
+          "p/events/0": [...upTo(51), ...upTo(151), ...upTo(251)]
+        })
+      })
+    )
+
+    test(
+      "parks a message that Pulsar refuses for what it is, and goes on without it",
+      Effect.fnUntraced(function* ({ messages, relay, sql }) {
+        yield* publish(sql, {
+          firstSeq: 1,
+          messages: 9,
+          record: (seq) => (seq === 4 ? { value: JSON.stringify({ seq, text: "x".repeat(6_000_000) }) } : {})
+        })
+        const target = yield* relay()
+        yield* shipAll(target)
+        assert.deepStrictEqual(sequencesOf(yield* messages("alerts")), { "p/events/0": [1, 2, 3, 5, 6, 7, 8, 9] })
+        const parked = yield* query(
+          "parked",
+          () => sql`select seq, key, reason, length(val) as bytes from millrace.relay_parked`
+        )
+        assert.strictEqual(parked.length, 1)
+        assert.deepInclude(parked[0], { seq: 4, key: "k4", bytes: 6_000_019 })
+        assert.match(parked[0]!["reason"], /exceeds|TooBig/)
+      })
+    )
+
+    test(
+      "a tenant that is not there holds its own messages only, and gets them in order once it is there",
+      Effect.fnUntraced(function* ({ cluster, messages, name, relay, sql }) {
+        const late = `${name}-late`
+        for (let i = 0; i < 10; i++)
+          yield* publish(sql, {
+            firstSeq: 1 + i * 10,
+            messages: 10,
+            record: (seq) => ({ tenant: seq % 2 === 0 ? late : name })
+          })
+        const target = yield* relay()
+        const stood = yield* rounds(target, ({ halted }) => halted.length > 0)
+        assert.match(stood.halted[0]!.reason, /make it first: millrace pulsar apply/)
+        let own = yield* messages("alerts")
+        while (own.length < 50) {
+          yield* target.ship
+          own = yield* messages("alerts")
+        }
+        assert.strictEqual((yield* positions(sql))[0]!.seq, 0)
+        yield* Effect.promise(() => makeTenant(cluster, late))
+        yield* shipAll(target)
+        const done = yield* rounds(target, ({ halted }) => halted.length === 0)
+        assert.deepStrictEqual(done.halted, [])
+        assert.deepStrictEqual([...(yield* positions(sql))], [{ stream: "p/events/0", seq: 100, halted: null }])
+        const even = Array.from({ length: 50 }, (_, i) => 2 * i + 2)
+        assert.deepStrictEqual(sequencesOf(yield* messages("alerts", late)), { "p/events/0": even })
+        assert.deepStrictEqual(sequencesOf(yield* messages("alerts")), { "p/events/0": even.map((seq) => seq - 1) })
+      })
+    )
+  })
+})

@@ -1,0 +1,180 @@
+// What tests of the relay to Pulsar share: a database with an outbox, tenants of a test's own, and what their topics have. It holds no test.
+import { assert, it } from "@effect/vitest"
+import * as Effect from "effect/Effect"
+import * as References from "effect/References"
+import type * as Scope from "effect/Scope"
+import type { Endpoints } from "../../stack/service.ts"
+import type { Outbox } from "../../src/outbox.ts"
+import * as PostgresOutbox from "../../src/postgres/outbox.ts"
+import type { NewRecord } from "../../src/log.ts"
+import { query, type Sql } from "../../src/postgres/client.ts"
+import { pack } from "../../src/postgres/log-codec.ts"
+import { byPlace } from "../../src/pulsar/message-id.ts"
+import { type Cluster, connect } from "../../src/pulsar/fanout.ts"
+import type { Options } from "../../src/pulsar/options.ts"
+import * as PulsarRelay from "../../src/pulsar/relay.ts"
+import type { Received } from "../../src/pulsar/transport.ts"
+import type { RelayError, Shipment } from "../../src/relay-target.ts"
+import { incarnation } from "./outbox.ts"
+import { databaseOn } from "./postgres.ts"
+import { optionsOf, type TransportName } from "./pulsar.ts"
+
+/** What a test has. */
+export interface Case {
+  readonly sql: Sql
+  readonly url: string
+  /** Connections of the test's own. */
+  readonly cluster: Cluster
+  readonly options: Options
+  /** Of tenants and producers, so that no two tests meet; a tenant of this name is there, with its namespace `alerts`. */
+  readonly name: string
+  readonly outbox: Outbox["Service"]
+  readonly relay: (
+    options?: PulsarRelay.RelayOptions,
+    outbox?: Outbox["Service"]
+  ) => Effect.Effect<PulsarRelay.Target, unknown, Scope.Scope>
+  /** All messages of a topic of a tenant, by default the test's. */
+  readonly messages: (topic: string, tenant?: string) => Effect.Effect<ReadonlyArray<Received>>
+}
+
+/** A tenant with a namespace `alerts` whose topics keep everything. */
+export const makeTenant = async ({ admin }: Cluster, tenant: string) => {
+  await admin!.call("PUT", `tenants/${tenant}`, { allowedClusters: ["standalone"], adminRoles: [] }, [409])
+  await admin!.call("PUT", `namespaces/${tenant}/alerts`, {}, [409])
+  await admin!.call("POST", `namespaces/${tenant}/alerts/retention`, {
+    retentionTimeInMinutes: -1,
+    retentionSizeInMB: -1
+  })
+}
+/** Every message of a topic, as it is now; none where there is no such topic. */
+export const messagesOf = async ({ admin, transport }: Cluster, topic: string): Promise<ReadonlyArray<Received>> => {
+  const end = await admin!.lastMessageId(topic).catch(() => undefined)
+  if (end === undefined) return []
+  const reader = await transport.read({ topic, from: "earliest" })
+  const found: Array<Received> = []
+  for (let next = await reader.next(10_000); next !== undefined; next = await reader.next(10_000)) {
+    found.push(next)
+    if (byPlace(next.id, end) >= 0) break
+  }
+  await reader.close()
+  return found
+}
+
+let made = 0
+/** Tests on a PostgreSQL server and a Pulsar that are known when they run. */
+export const testsOn =
+  (transport: TransportName, services: () => { readonly root: string; readonly endpoints: Endpoints }) =>
+  (title: string, body: (_: Case) => Effect.Effect<void, unknown, Scope.Scope>, timeout = 120_000) =>
+    it.live(
+      title,
+      () =>
+        Effect.gen(function* () {
+          const { endpoints, root } = services()
+          const { sql, url } = yield* databaseOn(root, 20)
+          const name = `r${process.pid}-${made++}`
+          const options: Options = { ...optionsOf(transport, endpoints), namespace: "alerts", tenant: name }
+          const cluster = yield* connect(options)
+          yield* Effect.promise(() => makeTenant(cluster, name))
+          const outbox = PostgresOutbox.make(sql)
+          const relay = (relayOptions: PulsarRelay.RelayOptions = {}, own = outbox) =>
+            PulsarRelay.make(options, own, { prefix: name, ...relayOptions })
+          const messages = (topic: string, tenant = name) =>
+            Effect.promise(() => messagesOf(cluster, `persistent://${tenant}/alerts/${topic}`))
+          yield* body({ sql, url, cluster, options, name, outbox, relay, messages })
+        }).pipe(Effect.scoped, Effect.provideService(References.MinimumLogLevel, "Fatal")),
+      timeout
+    )
+
+/** A commit's segment. */
+export interface Publishing {
+  readonly projection?: string
+  readonly partition?: number
+  readonly firstSeq: number
+  readonly messages: number
+  readonly target?: string
+  readonly tenant?: string | undefined
+  readonly incarnation?: string
+  readonly record?: (seq: number) => Partial<NewRecord>
+}
+/** Publishes records that say their stream and sequence, with 7 keys. */
+export const publish = (sql: Sql, options: Publishing) => {
+  const { firstSeq, messages, partition = 0, projection = "p", target = "alerts", tenant } = options
+  const records = Array.from({ length: messages }, (_, i): NewRecord => {
+    const seq = firstSeq + i
+    const record = {
+      partition: 0,
+      key: `k${seq % 7}`,
+      value: JSON.stringify({ from: `${projection}/events/${partition}`, seq }),
+      eventTime: 1_000 + seq,
+      eventId: `e${seq}`,
+      tenant,
+      traceparent: `00-0af7651916cd43dd8448eb211c80319c-${String(seq).padStart(16, "0")}-01`,
+      schemaVersion: 1,
+      headers: {}
+    }
+    return Object.assign(record, options.record?.(seq))
+  })
+  const { meta, vals } = pack(records)
+  return query(
+    "publish",
+    () => sql`
+    insert into millrace.outbox
+      (projection, source, partition, first_seq, messages, incarnation, target, target_partition, meta, vals)
+    values (${projection}, 'events', ${partition}, ${firstSeq}, ${messages}, ${options.incarnation ?? incarnation}, ${target},
+      ${partition}, ${meta}, ${vals})`
+  )
+}
+
+/** Rounds until the streams lack nothing. How many messages they brought. */
+export const shipAll = Effect.fnUntraced(function* (target: PulsarRelay.Target) {
+  let messages = 0
+  const count = (shipment: Shipment) => void (messages += shipment.messages)
+  yield* rounds(target, (shipment, lag) => {
+    count(shipment)
+    return lag === 0
+  })
+  return messages
+})
+/** Rounds until it is as it should be. */
+export const rounds = Effect.fnUntraced(function* (
+  target: PulsarRelay.Target,
+  done: (shipment: Shipment, lag: number) => boolean
+): Effect.fn.Return<Shipment, RelayError> {
+  while (true) {
+    const shipment = yield* target.ship
+    const lag = (yield* target.lag).reduce((sum, one) => sum + Math.max(0, one.lag), 0)
+    if (done(shipment, lag)) return shipment
+    if (!shipment.more) yield* Effect.raceFirst(target.wait, Effect.sleep(20))
+  }
+})
+/** Sequences by stream, in the topic's order. */
+export const sequencesOf = (messages: ReadonlyArray<Received>) => {
+  const found: Record<string, Array<number>> = {}
+  for (const { properties } of messages)
+    (found[properties["millrace-stream"]!] ??= []).push(Number(properties["millrace-seq"]))
+  return found
+}
+/** Each message of each stream is there once, and in order. */
+export const assertOnce = (messages: ReadonlyArray<Received>, expected: Readonly<Record<string, number>>) => {
+  const found = sequencesOf(messages)
+  for (const [stream, n] of Object.entries(expected))
+    assert.deepStrictEqual(
+      found[stream] ?? [],
+      Array.from({ length: n }, (_, i) => i + 1),
+      stream
+    )
+}
+/** Has the broker forget what it knows of producers in a tenant's namespace, as it does on its own after six hours. */
+export const purge = async ({ admin }: Cluster, tenant: string) => {
+  const path = `namespaces/${tenant}/alerts/deduplication`
+  const enabled = async (topic: string) => {
+    const found = (await admin!.call("GET", `persistent/${tenant}/alerts/${topic}/internalStats`)) as {
+      readonly cursors: Readonly<Record<string, unknown>>
+    }
+    return "pulsar.dedup" in found.cursors
+  }
+  for (const on of [false, true]) {
+    await admin!.call("POST", path, on)
+    while ((await enabled("alerts")) !== on) await new Promise((resolve) => setTimeout(resolve, 50))
+  }
+}
