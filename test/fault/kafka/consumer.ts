@@ -4,6 +4,7 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { jars, java } from "../../../stack/jars.ts"
+import { patience } from "./patience.ts"
 
 /** A record as it was printed. */
 export interface Printed {
@@ -89,12 +90,14 @@ export const consume = async (options: {
     }
     if (seen.size === partitions || failure !== undefined) child.kill("SIGKILL")
   })
-  const late = setTimeout(() => {
+  const waiting = new AbortController()
+  const closed = new Promise((resolve) => child.once("close", resolve))
+  if ((await Promise.race([closed, patience(patienceMs, waiting.signal)])) === "late") {
     failure = new Error(`${topic}: ${partitions - seen.size} partitions do not come to their end in ${patienceMs} ms`)
     child.kill("SIGKILL")
-  }, patienceMs)
-  await new Promise((resolve) => child.once("close", resolve))
-  clearTimeout(late)
+    await closed
+  }
+  waiting.abort()
   rmSync(directory, { recursive: true, force: true })
   if (failure !== undefined) throw failure
   if (seen.size < partitions) throw new Error(`the console consumer of ${topic} ended early: ${errors}`)

@@ -47,7 +47,7 @@ export const execute = async (
     let fold: Fold | undefined
     try {
       const steps = new Steps(run, options.plan, regular(options))
-      await steps.run()
+      await steps.carryOut()
       run.say("the plan is done")
       await run.stopFeeding()
       const left = options.events - run.feeder.fed

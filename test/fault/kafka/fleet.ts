@@ -1,7 +1,7 @@
 // The application's processes: started from a copy of the tree, watched, signalled by their own ids, and none of them outlives the harness.
 import { type ChildProcess, spawn } from "node:child_process"
 import { readFileSync } from "node:fs"
-import { setTimeout as sleep } from "node:timers/promises"
+import { patience } from "./patience.ts"
 
 /** What a process is for. */
 export type Role = "projections" | "relay"
@@ -74,14 +74,15 @@ export class Worker {
   signal(signal: NodeJS.Signals): void {
     if (this.result === undefined) this.child.kill(signal)
   }
-  /** Ends it, orderly or not, and waits until it has ended. After 30 seconds it is killed, and that is a failure. */
+  /** Ends it, orderly or not, and waits until it has ended. After a minute it is killed, and that is a failure. */
   async end(signal: "SIGTERM" | "SIGKILL"): Promise<void> {
     this.doomed = true
     this.signal(signal)
     if (signal === "SIGTERM") this.signal("SIGCONT")
-    const late = Symbol("late")
-    const ended = await Promise.race([this.ended, sleep(30_000, late, { ref: false })])
-    if (ended !== late) return
+    const waiting = new AbortController()
+    const ended = await Promise.race([this.ended, patience(60_000, waiting.signal)])
+    waiting.abort()
+    if (ended !== "late") return
     this.signal("SIGKILL")
     await this.ended
     throw new Error(`${this.role} ${this.pid} did not end on ${signal}:\n${this.output}`)

@@ -26,7 +26,7 @@ it("points and mutants fit the source", () => {
 suite("faults on Kafka", () => {
   it(`lose and double nothing (seed ${seed})`, async () => {
     process.stdout.write(`seed ${seed}: repeat with MILLRACE_FAULT_SEED=${seed}\n`)
-    const options = { seed, plan: planOf(seed, standard), events: 20_000, ahead: 2_000, patienceMs: 120_000, say }
+    const options = { seed, plan: planOf(seed, standard), events: 20_000, ahead: 2_000, patienceMs: 240_000, say }
     const report = await execute(options, [backUp, restoredDatabase, cutLog])
     const { aborted, dead, disordered, doubled, duplicates, examples, faults, fenced, hang, lost, wrong } = report
     process.stdout.write(`${JSON.stringify({ ...report, hang: hang !== undefined, examples: undefined })}\n`)

@@ -43,7 +43,7 @@ const long = async () => {
       plan: planOf(seed, count === undefined ? standard : cycles(count)),
       events: whole("events") ?? 20_000,
       ahead: 2_000,
-      patienceMs: 120_000,
+      patienceMs: 240_000,
       ...(entities === undefined ? {} : { entities }),
       hold: values.hold,
       say

@@ -72,7 +72,7 @@ export class Run {
       try {
         if (!this.quiet) await this.feeder.drip(12)
       } catch (error) {
-        this.failed ??= error
+        this.fail(error)
       }
       await sleep(100)
     }
@@ -91,20 +91,31 @@ export class Run {
     this.trickling = false
     await this.trickle
   }
+  /** Whatever is waited for fails with this from now on. */
+  readonly fail = (error: unknown): void => {
+    this.failed ??= error
+  }
+  /** Throws what failed, if anything did. */
+  assertSound(): void {
+    if (this.failed !== undefined) throw this.failed
+  }
   /** Asks until it is so. Questions that fail, as to a server that is away, are asked again. */
   async until(what: string, ask: () => boolean | Promise<boolean>): Promise<void> {
     const { patienceMs = 60_000 } = this.options
-    const deadline = performance.now() + patienceMs
-    for (;;) {
+    let waited = 0
+    for (let before = performance.now(); ;) {
       let wrong: unknown
       try {
         if (await ask()) return
       } catch (error) {
         wrong = error
       }
-      if (this.failed !== undefined) throw this.failed
-      if (performance.now() > deadline || this.fleet.fell.length > 0)
-        throw new Hang(await this.describe(`no ${what}`, wrong))
+      this.assertSound()
+      // a machine that stood still, and this process with it, is no patience spent
+      const now = performance.now()
+      waited += Math.min(now - before, 2_000)
+      before = now
+      if (waited > patienceMs || this.fleet.fell.length > 0) throw new Hang(await this.describe(`no ${what}`, wrong))
       await sleep(25)
     }
   }

@@ -12,7 +12,7 @@ type Of<K extends Step["kind"]> = Extract<Step, { readonly kind: K }>
 
 /** The hands that carry out a plan. */
 export class Steps {
-  private readonly of: Run
+  private readonly run: Run
   private readonly plan: Plan
   private readonly regular: Readonly<Record<Role, number>>
   private done = 0
@@ -20,58 +20,62 @@ export class Steps {
   private gate: Promise<void> = Promise.resolve()
 
   constructor(run: Run, plan: Plan, regular: Readonly<Record<Role, number>>) {
-    this.of = run
+    this.run = run
     this.plan = plan
     this.regular = regular
   }
 
   /** Both hands at once, until both are done. Events are fed beside them in proportion. */
-  async run(): Promise<void> {
+  async carryOut(): Promise<void> {
     const { left, right } = this.plan
     await this.restock("projections")
     await this.restock("relay")
-    const { sql } = this.of.services
-    await this.of.until("claim of every partition", async () => (await claims(sql)) >= partitions)
+    const { sql } = this.run.services
+    await this.run.until("claim of every partition", async () => (await claims(sql)) >= partitions)
     const hand = async (steps: ReadonlyArray<Step>, role: Role) => {
       for (const step of steps) {
+        this.run.assertSound()
         await this.feed()
         await this.perform(step)
         this.done++
-        this.of.say(`${this.done} of ${left.length + right.length}: ${JSON.stringify(step)}`)
+        this.run.say(`${this.done} of ${left.length + right.length}: ${JSON.stringify(step)}`)
         this.assertAlive()
         await this.restock(role)
         await this.look()
       }
     }
-    await Promise.all([hand(left, "projections"), hand(right, "relay")])
+    // where one fails the other gives up what it waits for, and both have ended before anything is closed
+    const hands = [hand(left, "projections"), hand(right, "relay")].map((one) => one.catch(this.run.fail))
+    await Promise.all(hands)
+    this.run.assertSound()
   }
   /** The load's share of a step, in one burst. */
   private async feed() {
-    const { feeder, options } = this.of
+    const { feeder, options } = this.run
     const all = this.plan.left.length + this.plan.right.length
     const due = Math.floor((options.events * (this.done + 1)) / all) - feeder.fed
     if (due > 0) await feeder.feed(Math.min(due, 20_000))
   }
   private async look() {
-    const { differences, services, watch } = this.of
+    const { differences, services, watch } = this.run
     // another hand may have the server down
     await watch.look(services.sql, differences).catch(() => undefined)
   }
   private async restock(role: Role) {
     await this.gate
-    const { fleet } = this.of
+    const { fleet } = this.run
     for (let n = fleet.of(role).length; n < this.regular[role]; n++) fleet.start(role)
   }
   private async start(role: Role, point?: string, url?: string): Promise<Worker> {
     await this.gate
-    return this.of.fleet.start(role, {
+    return this.run.fleet.start(role, {
       ...(point === undefined ? {} : { point }),
       ...(url === undefined ? {} : { environment: { MILLRACE_DATABASE_URL: url } })
     })
   }
   /** Nothing ends by itself, whatever happens around it. */
   private assertAlive() {
-    const { fell } = this.of.fleet
+    const { fell } = this.run.fleet
     if (fell.length === 0) return
     const [first] = fell
     throw new Hang(`${first!.role} ${first!.pid} ended by itself with ${first!.exit}:\n${first!.output}`)
@@ -100,11 +104,11 @@ export class Steps {
       case "relayFight":
         return this.relayFight(step)
       case "crashPostgres":
-        await this.crash(() => crashPostgres(this.of.services, step.immediate))
-        return this.of.note("PostgreSQL crashed")
+        await this.crash(() => crashPostgres(this.run.services, step.immediate))
+        return this.run.note("PostgreSQL crashed")
       case "crashKafka":
-        await this.crash(() => crashKafka(this.of.services))
-        return this.of.note("broker killed")
+        await this.crash(() => crashKafka(this.run.services))
+        return this.run.note("broker killed")
     }
   }
   /** Every process that runs bears it. One that only starts would end with a clear error, so none does meanwhile. */
@@ -113,8 +117,8 @@ export class Steps {
     await this.gate
     this.gate = new Promise((resolve) => (open = resolve))
     try {
-      await this.of.until("start of all processes", () =>
-        this.of.fleet.workers.every(({ stopped, up }) => up || stopped)
+      await this.run.until("start of all processes", () =>
+        this.run.fleet.workers.every(({ stopped, up }) => up || stopped)
       )
       await run()
     } finally {
@@ -128,7 +132,7 @@ export class Steps {
     for (const [i, worker] of armed.entries()) {
       const { name } = points[i]!
       let newest = worker
-      await this.of.until(`arrival at the point '${name}'`, async () => {
+      await this.run.until(`arrival at the point '${name}'`, async () => {
         // what a process has is only taken from it where others join
         if (name === "at revocation" && more < 4 && newest.claims > 0) {
           newest = await this.start("projections")
@@ -143,57 +147,57 @@ export class Steps {
   private async killRelayAtPoint({ name, nth }: Of<"killRelayAtPoint">) {
     const armed = await this.start("relay", `kill:${name}:${nth}`)
     await this.leaveTo(armed)
-    await this.of.until(`arrival at the point '${name}'`, () => armed.exit !== undefined)
+    await this.run.until(`arrival at the point '${name}'`, () => armed.exit !== undefined)
     this.killed(armed, `relay killed ${name}`)
   }
   /** The lane comes to one relay alone. */
   private async leaveTo(...those: ReadonlyArray<Worker>) {
-    const others = this.of.fleet.of("relay").filter((worker) => !those.includes(worker))
+    const others = this.run.fleet.of("relay").filter((worker) => !those.includes(worker))
     await Promise.all(others.map((worker) => worker.end("SIGTERM")))
   }
   /** It ended as it was told to. */
   private killed(worker: Worker, what: string) {
     if (worker.exit !== "SIGKILL") throw new Error(`${worker.role} ended with ${worker.exit}:\n${worker.output}`)
-    this.of.note(what)
+    this.run.note(what)
   }
   private async killAtRandom({ afterMs, role }: Of<"killAtRandom">) {
-    const [worker] = this.of.fleet.of(role)
+    const [worker] = this.run.fleet.of(role)
     await sleep(afterMs)
     await worker?.end("SIGKILL")
-    this.of.note(`${role === "relay" ? "relay" : "projector"} killed at random`)
+    this.run.note(`${role === "relay" ? "relay" : "projector"} killed at random`)
   }
   /** Back to the number of regular processes: the oldest leave, in order. */
   private async reduce() {
-    const running = this.of.fleet.of("projections").filter(({ stopped }) => !stopped)
+    const running = this.run.fleet.of("projections").filter(({ stopped }) => !stopped)
     const surplus = running.slice(0, Math.max(0, running.length - this.regular.projections))
     await Promise.all(surplus.map((worker) => worker.end("SIGTERM")))
-    if (surplus.length > 0) this.of.note("member left in order", surplus.length)
+    if (surplus.length > 0) this.run.note("member left in order", surplus.length)
   }
 
   private async joinAndLeave({ signal }: Of<"joinAndLeave">) {
-    const { services } = this.of
+    const { services } = this.run
     const worker = await this.start("projections")
-    await this.of.until("claim of a process that joined", () => worker.claims > 0)
-    this.of.note("rebalance: joined")
+    await this.run.until("claim of a process that joined", () => worker.claims > 0)
+    this.run.note("rebalance: joined")
     const before = await claims(services.sql)
     await worker.end(signal)
-    await this.of.until("claim after a process left", async () => (await claims(services.sql)) > before)
-    this.of.note(signal === "SIGTERM" ? "rebalance: left" : "rebalance: lost")
+    await this.run.until("claim after a process left", async () => (await claims(services.sql)) > before)
+    this.run.note(signal === "SIGTERM" ? "rebalance: left" : "rebalance: lost")
   }
 
   private async zombie({ nth }: Of<"zombie">) {
-    const { feeder, services } = this.of
+    const { feeder, services } = this.run
     const worker = await this.start("projections", `stop:before commit:${nth}`)
-    await this.of.until("process that stands before a commit", () => worker.stopped)
+    await this.run.until("process that stands before a commit", () => worker.stopped)
     // all that is fed by now is handled by others, and so what it has in hand
     const ends = await feeder.ends()
-    await this.of.until("takeover from a process that stands still", () => isHandled(services.sql, ends))
+    await this.run.until("takeover from a process that stands still", () => isHandled(services.sql, ends))
     const before = worker.fenced
     worker.signal("SIGCONT")
     // without a fence its commits are answered all the same
     const answered = () => worker.fenced > before || worker.answered > partitions || worker.exit !== undefined
-    await this.of.until("answer to the commit of a process that came back", answered)
-    this.of.note(worker.fenced > before ? "zombie fenced" : "zombie not fenced")
+    await this.run.until("answer to the commit of a process that came back", answered)
+    this.run.note(worker.fenced > before ? "zombie fenced" : "zombie not fenced")
     await this.reduce()
   }
   /**
@@ -201,13 +205,13 @@ export class Steps {
    * comes back before the other has committed anything: nothing but the claim tells their commits apart.
    */
   private async overlap() {
-    const { feeder, fleet, services } = this.of
-    await this.of.quietly(async () => {
+    const { feeder, fleet, services } = this.run
+    await this.run.quietly(async () => {
       const stands = async () => {
         const worker = await this.start("projections", "stop:before commit:1")
         await Promise.all(fleet.of("projections").map((one) => one !== worker && !one.stopped && one.end("SIGTERM")))
         await feeder.only(30)
-        await this.of.until("process that stands before a commit", () => worker.stopped)
+        await this.run.until("process that stands before a commit", () => worker.stopped)
         return worker
       }
       const first = await stands()
@@ -216,65 +220,65 @@ export class Steps {
       for (const worker of [first, second]) {
         worker.signal("SIGCONT")
         const answered = () => worker.fenced + worker.answered > 0 || worker.exit !== undefined
-        await this.of.until("answer to the commit of a process that came back", answered)
+        await this.run.until("answer to the commit of a process that came back", answered)
       }
-      this.of.note(first.fenced > 0 ? "overlapping claim fenced" : "overlapping claim not fenced")
-      await this.of.until("handling after an overlap", () => isHandled(services.sql, ends))
+      this.run.note(first.fenced > 0 ? "overlapping claim fenced" : "overlapping claim not fenced")
+      await this.run.until("handling after an overlap", () => isHandled(services.sql, ends))
       await this.restock("projections")
       await Promise.all([first.end("SIGTERM"), second.end("SIGTERM")])
     })
   }
   private async relayZombie({ name }: Of<"relayZombie">) {
-    const { services } = this.of
+    const { services } = this.run
     const armed = await this.start("relay", `stop:${name}:1`)
     await this.leaveTo(armed)
-    await this.of.until("relay that stands still", () => armed.stopped)
+    await this.run.until("relay that stands still", () => armed.stopped)
     await this.restock("relay")
     // a session that lives is let have its lane; here the server is told that it is gone
-    await this.of.until("end of a lane's session", async () => (await endLanes(services.sql)) > 0)
-    await this.of.relayed("takeover from a relay that stands still")
+    await this.run.until("end of a lane's session", async () => (await endLanes(services.sql)) > 0)
+    await this.run.relayed("takeover from a relay that stands still")
     armed.signal("SIGCONT")
-    await this.of.feeder.feed(200)
-    await this.of.relayed("relaying beside a relay that came back")
-    this.of.note("relay zombie")
+    await this.run.feeder.feed(200)
+    await this.run.relayed("relaying beside a relay that came back")
+    this.run.note("relay zombie")
     await armed.end("SIGTERM")
   }
   private async relayFight({ times }: Of<"relayFight">) {
     const environment = { MILLRACE_GREED: "1" }
     await this.gate
-    const pair = [1, 2].map(() => this.of.fleet.start("relay", { environment }))
+    const pair = [1, 2].map(() => this.run.fleet.start("relay", { environment }))
     await this.leaveTo(...pair)
     const overtaken = () => pair.every((worker) => worker.overtaken >= times)
-    await this.of.until("fences between two relays of one lane", overtaken)
-    this.of.note("two relays on one lane")
+    await this.run.until("fences between two relays of one lane", overtaken)
+    this.run.note("two relays on one lane")
     await Promise.all(pair.map((worker) => worker.end("SIGTERM")))
   }
 
   private async endBackends({ held }: Of<"endBackends">) {
-    const { feeder, services } = this.of
+    const { feeder, services } = this.run
     let ended = 0
     const release = held ? await holdCommits(services.connect) : undefined
     try {
       if (!held) await feeder.feed(400)
-      await this.of.until(
+      await this.run.until(
         "session in the middle of a commit",
         async () => (ended += await endCommits(services.sql)) > 0
       )
     } finally {
       await release?.()
     }
-    this.of.note("backend ended during commit", ended)
+    this.run.note("backend ended during commit", ended)
   }
   private async loseReplies(losses: ReadonlyArray<Loss>) {
-    const proxy = new Proxy(this.of.services.url)
+    const proxy = new Proxy(this.run.services.url)
     await proxy.open()
     const worker = await this.start("projections", undefined, proxy.url)
     try {
       for (const loss of losses) {
         const before = proxy.losses
         proxy.arm(loss)
-        await this.of.until("commit through the proxy", () => proxy.losses > before)
-        this.of.note(`commit's reply lost, ${loss}`)
+        await this.run.until("commit through the proxy", () => proxy.losses > before)
+        this.run.note(`commit's reply lost, ${loss}`)
       }
       await worker.end("SIGTERM")
     } finally {
