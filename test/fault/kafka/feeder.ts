@@ -13,6 +13,19 @@ const every = 4
 
 const messageOf = ({ headers, key, value }: Made): Message => ({ key, value, headers: { ...headers } })
 const quiet = { initialRetryTime: 30, retries: 40, maxRetryTime: 500 }
+/** After that long kafkajs hangs, as it does now and then when brokers were lost. */
+const hungMs = 15_000
+const within = async <A>(run: Promise<A>): Promise<A> => {
+  let timer: NodeJS.Timeout | undefined
+  const late = new Promise<never>((_, reject) => {
+    timer = setTimeout(() => reject(new Error(`kafkajs did not answer within ${hungMs} ms`)), hungMs)
+  })
+  try {
+    return await Promise.race([run, late])
+  } finally {
+    clearTimeout(timer)
+  }
+}
 
 /** Feeds one run. Calls are made one after another. */
 export class Feeder {
@@ -22,7 +35,7 @@ export class Feeder {
   aborted = 0
   private marked = 0
   private readonly kafka: Kafka
-  private readonly plain: Producer
+  private plain: Producer
   private readonly transactional: Array<Producer | undefined> = [undefined, undefined]
   private readonly admin: Admin
   private slices = 0
@@ -32,14 +45,14 @@ export class Feeder {
   constructor(brokers: ReadonlyArray<string>, load: Load) {
     this.load = load
     this.kafka = new Kafka({ ...configOf({ brokers, clientId: "feeder" }), retry: quiet })
-    this.plain = this.kafka.producer({ createPartitioner: Partitioners.DefaultPartitioner })
+    this.plain = this.producer()
     this.admin = this.kafka.admin()
   }
 
   /** Connects, and sends what is known of the entities. */
   async open() {
     await Promise.all([this.plain.connect(), this.admin.connect()])
-    await this.plain.send({ topic: lookup, acks: -1, messages: features(this.load).map(messageOf) })
+    await this.deliver(lookup, features(this.load).map(messageOf))
   }
   /** Everything that was asked for is fed. */
   get settled(): Promise<unknown> {
@@ -88,11 +101,28 @@ export class Feeder {
       if (aborting !== undefined) await this.leak(aborting, number)
       await this.send(made.slice(half))
     }
-    if (aborting !== undefined) await aborting.abort().catch(() => this.drop(number))
+    if (aborting !== undefined) await within(aborting.abort()).catch(() => this.drop(number))
     this.fed += count
   }
   private async send(made: ReadonlyArray<Made>) {
-    if (made.length > 0) await this.plain.send({ topic: input, acks: -1, messages: made.map(messageOf) })
+    if (made.length > 0) await this.deliver(input, made.map(messageOf))
+  }
+  private producer() {
+    return this.kafka.producer({ createPartitioner: Partitioners.DefaultPartitioner })
+  }
+  /** Sends until it is told that all is there. What was there before is there twice then, as from any client. */
+  private async deliver(topic: string, messages: Array<Message>): Promise<void> {
+    for (let left = 8; ; left--) {
+      try {
+        await within(this.plain.send({ topic, acks: -1, messages }))
+        return
+      } catch (cause) {
+        if (left === 0) throw cause
+        void this.plain.disconnect().catch(() => undefined)
+        this.plain = this.producer()
+        await within(this.plain.connect()).catch(() => undefined)
+      }
+    }
   }
   /** The producer of a slice. It commits in one and aborts in another. */
   private of(number: number): number {
@@ -111,9 +141,9 @@ export class Feeder {
           maxInFlightRequests: 1
         })
         this.transactional[i] = producer
-        await producer.connect()
+        await within(producer.connect())
       }
-      return await producer.transaction()
+      return await within(producer.transaction())
     } catch {
       this.drop(number)
       return undefined
@@ -122,7 +152,7 @@ export class Feeder {
   private async leak(transaction: Transaction, number: number) {
     try {
       const messages = phantoms(this.load, number * 50, 30).map(messageOf)
-      await transaction.send({ topic: input, messages })
+      await within(transaction.send({ topic: input, messages }))
       this.aborted += messages.length
     } catch {
       this.drop(number)
@@ -132,8 +162,8 @@ export class Feeder {
     const transaction = await this.begin(number)
     if (transaction === undefined) return false
     try {
-      await transaction.send({ topic: input, messages: made.map(messageOf) })
-      await transaction.commit()
+      await within(transaction.send({ topic: input, messages: made.map(messageOf) }))
+      await within(transaction.commit())
       return true
     } catch {
       // it may be there all the same: then what is sent again is a duplicate, as from any client
@@ -161,7 +191,7 @@ export class Feeder {
     this.keys ??= await this.keyOfEach()
     await this.last
     const messages = this.keys.map((key, i) => messageOf(marker(this.load, this.fed + i, key, `${id}-${i}`)))
-    await this.plain.send({ topic: input, acks: -1, messages })
+    await this.deliver(input, messages)
   }
   private async keyOfEach(): Promise<ReadonlyArray<string>> {
     const partitions = (await this.admin.fetchTopicOffsets(input)).length
@@ -196,6 +226,9 @@ export class Feeder {
   /** Tells readers of a topic that this is all: a record in each partition that carries `text`. */
   async seal(topic: string, text: string): Promise<void> {
     const ends = await this.ends(topic)
-    await this.plain.send({ topic, acks: -1, messages: ends.map(({ partition }) => ({ partition, value: text })) })
+    await this.deliver(
+      topic,
+      ends.map(({ partition }) => ({ partition, value: text }))
+    )
   }
 }
