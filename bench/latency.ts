@@ -10,7 +10,7 @@ const { values } = parseArgs({
     warmup: { type: "string", default: "20" },
     seed: { type: "string", default: "1" },
     only: { type: "string" },
-    processes: { type: "string", default: "projections+relay" },
+    processes: { type: "string", default: "projections,relay" },
     profile: { type: "string" },
     json: { type: "boolean", default: false }
   }

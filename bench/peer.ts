@@ -23,7 +23,7 @@ const { values } = parseArgs({
     warmup: { type: "string", default: "200000" },
     runs: { type: "string", default: "1" },
     only: { type: "string" },
-    processes: { type: "string", default: "projections+relay" },
+    processes: { type: "string", default: "projections,relay" },
     profile: { type: "string" },
     "sql-only": { type: "boolean", default: false },
     node: { type: "string", default: "" },

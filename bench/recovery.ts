@@ -8,7 +8,7 @@ const { values } = parseArgs({
     rate: { type: "string", default: "2000" },
     seed: { type: "string", default: "1" },
     only: { type: "string" },
-    processes: { type: "string", default: "projections+relay" },
+    processes: { type: "string", default: "projections,relay" },
     json: { type: "boolean", default: false }
   }
 })
