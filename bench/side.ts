@@ -51,8 +51,11 @@ const run = async (
     stdio: ["ignore", "pipe", "inherit"]
   })
   let output = ""
+  const end = () => child.kill()
+  process.once("exit", end)
   child.stdout.on("data", (chunk: Buffer) => (output += chunk.toString()))
   const [code] = (await once(child, "close")) as [number | null]
+  process.removeListener("exit", end)
   return { code, output }
 }
 
@@ -81,6 +84,8 @@ const build = async (): Promise<void> => {
 export const withStack = async <A>(use: (stack: Stack) => Promise<A>): Promise<A> => {
   await build()
   const directory = mkdtempSync(join(tmpdir(), "millrace-bench-"))
+  // the services end with this process; what the harness started is told by it
+  for (const signal of ["SIGINT", "SIGTERM"] as const) process.once(signal, () => process.exit(1))
   const services = []
   try {
     // both implementations have members that join one after another: a rebalance waits for them

@@ -43,6 +43,7 @@ final class Measure {
             });
             sampler.setDaemon(true);
             sampler.start();
+            Runtime.getRuntime().addShutdownHook(new Thread(() -> Procs.tree(pid).forEach(p -> ProcessHandle.of(p).ifPresent(ProcessHandle::destroyForcibly))));
         }
 
         void alive() {
