@@ -17,7 +17,7 @@ const { options, prefix, url } = JSON.parse(process.argv[2]!) as Given
 const main = Effect.gen(function* () {
   const sql = yield* connect(url, { max: 4 })
   const target = yield* PulsarRelay.make(options, PostgresOutbox.make(sql), { prefix })
-  console.log("running")
+  process.stdout.write("running\n")
   yield* Relay.run(target, { pollMs: 50 })
 })
 await Effect.runPromise(Effect.scoped(main).pipe(Effect.provide(Logger.layer([]))))
