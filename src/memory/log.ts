@@ -1,4 +1,5 @@
 // The log in memory: everything the others do but last. For tests, and for trying things out.
+import { randomUUID } from "node:crypto"
 import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
@@ -123,7 +124,7 @@ const makeTopics = () => {
       else
         topics.set(name, {
           spec,
-          identity: crypto.randomUUID(),
+          identity: randomUUID(),
           partitions: Array.from({ length: spec.partitions }, (_, i) => new Partition(name, i))
         })
     }
