@@ -29,7 +29,7 @@ const tooLarge = /MessageTooBig|TooBig|too (big|large)|exceeds|1009/i
 /** The credentials are wrong, which is no matter of one topic. */
 const unknown = /Authentication|AuthN|refused the token/i
 const kindOf = ({ kind, message }: PulsarFailure): BridgeError["kind"] => {
-  if (kind === "missing" || (kind === "denied" && !unknown.test(message))) return "refused"
+  if (kind === "refused" || kind === "missing" || (kind === "denied" && !unknown.test(message))) return "refused"
   if (kind === "busy" || kind === "fenced") return kind
   return "other"
 }
@@ -81,7 +81,8 @@ class Producer implements PulsarProducer {
       return duplicate ? { kind: "duplicate" } : { kind: "stored", place: id }
     } catch (cause) {
       const told = failureOf(cause, this.part)
-      if (told.kind === "other" && tooLarge.test(told.message)) return { kind: "refused", reason: told.message }
+      if (told.kind === "refused" || (told.kind === "other" && tooLarge.test(told.message)))
+        return { kind: "refused", reason: told.message }
       throw told
     }
   }
