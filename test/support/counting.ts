@@ -53,7 +53,8 @@ export const begin = Effect.fnUntraced(function* (environment: Environment, ...m
 })
 /** Asks a process to end, and asserts that it does so in order. */
 export const ends = Effect.fnUntraced(function* (running: Cli.Running, signal: NodeJS.Signals = "SIGTERM") {
-  running.process.kill(signal)
+  // not its own `kill`, after which Deno tells no exit code
+  process.kill(running.process.pid!, signal)
   const code = yield* running.ended
   assert.strictEqual(code, 0, running.errors())
   assert.notMatch(running.errors(), /^millrace:|Error|stands still/m)
