@@ -78,7 +78,7 @@ export class Parts {
     )
     return `unnest(${arrays.join(", ")}) as ${alias}(${names})`
   }
-  /** A part that only reads parameters; its name. */
+  /** A part that writes nothing; its name. */
   input(text: string): string {
     const name = `i${++this.count}`
     this.texts.push(`${name} as materialized (${text})`)
@@ -87,16 +87,19 @@ export class Parts {
   /** A part that writes; `after` makes it run behind the part before. */
   write(text: (after: string) => string): string {
     const name = `w${++this.count}`
-    const after = this.last === undefined ? "" : `, (select count(*) as n from ${this.last}) as after_${this.last}`
-    this.texts.push(`${name} as (${text(after)})`)
+    this.texts.push(`${name} as (${text(this.after())})`)
     this.last = name
     return name
   }
+  // counted once, before the first row: as a relation it would be counted again for each row that it is joined to
+  private after(): string {
+    const { last } = this
+    return last === undefined ? "" : `, (select where (select count(*) from ${last}) >= 0) as after_${last}`
+  }
   statement(): Statement {
     // the first part to be evaluated evaluates those before it, so the last one is asked for
-    const tail = this.last === undefined ? "" : `, (select count(*) as n from ${this.last}) as after_${this.last}`
     return {
-      text: `with ${this.texts.join(",\n")}\nselect fence.part, fence.mode, fence.outbox_seq from fence${tail}`,
+      text: `with ${this.texts.join(",\n")}\nselect fence.part, fence.mode, fence.outbox_seq from fence${this.after()}`,
       parameters: this.parameters
     }
   }

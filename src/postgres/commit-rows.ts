@@ -163,7 +163,6 @@ export const windowParts = (
   if (topic === undefined) return
   const fields =
     topic.fields === undefined ? relation.columns : relation.columns.filter(({ name }) => topic.fields!.includes(name))
-  const order = keyOrder(relation, "x")
   const messages = changes.map(({ of, part }) => {
     const [{ partition }] = of.deltas as readonly [WindowDelta]
     const one = of.deltas.every((delta) => delta.partition === partition) ? partition : null
@@ -171,16 +170,36 @@ export const windowParts = (
     return [part, behind[part]! - of.deltas.length, of.deltas.length, one]
   })
   const line = `(select row_to_json(j)::text from (select ${fields.map((field) => toJson(field, "x")).join(", ")}) j)`
-  const mine = parts.several
-    ? { meta: " where x.part = f.part", rows: ` join ${rows} r using (${keyList(relation)}) where r.part = f.part` }
-    : { meta: "", rows: "" }
+  const texts = parts.several
+    ? textsByPart(parts, relation, rows, written, line)
+    : textsOfAll(relation, rows, written, line)
   parts.write(
     (after) => `insert into millrace.outbox (${outboxColumns})
     select f.projection, f.topic, f.partition, f.outbox_seq - m.behind - m.messages + 1, m.messages, f.incarnation,
-      ${parts.parameter(topic.name)}::text, m.target_partition,
-      (select '[' || string_agg(x.meta, ',' order by ${order}) || ']' from ${rows} x${mine.meta}),
-      (select string_agg(${line}, E'\\n' order by ${order}) from ${written} x${mine.rows})
+      ${parts.parameter(topic.name)}::text, m.target_partition, ${texts}
     from fence f join ${parts.rows(messageColumns, messages, "m")} on m.part = f.part${after}
     where f.mode = 'live' returning 1`
   )
+}
+
+const packedMeta = (order: string) => `'[' || string_agg(x.meta, ',' order by ${order}) || ']'`
+/** The texts of a segment that has all rows. */
+const textsOfAll = (relation: Placed, rows: string, written: string, line: string) => {
+  const order = keyOrder(relation, "x")
+  return `(select ${packedMeta(order)} from ${rows} x),
+      (select string_agg(${line}, E'\\n' order by ${order}) from ${written} x)`
+}
+/**
+ * The texts of a segment a part. What was written does not tell its part, and a join would compare each row with each: the planner
+ * knows nothing of how many there are. Rows are written in the order of their keys, so the n-th has the n-th part.
+ */
+const textsByPart = (parts: Parts, relation: Placed, rows: string, written: string, line: string) => {
+  const order = keyOrder(relation, "x")
+  const metas = parts.input(`select x.part, ${packedMeta(order)} as text from ${rows} x group by x.part`)
+  const numbered = `select x.*, (select array_agg(x.part order by ${order}) from fence join ${rows} x on x.part = fence.part)
+      [row_number() over (order by ${order})] as part from ${written} x`
+  const vals = parts.input(
+    `select x.part, string_agg(${line}, E'\\n' order by ${order}) as text from (${numbered}) x group by x.part`
+  )
+  return `(select t.text from ${metas} t where t.part = f.part), (select t.text from ${vals} t where t.part = f.part)`
 }

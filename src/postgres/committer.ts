@@ -4,8 +4,8 @@ import type { CommitBuilder } from "./commit.ts"
 import type { Commit, Parameter } from "./commit-parts.ts"
 import { toSqlError } from "./errors.ts"
 
-/** Small commits in flight at once. Further ones wait, and go together: rounds grow longer under load, rather than more. */
-const roundsAtOnce = 2
+/** Rounds of small commits in flight at once. Further commits wait, and go together: rounds grow longer under load, rather than more. */
+const roundsAtOnce = 1
 const commitsAtOnce = 16
 
 /** The server's own word that it refuses the data, and so that nothing was done. */
