@@ -63,6 +63,7 @@ const store = { seen: () => Effect.succeed([]) } as unknown as Store["Service"]
 const projection = signals as unknown as Projection.Of<never, never>
 const reference = new Reference(
   {
+    ends: () => Effect.succeed([1]),
     bounds: () => Effect.succeed([{ partition: 0, start: 0, end: 1 }]),
     read: () =>
       Effect.succeed({

@@ -144,6 +144,8 @@ export class Log extends Context.Service<
     ) => Effect.Effect<ReadonlyArray<Place>, LogError | UnknownTopic>
     /** Start and end of every partition, by partition. What was appended before the call is before `end`. */
     readonly bounds: (topic: string) => Effect.Effect<ReadonlyArray<Bounds>, LogError | UnknownTopic>
+    /** The ends alone, by partition: what is asked again and again costs half as much as `bounds` on Kafka. */
+    readonly ends: (topic: string) => Effect.Effect<ReadonlyArray<Position>, LogError | UnknownTopic>
     /**
      * What tells a topic from every other one that ever had its name, asked anew with each call: one that was deleted and made anew has
      * another identity. Undefined where the log cannot tell.

@@ -54,13 +54,16 @@ export class Reference {
   })
 
   private readonly advance = Effect.fnUntraced(function* (this: Reference) {
+    const ends = yield* this.log.ends(this.topic.name)
+    if (ends.every((end, partition) => end <= (this.positions[partition] ?? -1))) return
     for (const { end, partition, start } of yield* this.log.bounds(this.topic.name)) {
       let position = Math.max(this.positions[partition] ?? 0, start)
       while (position < end) {
         const batch = yield* this.log.read(this.topic.name, partition, position)
         for (const record of batch.records) yield* this.take(record)
-        this.positions[partition] = position = batch.next
+        position = batch.next
       }
+      this.positions[partition] = position
     }
   })
 

@@ -19,25 +19,38 @@ export interface Source extends Place {
 }
 const readCommitted = 1
 
+const earliest = "-2"
+const latest = "-1"
+const ask = async (
+  client: Client,
+  topic: string,
+  partitions: ReadonlyArray<number>,
+  timestamp: string
+): Promise<ReadonlyMap<number, Position>> => {
+  const leaders = await Promise.all(partitions.map((partition) => client.leader(topic, partition)))
+  const answers = await Promise.all(
+    [...new Set(leaders)].map((node) => {
+      const asked = partitions.filter((_, i) => leaders[i] === node).map((partition) => ({ partition, timestamp }))
+      return client.use(node, "ask", (broker) =>
+        broker.listOffsets({ replicaId: -1, isolationLevel: readCommitted, topics: [{ topic, partitions: asked }] })
+      )
+    })
+  )
+  const found = answers.flatMap(({ responses }) => responses.flatMap((one) => one.partitions))
+  return new Map(found.map(({ offset, partition }) => [partition, Number(offset)]))
+}
+/** Ends of partitions, read committed. */
+export const endsOf = (client: Client, topic: string, partitions: ReadonlyArray<number>) =>
+  ask(client, topic, partitions, latest)
 /** Start and end of partitions, read committed. */
 export const offsets = async (client: Client, topic: string, partitions: ReadonlyArray<number>) => {
-  const found = new Map<number, { start: Position; end: Position }>()
-  const leaders = await Promise.all(partitions.map((partition) => client.leader(topic, partition)))
-  const ask = async (node: number, timestamp: string, take: (partition: number, offset: Position) => void) => {
-    const asked = partitions.filter((_, i) => leaders[i] === node).map((partition) => ({ partition, timestamp }))
-    const { responses } = await client.use(node, "ask", (broker) =>
-      broker.listOffsets({ replicaId: -1, isolationLevel: readCommitted, topics: [{ topic, partitions: asked }] })
-    )
-    for (const { offset, partition } of responses.flatMap((one) => one.partitions)) take(partition, Number(offset))
-  }
-  for (const partition of partitions) found.set(partition, { start: 0, end: 0 })
-  await Promise.all(
-    [...new Set(leaders)].flatMap((node) => [
-      ask(node, "-2", (partition, offset) => (found.get(partition)!.start = offset)),
-      ask(node, "-1", (partition, offset) => (found.get(partition)!.end = offset))
-    ])
+  const [starts, ends] = await Promise.all([
+    ask(client, topic, partitions, earliest),
+    endsOf(client, topic, partitions)
+  ])
+  return new Map(
+    partitions.map((partition) => [partition, { start: starts.get(partition) ?? 0, end: ends.get(partition) ?? 0 }])
   )
-  return found
 }
 
 /** The error for a position that is not there; undefined where it is. Positions that transactions under way hold back are there. */

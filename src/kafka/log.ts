@@ -10,7 +10,7 @@ import { assign } from "./assign.ts"
 import { Client, retrying } from "./client.ts"
 import { register } from "./codecs.ts"
 import { attempt, logError } from "./errors.ts"
-import { offsets } from "./fetch.ts"
+import { endsOf, offsets } from "./fetch.ts"
 import type { Options } from "./options.ts"
 import { open, read, type Reading } from "./read.ts"
 import * as Topics from "./topics.ts"
@@ -59,6 +59,15 @@ const logOf = (client: Client, declare: Log["Service"]["declare"]): Log["Service
           const { leaders } = await client.topic(topic)
           const found = await offsets(client, topic, [...leaders.keys()])
           return [...found].map(([partition, { end, start }]) => ({ partition, start, end }))
+        })
+      ),
+    ends: (topic) =>
+      attempt("bounds", topic, () =>
+        retrying(client, topic, client.requestMs, async () => {
+          const { leaders } = await client.topic(topic)
+          const partitions = [...leaders.keys()]
+          const ends = await endsOf(client, topic, partitions)
+          return partitions.map((partition) => ends.get(partition) ?? 0)
         })
       ),
     identity: (topic) =>

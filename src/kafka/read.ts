@@ -154,7 +154,8 @@ class Follower {
     if (this.rest === undefined) return undefined
     const [first, rest] = cut(this.rest, this.source.maxBytes)
     this.rest = rest
-    if (rest === undefined) this.ahead()
+    // at the end, what was asked for now would hold little, and what comes meanwhile would wait a batch longer
+    if (rest === undefined && !this.idle) this.ahead()
     return first
   }
   private ahead() {

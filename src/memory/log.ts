@@ -168,6 +168,7 @@ export const make = (): { readonly log: Log["Service"]; readonly cleaner: LogCle
       return places
     }),
     identity: (name) => Effect.map(find(name), (topic) => topic.identity),
+    ends: (name) => Effect.map(find(name), ({ partitions }) => partitions.map((partition) => partition.bounds().end)),
     bounds: (name) => Effect.map(find(name), ({ partitions }) => partitions.map((partition) => partition.bounds())),
     read: (name, partition, position, options) =>
       Effect.flatMap(find(name, partition), ({ partitions }) =>

@@ -134,6 +134,7 @@ export const make = Effect.fnUntraced(function* (
     declare: topics.declare,
     append,
     bounds: topics.bounds,
+    ends: (topic) => Effect.map(topics.bounds(topic), (bounds) => bounds.map(({ end }) => end)),
     identity: topics.identity,
     read: (name, partition, position, read) =>
       Effect.flatMap(sourceOf(name, partition, read), (source) => LogRead.read(sql, source, position)),

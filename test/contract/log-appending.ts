@@ -211,6 +211,7 @@ export const logAppending = (it: Vitest.MethodsNonLive<Log>) => {
       }
       yield* Fiber.join(appenders)
       assert.strictEqual((yield* log.bounds(topic))[0]!.end, 600)
+      assert.strictEqual((yield* log.ends(topic))[0], 600)
     }).pipe(Effect.scoped)
   )
 

@@ -96,6 +96,7 @@ export const logCleaning = (it: Vitest.MethodsNonLive<Log | LogCleaner>) => {
       assert.strictEqual((yield* clean(options)).compacted, 1)
       assert.deepStrictEqual(yield* keys, [["b", "2"]])
       assert.deepStrictEqual(yield* log.bounds(topic), [{ partition: 0, start: 0, end: 3 }])
+      assert.deepStrictEqual(yield* log.ends(topic), [3])
       // everything may go
       yield* log.append(topic, [record({ key: "b", value: null })])
       yield* clean({ ...options, deletionsMs: 0 })
