@@ -43,11 +43,12 @@ const incarnationDigits = 8
 /** The header that names a stream, as it stands in each of its records. */
 export const streamHeader = (stream: string): Buffer => Buffer.concat([streamName, sized(stream)])
 
-/** Records of one partition, while they are written. */
+const nothing = Buffer.alloc(0)
+/** Records of one partition, while they are written. Most transactions have few, so it begins small. */
 class Body {
   readonly topic: string
   readonly partition: number
-  buffer = Buffer.allocUnsafe(16 << 10)
+  buffer: Buffer = nothing
   at = headBytes
   records = 0
   /** Where the first one came from. */
@@ -64,13 +65,13 @@ class Body {
   }
   /** After the buffer was given away. */
   clear() {
-    this.buffer = Buffer.allocUnsafe(this.buffer.length)
+    this.buffer = nothing
     this.at = headBytes
     this.records = 0
   }
   room(bytes: number) {
     if (this.at + bytes <= this.buffer.length) return
-    const grown = Buffer.allocUnsafe(Math.max(this.buffer.length * 2, this.at + bytes))
+    const grown = Buffer.allocUnsafe(Math.max(1 << 10, this.buffer.length * 2, this.at + bytes))
     this.buffer.copy(grown, 0, 0, this.at)
     this.buffer = grown
   }

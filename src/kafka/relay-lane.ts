@@ -22,6 +22,8 @@ export interface Setting {
   readonly bounds: Bounds
   /** How long an offset may go unwritten, in milliseconds. */
   readonly refreshMs: number
+  /** The least time between the beginnings of transactions of a lane that has nothing waiting, in milliseconds. */
+  readonly paceMs: number
 }
 /** What a lane's round did. */
 export interface Round {
@@ -136,12 +138,10 @@ export class Lane {
     const keptAt = performance.now()
     for (const place of due) Object.assign(this.states.get(nameOf(place))!, { kept: place.seq, keptAt })
     const { outbox, target } = this.setting
-    // what was committed meanwhile is read beside the move, which must be waited for anyway
-    const reading = ahead === undefined ? this.prepare(producer, new Map()) : Fiber.join(ahead)
-    const [next] = yield* Effect.all([reading, outbox.move(target, due)], { concurrency: 2 })
+    yield* outbox.move(target, due)
     for (const place of due) this.marked.delete(nameOf(place))
-    this.prepared = next
-    return { messages: work.messages, more: work.more || next.batches.length > 0 }
+    if (ahead !== undefined) this.prepared = yield* Fiber.join(ahead)
+    return { messages: work.messages, more: work.more }
   })
 
   /** A new producer, which ends what its predecessor had under way. Only then are positions read. */

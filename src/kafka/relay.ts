@@ -36,6 +36,11 @@ export interface RelayOptions {
   readonly bytes?: number
   /** After that long an unchanged position is written again, in milliseconds: Kafka forgets it after 7 days. Default a day. */
   readonly refreshMs?: number
+  /**
+   * A lane that has nothing waiting begins its next transaction no sooner than so long after its last one, in milliseconds: each costs a
+   * broker a marker a partition, whatever it holds. What comes after a pause goes at once. Default 50.
+   */
+  readonly paceMs?: number
 }
 /** The Kafka target, and a way to wake it from within the process. */
 export interface Target extends RelayTarget {
@@ -53,6 +58,9 @@ const restMs = (failures: number) => Math.min(50 * 2 ** failures, 2_000)
 
 interface Running {
   readonly lane: Lane
+  /** When its last transactions were begun, and whether more was left for them than there was time. */
+  begunAt: number
+  more: boolean
   failures: number
   restUntil: number
 }
@@ -100,7 +108,7 @@ class Share {
     for (const lane of kept) {
       if (this.running.has(lane)) continue
       const one = new Lane(this.setting, grouping.ids[lane]!, this.check(grouping.generation))
-      this.running.set(lane, { lane: one, failures: 0, restUntil: 0 })
+      this.running.set(lane, { lane: one, begunAt: -Infinity, more: false, failures: 0, restUntil: 0 })
     }
     this.claimAt = performance.now() + claimMs
   })
@@ -164,7 +172,10 @@ class Share {
     return this.streams.length > before
   })
   private readonly work = Effect.fnUntraced(function* (this: Share, one: Running, streams: ReadonlyArray<Mirrored>) {
-    const until = performance.now() + roundMs
+    const early = one.begunAt + this.setting.paceMs - performance.now()
+    if (!one.more && early > 0) yield* Effect.sleep(early)
+    one.begunAt = performance.now()
+    const until = one.begunAt + roundMs
     let messages = 0
     let more = true
     while (more && performance.now() < until) {
@@ -173,6 +184,7 @@ class Share {
       more = round.more
       one.failures = 0
     }
+    one.more = more
     return { messages, more }
   })
   private failed(one: Running, error: RelayError) {
@@ -206,13 +218,21 @@ export const make = Effect.fnUntraced(function* (
       return new RelayError({ target: kafka, operation: "ship", retryable, reason, cause })
     }
   })
-  const { accepts = () => true, bytes = 8 << 20, prefix = "millrace-relay", refreshMs = 86_400_000 } = relay
+  const {
+    accepts = () => true,
+    bytes = 8 << 20,
+    prefix = "millrace-relay",
+    refreshMs = 86_400_000,
+    paceMs = 50
+  } = relay
   const { segments = 64, streamBytes = 2 << 20 } = relay
   const bounds: Bounds = { segments, streamBytes, bytes }
   const { signal, wait } = yield* outbox.signs(kafka)
   const lanes = yield* outbox.lanes(kafka, relay.lanes, (lane) => idOf(prefix, lane))
   const own = yield* Effect.acquireRelease(
-    Effect.sync(() => new Share({ target: kafka, prefix, kafka: options, outbox, accepts, bounds, refreshMs }, lanes)),
+    Effect.sync(
+      () => new Share({ target: kafka, prefix, kafka: options, outbox, accepts, bounds, refreshMs, paceMs }, lanes)
+    ),
     (one) => Effect.sync(() => one.close())
   )
   return {
