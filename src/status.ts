@@ -46,7 +46,7 @@ const relaysOf = (sql: Sql, targets: ReadonlyArray<string>) =>
   query(
     "read relays",
     () => sql<Array<Status["relays"][number]>>`
-      select target, coalesce(sum(greatest(lag, 0)), 0)::int8 as lag, string_agg(halted, '; ') as halted from (
+      select target, coalesce(sum(greatest(lag, 0)), 0)::int8 as lag, string_agg(distinct halted, '; ') as halted from (
         select t.target, (select max(o.outbox_seq) from millrace.progress o where o.projection = s.projection
             and o.topic = s.topic and o.partition = s.partition) - coalesce(r.seq, 0) as lag, r.halted
         from unnest(${arrayOf(targets)}::text[]) as t(target)

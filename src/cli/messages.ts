@@ -75,6 +75,13 @@ export const subscribe = Effect.fnUntraced(
         exitCode: exitCodes.usage
       })
     }
+    if (max < 1) {
+      return yield* new CommandFailed({
+        message: `--max ${max} is no number of messages`,
+        try: "--max 10, or leave it out to go on until stopped",
+        exitCode: exitCodes.usage
+      })
+    }
     const fanOut = yield* FanOut
     const name = options.name ?? `cli-${randomInt(2 ** 40).toString(36)}`
     if (options.name === undefined) {
