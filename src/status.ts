@@ -24,6 +24,8 @@ export interface Status {
   }>
   readonly relays: ReadonlyArray<{ readonly target: string; readonly lag: number; readonly halted: string | null }>
   readonly dead_letters: number
+  /** Messages that relays parked, for the target refuses them. */
+  readonly parked_messages: number
 }
 type Place = Status["projections"][number]
 /** A place as the database has it. `quiet`: nothing was committed for as long as `stalledMs`. */
@@ -100,7 +102,9 @@ export const readStatus = Effect.fnUntraced(function* (
   const [dead] = yield* query(
     "count dead letters",
     () =>
-      sql<Array<{ n: number }>>`select count(*) as n from millrace.dead_letters where status in ('parked', 'retrying')`
+      sql<Array<{ letters: number; messages: number }>>`
+        select (select count(*) from millrace.dead_letters where status in ('parked', 'retrying')) as letters,
+          (select count(*) from millrace.relay_parked where status in ('parked', 'retrying')) as messages`
   )
   const projections = rows.map((row) => placeOf(row, bounds.get(row.topic)!))
   const suspects = projections.filter(({ halted }, i) => rows[i]!.quiet && halted === null)
@@ -109,5 +113,6 @@ export const readStatus = Effect.fnUntraced(function* (
     projections.every(({ halted }) => halted === null) &&
     relays.every(({ halted }) => halted === null) &&
     !stalled.includes(true)
-  return { healthy, projections, relays: [...relays], dead_letters: dead!.n }
+  const { letters, messages } = dead!
+  return { healthy, projections, relays: [...relays], dead_letters: letters, parked_messages: messages }
 })

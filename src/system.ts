@@ -10,6 +10,7 @@ import { FanOut, FanOutError } from "./fanout.ts"
 import { type Options as KafkaOptions, optionsFrom } from "./kafka/options.ts"
 import { Log, LogError, specOf } from "./log.ts"
 import * as PostgresFanOut from "./postgres/fanout.ts"
+import * as PostgresLetters from "./postgres/fanout-letters.ts"
 import * as PostgresLog from "./postgres/log.ts"
 import * as PostgresTopics from "./postgres/log-plan.ts"
 import { connect, type Sql } from "./postgres/client.ts"
@@ -315,6 +316,25 @@ export const layer = ({ dataDir = ".millrace" }: LayerOptions = {}): Layer.Layer
       return Context.make(Log, log).pipe(Context.add(FanOut, fanOut))
     })
   )
+
+/**
+ * The dead-letter topics of subscriptions: Pulsar's, or those of the log on the database. Undefined where topics are on Kafka alone, which has no
+ * subscriptions.
+ */
+export const openDeadLetterTopics = Effect.fnUntraced(function* (sql: Sql) {
+  const pulsar = yield* pulsarOptions
+  if (pulsar !== undefined) return yield* (yield* Effect.promise(() => import("./pulsar/letters.ts"))).make(pulsar)
+  if ((yield* kafkaOptions) !== undefined) return undefined
+  return PostgresLetters.make(sql, (yield* PostgresLog.make(sql)).log)
+})
+/** What sends a message to Pulsar that the relay parked. Fails where `MILLRACE_PULSAR_URL` is not set. */
+export const openParkedSender = Effect.gen(function* () {
+  const pulsar = yield* pulsarOptions
+  if (pulsar !== undefined)
+    return yield* (yield* Effect.promise(() => import("./pulsar/letters.ts"))).makeSender(pulsar)
+  const reason = "it goes to Pulsar. try: set MILLRACE_PULSAR_URL"
+  return yield* new FanOutError({ operation: "send a parked message", retryable: false, reason })
+})
 
 /** Where `once` keeps what was handled, and how. */
 export interface OnceOptions extends PostgresOnce.Options {
