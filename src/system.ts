@@ -150,9 +150,13 @@ const openPulsarRelay = Effect.fnUntraced(function* (application: Application.An
   })
 })
 
-/** The topics of an application, as a log takes them. */
-export const specsOf = (application: Application.Any) =>
-  topicsOf(application).map(({ partitions, topic }) => specOf(topic, partitions))
+/** The topics of an application, as a log takes them. Kafka has none that goes to Pulsar alone, the log on PostgreSQL has them all. */
+export const specsOf = (application: Application.Any, on: "Kafka" | "PostgreSQL") =>
+  topicsOf(application)
+    .filter(
+      ({ topic: { to }, writtenBy }) => on === "PostgreSQL" || writtenBy.length === 0 || to?.includes("kafka") !== false
+    )
+    .map(({ partitions, topic }) => specOf(topic, partitions))
 
 /** Where an application's topics are, for commands about them alone: with Kafka it opens no database. */
 export const openTopics = Effect.fnUntraced(function* (dataDir: string) {
@@ -172,7 +176,7 @@ export class TopicsNotReady extends Data.TaggedError("TopicsNotReady")<{
 
 /** Fails where the application could not run on the topics that there are: one is missing, or has another number of partitions. */
 const assertReady = Effect.fnUntraced(function* (application: Application.Any, topics: Topics) {
-  const plans = yield* topics.plan(specsOf(application))
+  const plans = yield* topics.plan(specsOf(application, "Kafka"))
   const of = (action: TopicPlan["action"]) => plans.filter((plan) => plan.action === action)
   const missing = of("create").map(({ topic }) => topic)
   const [refused] = of("refused")
@@ -215,7 +219,7 @@ export const openSystem = Effect.fnUntraced(function* (
   const { log, onKafka, targets, topics, ...parts } = yield* openParts(application, sql, relaysHere)
   if (onKafka && !makesTopics) yield* assertReady(application, topics)
   yield* migrate(sql)
-  const specs = specsOf(application)
+  const specs = specsOf(application, onKafka ? "Kafka" : "PostgreSQL")
   if (!onKafka || makesTopics) yield* log.declare(specs)
   const relays = yield* parts.relays()
   const signal = () => {
