@@ -12,7 +12,7 @@ import { sent, Topics, topicWith } from "../contract/fanout-support.ts"
 import * as Cli from "../support/cli.ts"
 import { fanOutOn } from "../support/fanout.ts"
 import { databaseOn, server } from "../support/postgres.ts"
-import { fanOutOnPulsar, optionsOf, type TransportName, transports } from "../support/pulsar.ts"
+import { environmentOf, fanOutOnPulsar, type TransportName, transports } from "../support/pulsar.ts"
 import { publish, sequencesOf, shipAll, testsOn } from "../support/relay-pulsar.ts"
 import { needing } from "../support/stack.ts"
 
@@ -24,16 +24,6 @@ beforeAll(async () => {
 afterAll(() => Effect.runPromise(Scope.close(scope, Exit.void)))
 
 type Environment = Readonly<Record<string, string | undefined>>
-/** How a command reaches Pulsar. */
-const pulsarOf = (transport: TransportName, endpoints: Endpoints, namespace: string): Environment => {
-  const { adminUrl, client, url } = optionsOf(transport, endpoints)
-  return {
-    MILLRACE_PULSAR_URL: url,
-    MILLRACE_PULSAR_ADMIN_URL: adminUrl,
-    MILLRACE_PULSAR_CLIENT: client,
-    MILLRACE_PULSAR_NAMESPACE: namespace
-  }
-}
 const dlq = Effect.fnUntraced(function* (environment: Environment, ...args: ReadonlyArray<string>) {
   const { code, errors, output } = yield* Cli.run(environment, "dlq", ...args, "--json")
   assert.strictEqual(code, 0, errors)
@@ -145,7 +135,7 @@ suite("dead letters on Pulsar", () => {
       Effect.scoped(
         Effect.gen(function* () {
           const { url } = yield* databaseOn(root)
-          const environment = { MILLRACE_DATABASE_URL: url, ...pulsarOf(transport, endpoints, "contract") }
+          const environment = { MILLRACE_DATABASE_URL: url, ...environmentOf(transport, endpoints, "contract") }
           yield* Effect.provide(retried(environment), fanOutOnPulsar(transport))
         })
       ),
@@ -163,7 +153,7 @@ suite("dead letters on Pulsar", () => {
       })
       yield* Effect.scoped(Effect.flatMap(relay(), shipAll))
       const by = (transport: TransportName) =>
-        Object.assign(pulsarOf(transport, endpoints, "alerts"), { MILLRACE_DATABASE_URL: url })
+        Object.assign(environmentOf(transport, endpoints, "alerts"), { MILLRACE_DATABASE_URL: url })
       const [webSocket, native] = [by("websocket"), by("native")]
       const status = JSON.parse((yield* Cli.run(webSocket, "status", "--json")).output) as object
       assert.deepInclude(status, { parked_messages: 1 })
