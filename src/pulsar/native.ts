@@ -244,10 +244,9 @@ export const native = async (options: Options): Promise<Transport> => {
   const readers = new Set<TransportReader>()
   const reading = async (settings: ReadOptions): Promise<TransportReader> => {
     looking ??= connect({ operationTimeoutSeconds: lookSeconds })
-    const reader = await read(module, looking.client, settings)
-    const held = { ...reader, close: () => reader.close().finally(() => readers.delete(held)) }
-    readers.add(held)
-    return held
+    const reader = await read(module, looking.client, settings, () => readers.delete(reader))
+    readers.add(reader)
+    return reader
   }
   const failed = (operation: string, topic: string) => (cause: unknown) => {
     throw failureOf(cause, `${operation} ${topic}`)
@@ -262,9 +261,9 @@ export const native = async (options: Options): Promise<Transport> => {
       return parts.length === 1 && parts[0] === topic ? 0 : parts.length
     },
     close: async () => {
-      // closed under a reading, the client ends the process
       await Promise.all([...readers].map((reader) => reader.close()))
-      await Promise.all([shared.close(), looking?.close()])
+      // closed under a reading that does not end, the client would end the process
+      await Promise.all([shared.close(), readers.size === 0 && looking?.close()])
       tls?.remove()
     }
   }
@@ -345,7 +344,12 @@ const lookSeconds = 3
  * It looks before it reads: a reading that ends without a message, by its time or by closing, ends the whole process (pulsar-client 1.18). And
  * it does not listen: what arrives before the client's object is made is dropped then, without a word.
  */
-const read = async (module: Module, client: Pulsar.Client, { from, topic }: ReadOptions) => {
+const read = async (
+  module: Module,
+  client: Pulsar.Client,
+  { from, topic }: ReadOptions,
+  over: () => void
+): Promise<TransportReader> => {
   const start =
     from === "earliest"
       ? module.MessageId.earliest()
@@ -369,6 +373,7 @@ const read = async (module: Module, client: Pulsar.Client, { from, topic }: Read
   const end = async () => {
     await reading
     await reader.close().catch(() => undefined)
+    over()
   }
   return {
     next: (waitMs: number) =>
