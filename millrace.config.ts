@@ -1,5 +1,12 @@
 // The application that the commands, the server and the tests run: the reference application, entity signals.
-import { Application, Projection } from "./src/index.ts"
-import { signals } from "./projections/signals.ts"
+import { Application, Projection, Tenancy } from "./src/index.ts"
+import { alertsTopic, signals } from "./projections/signals.ts"
 
-export default Application.make({ name: "signals", projections: [Projection.async(signals)] })
+/** Whose flights there are. */
+const carriers = ["9e", "aa", "as", "b6", "dl", "ev", "f9", "fl", "ha", "mq", "oo", "ua", "us", "vx", "wn", "yv"]
+
+export default Application.make({
+  name: "signals",
+  projections: [Projection.async(signals)],
+  pulsar: Tenancy.make({ tenants: carriers, publisher: "millrace-relay", topics: [Tenancy.topic(alertsTopic)] })
+})

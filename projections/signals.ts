@@ -55,6 +55,7 @@ export const features = Topic.compacted("features.entity.v1", {
 // What is published
 export const scores = Topic.records("signals.scores.v1", {
   value: { event_id: Schema.String, entity_id: Schema.String, score: Schema.Finite, occurred_at: Schema.Int },
+  id: "event_id",
   key: "entity_id"
 })
 const alert = {
@@ -66,6 +67,7 @@ const alert = {
 }
 export const alertsTopic = Topic.records("alerts.v1", {
   value: { ...alert, occurred_at: Schema.Int },
+  id: "alert_id",
   key: "entity_id"
 })
 

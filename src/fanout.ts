@@ -1,6 +1,6 @@
 // The fan-out port: topics of derived records with durable subscriptions. Adapters are PostgreSQL, embedded, and Pulsar.
 import * as Context from "effect/Context"
-import type * as Effect from "effect/Effect"
+import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import type { UnknownTopic } from "./log.ts"
@@ -110,6 +110,19 @@ export class FanOutError extends Schema.TaggedError<FanOutError>()("FanOutError"
   override get message() {
     return `fan-out: ${this.operation} failed: ${this.reason}`
   }
+}
+/** Fails where a place is in a partition that the topic does not have. */
+export const assertPlaces = (
+  operation: "subscribe" | "seek",
+  topic: string,
+  partitions: number,
+  at: StartAt
+): Effect.Effect<void, FanOutError> => {
+  const lost =
+    typeof at === "object" && "places" in at ? at.places.find((one) => one.partition >= partitions) : undefined
+  if (lost === undefined) return Effect.void
+  const reason = `there is no partition ${lost.partition}: ${topic} has ${partitions === 1 ? "0 alone" : `0 to ${partitions - 1}`}`
+  return Effect.fail(new FanOutError({ operation, retryable: false, reason }))
 }
 /** A subscription has a consumer that suffers no other one, or none of this type. `type` is the subscription's. */
 export class ConsumerBusy extends Schema.TaggedError<ConsumerBusy>()("ConsumerBusy", {

@@ -78,10 +78,13 @@ export class LogError extends Schema.TaggedError<LogError>()("LogError", {
 /** No such topic, or no such partition of it: it was not declared, or by an older application. */
 export class UnknownTopic extends Schema.TaggedError<UnknownTopic>()("UnknownTopic", {
   topic: Schema.String,
-  reason: Schema.String
+  reason: Schema.String,
+  /** What to do, where that is not to declare it. */
+  advice: Schema.optionalKey(Schema.String)
 }) {
   override get message() {
-    return `log: ${this.topic}: ${this.reason}; declare it in an application and run 'millrace topics apply'`
+    const { advice = "declare it in an application and run 'millrace topics apply'", reason, topic } = this
+    return `log: ${topic}: ${reason}; ${advice}`
   }
 }
 /** The position asked for is not there any more (retention went past it) or not there yet (the log was cut or made anew). */

@@ -24,6 +24,8 @@ export interface Status {
   }>
   readonly relays: ReadonlyArray<{ readonly target: string; readonly lag: number; readonly halted: string | null }>
   readonly dead_letters: number
+  /** Messages that relays parked, for the target refuses them. */
+  readonly parked_messages: number
 }
 type Place = Status["projections"][number]
 /** A place as the database has it. `quiet`: nothing was committed for as long as `stalledMs`. */
@@ -46,7 +48,7 @@ const relaysOf = (sql: Sql, targets: ReadonlyArray<string>) =>
   query(
     "read relays",
     () => sql<Array<Status["relays"][number]>>`
-      select target, coalesce(sum(greatest(lag, 0)), 0)::int8 as lag, string_agg(halted, '; ') as halted from (
+      select target, coalesce(sum(greatest(lag, 0)), 0)::int8 as lag, string_agg(distinct halted, '; ') as halted from (
         select t.target, (select max(o.outbox_seq) from millrace.progress o where o.projection = s.projection
             and o.topic = s.topic and o.partition = s.partition) - coalesce(r.seq, 0) as lag, r.halted
         from unnest(${arrayOf(targets)}::text[]) as t(target)
@@ -100,7 +102,9 @@ export const readStatus = Effect.fnUntraced(function* (
   const [dead] = yield* query(
     "count dead letters",
     () =>
-      sql<Array<{ n: number }>>`select count(*) as n from millrace.dead_letters where status in ('parked', 'retrying')`
+      sql<Array<{ letters: number; messages: number }>>`
+        select (select count(*) from millrace.dead_letters where status in ('parked', 'retrying')) as letters,
+          (select count(*) from millrace.relay_parked where status in ('parked', 'retrying')) as messages`
   )
   const projections = rows.map((row) => placeOf(row, bounds.get(row.topic)!))
   const suspects = projections.filter(({ halted }, i) => rows[i]!.quiet && halted === null)
@@ -109,5 +113,6 @@ export const readStatus = Effect.fnUntraced(function* (
     projections.every(({ halted }) => halted === null) &&
     relays.every(({ halted }) => halted === null) &&
     !stalled.includes(true)
-  return { healthy, projections, relays: [...relays], dead_letters: dead!.n }
+  const { letters, messages } = dead!
+  return { healthy, projections, relays: [...relays], dead_letters: letters, parked_messages: messages }
 })

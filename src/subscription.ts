@@ -16,6 +16,7 @@ import {
 } from "./fanout.ts"
 import type { UnknownTopic } from "./log.ts"
 import { identityOf, type Once, OnceError } from "./once.ts"
+import { isForAnother } from "./subscription-letter.ts"
 import type { Topic } from "./topic.ts"
 
 /** A durable subscription of a topic's values. What was acknowledged under its name does not come again, to whichever process. */
@@ -66,9 +67,14 @@ const subscribe = <V>({ topic, ...options }: Subscription<V>) =>
   )
 
 /** A message's value. Undefined: it is none, which is taken care of. */
-const decode = Effect.fnUntraced(function* <V>(topic: Topic<string, V>, consumer: Consumer, message: Message) {
-  // a compacted topic's deletion
-  if (message.value === "null") return yield* Effect.as(consumer.acknowledge([message]), undefined)
+const decode = Effect.fnUntraced(function* <V>(
+  { name, topic }: Pick<Subscription<V>, "name" | "topic">,
+  consumer: Consumer,
+  message: Message
+) {
+  // a compacted topic's deletion, or another subscription's dead letter that comes again
+  if (message.value === "null" || isForAnother(name, message))
+    return yield* Effect.as(consumer.acknowledge([message]), undefined)
   const version = message.properties["schema_version"]
   try {
     return { value: topic.decode(JSON.parse(message.value), version === undefined ? undefined : Number(version)) }
@@ -88,7 +94,7 @@ const streamOf = <V>(subscription: Subscription<V>): Stream.Stream<Received<V>, 
       ).pipe(
         Stream.flattenIterable,
         Stream.mapEffect((message) =>
-          Effect.map(decode(subscription.topic, consumer, message), (decoded) =>
+          Effect.map(decode(subscription, consumer, message), (decoded) =>
             decoded === undefined
               ? []
               : [
@@ -204,14 +210,14 @@ class Hand {
 
 /** Handles one message; whether it is done with. */
 const handling = <V, E, R>(
-  { topic, ...subscription }: Subscription<V>,
+  subscription: Subscription<V>,
   consumer: Consumer,
   handle: (value: V, message: Message) => Effect.Effect<unknown, E | OnceError, R>,
   acknowledge: (message: Message) => void
 ) => {
-  const { maxRedeliveries, name, type } = { ...defaults, ...subscription }
+  const { maxRedeliveries, name, topic, type } = { ...defaults, ...subscription }
   return Effect.fnUntraced(function* (message: Message) {
-    const decoded = yield* decode(topic, consumer, message)
+    const decoded = yield* decode(subscription, consumer, message)
     if (decoded === undefined) return true
     const exit = yield* Effect.exit(Effect.suspend(() => handle(decoded.value, message)))
     if (exit._tag === "Success") {

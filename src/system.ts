@@ -10,6 +10,7 @@ import { FanOut, FanOutError } from "./fanout.ts"
 import { type Options as KafkaOptions, optionsFrom } from "./kafka/options.ts"
 import { Log, LogError, specOf } from "./log.ts"
 import * as PostgresFanOut from "./postgres/fanout.ts"
+import * as PostgresLetters from "./postgres/fanout-letters.ts"
 import * as PostgresLog from "./postgres/log.ts"
 import * as PostgresTopics from "./postgres/log-plan.ts"
 import { connect, type Sql } from "./postgres/client.ts"
@@ -149,9 +150,13 @@ const openPulsarRelay = Effect.fnUntraced(function* (application: Application.An
   })
 })
 
-/** The topics of an application, as a log takes them. */
-export const specsOf = (application: Application.Any) =>
-  topicsOf(application).map(({ partitions, topic }) => specOf(topic, partitions))
+/** The topics of an application, as a log takes them. Kafka has none that goes to Pulsar alone, the log on PostgreSQL has them all. */
+export const specsOf = (application: Application.Any, on: "Kafka" | "PostgreSQL") =>
+  topicsOf(application)
+    .filter(
+      ({ topic: { to }, writtenBy }) => on === "PostgreSQL" || writtenBy.length === 0 || to?.includes("kafka") !== false
+    )
+    .map(({ partitions, topic }) => specOf(topic, partitions))
 
 /** Where an application's topics are, for commands about them alone: with Kafka it opens no database. */
 export const openTopics = Effect.fnUntraced(function* (dataDir: string) {
@@ -171,7 +176,7 @@ export class TopicsNotReady extends Data.TaggedError("TopicsNotReady")<{
 
 /** Fails where the application could not run on the topics that there are: one is missing, or has another number of partitions. */
 const assertReady = Effect.fnUntraced(function* (application: Application.Any, topics: Topics) {
-  const plans = yield* topics.plan(specsOf(application))
+  const plans = yield* topics.plan(specsOf(application, "Kafka"))
   const of = (action: TopicPlan["action"]) => plans.filter((plan) => plan.action === action)
   const missing = of("create").map(({ topic }) => topic)
   const [refused] = of("refused")
@@ -214,7 +219,7 @@ export const openSystem = Effect.fnUntraced(function* (
   const { log, onKafka, targets, topics, ...parts } = yield* openParts(application, sql, relaysHere)
   if (onKafka && !makesTopics) yield* assertReady(application, topics)
   yield* migrate(sql)
-  const specs = specsOf(application)
+  const specs = specsOf(application, onKafka ? "Kafka" : "PostgreSQL")
   if (!onKafka || makesTopics) yield* log.declare(specs)
   const relays = yield* parts.relays()
   const signal = () => {
@@ -315,6 +320,25 @@ export const layer = ({ dataDir = ".millrace" }: LayerOptions = {}): Layer.Layer
       return Context.make(Log, log).pipe(Context.add(FanOut, fanOut))
     })
   )
+
+/**
+ * The dead-letter topics of subscriptions: Pulsar's, or those of the log on the database. Undefined where topics are on Kafka alone, which has no
+ * subscriptions.
+ */
+export const openDeadLetterTopics = Effect.fnUntraced(function* (sql: Sql) {
+  const pulsar = yield* pulsarOptions
+  if (pulsar !== undefined) return yield* (yield* Effect.promise(() => import("./pulsar/letters.ts"))).make(pulsar)
+  if ((yield* kafkaOptions) !== undefined) return undefined
+  return PostgresLetters.make(sql, (yield* PostgresLog.make(sql)).log)
+})
+/** What sends a message to Pulsar that the relay parked. Fails where `MILLRACE_PULSAR_URL` is not set. */
+export const openParkedSender = Effect.gen(function* () {
+  const pulsar = yield* pulsarOptions
+  if (pulsar !== undefined)
+    return yield* (yield* Effect.promise(() => import("./pulsar/letters.ts"))).makeSender(pulsar)
+  const reason = "it goes to Pulsar. try: set MILLRACE_PULSAR_URL"
+  return yield* new FanOutError({ operation: "send a parked message", retryable: false, reason })
+})
 
 /** Where `once` keeps what was handled, and how. */
 export interface OnceOptions extends PostgresOnce.Options {

@@ -47,7 +47,7 @@ export interface Policies {
 export interface Tenancy {
   readonly namespace: string
   readonly tenants: ReadonlyArray<Tenant>
-  /** The role of the relay: it may produce in every namespace. */
+  /** The role of the relay: it may produce in every namespace, and consume, for it reads what is there before it sends. */
   readonly publisher: string | undefined
   readonly topics: ReadonlyArray<TenantTopic>
   readonly policies: Policies

@@ -107,7 +107,7 @@ interface LogOptions<V> {
   readonly kafka?: KafkaTopic
   /**
    * Where the topic goes that projections derive: both by default, Pulsar being there where `MILLRACE_PULSAR_URL` is set. What goes to Pulsar
-   * alone no projection can read. The log on PostgreSQL has every topic.
+   * alone no projection can read, and Kafka does not have. The log on PostgreSQL has every topic.
    */
   readonly to?: ReadonlyArray<Destination>
 }

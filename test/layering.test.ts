@@ -43,7 +43,7 @@ const rooms: Readonly<Record<string, Room>> = {
   },
   ports: {
     holds: src(
-      "log log-cleaner log-group log-rules fanout once outbox retry store relay-target subscription topic-plan",
+      "log log-cleaner log-group log-rules fanout once outbox retry store relay-target subscription subscription-letter topic-plan",
       "bridge-ends"
     ),
     sees: ["pure"],

@@ -14,8 +14,9 @@ export const watchAlerts = Effect.fnUntraced(function* (
   )
   const partitions = []
   for (const { topic } of topics) {
-    for (const { end, partition } of yield* system.log.bounds(topic.name))
-      partitions.push({ topic: topic.name, partition, end })
+    // one that goes to Pulsar alone may not be there
+    const bounds = Effect.catchTag(system.log.bounds(topic.name), "UnknownTopic", () => Effect.succeed([]))
+    for (const { end, partition } of yield* bounds) partitions.push({ topic: topic.name, partition, end })
   }
   const follow = Effect.fnUntraced(function* (topic: string, partition: number, end: number) {
     const reader = yield* system.log.open(topic, partition, end)

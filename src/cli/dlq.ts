@@ -16,6 +16,8 @@ const statuses = ["parked", "skipped", "retrying", "retried", "discarded"] as co
 const text = (name: string, description: string) =>
   Flag.optional(Flag.String(name).pipe(Flag.withDescription(description)))
 const filters = {
+  kind: text("kind", "Of these, with commas: projection, subscription, relay; default: all"),
+  subscription: text("subscription", "Of messages that this subscription gave up"),
   projection: text("projection", "Of this projection"),
   topic: text("topic", "Of records of this topic"),
   key: text("key", "Of records with this key"),
@@ -23,7 +25,7 @@ const filters = {
   since: text("since", 'Failed since: "2 hours", or a date')
 }
 const chosen = {
-  ids: Argument.Int("id").pipe(Argument.withDescription("Ids, as `list` prints them"), Argument.variadic()),
+  ids: Argument.String("id").pipe(Argument.withDescription("Ids, as `list` prints them"), Argument.variadic()),
   ...filters,
   all: Flag.Boolean("all").pipe(Flag.withDescription("Without ids and filters: all"), Flag.withDefault(false)),
   limit: Flag.Int("limit").pipe(Flag.withDescription("At most so many, the oldest first"), Flag.withDefault(1_000)),
@@ -31,6 +33,8 @@ const chosen = {
 }
 const plain = <F extends { readonly [K in keyof typeof filters]: Option.Option<string> }>(flags: F) => ({
   ...flags,
+  kind: Option.getOrUndefined(flags.kind),
+  subscription: Option.getOrUndefined(flags.subscription),
   projection: Option.getOrUndefined(flags.projection),
   topic: Option.getOrUndefined(flags.topic),
   key: Option.getOrUndefined(flags.key),
@@ -61,10 +65,10 @@ export const dlqOf = ({ config, data, ending, json }: Shared) => {
           )
         )
       )
-  ).pipe(Command.withDescription("Events that could not be handled, and why"))
+  ).pipe(Command.withDescription("Events and messages that could not be handled, or sent, and why"))
   const show = Command.make(
     "show",
-    { data, id: Argument.Int("id").pipe(Argument.withDescription("An id, as `list` prints it")), json },
+    { data, id: Argument.String("id").pipe(Argument.withDescription("An id, as `list` prints it")), json },
     (flags) => ending(Effect.flatMap(letters, (module) => module.show(flags)))
   ).pipe(Command.withDescription("Everything that is known of one: payload, headers, error, place, attempts, trace id"))
   const retry = Command.make("retry", { data, config, ...chosen, json }, (flags) =>
@@ -74,7 +78,9 @@ export const dlqOf = ({ config, data, ending, json }: Shared) => {
       )
     )
   ).pipe(
-    Command.withDescription("Append them to their topic again, for their projection alone to handle at the log's end"),
+    Command.withDescription(
+      "Bring them again: events to their projection, messages to their subscription alone, parked ones to Pulsar"
+    ),
     Command.withExamples([
       { command: "millrace dlq retry --projection signals --since '1 day'", description: "After a handler was mended" }
     ])

@@ -3,21 +3,30 @@ import { userInfo } from "node:os"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
+import * as Scope from "effect/Scope"
 import type { Log } from "../log.ts"
 import type { Sql } from "../postgres/client.ts"
 import * as Letters from "../postgres/dead-letters.ts"
-import { query } from "../postgres/client.ts"
+import { query, SqlError } from "../postgres/client.ts"
 import { retryRecord } from "../retry.ts"
-import { openDatabase, openSystem } from "../system.ts"
+import { openDatabase, openDeadLetterTopics, openParkedSender, openSystem } from "../system.ts"
 import { loadApplication } from "./config.ts"
 import { CommandFailed, exitCodes } from "./failure.ts"
+import { type Entry, type Filter, type Kind, relayLetters, subscriptionLetters } from "./other-letters.ts"
 
 const print = (text: string) => Effect.sync(() => process.stdout.write(text === "" ? "" : `${text}\n`))
 
+const kinds = ["projection", "subscription", "relay"] as const
+type KindName = (typeof kinds)[number]
+
 /** The filters as they were given. */
 export interface Filters {
-  readonly ids: ReadonlyArray<number>
+  /** As `list` prints them. */
+  readonly ids: ReadonlyArray<string>
+  /** With commas; undefined: all. */
+  readonly kind: string | undefined
   readonly projection: string | undefined
+  readonly subscription: string | undefined
   readonly topic: string | undefined
   readonly key: string | undefined
   readonly error: string | undefined
@@ -41,35 +50,54 @@ export const sinceOf = (text: string, now: number): number | undefined => {
   const date = Date.parse(text)
   return Number.isNaN(date) ? undefined : date
 }
-const filterOf = Effect.fnUntraced(function* (
-  { error, ids, key, limit, projection, since, topic }: Filters,
-  statuses: Letters.LetterFilter["statuses"]
-) {
+const chosenKinds = ({ kind, projection, subscription }: Filters): ReadonlyArray<KindName> =>
+  kinds.filter(
+    (name) =>
+      (kind === undefined || kind.split(",").some((one) => one.trim() === name)) &&
+      (projection === undefined || name !== "subscription") &&
+      (subscription === undefined || name === "subscription")
+  )
+/** The ids of a kind; undefined: none was named, so that filters choose. */
+const idsOf = ({ ids }: Filters, kind: KindName): ReadonlyArray<string> | undefined => {
+  if (ids.length === 0) return undefined
+  const pattern = { projection: /^\d{1,15}$/, relay: /^relay:\d{1,15}$/, subscription: /@/ }[kind]
+  return ids.filter((id) => pattern.test(id))
+}
+/** The filters, checked. */
+const filterOf = Effect.fnUntraced(function* (filters: Filters, statuses: ReadonlyArray<Letters.Letter["status"]>) {
+  const { error, ids, key, kind, limit, projection, since, subscription, topic } = filters
   const from = since === undefined ? undefined : sinceOf(since, Date.now())
   if (since !== undefined && from === undefined) {
     return yield* usage(`--since ${since} is no time`, '--since "2 hours", or --since 2026-01-31T12:00Z')
   }
   if (limit < 1) return yield* usage(`--limit ${limit} is no number of letters`, "--limit 100")
-  const some = ids.length === 0 ? undefined : ids
-  return { ids: some, projection, topic, key, error, since: from, statuses, limit } satisfies Letters.LetterFilter
+  const odd = kind?.split(",").find((name) => !kinds.some((one) => one === name.trim()))
+  if (odd !== undefined) return yield* usage(`--kind ${odd} is no kind of letter`, `--kind ${kinds.join(",")}`)
+  const lost = ids.find((id) => !kinds.some((name) => idsOf(filters, name)!.includes(id)))
+  if (lost !== undefined) return yield* usage(`${lost} is no id`, "one that millrace dlq list prints")
+  return { projection, subscription, topic, key, error, since: from, statuses, limit } satisfies Filter
+})
+/** The same for the letters of projections. */
+const ofProjections = (filters: Filters, filter: Filter): Letters.LetterFilter => ({
+  ...filter,
+  ids: idsOf(filters, "projection")?.map(Number),
+  statuses: filter.statuses as Letters.LetterFilter["statuses"]
 })
 /** Everything in bulk is asked for in words. */
-const assertChosen = ({ error, ids, key, projection, since, topic }: Filters, all: boolean) =>
-  all || ids.length > 0 || [error, key, projection, since, topic].some((given) => given !== undefined)
+const assertChosen = ({ error, ids, key, kind, projection, since, subscription, topic }: Filters, all: boolean) =>
+  all ||
+  ids.length > 0 ||
+  [error, key, kind, projection, since, subscription, topic].some((given) => given !== undefined)
     ? Effect.void
     : Effect.fail(usage("which dead letters?", "ids, a filter such as --projection, or --all"))
 
-const read = <A>(statement: () => PromiseLike<A>) =>
-  query("read dead letters", statement).pipe(
-    Effect.mapError((error) =>
-      error.code === "42P01" || error.code === "42703"
-        ? new CommandFailed({
-            message: "this database has no dead letters of this version yet",
-            try: "millrace migrate"
-          })
-        : error
-    )
+const told = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
+  Effect.mapError(effect, (error) =>
+    error instanceof SqlError && (error.code === "42P01" || error.code === "42703")
+      ? new CommandFailed({ message: "this database has no dead letters of this version yet", try: "millrace migrate" })
+      : error
   )
+const read = <A>(statement: () => PromiseLike<A>) => told(query("read dead letters", statement))
 
 /** A letter as programs get it: the envelope's fields beside the others. */
 const publicOf = ({ envelope, ...letter }: Letters.Letter) => {
@@ -79,6 +107,7 @@ const publicOf = ({ envelope, ...letter }: Letters.Letter) => {
   const iso = (time: number | null) => (time === null || !Number.isFinite(time) ? null : new Date(time).toISOString())
   return {
     ...letter,
+    kind: "projection",
     event_id: eventId,
     tenant,
     event_time: iso(letter.event_time),
@@ -86,22 +115,62 @@ const publicOf = ({ envelope, ...letter }: Letters.Letter) => {
     decided_at: iso(letter.decided_at)
   }
 }
-const placeOf = ({ partition, position, topic }: Letters.Letter) => `${topic}/${partition}@${position}`
+const entryOf = (letter: Letters.Letter): Entry => {
+  const { attempts, error, failed_at: failedAt, id, key, message, partition, position, status, topic } = letter
+  return {
+    id,
+    status,
+    of: `${letter.projection} v${letter.version}`,
+    record: `${topic}/${partition}@${position}`,
+    key,
+    error: `${error}: ${message}`,
+    attempts,
+    failedAt,
+    all: publicOf(letter)
+  }
+}
 const short = (text: string) => (text.length > 60 ? `${text.slice(0, 59)}…` : text).replaceAll(/\s+/g, " ")
-const tableOf = Effect.fnUntraced(function* (letters: ReadonlyArray<Letters.Letter>) {
+const tableOf = Effect.fnUntraced(function* (entries: ReadonlyArray<Entry>) {
   const { rowsAs } = yield* Effect.promise(() => import("./tables.ts"))
-  const rows = letters.map((letter) => ({
-    id: letter.id,
-    status: letter.status,
-    projection: `${letter.projection} v${letter.version}`,
-    record: placeOf(letter),
-    key: letter.key === null ? "" : short(letter.key),
-    error: short(`${letter.error}: ${letter.message}`),
-    attempts: letter.attempts,
-    "failed at": publicOf(letter).failed_at
+  const rows = entries.map(({ attempts, error, failedAt, id, key, of, record, status }) => ({
+    id,
+    status,
+    of,
+    record,
+    key: key === null ? "" : short(key),
+    error: short(error),
+    attempts,
+    "failed at": new Date(failedAt).toISOString()
   }))
-  const columns = ["id", "status", "projection", "record", "key", "error", "attempts", "failed at"]
-  return rowsAs("table", rows, columns)
+  return rowsAs("table", rows, ["id", "status", "of", "record", "key", "error", "attempts", "failed at"])
+})
+
+/** The kinds of letters beside those of projections that were asked for, and their ids. */
+const othersOf = Effect.fnUntraced(function* (sql: Sql, filters: Filters) {
+  const wanted = new Set(chosenKinds(filters).filter((name) => idsOf(filters, name)?.length !== 0))
+  const found: Array<{ readonly kind: Kind; readonly ids: ReadonlyArray<string> | undefined }> = []
+  const add = (name: KindName, kind: Kind) => found.push({ kind, ids: idsOf(filters, name) })
+  if (wanted.has("relay")) add("relay", relayLetters(sql, yield* inScope(openParkedSender)))
+  if (wanted.has("subscription")) {
+    const topics = yield* openDeadLetterTopics(sql)
+    if (topics !== undefined) add("subscription", subscriptionLetters(sql, topics))
+  }
+  return found
+})
+/** An effect that needs a scope, for whoever has none. */
+const inScope = <A, E>(effect: Effect.Effect<A, E, Scope.Scope>) =>
+  Effect.map(Effect.scope, (scope) => Scope.provide(effect, scope))
+
+/** Letters of all kinds, the newest first. */
+const listed = Effect.fnUntraced(function* (sql: Sql, filters: Filters, filter: Filter) {
+  const mine = chosenKinds(filters).includes("projection")
+    ? yield* read(() => Letters.list(sql, ofProjections(filters, filter)))
+    : []
+  const entries = mine.map(entryOf)
+  for (const { ids, kind } of yield* othersOf(sql, filters)) {
+    entries.push(...(yield* told(kind.list(ids, filter, false))))
+  }
+  return entries.toSorted((a, b) => b.failedAt - a.failedAt).slice(0, filter.limit)
 })
 
 /** Prints letters, the newest first. */
@@ -110,8 +179,8 @@ export const list = Effect.fnUntraced(function* (
 ) {
   const filter = yield* filterOf(options, options.status)
   const { sql } = yield* openDatabase(options.data, "join", { max: 1 })
-  const letters = yield* read(() => Letters.list(sql, filter))
-  yield* print(options.json ? JSON.stringify(letters.map(publicOf)) : yield* tableOf(letters))
+  const entries = yield* listed(sql, options, filter)
+  yield* print(options.json ? JSON.stringify(entries.map(({ all }) => all)) : yield* tableOf(entries))
   return 0
 })
 
@@ -126,21 +195,21 @@ export const statusesOf = (text: string): Effect.Effect<ReadonlyArray<Letters.Le
 
 const anyStatus = ["parked", "skipped", "retrying", "retried", "discarded"] as const
 /** Prints everything that is known of one letter. */
-export const show = Effect.fnUntraced(function* (options: {
-  readonly data: string
-  readonly id: number
-  readonly json: boolean
-}) {
+export const show = Effect.fnUntraced(function* ({
+  id,
+  ...options
+}: Pick<Options, "data" | "json"> & { readonly id: string }) {
+  const none = { kind: undefined, projection: undefined, subscription: undefined, topic: undefined }
+  const filters = { ...none, ids: [id], key: undefined, error: undefined, since: undefined, limit: 1 }
+  const filter = yield* filterOf(filters, anyStatus)
   const { sql } = yield* openDatabase(options.data, "join", { max: 1 })
-  const filter = { ids: [options.id], statuses: anyStatus, limit: 1 }
-  const [letter] = yield* read(() => Letters.list(sql, filter))
-  if (letter === undefined) {
-    return yield* new CommandFailed({ message: `there is no dead letter ${options.id}`, try: "millrace dlq list" })
+  const [entry] = yield* listed(sql, filters, filter)
+  if (entry === undefined) {
+    return yield* new CommandFailed({ message: `there is no dead letter ${id}`, try: "millrace dlq list" })
   }
-  const said = publicOf(letter)
-  if (options.json) yield* print(JSON.stringify(said))
+  if (options.json) yield* print(JSON.stringify(entry.all))
   else {
-    const lines = Object.entries(said).map(([name, value]) => {
+    const lines = Object.entries(entry.all).map(([name, value]) => {
       const text = value === null ? "" : typeof value === "object" ? JSON.stringify(value) : String(value)
       return `${`${name}:`.padEnd(18)}${text}`
     })
@@ -194,26 +263,44 @@ export const append = Effect.fnUntraced(function* (
   return appended
 })
 
-/** Retries letters: appends their records again, for the projection to handle at the log's end. */
+/** Those letters of the other kinds that would be decided on, the oldest first. */
+const undecided = Effect.fnUntraced(function* (sql: Sql, filters: Filters, filter: Filter) {
+  const found: Array<{ readonly kind: Kind; readonly entries: ReadonlyArray<Entry> }> = []
+  for (const { ids, kind } of yield* othersOf(sql, filters)) {
+    found.push({ kind, entries: yield* told(kind.list(ids, filter, true)) })
+  }
+  return found
+})
+
+/** Retries letters: appends their records again, for the projection to handle at the log's end, or sends their messages again. */
 export const retry = Effect.fnUntraced(function* (
   options: Options & { readonly all: boolean; readonly dryRun: boolean }
 ) {
   yield* assertChosen(options, options.all)
   const filter = yield* filterOf(options, ["parked", "skipped", "retrying"])
   const database = yield* openDatabase(options.data, "join", { max: 2 })
+  const { sql } = database
+  const letters = chosenKinds(options).includes("projection")
+    ? yield* read(() => Letters.retryable(sql, ofProjections(options, filter)))
+    : []
+  const others = yield* undecided(sql, options, filter)
   if (options.dryRun) {
-    const letters = yield* read(() => Letters.retryable(database.sql, filter))
-    yield* print(options.json ? JSON.stringify(letters.map(publicOf)) : `would retry:\n${yield* tableOf(letters)}`)
+    const entries = [...letters.map(entryOf), ...others.flatMap((one) => one.entries)]
+    yield* print(
+      options.json ? JSON.stringify(entries.map(({ all }) => all)) : `would retry:\n${yield* tableOf(entries)}`
+    )
     return 0
   }
-  const application = yield* loadApplication(options.config)
-  const { log } = yield* openSystem(application, database)
-  const letters = yield* read(() => Letters.retryable(database.sql, filter))
-  const retried = yield* append(database.sql, log, letters, who())
+  let retried = 0
+  if (letters.length > 0) {
+    const { log } = yield* openSystem(yield* loadApplication(options.config), database, { relaysHere: false })
+    retried += yield* append(sql, log, letters, who())
+  }
+  for (const { entries, kind } of others) retried += yield* kind.retry(entries, who())
   yield* print(
     options.json
       ? JSON.stringify({ retried })
-      : `${retried} appended to be handled again${retried === 0 ? "" : "; see millrace dlq list --status parked,retrying"}`
+      : `${retried} sent to be handled again${retried === 0 ? "" : "; see millrace dlq list --status parked,retrying"}`
   )
   return yield* missing(options, retried)
 })
@@ -225,12 +312,19 @@ export const discard = Effect.fnUntraced(function* (
   yield* assertChosen(options, options.all)
   const filter = yield* filterOf(options, ["parked", "skipped"])
   const { sql } = yield* openDatabase(options.data, "join", { max: 1 })
+  const isMine = chosenKinds(options).includes("projection")
+  const mine = ofProjections(options, filter)
+  const others = yield* undecided(sql, options, filter)
   if (options.dryRun) {
-    const letters = yield* read(() => Letters.list(sql, filter))
-    yield* print(options.json ? JSON.stringify(letters.map(publicOf)) : `would discard:\n${yield* tableOf(letters)}`)
+    const letters = isMine ? yield* read(() => Letters.list(sql, mine)) : []
+    const entries = [...letters.map(entryOf), ...others.flatMap((one) => one.entries)]
+    yield* print(
+      options.json ? JSON.stringify(entries.map(({ all }) => all)) : `would discard:\n${yield* tableOf(entries)}`
+    )
     return 0
   }
-  const discarded = (yield* read(() => Letters.discard(sql, filter, who()))).length
+  let discarded = isMine ? (yield* read(() => Letters.discard(sql, mine, who()))).length : 0
+  for (const { entries, kind } of others) discarded += yield* kind.discard(entries, who())
   yield* print(options.json ? JSON.stringify({ discarded }) : `${discarded} discarded`)
   return yield* missing(options, discarded)
 })

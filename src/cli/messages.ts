@@ -3,6 +3,7 @@ import { randomInt } from "node:crypto"
 import * as Effect from "effect/Effect"
 import * as Schedule from "effect/Schedule"
 import { FanOut, type FanOutError, type Message, type StartAt, type SubscriptionType } from "../fanout.ts"
+import { isForAnother } from "../subscription-letter.ts"
 import { layer } from "../system.ts"
 import { CommandFailed, exitCodes } from "./failure.ts"
 import { sinceOf } from "./letters.ts"
@@ -75,6 +76,13 @@ export const subscribe = Effect.fnUntraced(
         exitCode: exitCodes.usage
       })
     }
+    if (max < 1) {
+      return yield* new CommandFailed({
+        message: `--max ${max} is no number of messages`,
+        try: "--max 10, or leave it out to go on until stopped",
+        exitCode: exitCodes.usage
+      })
+    }
     const fanOut = yield* FanOut
     const name = options.name ?? `cli-${randomInt(2 ** 40).toString(36)}`
     if (options.name === undefined) {
@@ -84,9 +92,11 @@ export const subscribe = Effect.fnUntraced(
     const consumer = yield* fanOut.subscribe({ topic, name, type, from, receiveQueue: Math.min(max, 1_000) })
     for (let left = max; left > 0;) {
       const messages = yield* Effect.retry(consumer.receive(Math.min(left, atOnce)), patient)
-      const lines = messages.map((message) => `${json ? jsonOf(message) : lineOf(message)}\n`).join("")
+      // another subscription's dead letter that comes again was here before
+      const shown = messages.filter((message) => !isForAnother(name, message))
+      const lines = shown.map((message) => `${json ? jsonOf(message) : lineOf(message)}\n`).join("")
       yield* Effect.uninterruptible(Effect.andThen(write(lines), Effect.retry(consumer.acknowledge(messages), patient)))
-      left -= messages.length
+      left -= shown.length
     }
     return 0
   },

@@ -1,11 +1,13 @@
 // `millrace pulsar plan|apply|check`: holds tenants, namespaces and topics on Pulsar to what the application declares.
-import { Command, type Flag } from "effect/cli"
+import { Command, Flag } from "effect/cli"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
 import { loadApplication } from "./config.ts"
 import { CommandFailed, exitCodes } from "./failure.ts"
+import { type Application, topicsOf } from "../application.ts"
 import type { ResourcePlan } from "../pulsar/tenants.ts"
+import { Tenancy } from "../tenancy.ts"
 
 /** What every command shares: its flags, and how it ends. */
 export interface Shared {
@@ -34,23 +36,46 @@ const textOf = (plans: ReadonlyArray<ResourcePlan>): string =>
     ])
     .join("\n")
 
+/** The topics that every tenant has where the application does not say: all that projections write and that go to Pulsar. */
+const derived = (application: Application.Any) =>
+  topicsOf(application)
+    .filter(({ topic: { to }, writtenBy }) => writtenBy.length > 0 && to?.includes("pulsar") !== false)
+    .map(({ topic }) => Tenancy.topic(topic))
+
+/** What the application declares, and the tenants that the command names beside. */
+const tenancyOf = (application: Application.Any, tenants: string | undefined) => {
+  const named = (tenants ?? "").split(",").flatMap((name) => (name.trim() === "" ? [] : [name.trim()]))
+  const { pulsar } = application
+  if (pulsar === undefined && named.length === 0) {
+    return Effect.fail(
+      new CommandFailed({
+        message: "the application declares no tenants on Pulsar",
+        try: '--tenants acme,globex, or Application.make({ …, pulsar: Tenancy.make({ tenants: ["acme"], topics: [Tenancy.topic(alerts)] }) })'
+      })
+    )
+  }
+  return Effect.try({
+    try: () => {
+      const made = Tenancy.make({ tenants: [...new Set(named)], topics: derived(application) })
+      if (pulsar === undefined) return made
+      const isNew = (name: string) => !pulsar.tenants.some((tenant) => tenant.name === name)
+      return { ...pulsar, tenants: [...pulsar.tenants, ...made.tenants.filter(({ name }) => isNew(name))] }
+    },
+    catch: (cause) => new CommandFailed({ message: (cause as Error).message, exitCode: exitCodes.usage })
+  })
+}
+
 const run = Effect.fnUntraced(function* (
   doing: "plan" | "apply" | "check",
-  options: { readonly config: string | undefined; readonly json: boolean }
+  options: { readonly config: string | undefined; readonly tenants: string | undefined; readonly json: boolean }
 ) {
-  const { pulsar } = yield* loadApplication(options.config)
-  if (pulsar === undefined) {
-    return yield* new CommandFailed({
-      message: "the application declares no tenants on Pulsar",
-      try: 'Application.make({ …, pulsar: Tenancy.make({ tenants: ["acme"], topics: [Tenancy.topic(alerts)] }) })'
-    })
-  }
+  const tenancy = yield* tenancyOf(yield* loadApplication(options.config), options.tenants)
   const { admin, tenants } = yield* open
   const client = yield* Effect.try({
     try: admin,
     catch: (cause) => new CommandFailed({ message: (cause as Error).message, exitCode: exitCodes.usage })
   })
-  const plans = yield* doing === "apply" ? tenants.apply(client, pulsar) : tenants.plan(client, pulsar)
+  const plans = yield* doing === "apply" ? tenants.apply(client, tenancy) : tenants.plan(client, tenancy)
   const text = options.json
     ? JSON.stringify({ pulsar: client.url, resources: plans, differs: plans.some(tenants.differs) })
     : textOf(plans)
@@ -65,11 +90,15 @@ const run = Effect.fnUntraced(function* (
   return doing === "check" && plans.some(tenants.differs) ? exitCodes.unhealthy : 0
 })
 
+const tenantsFlag = Flag.optional(
+  Flag.String("tenants").pipe(Flag.withDescription("Tenants beside those that the application declares, with commas"))
+)
+
 /** `millrace pulsar plan|apply|check`. */
 export const pulsarOf = ({ config, ending, json }: Shared) => {
   const one = (doing: "plan" | "apply" | "check", description: string) =>
-    Command.make(doing, { config, json }, (flags) =>
-      ending(run(doing, { ...flags, config: Option.getOrUndefined(flags.config) }))
+    Command.make(doing, { config, tenants: tenantsFlag, json }, ({ config, json, tenants }) =>
+      ending(run(doing, { json, config: Option.getOrUndefined(config), tenants: Option.getOrUndefined(tenants) }))
     ).pipe(Command.withDescription(description))
   return Command.make("pulsar").pipe(
     Command.withDescription(

@@ -41,7 +41,7 @@ const plain = (head: ReadonlyArray<string>) =>
   new Table({ head: [...head], style: { head: [], border: [], compact: true } })
 
 /** The status for people: a line a projection's partition, relays, dead letters. */
-export const statusTable = ({ dead_letters, healthy, projections, relays }: Status): string => {
+export const statusTable = ({ dead_letters, healthy, parked_messages, projections, relays }: Status): string => {
   const table = plain(["projection", "topic", "position", "end", "lag", "epoch", "stream time", "state"])
   for (const { end, epoch, halted, lag, mode, name, partition, position, stream_time, topic, version } of projections) {
     const time = stream_time === null ? "" : new Date(stream_time).toISOString()
@@ -53,6 +53,9 @@ export const statusTable = ({ dead_letters, healthy, projections, relays }: Stat
       ({ halted, lag, target }) => `relay to ${target}: ${lag} behind${halted === null ? "" : `, halted: ${halted}`}`
     ),
     `dead letters: ${dead_letters}`,
+    ...(parked_messages === 0
+      ? []
+      : [`messages that relays parked: ${parked_messages}, see millrace dlq list --kind relay`]),
     healthy ? "healthy" : "not healthy"
   ].join("\n")
 }

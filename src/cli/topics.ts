@@ -31,8 +31,8 @@ const refusal = (plans: ReadonlyArray<TopicPlan>, where: string) => {
 export const topics = Effect.fnUntraced(function* (doing: "plan" | "apply" | "check", options: TopicsOptions) {
   const { allowRepartition, config, data, json } = options
   const application = yield* loadApplication(config)
-  const specs = specsOf(application)
   const { topics, where } = yield* openTopics(data)
+  const specs = specsOf(application, where)
   const plans = yield* topics.plan(specs, { allowRepartition })
   const print = json
     ? JSON.stringify({ log: where, topics: plans, differs: plans.some(differs) })

@@ -7,6 +7,7 @@ import * as Layer from "effect/Layer"
 import * as Schedule from "effect/Schedule"
 import * as Scope from "effect/Scope"
 import {
+  assertPlaces,
   ConsumerBusy,
   defaults,
   FanOut,
@@ -214,6 +215,7 @@ const subscribe = Effect.fnUntraced(function* (shared: Shared, options: Subscrib
   const settings = settingsOf(options)
   const { deadLetterTopic: name, topic } = settings
   const { partitions, topic_id: topicId } = yield* topicOf(sql, topic)
+  yield* assertPlaces("subscribe", topic, partitions, settings.from)
   const joined = yield* member(shared, settings, topicId)
   const { subscription } = joined
   yield* attempt("subscribe", () => Statement.sweep(sql, [subscription]))
@@ -258,8 +260,9 @@ const subscribe = Effect.fnUntraced(function* (shared: Shared, options: Subscrib
 const seek = Effect.fnUntraced(function* (shared: Shared, options: SubscribeOptions, to: StartAt) {
   const { sql } = shared
   const settings = settingsOf(options)
-  const { topic_id: topicId } = yield* topicOf(sql, settings.topic)
   const { name, topic } = settings
+  const { partitions, topic_id: topicId } = yield* topicOf(sql, topic)
+  yield* assertPlaces("seek", topic, partitions, to)
   const found = (yield* attempt("seek", () => Statement.open(sql, topicId, name, settings.type, to)))[0]
   if (found === undefined) {
     return yield* new FanOutError({

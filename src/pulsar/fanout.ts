@@ -5,6 +5,7 @@ import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
 import * as Scope from "effect/Scope"
 import {
+  assertPlaces,
   ConsumerBusy,
   defaults as subscriptions,
   FanOut,
@@ -46,6 +47,7 @@ export const connect = (options: Options): Effect.Effect<Cluster, FanOutError, S
     ({ transport }) => Effect.promise(() => transport.close())
   )
 
+const findIt = "set MILLRACE_PULSAR_TENANT to whose it is, or make it: 'millrace pulsar apply'"
 /** The names of a topic's partitions. Fails with `UnknownTopic` where there is none and the admin interface can tell. */
 const partitionsOf = Effect.fnUntraced(function* (
   { admin, options, transport }: Cluster,
@@ -57,7 +59,7 @@ const partitionsOf = Effect.fnUntraced(function* (
     try: async () => (admin === undefined ? await transport.partitions?.(name) : await admin.partitions(name)),
     catch: fanOutError(operation)
   })
-  if (count === undefined) return yield* new UnknownTopic({ topic, reason: `there is no ${name}` })
+  if (count === undefined) return yield* new UnknownTopic({ topic, reason: `there is no ${name}`, advice: findIt })
   return count === 0 ? [name] : Array.from({ length: count }, (_, i) => `${name}-partition-${i}`)
 })
 
@@ -108,6 +110,7 @@ const subscribe = Effect.fnUntraced(function* (cluster: Cluster, options: Subscr
   }
   const topics = yield* partitionsOf(cluster, "subscribe", options.topic)
   const { from, name } = settings
+  yield* assertPlaces("subscribe", options.topic, topics.length, from)
   if (typeof from === "object")
     yield* Effect.tryPromise({
       try: () => begin(adminOf(cluster), topics, name, from),
@@ -147,6 +150,7 @@ const seek = Effect.fnUntraced(function* (
   to: StartAt
 ) {
   const topics = yield* partitionsOf(cluster, "seek", topic)
+  yield* assertPlaces("seek", topic, topics.length, to)
   const busy = yield* Effect.tryPromise({
     try: async () => {
       const admin = adminOf(cluster)

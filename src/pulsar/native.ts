@@ -17,7 +17,8 @@ import type {
   Received,
   Transport,
   TransportConsumer,
-  TransportProducer
+  TransportProducer,
+  TransportReader
 } from "./transport.ts"
 
 type Module = Pulsar.Module
@@ -238,21 +239,32 @@ export const native = async (options: Options): Promise<Transport> => {
     return { client, close: async () => void (await client.close().catch(() => undefined)) }
   }
   const shared = connect()
+  // readers look, which blocks: briefly, and not within the patience of others. A client each would be threads and megabytes each.
+  let looking: Connection | undefined
+  const readers = new Set<TransportReader>()
+  const reading = async (settings: ReadOptions): Promise<TransportReader> => {
+    looking ??= connect({ operationTimeoutSeconds: lookSeconds })
+    const reader = await read(module, looking.client, settings)
+    const held = { ...reader, close: () => reader.close().finally(() => readers.delete(held)) }
+    readers.add(held)
+    return held
+  }
   const failed = (operation: string, topic: string) => (cause: unknown) => {
     throw failureOf(cause, `${operation} ${topic}`)
   }
   return {
     consume: (settings) => consume(settings, shared, connect).catch(failed("subscribe to", settings.topic)),
     produce: (settings) => produce(shared.client, settings).catch(failed("produce to", settings.topic)),
-    read: (settings) =>
-      read(module, connect({ operationTimeoutSeconds: lookSeconds }), settings).catch(failed("read", settings.topic)),
+    read: (settings) => reading(settings).catch(failed("read", settings.topic)),
     numbers: true,
     partitions: async (topic) => {
       const parts = await shared.client.getPartitionsForTopic(topic).catch(failed("look up", topic))
       return parts.length === 1 && parts[0] === topic ? 0 : parts.length
     },
     close: async () => {
-      await shared.close()
+      // closed under a reading, the client ends the process
+      await Promise.all([...readers].map((reader) => reader.close()))
+      await Promise.all([shared.close(), looking?.close()])
       tls?.remove()
     }
   }
@@ -333,19 +345,14 @@ const lookSeconds = 3
  * It looks before it reads: a reading that ends without a message, by its time or by closing, ends the whole process (pulsar-client 1.18). And
  * it does not listen: what arrives before the client's object is made is dropped then, without a word.
  */
-const read = async (module: Module, { client, close }: Connection, { from, topic }: ReadOptions) => {
+const read = async (module: Module, client: Pulsar.Client, { from, topic }: ReadOptions) => {
   const start =
     from === "earliest"
       ? module.MessageId.earliest()
       : from === "latest"
         ? module.MessageId.latest()
         : module.MessageId.deserialize(Buffer.from(encodeMessageId(from)))
-  const reader = await client
-    .createReader({ topic, startMessageId: start, receiverQueueSize: readAhead })
-    .catch(async (cause: unknown) => {
-      await close()
-      throw cause
-    })
+  const reader = await client.createReader({ topic, startMessageId: start, receiverQueueSize: readAhead })
   let reading: Promise<unknown> = Promise.resolve()
   const state = { ended: false }
   const next = async (waitMs: number): Promise<Received | undefined> => {
@@ -362,7 +369,6 @@ const read = async (module: Module, { client, close }: Connection, { from, topic
   const end = async () => {
     await reading
     await reader.close().catch(() => undefined)
-    await close()
   }
   return {
     next: (waitMs: number) =>

@@ -1,4 +1,5 @@
 // What a topic ends with of one stream, read after nobody else can write there: the one proof of what was sent and not written down.
+import { retryHeader } from "../retry.ts"
 import { failureOf, PulsarFailure } from "./errors.ts"
 import type { Cluster } from "./fanout.ts"
 import { byPlace, decodeMessageId, encodeMessageId, type MessageId } from "./message-id.ts"
@@ -58,7 +59,8 @@ export const tailOf = async (cluster: Cluster, topic: string, stream: string, pl
       if (next === undefined) return { present, end: last ?? after }
       last = next.id
       const { "millrace-incarnation": incarnation = "", "millrace-seq": seq, "millrace-stream": of } = next.properties
-      if (of === stream)
+      // one that was parked and sent by itself, or that a subscription gave up, is none that the relay sent
+      if (of === stream && next.properties[retryHeader] === undefined)
         present.push({ seq: Number(seq), incarnation, sent: Number(next.properties[sentProperty]), id: next.id })
       if (end !== undefined && byPlace(next.id, end) >= 0) return { present, end }
     }

@@ -49,6 +49,7 @@ interface NamespaceState {
   >
   readonly deduplicationEnabled?: boolean
   readonly replication_clusters?: ReadonlyArray<string>
+  readonly inactive_topic_policies?: { readonly deleteWhileInactive?: boolean }
   readonly offload_policies?: {
     readonly managedLedgerOffloadThresholdInBytes?: number
     readonly managedLedgerOffloadThresholdInSeconds?: number
@@ -69,6 +70,11 @@ const quotaPolicies = {
   refuse: "producer_exception",
   evict: "consumer_backlog_eviction"
 } as const
+const keptTopics = {
+  inactiveTopicDeleteMode: "delete_when_no_subscriptions",
+  maxInactiveDurationSeconds: 60,
+  deleteWhileInactive: false
+}
 const bytes = (megabytes: number) => Math.round(megabytes * 1024 * 1024)
 /** Pulsar's word for no bound is -1. */
 const bounded = (value: number) => (value === Infinity ? -1 : Math.ceil(value))
@@ -86,6 +92,13 @@ const policySettings = (state: NamespaceState, policies: Policies): ReadonlyArra
       from: state.deduplicationEnabled,
       to: deduplication,
       request: ["POST", "deduplication", deduplication]
+    },
+    // else a topic that is declared, and has no message yet, is gone within a minute
+    {
+      name: "deleteInactiveTopics",
+      from: state.inactive_topic_policies?.deleteWhileInactive,
+      to: false,
+      request: ["POST", "inactiveTopicPolicies", keptTopics]
     }
   ]
   const number = (name: string, from: number | undefined, to: number | undefined, method: string, path: string) => {
@@ -222,8 +235,8 @@ const stepsOf = async (admin: Admin, tenancy: Tenancy): Promise<ReadonlyArray<St
   const steps: Array<Step> = []
   for (const { actions, name, role } of tenants) {
     const granted = new Map<string, ReadonlyArray<string>>([[role, actions]])
-    if (publisher !== undefined)
-      granted.set(publisher, publisher === role ? [...new Set([...actions, "produce"])] : ["produce"])
+    // the relay reads the end of a topic before it sends there
+    if (publisher !== undefined) granted.set(publisher, ["consume", "produce"])
     steps.push(await tenantStep(admin, name, clusters))
     steps.push(await namespaceStep(admin, `${name}/${namespace}`, policies, granted))
     for (const topic of topics)

@@ -4,6 +4,7 @@ import type * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify"
 import type { Bounds, Log, LogRecord, Position, ReadError } from "../log.ts"
+import { isRetry } from "../retry.ts"
 import type { Catalog } from "./catalog.ts"
 import { Follower } from "./follower.ts"
 import { vectorOf, type Vector } from "./frames.ts"
@@ -110,7 +111,10 @@ export const streams = (app: FastifyInstance, parts: StreamParts): void => {
     const { release, tail } = tails.use(topic, bounds)
     try {
       const wants = (record: LogRecord): boolean =>
-        (tenant === undefined || record.tenant === tenant) && (key === undefined || record.key === key)
+        // it was there before
+        !isRetry(record) &&
+        (tenant === undefined || record.tenant === tenant) &&
+        (key === undefined || record.key === key)
       const follower = begin(request, reply, { event, limits, read: reader(parts, topic), tail, vector, wants })
       open.add(follower)
       metrics.streams(open.size)

@@ -3,13 +3,18 @@ import { afterAll, assert, beforeAll, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Scope from "effect/Scope"
+import { shared } from "../../stack/testing.ts"
+import type { Endpoints } from "../../stack/service.ts"
 import { startOf } from "../../src/cli/messages.ts"
 import { FanOut } from "../../src/fanout.ts"
 import { query } from "../../src/postgres/client.ts"
 import { options, sent, topicWith, Topics, upTo, within } from "../contract/fanout-support.ts"
 import { command, startCommand } from "../support/command.ts"
 import { fanOutOn } from "../support/fanout.ts"
+import * as Cli from "../support/cli.ts"
 import { databaseOn, server } from "../support/postgres.ts"
+import { environmentOf, fanOutOnPulsar, transports } from "../support/pulsar.ts"
+import { needing } from "../support/stack.ts"
 
 const scope = Scope.makeUnsafe()
 let root = ""
@@ -19,6 +24,8 @@ beforeAll(async () => {
 afterAll(() => Effect.runPromise(Scope.close(scope, Exit.void)))
 
 interface Printed {
+  readonly partition: number
+  readonly position: number
   readonly seq: number
   readonly key: string
   readonly value: { readonly seq: number }
@@ -106,4 +113,77 @@ describe("millrace subscribe", () => {
       ]
     )
   })
+})
+
+const suite = await needing("pulsar")
+suite("millrace subscribe on Pulsar", () => {
+  let endpoints: Endpoints = {}
+  beforeAll(async () => {
+    endpoints = await Effect.runPromise(Scope.provide(shared("pulsar"), scope))
+  }, 180_000)
+
+  it.live.each(transports)(
+    "begins at the earliest or latest message, at a time or at a position, in all four types: %s",
+    (transport) =>
+      Effect.gen(function* () {
+        const topics = yield* Topics
+        const topic = yield* topicWith(2)
+        const environment = environmentOf(transport, endpoints, "contract")
+        const run = (...args: ReadonlyArray<string>) => Cli.run(environment, "subscribe", topic, ...args)
+        const seqs = Effect.fnUntraced(function* (count: number, ...args: ReadonlyArray<string>) {
+          const { code, errors, output } = yield* run(...args, "--max", String(count), "--json")
+          assert.deepStrictEqual([code, errors], [0, ""])
+          return printed(output).toSorted((a, b) => a.seq - b.seq)
+        })
+        const numbers = (messages: ReadonlyArray<Printed>) => messages.map(({ seq }) => seq)
+        yield* topics.publish(topic, sent(10, 1, 4, 2))
+        const all = yield* seqs(10, "--from", "earliest", "--type", "keyShared")
+        assert.deepStrictEqual(numbers(all), upTo(10))
+        // the broker's clock ticks in milliseconds
+        yield* Effect.sleep(5)
+        const time = new Date().toISOString()
+        yield* Effect.sleep(5)
+        yield* topics.publish(topic, sent(12, 11, 4, 2))
+        assert.deepStrictEqual(numbers(yield* seqs(2, "--from", time, "--type", "shared")), [11, 12])
+        assert.deepStrictEqual(numbers(yield* seqs(12, "--from", "1 hour", "--type", "failover")), upTo(12))
+        // 7 and those behind it in its partition, and of the other one 12 alone
+        const [seventh, last] = [all[6]!, (yield* seqs(2, "--from", time))[1]!]
+        assert.notStrictEqual(seventh.partition, last.partition)
+        const places = [seventh, last].map(({ partition, position }) => `${partition}:${position}`).join()
+        assert.deepStrictEqual(numbers(yield* seqs(4, "--from", places)), [7, 9, 11, 12])
+        // whatever is published until it is there
+        const latest = yield* Cli.start(environment, "subscribe", topic, "--max", "1", "--json")
+        let next = 13
+        while (latest.process.exitCode === null) {
+          yield* topics.publish(topic, sent(next, next, 4, 2))
+          next += 1
+        }
+        assert.isAbove(printed(latest.output())[0]!.seq, 12)
+      }).pipe(Effect.scoped, Effect.provide(fanOutOnPulsar(transport))),
+    120_000
+  )
+
+  it.live(
+    "says in a line what is wrong, and in another what to do",
+    () =>
+      Effect.gen(function* () {
+        const topic = yield* topicWith(1)
+        const environment = environmentOf("websocket", endpoints, "contract")
+        const refusals: ReadonlyArray<readonly [args: ReadonlyArray<string>, code: number, error: RegExp]> = [
+          [[topic, "--from", "yesterday"], 2, /^millrace: --from yesterday is no place\ntry: --from earliest, .*\n$/],
+          [[topic, "--from", "1:7"], 1, /^millrace: .* there is no partition 1: \S+ has 0 alone\n$/],
+          [[topic, "--max", "0"], 2, /^millrace: --max 0 is no number of messages\ntry: --max 10, .*\n$/],
+          [["nowhere"], 1, /^millrace: .* there is no persistent:.*nowhere; set MILLRACE_PULSAR_TENANT .*\n$/]
+        ]
+        for (const [args, code, error] of refusals) {
+          const ended = yield* Cli.run(environment, "subscribe", ...args)
+          assert.match(ended.errors, error)
+          assert.deepStrictEqual([ended.code, ended.output], [code, ""])
+        }
+        const odd = yield* Cli.run(environment, "subscribe", topic, "--type", "fanout")
+        assert.strictEqual(odd.code, 2)
+        assert.match(odd.errors, /Invalid value for flag --type: "fanout"\. Expected: "exclusive"/)
+      }).pipe(Effect.scoped, Effect.provide(fanOutOnPulsar("websocket"))),
+    60_000
+  )
 })

@@ -86,6 +86,23 @@ suite("millrace topics on Kafka", () => {
       assert.deepInclude(checked, { code: 0, differs: false })
     }))
 
+  test("makes no topic that goes to Pulsar alone, and misses none", () =>
+    Effect.gen(function* () {
+      const name = fresh()
+      const namesOf = (to: ReadonlyArray<string>) =>
+        Effect.map(topics("plan", { name, to }, "--json"), ({ output }) =>
+          (JSON.parse(output) as Report).topics.map(({ topic }) => topic.slice(name.length + 1))
+        )
+      assert.deepStrictEqual(yield* namesOf(["kafka", "pulsar"]), ["sights", "people", "greetings"])
+      assert.deepStrictEqual(yield* namesOf(["pulsar"]), ["sights", "people"])
+      const applied = yield* topics("apply", { name, to: ["pulsar"] })
+      assert.strictEqual(applied.code, 0, applied.errors)
+      const all = yield* asOperator(brokers, (admin) => admin.listTopics())
+      assert.notInclude(all, `${name}.greetings`)
+      const checked = yield* topics("check", { name, to: ["pulsar"] })
+      assert.strictEqual(checked.code, 0, checked.output)
+    }))
+
   test("shows a setting from and to, changes it, and leaves alone what others set", () =>
     Effect.gen(function* () {
       const name = fresh()
@@ -225,6 +242,8 @@ describe("millrace topics on the embedded log", () => {
       assert.strictEqual((yield* run("apply", { name: "own" })).code, 0)
       const ready = yield* run("check", { name: "own" })
       assert.strictEqual(ready.code, 0, ready.output)
+      const all = yield* run("plan", { name: "own", to: ["pulsar"] })
+      assert.match(all.output, /^own\.greetings +3 partitions: create$/m)
       const kept = yield* run("apply", { name: "own", retention: "1 hour" })
       assert.match(kept.output, /^ {2}retention\.ms for ever → 3600000$/m)
       const more = yield* run("apply", { name: "own", partitions: 5 }, "--allow-repartition")

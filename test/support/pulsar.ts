@@ -22,6 +22,21 @@ export const optionsOf = (transport: TransportName, endpoints: Endpoints): Optio
   return { url, adminUrl, namespace, ...(client !== undefined && { client }) }
 }
 
+/** How a command reaches it. */
+export const environmentOf = (
+  transport: TransportName,
+  endpoints: Endpoints,
+  namespace: string
+): Readonly<Record<string, string | undefined>> => {
+  const { adminUrl, client, url } = optionsOf(transport, endpoints)
+  return {
+    MILLRACE_PULSAR_URL: url,
+    MILLRACE_PULSAR_ADMIN_URL: adminUrl,
+    MILLRACE_PULSAR_CLIENT: client,
+    MILLRACE_PULSAR_NAMESPACE: namespace
+  }
+}
+
 /** A namespace whose topics keep everything. */
 export const makeNamespace = async (options: Options): Promise<void> => {
   const admin = new Admin(options)

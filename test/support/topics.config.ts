@@ -7,6 +7,8 @@ interface Options {
   readonly partitions?: number
   readonly retention?: string
   readonly kafka?: object
+  /** Where a topic goes that the projection writes; undefined: it writes none. */
+  readonly to?: ReadonlyArray<"kafka" | "pulsar">
 }
 const options = JSON.parse(process.env["TEST_TOPICS"] ?? "{}") as Options
 
@@ -20,12 +22,17 @@ const sights = Topic.events(`${options.name}.sights`, {
 })
 const people = Topic.compacted(`${options.name}.people`, { value: { who: Schema.String }, key: "who", partitions: 2 })
 const last = ReadModel.table("last_seen", { columns: { who: Schema.String }, primaryKey: ["who"] })
+const greetings = Topic.records(`${options.name}.greetings`, {
+  value: { who: Schema.String },
+  key: "who",
+  ...(options.to !== undefined && { to: options.to })
+})
 const seeing = Projection.make({
   name: "seeing",
   version: 1,
   source: sights,
   enrich: { people },
-  writes: [last],
+  writes: options.to === undefined ? [last] : [last, greetings],
   failure: { then: "skip" },
   handle: { seen: ({ who }, out) => out.upsert(last, { who }) }
 })

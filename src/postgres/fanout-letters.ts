@@ -1,0 +1,64 @@
+// Dead-letter topics of subscriptions on PostgreSQL: found, read and retried through the log. It decides about no letter.
+import * as Effect from "effect/Effect"
+import { FanOutError } from "../fanout.ts"
+import type { Log, NewRecord } from "../log.ts"
+import { type DeadLetterTopics, letterOf, retryProperties } from "../subscription-letter.ts"
+import { attempt } from "./fanout-consumer.ts"
+import { messageOf } from "./fanout-message.ts"
+import type { Sql } from "./client.ts"
+
+const failed = (operation: string) => (error: { readonly message: string }) =>
+  new FanOutError({ operation, retryable: false, reason: error.message, cause: error })
+
+/** The record of properties, the envelope's among them. */
+const recordOf = (
+  partition: number,
+  key: string,
+  value: string,
+  eventTime: number,
+  properties: Record<string, string>
+) => {
+  const { event_id, schema_version, tenant, trace_id: _, traceparent, ...headers } = properties
+  return {
+    partition,
+    key,
+    value: value === "null" ? null : value,
+    eventTime,
+    eventId: event_id,
+    tenant,
+    traceparent,
+    schemaVersion: schema_version === undefined ? undefined : Number(schema_version),
+    headers
+  } satisfies NewRecord
+}
+
+/** The dead-letter topics of the log on a database. */
+export const make = (sql: Sql, log: Log["Service"]): DeadLetterTopics => ({
+  names: attempt("list dead letters", async () => {
+    const rows = await sql<Array<{ readonly name: string }>>`
+      select name from millrace.log_topic where name like '%.dlq' order by name`
+    return rows.map(({ name }) => name)
+  }),
+  each: Effect.fnUntraced(
+    function* (topic, take) {
+      for (const { end, partition, start } of yield* log.bounds(topic)) {
+        for (let position = start; position < end;) {
+          const { next, records } = yield* log.read(topic, partition, position)
+          for (const record of records) {
+            const { eventTime, key, properties, value } = messageOf(topic, record, 0)
+            const letter = letterOf(topic, { key, value, eventTime, properties, takenAt: record.appendedAt })
+            if (letter !== undefined) take(letter)
+          }
+          position = next
+        }
+      }
+    },
+    Effect.catchTag("UnknownTopic", () => Effect.void),
+    Effect.mapError(failed("read dead letters"))
+  ),
+  retry: (letter) => {
+    const { eventTime, key, partition, source, value } = letter
+    const record = recordOf(partition, key, value, eventTime, retryProperties(letter))
+    return Effect.asVoid(Effect.mapError(log.append(source, [record]), failed("retry a dead letter")))
+  }
+})
