@@ -2,10 +2,12 @@
 import { pathToFileURL } from "node:url"
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs"
 import { isAbsolute, join } from "node:path"
+import { rootCertificates } from "node:tls"
 import { tmpdir } from "node:os"
 import type * as Pulsar from "./native-client.ts"
 import { readAhead } from "./arrivals.ts"
 import { failureOf, PulsarFailure } from "./errors.ts"
+import { refusalOf } from "./handshake.ts"
 import { decodeMessageId, encodeMessageId } from "./message-id.ts"
 import { defaults, type Options } from "./options.ts"
 import type {
@@ -39,16 +41,17 @@ const load = async (name: string): Promise<Module> => {
   }
 }
 
-/** The client takes certificates as files. */
-const files = (tls: Options["tls"]) => {
-  if (tls === undefined) return undefined
+/** The client takes certificates as files, and knows no authorities of its own. */
+const files = ({ tls = {}, url }: Options) => {
+  if (!url.startsWith("pulsar+ssl:")) return undefined
   const directory = mkdtempSync(join(tmpdir(), "millrace-tls-"))
   const write = (name: string, text: string | undefined) => {
     if (text === undefined) return undefined
     writeFileSync(join(directory, name), text, { mode: 0o600 })
     return join(directory, name)
   }
-  const paths = { ca: write("ca.pem", tls.ca), cert: write("cert.pem", tls.cert), key: write("key.pem", tls.key) }
+  const ca = write("ca.pem", tls.ca ?? rootCertificates.join("\n"))
+  const paths = { ca, cert: write("cert.pem", tls.cert), key: write("key.pem", tls.key) }
   return { ...paths, remove: () => rmSync(directory, { recursive: true, force: true }) }
 }
 
@@ -232,14 +235,16 @@ class NativeProducer implements TransportProducer {
 /** The transport; its connections are made when they are used. Rejects with a `PulsarFailure` where the package cannot be loaded. */
 export const native = async (options: Options): Promise<Transport> => {
   const module = await load(options.client ?? defaults.client)
-  const tls = files(options.tls)
+  const tls = files(options)
   const connect = (config: Partial<Pulsar.ClientConfig> = {}): Connection => {
     const client = new module.Client({ ...configurationOf(module, options, tls), ...config })
     return { client, close: async () => void (await client.close().catch(() => undefined)) }
   }
   const shared = connect()
-  const failed = (operation: string, topic: string) => (cause: unknown) => {
-    throw failureOf(cause, `${operation} ${topic}`)
+  const failed = (operation: string, topic: string) => async (cause: unknown) => {
+    const failure = failureOf(cause, `${operation} ${topic}`)
+    // the client does not tell a broker that refuses it from one that is away
+    throw (failure.kind === "lost" ? await refusalOf(options, lookSeconds * 1_000) : undefined) ?? failure
   }
   return {
     consume: (settings) => consume(settings, shared, connect).catch(failed("subscribe to", settings.topic)),
@@ -271,7 +276,7 @@ const configurationOf = (module: Module, options: Options, tls: ReturnType<typeo
     operationTimeoutSeconds: seconds,
     connectionTimeoutMs: seconds * 1_000,
     logLevel: module.LogLevel.ERROR,
-    // what it logs it also answers
+    // what it logs it also answers, or `refusalOf` finds out
     log: () => undefined,
     ...(authentication !== undefined && { authentication }),
     ...(tls?.ca !== undefined && { tlsTrustCertsFilePath: tls.ca }),
