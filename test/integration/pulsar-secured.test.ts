@@ -76,37 +76,45 @@ const roundTrip = Effect.fnUntraced(function* (relay: Options, tenant: Options, 
 /** How subscribing and producing are refused. `silent`: the admin interface, which would tell first, is not known. */
 const refusals = Effect.fnUntraced(function* (options: Options, silent: boolean) {
   const { adminUrl: _, ...rest } = options
-  const given = silent ? { ...rest, timeoutMs: 1_000 } : options
-  const subscribed = yield* PulsarFanOut.make(given).pipe(
+  // the native client tries that long
+  const given = silent ? { ...rest, timeoutMs: 3_000 } : options
+  const subscribe = PulsarFanOut.make(given).pipe(
     Effect.andThen((fanOut) => fanOut.subscribe({ topic, name: "x", type: "shared" })),
     Effect.scoped,
     Effect.flip
   )
-  const produced = yield* PulsarFanOut.connect({ ...given, timeoutMs: 1_000 }).pipe(
+  const produce = PulsarFanOut.connect({ ...given, timeoutMs: 3_000 }).pipe(
     Effect.andThen((cluster) => Producer.open(cluster, { topic, name: "x", initialSequenceId: -1, patienceMs: 0 })),
     Effect.scoped,
     Effect.flip
   )
-  return [subscribed, produced]
+  return yield* Effect.all([subscribe, produce], { concurrency: 2 })
 })
 
 const suite = await owning("pulsar")
 suite("a secure pulsar", () => {
   vitest.layer(layer, { timeout: "300 seconds", excludeTestServices: true })((it) => {
     describe.each(transports)("%s", (transport) => {
-      it.effect("lets in a token, a token over TLS, and a client certificate", () =>
-        Effect.gen(function* () {
-          const secured = yield* Secured
-          const { known, security } = secured
-          const relay = (tenant: string) => ({ ...nobody(transport, secured, tenant), token: security.token("relay") })
-          const acme = { token: security.token("acme") }
-          const plain = { ...nobody(transport, secured, "acme"), ...acme }
-          assert.deepStrictEqual(yield* roundTrip(relay("acme"), plain, `${transport}-token`), [`${transport}-token`])
-          const safe = { ...safely(transport, secured, "acme", { ca: known.ca! }), ...acme }
-          assert.deepStrictEqual(yield* roundTrip(relay("acme"), safe, `${transport}-tls`), [`${transport}-tls`])
-          const signed = safely(transport, secured, "globex", known)
-          assert.deepStrictEqual(yield* roundTrip(relay("globex"), signed, `${transport}-mtls`), [`${transport}-mtls`])
-        })
+      it.effect(
+        "lets in a token, a token over TLS, and a client certificate",
+        () =>
+          Effect.gen(function* () {
+            const secured = yield* Secured
+            const { known, security } = secured
+            const relay = (tenant: string) => ({
+              ...nobody(transport, secured, tenant),
+              token: security.token("relay")
+            })
+            const acme = { token: security.token("acme") }
+            const plain = { ...nobody(transport, secured, "acme"), ...acme }
+            assert.deepStrictEqual(yield* roundTrip(relay("acme"), plain, `${transport}-token`), [`${transport}-token`])
+            const safe = { ...safely(transport, secured, "acme", { ca: known.ca! }), ...acme }
+            assert.deepStrictEqual(yield* roundTrip(relay("acme"), safe, `${transport}-tls`), [`${transport}-tls`])
+            const signed = safely(transport, secured, "globex", known)
+            const name = `${transport}-mtls`
+            assert.deepStrictEqual(yield* roundTrip(relay("globex"), signed, name), [name])
+          }),
+        60_000
       )
 
       it.effect(
@@ -135,14 +143,18 @@ suite("a secure pulsar", () => {
               ["a stranger's certificate", safe({ ...stranger, ...ca }), /correct MILLRACE_PULSAR_TLS_CERT and _KEY/],
               ["a key of another certificate", safe({ ...known, key: stranger.key! }), /_TLS_CERT and _KEY/]
             ]
-            for (const [what, options, advice] of cases) {
-              const errors = yield* Effect.all([refusals(options, false), refusals(options, true)], { concurrency: 2 })
-              for (const error of errors.flat()) {
+            const check = Effect.fnUntraced(function* (
+              [what, options, advice]: (typeof cases)[number],
+              silent: boolean
+            ) {
+              for (const error of yield* refusals(options, silent)) {
                 assert.match(error.message, advice, what)
                 assert.notInclude(error.message, "\n", what)
                 assert.isTrue("retryable" in error && !error.retryable, `${what}: ${error.message}`)
               }
-            }
+            })
+            const checks = cases.flatMap((one) => [check(one, false), check(one, true)])
+            yield* Effect.all(checks, { concurrency: "unbounded" })
           }),
         60_000
       )
@@ -155,9 +167,9 @@ suite("a secure pulsar", () => {
             { ...plain, url: safe.url.replace(/^pulsar\+ssl/, "pulsar").replace(/^wss/, "ws") },
             { ...safe, url: plain.url.replace(/^pulsar/, "pulsar+ssl").replace(/^ws/, "wss") }
           ]
-          for (const options of mixed)
-            for (const { message } of yield* refusals(options, true))
-              assert.match(message, /pulsar\+ssl:\/\/ and wss:\/\/ are for ports with TLS/)
+          const errors = yield* Effect.forEach(mixed, (one) => refusals(one, true), { concurrency: 2 })
+          for (const { message } of errors.flat())
+            assert.match(message, /pulsar\+ssl:\/\/ and wss:\/\/ are for ports with TLS/)
         })
       )
 
