@@ -62,6 +62,8 @@ const negativeAckMs = 100
 const receiveAtOnce = 200
 /** How often a connection is looked after. */
 const watchMs = 200
+/** A connection that is away for so long is given up: the client waits ever longer before it tries again, up to a minute. */
+const awayMs = 2_000
 
 const receivedOf = (message: Pulsar.Message): Received => {
   const handle = message.getMessageId()
@@ -147,6 +149,7 @@ const listening = ({
   }
 }
 
+const away = () => new PulsarFailure("lost", true, "the connection was lost")
 interface Connection {
   readonly client: Pulsar.Client
   readonly close: () => Promise<void>
@@ -172,12 +175,20 @@ class NativeConsumer implements TransportConsumer {
     this.asking = asking ?? pulling(consumer, options)
     this.ask = this.asking.ask
     this.end = end
-    let connected = true
+    let awaySince: number | undefined
     this.watch = setInterval(() => {
-      const now = consumer.isConnected()
-      if (connected && !now) options.lost(new PulsarFailure("lost", true, "the connection was lost"), false)
-      if (!connected && now) options.recovered()
-      connected = now
+      if (this.closed) return
+      const now = performance.now()
+      if (consumer.isConnected()) {
+        if (awaySince !== undefined) options.recovered()
+        awaySince = undefined
+      } else if (awaySince === undefined) {
+        awaySince = now
+        options.lost(away(), false)
+      } else if (now > awaySince + awayMs) {
+        clearInterval(this.watch)
+        options.lost(away(), true)
+      }
     }, watchMs)
   }
   private failed(operation: string) {
@@ -248,7 +259,7 @@ export const native = async (options: Options): Promise<Transport> => {
   }
   return {
     consume: (settings) => consume(settings, shared, connect).catch(failed("subscribe to", settings.topic)),
-    produce: (settings) => produce(shared.client, settings).catch(failed("produce to", settings.topic)),
+    produce: (settings) => produce(shared.client, settings, options).catch(failed("produce to", settings.topic)),
     read: (settings) =>
       read(module, connect({ operationTimeoutSeconds: lookSeconds }), settings).catch(failed("read", settings.topic)),
     numbers: true,
@@ -316,7 +327,7 @@ const consume = async (options: ConsumeOptions, shared: Connection, connect: () 
   }
 }
 
-const produce = async (client: Pulsar.Client, options: ProduceOptions) =>
+const produce = async (client: Pulsar.Client, options: ProduceOptions, { timeoutMs }: Options) =>
   new NativeProducer(
     await client.createProducer({
       topic: options.topic,
@@ -327,7 +338,7 @@ const produce = async (client: Pulsar.Client, options: ProduceOptions) =>
       batchingMaxMessages: 1_000,
       maxPendingMessages: options.maxPending,
       blockIfQueueFull: false,
-      sendTimeoutMs: 30_000
+      sendTimeoutMs: timeoutMs ?? defaults.timeoutMs
     })
   )
 
@@ -353,9 +364,21 @@ const read = async (module: Module, { client, close }: Connection, { from, topic
     })
   let reading: Promise<unknown> = Promise.resolve()
   const state = { ended: false }
+  let awaySince: number | undefined
+  const isThere = () => {
+    const now = performance.now()
+    // without a connection it would block
+    if (reader.isConnected()) {
+      awaySince = undefined
+      return reader.hasNext()
+    }
+    awaySince ??= now
+    if (now > awaySince + awayMs) throw away()
+    return false
+  }
   const next = async (waitMs: number): Promise<Received | undefined> => {
     const until = performance.now() + waitMs
-    while (!state.ended && !reader.hasNext()) {
+    while (!state.ended && !isThere()) {
       if (performance.now() > until) return undefined
       await new Promise((resolve) => setTimeout(resolve, lookMs))
     }

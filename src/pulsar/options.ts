@@ -29,7 +29,7 @@ export interface Options {
   readonly namespace?: string
   /** The package of the native client, by name or path. Default `pulsar-client`. */
   readonly client?: string
-  /** How long connecting, subscribing or an admin request may take. Default 10,000. */
+  /** How long connecting, subscribing, an admin request or the broker's receipt may take. Default 10,000. */
   readonly timeoutMs?: number
 }
 
