@@ -1,5 +1,7 @@
-// A TCP proxy whose connections can be cut. It knows no protocol.
-import net from "node:net"
+// A TCP proxy whose connections can be cut, a process of its own: clients that block this one would else block it too. It knows no protocol.
+import { spawn } from "node:child_process"
+import { createInterface } from "node:readline"
+import { fileURLToPath } from "node:url"
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 
@@ -9,40 +11,24 @@ export interface Proxy {
   /** Where connections go from now on. */
   readonly to: (port: number) => void
   /** Cuts every connection, and tells how many there were. */
-  readonly cut: () => number
+  readonly cut: () => Promise<number>
 }
 
 /** Listens on a free port until the scope closes. */
 export const proxy: Effect.Effect<Proxy, never, Scope.Scope> = Effect.gen(function* () {
-  const sockets = new Set<net.Socket>()
-  let target = 0
-  const server = net.createServer((client) => {
-    const backend = net.connect(target, "127.0.0.1")
-    for (const [socket, other] of [
-      [client, backend],
-      [backend, client]
-    ] as const) {
-      sockets.add(socket)
-      socket.on("error", () => undefined)
-      socket.once("close", () => {
-        sockets.delete(socket)
-        other.destroy()
-      })
-      socket.pipe(other)
-    }
-  })
-  const cut = () => {
-    const count = sockets.size / 2
-    for (const socket of sockets) socket.destroy()
-    return count
-  }
-  yield* Effect.acquireRelease(
-    Effect.callback<void>((resume) => void server.listen(0, "127.0.0.1", () => resume(Effect.void))),
-    () =>
-      Effect.callback<void>((resume) => {
-        server.close(() => resume(Effect.void))
-        cut()
-      })
+  const file = fileURLToPath(new URL("proxy-child.ts", import.meta.url))
+  const flags = "Deno" in globalThis ? ["run", "-A"] : []
+  const child = yield* Effect.acquireRelease(
+    Effect.sync(() => spawn(process.execPath, [...flags, file], { stdio: ["pipe", "pipe", "inherit"] })),
+    (made) => Effect.sync(() => made.kill("SIGKILL"))
   )
-  return { port: (server.address() as net.AddressInfo).port, to: (port) => void (target = port), cut }
+  const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]()
+  const answer = async () => Number((await lines.next()).value)
+  const order = (text: string) => void child.stdin.write(`${text}\n`)
+  const port = yield* Effect.promise(answer)
+  const cut = () => {
+    order("cut")
+    return answer()
+  }
+  return { port, to: (target) => order(String(target)), cut }
 })
