@@ -147,7 +147,7 @@ suite("the fan-out on pulsar, under faults", () => {
             const full = topicName(cluster.options, topic)
             const fanOut = fromCluster(cluster)
             const subscribe = (name: string, type: (typeof types)[number]) =>
-              fanOut.subscribe(options(topic, type, { name, receiveQueue: 50 }))
+              fanOut.subscribe(options(topic, type, { name, receiveQueue: 50, ackTimeoutMs: 600_000 }))
             const consuming = yield* Effect.forEach(types, (type) =>
               Effect.flatMap(subscribe(type, type), (consumer) => Effect.forkChild(consume(consumer)))
             )
@@ -169,6 +169,9 @@ suite("the fan-out on pulsar, under faults", () => {
             if (transport === "websocket") assert.isAbove(failures, 0)
             for (const [i, fiber] of consuming.entries()) {
               const handled = yield* Fiber.join(fiber)
+              const places = Map.groupBy(handled, ({ position }) => position)
+              const again = handled.filter(({ position }) => places.get(position)!.length > 1)
+              assert.deepStrictEqual(seqs(again), [], `${types[i]}: delivered again`)
               assert.deepStrictEqual(ascending(seqs(handled)), upTo(total), types[i])
               for (const [key, some] of Map.groupBy(types[i] === "shared" ? [] : handled, (one) => one.key))
                 assert.deepStrictEqual(seqs(some), ascending(seqs(some)), `${types[i]} ${key}`)
