@@ -240,6 +240,7 @@ const session = Effect.fnUntraced(function* (
   })
   const ending = Effect.gen(function* () {
     while (!(yield* one.reached(end, subscription))) yield* Effect.sleep(50)
+    yield* state.behind(0)
   })
   yield* Effect.raceAllFirst<Effect.Effect<void, BridgeError, Scope.Scope>>([
     one.run(),
