@@ -1,7 +1,7 @@
 // A stream from Pulsar to Kafka: one part's messages, in order, each there once. A transaction on Kafka has the records and the place on Pulsar that they reach to.
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
-import { type BridgeRecord, type BridgeRule, errorsSuffix } from "./bridge.ts"
+import { type Bridge, type BridgeRecord, type BridgeRule, errorsSuffix } from "./bridge.ts"
 import type { Addressed, Arrived, BridgeError, Held, KafkaWriter, PulsarConsumer } from "./bridge-ends.ts"
 import { byPlace, parsePlace, type Place, placeText } from "./bridge-names.ts"
 import { Letters } from "./bridge-letters.ts"
@@ -14,8 +14,6 @@ import { partitionOf } from "./murmur2.ts"
 const mostAtOnce = 1_000
 /** A message from before a position was committed after it, if clocks differ by less. */
 const skewMs = 60_000
-/** How often the backlog is asked for. */
-const lagMs = 1_000
 
 /** A part to mirror. */
 export interface Inward {
@@ -202,6 +200,8 @@ class Session {
   })
 }
 
+const subscriptionOf = (bridge: Bridge, rule: BridgeRule) => `${bridge.name}/${rule.name}`
+
 const session = Effect.fnUntraced(function* (
   joined: Joined,
   inward: Inward,
@@ -210,7 +210,7 @@ const session = Effect.fnUntraced(function* (
 ): Effect.fn.Return<void, StreamError, Scope.Scope> {
   const { bridge, clusters, kafka, pulsar } = joined
   const { held, once, part, rule, topic, words } = inward
-  const subscription = `${bridge.name}/${rule.name}`
+  const subscription = subscriptionOf(bridge, rule)
   const end = once ? yield* pulsar.end(part) : undefined
   // who has the subscription may take the id: the other way round, one that stands by would fence the one that works
   const consumer = yield* pulsar.consume(part, subscription, rule.start ?? "earliest")
@@ -231,27 +231,16 @@ const session = Effect.fnUntraced(function* (
     { writer, consumer, way, letters },
     { place: parse(place), mirrored: stored?.offset ?? 0, committedAt: typeof at === "number" ? at : Infinity }
   )
-  const watch = Effect.gen(function* () {
-    while (true) {
-      const lag = yield* pulsar.backlog(part, subscription).pipe(Effect.orElseSucceed(() => undefined))
-      if (lag !== undefined) yield* state.behind(lag)
-      yield* Effect.sleep(lagMs)
-    }
-  })
   const ending = Effect.gen(function* () {
     while (!(yield* one.reached(end, subscription))) yield* Effect.sleep(50)
     yield* state.behind(0)
   })
-  yield* Effect.raceAllFirst<Effect.Effect<void, BridgeError, Scope.Scope>>([
-    one.run(),
-    watch,
-    once ? ending : Effect.never
-  ])
+  yield* Effect.raceAllFirst<Effect.Effect<void, BridgeError, Scope.Scope>>([one.run(), once ? ending : Effect.never])
 })
 
 /** Mirrors one part until interrupted, or once; begins anew after every failure. */
 export const toKafka = (joined: Joined, inward: Inward): Effect.Effect<void, StreamError> => {
-  const { once, partition, rule, topic } = inward
+  const { once, part, partition, rule, topic } = inward
   const state = joined.board.of(rule.name, topic, partition)
   const memory: Memory = { refused: new Map(), size: mostAtOnce, learned: false }
   const learned = () => {
@@ -259,5 +248,8 @@ export const toKafka = (joined: Joined, inward: Inward): Effect.Effect<void, Str
     memory.learned = false
     return learned
   }
-  return persist(state, session(joined, inward, state, memory), { once, learned })
+  const lag = joined.pulsar
+    .backlog(part, subscriptionOf(joined.bridge, rule))
+    .pipe(Effect.orElseSucceed(() => undefined))
+  return persist(state, session(joined, inward, state, memory), { once, learned, lag })
 }

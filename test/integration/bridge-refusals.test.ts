@@ -1,19 +1,14 @@
 // The bridge where one side refuses a record, or the source is not what it was: dead letters, and rules that halt. Processes and brokers live.
-import { assert, it } from "@effect/vitest"
+import { assert } from "@effect/vitest"
 import * as Effect from "effect/Effect"
-import * as References from "effect/References"
-import type * as Scope from "effect/Scope"
-import { shared } from "../../stack/testing.ts"
 import { once } from "../../src/bridge-run.ts"
 import type { BridgeOptions } from "../../src/bridge.ts"
 import {
-  type Both,
-  both,
   declare,
   eventually,
   full,
   messagesOf,
-  placesOf,
+  bridgeTest as test,
   publish,
   recordOf,
   forgetProducers,
@@ -23,26 +18,9 @@ import {
   unique
 } from "../support/bridge.ts"
 import { recordsOf } from "../support/relay-kafka.ts"
-import type { TransportName } from "../support/pulsar.ts"
 import { needing } from "../support/stack.ts"
 
 const suite = await needing("kafka", "pulsar")
-const quietly = Effect.provideService(References.MinimumLogLevel, "Fatal")
-
-const test = (
-  name: string,
-  body: (ends: Both) => Effect.Effect<void, unknown, Scope.Scope>,
-  transport: TransportName = "native"
-) =>
-  it.live(
-    `${name} (${transport})`,
-    () =>
-      Effect.gen(function* () {
-        const places = placesOf(yield* shared("kafka", "pulsar"), transport)
-        yield* body(yield* both(places))
-      }).pipe(Effect.scoped, quietly),
-    120_000
-  )
 
 suite("bridge, refused", () => {
   test(

@@ -170,10 +170,12 @@ describe("what becomes of a record", () => {
       { key: null },
       { eventTime: -5 },
       { eventTime: 0 },
-      { eventTime: 3.5 }
+      { eventTime: 3.5 },
+      { eventTime: 9e15 }
     ] satisfies ReadonlyArray<Partial<BridgeRecord>>) {
       const there = sent(out, given)
       assert.isAbove(there.eventTime, 0)
+      assert.isAtMost(there.eventTime, 8.64e15)
       // as Pulsar hands it out
       const onPulsar = { ...there, key: there.key ?? "", value: there.value ?? "", headers: { ...there.headers } }
       const { "millrace-bridge-origin": _, ...headers } = onPulsar.headers
