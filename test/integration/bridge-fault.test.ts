@@ -4,6 +4,7 @@ import * as Effect from "effect/Effect"
 import * as References from "effect/References"
 import { execute } from "../fault/bridge/run.ts"
 import type { Step } from "../fault/bridge/plan.ts"
+import { services } from "../fault/bridge/services.ts"
 import { randomOf, seed } from "../support/random.ts"
 import { owning } from "../support/stack.ts"
 
@@ -35,7 +36,8 @@ suite("bridge, under faults", () => {
     () =>
       Effect.gen(function* () {
         const lines: Array<string> = [`seed ${seed}`]
-        const report = yield* execute({ seed, steps: stepsOf(), copied, say: (line) => void lines.push(line) })
+        const say = (line: string) => void lines.push(line)
+        const report = yield* execute({ seed, steps: stepsOf(), copied, say }, yield* services)
         const { disordered, doubled, examples, hang, lost, wrong } = report
         const told = [...lines, ...examples, hang ?? ""].join("\n")
         assert.deepStrictEqual({ lost, doubled, disordered, wrong, hang }, { ...nothing }, told)

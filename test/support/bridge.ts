@@ -106,10 +106,12 @@ export const publish = (
   { cluster }: Pick<Both, "cluster">,
   topic: string,
   messages: ReadonlyArray<Partial<Outgoing>>,
-  batching = false
+  batching = false,
+  name?: string
 ) =>
   Effect.promise(async () => {
-    const producer = await cluster.transport.produce({ topic, batching, maxPending: 10_000 })
+    const settings = { topic, batching, maxPending: 10_000, ...(name !== undefined && { name }) }
+    const producer = await cluster.transport.produce(settings)
     const eventTime = 1_357_000_000_000
     await Promise.all(messages.map((one) => producer.send({ key: "", value: "", eventTime, properties: {}, ...one })))
     await producer.close()

@@ -14,7 +14,7 @@ import { compare, type Differences } from "./compare.ts"
 import { kafkaBytes, partitions, skipped, writing } from "./load.ts"
 import type { Kind, Step } from "./plan.ts"
 import { points } from "./points.ts"
-import { type Services, services } from "./services.ts"
+import type { Services } from "./services.ts"
 
 /** What a run is asked for. */
 export interface RunOptions {
@@ -23,6 +23,8 @@ export interface RunOptions {
   /** Taken away protections. Without a copy of the tree there are no points either. */
   readonly patches?: ReadonlyArray<Patch>
   readonly copied: boolean
+  /** How long anything may take to come about. */
+  readonly patienceMs?: number
   readonly say: (line: string) => void
 }
 /** What came of a run. */
@@ -35,16 +37,16 @@ export interface Report extends Differences {
   /** What did not come about. */
   readonly hang: string | undefined
 }
-/** What did not come about in so long. */
+/** What did not come about in time. */
 class Hang extends Error {}
-const patienceMs = 120_000
+const usualMs = 120_000
 /** So long a point may take before the other process leaves all work to the one that is to come by. */
 const aloneMs = 8_000
 
 const patiently = Effect.fnUntraced(function* (
   what: string,
   condition: Effect.Effect<boolean, unknown>,
-  ms: number = patienceMs
+  ms: number
 ): Effect.fn.Return<void, Hang> {
   const until = (yield* Clock.currentTimeMillis) + ms
   while (true) {
@@ -63,6 +65,7 @@ class Run {
   readonly ends: Both
   readonly topic: string
   readonly options: BridgeOptions
+  private readonly patienceMs: number
   private readonly services: Services
   private readonly file: string
   private readonly root: string | undefined
@@ -75,6 +78,7 @@ class Run {
     file: string
     root: string | undefined
     options: BridgeOptions
+    patienceMs: number
   }) {
     this.ends = given.ends
     this.topic = given.topic
@@ -82,6 +86,7 @@ class Run {
     this.file = given.file
     this.root = given.root
     this.options = given.options
+    this.patienceMs = given.patienceMs
   }
 
   private start(transport: TransportName, point?: string) {
@@ -105,7 +110,8 @@ class Run {
         const moved = now > before
         before = Math.min(before, now)
         return moved
-      })
+      }),
+      this.patienceMs
     )
   })
   /** Puts another process in the place of one that is gone. */
@@ -134,7 +140,7 @@ class Run {
     const other = this.running[1 - slot]!
     other.signal("SIGKILL")
     yield* Effect.promise(() => other.ended)
-    yield* patiently(`${what}: ${this.running[slot]!.said()}`, condition)
+    yield* patiently(`${what}: ${this.running[slot]!.said()}`, condition, this.patienceMs)
     yield* this.replace(1 - slot, transport)
   })
 
@@ -205,7 +211,8 @@ class Run {
       Effect.sleep(500).pipe(
         Effect.andThen(Effect.suspend(() => compare(this.ends, this.topic))),
         Effect.map(({ lost }) => lost === 0)
-      )
+      ),
+      this.patienceMs
     )
   /** Ends both in good order; what is left to do afterwards is nothing. */
   readonly end = Effect.fnUntraced(function* (this: Run) {
@@ -218,8 +225,10 @@ class Run {
   })
 }
 
-const prepared = Effect.fnUntraced(function* ({ copied, patches = [] }: RunOptions) {
-  const all = yield* services
+const prepared = Effect.fnUntraced(function* (
+  { copied, patches = [], patienceMs = usualMs }: RunOptions,
+  all: Services
+) {
   const ends = yield* both(all.direct)
   const [name, topic] = [unique("bridge"), unique("fault")]
   const settings = { "max.message.bytes": String(kafkaBytes) }
@@ -242,16 +251,17 @@ const prepared = Effect.fnUntraced(function* ({ copied, patches = [] }: RunOptio
         ({ remove }) => Effect.sync(remove)
       )
     : undefined
-  return new Run({ ends, topic, services: all, file, root: tree?.root, options })
+  return new Run({ ends, topic, services: all, file, root: tree?.root, options, patienceMs })
 })
 
 /** Does a run. It fails where it could not begin; what did not come about later is in the report. */
 export const execute = Effect.fnUntraced(function* (
-  options: RunOptions
+  options: RunOptions,
+  all: Services
 ): Effect.fn.Return<Report, unknown, Scope.Scope> {
   const { say, seed, steps } = options
   const began = yield* Clock.currentTimeMillis
-  const run = yield* prepared(options)
+  const run = yield* prepared(options, all)
   let over = false
   const random = randomOf(seed + 1)
   const writer = yield* Effect.forkChild(
