@@ -12,12 +12,13 @@ const { values } = parseArgs({
   options: {
     cycles: { type: "string", default: "40" },
     seed: { type: "string" },
+    minutes: { type: "string", default: "60" },
     json: { type: "boolean", default: false },
     mutants: { type: "boolean", default: false },
     only: { type: "string", default: "" }
   }
 })
-const whole = (name: "cycles" | "seed", text: string) => {
+const whole = (name: "cycles" | "seed" | "minutes", text: string) => {
   if (!/^\d{1,9}$/.test(text)) throw new Error(`--${name} ${text} is no whole number`)
   return Number(text)
 }
@@ -29,10 +30,11 @@ const seed = whole("seed", values.seed ?? String(Math.floor(Math.random() * 1e9)
 const long = Effect.gen(function* () {
   say(`seed ${seed}`)
   const steps = planOf(seed, whole("cycles", values.cycles))
-  const report = yield* execute({ seed, steps, copied: true, say }, yield* services)
+  const mostMs = whole("minutes", values.minutes) * 60_000
+  const report = yield* execute({ seed, steps, copied: true, say, mostMs }, yield* services)
   for (const example of report.examples) process.stderr.write(`${example}\n`)
   if (report.hang !== undefined) process.stderr.write(`${report.hang}\n`)
-  const figures = { cycles: steps.length, ...report, hang: report.hang !== undefined, examples: undefined }
+  const figures = { ...report, hang: report.hang !== undefined, examples: undefined }
   process.stdout.write(`${JSON.stringify(figures, undefined, values.json ? 0 : 2)}\n`)
   return failed(report) ? 1 : 0
 })

@@ -25,12 +25,16 @@ export interface RunOptions {
   readonly copied: boolean
   /** How long anything may take to come about. */
   readonly patienceMs?: number
+  /** After so long no step is begun. */
+  readonly mostMs?: number
   readonly say: (line: string) => void
 }
 /** What came of a run. */
 export interface Report extends Differences {
   readonly seed: number
-  /** Steps done, by kind. */
+  /** Faults that were done. */
+  readonly cycles: number
+  /** The same by kind. */
   readonly done: Readonly<Partial<Record<Kind, number>>>
   readonly processes: number
   readonly seconds: number
@@ -259,7 +263,7 @@ export const execute = Effect.fnUntraced(function* (
   options: RunOptions,
   all: Services
 ): Effect.fn.Return<Report, unknown, Scope.Scope> {
-  const { say, seed, steps } = options
+  const { mostMs = Infinity, say, seed, steps } = options
   const began = yield* Clock.currentTimeMillis
   const run = yield* prepared(options, all)
   let over = false
@@ -276,6 +280,7 @@ export const execute = Effect.fnUntraced(function* (
   const going = Effect.gen(function* () {
     yield* run.begin()
     for (const [i, step] of steps.entries()) {
+      if ((yield* Clock.currentTimeMillis) - began > mostMs) break
       say(`${i + 1}/${steps.length} ${JSON.stringify(step)}`)
       yield* run.step(step, i % 2)
     }
@@ -291,7 +296,8 @@ export const execute = Effect.fnUntraced(function* (
   const seconds = Math.round(((yield* Clock.currentTimeMillis) - began) / 1_000)
   const { disordered, doubled, examples, letters, lost, mirrored, wrong } = found
   const { done, processes } = run
-  return { seed, done, processes, seconds, mirrored, letters, lost, doubled, disordered, wrong, hang, examples }
+  const cycles = Object.values(done).reduce((sum, count) => sum + count, 0)
+  return { seed, cycles, done, processes, seconds, mirrored, letters, lost, doubled, disordered, wrong, hang, examples }
 })
 /** Whether a run found anything. */
 export const failed = ({ disordered, doubled, hang, lost, wrong }: Report): boolean =>
