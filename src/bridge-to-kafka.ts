@@ -42,9 +42,27 @@ interface Memory {
   readonly refused: Map<string, string>
   /** How many messages the next transaction takes: fewer after one was too large. */
   size: number
+  /** Messages of so many characters go in transactions of their own: one of them was perhaps too large. */
+  alone: number
   /** Whether the last failure told any of this. */
   learned: boolean
 }
+
+const lengthOf = ({ record: { value } }: Arrived) => value?.length ?? 0
+/** Runs of messages in their order, those of a length by themselves. */
+const apart = (messages: ReadonlyArray<Arrived>, length: number): ReadonlyArray<ReadonlyArray<Arrived>> => {
+  const runs: Array<Array<Arrived>> = []
+  let last: Array<Arrived> | undefined
+  for (const message of messages) {
+    const large = lengthOf(message) >= length
+    if (last === undefined || large) runs.push((last = [message]))
+    else last.push(message)
+    if (large) last = undefined
+  }
+  return runs
+}
+/** A message so many times as long as the others is what was too large, more likely than all of them together. */
+const suspect = 8
 
 class Session {
   private readonly joined: Joined
@@ -91,8 +109,10 @@ class Session {
       if (known.length > 0) yield* this.consumer.acknowledge(known)
       if (fresh.length === 0) continue
       seen = fresh.at(-1)!.place
-      yield* this.mirror(fresh)
-      yield* this.consumer.acknowledge(fresh)
+      for (const some of apart(fresh, this.memory.alone)) {
+        yield* this.mirror(some)
+        yield* this.consumer.acknowledge(some)
+      }
       this.memory.size = Math.min(this.memory.size * 2, mostAtOnce)
     }
   })
@@ -166,11 +186,16 @@ class Session {
     this.state.halted = undefined
     yield* this.state.count(work.counts)
   })
-  /** The next session leaves out what Kafka refuses, or finds out which message it is. */
+  /** The next session leaves out what Kafka refuses, or finds out which message it is: by its length, else by halving. */
   private blame({ kind, reason, topic }: BridgeError, { records, sources }: Work) {
     const concerned = sources.filter((_, i) => topic === undefined || records[i]!.topic === topic)
-    if (kind === "tooLarge" && records.length > 1) this.memory.size = Math.max(1, Math.floor(records.length / 2))
-    else if (kind === "tooLarge" || kind === "refused")
+    if (kind === "tooLarge" && records.length > 1) {
+      const lengths = concerned.map(lengthOf)
+      const longest = Math.max(...lengths)
+      const usual = (lengths.reduce((sum, length) => sum + length, 0) - longest) / lengths.length
+      if (longest > suspect * usual) this.memory.alone = Math.min(this.memory.alone, longest)
+      else this.memory.size = Math.max(1, Math.floor(records.length / 2))
+    } else if (kind === "tooLarge" || kind === "refused")
       for (const { place } of concerned) this.memory.refused.set(placeText(place), `${topic}: ${reason}`)
     else return
     this.memory.learned = concerned.length > 0
@@ -242,7 +267,7 @@ const session = Effect.fnUntraced(function* (
 export const toKafka = (joined: Joined, inward: Inward): Effect.Effect<void, StreamError> => {
   const { once, part, partition, rule, topic } = inward
   const state = joined.board.of(rule.name, topic, partition)
-  const memory: Memory = { refused: new Map(), size: mostAtOnce, learned: false }
+  const memory: Memory = { refused: new Map(), size: mostAtOnce, alone: Infinity, learned: false }
   const learned = () => {
     const { learned } = memory
     memory.learned = false

@@ -28,9 +28,11 @@ const hex = (random: Random, digits: number) =>
 const made = (random: Random, side: "kafka" | "pulsar", i: number): Made => {
   const kind = random.int(1, 150)
   const text = JSON.stringify({ side, i })
+  // each too large one is found by halving, which takes sessions
+  const refused = side === "kafka" ? "\ufffd" : random.chance(0.1) ? "x".repeat(kafkaBytes * 2) : text
   return {
     key: kind <= 5 ? null : `${side}-${random.int(0, keys - 1)}`,
-    value: kind === 6 ? "" : kind === 7 ? (side === "kafka" ? "\ufffd" : "x".repeat(kafkaBytes * 2)) : text,
+    value: kind === 6 ? "" : kind === 7 ? refused : text,
     headers: { ...(kind <= 12 && kind >= 8 && { [skipped]: "yes" }), colour: `ü${i}` },
     traceparent: `00-${hex(random, 31)}1-${hex(random, 15)}1-01`,
     eventTime: 1_357_000_000_000 + i

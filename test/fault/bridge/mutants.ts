@@ -8,7 +8,7 @@ export interface Mutant {
   readonly patches: ReadonlyArray<Patch>
   readonly steps: ReadonlyArray<Step>
   /** What is found of it, among other things. */
-  readonly found: "lost" | "doubled" | "disordered"
+  readonly found: "lost" | "doubled" | "disordered" | "wrong"
 }
 
 const native = { transport: "native" } as const
@@ -54,10 +54,10 @@ export const mutants: ReadonlyArray<Mutant> = [
     patches: [
       {
         file: inward,
-        find: "      yield* this.mirror(fresh)\n      yield* this.consumer.acknowledge(fresh)\n",
+        find: "        yield* this.mirror(some)\n        yield* this.consumer.acknowledge(some)\n",
         replace:
-          "      yield* this.consumer.acknowledge(fresh)\n      yield* Effect.sleep(100)\n" +
-          '      globalThis.reached("acknowledged early")\n      yield* this.mirror(fresh)\n'
+          "        yield* this.consumer.acknowledge(some)\n        yield* Effect.sleep(100)\n" +
+          '      globalThis.reached("acknowledged early")\n        yield* this.mirror(some)\n'
       }
     ],
     steps: kill("acknowledged early", 3),
@@ -122,6 +122,33 @@ export const mutants: ReadonlyArray<Mutant> = [
       { file: lanes, find: "        else if (lane.fresh) return yield* unexpected(part)\n", replace: "" }
     ],
     steps: Array.from({ length: 4 }, (): Step => ({ kind: "cut", transport: "websocket" })),
+    found: "lost"
+  },
+  {
+    name: "a record goes back to where it came from",
+    patches: [
+      {
+        file: "src/bridge-route.ts",
+        find: 'origin?.split(" ").some((one) => one.slice(one.indexOf("@") + 1) === target) === true',
+        replace: "false"
+      }
+    ],
+    steps: [{ kind: "killAtRandom", afterMs: 1, ...native }],
+    found: "wrong"
+  },
+  {
+    name: "of messages that are too large together none is taken",
+    patches: [
+      {
+        file: inward,
+        find: 'if (kind === "tooLarge" && records.length > 1) {',
+        replace: 'if (kind === "tooLarge" && records.length > 1_000_000) {'
+      }
+    ],
+    steps: [
+      { kind: "killAtRandom", afterMs: 1_000, ...native },
+      { kind: "killAtRandom", afterMs: 1_000, ...native }
+    ],
     found: "lost"
   }
 ]

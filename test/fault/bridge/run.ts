@@ -208,16 +208,17 @@ class Run {
     yield* this.moves()
     yield* this.replace(slot, transport)
   })
-  /** Waits until the other side has everything. */
-  readonly settle = (what: string) =>
-    patiently(
-      what,
-      Effect.sleep(500).pipe(
-        Effect.andThen(Effect.suspend(() => compare(this.ends, this.topic))),
-        Effect.map(({ lost }) => lost === 0)
-      ),
-      this.patienceMs
-    )
+  /** Waits until the other side has everything, as long as it comes nearer to that. */
+  readonly settle = Effect.fnUntraced(function* (this: Run, what: string) {
+    let [least, since] = [Infinity, yield* Clock.currentTimeMillis]
+    while (least > 0) {
+      const exit = yield* Effect.exit(compare(this.ends, this.topic))
+      const now = yield* Clock.currentTimeMillis
+      if (exit._tag === "Success" && exit.value.lost < least) [least, since] = [exit.value.lost, now]
+      if (now - since > this.patienceMs) return yield* Effect.fail(new Hang(what))
+      if (least > 0) yield* Effect.sleep(500)
+    }
+  })
   /** Ends both in good order; what is left to do afterwards is nothing. */
   readonly end = Effect.fnUntraced(function* (this: Run) {
     for (const one of this.running) one.signal("SIGTERM")
