@@ -1,6 +1,7 @@
 // Subscriptions of every type as a process of its own, for the harness to kill: each message is a row, committed effectively once. It runs
 // in a patched copy of the tree.
 import * as Effect from "effect/Effect"
+import * as Schedule from "effect/Schedule"
 import * as Schema from "effect/Schema"
 import { FanOut } from "../../../src/fanout.ts"
 import { connect, query } from "../../../src/postgres/client.ts"
@@ -22,6 +23,10 @@ export interface ConsumerGiven {
   readonly slow: number
 }
 const { failing, options, slow, url } = JSON.parse(process.env["MILLRACE_FAULT"]!) as ConsumerGiven
+const again = {
+  while: ({ retryable }: { readonly retryable: boolean }) => retryable,
+  schedule: Schedule.spaced("200 millis")
+}
 const chance = (ofHundred: number) => Math.random() * 100 < ofHundred
 
 const consume = Effect.fnUntraced(function* ({ name, tenant, topic, type }: Subscribed, once: Once<Session>) {
@@ -59,8 +64,8 @@ const consume = Effect.fnUntraced(function* ({ name, tenant, topic, type }: Subs
 const running = new AbortController()
 process.once("SIGTERM", () => running.abort())
 const main = Effect.gen(function* () {
-  const sql = yield* connect(url, { max: 4 })
-  const once = yield* makeOnce(sql, { max: 8, mergeMs: 100 })
+  const sql = yield* Effect.retry(connect(url, { max: 4 }), again)
+  const once = yield* Effect.retry(makeOnce(sql, { max: 8, mergeMs: 100 }), again)
   process.stdout.write("point: up\n")
   yield* Effect.raceAllFirst(subscriptions.map((one) => consume(one, once)))
 })
