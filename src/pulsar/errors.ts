@@ -31,7 +31,7 @@ export class PulsarFailure extends Error {
 const denied = "give the role of MILLRACE_PULSAR_TOKEN, or of the client certificate, what it needs"
 const known: ReadonlyArray<readonly [pattern: RegExp, kind: Kind, retryable: boolean, advice: string]> = [
   [
-    /MessageTooBig|TooLarge|exceeds maximum size/,
+    /MessageTooBig|TooLarge|exceeds maximum size|exceeds \d+ bytes/,
     "refused",
     false,
     "make it smaller, or allow more: maxMessageSize of the broker, webSocketMaxTextFrameSize of its WebSocket interface"
