@@ -37,7 +37,7 @@ export const mixed =
   "one side speaks TLS and the other does not: pulsar+ssl:// and wss:// are for ports with TLS, pulsar:// and ws:// for those without"
 const known: ReadonlyArray<readonly [pattern: RegExp, kind: Kind, retryable: boolean, advice: string]> = [
   [
-    /MessageTooBig|TooLarge|exceeds maximum size/,
+    /MessageTooBig|TooLarge|exceeds maximum size|exceeds \d+ bytes/,
     "refused",
     false,
     "make it smaller, or allow more: maxMessageSize of the broker, webSocketMaxTextFrameSize of its WebSocket interface"

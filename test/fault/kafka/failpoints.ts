@@ -86,7 +86,7 @@ export const relayPoints: ReadonlyArray<Point> = [
 ]
 
 /** Told to, a relay takes every lane for its own, whoever else has it: then transactional ids alone keep order. */
-const greed: Patch = {
+export const greed: Patch = {
   file: "src/postgres/outbox-lanes.ts",
   find: "  if (session.pid() === undefined) return nothing\n",
   replace:

@@ -5,8 +5,9 @@ import { partitions } from "./fold.ts"
 import { claims, endCommits, endLanes, holdCommits, isHandled } from "./observe.ts"
 import type { Plan, Step } from "./plan.ts"
 import { type Loss, Proxy } from "./proxy.ts"
-import { Hang, type Run } from "./run.ts"
+import type { Run } from "./run.ts"
 import { crashKafka, crashPostgres } from "./services.ts"
+import { Hang } from "./until.ts"
 
 type Of<K extends Step["kind"]> = Extract<Step, { readonly kind: K }>
 
