@@ -138,10 +138,18 @@ export class Lanes {
     this: Lanes,
     lane: Lane
   ): Effect.fn.Return<void, BridgeError, Scope.Scope> {
+    const { batching, pulsar, stream } = this.options
+    const { part } = lane
     lane.fresh = true
-    if (!this.options.batching) return
+    if (!batching) return
     yield* Scope.close(lane.scope, Exit.void)
     lane.scope = yield* Scope.fork(yield* Effect.scope)
-    lane.producer = yield* Scope.provide(this.options.pulsar.produce(lane.part, this.options.stream, true), lane.scope)
+    lane.producer = yield* Scope.provide(pulsar.produce(part, stream, true), lane.scope)
+    // the name was free for a moment, and who had it before may have used that
+    let used = false
+    yield* pulsar.scan(part, this.places.get(part), ({ record: { headers } }) => {
+      used ||= headers[streamHeader] === stream
+    })
+    if (used) return yield* unexpected(part)
   })
 }

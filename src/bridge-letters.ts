@@ -30,13 +30,17 @@ export class Letters {
   place: Place | undefined
   readonly topic: string
   private readonly options: LettersOptions
+  private part: string
   private producer: PulsarProducer | undefined
+  /** Of letters whose places have no number. */
+  private counting: PulsarProducer | undefined
+  private count = 0
   private readonly present = new Set<string>()
-  private last = -1
 
   constructor(options: LettersOptions) {
     this.options = options
     this.topic = options.topic
+    this.part = options.topic
     this.place = options.after
   }
 
@@ -45,6 +49,7 @@ export class Letters {
   ): Effect.fn.Return<PulsarProducer, BridgeError, Scope.Scope> {
     const { after, name, pulsar, stream } = this.options
     const [part = this.topic] = yield* pulsar.parts(this.topic)
+    this.part = part
     const producer = yield* pulsar.produce(part, name, false)
     yield* pulsar.scan(part, after, ({ place, record: { headers } }) => {
       this.place = place
@@ -53,22 +58,25 @@ export class Letters {
     return (this.producer = producer)
   })
 
+  private another() {
+    const { name, pulsar } = this.options
+    return pulsar.produce(this.part, `${name}/${randomUUID()}`, false)
+  }
+
   /** All of them are there when this answers. What the topic of dead letters itself refuses fails, and the stream stands still. */
   readonly send = Effect.fnUntraced(function* (
     this: Letters,
     letters: ReadonlyArray<readonly [Place, BridgeRecord]>
   ): Effect.fn.Return<void, BridgeError, Scope.Scope> {
-    let producer = this.producer ?? (yield* this.open())
+    const named = this.producer ?? (yield* this.open())
     const missing = letters.filter(([place]) => !this.present.has(placeText(place)))
-    if (!missing.every(([place]) => numbered(place))) {
-      // no number ascends with such a place: only what is there already tells a letter that was sent before
-      producer = yield* this.options.pulsar.produce(this.topic, `${this.options.name}/${randomUUID()}`, false)
-      this.last = -1
-    }
-    const messages = missing.map(([place, record]) => {
-      this.last = numbered(place) ? numberOf(place) : this.last + 1
-      return { record, sequenceId: this.last }
-    })
+    // where no number ascends with a place, only what is there already tells a letter that was sent before
+    const counted = !missing.every(([place]) => numbered(place))
+    const producer = counted ? (this.counting ??= yield* this.another()) : named
+    const messages = missing.map(([place, record]) => ({
+      record,
+      sequenceId: counted ? this.count++ : numberOf(place)
+    }))
     const sent = yield* producer.send(messages)
     for (const one of sent) {
       if (one.kind === "stored") this.place = one.place

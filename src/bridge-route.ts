@@ -9,7 +9,7 @@ export const streamHeader = `${ownHeader}stream`
 export const offsetHeader = `${ownHeader}offset`
 /** Marks a text on Pulsar that is empty, since the empty payload alone deletes. */
 const emptyHeader = `${ownHeader}empty`
-/** The event time of a record that Pulsar cannot tell: before 1970, or none in whole milliseconds. */
+/** The event time of a record that Pulsar cannot tell: before 1970, none in whole milliseconds, or later than any date. */
 const timeHeader = `${ownHeader}event-time`
 
 /** What a rule is applied to: the words of the source topic's name, and the systems. */
@@ -112,13 +112,15 @@ export const route = (way: Way, record: BridgeRecord, offset: string): Routed =>
   }
 }
 
+/** The last date that there is, in epoch milliseconds. */
+const lastDate = 8.64e15
 const toPulsar = (record: BridgeRecord): BridgeRecord => {
   const { eventTime, value } = record
   const headers: Record<string, string> = record.headers
   if (value === "") headers[emptyHeader] = "true"
-  if (Number.isSafeInteger(eventTime) && eventTime > 0) return record
+  if (Number.isSafeInteger(eventTime) && eventTime > 0 && eventTime <= lastDate) return record
   headers[timeHeader] = String(eventTime)
-  return { ...record, eventTime: Math.max(1, Math.trunc(eventTime)) }
+  return { ...record, eventTime: Math.min(lastDate, Math.max(1, Math.trunc(eventTime))) }
 }
 const fromPulsar = (record: BridgeRecord): BridgeRecord => {
   const time = Number(record.headers[timeHeader] ?? Number.NaN)

@@ -1,6 +1,7 @@
 // The bridge: finds the topics that its rules name, shares their partitions among processes, and runs a stream for each. It moves no record itself.
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
+import * as Schedule from "effect/Schedule"
 import { type Bridge, type BridgeRule, errorsSuffix } from "./bridge.ts"
 import type { BridgeError } from "./bridge-ends.ts"
 import { matchOf } from "./bridge-names.ts"
@@ -74,21 +75,25 @@ const inwardOf = ({ bridge }: Joined, { parts, rule, topic, words }: Found, once
     return { rule, topic, words, part, partition, held, once }
   })
 
+/** For what is asked once: a topic that was made just now has no leader yet, and brokers may be away for a moment. */
+const patiently = <A, E extends { readonly retryable: boolean }>(ask: Effect.Effect<A, E>): Effect.Effect<A, E> =>
+  Effect.retry(ask, { times: 50, schedule: Schedule.spaced(200), while: ({ retryable }) => retryable })
+
 /** Mirrors what is there now, and ends. Not beside another process of the same bridge, which would be fenced for that time. */
 export const once = Effect.fnUntraced(function* (
   joined: Joined
 ): Effect.fn.Return<ReadonlyArray<StreamStatus>, StreamError> {
   const { board, bridge, log } = joined
-  if (bridge.rules.some(({ source }) => source.side === "pulsar")) yield* makePositions(joined)
+  if (bridge.rules.some(({ source }) => source.side === "pulsar")) yield* patiently(makePositions(joined))
   // all ends are captured first: what the rules themselves bring is not mirrored onwards for ever
   const streams: Array<Effect.Effect<void, StreamError>> = []
   for (const rule of bridge.rules) {
-    for (const found of yield* find(joined, rule)) {
+    for (const found of yield* patiently(find(joined, rule))) {
       const { topic, words } = found
       if (rule.source.side === "pulsar")
         streams.push(...inwardOf(joined, found, true).map((inward) => toKafka(joined, inward)))
       else
-        for (const { end, partition } of yield* Effect.mapError(log.bounds(topic), readFailure)) {
+        for (const { end, partition } of yield* patiently(Effect.mapError(log.bounds(topic), readFailure))) {
           const open = (from: number) => log.open(topic, partition, from)
           streams.push(toPulsar(joined, { rule, topic, words, partition, open, until: end }))
         }

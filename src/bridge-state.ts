@@ -40,6 +40,10 @@ export class StreamState {
   readonly partition: number
   lag: number | undefined
   halted: string | undefined
+  /** Of a stream from Kafka: what is before is done with. Undefined: not known yet. */
+  position: number | undefined
+  /** Of a stream from Kafka: it has all that there is, and waits for more. */
+  waits = false
   private readonly counts: Record<Outcome, number> = { mirrored: 0, filtered: 0, returned: 0, dead: 0 }
 
   constructor(rule: string, source: string, partition: number) {
@@ -68,6 +72,11 @@ export class StreamState {
     this.lag = lag
     const { partition, rule, source } = this
     return Metric.update(Metric.withAttributes(lags, { rule, topic: source, partition: String(partition) }), lag)
+  }
+  /** It is another process's now, which says how far behind it is, and why. */
+  readonly left = (): Effect.Effect<void> => {
+    this.halted = undefined
+    return this.behind(0)
   }
   readonly failed = (): Effect.Effect<void> => Metric.update(Metric.withAttributes(failures, { rule: this.rule }), 1)
 }

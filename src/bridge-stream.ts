@@ -47,6 +47,8 @@ export const lostBecause = (side: BridgeError["side"], topic: string, reason: st
 const restMs = (failures: number) => Math.min(100 * 2 ** failures, 10_000)
 /** A session that ran so long has nothing to do with the failure before. */
 const soundMs = 30_000
+/** How often it is asked how far behind a stream is. */
+const lagMs = 1_000
 
 /** How a stream bears failures. */
 export interface Bearing {
@@ -54,12 +56,26 @@ export interface Bearing {
   readonly once: boolean
   /** Whether the next session knows better than the one that failed, and need not wait. Asked once a failure. */
   readonly learned?: () => boolean
+  /** How far behind it is, whether a session runs or none can; undefined: not to be told now. */
+  readonly lag: Effect.Effect<number | undefined>
 }
 /**
  * Runs sessions until one ends well: after a failure another one begins, from what was committed. For ever, with a pause that grows to
- * 10 s.
+ * 10 s. Tells meanwhile how far behind the stream is.
  */
-export const persist = Effect.fnUntraced(function* <E extends StreamError>(
+export const persist = <E extends StreamError>(
+  state: StreamState,
+  session: Effect.Effect<void, E, Scope.Scope>,
+  bearing: Bearing
+): Effect.Effect<void, E> => {
+  const telling = bearing.lag.pipe(
+    Effect.flatMap((lag) => (lag === undefined ? Effect.void : state.behind(lag))),
+    Effect.andThen(Effect.sleep(lagMs)),
+    Effect.forever
+  )
+  return Effect.raceFirst(sessions(state, session, bearing), telling).pipe(Effect.onInterrupt(() => state.left()))
+}
+const sessions = Effect.fnUntraced(function* <E extends StreamError>(
   state: StreamState,
   session: Effect.Effect<void, E, Scope.Scope>,
   { learned = () => false, once }: Bearing
@@ -67,6 +83,7 @@ export const persist = Effect.fnUntraced(function* <E extends StreamError>(
   for (let failures = 0; ;) {
     const begun = performance.now()
     const exit = yield* Effect.exit(Effect.scoped(session))
+    state.waits = false
     if (Exit.isSuccess(exit)) return
     const error = Cause.findErrorOption(exit.cause)
     // interrupted, or a mistake of this program

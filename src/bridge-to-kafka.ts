@@ -1,7 +1,7 @@
 // A stream from Pulsar to Kafka: one part's messages, in order, each there once. A transaction on Kafka has the records and the place on Pulsar that they reach to.
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
-import { type BridgeRecord, type BridgeRule, errorsSuffix } from "./bridge.ts"
+import { type Bridge, type BridgeRecord, type BridgeRule, errorsSuffix } from "./bridge.ts"
 import type { Addressed, Arrived, BridgeError, Held, KafkaWriter, PulsarConsumer } from "./bridge-ends.ts"
 import { byPlace, parsePlace, type Place, placeText } from "./bridge-names.ts"
 import { Letters } from "./bridge-letters.ts"
@@ -14,8 +14,6 @@ import { partitionOf } from "./murmur2.ts"
 const mostAtOnce = 1_000
 /** A message from before a position was committed after it, if clocks differ by less. */
 const skewMs = 60_000
-/** How often the backlog is asked for. */
-const lagMs = 1_000
 
 /** A part to mirror. */
 export interface Inward {
@@ -44,9 +42,27 @@ interface Memory {
   readonly refused: Map<string, string>
   /** How many messages the next transaction takes: fewer after one was too large. */
   size: number
+  /** Messages of so many characters go in transactions of their own: one of them was perhaps too large. */
+  alone: number
   /** Whether the last failure told any of this. */
   learned: boolean
 }
+
+const lengthOf = ({ record: { value } }: Arrived) => value?.length ?? 0
+/** Runs of messages in their order, those of a length by themselves. */
+const apart = (messages: ReadonlyArray<Arrived>, length: number): ReadonlyArray<ReadonlyArray<Arrived>> => {
+  const runs: Array<Array<Arrived>> = []
+  let last: Array<Arrived> | undefined
+  for (const message of messages) {
+    const large = lengthOf(message) >= length
+    if (last === undefined || large) runs.push((last = [message]))
+    else last.push(message)
+    if (large) last = undefined
+  }
+  return runs
+}
+/** A message so many times as long as the others is what was too large, more likely than all of them together. */
+const suspect = 8
 
 class Session {
   private readonly joined: Joined
@@ -93,8 +109,10 @@ class Session {
       if (known.length > 0) yield* this.consumer.acknowledge(known)
       if (fresh.length === 0) continue
       seen = fresh.at(-1)!.place
-      yield* this.mirror(fresh)
-      yield* this.consumer.acknowledge(fresh)
+      for (const some of apart(fresh, this.memory.alone)) {
+        yield* this.mirror(some)
+        yield* this.consumer.acknowledge(some)
+      }
       this.memory.size = Math.min(this.memory.size * 2, mostAtOnce)
     }
   })
@@ -168,11 +186,16 @@ class Session {
     this.state.halted = undefined
     yield* this.state.count(work.counts)
   })
-  /** The next session leaves out what Kafka refuses, or finds out which message it is. */
+  /** The next session leaves out what Kafka refuses, or finds out which message it is: by its length, else by halving. */
   private blame({ kind, reason, topic }: BridgeError, { records, sources }: Work) {
     const concerned = sources.filter((_, i) => topic === undefined || records[i]!.topic === topic)
-    if (kind === "tooLarge" && records.length > 1) this.memory.size = Math.max(1, Math.floor(records.length / 2))
-    else if (kind === "tooLarge" || kind === "refused")
+    if (kind === "tooLarge" && records.length > 1) {
+      const lengths = concerned.map(lengthOf)
+      const longest = Math.max(...lengths)
+      const usual = (lengths.reduce((sum, length) => sum + length, 0) - longest) / lengths.length
+      if (longest > suspect * usual) this.memory.alone = Math.min(this.memory.alone, longest)
+      else this.memory.size = Math.max(1, Math.floor(records.length / 2))
+    } else if (kind === "tooLarge" || kind === "refused")
       for (const { place } of concerned) this.memory.refused.set(placeText(place), `${topic}: ${reason}`)
     else return
     this.memory.learned = concerned.length > 0
@@ -202,6 +225,8 @@ class Session {
   })
 }
 
+const subscriptionOf = (bridge: Bridge, rule: BridgeRule) => `${bridge.name}/${rule.name}`
+
 const session = Effect.fnUntraced(function* (
   joined: Joined,
   inward: Inward,
@@ -210,7 +235,7 @@ const session = Effect.fnUntraced(function* (
 ): Effect.fn.Return<void, StreamError, Scope.Scope> {
   const { bridge, clusters, kafka, pulsar } = joined
   const { held, once, part, rule, topic, words } = inward
-  const subscription = `${bridge.name}/${rule.name}`
+  const subscription = subscriptionOf(bridge, rule)
   const end = once ? yield* pulsar.end(part) : undefined
   // who has the subscription may take the id: the other way round, one that stands by would fence the one that works
   const consumer = yield* pulsar.consume(part, subscription, rule.start ?? "earliest")
@@ -231,32 +256,25 @@ const session = Effect.fnUntraced(function* (
     { writer, consumer, way, letters },
     { place: parse(place), mirrored: stored?.offset ?? 0, committedAt: typeof at === "number" ? at : Infinity }
   )
-  const watch = Effect.gen(function* () {
-    while (true) {
-      const lag = yield* pulsar.backlog(part, subscription).pipe(Effect.orElseSucceed(() => undefined))
-      if (lag !== undefined) yield* state.behind(lag)
-      yield* Effect.sleep(lagMs)
-    }
-  })
   const ending = Effect.gen(function* () {
     while (!(yield* one.reached(end, subscription))) yield* Effect.sleep(50)
+    yield* state.behind(0)
   })
-  yield* Effect.raceAllFirst<Effect.Effect<void, BridgeError, Scope.Scope>>([
-    one.run(),
-    watch,
-    once ? ending : Effect.never
-  ])
+  yield* Effect.raceAllFirst<Effect.Effect<void, BridgeError, Scope.Scope>>([one.run(), once ? ending : Effect.never])
 })
 
 /** Mirrors one part until interrupted, or once; begins anew after every failure. */
 export const toKafka = (joined: Joined, inward: Inward): Effect.Effect<void, StreamError> => {
-  const { once, partition, rule, topic } = inward
+  const { once, part, partition, rule, topic } = inward
   const state = joined.board.of(rule.name, topic, partition)
-  const memory: Memory = { refused: new Map(), size: mostAtOnce, learned: false }
+  const memory: Memory = { refused: new Map(), size: mostAtOnce, alone: Infinity, learned: false }
   const learned = () => {
     const { learned } = memory
     memory.learned = false
     return learned
   }
-  return persist(state, session(joined, inward, state, memory), { once, learned })
+  const lag = joined.pulsar
+    .backlog(part, subscriptionOf(joined.bridge, rule))
+    .pipe(Effect.orElseSucceed(() => undefined))
+  return persist(state, session(joined, inward, state, memory), { once, learned, lag })
 }

@@ -93,9 +93,11 @@ class Session {
     const { until = Infinity } = this.outward
     while (!(this.position >= until)) {
       const take = Effect.mapError(reader.take, readFailure)
+      this.state.waits = true
       const batch = this.dirty
         ? yield* Effect.timeoutOption(take, positionMs)
         : Option.some(yield* this.patiently(take))
+      this.state.waits = false
       if (Option.isSome(batch)) yield* this.mirror(batch.value)
       else yield* this.write([])
     }
@@ -132,6 +134,7 @@ class Session {
     this.counts.dead += dead.size
     this.counts.mirrored += originals.size - dead.size
     this.position = batch.next
+    this.state.position = batch.next
     this.dirty = true
     yield* this.state.behind(Math.max(0, batch.end - batch.next))
     if (dead.size > 0) yield* this.bury(dead, originals)
@@ -202,12 +205,13 @@ class Session {
 }
 
 /** Where to begin, and from what. */
-const begin = Effect.fnUntraced(function* (joined: Joined, outward: Outward, writer: KafkaWriter) {
+const begin = Effect.fnUntraced(function* (joined: Joined, outward: Outward, state: StreamState, writer: KafkaWriter) {
   const { bridge, clusters, log, pulsar } = joined
   const { partition, rule, topic, words } = outward
   const held: Held = { group: `${bridge.name}/${rule.name}`, topic, partition }
   const identity = yield* Effect.mapError(log.identity(topic), readFailure)
   const stored = yield* writer.stored(held)
+  state.position = stored?.offset
   const metadata = parseMetadata(stored?.metadata ?? "")
   const anew = typeof metadata["topic"] === "string" && identity !== undefined && metadata["topic"] !== identity
   if (anew && rule.lost !== "continue")
@@ -232,7 +236,8 @@ const session = Effect.fnUntraced(function* (
   const { bridge, kafka } = joined
   const { open, partition, rule, topic } = outward
   const writer = yield* kafka.take(`${bridge.name}/${rule.name}/${topic}/${partition}`)
-  let from = yield* begin(joined, outward, writer)
+  let from = yield* begin(joined, outward, state, writer)
+  state.position = from.position
   const lost = (error: OutOfRange): Effect.Effect<Reader, BridgeError, Scope.Scope> => {
     if (rule.lost !== "continue") return Effect.fail(lostBecause("kafka", topic, error.message))
     from = { ...from, position: error.start }
@@ -248,5 +253,14 @@ const session = Effect.fnUntraced(function* (
 export const toPulsar = (joined: Joined, outward: Outward): Effect.Effect<void, StreamError> => {
   const { partition, rule, topic, until } = outward
   const state = joined.board.of(rule.name, topic, partition)
-  return persist(state, session(joined, outward, state), { once: until !== undefined })
+  const behind = joined.log.bounds(topic).pipe(
+    Effect.map((bounds) => {
+      const { end, start } = bounds[partition] ?? { end: 0, start: 0 }
+      return end - Math.max(start, state.position ?? start)
+    }),
+    Effect.orElseSucceed(() => undefined)
+  )
+  // batches tell it by themselves while they come
+  const lag = Effect.suspend(() => (state.waits ? Effect.succeed(undefined) : behind))
+  return persist(state, session(joined, outward, state), { once: until !== undefined, lag })
 }

@@ -1,5 +1,6 @@
 // Rules of a bridge between Kafka and Pulsar as users write them: which topics, under which names, with what left out and what renamed. Pure.
-import { parsePattern, type Pattern, Sides } from "./bridge-names.ts"
+import { misnamed, parsePattern, type Pattern, Sides } from "./bridge-names.ts"
+import { misshapen } from "./bridge-shape.ts"
 
 /** A record between two systems. Headers are Kafka's headers, or Pulsar's properties, the envelope's names among them. */
 export interface BridgeRecord {
@@ -124,7 +125,6 @@ const checkNames = (name: string, { from, to }: Rule, source: Pattern, target: P
 const checkFilter = (name: string, { where }: Rule) => {
   if (where === undefined || typeof where === "function") return
   for (const { equals, header, matches } of [where].flat()) {
-    if (typeof header !== "string" || header === "") refuse(name, "a filter names no header", "write `header`")
     if (equals !== undefined && matches !== undefined)
       refuse(name, `the filter of ${header} has \`equals\` and \`matches\``, "use one")
     try {
@@ -150,6 +150,18 @@ const checkMapping = (name: string, { headers = {}, tenants = {} }: Rule) => {
   if (shared !== undefined)
     refuse(name, `two tenants become ${shared}: none would be told from the other`, "give them different names")
 }
+const checkErrors = (name: string, { errors }: Rule, source: Pattern) => {
+  if (errors === undefined) return
+  const reason = misnamed(source.side, errors)
+  if (reason !== undefined)
+    refuse(
+      name,
+      `\`errors\` is '${errors}': ${reason}`,
+      `name a topic on ${Sides[source.side]}, without '${source.side}:'`
+    )
+  if (source.matcher.test(errors))
+    refuse(name, `its dead letters would go to '${errors}', which it mirrors itself`, "name another topic in `errors`")
+}
 const checked = (rule: Rule): BridgeRule => {
   const name = nameOf(rule)
   if (!/^[A-Za-z0-9._-]{1,120}$/.test(name))
@@ -159,6 +171,7 @@ const checked = (rule: Rule): BridgeRule => {
   checkNames(name, rule, source, target)
   checkFilter(name, rule)
   checkMapping(name, rule)
+  checkErrors(name, rule, source)
   return { ...rule, name, source, target }
 }
 
@@ -199,15 +212,18 @@ const circle = (rules: ReadonlyArray<BridgeRule>, first: BridgeRule, way: Readon
 }
 
 export const Bridge = {
-  /** Throws `InvalidBridge` where a rule makes no sense, two of them conflict, or some lead in a circle. */
-  make: ({ name = "millrace-bridge", pulsar = "pulsar", rules }: BridgeOptions): Bridge => {
+  /** Throws `InvalidBridge` where a field is unknown, a rule makes no sense, two of them conflict, or some lead in a circle. */
+  make: (options: BridgeOptions): Bridge => {
+    const wrong = misshapen(options)
+    if (wrong !== undefined) throw new InvalidBridge(`the bridge's definition does not fit: ${wrong}`)
+    const { name = "millrace-bridge", pulsar = "pulsar", rules } = options
     if (!/^[A-Za-z0-9._-]{1,60}$/.test(name) || !/^[A-Za-z0-9._-]{1,60}$/.test(pulsar))
       throw new InvalidBridge(
         `'${name}' and '${pulsar}' are the bridge's and Pulsar's name: letters, digits, '.', '_' and '-', 60 at most`
       )
-    if (!Array.isArray(rules) || rules.length === 0)
+    if (rules.length === 0)
       throw new InvalidBridge("a bridge without rules mirrors nothing: write { rules: [{ from, to }] }")
-    const all = (rules as ReadonlyArray<Rule>).map(checked)
+    const all = rules.map(checked)
     checkTogether(all)
     return { kind: "bridge", name, pulsar, rules: all }
   }

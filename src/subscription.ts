@@ -60,9 +60,18 @@ const patient = (consumer: Consumer): Consumer => ({
   negativeAcknowledge: (messages) => Effect.retry(consumer.negativeAcknowledge(messages), backoff),
   deadLetter: (messages, reason) => Effect.retry(consumer.deadLetter(messages, reason), backoff)
 })
+const isRetryable = (error: SubscriptionError) => error._tag === "FanOutError" && error.retryable
+/** While what keeps the subscription is away it is asked again. */
 const subscribe = <V>({ topic, ...options }: Subscription<V>) =>
   Effect.service(FanOut).pipe(
-    Effect.flatMap((fanOut) => fanOut.subscribe({ ...options, topic: topic.name })),
+    Effect.flatMap((fanOut) =>
+      fanOut.subscribe({ ...options, topic: topic.name }).pipe(
+        Effect.tapError((error) =>
+          isRetryable(error) ? Effect.logWarning(`${error.message}; trying again`) : Effect.void
+        ),
+        Effect.retry({ schedule: pauses, while: isRetryable })
+      )
+    ),
     Effect.map(patient)
   )
 

@@ -36,7 +36,7 @@ const rooms: Readonly<Record<string, Room>> = {
     holds: src(
       "aggregate application dead-letter driver event failure fields handler murmur2 packing projection",
       "read-model recorder runnable struct tenancy topic window",
-      "bridge bridge-names bridge-route"
+      "bridge bridge-names bridge-route bridge-shape"
     ),
     sees: [],
     packages: effectOnly

@@ -1,4 +1,5 @@
 // Which process a member of a group is of, and whether that has certainly ended. Of processes on other machines it knows nothing.
+import { readFileSync } from "node:fs"
 import { hostname } from "node:os"
 
 /** A process: where it runs, its number there, and when it began, in epoch milliseconds. */
@@ -10,10 +11,20 @@ export interface Life {
 /** This process. */
 export const ownLife: Life = { host: hostname(), pid: process.pid, since: Math.round(performance.timeOrigin) }
 
+/** Whether a process has ended that its parent has not asked about yet: as long as that one does not, signals reach it. Linux tells. */
+const isDefunct = (pid: number): boolean => {
+  try {
+    const stat = readFileSync(`/proc/${pid}/stat`, "latin1")
+    // the name before it may hold anything, parentheses too
+    return stat.slice(stat.lastIndexOf(")") + 2).startsWith("Z")
+  } catch {
+    return false
+  }
+}
 const isAlive = (pid: number): boolean => {
   try {
     process.kill(pid, 0)
-    return true
+    return !isDefunct(pid)
   } catch (error) {
     // it may be another user's, whom no signal reaches
     return (error as NodeJS.ErrnoException).code !== "ESRCH"

@@ -1,4 +1,5 @@
 // A member of a Kafka consumer group on the wire: joins, says that it lives, leaves. Commits no offset: positions are the database's.
+import { setTimeout as sleep } from "node:timers/promises"
 import { type Client, isLost } from "./client.ts"
 import { balance, type Member as Other } from "./balance.ts"
 import type { Broker } from "./driver.ts"
@@ -46,6 +47,9 @@ const data = (value: unknown) => {
   return Buffer.concat([i32(bytes.length), bytes])
 }
 const version = Buffer.from([0, memberVersion])
+/** How often a member that joins looks whether others have ended, in milliseconds. */
+const lookMs = 200
+
 /** What a member tells of itself; a life since members tell it. */
 type Told = Omit<Other, "id"> & { readonly life?: Life }
 const metadataOf = (topic: string, member: Told) => Buffer.concat([version, i32(1), name(topic), data(member), i32(0)])
@@ -71,6 +75,7 @@ export class Member {
   private id = ""
   private round = -1
   private broker: Broker | undefined
+  private node = -1
   private joining: Promise<unknown> = Promise.resolve()
 
   constructor(client: Client, topic: string, group: string) {
@@ -89,6 +94,7 @@ export class Member {
       broker.findGroupCoordinator({ groupId: this.group, coordinatorType: 0 })
     )
     this.client.learn(coordinator.nodeId, coordinator.host, coordinator.port)
+    this.node = coordinator.nodeId
     // of its own, for the broker answers a join only when all have joined
     return (this.broker = await this.client.connect(coordinator))
   }
@@ -118,7 +124,8 @@ export class Member {
   }
   private async joinOnce(owned: ReadonlyArray<number>, generation: number): Promise<Share> {
     const { group, rebalanceMs, sessionMs, topic } = this
-    if (this.id === "") await this.buryDead()
+    const watch = new AbortController()
+    if (this.id === "") void this.buryDead(await this.others(), watch.signal)
     const joined = await this.call(
       (broker) =>
         broker.joinGroup({
@@ -130,7 +137,7 @@ export class Member {
           groupProtocols: [{ name: protocol, metadata: metadataOf(topic, { owned, generation, life: ownLife }) }]
         }),
       rebalanceMs + sessionMs + this.client.requestMs
-    )
+    ).finally(() => watch.abort())
     this.id = joined.memberId
     this.round = joined.generationId
     const groupAssignment = joined.leaderId === joined.memberId ? await this.assign(joined.members) : []
@@ -141,21 +148,37 @@ export class Member {
     return (dataOf(memberAssignment, true) as Share | undefined) ?? { partitions: [], generation }
   }
 
-  /**
-   * Lets members leave whose process was killed on this machine: else the group would wait for them until their sessions end. What they
-   * had under way is fenced by the claims that follow. Fails never: without it joining only takes longer.
-   */
-  private async buryDead(): Promise<void> {
+  /** The members that there are, with their processes. None where the group shares anew: then brokers keep what members said. */
+  private async others(): Promise<ReadonlyArray<{ readonly memberId: string; readonly life: Life }>> {
     try {
       const { groups } = await this.call((broker) => broker.describeGroups({ groupIds: [this.group] }), 2_000)
-      for (const { memberId, memberMetadata } of groups.flatMap(({ members }) => members)) {
-        // while the group shares anew, members are told without what they said
-        const { life } = (dataOf(memberMetadata, false) as Told | undefined) ?? {}
-        if (life === undefined || !hasEnded(life)) continue
-        await this.call((broker) => broker.leaveGroup({ groupId: this.group, memberId }), 2_000)
-      }
+      return groups
+        .flatMap(({ members }) => members)
+        .flatMap(({ memberId, memberMetadata }) => {
+          const { life } = (dataOf(memberMetadata, false) as Told | undefined) ?? {}
+          return life === undefined ? [] : [{ memberId, life }]
+        })
     } catch {
-      // their sessions end by themselves
+      return []
+    }
+  }
+  /**
+   * Lets members leave whose process was killed on this machine: else the group would wait for them until their sessions end. One that is
+   * being killed may take a while to end, so they are looked at until this one has joined. What they had under way is fenced by the
+   * claims that follow. Fails never: without it joining only takes longer.
+   */
+  private async buryDead(others: ReadonlyArray<{ readonly memberId: string; readonly life: Life }>, over: AbortSignal) {
+    let living = others
+    while (living.length > 0 && !over.aborted) {
+      const dead = living.filter(({ life }) => hasEnded(life))
+      living = living.filter((one) => !dead.includes(one))
+      for (const { memberId } of dead) {
+        // the join holds the member's own connection
+        await this.client
+          .use(this.node, "bury", (broker) => broker.leaveGroup({ groupId: this.group, memberId }), 2_000)
+          .catch(() => undefined)
+      }
+      await sleep(lookMs, undefined, { signal: over }).catch(() => undefined)
     }
   }
 

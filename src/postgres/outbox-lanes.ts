@@ -1,4 +1,5 @@
-// Lanes of a relay on PostgreSQL: their grouping is rows, and who has which is advisory locks, which a process that dies lets go at once.
+// Lanes of a relay on PostgreSQL: their grouping is rows, and who has which is advisory locks, which a process that dies lets go at once, and
+// one that stands still loses.
 import { randomInt } from "node:crypto"
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
@@ -12,6 +13,9 @@ import { make as makeSession, type Session } from "./session.ts"
 // First keys of the advisory locks: two a target, beside those of groups of the log's readers.
 const membersKey = (number: number) => 1_820_000_000 + 2 * number
 const lanesKey = (number: number) => membersKey(number) + 1
+/** A member says every second that it is there. After so long a silence its session is ended, in milliseconds. */
+const silentMs = 10_000
+const insufficientPrivilege = "42501"
 
 /** Sets the number of lanes, or begins with one, and names the ids of all that there are. */
 const regroup = async (sql: Sql, target: string, lanes: number | undefined, idOf: (lane: number) => string) => {
@@ -42,23 +46,50 @@ interface Lock {
   readonly member: boolean
   readonly id: number
   readonly own: boolean
+  /** Its session was not heard of for too long; null: whose it is, this role may not see. */
+  readonly silent: boolean | null
 }
+const silence = `clock_timestamp() - interval '${silentMs} milliseconds'`
 // one statement over one connection: it may be another one than before, and then it has no locks
 const look = ({ number, session }: Member) =>
   session.sql.unsafe<Array<Lock>>(
-    `select (l.classid::bigint = $1::bigint) as member, l.objid::bigint::int as id, l.pid = pg_backend_pid() as own
-  from pg_locks l
+    `select (l.classid::bigint = $1::bigint) as member, l.objid::bigint::int as id, l.pid = pg_backend_pid() as own,
+    a.state_change < ${silence} as silent
+  from pg_locks l left join pg_stat_activity a on a.pid = l.pid
   where l.locktype = 'advisory' and l.objsubid = 2 and l.granted and l.classid::bigint in ($1::bigint, $2::bigint)
     and l.database = (select oid from pg_database where datname = current_database())`,
     [membersKey(number), lanesKey(number)],
     { prepare: true }
   )
+/**
+ * Ends the sessions of members that stand still, so that others get their lanes. Such a process, once it goes on, is fenced by its target; if it
+ * was only slow it joins again. Where this role may not end them they keep their lanes.
+ */
+const endSilent = async ({ number, session }: Member): Promise<void> => {
+  try {
+    await session.sql.unsafe(
+      `select pg_terminate_backend(a.pid) from pg_stat_activity a
+  where a.pid <> pg_backend_pid() and a.state_change < ${silence} and exists (
+    select from pg_locks l
+    where l.pid = a.pid and l.locktype = 'advisory' and l.objsubid = 2 and l.granted
+      and l.classid::bigint in ($1::bigint, $2::bigint)
+      and l.database = (select oid from pg_database where datname = current_database()))`,
+      [membersKey(number), lanesKey(number)]
+    )
+  } catch (error) {
+    if ((error as { readonly code?: string }).code !== insufficientPrivilege) throw error
+  }
+}
 const nothing: Claims = { held: [], surplus: 0 }
 
 const claim = async (member: Member, lanes: number): Promise<Claims> => {
   const { id, number, session } = member
   if (session.pid() === undefined) return nothing
   let locks = await look(member)
+  if (locks.some(({ own, silent }) => !own && silent === true)) {
+    await endSilent(member)
+    locks = await look(member)
+  }
   if (!locks.some((lock) => lock.member && lock.own)) {
     await session.sql`select pg_try_advisory_lock(${membersKey(number)}::int, ${id}::int)`
     locks = await look(member)

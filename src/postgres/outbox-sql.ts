@@ -176,7 +176,7 @@ export const keep = async (
   places: ReadonlyArray<TopicPlace>,
   parked: ReadonlyArray<Parked>
 ) => {
-  if (places.length > 0) await keepPlaces(sql, target, places)
+  // first: a place that has passed a message says that it is dealt with
   for (const one of parked) {
     const { incarnation, key, meta, partition, projection, reason, seq, source, topic, val } = one
     await sql`
@@ -184,6 +184,7 @@ export const keep = async (
       values (${target}, ${projection}, ${source}, ${partition}, ${seq}, ${incarnation}, ${topic}, ${key}, ${meta}, ${val}, ${reason})
       on conflict do nothing`
   }
+  if (places.length > 0) await keepPlaces(sql, target, places)
 }
 const keepPlaces = (sql: Sql, target: string, places: ReadonlyArray<TopicPlace>) => sql`
   update millrace.relay_topic t

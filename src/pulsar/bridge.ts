@@ -15,7 +15,7 @@ import type { Place } from "../bridge-names.ts"
 import type { Admin } from "./admin.ts"
 import { failureOf, PulsarFailure } from "./errors.ts"
 import { type Cluster, connect } from "./fanout.ts"
-import { isWebSocket, type Options } from "./options.ts"
+import type { Options } from "./options.ts"
 import type { Received, TransportConsumer, TransportProducer } from "./transport.ts"
 
 /** Sent and not answered, at most. */
@@ -25,7 +25,6 @@ const heldReady = 4_000
 /** How long the end of a topic is waited for where nothing says where it is. */
 const quietMs = 2_000
 
-const tooLarge = /MessageTooBig|TooBig|too (big|large)|exceeds|1009/i
 /** The credentials are wrong, which is no matter of one topic. */
 const unknown = /Authentication|AuthN|refused the token/i
 const kindOf = ({ kind, message }: PulsarFailure): BridgeError["kind"] => {
@@ -54,35 +53,25 @@ const arrivedOf = (message: Received): Arrived => {
   return { place: id, publishTime, record }
 }
 
-/** What the WebSocket interface takes in a frame. */
-const frameBytes = 1 << 20
-const frameOf = ({ headers, key, value }: Numbered["record"]) =>
-  Math.ceil(Buffer.byteLength(value ?? "") / 3) * 4 + JSON.stringify({ headers, key }).length + 300
-
 class Producer implements PulsarProducer {
   private readonly producer: TransportProducer
   private readonly part: string
-  private readonly limited: boolean
-  constructor(producer: TransportProducer, part: string, limited: boolean) {
+  constructor(producer: TransportProducer, part: string) {
     this.producer = producer
     this.part = part
-    this.limited = limited
   }
   readonly send = (messages: ReadonlyArray<Numbered>): Effect.Effect<ReadonlyArray<Sent>, BridgeError> =>
     attempt("send", this.part, () => this.all(messages))
 
   private async one({ record, sequenceId }: Numbered): Promise<Sent> {
     const { eventTime, headers, key, value } = record
-    if (this.limited && frameOf(record) > frameBytes)
-      return { kind: "refused", reason: `it is larger than the ${frameBytes} bytes that the WebSocket interface takes` }
     try {
       const message = { key: key ?? "", value: value ?? "", eventTime, properties: headers, sequenceId }
       const { duplicate, id } = await this.producer.send(message)
       return duplicate ? { kind: "duplicate" } : { kind: "stored", place: id }
     } catch (cause) {
       const told = failureOf(cause, this.part)
-      if (told.kind === "refused" || (told.kind === "other" && tooLarge.test(told.message)))
-        return { kind: "refused", reason: told.message }
+      if (told.kind === "refused") return { kind: "refused", reason: told.message }
       throw told
     }
   }
@@ -239,8 +228,7 @@ const topicsIn = async (admin: Admin, tenant: string | undefined, namespace: str
 }
 
 const endFrom = (cluster: Cluster): PulsarEnd => {
-  const { admin, options, transport } = cluster
-  const limited = isWebSocket(options.url)
+  const { admin, transport } = cluster
   return {
     topics: (tenant, namespace) =>
       admin === undefined
@@ -257,7 +245,7 @@ const endFrom = (cluster: Cluster): PulsarEnd => {
           transport.produce({ topic: part, name, batching, maxPending: inFlight })
         ),
         (producer) => Effect.promise(async () => void (await producer.close().catch(() => undefined)))
-      ).pipe(Effect.map((producer) => new Producer(producer, part, limited))),
+      ).pipe(Effect.map((producer) => new Producer(producer, part))),
     scan: (part, after, show) => attempt("read the end", part, () => scan(cluster, part, after, show)),
     consume: (part, subscription, start) => consume(cluster, part, subscription, start),
     end: (part) =>

@@ -28,10 +28,16 @@ export class PulsarFailure extends Error {
   }
 }
 
-const denied = "give the role of MILLRACE_PULSAR_TOKEN, or of the client certificate, what it needs"
+const denied =
+  "it is not allowed: give the role of MILLRACE_PULSAR_TOKEN, or of the client certificate, what it needs on the namespace (millrace pulsar apply)"
+const unknown =
+  "the broker refused the token or the certificate: correct MILLRACE_PULSAR_TOKEN, or MILLRACE_PULSAR_TLS_CERT and _KEY"
+/** What an answer that is no answer may come from. */
+export const mixed =
+  "one side speaks TLS and the other does not: pulsar+ssl:// and wss:// are for ports with TLS, pulsar:// and ws:// for those without"
 const known: ReadonlyArray<readonly [pattern: RegExp, kind: Kind, retryable: boolean, advice: string]> = [
   [
-    /MessageTooBig|TooLarge|exceeds maximum size/,
+    /MessageTooBig|TooLarge|exceeds maximum size|exceeds \d+ bytes/,
     "refused",
     false,
     "make it smaller, or allow more: maxMessageSize of the broker, webSocketMaxTextFrameSize of its WebSocket interface"
@@ -43,18 +49,8 @@ const known: ReadonlyArray<readonly [pattern: RegExp, kind: Kind, retryable: boo
     false,
     "end the other one first"
   ],
-  [
-    /Authorization|not authorized|Unauthorized|don't have permission|Forbidden|permission/i,
-    "denied",
-    false,
-    `it is not allowed: ${denied} on the namespace (millrace pulsar apply)`
-  ],
-  [
-    /Authentication|AuthN|token/i,
-    "denied",
-    false,
-    "the broker refused the token or the certificate: correct MILLRACE_PULSAR_TOKEN, or MILLRACE_PULSAR_TLS_CERT and _KEY"
-  ],
+  [/Authorization|not authorized|Unauthorized|don't have permission|Forbidden|permission/i, "denied", false, denied],
+  [/Authentication|AuthN|token/i, "denied", false, unknown],
   [
     /InvalidTopicName|Invalid named entity/,
     "missing",
@@ -67,11 +63,18 @@ const known: ReadonlyArray<readonly [pattern: RegExp, kind: Kind, retryable: boo
     false,
     "make it first: millrace pulsar apply, or correct MILLRACE_PULSAR_TENANT and _NAMESPACE"
   ],
+  [/wrong version number|record overflow|InvalidContentType|HPE_INVALID_CONSTANT|Expected HTTP/, "other", false, mixed],
   [
-    /certificate|self.signed|CERT_|UNABLE_TO_|ERR_TLS|EPROTO|wrong version number/i,
+    /(ssl|tls\w*) alert|SSL alert number|fatal alert|key values mismatch|KEY_VALUES_MISMATCH/i,
+    "denied",
+    false,
+    "the client's certificate is refused, or not its key's: correct MILLRACE_PULSAR_TLS_CERT and _KEY"
+  ],
+  [
+    /certificate|self.signed|CERT_|UNABLE_TO_|ERR_TLS|EPROTO/i,
     "other",
     false,
-    "TLS failed: correct MILLRACE_PULSAR_TLS_CA, _CERT and _KEY"
+    "the broker's certificate is not trusted: set MILLRACE_PULSAR_TLS_CA to who signed it, and the host of the URL to a name that it has"
   ],
   [/ProducerQueueIsFull/, "other", true, "fewer messages may be under way at once"],
   [/Quota/, "other", true, "consumers do not follow: the backlog quota is used up"],
@@ -83,18 +86,27 @@ const known: ReadonlyArray<readonly [pattern: RegExp, kind: Kind, retryable: boo
   ]
 ]
 
+/** An error's first line, without where in OpenSSL's source it came up and what to start Node with. */
+const lineOf = (text: string) =>
+  text
+    .split("\n")[0]!
+    .replace(/(?:write EPROTO )?[0-9A-F]*:?error:[0-9A-F]+:[^:]*:[^:]*:([^:]+)(?::\S+?:\d+:)?/, "$1 ")
+    .replace(/; if the root CA is installed locally.*?--use-system-ca/, "")
+    .replace(/\s+/g, " ")
+    .trim()
+
 /** What an error of a client, or an answer of a server, means. */
 export const failureOf = (cause: unknown, where: string): PulsarFailure => {
   if (cause instanceof PulsarFailure) return cause
   const { code, message } = (cause ?? {}) as { readonly code?: unknown; readonly message?: string }
-  const text = [message ?? String(cause), typeof code === "string" ? code : ""].join(" ").trim().split("\n")[0]!
+  const text = lineOf([message ?? String(cause), typeof code === "string" ? code : ""].join(" "))
   const found = known.find(([pattern]) => pattern.test(text))
   if (found === undefined) return new PulsarFailure("other", false, `${where}: ${text}`, cause)
   const [, kind, retryable, advice] = found
   return new PulsarFailure(kind, retryable, `${where}: ${text}; ${advice}`, cause)
 }
 const statuses: Readonly<Record<number, readonly [kind: Kind, retryable: boolean, advice: string]>> = {
-  401: ["denied", false, "the broker refused the token or the certificate: correct MILLRACE_PULSAR_TOKEN"],
+  401: ["denied", false, unknown],
   403: ["denied", false, denied],
   404: ["missing", false, "make it first: millrace pulsar apply"],
   409: ["busy", false, "end the other one first"]
@@ -112,7 +124,8 @@ const reasonIn = (body: string): string => {
 export const failureOfStatus = (status: number, body: string, where: string): PulsarFailure => {
   const text = reasonIn(body)
   const what = `${where}: ${text === "" ? `HTTP ${status}` : text}`
-  const found = statuses[status]
+  // what a role may not do is answered as if it were nobody
+  const found = statuses[status === 401 && /^(Unauthorized to|Not authorized)|permission/i.test(text) ? 403 : status]
   if (found !== undefined) return new PulsarFailure(found[0], found[1], `${what}; ${found[2]}`)
   const byText = failureOf(new Error(text), where)
   return byText.kind === "other" ? new PulsarFailure("other", status >= 500 || status === 429, what) : byText

@@ -36,6 +36,7 @@ export interface Producer {
 export interface Reader {
   /** Asks the broker where it knows of no more, and blocks the process meanwhile. */
   readonly hasNext: () => boolean
+  readonly isConnected: () => boolean
   readonly readNext: () => Promise<Message>
   readonly close: () => Promise<null>
 }

@@ -1,11 +1,14 @@
 // The transport over the package `pulsar-client`, a native addon: optional, and loaded when it is used first. Fast; not for Deno without it.
+import { setTimeout as sleep } from "node:timers/promises"
 import { pathToFileURL } from "node:url"
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs"
 import { isAbsolute, join } from "node:path"
+import { rootCertificates } from "node:tls"
 import { tmpdir } from "node:os"
 import type * as Pulsar from "./native-client.ts"
 import { readAhead } from "./arrivals.ts"
 import { failureOf, PulsarFailure } from "./errors.ts"
+import { refusalOf } from "./handshake.ts"
 import { decodeMessageId, encodeMessageId } from "./message-id.ts"
 import { defaults, type Options } from "./options.ts"
 import type {
@@ -40,16 +43,17 @@ const load = async (name: string): Promise<Module> => {
   }
 }
 
-/** The client takes certificates as files. */
-const files = (tls: Options["tls"]) => {
-  if (tls === undefined) return undefined
+/** The client takes certificates as files, and knows no authorities of its own. */
+const files = ({ tls = {}, url }: Options) => {
+  if (!url.startsWith("pulsar+ssl:")) return undefined
   const directory = mkdtempSync(join(tmpdir(), "millrace-tls-"))
   const write = (name: string, text: string | undefined) => {
     if (text === undefined) return undefined
     writeFileSync(join(directory, name), text, { mode: 0o600 })
     return join(directory, name)
   }
-  const paths = { ca: write("ca.pem", tls.ca), cert: write("cert.pem", tls.cert), key: write("key.pem", tls.key) }
+  const ca = write("ca.pem", tls.ca ?? rootCertificates.join("\n"))
+  const paths = { ca, cert: write("cert.pem", tls.cert), key: write("key.pem", tls.key) }
   return { ...paths, remove: () => rmSync(directory, { recursive: true, force: true }) }
 }
 
@@ -60,6 +64,8 @@ const negativeAckMs = 100
 const receiveAtOnce = 200
 /** How often a connection is looked after. */
 const watchMs = 200
+/** A connection that is away for so long is given up: the client waits ever longer before it tries again, up to a minute. */
+const awayMs = 2_000
 
 const receivedOf = (message: Pulsar.Message): Received => {
   const handle = message.getMessageId()
@@ -145,6 +151,7 @@ const listening = ({
   }
 }
 
+const away = () => new PulsarFailure("lost", true, "the connection was lost")
 interface Connection {
   readonly client: Pulsar.Client
   readonly close: () => Promise<void>
@@ -170,12 +177,20 @@ class NativeConsumer implements TransportConsumer {
     this.asking = asking ?? pulling(consumer, options)
     this.ask = this.asking.ask
     this.end = end
-    let connected = true
+    let awaySince: number | undefined
     this.watch = setInterval(() => {
-      const now = consumer.isConnected()
-      if (connected && !now) options.lost(new PulsarFailure("lost", true, "the connection was lost"), false)
-      if (!connected && now) options.recovered()
-      connected = now
+      if (this.closed) return
+      const now = performance.now()
+      if (consumer.isConnected()) {
+        if (awaySince !== undefined) options.recovered()
+        awaySince = undefined
+      } else if (awaySince === undefined) {
+        awaySince = now
+        options.lost(away(), false)
+      } else if (now > awaySince + awayMs) {
+        clearInterval(this.watch)
+        options.lost(away(), true)
+      }
     }, watchMs)
   }
   private failed(operation: string) {
@@ -233,7 +248,7 @@ class NativeProducer implements TransportProducer {
 /** The transport; its connections are made when they are used. Rejects with a `PulsarFailure` where the package cannot be loaded. */
 export const native = async (options: Options): Promise<Transport> => {
   const module = await load(options.client ?? defaults.client)
-  const tls = files(options.tls)
+  const tls = files(options)
   const connect = (config: Partial<Pulsar.ClientConfig> = {}): Connection => {
     const client = new module.Client({ ...configurationOf(module, options, tls), ...config })
     return { client, close: async () => void (await client.close().catch(() => undefined)) }
@@ -241,19 +256,26 @@ export const native = async (options: Options): Promise<Transport> => {
   const shared = connect()
   // readers look, which blocks: briefly, and not within the patience of others. A client each would be threads and megabytes each.
   let looking: Connection | undefined
-  const readers = new Set<TransportReader>()
+  const readers = new Set<Awaited<ReturnType<typeof read>>>()
   const reading = async (settings: ReadOptions): Promise<TransportReader> => {
     looking ??= connect({ operationTimeoutSeconds: lookSeconds })
-    const reader = await read(module, looking.client, settings, () => readers.delete(reader))
+    const reader = await read(module, looking.client, settings)
     readers.add(reader)
-    return reader
+    return {
+      next: reader.next,
+      close: async () => {
+        if (await reader.end()) readers.delete(reader)
+      }
+    }
   }
-  const failed = (operation: string, topic: string) => (cause: unknown) => {
-    throw failureOf(cause, `${operation} ${topic}`)
+  const failed = (operation: string, topic: string) => async (cause: unknown) => {
+    const failure = failureOf(cause, `${operation} ${topic}`)
+    // the client does not tell a broker that refuses it from one that is away
+    throw (failure.kind === "lost" ? await refusalOf(options, lookSeconds * 1_000) : undefined) ?? failure
   }
   return {
     consume: (settings) => consume(settings, shared, connect).catch(failed("subscribe to", settings.topic)),
-    produce: (settings) => produce(shared.client, settings).catch(failed("produce to", settings.topic)),
+    produce: (settings) => produce(shared.client, settings, options).catch(failed("produce to", settings.topic)),
     read: (settings) => reading(settings).catch(failed("read", settings.topic)),
     numbers: true,
     partitions: async (topic) => {
@@ -261,9 +283,10 @@ export const native = async (options: Options): Promise<Transport> => {
       return parts.length === 1 && parts[0] === topic ? 0 : parts.length
     },
     close: async () => {
-      await Promise.all([...readers].map((reader) => reader.close()))
-      // closed under a reading that does not end, the client would end the process
-      await Promise.all([shared.close(), readers.size === 0 && looking?.close()])
+      const ended = await Promise.all([...readers].map((reader) => reader.end()))
+      await shared.close()
+      // closed under a reading, the client ends the process
+      if (ended.every(Boolean)) await looking?.close()
       tls?.remove()
     }
   }
@@ -282,7 +305,7 @@ const configurationOf = (module: Module, options: Options, tls: ReturnType<typeo
     operationTimeoutSeconds: seconds,
     connectionTimeoutMs: seconds * 1_000,
     logLevel: module.LogLevel.ERROR,
-    // what it logs it also answers
+    // what it logs it also answers, or `refusalOf` finds out
     log: () => undefined,
     ...(authentication !== undefined && { authentication }),
     ...(tls?.ca !== undefined && { tlsTrustCertsFilePath: tls.ca }),
@@ -322,7 +345,7 @@ const consume = async (options: ConsumeOptions, shared: Connection, connect: () 
   }
 }
 
-const produce = async (client: Pulsar.Client, options: ProduceOptions) =>
+const produce = async (client: Pulsar.Client, options: ProduceOptions, { timeoutMs }: Options) =>
   new NativeProducer(
     await client.createProducer({
       topic: options.topic,
@@ -333,7 +356,7 @@ const produce = async (client: Pulsar.Client, options: ProduceOptions) =>
       batchingMaxMessages: 1_000,
       maxPendingMessages: options.maxPending,
       blockIfQueueFull: false,
-      sendTimeoutMs: 30_000
+      sendTimeoutMs: timeoutMs ?? defaults.timeoutMs
     })
   )
 
@@ -344,12 +367,7 @@ const lookSeconds = 3
  * It looks before it reads: a reading that ends without a message, by its time or by closing, ends the whole process (pulsar-client 1.18). And
  * it does not listen: what arrives before the client's object is made is dropped then, without a word.
  */
-const read = async (
-  module: Module,
-  client: Pulsar.Client,
-  { from, topic }: ReadOptions,
-  over: () => void
-): Promise<TransportReader> => {
+const read = async (module: Module, client: Pulsar.Client, { from, topic }: ReadOptions) => {
   const start =
     from === "earliest"
       ? module.MessageId.earliest()
@@ -359,9 +377,21 @@ const read = async (
   const reader = await client.createReader({ topic, startMessageId: start, receiverQueueSize: readAhead })
   let reading: Promise<unknown> = Promise.resolve()
   const state = { ended: false }
+  let awaySince: number | undefined
+  const isThere = () => {
+    const now = performance.now()
+    // without a connection it would block
+    if (reader.isConnected()) {
+      awaySince = undefined
+      return reader.hasNext()
+    }
+    awaySince ??= now
+    if (now > awaySince + awayMs) throw away()
+    return false
+  }
   const next = async (waitMs: number): Promise<Received | undefined> => {
     const until = performance.now() + waitMs
-    while (!state.ended && !reader.hasNext()) {
+    while (!state.ended && !isThere()) {
       if (performance.now() > until) return undefined
       await new Promise((resolve) => setTimeout(resolve, lookMs))
     }
@@ -370,20 +400,20 @@ const read = async (
     reading = message.catch(() => undefined)
     return receivedOf(await message)
   }
-  const end = async () => {
+  const close = async () => {
     await reading
     await reader.close().catch(() => undefined)
-    over()
+    return true
   }
   return {
     next: (waitMs: number) =>
       next(waitMs).catch((cause: unknown) => {
         throw failureOf(cause, `read ${topic}`)
       }),
-    close: async () => {
+    /** Whether it is closed; else it will be, once the broker is back. */
+    end: async (): Promise<boolean> => {
       state.ended = true
-      // one that is under way ends once the broker is back
-      await Promise.race([end(), new Promise((resolve) => setTimeout(resolve, patientMs).unref())])
+      return Promise.race([close(), sleep(patientMs, false, { ref: false })])
     }
   }
 }

@@ -29,7 +29,7 @@ export interface Options {
   readonly namespace?: string
   /** The package of the native client, by name or path. Default `pulsar-client`. */
   readonly client?: string
-  /** How long connecting, subscribing or an admin request may take. Default 10,000. */
+  /** How long connecting, subscribing, an admin request or the broker's receipt may take. Default 10,000. */
   readonly timeoutMs?: number
 }
 
@@ -78,11 +78,18 @@ export const optionsFrom = (env: Readonly<Record<string, string | undefined>>): 
   isWebSocket(url)
   const text = (name: string) => {
     const path = of(name)
-    try {
-      return path === undefined ? undefined : readFileSync(path, "utf8")
-    } catch (cause) {
-      throw new Error(`MILLRACE_PULSAR_${name} is '${path}', which cannot be read`, { cause })
+    if (path === undefined) return undefined
+    const read = () => {
+      try {
+        return readFileSync(path, "utf8")
+      } catch (cause) {
+        throw new Error(`MILLRACE_PULSAR_${name} is '${path}', which cannot be read`, { cause })
+      }
     }
+    const pem = read()
+    // clients take anything else for nothing
+    if (!pem.includes("-----BEGIN ")) throw new Error(`MILLRACE_PULSAR_${name} is '${path}', which is no PEM file`)
+    return pem
   }
   const [ca, cert, key] = [text("TLS_CA"), text("TLS_CERT"), text("TLS_KEY")]
   if ((cert === undefined) !== (key === undefined))

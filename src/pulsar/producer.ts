@@ -3,7 +3,7 @@ import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import * as Semaphore from "effect/Semaphore"
-import { failureOf } from "./errors.ts"
+import { failureOf, PulsarFailure } from "./errors.ts"
 import type { Cluster } from "./fanout.ts"
 import { byPlace, type MessageId } from "./message-id.ts"
 import { topicName } from "./options.ts"
@@ -178,8 +178,8 @@ export interface LastOptions {
   readonly after?: MessageId
 }
 
-/** How long a topic without an admin interface must be silent to count as read. */
-const silentMs = 2_000
+/** A topic without an admin interface counts as read after so long a silence; with it, that is a failure. */
+const silentMs = { known: 10_000, unknown: 2_000 }
 
 /**
  * The last message of a stream in a topic, as the topic is now; undefined where there is none. It reads what lies after `after`: where to
@@ -198,7 +198,9 @@ export const last = Effect.fnUntraced(function* (cluster: Cluster, options: Last
   )
   let found: Received | undefined
   while (true) {
-    const next = yield* attempt(() => reader.next(silentMs))
+    const next = yield* attempt(() => reader.next(end === undefined ? silentMs.unknown : silentMs.known))
+    if (next === undefined && end !== undefined)
+      return yield* attempt(() => Promise.reject(new PulsarFailure("lost", true, "its last messages do not come")))
     if (next === undefined) return found
     if (options.stream === undefined || next.properties["millrace-stream"] === options.stream) found = next
     if (end !== undefined && !isBefore(next.id, end)) return found

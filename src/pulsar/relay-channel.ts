@@ -240,7 +240,7 @@ export class Channel {
     this.host.broken(reason)
   }
 
-  /** Whether a message is in the topic already. */
+  /** Whether a message is in the topic already, or will never be. */
   private present(item: Item): boolean {
     const { incarnation, seq } = item.message
     if (item.there || seq <= this.mark.seq) {
@@ -250,7 +250,13 @@ export class Channel {
     while (this.known[0] !== undefined && this.known[0].seq <= Math.max(this.host.from, this.mark.seq))
       this.known.shift()
     const [first] = this.known
-    if (first === undefined || first.seq > seq) return false
+    if (first === undefined) return false
+    if (first.seq > seq) {
+      // behind them it would be out of order, and another relay would take it for theirs
+      item.refused = `Pulsar took message ${first.seq}, and not this one before it${this.trouble === undefined ? "" : `: ${this.trouble.failure.message}`}`
+      this.settle(item)
+      return true
+    }
     if (first.seq < seq || first.incarnation !== incarnation) {
       this.fail(
         `${this.topic} has another message ${first.seq} of this stream than the outbox: the database was restored to another state`

@@ -1,19 +1,15 @@
 // The bridge where one side refuses a record, or the source is not what it was: dead letters, and rules that halt. Processes and brokers live.
-import { assert, it } from "@effect/vitest"
+import { assert } from "@effect/vitest"
 import * as Effect from "effect/Effect"
-import * as References from "effect/References"
-import type * as Scope from "effect/Scope"
-import { shared } from "../../stack/testing.ts"
-import { once } from "../../src/bridge-run.ts"
-import type { BridgeOptions } from "../../src/bridge.ts"
+import { join, once } from "../../src/bridge-run.ts"
+import type { PulsarEnd } from "../../src/bridge-ends.ts"
+import { Bridge, type BridgeOptions } from "../../src/bridge.ts"
 import {
-  type Both,
-  both,
   declare,
   eventually,
   full,
   messagesOf,
-  placesOf,
+  bridgeTest as test,
   publish,
   recordOf,
   forgetProducers,
@@ -23,26 +19,10 @@ import {
   unique
 } from "../support/bridge.ts"
 import { recordsOf } from "../support/relay-kafka.ts"
-import type { TransportName } from "../support/pulsar.ts"
+import { transports } from "../support/pulsar.ts"
 import { needing } from "../support/stack.ts"
 
 const suite = await needing("kafka", "pulsar")
-const quietly = Effect.provideService(References.MinimumLogLevel, "Fatal")
-
-const test = (
-  name: string,
-  body: (ends: Both) => Effect.Effect<void, unknown, Scope.Scope>,
-  transport: TransportName = "native"
-) =>
-  it.live(
-    `${name} (${transport})`,
-    () =>
-      Effect.gen(function* () {
-        const places = placesOf(yield* shared("kafka", "pulsar"), transport)
-        yield* body(yield* both(places))
-      }).pipe(Effect.scoped, quietly),
-    120_000
-  )
 
 suite("bridge, refused", () => {
   test(
@@ -197,6 +177,42 @@ suite("bridge, refused", () => {
       assert.match(another.message, /deleted and made anew.*lost: "continue"/)
     })
   )
+
+  for (const transport of transports)
+    test(
+      "a message of a predecessor that arrives while the name is free for a moment is there once",
+      Effect.fnUntraced(function* (ends) {
+        const [name, topic] = [unique("bridge"), unique("late")]
+        yield* declare(ends.log, topic, 1)
+        const values = Array.from({ length: 300 }, (_, i) => String(i))
+        yield* ends.log.append(
+          topic,
+          values.map((value) => recordOf("a", value))
+        )
+        let late = 0
+        const usurped: PulsarEnd = {
+          ...ends.pulsar,
+          produce: Effect.fnUntraced(function* (part, producer, batching) {
+            const there = yield* messagesOf(ends, part)
+            if (batching && late++ === 0) {
+              const sequenceId = there.length
+              const properties = { ...there.at(-1)!.properties, "millrace-bridge-offset": String(sequenceId) }
+              const message = { key: "a", value: String(sequenceId), properties, sequenceId }
+              yield* publish(ends, part, [message], false, producer)
+            }
+            return yield* ends.pulsar.produce(part, producer, batching)
+          })
+        }
+        const options = { name, rules: [{ name: "out", from: `kafka:${topic}`, to: `pulsar:${full(topic)}` }] }
+        yield* once(yield* join(Bridge.make(options), { log: ends.log, kafka: ends.kafka, pulsar: usurped }))
+        assert.isAbove(late, 0)
+        assert.deepStrictEqual(
+          (yield* messagesOf(ends, full(topic))).map(({ value }) => value),
+          values
+        )
+      }),
+      transport
+    )
 
   test(
     "a position that Kafka forgot is found in what Pulsar has",

@@ -1,45 +1,25 @@
 // The bridge against real Kafka and Pulsar, in peace: what arrives, as what, where, and what does not. Faults are in bridge-fault.test.ts.
-import { assert, it } from "@effect/vitest"
+import { assert } from "@effect/vitest"
 import * as Effect from "effect/Effect"
-import * as References from "effect/References"
-import type * as Scope from "effect/Scope"
-import { shared } from "../../stack/testing.ts"
 import { once } from "../../src/bridge-run.ts"
 import type { BridgeOptions } from "../../src/bridge.ts"
 import {
-  type Both,
-  both,
   declare,
   full,
   messagesOf,
   partitioned,
-  placesOf,
+  bridgeTest as test,
   publish,
   recordOf,
   tenant,
   unique
 } from "../support/bridge.ts"
 import { recordsOf } from "../support/relay-kafka.ts"
-import { transports, type TransportName } from "../support/pulsar.ts"
+import { transports } from "../support/pulsar.ts"
 import { needing } from "../support/stack.ts"
 
 const suite = await needing("kafka", "pulsar")
-const quietly = Effect.provideService(References.MinimumLogLevel, "Fatal")
 
-const test = (
-  name: string,
-  body: (ends: Both) => Effect.Effect<void, unknown, Scope.Scope>,
-  transport: TransportName = "native"
-) =>
-  it.live(
-    `${name} (${transport})`,
-    () =>
-      Effect.gen(function* () {
-        const places = placesOf(yield* shared("kafka", "pulsar"), transport)
-        yield* body(yield* both(places))
-      }).pipe(Effect.scoped, quietly),
-    120_000
-  )
 const traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 suite("bridge", () => {

@@ -2,6 +2,7 @@
 import { spawn } from "node:child_process"
 import { once } from "node:events"
 import { createInterface } from "node:readline"
+import { setTimeout as sleep } from "node:timers/promises"
 import { fileURLToPath } from "node:url"
 import { assert, it as vitest } from "@effect/vitest"
 import * as Effect from "effect/Effect"
@@ -18,6 +19,17 @@ const layer = nodeWithLog({ sessionMs, heartbeatMs: 200 }, { properties: { "grou
 const child = fileURLToPath(new URL("../support/member-child.ts", import.meta.url))
 const program = "Deno" in globalThis ? ["run", "-A", child] : [child]
 
+/** A process that has every partition. */
+const memberOf = async (args: ReadonlyArray<string>) => {
+  const member = spawn(process.execPath, [...program, ...args], { stdio: ["ignore", "pipe", "inherit"] })
+  const had = new Set<string>()
+  for await (const line of createInterface({ input: member.stdout })) {
+    had.add(line)
+    if (had.size === partitions) break
+  }
+  return member
+}
+
 const suite = await owning("kafka")
 suite("killed members of a group", () => {
   vitest.layer(layer, { timeout: "60 seconds", excludeTestServices: true })("Log (Kafka)", (it) => {
@@ -27,12 +39,7 @@ suite("killed members of a group", () => {
         const topic = yield* fresh(partitions)
         const args = [(yield* brokers).join(","), topic, "g", String(sessionMs)]
         yield* Effect.promise(async () => {
-          const member = spawn(process.execPath, [...program, ...args], { stdio: ["ignore", "pipe", "inherit"] })
-          const had = new Set<string>()
-          for await (const line of createInterface({ input: member.stdout })) {
-            had.add(line)
-            if (had.size === partitions) break
-          }
+          const member = await memberOf(args)
           const ended = once(member, "exit")
           member.kill("SIGKILL")
           await ended
@@ -53,6 +60,48 @@ suite("killed members of a group", () => {
           [...given].toSorted((a, b) => a - b),
           range(0, partitions)
         )
+      })
+    )
+
+    it.effect("are noticed while another joins, too", () =>
+      Effect.gen(function* () {
+        const log = yield* Log
+        const topic = yield* fresh(partitions)
+        const args = [(yield* brokers).join(","), topic, "g", String(sessionMs)]
+        const member = yield* Effect.promise(() => memberOf(args))
+        // it answers no call to share anew, and so the other waits for it
+        member.kill("SIGSTOP")
+        const given = new Set<number>()
+        yield* Effect.raceFirst(
+          log.assign(topic, "g", ({ partition }) =>
+            Effect.andThen(
+              Effect.sync(() => void given.add(partition)),
+              Effect.never
+            )
+          ),
+          Effect.gen(function* () {
+            yield* Effect.sleep(1_000)
+            assert.strictEqual(given.size, 0)
+            member.kill("SIGKILL")
+            while (given.size < partitions) yield* Effect.sleep(20)
+          })
+        )
+      })
+    )
+
+    it.effect.skipIf(process.platform !== "linux")("are noticed where their parent does not ask about them", () =>
+      Effect.promise(async () => {
+        // the shell becomes a program that never asks about the child that the shell started
+        const parent = spawn("sh", ["-c", "true & echo $!; exec sleep 60"], { stdio: ["ignore", "pipe", "inherit"] })
+        try {
+          const [line] = (await once(createInterface({ input: parent.stdout }), "line")) as [string]
+          const defunct = { ...ownLife, pid: Number(line) }
+          while (!hasEnded(defunct)) await sleep(20)
+          // it is there all the same
+          process.kill(defunct.pid, 0)
+        } finally {
+          parent.kill("SIGKILL")
+        }
       })
     )
 

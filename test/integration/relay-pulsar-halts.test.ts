@@ -8,12 +8,13 @@ import type { Endpoints } from "../../stack/service.ts"
 import { query } from "../../src/postgres/client.ts"
 import * as PulsarRelay from "../../src/pulsar/relay.ts"
 import type { Cluster } from "../../src/pulsar/fanout.ts"
+import { PulsarFailure } from "../../src/pulsar/errors.ts"
 import type { TransportProducer } from "../../src/pulsar/transport.ts"
 import { RelayError } from "../../src/relay-target.ts"
 import { positions } from "../support/outbox.ts"
 import { server } from "../support/postgres.ts"
 import { transports } from "../support/pulsar.ts"
-import { assertOnce, publish, purge, rounds, shipAll, testsOn } from "../support/relay-pulsar.ts"
+import { assertOnce, publish, purge, rounds, sequencesOf, shipAll, testsOn } from "../support/relay-pulsar.ts"
 import { needing } from "../support/stack.ts"
 
 const suite = await needing("pulsar")
@@ -234,6 +235,29 @@ suite("what the relay to Pulsar rests on", () => {
         yield* shipAll(target)
         assert.strictEqual(doubled, 1)
         assertOnce(yield* messages("alerts"), { "p/events/0": 50 })
+      })
+    )
+
+    test(
+      "a message that is not taken while later ones are is parked, and not sent behind them",
+      Effect.fnUntraced(function* ({ cluster, messages, name, outbox, sql }) {
+        yield* publish(sql, { firstSeq: 1, messages: 9 })
+        let refused = 0
+        const flawed = withProducers(cluster, (producer) => ({
+          ...producer,
+          close: () => producer.close(),
+          send: async (message) => {
+            if (message.properties["millrace-seq"] !== "4" || refused++ > 0) return producer.send(message)
+            throw new PulsarFailure("other", true, "not this one")
+          }
+        }))
+        // the answers to the later ones come before all is begun anew
+        const target = yield* PulsarRelay.fromCluster(flawed, outbox, { prefix: name })
+        yield* shipAll(target)
+        assert.deepStrictEqual(sequencesOf(yield* messages("alerts")), { "p/events/0": [1, 2, 3, 5, 6, 7, 8, 9] })
+        const parked = yield* query("parked", () => sql`select seq, reason from millrace.relay_parked`)
+        assert.strictEqual(parked.length, 1)
+        assert.match(parked[0]!["reason"], /took message 5, and not this one before it.*not this one/)
       })
     )
 

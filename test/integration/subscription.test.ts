@@ -5,7 +5,7 @@ import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
 import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
-import { FanOut } from "../../src/fanout.ts"
+import { FanOut, FanOutError } from "../../src/fanout.ts"
 import { Subscription } from "../../src/subscription.ts"
 import { Topic } from "../../src/topic.ts"
 import { ascending, sent, topicWith, Topics, upTo, within } from "../contract/fanout-support.ts"
@@ -116,6 +116,35 @@ vitest.layer(layer, { timeout: "60 seconds", excludeTestServices: true })("Subsc
         (yield* within(dead, 300)).map(({ seq }) => seq),
         [2]
       )
+    }, Effect.scoped)
+  )
+
+  it.effect(
+    "subscribes again while what keeps the subscription is away",
+    Effect.fnUntraced(function* () {
+      const fanOut = yield* FanOut
+      const topic = yield* topicWith()
+      yield* (yield* Topics).publish(topic, sent(3))
+      const subscription = Subscription.make({ topic: numbers(topic), name: "s", type: "exclusive", from: "earliest" })
+      let refused = 0
+      const away = (retryable: boolean) =>
+        new FanOutError({ operation: "subscribe", retryable, reason: "away", cause: undefined })
+      const late = FanOut.of({
+        ...fanOut,
+        subscribe: (options) => Effect.suspend(() => (refused++ < 2 ? away(true) : fanOut.subscribe(options)))
+      })
+      const taken = yield* Subscription.stream(subscription).pipe(
+        Stream.take(3),
+        Stream.runCollect,
+        Effect.provideService(FanOut, late)
+      )
+      assert.deepStrictEqual([taken.length, refused], [3, 3])
+      // what waiting does not mend is told
+      const never = FanOut.of({ ...fanOut, subscribe: () => away(false) })
+      const failure = yield* Effect.flip(
+        Stream.runDrain(Subscription.stream(subscription)).pipe(Effect.provideService(FanOut, never))
+      )
+      assert.strictEqual(failure._tag, "FanOutError")
     }, Effect.scoped)
   )
 

@@ -1,12 +1,10 @@
 // Bridges for tests: both systems as a bridge sees them, topics to fill and to read, and what is found there. It holds no test.
-import { spawn } from "node:child_process"
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs"
-import { tmpdir } from "node:os"
-import { join as joinPath } from "node:path"
-import { fileURLToPath } from "node:url"
+import { it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
+import * as References from "effect/References"
 import type * as Scope from "effect/Scope"
 import type { Endpoints } from "../../stack/service.ts"
+import { shared } from "../../stack/testing.ts"
 import { Bridge, type BridgeOptions } from "../../src/bridge.ts"
 import { join } from "../../src/bridge-run.ts"
 import * as KafkaBridge from "../../src/kafka/bridge.ts"
@@ -38,9 +36,24 @@ export const both = Effect.fnUntraced(function* (places: Places) {
   const pulsar = yield* PulsarBridge.make(places.pulsar)
   const kafka = KafkaBridge.make(places.kafka)
   const bridge = (options: BridgeOptions) => join(Bridge.make(options), { log, kafka, pulsar })
-  return { log, cluster, pulsar, kafka, bridge, admin: new Admin(places.pulsar), kafkaOptions: places.kafka }
+  return { places, log, cluster, pulsar, kafka, bridge, admin: new Admin(places.pulsar), kafkaOptions: places.kafka }
 })
 export type Both = Effect.Success<ReturnType<typeof both>>
+
+/** A test of its own with both systems, over one of the transports. */
+export const bridgeTest = (
+  name: string,
+  body: (ends: Both) => Effect.Effect<void, unknown, Scope.Scope>,
+  transport: TransportName = "native"
+): void =>
+  it.live(
+    `${name} (${transport})`,
+    () =>
+      Effect.gen(function* () {
+        yield* body(yield* both(placesOf(yield* shared("kafka", "pulsar"), transport)))
+      }).pipe(Effect.scoped, Effect.provideService(References.MinimumLogLevel, "Fatal")) as Effect.Effect<void>,
+    120_000
+  )
 
 /** A topic's name in full. */
 export const full = (topic: string, tenant = "public") => `persistent://${tenant}/${namespace}/${topic}`
@@ -93,10 +106,12 @@ export const publish = (
   { cluster }: Pick<Both, "cluster">,
   topic: string,
   messages: ReadonlyArray<Partial<Outgoing>>,
-  batching = false
+  batching = false,
+  name?: string
 ) =>
   Effect.promise(async () => {
-    const producer = await cluster.transport.produce({ topic, batching, maxPending: 10_000 })
+    const settings = { topic, batching, maxPending: 10_000, ...(name !== undefined && { name }) }
+    const producer = await cluster.transport.produce(settings)
     const eventTime = 1_357_000_000_000
     await Promise.all(messages.map((one) => producer.send({ key: "", value: "", eventTime, properties: {}, ...one })))
     await producer.close()
@@ -157,54 +172,3 @@ export const eventually = <E, R>(condition: Effect.Effect<boolean, E, R>): Effec
   Effect.gen(function* () {
     while (!(yield* condition)) yield* Effect.sleep(100)
   })
-
-/** A bridge as a process of its own: the command. */
-export interface BridgeProcess {
-  readonly kill: () => void
-  readonly isAlive: () => boolean
-  /** What it wrote to standard error, the last of it. */
-  readonly said: () => string
-  /** Where it serves health and metrics, once it does. */
-  readonly url: () => string | undefined
-}
-/** Starts `millrace bridge` with the rules of a file; killed at the latest when the scope closes. */
-export const bridgeProcess = (places: Places, rules: string): Effect.Effect<BridgeProcess, never, Scope.Scope> =>
-  Effect.acquireRelease(
-    Effect.sync(() => {
-      const { adminUrl, client, url } = places.pulsar
-      const child = spawn(process.execPath, [main, "bridge", "--rules", rules, "--json", "--port", "0"], {
-        stdio: ["ignore", "pipe", "pipe"],
-        env: {
-          ...process.env,
-          MILLRACE_KAFKA_BROKERS: places.kafka.brokers.join(","),
-          MILLRACE_PULSAR_URL: url,
-          MILLRACE_PULSAR_ADMIN_URL: adminUrl ?? "",
-          MILLRACE_PULSAR_CLIENT: client ?? ""
-        }
-      })
-      let [out, said] = ["", ""]
-      child.stdout.on("data", (chunk: Buffer) => (out += chunk.toString()))
-      child.stderr.on("data", (chunk: Buffer) => {
-        said = (said + chunk.toString()).slice(-20_000)
-      })
-      return {
-        kill: () => void child.kill("SIGKILL"),
-        isAlive: () => child.exitCode === null && child.signalCode === null,
-        said: () => said,
-        url: () => (out.includes("\n") ? (JSON.parse(out.split("\n")[0]!) as { readonly url: string }).url : undefined)
-      }
-    }),
-    ({ kill }) => Effect.sync(kill)
-  )
-const main = fileURLToPath(new URL("../../bin/millrace.mjs", import.meta.url))
-/** Rules in a file, for the length of a scope. */
-export const rulesFile = (options: BridgeOptions) =>
-  Effect.acquireRelease(
-    Effect.sync(() => {
-      const directory = mkdtempSync(joinPath(tmpdir(), "millrace-bridge-"))
-      const file = joinPath(directory, "rules.json")
-      writeFileSync(file, JSON.stringify(options))
-      return { directory, file }
-    }),
-    ({ directory }) => Effect.sync(() => rmSync(directory, { recursive: true, force: true }))
-  ).pipe(Effect.map(({ file }) => file))

@@ -1,6 +1,6 @@
 // The bridge's rules: what makes no sense is refused with what to do, and what becomes of single records. It reaches no system.
 import { assert, describe, it } from "@effect/vitest"
-import { Bridge, type BridgeRecord, type Rule } from "../../src/bridge.ts"
+import { Bridge, type BridgeOptions, type BridgeRecord, type Rule } from "../../src/bridge.ts"
 import { byPlace, parsePattern, parsePlace, placeText } from "../../src/bridge-names.ts"
 import { deadLetter, route, type Way } from "../../src/bridge-route.ts"
 import { Offsets } from "../../src/bridge-stream.ts"
@@ -46,6 +46,12 @@ const mistakes: ReadonlyArray<readonly [title: string, rules: ReadonlyArray<Rule
   ["one way twice", [out, { ...out, name: "again" }], /each record would be there twice/],
   ["a name that none can have", [{ ...out, name: "a b" }], /a name has letters, digits/],
   [
+    "dead letters with the name of their side",
+    [{ ...out, errors: "kafka:dead" }],
+    /`errors` is 'kafka:dead': .*name a topic on Kafka, without 'kafka:'/
+  ],
+  ["dead letters into the source", [{ ...out, errors: "flights" }], /'flights', which it mirrors itself/],
+  [
     "a circle",
     [
       { from: "kafka:a", to: "pulsar:persistent://t/n/b" },
@@ -68,7 +74,23 @@ const sent = (rule: Rule, given: Partial<BridgeRecord> = {}, words: Record<strin
   return { topic: routed.topic, ...routed.record, headers: { ...routed.record.headers } }
 }
 
+const misspelled: ReadonlyArray<readonly [definition: unknown, message: RegExp]> = [
+  [null, /it: expected object/],
+  [{}, /rules is missing; add it/],
+  [{ rules: [{ from: "kafka:a" }] }, /rules\[0\]\.to is missing/],
+  // each of these would mirror everything, where only some was meant
+  [{ rules: [{ ...out, wher: { header: "a" } }] }, /rules\[0\]\.wher means nothing here; correct its name/],
+  [{ rules: [{ ...out, where: { header: "a", equal: "b" } }] }, /rules\[0\]\.where\.equal means nothing here/],
+  [{ rules: [{ ...out, where: [{ header: "a", equals: 1 }] }] }, /rules\[0\]\.where\[0\]\.equals: expected string/],
+  [{ rules: [{ ...out, where: "a" }] }, /rules\[0\]\.where: expected an object with `header`, or a function/],
+  [{ rules: [{ ...out, headers: { drop: "a" } }] }, /rules\[0\]\.headers\.drop: expected array/],
+  [{ rules: [{ ...out, start: "first" }] }, /rules\[0\]\.start: expected "earliest" | "latest"/]
+]
+
 describe("rules of a bridge", () => {
+  it.each(misspelled)("fields that do not fit: %j", (definition, message) => {
+    assert.throws(() => Bridge.make(definition as BridgeOptions), message)
+  })
   it.each(mistakes)("refused: %s", (_title, rules, message) => {
     assert.throws(() => Bridge.make({ rules }), message)
   })
@@ -148,10 +170,12 @@ describe("what becomes of a record", () => {
       { key: null },
       { eventTime: -5 },
       { eventTime: 0 },
-      { eventTime: 3.5 }
+      { eventTime: 3.5 },
+      { eventTime: 9e15 }
     ] satisfies ReadonlyArray<Partial<BridgeRecord>>) {
       const there = sent(out, given)
       assert.isAbove(there.eventTime, 0)
+      assert.isAtMost(there.eventTime, 8.64e15)
       // as Pulsar hands it out
       const onPulsar = { ...there, key: there.key ?? "", value: there.value ?? "", headers: { ...there.headers } }
       const { "millrace-bridge-origin": _, ...headers } = onPulsar.headers

@@ -42,12 +42,12 @@ export const patch = (directory: string, patches: ReadonlyArray<Patch>): void =>
   }
 }
 
-/** A copy with patches in a temporary directory, and with what lets points be reached (`points.mjs`). */
-export const copy = (patches: ReadonlyArray<Patch>): Copy => {
+/** A copy with patches in a temporary directory, and with what lets points be reached (`points.mjs`). `more` are files beside the application. */
+export const copy = (patches: ReadonlyArray<Patch>, more: ReadonlyArray<string> = []): Copy => {
   const directory = mkdtempSync(join(tmpdir(), "millrace-copy-"))
   const remove = () => rmSync(directory, { recursive: true, force: true })
   try {
-    for (const part of parts) cpSync(join(root, part), join(directory, part), { recursive: true })
+    for (const part of [...parts, ...more]) cpSync(join(root, part), join(directory, part), { recursive: true })
     symlinkSync(join(root, "node_modules"), join(directory, "node_modules"))
     cpSync(fileURLToPath(new URL("points.mjs", import.meta.url)), join(directory, "bin", "points.mjs"))
     const begin = `import { existsSync } from "node:fs"`

@@ -6,15 +6,16 @@ export type Kind = "lost" | "doubled" | "order" | "wrong"
 /** Collects differences. */
 export class Differences {
   readonly counts: Record<Kind, number> = { lost: 0, doubled: 0, order: 0, wrong: 0 }
+  /** The first few of each kind. */
   readonly examples: Array<string> = []
   private readonly most: number
 
-  constructor(most = 20) {
+  constructor(most = 8) {
     this.most = most
   }
   add(kind: Kind, what: string, count = 1) {
     this.counts[kind] += count
-    if (this.examples.length < this.most) this.examples.push(`${kind}: ${what}`)
+    if (this.examples.filter((one) => one.startsWith(kind)).length < this.most) this.examples.push(`${kind}: ${what}`)
   }
   /** Both values, where they differ. */
   same(what: string, found: unknown, expected: unknown) {

@@ -1,7 +1,8 @@
 // One run from beginning to end: the plan's faults, then what everything has come to, compared with the fold of the log.
 import type { Fold } from "./fold.ts"
-import { Hang, type Run, type RunOptions, withRun } from "./run.ts"
+import { type Run, type RunOptions, withRun } from "./run.ts"
 import { Steps } from "./steps.ts"
+import { Hang } from "./until.ts"
 
 /** What became of a run. */
 export interface Report {

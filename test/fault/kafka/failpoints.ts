@@ -72,7 +72,7 @@ const ended =
   '    await this.coordinated("transaction", id, (broker) => Wire.endTransaction(broker, id, identity, true, requestMs))\n'
 const tookOver = "    this.fenced = false\n    // read after the id was taken"
 const sending = "    const sent = yield* Effect.exit(this.attempt(() => this.send(producer, work, due)))\n"
-const moved = "    for (const place of due) this.marked.delete(nameOf(place))\n    this.prepared = next\n"
+const moved = "    for (const place of due) this.marked.delete(nameOf(place))\n"
 
 /** Points of a process that relays. */
 export const relayPoints: ReadonlyArray<Point> = [
@@ -86,7 +86,7 @@ export const relayPoints: ReadonlyArray<Point> = [
 ]
 
 /** Told to, a relay takes every lane for its own, whoever else has it: then transactional ids alone keep order. */
-const greed: Patch = {
+export const greed: Patch = {
   file: "src/postgres/outbox-lanes.ts",
   find: "  if (session.pid() === undefined) return nothing\n",
   replace:

@@ -3,12 +3,12 @@ import { type ChildProcess, spawn } from "node:child_process"
 import { readFileSync } from "node:fs"
 import { patience } from "./patience.ts"
 
-/** What a process is for. */
+/** What a process of the application is for. */
 export type Role = "projections" | "relay"
 
 /** One process, running or ended. */
 export class Worker {
-  readonly role: Role
+  readonly role: string
   readonly pid: number
   /** Settles when it has ended, with its exit code or the signal that ended it. */
   readonly ended: Promise<number | NodeJS.Signals>
@@ -28,7 +28,7 @@ export class Worker {
   private readonly lines: Array<string> = []
   private readonly child: ChildProcess
 
-  constructor(role: Role, child: ChildProcess, doomed: boolean) {
+  constructor(role: string, child: ChildProcess, doomed: boolean) {
     this.role = role
     this.doomed = doomed
     this.child = child
@@ -46,7 +46,7 @@ export class Worker {
     )
   }
   private line(line: string) {
-    if (line.startsWith("millrace signals: ")) this.up = true
+    if (line.startsWith("millrace signals: ") || line === "point: up") this.up = true
     if (line.includes("another relay took")) this.overtaken++
     if (line === "point: claimed") this.claims++
     const [, fenced, answered] = /^point: (\d+) fenced, answer (\d+) since$/.exec(line) ?? []
@@ -90,6 +90,7 @@ export class Worker {
 }
 
 const runtime = "Deno" in globalThis ? ["run", "-A"] : []
+const application = ["bin/millrace.mjs"]
 
 /** All processes of a run. */
 export class Fleet {
@@ -100,22 +101,29 @@ export class Fleet {
   readonly fell: Array<Worker> = []
   private readonly root: string
   private readonly environment: Readonly<Record<string, string>>
+  private readonly commandOf: (role: string) => ReadonlyArray<string>
   private fencedBefore = 0
 
-  constructor(root: string, environment: Readonly<Record<string, string>>) {
+  /** `commandOf`: what Node runs for a role; by default the application. */
+  constructor(
+    root: string,
+    environment: Readonly<Record<string, string>>,
+    commandOf: (role: string) => ReadonlyArray<string> = (role) => [...application, "start", "--roles", role]
+  ) {
     this.root = root
     this.environment = environment
+    this.commandOf = commandOf
   }
 
   /** Starts a process; `point` is what `points.mjs` reads. It is in `workers` until it has ended. */
   start(
-    role: Role,
+    role: string,
     more: { readonly point?: string; readonly environment?: Readonly<Record<string, string>> } = {}
   ): Worker {
     const point = more.point === undefined ? {} : { MILLRACE_POINT: more.point }
     const worker = new Worker(
       role,
-      this.spawn(["start", "--roles", role], { ...point, ...more.environment }),
+      this.spawn(this.commandOf(role), { ...point, ...more.environment }),
       more.point?.startsWith("kill") === true
     )
     this.started++
@@ -131,7 +139,7 @@ export class Fleet {
   }
   private spawn(args: ReadonlyArray<string>, environment: Readonly<Record<string, string>>): ChildProcess {
     const inherited = Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith("MILLRACE_")))
-    return spawn(process.execPath, [...runtime, "bin/millrace.mjs", ...args], {
+    return spawn(process.execPath, [...runtime, ...args], {
       cwd: this.root,
       env: { ...inherited, NODE_OPTIONS: "", ...this.environment, ...environment },
       stdio: ["pipe", "pipe", "pipe"]
@@ -141,7 +149,7 @@ export class Fleet {
   async command(
     ...args: ReadonlyArray<string>
   ): Promise<{ readonly code: number; readonly output: string; readonly errors: string }> {
-    const child = this.spawn(args, {})
+    const child = this.spawn([...application, ...args], {})
     let output = ""
     let errors = ""
     child.stdout!.on("data", (chunk: Buffer) => (output += chunk.toString()))
@@ -149,7 +157,7 @@ export class Fleet {
     const code = await new Promise<number>((resolve) => child.once("close", (ended) => resolve(ended ?? -1)))
     return { code, output, errors }
   }
-  of(role: Role): ReadonlyArray<Worker> {
+  of(role: string): ReadonlyArray<Worker> {
     return this.workers.filter((worker) => worker.role === role)
   }
   /** How many commits of all processes the fence held off. */
@@ -157,7 +165,7 @@ export class Fleet {
     return this.fencedBefore + this.workers.reduce((sum, { fenced }) => sum + fenced, 0)
   }
   /** Ends all of a role, or all, orderly. */
-  async stop(role?: Role): Promise<void> {
+  async stop(role?: string): Promise<void> {
     await Promise.all(
       this.workers.filter((one) => role === undefined || one.role === role).map((one) => one.end("SIGTERM"))
     )

@@ -16,7 +16,7 @@ export interface Place {
   readonly relayHalted: string | null
 }
 
-const tries = 6
+const tries = 20
 /** Asks again where a connection was lost, or none is had: the harness looks at a server that it kills. */
 export const patiently = async <A>(ask: () => Promise<A>): Promise<A> => {
   for (let n = 1; ; n++) {
@@ -24,7 +24,7 @@ export const patiently = async <A>(ask: () => Promise<A>): Promise<A> => {
       return await ask()
     } catch (error) {
       if (n === tries) throw error
-      await sleep(100 * n)
+      await sleep(Math.min(100 * n, 1_000))
     }
   }
 }
@@ -57,16 +57,22 @@ export const isHandled = async (
 const commitText = "%update millrace.progress%commit_no + 1%"
 /** Ends the sessions in the middle of a commit; how many. */
 export const endCommits = async (sql: Sql): Promise<number> => {
-  const rows = await sql<Array<{ ended: boolean }>>`
+  const rows = await patiently(
+    async () =>
+      await sql<Array<{ ended: boolean }>>`
     select pg_terminate_backend(pid) as ended from pg_stat_activity
     where datname = current_database() and pid <> pg_backend_pid() and state = 'active' and query like ${commitText}`
+  )
   return rows.filter(({ ended }) => ended).length
 }
 /** Ends the sessions that hold relays' lanes, as a network does that forgets them; how many. */
 export const endLanes = async (sql: Sql): Promise<number> => {
-  const rows = await sql`
+  const rows = await patiently(
+    async () =>
+      await sql`
     select pg_terminate_backend(pid) from pg_stat_activity
     where datname = current_database() and application_name = 'millrace log session'`
+  )
   return rows.length
 }
 /** Holds every partition's row over a connection of its own, so that commits wait; returns what lets go. */

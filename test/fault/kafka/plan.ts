@@ -68,14 +68,16 @@ export const cycles = (count: number): Counts => {
   }
 }
 
-const many = <A>(count: number | undefined, of: (i: number) => A): Array<A> =>
+/** So many. */
+export const many = <A>(count: number | undefined, of: (i: number) => A): Array<A> =>
   Array.from({ length: count ?? 0 }, (_, i) => of(i))
-const shuffled = <A>(values: ReadonlyArray<A>, random: Random): Array<A> => {
+/** In an order of chance. */
+export const shuffled = <A>(values: ReadonlyArray<A>, random: Random): Array<A> => {
   const left = [...values]
   return values.map(() => left.splice(random.int(0, left.length - 1), 1)[0]!)
 }
 /** So many names, each as often as any other, in an order of chance. */
-const drawn = (points: ReadonlyArray<Point>, count: number, random: Random) =>
+export const drawn = (points: ReadonlyArray<Pick<Point, "name" | "often">>, count: number, random: Random) =>
   shuffled(
     many(count, (i) => points[i % points.length]!),
     random

@@ -1,11 +1,12 @@
 // Loaded first by a patched copy of the command: ends or stops the process when a named point is reached. It is in no release.
 //
 // MILLRACE_POINT is `kill:NAME:NTH` or `stop:NAME:NTH`: SIGKILL or SIGSTOP to this process when the point is reached the nth time.
+// With `step:NAME:NTH` it stops there, and again as soon as the database has answered what it sends once it goes on.
 import * as Module from "node:module"
 import process from "node:process"
 
 const [deed = "", name = "", nth = "1"] = (process.env["MILLRACE_POINT"] ?? "").split(":")
-const signal = deed === "stop" ? "SIGSTOP" : "SIGKILL"
+const signal = deed === "kill" ? "SIGKILL" : "SIGSTOP"
 let count = 0
 let afterStop = 0
 
@@ -16,9 +17,10 @@ globalThis.reached = (point) => {
 
 /** Called when the database has answered a statement of commits: so many of them are fenced. */
 globalThis.answered = (fenced) => {
-  const stopped = deed === "stop" && count >= Number(nth)
+  const stopped = signal === "SIGSTOP" && count >= Number(nth)
   if (fenced > 0 || stopped)
     process.stderr.write(`point: ${fenced} fenced, answer ${stopped ? ++afterStop : 0} since\n`)
+  if (deed === "step" && afterStop === 1) process.kill(process.pid, signal)
 }
 
 /** Called when a partition was claimed. */

@@ -14,6 +14,7 @@ import { type Output, Outputs, topics } from "./outputs.ts"
 import type { Plan } from "./plan.ts"
 import { type Services, services, sessionMs } from "./services.ts"
 import { compareTables } from "./tables.ts"
+import { until } from "./until.ts"
 
 /** What a run is to be. */
 export interface RunOptions {
@@ -34,11 +35,6 @@ export interface RunOptions {
   /** Where something is wrong services are left running for whoever wants to look, until the process is told to end. */
   readonly hold?: boolean
 }
-/** Something did not come about in time. */
-export class Hang extends Error {
-  override readonly name = "Hang"
-}
-
 /** A run while it is under way. */
 export class Run {
   readonly options: RunOptions
@@ -101,33 +97,16 @@ export class Run {
   }
   /** Asks until it is so. Questions that fail, as to a server that is away, are asked again. */
   async until(what: string, ask: () => boolean | Promise<boolean>): Promise<void> {
-    const { patienceMs = 60_000 } = this.options
-    let waited = 0
-    for (let before = performance.now(); ;) {
-      let wrong: unknown
-      try {
-        if (await ask()) return
-      } catch (error) {
-        wrong = error
+    await until(what, ask, {
+      patienceMs: this.options.patienceMs ?? 60_000,
+      fleet: this.fleet,
+      assertSound: () => this.assertSound(),
+      describe: async () => {
+        const where = await places(this.services.sql).catch(() => [])
+        const ends = await this.feeder.ends().catch(() => [])
+        return [JSON.stringify(where), JSON.stringify(ends)]
       }
-      this.assertSound()
-      // a machine that stood still, and this process with it, is no patience spent
-      const now = performance.now()
-      waited += Math.min(now - before, 2_000)
-      before = now
-      if (waited > patienceMs || this.fleet.fell.length > 0) throw new Hang(await this.describe(`no ${what}`, wrong))
-      await sleep(25)
-    }
-  }
-  private async describe(what: string, wrong: unknown): Promise<string> {
-    const workers = [...this.fleet.fell, ...this.fleet.workers].map(
-      ({ exit, output, pid, role, stopped }) =>
-        `-- ${role} ${pid}${stopped ? " (stopped)" : ""} ${exit ?? ""}\n${output.slice(-1_500)}`
-    )
-    const where = await places(this.services.sql).catch(() => [])
-    const ends = await this.feeder.ends().catch(() => [])
-    const reason = wrong === undefined ? "" : `: ${String(wrong)}`
-    return [`${what}${reason}`, JSON.stringify(where), JSON.stringify(ends), ...workers].join("\n")
+    })
   }
 
   /** Everything that was fed is handled, and everything published is relayed. Others must have stopped feeding. */

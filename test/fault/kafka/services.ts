@@ -31,7 +31,8 @@ export const sessionMs = 1_500
 const types = {
   bigint: { to: 20, from: [20], serialize: (value: number) => String(value), parse: (text: string) => Number(text) }
 }
-const connect = (url: string, max: number) => {
+/** Connections to a database, opened anew when they are lost. */
+export const connect = (url: string, max: number): postgres.Sql => {
   // the driver's own socket takes the process with it, or hangs, when a server dies under load
   const bearing = { socket: socketFor(undefined), connection: { options: padding } }
   const usual = { max, fetch_types: false, connect_timeout: 5, backoff: () => 0.05, onnotice: () => undefined, types }
@@ -81,7 +82,8 @@ export const services = async (): Promise<Services> => {
     throw error
   }
 }
-const onServer = (server: Local) => async (statement: string) => {
+/** Runs a statement beside the databases of a run. */
+export const onServer = (server: Local) => async (statement: string) => {
   const sql = connect(server.endpoints.MILLRACE_DATABASE_URL!, 1)
   try {
     return await sql.unsafe(statement)
@@ -91,7 +93,10 @@ const onServer = (server: Local) => async (statement: string) => {
 }
 
 /** Ends PostgreSQL at once, as a crash does, and starts it again; `immediate` lets it tell its sessions. */
-export const crashPostgres = async ({ postgres: server }: Services, immediate: boolean): Promise<void> => {
+export const crashPostgres = async (
+  { postgres: server }: Pick<Services, "postgres">,
+  immediate: boolean
+): Promise<void> => {
   const pid = server.pid()
   if (immediate && pid !== undefined) {
     process.kill(pid, "SIGQUIT")

@@ -5,8 +5,9 @@ import { partitions } from "./fold.ts"
 import { claims, endCommits, endLanes, holdCommits, isHandled } from "./observe.ts"
 import type { Plan, Step } from "./plan.ts"
 import { type Loss, Proxy } from "./proxy.ts"
-import { Hang, type Run } from "./run.ts"
+import type { Run } from "./run.ts"
 import { crashKafka, crashPostgres } from "./services.ts"
+import { Hang } from "./until.ts"
 
 type Of<K extends Step["kind"]> = Extract<Step, { readonly kind: K }>
 
@@ -207,21 +208,24 @@ export class Steps {
   private async overlap() {
     const { feeder, fleet, services } = this.run
     await this.run.quietly(async () => {
-      const stands = async () => {
-        const worker = await this.start("projections", "stop:before commit:1")
+      const stands = async (deed: "stop" | "step") => {
+        const worker = await this.start("projections", `${deed}:before commit:1`)
         await Promise.all(fleet.of("projections").map((one) => one !== worker && !one.stopped && one.end("SIGTERM")))
-        await feeder.only(30)
         await this.run.until("process that stands before a commit", () => worker.stopped)
         return worker
       }
-      const first = await stands()
+      await feeder.only(30)
+      const first = await stands("step")
+      // in the log before the second reads it, and too much for the first to have
+      await feeder.only(30)
       const ends = await feeder.ends()
-      const second = await stands()
+      const second = await stands("stop")
       for (const worker of [first, second]) {
         worker.signal("SIGCONT")
         const answered = () => worker.fenced + worker.answered > 0 || worker.exit !== undefined
         await this.run.until("answer to the commit of a process that came back", answered)
       }
+      first.signal("SIGCONT")
       this.run.note(first.fenced > 0 ? "overlapping claim fenced" : "overlapping claim not fenced")
       await this.run.until("handling after an overlap", () => isHandled(services.sql, ends))
       await this.restock("projections")

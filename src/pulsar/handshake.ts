@@ -1,0 +1,109 @@
+// Asks a broker whether it lets a client in, by the first command of Pulsar's protocol: the native client keeps trying, and hides why not.
+import { connect as overTcp, type Socket } from "node:net"
+import { connect as overTls } from "node:tls"
+import { failureOf, mixed, PulsarFailure } from "./errors.ts"
+import { defaults, type Options } from "./options.ts"
+
+const commands = { connect: 2, connected: 3, error: 14 } as const
+/** Any version that signs in as today's clients do. */
+const protocolVersion = 20
+/** An answer of a broker is far smaller. */
+const mostBytes = 64 * 1_024
+
+const varint = (value: number): ReadonlyArray<number> => {
+  const bytes: Array<number> = []
+  for (; value >= 128; value = Math.floor(value / 128)) bytes.push((value % 128) | 128)
+  return [...bytes, value]
+}
+const number = (field: number, value: number) => Buffer.from([...varint(field << 3), ...varint(value)])
+const text = (field: number, value: string | Buffer) => {
+  const bytes = Buffer.from(value)
+  return Buffer.concat([Buffer.from([...varint((field << 3) | 2), ...varint(bytes.length)]), bytes])
+}
+const size = (bytes: number) => {
+  const buffer = Buffer.alloc(4)
+  buffer.writeUInt32BE(bytes)
+  return buffer
+}
+
+/** The frame that signs in. */
+const connectFrame = ({ tls, token }: Options): Buffer => {
+  const [method, data] = token !== undefined ? ["token", token] : tls?.cert !== undefined ? ["tls", ""] : ["none", ""]
+  const connect = Buffer.concat([text(1, "millrace"), text(3, data), number(4, protocolVersion), text(5, method)])
+  const command = Buffer.concat([number(1, commands.connect), text(2, connect)])
+  return Buffer.concat([size(command.length + 4), size(command.length), command])
+}
+/** The fields of a message of the protocol that are numbers and texts. */
+const fieldsOf = (bytes: Buffer): Map<number, number | Buffer> => {
+  const fields = new Map<number, number | Buffer>()
+  let at = 0
+  const next = () => {
+    let value = 0
+    for (let scale = 1; at < bytes.length; scale *= 128) {
+      const byte = bytes[at++]!
+      value += (byte & 127) * scale
+      if (byte < 128) break
+    }
+    return value
+  }
+  while (at < bytes.length) {
+    const tag = next()
+    if ((tag & 7) === 0) fields.set(tag >> 3, next())
+    else if ((tag & 7) === 2) {
+      const length = next()
+      fields.set(tag >> 3, bytes.subarray(at, at + length))
+      at += length
+    } else break
+  }
+  return fields
+}
+/** What the broker answers: undefined, it is let in; else its own words. */
+const answerOf = (frame: Buffer): string | undefined => {
+  const command = fieldsOf(frame.subarray(8))
+  const error = command.get(commands.error)
+  if (command.get(1) !== commands.error || !(error instanceof Buffer)) return undefined
+  const words = fieldsOf(error).get(3)
+  return words instanceof Buffer ? words.toString("utf8") : "no reason given"
+}
+
+/**
+ * Why a broker refuses to be talked to: the certificate that one side does not trust, the token, the wrong port. Undefined: it lets this
+ * client in, or is not there. Never rejects. It takes up to `timeoutMs`.
+ */
+export const refusalOf = async (options: Options, timeoutMs: number): Promise<PulsarFailure | undefined> => {
+  // of several brokers, the first
+  const { hostname, port, protocol } = new URL(options.url.split(",")[0]!.replace(/^pulsar/, "tcp"))
+  const host = hostname.replace(/^\[|\]$/g, "")
+  const secure = protocol === "tcp+ssl:"
+  const address = { host, port: Number(port === "" ? (secure ? 6_651 : 6_650) : port) }
+  let socket: Socket | undefined
+  let timer: NodeJS.Timeout | undefined
+  try {
+    const frame = await new Promise<Buffer>((resolve, reject) => {
+      timer = setTimeout(() => reject(new Error("timed out")), Math.min(timeoutMs, defaults.timeoutMs))
+      const made = secure ? overTls({ ...address, ...options.tls }) : overTcp(address)
+      socket = made
+      let got = Buffer.alloc(0)
+      made.on("data", (data) => {
+        got = Buffer.concat([got, data])
+        if ((got.length >= 4 && got.length >= got.readUInt32BE() + 4) || got.length > mostBytes) resolve(got)
+      })
+      made.on("error", reject)
+      made.on("close", () => reject(new Error("AlreadyClosed")))
+      made.write(connectFrame(options))
+    })
+    const words = answerOf(frame)
+    return words === undefined ? undefined : failureOf(new Error(`Authentication refused: ${words}`), options.url)
+  } catch (cause) {
+    const found = failureOf(cause, options.url)
+    if (!found.retryable) return found
+    // a broker that ends just now does so as well
+    const isUnanswered = socket?.connecting === false && /AlreadyClosed|ECONNRESET|hang up/.test(found.message)
+    return isUnanswered
+      ? new PulsarFailure("lost", true, `${options.url} answers nothing; perhaps ${mixed}`)
+      : undefined
+  } finally {
+    clearTimeout(timer)
+    socket?.destroy()
+  }
+}

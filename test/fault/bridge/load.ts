@@ -1,0 +1,99 @@
+// What a run writes on both sides: records of all kinds, of keys that come again and again. It writes until it is told to end, whatever fails.
+import * as Effect from "effect/Effect"
+import { partitionOf } from "../../../src/murmur2.ts"
+import { type Both, full, publish, recordOf } from "../../support/bridge.ts"
+import type { Random } from "../../support/random.ts"
+
+/** Partitions of the topic, on Kafka and on Pulsar. */
+export const partitions = { kafka: 4, pulsar: 3 } as const
+/** Records of Kafka's topic take so many bytes: those of Pulsar that are larger are dead letters. */
+export const kafkaBytes = 20_000
+/** A record with this header goes nowhere. */
+export const skipped = "skip"
+
+const keys = 12
+const pauseMs = 100
+
+interface Made {
+  readonly key: string | null
+  readonly value: string
+  readonly headers: Record<string, string>
+  readonly traceparent: string
+  readonly eventTime: number
+}
+const hex = (random: Random, digits: number) =>
+  Array.from({ length: digits }, () => random.int(0, 15).toString(16)).join("")
+
+/** A record of one side; now and then one without a key, a deletion, an empty one, one to leave out, or one that the other side refuses. */
+const made = (random: Random, side: "kafka" | "pulsar", i: number): Made => {
+  const kind = random.int(1, 150)
+  const text = JSON.stringify({ side, i })
+  // each too large one is found by halving, which takes sessions
+  const refused = side === "kafka" ? "\ufffd" : random.chance(0.1) ? "x".repeat(kafkaBytes * 2) : text
+  return {
+    key: kind <= 5 ? null : `${side}-${random.int(0, keys - 1)}`,
+    value: kind === 6 ? "" : kind === 7 ? refused : text,
+    headers: { ...(kind <= 12 && kind >= 8 && { [skipped]: "yes" }), colour: `ü${i}` },
+    traceparent: `00-${hex(random, 31)}1-${hex(random, 15)}1-01`,
+    eventTime: 1_357_000_000_000 + i
+  }
+}
+const spread = (key: string | null, count: number, i: number) => (key === null ? i % count : partitionOf(key, count))
+
+/** Writes on both sides at once until `isOver`. A burst now and then, so that there are batches; a write that fails is let go. */
+export const writing = (
+  ends: Both,
+  topic: string,
+  random: Random,
+  isOver: () => boolean,
+  isPaused: () => boolean
+): Effect.Effect<void> => {
+  let i = 0
+  const few = () => (random.chance(0.04) ? random.int(100, 300) : random.int(1, 12))
+  const toKafka = () => {
+    const records = Array.from({ length: few() }, () => {
+      const { value, ...one } = made(random, "kafka", ++i)
+      const partition = spread(one.key, partitions.kafka, i)
+      // a deletion needs a key
+      return recordOf(one.key, value === "" && one.key !== null && i % 2 === 0 ? null : value, {
+        ...one,
+        partition,
+        eventId: `e${i}`,
+        tenant: "acme"
+      })
+    })
+    return ends.log.append(topic, records)
+  }
+  const toPulsar = () => {
+    const all = Array.from({ length: few() }, () => {
+      const { eventTime, headers, key, traceparent, value } = made(random, "pulsar", ++i)
+      const properties = {
+        ...headers,
+        traceparent,
+        trace_id: traceparent.slice(3, 35),
+        event_id: `e${i}`,
+        tenant: "acme"
+      }
+      return { part: spread(key, partitions.pulsar, i), message: { key: key ?? "", value, eventTime, properties } }
+    })
+    const batching = random.chance(0.5)
+    return Effect.forEach(
+      Map.groupBy(all, ({ part }) => part),
+      ([part, some]) =>
+        publish(
+          ends,
+          `${full(topic)}-partition-${part}`,
+          some.map(({ message }) => message),
+          batching
+        )
+    )
+  }
+  const loop = (write: () => Effect.Effect<unknown, unknown>) =>
+    Effect.gen(function* () {
+      while (!isOver()) {
+        if (!isPaused()) yield* Effect.exit(Effect.timeout(Effect.suspend(write), 5_000))
+        yield* Effect.sleep(pauseMs)
+      }
+    })
+  return Effect.all([loop(toKafka), loop(toPulsar)], { concurrency: 2, discard: true })
+}

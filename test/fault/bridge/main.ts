@@ -1,0 +1,65 @@
+// `npm run fault -- bridge`: a long run by seed, or the mutants. It prints its figures last, and ends with 1 where anything was lost, doubled,
+// out of order or wrong, or did not come about.
+import { parseArgs } from "node:util"
+import * as Effect from "effect/Effect"
+import * as References from "effect/References"
+import { mutants } from "./mutants.ts"
+import { planOf } from "./plan.ts"
+import { execute, failed } from "./run.ts"
+import { services } from "./services.ts"
+
+const { values } = parseArgs({
+  options: {
+    cycles: { type: "string", default: "40" },
+    seed: { type: "string" },
+    minutes: { type: "string", default: "60" },
+    json: { type: "boolean", default: false },
+    mutants: { type: "boolean", default: false },
+    only: { type: "string", default: "" }
+  }
+})
+const whole = (name: "cycles" | "seed" | "minutes", text: string) => {
+  if (!/^\d{1,9}$/.test(text)) throw new Error(`--${name} ${text} is no whole number`)
+  return Number(text)
+}
+const began = performance.now()
+const say = (line: string) =>
+  void process.stderr.write(`${((performance.now() - began) / 1000).toFixed(1).padStart(7)} s  ${line}\n`)
+const seed = whole("seed", values.seed ?? String(Math.floor(Math.random() * 1e9)))
+
+const long = Effect.gen(function* () {
+  say(`seed ${seed}`)
+  const steps = planOf(seed, whole("cycles", values.cycles))
+  const mostMs = whole("minutes", values.minutes) * 60_000
+  const report = yield* execute({ seed, steps, copied: true, say, mostMs }, yield* services)
+  for (const example of report.examples) process.stderr.write(`${example}\n`)
+  if (report.hang !== undefined) process.stderr.write(`${report.hang}\n`)
+  const figures = { ...report, hang: report.hang !== undefined, examples: undefined }
+  process.stdout.write(`${JSON.stringify(figures, undefined, values.json ? 0 : 2)}\n`)
+  return failed(report) ? 1 : 0
+})
+
+/** Every mutant, or those whose names hold a text. */
+const hunts = Effect.gen(function* () {
+  const wanted = mutants.filter(({ name }) => name.includes(values.only))
+  const all = yield* services
+  const figures: Record<string, string> = {}
+  const missed: Array<string> = []
+  for (const { found, name, patches, steps } of wanted) {
+    const options = { seed, steps, patches, copied: true, say, patienceMs: 30_000 }
+    const report = yield* Effect.scoped(execute(options, all))
+    const { disordered, doubled, hang, lost, wrong } = report
+    const caught = report[found] > 0
+    if (!caught) missed.push(name)
+    figures[name] = `${caught ? "caught" : "MISSED"}: ${JSON.stringify({ lost, doubled, disordered, wrong })}`
+    say(`${name}: ${figures[name]} ${hang?.slice(0, 300) ?? ""}`)
+  }
+  const told = { seed, mutants: wanted.length, missed, figures }
+  process.stdout.write(`${JSON.stringify(told, undefined, values.json ? 0 : 2)}\n`)
+  return missed.length > 0 ? 1 : 0
+})
+
+const code = await Effect.runPromise(
+  (values.mutants ? hunts : long).pipe(Effect.scoped, Effect.provideService(References.MinimumLogLevel, "Fatal"))
+)
+process.exit(code)

@@ -1,0 +1,154 @@
+// Mutants: the bridge with one protection less, each as a patch. The harness must find every one of them, or it proves nothing.
+import type { Patch } from "../kafka/copy.ts"
+import type { Step } from "./plan.ts"
+
+/** A mutant, and the faults that bring it to light. */
+export interface Mutant {
+  readonly name: string
+  readonly patches: ReadonlyArray<Patch>
+  readonly steps: ReadonlyArray<Step>
+  /** What is found of it, among other things. */
+  readonly found: "lost" | "doubled" | "disordered" | "wrong"
+}
+
+const native = { transport: "native" } as const
+const kill = (point: string, times: number, nth = 2): ReadonlyArray<Step> =>
+  Array.from({ length: times }, (): Step => ({ kind: "kill", point, nth, ...native }))
+const zombie = (point: string, nth = 2): Step => ({ kind: "zombie", point, nth, ...native })
+const forget: Step = { kind: "forget", ...native }
+
+const inward = "src/bridge-to-kafka.ts"
+const out = "src/bridge-to-pulsar.ts"
+const lanes = "src/bridge-lanes.ts"
+
+/** All of them. */
+export const mutants: ReadonlyArray<Mutant> = [
+  {
+    name: "what comes again from Pulsar is not known by its place",
+    patches: [
+      {
+        file: inward,
+        find: "seen === undefined || byPlace(place, seen) > 0)",
+        replace: "place !== undefined)"
+      }
+    ],
+    steps: kill("in, committed", 3),
+    found: "doubled"
+  },
+  {
+    name: "records and the place on Pulsar are written in two transactions",
+    patches: [
+      {
+        file: inward,
+        find: "    yield* this.writer\n      .commit(work.records, [{ ...this.inward.held, offset, metadata }])\n",
+        replace:
+          '    yield* this.writer.commit(work.records, [])\n    globalThis.reached("between")\n' +
+          "    yield* this.writer\n      .commit([], [{ ...this.inward.held, offset, metadata }])\n"
+      }
+    ],
+    steps: kill("between", 3),
+    found: "doubled"
+  },
+  {
+    name: "messages of Pulsar are acknowledged before Kafka has them",
+    patches: [
+      {
+        file: inward,
+        find: "        yield* this.mirror(some)\n        yield* this.consumer.acknowledge(some)\n",
+        replace:
+          "        yield* this.consumer.acknowledge(some)\n        yield* Effect.sleep(100)\n" +
+          '      globalThis.reached("acknowledged early")\n        yield* this.mirror(some)\n'
+      }
+    ],
+    steps: kill("acknowledged early", 3),
+    found: "lost"
+  },
+  {
+    name: "every process writes to Kafka under an id of its own",
+    patches: [
+      {
+        file: inward,
+        find: "kafka.take(`${bridge.name}/${rule.name}/${part}`)",
+        replace: "kafka.take(`${bridge.name}/${rule.name}/${part}/${process.pid}`)"
+      }
+    ],
+    steps: [zombie("in, taken"), zombie("in, taken", 3)],
+    found: "doubled"
+  },
+  {
+    name: "the position on Kafka is written before Pulsar has the records",
+    patches: [
+      {
+        file: out,
+        find: "    const sending = [...byTopic]",
+        replace: "    this.position = batch.next\n    yield* this.write([])\n    const sending = [...byTopic]"
+      }
+    ],
+    steps: kill("out, message under way", 3, 1),
+    found: "lost"
+  },
+  {
+    name: "the end of the topic on Pulsar is not read",
+    patches: [{ file: lanes, find: "      if (offset >= position) present.add(offset)\n", replace: "" }],
+    steps: [...kill("out, all stored", 1), forget, ...kill("out, all stored", 1), forget],
+    found: "doubled"
+  },
+  {
+    name: "every process sends to Pulsar under a name of its own, and reads no end",
+    patches: [
+      {
+        file: lanes,
+        find: "pulsar.produce(part, stream, false)",
+        replace: "pulsar.produce(part, `${stream}/${process.pid}`, false)"
+      },
+      {
+        file: lanes,
+        find: "pulsar.produce(part, stream, true)",
+        replace: "pulsar.produce(part, `${stream}/${process.pid}`, true)"
+      },
+      { file: lanes, find: "      if (offset >= position) present.add(offset)\n", replace: "" }
+    ],
+    steps: kill("out, all stored", 3),
+    found: "doubled"
+  },
+  {
+    name: "what was lost on the way to Pulsar is let go",
+    patches: [
+      {
+        file: "src/pulsar/bridge.ts",
+        find: "    if (failed !== undefined) throw (failed as { readonly cause: unknown }).cause\n",
+        replace: '    if (failed !== undefined) for (const i of messages.keys()) sent[i] ??= { kind: "duplicate" }\n'
+      },
+      { file: lanes, find: "        else if (lane.fresh) return yield* unexpected(part)\n", replace: "" }
+    ],
+    steps: Array.from({ length: 4 }, (): Step => ({ kind: "cut", transport: "websocket" })),
+    found: "lost"
+  },
+  {
+    name: "a record goes back to where it came from",
+    patches: [
+      {
+        file: "src/bridge-route.ts",
+        find: 'origin?.split(" ").some((one) => one.slice(one.indexOf("@") + 1) === target) === true',
+        replace: "false"
+      }
+    ],
+    steps: [{ kind: "killAtRandom", afterMs: 1, ...native }],
+    found: "wrong"
+  },
+  {
+    name: "of messages that are too large together none is taken",
+    patches: [
+      {
+        file: inward,
+        find: 'if (kind === "tooLarge" && records.length > 1) {',
+        replace: 'if (kind === "tooLarge" && records.length > 1_000_000) {'
+      }
+    ],
+    steps: [
+      { kind: "killAtRandom", afterMs: 1_000, ...native },
+      { kind: "killAtRandom", afterMs: 1_000, ...native }
+    ],
+    found: "lost"
+  }
+]

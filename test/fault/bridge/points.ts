@@ -1,0 +1,67 @@
+// The named points of a bridge, each a patch that tells when it is reached. `out` is Kafka → Pulsar, `in` is Pulsar → Kafka.
+import type { Patch } from "../kafka/copy.ts"
+import { relayPoints } from "../kafka/failpoints.ts"
+
+/** A point, by which streams a process comes by it. */
+export interface Point extends Patch {
+  readonly name: string
+  /** The first time may be one of starting; so often a process comes by at least. */
+  readonly often: number
+}
+
+const call = (name: string) => `globalThis.reached(${JSON.stringify(name)})`
+const before = (name: string, file: string, find: string, often = 3): Point => {
+  const [indent = ""] = /^ */.exec(find) ?? []
+  return { name, file, find, replace: `${indent}${call(name)}\n${find}`, often }
+}
+const after = (name: string, file: string, find: string, often = 3): Point => {
+  const [indent = ""] = /^ */.exec(find) ?? []
+  return { name, file, find, replace: `${find}${indent}${call(name)}\n`, often }
+}
+
+const out = "src/bridge-to-pulsar.ts"
+const lanes = "src/bridge-lanes.ts"
+const inward = "src/bridge-to-kafka.ts"
+const sending = "      const { duplicate, id } = await this.producer.send(message)\n"
+const burying = "    if (work.dead.size > 0) yield* this.bury(work.dead)\n"
+
+const transaction = new Set(["transaction begun", "records produced", "offsets sent", "transaction ended"])
+
+/** All of them, in the order in which a stream comes by. */
+export const points: ReadonlyArray<Point> = [
+  before("out, id taken", out, "  let from = yield* begin(joined, outward, state, writer)\n", 1),
+  before("out, name taken", lanes, "    const kept = places[shortName(part)]\n", 1),
+  before("out, end read", lanes, "    const lane: Lane = {", 1),
+  {
+    name: "out, message under way",
+    file: "src/pulsar/bridge.ts",
+    find: sending,
+    // the client writes at the end of this turn of the event loop
+    replace:
+      "      const sending = this.producer.send(message)\n" +
+      `      setImmediate(() => setImmediate(() => ${call("out, message under way")}))\n` +
+      "      const { duplicate, id } = await sending\n",
+    often: 40
+  },
+  after("out, some stored", lanes, "      const sent = yield* lane.producer.send(some)\n"),
+  after("out, between its names", lanes, "    yield* Scope.close(lane.scope, Exit.void)\n", 1),
+  before("out, all stored", out, "    this.counts.dead += dead.size\n"),
+  after(
+    "out, position written",
+    out,
+    "    yield* this.writer.commit(letters, [{ ...this.held, offset: this.position, metadata }])\n"
+  ),
+  before("in, subscribed", inward, "  const writer = yield* kafka.take(", 1),
+  after("in, id taken", inward, "  const stored = yield* writer.stored(held)\n", 1),
+  after("in, taken", inward, "      const taken = yield* this.consumer.take(this.memory.size)\n"),
+  {
+    name: "in, letters stored",
+    file: inward,
+    find: burying,
+    replace: `    if (work.dead.size > 0) {\n  ${burying}      ${call("in, letters stored")}\n    }\n`,
+    often: 1
+  },
+  before("in, committed", inward, "    this.place = place\n    this.mirrored = offset\n"),
+  before("in, acknowledged", inward, "      this.memory.size = Math.min("),
+  ...relayPoints.filter(({ name }) => transaction.has(name))
+]

@@ -1,0 +1,9 @@
+// `npm run fault`: which harness is asked for by the name of its folder, Kafka's where none is named. It runs none itself.
+import { existsSync } from "node:fs"
+import { join } from "node:path"
+
+const [, , name = ""] = process.argv
+const programOf = (folder: string) => join(import.meta.dirname, folder, "main.ts")
+const named = /^[a-z]+$/.test(name) && existsSync(programOf(name))
+if (named) process.argv.splice(2, 1)
+await import(programOf(named ? name : "kafka"))

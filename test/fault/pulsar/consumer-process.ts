@@ -1,0 +1,74 @@
+// Subscriptions of every type as a process of its own, for the harness to kill: each message is a row, committed effectively once. It runs
+// in a patched copy of the tree.
+import * as Effect from "effect/Effect"
+import * as Schedule from "effect/Schedule"
+import * as Schema from "effect/Schema"
+import { FanOut } from "../../../src/fanout.ts"
+import { connect, query } from "../../../src/postgres/client.ts"
+import type { Once } from "../../../src/once.ts"
+import { make as makeOnce, type Session } from "../../../src/postgres/once.ts"
+import * as PulsarFanOut from "../../../src/pulsar/fanout.ts"
+import type { Options } from "../../../src/pulsar/options.ts"
+import { Subscription } from "../../../src/subscription.ts"
+import { Topic } from "../../../src/topic.ts"
+import { type Subscribed, subscriptions } from "./subscriptions.ts"
+
+/** What the harness says, as JSON in MILLRACE_FAULT. */
+export interface ConsumerGiven {
+  readonly url: string
+  readonly options: Options
+  /** How many of a hundred handlers fail once they have written, where order suffers it. */
+  readonly failing: number
+  /** How many of a hundred handlers take their time: up to twice as long as a shared subscription lets them. */
+  readonly slow: number
+}
+const { failing, options, slow, url } = JSON.parse(process.env["MILLRACE_FAULT"]!) as ConsumerGiven
+const again = {
+  while: ({ retryable }: { readonly retryable: boolean }) => retryable,
+  schedule: Schedule.spaced("200 millis")
+}
+const chance = (ofHundred: number) => Math.random() * 100 < ofHundred
+
+const consume = Effect.fnUntraced(function* ({ name, tenant, topic, type }: Subscribed, once: Once<Session>) {
+  const fanOut = yield* PulsarFanOut.make({ ...options, tenant })
+  const subscription = Subscription.make({
+    topic: Topic.records(topic, { key: "key", value: { key: Schema.String, seq: Schema.Int } }),
+    name,
+    type,
+    from: "earliest",
+    redeliveryDelayMs: 50,
+    // handlers that take longer than this lose their messages, and with them the order of keys
+    ackTimeoutMs: type === "shared" ? 700 : 30_000,
+    maxRedeliveries: 1_000_000
+  })
+  return yield* Subscription.run(
+    subscription,
+    ({ key, seq }, message, tx) =>
+      Effect.gen(function* () {
+        yield* query(
+          "handle",
+          () => tx`insert into handled (subscription, stream, seq, key, process)
+            values (${name}, ${message.stream!}, ${seq}, ${key}, ${process.pid})`
+        )
+        if (chance(slow)) yield* Effect.sleep(Math.random() * (type === "shared" ? 1_400 : 200))
+        // what comes again to a failover consumer comes out of order
+        if (type !== "failover" && chance(failing)) {
+          process.stdout.write("point: given back\n")
+          return yield* Effect.fail("no")
+        }
+      }),
+    { once, concurrency: type === "failover" ? 1 : 4 }
+  ).pipe(Effect.provideService(FanOut, fanOut))
+}, Effect.scoped)
+
+const running = new AbortController()
+process.once("SIGTERM", () => running.abort())
+const main = Effect.gen(function* () {
+  const sql = yield* Effect.retry(connect(url, { max: 4 }), again)
+  const once = yield* Effect.retry(makeOnce(sql, { max: 8, mergeMs: 100 }), again)
+  process.stdout.write("point: up\n")
+  yield* Effect.raceAllFirst(subscriptions.map((one) => consume(one, once)))
+})
+const exit = await Effect.runPromiseExit(Effect.scoped(main), { signal: running.signal })
+if (!running.signal.aborted) process.stderr.write(`${JSON.stringify(exit)}\n`)
+process.exit(running.signal.aborted ? 0 : 1)

@@ -1,0 +1,70 @@
+// One run from beginning to end: the plan's faults, then what everything has come to, compared with what was published.
+import { Hang } from "../kafka/until.ts"
+import { compare } from "./compare.ts"
+import { type RunOptions, withRun } from "./run.ts"
+import { Steps } from "./steps.ts"
+
+/** What became of a run. */
+export interface Report {
+  readonly seed: number
+  readonly batching: boolean
+  readonly messages: number
+  /** Processes that were ended by SIGKILL. */
+  readonly kills: number
+  readonly faults: Readonly<Record<string, number>>
+  /** Processes that were started. */
+  readonly processes: number
+  readonly seconds: number
+  readonly lost: number
+  readonly doubled: number
+  readonly disordered: number
+  readonly wrong: number
+  /** Why the run did not come to its end; undefined where it did. */
+  readonly hang: string | undefined
+  readonly examples: ReadonlyArray<string>
+}
+/** Whether anything was not as it should be. */
+export const failed = ({ disordered, doubled, hang, lost, wrong }: Report): boolean =>
+  hang !== undefined || lost + doubled + disordered + wrong > 0
+
+/** Runs the plan from beginning to end. */
+export const execute = async (options: RunOptions): Promise<Report> => {
+  const began = performance.now()
+  return withRun(options, async (run) => {
+    let hang: string | undefined
+    try {
+      run.say("services run")
+      await new Steps(run, options.plan).carryOut()
+      run.say("the plan is done")
+      await run.stopFeeding()
+      await run.relayed("relaying of everything that was published")
+      await run.handledAll("handling of everything that was published")
+      run.say("everything is handled")
+      await run.fleet.stop()
+    } catch (error) {
+      if (!(error instanceof Hang)) throw error
+      hang = error.message
+      await run.stopFeeding()
+      await run.fleet.kill()
+    }
+    // what hangs is not lost; what is there twice is, hang or not
+    await compare(run)
+    run.say(`everything is compared: ${JSON.stringify(run.differences.counts)}`)
+    const { doubled, lost, order, wrong } = run.differences.counts
+    return {
+      seed: options.seed,
+      batching: options.batching === true,
+      messages: run.feeder.fed.length,
+      kills: Object.entries(run.faults).reduce((sum, [name, n]) => sum + (/^\w+ killed/.test(name) ? n : 0), 0),
+      faults: run.faults,
+      processes: run.fleet.started,
+      seconds: Math.round((performance.now() - began) / 100) / 10,
+      lost,
+      doubled,
+      disordered: order,
+      wrong,
+      hang,
+      examples: run.differences.examples
+    }
+  })
+}

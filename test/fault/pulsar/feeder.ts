@@ -1,0 +1,106 @@
+// What a run publishes: commits of an outbox, by seed, on several streams, for topics of two tenants; and what of it must come to be where.
+import type postgres from "postgres"
+import { setTimeout as sleep } from "node:timers/promises"
+import type { NewRecord } from "../../../src/log.ts"
+import { pack } from "../../../src/postgres/log-codec.ts"
+import { randomOf } from "../../support/random.ts"
+import { type Tenant, tenants, type TopicName, topics } from "./services.ts"
+
+/** A message that must come to be in a topic, or, where it is too large, among what is parked. */
+export interface Fed {
+  readonly stream: string
+  readonly seq: number
+  readonly key: string
+  readonly tenant: Tenant
+  readonly topic: TopicName
+  readonly poison: boolean
+}
+
+export const projection = "fanned"
+const source = "events"
+const partitions = 3
+const keys = 7
+const names = Object.keys(topics) as ReadonlyArray<TopicName>
+const incarnation = "00000000-0000-4000-8000-000000000001"
+/** More than the brokers take. */
+const poisonText = "x".repeat(160_000)
+
+export const streamOf = (partition: number) => `${projection}/${source}/${partition}`
+
+/** Publishes commits one after another; each is there once, also where its connection was lost. */
+export class Feeder {
+  readonly fed: Array<Fed> = []
+  readonly next: Array<number> = Array.from({ length: partitions }, () => 1)
+  private readonly sql: postgres.Sql
+  private readonly random: ReturnType<typeof randomOf>
+  private waiting: Promise<void> = Promise.resolve()
+
+  constructor(sql: postgres.Sql, seed: number) {
+    this.sql = sql
+    this.random = randomOf(seed)
+  }
+  /** Messages that were published, by stream. */
+  get ends(): ReadonlyMap<string, number> {
+    return new Map(this.next.map((seq, partition) => [streamOf(partition), seq - 1]))
+  }
+  /** At least so many messages more, in commits of up to 40; with `poison` one of them is what no topic takes. */
+  feed(messages: number, poison = false): Promise<void> {
+    const feeding = this.feedAfter(this.waiting, messages, poison)
+    this.waiting = feeding.catch(() => undefined)
+    return feeding
+  }
+  private async feedAfter(others: Promise<void>, messages: number, poison: boolean) {
+    await others
+    const end = this.fed.length + messages
+    for (let first = poison; this.fed.length < end; first = false) await this.commit(first)
+  }
+  private async commit(poison: boolean) {
+    const { random } = this
+    const partition = random.int(0, partitions - 1)
+    const topic = random.pick(names)
+    const count = random.int(1, 40)
+    const firstSeq = this.next[partition]!
+    const bad = poison ? random.int(0, count - 1) : -1
+    const stream = streamOf(partition)
+    const all = Array.from({ length: count }, (_, i): Fed => {
+      const tenant = random.pick(tenants)
+      const key = `${partition}-${random.int(1, keys)}`
+      return { stream, seq: firstSeq + i, key, tenant, topic, poison: i === bad }
+    })
+    const { meta, vals } = pack(all.map(recordOf))
+    await patiently(
+      async () =>
+        void (await this.sql`
+          insert into millrace.outbox
+            (projection, source, partition, first_seq, messages, incarnation, target, target_partition, meta, vals)
+          values (${projection}, ${source}, ${partition}, ${firstSeq}, ${count}, ${incarnation}, ${topic}, null, ${meta}, ${vals})
+          on conflict do nothing`)
+    )
+    this.next[partition] = firstSeq + count
+    this.fed.push(...all)
+  }
+}
+
+const recordOf = ({ key, poison, seq, stream, tenant }: Fed): NewRecord => ({
+  partition: 0,
+  key,
+  value: JSON.stringify({ key, seq, ...(poison && { text: poisonText }) }),
+  eventTime: 1_000 + seq,
+  eventId: `${stream}-${seq}`,
+  tenant,
+  traceparent: `00-0af7651916cd43dd8448eb211c80319c-${String(seq).padStart(16, "0")}-01`,
+  schemaVersion: 1,
+  headers: {}
+})
+
+/** A server that is killed meanwhile is asked again, for some ten seconds. */
+const patiently = async (run: () => Promise<void>): Promise<void> => {
+  for (let n = 1; ; n++) {
+    try {
+      return await run()
+    } catch (error) {
+      if (n === 50) throw error
+      await sleep(200)
+    }
+  }
+}

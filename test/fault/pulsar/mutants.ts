@@ -1,0 +1,164 @@
+// Mutants: the relay to Pulsar and its consumers with one protection less, each as a patch. The harness must find every one of them, or it
+// proves nothing.
+import type { Patch } from "../kafka/copy.ts"
+import type { Kind } from "../kafka/differences.ts"
+import type { TransportName } from "../../support/pulsar.ts"
+import { execute, type Report } from "./execute.ts"
+import type { Plan, Step } from "./plan.ts"
+
+type Found = Kind | "hang"
+/** A mutant, and what brings its fault to light. */
+export interface Mutant {
+  readonly name: string
+  readonly patches: ReadonlyArray<Patch>
+  readonly plan: Plan
+  /** What is found of it, one of these, among other things. `hang`: what should come about does not. */
+  readonly found: ReadonlyArray<Found>
+  /** Where it shows. Default: any. */
+  readonly transport?: TransportName
+}
+
+const channel = "src/pulsar/relay-channel.ts"
+const stream = "src/pulsar/relay-stream.ts"
+const subscription = "src/subscription.ts"
+const left = (...steps: ReadonlyArray<Step>): Plan => ({ left: steps, right: [] })
+const right = (...steps: ReadonlyArray<Step>): Plan => ({ left: [], right: steps })
+const relayKilled = (name: string, nth: number): Step => ({ kind: "killAtPoint", role: "relay", name, nth })
+const consumerKilled = (name: string, nth: number): Step => ({ kind: "killAtPoint", role: "consumer", name, nth })
+
+/** All of them. */
+export const mutants: ReadonlyArray<Mutant> = [
+  {
+    name: "the topic is not read before anything is sent",
+    patches: [
+      {
+        file: channel,
+        find: "    const tail = await tailOf(cluster, this.topic, stream, mark.place)\n",
+        replace:
+          "    const tail = mark.place === stream ? await tailOf(cluster, this.topic, stream, mark.place) : { present: [], end: undefined }\n"
+      }
+    ],
+    plan: right({ kind: "forget", nth: 40 }, { kind: "forget", nth: 40 }),
+    found: ["doubled", "hang"]
+  },
+  {
+    name: "every relay has a producer's name of its own",
+    patches: [
+      {
+        file: "src/pulsar/relay-position.ts",
+        find: "  `${prefix}/${stream}#${generation}`\n",
+        replace: "  `${prefix}/${stream}#${generation}/${process.pid}`\n"
+      }
+    ],
+    plan: right({ kind: "relayZombie", name: "before sending", nth: 1 }),
+    found: ["doubled"]
+  },
+  {
+    name: "sequence ids begin anew with every connection",
+    patches: [{ file: channel, find: "    this.sent = sent\n", replace: "    this.sent = 0\n" }],
+    plan: right(relayKilled("receipt came", 30), relayKilled("receipt came", 30)),
+    found: ["hang", "lost"],
+    transport: "native"
+  },
+  {
+    name: "the position is written down before messages are acknowledged",
+    patches: [{ file: stream, find: "left: found.length }", replace: "left: 0 }" }],
+    plan: right(relayKilled("before sending", 5), relayKilled("position moved", 1)),
+    found: ["lost", "hang"]
+  },
+  {
+    name: "what no topic takes is not kept",
+    patches: [
+      {
+        file: stream,
+        find: "    else this.parked.push(",
+        replace: "    else if (process.pid < 0) this.parked.push("
+      }
+    ],
+    plan: right({ kind: "poison" }),
+    found: ["lost"]
+  },
+  {
+    name: "what no topic takes is tried for ever",
+    patches: [
+      { file: channel, find: `    if (failure.kind !== "refused") return`, replace: "    if (process.pid > 0) return" }
+    ],
+    plan: right({ kind: "poison" }),
+    found: ["hang"]
+  },
+  {
+    name: "a relay that stands still keeps its lane",
+    patches: [
+      {
+        file: "src/postgres/outbox-lanes.ts",
+        find: "const silentMs = 10_000\n",
+        replace: "const silentMs = 10_000_000\n"
+      }
+    ],
+    plan: right({ kind: "relayZombie", name: "before sending", nth: 1 }),
+    found: ["hang"]
+  },
+  {
+    name: "messages are acknowledged before they are handled",
+    patches: [
+      {
+        file: subscription,
+        find: "    const exit = yield* Effect.exit(Effect.suspend(() => handle(decoded.value, message)))\n",
+        replace:
+          "    yield* consumer.acknowledge([message])\n    const exit = yield* Effect.exit(Effect.suspend(() => handle(decoded.value, message)))\n"
+      }
+    ],
+    plan: left(consumerKilled("message marked", 20), consumerKilled("effect written", 20)),
+    found: ["lost", "hang"]
+  },
+  {
+    name: "handled messages have no mark",
+    patches: [
+      {
+        file: "src/postgres/once.ts",
+        find: `        if (row?.["marked"] !== true) return "before" as const\n`,
+        replace: `        if (row === undefined) return "before" as const\n`
+      }
+    ],
+    plan: left(consumerKilled("committed", 20), consumerKilled("committed", 30)),
+    found: ["doubled"]
+  },
+  {
+    name: "a key goes on behind a message that failed",
+    patches: [
+      {
+        file: subscription,
+        find: `    return type !== "keyShared" || redeliveries >= maxRedeliveries\n`,
+        replace: "    return redeliveries >= 0\n"
+      },
+      {
+        file: "src/pulsar/fanout.ts",
+        find: "new PulsarConsumer({\n          transport: cluster.transport,\n          settings,",
+        replace: `new PulsarConsumer({\n          transport: cluster.transport,\n          settings: settings.type === "keyShared" ? { ...settings, type: "shared" } : settings,`
+      }
+    ],
+    plan: left({ kind: "storm" }),
+    found: ["order"]
+  }
+]
+
+/** Whether the harness finds a mutant, and by what. */
+export const hunt = async (
+  mutant: Mutant,
+  seed: number,
+  say: (line: string) => void = () => undefined
+): Promise<{ readonly caught: boolean; readonly report: Report }> => {
+  const { found, patches, plan, transport } = mutant
+  const report = await execute({
+    seed,
+    plan,
+    messages: 600,
+    mutant: patches,
+    patienceMs: 40_000,
+    say,
+    ...(transport !== undefined && { transport })
+  })
+  const { disordered: order, doubled, hang, lost, wrong } = report
+  const counts = { lost, doubled, order, wrong, hang: hang === undefined ? 0 : 1 }
+  return { caught: found.some((kind) => counts[kind] > 0), report }
+}

@@ -1,0 +1,122 @@
+// The named points of a relay to Pulsar and of a consumer: each a patch that tells when it is reached, at the place that its name says.
+import type { Patch } from "../kafka/copy.ts"
+import { greed } from "../kafka/failpoints.ts"
+
+export type Role = "relay" | "consumer"
+/** A point of a role, in the order in which a process comes by. */
+export interface Point extends Patch {
+  readonly name: string
+  readonly role: Role
+  /** A process comes by at least so often. */
+  readonly often: number
+}
+
+const channel = "src/pulsar/relay-channel.ts"
+const lane = "src/pulsar/relay-lane.ts"
+const subscription = "src/subscription.ts"
+const once = "src/postgres/once.ts"
+
+const reached = (name: string) => `globalThis.reached(${JSON.stringify(name)})`
+/** The driver, or the client, writes at the end of this turn of the event loop. */
+const soon = (call: string) => `setImmediate(() => setImmediate(() => ${call}))`
+
+type At = Omit<Patch, "replace"> & { readonly name: string; readonly often: number }
+const before = (role: Role, at: At, wrap: (call: string) => string = (call) => call): Point => ({
+  ...at,
+  role,
+  replace: `${wrap(reached(at.name))}\n${at.find}`
+})
+const after = (role: Role, at: At, wrap: (call: string) => string = (call) => call): Point => ({
+  ...at,
+  role,
+  replace: `${at.find}${wrap(reached(at.name))}\n`
+})
+
+/** Points of a process that relays. */
+export const relayPoints: ReadonlyArray<Point> = [
+  after("relay", { name: "outbox read", file: lane, find: "      stream.push(following)\n", often: 3 }),
+  after("relay", { name: "name taken", file: channel, find: "      this.producer = producer\n", often: 3 }),
+  after("relay", {
+    name: "topic read",
+    file: channel,
+    find: "      const found = await this.take(stands)\n",
+    often: 3
+  }),
+  before("relay", {
+    name: "before sending",
+    file: channel,
+    find: "    const sent = producer.send({ ...outgoing",
+    often: 60
+  }),
+  after(
+    "relay",
+    { name: "message sent", file: channel, find: "    void this.outcome(item, sent, era)\n", often: 60 },
+    soon
+  ),
+  before("relay", {
+    name: "receipt came",
+    file: channel,
+    find: "      if (era === this.era) this.received(item, receipt)\n",
+    often: 60
+  }),
+  before("relay", {
+    name: "places kept",
+    file: lane,
+    find: "      this.places.clear()\n      this.parked = []\n",
+    often: 3
+  }),
+  before("relay", {
+    name: "position moved",
+    file: lane,
+    find: "      for (const name of this.positions.keys()) this.marked.delete(name)\n",
+    often: 3
+  })
+]
+
+/** Points of a process that consumes. */
+export const consumerPoints: ReadonlyArray<Point> = [
+  before("consumer", {
+    name: "message received",
+    file: subscription,
+    find: "    const decoded = yield* decode(topic, consumer, message)\n    if (decoded === undefined) return true\n",
+    often: 60
+  }),
+  before("consumer", { name: "message marked", file: once, find: "        yield* use(tx)\n", often: 60 }),
+  before("consumer", {
+    name: "effect written",
+    file: once,
+    find: '        return "handled" as const\n',
+    often: 60
+  }),
+  before(
+    "consumer",
+    {
+      name: "commit sent",
+      file: once,
+      find: '      if (exit.value === "handled") yield* commit(tx)\n',
+      often: 60
+    },
+    soon
+  ),
+  before("consumer", {
+    name: "committed",
+    file: once,
+    find: "      held.lost = false\n      return exit.value\n",
+    often: 60
+  }),
+  before("consumer", {
+    name: "before acknowledging",
+    file: subscription,
+    find: "    waiting = []\n    return messages.length === 0",
+    often: 6
+  }),
+  after("consumer", {
+    name: "given back",
+    file: subscription,
+    find: "    yield* consumer.negativeAcknowledge([message])\n",
+    often: 1
+  })
+]
+
+/** All points, and what else a run's steps need. */
+export const points: ReadonlyArray<Patch> = [...relayPoints, ...consumerPoints, greed]

@@ -1,0 +1,48 @@
+// The standard run of the harness on Pulsar: every fault that there is, and what was published in the end, once.
+//
+// MILLRACE_FAULT_SEED repeats a run. `npm run fault -- pulsar` runs it longer, and with `--mutants` hunts mutants.
+import { assert, describe, it } from "vitest"
+import { owning } from "../../support/stack.ts"
+import { copy } from "../kafka/copy.ts"
+import { execute } from "./execute.ts"
+import { mutants } from "./mutants.ts"
+import { planOf, standard } from "./plan.ts"
+import { points } from "./points.ts"
+
+// a process of Deno lives as long as its standard input, by which the harness's processes know that the harness is there
+const onNode =
+  "Deno" in globalThis
+    ? (title: string, body: () => void) => describe.skip(`${title} (the harness's processes run on Node)`, body)
+    : await owning("pulsar", "postgres")
+const seed = Number(process.env["MILLRACE_FAULT_SEED"] ?? Math.floor(Math.random() * 2 ** 31))
+const lines: Array<string> = []
+const say = (line: string) => void lines.push(line)
+
+it("points and mutants fit the source", () => {
+  for (const { patches } of mutants) copy([...patches, ...points]).remove()
+})
+
+onNode("faults on Pulsar", () => {
+  it(`lose and double nothing (seed ${seed})`, async () => {
+    process.stdout.write(`seed ${seed}: repeat with MILLRACE_FAULT_SEED=${seed}\n`)
+    const report = await execute({ seed, plan: planOf(seed, standard), messages: 1_000, patienceMs: 150_000, say })
+    const { disordered, doubled, examples, faults, hang, kills, lost, wrong } = report
+    process.stdout.write(`${JSON.stringify({ ...report, hang: hang !== undefined, examples: undefined })}\n`)
+    assert.deepEqual(
+      { hang: hang !== undefined, lost, doubled, disordered, wrong },
+      { hang: false, lost: 0, doubled: 0, disordered: 0, wrong: 0 },
+      [hang, ...examples, ...lines.slice(-5)].join("\n")
+    )
+    assert.isAtLeast(kills, 10)
+    for (const once of [
+      "broker killed",
+      "connections cut",
+      "producers forgotten",
+      "topics unloaded",
+      "message too large"
+    ])
+      assert.isAtLeast(faults[once] ?? 0, 1, once)
+    for (const once of ["slow consumer", "redelivery storm", "two relays on one lane"])
+      assert.isAtLeast(faults[once] ?? 0, 1, once)
+  }, 600_000)
+})

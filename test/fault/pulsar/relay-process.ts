@@ -1,0 +1,32 @@
+// A relay to Pulsar as a process of its own, for the harness to kill and to stop. It runs in a patched copy of the tree.
+import * as Effect from "effect/Effect"
+import * as Schedule from "effect/Schedule"
+import { connect } from "../../../src/postgres/client.ts"
+import * as PostgresOutbox from "../../../src/postgres/outbox.ts"
+import type { Options } from "../../../src/pulsar/options.ts"
+import * as PulsarRelay from "../../../src/pulsar/relay.ts"
+import * as Relay from "../../../src/relay.ts"
+
+/** What the harness says, as JSON in MILLRACE_FAULT. */
+export interface RelayGiven {
+  readonly url: string
+  readonly options: Options
+  readonly relay: PulsarRelay.RelayOptions
+}
+const { options, relay, url } = JSON.parse(process.env["MILLRACE_FAULT"]!) as RelayGiven
+const again = {
+  while: ({ retryable }: { readonly retryable: boolean }) => retryable,
+  schedule: Schedule.spaced("200 millis")
+}
+const running = new AbortController()
+process.once("SIGTERM", () => running.abort())
+const main = Effect.gen(function* () {
+  const sql = yield* Effect.retry(connect(url, { max: 4 }), again)
+  // as whoever keeps it running starts it again
+  const target = yield* Effect.retry(PulsarRelay.make(options, PostgresOutbox.make(sql), relay), again)
+  process.stdout.write("point: up\n")
+  yield* Relay.run(target, { pollMs: 50 })
+})
+const exit = await Effect.runPromiseExit(Effect.scoped(main), { signal: running.signal })
+if (!running.signal.aborted) process.stderr.write(`${JSON.stringify(exit)}\n`)
+process.exit(running.signal.aborted ? 0 : 1)

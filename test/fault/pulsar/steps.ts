@@ -1,0 +1,253 @@
+// Carries out a plan's steps on a run: each brings its fault about, waits until it has happened, and leaves regular processes running.
+import { setTimeout as sleep } from "node:timers/promises"
+import type { Worker } from "../kafka/fleet.ts"
+import { crashPostgres } from "../kafka/services.ts"
+import { Hang } from "../kafka/until.ts"
+import type { Plan, Step } from "./plan.ts"
+import type { Role } from "./points.ts"
+import type { Run, Special } from "./run.ts"
+import { tenants, topics } from "./services.ts"
+
+type Of<K extends Step["kind"]> = Extract<Step, { readonly kind: K }>
+/** Regular processes, beside those that faults start. */
+const regular: Readonly<Record<Role, number>> = { relay: 1, consumer: 2 }
+
+/** The hands that carry out a plan. */
+export class Steps {
+  private readonly run: Run
+  private readonly plan: Plan
+  private done = 0
+  /** Nothing starts before it is open. */
+  private gate: Promise<void> = Promise.resolve()
+
+  constructor(run: Run, plan: Plan) {
+    this.run = run
+    this.plan = plan
+  }
+  /** Both hands at once, until both are done. Messages are published beside them in proportion. */
+  async carryOut(): Promise<void> {
+    const { left, right } = this.plan
+    const end = performance.now() + (this.run.options.minutes ?? Infinity) * 60_000
+    const hand = async (steps: ReadonlyArray<Step>, role: Role) => {
+      await this.restock(role)
+      for (const step of steps) {
+        if (performance.now() > end) return
+        this.run.assertSound()
+        await this.feed()
+        const began = performance.now()
+        await this.perform(step)
+        this.done++
+        const took = ((performance.now() - began) / 1_000).toFixed(1)
+        this.run.say(`${this.done} of ${left.length + right.length}: ${JSON.stringify(step)} ${took} s`)
+        this.assertAlive()
+        await this.restock(role)
+      }
+    }
+    // where one fails the other gives up what it waits for, and both have ended before anything is closed
+    await Promise.all([hand(left, "consumer"), hand(right, "relay")].map((one) => one.catch(this.run.fail)))
+    this.run.assertSound()
+  }
+  /** The load's share of a step, in one burst. */
+  private async feed() {
+    const { feeder, options } = this.run
+    const all = this.plan.left.length + this.plan.right.length
+    const due = Math.floor((options.messages * (this.done + 1)) / all) - feeder.fed.length
+    await feeder.feed(Math.max(due, 20))
+  }
+  private async restock(role: Role) {
+    await this.gate
+    for (let n = this.run.fleet.of(role).length; n < regular[role]; n++) this.run.start(role)
+  }
+  private async start(role: Role, special: Special): Promise<Worker> {
+    await this.gate
+    return this.run.start(role, special)
+  }
+  private assertAlive() {
+    const [first] = this.run.fleet.fell
+    if (first !== undefined)
+      throw new Hang(`${first.role} ${first.pid} ended by itself with ${first.exit}:\n${first.output}`)
+  }
+
+  private async perform(step: Step): Promise<void> {
+    switch (step.kind) {
+      case "killAtPoint":
+        return this.killAtPoint(step)
+      case "killAtRandom":
+        return this.killAtRandom(step)
+      case "relayZombie":
+        return this.relayZombie(step)
+      case "relayFight":
+        return this.relayFight()
+      case "killBroker":
+        return this.killBroker()
+      case "cut":
+        return this.cut(step)
+      case "forget":
+        return this.forget(step)
+      case "unload":
+        return this.unload()
+      case "poison":
+        return this.poison()
+      case "crashPostgres":
+        await this.crash(() => crashPostgres(this.run.services, step.immediate))
+        return this.run.note("PostgreSQL crashed")
+      case "slow":
+        return this.among({ slow: 5 }, "slow consumer")
+      case "storm":
+        return this.among({ failing: 40 }, "redelivery storm")
+      case "consumerStop":
+        return this.consumerStop()
+    }
+  }
+  /** Every process that runs bears it. One that only starts would end with a clear error, so none does meanwhile. */
+  private async crash(run: () => Promise<void>) {
+    let open = () => undefined as void
+    await this.gate
+    this.gate = new Promise((resolve) => (open = resolve))
+    try {
+      await this.run.until("start of all processes", () =>
+        this.run.fleet.workers.every(({ stopped, up }) => up || stopped)
+      )
+      await run()
+    } finally {
+      open()
+    }
+  }
+  /** Others of a role end: what they had comes to those alone. */
+  private async leaveTo(role: Role, ...those: ReadonlyArray<Worker>) {
+    const others = this.run.fleet.of(role).filter((worker) => !those.includes(worker))
+    await Promise.all(others.map((worker) => worker.end("SIGTERM")))
+  }
+  private killed(worker: Worker, what: string) {
+    if (worker.exit !== "SIGKILL") throw new Error(`${worker.role} ended with ${worker.exit}:\n${worker.output}`)
+    this.run.note(what)
+  }
+
+  private async killAtPoint({ name, nth, role }: Of<"killAtPoint">) {
+    const armed = await this.start(role, { point: `kill:${name}:${nth}`, failing: 10 })
+    if (role === "relay") await this.leaveTo(role, armed)
+    await this.run.feeder.feed(100)
+    await this.run.until(`arrival at the point '${name}'`, () => armed.exit !== undefined)
+    this.killed(armed, `${role} killed ${name}`)
+  }
+  private async killAtRandom({ afterMs, role }: Of<"killAtRandom">) {
+    const [worker] = this.run.fleet.of(role)
+    await this.run.feeder.feed(100)
+    await sleep(afterMs)
+    await worker?.end("SIGKILL")
+    this.run.note(`${role} killed at random`)
+  }
+  private async relayZombie({ name, nth }: Of<"relayZombie">) {
+    const armed = await this.start("relay", { point: `stop:${name}:${nth}` })
+    await this.leaveTo("relay", armed)
+    await this.run.feeder.feed(100)
+    await this.run.until("relay that stands still", () => armed.stopped)
+    await this.restock("relay")
+    const next = await this.start("relay", {})
+    // nobody tells the server that it is gone: its silence does
+    await this.run.relayed("takeover from a relay that stands still")
+    armed.signal("SIGCONT")
+    await this.run.feeder.feed(100)
+    await this.run.relayed("relaying beside a relay that came back")
+    this.run.note(`relay zombie ${name}`)
+    await Promise.all([armed, next].map((one) => one.end("SIGTERM")))
+  }
+  private async relayFight() {
+    await this.run.feeder.feed(120)
+    const pair = [await this.start("relay", { greedy: true }), await this.start("relay", { greedy: true })]
+    await this.leaveTo("relay", ...pair)
+    await this.run.feeder.feed(120)
+    // each of them has names that the other one wants
+    await this.run.until("two relays that meet", () => pair.every((one) => one.up) && pair.some(wantsName))
+    await pair[0]!.end("SIGKILL")
+    await this.run.feeder.feed(100)
+    await this.run.relayed("relaying by the one that is left of two")
+    await pair[1]!.end("SIGTERM")
+    this.run.note("two relays on one lane")
+    this.run.note("relay killed of two")
+  }
+
+  private async killBroker() {
+    const { pulsar } = this.run.services
+    await this.crash(async () => {
+      await this.run.feeder.feed(120)
+      await pulsar.kill()
+      // a machine that is overloaded may need more patience than one start has
+      await pulsar.start().catch(() => pulsar.start())
+    })
+    await this.run.relayed("relaying after the broker was killed")
+    this.run.note("broker killed")
+  }
+  private async cut({ times }: Of<"cut">) {
+    let count = 0
+    for (let i = 0; i < times; i++) {
+      await this.run.feeder.feed(100)
+      count += this.run.services.cut()
+      await this.run.relayed("relaying after connections were cut")
+    }
+    this.run.note("connections cut", count)
+  }
+  /** The brokers forget producers while messages are there that nobody wrote down. */
+  private async forget({ nth }: Of<"forget">) {
+    await this.killAtPoint({ kind: "killAtPoint", role: "relay", name: "message sent", nth })
+    const { admin } = this.run.services
+    for (const tenant of tenants)
+      for (const on of [false, true]) {
+        await admin.call("POST", `namespaces/${tenant}/alerts/deduplication`, on)
+        await this.run.until("change of deduplication", async () => {
+          const found = await Promise.all(partitionsOf(tenant).map((topic) => this.deduplicates(topic)))
+          return found.every((one) => one === undefined || one === on)
+        })
+      }
+    this.run.note("producers forgotten")
+  }
+  private async deduplicates(topic: string): Promise<boolean | undefined> {
+    const stats = (await this.run.services.admin.call("GET", `persistent/${topic}/internalStats`, undefined, [404])) as
+      | { readonly cursors?: Readonly<Record<string, unknown>> }
+      | undefined
+    return stats?.cursors === undefined ? undefined : "pulsar.dedup" in stats.cursors
+  }
+  private async unload() {
+    await this.run.feeder.feed(120)
+    const { admin } = this.run.services
+    for (const tenant of tenants)
+      for (const topic of partitionsOf(tenant)) await admin.call("PUT", `persistent/${topic}/unload`, undefined, [404])
+    await this.run.relayed("relaying after topics were unloaded")
+    this.run.note("topics unloaded")
+  }
+  private async poison() {
+    await this.run.feeder.feed(50, true)
+    await this.run.relayed("relaying past what no topic takes")
+    this.run.note("message too large")
+  }
+
+  /** A consumer of another kind among the regular ones, until all is handled. */
+  private async among(special: Special, what: string) {
+    const worker = await this.start("consumer", special)
+    await this.run.until(`start of a ${what}`, () => worker.up)
+    await this.run.feeder.feed(120)
+    await this.run.relayed(`relaying beside a ${what}`)
+    await this.run.handledAll(`handling beside a ${what}`)
+    await worker.end("SIGTERM")
+    this.run.note(what)
+  }
+  private async consumerStop() {
+    const [worker] = this.run.fleet.of("consumer")
+    worker?.signal("SIGSTOP")
+    await this.run.feeder.feed(120)
+    await this.run.relayed("relaying beside a consumer that stands still")
+    worker?.signal("SIGCONT")
+    await this.run.handledAll("handling by a consumer that stood still")
+    this.run.note("consumer stood still")
+  }
+}
+
+const wantsName = ({ output }: Worker) => /ProducerBusy|already connected/.test(output)
+
+/** The topics of a tenant without `persistent://`, partition by partition. */
+export const partitionsOf = (tenant: string): ReadonlyArray<string> =>
+  Object.entries(topics).flatMap(([name, count]) =>
+    count === 1
+      ? [`${tenant}/alerts/${name}`]
+      : Array.from({ length: count }, (_, i) => `${tenant}/alerts/${name}-partition-${i}`)
+  )

@@ -1,0 +1,17 @@
+// The subscriptions of a run: every type on a topic that is not partitioned, and those that keep order on one that is. Values only.
+import type { SubscriptionType } from "../../../src/fanout.ts"
+
+/** A subscription, and where. */
+export interface Subscribed {
+  readonly name: string
+  readonly tenant: string
+  readonly topic: string
+  readonly type: SubscriptionType
+}
+export const subscriptions: ReadonlyArray<Subscribed> = [
+  { name: "north-shared", tenant: "north", topic: "alerts", type: "shared" },
+  { name: "north-keyed", tenant: "north", topic: "alerts", type: "keyShared" },
+  { name: "north-failover", tenant: "north", topic: "alerts", type: "failover" },
+  { name: "south-keyed", tenant: "south", topic: "scores", type: "keyShared" },
+  { name: "south-failover", tenant: "south", topic: "scores", type: "failover" }
+]

@@ -1,0 +1,28 @@
+// A process of its own that has lanes of relays, for tests that stop it; not a test itself.
+//
+// node lanes-child.ts URL TARGET...: prints a line whenever it knows what it has, `kafka 0,1` for one.
+import * as Effect from "effect/Effect"
+import * as Schedule from "effect/Schedule"
+import { connect } from "../../src/postgres/client.ts"
+import * as PostgresOutbox from "../../src/postgres/outbox.ts"
+
+const [url = "", ...targets] = process.argv.slice(2)
+
+const main = Effect.gen(function* () {
+  const outbox = PostgresOutbox.make(yield* connect(url))
+  yield* Effect.forEach(
+    targets,
+    Effect.fnUntraced(function* (target) {
+      const lanes = yield* outbox.lanes(target, 2, (lane) => `test/${lane}`)
+      while (true) {
+        // a session that was ended is opened anew
+        const { held } = yield* Effect.retry(lanes.claim(2), Schedule.spaced("50 millis"))
+        process.stdout.write(`${target} ${held.join()}\n`)
+        yield* Effect.sleep(200)
+      }
+    }),
+    { concurrency: "unbounded" }
+  )
+}).pipe(Effect.scoped)
+
+await Effect.runPromise(main)
