@@ -25,6 +25,8 @@ export interface Host {
   readonly batching: boolean
   /** The stream's place in the topic, as written down; begun as told, before anything is sent. */
   readonly mark: (begin: Mark) => Promise<Mark>
+  /** Runs what is asked of it when it is its turn: connecting reads what others wrote meanwhile, and a restart connects all channels. */
+  readonly inTurn: <A>(run: () => Promise<A>) => Promise<A>
   /** Whether the stream is this process's, as far as it can know. Else nothing is sent. */
   readonly holds: () => boolean
   /** The message is there. `reason`: it will not be, for Pulsar refuses it. */
@@ -178,7 +180,7 @@ export class Channel {
     const stands = () => era === this.era && !this.ended
     try {
       await this.closing
-      const found = await this.take(stands)
+      const found = await this.host.inTurn(() => this.take(stands))
       this.opening = false
       if (!stands()) return
       this.judge(found)

@@ -28,6 +28,8 @@ export interface Setting {
   readonly inFlightBytes: number
   readonly topicPlace: (begin: TopicPlace) => Promise<TopicPlace>
   readonly holds: () => boolean
+  /** Runs what connects when it is its turn. */
+  readonly inTurn: <A>(run: () => Promise<A>) => Promise<A>
   /** Something moved. */
   readonly moved: () => void
 }
@@ -188,7 +190,7 @@ export class StreamRelay {
     return this.setting.topicPlace({ ...this.stream, generation: this.generation, topic, ...begin })
   }
   private host(topic: string): Host {
-    const { batching, cluster, holds, moved, prefix } = this.setting
+    const { batching, cluster, holds, inTurn, moved, prefix } = this.setting
     return {
       cluster,
       stream: this.name,
@@ -196,6 +198,7 @@ export class StreamRelay {
       from: this.from,
       batching,
       mark: (begin) => this.mark(topic, begin),
+      inTurn,
       holds,
       done: (message, reason) => this.done(topic, message, reason),
       broken: (reason) => {

@@ -2,6 +2,7 @@
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Queue from "effect/Queue"
+import * as Semaphore from "effect/Semaphore"
 import type * as Scope from "effect/Scope"
 import { type Grouping, laneOf, type Lanes, type Mirrored, type Outbox } from "../outbox.ts"
 import { type Halt, RelayError, type RelayTarget, type Shipment } from "../relay-target.ts"
@@ -138,6 +139,9 @@ class Share {
   })
 }
 
+/** Channels that connect at once. */
+const connecting = 16
+
 const settingOf = (
   cluster: Cluster,
   outbox: Outbox["Service"],
@@ -147,6 +151,9 @@ const settingOf = (
 ): Setting => {
   const { accepts = () => true, batching = false, inFlight = 5_000, prefix = "millrace-relay", segments = 64 } = relay
   const { inFlightBytes = 4 << 20, topicFor } = relay
+  const turns = Semaphore.makeUnsafe(connecting)
+  const inTurn = <A>(run: () => Promise<A>): Promise<A> =>
+    Effect.runPromise(turns.withPermits(1)(Effect.tryPromise({ try: run, catch: (cause) => cause })))
   return {
     target: pulsar,
     cluster,
@@ -159,6 +166,7 @@ const settingOf = (
     inFlightBytes,
     bounds: { segments, streamBytes: 2 << 20, bytes: 8 << 20 },
     topicPlace: (begin) => Effect.runPromise(outbox.topicPlace(pulsar, begin)),
+    inTurn,
     holds: lease.holds,
     moved
   }
