@@ -66,22 +66,29 @@ const answerOf = (frame: Buffer): string | undefined => {
   return words instanceof Buffer ? words.toString("utf8") : "no reason given"
 }
 
+/** Where a URL leads; of several brokers, to the first. */
+const addressOf = (url: string) => {
+  const first = url.split(",")[0]!.replace(/^pulsar/, "tcp")
+  if (!URL.canParse(first)) return undefined
+  const { hostname, port, protocol } = new URL(first)
+  const secure = protocol === "tcp+ssl:"
+  return { host: hostname.replace(/^\[|\]$/g, ""), port: Number(port === "" ? (secure ? 6_651 : 6_650) : port), secure }
+}
+
 /**
  * Why a broker refuses to be talked to: the certificate that one side does not trust, the token, the wrong port. Undefined: it lets this
  * client in, or is not there. Never rejects. It takes up to `timeoutMs`.
  */
 export const refusalOf = async (options: Options, timeoutMs: number): Promise<PulsarFailure | undefined> => {
-  // of several brokers, the first
-  const { hostname, port, protocol } = new URL(options.url.split(",")[0]!.replace(/^pulsar/, "tcp"))
-  const host = hostname.replace(/^\[|\]$/g, "")
-  const secure = protocol === "tcp+ssl:"
-  const address = { host, port: Number(port === "" ? (secure ? 6_651 : 6_650) : port) }
+  const address = addressOf(options.url)
+  if (address === undefined) return undefined
   let socket: Socket | undefined
   let timer: NodeJS.Timeout | undefined
   try {
     const frame = await new Promise<Buffer>((resolve, reject) => {
       timer = setTimeout(() => reject(new Error("timed out")), Math.min(timeoutMs, defaults.timeoutMs))
-      const made = secure ? overTls({ ...address, ...options.tls }) : overTcp(address)
+      const { secure, ...to } = address
+      const made = secure ? overTls({ ...to, ...options.tls }) : overTcp(to)
       socket = made
       let got = Buffer.alloc(0)
       made.on("data", (data) => {

@@ -60,7 +60,7 @@ const layer = Layer.effect(
 )
 
 const types = ["exclusive", "failover", "shared", "keyShared"] as const
-const total = 400
+const total = 240
 const keys = 10
 const numbered = (from: number, to: number): ReadonlyArray<Producer.Numbered> =>
   upTo(to, from).map((seq) => ({
@@ -88,8 +88,9 @@ const publish = Effect.fnUntraced(function* (
     // an interface that counts by itself counts from what it was told
     if (state.sent !== from) return
     while (state.sent < total) {
-      yield* producer.send(numbered(state.sent + 1, state.sent + 10))
-      state.sent += 10
+      const to = (Math.floor(state.sent / 10) + 1) * 10
+      yield* producer.send(numbered(state.sent + 1, to))
+      state.sent = to
       yield* reached(state.sent)
     }
   }).pipe(Effect.scoped)
@@ -156,9 +157,12 @@ suite("the fan-out on pulsar, under faults", () => {
             yield* Effect.addFinalizer(() => Effect.sync(() => (over = true)))
 
             const cuts: Array<Promise<number>> = []
+            let killed = false
             const faultAt = Effect.fnUntraced(function* (seq: number) {
-              if (seq === 250) yield* service.kill
-              if (seq === 250) return yield* Effect.orDie(service.start)
+              if (seq > total / 2 && !killed) {
+                killed = true
+                return yield* Effect.andThen(service.kill, service.start)
+              }
               // while the next portion is under way
               if (seq % 40 === 0) setTimeout(() => cuts.push(cut()), seq % 3)
             }, Effect.orDie)
