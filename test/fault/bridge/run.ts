@@ -173,8 +173,7 @@ class Run {
     } else if (step.kind === "zombie") yield* this.zombie(step, slot)
     else if (step.kind === "forget") {
       for (const one of this.running) one.signal("SIGKILL")
-      for (let part = 0; part < partitions.pulsar; part++)
-        yield* Effect.promise(() => forgetProducers(ends, `${full(topic)}-partition-${part}`))
+      yield* Effect.promise(() => forgetProducers(ends, full(topic)))
       yield* this.replace(0, transport)
       yield* this.replace(1, transport)
     } else if (step.kind === "cut") {
