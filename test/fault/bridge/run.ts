@@ -151,6 +151,9 @@ class Run {
   readonly step = Effect.fnUntraced(function* (this: Run, step: Step, slot: number) {
     const fell = this.running.find((one) => !one.isAlive())
     if (fell !== undefined) return yield* Effect.fail(new Hang(`a process fell: ${fell.said()}`))
+    // a bridge that finds no broker when it starts says so and ends
+    const up = Effect.sync(() => this.running.every((one) => !one.isAlive() || one.url() !== undefined))
+    yield* patiently("processes start", up, this.patienceMs)
     yield* this.moves()
     yield* this.happen(step, slot)
     this.done[step.kind] = (this.done[step.kind] ?? 0) + 1
