@@ -151,6 +151,9 @@ class Run {
   readonly step = Effect.fnUntraced(function* (this: Run, step: Step, slot: number) {
     const fell = this.running.find((one) => !one.isAlive())
     if (fell !== undefined) return yield* Effect.fail(new Hang(`a process fell: ${fell.said()}`))
+    // a bridge that finds no broker when it starts says so and ends
+    const up = Effect.sync(() => this.running.every((one) => !one.isAlive() || one.url() !== undefined))
+    yield* patiently("processes start", up, this.patienceMs)
     yield* this.moves()
     yield* this.happen(step, slot)
     this.done[step.kind] = (this.done[step.kind] ?? 0) + 1
@@ -173,8 +176,7 @@ class Run {
     } else if (step.kind === "zombie") yield* this.zombie(step, slot)
     else if (step.kind === "forget") {
       for (const one of this.running) one.signal("SIGKILL")
-      for (let part = 0; part < partitions.pulsar; part++)
-        yield* Effect.promise(() => forgetProducers(ends, `${full(topic)}-partition-${part}`))
+      yield* Effect.promise(() => forgetProducers(ends, full(topic)))
       yield* this.replace(0, transport)
       yield* this.replace(1, transport)
     } else if (step.kind === "cut") {
