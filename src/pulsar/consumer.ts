@@ -42,7 +42,10 @@ interface Part {
 /** A partition that brings nothing for so long does not count: what was asked of it may be asked of others too. */
 const idleMs = 50
 const standbyMs = 250
-/** How long a place that is taken is tried again: what had it may be a connection of this process that the broker has not given up yet. */
+/**
+ * How long a place that is taken is tried again: what had it may be a connection of this process that the broker has not given up yet. A failover
+ * consumer tries for ever: another one took its place, and it stands by.
+ */
 const patienceMs = 15_000
 const reconnectMs = { first: 50, most: 1_000 }
 
@@ -189,8 +192,8 @@ export class PulsarConsumer implements Consumer {
         failure = failureOf(error, "receive")
       }
       if (failure.kind === "busy") since ??= now()
-      const spent =
-        failure.kind === "busy" ? now() > since! + patienceMs : !failure.retryable && failure.kind !== "missing"
+      const busyTooLong = this.parts.settings.type !== "failover" && now() > (since ?? Infinity) + patienceMs
+      const spent = failure.kind === "busy" ? busyTooLong : !failure.retryable && failure.kind !== "missing"
       if (spent) {
         this.failure = failure
         this.signal.openUnsafe()
