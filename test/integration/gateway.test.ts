@@ -230,6 +230,7 @@ describe("when the log is slow or away", () => {
       answered++
       return status
     })
+    await expect.poll(calls, { timeout: 20_000 }).toBe(1)
     await setTimeout(200)
     expect([answered, calls()]).toEqual([0, 1])
     release()

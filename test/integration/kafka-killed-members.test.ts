@@ -70,7 +70,7 @@ suite("killed members of a group", () => {
         const args = [(yield* brokers).join(","), topic, "g", String(sessionMs)]
         const member = yield* Effect.promise(() => memberOf(args))
         // it answers no call to share anew, and so the other waits for it
-        member.kill("SIGSTOP")
+        process.kill(member.pid!, "SIGSTOP")
         const given = new Set<number>()
         yield* Effect.raceFirst(
           log.assign(topic, "g", ({ partition }) =>
@@ -82,7 +82,7 @@ suite("killed members of a group", () => {
           Effect.gen(function* () {
             yield* Effect.sleep(1_000)
             assert.strictEqual(given.size, 0)
-            member.kill("SIGKILL")
+            process.kill(member.pid!, "SIGKILL")
             while (given.size < partitions) yield* Effect.sleep(20)
           })
         )

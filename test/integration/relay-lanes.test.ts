@@ -42,7 +42,8 @@ const takeAll = Effect.fnUntraced(function* (sql: Sql) {
     { concurrency: "unbounded" }
   )
 })
-const stop = (made: ChildProcess, signal: "SIGSTOP" | "SIGCONT") => Effect.sync(() => void made.kill(signal))
+// Deno takes a process that it was told to stop for ended
+const stop = (made: ChildProcess, signal: "SIGSTOP" | "SIGCONT") => Effect.sync(() => process.kill(made.pid!, signal))
 
 it.live(
   "lanes of a process that stands still go to another, and it gets its share when it goes on",
