@@ -39,7 +39,7 @@ export const relayPoints: ReadonlyArray<Point> = [
   after("relay", {
     name: "topic read",
     file: channel,
-    find: "      const found = await this.take(stands)\n",
+    find: "      const found = await this.host.inTurn(() => this.take(stands))\n",
     often: 3
   }),
   before("relay", {
@@ -78,7 +78,7 @@ export const consumerPoints: ReadonlyArray<Point> = [
   before("consumer", {
     name: "message received",
     file: subscription,
-    find: "    const decoded = yield* decode(topic, consumer, message)\n    if (decoded === undefined) return true\n",
+    find: "    const decoded = yield* decode(subscription, consumer, message)\n    if (decoded === undefined) return true\n",
     often: 60
   }),
   before("consumer", { name: "message marked", file: once, find: "        yield* use(tx)\n", often: 60 }),
