@@ -2,11 +2,18 @@
 import { assert, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as References from "effect/References"
+import { mutants } from "../fault/bridge/mutants.ts"
+import { points } from "../fault/bridge/points.ts"
 import { execute } from "../fault/bridge/run.ts"
 import type { Step } from "../fault/bridge/plan.ts"
 import { services } from "../fault/bridge/services.ts"
+import { copy } from "../fault/kafka/copy.ts"
 import { randomOf, seed } from "../support/random.ts"
 import { owning } from "../support/stack.ts"
+
+it("points and mutants fit the source", () => {
+  for (const { patches } of mutants) copy([...patches, ...points]).remove()
+})
 
 const suite = await owning("kafka", "pulsar")
 // a process of Deno lives as long as its standard input, by which the harness's copies know that the harness is there
