@@ -1,4 +1,5 @@
 // The fan-out on Apache Pulsar: durable subscriptions of its topics, by the native client or over WebSocket. Pulsar keeps their state.
+import { createPrivateKey, X509Certificate } from "node:crypto"
 import { randomUUID } from "node:crypto"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -17,7 +18,7 @@ import {
 import { UnknownTopic } from "../log.ts"
 import { Admin } from "./admin.ts"
 import { PulsarConsumer, type Settings } from "./consumer.ts"
-import { failureOf, fanOutError } from "./errors.ts"
+import { failureOf, fanOutError, PulsarFailure } from "./errors.ts"
 import { native } from "./native.ts"
 import { adminUrlOf, isWebSocket, type Options, topicName } from "./options.ts"
 import { begin, moveAll } from "./seek.ts"
@@ -32,11 +33,21 @@ export interface Cluster {
   readonly admin: Admin | undefined
 }
 
+/** Refuses a key that is not the certificate's: runtimes tell it each in other words, or blame the broker. */
+const assertKey = ({ tls }: Options): void => {
+  if (tls?.cert === undefined || tls.key === undefined) return
+  if (new X509Certificate(tls.cert).checkPrivateKey(createPrivateKey(tls.key))) return
+  const reason =
+    "the client's key is not its certificate's: correct MILLRACE_PULSAR_TLS_CERT and _KEY, which are made together"
+  throw new PulsarFailure("denied", false, reason)
+}
+
 /** Makes the transport that the URL names, until the scope closes. Fails where the native client is needed and not there. */
 export const connect = (options: Options): Effect.Effect<Cluster, FanOutError, Scope.Scope> =>
   Effect.acquireRelease(
     Effect.tryPromise({
       try: async () => {
+        assertKey(options)
         const admin = adminUrlOf(options) === undefined ? undefined : new Admin(options)
         // a WebSocket URL tells where the admin interface is
         const transport = isWebSocket(options.url) ? webSocket(options, admin!) : await native(options)
