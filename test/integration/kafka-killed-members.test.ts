@@ -30,6 +30,18 @@ const memberOf = async (args: ReadonlyArray<string>) => {
   return member
 }
 
+/** Takes part in the group without end; which partitions it was given. */
+const taker = (log: Log["Service"], topic: string) => {
+  const given = new Set<number>()
+  const taking = log.assign(topic, "g", ({ partition }) =>
+    Effect.andThen(
+      Effect.sync(() => void given.add(partition)),
+      Effect.never
+    )
+  )
+  return { given, taking }
+}
+
 const suite = await owning("kafka")
 suite("killed members of a group", () => {
   vitest.layer(layer, { timeout: "60 seconds", excludeTestServices: true })("Log (Kafka)", (it) => {
@@ -44,14 +56,9 @@ suite("killed members of a group", () => {
           member.kill("SIGKILL")
           await ended
         })
-        const given = new Set<number>()
+        const { given, taking } = taker(log, topic)
         yield* Effect.raceFirst(
-          log.assign(topic, "g", ({ partition }) =>
-            Effect.andThen(
-              Effect.sync(() => void given.add(partition)),
-              Effect.never
-            )
-          ),
+          taking,
           Effect.gen(function* () {
             while (given.size < partitions) yield* Effect.sleep(20)
           })
@@ -71,14 +78,9 @@ suite("killed members of a group", () => {
         const member = yield* Effect.promise(() => memberOf(args))
         // it answers no call to share anew, and so the other waits for it
         process.kill(member.pid!, "SIGSTOP")
-        const given = new Set<number>()
+        const { given, taking } = taker(log, topic)
         yield* Effect.raceFirst(
-          log.assign(topic, "g", ({ partition }) =>
-            Effect.andThen(
-              Effect.sync(() => void given.add(partition)),
-              Effect.never
-            )
-          ),
+          taking,
           Effect.gen(function* () {
             yield* Effect.sleep(1_000)
             assert.strictEqual(given.size, 0)

@@ -3,9 +3,10 @@
 import { parseArgs } from "node:util"
 import * as Effect from "effect/Effect"
 import * as References from "effect/References"
+import { say, tell } from "../command.ts"
 import { mutants } from "./mutants.ts"
 import { planOf } from "./plan.ts"
-import { execute, failed } from "./run.ts"
+import { execute } from "./run.ts"
 import { services } from "./services.ts"
 
 const { values } = parseArgs({
@@ -22,9 +23,6 @@ const whole = (name: "cycles" | "seed" | "minutes", text: string) => {
   if (!/^\d{1,9}$/.test(text)) throw new Error(`--${name} ${text} is no whole number`)
   return Number(text)
 }
-const began = performance.now()
-const say = (line: string) =>
-  void process.stderr.write(`${((performance.now() - began) / 1000).toFixed(1).padStart(7)} s  ${line}\n`)
 const seed = whole("seed", values.seed ?? String(Math.floor(Math.random() * 1e9)))
 
 const long = Effect.gen(function* () {
@@ -32,11 +30,7 @@ const long = Effect.gen(function* () {
   const steps = planOf(seed, whole("cycles", values.cycles))
   const mostMs = whole("minutes", values.minutes) * 60_000
   const report = yield* execute({ seed, steps, copied: true, say, mostMs }, yield* services)
-  for (const example of report.examples) process.stderr.write(`${example}\n`)
-  if (report.hang !== undefined) process.stderr.write(`${report.hang}\n`)
-  const figures = { ...report, hang: report.hang !== undefined, examples: undefined }
-  process.stdout.write(`${JSON.stringify(figures, undefined, values.json ? 0 : 2)}\n`)
-  return failed(report) ? 1 : 0
+  return tell(report, values.json)
 })
 
 /** Every mutant, or those whose names hold a text. */

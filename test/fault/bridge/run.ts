@@ -302,6 +302,3 @@ export const execute = Effect.fnUntraced(function* (
   const cycles = Object.values(done).reduce((sum, count) => sum + count, 0)
   return { seed, cycles, done, processes, seconds, mirrored, letters, lost, doubled, disordered, wrong, hang, examples }
 })
-/** Whether a run found anything. */
-export const failed = ({ disordered, doubled, hang, lost, wrong }: Report): boolean =>
-  hang !== undefined || lost + doubled + disordered + wrong > 0

@@ -5,7 +5,7 @@ import { freePorts } from "../../../stack/ports.ts"
 import * as Stack from "../../../stack/testing.ts"
 import { type Places, placesOf } from "../../support/bridge.ts"
 import type { TransportName } from "../../support/pulsar.ts"
-import { Cutter } from "../pulsar/cutter.ts"
+import { Cutter } from "../../support/cutter.ts"
 
 export interface Services {
   readonly kafka: Stack.Service

@@ -1,9 +1,10 @@
 // `npm run fault`: a long run of the harness by seed, or its mutants. It prints its figures last, and ends with 1 where anything was lost,
 // doubled, out of order or wrong, or did not come about.
 import { parseArgs } from "node:util"
+import { say, tell, whole } from "../command.ts"
 import { hunt, mutants } from "./mutants.ts"
 import { cycles, planOf, standard } from "./plan.ts"
-import { execute, type Report } from "./execute.ts"
+import { execute } from "./execute.ts"
 import { backUp, cutLog, restoredDatabase } from "./scenarios.ts"
 
 const { values } = parseArgs({
@@ -18,30 +19,20 @@ const { values } = parseArgs({
     hold: { type: "boolean", default: false }
   }
 })
-const whole = (name: "cycles" | "seed" | "events" | "entities"): number | undefined => {
-  const text = values[name]
-  if (text === undefined) return undefined
-  if (!/^\d+$/.test(text)) throw new Error(`--${name} ${text} is no whole number`)
-  return Number(text)
-}
+const number = (name: "cycles" | "seed" | "events" | "entities") => whole(name, values[name])
 const print = (text: string) => void process.stdout.write(`${text}\n`)
-const began = performance.now()
-const say = (line: string) =>
-  void process.stderr.write(`${((performance.now() - began) / 1000).toFixed(1).padStart(7)} s  ${line}\n`)
 
-const seed = whole("seed") ?? Math.floor(Math.random() * 2 ** 31)
-const failed = ({ disordered, doubled, hang, lost, wrong }: Report) =>
-  hang !== undefined || lost + doubled + disordered + wrong > 0
+const seed = number("seed") ?? Math.floor(Math.random() * 2 ** 31)
 
 const long = async () => {
-  const count = whole("cycles")
-  const entities = whole("entities")
+  const count = number("cycles")
+  const entities = number("entities")
   say(`seed ${seed}`)
   const report = await execute(
     {
       seed,
       plan: planOf(seed, count === undefined ? standard : cycles(count)),
-      events: whole("events") ?? 20_000,
+      events: number("events") ?? 20_000,
       ahead: 2_000,
       patienceMs: 240_000,
       ...(entities === undefined ? {} : { entities }),
@@ -50,11 +41,7 @@ const long = async () => {
     },
     [backUp, restoredDatabase, cutLog]
   )
-  if (report.hang !== undefined) process.stderr.write(`${report.hang}\n`)
-  for (const example of report.examples) process.stderr.write(`${example}\n`)
-  const figures = { ...report, hang: report.hang !== undefined, examples: undefined }
-  print(values.json ? JSON.stringify(figures) : JSON.stringify(figures, undefined, 2))
-  process.exitCode = failed(report) ? 1 : 0
+  process.exitCode = tell(report, values.json)
 }
 
 /** Every mutant, or those whose names hold a text. */

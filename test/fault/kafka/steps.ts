@@ -3,11 +3,12 @@ import { setTimeout as sleep } from "node:timers/promises"
 import type { Role, Worker } from "./fleet.ts"
 import { partitions } from "./fold.ts"
 import { claims, endCommits, endLanes, holdCommits, isHandled } from "./observe.ts"
+import { Gate } from "./gate.ts"
 import type { Plan, Step } from "./plan.ts"
 import { type Loss, Proxy } from "./proxy.ts"
 import type { Run } from "./run.ts"
 import { crashKafka, crashPostgres } from "./services.ts"
-import { Hang } from "./until.ts"
+import { assertAlive } from "./until.ts"
 
 type Of<K extends Step["kind"]> = Extract<Step, { readonly kind: K }>
 
@@ -17,8 +18,7 @@ export class Steps {
   private readonly plan: Plan
   private readonly regular: Readonly<Record<Role, number>>
   private done = 0
-  /** Nothing starts before it is open. */
-  private gate: Promise<void> = Promise.resolve()
+  private readonly gate = new Gate()
 
   constructor(run: Run, plan: Plan, regular: Readonly<Record<Role, number>>) {
     this.run = run
@@ -40,7 +40,7 @@ export class Steps {
         await this.perform(step)
         this.done++
         this.run.say(`${this.done} of ${left.length + right.length}: ${JSON.stringify(step)}`)
-        this.assertAlive()
+        assertAlive(this.run.fleet)
         await this.restock(role)
         await this.look()
       }
@@ -63,23 +63,16 @@ export class Steps {
     await watch.look(services.sql, differences).catch(() => undefined)
   }
   private async restock(role: Role) {
-    await this.gate
+    await this.gate.passage
     const { fleet } = this.run
     for (let n = fleet.of(role).length; n < this.regular[role]; n++) fleet.start(role)
   }
   private async start(role: Role, point?: string, url?: string): Promise<Worker> {
-    await this.gate
+    await this.gate.passage
     return this.run.fleet.start(role, {
       ...(point === undefined ? {} : { point }),
       ...(url === undefined ? {} : { environment: { MILLRACE_DATABASE_URL: url } })
     })
-  }
-  /** Nothing ends by itself, whatever happens around it. */
-  private assertAlive() {
-    const { fell } = this.run.fleet
-    if (fell.length === 0) return
-    const [first] = fell
-    throw new Hang(`${first!.role} ${first!.pid} ended by itself with ${first!.exit}:\n${first!.output}`)
   }
 
   private async perform(step: Step): Promise<void> {
@@ -105,25 +98,11 @@ export class Steps {
       case "relayFight":
         return this.relayFight(step)
       case "crashPostgres":
-        await this.crash(() => crashPostgres(this.run.services, step.immediate))
+        await this.gate.closed(this.run, () => crashPostgres(this.run.services, step.immediate))
         return this.run.note("PostgreSQL crashed")
       case "crashKafka":
-        await this.crash(() => crashKafka(this.run.services))
+        await this.gate.closed(this.run, () => crashKafka(this.run.services))
         return this.run.note("broker killed")
-    }
-  }
-  /** Every process that runs bears it. One that only starts would end with a clear error, so none does meanwhile. */
-  private async crash(run: () => Promise<void>) {
-    let open = () => undefined as void
-    await this.gate
-    this.gate = new Promise((resolve) => (open = resolve))
-    try {
-      await this.run.until("start of all processes", () =>
-        this.run.fleet.workers.every(({ stopped, up }) => up || stopped)
-      )
-      await run()
-    } finally {
-      open()
     }
   }
 
@@ -249,7 +228,7 @@ export class Steps {
   }
   private async relayFight({ times }: Of<"relayFight">) {
     const environment = { MILLRACE_GREED: "1" }
-    await this.gate
+    await this.gate.passage
     const pair = [1, 2].map(() => this.run.fleet.start("relay", { environment }))
     await this.leaveTo(...pair)
     const overtaken = () => pair.every((worker) => worker.overtaken >= times)

@@ -6,6 +6,11 @@ import type { Fleet } from "./fleet.ts"
 export class Hang extends Error {
   override readonly name = "Hang"
 }
+/** Nothing ends by itself, whatever happens around it. Throws a `Hang` where something did. */
+export const assertAlive = ({ fell: [first] }: Fleet): void => {
+  if (first !== undefined)
+    throw new Hang(`${first.role} ${first.pid} ended by itself with ${first.exit}:\n${first.output}`)
+}
 /** Who waits. */
 export interface Waiting {
   readonly patienceMs: number

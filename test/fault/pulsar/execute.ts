@@ -23,9 +23,6 @@ export interface Report {
   readonly hang: string | undefined
   readonly examples: ReadonlyArray<string>
 }
-/** Whether anything was not as it should be. */
-export const failed = ({ disordered, doubled, hang, lost, wrong }: Report): boolean =>
-  hang !== undefined || lost + doubled + disordered + wrong > 0
 
 /** Runs the plan from beginning to end. */
 export const execute = async (options: RunOptions): Promise<Report> => {

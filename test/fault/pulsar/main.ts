@@ -1,7 +1,8 @@
 // `npm run fault -- pulsar`: a long run of the harness by seed, or its mutants. It prints its figures last, and ends with 1 where anything
 // was lost, doubled, out of order or wrong, or did not come about.
 import { parseArgs } from "node:util"
-import { execute, failed } from "./execute.ts"
+import { say, tell, whole } from "../command.ts"
+import { execute } from "./execute.ts"
 import { hunt, mutants } from "./mutants.ts"
 import { cycles, planOf, standard } from "./plan.ts"
 
@@ -17,36 +18,23 @@ const { values } = parseArgs({
     json: { type: "boolean", default: false }
   }
 })
-const whole = (name: "cycles" | "seed" | "messages" | "minutes"): number | undefined => {
-  const text = values[name]
-  if (text === undefined) return undefined
-  if (!/^\d+$/.test(text)) throw new Error(`--${name} ${text} is no whole number`)
-  return Number(text)
-}
-const began = performance.now()
-const say = (line: string) =>
-  void process.stderr.write(`${((performance.now() - began) / 1000).toFixed(1).padStart(7)} s  ${line}\n`)
-
-const seed = whole("seed") ?? Math.floor(Math.random() * 2 ** 31)
+const number = (name: "cycles" | "seed" | "messages" | "minutes") => whole(name, values[name])
+const seed = number("seed") ?? Math.floor(Math.random() * 2 ** 31)
 
 const long = async () => {
-  const count = whole("cycles")
-  const minutes = whole("minutes")
+  const count = number("cycles")
+  const minutes = number("minutes")
   say(`seed ${seed}`)
   const report = await execute({
     seed,
     plan: planOf(seed, count === undefined ? standard : cycles(count)),
-    messages: whole("messages") ?? (count ?? 10) * 100,
+    messages: number("messages") ?? (count ?? 10) * 100,
     batching: values.batching,
     patienceMs: 150_000,
     say,
     ...(minutes !== undefined && { minutes })
   })
-  if (report.hang !== undefined) process.stderr.write(`${report.hang}\n`)
-  for (const example of report.examples) process.stderr.write(`${example}\n`)
-  const figures = { ...report, hang: report.hang !== undefined, examples: undefined }
-  process.stdout.write(`${values.json ? JSON.stringify(figures) : JSON.stringify(figures, undefined, 2)}\n`)
-  process.exitCode = failed(report) ? 1 : 0
+  process.exitCode = tell(report, values.json)
 }
 
 /** Every mutant, or those whose names hold a text. */

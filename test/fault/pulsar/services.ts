@@ -16,7 +16,7 @@ import { apply } from "../../../src/pulsar/tenants.ts"
 import { Tenancy } from "../../../src/tenancy.ts"
 import { optionsOf, type TransportName } from "../../support/pulsar.ts"
 import { connect, onServer } from "../kafka/services.ts"
-import { Cutter } from "./cutter.ts"
+import { Cutter } from "../../support/cutter.ts"
 
 /** The tenants, and the partitions of their topics; 1: it is not partitioned. */
 export const tenants = ["north", "south"] as const

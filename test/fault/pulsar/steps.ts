@@ -1,8 +1,9 @@
 // Carries out a plan's steps on a run: each brings its fault about, waits until it has happened, and leaves regular processes running.
 import { setTimeout as sleep } from "node:timers/promises"
 import type { Worker } from "../kafka/fleet.ts"
+import { Gate } from "../kafka/gate.ts"
 import { crashPostgres } from "../kafka/services.ts"
-import { Hang } from "../kafka/until.ts"
+import { assertAlive } from "../kafka/until.ts"
 import type { Plan, Step } from "./plan.ts"
 import type { Role } from "./points.ts"
 import type { Run, Special } from "./run.ts"
@@ -17,8 +18,7 @@ export class Steps {
   private readonly run: Run
   private readonly plan: Plan
   private done = 0
-  /** Nothing starts before it is open. */
-  private gate: Promise<void> = Promise.resolve()
+  private readonly gate = new Gate()
 
   constructor(run: Run, plan: Plan) {
     this.run = run
@@ -39,7 +39,7 @@ export class Steps {
         this.done++
         const took = ((performance.now() - began) / 1_000).toFixed(1)
         this.run.say(`${this.done} of ${left.length + right.length}: ${JSON.stringify(step)} ${took} s`)
-        this.assertAlive()
+        assertAlive(this.run.fleet)
         await this.restock(role)
       }
     }
@@ -55,17 +55,12 @@ export class Steps {
     await feeder.feed(Math.max(due, 20))
   }
   private async restock(role: Role) {
-    await this.gate
+    await this.gate.passage
     for (let n = this.run.fleet.of(role).length; n < regular[role]; n++) this.run.start(role)
   }
   private async start(role: Role, special: Special): Promise<Worker> {
-    await this.gate
+    await this.gate.passage
     return this.run.start(role, special)
-  }
-  private assertAlive() {
-    const [first] = this.run.fleet.fell
-    if (first !== undefined)
-      throw new Hang(`${first.role} ${first.pid} ended by itself with ${first.exit}:\n${first.output}`)
   }
 
   private async perform(step: Step): Promise<void> {
@@ -89,7 +84,7 @@ export class Steps {
       case "poison":
         return this.poison()
       case "crashPostgres":
-        await this.crash(() => crashPostgres(this.run.services, step.immediate))
+        await this.gate.closed(this.run, () => crashPostgres(this.run.services, step.immediate))
         return this.run.note("PostgreSQL crashed")
       case "slow":
         return this.among({ slow: 5 }, "slow consumer")
@@ -97,20 +92,6 @@ export class Steps {
         return this.among({ failing: 40 }, "redelivery storm")
       case "consumerStop":
         return this.consumerStop()
-    }
-  }
-  /** Every process that runs bears it. One that only starts would end with a clear error, so none does meanwhile. */
-  private async crash(run: () => Promise<void>) {
-    let open = () => undefined as void
-    await this.gate
-    this.gate = new Promise((resolve) => (open = resolve))
-    try {
-      await this.run.until("start of all processes", () =>
-        this.run.fleet.workers.every(({ stopped, up }) => up || stopped)
-      )
-      await run()
-    } finally {
-      open()
     }
   }
   /** Others of a role end: what they had comes to those alone. */
@@ -169,7 +150,7 @@ export class Steps {
 
   private async killBroker() {
     const { pulsar } = this.run.services
-    await this.crash(async () => {
+    await this.gate.closed(this.run, async () => {
       await this.run.feeder.feed(120)
       await pulsar.kill()
       // a machine that is overloaded may need more patience than one start has
