@@ -1,27 +1,25 @@
 // The transport over the package `pulsar-client`, a native addon: optional, and loaded when it is used first. Fast; not for Deno without it.
-import { setTimeout as sleep } from "node:timers/promises"
 import { pathToFileURL } from "node:url"
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs"
 import { isAbsolute, join } from "node:path"
 import { rootCertificates } from "node:tls"
 import { tmpdir } from "node:os"
 import type * as Pulsar from "./native-client.ts"
-import { readAhead } from "./arrivals.ts"
 import { failureOf, PulsarFailure } from "./errors.ts"
 import { refusalOf } from "./handshake.ts"
-import { decodeMessageId, encodeMessageId } from "./message-id.ts"
+import { decodeMessageId } from "./message-id.ts"
+import { away, awayMs, type Connection, receivedOf } from "./native-connection.ts"
+import { lookSeconds, Readers } from "./native-reader.ts"
 import { defaults, type Options } from "./options.ts"
 import type {
   ConsumeOptions,
   Outgoing,
   ProduceOptions,
-  ReadOptions,
   Receipt,
   Received,
   Transport,
   TransportConsumer,
-  TransportProducer,
-  TransportReader
+  TransportProducer
 } from "./transport.ts"
 
 type Module = Pulsar.Module
@@ -64,24 +62,6 @@ const negativeAckMs = 100
 const receiveAtOnce = 200
 /** How often a connection is looked after. */
 const watchMs = 200
-/** A connection that is away for so long is given up: the client waits ever longer before it tries again, up to a minute. */
-const awayMs = 2_000
-
-const receivedOf = (message: Pulsar.Message): Received => {
-  const handle = message.getMessageId()
-  return {
-    id: decodeMessageId(handle.serialize()),
-    handle,
-    key: message.getPartitionKey(),
-    value: message.getData().toString("utf8"),
-    eventTime: message.getEventTimestamp(),
-    publishTime: message.getPublishTimestamp(),
-    // it comes as an array with names
-    properties: { ...message.getProperties() },
-    redeliveries: message.getRedeliveryCount()
-  }
-}
-
 /** How messages are asked for, and that no more are wanted. */
 interface Asking {
   readonly ask: (count: number) => void
@@ -149,12 +129,6 @@ const listening = ({
     ask,
     end: () => ask(Infinity)
   }
-}
-
-const away = () => new PulsarFailure("lost", true, "the connection was lost")
-interface Connection {
-  readonly client: Pulsar.Client
-  readonly close: () => Promise<void>
 }
 
 class NativeConsumer implements TransportConsumer {
@@ -254,20 +228,7 @@ export const native = async (options: Options): Promise<Transport> => {
     return { client, close: async () => void (await client.close().catch(() => undefined)) }
   }
   const shared = connect()
-  // readers look, which blocks: briefly, and not within the patience of others. A client each would be threads and megabytes each.
-  let looking: Connection | undefined
-  const readers = new Set<Awaited<ReturnType<typeof read>>>()
-  const reading = async (settings: ReadOptions): Promise<TransportReader> => {
-    looking ??= connect({ operationTimeoutSeconds: lookSeconds })
-    const reader = await read(module, looking.client, settings)
-    readers.add(reader)
-    return {
-      next: reader.next,
-      close: async () => {
-        if (await reader.end()) readers.delete(reader)
-      }
-    }
-  }
+  const readers = new Readers(module, () => connect({ operationTimeoutSeconds: lookSeconds }))
   const failed = (operation: string, topic: string) => async (cause: unknown) => {
     const failure = failureOf(cause, `${operation} ${topic}`)
     // the client does not tell a broker that refuses it from one that is away
@@ -276,17 +237,15 @@ export const native = async (options: Options): Promise<Transport> => {
   return {
     consume: (settings) => consume(settings, shared, connect).catch(failed("subscribe to", settings.topic)),
     produce: (settings) => produce(shared.client, settings, options).catch(failed("produce to", settings.topic)),
-    read: (settings) => reading(settings).catch(failed("read", settings.topic)),
+    read: (settings) => readers.open(settings).catch(failed("read", settings.topic)),
     numbers: true,
     partitions: async (topic) => {
       const parts = await shared.client.getPartitionsForTopic(topic).catch(failed("look up", topic))
       return parts.length === 1 && parts[0] === topic ? 0 : parts.length
     },
     close: async () => {
-      const ended = await Promise.all([...readers].map((reader) => reader.end()))
+      await readers.close()
       await shared.close()
-      // closed under a reading, the client ends the process
-      if (ended.every(Boolean)) await looking?.close()
       tls?.remove()
     }
   }
@@ -359,63 +318,3 @@ const produce = async (client: Pulsar.Client, options: ProduceOptions, { timeout
       sendTimeoutMs: timeoutMs ?? defaults.timeoutMs
     })
   )
-
-/** How often a reader that has nothing looks again, and how long such a look may block the process. */
-const lookMs = 20
-const lookSeconds = 3
-/**
- * It looks before it reads: a reading that ends without a message, by its time or by closing, ends the whole process (pulsar-client 1.18). And
- * it does not listen: what arrives before the client's object is made is dropped then, without a word.
- */
-const read = async (module: Module, client: Pulsar.Client, { from, topic }: ReadOptions) => {
-  const start =
-    from === "earliest"
-      ? module.MessageId.earliest()
-      : from === "latest"
-        ? module.MessageId.latest()
-        : module.MessageId.deserialize(Buffer.from(encodeMessageId(from)))
-  const reader = await client.createReader({ topic, startMessageId: start, receiverQueueSize: readAhead })
-  let reading: Promise<unknown> = Promise.resolve()
-  const state = { ended: false }
-  let awaySince: number | undefined
-  const isThere = () => {
-    const now = performance.now()
-    // without a connection it would block
-    if (reader.isConnected()) {
-      awaySince = undefined
-      return reader.hasNext()
-    }
-    awaySince ??= now
-    if (now > awaySince + awayMs) throw away()
-    return false
-  }
-  const next = async (waitMs: number): Promise<Received | undefined> => {
-    const until = performance.now() + waitMs
-    while (!state.ended && !isThere()) {
-      if (performance.now() > until) return undefined
-      await new Promise((resolve) => setTimeout(resolve, lookMs))
-    }
-    if (state.ended) return undefined
-    const message = reader.readNext()
-    reading = message.catch(() => undefined)
-    return receivedOf(await message)
-  }
-  const close = async () => {
-    await reading
-    await reader.close().catch(() => undefined)
-    return true
-  }
-  return {
-    next: (waitMs: number) =>
-      next(waitMs).catch((cause: unknown) => {
-        throw failureOf(cause, `read ${topic}`)
-      }),
-    /** Whether it is closed; else it will be, once the broker is back. */
-    end: async (): Promise<boolean> => {
-      state.ended = true
-      return Promise.race([close(), sleep(patientMs, false, { ref: false })])
-    }
-  }
-}
-/** How long closing waits for a reading. */
-const patientMs = 1_000
