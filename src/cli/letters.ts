@@ -12,7 +12,7 @@ import { retryRecord } from "../retry.ts"
 import { openDatabase, openDeadLetterTopics, openParkedSender, openSystem } from "../system.ts"
 import { loadApplication } from "./config.ts"
 import { CommandFailed, exitCodes } from "./failure.ts"
-import { type Entry, type Filter, type Kind, relayLetters, subscriptionLetters } from "./other-letters.ts"
+import { type Entry, type Filter, iso, type Kind, relayLetters, subscriptionLetters } from "./other-letters.ts"
 
 const print = (text: string) => Effect.sync(() => process.stdout.write(text === "" ? "" : `${text}\n`))
 
@@ -104,7 +104,6 @@ const publicOf = ({ envelope, ...letter }: Letters.Letter) => {
   const { eventId = null, tenant = null } = (
     envelope === null ? {} : JSON.parse((JSON.parse(envelope) as { envelope?: string }).envelope ?? envelope)
   ) as { readonly eventId?: string; readonly tenant?: string }
-  const iso = (time: number | null) => (time === null || !Number.isFinite(time) ? null : new Date(time).toISOString())
   return {
     ...letter,
     kind: "projection",

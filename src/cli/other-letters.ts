@@ -3,6 +3,7 @@ import * as Effect from "effect/Effect"
 import { FanOutError } from "../fanout.ts"
 import { query, type Sql } from "../postgres/client.ts"
 import * as Decisions from "../postgres/decisions.ts"
+import { localName } from "../pulsar/parts.ts"
 import type { DeadLetterTopics, SubscriptionLetter } from "../subscription-letter.ts"
 
 /** Which letters, beyond their ids. What is undefined does not matter. */
@@ -47,13 +48,14 @@ export interface Kind {
   readonly discard: (entries: ReadonlyArray<Entry>, by: string) => Effect.Effect<number, unknown>
 }
 
-const iso = (time: number | null) => (time === null || !Number.isFinite(time) ? null : new Date(time).toISOString())
+/** A time as programs read it; null: there is none, or it is no date. */
+export const iso = (time: number | null) =>
+  time === null || !Number.isFinite(time) ? null : new Date(time).toISOString()
 const traceOf = (properties: Readonly<Record<string, string>>) => ({
   event_id: properties["event_id"] ?? null,
   tenant: properties["tenant"] ?? null,
   trace_id: properties["trace_id"] ?? null
 })
-const local = (topic: string) => topic.replace(/^.*\//, "").replace(/-partition-\d+$/, "")
 
 const subscriptionEntry = (letter: SubscriptionLetter, decision: Decisions.Decision | undefined): Entry => {
   const { eventTime, failedAt, key, origin, properties, reason, redeliveries, source, subscription, topic, value } =
@@ -68,7 +70,7 @@ const subscriptionEntry = (letter: SubscriptionLetter, decision: Decisions.Decis
     id,
     status,
     of: `subscription ${subscription}`,
-    record: `${local(source)}@${origin}`,
+    record: `${localName(source)}@${origin}`,
     key,
     error: `${error}: ${reason}`,
     attempts: redeliveries + 1,
@@ -81,7 +83,7 @@ const fits = (entry: Entry, letter: SubscriptionLetter, filter: Filter) => {
   return (
     statuses.includes(entry.status) &&
     (subscription === undefined || letter.subscription === subscription) &&
-    (topic === undefined || letter.source === topic || local(letter.source) === topic) &&
+    (topic === undefined || letter.source === topic || localName(letter.source) === topic) &&
     (key === undefined || letter.key === key) &&
     (error === undefined || entry.all["error"] === error) &&
     (since === undefined || letter.failedAt >= since)

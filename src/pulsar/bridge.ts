@@ -16,6 +16,7 @@ import type { Admin } from "./admin.ts"
 import { failureOf, PulsarFailure } from "./errors.ts"
 import { type Cluster, connect } from "./fanout.ts"
 import type { Options } from "./options.ts"
+import { partsOf, wholeOf } from "./parts.ts"
 import type { Received, TransportConsumer, TransportProducer } from "./transport.ts"
 
 /** Sent and not answered, at most. */
@@ -221,7 +222,7 @@ const topicsIn = async (admin: Admin, tenant: string | undefined, namespace: str
     for (const name of all.filter((some) => some !== "pulsar/system")) {
       const path = `persistent/${name.split("/").map(encodeURIComponent).join("/")}`
       for (const topic of [...(await list(path)), ...(await list(`${path}/partitioned`))])
-        if (!topic.includes("/__")) found.add(topic.replace(/-partition-\d+$/, ""))
+        if (!topic.includes("/__")) found.add(wholeOf(topic))
     }
   }
   return [...found]
@@ -237,7 +238,7 @@ const endFrom = (cluster: Cluster): PulsarEnd => {
     parts: (topic) =>
       attempt("look up the topic", topic, async () => {
         const count = admin === undefined ? await transport.partitions?.(topic) : await admin.partitions(topic)
-        return (count ?? 0) === 0 ? [topic] : Array.from({ length: count! }, (_, i) => `${topic}-partition-${i}`)
+        return partsOf(topic, count ?? 0)
       }),
     produce: (part, name, batching) =>
       Effect.acquireRelease(

@@ -21,6 +21,7 @@ import { PulsarConsumer, type Settings } from "./consumer.ts"
 import { failureOf, fanOutError, PulsarFailure } from "./errors.ts"
 import { native } from "./native.ts"
 import { adminUrlOf, isWebSocket, type Options, topicName } from "./options.ts"
+import { partsOf } from "./parts.ts"
 import { begin, moveAll } from "./seek.ts"
 import type { Outgoing, Transport, TransportProducer } from "./transport.ts"
 import { webSocket } from "./websocket.ts"
@@ -71,7 +72,7 @@ const partitionsOf = Effect.fnUntraced(function* (
     catch: fanOutError(operation)
   })
   if (count === undefined) return yield* new UnknownTopic({ topic, reason: `there is no ${name}`, advice: findIt })
-  return count === 0 ? [name] : Array.from({ length: count }, (_, i) => `${name}-partition-${i}`)
+  return partsOf(name, count)
 })
 
 const portTypes: Readonly<Record<string, string>> = {

@@ -8,6 +8,7 @@ import { fanOutError } from "./errors.ts"
 import { type Cluster, connect } from "./fanout.ts"
 import { byPlace } from "./message-id.ts"
 import { type Options, topicName } from "./options.ts"
+import { localName, partsOf } from "./parts.ts"
 import { messagesOf } from "./relay-decode.ts"
 import { endOf } from "./relay-tail.ts"
 import type { Outgoing, Received } from "./transport.ts"
@@ -26,23 +27,16 @@ const adminOf = ({ admin }: Cluster) => {
 const namesOf = async (cluster: Cluster): Promise<ReadonlyArray<string>> => {
   const [, , tenant, namespace] = topicName(cluster.options, "").split("/")
   const found = (await adminOf(cluster).call("GET", `persistent/${tenant}/${namespace}`, undefined, [404])) ?? []
-  const short = (found as ReadonlyArray<string>).map((name) =>
-    name
-      .split("/")
-      .at(-1)!
-      .replace(/-partition-\d+$/, "")
-  )
-  return [...new Set(short)]
+  return [...new Set((found as ReadonlyArray<string>).map(localName))]
     .filter((name) => name.endsWith(".dlq"))
     .toSorted()
     .map((name) => topicName(cluster.options, name))
 }
 
 /** The partitions of a topic by full name; none where there is no such topic. */
-const partsOf = async (cluster: Cluster, name: string): Promise<ReadonlyArray<string>> => {
+const partsIn = async (cluster: Cluster, name: string): Promise<ReadonlyArray<string>> => {
   const count = await adminOf(cluster).partitions(name)
-  if (count === undefined) return []
-  return count === 0 ? [name] : Array.from({ length: count }, (_, i) => `${name}-partition-${i}`)
+  return count === undefined ? [] : partsOf(name, count)
 }
 const readPart = async (cluster: Cluster, part: string, take: (message: Received) => void) => {
   const end = await endOf(cluster, part)
@@ -75,7 +69,7 @@ export const fromCluster = (cluster: Cluster): DeadLetterTopics => ({
   each: (topic, take) =>
     attempt("read dead letters", async () => {
       const name = topicName(cluster.options, topic)
-      for (const part of await partsOf(cluster, name))
+      for (const part of await partsIn(cluster, name))
         await readPart(cluster, part, ({ eventTime, key, properties, publishTime, value }) => {
           const letter = letterOf(name, { key, value, eventTime, properties, takenAt: publishTime })
           if (letter !== undefined) take(letter)
@@ -86,7 +80,7 @@ export const fromCluster = (cluster: Cluster): DeadLetterTopics => ({
       const { eventTime, key, partition, source, topic, value } = letter
       // the subscription's tenant is that of its dead letters
       const [, , tenant, namespace] = topicName(cluster.options, topic).split("/")
-      const parts = await partsOf(cluster, topicName({ tenant: tenant!, namespace: namespace! }, source))
+      const parts = await partsIn(cluster, topicName({ tenant: tenant!, namespace: namespace! }, source))
       const part = parts[partition]
       if (part === undefined) throw new Error(`there is no partition ${partition} of ${source}: TopicNotFound`)
       await send(cluster, part, { key, value, eventTime, properties: retryProperties(letter) })

@@ -15,6 +15,7 @@ import { failureOf } from "./errors.ts"
 import { Channel, type Host, type Mark } from "./relay-channel.ts"
 import { type Destination, type Message, messagesOf } from "./relay-decode.ts"
 import { gap, misfit, producerName, repair } from "./relay-position.ts"
+import { partsOf } from "./parts.ts"
 
 /** What all streams of a relay share. */
 export interface Setting {
@@ -169,7 +170,7 @@ export class StreamRelay {
       const now = (await (admin === undefined ? transport.partitions?.(topic) : admin.partitions(topic))) ?? 0
       const kept = now === 0 ? 0 : (await this.mark(topic, { seq: 0, sent: now, place: "" })).sent
       if (this.ended) return
-      const names = kept === 0 ? [topic] : Array.from({ length: kept }, (_, i) => `${topic}-partition-${i}`)
+      const names = partsOf(topic, kept)
       route.channels = names.map((name) => new Channel(this.host(name), name))
       route.trouble = undefined
       this.deal(route.channels, route.waiting)
