@@ -93,8 +93,10 @@ suite("killed members of a group", () => {
 
     it.effect.skipIf(process.platform !== "linux")("are noticed where their parent does not ask about them", () =>
       Effect.promise(async () => {
-        // the shell becomes a program that never asks about the child that the shell started
-        const parent = spawn("sh", ["-c", "true & echo $!; exec sleep 60"], { stdio: ["ignore", "pipe", "inherit"] })
+        // the shell becomes a program that never asks about the child that the shell started, which ends later: the shell would ask
+        const parent = spawn("sh", ["-c", "sleep 0.5 & echo $!; exec sleep 60"], {
+          stdio: ["ignore", "pipe", "inherit"]
+        })
         try {
           const [line] = (await once(createInterface({ input: parent.stdout }), "line")) as [string]
           const defunct = { ...ownLife, pid: Number(line) }
