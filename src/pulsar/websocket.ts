@@ -1,6 +1,7 @@
 // The transport over Pulsar's WebSocket interface: nothing native, on Node and on Deno. A connection that is lost is not made again here.
 import { WebSocket } from "ws"
 import { randomUUID } from "node:crypto"
+import type { Duplex } from "node:stream"
 import type { Admin } from "./admin.ts"
 import { Arrivals, readAhead } from "./arrivals.ts"
 import { failureOf, failureOfStatus, PulsarFailure } from "./errors.ts"
@@ -43,6 +44,21 @@ interface Connections {
   /** Topics whose messages come in batches. */
   readonly batched: Set<string>
 }
+/** What is sent in one turn of the event loop is written at once: a system call for each frame costs more than all the rest. */
+const corking = (socket: WebSocket) => {
+  let connection: Pick<Duplex, "cork" | "uncork"> | undefined
+  let corked = false
+  socket.on("upgrade", (response) => (connection = response.socket))
+  return () => {
+    if (corked || connection === undefined) return
+    corked = true
+    connection.cork()
+    setImmediate(() => {
+      corked = false
+      connection?.uncork()
+    })
+  }
+}
 const open = (
   { options, sockets }: Connections,
   path: string,
@@ -81,9 +97,11 @@ const open = (
     socket.on("error", fail)
     socket.on("close", (code, reason) => fail(lostBecause(`${code} ${reason.toString("utf8")}`.trim())))
     socket.on("pong", () => (alive = true))
+    const cork = corking(socket)
     const made: Socket = {
       send: (frame) => {
         if (socket.readyState !== WebSocket.OPEN) throw lostBecause("it is closed")
+        cork()
         socket.send(typeof frame === "string" ? frame : JSON.stringify(frame))
       },
       isOpen: () => socket.readyState === WebSocket.OPEN,
