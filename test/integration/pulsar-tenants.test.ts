@@ -4,7 +4,7 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { fileURLToPath } from "node:url"
-import { assert, beforeAll, it } from "@effect/vitest"
+import { assert, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import { shared } from "../../stack/testing.ts"
 import { alertsTopic } from "../../projections/signals.ts"
@@ -40,9 +40,6 @@ const command = (args: ReadonlyArray<string>, env: Record<string, string>) =>
 
 const suite = await needing("pulsar")
 suite("tenants on pulsar", () => {
-  // a first start takes its time
-  beforeAll(() => Effect.runPromise(admin), 180_000)
-
   it.live("are planned, made, and then as declared", () =>
     Effect.gen(function* () {
       const client = yield* admin

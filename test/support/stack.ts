@@ -1,8 +1,11 @@
-// Suites that need real services: run where they can be had, else skipped with the reason, which under CI is a failure. It starts none.
-import { describe, it } from "vitest"
+// Suites that need real services: run where they can be had, else skipped with the reason, which under CI is a failure.
+import * as Effect from "effect/Effect"
+import { beforeAll, describe, it } from "vitest"
 import { cached } from "../../stack/jars.ts"
-import { lacking } from "../../stack/testing.ts"
+import { lacking, shared } from "../../stack/testing.ts"
 import type { Name } from "../../stack/service.ts"
+
+const startMs = 180_000
 
 /** As vitest's `describe`. */
 export type Suite = (title: string, body: () => void) => void
@@ -16,7 +19,13 @@ const unfetched = (names: ReadonlyArray<Name>): string | undefined =>
 const suite = async (names: ReadonlyArray<Name>, own: boolean): Promise<Suite> => {
   const reason =
     (process.env["CI"] ?? "") === "" ? (unfetched(names) ?? (await lacking(names, own))) : await lacking(names, own)
-  if (reason === undefined) return (title, body) => void describe(title, body)
+  if (reason === undefined)
+    return (title, body) =>
+      void describe(title, () => {
+        // the file that asks first waits for the start, and no test of it is timed with that
+        if (!own) beforeAll(() => Effect.runPromise(shared(...names)), startMs)
+        body()
+      })
   if ((process.env["CI"] ?? "") === "")
     return (title, body) => void describe.skip(`${title} (skipped: ${reason})`, body)
   const fail = () => {
