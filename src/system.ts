@@ -146,6 +146,7 @@ const openPulsarRelay = Effect.fnUntraced(function* (application: Application.An
   return yield* PulsarRelay.make(place, PostgresOutbox.make(sql), {
     prefix: `millrace-relay/${application.name}`,
     accepts: goesTo(application, "pulsar"),
+    batched: pulsar?.topics.filter(({ batching }) => batching).flatMap(Tenancy.topicsOf) ?? [],
     ...(tiered.size > 0 && { topicFor })
   })
 })

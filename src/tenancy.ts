@@ -19,6 +19,7 @@ export interface TenantTopic {
   readonly partitions: number
   /** Values with one of these texts in that field go to a topic of their own. */
   readonly tier: { readonly by: string; readonly values: ReadonlyArray<string> } | undefined
+  readonly batching: boolean
 }
 /** What holds for the namespaces. Undefined: as the cluster has it, and not looked at. */
 export interface Policies {
@@ -58,6 +59,11 @@ interface TopicOptions<V> {
   readonly partitions?: number
   /** Puts values apart by a field of text: with `severity` and `high` of `alerts.v1` they are in `alerts-high.v1`. Others stay in the plain topic. */
   readonly tier?: { readonly by: keyof V & string; readonly values: ReadonlyArray<string> }
+  /**
+   * The relay sends batches where many messages wait: less work for brokers, and for consumers half of it. A batch goes whole to the consumer of its
+   * first key, so `keyShared` subscriptions of the topic do not keep keys in order. Default false.
+   */
+  readonly batching?: boolean
 }
 interface TenancyOptions {
   /** By name; the role has the tenant's name unless it is said. */
@@ -144,11 +150,14 @@ export const Tenancy = {
     }
   },
   /** A topic that every tenant has, perhaps parted by tier. */
-  topic: <V>(topic: Topic<string, V>, { partitions = 1, tier }: TopicOptions<V> = {}): TenantTopic => {
+  topic: <V>(
+    topic: Topic<string, V>,
+    { batching = false, partitions = 1, tier }: TopicOptions<V> = {}
+  ): TenantTopic => {
     if (!(Number.isInteger(partitions) && partitions >= 1))
       throw new Error(`topic ${topic.name}: partitions is ${partitions}, it must be a whole number from 1`)
     for (const value of tier?.values ?? []) assertName(`topic ${topic.name}, tier`, value)
-    return { name: topic.name, partitions, tier }
+    return { name: topic.name, partitions, tier, batching }
   },
   /** The names that a topic has on Pulsar: its own, and one a tier. */
   topicsOf: ({ name, tier }: TenantTopic): ReadonlyArray<string> => [

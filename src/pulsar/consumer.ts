@@ -83,6 +83,7 @@ export class PulsarConsumer implements Consumer {
   private failure: PulsarFailure | undefined
   private activeAt = now()
   private pulling = false
+  private warned = false
   private readonly timers = new Set<NodeJS.Timeout>()
 
   constructor(parts: Parts) {
@@ -249,6 +250,7 @@ export class PulsarConsumer implements Consumer {
       if (taken.length > 0) {
         this.touch()
         this.pull()
+        yield* this.warn(taken)
         return taken.map((held) => messageOf(this.parts.settings.topic, held))
       }
       const { receiveQueue, type } = this.parts.settings
@@ -257,6 +259,15 @@ export class PulsarConsumer implements Consumer {
       yield* Effect.raceFirst(this.signal.await, Effect.sleep(Math.min(Math.max(wait, 1), 2 ** 31 - 1)))
     }
   }).bind(this)
+  /** Tells once that keys are out of order: a batch comes whole to the consumer of its first key. */
+  private readonly warn = Effect.fnUntraced(function* (this: PulsarConsumer, taken: ReadonlyArray<Held>) {
+    const { name, topic, type } = this.parts.settings
+    if (this.warned || type !== "keyShared" || !taken.some(({ received }) => received.id.batchSize > 1)) return
+    this.warned = true
+    yield* Effect.logWarning(
+      `subscription ${name}: ${topic} has batches of several messages, so keys are not kept in order among its consumers. try: publish it without batches, or subscribe with failover`
+    )
+  })
   /** Whether it has its place in the subscription; if not, it has waited before it says so. */
   private readonly join = Effect.suspend(() =>
     Effect.tryPromise({ try: () => this.open(), catch: (cause) => failureOf(cause, "receive") }).pipe(

@@ -54,6 +54,13 @@ interface Item {
   refused?: string
   there: boolean
 }
+/** A mark whose place may not be a text yet: most are never asked for. */
+type Reached = Omit<Mark, "place"> & { readonly place: string | MessageId }
+const markOf = ({ place, seq, sent }: Reached): Mark => ({
+  seq,
+  sent,
+  place: typeof place === "string" ? place : placeText(place)
+})
 interface Trouble {
   readonly failure: PulsarFailure
   readonly since: number
@@ -81,7 +88,7 @@ export class Channel {
   private trouble: Trouble | undefined
   private timer: NodeJS.Timeout | undefined
   private ended = false
-  private mark: Mark = { seq: 0, sent: 0, place: "" }
+  private reached: Reached = { seq: 0, sent: 0, place: "" }
   private sent = 0
   private dirty = false
 
@@ -122,7 +129,7 @@ export class Channel {
   takeMark(): Mark | undefined {
     if (!this.dirty) return undefined
     this.dirty = false
-    return this.mark
+    return markOf(this.reached)
   }
   /** Why it does not go on, where that is worth a person's look. */
   get obstacle(): string | undefined {
@@ -218,7 +225,9 @@ export class Channel {
   private async look(): Promise<Mark & Tail> {
     const { cluster, stream } = this.host
     // whoever begins it first does so before anything is sent
-    const mark = await this.host.mark({ seq: 0, sent: 0, place: placeText(await endOf(cluster, this.topic)) })
+    const kept = await this.host.mark({ seq: 0, sent: 0, place: placeText(await endOf(cluster, this.topic)) })
+    // what this relay knows and has not written down yet need not be read again
+    const mark = this.reached.seq > kept.seq ? markOf(this.reached) : kept
     const tail = await tailOf(cluster, this.topic, stream, mark.place)
     return { ...mark, ...tail, sent: tail.present.reduce((most, { sent }) => Math.max(most, sent), mark.sent) }
   }
@@ -227,7 +236,7 @@ export class Channel {
     this.count = 0
     this.sent = sent
     this.known = present.filter((one) => one.seq > seq)
-    this.mark = { seq, sent, place: this.known.length === 0 && end !== undefined ? placeText(end) : place }
+    this.reached = { seq, sent, place: this.known.length === 0 && end !== undefined ? placeText(end) : place }
     this.dirty = true
     for (const doubt of this.doubts) {
       if (doubt <= seq || this.known.some((one) => one.seq === doubt)) continue
@@ -245,11 +254,11 @@ export class Channel {
   /** Whether a message is in the topic already, or will never be. */
   private present(item: Item): boolean {
     const { incarnation, seq } = item.message
-    if (item.there || seq <= this.mark.seq) {
+    if (item.there || seq <= this.reached.seq) {
       this.settle(item)
       return true
     }
-    while (this.known[0] !== undefined && this.known[0].seq <= Math.max(this.host.from, this.mark.seq))
+    while (this.known[0] !== undefined && this.known[0].seq <= Math.max(this.host.from, this.reached.seq))
       this.known.shift()
     const [first] = this.known
     if (first === undefined) return false
@@ -278,8 +287,8 @@ export class Channel {
     item.sent = sequenceId
     this.count++
     this.flying.set(seq, item)
-    const outgoing = { key, value, eventTime, sequenceId }
-    const sent = producer.send({ ...outgoing, properties: { ...properties, [sentProperty]: String(sequenceId) } })
+    properties[sentProperty] = String(sequenceId)
+    const sent = producer.send({ key, value, eventTime, properties, sequenceId })
     void this.outcome(item, sent, era)
   }
   private async outcome(item: Item, sent: Promise<Receipt>, era: number): Promise<void> {
@@ -318,10 +327,9 @@ export class Channel {
     this.pump()
   }
   private settle({ id, message, refused, sent }: Item): void {
-    if (message.seq > this.mark.seq) {
-      const { place } = this.mark
-      const reached = sent ?? this.mark.sent
-      this.mark = { seq: message.seq, sent: reached, place: id === undefined ? place : placeText(id) }
+    const { reached } = this
+    if (message.seq > reached.seq) {
+      this.reached = { seq: message.seq, sent: sent ?? reached.sent, place: id ?? reached.place }
       this.dirty = true
     }
     this.host.done(message, refused)

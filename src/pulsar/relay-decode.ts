@@ -14,9 +14,11 @@ export interface Message {
   readonly value: string
   /** Epoch milliseconds. */
   readonly eventTime: number
-  readonly properties: Readonly<Record<string, string>>
-  /** As it stands in the segment, and complete. */
-  readonly meta: string
+  /** Whoever sends it adds `sentProperty`. */
+  readonly properties: Record<string, string>
+  /** Its part of the segment's `meta`. */
+  readonly meta: Meta
+  readonly headers: Meta[6]
 }
 /** Where topics are of which a record does not say. */
 export interface Destination {
@@ -26,6 +28,7 @@ export interface Destination {
   /** The name on Pulsar of a topic whose values are parted by what they say; undefined where no topic is. */
   readonly topicFor: ((topic: string, value: string) => string) | undefined
 }
+/** What a segment says of one message beside its value. */
 type Meta = readonly [
   key: string | null,
   eventTime: number,
@@ -99,7 +102,11 @@ export const messagesOf = (
       value: values[i]!,
       eventTime: one[1],
       properties: propertiesOf(stream, incarnation, seq, one, headers),
-      meta: JSON.stringify([[...one.slice(0, 6), headers ?? null]])
+      meta: one,
+      headers
     }
   })
 }
+
+/** The `meta` of a segment that has this message alone. */
+export const metaOf = ({ headers, meta }: Message): string => JSON.stringify([[...meta.slice(0, 6), headers ?? null]])

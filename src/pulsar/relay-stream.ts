@@ -13,9 +13,9 @@ import type { Stream } from "../relay-target.ts"
 import type { Cluster } from "./fanout.ts"
 import { failureOf } from "./errors.ts"
 import { Channel, type Host, type Mark } from "./relay-channel.ts"
-import { type Destination, type Message, messagesOf } from "./relay-decode.ts"
+import { type Destination, type Message, messagesOf, metaOf } from "./relay-decode.ts"
 import { gap, misfit, producerName, repair } from "./relay-position.ts"
-import { partsOf } from "./parts.ts"
+import { localName, partsOf } from "./parts.ts"
 
 /** What all streams of a relay share. */
 export interface Setting {
@@ -23,7 +23,8 @@ export interface Setting {
   readonly prefix: string
   readonly accepts: (topic: string) => boolean
   readonly topicFor: Destination["topicFor"]
-  readonly batching: boolean
+  /** Topics by name that get batches. */
+  readonly batched: ReadonlySet<string>
   /** Messages and bytes of a stream that may be under way, or wait for a topic that does not take them. */
   readonly inFlight: number
   readonly inFlightBytes: number
@@ -191,13 +192,13 @@ export class StreamRelay {
     return this.setting.topicPlace({ ...this.stream, generation: this.generation, topic, ...begin })
   }
   private host(topic: string): Host {
-    const { batching, cluster, holds, inTurn, moved, prefix } = this.setting
+    const { batched, cluster, holds, inTurn, moved, prefix } = this.setting
     return {
       cluster,
       stream: this.name,
       name: producerName(prefix, this.name, this.generation),
       from: this.from,
-      batching,
+      batching: batched.has(localName(topic)),
       mark: (begin) => this.mark(topic, begin),
       inTurn,
       holds,
@@ -210,14 +211,14 @@ export class StreamRelay {
   }
 
   private done(topic: string, message: Message, reason: string | undefined): void {
-    const { incarnation, key, meta, seq, value } = message
+    const { incarnation, key, seq, value } = message
     const one = this.bySeq.get(seq)
     if (one === undefined) return
     this.bySeq.delete(seq)
     this.bytes -= message.value.length
     one.left -= 1
     if (reason === undefined) this.shipped += 1
-    else this.parked.push({ ...this.stream, seq, incarnation, topic, key, meta, val: value, reason })
+    else this.parked.push({ ...this.stream, seq, incarnation, topic, key, meta: metaOf(message), val: value, reason })
     if (one.left === 0) this.advance()
   }
   private advance(): void {

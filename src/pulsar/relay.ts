@@ -27,10 +27,10 @@ export interface RelayOptions {
    */
   readonly prefix?: string
   /**
-   * Whether messages go in batches where many wait. A batch goes to the consumer of its first key, so this is for topics without
-   * key-shared consumers. Default false.
+   * Topics, by their names on Pulsar without tenant and namespace, whose messages go in batches where many wait. A batch goes to the consumer
+   * of its first key, so this is for topics without key-shared consumers. Default: none.
    */
-  readonly batching?: boolean
+  readonly batched?: ReadonlyArray<string>
   /** Messages, and bytes, of one stream that may be under way or wait for a topic. Default 5,000 and 4 MiB. */
   readonly inFlight?: number
   readonly inFlightBytes?: number
@@ -149,7 +149,7 @@ const settingOf = (
   lease: Lease,
   moved: () => void
 ): Setting => {
-  const { accepts = () => true, batching = false, inFlight = 5_000, prefix = "millrace-relay", segments = 64 } = relay
+  const { accepts = () => true, batched = [], inFlight = 5_000, prefix = "millrace-relay", segments = 64 } = relay
   const { inFlightBytes = 4 << 20, topicFor } = relay
   const turns = Semaphore.makeUnsafe(connecting)
   const inTurn = <A>(run: () => Promise<A>): Promise<A> =>
@@ -161,7 +161,7 @@ const settingOf = (
     prefix,
     accepts,
     topicFor,
-    batching,
+    batched: new Set(batched),
     inFlight,
     inFlightBytes,
     bounds: { segments, streamBytes: 2 << 20, bytes: 8 << 20 },

@@ -1,8 +1,9 @@
 // Publishing to Pulsar with a name and numbers of one's own, over both transports: what is sent again is there once, in order.
 import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
+import * as Logger from "effect/Logger"
 import { shared } from "../../stack/testing.ts"
-import { type Cluster, connect } from "../../src/pulsar/fanout.ts"
+import { type Cluster, connect, fromCluster } from "../../src/pulsar/fanout.ts"
 import { topicName } from "../../src/pulsar/options.ts"
 import * as Producer from "../../src/pulsar/producer.ts"
 import { upTo } from "../contract/fanout-support.ts"
@@ -103,6 +104,41 @@ suite("publishing to pulsar", () => {
       }).pipe(Effect.scoped)
     )
   })
+
+  it.live.each(transports)(
+    "over %s a keyShared subscription says once that batches break the order of keys",
+    (transport) =>
+      Effect.gen(function* () {
+        const said: Array<unknown> = []
+        const logger = Logger.make<unknown, void>(({ logLevel, message }) => void said.push([logLevel, message]))
+        for (const type of ["keyShared", "shared"] as const) {
+          const { cluster, topic } = yield* clusterAnd(transport)
+          const producer = yield* Producer.open(cluster, { topic, name: "s#1", initialSequenceId: -1 })
+          const consumer = yield* fromCluster(cluster).subscribe({ topic, name: "s", type, from: "earliest" })
+          const receive = Effect.fnUntraced(
+            function* (count: number) {
+              for (let got = 0; got < count;) {
+                const some = yield* consumer.receive(100)
+                yield* consumer.acknowledge(some)
+                got += some.length
+              }
+            },
+            Effect.provide(Logger.layer([logger]))
+          )
+          yield* producer.send(numbered(1, 20))
+          yield* receive(20)
+          assert.deepStrictEqual(said, [])
+          yield* producer.setBatching(true)
+          yield* producer.send(numbered(21, 120))
+          yield* producer.send(numbered(121, 220))
+          yield* receive(200)
+          if (type === "shared") break
+          assert.strictEqual(said.length, 1)
+          assert.match(JSON.stringify(said.splice(0)), /"Warn".*has batches of several messages/)
+        }
+        assert.deepStrictEqual(said, [])
+      }).pipe(Effect.scoped)
+  )
 
   it.live("the broker drops a batch whole whose first message it has: why an overlap is not batched", () =>
     Effect.gen(function* () {

@@ -13,6 +13,10 @@ describe("Tenancy", () => {
     assert.strictEqual(Tenancy.topicFor(alerts, { segment: 7 }), "alerts.v1")
     assert.strictEqual(Tenancy.topicFor(Tenancy.topic(alertsTopic), { segment: "gold" }), "alerts.v1")
   })
+  it("sends no batches unless told so", () => {
+    assert.isFalse(alerts.batching)
+    assert.isTrue(Tenancy.topic(alertsTopic, { batching: true }).batching)
+  })
   it("gives a tenant a role of its name, a week of retention, and deduplication", () => {
     const { namespace, policies, tenants } = Tenancy.make({ tenants: ["acme"], topics: [alerts] })
     assert.deepStrictEqual(tenants, [{ name: "acme", role: "acme", actions: ["consume", "produce"] }])

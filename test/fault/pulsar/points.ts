@@ -45,7 +45,7 @@ export const relayPoints: ReadonlyArray<Point> = [
   before("relay", {
     name: "before sending",
     file: channel,
-    find: "    const sent = producer.send({ ...outgoing",
+    find: "    const sent = producer.send(",
     often: 60
   }),
   after(

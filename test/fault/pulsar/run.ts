@@ -14,7 +14,7 @@ import { Feeder, projection } from "./feeder.ts"
 import type { Plan } from "./plan.ts"
 import { points, type Role } from "./points.ts"
 import type { RelayGiven } from "./relay-process.ts"
-import { services, type Services } from "./services.ts"
+import { services, type Services, topics } from "./services.ts"
 import { subscriptions } from "./subscriptions.ts"
 
 /** What a run is to be. */
@@ -120,7 +120,8 @@ export class Run {
     const { services } = this
     const transport = this.options.transport ?? this.random.pick(transports)
     const options = services.through(transport)
-    const relay: RelayOptions = { prefix: `fault-${seed}`, batching, segments: 16 }
+    const batched = batching ? Object.keys(topics) : []
+    const relay: RelayOptions = { prefix: `fault-${seed}`, batched, segments: 16 }
     const given: RelayGiven | ConsumerGiven =
       role === "relay" ? { url: services.url, options, relay } : { url: services.url, options, failing, slow }
     const worker = this.fleet.start(role, {

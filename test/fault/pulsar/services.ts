@@ -52,7 +52,12 @@ const makeTenants = async (admin: Admin) => {
   const tenancy = Tenancy.make({
     tenants,
     namespace,
-    topics: Object.entries(topics).map(([name, partitions]) => ({ name, partitions, tier: undefined })),
+    topics: Object.entries(topics).map(([name, partitions]) => ({
+      name,
+      partitions,
+      tier: undefined,
+      batching: false
+    })),
     retention: { time: "1 day" }
   })
   await Effect.runPromise(apply(admin, tenancy))
