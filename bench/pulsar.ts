@@ -1,6 +1,6 @@
 // How fast messages go through Pulsar on both transports: published, delivered and acknowledged by the port, beside what a plain native client does.
 //
-// node bench/pulsar.ts [--messages N] [--bytes N]. The broker is MILLRACE_PULSAR_URL's, or one of its own.
+// node bench/pulsar.ts [--messages N] [--bytes N] [--only native|websocket|plain]. The broker is MILLRACE_PULSAR_URL's, or one of its own.
 import { createRequire } from "node:module"
 import { parseArgs } from "node:util"
 import * as Effect from "effect/Effect"
@@ -12,7 +12,11 @@ import * as Producer from "../src/pulsar/producer.ts"
 import { makeNamespace, optionsOf, transports } from "../test/support/pulsar.ts"
 
 const { values } = parseArgs({
-  options: { messages: { type: "string", default: "20000" }, bytes: { type: "string", default: "100" } }
+  options: {
+    messages: { type: "string", default: "20000" },
+    bytes: { type: "string", default: "100" },
+    only: { type: "string" }
+  }
 })
 const messages = Number(values.messages)
 const value = JSON.stringify("x".repeat(Number(values.bytes)))
@@ -22,7 +26,18 @@ const numbered = (from: number, to: number): ReadonlyArray<Producer.Numbered> =>
     key: `N${(from + i) % keys}`,
     value,
     eventTime: 1_357_000_000_000,
-    properties: { "millrace-stream": "s", "millrace-seq": String(from + i), event_id: `e${from + i}` },
+    // as the relay's messages have them: each costs the native client some microseconds
+    properties: {
+      trace_id: "0af7651916cd43dd8448eb211c80319c",
+      traceparent: `00-0af7651916cd43dd8448eb211c80319c-${String(from + i).padStart(16, "0")}-01`,
+      event_id: `e${from + i}`,
+      tenant: "acme",
+      schema_version: "1",
+      "millrace-stream": "s",
+      "millrace-seq": String(from + i),
+      "millrace-incarnation": "00000000-0000-4000-8000-000000000001",
+      "millrace-sent": String(from + i)
+    },
     sequenceId: from + i
   }))
 const perSecond = (count: number, from: number) => Math.round(count / ((performance.now() - from) / 1_000))
@@ -75,10 +90,10 @@ const latency = Effect.fnUntraced(function* (cluster: Cluster, topic: string) {
   return { p50: percentile(sorted, 0.5), p99: percentile(sorted, 0.99) }
 }, Effect.scoped)
 
-/** The native client alone, batched and with nothing around it. */
-const plain = async (url: string, client: string | undefined, topic: string) => {
+// The native client alone, with the same messages and nothing around it: what the adapters can come near to.
+const plainClient = (url: string, client: string | undefined): Native.Client => {
   const module = createRequire(import.meta.url)(client ?? "pulsar-client") as Native.Module
-  const connection = new module.Client({
+  return new module.Client({
     serviceUrl: url,
     operationTimeoutSeconds: 30,
     connectionTimeoutMs: 10_000,
@@ -86,65 +101,125 @@ const plain = async (url: string, client: string | undefined, topic: string) => 
     log: () => {},
     tlsValidateHostname: false
   })
-  const options = { batchingEnabled: true, batchingMaxPublishDelayMs: 1, batchingMaxMessages: 1_000 }
-  const limits = { maxPendingMessages: 1_000, blockIfQueueFull: false, sendTimeoutMs: 30_000 }
-  const producer = await connection.createProducer({ topic, ...options, ...limits })
-  const data = Buffer.from(value)
-  let from = performance.now()
-  for (let at = 0; at < messages; at += 1_000)
-    await Promise.all(
-      Array.from({ length: Math.min(1_000, messages - at) }, (_, i) =>
-        producer.send({ data, partitionKey: `N${(at + i) % keys}`, eventTimestamp: 1, properties: {} })
-      )
-    )
-  const produced = perSecond(messages, from)
-  const consumer = await connection.subscribe({
+}
+const plainProducer = (client: Native.Client, topic: string, batchingEnabled: boolean) =>
+  client.createProducer({
     topic,
-    subscription: "plain",
+    batchingEnabled,
+    batchingMaxPublishDelayMs: 1,
+    batchingMaxMessages: 1_000,
+    maxPendingMessages: 1_000,
+    blockIfQueueFull: false,
+    sendTimeoutMs: 30_000
+  })
+const plainConsumer = (client: Native.Client, topic: string, from: "Earliest" | "Latest") =>
+  client.subscribe({
+    topic,
+    subscription: `plain-${from}`,
     subscriptionType: "Exclusive",
-    subscriptionInitialPosition: "Earliest",
+    subscriptionInitialPosition: from,
     consumerName: "plain",
     receiverQueueSize: 1_000,
     nAckRedeliverTimeoutMs: 1_000,
-    batchIndexAckEnabled: false,
+    batchIndexAckEnabled: true,
     batchReceivePolicy: { maxNumMessages: 200, maxNumBytes: -1, timeoutMs: 1 }
   })
-  from = performance.now()
+const plainMessage = ({ eventTime, key, properties, value }: Producer.Numbered) => ({
+  data: Buffer.from(value),
+  partitionKey: key,
+  eventTimestamp: eventTime,
+  properties
+})
+const plainRead = (message: Native.Message) => ({
+  key: message.getPartitionKey(),
+  value: message.getData().toString(),
+  eventTime: message.getEventTimestamp(),
+  properties: message.getProperties()
+})
+
+const plainProduce = async (client: Native.Client, topic: string, batching: boolean) => {
+  const producer = await plainProducer(client, topic, batching)
+  const from = performance.now()
+  for (let at = 1; at <= messages; at += 1_000)
+    await Promise.all(numbered(at, Math.min(at + 999, messages)).map((one) => producer.send(plainMessage(one))))
+  return perSecond(messages, from)
+}
+const plainConsume = async (client: Native.Client, topic: string) => {
+  const consumer = await plainConsumer(client, topic, "Earliest")
+  const from = performance.now()
   for (let got = 0; got < messages;) {
     const some = await consumer.batchReceive()
     got += some.length
-    for (const message of some) void consumer.acknowledgeId(message.getMessageId())
+    for (const message of some) plainRead(message)
+    await Promise.all(some.map((message) => consumer.acknowledgeId(message.getMessageId())))
   }
-  const consumed = perSecond(messages, from)
-  await connection.close()
-  return { produced, consumed }
+  return perSecond(messages, from)
+}
+const plainLatency = async (client: Native.Client, topic: string) => {
+  const consumer = await plainConsumer(client, topic, "Latest")
+  const producer = await plainProducer(client, topic, false)
+  const times: Array<number> = []
+  for (const one of numbered(1, 300)) {
+    const from = performance.now()
+    await producer.send(plainMessage(one))
+    await consumer.acknowledgeId((await consumer.receive()).getMessageId())
+    times.push(performance.now() - from)
+  }
+  const sorted = times.toSorted((a, b) => a - b)
+  return { p50: percentile(sorted, 0.5), p99: percentile(sorted, 0.99) }
 }
 
+/** Three topics, each of one way to send. */
+const topicsFor = Effect.fnUntraced(function* (cluster: Cluster, name: string) {
+  return {
+    single: yield* topicFor(cluster, `${name}-single`),
+    batched: yield* topicFor(cluster, `${name}-batched`),
+    slow: yield* topicFor(cluster, `${name}-latency`)
+  }
+})
+const byAdapter = Effect.fnUntraced(function* (cluster: Cluster, name: string) {
+  const { batched, single, slow } = yield* topicsFor(cluster, name)
+  return {
+    produced: yield* produce(cluster, single, false),
+    producedBatched: yield* produce(cluster, batched, true),
+    exclusive: yield* consume(cluster, single, "exclusive"),
+    exclusiveBatched: yield* consume(cluster, batched, "exclusive"),
+    shared: yield* consume(cluster, single, "shared"),
+    keyShared: yield* consume(cluster, single, "keyShared"),
+    latencyMs: yield* latency(cluster, slow)
+  }
+})
+const byPlainClient = Effect.fnUntraced(function* (cluster: Cluster) {
+  const { batched, single, slow } = yield* topicsFor(cluster, "plain")
+  const nameOf = (topic: string) => topicName(cluster.options, topic)
+  return yield* Effect.promise(async () => {
+    const client = plainClient(cluster.options.url, cluster.options.client)
+    const figures = {
+      produced: await plainProduce(client, nameOf(single), false),
+      producedBatched: await plainProduce(client, nameOf(batched), true),
+      exclusive: await plainConsume(client, nameOf(single)),
+      exclusiveBatched: await plainConsume(client, nameOf(batched)),
+      latencyMs: await plainLatency(client, nameOf(slow))
+    }
+    await client.close()
+    return figures
+  })
+})
+
+const rounds = ["warm-up", ...transports, "plain"] as const
 const main = Effect.gen(function* () {
   const endpoints = yield* shared("pulsar")
-  const native = optionsOf("native", endpoints)
-  yield* Effect.promise(() => makeNamespace(native))
+  yield* Effect.promise(() => makeNamespace(optionsOf("native", endpoints)))
   const report: Record<string, unknown> = { messages, bytes: Number(values.bytes) }
-  for (const transport of transports) {
-    const cluster = yield* connect(optionsOf(transport, endpoints))
-    const [single, batched, slow] = [
-      yield* topicFor(cluster, `${transport}-single`),
-      yield* topicFor(cluster, `${transport}-batched`),
-      yield* topicFor(cluster, `${transport}-latency`)
-    ]
-    report[transport] = {
-      produced: yield* produce(cluster, single, false),
-      producedBatched: yield* produce(cluster, batched, true),
-      exclusive: yield* consume(cluster, single, "exclusive"),
-      exclusiveBatched: yield* consume(cluster, batched, "exclusive"),
-      shared: yield* consume(cluster, single, "shared"),
-      keyShared: yield* consume(cluster, single, "keyShared"),
-      latencyMs: yield* latency(cluster, slow)
-    }
+  for (const round of rounds) {
+    if (values.only !== undefined && round !== "warm-up" && round !== values.only) continue
+    const cluster = yield* connect(optionsOf(round === "websocket" ? round : "native", endpoints))
+    const cpu = process.cpuUsage()
+    const figures = yield* round === "plain" ? byPlainClient(cluster) : byAdapter(cluster, round)
+    const { system, user } = process.cpuUsage(cpu)
+    // a broker that has just begun is slow
+    if (round !== "warm-up") report[round] = { ...figures, cpuSeconds: Math.round((system + user) / 1e4) / 100 }
   }
-  const cluster = yield* connect(native)
-  const topic = topicName(native, yield* topicFor(cluster, "plain"))
-  report["plain"] = yield* Effect.promise(() => plain(native.url, native.client, topic))
   yield* Effect.sync(() => process.stdout.write(`${JSON.stringify(report)}\n`))
 }).pipe(Effect.scoped)
 
