@@ -20,6 +20,8 @@ export const projection = "fanned"
 const source = "events"
 const partitions = 3
 const keys = 7
+/** Where in a commit it is. */
+type Poison = "anywhere" | "last"
 const names = Object.keys(topics) as ReadonlyArray<TopicName>
 const incarnation = "00000000-0000-4000-8000-000000000001"
 /** More than the brokers take. */
@@ -43,24 +45,24 @@ export class Feeder {
   get ends(): ReadonlyMap<string, number> {
     return new Map(this.next.map((seq, partition) => [streamOf(partition), seq - 1]))
   }
-  /** At least so many messages more, in commits of up to 40; with `poison` one of them is what no topic takes. */
-  feed(messages: number, poison = false): Promise<void> {
+  /** At least so many messages more, in commits of up to 40; with `poison` one of the first commit is what no topic takes. */
+  feed(messages: number, poison?: Poison): Promise<void> {
     const feeding = this.feedAfter(this.waiting, messages, poison)
     this.waiting = feeding.catch(() => undefined)
     return feeding
   }
-  private async feedAfter(others: Promise<void>, messages: number, poison: boolean) {
+  private async feedAfter(others: Promise<void>, messages: number, poison: Poison | undefined) {
     await others
     const end = this.fed.length + messages
-    for (let first = poison; this.fed.length < end; first = false) await this.commit(first)
+    for (let first = poison; this.fed.length < end; first = undefined) await this.commit(first)
   }
-  private async commit(poison: boolean) {
+  private async commit(poison: Poison | undefined) {
     const { random } = this
     const partition = random.int(0, partitions - 1)
     const topic = random.pick(names)
     const count = random.int(1, 40)
     const firstSeq = this.next[partition]!
-    const bad = poison ? random.int(0, count - 1) : -1
+    const bad = poison === undefined ? -1 : poison === "last" ? count - 1 : random.int(0, count - 1)
     const stream = streamOf(partition)
     const all = Array.from({ length: count }, (_, i): Fed => {
       const tenant = random.pick(tenants)

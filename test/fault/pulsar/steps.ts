@@ -197,8 +197,11 @@ export class Steps {
     this.run.note("topics unloaded")
   }
   private async poison() {
-    await this.run.feeder.feed(50, true)
+    await this.run.feeder.feed(50, "anywhere")
     await this.run.relayed("relaying past what no topic takes")
+    // what comes after it would tell that it is missing
+    await this.run.feeder.feed(1, "last")
+    await this.run.relayed("relaying what no topic takes, and nothing after it")
     this.run.note("message too large")
   }
 
