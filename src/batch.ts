@@ -3,7 +3,7 @@ import { assertOwned, isStorable, UnstorableValue } from "./failure.ts"
 import { keyText } from "./fields.ts"
 import type { Meta } from "./handler.ts"
 import { partitionOf } from "./murmur2.ts"
-import { metaText } from "./packing.ts"
+import { type Message, Published } from "./published.ts"
 import type { Table } from "./read-model.ts"
 import type { Entries, Modification, Payload, Row } from "./recorder.ts"
 import type { LateEvent, Segment, TableChange, WindowChange, WindowDelta } from "./store.ts"
@@ -19,41 +19,9 @@ type Op =
   | { readonly kind: "upsert"; readonly row: Row }
   | { readonly kind: "update"; readonly row: Row }
   | { readonly kind: "delete"; readonly row: Row }
-interface Messages {
-  readonly topic: Topic.Any
-  partition: number | undefined
-  readonly meta: Joined
-  readonly vals: Joined
-  count: number
-}
-interface Message {
-  readonly topic: Topic.Any
-  readonly partition: number
-  readonly meta: string
-  readonly vals: string
-}
 interface Delta {
   readonly row: Row
   origin: Origin
-}
-/** Texts joined a few hundred at a time: one after the other they would become a tree of as many nodes, to be copied in the end. */
-class Joined {
-  private joined = ""
-  private readonly pieces: Array<string> = []
-  private readonly separator: string
-
-  constructor(separator: string) {
-    this.separator = separator
-  }
-  add(text: string): void {
-    if (this.pieces.push(text) === 512) this.text()
-  }
-  text(): string {
-    const more = this.pieces.join(this.separator)
-    if (this.pieces.length > 0) this.joined = this.joined === "" ? more : this.joined + this.separator + more
-    this.pieces.length = 0
-    return this.joined
-  }
 }
 /** What takes one event's changes back, the first last. */
 type Undo = Array<() => void>
@@ -146,7 +114,7 @@ export class BatchFold {
   readonly late: Array<LateEvent> = []
   private readonly tables = new Map<Table.Any, Map<string, Op>>()
   private readonly windows = new Map<Window.Any, Deltas>()
-  private readonly messages = new Map<Topic.Any, Messages>()
+  private readonly published: Published
   private readonly sourcePartitions: number
   private readonly oneSource: boolean
 
@@ -157,6 +125,7 @@ export class BatchFold {
   constructor(sourcePartitions: number, oneSource: boolean) {
     this.sourcePartitions = sourcePartitions
     this.oneSource = oneSource
+    this.published = new Published(sourcePartitions)
   }
 
   /** Applies one event's recorded changes. Throws what makes the event a poison one, before it changed anything. */
@@ -178,7 +147,7 @@ export class BatchFold {
       for (const step of undo?.toReversed() ?? []) step()
       throw error
     }
-    for (const message of messages) this.publish(message)
+    for (const message of messages) this.published.add(message)
   }
 
   private check(
@@ -190,7 +159,7 @@ export class BatchFold {
   ) {
     switch (kind) {
       case "publish":
-        messages.push(this.message(target as Topic.Any, payload, origin))
+        messages.push(this.published.message(target as Topic.Any, payload, origin))
         return
       case "add": {
         const window = target as Window.Any
@@ -285,47 +254,6 @@ export class BatchFold {
     return deltas
   }
 
-  private message(topic: Topic.Any, value: unknown, origin: Origin): Message {
-    const key = topic.keyOf(value as never)
-    if (typeof key !== "string" || !isStorable(key)) {
-      throw new UnstorableValue({
-        where: `the key of ${topic.name}`,
-        reason: "it must be text without NUL and half surrogate pairs"
-      })
-    }
-    const vals = topic.stringify(value as never)
-    if (vals === undefined) throw new UnstorableValue({ where: topic.name, reason: "the value has no JSON form" })
-    const eventTime = topic.timeOf?.(value as never) ?? origin.eventTime
-    if (!Number.isFinite(eventTime)) {
-      throw new UnstorableValue({
-        where: topic.name,
-        reason: `the value's event time is ${eventTime}, no number of milliseconds`
-      })
-    }
-    const tenant = topic.tenantOf?.(value as never) ?? origin.tenant
-    const meta = metaText(
-      key,
-      eventTime,
-      topic.idOf?.(value as never),
-      tenant,
-      origin.traceparent,
-      topic.versionOf(value as never)
-    )
-    return { topic, partition: partitionOf(key, topic.partitions ?? this.sourcePartitions), meta, vals }
-  }
-
-  private publish({ meta, partition, topic, vals }: Message) {
-    let messages = this.messages.get(topic)
-    if (messages === undefined) {
-      messages = { topic, partition, meta: new Joined(","), vals: new Joined("\n"), count: 0 }
-      this.messages.set(topic, messages)
-    }
-    messages.meta.add(meta)
-    messages.vals.add(vals)
-    messages.count++
-    if (messages.partition !== partition) messages.partition = undefined
-  }
-
   /** What the batch changes in tables, in order of their names, so that every commit locks them in the same order. */
   tableChanges(): ReadonlyArray<TableChange> {
     const changes: Array<TableChange> = []
@@ -361,13 +289,7 @@ export class BatchFold {
 
   /** What the handlers published, a segment a topic. */
   segments(): ReadonlyArray<Segment> {
-    return [...this.messages.values()].map(({ count, meta, partition, topic, vals }) => ({
-      target: topic.name,
-      partition,
-      messages: count,
-      meta: `[${meta.text()}]`,
-      vals: vals.text()
-    }))
+    return this.published.segments()
   }
 }
 

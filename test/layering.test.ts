@@ -53,7 +53,7 @@ const rooms: Readonly<Record<string, Room>> = {
   testing: { holds: src("testing testing/"), sees: ["pure"], packages: effectOnly },
   loops: {
     holds: src(
-      "batch dedupe handling parking references relay runner waiting",
+      "batch dedupe handling parking published references relay runner waiting",
       "bridge-lanes bridge-letters bridge-run bridge-state bridge-stream bridge-to-kafka bridge-to-pulsar"
     ),
     sees: below,

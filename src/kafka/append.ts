@@ -3,9 +3,10 @@
 import { LogError, type NewRecord, type Place, type UnknownTopic } from "../log.ts"
 import { checked } from "../log-rules.ts"
 import { type Client, isLost, isMoved } from "./client.ts"
-import { errorFromCode, payloadOf } from "./driver.ts"
+import { errorFromCode } from "./driver.ts"
 import { encode, stamp } from "./encode.ts"
 import { logError, typeOf } from "./errors.ts"
+import { type Appended, produce } from "./produce-wire.ts"
 import { sizeOf } from "./size.ts"
 
 /** A request takes callers up to here, but at least one, whole. */
@@ -59,59 +60,7 @@ const forgotten =
   /^(OUT_OF_ORDER_SEQUENCE_NUMBER|UNKNOWN_PRODUCER_ID|INVALID_PRODUCER_EPOCH|INVALID_PRODUCER_ID_MAPPING)$/
 const tooLarge = /^(MESSAGE_TOO_LARGE|RECORD_LIST_TOO_LARGE)$/
 
-// Produce, version 7, one batch a partition
-const requestOf = (lanes: ReadonlyArray<Lane>, timeoutMs: number): Buffer => {
-  const parts: Array<Buffer> = []
-  const head = Buffer.alloc(12)
-  head.writeInt16BE(-1, 0)
-  head.writeInt16BE(-1, 2)
-  head.writeInt32BE(timeoutMs, 4)
-  const byTopic = Map.groupBy(lanes, ({ topic }) => topic)
-  head.writeInt32BE(byTopic.size, 8)
-  parts.push(head)
-  for (const [topic, of] of byTopic) {
-    const name = Buffer.from(topic)
-    const title = Buffer.alloc(6 + name.length)
-    title.writeInt16BE(name.length, 0)
-    name.copy(title, 2)
-    title.writeInt32BE(of.length, 2 + name.length)
-    parts.push(title)
-    for (const { chunks, partition } of of) {
-      const { bytes } = chunks[0]!
-      const place = Buffer.alloc(8)
-      place.writeInt32BE(partition, 0)
-      place.writeInt32BE(bytes.length, 4)
-      parts.push(place, bytes)
-    }
-  }
-  return Buffer.concat(parts)
-}
-/** What a broker answered, by topic and partition. */
-interface Answered {
-  readonly partitions: ReadonlyMap<string, { readonly errorCode: number; readonly base: number }>
-}
 const keyOf = (topic: string, partition: number) => `${topic}/${partition}`
-const answerOf = (raw: Buffer): Answered => {
-  const partitions = new Map<string, { errorCode: number; base: number }>()
-  let at = 4
-  for (let topics = raw.readInt32BE(0); topics > 0; topics--) {
-    const size = raw.readInt16BE(at)
-    const topic = raw.toString("utf8", at + 2, at + 2 + size)
-    at += 2 + size
-    const count = raw.readInt32BE(at)
-    at += 4
-    for (let i = 0; i < count; i++, at += 30) {
-      const base = Number(raw.readBigInt64BE(at + 6))
-      partitions.set(keyOf(topic, raw.readInt32BE(at)), { errorCode: raw.readInt16BE(at + 4), base })
-    }
-  }
-  return { partitions }
-}
-const response = {
-  decode: (raw: Buffer) =>
-    Promise.resolve({ ...answerOf(raw), clientSideThrottleTime: raw.readInt32BE(raw.length - 4) }),
-  parse: (answer: Answered) => Promise.resolve(answer)
-}
 
 /** Takes records of any topics. */
 export class Producer {
@@ -253,10 +202,11 @@ export class Producer {
           chunk.sent++
         }
         try {
-          const { partitions } = await this.send(
+          const appended = await this.send(
             leader,
             ones.map(({ lane }) => lane)
           )
+          const partitions = new Map(appended.map((one) => [keyOf(one.topic, one.partition), one]))
           for (const { lane, writer } of ones) {
             const { base, errorCode } = partitions.get(keyOf(lane.topic, lane.partition)) ?? { errorCode: -1, base: -1 }
             if (errorCode === 0) this.accepted(lane, writer, base)
@@ -270,27 +220,14 @@ export class Producer {
     return again
   }
 
-  private send(leader: number, lanes: ReadonlyArray<Lane>): Promise<Answered> {
-    const { client } = this
-    const bytes = requestOf(lanes, client.requestMs)
-    return client.use(
+  private send(leader: number, lanes: ReadonlyArray<Lane>): Promise<ReadonlyArray<Appended>> {
+    const { requestMs } = this.client
+    const batches = lanes.map(({ chunks, partition, topic }) => ({ topic, partition, bytes: chunks[0]!.bytes }))
+    return this.client.use(
       leader,
       "produce",
-      async (broker) => {
-        const connection = await broker.connectionPool.getConnection(0)
-        return connection.send<Answered>({
-          request: {
-            apiKey: 0,
-            apiVersion: 7,
-            apiName: "Produce",
-            encode: () => Promise.resolve(payloadOf(bytes))
-          },
-          response,
-          requestTimeout: client.requestMs * 2,
-          logResponseError: false
-        })
-      },
-      client.requestMs + 5_000
+      (broker) => produce(broker, null, batches, { copiesMs: requestMs, answerMs: requestMs * 2 }),
+      requestMs + 5_000
     )
   }
 

@@ -156,8 +156,24 @@ Object.defineProperty(encoders.prototype, "buffer", {
   }
 })
 /** Bytes that were encoded by hand. They are not copied before they are sent, and so must not change. */
-export const payloadOf = (bytes: Buffer): Payload =>
+const payloadOf = (bytes: Buffer): Payload =>
   ({ buf: Buffer.alloc(0), buffer: bytes, size: () => bytes.length, offset: 0, tail: bytes }) as Payload
+/** Asks with bytes that were encoded by hand, and waits as long as kafkajs is configured to or is told. Rejects with its errors. */
+export const exchange = async <A>(
+  broker: Broker,
+  [apiKey, apiVersion, apiName]: readonly [key: number, version: number, name: string],
+  bytes: Buffer,
+  decode: (raw: Buffer) => A & Throttled,
+  requestTimeout?: number
+): Promise<A> => {
+  const connection = await broker.connectionPool.getConnection(0)
+  return connection.send<A>({
+    request: { apiKey, apiVersion, apiName, encode: () => Promise.resolve(payloadOf(bytes)) },
+    response: { decode: (raw) => Promise.resolve(decode(raw)), parse: (answer) => Promise.resolve(answer) },
+    ...(requestTimeout !== undefined && { requestTimeout }),
+    logResponseError: false
+  })
+}
 /** kafkajs's error for a number that a broker answered with. */
 export const errorFromCode = (internal("protocol/error") as { createErrorFromCode: (code: number) => Error })
   .createErrorFromCode

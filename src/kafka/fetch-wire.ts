@@ -1,5 +1,5 @@
 // The fetch request and its answer, by topic id where the broker knows ids, by name where it is older. It decodes no records.
-import { type Broker, errorFromCode, payloadOf } from "./driver.ts"
+import { type Broker, errorFromCode, exchange } from "./driver.ts"
 import type { Aborted } from "./decode.ts"
 import { KafkaFailure } from "./errors.ts"
 import { Reader, Writer } from "./wire.ts"
@@ -43,36 +43,25 @@ const head = (writer: Writer, { maxBytes, waitMs }: Fetch) =>
   writer.i32(-1).i32(waitMs).i32(1).i32(maxBytes).i8(readCommitted).i32(0).i32(-1)
 
 const requestByName = (fetch: Fetch): Buffer => {
-  const name = Buffer.from(fetch.topic)
-  return (
-    head(new Writer(), fetch)
-      .i32(1)
-      .i16(name.length)
-      .raw(name)
-      .i32(1)
-      .i32(fetch.partition)
-      .i32(-1)
-      .i64(fetch.position)
-      .i64(-1)
-      .i32(fetch.maxBytes)
-      // no forgotten topics, no rack
-      .i32(0)
-      .i16(0)
-      .bytes()
+  const writer = new Writer()
+  head(writer, fetch).array([fetch], ({ maxBytes, partition, position, topic }) =>
+    writer.text(topic).array([partition], () => writer.i32(partition).i32(-1).i64(position).i64(-1).i32(maxBytes))
   )
+  // no forgotten topics, no rack
+  return writer.i32(0).i16(0).bytes()
 }
 const requestById = (fetch: Fetch, id: string): Buffer => {
   // of the header
   const writer = new Writer().tags()
-  head(writer, fetch).array([fetch], ({ maxBytes, partition, position }) =>
+  head(writer, fetch).compactArray([fetch], ({ maxBytes, partition, position }) =>
     writer
       .raw(Buffer.from(id, "hex"))
-      .array([partition], () => writer.i32(partition).i32(-1).i64(position).i32(-1).i64(-1).i32(maxBytes).tags())
+      .compactArray([partition], () => writer.i32(partition).i32(-1).i64(position).i32(-1).i64(-1).i32(maxBytes).tags())
       .tags()
   )
   return writer
-    .array([], () => undefined)
-    .text("")
+    .compactArray([], () => undefined)
+    .compactText("")
     .tags()
     .bytes()
 }
@@ -95,11 +84,10 @@ const answerByName = (raw: Buffer): Answer => {
   const requestError = reader.i16()
   reader.i32()
   if (requestError !== 0 || reader.i32() === 0) return { ...nothing, requestError, clientSideThrottleTime }
-  reader.bytes(reader.i16())
+  reader.text()
   reader.i32()
   const { errorCode, stable } = partitionHead(reader)
-  const aborted: Array<Aborted> = []
-  for (let left = reader.i32(); left > 0; left--) aborted.push(abortedOf(reader))
+  const aborted = reader.array(() => abortedOf(reader))
   reader.i32()
   return { requestError, clientSideThrottleTime, errorCode, stable, aborted, bytes: reader.bytes(reader.i32()) }
 }
@@ -109,17 +97,17 @@ const answerById = (raw: Buffer): Answer => {
   const clientSideThrottleTime = reader.i32()
   const requestError = reader.i16()
   reader.i32()
-  const [found = nothing] = reader.array(() => {
-    reader.bytes(16)
-    const [partition] = reader.array(() => {
+  const [found = nothing] = reader.compactArray(() => {
+    reader.skip(16)
+    const [partition] = reader.compactArray(() => {
       const { errorCode, stable } = partitionHead(reader)
-      const aborted = reader.array(() => {
+      const aborted = reader.compactArray(() => {
         const one = abortedOf(reader)
         reader.tags()
         return one
       })
       reader.i32()
-      const bytes = reader.bytes()
+      const bytes = reader.compactBytes()
       reader.tags()
       return { errorCode, stable, aborted, bytes }
     })
@@ -142,21 +130,8 @@ export const send = async (broker: Broker, fetch: Fetch, timeoutMs: number): Pro
   const { id } = fetch
   const isById = id !== undefined && (broker.versions?.[apiKey]?.maxVersion ?? 0) >= byId
   const bytes = isById ? requestById(fetch, id) : requestByName(fetch)
-  const connection = await broker.connectionPool.getConnection(0)
-  const answer = await connection.send<Answer>({
-    request: {
-      apiKey,
-      apiVersion: isById ? byId : byName,
-      apiName: "Fetch",
-      encode: () => Promise.resolve(payloadOf(bytes))
-    },
-    response: {
-      decode: (raw) => Promise.resolve(isById ? answerById(raw) : answerByName(raw)),
-      parse: (one) => Promise.resolve(one)
-    },
-    requestTimeout: timeoutMs,
-    logResponseError: false
-  })
+  const api = [apiKey, isById ? byId : byName, "Fetch"] as const
+  const answer = await exchange<Answer>(broker, api, bytes, isById ? answerById : answerByName, timeoutMs)
   check(answer.requestError)
   if (answer.errorCode === outOfRange) return undefined
   check(answer.errorCode)

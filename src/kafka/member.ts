@@ -5,6 +5,7 @@ import { balance, type Member as Other } from "./balance.ts"
 import type { Broker } from "./driver.ts"
 import { typeOf } from "./errors.ts"
 import { hasEnded, type Life, ownLife } from "./life.ts"
+import { Reader, Writer } from "./wire.ts"
 
 /** Of the group's protocol, which no other consumer speaks: the brokers refuse one that joins by mistake. */
 const protocol = "millrace"
@@ -31,37 +32,34 @@ export const isForgotten = (cause: unknown) => lostTypes.test(typeOf(cause))
 export const isPassing = (cause: unknown) =>
   isLost(cause) || elsewhere.test(typeOf(cause)) || typeOf(cause) === "REBALANCE_IN_PROGRESS"
 
-// the consumer protocol's frame, which the brokers' tools read: version, topics or partitions, the user's data
-const i32 = (value: number) => {
-  const bytes = Buffer.alloc(4)
-  bytes.writeInt32BE(value)
-  return bytes
-}
-const name = (text: string) => {
-  const size = Buffer.alloc(2)
-  size.writeInt16BE(Buffer.byteLength(text))
-  return Buffer.concat([size, Buffer.from(text)])
-}
-const data = (value: unknown) => {
-  const bytes = Buffer.from(JSON.stringify(value))
-  return Buffer.concat([i32(bytes.length), bytes])
-}
-const version = Buffer.from([0, memberVersion])
 /** How often a member that joins looks whether others have ended, in milliseconds. */
 const lookMs = 200
 
 /** What a member tells of itself; a life since members tell it. */
 type Told = Omit<Other, "id"> & { readonly life?: Life }
-const metadataOf = (topic: string, member: Told) => Buffer.concat([version, i32(1), name(topic), data(member), i32(0)])
-const assignmentOf = (topic: string, share: Share) =>
-  Buffer.concat([version, i32(1), name(topic), i32(share.partitions.length), ...share.partitions.map(i32), data(share)])
+// the consumer protocol's frame, which the brokers' tools read: version, topics or partitions, the user's data
+const frame = (topic: string) => new Writer().i16(memberVersion).i32(1).text(topic)
+const framed = (writer: Writer, value: unknown) => {
+  const bytes = Buffer.from(JSON.stringify(value))
+  return writer.i32(bytes.length).raw(bytes)
+}
+const metadataOf = (topic: string, member: Told) => framed(frame(topic), member).i32(0).bytes()
+const assignmentOf = (topic: string, share: Share) => {
+  const writer = frame(topic)
+  return framed(
+    writer.array(share.partitions, (partition) => writer.i32(partition)),
+    share
+  ).bytes()
+}
 /** The user's data behind one topic's name, and its partitions where there are some. */
 const dataOf = (bytes: Buffer, withPartitions: boolean): unknown => {
   if (bytes.length === 0) return undefined
-  let at = 6
-  at += 2 + bytes.readInt16BE(at)
-  if (withPartitions) at += 4 + 4 * bytes.readInt32BE(at)
-  return JSON.parse(bytes.toString("utf8", at + 4, at + 4 + bytes.readInt32BE(at)))
+  const reader = new Reader(bytes)
+  // version, and the number of topics
+  reader.skip(6)
+  reader.text()
+  if (withPartitions) reader.array(() => reader.i32())
+  return JSON.parse(reader.bytes(reader.i32()).toString("utf8"))
 }
 
 /** One member. Calls are made one after another. */

@@ -1,5 +1,5 @@
 // Asks a broker for the cluster and one topic: kafkajs knows no topic ids, and fails for all partitions where one has no leader.
-import { type Broker, errorFromCode, payloadOf } from "./driver.ts"
+import { type Broker, errorFromCode, exchange } from "./driver.ts"
 import { Reader, Writer } from "./wire.ts"
 
 /** A broker by its number. */
@@ -27,7 +27,7 @@ const requestOf = (topic: string): Buffer => {
   const writer = new Writer()
   // of the header
   writer.tags()
-  writer.array([topic], (name) => writer.raw(Buffer.alloc(16)).text(name).tags())
+  writer.compactArray([topic], (name) => writer.raw(Buffer.alloc(16)).compactText(name).tags())
   // makes no topic, and asks for no rights
   return writer.i8(0).i8(0).tags().bytes()
 }
@@ -40,31 +40,31 @@ const answerOf = (raw: Buffer): Answer => {
   const reader = new Reader(raw)
   reader.tags()
   const clientSideThrottleTime = reader.i32()
-  const brokers = reader.array(() => {
-    const node = { nodeId: reader.i32(), host: reader.text(), port: reader.i32() }
-    reader.text()
+  const brokers = reader.compactArray(() => {
+    const node = { nodeId: reader.i32(), host: reader.compactText(), port: reader.i32() }
+    reader.compactText()
     reader.tags()
     return node
   })
-  reader.text()
+  reader.compactText()
   reader.i32()
   const leaders: Array<number> = []
   let replication = 0
-  const [topic] = reader.array(() => {
+  const [topic] = reader.compactArray(() => {
     const errorCode = reader.i16()
-    reader.text()
+    reader.compactText()
     const id = reader.bytes(16).toString("hex")
     reader.skip(1)
-    reader.array(() => {
+    reader.compactArray(() => {
       // an error means that there is no leader, which its number tells too
       reader.i16()
       const partition = reader.i32()
       leaders[partition] = reader.i32()
       reader.i32()
-      const replicas = reader.array(() => reader.i32())
+      const replicas = reader.compactArray(() => reader.i32())
       if (partition === 0) replication = replicas.length
-      reader.array(() => reader.i32())
-      reader.array(() => reader.i32())
+      reader.compactArray(() => reader.i32())
+      reader.compactArray(() => reader.i32())
       reader.tags()
     })
     reader.i32()
@@ -73,11 +73,6 @@ const answerOf = (raw: Buffer): Answer => {
   })
   return { errorCode: topic?.errorCode ?? 3, clientSideThrottleTime, brokers, id: topic?.id, leaders, replication }
 }
-const response = {
-  decode: (raw: Buffer) => Promise.resolve(answerOf(raw)),
-  parse: (answer: Answer) => Promise.resolve(answer)
-}
-
 /** What a broker without ids answers, in this one's form. */
 const older = async (broker: Broker, topic: string): Promise<Known> => {
   const { brokers, topicMetadata } = await broker.metadata([topic])
@@ -90,17 +85,8 @@ const older = async (broker: Broker, topic: string): Promise<Known> => {
 /** Asks for one topic. Rejects with kafkajs's error where there is none, or it may not be seen. */
 export const metadata = async (broker: Broker, topic: string): Promise<Known> => {
   if ((broker.versions?.[apiKey]?.maxVersion ?? 0) < apiVersion) return older(broker, topic)
-  const connection = await broker.connectionPool.getConnection(0)
-  const { errorCode, ...known } = await connection.send<Answer>({
-    request: {
-      apiKey,
-      apiVersion,
-      apiName: "Metadata",
-      encode: () => Promise.resolve(payloadOf(requestOf(topic)))
-    },
-    response,
-    logResponseError: false
-  })
+  const api = [apiKey, apiVersion, "Metadata"] as const
+  const { errorCode, ...known } = await exchange<Answer>(broker, api, requestOf(topic), answerOf)
   if (errorCode !== 0) throw errorFromCode(errorCode)
   return known
 }

@@ -1,5 +1,7 @@
 // The requests of a transactional producer on the wire, and their answers. It keeps nothing and tries nothing again.
-import { type Broker, errorFromCode, payloadOf, type Throttled } from "./driver.ts"
+import { type Broker, errorFromCode, exchange } from "./driver.ts"
+import * as Plain from "./produce-wire.ts"
+import { Reader, Writer } from "./wire.ts"
 
 /** Who writes: the newest owner of a transactional id. */
 export interface Identity {
@@ -12,12 +14,6 @@ export interface Offset {
   readonly partition: number
   readonly offset: number
   readonly metadata: string
-}
-/** A batch for a partition, stamped. */
-export interface Produced {
-  readonly topic: string
-  readonly partition: number
-  readonly bytes: Buffer
 }
 /** A broker's refusal that is about one partition. */
 export class PartitionRefused extends Error {
@@ -34,134 +30,14 @@ export class PartitionRefused extends Error {
   }
 }
 
-/** A request while it is written. Sizes are known or small, so that it seldom grows. */
-class Writer {
-  private bytes: Buffer
-  private at = 0
-  constructor(size: number) {
-    this.bytes = Buffer.allocUnsafe(size)
-  }
-  private room(size: number): number {
-    const { at } = this
-    if (at + size > this.bytes.length) {
-      const grown = Buffer.allocUnsafe(Math.max(at + size, this.bytes.length * 2))
-      this.bytes.copy(grown, 0, 0, at)
-      this.bytes = grown
-    }
-    this.at = at + size
-    return at
-  }
-  i8(value: number) {
-    const at = this.room(1)
-    this.bytes.writeInt8(value, at)
-    return this
-  }
-  i16(value: number) {
-    const at = this.room(2)
-    this.bytes.writeInt16BE(value, at)
-    return this
-  }
-  i32(value: number) {
-    const at = this.room(4)
-    this.bytes.writeInt32BE(value, at)
-    return this
-  }
-  i64(value: bigint) {
-    const at = this.room(8)
-    this.bytes.writeBigInt64BE(value, at)
-    return this
-  }
-  raw(value: Buffer) {
-    const at = this.room(value.length)
-    value.copy(this.bytes, at)
-    return this
-  }
-  text(value: string) {
-    const bytes = Buffer.from(value)
-    return this.i16(bytes.length).raw(bytes)
-  }
-  /** Of the newer, flexible versions: lengths are varints, less one. */
-  compact(length: number) {
-    for (let rest = length + 1; ; rest >>>= 7) {
-      const at = this.room(1)
-      this.bytes[at] = rest > 127 ? (rest & 127) | 128 : rest
-      if (rest <= 127) return this
-    }
-  }
-  compactText(value: string) {
-    const bytes = Buffer.from(value)
-    return this.compact(bytes.length).raw(bytes)
-  }
-  done(): Buffer {
-    return this.bytes.subarray(0, this.at)
-  }
-}
-/** An answer while it is read. */
-class Reader {
-  private readonly bytes: Buffer
-  private at = 0
-  constructor(bytes: Buffer) {
-    this.bytes = bytes
-  }
-  skip(size: number) {
-    this.at += size
-  }
-  i16(): number {
-    this.at += 2
-    return this.bytes.readInt16BE(this.at - 2)
-  }
-  i32(): number {
-    this.at += 4
-    return this.bytes.readInt32BE(this.at - 4)
-  }
-  i64(): bigint {
-    this.at += 8
-    return this.bytes.readBigInt64BE(this.at - 8)
-  }
-  private slice(size: number): string {
-    this.at += size
-    return this.bytes.toString("utf8", this.at - size, this.at)
-  }
-  text(): string {
-    return this.slice(Math.max(0, this.i16()))
-  }
-  varint(): number {
-    let value = 0
-    for (let shift = 0; ; shift += 7) {
-      const byte = this.bytes.readUInt8(this.at++)
-      value |= (byte & 127) << shift
-      if (byte < 128) return value
-    }
-  }
-  compactText(): string {
-    return this.slice(Math.max(0, this.varint() - 1))
-  }
-  /** Passes over the tagged fields of a flexible version. */
-  tags() {
-    for (let count = this.varint(); count > 0; count--) {
-      this.varint()
-      this.skip(this.varint())
-    }
-  }
-}
-
 const send = async <A>(
   broker: Broker,
-  [apiKey, apiVersion, apiName]: readonly [number, number, string],
+  api: readonly [number, number, string],
   bytes: Buffer,
   requestMs: number,
   read: (answer: Reader) => A
 ): Promise<A> => {
-  const connection = await broker.connectionPool.getConnection(0)
-  const { value } = await connection.send<{ readonly value: A } & Throttled>({
-    request: { apiKey, apiVersion, apiName, encode: () => Promise.resolve(payloadOf(bytes)) },
-    response: {
-      decode: (raw) => Promise.resolve({ value: read(new Reader(raw)) }),
-      parse: (decoded) => Promise.resolve(decoded)
-    },
-    requestTimeout: requestMs,
-    logResponseError: false
-  })
+  const { value } = await exchange(broker, api, bytes, (raw) => ({ value: read(new Reader(raw)) }), requestMs)
   return value
 }
 const check = (code: number) => {
@@ -172,21 +48,21 @@ const checkPartitions = (refused: ReadonlyArray<PartitionRefused>) => {
   const first = refused.find(({ type }) => type !== "OPERATION_NOT_ATTEMPTED") ?? refused[0]
   if (first !== undefined) throw first
 }
-const byTopic = <A extends { readonly topic: string }>(list: ReadonlyArray<A>) =>
-  Map.groupBy(list, ({ topic }) => topic)
-const readPartitions = (answer: Reader, skip: number): ReadonlyArray<PartitionRefused> => {
-  const refused: Array<PartitionRefused> = []
-  for (let topics = answer.i32(); topics > 0; topics--) {
+const byTopic = <A extends { readonly topic: string }>(list: ReadonlyArray<A>) => [
+  ...Map.groupBy(list, ({ topic }) => topic)
+]
+const readRefused = (answer: Reader): ReadonlyArray<PartitionRefused> => {
+  answer.skip(4)
+  const topics = answer.array(() => {
     const topic = answer.text()
-    for (let count = answer.i32(); count > 0; count--) {
-      const partition = answer.i32()
-      const code = answer.i16()
-      answer.skip(skip)
-      if (code !== 0) refused.push(new PartitionRefused(topic, partition, code))
-    }
-  }
-  return refused
+    return answer.array(() => ({ topic, partition: answer.i32(), errorCode: answer.i16() }))
+  })
+  return refusedOf(topics.flat())
 }
+const refusedOf = (list: ReadonlyArray<Omit<Plain.Appended, "base">>): ReadonlyArray<PartitionRefused> =>
+  list
+    .filter(({ errorCode }) => errorCode !== 0)
+    .map(({ errorCode, partition, topic }) => new PartitionRefused(topic, partition, errorCode))
 const identified = (transactionalId: string, { epoch, id }: Identity) =>
   new Writer(256).text(transactionalId).i64(id).i16(epoch)
 
@@ -200,7 +76,7 @@ export const initProducerId = (
   send(
     broker,
     [22, 1, "InitProducerId"],
-    new Writer(64).text(transactionalId).i32(transactionMs).done(),
+    new Writer(64).text(transactionalId).i32(transactionMs).bytes(),
     requestMs,
     (answer) => {
       answer.skip(4)
@@ -217,17 +93,11 @@ export const addPartitions = async (
   partitions: ReadonlyArray<{ readonly topic: string; readonly partition: number }>,
   requestMs: number
 ): Promise<void> => {
-  const topics = byTopic(partitions)
-  const request = identified(transactionalId, identity).i32(topics.size)
-  for (const [topic, of] of topics) {
-    request.text(topic).i32(of.length)
-    for (const { partition } of of) request.i32(partition)
-  }
-  const refused = await send(broker, [24, 1, "AddPartitionsToTxn"], request.done(), requestMs, (answer) => {
-    answer.skip(4)
-    return readPartitions(answer, 0)
-  })
-  checkPartitions(refused)
+  const request = identified(transactionalId, identity)
+  request.array(byTopic(partitions), ([topic, of]) =>
+    request.text(topic).array(of, ({ partition }) => request.i32(partition))
+  )
+  checkPartitions(await send(broker, [24, 1, "AddPartitionsToTxn"], request.bytes(), requestMs, readRefused))
 }
 
 /** Adds a group, whose offsets the transaction is to commit. */
@@ -241,7 +111,7 @@ export const addOffsets = (
   send(
     broker,
     [25, 1, "AddOffsetsToTxn"],
-    identified(transactionalId, identity).text(group).done(),
+    identified(transactionalId, identity).text(group).bytes(),
     requestMs,
     (answer) => {
       answer.skip(4)
@@ -258,17 +128,13 @@ export const commitOffsets = async (
   offsets: ReadonlyArray<Offset>,
   requestMs: number
 ): Promise<void> => {
-  const topics = byTopic(offsets)
-  const request = new Writer(256).text(transactionalId).text(group).i64(id).i16(epoch).i32(topics.size)
-  for (const [topic, of] of topics) {
-    request.text(topic).i32(of.length)
-    for (const { metadata, offset, partition } of of) request.i32(partition).i64(BigInt(offset)).text(metadata)
-  }
-  const refused = await send(broker, [28, 1, "TxnOffsetCommit"], request.done(), requestMs, (answer) => {
-    answer.skip(4)
-    return readPartitions(answer, 0)
-  })
-  checkPartitions(refused)
+  const request = new Writer().text(transactionalId).text(group).i64(id).i16(epoch)
+  request.array(byTopic(offsets), ([topic, of]) =>
+    request
+      .text(topic)
+      .array(of, ({ metadata, offset, partition }) => request.i32(partition).i64(offset).text(metadata))
+  )
+  checkPartitions(await send(broker, [28, 1, "TxnOffsetCommit"], request.bytes(), requestMs, readRefused))
 }
 
 /** Commits, or aborts. Resolved, it is decided; readers see it some milliseconds later. */
@@ -284,7 +150,7 @@ export const endTransaction = (
     [26, 1, "EndTxn"],
     identified(transactionalId, identity)
       .i8(commit ? 1 : 0)
-      .done(),
+      .bytes(),
     requestMs,
     (answer) => {
       answer.skip(4)
@@ -296,21 +162,11 @@ export const endTransaction = (
 export const produce = async (
   broker: Broker,
   transactionalId: string,
-  batches: ReadonlyArray<Produced>,
+  batches: ReadonlyArray<Plain.Produced>,
   requestMs: number
 ): Promise<void> => {
-  const topics = byTopic(batches)
-  const size = batches.reduce((sum, { bytes }) => sum + bytes.length + 8, 256)
-  const request = new Writer(size).text(transactionalId).i16(-1).i32(requestMs).i32(topics.size)
-  for (const [topic, of] of topics) {
-    request.text(topic).i32(of.length)
-    for (const { bytes, partition } of of) request.i32(partition).i32(bytes.length).raw(bytes)
-  }
-  // each partition's answer goes on with its offset, the append time and the log's start
-  const refused = await send(broker, [0, 7, "Produce"], request.done(), requestMs, (answer) =>
-    readPartitions(answer, 24)
-  )
-  checkPartitions(refused)
+  const patience = { copiesMs: requestMs, answerMs: requestMs }
+  checkPartitions(refusedOf(await Plain.produce(broker, transactionalId, batches, patience)))
 }
 
 /**
@@ -323,22 +179,22 @@ export const fetchOffsets = async (
   partitions: ReadonlyArray<{ readonly topic: string; readonly partition: number }>,
   requestMs: number
 ): Promise<ReadonlyArray<Offset>> => {
-  const topics = byTopic(partitions)
   // the header of a flexible version ends with tagged fields, none
-  const request = new Writer(256).i8(0).compactText(group).compact(topics.size)
-  for (const [topic, of] of topics) {
-    request.compactText(topic).compact(of.length)
-    for (const { partition } of of) request.i32(partition)
-    request.i8(0)
-  }
-  request.i8(1).i8(0)
-  return send(broker, [9, 7, "OffsetFetch"], request.done(), requestMs, (answer) => {
+  const request = new Writer().tags().compactText(group)
+  request.compactArray(byTopic(partitions), ([topic, of]) =>
+    request
+      .compactText(topic)
+      .compactArray(of, ({ partition }) => request.i32(partition))
+      .tags()
+  )
+  // whatever is not settled is an error
+  request.i8(1).tags()
+  return send(broker, [9, 7, "OffsetFetch"], request.bytes(), requestMs, (answer) => {
     answer.tags()
     answer.skip(4)
-    const offsets: Array<Offset> = []
-    for (let count = answer.varint() - 1; count > 0; count--) {
+    const topics = answer.compactArray(() => {
       const topic = answer.compactText()
-      for (let more = answer.varint() - 1; more > 0; more--) {
+      const of = answer.compactArray((): Offset => {
         const partition = answer.i32()
         const offset = Number(answer.i64())
         answer.skip(4)
@@ -346,11 +202,12 @@ export const fetchOffsets = async (
         const code = answer.i16()
         if (code !== 0) throw new PartitionRefused(topic, partition, code)
         answer.tags()
-        if (offset >= 0) offsets.push({ topic, partition, offset, metadata })
-      }
+        return { topic, partition, offset, metadata }
+      })
       answer.tags()
-    }
+      return of
+    })
     check(answer.i16())
-    return offsets
+    return topics.flat().filter(({ offset }) => offset >= 0)
   })
 }

@@ -1,46 +1,75 @@
-// Kafka's flexible encoding, which kafkajs does not speak: compact texts and arrays, and tagged fields. It knows no request.
+// Kafka's encoding of requests that kafkajs does not know, or encodes by copying: numbers, texts, and the compact forms and tagged fields of
+// flexible versions. It knows no request.
 
-/** Parts of a request, in order; `bytes` joins them. */
+/** A request while it is written. With a size that is about right it does not grow. */
 export class Writer {
-  private readonly parts: Array<Buffer> = []
+  private buffer: Buffer
+  private at = 0
 
-  bytes(): Buffer {
-    return Buffer.concat(this.parts)
+  constructor(size = 256) {
+    this.buffer = Buffer.allocUnsafe(size)
   }
+  bytes(): Buffer {
+    return this.buffer.subarray(0, this.at)
+  }
+  private room(size: number): number {
+    const { at } = this
+    if (at + size > this.buffer.length) {
+      const grown = Buffer.allocUnsafe(Math.max(at + size, this.buffer.length * 2))
+      this.buffer.copy(grown, 0, 0, at)
+      this.buffer = grown
+    }
+    this.at = at + size
+    return at
+  }
+  /** A copy. */
   raw(bytes: Buffer): this {
-    this.parts.push(bytes)
+    const at = this.room(bytes.length)
+    bytes.copy(this.buffer, at)
     return this
   }
   i8(value: number): this {
-    return this.raw(Buffer.of(value & 255))
+    const at = this.room(1)
+    this.buffer.writeInt8(value, at)
+    return this
   }
   i16(value: number): this {
-    const bytes = Buffer.alloc(2)
-    bytes.writeInt16BE(value)
-    return this.raw(bytes)
+    const at = this.room(2)
+    this.buffer.writeInt16BE(value, at)
+    return this
   }
   i32(value: number): this {
-    const bytes = Buffer.alloc(4)
-    bytes.writeInt32BE(value)
-    return this.raw(bytes)
+    const at = this.room(4)
+    this.buffer.writeInt32BE(value, at)
+    return this
   }
-  i64(value: number): this {
-    const bytes = Buffer.alloc(8)
-    bytes.writeBigInt64BE(BigInt(value))
-    return this.raw(bytes)
+  i64(value: bigint | number): this {
+    const at = this.room(8)
+    this.buffer.writeBigInt64BE(BigInt(value), at)
+    return this
   }
   unsigned(value: number): this {
-    const bytes: Array<number> = []
-    let left = value
-    for (; left > 127; left >>>= 7) bytes.push((left & 127) | 128)
-    bytes.push(left)
-    return this.raw(Buffer.from(bytes))
+    for (let left = value; ; left >>>= 7) {
+      const at = this.room(1)
+      this.buffer[at] = left > 127 ? (left & 127) | 128 : left
+      if (left <= 127) return this
+    }
   }
-  text(value: string): this {
+  text(value: string | null): this {
+    if (value === null) return this.i16(-1)
+    const bytes = Buffer.from(value)
+    return this.i16(bytes.length).raw(bytes)
+  }
+  compactText(value: string): this {
     const bytes = Buffer.from(value)
     return this.unsigned(bytes.length + 1).raw(bytes)
   }
   array<A>(values: ReadonlyArray<A>, write: (value: A) => unknown): this {
+    this.i32(values.length)
+    for (const value of values) write(value)
+    return this
+  }
+  compactArray<A>(values: ReadonlyArray<A>, write: (value: A) => unknown): this {
     this.unsigned(values.length + 1)
     for (const value of values) write(value)
     return this
@@ -51,7 +80,7 @@ export class Writer {
   }
 }
 
-/** Reads an answer from its first byte on. */
+/** Reads an answer from its first byte on. What may be null is empty then. */
 export class Reader {
   private readonly raw: Buffer
   private at = 0
@@ -76,27 +105,33 @@ export class Reader {
   }
   unsigned(): number {
     let value = 0
-    let byte: number
-    let shift = 0
-    do {
-      byte = this.raw[this.at++]!
+    for (let shift = 0; ; shift += 7) {
+      const byte = this.raw.readUInt8(this.at++)
       value |= (byte & 127) << shift
-      shift += 7
-    } while (byte > 127)
-    return value >>> 0
+      if (byte < 128) return value >>> 0
+    }
   }
-  /** Without a copy; empty where it is null. */
-  bytes(size = this.unsigned() - 1): Buffer {
+  /** So many, without a copy. */
+  bytes(size: number): Buffer {
     const from = this.at
     this.at += Math.max(0, size)
     return this.raw.subarray(from, this.at)
   }
-  /** Empty where it is null. */
-  text(): string {
-    return this.bytes().toString("utf8")
+  compactBytes(): Buffer {
+    return this.bytes(this.unsigned() - 1)
   }
-  /** Empty where it is null. */
+  text(): string {
+    return this.bytes(this.i16()).toString("utf8")
+  }
+  compactText(): string {
+    return this.compactBytes().toString("utf8")
+  }
   array<A>(read: () => A): Array<A> {
+    const values: Array<A> = []
+    for (let left = this.i32(); left > 0; left--) values.push(read())
+    return values
+  }
+  compactArray<A>(read: () => A): Array<A> {
     const values: Array<A> = []
     for (let left = this.unsigned() - 1; left > 0; left--) values.push(read())
     return values
@@ -105,7 +140,7 @@ export class Reader {
   tags(): void {
     for (let left = this.unsigned(); left > 0; left--) {
       this.unsigned()
-      this.bytes(this.unsigned())
+      this.skip(this.unsigned())
     }
   }
 }

@@ -19,6 +19,7 @@ import {
 import { Log, type OutOfRange, type ReadError, UnknownTopic } from "../log.ts"
 import type { Sql } from "./client.ts"
 import { query, type SqlError } from "./errors.ts"
+import * as Cursors from "./fanout-cursors.ts"
 import { attempt, PostgresConsumer, type Parts, type Settings } from "./fanout-consumer.ts"
 import { Feed } from "./fanout-feed.ts"
 import { join, leave, type Locks, type Member, unreserve } from "./fanout-locks.ts"
@@ -135,7 +136,7 @@ const member = Effect.fnUntraced(function* (shared: Shared, settings: Settings, 
   const { from, name, topic, type } = settings
   const find = Effect.gen(function* () {
     while (true) {
-      const [row] = yield* attempt("subscribe", () => Statement.open(sql, topicId, name, type, from))
+      const [row] = yield* attempt("subscribe", () => Cursors.open(sql, topicId, name, type, from))
       // made by another at this moment, so that neither part of the statement saw it
       if (row !== undefined) return row
     }
@@ -146,7 +147,7 @@ const member = Effect.fnUntraced(function* (shared: Shared, settings: Settings, 
     const changed = yield* Effect.scoped(
       Effect.gen(function* () {
         const { result } = yield* enter(shared, settings, found.subscription_id, true)
-        if (result === "joined") yield* attempt("subscribe", () => Statement.setType(sql, found.subscription_id, type))
+        if (result === "joined") yield* attempt("subscribe", () => Cursors.setType(sql, found.subscription_id, type))
         return result === "joined"
       })
     )
@@ -178,7 +179,7 @@ const follow = Effect.fnUntraced(function* (
     // retention deleted what was not delivered: nobody can have it any more
     return Effect.gen(function* () {
       yield* Effect.logWarning(`subscription ${name}: ${error.message}; going on at ${error.start}`)
-      yield* query("skip", () => Statement.skipTo(shared.sql, subscription, partition, error.start))
+      yield* query("skip", () => Cursors.skipTo(shared.sql, subscription, partition, error.start))
       feed.forget(error.start)
     })
   }
@@ -219,7 +220,7 @@ const subscribe = Effect.fnUntraced(function* (shared: Shared, options: Subscrib
   const joined = yield* member(shared, settings, topicId)
   const { subscription } = joined
   yield* attempt("subscribe", () => Statement.sweep(sql, [subscription]))
-  const cursors = yield* attempt("subscribe", () => Statement.cursors(sql, subscription))
+  const cursors = yield* attempt("subscribe", () => Cursors.cursors(sql, subscription))
   const parts: Parts = {
     sql,
     log,
@@ -263,7 +264,7 @@ const seek = Effect.fnUntraced(function* (shared: Shared, options: SubscribeOpti
   const { name, topic } = settings
   const { partitions, topic_id: topicId } = yield* topicOf(sql, topic)
   yield* assertPlaces("seek", topic, partitions, to)
-  const found = (yield* attempt("seek", () => Statement.open(sql, topicId, name, settings.type, to)))[0]
+  const found = (yield* attempt("seek", () => Cursors.open(sql, topicId, name, settings.type, to)))[0]
   if (found === undefined) {
     return yield* new FanOutError({
       operation: "seek",
@@ -273,7 +274,7 @@ const seek = Effect.fnUntraced(function* (shared: Shared, options: SubscribeOpti
   }
   const { result } = yield* enter(shared, settings, found.subscription_id, true)
   if (result === "busy") return yield* new ConsumerBusy({ topic, subscription: name, type: found.type })
-  yield* attempt("seek", () => Statement.seek(sql, found.subscription_id, to))
+  yield* attempt("seek", () => Cursors.seek(sql, found.subscription_id, to))
 }, Effect.scoped)
 
 /** A subscription that failed leaves nothing in its scope: a further try would meet the locks of the first. */
@@ -297,7 +298,7 @@ export const make = Effect.fnUntraced(function* (
   return FanOut.of({
     subscribe: (settings) => whole(subscribe(shared, settings)),
     seek: (settings, to) => seek(shared, settings, to),
-    unsubscribe: (topic, name) => Effect.asVoid(attempt("unsubscribe", () => Statement.remove(sql, topic, name)))
+    unsubscribe: (topic, name) => Effect.asVoid(attempt("unsubscribe", () => Cursors.remove(sql, topic, name)))
   })
 })
 

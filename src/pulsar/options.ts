@@ -43,9 +43,11 @@ export const isWebSocket = (url: string): boolean => {
     throw new Error(`'${url}' is no URL of Pulsar: it starts with pulsar://, pulsar+ssl://, ws:// or wss://`)
   return scheme.startsWith("ws")
 }
-/** Where the admin interface is, without a closing slash. */
+/** Where the admin interface is, without a closing slash. Throws where that is no URL of one. */
 export const adminUrlOf = ({ adminUrl, url }: Pick<Options, "adminUrl" | "url">): string | undefined => {
   const given = adminUrl ?? (isWebSocket(url) ? url.replace(/^ws/, "http") : undefined)
+  if (given !== undefined && !/^https?:\/\/[^/]/.test(given))
+    throw new Error(`'${given}' is no URL of Pulsar's admin interface: it starts with http:// or https://`)
   return given?.replace(/\/+$/, "")
 }
 /** The full name of a topic; one that is given in full stays as it is. */
@@ -102,5 +104,7 @@ export const optionsFrom = (env: Readonly<Record<string, string | undefined>>): 
   const given = { adminUrl: of("ADMIN_URL"), token: of("TOKEN"), tenant: of("TENANT"), namespace: of("NAMESPACE") }
   const all = { ...given, client: of("CLIENT"), tls: Object.keys(tls).length === 0 ? undefined : tls }
   const named = Object.fromEntries(Object.entries(all).filter(([, value]) => value !== undefined))
-  return { url, ...(named as Omit<Options, "url">) }
+  const options = { url, ...(named as Omit<Options, "url">) }
+  adminUrlOf(options)
+  return options
 }

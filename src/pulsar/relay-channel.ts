@@ -120,7 +120,8 @@ export class Channel {
       }
       this.head++
     }
-    if (this.head > 4_096) {
+    // hundreds of channels must not each hold what they sent
+    if (this.head * 2 >= this.queue.length) {
       this.queue = this.queue.slice(this.head)
       this.head = 0
     }

@@ -229,49 +229,68 @@ const topicStep = async (admin: Admin, name: string, partitions: number): Promis
   }
 }
 
-const stepsOf = async (admin: Admin, tenancy: Tenancy): Promise<ReadonlyArray<Step>> => {
-  const { namespace, policies, publisher, tenants, topics } = tenancy
-  const clusters = policies.clusters ?? ((await admin.call("GET", "clusters")) as ReadonlyArray<string>)
-  const steps: Array<Step> = []
-  for (const { actions, name, role } of tenants) {
-    const granted = new Map<string, ReadonlyArray<string>>([[role, actions]])
-    // the relay reads the end of a topic before it sends there
-    if (publisher !== undefined) granted.set(publisher, ["consume", "produce"])
-    steps.push(await tenantStep(admin, name, clusters))
-    steps.push(await namespaceStep(admin, `${name}/${namespace}`, policies, granted))
-    for (const topic of topics)
-      for (const one of Tenancy.topicsOf(topic))
-        steps.push(await topicStep(admin, `${name}/${namespace}/${one}`, topic.partitions))
-  }
-  return steps
-}
 const failed = (operation: TenancyError["operation"]) => (cause: unknown) => {
   const { message, retryable } = failureOf(cause, operation)
   return new TenancyError({ operation, retryable, reason: message, cause })
 }
+
+/** Things that are asked about, or made, at once. */
+const atOnce = 8
+/** Runs all of them, in any order, and answers in theirs. Fails with the first that failed, when none is under way. */
+const forEach = <A, B>(operation: TenancyError["operation"], list: ReadonlyArray<A>, run: (one: A) => Promise<B>) =>
+  Effect.forEach(
+    list,
+    (one) => Effect.uninterruptible(Effect.tryPromise({ try: () => run(one), catch: failed(operation) })),
+    { concurrency: atOnce }
+  )
+
+/** What is to be done, tenant by tenant. */
+const stepsOf = Effect.fnUntraced(function* (operation: TenancyError["operation"], admin: Admin, tenancy: Tenancy) {
+  const { namespace, policies, publisher, tenants, topics } = tenancy
+  const clusters =
+    policies.clusters ??
+    (yield* Effect.tryPromise({
+      try: async () => (await admin.call("GET", "clusters")) as ReadonlyArray<string>,
+      catch: failed(operation)
+    }))
+  const looks: Array<() => Promise<Step>> = []
+  for (const { actions, name, role } of tenants) {
+    const granted = new Map<string, ReadonlyArray<string>>([[role, actions]])
+    // the relay reads the end of a topic before it sends there
+    if (publisher !== undefined) granted.set(publisher, ["consume", "produce"])
+    looks.push(() => tenantStep(admin, name, clusters))
+    looks.push(() => namespaceStep(admin, `${name}/${namespace}`, policies, granted))
+    for (const topic of topics)
+      for (const one of Tenancy.topicsOf(topic))
+        looks.push(() => topicStep(admin, `${name}/${namespace}/${one}`, topic.partitions))
+  }
+  return yield* forEach(operation, looks, (look) => look())
+})
 
 /** Whether a thing is not what is declared. */
 export const differs = ({ action }: ResourcePlan): boolean => action !== "nothing"
 
 /** What is to be done, tenant by tenant. Changes nothing. */
 export const plan = (admin: Admin, tenancy: Tenancy): Effect.Effect<ReadonlyArray<ResourcePlan>, TenancyError> =>
-  Effect.tryPromise({
-    try: async () => (await stepsOf(admin, tenancy)).map((step) => step.plan),
-    catch: failed("plan")
-  })
+  Effect.map(stepsOf("plan", admin, tenancy), (steps) => steps.map((step) => step.plan))
+
+/** What others need comes first. */
+const kinds: ReadonlyArray<ResourcePlan["kind"]> = ["tenant", "namespace", "topic"]
 
 /**
  * Does what `plan` says and answers what was done; nothing at all where one thing is refused. Fails with the first request that the brokers
  * refuse: what was done before it stays, and the same again goes on from there.
  */
-export const apply = (admin: Admin, tenancy: Tenancy): Effect.Effect<ReadonlyArray<ResourcePlan>, TenancyError> =>
-  Effect.tryPromise({
-    try: async () => {
-      const steps = await stepsOf(admin, tenancy)
-      const plans = steps.map((step) => step.plan)
-      if (plans.some(({ action }) => action === "refused")) return plans
-      for (const step of steps) if (differs(step.plan)) await step.run()
-      return plans
-    },
-    catch: failed("apply")
-  })
+export const apply = Effect.fnUntraced(function* (
+  admin: Admin,
+  tenancy: Tenancy
+): Effect.fn.Return<ReadonlyArray<ResourcePlan>, TenancyError> {
+  const steps = yield* stepsOf("apply", admin, tenancy)
+  const plans = steps.map((step) => step.plan)
+  if (plans.some(({ action }) => action === "refused")) return plans
+  for (const kind of kinds) {
+    const toDo = steps.filter((step) => step.plan.kind === kind && differs(step.plan))
+    yield* forEach("apply", toDo, (step) => step.run())
+  }
+  return plans
+})

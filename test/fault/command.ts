@@ -34,3 +34,31 @@ export const tell = (report: Outcome, json: boolean): number => {
   process.stdout.write(`${JSON.stringify(figures, undefined, json ? 0 : 2)}\n`)
   return failed(report) ? 1 : 0
 }
+
+/** A mutant's run. */
+export interface Hunted {
+  readonly caught: boolean
+  readonly report: Outcome
+}
+/** Hunts mutants whose names hold a text, and prints by what each was caught. Returns the exit code. */
+export const huntAll = async <M extends { readonly name: string }>(
+  mutants: ReadonlyArray<M>,
+  hunt: (mutant: M, seed: number, say: (line: string) => void) => Promise<Hunted>,
+  { json, only = "", seed }: { readonly json: boolean; readonly only: string | undefined; readonly seed: number }
+): Promise<number> => {
+  const wanted = mutants.filter(({ name }) => name.includes(only))
+  const missed: Array<string> = []
+  const figures: Record<string, string> = {}
+  for (const mutant of wanted) {
+    const { caught, report } = await hunt(mutant, seed, say)
+    const { disordered, doubled, hang, lost, wrong } = report
+    const counts = { lost, doubled, disordered, wrong, hang: hang !== undefined }
+    const by = hang?.split("\n")[0] ?? report.examples[0] ?? "nothing"
+    figures[mutant.name] = `${caught ? "caught" : "MISSED"}: ${JSON.stringify(counts)} ${by}`
+    say(`${mutant.name}: ${figures[mutant.name]}`)
+    if (!caught) missed.push(mutant.name)
+  }
+  const told = { seed, mutants: wanted.length, missed, figures }
+  process.stdout.write(`${JSON.stringify(told, undefined, json ? 0 : 2)}\n`)
+  return missed.length > 0 ? 1 : 0
+}

@@ -144,6 +144,10 @@ suite("tenants on pulsar", () => {
         })
         assert.strictEqual(unknown, 2)
         assert.match(message, /set MILLRACE_PULSAR_ADMIN_URL/)
+        const bare = { MILLRACE_PULSAR_ADMIN_URL: "localhost:8080" }
+        const [refused, reason] = yield* command(["pulsar", "check", "--config", file], bare)
+        assert.strictEqual(refused, 2)
+        assert.match(reason, /'localhost:8080' is no URL of Pulsar's admin interface/)
       }).pipe(Effect.scoped),
     60_000
   )

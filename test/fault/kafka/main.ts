@@ -1,7 +1,7 @@
 // `npm run fault`: a long run of the harness by seed, or its mutants. It prints its figures last, and ends with 1 where anything was lost,
 // doubled, out of order or wrong, or did not come about.
 import { parseArgs } from "node:util"
-import { say, tell, whole } from "../command.ts"
+import { huntAll, say, tell, whole } from "../command.ts"
 import { hunt, mutants } from "./mutants.ts"
 import { cycles, planOf, standard } from "./plan.ts"
 import { execute } from "./execute.ts"
@@ -20,7 +20,6 @@ const { values } = parseArgs({
   }
 })
 const number = (name: "cycles" | "seed" | "events" | "entities") => whole(name, values[name])
-const print = (text: string) => void process.stdout.write(`${text}\n`)
 
 const seed = number("seed") ?? Math.floor(Math.random() * 2 ** 31)
 
@@ -46,24 +45,7 @@ const long = async () => {
 
 /** Every mutant, or those whose names hold a text. */
 const hunts = async () => {
-  const wanted = mutants.filter(({ name }) => name.includes(values.only ?? ""))
-  const missed: Array<string> = []
-  const figures: Record<string, string> = {}
-  for (const mutant of wanted) {
-    const { caught, report } = await hunt(mutant, seed, say)
-    const { disordered, doubled, hang, lost, wrong } = report
-    const by = hang?.split("\n")[0] ?? report.examples[0] ?? "nothing"
-    figures[mutant.name] =
-      `${caught ? "caught" : "MISSED"}: ${JSON.stringify({ lost, doubled, disordered, wrong })} ${by}`
-    say(`${mutant.name}: ${figures[mutant.name]}`)
-    if (!caught) missed.push(mutant.name)
-  }
-  print(
-    values.json
-      ? JSON.stringify({ seed, mutants: wanted.length, missed, figures })
-      : JSON.stringify({ seed, missed, figures }, undefined, 2)
-  )
-  process.exitCode = missed.length > 0 ? 1 : 0
+  process.exitCode = await huntAll(mutants, hunt, { seed, only: values.only, json: values.json })
 }
 
 await (values.mutants ? hunts() : long())

@@ -1,9 +1,8 @@
 // A run while it is under way: services, the application in processes of its own, a load; and the comparison with the fold of the log.
 import { join } from "node:path"
-import { setTimeout as sleep } from "node:timers/promises"
 import { consume, type Printed } from "./consumer.ts"
 import { copy, type Copy, type Patch } from "./copy.ts"
-import { Differences } from "./differences.ts"
+import { Course, type CourseOptions } from "./course.ts"
 import { points } from "./failpoints.ts"
 import { Feeder } from "./feeder.ts"
 import { Fleet } from "./fleet.ts"
@@ -14,10 +13,9 @@ import { type Output, Outputs, topics } from "./outputs.ts"
 import type { Plan } from "./plan.ts"
 import { type Services, services, sessionMs } from "./services.ts"
 import { compareTables } from "./tables.ts"
-import { until } from "./until.ts"
 
 /** What a run is to be. */
-export interface RunOptions {
+export interface RunOptions extends CourseOptions {
   readonly seed: number
   readonly plan: Plan
   /** At least so many; while a fault is waited for more are sent. */
@@ -29,49 +27,23 @@ export interface RunOptions {
   readonly mutant?: ReadonlyArray<Patch>
   /** Without relays, and so without outputs. */
   readonly projectionsOnly?: boolean
-  /** How long anything may take to come about. */
-  readonly patienceMs?: number
-  readonly say?: (line: string) => void
   /** Where something is wrong services are left running for whoever wants to look, until the process is told to end. */
   readonly hold?: boolean
 }
 /** A run while it is under way. */
-export class Run {
-  readonly options: RunOptions
+export class Run extends Course<RunOptions> {
   readonly services: Services
   readonly feeder: Feeder
-  readonly fleet: Fleet
-  readonly differences = new Differences()
   readonly watch = new Watch()
-  readonly faults: Record<string, number> = {}
-  private trickling = true
   private quiet = false
-  private readonly trickle: Promise<void>
-  private failed: unknown
 
   constructor(options: RunOptions, opened: Services, feeder: Feeder, fleet: Fleet) {
-    this.options = options
+    super(options, fleet)
     this.services = opened
     this.feeder = feeder
-    this.fleet = fleet
-    this.trickle = this.drip()
-  }
-  say(line: string): void {
-    this.options.say?.(line)
-  }
-  note(fault: string, count = 1): void {
-    this.faults[fault] = (this.faults[fault] ?? 0) + count
-  }
-  /** A few events now and then, so that whatever is waited for finds some. */
-  private async drip() {
-    while (this.trickling) {
-      try {
-        if (!this.quiet) await this.feeder.drip(12)
-      } catch (error) {
-        this.fail(error)
-      }
-      await sleep(100)
-    }
+    this.feedOn(async () => {
+      if (!this.quiet) await this.feeder.drip(12)
+    }, 100)
   }
   /** Feeds nothing by itself meanwhile. */
   async quietly(use: () => Promise<void>): Promise<void> {
@@ -83,30 +55,10 @@ export class Run {
       this.quiet = false
     }
   }
-  async stopFeeding(): Promise<void> {
-    this.trickling = false
-    await this.trickle
-  }
-  /** Whatever is waited for fails with this from now on. */
-  readonly fail = (error: unknown): void => {
-    this.failed ??= error
-  }
-  /** Throws what failed, if anything did. */
-  assertSound(): void {
-    if (this.failed !== undefined) throw this.failed
-  }
-  /** Asks until it is so. Questions that fail, as to a server that is away, are asked again. */
-  async until(what: string, ask: () => boolean | Promise<boolean>): Promise<void> {
-    await until(what, ask, {
-      patienceMs: this.options.patienceMs ?? 60_000,
-      fleet: this.fleet,
-      assertSound: () => this.assertSound(),
-      describe: async () => {
-        const where = await places(this.services.sql).catch(() => [])
-        const ends = await this.feeder.ends().catch(() => [])
-        return [JSON.stringify(where), JSON.stringify(ends)]
-      }
-    })
+  protected async describe(): Promise<ReadonlyArray<string>> {
+    const where = await places(this.services.sql).catch(() => [])
+    const ends = await this.feeder.ends().catch(() => [])
+    return [JSON.stringify(where), JSON.stringify(ends)]
   }
 
   /** Everything that was fed is handled, and everything published is relayed. Others must have stopped feeding. */

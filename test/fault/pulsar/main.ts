@@ -1,7 +1,7 @@
 // `npm run fault -- pulsar`: a long run of the harness by seed, or its mutants. It prints its figures last, and ends with 1 where anything
 // was lost, doubled, out of order or wrong, or did not come about.
 import { parseArgs } from "node:util"
-import { say, tell, whole } from "../command.ts"
+import { huntAll, say, tell, whole } from "../command.ts"
 import { execute } from "./execute.ts"
 import { hunt, mutants } from "./mutants.ts"
 import { cycles, planOf, standard } from "./plan.ts"
@@ -39,19 +39,7 @@ const long = async () => {
 
 /** Every mutant, or those whose names hold a text. */
 const hunts = async () => {
-  const missed: Array<string> = []
-  const figures: Record<string, string> = {}
-  for (const mutant of mutants.filter(({ name }) => name.includes(values.only ?? ""))) {
-    const { caught, report } = await hunt(mutant, seed, say)
-    const { disordered, doubled, hang, lost, wrong } = report
-    const by = hang?.split("\n")[0] ?? report.examples[0] ?? "nothing"
-    figures[mutant.name] =
-      `${caught ? "caught" : "MISSED"}: ${JSON.stringify({ lost, doubled, disordered, wrong, hang: hang !== undefined })} ${by}`
-    say(`${mutant.name}: ${figures[mutant.name]}`)
-    if (!caught) missed.push(mutant.name)
-  }
-  process.stdout.write(`${JSON.stringify({ seed, missed, figures }, undefined, values.json ? 0 : 2)}\n`)
-  process.exitCode = missed.length > 0 ? 1 : 0
+  process.exitCode = await huntAll(mutants, hunt, { seed, only: values.only, json: values.json })
 }
 
 await (values.mutants ? hunts() : long())

@@ -1,14 +1,12 @@
 // A run while it is under way: services, relays and consumers in processes of their own, and what is published meanwhile.
 import { join } from "node:path"
-import { setTimeout as sleep } from "node:timers/promises"
 import type { RelayOptions } from "../../../src/pulsar/relay.ts"
 import { type TransportName, transports } from "../../support/pulsar.ts"
 import { type Random, randomOf } from "../../support/random.ts"
 import { type Copy, copy, type Patch } from "../kafka/copy.ts"
-import { Differences } from "../kafka/differences.ts"
+import { Course, type CourseOptions } from "../kafka/course.ts"
 import { Fleet, type Worker } from "../kafka/fleet.ts"
 import { patiently } from "../kafka/observe.ts"
-import { until } from "../kafka/until.ts"
 import type { ConsumerGiven } from "./consumer-process.ts"
 import { Feeder, projection } from "./feeder.ts"
 import type { Plan } from "./plan.ts"
@@ -18,7 +16,7 @@ import { services, type Services, topics } from "./services.ts"
 import { subscriptions } from "./subscriptions.ts"
 
 /** What a run is to be. */
-export interface RunOptions {
+export interface RunOptions extends CourseOptions {
   readonly seed: number
   readonly plan: Plan
   /** At least so many messages; while a fault is waited for more are published. */
@@ -31,9 +29,6 @@ export interface RunOptions {
   readonly minutes?: number
   /** What makes the relay a mutant. */
   readonly mutant?: ReadonlyArray<Patch>
-  /** How long anything may take to come about. */
-  readonly patienceMs?: number
-  readonly say?: (line: string) => void
 }
 /** How a process differs from a regular one. */
 export interface Special {
@@ -46,39 +41,20 @@ export interface Special {
 }
 
 /** A run while it is under way. */
-export class Run {
-  readonly options: RunOptions
+export class Run extends Course<RunOptions> {
   readonly services: Services
   readonly feeder: Feeder
-  readonly fleet: Fleet
-  readonly differences = new Differences()
-  readonly faults: Record<string, number> = {}
   private readonly random: Random
-  private trickling = true
-  private readonly trickle: Promise<void>
-  private failed: unknown
 
   constructor(options: RunOptions, opened: Services, fleet: Fleet) {
-    this.options = options
+    super(options, fleet)
     this.services = opened
     this.feeder = new Feeder(opened.sql, options.seed)
-    this.fleet = fleet
     this.random = randomOf(options.seed + 1)
-    this.trickle = this.drip()
-  }
-  say(line: string): void {
-    this.options.say?.(line)
-  }
-  note(fault: string, count = 1): void {
-    this.faults[fault] = (this.faults[fault] ?? 0) + count
-  }
-  /** A few messages now and then, so that whatever is waited for finds some. */
-  private async drip() {
-    while (this.trickling) {
+    this.feedOn(async () => {
       // on a slow machine consumers would fall behind for good
-      if ((await this.backlog().catch(() => 0)) < mostBehind) await this.feeder.feed(10).catch(this.fail)
-      await sleep(250)
-    }
+      if ((await this.backlog().catch(() => 0)) < mostBehind) await this.feeder.feed(10)
+    }, 250)
   }
   /** Messages that were published and the slowest subscription has not handled, about. */
   private async backlog(): Promise<number> {
@@ -88,29 +64,12 @@ export class Run {
     // each topic of each tenant has a quarter
     return this.feeder.fed.length - 4 * slowest
   }
-  async stopFeeding(): Promise<void> {
-    this.trickling = false
-    await this.trickle
-  }
-  /** Whatever is waited for fails with this from now on. */
-  readonly fail = (error: unknown): void => {
-    this.failed ??= error
-  }
-  /** Throws what failed, if anything did. */
-  assertSound(): void {
-    if (this.failed !== undefined) throw this.failed
-  }
-  async until(what: string, ask: () => boolean | Promise<boolean>): Promise<void> {
-    await until(what, ask, {
-      patienceMs: this.options.patienceMs ?? 60_000,
-      fleet: this.fleet,
-      assertSound: () => this.assertSound(),
-      describe: async () => [
-        `published ${JSON.stringify([...this.feeder.ends])}`,
-        `relayed ${JSON.stringify(await this.positions().catch(() => []))}`,
-        `handled ${JSON.stringify([...(await this.handled().catch(() => []))])}`
-      ]
-    })
+  protected async describe(): Promise<ReadonlyArray<string>> {
+    return [
+      `published ${JSON.stringify([...this.feeder.ends])}`,
+      `relayed ${JSON.stringify(await this.positions().catch(() => []))}`,
+      `handled ${JSON.stringify([...(await this.handled().catch(() => []))])}`
+    ]
   }
 
   /** Starts a process, over a transport of chance. */
