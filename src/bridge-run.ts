@@ -34,12 +34,18 @@ export const join = Effect.fnUntraced(function* (
 })
 
 const literal = (part: string | undefined) => (part === undefined || /[{}]/.test(part) ? undefined : part)
-const listed = Effect.fnUntraced(function* ({ kafka, pulsar }: Joined, { from, source }: BridgeRule) {
-  if (source.words.length === 0) return [source.parts[0]!]
+/** All topics where a rule's source is, as far as its name tells. */
+export const topicsAround = (
+  { kafka, pulsar }: Pick<Joined, "kafka" | "pulsar">,
+  { from, source }: BridgeRule
+): Effect.Effect<ReadonlyArray<string>, BridgeError> => {
   const [, tenant, namespace] = /^pulsar:persistent:\/\/([^/]+)\/([^/]+)\//.exec(from) ?? []
-  const all = source.side === "kafka" ? yield* kafka.topics : yield* pulsar.topics(literal(tenant), literal(namespace))
-  return all.filter((topic) => !topic.endsWith(errorsSuffix))
-})
+  return source.side === "kafka" ? kafka.topics : pulsar.topics(literal(tenant), literal(namespace))
+}
+const listed = (joined: Joined, rule: BridgeRule) =>
+  rule.source.words.length === 0
+    ? Effect.succeed([rule.source.parts[0]!])
+    : Effect.map(topicsAround(joined, rule), (all) => all.filter((topic) => !topic.endsWith(errorsSuffix)))
 /** None where there is no such topic (yet). */
 const partitionsOf = ({ log }: Joined, topic: string) =>
   log.bounds(topic).pipe(

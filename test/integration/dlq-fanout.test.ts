@@ -167,7 +167,10 @@ suite("dead letters on Pulsar", () => {
         seq: 4
       })
       assert.match(letter!.message, /make it smaller/)
-      assert.deepStrictEqual(yield* dlq(webSocket, "retry", "--kind", "relay"), { retried: 0 } as never)
+      const refused = yield* Cli.run(webSocket, "dlq", "retry", "--kind", "relay", "--json")
+      assert.strictEqual(refused.code, 4, refused.errors)
+      assert.match(refused.errors, /relay:1 stays: .*make it smaller/)
+      assert.deepInclude(JSON.parse(refused.output), { retried: 0 })
       assert.deepInclude(yield* dlq(webSocket, "show", "relay:1"), { status: "parked" })
       assert.deepStrictEqual(yield* dlq(native, "retry", "relay:1"), { retried: 1 } as never)
       const all = [1, 2, 3, 5, 6, 7, 8, 9, 4]
