@@ -91,7 +91,7 @@ const retried = Effect.fnUntraced(function* (environment: Environment) {
     status: "parked",
     key: "k1",
     error: "Redelivered",
-    message: "redelivered 0 times and not acknowledged",
+    message: "redelivered 0 times, and failed: Error: no mail",
     attempts: 1,
     event_id: "e3",
     trace_id: "0af7651916cd43dd8448eb211c80319c"
