@@ -32,16 +32,18 @@ const openSources = Effect.gen(function* () {
 })
 
 /**
- * Letters of bridges; undefined where neither Kafka nor Pulsar is configured. They are listed from the topics of the rules, without rules from all that are
- * named so; who retries them needs rules, and both systems.
+ * Letters of bridges, from the topics of the rules; undefined where neither Kafka nor Pulsar is configured. Without rules they are from all topics that are
+ * named so, and only where they were `asked` for: others may have bridges on the same systems. Who retries them needs rules, and both systems.
  */
 export const open = Effect.fnUntraced(function* (
   sql: Sql,
-  rules: string | undefined
+  rules: string | undefined,
+  asked: boolean
 ): Effect.fn.Return<Source | undefined, unknown, Scope.Scope> {
-  const sources = yield* openSources
-  const { kafka, pulsar } = sources
-  if (kafka === undefined && pulsar === undefined) return undefined
+  const isConfigured = ["MILLRACE_KAFKA_BROKERS", "MILLRACE_PULSAR_URL"].some(
+    (name) => (process.env[name] ?? "") !== ""
+  )
+  if (!isConfigured) return undefined
   const bridge = yield* Effect.mapError(loadIfAny(rules), (error) =>
     rules === undefined
       ? new CommandFailed({
@@ -50,6 +52,9 @@ export const open = Effect.fnUntraced(function* (
         })
       : error
   )
+  if (bridge === undefined && !asked) return undefined
+  const sources = yield* openSources
+  const { kafka, pulsar } = sources
   const sender: Effect.Effect<Sender<BridgeLetter, unknown>, unknown, Scope.Scope> = Effect.gen(function* () {
     if (bridge === undefined)
       return yield* new CommandFailed({

@@ -135,7 +135,7 @@ const tableOf = Effect.fnUntraced(function* (entries: ReadonlyArray<Entry>) {
 const sourceOf = Effect.fnUntraced(function* (
   kind: Kind,
   database: Database,
-  { config, rules }: Pick<Options, "config" | "rules">
+  { config, ids, kind: kinds, rule, rules }: Options
 ): Effect.fn.Return<Source | undefined, unknown, Scope.Scope> {
   const { sql } = database
   if (kind === "relay") return relayLetters(sql, openParkedSender)
@@ -143,7 +143,10 @@ const sourceOf = Effect.fnUntraced(function* (
     const topics = yield* openDeadLetterTopics(sql)
     return topics === undefined ? undefined : subscriptionLetters(sql, topics)
   }
-  if (kind === "bridge") return yield* (yield* Effect.promise(() => import("./bridge-letters.ts"))).open(sql, rules)
+  if (kind === "bridge") {
+    const asked = ids.length > 0 || kinds !== undefined || rule !== undefined
+    return yield* (yield* Effect.promise(() => import("./bridge-letters.ts"))).open(sql, rules, asked)
+  }
   const log = Effect.gen(function* () {
     return (yield* openSystem(yield* loadApplication(config), database, { relaysHere: false })).log
   })
