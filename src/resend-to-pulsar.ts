@@ -83,7 +83,7 @@ export class PulsarResender {
     if (sent?.kind !== "refused") return sent?.kind === "stored"
     // a producer that had something refused may be of no more use
     yield* this.forget(part, scope)
-    return yield* new LetterRefused({ reason: `${part}: ${sent.reason}` })
+    return yield* new LetterRefused({ reason: sent.reason })
   })
   private forget(part: string, scope: Scope.Closeable): Effect.Effect<void> {
     this.open.delete(part)
