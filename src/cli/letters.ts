@@ -240,9 +240,9 @@ export const retry = Effect.fnUntraced(function* (options: Bulk) {
     retried += done.retried
     refused.push(...done.refused)
   }
-  for (const { id, reason } of refused) {
-    const line = `millrace: ${id} stays: ${reason}\n`
-    yield* Effect.sync(() => process.stderr.write(line))
+  for (const [reason, some] of Map.groupBy(refused, (one) => one.reason)) {
+    const which = some.length === 1 ? `${some[0]!.id} stays` : `${some[0]!.id} and ${some.length - 1} more stay`
+    yield* Effect.sync(() => process.stderr.write(`millrace: ${which}: ${reason}\n`))
   }
   yield* print(
     options.json
