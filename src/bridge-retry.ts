@@ -27,24 +27,24 @@ export const errorTopics = Effect.fnUntraced(function* (
   { kafka, pulsar }: Sources,
   bridge: Bridge | undefined
 ): Effect.fn.Return<ReadonlyArray<string>, BridgeError> {
+  const ends = { kafka: kafka?.end, pulsar: pulsar?.end }
+  if (bridge === undefined) {
+    const onKafka = ends.kafka === undefined ? [] : yield* ends.kafka.topics
+    const onPulsar = pulsar === undefined ? [] : yield* pulsar.end.topics(pulsar.tenant, pulsar.namespace)
+    return [...onKafka, ...onPulsar].filter((topic) => topic.endsWith(errorsSuffix)).toSorted()
+  }
   const found = new Set<string>()
-  for (const rule of bridge?.rules ?? []) {
+  for (const rule of bridge.rules) {
     const { errors, source } = rule
-    if ((source.side === "kafka" ? kafka : pulsar) === undefined) continue
+    if (ends[source.side] === undefined) continue
     if (errors !== undefined) found.add(errors)
     else if (source.words.length === 0) found.add(`${source.parts[0]}${errorsSuffix}`)
     else
-      for (const topic of yield* topicsAround(
-        { kafka: kafka?.end as KafkaEnd, pulsar: pulsar?.end as PulsarEnd },
-        rule
-      ))
+      for (const topic of yield* topicsAround(ends, rule))
         if (topic.endsWith(errorsSuffix) && matchOf(source, topic.slice(0, -errorsSuffix.length)) !== undefined)
           found.add(topic)
   }
-  if (bridge !== undefined) return [...found]
-  const onKafka = kafka === undefined ? [] : yield* kafka.end.topics
-  const onPulsar = pulsar === undefined ? [] : yield* pulsar.end.topics(pulsar.tenant, pulsar.namespace)
-  return [...onKafka, ...onPulsar].filter((topic) => topic.endsWith(errorsSuffix)).toSorted()
+  return [...found]
 })
 
 /** Hands over a topic's letters from the first to the last that is there now; nothing of a topic that is not there. */
