@@ -1,5 +1,6 @@
 // What `dlq` needs of each kind of dead letters: to list, retry and discard them. The kinds are projections, subscriptions, relays and bridges.
 import * as Effect from "effect/Effect"
+import * as Result from "effect/Result"
 import type * as Scope from "effect/Scope"
 import { localName } from "../pulsar/parts.ts"
 import { LetterRefused } from "../resend.ts"
@@ -42,6 +43,8 @@ export interface Retried {
   readonly retried: number
   /** Those that are still refused, and why. They stay as they are. */
   readonly refused: ReadonlyArray<{ readonly id: number | string; readonly reason: string }>
+  /** What ended it before the last one. */
+  readonly failure?: unknown
 }
 /** Letters of one kind. */
 export interface Source {
@@ -80,25 +83,18 @@ export const fits = ({ all, failedAt, key: its, status }: Entry, filter: Filter)
   )
 }
 
-/** Retries letters one by one; `one` says whether it was not decided on before. */
-export const retryEach = <E, R>(
+/** Retries letters one by one, until one fails; `one` says whether it was not decided on before. */
+export const retryEach = Effect.fnUntraced(function* <E, R>(
   entries: ReadonlyArray<Entry>,
-  one: (entry: Entry) => Effect.Effect<boolean, E | LetterRefused, R>
-): Effect.Effect<Retried, E, R> =>
-  Effect.gen(function* () {
-    let retried = 0
-    const refused: Array<Retried["refused"][number]> = []
-    for (const entry of entries) {
-      const reason = yield* one(entry).pipe(
-        Effect.map((done) => {
-          retried += done ? 1 : 0
-        }),
-        Effect.catchIf(
-          (error) => error instanceof LetterRefused,
-          (error) => Effect.succeed(error.reason)
-        )
-      )
-      if (reason !== undefined) refused.push({ id: entry.id, reason })
-    }
-    return { retried, refused }
-  }) as Effect.Effect<Retried, E, R>
+  one: (entry: Entry) => Effect.Effect<boolean, E, R>
+): Effect.fn.Return<Retried, never, R> {
+  let retried = 0
+  const refused: Array<Retried["refused"][number]> = []
+  for (const entry of entries) {
+    const result = yield* Effect.result(one(entry))
+    if (Result.isSuccess(result)) retried += result.success ? 1 : 0
+    else if (result.failure instanceof LetterRefused) refused.push({ id: entry.id, reason: result.failure.reason })
+    else return { retried, refused, failure: result.failure }
+  }
+  return { retried, refused }
+})

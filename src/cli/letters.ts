@@ -233,13 +233,19 @@ export const retry = Effect.fnUntraced(function* (options: Bulk) {
   }
   const found = yield* listed(database, options, filter, "retry")
   if (options.dryRun) return yield* wouldDo("retry", options, found)
-  let retried = 0
-  const refused: Array<Retried["refused"][number]> = []
+  const done: Array<Retried> = []
+  // what keeps one kind from being sent is no matter of the others
   for (const { entries, source } of found) {
-    const done = yield* told(source.retry(entries, who()))
-    retried += done.retried
-    refused.push(...done.refused)
+    const ended = told(source.retry(entries, who())).pipe(
+      Effect.catch((failure) => Effect.succeed({ retried: 0, refused: [], failure }))
+    )
+    done.push(yield* ended)
   }
+  return yield* report(options, done)
+})
+const report = Effect.fnUntraced(function* (options: Options, done: ReadonlyArray<Retried>) {
+  const retried = done.reduce((sum, one) => sum + one.retried, 0)
+  const refused = done.flatMap((one) => one.refused)
   for (const [reason, some] of Map.groupBy(refused, (one) => one.reason)) {
     const which = some.length === 1 ? `${some[0]!.id} stays` : `${some[0]!.id} and ${some.length - 1} more stay`
     yield* Effect.sync(() => process.stderr.write(`millrace: ${which}: ${reason}\n`))
@@ -249,6 +255,8 @@ export const retry = Effect.fnUntraced(function* (options: Bulk) {
       ? JSON.stringify({ retried, ...(refused.length > 0 && { refused }) })
       : `${retried} sent to be handled again${retried === 0 ? "" : "; see millrace dlq list --status parked,retrying"}`
   )
+  const failed = done.find((one) => one.failure !== undefined)
+  if (failed !== undefined) return yield* Effect.fail(failed.failure)
   return refused.length > 0 ? exitCodes.rejected : yield* missing(options, retried)
 })
 
