@@ -112,7 +112,7 @@ const retried = Effect.fnUntraced(function* (environment: Environment) {
   assert.match(refused.errors, /none of these is parked/)
   // what was retried was for the one alone
   yield* topics.publish(name, sent(10, 9, 2, 2))
-  yield* until(() => seen.includes(9) && seen.includes(10) && got.length === 9)
+  yield* until(() => seen.includes(9) && seen.includes(10) && got.length >= 9)
   assert.lengthOf(seen, 10)
   assert.deepStrictEqual(
     got.toSorted((a, b) => a - b),
