@@ -6,14 +6,15 @@ import type { BridgeRecord } from "./bridge.ts"
 import type { BridgeError, PulsarEnd, PulsarProducer } from "./bridge-ends.ts"
 import { BridgeError as Failure } from "./bridge-ends.ts"
 import { type Place, placeText } from "./bridge-names.ts"
-import { offsetHeader, streamHeader } from "./bridge-route.ts"
+import { isFrom } from "./bridge-letter.ts"
+import { offsetHeader } from "./bridge-route.ts"
 
 /** Where a stream's dead letters go. */
 export interface LettersOptions {
   readonly pulsar: PulsarEnd
   readonly topic: string
-  /** The part that they come from, as their header tells it. */
-  readonly stream: string
+  /** Whose they are, as their headers tell it: another rule's of the same part are others. */
+  readonly of: { readonly bridge: string; readonly rule: string; readonly stream: string }
   /** The producer's name. */
   readonly name: string
   /** A place before which there are no letters that the position has not passed; undefined: unknown. */
@@ -47,13 +48,13 @@ export class Letters {
   private readonly open = Effect.fnUntraced(function* (
     this: Letters
   ): Effect.fn.Return<PulsarProducer, BridgeError, Scope.Scope> {
-    const { after, name, pulsar, stream } = this.options
+    const { after, name, of, pulsar } = this.options
     const [part = this.topic] = yield* pulsar.parts(this.topic)
     this.part = part
     const producer = yield* pulsar.produce(part, name, false)
     yield* pulsar.scan(part, after, ({ place, record: { headers } }) => {
       this.place = place
-      if (headers[streamHeader] === stream) this.present.add(headers[offsetHeader] ?? "")
+      if (isFrom(of, headers)) this.present.add(headers[offsetHeader] ?? "")
     })
     return (this.producer = producer)
   })

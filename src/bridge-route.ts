@@ -131,21 +131,3 @@ const fromPulsar = (record: BridgeRecord): BridgeRecord => {
     eventTime: Number.isFinite(time) ? time : record.eventTime
   }
 }
-
-const reasonBytes = 1_000
-/** A record as a dead letter: as it was, with headers that say why, under which rule, and where it was. */
-export const deadLetter = (
-  { rule, stream }: Pick<Way, "rule" | "stream">,
-  record: BridgeRecord,
-  offset: string,
-  reason: string
-): BridgeRecord => ({
-  ...record,
-  headers: {
-    ...record.headers,
-    [`${ownHeader}error`]: reason.slice(0, reasonBytes),
-    [`${ownHeader}rule`]: rule.name,
-    [streamHeader]: stream,
-    [offsetHeader]: offset
-  }
-})

@@ -3,7 +3,7 @@ import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import * as Schedule from "effect/Schedule"
 import { type Bridge, type BridgeRule, errorsSuffix } from "./bridge.ts"
-import type { BridgeError } from "./bridge-ends.ts"
+import type { BridgeError, KafkaEnd, PulsarEnd } from "./bridge-ends.ts"
 import { matchOf } from "./bridge-names.ts"
 import { Board, type StreamStatus } from "./bridge-state.ts"
 import { type Joined, readFailure, shortName, type StreamError } from "./bridge-stream.ts"
@@ -34,12 +34,19 @@ export const join = Effect.fnUntraced(function* (
 })
 
 const literal = (part: string | undefined) => (part === undefined || /[{}]/.test(part) ? undefined : part)
-const listed = Effect.fnUntraced(function* ({ kafka, pulsar }: Joined, { from, source }: BridgeRule) {
-  if (source.words.length === 0) return [source.parts[0]!]
+/** All topics where a rule's source is, as far as its name tells; none where its system is missing. */
+export const topicsAround = (
+  { kafka, pulsar }: { readonly kafka: KafkaEnd | undefined; readonly pulsar: PulsarEnd | undefined },
+  { from, source }: BridgeRule
+): Effect.Effect<ReadonlyArray<string>, BridgeError> => {
   const [, tenant, namespace] = /^pulsar:persistent:\/\/([^/]+)\/([^/]+)\//.exec(from) ?? []
-  const all = source.side === "kafka" ? yield* kafka.topics : yield* pulsar.topics(literal(tenant), literal(namespace))
-  return all.filter((topic) => !topic.endsWith(errorsSuffix))
-})
+  const all = source.side === "kafka" ? kafka?.topics : pulsar?.topics(literal(tenant), literal(namespace))
+  return all ?? Effect.succeed([])
+}
+const listed = (joined: Joined, rule: BridgeRule) =>
+  rule.source.words.length === 0
+    ? Effect.succeed([rule.source.parts[0]!])
+    : Effect.map(topicsAround(joined, rule), (all) => all.filter((topic) => !topic.endsWith(errorsSuffix)))
 /** None where there is no such topic (yet). */
 const partitionsOf = ({ log }: Joined, topic: string) =>
   log.bounds(topic).pipe(

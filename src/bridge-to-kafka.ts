@@ -4,8 +4,9 @@ import type * as Scope from "effect/Scope"
 import { type Bridge, type BridgeRecord, type BridgeRule, errorsSuffix } from "./bridge.ts"
 import type { Addressed, Arrived, BridgeError, Held, KafkaWriter, PulsarConsumer } from "./bridge-ends.ts"
 import { byPlace, parsePlace, type Place, placeText } from "./bridge-names.ts"
+import { deadLetter } from "./bridge-letter.ts"
 import { Letters } from "./bridge-letters.ts"
-import { deadLetter, route, type Way } from "./bridge-route.ts"
+import { route, type Way } from "./bridge-route.ts"
 import type { Counts, StreamState } from "./bridge-state.ts"
 import { type Joined, lostBecause, parseMetadata, persist, type StreamError } from "./bridge-stream.ts"
 import { partitionOf } from "./murmur2.ts"
@@ -247,7 +248,7 @@ const session = Effect.fnUntraced(function* (
   const letters = new Letters({
     pulsar,
     topic: rule.errors ?? `${topic}${errorsSuffix}`,
-    stream: part,
+    of: { bridge: bridge.name, rule: rule.name, stream: part },
     name: `${bridge.name}/${rule.name}/${part}`,
     after: parse(errors)
   })

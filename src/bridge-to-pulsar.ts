@@ -5,7 +5,8 @@ import type * as Scope from "effect/Scope"
 import { type BridgeRecord, type BridgeRule, errorsSuffix } from "./bridge.ts"
 import type { Addressed, BridgeError, Held, KafkaWriter, Numbered } from "./bridge-ends.ts"
 import { Lanes } from "./bridge-lanes.ts"
-import { deadLetter, route, type Way } from "./bridge-route.ts"
+import { deadLetter } from "./bridge-letter.ts"
+import { route, type Way } from "./bridge-route.ts"
 import type { Counts, StreamState } from "./bridge-state.ts"
 import {
   type Joined,
@@ -36,7 +37,16 @@ export interface Outward {
 }
 
 /** The headers of a record as Kafka has them, by the envelope's names on Kafka; event time apart. */
-const recordOf = ({ eventId, eventTime, headers, key, schemaVersion, tenant, traceparent, value }: LogRecord) => {
+export const recordOf = ({
+  eventId,
+  eventTime,
+  headers,
+  key,
+  schemaVersion,
+  tenant,
+  traceparent,
+  value
+}: LogRecord) => {
   const all: Record<string, string> = Object.assign(Object.create(null), headers) as Record<string, string>
   if (eventId !== undefined) all["event_id"] = eventId
   if (tenant !== undefined) all["tenant"] = tenant

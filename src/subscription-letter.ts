@@ -1,6 +1,8 @@
 // A message that a subscription gave up, as its dead-letter topic has it, and how it comes again to that subscription alone. No I/O.
 import type * as Effect from "effect/Effect"
+import type { BridgeError } from "./bridge-ends.ts"
 import type { FanOutError, Message } from "./fanout.ts"
+import type { Sender } from "./resend.ts"
 import { retryHeader } from "./retry.ts"
 
 /** What a letter is made of: a message of a dead-letter topic, and when the topic took it, in epoch milliseconds. */
@@ -32,7 +34,7 @@ export interface DeadLetterTopics {
   /** Hands over a topic's letters from the first to the last that is there now, partition by partition; nothing of a topic that is not there. */
   readonly each: (topic: string, take: (letter: SubscriptionLetter) => void) => Effect.Effect<void, FanOutError>
   /** Sends a letter's message to the end of the topic that it came from, where its subscription alone handles it. */
-  readonly retry: (letter: SubscriptionLetter) => Effect.Effect<void, FanOutError>
+  readonly sender: Sender<SubscriptionLetter, FanOutError | BridgeError>
 }
 
 const own = {
@@ -43,7 +45,9 @@ const own = {
   redeliveries: "millrace-redeliveries",
   reason: "millrace-reason"
 } as const
-const names = new Set<string>([...Object.values(own), retryHeader])
+/** Says of a message that comes again which letter it is of. */
+const retryOf = "millrace-retry-of"
+const names = new Set<string>([...Object.values(own), retryHeader, retryOf])
 
 /** The letter that a message is; undefined where no subscription wrote it. */
 export const letterOf = (topic: string, { eventTime, key, properties, takenAt, value }: Buried) => {
@@ -68,10 +72,16 @@ export const letterOf = (topic: string, { eventTime, key, properties, takenAt, v
 
 const prefix = "subscription:"
 /** The properties of a letter's message when it comes again: its own, with which `once` knows it, and whom it is for. */
-export const retryProperties = ({ properties, subscription }: SubscriptionLetter): Record<string, string> => ({
+export const retryProperties = ({ origin, properties, subscription }: SubscriptionLetter): Record<string, string> => ({
   ...properties,
-  [retryHeader]: `${prefix}${subscription}`
+  [retryHeader]: `${prefix}${subscription}`,
+  [retryOf]: origin
 })
+/** Whether a message's properties are those of a letter that comes again. */
+export const isRetryOf = (
+  { origin, subscription }: SubscriptionLetter,
+  properties: Readonly<Record<string, string>>
+): boolean => properties[retryHeader] === `${prefix}${subscription}` && properties[retryOf] === origin
 /** Whether a message is there for another subscription to retry, so that this one passes it over. */
 export const isForAnother = (subscription: string, { properties }: Pick<Message, "properties">): boolean => {
   const wanted = properties[retryHeader]

@@ -217,6 +217,14 @@ class Hand {
   }
 }
 
+/** Why a handler failed, for a dead letter. */
+const textOf = (cause: Cause.Cause<unknown>): string => {
+  const error = Cause.squash(cause)
+  const { _tag: tag, message, name } = (error ?? {}) as Readonly<Record<"_tag" | "message" | "name", unknown>>
+  const text = typeof message === "string" ? `${String(tag ?? name ?? "Error")}: ${message}` : String(error)
+  return text.slice(0, 1_000)
+}
+
 /** Handles one message; whether it is done with. */
 const handling = <V, E, R>(
   subscription: Subscription<V>,
@@ -239,8 +247,12 @@ const handling = <V, E, R>(
     const { redeliveries } = message
     const what = `subscription ${name}: ${topic.name} ${placeOf(message)} failed, redelivered ${redeliveries} times`
     yield* Effect.logWarning(what, exit.cause)
+    if (redeliveries >= maxRedeliveries) {
+      yield* consumer.deadLetter([message], `redelivered ${redeliveries} times, and failed: ${textOf(exit.cause)}`)
+      return true
+    }
     yield* consumer.negativeAcknowledge([message])
-    return type !== "keyShared" || redeliveries >= maxRedeliveries
+    return type !== "keyShared"
   })
 }
 

@@ -332,7 +332,7 @@ export const openDeadLetterTopics = Effect.fnUntraced(function* (sql: Sql) {
   if ((yield* kafkaOptions) !== undefined) return undefined
   return PostgresLetters.make(sql, (yield* PostgresLog.make(sql)).log)
 })
-/** What sends a message to Pulsar that the relay parked. Fails where `MILLRACE_PULSAR_URL` is not set. */
+/** What sends messages to Pulsar that the relay parked. Fails where `MILLRACE_PULSAR_URL` is not set. */
 export const openParkedSender = Effect.gen(function* () {
   const pulsar = yield* pulsarOptions
   if (pulsar !== undefined)

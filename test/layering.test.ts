@@ -36,7 +36,7 @@ const rooms: Readonly<Record<string, Room>> = {
     holds: src(
       "aggregate application dead-letter driver event failure fields handler murmur2 packing projection",
       "read-model recorder runnable struct tenancy topic window",
-      "bridge bridge-names bridge-route bridge-shape"
+      "bridge bridge-letter bridge-names bridge-route bridge-shape"
     ),
     sees: [],
     packages: effectOnly
@@ -44,7 +44,7 @@ const rooms: Readonly<Record<string, Room>> = {
   ports: {
     holds: src(
       "log log-cleaner log-group log-rules fanout once outbox retry store relay-target subscription subscription-letter topic-plan",
-      "bridge-ends"
+      "bridge-ends resend resend-to-pulsar"
     ),
     sees: ["pure"],
     packages: effectOnly
@@ -54,7 +54,7 @@ const rooms: Readonly<Record<string, Room>> = {
   loops: {
     holds: src(
       "batch dedupe handling parking published references relay runner waiting",
-      "bridge-lanes bridge-letters bridge-run bridge-state bridge-stream bridge-to-kafka bridge-to-pulsar"
+      "bridge-lanes bridge-letters bridge-retry bridge-run bridge-state bridge-stream bridge-to-kafka bridge-to-pulsar"
     ),
     sees: below,
     packages: effectAndComputing

@@ -1,10 +1,7 @@
 // `millrace bridge`: mirrors topics between Kafka and Pulsar by rules, until stopped or once. It needs no database and no application.
-import { existsSync, readFileSync } from "node:fs"
-import { resolve } from "node:path"
-import { pathToFileURL } from "node:url"
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
-import { Bridge, type BridgeOptions, InvalidBridge } from "../bridge.ts"
+import type { Bridge } from "../bridge.ts"
 import type { BridgeError } from "../bridge-ends.ts"
 import { find, join, once, run } from "../bridge-run.ts"
 import { outcomes, type StreamStatus } from "../bridge-state.ts"
@@ -15,7 +12,8 @@ import { Log } from "../log.ts"
 import * as PulsarBridge from "../pulsar/bridge.ts"
 import { optionsFrom as pulsarOptionsFrom } from "../pulsar/options.ts"
 import * as Http from "../server/http.ts"
-import { CommandFailed, exitCodes } from "./failure.ts"
+import { load } from "./bridge-rules.ts"
+import { CommandFailed } from "./failure.ts"
 
 /** What the command was asked for. */
 export interface BridgeFlags {
@@ -27,40 +25,6 @@ export interface BridgeFlags {
   readonly port: number | undefined
 }
 
-const names = ["millrace.bridge.json", "millrace.bridge.ts", "millrace.config.ts"]
-const example = 'write { "rules": [{ "from": "kafka:TOPIC", "to": "pulsar:persistent://TENANT/NAMESPACE/TOPIC" }] }'
-
-const failed = (message: string, advice: string) => new CommandFailed({ message, try: advice })
-/** A bridge from what a file has: JSON with rules, or a module with a bridge as its default export, or as `bridge`. */
-const bridgeIn = async (path: string): Promise<Bridge> => {
-  if (path.endsWith(".json")) return Bridge.make(JSON.parse(readFileSync(path, "utf8")) as BridgeOptions)
-  const module = (await import(pathToFileURL(path).href)) as Readonly<Record<string, Partial<Bridge> | undefined>>
-  const found = [module["bridge"], module["default"]].find((one) => one?.kind === "bridge")
-  if (found === undefined)
-    throw failed(`${path} has no bridge`, "export const bridge = Bridge.make({ rules: [{ from, to }] })")
-  return found as Bridge
-}
-const load = (file: string | undefined): Effect.Effect<Bridge, CommandFailed> => {
-  const path = file === undefined ? names.map((name) => resolve(name)).find((name) => existsSync(name)) : resolve(file)
-  if (path === undefined || !existsSync(path))
-    return Effect.fail(
-      failed(
-        file === undefined ? `there are no rules: no ${names.join(", ")} in ${process.cwd()}` : `there is no ${path}`,
-        `--rules FILE; ${example}`
-      )
-    )
-  return Effect.tryPromise({
-    try: () => bridgeIn(path),
-    catch: (cause) => {
-      if (cause instanceof CommandFailed) return cause
-      const { message } = cause as Error
-      return cause instanceof InvalidBridge
-        ? new CommandFailed({ message, exitCode: exitCodes.usage })
-        : failed(`${path} does not load: ${message}`, example)
-    }
-  })
-}
-
 /** Reads options from the environment. */
 const given = <A>(name: string, read: (env: NodeJS.ProcessEnv) => A | undefined): Effect.Effect<A, CommandFailed> =>
   Effect.try({
@@ -69,7 +33,12 @@ const given = <A>(name: string, read: (env: NodeJS.ProcessEnv) => A | undefined)
   }).pipe(
     Effect.flatMap((options) =>
       options === undefined
-        ? Effect.fail(failed(`${name} is not set`, "a bridge needs MILLRACE_KAFKA_BROKERS and MILLRACE_PULSAR_URL"))
+        ? Effect.fail(
+            new CommandFailed({
+              message: `${name} is not set`,
+              try: "a bridge needs MILLRACE_KAFKA_BROKERS and MILLRACE_PULSAR_URL"
+            })
+          )
         : Effect.succeed(options)
     )
   )

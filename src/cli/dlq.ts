@@ -16,13 +16,15 @@ const statuses = ["parked", "skipped", "retrying", "retried", "discarded"] as co
 const text = (name: string, description: string) =>
   Flag.optional(Flag.String(name).pipe(Flag.withDescription(description)))
 const filters = {
-  kind: text("kind", "Of these, with commas: projection, subscription, relay; default: all"),
+  kind: text("kind", "Of these, with commas: projection, subscription, relay, bridge; default: all"),
   subscription: text("subscription", "Of messages that this subscription gave up"),
   projection: text("projection", "Of this projection"),
+  rule: text("rule", "Of records that a bridge could not mirror by this rule"),
   topic: text("topic", "Of records of this topic"),
   key: text("key", "Of records with this key"),
   error: text("error", "With this error, as `list` names it"),
-  since: text("since", 'Failed since: "2 hours", or a date')
+  since: text("since", 'Failed since: "2 hours", or a date'),
+  rules: text("rules", "The bridge's rules, as millrace bridge takes them; default: the same files")
 }
 const chosen = {
   ids: Argument.String("id").pipe(Argument.withDescription("Ids, as `list` prints them"), Argument.variadic()),
@@ -35,6 +37,8 @@ const plain = <F extends { readonly [K in keyof typeof filters]: Option.Option<s
   ...flags,
   kind: Option.getOrUndefined(flags.kind),
   subscription: Option.getOrUndefined(flags.subscription),
+  rule: Option.getOrUndefined(flags.rule),
+  rules: Option.getOrUndefined(flags.rules),
   projection: Option.getOrUndefined(flags.projection),
   topic: Option.getOrUndefined(flags.topic),
   key: Option.getOrUndefined(flags.key),
@@ -65,11 +69,17 @@ export const dlqOf = ({ config, data, ending, json }: Shared) => {
           )
         )
       )
-  ).pipe(Command.withDescription("Events and messages that could not be handled, or sent, and why"))
+  ).pipe(Command.withDescription("Events, messages and records that could not be handled, sent or mirrored, and why"))
   const show = Command.make(
     "show",
-    { data, id: Argument.String("id").pipe(Argument.withDescription("An id, as `list` prints it")), json },
-    (flags) => ending(Effect.flatMap(letters, (module) => module.show(flags)))
+    {
+      data,
+      id: Argument.String("id").pipe(Argument.withDescription("An id, as `list` prints it")),
+      rules: filters.rules,
+      json
+    },
+    (flags) =>
+      ending(Effect.flatMap(letters, (module) => module.show({ ...flags, rules: Option.getOrUndefined(flags.rules) })))
   ).pipe(Command.withDescription("Everything that is known of one: payload, headers, error, place, attempts, trace id"))
   const retry = Command.make("retry", { data, config, ...chosen, json }, (flags) =>
     ending(
@@ -79,17 +89,20 @@ export const dlqOf = ({ config, data, ending, json }: Shared) => {
     )
   ).pipe(
     Command.withDescription(
-      "Bring them again: events to their projection, messages to their subscription alone, parked ones to Pulsar"
+      "Bring them again: events to their projection, messages to their subscription alone, parked ones to Pulsar, records of a bridge across; exit 4 where some are refused still"
     ),
     Command.withExamples([
-      { command: "millrace dlq retry --projection signals --since '1 day'", description: "After a handler was mended" }
+      { command: "millrace dlq retry --projection signals --since '1 day'", description: "After a handler was mended" },
+      { command: "millrace dlq retry --rule orders --rules bridge.json", description: "After the topic was made" }
     ])
   )
   const discard = Command.make("discard", { data, ...chosen, json }, (flags) =>
     ending(Effect.flatMap(letters, (module) => module.discard({ ...plain(flags), config: undefined })))
   ).pipe(Command.withDescription("Keep them, and let nobody wait for them any more"))
   return Command.make("dlq").pipe(
-    Command.withDescription("Dead letters: list, show, retry and discard them"),
+    Command.withDescription(
+      "Dead letters of projections, subscriptions, relays and bridges: list, show, retry and discard them. What was decided is kept in the database"
+    ),
     Command.withSubcommands([list, show, retry, discard])
   )
 }

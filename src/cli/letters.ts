@@ -1,23 +1,33 @@
-// What `millrace dlq` does: lists dead letters, shows them, appends them to their topics again, and discards them.
+// What `millrace dlq` does with dead letters of all kinds: lists, shows, retries and discards them.
+import { existsSync } from "node:fs"
 import { userInfo } from "node:os"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
-import * as Scope from "effect/Scope"
-import type { Log } from "../log.ts"
-import type { Sql } from "../postgres/client.ts"
-import * as Letters from "../postgres/dead-letters.ts"
-import { query, SqlError } from "../postgres/client.ts"
-import { retryRecord } from "../retry.ts"
-import { openDatabase, openDeadLetterTopics, openParkedSender, openSystem } from "../system.ts"
+import type * as Scope from "effect/Scope"
+import { SqlError } from "../postgres/client.ts"
+import { soleRetry } from "../postgres/decisions.ts"
+import { type Database, openDatabase, openDeadLetterTopics, openParkedSender, openSystem } from "../system.ts"
+import { migrateWhereEmpty } from "../postgres/migrate.ts"
 import { loadApplication } from "./config.ts"
 import { CommandFailed, exitCodes } from "./failure.ts"
-import { type Entry, type Filter, iso, type Kind, relayLetters, subscriptionLetters } from "./other-letters.ts"
+import type { Entry, Filter, Purpose, Retried, Source } from "./letter-source.ts"
+import { projectionLetters } from "./projection-letters.ts"
+import { relayLetters } from "./relay-letters.ts"
+import { subscriptionLetters } from "./topic-letters.ts"
 
 const print = (text: string) => Effect.sync(() => process.stdout.write(text === "" ? "" : `${text}\n`))
 
-const kinds = ["projection", "subscription", "relay"] as const
-type KindName = (typeof kinds)[number]
+/** The kinds, and what their ids look like. */
+const kinds = {
+  projection: /^\d{1,15}$/,
+  subscription: /@\d+:[^@]*$/,
+  relay: /^relay:\d{1,15}$/,
+  bridge: /@[0-9a-f]{16}$/
+} as const
+type Kind = keyof typeof kinds
+const kindNames = Object.keys(kinds) as ReadonlyArray<Kind>
+const statuses = ["parked", "skipped", "retrying", "retried", "discarded"] as const
 
 /** The filters as they were given. */
 export interface Filters {
@@ -27,6 +37,8 @@ export interface Filters {
   readonly kind: string | undefined
   readonly projection: string | undefined
   readonly subscription: string | undefined
+  /** Of a bridge. */
+  readonly rule: string | undefined
   readonly topic: string | undefined
   readonly key: string | undefined
   readonly error: string | undefined
@@ -38,6 +50,8 @@ export interface Filters {
 export interface Options extends Filters {
   readonly data: string
   readonly config: string | undefined
+  /** The bridge's rules. */
+  readonly rules: string | undefined
   readonly json: boolean
 }
 
@@ -50,84 +64,57 @@ export const sinceOf = (text: string, now: number): number | undefined => {
   const date = Date.parse(text)
   return Number.isNaN(date) ? undefined : date
 }
-const chosenKinds = ({ kind, projection, subscription }: Filters): ReadonlyArray<KindName> =>
-  kinds.filter(
+/** The kinds that may have what is asked for. */
+const chosenKinds = ({ ids, kind, projection, rule, subscription }: Filters): ReadonlyArray<Kind> =>
+  kindNames.filter(
     (name) =>
       (kind === undefined || kind.split(",").some((one) => one.trim() === name)) &&
-      (projection === undefined || name !== "subscription") &&
-      (subscription === undefined || name === "subscription")
+      (projection === undefined || name === "projection" || name === "relay") &&
+      (subscription === undefined || name === "subscription") &&
+      (rule === undefined || name === "bridge") &&
+      (ids.length === 0 || ids.some((id) => kinds[name].test(id)))
   )
-/** The ids of a kind; undefined: none was named, so that filters choose. */
-const idsOf = ({ ids }: Filters, kind: KindName): ReadonlyArray<string> | undefined => {
-  if (ids.length === 0) return undefined
-  const pattern = { projection: /^\d{1,15}$/, relay: /^relay:\d{1,15}$/, subscription: /@/ }[kind]
-  return ids.filter((id) => pattern.test(id))
-}
 /** The filters, checked. */
-const filterOf = Effect.fnUntraced(function* (filters: Filters, statuses: ReadonlyArray<Letters.Letter["status"]>) {
-  const { error, ids, key, kind, limit, projection, since, subscription, topic } = filters
+const filterOf = Effect.fnUntraced(function* (filters: Filters, statuses: ReadonlyArray<string>) {
+  const { error, ids, key, kind, limit, projection, rule, since, subscription, topic } = filters
   const from = since === undefined ? undefined : sinceOf(since, Date.now())
   if (since !== undefined && from === undefined) {
     return yield* usage(`--since ${since} is no time`, '--since "2 hours", or --since 2026-01-31T12:00Z')
   }
   if (limit < 1) return yield* usage(`--limit ${limit} is no number of letters`, "--limit 100")
-  const odd = kind?.split(",").find((name) => !kinds.some((one) => one === name.trim()))
-  if (odd !== undefined) return yield* usage(`--kind ${odd} is no kind of letter`, `--kind ${kinds.join(",")}`)
-  const lost = ids.find((id) => !kinds.some((name) => idsOf(filters, name)!.includes(id)))
+  const odd = kind?.split(",").find((name) => !kindNames.some((one) => one === name.trim()))
+  if (odd !== undefined) return yield* usage(`--kind ${odd} is no kind of letter`, `--kind ${kindNames.join(",")}`)
+  const lost = ids.find((id) => !kindNames.some((name) => kinds[name].test(id)))
   if (lost !== undefined) return yield* usage(`${lost} is no id`, "one that millrace dlq list prints")
-  return { projection, subscription, topic, key, error, since: from, statuses, limit } satisfies Filter
-})
-/** The same for the letters of projections. */
-const ofProjections = (filters: Filters, filter: Filter): Letters.LetterFilter => ({
-  ...filter,
-  ids: idsOf(filters, "projection")?.map(Number),
-  statuses: filter.statuses as Letters.LetterFilter["statuses"]
+  return { projection, subscription, rule, topic, key, error, since: from, statuses, limit } satisfies Filter
 })
 /** Everything in bulk is asked for in words. */
-const assertChosen = ({ error, ids, key, kind, projection, since, subscription, topic }: Filters, all: boolean) =>
-  all ||
-  ids.length > 0 ||
-  [error, key, kind, projection, since, subscription, topic].some((given) => given !== undefined)
+const assertChosen = (filters: Filters, all: boolean) => {
+  const { error, ids, key, kind, projection, rule, since, subscription, topic } = filters
+  const given = [error, key, kind, projection, rule, since, subscription, topic]
+  return all || ids.length > 0 || given.some((one) => one !== undefined)
     ? Effect.void
     : Effect.fail(usage("which dead letters?", "ids, a filter such as --projection, or --all"))
+}
 
+/** Decisions about letters are kept in a database, which other commands make. One that is there and empty is made ready. */
+const openDecisions = Effect.fnUntraced(function* (data: string, max: number) {
+  if ((process.env["MILLRACE_DATABASE_URL"] ?? "") === "" && !existsSync(data)) {
+    const message = `dlq keeps what was decided about dead letters in a database, and there is none: no ${data}, and MILLRACE_DATABASE_URL is not set`
+    const hint = `set MILLRACE_DATABASE_URL to the application's database (for a bridge alone: to any PostgreSQL from 15 on), or name its state directory with --data`
+    return yield* new CommandFailed({ message, try: hint })
+  }
+  const database = yield* openDatabase(data, "join", { max })
+  yield* migrateWhereEmpty(database.sql)
+  return database
+})
 const told = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
   Effect.mapError(effect, (error) =>
     error instanceof SqlError && (error.code === "42P01" || error.code === "42703")
       ? new CommandFailed({ message: "this database has no dead letters of this version yet", try: "millrace migrate" })
       : error
   )
-const read = <A>(statement: () => PromiseLike<A>) => told(query("read dead letters", statement))
 
-/** A letter as programs get it: the envelope's fields beside the others. */
-const publicOf = ({ envelope, ...letter }: Letters.Letter) => {
-  const { eventId = null, tenant = null } = (
-    envelope === null ? {} : JSON.parse((JSON.parse(envelope) as { envelope?: string }).envelope ?? envelope)
-  ) as { readonly eventId?: string; readonly tenant?: string }
-  return {
-    ...letter,
-    kind: "projection",
-    event_id: eventId,
-    tenant,
-    event_time: iso(letter.event_time),
-    failed_at: iso(letter.failed_at),
-    decided_at: iso(letter.decided_at)
-  }
-}
-const entryOf = (letter: Letters.Letter): Entry => {
-  const { attempts, error, failed_at: failedAt, id, key, message, partition, position, status, topic } = letter
-  return {
-    id,
-    status,
-    of: `${letter.projection} v${letter.version}`,
-    record: `${topic}/${partition}@${position}`,
-    key,
-    error: `${error}: ${message}`,
-    attempts,
-    failedAt,
-    all: publicOf(letter)
-  }
-}
 const short = (text: string) => (text.length > 60 ? `${text.slice(0, 59)}…` : text).replaceAll(/\s+/g, " ")
 const tableOf = Effect.fnUntraced(function* (entries: ReadonlyArray<Entry>) {
   const { rowsAs } = yield* Effect.promise(() => import("./tables.ts"))
@@ -144,65 +131,70 @@ const tableOf = Effect.fnUntraced(function* (entries: ReadonlyArray<Entry>) {
   return rowsAs("table", rows, ["id", "status", "of", "record", "key", "error", "attempts", "failed at"])
 })
 
-/** The kinds of letters beside those of projections that were asked for, and their ids. */
-const othersOf = Effect.fnUntraced(function* (sql: Sql, filters: Filters) {
-  const wanted = new Set(chosenKinds(filters).filter((name) => idsOf(filters, name)?.length !== 0))
-  const found: Array<{ readonly kind: Kind; readonly ids: ReadonlyArray<string> | undefined }> = []
-  const add = (name: KindName, kind: Kind) => found.push({ kind, ids: idsOf(filters, name) })
-  if (wanted.has("relay")) add("relay", relayLetters(sql, yield* inScope(openParkedSender)))
-  if (wanted.has("subscription")) {
+/** Letters of a kind; undefined: nothing that is configured has any. */
+const sourceOf = Effect.fnUntraced(function* (
+  kind: Kind,
+  database: Database,
+  { config, ids, kind: kinds, rule, rules }: Options
+): Effect.fn.Return<Source | undefined, unknown, Scope.Scope> {
+  const { sql } = database
+  if (kind === "relay") return relayLetters(sql, openParkedSender)
+  if (kind === "subscription") {
     const topics = yield* openDeadLetterTopics(sql)
-    if (topics !== undefined) add("subscription", subscriptionLetters(sql, topics))
+    return topics === undefined ? undefined : subscriptionLetters(sql, topics)
+  }
+  if (kind === "bridge") {
+    const asked = ids.length > 0 || kinds !== undefined || rule !== undefined
+    return yield* (yield* Effect.promise(() => import("./bridge-letters.ts"))).open(sql, rules, asked)
+  }
+  const log = Effect.gen(function* () {
+    return (yield* openSystem(yield* loadApplication(config), database, { relaysHere: false })).log
+  })
+  return projectionLetters(sql, log)
+})
+/** Letters of all kinds that were asked for, with where they are from. */
+const listed = Effect.fnUntraced(function* (database: Database, options: Options, filter: Filter, purpose: Purpose) {
+  const found: Array<{ readonly source: Source; readonly entries: ReadonlyArray<Entry> }> = []
+  for (const kind of chosenKinds(options)) {
+    const source = yield* sourceOf(kind, database, options)
+    const ids = options.ids.length === 0 ? undefined : options.ids.filter((id) => kinds[kind].test(id))
+    if (source !== undefined) found.push({ source, entries: yield* told(source.list(ids, filter, purpose)) })
   }
   return found
 })
-/** An effect that needs a scope, for whoever has none. */
-const inScope = <A, E>(effect: Effect.Effect<A, E, Scope.Scope>) =>
-  Effect.map(Effect.scope, (scope) => Scope.provide(effect, scope))
-
-/** Letters of all kinds, the newest first. */
-const listed = Effect.fnUntraced(function* (sql: Sql, filters: Filters, filter: Filter) {
-  const mine = chosenKinds(filters).includes("projection")
-    ? yield* read(() => Letters.list(sql, ofProjections(filters, filter)))
-    : []
-  const entries = mine.map(entryOf)
-  for (const { ids, kind } of yield* othersOf(sql, filters)) {
-    entries.push(...(yield* told(kind.list(ids, filter, false))))
-  }
-  return entries.toSorted((a, b) => b.failedAt - a.failedAt).slice(0, filter.limit)
-})
+const newest = (found: ReadonlyArray<{ readonly entries: ReadonlyArray<Entry> }>) =>
+  found.flatMap(({ entries }) => entries).toSorted((a, b) => b.failedAt - a.failedAt)
+const asJson = (entries: ReadonlyArray<Entry>) => JSON.stringify(entries.map(({ all }) => all))
 
 /** Prints letters, the newest first. */
-export const list = Effect.fnUntraced(function* (
-  options: Options & { readonly status: ReadonlyArray<Letters.Letter["status"]> }
-) {
+export const list = Effect.fnUntraced(function* (options: Options & { readonly status: ReadonlyArray<string> }) {
   const filter = yield* filterOf(options, options.status)
-  const { sql } = yield* openDatabase(options.data, "join", { max: 1 })
-  const entries = yield* listed(sql, options, filter)
-  yield* print(options.json ? JSON.stringify(entries.map(({ all }) => all)) : yield* tableOf(entries))
+  const database = yield* openDecisions(options.data, 1)
+  const entries = newest(yield* listed(database, options, filter, "show")).slice(0, filter.limit)
+  yield* print(options.json ? asJson(entries) : yield* tableOf(entries))
   return 0
 })
 
 /** The statuses of a list with commas. */
-export const statusesOf = (text: string): Effect.Effect<ReadonlyArray<Letters.Letter["status"]>, CommandFailed> => {
+export const statusesOf = (text: string): Effect.Effect<ReadonlyArray<string>, CommandFailed> => {
   const names = text.split(",").map((name) => name.trim())
-  const unknown = names.find((name) => !anyStatus.some((status) => status === name))
+  const unknown = names.find((name) => !statuses.some((status) => status === name))
   return unknown === undefined
-    ? Effect.succeed(names as ReadonlyArray<Letters.Letter["status"]>)
-    : Effect.fail(usage(`--status ${unknown} is no status`, `--status ${anyStatus.join(",")}`))
+    ? Effect.succeed(names)
+    : Effect.fail(usage(`--status ${unknown} is no status`, `--status ${statuses.join(",")}`))
 }
 
-const anyStatus = ["parked", "skipped", "retrying", "retried", "discarded"] as const
+const none = { kind: undefined, projection: undefined, subscription: undefined, rule: undefined, topic: undefined }
 /** Prints everything that is known of one letter. */
 export const show = Effect.fnUntraced(function* ({
   id,
-  ...options
-}: Pick<Options, "data" | "json"> & { readonly id: string }) {
-  const none = { kind: undefined, projection: undefined, subscription: undefined, topic: undefined }
+  ...given
+}: Pick<Options, "data" | "json" | "rules"> & { readonly id: string }) {
   const filters = { ...none, ids: [id], key: undefined, error: undefined, since: undefined, limit: 1 }
-  const filter = yield* filterOf(filters, anyStatus)
-  const { sql } = yield* openDatabase(options.data, "join", { max: 1 })
-  const [entry] = yield* listed(sql, filters, filter)
+  const options: Options = { ...filters, ...given, config: undefined }
+  const filter = yield* filterOf(options, statuses)
+  const database = yield* openDecisions(options.data, 1)
+  const [entry] = newest(yield* listed(database, options, filter, "show"))
   if (entry === undefined) {
     return yield* new CommandFailed({ message: `there is no dead letter ${id}`, try: "millrace dlq list" })
   }
@@ -224,108 +216,70 @@ const who = () => {
     return `uid ${process.getuid?.() ?? "unknown"}`
   }
 }
-const atOnce = 200
+/** What is decided about in bulk. */
+export interface Bulk extends Options {
+  readonly all: boolean
+  readonly dryRun: boolean
+}
 
-/**
- * Appends letters to their topics once more. Each is noted as `retrying` before it is appended, so that one which is not is seen; the
- * projection handles a letter once however often its retry is in the log. Returns how many were appended.
- */
-export const append = Effect.fnUntraced(function* (
-  sql: Sql,
-  log: Log["Service"],
-  letters: ReadonlyArray<Letters.Letter>,
-  by: string
-) {
-  let appended = 0
-  for (let i = 0; i < letters.length; i += atOnce) {
-    const some = letters.slice(i, i + atOnce)
-    const marked = yield* query("note retries", () =>
-      Letters.markRetrying(
-        sql,
-        some.map(({ id }) => id),
-        by
-      )
-    )
-    const open = new Set(marked.map(({ id }) => id))
-    // letters come by topic
-    for (const [topic, of] of Map.groupBy(some, (letter) => letter.topic)) {
-      const records = of
-        .filter(({ id }) => open.has(id))
-        .map(({ envelope, partition, position, projection, value }) => {
-          const record = Letters.recordOfLetter({ envelope: envelope!, position, value }, partition)
-          return retryRecord(record, projection, position)
-        })
-      if (records.length > 0) yield* log.append(topic, records)
-      appended += records.length
-    }
-  }
-  return appended
-})
-
-/** Those letters of the other kinds that would be decided on, the oldest first. */
-const undecided = Effect.fnUntraced(function* (sql: Sql, filters: Filters, filter: Filter) {
-  const found: Array<{ readonly kind: Kind; readonly entries: ReadonlyArray<Entry> }> = []
-  for (const { ids, kind } of yield* othersOf(sql, filters)) {
-    found.push({ kind, entries: yield* told(kind.list(ids, filter, true)) })
-  }
-  return found
-})
-
-/** Retries letters: appends their records again, for the projection to handle at the log's end, or sends their messages again. */
-export const retry = Effect.fnUntraced(function* (
-  options: Options & { readonly all: boolean; readonly dryRun: boolean }
-) {
+/** Retries letters: events are handled at the log's end, messages and records are sent again. Exits with 4 where some are refused still. */
+export const retry = Effect.fnUntraced(function* (options: Bulk) {
   yield* assertChosen(options, options.all)
   const filter = yield* filterOf(options, ["parked", "skipped", "retrying"])
-  const database = yield* openDatabase(options.data, "join", { max: 2 })
-  const { sql } = database
-  const letters = chosenKinds(options).includes("projection")
-    ? yield* read(() => Letters.retryable(sql, ofProjections(options, filter)))
-    : []
-  const others = yield* undecided(sql, options, filter)
-  if (options.dryRun) {
-    const entries = [...letters.map(entryOf), ...others.flatMap((one) => one.entries)]
-    yield* print(
-      options.json ? JSON.stringify(entries.map(({ all }) => all)) : `would retry:\n${yield* tableOf(entries)}`
+  const database = yield* openDecisions(options.data, 2)
+  if (!options.dryRun && !(yield* soleRetry(database.sql))) {
+    const message = "another millrace dlq retry is at work on this database"
+    return yield* new CommandFailed({ message, try: "again when it has ended" })
+  }
+  const found = yield* listed(database, options, filter, "retry")
+  if (options.dryRun) return yield* wouldDo("retry", options, found)
+  const done: Array<Retried> = []
+  // what keeps one kind from being sent is no matter of the others
+  for (const { entries, source } of found) {
+    const ended = told(source.retry(entries, who())).pipe(
+      Effect.catch((failure) => Effect.succeed({ retried: 0, refused: [], failure }))
     )
-    return 0
+    done.push(yield* ended)
   }
-  let retried = 0
-  if (letters.length > 0) {
-    const { log } = yield* openSystem(yield* loadApplication(options.config), database, { relaysHere: false })
-    retried += yield* append(sql, log, letters, who())
+  return yield* report(options, done)
+})
+const report = Effect.fnUntraced(function* (options: Options, done: ReadonlyArray<Retried>) {
+  const retried = done.reduce((sum, one) => sum + one.retried, 0)
+  const refused = done.flatMap((one) => one.refused)
+  for (const [reason, some] of Map.groupBy(refused, (one) => one.reason)) {
+    const which = some.length === 1 ? `${some[0]!.id} stays` : `${some[0]!.id} and ${some.length - 1} more stay`
+    yield* Effect.sync(() => process.stderr.write(`millrace: ${which}: ${reason}\n`))
   }
-  for (const { entries, kind } of others) retried += yield* kind.retry(entries, who())
   yield* print(
     options.json
-      ? JSON.stringify({ retried })
+      ? JSON.stringify({ retried, ...(refused.length > 0 && { refused }) })
       : `${retried} sent to be handled again${retried === 0 ? "" : "; see millrace dlq list --status parked,retrying"}`
   )
-  return yield* missing(options, retried)
+  const failed = done.find((one) => one.failure !== undefined)
+  if (failed !== undefined) return yield* Effect.fail(failed.failure)
+  return refused.length > 0 ? exitCodes.rejected : yield* missing(options, retried)
 })
 
 /** Discards letters: they are kept, and nobody waits for them any more. */
-export const discard = Effect.fnUntraced(function* (
-  options: Options & { readonly all: boolean; readonly dryRun: boolean }
-) {
+export const discard = Effect.fnUntraced(function* (options: Bulk) {
   yield* assertChosen(options, options.all)
   const filter = yield* filterOf(options, ["parked", "skipped"])
-  const { sql } = yield* openDatabase(options.data, "join", { max: 1 })
-  const isMine = chosenKinds(options).includes("projection")
-  const mine = ofProjections(options, filter)
-  const others = yield* undecided(sql, options, filter)
-  if (options.dryRun) {
-    const letters = isMine ? yield* read(() => Letters.list(sql, mine)) : []
-    const entries = [...letters.map(entryOf), ...others.flatMap((one) => one.entries)]
-    yield* print(
-      options.json ? JSON.stringify(entries.map(({ all }) => all)) : `would discard:\n${yield* tableOf(entries)}`
-    )
-    return 0
-  }
-  let discarded = isMine ? (yield* read(() => Letters.discard(sql, mine, who()))).length : 0
-  for (const { entries, kind } of others) discarded += yield* kind.discard(entries, who())
+  const found = yield* listed(yield* openDecisions(options.data, 1), options, filter, "discard")
+  if (options.dryRun) return yield* wouldDo("discard", options, found)
+  let discarded = 0
+  for (const { entries, source } of found) discarded += yield* told(source.discard(entries, who()))
   yield* print(options.json ? JSON.stringify({ discarded }) : `${discarded} discarded`)
   return yield* missing(options, discarded)
+})
+
+const wouldDo = Effect.fnUntraced(function* (
+  what: string,
+  { json }: Options,
+  found: ReadonlyArray<{ readonly entries: ReadonlyArray<Entry> }>
+) {
+  const entries = found.flatMap((one) => one.entries)
+  yield* print(json ? asJson(entries) : `would ${what}:\n${yield* tableOf(entries)}`)
+  return 0
 })
 /** Ids that were named and were not there to be decided on fail the command. */
 const missing = ({ ids }: Filters, done: number) =>

@@ -104,10 +104,10 @@ const matches = (sql: Sql, { error, ids, key, projection, since, statuses, topic
   and (${error ?? null}::text is null or d.error = ${error ?? null})
   and (${since ?? null}::float8 is null or d.failed_at >= to_timestamp(${since ?? null}::float8 / 1000.0))`
 
-/** Letters, the newest first. */
-export const list = (sql: Sql, filter: LetterFilter) => sql<Array<Letter>>`
+/** Letters, the newest or the oldest first. */
+export const list = (sql: Sql, filter: LetterFilter, oldestFirst = false) => sql<Array<Letter>>`
   select ${columns(sql)} from millrace.dead_letters d where ${matches(sql, filter)}
-  order by d.id desc limit ${filter.limit}`
+  order by case when ${oldestFirst} then d.id else -d.id end limit ${filter.limit}`
 
 /**
  * Letters as they would be retried: by place, in order, the oldest first. One that waits behind another of its key stands for the

@@ -1,8 +1,15 @@
 // Dead-letter topics of subscriptions on PostgreSQL: found, read and retried through the log. It decides about no letter.
 import * as Effect from "effect/Effect"
 import { FanOutError } from "../fanout.ts"
-import type { Log, NewRecord } from "../log.ts"
-import { type DeadLetterTopics, letterOf, retryProperties } from "../subscription-letter.ts"
+import type { Log, LogError, NewRecord, OutOfRange, UnknownTopic } from "../log.ts"
+import { LetterRefused, type Sender } from "../resend.ts"
+import {
+  type DeadLetterTopics,
+  isRetryOf,
+  letterOf,
+  retryProperties,
+  type SubscriptionLetter
+} from "../subscription-letter.ts"
 import { attempt } from "./fanout-consumer.ts"
 import { messageOf } from "./fanout-message.ts"
 import type { Sql } from "./client.ts"
@@ -56,9 +63,35 @@ export const make = (sql: Sql, log: Log["Service"]): DeadLetterTopics => ({
     Effect.catchTag("UnknownTopic", () => Effect.void),
     Effect.mapError(failed("read dead letters"))
   ),
-  retry: (letter) => {
+  sender: senderOf(log)
+})
+
+const again = failed("retry a dead letter")
+const orRefused = (error: LogError | UnknownTopic | OutOfRange) =>
+  error._tag === "UnknownTopic" ? new LetterRefused({ reason: error.message }) : again(error)
+
+/** Parts are partitions of the letter's source. */
+const senderOf = (log: Log["Service"]): Sender<SubscriptionLetter, FanOutError> => ({
+  aim: Effect.fnUntraced(function* ({ partition, source }) {
+    const bounds = yield* Effect.mapError(log.bounds(source), orRefused)
+    const found = bounds.find((one) => one.partition === partition)
+    if (found === undefined)
+      return yield* new LetterRefused({ reason: `there is no partition ${partition} of ${source}` })
+    return { part: String(partition), after: String(found.end) }
+  }),
+  isThere: Effect.fnUntraced(function* (letter, { after }) {
+    const { partition, source } = letter
+    const { end, start } = (yield* log.bounds(source)).find((one) => one.partition === partition)!
+    for (let position = Math.max(start, Number(after)); position < end;) {
+      const { next, records } = yield* log.read(source, partition, position)
+      if (records.some(({ headers }) => isRetryOf(letter, headers))) return true
+      position = next
+    }
+    return false
+  }, Effect.mapError(again)),
+  send: (letter) => {
     const { eventTime, key, partition, source, value } = letter
     const record = recordOf(partition, key, value, eventTime, retryProperties(letter))
-    return Effect.asVoid(Effect.mapError(log.append(source, [record]), failed("retry a dead letter")))
+    return Effect.as(Effect.mapError(log.append(source, [record]), orRefused), true)
   }
 })

@@ -81,6 +81,17 @@ export const migrate = (
     })
   )
 
+/** The same where there is nothing of Millrace yet, and nothing else: who only looks does not bring a system up to date that others run. */
+export const migrateWhereEmpty = Effect.fnUntraced(function* (
+  sql: Sql
+): Effect.fn.Return<void, SqlError | MigrationError> {
+  const [row] = yield* query(
+    "look for the schema",
+    () => sql<Array<{ readonly isThere: boolean }>>`select to_regnamespace('millrace') is not null as "isThere"`
+  )
+  if (!row!.isThere) yield* migrate(sql)
+})
+
 // Held by the session, and so freed with it: what it guards is more than one transaction.
 const lock = "set lock_timeout = '5min'; select pg_advisory_lock(1835625580, 1835821938); reset lock_timeout"
 const prepare = `create schema if not exists millrace;

@@ -228,7 +228,8 @@ const topicsIn = async (admin: Admin, tenant: string | undefined, namespace: str
   return [...found]
 }
 
-const endFrom = (cluster: Cluster): PulsarEnd => {
+/** A cluster that is connected, as a bridge's end. */
+export const endFrom = (cluster: Cluster): PulsarEnd => {
   const { admin, transport } = cluster
   return {
     topics: (tenant, namespace) =>

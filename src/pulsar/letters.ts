@@ -1,9 +1,19 @@
 // Dead letters on Pulsar: topics that subscriptions gave messages up to, and messages that a relay parked and that are sent by themselves.
 import * as Effect from "effect/Effect"
-import type { FanOutError } from "../fanout.ts"
+import type { BridgeRecord } from "../bridge.ts"
+import type { BridgeError } from "../bridge-ends.ts"
 import type { Parked } from "../outbox.ts"
+import { LetterRefused, type Sender } from "../resend.ts"
+import { PulsarResender } from "../resend-to-pulsar.ts"
 import { retryHeader } from "../retry.ts"
-import { type DeadLetterTopics, letterOf, retryProperties } from "../subscription-letter.ts"
+import {
+  type DeadLetterTopics,
+  isRetryOf,
+  letterOf,
+  retryProperties,
+  type SubscriptionLetter
+} from "../subscription-letter.ts"
+import { endFrom } from "./bridge.ts"
 import { fanOutError } from "./errors.ts"
 import { type Cluster, connect } from "./fanout.ts"
 import { byPlace } from "./message-id.ts"
@@ -11,7 +21,7 @@ import { type Options, topicName } from "./options.ts"
 import { localName, partsOf } from "./parts.ts"
 import { messagesOf } from "./relay-decode.ts"
 import { endOf } from "./relay-tail.ts"
-import type { Outgoing, Received } from "./transport.ts"
+import type { Received } from "./transport.ts"
 
 /** How long a message that is there may take to come, in milliseconds. */
 const patienceMs = 10_000
@@ -54,15 +64,6 @@ const readPart = async (cluster: Cluster, part: string, take: (message: Received
   }
 }
 
-const send = async ({ transport }: Cluster, topic: string, message: Outgoing) => {
-  const producer = await transport.produce({ topic, batching: false, maxPending: 1 })
-  try {
-    await producer.send(message)
-  } finally {
-    await producer.close()
-  }
-}
-
 /** The dead-letter topics of the cluster. Everything needs the admin interface. */
 export const fromCluster = (cluster: Cluster): DeadLetterTopics => ({
   names: attempt("list dead letters", () => namesOf(cluster)),
@@ -75,35 +76,59 @@ export const fromCluster = (cluster: Cluster): DeadLetterTopics => ({
           if (letter !== undefined) take(letter)
         })
     }),
-  retry: (letter) =>
-    attempt("retry a dead letter", async () => {
-      const { eventTime, key, partition, source, topic, value } = letter
-      // the subscription's tenant is that of its dead letters
-      const [, , tenant, namespace] = topicName(cluster.options, topic).split("/")
-      const parts = await partsIn(cluster, topicName({ tenant: tenant!, namespace: namespace! }, source))
-      const part = parts[partition]
-      if (part === undefined) throw new Error(`there is no partition ${partition} of ${source}: TopicNotFound`)
-      await send(cluster, part, { key, value, eventTime, properties: retryProperties(letter) })
-    })
+  sender: subscriptionSender(cluster)
 })
+
+const subscriptionSender = (cluster: Cluster): DeadLetterTopics["sender"] => {
+  const resender = new PulsarResender(endFrom(cluster), "millrace-dlq/subscription")
+  const partOf = async ({ partition, source, topic }: SubscriptionLetter) => {
+    // the subscription's tenant is that of its dead letters
+    const [, , tenant, namespace] = topicName(cluster.options, topic).split("/")
+    return (await partsIn(cluster, topicName({ tenant: tenant!, namespace: namespace! }, source)))[partition]
+  }
+  return {
+    aim: Effect.fnUntraced(function* (letter) {
+      const part = yield* attempt("retry a dead letter", () => partOf(letter))
+      const { partition, source } = letter
+      if (part === undefined)
+        return yield* new LetterRefused({ reason: `there is no partition ${partition} of ${source}: TopicNotFound` })
+      return yield* resender.aim(part)
+    }),
+    isThere: (letter, target) => resender.find(target, (properties) => isRetryOf(letter, properties)),
+    send: (letter, to) => {
+      const { eventTime, key, value } = letter
+      return resender.send(to, { key, value, eventTime, headers: retryProperties(letter) })
+    }
+  }
+}
 /** The dead-letter topics of a cluster, until the scope closes. */
 export const make = (options: Options) => Effect.map(connect(options), fromCluster)
 
+const parkedRecord = (parked: Parked): BridgeRecord => {
+  const { incarnation, meta, partition, projection, seq, source, topic, val } = parked
+  const encoder = new TextEncoder()
+  const segment = { firstSeq: seq, messages: 1, incarnation, topic, partition: undefined }
+  const texts = { meta: encoder.encode(meta), vals: encoder.encode(val) }
+  const to = { tenant: undefined, namespace: undefined, topicFor: undefined }
+  const [message] = messagesOf({ ...segment, ...texts }, `${projection}/${source}/${partition}`, to)
+  const { eventTime, key, properties, value } = message!
+  return { key, value, eventTime, headers: { ...properties, [retryHeader]: "relay" } }
+}
+const placeProperties = ["millrace-stream", "millrace-seq", "millrace-incarnation", retryHeader]
+
 /**
  * Sends messages that a relay parked, each by itself: relays that read the topic pass it over, and consumers know it by stream and sequence.
- * Connected until the scope closes; fails with why Pulsar refuses one.
+ * Connected until the scope closes.
  */
-export const makeSender = Effect.fnUntraced(function* (options: Options) {
-  const cluster = yield* connect(options)
-  return (parked: Parked): Effect.Effect<void, FanOutError> =>
-    attempt("send a parked message", async () => {
-      const { incarnation, meta, partition, projection, seq, source, topic, val } = parked
-      const encoder = new TextEncoder()
-      const segment = { firstSeq: seq, messages: 1, incarnation, topic, partition: undefined }
-      const texts = { meta: encoder.encode(meta), vals: encoder.encode(val) }
-      const to = { tenant: undefined, namespace: undefined, topicFor: undefined }
-      const [message] = messagesOf({ ...segment, ...texts }, `${projection}/${source}/${partition}`, to)
-      const { eventTime, key, properties, value } = message!
-      await send(cluster, topic, { key, value, eventTime, properties: { ...properties, [retryHeader]: "relay" } })
-    })
-})
+export const makeSender = (options: Options) =>
+  Effect.map(connect(options), (cluster): Sender<Parked, BridgeError> => {
+    const resender = new PulsarResender(endFrom(cluster), "millrace-dlq/relay")
+    return {
+      aim: ({ topic }) => resender.aim(topic),
+      isThere: (parked, target) => {
+        const { headers } = parkedRecord(parked)
+        return resender.find(target, (found) => placeProperties.every((name) => found[name] === headers[name]))
+      },
+      send: (parked, to) => resender.send(to, parkedRecord(parked))
+    }
+  })

@@ -7,7 +7,7 @@ import * as Scope from "effect/Scope"
 import { shared } from "../../stack/testing.ts"
 import type { Endpoints } from "../../stack/service.ts"
 import { Subscription, Topic } from "../../src/index.ts"
-import { query } from "../../src/postgres/client.ts"
+import { connect, query } from "../../src/postgres/client.ts"
 import { sent, Topics, topicWith } from "../contract/fanout-support.ts"
 import * as Cli from "../support/cli.ts"
 import { fanOutOn } from "../support/fanout.ts"
@@ -50,6 +50,17 @@ interface Listed {
 }
 const seqOf = ({ value }: Listed) => (JSON.parse(value) as { readonly seq: number }).seq
 
+/** What was retried is not written down as such. */
+const unnoted = (environment: Environment, table: string) =>
+  Effect.scoped(
+    Effect.gen(function* () {
+      const sql = yield* connect(environment["MILLRACE_DATABASE_URL"]!, { max: 1 })
+      yield* query("forget", () =>
+        sql.unsafe(`update millrace.${table} set status = 'retrying' where status = 'retried'`)
+      )
+    })
+  )
+
 /** A subscription that cannot handle three of eight messages, beside one that handles all. */
 const retried = Effect.fnUntraced(function* (environment: Environment) {
   const topics = yield* Topics
@@ -80,7 +91,7 @@ const retried = Effect.fnUntraced(function* (environment: Environment) {
     status: "parked",
     key: "k1",
     error: "Redelivered",
-    message: "redelivered 0 times and not acknowledged",
+    message: "redelivered 0 times, and failed: Error: no mail",
     attempts: 1,
     event_id: "e3",
     trace_id: "0af7651916cd43dd8448eb211c80319c"
@@ -93,13 +104,20 @@ const retried = Effect.fnUntraced(function* (environment: Environment) {
   yield* until(() => got.length === 7)
   assert.deepStrictEqual(got.slice(5), [3, 5])
   assert.deepStrictEqual(yield* dlq(environment, ...again), { retried: 0 } as never)
+  // as a kill leaves them between sending and noting it: the next retry finds them
+  yield* unnoted(environment, "topic_letter")
+  assert.deepStrictEqual(yield* dlq(environment, ...again), { retried: 2 } as never)
   const refused = yield* Cli.run(environment, "dlq", "retry", letters[0]!.id)
   assert.strictEqual(refused.code, 1)
   assert.match(refused.errors, /none of these is parked/)
   // what was retried was for the one alone
   yield* topics.publish(name, sent(10, 9, 2, 2))
-  yield* until(() => seen.includes(9) && seen.includes(10) && got.length === 9)
+  yield* until(() => seen.includes(9) && seen.includes(10) && got.length >= 9)
   assert.lengthOf(seen, 10)
+  assert.deepStrictEqual(
+    got.toSorted((a, b) => a - b),
+    [1, 2, 3, 4, 5, 7, 8, 9, 10]
+  )
   const decided = yield* list("--status", "retried,discarded")
   assert.deepStrictEqual(
     decided.map(({ status }) => status),
@@ -167,8 +185,13 @@ suite("dead letters on Pulsar", () => {
         seq: 4
       })
       assert.match(letter!.message, /make it smaller/)
-      assert.deepStrictEqual(yield* dlq(webSocket, "retry", "--kind", "relay"), { retried: 0 } as never)
+      const refused = yield* Cli.run(webSocket, "dlq", "retry", "--kind", "relay", "--json")
+      assert.strictEqual(refused.code, 4, refused.errors)
+      assert.match(refused.errors, /relay:1 stays: .*make it smaller/)
+      assert.deepInclude(JSON.parse(refused.output), { retried: 0 })
       assert.deepInclude(yield* dlq(webSocket, "show", "relay:1"), { status: "parked" })
+      assert.deepStrictEqual(yield* dlq(native, "retry", "relay:1"), { retried: 1 } as never)
+      yield* unnoted(native, "relay_parked")
       assert.deepStrictEqual(yield* dlq(native, "retry", "relay:1"), { retried: 1 } as never)
       const all = [1, 2, 3, 5, 6, 7, 8, 9, 4]
       assert.deepStrictEqual(sequencesOf(yield* messages("alerts")), { "p/events/0": all })

@@ -5,7 +5,7 @@ import { afterAll, afterEach, assert, beforeAll, describe, it } from "@effect/vi
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Scope from "effect/Scope"
-import { append as appendLetters } from "../../src/cli/letters.ts"
+import { append as appendLetters } from "../../src/cli/projection-letters.ts"
 import { query, type Sql } from "../../src/postgres/client.ts"
 import * as Letters from "../../src/postgres/dead-letters.ts"
 import type { FailurePolicy } from "../../src/projection.ts"

@@ -2,7 +2,7 @@
 //
 // node retry-child.ts URL before|after
 import * as Effect from "effect/Effect"
-import { append } from "../../src/cli/letters.ts"
+import { append } from "../../src/cli/projection-letters.ts"
 import { connect, query } from "../../src/postgres/client.ts"
 import { retryable } from "../../src/postgres/dead-letters.ts"
 import * as PostgresLog from "../../src/postgres/log.ts"

@@ -7,6 +7,7 @@ import { type Place, placeText } from "../../src/bridge-names.ts"
 
 const place = (ledger: number, entry = 0): Place => ({ ledger, entry, batch: -1, batchSize: 1 })
 const letter = (at: Place) => [at, { key: null, value: placeText(at), eventTime: 1, headers: {} }] as const
+const of = { bridge: "b", rule: "r", stream: "s" }
 const unused = Effect.die("not asked for")
 
 it.effect("letters of large ledgers share one producer, and numbers ascend within each", () =>
@@ -31,7 +32,7 @@ it.effect("letters of large ledgers share one producer, and numbers ascend withi
         end: () => unused,
         backlog: () => unused
       }
-      const letters = new Letters({ pulsar, topic: "dead", stream: "s", name: "bridge", after: undefined })
+      const letters = new Letters({ pulsar, topic: "dead", of, name: "bridge", after: undefined })
       for (const ledger of [3, 2 ** 22, 2 ** 22 + 1, 2 ** 23]) {
         yield* letters.send([letter(place(ledger)), letter(place(ledger, 1))])
       }

@@ -2,7 +2,8 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Bridge, type BridgeOptions, type BridgeRecord, type Rule } from "../../src/bridge.ts"
 import { byPlace, parsePattern, parsePlace, placeText } from "../../src/bridge-names.ts"
-import { deadLetter, route, type Way } from "../../src/bridge-route.ts"
+import { deadLetter } from "../../src/bridge-letter.ts"
+import { route, type Way } from "../../src/bridge-route.ts"
 import { Offsets } from "../../src/bridge-stream.ts"
 
 const out = { from: "kafka:flights", to: "pulsar:persistent://public/default/flights" }

@@ -130,7 +130,7 @@ export const mutants: ReadonlyArray<Mutant> = [
     patches: [
       {
         file: subscription,
-        find: `    return type !== "keyShared" || redeliveries >= maxRedeliveries\n`,
+        find: `    return type !== "keyShared"\n`,
         replace: "    return redeliveries >= 0\n"
       },
       {

@@ -1,0 +1,75 @@
+// Dead letters of bridges for `dlq`: the systems that the environment names, and the rules, as `millrace bridge` finds them. Loaded where it is used.
+import * as Effect from "effect/Effect"
+import type * as Scope from "effect/Scope"
+import type { BridgeLetter } from "../bridge-letter.ts"
+import { eachLetter, errorTopics, LetterSender, type Sources } from "../bridge-retry.ts"
+import { join } from "../bridge-run.ts"
+import * as KafkaBridge from "../kafka/bridge.ts"
+import * as KafkaLog from "../kafka/log.ts"
+import type { Sql } from "../postgres/client.ts"
+import * as PulsarBridge from "../pulsar/bridge.ts"
+import { defaults, optionsFrom as pulsarOptionsFrom } from "../pulsar/options.ts"
+import type { Sender } from "../resend.ts"
+import { loadIfAny } from "./bridge-rules.ts"
+import { CommandFailed } from "./failure.ts"
+import type { Source } from "./letter-source.ts"
+import { bridgeLetters } from "./topic-letters.ts"
+
+const given = <A>(read: (env: NodeJS.ProcessEnv) => A | undefined): Effect.Effect<A | undefined, CommandFailed> =>
+  Effect.try({
+    try: () => read(process.env),
+    catch: (cause) => new CommandFailed({ message: (cause as Error).message })
+  })
+
+/** The systems that are configured, connected until the scope closes. */
+const openSources = Effect.gen(function* () {
+  const [kafka, pulsar] = [yield* given(KafkaLog.optionsFrom), yield* given(pulsarOptionsFrom)]
+  const { namespace = defaults.namespace, tenant = defaults.tenant } = pulsar ?? {}
+  return {
+    kafka: kafka && { log: yield* KafkaLog.make(kafka), end: KafkaBridge.make(kafka) },
+    pulsar: pulsar && { end: yield* PulsarBridge.make(pulsar), tenant, namespace }
+  } satisfies Sources
+})
+
+/**
+ * Letters of bridges, from the topics of the rules; undefined where neither Kafka nor Pulsar is configured. Without rules they are from all topics that are
+ * named so, and only where they were `asked` for: others may have bridges on the same systems. Who retries them needs rules, and both systems.
+ */
+export const open = Effect.fnUntraced(function* (
+  sql: Sql,
+  rules: string | undefined,
+  asked: boolean
+): Effect.fn.Return<Source | undefined, unknown, Scope.Scope> {
+  const isConfigured = ["MILLRACE_KAFKA_BROKERS", "MILLRACE_PULSAR_URL"].some(
+    (name) => (process.env[name] ?? "") !== ""
+  )
+  if (!isConfigured) return undefined
+  const bridge = yield* Effect.mapError(loadIfAny(rules), (error) =>
+    rules === undefined
+      ? new CommandFailed({
+          message: error.message,
+          try: "mend it, or leave the letters of bridges out: --kind projection,subscription,relay"
+        })
+      : error
+  )
+  if (bridge === undefined && !asked) return undefined
+  const sources = yield* openSources
+  const { kafka, pulsar } = sources
+  const sender: Effect.Effect<Sender<BridgeLetter, unknown>, unknown, Scope.Scope> = Effect.gen(function* () {
+    if (bridge === undefined)
+      return yield* new CommandFailed({
+        message: "the bridge's rules say where a letter belongs, and there are none here",
+        try: "--rules FILE, the file that millrace bridge is given"
+      })
+    if (kafka === undefined || pulsar === undefined) {
+      const name = kafka === undefined ? "MILLRACE_KAFKA_BROKERS" : "MILLRACE_PULSAR_URL"
+      return yield* new CommandFailed({ message: `a bridge's letters go to the other side: ${name} is not set` })
+    }
+    return new LetterSender(yield* join(bridge, { log: kafka.log, kafka: kafka.end, pulsar: pulsar.end }))
+  })
+  return bridgeLetters(sql, {
+    names: errorTopics(sources, bridge),
+    each: (topic, take) => eachLetter(sources, topic, take),
+    sender
+  })
+})

@@ -1,0 +1,42 @@
+// A process of its own that retries the letters of a bridge, and stops just before or after it sends the first to wait to be killed; not a test itself.
+//
+// node resend-child.ts URL RULES before|after
+import * as Effect from "effect/Effect"
+import { readFileSync } from "node:fs"
+import { Bridge, type BridgeOptions } from "../../src/bridge.ts"
+import { eachLetter, errorTopics, LetterSender } from "../../src/bridge-retry.ts"
+import { join } from "../../src/bridge-run.ts"
+import { bridgeLetters } from "../../src/cli/topic-letters.ts"
+import * as KafkaBridge from "../../src/kafka/bridge.ts"
+import * as KafkaLog from "../../src/kafka/log.ts"
+import { connect } from "../../src/postgres/client.ts"
+import * as PulsarBridge from "../../src/pulsar/bridge.ts"
+import { optionsFrom } from "../../src/pulsar/options.ts"
+
+const [url = "", rules = "", when = "before"] = process.argv.slice(2)
+const stand = Effect.andThen(
+  Effect.sync(() => process.stdout.write("standing\n")),
+  Effect.never
+)
+const filter = { projection: undefined, subscription: undefined, rule: undefined, topic: undefined, key: undefined }
+const main = Effect.gen(function* () {
+  const sql = yield* connect(url, { max: 2 })
+  const options = KafkaLog.optionsFrom(process.env)!
+  const [log, kafka] = [yield* KafkaLog.make(options), KafkaBridge.make(options)]
+  const pulsar = yield* PulsarBridge.make(optionsFrom(process.env)!)
+  const bridge = Bridge.make(JSON.parse(readFileSync(rules, "utf8")) as BridgeOptions)
+  const sources = { kafka: { log, end: kafka }, pulsar: { end: pulsar, tenant: undefined, namespace: undefined } }
+  const sender = new LetterSender(yield* join(bridge, { log, kafka, pulsar }))
+  const standing: typeof sender.send = (letter, to) =>
+    when === "before" ? stand : Effect.andThen(sender.send(letter, to), stand)
+  const letters = bridgeLetters(sql, {
+    names: errorTopics(sources, bridge),
+    each: (topic, take) => eachLetter(sources, topic, take),
+    sender: Effect.succeed({ aim: sender.aim, isThere: sender.isThere, send: standing })
+  })
+  const asked = { ...filter, error: undefined, since: undefined, statuses: ["parked", "retrying"], limit: 9 }
+  yield* letters.retry(yield* letters.list(undefined, asked, "retry"), "child")
+}).pipe(Effect.scoped)
+
+setInterval(() => undefined, 1_000)
+await Effect.runPromise(main)
