@@ -29,9 +29,10 @@ const send = Effect.fnUntraced(function* (channel: (done: () => void) => Channel
   yield* Effect.callback<void>((resume) => {
     finished = () => resume(Effect.void)
     for (let seq = 1; seq <= count; seq++) {
-      const meta = JSON.stringify([`k${seq % 7}`, seq])
-      const message = { seq, incarnation: "i", topic: one.topic, key: `k${seq % 7}`, value: `{"seq":${seq}}`, meta }
-      const whole = { ...message, eventTime: seq, properties: { "millrace-stream": "s", "millrace-seq": String(seq) } }
+      const key = `k${seq % 7}`
+      const message = { seq, incarnation: "i", topic: one.topic, key, value: `{"seq":${seq}}`, eventTime: seq }
+      const properties = { "millrace-stream": "s", "millrace-seq": String(seq) }
+      const whole: Message = { ...message, properties, meta: [key, seq], headers: undefined }
       messages.push(new WeakRef(whole))
       one.push([whole])
     }
