@@ -48,8 +48,9 @@ const asFound = ({ key, properties }: Received): Found => ({
   stream: properties["millrace-stream"] ?? "",
   seq: Number(properties["millrace-seq"])
 })
-const compareTopics = ({ differences, feeder, services }: Run) =>
+const compareTopics = (run: Run) =>
   Effect.gen(function* () {
+    const { differences, feeder, services } = run
     const cluster = yield* connect(services.direct)
     for (const tenant of tenants)
       for (const topic of Object.keys(topics)) {
@@ -57,8 +58,10 @@ const compareTopics = ({ differences, feeder, services }: Run) =>
         const found: Array<Found> = []
         const partitions = partitionsOf(tenant).filter((name) => name.startsWith(`${tenant}/alerts/${topic}`))
         for (const name of partitions)
-          for (const message of yield* Effect.promise(() => messagesOf(cluster, `persistent://${name}`)))
+          for (const message of yield* Effect.promise(() => messagesOf(cluster, `persistent://${name}`))) {
             found.push(asFound(message))
+            if (message.id.batchSize > 1) run.batched += 1
+          }
         // a stream is in order in each partition, and a key is in one
         const groupOf = partitions.length === 1 ? (one: Found) => one.stream : byKey
         once(differences, `${tenant}/${topic}`, found, expected, groupOf)
