@@ -93,11 +93,11 @@ class Session {
     const { until = Infinity } = this.outward
     while (!(this.position >= until)) {
       const take = Effect.mapError(reader.take, readFailure)
-      this.state.waits = true
+      this.state.waits = performance.now()
       const batch = this.dirty
         ? yield* Effect.timeoutOption(take, positionMs)
         : Option.some(yield* this.patiently(take))
-      this.state.waits = false
+      this.state.waits = undefined
       if (Option.isSome(batch)) yield* this.mirror(batch.value)
       else yield* this.write([])
     }
@@ -200,7 +200,7 @@ class Session {
     this.counts = { mirrored: 0, filtered: 0, returned: 0, dead: 0 }
     this.dirty = false
     this.writtenAt = performance.now()
-    this.state.halted = undefined
+    this.state.moves()
   })
 }
 
@@ -261,6 +261,6 @@ export const toPulsar = (joined: Joined, outward: Outward): Effect.Effect<void, 
     Effect.orElseSucceed(() => undefined)
   )
   // batches tell it by themselves while they come
-  const lag = Effect.suspend(() => (state.waits ? Effect.succeed(undefined) : behind))
-  return persist(state, session(joined, outward, state), { once: until !== undefined, lag })
+  const lag = Effect.suspend(() => (state.waits === undefined ? behind : Effect.succeed(undefined)))
+  return persist(joined, state, session(joined, outward, state), { once: until !== undefined, lag })
 }

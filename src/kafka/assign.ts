@@ -15,20 +15,20 @@ interface Having<E> {
   stopping: boolean
 }
 
-/** How long joining is tried while no coordinator answers, in sessions. */
+/** How long joining is tried while no coordinator answers where nothing is said, in sessions. */
 const patience = 12
 
 /** Joins until it is in. What was had is stopped by `stopAll` where the membership is gone, or nobody answers for a session. */
 const join = Effect.fnUntraced(function* (
   member: Member,
   topic: string,
-  sessionMs: number,
+  { joinMs, sessionMs = defaultSessionMs }: Options,
   having: ReadonlyMap<number, unknown>,
   known: number,
   stopAll: Effect.Effect<void>
 ) {
   const since = Date.now()
-  const passing = (cause: unknown) => isPassing(cause) && Date.now() - since < sessionMs * patience
+  const passing = (cause: unknown) => isPassing(cause) && Date.now() - since < (joinMs ?? sessionMs * patience)
   const once = async (): Promise<Share | { readonly lost: boolean }> => {
     try {
       return await member.join([...having.keys()], known)
@@ -83,7 +83,6 @@ export const assign = <E, R>(
   Effect.scoped(
     Effect.gen(function* () {
       const member = new Member(client, topic, group)
-      const sessionMs = client.options.sessionMs ?? defaultSessionMs
       const failed = yield* Deferred.make<never, E>()
       const having = new Map<number, Having<E>>()
       let known = 0
@@ -122,7 +121,7 @@ export const assign = <E, R>(
         stopAll
       )
       const round = Effect.gen(function* () {
-        const { generation, partitions } = yield* join(member, topic, sessionMs, having, known, stopAll)
+        const { generation, partitions } = yield* join(member, topic, client.options, having, known, stopAll)
         known = Math.max(known, generation)
         const revoked = [...having].flatMap(([partition, { stopping }]) =>
           partitions.includes(partition) && !stopping ? [] : [partition]

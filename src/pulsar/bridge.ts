@@ -15,7 +15,8 @@ import type { Place } from "../bridge-names.ts"
 import type { Admin } from "./admin.ts"
 import { failureOf, PulsarFailure } from "./errors.ts"
 import { type Cluster, connect } from "./fanout.ts"
-import type { Options } from "./options.ts"
+import { knock } from "./handshake.ts"
+import { isWebSocket, type Options } from "./options.ts"
 import { partsOf, wholeOf } from "./parts.ts"
 import type { Received, TransportConsumer, TransportProducer } from "./transport.ts"
 
@@ -228,9 +229,19 @@ const topicsIn = async (admin: Admin, tenant: string | undefined, namespace: str
   return [...found]
 }
 
+/** How long a broker may take to let a client in. */
+const knockMs = 5_000
+/** What a role may not do is an answer as well. */
+const answered = [401, 403, 404]
+
 const endFrom = (cluster: Cluster): PulsarEnd => {
-  const { admin, transport } = cluster
+  const { admin, options, transport } = cluster
   return {
+    answers: attempt("reach a broker", options.url, async () => {
+      // a WebSocket's URL is the admin interface's
+      if (isWebSocket(options.url)) await admin?.call("GET", "clusters", undefined, answered)
+      else await knock(options, knockMs)
+    }),
     topics: (tenant, namespace) =>
       admin === undefined
         ? Effect.fail(noAdmin("list topics"))
