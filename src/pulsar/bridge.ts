@@ -79,7 +79,7 @@ class Producer implements PulsarProducer {
   }
   private async all(messages: ReadonlyArray<Numbered>): Promise<ReadonlyArray<Sent>> {
     const sent: Array<Sent> = []
-    const under = new Set<Promise<void>>()
+    const under = { count: 0, answered: () => {} }
     let failed: { readonly cause: unknown } | undefined
     const track = async (i: number, message: Numbered) => {
       try {
@@ -87,15 +87,20 @@ class Producer implements PulsarProducer {
       } catch (cause) {
         failed ??= { cause }
       }
+      under.count--
+      under.answered()
+    }
+    const fewerThan = async (most: number) => {
+      while (under.count >= most) await new Promise<void>((resolve) => (under.answered = resolve))
     }
     for (const [i, message] of messages.entries()) {
-      if (under.size >= inFlight) await Promise.race(under)
+      if (under.count >= inFlight) await fewerThan(inFlight)
       // a later message that arrived without this one would be the last that the broker knows
       if (failed !== undefined) break
-      const tracked: Promise<void> = track(i, message).finally(() => under.delete(tracked))
-      under.add(tracked)
+      under.count++
+      void track(i, message)
     }
-    await Promise.all(under)
+    await fewerThan(1)
     if (failed !== undefined) throw (failed as { readonly cause: unknown }).cause
     return sent
   }
