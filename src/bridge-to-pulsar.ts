@@ -155,10 +155,12 @@ class Session {
     const byPart = Map.groupBy(messages, ({ record: { key } }) =>
       key === null ? partition % parts.length : partitionOf(key, parts.length)
     )
-    for (const [part, some] of byPart) {
-      const refused = yield* this.lanes.send(parts[part]!, some)
-      for (const [offset, reason] of refused) dead.set(offset, `${topic}: ${reason}`)
-    }
+    const sending = [...byPart].map(([part, some]) =>
+      Effect.map(this.lanes.send(parts[part]!, some), (refused) => {
+        for (const [offset, reason] of refused) dead.set(offset, `${topic}: ${reason}`)
+      })
+    )
+    yield* Effect.all(sending, { concurrency: 8, discard: true })
   })
 
   /** Dead letters go with the position, in one transaction. */
