@@ -46,11 +46,12 @@ const join = Effect.fnUntraced(function* (
   }
 })
 
-/** Beats until the group must share anew, or what had to be given up is; runs `lose` where membership is gone. */
+/** Beats until the group must share anew, or what had to be given up is; runs `lose` where membership is gone, `stopAll` where nobody answers. */
 const beat = Effect.fnUntraced(function* (
   member: Member,
   { heartbeatMs = 500, sessionMs = defaultSessionMs }: Options,
   lose: Effect.Effect<void>,
+  stopAll: Effect.Effect<void>,
   revoked: Fiber.Fiber<void> | undefined
 ) {
   let heard = Date.now()
@@ -66,7 +67,9 @@ const beat = Effect.fnUntraced(function* (
     if (told === "fine") heard = Date.now()
     if (told === "rejoin") return
     // the brokers have given its partitions to others by now
-    if (told === "lost" || (told === "silent" && Date.now() - heard > sessionMs)) return yield* lose
+    if (told === "lost") return yield* lose
+    // the membership may still be there when the brokers are back, and a group waits long for a member that is gone
+    if (told === "silent" && Date.now() - heard > sessionMs) return yield* stopAll
   }
 })
 
@@ -128,7 +131,7 @@ export const assign = <E, R>(
         )
         for (const partition of partitions) if (!having.has(partition)) yield* start(partition, generation)
         const stopping = revoked.length === 0 ? undefined : yield* Effect.forkChild(stop(revoked))
-        yield* beat(member, client.options, lose, stopping)
+        yield* beat(member, client.options, lose, stopAll, stopping)
       })
       return yield* Effect.raceFirst(Effect.forever(round), Deferred.await(failed))
     })
