@@ -39,9 +39,10 @@ const long = Effect.gen(function* () {
   return tell(report, values.json)
 })
 
-/** Every mutant, or those whose names hold a text. */
+/** Every mutant, or those whose names hold one of some texts. */
 const hunts = Effect.gen(function* () {
-  const wanted = mutants.filter(({ name }) => name.includes(values.only))
+  const texts = values.only.split(",")
+  const wanted = mutants.filter(({ name }) => texts.some((text) => name.includes(text)))
   const all = yield* services
   const figures: Record<string, string> = {}
   const missed: Array<string> = []
