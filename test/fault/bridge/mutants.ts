@@ -22,11 +22,11 @@ const out = "src/bridge-to-pulsar.ts"
 const lanes = "src/bridge-lanes.ts"
 
 /** No protection, but a circumstance: who hears at once that its group went on is seldom the one that still writes. */
-const late: Patch = {
+const late = ["lose", "stopAll"].map((what): Patch => ({
   file: "src/kafka/assign.ts",
-  find: '    if (told === "lost") return yield* lose\n',
-  replace: '    if (told === "lost") return yield* Effect.andThen(Effect.sleep(3_000), lose)\n'
-}
+  find: ` return yield* ${what}\n`,
+  replace: ` return yield* Effect.andThen(Effect.sleep(3_000), ${what})\n`
+}))
 
 /** All of them. */
 export const mutants: ReadonlyArray<Mutant> = [
@@ -78,7 +78,7 @@ export const mutants: ReadonlyArray<Mutant> = [
         find: "kafka.take(`${bridge.name}/${rule.name}/${part}`)",
         replace: "kafka.take(`${bridge.name}/${rule.name}/${part}/${process.pid}`)"
       },
-      late
+      ...late
     ],
     steps: [zombie("in, taken"), zombie("in, taken", 3)],
     found: "doubled"

@@ -44,6 +44,8 @@ export interface Report extends Differences {
 /** What did not come about in time. */
 class Hang extends Error {}
 const usualMs = 120_000
+/** So long a zombie may do harm before it is killed. */
+const harmMs = 3_000
 /** So long a point may take before the other process leaves all work to the one that is to come by. */
 const aloneMs = 8_000
 
@@ -225,6 +227,7 @@ class Run {
     yield* this.settle("others do a zombie's work")
     armed.signal("SIGCONT")
     this.paused = false
+    yield* Effect.sleep(harmMs)
     yield* this.moves()
     yield* this.replace(slot, transport)
   })
