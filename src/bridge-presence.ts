@@ -69,6 +69,6 @@ export class Presence {
     this.gone.delete(side)
     for (const wake of this.resting) wake()
     const seconds = Math.round((Date.now() - before.since) / 1_000)
-    return Effect.logWarning(`bridge: ${Sides[side]} is back after ${seconds} s; going on`)
+    return Effect.logInfo(`bridge: ${Sides[side]} is back after ${seconds} s; going on`)
   }
 }

@@ -192,6 +192,7 @@ const mirror = Effect.fnUntraced(function* (
     state.away = [{ side: "kafka", reason, since }]
     return Effect.logWarning(`bridge: Kafka is away: ${reason}; waiting until it is there`)
   })
+  if (state.away.length > 0) yield* Effect.logInfo("bridge: Kafka is there; beginning")
   return yield* run(state.joined)
 })
 
