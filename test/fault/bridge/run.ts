@@ -238,7 +238,8 @@ class Run {
       const exit = yield* Effect.exit(compare(this.ends, this.topic))
       const now = yield* Clock.currentTimeMillis
       if (exit._tag === "Success" && exit.value.lost < least) [least, since] = [exit.value.lost, now]
-      if (now - since > this.patienceMs) return yield* Effect.fail(new Hang(what))
+      const said = () => this.running.map((one) => one.said().slice(-1_500)).join("\n")
+      if (now - since > this.patienceMs) return yield* Effect.fail(new Hang(`${what}: ${said()}`))
       if (least > 0) yield* Effect.sleep(500)
     }
   })
