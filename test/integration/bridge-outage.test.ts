@@ -1,6 +1,7 @@
 // A bridge whose brokers are away: before it starts, and while it runs. It waits, says so, and goes on by itself; what is to be done once fails.
 import { assert, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
 import * as References from "effect/References"
 import { kafka, pulsar, type Service } from "../../stack/testing.ts"
 import {
@@ -45,7 +46,9 @@ const misses = (mirror: Mirror, side: "kafka" | "pulsar") =>
 /** Writes on both sides, and waits until the other side has it. */
 const moves = Effect.fnUntraced(function* ({ ends, topic }: Mirror, text: string) {
   yield* ends.log.append(topic, [recordOf("k", `${text} out`)])
-  yield* publish(ends, full(topic), [{ key: "k", value: `${text} back` }])
+  // a broker that has just begun may not answer yet
+  const published = publish(ends, full(topic), [{ key: "k", value: `${text} back` }])
+  yield* eventually(Effect.map(Effect.exit(published), Exit.isSuccess))
   const has = (found: ReadonlyArray<{ readonly value: string | null }>, wanted: string) =>
     found.some(({ value }) => value === wanted)
   yield* eventually(Effect.map(messagesOf(ends, full(topic)), (found) => has(found, `${text} out`)))
