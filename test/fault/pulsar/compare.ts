@@ -7,7 +7,7 @@ import type { Differences } from "../kafka/differences.ts"
 import type { Fed } from "./feeder.ts"
 import type { Run } from "./run.ts"
 import { tenants, topics } from "./services.ts"
-import { partitionsOf } from "./steps.ts"
+import { partitionsOf, tooLarge } from "./steps.ts"
 import { subscriptions } from "./subscriptions.ts"
 
 interface Found {
@@ -78,9 +78,9 @@ const compareSubscriptions = async ({ differences, feeder, options, services }: 
     once(differences, name, found, expected, keeps ? byKey : undefined)
   }
 }
-const compareParked = async ({ differences, feeder, services }: Run) => {
-  const found = await services.sql<Array<Found>>`
-    select projection || '/' || source || '/' || partition as stream, seq::float8 as seq, key
+const compareParked = async ({ differences, faults, feeder, services }: Run) => {
+  const found = await services.sql<Array<Found & { reason: string }>>`
+    select projection || '/' || source || '/' || partition as stream, seq::float8 as seq, key, reason
     from millrace.relay_parked where target = 'pulsar'`
   once(
     differences,
@@ -89,6 +89,10 @@ const compareParked = async ({ differences, feeder, services }: Run) => {
     feeder.fed.filter(({ poison }) => poison),
     undefined
   )
+  // only a relay that heard no answer knows no more than that later messages are there
+  if (Object.keys(faults).some((name) => name !== tooLarge)) return
+  for (const { reason, seq, stream } of found)
+    if (reason.startsWith("Pulsar took message")) differences.add("wrong", `${stream} ${seq} is parked: ${reason}`)
 }
 
 /** Compares all there is. Nothing may run. */
