@@ -20,7 +20,7 @@ export interface SubscriptionStats {
 }
 
 /** `persistent://a/b/c` as `persistent/a/b/c`, each part escaped. */
-const pathOf = (topic: string) => {
+export const pathOf = (topic: string) => {
   const [domain, rest] = topic.split("://")
   return [domain!, ...rest!.split("/")].map((part) => encodeURIComponent(part)).join("/")
 }

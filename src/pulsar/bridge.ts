@@ -11,21 +11,19 @@ import {
   type PulsarProducer,
   type Sent
 } from "../bridge-ends.ts"
-import type { Place } from "../bridge-names.ts"
-import type { Admin } from "./admin.ts"
+import { type Admin, pathOf } from "./admin.ts"
 import { failureOf, PulsarFailure } from "./errors.ts"
 import { type Cluster, connect } from "./fanout.ts"
 import { knock } from "./handshake.ts"
 import { isWebSocket, type Options } from "./options.ts"
 import { partsOf, wholeOf } from "./parts.ts"
+import { endOf, scan } from "./scan.ts"
 import type { Received, TransportConsumer, TransportProducer } from "./transport.ts"
 
 /** Sent and not answered, at most. */
 const inFlight = 1_000
 /** Messages that a consumer holds ready, at most. */
 const heldReady = 4_000
-/** How long the end of a topic is waited for where nothing says where it is. */
-const quietMs = 2_000
 
 /** The credentials are wrong, which is no matter of one topic. */
 const unknown = /Authentication|AuthN|refused the token/i
@@ -44,11 +42,6 @@ const failure = (operation: string, topic: string) => (cause: unknown) => {
 const attempt = <A>(operation: string, topic: string, run: () => Promise<A>): Effect.Effect<A, BridgeError> =>
   Effect.tryPromise({ try: run, catch: failure(operation, topic) })
 
-/** `persistent://a/b/c` as a path of the admin interface. */
-const pathOf = (topic: string) => {
-  const [domain = "", rest = ""] = topic.split("://")
-  return [domain, ...rest.split("/")].map((part) => encodeURIComponent(part)).join("/")
-}
 const arrivedOf = (message: Received): Arrived => {
   const { eventTime, id, key, properties, publishTime, value } = message
   const record = { key, value, eventTime: eventTime === 0 ? publishTime : eventTime, headers: properties }
@@ -176,40 +169,6 @@ const consume = (
     ({ consumer }) => Effect.promise(async () => void (await consumer?.close().catch(() => undefined)))
   )
 
-const endOf = async (admin: Admin, part: string): Promise<Place | undefined> => {
-  const found = (await admin.call("GET", `${pathOf(part)}/lastMessageId`, undefined, [404])) as
-    | { readonly ledgerId?: number; readonly entryId?: number }
-    | undefined
-  const { entryId = -1, ledgerId = -1 } = found ?? {}
-  return entryId < 0 ? undefined : { ledger: ledgerId, entry: entryId, batch: -1, batchSize: 1 }
-}
-/** Reads on until the end that was there at the beginning, or until nothing more comes. */
-const scan = async (
-  { admin, transport }: Cluster,
-  part: string,
-  after: Place | undefined,
-  show: (message: Arrived) => void
-) => {
-  const end = admin === undefined ? undefined : await endOf(admin, part)
-  const reached = ({ batch, batchSize, entry, ledger }: Place) =>
-    end !== undefined &&
-    (ledger > end.ledger ||
-      (ledger === end.ledger && (entry > end.entry || (entry === end.entry && (batch < 0 || batch === batchSize - 1)))))
-  if (admin !== undefined && (end === undefined || (after !== undefined && reached(after)))) return
-  const reader = await transport.read({ topic: part, from: after ?? "earliest" })
-  try {
-    while (true) {
-      const message = await reader.next(quietMs)
-      // the last messages may have been removed, as markers of the topic are
-      if (message === undefined) return
-      show(arrivedOf(message))
-      if (reached(message.id)) return
-    }
-  } finally {
-    await reader.close()
-  }
-}
-
 const noAdmin = (operation: string) =>
   new BridgeError({
     side: "pulsar",
@@ -264,12 +223,17 @@ export const endFrom = (cluster: Cluster): PulsarEnd => {
         ),
         (producer) => Effect.promise(async () => void (await producer.close().catch(() => undefined)))
       ).pipe(Effect.map((producer) => new Producer(producer, part))),
-    scan: (part, after, show) => attempt("read the end", part, () => scan(cluster, part, after, show)),
+    scan: (part, after, show) =>
+      attempt(
+        "read the end",
+        part,
+        async () => void (await scan(cluster, part, after, (message) => show(arrivedOf(message))))
+      ),
     consume: (part, subscription, start) => consume(cluster, part, subscription, start),
     end: (part) =>
       admin === undefined
         ? Effect.fail(noAdmin("ask for the end"))
-        : attempt("ask for the end", part, () => endOf(admin, part)),
+        : attempt("ask for the end", part, () => endOf(cluster, part)),
     backlog: (part, subscription) =>
       attempt("ask for the backlog", part, async () => {
         const stats = (await admin?.call("GET", `${pathOf(part)}/stats`, undefined, [404])) as

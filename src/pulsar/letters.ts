@@ -16,15 +16,11 @@ import {
 import { endFrom } from "./bridge.ts"
 import { fanOutError } from "./errors.ts"
 import { type Cluster, connect } from "./fanout.ts"
-import { byPlace } from "./message-id.ts"
 import { type Options, topicName } from "./options.ts"
 import { localName, partsOf } from "./parts.ts"
 import { messagesOf } from "./relay-decode.ts"
-import { endOf } from "./relay-tail.ts"
-import type { Received } from "./transport.ts"
+import { scan } from "./scan.ts"
 
-/** How long a message that is there may take to come, in milliseconds. */
-const patienceMs = 10_000
 const attempt = <A>(operation: string, run: () => Promise<A>) =>
   Effect.tryPromise({ try: run, catch: fanOutError(operation) })
 
@@ -48,21 +44,6 @@ const partsIn = async (cluster: Cluster, name: string): Promise<ReadonlyArray<st
   const count = await adminOf(cluster).partitions(name)
   return count === undefined ? [] : partsOf(name, count)
 }
-const readPart = async (cluster: Cluster, part: string, take: (message: Received) => void) => {
-  const end = await endOf(cluster, part)
-  if (end === undefined) return
-  const reader = await cluster.transport.read({ topic: part, from: "earliest" })
-  try {
-    while (true) {
-      const next = await reader.next(patienceMs)
-      if (next === undefined) throw new Error(`${part}: its last messages do not come: TimeOut`)
-      take(next)
-      if (byPlace(next.id, end) >= 0) return
-    }
-  } finally {
-    await reader.close()
-  }
-}
 
 /** The dead-letter topics of the cluster. Everything needs the admin interface. */
 export const fromCluster = (cluster: Cluster): DeadLetterTopics => ({
@@ -71,7 +52,7 @@ export const fromCluster = (cluster: Cluster): DeadLetterTopics => ({
     attempt("read dead letters", async () => {
       const name = topicName(cluster.options, topic)
       for (const part of await partsIn(cluster, name))
-        await readPart(cluster, part, ({ eventTime, key, properties, publishTime, value }) => {
+        await scan(cluster, part, undefined, ({ eventTime, key, properties, publishTime, value }) => {
           const letter = letterOf(name, { key, value, eventTime, properties, takenAt: publishTime })
           if (letter !== undefined) take(letter)
         })

@@ -3,10 +3,11 @@ import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import * as Semaphore from "effect/Semaphore"
-import { failureOf, PulsarFailure } from "./errors.ts"
+import { failureOf } from "./errors.ts"
 import type { Cluster } from "./fanout.ts"
-import { byPlace, type MessageId } from "./message-id.ts"
+import type { MessageId } from "./message-id.ts"
 import { topicName } from "./options.ts"
+import { scan } from "./scan.ts"
 import type { Outgoing, Received, Receipt, TransportProducer } from "./transport.ts"
 
 /** Publishing to Pulsar failed, or reading from it. `busy`: another producer has the name, or its connection is not given up yet. */
@@ -178,31 +179,19 @@ export interface LastOptions {
   readonly after?: MessageId
 }
 
-/** A topic without an admin interface counts as read after so long a silence; with it, that is a failure. */
-const silentMs = { known: 10_000, unknown: 2_000 }
-
 /**
  * The last message of a stream in a topic, as the topic is now; undefined where there is none. It reads what lies after `after`: where to
  * look is to be kept with the position.
  */
 export const last = Effect.fnUntraced(function* (cluster: Cluster, options: LastOptions) {
   const name = partitionName(cluster, options.topic, options.partition)
-  const attempt = <A>(run: () => Promise<A>) => Effect.tryPromise({ try: run, catch: failed("read", options.topic) })
-  const end = yield* attempt(async () => cluster.admin?.lastMessageId(name))
-  if (cluster.admin !== undefined && end === undefined) return undefined
-  const isBefore = (a: MessageId, b: MessageId) => byPlace(a, b) < 0
-  if (end !== undefined && options.after !== undefined && !isBefore(options.after, end)) return undefined
-  const reader = yield* Effect.acquireRelease(
-    attempt(() => cluster.transport.read({ topic: name, from: options.after ?? "earliest" })),
-    (made) => Effect.promise(() => made.close())
-  )
   let found: Received | undefined
-  while (true) {
-    const next = yield* attempt(() => reader.next(end === undefined ? silentMs.unknown : silentMs.known))
-    if (next === undefined && end !== undefined)
-      return yield* attempt(() => Promise.reject(new PulsarFailure("lost", true, "its last messages do not come")))
-    if (next === undefined) return found
-    if (options.stream === undefined || next.properties["millrace-stream"] === options.stream) found = next
-    if (end !== undefined && !isBefore(next.id, end)) return found
+  const take = (message: Received) => {
+    if (options.stream === undefined || message.properties["millrace-stream"] === options.stream) found = message
   }
-}, Effect.scoped)
+  yield* Effect.tryPromise({
+    try: () => scan(cluster, name, options.after, take),
+    catch: failed("read", options.topic)
+  })
+  return found
+})

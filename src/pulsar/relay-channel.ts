@@ -3,7 +3,8 @@ import { failureOf, PulsarFailure } from "./errors.ts"
 import type { Cluster } from "./fanout.ts"
 import type { MessageId } from "./message-id.ts"
 import { type Message, sentProperty } from "./relay-decode.ts"
-import { endOf, placeText, type Present, type Tail, tailOf } from "./relay-tail.ts"
+import { placeText, type Present, type Tail, tailOf } from "./relay-tail.ts"
+import { endOf } from "./scan.ts"
 import type { Receipt, TransportProducer } from "./transport.ts"
 
 /** How far the stream is in the topic. As in the outbox's port. */

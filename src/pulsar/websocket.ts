@@ -2,7 +2,7 @@
 import { WebSocket } from "ws"
 import { randomUUID } from "node:crypto"
 import type { Duplex } from "node:stream"
-import type { Admin } from "./admin.ts"
+import { type Admin, pathOf } from "./admin.ts"
 import { Arrivals, readAhead } from "./arrivals.ts"
 import { failureOf, failureOfStatus, PulsarFailure } from "./errors.ts"
 import { decodeMessageId, encodeMessageId } from "./message-id.ts"
@@ -161,11 +161,6 @@ const receivedOf = (frame: Frame): Received => ({
   properties: frame.properties ?? {},
   redeliveries: frame.redeliveryCount ?? 0
 })
-/** `persistent://a/b/c` as a path. */
-const pathOf = (topic: string) => {
-  const [domain, rest] = topic.split("://")
-  return [domain!, ...rest!.split("/")].map((part) => encodeURIComponent(part)).join("/")
-}
 
 const goneMs = 5_000
 /** The interface closes its consumer after the socket: waits until the broker has let it go. */
