@@ -159,7 +159,7 @@ export const parkedNotes = (sql: Sql, id: number, by: string): Notes<SqlError> =
 }
 
 /**
- * Makes this process the only one on the database that retries letters, while the scope is open; false where another one is. A process that dies gives
+ * Makes this process the only one on the database that retries or discards letters, while the scope is open; false where another one is. A process that dies gives
  * it up at once.
  */
 export const soleRetry = Effect.fnUntraced(function* (sql: Sql): Effect.fn.Return<boolean, SqlError, Scope.Scope> {
