@@ -126,7 +126,50 @@ const retried = Effect.fnUntraced(function* (environment: Environment) {
   assert.deepStrictEqual(yield* list(), [])
 })
 
+/** Two subscriptions of a topic that give up the same message to one topic. */
+const sharing = Effect.fnUntraced(function* (environment: Environment) {
+  const topics = yield* Topics
+  const name = yield* topicWith(1)
+  const got: Array<string> = []
+  let fails = true
+  const topic = Topic.records(name, { value: { seq: Schema.Int, key: Schema.String }, key: "key" })
+  const settings = {
+    topic,
+    type: "exclusive",
+    from: "earliest",
+    maxRedeliveries: 0,
+    deadLetterTopic: `${name}.dlq`
+  } as const
+  for (const who of ["mails", "audit"])
+    yield* Effect.forkScoped(
+      Subscription.run(Subscription.make({ ...settings, name: who }), () =>
+        fails ? Effect.fail(new Error("not now")) : Effect.sync(() => got.push(who))
+      )
+    )
+  yield* topics.publish(name, sent(1, 1, 1, 1))
+  let letters: ReadonlyArray<Listed> = []
+  const list = dlq(environment, "list", "--topic", name) as Effect.Effect<ReadonlyArray<Listed>>
+  while (letters.length < 2) letters = yield* list
+  fails = false
+  assert.deepStrictEqual(yield* dlq(environment, "retry", letters[0]!.id), { retried: 1 } as never)
+  assert.deepStrictEqual(yield* dlq(environment, "retry", "--topic", name), { retried: 1 } as never)
+  yield* until(() => got.length === 2)
+  assert.sameMembers(got, ["mails", "audit"])
+  assert.deepStrictEqual(yield* list, [])
+})
+
 describe("dead letters of a subscription of the embedded fan-out", () => {
+  it.live(
+    "of several that share a topic of dead letters are told apart",
+    () =>
+      Effect.scoped(
+        Effect.gen(function* () {
+          const { sql, url } = yield* databaseOn(root)
+          yield* Effect.provide(sharing({ MILLRACE_DATABASE_URL: url }), fanOutOn(sql))
+        })
+      ),
+    60_000
+  )
   it.live(
     "are listed, shown, retried for it alone and in the order of keys, and discarded",
     () =>
