@@ -151,6 +151,8 @@ const sharing = Effect.fnUntraced(function* (environment: Environment) {
   const list = dlq(environment, "list", "--topic", name) as Effect.Effect<ReadonlyArray<Listed>>
   while (letters.length < 2) letters = yield* list
   fails = false
+  const { errors } = yield* Cli.run(environment, "dlq", "list", "--kind", "bridge")
+  assert.match(errors, /neither Kafka nor Pulsar is configured\ntry: set MILLRACE_KAFKA_BROKERS/)
   assert.deepStrictEqual(yield* dlq(environment, "retry", letters[0]!.id), { retried: 1 } as never)
   assert.deepStrictEqual(yield* dlq(environment, "retry", "--topic", name), { retried: 1 } as never)
   yield* until(() => got.length === 2)
