@@ -38,10 +38,13 @@ const rate = Number(values.rate)
 const seconds = Number(values.seconds)
 const value = (i: number) => JSON.stringify({ event_id: `e${i}`, score: (i * 31) % 1_000, text: "x".repeat(60) })
 
+/** Records a second, and what one of them costs this process, in which the bridge runs. */
 const timed = Effect.fnUntraced(function* <A, E, R>(effect: Effect.Effect<A, E, R>) {
-  const from = performance.now()
+  const [from, before] = [performance.now(), process.cpuUsage()]
   yield* effect
-  return Math.round((records / (performance.now() - from)) * 1_000)
+  const { system, user } = process.cpuUsage(before)
+  const per_second = Math.round((records / (performance.now() - from)) * 1_000)
+  return { per_second, cpu_us: Math.round(((system + user) / records) * 10) / 10 }
 })
 
 const tickMs = 20
@@ -196,8 +199,8 @@ const measure = Effect.fnUntraced(function* (transport: (typeof transports)[numb
   const back = { name, rules: [{ name: "in", from: `pulsar:${full(`${topic}-back`)}`, to: `kafka:${topic}-back` }] }
   return {
     transport,
-    to_pulsar_per_second: yield* timed(once(yield* ends.bridge(out))),
-    to_kafka_per_second: yield* timed(once(yield* ends.bridge(back))),
+    to_pulsar: yield* timed(once(yield* ends.bridge(out))),
+    to_kafka: yield* timed(once(yield* ends.bridge(back))),
     latency: yield* latencies(ends)
   }
 })
@@ -207,9 +210,10 @@ const results = await Effect.runPromise(
 )
 if (values.json) process.stdout.write(`${JSON.stringify({ records, partitions, rate, seconds, results })}\n`)
 else
-  for (const { latency, to_kafka_per_second, to_pulsar_per_second, transport } of results)
+  for (const { latency, to_kafka, to_pulsar, transport } of results)
     process.stdout.write(
-      `${transport}: ${to_pulsar_per_second} records/s Kafka → Pulsar, ${to_kafka_per_second} records/s Pulsar → Kafka; ` +
+      `${transport}: ${to_pulsar.per_second} records/s Kafka → Pulsar (${to_pulsar.cpu_us} µs of CPU each), ` +
+        `${to_kafka.per_second} records/s Pulsar → Kafka (${to_kafka.cpu_us} µs); ` +
         `at ${rate}/s p50 and p99 ${latency.to_pulsar.p50_ms} and ${latency.to_pulsar.p99_ms} ms, ` +
         `${latency.to_kafka.p50_ms} and ${latency.to_kafka.p99_ms} ms\n`
     )

@@ -58,6 +58,8 @@ export interface KafkaWriter {
 }
 /** Kafka, beside its log. */
 export interface KafkaEnd {
+  /** Fails where no broker answers, or lets this client in. Asks once, over a connection of its own. */
+  readonly answers: Effect.Effect<void, BridgeError>
   /** The cluster's id. */
   readonly cluster: Effect.Effect<string, BridgeError>
   /** The names of all topics but Kafka's own. */
@@ -97,6 +99,8 @@ export interface PulsarConsumer {
 }
 /** Pulsar. Parts are topics that are not partitioned, and partitions of those that are, by their full names. */
 export interface PulsarEnd {
+  /** Fails where no broker answers, or lets this client in. Asks once, over a connection of its own. */
+  readonly answers: Effect.Effect<void, BridgeError>
   /** The names of topics of a tenant and a namespace, or of all. Needs the admin interface. */
   readonly topics: (
     tenant: string | undefined,

@@ -1,17 +1,22 @@
 // The bridge: finds the topics that its rules name, shares their partitions among processes, and runs a stream for each. It moves no record itself.
 import * as Effect from "effect/Effect"
-import * as Fiber from "effect/Fiber"
 import * as Schedule from "effect/Schedule"
+import * as Stream from "effect/Stream"
+import * as SubscriptionRef from "effect/SubscriptionRef"
 import { type Bridge, type BridgeRule, errorsSuffix } from "./bridge.ts"
 import type { BridgeError, KafkaEnd, PulsarEnd } from "./bridge-ends.ts"
 import { matchOf } from "./bridge-names.ts"
+import { Presence } from "./bridge-presence.ts"
 import { Board, type StreamStatus } from "./bridge-state.ts"
 import { type Joined, readFailure, shortName, type StreamError } from "./bridge-stream.ts"
 import { type Inward, toKafka } from "./bridge-to-kafka.ts"
 import { toPulsar } from "./bridge-to-pulsar.ts"
 
-/** How often topics are looked for that are new. */
+/** How often topics are looked for that are new, and where there is none yet. */
 const discoverMs = 10_000
+const soonMs = 1_000
+/** A group that held so long has got over what it failed with. */
+const soundMs = 10_000
 /** Parts of Pulsar's topics are shared out in so many lots. */
 const lots = 16
 
@@ -30,7 +35,13 @@ export const join = Effect.fnUntraced(function* (
   ends: Pick<Joined, "log" | "kafka" | "pulsar">
 ): Effect.fn.Return<Joined, BridgeError> {
   const id = yield* ends.kafka.cluster
-  return { ...ends, bridge, clusters: { kafka: `kafka:${id}`, pulsar: `pulsar:${bridge.pulsar}` }, board: new Board() }
+  return {
+    ...ends,
+    bridge,
+    clusters: { kafka: `kafka:${id}`, pulsar: `pulsar:${bridge.pulsar}` },
+    board: new Board(),
+    presence: new Presence()
+  }
 })
 
 const literal = (part: string | undefined) => (part === undefined || /[{}]/.test(part) ? undefined : part)
@@ -110,74 +121,101 @@ export const once = Effect.fnUntraced(function* (
   return board.statuses
 })
 
-/** What runs for a topic, or for a part of one, by a name of its own. */
-type Units<E> = ReadonlyArray<readonly [name: string, run: Effect.Effect<unknown, E>]>
+type Topics = SubscriptionRef.SubscriptionRef<ReadonlyArray<Found>>
 
-/** Looks for topics over and over and runs what is new, until one of these fails. */
-const discover = Effect.fnUntraced(function* <E>(
+/** Looks for what rules name, over and over. What a rule named stays while it cannot be asked. */
+const look = Effect.fnUntraced(function* (
   joined: Joined,
   rules: ReadonlyArray<BridgeRule>,
-  units: (found: Found) => Units<E>
-): Effect.fn.Return<never, E> {
-  const running = new Map<string, Fiber.Fiber<unknown, E>>()
-  const look = (rule: BridgeRule) =>
+  topics: Topics
+): Effect.fn.Return<never> {
+  const known = new Map<string, ReadonlyArray<Found>>()
+  const asking = (rule: BridgeRule) =>
     find(joined, rule).pipe(
-      Effect.catch((error) =>
-        Effect.as(Effect.logWarning(`bridge: ${rule.name}: ${error.message}; trying again`), [] as ReadonlyArray<Found>)
-      )
+      Effect.map((found) => {
+        known.set(rule.name, found)
+        joined.board.over(rule.name)
+      }),
+      Effect.catch((error) => trouble(joined, rule.name, error))
     )
   while (true) {
-    for (const rule of rules) {
-      for (const found of yield* look(rule)) {
-        for (const [name, run] of units(found)) {
-          const key = `${rule.name} ${name}`
-          if (!running.has(key)) running.set(key, yield* Effect.forkChild(run))
-        }
-      }
-    }
-    const ended = [...running.values()].map((fiber) => Effect.andThen(Fiber.join(fiber), Effect.never))
-    yield* Effect.raceAllFirst([Effect.sleep(running.size === 0 ? 1_000 : discoverMs), ...ended])
+    yield* Effect.forEach(rules, asking, { discard: true })
+    const found = [...known.values()].flat()
+    yield* SubscriptionRef.set(topics, found)
+    yield* joined.presence.rest(found.length === 0 ? soonMs : discoverMs)
   }
 })
+/** What runs for a topic, or for a part of one, by a name of its own. */
+interface Unit<E> {
+  readonly name: string
+  readonly run: Effect.Effect<unknown, E>
+}
+/** Runs what is new among topics until one of these fails. */
+const runEach = <E>(topics: Topics, units: (found: Found) => ReadonlyArray<Unit<E>>): Effect.Effect<never, E> =>
+  Effect.suspend(() => {
+    const running = new Set<string>()
+    return SubscriptionRef.changes(topics).pipe(
+      Stream.map((all) => all.flatMap(units).filter(({ name }) => !running.has(name))),
+      Stream.tap((fresh) => Effect.sync(() => fresh.forEach(({ name }) => running.add(name)))),
+      Stream.flatMap((fresh) => Stream.fromIterable(fresh)),
+      Stream.mapEffect(({ run }) => run, { concurrency: "unbounded", unordered: true }),
+      Stream.runDrain,
+      Effect.andThen(Effect.never)
+    )
+  })
 
+/** Notes what keeps a rule, or a group, from its work. */
+const trouble = ({ board, presence }: Joined, name: string, { message }: { readonly message: string }) =>
+  // that a system is away was said once, for all of them
+  board.trouble(name, message) && presence.away.length === 0
+    ? Effect.logWarning(`bridge: ${name}: ${message}; trying again`)
+    : Effect.void
 /** A group's end is a passing thing: brokers may be away for long. */
 const again = <E extends { readonly message: string }>(
+  joined: Joined,
   name: string,
   effect: Effect.Effect<never, E>
-): Effect.Effect<never> =>
-  effect.pipe(
-    Effect.catch((error) =>
-      Effect.andThen(Effect.logWarning(`bridge: ${name}: ${error.message}; trying again`), Effect.sleep(1_000))
-    ),
+): Effect.Effect<never> => {
+  const sound = Effect.sync(() => joined.board.over(name)).pipe(Effect.delay(soundMs), Effect.andThen(Effect.never))
+  return Effect.raceFirst(effect, sound).pipe(
+    Effect.catch((error) => Effect.andThen(trouble(joined, name, error), joined.presence.rest(soonMs))),
     Effect.forever
   )
+}
 
 /**
- * Mirrors until interrupted. Processes of one bridge share the partitions of Kafka's topics as members of groups, and the parts of Pulsar's
- * in lots; who is cut off is fenced by transactional ids, producer names and exclusive subscriptions.
+ * Mirrors until interrupted, whatever goes away meanwhile. Processes of one bridge share the partitions of Kafka's topics as members of groups,
+ * and the parts of Pulsar's in lots; who is cut off is fenced by transactional ids, producer names and exclusive subscriptions.
  */
-export const run = Effect.fnUntraced(function* (joined: Joined): Effect.fn.Return<never, BridgeError> {
-  const { bridge, log } = joined
+export const run = Effect.fnUntraced(function* (joined: Joined): Effect.fn.Return<never> {
+  const { bridge, kafka, log, presence, pulsar } = joined
   const outward = bridge.rules.filter(({ source }) => source.side === "kafka")
   const inward = bridge.rules.filter(({ source }) => source.side === "pulsar")
-  const fromKafka = discover(joined, outward, ({ rule, topic, words }) => {
+  const [onKafka, onPulsar] = [
+    yield* SubscriptionRef.make<ReadonlyArray<Found>>([]),
+    yield* SubscriptionRef.make<ReadonlyArray<Found>>([])
+  ]
+  const fromKafka = runEach(onKafka, ({ rule, topic, words }) => {
     const members = log.assign(topic, `${bridge.name}/${rule.name}/${topic}/members`, ({ open, partition }) =>
       toPulsar(joined, { rule, topic, words, partition, open, until: undefined })
     )
-    return [[topic, again(`${rule.name} ${topic}`, members)]]
+    const name = `${rule.name} ${topic}`
+    return [{ name, run: again(joined, name, members) }]
   })
-  const fromPulsar = Effect.gen(function* () {
-    yield* makePositions(joined)
-    return yield* log.assign(positionsTopic(bridge), `${bridge.name}/members`, ({ partition }) =>
-      discover(joined, inward, (found) =>
+  const fromPulsar = Effect.andThen(
+    makePositions(joined),
+    log.assign(positionsTopic(bridge), `${bridge.name}/members`, ({ partition }) =>
+      runEach(onPulsar, (found) =>
         inwardOf(joined, found, false)
           .filter(({ held }) => held.partition === partition)
-          .map((one) => [one.part, toKafka(joined, one)])
+          .map((one) => ({ name: `${one.rule.name} ${one.part}`, run: toKafka(joined, one) }))
       )
     )
-  })
-  return yield* Effect.raceFirst(
-    outward.length === 0 ? Effect.never : again("Kafka's topics", fromKafka),
-    inward.length === 0 ? Effect.never : again("Pulsar's topics", fromPulsar)
   )
+  return yield* Effect.raceAllFirst([
+    presence.watch("kafka", kafka.answers),
+    presence.watch("pulsar", pulsar.answers),
+    ...(outward.length === 0 ? [] : [look(joined, outward, onKafka), fromKafka]),
+    ...(inward.length === 0 ? [] : [look(joined, inward, onPulsar), again(joined, "Pulsar's topics", fromPulsar)])
+  ])
 })

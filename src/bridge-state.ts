@@ -29,9 +29,19 @@ export interface StreamStatus extends Counts {
   readonly partition: number
   /** As `millrace_bridge_lag`; undefined: not known yet. */
   readonly lag: number | undefined
-  /** Why it stands still; it is tried again all the time. */
+  /** Why it stands still until a person acts; it is tried again all the time. */
   readonly halted: string | undefined
 }
+/** Something that failed, and has not gone on since. Time may mend it. */
+export interface Failing {
+  readonly what: string
+  readonly reason: string
+  /** Epoch milliseconds of the first one in a row. */
+  readonly since: number
+}
+
+/** Whatever fails at once does so sooner. */
+const restedMs = 2_000
 
 /** One stream's figures. Counted are records whose position is committed. */
 export class StreamState {
@@ -40,10 +50,11 @@ export class StreamState {
   readonly partition: number
   lag: number | undefined
   halted: string | undefined
+  failing: Failing | undefined
   /** Of a stream from Kafka: what is before is done with. Undefined: not known yet. */
   position: number | undefined
-  /** Of a stream from Kafka: it has all that there is, and waits for more. */
-  waits = false
+  /** Since when it has all that there is and waits for more, by the clock of `performance.now`; undefined: it does not. */
+  waits: number | undefined
   private readonly counts: Record<Outcome, number> = { mirrored: 0, filtered: 0, returned: 0, dead: 0 }
 
   constructor(rule: string, source: string, partition: number) {
@@ -51,9 +62,29 @@ export class StreamState {
     this.source = source
     this.partition = partition
   }
+  /** For people. */
+  get name(): string {
+    return `${this.rule} ${this.source}/${this.partition}`
+  }
   get status(): StreamStatus {
     const { counts, halted, lag, partition, rule, source } = this
     return { rule, source, partition, ...counts, lag, halted }
+  }
+  /** It stands still. Whether that is news. */
+  readonly stuck = (reason: string, retryable: boolean): boolean => {
+    const isNews = reason !== (retryable ? this.failing?.reason : this.halted)
+    this.failing = retryable ? { what: this.name, reason, since: this.failing?.since ?? Date.now() } : undefined
+    this.halted = retryable ? undefined : reason
+    return isNews
+  }
+  /** It goes on. */
+  readonly moves = (): void => {
+    this.halted = undefined
+    this.failing = undefined
+  }
+  /** Who waits for more for a while has got over what it failed with. */
+  readonly rests = (): void => {
+    if (this.waits !== undefined && performance.now() - this.waits > restedMs) this.failing = undefined
   }
   /** Adds what became of records. */
   readonly count = (done: Partial<Counts>): Effect.Effect<void> =>
@@ -75,14 +106,15 @@ export class StreamState {
   }
   /** It is another process's now, which says how far behind it is, and why. */
   readonly left = (): Effect.Effect<void> => {
-    this.halted = undefined
+    this.moves()
     return this.behind(0)
   }
   readonly failed = (): Effect.Effect<void> => Metric.update(Metric.withAttributes(failures, { rule: this.rule }), 1)
 }
 
-/** All streams that this process had, each once. */
+/** All streams that this process had, each once, and what keeps others from beginning. */
 export class Board {
+  private readonly troubles = new Map<string, Failing>()
   private readonly streams = new Map<string, StreamState>()
   of(rule: string, source: string, partition: number): StreamState {
     const key = `${rule} ${source} ${partition}`
@@ -91,6 +123,21 @@ export class Board {
     const made = new StreamState(rule, source, partition)
     this.streams.set(key, made)
     return made
+  }
+  /** Notes a failure of what is no stream; whether it is news. */
+  trouble(what: string, reason: string): boolean {
+    const before = this.troubles.get(what)
+    this.troubles.set(what, { what, reason, since: before?.since ?? Date.now() })
+    return before?.reason !== reason
+  }
+  /** It goes on. */
+  over(what: string): void {
+    this.troubles.delete(what)
+  }
+  /** Everything that fails now. */
+  get failing(): ReadonlyArray<Failing> {
+    const streams = [...this.streams.values()].flatMap(({ failing }) => failing ?? [])
+    return [...this.troubles.values(), ...streams]
   }
   get statuses(): ReadonlyArray<StreamStatus> {
     return [...this.streams.values()].map(({ status }) => status)

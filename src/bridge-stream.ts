@@ -1,11 +1,13 @@
 // What streams of both directions share: what they are given, how they bear failures, and how positions are written. It moves no record.
 import * as Cause from "effect/Cause"
+import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type * as Scope from "effect/Scope"
 import type { Bridge } from "./bridge.ts"
 import { BridgeError, type KafkaEnd, type PulsarEnd } from "./bridge-ends.ts"
 import { type Place, placeText } from "./bridge-names.ts"
+import type { Presence } from "./bridge-presence.ts"
 import type { Board, StreamState } from "./bridge-state.ts"
 import type { Log, ReadError } from "./log.ts"
 
@@ -18,6 +20,7 @@ export interface Joined {
   /** How the origin header names the two. */
   readonly clusters: { readonly kafka: string; readonly pulsar: string }
   readonly board: Board
+  readonly presence: Presence
 }
 /** Everything that a stream can fail with. */
 export type StreamError = BridgeError | ReadError
@@ -49,10 +52,12 @@ const restMs = (failures: number) => Math.min(100 * 2 ** failures, 10_000)
 const soundMs = 30_000
 /** How often it is asked how far behind a stream is. */
 const lagMs = 1_000
+/** What is to be done once is given up after so long without a success. */
+const onceMs = 30_000
 
 /** How a stream bears failures. */
 export interface Bearing {
-  /** It ends with a failure that waiting does not mend. */
+  /** It ends with a failure that waiting does not mend, or did not mend for half a minute. */
   readonly once: boolean
   /** Whether the next session knows better than the one that failed, and need not wait. Asked once a failure. */
   readonly learned?: () => boolean
@@ -61,29 +66,35 @@ export interface Bearing {
 }
 /**
  * Runs sessions until one ends well: after a failure another one begins, from what was committed. For ever, with a pause that grows to
- * 10 s. Tells meanwhile how far behind the stream is.
+ * 10 s and ends when a system is back that was away. Tells meanwhile how far behind the stream is.
  */
 export const persist = <E extends StreamError>(
+  { presence }: Pick<Joined, "presence">,
   state: StreamState,
   session: Effect.Effect<void, E, Scope.Scope>,
   bearing: Bearing
 ): Effect.Effect<void, E> => {
   const telling = bearing.lag.pipe(
     Effect.flatMap((lag) => (lag === undefined ? Effect.void : state.behind(lag))),
+    Effect.andThen(Effect.sync(() => state.rests())),
     Effect.andThen(Effect.sleep(lagMs)),
     Effect.forever
   )
-  return Effect.raceFirst(sessions(state, session, bearing), telling).pipe(Effect.onInterrupt(() => state.left()))
+  return Effect.raceFirst(sessions(presence, state, session, bearing), telling).pipe(
+    Effect.onInterrupt(() => state.left())
+  )
 }
 const sessions = Effect.fnUntraced(function* <E extends StreamError>(
+  presence: Presence,
   state: StreamState,
   session: Effect.Effect<void, E, Scope.Scope>,
   { learned = () => false, once }: Bearing
 ): Effect.fn.Return<void, E> {
+  let since = 0
   for (let failures = 0; ;) {
-    const begun = performance.now()
+    const begun = yield* Clock.currentTimeMillis
     const exit = yield* Effect.exit(Effect.scoped(session))
-    state.waits = false
+    state.waits = undefined
     if (Exit.isSuccess(exit)) return
     const error = Cause.findErrorOption(exit.cause)
     // interrupted, or a mistake of this program
@@ -91,14 +102,17 @@ const sessions = Effect.fnUntraced(function* <E extends StreamError>(
     if (learned()) continue
     const { message } = error.value
     const retryable = "retryable" in error.value && error.value.retryable === true
-    if (once && !retryable) return yield* exit
+    const now = yield* Clock.currentTimeMillis
+    if (state.failing === undefined) since = now
+    if (once && (!retryable || now - since > onceMs)) return yield* exit
     yield* state.failed()
-    if (performance.now() - begun > soundMs) failures = 0
-    const name = `bridge: ${state.rule} ${state.source}/${state.partition}`
-    if (!retryable && state.halted !== message) yield* Effect.logError(`${name} halted: ${message}`)
-    else if (retryable) yield* Effect.logWarning(`${name}: ${message}; trying again`)
-    state.halted = retryable ? undefined : message
-    yield* Effect.sleep(restMs(failures++))
+    if (now - begun > soundMs) failures = 0
+    const name = `bridge: ${state.name}`
+    const isNews = state.stuck(message, retryable)
+    if (isNews && !retryable) yield* Effect.logError(`${name} halted: ${message}`)
+    // that a system is away was said once, for all streams
+    else if (isNews && presence.away.length === 0) yield* Effect.logWarning(`${name}: ${message}; trying again`)
+    yield* presence.rest(restMs(failures++))
   }
 })
 

@@ -102,7 +102,9 @@ class Session {
   readonly run = Effect.fnUntraced(function* (this: Session) {
     let seen = this.place
     while (true) {
+      this.state.waits = performance.now()
       const taken = yield* this.consumer.take(this.memory.size)
+      this.state.waits = undefined
       const fresh = taken.filter(({ place }) => seen === undefined || byPlace(place, seen) > 0)
       // their acknowledgement was lost
       const known = taken.filter(({ place }) => this.place !== undefined && byPlace(place, this.place) <= 0)
@@ -184,7 +186,7 @@ class Session {
     this.mirrored = offset
     this.committedAt = Date.now()
     this.memory.refused.clear()
-    this.state.halted = undefined
+    this.state.moves()
     yield* this.state.count(work.counts)
   })
   /** The next session leaves out what Kafka refuses, or finds out which message it is: by its length, else by halving. */
@@ -277,5 +279,5 @@ export const toKafka = (joined: Joined, inward: Inward): Effect.Effect<void, Str
   const lag = joined.pulsar
     .backlog(part, subscriptionOf(joined.bridge, rule))
     .pipe(Effect.orElseSucceed(() => undefined))
-  return persist(state, session(joined, inward, state, memory), { once, learned, lag })
+  return persist(joined, state, session(joined, inward, state, memory), { once, learned, lag })
 }

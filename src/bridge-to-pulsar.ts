@@ -103,11 +103,11 @@ class Session {
     const { until = Infinity } = this.outward
     while (!(this.position >= until)) {
       const take = Effect.mapError(reader.take, readFailure)
-      this.state.waits = true
+      this.state.waits = performance.now()
       const batch = this.dirty
         ? yield* Effect.timeoutOption(take, positionMs)
         : Option.some(yield* this.patiently(take))
-      this.state.waits = false
+      this.state.waits = undefined
       if (Option.isSome(batch)) yield* this.mirror(batch.value)
       else yield* this.write([])
     }
@@ -165,10 +165,12 @@ class Session {
     const byPart = Map.groupBy(messages, ({ record: { key } }) =>
       key === null ? partition % parts.length : partitionOf(key, parts.length)
     )
-    for (const [part, some] of byPart) {
-      const refused = yield* this.lanes.send(parts[part]!, some)
-      for (const [offset, reason] of refused) dead.set(offset, `${topic}: ${reason}`)
-    }
+    const sending = [...byPart].map(([part, some]) =>
+      Effect.map(this.lanes.send(parts[part]!, some), (refused) => {
+        for (const [offset, reason] of refused) dead.set(offset, `${topic}: ${reason}`)
+      })
+    )
+    yield* Effect.all(sending, { concurrency: 8, discard: true })
   })
 
   /** Dead letters go with the position, in one transaction. */
@@ -210,7 +212,7 @@ class Session {
     this.counts = { mirrored: 0, filtered: 0, returned: 0, dead: 0 }
     this.dirty = false
     this.writtenAt = performance.now()
-    this.state.halted = undefined
+    this.state.moves()
   })
 }
 
@@ -271,6 +273,6 @@ export const toPulsar = (joined: Joined, outward: Outward): Effect.Effect<void, 
     Effect.orElseSucceed(() => undefined)
   )
   // batches tell it by themselves while they come
-  const lag = Effect.suspend(() => (state.waits ? Effect.succeed(undefined) : behind))
-  return persist(state, session(joined, outward, state), { once: until !== undefined, lag })
+  const lag = Effect.suspend(() => (state.waits === undefined ? behind : Effect.succeed(undefined)))
+  return persist(joined, state, session(joined, outward, state), { once: until !== undefined, lag })
 }

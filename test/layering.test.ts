@@ -54,7 +54,7 @@ const rooms: Readonly<Record<string, Room>> = {
   loops: {
     holds: src(
       "batch dedupe handling parking published references relay runner waiting",
-      "bridge-lanes bridge-letters bridge-retry bridge-run bridge-state bridge-stream bridge-to-kafka bridge-to-pulsar"
+      "bridge-lanes bridge-letters bridge-presence bridge-retry bridge-run bridge-state bridge-stream bridge-to-kafka bridge-to-pulsar"
     ),
     sees: below,
     packages: effectAndComputing

@@ -1,16 +1,19 @@
 // `millrace bridge`: mirrors topics between Kafka and Pulsar by rules, until stopped or once. It needs no database and no application.
+import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
-import type * as Scope from "effect/Scope"
+import * as Exit from "effect/Exit"
+import * as Option from "effect/Option"
+import * as Scope from "effect/Scope"
 import type { Bridge } from "../bridge.ts"
-import type { BridgeError } from "../bridge-ends.ts"
+import type { BridgeError, PulsarEnd } from "../bridge-ends.ts"
 import { find, join, once, run } from "../bridge-run.ts"
+import type { Away } from "../bridge-presence.ts"
 import { outcomes, type StreamStatus } from "../bridge-state.ts"
 import type { Joined } from "../bridge-stream.ts"
 import * as KafkaBridge from "../kafka/bridge.ts"
 import * as KafkaLog from "../kafka/log.ts"
-import { Log } from "../log.ts"
 import * as PulsarBridge from "../pulsar/bridge.ts"
-import { optionsFrom as pulsarOptionsFrom } from "../pulsar/options.ts"
+import { type Options as PulsarOptions, optionsFrom as pulsarOptionsFrom } from "../pulsar/options.ts"
 import * as Http from "../server/http.ts"
 import { load } from "./bridge-rules.ts"
 import { CommandFailed } from "./failure.ts"
@@ -42,11 +45,43 @@ const given = <A>(name: string, read: (env: NodeJS.ProcessEnv) => A | undefined)
         : Effect.succeed(options)
     )
   )
-const connect = Effect.fnUntraced(function* (bridge: Bridge) {
-  const kafka = yield* given("MILLRACE_KAFKA_BROKERS", KafkaLog.optionsFrom)
-  const pulsar = yield* given("MILLRACE_PULSAR_URL", pulsarOptionsFrom)
-  const log = yield* KafkaLog.make(kafka)
-  return yield* join(bridge, { log, kafka: KafkaBridge.make(kafka), pulsar: yield* PulsarBridge.make(pulsar) })
+interface Given {
+  readonly kafka: KafkaLog.Options
+  readonly pulsar: PulsarOptions
+}
+const environment: Effect.Effect<Given, CommandFailed> = Effect.all({
+  kafka: given("MILLRACE_KAFKA_BROKERS", KafkaLog.optionsFrom),
+  pulsar: given("MILLRACE_PULSAR_URL", pulsarOptionsFrom)
+})
+/** Fails where Kafka cannot be reached: its cluster's name is part of what is written. Pulsar is reached when it is used. */
+const connect = Effect.fnUntraced(function* (bridge: Bridge, kafka: KafkaLog.Options, pulsar: PulsarEnd) {
+  // for ever: who gives up and joins anew is waited for by the group, and the one that it was as well
+  const log = yield* KafkaLog.make({ ...kafka, joinMs: Infinity })
+  return yield* join(bridge, { log, kafka: KafkaBridge.make(kafka), pulsar })
+})
+
+/** How often a broker that is away is looked for when a bridge starts. */
+const lookMs = 1_000
+/** The same, but it waits for Kafka as long as that takes; `waiting` hears why, each time that it is another reason. */
+const patiently = Effect.fnUntraced(function* (
+  bridge: Bridge,
+  kafka: KafkaLog.Options,
+  pulsar: PulsarEnd,
+  waiting: (reason: string) => Effect.Effect<void>
+) {
+  const outer = yield* Effect.scope
+  let told = ""
+  while (true) {
+    // what failed leaves nothing behind
+    const scope = yield* Scope.fork(outer)
+    const exit = yield* Effect.exit(Scope.provide(connect(bridge, kafka, pulsar), scope))
+    if (Exit.isSuccess(exit)) return exit.value
+    yield* Scope.close(scope, exit)
+    const error = Cause.findErrorOption(exit.cause)
+    if (Option.isNone(error) || !error.value.retryable) return yield* exit
+    if (error.value.reason !== told) yield* waiting((told = error.value.reason))
+    yield* Effect.sleep(lookMs)
+  }
 })
 
 const print = (text: string) => Effect.sync(() => process.stdout.write(`${text}\n`))
@@ -87,36 +122,59 @@ const plan = Effect.fnUntraced(function* (joined: Joined, json: boolean): Effect
     if (topics.length === 0) yield* print("  no such topic now; it is looked for all the time")
   }
 })
-const serve = (joined: Joined, port: number) =>
-  Http.serve({
-    application: { name: joined.bridge.name, aggregates: [], projections: [], services: undefined, pulsar: undefined },
-    port,
-    roles: [],
-    ready: Effect.sync(() => {
-      const { rules } = report(joined)
-      return { ready: rules.every(({ halted }) => halted.length === 0), rules }
-    })
-  }).pipe(Effect.provideService(Log, joined.log))
+/** A failure that lasts so long is one that a probe is told of; shorter ones are those of a group that shares anew. */
+const lastingMs = 10_000
+/** Whether it does its work, and why not. */
+const readiness = (joined: Joined) => {
+  const { board, presence } = joined
+  const { rules } = report(joined)
+  const failing = board.failing.filter(({ since }) => Date.now() - since > lastingMs)
+  const { away } = presence
+  const ready = away.length === 0 && failing.length === 0 && rules.every(({ halted }) => halted.length === 0)
+  return { ready, away, failing, rules }
+}
 
-/** Mirrors until stopped; with `once` what is there now; with `dryRun` nothing. */
+const started = (rules: Bridge, json: boolean, url: string | undefined) => {
+  const names = rules.rules.map(({ name }) => name)
+  return print(
+    json
+      ? JSON.stringify({ bridge: rules.name, rules: names, url: url ?? null })
+      : `millrace bridge ${rules.name}: ${names.join(", ")}${url === undefined ? "" : ` at ${url}`}`
+  )
+}
+/** Mirrors until stopped. Probes are answered from the beginning, and brokers that are away are waited for. */
+const mirror = Effect.fnUntraced(function* (
+  rules: Bridge,
+  { json, port }: BridgeFlags
+): Effect.fn.Return<never, unknown, Scope.Scope> {
+  const { kafka, pulsar } = yield* environment
+  // where its client cannot be loaded waiting is of no use
+  const end = yield* PulsarBridge.make(pulsar)
+  const state: { joined?: Joined; away: ReadonlyArray<Away> } = { away: [] }
+  const ready = Effect.sync(() =>
+    state.joined === undefined ? { ready: false, away: state.away } : readiness(state.joined)
+  )
+  const server = port === undefined ? undefined : yield* Http.serveHealth({ port, ready })
+  yield* started(rules, json, server?.url)
+  const since = Date.now()
+  state.joined = yield* patiently(rules, kafka, end, (reason) => {
+    state.away = [{ side: "kafka", reason, since }]
+    return Effect.logWarning(`bridge: Kafka is away: ${reason}; waiting until it is there`)
+  })
+  if (state.away.length > 0) yield* Effect.logInfo("bridge: Kafka is there; beginning")
+  return yield* run(state.joined)
+})
+
+/** Mirrors until stopped; with `once` what is there now; with `dryRun` nothing. These two fail where a broker is away. */
 export const bridge = Effect.fnUntraced(function* (flags: BridgeFlags): Effect.fn.Return<number, unknown, Scope.Scope> {
   const rules = yield* load(flags.rules)
-  const joined = yield* connect(rules)
-  if (flags.dryRun) {
-    yield* plan(joined, flags.json)
-    return 0
-  }
-  if (flags.once) {
+  if (!flags.dryRun && !flags.once) return yield* mirror(rules, flags)
+  const { kafka, pulsar } = yield* environment
+  const joined = yield* connect(rules, kafka, yield* PulsarBridge.make(pulsar))
+  if (flags.dryRun) yield* plan(joined, flags.json)
+  else {
     yield* once(joined)
     yield* print(flags.json ? JSON.stringify(report(joined)) : textOf(joined))
-    return 0
   }
-  const server = flags.port === undefined ? undefined : yield* serve(joined, flags.port)
-  const started = { bridge: rules.name, rules: rules.rules.map(({ name }) => name), url: server?.url ?? null }
-  yield* print(
-    flags.json
-      ? JSON.stringify(started)
-      : `millrace bridge ${rules.name}: ${started.rules.join(", ")}${server === undefined ? "" : ` at ${server.url}`}`
-  )
-  return yield* run(joined)
+  return 0
 })

@@ -15,20 +15,20 @@ interface Having<E> {
   stopping: boolean
 }
 
-/** How long joining is tried while no coordinator answers, in sessions. */
+/** How long joining is tried while no coordinator answers where nothing is said, in sessions. */
 const patience = 12
 
 /** Joins until it is in. What was had is stopped by `stopAll` where the membership is gone, or nobody answers for a session. */
 const join = Effect.fnUntraced(function* (
   member: Member,
   topic: string,
-  sessionMs: number,
+  { joinMs, sessionMs = defaultSessionMs }: Options,
   having: ReadonlyMap<number, unknown>,
   known: number,
   stopAll: Effect.Effect<void>
 ) {
   const since = Date.now()
-  const passing = (cause: unknown) => isPassing(cause) && Date.now() - since < sessionMs * patience
+  const passing = (cause: unknown) => isPassing(cause) && Date.now() - since < (joinMs ?? sessionMs * patience)
   const once = async (): Promise<Share | { readonly lost: boolean }> => {
     try {
       return await member.join([...having.keys()], known)
@@ -46,11 +46,12 @@ const join = Effect.fnUntraced(function* (
   }
 })
 
-/** Beats until the group must share anew, or what had to be given up is; runs `lose` where membership is gone. */
+/** Beats until the group must share anew, or what had to be given up is; runs `lose` where membership is gone, `stopAll` where nobody answers. */
 const beat = Effect.fnUntraced(function* (
   member: Member,
   { heartbeatMs = 500, sessionMs = defaultSessionMs }: Options,
   lose: Effect.Effect<void>,
+  stopAll: Effect.Effect<void>,
   revoked: Fiber.Fiber<void> | undefined
 ) {
   let heard = Date.now()
@@ -66,7 +67,9 @@ const beat = Effect.fnUntraced(function* (
     if (told === "fine") heard = Date.now()
     if (told === "rejoin") return
     // the brokers have given its partitions to others by now
-    if (told === "lost" || (told === "silent" && Date.now() - heard > sessionMs)) return yield* lose
+    if (told === "lost") return yield* lose
+    // the membership may still be there when the brokers are back, and a group waits long for a member that is gone
+    if (told === "silent" && Date.now() - heard > sessionMs) return yield* stopAll
   }
 })
 
@@ -83,7 +86,6 @@ export const assign = <E, R>(
   Effect.scoped(
     Effect.gen(function* () {
       const member = new Member(client, topic, group)
-      const sessionMs = client.options.sessionMs ?? defaultSessionMs
       const failed = yield* Deferred.make<never, E>()
       const having = new Map<number, Having<E>>()
       let known = 0
@@ -122,14 +124,14 @@ export const assign = <E, R>(
         stopAll
       )
       const round = Effect.gen(function* () {
-        const { generation, partitions } = yield* join(member, topic, sessionMs, having, known, stopAll)
+        const { generation, partitions } = yield* join(member, topic, client.options, having, known, stopAll)
         known = Math.max(known, generation)
         const revoked = [...having].flatMap(([partition, { stopping }]) =>
           partitions.includes(partition) && !stopping ? [] : [partition]
         )
         for (const partition of partitions) if (!having.has(partition)) yield* start(partition, generation)
         const stopping = revoked.length === 0 ? undefined : yield* Effect.forkChild(stop(revoked))
-        yield* beat(member, client.options, lose, stopping)
+        yield* beat(member, client.options, lose, stopAll, stopping)
       })
       return yield* Effect.raceFirst(Effect.forever(round), Deferred.await(failed))
     })

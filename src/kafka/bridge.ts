@@ -3,7 +3,7 @@ import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import { type Addressed, BridgeError, type KafkaEnd, type KafkaWriter } from "../bridge-ends.ts"
 import { UnknownTopic } from "../log.ts"
-import { isMoved, retrying } from "./client.ts"
+import { Client, isMoved, retrying } from "./client.ts"
 import { register } from "./codecs.ts"
 import { clientOf } from "./driver.ts"
 import { encode } from "./encode.ts"
@@ -128,6 +128,10 @@ const asking = <A>(
 export const make = (options: Options): KafkaEnd => {
   register()
   return {
+    answers: attempt("reach a broker", async () => {
+      const client = new Client(options)
+      await client.hello().finally(() => client.close())
+    }),
     cluster: asking(options, "ask for the cluster", async (admin) => (await admin.describeCluster()).clusterId),
     topics: asking(options, "list topics", async (admin) =>
       (await admin.listTopics()).filter((topic) => !topic.startsWith("__"))

@@ -31,6 +31,8 @@ export interface Options {
   readonly sessionMs?: number
   /** How often a member says that it lives, and hears of changes. Default 500. */
   readonly heartbeatMs?: number
+  /** How long joining a group is tried while no coordinator answers. Default: 12 sessions. */
+  readonly joinMs?: number
   /** How long a connection may take to be made, and as long again to be signed in over. Default 5,000. */
   readonly connectMs?: number
   /** After that long without an answer a connection counts as hung and is replaced. Default 20,000. */

@@ -15,7 +15,8 @@ import type { Place } from "../bridge-names.ts"
 import type { Admin } from "./admin.ts"
 import { failureOf, PulsarFailure } from "./errors.ts"
 import { type Cluster, connect } from "./fanout.ts"
-import type { Options } from "./options.ts"
+import { knock } from "./handshake.ts"
+import { isWebSocket, type Options } from "./options.ts"
 import { partsOf, wholeOf } from "./parts.ts"
 import type { Received, TransportConsumer, TransportProducer } from "./transport.ts"
 
@@ -78,7 +79,7 @@ class Producer implements PulsarProducer {
   }
   private async all(messages: ReadonlyArray<Numbered>): Promise<ReadonlyArray<Sent>> {
     const sent: Array<Sent> = []
-    const under = new Set<Promise<void>>()
+    const under = { count: 0, answered: () => {} }
     let failed: { readonly cause: unknown } | undefined
     const track = async (i: number, message: Numbered) => {
       try {
@@ -86,15 +87,20 @@ class Producer implements PulsarProducer {
       } catch (cause) {
         failed ??= { cause }
       }
+      under.count--
+      under.answered()
+    }
+    const fewerThan = async (most: number) => {
+      while (under.count >= most) await new Promise<void>((resolve) => (under.answered = resolve))
     }
     for (const [i, message] of messages.entries()) {
-      if (under.size >= inFlight) await Promise.race(under)
+      if (under.count >= inFlight) await fewerThan(inFlight)
       // a later message that arrived without this one would be the last that the broker knows
       if (failed !== undefined) break
-      const tracked: Promise<void> = track(i, message).finally(() => under.delete(tracked))
-      under.add(tracked)
+      under.count++
+      void track(i, message)
     }
-    await Promise.all(under)
+    await fewerThan(1)
     if (failed !== undefined) throw (failed as { readonly cause: unknown }).cause
     return sent
   }
@@ -228,10 +234,20 @@ const topicsIn = async (admin: Admin, tenant: string | undefined, namespace: str
   return [...found]
 }
 
+/** How long a broker may take to let a client in. */
+const knockMs = 5_000
+/** What a role may not do is an answer as well. */
+const answered = [401, 403, 404]
+
 /** A cluster that is connected, as a bridge's end. */
 export const endFrom = (cluster: Cluster): PulsarEnd => {
-  const { admin, transport } = cluster
+  const { admin, options, transport } = cluster
   return {
+    answers: attempt("reach a broker", options.url, async () => {
+      // a WebSocket's URL is the admin interface's
+      if (isWebSocket(options.url)) await admin?.call("GET", "clusters", undefined, answered)
+      else await knock(options, knockMs)
+    }),
     topics: (tenant, namespace) =>
       admin === undefined
         ? Effect.fail(noAdmin("list topics"))

@@ -66,28 +66,30 @@ const answerOf = (frame: Buffer): string | undefined => {
   return words instanceof Buffer ? words.toString("utf8") : "no reason given"
 }
 
-/** Where a URL leads; of several brokers, to the first. */
-const addressOf = (url: string) => {
-  const first = url.split(",")[0]!.replace(/^pulsar/, "tcp")
-  if (!URL.canParse(first)) return undefined
-  const { hostname, port, protocol } = new URL(first)
-  const secure = protocol === "tcp+ssl:"
-  return { host: hostname.replace(/^\[|\]$/g, ""), port: Number(port === "" ? (secure ? 6_651 : 6_650) : port), secure }
+interface Address {
+  readonly host: string
+  readonly port: number
+  readonly secure: boolean
+}
+/** Where a URL leads: it may name several brokers. */
+const addressesOf = (url: string): ReadonlyArray<Address> => {
+  const [scheme = "", hosts = ""] = url.split("://")
+  const secure = scheme === "pulsar+ssl"
+  return hosts.split(",").flatMap((text) => {
+    if (!URL.canParse(`tcp://${text}`)) return []
+    const { hostname, port } = new URL(`tcp://${text}`)
+    const usual = secure ? 6_651 : 6_650
+    return [{ host: hostname.replace(/^\[|\]$/g, ""), port: port === "" ? usual : Number(port), secure }]
+  })
 }
 
-/**
- * Why a broker refuses to be talked to: the certificate that one side does not trust, the token, the wrong port. Undefined: it lets this
- * client in, or is not there. Never rejects. It takes up to `timeoutMs`.
- */
-export const refusalOf = async (options: Options, timeoutMs: number): Promise<PulsarFailure | undefined> => {
-  const address = addressOf(options.url)
-  if (address === undefined) return undefined
+/** Signs in to one broker, and leaves. Rejects with a `PulsarFailure`. */
+const signIn = async (options: Options, { secure, ...to }: Address, timeoutMs: number): Promise<void> => {
   let socket: Socket | undefined
   let timer: NodeJS.Timeout | undefined
   try {
     const frame = await new Promise<Buffer>((resolve, reject) => {
       timer = setTimeout(() => reject(new Error("timed out")), Math.min(timeoutMs, defaults.timeoutMs))
-      const { secure, ...to } = address
       const made = secure ? overTls({ ...to, ...options.tls }) : overTcp(to)
       socket = made
       let got = Buffer.alloc(0)
@@ -100,17 +102,49 @@ export const refusalOf = async (options: Options, timeoutMs: number): Promise<Pu
       made.write(connectFrame(options))
     })
     const words = answerOf(frame)
-    return words === undefined ? undefined : failureOf(new Error(`Authentication refused: ${words}`), options.url)
+    if (words !== undefined) throw failureOf(new Error(`Authentication refused: ${words}`), options.url)
   } catch (cause) {
     const found = failureOf(cause, options.url)
-    if (!found.retryable) return found
     // a broker that ends just now does so as well
-    const isUnanswered = socket?.connecting === false && /AlreadyClosed|ECONNRESET|hang up/.test(found.message)
-    return isUnanswered
-      ? new PulsarFailure("lost", true, `${options.url} answers nothing; perhaps ${mixed}`)
-      : undefined
+    const isUnanswered =
+      found.retryable && socket?.connecting === false && /AlreadyClosed|ECONNRESET|hang up/.test(found.message)
+    throw isUnanswered ? new Unanswered("lost", true, `${options.url} answers nothing; perhaps ${mixed}`) : found
   } finally {
     clearTimeout(timer)
     socket?.destroy()
+  }
+}
+/** A connection was taken, and closed without a word. */
+class Unanswered extends PulsarFailure {}
+
+/**
+ * Signs in to any of the brokers that the URL names, and leaves. Rejects with a `PulsarFailure` where none is there or lets this client in. It
+ * takes up to `timeoutMs` a broker.
+ */
+export const knock = async (options: Options, timeoutMs: number): Promise<void> => {
+  let failure: unknown = new PulsarFailure("other", false, `${options.url} names no broker`)
+  for (const address of addressesOf(options.url)) {
+    try {
+      return await signIn(options, address, timeoutMs)
+    } catch (cause) {
+      failure = cause
+    }
+  }
+  throw failure
+}
+
+/**
+ * Why the first broker refuses to be talked to: the certificate that one side does not trust, the token, the wrong port. Undefined: it lets this
+ * client in, or is not there. Never rejects. It takes up to `timeoutMs`.
+ */
+export const refusalOf = async (options: Options, timeoutMs: number): Promise<PulsarFailure | undefined> => {
+  const [first] = addressesOf(options.url)
+  if (first === undefined) return undefined
+  try {
+    await signIn(options, first, timeoutMs)
+    return undefined
+  } catch (cause) {
+    const failure = cause as PulsarFailure
+    return failure.retryable && !(failure instanceof Unanswered) ? undefined : failure
   }
 }

@@ -23,15 +23,12 @@ import { records } from "./records.ts"
 import { traceFor } from "./request.ts"
 import { streams } from "./streams.ts"
 
-/** What a server serves. */
-export interface ServeOptions {
-  readonly application: Application.Any
+/** How a server serves. */
+interface ServerOptions {
   /** 0 picks a free one. */
   readonly port: number
   /** Default 127.0.0.1. */
   readonly host?: string
-  /** Which routes there are: `gateway` takes events, `api` streams records and shows the documentation. Default: both. Health is always there. */
-  readonly roles?: ReadonlyArray<"gateway" | "api">
   /** What `/readyz` answers. Default: ready. */
   readonly ready?: Effect.Effect<Readiness>
   /** Those that differ from `defaultLimits`. */
@@ -42,6 +39,12 @@ export interface ServeOptions {
   readonly rateLimit?: { readonly max: number; readonly windowMs: number }
   /** What Fastify's logger writes to standard output, as JSON lines. Default `silent`. */
   readonly logLevel?: "silent" | "error" | "warn" | "info" | "debug"
+}
+/** What a server serves, and how. */
+export interface ServeOptions extends ServerOptions {
+  readonly application: Application.Any
+  /** Which routes there are: `gateway` takes events, `api` streams records and shows the documentation. Default: both. Health is always there. */
+  readonly roles?: ReadonlyArray<"gateway" | "api">
 }
 /** A server that listens. */
 export interface Served {
@@ -100,7 +103,7 @@ const answers = (app: FastifyInstance, metrics: Metrics, limits: Limits): void =
   })
 }
 
-const plugins = async (app: FastifyInstance, options: ServeOptions, limits: Limits): Promise<void> => {
+const plugins = async (app: FastifyInstance, options: ServerOptions, limits: Limits): Promise<void> => {
   // the console and the docs are served over plain HTTP on a loopback address
   const directives = { upgradeInsecureRequests: null }
   await app.register((await import("@fastify/helmet")).default, {
@@ -156,8 +159,15 @@ interface Built {
   readonly close: () => Promise<void>
 }
 
-/** Builds the routes; listens to nothing yet. */
-const build = async (options: ServeOptions, limits: Limits, context: Context.Context<Log>): Promise<Built> => {
+/** Adds routes to those of health. */
+type Routes = (app: FastifyInstance, metrics: Metrics) => Promise<void>
+/** Builds a server; it listens to nothing yet. */
+const build = async (
+  options: ServerOptions,
+  limits: Limits,
+  context: Context.Context<never>,
+  routes: Routes
+): Promise<Built> => {
   const app = Fastify({
     logger: options.logLevel === undefined || options.logLevel === "silent" ? false : { level: options.logLevel },
     forceCloseConnections: "idle",
@@ -168,7 +178,6 @@ const build = async (options: ServeOptions, limits: Limits, context: Context.Con
     routerOptions: { ignoreTrailingSlash: true, maxParamLength: 256 }
   })
   const metrics = metricsOf(context)
-  const roles = options.roles ?? ["gateway", "api"]
   // schemas describe; what is taken is decided by the topics
   app.setValidatorCompiler(() => () => true)
   app.setSerializerCompiler(() => (value) => JSON.stringify(value))
@@ -177,46 +186,54 @@ const build = async (options: ServeOptions, limits: Limits, context: Context.Con
   const close = closerOf(app, limits.closeMs)
   answers(app, metrics, limits)
   await plugins(app, options, limits)
-  if (roles.includes("api")) await documented(app, options.application.name)
   const run = Effect.runPromiseExitWith(context)
   const ready = options.ready ?? Effect.succeed({ ready: true })
   const readiness = async (): Promise<Readiness> => {
     const exit = await run(ready)
     return Exit.isSuccess(exit) ? exit.value : { ready: false, error: Cause.pretty(exit.cause) }
   }
+  // the documentation is among them, and shows what is registered after it
+  await routes(app, metrics)
   await app.register(async (inner) => health(inner, readiness, metrics))
-  const catalog = catalogOf(options.application, limits.maxAheadMs)
-  const log = Context.get(context, Log)
-  if (roles.includes("gateway")) {
-    const append = async (topic: string, records: Parameters<typeof log.append>[1]): Promise<Appended> =>
-      Effect.runPromiseWith(context)(
-        Effect.match(log.append(topic, records), {
-          onSuccess: (places): Appended => ({ _tag: "Places", places }),
-          onFailure: (error): Appended => ({ _tag: "Failed", error })
-        })
-      )
-    await app.register(async (inner) =>
-      gateway(inner, {
-        catalog,
-        checker: new Checker(catalog, limits),
-        appender: new Appender(append, limits.waitingEvents),
-        partitions: partitionsOf(log, context),
-        held: new Held(limits.heldBytes),
-        limits,
-        metrics
-      })
-    )
-  }
-  if (roles.includes("api")) {
-    const parts = { catalog, log, context, limits, metrics }
-    await app.register(async (inner) => {
-      streams(inner, parts)
-      records(inner, parts)
-    })
-    app.get("/openapi.json", { schema: { hide: true } }, async () => app.swagger())
-  }
   return { app, close }
 }
+/** The routes of an application. */
+const routesOf =
+  (options: ServeOptions, limits: Limits, context: Context.Context<Log>): Routes =>
+  async (app, metrics) => {
+    const roles = options.roles ?? ["gateway", "api"]
+    const catalog = catalogOf(options.application, limits.maxAheadMs)
+    const log = Context.get(context, Log)
+    if (roles.includes("api")) await documented(app, options.application.name)
+    if (roles.includes("gateway")) {
+      const append = async (topic: string, records: Parameters<typeof log.append>[1]): Promise<Appended> =>
+        Effect.runPromiseWith(context)(
+          Effect.match(log.append(topic, records), {
+            onSuccess: (places): Appended => ({ _tag: "Places", places }),
+            onFailure: (error): Appended => ({ _tag: "Failed", error })
+          })
+        )
+      await app.register(async (inner) =>
+        gateway(inner, {
+          catalog,
+          checker: new Checker(catalog, limits),
+          appender: new Appender(append, limits.waitingEvents),
+          partitions: partitionsOf(log, context),
+          held: new Held(limits.heldBytes),
+          limits,
+          metrics
+        })
+      )
+    }
+    if (roles.includes("api")) {
+      const parts = { catalog, log, context, limits, metrics }
+      await app.register(async (inner) => {
+        streams(inner, parts)
+        records(inner, parts)
+      })
+      app.get("/openapi.json", { schema: { hide: true } }, async () => app.swagger())
+    }
+  }
 
 const listen = (app: FastifyInstance, host: string, port: number): Effect.Effect<number, PortInUse | ListenFailed> =>
   Effect.tryPromise({
@@ -231,6 +248,21 @@ const listen = (app: FastifyInstance, host: string, port: number): Effect.Effect
         : new ListenFailed({ host, port, cause })
   })
 
+const serving = Effect.fnUntraced(function* (
+  options: ServerOptions,
+  limits: Limits,
+  routes: Routes
+): Effect.fn.Return<Served, PortInUse | ListenFailed, Scope.Scope> {
+  const context = yield* Effect.context<never>()
+  const host = options.host ?? "127.0.0.1"
+  const { app } = yield* Effect.acquireRelease(
+    Effect.promise(() => build(options, limits, context, routes)),
+    ({ close }) => Effect.promise(close)
+  )
+  const port = yield* listen(app, host, options.port)
+  return { url: `http://${host.includes(":") ? `[${host}]` : host}:${port}`, port }
+})
+
 /**
  * Serves an application until the scope closes; then nothing new is accepted, requests that were begun have `closeMs` to finish, and streams
  * end. Fails with `PortInUse` where the port is taken.
@@ -238,12 +270,10 @@ const listen = (app: FastifyInstance, host: string, port: number): Effect.Effect
 export const serve = (options: ServeOptions): Effect.Effect<Served, PortInUse | ListenFailed, Log | Scope.Scope> =>
   Effect.gen(function* () {
     const limits: Limits = { ...defaultLimits, ...options.limits }
-    const context = yield* Effect.context<Log>()
-    const host = options.host ?? "127.0.0.1"
-    const { app } = yield* Effect.acquireRelease(
-      Effect.promise(() => build(options, limits, context)),
-      ({ close }) => Effect.promise(close)
-    )
-    const port = yield* listen(app, host, options.port)
-    return { url: `http://${host.includes(":") ? `[${host}]` : host}:${port}`, port }
+    return yield* serving(options, limits, routesOf(options, limits, yield* Effect.context<Log>()))
   })
+/** Serves `/healthz`, `/readyz` and `/metrics` alone, in the same way. It needs no log. */
+export const serveHealth = (
+  options: Pick<ServerOptions, "port" | "host" | "ready">
+): Effect.Effect<Served, PortInUse | ListenFailed, Scope.Scope> =>
+  serving(options, defaultLimits, () => Promise.resolve())

@@ -32,6 +32,23 @@ const producerOf = (name: string) => ({
 })
 const unanswered = new RelayError({ target: "pulsar", operation: "ship", retryable: true, reason: "silent" })
 
+/** Removes all messages of the topic, as retention does once everyone had them. */
+const removeAll = async ({ admin }: Cluster, name: string) => {
+  const path = topicOf(name).replace("://", "/")
+  await admin!.call("POST", `namespaces/${name}/alerts/retention`, { retentionTimeInMinutes: 0, retentionSizeInMB: 0 })
+  // its cursor holds them as well
+  await admin!.call("POST", `namespaces/${name}/alerts/deduplication`, false)
+  while ((await admin!.lastMessageId(topicOf(name))) !== undefined) {
+    await admin!.call("PUT", `${path}/unload`)
+    await admin!.call("POST", `${path}/trim`)
+    await new Promise((resolve) => setTimeout(resolve, 200))
+  }
+  await admin!.call("POST", `namespaces/${name}/alerts/retention`, {
+    retentionTimeInMinutes: -1,
+    retentionSizeInMB: -1
+  })
+  await admin!.call("POST", `namespaces/${name}/alerts/deduplication`, true)
+}
 /** Connections whose producers are not quite what they are. */
 const withProducers = (cluster: Cluster, change: (producer: TransportProducer) => TransportProducer): Cluster => ({
   ...cluster,
@@ -258,6 +275,25 @@ suite("what the relay to Pulsar rests on", () => {
         const parked = yield* query("parked", () => sql`select seq, reason from millrace.relay_parked`)
         assert.strictEqual(parked.length, 1)
         assert.match(parked[0]!["reason"], /took message 5, and not this one before it.*not this one/)
+      })
+    )
+
+    test(
+      "a topic whose messages retention removed goes on where it was",
+      Effect.fnUntraced(function* ({ cluster, messages, name, relay, sql }) {
+        yield* publish(sql, { firstSeq: 1, messages: 50 })
+        yield* Effect.scoped(Effect.flatMap(relay(), shipAll))
+        yield* Effect.promise(() => removeAll(cluster, name))
+        assert.deepStrictEqual(yield* messages("alerts"), [])
+        yield* publish(sql, { firstSeq: 51, messages: 50 })
+        const target = yield* relay()
+        yield* rounds(target, ({ halted }, lag) => {
+          assert.deepStrictEqual(halted, [])
+          return lag === 0
+        })
+        assert.deepStrictEqual(sequencesOf(yield* messages("alerts")), {
+          "p/events/0": Array.from({ length: 50 }, (_, i) => 51 + i)
+        })
       })
     )
 

@@ -15,6 +15,7 @@ it.effect("letters of large ledgers share one producer, and numbers ascend withi
     Effect.gen(function* () {
       const sent = new Map<string, Array<number>>()
       const pulsar: PulsarEnd = {
+        answers: unused,
         topics: () => unused,
         parts: (topic) => Effect.succeed([`${topic}-partition-0`]),
         produce: (part, name) =>

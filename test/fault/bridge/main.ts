@@ -5,7 +5,7 @@ import * as Effect from "effect/Effect"
 import * as References from "effect/References"
 import { say, tell } from "../command.ts"
 import { mutants } from "./mutants.ts"
-import { planOf } from "./plan.ts"
+import { planOf, type Step } from "./plan.ts"
 import { execute } from "./run.ts"
 import { services } from "./services.ts"
 
@@ -14,28 +14,35 @@ const { values } = parseArgs({
     cycles: { type: "string", default: "40" },
     seed: { type: "string" },
     minutes: { type: "string", default: "60" },
+    outage: { type: "string" },
     json: { type: "boolean", default: false },
     mutants: { type: "boolean", default: false },
     only: { type: "string", default: "" }
   }
 })
-const whole = (name: "cycles" | "seed" | "minutes", text: string) => {
+const whole = (name: "cycles" | "seed" | "minutes" | "outage", text: string) => {
   if (!/^\d{1,9}$/.test(text)) throw new Error(`--${name} ${text} is no whole number`)
   return Number(text)
 }
 const seed = whole("seed", values.seed ?? String(Math.floor(Math.random() * 1e9)))
 
+/** Both brokers are killed, one after another, and stay away for so many seconds. */
+const outage = (seconds: number) =>
+  (["kafka", "pulsar"] as const).map((kind): Step => ({ kind, downMs: seconds * 1_000, transport: "native" }))
+
 const long = Effect.gen(function* () {
   say(`seed ${seed}`)
-  const steps = planOf(seed, whole("cycles", values.cycles))
+  const steps =
+    values.outage === undefined ? planOf(seed, whole("cycles", values.cycles)) : outage(whole("outage", values.outage))
   const mostMs = whole("minutes", values.minutes) * 60_000
   const report = yield* execute({ seed, steps, copied: true, say, mostMs }, yield* services)
   return tell(report, values.json)
 })
 
-/** Every mutant, or those whose names hold a text. */
+/** Every mutant, or those whose names hold one of some texts. */
 const hunts = Effect.gen(function* () {
-  const wanted = mutants.filter(({ name }) => name.includes(values.only))
+  const texts = values.only.split(",")
+  const wanted = mutants.filter(({ name }) => texts.some((text) => name.includes(text)))
   const all = yield* services
   const figures: Record<string, string> = {}
   const missed: Array<string> = []

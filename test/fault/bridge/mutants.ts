@@ -21,6 +21,13 @@ const inward = "src/bridge-to-kafka.ts"
 const out = "src/bridge-to-pulsar.ts"
 const lanes = "src/bridge-lanes.ts"
 
+/** No protection, but a circumstance: who hears at once that its group went on is seldom the one that still writes. */
+const late = ["lose", "stopAll"].map((what): Patch => ({
+  file: "src/kafka/assign.ts",
+  find: ` return yield* ${what}\n`,
+  replace: ` return yield* Effect.andThen(Effect.sleep(3_000), ${what})\n`
+}))
+
 /** All of them. */
 export const mutants: ReadonlyArray<Mutant> = [
   {
@@ -70,7 +77,8 @@ export const mutants: ReadonlyArray<Mutant> = [
         file: inward,
         find: "kafka.take(`${bridge.name}/${rule.name}/${part}`)",
         replace: "kafka.take(`${bridge.name}/${rule.name}/${part}/${process.pid}`)"
-      }
+      },
+      ...late
     ],
     steps: [zombie("in, taken"), zombie("in, taken", 3)],
     found: "doubled"

@@ -44,6 +44,8 @@ export interface Report extends Differences {
 /** What did not come about in time. */
 class Hang extends Error {}
 const usualMs = 120_000
+/** So long a zombie may do harm before it is killed. */
+const harmMs = 3_000
 /** So long a point may take before the other process leaves all work to the one that is to come by. */
 const aloneMs = 8_000
 
@@ -73,6 +75,7 @@ class Run {
   private readonly services: Services
   private readonly file: string
   private readonly root: string | undefined
+  private readonly say: (line: string) => void
   private running: ReadonlyArray<BridgeProcess> = []
 
   constructor(given: {
@@ -83,6 +86,7 @@ class Run {
     root: string | undefined
     options: BridgeOptions
     patienceMs: number
+    say: (line: string) => void
   }) {
     this.ends = given.ends
     this.topic = given.topic
@@ -91,6 +95,7 @@ class Run {
     this.root = given.root
     this.options = given.options
     this.patienceMs = given.patienceMs
+    this.say = given.say
   }
 
   private start(transport: TransportName, point?: string) {
@@ -103,18 +108,29 @@ class Run {
     this.running = [yield* this.start("native"), yield* this.start("websocket")]
     yield* this.moves()
   })
-  /** Waits until something more was mirrored. */
+  /** How far each direction has come. */
+  private async progress(): Promise<readonly [out: number, back: number]> {
+    const { kafkaOptions } = this.ends
+    const { name } = this.options
+    const parts = Array.from({ length: partitions.pulsar }, (_, i) => `${full(this.topic)}-partition-${i}`)
+    const back = await Promise.all(
+      parts.map((part) => progressOf(kafkaOptions, `${name}/back/${part}`, `${name}-positions`))
+    )
+    return [await progressOf(kafkaOptions, `${name}/out`, this.topic), back.reduce((sum, one) => sum + one, 0)]
+  }
+  /** Waits until something more was mirrored each way. */
   private readonly moves = Effect.fnUntraced(function* (this: Run) {
-    const { ends, options, topic } = this
-    const progress = Effect.promise(() => progressOf(ends.kafkaOptions, `${options.name}/out`, topic))
-    let before = Infinity
+    let [outBefore, backBefore] = [Infinity, Infinity]
     yield* patiently(
       "records move",
-      Effect.map(progress, (now) => {
-        const moved = now > before
-        before = Math.min(before, now)
-        return moved
-      }),
+      Effect.map(
+        Effect.promise(() => this.progress()),
+        ([out, back]) => {
+          outBefore = Math.min(outBefore, out)
+          backBefore = Math.min(backBefore, back)
+          return out > outBefore && back > backBefore
+        }
+      ),
       this.patienceMs
     )
   })
@@ -188,6 +204,10 @@ class Run {
       yield* service.kill
       yield* Effect.sleep(step.downMs)
       yield* service.start
+      const from = yield* Clock.currentTimeMillis
+      yield* this.moves()
+      const seconds = ((yield* Clock.currentTimeMillis) - from) / 1_000
+      this.say(`${step.kind} is back, and ${seconds.toFixed(1)} s later records move both ways`)
     }
   })
   private readonly zombie = Effect.fnUntraced(function* (
@@ -207,6 +227,7 @@ class Run {
     yield* this.settle("others do a zombie's work")
     armed.signal("SIGCONT")
     this.paused = false
+    yield* Effect.sleep(harmMs)
     yield* this.moves()
     yield* this.replace(slot, transport)
   })
@@ -217,7 +238,8 @@ class Run {
       const exit = yield* Effect.exit(compare(this.ends, this.topic))
       const now = yield* Clock.currentTimeMillis
       if (exit._tag === "Success" && exit.value.lost < least) [least, since] = [exit.value.lost, now]
-      if (now - since > this.patienceMs) return yield* Effect.fail(new Hang(what))
+      const said = () => this.running.map((one) => one.said().slice(-1_500)).join("\n")
+      if (now - since > this.patienceMs) return yield* Effect.fail(new Hang(`${what}: ${said()}`))
       if (least > 0) yield* Effect.sleep(500)
     }
   })
@@ -233,7 +255,7 @@ class Run {
 }
 
 const prepared = Effect.fnUntraced(function* (
-  { copied, patches = [], patienceMs = usualMs }: RunOptions,
+  { copied, patches = [], patienceMs = usualMs, say }: RunOptions,
   all: Services
 ) {
   const ends = yield* both(all.direct)
@@ -258,7 +280,7 @@ const prepared = Effect.fnUntraced(function* (
         ({ remove }) => Effect.sync(remove)
       )
     : undefined
-  return new Run({ ends, topic, services: all, file, root: tree?.root, options, patienceMs })
+  return new Run({ ends, topic, services: all, file, root: tree?.root, options, patienceMs, say })
 })
 
 /** Does a run. It fails where it could not begin; what did not come about later is in the report. */

@@ -37,8 +37,9 @@ export const services: Effect.Effect<Services, Stack.StackError, Scope.Scope> = 
     internalListenerName: "internal",
     advertisedListeners: `internal:pulsar://127.0.0.1:${inner},outer:pulsar://127.0.0.1:${broker.port}`,
     bindAddresses: `outer:pulsar://127.0.0.1:${outer}`,
-    // the connection of a process that stands still is let go soon
-    webSocketPingDurationSeconds: "2",
+    // the connection of a process that stands still is let go soon; the interface's own pings would hold it for ever
+    webSocketPingDurationSeconds: "-1",
+    webSocketSessionIdleTimeoutMillis: "15000",
     keepAliveIntervalSeconds: "3"
   }
   const [kafka, pulsar] = yield* Effect.all([Stack.kafka(), Stack.pulsar({ properties })], { concurrency: 2 })

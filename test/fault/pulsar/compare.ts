@@ -7,7 +7,7 @@ import type { Differences } from "../kafka/differences.ts"
 import type { Fed } from "./feeder.ts"
 import type { Run } from "./run.ts"
 import { tenants, topics } from "./services.ts"
-import { partitionsOf } from "./steps.ts"
+import { partitionsOf, tooLarge } from "./steps.ts"
 import { subscriptions } from "./subscriptions.ts"
 
 interface Found {
@@ -48,8 +48,9 @@ const asFound = ({ key, properties }: Received): Found => ({
   stream: properties["millrace-stream"] ?? "",
   seq: Number(properties["millrace-seq"])
 })
-const compareTopics = ({ differences, feeder, services }: Run) =>
+const compareTopics = (run: Run) =>
   Effect.gen(function* () {
+    const { differences, feeder, services } = run
     const cluster = yield* connect(services.direct)
     for (const tenant of tenants)
       for (const topic of Object.keys(topics)) {
@@ -57,8 +58,10 @@ const compareTopics = ({ differences, feeder, services }: Run) =>
         const found: Array<Found> = []
         const partitions = partitionsOf(tenant).filter((name) => name.startsWith(`${tenant}/alerts/${topic}`))
         for (const name of partitions)
-          for (const message of yield* Effect.promise(() => messagesOf(cluster, `persistent://${name}`)))
+          for (const message of yield* Effect.promise(() => messagesOf(cluster, `persistent://${name}`))) {
             found.push(asFound(message))
+            if (message.id.batchSize > 1) run.batched += 1
+          }
         // a stream is in order in each partition, and a key is in one
         const groupOf = partitions.length === 1 ? (one: Found) => one.stream : byKey
         once(differences, `${tenant}/${topic}`, found, expected, groupOf)
@@ -75,9 +78,9 @@ const compareSubscriptions = async ({ differences, feeder, options, services }: 
     once(differences, name, found, expected, keeps ? byKey : undefined)
   }
 }
-const compareParked = async ({ differences, feeder, services }: Run) => {
-  const found = await services.sql<Array<Found>>`
-    select projection || '/' || source || '/' || partition as stream, seq::float8 as seq, key
+const compareParked = async ({ differences, faults, feeder, services }: Run) => {
+  const found = await services.sql<Array<Found & { reason: string }>>`
+    select projection || '/' || source || '/' || partition as stream, seq::float8 as seq, key, reason
     from millrace.relay_parked where target = 'pulsar'`
   once(
     differences,
@@ -86,6 +89,10 @@ const compareParked = async ({ differences, feeder, services }: Run) => {
     feeder.fed.filter(({ poison }) => poison),
     undefined
   )
+  // only a relay that heard no answer knows no more than that later messages are there
+  if (Object.keys(faults).some((name) => name !== tooLarge)) return
+  for (const { reason, seq, stream } of found)
+    if (reason.startsWith("Pulsar took message")) differences.add("wrong", `${stream} ${seq} is parked: ${reason}`)
 }
 
 /** Compares all there is. Nothing may run. */

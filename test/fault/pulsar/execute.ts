@@ -7,7 +7,8 @@ import { Steps } from "./steps.ts"
 /** What became of a run. */
 export interface Report {
   readonly seed: number
-  readonly batching: boolean
+  /** Messages that came in batches of several. */
+  readonly batched: number
   readonly messages: number
   /** Processes that were ended by SIGKILL. */
   readonly kills: number
@@ -50,7 +51,7 @@ export const execute = async (options: RunOptions): Promise<Report> => {
     const { doubled, lost, order, wrong } = run.differences.counts
     return {
       seed: options.seed,
-      batching: options.batching === true,
+      batched: run.batched,
       messages: run.feeder.fed.length,
       kills: Object.entries(run.faults).reduce((sum, [name, n]) => sum + (/^\w+ killed/.test(name) ? n : 0), 0),
       faults: run.faults,

@@ -86,7 +86,7 @@ export const mutants: ReadonlyArray<Mutant> = [
       { file: channel, find: `    if (failure.kind !== "refused") return`, replace: "    if (process.pid > 0) return" }
     ],
     plan: right({ kind: "poison" }),
-    found: ["hang"]
+    found: ["wrong", "hang"]
   },
   {
     name: "a relay that stands still keeps its lane",

@@ -7,7 +7,7 @@ import { copy } from "../kafka/copy.ts"
 import { execute } from "./execute.ts"
 import { mutants } from "./mutants.ts"
 import { planOf, standard } from "./plan.ts"
-import { points } from "./points.ts"
+import { earlyBatches, points } from "./points.ts"
 
 // a process of Deno lives as long as its standard input, by which the harness's processes know that the harness is there
 const onNode =
@@ -20,6 +20,7 @@ const say = (line: string) => void lines.push(line)
 
 it("points and mutants fit the source", () => {
   for (const { patches } of mutants) copy([...patches, ...points]).remove()
+  copy([...earlyBatches, ...points]).remove()
 })
 
 onNode("faults on Pulsar", () => {

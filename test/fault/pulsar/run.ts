@@ -10,7 +10,7 @@ import { patiently } from "../kafka/observe.ts"
 import type { ConsumerGiven } from "./consumer-process.ts"
 import { Feeder, projection } from "./feeder.ts"
 import type { Plan } from "./plan.ts"
-import { points, type Role } from "./points.ts"
+import { earlyBatches, points, type Role } from "./points.ts"
 import type { RelayGiven } from "./relay-process.ts"
 import { services, type Services, topics } from "./services.ts"
 import { subscriptions } from "./subscriptions.ts"
@@ -42,6 +42,8 @@ export interface Special {
 
 /** A run while it is under way. */
 export class Run extends Course<RunOptions> {
+  /** Messages in topics that came there with others. */
+  batched = 0
   readonly services: Services
   readonly feeder: Feeder
   private readonly random: Random
@@ -141,7 +143,10 @@ const here = "test/fault/pulsar"
 /** Opens a run, lets `use` have it, and leaves nothing behind. */
 export const withRun = async <A>(options: RunOptions, use: (run: Run) => Promise<A>): Promise<A> => {
   // mutants first: points are then put into what they left
-  const tree: Copy = copy([...(options.mutant ?? []), ...points], [here])
+  const tree: Copy = copy(
+    [...(options.mutant ?? []), ...(options.batching === true ? earlyBatches : []), ...points],
+    [here]
+  )
   let opened: Services | undefined
   let fleet: Fleet | undefined
   let run: Run | undefined

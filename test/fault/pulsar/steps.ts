@@ -10,6 +10,8 @@ import type { Run, Special } from "./run.ts"
 import { tenants, topics } from "./services.ts"
 
 type Of<K extends Step["kind"]> = Extract<Step, { readonly kind: K }>
+/** What a message that no topic takes is counted as. */
+export const tooLarge = "message too large"
 /** Regular processes, beside those that faults start. */
 const regular: Readonly<Record<Role, number>> = { relay: 1, consumer: 2 }
 
@@ -202,7 +204,7 @@ export class Steps {
     // what comes after it would tell that it is missing
     await this.run.feeder.feed(1, "last")
     await this.run.relayed("relaying what no topic takes, and nothing after it")
-    this.run.note("message too large")
+    this.run.note(tooLarge)
   }
 
   /** A consumer of another kind among the regular ones, until all is handled. */
