@@ -131,6 +131,6 @@ suite("channels of the relay to Pulsar", () => {
           all.filter((seq) => seq !== 50 && seq !== 2_500)
         )
       }).pipe(Effect.scoped),
-    60_000
+    120_000
   )
 })
