@@ -48,6 +48,8 @@ export interface KafkaWriter {
   readonly stored: (held: Held) => Effect.Effect<Stored | undefined, BridgeError>
   /** How many partitions a topic has. Fails with `refused` where there is none. */
   readonly partitions: (topic: string) => Effect.Effect<number, BridgeError>
+  /** Where a partition ends, with what transactions under way hold back from readers. */
+  readonly end: (topic: string, partition: number) => Effect.Effect<number, BridgeError>
   /** All of it in one transaction. After a failure nobody knows, and the writer is done with. Records of a partition keep their order. */
   readonly commit: (
     records: ReadonlyArray<Addressed>,

@@ -2,7 +2,7 @@
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import { type Bridge, type BridgeRecord, errorsSuffix } from "./bridge.ts"
-import type { BridgeError, KafkaEnd, KafkaWriter, PulsarEnd } from "./bridge-ends.ts"
+import { BridgeError, type KafkaEnd, type KafkaWriter, type PulsarEnd } from "./bridge-ends.ts"
 import { type BridgeLetter, letterOf } from "./bridge-letter.ts"
 import { matchOf, Sides } from "./bridge-names.ts"
 import { offsetHeader, originHeader, route, streamHeader, type Way } from "./bridge-route.ts"
@@ -167,20 +167,29 @@ export class LetterSender implements Sender<BridgeLetter, BridgeError> {
     const { headers: wanted } = this.routes.get(letter)!.record
     const is = (headers: BridgeRecord["headers"]) =>
       [streamHeader, offsetHeader, originHeader].every((name) => headers[name] === wanted[name])
-    return letter.side === "kafka" ? this.resenderOf(letter).find(target, is) : this.findOnKafka(target, is)
+    return letter.side === "kafka" ? this.resenderOf(letter).find(target, is) : this.findOnKafka(letter, target, is)
   }
   private readonly findOnKafka = Effect.fnUntraced(function* (
     this: LetterSender,
+    letter: BridgeLetter,
     { after, part }: Target,
     is: (headers: BridgeRecord["headers"]) => boolean
   ): Effect.fn.Return<boolean, BridgeError> {
     const { partition, topic } = placed(part)
     const { log } = this.joined
-    const bounds = yield* Effect.mapError(log.bounds(topic), readFailure)
-    const { end, start } = bounds[partition] ?? { start: 0, end: 0 }
-    for (let position = Math.max(start, Number(after)); position < end;) {
+    const none = () => Effect.succeed([])
+    const bounds = yield* log.bounds(topic).pipe(Effect.catchTag("UnknownTopic", none), Effect.mapError(readFailure))
+    const there = bounds[partition]
+    // nothing is in a topic that was deleted since
+    if (there === undefined) return false
+    // a message that is committed is held back with what a transaction of others wrote before it
+    const end = yield* this.writers.get(this.nameOf(letter))!.end(topic, partition)
+    const until = performance.now() + patienceMs
+    for (let position = Math.max(there.start, Number(after)); position < end;) {
       const { next, records } = yield* Effect.mapError(log.read(topic, partition, position), readFailure)
       if (records.some(({ headers }) => is(headers))) return true
+      if (next === position && performance.now() >= until) return yield* heldBack(topic, partition)
+      if (next === position) yield* Effect.sleep(lookAgainMs)
       position = next
     }
     return false
@@ -206,6 +215,19 @@ export class LetterSender implements Sender<BridgeLetter, BridgeError> {
     return true
   })
 }
+
+/** How long a transaction of others may hold back what is looked for, and how often that is looked at, in milliseconds. */
+const patienceMs = 10_000
+const lookAgainMs = 100
+const heldBack = (topic: string, partition: number) =>
+  new BridgeError({
+    side: "kafka",
+    operation: "look for a letter's record",
+    kind: "other",
+    topic,
+    retryable: true,
+    reason: `a transaction of others holds back what was written to partition ${partition} of ${topic}. try: the same command again when it has ended`
+  })
 
 /** As the bridge chooses it. */
 const partOf = ({ partition }: BridgeLetter, { key }: BridgeRecord, count: number) =>

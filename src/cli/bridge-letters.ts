@@ -32,8 +32,8 @@ const openSources = Effect.gen(function* () {
 })
 
 /**
- * Letters of bridges, from the topics of the rules; undefined where neither Kafka nor Pulsar is configured. Without rules they are from all topics that are
- * named so, and only where they were `asked` for: others may have bridges on the same systems. Who retries them needs rules, and both systems.
+ * Letters of bridges, from the topics of the rules; undefined where neither Kafka nor Pulsar is configured, which fails where they were `asked` for. Without rules they are from all topics that are
+ * named so, and only where they were asked for: others may have bridges on the same systems. Who retries them needs rules, and both systems.
  */
 export const open = Effect.fnUntraced(function* (
   sql: Sql,
@@ -43,7 +43,12 @@ export const open = Effect.fnUntraced(function* (
   const isConfigured = ["MILLRACE_KAFKA_BROKERS", "MILLRACE_PULSAR_URL"].some(
     (name) => (process.env[name] ?? "") !== ""
   )
-  if (!isConfigured) return undefined
+  if (!isConfigured && !asked) return undefined
+  if (!isConfigured)
+    return yield* new CommandFailed({
+      message: "there are no letters of bridges: neither Kafka nor Pulsar is configured",
+      try: "set MILLRACE_KAFKA_BROKERS, MILLRACE_PULSAR_URL or both, as for millrace bridge"
+    })
   const bridge = yield* Effect.mapError(loadIfAny(rules), (error) =>
     rules === undefined
       ? new CommandFailed({

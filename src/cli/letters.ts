@@ -222,15 +222,19 @@ export interface Bulk extends Options {
   readonly dryRun: boolean
 }
 
+/** The database, and no other process that decides in bulk on it. */
+const openAlone = Effect.fnUntraced(function* ({ data, dryRun }: Bulk) {
+  const database = yield* openDecisions(data, 2)
+  if (dryRun || (yield* soleRetry(database.sql))) return database
+  const message = "another millrace dlq retry or discard is at work on this database"
+  return yield* new CommandFailed({ message, try: "again when it has ended" })
+})
+
 /** Retries letters: events are handled at the log's end, messages and records are sent again. Exits with 4 where some are refused still. */
 export const retry = Effect.fnUntraced(function* (options: Bulk) {
   yield* assertChosen(options, options.all)
   const filter = yield* filterOf(options, ["parked", "skipped", "retrying"])
-  const database = yield* openDecisions(options.data, 2)
-  if (!options.dryRun && !(yield* soleRetry(database.sql))) {
-    const message = "another millrace dlq retry is at work on this database"
-    return yield* new CommandFailed({ message, try: "again when it has ended" })
-  }
+  const database = yield* openAlone(options)
   const found = yield* listed(database, options, filter, "retry")
   if (options.dryRun) return yield* wouldDo("retry", options, found)
   const done: Array<Retried> = []
@@ -260,11 +264,14 @@ const report = Effect.fnUntraced(function* (options: Options, done: ReadonlyArra
   return refused.length > 0 ? exitCodes.rejected : yield* missing(options, retried)
 })
 
-/** Discards letters: they are kept, and nobody waits for them any more. */
+/**
+ * Discards letters: they are kept, and nobody waits for them any more. Those whose retry did not come to its end, too, but for events: the record that
+ * asks for their retry may be in the log.
+ */
 export const discard = Effect.fnUntraced(function* (options: Bulk) {
   yield* assertChosen(options, options.all)
-  const filter = yield* filterOf(options, ["parked", "skipped"])
-  const found = yield* listed(yield* openDecisions(options.data, 1), options, filter, "discard")
+  const filter = yield* filterOf(options, ["parked", "skipped", "retrying"])
+  const found = yield* listed(yield* openAlone(options), options, filter, "discard")
   if (options.dryRun) return yield* wouldDo("discard", options, found)
   let discarded = 0
   for (const { entries, source } of found) discarded += yield* told(source.discard(entries, who()))

@@ -5,7 +5,7 @@ import type { Log } from "../log.ts"
 import { query, type Sql } from "../postgres/client.ts"
 import * as Letters from "../postgres/dead-letters.ts"
 import { retryRecord } from "../retry.ts"
-import { type Entry, type Filter, iso, type Source } from "./letter-source.ts"
+import { type Entry, type Filter, iso, type Purpose, type Source } from "./letter-source.ts"
 
 /** A letter as programs get it: the envelope's fields beside the others. */
 const publicOf = ({ envelope, ...letter }: Letters.Letter) => {
@@ -38,6 +38,8 @@ const entryOf = (letter: Letters.Letter): Entry => {
 }
 
 const atOnce = 200
+/** Of others the record that asks for their retry may be in the log. */
+const discardable = ["parked", "skipped"] as const
 
 /**
  * Appends letters to their topics once more. Each is noted as `retrying` before it is appended, so that one which is not is seen; the
@@ -78,14 +80,16 @@ export const append = Effect.fnUntraced(function* (
 /** What projections parked. `open` opens the log, in the scope of the command. */
 export const projectionLetters = (sql: Sql, open: Effect.Effect<Log["Service"], unknown, Scope.Scope>): Source => {
   const letters = new Map<number, Letters.Letter>()
-  const filterOf = (ids: ReadonlyArray<string> | undefined, filter: Filter): Letters.LetterFilter => ({
+  const filterOf = (ids: ReadonlyArray<string> | undefined, filter: Filter, purpose: Purpose) => ({
     ...filter,
     ids: ids?.map(Number),
-    statuses: filter.statuses as Letters.LetterFilter["statuses"]
+    statuses: filter.statuses.filter(
+      (status): status is Letters.Letter["status"] => purpose !== "discard" || discardable.some((one) => one === status)
+    )
   })
   return {
     list: Effect.fnUntraced(function* (ids, filter, purpose) {
-      const asked = filterOf(ids, filter)
+      const asked = filterOf(ids, filter, purpose)
       const found = yield* query("read dead letters", () =>
         purpose === "retry" ? Letters.retryable(sql, asked) : Letters.list(sql, asked, purpose === "discard")
       )
@@ -99,7 +103,7 @@ export const projectionLetters = (sql: Sql, open: Effect.Effect<Log["Service"], 
     }),
     discard: Effect.fnUntraced(function* (entries, by) {
       const ids = entries.map(({ id }) => Number(id))
-      const asked = { ids, statuses: ["parked", "skipped"], limit: ids.length } as const
+      const asked = { ids, statuses: discardable, limit: ids.length }
       return (yield* query("discard dead letters", () => Letters.discard(sql, asked, by))).length
     })
   }

@@ -114,12 +114,19 @@ const describeSubscription = (letter: SubscriptionLetter): Omit<Entry, "id" | "s
     all: { kind: "subscription", subscription, topic: source, place: origin, ...what, ...times }
   }
 }
+const hashOf = (...parts: ReadonlyArray<string>) =>
+  createHash("sha256").update(JSON.stringify(parts)).digest("hex").slice(0, 16)
+/** The place; in a topic that has several subscriptions' letters also whose it is. */
+const originOf = ({ origin, source, subscription, topic }: SubscriptionLetter) =>
+  localName(topic) === `${localName(source)}.${subscription}.dlq`
+    ? origin
+    : `${origin}.${hashOf(localName(source), subscription)}`
 /** What subscriptions gave up. */
 export const subscriptionLetters = (sql: Sql, topics: DeadLetterTopics): Source =>
   topicLetters<SubscriptionLetter>(sql, {
     names: topics.names,
     each: topics.each,
-    originOf: ({ origin }) => origin,
+    originOf,
     describe: describeSubscription,
     keyOf: ({ key }) => key,
     sender: Effect.succeed(topics.sender)
@@ -145,11 +152,7 @@ export interface BridgeTopics extends Pick<Topics<BridgeLetter>, "names" | "each
 export const bridgeLetters = (sql: Sql, topics: BridgeTopics): Source =>
   topicLetters<BridgeLetter>(sql, {
     ...topics,
-    originOf: ({ bridge, offset, rule, stream }) =>
-      createHash("sha256")
-        .update(JSON.stringify([bridge, rule, stream, offset]))
-        .digest("hex")
-        .slice(0, 16),
+    originOf: ({ bridge, offset, rule, stream }) => hashOf(bridge, rule, stream, offset),
     describe: describeBridge,
     keyOf: ({ record: { key } }) => key
   })

@@ -3,12 +3,13 @@ import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import { type Addressed, BridgeError, type KafkaEnd, type KafkaWriter } from "../bridge-ends.ts"
 import { UnknownTopic } from "../log.ts"
-import { Client, isMoved } from "./client.ts"
+import { Client, isMoved, retrying } from "./client.ts"
 import { register } from "./codecs.ts"
 import { clientOf } from "./driver.ts"
 import { encode } from "./encode.ts"
 import { headingOf } from "./envelope.ts"
 import { reasonOf, typeOf } from "./errors.ts"
+import { undecidedEnd } from "./fetch.ts"
 import type { Options } from "./options.ts"
 import { type Batch, isFenced, type Offset, PartitionRefused, TransactionalProducer } from "./transaction.ts"
 
@@ -86,6 +87,15 @@ const writerOf = (producer: TransactionalProducer, options: Options): KafkaWrite
     }),
   partitions: (topic) =>
     attempt("look up the topic", async () => (await producer.client.topic(topic)).leaders.length, topic),
+  end: (topic, partition) =>
+    attempt(
+      "ask for the end",
+      () =>
+        retrying(producer.client, topic, producer.client.requestMs, () =>
+          undecidedEnd(producer.client, { topic, partition })
+        ),
+      topic
+    ),
   commit: (records, positions) =>
     attempt("commit", () => {
       const groups = new Map<string, Array<Offset>>()

@@ -17,6 +17,7 @@ export interface Source extends Place {
   readonly id: string | undefined
   readonly maxBytes: number
 }
+const readUncommitted = 0
 const readCommitted = 1
 
 const earliest = "-2"
@@ -25,14 +26,15 @@ const ask = async (
   client: Client,
   topic: string,
   partitions: ReadonlyArray<number>,
-  timestamp: string
+  timestamp: string,
+  isolationLevel: number = readCommitted
 ): Promise<ReadonlyMap<number, Position>> => {
   const leaders = await Promise.all(partitions.map((partition) => client.leader(topic, partition)))
   const answers = await Promise.all(
     [...new Set(leaders)].map((node) => {
       const asked = partitions.filter((_, i) => leaders[i] === node).map((partition) => ({ partition, timestamp }))
       return client.use(node, "ask", (broker) =>
-        broker.listOffsets({ replicaId: -1, isolationLevel: readCommitted, topics: [{ topic, partitions: asked }] })
+        broker.listOffsets({ replicaId: -1, isolationLevel, topics: [{ topic, partitions: asked }] })
       )
     })
   )
@@ -42,6 +44,9 @@ const ask = async (
 /** Ends of partitions, read committed. */
 export const endsOf = (client: Client, topic: string, partitions: ReadonlyArray<number>) =>
   ask(client, topic, partitions, latest)
+/** Where a partition ends with what transactions under way hold back. */
+export const undecidedEnd = async (client: Client, { partition, topic }: Place): Promise<Position> =>
+  (await ask(client, topic, [partition], latest, readUncommitted)).get(partition) ?? 0
 /** Start and end of partitions, read committed. */
 export const offsets = async (client: Client, topic: string, partitions: ReadonlyArray<number>) => {
   const [starts, ends] = await Promise.all([

@@ -120,6 +120,7 @@ export const discardParked = async (sql: Sql, id: number, by: string): Promise<b
 
 /** The notes of a message that a relay parked, which goes where it was to go. */
 export const parkedNotes = (sql: Sql, id: number, by: string): Notes<SqlError> => {
+  // versions that counted no attempts left 0 with one that did not come to its end
   const noted = sql`topic as part, sent_after as after, ${number(sql)}, tries > 1 as resumed`
   return {
     begin: ({ after }) =>
@@ -127,7 +128,7 @@ export const parkedNotes = (sql: Sql, id: number, by: string): Notes<SqlError> =
         note(
           () => sql<Array<Noted>>`
             update millrace.relay_parked set status = 'retrying', decided_by = ${by},
-              tries = case when status = 'parked' then 1 else tries + 1 end,
+              tries = case when status = 'parked' then 1 else greatest(tries, 1) + 1 end,
               sent_after = case when status = 'parked' then ${after} else sent_after end,
               decided_at = case when status = 'parked' then clock_timestamp() else decided_at end
             where id = ${id} and status in ('parked', 'retrying')
@@ -158,7 +159,7 @@ export const parkedNotes = (sql: Sql, id: number, by: string): Notes<SqlError> =
 }
 
 /**
- * Makes this process the only one on the database that retries letters, while the scope is open; false where another one is. A process that dies gives
+ * Makes this process the only one on the database that retries or discards letters, while the scope is open; false where another one is. A process that dies gives
  * it up at once.
  */
 export const soleRetry = Effect.fnUntraced(function* (sql: Sql): Effect.fn.Return<boolean, SqlError, Scope.Scope> {

@@ -23,6 +23,7 @@ import {
   publish,
   recordOf,
   tenant,
+  transactionOf,
   unique
 } from "../support/bridge.ts"
 import { environmentOf, rulesFile } from "../support/bridge-process.ts"
@@ -252,7 +253,7 @@ const killedAndAgain = Effect.fnUntraced(function* (ends: Both) {
   // while another one is at work nobody retries
   const sql = yield* connect(url, { max: 1 })
   yield* query("lock", () => sql`select pg_advisory_lock(1835625580, 1684828448)`)
-  assert.match((yield* run("retry", "--all")).errors, /another millrace dlq retry is at work/)
+  assert.match((yield* run("retry", "--all")).errors, /another millrace dlq retry or discard is at work/)
 })
 
 suite("dead letters of a bridge", () => {
@@ -318,13 +319,7 @@ suite("dead letters of a bridge", () => {
   test(
     "arrive once though who had them before goes on",
     Effect.fnUntraced(function* (ends) {
-      const { makeKafka, onKafka, options, topic } = yield* twoLetters(ends)
-      yield* makeKafka
-      const errors = full(`${topic}.eu.bridge-errors`)
-      const joined = yield* ends.bridge(options)
-      const [message] = yield* messagesOf(ends, errors)
-      const { eventTime, key, properties: headers, value } = message!
-      const letter = letterOf("pulsar", errors, { key, value, eventTime, headers }, 0)!
+      const { joined, letter, onKafka } = yield* forKafka(ends)
       const [before, now] = [new LetterSender(joined), new LetterSender(joined)]
       const target = yield* before.aim(letter)
       assert.isTrue(
@@ -339,6 +334,23 @@ suite("dead letters of a bridge", () => {
       assert.lengthOf(yield* recordsOf(ends.kafkaOptions, ends.log, onKafka), 1)
     })
   )
+
+  test(
+    "arrive once though a transaction of others holds back what was sent",
+    Effect.fnUntraced(function* (ends) {
+      const { joined, letter, onKafka } = yield* forKafka(ends)
+      const before = new LetterSender(joined)
+      const target = yield* before.aim(letter)
+      const other = yield* transactionOf(ends.kafkaOptions, onKafka, Number(target.part.split("/").at(-1)))
+      yield* before.send(letter, { ...target, number: 1, resumed: false })
+      const read: typeof ends.log.read = (...args) => Effect.tap(ends.log.read(...args), () => other)
+      const now = new LetterSender({ ...joined, log: { ...ends.log, read } })
+      const noted = notesOf(() => ({ ...target, number: 1, resumed: true }))
+      assert.isTrue(yield* resend(letter, now, noted))
+      yield* other
+      assert.lengthOf(yield* recordsOf(ends.kafkaOptions, ends.log, onKafka), 1)
+    })
+  )
 })
 
 const notesOf = (begin: (target: { readonly part: string; readonly after: string }) => Noted): Notes<never> => {
@@ -350,6 +362,16 @@ const notesOf = (begin: (target: { readonly part: string; readonly after: string
     undo: () => Effect.void
   }
 }
+/** A letter on Pulsar that Kafka has the topic of by now. */
+const forKafka = Effect.fnUntraced(function* (ends: Both) {
+  const { makeKafka, onKafka, options, topic } = yield* twoLetters(ends)
+  yield* makeKafka
+  const errors = full(`${topic}.eu.bridge-errors`)
+  const [message] = yield* messagesOf(ends, errors)
+  const { eventTime, key, properties: headers, value } = message!
+  const letter = letterOf("pulsar", errors, { key, value, eventTime, headers }, 0)!
+  return { joined: yield* ends.bridge(options), letter, onKafka }
+})
 /** A topic on Pulsar with one mirrored record, and two letters that belong behind it. */
 const unsent = Effect.fnUntraced(function* (ends: Both) {
   const [name, topic] = [unique("bridge"), unique("late")]

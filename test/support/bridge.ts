@@ -138,6 +138,21 @@ const administer = async <A>(
     await admin.disconnect()
   }
 }
+/** Begins a transaction with a record in a partition. Returns how it is aborted, once. */
+export const transactionOf = Effect.fnUntraced(function* (options: KafkaLog.Options, topic: string, partition: number) {
+  const settings = { transactionalId: `other-${topic}`, idempotent: true, maxInFlightRequests: 1 }
+  const producer = yield* Effect.acquireRelease(
+    Effect.promise(async () => {
+      const made = clientOf(options).producer(settings)
+      await made.connect()
+      return made
+    }),
+    (made) => Effect.promise(() => made.disconnect())
+  )
+  const transaction = yield* Effect.promise(() => producer.transaction())
+  yield* Effect.promise(() => transaction.send({ topic, messages: [{ partition, value: "other" }] }))
+  return yield* Effect.cached(Effect.promise(() => transaction.abort()))
+})
 /** Deletes a topic on Kafka. */
 export const removeTopic = (options: KafkaLog.Options, topic: string) =>
   administer(options, (admin) => admin.deleteTopics({ topics: [topic] }))
