@@ -55,7 +55,7 @@ export const dlqOf = ({ config, data, ending, json }: Shared) => {
       data,
       ...filters,
       status: Flag.String("status").pipe(
-        Flag.withDescription(`Of these, with commas: ${statuses.join(", ")}`),
+        Flag.withDescription(`Of these, with commas: ${statuses.join(", ")}; default: parked,retrying`),
         Flag.withDefault("parked,retrying")
       ),
       limit: Flag.Int("limit").pipe(Flag.withDescription("At most so many, the newest first"), Flag.withDefault(50)),

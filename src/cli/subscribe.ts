@@ -12,7 +12,7 @@ export const subscribeOf = ({ data, ending, json }: Omit<Shared, "config">) =>
       data,
       topic: Argument.String("topic").pipe(Argument.withDescription("A derived topic, such as alerts.v1")),
       type: Flag.Literals("type", ["exclusive", "failover", "shared", "keyShared"]).pipe(
-        Flag.withDescription("How messages are shared with other consumers of the subscription"),
+        Flag.withDescription("How messages are shared with other consumers of the subscription; default: exclusive"),
         Flag.withDefault("exclusive")
       ),
       name: Flag.optional(
@@ -20,7 +20,7 @@ export const subscribeOf = ({ data, ending, json }: Omit<Shared, "config">) =>
       ),
       from: Flag.String("from").pipe(
         Flag.withDescription(
-          'Where a new one begins: earliest, latest, "2 hours", a date, or 0:42,1:17 (partition:position)'
+          'Where a new one begins: earliest, latest, "2 hours", a date, or 0:42,1:17 (partition:position); default: latest'
         ),
         Flag.withDefault("latest")
       ),

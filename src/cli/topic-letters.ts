@@ -108,7 +108,8 @@ const describeSubscription = (letter: SubscriptionLetter): Omit<Entry, "id" | "s
   return {
     of: `subscription ${subscription}`,
     record: `${localName(source)}@${origin}`,
-    error: `${error}: ${reason}`,
+    // the number of attempts has a column of its own
+    error: `${error}: ${reason.replace(/^redelivered \d+ times, and failed: /, "")}`,
     attempts: redeliveries + 1,
     failedAt,
     all: { kind: "subscription", subscription, topic: source, place: origin, ...what, ...times }

@@ -85,14 +85,16 @@ const subscriptionSender = (cluster: Cluster): DeadLetterTopics["sender"] => {
 /** The dead-letter topics of a cluster, until the scope closes. */
 export const make = (options: Options) => Effect.map(connect(options), fromCluster)
 
-const parkedRecord = (parked: Parked): BridgeRecord => {
+const parkedMessage = (parked: Parked) => {
   const { incarnation, meta, partition, projection, seq, source, topic, val } = parked
   const encoder = new TextEncoder()
   const segment = { firstSeq: seq, messages: 1, incarnation, topic, partition: undefined }
   const texts = { meta: encoder.encode(meta), vals: encoder.encode(val) }
   const to = { tenant: undefined, namespace: undefined, topicFor: undefined }
-  const [message] = messagesOf({ ...segment, ...texts }, `${projection}/${source}/${partition}`, to)
-  const { eventTime, key, properties, value } = message!
+  return messagesOf({ ...segment, ...texts }, `${projection}/${source}/${partition}`, to)[0]!
+}
+const parkedRecord = (parked: Parked): BridgeRecord => {
+  const { eventTime, key, properties, value } = parkedMessage(parked)
   return { key, value, eventTime, headers: { ...properties, [retryHeader]: "relay" } }
 }
 const placeProperties = ["millrace-stream", "millrace-seq", "millrace-incarnation", retryHeader]
@@ -105,7 +107,10 @@ export const makeSender = (options: Options) =>
   Effect.map(connect(options), (cluster): Sender<Parked, BridgeError> => {
     const resender = new PulsarResender(endFrom(cluster), "millrace-dlq/relay")
     return {
-      aim: ({ topic }) => resender.aim(topic),
+      aim: (parked) => {
+        const { refusal: reason } = parkedMessage(parked)
+        return reason === undefined ? resender.aim(parked.topic) : Effect.fail(new LetterRefused({ reason }))
+      },
       isThere: (parked, target) => {
         const { headers } = parkedRecord(parked)
         return resender.find(target, (found) => placeProperties.every((name) => found[name] === headers[name]))

@@ -40,7 +40,9 @@ export const defaults = { tenant: "public", namespace: "alerts", client: "pulsar
 export const isWebSocket = (url: string): boolean => {
   const scheme = /^(pulsar|pulsar\+ssl|ws|wss):\/\/[^/]/.exec(url)?.[1]
   if (scheme === undefined)
-    throw new Error(`'${url}' is no URL of Pulsar: it starts with pulsar://, pulsar+ssl://, ws:// or wss://`)
+    throw new Error(
+      `'${url}' is no URL of Pulsar: it starts with pulsar://, pulsar+ssl://, ws:// or wss://, and a host follows`
+    )
   return scheme.startsWith("ws")
 }
 /** Where the admin interface is, without a closing slash. Throws where that is no URL of one. */

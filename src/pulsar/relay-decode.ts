@@ -19,6 +19,8 @@ export interface Message {
   /** Its part of the segment's `meta`. */
   readonly meta: Meta
   readonly headers: Meta[6]
+  /** Why it can be sent nowhere: there is no such place and cannot be. */
+  readonly refusal?: string | undefined
 }
 /** Where topics are of which a record does not say. */
 export interface Destination {
@@ -70,6 +72,11 @@ const propertiesOf = (stream: string, incarnation: string, seq: number, meta: Me
   return properties
 }
 
+// of `a/b` the broker would make a topic of the form tenant/cluster/namespace/topic, whether or not there is such a tenant
+const tenantName = /^(?!\.+$)[\w.=:-]+$/
+const refusalOf = (tenant: string): string =>
+  `no tenant of Pulsar is named ${JSON.stringify(tenant)}: such names have letters, digits and _ . = : - only`
+
 const decoder = new TextDecoder()
 
 /** The messages of a segment. Throws a SyntaxError where the segment is not what segments are. */
@@ -103,7 +110,8 @@ export const messagesOf = (
       eventTime: one[1],
       properties: propertiesOf(stream, incarnation, seq, one, headers),
       meta: one,
-      headers
+      headers,
+      refusal: of === "" || tenantName.test(of) ? undefined : refusalOf(of)
     }
   })
 }

@@ -135,7 +135,9 @@ export class StreamRelay {
         this.bySeq.set(message.seq, one)
         this.bytes += message.value.length
       }
-      for (const [topic, some] of Map.groupBy(found, (message) => message.topic)) this.send(topic, some)
+      const sendable = found.filter(({ refusal }) => refusal === undefined)
+      for (const [topic, some] of Map.groupBy(sendable, (message) => message.topic)) this.send(topic, some)
+      for (const message of found) if (message.refusal !== undefined) this.done(message.topic, message, message.refusal)
       this.readAt = place
       this.advance()
     } catch (cause) {

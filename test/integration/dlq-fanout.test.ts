@@ -96,6 +96,8 @@ const retried = Effect.fnUntraced(function* (environment: Environment) {
     event_id: "e3",
     trace_id: "0af7651916cd43dd8448eb211c80319c"
   })
+  const table = yield* Cli.run(environment, "dlq", "list", "--subscription", "mails", "--topic", name)
+  assert.match(table.output, /│ Redelivered: Error: no mail +│/)
   failing.clear()
   assert.deepInclude(yield* dlq(environment, "show", letters[2]!.id), { id: letters[2]!.id, subscription: "mails" })
   assert.deepStrictEqual(yield* dlq(environment, "discard", letters[2]!.id), { discarded: 1 } as never)

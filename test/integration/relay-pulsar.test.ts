@@ -120,6 +120,26 @@ suite("relay to Pulsar", () => {
     )
 
     test(
+      "parks messages of tenants that Pulsar can have none of: a name that leads elsewhere, or nowhere",
+      Effect.fnUntraced(function* ({ messages, name, relay, sql }) {
+        const tenants: Readonly<Record<number, string>> = { 2: `${name}/alerts`, 4: "..", 5: "café" }
+        yield* publish(sql, { firstSeq: 1, messages: 6, record: (seq) => ({ tenant: tenants[seq] ?? name }) })
+        yield* publish(sql, { firstSeq: 7, messages: 1, record: () => ({ tenant: "a b" }) })
+        const target = yield* relay()
+        yield* shipAll(target)
+        assert.deepStrictEqual(sequencesOf(yield* messages("alerts")), { "p/events/0": [1, 3, 6] })
+        const parked = yield* query(
+          "parked",
+          () => sql`select seq::int, reason from millrace.relay_parked order by seq`
+        )
+        assert.deepStrictEqual(
+          parked.map((row) => [row["seq"], /named "(.*)":/.exec(row["reason"])?.[1]]),
+          [...Object.entries(tenants), ["7", "a b"]].map(([seq, tenant]) => [Number(seq), tenant])
+        )
+      })
+    )
+
+    test(
       "a tenant that is not there holds its own messages only, and gets them in order once it is there",
       Effect.fnUntraced(function* ({ cluster, messages, name, relay, sql }) {
         const late = `${name}-late`
