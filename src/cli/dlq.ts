@@ -30,7 +30,10 @@ const chosen = {
   ids: Argument.String("id").pipe(Argument.withDescription("Ids, as `list` prints them"), Argument.variadic()),
   ...filters,
   all: Flag.Boolean("all").pipe(Flag.withDescription("Without ids and filters: all"), Flag.withDefault(false)),
-  limit: Flag.Int("limit").pipe(Flag.withDescription("At most so many, the oldest first"), Flag.withDefault(1_000)),
+  limit: Flag.Int("limit").pipe(
+    Flag.withDescription("At most so many of each kind, the oldest first"),
+    Flag.withDefault(1_000)
+  ),
   dryRun: Flag.Boolean("dry-run").pipe(Flag.withDescription("Show which, and do nothing"), Flag.withDefault(false))
 }
 const plain = <F extends { readonly [K in keyof typeof filters]: Option.Option<string> }>(flags: F) => ({

@@ -152,16 +152,37 @@ const sourceOf = Effect.fnUntraced(function* (
   })
   return projectionLetters(sql, log)
 })
-/** Letters of all kinds that were asked for, with where they are from. */
+interface OfKind {
+  readonly source: Source
+  readonly entries: ReadonlyArray<Entry>
+}
+interface Listed {
+  readonly found: ReadonlyArray<OfKind>
+  /** Why not all kinds that were asked for are there: 1, where one is left out. */
+  readonly code: 0 | 1
+}
+/** Letters of all kinds that were asked for, with where they are from. A system that is away keeps nobody from the letters of another one. */
 const listed = Effect.fnUntraced(function* (database: Database, options: Options, filter: Filter, purpose: Purpose) {
-  const found: Array<{ readonly source: Source; readonly entries: ReadonlyArray<Entry> }> = []
-  for (const kind of chosenKinds(options)) {
-    const source = yield* sourceOf(kind, database, options)
+  const found: Array<OfKind> = []
+  const chosen = chosenKinds(options)
+  let code: Listed["code"] = 0
+  for (const kind of chosen) {
     const ids = options.ids.length === 0 ? undefined : options.ids.filter((id) => kinds[kind].test(id))
-    if (source !== undefined) found.push({ source, entries: yield* told(source.list(ids, filter, purpose)) })
+    const read = Effect.gen(function* () {
+      const source = yield* sourceOf(kind, database, options)
+      if (source !== undefined) found.push({ source, entries: yield* told(source.list(ids, filter, purpose)) })
+    })
+    const leaveOut = ({ message }: { readonly message: string }) =>
+      Effect.sync(() => {
+        process.stderr.write(`millrace: dead letters of kind ${kind} are left out: ${message}\n`)
+        code = 1
+      })
+    yield* chosen.length === 1 ? read : Effect.catchIf(read, isAway, leaveOut)
   }
-  return found
+  return { found, code } satisfies Listed
 })
+const isAway = (error: unknown): error is { readonly message: string } =>
+  (error as { readonly retryable?: unknown }).retryable === true
 const newest = (found: ReadonlyArray<{ readonly entries: ReadonlyArray<Entry> }>) =>
   found.flatMap(({ entries }) => entries).toSorted((a, b) => b.failedAt - a.failedAt)
 const asJson = (entries: ReadonlyArray<Entry>) => JSON.stringify(entries.map(({ all }) => all))
@@ -170,9 +191,10 @@ const asJson = (entries: ReadonlyArray<Entry>) => JSON.stringify(entries.map(({ 
 export const list = Effect.fnUntraced(function* (options: Options & { readonly status: ReadonlyArray<string> }) {
   const filter = yield* filterOf(options, options.status)
   const database = yield* openDecisions(options.data, 1)
-  const entries = newest(yield* listed(database, options, filter, "show")).slice(0, filter.limit)
+  const { code, found } = yield* listed(database, options, filter, "show")
+  const entries = newest(found).slice(0, filter.limit)
   yield* print(options.json ? asJson(entries) : yield* tableOf(entries))
-  return 0
+  return code
 })
 
 /** The statuses of a list with commas. */
@@ -194,7 +216,7 @@ export const show = Effect.fnUntraced(function* ({
   const options: Options = { ...filters, ...given, config: undefined }
   const filter = yield* filterOf(options, statuses)
   const database = yield* openDecisions(options.data, 1)
-  const [entry] = newest(yield* listed(database, options, filter, "show"))
+  const [entry] = newest((yield* listed(database, options, filter, "show")).found)
   if (entry === undefined) {
     return yield* new CommandFailed({ message: `there is no dead letter ${id}`, try: "millrace dlq list" })
   }
@@ -235,7 +257,7 @@ export const retry = Effect.fnUntraced(function* (options: Bulk) {
   yield* assertChosen(options, options.all)
   const filter = yield* filterOf(options, ["parked", "skipped", "retrying"])
   const database = yield* openAlone(options)
-  const found = yield* listed(database, options, filter, "retry")
+  const { code, found } = yield* listed(database, options, filter, "retry")
   if (options.dryRun) return yield* wouldDo("retry", options, found)
   const done: Array<Retried> = []
   // what keeps one kind from being sent is no matter of the others
@@ -245,7 +267,7 @@ export const retry = Effect.fnUntraced(function* (options: Bulk) {
     )
     done.push(yield* ended)
   }
-  return yield* report(options, done)
+  return Math.max(code, yield* report(options, done))
 })
 const report = Effect.fnUntraced(function* (options: Options, done: ReadonlyArray<Retried>) {
   const retried = done.reduce((sum, one) => sum + one.retried, 0)
@@ -271,12 +293,12 @@ const report = Effect.fnUntraced(function* (options: Options, done: ReadonlyArra
 export const discard = Effect.fnUntraced(function* (options: Bulk) {
   yield* assertChosen(options, options.all)
   const filter = yield* filterOf(options, ["parked", "skipped", "retrying"])
-  const found = yield* listed(yield* openAlone(options), options, filter, "discard")
+  const { code, found } = yield* listed(yield* openAlone(options), options, filter, "discard")
   if (options.dryRun) return yield* wouldDo("discard", options, found)
   let discarded = 0
   for (const { entries, source } of found) discarded += yield* told(source.discard(entries, who()))
   yield* print(options.json ? JSON.stringify({ discarded }) : `${discarded} discarded`)
-  return yield* missing(options, discarded)
+  return Math.max(code, yield* missing(options, discarded))
 })
 
 const wouldDo = Effect.fnUntraced(function* (

@@ -10,6 +10,7 @@ import { query, type Sql } from "../../src/postgres/client.ts"
 import * as Letters from "../../src/postgres/dead-letters.ts"
 import type { FailurePolicy } from "../../src/projection.ts"
 import { append, type Engine, engine, recordOf, run, settled } from "../support/engine.ts"
+import * as Cli from "../support/cli.ts"
 import { command } from "../support/command.ts"
 import { application, events, fails } from "../support/letters-application.ts"
 import { server } from "../support/postgres.ts"
@@ -218,6 +219,21 @@ const killed = (url: string, when: "before" | "after") =>
 const configured = ["--config", fileURLToPath(new URL("../support/letters-application.ts", import.meta.url))]
 
 describe("millrace dlq", () => {
+  test(
+    "leaves out what is on a system that is away, and says so",
+    {},
+    Effect.fnUntraced(function* (engine) {
+      yield* handled(engine, [event("a", "bad")])
+      const away = "ws://127.0.0.1:9"
+      const environment = { MILLRACE_DATABASE_URL: engine.url, MILLRACE_PULSAR_URL: away }
+      const { code, errors, output } = yield* Cli.run(environment, "dlq", "list", "--json")
+      assert.strictEqual(code, 1)
+      assert.match(errors, /dead letters of kind subscription are left out: .*Pulsar does not answer/)
+      assert.lengthOf(JSON.parse(output) as ReadonlyArray<unknown>, 1)
+      const asked = yield* Cli.run(environment, "dlq", "list", "--kind", "subscription", "--json")
+      assert.deepStrictEqual([asked.code, asked.output], [1, ""])
+    })
+  )
   test(
     "lists, shows, retries and discards",
     {},
