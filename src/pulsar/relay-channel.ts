@@ -122,7 +122,7 @@ export class Channel {
       this.head++
     }
     // hundreds of channels must not each hold what they sent
-    if (this.head * 2 >= this.queue.length) {
+    if (this.head > 0 && this.head * 2 >= this.queue.length) {
       this.queue = this.queue.slice(this.head)
       this.head = 0
     }
