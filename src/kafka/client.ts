@@ -203,8 +203,9 @@ export class Client {
     await this.any((broker) => broker.metadata(["__consumer_offsets"])).then(
       ({ brokers }) => brokers.forEach(({ host, nodeId, port }) => this.nodes.set(nodeId, { host, port })),
       (cause: unknown) => {
-        // the answer is about that topic: the cluster is there, and the user is one of its
-        if (!/^(UNKNOWN_TOPIC_OR_PARTITION|TOPIC_AUTHORIZATION_FAILED)$/.test(typeOf(cause))) throw cause
+        // the answer is about that topic, which may just be made: the cluster is there, and the user is one of its
+        if (!/^(UNKNOWN_TOPIC_OR_PARTITION|LEADER_NOT_AVAILABLE|TOPIC_AUTHORIZATION_FAILED)$/.test(typeOf(cause)))
+          throw cause
       }
     )
   }
