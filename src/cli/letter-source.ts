@@ -83,6 +83,16 @@ export const fits = ({ all, failedAt, key: its, status }: Entry, filter: Filter)
   )
 }
 
+/** Discards letters one by one; `one` says whether it was not decided on before. How many were not. */
+export const discardEach = Effect.fnUntraced(function* <E, R>(
+  entries: ReadonlyArray<Entry>,
+  one: (entry: Entry) => Effect.Effect<boolean, E, R>
+): Effect.fn.Return<number, E, R> {
+  let discarded = 0
+  for (const entry of entries) if (yield* one(entry)) discarded += 1
+  return discarded
+})
+
 /** Retries letters one by one, until one fails; `one` says whether it was not decided on before. */
 export const retryEach = Effect.fnUntraced(function* <E, R>(
   entries: ReadonlyArray<Entry>,

@@ -30,21 +30,13 @@ const kindNames = Object.keys(kinds) as ReadonlyArray<Kind>
 const statuses = ["parked", "skipped", "retrying", "retried", "discarded"] as const
 
 /** The filters as they were given. */
-export interface Filters {
+export interface Filters extends Omit<Filter, "since" | "statuses"> {
   /** As `list` prints them. */
   readonly ids: ReadonlyArray<string>
   /** With commas; undefined: all. */
   readonly kind: string | undefined
-  readonly projection: string | undefined
-  readonly subscription: string | undefined
-  /** Of a bridge. */
-  readonly rule: string | undefined
-  readonly topic: string | undefined
-  readonly key: string | undefined
-  readonly error: string | undefined
   /** A duration before now, or a date. */
   readonly since: string | undefined
-  readonly limit: number
 }
 /** What all subcommands are given. */
 export interface Options extends Filters {

@@ -1,10 +1,11 @@
 // Messages that relays parked because their target refuses them, as dead letters. It sends nothing itself.
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
+import { traceIdOf } from "../log.ts"
 import { query, type Sql } from "../postgres/client.ts"
 import * as Decisions from "../postgres/decisions.ts"
 import { resend, type Sender } from "../resend.ts"
-import { type Entry, iso, retryEach, type Source } from "./letter-source.ts"
+import { discardEach, type Entry, iso, retryEach, type Source } from "./letter-source.ts"
 
 const prefix = "relay:"
 const entryOf = (letter: Decisions.ParkedLetter): Entry => {
@@ -18,7 +19,7 @@ const entryOf = (letter: Decisions.ParkedLetter): Entry => {
   const place = { stream, seq, incarnation: letter.incarnation }
   const what = { key, error: "Refused", message: reason, attempts: 1, value: val }
   const times = { event_time: iso(eventTime), failed_at: iso(parked_at), decided_by, decided_at: iso(decided_at) }
-  const trace = { event_id, tenant, trace_id: traceparent?.split("-")[1] ?? null }
+  const trace = { event_id, tenant, trace_id: traceIdOf(traceparent ?? undefined) ?? null }
   return {
     id,
     status,
@@ -57,13 +58,9 @@ export const relayLetters = (
         return resend(letter, sender, notes)
       })
     }),
-    discard: Effect.fnUntraced(function* (entries, by) {
-      let discarded = 0
-      for (const entry of entries) {
-        const { id } = letterOf(entry)
-        if (yield* query("discard a dead letter", () => Decisions.discardParked(sql, id, by))) discarded += 1
-      }
-      return discarded
-    })
+    discard: (entries, by) =>
+      discardEach(entries, (entry) =>
+        query("discard a dead letter", () => Decisions.discardParked(sql, letterOf(entry).id, by))
+      )
   }
 }

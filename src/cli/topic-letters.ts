@@ -10,7 +10,7 @@ import { query, type Sql } from "../postgres/client.ts"
 import * as Decisions from "../postgres/decisions.ts"
 import { localName } from "../pulsar/parts.ts"
 import type { DeadLetterTopics, SubscriptionLetter } from "../subscription-letter.ts"
-import { type Entry, type Filter, fits, iso, retryEach, type Source, traceOf } from "./letter-source.ts"
+import { discardEach, type Entry, type Filter, fits, iso, retryEach, type Source, traceOf } from "./letter-source.ts"
 
 /** The topics of one kind, and what is to be known of their letters. */
 interface Topics<L> {
@@ -89,14 +89,11 @@ const topicLetters = <L>(sql: Sql, topics: Topics<L>): Source => {
         return resend(letter, sender, Decisions.topicNotes(sql, topic, origin, by))
       })
     }),
-    discard: Effect.fnUntraced(function* (entries, by) {
-      let discarded = 0
-      for (const { id } of entries) {
+    discard: (entries, by) =>
+      discardEach(entries, ({ id }) => {
         const { origin, topic } = letters.get(String(id))!
-        if (yield* query("discard a dead letter", () => Decisions.discard(sql, topic, origin, by))) discarded += 1
-      }
-      return discarded
-    })
+        return query("discard a dead letter", () => Decisions.discard(sql, topic, origin, by))
+      })
   }
 }
 

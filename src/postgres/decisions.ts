@@ -36,33 +36,28 @@ export const discard = async (sql: Sql, topic: string, origin: string, by: strin
 const note = <A>(run: () => PromiseLike<A>) => query("note a retry", run)
 /** Microseconds since 1970 of the attempt: grows as long as the server's clock does. */
 const number = (sql: Sql) => sql`(extract(epoch from decided_at) * 1000000)::int8 as number`
-const whole = ([row]: ReadonlyArray<Noted>) => row && { ...row }
+/** The same for a statement that answers the note; undefined: there is none. */
+const noted = (run: () => PromiseLike<ReadonlyArray<Noted>>) => Effect.map(note(run), ([row]) => row && { ...row })
 
 /** The notes of a letter of a topic. One without a row is parked. */
 export const topicNotes = (sql: Sql, topic: string, origin: string, by: string): Notes<SqlError> => {
   const it = sql`topic = ${topic} and origin = ${origin} and status = 'retrying'`
   return {
     begin: ({ after, part }) =>
-      Effect.map(
-        note(
-          () => sql<Array<Noted>>`
+      noted(
+        () => sql<Array<Noted>>`
             insert into millrace.topic_letter as l (topic, origin, status, decided_by, sent_to, sent_after)
             values (${topic}, ${origin}, 'retrying', ${by}, ${part}, ${after})
             on conflict (topic, origin) do update set tries = l.tries + 1, decided_by = excluded.decided_by
             where l.status = 'retrying'
             returning coalesce(sent_to, ${part}) as part, sent_after as after, ${number(sql)}, tries > 1 as resumed`
-        ),
-        whole
       ),
     again: ({ after, part }) =>
-      Effect.map(
-        note(
-          () => sql<Array<Noted>>`
+      noted(
+        () => sql<Array<Noted>>`
             update millrace.topic_letter
             set sent_to = ${part}, sent_after = ${after}, decided_at = clock_timestamp()
             where ${it} returning sent_to as part, sent_after as after, ${number(sql)}, true as resumed`
-        ),
-        whole
       ),
     end: note(
       () => sql`update millrace.topic_letter set status = 'retried', decided_at = clock_timestamp() where ${it}`
@@ -121,29 +116,23 @@ export const discardParked = async (sql: Sql, id: number, by: string): Promise<b
 /** The notes of a message that a relay parked, which goes where it was to go. */
 export const parkedNotes = (sql: Sql, id: number, by: string): Notes<SqlError> => {
   // versions that counted no attempts left 0 with one that did not come to its end
-  const noted = sql`topic as part, sent_after as after, ${number(sql)}, tries > 1 as resumed`
+  const columns = sql`topic as part, sent_after as after, ${number(sql)}, tries > 1 as resumed`
   return {
     begin: ({ after }) =>
-      Effect.map(
-        note(
-          () => sql<Array<Noted>>`
+      noted(
+        () => sql<Array<Noted>>`
             update millrace.relay_parked set status = 'retrying', decided_by = ${by},
               tries = case when status = 'parked' then 1 else greatest(tries, 1) + 1 end,
               sent_after = case when status = 'parked' then ${after} else sent_after end,
               decided_at = case when status = 'parked' then clock_timestamp() else decided_at end
             where id = ${id} and status in ('parked', 'retrying')
-            returning ${noted}`
-        ),
-        whole
+            returning ${columns}`
       ),
     again: ({ after }) =>
-      Effect.map(
-        note(
-          () => sql<Array<Noted>>`
+      noted(
+        () => sql<Array<Noted>>`
             update millrace.relay_parked set sent_after = ${after}, decided_at = clock_timestamp()
-            where id = ${id} and status = 'retrying' returning ${noted}`
-        ),
-        whole
+            where id = ${id} and status = 'retrying' returning ${columns}`
       ),
     end: note(
       () => sql`
