@@ -3,7 +3,7 @@ import { readdirSync } from "node:fs"
 import { join } from "node:path"
 
 // what the others share
-const parts = new Set(["main", "side", "system", "workload"])
+const parts = new Set(["main", "percentile", "side", "system", "workload"])
 const names = readdirSync(import.meta.dirname)
   .filter((file) => file.endsWith(".ts"))
   .map((file) => file.slice(0, -".ts".length))

@@ -10,6 +10,7 @@ import type * as Native from "../src/pulsar/native-client.ts"
 import { topicName } from "../src/pulsar/options.ts"
 import * as Producer from "../src/pulsar/producer.ts"
 import { makeNamespace, optionsOf, transports } from "../test/support/pulsar.ts"
+import { percentile } from "./percentile.ts"
 
 const { values } = parseArgs({
   options: {
@@ -41,8 +42,6 @@ const numbered = (from: number, to: number): ReadonlyArray<Producer.Numbered> =>
     sequenceId: from + i
   }))
 const perSecond = (count: number, from: number) => Math.round(count / ((performance.now() - from) / 1_000))
-const percentile = (sorted: ReadonlyArray<number>, p: number) =>
-  Math.round((sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * p))] ?? 0) * 10) / 10
 
 const topicFor = Effect.fnUntraced(function* (cluster: Cluster, name: string) {
   const topic = `bench-${process.pid}-${name}`

@@ -16,6 +16,7 @@ import * as Relay from "../src/relay.ts"
 import { kafka } from "../stack/testing.ts"
 import { incarnation } from "../test/support/outbox.ts"
 import { database, databaseOn } from "../test/support/postgres.ts"
+import { percentile } from "./percentile.ts"
 
 const { values } = parseArgs({
   options: {
@@ -60,8 +61,6 @@ const insert = (sql: Sql, partition: number, firstSeq: number, messages: number,
     values ('p', 'events', ${partition}, ${firstSeq}, ${messages}, ${incarnation}, ${topic}, ${values.split ? null : partition}, ${meta}, ${vals})`
   )
 }
-const percentile = (sorted: ReadonlyArray<number>, p: number) =>
-  Math.round((sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * p))] ?? 0) * 10) / 10
 
 /** Ships all of a filled outbox. */
 const throughput = Effect.fnUntraced(function* (sql: Sql, target: KafkaRelay.Target, seqs: Array<number>) {

@@ -9,9 +9,8 @@ import * as Latch from "effect/Latch"
 import * as References from "effect/References"
 import * as Schema from "effect/Schema"
 import { FanOut, type SubscriptionType } from "../src/fanout.ts"
-import { query, type Sql } from "../src/postgres/client.ts"
+import type { Sql } from "../src/postgres/client.ts"
 import * as PostgresOnce from "../src/postgres/once.ts"
-import { pack } from "../src/postgres/log-codec.ts"
 import * as PostgresOutbox from "../src/postgres/outbox.ts"
 import { type Cluster, connect, fromCluster } from "../src/pulsar/fanout.ts"
 import * as PulsarRelay from "../src/pulsar/relay.ts"
@@ -19,10 +18,10 @@ import * as Relay from "../src/relay.ts"
 import { Subscription } from "../src/subscription.ts"
 import { Topic } from "../src/topic.ts"
 import { shared } from "../stack/testing.ts"
-import { incarnation } from "../test/support/outbox.ts"
 import { database, databaseOn } from "../test/support/postgres.ts"
 import { optionsOf, type TransportName, transports } from "../test/support/pulsar.ts"
-import { makeTenant, rounds } from "../test/support/relay-pulsar.ts"
+import { makeTenant, publish, rounds } from "../test/support/relay-pulsar.ts"
+import { percentile } from "./percentile.ts"
 
 const { values } = parseArgs({
   options: {
@@ -52,39 +51,22 @@ const fields = {
 }
 const scores = Topic.records("scores", { key: "entity_id", value: fields })
 const alerts = Topic.records("alerts", { key: "entity_id", value: fields })
-const insert = (sql: Sql, tenant: string, partition: number, firstSeq: number, messages: number, topic: string) => {
-  const { meta, vals } = pack(
-    Array.from({ length: messages }, (_, i) => {
-      const n = (firstSeq + i) * streams + partition
-      const entity = `N${(n * 7919) % 3322}`
-      return {
-        partition: 0,
-        key: entity,
-        value: JSON.stringify({
-          event_id: `e${n}`,
-          entity_id: entity,
-          score: (n * 31) % 1000,
-          occurred_at: 1_357_000_000_000 + n
-        }),
-        eventTime: 1_357_000_000_000 + n,
-        eventId: `e${n}`,
-        tenant,
-        traceparent: `00-0af7651916cd43dd8448eb211c80319c-${String(n).padStart(16, "0")}-01`,
-        schemaVersion: 1,
-        headers: {}
-      }
-    })
-  )
-  return query(
-    "publish",
-    () => sql`
-    insert into millrace.outbox (projection, source, partition, first_seq, messages, incarnation, target, target_partition, meta, vals)
-    values ('p', 'events', ${partition}, ${firstSeq}, ${messages}, ${incarnation}, ${topic}, null, ${meta}, ${vals})`
-  )
-}
+const insert = (sql: Sql, tenant: string, partition: number, firstSeq: number, messages: number, target: string) =>
+  publish(sql, {
+    tenant,
+    partition,
+    firstSeq,
+    messages,
+    target,
+    record: (seq) => {
+      const n = seq * streams + partition
+      const key = `N${(n * 7919) % 3322}`
+      const occurred_at = 1_357_000_000_000 + n
+      const value = JSON.stringify({ event_id: `e${n}`, entity_id: key, score: (n * 31) % 1000, occurred_at })
+      return { key, value, eventTime: occurred_at, eventId: `e${n}` }
+    }
+  })
 const rounded = (value: number) => Math.round(value * 10) / 10
-const percentile = (sorted: ReadonlyArray<number>, p: number) =>
-  rounded(sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * p))] ?? 0)
 
 interface Case {
   readonly sql: Sql

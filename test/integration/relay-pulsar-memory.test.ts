@@ -1,15 +1,14 @@
 // What a channel of the relay to Pulsar holds in memory once all is sent: there are hundreds of channels, one a stream and topic.
 import { setFlagsFromString } from "node:v8"
 import { runInNewContext } from "node:vm"
-import { assert, beforeAll, it } from "@effect/vitest"
+import { assert, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import { shared } from "../../stack/testing.ts"
-import type { Endpoints } from "../../stack/service.ts"
 import { connect } from "../../src/pulsar/fanout.ts"
 import { Channel } from "../../src/pulsar/relay-channel.ts"
 import type { Message } from "../../src/pulsar/relay-decode.ts"
 import { optionsOf, transports } from "../support/pulsar.ts"
-import { makeTenant } from "../support/relay-pulsar.ts"
+import { channelMessage, makeTenant } from "../support/relay-pulsar.ts"
 import { needing } from "../support/stack.ts"
 
 const count = 3_000
@@ -29,10 +28,7 @@ const send = Effect.fnUntraced(function* (channel: (done: () => void) => Channel
   yield* Effect.callback<void>((resume) => {
     finished = () => resume(Effect.void)
     for (let seq = 1; seq <= count; seq++) {
-      const key = `k${seq % 7}`
-      const message = { seq, incarnation: "i", topic: one.topic, key, value: `{"seq":${seq}}`, eventTime: seq }
-      const properties = { "millrace-stream": "s", "millrace-seq": String(seq) }
-      const whole: Message = { ...message, properties, meta: [key, seq], headers: undefined }
+      const whole = channelMessage(one.topic, seq)
       messages.push(new WeakRef(whole))
       one.push([whole])
     }
@@ -42,16 +38,11 @@ const send = Effect.fnUntraced(function* (channel: (done: () => void) => Channel
 
 const suite = await needing("pulsar")
 suite("a channel of the relay to Pulsar", () => {
-  let endpoints: Endpoints = {}
-  beforeAll(async () => {
-    endpoints = await Effect.runPromise(shared("pulsar"))
-  }, 180_000)
-
   it.live.each(transports)(
     "holds nothing of what is sent: %s",
     (transport) =>
       Effect.gen(function* () {
-        const cluster = yield* connect(optionsOf(transport, endpoints))
+        const cluster = yield* connect(optionsOf(transport, yield* shared("pulsar")))
         const name = `memory${process.pid}-${transport}`
         yield* Effect.promise(() => makeTenant(cluster, name))
         const topic = `persistent://${name}/alerts/alerts`

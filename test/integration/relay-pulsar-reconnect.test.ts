@@ -1,34 +1,17 @@
 // Channels of the relay to Pulsar whose marks nobody writes down: they lose connections, give the topic to another one and get it back. Every
 // message is there once, in order, and no stream halts.
-import { assert, beforeAll, it } from "@effect/vitest"
+import { assert, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import { shared } from "../../stack/testing.ts"
-import type { Endpoints } from "../../stack/service.ts"
 import { type Cluster, connect } from "../../src/pulsar/fanout.ts"
 import { Channel } from "../../src/pulsar/relay-channel.ts"
-import type { Message } from "../../src/pulsar/relay-decode.ts"
 import type { TransportProducer } from "../../src/pulsar/transport.ts"
 import { optionsOf, transports } from "../support/pulsar.ts"
-import { makeTenant } from "../support/relay-pulsar.ts"
+import { channelMessage, makeTenant, messagesOf } from "../support/relay-pulsar.ts"
 import { needing } from "../support/stack.ts"
 
 /** More than any of the two interfaces takes. */
 const tooLarge = "x".repeat(6_000_000)
-const messageOf = (topic: string, seq: number, value: string): Message => {
-  const properties = { "millrace-stream": "s", "millrace-seq": String(seq), "millrace-incarnation": "i" }
-  const key = `k${seq % 7}`
-  return {
-    seq,
-    incarnation: "i",
-    topic,
-    key,
-    value,
-    eventTime: seq,
-    properties,
-    meta: [key, seq],
-    headers: undefined
-  }
-}
 const until = (done: () => boolean) =>
   Effect.gen(function* () {
     while (!done()) yield* Effect.sleep(10)
@@ -69,7 +52,7 @@ const channelOn = (cluster: Cluster, name: string, topic: string) => {
   return {
     push: (from: number, to: number, refused: number) => {
       for (let seq = from; seq <= to; seq++)
-        channel.push([messageOf(topic, seq, seq === refused ? tooLarge : `{"seq":${seq}}`)])
+        channel.push([channelMessage(topic, seq, seq === refused ? tooLarge : undefined)])
     },
     /** Waits until so many are done. */
     reaches: Effect.fnUntraced(function* (count: number) {
@@ -81,31 +64,18 @@ const channelOn = (cluster: Cluster, name: string, topic: string) => {
     close: Effect.promise(() => channel.close())
   }
 }
-const sequencesIn = ({ transport }: Cluster, topic: string, last: number) =>
-  Effect.promise(async () => {
-    const reader = await transport.read({ topic, from: "earliest" })
-    const found: Array<number> = []
-    while (found.at(-1) !== last) {
-      const message = await reader.next(10_000)
-      if (message === undefined) break
-      found.push(Number(message.properties["millrace-seq"]))
-    }
-    await reader.close()
-    return found
-  })
+const sequencesIn = (cluster: Cluster, topic: string) =>
+  Effect.promise(async () =>
+    (await messagesOf(cluster, topic)).map(({ properties }) => Number(properties["millrace-seq"]))
+  )
 
 const suite = await needing("pulsar")
 suite("channels of the relay to Pulsar", () => {
-  let endpoints: Endpoints = {}
-  beforeAll(async () => {
-    endpoints = await Effect.runPromise(shared("pulsar"))
-  }, 180_000)
-
   it.live.each(transports)(
     "go on from what they know though it is not written down: %s",
     (transport) =>
       Effect.gen(function* () {
-        const cluster = yield* connect(optionsOf(transport, endpoints))
+        const cluster = yield* connect(optionsOf(transport, yield* shared("pulsar")))
         const name = `reconnect${process.pid}-${transport}`
         yield* Effect.promise(() => makeTenant(cluster, name))
         const topic = `persistent://${name}/alerts/alerts`
@@ -127,7 +97,7 @@ suite("channels of the relay to Pulsar", () => {
         assert.deepStrictEqual(second.refused(), [50, 2_500])
         const all = Array.from({ length: 4_000 }, (_, i) => i + 1)
         assert.deepStrictEqual(
-          yield* sequencesIn(cluster, topic, 4_000),
+          yield* sequencesIn(cluster, topic),
           all.filter((seq) => seq !== 50 && seq !== 2_500)
         )
       }).pipe(Effect.scoped),

@@ -12,6 +12,7 @@ import { pack } from "../../src/postgres/log-codec.ts"
 import { byPlace } from "../../src/pulsar/message-id.ts"
 import { type Cluster, connect } from "../../src/pulsar/fanout.ts"
 import type { Options } from "../../src/pulsar/options.ts"
+import type { Message } from "../../src/pulsar/relay-decode.ts"
 import * as PulsarRelay from "../../src/pulsar/relay.ts"
 import type { Received } from "../../src/pulsar/transport.ts"
 import type { RelayError, Shipment } from "../../src/relay-target.ts"
@@ -123,6 +124,14 @@ export const publish = (sql: Sql, options: Publishing) => {
     values (${projection}, 'events', ${partition}, ${firstSeq}, ${messages}, ${options.incarnation ?? incarnation}, ${target},
       ${partition}, ${meta}, ${vals})`
   )
+}
+
+/** A message as a channel is given it, of the stream `s`. */
+export const channelMessage = (topic: string, seq: number, value = `{"seq":${seq}}`): Message => {
+  const key = `k${seq % 7}`
+  const properties = { "millrace-stream": "s", "millrace-seq": String(seq), "millrace-incarnation": "i" }
+  const what = { key, value, eventTime: seq, properties, meta: [key, seq] as const, headers: undefined }
+  return { seq, incarnation: "i", topic, ...what }
 }
 
 /** Rounds until the streams lack nothing. How many messages they brought. */

@@ -1,11 +1,12 @@
 // One run from beginning to end: the plan's faults, then what everything has come to, compared with the fold of the log.
+import type { Outcome } from "../command.ts"
 import type { Fold } from "./fold.ts"
 import { type Run, type RunOptions, withRun } from "./run.ts"
 import { Steps } from "./steps.ts"
 import { Hang } from "./until.ts"
 
 /** What became of a run. */
-export interface Report {
+export interface Report extends Outcome {
   readonly seed: number
   readonly events: number
   readonly duplicates: number
@@ -19,13 +20,6 @@ export interface Report {
   /** Processes that were started. */
   readonly processes: number
   readonly seconds: number
-  readonly lost: number
-  readonly doubled: number
-  readonly disordered: number
-  readonly wrong: number
-  /** Why the run did not come to its end; undefined where it did. */
-  readonly hang: string | undefined
-  readonly examples: ReadonlyArray<string>
 }
 
 /** Regular processes, beside those that faults start. */

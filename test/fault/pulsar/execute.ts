@@ -1,11 +1,12 @@
 // One run from beginning to end: the plan's faults, then what everything has come to, compared with what was published.
+import type { Outcome } from "../command.ts"
 import { Hang } from "../kafka/until.ts"
 import { compare } from "./compare.ts"
 import { type RunOptions, withRun } from "./run.ts"
 import { Steps } from "./steps.ts"
 
 /** What became of a run. */
-export interface Report {
+export interface Report extends Outcome {
   readonly seed: number
   /** Messages that came in batches of several. */
   readonly batched: number
@@ -16,13 +17,6 @@ export interface Report {
   /** Processes that were started. */
   readonly processes: number
   readonly seconds: number
-  readonly lost: number
-  readonly doubled: number
-  readonly disordered: number
-  readonly wrong: number
-  /** Why the run did not come to its end; undefined where it did. */
-  readonly hang: string | undefined
-  readonly examples: ReadonlyArray<string>
 }
 
 /** Runs the plan from beginning to end. */
