@@ -28,7 +28,6 @@ const main = Effect.gen(function* () {
     ackTimeoutMs: type === "keyShared" ? 5_000 : 400,
     maxRedeliveries: 1_000
   })
-  process.stdout.write("ready\n")
   yield* Subscription.run(
     subscription,
     ({ key, seq }, message, tx) =>
