@@ -34,7 +34,7 @@ export const withAdmin = <A>(
     }
   })
 
-/** Ends of a topic's partitions, what transactions under way hold back included. */
+/** Ends of a topic's partitions, what transactions under way hold back included; undefined: a broker that has just begun does not tell yet. */
 const endsOf = (options: Options, topic: string) =>
   Effect.promise(async () => {
     const client = new Client(options)
@@ -49,6 +49,9 @@ const endsOf = (options: Options, topic: string) =>
         ends.set(partition, Number(responses[0]!.partitions[0]!.offset))
       }
       return ends
+    } catch (cause) {
+      if ((cause as { readonly retriable?: boolean }).retriable === true) return undefined
+      throw cause
     } finally {
       client.close()
     }
@@ -58,7 +61,7 @@ export const recordsOf = Effect.fnUntraced(function* (options: Options, log: Log
   while (true) {
     const ends = yield* endsOf(options, topic)
     const bounds = yield* log.bounds(topic)
-    if (bounds.every(({ end, partition }) => end === ends.get(partition))) break
+    if (ends !== undefined && bounds.every(({ end, partition }) => end === ends.get(partition))) break
     yield* Effect.sleep(5)
   }
   const all: Array<LogRecord> = []
