@@ -3,9 +3,11 @@
 import { assert, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as References from "effect/References"
+import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
 import { Client } from "../../src/kafka/client.ts"
 import { type Broker, clientOf, type Connection } from "../../src/kafka/driver.ts"
+import { reasonOf } from "../../src/kafka/errors.ts"
 import * as KafkaLog from "../../src/kafka/log.ts"
 import type { Options } from "../../src/kafka/options.ts"
 import * as KafkaRelay from "../../src/kafka/relay.ts"
@@ -34,34 +36,33 @@ export const withAdmin = <A>(
     }
   })
 
-/** Ends of a topic's partitions, what transactions under way hold back included; undefined: a broker that has just begun does not tell yet. */
+/** Ends of a topic's partitions, what transactions under way hold back included. */
 const endsOf = (options: Options, topic: string) =>
-  Effect.promise(async () => {
-    const client = new Client(options)
-    try {
-      const { leaders } = await client.topic(topic)
-      const ends = new Map<number, number>()
-      for (const [partition, leader] of leaders.entries()) {
-        const topics = [{ topic, partitions: [{ partition, timestamp: "-1" }] }]
-        const { responses } = await client.use(leader, "ask", (broker) =>
-          broker.listOffsets({ replicaId: -1, isolationLevel: 0, topics })
-        )
-        ends.set(partition, Number(responses[0]!.partitions[0]!.offset))
+  Effect.tryPromise({
+    try: async () => {
+      const client = new Client(options)
+      try {
+        const { leaders } = await client.topic(topic)
+        const ends = new Map<number, number>()
+        for (const [partition, leader] of leaders.entries()) {
+          const topics = [{ topic, partitions: [{ partition, timestamp: "-1" }] }]
+          const { responses } = await client.use(leader, "ask", (broker) =>
+            broker.listOffsets({ replicaId: -1, isolationLevel: 0, topics })
+          )
+          ends.set(partition, Number(responses[0]!.partitions[0]!.offset))
+        }
+        return ends
+      } finally {
+        client.close()
       }
-      return ends
-    } catch (cause) {
-      if ((cause as { readonly retriable?: boolean }).retriable === true) return undefined
-      throw cause
-    } finally {
-      client.close()
-    }
+    },
+    catch: (cause) => cause
   })
-/** All committed records of a topic, a partition after the other, once no transaction is under way there. */
-export const recordsOf = Effect.fnUntraced(function* (options: Options, log: Log["Service"], topic: string) {
+const readAll = Effect.fnUntraced(function* (options: Options, log: Log["Service"], topic: string) {
   while (true) {
     const ends = yield* endsOf(options, topic)
     const bounds = yield* log.bounds(topic)
-    if (ends !== undefined && bounds.every(({ end, partition }) => end === ends.get(partition))) break
+    if (bounds.every(({ end, partition }) => end === ends.get(partition))) break
     yield* Effect.sleep(5)
   }
   const all: Array<LogRecord> = []
@@ -74,6 +75,15 @@ export const recordsOf = Effect.fnUntraced(function* (options: Options, log: Log
   }
   return all
 })
+/**
+ * All committed records of a topic, a partition after the other, once no transaction is under way there. A broker that was just started may
+ * not lead them all yet.
+ */
+export const recordsOf = (options: Options, log: Log["Service"], topic: string) =>
+  readAll(options, log, topic).pipe(
+    Effect.retry({ schedule: Schedule.spaced(50), while: (cause) => reasonOf(cause)[0] }),
+    Effect.orDie
+  )
 /** Sequences by stream, in the order of the partitions. */
 export const sequencesOf = (records: ReadonlyArray<LogRecord>) => {
   const found: Record<string, Array<number>> = {}
