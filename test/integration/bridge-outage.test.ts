@@ -115,6 +115,6 @@ suite("a bridge whose brokers are away", () => {
         const [one, other] = yield* Effect.all([kafka(), pulsar()], { concurrency: 2 })
         yield* outage(one, other)
       }).pipe(Effect.scoped, Effect.provideService(References.MinimumLogLevel, "Fatal")) as Effect.Effect<void>,
-    240_000
+    480_000
   )
 })

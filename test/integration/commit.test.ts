@@ -31,13 +31,13 @@ beforeAll(async () => {
 afterAll(() => Effect.runPromise(Scope.close(scope, Exit.void)))
 
 type Check = (engine: Engine, make: Mutant.MakeStore) => Effect.Effect<void, unknown, Scope.Scope>
-const test = (name: string, check: Check, timeout = 30_000) =>
+const test = (name: string, check: Check, timeout = 60_000) =>
   it.live(
     name,
     () => Effect.scoped(Effect.flatMap(engine(root, application), (made) => check(made, Mutant.real))),
     timeout
   )
-const caught = (name: string, check: Check, make: Mutant.MakeStore, timeout = 30_000) =>
+const caught = (name: string, check: Check, make: Mutant.MakeStore, timeout = 60_000) =>
   it.live(
     name,
     () =>

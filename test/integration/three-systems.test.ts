@@ -128,7 +128,7 @@ const byId = <A extends { readonly id: string | undefined }>(all: ReadonlyArray<
 
 const suite = await owning("kafka", "pulsar")
 suite("the application on Kafka, PostgreSQL and Pulsar", () => {
-  beforeAll(() => Effect.runPromise(Scope.provide(deploy, scope)), 180_000)
+  beforeAll(() => Effect.runPromise(Scope.provide(deploy, scope)), 300_000)
   afterAll(() => Effect.runPromise(Scope.close(scope, Exit.void)))
 
   it.live.each(transports)(
