@@ -189,8 +189,14 @@ export const forgetProducers = async ({ admin }: Pick<Both, "admin">, topic: str
   await admin.call("DELETE", `${path}/deduplicationEnabled`)
 }
 
-/** Waits for a condition, looking again and again. */
-export const eventually = <E, R>(condition: Effect.Effect<boolean, E, R>): Effect.Effect<void, E, R> =>
+/** Waits for a condition, looking again and again. Dies after a thousand looks, with what there is to say about it. */
+export const eventually = <E, R>(
+  condition: Effect.Effect<boolean, E, R>,
+  said: () => string = () => ""
+): Effect.Effect<void, E, R> =>
   Effect.gen(function* () {
-    while (!(yield* condition)) yield* Effect.sleep(100)
+    for (let looks = 1; !(yield* condition); looks++) {
+      if (looks === 1_000) return yield* Effect.die(new Error(`it does not come about: ${said()}`))
+      yield* Effect.sleep(100)
+    }
   })
