@@ -29,7 +29,7 @@ beforeAll(async () => {
 afterAll(() => Effect.runPromise(Scope.close(scope, Exit.void)))
 
 type Body = (database: Database) => Effect.Effect<void, unknown, FanOut | Topics | Scope.Scope>
-const test = (name: string, body: Body, timeout = 60_000) =>
+const test = (name: string, body: Body, timeout = 120_000) =>
   it.live(
     name,
     () =>
