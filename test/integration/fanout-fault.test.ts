@@ -162,7 +162,9 @@ describe("fan-out on PostgreSQL, under faults", () => {
         yield* Effect.gen(function* () {
           const publisher = yield* Topics
           for (const topic of topics) yield* publisher.declare(topic, 3)
-          const consumers = yield* Effect.forkChild(Effect.all([1, 2, 3].map(consume), { concurrency: "unbounded" }))
+          // a backend may die while it is opened
+          const lasting = [1, 2, 3].map((n) => Effect.retry(consume(n), Schedule.spaced("50 millis")))
+          const consumers = yield* Effect.forkChild(Effect.all(lasting, { concurrency: "unbounded" }))
           const killed: Array<number> = []
           const killer = yield* Effect.forkChild(
             Effect.forever(
