@@ -125,7 +125,11 @@ export class PulsarConsumer implements Consumer {
         over = isOver
         this.lost(part, cause, isOver)
       },
-      recovered: () => this.pull()
+      recovered: () => {
+        this.hold.wait(part.index, false)
+        this.signal.openUnsafe()
+        this.pull()
+      }
     }
     return transport.consume(options)
   }
@@ -183,6 +187,7 @@ export class PulsarConsumer implements Consumer {
     const { type } = this.parts.settings
     // one that is alone gets the same again: what it forgot would be passed by what is on its way
     if (isOver || type === "shared" || type === "keyShared") this.hold.forget(part.index)
+    else this.hold.wait(part.index, true)
     if (!isOver) return
     void part.consumer.close()
     part.consumer = undefined
