@@ -78,6 +78,8 @@ const pulling = (consumer: Pulsar.Consumer, { arrived, lost }: ConsumeOptions): 
     while (state.credit > 0 && !state.ended) {
       const messages: ReadonlyArray<Pulsar.Message> = busy ? await consumer.batchReceive() : [await consumer.receive()]
       busy = messages.length > (busy ? 1 : 0)
+      // the client hands out what it has of a connection that was lost, and all of that comes again, behind what is before it
+      if (!consumer.isConnected()) continue
       state.credit -= messages.length
       for (const message of messages) arrived(receivedOf(message))
     }
