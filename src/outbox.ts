@@ -61,10 +61,12 @@ export interface TopicPlace extends Stream {
   readonly seq: number
   /** How many were sent, as the target counts. */
   readonly sent: number
-  /** In the target's own notation: all of the stream that is beyond `seq` lies after it. */
+  /** In the target's own notation: all of the stream that is beyond `seq` lies after it. Or `unopened`. */
   readonly place: string
 }
-/** A message that the target refuses for what it is. Its stream goes on without it. */
+/** The place of a stream in a topic that it was never connected to: nothing of it is there, and what is not beyond `seq` was parked. */
+export const unopened = "-"
+/** A message that the target does not take: for what it is, or where it goes. Its stream goes on without it. */
 export interface Parked extends Stream {
   readonly seq: number
   readonly incarnation: string
@@ -141,7 +143,10 @@ export class Outbox extends Context.Service<
     ) => Effect.Effect<ReadonlyArray<Following>, RelayError>
     /** Moves mirrored positions, never backwards, and takes halts back. */
     readonly move: (target: string, places: ReadonlyArray<Place>) => Effect.Effect<void, RelayError>
-    /** Where a stream is in a topic; one that is not known yet begins, and is written down, as `begin` says. Of what was begun at once, one stays. */
+    /**
+     * Where a stream is in a topic; one that is not known yet begins, and is written down, as `begin` says. Of what was begun at once, one stays.
+     * One that is `unopened` takes over from `begin` what it has sent and its place.
+     */
     readonly topicPlace: (target: string, begin: TopicPlace) => Effect.Effect<TopicPlace, RelayError>
     /** Moves places in topics, never backwards, and keeps what was parked. To be called before the `move` that passes them. */
     readonly keep: (
@@ -149,6 +154,15 @@ export class Outbox extends Context.Service<
       places: ReadonlyArray<TopicPlace>,
       parked: ReadonlyArray<Parked>
     ) => Effect.Effect<void, RelayError>
+    /**
+     * Keeps what is parked of one topic that is, or now becomes, `unopened` up to a sequence: all of the stream for that topic up to there. False,
+     * and nothing is kept: the stream was connected to it.
+     */
+    readonly park: (
+      target: string,
+      upTo: Omit<TopicPlace, "sent" | "place">,
+      parked: ReadonlyArray<Parked>
+    ) => Effect.Effect<boolean, RelayError>
     /** Writes down, for people, why streams stand still, or that they go on. */
     readonly halt: (
       target: string,
