@@ -77,6 +77,13 @@ export interface Parked extends Stream {
   readonly val: string
   readonly reason: string
 }
+/** What is parked because its topics take nothing. */
+export interface Parking extends Stream {
+  readonly generation: number
+  /** Each once, with the last sequence that is parked of it. */
+  readonly topics: ReadonlyArray<Pick<TopicPlace, "topic" | "seq">>
+  readonly parked: ReadonlyArray<Parked>
+}
 /** How much a reading takes. A bound in bytes may be passed by one segment. */
 export interface Bounds {
   /** Of a stream. */
@@ -155,14 +162,10 @@ export class Outbox extends Context.Service<
       parked: ReadonlyArray<Parked>
     ) => Effect.Effect<void, RelayError>
     /**
-     * Keeps what is parked of one topic that is, or now becomes, `unopened` up to a sequence: all of the stream for that topic up to there. False,
-     * and nothing is kept: the stream was connected to it.
+     * Keeps what is parked of topics that are, or now become, `unopened` up to a sequence: all of the stream for the topic up to there. Which topics:
+     * nothing is kept of those that the stream was connected to.
      */
-    readonly park: (
-      target: string,
-      upTo: Omit<TopicPlace, "sent" | "place">,
-      parked: ReadonlyArray<Parked>
-    ) => Effect.Effect<boolean, RelayError>
+    readonly park: (target: string, parking: Parking) => Effect.Effect<ReadonlyArray<string>, RelayError>
     /** Writes down, for people, why streams stand still, or that they go on. */
     readonly halt: (
       target: string,

@@ -4,6 +4,7 @@ import {
   type Following,
   type Mirrored,
   type Parked,
+  type Parking,
   type Place,
   type Segment,
   type TopicPlace,
@@ -188,9 +189,10 @@ export const keep = async (
   parked: ReadonlyArray<Parked>
 ) => {
   // first: a place that has passed a message says that it is dealt with
-  if (parked.length > 0) await sql`${insertParked(sql, target, parked)} on conflict do nothing`
+  if (parked.length > 0) await sql`${insertParked(sql, target, parked)} order by m.seq on conflict do nothing`
   if (places.length > 0) await keepPlaces(sql, target, places)
 }
+/** What names rows of `m`, in whose order letters are numbered, is to follow. */
 const insertParked = (sql: Sql, target: string, parked: ReadonlyArray<Parked>) => sql`
   insert into millrace.relay_parked
     (target, projection, source, partition, seq, incarnation, topic, key, meta, val, reason)
@@ -206,29 +208,29 @@ const insertParked = (sql: Sql, target: string, parked: ReadonlyArray<Parked>) =
     ${arrayLiteral(parked.map(({ meta }) => meta))}::text[],
     ${arrayLiteral(parked.map(({ val }) => val))}::text[],
     ${arrayLiteral(parked.map(({ reason }) => reason))}::text[]
-  ) as m`
-/** Keeps what is parked of a topic that the stream was never connected to. Whether it was not: who connects waits for this, and goes on behind it. */
-export const park = async (
-  sql: Sql,
-  target: string,
-  upTo: Omit<TopicPlace, "sent" | "place">,
-  parked: ReadonlyArray<Parked>
-): Promise<boolean> => {
-  const { generation, partition, projection, seq, source, topic } = upTo
-  const rows = await sql`
+  ) as m (projection, source, partition, seq, incarnation, topic, key, meta, val, reason)`
+/** Keeps what is parked of topics that the stream was never connected to. Which: who connects to one waits for this, and goes on behind it. */
+export const park = async (sql: Sql, target: string, parking: Parking): Promise<ReadonlyArray<string>> => {
+  const { generation, parked, partition, projection, source, topics } = parking
+  const rows = await sql<Array<{ readonly topic: string }>>`
     with closed as (
       insert into millrace.relay_topic as t
-      values (${target}, ${projection}, ${source}, ${partition}, ${generation}, ${topic}, ${seq}, 0, ${unopened})
+      select ${target}::text, ${projection}::text, ${source}::text, ${partition}::integer, ${generation}::integer, m.topic, m.seq, 0, ${unopened}
+      from unnest(
+        ${arrayLiteral(topics.map(({ topic }) => topic))}::text[],
+        ${arrayLiteral(topics.map(({ seq }) => seq))}::bigint[]
+      ) as m (topic, seq)
       on conflict (target, projection, source, partition, generation, topic) do update set seq = greatest(t.seq, excluded.seq)
       where t.place = ${unopened}
-      returning 1
+      returning topic
     ), kept as (
       ${insertParked(sql, target, parked)}
-      where exists (select from closed)
+      where m.topic in (select topic from closed)
+      order by m.seq
       on conflict do nothing
     )
-    select 1 from closed`
-  return rows.length > 0
+    select topic from closed`
+  return rows.map(({ topic }) => topic)
 }
 const keepPlaces = (sql: Sql, target: string, places: ReadonlyArray<TopicPlace>) => sql`
   update millrace.relay_topic t

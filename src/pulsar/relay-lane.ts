@@ -123,8 +123,8 @@ export class Lane {
   /** Parks what waits without room for it, and may be parked. */
   private readonly relieve = Effect.fnUntraced(function* (this: Lane): Effect.fn.Return<void, RelayError> {
     const { outbox, target } = this.setting
-    for (const stream of this.streams.values())
-      for (const { parked, settle, upTo } of stream.overflow) settle(yield* outbox.park(target, upTo, parked))
+    for (const { overflow } of this.streams.values())
+      if (overflow !== undefined) overflow.settle(yield* outbox.park(target, overflow.parking))
   })
 
   /** Whether there is more to read at once. */

@@ -4,6 +4,7 @@ import {
   type Mirrored,
   nameOf,
   type Parked,
+  type Parking,
   type Place,
   type Segment,
   type TopicPlace
@@ -52,11 +53,9 @@ interface Underway {
 }
 /** Messages that may be parked instead of waiting. */
 export interface Overflow {
-  /** Up to there they are all of the stream for that topic that is not parked yet. */
-  readonly upTo: Omit<TopicPlace, "sent" | "place">
-  readonly parked: ReadonlyArray<Parked>
-  /** They were parked; or may not be, for the stream was connected to that topic before. */
-  readonly settle: (parked: boolean) => void
+  readonly parking: Parking
+  /** Those of these topics were parked. The others may not be: the stream was connected there. */
+  readonly settle: (topics: ReadonlyArray<string>) => void
 }
 
 const tenantOf = (topic: string): string => topic.split("/")[2]!
@@ -195,25 +194,30 @@ export class StreamRelay {
   }
 
   /** What may be parked, where there is no room left: all that waits for topics of undeclared tenants that take nothing. */
-  get overflow(): ReadonlyArray<Overflow> {
-    if (this.broken !== undefined || this.hasRoom) return []
-    return [...this.routes.values()]
+  get overflow(): Overflow | undefined {
+    if (this.broken !== undefined || this.hasRoom) return undefined
+    const found = [...this.routes.values()]
       .filter(({ topic }) => this.setting.undeclared(tenantOf(topic)))
-      .flatMap((route) => route.held.map((held) => this.overflowOf(route, held)))
-  }
-  private overflowOf(route: Route, held: Held): Overflow {
-    const { failure, messages, topic } = held
-    const reason = `${failure.message}${advice(topic)}. Then: millrace dlq retry --kind relay`
+      .flatMap((route) => route.held.map((held) => ({ route, held })))
+    if (found.length === 0) return undefined
+    const parked = found.flatMap(({ held: { failure, messages, topic } }) => {
+      const reason = `${failure.message}${advice(topic)}. Then: millrace dlq retry --kind relay`
+      return messages.map((message) => this.parkedOf(topic, message, reason))
+    })
+    const topics = found.map(({ held: { messages, topic } }) => ({ topic, seq: messages.at(-1)!.seq }))
     return {
-      upTo: { ...this.stream, generation: this.generation, topic, seq: messages.at(-1)!.seq },
-      parked: messages.map((message) => this.parkedOf(topic, message, reason)),
-      settle: (parked) => {
-        if (!parked) return route.keep(held)
-        // whoever can name tenants would fill the memory with routes
-        if (route.forget(held) && this.routes.delete(route.topic)) void route.close()
-        for (const message of messages) this.settle(message)
+      parking: { ...this.stream, generation: this.generation, topics, parked },
+      settle: (names) => {
+        const closed = new Set(names)
+        for (const { held, route } of found) this.relieved(route, held, closed.has(held.topic))
       }
     }
+  }
+  private relieved(route: Route, held: Held, parked: boolean): void {
+    if (!parked) return route.keep(held)
+    // whoever can name tenants would fill the memory with routes
+    if (route.forget(held) && this.routes.delete(route.topic)) void route.close()
+    for (const message of held.messages) this.settle(message)
   }
 
   private done(topic: string, message: Message, reason: string | undefined): void {
