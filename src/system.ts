@@ -147,14 +147,14 @@ const openPulsarRelay = Effect.fnUntraced(function* (application: Application.An
     return topic === undefined ? name : Tenancy.topicFor(topic, JSON.parse(value) as Readonly<Record<string, unknown>>)
   }
   const place = { ...(pulsar !== undefined && { namespace: pulsar.namespace }), ...options }
-  // records without a tenant go to one as well
-  const declared = new Set([place.tenant ?? pulsarDefaults.tenant, ...(pulsar?.tenants ?? []).map(({ name }) => name)])
+  // of records without a tenant
+  const own = place.tenant ?? pulsarDefaults.tenant
   return yield* PulsarRelay.make(place, PostgresOutbox.make(sql), {
     prefix: `millrace-relay/${application.name}`,
     accepts: goesTo(application, "pulsar"),
     batched: pulsar?.topics.filter(({ batching }) => batching).flatMap(Tenancy.topicsOf) ?? [],
     ...(tiered.size > 0 && { topicFor }),
-    ...(pulsar?.undeclared === "park" && { undeclared: (tenant: string) => !declared.has(tenant) })
+    ...(pulsar !== undefined && { undeclared: (tenant: string) => tenant !== own && Tenancy.parks(pulsar, tenant) })
   })
 })
 

@@ -173,6 +173,9 @@ export const Tenancy = {
     name,
     ...(tier?.values ?? []).map((value) => tierTopic(name, value))
   ],
+  /** Whether a tenant's messages are parked where they cannot be brought to it, and fill what may wait. */
+  parks: ({ tenants, undeclared }: Tenancy, tenant: string): boolean =>
+    undeclared === "park" && !tenants.some(({ name }) => name === tenant),
   /** Where a value goes. Pass what the topic encodes. */
   topicFor: ({ name, tier }: TenantTopic, value: Readonly<Record<string, unknown>>): string => {
     const found = tier === undefined ? undefined : value[tier.by]

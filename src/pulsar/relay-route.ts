@@ -10,7 +10,9 @@ import type { Message } from "./relay-decode.ts"
 /** What a route works for. */
 export interface RouteHost {
   readonly cluster: Cluster
-  /** What else to say where the topic takes nothing. */
+  /** Whether its tenant's messages are parked where there is no room for them to wait. */
+  readonly undeclared: boolean
+  /** What else to say then, where the topic takes nothing. */
   readonly advice: string
   /** As a channel's. */
   readonly mark: (topic: string, begin: Mark) => Promise<Mark>
@@ -72,7 +74,7 @@ export class Route {
   get obstacle(): string | undefined {
     const { channels = [], failure, host } = this
     if (failure === undefined) return channels.map(({ obstacle }) => obstacle).find((one) => one !== undefined)
-    return isRefusal(failure) ? `${failure.message}${host.advice}` : failure.message
+    return host.undeclared && isRefusal(failure) ? `${failure.message}${host.advice}` : failure.message
   }
   /** The places of its parts that moved since the last call. */
   takeMarks(): ReadonlyArray<Mark & { readonly topic: string }> {
@@ -81,8 +83,9 @@ export class Route {
       return mark === undefined ? [] : [{ topic: channel.topic, ...mark }]
     })
   }
-  /** As a channel's, for each part, or for all of it. */
+  /** What may be parked: as a channel's, for each part, or for all of it. */
   get held(): ReadonlyArray<Held> {
+    if (!this.host.undeclared) return []
     if (this.channels !== undefined) return this.channels.flatMap(({ held }) => held ?? [])
     const { failure, topic, waiting } = this
     if (this.begun || waiting.length === 0 || failure === undefined || !isRefusal(failure)) return []

@@ -159,8 +159,8 @@ export class StreamRelay {
     const { cluster, inTurn, moved } = this.setting
     const mark = (of: string, begin: Mark) => this.mark(of, begin)
     const channel = (part: string, from: number) => this.channel(part, from)
-    const hint = this.setting.undeclared(tenantOf(topic)) ? advice(topic) : ""
-    return new Route({ cluster, advice: hint, mark, channel, inTurn, moved }, topic)
+    const undeclared = this.setting.undeclared(tenantOf(topic))
+    return new Route({ cluster, undeclared, advice: advice(topic), mark, channel, inTurn, moved }, topic)
   }
   private async mark(topic: string, begin: Mark): Promise<TopicPlace> {
     try {
@@ -196,9 +196,7 @@ export class StreamRelay {
   /** What may be parked, where there is no room left: all that waits for topics of undeclared tenants that take nothing. */
   get overflow(): Overflow | undefined {
     if (this.broken !== undefined || this.hasRoom) return undefined
-    const found = [...this.routes.values()]
-      .filter(({ topic }) => this.setting.undeclared(tenantOf(topic)))
-      .flatMap((route) => route.held.map((held) => ({ route, held })))
+    const found = [...this.routes.values()].flatMap((route) => route.held.map((held) => ({ route, held })))
     if (found.length === 0) return undefined
     const parked = found.flatMap(({ held: { failure, messages, topic } }) => {
       const reason = `${failure.message}${advice(topic)}. Then: millrace dlq retry --kind relay`
