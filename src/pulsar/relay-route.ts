@@ -23,7 +23,7 @@ export interface RouteHost {
   readonly moved: () => void
 }
 
-/** How long it waits before it asks again, in milliseconds, and the most that becomes of it. */
+/** How long it waits before it asks again, in milliseconds; and the most that becomes of it where it was refused each time. */
 const askAgainMs = { first: 1_000, most: 8_000 }
 const isNowhere = /: (tenant|namespace) (not found|does not exist)/i
 
@@ -49,7 +49,7 @@ export class Route {
   /** Up to there messages of the topic were parked, as long as nobody was connected to it. */
   private from = 0
   private failure: PulsarFailure | undefined
-  private failures = 0
+  private refusals = 0
   private asking = false
   private begun = false
   private timer: NodeJS.Timeout | undefined
@@ -131,7 +131,8 @@ export class Route {
       this.deal(channels, this.waiting)
       this.waiting = []
     } catch (cause) {
-      this.failure = failureOf(cause, topic)
+      const failure = failureOf(cause, topic)
+      this.failure = failure
       if (this.ended) return
       const { first, most } = askAgainMs
       this.timer = setTimeout(
@@ -139,7 +140,7 @@ export class Route {
           this.asking = false
           void this.ask()
         },
-        Math.min(first * 2 ** this.failures++, most)
+        isRefusal(failure) ? Math.min(first * 2 ** this.refusals++, most) : first
       )
       host.moved()
     }
