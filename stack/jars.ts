@@ -29,6 +29,10 @@ export const find = (program: string): string | undefined => {
     })
 }
 
+/** What JVMs are told beside what a service needs: `MILLRACE_STACK_JVM`, which tests set for brokers that live for a minute. */
+export const more = (): ReadonlyArray<string> =>
+  (process.env["MILLRACE_STACK_JVM"] ?? "").split(" ").filter((word) => word !== "")
+
 /** Where `java` is. Fails with `Missing`. */
 export const java = (): string => {
   const found = find("java")

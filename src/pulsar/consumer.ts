@@ -108,6 +108,8 @@ export class PulsarConsumer implements Consumer {
   }
   private connect(part: Part): Promise<TransportConsumer> {
     const { name, settings, transport } = this.parts
+    // what is on its way when a connection is given up comes again by the next one, behind what is before it
+    let over = false
     const options: ConsumeOptions = {
       topic: part.topic,
       subscription: settings.name,
@@ -116,9 +118,18 @@ export class PulsarConsumer implements Consumer {
       type: settings.type === "failover" ? "exclusive" : settings.type,
       earliest: settings.from === "earliest",
       prefetch: this.prefetch,
-      arrived: (received) => this.arrived(part, received),
-      lost: (cause, isOver) => this.lost(part, cause, isOver),
-      recovered: () => this.pull()
+      arrived: (received) => {
+        if (!over) this.arrived(part, received)
+      },
+      lost: (cause, isOver) => {
+        over = isOver
+        this.lost(part, cause, isOver)
+      },
+      recovered: () => {
+        this.hold.wait(part.index, false)
+        this.signal.openUnsafe()
+        this.pull()
+      }
     }
     return transport.consume(options)
   }
@@ -173,7 +184,10 @@ export class PulsarConsumer implements Consumer {
   }
   private lost(part: Part, cause: unknown, isOver: boolean): void {
     if (this.state !== "open" || part.consumer === undefined) return
-    this.hold.forget(part.index)
+    const { type } = this.parts.settings
+    // one that is alone gets the same again: what it forgot would be passed by what is on its way
+    if (isOver || type === "shared" || type === "keyShared") this.hold.forget(part.index)
+    else this.hold.wait(part.index, true)
     if (!isOver) return
     void part.consumer.close()
     part.consumer = undefined

@@ -105,6 +105,9 @@ export const failureOf = (cause: unknown, where: string): PulsarFailure => {
   const [, kind, retryable, advice] = found
   return new PulsarFailure(kind, retryable, `${where}: ${text}; ${advice}`, cause)
 }
+/** Whether a topic is not there, or may not be used: no matter of time, nor of who asks. An answer that says nothing is none. */
+export const isRefusal = ({ kind, message }: PulsarFailure): boolean =>
+  (kind === "missing" && !/: HTTP \d+; /.test(message)) || (kind === "denied" && message.endsWith(denied))
 const statuses: Readonly<Record<number, readonly [kind: Kind, retryable: boolean, advice: string]>> = {
   401: ["denied", false, unknown],
   403: ["denied", false, denied],

@@ -53,6 +53,8 @@ export class Hold {
   private readonly delayed = new Set<Chain>()
   private readonly acknowledged = new Map<string, true>()
   private readonly lost = new Map<string, Remembered>()
+  /** Partitions whose messages wait for their connection. */
+  private readonly away = new Set<number>()
   private givenBack = 0
 
   constructor(keyed: boolean, receiveQueue: number) {
@@ -114,7 +116,7 @@ export class Hold {
     for (const chain of this.ready) {
       while (taken.length < max) {
         const first = chain.waiting[0]
-        if (first === undefined || first.due > 0) break
+        if (first === undefined || first.due > 0 || this.away.has(first.partition)) break
         // with keys in order, what this consumer has may wait for what comes again: a full queue must let it in
         if (this.outstanding.size >= this.receiveQueue && !(this.keyed && first.again)) break
         chain.waiting.shift()
@@ -156,8 +158,14 @@ export class Hold {
     this.outstanding.delete(held.place)
     this.insert({ ...held, redeliveries: held.redeliveries + 1, due, again: true })
   }
+  /** A partition's connection is away, or is back: meanwhile nothing of it is delivered. */
+  wait(partition: number, isAway: boolean): void {
+    if (isAway) this.away.add(partition)
+    else this.away.delete(partition)
+  }
   /** A partition's connection was lost: what was not delivered comes again by another one, perhaps elsewhere. */
   forget(partition: number): void {
+    this.away.delete(partition)
     for (const chain of this.chains.values()) {
       const gone = chain.waiting.filter((held) => held.partition === partition)
       if (gone.length === 0) continue
@@ -180,6 +188,7 @@ export class Hold {
     this.places.clear()
     this.ready = new Set()
     this.delayed.clear()
+    this.away.clear()
     this.givenBack = 0
   }
 }

@@ -35,8 +35,8 @@ export const sent = (to: number, from = 1, keys = 4, partitions = 1): ReadonlyAr
     return { key: `k${seq % keys}`, seq, partition: (seq % keys) % partitions }
   })
 
-/** Receives until there are `count`, or nothing more comes for a while. */
-export const receiveAll = Effect.fnUntraced(function* (consumer: Consumer, count: number, quietMs = 2_000) {
+/** Receives until there are `count`. Answers fewer where nothing comes for so long that more are not to be expected. */
+export const receiveAll = Effect.fnUntraced(function* (consumer: Consumer, count: number, quietMs = 15_000) {
   const messages: Array<Message> = []
   while (messages.length < count) {
     const more = yield* Effect.timeoutOption(consumer.receive(count - messages.length), quietMs)
@@ -45,8 +45,35 @@ export const receiveAll = Effect.fnUntraced(function* (consumer: Consumer, count
   }
   return messages
 })
-/** What comes within a while. */
+/** What comes within a while: to see that nothing does. */
 export const within = (consumer: Consumer, ms: number) => receiveAll(consumer, Infinity, ms)
+/** All that there is: `count`, and what comes beyond that. */
+export const receiveJust = Effect.fnUntraced(function* (consumer: Consumer, count: number) {
+  return [...(yield* receiveAll(consumer, count)), ...(yield* within(consumer, 300))]
+})
+/** What each of several consumers gets, at most `count`, until they have so many together, and in the moment after that. */
+export const receiveAmong = Effect.fnUntraced(function* (consumers: ReadonlyArray<Consumer>, count: number) {
+  const received = consumers.map((): Array<Message> => [])
+  const taking = consumers.map((consumer, i) =>
+    Effect.gen(function* () {
+      const own = received[i]!
+      while (own.length < count) own.push(...(yield* consumer.receive(count - own.length)))
+    })
+  )
+  yield* Effect.raceFirst(
+    Effect.andThen(Effect.all(taking, { concurrency: "unbounded" }), Effect.never),
+    Effect.andThen(
+      until(() => received.flat().length >= count),
+      Effect.sleep(300)
+    )
+  )
+  return received
+})
+/** Waits for a condition. */
+export const until = (done: () => boolean) =>
+  Effect.gen(function* () {
+    while (!done()) yield* Effect.sleep(10)
+  })
 export const seqs = (messages: ReadonlyArray<Message>) => messages.map(({ seq }) => seq)
 export const upTo = (to: number, from = 1) => Array.from({ length: to - from + 1 }, (_, i) => from + i)
 export const ascending = (numbers: ReadonlyArray<number | undefined>) => numbers.toSorted((a, b) => a! - b!)

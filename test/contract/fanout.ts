@@ -4,10 +4,11 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import type * as Layer from "effect/Layer"
+import * as Schedule from "effect/Schedule"
 import * as Scope from "effect/Scope"
 import { FanOut, type Message } from "../../src/fanout.ts"
 import { fanOutSharing } from "./fanout-sharing.ts"
-import { options, receiveAll, sent, seqs, Topics, topicWith, upTo, within } from "./fanout-support.ts"
+import { options, receiveAll, receiveJust, sent, seqs, Topics, topicWith, upTo, within } from "./fanout-support.ts"
 
 const live = { timeout: "60 seconds", excludeTestServices: true } as const
 export type It = Parameters<Parameters<ReturnType<typeof vitest.layer<FanOut | Topics, unknown>>>[1]>[0]
@@ -47,7 +48,7 @@ const receiving = (it: It) => {
       const time = Date.now()
       yield* topics.publish(topic, sent(16, 11, 4, 2))
       const later = yield* fanOut.subscribe(options(topic, "exclusive", { name: "later", from: { time } }))
-      assert.sameMembers(seqs(yield* within(later, 400)), upTo(16, 11))
+      assert.sameMembers(seqs(yield* receiveJust(later, 6)), upTo(16, 11))
       const future = { time: time + 3_600_000 }
       const none = yield* fanOut.subscribe(options(topic, "exclusive", { name: "none", from: future }))
       assert.deepStrictEqual(yield* within(none, 300), [])
@@ -55,7 +56,7 @@ const receiving = (it: It) => {
       const place = all.find(({ seq }) => seq === 5)!
       const placed = yield* fanOut.subscribe(options(topic, "exclusive", { name: "placed", from: { places: [place] } }))
       const odd = [5, 7, 9, 11, 13, 15]
-      assert.sameMembers(seqs(yield* within(placed, 400)), [...odd, 2, 4, 6, 8, 10, 12, 14, 16])
+      assert.sameMembers(seqs(yield* receiveJust(placed, 14)), [...odd, 2, 4, 6, 8, 10, 12, 14, 16])
     }, Effect.scoped)
   )
 
@@ -66,30 +67,28 @@ const receiving = (it: It) => {
       const topic = yield* topicWith()
       yield* topics.publish(topic, sent(8))
       const subscription = options(topic, "shared")
-      const take = Effect.scoped(
-        Effect.gen(function* () {
-          const consumer = yield* fanOut.subscribe(subscription)
-          const messages = yield* within(consumer, 400)
-          // some stay unacknowledged
-          yield* consumer.acknowledge(messages.filter(({ seq }) => seq! % 2 === 1))
-          const error = yield* Effect.flip((yield* topics.another).seek(subscription, "earliest"))
-          assert.strictEqual(error._tag, "ConsumerBusy")
-          return messages
-        })
-      )
-      const first = yield* take
+      const take = Effect.fnUntraced(function* (count: number) {
+        const consumer = yield* fanOut.subscribe(subscription)
+        const messages = yield* receiveJust(consumer, count)
+        // some stay unacknowledged
+        yield* consumer.acknowledge(messages.filter(({ seq }) => seq! % 2 === 1))
+        const error = yield* Effect.flip((yield* topics.another).seek(subscription, "earliest"))
+        assert.strictEqual(error._tag, "ConsumerBusy")
+        return messages
+      }, Effect.scoped)
+      const first = yield* take(8)
       assert.deepStrictEqual(seqs(first), upTo(8))
       yield* fanOut.seek(subscription, { places: [first[5]!] })
-      assert.deepStrictEqual(seqs(yield* take), [6, 7, 8])
+      assert.deepStrictEqual(seqs(yield* take(3)), [6, 7, 8])
       yield* fanOut.seek(subscription, "earliest")
-      assert.deepStrictEqual(seqs(yield* take), upTo(8))
+      assert.deepStrictEqual(seqs(yield* take(8)), upTo(8))
       yield* fanOut.seek(subscription, "latest")
-      assert.deepStrictEqual(seqs(yield* take), [])
+      assert.deepStrictEqual(seqs(yield* take(0)), [])
       yield* topics.publish(topic, sent(9, 9))
       // one that is not there is made
       yield* fanOut.seek({ ...subscription, name: "new" }, "earliest")
       const made = yield* fanOut.subscribe({ topic, name: "new", type: "shared" })
-      assert.deepStrictEqual(seqs(yield* within(made, 400)), upTo(9))
+      assert.deepStrictEqual(seqs(yield* receiveJust(made, 9)), upTo(9))
       const error = yield* Effect.flip(fanOut.seek({ ...subscription, topic: "nowhere" }, "earliest"))
       assert.strictEqual(error._tag, "UnknownTopic")
     }, Effect.scoped)
@@ -130,12 +129,17 @@ const receiving = (it: It) => {
       const [fanOut, topics] = [yield* FanOut, yield* Topics]
       const topic = yield* topicWith()
       const consumer = yield* fanOut.subscribe(options(topic, "exclusive"))
-      const receiving = yield* Effect.forkChild(consumer.receive(10))
-      yield* Effect.sleep(200)
-      const from = performance.now()
-      yield* topics.publish(topic, sent(1))
-      assert.deepStrictEqual(seqs(yield* Fiber.join(receiving)), [1])
-      assert.isBelow(performance.now() - from, 500)
+      const waits: Array<number> = []
+      for (const seq of upTo(7)) {
+        const receiving = yield* Effect.forkChild(consumer.receive(10))
+        yield* Effect.sleep(50)
+        const from = performance.now()
+        yield* topics.publish(topic, sent(seq, seq))
+        assert.deepStrictEqual(seqs(yield* Fiber.join(receiving)), [seq])
+        waits.push(performance.now() - from)
+      }
+      // most of them: a machine may stand still for a moment, and one that polls is late time and again
+      assert.isBelow(waits.toSorted((a, b) => a - b)[3]!, 500, `${waits}`)
     }, Effect.scoped)
   )
 
@@ -167,9 +171,9 @@ const receiving = (it: It) => {
       const topic = yield* topicWith(2)
       yield* topics.publish(topic, sent(20, 1, 4, 2))
       const consumer = yield* fanOut.subscribe(options(topic, "shared", { receiveQueue: 5 }))
-      const first = yield* receiveAll(consumer, 6, 500)
+      const first = yield* receiveJust(consumer, 5)
       assert.strictEqual(first.length, 5)
-      const next = yield* Effect.forkChild(receiveAll(consumer, 15, 1_000))
+      const next = yield* Effect.forkChild(receiveJust(consumer, 3))
       yield* consumer.acknowledge(first.slice(0, 3))
       assert.strictEqual((yield* Fiber.join(next)).length, 3)
     }, Effect.scoped)
@@ -190,18 +194,16 @@ const receiving = (it: It) => {
       const [fanOut, topics] = [yield* FanOut, yield* Topics]
       const topic = yield* topicWith()
       yield* topics.publish(topic, sent(3))
-      const take = Effect.scoped(
-        Effect.gen(function* () {
-          const consumer = yield* fanOut.subscribe(options(topic, "exclusive"))
-          const messages = yield* receiveAll(consumer, 3, 500)
-          yield* consumer.acknowledge(messages)
-          return seqs(messages)
-        })
-      )
-      assert.deepStrictEqual(yield* take, [1, 2, 3])
-      assert.deepStrictEqual(yield* take, [])
+      const take = Effect.fnUntraced(function* (count: number) {
+        const consumer = yield* fanOut.subscribe(options(topic, "exclusive"))
+        const messages = yield* receiveJust(consumer, count)
+        yield* consumer.acknowledge(messages)
+        return seqs(messages)
+      }, Effect.scoped)
+      assert.deepStrictEqual(yield* take(3), [1, 2, 3])
+      assert.deepStrictEqual(yield* take(0), [])
       yield* fanOut.unsubscribe(topic, "sub")
-      assert.deepStrictEqual(yield* take, [1, 2, 3])
+      assert.deepStrictEqual(yield* take(3), [1, 2, 3])
     }, Effect.scoped)
   )
 }
@@ -266,12 +268,15 @@ const redelivering = (it: It) => {
         deliveries.filter(({ seq }) => seq === 2).map(({ redeliveries }) => redeliveries),
         [0, 1, 2]
       )
-      assert.deepStrictEqual(yield* within(consumer, 500), [])
+      // the first letter makes its topic
+      const dead = yield* fanOut
+        .subscribe(options(`${topic}.sub.dlq`, "exclusive"))
+        .pipe(Effect.retry({ while: ({ _tag }) => _tag === "UnknownTopic", schedule: Schedule.spaced("20 millis") }))
+      const [letter] = yield* receiveAll(dead, 1)
+      assert.deepStrictEqual(yield* within(consumer, 300), [])
       yield* Scope.close(scope, Exit.void)
-      assert.deepStrictEqual(yield* within(yield* fanOut.subscribe(subscription), 500), [])
-      const dead = yield* fanOut.subscribe(options(`${topic}.sub.dlq`, "exclusive"))
-      const [letter, ...more] = yield* within(dead, 500)
-      assert.deepStrictEqual(more, [])
+      assert.deepStrictEqual(yield* within(yield* fanOut.subscribe(subscription), 300), [])
+      assert.deepStrictEqual(yield* within(dead, 100), [])
       const { key, properties, seq, stream, value } = letter!
       assert.deepStrictEqual([key, stream, seq, JSON.parse(value)], ["k2", "s", 2, { seq: 2, key: "k2" }])
       assert.strictEqual(properties["millrace-topic"], topic)
@@ -294,7 +299,7 @@ const redelivering = (it: It) => {
       yield* consumer.deadLetter(messages.slice(0, 2), "no such colour")
       yield* consumer.acknowledge(messages.slice(2))
       const dead = yield* fanOut.subscribe(options(`${topic}-dead`, "exclusive"))
-      const letters = yield* within(dead, 400)
+      const letters = yield* receiveJust(dead, 2)
       assert.deepStrictEqual(seqs(letters), [1, 2])
       assert.strictEqual(letters[0]!.properties["millrace-reason"], "no such colour")
       yield* Scope.close(scope, Exit.void)
@@ -308,13 +313,15 @@ const redelivering = (it: It) => {
       const [fanOut, topics] = [yield* FanOut, yield* Topics]
       const topic = yield* topicWith()
       yield* topics.publish(topic, sent(6))
+      const another = yield* topics.another
+      const from = performance.now()
       const stuck = yield* fanOut.subscribe(options(topic, "shared", { ackTimeoutMs: 1_000 }))
       assert.strictEqual((yield* receiveAll(stuck, 6)).length, 6)
-      const other = yield* (yield* topics.another).subscribe(options(topic, "shared"))
-      assert.deepStrictEqual(yield* within(other, 500), [])
-      const messages = yield* receiveAll(other, 6, 4_000)
-      assert.deepStrictEqual(seqs(messages), upTo(6))
-      assert.isTrue(messages.every(({ redeliveries }) => redeliveries === 1))
+      const other = yield* another.subscribe(options(topic, "shared"))
+      const messages = yield* receiveAll(other, 6)
+      assert.isAtLeast(performance.now() - from, 950)
+      assert.sameMembers(seqs(messages), upTo(6))
+      assert.isTrue(messages.every(({ redeliveries }) => redeliveries >= 1))
     }, Effect.scoped)
   )
 

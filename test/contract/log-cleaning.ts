@@ -81,18 +81,18 @@ export const logCleaning = (it: Vitest.MethodsNonLive<Log | LogCleaner>) => {
       const { clean } = yield* LogCleaner
       const topic = yield* fresh(1, { compacted: true })
       const keys = Effect.map(readAll(topic), ({ records }) => records.map(({ key, value }) => [key, value]))
-      const options = { topics: [topic], dirtyShare: 0, deletionsMs: 500 }
+      const options = { topics: [topic], dirtyShare: 0, deletionsMs: 300 }
       yield* log.append(topic, [record({ key: "a", value: "1" }), record({ key: "b", value: "2" })])
       yield* log.append(topic, [record({ key: "a", value: null })])
-      yield* Effect.sleep(600)
+      yield* Effect.sleep(400)
       // older than the time, but met for the first time: a reader may have read the value just before
       assert.strictEqual((yield* clean(options)).compacted, 1)
       assert.deepStrictEqual(yield* keys, [
         ["b", "2"],
         ["a", null]
       ])
-      assert.strictEqual((yield* clean(options)).compacted, 0)
-      yield* Effect.sleep(600)
+      assert.strictEqual((yield* clean({ ...options, deletionsMs: 60_000 })).compacted, 0)
+      yield* Effect.sleep(400)
       assert.strictEqual((yield* clean(options)).compacted, 1)
       assert.deepStrictEqual(yield* keys, [["b", "2"]])
       assert.deepStrictEqual(yield* log.bounds(topic), [{ partition: 0, start: 0, end: 3 }])
@@ -155,11 +155,13 @@ export const logCleaning = (it: Vitest.MethodsNonLive<Log | LogCleaner>) => {
     Effect.gen(function* () {
       const log = yield* Log
       const { clean } = yield* LogCleaner
-      const topic = yield* fresh(2, { retentionMs: 500 })
+      const kept = (retentionMs: number | undefined) =>
+        log.declare([{ name: topic, partitions: 2, compacted: false, retentionMs }])
+      const topic = yield* fresh(2, { retentionMs: 2_000 })
       for (const _ of range(0, 10)) yield* log.append(topic, [record()])
       const late = yield* log.open(topic, 0, 0, { maxBytes: 6 })
       yield* late.take
-      yield* Effect.sleep(600)
+      yield* Effect.sleep(2_100)
       yield* log.append(
         topic,
         range(0, 5).map(() => record())
@@ -177,13 +179,14 @@ export const logCleaning = (it: Vitest.MethodsNonLive<Log | LogCleaner>) => {
       assert.deepStrictEqual(error instanceof OutOfRange && [error.position, error.start, error.end], [9, 10, 15])
       // a reader that was overtaken hears of it, once it took what it had read ahead
       assert.instanceOf(yield* Effect.flip(Effect.forever(late.take)), OutOfRange)
-      yield* Effect.sleep(600)
+      // a changed retention holds from the next cleaning on
+      yield* kept(100)
+      yield* Effect.sleep(200)
       assert.strictEqual((yield* clean({ topics: [topic] })).expired, 5)
       assert.deepStrictEqual((yield* log.bounds(topic))[0], { partition: 0, start: 15, end: 15 })
       assert.deepStrictEqual(yield* log.append(topic, [record()]), [{ partition: 0, position: 15 }])
-      // a changed retention holds from the next cleaning on
-      yield* log.declare([{ name: topic, partitions: 2, compacted: false, retentionMs: undefined }])
-      yield* Effect.sleep(600)
+      yield* kept(undefined)
+      yield* Effect.sleep(200)
       assert.strictEqual((yield* clean({ topics: [topic] })).expired, 0)
     }).pipe(Effect.scoped)
   )

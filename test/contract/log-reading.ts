@@ -13,7 +13,7 @@ export const logReading = (it: Vitest.MethodsNonLive<Log>) => {
       const topic = yield* fresh(2)
       const reader = yield* log.open(topic, 1, 0)
       const waits: Array<number> = []
-      for (const i of range(0, 5)) {
+      for (const i of range(0, 9)) {
         const fiber = yield* Effect.forkChild(reader.take, { startImmediately: true })
         yield* Effect.sleep(30)
         yield* log.append(topic, [record({ partition: 0 })])
@@ -25,7 +25,7 @@ export const logReading = (it: Vitest.MethodsNonLive<Log>) => {
         assert.deepStrictEqual([records.map(({ value }) => value), next], [[`${i}`], i + 1])
       }
       // a poll would take half a second on average
-      assert.isBelow(waits.toSorted((a, b) => a - b)[2]!, 200)
+      assert.isBelow(waits.toSorted((a, b) => a - b)[4]!, 250, `${waits}`)
     }).pipe(Effect.scoped)
   )
 
@@ -35,8 +35,7 @@ export const logReading = (it: Vitest.MethodsNonLive<Log>) => {
       const topic = yield* fresh()
       const reader = yield* log.open(topic, 0, 0)
       yield* log.append(topic, [record()])
-      const batch = yield* Effect.timeout(reader.take, "500 millis")
-      assert.strictEqual(batch.next, 1)
+      assert.strictEqual((yield* reader.take).next, 1)
     }).pipe(Effect.scoped)
   )
 

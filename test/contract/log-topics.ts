@@ -4,6 +4,7 @@ import * as Effect from "effect/Effect"
 import { Log, type TopicSpec, UnknownTopic } from "../../src/log.ts"
 import { fresh, range, record } from "./log-support.ts"
 
+let tries = 0
 /** Adds the tests. */
 export const logTopics = (it: Vitest.MethodsNonLive<Log>) => {
   it.effect("knows no topic that was not declared, and no partition beyond the last", () =>
@@ -64,7 +65,7 @@ export const logTopics = (it: Vitest.MethodsNonLive<Log>) => {
     Effect.gen(function* () {
       const log = yield* Log
       const spec = {
-        name: `many-${process.pid}`,
+        name: `many-${process.pid}-${tries++}`,
         partitions: 3,
         compacted: false,
         retentionMs: undefined

@@ -46,7 +46,7 @@ const hit = (id: string, atMinutes = 0, tenant = "t", key = "k") => ({
   tenant,
   at: start + atMinutes * minute
 })
-const test = (name: string, body: (made: Engine) => Effect.Effect<void, unknown, Scope.Scope>, timeout = 30_000) =>
+const test = (name: string, body: (made: Engine) => Effect.Effect<void, unknown, Scope.Scope>, timeout = 60_000) =>
   it.live(name, () => Effect.scoped(Effect.flatMap(engine(root, application), body)), timeout)
 const hitsOf = (sql: Sql) =>
   Effect.map(

@@ -26,7 +26,7 @@ const test = (
   name: string,
   failure: FailurePolicy,
   body: (made: Engine) => Effect.Effect<void, unknown, Scope.Scope>,
-  timeout = 30_000
+  timeout = 60_000
 ) => it.live(name, () => Effect.scoped(Effect.flatMap(engine(root, application(failure)), body)), timeout)
 
 describe("an event whose handler fails", () => {

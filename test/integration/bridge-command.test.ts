@@ -179,12 +179,13 @@ const untilStopped = Effect.fnUntraced(function* (ends: Both) {
     yield* eventually(
       Effect.map(metricsOf(one), (text) =>
         ["out", "back"].every((rule) => (metric(text, counted, `rule="${rule}",outcome="mirrored"`) ?? 0) > 0)
-      )
+      ),
+      one.said
     )
     assert.strictEqual((yield* fetched(`${one.url()}/healthz`)).status, 200)
-    const ready = yield* fetched(`${one.url()}/readyz`)
-    assert.strictEqual(ready.status, 200)
-    assert.include(ready.text, '"ready":true')
+    yield* eventually(
+      Effect.map(fetched(`${one.url()}/readyz`), ({ status, text }) => status === 200 && text.includes('"ready":true'))
+    )
     yield* write
     if (round === 1)
       // all is there, and nothing is behind
@@ -192,7 +193,8 @@ const untilStopped = Effect.fnUntraced(function* (ends: Both) {
         Effect.map(metricsOf(one), (text) => {
           const lag = (rule: string) => metric(text, "millrace_bridge_lag", `rule="${rule}"`)
           return (metric(text, counted, 'outcome="returned"') ?? 0) > 0 && lag("out") === 0 && lag("back") === 0
-        })
+        }),
+        one.said
       )
     one.signal("SIGTERM")
     assert.strictEqual(yield* Effect.promise(() => one.ended), 0, one.said())
@@ -237,17 +239,31 @@ const halted = Effect.fnUntraced(function* (ends: Both) {
   yield* ends.log.append(topic, values(5))
   yield* Effect.promise(() => removeRecords(ends.kafkaOptions, topic, 4))
   const one = yield* bridgeProcess(ends.places, file)
-  yield* eventually(Effect.sync(() => one.url() !== undefined))
-  const reason = /retention deleted records.*lost: .*continue/
   yield* eventually(
-    Effect.map(fetched(`${one.url()}/readyz`), ({ status, text }) => status === 503 && reason.test(text))
+    Effect.sync(() => one.url() !== undefined),
+    one.said
+  )
+  const reason = /retention deleted records.*lost: .*continue/
+  let seen = ""
+  yield* eventually(
+    Effect.map(fetched(`${one.url()}/readyz`), ({ status, text }) => {
+      seen = `${status} ${text}`
+      return status === 503 && reason.test(text)
+    }),
+    () => seen
   )
   const lag = Effect.map(fetched(`${one.url()}/metrics`), (found) =>
     metric(found.text, "millrace_bridge_lag", 'rule="out"')
   )
-  yield* eventually(Effect.map(lag, (records) => records === 3))
+  yield* eventually(
+    Effect.map(lag, (records) => records === 3),
+    one.said
+  )
   yield* ends.log.append(topic, values(4))
-  yield* eventually(Effect.map(lag, (records) => records === 7))
+  yield* eventually(
+    Effect.map(lag, (records) => records === 7),
+    one.said
+  )
   one.signal("SIGTERM")
   assert.strictEqual(yield* Effect.promise(() => one.ended), 0, one.said())
 })

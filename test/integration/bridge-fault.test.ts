@@ -51,7 +51,7 @@ suite("bridge, under faults", () => {
         assert.isAbove(report.mirrored, 0)
         assert.isAbove(report.letters, 0)
       }).pipe(Effect.scoped, Effect.provideService(References.MinimumLogLevel, "Fatal")) as Effect.Effect<void>,
-    600_000
+    900_000
   )
 })
 const nothing = { lost: 0, doubled: 0, disordered: 0, wrong: 0, hang: undefined }

@@ -44,15 +44,21 @@ const misses = (mirror: Mirror, side: "kafka" | "pulsar") =>
     return status === 503 && text.includes(`"side":"${side}"`) && mirror.process.said().includes(`${name} is away`)
   })
 /** Writes on both sides, and waits until the other side has it. */
-const moves = Effect.fnUntraced(function* ({ ends, topic }: Mirror, text: string) {
+const moves = Effect.fnUntraced(function* ({ ends, process, topic }: Mirror, text: string) {
   yield* ends.log.append(topic, [recordOf("k", `${text} out`)])
   // a broker that has just begun may not answer yet
   const published = publish(ends, full(topic), [{ key: "k", value: `${text} back` }])
   yield* eventually(Effect.map(Effect.exit(published), Exit.isSuccess))
   const has = (found: ReadonlyArray<{ readonly value: string | null }>, wanted: string) =>
     found.some(({ value }) => value === wanted)
-  yield* eventually(Effect.map(messagesOf(ends, full(topic)), (found) => has(found, `${text} out`)))
-  yield* eventually(Effect.map(recordsOf(ends.kafkaOptions, ends.log, topic), (found) => has(found, `${text} back`)))
+  yield* eventually(
+    Effect.map(messagesOf(ends, full(topic)), (found) => has(found, `${text} out`)),
+    process.said
+  )
+  yield* eventually(
+    Effect.map(recordsOf(ends.kafkaOptions, ends.log, topic), (found) => has(found, `${text} back`)),
+    process.said
+  )
 })
 const started = Effect.fnUntraced(function* (ends: Both, topic: string) {
   const [from, to] = [`kafka:${topic}`, `pulsar:${full(topic)}`]
@@ -86,20 +92,20 @@ const outage = Effect.fnUntraced(function* (kafka: Service, pulsar: Service) {
 
   yield* kafka.kill
   for (const [i, one] of ends.entries()) mirrors.push(yield* started(one, `${topic}-${i}`))
-  yield* all((mirror) => eventually(misses(mirror, "kafka")))
+  yield* all((mirror) => eventually(misses(mirror, "kafka"), mirror.process.said))
   assert.strictEqual((yield* probed(mirrors[0]!, "healthz")).status, 200)
   yield* failsOnce(mirrors[0]!, /no broker answers at 127\.0\.0\.1:\d+: start it/)
   yield* kafka.start
-  yield* all((mirror) => eventually(ready(mirror)))
+  yield* all((mirror) => eventually(ready(mirror), mirror.process.said))
   yield* all((mirror) => moves(mirror, "begun"))
 
   for (const service of [kafka, pulsar]) {
     yield* service.kill
-    yield* all((mirror) => eventually(misses(mirror, service.name as "kafka" | "pulsar")))
+    yield* all((mirror) => eventually(misses(mirror, service.name as "kafka" | "pulsar"), mirror.process.said))
     if (service === pulsar) yield* failsOnce(mirrors[0]!, /pulsar: .*Pulsar does not answer: start it/)
     yield* service.start
     yield* all((mirror) => moves(mirror, `after ${service.name}`))
-    yield* all((mirror) => eventually(ready(mirror)))
+    yield* all((mirror) => eventually(ready(mirror), mirror.process.said))
   }
   for (const { process } of mirrors) {
     process.signal("SIGTERM")
@@ -115,6 +121,6 @@ suite("a bridge whose brokers are away", () => {
         const [one, other] = yield* Effect.all([kafka(), pulsar()], { concurrency: 2 })
         yield* outage(one, other)
       }).pipe(Effect.scoped, Effect.provideService(References.MinimumLogLevel, "Fatal")) as Effect.Effect<void>,
-    240_000
+    480_000
   )
 })

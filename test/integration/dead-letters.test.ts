@@ -25,7 +25,7 @@ afterAll(() => Effect.runPromise(Scope.close(scope, Exit.void)))
 
 type Body = (made: Engine) => Effect.Effect<void, unknown, Scope.Scope>
 const test = (name: string, failure: FailurePolicy, body: Body) =>
-  it.live(name, () => Effect.scoped(Effect.flatMap(engine(root, application(failure)), body)), 30_000)
+  it.live(name, () => Effect.scoped(Effect.flatMap(engine(root, application(failure)), body)), 60_000)
 
 const traceId = "4bf92f3577b34da6a3ce929d0e0e4736"
 const poisoned = (value: object, more: Partial<NewRecord> = {}): NewRecord => ({

@@ -24,7 +24,7 @@ afterAll(() => Effect.runPromise(Scope.close(scope, Exit.void)))
 afterEach(() => void (fails.for = new Set(["bad"])))
 
 type Body = (made: Engine) => Effect.Effect<void, unknown, Scope.Scope>
-const test = (name: string, failure: FailurePolicy, body: Body, timeout = 30_000) =>
+const test = (name: string, failure: FailurePolicy, body: Body, timeout = 60_000) =>
   it.live(name, () => Effect.scoped(Effect.flatMap(engine(root, application(failure)), body)), timeout)
 
 const start = 1_700_000_000_000

@@ -19,7 +19,7 @@ afterAll(async () => {
   await Effect.runPromise(Scope.close(scope, Exit.void))
   rmSync(directory, { recursive: true, force: true })
 })
-const test = (title: string, body: () => Effect.Effect<void, unknown, Scope.Scope>, timeout = 60_000) =>
+const test = (title: string, body: () => Effect.Effect<void, unknown, Scope.Scope>, timeout = 120_000) =>
   it.live(title, () => Effect.scoped(body()), timeout)
 
 /** The application on the two services. Members that say nothing would be missed after ten minutes only. */

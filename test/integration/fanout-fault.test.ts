@@ -64,7 +64,7 @@ describe("fan-out on PostgreSQL, under faults", () => {
           yield* Effect.scoped(
             Effect.gen(function* () {
               const consumer = yield* fanOut.subscribe(options(type, type))
-              const messages = yield* receiveAll(consumer, 6, 5_000).pipe(Effect.retry({ times: 1 }))
+              const messages = yield* receiveAll(consumer, 6).pipe(Effect.retry({ times: 1 }))
               assert.deepStrictEqual(ascending(seqs(messages)), upTo(6), type)
               assert.isTrue(messages.every(({ redeliveries }) => redeliveries === 0))
               yield* consumer.acknowledge(messages)
@@ -95,8 +95,8 @@ describe("fan-out on PostgreSQL, under faults", () => {
             Effect.gen(function* () {
               const consumer = yield* fanOut
                 .subscribe(options(type, type))
-                .pipe(Effect.retry({ times: 20, schedule: Schedule.spaced("50 millis") }))
-              const messages = yield* receiveAll(consumer, 6, 5_000)
+                .pipe(Effect.retry({ times: 200, schedule: Schedule.spaced("50 millis") }))
+              const messages = yield* receiveAll(consumer, 6)
               assert.deepStrictEqual(ascending(seqs(messages)), upTo(6), type)
               assert.isTrue(
                 messages.every(({ redeliveries }) => redeliveries === 1),
@@ -104,7 +104,8 @@ describe("fan-out on PostgreSQL, under faults", () => {
               )
             })
           )
-          assert.isBelow(performance.now() - from, 3_000)
+          // and not when its time to acknowledge has run out, which is a minute
+          assert.isBelow(performance.now() - from, 30_000)
         }
       }).pipe(Effect.provide(fanOutOn(sql)), Effect.scoped)
     }).pipe(Effect.scoped)
@@ -161,8 +162,10 @@ describe("fan-out on PostgreSQL, under faults", () => {
         yield* Effect.gen(function* () {
           const publisher = yield* Topics
           for (const topic of topics) yield* publisher.declare(topic, 3)
-          const consumers = yield* Effect.forkChild(Effect.all([1, 2, 3].map(consume), { concurrency: "unbounded" }))
-          let killed = 0
+          // a backend may die while it is opened
+          const lasting = [1, 2, 3].map((n) => Effect.retry(consume(n), Schedule.spaced("50 millis")))
+          const consumers = yield* Effect.forkChild(Effect.all(lasting, { concurrency: "unbounded" }))
+          const killed: Array<number> = []
           const killer = yield* Effect.forkChild(
             Effect.forever(
               Effect.gen(function* () {
@@ -170,11 +173,11 @@ describe("fan-out on PostgreSQL, under faults", () => {
                 const rows = yield* query(
                   "terminate",
                   () => sql`
-                  select pg_terminate_backend(pid) from pg_stat_activity
+                  select pid, pg_terminate_backend(pid) from pg_stat_activity
                   where datname = current_database() and (application_name like 'victim%' or application_name = 'millrace session')
                   order by random() limit 1`
                 )
-                killed += rows.length
+                for (const row of rows) killed.push(row["pid"] as number)
               })
             )
           )
@@ -183,25 +186,25 @@ describe("fan-out on PostgreSQL, under faults", () => {
               yield* publisher.publish(topic, sent(from + 49, from, 17, 3)).pipe(Effect.retry({ times: 10 }))
             yield* Effect.sleep(100)
           }
+          while (killed.length <= 15) yield* Effect.sleep(20)
           yield* Fiber.interrupt(killer)
           const count = (type: string) => [...handled[type]!.values()].flat().length
           const from = performance.now()
-          while (topics.some((type) => count(type) < total) && performance.now() - from < 20_000)
+          while (topics.some((type) => count(type) < total) && performance.now() - from < 60_000)
             yield* Effect.sleep(50)
           for (const type of topics)
             assert.deepStrictEqual(ascending([...handled[type]!.values()].flat()), upTo(total), type)
-          yield* Effect.sleep(1_000)
-          yield* Fiber.interrupt(consumers)
-          for (const [key, numbers] of handled["keyShared"]!) assert.deepStrictEqual(numbers, ascending(numbers), key)
-          const left = yield* query(
+          const left = query(
             "left",
             () =>
               sql`select topic, undelivered, unacknowledged from millrace.subscription_lag where undelivered + unacknowledged > 0`
           )
-          assert.deepStrictEqual([...left], [])
-          assert.isAbove(killed, 15)
+          while ((yield* left).length > 0) yield* Effect.sleep(50)
+          yield* Fiber.interrupt(consumers)
+          assert.deepStrictEqual([...(yield* left)], [])
+          for (const [key, numbers] of handled["keyShared"]!) assert.deepStrictEqual(numbers, ascending(numbers), key)
         }).pipe(Effect.provide(fanOutOn(sql)))
       }).pipe(Effect.scoped),
-    60_000
+    120_000
   )
 })

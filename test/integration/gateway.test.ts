@@ -222,33 +222,33 @@ describe("when the log is slow or away", () => {
   test("requests that meet share an append; the answer waits for it", async () => {
     const { calls, hold, log } = faulty()
     await declare(log)
-    const server = await start({}, log)
+    // the 51st is refused: by then all others are there
+    const server = await start({ limits: { waitingEvents: 49 } }, log)
     const release = hold()
-    let answered = 0
-    const posts = many(50).map(async (event) => {
+    const answered: Array<number> = []
+    const posts = many(51).map(async (event) => {
       const { status } = await post(server, JSON.stringify(event))
-      answered++
-      return status
+      answered.push(status)
     })
-    await expect.poll(calls, { timeout: 20_000 }).toBe(1)
-    await setTimeout(200)
-    expect([answered, calls()]).toEqual([0, 1])
+    await Promise.race(posts)
+    expect([answered, calls()]).toEqual([[429], 1])
     release()
-    expect(new Set(await Promise.all(posts))).toEqual(new Set([202]))
-    expect(calls()).toBeLessThan(10)
+    await Promise.all(posts)
+    expect(answered.toSorted()).toEqual([...Array.from({ length: 50 }, () => 202), 429])
+    expect(calls()).toBe(2)
     await server.stop()
   })
 
   test("more than may wait, and more than may be held, is refused with 429", async () => {
-    const { hold, log } = faulty()
+    const { calls, hold, log } = faulty()
     await declare(log)
     const server = await start({ limits: { waitingEvents: 3, heldBytes: 1_000 } }, log)
     const release = hold()
     const first = post(server, lines(many(1)), asNdjson)
-    await setTimeout(50)
-    const second = post(server, lines(many(3)), asNdjson)
-    await setTimeout(50)
-    const third = await post(server, lines(many(1)), asNdjson)
+    await expect.poll(calls, { timeout: 20_000 }).toBe(1)
+    // the one that comes first waits, and answers last
+    const both = [post(server, lines(many(3)), asNdjson), post(server, lines(many(3)), asNdjson)]
+    const third = await Promise.race(both)
     expect([third.status, third.headers.get("retry-after"), third.body.results[0]?.error?.code]).toEqual([
       429,
       "1",
@@ -261,7 +261,8 @@ describe("when the log is slow or away", () => {
       "overloaded"
     ])
     release()
-    expect([(await first).status, (await second).status]).toEqual([202, 202])
+    expect((await first).status).toBe(202)
+    expect((await Promise.all(both)).map(({ status }) => status).toSorted()).toEqual([202, 429])
     // what was held is given back
     expect((await post(server, lines(many(20)), asNdjson)).status).toBe(202)
     await server.stop()
@@ -278,8 +279,10 @@ describe("when the log is slow or away", () => {
       await setTimeout(30)
       socket.destroy()
     }
-    await setTimeout(50)
-    expect((await post(server, lines(many(300)), asNdjson)).status).toBe(202)
+    // once the server has noticed
+    await expect
+      .poll(async () => (await post(server, lines(many(300)), asNdjson)).status, { timeout: 20_000 })
+      .toBe(202)
     await server.stop()
   })
 
@@ -289,9 +292,11 @@ describe("when the log is slow or away", () => {
     const busy = setInterval(() => {
       for (const until = performance.now() + 100; performance.now() < until;);
     }, 105)
-    await expect.poll(async () => (await post(server, lines(many(1)))).status, { timeout: 10_000 }).toBe(503)
-    const { body, headers } = await post(server, lines(many(1)))
-    expect([body.error?.code, headers.get("retry-after")]).toEqual(["overloaded", "1"])
+    const refused = async () => {
+      const { body, headers, status } = await post(server, lines(many(1)))
+      return [status, body.error?.code, headers.get("retry-after")]
+    }
+    await expect.poll(refused, { timeout: 20_000 }).toEqual([503, "overloaded", "1"])
     expect((await fetch(`${server.url}/healthz`)).status).toBe(200)
     clearInterval(busy)
     await server.stop()
@@ -317,7 +322,8 @@ describe("on PostgreSQL", () => {
   beforeAll(async () => {
     const log = await Effect.runPromise(
       database.pipe(
-        Effect.flatMap(({ sql }) => Layer.build(Postgres.layer(sql))),
+        // who waits for a poll waits longer than a test
+        Effect.flatMap(({ sql }) => Layer.build(Postgres.layer(sql, { pollMs: 600_000 }))),
         Effect.map((context) => Context.get(context, Log)),
         Effect.provideService(Scope.Scope, scope)
       )
@@ -355,12 +361,10 @@ describe("on PostgreSQL", () => {
     )
   })
 
-  test("an alert is on the stream soon after it is in the log, and a resume misses none", async () => {
+  test("an alert is on the stream once it is in the log, and a resume misses none", async () => {
     const alerts = await stream(`${server.url}/v1/alerts`)
-    const began = performance.now()
     await publish(server, [alert("pg-1", "P1")])
     const [first] = await alerts.records(1)
-    expect(performance.now() - began).toBeLessThan(1_000)
     alerts.close()
     await publish(server, [alert("pg-2", "P2"), alert("pg-3", "P1")])
     const resumed = await stream(`${server.url}/v1/alerts`, { "last-event-id": first!.id! })

@@ -94,7 +94,7 @@ suite("Three brokers", () => {
           yield* Fiber.join(sending)
           const { sent } = state
           yield* until(app, sent)
-          const [payments, receipts] = [yield* recordsOf(app.log, "leaders.payments"), yield* receiptsOf(app, sent)]
+          const [payments, receipts] = [yield* recordsOf(app.log, `${app.name}.payments`), yield* receiptsOf(app, sent)]
           assert.deepStrictEqual([payments.length, receipts.length, new Set(receipts).size], [sent, sent, sent])
           assert.isAbove(sent, 2_000)
           for (const running of processes) {

@@ -38,7 +38,7 @@ const installed = Effect.fnUntraced(function* () {
   const environment = { MILLRACE_KAFKA_BROKERS: brokers, MILLRACE_DATABASE_URL: url }
   return { sql, log, environment }
 })
-const test = (title: string, body: () => Effect.Effect<void, unknown, Scope.Scope>, timeout = 90_000) =>
+const test = (title: string, body: () => Effect.Effect<void, unknown, Scope.Scope>, timeout = 120_000) =>
   it.live(title, () => Effect.scoped(body()), timeout)
 
 const derived = ["signals.scores.v1", "alerts.v1", "alerts.analytics.v1"]
@@ -149,6 +149,6 @@ suite("The commands on Kafka", () => {
         )
         assert.deepStrictEqual(relays, [{ target: "kafka", lag: 0, halted: null }])
       }),
-    120_000
+    480_000
   )
 })

@@ -75,7 +75,7 @@ vitest.layer(Server.layer, { timeout: "60 seconds", excludeTestServices: true })
         yield* until({ me: 2 })
         yield* Fiber.interrupt(member)
         check()
-      }).pipe(Effect.timeout("25 seconds"))
+      })
     )
 
     it.effect("survives two cleaners at once, whatever let them both begin", () =>

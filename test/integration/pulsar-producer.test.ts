@@ -8,6 +8,7 @@ import { topicName } from "../../src/pulsar/options.ts"
 import * as Producer from "../../src/pulsar/producer.ts"
 import { upTo } from "../contract/fanout-support.ts"
 import { makeNamespace, optionsOf, type TransportName, transports } from "../support/pulsar.ts"
+import { messagesOf } from "../support/relay-pulsar.ts"
 import { needing } from "../support/stack.ts"
 
 const numbered = (from: number, to: number): ReadonlyArray<Producer.Numbered> =>
@@ -18,12 +19,8 @@ const numbered = (from: number, to: number): ReadonlyArray<Producer.Numbered> =>
   })
 const readAll = (cluster: Cluster, topic: string) =>
   Effect.promise(async () => {
-    const reader = await cluster.transport.read({ topic: topicName(cluster.options, topic), from: "earliest" })
-    const values: Array<number> = []
-    for (let next = await reader.next(2_000); next !== undefined; next = await reader.next(500))
-      values.push(Number(next.value))
-    await reader.close()
-    return values
+    const found = await messagesOf(cluster, topicName(cluster.options, topic))
+    return found.map(({ value }) => Number(value))
   })
 
 let made = 0
@@ -70,7 +67,7 @@ suite("publishing to pulsar", () => {
         const busy = yield* Effect.scoped(Effect.andThen(open, Effect.flip(open)))
         assert.strictEqual(busy.kind, "busy")
         assert.match(busy.message, /end the other one first/)
-        yield* open
+        yield* Producer.open(cluster, { topic, name: "s#1", initialSequenceId: -1 })
       }).pipe(Effect.scoped)
     )
 

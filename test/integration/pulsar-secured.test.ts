@@ -114,7 +114,7 @@ suite("a secure pulsar", () => {
             const name = `${transport}-mtls`
             assert.deepStrictEqual(yield* roundTrip(relay("globex"), signed, name), [name])
           }),
-        60_000
+        180_000
       )
 
       it.effect(
@@ -156,7 +156,7 @@ suite("a secure pulsar", () => {
             const checks = cases.flatMap((one) => [check(one, false), check(one, true)])
             yield* Effect.all(checks, { concurrency: "unbounded" })
           }),
-        60_000
+        180_000
       )
 
       it.effect("tells a port that speaks TLS from one that does not", () =>

@@ -50,10 +50,10 @@ describe("relay to the log on PostgreSQL, under faults", () => {
       select p, 1, 'events', n, 'live' from unnest('{p,q}'::text[]) p, generate_series(0, ${partitions - 1}::integer) n`
       )
 
-      const until = performance.now() + 5_000
+      const killed: Array<number> = []
       const commit = Effect.fnUntraced(function* (writer: Sql, projection: string, partition: number) {
         let seq = 0
-        while (performance.now() < until) {
+        while (killed.length < 100) {
           const messages = 1 + Math.floor(Math.random() * 20)
           const { meta, vals } = pack(recordsOf(projection, partition, seq + 1, messages))
           const target = Math.random() < 0.5 ? "alerts" : "scores"
@@ -82,7 +82,6 @@ describe("relay to the log on PostgreSQL, under faults", () => {
         const target = yield* PostgresRelay.make(client, { segments: 5 })
         relays.push(yield* Effect.forkScoped(Relay.run(target, { pollMs: 20 })))
       }
-      let killed = 0
       const killer = yield* Effect.forkScoped(
         Effect.forever(
           Effect.gen(function* () {
@@ -90,11 +89,11 @@ describe("relay to the log on PostgreSQL, under faults", () => {
             const rows = yield* query(
               "terminate",
               () => sql`
-            select pg_terminate_backend(pid) from pg_stat_activity
+            select pid, pg_terminate_backend(pid) from pg_stat_activity
             where datname = current_database() and application_name like 'relay%' and (state = 'active' or random() < 0.05)
             limit 1`
             )
-            killed += rows.length
+            for (const row of rows) killed.push(row["pid"] as number)
           })
         )
       )
@@ -111,11 +110,7 @@ describe("relay to the log on PostgreSQL, under faults", () => {
       const expected = Object.fromEntries(yield* Fiber.join(writers))
       yield* Fiber.interrupt(killer)
       const target = yield* PostgresRelay.make(sql)
-      const from = performance.now()
-      while ((yield* target.lag).some(({ lag }) => lag > 0)) {
-        assert.isBelow(performance.now() - from, 15_000)
-        yield* Effect.sleep(50)
-      }
+      while ((yield* target.lag).some(({ lag }) => lag > 0)) yield* Effect.sleep(50)
       const records = [...(yield* topicOf(sql, "alerts")), ...(yield* topicOf(sql, "scores"))]
       const found = sequences(records)
       for (const [stream, n] of Object.entries(expected))
@@ -133,7 +128,6 @@ describe("relay to the log on PostgreSQL, under faults", () => {
           last.set(place, seq)
         }
       }
-      assert.isAbove(killed, 20)
       assert.deepStrictEqual(
         (yield* positions(sql)).filter(({ halted }) => halted !== null),
         []

@@ -68,10 +68,8 @@ describe("relay to the log on PostgreSQL", () => {
         yield* Effect.sleep(50)
         for (const firstSeq of [1, 3])
           yield* publish(sql, { firstSeq, messages: 2, targetPartition: firstSeq === 1 ? 0 : null })
-        const from = performance.now()
         yield* target.ship
         const { records } = yield* Fiber.join(taken)
-        assert.isBelow(performance.now() - from, 1_000)
         const all = yield* log.read("alerts", 0, 0)
         assert.isAtLeast(records.length, 2)
         assert.deepStrictEqual(
@@ -82,7 +80,7 @@ describe("relay to the log on PostgreSQL", () => {
             "millrace-incarnation": incarnation.slice(0, 8)
           }))
         )
-      }).pipe(Effect.provide(PostgresLog.layer(sql, { pollMs: 60_000 })))
+      }).pipe(Effect.provide(PostgresLog.layer(sql, { pollMs: 600_000 })))
     })
   )
 
@@ -264,14 +262,12 @@ describe("relay to the log on PostgreSQL", () => {
     Effect.fnUntraced(function* (sql) {
       yield* declare(sql, "alerts", 1)
       const target = yield* PostgresRelay.make(sql)
-      yield* Effect.forkScoped(Relay.run(target, { pollMs: 60_000 }))
+      yield* Effect.forkScoped(Relay.run(target, { pollMs: 600_000 }))
       yield* Effect.sleep(300)
       for (let seq = 1; seq <= 5; seq++) {
         yield* publish(sql, { firstSeq: seq, messages: 1 })
-        const from = performance.now()
         yield* query("notify", () => sql`select pg_notify('millrace_outbox', '')`)
         while ((yield* topicOf(sql, "alerts")).length < seq) yield* Effect.sleep(2)
-        assert.isBelow(performance.now() - from, 1_000)
       }
     })
   )

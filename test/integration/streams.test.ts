@@ -149,9 +149,8 @@ describe("streams", () => {
     const closed = new Promise((done) => socket.once("close", done).once("error", done))
     const before = process.memoryUsage().rss
     await publish(server, big)
-    await setTimeout(1_500)
     // more than one where the runtime's fetch left an aborted stream open
-    expect(await slow()).toBeGreaterThan(slowBefore)
+    await expect.poll(slow, { timeout: 20_000 }).toBeGreaterThan(slowBefore)
     expect(process.memoryUsage().rss - before).toBeLessThan(150_000_000)
     socket.destroy()
     await closed
@@ -162,11 +161,14 @@ describe("streams", () => {
     expect((await fetch(`${server.url}/v1/alerts`)).status).toBe(429)
     for (const { close } of open) close()
     await expect
-      .poll(async () => {
-        const again = await stream(`${server.url}/v1/alerts`)
-        again.close()
-        return again.status
-      })
+      .poll(
+        async () => {
+          const again = await stream(`${server.url}/v1/alerts`)
+          again.close()
+          return again.status
+        },
+        { timeout: 20_000 }
+      )
       .toBe(200)
   })
 })
@@ -194,8 +196,9 @@ describe("a server's life", () => {
   })
 
   test("roles: a gateway has no streams, an api takes no events", async () => {
-    const gateway = await start({ roles: ["gateway"] })
-    const api = await start({ roles: ["api"] })
+    const limits = { closeMs: 600_000 }
+    const gateway = await start({ roles: ["gateway"], limits })
+    const api = await start({ roles: ["api"], limits })
     expect((await post(gateway, lines(many(1)))).status).toBe(202)
     expect((await fetch(`${gateway.url}/v1/alerts`)).status).toBe(404)
     expect((await post(api, lines(many(1)))).status).toBe(404)
@@ -204,22 +207,24 @@ describe("a server's life", () => {
     alerts.close()
     for (const server of [gateway, api]) expect((await fetch(`${server.url}/healthz`)).status).toBe(200)
     // no connection that a client opened ahead keeps them
-    const began = performance.now()
     await Promise.all([gateway.stop(), api.stop()])
-    expect(performance.now() - began).toBeLessThan(2_000)
   })
 
   test("closing lets requests finish, tells streams why, and takes nothing new", async () => {
-    const { hold, log } = faulty()
+    const { calls, hold, log } = faulty()
     await declare(log)
-    const server = await start({}, log)
+    const server = await start({ limits: { closeMs: 600_000 } }, log)
     const alerts = await stream(`${server.url}/v1/alerts`)
     const release = hold()
     const posted = post(server, lines(many(1)))
-    await setTimeout(100)
+    await expect.poll(calls, { timeout: 20_000 }).toBe(1)
     const stopped = server.stop()
-    await setTimeout(100)
-    await expect(fetch(`${server.url}/healthz`)).rejects.toThrow()
+    const refused = () =>
+      fetch(`${server.url}/healthz`).then(
+        () => false,
+        () => true
+      )
+    await expect.poll(refused, { timeout: 20_000 }).toBe(true)
     release()
     expect((await posted).status).toBe(202)
     const frames: Array<Frame> = []
@@ -235,10 +240,8 @@ describe("a server's life", () => {
     const server = await start({ limits: { closeMs: 200 } }, log)
     const release = hold()
     const posted = post(server, lines(many(1))).catch(() => "cut")
-    await expect.poll(calls).toBe(1)
-    const began = performance.now()
+    await expect.poll(calls, { timeout: 20_000 }).toBe(1)
     await server.stop()
-    expect(performance.now() - began).toBeLessThan(2_000)
     expect(await posted).toBe("cut")
     release()
   })

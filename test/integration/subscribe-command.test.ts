@@ -31,10 +31,11 @@ interface Printed {
   readonly value: { readonly seq: number }
   readonly stream: string
 }
+/** Its lines, but for one that is still being written. */
 const printed = (out: string) =>
   out
     .split("\n")
-    .filter((line) => line !== "")
+    .slice(0, -1)
     .map((line) => JSON.parse(line) as Printed)
 
 describe("millrace subscribe", () => {

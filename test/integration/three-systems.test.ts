@@ -128,7 +128,7 @@ const byId = <A extends { readonly id: string | undefined }>(all: ReadonlyArray<
 
 const suite = await owning("kafka", "pulsar")
 suite("the application on Kafka, PostgreSQL and Pulsar", () => {
-  beforeAll(() => Effect.runPromise(Scope.provide(deploy, scope)), 180_000)
+  beforeAll(() => Effect.runPromise(Scope.provide(deploy, scope)), 300_000)
   afterAll(() => Effect.runPromise(Scope.close(scope, Exit.void)))
 
   it.live.each(transports)(
@@ -191,17 +191,19 @@ suite("the application on Kafka, PostgreSQL and Pulsar", () => {
         )
         const expected = byId(tenants.flatMap(alertsOf).map(({ event_id: id, trace }) => ({ id, trace })))
         assert.deepStrictEqual(byId(rows.map(({ id, trace }) => ({ id, trace }))), expected)
+        const once = Effect.fnUntraced(function* <A, E>(look: Effect.Effect<ReadonlyArray<A>, E>) {
+          return yield* Effect.repeat(look, { until: (found) => found.length > 0 })
+        })
         const onKafka = yield* recordsOf(log, "alerts.v1")
         assert.deepStrictEqual(
           byId(onKafka.map(({ eventId: id, traceparent }) => ({ id: id!, trace: traceIdOf(traceparent)! }))),
           expected
         )
-        const [letter] = yield* query(
-          "letter",
-          () => sql`select id, error, key, trace_id, status from millrace.dead_letters`
+        const [letter] = yield* once(
+          query("letter", () => sql`select id, error, key, trace_id, status from millrace.dead_letters`)
         )
         assert.deepInclude(letter, { key: "heavy", trace_id: poison.trace, status: "parked" })
-        const [record] = yield* recordsOf(log, letters)
+        const [record] = yield* once(recordsOf(log, letters))
         const [message] = yield* received("acme", "websocket", letters, 1)
         for (const text of [record!.value!, message!.value]) {
           const said = JSON.parse(text) as Record<string, unknown>

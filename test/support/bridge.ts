@@ -88,8 +88,8 @@ export const messagesOf = Effect.fnUntraced(function* ({ cluster, pulsar }: Both
       const reader = await cluster.transport.read({ topic: part, from: "earliest" })
       try {
         while (true) {
-          const message = await reader.next(2_000)
-          if (message === undefined) return
+          const message = await reader.next(30_000)
+          if (message === undefined) throw new Error(`${part} ends at ${JSON.stringify(end)}, which does not come`)
           all.push(message)
           const { batch, batchSize, entry, ledger } = message.id
           if (ledger === end.ledger && entry === end.entry && (batch < 0 || batch === batchSize - 1)) return
@@ -175,15 +175,28 @@ export const progressOf = (options: KafkaLog.Options, group: string, topic: stri
 /** Has the broker forget the sequence ids of a topic's producers, as it does after 6 idle hours. */
 export const forgetProducers = async ({ admin }: Pick<Both, "admin">, topic: string) => {
   const path = topic.replace("://", "/")
+  const parts = (await admin.partitions(topic)) ?? 0
+  const paths = parts === 0 ? [path] : Array.from({ length: parts }, (_, i) => `${path}-partition-${i}`)
+  const isOn = async (one: string) => {
+    const found = (await admin.call("GET", `${one}/internalStats`)) as { readonly cursors: object }
+    return "pulsar.dedup" in found.cursors
+  }
   for (const enabled of [false, true]) {
     await admin.call("POST", `${path}/deduplicationEnabled`, enabled)
-    await new Promise((resolve) => setTimeout(resolve, 300))
+    for (const one of paths)
+      while ((await isOn(one)) !== enabled) await new Promise((resolve) => setTimeout(resolve, 50))
   }
   await admin.call("DELETE", `${path}/deduplicationEnabled`)
 }
 
-/** Waits for a condition, looking again and again. */
-export const eventually = <E, R>(condition: Effect.Effect<boolean, E, R>): Effect.Effect<void, E, R> =>
+/** Waits for a condition, looking again and again. Dies after a thousand looks, with what there is to say about it. */
+export const eventually = <E, R>(
+  condition: Effect.Effect<boolean, E, R>,
+  said: () => string = () => ""
+): Effect.Effect<void, E, R> =>
   Effect.gen(function* () {
-    while (!(yield* condition)) yield* Effect.sleep(100)
+    for (let looks = 1; !(yield* condition); looks++) {
+      if (looks === 1_000) return yield* Effect.die(new Error(`it does not come about: ${said()}`))
+      yield* Effect.sleep(100)
+    }
   })

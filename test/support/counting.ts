@@ -22,13 +22,15 @@ export interface Installed {
   readonly log: Log["Service"]
   readonly environment: Environment
 }
-/** Makes the database and the topics. */
+let made = 0
+/** Makes the database and the topics. A test that is tried again has others. */
 export const installed = Effect.fnUntraced(function* (
-  name: string,
+  title: string,
   brokers: string,
   server: string,
   more: Environment = {}
 ) {
+  const name = `${title}_${made++}`
   const admin = yield* connect(server, { max: 1 })
   yield* query("create", () => admin.unsafe(`create database ${name}`))
   const url = new URL(server)

@@ -65,7 +65,7 @@ let made = 0
 /** Tests on a PostgreSQL server and a Pulsar that are known when they run. */
 export const testsOn =
   (transport: TransportName, services: () => { readonly root: string; readonly endpoints: Endpoints }) =>
-  (title: string, body: (_: Case) => Effect.Effect<void, unknown, Scope.Scope>, timeout = 120_000) =>
+  (title: string, body: (_: Case) => Effect.Effect<void, unknown, Scope.Scope>, timeout = 240_000) =>
     it.live(
       title,
       () =>

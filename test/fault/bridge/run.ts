@@ -47,7 +47,7 @@ const usualMs = 120_000
 /** So long a zombie may do harm before it is killed. */
 const harmMs = 3_000
 /** So long a point may take before the other process leaves all work to the one that is to come by. */
-const aloneMs = 8_000
+const aloneMs = 4_000
 
 const patiently = Effect.fnUntraced(function* (
   what: string,

@@ -58,7 +58,13 @@ export const consume = async (options: {
   const logging = join(directory, "log4j2.properties")
   writeFileSync(logging, "status = error\nrootLogger.level = off\n")
   const print = ["partition", "offset", "headers", "key"].flatMap((what) => ["--property", `print.${what}=true`])
-  const jvm = ["-Xmx256m", "-Xshare:auto", "-XX:+UseSerialGC", `-Dlog4j2.configurationFile=${logging}`]
+  const jvm = [
+    "-Xmx256m",
+    "-Xshare:auto",
+    "-XX:+UseSerialGC",
+    "-XX:TieredStopAtLevel=1",
+    `-Dlog4j2.configurationFile=${logging}`
+  ]
   const program = ["org.apache.kafka.tools.consumer.ConsoleConsumer", "--bootstrap-server", brokers, "--topic", topic]
   const how = ["--from-beginning", "--isolation-level", "read_committed", "--property", `null.literal=${none}`]
   const child = spawn(java(), [...jvm, "-cp", join(libraries, "*"), ...program, ...how, ...print], {
