@@ -237,7 +237,7 @@ const begin = Effect.fnUntraced(function* (joined: Joined, outward: Outward, sta
   const way: Way = { rule, words, bridge: bridge.name, source: clusters.kafka, target: clusters.pulsar, stream }
   const places = (anew ? {} : (metadata["places"] ?? {})) as Readonly<Record<string, unknown>>
   const lanes = new Lanes({ pulsar, stream, batching: rule.batching !== false, position, places })
-  return { held, identity, way, lanes, position }
+  return { held, identity, way, lanes, position, behind: Math.max(0, end - Math.max(start, position)) }
 })
 
 const session = Effect.fnUntraced(function* (
@@ -250,6 +250,8 @@ const session = Effect.fnUntraced(function* (
   const writer = yield* kafka.take(`${bridge.name}/${rule.name}/${topic}/${partition}`)
   let from = yield* begin(joined, outward, state, writer)
   state.position = from.position
+  // where no record comes nothing else tells it
+  yield* state.behind(from.behind)
   const lost = (error: OutOfRange): Effect.Effect<Reader, BridgeError, Scope.Scope> => {
     if (rule.lost !== "continue") return Effect.fail(lostBecause("kafka", topic, error.message))
     from = { ...from, position: error.start }

@@ -61,10 +61,12 @@ export interface TopicPlace extends Stream {
   readonly seq: number
   /** How many were sent, as the target counts. */
   readonly sent: number
-  /** In the target's own notation: all of the stream that is beyond `seq` lies after it. */
+  /** In the target's own notation: all of the stream that is beyond `seq` lies after it. Or `unopened`. */
   readonly place: string
 }
-/** A message that the target refuses for what it is. Its stream goes on without it. */
+/** The place of a stream in a topic that it was never connected to: nothing of it is there, and what is not beyond `seq` was parked. */
+export const unopened = "-"
+/** A message that the target does not take: for what it is, or where it goes. Its stream goes on without it. */
 export interface Parked extends Stream {
   readonly seq: number
   readonly incarnation: string
@@ -74,6 +76,13 @@ export interface Parked extends Stream {
   readonly meta: string
   readonly val: string
   readonly reason: string
+}
+/** What is parked because its topics take nothing. */
+export interface Parking extends Stream {
+  readonly generation: number
+  /** Each once, with the last sequence that is parked of it. */
+  readonly topics: ReadonlyArray<Pick<TopicPlace, "topic" | "seq">>
+  readonly parked: ReadonlyArray<Parked>
 }
 /** How much a reading takes. A bound in bytes may be passed by one segment. */
 export interface Bounds {
@@ -141,7 +150,10 @@ export class Outbox extends Context.Service<
     ) => Effect.Effect<ReadonlyArray<Following>, RelayError>
     /** Moves mirrored positions, never backwards, and takes halts back. */
     readonly move: (target: string, places: ReadonlyArray<Place>) => Effect.Effect<void, RelayError>
-    /** Where a stream is in a topic; one that is not known yet begins, and is written down, as `begin` says. Of what was begun at once, one stays. */
+    /**
+     * Where a stream is in a topic; one that is not known yet begins, and is written down, as `begin` says. Of what was begun at once, one stays.
+     * One that is `unopened` takes over from `begin` what it has sent and its place.
+     */
     readonly topicPlace: (target: string, begin: TopicPlace) => Effect.Effect<TopicPlace, RelayError>
     /** Moves places in topics, never backwards, and keeps what was parked. To be called before the `move` that passes them. */
     readonly keep: (
@@ -149,6 +161,11 @@ export class Outbox extends Context.Service<
       places: ReadonlyArray<TopicPlace>,
       parked: ReadonlyArray<Parked>
     ) => Effect.Effect<void, RelayError>
+    /**
+     * Keeps what is parked of topics that are, or now become, `unopened` up to a sequence: all of the stream for the topic up to there. Which topics:
+     * nothing is kept of those that the stream was connected to.
+     */
+    readonly park: (target: string, parking: Parking) => Effect.Effect<ReadonlyArray<string>, RelayError>
     /** Writes down, for people, why streams stand still, or that they go on. */
     readonly halt: (
       target: string,

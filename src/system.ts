@@ -20,7 +20,11 @@ import * as PostgresOutbox from "./postgres/outbox.ts"
 import * as PostgresRelay from "./postgres/relay.ts"
 import * as PostgresStore from "./postgres/store.ts"
 import type { Projection } from "./projection.ts"
-import { type Options as PulsarOptions, optionsFrom as pulsarOptionsFrom } from "./pulsar/options.ts"
+import {
+  defaults as pulsarDefaults,
+  type Options as PulsarOptions,
+  optionsFrom as pulsarOptionsFrom
+} from "./pulsar/options.ts"
 import type { RelayError, RelayTarget } from "./relay-target.ts"
 import * as Relay from "./relay.ts"
 import * as Runner from "./runner.ts"
@@ -143,11 +147,14 @@ const openPulsarRelay = Effect.fnUntraced(function* (application: Application.An
     return topic === undefined ? name : Tenancy.topicFor(topic, JSON.parse(value) as Readonly<Record<string, unknown>>)
   }
   const place = { ...(pulsar !== undefined && { namespace: pulsar.namespace }), ...options }
+  // of records without a tenant
+  const own = place.tenant ?? pulsarDefaults.tenant
   return yield* PulsarRelay.make(place, PostgresOutbox.make(sql), {
     prefix: `millrace-relay/${application.name}`,
     accepts: goesTo(application, "pulsar"),
     batched: pulsar?.topics.filter(({ batching }) => batching).flatMap(Tenancy.topicsOf) ?? [],
-    ...(tiered.size > 0 && { topicFor })
+    ...(tiered.size > 0 && { topicFor }),
+    ...(pulsar !== undefined && { undeclared: (tenant: string) => tenant !== own && Tenancy.parks(pulsar, tenant) })
   })
 })
 

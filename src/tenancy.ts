@@ -52,6 +52,8 @@ export interface Tenancy {
   readonly publisher: string | undefined
   readonly topics: ReadonlyArray<TenantTopic>
   readonly policies: Policies
+  /** As in `make`. */
+  readonly undeclared: "park" | "wait"
 }
 
 interface TopicOptions<V> {
@@ -81,6 +83,11 @@ interface TenancyOptions {
   /** Default true. */
   readonly deduplication?: boolean
   readonly clusters?: ReadonlyArray<string>
+  /**
+   * What becomes of messages for a tenant that is not in `tenants`, and that Pulsar does not have, or does not let the relay write to, once they fill
+   * what may wait of a stream: they become dead letters of the relay and the stream goes on, or it halts until the tenant is there. Default `park`.
+   */
+  readonly undeclared?: "park" | "wait"
   readonly offload?: { readonly megabytes?: number; readonly after?: Duration.Input; readonly keep?: Duration.Input }
 }
 
@@ -113,7 +120,8 @@ export const Tenancy = {
       offload,
       publisher,
       retention,
-      topics
+      topics,
+      undeclared = "park"
     } = options
     const tenants = options.tenants.map((tenant): Tenant => {
       const given = typeof tenant === "string" ? { name: tenant } : tenant
@@ -134,6 +142,7 @@ export const Tenancy = {
       tenants,
       publisher,
       topics,
+      undeclared,
       policies: {
         retentionMs: maybe(retention?.time) ?? (retention?.megabytes === undefined ? defaultRetentionMs : Infinity),
         retentionMegabytes: retention?.megabytes ?? Infinity,
@@ -164,6 +173,9 @@ export const Tenancy = {
     name,
     ...(tier?.values ?? []).map((value) => tierTopic(name, value))
   ],
+  /** Whether a tenant's messages are parked where they cannot be brought to it, and fill what may wait. */
+  parks: ({ tenants, undeclared }: Tenancy, tenant: string): boolean =>
+    undeclared === "park" && !tenants.some(({ name }) => name === tenant),
   /** Where a value goes. Pass what the topic encodes. */
   topicFor: ({ name, tier }: TenantTopic, value: Readonly<Record<string, unknown>>): string => {
     const found = tier === undefined ? undefined : value[tier.by]

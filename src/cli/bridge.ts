@@ -118,7 +118,8 @@ const plan = Effect.fnUntraced(function* (joined: Joined, json: boolean): Effect
   if (json) yield* print(JSON.stringify({ bridge: joined.bridge.name, ...joined.clusters, rules }))
   for (const { from, name, to, topics } of json ? [] : rules) {
     yield* print(`${name}: ${from} → ${to}`)
-    for (const { partitions, topic } of topics) yield* print(`  ${topic}, ${partitions} partitions`)
+    for (const { partitions, topic } of topics)
+      yield* print(`  ${topic}, ${partitions} partition${partitions === 1 ? "" : "s"}`)
     if (topics.length === 0) yield* print("  no such topic now; it is looked for all the time")
   }
 })

@@ -121,7 +121,8 @@ export const sql = Effect.fnUntraced(function* (options: {
   const rows = yield* Effect.tryPromise({
     try: async () => {
       if (!options.write) await database.sql`set default_transaction_read_only = on`
-      return await database.sql.unsafe<Array<Record<string, unknown>>>(options.query)
+      // as objects, columns of one name would be one
+      return await database.sql.unsafe(options.query).values()
     },
     catch: (cause) => {
       const { code, message } = cause as { readonly code?: string; readonly message?: string }

@@ -31,7 +31,7 @@ const chosen = {
   ...filters,
   all: Flag.Boolean("all").pipe(Flag.withDescription("Without ids and filters: all"), Flag.withDefault(false)),
   limit: Flag.Int("limit").pipe(
-    Flag.withDescription("At most so many of each kind, the oldest first"),
+    Flag.withDescription("At most so many of each kind, the oldest first; default: 1000"),
     Flag.withDefault(1_000)
   ),
   dryRun: Flag.Boolean("dry-run").pipe(Flag.withDescription("Show which, and do nothing"), Flag.withDefault(false))
@@ -61,7 +61,10 @@ export const dlqOf = ({ config, data, ending, json }: Shared) => {
         Flag.withDescription(`Of these, with commas: ${statuses.join(", ")}; default: parked,retrying`),
         Flag.withDefault("parked,retrying")
       ),
-      limit: Flag.Int("limit").pipe(Flag.withDescription("At most so many, the newest first"), Flag.withDefault(50)),
+      limit: Flag.Int("limit").pipe(
+        Flag.withDescription("At most so many, the newest first; default: 50"),
+        Flag.withDefault(50)
+      ),
       json
     },
     (flags) =>

@@ -23,6 +23,8 @@ export const explain = (error: unknown): string => {
   if (process.env["MILLRACE_DEBUG"] !== undefined && stack !== undefined) lines.push(stack)
   return lines.join("\n")
 }
+/** Whether writing failed because whoever read has gone, as `head` does once it has enough. */
+export const isNobodyReads = (error: unknown): boolean => (error as { readonly code?: string }).code === "EPIPE"
 /** The exit code of an error. */
 export const exitCodeOf = (error: unknown): number =>
   error instanceof CommandFailed ? (error.exitCode ?? exitCodes.failed) : exitCodes.failed

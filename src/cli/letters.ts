@@ -110,16 +110,16 @@ const told = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
 const short = (text: string) => (text.length > 60 ? `${text.slice(0, 59)}…` : text).replaceAll(/\s+/g, " ")
 const tableOf = Effect.fnUntraced(function* (entries: ReadonlyArray<Entry>) {
   const { rowsAs } = yield* Effect.promise(() => import("./tables.ts"))
-  const rows = entries.map(({ attempts, error, failedAt, id, key, of, record, status }) => ({
+  const rows = entries.map(({ attempts, error, failedAt, id, key, of, record, status }) => [
     id,
     status,
     of,
     record,
-    key: key === null ? "" : short(key),
-    error: short(error),
+    key === null ? "" : short(key),
+    short(error),
     attempts,
-    "failed at": new Date(failedAt).toISOString()
-  }))
+    new Date(failedAt).toISOString()
+  ])
   return rowsAs("table", rows, ["id", "status", "of", "record", "key", "error", "attempts", "failed at"])
 })
 

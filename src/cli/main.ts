@@ -11,7 +11,7 @@ import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
 import { dlqOf } from "./dlq.ts"
 import { pulsarOf } from "./pulsar.ts"
-import { CommandFailed, exitCodeOf, exitCodes, explain } from "./failure.ts"
+import { CommandFailed, exitCodeOf, exitCodes, explain, isNobodyReads } from "./failure.ts"
 import { subscribeOf } from "./subscribe.ts"
 
 const text = (flag: Flag.Flag<string>) => Flag.optional(flag)
@@ -159,7 +159,11 @@ const ingest = Command.make(
 
 const status = Command.make("status", { data, json }, (flags) =>
   ending(Effect.flatMap(Effect.promise(commands), (module) => module.status(flags)))
-).pipe(Command.withDescription("Show positions, lags, relays and dead letters; exit 0 only when healthy"))
+).pipe(
+  Command.withDescription(
+    "Show positions, lags, relays, and dead letters of projections and relays (dlq list has all); exit 0 only when healthy"
+  )
+)
 
 const sql = Command.make(
   "sql",
@@ -259,6 +263,11 @@ const bridge = Command.make(
 const { version } = JSON.parse(readFileSync(new URL("../../package.json", import.meta.url), "utf8")) as {
   readonly version: string
 }
+
+// without a listener this ends the process with a stack; who writes is told, and who prints a last line need not know
+process.stdout.on("error", (error) => {
+  if (!isNobodyReads(error)) throw error
+})
 
 Command.make("millrace").pipe(
   Command.withDescription("Event sourcing with projections: one log, one atomic commit, exactly-once publishing"),

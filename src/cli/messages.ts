@@ -5,7 +5,7 @@ import * as Schedule from "effect/Schedule"
 import { FanOut, type FanOutError, type Message, type StartAt, type SubscriptionType } from "../fanout.ts"
 import { isForAnother } from "../subscription-letter.ts"
 import { layer } from "../system.ts"
-import { CommandFailed, exitCodes } from "./failure.ts"
+import { CommandFailed, exitCodes, isNobodyReads } from "./failure.ts"
 import { sinceOf } from "./letters.ts"
 
 /** What the command is given. */
@@ -47,14 +47,13 @@ const jsonOf = ({ value, ...message }: Message): string => {
 }
 const lineOf = ({ eventTime, key, partition, position, value }: Message): string =>
   `${new Date(eventTime).toISOString()}  ${partition}:${position}  ${key}  ${value}`
-/** Written: whoever reads has taken it, or the system holds it for him. */
+/** True: written, so that whoever reads has taken it, or the system holds it for him. False: nobody reads any more. */
 const write = (lines: string) =>
-  Effect.callback<void, CommandFailed>((resume) => {
-    process.stdout.write(lines, (error) =>
-      resume(
-        error == null ? Effect.void : Effect.fail(new CommandFailed({ message: `cannot print: ${error.message}` }))
-      )
-    )
+  Effect.callback<boolean, CommandFailed>((resume) => {
+    process.stdout.write(lines, (error) => {
+      const failed = () => new CommandFailed({ message: `cannot print: ${error?.message}` })
+      resume(error == null || isNobodyReads(error) ? Effect.succeed(error == null) : Effect.fail(failed()))
+    })
   })
 
 const patient = Schedule.min([Schedule.exponential("50 millis"), Schedule.spaced("1 second")]).pipe(
@@ -95,7 +94,12 @@ export const subscribe = Effect.fnUntraced(
       // another subscription's dead letter that comes again was here before
       const shown = messages.filter((message) => !isForAnother(name, message))
       const lines = shown.map((message) => `${json ? jsonOf(message) : lineOf(message)}\n`).join("")
-      yield* Effect.uninterruptible(Effect.andThen(write(lines), Effect.retry(consumer.acknowledge(messages), patient)))
+      const printed = yield* Effect.uninterruptible(
+        Effect.tap(write(lines), (written) =>
+          written ? Effect.retry(consumer.acknowledge(messages), patient) : Effect.void
+        )
+      )
+      if (!printed) return 0
       left -= shown.length
     }
     return 0

@@ -25,16 +25,22 @@ const open = Effect.promise(async () => {
   return { tenants, admin: () => new Admin(adminOptionsFrom(process.env)) }
 })
 
-const signs = { create: "+", change: "~", nothing: "=", refused: "!" } as const
+const signs = { create: "+", change: "~", refused: "!" } as const
 const valueOf = (value: unknown) => (value === undefined ? "none" : JSON.stringify(value))
-const textOf = (plans: ReadonlyArray<ResourcePlan>): string =>
-  plans
-    .flatMap(({ action, kind, name, note, settings }) => [
-      `${signs[action]} ${kind} ${name}${action === "nothing" ? "" : `: ${action}`}`,
-      ...settings.map((setting) => `    ${setting.name}: ${valueOf(setting.from)} -> ${valueOf(setting.to)}`),
-      ...(note === undefined ? [] : [`    ${note}`])
-    ])
-    .join("\n")
+/** What differs, and how much does not. `are`: or were, where it is made so now. */
+const textOf = (plans: ReadonlyArray<ResourcePlan>, are: string): string => {
+  const lines = plans.flatMap(({ action, kind, name, note, settings }) =>
+    action === "nothing"
+      ? []
+      : [
+          `${signs[action]} ${kind} ${name}: ${action}`,
+          ...settings.map((setting) => `    ${setting.name}: ${valueOf(setting.from)} -> ${valueOf(setting.to)}`),
+          ...(note === undefined ? [] : [`    ${note}`])
+        ]
+  )
+  const same = plans.filter(({ action }) => action === "nothing").length
+  return [...lines, `${same} of ${plans.length}${are} as declared`].join("\n")
+}
 
 /** The topics that every tenant has where the application does not say: all that projections write and that go to Pulsar. */
 const derived = (application: Application.Any) =>
@@ -78,7 +84,7 @@ const run = Effect.fnUntraced(function* (
   const plans = yield* doing === "apply" ? tenants.apply(client, tenancy) : tenants.plan(client, tenancy)
   const text = options.json
     ? JSON.stringify({ pulsar: client.url, resources: plans, differs: plans.some(tenants.differs) })
-    : textOf(plans)
+    : textOf(plans, doing === "apply" ? " were" : "")
   yield* Effect.sync(() => process.stdout.write(`${text}\n`))
   const refused = plans.filter(({ action }) => action === "refused")
   if (doing === "apply" && refused.length > 0) {
@@ -105,7 +111,7 @@ export const pulsarOf = ({ config, ending, json }: Shared) => {
       "Tenants, namespaces and topics on Pulsar (MILLRACE_PULSAR_ADMIN_URL): what is to be done, and doing it"
     ),
     Command.withSubcommands([
-      one("plan", "Show what is to be done: create, change, nothing, or why not"),
+      one("plan", "Show what is to be done: create, change, or why not"),
       one("apply", "Show it and do it; nothing where one is refused"),
       one("check", "Show it; exit 3 where anything differs from what is declared")
     ]),

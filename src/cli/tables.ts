@@ -3,31 +3,44 @@ import Table from "cli-table3"
 import type { Status } from "../system.ts"
 import type { TopicPlan } from "../topic-plan.ts"
 
-type Rows = ReadonlyArray<Record<string, unknown>>
+/** The values of each row, in the order of the columns. */
+type Rows = ReadonlyArray<ReadonlyArray<unknown>>
 
-/** Rows in a format. `tsv` has no header, NULL is empty, and a tab or a line's end within a value is written `\t`, `\n` or `\r`. */
+/**
+ * Rows in a format. `tsv` has no header, NULL is empty, and a tab or a line's end within a value is written `\t`, `\n` or `\r`. In JSON, whose
+ * rows are objects, the second column of a name has `_2` behind it.
+ */
 export const rowsAs = (
   format: "table" | "tsv" | "csv" | "json",
   rows: Rows,
   columns: ReadonlyArray<string>
 ): string => {
+  // a statement that returns nothing, or several statements
+  if (columns.length === 0) return format === "json" ? "[]" : ""
   switch (format) {
-    case "json":
-      return JSON.stringify(rows)
+    case "json": {
+      const names = apart(columns)
+      return JSON.stringify(rows.map((row) => Object.fromEntries(names.map((name, i) => [name, row[i]]))))
+    }
     case "tsv":
-      return rows.map((row) => columns.map((column) => tabbed(row[column])).join("\t")).join("\n")
+      return rows.map((row) => row.map(tabbed).join("\t")).join("\n")
     case "csv":
-      return [
-        columns.map(comma).join(","),
-        ...rows.map((row) => columns.map((column) => comma(row[column])).join(","))
-      ].join("\n")
+      return [columns, ...rows].map((row) => row.map(comma).join(",")).join("\n")
     case "table": {
-      if (columns.length === 0) return ""
       const table = plain(columns)
-      for (const row of rows) table.push(columns.map((column) => textOf(row[column])))
+      for (const row of rows) table.push(row.map(textOf))
       return `${table.toString()}\n(${rows.length} row${rows.length === 1 ? "" : "s"})`
     }
   }
+}
+const apart = (columns: ReadonlyArray<string>) => {
+  const taken = new Set<string>()
+  return columns.map((column) => {
+    let name = column
+    for (let i = 2; taken.has(name); i++) name = `${column}_${i}`
+    taken.add(name)
+    return name
+  })
 }
 const textOf = (value: unknown): string =>
   value === null || value === undefined ? "" : typeof value === "object" ? JSON.stringify(value) : String(value)
@@ -52,10 +65,7 @@ export const statusTable = ({ dead_letters, healthy, parked_messages, projection
     ...relays.map(
       ({ halted, lag, target }) => `relay to ${target}: ${lag} behind${halted === null ? "" : `, halted: ${halted}`}`
     ),
-    `dead letters: ${dead_letters}`,
-    ...(parked_messages === 0
-      ? []
-      : [`messages that relays parked: ${parked_messages}, see millrace dlq list --kind relay`]),
+    `dead letters of projections: ${dead_letters}, of relays: ${parked_messages}${dead_letters + parked_messages === 0 ? "" : ", see millrace dlq list"}`,
     healthy ? "healthy" : "not healthy"
   ].join("\n")
 }

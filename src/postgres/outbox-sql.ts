@@ -1,5 +1,15 @@
 // The statements of the outbox on PostgreSQL: positions begin and move, segments are read after them. It runs none by itself.
-import type { Bounds, Following, Mirrored, Parked, Place, Segment, TopicPlace } from "../outbox.ts"
+import {
+  type Bounds,
+  type Following,
+  type Mirrored,
+  type Parked,
+  type Parking,
+  type Place,
+  type Segment,
+  type TopicPlace,
+  unopened
+} from "../outbox.ts"
 import type { Lag, Stream } from "../relay-target.ts"
 import type { Sql } from "./client.ts"
 import { arrayLiteral } from "./types.ts"
@@ -155,14 +165,16 @@ export const move = (sql: Sql, target: string, places: ReadonlyArray<Place>) => 
   ) as m (projection, source, partition, seq, incarnation)
   where (p.target, p.projection, p.source, p.partition) = (${target}, m.projection, m.source, m.partition) and p.seq <= m.seq`
 
-/** Where a stream is in a topic: as it was begun by whoever came first. */
+/** Where a stream is in a topic: as it was begun by whoever came first, or was connected to it first. */
 export const topicPlace = async (sql: Sql, target: string, begin: TopicPlace): Promise<TopicPlace> => {
   const { generation, partition, place, projection, sent, seq, source, topic } = begin
   const [row] = await sql<Array<TopicPlace>>`
     with begun as (
-      insert into millrace.relay_topic
+      insert into millrace.relay_topic as t
       values (${target}, ${projection}, ${source}, ${partition}, ${generation}, ${topic}, ${seq}, ${sent}, ${place})
-      on conflict (target, projection, source, partition, generation, topic) do update set topic = excluded.topic
+      on conflict (target, projection, source, partition, generation, topic) do update set
+        sent = case t.place when ${unopened} then excluded.sent else t.sent end,
+        place = case t.place when ${unopened} then excluded.place else t.place end
       returning *
     )
     select projection, source, partition, generation, topic, seq, sent, place from begun`
@@ -177,14 +189,48 @@ export const keep = async (
   parked: ReadonlyArray<Parked>
 ) => {
   // first: a place that has passed a message says that it is dealt with
-  for (const one of parked) {
-    const { incarnation, key, meta, partition, projection, reason, seq, source, topic, val } = one
-    await sql`
-      insert into millrace.relay_parked
-      values (${target}, ${projection}, ${source}, ${partition}, ${seq}, ${incarnation}, ${topic}, ${key}, ${meta}, ${val}, ${reason})
-      on conflict do nothing`
-  }
+  if (parked.length > 0) await sql`${insertParked(sql, target, parked)} order by m.seq on conflict do nothing`
   if (places.length > 0) await keepPlaces(sql, target, places)
+}
+/** What names rows of `m`, in whose order letters are numbered, is to follow. */
+const insertParked = (sql: Sql, target: string, parked: ReadonlyArray<Parked>) => sql`
+  insert into millrace.relay_parked
+    (target, projection, source, partition, seq, incarnation, topic, key, meta, val, reason)
+  select ${target}::text, m.*
+  from unnest(
+    ${streamArrays(parked)[0]}::text[],
+    ${streamArrays(parked)[1]}::text[],
+    ${streamArrays(parked)[2]}::integer[],
+    ${arrayLiteral(parked.map(({ seq }) => seq))}::bigint[],
+    ${arrayLiteral(parked.map(({ incarnation }) => incarnation))}::uuid[],
+    ${arrayLiteral(parked.map(({ topic }) => topic))}::text[],
+    ${arrayLiteral(parked.map(({ key }) => key))}::text[],
+    ${arrayLiteral(parked.map(({ meta }) => meta))}::text[],
+    ${arrayLiteral(parked.map(({ val }) => val))}::text[],
+    ${arrayLiteral(parked.map(({ reason }) => reason))}::text[]
+  ) as m (projection, source, partition, seq, incarnation, topic, key, meta, val, reason)`
+/** Keeps what is parked of topics that the stream was never connected to. Which: who connects to one waits for this, and goes on behind it. */
+export const park = async (sql: Sql, target: string, parking: Parking): Promise<ReadonlyArray<string>> => {
+  const { generation, parked, partition, projection, source, topics } = parking
+  const rows = await sql<Array<{ readonly topic: string }>>`
+    with closed as (
+      insert into millrace.relay_topic as t
+      select ${target}::text, ${projection}::text, ${source}::text, ${partition}::integer, ${generation}::integer, m.topic, m.seq, 0, ${unopened}
+      from unnest(
+        ${arrayLiteral(topics.map(({ topic }) => topic))}::text[],
+        ${arrayLiteral(topics.map(({ seq }) => seq))}::bigint[]
+      ) as m (topic, seq)
+      on conflict (target, projection, source, partition, generation, topic) do update set seq = greatest(t.seq, excluded.seq)
+      where t.place = ${unopened}
+      returning topic
+    ), kept as (
+      ${insertParked(sql, target, parked)}
+      where m.topic in (select topic from closed)
+      order by m.seq
+      on conflict do nothing
+    )
+    select topic from closed`
+  return rows.map(({ topic }) => topic)
 }
 const keepPlaces = (sql: Sql, target: string, places: ReadonlyArray<TopicPlace>) => sql`
   update millrace.relay_topic t

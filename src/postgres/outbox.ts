@@ -41,6 +41,7 @@ export const make = (sql: Sql): Outbox["Service"] =>
     move: (target, places) => Effect.asVoid(attempter(target)("ship", () => Statement.move(sql, target, places))),
     topicPlace: (target, begin) => attempter(target)("ship", () => Statement.topicPlace(sql, target, begin)),
     keep: (target, places, parked) => attempter(target)("ship", () => Statement.keep(sql, target, places, parked)),
+    park: (target, parking) => attempter(target)("ship", () => Statement.park(sql, target, parking)),
     halt: (target, halts) => Effect.asVoid(attempter(target)("ship", () => Statement.halt(sql, target, halts))),
     lag: (target) => attempter(target)("lag", () => Statement.lag(sql, target)),
     signs: (target) => signsOf(sql, target),

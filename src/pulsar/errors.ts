@@ -29,12 +29,12 @@ export class PulsarFailure extends Error {
 }
 
 const denied =
-  "it is not allowed: give the role of MILLRACE_PULSAR_TOKEN, or of the client certificate, what it needs on the namespace (millrace pulsar apply)"
+  "it is not allowed: give the role of MILLRACE_PULSAR_TOKEN, or of the client certificate, what it needs on the namespace (millrace pulsar apply, as a superuser)"
 const unknown =
   "the broker refused the token or the certificate: correct MILLRACE_PULSAR_TOKEN, or MILLRACE_PULSAR_TLS_CERT and _KEY"
 /** What an answer that is no answer may come from. */
 export const mixed =
-  "one side speaks TLS and the other does not: pulsar+ssl:// and wss:// are for ports with TLS, pulsar:// and ws:// for those without"
+  "one side speaks TLS and the other does not: https://, pulsar+ssl:// and wss:// are for ports with TLS, http://, pulsar:// and ws:// for those without"
 const known: ReadonlyArray<readonly [pattern: RegExp, kind: Kind, retryable: boolean, advice: string]> = [
   [
     /MessageTooBig|TooLarge|exceeds maximum size|exceeds \d+ bytes/,
@@ -98,13 +98,16 @@ const lineOf = (text: string) =>
 /** What an error of a client, or an answer of a server, means. */
 export const failureOf = (cause: unknown, where: string): PulsarFailure => {
   if (cause instanceof PulsarFailure) return cause
-  const { code, message } = (cause ?? {}) as { readonly code?: unknown; readonly message?: string }
-  const text = lineOf([message ?? String(cause), typeof code === "string" ? code : ""].join(" "))
+  const { code, message = String(cause) } = (cause ?? {}) as { readonly code?: unknown; readonly message?: string }
+  const text = lineOf(typeof code === "string" && !message.includes(code) ? `${message} ${code}` : message)
   const found = known.find(([pattern]) => pattern.test(text))
   if (found === undefined) return new PulsarFailure("other", false, `${where}: ${text}`, cause)
   const [, kind, retryable, advice] = found
   return new PulsarFailure(kind, retryable, `${where}: ${text}; ${advice}`, cause)
 }
+/** Whether a topic is not there, or may not be used: no matter of time, nor of who asks. An answer that says nothing is none. */
+export const isRefusal = ({ kind, message }: PulsarFailure): boolean =>
+  (kind === "missing" && !/: HTTP \d+; /.test(message)) || (kind === "denied" && message.endsWith(denied))
 const statuses: Readonly<Record<number, readonly [kind: Kind, retryable: boolean, advice: string]>> = {
   401: ["denied", false, unknown],
   403: ["denied", false, denied],

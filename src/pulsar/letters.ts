@@ -3,8 +3,9 @@ import * as Effect from "effect/Effect"
 import type { BridgeRecord } from "../bridge.ts"
 import type { BridgeError } from "../bridge-ends.ts"
 import type { Parked } from "../outbox.ts"
+import { partitionOf } from "../murmur2.ts"
 import { LetterRefused, type Sender } from "../resend.ts"
-import { PulsarResender } from "../resend-to-pulsar.ts"
+import { orRefused, PulsarResender } from "../resend-to-pulsar.ts"
 import { retryHeader } from "../retry.ts"
 import {
   type DeadLetterTopics,
@@ -105,16 +106,29 @@ const placeProperties = ["millrace-stream", "millrace-seq", "millrace-incarnatio
  */
 export const makeSender = (options: Options) =>
   Effect.map(connect(options), (cluster): Sender<Parked, BridgeError> => {
-    const resender = new PulsarResender(endFrom(cluster), "millrace-dlq/relay")
+    const end = endFrom(cluster)
+    const resender = new PulsarResender(end, "millrace-dlq/relay")
+    const partsOfTopics = new Map<string, ReadonlyArray<string>>()
+    // one that was parked before its topic was there says no partition
+    const partOf = Effect.fnUntraced(function* ({ key, topic }: Parked) {
+      const parts = partsOfTopics.get(topic) ?? (yield* end.parts(topic))
+      partsOfTopics.set(topic, parts)
+      return parts[partitionOf(key, parts.length)]!
+    })
     return {
-      aim: (parked) => {
+      aim: Effect.fnUntraced(function* (parked) {
         const { refusal: reason } = parkedMessage(parked)
-        return reason === undefined ? resender.aim(parked.topic) : Effect.fail(new LetterRefused({ reason }))
-      },
-      isThere: (parked, target) => {
+        if (reason !== undefined) return yield* new LetterRefused({ reason })
+        const { after } = yield* resender.aim(yield* orRefused(partOf(parked)))
+        return { part: parked.topic, after }
+      }),
+      isThere: Effect.fnUntraced(function* (parked, target) {
         const { headers } = parkedRecord(parked)
-        return resender.find(target, (found) => placeProperties.every((name) => found[name] === headers[name]))
-      },
-      send: (parked, to) => resender.send(to, parkedRecord(parked))
+        const is = (found: BridgeRecord["headers"]) => placeProperties.every((name) => found[name] === headers[name])
+        return yield* resender.find({ ...target, part: yield* partOf(parked) }, is)
+      }),
+      send: Effect.fnUntraced(function* (parked, to) {
+        return yield* resender.send({ ...to, part: yield* partOf(parked) }, parkedRecord(parked))
+      })
     }
   })

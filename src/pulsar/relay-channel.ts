@@ -1,5 +1,6 @@
 // A stream's way into one topic: a producer under a name that one connection can have, and what is sent over it, in order, once.
-import { failureOf, PulsarFailure } from "./errors.ts"
+import { unopened } from "../outbox.ts"
+import { failureOf, isRefusal, PulsarFailure } from "./errors.ts"
 import type { Cluster } from "./fanout.ts"
 import type { MessageId } from "./message-id.ts"
 import { type Message, sentProperty } from "./relay-decode.ts"
@@ -13,6 +14,13 @@ export interface Mark {
   readonly sent: number
   readonly place: string
 }
+/** Messages that wait for a topic which takes none and will not by itself, and to which this process was never connected. */
+export interface Held {
+  readonly topic: string
+  /** All that wait, in their order; at least one. */
+  readonly messages: ReadonlyArray<Message>
+  readonly failure: PulsarFailure
+}
 /** What a channel works for. Calls come one at a time, and none after `close` has answered. */
 export interface Host {
   readonly cluster: Cluster
@@ -24,7 +32,7 @@ export interface Host {
   readonly from: number
   /** Messages go in batches once it is safe. */
   readonly batching: boolean
-  /** The stream's place in the topic, as written down; begun as told, before anything is sent. */
+  /** The stream's place in the topic, as written down; begun as told, before anything is sent, and taken as told where it is `unopened`. */
   readonly mark: (begin: Mark) => Promise<Mark>
   /** Runs what is asked of it when it is its turn: connecting reads what others wrote meanwhile, and a restart connects all channels. */
   readonly inTurn: <A>(run: () => Promise<A>) => Promise<A>
@@ -70,6 +78,8 @@ interface Trouble {
 /** A channel. It connects with its first message. */
 export class Channel {
   readonly topic: string
+  /** Somebody was connected as this stream: something of it may be there, or on its way. */
+  begun = false
   private readonly host: Host
   private queue: Array<Item> = []
   private head = 0
@@ -140,6 +150,19 @@ export class Channel {
     const isTheirs = !failure.retryable && failure.kind !== "busy"
     return isTheirs || performance.now() > since + patienceMs ? failure.message : undefined
   }
+  /** What waits for a topic that takes nothing, and for whom it can be dealt with otherwise. */
+  get held(): Held | undefined {
+    const failure = this.trouble?.failure
+    if (this.begun || this.head === this.queue.length || failure === undefined || !isRefusal(failure)) return undefined
+    return { topic: this.topic, messages: this.queue.slice(this.head).map(({ message }) => message), failure }
+  }
+  /** Forgets messages up to there, for they are dealt with. Only where it is not begun. */
+  forget(last: number): void {
+    if (this.begun) return
+    this.queue = this.queue.slice(this.head).filter(({ message }) => message.seq > last)
+    this.head = 0
+    if (this.queue.length === 0) this.trouble = undefined
+  }
   /** Sends nothing more. Answers when the connection is given up. */
   async close(): Promise<void> {
     this.ended = true
@@ -206,7 +229,7 @@ export class Channel {
     const { topic } = this
     for (let i = 0; i < looks && stands(); i++) {
       // the interface counts from what it is told when it connects
-      const before = cluster.transport.numbers ? undefined : await this.look()
+      const before = cluster.transport.numbers ? undefined : await this.look(false)
       const producer = await cluster.transport.produce({
         topic,
         name,
@@ -216,7 +239,7 @@ export class Channel {
       })
       this.producer = producer
       if (!stands()) break
-      const found = await this.look()
+      const found = await this.look(true)
       if (before === undefined || before.sent === found.sent) return found
       this.drop()
       await this.closing
@@ -224,10 +247,13 @@ export class Channel {
     this.drop()
     throw new PulsarFailure("lost", true, `${topic}: another relay sends there`)
   }
-  private async look(): Promise<Mark & Tail> {
+  private async look(connected: boolean): Promise<Mark & Tail> {
     const { cluster, stream } = this.host
     // whoever begins it first does so before anything is sent
-    const kept = await this.host.mark({ seq: 0, sent: 0, place: placeText(await endOf(cluster, this.topic)) })
+    const end = connected ? placeText(await endOf(cluster, this.topic)) : unopened
+    const kept = await this.host.mark({ seq: 0, sent: 0, place: end })
+    if (kept.place === unopened) return { ...kept, present: [], end: undefined }
+    this.begun = true
     // what this relay knows and has not written down yet need not be read again
     const mark = this.reached.seq > kept.seq ? markOf(this.reached) : kept
     const tail = await tailOf(cluster, this.topic, stream, mark.place)

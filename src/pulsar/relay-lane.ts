@@ -57,6 +57,7 @@ export class Lane {
   ): Effect.fn.Return<Round, RelayError> {
     const messages = yield* this.write()
     yield* this.admit(streams)
+    yield* this.relieve()
     const more = yield* this.read()
     yield* this.tell()
     return { messages, more }
@@ -117,6 +118,13 @@ export class Lane {
       this.positions.clear()
     }
     return messages
+  })
+
+  /** Parks what waits without room for it, and may be parked. */
+  private readonly relieve = Effect.fnUntraced(function* (this: Lane): Effect.fn.Return<void, RelayError> {
+    const { outbox, target } = this.setting
+    for (const { overflow } of this.streams.values())
+      if (overflow !== undefined) overflow.settle(yield* outbox.park(target, overflow.parking))
   })
 
   /** Whether there is more to read at once. */

@@ -1,21 +1,22 @@
 // A stream on its way to Pulsar: what was read of it, by segment, until each message is there; and how far that makes its position. No I/O but its channels'.
-import { partitionOf } from "../murmur2.ts"
 import {
   type Following,
   type Mirrored,
   nameOf,
   type Parked,
+  type Parking,
   type Place,
   type Segment,
   type TopicPlace
 } from "../outbox.ts"
-import type { Stream } from "../relay-target.ts"
+import type { RelayError, Stream } from "../relay-target.ts"
 import type { Cluster } from "./fanout.ts"
-import { failureOf } from "./errors.ts"
-import { Channel, type Host, type Mark } from "./relay-channel.ts"
+import { PulsarFailure } from "./errors.ts"
+import { Channel, type Held, type Mark } from "./relay-channel.ts"
 import { type Destination, type Message, messagesOf, metaOf } from "./relay-decode.ts"
 import { gap, misfit, producerName, repair } from "./relay-position.ts"
-import { localName, partsOf } from "./parts.ts"
+import { Route } from "./relay-route.ts"
+import { localName } from "./parts.ts"
 
 /** What all streams of a relay share. */
 export interface Setting {
@@ -25,6 +26,8 @@ export interface Setting {
   readonly topicFor: Destination["topicFor"]
   /** Topics by name that get batches. */
   readonly batched: ReadonlySet<string>
+  /** Whether messages of a tenant, by name, are parked where there is no room for them to wait. */
+  readonly undeclared: (tenant: string) => boolean
   /** Messages and bytes of a stream that may be under way, or wait for a topic that does not take them. */
   readonly inFlight: number
   readonly inFlightBytes: number
@@ -48,14 +51,16 @@ interface Underway {
   /** Messages that are not there yet. */
   left: number
 }
-/** A topic by its partitions; undefined: not known yet. */
-interface Route {
-  channels: ReadonlyArray<Channel> | undefined
-  waiting: Array<Message>
-  asking: boolean
-  trouble: string | undefined
+/** Messages that may be parked instead of waiting. */
+export interface Overflow {
+  readonly parking: Parking
+  /** Those of these topics were parked. The others may not be: the stream was connected there. */
+  readonly settle: (topics: ReadonlyArray<string>) => void
 }
-const askAgainMs = 1_000
+
+const tenantOf = (topic: string): string => topic.split("/")[2]!
+const advice = (topic: string): string =>
+  `. The tenant is not declared: declare it, or run millrace pulsar apply --tenants ${tenantOf(topic)}`
 
 /** A stream that a relay has. Messages of a key and a topic go in order; a topic that takes none holds back its own only. */
 export class StreamRelay {
@@ -69,11 +74,9 @@ export class StreamRelay {
   private readonly underway: Array<Underway> = []
   private readonly bySeq = new Map<number, Underway>()
   private readonly routes = new Map<string, Route>()
-  private readonly timers = new Set<NodeJS.Timeout>()
   private parked: Array<Parked> = []
   private reached: Place | undefined
   private bytes = 0
-  private ended = false
   private hasRead = false
   /** Where reading goes on. */
   readAt: Place
@@ -102,10 +105,7 @@ export class StreamRelay {
   /** Why it, or a topic of it, does not go on. */
   get obstacle(): string | undefined {
     if (this.broken !== undefined) return this.broken
-    for (const { channels = [], trouble } of this.routes.values()) {
-      const found = trouble ?? channels.map(({ obstacle }) => obstacle).find((reason) => reason !== undefined)
-      if (found !== undefined) return found
-    }
+    for (const { obstacle } of this.routes.values()) if (obstacle !== undefined) return obstacle
     return undefined
   }
 
@@ -147,80 +147,93 @@ export class StreamRelay {
   }
   /** Sends what may be sent now. */
   pump(): void {
-    for (const { channels = [] } of this.routes.values()) for (const channel of channels) channel.pump()
+    for (const route of this.routes.values()) route.pump()
   }
 
   private send(topic: string, messages: ReadonlyArray<Message>): void {
     let route = this.routes.get(topic)
-    if (route === undefined)
-      this.routes.set(topic, (route = { channels: undefined, waiting: [], asking: false, trouble: undefined }))
-    if (route.channels === undefined) {
-      for (const message of messages) route.waiting.push(message)
-      void this.ask(topic, route)
-    } else this.deal(route.channels, messages)
+    if (route === undefined) this.routes.set(topic, (route = this.route(topic)))
+    route.push(messages)
   }
-  private deal(channels: ReadonlyArray<Channel>, messages: ReadonlyArray<Message>): void {
-    if (channels.length === 1) return channels[0]!.push(messages)
-    for (const [i, some] of Map.groupBy(messages, ({ key }) => partitionOf(key, channels.length)))
-      channels[i]!.push(some)
+  private route(topic: string): Route {
+    const { cluster, inTurn, moved } = this.setting
+    const mark = (of: string, begin: Mark) => this.mark(of, begin)
+    const channel = (part: string, from: number) => this.channel(part, from)
+    const undeclared = this.setting.undeclared(tenantOf(topic))
+    return new Route({ cluster, undeclared, advice: advice(topic), mark, channel, inTurn, moved }, topic)
   }
-  /** How many partitions the topic had when the stream first came there: with others, keys would change theirs. */
-  private async ask(topic: string, route: Route): Promise<void> {
-    if (route.asking || this.ended) return
-    route.asking = true
+  private async mark(topic: string, begin: Mark): Promise<TopicPlace> {
     try {
-      const { admin, transport } = this.setting.cluster
-      const now = (await (admin === undefined ? transport.partitions?.(topic) : admin.partitions(topic))) ?? 0
-      const kept = now === 0 ? 0 : (await this.mark(topic, { seq: 0, sent: now, place: "" })).sent
-      if (this.ended) return
-      const names = partsOf(topic, kept)
-      route.channels = names.map((name) => new Channel(this.host(name), name))
-      route.trouble = undefined
-      this.deal(route.channels, route.waiting)
-      route.waiting = []
+      return await this.setting.topicPlace({ ...this.stream, generation: this.generation, topic, ...begin })
     } catch (cause) {
-      const failure = failureOf(cause, topic)
-      route.trouble = failure.message
-      const timer = setTimeout(() => {
-        this.timers.delete(timer)
-        route.asking = false
-        void this.ask(topic, route)
-      }, askAgainMs)
-      this.timers.add(timer)
-      this.setting.moved()
+      // what a database says of itself is not to be taken for what Pulsar says
+      const { message, retryable } = cause as RelayError
+      throw new PulsarFailure("other", retryable, message, cause)
     }
   }
-  private mark(topic: string, begin: Mark): Promise<TopicPlace> {
-    return this.setting.topicPlace({ ...this.stream, generation: this.generation, topic, ...begin })
-  }
-  private host(topic: string): Host {
+  private channel(topic: string, from: number): Channel {
     const { batched, cluster, holds, inTurn, moved, prefix } = this.setting
+    return new Channel(
+      {
+        cluster,
+        stream: this.name,
+        name: producerName(prefix, this.name, this.generation),
+        from: this.from,
+        batching: batched.has(localName(topic)),
+        mark: (begin) => this.mark(topic, { ...begin, seq: from }),
+        inTurn,
+        holds,
+        done: (message, reason) => this.done(topic, message, reason),
+        broken: (reason) => {
+          this.broken ??= `${reason}. ${repair(this.stream)}`
+          moved()
+        }
+      },
+      topic
+    )
+  }
+
+  /** What may be parked, where there is no room left: all that waits for topics of undeclared tenants that take nothing. */
+  get overflow(): Overflow | undefined {
+    if (this.broken !== undefined || this.hasRoom) return undefined
+    const found = [...this.routes.values()].flatMap((route) => route.held.map((held) => ({ route, held })))
+    if (found.length === 0) return undefined
+    const parked = found.flatMap(({ held: { failure, messages, topic } }) => {
+      const reason = `${failure.message}${advice(topic)}. Then: millrace dlq retry --kind relay`
+      return messages.map((message) => this.parkedOf(topic, message, reason))
+    })
+    const topics = found.map(({ held: { messages, topic } }) => ({ topic, seq: messages.at(-1)!.seq }))
     return {
-      cluster,
-      stream: this.name,
-      name: producerName(prefix, this.name, this.generation),
-      from: this.from,
-      batching: batched.has(localName(topic)),
-      mark: (begin) => this.mark(topic, begin),
-      inTurn,
-      holds,
-      done: (message, reason) => this.done(topic, message, reason),
-      broken: (reason) => {
-        this.broken ??= `${reason}. ${repair(this.stream)}`
-        moved()
+      parking: { ...this.stream, generation: this.generation, topics, parked },
+      settle: (names) => {
+        const closed = new Set(names)
+        for (const { held, route } of found) this.relieved(route, held, closed.has(held.topic))
       }
     }
   }
+  private relieved(route: Route, held: Held, parked: boolean): void {
+    if (!parked) return route.keep(held)
+    // whoever can name tenants would fill the memory with routes
+    if (route.forget(held) && this.routes.delete(route.topic)) void route.close()
+    for (const message of held.messages) this.settle(message)
+  }
 
   private done(topic: string, message: Message, reason: string | undefined): void {
+    if (!this.bySeq.has(message.seq)) return
+    if (reason === undefined) this.shipped += 1
+    else this.parked.push(this.parkedOf(topic, message, reason))
+    this.settle(message)
+  }
+  private parkedOf(topic: string, message: Message, reason: string): Parked {
     const { incarnation, key, seq, value } = message
+    return { ...this.stream, seq, incarnation, topic, key, meta: metaOf(message), val: value, reason }
+  }
+  private settle({ seq, value }: Message): void {
     const one = this.bySeq.get(seq)
     if (one === undefined) return
     this.bySeq.delete(seq)
-    this.bytes -= message.value.length
+    this.bytes -= value.length
     one.left -= 1
-    if (reason === undefined) this.shipped += 1
-    else this.parked.push({ ...this.stream, seq, incarnation, topic, key, meta: metaOf(message), val: value, reason })
     if (one.left === 0) this.advance()
   }
   private advance(): void {
@@ -234,12 +247,8 @@ export class StreamRelay {
   /** What is to be written down. The position must not be written before the rest. */
   takeProgress(): Progress {
     const places: Array<TopicPlace> = []
-    for (const { channels = [] } of this.routes.values())
-      for (const channel of channels) {
-        const mark = channel.takeMark()
-        if (mark !== undefined)
-          places.push({ ...this.stream, generation: this.generation, topic: channel.topic, ...mark })
-      }
+    for (const route of this.routes.values())
+      for (const mark of route.takeMarks()) places.push({ ...this.stream, generation: this.generation, ...mark })
     const { parked, reached: place } = this
     this.parked = []
     this.reached = undefined
@@ -247,10 +256,6 @@ export class StreamRelay {
   }
   /** Sends nothing more. Answers when its connections are given up. */
   async close(): Promise<void> {
-    this.ended = true
-    for (const timer of this.timers) clearTimeout(timer)
-    await Promise.all(
-      [...this.routes.values()].flatMap(({ channels = [] }) => channels.map((channel) => channel.close()))
-    )
+    await Promise.all([...this.routes.values()].map((route) => route.close()))
   }
 }

@@ -31,6 +31,11 @@ export interface RelayOptions {
    * of its first key, so this is for topics without key-shared consumers. Default: none.
    */
   readonly batched?: ReadonlyArray<string>
+  /**
+   * Whether a tenant, by name, is one whose messages are parked, for people to send later, where its topics take nothing and its stream has no room
+   * for them to wait. Else they wait, and the stream halts. Default: none is.
+   */
+  readonly undeclared?: (tenant: string) => boolean
   /** Messages, and bytes, of one stream that may be under way or wait for a topic. Default 5,000 and 4 MiB. */
   readonly inFlight?: number
   readonly inFlightBytes?: number
@@ -150,7 +155,7 @@ const settingOf = (
   moved: () => void
 ): Setting => {
   const { accepts = () => true, batched = [], inFlight = 5_000, prefix = "millrace-relay", segments = 64 } = relay
-  const { inFlightBytes = 4 << 20, topicFor } = relay
+  const { inFlightBytes = 4 << 20, topicFor, undeclared = () => false } = relay
   const turns = Semaphore.makeUnsafe(connecting)
   const inTurn = <A>(run: () => Promise<A>): Promise<A> =>
     Effect.runPromise(turns.withPermits(1)(Effect.tryPromise({ try: run, catch: (cause) => cause })))
@@ -162,6 +167,7 @@ const settingOf = (
     accepts,
     topicFor,
     batched: new Set(batched),
+    undeclared,
     inFlight,
     inFlightBytes,
     bounds: { segments, streamBytes: 2 << 20, bytes: 8 << 20 },

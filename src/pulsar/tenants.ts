@@ -215,7 +215,7 @@ const topicStep = async (admin: Admin, name: string, partitions: number): Promis
   const refused =
     from === undefined || from === partitions
       ? undefined
-      : `it has ${from} partitions, and ${partitions} are declared: a key's messages would lie in two of them; declare ${from}, or take a new topic`
+      : `it has ${from} partition${from === 1 ? "" : "s"}, and ${partitions} are declared: a key's messages would lie in two of them; declare ${from}, or take a new topic`
   const action = from === undefined ? "create" : refused === undefined ? "nothing" : "refused"
   return {
     plan: {

@@ -137,7 +137,18 @@ suite("tenants on pulsar", () => {
         const [applied, text] = yield* run("apply")
         assert.strictEqual(applied, 0, text)
         assert.include(text, `+ topic c${process.pid}/alerts/alerts.v1: create`)
-        assert.strictEqual((yield* run("check"))[0], 0)
+        assert.match(text, /\n0 of 3 were as declared\n$/)
+        assert.deepStrictEqual(yield* run("check"), [0, "3 of 3 as declared\n"])
+        // what differs, and only that
+        const client = yield* admin
+        const permission = `namespaces/c${process.pid}/alerts/permissions/c${process.pid}`
+        yield* Effect.promise(() => client.call("DELETE", permission))
+        const [differing, difference] = yield* run("check")
+        assert.strictEqual(differing, 3)
+        assert.match(
+          difference,
+          /^~ namespace c\d+\/alerts: change\n {4}permission of c\d+: none -> .*\n2 of 3 as declared\n$/
+        )
         const [unknown, message] = yield* command(["pulsar", "check", "--config", file], {
           MILLRACE_PULSAR_ADMIN_URL: "",
           MILLRACE_PULSAR_URL: ""

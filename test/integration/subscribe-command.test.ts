@@ -91,6 +91,35 @@ describe("millrace subscribe", () => {
       ),
     240_000
   )
+  it.live(
+    "ends without a word when nobody reads any more, and what was not written comes again",
+    () =>
+      Effect.scoped(
+        Effect.gen(function* () {
+          const { sql, url } = yield* databaseOn(root)
+          yield* Effect.gen(function* () {
+            const topics = yield* Topics
+            const topic = yield* topicWith(1)
+            yield* topics.publish(topic, sent(3, 1, 1, 1))
+            const named = ["subscribe", topic, "--name", "cut", "--json", "--from", "earliest"]
+            // as `head` does
+            const cut = startCommand(url, named, (out) => {
+              if (printed(out).length === 3) cut.child.stdout.destroy()
+            })
+            yield* Effect.promise(() => new Promise((resolve) => cut.child.stdout.once("close", resolve)))
+            yield* topics.publish(topic, sent(5, 4, 1, 1))
+            const { code, err } = yield* Effect.promise(() => cut.ended)
+            assert.deepStrictEqual([code, err], [0, ""])
+            const rest = yield* command(url, ...named, "--max", "2")
+            assert.deepStrictEqual(
+              printed(rest.out).map(({ seq }) => seq),
+              [4, 5]
+            )
+          }).pipe(Effect.provide(fanOutOn(sql)))
+        })
+      ),
+    60_000
+  )
   it("understands where to begin", () => {
     assert.deepStrictEqual(
       ["earliest", "latest", "1:7", "0:1,2:3", "2 hours", "1970-01-01T00:00:05Z", "", "soon", "1:"].map((text) =>

@@ -9,6 +9,8 @@ export interface Ended {
   readonly out: string
   readonly err: string
 }
+/** Services of whoever runs the tests are none of the command's. */
+const own = Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith("MILLRACE_")))
 /** Starts the command. `said` is told all that it has printed so far. */
 export const startCommand = (
   url: string,
@@ -17,7 +19,7 @@ export const startCommand = (
 ) => {
   const main = fileURLToPath(new URL("../../src/cli/main.ts", import.meta.url))
   const run = "Deno" in globalThis ? ["run", "-A", main, ...args] : [main, ...args]
-  const child = spawn(process.execPath, run, { env: { ...process.env, MILLRACE_DATABASE_URL: url } })
+  const child = spawn(process.execPath, run, { env: { ...own, MILLRACE_DATABASE_URL: url } })
   const texts = { out: "", err: "" }
   child.stdout.on("data", (data: Buffer) => said((texts.out += data.toString())))
   child.stderr.on("data", (data: Buffer) => (texts.err += data.toString()))

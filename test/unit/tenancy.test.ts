@@ -26,6 +26,12 @@ describe("Tenancy", () => {
     const bySize = Tenancy.make({ tenants: [], topics: [], retention: { megabytes: 10 } }).policies
     assert.deepStrictEqual([bySize.retentionMs, bySize.retentionMegabytes], [Infinity, 10])
   })
+  it("parks what overflows of tenants that it does not declare, unless they are to wait", () => {
+    const tenancy = Tenancy.make({ tenants: ["acme"], topics: [alerts] })
+    assert.isTrue(Tenancy.parks(tenancy, "globex"))
+    assert.isFalse(Tenancy.parks(tenancy, "acme"))
+    assert.isFalse(Tenancy.parks(Tenancy.make({ tenants: ["acme"], topics: [alerts], undeclared: "wait" }), "globex"))
+  })
   it("refuses names that Pulsar does not take, and two of one name", () => {
     const make = (tenants: ReadonlyArray<string>, topics = [alerts]) => Tenancy.make({ tenants, topics })
     assert.throws(() => make(["a/b"]), /tenant "a\/b": Pulsar takes letters/)
