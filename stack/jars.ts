@@ -30,7 +30,7 @@ export const find = (program: string): string | undefined => {
 }
 
 /** What JVMs are told beside what a service needs: `MILLRACE_STACK_JVM`, which tests set for brokers that live for a minute. */
-export const more = (): ReadonlyArray<string> =>
+export const jvmFlags = (): ReadonlyArray<string> =>
   (process.env["MILLRACE_STACK_JVM"] ?? "").split(" ").filter((word) => word !== "")
 
 /** Where `java` is. Fails with `Missing`. */

@@ -4,7 +4,7 @@ import { cpSync, existsSync, mkdirSync, readdirSync, renameSync, rmSync, writeFi
 import { join } from "node:path"
 import { setTimeout as sleep } from "node:timers/promises"
 import { StackError } from "./errors.ts"
-import { java, lock, more as moreJvm } from "./jars.ts"
+import { java, jvmFlags, lock } from "./jars.ts"
 import { run, tail } from "./process.ts"
 
 /** Where a node begins. */
@@ -77,7 +77,7 @@ export const format = async (
 ): Promise<void> => {
   const log = join(directory, "format.log")
   const tool = ["kafka.tools.StorageTool", "format", "--cluster-id", randomId(), "--config", config, ...more]
-  const command = [java(), "-Xmx128m", ...moreJvm(), "-cp", join(libraries, "*"), ...tool]
+  const command = [java(), "-Xmx128m", ...jvmFlags(), "-cp", join(libraries, "*"), ...tool]
   const formatting = await run({ command, directory, log })
   await formatting.exited
   const said = tail(log, 0)

@@ -4,7 +4,7 @@ import { join } from "node:path"
 import { setTimeout as sleep } from "node:timers/promises"
 import { Kafka, logLevel } from "kafkajs"
 import { StackError } from "./errors.ts"
-import { jars, java, more } from "./jars.ts"
+import { jars, java, jvmFlags } from "./jars.ts"
 import { copy, format, type Image, image, randomId, text } from "./kafka-image.ts"
 import { secured, type Security, security, users } from "./kafka-security.ts"
 import { freePorts, listening } from "./ports.ts"
@@ -107,7 +107,7 @@ const node = async (directory: string, options: KafkaOptions, libraries: string,
   else copy(template, storage, properties["node.id"], member?.cluster)
   const heap = options.heapMb ?? 512
   const jvm = ["-XX:MaxDirectMemorySize=256m", "-XX:+ExitOnOutOfMemoryError", "-Djava.awt.headless=true"]
-  const command = [java(), `-Xmx${heap}m`, `-Xms${Math.min(heap, 256)}m`, ...jvm, ...more(), ...archive]
+  const command = [java(), `-Xmx${heap}m`, `-Xms${Math.min(heap, 256)}m`, ...jvm, ...jvmFlags(), ...archive]
   command.push(`-Dlog4j2.configurationFile=${join(directory, "log4j2.properties")}`)
   command.push("-cp", join(libraries, "*"), "kafka.Kafka", config)
   let running: Running | undefined

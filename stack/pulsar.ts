@@ -3,7 +3,7 @@ import { mkdirSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { setTimeout as sleep } from "node:timers/promises"
 import { StackError } from "./errors.ts"
-import { jars, java, more } from "./jars.ts"
+import { jars, java, jvmFlags } from "./jars.ts"
 import { type PulsarSecurity, security } from "./pulsar-security.ts"
 import { freePorts } from "./ports.ts"
 import { run, type Running, sizeOf, tail } from "./process.ts"
@@ -48,7 +48,13 @@ export const pulsar = async (
   writeFileSync(join(directory, "client.conf"), "")
   writeFileSync(join(directory, "log4j2.properties"), logging)
   const jvm = [`-Xmx${options.heapMb ?? 768}m`, "-XX:MaxDirectMemorySize=512m", "-XX:+ExitOnOutOfMemoryError"]
-  const command = [java(), ...jvm, ...more(), "-Djava.awt.headless=true", "-Dio.netty.tryReflectionSetAccessible=true"]
+  const command = [
+    java(),
+    ...jvm,
+    ...jvmFlags(),
+    "-Djava.awt.headless=true",
+    "-Dio.netty.tryReflectionSetAccessible=true"
+  ]
   command.push(`-Dlog4j2.configurationFile=${join(directory, "log4j2.properties")}`)
   command.push(...opened.flatMap((name) => ["--add-opens", `${name}=ALL-UNNAMED`]))
   command.push("-cp", `${directory}:${join(libraries, "*")}`, "org.apache.pulsar.PulsarStandaloneStarter")

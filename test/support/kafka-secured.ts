@@ -4,7 +4,7 @@ import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "nod
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import * as Effect from "effect/Effect"
-import { jars, java, more } from "../../stack/jars.ts"
+import { jars, java, jvmFlags } from "../../stack/jars.ts"
 import { freePorts, listening } from "../../stack/ports.ts"
 import { run as start } from "../../stack/process.ts"
 
@@ -91,7 +91,7 @@ export const secured = Effect.fnUntraced(function* (password: string) {
   const scram = ["256", "512"].flatMap((bits) => ["--add-scram", `SCRAM-SHA-${bits}=[name=user,password=${password}]`])
   const id = "AAAAAAAAQACAAAAAAAAAAQ"
   run(directory, java(), ["-cp", classpath, "kafka.tools.StorageTool", "format", "-t", id, "-c", config, ...scram])
-  const command = [java(), "-Xmx384m", ...more(), "-cp", classpath, "kafka.Kafka", config]
+  const command = [java(), "-Xmx384m", ...jvmFlags(), "-cp", classpath, "kafka.Kafka", config]
   yield* Effect.acquireRelease(
     Effect.promise(() => start({ command, directory, log: join(directory, "kafka.log") })),
     (running) => Effect.promise(() => running.end("SIGKILL"))
