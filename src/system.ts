@@ -153,6 +153,9 @@ const openPulsarRelay = Effect.fnUntraced(function* (application: Application.An
     prefix: `millrace-relay/${application.name}`,
     accepts: goesTo(application, "pulsar"),
     batched: pulsar?.topics.filter(({ batching }) => batching).flatMap(Tenancy.topicsOf) ?? [],
+    partitions: new Map(
+      pulsar?.topics.flatMap((topic) => Tenancy.topicsOf(topic).map((name) => [name, topic.partitions] as const))
+    ),
     ...(tiered.size > 0 && { topicFor }),
     ...(pulsar !== undefined && { undeclared: (tenant: string) => tenant !== own && Tenancy.parks(pulsar, tenant) })
   })

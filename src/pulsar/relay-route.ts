@@ -10,6 +10,8 @@ import type { Message } from "./relay-decode.ts"
 /** What a route works for. */
 export interface RouteHost {
   readonly cluster: Cluster
+  /** How many it is to have: several must be made first, for a broker makes none but topics of one. */
+  readonly partitions: number
   /** Whether its tenant's messages are parked where there is no room for them to wait. */
   readonly undeclared: boolean
   /** What else to say then, where the topic takes nothing. */
@@ -27,15 +29,18 @@ export interface RouteHost {
 const askAgainMs = { first: 1_000, most: 8_000 }
 const isNowhere = /: (tenant|namespace) (not found|does not exist)/i
 
-/** How many partitions there are; 0 also where the topic is not there, and may come to be. Rejects where it cannot, for its namespace is not there. */
-const countOf = async ({ admin, transport }: Cluster, topic: string): Promise<number> => {
+/**
+ * How many partitions there are; 0 also where the topic is not there, and comes to be when it is used. Rejects where it does not: there is no
+ * namespace, or it is to have several.
+ */
+const countOf = async ({ cluster: { admin, transport }, partitions }: RouteHost, topic: string): Promise<number> => {
   if (admin === undefined) return (await transport.partitions?.(topic)) ?? 0
   try {
     const found = await admin.call("GET", `${pathOf(topic)}/partitions`)
     return (found as { readonly partitions: number }).partitions
   } catch (cause) {
     const failure = failureOf(cause, topic)
-    if (failure.kind === "missing" && !isNowhere.test(failure.message)) return 0
+    if (failure.kind === "missing" && partitions === 1 && !isNowhere.test(failure.message)) return 0
     throw failure
   }
 }
@@ -121,7 +126,7 @@ export class Route {
     this.asking = true
     const { host, topic } = this
     try {
-      const now = await host.inTurn(() => countOf(host.cluster, topic))
+      const now = await host.inTurn(() => countOf(host, topic))
       const kept = now === 0 ? undefined : await host.mark(topic, { seq: 0, sent: now, place: "" })
       if (this.ended) return
       this.from = kept?.seq ?? 0

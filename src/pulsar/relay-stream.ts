@@ -26,6 +26,8 @@ export interface Setting {
   readonly topicFor: Destination["topicFor"]
   /** Topics by name that get batches. */
   readonly batched: ReadonlySet<string>
+  /** How many partitions topics are to have, by name; 1 where it is not said. */
+  readonly partitions: ReadonlyMap<string, number>
   /** Whether messages of a tenant, by name, are parked where there is no room for them to wait. */
   readonly undeclared: (tenant: string) => boolean
   /** Messages and bytes of a stream that may be under way, or wait for a topic that does not take them. */
@@ -160,7 +162,8 @@ export class StreamRelay {
     const mark = (of: string, begin: Mark) => this.mark(of, begin)
     const channel = (part: string, from: number) => this.channel(part, from)
     const undeclared = this.setting.undeclared(tenantOf(topic))
-    return new Route({ cluster, undeclared, advice: advice(topic), mark, channel, inTurn, moved }, topic)
+    const partitions = this.setting.partitions.get(localName(topic)) ?? 1
+    return new Route({ cluster, partitions, undeclared, advice: advice(topic), mark, channel, inTurn, moved }, topic)
   }
   private async mark(topic: string, begin: Mark): Promise<TopicPlace> {
     try {

@@ -32,6 +32,11 @@ export interface RelayOptions {
    */
   readonly batched?: ReadonlyArray<string>
   /**
+   * How many partitions topics are to have, by their names as in `batched`. One that is to have several is waited for until somebody made it. Needs
+   * the admin interface. Default: 1 each.
+   */
+  readonly partitions?: ReadonlyMap<string, number>
+  /**
    * Whether a tenant, by name, is one whose messages are parked, for people to send later, where its topics take nothing and its stream has no room
    * for them to wait. Else they wait, and the stream halts. Default: none is.
    */
@@ -155,7 +160,7 @@ const settingOf = (
   moved: () => void
 ): Setting => {
   const { accepts = () => true, batched = [], inFlight = 5_000, prefix = "millrace-relay", segments = 64 } = relay
-  const { inFlightBytes = 4 << 20, topicFor, undeclared = () => false } = relay
+  const { inFlightBytes = 4 << 20, partitions = new Map(), topicFor, undeclared = () => false } = relay
   const turns = Semaphore.makeUnsafe(connecting)
   const inTurn = <A>(run: () => Promise<A>): Promise<A> =>
     Effect.runPromise(turns.withPermits(1)(Effect.tryPromise({ try: run, catch: (cause) => cause })))
@@ -167,6 +172,7 @@ const settingOf = (
     accepts,
     topicFor,
     batched: new Set(batched),
+    partitions,
     undeclared,
     inFlight,
     inFlightBytes,

@@ -140,6 +140,36 @@ suite("relay to Pulsar", () => {
     )
 
     test(
+      "waits for a topic that is to have several partitions, for a broker would make it of one; takes one that is there as it is",
+      Effect.fnUntraced(function* ({ cluster, messages, name, relay, sql }) {
+        yield* Effect.promise(() => cluster.admin!.create(`persistent://${name}/alerts/scores`))
+        yield* publish(sql, { firstSeq: 1, messages: 20 })
+        yield* publish(sql, { firstSeq: 21, messages: 5, target: "scores" })
+        const partitions = new Map([
+          ["alerts", 3],
+          ["scores", 3]
+        ])
+        const target = yield* relay({ partitions })
+        const { halted } = yield* rounds(target, (shipment, lag) => shipment.halted.length > 0 || lag === 0)
+        assert.match(
+          halted[0]?.reason ?? "",
+          /alerts\/alerts\/partitions at .*not found.*; make it first: millrace pulsar apply$/
+        )
+        assert.isUndefined(yield* Effect.promise(() => cluster.admin!.partitions(`persistent://${name}/alerts/alerts`)))
+        yield* Effect.promise(() => cluster.admin!.create(`persistent://${name}/alerts/alerts`, 3))
+        yield* shipAll(target)
+        const parts = yield* Effect.forEach([0, 1, 2], (n) => messages(`alerts-partition-${n}`))
+        const found = parts.flatMap((part) => sequencesOf(part)["p/events/0"] ?? [])
+        assert.deepStrictEqual(
+          found.toSorted((a, b) => a - b),
+          Array.from({ length: 20 }, (_, i) => i + 1)
+        )
+        assert.isAbove(parts.filter((part) => part.length > 0).length, 1)
+        assert.deepStrictEqual(sequencesOf(yield* messages("scores")), { "p/events/0": [21, 22, 23, 24, 25] })
+      })
+    )
+
+    test(
       "a tenant that is not there holds its own messages only, and gets them in order once it is there",
       Effect.fnUntraced(function* ({ cluster, messages, name, relay, sql }) {
         const late = `${name}-late`
