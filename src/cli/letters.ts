@@ -179,13 +179,17 @@ const newest = (found: ReadonlyArray<{ readonly entries: ReadonlyArray<Entry> }>
   found.flatMap(({ entries }) => entries).toSorted((a, b) => b.failedAt - a.failedAt)
 const asJson = (entries: ReadonlyArray<Entry>) => JSON.stringify(entries.map(({ all }) => all))
 
-/** Prints letters, the newest first. */
+/** Prints letters, the newest first. Says on standard error where there are more than were asked for. */
 export const list = Effect.fnUntraced(function* (options: Options & { readonly status: ReadonlyArray<string> }) {
   const filter = yield* filterOf(options, options.status)
   const database = yield* openDecisions(options.data, 1)
-  const { code, found } = yield* listed(database, options, filter, "show")
-  const entries = newest(found).slice(0, filter.limit)
+  const { limit } = filter
+  const { code, found } = yield* listed(database, options, { ...filter, limit: limit + 1 }, "show")
+  const all = newest(found)
+  const entries = all.slice(0, limit)
   yield* print(options.json ? asJson(entries) : yield* tableOf(entries))
+  if (all.length > limit)
+    process.stderr.write(`millrace: the newest ${limit}; there are more, see --limit and filters\n`)
   return code
 })
 

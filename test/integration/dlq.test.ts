@@ -259,6 +259,8 @@ describe("millrace dlq", () => {
       const table = yield* dlq("list", "--error", "TypeError", "--since", "1 hour", "--limit", "2")
       assert.match(table.out, /parked.*watch v1.*l\.events\/\d@\d.*TypeError: cannot handle/)
       assert.match(table.out, /\(2 rows\)/)
+      assert.strictEqual(table.err, "millrace: the newest 2; there are more, see --limit and filters\n")
+      assert.strictEqual((yield* dlq("list", "--limit", "3")).err, "")
       assert.strictEqual((yield* dlq("list", "--since", "2099-01-01", "--json")).out, "[]\n")
       // nothing in bulk unless it is said which
       const vague = yield* dlq("retry", ...configured)
