@@ -19,22 +19,24 @@ const unhealthy = async ({ fleet }: Run): Promise<Status> => {
 const older = "signals_older"
 /** A copy of the application's database, as of now. Nothing may run. */
 export const backUp = async (run: Run): Promise<void> => {
-  const { beside, sql } = run.services
-  await disconnected(sql)
+  const { beside } = run.services
+  await disconnected(run.services)
   await beside(`create database ${older} template signals`)
 }
 /** Puts the copy in the place of the database. */
 const restore = async (run: Run): Promise<void> => {
-  const { beside, sql } = run.services
-  await disconnected(sql)
+  const { beside } = run.services
+  await disconnected(run.services)
   await beside("drop database signals with (force)")
   await beside(`alter database ${older} rename to signals`)
 }
-/** The harness's own sessions of the database end; they are opened anew by whoever asks next. */
-const disconnected = async (sql: Run["services"]["sql"]) => {
-  await sql`select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()`
-  await sql`select pg_terminate_backend(pg_backend_pid())`.catch(() => undefined)
-  await sleep(100)
+/** All sessions of the database end, the harness's own too, which are opened anew by whoever asks next. Asked for beside it: who asks has one. */
+const disconnected = async ({ beside }: Run["services"]) => {
+  const end = "select pg_terminate_backend(pid) from pg_stat_activity where datname = 'signals'"
+  for (let left = 200; (await beside(end)).length > 0; left--) {
+    if (left === 0) throw new Error("sessions of the database do not end")
+    await sleep(50)
+  }
 }
 
 /**

@@ -20,7 +20,7 @@ export interface Services {
   /** One connection more, to be ended by who asks for it. */
   readonly connect: () => postgres.Sql
   /** Runs one statement beside the application's database, as `drop database`. */
-  readonly beside: (statement: string) => Promise<unknown>
+  readonly beside: (statement: string) => Promise<ReadonlyArray<unknown>>
   readonly close: () => Promise<void>
 }
 

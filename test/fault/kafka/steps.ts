@@ -190,10 +190,11 @@ export class Steps {
       const stands = async (deed: "stop" | "step") => {
         const worker = await this.start("projections", `${deed}:before commit:1`)
         await Promise.all(fleet.of("projections").map((one) => one !== worker && !one.stopped && one.end("SIGTERM")))
+        // what was fed before may be handled by those that ended
+        await feeder.only(30)
         await this.run.until("process that stands before a commit", () => worker.stopped)
         return worker
       }
-      await feeder.only(30)
       const first = await stands("step")
       // in the log before the second reads it, and too much for the first to have
       await feeder.only(30)
