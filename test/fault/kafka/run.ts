@@ -46,11 +46,11 @@ export class Run extends Course<RunOptions> {
     }, 100)
   }
   /** Feeds nothing by itself meanwhile. */
-  async quietly(use: () => Promise<void>): Promise<void> {
+  async quietly<A>(use: () => Promise<A>): Promise<A> {
     this.quiet = true
     try {
       await this.feeder.settled
-      await use()
+      return await use()
     } finally {
       this.quiet = false
     }

@@ -180,37 +180,46 @@ export class Steps {
     this.run.note(worker.fenced > before ? "zombie fenced" : "zombie not fenced")
     await this.reduce()
   }
+  /** Until two claims of a partition overlapped. What the other hand feeds meanwhile may be in the first process's hand instead. */
+  private async overlap() {
+    for (let tries = 3; tries > 0; tries--) {
+      const fenced = await this.run.quietly(() => this.overlapOnce())
+      if (fenced) return this.run.note("overlapping claim fenced")
+    }
+    this.run.note("overlapping claim not fenced")
+  }
   /**
    * Two processes at once before a commit of the same partition, the later claimant with more events in hand than the first, which
-   * comes back before the other has committed anything: nothing but the claim tells their commits apart.
+   * comes back before the other has committed anything: nothing but the claim tells their commits apart. Whether the first was fenced.
    */
-  private async overlap() {
+  private async overlapOnce(): Promise<boolean> {
     const { feeder, fleet, services } = this.run
-    await this.run.quietly(async () => {
-      const stands = async (deed: "stop" | "step") => {
-        const worker = await this.start("projections", `${deed}:before commit:1`)
-        await Promise.all(fleet.of("projections").map((one) => one !== worker && !one.stopped && one.end("SIGTERM")))
-        // what was fed before may be handled by those that ended
-        await feeder.only(30)
-        await this.run.until("process that stands before a commit", () => worker.stopped)
-        return worker
-      }
-      const first = await stands("step")
-      // in the log before the second reads it, and too much for the first to have
-      await feeder.only(30)
-      const ends = await feeder.ends()
-      const second = await stands("stop")
-      for (const worker of [first, second]) {
-        worker.signal("SIGCONT")
-        const answered = () => worker.fenced + worker.answered > 0 || worker.exit !== undefined
-        await this.run.until("answer to the commit of a process that came back", answered)
-      }
-      first.signal("SIGCONT")
-      this.run.note(first.fenced > 0 ? "overlapping claim fenced" : "overlapping claim not fenced")
-      await this.run.until("handling after an overlap", () => isHandled(services.sql, ends))
-      await this.restock("projections")
-      await Promise.all([first.end("SIGTERM"), second.end("SIGTERM")])
-    })
+    const isAllHandled = async () => isHandled(services.sql, await feeder.ends())
+    const alone = async (deed: "stop" | "step") => {
+      const worker = await this.start("projections", `${deed}:before commit:1`)
+      await Promise.all(fleet.of("projections").map((one) => one !== worker && !one.stopped && one.end("SIGTERM")))
+      return worker
+    }
+    const stands = (worker: Worker) => this.run.until("process that stands before a commit", () => worker.stopped)
+    await this.run.until("handling before an overlap", isAllHandled)
+    const first = await alone("step")
+    await feeder.only(30)
+    await stands(first)
+    // in the log before the second reads it, and too much for the first to have
+    await feeder.only(30)
+    const ends = await feeder.ends()
+    const second = await alone("stop")
+    await stands(second)
+    for (const worker of [first, second]) {
+      worker.signal("SIGCONT")
+      const answered = () => worker.fenced + worker.answered > 0 || worker.exit !== undefined
+      await this.run.until("answer to the commit of a process that came back", answered)
+    }
+    first.signal("SIGCONT")
+    await this.run.until("handling after an overlap", () => isHandled(services.sql, ends))
+    await this.restock("projections")
+    await Promise.all([first.end("SIGTERM"), second.end("SIGTERM")])
+    return first.fenced > 0
   }
   private async relayZombie({ name }: Of<"relayZombie">) {
     const { services } = this.run
