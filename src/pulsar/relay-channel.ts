@@ -131,6 +131,8 @@ export class Channel {
       }
       this.head++
     }
+    // where all was there already no answer tells that it goes on
+    if (this.head === this.queue.length && this.flying.size === 0) this.trouble = undefined
     // hundreds of channels must not each hold what they sent
     if (this.head > 0 && this.head * 2 >= this.queue.length) {
       this.queue = this.queue.slice(this.head)

@@ -6,6 +6,10 @@ import * as Scope from "effect/Scope"
 import { shared } from "../../stack/testing.ts"
 import type { Endpoints } from "../../stack/service.ts"
 import { query } from "../../src/postgres/client.ts"
+import { PulsarFailure } from "../../src/pulsar/errors.ts"
+import type { Cluster } from "../../src/pulsar/fanout.ts"
+import * as PulsarRelay from "../../src/pulsar/relay.ts"
+import type { TransportProducer } from "../../src/pulsar/transport.ts"
 import { positions } from "../support/outbox.ts"
 import { server } from "../support/postgres.ts"
 import { transports } from "../support/pulsar.ts"
@@ -166,6 +170,34 @@ suite("relay to Pulsar", () => {
         )
         assert.isAbove(parts.filter((part) => part.length > 0).length, 1)
         assert.deepStrictEqual(sequencesOf(yield* messages("scores")), { "p/events/0": [21, 22, 23, 24, 25] })
+      })
+    )
+
+    test(
+      "stands still no longer once all is there, though it had nothing more to send",
+      Effect.fnUntraced(function* ({ cluster, messages, name, outbox, sql }) {
+        yield* publish(sql, { firstSeq: 1, messages: 3 })
+        // the first producer's messages arrive, and it is told that they may not
+        let refusals = 0
+        const refusing = (producer: TransportProducer): TransportProducer => ({
+          close: () => producer.close(),
+          send: async (message) => {
+            await producer.send(message)
+            throw new PulsarFailure("denied", false, "it is not allowed")
+          }
+        })
+        const produce: Cluster["transport"]["produce"] = async (settings) => {
+          const producer = await cluster.transport.produce(settings)
+          return refusals++ === 0 ? refusing(producer) : producer
+        }
+        const flawed = { ...cluster, transport: { ...cluster.transport, produce } }
+        const target = yield* PulsarRelay.fromCluster(flawed, outbox, { prefix: name })
+        const stood = yield* rounds(target, ({ halted }) => halted.length > 0)
+        assert.strictEqual(stood.halted[0]!.reason, "it is not allowed")
+        yield* shipAll(target)
+        assert.deepStrictEqual((yield* rounds(target, () => true)).halted, [])
+        assert.deepStrictEqual([...(yield* positions(sql))], [{ stream: "p/events/0", seq: 3, halted: null }])
+        assert.deepStrictEqual(sequencesOf(yield* messages("alerts")), { "p/events/0": [1, 2, 3] })
       })
     )
 
