@@ -58,13 +58,10 @@ export class Run extends Course<RunOptions> {
       if ((await this.backlog().catch(() => 0)) < mostBehind) await this.feeder.feed(10)
     }, 250)
   }
-  /** Messages that were published and the slowest subscription has not handled, about. */
+  /** Messages that were published and the slowest subscription has not handled. */
   private async backlog(): Promise<number> {
-    const rows = await this.services.sql<Array<{ count: number }>>`
-      select count(*)::float8 as count from handled group by subscription`
-    const slowest = rows.length < subscriptions.length ? 0 : Math.min(...rows.map(({ count }) => count))
-    // each topic of each tenant has a quarter
-    return this.feeder.fed.length - 4 * slowest
+    const handled = await this.handled()
+    return Math.max(...this.expected().map(([name, count]) => count - (handled.get(name) ?? 0)))
   }
   protected async describe(): Promise<ReadonlyArray<string>> {
     return [
@@ -121,15 +118,16 @@ export class Run extends Course<RunOptions> {
     )
     return new Map(rows.map(({ count, subscription }) => [subscription, count]))
   }
+  /** Messages that are published by now, for each subscription. */
+  private expected(): ReadonlyArray<readonly [subscription: string, messages: number]> {
+    return subscriptions.map(({ name, tenant, topic }) => [
+      name,
+      this.feeder.fed.filter((fed) => !fed.poison && fed.tenant === tenant && fed.topic === topic).length
+    ])
+  }
   /** What is published by now is handled by every subscription. */
   async handledAll(what: string): Promise<void> {
-    const expected = subscriptions.map(
-      ({ name, tenant, topic }) =>
-        [
-          name,
-          this.feeder.fed.filter((fed) => !fed.poison && fed.tenant === tenant && fed.topic === topic).length
-        ] as const
-    )
+    const expected = this.expected()
     await this.until(what, async () => {
       const found = await this.handled()
       return expected.every(([name, count]) => (found.get(name) ?? 0) >= count)
@@ -138,7 +136,7 @@ export class Run extends Course<RunOptions> {
 }
 
 /** So many messages behind the trickle stops. */
-const mostBehind = 1_500
+const mostBehind = 400
 const here = "test/fault/pulsar"
 /** Opens a run, lets `use` have it, and leaves nothing behind. */
 export const withRun = async <A>(options: RunOptions, use: (run: Run) => Promise<A>): Promise<A> => {
