@@ -20,7 +20,7 @@ export const freePorts = async (count: number): Promise<ReadonlyArray<number>> =
     // a process that is given very many looks everywhere
     const port =
       tries < 500 ? first + Math.floor(Math.random() * width) : lowest + Math.floor(Math.random() * (highest - lowest))
-    if (given.has(port) || found.has(port)) continue
+    if (given.has(port)) continue
     given.add(port)
     if ((await freePort(port)) !== undefined) found.add(port)
     else given.delete(port)

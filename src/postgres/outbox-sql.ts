@@ -64,6 +64,11 @@ const streamArrays = (list: ReadonlyArray<Stream>) =>
     arrayLiteral(list.map(({ source }) => source)),
     arrayLiteral(list.map(({ partition }) => partition))
   ] as const
+/** The same as arguments of `unnest`. */
+const streamColumns = (sql: Sql, list: ReadonlyArray<Stream>) => {
+  const [projections, sources, partitions] = streamArrays(list)
+  return sql`${projections}::text[], ${sources}::text[], ${partitions}::integer[]`
+}
 
 const reading = `
   with place as materialized (
@@ -157,9 +162,7 @@ export const move = (sql: Sql, target: string, places: ReadonlyArray<Place>) => 
   set seq = m.seq, incarnation = m.incarnation, moved_at = clock_timestamp(), halted = null, adopt = false,
     generation = p.generation + p.adopt::integer
   from unnest(
-    ${streamArrays(places)[0]}::text[],
-    ${streamArrays(places)[1]}::text[],
-    ${streamArrays(places)[2]}::integer[],
+    ${streamColumns(sql, places)},
     ${arrayLiteral(places.map(({ seq }) => seq))}::bigint[],
     ${arrayLiteral(places.map(({ incarnation }) => incarnation ?? null))}::uuid[]
   ) as m (projection, source, partition, seq, incarnation)
@@ -198,9 +201,7 @@ const insertParked = (sql: Sql, target: string, parked: ReadonlyArray<Parked>) =
     (target, projection, source, partition, seq, incarnation, topic, key, meta, val, reason)
   select ${target}::text, m.*
   from unnest(
-    ${streamArrays(parked)[0]}::text[],
-    ${streamArrays(parked)[1]}::text[],
-    ${streamArrays(parked)[2]}::integer[],
+    ${streamColumns(sql, parked)},
     ${arrayLiteral(parked.map(({ seq }) => seq))}::bigint[],
     ${arrayLiteral(parked.map(({ incarnation }) => incarnation))}::uuid[],
     ${arrayLiteral(parked.map(({ topic }) => topic))}::text[],
@@ -236,9 +237,7 @@ const keepPlaces = (sql: Sql, target: string, places: ReadonlyArray<TopicPlace>)
   update millrace.relay_topic t
   set seq = m.seq, sent = m.sent, place = m.place
   from unnest(
-    ${streamArrays(places)[0]}::text[],
-    ${streamArrays(places)[1]}::text[],
-    ${streamArrays(places)[2]}::integer[],
+    ${streamColumns(sql, places)},
     ${arrayLiteral(places.map(({ generation }) => generation))}::integer[],
     ${arrayLiteral(places.map(({ topic }) => topic))}::text[],
     ${arrayLiteral(places.map(({ seq }) => seq))}::bigint[],
@@ -257,9 +256,7 @@ export const halt = (
   update millrace.relay_position p
   set halted = m.reason
   from unnest(
-    ${streamArrays(halts)[0]}::text[],
-    ${streamArrays(halts)[1]}::text[],
-    ${streamArrays(halts)[2]}::integer[],
+    ${streamColumns(sql, halts)},
     ${arrayLiteral(halts.map(({ reason }) => reason ?? null))}::text[]
   ) as m (projection, source, partition, reason)
   where (p.target, p.projection, p.source, p.partition) = (${target}, m.projection, m.source, m.partition)

@@ -51,8 +51,6 @@ export class Route {
   private readonly host: RouteHost
   private channels: ReadonlyArray<Channel> | undefined
   private waiting: Array<Message> = []
-  /** Up to there messages of the topic were parked, as long as nobody was connected to it. */
-  private from = 0
   private failure: PulsarFailure | undefined
   private refusals = 0
   private asking = false
@@ -129,8 +127,9 @@ export class Route {
       const now = await host.inTurn(() => countOf(host, topic))
       const kept = now === 0 ? undefined : await host.mark(topic, { seq: 0, sent: now, place: "" })
       if (this.ended) return
-      this.from = kept?.seq ?? 0
-      const channels = partsOf(topic, kept?.sent ?? 0).map((name) => host.channel(name, this.from))
+      // up to there messages of the topic were parked, while nobody was connected to it
+      const from = kept?.seq ?? 0
+      const channels = partsOf(topic, kept?.sent ?? 0).map((name) => host.channel(name, from))
       this.channels = channels
       this.failure = undefined
       this.deal(channels, this.waiting)
