@@ -15,10 +15,10 @@ import {
   seqs,
   Topics,
   topicWith,
-  until,
   upTo,
   within
 } from "./fanout-support.ts"
+import { until } from "../support/until.ts"
 
 export const fanOutSharing = (it: It) => {
   it.effect(

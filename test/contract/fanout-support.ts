@@ -3,6 +3,7 @@ import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import type { Consumer, FanOut, Message, SubscribeOptions } from "../../src/fanout.ts"
+import { until } from "../support/until.ts"
 
 /** A message to publish; `seq` is its number in the stream `s`. */
 export interface Sent {
@@ -69,11 +70,6 @@ export const receiveAmong = Effect.fnUntraced(function* (consumers: ReadonlyArra
   )
   return received
 })
-/** Waits for a condition. */
-export const until = (done: () => boolean) =>
-  Effect.gen(function* () {
-    while (!done()) yield* Effect.sleep(10)
-  })
 export const seqs = (messages: ReadonlyArray<Message>) => messages.map(({ seq }) => seq)
 export const upTo = (to: number, from = 1) => Array.from({ length: to - from + 1 }, (_, i) => from + i)
 export const ascending = (numbers: ReadonlyArray<number | undefined>) => numbers.toSorted((a, b) => a! - b!)

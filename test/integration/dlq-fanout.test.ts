@@ -10,11 +10,12 @@ import { Subscription, Topic } from "../../src/index.ts"
 import { connect, query } from "../../src/postgres/client.ts"
 import { sent, Topics, topicWith } from "../contract/fanout-support.ts"
 import * as Cli from "../support/cli.ts"
-import { fanOutOn } from "../support/fanout.ts"
+import { onFanOut } from "../support/fanout.ts"
 import { databaseOn, server } from "../support/postgres.ts"
 import { environmentOf, fanOutOnPulsar, type TransportName, transports } from "../support/pulsar.ts"
 import { publish, sequencesOf, shipAll, testsOn } from "../support/relay-pulsar.ts"
 import { needing } from "../support/stack.ts"
+import { until } from "../support/until.ts"
 
 const scope = Scope.makeUnsafe()
 let root = ""
@@ -29,10 +30,6 @@ const dlq = Effect.fnUntraced(function* (environment: Environment, ...args: Read
   assert.strictEqual(code, 0, errors)
   return JSON.parse(output) as never
 })
-const until = (done: () => boolean) =>
-  Effect.gen(function* () {
-    while (!done()) yield* Effect.sleep(20)
-  })
 
 interface Listed {
   readonly id: string
@@ -165,24 +162,12 @@ const sharing = Effect.fnUntraced(function* (environment: Environment) {
 describe("dead letters of a subscription of the embedded fan-out", () => {
   it.live(
     "of several that share a topic of dead letters are told apart",
-    () =>
-      Effect.scoped(
-        Effect.gen(function* () {
-          const { sql, url } = yield* databaseOn(root)
-          yield* Effect.provide(sharing({ MILLRACE_DATABASE_URL: url }), fanOutOn(sql))
-        })
-      ),
+    () => onFanOut(root, ({ url }) => sharing({ MILLRACE_DATABASE_URL: url })),
     60_000
   )
   it.live(
     "are listed, shown, retried for it alone and in the order of keys, and discarded",
-    () =>
-      Effect.scoped(
-        Effect.gen(function* () {
-          const { sql, url } = yield* databaseOn(root)
-          yield* Effect.provide(retried({ MILLRACE_DATABASE_URL: url }), fanOutOn(sql))
-        })
-      ),
+    () => onFanOut(root, ({ url }) => retried({ MILLRACE_DATABASE_URL: url })),
     120_000
   )
 })

@@ -6,6 +6,7 @@ import * as Effect from "effect/Effect"
 import * as PostgresOutbox from "../../src/postgres/outbox.ts"
 import type { Sql } from "../../src/postgres/client.ts"
 import { database } from "../support/postgres.ts"
+import { until } from "../support/until.ts"
 
 const child = fileURLToPath(new URL("../support/lanes-child.ts", import.meta.url))
 const runtime = "Deno" in globalThis ? ["run", "-A"] : []
@@ -26,10 +27,6 @@ const holder = (url: string) =>
     }),
     ({ made }) => Effect.sync(() => void made.kill("SIGKILL"))
   )
-const until = (so: () => boolean) =>
-  Effect.gen(function* () {
-    while (!so()) yield* Effect.sleep(20)
-  })
 /** Claims until it has both lanes of every target. How long that took, in milliseconds. */
 const takeAll = Effect.fnUntraced(function* (sql: Sql) {
   const outbox = PostgresOutbox.make(sql)

@@ -1,10 +1,6 @@
 // What keeps the relay to Pulsar from doubling and losing messages, one protection a test, on both transports: what it finds, and where it stands still.
-import { afterAll, assert, beforeAll, describe } from "@effect/vitest"
+import { assert, describe } from "@effect/vitest"
 import * as Effect from "effect/Effect"
-import * as Exit from "effect/Exit"
-import * as Scope from "effect/Scope"
-import { shared } from "../../stack/testing.ts"
-import type { Endpoints } from "../../stack/service.ts"
 import { query } from "../../src/postgres/client.ts"
 import * as PulsarRelay from "../../src/pulsar/relay.ts"
 import type { Cluster } from "../../src/pulsar/fanout.ts"
@@ -12,15 +8,21 @@ import { PulsarFailure } from "../../src/pulsar/errors.ts"
 import type { TransportProducer } from "../../src/pulsar/transport.ts"
 import { RelayError } from "../../src/relay-target.ts"
 import { positions } from "../support/outbox.ts"
-import { server } from "../support/postgres.ts"
 import { transports } from "../support/pulsar.ts"
-import { assertOnce, publish, purge, rounds, sequencesOf, shipAll, testsOn } from "../support/relay-pulsar.ts"
+import {
+  assertOnce,
+  publish,
+  purge,
+  rounds,
+  sequencesOf,
+  servicesOfSuite,
+  shipAll,
+  testsOn,
+  withProduce
+} from "../support/relay-pulsar.ts"
 import { needing } from "../support/stack.ts"
 
 const suite = await needing("pulsar")
-const scope = Scope.makeUnsafe()
-let root = ""
-let endpoints: Endpoints = {}
 const other = "00000000-0000-4000-8000-000000000002"
 const topicOf = (name: string) => `persistent://${name}/alerts/alerts`
 /** The producer of the stream that tests publish. */
@@ -50,23 +52,14 @@ const removeAll = async ({ admin }: Cluster, name: string) => {
   await admin!.call("POST", `namespaces/${name}/alerts/deduplication`, true)
 }
 /** Connections whose producers are not quite what they are. */
-const withProducers = (cluster: Cluster, change: (producer: TransportProducer) => TransportProducer): Cluster => ({
-  ...cluster,
-  transport: {
-    ...cluster.transport,
-    produce: async (options) => change(await cluster.transport.produce(options))
-  }
-})
+const withProducers = (cluster: Cluster, change: (producer: TransportProducer) => TransportProducer): Cluster =>
+  withProduce(cluster, async (options) => change(await cluster.transport.produce(options)))
 
 suite("what the relay to Pulsar rests on", () => {
-  beforeAll(async () => {
-    root = await Effect.runPromise(Scope.provide(server, scope))
-    endpoints = await Effect.runPromise(Scope.provide(shared("pulsar"), scope))
-  }, 180_000)
-  afterAll(() => Effect.runPromise(Scope.close(scope, Exit.void)))
+  const services = servicesOfSuite()
 
   describe.each(transports)("%s", (transport) => {
-    const test = testsOn(transport, () => ({ root, endpoints }))
+    const test = testsOn(transport, services)
 
     test(
       "what the broker has forgotten, the topic tells",

@@ -7,32 +7,26 @@ import { type Cluster, connect } from "../../src/pulsar/fanout.ts"
 import { Channel } from "../../src/pulsar/relay-channel.ts"
 import type { TransportProducer } from "../../src/pulsar/transport.ts"
 import { optionsOf, transports } from "../support/pulsar.ts"
-import { channelMessage, makeTenant, messagesOf } from "../support/relay-pulsar.ts"
+import { channelMessage, makeTenant, messagesOf, withProduce } from "../support/relay-pulsar.ts"
 import { needing } from "../support/stack.ts"
+import { until } from "../support/until.ts"
 
 /** More than any of the two interfaces takes. */
 const tooLarge = "x".repeat(6_000_000)
-const until = (done: () => boolean) =>
-  Effect.gen(function* () {
-    while (!done()) yield* Effect.sleep(10)
-  })
 
 /** A channel of a stream, and what became of its messages. */
 const channelOn = (cluster: Cluster, name: string, topic: string) => {
   const made: Array<TransportProducer> = []
-  const transport: Cluster["transport"] = {
-    ...cluster.transport,
-    produce: async (options) => {
-      const producer = await cluster.transport.produce(options)
-      made.push(producer)
-      return producer
-    }
-  }
+  const watched = withProduce(cluster, async (options) => {
+    const producer = await cluster.transport.produce(options)
+    made.push(producer)
+    return producer
+  })
   const became = new Map<number, string | undefined>()
   const told: Array<string> = []
   const channel = new Channel(
     {
-      cluster: { ...cluster, transport },
+      cluster: watched,
       stream: "s",
       name,
       from: 0,

@@ -1,15 +1,10 @@
 // Messages for tenants that an application does not declare and Pulsar does not have: they fill what may wait of a stream, are parked, and others go on.
-import { afterAll, assert, beforeAll, describe } from "@effect/vitest"
+import { assert, describe } from "@effect/vitest"
 import * as Effect from "effect/Effect"
-import * as Exit from "effect/Exit"
-import * as Scope from "effect/Scope"
-import { shared } from "../../stack/testing.ts"
-import type { Endpoints } from "../../stack/service.ts"
 import { query, type Sql } from "../../src/postgres/client.ts"
 import * as Decisions from "../../src/postgres/decisions.ts"
 import { Admin } from "../../src/pulsar/admin.ts"
 import { PulsarFailure } from "../../src/pulsar/errors.ts"
-import type { Cluster } from "../../src/pulsar/fanout.ts"
 import { makeSender } from "../../src/pulsar/letters.ts"
 import * as PulsarRelay from "../../src/pulsar/relay.ts"
 import type { TransportProducer } from "../../src/pulsar/transport.ts"
@@ -17,15 +12,21 @@ import type { Shipment } from "../../src/relay-target.ts"
 import { resend } from "../../src/resend.ts"
 import * as Cli from "../support/cli.ts"
 import { positions } from "../support/outbox.ts"
-import { server } from "../support/postgres.ts"
 import { environmentOf, transports } from "../support/pulsar.ts"
-import { type Case, makeTenant, publish, rounds, sequencesOf, shipAll, testsOn } from "../support/relay-pulsar.ts"
+import {
+  type Case,
+  makeTenant,
+  publish,
+  rounds,
+  sequencesOf,
+  servicesOfSuite,
+  shipAll,
+  testsOn,
+  withProduce
+} from "../support/relay-pulsar.ts"
 import { needing } from "../support/stack.ts"
 
 const suite = await needing("pulsar")
-const scope = Scope.makeUnsafe()
-let root = ""
-let endpoints: Endpoints = {}
 const stream = "p/events/0"
 const upTo = (last: number, of: (seq: number) => boolean = () => true) =>
   Array.from({ length: last }, (_, i) => i + 1).filter(of)
@@ -94,23 +95,14 @@ const stands = Effect.fnUntraced(function* (target: PulsarRelay.Target, seen: (s
   return last
 })
 
-/** Connections of which the next producer is made otherwise. */
-const withProduce = (cluster: Cluster, produce: Cluster["transport"]["produce"]): Cluster => ({
-  ...cluster,
-  transport: { ...cluster.transport, produce }
-})
 const missing = new PulsarFailure("missing", false, "Topic not found; make it first")
 const away = new PulsarFailure("lost", true, "Pulsar does not answer")
 
 suite("what waits for tenants that are not declared", () => {
-  beforeAll(async () => {
-    root = await Effect.runPromise(Scope.provide(server, scope))
-    endpoints = await Effect.runPromise(Scope.provide(shared("pulsar"), scope))
-  }, 180_000)
-  afterAll(() => Effect.runPromise(Scope.close(scope, Exit.void)))
+  const services = servicesOfSuite()
 
   describe.each(transports)("%s", (transport) => {
-    const test = testsOn(transport, () => ({ root, endpoints }))
+    const test = testsOn(transport, services)
 
     test(
       "is parked where it would halt the stream, and comes once each: what waits by itself, what is parked when it is retried",
@@ -227,7 +219,7 @@ suite("what waits for tenants that are not declared", () => {
       })
     )
   })
-  const test = testsOn("websocket", () => ({ root, endpoints }))
+  const test = testsOn("websocket", services)
 
   test(
     "halts the stream where it is to wait",
@@ -260,7 +252,7 @@ suite("what waits for tenants that are not declared", () => {
       const { last, parked } = yield* Effect.scoped(
         Effect.flatMap(relay(options), (target) => flood(own, target, 1, late))
       )
-      const environment = { ...environmentOf("native", endpoints, "alerts"), MILLRACE_DATABASE_URL: url }
+      const environment = { ...environmentOf("native", services().endpoints, "alerts"), MILLRACE_DATABASE_URL: url }
       const retry = Cli.run(environment, "dlq", "retry", "--kind", "relay", "--json")
       const refused = yield* retry
       assert.strictEqual(refused.code, 4, refused.errors)

@@ -1,35 +1,31 @@
 // The relay to Pulsar on a real broker and a real PostgreSQL, on both transports: what arrives, where, and what stands still.
-import { afterAll, assert, beforeAll, describe } from "@effect/vitest"
+import { assert, describe } from "@effect/vitest"
 import * as Effect from "effect/Effect"
-import * as Exit from "effect/Exit"
-import * as Scope from "effect/Scope"
-import { shared } from "../../stack/testing.ts"
-import type { Endpoints } from "../../stack/service.ts"
 import { query } from "../../src/postgres/client.ts"
 import { PulsarFailure } from "../../src/pulsar/errors.ts"
-import type { Cluster } from "../../src/pulsar/fanout.ts"
 import * as PulsarRelay from "../../src/pulsar/relay.ts"
 import type { TransportProducer } from "../../src/pulsar/transport.ts"
 import { positions } from "../support/outbox.ts"
-import { server } from "../support/postgres.ts"
 import { transports } from "../support/pulsar.ts"
-import { makeTenant, publish, rounds, sequencesOf, shipAll, testsOn } from "../support/relay-pulsar.ts"
+import {
+  makeTenant,
+  publish,
+  rounds,
+  sequencesOf,
+  servicesOfSuite,
+  shipAll,
+  testsOn,
+  withProduce
+} from "../support/relay-pulsar.ts"
 import { needing } from "../support/stack.ts"
 
 const suite = await needing("pulsar")
-const scope = Scope.makeUnsafe()
-let root = ""
-let endpoints: Endpoints = {}
 
 suite("relay to Pulsar", () => {
-  beforeAll(async () => {
-    root = await Effect.runPromise(Scope.provide(server, scope))
-    endpoints = await Effect.runPromise(Scope.provide(shared("pulsar"), scope))
-  }, 180_000)
-  afterAll(() => Effect.runPromise(Scope.close(scope, Exit.void)))
+  const services = servicesOfSuite()
 
   describe.each(transports)("%s", (transport) => {
-    const test = testsOn(transport, () => ({ root, endpoints }))
+    const test = testsOn(transport, services)
 
     test(
       "brings messages to topics of their tenants, with key, time and properties, in order",
@@ -186,11 +182,10 @@ suite("relay to Pulsar", () => {
             throw new PulsarFailure("denied", false, "it is not allowed")
           }
         })
-        const produce: Cluster["transport"]["produce"] = async (settings) => {
+        const flawed = withProduce(cluster, async (settings) => {
           const producer = await cluster.transport.produce(settings)
           return refusals++ === 0 ? refusing(producer) : producer
-        }
-        const flawed = { ...cluster, transport: { ...cluster.transport, produce } }
+        })
         const target = yield* PulsarRelay.fromCluster(flawed, outbox, { prefix: name })
         const stood = yield* rounds(target, ({ halted }) => halted.length > 0)
         assert.strictEqual(stood.halted[0]!.reason, "it is not allowed")

@@ -10,9 +10,9 @@ import { FanOut } from "../../src/fanout.ts"
 import { query } from "../../src/postgres/client.ts"
 import { options, sent, topicWith, Topics, upTo, within } from "../contract/fanout-support.ts"
 import { command, startCommand } from "../support/command.ts"
-import { fanOutOn } from "../support/fanout.ts"
+import { onFanOut } from "../support/fanout.ts"
 import * as Cli from "../support/cli.ts"
-import { databaseOn, server } from "../support/postgres.ts"
+import { server } from "../support/postgres.ts"
 import { environmentOf, fanOutOnPulsar, transports } from "../support/pulsar.ts"
 import { needing } from "../support/stack.ts"
 
@@ -42,51 +42,49 @@ describe("millrace subscribe", () => {
   it.live(
     "prints messages, acknowledges what it printed, and goes on from there",
     () =>
-      Effect.scoped(
-        Effect.gen(function* () {
-          const { sql, url } = yield* databaseOn(root)
-          yield* Effect.gen(function* () {
-            const [fanOut, topics] = [yield* FanOut, yield* Topics]
-            const topic = yield* topicWith(2)
-            yield* topics.publish(topic, sent(10, 1, 4, 2))
-            const named = ["subscribe", topic, "--name", "mine", "--type", "shared", "--json"]
-            const first = yield* command(url, ...named, "--from", "earliest", "--max", "6")
-            assert.deepStrictEqual([first.code, first.err], [0, ""])
-            const some = printed(first.out)
-            assert.lengthOf(some, 6)
-            const { key, seq, stream, value } = some[0]!
-            assert.deepStrictEqual([stream, value], ["s", { key, seq } as never])
-            // until it is interrupted
-            const rest = startCommand(url, named, (out) => {
-              // not its own `kill`, after which Deno tells no exit code
-              if (printed(out).length === 6) process.kill(rest.child.pid!, "SIGINT")
-            })
-            yield* topics.publish(topic, sent(12, 11, 4, 2))
-            const second = yield* Effect.promise(() => rest.ended)
-            assert.strictEqual(second.code, 0, second.err)
-            const all = [...some, ...printed(second.out)].map((message) => message.seq)
-            assert.deepStrictEqual(
-              all.toSorted((a, b) => a - b),
-              upTo(12)
-            )
-            const mine = yield* fanOut.subscribe(options(topic, "shared", { name: "mine" }))
-            assert.deepStrictEqual(yield* within(mine, 300), [])
-            // without a name nothing of it is left; places and --seek
-            const placed = yield* command(url, "subscribe", topic, "--from", "0:5,1:99", "--max", "1")
-            assert.match(placed.out, /^\S+Z {2}0:5 {2}k\d {2}\{"seq":\d+,"key":"k\d"\}\n$/)
-            const names = yield* query(
-              "names",
-              () => sql<Array<{ name: string }>>`select name from millrace.subscription`
-            )
-            assert.deepStrictEqual(
-              names.map(({ name }) => name),
-              ["mine"]
-            )
-            const wrong = yield* command(url, "subscribe", topic, "--from", "tomorrow")
-            assert.strictEqual(wrong.code, 2)
-            assert.match(wrong.err, /--from tomorrow is no place\ntry: --from earliest/)
-            assert.match((yield* command(url, "subscribe", "nowhere")).err, /there is no such topic/)
-          }).pipe(Effect.provide(fanOutOn(sql)))
+      onFanOut(
+        root,
+        Effect.fnUntraced(function* ({ sql, url }) {
+          const [fanOut, topics] = [yield* FanOut, yield* Topics]
+          const topic = yield* topicWith(2)
+          yield* topics.publish(topic, sent(10, 1, 4, 2))
+          const named = ["subscribe", topic, "--name", "mine", "--type", "shared", "--json"]
+          const first = yield* command(url, ...named, "--from", "earliest", "--max", "6")
+          assert.deepStrictEqual([first.code, first.err], [0, ""])
+          const some = printed(first.out)
+          assert.lengthOf(some, 6)
+          const { key, seq, stream, value } = some[0]!
+          assert.deepStrictEqual([stream, value], ["s", { key, seq } as never])
+          // until it is interrupted
+          const rest = startCommand(url, named, (out) => {
+            // not its own `kill`, after which Deno tells no exit code
+            if (printed(out).length === 6) process.kill(rest.child.pid!, "SIGINT")
+          })
+          yield* topics.publish(topic, sent(12, 11, 4, 2))
+          const second = yield* Effect.promise(() => rest.ended)
+          assert.strictEqual(second.code, 0, second.err)
+          const all = [...some, ...printed(second.out)].map((message) => message.seq)
+          assert.deepStrictEqual(
+            all.toSorted((a, b) => a - b),
+            upTo(12)
+          )
+          const mine = yield* fanOut.subscribe(options(topic, "shared", { name: "mine" }))
+          assert.deepStrictEqual(yield* within(mine, 300), [])
+          // without a name nothing of it is left; places and --seek
+          const placed = yield* command(url, "subscribe", topic, "--from", "0:5,1:99", "--max", "1")
+          assert.match(placed.out, /^\S+Z {2}0:5 {2}k\d {2}\{"seq":\d+,"key":"k\d"\}\n$/)
+          const names = yield* query(
+            "names",
+            () => sql<Array<{ name: string }>>`select name from millrace.subscription`
+          )
+          assert.deepStrictEqual(
+            names.map(({ name }) => name),
+            ["mine"]
+          )
+          const wrong = yield* command(url, "subscribe", topic, "--from", "tomorrow")
+          assert.strictEqual(wrong.code, 2)
+          assert.match(wrong.err, /--from tomorrow is no place\ntry: --from earliest/)
+          assert.match((yield* command(url, "subscribe", "nowhere")).err, /there is no such topic/)
         })
       ),
     240_000
@@ -94,28 +92,26 @@ describe("millrace subscribe", () => {
   it.live(
     "ends without a word when nobody reads any more, and what was not written comes again",
     () =>
-      Effect.scoped(
-        Effect.gen(function* () {
-          const { sql, url } = yield* databaseOn(root)
-          yield* Effect.gen(function* () {
-            const topics = yield* Topics
-            const topic = yield* topicWith(1)
-            yield* topics.publish(topic, sent(3, 1, 1, 1))
-            const named = ["subscribe", topic, "--name", "cut", "--json", "--from", "earliest"]
-            // as `head` does
-            const cut = startCommand(url, named, (out) => {
-              if (printed(out).length === 3) cut.child.stdout.destroy()
-            })
-            yield* Effect.promise(() => new Promise((resolve) => cut.child.stdout.once("close", resolve)))
-            yield* topics.publish(topic, sent(5, 4, 1, 1))
-            const { code, err } = yield* Effect.promise(() => cut.ended)
-            assert.deepStrictEqual([code, err], [0, ""])
-            const rest = yield* command(url, ...named, "--max", "2")
-            assert.deepStrictEqual(
-              printed(rest.out).map(({ seq }) => seq),
-              [4, 5]
-            )
-          }).pipe(Effect.provide(fanOutOn(sql)))
+      onFanOut(
+        root,
+        Effect.fnUntraced(function* ({ url }) {
+          const topics = yield* Topics
+          const topic = yield* topicWith(1)
+          yield* topics.publish(topic, sent(3, 1, 1, 1))
+          const named = ["subscribe", topic, "--name", "cut", "--json", "--from", "earliest"]
+          // as `head` does
+          const cut = startCommand(url, named, (out) => {
+            if (printed(out).length === 3) cut.child.stdout.destroy()
+          })
+          yield* Effect.promise(() => new Promise((resolve) => cut.child.stdout.once("close", resolve)))
+          yield* topics.publish(topic, sent(5, 4, 1, 1))
+          const { code, err } = yield* Effect.promise(() => cut.ended)
+          assert.deepStrictEqual([code, err], [0, ""])
+          const rest = yield* command(url, ...named, "--max", "2")
+          assert.deepStrictEqual(
+            printed(rest.out).map(({ seq }) => seq),
+            [4, 5]
+          )
         })
       ),
     60_000

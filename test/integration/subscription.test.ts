@@ -9,9 +9,10 @@ import * as Stream from "effect/Stream"
 import { FanOut, FanOutError } from "../../src/fanout.ts"
 import { Subscription } from "../../src/subscription.ts"
 import { Topic } from "../../src/topic.ts"
-import { ascending, receiveJust, sent, topicWith, Topics, until, upTo } from "../contract/fanout-support.ts"
+import { ascending, receiveJust, sent, topicWith, Topics, upTo } from "../contract/fanout-support.ts"
 import { fanOutOn } from "../support/fanout.ts"
 import { database } from "../support/postgres.ts"
+import { until } from "../support/until.ts"
 
 const layer = Layer.unwrap(Effect.map(database, ({ sql }) => fanOutOn(sql)))
 const numbers = (name: string) => Topic.records(name, { key: "key", value: { key: Schema.String, seq: Schema.Int } })

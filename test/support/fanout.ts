@@ -7,6 +7,7 @@ import type { Sql } from "../../src/postgres/client.ts"
 import * as PostgresFanOut from "../../src/postgres/fanout.ts"
 import * as PostgresLog from "../../src/postgres/log.ts"
 import { Topics } from "../contract/fanout-support.ts"
+import { type Database, databaseOn } from "./postgres.ts"
 
 /** On a database that has the project's tables. */
 export const fanOutOn = (sql: Sql) => {
@@ -40,3 +41,11 @@ export const fanOutOn = (sql: Sql) => {
   const quiet = Layer.succeed(References.MinimumLogLevel, "Error")
   return Layer.mergeAll(quiet, PostgresFanOut.layer(sql), topics).pipe(Layer.provideMerge(log))
 }
+/** On a new database of a server, for as long as `use` takes. */
+export const onFanOut = <A, E, R>(root: string, use: (database: Database) => Effect.Effect<A, E, R>) =>
+  Effect.scoped(
+    Effect.gen(function* () {
+      const database = yield* databaseOn(root)
+      return yield* Effect.provide(use(database), fanOutOn(database.sql))
+    })
+  )

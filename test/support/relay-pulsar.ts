@@ -1,9 +1,11 @@
 // What tests of the relay to Pulsar share: a database with an outbox, tenants of a test's own, and what their topics have. It holds no test.
-import { assert, it } from "@effect/vitest"
+import { afterAll, assert, beforeAll, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
 import * as References from "effect/References"
-import type * as Scope from "effect/Scope"
+import * as Scope from "effect/Scope"
 import type { Endpoints } from "../../stack/service.ts"
+import { shared } from "../../stack/testing.ts"
 import type { Outbox } from "../../src/outbox.ts"
 import * as PostgresOutbox from "../../src/postgres/outbox.ts"
 import type { NewRecord } from "../../src/log.ts"
@@ -17,7 +19,7 @@ import * as PulsarRelay from "../../src/pulsar/relay.ts"
 import type { Received } from "../../src/pulsar/transport.ts"
 import type { RelayError, Shipment } from "../../src/relay-target.ts"
 import { incarnation } from "./outbox.ts"
-import { databaseOn } from "./postgres.ts"
+import { databaseOn, server } from "./postgres.ts"
 import { optionsOf, type TransportName } from "./pulsar.ts"
 
 /** What a test has. */
@@ -61,10 +63,33 @@ export const messagesOf = async ({ admin, transport }: Cluster, topic: string): 
   return found
 }
 
+/** Connections whose producers are made otherwise. */
+export const withProduce = (cluster: Cluster, produce: Cluster["transport"]["produce"]): Cluster => ({
+  ...cluster,
+  transport: { ...cluster.transport, produce }
+})
+
+/** A PostgreSQL server and a Pulsar. */
+export interface Services {
+  readonly root: string
+  readonly endpoints: Endpoints
+}
+/** Both, from before the first test of a suite until after its last one. Known when a test runs. */
+export const servicesOfSuite = (): (() => Services) => {
+  const scope = Scope.makeUnsafe()
+  let services: Services = { root: "", endpoints: {} }
+  beforeAll(async () => {
+    const root = await Effect.runPromise(Scope.provide(server, scope))
+    services = { root, endpoints: await Effect.runPromise(Scope.provide(shared("pulsar"), scope)) }
+  }, 180_000)
+  afterAll(() => Effect.runPromise(Scope.close(scope, Exit.void)))
+  return () => services
+}
+
 let made = 0
-/** Tests on a PostgreSQL server and a Pulsar that are known when they run. */
+/** Tests on services that are known when they run. */
 export const testsOn =
-  (transport: TransportName, services: () => { readonly root: string; readonly endpoints: Endpoints }) =>
+  (transport: TransportName, services: () => Services) =>
   (title: string, body: (_: Case) => Effect.Effect<void, unknown, Scope.Scope>, timeout = 240_000) =>
     it.live(
       title,
