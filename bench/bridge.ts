@@ -6,7 +6,7 @@ import { parseArgs } from "node:util"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import * as References from "effect/References"
-import { once } from "../src/bridge-run.ts"
+import { once } from "../src/bridge/bridge.ts"
 import { shared } from "../stack/testing.ts"
 import {
   type Both,

@@ -1,8 +1,8 @@
 // Measures the log on Kafka: appending and reading records of some 200 bytes, by codec. Needs MILLRACE_KAFKA_BROKERS; prints JSON last.
 import * as Effect from "effect/Effect"
 import { parseArgs } from "node:util"
-import * as KafkaLog from "../src/kafka/log.ts"
-import type { Log, NewRecord } from "../src/log.ts"
+import * as KafkaLog from "../src/kafka/log/log.ts"
+import type { Log, NewRecord } from "../src/log/log.ts"
 
 const { values } = parseArgs({
   options: { records: { type: "string", default: "400000" }, batch: { type: "string", default: "2000" } }

@@ -1,10 +1,10 @@
 // How fast the log on PostgreSQL appends and reads: `node bench/log.ts [database url]`, an embedded server where none is given.
 import * as Effect from "effect/Effect"
-import type { Log, NewRecord } from "../src/log.ts"
-import { partitionOf } from "../src/murmur2.ts"
-import { connect, query, type Sql } from "../src/postgres/client.ts"
-import { migrate } from "../src/postgres/migrate.ts"
-import * as PostgresLog from "../src/postgres/log.ts"
+import type { Log, NewRecord } from "../src/log/log.ts"
+import { partitionOf } from "../src/model/partitioner.ts"
+import { connect, query, type Sql } from "../src/postgres/client/client.ts"
+import { migrate } from "../src/postgres/client/migrate.ts"
+import * as PostgresLog from "../src/postgres/log/log.ts"
 import { server } from "../test/support/postgres.ts"
 
 const partitions = 12

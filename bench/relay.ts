@@ -3,12 +3,12 @@
 // node bench/relay.ts [--messages N] [--rate N] [--seconds N]
 import { parseArgs } from "node:util"
 import * as Effect from "effect/Effect"
-import { Log } from "../src/log.ts"
-import { query, type Sql } from "../src/postgres/client.ts"
-import { pack } from "../src/postgres/log-codec.ts"
-import * as PostgresLog from "../src/postgres/log.ts"
-import * as PostgresRelay from "../src/postgres/relay.ts"
-import * as Relay from "../src/relay.ts"
+import { Log } from "../src/log/log.ts"
+import { query, type Sql } from "../src/postgres/client/client.ts"
+import { pack } from "../src/postgres/log/batch-codec.ts"
+import * as PostgresLog from "../src/postgres/log/log.ts"
+import * as PostgresRelay from "../src/postgres/relay/to-log.ts"
+import * as Relay from "../src/relay/relay.ts"
 import { declare, incarnation } from "../test/support/outbox.ts"
 import { database } from "../test/support/postgres.ts"
 

@@ -1,9 +1,9 @@
 // Log to SQL: how fast events that lie in the log are projected and visible, with nothing else going on. Prints one JSON line.
 import { parseArgs } from "node:util"
 import * as Effect from "effect/Effect"
-import type { NewRecord } from "../src/log.ts"
-import { partitionOf } from "../src/murmur2.ts"
-import { runProjections, runRelay } from "../src/system.ts"
+import type { NewRecord } from "../src/log/log.ts"
+import { partitionOf } from "../src/model/partitioner.ts"
+import { runProjections, runRelay } from "../src/system/system.ts"
 import { freshSystem, serverCpuSeconds, usage } from "./system.ts"
 import { eventOf, featuresOf, type Load } from "./workload.ts"
 

@@ -1,15 +1,22 @@
 // The public names, nothing else.
-export { Aggregate, ConflictError, EventStore, type Rejection } from "./aggregate.ts"
-export { Application } from "./application.ts"
-export { Bridge, InvalidBridge, type BridgeRecord, type Rule as BridgeRule } from "./bridge.ts"
-export { DeadLetters, type DeadLetterMessage } from "./dead-letter.ts"
-export { Event, UnknownVersion, type EventType } from "./event.ts"
-export { ConsumerBusy, FanOut, FanOutError, type Message, type StartAt, type SubscriptionType } from "./fanout.ts"
-export type { Handler, Handlers, Lookup, Meta, Out, Writable } from "./handler.ts"
-export { OnceError, type Once } from "./once.ts"
-export { Projection, type FailurePolicy, type Rows, type Run } from "./projection.ts"
-export { Column, InvalidName, ReadModel, type Table } from "./read-model.ts"
-export { Subscription, type Received } from "./subscription.ts"
-export { Tenancy, type TenantTopic } from "./tenancy.ts"
-export { InvalidTopicName, Topic, UnknownEventType, type Compacted, type Sink, type Source } from "./topic.ts"
-export { Agg, Window, type CalendarUnit, type Size } from "./window.ts"
+export { Aggregate, ConflictError, EventStore, type Rejection } from "./model/aggregate.ts"
+export { Application } from "./model/application.ts"
+export { Bridge, InvalidBridge, type BridgeRecord, type Rule as BridgeRule } from "./bridge/rules.ts"
+export { DeadLetters, type DeadLetterMessage } from "./model/dead-letter-topic.ts"
+export { Event, UnknownVersion, type EventType } from "./model/event.ts"
+export {
+  ConsumerBusy,
+  FanOut,
+  FanOutError,
+  type Message,
+  type StartAt,
+  type SubscriptionType
+} from "./subscription/fanout.ts"
+export type { Handler, Handlers, Lookup, Meta, Out, Writable } from "./model/handler.ts"
+export { OnceError, type Once } from "./subscription/once.ts"
+export { Projection, type FailurePolicy, type Rows, type Run } from "./model/projection.ts"
+export { Column, InvalidName, ReadModel, type Table } from "./model/read-model.ts"
+export { Subscription, type Received } from "./subscription/subscription.ts"
+export { Tenancy, type TenantTopic } from "./model/tenancy.ts"
+export { InvalidTopicName, Topic, UnknownEventType, type Compacted, type Sink, type Source } from "./model/topic.ts"
+export { Agg, Window, type CalendarUnit, type Size } from "./model/window.ts"

@@ -5,7 +5,7 @@ import { homedir } from "node:os"
 import { delimiter, dirname, join } from "node:path"
 import { setTimeout as sleep } from "node:timers/promises"
 import { fileURLToPath } from "node:url"
-import { lifeOf } from "../src/embedded/lock.ts"
+import { lifeOf } from "../src/postgres/embedded/lock.ts"
 import { StackError } from "./errors.ts"
 import { isAlive } from "./process.ts"
 

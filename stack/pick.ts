@@ -1,6 +1,6 @@
 // Where a service comes from: the environment, else Docker, else this machine; or why it cannot be had. It keeps nothing running itself.
 import { mkdirSync } from "node:fs"
-import { findBinaries } from "../src/embedded/binaries.ts"
+import { findBinaries } from "../src/postgres/embedded/binaries.ts"
 import { container, dockerAnswers } from "./docker.ts"
 import { StackError } from "./errors.ts"
 import { cached, find } from "./jars.ts"

@@ -1,6 +1,6 @@
 // Ports on 127.0.0.1 that nobody has, and whether somebody answers at one. It binds none for longer than a look.
 import { connect } from "node:net"
-import { freePort } from "../src/embedded/postmaster.ts"
+import { freePort } from "../src/postgres/embedded/postmaster.ts"
 
 // Below the range from which systems give ports to clients: a service that is restarted finds its port free again.
 const lowest = 15_000

@@ -1,9 +1,9 @@
 // A PostgreSQL server of its own, from the programs that npm brings, on 127.0.0.1. It makes no tables.
 import { appendFileSync, chmodSync, mkdirSync } from "node:fs"
 import { join } from "node:path"
-import { accountFor, findBinaries } from "../src/embedded/binaries.ts"
-import { initialise, name, passwordOf, pathsOf } from "../src/embedded/cluster.ts"
-import { launch, type Postmaster, stopOrphan } from "../src/embedded/postmaster.ts"
+import { accountFor, findBinaries } from "../src/postgres/embedded/binaries.ts"
+import { initialise, name, passwordOf, pathsOf } from "../src/postgres/embedded/cluster.ts"
+import { launch, type Postmaster, stopOrphan } from "../src/postgres/embedded/postmaster.ts"
 import { freePorts } from "./ports.ts"
 import type { Local } from "./service.ts"
 

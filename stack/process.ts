@@ -3,7 +3,7 @@ import { spawn } from "node:child_process"
 import { closeSync, openSync, readSync, statSync } from "node:fs"
 import { once } from "node:events"
 import { setTimeout as sleep } from "node:timers/promises"
-import { lifeOf } from "../src/embedded/lock.ts"
+import { lifeOf } from "../src/postgres/embedded/lock.ts"
 
 /** A process that runs, or ran. */
 export interface Running {

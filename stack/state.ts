@@ -2,7 +2,7 @@
 import { mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { setTimeout as sleep } from "node:timers/promises"
-import { lifeOf } from "../src/embedded/lock.ts"
+import { lifeOf } from "../src/postgres/embedded/lock.ts"
 import { isAlive } from "./process.ts"
 import type { Endpoints, Local, Name } from "./service.ts"
 

@@ -165,7 +165,7 @@ const planted: ReadonlyArray<readonly [title: string, file: string, code: string
   ["a test runner in the kit", "src/testing.ts", `import { expect } from "vitest"`],
   ["a test runner in the server", "src/server/health.ts", `import { test } from "node:test"`],
   ["the kit and a port", "src/testing/driver.ts", `import { Log } from "../log.ts"`],
-  ["past the public names", "projections/signals.ts", `import { murmur2 } from "../src/murmur2.ts"`],
+  ["past the public names", "projections/signals.ts", `import { murmur2 } from "../src/model/partitioner.ts"`],
   ["a file without a room", "src/runner.ts", `import { help } from "./utils.ts"`]
 ]
 

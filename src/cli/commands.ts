@@ -1,13 +1,13 @@
 // The commands that run and end: start, migrate, ingest, status, sql. `dev` has a file of its own; main.ts reads the command line.
 import * as Effect from "effect/Effect"
-import * as Http from "../server/http.ts"
-import { Log } from "../log.ts"
-import { migrate as migrateSchema } from "../postgres/migrate.ts"
+import * as Http from "../server/server.ts"
+import { Log } from "../log/log.ts"
+import { migrate as migrateSchema } from "../postgres/client/migrate.ts"
 import { loadApplication } from "./config.ts"
-import { drained } from "./drain.ts"
-import { CommandFailed, exitCodes } from "./failure.ts"
+import { drained } from "./shutdown.ts"
+import { CommandFailed, exitCodes } from "../system/command-failure.ts"
 import { feed } from "./feed.ts"
-import { openDatabase, openObserved, openSystem, readStatus } from "../system.ts"
+import { openDatabase, openObserved, openSystem, readStatus } from "../system/system.ts"
 import { parseRoles, runLoops, serveHttp } from "./serve.ts"
 
 const print = (text: string) => Effect.sync(() => process.stdout.write(text === "" ? "" : `${text}\n`))

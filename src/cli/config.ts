@@ -3,8 +3,8 @@ import { existsSync } from "node:fs"
 import { resolve } from "node:path"
 import { pathToFileURL } from "node:url"
 import * as Effect from "effect/Effect"
-import type { Application } from "../application.ts"
-import { CommandFailed } from "./failure.ts"
+import type { Application } from "../model/application.ts"
+import { CommandFailed } from "../system/command-failure.ts"
 
 /** An application of any projections. */
 export type AnyApplication = Application.Any

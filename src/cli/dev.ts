@@ -1,11 +1,11 @@
 // `millrace dev`: the whole system in one process on the embedded database, fed from a file if one is given.
 import * as Effect from "effect/Effect"
 import { loadApplication, type AnyApplication } from "./config.ts"
-import { drained } from "./drain.ts"
-import { CommandFailed, exitCodes } from "./failure.ts"
+import { drained } from "./shutdown.ts"
+import { CommandFailed, exitCodes } from "../system/command-failure.ts"
 import { feed, type Fed } from "./feed.ts"
-import { watchAlerts } from "./alerts.ts"
-import { openDatabase, openSystem, readStatus, type Database, type System } from "../system.ts"
+import { watchAlerts } from "./print-alerts.ts"
+import { openDatabase, openSystem, readStatus, type Database, type System } from "../system/system.ts"
 import { roles, runLoops, serveHttp } from "./serve.ts"
 
 /** What `dev` was asked for. */

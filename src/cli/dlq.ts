@@ -48,7 +48,7 @@ const plain = <F extends { readonly [K in keyof typeof filters]: Option.Option<s
   error: Option.getOrUndefined(flags.error),
   since: Option.getOrUndefined(flags.since)
 })
-const letters = Effect.promise(() => import("./letters.ts"))
+const letters = Effect.promise(() => import("./dlq-actions.ts"))
 
 /** `millrace dlq list|show|retry|discard`. */
 export const dlqOf = ({ config, data, ending, json }: Shared) => {

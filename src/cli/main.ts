@@ -11,7 +11,7 @@ import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
 import { dlqOf } from "./dlq.ts"
 import { pulsarOf } from "./pulsar.ts"
-import { CommandFailed, exitCodeOf, exitCodes, explain, isNobodyReads } from "./failure.ts"
+import { CommandFailed, exitCodeOf, exitCodes, explain, isNobodyReads } from "../system/command-failure.ts"
 import { subscribeOf } from "./subscribe.ts"
 
 const text = (flag: Flag.Flag<string>) => Flag.optional(flag)

@@ -4,10 +4,10 @@ import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
 import { loadApplication } from "./config.ts"
-import { CommandFailed, exitCodes } from "./failure.ts"
-import { type Application, topicsOf } from "../application.ts"
+import { CommandFailed, exitCodes } from "../system/command-failure.ts"
+import { type Application, topicsOf } from "../model/application.ts"
 import type { ResourcePlan } from "../pulsar/tenants.ts"
-import { Tenancy } from "../tenancy.ts"
+import { Tenancy } from "../model/tenancy.ts"
 
 /** What every command shares: its flags, and how it ends. */
 export interface Shared {
@@ -18,9 +18,9 @@ export interface Shared {
 
 const open = Effect.promise(async () => {
   const [{ Admin }, tenants, { adminOptionsFrom }] = await Promise.all([
-    import("../pulsar/admin.ts"),
+    import("../pulsar/client/admin.ts"),
     import("../pulsar/tenants.ts"),
-    import("../pulsar/options.ts")
+    import("../pulsar/client/options.ts")
   ])
   return { tenants, admin: () => new Admin(adminOptionsFrom(process.env)) }
 })

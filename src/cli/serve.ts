@@ -1,9 +1,9 @@
 // Runs a system's roles in this process until it is told to stop: what `dev` and `start` have in common.
 import * as Effect from "effect/Effect"
-import * as Http from "../server/http.ts"
-import { Log } from "../log.ts"
-import { CommandFailed } from "./failure.ts"
-import { readStatus, runProjections, runRelay, type System } from "../system.ts"
+import * as Http from "../server/server.ts"
+import { Log } from "../log/log.ts"
+import { CommandFailed } from "../system/command-failure.ts"
+import { readStatus, runProjections, runRelay, type System } from "../system/system.ts"
 
 /** What a process can do of a system. */
 export const roles = ["gateway", "projections", "relay", "api"] as const

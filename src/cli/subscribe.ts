@@ -34,7 +34,7 @@ export const subscribeOf = ({ data, ending, json }: Omit<Shared, "config">) =>
     (flags) =>
       ending(
         Effect.flatMap(
-          Effect.promise(() => import("./messages.ts")),
+          Effect.promise(() => import("./print-messages.ts")),
           (module) =>
             module.subscribe({
               ...flags,

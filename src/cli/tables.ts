@@ -1,7 +1,7 @@
 // Rows as text: aligned for people, separated for programs.
 import Table from "cli-table3"
-import type { Status } from "../system.ts"
-import type { TopicPlan } from "../topic-plan.ts"
+import type { Status } from "../system/system.ts"
+import type { TopicPlan } from "../log/topic-plan.ts"
 
 /** The values of each row, in the order of the columns. */
 type Rows = ReadonlyArray<ReadonlyArray<unknown>>

@@ -1,9 +1,9 @@
 // `millrace topics plan|apply|check`: holds the log's topics to what the application declares, and shows everything before it does it.
 import * as Effect from "effect/Effect"
-import { openTopics, specsOf } from "../system.ts"
-import { differs, type TopicPlan } from "../topic-plan.ts"
+import { openTopics, specsOf } from "../system/system.ts"
+import { differs, type TopicPlan } from "../log/topic-plan.ts"
 import { loadApplication } from "./config.ts"
-import { CommandFailed, exitCodes } from "./failure.ts"
+import { CommandFailed, exitCodes } from "../system/command-failure.ts"
 import { planText } from "./tables.ts"
 
 /** What the commands were asked for. */

@@ -6,9 +6,9 @@ import * as Effect from "effect/Effect"
 import * as Latch from "effect/Latch"
 import * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
-import { type Cleaned, LogCleaner } from "../log-cleaner.ts"
-import { type Locks, share } from "../log-group.ts"
-import { checked, conflict, defaultMaxBytes, invalidSpec, misplaced, missing } from "../log-rules.ts"
+import { type Cleaned, LogCleaner } from "../log/cleaner.ts"
+import { type Locks, share } from "../log/group.ts"
+import { checked, conflict, defaultMaxBytes, invalidSpec, misplaced, missing } from "../log/rules.ts"
 import {
   type Assignment,
   type Batch,
@@ -19,8 +19,8 @@ import {
   type ReadError,
   type TopicSpec,
   type UnknownTopic
-} from "../log.ts"
-import { Partition } from "./log-partition.ts"
+} from "../log/log.ts"
+import { Partition } from "./partition.ts"
 
 interface Topic {
   readonly identity: string

@@ -1,9 +1,9 @@
 // What is to be done on Pulsar so that tenants, namespaces and topics are what an application declares, and doing it, by the admin interface.
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
-import { Tenancy, type Policies } from "../tenancy.ts"
-import type { Admin } from "./admin.ts"
-import { failureOf } from "./errors.ts"
+import { Tenancy, type Policies } from "../model/tenancy.ts"
+import type { Admin } from "./client/admin.ts"
+import { failureOf } from "./client/errors.ts"
 
 /** A setting that differs from what is declared. */
 export interface SettingChange {

@@ -1,7 +1,7 @@
 // How a server ends: nothing new is accepted, what was begun has a time to finish, and no idle connection keeps it. It opens nothing.
 import type { Socket } from "node:net"
 import type { FastifyInstance } from "fastify"
-import { Problem, retryAfterSeconds } from "./problem.ts"
+import { Problem, retryAfterSeconds } from "./http/problem.ts"
 
 /** Watches a server's requests and connections from its beginning, before its routes are added. The result closes it, within about `closeMs`, and never rejects. */
 export const closerOf = (app: FastifyInstance, closeMs: number): (() => Promise<void>) => {

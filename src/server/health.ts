@@ -1,6 +1,6 @@
 // The routes that machines ask how the server is: alive, ready, and in figures. What ready means is the caller's to say.
 import type { FastifyInstance } from "fastify"
-import type { Metrics } from "./metrics.ts"
+import type { Metrics } from "./http/metrics.ts"
 
 /** Whether the process can do its work now. Further fields are passed on as they are. */
 export interface Readiness {

@@ -4,7 +4,7 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Scope from "effect/Scope"
-import { type Consumer, FanOut } from "../../src/fanout.ts"
+import { type Consumer, FanOut } from "../../src/subscription/fanout.ts"
 import type { It } from "./fanout.ts"
 import {
   ascending,

@@ -2,7 +2,7 @@
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
-import type { Consumer, FanOut, Message, SubscribeOptions } from "../../src/fanout.ts"
+import type { Consumer, FanOut, Message, SubscribeOptions } from "../../src/subscription/fanout.ts"
 import { until } from "../support/until.ts"
 
 /** A message to publish; `seq` is its number in the stream `s`. */

@@ -6,7 +6,7 @@ import * as Fiber from "effect/Fiber"
 import type * as Layer from "effect/Layer"
 import * as Schedule from "effect/Schedule"
 import * as Scope from "effect/Scope"
-import { FanOut, type Message } from "../../src/fanout.ts"
+import { FanOut, type Message } from "../../src/subscription/fanout.ts"
 import { fanOutSharing } from "./fanout-sharing.ts"
 import { options, receiveAll, receiveJust, sent, seqs, Topics, topicWith, upTo, within } from "./fanout-support.ts"
 

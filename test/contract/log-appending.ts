@@ -2,7 +2,7 @@
 import { assert, type Vitest } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
-import { Log, LogError, type NewRecord } from "../../src/log.ts"
+import { Log, LogError, type NewRecord } from "../../src/log/log.ts"
 import { fresh, range, readAll, record } from "./log-support.ts"
 
 const odd: ReadonlyArray<Partial<NewRecord>> = [

@@ -2,8 +2,8 @@
 import { assert, type Vitest } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
-import { Log, OutOfRange } from "../../src/log.ts"
-import { LogCleaner } from "../../src/log-cleaner.ts"
+import { Log, OutOfRange } from "../../src/log/log.ts"
+import { LogCleaner } from "../../src/log/cleaner.ts"
 import { fresh, range, readAll, record } from "./log-support.ts"
 
 const appendKeys = Effect.fnUntraced(function* (topic: string, keys: ReadonlyArray<string>, at = 0) {

@@ -4,7 +4,7 @@ import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import type * as Scope from "effect/Scope"
-import { type Assignment, Log } from "../../src/log.ts"
+import { type Assignment, Log } from "../../src/log/log.ts"
 import { fresh, range, record } from "./log-support.ts"
 
 /** What members have had, written down by `use`: who has what, and when two had a partition at once. */

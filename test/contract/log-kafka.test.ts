@@ -2,7 +2,7 @@
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import { shared } from "../../stack/testing.ts"
-import * as KafkaLog from "../../src/kafka/log.ts"
+import * as KafkaLog from "../../src/kafka/log/log.ts"
 import { needing } from "../support/stack.ts"
 import { logContractUncleaned } from "./log.ts"
 

@@ -1,6 +1,6 @@
 // What the parts of the log's contract share: topics of their own, records, and reading everything.
 import * as Effect from "effect/Effect"
-import { Log, type NewRecord, type TopicSpec } from "../../src/log.ts"
+import { Log, type NewRecord, type TopicSpec } from "../../src/log/log.ts"
 
 let topics = 0
 /** Declares a topic that no other test has. Its name. */

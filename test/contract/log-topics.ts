@@ -1,7 +1,7 @@
 // The part of the log's contract that is about topics: declaring them, and what was never declared.
 import { assert, type Vitest } from "@effect/vitest"
 import * as Effect from "effect/Effect"
-import { Log, type TopicSpec, UnknownTopic } from "../../src/log.ts"
+import { Log, type TopicSpec, UnknownTopic } from "../../src/log/log.ts"
 import { fresh, range, record } from "./log-support.ts"
 
 let tries = 0

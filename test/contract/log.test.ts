@@ -2,7 +2,7 @@
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as MemoryLog from "../../src/memory/log.ts"
-import * as PostgresLog from "../../src/postgres/log.ts"
+import * as PostgresLog from "../../src/postgres/log/log.ts"
 import { database } from "../support/postgres.ts"
 import { logContract } from "./log.ts"
 

@@ -1,8 +1,8 @@
 // What every log must do, whatever it is kept in: one suite, run for each adapter. It knows no adapter.
 import { it as vitest } from "@effect/vitest"
 import type * as Layer from "effect/Layer"
-import type { LogCleaner } from "../../src/log-cleaner.ts"
-import type { Log } from "../../src/log.ts"
+import type { LogCleaner } from "../../src/log/cleaner.ts"
+import type { Log } from "../../src/log/log.ts"
 import { logAppending } from "./log-appending.ts"
 import { logCleaning } from "./log-cleaning.ts"
 import { logGroups } from "./log-groups.ts"

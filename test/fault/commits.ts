@@ -5,9 +5,9 @@ import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import type * as Exit from "effect/Exit"
 import { Agg, Application, Column, Projection, ReadModel, Topic, Window } from "../../src/index.ts"
-import { metaText } from "../../src/packing.ts"
-import { query, type Sql } from "../../src/postgres/client.ts"
-import type { Changes, Claim } from "../../src/store.ts"
+import { metaText } from "../../src/runner/segment-meta.ts"
+import { query, type Sql } from "../../src/postgres/client/client.ts"
+import type { Changes, Claim } from "../../src/runner/store.ts"
 
 export const events = Topic.records("c.events", {
   value: { id: Schema.String, key: Schema.String, n: Schema.Finite, at: Schema.Int },

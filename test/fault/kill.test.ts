@@ -9,9 +9,9 @@ import { setTimeout as sleep } from "node:timers/promises"
 import { fileURLToPath } from "node:url"
 import { afterAll, assert, beforeAll, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
-import * as Embedded from "../../src/embedded/embedded.ts"
-import { connect, query, type Sql } from "../../src/postgres/client.ts"
-import * as PostgresLog from "../../src/postgres/log.ts"
+import * as Embedded from "../../src/postgres/embedded/embedded.ts"
+import { connect, query, type Sql } from "../../src/postgres/client/client.ts"
+import * as PostgresLog from "../../src/postgres/log/log.ts"
 import {
   assertDerived,
   assertOracle,

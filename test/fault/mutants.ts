@@ -1,7 +1,7 @@
 // Stores that lack one protection each: what the store sends is rewritten on the way to PostgreSQL. Checks that pass for them prove nothing.
-import * as PostgresStore from "../../src/postgres/store.ts"
-import type { Sql } from "../../src/postgres/client.ts"
-import type { Claim, Store } from "../../src/store.ts"
+import * as PostgresStore from "../../src/postgres/store/store.ts"
+import type { Sql } from "../../src/postgres/client/client.ts"
+import type { Claim, Store } from "../../src/runner/store.ts"
 
 /** Makes a store over a pool: the real one, or a mutant. */
 export type MakeStore = (sql: Sql) => Store["Service"]

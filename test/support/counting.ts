@@ -1,9 +1,9 @@
 // The application of counting.config.ts as processes on Kafka and PostgreSQL, for tests that interfere with them: what is sent, counted, said.
 import { assert } from "@effect/vitest"
 import * as Effect from "effect/Effect"
-import * as KafkaLog from "../../src/kafka/log.ts"
-import type { Log } from "../../src/log.ts"
-import { connect, query, type Sql } from "../../src/postgres/client.ts"
+import * as KafkaLog from "../../src/kafka/log/log.ts"
+import type { Log } from "../../src/log/log.ts"
+import { connect, query, type Sql } from "../../src/postgres/client/client.ts"
 import * as Cli from "./cli.ts"
 import { payments } from "./counting.config.ts"
 import { recordOf } from "./engine.ts"

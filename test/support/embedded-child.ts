@@ -3,7 +3,7 @@
 // node embedded-child.ts start|use DIR [statement] [wait in ms]: prints one line of JSON once the statement was run.
 import * as Effect from "effect/Effect"
 import postgres from "postgres"
-import * as Embedded from "../../src/embedded/embedded.ts"
+import * as Embedded from "../../src/postgres/embedded/embedded.ts"
 
 const [kind, dataDir = "", statement = "select 1", waitMs = "0"] = process.argv.slice(2)
 

@@ -2,9 +2,9 @@
 //
 // node fanout-child.ts URL TOPIC TYPE: prints the sequence of each message it gets.
 import * as Effect from "effect/Effect"
-import { connect } from "../../src/postgres/client.ts"
-import * as PostgresFanOut from "../../src/postgres/fanout.ts"
-import * as PostgresLog from "../../src/postgres/log.ts"
+import { connect } from "../../src/postgres/client/client.ts"
+import * as PostgresFanOut from "../../src/postgres/subscription/fanout.ts"
+import * as PostgresLog from "../../src/postgres/log/log.ts"
 
 const [url = "", topic = "", type = "exclusive"] = process.argv.slice(2)
 

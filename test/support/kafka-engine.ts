@@ -1,11 +1,11 @@
 // The engine on Kafka and PostgreSQL in this process: an application's topics on a node, its tables in a database, and hands on both.
 import * as Effect from "effect/Effect"
 import { Kafka, logLevel } from "kafkajs"
-import type { Application } from "../../src/application.ts"
-import { type Log, specOf } from "../../src/log.ts"
-import { topicsOf } from "../../src/application.ts"
-import * as KafkaLog from "../../src/kafka/log.ts"
-import * as PostgresStore from "../../src/postgres/store.ts"
+import type { Application } from "../../src/model/application.ts"
+import { type Log, specOf } from "../../src/log/log.ts"
+import { topicsOf } from "../../src/model/application.ts"
+import * as KafkaLog from "../../src/kafka/log/log.ts"
+import * as PostgresStore from "../../src/postgres/store/store.ts"
 import type { AnyApplication, Engine } from "./engine.ts"
 import { type Database, databaseOn } from "./postgres.ts"
 

@@ -4,8 +4,8 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import { type Service, kafka } from "../../stack/testing.ts"
 import type { KafkaOptions } from "../../stack/kafka.ts"
-import * as KafkaLog from "../../src/kafka/log.ts"
-import { Log } from "../../src/log.ts"
+import * as KafkaLog from "../../src/kafka/log/log.ts"
+import { Log } from "../../src/log/log.ts"
 
 /** The node of a test file. */
 export class Node extends Context.Service<Node, Service>()("test/Node") {}

@@ -3,8 +3,8 @@
 // node lanes-child.ts URL TARGET...: prints a line whenever it knows what it has, `kafka 0,1` for one.
 import * as Effect from "effect/Effect"
 import * as Schedule from "effect/Schedule"
-import { connect } from "../../src/postgres/client.ts"
-import * as PostgresOutbox from "../../src/postgres/outbox.ts"
+import { connect } from "../../src/postgres/client/client.ts"
+import * as PostgresOutbox from "../../src/postgres/relay/outbox.ts"
 
 const [url = "", ...targets] = process.argv.slice(2)
 

@@ -2,8 +2,8 @@
 //
 // node log-child.ts URL TOPIC GROUP: prints `+ partition generation` and `- partition` as they come and go.
 import * as Effect from "effect/Effect"
-import { connect } from "../../src/postgres/client.ts"
-import * as PostgresLog from "../../src/postgres/log.ts"
+import { connect } from "../../src/postgres/client/client.ts"
+import * as PostgresLog from "../../src/postgres/log/log.ts"
 
 const [url = "", topic = "", group = ""] = process.argv.slice(2)
 const say = (text: string) => Effect.sync(() => process.stdout.write(`${text}\n`))

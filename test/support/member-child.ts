@@ -1,6 +1,6 @@
 // A process that is a member of a group until it is killed: it says `has <partition>` for each partition that it is given.
 import * as Effect from "effect/Effect"
-import * as KafkaLog from "../../src/kafka/log.ts"
+import * as KafkaLog from "../../src/kafka/log/log.ts"
 
 const [brokers = "", topic = "", group = "", sessionMs = "0"] = process.argv.slice(2)
 const member = Effect.gen(function* () {

@@ -3,13 +3,13 @@
 // node once-child.ts URL TOPIC TYPE: counts each message in the table `counted`, and keeps the order of keys in `ordered`.
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
-import { FanOut } from "../../src/fanout.ts"
-import { connect, query } from "../../src/postgres/client.ts"
-import * as PostgresFanOut from "../../src/postgres/fanout.ts"
-import * as PostgresLog from "../../src/postgres/log.ts"
-import * as Once from "../../src/postgres/once.ts"
-import { Subscription } from "../../src/subscription.ts"
-import { Topic } from "../../src/topic.ts"
+import { FanOut } from "../../src/subscription/fanout.ts"
+import { connect, query } from "../../src/postgres/client/client.ts"
+import * as PostgresFanOut from "../../src/postgres/subscription/fanout.ts"
+import * as PostgresLog from "../../src/postgres/log/log.ts"
+import * as Once from "../../src/postgres/subscription/once.ts"
+import { Subscription } from "../../src/subscription/subscription.ts"
+import { Topic } from "../../src/model/topic.ts"
 
 const [url = "", topic = "", type = "keyShared"] = process.argv.slice(2)
 

@@ -4,8 +4,8 @@ import { fileURLToPath } from "node:url"
 import { gunzipSync } from "node:zlib"
 import { assert } from "@effect/vitest"
 import * as Effect from "effect/Effect"
-import type { Log, LogRecord } from "../../src/log.ts"
-import { query, type Sql } from "../../src/postgres/client.ts"
+import type { Log, LogRecord } from "../../src/log/log.ts"
+import { query, type Sql } from "../../src/postgres/client/client.ts"
 
 const file = (path: string) => fileURLToPath(new URL(`../../${path}`, import.meta.url))
 /** The lines of a gzipped text file of the project. */

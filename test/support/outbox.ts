@@ -1,9 +1,9 @@
 // An outbox for tests: segments as commits publish them, and what readers of the log find of them. Values say their stream and sequence.
 import { assert } from "@effect/vitest"
 import * as Effect from "effect/Effect"
-import type { LogRecord } from "../../src/log.ts"
-import { query, type Sql } from "../../src/postgres/client.ts"
-import { pack, unpack } from "../../src/postgres/log-codec.ts"
+import type { LogRecord } from "../../src/log/log.ts"
+import { query, type Sql } from "../../src/postgres/client/client.ts"
+import { pack, unpack } from "../../src/postgres/log/batch-codec.ts"
 
 export interface Published {
   readonly projection?: string

@@ -4,9 +4,9 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
-import * as Embedded from "../../src/embedded/embedded.ts"
-import { connect, query, type Sql } from "../../src/postgres/client.ts"
-import { migrate } from "../../src/postgres/migrate.ts"
+import * as Embedded from "../../src/postgres/embedded/embedded.ts"
+import { connect, query, type Sql } from "../../src/postgres/client/client.ts"
+import { migrate } from "../../src/postgres/client/migrate.ts"
 
 /** A database of its own. */
 export interface Database {

@@ -2,8 +2,8 @@
 //
 // node pulsar-child.ts OPTIONS TOPIC TYPE: prints the sequence of each message it gets. Options are JSON.
 import * as Effect from "effect/Effect"
-import * as PulsarFanOut from "../../src/pulsar/fanout.ts"
-import type { Options } from "../../src/pulsar/options.ts"
+import * as PulsarFanOut from "../../src/pulsar/subscription/fanout.ts"
+import type { Options } from "../../src/pulsar/client/options.ts"
 
 const [options = "", topic = "", type = "exclusive"] = process.argv.slice(2)
 

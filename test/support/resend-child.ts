@@ -3,15 +3,15 @@
 // node resend-child.ts URL RULES before|after
 import * as Effect from "effect/Effect"
 import { readFileSync } from "node:fs"
-import { Bridge, type BridgeOptions } from "../../src/bridge.ts"
-import { eachLetter, errorTopics, LetterSender } from "../../src/bridge-retry.ts"
-import { join } from "../../src/bridge-run.ts"
-import { bridgeLetters } from "../../src/cli/topic-letters.ts"
-import * as KafkaBridge from "../../src/kafka/bridge.ts"
-import * as KafkaLog from "../../src/kafka/log.ts"
-import { connect } from "../../src/postgres/client.ts"
-import * as PulsarBridge from "../../src/pulsar/bridge.ts"
-import { optionsFrom } from "../../src/pulsar/options.ts"
+import { Bridge, type BridgeOptions } from "../../src/bridge/rules.ts"
+import { eachLetter, errorTopics, LetterSender } from "../../src/bridge/dead-letter-retry.ts"
+import { join } from "../../src/bridge/bridge.ts"
+import { bridgeLetters } from "../../src/system/dead-letters/of-topics.ts"
+import * as KafkaBridge from "../../src/kafka/bridge-end.ts"
+import * as KafkaLog from "../../src/kafka/log/log.ts"
+import { connect } from "../../src/postgres/client/client.ts"
+import * as PulsarBridge from "../../src/pulsar/bridge-end.ts"
+import { optionsFrom } from "../../src/pulsar/client/options.ts"
 
 const [url = "", rules = "", when = "before"] = process.argv.slice(2)
 const stand = Effect.andThen(

@@ -2,10 +2,10 @@
 //
 // node retry-child.ts URL before|after
 import * as Effect from "effect/Effect"
-import { append } from "../../src/cli/projection-letters.ts"
-import { connect, query } from "../../src/postgres/client.ts"
-import { retryable } from "../../src/postgres/dead-letters.ts"
-import * as PostgresLog from "../../src/postgres/log.ts"
+import { append } from "../../src/system/dead-letters/of-projections.ts"
+import { connect, query } from "../../src/postgres/client/client.ts"
+import { retryable } from "../../src/postgres/store/dead-letters.ts"
+import * as PostgresLog from "../../src/postgres/log/log.ts"
 
 const [url = "", when = "before"] = process.argv.slice(2)
 const stand = Effect.andThen(

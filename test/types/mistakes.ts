@@ -1,6 +1,6 @@
 // What must be inferred, and what must not compile. Running the file also runs the given/when/then examples.
 import { Context, Effect, Layer, Schema } from "effect"
-import { AggregateTest, ProjectionTest } from "../../src/testing.ts"
+import { AggregateTest, ProjectionTest } from "../../src/testing/testing.ts"
 import {
   Agg,
   Aggregate,

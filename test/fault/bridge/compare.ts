@@ -1,7 +1,7 @@
 // Whether the other side has every record once, as it was and in the order of its key; and every dead letter once. It knows no fault.
 import * as Effect from "effect/Effect"
-import { errorsSuffix } from "../../../src/bridge.ts"
-import { placeText } from "../../../src/bridge-names.ts"
+import { errorsSuffix } from "../../../src/bridge/rules.ts"
+import { placeText } from "../../../src/bridge/names.ts"
 import { type Both, full, messagesOf } from "../../support/bridge.ts"
 import { recordsOf } from "../../support/relay-kafka.ts"
 import { kafkaBytes, skipped } from "./load.ts"

@@ -1,6 +1,6 @@
 // What a run writes on both sides: records of all kinds, of keys that come again and again. It writes until it is told to end, whatever fails.
 import * as Effect from "effect/Effect"
-import { partitionOf } from "../../../src/murmur2.ts"
+import { partitionOf } from "../../../src/model/partitioner.ts"
 import { type Both, full, publish, recordOf } from "../../support/bridge.ts"
 import type { Random } from "../../support/random.ts"
 

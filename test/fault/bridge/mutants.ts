@@ -17,13 +17,13 @@ const kill = (point: string, times: number, nth = 2): ReadonlyArray<Step> =>
 const zombie = (point: string, nth = 2): Step => ({ kind: "zombie", point, nth, ...native })
 const forget: Step = { kind: "forget", ...native }
 
-const inward = "src/bridge-to-kafka.ts"
-const out = "src/bridge-to-pulsar.ts"
-const lanes = "src/bridge-lanes.ts"
+const inward = "src/bridge/to-kafka.ts"
+const out = "src/bridge/to-pulsar.ts"
+const lanes = "src/bridge/pulsar-producers.ts"
 
 /** No protection, but a circumstance: who hears at once that its group went on is seldom the one that still writes. */
 const late = ["lose", "stopAll"].map((what): Patch => ({
-  file: "src/kafka/assign.ts",
+  file: "src/kafka/log/group.ts",
   find: ` return yield* ${what}\n`,
   replace: ` return yield* Effect.andThen(Effect.sleep(3_000), ${what})\n`
 }))
@@ -123,7 +123,7 @@ export const mutants: ReadonlyArray<Mutant> = [
     name: "what was lost on the way to Pulsar is let go",
     patches: [
       {
-        file: "src/pulsar/bridge.ts",
+        file: "src/pulsar/bridge-end.ts",
         find: "    if (failed !== undefined) throw (failed as { readonly cause: unknown }).cause\n",
         replace: '    if (failed !== undefined) for (const i of messages.keys()) sent[i] ??= { kind: "duplicate" }\n'
       },
@@ -136,7 +136,7 @@ export const mutants: ReadonlyArray<Mutant> = [
     name: "a record goes back to where it came from",
     patches: [
       {
-        file: "src/bridge-route.ts",
+        file: "src/bridge/route.ts",
         find: 'origin?.split(" ").some((one) => one.slice(one.indexOf("@") + 1) === target) === true',
         replace: "false"
       }

@@ -19,9 +19,9 @@ const after = (name: string, file: string, find: string, often = 3): Point => {
   return { name, file, find, replace: `${find}${indent}${call(name)}\n`, often }
 }
 
-const out = "src/bridge-to-pulsar.ts"
-const lanes = "src/bridge-lanes.ts"
-const inward = "src/bridge-to-kafka.ts"
+const out = "src/bridge/to-pulsar.ts"
+const lanes = "src/bridge/pulsar-producers.ts"
+const inward = "src/bridge/to-kafka.ts"
 const sending = "      const { duplicate, id } = await this.producer.send(message)\n"
 const burying = "    if (work.dead.size > 0) yield* this.bury(work.dead)\n"
 
@@ -34,7 +34,7 @@ export const points: ReadonlyArray<Point> = [
   before("out, end read", lanes, "    const lane: Lane = {", 1),
   {
     name: "out, message under way",
-    file: "src/pulsar/bridge.ts",
+    file: "src/pulsar/bridge-end.ts",
     find: sending,
     // the client writes at the end of this turn of the event loop
     replace:

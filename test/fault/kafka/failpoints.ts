@@ -30,34 +30,40 @@ const revoked = "        for (const [, one] of stopping) one.stopping = true\n"
 
 /** Points of a process that runs projections. */
 export const projectorPoints: ReadonlyArray<Point> = [
-  projector("after claim", "src/runner.ts", claimed, (call) => `  globalThis.claimed()\n  ${call}\n${claimed}`, 3),
-  projector("after fetch", "src/runner.ts", taken, (call) => `${taken}    ${call}\n`),
+  projector(
+    "after claim",
+    "src/runner/runner.ts",
+    claimed,
+    (call) => `  globalThis.claimed()\n  ${call}\n${claimed}`,
+    3
+  ),
+  projector("after fetch", "src/runner/runner.ts", taken, (call) => `${taken}    ${call}\n`),
   projector(
     "before commit",
-    "src/runner.ts",
+    "src/runner/runner.ts",
     changed,
     (call) => `      Effect.tap(() => Effect.sync(() => ${call})),\n${changed}`
   ),
   projector(
     "commit sent",
-    "src/postgres/committer.ts",
+    "src/postgres/store/committer.ts",
     sent,
     // the driver writes at the end of this turn of the event loop
     (call) => `    setImmediate(() => setImmediate(() => ${call}))\n${sent}`
   ),
   projector(
     "after commit",
-    "src/postgres/committer.ts",
+    "src/postgres/store/committer.ts",
     answered,
     (call) => `    globalThis.answered(commits.length - rows.length)\n    ${call}\n${answered}`
   ),
   projector(
     "after settle",
-    "src/runner.ts",
+    "src/runner/runner.ts",
     settled,
     (call) => `${settled}      Effect.tap(() => Effect.sync(() => ${call})),\n`
   ),
-  projector("at revocation", "src/kafka/assign.ts", revoked, (call) => `        ${call}\n${revoked}`, 1)
+  projector("at revocation", "src/kafka/log/group.ts", revoked, (call) => `        ${call}\n${revoked}`, 1)
 ]
 
 const relay = (name: string, file: string, find: string, replace: (call: string) => string, often = 3): Point => ({
@@ -65,7 +71,7 @@ const relay = (name: string, file: string, find: string, replace: (call: string)
   role: "relay"
 })
 
-const transaction = "src/kafka/transaction.ts"
+const transaction = "src/kafka/protocol/transactional-producer.ts"
 const begun = "    await Promise.all(begin)\n"
 const produced = "    await this.append(batches)\n"
 const ended =
@@ -76,18 +82,18 @@ const moved = "    for (const place of due) this.marked.delete(nameOf(place))\n"
 
 /** Points of a process that relays. */
 export const relayPoints: ReadonlyArray<Point> = [
-  relay("after taking the id over", "src/kafka/relay-lane.ts", tookOver, (call) => `    ${call}\n${tookOver}`, 1),
-  relay("before transaction", "src/kafka/relay-lane.ts", sending, (call) => `    ${call}\n${sending}`),
+  relay("after taking the id over", "src/kafka/relay/lane.ts", tookOver, (call) => `    ${call}\n${tookOver}`, 1),
+  relay("before transaction", "src/kafka/relay/lane.ts", sending, (call) => `    ${call}\n${sending}`),
   relay("transaction begun", transaction, begun, (call) => `${begun}    ${call}\n`),
   relay("records produced", transaction, produced, (call) => `${produced}    ${call}\n`),
   relay("offsets sent", transaction, ended, (call) => `    ${call}\n${ended}`),
   relay("transaction ended", transaction, ended, (call) => `${ended}    ${call}\n`),
-  relay("position moved", "src/kafka/relay-lane.ts", moved, (call) => `    ${call}\n${moved}`)
+  relay("position moved", "src/kafka/relay/lane.ts", moved, (call) => `    ${call}\n${moved}`)
 ]
 
 /** Told to, a relay takes every lane for its own, whoever else has it: then transactional ids alone keep order. */
 export const greed: Patch = {
-  file: "src/postgres/outbox-lanes.ts",
+  file: "src/postgres/relay/lanes.ts",
   find: "  if (session.pid() === undefined) return nothing\n",
   replace:
     '  if (process.env["MILLRACE_GREED"] !== undefined) return { held: Array.from({ length: lanes }, (_, i) => i), surplus: 0 }\n' +

@@ -1,6 +1,6 @@
 // Sends the load to Kafka as foreign clients do: plain batches, and transactions, some of which are aborted. What lies in the log is the truth.
 import { type Admin, Kafka, type Message, Partitioners, type Producer, type Transaction } from "kafkajs"
-import { configOf } from "../../../src/kafka/driver.ts"
+import { configOf } from "../../../src/kafka/protocol/kafkajs.ts"
 import { features, type Load, type Made, marker, phantoms, records } from "./load.ts"
 
 const input = "events.raw.v1"

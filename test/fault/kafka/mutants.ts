@@ -16,10 +16,10 @@ export interface Mutant {
   readonly after?: ReadonlyArray<(run: Run) => Promise<void>>
 }
 
-const fence = "src/postgres/commit-parts.ts"
-const store = "src/postgres/store.ts"
-const runner = "src/runner.ts"
-const handling = "src/handling.ts"
+const fence = "src/postgres/store/commit-parts.ts"
+const store = "src/postgres/store/store.ts"
+const runner = "src/runner/runner.ts"
+const handling = "src/runner/partition-processor.ts"
 const nothing: Plan = { left: [], right: [] }
 const left = (...steps: ReadonlyArray<Step>): Plan => ({ left: steps, right: [] })
 const right = (...steps: ReadonlyArray<Step>): Plan => ({ left: [], right: steps })
@@ -70,7 +70,7 @@ export const mutants: ReadonlyArray<Mutant> = [
     name: "the position is committed before the rows",
     patches: [
       {
-        file: "src/postgres/committer.ts",
+        file: "src/postgres/store/committer.ts",
         find: "    const { parameters, text } = this.builder.build(commits)\n",
         replace: `    for (const { changes, claim } of commits)
       await this.sql\`update millrace.progress set next_position = \${changes.position} where projection = \${claim.projection}
@@ -144,15 +144,21 @@ export const mutants: ReadonlyArray<Mutant> = [
   },
   {
     name: "late by one millisecond more",
-    patches: [{ file: "src/window.ts", find: "window.graceMs <= streamTime", replace: "window.graceMs < streamTime" }],
+    patches: [
+      { file: "src/model/window.ts", find: "window.graceMs <= streamTime", replace: "window.graceMs < streamTime" }
+    ],
     plan: nothing,
     found: ["lost"]
   },
   {
     name: "input is read uncommitted",
     patches: [
-      { file: "src/kafka/fetch-wire.ts", find: "const readCommitted = 1\n", replace: "const readCommitted = 0\n" },
-      { file: "src/kafka/fetch.ts", find: "const readCommitted = 1\n", replace: "const readCommitted = 0\n" }
+      {
+        file: "src/kafka/protocol/fetch-request.ts",
+        find: "const readCommitted = 1\n",
+        replace: "const readCommitted = 0\n"
+      },
+      { file: "src/kafka/protocol/fetch.ts", find: "const readCommitted = 1\n", replace: "const readCommitted = 0\n" }
     ],
     plan: nothing,
     found: ["wrong"]
@@ -161,7 +167,7 @@ export const mutants: ReadonlyArray<Mutant> = [
     name: "what a producer committed before it aborted is left out too",
     patches: [
       {
-        file: "src/kafka/decode.ts",
+        file: "src/kafka/protocol/batch-decode.ts",
         find: "seen < ahead.length && ahead[seen]!.firstOffset <= last; seen++",
         replace: "seen < ahead.length; seen++"
       }
@@ -186,7 +192,7 @@ export const mutants: ReadonlyArray<Mutant> = [
     name: "the relay's offsets are committed after its records, in another transaction",
     patches: [
       {
-        file: "src/kafka/transaction.ts",
+        file: "src/kafka/protocol/transactional-producer.ts",
         find: offsetsLine,
         replace: `${endTransaction}    globalThis.reached("records committed")
     for (const group of offsets.keys())
@@ -203,7 +209,7 @@ ${offsetsLine}`
     name: "the relay goes on where the database says, and not where Kafka does",
     patches: [
       {
-        file: "src/kafka/relay-position.ts",
+        file: "src/kafka/relay/position.ts",
         find: "  return { ...stream, seq: offset.offset, incarnation: offset.offset === 0 ? undefined : offset.metadata }\n",
         replace: "  return { ...stream, seq, incarnation }\n"
       }
@@ -215,7 +221,7 @@ ${offsetsLine}`
     name: "every relay has a transactional id of its own",
     patches: [
       {
-        file: "src/kafka/relay.ts",
+        file: "src/kafka/relay/relay.ts",
         find: "new Lane(this.setting, grouping.ids[lane]!, ",
         replace: "new Lane(this.setting, `${grouping.ids[lane]!}-${process.pid}`, "
       }
@@ -227,7 +233,7 @@ ${offsetsLine}`
     name: "the relay does not look whether the outbox is the one it knows",
     patches: [
       {
-        file: "src/kafka/relay-position.ts",
+        file: "src/kafka/relay/position.ts",
         find: "  if (place.incarnation === undefined || place.incarnation === there) return undefined\n",
         replace: "  if (place.incarnation !== there || place.seq >= 0) return undefined\n"
       }

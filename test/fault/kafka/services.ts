@@ -5,7 +5,7 @@ import { join } from "node:path"
 import { setTimeout as sleep } from "node:timers/promises"
 import postgres from "postgres"
 import { launch } from "../../../stack/pick.ts"
-import { padding, socketFor } from "../../../src/postgres/socket.ts"
+import { padding, socketFor } from "../../../src/postgres/client/socket.ts"
 import type { Local } from "../../../stack/service.ts"
 
 /** A run's services. */

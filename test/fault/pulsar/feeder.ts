@@ -1,8 +1,8 @@
 // What a run publishes: commits of an outbox, by seed, on several streams, for topics of two tenants; and what of it must come to be where.
 import type postgres from "postgres"
 import { setTimeout as sleep } from "node:timers/promises"
-import type { NewRecord } from "../../../src/log.ts"
-import { pack } from "../../../src/postgres/log-codec.ts"
+import type { NewRecord } from "../../../src/log/log.ts"
+import { pack } from "../../../src/postgres/log/batch-codec.ts"
 import { randomOf } from "../../support/random.ts"
 import { type Tenant, tenants, type TopicName, topics } from "./services.ts"
 

@@ -18,9 +18,9 @@ export interface Mutant {
   readonly transport?: TransportName
 }
 
-const channel = "src/pulsar/relay-channel.ts"
-const stream = "src/pulsar/relay-stream.ts"
-const subscription = "src/subscription.ts"
+const channel = "src/pulsar/relay/channel.ts"
+const stream = "src/pulsar/relay/stream.ts"
+const subscription = "src/subscription/subscription.ts"
 const left = (...steps: ReadonlyArray<Step>): Plan => ({ left: steps, right: [] })
 const right = (...steps: ReadonlyArray<Step>): Plan => ({ left: [], right: steps })
 const relayKilled = (name: string, nth: number): Step => ({ kind: "killAtPoint", role: "relay", name, nth })
@@ -45,7 +45,7 @@ export const mutants: ReadonlyArray<Mutant> = [
     name: "every relay has a producer's name of its own",
     patches: [
       {
-        file: "src/pulsar/relay-position.ts",
+        file: "src/pulsar/relay/position.ts",
         find: "  `${prefix}/${stream}#${generation}`\n",
         replace: "  `${prefix}/${stream}#${generation}/${process.pid}`\n"
       }
@@ -92,7 +92,7 @@ export const mutants: ReadonlyArray<Mutant> = [
     name: "a relay that stands still keeps its lane",
     patches: [
       {
-        file: "src/postgres/outbox-lanes.ts",
+        file: "src/postgres/relay/lanes.ts",
         find: "const silentMs = 10_000\n",
         replace: "const silentMs = 10_000_000\n"
       }
@@ -117,7 +117,7 @@ export const mutants: ReadonlyArray<Mutant> = [
     name: "handled messages have no mark",
     patches: [
       {
-        file: "src/postgres/once.ts",
+        file: "src/postgres/subscription/once.ts",
         find: `        if (row?.["marked"] !== true) return "before" as const\n`,
         replace: `        if (row === undefined) return "before" as const\n`
       }
@@ -134,7 +134,7 @@ export const mutants: ReadonlyArray<Mutant> = [
         replace: "    return redeliveries >= 0\n"
       },
       {
-        file: "src/pulsar/fanout.ts",
+        file: "src/pulsar/subscription/fanout.ts",
         find: "new PulsarConsumer({\n          transport: cluster.transport,\n          settings,",
         replace: `new PulsarConsumer({\n          transport: cluster.transport,\n          settings: settings.type === "keyShared" ? { ...settings, type: "shared" } : settings,`
       }

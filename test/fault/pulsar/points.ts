@@ -11,10 +11,10 @@ export interface Point extends Patch {
   readonly often: number
 }
 
-const channel = "src/pulsar/relay-channel.ts"
-const lane = "src/pulsar/relay-lane.ts"
-const subscription = "src/subscription.ts"
-const once = "src/postgres/once.ts"
+const channel = "src/pulsar/relay/channel.ts"
+const lane = "src/pulsar/relay/lane.ts"
+const subscription = "src/subscription/subscription.ts"
+const once = "src/postgres/subscription/once.ts"
 
 const reached = (name: string) => `globalThis.reached(${JSON.stringify(name)})`
 /** The driver, or the client, writes at the end of this turn of the event loop. */

@@ -1,11 +1,11 @@
 // A relay to Pulsar as a process of its own, for the harness to kill and to stop. It runs in a patched copy of the tree.
 import * as Effect from "effect/Effect"
 import * as Schedule from "effect/Schedule"
-import { connect } from "../../../src/postgres/client.ts"
-import * as PostgresOutbox from "../../../src/postgres/outbox.ts"
-import type { Options } from "../../../src/pulsar/options.ts"
-import * as PulsarRelay from "../../../src/pulsar/relay.ts"
-import * as Relay from "../../../src/relay.ts"
+import { connect } from "../../../src/postgres/client/client.ts"
+import * as PostgresOutbox from "../../../src/postgres/relay/outbox.ts"
+import type { Options } from "../../../src/pulsar/client/options.ts"
+import * as PulsarRelay from "../../../src/pulsar/relay/relay.ts"
+import * as Relay from "../../../src/relay/relay.ts"
 
 /** What the harness says, as JSON in MILLRACE_FAULT. */
 export interface RelayGiven {

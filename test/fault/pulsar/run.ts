@@ -1,6 +1,6 @@
 // A run while it is under way: services, relays and consumers in processes of their own, and what is published meanwhile.
 import { join } from "node:path"
-import type { RelayOptions } from "../../../src/pulsar/relay.ts"
+import type { RelayOptions } from "../../../src/pulsar/relay/relay.ts"
 import { type TransportName, transports } from "../../support/pulsar.ts"
 import { type Random, randomOf } from "../../support/random.ts"
 import { type Copy, copy, type Patch } from "../kafka/copy.ts"

@@ -1,5 +1,5 @@
 // The subscriptions of a run: every type on a topic that is not partitioned, and those that keep order on one that is. Values only.
-import type { SubscriptionType } from "../../../src/fanout.ts"
+import type { SubscriptionType } from "../../../src/subscription/fanout.ts"
 
 /** A subscription, and where. */
 export interface Subscribed {

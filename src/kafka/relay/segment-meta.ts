@@ -1,0 +1,149 @@
+// Finds the elements of messages in a segment's `meta`, within its bytes. It copies nothing but texts with escapes.
+import { traceIdOf } from "../../log/log.ts"
+import { bytesOf, textOf } from "../protocol/utf8.ts"
+
+/** Elements of a message in `meta`, by their place, and one that is taken from another. */
+export const element = {
+  key: 0,
+  eventTime: 1,
+  eventId: 2,
+  tenant: 3,
+  traceparent: 4,
+  schemaVersion: 5,
+  userHeaders: 6,
+  traceId: 7
+} as const
+const { eventTime, schemaVersion, traceId, traceparent, userHeaders } = element
+
+const quote = 34
+const backslash = 92
+const comma = 44
+const open = 91
+const close = 93
+const newline = 10
+const zero = 48
+const nine = 57
+/** Of a traceparent as it should be, which is ASCII. */
+const traceparentSize = 55
+
+/** One record's elements in `meta`, found and not copied. Element n lies from `from[n]` to `to[n]` of `source[n]`; -1: it is null. */
+export class Meta {
+  readonly source: Array<Uint8Array> = []
+  readonly from = new Int32Array(8)
+  readonly to = new Int32Array(8)
+  /** Whether the element was an escaped text, which stands decoded in its source. */
+  escaped = 0
+  private bytes: Uint8Array = new Uint8Array(0)
+  private at = 0
+
+  begin(bytes: Uint8Array) {
+    this.bytes = bytes
+    this.at = 0
+    this.skip()
+    if (bytes[this.at++] !== open) throw new SyntaxError("meta is no array")
+  }
+  private skip() {
+    const { bytes } = this
+    let { at } = this
+    for (let byte = bytes[at]; byte === 32 || byte === newline || byte === 13 || byte === 9; byte = bytes[at]) at++
+    this.at = at
+  }
+  /** Reads the next record's elements; false after the last. */
+  next(): boolean {
+    const { bytes, from } = this
+    this.skip()
+    if (bytes[this.at] === comma) {
+      this.at++
+      this.skip()
+    }
+    if (bytes[this.at] === close) return false
+    if (bytes[this.at++] !== open) throw new SyntaxError("an element of meta is no array")
+    from.fill(-1)
+    this.escaped = 0
+    for (let n = 0; ; n++) {
+      this.skip()
+      const byte = bytes[this.at]
+      if (byte === close) break
+      if (byte === quote) this.text(n)
+      else this.other(n)
+      this.skip()
+      if (bytes[this.at] === comma) this.at++
+      else if (bytes[this.at] !== close) throw new SyntaxError("an element of meta does not end")
+    }
+    this.at++
+    return true
+  }
+  private text(n: number) {
+    const { bytes } = this
+    const start = ++this.at
+    let at = start
+    let escaped = false
+    for (; bytes[at] !== quote; at++) {
+      if (bytes[at] === backslash) {
+        escaped = true
+        at++
+      } else if (at >= bytes.length) throw new SyntaxError("a text in meta does not end")
+    }
+    this.at = at + 1
+    if (n > userHeaders) return
+    if (escaped) {
+      const decoded = bytesOf(JSON.parse(view(bytes, start - 1, at + 1).toString("utf8")) as string)
+      this.set(n, decoded, 0, decoded.length)
+      this.escaped |= 1 << n
+    } else this.set(n, bytes, start, at)
+  }
+  /** A number, null, or an object of headers, which may hold texts with any bytes. */
+  private other(n: number) {
+    const { bytes } = this
+    const start = this.at
+    let at = start
+    for (let depth = 0; at < bytes.length; at++) {
+      const byte = bytes[at]!
+      if (byte === quote) {
+        for (at++; bytes[at] !== quote && at < bytes.length; at++) if (bytes[at] === backslash) at++
+      } else if (byte === 123) depth++
+      else if (byte === 125) depth--
+      else if (depth === 0 && (byte === comma || byte === close || byte <= 32)) break
+    }
+    this.at = at
+    if (n <= userHeaders && bytes[start] !== 110) this.set(n, bytes, start, at)
+  }
+  private set(n: number, source: Uint8Array, from: number, to: number) {
+    this.source[n] = source
+    this.from[n] = from
+    this.to[n] = to
+  }
+  /** Has the elements say what the log's headers say. */
+  settle() {
+    this.canonical(eventTime)
+    if (this.from[schemaVersion]! >= 0) this.canonical(schemaVersion)
+    const from = this.from[traceparent]!
+    if (from < 0) return
+    const source = this.source[traceparent]!
+    let plain = this.to[traceparent]! - from === traceparentSize
+    for (let i = from; plain && i < from + 35; i++) plain = source[i]! < 128
+    if (plain) return this.set(traceId, source, from + 3, from + 35)
+    const found = bytesOf(traceIdOf(this.string(traceparent)) ?? "")
+    this.set(traceId, found, 0, found.length)
+  }
+  /** An element as text; undefined for null. */
+  string(n: number): string | undefined {
+    if (this.from[n]! < 0) return undefined
+    const source = this.source[n]!
+    return textOf(view(source, 0, source.length), this.from[n]!, this.to[n]!)
+  }
+  /** Makes an element say what `String` of the number says, where it does not. */
+  private canonical(n: number) {
+    const from = this.from[n]!
+    if (from < 0) throw new SyntaxError("a message in meta has no event time")
+    const to = this.to[n]!
+    const source = this.source[n]!
+    let plain = to - from <= 15 && (to - from === 1 || source[from] !== zero)
+    for (let i = from; plain && i < to; i++) plain = source[i]! >= zero && source[i]! <= nine
+    if (plain) return
+    const text = Buffer.from(String(Number(this.string(n))))
+    this.set(n, text, 0, text.length)
+  }
+}
+const view = (bytes: Uint8Array, from: number, to: number) =>
+  Buffer.from(bytes.buffer, bytes.byteOffset + from, to - from)

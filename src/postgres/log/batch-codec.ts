@@ -1,0 +1,135 @@
+// How the records of a batch are packed into the two texts of a row, and unpacked. Pure; what a row means is said in the DDL.
+import type { LogRecord, NewRecord, Position } from "../../log/log.ts"
+
+/** A record as a batch holds it. */
+export interface Packed {
+  readonly meta: string
+  readonly vals: string
+  readonly records: number
+  /** UTF-8 bytes of the values. */
+  readonly bytes: number
+}
+/** A row of `log_batch`. */
+export interface Row {
+  readonly partition: number
+  readonly base: Position
+  readonly next: Position
+  readonly bytes: number
+  /** Epoch milliseconds. */
+  readonly appendedAt: number
+  readonly meta: string
+  readonly vals: string
+  /** Of a row that a relay copied: the outbox stream, and the first record's sequence in it. */
+  readonly stream?: string | null
+  readonly firstSeq?: number | null
+  readonly incarnation?: string | null
+}
+/** What a record has beyond an appended one once it was compacted. */
+export interface Kept {
+  /** Position less the row's base. */
+  readonly offset: number
+  /** Milliseconds that it was taken before the row's `appended_at`. */
+  readonly before: number
+  /** When a deletion may be forgotten, epoch milliseconds. */
+  readonly forgetAt: number | undefined
+}
+type Meta = [
+  key: string | null,
+  eventTime: number,
+  eventId?: string | null,
+  tenant?: string | null,
+  traceparent?: string | null,
+  schemaVersion?: number | null,
+  headers?: Record<string, string> | number | null,
+  offset?: number | null,
+  before?: number | null,
+  forgetAt?: number | null
+]
+
+const noHeaders: Readonly<Record<string, string>> = Object.freeze({})
+const hasAny = (headers: Readonly<Record<string, string>>) => {
+  for (const _ in headers) return true
+  return false
+}
+
+/** Packs records in their order; `kept` is for a compacted batch, one element a record. */
+export const pack = (records: ReadonlyArray<NewRecord>, kept?: ReadonlyArray<Kept>): Packed => {
+  const metas: Array<Meta> = []
+  const values: Array<string> = []
+  const seen = new Map<object, number>()
+  let last: object = noHeaders
+  let shared: Record<string, string> | number | null = null
+  for (let i = 0; i < records.length; i++) {
+    const record = records[i]!
+    let headers: Record<string, string> | number | null = shared
+    if (record.headers !== last) {
+      last = record.headers
+      const first = seen.get(last)
+      if (first === undefined) seen.set(last, i)
+      headers = first ?? (hasAny(record.headers) ? record.headers : null)
+      shared = headers === null ? null : (first ?? i)
+      if (headers === null) seen.delete(last)
+    }
+    const extra = kept?.[i]
+    const meta: Meta = [
+      record.key,
+      record.eventTime,
+      record.eventId ?? null,
+      record.tenant ?? null,
+      record.traceparent ?? null,
+      record.schemaVersion ?? null,
+      headers
+    ]
+    if (extra !== undefined) meta.push(extra.offset, extra.before === 0 ? null : extra.before, extra.forgetAt ?? null)
+    while (meta.length > 2 && meta[meta.length - 1] === null) meta.pop()
+    metas.push(meta)
+    values.push(record.value ?? "")
+  }
+  const vals = values.join("\n")
+  return { meta: JSON.stringify(metas), vals, records: records.length, bytes: Buffer.byteLength(vals) }
+}
+
+/** The headers that tell a derived record from all others, and know it again. `incarnation` is its segment's, or what is kept of it. */
+export const derived = (stream: string, seq: number, incarnation: string | null | undefined): Record<string, string> =>
+  incarnation == null
+    ? { "millrace-stream": stream, "millrace-seq": String(seq) }
+    : { "millrace-stream": stream, "millrace-seq": String(seq), "millrace-incarnation": incarnation.slice(0, 8) }
+
+/** Unpacks a row's records from a position on into `into`. Records of a batch with the same headers share the object. */
+export const unpack = (row: Row, from: Position, into: Array<LogRecord>): void => {
+  const metas = JSON.parse(row.meta) as Array<Meta>
+  if (metas.length === 0) return
+  const values = row.vals.split("\n")
+  for (let i = 0; i < metas.length; i++) {
+    const meta = metas[i]!
+    const position = row.base + (meta[7] ?? i)
+    if (position < from) continue
+    const own = meta[6]
+    const headers = own == null ? noHeaders : typeof own === "number" ? (metas[own]![6] as Record<string, string>) : own
+    const value = values[i]!
+    into.push({
+      partition: row.partition,
+      position,
+      key: meta[0],
+      value: value === "" ? null : value,
+      eventTime: meta[1],
+      eventId: meta[2] ?? undefined,
+      tenant: meta[3] ?? undefined,
+      traceparent: meta[4] ?? undefined,
+      schemaVersion: meta[5] ?? undefined,
+      headers:
+        row.stream == null ? headers : { ...headers, ...derived(row.stream, row.firstSeq! + i, row.incarnation) },
+      appendedAt: row.appendedAt - (meta[8] ?? 0)
+    })
+  }
+}
+
+/** Key, offset and forgetting time of each record of a row, without its values. */
+export const outline = (
+  meta: string
+): ReadonlyArray<{ readonly key: string | null; readonly offset: number; readonly forgetAt: number | undefined }> =>
+  (JSON.parse(meta) as Array<Meta>).map((record, i) => ({
+    key: record[0],
+    offset: record[7] ?? i,
+    forgetAt: record[9] ?? undefined
+  }))

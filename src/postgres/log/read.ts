@@ -1,0 +1,206 @@
+// Reads the log on PostgreSQL: one query a read, decoded and cut to size, and a reader that waits until there is more.
+import * as Effect from "effect/Effect"
+import type * as Scope from "effect/Scope"
+import type postgres from "postgres"
+import {
+  type Batch,
+  type LogRecord,
+  OutOfRange,
+  type Position,
+  type ReadError,
+  type Reader,
+  UnknownTopic
+} from "../../log/log.ts"
+import { cut } from "../../log/rules.ts"
+import { type Row, unpack } from "./batch-codec.ts"
+import { attempt } from "./errors.ts"
+import type { Wake } from "./listeners.ts"
+import { arrayLiteral } from "../client/types.ts"
+
+/** The partition to read. */
+export interface Source {
+  readonly topicId: number
+  readonly topic: string
+  readonly partition: number
+  readonly maxBytes: number
+}
+/** Rows looked at in one read: bounds what lies inline in many small rows. */
+const rowsAtOnce = 256
+
+/** What lies from each of some places on. Each place is a row of `asked`; a place whose partition is not there has no row. */
+const query = `
+select a.place::int4, h.start_position, h.next_position as end_position, b.base_position, b.next_position, b.bytes, b.appended_ms, b.meta,
+  b.vals, b.stream, b.first_seq::float8 as first_seq, b.incarnation
+from unnest($1::int4[], $2::int4[], $3::int8[], $4::int8[]) with ordinality as a(topic_id, partition, position, max_bytes, place)
+join millrace.log_head h on h.topic_id = a.topic_id and h.partition = a.partition
+left join lateral (
+  select * from (
+    select c.*, row_number() over w as n, sum(c.bytes) over w as total
+    from (
+      select base_position, next_position, bytes, (extract(epoch from appended_at) * 1000)::float8 as appended_ms, meta, vals,
+        stream, first_seq, incarnation
+      from millrace.log_batch
+      where topic_id = a.topic_id and partition = a.partition and next_position > a.position and base_position >= (
+        select base_position from millrace.log_batch
+        where topic_id = a.topic_id and partition = a.partition and base_position <= a.position order by base_position desc limit 1)
+      order by base_position limit ${rowsAtOnce}
+    ) c
+    window w as (order by c.base_position)
+  ) d where n = 1 or total <= a.max_bytes
+) b on h.start_position <= a.position and h.next_position > a.position
+order by a.place, b.base_position`
+
+interface Found {
+  readonly place: number
+  readonly start_position: string | number
+  readonly end_position: string | number
+  readonly base_position: string | number | null
+  readonly next_position: string | number
+  readonly bytes: number
+  readonly appended_ms: number
+  readonly meta: string
+  readonly vals: string
+  readonly stream: string | null
+  readonly first_seq: number | null
+  readonly incarnation: string | null
+}
+
+/** A place to read from. */
+export interface Asked {
+  readonly source: Source
+  readonly position: Position
+}
+const ask = (sql: postgres.Sql, asked: ReadonlyArray<Asked>) => {
+  const parameters = [
+    asked.map(({ source }) => source.topicId),
+    asked.map(({ source }) => source.partition),
+    asked.map(({ position }) => position),
+    asked.map(({ source }) => source.maxBytes)
+  ]
+  return sql.unsafe<Array<Found>>(query, parameters.map(arrayLiteral), { prepare: true })
+}
+
+const placesAtOnce = 32
+/** Few records, so that many places may be read at once without much to hold. */
+const few = 100
+
+/**
+ * Reads the tails of partitions for the readers that were just woken: what is asked for while a query is under way goes into the
+ * next one together. So a trickle over many partitions costs a query a round, and rounds grow longer rather than more with load.
+ */
+export class Tails {
+  private readonly waiting: Array<Asked & { readonly done: (rows: Promise<ReadonlyArray<Found>>) => void }> = []
+  private busy = false
+  private readonly sql: postgres.Sql
+
+  constructor(sql: postgres.Sql) {
+    this.sql = sql
+  }
+
+  /** The rows from one place on. */
+  read(asked: Asked): Promise<ReadonlyArray<Found>> {
+    return new Promise((resolve) => {
+      this.waiting.push({ ...asked, done: resolve })
+      if (!this.busy) void this.rounds()
+    })
+  }
+
+  private async rounds(): Promise<void> {
+    this.busy = true
+    // whoever else is woken by the same notification asks in this turn
+    await new Promise((resolve) => void setImmediate(resolve))
+    while (this.waiting.length > 0) {
+      const round = this.waiting.splice(0, placesAtOnce)
+      const rows = ask(this.sql, round).then((found) => Map.groupBy(found, ({ place }) => place))
+      for (const [i, { done }] of round.entries()) done(rows.then((byPlace) => byPlace.get(i + 1) ?? []))
+      await rows.catch(() => undefined)
+    }
+    this.busy = false
+  }
+}
+
+/** Reads from a position on. The batch is longer than `maxBytes` where the row is; `cut` it. */
+const decoded = ({ partition, topic }: Source, position: Position, rows: ReadonlyArray<Found>) => {
+  const head = rows[0]
+  if (head === undefined)
+    return new UnknownTopic({ topic, reason: `it is not there any more, or has no partition ${partition}` })
+  const start = Number(head.start_position)
+  const end = Number(head.end_position)
+  if (!(position >= start && position <= end)) return new OutOfRange({ topic, partition, position, start, end })
+  const records: Array<LogRecord> = []
+  let next = position
+  let bytes = 0
+  for (const row of rows) {
+    if (row.base_position === null) break
+    const { appended_ms: appendedAt, meta, vals } = row
+    const unpacked: Row = {
+      partition,
+      base: Number(row.base_position),
+      next: Number(row.next_position),
+      bytes: row.bytes,
+      appendedAt: Math.round(appendedAt),
+      meta,
+      vals,
+      stream: row.stream,
+      firstSeq: row.first_seq,
+      incarnation: row.incarnation
+    }
+    unpack(unpacked, position, records)
+    next = unpacked.next
+    bytes += row.bytes
+  }
+  return { batch: { records, next, end } satisfies Batch, bytes }
+}
+const fetched = (source: Source, position: Position, rows: () => PromiseLike<ReadonlyArray<Found>>) =>
+  attempt("read", source.topic, rows).pipe(
+    Effect.map((found) => decoded(source, position, found)),
+    Effect.flatMap((result): Effect.Effect<readonly [Batch, Batch | undefined], ReadError> => {
+      if (!("batch" in result)) return Effect.fail(result)
+      return Effect.succeed(
+        result.bytes > source.maxBytes ? cut(result.batch, source.maxBytes) : [result.batch, undefined]
+      )
+    })
+  )
+
+/** What is there from a position on, at once. */
+export const read = (sql: postgres.Sql, source: Source, position: Position): Effect.Effect<Batch, ReadError> =>
+  fetched(source, position, () => ask(sql, [{ source, position }])).pipe(Effect.map(([batch]) => batch))
+
+/** A reader of a partition, woken by `wake`. Fails at once where the position is out of range. */
+export const open = Effect.fnUntraced(function* (
+  sql: postgres.Sql,
+  wake: Wake,
+  tails: Tails,
+  source: Source,
+  from: Position
+): Effect.fn.Return<Reader, ReadError, Scope.Scope> {
+  const watcher = yield* wake.watch(source.topicId, source.partition, from)
+  // what was read and not taken yet; nothing where nothing was there, for by the first take it may be
+  let [batch, rest]: readonly [Batch | undefined, Batch | undefined] = yield* fetched(source, from, () =>
+    ask(sql, [{ source, position: from }])
+  )
+  if (batch.next === from) batch = undefined
+  const next = (position: Position) =>
+    fetched(source, position, () =>
+      watcher.end - position <= few ? tails.read({ source, position }) : ask(sql, [{ source, position }])
+    )
+  const take = Effect.gen(function* () {
+    while (true) {
+      // closed before the query, so that what is appended during it is not missed
+      watcher.latch.closeUnsafe()
+      if (batch === undefined) {
+        const result = rest === undefined ? yield* next(watcher.position) : cut(rest, source.maxBytes)
+        batch = result[0]
+        rest = result[1]
+      }
+      const taken: Batch = batch
+      batch = undefined
+      if (taken.next > watcher.position) {
+        watcher.position = taken.next
+        return taken
+      }
+      yield* watcher.latch.await
+    }
+  })
+  return { take }
+})

@@ -1,0 +1,54 @@
+// What is to be done so that the topics of the log on PostgreSQL are what an application declares, and doing it: `declare` with a plan.
+import * as Effect from "effect/Effect"
+import type postgres from "postgres"
+import { invalidSpec } from "../../log/rules.ts"
+import { type Log, LogError, type TopicSpec } from "../../log/log.ts"
+import { comparison, creation, type PlanOptions, type TopicPlan, type Topics } from "../../log/topic-plan.ts"
+import { arrayOf } from "../client/columns.ts"
+import { attempt } from "./errors.ts"
+
+interface Row {
+  readonly name: string
+  readonly partitions: number
+  readonly compacted: boolean
+  readonly retention_ms: number | null
+}
+const ever = "for ever"
+const retentionOf = (ms: number | null | undefined) => (ms == null ? ever : String(Math.round(ms)))
+
+const planOf = (spec: TopicSpec, there: Row | undefined, options: PlanOptions): TopicPlan => {
+  const retention = retentionOf(spec.retentionMs)
+  if (there === undefined) {
+    return creation(spec, {
+      "cleanup.policy": spec.compacted ? "compact" : "delete",
+      "retention.ms": retention
+    })
+  }
+  const { compacted, partitions, retention_ms } = there
+  const from = retentionOf(retention_ms)
+  const settings = from === retention ? [] : [{ name: "retention.ms", from, to: retention }]
+  // its readers hold a topic's number of partitions for good
+  const { allowRepartition: _, ...others } = options
+  return comparison(spec, { partitions, compacted, replication: undefined, settings }, undefined, others)
+}
+
+/** The topics of the log on a database that has its tables. It adds no partitions, whatever is allowed. */
+export const make = (sql: postgres.Sql, { declare }: Pick<Log["Service"], "declare">): Topics => ({
+  plan: Effect.fnUntraced(function* (specs, options = {}) {
+    for (const spec of specs) {
+      const reason = invalidSpec(spec)
+      if (reason !== undefined)
+        return yield* new LogError({ operation: "declare", topic: spec.name, retryable: false, reason })
+    }
+    const rows = yield* attempt(
+      "declare",
+      "",
+      () => sql<Array<Row>>`
+        select name, partitions, compacted, retention_ms from millrace.log_topic
+        where name = any (${arrayOf(specs.map(({ name }) => name))}::text[])`
+    )
+    const there = new Map(rows.map((row) => [row.name, row]))
+    return specs.map((spec) => planOf(spec, there.get(spec.name), options))
+  }),
+  apply: (specs, plans) => declare(specs.filter((_, i) => /create|change/.test(plans[i]!.action)))
+})

@@ -1,0 +1,105 @@
+// The topics of the log on PostgreSQL: declaring them, and their numbers, remembered. It touches no record.
+import * as Effect from "effect/Effect"
+import type postgres from "postgres"
+import { conflict, invalidSpec, misplaced, missing } from "../../log/rules.ts"
+import { type Bounds, LogError, type TopicSpec, UnknownTopic } from "../../log/log.ts"
+import { attempt } from "./errors.ts"
+
+/** A topic as the log knows it. */
+export interface Known {
+  readonly topicId: number
+  readonly name: string
+  readonly partitions: number
+}
+
+const declareOne = async (sql: postgres.Sql, spec: TopicSpec): Promise<string | undefined> => {
+  const { compacted, name, partitions } = spec
+  const retention = spec.retentionMs === undefined ? null : Math.round(spec.retentionMs)
+  const made = await sql`
+    with topic as (
+      insert into millrace.log_topic as t (name, partitions, compacted, retention_ms)
+      values (${name}, ${partitions}::int, ${compacted}::boolean, ${retention}::bigint)
+      on conflict (name) do update set retention_ms = excluded.retention_ms
+      where t.partitions = excluded.partitions and t.compacted = excluded.compacted
+      returning topic_id
+    ), heads as (
+      insert into millrace.log_head (topic_id, partition, next_position)
+      select topic_id, partition, 0 from topic, generate_series(0, ${partitions}::int - 1) as partition
+      order by partition on conflict do nothing
+    )
+    select topic_id from topic`
+  if (made.length > 0) return undefined
+  const [there] = await sql`select partitions, compacted from millrace.log_topic where name = ${name}`
+  if (there === undefined) return "it was deleted while it was declared; try again"
+  return conflict({ partitions: Number(there["partitions"]), compacted: there["compacted"] === true }, spec)
+}
+
+/** The topics of a log; `bounds` and `find` fail with `UnknownTopic` for one that was not declared. */
+export const make = (sql: postgres.Sql) => {
+  const known = new Map<string, Known>()
+  const asking = new Map<string, { readonly answer: Promise<Known | undefined>; waiting: number }>()
+
+  const declare = Effect.fnUntraced(function* (specs: ReadonlyArray<TopicSpec>) {
+    for (const spec of specs) {
+      const reason = invalidSpec(spec) ?? (yield* attempt("declare", spec.name, () => declareOne(sql, spec)))
+      if (reason !== undefined) {
+        return yield* new LogError({ operation: "declare", topic: spec.name, retryable: false, reason })
+      }
+    }
+  })
+  const ask = async (name: string) => {
+    const [row] = await sql`select topic_id, partitions from millrace.log_topic where name = ${name}`
+    if (row === undefined) return undefined
+    const topic = { topicId: Number(row["topic_id"]), name, partitions: Number(row["partitions"]) }
+    known.set(name, topic)
+    return topic
+  }
+  /** Waits for one question together with all who ask the same; who comes before all of them have gone on waits behind them. */
+  const asked = (operation: LogError["operation"], name: string) =>
+    Effect.suspend(() => {
+      const question = asking.get(name) ?? { answer: ask(name), waiting: 0 }
+      asking.set(name, question)
+      question.waiting += 1
+      const gone = Effect.sync(() => {
+        question.waiting -= 1
+        if (question.waiting === 0) asking.delete(name)
+      })
+      return Effect.ensuring(
+        attempt(operation, name, () => question.answer),
+        gone
+      )
+    })
+  const find = Effect.fnUntraced(function* (operation: LogError["operation"], name: string, partition = 0) {
+    // callers keep their order: none that remembers the topic may overtake those who still ask
+    const topic = (asking.has(name) ? undefined : known.get(name)) ?? (yield* asked(operation, name))
+    if (topic === undefined) return yield* missing(name)
+    const refused = misplaced(name, topic.partitions, partition)
+    if (refused !== undefined) return yield* refused
+    return topic
+  })
+  const bounds = Effect.fnUntraced(function* (name: string) {
+    const { topicId } = yield* find("bounds", name)
+    const rows = yield* attempt(
+      "bounds",
+      name,
+      () => sql`
+        select partition, start_position, next_position from millrace.log_head where topic_id = ${topicId} order by partition`
+    )
+    if (rows.length === 0) {
+      known.delete(name)
+      return yield* new UnknownTopic({ topic: name, reason: "it is not there any more" })
+    }
+    return rows.map((row): Bounds => ({
+      partition: Number(row["partition"]),
+      start: Number(row["start_position"]),
+      end: Number(row["next_position"])
+    }))
+  })
+  const identity = Effect.fnUntraced(function* (name: string) {
+    const topic = yield* attempt("bounds", name, () => ask(name))
+    return topic === undefined ? yield* missing(name) : String(topic.topicId)
+  })
+  /** A topic was not what was remembered of it. */
+  const forget = (name: string) => void known.delete(name)
+  return { declare, find, bounds, identity, forget }
+}

@@ -1,0 +1,285 @@
+// The statements of the outbox on PostgreSQL: positions begin and move, segments are read after them. It runs none by itself.
+import {
+  type Bounds,
+  type Following,
+  type Mirrored,
+  type Parked,
+  type Parking,
+  type Place,
+  type Segment,
+  type TopicPlace,
+  unopened
+} from "../../relay/outbox.ts"
+import type { Lag, Stream } from "../../relay/target.ts"
+import type { Sql } from "../client/client.ts"
+import { arrayLiteral } from "../client/types.ts"
+
+/** The streams of the outbox by one probe of its key each, for it holds many segments of few streams. */
+export const streams = `
+  with recursive stream as (
+    (select projection, source, partition from millrace.outbox order by projection, source, partition limit 1)
+    union all
+    select next.projection, next.source, next.partition
+    from stream s
+    cross join lateral (
+      select o.projection, o.source, o.partition
+      from millrace.outbox o
+      where (o.projection, o.source, o.partition) > (s.projection, s.source, s.partition)
+      order by o.projection, o.source, o.partition
+      limit 1
+    ) next
+  )`
+
+/** Begins the streams that have segments and no position yet. How many did. */
+export const begin = async (sql: Sql, target: string): Promise<number> => {
+  const [row] = await sql<Array<{ readonly begun: number }>>`select millrace.relay_begin(${target}) as begun`
+  return row!.begun
+}
+
+/** Every position of a target. */
+export const positions = async (sql: Sql, target: string): Promise<ReadonlyArray<Mirrored>> => {
+  const rows = await sql<
+    Array<
+      Stream & { seq: number; incarnation: string | null; adopt: boolean; generation: number; halted: string | null }
+    >
+  >`
+    select projection, source, partition, seq, incarnation, adopt, generation, halted from millrace.relay_position
+    where target = ${target} order by projection, source, partition`
+  return rows.map(({ adopt, generation, halted, incarnation, partition, projection, seq, source }) => ({
+    projection,
+    source,
+    partition,
+    seq,
+    incarnation: incarnation ?? undefined,
+    adopt,
+    generation,
+    halted: halted ?? undefined
+  }))
+}
+
+/** Columns of an `unnest` over streams. */
+const streamArrays = (list: ReadonlyArray<Stream>) =>
+  [
+    arrayLiteral(list.map(({ projection }) => projection)),
+    arrayLiteral(list.map(({ source }) => source)),
+    arrayLiteral(list.map(({ partition }) => partition))
+  ] as const
+/** The same as arguments of `unnest`. */
+const streamColumns = (sql: Sql, list: ReadonlyArray<Stream>) => {
+  const [projections, sources, partitions] = streamArrays(list)
+  return sql`${projections}::text[], ${sources}::text[], ${partitions}::integer[]`
+}
+
+const reading = `
+  with place as materialized (
+    select p.*, last.incarnation as there
+    from unnest($1::text[], $2::text[], $3::integer[], $4::bigint[])
+      with ordinality as p (projection, source, partition, seq, n)
+    left join lateral (
+      select l.first_seq + l.messages - 1 as seq, l.incarnation from millrace.outbox l
+      where (l.projection, l.source, l.partition) = (p.projection, p.source, p.partition) and l.first_seq <= p.seq
+      order by l.first_seq desc
+      limit 1
+    ) last on last.seq = p.seq
+  ), candidate as (
+    select p.n, o.*, o.target = any ($5::text[]) as pass,
+      case when o.target = any ($5::text[]) then 0 else octet_length(o.meta) + octet_length(o.vals) end as bytes,
+      row_number() over (partition by p.n order by o.first_seq) as k
+    from place p
+    cross join lateral (
+      select o.first_seq, o.messages, o.incarnation, o.target, o.target_partition, o.meta, o.vals
+      from millrace.outbox o
+      where (o.projection, o.source, o.partition) = (p.projection, p.source, p.partition) and o.first_seq > p.seq
+      order by o.first_seq
+      limit $6::integer
+    ) o
+  ), measured as (
+    select *, sum(bytes) over (order by k, n) - bytes as bytes_before,
+      sum(bytes) over (partition by n order by k) - bytes as own_before
+    from candidate
+  )
+  select p.n - 1, p.there, (select count(*) from candidate c where c.n = p.n), m.first_seq, m.messages, m.incarnation, m.target, m.target_partition,
+    case when not m.pass then m.meta end, case when not m.pass then m.vals end
+  from place p
+  left join measured m on m.n = p.n and m.own_before < $7::bigint and m.bytes_before < $8::bigint
+  order by p.n, m.k`
+/** A row of `reading`, as the server sent it. */
+type Row = ReadonlyArray<Uint8Array | null>
+
+const textOf = (value: Uint8Array | null | undefined): string | undefined =>
+  value == null ? undefined : Buffer.from(value.buffer, value.byteOffset, value.byteLength).toString("utf8")
+const none = new Uint8Array(0)
+const segmentOf = (row: Row): Segment => {
+  const partition = textOf(row[7])
+  return {
+    firstSeq: Number(textOf(row[3])),
+    messages: Number(textOf(row[4])),
+    incarnation: textOf(row[5])!,
+    topic: textOf(row[6])!,
+    partition: partition === undefined ? undefined : Number(partition),
+    meta: row[8] ?? none,
+    vals: row[9] ?? none
+  }
+}
+
+/** What follows places. Texts stay bytes: nobody needs them as strings. */
+export const read = async (
+  sql: Sql,
+  places: ReadonlyArray<Place>,
+  { bytes, segments, streamBytes }: Bounds,
+  pass: ReadonlyArray<string>
+): Promise<ReadonlyArray<Following>> => {
+  if (places.length === 0) return []
+  const parameters = [
+    ...streamArrays(places),
+    arrayLiteral(places.map(({ seq }) => seq)),
+    arrayLiteral(pass),
+    segments,
+    streamBytes,
+    bytes
+  ]
+  const rows = (await sql.unsafe(reading, parameters, { prepare: true }).raw()) as unknown as ReadonlyArray<Row>
+  const there = places.map((): string | undefined => undefined)
+  const candidates = places.map(() => 0)
+  const found = places.map((): Array<Segment> => [])
+  for (const row of rows) {
+    const n = Number(textOf(row[0]))
+    there[n] = textOf(row[1])
+    candidates[n] = Number(textOf(row[2]))
+    if (row[3] != null) found[n]!.push(segmentOf(row))
+  }
+  return places.map((place, n) => ({
+    place,
+    there: there[n],
+    segments: found[n]!,
+    more: found[n]!.length < candidates[n]! || candidates[n] === segments
+  }))
+}
+
+/** Moves positions, never backwards. */
+export const move = (sql: Sql, target: string, places: ReadonlyArray<Place>) => sql`
+  update millrace.relay_position p
+  set seq = m.seq, incarnation = m.incarnation, moved_at = clock_timestamp(), halted = null, adopt = false,
+    generation = p.generation + p.adopt::integer
+  from unnest(
+    ${streamColumns(sql, places)},
+    ${arrayLiteral(places.map(({ seq }) => seq))}::bigint[],
+    ${arrayLiteral(places.map(({ incarnation }) => incarnation ?? null))}::uuid[]
+  ) as m (projection, source, partition, seq, incarnation)
+  where (p.target, p.projection, p.source, p.partition) = (${target}, m.projection, m.source, m.partition) and p.seq <= m.seq`
+
+/** Where a stream is in a topic: as it was begun by whoever came first, or was connected to it first. */
+export const topicPlace = async (sql: Sql, target: string, begin: TopicPlace): Promise<TopicPlace> => {
+  const { generation, partition, place, projection, sent, seq, source, topic } = begin
+  const [row] = await sql<Array<TopicPlace>>`
+    with begun as (
+      insert into millrace.relay_topic as t
+      values (${target}, ${projection}, ${source}, ${partition}, ${generation}, ${topic}, ${seq}, ${sent}, ${place})
+      on conflict (target, projection, source, partition, generation, topic) do update set
+        sent = case t.place when ${unopened} then excluded.sent else t.sent end,
+        place = case t.place when ${unopened} then excluded.place else t.place end
+      returning *
+    )
+    select projection, source, partition, generation, topic, seq, sent, place from begun`
+  return row!
+}
+
+/** Moves places in topics, never backwards, and keeps what was parked. */
+export const keep = async (
+  sql: Sql,
+  target: string,
+  places: ReadonlyArray<TopicPlace>,
+  parked: ReadonlyArray<Parked>
+) => {
+  // first: a place that has passed a message says that it is dealt with
+  if (parked.length > 0) await sql`${insertParked(sql, target, parked)} order by m.seq on conflict do nothing`
+  if (places.length > 0) await keepPlaces(sql, target, places)
+}
+/** What names rows of `m`, in whose order letters are numbered, is to follow. */
+const insertParked = (sql: Sql, target: string, parked: ReadonlyArray<Parked>) => sql`
+  insert into millrace.relay_parked
+    (target, projection, source, partition, seq, incarnation, topic, key, meta, val, reason)
+  select ${target}::text, m.*
+  from unnest(
+    ${streamColumns(sql, parked)},
+    ${arrayLiteral(parked.map(({ seq }) => seq))}::bigint[],
+    ${arrayLiteral(parked.map(({ incarnation }) => incarnation))}::uuid[],
+    ${arrayLiteral(parked.map(({ topic }) => topic))}::text[],
+    ${arrayLiteral(parked.map(({ key }) => key))}::text[],
+    ${arrayLiteral(parked.map(({ meta }) => meta))}::text[],
+    ${arrayLiteral(parked.map(({ val }) => val))}::text[],
+    ${arrayLiteral(parked.map(({ reason }) => reason))}::text[]
+  ) as m (projection, source, partition, seq, incarnation, topic, key, meta, val, reason)`
+/** Keeps what is parked of topics that the stream was never connected to. Which: who connects to one waits for this, and goes on behind it. */
+export const park = async (sql: Sql, target: string, parking: Parking): Promise<ReadonlyArray<string>> => {
+  const { generation, parked, partition, projection, source, topics } = parking
+  const rows = await sql<Array<{ readonly topic: string }>>`
+    with closed as (
+      insert into millrace.relay_topic as t
+      select ${target}::text, ${projection}::text, ${source}::text, ${partition}::integer, ${generation}::integer, m.topic, m.seq, 0, ${unopened}
+      from unnest(
+        ${arrayLiteral(topics.map(({ topic }) => topic))}::text[],
+        ${arrayLiteral(topics.map(({ seq }) => seq))}::bigint[]
+      ) as m (topic, seq)
+      on conflict (target, projection, source, partition, generation, topic) do update set seq = greatest(t.seq, excluded.seq)
+      where t.place = ${unopened}
+      returning topic
+    ), kept as (
+      ${insertParked(sql, target, parked)}
+      where m.topic in (select topic from closed)
+      order by m.seq
+      on conflict do nothing
+    )
+    select topic from closed`
+  return rows.map(({ topic }) => topic)
+}
+const keepPlaces = (sql: Sql, target: string, places: ReadonlyArray<TopicPlace>) => sql`
+  update millrace.relay_topic t
+  set seq = m.seq, sent = m.sent, place = m.place
+  from unnest(
+    ${streamColumns(sql, places)},
+    ${arrayLiteral(places.map(({ generation }) => generation))}::integer[],
+    ${arrayLiteral(places.map(({ topic }) => topic))}::text[],
+    ${arrayLiteral(places.map(({ seq }) => seq))}::bigint[],
+    ${arrayLiteral(places.map(({ sent }) => sent))}::bigint[],
+    ${arrayLiteral(places.map(({ place }) => place))}::text[]
+  ) as m (projection, source, partition, generation, topic, seq, sent, place)
+  where (t.target, t.projection, t.source, t.partition, t.generation, t.topic) =
+    (${target}, m.projection, m.source, m.partition, m.generation, m.topic) and t.seq <= m.seq`
+
+/** Writes down why streams stand still, or that they do not. */
+export const halt = (
+  sql: Sql,
+  target: string,
+  halts: ReadonlyArray<Stream & { readonly reason: string | undefined }>
+) => sql`
+  update millrace.relay_position p
+  set halted = m.reason
+  from unnest(
+    ${streamColumns(sql, halts)},
+    ${arrayLiteral(halts.map(({ reason }) => reason ?? null))}::text[]
+  ) as m (projection, source, partition, reason)
+  where (p.target, p.projection, p.source, p.partition) = (${target}, m.projection, m.source, m.partition)
+    and p.halted is distinct from m.reason`
+
+/** How many messages of each stream the target lacks; streams without a position yet included. */
+export const lag = (sql: Sql, target: string) => sql.unsafe<Array<Lag>>(lags, [target], { prepare: true })
+const lags = `${streams}
+  select s.projection, s.source, s.partition, (last.seq - coalesce(p.seq, 0))::float8 as lag
+  from stream s
+  cross join lateral (
+    select o.first_seq + o.messages - 1 as seq from millrace.outbox o
+    where (o.projection, o.source, o.partition) = (s.projection, s.source, s.partition)
+    order by o.first_seq desc
+    limit 1
+  ) last
+  left join millrace.relay_position p
+    on (p.target, p.projection, p.source, p.partition) = ($1, s.projection, s.source, s.partition)
+  order by 1, 2, 3`
+
+/** Deletes segments that every target has, older than the retention, at most so many. How many it did. */
+export const collect = async (sql: Sql, targets: ReadonlyArray<string>, retentionMs: number, limit: number) => {
+  const [row] = await sql<Array<{ readonly deleted: number }>>`
+    select millrace.outbox_collect(${arrayLiteral(targets)}::text[], ${retentionMs}::float8, ${limit}::integer) as deleted`
+  return row!.deleted
+}

@@ -1,0 +1,160 @@
+// A commit statement while it is put together: its parameters, its parts one after the other, and its fence. What parts write is elsewhere.
+import type { Changes, Claim } from "../../runner/store.ts"
+import { arrayOf } from "../client/columns.ts"
+
+/** What a parameter may be: arrays go as their text form. */
+export type Parameter = string | number | null | Uint8Array
+/** A statement's text and its parameters. The text depends on which parts a batch has, so that few are prepared. */
+export interface Statement {
+  readonly text: string
+  readonly parameters: ReadonlyArray<Parameter>
+}
+
+/** What one partition commits. */
+export interface Commit {
+  readonly claim: Claim
+  readonly changes: Changes
+}
+/** A change, and the commit that it is of. */
+export interface Of<A> {
+  readonly part: number
+  readonly of: A
+}
+
+/** How many messages a batch publishes: the sequence moves by so many. */
+export const messagesOf = (changes: Changes): number =>
+  changes.segments.reduce((sum, { messages }) => sum + messages, 0) +
+  changes.windows.reduce((sum, { deltas, window }) => sum + (window.topic === undefined ? 0 : deltas.length), 0)
+
+/** The chunk of ids that a batch's go to: small batches fill one together, so that a trickle of events is no row each. */
+export const seenChunkOf = (claim: Claim, changes: Changes): { readonly chunk: number; readonly fill: number } => {
+  const count = changes.seen?.count ?? 0
+  if (count === 0) return { chunk: claim.seenChunk, fill: claim.seenFill }
+  return claim.seenFill + count > chunkIds
+    ? { chunk: claim.seenChunk + 1, fill: count }
+    : { chunk: claim.seenChunk, fill: claim.seenFill + count }
+}
+const chunkIds = 256
+
+const textOf = (value: Parameter): string | number | null =>
+  value instanceof Uint8Array
+    ? `\\x${Buffer.from(value.buffer, value.byteOffset, value.byteLength).toString("hex")}`
+    : value
+
+/** Common table expressions one after the other, each referring to the one before. */
+export class Parts {
+  private readonly texts: Array<string> = []
+  private readonly parameters: Array<Parameter> = []
+  private count = 0
+  private last: string | undefined
+  /** Whether there are several commits. */
+  readonly several: boolean
+
+  constructor(commits: number, fenceTexts: (parameter: (value: Parameter) => string) => ReadonlyArray<string>) {
+    this.several = commits > 1
+    this.texts.push(...fenceTexts((value) => this.parameter(value)))
+  }
+  parameter(value: Parameter): string {
+    return `$${this.parameters.push(value)}`
+  }
+  /**
+   * Rows of parameters, by column name and type, as something to select from. One row is written out; several go as arrays, so that
+   * the text, and with it the prepared statement, is the same however many there are.
+   */
+  rows(
+    columns: ReadonlyArray<readonly [name: string, type: string]>,
+    rows: ReadonlyArray<ReadonlyArray<Parameter>>,
+    alias: string
+  ): string {
+    const names = columns.map(([name]) => name).join(", ")
+    if (!this.several) {
+      const values = rows.map(
+        (row) => `(${row.map((value, i) => `${this.parameter(value)}::${columns[i]![1]}`).join(", ")})`
+      )
+      return `(values ${values.join(", ")}) as ${alias}(${names})`
+    }
+    const arrays = columns.map(
+      ([, type], i) => `${this.parameter(arrayOf(rows.map((row) => textOf(row[i]!))))}::${type}[]`
+    )
+    return `unnest(${arrays.join(", ")}) as ${alias}(${names})`
+  }
+  /** A part that writes nothing; its name. */
+  input(text: string): string {
+    const name = `i${++this.count}`
+    this.texts.push(`${name} as materialized (${text})`)
+    return name
+  }
+  /** A part that writes; `after` makes it run behind the part before. */
+  write(text: (after: string) => string): string {
+    const name = `w${++this.count}`
+    this.texts.push(`${name} as (${text(this.after())})`)
+    this.last = name
+    return name
+  }
+  // counted once, before the first row: as a relation it would be counted again for each row that it is joined to
+  private after(): string {
+    const { last } = this
+    return last === undefined ? "" : `, (select where (select count(*) from ${last}) >= 0) as after_${last}`
+  }
+  statement(): Statement {
+    // the first part to be evaluated evaluates those before it, so the last one is asked for
+    return {
+      text: `with ${this.texts.join(",\n")}\nselect fence.part, fence.mode, fence.outbox_seq from fence${this.after()}`,
+      parameters: this.parameters
+    }
+  }
+}
+
+type Parametrised = (parameter: (value: Parameter) => string) => ReadonlyArray<string>
+/** The fence of one partition's commit. */
+export const fence =
+  ({ changes, claim }: Commit): Parametrised =>
+  (parameter) => {
+    const { chunk, fill } = seenChunkOf(claim, changes)
+    return [
+      `fence as (update millrace.progress set commit_no = commit_no + 1, next_position = ${parameter(changes.position)}::int8,
+    fingerprint = ${parameter(changes.fingerprint ?? null)}::text, stream_time = ${parameter(changes.streamTime ?? null)}::int8,
+    outbox_seq = outbox_seq + case when mode = 'live' then ${parameter(messagesOf(changes))}::int8 else 0 end,
+    events = events + ${parameter(changes.events)}::int8, duplicates = duplicates + ${parameter(changes.duplicates)}::int8,
+    seen_chunk = ${parameter(chunk)}::int8, seen_fill = ${parameter(fill)}::int4,
+    committed_at = clock_timestamp(), halted = null
+  where projection = ${parameter(claim.projection)}::text and version = ${parameter(claim.version)}::int4
+    and topic = ${parameter(claim.topic)}::text and partition = ${parameter(claim.partition)}::int4
+    and incarnation = ${parameter(claim.incarnation)}::uuid and commit_no = ${parameter(claim.commitNo)}::int8 and mode <> 'frozen'
+  returning 0 as part, projection, version, topic, partition, incarnation, mode, outbox_seq)`
+    ]
+  }
+/** The fences of several partitions, locked in the order of partitions before any is moved. */
+export const fences =
+  (commits: ReadonlyArray<Commit>): Parametrised =>
+  (parameter) => {
+    const column = (of: (commit: Commit) => string | number | undefined) => parameter(arrayOf(commits.map(of)))
+    const chunk = (commit: Commit) => seenChunkOf(commit.claim, commit.changes)
+    return [
+      `claims as materialized (select * from unnest(${column(({ claim }) => claim.projection)}::text[], ${column(({ claim }) => claim.version)}::int4[],
+        ${column(({ claim }) => claim.topic)}::text[], ${column(({ claim }) => claim.partition)}::int4[],
+        ${column(({ claim }) => claim.incarnation)}::uuid[], ${column(({ claim }) => claim.commitNo)}::int8[],
+        ${column(({ changes }) => changes.position)}::int8[], ${column(({ changes }) => changes.fingerprint)}::text[],
+        ${column(({ changes }) => changes.streamTime)}::int8[], ${column(({ changes }) => messagesOf(changes))}::int8[],
+        ${column(({ changes }) => changes.events)}::int8[], ${column(({ changes }) => changes.duplicates)}::int8[],
+        ${column((commit) => chunk(commit).chunk)}::int8[], ${column((commit) => chunk(commit).fill)}::int4[],
+        ${column((commit) => commits.indexOf(commit))}::int4[])
+        as c(projection, version, topic, partition, incarnation, commit_no, position, fingerprint, stream_time, messages, events, duplicates,
+          seen_chunk, seen_fill, part))`,
+      `held as materialized (select c.part from millrace.progress p join claims c using (projection, version, topic, partition)
+        where p.incarnation = c.incarnation and p.commit_no = c.commit_no and p.mode <> 'frozen'
+        order by topic, partition for update of p)`,
+      `fence as (update millrace.progress p set commit_no = p.commit_no + 1, next_position = c.position, fingerprint = c.fingerprint,
+        stream_time = c.stream_time, outbox_seq = p.outbox_seq + case when p.mode = 'live' then c.messages else 0 end,
+        events = p.events + c.events, duplicates = p.duplicates + c.duplicates, seen_chunk = c.seen_chunk, seen_fill = c.seen_fill,
+        committed_at = clock_timestamp(), halted = null
+      from claims c join held using (part)
+      where p.projection = c.projection and p.version = c.version and p.topic = c.topic and p.partition = c.partition
+        and p.incarnation = c.incarnation and p.commit_no = c.commit_no and p.mode <> 'frozen'
+      returning c.part, p.projection, p.version, p.topic, p.partition, p.incarnation, p.mode, p.outbox_seq)`
+    ]
+  }
+
+/** The columns that a segment is written with. */
+export const outboxColumns =
+  "projection, source, partition, first_seq, messages, incarnation, target, target_partition, meta, vals"

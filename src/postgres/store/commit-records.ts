@@ -1,0 +1,158 @@
+// The parts of a commit statement that write Millrace's own tables: the outbox, late and dead events, handled ids.
+import { isStorable } from "../../dead-letter/event-failure.ts"
+import type { Changes, DeadLetter, LateEvent, Retried } from "../../runner/store.ts"
+import { arrayOf } from "../client/columns.ts"
+import { type Commit, outboxColumns, type Parts, seenChunkOf } from "./commit-parts.ts"
+
+const segmentColumns = [
+  ["part", "int4"],
+  ["target", "text"],
+  ["partition", "int4"],
+  ["messages", "int4"],
+  ["behind", "int8"],
+  ["meta", "text"],
+  ["vals", "text"]
+] as const
+/** What handlers published comes before what windows do. `behind`: as for windows. */
+export const segmentPart = (parts: Parts, commits: ReadonlyArray<Commit>, behind: ReadonlyArray<number>) => {
+  const rows = commits.flatMap(({ changes: { segments } }, part) => {
+    let left = behind[part]! + segments.reduce((sum, { messages }) => sum + messages, 0)
+    return segments.map(({ messages, meta, partition, target, vals }) => {
+      left -= messages
+      return [part, target, partition ?? null, messages, left, meta, vals]
+    })
+  })
+  if (rows.length === 0) return
+  // alone, each text is a parameter of its own: in an array all its quotes would have to be escaped
+  const input = parts.input(`select * from ${parts.rows(segmentColumns, rows, "u")}`)
+  parts.write(
+    (after) => `insert into millrace.outbox (${outboxColumns})
+    select f.projection, f.topic, f.partition, f.outbox_seq - s.behind - s.messages + 1, s.messages, f.incarnation, s.target,
+      s.partition, s.meta, s.vals
+    from fence f join ${input} s on s.part = f.part${after} where f.mode = 'live' returning 1`
+  )
+}
+
+/** JSON text that jsonb takes: it has no place for NUL, nor for half a surrogate pair. */
+const jsonb = (value: unknown): string =>
+  JSON.stringify(value, (_, inner: unknown) =>
+    typeof inner === "string" ? inner.replaceAll("\u0000", "\ufffd").toWellFormed() : inner
+  )
+/** Each late pair's number within its event, which may contribute to one window several times. */
+const numbered = (late: ReadonlyArray<LateEvent>): ReadonlyArray<number> => {
+  let number = 0
+  return late.map(({ position }, i) => (number = position === late[i - 1]?.position ? number + 1 : 1))
+}
+/** What all commits have of a kind, and which commit each is of. */
+const ofAll = <A>(commits: ReadonlyArray<Commit>, pick: (changes: Changes) => ReadonlyArray<A>) => {
+  const of = commits.map(({ changes }) => pick(changes))
+  return { all: of.flat(), partOf: of.flatMap((some, part) => some.map(() => part)) }
+}
+/** Events that came too late for a window. */
+export const latePart = (parts: Parts, commits: ReadonlyArray<Commit>) => {
+  const { all: late, partOf } = ofAll(commits, (changes) => changes.late)
+  if (late.length === 0) return
+  const numbers = commits.flatMap(({ changes }) => numbered(changes.late))
+  const instants = (of: (event: LateEvent) => number) =>
+    `${parts.parameter(arrayOf(late.map((event) => (Number.isFinite(of(event)) ? of(event) : null))))}::float8[]`
+  const texts = (of: (event: LateEvent) => string | undefined) => `${parts.parameter(arrayOf(late.map(of)))}::text[]`
+  const input = parts.input(
+    `select * from unnest(${parts.parameter(arrayOf(late.map(({ position }) => position)))}::int8[],
+      ${texts(({ window }) => window)}, ${texts(({ size }) => size)}, ${instants(({ start }) => start)},
+      ${texts(({ key }) => jsonb(key))}, ${texts(({ contribution }) => jsonb(contribution))},
+      ${instants(({ eventTime }) => eventTime)}, ${instants(({ streamTime }) => streamTime)}, ${texts(({ traceId }) => traceId)},
+      ${parts.parameter(arrayOf(numbers))}::int4[],
+      ${parts.parameter(arrayOf(partOf))}::int4[])
+      as u(position, window_name, size, start, key, contribution, event_time, stream_time, trace_id, number, part)`
+  )
+  parts.write(
+    (
+      after
+    ) => `insert into millrace.late_events (projection, version, topic, partition, position, number, window_name, window_size,
+      window_start, key, contribution, event_time, stream_time, trace_id)
+    select f.projection, f.version, f.topic, f.partition, l.position, l.number, l.window_name, l.size, to_timestamp(l.start / 1000.0),
+      l.key::jsonb, l.contribution::jsonb, to_timestamp(l.event_time / 1000.0), to_timestamp(l.stream_time / 1000.0), l.trace_id
+    from fence f join ${input} l on l.part = f.part${after} on conflict do nothing returning 1`
+  )
+}
+
+/** Text that PostgreSQL can hold: what it cannot is written as JSON. */
+export const storable = (text: string | null): string | null =>
+  text === null || isStorable(text) ? text : JSON.stringify(text)
+// what lies outside is told by the dead letter's value; timestamptz ends in the year 294276
+const instant = (time: number | undefined) => (time !== undefined && time > -2.1e14 && time < 8.6e15 ? time : null)
+/** Events that could not be handled. */
+export const deadPart = (parts: Parts, commits: ReadonlyArray<Commit>) => {
+  const { all: dead, partOf } = ofAll(commits, (changes) => changes.dead)
+  if (dead.length === 0) return
+  const texts = (of: (letter: DeadLetter) => string | null | undefined) =>
+    `${parts.parameter(arrayOf(dead.map(of)))}::text[]`
+  const input = parts.input(
+    `select * from unnest(${parts.parameter(arrayOf(dead.map(({ position }) => position)))}::int8[],
+      ${texts(({ status }) => status)}, ${texts(({ key }) => storable(key))}, ${texts(({ error }) => storable(error))},
+      ${texts(({ message }) => storable(message))}, ${parts.parameter(arrayOf(dead.map(({ attempts }) => attempts)))}::int4[],
+      ${texts(({ value }) => storable(value))}, ${texts(({ headers }) => jsonb(headers))},
+      ${parts.parameter(arrayOf(dead.map(({ eventTime }) => instant(eventTime))))}::float8[], ${texts(({ traceId }) => storable(traceId ?? null))},
+      ${texts(({ envelope, value }) => fullEnvelope(envelope, value))}, ${parts.parameter(arrayOf(partOf))}::int4[])
+      as u(position, status, key, error, message, attempts, value, headers, event_time, trace_id, envelope, part)`
+  )
+  parts.write(
+    (
+      after
+    ) => `insert into millrace.dead_letters (projection, version, topic, partition, position, status, key, error, message,
+      attempts, value, headers, event_time, trace_id, envelope)
+    select f.projection, f.version, f.topic, f.partition, d.position, d.status, d.key, d.error, d.message, d.attempts, d.value,
+      d.headers::jsonb, to_timestamp(d.event_time / 1000.0), d.trace_id, d.envelope
+    from fence f join ${input} d on d.part = f.part${after} on conflict do nothing returning 1`
+  )
+}
+
+/** What the value's column cannot hold stands beside the envelope, as it was. */
+const fullEnvelope = (envelope: string | undefined, value: string | null) =>
+  envelope === undefined || value === null || isStorable(value) ? envelope : JSON.stringify({ envelope, value })
+
+/** Dead letters that were handled again. */
+export const retriedPart = (parts: Parts, commits: ReadonlyArray<Commit>) => {
+  const { all: retried, partOf } = ofAll(commits, (changes) => changes.retried ?? [])
+  if (retried.length === 0) return
+  const texts = (of: (letter: Retried) => string | undefined) =>
+    `${parts.parameter(arrayOf(retried.map((letter) => storable(of(letter) ?? null))))}::text[]`
+  const input = parts.input(
+    `select * from unnest(${parts.parameter(arrayOf(retried.map(({ position }) => position)))}::int8[],
+      ${parts.parameter(arrayOf(retried.map(({ by }) => by)))}::int8[], ${texts(({ failed }) => failed?.error)},
+      ${texts(({ failed }) => failed?.message)}, ${parts.parameter(arrayOf(retried.map(({ failed }) => failed?.attempts ?? 1)))}::int4[],
+      ${parts.parameter(arrayOf(partOf))}::int4[]) as u(position, by, error, message, attempts, part)`
+  )
+  parts.write(
+    (after) => `update millrace.dead_letters d set status = case when r.error is null then 'retried' else 'parked' end,
+      retried_position = r.by, attempts = d.attempts + r.attempts, error = coalesce(r.error, d.error),
+      message = coalesce(r.message, d.message), failed_at = case when r.error is null then d.failed_at else now() end
+    from fence f join ${input} r on r.part = f.part${after}
+    where (d.projection, d.version, d.topic, d.partition, d.position)
+      = (f.projection, f.version, f.topic, f.partition, r.position) returning 1`
+  )
+}
+
+const seenColumns = [
+  ["part", "int4"],
+  ["chunk", "int8"],
+  ["min_time", "float8"],
+  ["max_time", "float8"],
+  ["ids", "bytea"]
+] as const
+/** Ids that were handled. */
+export const seenPart = (parts: Parts, commits: ReadonlyArray<Commit>) => {
+  const rows = commits.flatMap(({ changes, claim }, part) => {
+    if (changes.seen === undefined) return []
+    const { maxTime, minTime, packed } = changes.seen
+    return [[part, seenChunkOf(claim, changes).chunk, minTime, maxTime, packed]]
+  })
+  if (rows.length === 0) return
+  parts.write(
+    (after) => `insert into millrace.seen as s (projection, version, topic, partition, chunk, min_time, max_time, ids)
+    select f.projection, f.version, f.topic, f.partition, i.chunk, i.min_time, i.max_time, i.ids
+    from fence f join ${parts.rows(seenColumns, rows, "i")} on i.part = f.part${after}
+    on conflict (projection, version, topic, partition, chunk) do update set ids = s.ids || excluded.ids,
+      min_time = least(s.min_time, excluded.min_time), max_time = greatest(s.max_time, excluded.max_time) returning 1`
+  )
+}

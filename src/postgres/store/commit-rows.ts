@@ -1,0 +1,214 @@
+// The parts of a commit statement that write read models: tables row by row, windows by deltas, and what windows publish.
+import { metaText } from "../../runner/segment-meta.ts"
+import type { Row } from "../../model/recorder.ts"
+import type { TableChange, WindowChange, WindowDelta } from "../../runner/store.ts"
+import {
+  columnArray,
+  fromParameter,
+  keyOrder,
+  parameterType,
+  quote,
+  toJson,
+  arrayOf,
+  type Column
+} from "../client/columns.ts"
+import { type Of, outboxColumns, type Parts } from "./commit-parts.ts"
+import type { Placed } from "./ddl.ts"
+
+/**
+ * Rows as `select c1, c2 … from unnest($1::t1[], …)`, in the order of the key, each with its part. `more`: further columns, a line
+ * a row.
+ */
+const rowsInput = (
+  parts: Parts,
+  relation: Placed,
+  columns: ReadonlyArray<Column>,
+  rows: ReadonlyArray<Of<Row>>,
+  more: ReadonlyArray<[string, string]> = []
+) => {
+  const values = rows.map(({ of }) => of)
+  const arrays = [
+    ...columns.map((column) => `${parts.parameter(columnArray(column, values))}::${parameterType(column)}`),
+    ...more.map(([, lines]) => `string_to_array(${parts.parameter(lines)}::text, E'\\n')`),
+    ...(parts.several ? [`${parts.parameter(arrayOf(rows.map(({ part }) => part)))}::int4[]`] : [])
+  ]
+  const also = [...more.map(([name]) => name), ...(parts.several ? ["part"] : [])]
+  const names = [...columns.map(({ name }) => quote(name)), ...also]
+  const selected = [
+    ...columns.map((column) => `${fromParameter(column, "u")} as ${quote(column.name)}`),
+    ...also.map((name) => `u.${name}`)
+  ]
+  return parts.input(
+    `select ${selected.join(", ")} from unnest(${arrays.join(", ")}) as u(${names.join(", ")}) order by ${keyOrder(relation, "u")}`
+  )
+}
+/** Rows whose part's fence holds, and the clause that keeps them in the order of the key where that takes one. */
+const fenced = (parts: Parts, relation: Placed, rows: string) =>
+  parts.several
+    ? (after: string) => `fence join ${rows} r on r.part = fence.part${after} order by ${keyOrder(relation, "r")}`
+    : (after: string) => `fence, ${rows} r${after}`
+const keyColumns = (relation: Placed) => relation.columns.filter(({ name }) => relation.key.includes(name))
+const valueColumns = (relation: Placed) => relation.columns.filter(({ name }) => !relation.key.includes(name))
+const list = (columns: ReadonlyArray<{ readonly name: string }>, prefix = "") =>
+  columns.map(({ name }) => prefix + quote(name)).join(", ")
+const keyList = (relation: Placed, prefix = "") => relation.key.map((name) => prefix + quote(name)).join(", ")
+
+/** Upserts, updates and deletes of one table. */
+export const tableParts = (parts: Parts, relation: Placed, changes: ReadonlyArray<Of<TableChange>>) => {
+  const values = valueColumns(relation)
+  const upserts = changes.flatMap(({ of, part }) => of.upserts.map((row) => ({ part, of: row })))
+  // only a commit that goes alone has these
+  const updates = changes.flatMap(({ of, part }) => of.updates.map((row) => ({ part, of: row })))
+  const deletes = changes.flatMap(({ of, part }) => of.deletes.map((row) => ({ part, of: row })))
+  const others = [...updates, ...deletes]
+  if (upserts.length > 0) {
+    const kinds = [...upserts.map(() => "t"), ...others.map(() => "f")].join("\n")
+    const more: ReadonlyArray<[string, string]> = others.length === 0 ? [] : [["upserted", kinds]]
+    const rows = rowsInput(parts, relation, relation.columns, [...upserts, ...others], more)
+    const set = values.map(({ name }) => `${quote(name)} = excluded.${quote(name)}`).join(", ")
+    const from = others.length === 0 ? fenced(parts, relation, rows) : lockedOnTheWay(parts, relation, rows)
+    parts.write(
+      (after) => `insert into ${relation.at} (${list(relation.columns)})
+      select ${list(relation.columns, "r.")} from ${from(after)}
+      on conflict (${keyList(relation)}) do ${values.length === 0 ? "nothing" : `update set ${set}`} returning 1`
+    )
+  } else if (updates.length > 0 && deletes.length > 0) {
+    locked(parts, relation, rowsInput(parts, relation, keyColumns(relation), others))
+  }
+  if (updates.length > 0 && values.length > 0) {
+    const masks = values.map(
+      ({ name }, i) => [`m${i}`, updates.map(({ of }) => (name in of ? "t" : "f")).join("\n")] as [string, string]
+    )
+    const rows = rowsInput(parts, relation, relation.columns, updates, masks)
+    const set = values.map(
+      ({ name }, i) => `${quote(name)} = case when r.m${i} = 't' then r.${quote(name)} else t.${quote(name)} end`
+    )
+    parts.write(
+      (after) => `update ${relation.at} t set ${set.join(", ")}
+      from (select r.* from fence, ${rows} r join ${locked(parts, relation, rows)} l using (${keyList(relation)})${after}) r
+      where ${matches(relation, "r")} returning 1`
+    )
+  }
+  if (deletes.length > 0) {
+    const rows = rowsInput(parts, relation, keyColumns(relation), deletes)
+    parts.write(
+      (after) => `delete from ${relation.at} t
+      using (select r.* from fence, ${rows} r join ${locked(parts, relation, rows)} l using (${keyList(relation)})${after}) r
+      where ${matches(relation, "r")} returning 1`
+    )
+  }
+}
+/**
+ * Rows to upsert, each locked or inserted before the next is looked at, and between them, in the same order, the rows that later
+ * parts change: one kind after the other would lock them in an order that another batch does not have.
+ */
+const lockedOnTheWay = (parts: Parts, relation: Placed, rows: string) => {
+  // no lock before the fence holds and the parts before are done; `offset` keeps the planner from merging this into what follows
+  const gate = parts.write((after) => `select fence.mode from fence${after} offset 0`)
+  return () => `${gate} g, ${rows} r, lateral (select count(*) as n from (
+        select from ${relation.at} t where g.mode is not null and r.upserted = 'f' and ${matches(relation, "r")} for update) x) l
+      where case when l.n >= 0 then r.upserted = 't' end`
+}
+/** The rows that are there, locked in the order of their keys before any of them is changed. */
+const locked = (parts: Parts, relation: Placed, rows: string) =>
+  parts.write(
+    (
+      after
+    ) => `select ${keyList(relation, "t.")} from fence, ${relation.at} t join ${rows} r on ${matches(relation, "r")}${after}
+    order by ${keyOrder(relation, "t")} for update of t`
+  )
+const matches = (relation: Placed, alias: string) =>
+  relation.key.map((name) => `t.${quote(name)} = ${alias}.${quote(name)}`).join(" and ")
+
+const merged = ({ delta, name }: Column) => {
+  const column = quote(name)
+  switch (delta) {
+    case "count":
+    case "sum":
+      return `${column} = t.${column} + excluded.${column}`
+    case "min":
+      return `${column} = least(t.${column}, excluded.${column})`
+    case "max":
+      return `${column} = greatest(t.${column}, excluded.${column})`
+    default:
+      return `${column} = excluded.${column}`
+  }
+}
+const messageColumns = [
+  ["part", "int4"],
+  ["behind", "int8"],
+  ["messages", "int4"],
+  ["target_partition", "int4"]
+] as const
+/**
+ * Deltas are added to rows that are there; the new rows are published from what the upsert returns, so no read races with it.
+ * `behind`: the messages of each commit that come behind these in its stream; these are added.
+ */
+export const windowParts = (
+  parts: Parts,
+  relation: Placed,
+  changes: ReadonlyArray<Of<WindowChange>>,
+  behind: Array<number>
+) => {
+  const { topic } = changes[0]!.of.window
+  const deltas = changes.flatMap(({ of, part }) => of.deltas.map((delta) => ({ part, of: delta })))
+  // JSON has no raw line feed, so lines do for an array, and nothing in them must be escaped
+  const meta =
+    topic && deltas.map(({ of }) => metaText(of.key, of.eventTime, undefined, of.tenant, of.traceparent)).join("\n")
+  const rows = rowsInput(
+    parts,
+    relation,
+    relation.columns,
+    deltas.map(({ of, part }) => ({ part, of: of.row })),
+    meta === undefined ? [] : [["meta", meta]]
+  )
+  const from = fenced(parts, relation, rows)
+  const written = parts.write(
+    (after) => `insert into ${relation.at} as t (${list(relation.columns)})
+    select ${list(relation.columns, "r.")} from ${from(after)}
+    on conflict (${keyList(relation)}) do update set ${valueColumns(relation).map(merged).join(", ")}
+    returning ${topic === undefined ? "1" : list(relation.columns, "t.")}`
+  )
+  if (topic === undefined) return
+  const fields =
+    topic.fields === undefined ? relation.columns : relation.columns.filter(({ name }) => topic.fields!.includes(name))
+  const messages = changes.map(({ of, part }) => {
+    const [{ partition }] = of.deltas as readonly [WindowDelta]
+    const one = of.deltas.every((delta) => delta.partition === partition) ? partition : null
+    behind[part]! += of.deltas.length
+    return [part, behind[part]! - of.deltas.length, of.deltas.length, one]
+  })
+  const line = `(select row_to_json(j)::text from (select ${fields.map((field) => toJson(field, "x")).join(", ")}) j)`
+  const texts = parts.several
+    ? textsByPart(parts, relation, rows, written, line)
+    : textsOfAll(relation, rows, written, line)
+  parts.write(
+    (after) => `insert into millrace.outbox (${outboxColumns})
+    select f.projection, f.topic, f.partition, f.outbox_seq - m.behind - m.messages + 1, m.messages, f.incarnation,
+      ${parts.parameter(topic.name)}::text, m.target_partition, ${texts}
+    from fence f join ${parts.rows(messageColumns, messages, "m")} on m.part = f.part${after}
+    where f.mode = 'live' returning 1`
+  )
+}
+
+const packedMeta = (order: string) => `'[' || string_agg(x.meta, ',' order by ${order}) || ']'`
+/** The texts of a segment that has all rows. */
+const textsOfAll = (relation: Placed, rows: string, written: string, line: string) => {
+  const order = keyOrder(relation, "x")
+  return `(select ${packedMeta(order)} from ${rows} x),
+      (select string_agg(${line}, E'\\n' order by ${order}) from ${written} x)`
+}
+/**
+ * The texts of a segment a part. What was written does not tell its part, and a join would compare each row with each: the planner
+ * knows nothing of how many there are. Rows are written in the order of their keys, so the n-th has the n-th part.
+ */
+const textsByPart = (parts: Parts, relation: Placed, rows: string, written: string, line: string) => {
+  const order = keyOrder(relation, "x")
+  const metas = parts.input(`select x.part, ${packedMeta(order)} as text from ${rows} x group by x.part`)
+  const numbered = `select x.*, (select array_agg(x.part order by ${order}) from fence join ${rows} x on x.part = fence.part)
+      [row_number() over (order by ${order})] as part from ${written} x`
+  const vals = parts.input(
+    `select x.part, string_agg(${line}, E'\\n' order by ${order}) as text from (${numbered}) x group by x.part`
+  )
+  return `(select t.text from ${metas} t where t.part = f.part), (select t.text from ${vals} t where t.part = f.part)`
+}

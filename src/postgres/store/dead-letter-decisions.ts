@@ -1,0 +1,161 @@
+// What became of dead letters that are messages of topics, and of messages that relays parked: the statements. It reads no topic and sends nothing.
+import * as Effect from "effect/Effect"
+import type * as Scope from "effect/Scope"
+import type { Parked } from "../../relay/outbox.ts"
+import type { Noted, Notes } from "../../dead-letter/resend.ts"
+import { query, session, type Sql, type SqlError } from "../client/client.ts"
+import { arrayLiteral } from "../client/types.ts"
+
+/** What became of a letter. */
+export type Status = "parked" | "retrying" | "retried" | "discarded"
+/** A decision about a letter of a topic. */
+export interface Decision {
+  /** What tells it from the topic's other letters. */
+  readonly origin: string
+  readonly status: Status
+  readonly decided_by: string
+  /** Epoch milliseconds. */
+  readonly decided_at: number
+}
+/** Decisions about letters of a topic. */
+export const decisions = (sql: Sql, topic: string) => sql<Array<Decision>>`
+  select origin, status, decided_by, decided_at from millrace.topic_letter where topic = ${topic}`
+
+/** Discards a letter, unless it was retried or discarded before. Returns whether it was not. */
+export const discard = async (sql: Sql, topic: string, origin: string, by: string): Promise<boolean> => {
+  const rows = await sql`
+    insert into millrace.topic_letter as l (topic, origin, status, decided_by)
+    values (${topic}, ${origin}, 'discarded', ${by})
+    on conflict (topic, origin) do update set status = excluded.status, decided_by = excluded.decided_by,
+      decided_at = clock_timestamp()
+    where l.status = 'retrying'
+    returning 1`
+  return rows.length > 0
+}
+
+const note = <A>(run: () => PromiseLike<A>) => query("note a retry", run)
+/** Microseconds since 1970 of the attempt: grows as long as the server's clock does. */
+const number = (sql: Sql) => sql`(extract(epoch from decided_at) * 1000000)::int8 as number`
+/** The same for a statement that answers the note; undefined: there is none. */
+const noted = (run: () => PromiseLike<ReadonlyArray<Noted>>) => Effect.map(note(run), ([row]) => row && { ...row })
+
+/** The notes of a letter of a topic. One without a row is parked. */
+export const topicNotes = (sql: Sql, topic: string, origin: string, by: string): Notes<SqlError> => {
+  const it = sql`topic = ${topic} and origin = ${origin} and status = 'retrying'`
+  return {
+    begin: ({ after, part }) =>
+      noted(
+        () => sql<Array<Noted>>`
+            insert into millrace.topic_letter as l (topic, origin, status, decided_by, sent_to, sent_after)
+            values (${topic}, ${origin}, 'retrying', ${by}, ${part}, ${after})
+            on conflict (topic, origin) do update set tries = l.tries + 1, decided_by = excluded.decided_by
+            where l.status = 'retrying'
+            returning coalesce(sent_to, ${part}) as part, sent_after as after, ${number(sql)}, tries > 1 as resumed`
+      ),
+    again: ({ after, part }) =>
+      noted(
+        () => sql<Array<Noted>>`
+            update millrace.topic_letter
+            set sent_to = ${part}, sent_after = ${after}, decided_at = clock_timestamp()
+            where ${it} returning sent_to as part, sent_after as after, ${number(sql)}, true as resumed`
+      ),
+    end: note(
+      () => sql`update millrace.topic_letter set status = 'retried', decided_at = clock_timestamp() where ${it}`
+    ),
+    undo: () => note(() => sql`delete from millrace.topic_letter where ${it}`)
+  }
+}
+
+/** A message that a relay parked, for people. Times are epoch milliseconds. */
+export interface ParkedLetter extends Parked {
+  readonly id: number
+  readonly target: string
+  readonly status: Status
+  readonly parked_at: number
+  readonly decided_by: string | null
+  readonly decided_at: number | null
+}
+/** Which of them. What is undefined does not matter; `topic` is the name without tenant and namespace, or the full one. */
+export interface ParkedFilter {
+  readonly ids?: ReadonlyArray<number> | undefined
+  readonly projection?: string | undefined
+  readonly topic?: string | undefined
+  readonly key?: string | undefined
+  /** Parked from then on, epoch milliseconds. */
+  readonly since?: number | undefined
+  readonly statuses: ReadonlyArray<string>
+  readonly limit: number
+  readonly oldestFirst: boolean
+}
+/** Messages that relays parked. Those of a stream are in its order where the oldest come first. */
+export const parked = (sql: Sql, filter: ParkedFilter) => {
+  const { ids, key, limit, oldestFirst, projection, since, statuses, topic } = filter
+  return sql<Array<ParkedLetter>>`
+    select id, target, projection, source, partition, seq, incarnation, topic, key, meta, val, reason, parked_at, status,
+      decided_by, decided_at
+    from millrace.relay_parked
+    where (${ids === undefined} or id = any (${arrayLiteral(ids ?? [])}::int8[]))
+      and status = any (${arrayLiteral(statuses)}::text[])
+      and (${projection ?? null}::text is null or projection = ${projection ?? null})
+      and (${topic ?? null}::text is null or topic = ${topic ?? null}
+        or regexp_replace(topic, '^.*/|-partition-[0-9]+$', '', 'g') = ${topic ?? null})
+      and (${key ?? null}::text is null or key = ${key ?? null})
+      and (${since ?? null}::float8 is null or parked_at >= to_timestamp(${since ?? null}::float8 / 1000.0))
+    order by case when ${oldestFirst} then id else -id end
+    limit ${limit}`
+}
+/** Discards a message that a relay parked, unless it was retried or discarded before. Returns whether it was not. */
+export const discardParked = async (sql: Sql, id: number, by: string): Promise<boolean> => {
+  const rows = await sql`
+    update millrace.relay_parked set status = 'discarded', decided_by = ${by}, decided_at = clock_timestamp()
+    where id = ${id} and status in ('parked', 'retrying')
+    returning 1`
+  return rows.length > 0
+}
+
+/** The notes of a message that a relay parked, which goes where it was to go. */
+export const parkedNotes = (sql: Sql, id: number, by: string): Notes<SqlError> => {
+  // versions that counted no attempts left 0 with one that did not come to its end
+  const columns = sql`topic as part, sent_after as after, ${number(sql)}, tries > 1 as resumed`
+  return {
+    begin: ({ after }) =>
+      noted(
+        () => sql<Array<Noted>>`
+            update millrace.relay_parked set status = 'retrying', decided_by = ${by},
+              tries = case when status = 'parked' then 1 else greatest(tries, 1) + 1 end,
+              sent_after = case when status = 'parked' then ${after} else sent_after end,
+              decided_at = case when status = 'parked' then clock_timestamp() else decided_at end
+            where id = ${id} and status in ('parked', 'retrying')
+            returning ${columns}`
+      ),
+    again: ({ after }) =>
+      noted(
+        () => sql<Array<Noted>>`
+            update millrace.relay_parked set sent_after = ${after}, decided_at = clock_timestamp()
+            where id = ${id} and status = 'retrying' returning ${columns}`
+      ),
+    end: note(
+      () => sql`
+        update millrace.relay_parked set status = 'retried', decided_at = clock_timestamp()
+        where id = ${id} and status = 'retrying'`
+    ),
+    undo: (reason) =>
+      note(
+        () => sql`
+          update millrace.relay_parked set status = 'parked', reason = ${reason} where id = ${id} and status = 'retrying'`
+      )
+  }
+}
+
+/**
+ * Makes this process the only one on the database that retries or discards letters, while the scope is open; false where another one is. A process that dies gives
+ * it up at once.
+ */
+export const soleRetry = Effect.fnUntraced(function* (sql: Sql): Effect.fn.Return<boolean, SqlError, Scope.Scope> {
+  const own = yield* session(sql)
+  const [row] = yield* query(
+    "lock retries",
+    () => own<Array<{ readonly got: boolean }>>`select pg_try_advisory_lock(1835625580, 1684828448) as got`
+  )
+  return row!.got
+})

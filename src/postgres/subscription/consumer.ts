@@ -1,0 +1,380 @@
+// One consumer of a subscription on PostgreSQL: claims what it delivers, and remembers it until it is acknowledged. Bounded by its queue.
+import * as Effect from "effect/Effect"
+import * as Latch from "effect/Latch"
+import * as Semaphore from "effect/Semaphore"
+import {
+  type Consumer,
+  FanOutError,
+  type Message,
+  redeliveryDelay,
+  type SubscribeOptions
+} from "../../subscription/fanout.ts"
+import type { Log, LogRecord } from "../../log/log.ts"
+import type { Sql } from "../client/client.ts"
+import { query, type SqlError } from "../client/errors.ts"
+import { chunksOf, type Feed, slotOf } from "./prefetch.ts"
+import { isJoined, join, type Locks, type Member } from "./locks.ts"
+import * as Statement from "./leases-sql.ts"
+import { byPlace, messageOf, positionsOf } from "./message.ts"
+import { pack } from "../log/batch-codec.ts"
+import { tell } from "../log/notify.ts"
+
+/** Options with everything decided. */
+export type Settings = Required<SubscribeOptions>
+/** What a consumer is made of. */
+export interface Parts {
+  readonly sql: Sql
+  readonly log: Log["Service"]
+  readonly locks: Locks
+  readonly member: Member
+  readonly settings: Settings
+  readonly feeds: ReadonlyArray<Feed>
+  /** Tells this subscription's consumers in every process that in so many milliseconds there is something to redeliver. */
+  readonly notify: (delayMs: number) => Effect.Effect<void>
+  /** Makes the dead-letter topic where it is not there. */
+  readonly declareDeadLetters: Effect.Effect<void, FanOutError>
+}
+
+const failed = (operation: string) => (error: SqlError) =>
+  new FanOutError({ operation, retryable: error.retryable, reason: error.reason, cause: error.cause ?? error })
+/** Runs a statement of the fan-out. */
+export const attempt = <A>(operation: string, run: () => PromiseLike<A>) =>
+  Effect.mapError(query(operation, run), failed(operation))
+
+interface Delivered {
+  readonly record: LogRecord
+  readonly redeliveries: number
+}
+/** The state of a consumer, and what it does. */
+export class PostgresConsumer implements Consumer {
+  /** Opened whenever `receive` should look again. */
+  readonly signal = Latch.makeUnsafe(false)
+  failure: FanOutError | undefined
+  private readonly parts: Parts
+  private readonly claimant: Statement.Claimant
+  /** Delivered, or about to be, and not acknowledged: by place. */
+  private readonly outstanding = new Map<string, Delivered>()
+  /** Claimed and not delivered yet. */
+  private ready: Array<Message> = []
+  /** Chunks to redeliver that were claimed and not read yet. */
+  private returned: Array<Statement.Returned> = []
+  private readonly one = Semaphore.makeUnsafe(1)
+  /** Held while something is claimed, or given back, so that the one sees the other. */
+  private readonly claiming = Semaphore.makeUnsafe(1)
+  /** The reply to a claim was lost, so the server may count messages as this consumer's that it never saw. */
+  private inDoubt = false
+  private dueAt = 0
+  private activeAt = performance.now()
+  private extendedAt = performance.now()
+  private turn = 0
+
+  constructor(parts: Parts) {
+    this.parts = parts
+    const { member, settings } = parts
+    const { consumer, subscription } = member
+    this.claimant = {
+      subscription,
+      consumer,
+      keyed: settings.type === "keyShared",
+      ackTimeoutMs: settings.ackTimeoutMs
+    }
+  }
+  /** Something may be redelivered in so many milliseconds. */
+  due(delayMs: number): void {
+    const at = performance.now() + delayMs
+    if (at >= this.dueAt) return
+    this.dueAt = at
+    this.signal.openUnsafe()
+  }
+
+  receive(max: number): Effect.Effect<ReadonlyArray<Message>, FanOutError> {
+    return this.one.withPermit(this.next(Math.max(1, Math.floor(max))))
+  }
+  private readonly next = Effect.fnUntraced(function* (this: PostgresConsumer, max: number) {
+    while (true) {
+      if (this.failure !== undefined) return yield* this.failure
+      this.signal.closeUnsafe()
+      if (!(yield* this.joined())) continue
+      if (this.ready.length > 0) return this.ready.splice(0, max)
+      const room = Math.min(max, this.room())
+      if (yield* this.claiming.withPermit(this.look(room))) continue
+      const timeout = room > 0 ? Infinity : this.activeAt + this.parts.settings.ackTimeoutMs
+      const until = room > 0 || this.claimant.keyed ? Math.min(this.dueAt, timeout) : timeout
+      yield* Effect.raceFirst(
+        this.signal.await,
+        Effect.sleep(Math.min(Math.max(until - performance.now(), 1), 2 ** 31 - 1))
+      )
+    }
+  }).bind(this)
+
+  /** Claims what comes again, else what was read ahead. Whether `next` should look again. */
+  private readonly look = Effect.fnUntraced(function* (this: PostgresConsumer, room: number) {
+    if (this.inDoubt) yield* this.disown()
+    // with keys in order, what this consumer has may wait for what comes again: a full queue must let it in
+    if (room > 0 || this.claimant.keyed) {
+      if (this.returned.length > 0 || this.dueAt <= performance.now()) yield* this.redeliver(Math.max(room, 1))
+    }
+    return this.ready.length > 0 || (room > 0 && (yield* this.claim(room)))
+  }).bind(this)
+
+  private readonly disown = Effect.fnUntraced(function* (this: PostgresConsumer) {
+    const known = [...this.outstanding.values()].map(({ record }) => record)
+    const returned = this.returned.map(({ partition, positions }) => ({
+      partition,
+      positions: Statement.positionsOf(positions)
+    }))
+    const places = [
+      ...known,
+      ...returned.flatMap(({ partition, positions }) => positions.map((position) => ({ partition, position })))
+    ]
+    yield* attempt("receive", () => Statement.disown(this.parts.sql, this.claimant, positionsOf(places)))
+    this.inDoubt = false
+    this.due(0)
+    yield* this.parts.notify(0)
+  }).bind(this)
+
+  /** Whether this consumer may claim; if not, it has waited before it says so. */
+  private readonly joined = Effect.fnUntraced(function* (this: PostgresConsumer) {
+    const { locks, member, settings } = this.parts
+    if (isJoined(locks, member)) return true
+    const result = yield* Effect.mapError(join(locks, member), failed("receive"))
+    if (result === "joined") {
+      yield* attempt("receive", () => Statement.sweep(this.parts.sql, [member.subscription]))
+      this.due(0)
+      return true
+    }
+    if (result === "busy" && settings.type === "exclusive") {
+      const reason = "the session was lost, and another consumer has the exclusive subscription since; subscribe again"
+      return yield* new FanOutError({ operation: "receive", retryable: false, reason })
+    }
+    locks.nudged.closeUnsafe()
+    yield* Effect.raceFirst(locks.nudged.await, Effect.sleep(result === "lost" ? 50 : 1_000))
+    return false
+  }).bind(this)
+
+  private room(): number {
+    const { ackTimeoutMs, receiveQueue } = this.parts.settings
+    // what was held too long is not this consumer's any more
+    if (this.outstanding.size > 0 && performance.now() > this.activeAt + ackTimeoutMs) this.outstanding.clear()
+    return receiveQueue - this.outstanding.size
+  }
+  private deliver(record: LogRecord, redeliveries: number): void {
+    const message = messageOf(this.parts.settings.topic, record, redeliveries)
+    this.outstanding.set(`${record.partition}:${record.position}`, { record, redeliveries })
+    this.ready.push(message)
+    this.activeAt = performance.now()
+  }
+
+  /** Claims what was read ahead. False: there is nothing. */
+  private readonly claim = Effect.fnUntraced(function* (this: PostgresConsumer, room: number) {
+    const { feeds, sql } = this.parts
+    const examined: Array<Statement.Examined> = []
+    const chunks: Array<Statement.Chunk> = []
+    const candidates = new Map<Feed, ReadonlyArray<LogRecord>>()
+    let left = room
+    this.turn += 1
+    for (let i = 0; i < feeds.length && left > 0; i++) {
+      const feed = feeds[(this.turn + i) % feeds.length]!
+      if (feed.isEmpty) continue
+      const peeked = feed.peek(left)
+      left -= peeked.records.length
+      examined.push(peeked.examined)
+      chunks.push(...chunksOf(feed.partition, peeked.records, this.claimant.keyed))
+      candidates.set(feed, peeked.records)
+    }
+    if (examined.length === 0) return false
+    const claimed = yield* attempt("receive", () => Statement.claim(sql, this.claimant, examined, chunks)).pipe(
+      Effect.tapError(() => Effect.sync(() => (this.inDoubt = true)))
+    )
+    if (claimed.length < examined.length) {
+      const reason = "the subscription was removed; subscribe again"
+      return yield* new FanOutError({ operation: "receive", retryable: false, reason })
+    }
+    for (const [feed, records] of candidates) {
+      const part = claimed.find(({ partition }) => partition === feed.partition)!
+      if (part.claimed) this.take(feed.partition, records, part)
+      feed.forget(part.next)
+    }
+    return true
+  }, Effect.uninterruptible).bind(this)
+
+  private take(partition: number, records: ReadonlyArray<LogRecord>, { first, held }: Statement.Claimed): void {
+    const mine = records.filter(({ position }) => position >= first)
+    if (held === null) return mine.forEach((record) => this.deliver(record, 0))
+    const waiting = new Set(held)
+    for (const record of mine) if (!waiting.has(slotOf(record.key ?? ""))) this.deliver(record, 0)
+    // they may have become free while they were claimed
+    this.due(0)
+  }
+
+  /** Claims and reads what comes again, and buries what came too often. */
+  private readonly redeliver = Effect.fnUntraced(function* (this: PostgresConsumer, room: number) {
+    const { sql, settings } = this.parts
+    if (this.returned.length === 0) {
+      this.dueAt = Infinity
+      this.returned = yield* attempt("receive", async () => [
+        ...(await Statement.redeliver(sql, this.claimant, room))
+      ]).pipe(
+        Effect.tapError(() =>
+          Effect.sync(() => {
+            this.inDoubt = true
+            this.due(0)
+          })
+        )
+      )
+      const [waiting] = yield* attempt("receive", () => Statement.nextDue(sql, [this.claimant.subscription]))
+      // what is due and could not be had is another's for now: that one's acknowledgement tells, or the next sweep
+      if (waiting !== undefined && (waiting.due_ms > 0 || this.returned.length > 0))
+        this.due(Math.max(waiting.due_ms, 0))
+    }
+    while (this.returned.length > 0) {
+      const { partition, positions, redeliveries } = this.returned[0]!
+      const records = yield* this.read(partition, Statement.positionsOf(positions))
+      for (const record of records) this.deliver(record, redeliveries)
+      this.returned.shift()
+    }
+    const spent = this.ready.filter(({ redeliveries }) => redeliveries > settings.maxRedeliveries)
+    this.ready = this.ready.filter(({ redeliveries }) => redeliveries <= settings.maxRedeliveries).toSorted(byPlace)
+    if (spent.length > 0) yield* this.bury(spent, `redelivered ${settings.maxRedeliveries} times`)
+  }, Effect.uninterruptible).bind(this)
+
+  private readonly read = Effect.fnUntraced(function* (
+    this: PostgresConsumer,
+    partition: number,
+    positions: ReadonlyArray<number>
+  ) {
+    const { log, settings, sql } = this.parts
+    const found = new Map<number, LogRecord>()
+    for (let i = 0; i < positions.length;) {
+      const from = positions[i]!
+      const batch = yield* log.read(settings.topic, partition, from).pipe(
+        Effect.catchTag("OutOfRange", ({ end, start }) =>
+          Effect.succeed({ records: [], next: Math.max(start, from + 1), end })
+        ),
+        Effect.mapError(
+          (cause) =>
+            new FanOutError({
+              operation: "receive",
+              retryable: cause._tag === "LogError" && cause.retryable,
+              reason: cause.message,
+              cause
+            })
+        )
+      )
+      for (const record of batch.records) found.set(record.position, record)
+      while (i < positions.length && positions[i]! < Math.max(batch.next, from + 1)) i++
+    }
+    const gone = positions.filter((position) => !found.has(position))
+    if (gone.length > 0) {
+      yield* attempt("receive", () =>
+        Statement.acknowledge(sql, this.claimant.subscription, [{ partition, positions: gone }])
+      )
+    }
+    return positions.flatMap((position) => found.get(position) ?? [])
+  }).bind(this)
+
+  readonly acknowledge = Effect.fnUntraced(function* (this: PostgresConsumer, messages: ReadonlyArray<Message>) {
+    if (messages.length === 0) return
+    const { notify, sql } = this.parts
+    const rows = yield* attempt("acknowledge", () =>
+      Statement.acknowledge(sql, this.claimant.subscription, positionsOf(messages))
+    )
+    this.settle(messages)
+    if (rows[0]?.waits === true) yield* notify(0)
+    yield* this.extend()
+  }).bind(this)
+
+  readonly negativeAcknowledge = Effect.fnUntraced(function* (
+    this: PostgresConsumer,
+    messages: ReadonlyArray<Message>
+  ) {
+    const { notify, settings } = this.parts
+    const spent = messages.filter(({ redeliveries }) => redeliveries >= settings.maxRedeliveries)
+    const back = messages.filter(({ redeliveries }) => redeliveries < settings.maxRedeliveries)
+    for (const [delayMs, some] of Map.groupBy(back, ({ redeliveries }) => redeliveryDelay(settings, redeliveries))) {
+      yield* this.claiming.withPermit(this.giveBack(some, delayMs))
+      yield* notify(delayMs)
+    }
+    if (spent.length > 0) yield* this.bury(spent, `redelivered ${settings.maxRedeliveries} times and not acknowledged`)
+    yield* this.extend()
+  }).bind(this)
+
+  private readonly giveBack = Effect.fnUntraced(function* (
+    this: PostgresConsumer,
+    messages: ReadonlyArray<Message>,
+    delayMs: number
+  ) {
+    const { sql } = this.parts
+    const give = (some: ReadonlyArray<Message>, count: 0 | 1) =>
+      attempt("negativeAcknowledge", () => Statement.giveBack(sql, this.claimant, positionsOf(some), delayMs, count))
+    yield* give(messages, 1)
+    this.settle(messages)
+    // what was claimed behind them, and is not delivered yet, is to come behind them
+    const slots = new Set(
+      this.claimant.keyed ? messages.map(({ key, partition }) => `${partition}:${slotOf(key)}`) : []
+    )
+    const behind = this.ready.filter(({ key, partition }) => slots.has(`${partition}:${slotOf(key)}`))
+    if (behind.length > 0) {
+      this.ready = this.ready.filter((message) => !behind.includes(message))
+      yield* give(behind, 0)
+      this.settle(behind)
+    }
+    this.due(delayMs)
+  }, Effect.uninterruptible).bind(this)
+
+  readonly deadLetter = (messages: ReadonlyArray<Message>, reason: string) =>
+    messages.length === 0 ? Effect.void : this.bury(messages, reason)
+
+  private readonly bury = Effect.fnUntraced(function* (
+    this: PostgresConsumer,
+    messages: ReadonlyArray<Message>,
+    reason: string
+  ) {
+    const { declareDeadLetters, notify, settings, sql } = this.parts
+    yield* declareDeadLetters
+    const ends: Array<string> = []
+    for (const { partition, position } of messages.toSorted(byPlace)) {
+      const held = this.outstanding.get(`${partition}:${position}`)
+      if (held === undefined) continue
+      const headers = {
+        ...held.record.headers,
+        "millrace-topic": settings.topic,
+        "millrace-partition": String(partition),
+        "millrace-position": String(position),
+        "millrace-subscription": settings.name,
+        "millrace-redeliveries": String(held.redeliveries),
+        "millrace-reason": reason
+      }
+      const packed = pack([{ ...held.record, headers }])
+      const rows = yield* attempt("deadLetter", () =>
+        Statement.bury(sql, this.claimant, partition, position, settings.deadLetterTopic, packed)
+      )
+      ends.push(...rows.map((row) => row.ends))
+    }
+    this.settle(messages)
+    yield* tell(sql, ends)
+    if (this.claimant.keyed) yield* notify(0)
+  }).bind(this)
+
+  private settle(messages: ReadonlyArray<Message>): void {
+    for (const { partition, position } of messages) this.outstanding.delete(`${partition}:${position}`)
+    this.activeAt = performance.now()
+    this.signal.openUnsafe()
+  }
+  /** It acknowledged something, so what else it has stays its own; written down at times, not each time. */
+  private readonly extend = Effect.fnUntraced(function* (this: PostgresConsumer) {
+    const now = performance.now()
+    if (this.outstanding.size === 0 || now < this.extendedAt + this.claimant.ackTimeoutMs / 10) return
+    this.extendedAt = now
+    yield* attempt("acknowledge", () => Statement.extend(this.parts.sql, this.claimant))
+  }).bind(this)
+
+  /** What it has can be delivered to others at once. */
+  get close(): Effect.Effect<void> {
+    return attempt("close", () => Statement.release(this.parts.sql, this.claimant)).pipe(
+      Effect.tap(() => this.parts.notify(0)),
+      // a consumer that is gone loses it to the next sweep
+      Effect.ignore
+    )
+  }
+}

@@ -1,0 +1,97 @@
+// Dead-letter topics of subscriptions on PostgreSQL: found, read and retried through the log. It decides about no letter.
+import * as Effect from "effect/Effect"
+import { FanOutError } from "../../subscription/fanout.ts"
+import type { Log, LogError, NewRecord, OutOfRange, UnknownTopic } from "../../log/log.ts"
+import { LetterRefused, type Sender } from "../../dead-letter/resend.ts"
+import {
+  type DeadLetterTopics,
+  isRetryOf,
+  letterOf,
+  retryProperties,
+  type SubscriptionLetter
+} from "../../subscription/dead-letter.ts"
+import { attempt } from "./consumer.ts"
+import { messageOf } from "./message.ts"
+import type { Sql } from "../client/client.ts"
+
+const failed = (operation: string) => (error: { readonly message: string }) =>
+  new FanOutError({ operation, retryable: false, reason: error.message, cause: error })
+
+/** The record of properties, the envelope's among them. */
+const recordOf = (
+  partition: number,
+  key: string,
+  value: string,
+  eventTime: number,
+  properties: Record<string, string>
+) => {
+  const { event_id, schema_version, tenant, trace_id: _, traceparent, ...headers } = properties
+  return {
+    partition,
+    key,
+    value: value === "null" ? null : value,
+    eventTime,
+    eventId: event_id,
+    tenant,
+    traceparent,
+    schemaVersion: schema_version === undefined ? undefined : Number(schema_version),
+    headers
+  } satisfies NewRecord
+}
+
+/** The dead-letter topics of the log on a database. */
+export const make = (sql: Sql, log: Log["Service"]): DeadLetterTopics => ({
+  names: attempt("list dead letters", async () => {
+    const rows = await sql<Array<{ readonly name: string }>>`
+      select name from millrace.log_topic where name like '%.dlq' order by name`
+    return rows.map(({ name }) => name)
+  }),
+  each: Effect.fnUntraced(
+    function* (topic, take) {
+      for (const { end, partition, start } of yield* log.bounds(topic)) {
+        for (let position = start; position < end;) {
+          const { next, records } = yield* log.read(topic, partition, position)
+          for (const record of records) {
+            const { eventTime, key, properties, value } = messageOf(topic, record, 0)
+            const letter = letterOf(topic, { key, value, eventTime, properties, takenAt: record.appendedAt })
+            if (letter !== undefined) take(letter)
+          }
+          position = next
+        }
+      }
+    },
+    Effect.catchTag("UnknownTopic", () => Effect.void),
+    Effect.mapError(failed("read dead letters"))
+  ),
+  sender: senderOf(log)
+})
+
+const again = failed("retry a dead letter")
+const orRefused = (error: LogError | UnknownTopic | OutOfRange) =>
+  error._tag === "UnknownTopic" ? new LetterRefused({ reason: error.message }) : again(error)
+
+/** Parts are partitions of the letter's source. */
+const senderOf = (log: Log["Service"]): Sender<SubscriptionLetter, FanOutError> => ({
+  aim: Effect.fnUntraced(function* ({ partition, source }) {
+    const bounds = yield* Effect.mapError(log.bounds(source), orRefused)
+    const found = bounds.find((one) => one.partition === partition)
+    if (found === undefined)
+      return yield* new LetterRefused({ reason: `there is no partition ${partition} of ${source}` })
+    return { part: String(partition), after: String(found.end) }
+  }),
+  isThere: Effect.fnUntraced(function* (letter, { after }) {
+    const { partition, source } = letter
+    const { end, start } = (yield* log.bounds(source)).find((one) => one.partition === partition)!
+    for (let position = Math.max(start, Number(after)); position < end;) {
+      const { next, records } = yield* log.read(source, partition, position)
+      if (records.some(({ headers }) => isRetryOf(letter, headers))) return true
+      position = next
+    }
+    return false
+  }, Effect.mapError(again)),
+  send: (letter) => {
+    const { eventTime, key, partition, source, value } = letter
+    const record = recordOf(partition, key, value, eventTime, retryProperties(letter))
+    return Effect.as(Effect.mapError(log.append(source, [record]), orRefused), true)
+  }
+})

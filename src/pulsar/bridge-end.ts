@@ -1,0 +1,255 @@
+// Pulsar as one end of a bridge: named producers, what a topic ends with, and exclusive consumers, over either transport. It keeps no position.
+import { randomUUID } from "node:crypto"
+import * as Effect from "effect/Effect"
+import type * as Scope from "effect/Scope"
+import {
+  type Arrived,
+  BridgeError,
+  type Numbered,
+  type PulsarConsumer,
+  type PulsarEnd,
+  type PulsarProducer,
+  type Sent
+} from "../bridge/ends.ts"
+import { type Admin, pathOf } from "./client/admin.ts"
+import { failureOf, PulsarFailure } from "./client/errors.ts"
+import { type Cluster, connect } from "./subscription/fanout.ts"
+import { knock } from "./client/handshake.ts"
+import { isWebSocket, type Options } from "./client/options.ts"
+import { partsOf, wholeOf } from "./client/topic-names.ts"
+import { endOf, scan } from "./client/read-to-end.ts"
+import type { Received, TransportConsumer, TransportProducer } from "./client/transport.ts"
+
+/** Sent and not answered, at most. */
+const inFlight = 1_000
+/** Messages that a consumer holds ready, at most. */
+const heldReady = 4_000
+
+/** The credentials are wrong, which is no matter of one topic. */
+const unknown = /Authentication|AuthN|refused the token/i
+const kindOf = ({ kind, message }: PulsarFailure): BridgeError["kind"] => {
+  if (kind === "refused" || kind === "missing" || (kind === "denied" && !unknown.test(message))) return "refused"
+  if (kind === "busy" || kind === "fenced") return kind
+  return "other"
+}
+const failure = (operation: string, topic: string) => (cause: unknown) => {
+  const told = failureOf(cause, topic)
+  const kind = kindOf(told)
+  const retryable =
+    told.retryable || kind === "busy" || kind === "fenced" || (kind === "other" && told.kind === "other")
+  return new BridgeError({ side: "pulsar", operation, kind, topic, retryable, reason: told.message, cause })
+}
+const attempt = <A>(operation: string, topic: string, run: () => Promise<A>): Effect.Effect<A, BridgeError> =>
+  Effect.tryPromise({ try: run, catch: failure(operation, topic) })
+
+const arrivedOf = (message: Received): Arrived => {
+  const { eventTime, id, key, properties, publishTime, value } = message
+  const record = { key, value, eventTime: eventTime === 0 ? publishTime : eventTime, headers: properties }
+  return { place: id, publishTime, record }
+}
+
+class Producer implements PulsarProducer {
+  private readonly producer: TransportProducer
+  private readonly part: string
+  constructor(producer: TransportProducer, part: string) {
+    this.producer = producer
+    this.part = part
+  }
+  readonly send = (messages: ReadonlyArray<Numbered>): Effect.Effect<ReadonlyArray<Sent>, BridgeError> =>
+    attempt("send", this.part, () => this.all(messages))
+
+  private async one({ record, sequenceId }: Numbered): Promise<Sent> {
+    const { eventTime, headers, key, value } = record
+    try {
+      const message = { key: key ?? "", value: value ?? "", eventTime, properties: headers, sequenceId }
+      const { duplicate, id } = await this.producer.send(message)
+      return duplicate ? { kind: "duplicate" } : { kind: "stored", place: id }
+    } catch (cause) {
+      const told = failureOf(cause, this.part)
+      if (told.kind === "refused") return { kind: "refused", reason: told.message }
+      throw told
+    }
+  }
+  private async all(messages: ReadonlyArray<Numbered>): Promise<ReadonlyArray<Sent>> {
+    const sent: Array<Sent> = []
+    const under = { count: 0, answered: () => {} }
+    let failed: { readonly cause: unknown } | undefined
+    const track = async (i: number, message: Numbered) => {
+      try {
+        sent[i] = await this.one(message)
+      } catch (cause) {
+        failed ??= { cause }
+      }
+      under.count--
+      under.answered()
+    }
+    const fewerThan = async (most: number) => {
+      while (under.count >= most) await new Promise<void>((resolve) => (under.answered = resolve))
+    }
+    for (const [i, message] of messages.entries()) {
+      if (under.count >= inFlight) await fewerThan(inFlight)
+      // a later message that arrived without this one would be the last that the broker knows
+      if (failed !== undefined) break
+      under.count++
+      void track(i, message)
+    }
+    await fewerThan(1)
+    if (failed !== undefined) throw (failed as { readonly cause: unknown }).cause
+    return sent
+  }
+}
+
+class Consumer implements PulsarConsumer {
+  consumer: TransportConsumer | undefined
+  private readonly part: string
+  private readonly ready: Array<Received> = []
+  private readonly handles = new Map<Arrived, Received>()
+  private failed: unknown
+  private wake: () => void = () => undefined
+
+  constructor(part: string) {
+    this.part = part
+  }
+  arrived(message: Received) {
+    this.ready.push(message)
+    this.wake()
+  }
+  lost(cause: unknown) {
+    this.failed ??= cause
+    this.wake()
+  }
+  readonly take = (max: number): Effect.Effect<ReadonlyArray<Arrived>, BridgeError> =>
+    attempt("receive", this.part, async () => {
+      while (this.ready.length === 0 && this.failed === undefined)
+        await new Promise<void>((resolve) => (this.wake = resolve))
+      if (this.failed !== undefined) throw this.failed
+      const taken = this.ready.splice(0, max)
+      this.consumer?.ask(taken.length)
+      return taken.map((message) => {
+        const arrived = arrivedOf(message)
+        this.handles.set(arrived, message)
+        return arrived
+      })
+    })
+  readonly acknowledge = (messages: ReadonlyArray<Arrived>): Effect.Effect<void, BridgeError> =>
+    attempt("acknowledge", this.part, async () => {
+      const some = messages.flatMap((arrived) => {
+        const message = this.handles.get(arrived)
+        this.handles.delete(arrived)
+        return message === undefined ? [] : [message]
+      })
+      await this.consumer?.acknowledge(some)
+    })
+}
+
+const consume = (
+  { transport }: Cluster,
+  part: string,
+  subscription: string,
+  start: "earliest" | "latest"
+): Effect.Effect<PulsarConsumer, BridgeError, Scope.Scope> =>
+  Effect.acquireRelease(
+    attempt("subscribe", part, async () => {
+      const made = new Consumer(part)
+      made.consumer = await transport.consume({
+        topic: part,
+        subscription,
+        name: `bridge-${randomUUID()}`,
+        type: "exclusive",
+        earliest: start === "earliest",
+        prefetch: 1_000,
+        arrived: (message) => made.arrived(message),
+        // a transport that goes on by itself gives messages anew without a word: a new session knows where it is
+        lost: (cause: unknown) => made.lost(cause),
+        recovered: () => undefined
+      })
+      made.consumer.ask(heldReady)
+      return made
+    }),
+    ({ consumer }) => Effect.promise(async () => void (await consumer?.close().catch(() => undefined)))
+  )
+
+const noAdmin = (operation: string) =>
+  new BridgeError({
+    side: "pulsar",
+    operation,
+    kind: "other",
+    retryable: false,
+    reason: "only the admin interface tells that: set MILLRACE_PULSAR_ADMIN_URL"
+  })
+const topicsIn = async (admin: Admin, tenant: string | undefined, namespace: string | undefined) => {
+  const list = async (path: string) =>
+    ((await admin.call("GET", path, undefined, [404])) ?? []) as ReadonlyArray<string>
+  const found = new Set<string>()
+  const tenants = tenant === undefined ? await list("tenants") : [tenant]
+  for (const one of tenants) {
+    const all = namespace === undefined ? await list(`namespaces/${encodeURIComponent(one)}`) : [`${one}/${namespace}`]
+    for (const name of all.filter((some) => some !== "pulsar/system")) {
+      const path = `persistent/${name.split("/").map(encodeURIComponent).join("/")}`
+      for (const topic of [...(await list(path)), ...(await list(`${path}/partitioned`))])
+        if (!topic.includes("/__")) found.add(wholeOf(topic))
+    }
+  }
+  return [...found]
+}
+
+/** How long a broker may take to let a client in. */
+const knockMs = 5_000
+/** What a role may not do is an answer as well. */
+const answered = [401, 403, 404]
+
+/** A cluster that is connected, as a bridge's end. */
+export const endFrom = (cluster: Cluster): PulsarEnd => {
+  const { admin, options, transport } = cluster
+  return {
+    answers: attempt("reach a broker", options.url, async () => {
+      // a WebSocket's URL is the admin interface's
+      if (isWebSocket(options.url)) await admin?.call("GET", "clusters", undefined, answered)
+      else await knock(options, knockMs)
+    }),
+    topics: (tenant, namespace) =>
+      admin === undefined
+        ? Effect.fail(noAdmin("list topics"))
+        : attempt("list topics", tenant ?? "all tenants", () => topicsIn(admin, tenant, namespace)),
+    parts: (topic) =>
+      attempt("look up the topic", topic, async () => {
+        const count = admin === undefined ? await transport.partitions?.(topic) : await admin.partitions(topic)
+        return partsOf(topic, count ?? 0)
+      }),
+    produce: (part, name, batching) =>
+      Effect.acquireRelease(
+        attempt("open a producer", part, () =>
+          transport.produce({ topic: part, name, batching, maxPending: inFlight })
+        ),
+        (producer) => Effect.promise(async () => void (await producer.close().catch(() => undefined)))
+      ).pipe(Effect.map((producer) => new Producer(producer, part))),
+    scan: (part, after, show) =>
+      attempt(
+        "read the end",
+        part,
+        async () => void (await scan(cluster, part, after, (message) => show(arrivedOf(message))))
+      ),
+    consume: (part, subscription, start) => consume(cluster, part, subscription, start),
+    end: (part) =>
+      admin === undefined
+        ? Effect.fail(noAdmin("ask for the end"))
+        : attempt("ask for the end", part, () => endOf(cluster, part)),
+    backlog: (part, subscription) =>
+      attempt("ask for the backlog", part, async () => {
+        const stats = (await admin?.call("GET", `${pathOf(part)}/stats`, undefined, [404])) as
+          | { readonly subscriptions?: Record<string, { readonly msgBacklog?: number }> }
+          | undefined
+        return stats?.subscriptions?.[subscription]?.msgBacklog
+      })
+  }
+}
+
+/** Pulsar for a bridge, connected while the scope is open. Fails where the native client is needed and not there. */
+export const make = (options: Options): Effect.Effect<PulsarEnd, BridgeError, Scope.Scope> =>
+  connect(options).pipe(
+    Effect.mapError(
+      ({ reason, retryable }) =>
+        new BridgeError({ side: "pulsar", operation: "connect", kind: "other", retryable, reason })
+    ),
+    Effect.map(endFrom)
+  )

@@ -1,0 +1,134 @@
+// Dead letters on Pulsar: topics that subscriptions gave messages up to, and messages that a relay parked and that are sent by themselves.
+import * as Effect from "effect/Effect"
+import type { BridgeRecord } from "../bridge/rules.ts"
+import type { BridgeError } from "../bridge/ends.ts"
+import type { Parked } from "../relay/outbox.ts"
+import { partitionOf } from "../model/partitioner.ts"
+import { LetterRefused, type Sender } from "../dead-letter/resend.ts"
+import { orRefused, PulsarResender } from "../bridge/pulsar-resender.ts"
+import { retryHeader } from "../dead-letter/retry-record.ts"
+import {
+  type DeadLetterTopics,
+  isRetryOf,
+  letterOf,
+  retryProperties,
+  type SubscriptionLetter
+} from "../subscription/dead-letter.ts"
+import { endFrom } from "./bridge-end.ts"
+import { fanOutError } from "./client/errors.ts"
+import { type Cluster, connect } from "./subscription/fanout.ts"
+import { type Options, topicName } from "./client/options.ts"
+import { localName, partsOf } from "./client/topic-names.ts"
+import { messagesOf } from "./relay/messages.ts"
+import { scan } from "./client/read-to-end.ts"
+
+const attempt = <A>(operation: string, run: () => Promise<A>) =>
+  Effect.tryPromise({ try: run, catch: fanOutError(operation) })
+
+const adminOf = ({ admin }: Cluster) => {
+  if (admin === undefined) throw new Error("the admin interface is not known: set MILLRACE_PULSAR_ADMIN_URL")
+  return admin
+}
+
+/** The dead-letter topics in the namespace that the options name. */
+const namesOf = async (cluster: Cluster): Promise<ReadonlyArray<string>> => {
+  const [, , tenant, namespace] = topicName(cluster.options, "").split("/")
+  const found = (await adminOf(cluster).call("GET", `persistent/${tenant}/${namespace}`, undefined, [404])) ?? []
+  return [...new Set((found as ReadonlyArray<string>).map(localName))]
+    .filter((name) => name.endsWith(".dlq"))
+    .toSorted()
+    .map((name) => topicName(cluster.options, name))
+}
+
+/** The partitions of a topic by full name; none where there is no such topic. */
+const partsIn = async (cluster: Cluster, name: string): Promise<ReadonlyArray<string>> => {
+  const count = await adminOf(cluster).partitions(name)
+  return count === undefined ? [] : partsOf(name, count)
+}
+
+/** The dead-letter topics of the cluster. Everything needs the admin interface. */
+export const fromCluster = (cluster: Cluster): DeadLetterTopics => ({
+  names: attempt("list dead letters", () => namesOf(cluster)),
+  each: (topic, take) =>
+    attempt("read dead letters", async () => {
+      const name = topicName(cluster.options, topic)
+      for (const part of await partsIn(cluster, name))
+        await scan(cluster, part, undefined, ({ eventTime, key, properties, publishTime, value }) => {
+          const letter = letterOf(name, { key, value, eventTime, properties, takenAt: publishTime })
+          if (letter !== undefined) take(letter)
+        })
+    }),
+  sender: subscriptionSender(cluster)
+})
+
+const subscriptionSender = (cluster: Cluster): DeadLetterTopics["sender"] => {
+  const resender = new PulsarResender(endFrom(cluster), "millrace-dlq/subscription")
+  const partOf = async ({ partition, source, topic }: SubscriptionLetter) => {
+    // the subscription's tenant is that of its dead letters
+    const [, , tenant, namespace] = topicName(cluster.options, topic).split("/")
+    return (await partsIn(cluster, topicName({ tenant: tenant!, namespace: namespace! }, source)))[partition]
+  }
+  return {
+    aim: Effect.fnUntraced(function* (letter) {
+      const part = yield* attempt("retry a dead letter", () => partOf(letter))
+      const { partition, source } = letter
+      if (part === undefined)
+        return yield* new LetterRefused({ reason: `there is no partition ${partition} of ${source}: TopicNotFound` })
+      return yield* resender.aim(part)
+    }),
+    isThere: (letter, target) => resender.find(target, (properties) => isRetryOf(letter, properties)),
+    send: (letter, to) => {
+      const { eventTime, key, value } = letter
+      return resender.send(to, { key, value, eventTime, headers: retryProperties(letter) })
+    }
+  }
+}
+/** The dead-letter topics of a cluster, until the scope closes. */
+export const make = (options: Options) => Effect.map(connect(options), fromCluster)
+
+const parkedMessage = (parked: Parked) => {
+  const { incarnation, meta, partition, projection, seq, source, topic, val } = parked
+  const encoder = new TextEncoder()
+  const segment = { firstSeq: seq, messages: 1, incarnation, topic, partition: undefined }
+  const texts = { meta: encoder.encode(meta), vals: encoder.encode(val) }
+  const to = { tenant: undefined, namespace: undefined, topicFor: undefined }
+  return messagesOf({ ...segment, ...texts }, `${projection}/${source}/${partition}`, to)[0]!
+}
+const parkedRecord = (parked: Parked): BridgeRecord => {
+  const { eventTime, key, properties, value } = parkedMessage(parked)
+  return { key, value, eventTime, headers: { ...properties, [retryHeader]: "relay" } }
+}
+const placeProperties = ["millrace-stream", "millrace-seq", "millrace-incarnation", retryHeader]
+
+/**
+ * Sends messages that a relay parked, each by itself: relays that read the topic pass it over, and consumers know it by stream and sequence.
+ * Connected until the scope closes.
+ */
+export const makeSender = (options: Options) =>
+  Effect.map(connect(options), (cluster): Sender<Parked, BridgeError> => {
+    const end = endFrom(cluster)
+    const resender = new PulsarResender(end, "millrace-dlq/relay")
+    const partsOfTopics = new Map<string, ReadonlyArray<string>>()
+    // one that was parked before its topic was there says no partition
+    const partOf = Effect.fnUntraced(function* ({ key, topic }: Parked) {
+      const parts = partsOfTopics.get(topic) ?? (yield* end.parts(topic))
+      partsOfTopics.set(topic, parts)
+      return parts[partitionOf(key, parts.length)]!
+    })
+    return {
+      aim: Effect.fnUntraced(function* (parked) {
+        const { refusal: reason } = parkedMessage(parked)
+        if (reason !== undefined) return yield* new LetterRefused({ reason })
+        const { after } = yield* resender.aim(yield* orRefused(partOf(parked)))
+        return { part: parked.topic, after }
+      }),
+      isThere: Effect.fnUntraced(function* (parked, target) {
+        const { headers } = parkedRecord(parked)
+        const is = (found: BridgeRecord["headers"]) => placeProperties.every((name) => found[name] === headers[name])
+        return yield* resender.find({ ...target, part: yield* partOf(parked) }, is)
+      }),
+      send: Effect.fnUntraced(function* (parked, to) {
+        return yield* resender.send({ ...to, part: yield* partOf(parked) }, parkedRecord(parked))
+      })
+    }
+  })

@@ -1,0 +1,206 @@
+// The fan-out on Apache Pulsar: durable subscriptions of its topics, by the native client or over WebSocket. Pulsar keeps their state.
+import { createPrivateKey, X509Certificate } from "node:crypto"
+import { randomUUID } from "node:crypto"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Layer from "effect/Layer"
+import * as Scope from "effect/Scope"
+import {
+  assertPlaces,
+  ConsumerBusy,
+  defaults as subscriptions,
+  FanOut,
+  type FanOutError,
+  redeliveryDelay,
+  type StartAt,
+  type SubscribeOptions
+} from "../../subscription/fanout.ts"
+import { UnknownTopic } from "../../log/log.ts"
+import { Admin } from "../client/admin.ts"
+import { PulsarConsumer, type Settings } from "./consumer.ts"
+import { failureOf, fanOutError, PulsarFailure } from "../client/errors.ts"
+import { native } from "../client/native.ts"
+import { adminUrlOf, isWebSocket, type Options, topicName } from "../client/options.ts"
+import { partsOf } from "../client/topic-names.ts"
+import { begin, moveAll } from "./seek.ts"
+import type { Outgoing, Transport, TransportProducer } from "../client/transport.ts"
+import { webSocket } from "../client/websocket.ts"
+
+/** Connections to a cluster. */
+export interface Cluster {
+  readonly options: Options
+  readonly transport: Transport
+  /** Undefined: its URL is not known. */
+  readonly admin: Admin | undefined
+}
+
+/** Refuses a key that is not the certificate's: runtimes tell it each in other words, or blame the broker. */
+const assertKey = ({ tls }: Options): void => {
+  if (tls?.cert === undefined || tls.key === undefined) return
+  if (new X509Certificate(tls.cert).checkPrivateKey(createPrivateKey(tls.key))) return
+  const reason =
+    "the client's key is not its certificate's: correct MILLRACE_PULSAR_TLS_CERT and _KEY, which are made together"
+  throw new PulsarFailure("denied", false, reason)
+}
+
+/** Makes the transport that the URL names, until the scope closes. Fails where the native client is needed and not there. */
+export const connect = (options: Options): Effect.Effect<Cluster, FanOutError, Scope.Scope> =>
+  Effect.acquireRelease(
+    Effect.tryPromise({
+      try: async () => {
+        assertKey(options)
+        const admin = adminUrlOf(options) === undefined ? undefined : new Admin(options)
+        // a WebSocket URL tells where the admin interface is
+        const transport = isWebSocket(options.url) ? webSocket(options, admin!) : await native(options)
+        return { options, transport, admin }
+      },
+      catch: fanOutError("connect")
+    }),
+    ({ transport }) => Effect.promise(() => transport.close())
+  )
+
+const findIt = "set MILLRACE_PULSAR_TENANT to whose it is, or make it: 'millrace pulsar apply'"
+/** The names of a topic's partitions. Fails with `UnknownTopic` where there is none and the admin interface can tell. */
+const partitionsOf = Effect.fnUntraced(function* (
+  { admin, options, transport }: Cluster,
+  operation: string,
+  topic: string
+) {
+  const name = topicName(options, topic)
+  const count = yield* Effect.tryPromise({
+    try: async () => (admin === undefined ? await transport.partitions?.(name) : await admin.partitions(name)),
+    catch: fanOutError(operation)
+  })
+  if (count === undefined) return yield* new UnknownTopic({ topic, reason: `there is no ${name}`, advice: findIt })
+  return partsOf(name, count)
+})
+
+const portTypes: Readonly<Record<string, string>> = {
+  Exclusive: "exclusive",
+  Failover: "failover",
+  Shared: "shared",
+  Key_Shared: "keyShared"
+}
+/** Sends to a topic that is made with the first message. */
+const sender = ({ admin, options, transport }: Cluster, topic: string) => {
+  const name = topicName(options, topic)
+  let made: Promise<TransportProducer> | undefined
+  const make = async () => {
+    // who may not make it leaves that to the broker
+    if (admin !== undefined && (await admin.partitions(name).catch(() => 0)) === undefined)
+      await admin.create(name).catch(() => undefined)
+    return transport.produce({ topic: name, batching: false, maxPending: 100 })
+  }
+  const send = async (message: Outgoing) => {
+    const making = (made ??= make())
+    try {
+      await (await making).send(message)
+    } catch (cause) {
+      if (made === making) made = undefined
+      void making.then((producer) => producer.close()).catch(() => undefined)
+      throw cause
+    }
+  }
+  const close = async () => void (await made?.then((producer) => producer.close()).catch(() => undefined))
+  return { send, close }
+}
+
+/** A subscription's type as the port names it, as far as the brokers tell. */
+const typeOf = async ({ admin }: Cluster, topic: string, name: string) => {
+  const stats = await admin?.subscription(topic, name).catch(() => undefined)
+  return portTypes[stats?.type ?? ""] ?? "of another type, or exclusive,"
+}
+/** The admin interface, which this cannot do without. Throws where it is not known. */
+const adminOf = (cluster: Cluster) => cluster.admin ?? new Admin(cluster.options)
+
+const subscribe = Effect.fnUntraced(function* (cluster: Cluster, options: SubscribeOptions) {
+  const settings: Settings = {
+    ...subscriptions,
+    deadLetterTopic: `${options.topic}.${options.name}.dlq`,
+    maxRedeliveryDelayMs: redeliveryDelay(options, 0),
+    ...options
+  }
+  const topics = yield* partitionsOf(cluster, "subscribe", options.topic)
+  const { from, name } = settings
+  yield* assertPlaces("subscribe", options.topic, topics.length, from)
+  if (typeof from === "object")
+    yield* Effect.tryPromise({
+      try: () => begin(adminOf(cluster), topics, name, from),
+      catch: fanOutError("subscribe")
+    })
+  const dead = yield* Effect.acquireRelease(
+    Effect.sync(() => sender(cluster, settings.deadLetterTopic)),
+    ({ close }) => Effect.promise(close)
+  )
+  const consumer = yield* Effect.acquireRelease(
+    Effect.sync(
+      () =>
+        new PulsarConsumer({
+          transport: cluster.transport,
+          settings,
+          name: `millrace-${randomUUID()}`,
+          topics,
+          bury: dead.send,
+          typeOf: () => typeOf(cluster, topics[0]!, name)
+        })
+    ),
+    (made) => Effect.promise(() => made.close())
+  )
+  const refused = yield* Effect.tryPromise({
+    try: () => consumer.open().then(() => undefined),
+    catch: (cause) => failureOf(cause, "subscribe")
+  }).pipe(Effect.catch(Effect.succeed))
+  // it stands by
+  if (refused === undefined || (refused.kind === "busy" && settings.type === "failover")) return consumer
+  return yield* yield* Effect.promise(() => consumer.refusal(refused))
+})
+
+/** Moves a subscription that nobody consumes. */
+const seek = Effect.fnUntraced(function* (
+  cluster: Cluster,
+  { name, topic }: Pick<SubscribeOptions, "topic" | "name">,
+  to: StartAt
+) {
+  const topics = yield* partitionsOf(cluster, "seek", topic)
+  yield* assertPlaces("seek", topic, topics.length, to)
+  const busy = yield* Effect.tryPromise({
+    try: async () => {
+      const admin = adminOf(cluster)
+      for (const one of topics) {
+        const stats = await admin.subscription(one, name)
+        if ((stats?.consumers?.length ?? 0) > 0) return typeOf(cluster, one, name)
+      }
+      await moveAll(admin, topics, name, to)
+      return undefined
+    },
+    catch: fanOutError("seek")
+  })
+  if (busy !== undefined) return yield* new ConsumerBusy({ topic, subscription: name, type: busy })
+})
+
+/** A subscription that failed leaves nothing in its scope. */
+const whole = Effect.fnUntraced(function* <A, E>(effect: Effect.Effect<A, E, Scope.Scope>) {
+  const scope = yield* Scope.fork(yield* Effect.scope)
+  return yield* Scope.provide(effect, scope).pipe(
+    Effect.onExit((exit) => (Exit.isSuccess(exit) ? Effect.void : Scope.close(scope, exit)))
+  )
+})
+
+/** The fan-out over connections that stay open as long. */
+export const fromCluster = (cluster: Cluster): FanOut["Service"] =>
+  FanOut.of({
+    subscribe: (options) => whole(subscribe(cluster, options)),
+    seek: (options, to) => seek(cluster, options, to),
+    unsubscribe: (topic, name) =>
+      Effect.tryPromise({
+        try: () => adminOf(cluster).unsubscribe(topicName(cluster.options, topic), name),
+        catch: fanOutError("unsubscribe")
+      })
+  })
+
+/** The fan-out on a cluster, until the scope closes. */
+export const make = (options: Options): Effect.Effect<FanOut["Service"], FanOutError, Scope.Scope> =>
+  Effect.map(connect(options), fromCluster)
+
+/** The fan-out on a cluster. */
+export const layer = (options: Options): Layer.Layer<FanOut, FanOutError> => Layer.effect(FanOut, make(options))

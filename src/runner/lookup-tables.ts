@@ -1,0 +1,100 @@
+// Compacted topics in memory, for lookups: read in full before the first event, then followed. It joins nothing by itself.
+import * as Effect from "effect/Effect"
+import * as Semaphore from "effect/Semaphore"
+import { describe } from "../dead-letter/event-failure.ts"
+import { type Log, traceIdOf, type LogRecord, type ReadError } from "../log/log.ts"
+import type { DeadLetter, StoreError } from "./store.ts"
+import type { Topic } from "../model/topic.ts"
+
+/** Everything that following a lookup's topic can fail with. */
+export type LookupError = ReadError | StoreError
+
+/**
+ * The newest value of each key of one compacted topic. After `catchUp` it holds everything that the log had acknowledged before
+ * the call, so an event's lookup sees each reference value that was appended before the event was.
+ *
+ * Memory is that of the topic's live values. A record that cannot be read leaves its key's earlier value and is given to `park`.
+ */
+export class Reference {
+  private readonly values = new Map<string, unknown>()
+  private readonly positions: Array<number> = []
+  private readonly turn = Semaphore.makeUnsafe(1)
+  private asked = 0
+  private served = 0
+  private readonly topic: Topic.Any
+  private readonly log: Log["Service"]
+  private readonly park: (partition: number, letter: DeadLetter) => Effect.Effect<void, LookupError>
+
+  constructor(
+    log: Log["Service"],
+    topic: Topic.Any,
+    park: (partition: number, letter: DeadLetter) => Effect.Effect<void, LookupError>
+  ) {
+    this.log = log
+    this.topic = topic
+    this.park = park
+  }
+
+  /** The newest value of a key; undefined where there is none, or it was deleted. */
+  get(key: string): unknown {
+    return this.values.get(key)
+  }
+
+  /** Reads on to where the topic ended when this was called. Calls that meet share a run that began after them. */
+  readonly catchUp: Effect.Effect<void, LookupError> = Effect.suspend(() => {
+    const asked = ++this.asked
+    // whoever comes first runs; a run that began after this call has done its work
+    return this.turn.withPermits(1)(
+      Effect.suspend(() => {
+        if (this.served >= asked) return Effect.void
+        const upTo = this.asked
+        return Effect.tap(this.advance(), () => Effect.sync(() => (this.served = upTo)))
+      })
+    )
+  })
+
+  private readonly advance = Effect.fnUntraced(function* (this: Reference) {
+    const ends = yield* this.log.ends(this.topic.name)
+    if (ends.every((end, partition) => end <= (this.positions[partition] ?? -1))) return
+    for (const { end, partition, start } of yield* this.log.bounds(this.topic.name)) {
+      let position = Math.max(this.positions[partition] ?? 0, start)
+      while (position < end) {
+        const batch = yield* this.log.read(this.topic.name, partition, position)
+        for (const record of batch.records) yield* this.take(record)
+        position = batch.next
+      }
+      this.positions[partition] = position
+    }
+  })
+
+  private take(record: LogRecord): Effect.Effect<void, LookupError> {
+    const { key, value } = record
+    if (key === null) return this.refuse(record, new Error("it has no key"))
+    if (value === null) {
+      this.values.delete(key)
+      return Effect.void
+    }
+    try {
+      this.values.set(key, this.topic.decode(JSON.parse(value), record.schemaVersion))
+      return Effect.void
+    } catch (error) {
+      return this.refuse(record, error)
+    }
+  }
+
+  private refuse(record: LogRecord, cause: unknown): Effect.Effect<void, LookupError> {
+    const { eventTime, headers, key, partition, position, traceparent, value } = record
+    const letter: DeadLetter = {
+      ...describe(cause),
+      position,
+      status: "parked",
+      key,
+      attempts: 1,
+      value,
+      headers,
+      eventTime,
+      traceId: traceIdOf(traceparent)
+    }
+    return this.park(partition, letter)
+  }
+}

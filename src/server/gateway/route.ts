@@ -1,0 +1,138 @@
+// The gateway's route, `POST /v1/events`: from HTTP to `ingest` and back. What an event is and where it goes is decided there.
+import type { Readable } from "node:stream"
+import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify"
+import { textOf, type Held } from "../http/body.ts"
+import type { Catalog, Entry } from "../http/catalog.ts"
+import { ingest, type IngestParts, type Post } from "./ingest.ts"
+import { postSchema } from "../http/openapi.ts"
+import { Problem } from "../http/problem.ts"
+import { traceFor } from "../http/request.ts"
+
+/** Media types of bodies, and how they are split into events. */
+const forms: ReadonlyMap<string, Post["form"]> = new Map([
+  ["application/json", "json"],
+  ["application/x-ndjson", "ndjson"],
+  ["application/ndjson", "ndjson"],
+  ["application/jsonl", "ndjson"],
+  ["application/x-jsonlines", "ndjson"]
+])
+
+const unsupported = (type: string | undefined): Problem =>
+  new Problem(
+    415,
+    "unsupported_media_type",
+    type === undefined ? "the request has no Content-Type" : `Content-Type ${type} is not taken here`,
+    "send application/json (one event or an array) or application/x-ndjson (one event a line), in UTF-8"
+  )
+
+const formOf = (request: FastifyRequest): Post["form"] => {
+  const type = request.headers["content-type"]
+  const [name = "", ...parameters] = (type ?? "").split(";").map((part) => part.trim().toLowerCase())
+  const form = forms.get(name)
+  const charset = parameters
+    .find((parameter) => parameter.startsWith("charset="))
+    ?.slice(8)
+    .replaceAll('"', "")
+  if (
+    form === undefined ||
+    !(charset === undefined || charset === "utf-8" || charset === "utf8" || charset === "us-ascii")
+  ) {
+    throw unsupported(type)
+  }
+  return form
+}
+
+const single = (value: unknown, name: string): string | undefined => {
+  if (value === undefined || typeof value === "string") return value
+  throw new Problem(400, "invalid_parameter", `${name} is given more than once`, `give ${name} once`)
+}
+
+/** The topic that a request names, if it does. Throws a `Problem`: 404 where there is none, 403 where only projections write it. */
+const namedTopic = (catalog: Catalog, name: string | undefined): Entry | undefined => {
+  if (name === undefined) return undefined
+  const entry = catalog.topics.get(name)
+  const writable = [...catalog.topics.values()]
+    .filter(({ writtenBy }) => writtenBy.length === 0)
+    .map(({ topic }) => topic.name)
+  if (entry === undefined) {
+    throw new Problem(
+      404,
+      "unknown_topic",
+      `there is no topic ${JSON.stringify(name)}`,
+      `send to one of ${writable.join(", ")}`
+    )
+  }
+  if (entry.writtenBy.length > 0) {
+    const message = `${name} is derived: only ${entry.writtenBy.join(" and ")} writes it`
+    throw new Problem(
+      403,
+      "derived_topic",
+      message,
+      `send the events it is made from, to one of ${writable.join(", ")}`
+    )
+  }
+  return entry
+}
+
+const versionOf = (header: string | undefined): number | undefined => {
+  if (header === undefined) return undefined
+  if (/^[1-9]\d{0,5}$/.test(header)) return Number(header)
+  throw new Problem(
+    400,
+    "invalid_parameter",
+    `the header schema-version is ${JSON.stringify(header)}`,
+    "send a whole number from 1, or leave it out"
+  )
+}
+
+const isMinimal = (request: FastifyRequest, results: string | undefined): boolean => {
+  if (results === undefined) return /(^|[,;\s])return\s*=\s*"?minimal/i.test(String(request.headers.prefer ?? ""))
+  if (results === "errors" || results === "all") return results === "errors"
+  throw new Problem(
+    400,
+    "invalid_parameter",
+    `results is ${JSON.stringify(results)}`,
+    "ask for results=all or results=errors"
+  )
+}
+
+/** Adds the route. */
+export const gateway = (
+  app: FastifyInstance,
+  parts: IngestParts & { readonly catalog: Catalog; readonly held: Held }
+): void => {
+  const { catalog, held, limits } = parts
+  app.removeAllContentTypeParsers()
+  app.addContentTypeParser("*", async (request: FastifyRequest, payload: Readable) => {
+    formOf(request)
+    request.share = held.share()
+    return textOf(payload, request.headers, request.share, limits)
+  })
+  const onRequest = (request: FastifyRequest, reply: FastifyReply, done: () => void): void => {
+    // also where the client goes away before its body is complete
+    reply.raw.once("close", () => request.share?.release())
+    reply.header("x-content-type-options", "nosniff")
+    done()
+  }
+  // helmet's headers are for pages; they would cost an eighth of a small request's time
+  app.post("/v1/events", { schema: postSchema(catalog), onRequest, helmet: false }, async (request, reply) => {
+    const query = request.query as Readonly<Record<string, unknown>>
+    const minimal = isMinimal(request, single(query["results"], "results"))
+    const trace = traceFor(request)
+    const answer = await ingest(parts, {
+      text: typeof request.body === "string" ? request.body : "",
+      form: request.body === undefined ? "json" : formOf(request),
+      traceId: trace.traceId,
+      minimal,
+      request: {
+        entry: namedTopic(catalog, single(query["topic"], "topic")),
+        version: versionOf(single(request.headers["schema-version"], "schema-version")),
+        traceparent: trace.traceparent,
+        now: Date.now()
+      }
+    })
+    if (answer.retryAfter !== undefined) reply.header("retry-after", answer.retryAfter)
+    if (minimal && request.headers.prefer !== undefined) reply.header("preference-applied", "return=minimal")
+    return reply.code(answer.status).type("application/json; charset=utf-8").send(answer.body)
+  })
+}

@@ -1,0 +1,244 @@
+// From the text of one event to the record that is appended, or to what is wrong with it. It does no I/O, and no event affects another.
+import * as SecureJson from "secure-json-parse"
+import { UnknownVersion } from "../../model/event.ts"
+import type { NewRecord } from "../../log/log.ts"
+import type { Catalog, Entry } from "../http/catalog.ts"
+import { explain } from "./explain.ts"
+import type { Limits } from "../http/limits.ts"
+import { fault, shown, type Fault } from "../http/problem.ts"
+import { forbiddenCharacterAt, isDeeper, isSuspect, onOneLine } from "./split.ts"
+
+/** What all events of a request share. */
+export interface Request {
+  /** The topic that the request names; undefined: each event goes where its type belongs. */
+  readonly entry: Entry | undefined
+  /** The version of events that say none; undefined: found by what fits. */
+  readonly version: number | undefined
+  readonly traceparent: string
+  /** Epoch milliseconds. */
+  readonly now: number
+}
+/** A sound event on its way to the log. Its partition is set where the topic's number of partitions is known. */
+export interface Checked {
+  readonly ok: true
+  readonly entry: Entry
+  readonly record: Omit<NewRecord, "partition">
+}
+/** An event with a fault, and its id where it could be read. */
+export interface Faulty {
+  readonly ok: false
+  readonly fault: Fault
+}
+
+// PostgreSQL's timestamptz begins in 4714 BC; JavaScript's dates end in 275760.
+const firstTime = -210_866_803_200_000
+const lastTime = 8.64e15
+const noHeaders: Readonly<Record<string, string>> = Object.freeze({})
+
+const faulty = (code: Fault["code"], message: string, advice: string, path?: string): Faulty => ({
+  ok: false,
+  fault: fault(code, message, advice, path)
+})
+
+/** Checks events against a catalog and limits. */
+export class Checker {
+  readonly #catalog: Catalog
+  readonly #limits: Limits
+
+  constructor(catalog: Catalog, limits: Limits) {
+    this.#catalog = catalog
+    this.#limits = limits
+  }
+
+  /** One event's text, of valid UTF-8 and trimmed. */
+  check(text: string, request: Request): Checked | Faulty {
+    const { depth, eventBytes } = this.#limits
+    if (isLonger(text, eventBytes)) {
+      const message = `the event has ${Buffer.byteLength(text)} bytes, ${eventBytes} are allowed`
+      return faulty("event_too_large", message, "split it, or keep large parts elsewhere and send a reference")
+    }
+    if (isDeeper(text, depth)) {
+      return faulty(
+        "nesting_too_deep",
+        `objects and arrays lie more than ${depth} deep in one another`,
+        "flatten the event"
+      )
+    }
+    let json: unknown
+    try {
+      json = SecureJson.parse(text)
+    } catch (error) {
+      return unparsable(error as Error)
+    }
+    if (typeof json !== "object" || json === null || Array.isArray(json)) {
+      return faulty("not_an_object", `an event is a JSON object, this is ${shown(json)}`, 'send {"type": …, …}')
+    }
+    const forbidden = isSuspect(text) ? forbiddenCharacterAt(json) : undefined
+    if (forbidden !== undefined) {
+      const { path, what } = forbidden
+      return faulty(
+        "forbidden_character",
+        `${path === "" ? "the event" : path} holds ${what}`,
+        "remove it, or encode the text (base64)",
+        path
+      )
+    }
+    return this.#place(json as Readonly<Record<string, unknown>>, text, request)
+  }
+
+  #place(json: Readonly<Record<string, unknown>>, text: string, request: Request): Checked | Faulty {
+    const entry = request.entry ?? this.#entryOf(json)
+    if ("ok" in entry) return entry
+    if (entry.topic.compacted === true && json["value"] === null && typeof json["key"] === "string" && isPair(json)) {
+      return (
+        this.#named(json["key"], "key", json) ??
+        checked(entry, request, { key: json["key"], value: null, eventTime: request.now })
+      )
+    }
+    const type = entry.versions.size > 0 ? json["type"] : undefined
+    let value: unknown
+    let version: number | undefined
+    try {
+      ;({ value, version } = read(entry, json, type, request.version))
+    } catch (error) {
+      return { ok: false, fault: explain(error, json, typeof type === "string" ? type : entry.topic.name) }
+    }
+    return this.#record(entry, value, version, text, request)
+  }
+
+  #entryOf({ type }: Readonly<Record<string, unknown>>): Entry | Faulty {
+    const found = typeof type === "string" ? this.#catalog.byType.get(type) : undefined
+    if (found?.length === 1) return found[0]!
+    const known = [...this.#catalog.byType.keys()].join(", ")
+    if (found !== undefined) {
+      const names = found.map((entry) => entry.topic.name)
+      const message = `${names.join(" and ")} both take events of type ${shown(type)}`
+      return faulty("ambiguous_event_type", message, `name the topic: ?topic=${names[0]}`, "type")
+    }
+    if (type === undefined) {
+      const advice = `add type (${known}), or name a topic that has none: ?topic=NAME`
+      return faulty("missing_event_type", "type is missing, so the event has no topic", advice, "type")
+    }
+    return faulty("unknown_event_type", `no topic takes events of type ${shown(type)}`, `send one of ${known}`, "type")
+  }
+
+  #record(entry: Entry, value: unknown, version: number | undefined, text: string, request: Request): Checked | Faulty {
+    const { idOf, keyOf, tenantOf, timeOf } = entry.topic
+    let key: string
+    let eventId: string | undefined
+    let tenant: string | undefined
+    let time: number
+    try {
+      key = keyOf(value)
+      eventId = idOf?.(value)
+      tenant = tenantOf?.(value)
+      time = timeOf?.(value) ?? request.now
+    } catch (error) {
+      const message = `${entry.topic.name} cannot read the event's key, id, tenant or time: ${String(error)}`
+      return faulty("invalid_key", message, "compare the event with its schema in /openapi.json")
+    }
+    return (
+      this.#named(key, "key", value) ??
+      (eventId === undefined ? undefined : this.#named(eventId, "event_id", value)) ??
+      (tenant === undefined || !isLonger(tenant, this.#limits.nameBytes)
+        ? undefined
+        : faulty(
+            "tenant_too_long",
+            `the tenant is longer than ${this.#limits.nameBytes} bytes`,
+            "send a shorter one"
+          )) ??
+      timely(time, entry, request.now) ??
+      checked(entry, request, {
+        key,
+        value: onOneLine(text),
+        eventTime: Math.floor(time),
+        eventId,
+        tenant,
+        schemaVersion: version
+      })
+    )
+  }
+
+  #named(name: unknown, what: "key" | "event_id", value: unknown): Faulty | undefined {
+    const { nameBytes } = this.#limits
+    if (typeof name === "string" && name !== "" && !isLonger(name, nameBytes)) return undefined
+    const says = what === "key" ? "the key" : "the event id"
+    const path = fieldOf(value, name)
+    if (typeof name !== "string") {
+      return faulty(
+        "invalid_key",
+        `${says} is ${shown(name)}, it must be text`,
+        "compare the event with its schema in /openapi.json",
+        path
+      )
+    }
+    if (name === "") return faulty(`empty_${what}`, `${says} is empty`, "send what tells it from others", path)
+    const message = `${says} has ${Buffer.byteLength(name)} bytes, ${nameBytes} are allowed`
+    return faulty(`${what}_too_long`, message, "send a shorter one, for instance a hash", path)
+  }
+}
+
+// a UTF-16 unit has three bytes of UTF-8 at most, so short texts need no counting
+const isLonger = (text: string, bytes: number): boolean => text.length * 3 > bytes && Buffer.byteLength(text) > bytes
+
+const isPair = (json: object): boolean => Object.keys(json).length === 2
+
+// The selector may be any function; where a field has what it returned, that field is meant.
+const fieldOf = (value: unknown, found: unknown): string | undefined =>
+  typeof value === "object" && value !== null
+    ? Object.entries(value).find(([, inner]) => inner === found)?.[0]
+    : undefined
+
+const checked = (
+  entry: Entry,
+  request: Request,
+  record: Pick<NewRecord, "key" | "value" | "eventTime"> & Partial<NewRecord>
+): Checked => ({
+  ok: true,
+  entry,
+  record: {
+    key: record.key,
+    value: record.value,
+    eventTime: record.eventTime,
+    eventId: record.eventId,
+    tenant: record.tenant,
+    traceparent: request.traceparent,
+    schemaVersion: record.schemaVersion,
+    headers: noHeaders
+  }
+})
+
+const read = (entry: Entry, json: Readonly<Record<string, unknown>>, type: unknown, asked: number | undefined) => {
+  const versions = typeof type === "string" ? entry.versions.get(type) : undefined
+  if (versions === undefined) return { value: entry.topic.decode(json), version: undefined }
+  const said = versions.ownsVersionField ? undefined : json["schema_version"]
+  const version = said === undefined ? asked : said
+  if (version === undefined) return versions.read(json)
+  // a text "2" would index the versions too
+  if (typeof version !== "number")
+    throw new UnknownVersion({ type: versions.eventType.type, version, newest: versions.newest })
+  return { value: versions.eventType.decode(json, version), version }
+}
+
+const unparsable = (error: Error): Faulty =>
+  error.message.includes("forbidden prototype property")
+    ? faulty("forbidden_key", "a field is named __proto__, or constructor with a prototype", "rename the field")
+    : faulty(
+        "malformed_json",
+        `this is not JSON: ${error.message}`,
+        "send one complete JSON object (NaN and Infinity are not JSON)"
+      )
+
+const timely = (time: number, entry: Entry, now: number): Faulty | undefined => {
+  if (!(time >= firstTime && time <= lastTime)) {
+    const message = `the event's time ${shown(time)} is not between the years 4713 BC and 275760`
+    return faulty("event_time_out_of_range", message, "send epoch milliseconds")
+  }
+  if (time <= now + entry.maxAheadMs) return undefined
+  const ahead = `${Math.round((time - now) / 1000)} s ahead of this server's clock, ${Math.round(entry.maxAheadMs / 1000)} s are allowed`
+  return faulty(
+    "event_time_ahead",
+    `the event is dated ${ahead}`,
+    "send epoch milliseconds, and check the sender's clock"
+  )
+}

@@ -1,0 +1,138 @@
+// What the routes take and answer, as JSON Schema for /openapi.json and /docs. It describes; the topics' own schemas decide.
+import * as Schema from "effect/Schema"
+import type { EventType } from "../../model/event.ts"
+import type { Catalog } from "./catalog.ts"
+
+type Json = Readonly<Record<string, unknown>>
+
+const eventSchema = (eventType: EventType.Any): Json => {
+  const fields = eventType.versions.at(-1)?.fields ?? {}
+  const shape = Schema.Struct({ type: Schema.Literal(eventType.type), ...fields })
+  try {
+    const { definitions, schema } = Schema.toJsonSchemaDocument(shape)
+    const own = Object.keys(definitions).length > 0 ? { $defs: definitions } : {}
+    return { title: eventType.type, description: `version ${eventType.versions.length}`, ...(schema as Json), ...own }
+  } catch {
+    // a schema that JSON Schema cannot say still decodes
+    return {
+      title: eventType.type,
+      type: "object",
+      properties: { type: { const: eventType.type } },
+      required: ["type"]
+    }
+  }
+}
+
+const example = (schema: Json): unknown => {
+  if (Array.isArray(schema["enum"])) return schema["enum"][0]
+  if (schema["type"] === "string") return "text"
+  if (schema["type"] === "integer") return 1_357_035_420_000
+  if (schema["type"] === "number") return 1
+  if (schema["type"] !== "object") return null
+  const required = (schema["required"] ?? []) as ReadonlyArray<string>
+  const properties = (schema["properties"] ?? {}) as Readonly<Record<string, Json>>
+  return Object.fromEntries(required.map((name) => [name, example(properties[name] ?? {})]))
+}
+
+const problem: Json = {
+  type: "object",
+  properties: {
+    error: {
+      type: "object",
+      properties: { code: { type: "string" }, message: { type: "string" }, try: { type: "string" } },
+      required: ["code", "message", "try"]
+    },
+    trace_id: { type: "string" }
+  }
+}
+const result: Json = {
+  oneOf: [
+    {
+      type: "object",
+      properties: {
+        status: { const: "accepted" },
+        topic: { type: "string" },
+        partition: { type: "integer" },
+        position: { type: "integer" },
+        event_id: { type: "string" }
+      }
+    },
+    {
+      type: "object",
+      properties: {
+        status: { const: "rejected" },
+        error: {
+          type: "object",
+          properties: {
+            index: { type: "integer", description: "place among the request's events, from 0" },
+            line: { type: "integer", description: "line of NDJSON, from 1" },
+            code: { type: "string" },
+            message: { type: "string" },
+            path: { type: "string" },
+            try: { type: "string" }
+          }
+        }
+      }
+    }
+  ]
+}
+const answer = (description: string): Json => ({
+  description,
+  type: "object",
+  properties: {
+    trace_id: { type: "string" },
+    accepted: { type: "integer" },
+    rejected: { type: "integer" },
+    results: { type: "array", items: result }
+  }
+})
+
+/** The schema of `POST /v1/events`. */
+export const postSchema = (catalog: Catalog): Json => {
+  const types = new Map<string, EventType.Any>()
+  for (const entry of catalog.topics.values()) {
+    if (entry.writtenBy.length > 0) continue
+    for (const [type, { eventType }] of entry.versions) types.set(type, eventType)
+  }
+  const events = [...types.values()].map(eventSchema)
+  const event: Json = events.length === 0 ? { type: "object" } : { oneOf: events }
+  const examples = events.slice(0, 1).map(example)
+  return {
+    tags: ["events"],
+    summary: "Append events to the log",
+    description:
+      "One event, an array, or NDJSON (gzip allowed). 202 means that every event is durably in the log. An event may be sent again " +
+      "with the same id: it counts once. Records of topics without event types need ?topic=; on compacted topics " +
+      '{"key":"K","value":null} deletes.',
+    querystring: {
+      type: "object",
+      properties: {
+        topic: { type: "string", description: "Default: the topic that declares the event's type" },
+        results: { type: "string", enum: ["all", "errors"], description: "errors: list rejected events only" }
+      }
+    },
+    headers: {
+      type: "object",
+      properties: {
+        traceparent: { type: "string", description: "W3C trace context, continued into every record" },
+        "schema-version": { type: "integer", description: "The version of events that do not say schema_version" }
+      }
+    },
+    body: {
+      content: {
+        "application/json": { schema: { anyOf: [event, { type: "array", items: event }], examples } },
+        "application/x-ndjson": { schema: { type: "string" } }
+      }
+    },
+    response: {
+      202: answer("every event is in the log"),
+      207: answer("some events are in the log, some were rejected"),
+      400: { ...problem, description: "the body is not JSON, not UTF-8, or empty" },
+      413: { ...problem, description: "the body is too large; nothing of it was taken" },
+      415: { ...problem, description: "another content type or encoding is needed" },
+      422: answer("no event is sound"),
+      429: { ...problem, description: "too much at once; send again after Retry-After" },
+      503: answer("the log is unavailable; send again after Retry-After, with the same ids")
+    }
+  }
+}

@@ -1,0 +1,66 @@
+// Which version of an event type a value was written with. It never takes a spoilt new event for an old one.
+import * as Schema from "effect/Schema"
+import type { EventType } from "../../model/event.ts"
+
+interface Shape {
+  readonly required: ReadonlyArray<string>
+  /** Fields that only newer versions declare. */
+  readonly newer: ReadonlyArray<string>
+}
+
+/** A value that was read, and the version that it fits. */
+export interface Versioned {
+  readonly value: unknown
+  readonly version: number
+}
+
+/** The versions of one event type. */
+export class Versions {
+  readonly eventType: EventType.Any
+  readonly newest: number
+  /** Whether the newest version declares a field `schema_version` of its own: then that field is data. */
+  readonly ownsVersionField: boolean
+  readonly #shapes: ReadonlyArray<Shape>
+
+  constructor(eventType: EventType.Any) {
+    this.eventType = eventType
+    this.newest = eventType.versions.length
+    const fields = eventType.versions.map((version) => version.fields)
+    this.ownsVersionField = fields.at(-1)?.["schema_version"] !== undefined
+    this.#shapes = fields.map((own, index) => ({
+      required: Object.keys(own).filter((name) => !isOptional(own[name]!)),
+      newer: [...new Set(fields.slice(index + 1).flatMap((later) => Object.keys(later)))].filter(
+        (name) => !(name in own)
+      )
+    }))
+  }
+
+  /**
+   * Reads a value that does not say its version: the newest that fits. An older one is taken only where the value has no field that only
+   * newer ones declare. Throws the `Schema.SchemaError` of the newest version that could have been meant.
+   */
+  read(json: object): Versioned {
+    let failure: unknown
+    for (let version = this.newest; version >= 1; version--) {
+      if (!this.#mayBe(json, version)) continue
+      try {
+        return { value: this.eventType.decode(json, version), version }
+      } catch (error) {
+        failure ??= error
+      }
+    }
+    if (failure !== undefined) throw failure
+    return { value: this.eventType.decode(json, this.newest), version: this.newest }
+  }
+
+  // Cheap enough for every event, where a decode that fails costs ten times one that does not.
+  #mayBe(json: object, version: number): boolean {
+    const { newer, required } = this.#shapes[version - 1]!
+    for (const name of required) if (!Object.hasOwn(json, name)) return false
+    for (const name of newer) if (Object.hasOwn(json, name)) return false
+    return true
+  }
+}
+
+const isOptional = (schema: Schema.Constraint): boolean =>
+  Schema.toEncoded(schema as Schema.Top).ast.context?.isOptional === true

@@ -1,0 +1,279 @@
+// The HTTP server: a Fastify application that listens while its scope is open. Routes live in gateway.ts, alerts.ts, health.ts; nothing is decided here.
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Cause from "effect/Cause"
+import type * as Scope from "effect/Scope"
+import Fastify, { type FastifyError, type FastifyInstance } from "fastify"
+import type { Application } from "../model/application.ts"
+import { Log } from "../log/log.ts"
+import { Appender, type Appended } from "./gateway/appender.ts"
+import { Held } from "./http/body.ts"
+import { catalogOf } from "./http/catalog.ts"
+import { Checker } from "./gateway/validate.ts"
+import { closerOf } from "./closing.ts"
+import { ListenFailed, PortInUse } from "./errors.ts"
+import { gateway } from "./gateway/route.ts"
+import { health, type Readiness } from "./health.ts"
+import { defaultLimits, type Limits } from "./http/limits.ts"
+import { metricsOf, type Metrics } from "./http/metrics.ts"
+import { partitionsOf } from "./gateway/partitions.ts"
+import { Problem, problemBody, retryAfterSeconds } from "./http/problem.ts"
+import { records } from "./streams/log-routes.ts"
+import { traceFor } from "./http/request.ts"
+import { streams } from "./streams/routes.ts"
+
+/** How a server serves. */
+interface ServerOptions {
+  /** 0 picks a free one. */
+  readonly port: number
+  /** Default 127.0.0.1. */
+  readonly host?: string
+  /** What `/readyz` answers. Default: ready. */
+  readonly ready?: Effect.Effect<Readiness>
+  /** Those that differ from `defaultLimits`. */
+  readonly limits?: Partial<Limits>
+  /** Origins whose pages may call the server. Default: none. */
+  readonly cors?: ReadonlyArray<string>
+  /** Requests that one address may send in a time. Default: as many as it likes. */
+  readonly rateLimit?: { readonly max: number; readonly windowMs: number }
+  /** What Fastify's logger writes to standard output, as JSON lines. Default `silent`. */
+  readonly logLevel?: "silent" | "error" | "warn" | "info" | "debug"
+}
+/** What a server serves, and how. */
+export interface ServeOptions extends ServerOptions {
+  readonly application: Application.Any
+  /** Which routes there are: `gateway` takes events, `api` streams records and shows the documentation. Default: both. Health is always there. */
+  readonly roles?: ReadonlyArray<"gateway" | "api">
+}
+/** A server that listens. */
+export interface Served {
+  /** Without a slash at its end. */
+  readonly url: string
+  readonly port: number
+}
+
+const problemOf = (error: FastifyError | Problem, limits: Limits): Problem => {
+  if (error instanceof Problem) return error
+  const status = error.statusCode ?? 500
+  if (error.code === "FST_UNDER_PRESSURE") {
+    return new Problem(
+      503,
+      "overloaded",
+      "the server is busy",
+      "send the request again after Retry-After seconds",
+      retryAfterSeconds
+    )
+  }
+  if (status === 415) {
+    return new Problem(415, "unsupported_media_type", error.message, "send application/json or application/x-ndjson")
+  }
+  if (status === 413) {
+    return new Problem(413, "body_too_large", error.message, `send at most ${limits.bodyBytes} bytes at once`)
+  }
+  if (status === 429) return new Problem(429, "rate_limited", error.message, "send fewer requests", retryAfterSeconds)
+  if (status < 500) return new Problem(status, "invalid_request", error.message, "see /docs")
+  return new Problem(
+    500,
+    "internal_error",
+    "the server made a mistake",
+    "send the request again; if it stays, report it with the trace id"
+  )
+}
+
+const answers = (app: FastifyInstance, metrics: Metrics, limits: Limits): void => {
+  app.setErrorHandler((error: FastifyError | Problem, request, reply) => {
+    const problem = problemOf(error, limits)
+    if (problem.status >= 500 && !(error instanceof Problem)) request.log.error(error)
+    metrics.refused(problem.code)
+    if (problem.retryAfter !== undefined && !reply.hasHeader("retry-after"))
+      reply.header("retry-after", problem.retryAfter)
+    return reply
+      .code(problem.status)
+      .type("application/json; charset=utf-8")
+      .send(JSON.stringify(problemBody(problem, traceFor(request).traceId)))
+  })
+  app.setNotFoundHandler((request) => {
+    const path = request.url.split("?", 1)[0]
+    throw new Problem(404, "not_found", `there is no ${request.method} ${path}`, "see /docs, or /openapi.json")
+  })
+  app.addHook("onSend", (request, reply, payload, done) => {
+    reply.header("traceparent", traceFor(request).traceparent)
+    done(null, payload)
+  })
+}
+
+const plugins = async (app: FastifyInstance, options: ServerOptions, limits: Limits): Promise<void> => {
+  // the console and the docs are served over plain HTTP on a loopback address
+  const directives = { upgradeInsecureRequests: null }
+  await app.register((await import("@fastify/helmet")).default, {
+    contentSecurityPolicy: { directives },
+    strictTransportSecurity: false
+  })
+  if (options.cors !== undefined && options.cors.length > 0) {
+    const exposedHeaders = ["traceparent", "retry-after"]
+    await app.register((await import("@fastify/cors")).default, { origin: [...options.cors], exposedHeaders })
+  }
+  if (options.rateLimit !== undefined) {
+    const { max, windowMs } = options.rateLimit
+    await app.register((await import("@fastify/rate-limit")).default, { max, timeWindow: windowMs })
+  }
+  if (limits.eventLoopDelayMs > 0) {
+    const pressureHandler = (request: { readonly method: string }) => {
+      if (request.method !== "POST") return
+      throw new Problem(
+        503,
+        "overloaded",
+        "the server is busy",
+        "send the request again after Retry-After seconds",
+        retryAfterSeconds
+      )
+    }
+    await app.register((await import("@fastify/under-pressure")).default, {
+      maxEventLoopDelay: limits.eventLoopDelayMs,
+      pressureHandler
+    })
+  }
+}
+
+const documented = async (app: FastifyInstance, name: string): Promise<void> => {
+  const [swagger, swaggerUi] = await Promise.all([import("@fastify/swagger"), import("@fastify/swagger-ui")])
+  await app.register(swagger.default, {
+    openapi: {
+      openapi: "3.1.0",
+      info: { title: name, version: "1", description: "Events in, derived records out." },
+      tags: [{ name: "events" }, { name: "streams" }, { name: "health" }]
+    }
+  })
+  await app.register(swaggerUi.default, {
+    routePrefix: "/docs",
+    staticCSP: true,
+    // Safari would ask a loopback address for TLS
+    transformStaticCSP: (header) => header.replace(" upgrade-insecure-requests;", ""),
+    uiConfig: { tryItOutEnabled: true }
+  })
+}
+
+interface Built {
+  readonly app: FastifyInstance
+  readonly close: () => Promise<void>
+}
+
+/** Adds routes to those of health. */
+type Routes = (app: FastifyInstance, metrics: Metrics) => Promise<void>
+/** Builds a server; it listens to nothing yet. */
+const build = async (
+  options: ServerOptions,
+  limits: Limits,
+  context: Context.Context<never>,
+  routes: Routes
+): Promise<Built> => {
+  const app = Fastify({
+    logger: options.logLevel === undefined || options.logLevel === "silent" ? false : { level: options.logLevel },
+    forceCloseConnections: "idle",
+    // requests that come while the server closes are answered in the form of all others, by closing.ts
+    return503OnClosing: false,
+    bodyLimit: limits.bodyBytes,
+    // the port's log of what was sent must not be read by a browser as something else
+    routerOptions: { ignoreTrailingSlash: true, maxParamLength: 256 }
+  })
+  const metrics = metricsOf(context)
+  // schemas describe; what is taken is decided by the topics
+  app.setValidatorCompiler(() => () => true)
+  app.setSerializerCompiler(() => (value) => JSON.stringify(value))
+  app.decorateRequest("share", null)
+  app.decorateRequest("trace", null)
+  const close = closerOf(app, limits.closeMs)
+  answers(app, metrics, limits)
+  await plugins(app, options, limits)
+  const run = Effect.runPromiseExitWith(context)
+  const ready = options.ready ?? Effect.succeed({ ready: true })
+  const readiness = async (): Promise<Readiness> => {
+    const exit = await run(ready)
+    return Exit.isSuccess(exit) ? exit.value : { ready: false, error: Cause.pretty(exit.cause) }
+  }
+  // the documentation is among them, and shows what is registered after it
+  await routes(app, metrics)
+  await app.register(async (inner) => health(inner, readiness, metrics))
+  return { app, close }
+}
+/** The routes of an application. */
+const routesOf =
+  (options: ServeOptions, limits: Limits, context: Context.Context<Log>): Routes =>
+  async (app, metrics) => {
+    const roles = options.roles ?? ["gateway", "api"]
+    const catalog = catalogOf(options.application, limits.maxAheadMs)
+    const log = Context.get(context, Log)
+    if (roles.includes("api")) await documented(app, options.application.name)
+    if (roles.includes("gateway")) {
+      const append = async (topic: string, records: Parameters<typeof log.append>[1]): Promise<Appended> =>
+        Effect.runPromiseWith(context)(
+          Effect.match(log.append(topic, records), {
+            onSuccess: (places): Appended => ({ _tag: "Places", places }),
+            onFailure: (error): Appended => ({ _tag: "Failed", error })
+          })
+        )
+      await app.register(async (inner) =>
+        gateway(inner, {
+          catalog,
+          checker: new Checker(catalog, limits),
+          appender: new Appender(append, limits.waitingEvents),
+          partitions: partitionsOf(log, context),
+          held: new Held(limits.heldBytes),
+          limits,
+          metrics
+        })
+      )
+    }
+    if (roles.includes("api")) {
+      const parts = { catalog, log, context, limits, metrics }
+      await app.register(async (inner) => {
+        streams(inner, parts)
+        records(inner, parts)
+      })
+      app.get("/openapi.json", { schema: { hide: true } }, async () => app.swagger())
+    }
+  }
+
+const listen = (app: FastifyInstance, host: string, port: number): Effect.Effect<number, PortInUse | ListenFailed> =>
+  Effect.tryPromise({
+    try: async () => {
+      await app.listen({ host, port })
+      const address = app.server.address()
+      return typeof address === "object" && address !== null ? address.port : port
+    },
+    catch: (cause) =>
+      (cause as { readonly code?: string }).code === "EADDRINUSE"
+        ? new PortInUse({ host, port })
+        : new ListenFailed({ host, port, cause })
+  })
+
+const serving = Effect.fnUntraced(function* (
+  options: ServerOptions,
+  limits: Limits,
+  routes: Routes
+): Effect.fn.Return<Served, PortInUse | ListenFailed, Scope.Scope> {
+  const context = yield* Effect.context<never>()
+  const host = options.host ?? "127.0.0.1"
+  const { app } = yield* Effect.acquireRelease(
+    Effect.promise(() => build(options, limits, context, routes)),
+    ({ close }) => Effect.promise(close)
+  )
+  const port = yield* listen(app, host, options.port)
+  return { url: `http://${host.includes(":") ? `[${host}]` : host}:${port}`, port }
+})
+
+/**
+ * Serves an application until the scope closes; then nothing new is accepted, requests that were begun have `closeMs` to finish, and streams
+ * end. Fails with `PortInUse` where the port is taken.
+ */
+export const serve = (options: ServeOptions): Effect.Effect<Served, PortInUse | ListenFailed, Log | Scope.Scope> =>
+  Effect.gen(function* () {
+    const limits: Limits = { ...defaultLimits, ...options.limits }
+    return yield* serving(options, limits, routesOf(options, limits, yield* Effect.context<Log>()))
+  })
+/** Serves `/healthz`, `/readyz` and `/metrics` alone, in the same way. It needs no log. */
+export const serveHealth = (
+  options: Pick<ServerOptions, "port" | "host" | "ready">
+): Effect.Effect<Served, PortInUse | ListenFailed, Scope.Scope> =>
+  serving(options, defaultLimits, () => Promise.resolve())

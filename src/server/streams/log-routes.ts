@@ -1,0 +1,86 @@
+// The routes for looking at the log: the topics and their ends, and a page of one partition. They follow nothing.
+import * as Effect from "effect/Effect"
+import type { FastifyInstance } from "fastify"
+import { traceIdOf, type LogRecord } from "../../log/log.ts"
+import { Problem } from "../http/problem.ts"
+import { boundsOf, knownTopic, readProblem, type StreamParts } from "./routes.ts"
+
+const pageBytes = 1024 * 1024
+const pageRecords = 1_000
+
+const whole = (value: unknown, name: string, most: number, otherwise: number): number => {
+  if (value === undefined) return otherwise
+  const number = typeof value === "string" && /^\d{1,15}$/.test(value) ? Number(value) : Number.NaN
+  if (number <= most) return number
+  throw new Problem(
+    400,
+    "invalid_parameter",
+    `${name} is ${JSON.stringify(value)}`,
+    `give a whole number from 0 to ${most}`
+  )
+}
+
+/** A record's JSON text. The value is put in as it stands in the log, so that no digit of a number is lost. */
+const recordJson = ({ value, ...record }: LogRecord): string => {
+  const head = JSON.stringify({
+    partition: record.partition,
+    position: record.position,
+    key: record.key,
+    event_time: record.eventTime,
+    appended_at: record.appendedAt,
+    event_id: record.eventId,
+    tenant: record.tenant,
+    trace_id: traceIdOf(record.traceparent),
+    traceparent: record.traceparent,
+    schema_version: record.schemaVersion,
+    headers: record.headers
+  })
+  return `${head.slice(0, -1)},"value":${value ?? "null"}}`
+}
+
+/** Adds `/v1/topics` and `/v1/topics/:topic/records`. */
+export const records = (app: FastifyInstance, parts: StreamParts): void => {
+  const { catalog, context, log } = parts
+  app.get("/v1/topics", { schema: { tags: ["streams"], summary: "The application's topics" } }, async () => ({
+    topics: [...catalog.topics.values()].map(({ readBy, topic, writtenBy }) => ({
+      name: topic.name,
+      compacted: topic.compacted === true,
+      types: topic.types,
+      read_by: readBy,
+      written_by: writtenBy
+    }))
+  }))
+  app.get("/v1/topics/:topic/records", { schema: pageSchema }, async (request, reply) => {
+    const topic = knownTopic(catalog, (request.params as { readonly topic: string }).topic)
+    const query = request.query as Readonly<Record<string, unknown>>
+    const bounds = await boundsOf(parts, topic)
+    const { end, partition, start } = bounds[whole(query["partition"], "partition", bounds.length - 1, 0)]!
+    const from = whole(query["from"], "from", end, start)
+    const limit = whole(query["limit"], "limit", pageRecords, 100)
+    const batch = await Effect.runPromiseWith(context)(
+      Effect.match(log.read(topic, partition, from, { maxBytes: pageBytes }), {
+        onSuccess: (batch) => batch,
+        onFailure: (error) => error
+      })
+    )
+    if ("_tag" in batch) throw readProblem(batch)
+    const page = batch.records.slice(0, limit)
+    const next = page.length === batch.records.length ? batch.next : batch.records[page.length]!.position
+    const head = JSON.stringify({ topic, partition, start, end: batch.end, next })
+    const body = `${head.slice(0, -1)},"records":[${page.map(recordJson).join(",")}]}`
+    return reply.type("application/json; charset=utf-8").send(body)
+  })
+}
+
+const pageSchema = {
+  tags: ["streams"],
+  summary: "A page of one partition",
+  querystring: {
+    type: "object",
+    properties: {
+      partition: { type: "integer", default: 0 },
+      from: { type: "integer", description: "Default: the first position that is still there" },
+      limit: { type: "integer", default: 100, maximum: pageRecords }
+    }
+  }
+}

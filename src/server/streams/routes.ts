@@ -1,0 +1,187 @@
+// The routes that show a topic's records: live as server-sent events, and a page of a partition. WebSockets are not here.
+import type { IncomingMessage } from "node:http"
+import type * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify"
+import type { Bounds, Log, LogRecord, Position, ReadError } from "../../log/log.ts"
+import { isRetry } from "../../dead-letter/retry-record.ts"
+import type { Catalog } from "../http/catalog.ts"
+import { Follower } from "./client.ts"
+import { vectorOf, type Vector } from "./sse.ts"
+import type { Limits } from "../http/limits.ts"
+import type { Metrics } from "../http/metrics.ts"
+import { Problem, retryAfterSeconds } from "../http/problem.ts"
+import { Tails, type Stretch } from "./tail.ts"
+import { traceFor } from "../http/request.ts"
+
+/** What the routes work with. */
+export interface StreamParts {
+  readonly catalog: Catalog
+  readonly log: Log["Service"]
+  readonly context: Context.Context<never>
+  readonly limits: Limits
+  readonly metrics: Metrics
+}
+
+/** The topic of `/v1/alerts`. */
+const alertsTopic = "alerts.v1"
+/** Bytes that a stream which is behind reads at once. */
+const readBytes = 256 * 1024
+
+/** A failed read, as the request's problem. */
+export const readProblem = (error: ReadError): Problem => {
+  if (error._tag === "UnknownTopic")
+    return new Problem(503, "topic_not_ready", error.message, "run 'millrace migrate'", retryAfterSeconds)
+  if (error._tag === "OutOfRange") return new Problem(410, "position_gone", error.message, "ask with from=earliest")
+  return new Problem(503, "log_unavailable", error.message, "ask again after Retry-After seconds", retryAfterSeconds)
+}
+
+/** Throws a `Problem` 404 where the application has no such topic. */
+export const knownTopic = (catalog: Catalog, name: string): string => {
+  if (catalog.topics.has(name)) return name
+  const names = [...catalog.topics.keys()].join(", ")
+  throw new Problem(404, "unknown_topic", `there is no topic ${JSON.stringify(name)}`, `ask for one of ${names}`)
+}
+
+/** Bounds by partition, or a `Problem`. */
+export const boundsOf = async ({ context, log }: StreamParts, topic: string): Promise<ReadonlyArray<Bounds>> => {
+  const found = await Effect.runPromiseWith(context)(
+    Effect.match(log.bounds(topic), { onSuccess: (bounds) => bounds, onFailure: (error) => error })
+  )
+  if ("_tag" in found) throw readProblem(found)
+  return found
+}
+
+const text = (query: Readonly<Record<string, unknown>>, name: string): string | undefined => {
+  const value = query[name]
+  if (value === undefined || typeof value === "string") return value
+  throw new Problem(400, "invalid_parameter", `${name} is given more than once`, `give ${name} once`)
+}
+
+const beginning = (asked: string, bounds: ReadonlyArray<Bounds>, topic: string): Vector => {
+  if (asked === "latest") return bounds.map(({ end }) => end)
+  if (asked === "earliest") return bounds.map(({ start }) => start)
+  const vector = vectorOf(asked, bounds.length)
+  if (vector === undefined) {
+    const message = `${JSON.stringify(asked)} is no place in ${topic}, which has ${bounds.length} partitions`
+    throw new Problem(
+      400,
+      "invalid_parameter",
+      message,
+      "give from=latest, from=earliest, or the id of a record of this stream"
+    )
+  }
+  for (const { end, partition, start } of bounds) {
+    const position = vector[partition]!
+    if (position >= start && position <= end) continue
+    const message = `partition ${partition} of ${topic} has positions ${start} to ${end}, the stream was at ${position}`
+    throw new Problem(
+      410,
+      "position_gone",
+      message,
+      "begin again with from=earliest, or with from=latest, without Last-Event-ID"
+    )
+  }
+  return vector
+}
+
+const reader =
+  ({ context, log }: StreamParts, topic: string) =>
+  (partition: number, position: Position): Promise<Stretch | ReadError> =>
+    Effect.runPromiseWith(context)(
+      Effect.match(log.read(topic, partition, position, { maxBytes: readBytes }), {
+        onSuccess: (batch): Stretch | ReadError => batch,
+        onFailure: (error): Stretch | ReadError => error
+      })
+    )
+
+/** Adds `/v1/alerts` and `/v1/topics/:topic/stream`. Open streams end when the server closes. */
+export const streams = (app: FastifyInstance, parts: StreamParts): void => {
+  const { catalog, limits, metrics } = parts
+  const tails = new Tails(parts.log, limits.recentBytes, parts.context)
+  const open = new Set<Follower>()
+  let opening = 0
+
+  const stream = async (request: FastifyRequest, reply: FastifyReply, topic: string, event: string): Promise<void> => {
+    const query = request.query as Readonly<Record<string, unknown>>
+    const [tenant, key] = [text(query, "tenant"), text(query, "entity_id")]
+    const asked = String(request.headers["last-event-id"] ?? text(query, "from") ?? "latest")
+    const bounds = await boundsOf(parts, topic)
+    const vector = beginning(asked, bounds, topic)
+    const { release, tail } = tails.use(topic, bounds)
+    try {
+      const wants = (record: LogRecord): boolean =>
+        // it was there before
+        !isRetry(record) &&
+        (tenant === undefined || record.tenant === tenant) &&
+        (key === undefined || record.key === key)
+      const follower = begin(request, reply, { event, limits, read: reader(parts, topic), tail, vector, wants })
+      open.add(follower)
+      metrics.streams(open.size)
+      metrics.streamEnded(await follower.run().finally(() => open.delete(follower)))
+      metrics.streams(open.size)
+    } finally {
+      release()
+    }
+  }
+  const bounded = async (request: FastifyRequest, reply: FastifyReply, topic: string, event: string): Promise<void> => {
+    if (opening >= limits.streams) {
+      throw new Problem(429, "overloaded", `${opening} streams are open, no more are allowed`, "connect again later", 5)
+    }
+    opening++
+    try {
+      await stream(request, reply, knownTopic(catalog, topic), event)
+    } finally {
+      opening--
+    }
+  }
+  app.get("/v1/alerts", { schema: streamSchema("Alerts as they are made") }, (request, reply) =>
+    bounded(request, reply, alertsTopic, "alert")
+  )
+  app.get("/v1/topics/:topic/stream", { schema: streamSchema("Records of a topic as they arrive") }, (request, reply) =>
+    bounded(request, reply, (request.params as { readonly topic: string }).topic, "record")
+  )
+  app.addHook("preClose", async () => {
+    for (const follower of open) follower.stop("shutdown", "the server is stopping", "connect again with Last-Event-ID")
+  })
+}
+
+/** Takes the connection out of Fastify's hands and sends the headers. */
+const begin = (
+  request: FastifyRequest,
+  reply: FastifyReply,
+  follow: Omit<ConstructorParameters<typeof Follower>[0], "response">
+): Follower => {
+  reply.hijack()
+  const { raw } = reply
+  const headers = reply.getHeaders() as Record<string, string>
+  raw.writeHead(200, {
+    ...headers,
+    traceparent: traceFor(request).traceparent,
+    "content-type": "text/event-stream; charset=utf-8",
+    "cache-control": "no-store",
+    // nginx would hold records back
+    "x-accel-buffering": "no"
+  })
+  // a client may keep its stream for days
+  ;(request.raw as IncomingMessage).setTimeout(0)
+  return new Follower({ ...follow, response: raw })
+}
+
+const streamSchema = (summary: string) => ({
+  tags: ["streams"],
+  summary,
+  description:
+    "Server-sent events. Each record's id is the stream's place in every partition: with it as Last-Event-ID a client goes on without gap or " +
+    "duplicate. An event `end` without an id says why the server ends the stream.",
+  querystring: {
+    type: "object",
+    properties: {
+      from: { type: "string", description: "latest (default), earliest, or a record's id" },
+      tenant: { type: "string" },
+      entity_id: { type: "string", description: "the record's key" }
+    }
+  },
+  headers: { type: "object", properties: { "last-event-id": { type: "string" } } },
+  produces: ["text/event-stream"]
+})

@@ -1,0 +1,221 @@
+// The bridge against real Kafka and Pulsar, in peace: what arrives, as what, where, and what does not. Faults are in bridge-fault.test.ts.
+import { assert } from "@effect/vitest"
+import * as Effect from "effect/Effect"
+import { once } from "../../../src/bridge/bridge.ts"
+import type { BridgeOptions } from "../../../src/bridge/rules.ts"
+import {
+  declare,
+  full,
+  messagesOf,
+  partitioned,
+  bridgeTest as test,
+  publish,
+  recordOf,
+  tenant,
+  unique
+} from "../../support/bridge.ts"
+import { recordsOf } from "../../support/relay-kafka.ts"
+import { transports } from "../../support/pulsar.ts"
+import { needing } from "../../support/stack.ts"
+
+const suite = await needing("kafka", "pulsar")
+
+const traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+suite("bridge", () => {
+  for (const transport of transports) {
+    test(
+      "from Kafka to Pulsar: each record once, with key, event time, headers and trace",
+      Effect.fnUntraced(function* (ends) {
+        const [name, topic] = [unique("bridge"), unique("alerts")]
+        yield* declare(ends.log, topic, 2)
+        const records = Array.from({ length: 500 }, (_, i) =>
+          recordOf(`k${i % 7}`, JSON.stringify({ i }), {
+            partition: i % 2,
+            eventTime: 1_357_000_000_000 + i,
+            eventId: `e${i}`,
+            tenant: "acme",
+            traceparent,
+            schemaVersion: 3,
+            headers: { colour: "rot ü" }
+          })
+        )
+        yield* ends.log.append(topic, records)
+        const options = { name, rules: [{ name: "out", from: `kafka:${topic}`, to: `pulsar:${full(topic)}` }] }
+        const first = yield* once(yield* ends.bridge(options))
+        assert.strictEqual(
+          first.reduce((sum, { mirrored }) => sum + mirrored, 0),
+          500
+        )
+        yield* once(yield* ends.bridge(options))
+        const found = yield* messagesOf(ends, full(topic))
+        assert.deepStrictEqual(
+          found.map(({ value }) => JSON.parse(value).i).toSorted((a, b) => a - b),
+          records.map((_, i) => i)
+        )
+        const one = found.find(({ value }) => value === '{"i":7}')!
+        assert.strictEqual(one.key, "k0")
+        assert.strictEqual(one.eventTime, 1_357_000_000_007)
+        assert.deepInclude(one.properties, {
+          event_id: "e7",
+          tenant: "acme",
+          traceparent,
+          trace_id: traceparent.slice(3, 35),
+          schema_version: "3",
+          colour: "rot ü",
+          "millrace-bridge-offset": "3"
+        })
+      }),
+      transport
+    )
+    test(
+      "from Pulsar to Kafka: each message once, in the order of keys, whatever was batched",
+      Effect.fnUntraced(function* (ends) {
+        const [name, topic] = [unique("bridge"), unique("orders")]
+        const source = full(topic)
+        yield* partitioned(ends, source, 2)
+        yield* declare(ends.log, topic, 3)
+        const of = (partition: number, from: number, count: number) =>
+          Array.from({ length: count }, (_, i) => ({
+            key: `k${partition}${(from + i) % 5}`,
+            value: JSON.stringify({ i: from + i }),
+            eventTime: 1_357_000_000_000 + from + i,
+            properties: { event_id: `e${partition}-${from + i}`, tenant: "acme", traceparent, colour: "rot ü" }
+          }))
+        yield* publish(ends, `${source}-partition-0`, of(0, 0, 300), true)
+        yield* publish(ends, `${source}-partition-1`, of(1, 0, 300))
+        const options = { name, rules: [{ name: "in", from: `pulsar:${source}`, to: `kafka:${topic}` }] }
+        yield* once(yield* ends.bridge(options))
+        yield* publish(ends, `${source}-partition-0`, of(0, 300, 50), true)
+        const second = yield* once(yield* ends.bridge(options))
+        assert.strictEqual(
+          second.reduce((sum, { mirrored }) => sum + mirrored, 0),
+          50
+        )
+        yield* once(yield* ends.bridge(options))
+        const found = yield* recordsOf(ends.kafkaOptions, ends.log, topic)
+        for (const [key, some] of Map.groupBy(found, ({ key }) => key!)) {
+          const [partition, rest] = [Number(key[1]), Number(key[2])]
+          const all = Array.from({ length: partition === 0 ? 350 : 300 }, (_, i) => i).filter((i) => i % 5 === rest)
+          assert.deepStrictEqual(
+            some.map(({ value }) => JSON.parse(value!).i),
+            all,
+            key
+          )
+        }
+        assert.lengthOf(found, 650)
+        const one = found.find(({ eventId }) => eventId === "e1-7")!
+        assert.deepInclude(one, { eventTime: 1_357_000_000_007, tenant: "acme", traceparent })
+        assert.deepInclude(one.headers, { colour: "rot ü", "millrace-bridge-stream": `${source}-partition-1` })
+      }),
+      transport
+    )
+  }
+
+  test(
+    "both directions at once: nothing goes round",
+    Effect.fnUntraced(function* (ends) {
+      const [name, topic] = [unique("bridge"), unique("mirror")]
+      yield* declare(ends.log, topic, 1)
+      const options: BridgeOptions = {
+        name,
+        rules: [
+          { name: "out", from: `kafka:${topic}`, to: `pulsar:${full(topic)}` },
+          { name: "back", from: `pulsar:${full(topic)}`, to: `kafka:${topic}` }
+        ]
+      }
+      yield* ends.log.append(
+        topic,
+        Array.from({ length: 20 }, (_, i) => recordOf(`k${i}`, `{"kafka":${i}}`))
+      )
+      yield* publish(
+        ends,
+        full(topic),
+        Array.from({ length: 20 }, (_, i) => ({ key: `k${i}`, value: `{"pulsar":${i}}` }))
+      )
+      for (let round = 0; round < 4; round++) yield* once(yield* ends.bridge(options))
+      const onKafka = yield* recordsOf(ends.kafkaOptions, ends.log, topic)
+      const onPulsar = yield* messagesOf(ends, full(topic))
+      assert.lengthOf(onKafka, 40)
+      assert.lengthOf(onPulsar, 40)
+      const texts = onKafka.map(({ value }) => value!)
+      assert.deepStrictEqual(texts.toSorted(), onPulsar.map(({ value }) => value).toSorted())
+      assert.lengthOf([...new Set(texts)], 40)
+    })
+  )
+
+  test(
+    "deletions, filters, keys, headers and tenants go as the rules say, and patterns find topics",
+    Effect.fnUntraced(function* (ends) {
+      const [name, topic] = [unique("bridge"), unique("tenants")]
+      const [one, two] = [unique("acme"), unique("umbra")]
+      yield* tenant(ends, one)
+      yield* tenant(ends, two)
+      yield* declare(ends.log, `${topic}.a`, 1)
+      yield* declare(ends.log, `${topic}.b`, 1)
+      const options: BridgeOptions = {
+        name,
+        rules: [
+          {
+            name: "out",
+            from: `kafka:${topic}.{kind}`,
+            to: `pulsar:persistent://{tenant}/bridge/${topic}.{kind}`,
+            tenants: { acme: one, umbra: two },
+            where: { header: "secret", not: true },
+            headers: { drop: ["inner"], rename: { colour: "color" } }
+          },
+          {
+            name: "back",
+            from: `pulsar:persistent://{tenant}/bridge/${topic}.{kind}`,
+            to: `kafka:${topic}.{tenant}.{kind}`,
+            tenants: { A: one, U: two }
+          }
+        ]
+      }
+      const headers = { inner: "1", colour: "red" }
+      yield* ends.log.append(`${topic}.a`, [
+        recordOf("k", "1", { tenant: "acme", headers }),
+        recordOf("k", null, { tenant: "acme" }),
+        recordOf("k", "2", { tenant: "umbra", headers: { secret: "s" } }),
+        recordOf("k", "3", { tenant: "umbra" })
+      ])
+      yield* ends.log.append(`${topic}.b`, [recordOf(null, "4", { tenant: "umbra" })])
+      const statuses = yield* once(yield* ends.bridge(options))
+      const status = statuses.find(({ source }) => source === `${topic}.a`)!
+      assert.deepInclude(status, { mirrored: 3, filtered: 1, dead: 0 })
+      const acme = yield* messagesOf(ends, `persistent://${one}/bridge/${topic}.a`)
+      assert.deepStrictEqual(
+        acme.map(({ key, value }) => [key, value]),
+        [
+          ["k", "1"],
+          ["k", ""]
+        ]
+      )
+      assert.deepInclude(acme[0]!.properties, { color: "red", tenant: "acme" })
+      assert.notProperty(acme[0]!.properties, "inner")
+      assert.deepStrictEqual(
+        (yield* messagesOf(ends, `persistent://${two}/bridge/${topic}.a`)).map(({ value }) => value),
+        ["3"]
+      )
+      assert.deepStrictEqual(
+        (yield* messagesOf(ends, `persistent://${two}/bridge/${topic}.b`)).map(({ key, value }) => [key, value]),
+        [["", "4"]]
+      )
+      // another message there, which comes home under the tenant's name here
+      yield* declare(ends.log, `${topic}.A.a`, 1)
+      yield* publish(ends, `persistent://${one}/bridge/${topic}.a`, [
+        { key: "x", value: "" },
+        { key: "x", value: "5" }
+      ])
+      yield* once(yield* ends.bridge(options))
+      const home = yield* recordsOf(ends.kafkaOptions, ends.log, `${topic}.A.a`)
+      assert.deepStrictEqual(
+        home.map(({ key, tenant, value }) => [key, value, tenant]),
+        [
+          ["x", null, "A"],
+          ["x", "5", "A"]
+        ]
+      )
+    })
+  )
+})

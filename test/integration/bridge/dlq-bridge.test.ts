@@ -1,0 +1,406 @@
+// Dead letters of a bridge by the same command: listed, shown, sent across by their rules once, whoever was killed meanwhile, and discarded.
+import { spawn } from "node:child_process"
+import { fileURLToPath } from "node:url"
+import { afterAll, assert, beforeAll } from "@effect/vitest"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Scope from "effect/Scope"
+import type { BridgeOptions } from "../../../src/bridge/rules.ts"
+import type { PulsarProducer } from "../../../src/bridge/ends.ts"
+import { type BridgeLetter, letterOf } from "../../../src/bridge/dead-letter.ts"
+import { placeText } from "../../../src/bridge/names.ts"
+import { LetterSender } from "../../../src/bridge/dead-letter-retry.ts"
+import { once } from "../../../src/bridge/bridge.ts"
+import { connect, query } from "../../../src/postgres/client/client.ts"
+import { type Noted, type Notes, resend } from "../../../src/dead-letter/resend.ts"
+import {
+  type Both,
+  bridgeTest as test,
+  declare,
+  full,
+  messagesOf,
+  partitioned,
+  publish,
+  recordOf,
+  tenant,
+  transactionOf,
+  unique
+} from "../../support/bridge.ts"
+import { environmentOf, rulesFile } from "../../support/bridge-process.ts"
+import * as Cli from "../../support/cli.ts"
+import { databaseOn, server } from "../../support/postgres.ts"
+import { transports } from "../../support/pulsar.ts"
+import { recordsOf } from "../../support/relay-kafka.ts"
+import { needing } from "../../support/stack.ts"
+
+const scope = Scope.makeUnsafe()
+let root = ""
+beforeAll(async () => {
+  root = await Effect.runPromise(Scope.provide(server, scope))
+})
+afterAll(() => Effect.runPromise(Scope.close(scope, Exit.void)))
+const suite = await needing("kafka", "pulsar")
+
+const traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+interface Listed {
+  readonly id: string
+  readonly status: string
+  readonly kind: string
+  readonly rule: string
+  readonly message: string
+}
+/** The command on a database and with rules of its own. */
+const commandOn = Effect.fnUntraced(function* (ends: Both, options: BridgeOptions) {
+  const { url } = yield* databaseOn(root)
+  const rules = yield* rulesFile(options)
+  const environment = { ...environmentOf(ends.places), MILLRACE_DATABASE_URL: url, MILLRACE_PULSAR_NAMESPACE: "bridge" }
+  const run = (what: string, ...args: ReadonlyArray<string>) =>
+    Cli.run(environment, "dlq", what, ...args, "--rules", rules, "--json")
+  const json = <A>(what: string, ...args: ReadonlyArray<string>) =>
+    Effect.map(run(what, ...args), ({ code, errors, output }) => {
+      assert.strictEqual(code, 0, errors)
+      return JSON.parse(output) as A
+    })
+  const list = (...args: ReadonlyArray<string>) => json<ReadonlyArray<Listed>>("list", "--kind", "bridge", ...args)
+  return { run, json, list, rules, environment, url }
+})
+
+/** One letter on each side: nobody's tenant, and a topic that Kafka has not. */
+const twoLetters = Effect.fnUntraced(function* (ends: Both) {
+  const [name, topic, late] = [unique("bridge"), unique("dlq"), unique("late")]
+  const source = full(`${topic}.`)
+  const options: BridgeOptions = {
+    name,
+    rules: [
+      {
+        name: "out",
+        from: `kafka:${topic}`,
+        to: "pulsar:persistent://{tenant}/bridge/orders",
+        headers: { drop: ["debug"], rename: { colour: "color" } },
+        tenants: { acme: late }
+      },
+      { name: "back", from: `pulsar:${source}{kind}`, to: `kafka:home.${topic}.{kind}` }
+    ]
+  }
+  yield* declare(ends.log, topic, 2)
+  const headers = { debug: "x", colour: "red" }
+  yield* ends.log.append(topic, [
+    recordOf("a", "1", { tenant: "acme", eventId: "e1", traceparent, headers, partition: 1 }),
+    recordOf("b", "2", { eventId: "e2" })
+  ])
+  const properties = { event_id: "e3", trace_id: traceparent.slice(3, 35), traceparent, own: "h" }
+  yield* publish(ends, `${source}eu`, [{ key: "c", value: "3", properties }])
+  const mirror = Effect.flatMap(ends.bridge(options), once)
+  yield* mirror
+  const makePulsar = Effect.andThen(tenant(ends, late), partitioned(ends, full("orders", late), 4))
+  const makeKafka = declare(ends.log, `home.${topic}.eu`, 3)
+  return {
+    name,
+    topic,
+    options,
+    mirror,
+    makePulsar,
+    makeKafka,
+    onPulsar: full("orders", late),
+    onKafka: `home.${topic}.eu`
+  }
+})
+
+const acrossBoth = Effect.fnUntraced(function* (ends: Both) {
+  const { makeKafka, makePulsar, mirror, name, onKafka, onPulsar, options, topic } = yield* twoLetters(ends)
+  const { environment, json, list, run } = yield* commandOn(ends, options)
+  const letters = yield* list()
+  const by = (event: string, of: ReadonlyArray<object> = letters): Listed & Record<string, unknown> =>
+    of.find((one) => (one as { event_id?: string }).event_id === event) as never
+  assert.lengthOf(letters, 3)
+  assert.deepInclude(by("e1"), {
+    kind: "bridge",
+    status: "parked",
+    bridge: name,
+    rule: "out",
+    from: "kafka",
+    topic,
+    partition: 1,
+    offset: "0",
+    errors_topic: `${topic}.bridge-errors`,
+    key: "a",
+    value: "1",
+    error: "Refused",
+    tenant: "acme",
+    trace_id: "0af7651916cd43dd8448eb211c80319c"
+  })
+  assert.match(by("e2").message, /it has no tenant/)
+  const shown = yield* json<object>("show", by("e3").id)
+  assert.deepInclude(shown, {
+    rule: "back",
+    from: "pulsar",
+    topic: full(`${topic}.eu`),
+    errors_topic: full(`${topic}.eu.bridge-errors`)
+  })
+  assert.match((shown as Listed).message, /no such topic/)
+  assert.lengthOf(yield* list("--rule", "back"), 1)
+  assert.lengthOf(yield* list("--topic", topic, "--key", "a", "--error", "Refused"), 1)
+
+  // nothing has changed: each says why, and stays
+  const still = yield* run("retry", "--kind", "bridge")
+  assert.strictEqual(still.code, 4, still.errors)
+  assert.match(still.errors, /stays: .*no such topic/)
+  assert.match(still.errors, /stays: it has no tenant/)
+  assert.deepInclude(JSON.parse(still.output), { retried: 0 })
+  assert.lengthOf(yield* list(), 3)
+
+  // without rules they are listed where they are asked for, and not sent
+  const alone = (what: string, ...args: ReadonlyArray<string>) =>
+    Cli.run(environment, "dlq", what, ...args, "--topic", topic, "--json")
+  assert.lengthOf(JSON.parse((yield* alone("list", "--kind", "bridge")).output) as ReadonlyArray<object>, 2)
+  assert.strictEqual((yield* alone("list")).output, "[]\n")
+  assert.match((yield* alone("retry", "--kind", "bridge")).errors, /there are none here\ntry: --rules FILE/)
+  const nowhere = { ...environment, MILLRACE_DATABASE_URL: undefined }
+  const undecided = yield* Cli.run(nowhere, "dlq", "list", "--data", "/nowhere/at-all")
+  assert.match(
+    undecided.errors,
+    /in a database, and there is none: no \/nowhere\/at-all.*\ntry: set MILLRACE_DATABASE_URL/
+  )
+
+  yield* makePulsar
+  yield* makeKafka
+  const some = yield* run("retry", "--kind", "bridge")
+  assert.strictEqual(some.code, 4, some.errors)
+  assert.deepInclude(JSON.parse(some.output), { retried: 2 })
+  assert.deepStrictEqual(
+    yield* json("retry", by("e1").id, by("e3").id).pipe(Effect.exit, Effect.map(Exit.isFailure)),
+    true
+  )
+  assert.deepStrictEqual(yield* json("discard", by("e2").id), { discarded: 1 })
+  assert.deepStrictEqual(yield* json("retry", "--kind", "bridge"), { retried: 0 })
+  assert.deepStrictEqual(yield* list(), [])
+  const decided = yield* list("--status", "retried,discarded")
+  assert.deepStrictEqual(
+    ["e1", "e2", "e3"].map((event) => by(event, decided).status),
+    ["retried", "discarded", "retried"]
+  )
+
+  // as the bridge itself sends it, and the bridge does not take it for anything else
+  yield* mirror
+  const there = yield* messagesOf(ends, onPulsar)
+  assert.lengthOf(there, 1)
+  assert.deepInclude(there[0], { key: "a", value: "1", eventTime: 1_357_000_000_000 })
+  const { "millrace-bridge-origin": origin, "millrace-bridge-stream": stream, ...properties } = there[0]!.properties
+  assert.match(origin!, new RegExp(`^${name}@kafka:`))
+  assert.match(stream!, new RegExp(`^${name}/out/${topic}/1#`))
+  assert.deepStrictEqual(properties, {
+    event_id: "e1",
+    tenant: "acme",
+    traceparent,
+    trace_id: traceparent.slice(3, 35),
+    color: "red",
+    "millrace-bridge-offset": "0"
+  })
+  const home = yield* recordsOf(ends.kafkaOptions, ends.log, onKafka)
+  assert.lengthOf(home, 1)
+  assert.deepInclude(home[0], { key: "c", value: "3", eventId: "e3", traceparent, eventTime: 1_357_000_000_000 })
+  assert.strictEqual(home[0]!.headers["own"], "h")
+  // both are where the next record of the key will be
+  yield* ends.log.append(topic, [recordOf("a", "4", { tenant: "acme", partition: 1 })])
+  yield* publish(ends, full(`${topic}.eu`), [{ key: "c", value: "5" }])
+  yield* mirror
+  const parts = (yield* ends.pulsar.parts(onPulsar)).map((part) => messagesOf(ends, part))
+  const values = (yield* Effect.all(parts))
+    .map((some) => some.map(({ value }) => value))
+    .filter((some) => some.length > 0)
+  assert.deepStrictEqual(values, [["1", "4"]])
+  const after = yield* recordsOf(ends.kafkaOptions, ends.log, onKafka)
+  assert.deepStrictEqual(
+    after.map(({ value }) => value),
+    ["3", "5"]
+  )
+  assert.strictEqual(after[0]!.partition, after[1]!.partition)
+})
+
+/** A process that retries everything was killed there. */
+const killed = (environment: Readonly<Record<string, string | undefined>>, rules: string, when: "before" | "after") =>
+  Effect.callback<void, Error>((resume) => {
+    const script = fileURLToPath(new URL("../../support/resend-child.ts", import.meta.url))
+    const args = [script, environment["MILLRACE_DATABASE_URL"]!, rules, when]
+    const child = spawn(process.execPath, "Deno" in globalThis ? ["run", "-A", ...args] : args, {
+      stdio: ["ignore", "pipe", "inherit"],
+      env: { ...process.env, ...environment } as NodeJS.ProcessEnv
+    })
+    child.stdout.once("data", () => process.kill(child.pid!, "SIGKILL"))
+    child.once("close", (code) =>
+      resume(code === null ? Effect.void : Effect.fail(new Error(`the child ended with ${code}`)))
+    )
+  })
+const killedAndAgain = Effect.fnUntraced(function* (ends: Both) {
+  const { makeKafka, makePulsar, onKafka, onPulsar, options, topic } = yield* twoLetters(ends)
+  yield* makePulsar
+  yield* makeKafka
+  const { environment, json, list, run, url } = yield* commandOn(ends, options)
+  yield* list()
+  // the rules of one direction, so that each has its own letter killed
+  for (const rule of options.rules) {
+    const one = yield* rulesFile({ ...options, rules: [rule] })
+    for (const when of ["before", "after"] as const) yield* killed(environment, one, when)
+  }
+  const retrying = yield* list("--status", "retrying")
+  assert.lengthOf(retrying, 2)
+  const ended = yield* run("retry", "--kind", "bridge")
+  assert.deepInclude(JSON.parse(ended.output), { retried: 2 }, ended.errors)
+  assert.lengthOf(yield* messagesOf(ends, onPulsar), 1)
+  assert.lengthOf(yield* recordsOf(ends.kafkaOptions, ends.log, onKafka), 1)
+  assert.lengthOf(yield* list("--status", "retried"), 2)
+  assert.lengthOf(yield* json<ReadonlyArray<object>>("list", "--topic", topic), 1)
+  // while another one is at work nobody retries
+  const sql = yield* connect(url, { max: 1 })
+  yield* query("lock", () => sql`select pg_advisory_lock(1835625580, 1684828448)`)
+  assert.match((yield* run("retry", "--all")).errors, /another millrace dlq retry or discard is at work/)
+})
+
+suite("dead letters of a bridge", () => {
+  test("are listed, shown, sent by their rules once things are right, and discarded", acrossBoth)
+  for (const transport of transports)
+    test("arrive once though who sent them was killed before, or after", killedAndAgain, transport)
+
+  test(
+    "of two rules over one topic on Pulsar are two",
+    Effect.fnUntraced(function* (ends) {
+      const [name, topic] = [unique("bridge"), unique("both")]
+      const errors = full(`${topic}-refused`)
+      const rule = (one: string) => ({
+        name: one,
+        from: `pulsar:${full(topic)}`,
+        to: `kafka:nowhere.${one}.${topic}`,
+        errors
+      })
+      yield* publish(ends, full(topic), [{ key: "k", value: "1" }])
+      yield* Effect.flatMap(ends.bridge({ name, rules: [rule("one")] }), once)
+      yield* Effect.flatMap(ends.bridge({ name, rules: [rule("one"), rule("two")] }), once)
+      const { list } = yield* commandOn(ends, { name, rules: [rule("one"), rule("two")] })
+      assert.deepStrictEqual((yield* list()).map((one) => one.rule).toSorted(), ["one", "two"])
+    })
+  )
+
+  test(
+    "arrive once though the message of an attempt before arrives late, or others were sent since",
+    Effect.fnUntraced(function* (ends) {
+      const { letters, noted, options, part } = yield* unsent(ends)
+      const late: { producer?: PulsarProducer } = {}
+      const arriving = {
+        ...ends.pulsar,
+        produce: (...args: Parameters<typeof ends.pulsar.produce>) =>
+          Effect.map(ends.pulsar.produce(...args), (producer) => (late.producer = producer)),
+        scan: Effect.fnUntraced(function* (...args: Parameters<typeof ends.pulsar.scan>) {
+          yield* ends.pulsar.scan(...args)
+          const { producer } = late
+          delete late.producer
+          if (producer !== undefined) yield* producer.send([{ record: routedOf(letters[0]!), sequenceId: 50 }])
+        })
+      }
+      const joined = yield* ends.bridge(options)
+      const routedOf = (letter: BridgeLetter) => recordSent(joined.clusters.kafka, options.name!, letter)
+      const first = new LetterSender({ ...joined, pulsar: arriving })
+      const end = (yield* ends.pulsar.end(part))!
+      assert.isTrue(
+        yield* Effect.scoped(resend(letters[0]!, first, noted({ part, after: placeText(end), number: 50 })))
+      )
+      assert.lengthOf(yield* messagesOf(ends, part), 2)
+      // a number that is used up, of a message that is not there
+      const second = new LetterSender(joined)
+      assert.isTrue(
+        yield* Effect.scoped(resend(letters[1]!, second, noted({ part, after: placeText(end), number: 40 })))
+      )
+      assert.deepStrictEqual(
+        (yield* messagesOf(ends, part)).map(({ value }) => value),
+        ["0", "1", "2"]
+      )
+    })
+  )
+
+  test(
+    "arrive once though who had them before goes on",
+    Effect.fnUntraced(function* (ends) {
+      const { joined, letter, onKafka } = yield* forKafka(ends)
+      const [before, now] = [new LetterSender(joined), new LetterSender(joined)]
+      const target = yield* before.aim(letter)
+      assert.isTrue(
+        yield* resend(
+          letter,
+          now,
+          notesOf(({ after, part }) => ({ part, after, number: 1, resumed: true }))
+        )
+      )
+      const fenced = yield* Effect.flip(before.send(letter, { ...target, number: 1, resumed: false }))
+      assert.deepInclude({ ...fenced }, { kind: "fenced" })
+      assert.lengthOf(yield* recordsOf(ends.kafkaOptions, ends.log, onKafka), 1)
+    })
+  )
+
+  test(
+    "arrive once though a transaction of others holds back what was sent",
+    Effect.fnUntraced(function* (ends) {
+      const { joined, letter, onKafka } = yield* forKafka(ends)
+      const before = new LetterSender(joined)
+      const target = yield* before.aim(letter)
+      const other = yield* transactionOf(ends.kafkaOptions, onKafka, Number(target.part.split("/").at(-1)))
+      yield* before.send(letter, { ...target, number: 1, resumed: false })
+      const read: typeof ends.log.read = (...args) => Effect.tap(ends.log.read(...args), () => other)
+      const now = new LetterSender({ ...joined, log: { ...ends.log, read } })
+      const noted = notesOf(() => ({ ...target, number: 1, resumed: true }))
+      assert.isTrue(yield* resend(letter, now, noted))
+      yield* other
+      assert.lengthOf(yield* recordsOf(ends.kafkaOptions, ends.log, onKafka), 1)
+    })
+  )
+})
+
+const notesOf = (begin: (target: { readonly part: string; readonly after: string }) => Noted): Notes<never> => {
+  let number = 1_000
+  return {
+    begin: (target) => Effect.succeed(begin(target)),
+    again: (target) => Effect.sync(() => ({ ...target, number: number++, resumed: true })),
+    end: Effect.void,
+    undo: () => Effect.void
+  }
+}
+/** A letter on Pulsar that Kafka has the topic of by now. */
+const forKafka = Effect.fnUntraced(function* (ends: Both) {
+  const { makeKafka, onKafka, options, topic } = yield* twoLetters(ends)
+  yield* makeKafka
+  const errors = full(`${topic}.eu.bridge-errors`)
+  const [message] = yield* messagesOf(ends, errors)
+  const { eventTime, key, properties: headers, value } = message!
+  const letter = letterOf("pulsar", errors, { key, value, eventTime, headers }, 0)!
+  return { joined: yield* ends.bridge(options), letter, onKafka }
+})
+/** A topic on Pulsar with one mirrored record, and two letters that belong behind it. */
+const unsent = Effect.fnUntraced(function* (ends: Both) {
+  const [name, topic] = [unique("bridge"), unique("late")]
+  const options = { name, rules: [{ name: "out", from: `kafka:${topic}`, to: `pulsar:${full(topic)}` }] }
+  yield* declare(ends.log, topic, 1)
+  yield* ends.log.append(topic, [recordOf("k", "0")])
+  yield* Effect.flatMap(ends.bridge(options), once)
+  const letters = ["1", "2"].map((value): BridgeLetter => ({
+    errors: `${topic}.bridge-errors`,
+    side: "kafka",
+    bridge: name,
+    rule: "out",
+    topic,
+    partition: 0,
+    offset: value,
+    stream: `${name}/out/${topic}/0#00000000`,
+    reason: "",
+    record: { key: "k", value, eventTime: 1_357_000_000_000, headers: {} },
+    failedAt: 0
+  }))
+  const noted = (one: Omit<Noted, "resumed">) => notesOf(() => ({ ...one, resumed: true }))
+  return { letters, options, part: full(topic), noted }
+})
+/** What the rule makes of a letter. */
+const recordSent = (cluster: string, name: string, { offset, record, stream }: BridgeLetter) => ({
+  ...record,
+  headers: {
+    "millrace-bridge-origin": `${name}@${cluster}`,
+    "millrace-bridge-stream": stream,
+    "millrace-bridge-offset": offset
+  }
+})

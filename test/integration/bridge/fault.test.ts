@@ -1,0 +1,57 @@
+// The bridge under faults, in short: the harness of `npm run fault -- bridge` with a step of each kind. Every record is on the other side once.
+import { assert, it } from "@effect/vitest"
+import * as Effect from "effect/Effect"
+import * as References from "effect/References"
+import { mutants } from "../../fault/bridge/mutants.ts"
+import { points } from "../../fault/bridge/points.ts"
+import { execute } from "../../fault/bridge/run.ts"
+import type { Step } from "../../fault/bridge/plan.ts"
+import { services } from "../../fault/bridge/services.ts"
+import { copy } from "../../fault/kafka/copy.ts"
+import { randomOf, seed } from "../../support/random.ts"
+import { owning } from "../../support/stack.ts"
+
+it("points and mutants fit the source", () => {
+  for (const { patches } of mutants) copy([...patches, ...points]).remove()
+})
+
+const suite = await owning("kafka", "pulsar")
+// a process of Deno lives as long as its standard input, by which the harness's copies know that the harness is there
+const copied = !("Deno" in globalThis)
+
+const stepsOf = (): ReadonlyArray<Step> => {
+  const random = randomOf(seed)
+  const kill = (point: string, transport: Step["transport"]): Step =>
+    copied
+      ? { kind: "kill", point, nth: random.int(1, 2), transport }
+      : { kind: "killAtRandom", afterMs: random.int(0, 1_500), transport }
+  return [
+    kill("out, all stored", "native"),
+    kill("in, committed", "websocket"),
+    { kind: "cut", transport: "native" },
+    kill("out, some stored", "websocket"),
+    { kind: "pulsar", downMs: 0, transport: "native" },
+    kill("records produced", "native"),
+    { kind: "kafka", downMs: 0, transport: "websocket" },
+    { kind: "forget", transport: "native" }
+  ]
+}
+
+suite("bridge, under faults", () => {
+  it.live(
+    "processes and brokers are killed and connections cut while both directions flow: everything once, in the order of keys",
+    () =>
+      Effect.gen(function* () {
+        const lines: Array<string> = [`seed ${seed}`]
+        const say = (line: string) => void lines.push(line)
+        const report = yield* execute({ seed, steps: stepsOf(), copied, say }, yield* services)
+        const { disordered, doubled, examples, hang, lost, wrong } = report
+        const told = [...lines, ...examples, hang ?? ""].join("\n")
+        assert.deepStrictEqual({ lost, doubled, disordered, wrong, hang }, { ...nothing }, told)
+        assert.isAbove(report.mirrored, 0)
+        assert.isAbove(report.letters, 0)
+      }).pipe(Effect.scoped, Effect.provideService(References.MinimumLogLevel, "Fatal")) as Effect.Effect<void>,
+    900_000
+  )
+})
+const nothing = { lost: 0, doubled: 0, disordered: 0, wrong: 0, hang: undefined }

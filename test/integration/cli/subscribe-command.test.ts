@@ -1,0 +1,215 @@
+// `millrace subscribe`: what it prints, where it begins, and that it acknowledges what it has printed and nothing else.
+import { afterAll, assert, beforeAll, describe, it } from "@effect/vitest"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Scope from "effect/Scope"
+import { shared } from "../../../stack/testing.ts"
+import type { Endpoints } from "../../../stack/service.ts"
+import { startOf } from "../../../src/cli/print-messages.ts"
+import { FanOut } from "../../../src/subscription/fanout.ts"
+import { query } from "../../../src/postgres/client/client.ts"
+import { options, sent, topicWith, Topics, upTo, within } from "../../contract/fanout-support.ts"
+import { command, startCommand } from "../../support/command.ts"
+import { onFanOut } from "../../support/fanout.ts"
+import * as Cli from "../../support/cli.ts"
+import { server } from "../../support/postgres.ts"
+import { environmentOf, fanOutOnPulsar, transports } from "../../support/pulsar.ts"
+import { needing } from "../../support/stack.ts"
+
+const scope = Scope.makeUnsafe()
+let root = ""
+beforeAll(async () => {
+  root = await Effect.runPromise(Scope.provide(server, scope))
+})
+afterAll(() => Effect.runPromise(Scope.close(scope, Exit.void)))
+
+interface Printed {
+  readonly partition: number
+  readonly position: number
+  readonly seq: number
+  readonly key: string
+  readonly value: { readonly seq: number }
+  readonly stream: string
+}
+/** Its lines, but for one that is still being written. */
+const printed = (out: string) =>
+  out
+    .split("\n")
+    .slice(0, -1)
+    .map((line) => JSON.parse(line) as Printed)
+
+describe("millrace subscribe", () => {
+  it.live(
+    "prints messages, acknowledges what it printed, and goes on from there",
+    () =>
+      onFanOut(
+        root,
+        Effect.fnUntraced(function* ({ sql, url }) {
+          const [fanOut, topics] = [yield* FanOut, yield* Topics]
+          const topic = yield* topicWith(2)
+          yield* topics.publish(topic, sent(10, 1, 4, 2))
+          const named = ["subscribe", topic, "--name", "mine", "--type", "shared", "--json"]
+          const first = yield* command(url, ...named, "--from", "earliest", "--max", "6")
+          assert.deepStrictEqual([first.code, first.err], [0, ""])
+          const some = printed(first.out)
+          assert.lengthOf(some, 6)
+          const { key, seq, stream, value } = some[0]!
+          assert.deepStrictEqual([stream, value], ["s", { key, seq } as never])
+          // until it is interrupted
+          const rest = startCommand(url, named, (out) => {
+            // not its own `kill`, after which Deno tells no exit code
+            if (printed(out).length === 6) process.kill(rest.child.pid!, "SIGINT")
+          })
+          yield* topics.publish(topic, sent(12, 11, 4, 2))
+          const second = yield* Effect.promise(() => rest.ended)
+          assert.strictEqual(second.code, 0, second.err)
+          const all = [...some, ...printed(second.out)].map((message) => message.seq)
+          assert.deepStrictEqual(
+            all.toSorted((a, b) => a - b),
+            upTo(12)
+          )
+          const mine = yield* fanOut.subscribe(options(topic, "shared", { name: "mine" }))
+          assert.deepStrictEqual(yield* within(mine, 300), [])
+          // without a name nothing of it is left; places and --seek
+          const placed = yield* command(url, "subscribe", topic, "--from", "0:5,1:99", "--max", "1")
+          assert.match(placed.out, /^\S+Z {2}0:5 {2}k\d {2}\{"seq":\d+,"key":"k\d"\}\n$/)
+          const names = yield* query(
+            "names",
+            () => sql<Array<{ name: string }>>`select name from millrace.subscription`
+          )
+          assert.deepStrictEqual(
+            names.map(({ name }) => name),
+            ["mine"]
+          )
+          const wrong = yield* command(url, "subscribe", topic, "--from", "tomorrow")
+          assert.strictEqual(wrong.code, 2)
+          assert.match(wrong.err, /--from tomorrow is no place\ntry: --from earliest/)
+          assert.match((yield* command(url, "subscribe", "nowhere")).err, /there is no such topic/)
+        })
+      ),
+    240_000
+  )
+  it.live(
+    "ends without a word when nobody reads any more, and what was not written comes again",
+    () =>
+      onFanOut(
+        root,
+        Effect.fnUntraced(function* ({ url }) {
+          const topics = yield* Topics
+          const topic = yield* topicWith(1)
+          yield* topics.publish(topic, sent(3, 1, 1, 1))
+          const named = ["subscribe", topic, "--name", "cut", "--json", "--from", "earliest"]
+          // as `head` does
+          const cut = startCommand(url, named, (out) => {
+            if (printed(out).length === 3) cut.child.stdout.destroy()
+          })
+          yield* Effect.promise(() => new Promise((resolve) => cut.child.stdout.once("close", resolve)))
+          yield* topics.publish(topic, sent(5, 4, 1, 1))
+          const { code, err } = yield* Effect.promise(() => cut.ended)
+          assert.deepStrictEqual([code, err], [0, ""])
+          const rest = yield* command(url, ...named, "--max", "2")
+          assert.deepStrictEqual(
+            printed(rest.out).map(({ seq }) => seq),
+            [4, 5]
+          )
+        })
+      ),
+    60_000
+  )
+  it("understands where to begin", () => {
+    assert.deepStrictEqual(
+      ["earliest", "latest", "1:7", "0:1,2:3", "2 hours", "1970-01-01T00:00:05Z", "", "soon", "1:"].map((text) =>
+        startOf(text, 10_000_000)
+      ),
+      [
+        "earliest",
+        "latest",
+        { places: [{ partition: 1, position: 7 }] },
+        {
+          places: [
+            { partition: 0, position: 1 },
+            { partition: 2, position: 3 }
+          ]
+        },
+        { time: 2_800_000 },
+        { time: 5_000 },
+        undefined,
+        undefined,
+        undefined
+      ]
+    )
+  })
+})
+
+const suite = await needing("pulsar")
+suite("millrace subscribe on Pulsar", () => {
+  let endpoints: Endpoints = {}
+  beforeAll(async () => {
+    endpoints = await Effect.runPromise(Scope.provide(shared("pulsar"), scope))
+  }, 180_000)
+
+  it.live.each(transports)(
+    "begins at the earliest or latest message, at a time or at a position, in all four types: %s",
+    (transport) =>
+      Effect.gen(function* () {
+        const topics = yield* Topics
+        const topic = yield* topicWith(2)
+        const environment = environmentOf(transport, endpoints, "contract")
+        const run = (...args: ReadonlyArray<string>) => Cli.run(environment, "subscribe", topic, ...args)
+        const seqs = Effect.fnUntraced(function* (count: number, ...args: ReadonlyArray<string>) {
+          const { code, errors, output } = yield* run(...args, "--max", String(count), "--json")
+          assert.deepStrictEqual([code, errors], [0, ""])
+          return printed(output).toSorted((a, b) => a.seq - b.seq)
+        })
+        const numbers = (messages: ReadonlyArray<Printed>) => messages.map(({ seq }) => seq)
+        yield* topics.publish(topic, sent(10, 1, 4, 2))
+        const all = yield* seqs(10, "--from", "earliest", "--type", "keyShared")
+        assert.deepStrictEqual(numbers(all), upTo(10))
+        // the broker's clock ticks in milliseconds
+        yield* Effect.sleep(5)
+        const time = new Date().toISOString()
+        yield* Effect.sleep(5)
+        yield* topics.publish(topic, sent(12, 11, 4, 2))
+        assert.deepStrictEqual(numbers(yield* seqs(2, "--from", time, "--type", "shared")), [11, 12])
+        assert.deepStrictEqual(numbers(yield* seqs(12, "--from", "1 hour", "--type", "failover")), upTo(12))
+        // 7 and those behind it in its partition, and of the other one 12 alone
+        const [seventh, last] = [all[6]!, (yield* seqs(2, "--from", time))[1]!]
+        assert.notStrictEqual(seventh.partition, last.partition)
+        const places = [seventh, last].map(({ partition, position }) => `${partition}:${position}`).join()
+        assert.deepStrictEqual(numbers(yield* seqs(4, "--from", places)), [7, 9, 11, 12])
+        // whatever is published until it is there
+        const latest = yield* Cli.start(environment, "subscribe", topic, "--max", "1", "--json")
+        let next = 13
+        while (latest.process.exitCode === null) {
+          yield* topics.publish(topic, sent(next, next, 4, 2))
+          next += 1
+        }
+        assert.isAbove(printed(latest.output())[0]!.seq, 12)
+      }).pipe(Effect.scoped, Effect.provide(fanOutOnPulsar(transport))),
+    120_000
+  )
+
+  it.live(
+    "says in a line what is wrong, and in another what to do",
+    () =>
+      Effect.gen(function* () {
+        const topic = yield* topicWith(1)
+        const environment = environmentOf("websocket", endpoints, "contract")
+        const refusals: ReadonlyArray<readonly [args: ReadonlyArray<string>, code: number, error: RegExp]> = [
+          [[topic, "--from", "yesterday"], 2, /^millrace: --from yesterday is no place\ntry: --from earliest, .*\n$/],
+          [[topic, "--from", "1:7"], 1, /^millrace: .* there is no partition 1: \S+ has 0 alone\n$/],
+          [[topic, "--max", "0"], 2, /^millrace: --max 0 is no number of messages\ntry: --max 10, .*\n$/],
+          [["nowhere"], 1, /^millrace: .* there is no persistent:.*nowhere; set MILLRACE_PULSAR_TENANT .*\n$/]
+        ]
+        for (const [args, code, error] of refusals) {
+          const ended = yield* Cli.run(environment, "subscribe", ...args)
+          assert.match(ended.errors, error)
+          assert.deepStrictEqual([ended.code, ended.output], [code, ""])
+        }
+        const odd = yield* Cli.run(environment, "subscribe", topic, "--type", "fanout")
+        assert.strictEqual(odd.code, 2)
+        assert.match(odd.errors, /Invalid value for flag --type: "fanout"\. Expected: "exclusive"/)
+      }).pipe(Effect.scoped, Effect.provide(fanOutOnPulsar("websocket"))),
+    60_000
+  )
+})

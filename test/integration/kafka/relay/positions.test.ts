@@ -1,0 +1,204 @@
+// Where the relay to Kafka begins and goes on: positions on Kafka against the outbox, on a real broker and a real PostgreSQL.
+import { afterAll, assert, beforeAll } from "@effect/vitest"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
+import * as Scope from "effect/Scope"
+import { query, transaction } from "../../../../src/postgres/client/client.ts"
+import * as PostgresRelay from "../../../../src/postgres/relay/to-log.ts"
+import { shared } from "../../../../stack/testing.ts"
+import * as Embedded from "../../../support/outbox.ts"
+import { positions, publish, upTo } from "../../../support/outbox.ts"
+import { server } from "../../../support/postgres.ts"
+import {
+  declare,
+  intercept,
+  lost,
+  offsetsOf,
+  requests,
+  sequencesOf,
+  shipAll,
+  testsOn,
+  withAdmin
+} from "../../../support/relay-kafka.ts"
+import { needing } from "../../../support/stack.ts"
+
+const suite = await needing("kafka")
+const scope = Scope.makeUnsafe()
+let services: { readonly root: string; readonly brokers: ReadonlyArray<string> } = { root: "", brokers: [] }
+const test = testsOn(() => services)
+const other = "00000000-0000-4000-8000-000000000002"
+
+suite("positions of the relay to Kafka", () => {
+  beforeAll(async () => {
+    const root = await Effect.runPromise(Scope.provide(server, scope))
+    const endpoints = await Effect.runPromise(Scope.provide(shared("kafka"), scope))
+    services = { root, brokers: endpoints.MILLRACE_KAFKA_BROKERS!.split(",") }
+  }, 120_000)
+  afterAll(() => Effect.runPromise(Scope.close(scope, Exit.void)))
+
+  test(
+    "halts where the database was restored to another state, also while it runs, and goes on at a person's word",
+    Effect.fnUntraced(function* ({ log, name: target, options, records, relay, sql }) {
+      yield* declare(log, target, 3)
+      for (const partition of [0, 1, 2]) {
+        yield* publish(sql, { firstSeq: 1, messages: 3, partition, target })
+        yield* publish(sql, { firstSeq: 4, messages: 3, partition, target })
+      }
+      const first = yield* Scope.make()
+      const running = yield* Scope.provide(relay(), first)
+      assert.strictEqual(yield* shipAll(running), 18)
+      // 0: the same numbers mean other messages; 1: fewer; 2: fewer, and grown beyond by others
+      yield* query("restore", () => sql`delete from millrace.outbox where first_seq = 4`)
+      yield* query("restore", () => sql`update millrace.relay_position set seq = 3`)
+      yield* publish(sql, { firstSeq: 4, messages: 3, target, incarnation: other })
+      yield* publish(sql, { firstSeq: 7, messages: 1, target, incarnation: other })
+      yield* publish(sql, { firstSeq: 4, messages: 5, partition: 2, target, incarnation: other })
+      yield* publish(sql, { firstSeq: 9, messages: 1, partition: 2, target, incarnation: other })
+      assert.strictEqual(yield* shipAll(running), 0)
+      assert.strictEqual((yield* running.ship).halted.length, 3)
+      yield* Scope.close(first, Exit.void)
+      const again = yield* relay()
+      assert.strictEqual(yield* shipAll(again), 0)
+      const { halted } = yield* again.ship
+      assert.strictEqual(halted.length, 3)
+      assert.match(
+        halted[0]!.reason,
+        /message 6 was the last one shipped, and the outbox has another one there, or none/
+      )
+      assert.deepStrictEqual(
+        (yield* offsetsOf(options, `${target}/p`, "events")).map(({ seq }) => seq),
+        [6, 6, 6]
+      )
+      // as the reason says: what Kafka has is looked up, and that is where it goes on; answers that are lost change nothing
+      let ends = 0
+      yield* intercept(async (key, send) => {
+        const answer = await send()
+        if (key === requests.end && ends++ < 4) throw lost()
+        return answer
+      })
+      yield* query(
+        "adopt",
+        () => sql`
+        update millrace.relay_position set seq = 6, adopt = true where partition = 0`
+      )
+      while ((yield* positions(sql))[0]!.seq < 7) yield* Effect.exit(again.ship)
+      assert.deepStrictEqual(sequencesOf(yield* records(target))["p/events/0"], upTo(7))
+      const [row] = yield* query(
+        "adopted",
+        () => sql`select adopt, incarnation from millrace.relay_position where partition = 0`
+      )
+      assert.deepStrictEqual(row, { adopt: false, incarnation: other })
+    })
+  )
+
+  test(
+    "halts where Kafka has no offset any more, or an older one",
+    Effect.fnUntraced(function* ({ log, name: target, options, records, relay, sql }) {
+      yield* declare(log, target, 2)
+      yield* publish(sql, { firstSeq: 1, messages: 3, target })
+      const first = yield* Scope.make()
+      yield* shipAll(yield* Scope.provide(relay(), first))
+      yield* Scope.close(first, Exit.void)
+      yield* publish(sql, { firstSeq: 4, messages: 1, target })
+      yield* withAdmin(options, (admin) => admin.deleteGroups([`${target}/p`]))
+      const second = yield* Scope.make()
+      const without = yield* Scope.provide(relay(), second)
+      assert.strictEqual(yield* shipAll(without), 0)
+      assert.match(
+        (yield* without.ship).halted[0]!.reason,
+        /message 3 was shipped, and Kafka has no offset of events\/0/
+      )
+      yield* Scope.close(second, Exit.void)
+      yield* withAdmin(options, (admin) =>
+        admin.setOffsets({ groupId: `${target}/p`, topic: "events", partitions: [{ partition: 0, offset: "2" }] })
+      )
+      const third = yield* relay()
+      assert.strictEqual(yield* shipAll(third), 0)
+      assert.match((yield* third.ship).halted[0]!.reason, /message 3 was shipped, and the group .* is at 2/)
+      yield* query("adopt", () => sql`update millrace.relay_position set adopt = true`)
+      while ((yield* positions(sql))[0]!.seq < 4) yield* third.ship
+      assert.deepStrictEqual(sequencesOf(yield* records(target)), { "p/events/0": upTo(4) })
+    })
+  )
+
+  test(
+    "begins where the outbox does when another relay had the rest, and nothing of what it begins with is collected",
+    Effect.fnUntraced(function* ({ log, name: target, records, relay, sql }) {
+      yield* declare(log, target, 1)
+      yield* Embedded.declare(sql, target, 1)
+      for (let i = 0; i < 10; i++) yield* publish(sql, { firstSeq: 1 + i * 2, messages: 2, target })
+      const embedded = yield* PostgresRelay.make(sql)
+      while ((yield* embedded.ship).more);
+      yield* query(
+        "age",
+        () => sql`update millrace.outbox set created_at = now() - interval '1 day' where first_seq < 10`
+      )
+      assert.strictEqual(yield* PostgresRelay.collect(sql, { retentionMs: 60_000 }), 5)
+      const kafka = yield* relay()
+      assert.strictEqual(yield* shipAll(kafka), 10)
+      assert.deepStrictEqual(sequencesOf(yield* records(target))["p/events/0"], upTo(20).slice(10))
+    })
+  )
+
+  test(
+    "begins after what is being collected while it begins",
+    Effect.fnUntraced(function* ({ outbox, sql }) {
+      for (let i = 0; i < 4; i++) yield* publish(sql, { firstSeq: 1 + i * 2, messages: 2, target: "t" })
+      yield* query(
+        "shipped",
+        () => sql`
+        insert into millrace.relay_position (target, projection, source, partition, seq) values ('other', 'p', 'events', 0, 8)`
+      )
+      const beginning = yield* transaction(
+        sql,
+        Effect.fnUntraced(function* (tx) {
+          // as long as it is not committed nobody sees that they are gone
+          const [row] = yield* query(
+            "collect",
+            () => tx`select millrace.outbox_collect('{other}', -60000, 2) as deleted`
+          )
+          assert.deepStrictEqual(row, { deleted: 2 })
+          const fiber = yield* Effect.forkDetach(outbox.streams("kafka"))
+          const waiting = query(
+            "waiting",
+            () => sql`
+            select 1 from pg_locks where locktype = 'advisory' and classid::bigint = 1820000000 and not granted`
+          )
+          while ((yield* waiting).length === 0 && fiber.pollUnsafe() === undefined) yield* Effect.sleep(5)
+          return fiber
+        })
+      )
+      const streams = yield* Fiber.join(beginning)
+      assert.deepStrictEqual(
+        streams.map(({ incarnation: of, seq }) => [seq, of]),
+        [[4, undefined]]
+      )
+    })
+  )
+
+  test(
+    "writes positions again before Kafka forgets them",
+    Effect.fnUntraced(function* ({ log, name: target, relay, sql }) {
+      yield* declare(log, target, 1)
+      yield* publish(sql, { firstSeq: 1, messages: 1, target })
+      let commits = 0
+      yield* intercept((apiKey, send) => {
+        if (apiKey === requests.commitOffsets) commits++
+        return send()
+      })
+      yield* Effect.scoped(
+        Effect.gen(function* () {
+          const kafka = yield* relay({ refreshMs: 600_000 })
+          yield* shipAll(kafka)
+          assert.strictEqual(commits, 1)
+          yield* kafka.ship
+          assert.strictEqual(commits, 1)
+        })
+      )
+      const kafka = yield* relay({ refreshMs: 100 })
+      const enough = () => commits >= 3
+      while (!enough()) yield* Effect.andThen(kafka.ship, Effect.sleep(20))
+    })
+  )
+})

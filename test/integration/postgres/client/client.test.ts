@@ -1,0 +1,281 @@
+// The PostgreSQL client: what its errors say, what values become, and that nothing is executed outside of its transaction.
+import { spawnSync } from "node:child_process"
+import { chownSync, mkdtempSync, readFileSync, rmSync, statSync } from "node:fs"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import { afterAll, assert, beforeAll, describe, it } from "@effect/vitest"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
+import * as Scope from "effect/Scope"
+import * as Embedded from "../../../../src/postgres/embedded/embedded.ts"
+import { connect, query, SqlError, type Sql, transaction } from "../../../../src/postgres/client/client.ts"
+import { toSqlError } from "../../../../src/postgres/client/errors.ts"
+import { arrayLiteral } from "../../../../src/postgres/client/types.ts"
+
+const scope = Scope.makeUnsafe()
+const directory = mkdtempSync(join(tmpdir(), "millrace-client-"))
+const inScope = <A, E>(effect: Effect.Effect<A, E, Scope.Scope>) => Effect.runPromise(effect.pipe(Scope.provide(scope)))
+let server: Embedded.Server
+let sql: Sql
+beforeAll(async () => {
+  server = await inScope(Embedded.start({ dataDir: join(directory, "state") }))
+  sql = await inScope(connect(server.url))
+})
+afterAll(async () => {
+  await Effect.runPromise(Scope.close(scope, Exit.void))
+  rmSync(directory, { recursive: true, force: true })
+})
+
+const urlWith = (change: (url: URL) => void) => {
+  const url = new URL(server.url)
+  change(url)
+  return url.href
+}
+const refused = (url: string) => Effect.runPromise(Effect.scoped(Effect.flip(connect(url))))
+const failure = <A>(run: () => PromiseLike<A>) => Effect.runPromise(Effect.flip(query("try", run)))
+const kill = (pid: number) => sql`select pg_terminate_backend(${pid})`
+
+describe("connect", () => {
+  it("says what to try when it cannot", async () => {
+    for (const [change, code, text] of [
+      [(url: URL) => (url.password = "wrong"), "28P01", "check the user and the password"],
+      [(url: URL) => (url.port = "1"), "ECONNREFUSED", "start the server there"],
+      [(url: URL) => (url.pathname = "/nowhere"), "3D000", "create the database"]
+    ] as const) {
+      const error = await refused(urlWith(change))
+      assert.strictEqual(error.code, code)
+      assert.include(error.message, text)
+      assert.notInclude(error.message, "\n")
+      assert.strictEqual(error.retryable, code === "ECONNREFUSED")
+    }
+    const malformed = await refused("mysql://user:secret@host/db")
+    assert.include(malformed.message, "try: postgres://")
+    assert.notInclude(malformed.message, "secret")
+  })
+
+  it("refuses a server before version 15", async () => {
+    await sql.unsafe(`create schema old; create function old.current_setting(text) returns text language sql
+      as $$ select '140012' $$`)
+    const error = await refused(urlWith((url) => url.searchParams.set("search_path", "old,pg_catalog")))
+    assert.include(error.message, "the server is PostgreSQL 14. try: PostgreSQL 15 or newer")
+  })
+
+  it("reads int8 as numbers and times as milliseconds, and shows text where that is asked for", async () => {
+    const time = Date.UTC(2013, 0, 1, 10, 0, 0, 123)
+    const statement = `select 9007199254740991::int8 as n, $1::timestamptz as t, 'infinity'::timestamptz as i,
+      '0044-03-15 12:00:00+00 BC'::timestamptz as b, '2013-01-01'::date as d, $2::text[] is not null as a`
+    const [row] = await sql.unsafe(statement, [time, "{}"])
+    const ides = new Date(0).setUTCFullYear(-43, 2, 15) + 43_200_000
+    assert.deepStrictEqual({ ...row }, { n: 2 ** 53 - 1, t: time, i: Infinity, b: ides, d: "2013-01-01", a: true })
+    assert.include((await failure(() => sql`select 9007199254740993::int8`)).message, "no safe integer")
+    assert.deepStrictEqual([...(await sql`select 1 as still`)], [{ still: 1 }])
+    const shown = await inScope(connect(server.url, { asText: true, max: 1 }))
+    const [texts] = await shown`select 1::int8 as n, true as b, '{"a": 1}'::jsonb as j, to_timestamp(0) as t, null as x`
+    assert.deepStrictEqual({ ...texts }, { n: "1", b: "t", j: '{"a": 1}', t: "1970-01-01 00:00:00+00", x: null })
+  })
+
+  it("sends arrays that hold anything", async () => {
+    const texts = ["", "a b", 'q"uote', "back\\slash", "{}", "null", "NULL", "a,b", "ü\n", null]
+    const rows =
+      await sql`select * from unnest(${arrayLiteral(texts)}::text[]) with ordinality as t (value, n) order by n`
+    assert.deepStrictEqual(
+      rows.map((row) => row["value"]),
+      texts
+    )
+    const numbers = [0, -1.5, 1e300, Number.NaN, Infinity, null]
+    const back =
+      await sql`select * from unnest(${arrayLiteral(numbers)}::float8[]) with ordinality as t (value, n) order by n`
+    assert.deepStrictEqual(
+      back.map((row) => row["value"]),
+      numbers
+    )
+    assert.strictEqual(arrayLiteral([]), "{}")
+  })
+})
+
+describe("TLS", () => {
+  it("is used as sslmode says, and verified where that is wanted", async (context) => {
+    const cluster = join(directory, "state/postgres")
+    const [certificate, key] = [join(cluster, "server.crt"), join(cluster, "server.key")]
+    const subject = ["-subj", "/CN=millrace", "-addext", "subjectAltName=IP:127.0.0.1"]
+    const files = ["-keyout", key, "-out", certificate, "-days", "2", "-nodes"]
+    if (spawnSync("openssl", ["req", "-x509", "-newkey", "rsa:2048", ...subject, ...files]).status !== 0) {
+      return context.skip("openssl is not installed")
+    }
+    const encrypted = async (mode: string, root?: string) => {
+      const url = urlWith(({ searchParams }) => {
+        searchParams.set("sslmode", mode)
+        if (root !== undefined) searchParams.set("sslrootcert", root)
+      })
+      const pool = await inScope(connect(url, { max: 1 }))
+      return (await pool`select ssl from pg_stat_ssl where pid = pg_backend_pid()`)[0]?.["ssl"]
+    }
+    assert.strictEqual(await encrypted("prefer"), false)
+    assert.include(
+      (await refused(urlWith((url) => url.searchParams.set("sslmode", "require")))).message,
+      "offers no TLS"
+    )
+    const { gid, uid } = statSync(cluster)
+    for (const file of [certificate, key]) chownSync(file, uid, gid)
+    await sql`alter system set ssl = on`
+    await sql`select pg_reload_conf()`
+    // the server hears of it a moment later
+    while ((await encrypted("prefer")) !== true) await new Promise((resolve) => setTimeout(resolve, 20))
+    assert.strictEqual(await encrypted("disable"), false)
+    assert.strictEqual(await encrypted("prefer"), true)
+    assert.strictEqual(await encrypted("require"), true)
+    assert.strictEqual(await encrypted("verify-full", certificate), true)
+    assert.include(
+      (await refused(urlWith((url) => url.searchParams.set("sslmode", "verify-full")))).message,
+      "self-signed"
+    )
+  })
+})
+
+describe("query", () => {
+  it("names the operation and tells what may be tried again", async () => {
+    const syntax = await failure(() => sql`selec 1`)
+    assert.deepStrictEqual(
+      [syntax.operation, syntax.code, syntax.retryable, syntax.inDoubt],
+      ["try", "42601", false, false]
+    )
+    for (const [code, retryable, inDoubt] of [
+      ["40001", true, false],
+      ["40P01", true, false],
+      ["55P03", true, false],
+      ["57P01", true, false],
+      ["53300", true, false],
+      ["53100", false, false],
+      ["23505", false, false],
+      ["08006", true, false],
+      ["CONNECTION_CLOSED", true, true],
+      ["CONNECTION_ENDED", false, false],
+      ["ECONNREFUSED", true, false],
+      ["CONNECT_TIMEOUT", true, false],
+      ["ECONNRESET", true, true]
+    ] as const) {
+      const error = toSqlError("x", Object.assign(new Error("m"), { code }))
+      assert.deepStrictEqual([code, error.retryable, error.inDoubt], [code, retryable, inDoubt])
+    }
+  })
+
+  it("recovers, and leaves no statement waiting, when all connections end at once", { timeout: 60_000 }, async () => {
+    const pool = await inScope(connect(server.url, { max: 8 }))
+    const attempt = async (n: number) => {
+      const exit = await Effect.runPromise(
+        Effect.exit(query("work", () => pool`select ${n}::int as n, pg_sleep(0.001)`))
+      )
+      if (Exit.isSuccess(exit)) assert.strictEqual(exit.value[0]?.["n"], n, "the answer to another statement")
+      return exit
+    }
+    for (let round = 0; round < 3; round++) {
+      const until = performance.now() + 1_100
+      // one that is left waiting lets the test wait for ever
+      const worker = async (n: number) => {
+        while (performance.now() < until) await attempt(n)
+      }
+      const workers = Array.from({ length: 12 }, (_, n) => worker(n))
+      await new Promise((resolve) => setTimeout(resolve, 100))
+      const file = join(directory, "state/postgres/postmaster.pid")
+      process.kill(Number(readFileSync(file, "utf8").split("\n")[0]), "SIGKILL")
+      await Promise.all(workers)
+      while (Exit.isFailure(await attempt(0))) await new Promise((resolve) => setTimeout(resolve, 20))
+      const exits = await Promise.all(Array.from({ length: 16 }, (_, n) => attempt(n)))
+      assert.isTrue(exits.every(Exit.isSuccess))
+    }
+  })
+})
+
+describe("transaction", () => {
+  beforeAll(async () => {
+    await sql`create table t (x int primary key)`
+  })
+  const count = async () => Number((await sql`select count(*) as n from t`)[0]?.["n"])
+  const run = <A, E>(effect: Effect.Effect<A, E>) => Effect.runPromise(Effect.exit(effect))
+
+  it("commits on success, rolls back on failure and on interruption", async () => {
+    const insert = (x: number) => transaction(sql, (tx) => query("insert", () => tx`insert into t values (${x})`))
+    assert.isTrue(Exit.isSuccess(await run(insert(1))))
+    assert.strictEqual(await count(), 1)
+    await run(
+      transaction(sql, (tx) =>
+        query("insert", () => tx`insert into t values (2)`).pipe(Effect.andThen(Effect.fail("no")))
+      )
+    )
+    assert.strictEqual(await count(), 1)
+    const fiber = Effect.runFork(
+      transaction(sql, (tx) => query("insert", () => tx`insert into t values (3)`).pipe(Effect.andThen(Effect.never)))
+    )
+    await new Promise((resolve) => setTimeout(resolve, 100))
+    await Effect.runPromise(Fiber.interrupt(fiber))
+    assert.strictEqual(await count(), 1)
+  })
+
+  it("does not call committed what PostgreSQL rolled back", async () => {
+    const caught = transaction(sql, (tx) =>
+      query("insert", () => tx`insert into t values (10)`).pipe(
+        Effect.andThen(Effect.ignore(query("bad", () => tx`select 1 / 0`)))
+      )
+    )
+    const error = await Effect.runPromise(Effect.flip(caught))
+    assert.strictEqual((error as SqlError).code, "25P02")
+  })
+
+  it("executes nothing after its connection was lost", async () => {
+    const before = await count()
+    const errors: Array<SqlError> = []
+    const exit = await run(
+      transaction(sql, (tx) =>
+        Effect.gen(function* () {
+          yield* query("insert", () => tx`insert into t values (20)`)
+          const [row] = yield* query("pid", () => tx`select pg_backend_pid() as pid`)
+          yield* query("kill", () => kill(Number(row?.["pid"])))
+          for (const x of [21, 22, 23]) {
+            errors.push(yield* Effect.flip(query("insert", () => tx`insert into t values (${x})`)))
+          }
+        })
+      )
+    )
+    assert.deepStrictEqual(
+      errors.map(({ retryable }) => retryable),
+      [true, true, true]
+    )
+    assert.deepStrictEqual(
+      errors.slice(1).map(({ code, inDoubt }) => [code, inDoubt]),
+      [
+        ["CONNECTION_CLOSED", false],
+        ["CONNECTION_CLOSED", false]
+      ]
+    )
+    assert.isTrue(Exit.isFailure(exit))
+    assert.strictEqual(await count(), before)
+  })
+
+  it("executes nothing of what was sent along with the statement that lost the connection", async () => {
+    const before = await count()
+    const exit = await run(
+      transaction(sql, (tx) =>
+        Effect.all(
+          [30, 31, 32].map((x) =>
+            query(
+              "insert",
+              () =>
+                tx`insert into t select ${x}::int where pg_terminate_backend(case when ${x} = 30 then pg_backend_pid() end) is null`
+            )
+          ),
+          { concurrency: "unbounded", mode: "result" }
+        )
+      )
+    )
+    assert.isTrue(Exit.isFailure(exit))
+    await new Promise((resolve) => setTimeout(resolve, 200))
+    assert.strictEqual(await count(), before)
+  })
+
+  it("leaves no session behind", async () => {
+    const idle = () => sql`select from pg_stat_activity where application_name = 'millrace' and state like 'idle in%'`
+    // one that was ended may be on its way out
+    while ((await idle()).length > 0) await new Promise((resolve) => setTimeout(resolve, 20))
+  })
+})

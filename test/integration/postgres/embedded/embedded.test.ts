@@ -1,0 +1,378 @@
+// The embedded PostgreSQL: made, restarted, refused, joined, killed in every way, out of space; what is stored is not its matter.
+import { type ChildProcess, execFileSync, spawn, spawnSync } from "node:child_process"
+import {
+  chmodSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync
+} from "node:fs"
+import { createServer } from "node:net"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import { createInterface } from "node:readline"
+import { fileURLToPath } from "node:url"
+import { afterEach, assert, describe, it } from "@effect/vitest"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
+import * as Scope from "effect/Scope"
+import postgres from "postgres"
+import * as Embedded from "../../../../src/postgres/embedded/embedded.ts"
+import { holderOf, lifeOf, release, tryAcquire } from "../../../../src/postgres/embedded/lock.ts"
+
+const cleanups: Array<() => unknown> = []
+afterEach(async () => {
+  for (const cleanup of cleanups.splice(0).toReversed()) await cleanup()
+})
+const removed = (directory: string): boolean => {
+  try {
+    rmSync(directory, { recursive: true, force: true })
+    return true
+  } catch {
+    return false
+  }
+}
+const temporary = (): string => {
+  const directory = mkdtempSync(join(tmpdir(), "millrace-embedded-"))
+  // An initdb whose owner was killed may write for a moment longer.
+  cleanups.push(() => eventually(`${directory} is removed`, () => removed(directory)))
+  return directory
+}
+
+const obtain = (kind: "start" | "use", options: Embedded.Options) =>
+  kind === "start" ? Embedded.start(options) : Embedded.use(options)
+/** Starts or joins in this process; closed at the test's end unless before. */
+const open = async (kind: "start" | "use", options: Embedded.Options) => {
+  const scope = Scope.makeUnsafe()
+  const close = () => Effect.runPromise(Scope.close(scope, Exit.void))
+  const server = await Effect.runPromise(obtain(kind, options).pipe(Scope.provide(scope))).catch(async (error) => {
+    await close()
+    throw error
+  })
+  cleanups.push(close)
+  return { ...server, close }
+}
+const refused = async (kind: "start" | "use", options: Embedded.Options): Promise<Embedded.EmbeddedError> =>
+  Effect.runPromise(Effect.scoped(Effect.flip(obtain(kind, options))))
+
+const run = async (url: string, statement: string): Promise<ReadonlyArray<object>> => {
+  const sql = postgres(url, { max: 1, fetch_types: false, connect_timeout: 3 })
+  return sql.unsafe(statement).then(
+    async (rows) => (await sql.end(), [...rows]),
+    async (error) => (await sql.end({ timeout: 0 }), Promise.reject(error))
+  )
+}
+const eventually = async (what: string, check: () => unknown, waitMs = 25_000): Promise<void> => {
+  const deadline = Date.now() + waitMs
+  while (!(await check())) {
+    assert.isBelow(Date.now(), deadline, what)
+    await new Promise((resolve) => setTimeout(resolve, 10))
+  }
+}
+const answers = (url: string) =>
+  run(url, "select 1").then(
+    () => true,
+    () => false
+  )
+
+interface Line {
+  readonly started?: string
+  readonly url: string
+  readonly rows: ReadonlyArray<object>
+  readonly failed?: Embedded.EmbeddedError
+}
+/** A process of its own that starts or joins; answers its line. */
+const child = async (kind: "start" | "use", dataDir: string, statement = "select 1", waitMs = 0) => {
+  const script = fileURLToPath(new URL("../../../support/embedded-child.ts", import.meta.url))
+  const flags = "Deno" in globalThis ? ["run", "-A"] : []
+  const started: ChildProcess = spawn(process.execPath, [...flags, script, kind, dataDir, statement, String(waitMs)], {
+    stdio: ["ignore", "pipe", "inherit"]
+  })
+  const ended = new Promise((resolve) => started.once("exit", resolve))
+  cleanups.push(async () => {
+    const server = postmaster(dataDir)
+    started.kill("SIGKILL")
+    await ended
+    await eventually("its server stops", () => server === 0 || lifeOf(server) === undefined)
+  })
+  const line = await new Promise<string>((resolve, reject) => {
+    if (started.stdout !== null) createInterface(started.stdout).once("line", resolve)
+    // its line was read by then, if there was one
+    started.once("close", (code) => reject(new Error(`the child ended with ${code}`)))
+  })
+  return {
+    ...(JSON.parse(line) as Line),
+    pid: started.pid as number,
+    kill: () => (started.kill("SIGKILL"), ended),
+    ended
+  }
+}
+/** The server's process id; 0 while it has none. */
+const postmaster = (dataDir: string): number => {
+  try {
+    return Number.parseInt(readFileSync(join(dataDir, "postgres/postmaster.pid"), "utf8"), 10)
+  } catch {
+    return 0
+  }
+}
+const watchdogs = (dataDir: string): ReadonlyArray<number> =>
+  execFileSync("ps", ["-eo", "pid,args"], { encoding: "utf8" })
+    .split("\n")
+    .filter((line) => line.includes(`${dataDir}/`) && line.includes("/bin/sh -c"))
+    .map((line) => Number.parseInt(line, 10))
+
+describe("start", () => {
+  it("makes a cluster, keeps its data, port and password over a restart, and stops with its scope", async () => {
+    const dataDir = join(temporary(), "state")
+    const first = await open("start", { dataDir })
+    assert.strictEqual(first.started, "initialised")
+    await run(first.url, "create table kept as select 42 as answer")
+    await first.close()
+    assert.isFalse(await answers(first.url))
+    const second = await open("start", { dataDir })
+    assert.deepStrictEqual([second.started, second.url], ["restarted", first.url])
+    assert.deepStrictEqual(await run(second.url, "select answer from kept"), [{ answer: 42 }])
+  })
+
+  it("listens on 127.0.0.1 only, wants its password, and syncs commits", async () => {
+    const { dataDir, url } = await open("start", { dataDir: join(temporary(), "state") })
+    const settings = "select name, setting from pg_settings where name = any (string_to_array($1, ',')) order by name"
+    const names = ["fsync", "listen_addresses", "synchronous_commit", "unix_socket_directories"]
+    const sql = postgres(url, { max: 1, fetch_types: false })
+    const rows = await sql.unsafe(settings, [names.join()]).values()
+    await sql.end()
+    assert.deepStrictEqual(
+      [...rows],
+      [
+        ["fsync", "on"],
+        ["listen_addresses", "127.0.0.1"],
+        ["synchronous_commit", "on"],
+        ["unix_socket_directories", ""]
+      ]
+    )
+    const wrong = new URL(url)
+    wrong.password = "wrong"
+    assert.isFalse(await answers(wrong.href))
+    for (const file of ["millrace.json", "password"]) assert.strictEqual(statSync(join(dataDir, file)).mode & 0o077, 0)
+  })
+
+  it("gives a URL that psql takes", async (context) => {
+    if (spawnSync("psql", ["--version"]).error !== undefined) return context.skip("psql is not installed")
+    const { url } = await open("start", { dataDir: join(temporary(), "state") })
+    assert.strictEqual(
+      execFileSync("psql", [url, "-Atc", "select current_database()"], { encoding: "utf8" }),
+      "millrace\n"
+    )
+  })
+
+  it("runs where the state directory is open to others, as well as where it is closed", async () => {
+    const directory = temporary()
+    chmodSync(directory, 0o755)
+    const { url } = await open("start", { dataDir: join(directory, "state") })
+    assert.isTrue(await answers(url))
+  })
+
+  it("refuses a second owner, in this process and in another, and lets it in afterwards", async () => {
+    const dataDir = join(temporary(), "state")
+    const { close } = await open("start", { dataDir })
+    const error = await refused("start", { dataDir })
+    assert.strictEqual(error.reason, "InUse")
+    assert.include(error.message, `${dataDir} is in use by process ${process.pid}`)
+    assert.include(error.message, "try:")
+    assert.strictEqual((await child("start", dataDir)).failed?.reason, "InUse")
+    await close()
+    assert.strictEqual((await child("start", dataDir)).started, "restarted")
+  })
+
+  it("lets exactly one of several owners in that come at once", async () => {
+    const dataDir = join(temporary(), "state")
+    const all = await Promise.all(Array.from({ length: 4 }, () => child("start", dataDir, "select 1", 60_000)))
+    assert.strictEqual(all.filter(({ started }) => started !== undefined).length, 1)
+    assert.strictEqual(all.filter(({ failed }) => failed?.reason === "InUse").length, 3)
+    await Promise.all(all.map(({ kill }) => kill()))
+  })
+
+  it("takes the port it is told, refuses a taken one, and evades it when it was only remembered", async () => {
+    const dataDir = join(temporary(), "state")
+    const { close, port } = await open("start", { dataDir })
+    await close()
+    const blocker = createServer()
+    await new Promise<void>((resolve) => void blocker.listen(port, "127.0.0.1", resolve))
+    cleanups.push(() => blocker.close())
+    const error = await refused("start", { dataDir, port })
+    assert.strictEqual(error.reason, "PortInUse")
+    assert.include(error.message, String(port))
+    assert.notStrictEqual((await open("start", { dataDir })).port, port)
+  })
+
+  it("refuses a file, a directory of somebody else's and another version's data", async () => {
+    const directory = temporary()
+    writeFileSync(join(directory, "file"), "")
+    assert.strictEqual((await refused("start", { dataDir: join(directory, "file") })).reason, "Permission")
+    mkdirSync(join(directory, "other/postgres"), { recursive: true })
+    writeFileSync(join(directory, "other/postgres/mine.txt"), "")
+    assert.include(
+      (await refused("start", { dataDir: join(directory, "other") })).message,
+      "holds no PostgreSQL cluster"
+    )
+    writeFileSync(join(directory, "other/postgres/PG_VERSION"), "9.6\n")
+    assert.strictEqual((await refused("start", { dataDir: join(directory, "other") })).reason, "Unsupported")
+  })
+})
+
+describe("interruption", () => {
+  it("leaves nothing running and nothing locked, whenever it comes", async () => {
+    const dataDir = join(temporary(), "state")
+    for (const waitMs of [1, 30, 120, 300, 450, 550, 650]) {
+      const fiber = Effect.runFork(Effect.scoped(Embedded.start({ dataDir })))
+      await new Promise((resolve) => setTimeout(resolve, waitMs))
+      await Effect.runPromise(Fiber.interrupt(fiber))
+      assert.isUndefined(existsSync(join(dataDir, "lock")) ? holderOf(dataDir) : undefined)
+      assert.strictEqual(postmaster(dataDir), 0)
+    }
+    assert.isTrue(await answers((await open("start", { dataDir })).url))
+  })
+})
+
+describe("use", () => {
+  it("joins a running server and leaves it running", async () => {
+    const dataDir = join(temporary(), "state")
+    const owner = await child("start", dataDir, "create table t as select 1 as x", 60_000)
+    const joined = await open("use", { dataDir })
+    assert.deepStrictEqual([joined.started, joined.url], ["joined", owner.url])
+    assert.deepStrictEqual(await run(joined.url, "select x from t"), [{ x: 1 }])
+    await joined.close()
+    assert.isTrue(await answers(owner.url))
+  })
+
+  it("starts one where none runs, and stops it after the last of those who joined", async () => {
+    const dataDir = join(temporary(), "state")
+    const all = await Promise.all([1, 2, 3, 4].map((x) => child("use", dataDir, `select ${x} as x, pg_sleep(0.3)`)))
+    assert.deepStrictEqual(
+      all.map(({ rows }) => (rows[0] as { x: number }).x),
+      [1, 2, 3, 4]
+    )
+    await Promise.all(all.map(({ ended }) => ended))
+    assert.isFalse(await answers(all[0]?.url ?? ""))
+  })
+
+  it("is waited for by an owner", async () => {
+    const dataDir = join(temporary(), "state")
+    const brief = await child("use", dataDir, "select 1", 800)
+    assert.strictEqual((await open("start", { dataDir })).started, "restarted")
+    assert.strictEqual(await brief.ended, 0)
+  })
+})
+
+describe("kill -9", () => {
+  it("of the server: it is started again at the same place with what was committed", async () => {
+    const { dataDir, url } = await open("start", { dataDir: join(temporary(), "state") })
+    await run(url, "create table t as select generate_series(1, 1000) as x")
+    for (let round = 0; round < 2; round++) {
+      const before = postmaster(dataDir)
+      process.kill(before, "SIGKILL")
+      await eventually("the server is back", async () => postmaster(dataDir) !== before && (await answers(url)))
+      assert.deepStrictEqual(await run(url, "select count(*)::int as n from t"), [{ n: 1000 }])
+    }
+  })
+
+  it("of the owner: its server stops by itself, and the next owner finds what was committed", async () => {
+    const dataDir = join(temporary(), "state")
+    const owner = await child("start", dataDir, "create table t as select 7 as x", 60_000)
+    const server = postmaster(dataDir)
+    await owner.kill()
+    await eventually("the server stops", () => lifeOf(server) === undefined)
+    const next = await open("start", { dataDir })
+    assert.deepStrictEqual(await run(next.url, "select x from t"), [{ x: 7 }])
+  })
+
+  it("of the owner and its watchdog: the next owner stops the orphan and starts anew", async () => {
+    const dataDir = join(temporary(), "state")
+    const owner = await child("start", dataDir, "create table t as select 7 as x", 60_000)
+    const server = postmaster(dataDir)
+    const [watchdog = 0] = watchdogs(dataDir)
+    assert.isAbove(watchdog, 0)
+    process.kill(watchdog, "SIGKILL")
+    await owner.kill()
+    await new Promise((resolve) => setTimeout(resolve, 300))
+    assert.isTrue(await answers(owner.url), "an orphan is what this is about")
+    const next = await open("start", { dataDir })
+    assert.notStrictEqual(postmaster(dataDir), server)
+    assert.deepStrictEqual(await run(next.url, "select x from t"), [{ x: 7 }])
+  })
+
+  it("of everything at once: stale files, even with the id of a living process, stop nobody", async () => {
+    const dataDir = join(temporary(), "state")
+    const owner = await child("start", dataDir, "create table t as select 7 as x", 60_000)
+    for (const pid of [...watchdogs(dataDir), postmaster(dataDir), owner.pid]) process.kill(pid, "SIGKILL")
+    await owner.ended
+    const file = join(dataDir, "postgres/postmaster.pid")
+    writeFileSync(file, readFileSync(file, "utf8").replace(/^\d+/, String(process.pid)))
+    writeFileSync(join(dataDir, `lock/own-${process.pid}-0`), "")
+    const next = await open("start", { dataDir })
+    assert.deepStrictEqual(await run(next.url, "select x from t"), [{ x: 7 }])
+  })
+
+  it("while a cluster is made: the next start makes it", async () => {
+    const dataDir = join(temporary(), "state")
+    const making = child("start", dataDir)
+    making.catch(() => undefined)
+    await eventually(
+      "it is being made",
+      () => existsSync(dataDir) && readdirSync(dataDir).some((name) => name.startsWith("postgres.init-"))
+    )
+    await cleanups.at(-1)?.()
+    assert.strictEqual((await open("start", { dataDir })).started, "initialised")
+  })
+})
+
+describe("a full disk", () => {
+  const mount = (size: string): string | undefined => {
+    const directory = temporary()
+    if (spawnSync("mount", ["-t", "tmpfs", "-o", `size=${size}`, "tmpfs", directory]).status !== 0) return undefined
+    cleanups.push(() => execFileSync("umount", [directory]))
+    return directory
+  }
+
+  it("fails clearly while the cluster is made, and leaves nothing half made", async (context) => {
+    const directory = mount("30m")
+    if (directory === undefined) return context.skip("mounting a tmpfs is not allowed here")
+    const error = await refused("start", { dataDir: join(directory, "state") })
+    assert.strictEqual(error.reason, "DiskFull")
+    assert.notInclude(spawnSync("ls", [join(directory, "state")], { encoding: "utf8" }).stdout, "postgres")
+  })
+
+  it("fails clearly at a start, and starts once there is space", async (context) => {
+    const directory = mount("120m")
+    if (directory === undefined) return context.skip("mounting a tmpfs is not allowed here")
+    const dataDir = join(directory, "state")
+    await (await open("start", { dataDir })).close()
+    spawnSync("dd", ["if=/dev/zero", `of=${join(directory, "fill")}`, "bs=64k"])
+    assert.strictEqual((await refused("start", { dataDir })).reason, "DiskFull")
+    rmSync(join(directory, "fill"))
+    assert.strictEqual((await open("start", { dataDir })).started, "restarted")
+  })
+})
+
+describe("lock", () => {
+  it("names its holder, and is free again after a release and after a death", async () => {
+    const state = temporary()
+    assert.isUndefined(tryAcquire(state, "own"))
+    for (const kind of ["own", "use"] as const) {
+      assert.deepInclude(tryAcquire(state, kind) ?? {}, { kind: "own", pid: process.pid })
+    }
+    release(state, "own")
+    const dead = spawn("sleep", ["60"])
+    const name = `own-${dead.pid}-${lifeOf(dead.pid as number)}`
+    writeFileSync(join(state, "lock", name), "")
+    assert.strictEqual(tryAcquire(state, "use")?.pid, dead.pid)
+    dead.kill("SIGKILL")
+    await eventually("the process is gone", () => lifeOf(dead.pid as number) === undefined)
+    assert.isUndefined(tryAcquire(state, "use"))
+  })
+})

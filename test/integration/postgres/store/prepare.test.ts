@@ -1,0 +1,118 @@
+// Preparing projections: what is made once, and what is refused before anything is made.
+import { afterAll, assert, beforeAll, describe, it } from "@effect/vitest"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Schema from "effect/Schema"
+import * as Scope from "effect/Scope"
+import { Agg, Projection, ReadModel, Topic, Window } from "../../../../src/index.ts"
+import type { Fields } from "../../../../src/model/fields.ts"
+import type { Writable } from "../../../../src/model/handler.ts"
+import { query, type Sql } from "../../../../src/postgres/client/client.ts"
+import * as PostgresStore from "../../../../src/postgres/store/store.ts"
+import { databaseOn, server } from "../../../support/postgres.ts"
+
+const scope = Scope.makeUnsafe()
+let root = ""
+beforeAll(async () => {
+  root = await Effect.runPromise(Scope.provide(server, scope))
+})
+afterAll(() => Effect.runPromise(Scope.close(scope, Exit.void)))
+
+const source = Topic.records("s", { value: { user: Schema.String }, key: "user" })
+const tableOf = (name: string, more: Fields = {}, shared = false) =>
+  ReadModel.table(name, { columns: { user: Schema.String, ...more }, primaryKey: ["user"], shared })
+const projectionOf = (name: string, writes: ReadonlyArray<Writable>, version = 1) =>
+  Projection.make({ name, version, source, writes, handle: () => {} })
+const prepare = (sql: Sql, ...projections: ReadonlyArray<ReturnType<typeof projectionOf>>) =>
+  PostgresStore.make(sql).prepare(projections, () => 2)
+/** The error's message, and its tag before it. */
+const refusal = (sql: Sql, ...projections: ReadonlyArray<ReturnType<typeof projectionOf>>) =>
+  Effect.map(Effect.flip(prepare(sql, ...projections)), (error) => `${error._tag} ${error.message}`)
+const made = (sql: Sql) =>
+  Effect.map(
+    query(
+      "look what is there",
+      () => sql<Array<{ at: string }>>`
+        select table_schema || '.' || table_name as at from information_schema.tables
+        where table_schema not in ('pg_catalog', 'information_schema') and table_schema <> 'millrace' order by 1`
+    ),
+    (rows) => rows.map(({ at }) => at)
+  )
+const test = (name: string, body: (sql: Sql) => Effect.Effect<void, unknown>) =>
+  it.live(name, () => Effect.scoped(Effect.flatMap(databaseOn(root, 4), ({ sql }) => body(sql))))
+
+describe("preparing", () => {
+  test(
+    "makes tables, views and progress rows, once",
+    Effect.fnUntraced(function* (sql) {
+      const shared = tableOf("both", {}, true)
+      const projections = [projectionOf("select", [tableOf("order"), shared]), projectionOf("b", [shared])]
+      yield* prepare(sql, ...projections)
+      const there = ["millrace_shared.both", "public.both", "public.order", "select_v1.order"]
+      assert.deepStrictEqual(yield* made(sql), there)
+      yield* prepare(sql, ...projections)
+      assert.deepStrictEqual(yield* made(sql), there)
+      const [rows] = yield* query("count", () => sql`select count(*) as n from millrace.progress where mode = 'live'`)
+      assert.strictEqual(rows!["n"], 4)
+    })
+  )
+
+  test(
+    "refuses what the runner cannot run, and makes nothing",
+    Effect.fnUntraced(function* (sql) {
+      const sessions = Window.session("w", {
+        key: { user: Schema.String },
+        aggregate: { n: Agg.count },
+        gap: "1 minute"
+      })
+      assert.match(
+        yield* refusal(sql, projectionOf("a", [tableOf("t")]), projectionOf("p", [sessions])),
+        /^Mismatch projection p: w is a session window/
+      )
+      const keyed = ReadModel.table("t", { columns: { k: Schema.NullOr(Schema.String) }, primaryKey: ["k"] })
+      assert.match(
+        yield* refusal(sql, projectionOf("p", [keyed])),
+        /^Mismatch projection p: k is a column of t's key and may be null/
+      )
+      assert.deepStrictEqual(yield* made(sql), [])
+    })
+  )
+
+  test(
+    "refuses tables that changed without their version, and makes the next version beside the live one",
+    Effect.fnUntraced(function* (sql) {
+      yield* prepare(sql, projectionOf("p", [tableOf("t")]))
+      const changed = [tableOf("t", { n: Schema.Int })]
+      assert.match(
+        yield* refusal(sql, projectionOf("p", changed)),
+        /^Mismatch projection p: its tables are defined otherwise than when version 1 was first run; give it the next version/
+      )
+      yield* prepare(sql, projectionOf("p", changed, 2))
+      assert.deepStrictEqual(yield* made(sql), ["p_v1.t", "p_v2.t", "public.t"])
+      const modes = yield* query("modes", () => sql`select distinct version, mode from millrace.progress order by 1`)
+      assert.deepStrictEqual(
+        modes.map(({ mode, version }) => [version, mode]),
+        [
+          [1, "live"],
+          [2, "follower"]
+        ]
+      )
+    })
+  )
+
+  test(
+    "refuses a name that someone else has: a table, a view, another projection's read model",
+    Effect.fnUntraced(function* (sql) {
+      yield* query("make", () => sql.unsafe("create table public.mine (); create view public.seen as select 1 as p_v1"))
+      const taken = (name: string) =>
+        new RegExp(`^Mismatch projection p: public\\.${name} is there already and belongs to someone else`)
+      assert.match(yield* refusal(sql, projectionOf("p", [tableOf("mine")])), taken("mine"))
+      assert.match(yield* refusal(sql, projectionOf("p", [tableOf("seen")])), taken("seen"))
+      // the other one's name only begins like this one's
+      yield* prepare(sql, projectionOf("p_vehicles", [tableOf("t")]), projectionOf("xp", [tableOf("u")]))
+      assert.match(yield* refusal(sql, projectionOf("p", [tableOf("t")])), taken("t"))
+      assert.match(yield* refusal(sql, projectionOf("p", [tableOf("u")])), taken("u"))
+      yield* prepare(sql, projectionOf("p", [tableOf("fine")]))
+    })
+  )
+})

@@ -1,0 +1,276 @@
+// The fan-out on Pulsar while connections are cut and the broker is killed, on both transports: nothing is lost, doubled or out of order.
+import { assert, describe, it as vitest } from "@effect/vitest"
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
+import * as Latch from "effect/Latch"
+import * as Layer from "effect/Layer"
+import * as Schedule from "effect/Schedule"
+import { freePorts } from "../../../stack/ports.ts"
+import { pulsar, type Service } from "../../../stack/testing.ts"
+import type { Consumer, FanOutError, Message } from "../../../src/subscription/fanout.ts"
+import { Admin } from "../../../src/pulsar/client/admin.ts"
+import { type Cluster, connect, fromCluster } from "../../../src/pulsar/subscription/fanout.ts"
+import type { MessageId } from "../../../src/pulsar/client/message-id.ts"
+import { type Options, topicName } from "../../../src/pulsar/client/options.ts"
+import type { TransportReader } from "../../../src/pulsar/client/transport.ts"
+import * as Producer from "../../../src/pulsar/client/named-producer.ts"
+import { ascending, options, receiveAll, seqs, upTo } from "../../contract/fanout-support.ts"
+import { proxy } from "../../support/proxy.ts"
+import { makeNamespace, optionsOf, type TransportName, transports } from "../../support/pulsar.ts"
+import { owning } from "../../support/stack.ts"
+
+/** A broker that tells its clients to come by one proxy, and whose web interface is behind another. */
+class Broker extends Context.Service<
+  Broker,
+  {
+    readonly service: Service
+    readonly optionsOf: (transport: TransportName) => Options
+    /** Cuts every connection, and tells how many there were. */
+    readonly cut: () => Promise<number>
+  }
+>()("test/Broker") {}
+const layer = Layer.effect(
+  Broker,
+  Effect.gen(function* () {
+    const [binary, web] = [yield* proxy, yield* proxy]
+    const [port = 0] = yield* Effect.promise(() => freePorts(1))
+    binary.to(port)
+    const listeners = `internal:pulsar://127.0.0.1:${binary.port}`
+    const properties = {
+      brokerServicePort: String(port),
+      advertisedListeners: listeners,
+      internalListenerName: "internal"
+    }
+    const service = yield* pulsar({ properties })
+    const direct = { ...optionsOf("websocket", service.endpoints), timeoutMs: 60_000 }
+    web.to(Number(new URL(direct.adminUrl!).port))
+    yield* Effect.promise(() => makeNamespace(direct))
+    // a broker takes its time for the first one
+    const admin = new Admin(direct)
+    for (const topic of ["cut-native", "cut-websocket", "held", "ahead"])
+      yield* Effect.promise(() => admin.create(topicName(direct, topic)))
+    const given = (transport: TransportName): Options => ({
+      ...optionsOf(transport, service.endpoints),
+      url: transport === "native" ? `pulsar://127.0.0.1:${binary.port}` : `ws://127.0.0.1:${web.port}`,
+      adminUrl: direct.adminUrl!
+    })
+    return { service, optionsOf: given, cut: async () => (await binary.cut()) + (await web.cut()) }
+  })
+)
+
+const types = ["exclusive", "failover", "shared", "keyShared"] as const
+const total = 240
+const keys = 10
+const numbered = (from: number, to: number): ReadonlyArray<Producer.Numbered> =>
+  upTo(to, from).map((seq) => ({
+    key: `k${seq % keys}`,
+    value: String(seq),
+    eventTime: 1_000 + seq,
+    properties: { "millrace-seq": String(seq), "millrace-stream": "s" },
+    sequenceId: seq
+  }))
+const retryable = { schedule: Schedule.spaced("50 millis"), while: (error: FanOutError) => error.retryable }
+
+/** Publishes in portions and tells of each. What fails is sent again, from the last message that the topic is found to have. */
+const publish = Effect.fnUntraced(function* (
+  cluster: Cluster,
+  topic: string,
+  reached: (seq: number) => Effect.Effect<void>
+) {
+  const state = { sent: 0, failures: 0 }
+  const attempt = Effect.gen(function* () {
+    const from = state.sent
+    const options = { topic, name: "s#1", initialSequenceId: from, patienceMs: 60_000 }
+    // nobody else can write under this name from here on
+    const producer = yield* Producer.open(cluster, options)
+    state.sent = Number((yield* Producer.last(cluster, { topic, stream: "s" }))?.value ?? 0)
+    // an interface that counts by itself counts from what it was told
+    if (state.sent !== from) return
+    while (state.sent < total) {
+      const to = (Math.floor(state.sent / 10) + 1) * 10
+      yield* producer.send(numbered(state.sent + 1, to))
+      state.sent = to
+      yield* reached(state.sent)
+    }
+  }).pipe(Effect.scoped)
+  const again = Effect.catchTag(attempt, "PulsarError", (error) => {
+    state.failures++
+    assert.isTrue(error.retryable || error.kind === "busy", error.message)
+    return Effect.sleep(20)
+  })
+  yield* Effect.repeat(again, { while: () => state.sent < total })
+  return state.failures
+})
+/** Takes and acknowledges one after the other, until all are done with. */
+const consume = Effect.fnUntraced(function* (consumer: Consumer) {
+  const handled: Array<Message> = []
+  while (handled.length < total)
+    for (const message of yield* Effect.retry(consumer.receive(20), retryable)) {
+      handled.push(message)
+      yield* Effect.retry(consumer.acknowledge([message]), retryable)
+    }
+  return [...handled, ...(yield* receiveAll(consumer, 1, 1_000))]
+})
+const next = (reader: TransportReader | undefined) => reader?.next(200) ?? Promise.reject(new Error("there is none"))
+/** Reads all, and opens a reader after the last message where one ends. */
+const readOn = async (cluster: Cluster, topic: string, stop: () => boolean) => {
+  const read: Array<number> = []
+  let from: MessageId | "earliest" = "earliest"
+  while (read.length < total && !stop()) {
+    const reader: TransportReader | undefined = await cluster.transport.read({ topic, from }).catch(() => undefined)
+    try {
+      while (read.length < total && !stop()) {
+        const message = await next(reader)
+        if (message === undefined) continue
+        read.push(Number(message.value))
+        from = message.id
+      }
+    } catch {
+      // the next one goes on
+    }
+    await reader?.close()
+  }
+  return read
+}
+
+const suite = await owning("pulsar")
+suite("the fan-out on pulsar, under faults", () => {
+  vitest.layer(layer, { timeout: "180 seconds", excludeTestServices: true })((it) => {
+    describe.each(transports)("%s", (transport) => {
+      it.effect(
+        "cut connections and a killed broker lose, double and reorder nothing",
+        () =>
+          Effect.gen(function* () {
+            const { cut, optionsOf, service } = yield* Broker
+            const cluster = yield* connect(optionsOf(transport))
+            const topic = `cut-${transport}`
+            const full = topicName(cluster.options, topic)
+            const fanOut = fromCluster(cluster)
+            const subscribe = (name: string, type: (typeof types)[number]) =>
+              fanOut.subscribe(options(topic, type, { name, receiveQueue: 50, ackTimeoutMs: 600_000 }))
+            const consuming = yield* Effect.forEach(types, (type) =>
+              Effect.flatMap(subscribe(type, type), (consumer) => Effect.forkChild(consume(consumer)))
+            )
+            let over = false
+            const reading = readOn(cluster, full, () => over)
+            yield* Effect.addFinalizer(() => Effect.sync(() => (over = true)))
+
+            const cuts: Array<Promise<number>> = []
+            let killed = false
+            const faultAt = Effect.fnUntraced(function* (seq: number) {
+              if (seq > total / 2 && !killed) {
+                killed = true
+                return yield* Effect.andThen(service.kill, service.start)
+              }
+              // while the next portion is under way
+              if (seq % 40 === 0) setTimeout(() => cuts.push(cut()), seq % 3)
+            }, Effect.orDie)
+            const failures = yield* publish(cluster, topic, faultAt)
+            const counts = yield* Effect.promise(() => Promise.all(cuts))
+            assert.isAbove(Math.max(...counts), 0)
+            // the native client sends again by itself
+            if (transport === "websocket") assert.isAbove(failures, 0)
+            for (const [i, fiber] of consuming.entries()) {
+              const handled = yield* Fiber.join(fiber)
+              const places = Map.groupBy(handled, ({ position }) => position)
+              const again = handled.filter(({ position }) => places.get(position)!.length > 1)
+              assert.deepStrictEqual(seqs(again), [], `${types[i]}: delivered again`)
+              assert.deepStrictEqual(ascending(seqs(handled)), upTo(total), types[i])
+              for (const [key, some] of Map.groupBy(types[i] === "shared" ? [] : handled, (one) => one.key))
+                assert.deepStrictEqual(seqs(some), ascending(seqs(some)), `${types[i]} ${key}`)
+            }
+            assert.deepStrictEqual(yield* Effect.promise(() => reading), upTo(total))
+          }).pipe(Effect.scoped),
+        180_000
+      )
+    })
+
+    it.effect(
+      "what consumers held when the broker was killed comes again to others",
+      () =>
+        Effect.gen(function* () {
+          const { optionsOf, service } = yield* Broker
+          const all = transports.flatMap((transport) => types.map((type) => ({ transport, type })))
+          const clusters = {
+            native: yield* connect(optionsOf("native")),
+            websocket: yield* connect(optionsOf("websocket"))
+          }
+          const topic = "held"
+          const producer = yield* Producer.open(clusters.native, { topic, name: "s#1", initialSequenceId: 0 })
+          yield* producer.send(numbered(1, 40))
+          const subscribe = ({ transport, type }: (typeof all)[number]) =>
+            fromCluster(clusters[transport]).subscribe(options(topic, type, { name: `${transport}-${type}` }))
+          const down = Latch.makeUnsafe(false)
+          const held = all.map(() => Latch.makeUnsafe(false))
+          const holding = yield* Effect.forEach(all, (one, i) =>
+            Effect.forkChild(
+              Effect.scoped(
+                Effect.gen(function* () {
+                  const consumer = yield* subscribe(one)
+                  const messages = yield* receiveAll(consumer, 40, 60_000)
+                  assert.strictEqual(messages.length, 40)
+                  yield* consumer.acknowledge(messages.filter(({ seq }) => seq! % 2 === 0))
+                  yield* held[i]!.open
+                  yield* down.await
+                })
+              )
+            )
+          )
+          yield* Effect.forEach(held, (one) => one.await)
+          yield* service.kill
+          yield* service.start
+          yield* down.open
+          yield* Effect.forEach(holding, Fiber.join)
+          yield* Effect.forEach(
+            all,
+            Effect.fnUntraced(function* (one) {
+              const consumer = yield* Effect.retry(subscribe(one), {
+                schedule: Schedule.spaced("100 millis"),
+                times: 100
+              })
+              // what was acknowledged and not written down yet may come as well
+              const missing = new Set(upTo(40).filter((seq) => seq % 2 === 1))
+              while (missing.size > 0) {
+                const messages = yield* consumer.receive(40)
+                for (const { seq } of messages) missing.delete(seq!)
+                yield* consumer.acknowledge(messages)
+              }
+            }, Effect.scoped),
+            { concurrency: "unbounded" }
+          )
+        }).pipe(Effect.scoped),
+      120_000
+    )
+
+    it.effect("a native consumer that fetches nothing ahead gets what came before it was made", () =>
+      Effect.gen(function* () {
+        const cluster = yield* connect((yield* Broker).optionsOf("native"))
+        const topic = "ahead"
+        const producer = yield* Producer.open(cluster, { topic, name: "s#1", initialSequenceId: 0 })
+        yield* producer.send(numbered(1, 5))
+        for (let i = 0; i < 5; i++) {
+          const received: Array<unknown> = []
+          const consuming = cluster.transport.consume({
+            topic: topicName(cluster.options, topic),
+            subscription: `s${i}`,
+            name: "c",
+            type: "shared",
+            earliest: true,
+            prefetch: 0,
+            arrived: ({ value }) => received.push(value),
+            lost: () => undefined,
+            recovered: () => undefined
+          })
+          // the client's own threads go on while this one does not
+          for (const until = performance.now() + 200; performance.now() < until;);
+          const consumer = yield* Effect.promise(() => consuming)
+          consumer.ask(5)
+          yield* Effect.repeat(Effect.sleep(10), { while: () => received.length < 5, times: 1_000 })
+          assert.deepStrictEqual(received, ["1", "2", "3", "4", "5"])
+          yield* Effect.promise(() => consumer.close())
+        }
+      }).pipe(Effect.scoped)
+    )
+  })
+})

@@ -1,0 +1,79 @@
+// What a channel of the relay to Pulsar holds in memory once all is sent: there are hundreds of channels, one a stream and topic.
+import { setFlagsFromString } from "node:v8"
+import { runInNewContext } from "node:vm"
+import { assert, it } from "@effect/vitest"
+import * as Effect from "effect/Effect"
+import { shared } from "../../../../stack/testing.ts"
+import { connect } from "../../../../src/pulsar/subscription/fanout.ts"
+import { Channel } from "../../../../src/pulsar/relay/channel.ts"
+import type { Message } from "../../../../src/pulsar/relay/messages.ts"
+import { optionsOf, transports } from "../../../support/pulsar.ts"
+import { channelMessage, makeTenant } from "../../../support/relay-pulsar.ts"
+import { needing } from "../../../support/stack.ts"
+
+const count = 3_000
+setFlagsFromString("--expose-gc")
+const collectGarbage = runInNewContext("gc") as () => void
+
+/** Sends messages over a channel of its own until all are there. What is left of them in memory. */
+const send = Effect.fnUntraced(function* (channel: (done: () => void) => Channel) {
+  let left = count
+  let finished = () => {}
+  const one = channel(() => {
+    left -= 1
+    if (left === 0) finished()
+  })
+  yield* Effect.addFinalizer(() => Effect.promise(() => one.close()))
+  const messages: Array<WeakRef<Message>> = []
+  yield* Effect.callback<void>((resume) => {
+    finished = () => resume(Effect.void)
+    for (let seq = 1; seq <= count; seq++) {
+      const whole = channelMessage(one.topic, seq)
+      messages.push(new WeakRef(whole))
+      one.push([whole])
+    }
+  })
+  return { one, messages }
+})
+
+const suite = await needing("pulsar")
+suite("a channel of the relay to Pulsar", () => {
+  it.live.each(transports)(
+    "holds nothing of what is sent: %s",
+    (transport) =>
+      Effect.gen(function* () {
+        const cluster = yield* connect(optionsOf(transport, yield* shared("pulsar")))
+        const name = `memory${process.pid}-${transport}`
+        yield* Effect.promise(() => makeTenant(cluster, name))
+        const topic = `persistent://${name}/alerts/alerts`
+        const { messages, one } = yield* send(
+          (done) =>
+            new Channel(
+              {
+                cluster,
+                stream: "s",
+                name,
+                from: 0,
+                batching: false,
+                mark: (begin) => Promise.resolve(begin),
+                inTurn: (run) => run(),
+                holds: () => true,
+                done,
+                broken: assert.fail
+              },
+              topic
+            )
+        )
+        let held = count
+        // what a promise or the client had is let go a moment later
+        for (let i = 0; i < 50 && held > 50; i++) {
+          yield* Effect.sleep(20)
+          collectGarbage()
+          held = messages.filter((message) => message.deref() !== undefined).length
+        }
+        assert.isAtMost(held, 50)
+        assert.strictEqual(one.takeMark()?.seq, count)
+      }).pipe(Effect.scoped),
+    60_000
+  )
+})

@@ -1,0 +1,115 @@
+// Event types: versions, upcasting, and what decoding lets through.
+import * as Schema from "effect/Schema"
+import { describe, expect, expectTypeOf, test } from "vitest"
+import { Event, Topic, UnknownVersion } from "../../../src/index.ts"
+
+const Paid = Event.make("paid", { id: Schema.String, amount: Schema.Finite })
+  .upcast({ id: Schema.String, cents: Schema.Int }, ({ amount, id }) => ({ id, cents: Math.round(amount * 100) }))
+  .upcast({ id: Schema.String, cents: Schema.Int, currency: Schema.String }, (v2) => ({ ...v2, currency: "USD" }))
+const stored = (fields: object) => JSON.parse(JSON.stringify({ type: "paid", id: "p", ...fields })) as unknown
+
+describe("versions", () => {
+  const newest = { type: "paid", id: "p", cents: 150, currency: "USD" }
+
+  test("an event of any version is read as the newest", () => {
+    expect(Paid.decode(stored({ amount: 1.5 }), 1)).toEqual(newest)
+    expect(Paid.decode(stored({ cents: 150 }), 2)).toEqual(newest)
+    expect(Paid.decode(stored({ cents: 150, currency: "EUR" }), 3)).toEqual({ ...newest, currency: "EUR" })
+  })
+
+  test("one that says no version is of version 1", () => {
+    expect(Paid.decode(stored({ amount: 1.5 }))).toEqual(newest)
+    expect(() => Paid.decode(stored({ cents: 150, currency: "EUR" }))).toThrow(/amount/)
+  })
+
+  test.each([0, 4, -1, 1.5, Number.NaN])("version %d is unknown, and the error says which is the newest", (version) => {
+    expect(() => Paid.decode(stored({ amount: 1 }), version)).toThrow(UnknownVersion)
+    expect(() => Paid.decode(stored({ amount: 1 }), version)).toThrow(
+      `paid has no version ${version}, the newest is 3; deploy the code that declares it`
+    )
+  })
+
+  test("an earlier value of a chain keeps its own newest version", () => {
+    const first = Event.make("grown", { a: Schema.Int })
+    first.upcast({ b: Schema.Int }, ({ a }) => ({ b: a }))
+    expect(first.versions).toHaveLength(1)
+    expect(first.decode({ type: "grown", a: 1 })).toEqual({ type: "grown", a: 1 })
+  })
+
+  test("the newest version is what is made, inferred and written", () => {
+    const made = Paid.make({ id: "p", cents: 1, currency: "NOK" })
+    expectTypeOf(made).toEqualTypeOf<{
+      readonly type: "paid"
+      readonly id: string
+      readonly cents: number
+      readonly currency: string
+    }>()
+    expectTypeOf(Paid.decode).returns.toEqualTypeOf(made)
+    expect(Paid.encode(made as never)).toEqual(made)
+    expect(Paid.decode(JSON.parse(JSON.stringify(Paid.encode(made as never))), 3)).toEqual(made)
+  })
+
+  test("what an upcaster throws comes through", () => {
+    const Broken = Event.make("broken", { a: Schema.Int }).upcast({ b: Schema.Int }, () => {
+      throw new Error("cannot tell")
+    })
+    expect(() => Broken.decode({ type: "broken", a: 1 })).toThrow("cannot tell")
+  })
+})
+
+describe("fields", () => {
+  test("those that no version declares are dropped, from what is read and from what is written", () => {
+    expect(Object.keys(Paid.decode(stored({ amount: 1, extra: 1, cents: 5 })))).toEqual([
+      "type",
+      "id",
+      "cents",
+      "currency"
+    ])
+    const wide = { ...Paid.make({ id: "p", cents: 1, currency: "NOK" }), secret: true }
+    expect(Paid.encode(wide as never)).not.toHaveProperty("secret")
+  })
+
+  test.each([
+    ["a missing field", { id: "p" }, /amount/],
+    ["a wrong type", { id: "p", amount: "1" }, /amount/],
+    ["a number that JSON has not", { id: "p", amount: Infinity }, /amount/],
+    ["null", { id: null, amount: 1 }, /id/]
+  ])("%s is refused by name", (_, fields, message) => {
+    expect(() => Paid.decode({ type: "paid", ...fields })).toThrow(message)
+  })
+
+  test("another type's event is refused", () => {
+    expect(() => Paid.decode({ type: "refunded", id: "p", amount: 1 })).toThrow(/type/)
+    expect(() => Paid.decode(null)).toThrow()
+    expect(() => Paid.decode([])).toThrow()
+  })
+
+  test("`__proto__` in the input changes nothing", () => {
+    const text =
+      '{"type":"paid","id":"p","amount":1,"__proto__":{"polluted":true},"constructor":{"prototype":{"polluted":true}}}'
+    const event = Paid.decode(JSON.parse(text)) as object
+    expect(Object.keys(event)).toEqual(["type", "id", "cents", "currency"])
+    expect(Object.getPrototypeOf(event)).toBe(Object.prototype)
+    expect((event as { polluted?: boolean }).polluted).toBeUndefined()
+    expect(({} as { polluted?: boolean }).polluted).toBeUndefined()
+  })
+
+  test("`__proto__` does not stand in for a field that is missing", () => {
+    const text = '{"type":"paid","__proto__":{"id":"p","amount":1}}'
+    expect(() => Paid.decode(JSON.parse(text))).toThrow(/id|amount/)
+  })
+
+  test("types named like parts of Object are found only where they are declared", () => {
+    const topic = Topic.events("payments", { events: [Paid], key: "id" })
+    for (const type of ["__proto__", "constructor", "toString", "hasOwnProperty"]) {
+      expect(() => topic.decode({ type, id: "p", amount: 1 })).toThrow(
+        `payments has no event type "${type}"; it has paid`
+      )
+    }
+    const odd = Event.make("constructor", { id: Schema.String })
+    expect(Topic.events("odd", { events: [odd], key: "id" }).decode({ type: "constructor", id: "x" })).toEqual({
+      type: "constructor",
+      id: "x"
+    })
+  })
+})

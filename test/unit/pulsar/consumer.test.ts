@@ -1,0 +1,79 @@
+// A consumer on Pulsar over a transport that loses its connection at the worst moment: what was on its way then passes nothing.
+import { assert, describe, it } from "@effect/vitest"
+import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
+import { PulsarConsumer } from "../../../src/pulsar/subscription/consumer.ts"
+import type { ConsumeOptions, Received, Transport } from "../../../src/pulsar/client/transport.ts"
+
+const received = (seq: number): Received => ({
+  id: { ledger: 1, entry: seq, batch: -1, batchSize: 1 },
+  handle: seq,
+  key: "k",
+  value: String(seq),
+  eventTime: 1,
+  publishTime: 1,
+  properties: { "millrace-seq": String(seq) },
+  redeliveries: 0
+})
+
+/** A consumer whose connections the test has in hand, and what it delivers until it has so many. */
+const consumerOf = (type: "exclusive" | "failover") => {
+  const connections: Array<ConsumeOptions> = []
+  const transport: Pick<Transport, "consume"> = {
+    consume: async (options) => {
+      connections.push(options)
+      const done = async () => undefined
+      return { ask: () => undefined, acknowledge: done, negativeAcknowledge: done, close: done }
+    }
+  }
+  const settings = { topic: "t", name: "s", type, from: "earliest", receiveQueue: 100, ackTimeoutMs: 60_000 } as const
+  const delays = { redeliveryDelayMs: 100, maxRedeliveryDelayMs: 100, maxRedeliveries: 5, deadLetterTopic: "t.dlq" }
+  const consumer = new PulsarConsumer({
+    transport: transport as Transport,
+    settings: { ...settings, ...delays },
+    name: "c",
+    topics: ["persistent://public/default/t"],
+    bury: async () => undefined,
+    typeOf: async () => type
+  })
+  const take = Effect.fnUntraced(function* (count: number) {
+    const seqs: Array<number | undefined> = []
+    while (seqs.length < count) seqs.push(...(yield* consumer.receive(10)).map(({ seq }) => seq))
+    return seqs
+  })
+  return { consumer, connections, take }
+}
+
+describe.each(["exclusive", "failover"] as const)("a consumer that is alone: %s", (type) => {
+  it.live("delivers in order where one message more comes by a connection that was lost and is made anew", () =>
+    Effect.gen(function* () {
+      const { connections, consumer, take } = consumerOf(type)
+      yield* Effect.promise(() => consumer.open())
+      const { arrived, lost, recovered } = connections[0]!
+      for (const seq of [1, 2]) arrived(received(seq))
+      lost(new Error("cut"), false)
+      arrived(received(3))
+      // another one may have its place meanwhile
+      assert.isTrue(Option.isNone(yield* Effect.timeoutOption(take(1), 50)))
+      recovered()
+      for (const seq of [1, 2, 3, 4]) arrived(received(seq))
+      assert.deepStrictEqual(yield* take(4), [1, 2, 3, 4])
+      yield* Effect.promise(() => consumer.close())
+    })
+  )
+
+  it.live("delivers nothing that comes by a connection which is over", () =>
+    Effect.gen(function* () {
+      const { connections, consumer, take } = consumerOf(type)
+      yield* Effect.promise(() => consumer.open())
+      const { arrived, lost } = connections[0]!
+      for (const seq of [1, 2]) arrived(received(seq))
+      lost(new Error("away"), true)
+      arrived(received(3))
+      while (connections.length < 2) yield* Effect.sleep(1)
+      for (const seq of [1, 2, 3, 4]) connections[1]!.arrived(received(seq))
+      assert.deepStrictEqual(yield* take(4), [1, 2, 3, 4])
+      yield* Effect.promise(() => consumer.close())
+    })
+  )
+})

@@ -1,0 +1,290 @@
+// What becomes of a posted text before the log: splitting, checks, versions, trace, group commit. No HTTP.
+import { Schema } from "effect"
+import { describe, expect, test } from "vitest"
+import { LogError, UnknownTopic, type NewRecord } from "../../../src/log/log.ts"
+import { Application, Event, Projection, Topic } from "../../../src/index.ts"
+import { Appender, type Appended } from "../../../src/server/gateway/appender.ts"
+import { catalogOf } from "../../../src/server/http/catalog.ts"
+import { Checker, type Request } from "../../../src/server/gateway/validate.ts"
+import { vectorOf } from "../../../src/server/streams/sse.ts"
+import type { ServeOptions } from "../../../src/server/server.ts"
+import { defaultLimits } from "../../../src/server/http/limits.ts"
+import {
+  elementsOf,
+  forbiddenCharacterAt,
+  isDeeper,
+  isSuspect,
+  linesOf,
+  onOneLine
+} from "../../../src/server/gateway/split.ts"
+import { traceOf } from "../../../src/server/http/trace.ts"
+import application from "../../../millrace.config.ts"
+
+const reference = application as unknown as ServeOptions["application"]
+
+describe("texts", () => {
+  test("lines: LF, CRLF, blank ones, none at the end", () => {
+    const lines = [...linesOf('{"a":1}\r\n\n  \t\n{"b":2}\n {"c":3}')]
+    expect(lines).toEqual([
+      { text: '{"a":1}', line: 1 },
+      { text: '{"b":2}', line: 4 },
+      { text: '{"c":3}', line: 5 }
+    ])
+    expect([...linesOf("\n\r\n ")]).toEqual([])
+  })
+
+  test.each([
+    ["[]", []],
+    [" [ ] ", []],
+    ["[1,2]", ["1", "2"]],
+    ['[{"a":[1,2]}, {"b":"],[{\\"}"} ]', ['{"a":[1,2]}', '{"b":"],[{\\"}"}']],
+    ['["\\\\",[[],[]]]', ['"\\\\"', "[[],[]]"]],
+    ["[1,]", ["1", ""]],
+    ["[,]", ["", ""]]
+  ])("elements of %s", (text, elements) => {
+    expect(elementsOf(text)).toEqual(elements)
+  })
+
+  test.each(["[", "[1", "[1]]", "[1] 2", '["a]', "[{]}", "[1}"])("no array: %s", (text) => {
+    const elements = elementsOf(text)
+    const parses = (element: string) => {
+      try {
+        return JSON.parse(element) !== undefined
+      } catch {
+        return false
+      }
+    }
+    expect(elements === undefined || !elements.every(parses)).toBe(true)
+  })
+
+  test("depth counts brackets outside strings only", () => {
+    const nested = (depth: number) => "[".repeat(depth) + "]".repeat(depth)
+    expect(isDeeper(nested(64), 64)).toBe(false)
+    expect(isDeeper(nested(65), 64)).toBe(true)
+    expect(isDeeper(`{"a":"${"[{".repeat(100)}"}`, 64)).toBe(false)
+    expect(isDeeper(`[${"[],".repeat(100)}[]]`, 64)).toBe(false)
+    expect(isDeeper(`{"a":"\\"${"[".repeat(65)}"}`, 64)).toBe(false)
+  })
+
+  test("NUL and half pairs are found by their escapes, and an escaped backslash is none", () => {
+    const found = (text: string) => (isSuspect(text) ? forbiddenCharacterAt(JSON.parse(text)) : undefined)
+    expect(found(String.raw`{"a":{"b":["x\u0000"]}}`)).toEqual({ path: "a.b.0", what: "a NUL character" })
+    expect(found(String.raw`{"a":"\ud800"}`)?.what).toBe("half a surrogate pair")
+    expect(found(String.raw`{"a":"\uDC00x"}`)?.what).toBe("half a surrogate pair")
+    expect(found(String.raw`{"k\u0000":1}`)?.what).toBe("a NUL character in a field's name")
+    expect(found(String.raw`{"a":"\ud83d\ude00"}`)).toBeUndefined()
+    expect(found(String.raw`{"a":"\\u0000"}`)).toBeUndefined()
+  })
+
+  test("a value is put on one line", () => {
+    expect(onOneLine('{\n  "a": 1,\r\n  "b": "x\\ny"\n}')).toBe('{ "a": 1, "b": "x\\ny" }')
+  })
+})
+
+describe("trace", () => {
+  const parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00"
+
+  test("a valid traceparent is continued with a new span and its flags", () => {
+    const { traceId, traceparent } = traceOf(parent)
+    expect(traceId).toBe("4bf92f3577b34da6a3ce929d0e0e4736")
+    expect(traceparent).toMatch(/^00-4bf92f3577b34da6a3ce929d0e0e4736-[0-9a-f]{16}-00$/)
+    expect(traceparent).not.toContain("00f067aa0ba902b7")
+  })
+
+  test("a later version is read as far as it is known", () => {
+    expect(traceOf(`cc-${parent.slice(3)}-more`).traceId).toBe("4bf92f3577b34da6a3ce929d0e0e4736")
+  })
+
+  test.each([
+    undefined,
+    "",
+    "nonsense",
+    parent.toUpperCase(),
+    `${parent}-more`,
+    `ff-${parent.slice(3)}`,
+    `00-${"0".repeat(32)}-00f067aa0ba902b7-01`,
+    `00-4bf92f3577b34da6a3ce929d0e0e4736-${"0".repeat(16)}-01`
+  ])("made anew for %j", (header) => {
+    const { traceId, traceparent } = traceOf(header)
+    expect(traceId).toMatch(/^[0-9a-f]{32}$/)
+    expect(traceId).not.toMatch(/^(4bf92f3577b34da6a3ce929d0e0e4736|0+)$/)
+    expect(traceparent).toMatch(new RegExp(`^00-${traceId}-[0-9a-f]{16}-01$`))
+  })
+})
+
+const request = (now = 1_000_000): Request => ({ entry: undefined, version: undefined, traceparent: "00-a-b-01", now })
+const checker = new Checker(catalogOf(reference, defaultLimits.maxAheadMs), defaultLimits)
+const check = (event: object, more: Partial<Request> = {}) =>
+  checker.check(JSON.stringify(event), { ...request(), ...more })
+const raw = { event_id: "p-1", entity_id: "e", amount: 1, occurred_at: 5, tenant: "acme" }
+const payment = { type: "payment", ...raw }
+
+describe("versions", () => {
+  test.each([
+    ["the newest", { ...payment, currency: "EUR", fee: 1 }, 3],
+    ["the second", { ...payment, currency: "EUR" }, 2],
+    ["the first", payment, 1],
+    ["the first with a foreign field", { ...payment, note: "hi" }, 1]
+  ])("found: %s", (_name, event, version) => {
+    expect(check(event)).toMatchObject({
+      ok: true,
+      record: { schemaVersion: version, key: "e", eventTime: 5, eventId: "p-1" }
+    })
+  })
+
+  test.each([
+    ["fee of a wrong type", { ...payment, currency: "EUR", fee: "1" }, "fee"],
+    ["fee without currency", { ...payment, fee: 1 }, "currency"],
+    ["currency of a wrong type", { ...payment, currency: 5 }, "currency"],
+    ["amount of a wrong type in the oldest", { ...payment, amount: "1" }, "amount"]
+  ])("a spoilt new event is not an old one: %s", (_name, event, path) => {
+    expect(check(event)).toMatchObject({ ok: false, fault: { code: "schema_mismatch", path } })
+  })
+
+  test("said by the event, by the request, and both", () => {
+    expect(check({ ...payment, currency: "EUR", fee: 1, schema_version: 2 })).toMatchObject({
+      record: { schemaVersion: 2 }
+    })
+    expect(check({ ...payment, currency: "EUR", fee: 1 }, { version: 1 })).toMatchObject({
+      record: { schemaVersion: 1 }
+    })
+    expect(check({ ...payment, schema_version: 1 }, { version: 3 })).toMatchObject({ record: { schemaVersion: 1 } })
+    expect(check(payment, { version: 3 })).toMatchObject({ fault: { code: "schema_mismatch", path: "currency" } })
+  })
+
+  test.each([0, 4, -1, 1.5, "2", null, {}])("unknown: %j", (version) => {
+    expect(check({ ...payment, schema_version: version })).toMatchObject({ fault: { code: "unknown_schema_version" } })
+  })
+})
+
+describe("routing", () => {
+  const Paid = Event.make("paid", { id: Schema.String })
+  const Sent = Event.make("sent", { id: Schema.String })
+  const orders = Topic.events("orders", { events: [Paid, Sent], key: "id" })
+  const parcels = Topic.events("parcels", { events: [Sent], key: "id" })
+  const counts = Topic.records("counts", { value: { id: Schema.String }, key: "id" })
+  const count = Projection.make({
+    name: "count",
+    version: 1,
+    source: [orders, parcels],
+    writes: [counts],
+    maxAhead: "10 seconds",
+    handle: (event, out) => out.publish(counts, { id: event.id })
+  })
+  const app = Application.make({ name: "shop", projections: [Projection.async(count)] })
+  const catalog = catalogOf(app as unknown as ServeOptions["application"], 1)
+  const own = new Checker(catalog, defaultLimits)
+
+  test("by type, and not where two topics take it", () => {
+    expect(own.check('{"type":"paid","id":"1"}', request())).toMatchObject({ entry: { topic: { name: "orders" } } })
+    const both = own.check('{"type":"sent","id":"1"}', request())
+    expect(both).toMatchObject({ fault: { code: "ambiguous_event_type", try: "name the topic: ?topic=orders" } })
+    const named = own.check('{"type":"sent","id":"1"}', { ...request(), entry: catalog.topics.get("parcels") })
+    expect(named).toMatchObject({ entry: { topic: { name: "parcels" } } })
+  })
+
+  test("what is derived, and how far ahead its readers allow", () => {
+    expect(catalog.topics.get("counts")).toMatchObject({ writtenBy: ["count"], maxAheadMs: 1 })
+    expect(catalog.topics.get("orders")).toMatchObject({ readBy: ["count"], maxAheadMs: 10_000 })
+  })
+
+  test("an event without a time is of now", () => {
+    expect(own.check('{"type":"paid","id":"1"}', request(77))).toMatchObject({ record: { eventTime: 77 } })
+  })
+})
+
+describe("what is kept", () => {
+  test("the text as it was written, digits and foreign fields included", () => {
+    const text =
+      '{"type":"transfer","event_id":"a","entity_id":"b","amount":1.50,"occurred_at":5,"tenant":"t","big":12345678901234567890}'
+    expect(checker.check(text, request())).toMatchObject({ record: { value: text } })
+  })
+})
+
+describe("group commit", () => {
+  const record = (key: string): NewRecord => ({
+    partition: 0,
+    key,
+    value: "{}",
+    eventTime: 0,
+    eventId: undefined,
+    tenant: undefined,
+    traceparent: undefined,
+    schemaVersion: undefined,
+    headers: {}
+  })
+  const unavailable = new LogError({ operation: "append", topic: "t", retryable: false, reason: "no" })
+
+  const held = () => {
+    const calls: Array<{ readonly keys: ReadonlyArray<string | null>; readonly done: (appended: Appended) => void }> =
+      []
+    const append = (_topic: string, records: ReadonlyArray<NewRecord>) =>
+      new Promise<Appended>((done) => calls.push({ keys: records.map(({ key }) => key), done }))
+    const places = (index: number, from: number): void => {
+      const { done, keys } = calls[index]!
+      done({ _tag: "Places", places: keys.map((_, i) => ({ partition: 0, position: from + i })) })
+    }
+    return { append, calls, places }
+  }
+
+  test("what arrives while one append is on its way shares the next, and each gets its own places", async () => {
+    const { append, calls, places } = held()
+    const appender = new Appender(append, 100)
+    const first = appender.append("t", [record("a")])
+    const second = appender.append("t", [record("b"), record("c")])
+    const third = appender.append("t", [record("d")])
+    expect(calls.map(({ keys }) => keys)).toEqual([["a"]])
+    places(0, 0)
+    expect(await first).toMatchObject({ places: [{ position: 0 }] })
+    await expect.poll(() => calls.length).toBe(2)
+    expect(calls.map(({ keys }) => keys)).toEqual([["a"], ["b", "c", "d"]])
+    places(1, 10)
+    expect(await second).toMatchObject({ places: [{ position: 10 }, { position: 11 }] })
+    expect(await third).toMatchObject({ places: [{ position: 12 }] })
+  })
+
+  test("one request's refused record does not spoil another's", async () => {
+    const { append, calls, places } = held()
+    const appender = new Appender(append, 100)
+    void appender.append("t", [record("a")])
+    const bad = appender.append("t", [record("bad")])
+    const good = appender.append("t", [record("good")])
+    places(0, 0)
+    await expect.poll(() => calls.length).toBe(2)
+    calls[1]!.done({ _tag: "Failed", error: unavailable })
+    await expect.poll(() => calls.length).toBe(3)
+    calls[2]!.done({ _tag: "Failed", error: unavailable })
+    await expect.poll(() => calls.length).toBe(4)
+    places(3, 5)
+    expect(await bad).toMatchObject({ _tag: "Failed" })
+    expect(await good).toMatchObject({ places: [{ position: 5 }] })
+  })
+
+  test("more than may wait is refused, and nothing of it tried", async () => {
+    const { append, calls } = held()
+    const appender = new Appender(append, 2)
+    void appender.append("t", [record("a")])
+    void appender.append("t", [record("b"), record("c")])
+    expect(await appender.append("t", [record("d")])).toEqual({ _tag: "Overloaded" })
+    expect(calls).toHaveLength(1)
+  })
+
+  test("an unknown topic fails each of those who share", async () => {
+    const { append, calls } = held()
+    const appender = new Appender(append, 9)
+    const error = new UnknownTopic({ topic: "t", reason: "gone" })
+    const all = [appender.append("t", [record("a")]), appender.append("t", [record("b")])]
+    calls[0]!.done({ _tag: "Failed", error })
+    await expect.poll(() => calls.length).toBe(2)
+    calls[1]!.done({ _tag: "Failed", error })
+    expect(await Promise.all(all)).toEqual([
+      { _tag: "Failed", error },
+      { _tag: "Failed", error }
+    ])
+  })
+})
+
+test("a stream's id is one position for each partition", () => {
+  expect(vectorOf("1.20.3", 3)).toEqual([1, 20, 3])
+  for (const id of ["1.2", "1.2.3.4", "1..3", "a.b.c", "-1.2.3", "", "1.2.1e3"]) expect(vectorOf(id, 3)).toBeUndefined()
+})
