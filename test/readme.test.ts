@@ -1,7 +1,7 @@
 // README is code too: its TypeScript compiles, what is marked `ts run` runs, and every command, option and link it names exists.
 import { spawnSync } from "node:child_process"
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs"
-import { dirname, join } from "node:path"
+import { dirname, join, posix } from "node:path"
 import { fileURLToPath } from "node:url"
 import { afterAll, describe, expect, test } from "vitest"
 
@@ -102,6 +102,39 @@ const faultOfMillrace = (words: ReadonlyArray<string>): string | undefined => {
   )
 }
 
+/** Every page beside the README. */
+const pages = ["docs", "bench", "aggregates", "projections", "examples"]
+  .flatMap((folder) =>
+    existsSync(join(root, folder))
+      ? readdirSync(join(root, folder), { recursive: true, encoding: "utf8" }).map((name) => `${folder}/${name}`)
+      : []
+  )
+  .concat("CHANGELOG.md", "CONTRIBUTING.md")
+  .map((path) => path.replaceAll("\\", "/"))
+  .filter((path) => path.endsWith(".md") && existsSync(join(root, path)))
+
+/** The names that a page's headings have in links, as GitHub makes them. */
+const anchorsOf = (markdown: string): ReadonlySet<string> =>
+  new Set(
+    [...markdown.matchAll(/^#{1,6} (.+)$/gm)].map(([, heading = ""]) =>
+      heading
+        .toLowerCase()
+        .replaceAll(/[^\p{L}\p{N} _-]/gu, "")
+        .replaceAll(" ", "-")
+    )
+  )
+
+/** Links of a page to files that are not there, or to headings that their page does not have. Links to the web are not followed. */
+const deadLinksOf = (page: string): Array<string> =>
+  [...read(page).matchAll(/\]\((?!https?:|mailto:)([^)\s]+)\)/g)]
+    .map(([, link = ""]) => link)
+    .filter((link) => {
+      const [path = "", heading] = link.split("#")
+      const file = path === "" ? page : posix.join(posix.dirname(page), path)
+      if (!existsSync(join(root, file))) return true
+      return heading !== undefined && !anchorsOf(read(file)).has(heading)
+    })
+
 /** The lines of code that count when an excerpt is looked for: not imports, whose paths differ, nor blank ones. */
 const linesOf = (code: string) =>
   code
@@ -153,10 +186,13 @@ describe("README", () => {
     )
   }, 240_000)
 
-  test("every link to a file leads somewhere", () => {
-    const links = [...readme.matchAll(/\]\((?!https?:|#|mailto:)([^)#\s]+)[^)]*\)/g)].map((match) => match[1] ?? "")
-    expect(links.filter((link) => !existsSync(join(root, link)))).toEqual([])
-  })
+  test("every link to a file leads somewhere", () => expect(deadLinksOf("README.md")).toEqual([]))
+})
+
+describe("the pages of docs", () => {
+  test.each(pages)("%s: every link to a file and to a heading leads somewhere", (page) =>
+    expect(deadLinksOf(page)).toEqual([])
+  )
 })
 
 describe("the checks themselves", () => {
