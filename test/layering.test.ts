@@ -162,13 +162,6 @@ const sources = (): Map<string, string> => {
 /** Imports that are still to be cut. */
 const pending = new Set([
   "src/model/projection.ts (model) imports src/runner/in-memory.ts (runner)",
-  "src/pulsar/client/named-producer.ts (pulsar/client) imports src/pulsar/subscription/fanout.ts (pulsar/subscription)",
-  "src/pulsar/client/read-to-end.ts (pulsar/client) imports src/pulsar/subscription/fanout.ts (pulsar/subscription)",
-  "src/pulsar/relay/channel.ts (pulsar/relay) imports src/pulsar/subscription/fanout.ts (pulsar/subscription)",
-  "src/pulsar/relay/last-sent.ts (pulsar/relay) imports src/pulsar/subscription/fanout.ts (pulsar/subscription)",
-  "src/pulsar/relay/relay.ts (pulsar/relay) imports src/pulsar/subscription/fanout.ts (pulsar/subscription)",
-  "src/pulsar/relay/route.ts (pulsar/relay) imports src/pulsar/subscription/fanout.ts (pulsar/subscription)",
-  "src/pulsar/relay/stream.ts (pulsar/relay) imports src/pulsar/subscription/fanout.ts (pulsar/subscription)",
   "src/subscription/dead-letter.ts (subscription) imports src/bridge/ends.ts (bridge)"
 ])
 const pendingCircle = new Set(["src/runner/in-memory.ts", "src/model/projection.ts", "src/model/dead-letter-topic.ts"])

@@ -13,7 +13,7 @@ import {
 } from "../bridge/ends.ts"
 import { type Admin, pathOf } from "./client/admin.ts"
 import { failureOf, PulsarFailure } from "./client/errors.ts"
-import { type Cluster, connect } from "./subscription/fanout.ts"
+import { type Cluster, connect } from "./client/cluster.ts"
 import { knock } from "./client/handshake.ts"
 import { isWebSocket, type Options } from "./client/options.ts"
 import { partsOf, wholeOf } from "./client/topic-names.ts"

@@ -16,7 +16,7 @@ import {
 } from "../subscription/dead-letter.ts"
 import { endFrom } from "./bridge-end.ts"
 import { fanOutError } from "./client/errors.ts"
-import { type Cluster, connect } from "./subscription/fanout.ts"
+import { type Cluster, connect } from "./client/cluster.ts"
 import { type Options, topicName } from "./client/options.ts"
 import { localName, partsOf } from "./client/topic-names.ts"
 import { messagesOf } from "./relay/messages.ts"

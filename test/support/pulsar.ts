@@ -5,6 +5,7 @@ import * as References from "effect/References"
 import { shared } from "../../stack/testing.ts"
 import type { Endpoints } from "../../stack/service.ts"
 import { Admin } from "../../src/pulsar/client/admin.ts"
+import { connect } from "../../src/pulsar/client/cluster.ts"
 import * as PulsarFanOut from "../../src/pulsar/subscription/fanout.ts"
 import type { Options } from "../../src/pulsar/client/options.ts"
 import { Topics } from "../contract/fanout-support.ts"
@@ -47,7 +48,7 @@ export const makeNamespace = async (options: Options): Promise<void> => {
 
 /** Topics of a cluster. With `batching` what is published at once may be one batch. */
 export const topicsOn = Effect.fnUntraced(function* (options: Options, batching: boolean) {
-  const cluster = yield* PulsarFanOut.connect(options)
+  const cluster = yield* connect(options)
   const name = (topic: string) => `persistent://${options.tenant ?? "public"}/${options.namespace}/${topic}`
   const partitioned = new Set<string>()
   return Topics.of({

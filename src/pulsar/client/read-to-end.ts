@@ -1,6 +1,6 @@
 // What a topic has from a place to its end as it is now, by a reader of its own. It takes no part in any subscription.
 import { failureOf, PulsarFailure } from "./errors.ts"
-import type { Cluster } from "../subscription/fanout.ts"
+import type { Cluster } from "./cluster.ts"
 import { byPlace, type MessageId } from "./message-id.ts"
 import type { Received } from "./transport.ts"
 

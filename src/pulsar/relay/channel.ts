@@ -1,7 +1,7 @@
 // A stream's way into one topic: a producer under a name that one connection can have, and what is sent over it, in order, once.
 import { unopened } from "../../relay/outbox.ts"
 import { failureOf, isRefusal, PulsarFailure } from "../client/errors.ts"
-import type { Cluster } from "../subscription/fanout.ts"
+import type { Cluster } from "../client/cluster.ts"
 import type { MessageId } from "../client/message-id.ts"
 import { type Message, sentProperty } from "./messages.ts"
 import { placeText, type Present, type Tail, tailOf } from "./last-sent.ts"

@@ -1,7 +1,7 @@
 // What a topic ends with of one stream, read after nobody else can write there: the one proof of what was sent and not written down.
 import { retryHeader } from "../../dead-letter/retry-record.ts"
 import { PulsarFailure } from "../client/errors.ts"
-import type { Cluster } from "../subscription/fanout.ts"
+import type { Cluster } from "../client/cluster.ts"
 import { byPlace, decodeMessageId, encodeMessageId, type MessageId } from "../client/message-id.ts"
 import { sentProperty } from "./messages.ts"
 import { scan } from "../client/read-to-end.ts"

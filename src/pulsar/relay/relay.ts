@@ -6,7 +6,7 @@ import * as Semaphore from "effect/Semaphore"
 import type * as Scope from "effect/Scope"
 import { type Grouping, laneOf, type Lanes, type Mirrored, type Outbox } from "../../relay/outbox.ts"
 import { type Halt, RelayError, type RelayTarget, type Shipment } from "../../relay/target.ts"
-import { type Cluster, connect } from "../subscription/fanout.ts"
+import { type Cluster, connect } from "../client/cluster.ts"
 import type { Options } from "../client/options.ts"
 import { Lane, type Setting } from "./lane.ts"
 

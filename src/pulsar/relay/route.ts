@@ -2,7 +2,7 @@
 import { partitionOf } from "../../model/partitioner.ts"
 import { pathOf } from "../client/admin.ts"
 import { failureOf, isRefusal, type PulsarFailure } from "../client/errors.ts"
-import type { Cluster } from "../subscription/fanout.ts"
+import type { Cluster } from "../client/cluster.ts"
 import { partsOf } from "../client/topic-names.ts"
 import type { Channel, Held, Mark } from "./channel.ts"
 import type { Message } from "./messages.ts"

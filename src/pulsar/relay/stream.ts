@@ -10,7 +10,7 @@ import {
   type TopicPlace
 } from "../../relay/outbox.ts"
 import type { RelayError, Stream } from "../../relay/target.ts"
-import type { Cluster } from "../subscription/fanout.ts"
+import type { Cluster } from "../client/cluster.ts"
 import { PulsarFailure } from "../client/errors.ts"
 import { Channel, type Held, type Mark } from "./channel.ts"
 import { type Destination, type Message, messagesOf, metaOf } from "./messages.ts"

@@ -1,5 +1,4 @@
 // The fan-out on Apache Pulsar: durable subscriptions of its topics, by the native client or over WebSocket. Pulsar keeps their state.
-import { createPrivateKey, X509Certificate } from "node:crypto"
 import { randomUUID } from "node:crypto"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -17,47 +16,13 @@ import {
 } from "../../subscription/fanout.ts"
 import { UnknownTopic } from "../../log/log.ts"
 import { Admin } from "../client/admin.ts"
+import { type Cluster, connect } from "../client/cluster.ts"
 import { PulsarConsumer, type Settings } from "./consumer.ts"
-import { failureOf, fanOutError, PulsarFailure } from "../client/errors.ts"
-import { native } from "../client/native.ts"
-import { adminUrlOf, isWebSocket, type Options, topicName } from "../client/options.ts"
+import { failureOf, fanOutError } from "../client/errors.ts"
+import { type Options, topicName } from "../client/options.ts"
 import { partsOf } from "../client/topic-names.ts"
 import { begin, moveAll } from "./seek.ts"
-import type { Outgoing, Transport, TransportProducer } from "../client/transport.ts"
-import { webSocket } from "../client/websocket.ts"
-
-/** Connections to a cluster. */
-export interface Cluster {
-  readonly options: Options
-  readonly transport: Transport
-  /** Undefined: its URL is not known. */
-  readonly admin: Admin | undefined
-}
-
-/** Refuses a key that is not the certificate's: runtimes tell it each in other words, or blame the broker. */
-const assertKey = ({ tls }: Options): void => {
-  if (tls?.cert === undefined || tls.key === undefined) return
-  if (new X509Certificate(tls.cert).checkPrivateKey(createPrivateKey(tls.key))) return
-  const reason =
-    "the client's key is not its certificate's: correct MILLRACE_PULSAR_TLS_CERT and _KEY, which are made together"
-  throw new PulsarFailure("denied", false, reason)
-}
-
-/** Makes the transport that the URL names, until the scope closes. Fails where the native client is needed and not there. */
-export const connect = (options: Options): Effect.Effect<Cluster, FanOutError, Scope.Scope> =>
-  Effect.acquireRelease(
-    Effect.tryPromise({
-      try: async () => {
-        assertKey(options)
-        const admin = adminUrlOf(options) === undefined ? undefined : new Admin(options)
-        // a WebSocket URL tells where the admin interface is
-        const transport = isWebSocket(options.url) ? webSocket(options, admin!) : await native(options)
-        return { options, transport, admin }
-      },
-      catch: fanOutError("connect")
-    }),
-    ({ transport }) => Effect.promise(() => transport.close())
-  )
+import type { Outgoing, TransportProducer } from "../client/transport.ts"
 
 const findIt = "set MILLRACE_PULSAR_TENANT to whose it is, or make it: 'millrace pulsar apply'"
 /** The names of a topic's partitions. Fails with `UnknownTopic` where there is none and the admin interface can tell. */

@@ -1,6 +1,6 @@
 // What a run came to, compared with what was published: topics by a reader of their own, subscriptions by their rows, and what was parked.
 import * as Effect from "effect/Effect"
-import { connect } from "../../../src/pulsar/subscription/fanout.ts"
+import { connect } from "../../../src/pulsar/client/cluster.ts"
 import type { Received } from "../../../src/pulsar/client/transport.ts"
 import { messagesOf } from "../../support/relay-pulsar.ts"
 import type { Differences } from "../kafka/differences.ts"

@@ -12,6 +12,7 @@ import { securePulsar } from "../../../stack/testing.ts"
 import type { Endpoints } from "../../../stack/service.ts"
 import { alertsTopic } from "../../../projections/signals.ts"
 import { Admin } from "../../../src/pulsar/client/admin.ts"
+import { connect } from "../../../src/pulsar/client/cluster.ts"
 import * as PulsarFanOut from "../../../src/pulsar/subscription/fanout.ts"
 import type { Options, Tls } from "../../../src/pulsar/client/options.ts"
 import * as Producer from "../../../src/pulsar/client/named-producer.ts"
@@ -66,7 +67,7 @@ const topic = "alerts.v1"
 /** Publishes as the relay does, and takes it as a tenant does. */
 const roundTrip = Effect.fnUntraced(function* (relay: Options, tenant: Options, name: string) {
   const consumer = yield* (yield* PulsarFanOut.make(tenant)).subscribe({ topic, name, type: "exclusive" })
-  const producer = yield* Producer.open(yield* PulsarFanOut.connect(relay), { topic, name, initialSequenceId: -1 })
+  const producer = yield* Producer.open(yield* connect(relay), { topic, name, initialSequenceId: -1 })
   yield* producer.send([{ key: "k", value: `"${name}"`, eventTime: 1, properties: {}, sequenceId: 0 }])
   const messages = yield* consumer.receive(10)
   yield* consumer.acknowledge(messages)
@@ -83,7 +84,7 @@ const refusals = Effect.fnUntraced(function* (options: Options, silent: boolean)
     Effect.scoped,
     Effect.flip
   )
-  const produce = PulsarFanOut.connect({ ...given, timeoutMs: 3_000 }).pipe(
+  const produce = connect({ ...given, timeoutMs: 3_000 }).pipe(
     Effect.andThen((cluster) => Producer.open(cluster, { topic, name: "x", initialSequenceId: -1, patienceMs: 0 })),
     Effect.scoped,
     Effect.flip
@@ -177,7 +178,7 @@ suite("a secure pulsar", () => {
         Effect.gen(function* () {
           const secured = yield* Secured
           const token = secured.security.token("deaf")
-          const cluster = yield* PulsarFanOut.connect({ ...nobody(transport, secured, "deaf"), token })
+          const cluster = yield* connect({ ...nobody(transport, secured, "deaf"), token })
           yield* PulsarFanOut.fromCluster(cluster).subscribe({ topic, name: "may", type: "exclusive" })
           const error = yield* Effect.flip(Producer.open(cluster, { topic, name: "x", initialSequenceId: -1 }))
           assert.strictEqual(error.kind, "denied", error.message)

@@ -3,7 +3,7 @@
 import { assert, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import { shared } from "../../../../stack/testing.ts"
-import { type Cluster, connect } from "../../../../src/pulsar/subscription/fanout.ts"
+import { type Cluster, connect } from "../../../../src/pulsar/client/cluster.ts"
 import { Channel } from "../../../../src/pulsar/relay/channel.ts"
 import type { TransportProducer } from "../../../../src/pulsar/client/transport.ts"
 import { optionsOf, transports } from "../../../support/pulsar.ts"

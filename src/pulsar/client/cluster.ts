@@ -1,0 +1,44 @@
+// A connected Pulsar cluster: the transport that its URL names, and its admin interface.
+import { createPrivateKey, X509Certificate } from "node:crypto"
+import * as Effect from "effect/Effect"
+import type * as Scope from "effect/Scope"
+import type { FanOutError } from "../../subscription/fanout.ts"
+import { Admin } from "./admin.ts"
+import { fanOutError, PulsarFailure } from "./errors.ts"
+import { native } from "./native.ts"
+import { adminUrlOf, isWebSocket, type Options } from "./options.ts"
+import type { Transport } from "./transport.ts"
+import { webSocket } from "./websocket.ts"
+
+/** Connections to a cluster. */
+export interface Cluster {
+  readonly options: Options
+  readonly transport: Transport
+  /** Undefined: its URL is not known. */
+  readonly admin: Admin | undefined
+}
+
+/** Refuses a key that is not the certificate's: runtimes tell it each in other words, or blame the broker. */
+const assertKey = ({ tls }: Options): void => {
+  if (tls?.cert === undefined || tls.key === undefined) return
+  if (new X509Certificate(tls.cert).checkPrivateKey(createPrivateKey(tls.key))) return
+  const reason =
+    "the client's key is not its certificate's: correct MILLRACE_PULSAR_TLS_CERT and _KEY, which are made together"
+  throw new PulsarFailure("denied", false, reason)
+}
+
+/** Makes the transport that the URL names, until the scope closes. Fails where the native client is needed and not there. */
+export const connect = (options: Options): Effect.Effect<Cluster, FanOutError, Scope.Scope> =>
+  Effect.acquireRelease(
+    Effect.tryPromise({
+      try: async () => {
+        assertKey(options)
+        const admin = adminUrlOf(options) === undefined ? undefined : new Admin(options)
+        // a WebSocket URL tells where the admin interface is
+        const transport = isWebSocket(options.url) ? webSocket(options, admin!) : await native(options)
+        return { options, transport, admin }
+      },
+      catch: fanOutError("connect")
+    }),
+    ({ transport }) => Effect.promise(() => transport.close())
+  )
