@@ -1,5 +1,7 @@
 // The public names, nothing else.
-export { Aggregate, ConflictError, EventStore, type Rejection } from "./model/aggregate.ts"
+export { Aggregate } from "./aggregate/aggregate.ts"
+export { ConflictError, EventStore } from "./aggregate/event-store.ts"
+export type { Rejection } from "./model/aggregate.ts"
 export { Application } from "./model/application.ts"
 export { Bridge, InvalidBridge, type BridgeRecord, type Rule as BridgeRule } from "./bridge/rules.ts"
 export { DeadLetters, type DeadLetterMessage } from "./model/dead-letter-topic.ts"
@@ -14,7 +16,8 @@ export {
 } from "./subscription/fanout.ts"
 export type { Handler, Handlers, Lookup, Meta, Out, Writable } from "./model/handler.ts"
 export { OnceError, type Once } from "./subscription/once.ts"
-export { Projection, type FailurePolicy, type Rows, type Run } from "./model/projection.ts"
+export type { FailurePolicy } from "./model/failure-policy.ts"
+export { Projection, type Rows, type Run } from "./model/projection.ts"
 export { Column, InvalidName, ReadModel, type Table } from "./model/read-model.ts"
 export { Subscription, type Received } from "./subscription/subscription.ts"
 export { Tenancy, type TenantTopic } from "./model/tenancy.ts"

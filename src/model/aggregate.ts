@@ -1,8 +1,5 @@
-// An aggregate is a decider: three pure functions over events and commands, and the port that loads and appends its streams.
-import * as Context from "effect/Context"
-import * as Effect from "effect/Effect"
-import * as Layer from "effect/Layer"
-import * as Schema from "effect/Schema"
+// An aggregate as users declare it: a decider, with the types of its events, commands, state and rejections. Pure.
+import type * as Schema from "effect/Schema"
 import type { EventType } from "./event.ts"
 import type { Fields, Member, Named, Simplify, TypeOf } from "./fields.ts"
 import type { Source } from "./topic.ts"
@@ -30,35 +27,6 @@ export declare namespace Aggregate {
   type Any = Aggregate<string, any, any, any, unknown>
   type Command<A> = A extends Aggregate<string, any, any, infer C, any> ? C : never
   type State<A> = A extends Aggregate<string, infer S, any, any, any> ? S : never
-}
-/** The stream moved on between load and append, and kept doing so for every retry. */
-export class ConflictError extends Schema.TaggedError<ConflictError>()("ConflictError", {
-  stream: Schema.String,
-  expected: Schema.Int,
-  actual: Schema.Int
-}) {}
-/** The port that `execute` needs. */
-export class EventStore extends Context.Service<
-  EventStore,
-  {
-    load(stream: string): Effect.Effect<ReadonlyArray<unknown>>
-    append(stream: string, expected: number, events: ReadonlyArray<unknown>): Effect.Effect<void, ConflictError>
-  }
->()("millrace/EventStore") {
-  static readonly layerMemory = Layer.sync(EventStore, () => {
-    const streams = new Map<string, Array<unknown>>()
-    return EventStore.of({
-      load: (stream) => Effect.sync(() => [...(streams.get(stream) ?? [])]),
-      append: (stream, expected, events) =>
-        Effect.suspend(() => {
-          const stored = streams.get(stream) ?? []
-          if (stored.length !== expected)
-            return Effect.fail(new ConflictError({ stream, expected, actual: stored.length }))
-          streams.set(stream, [...stored, ...events])
-          return Effect.void
-        })
-    })
-  })
 }
 export const Aggregate = {
   /** `evolve` and `decide` have one function for every event and command; a missing or unknown one does not compile. */
@@ -98,20 +66,5 @@ export const Aggregate = {
         const decision = (options.decide as any)[command.type](state, command)
         return decision instanceof Error || Array.isArray(decision) ? decision : [decision]
       }
-    }) as never,
-  /** Loads, decides, appends; a conflict is retried by deciding again. Fails with the aggregate's own rejections. */
-  execute: <S, Ev, Cmd, Rj>(
-    aggregate: Aggregate<string, S, Ev, Cmd, Rj>,
-    id: string,
-    command: NoInfer<Cmd>
-  ): Effect.Effect<ReadonlyArray<Ev>, Rj | ConflictError, EventStore> =>
-    Effect.gen(function* () {
-      const store = yield* EventStore
-      const stream = `${aggregate.name}-${id}`
-      const history = (yield* store.load(stream)) as ReadonlyArray<Ev>
-      const decision = aggregate.decide(history.reduce(aggregate.evolve, aggregate.initial), command)
-      if (!Array.isArray(decision)) return yield* Effect.fail(decision as Rj)
-      yield* store.append(stream, history.length, decision)
-      return decision as ReadonlyArray<Ev>
-    }).pipe(Effect.retry({ times: 3, while: (error) => error instanceof ConflictError }))
+    }) as never
 }

@@ -1,7 +1,7 @@
 // A dead letter as a message: which topic a projection's parked events are published to, and what is in one. It publishes nothing.
 import * as Schema from "effect/Schema"
+import type { FailurePolicy } from "./failure-policy.ts"
 import type { TypeOf } from "./fields.ts"
-import type { Projection } from "./projection.ts"
 import { Topic } from "./topic.ts"
 
 const fields = {
@@ -27,16 +27,27 @@ const fields = {
  */
 export type DeadLetterMessage = TypeOf<typeof fields>
 
-type Source = { readonly kind: string; readonly name: string; readonly partitions?: number | undefined }
-type Failing = Pick<Projection.Any, "name" | "failure">
+interface EventSource {
+  readonly kind: string
+  readonly name: string
+}
+/** What a dead-letter topic depends on: the projection's name and its failure policy. */
+interface NamedPolicy {
+  readonly name: string
+  readonly failure: FailurePolicy
+}
+/** The same with the projection's sources; every projection is one. */
+interface NamedPolicyAndSources extends NamedPolicy {
+  readonly sources: ReadonlyArray<EventSource>
+}
 
 /**
  * Where a projection's parked events of a source are published: `<source>.<projection>.dlq`, or as its failure policy says. Undefined
  * where it parks none or publishes none. A topic that is named has one partition, so that projections may share it. Throws `InvalidTopicName` where a topic cannot have the name.
  */
 export const deadLetterTopic = (
-  { failure, name }: Failing,
-  source: Source
+  { failure, name }: NamedPolicy,
+  source: EventSource
 ): Topic<string, DeadLetterMessage> | undefined => {
   const { deadLetterTopic: given, then = "park" } = failure
   if (source.kind !== "topic" || then !== "park" || given === false) return undefined
@@ -49,7 +60,7 @@ export const deadLetterTopic = (
 }
 /** The topics of all its sources, each once. */
 export const deadLetterTopics = (
-  projection: Failing & Pick<Projection.Any, "sources">
+  projection: NamedPolicyAndSources
 ): ReadonlyArray<Topic<string, DeadLetterMessage>> => {
   const found = new Map<string, Topic<string, DeadLetterMessage>>()
   for (const source of projection.sources) {
@@ -63,7 +74,7 @@ export const deadLetterTopics = (
 export const DeadLetters = {
   /** The topic that parked events of a projection's source, its first one by default, are published to. Throws where there is none. */
   topic: (
-    projection: Projection.Any,
+    projection: NamedPolicyAndSources,
     source: Topic.Any = projection.sources[0] as never
   ): Topic<string, DeadLetterMessage> => {
     const topic = deadLetterTopic(projection, source)

@@ -1,8 +1,8 @@
 // A projection is a value: what it reads, what it writes, a handler, and what becomes of events that fail. Runners decide when it runs.
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import type * as Schedule from "effect/Schedule"
 import { deadLetterTopics } from "./dead-letter-topic.ts"
+import type { FailurePolicy } from "./failure-policy.ts"
 import { Driver } from "../runner/in-memory.ts"
 import { list, millis, select, type Named, type One, type OneOrMore, type Select } from "./fields.ts"
 import type { Handler, HandlerError, Handlers, HandlerServices, Lookup, Out, Unknown, Writable } from "./handler.ts"
@@ -11,27 +11,6 @@ import type { Source, Topic } from "./topic.ts"
 
 type EventOf<S> = One<S> extends Source<infer Ev, any> ? Ev : never
 type KindOf<S> = One<S> extends Source<any, infer K> ? K : never
-
-/**
- * What becomes of an event whose handler fails. `retry` is for handlers that return Effects: it says how often and how far apart
- * they are tried again (a plain handler would only fail the same way). What still fails is parked as a dead letter with error,
- * payload and position while the rest flows on (`park`, the default), recorded as skipped (`skip`), or stops the partition (`stop`).
- */
-export interface FailurePolicy {
-  readonly retry?: Schedule.Schedule<unknown, unknown>
-  readonly then?: "park" | "skip" | "stop"
-  /**
-   * `key`: once an event is parked, later ones of its key are parked behind it, until it is retried, and they after it in order, or all
-   * are discarded. Costs a query a batch. Default: the events of a parked one's key flow on.
-   */
-  readonly order?: "key"
-  /**
-   * Where parked events are published too, exactly once, for whoever watches them. Default `<source>.<projection>.dlq`; `false`:
-   * nowhere. One that is named here has one partition and may be shared. Records of a lookup's topic that cannot be read are parked
-   * outside of any batch, and so in `millrace.dead_letters` only.
-   */
-  readonly deadLetterTopic?: string | false
-}
 
 /** A projection is a value: what it reads, what it writes, and a handler. Runners decide when it runs: async, inline or live. */
 export interface Projection<

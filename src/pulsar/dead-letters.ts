@@ -3,6 +3,7 @@ import * as Effect from "effect/Effect"
 import type { BridgeRecord } from "../bridge/rules.ts"
 import type { BridgeError } from "../bridge/ends.ts"
 import type { Parked } from "../relay/outbox.ts"
+import type { FanOutError } from "../subscription/fanout.ts"
 import { partitionOf } from "../model/partitioner.ts"
 import { LetterRefused, type Sender } from "../dead-letter/resend.ts"
 import { orRefused, PulsarResender } from "../bridge/pulsar-resender.ts"
@@ -47,7 +48,7 @@ const partsIn = async (cluster: Cluster, name: string): Promise<ReadonlyArray<st
 }
 
 /** The dead-letter topics of the cluster. Everything needs the admin interface. */
-export const fromCluster = (cluster: Cluster): DeadLetterTopics => ({
+export const fromCluster = (cluster: Cluster): DeadLetterTopics<FanOutError | BridgeError> => ({
   names: attempt("list dead letters", () => namesOf(cluster)),
   each: (topic, take) =>
     attempt("read dead letters", async () => {
@@ -61,7 +62,7 @@ export const fromCluster = (cluster: Cluster): DeadLetterTopics => ({
   sender: subscriptionSender(cluster)
 })
 
-const subscriptionSender = (cluster: Cluster): DeadLetterTopics["sender"] => {
+const subscriptionSender = (cluster: Cluster): Sender<SubscriptionLetter, FanOutError | BridgeError> => {
   const resender = new PulsarResender(endFrom(cluster), "millrace-dlq/subscription")
   const partOf = async ({ partition, source, topic }: SubscriptionLetter) => {
     // the subscription's tenant is that of its dead letters

@@ -1,6 +1,5 @@
 // A message that a subscription gave up, as its dead-letter topic has it, and how it comes again to that subscription alone. No I/O.
 import type * as Effect from "effect/Effect"
-import type { BridgeError } from "../bridge/ends.ts"
 import type { FanOutError, Message } from "./fanout.ts"
 import type { Sender } from "../dead-letter/resend.ts"
 import { retryHeader } from "../dead-letter/retry-record.ts"
@@ -27,14 +26,14 @@ export interface SubscriptionLetter {
   /** The message's own. */
   readonly properties: Readonly<Record<string, string>>
 }
-/** The dead-letter topics of a system's subscriptions, read and retried. Adapters are PostgreSQL and Pulsar. */
-export interface DeadLetterTopics {
+/** The dead-letter topics of a system's subscriptions, read and retried. Adapters are PostgreSQL and Pulsar. `E` is what sending fails with. */
+export interface DeadLetterTopics<out E> {
   /** Topics whose names end as those of dead letters do, where nothing else was said: `.dlq`. */
   readonly names: Effect.Effect<ReadonlyArray<string>, FanOutError>
   /** Hands over a topic's letters from the first to the last that is there now, partition by partition; nothing of a topic that is not there. */
   readonly each: (topic: string, take: (letter: SubscriptionLetter) => void) => Effect.Effect<void, FanOutError>
   /** Sends a letter's message to the end of the topic that it came from, where its subscription alone handles it. */
-  readonly sender: Sender<SubscriptionLetter, FanOutError | BridgeError>
+  readonly sender: Sender<SubscriptionLetter, E>
 }
 
 const own = {

@@ -6,7 +6,7 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import { Agg, Application, Column, Event, Projection, ReadModel, Topic, Window } from "../../src/index.ts"
 import { query, type Sql } from "../../src/postgres/client/client.ts"
-import type { FailurePolicy } from "../../src/model/projection.ts"
+import type { FailurePolicy } from "../../src/model/failure-policy.ts"
 import { append, type Engine, run, settled, totals } from "../support/engine.ts"
 
 const fields = { id: Schema.String, key: Schema.String, at: Schema.Int, n: Schema.Finite, does: Schema.String }

@@ -40,7 +40,7 @@ const recordOf = (
 }
 
 /** The dead-letter topics of the log on a database. */
-export const make = (sql: Sql, log: Log["Service"]): DeadLetterTopics => ({
+export const make = (sql: Sql, log: Log["Service"]): DeadLetterTopics<FanOutError> => ({
   names: attempt("list dead letters", async () => {
     const rows = await sql<Array<{ readonly name: string }>>`
       select name from millrace.log_topic where name like '%.dlq' order by name`

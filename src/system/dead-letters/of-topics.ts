@@ -120,7 +120,7 @@ const originOf = ({ origin, source, subscription, topic }: SubscriptionLetter) =
     ? origin
     : `${origin}.${hashOf(localName(source), subscription)}`
 /** What subscriptions gave up. */
-export const subscriptionLetters = (sql: Sql, topics: DeadLetterTopics): Source =>
+export const subscriptionLetters = (sql: Sql, topics: DeadLetterTopics<unknown>): Source =>
   topicLetters<SubscriptionLetter>(sql, {
     names: topics.names,
     each: topics.each,

@@ -1,0 +1,33 @@
+// The failure policy of a projection: what happens to an event whose handler fails.
+import type * as Schedule from "effect/Schedule"
+
+/**
+ * What happens to an event whose handler fails. By default it is parked as a dead letter at once, and later events go on.
+ *
+ * ```ts
+ * failure: { retry: Schedule.recurs(5), then: "park", order: "key" }
+ * ```
+ */
+export interface FailurePolicy {
+  /**
+   * How often, and how far apart, a handler that returns an Effect is run again after a failure. A plain handler is not retried: it would
+   * fail the same way. Default: no retry.
+   */
+  readonly retry?: Schedule.Schedule<unknown, unknown>
+  /**
+   * What happens once the retries are used up. `park` (default) keeps the event as a dead letter with its error, value and position;
+   * `skip` records that it was skipped; `stop` stops the partition at this event.
+   */
+  readonly then?: "park" | "skip" | "stop"
+  /**
+   * `key`: while an event is parked, later events of its key are parked too. They are processed in order after the first one was
+   * retried, or discarded with it. Costs one query a batch. Default: later events of the key are processed at once.
+   */
+  readonly order?: "key"
+  /**
+   * The topic that parked events are also published to, exactly once, for subscribers. Default `<source>.<projection>.dlq`; `false`
+   * publishes them nowhere. A topic that is named here has one partition, and several projections may share it. Unreadable records of a
+   * lookup topic are parked outside of any batch, so they are in `millrace.dead_letters` only.
+   */
+  readonly deadLetterTopic?: string | false
+}
