@@ -13,6 +13,7 @@ import { query, type Sql } from "../src/postgres/client/client.ts"
 import { pack } from "../src/postgres/log/batch-codec.ts"
 import * as PostgresOutbox from "../src/postgres/relay/outbox.ts"
 import * as Relay from "../src/relay/relay.ts"
+import type { RelayTarget } from "../src/relay/target.ts"
 import { kafka } from "../stack/testing.ts"
 import { incarnation } from "../test/support/outbox.ts"
 import { database, databaseOn } from "../test/support/postgres.ts"
@@ -63,7 +64,7 @@ const insert = (sql: Sql, partition: number, firstSeq: number, messages: number,
 }
 
 /** Ships all of a filled outbox. */
-const throughput = Effect.fnUntraced(function* (sql: Sql, target: KafkaRelay.Target, seqs: Array<number>) {
+const throughput = Effect.fnUntraced(function* (sql: Sql, target: RelayTarget, seqs: Array<number>) {
   for (let i = 0; i < Number(values.messages) / perSegment; i++) {
     const partition = i % partitions
     yield* insert(sql, partition, seqs[partition]! + 1, perSegment, "scores")
@@ -90,12 +91,7 @@ const throughput = Effect.fnUntraced(function* (sql: Sql, target: KafkaRelay.Tar
   }
 })
 /** Single messages at a steady rate, from their commit until a reader of the topic has them. */
-const latency = Effect.fnUntraced(function* (
-  sql: Sql,
-  log: Log["Service"],
-  target: KafkaRelay.Target,
-  seqs: Array<number>
-) {
+const latency = Effect.fnUntraced(function* (sql: Sql, log: Log["Service"], target: RelayTarget, seqs: Array<number>) {
   const rate = Number(values.rate)
   yield* Effect.forkScoped(Relay.run(target))
   const sent = new Map<string, number>()

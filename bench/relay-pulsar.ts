@@ -16,6 +16,7 @@ import { type Cluster, connect } from "../src/pulsar/client/cluster.ts"
 import { fromCluster } from "../src/pulsar/subscription/fanout.ts"
 import * as PulsarRelay from "../src/pulsar/relay/relay.ts"
 import * as Relay from "../src/relay/relay.ts"
+import type { RelayTarget } from "../src/relay/target.ts"
 import { Subscription } from "../src/subscription/subscription.ts"
 import { Topic } from "../src/model/topic.ts"
 import { shared } from "../stack/testing.ts"
@@ -73,7 +74,7 @@ interface Case {
   readonly sql: Sql
   readonly cluster: Cluster
   readonly tenant: string
-  readonly target: PulsarRelay.Target
+  readonly target: RelayTarget
   /** The last sequence of each stream. */
   readonly seqs: Array<number>
 }

@@ -49,6 +49,8 @@ export interface RelayTarget {
   readonly ship: Effect.Effect<Shipment, RelayError>
   /** Waits for a sign that something was committed since the last call. May be late or missing: the loop also looks by itself. */
   readonly wait: Effect.Effect<void>
+  /** Wakes `wait` from within this process: something was committed. Never waits. */
+  readonly signal: () => void
   /** By stream, streams that lack nothing included. */
   readonly lag: Effect.Effect<ReadonlyArray<Lag>, RelayError>
 }

@@ -53,12 +53,7 @@ export interface System {
   /** The names of the targets that what commits published is brought to, by relays of any process. */
   readonly targets: ReadonlyArray<string>
   /** Those targets, where this process runs the relays. */
-  readonly relays: ReadonlyArray<Target>
-}
-/** A relay's target that can be woken from within the process. */
-export interface Target extends RelayTarget {
-  /** Something was committed. Never waits. */
-  readonly signal: () => void
+  readonly relays: ReadonlyArray<RelayTarget>
 }
 
 /**
@@ -120,12 +115,12 @@ const openLogParts = Effect.fnUntraced(function* (application: Application.Any, 
   const kafka = yield* kafkaOptions
   if (kafka !== undefined) {
     const parts = { ...(yield* openKafka(kafka)), onKafka: true, targets: [kafkaTarget] }
-    const relays = (): Effect.Effect<ReadonlyArray<Target>, RelayError, Scope.Scope> =>
+    const relays = (): Effect.Effect<ReadonlyArray<RelayTarget>, RelayError, Scope.Scope> =>
       relaysHere ? Effect.map(openKafkaRelay(application, sql, kafka), (one) => [one]) : Effect.succeed([])
     return { ...parts, relays }
   }
   const { grown, log } = yield* PostgresLog.make(sql, { cleanMs: 60_000 })
-  const relays = (): Effect.Effect<ReadonlyArray<Target>, RelayError, Scope.Scope> =>
+  const relays = (): Effect.Effect<ReadonlyArray<RelayTarget>, RelayError, Scope.Scope> =>
     relaysHere ? Effect.map(PostgresRelay.make(sql, { appended: grown }), (one) => [one]) : Effect.succeed([])
   return { log, topics: PostgresTopics.make(sql, log), onKafka: false, targets: [PostgresRelay.embedded], relays }
 })

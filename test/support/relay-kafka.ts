@@ -11,6 +11,7 @@ import { reasonOf } from "../../src/kafka/protocol/errors.ts"
 import * as KafkaLog from "../../src/kafka/log/log.ts"
 import type { Options } from "../../src/kafka/protocol/options.ts"
 import * as KafkaRelay from "../../src/kafka/relay/relay.ts"
+import type { RelayTarget } from "../../src/relay/target.ts"
 import type { Log, LogRecord } from "../../src/log/log.ts"
 import type { Outbox } from "../../src/relay/outbox.ts"
 import type { Sql } from "../../src/postgres/client/client.ts"
@@ -102,7 +103,7 @@ export const offsetsOf = (options: Options, group: string, topic: string) =>
   )
 
 /** Rounds until there is no more. How many messages they brought. */
-export const shipAll = Effect.fnUntraced(function* (target: KafkaRelay.Target) {
+export const shipAll = Effect.fnUntraced(function* (target: RelayTarget) {
   let messages = 0
   for (let more = true; more;) {
     const shipment = yield* target.ship
@@ -126,7 +127,7 @@ export interface Case {
   readonly relay: (
     options?: KafkaRelay.RelayOptions,
     outbox?: Outbox["Service"]
-  ) => Effect.Effect<KafkaRelay.Target, unknown, Scope.Scope>
+  ) => Effect.Effect<RelayTarget, unknown, Scope.Scope>
 }
 let made = 0
 /** Tests on a PostgreSQL server and brokers that are known when they run. Each has a database, a projection `p` of a topic of its own. */

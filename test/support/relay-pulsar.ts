@@ -17,7 +17,7 @@ import type { Options } from "../../src/pulsar/client/options.ts"
 import type { Message } from "../../src/pulsar/relay/messages.ts"
 import * as PulsarRelay from "../../src/pulsar/relay/relay.ts"
 import type { Received } from "../../src/pulsar/client/transport.ts"
-import type { RelayError, Shipment } from "../../src/relay/target.ts"
+import type { RelayError, RelayTarget, Shipment } from "../../src/relay/target.ts"
 import { incarnation } from "./outbox.ts"
 import { databaseOn, server } from "./postgres.ts"
 import { optionsOf, type TransportName } from "./pulsar.ts"
@@ -35,7 +35,7 @@ export interface Case {
   readonly relay: (
     options?: PulsarRelay.RelayOptions,
     outbox?: Outbox["Service"]
-  ) => Effect.Effect<PulsarRelay.Target, unknown, Scope.Scope>
+  ) => Effect.Effect<RelayTarget, unknown, Scope.Scope>
   /** All messages of a topic of a tenant, by default the test's. */
   readonly messages: (topic: string, tenant?: string) => Effect.Effect<ReadonlyArray<Received>>
 }
@@ -160,7 +160,7 @@ export const channelMessage = (topic: string, seq: number, value = `{"seq":${seq
 }
 
 /** Rounds until the streams lack nothing. How many messages they brought. */
-export const shipAll = Effect.fnUntraced(function* (target: PulsarRelay.Target) {
+export const shipAll = Effect.fnUntraced(function* (target: RelayTarget) {
   let messages = 0
   const count = (shipment: Shipment) => void (messages += shipment.messages)
   yield* rounds(target, (shipment, lag) => {
@@ -171,7 +171,7 @@ export const shipAll = Effect.fnUntraced(function* (target: PulsarRelay.Target) 
 })
 /** Rounds until it is as it should be. */
 export const rounds = Effect.fnUntraced(function* (
-  target: PulsarRelay.Target,
+  target: RelayTarget,
   done: (shipment: Shipment, lag: number) => boolean
 ): Effect.fn.Return<Shipment, RelayError> {
   while (true) {

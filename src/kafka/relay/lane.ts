@@ -1,7 +1,8 @@
-// One lane of the relay to Kafka: a producer, and the streams that it brings there, a transaction a round. Which lanes run is decided elsewhere.
+// One lane of the relay to Kafka: a producer, and the streams that it brings there, a transaction a round. Which lanes run is decided by `relay/lanes.ts`.
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
+import type { LaneRound, RelayLane } from "../../relay/lanes.ts"
 import { type Bounds, type Mirrored, nameOf, type Outbox, type Place } from "../../relay/outbox.ts"
 import { type Halt, RelayError, type Stream } from "../../relay/target.ts"
 import { isMoved } from "../protocol/client.ts"
@@ -22,13 +23,6 @@ export interface Setting {
   readonly bounds: Bounds
   /** How long an offset may go unwritten, in milliseconds. */
   readonly refreshMs: number
-  /** The least time between the beginnings of transactions of a lane that has nothing waiting, in milliseconds. */
-  readonly paceMs: number
-}
-/** What a lane's round did. */
-export interface Round {
-  readonly messages: number
-  readonly more: boolean
 }
 
 /** How often a position that does not fit is looked at again. */
@@ -51,7 +45,7 @@ interface State {
   wrongUntil: number
 }
 /** A lane. Rounds are made one after another. */
-export class Lane {
+export class Lane implements RelayLane {
   private readonly setting: Setting
   private readonly id: string
   /** Fails where the grouping is not the one that this lane belongs to any more. */
@@ -91,7 +85,7 @@ export class Lane {
   }
 
   /** One transaction at most, with what follows the lane's streams. After a failure everything begins anew. */
-  readonly round = (streams: ReadonlyArray<Mirrored>): Effect.Effect<Round, RelayError> =>
+  readonly round = (streams: ReadonlyArray<Mirrored>): Effect.Effect<LaneRound, RelayError> =>
     this.step(streams).pipe(Effect.tapError(() => Effect.sync(() => this.close())))
 
   private attempt<A>(run: () => Promise<A>): Effect.Effect<A, RelayError> {
@@ -112,7 +106,7 @@ export class Lane {
   private readonly step = Effect.fnUntraced(function* (
     this: Lane,
     streams: ReadonlyArray<Mirrored>
-  ): Effect.fn.Return<Round, RelayError> {
+  ): Effect.fn.Return<LaneRound, RelayError> {
     const producer = (this.producer ??= yield* this.start())
     yield* this.admit(producer, streams)
     const ready = this.prepared

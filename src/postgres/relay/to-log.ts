@@ -23,11 +23,6 @@ export interface Options {
   /** Told of each partition that grew, before other processes are: to wake readers of this process at once. */
   readonly appended?: (topicId: number, partition: number, end: number) => void
 }
-/** The embedded target, and a way to wake it from within the process. */
-export interface Target extends RelayTarget {
-  /** Something was committed. Never waits. */
-  readonly signal: () => void
-}
 
 const attempt = attempter(embedded)
 
@@ -120,7 +115,7 @@ const wakeOwn = (ends: ReadonlyArray<string>, appended: NonNullable<Options["app
 export const make = Effect.fnUntraced(function* (
   sql: Sql,
   options: Options = {}
-): Effect.fn.Return<Target, RelayError, Scope.Scope> {
+): Effect.fn.Return<RelayTarget, RelayError, Scope.Scope> {
   const bounds = { segments: options.segments ?? 32, bytes: options.bytes ?? 8 << 20 }
   const copy = makeCopy(sql, bounds)
   const { signal, wait } = yield* signsOf(sql, embedded)

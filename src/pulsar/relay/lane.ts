@@ -1,5 +1,6 @@
-// One lane of the relay to Pulsar: the streams that it has, what is read for them and written down of them. Which lanes run is decided elsewhere.
+// One lane of the relay to Pulsar: the streams that it has, what is read for them and written down of them. Which lanes run is decided by `relay/lanes.ts`.
 import * as Effect from "effect/Effect"
+import type { LaneRound, RelayLane } from "../../relay/lanes.ts"
 import {
   type Bounds,
   type Mirrored,
@@ -18,11 +19,6 @@ export interface Setting extends StreamSetting {
   readonly outbox: Outbox["Service"]
   readonly bounds: Bounds
 }
-/** What a lane's round did. */
-export interface Round {
-  readonly messages: number
-  readonly more: boolean
-}
 interface Broken {
   readonly closed: Promise<void>
   readonly until: number
@@ -33,7 +29,7 @@ interface Broken {
 const brokenMs = 1_000
 
 /** A lane. Rounds are made one after another; what they begin goes on between them. */
-export class Lane {
+export class Lane implements RelayLane {
   private readonly setting: Setting
   private readonly streams = new Map<string, StreamRelay>()
   private readonly at = new Map<string, Stream>()
@@ -62,7 +58,7 @@ export class Lane {
   readonly round = Effect.fnUntraced(function* (
     this: Lane,
     streams: ReadonlyArray<Mirrored>
-  ): Effect.fn.Return<Round, RelayError> {
+  ): Effect.fn.Return<LaneRound, RelayError> {
     const messages = yield* this.write()
     yield* this.admit(streams)
     yield* this.relieve()

@@ -222,8 +222,8 @@ ${offsetsLine}`
     patches: [
       {
         file: "src/kafka/relay/relay.ts",
-        find: "new Lane(this.setting, grouping.ids[lane]!, ",
-        replace: "new Lane(this.setting, `${grouping.ids[lane]!}-${process.pid}`, "
+        find: "new Lane(setting, grouping.ids[lane]!, ",
+        replace: "new Lane(setting, `${grouping.ids[lane]!}-${process.pid}`, "
       }
     ],
     plan: right({ kind: "relayZombie", name: "transaction begun" }),

@@ -6,10 +6,10 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Scope from "effect/Scope"
-import type * as KafkaRelay from "../../../../src/kafka/relay/relay.ts"
 import { connect, query, type Sql } from "../../../../src/postgres/client/client.ts"
 import * as PostgresOutbox from "../../../../src/postgres/relay/outbox.ts"
 import * as Relay from "../../../../src/relay/relay.ts"
+import type { RelayTarget } from "../../../../src/relay/target.ts"
 import { kafka, type Service } from "../../../../stack/testing.ts"
 import { positions, publish } from "../../../support/outbox.ts"
 import { server } from "../../../support/postgres.ts"
@@ -78,7 +78,7 @@ const settled = (sql: Sql, seqs: Readonly<Record<string, number>>) =>
       yield* Effect.sleep(20)
     }
   })
-const run = (target: KafkaRelay.Target) => Effect.forkScoped(Relay.run(target, { pollMs: 20 }))
+const run = (target: RelayTarget) => Effect.forkScoped(Relay.run(target, { pollMs: 20 }))
 
 suite("relay to Kafka, under faults", () => {
   beforeAll(async () => {

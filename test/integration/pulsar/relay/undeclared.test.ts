@@ -8,7 +8,7 @@ import { PulsarFailure } from "../../../../src/pulsar/client/errors.ts"
 import { makeSender } from "../../../../src/pulsar/dead-letters.ts"
 import * as PulsarRelay from "../../../../src/pulsar/relay/relay.ts"
 import type { TransportProducer } from "../../../../src/pulsar/client/transport.ts"
-import type { Shipment } from "../../../../src/relay/target.ts"
+import type { RelayTarget, Shipment } from "../../../../src/relay/target.ts"
 import { resend } from "../../../../src/dead-letter/resend.ts"
 import * as Cli from "../../../support/cli.ts"
 import { positions } from "../../../support/outbox.ts"
@@ -57,7 +57,7 @@ const retryAll = Effect.fnUntraced(function* ({ options, sql }: Case) {
 /** Rounds until what the test's tenant has is as it should be. */
 const until = Effect.fnUntraced(function* (
   { messages }: Case,
-  target: PulsarRelay.Target,
+  target: RelayTarget,
   done: (sequences: ReadonlyArray<number>) => boolean
 ) {
   while (true) {
@@ -72,7 +72,7 @@ const until = Effect.fnUntraced(function* (
  * Publishes from a sequence on for the test's tenant and, each second message, for another one that is not there, until all of the first one's came and
  * of the other's some are parked and some wait. The last sequence, and what is parked.
  */
-const flood = Effect.fnUntraced(function* (own: Case, target: PulsarRelay.Target, first: number, other: string) {
+const flood = Effect.fnUntraced(function* (own: Case, target: RelayTarget, first: number, other: string) {
   const tenant = (seq: number) => (isEven(seq) ? other : own.name)
   let last = first + 159
   yield* publishFor(own.sql, first, 8, tenant)
@@ -89,7 +89,7 @@ const flood = Effect.fnUntraced(function* (own: Case, target: PulsarRelay.Target
 })
 
 /** Rounds until it has seen what it is to see, and a few more; or until its position moved, of 200 messages. */
-const stands = Effect.fnUntraced(function* (target: PulsarRelay.Target, seen: (shipment: Shipment) => boolean) {
+const stands = Effect.fnUntraced(function* (target: RelayTarget, seen: (shipment: Shipment) => boolean) {
   const last = yield* rounds(target, (shipment, lag) => seen(shipment) || lag < 200)
   for (let i = 0; i < 3; i++) yield* target.ship
   return last
