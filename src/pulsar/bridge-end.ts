@@ -11,13 +11,13 @@ import {
   type PulsarProducer,
   type Sent
 } from "../bridge/ends.ts"
-import { type Admin, pathOf } from "./client/admin.ts"
-import { failureOf, PulsarFailure } from "./client/errors.ts"
-import { type Cluster, connect } from "./client/cluster.ts"
+import type { Admin } from "./client/admin.ts"
+import { type FailureKind, failureOf } from "./client/errors.ts"
+import { adminOf, type Cluster, connect, partitionCount } from "./client/cluster.ts"
 import { knock } from "./client/handshake.ts"
 import { isWebSocket, type Options } from "./client/options.ts"
 import { partsOf, wholeOf } from "./client/topic-names.ts"
-import { endOf, scan } from "./client/read-to-end.ts"
+import { scan } from "./client/read-to-end.ts"
 import type { Received, TransportConsumer, TransportProducer } from "./client/transport.ts"
 
 /** Sent and not answered, at most. */
@@ -25,22 +25,31 @@ const inFlight = 1_000
 /** Messages that a consumer holds ready, at most. */
 const heldReady = 4_000
 
-/** The credentials are wrong, which is no matter of one topic. */
-const unknown = /Authentication|AuthN|refused the token/i
-const kindOf = ({ kind, message }: PulsarFailure): BridgeError["kind"] => {
-  if (kind === "refused" || kind === "missing" || (kind === "denied" && !unknown.test(message))) return "refused"
-  if (kind === "busy" || kind === "fenced") return kind
-  return "other"
+/** The port's kind for each kind of the client, and whether a new session of the bridge may fix it although the failure itself is not retryable. */
+const kinds: Readonly<Record<FailureKind, readonly [kind: BridgeError["kind"], tryAgain: boolean]>> = {
+  missing: ["refused", false],
+  namespaceMissing: ["refused", false],
+  notFound: ["refused", false],
+  invalidName: ["refused", false],
+  forbidden: ["refused", false],
+  messageTooLarge: ["refused", false],
+  busy: ["busy", true],
+  fenced: ["fenced", true],
+  // no topic is to blame: messages must wait until a person corrects the configuration
+  unauthenticated: ["other", false],
+  adminUnknown: ["other", false],
+  lost: ["other", false],
+  other: ["other", true]
 }
-const failure = (operation: string, topic: string) => (cause: unknown) => {
-  const told = failureOf(cause, topic)
-  const kind = kindOf(told)
-  const retryable =
-    told.retryable || kind === "busy" || kind === "fenced" || (kind === "other" && told.kind === "other")
-  return new BridgeError({ side: "pulsar", operation, kind, topic, retryable, reason: told.message, cause })
+/** The port's error for what an operation on a topic failed with. */
+export const bridgeError = (operation: string, topic: string) => (cause: unknown) => {
+  const failure = failureOf(cause, topic)
+  const [kind, tryAgain] = kinds[failure.kind]
+  const retryable = failure.retryable || tryAgain
+  return new BridgeError({ side: "pulsar", operation, kind, topic, retryable, reason: failure.message, cause })
 }
 const attempt = <A>(operation: string, topic: string, run: () => Promise<A>): Effect.Effect<A, BridgeError> =>
-  Effect.tryPromise({ try: run, catch: failure(operation, topic) })
+  Effect.tryPromise({ try: run, catch: bridgeError(operation, topic) })
 
 const arrivedOf = (message: Received): Arrived => {
   const { eventTime, id, key, properties, publishTime, value } = message
@@ -65,9 +74,9 @@ class Producer implements PulsarProducer {
       const { duplicate, id } = await this.producer.send(message)
       return duplicate ? { kind: "duplicate" } : { kind: "stored", place: id }
     } catch (cause) {
-      const told = failureOf(cause, this.part)
-      if (told.kind === "refused") return { kind: "refused", reason: told.message }
-      throw told
+      const failure = failureOf(cause, this.part)
+      if (failure.kind === "messageTooLarge") return { kind: "refused", reason: failure.message }
+      throw failure
     }
   }
   private async all(messages: ReadonlyArray<Numbered>): Promise<ReadonlyArray<Sent>> {
@@ -169,14 +178,6 @@ const consume = (
     ({ consumer }) => Effect.promise(async () => void (await consumer?.close().catch(() => undefined)))
   )
 
-const noAdmin = (operation: string) =>
-  new BridgeError({
-    side: "pulsar",
-    operation,
-    kind: "other",
-    retryable: false,
-    reason: "only the admin interface tells that: set MILLRACE_PULSAR_ADMIN_URL"
-  })
 const topicsIn = async (admin: Admin, tenant: string | undefined, namespace: string | undefined) => {
   const list = async (path: string) =>
     ((await admin.call("GET", path, undefined, [404])) ?? []) as ReadonlyArray<string>
@@ -208,14 +209,9 @@ export const endFrom = (cluster: Cluster): PulsarEnd => {
       else await knock(options, knockMs)
     }),
     topics: (tenant, namespace) =>
-      admin === undefined
-        ? Effect.fail(noAdmin("list topics"))
-        : attempt("list topics", tenant ?? "all tenants", () => topicsIn(admin, tenant, namespace)),
+      attempt("list topics", tenant ?? "all tenants", async () => topicsIn(adminOf(cluster), tenant, namespace)),
     parts: (topic) =>
-      attempt("look up the topic", topic, async () => {
-        const count = admin === undefined ? await transport.partitions?.(topic) : await admin.partitions(topic)
-        return partsOf(topic, count ?? 0)
-      }),
+      attempt("look up the topic", topic, async () => partsOf(topic, (await partitionCount(cluster, topic)) ?? 0)),
     produce: (part, name, batching) =>
       Effect.acquireRelease(
         attempt("open a producer", part, () =>
@@ -230,17 +226,9 @@ export const endFrom = (cluster: Cluster): PulsarEnd => {
         async () => void (await scan(cluster, part, after, (message) => show(arrivedOf(message))))
       ),
     consume: (part, subscription, start) => consume(cluster, part, subscription, start),
-    end: (part) =>
-      admin === undefined
-        ? Effect.fail(noAdmin("ask for the end"))
-        : attempt("ask for the end", part, () => endOf(cluster, part)),
+    end: (part) => attempt("ask for the end", part, async () => adminOf(cluster).lastMessageId(part)),
     backlog: (part, subscription) =>
-      attempt("ask for the backlog", part, async () => {
-        const stats = (await admin?.call("GET", `${pathOf(part)}/stats`, undefined, [404])) as
-          | { readonly subscriptions?: Record<string, { readonly msgBacklog?: number }> }
-          | undefined
-        return stats?.subscriptions?.[subscription]?.msgBacklog
-      })
+      attempt("ask for the backlog", part, async () => (await admin?.subscription(part, subscription))?.msgBacklog)
   }
 }
 
@@ -248,7 +236,7 @@ export const endFrom = (cluster: Cluster): PulsarEnd => {
 export const make = (options: Options): Effect.Effect<PulsarEnd, BridgeError, Scope.Scope> =>
   connect(options).pipe(
     Effect.mapError(
-      ({ reason, retryable }) =>
+      ({ message: reason, retryable }) =>
         new BridgeError({ side: "pulsar", operation: "connect", kind: "other", retryable, reason })
     ),
     Effect.map(endFrom)

@@ -16,8 +16,9 @@ import {
   type SubscriptionLetter
 } from "../subscription/dead-letter.ts"
 import { endFrom } from "./bridge-end.ts"
-import { fanOutError } from "./client/errors.ts"
-import { type Cluster, connect } from "./client/cluster.ts"
+import { orUndefined } from "./client/admin.ts"
+import { adminOf, type Cluster, connect } from "./client/cluster.ts"
+import { fanOutError } from "./subscription/errors.ts"
 import { type Options, topicName } from "./client/options.ts"
 import { localName, partsOf } from "./client/topic-names.ts"
 import { messagesOf } from "./relay/messages.ts"
@@ -26,10 +27,7 @@ import { scan } from "./client/read-to-end.ts"
 const attempt = <A>(operation: string, run: () => Promise<A>) =>
   Effect.tryPromise({ try: run, catch: fanOutError(operation) })
 
-const adminOf = ({ admin }: Cluster) => {
-  if (admin === undefined) throw new Error("the admin interface is not known: set MILLRACE_PULSAR_ADMIN_URL")
-  return admin
-}
+const connected = (options: Options) => Effect.mapError(connect(options), fanOutError("connect"))
 
 /** The dead-letter topics in the namespace that the options name. */
 const namesOf = async (cluster: Cluster): Promise<ReadonlyArray<string>> => {
@@ -43,7 +41,7 @@ const namesOf = async (cluster: Cluster): Promise<ReadonlyArray<string>> => {
 
 /** The partitions of a topic by full name; none where there is no such topic. */
 const partsIn = async (cluster: Cluster, name: string): Promise<ReadonlyArray<string>> => {
-  const count = await adminOf(cluster).partitions(name)
+  const count = await orUndefined(adminOf(cluster).partitions(name))
   return count === undefined ? [] : partsOf(name, count)
 }
 
@@ -85,7 +83,7 @@ const subscriptionSender = (cluster: Cluster): Sender<SubscriptionLetter, FanOut
   }
 }
 /** The dead-letter topics of a cluster, until the scope closes. */
-export const make = (options: Options) => Effect.map(connect(options), fromCluster)
+export const make = (options: Options) => Effect.map(connected(options), fromCluster)
 
 const parkedMessage = (parked: Parked) => {
   const { incarnation, meta, partition, projection, seq, source, topic, val } = parked
@@ -106,7 +104,7 @@ const placeProperties = ["millrace-stream", "millrace-seq", "millrace-incarnatio
  * Connected until the scope closes.
  */
 export const makeSender = (options: Options) =>
-  Effect.map(connect(options), (cluster): Sender<Parked, BridgeError> => {
+  Effect.map(connected(options), (cluster): Sender<Parked, BridgeError> => {
     const end = endFrom(cluster)
     const resender = new PulsarResender(end, "millrace-dlq/relay")
     const partsOfTopics = new Map<string, ReadonlyArray<string>>()

@@ -2,7 +2,7 @@
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import { Tenancy, type Policies } from "../model/tenancy.ts"
-import type { Admin } from "./client/admin.ts"
+import { type Admin, orUndefined } from "./client/admin.ts"
 import { failureOf } from "./client/errors.ts"
 
 /** A setting that differs from what is declared. */
@@ -210,7 +210,7 @@ const namespaceStep = async (
 
 const topicStep = async (admin: Admin, name: string, partitions: number): Promise<Step> => {
   const topic = `persistent://${name}`
-  const there = await admin.partitions(topic)
+  const there = await orUndefined(admin.partitions(topic))
   const from = there === undefined ? undefined : Math.max(1, there)
   const refused =
     from === undefined || from === partitions

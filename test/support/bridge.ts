@@ -11,7 +11,7 @@ import * as KafkaBridge from "../../src/kafka/bridge-end.ts"
 import { clientOf } from "../../src/kafka/protocol/kafkajs.ts"
 import * as KafkaLog from "../../src/kafka/log/log.ts"
 import type { Log, NewRecord } from "../../src/log/log.ts"
-import { Admin } from "../../src/pulsar/client/admin.ts"
+import { Admin, orUndefined } from "../../src/pulsar/client/admin.ts"
 import * as PulsarBridge from "../../src/pulsar/bridge-end.ts"
 import { connect } from "../../src/pulsar/client/cluster.ts"
 import type { Options as PulsarOptions } from "../../src/pulsar/client/options.ts"
@@ -175,7 +175,7 @@ export const progressOf = (options: KafkaLog.Options, group: string, topic: stri
 /** Has the broker forget the sequence ids of a topic's producers, as it does after 6 idle hours. */
 export const forgetProducers = async ({ admin }: Pick<Both, "admin">, topic: string) => {
   const path = topic.replace("://", "/")
-  const parts = (await admin.partitions(topic)) ?? 0
+  const parts = (await orUndefined(admin.partitions(topic))) ?? 0
   const paths = parts === 0 ? [path] : Array.from({ length: parts }, (_, i) => `${path}-partition-${i}`)
   const isOn = async (one: string) => {
     const found = (await admin.call("GET", `${one}/internalStats`)) as { readonly cursors: object }

@@ -1,7 +1,7 @@
 // Pulsar's admin interface over HTTP: requests, and what consumers ask of it. It keeps nothing.
 import { request as http } from "node:http"
 import { request as https } from "node:https"
-import { failureOf, failureOfStatus, PulsarFailure } from "./errors.ts"
+import { failureOf, failureOfStatus, isMissing, PulsarFailure } from "./errors.ts"
 import type { MessageId } from "./message-id.ts"
 import { adminUrlOf, defaults, type Options } from "./options.ts"
 
@@ -16,6 +16,8 @@ interface Answer {
 export interface SubscriptionStats {
   /** `Exclusive`, `Shared`, `Failover`, `Key_Shared`; undefined while nobody uses it. */
   readonly type?: string
+  /** Entries of the topic that it has not acknowledged. */
+  readonly msgBacklog?: number
   readonly consumers?: ReadonlyArray<{ readonly consumerName?: string; readonly availablePermits?: number }>
 }
 
@@ -25,6 +27,13 @@ export const pathOf = (topic: string) => {
   return [domain!, ...rest!.split("/")].map((part) => encodeURIComponent(part)).join("/")
 }
 
+/** Waits for an answer about a topic. Undefined if the topic, or its namespace, does not exist. */
+export const orUndefined = async <A>(answer: Promise<A>): Promise<A | undefined> =>
+  answer.catch((cause: unknown) => {
+    if (cause instanceof PulsarFailure && isMissing(cause)) return undefined
+    throw cause
+  })
+
 /** Requests to one cluster's admin interface, signed in as the options say. They reject with a `PulsarFailure`. */
 export class Admin {
   readonly url: string
@@ -33,7 +42,11 @@ export class Admin {
   constructor(options: Options) {
     const url = adminUrlOf(options)
     if (url === undefined)
-      throw new PulsarFailure("other", false, "the admin interface is not known: set MILLRACE_PULSAR_ADMIN_URL")
+      throw new PulsarFailure(
+        "adminUnknown",
+        false,
+        "the URL of the admin interface is not known: set MILLRACE_PULSAR_ADMIN_URL"
+      )
     this.url = url
     this.options = options
   }
@@ -78,19 +91,25 @@ export class Admin {
     throw failureOfStatus(answer.status, answer.body, where)
   }
 
-  /** How many partitions a topic has, 0 for one that is not partitioned. Undefined: there is no such topic. */
-  async partitions(topic: string): Promise<number | undefined> {
-    const found = await this.call("GET", `${pathOf(topic)}/partitions`, undefined, [404])
-    return (found as { readonly partitions: number } | undefined)?.partitions
+  /**
+   * How many partitions a topic has; 0 if it is not partitioned. Rejects with a failure of the kind `missing`, `namespaceMissing` or `notFound` if it
+   * does not exist.
+   */
+  async partitions(topic: string): Promise<number> {
+    const found = await this.call("GET", `${pathOf(topic)}/partitions`)
+    return (found as { readonly partitions: number }).partitions
   }
   /** Makes a topic where there is none; with 1 it is not partitioned. */
   async create(topic: string, partitions = 1): Promise<void> {
     if (partitions === 1) await this.call("PUT", pathOf(topic), {}, [409])
     else await this.call("PUT", `${pathOf(topic)}/partitions`, partitions, [409])
   }
-  /** The last message of a topic that is not partitioned, or of one partition. Undefined: it has none. */
+  /** The id of the last message of a topic that is not partitioned, or of one partition. Undefined if it has no messages or does not exist. */
   async lastMessageId(topic: string): Promise<MessageId | undefined> {
-    const found = (await this.call("GET", `${pathOf(topic)}/lastMessageId`)) as Record<string, number>
+    const found = (await orUndefined(this.call("GET", `${pathOf(topic)}/lastMessageId`))) as
+      | Record<string, number>
+      | undefined
+    if (found === undefined) return undefined
     const { batchIndex = -1, batchSize = 1, entryId = -1, ledgerId = -1 } = found
     return entryId < 0 ? undefined : { ledger: ledgerId, entry: entryId, batch: batchIndex, batchSize }
   }

@@ -2,9 +2,8 @@
 import { createPrivateKey, X509Certificate } from "node:crypto"
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
-import type { FanOutError } from "../../subscription/fanout.ts"
-import { Admin } from "./admin.ts"
-import { fanOutError, PulsarFailure } from "./errors.ts"
+import { Admin, orUndefined } from "./admin.ts"
+import { failureOf, PulsarFailure } from "./errors.ts"
 import { native } from "./native.ts"
 import { adminUrlOf, isWebSocket, type Options } from "./options.ts"
 import type { Transport } from "./transport.ts"
@@ -24,11 +23,11 @@ const assertKey = ({ tls }: Options): void => {
   if (new X509Certificate(tls.cert).checkPrivateKey(createPrivateKey(tls.key))) return
   const reason =
     "the client's key is not its certificate's: correct MILLRACE_PULSAR_TLS_CERT and _KEY, which are made together"
-  throw new PulsarFailure("denied", false, reason)
+  throw new PulsarFailure("unauthenticated", false, reason)
 }
 
 /** Makes the transport that the URL names, until the scope closes. Fails where the native client is needed and not there. */
-export const connect = (options: Options): Effect.Effect<Cluster, FanOutError, Scope.Scope> =>
+export const connect = (options: Options): Effect.Effect<Cluster, PulsarFailure, Scope.Scope> =>
   Effect.acquireRelease(
     Effect.tryPromise({
       try: async () => {
@@ -38,7 +37,17 @@ export const connect = (options: Options): Effect.Effect<Cluster, FanOutError, S
         const transport = isWebSocket(options.url) ? webSocket(options, admin!) : await native(options)
         return { options, transport, admin }
       },
-      catch: fanOutError("connect")
+      catch: (cause) => failureOf(cause, "connect")
     }),
     ({ transport }) => Effect.promise(() => transport.close())
   )
+
+/** The admin interface of a cluster. Throws a `PulsarFailure` if its URL is not known. */
+export const adminOf = ({ admin, options }: Cluster): Admin => admin ?? new Admin(options)
+
+/**
+ * How many partitions a topic has; 0 if it is not partitioned. Undefined if it does not exist; without the admin interface that cannot be
+ * distinguished, and is 0.
+ */
+export const partitionCount = async ({ admin, transport }: Cluster, topic: string): Promise<number | undefined> =>
+  admin === undefined ? transport.partitions?.(topic) : orUndefined(admin.partitions(topic))

@@ -1,83 +1,128 @@
-// What Pulsar's errors mean to a user: which kind, whether to try again, and what to do. One line each.
-import { FanOutError } from "../../subscription/fanout.ts"
+// The error of Pulsar's client. It turns what the transports, the handshake and the admin interface report into a kind and one line for the user.
 
-/** What went wrong, as far as the code goes by it. */
-export type Kind =
+/** What went wrong. Code decides by it; the text is for people. */
+export type FailureKind =
   /** Another consumer has the subscription, or another producer the name. */
   | "busy"
-  /** There is no such topic, or namespace. */
+  /** The topic does not exist, or something in it that was asked for. */
   | "missing"
-  /** The credentials are wrong, or the role may not. */
-  | "denied"
-  /** A connection was lost, or not made. */
+  /** The tenant or the namespace does not exist. */
+  | "namespaceMissing"
+  /** HTTP 404 without a reason. It may come from something between this process and Pulsar. */
+  | "notFound"
+  /** A tenant, namespace or topic cannot have this name. */
+  | "invalidName"
+  /** The broker rejects the token or the client certificate. No topic is to blame. */
+  | "unauthenticated"
+  /** The broker knows the role, and the role may not do this. */
+  | "forbidden"
+  /** The broker does not answer, or the connection was lost. */
   | "lost"
-  /** A newer producer fenced this one. */
+  /** A newer producer took over the name. */
   | "fenced"
-  /** The message is one that Pulsar does not take, whatever is done: too large, above all. */
-  | "refused"
+  /** The URL of the admin interface is needed and not configured. */
+  | "adminUnknown"
+  /** The message is too large for Pulsar to ever accept it. */
+  | "messageTooLarge"
+  /** Anything else: no code depends on which. */
   | "other"
 
-/** An error of this adapter, with the text for the user. */
+/** A failure of the client. Each port's adapter translates it into the port's own error. */
 export class PulsarFailure extends Error {
-  readonly kind: Kind
+  readonly _tag = "PulsarFailure"
+  readonly kind: FailureKind
+  /** Whether the same call may succeed later, with Pulsar and the configuration as they are. */
   readonly retryable: boolean
-  constructor(kind: Kind, retryable: boolean, reason: string, cause?: unknown) {
+  constructor(kind: FailureKind, retryable: boolean, reason: string, cause?: unknown) {
     super(reason, { cause })
     this.kind = kind
     this.retryable = retryable
   }
 }
 
-const denied =
-  "it is not allowed: give the role of MILLRACE_PULSAR_TOKEN, or of the client certificate, what it needs on the namespace (millrace pulsar apply, as a superuser)"
-const unknown =
+const isOneOf =
+  (...kinds: ReadonlyArray<FailureKind>) =>
+  ({ kind }: Pick<PulsarFailure, "kind">): boolean =>
+    kinds.includes(kind)
+/** Whether the topic, its namespace or its tenant was not found. */
+export const isMissing = isOneOf("missing", "namespaceMissing", "notFound")
+/**
+ * Whether Pulsar refuses the topic itself: it does not exist, cannot exist, or the role may not use it. Trying again does not help, and neither do
+ * other credentials of the same role. False for a 404 without a reason, which may not be Pulsar's.
+ */
+export const isTopicRefused = isOneOf("missing", "namespaceMissing", "invalidName", "forbidden")
+
+const forbidden =
+  "it is not allowed: give the role of MILLRACE_PULSAR_TOKEN, or of the client certificate, the permission on the namespace (run millrace pulsar apply as a superuser)"
+const unauthenticated =
   "the broker refused the token or the certificate: correct MILLRACE_PULSAR_TOKEN, or MILLRACE_PULSAR_TLS_CERT and _KEY"
-/** What an answer that is no answer may come from. */
-export const mixed =
+const stopOther = "stop the other one first"
+/** Why an answer may be unreadable, or none may come. */
+export const mixedTls =
   "one side speaks TLS and the other does not: https://, pulsar+ssl:// and wss:// are for ports with TLS, http://, pulsar:// and ws:// for those without"
-const known: ReadonlyArray<readonly [pattern: RegExp, kind: Kind, retryable: boolean, advice: string]> = [
+
+const missingNamespace = /(^|: )(tenant|namespace) (not found|does not exist)/i
+/** The first match decides. */
+const known: ReadonlyArray<readonly [pattern: RegExp, kind: FailureKind, retryable: boolean, advice: string]> = [
+  [
+    /wrong version number|record overflow|InvalidContentType|HPE_INVALID_CONSTANT|Expected HTTP/,
+    "other",
+    false,
+    mixedTls
+  ],
+  // an alert is the broker's: it rejects the client's certificate, or wants one
+  [
+    /(ssl|tls\w*)[ _]alert|SSL alert number|fatal alert|key values mismatch|KEY_VALUES_MISMATCH/i,
+    "unauthenticated",
+    false,
+    "the client's certificate is refused, or not its key's: correct MILLRACE_PULSAR_TLS_CERT and _KEY"
+  ],
   [
     /MessageTooBig|TooLarge|exceeds maximum size|exceeds \d+ bytes/,
-    "refused",
+    "messageTooLarge",
     false,
     "make it smaller, or allow more: maxMessageSize of the broker, webSocketMaxTextFrameSize of its WebSocket interface"
   ],
-  [/ProducerFenced|ProducerFencedException/, "fenced", false, "a newer producer took over; this one must end"],
+  [/ProducerFenced|ProducerFencedException/, "fenced", false, "a newer producer took over; this one must stop"],
   [
     /ConsumerBusy|ProducerBusy|SubscriptionBusy|already connected|is already used|different type/,
     "busy",
     false,
-    "end the other one first"
+    stopOther
   ],
-  [/Authorization|not authorized|Unauthorized|don't have permission|Forbidden|permission/i, "denied", false, denied],
-  [/Authentication|AuthN|token/i, "denied", false, unknown],
+  [
+    /Authorization|not authorized|Unauthorized|don't have permission|Forbidden|permission/i,
+    "forbidden",
+    false,
+    forbidden
+  ],
+  [/Authentication|AuthN|token/i, "unauthenticated", false, unauthenticated],
   [
     /InvalidTopicName|Invalid named entity/,
-    "missing",
+    "invalidName",
     false,
     "names of tenants, namespaces and topics have letters, digits, -, =, :, . and _ only"
+  ],
+  [
+    missingNamespace,
+    "namespaceMissing",
+    false,
+    "create it first: millrace pulsar apply, or correct MILLRACE_PULSAR_TENANT and _NAMESPACE"
   ],
   [
     /TopicNotFound|NotFound|does not exist|not found/,
     "missing",
     false,
-    "make it first: millrace pulsar apply, or correct MILLRACE_PULSAR_TENANT and _NAMESPACE"
-  ],
-  [/wrong version number|record overflow|InvalidContentType|HPE_INVALID_CONSTANT|Expected HTTP/, "other", false, mixed],
-  [
-    /(ssl|tls\w*) alert|SSL alert number|fatal alert|key values mismatch|KEY_VALUES_MISMATCH/i,
-    "denied",
-    false,
-    "the client's certificate is refused, or not its key's: correct MILLRACE_PULSAR_TLS_CERT and _KEY"
+    "create it first: millrace pulsar apply, or correct MILLRACE_PULSAR_TENANT and _NAMESPACE"
   ],
   [
     /certificate|self.signed|CERT_|UNABLE_TO_|ERR_TLS|EPROTO/i,
     "other",
     false,
-    "the broker's certificate is not trusted: set MILLRACE_PULSAR_TLS_CA to who signed it, and the host of the URL to a name that it has"
+    "the broker's certificate is not trusted: set MILLRACE_PULSAR_TLS_CA to the authority that signed it, and use a host name in the URL that the certificate has"
   ],
-  [/ProducerQueueIsFull/, "other", true, "fewer messages may be under way at once"],
-  [/Quota/, "other", true, "consumers do not follow: the backlog quota is used up"],
+  [/ProducerQueueIsFull/, "other", true, "send fewer messages at once"],
+  [/Quota/, "other", true, "the backlog quota is used up because subscriptions lag behind"],
   [
     /ECONNREFUSED|ConnectError|TimeOut|Timeout|timed out|Retryable|NotConnected|Disconnected|ServiceUnitNotReady|ServiceNotReady|AlreadyClosed|ECONNRESET|EPIPE|ETIMEDOUT|ENOTFOUND|EAI_AGAIN|LookupError|socket hang up|TooMany/,
     "lost",
@@ -86,7 +131,7 @@ const known: ReadonlyArray<readonly [pattern: RegExp, kind: Kind, retryable: boo
   ]
 ]
 
-/** An error's first line, without where in OpenSSL's source it came up and what to start Node with. */
+/** An error's first line, without the position in OpenSSL's source and without advice about Node's flags. */
 const lineOf = (text: string) =>
   text
     .split("\n")[0]!
@@ -95,7 +140,7 @@ const lineOf = (text: string) =>
     .replace(/\s+/g, " ")
     .trim()
 
-/** What an error of a client, or an answer of a server, means. */
+/** The failure that an error of a client or a socket stands for. `where` says what was attempted. A `PulsarFailure` is returned as it is. */
 export const failureOf = (cause: unknown, where: string): PulsarFailure => {
   if (cause instanceof PulsarFailure) return cause
   const { code, message = String(cause) } = (cause ?? {}) as { readonly code?: unknown; readonly message?: string }
@@ -105,17 +150,14 @@ export const failureOf = (cause: unknown, where: string): PulsarFailure => {
   const [, kind, retryable, advice] = found
   return new PulsarFailure(kind, retryable, `${where}: ${text}; ${advice}`, cause)
 }
-/** Whether a topic is not there, or may not be used: no matter of time, nor of who asks. An answer that says nothing is none. */
-export const isRefusal = ({ kind, message }: PulsarFailure): boolean =>
-  (kind === "missing" && !/: HTTP \d+; /.test(message)) || (kind === "denied" && message.endsWith(denied))
-const statuses: Readonly<Record<number, readonly [kind: Kind, retryable: boolean, advice: string]>> = {
-  401: ["denied", false, unknown],
-  403: ["denied", false, denied],
-  404: ["missing", false, "make it first: millrace pulsar apply"],
-  409: ["busy", false, "end the other one first"]
+const statuses: Readonly<Record<number, readonly [kind: FailureKind, retryable: boolean, advice: string]>> = {
+  401: ["unauthenticated", false, unauthenticated],
+  403: ["forbidden", false, forbidden],
+  404: ["missing", false, "create it first: millrace pulsar apply"],
+  409: ["busy", false, stopOther]
 }
 const entities: Readonly<Record<string, string>> = { quot: '"', apos: "'", amp: "&", lt: "<", gt: ">" }
-/** What a body says, be it the admin interface's JSON or the page of an error, perhaps with the broker's own error in it. */
+/** The reason in a body: the admin interface's JSON, or an error page, either perhaps with the broker's own error inside. Empty if there is none. */
 const reasonIn = (body: string): string => {
   const given =
     /"reason"\s*:\s*"((?:[^"\\]|\\.)*)"/.exec(body)?.[1] ?? /MESSAGE:<\/th><td>([^<]*)/.exec(body)?.[1] ?? ""
@@ -123,21 +165,18 @@ const reasonIn = (body: string): string => {
   const inner = /^(.*?)\{"errorMsg":"(.*?)","reqId"/.exec(text)
   return inner === null ? text : `${inner[1]}${inner[2]!.replace(/^org\.apache\.pulsar\.[\w.$]*?(\w+): /, "$1: ")}`
 }
-/** What an HTTP answer that is no success means. */
+/** The failure that an HTTP response with an error status stands for. `where` says what was attempted. */
 export const failureOfStatus = (status: number, body: string, where: string): PulsarFailure => {
   const text = reasonIn(body)
   const what = `${where}: ${text === "" ? `HTTP ${status}` : text}`
-  // what a role may not do is answered as if it were nobody
+  // Pulsar answers 401 also to a role that it knows and that lacks the permission
   const found = statuses[status === 401 && /^(Unauthorized to|Not authorized)|permission/i.test(text) ? 403 : status]
-  if (found !== undefined) return new PulsarFailure(found[0], found[1], `${what}; ${found[2]}`)
+  if (found !== undefined) {
+    const [kind, retryable, advice] = found
+    const exact =
+      kind !== "missing" ? kind : text === "" ? "notFound" : missingNamespace.test(text) ? "namespaceMissing" : kind
+    return new PulsarFailure(exact, retryable, `${what}; ${advice}`)
+  }
   const byText = failureOf(new Error(text), where)
   return byText.kind === "other" ? new PulsarFailure("other", status >= 500 || status === 429, what) : byText
 }
-
-/** As an error of the port. */
-export const fanOutError =
-  (operation: string) =>
-  (cause: unknown): FanOutError => {
-    const failure = failureOf(cause, operation)
-    return new FanOutError({ operation, retryable: failure.retryable, reason: failure.message, cause })
-  }

@@ -1,7 +1,7 @@
 // Asks a broker whether it lets a client in, by the first command of Pulsar's protocol: the native client keeps trying, and hides why not.
 import { connect as overTcp, type Socket } from "node:net"
 import { connect as overTls } from "node:tls"
-import { failureOf, mixed, PulsarFailure } from "./errors.ts"
+import { failureOf, mixedTls, PulsarFailure } from "./errors.ts"
 import { defaults, type Options } from "./options.ts"
 
 const commands = { connect: 2, connected: 3, error: 14 } as const
@@ -108,7 +108,7 @@ const signIn = async (options: Options, { secure, ...to }: Address, timeoutMs: n
     // a broker that ends just now does so as well
     const isUnanswered =
       found.retryable && socket?.connecting === false && /AlreadyClosed|ECONNRESET|hang up/.test(found.message)
-    throw isUnanswered ? new Unanswered("lost", true, `${options.url} answers nothing; perhaps ${mixed}`) : found
+    throw isUnanswered ? new Unanswered("lost", true, `${options.url} answers nothing; perhaps ${mixedTls}`) : found
   } finally {
     clearTimeout(timer)
     socket?.destroy()

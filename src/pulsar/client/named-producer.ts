@@ -14,7 +14,7 @@ import type { Outgoing, Received, Receipt, TransportProducer } from "./transport
 export class PulsarError extends Schema.TaggedError<PulsarError>()("PulsarError", {
   operation: Schema.Literals(["open", "send", "read"]),
   topic: Schema.String,
-  kind: Schema.Literals(["busy", "missing", "denied", "lost", "fenced", "refused", "other"]),
+  kind: Schema.String,
   retryable: Schema.Boolean,
   reason: Schema.String,
   cause: Schema.optionalKey(Schema.Defect())

@@ -1,18 +1,11 @@
 // What a topic has from a place to its end as it is now, by a reader of its own. It takes no part in any subscription.
-import { failureOf, PulsarFailure } from "./errors.ts"
+import { PulsarFailure } from "./errors.ts"
 import type { Cluster } from "./cluster.ts"
 import { byPlace, type MessageId } from "./message-id.ts"
 import type { Received } from "./transport.ts"
 
 /** So long the next message may take, in milliseconds: where the end is known that is a failure then, else the topic counts as read. */
 const silentMs = { known: 10_000, unknown: 2_000 }
-
-/** The topic's last message. Undefined: it has none, or is not there, or the admin interface is not known. */
-export const endOf = async ({ admin }: Cluster, topic: string): Promise<MessageId | undefined> =>
-  admin?.lastMessageId(topic).catch((cause: unknown) => {
-    if (failureOf(cause, topic).kind === "missing") return undefined
-    throw cause
-  })
 
 /**
  * Hands over what lies behind a place, or all, in the topic's order, and answers where the topic ended at the beginning; without an admin
@@ -24,7 +17,7 @@ export const scan = async (
   after: MessageId | undefined,
   take: (message: Received) => void
 ): Promise<MessageId | undefined> => {
-  const end = await endOf(cluster, topic)
+  const end = await cluster.admin?.lastMessageId(topic)
   const isRead = end === undefined || (after !== undefined && byPlace(end, after) <= 0)
   if (cluster.admin !== undefined && isRead) return end
   const reader = await cluster.transport.read({ topic, from: after ?? "earliest" })

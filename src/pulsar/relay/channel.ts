@@ -1,11 +1,10 @@
 // A stream's way into one topic: a producer under a name that one connection can have, and what is sent over it, in order, once.
 import { unopened } from "../../relay/outbox.ts"
-import { failureOf, isRefusal, PulsarFailure } from "../client/errors.ts"
+import { failureOf, isTopicRefused, PulsarFailure } from "../client/errors.ts"
 import type { Cluster } from "../client/cluster.ts"
 import type { MessageId } from "../client/message-id.ts"
 import { type Message, sentProperty } from "./messages.ts"
 import { placeText, type Present, type Tail, tailOf } from "./last-sent.ts"
-import { endOf } from "../client/read-to-end.ts"
 import type { Receipt, TransportProducer } from "../client/transport.ts"
 
 /** How far the stream is in the topic. As in the outbox's port. */
@@ -155,7 +154,8 @@ export class Channel {
   /** What waits for a topic that takes nothing, and for whom it can be dealt with otherwise. */
   get held(): Held | undefined {
     const failure = this.trouble?.failure
-    if (this.begun || this.head === this.queue.length || failure === undefined || !isRefusal(failure)) return undefined
+    if (this.begun || this.head === this.queue.length || failure === undefined || !isTopicRefused(failure))
+      return undefined
     return { topic: this.topic, messages: this.queue.slice(this.head).map(({ message }) => message), failure }
   }
   /** Forgets messages up to there, for they are dealt with. Only where it is not begun. */
@@ -252,7 +252,7 @@ export class Channel {
   private async look(connected: boolean): Promise<Mark & Tail> {
     const { cluster, stream } = this.host
     // whoever begins it first does so before anything is sent
-    const end = connected ? placeText(await endOf(cluster, this.topic)) : unopened
+    const end = connected ? placeText(await cluster.admin?.lastMessageId(this.topic)) : unopened
     const kept = await this.host.mark({ seq: 0, sent: 0, place: end })
     if (kept.place === unopened) return { ...kept, present: [], end: undefined }
     this.begun = true
@@ -339,7 +339,7 @@ export class Channel {
     this.answered(item)
   }
   private refused(item: Item, failure: PulsarFailure): void {
-    if (failure.kind !== "refused") return this.restart(failure)
+    if (failure.kind !== "messageTooLarge") return this.restart(failure)
     item.refused = failure.message
     this.answered(item)
     // an interface that counts has not counted it

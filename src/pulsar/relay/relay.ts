@@ -98,7 +98,8 @@ export const make = Effect.fnUntraced(function* (
 ): Effect.fn.Return<RelayTarget, RelayError, Scope.Scope> {
   const cluster = yield* connect(options).pipe(
     Effect.mapError(
-      ({ cause, reason, retryable }) => new RelayError({ target: pulsar, operation: "ship", retryable, reason, cause })
+      ({ cause, message: reason, retryable }) =>
+        new RelayError({ target: pulsar, operation: "ship", retryable, reason, cause })
     )
   )
   return yield* fromCluster(cluster, outbox, relay)

@@ -1,7 +1,6 @@
 // A stream's way into a topic of any number of partitions: how many there are, a channel for each, and what waits until that is known.
 import { partitionOf } from "../../model/partitioner.ts"
-import { pathOf } from "../client/admin.ts"
-import { failureOf, isRefusal, type PulsarFailure } from "../client/errors.ts"
+import { failureOf, isMissing, isTopicRefused, type PulsarFailure } from "../client/errors.ts"
 import type { Cluster } from "../client/cluster.ts"
 import { partsOf } from "../client/topic-names.ts"
 import type { Channel, Held, Mark } from "./channel.ts"
@@ -27,7 +26,6 @@ export interface RouteHost {
 
 /** How long it waits before it asks again, in milliseconds; and the most that becomes of it where it was refused each time. */
 const askAgainMs = { first: 1_000, most: 8_000 }
-const isNowhere = /: (tenant|namespace) (not found|does not exist)/i
 
 /**
  * How many partitions there are; 0 also where the topic is not there, and comes to be when it is used. Rejects where it does not: there is no
@@ -35,14 +33,11 @@ const isNowhere = /: (tenant|namespace) (not found|does not exist)/i
  */
 const countOf = async ({ cluster: { admin, transport }, partitions }: RouteHost, topic: string): Promise<number> => {
   if (admin === undefined) return (await transport.partitions?.(topic)) ?? 0
-  try {
-    const found = await admin.call("GET", `${pathOf(topic)}/partitions`)
-    return (found as { readonly partitions: number }).partitions
-  } catch (cause) {
+  return admin.partitions(topic).catch((cause: unknown) => {
     const failure = failureOf(cause, topic)
-    if (failure.kind === "missing" && partitions === 1 && !isNowhere.test(failure.message)) return 0
+    if (partitions === 1 && isMissing(failure) && failure.kind !== "namespaceMissing") return 0
     throw failure
-  }
+  })
 }
 
 /** A route. It asks with its first message. */
@@ -77,7 +72,7 @@ export class Route {
   get obstacle(): string | undefined {
     const { channels = [], failure, host } = this
     if (failure === undefined) return channels.map(({ obstacle }) => obstacle).find((one) => one !== undefined)
-    return host.undeclared && isRefusal(failure) ? `${failure.message}${host.advice}` : failure.message
+    return host.undeclared && isTopicRefused(failure) ? `${failure.message}${host.advice}` : failure.message
   }
   /** The places of its parts that moved since the last call. */
   takeMarks(): ReadonlyArray<Mark & { readonly topic: string }> {
@@ -91,7 +86,7 @@ export class Route {
     if (!this.host.undeclared) return []
     if (this.channels !== undefined) return this.channels.flatMap(({ held }) => held ?? [])
     const { failure, topic, waiting } = this
-    if (this.begun || waiting.length === 0 || failure === undefined || !isRefusal(failure)) return []
+    if (this.begun || waiting.length === 0 || failure === undefined || !isTopicRefused(failure)) return []
     return [{ topic, messages: [...waiting], failure }]
   }
   /** Forgets what it held, for that is dealt with. Whether it has no messages at all, and is of no more use. */
@@ -144,7 +139,7 @@ export class Route {
           this.asking = false
           void this.ask()
         },
-        isRefusal(failure) ? Math.min(first * 2 ** this.refusals++, most) : first
+        isTopicRefused(failure) ? Math.min(first * 2 ** this.refusals++, most) : first
       )
       host.moved()
     }

@@ -9,7 +9,8 @@ import {
   redeliveryDelay,
   type SubscribeOptions
 } from "../../subscription/fanout.ts"
-import { fanOutError, failureOf, PulsarFailure } from "../client/errors.ts"
+import { failureOf, isMissing, PulsarFailure } from "../client/errors.ts"
+import { fanOutError } from "./errors.ts"
 import { type Held, Hold, placeOf } from "./unacked.ts"
 import { positionOf, textOf } from "../client/message-id.ts"
 import type { ConsumeOptions, Outgoing, Received, Transport, TransportConsumer } from "../client/transport.ts"
@@ -208,7 +209,7 @@ export class PulsarConsumer implements Consumer {
       }
       if (failure.kind === "busy") since ??= now()
       const busyTooLong = this.parts.settings.type !== "failover" && now() > (since ?? Infinity) + patienceMs
-      const spent = failure.kind === "busy" ? busyTooLong : !failure.retryable && failure.kind !== "missing"
+      const spent = failure.kind === "busy" ? busyTooLong : !failure.retryable && !isMissing(failure)
       if (spent) {
         this.failure = failure
         this.signal.openUnsafe()

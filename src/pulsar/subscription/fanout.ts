@@ -15,10 +15,10 @@ import {
   type SubscribeOptions
 } from "../../subscription/fanout.ts"
 import { UnknownTopic } from "../../log/log.ts"
-import { Admin } from "../client/admin.ts"
-import { type Cluster, connect } from "../client/cluster.ts"
+import { adminOf, type Cluster, connect, partitionCount } from "../client/cluster.ts"
 import { PulsarConsumer, type Settings } from "./consumer.ts"
-import { failureOf, fanOutError } from "../client/errors.ts"
+import { failureOf } from "../client/errors.ts"
+import { fanOutError } from "./errors.ts"
 import { type Options, topicName } from "../client/options.ts"
 import { partsOf } from "../client/topic-names.ts"
 import { begin, moveAll } from "./seek.ts"
@@ -26,14 +26,10 @@ import type { Outgoing, TransportProducer } from "../client/transport.ts"
 
 const findIt = "set MILLRACE_PULSAR_TENANT to whose it is, or make it: 'millrace pulsar apply'"
 /** The names of a topic's partitions. Fails with `UnknownTopic` where there is none and the admin interface can tell. */
-const partitionsOf = Effect.fnUntraced(function* (
-  { admin, options, transport }: Cluster,
-  operation: string,
-  topic: string
-) {
-  const name = topicName(options, topic)
+const partitionsOf = Effect.fnUntraced(function* (cluster: Cluster, operation: string, topic: string) {
+  const name = topicName(cluster.options, topic)
   const count = yield* Effect.tryPromise({
-    try: async () => (admin === undefined ? await transport.partitions?.(name) : await admin.partitions(name)),
+    try: () => partitionCount(cluster, name),
     catch: fanOutError(operation)
   })
   if (count === undefined) return yield* new UnknownTopic({ topic, reason: `there is no ${name}`, advice: findIt })
@@ -47,13 +43,14 @@ const portTypes: Readonly<Record<string, string>> = {
   Key_Shared: "keyShared"
 }
 /** Sends to a topic that is made with the first message. */
-const sender = ({ admin, options, transport }: Cluster, topic: string) => {
+const sender = (cluster: Cluster, topic: string) => {
+  const { admin, options, transport } = cluster
   const name = topicName(options, topic)
   let made: Promise<TransportProducer> | undefined
   const make = async () => {
-    // who may not make it leaves that to the broker
-    if (admin !== undefined && (await admin.partitions(name).catch(() => 0)) === undefined)
-      await admin.create(name).catch(() => undefined)
+    // without permission to create it, the broker may create it for the first message
+    const count = await partitionCount(cluster, name).catch(() => 0)
+    if (count === undefined) await admin?.create(name).catch(() => undefined)
     return transport.produce({ topic: name, batching: false, maxPending: 100 })
   }
   const send = async (message: Outgoing) => {
@@ -75,8 +72,6 @@ const typeOf = async ({ admin }: Cluster, topic: string, name: string) => {
   const stats = await admin?.subscription(topic, name).catch(() => undefined)
   return portTypes[stats?.type ?? ""] ?? "of another type, or exclusive,"
 }
-/** The admin interface, which this cannot do without. Throws where it is not known. */
-const adminOf = (cluster: Cluster) => cluster.admin ?? new Admin(cluster.options)
 
 const subscribe = Effect.fnUntraced(function* (cluster: Cluster, options: SubscribeOptions) {
   const settings: Settings = {
@@ -165,7 +160,7 @@ export const fromCluster = (cluster: Cluster): FanOut["Service"] =>
 
 /** The fan-out on a cluster, until the scope closes. */
 export const make = (options: Options): Effect.Effect<FanOut["Service"], FanOutError, Scope.Scope> =>
-  Effect.map(connect(options), fromCluster)
+  connect(options).pipe(Effect.mapError(fanOutError("connect")), Effect.map(fromCluster))
 
 /** The fan-out on a cluster. */
 export const layer = (options: Options): Layer.Layer<FanOut, FanOutError> => Layer.effect(FanOut, make(options))

@@ -83,7 +83,11 @@ export const mutants: ReadonlyArray<Mutant> = [
   {
     name: "what no topic takes is tried for ever",
     patches: [
-      { file: channel, find: `    if (failure.kind !== "refused") return`, replace: "    if (process.pid > 0) return" }
+      {
+        file: channel,
+        find: `    if (failure.kind !== "messageTooLarge") return`,
+        replace: "    if (process.pid > 0) return"
+      }
     ],
     plan: right({ kind: "poison" }),
     found: ["wrong", "hang"]

@@ -62,7 +62,7 @@ suite("bridge, refused", () => {
         ]
       )
       const reasons = letters.map(({ headers }) => headers["millrace-bridge-error"]!)
-      assert.match(reasons[0]!, /make it first|not found|NotFound/)
+      assert.match(reasons[0]!, /create it first|not found|NotFound/)
       assert.match(reasons[1]!, /TooBig|large/)
       assert.match(reasons[2]!, /it has no tenant/)
       assert.strictEqual(letters[0]!.value, "2")

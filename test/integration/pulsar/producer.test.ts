@@ -67,7 +67,7 @@ suite("publishing to pulsar", () => {
         const open = Producer.open(cluster, { topic, name: "s#1", initialSequenceId: -1, patienceMs: 200 })
         const busy = yield* Effect.scoped(Effect.andThen(open, Effect.flip(open)))
         assert.strictEqual(busy.kind, "busy")
-        assert.match(busy.message, /end the other one first/)
+        assert.match(busy.message, /stop the other one first/)
         yield* Producer.open(cluster, { topic, name: "s#1", initialSequenceId: -1 })
       }).pipe(Effect.scoped)
     )

@@ -181,7 +181,7 @@ suite("a secure pulsar", () => {
           const cluster = yield* connect({ ...nobody(transport, secured, "deaf"), token })
           yield* PulsarFanOut.fromCluster(cluster).subscribe({ topic, name: "may", type: "exclusive" })
           const error = yield* Effect.flip(Producer.open(cluster, { topic, name: "x", initialSequenceId: -1 }))
-          assert.strictEqual(error.kind, "denied", error.message)
+          assert.strictEqual(error.kind, "forbidden", error.message)
           assert.match(error.message, /give the role of MILLRACE_PULSAR_TOKEN/)
         }).pipe(Effect.scoped)
       )

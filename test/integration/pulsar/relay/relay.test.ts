@@ -2,6 +2,7 @@
 import { assert, describe } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import { query } from "../../../../src/postgres/client/client.ts"
+import { orUndefined } from "../../../../src/pulsar/client/admin.ts"
 import { PulsarFailure } from "../../../../src/pulsar/client/errors.ts"
 import * as PulsarRelay from "../../../../src/pulsar/relay/relay.ts"
 import type { TransportProducer } from "../../../../src/pulsar/client/transport.ts"
@@ -153,9 +154,10 @@ suite("relay to Pulsar", () => {
         const { halted } = yield* rounds(target, (shipment, lag) => shipment.halted.length > 0 || lag === 0)
         assert.match(
           halted[0]?.reason ?? "",
-          /alerts\/alerts\/partitions at .*not found.*; make it first: millrace pulsar apply$/
+          /alerts\/alerts\/partitions at .*not found.*; create it first: millrace pulsar apply$/
         )
-        assert.isUndefined(yield* Effect.promise(() => cluster.admin!.partitions(`persistent://${name}/alerts/alerts`)))
+        const alerts = cluster.admin!.partitions(`persistent://${name}/alerts/alerts`)
+        assert.isUndefined(yield* Effect.promise(() => orUndefined(alerts)))
         yield* Effect.promise(() => cluster.admin!.create(`persistent://${name}/alerts/alerts`, 3))
         yield* shipAll(target)
         const parts = yield* Effect.forEach([0, 1, 2], (n) => messages(`alerts-partition-${n}`))
@@ -179,7 +181,7 @@ suite("relay to Pulsar", () => {
           close: () => producer.close(),
           send: async (message) => {
             await producer.send(message)
-            throw new PulsarFailure("denied", false, "it is not allowed")
+            throw new PulsarFailure("forbidden", false, "it is not allowed")
           }
         })
         const flawed = withProduce(cluster, async (settings) => {
@@ -208,7 +210,7 @@ suite("relay to Pulsar", () => {
           })
         const target = yield* relay()
         const stood = yield* rounds(target, ({ halted }) => halted.length > 0)
-        assert.match(stood.halted[0]!.reason, /make it first: millrace pulsar apply/)
+        assert.match(stood.halted[0]!.reason, /create it first: millrace pulsar apply/)
         let own = yield* messages("alerts")
         while (own.length < 50) {
           yield* target.ship

@@ -95,7 +95,7 @@ const stands = Effect.fnUntraced(function* (target: RelayTarget, seen: (shipment
   return last
 })
 
-const missing = new PulsarFailure("missing", false, "Topic not found; make it first")
+const missing = new PulsarFailure("missing", false, "Topic not found; create it first")
 const away = new PulsarFailure("lost", true, "Pulsar does not answer")
 
 suite("what waits for tenants that are not declared", () => {
@@ -230,7 +230,7 @@ suite("what waits for tenants that are not declared", () => {
       const target = yield* relay(narrow)
       yield* until(own, target, ({ length }) => length >= 20)
       const { halted } = yield* rounds(target, (shipment) => shipment.halted.length > 0)
-      assert.match(halted[0]!.reason, /not found; make it first: millrace pulsar apply$/)
+      assert.match(halted[0]!.reason, /not found; create it first: millrace pulsar apply$/)
       for (let i = 0; i < 20; i++) yield* target.ship
       assert.isBelow((yield* until(own, target, () => true)).length, 50)
       assert.deepStrictEqual(yield* parkedOf(sql), [])
@@ -256,7 +256,7 @@ suite("what waits for tenants that are not declared", () => {
       const retry = Cli.run(environment, "dlq", "retry", "--kind", "relay", "--json")
       const refused = yield* retry
       assert.strictEqual(refused.code, 4, refused.errors)
-      assert.match(refused.errors, /relay:1 and \d+ more stay: .*make it first/)
+      assert.match(refused.errors, /relay:1 and \d+ more stay: .*create it first/)
       yield* Effect.promise(() => makeTenant(cluster, late))
       yield* Effect.promise(() => cluster.admin!.call("PUT", `persistent/${late}/alerts/alerts/partitions`, 3))
       yield* Effect.flatMap(relay(options), shipAll)
