@@ -2,6 +2,7 @@
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
+import { addEnvelope, envelopeHeaders } from "../log/envelope.ts"
 import { type BridgeRecord, type BridgeRule, errorsSuffix } from "./rules.ts"
 import type { Addressed, BridgeError, Held, KafkaWriter, Numbered } from "./ends.ts"
 import { Lanes } from "./pulsar-producers.ts"
@@ -37,24 +38,13 @@ export interface Outward {
 }
 
 /** The headers of a record as Kafka has them, by the envelope's names on Kafka; event time apart. */
-export const recordOf = ({
-  eventId,
-  eventTime,
-  headers,
-  key,
-  schemaVersion,
-  tenant,
-  traceparent,
-  value
-}: LogRecord) => {
+export const recordOf = (record: LogRecord) => {
+  const { eventTime, headers, key, value } = record
   const all: Record<string, string> = Object.assign(Object.create(null), headers) as Record<string, string>
-  if (eventId !== undefined) all["event_id"] = eventId
-  if (tenant !== undefined) all["tenant"] = tenant
-  if (traceparent !== undefined) {
-    all["traceparent"] = traceparent
-    all["trace_id"] ??= traceparent.slice(3, 35)
-  }
-  if (schemaVersion !== undefined) all["schema_version"] = String(schemaVersion)
+  addEnvelope(all, record)
+  // another producer's trace id, which its traceparent contradicts
+  const traceId = headers[envelopeHeaders.traceId]
+  if (traceId !== undefined) all[envelopeHeaders.traceId] = traceId
   return { key, value, eventTime, headers: all } satisfies BridgeRecord
 }
 

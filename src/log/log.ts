@@ -4,21 +4,11 @@ import type * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import type { KafkaTopic, Topic } from "../model/topic.ts"
+import type { Envelope } from "./envelope.ts"
 
 /** A place in a partition of a log, from 0. Positions may have holes where records were compacted away. */
 export type Position = number
 
-/** What travels with a value, whatever the log. Header names on Kafka are `event_id`, `tenant`, `trace_id`, `traceparent`, `schema_version`. */
-export interface Envelope {
-  readonly eventId: string | undefined
-  readonly tenant: string | undefined
-  /** W3C trace context: `00-<32 hex trace id>-<16 hex span id>-<2 hex flags>`. */
-  readonly traceparent: string | undefined
-  /** The version of the event type that the value was written with. Undefined: 1. */
-  readonly schemaVersion: number | undefined
-  /** Other headers. Records that have the same ones may share the object. */
-  readonly headers: Readonly<Record<string, string>>
-}
 /** A record to append. Its partition is chosen by the writer (`partitionOf`), never by an adapter. */
 export interface NewRecord extends Envelope {
   readonly partition: number
@@ -189,9 +179,6 @@ export const specOf = (topic: Topic.Any, partitions = 1): TopicSpec => ({
   retentionMs: topic.retentionMs,
   kafka: topic.kafka
 })
-
-/** The 32 hex digits of a `traceparent`'s trace id. */
-export const traceIdOf = (traceparent: string | undefined): string | undefined => traceparent?.slice(3, 35)
 
 /**
  * What tells a record at a position from another that might stand there after the log was made anew: FNV-1a over position, key

@@ -2,6 +2,7 @@
 import * as Effect from "effect/Effect"
 import type { BridgeRecord } from "../bridge/rules.ts"
 import type { BridgeError } from "../bridge/ends.ts"
+import { streamHeaders } from "../log/envelope.ts"
 import type { Parked } from "../relay/outbox.ts"
 import type { FanOutError } from "../subscription/fanout.ts"
 import { partitionOf } from "../model/partitioner.ts"
@@ -97,7 +98,7 @@ const parkedRecord = (parked: Parked): BridgeRecord => {
   const { eventTime, key, properties, value } = parkedMessage(parked)
   return { key, value, eventTime, headers: { ...properties, [retryHeader]: "relay" } }
 }
-const placeProperties = ["millrace-stream", "millrace-seq", "millrace-incarnation", retryHeader]
+const placeProperties = [...Object.values(streamHeaders), retryHeader]
 
 /**
  * Sends messages that a relay parked, each by itself: relays that read the topic pass it over, and consumers know it by stream and sequence.

@@ -2,7 +2,8 @@
 import * as Effect from "effect/Effect"
 import * as Semaphore from "effect/Semaphore"
 import { describe } from "../dead-letter/event-failure.ts"
-import { type Log, traceIdOf, type LogRecord, type ReadError } from "../log/log.ts"
+import { traceIdOf } from "../log/envelope.ts"
+import type { Log, LogRecord, ReadError } from "../log/log.ts"
 import type { DeadLetter, StoreError } from "./store.ts"
 import type { Topic } from "../model/topic.ts"
 

@@ -1,7 +1,8 @@
 // The dead letters of one batch: what is written down of each, and the segment that publishes them. It decides nothing about failures.
 import { deadLetterTopic, type DeadLetterMessage } from "../model/dead-letter-topic.ts"
 import { describe } from "../dead-letter/event-failure.ts"
-import { traceIdOf, type LogRecord } from "../log/log.ts"
+import { traceIdOf } from "../log/envelope.ts"
+import type { LogRecord } from "../log/log.ts"
 import { metaText } from "./segment-meta.ts"
 import type { Projection } from "../model/projection.ts"
 import { envelopeOf } from "../dead-letter/retry-record.ts"

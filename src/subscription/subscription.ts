@@ -14,6 +14,7 @@ import {
   type Message,
   type SubscribeOptions
 } from "./fanout.ts"
+import { envelopeHeaders } from "../log/envelope.ts"
 import type { UnknownTopic } from "../log/log.ts"
 import { identityOf, type Once, OnceError } from "./once.ts"
 import { isForAnother } from "./dead-letter.ts"
@@ -84,7 +85,7 @@ const decode = Effect.fnUntraced(function* <V>(
   // a compacted topic's deletion, or another subscription's dead letter that comes again
   if (message.value === "null" || isForAnother(name, message))
     return yield* Effect.as(consumer.acknowledge([message]), undefined)
-  const version = message.properties["schema_version"]
+  const version = message.properties[envelopeHeaders.schemaVersion]
   try {
     return { value: topic.decode(JSON.parse(message.value), version === undefined ? undefined : Number(version)) }
   } catch (error) {

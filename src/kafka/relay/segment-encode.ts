@@ -1,4 +1,5 @@
 // Turns segments of the outbox into Kafka record batches, from bytes to bytes in one pass: no object and no string a record.
+import { envelopeHeaders, incarnationDigits, streamHeaders } from "../../log/envelope.ts"
 import { murmur2, partitionOf } from "../../model/partitioner.ts"
 import type { Segment } from "../../relay/outbox.ts"
 import { finish, headBytes } from "../protocol/batch-encode.ts"
@@ -26,20 +27,19 @@ const sized = (text: string): Buffer => {
   bytes.copy(all, size)
   return all
 }
+/** The names of the headers as they stand in a record: length and bytes. */
 const names = {
-  eventTime: sized("event_time"),
-  eventId: sized("event_id"),
-  tenant: sized("tenant"),
-  traceId: sized("trace_id"),
-  traceparent: sized("traceparent"),
-  schemaVersion: sized("schema_version"),
-  seq: sized("millrace-seq")
+  eventTime: sized(envelopeHeaders.eventTime),
+  eventId: sized(envelopeHeaders.eventId),
+  tenant: sized(envelopeHeaders.tenant),
+  traceId: sized(envelopeHeaders.traceId),
+  traceparent: sized(envelopeHeaders.traceparent),
+  schemaVersion: sized(envelopeHeaders.schemaVersion),
+  seq: sized(streamHeaders.sequence)
 }
 const none: ReadonlyArray<readonly [Buffer, Buffer]> = []
-const streamName = sized("millrace-stream")
-const incarnationName = sized("millrace-incarnation")
-/** Of an incarnation, as much as tells records of restored databases apart. */
-const incarnationDigits = 8
+const streamName = sized(streamHeaders.stream)
+const incarnationName = sized(streamHeaders.incarnation)
 /** The header that names a stream, as it stands in each of its records. */
 export const streamHeader = (stream: string): Buffer => Buffer.concat([streamName, sized(stream)])
 
@@ -117,7 +117,7 @@ const envelope = [
 ] as const
 const { key, userHeaders } = element
 /** What this adds itself. */
-const added = new Set(["millrace-stream", "millrace-seq", "millrace-incarnation"])
+const added = new Set<string>(Object.values(streamHeaders))
 
 const scratch = new Uint8Array(512)
 /** A record with nothing but headers to come. */

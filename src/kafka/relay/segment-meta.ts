@@ -1,5 +1,5 @@
 // Finds the elements of messages in a segment's `meta`, within its bytes. It copies nothing but texts with escapes.
-import { traceIdOf } from "../../log/log.ts"
+import { traceIdOf } from "../../log/envelope.ts"
 import { bytesOf, textOf } from "../protocol/utf8.ts"
 
 /** Elements of a message in `meta`, by their place, and one that is taken from another. */

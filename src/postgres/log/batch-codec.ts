@@ -1,4 +1,5 @@
 // How the records of a batch are packed into the two texts of a row, and unpacked. Pure; what a row means is said in the DDL.
+import { incarnationDigits, streamHeaders } from "../../log/envelope.ts"
 import type { LogRecord, NewRecord, Position } from "../../log/log.ts"
 
 /** A record as a batch holds it. */
@@ -92,8 +93,12 @@ export const pack = (records: ReadonlyArray<NewRecord>, kept?: ReadonlyArray<Kep
 /** The headers that tell a derived record from all others, and know it again. `incarnation` is its segment's, or what is kept of it. */
 export const derived = (stream: string, seq: number, incarnation: string | null | undefined): Record<string, string> =>
   incarnation == null
-    ? { "millrace-stream": stream, "millrace-seq": String(seq) }
-    : { "millrace-stream": stream, "millrace-seq": String(seq), "millrace-incarnation": incarnation.slice(0, 8) }
+    ? { [streamHeaders.stream]: stream, [streamHeaders.sequence]: String(seq) }
+    : {
+        [streamHeaders.stream]: stream,
+        [streamHeaders.sequence]: String(seq),
+        [streamHeaders.incarnation]: incarnation.slice(0, incarnationDigits)
+      }
 
 /** Unpacks a row's records from a position on into `into`. Records of a batch with the same headers share the object. */
 export const unpack = (row: Row, from: Position, into: Array<LogRecord>): void => {

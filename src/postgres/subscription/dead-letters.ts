@@ -1,6 +1,7 @@
 // Dead-letter topics of subscriptions on PostgreSQL: found, read and retried through the log. It decides about no letter.
 import * as Effect from "effect/Effect"
 import { FanOutError } from "../../subscription/fanout.ts"
+import { envelopeHeaders } from "../../log/envelope.ts"
 import type { Log, LogError, NewRecord, OutOfRange, UnknownTopic } from "../../log/log.ts"
 import { LetterRefused, type Sender } from "../../dead-letter/resend.ts"
 import {
@@ -25,16 +26,23 @@ const recordOf = (
   eventTime: number,
   properties: Record<string, string>
 ) => {
-  const { event_id, schema_version, tenant, trace_id: _, traceparent, ...headers } = properties
+  const {
+    [envelopeHeaders.eventId]: eventId,
+    [envelopeHeaders.schemaVersion]: schemaVersion,
+    [envelopeHeaders.tenant]: tenant,
+    [envelopeHeaders.traceId]: _,
+    [envelopeHeaders.traceparent]: traceparent,
+    ...headers
+  } = properties
   return {
     partition,
     key,
     value: value === "null" ? null : value,
     eventTime,
-    eventId: event_id,
+    eventId,
     tenant,
     traceparent,
-    schemaVersion: schema_version === undefined ? undefined : Number(schema_version),
+    schemaVersion: schemaVersion === undefined ? undefined : Number(schemaVersion),
     headers
   } satisfies NewRecord
 }

@@ -1,19 +1,14 @@
 // A record of the log as the message that a consumer gets, and messages by their places. It reads nothing.
 import type { Message } from "../../subscription/fanout.ts"
-import { type LogRecord, traceIdOf } from "../../log/log.ts"
+import { addEnvelope, streamHeaders } from "../../log/envelope.ts"
+import type { LogRecord } from "../../log/log.ts"
 
 /** The message of a record that was delivered so often before. */
 export const messageOf = (topic: string, record: LogRecord, redeliveries: number): Message => {
-  const { eventId, eventTime, headers, key, partition, position, schemaVersion, tenant, traceparent, value } = record
+  const { eventTime, headers, key, partition, position, value } = record
   const properties: Record<string, string> = { ...headers }
-  if (eventId !== undefined) properties["event_id"] = eventId
-  if (tenant !== undefined) properties["tenant"] = tenant
-  if (schemaVersion !== undefined) properties["schema_version"] = String(schemaVersion)
-  if (traceparent !== undefined) {
-    properties["traceparent"] = traceparent
-    properties["trace_id"] = traceIdOf(traceparent)!
-  }
-  const seq = headers["millrace-seq"]
+  addEnvelope(properties, record)
+  const seq = headers[streamHeaders.sequence]
   return {
     topic,
     partition,
@@ -22,9 +17,9 @@ export const messageOf = (topic: string, record: LogRecord, redeliveries: number
     value: value ?? "null",
     eventTime,
     properties,
-    stream: headers["millrace-stream"],
+    stream: headers[streamHeaders.stream],
     seq: seq === undefined ? undefined : Number(seq),
-    incarnation: headers["millrace-incarnation"],
+    incarnation: headers[streamHeaders.incarnation],
     redeliveries
   }
 }

@@ -3,6 +3,7 @@ import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import * as Semaphore from "effect/Semaphore"
+import { streamHeaders } from "../../log/envelope.ts"
 import { failureOf } from "./errors.ts"
 import type { Cluster } from "./cluster.ts"
 import type { MessageId } from "./message-id.ts"
@@ -187,7 +188,7 @@ export const last = Effect.fnUntraced(function* (cluster: Cluster, options: Last
   const name = partitionName(cluster, options.topic, options.partition)
   let found: Received | undefined
   const take = (message: Received) => {
-    if (options.stream === undefined || message.properties["millrace-stream"] === options.stream) found = message
+    if (options.stream === undefined || message.properties[streamHeaders.stream] === options.stream) found = message
   }
   yield* Effect.tryPromise({
     try: () => scan(cluster, name, options.after, take),

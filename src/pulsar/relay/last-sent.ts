@@ -1,4 +1,5 @@
 // What a topic ends with of one stream, read after nobody else can write there: the one proof of what was sent and not written down.
+import { streamHeaders } from "../../log/envelope.ts"
 import { retryHeader } from "../../dead-letter/retry-record.ts"
 import { PulsarFailure } from "../client/errors.ts"
 import type { Cluster } from "../client/cluster.ts"
@@ -35,7 +36,11 @@ export const tailOf = async (cluster: Cluster, topic: string, stream: string, pl
   const after = placeOf(place)
   const present: Array<Present> = []
   const end = await scan(cluster, topic, after, ({ id, properties }) => {
-    const { "millrace-incarnation": incarnation = "", "millrace-seq": seq, "millrace-stream": of } = properties
+    const {
+      [streamHeaders.incarnation]: incarnation = "",
+      [streamHeaders.sequence]: seq,
+      [streamHeaders.stream]: of
+    } = properties
     // one that was parked and sent by itself, or that a subscription gave up, is none that the relay sent
     if (of === stream && properties[retryHeader] === undefined)
       present.push({ seq: Number(seq), incarnation, sent: Number(properties[sentProperty]), id })

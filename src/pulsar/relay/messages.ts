@@ -1,5 +1,5 @@
 // Segments of the outbox as messages for Pulsar: topic, key, payload, properties. It sends none.
-import { traceIdOf } from "../../log/log.ts"
+import { addEnvelope, envelopeHeaders, streamHeaders } from "../../log/envelope.ts"
 import type { Segment } from "../../relay/outbox.ts"
 import { topicName } from "../client/options.ts"
 
@@ -44,31 +44,24 @@ type Meta = readonly [
 /** The sequence id of a message, as its sender counts: see `TopicPlace.sent`. */
 export const sentProperty = "millrace-sent"
 /** What a relay says itself. A record's header of such a name does not get through. */
-const own = new Set([
-  "trace_id",
-  "traceparent",
-  "event_id",
-  "tenant",
-  "schema_version",
-  "millrace-stream",
-  "millrace-seq",
-  "millrace-incarnation",
+const own = new Set<string>([
+  envelopeHeaders.traceId,
+  envelopeHeaders.traceparent,
+  envelopeHeaders.eventId,
+  envelopeHeaders.tenant,
+  envelopeHeaders.schemaVersion,
+  ...Object.values(streamHeaders),
   sentProperty
 ])
 
 const propertiesOf = (stream: string, incarnation: string, seq: number, meta: Meta, headers: Meta[6]) => {
   const [, , eventId, tenant, traceparent, schemaVersion] = meta
-  const traceId = traceIdOf(traceparent ?? undefined)
   const properties: Record<string, string> = {}
   for (const [name, value] of Object.entries(headers ?? {})) if (!own.has(name)) properties[name] = value
-  if (traceId !== undefined) properties["trace_id"] = traceId
-  if (traceparent != null) properties["traceparent"] = traceparent
-  if (eventId != null) properties["event_id"] = eventId
-  if (tenant != null) properties["tenant"] = tenant
-  if (schemaVersion != null) properties["schema_version"] = String(schemaVersion)
-  properties["millrace-stream"] = stream
-  properties["millrace-seq"] = String(seq)
-  properties["millrace-incarnation"] = incarnation
+  addEnvelope(properties, { eventId, tenant, traceparent, schemaVersion })
+  properties[streamHeaders.stream] = stream
+  properties[streamHeaders.sequence] = String(seq)
+  properties[streamHeaders.incarnation] = incarnation
   return properties
 }
 

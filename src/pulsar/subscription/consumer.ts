@@ -1,6 +1,7 @@
 // One consumer of a subscription on Pulsar: asks for what it has room for, delivers it, and keeps what is given back. Redelivery is its own.
 import * as Effect from "effect/Effect"
 import * as Latch from "effect/Latch"
+import { streamHeaders } from "../../log/envelope.ts"
 import {
   type Consumer,
   ConsumerBusy,
@@ -56,7 +57,7 @@ const pause = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve,
 /** The message of what came. */
 const messageOf = (topic: string, { partition, received, redeliveries }: Held): Message => {
   const { eventTime, id, key, properties, publishTime, value } = received
-  const seq = properties["millrace-seq"]
+  const seq = properties[streamHeaders.sequence]
   return {
     topic,
     partition,
@@ -66,8 +67,8 @@ const messageOf = (topic: string, { partition, received, redeliveries }: Held): 
     value: value === "" ? "null" : value,
     eventTime: eventTime > 0 ? eventTime : publishTime,
     properties,
-    stream: properties["millrace-stream"],
-    incarnation: properties["millrace-incarnation"],
+    stream: properties[streamHeaders.stream],
+    incarnation: properties[streamHeaders.incarnation],
     seq: seq === undefined ? undefined : Number(seq),
     redeliveries
   }

@@ -1,7 +1,8 @@
 // The routes for looking at the log: the topics and their ends, and a page of one partition. They follow nothing.
 import * as Effect from "effect/Effect"
 import type { FastifyInstance } from "fastify"
-import { traceIdOf, type LogRecord } from "../../log/log.ts"
+import { traceIdOf } from "../../log/envelope.ts"
+import type { LogRecord } from "../../log/log.ts"
 import { Problem } from "../http/problem.ts"
 import { boundsOf, knownTopic, readProblem, type StreamParts } from "./routes.ts"
 

@@ -1,7 +1,7 @@
 // Messages that relays parked because their target refuses them, as dead letters. It sends nothing itself.
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
-import { traceIdOf } from "../../log/log.ts"
+import { traceIdOf } from "../../log/envelope.ts"
 import { query, type Sql } from "../../postgres/client/client.ts"
 import * as Decisions from "../../postgres/store/dead-letter-decisions.ts"
 import { resend, type Sender } from "../../dead-letter/resend.ts"

@@ -2,6 +2,7 @@
 import * as Effect from "effect/Effect"
 import * as Result from "effect/Result"
 import type * as Scope from "effect/Scope"
+import { envelopeHeaders } from "../../log/envelope.ts"
 import { localName } from "../../pulsar/client/topic-names.ts"
 import { LetterRefused } from "../../dead-letter/resend.ts"
 
@@ -64,9 +65,9 @@ export const iso = (time: number | null) =>
   time === null || !Number.isFinite(time) ? null : new Date(time).toISOString()
 /** What an envelope's headers say of where a message came from. */
 export const traceOf = (headers: Readonly<Record<string, string>>) => ({
-  event_id: headers["event_id"] ?? null,
-  tenant: headers["tenant"] ?? null,
-  trace_id: headers["trace_id"] ?? null
+  event_id: headers[envelopeHeaders.eventId] ?? null,
+  tenant: headers[envelopeHeaders.tenant] ?? null,
+  trace_id: headers[envelopeHeaders.traceId] ?? null
 })
 /** Whether a letter is one that a filter asks for. */
 export const fits = ({ all, failedAt, key: its, status }: Entry, filter: Filter): boolean => {
