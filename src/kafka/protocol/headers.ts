@@ -13,7 +13,8 @@ export const headersOf = (record: NewRecord): Array<readonly [string, string]> =
   if (eventId !== undefined) list.push([names.eventId, eventId])
   if (tenant !== undefined) list.push([names.tenant, tenant])
   const trace = traceIdOf(traceparent)
-  if (traceparent !== undefined && trace !== undefined) list.push([names.traceId, trace], [names.traceparent, traceparent])
+  if (traceparent !== undefined && trace !== undefined)
+    list.push([names.traceId, trace], [names.traceparent, traceparent])
   if (schemaVersion !== undefined) list.push([names.schemaVersion, String(schemaVersion)])
   for (const name in headers) if (!own.has(name)) list.push([name, headers[name]!])
   return list
