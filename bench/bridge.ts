@@ -85,7 +85,7 @@ class Latencies {
 
 /** From the append on Kafka until a reader on Pulsar has it. */
 const latencyOut = Effect.fnUntraced(function* (ends: Both, topic: string) {
-  const parts = yield* ends.pulsar.parts(full(topic))
+  const parts = yield* ends.pulsar.partitionsOf(full(topic))
   const readers = yield* Effect.promise(() =>
     Promise.all(parts.map((part) => ends.cluster.transport.read({ topic: part, from: "latest" })))
   )

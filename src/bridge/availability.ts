@@ -1,7 +1,7 @@
 // Whether the two systems are there: asks both over and over, says when one goes and when it is back, and wakes what waits for that. It mends nothing.
 import * as Effect from "effect/Effect"
-import type { BridgeError } from "./ends.ts"
-import { type Side, Sides } from "./names.ts"
+import type { BridgeError } from "./errors.ts"
+import { type Side, sideNames } from "./topic-pattern.ts"
 
 /** How often each is asked. */
 const askMs = 1_000
@@ -9,7 +9,7 @@ const askMs = 1_000
 const silentMs = 10_000
 
 /** A system that does not answer. */
-export interface Away {
+export interface UnavailableSide {
   readonly side: Side
   readonly reason: string
   /** Epoch milliseconds. */
@@ -17,12 +17,12 @@ export interface Away {
 }
 
 /** What is known of both systems. Until `watch` runs, and where it does not, both count as there. */
-export class Presence {
-  private readonly gone = new Map<Side, Away>()
+export class Availability {
+  private readonly gone = new Map<Side, UnavailableSide>()
   private readonly resting = new Set<() => void>()
 
   /** Those that are away. */
-  get away(): ReadonlyArray<Away> {
+  get away(): ReadonlyArray<UnavailableSide> {
     return [...this.gone.values()]
   }
   /** Waits so long, but no longer than until a system is back that was away. */
@@ -37,7 +37,7 @@ export class Presence {
     )
   /** Asks one of them for ever. */
   readonly watch = Effect.fnUntraced(function* (
-    this: Presence,
+    this: Availability,
     side: Side,
     answers: Effect.Effect<void, BridgeError>
   ): Effect.fn.Return<never> {
@@ -61,7 +61,7 @@ export class Presence {
     this.gone.set(side, { side, reason, since: before?.since ?? Date.now() })
     return before?.reason === reason
       ? Effect.void
-      : Effect.logWarning(`bridge: ${Sides[side]} is away: ${reason}; waiting until it is back`)
+      : Effect.logWarning(`bridge: ${sideNames[side]} is away: ${reason}; waiting until it is back`)
   }
   private readonly found = (side: Side): Effect.Effect<void> => {
     const before = this.gone.get(side)
@@ -69,6 +69,6 @@ export class Presence {
     this.gone.delete(side)
     for (const wake of this.resting) wake()
     const seconds = Math.round((Date.now() - before.since) / 1_000)
-    return Effect.logInfo(`bridge: ${Sides[side]} is back after ${seconds} s; going on`)
+    return Effect.logInfo(`bridge: ${sideNames[side]} is back after ${seconds} s; going on`)
   }
 }

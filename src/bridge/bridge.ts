@@ -4,11 +4,13 @@ import * as Schedule from "effect/Schedule"
 import * as Stream from "effect/Stream"
 import * as SubscriptionRef from "effect/SubscriptionRef"
 import { type Bridge, type BridgeRule, errorsSuffix } from "./rules.ts"
-import type { BridgeError, KafkaEnd, PulsarEnd } from "./ends.ts"
-import { matchOf } from "./names.ts"
-import { Presence } from "./availability.ts"
+import type { BridgeError } from "./errors.ts"
+import type { KafkaSide } from "./kafka-side.ts"
+import type { PulsarSide } from "./pulsar-side.ts"
+import { matchTopic } from "./topic-pattern.ts"
+import { Availability } from "./availability.ts"
 import { Board, type StreamStatus } from "./status.ts"
-import { type Joined, readFailure, shortName, type StreamError } from "./stream.ts"
+import { type BridgeContext, readFailure, shortName, type StreamError } from "./stream.ts"
 import { type Inward, toKafka } from "./to-kafka.ts"
 import { toPulsar } from "./to-pulsar.ts"
 
@@ -32,48 +34,49 @@ export interface Found {
 /** Joins the two systems for a bridge. Fails where Kafka cannot be asked which cluster it is. */
 export const join = Effect.fnUntraced(function* (
   bridge: Bridge,
-  ends: Pick<Joined, "log" | "kafka" | "pulsar">
-): Effect.fn.Return<Joined, BridgeError> {
-  const id = yield* ends.kafka.cluster
+  ends: Pick<BridgeContext, "log" | "kafka" | "pulsar">
+): Effect.fn.Return<BridgeContext, BridgeError> {
+  const id = yield* ends.kafka.clusterId
   return {
     ...ends,
     bridge,
     clusters: { kafka: `kafka:${id}`, pulsar: `pulsar:${bridge.pulsar}` },
     board: new Board(),
-    presence: new Presence()
+    presence: new Availability()
   }
 })
 
 const literal = (part: string | undefined) => (part === undefined || /[{}]/.test(part) ? undefined : part)
 /** All topics where a rule's source is, as far as its name tells; none where its system is missing. */
 export const topicsAround = (
-  { kafka, pulsar }: { readonly kafka: KafkaEnd | undefined; readonly pulsar: PulsarEnd | undefined },
+  { kafka, pulsar }: { readonly kafka: KafkaSide | undefined; readonly pulsar: PulsarSide | undefined },
   { from, source }: BridgeRule
 ): Effect.Effect<ReadonlyArray<string>, BridgeError> => {
   const [, tenant, namespace] = /^pulsar:persistent:\/\/([^/]+)\/([^/]+)\//.exec(from) ?? []
   const all = source.side === "kafka" ? kafka?.topics : pulsar?.topics(literal(tenant), literal(namespace))
   return all ?? Effect.succeed([])
 }
-const listed = (joined: Joined, rule: BridgeRule) =>
+const listed = (joined: BridgeContext, rule: BridgeRule) =>
   rule.source.words.length === 0
-    ? Effect.succeed([rule.source.parts[0]!])
+    ? Effect.succeed([rule.source.literals[0]!])
     : Effect.map(topicsAround(joined, rule), (all) => all.filter((topic) => !topic.endsWith(errorsSuffix)))
 /** None where there is no such topic (yet). */
-const partitionsOf = ({ log }: Joined, topic: string) =>
+const partitionsOf = ({ log }: BridgeContext, topic: string) =>
   log.bounds(topic).pipe(
     Effect.map((bounds) => bounds.map(({ partition }) => String(partition))),
     Effect.catch((error) => (error._tag === "UnknownTopic" ? Effect.succeed([]) : Effect.fail(readFailure(error))))
   )
 /** The topics that a rule names now, by name. */
 export const find = Effect.fnUntraced(function* (
-  joined: Joined,
+  joined: BridgeContext,
   rule: BridgeRule
 ): Effect.fn.Return<ReadonlyArray<Found>, BridgeError> {
   const found: Array<Found> = []
   for (const topic of (yield* listed(joined, rule)).toSorted()) {
-    const words = matchOf(rule.source, topic)
+    const words = matchTopic(rule.source, topic)
     if (words === undefined) continue
-    const parts = rule.source.side === "pulsar" ? yield* joined.pulsar.parts(topic) : yield* partitionsOf(joined, topic)
+    const parts =
+      rule.source.side === "pulsar" ? yield* joined.pulsar.partitionsOf(topic) : yield* partitionsOf(joined, topic)
     if (parts.length > 0) found.push({ rule, topic, words, parts })
   }
   return found
@@ -81,12 +84,16 @@ export const find = Effect.fnUntraced(function* (
 
 /** The topic on Kafka whose offsets say how far parts of Pulsar are mirrored, and whose partitions share them out. It has no records. */
 export const positionsTopic = ({ name }: Bridge): string => `${name}-positions`
-const makePositions = ({ bridge, log }: Joined) =>
+const makePositions = ({ bridge, log }: BridgeContext) =>
   log
     .declare([{ name: positionsTopic(bridge), partitions: lots, compacted: false, retentionMs: undefined }])
     .pipe(Effect.mapError(readFailure))
 
-const inwardOf = ({ bridge }: Joined, { parts, rule, topic, words }: Found, once: boolean): ReadonlyArray<Inward> =>
+const inwardOf = (
+  { bridge }: BridgeContext,
+  { parts, rule, topic, words }: Found,
+  once: boolean
+): ReadonlyArray<Inward> =>
   parts.map((part, partition) => {
     const lot = Number.parseInt(shortName(`${rule.name} ${part}`), 16) % lots
     const held = { group: `${bridge.name}/${rule.name}/${part}`, topic: positionsTopic(bridge), partition: lot }
@@ -99,7 +106,7 @@ const patiently = <A, E extends { readonly retryable: boolean }>(ask: Effect.Eff
 
 /** Mirrors what is there now, and ends. Not beside another process of the same bridge, which would be fenced for that time. */
 export const once = Effect.fnUntraced(function* (
-  joined: Joined
+  joined: BridgeContext
 ): Effect.fn.Return<ReadonlyArray<StreamStatus>, StreamError> {
   const { board, bridge, log } = joined
   if (bridge.rules.some(({ source }) => source.side === "pulsar")) yield* patiently(makePositions(joined))
@@ -125,7 +132,7 @@ type Topics = SubscriptionRef.SubscriptionRef<ReadonlyArray<Found>>
 
 /** Looks for what rules name, over and over. What a rule named stays while it cannot be asked. */
 const look = Effect.fnUntraced(function* (
-  joined: Joined,
+  joined: BridgeContext,
   rules: ReadonlyArray<BridgeRule>,
   topics: Topics
 ): Effect.fn.Return<never> {
@@ -165,14 +172,14 @@ const runEach = <E>(topics: Topics, units: (found: Found) => ReadonlyArray<Unit<
   })
 
 /** Notes what keeps a rule, or a group, from its work. */
-const trouble = ({ board, presence }: Joined, name: string, { message }: { readonly message: string }) =>
+const trouble = ({ board, presence }: BridgeContext, name: string, { message }: { readonly message: string }) =>
   // that a system is away was said once, for all of them
   board.trouble(name, message) && presence.away.length === 0
     ? Effect.logWarning(`bridge: ${name}: ${message}; trying again`)
     : Effect.void
 /** A group's end is a passing thing: brokers may be away for long. */
 const again = <E extends { readonly message: string }>(
-  joined: Joined,
+  joined: BridgeContext,
   name: string,
   effect: Effect.Effect<never, E>
 ): Effect.Effect<never> => {
@@ -187,7 +194,7 @@ const again = <E extends { readonly message: string }>(
  * Mirrors until interrupted, whatever goes away meanwhile. Processes of one bridge share the partitions of Kafka's topics as members of groups,
  * and the parts of Pulsar's in lots; who is cut off is fenced by transactional ids, producer names and exclusive subscriptions.
  */
-export const run = Effect.fnUntraced(function* (joined: Joined): Effect.fn.Return<never> {
+export const run = Effect.fnUntraced(function* (joined: BridgeContext): Effect.fn.Return<never> {
   const { bridge, kafka, log, presence, pulsar } = joined
   const outward = bridge.rules.filter(({ source }) => source.side === "kafka")
   const inward = bridge.rules.filter(({ source }) => source.side === "pulsar")
@@ -213,8 +220,8 @@ export const run = Effect.fnUntraced(function* (joined: Joined): Effect.fn.Retur
     )
   )
   return yield* Effect.raceAllFirst([
-    presence.watch("kafka", kafka.answers),
-    presence.watch("pulsar", pulsar.answers),
+    presence.watch("kafka", kafka.ping),
+    presence.watch("pulsar", pulsar.ping),
     ...(outward.length === 0 ? [] : [look(joined, outward, onKafka), fromKafka]),
     ...(inward.length === 0 ? [] : [look(joined, inward, onPulsar), again(joined, "Pulsar's topics", fromPulsar)])
   ])

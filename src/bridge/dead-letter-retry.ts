@@ -2,12 +2,14 @@
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import { type Bridge, type BridgeRecord, errorsSuffix } from "./rules.ts"
-import { BridgeError, type KafkaEnd, type KafkaWriter, type PulsarEnd } from "./ends.ts"
-import { type BridgeLetter, letterOf } from "./dead-letter.ts"
-import { matchOf, Sides } from "./names.ts"
-import { offsetHeader, originHeader, route, streamHeader, type Way } from "./route.ts"
+import { BridgeError } from "./errors.ts"
+import type { KafkaSide, KafkaWriter } from "./kafka-side.ts"
+import type { PulsarSide } from "./pulsar-side.ts"
+import { type BridgeDeadLetter, letterOf } from "./dead-letter.ts"
+import { matchTopic, sideNames } from "./topic-pattern.ts"
+import { offsetHeader, originHeader, route, streamHeader, type RouteContext } from "./route.ts"
 import { topicsAround } from "./bridge.ts"
-import { type Joined, readFailure } from "./stream.ts"
+import { type BridgeContext, readFailure } from "./stream.ts"
 import { recordOf } from "./to-pulsar.ts"
 import type { Log } from "../log/log.ts"
 import { partitionOf } from "../model/partitioner.ts"
@@ -16,9 +18,9 @@ import { orRefused, PulsarResender } from "./pulsar-resender.ts"
 
 /** The systems whose topics of errors are read; one may be missing. */
 export interface Sources {
-  readonly kafka: { readonly log: Log["Service"]; readonly end: KafkaEnd } | undefined
+  readonly kafka: { readonly log: Log["Service"]; readonly end: KafkaSide } | undefined
   readonly pulsar:
-    | { readonly end: PulsarEnd; readonly tenant: string | undefined; readonly namespace: string | undefined }
+    | { readonly end: PulsarSide; readonly tenant: string | undefined; readonly namespace: string | undefined }
     | undefined
 }
 
@@ -38,20 +40,20 @@ export const errorTopics = Effect.fnUntraced(function* (
     const { errors, source } = rule
     if (ends[source.side] === undefined) continue
     if (errors !== undefined) found.add(errors)
-    else if (source.words.length === 0) found.add(`${source.parts[0]}${errorsSuffix}`)
+    else if (source.words.length === 0) found.add(`${source.literals[0]}${errorsSuffix}`)
     else
       for (const topic of yield* topicsAround(ends, rule))
-        if (topic.endsWith(errorsSuffix) && matchOf(source, topic.slice(0, -errorsSuffix.length)) !== undefined)
+        if (topic.endsWith(errorsSuffix) && matchTopic(source, topic.slice(0, -errorsSuffix.length)) !== undefined)
           found.add(topic)
   }
   return [...found]
 })
 
 /** Hands over a topic's letters from the first to the last that is there now; nothing of a topic that is not there. */
-export const eachLetter = Effect.fnUntraced(function* (
+export const readDeadLetters = Effect.fnUntraced(function* (
   { kafka, pulsar }: Sources,
   topic: string,
-  take: (letter: BridgeLetter) => void
+  take: (letter: BridgeDeadLetter) => void
 ): Effect.fn.Return<void, BridgeError> {
   const side = topic.includes("://") ? "pulsar" : "kafka"
   const show = (record: BridgeRecord, failedAt: number) => {
@@ -60,8 +62,8 @@ export const eachLetter = Effect.fnUntraced(function* (
   }
   if (side === "kafka" && kafka !== undefined) yield* eachRecord(kafka.log, topic, show)
   if (side === "kafka" || pulsar === undefined) return
-  for (const part of yield* pulsar.end.parts(topic))
-    if ((yield* pulsar.end.end(part)) !== undefined)
+  for (const part of yield* pulsar.end.partitionsOf(topic))
+    if ((yield* pulsar.end.lastPosition(part)) !== undefined)
       yield* pulsar.end.scan(part, undefined, ({ publishTime, record }) => show(record, publishTime))
 })
 const eachRecord = (log: Log["Service"], topic: string, show: (record: BridgeRecord, takenAt: number) => void) =>
@@ -79,21 +81,28 @@ const eachRecord = (log: Log["Service"], topic: string, show: (record: BridgeRec
   )
 
 /** What a letter's record becomes, and where it goes. */
-interface Routed {
+interface RouteResult {
   readonly topic: string
   readonly record: BridgeRecord
 }
-const routed = (joined: Joined, letter: BridgeLetter): Routed | LetterRefused => {
+const routed = (joined: BridgeContext, letter: BridgeDeadLetter): RouteResult | LetterRefused => {
   const { bridge, clusters } = joined
   const { offset, partition: _, record, side, stream, topic } = letter
   const refused = (reason: string) => new LetterRefused({ reason })
   const rule = bridge.rules.find(({ name }) => bridge.name === letter.bridge && name === letter.rule)
   if (rule === undefined)
     return refused(`the rules have no rule ${letter.rule} of a bridge ${letter.bridge}: name its file with --rules`)
-  const words = rule.source.side === side ? matchOf(rule.source, topic) : undefined
-  if (words === undefined) return refused(`rule ${rule.name} does not mirror ${topic} on ${Sides[side]} any more`)
+  const words = rule.source.side === side ? matchTopic(rule.source, topic) : undefined
+  if (words === undefined) return refused(`rule ${rule.name} does not mirror ${topic} on ${sideNames[side]} any more`)
   const other = side === "kafka" ? "pulsar" : "kafka"
-  const way: Way = { rule, words, bridge: bridge.name, source: clusters[side], target: clusters[other], stream }
+  const way: RouteContext = {
+    rule,
+    words,
+    bridge: bridge.name,
+    source: clusters[side],
+    target: clusters[other],
+    stream
+  }
   const found = route(way, record, offset)
   if (found.kind === "send") return found
   if (found.kind === "dead") return refused(found.reason)
@@ -105,20 +114,20 @@ const routed = (joined: Joined, letter: BridgeLetter): Routed | LetterRefused =>
 }
 
 /** Sends letters of a bridge as the bridge would have sent them: the same key, headers, tenant and partition. */
-export class LetterSender implements Sender<BridgeLetter, BridgeError> {
-  private readonly joined: Joined
-  private readonly routes = new Map<BridgeLetter, Routed>()
+export class DeadLetterSender implements Sender<BridgeDeadLetter, BridgeError> {
+  private readonly joined: BridgeContext
+  private readonly routes = new Map<BridgeDeadLetter, RouteResult>()
   private readonly resenders = new Map<string, PulsarResender>()
   private readonly writers = new Map<string, KafkaWriter>()
 
-  constructor(joined: Joined) {
+  constructor(joined: BridgeContext) {
     this.joined = joined
   }
   /** By which whoever sent before is fenced: a producer's name, or a transactional id. */
-  private nameOf({ rule }: BridgeLetter): string {
+  private nameOf({ rule }: BridgeDeadLetter): string {
     return `${this.joined.bridge.name}/${rule}/letters`
   }
-  private resenderOf(letter: BridgeLetter): PulsarResender {
+  private resenderOf(letter: BridgeDeadLetter): PulsarResender {
     const name = this.nameOf(letter)
     const there = this.resenders.get(name)
     if (there !== undefined) return there
@@ -127,51 +136,51 @@ export class LetterSender implements Sender<BridgeLetter, BridgeError> {
     return made
   }
   private readonly writerOf = Effect.fnUntraced(function* (
-    this: LetterSender,
-    letter: BridgeLetter
+    this: DeadLetterSender,
+    letter: BridgeDeadLetter
   ): Effect.fn.Return<KafkaWriter, BridgeError, Scope.Scope> {
     const name = this.nameOf(letter)
     const there = this.writers.get(name)
     if (there !== undefined) return there
-    const made = yield* this.joined.kafka.take(name)
+    const made = yield* this.joined.kafka.openWriter(name)
     this.writers.set(name, made)
     return made
   })
 
-  readonly aim = (letter: BridgeLetter): Effect.Effect<Target, BridgeError | LetterRefused, Scope.Scope> => {
+  readonly aim = (letter: BridgeDeadLetter): Effect.Effect<Target, BridgeError | LetterRefused, Scope.Scope> => {
     const found = routed(this.joined, letter)
     if (found instanceof LetterRefused) return Effect.fail(found)
     this.routes.set(letter, found)
     return letter.side === "kafka" ? this.aimAtPulsar(letter, found) : this.aimAtKafka(letter, found)
   }
   private readonly aimAtPulsar = Effect.fnUntraced(function* (
-    this: LetterSender,
-    letter: BridgeLetter,
-    { record, topic }: Routed
+    this: DeadLetterSender,
+    letter: BridgeDeadLetter,
+    { record, topic }: RouteResult
   ) {
-    const parts = yield* orRefused(this.joined.pulsar.parts(topic))
+    const parts = yield* orRefused(this.joined.pulsar.partitionsOf(topic))
     return yield* this.resenderOf(letter).aim(parts[partOf(letter, record, parts.length)]!)
   })
   private readonly aimAtKafka = Effect.fnUntraced(function* (
-    this: LetterSender,
-    letter: BridgeLetter,
-    { record, topic }: Routed
+    this: DeadLetterSender,
+    letter: BridgeDeadLetter,
+    { record, topic }: RouteResult
   ) {
     const writer = yield* this.writerOf(letter)
-    const partition = partOf(letter, record, yield* orRefused(writer.partitions(topic)))
+    const partition = partOf(letter, record, yield* orRefused(writer.partitionCount(topic)))
     const bounds = yield* orRefused(Effect.mapError(this.joined.log.bounds(topic), readFailure))
     return { part: `${topic}/${partition}`, after: String(bounds[partition]?.end ?? 0) }
   })
 
-  readonly isThere = (letter: BridgeLetter, target: Target): Effect.Effect<boolean, BridgeError> => {
+  readonly isThere = (letter: BridgeDeadLetter, target: Target): Effect.Effect<boolean, BridgeError> => {
     const { headers: wanted } = this.routes.get(letter)!.record
     const is = (headers: BridgeRecord["headers"]) =>
       [streamHeader, offsetHeader, originHeader].every((name) => headers[name] === wanted[name])
     return letter.side === "kafka" ? this.resenderOf(letter).find(target, is) : this.findOnKafka(letter, target, is)
   }
   private readonly findOnKafka = Effect.fnUntraced(function* (
-    this: LetterSender,
-    letter: BridgeLetter,
+    this: DeadLetterSender,
+    letter: BridgeDeadLetter,
     { after, part }: Target,
     is: (headers: BridgeRecord["headers"]) => boolean
   ): Effect.fn.Return<boolean, BridgeError> {
@@ -183,7 +192,7 @@ export class LetterSender implements Sender<BridgeLetter, BridgeError> {
     // nothing is in a topic that was deleted since
     if (there === undefined) return false
     // a message that is committed is held back with what a transaction of others wrote before it
-    const end = yield* this.writers.get(this.nameOf(letter))!.end(topic, partition)
+    const end = yield* this.writers.get(this.nameOf(letter))!.endOffset(topic, partition)
     const until = performance.now() + patienceMs
     for (let position = Math.max(there.start, Number(after)); position < end;) {
       const { next, records } = yield* Effect.mapError(log.read(topic, partition, position), readFailure)
@@ -196,15 +205,15 @@ export class LetterSender implements Sender<BridgeLetter, BridgeError> {
   })
 
   readonly send = (
-    letter: BridgeLetter,
+    letter: BridgeDeadLetter,
     to: Noted
   ): Effect.Effect<boolean, BridgeError | LetterRefused, Scope.Scope> => {
     const { record } = this.routes.get(letter)!
     return letter.side === "kafka" ? this.resenderOf(letter).send(to, record) : this.write(letter, to, record)
   }
   private readonly write = Effect.fnUntraced(function* (
-    this: LetterSender,
-    letter: BridgeLetter,
+    this: DeadLetterSender,
+    letter: BridgeDeadLetter,
     { part }: Noted,
     record: BridgeRecord
   ): Effect.fn.Return<boolean, BridgeError | LetterRefused, Scope.Scope> {
@@ -230,7 +239,7 @@ const heldBack = (topic: string, partition: number) =>
   })
 
 /** As the bridge chooses it. */
-const partOf = ({ partition }: BridgeLetter, { key }: BridgeRecord, count: number) =>
+const partOf = ({ partition }: BridgeDeadLetter, { key }: BridgeRecord, count: number) =>
   key === null ? partition % count : partitionOf(key, count)
 /** A part of Kafka. */
 const placed = (part: string) => {

@@ -1,7 +1,7 @@
 // A dead letter of a bridge, as its topic of errors has it: how it is written, and what is read of it. It reads and writes no topic. Pure.
 import { type BridgeRecord, ownHeader } from "./rules.ts"
-import type { Side } from "./names.ts"
-import { offsetHeader, streamHeader, type Way } from "./route.ts"
+import type { Side } from "./topic-pattern.ts"
+import { offsetHeader, streamHeader, type RouteContext } from "./route.ts"
 
 const errorHeader = `${ownHeader}error`
 const ruleHeader = `${ownHeader}rule`
@@ -10,7 +10,7 @@ const reasonBytes = 1_000
 
 /** A record as a dead letter: as it was, with headers that say why, under which rule of which bridge, and where it was. */
 export const deadLetter = (
-  { bridge, rule, stream }: Pick<Way, "bridge" | "rule" | "stream">,
+  { bridge, rule, stream }: Pick<RouteContext, "bridge" | "rule" | "stream">,
   record: BridgeRecord,
   offset: string,
   reason: string
@@ -32,7 +32,7 @@ export const isFrom = (
 ): boolean => headers[streamHeader] === stream && headers[ruleHeader] === rule && headers[nameHeader] === bridge
 
 /** A record that a bridge could not mirror. */
-export interface BridgeLetter {
+export interface BridgeDeadLetter {
   /** The topic of errors, and the side that it and the source are on. */
   readonly errors: string
   readonly side: Side
@@ -69,7 +69,7 @@ export const letterOf = (
   errors: string,
   { headers, ...record }: BridgeRecord,
   failedAt: number
-): BridgeLetter | undefined => {
+): BridgeDeadLetter | undefined => {
   const [bridge, rule] = [headers[nameHeader], headers[ruleHeader]]
   const [stream, offset] = [headers[streamHeader], headers[offsetHeader]]
   if (bridge === undefined || rule === undefined || stream === undefined || offset === undefined) return undefined

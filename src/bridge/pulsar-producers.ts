@@ -2,8 +2,9 @@
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Scope from "effect/Scope"
-import { BridgeError, type Numbered, type PulsarEnd, type PulsarProducer } from "./ends.ts"
-import { type Place, parsePlace } from "./names.ts"
+import { BridgeError } from "./errors.ts"
+import type { NumberedRecord, PulsarSide, PulsarProducer } from "./pulsar-side.ts"
+import { type PulsarPosition, parsePosition } from "./pulsar-position.ts"
 import { offsetHeader, streamHeader } from "./route.ts"
 import { Offsets, shortName } from "./stream.ts"
 
@@ -21,8 +22,8 @@ interface Lane {
   fresh: boolean
 }
 /** What a stream knows of where it sends. */
-export interface LanesOptions {
-  readonly pulsar: PulsarEnd
+export interface PulsarProducersOptions {
+  readonly pulsar: PulsarSide
   /** The name of every producer of this stream; also its name in headers. */
   readonly stream: string
   readonly batching: boolean
@@ -43,26 +44,26 @@ const unexpected = (part: string) =>
   })
 
 /** Sends a stream's records, each once whatever was sent before. Offsets must ascend. */
-export class Lanes {
+export class PulsarProducers {
   /** The last place that is known of each part, the last that moved at the end. */
-  readonly places = new Map<string, Place>()
-  private readonly options: LanesOptions
+  readonly places = new Map<string, PulsarPosition>()
+  private readonly options: PulsarProducersOptions
   private readonly lanes = new Map<string, Lane>()
   private readonly blocked = new Map<string, { readonly reason: string; readonly until: number }>()
   private readonly known = new Map<string, { readonly parts: ReadonlyArray<string>; readonly until: number }>()
 
-  constructor(options: LanesOptions) {
+  constructor(options: PulsarProducersOptions) {
     this.options = options
   }
 
   /** The parts of a topic, or why it has none. */
   readonly parts = Effect.fnUntraced(function* (
-    this: Lanes,
+    this: PulsarProducers,
     topic: string
   ): Effect.fn.Return<ReadonlyArray<string> | { readonly reason: string }, BridgeError> {
     const there = this.known.get(topic)
     if (there !== undefined && there.until > performance.now()) return there.parts
-    const found = yield* this.unlessRefused(topic, this.options.pulsar.parts(topic))
+    const found = yield* this.unlessRefused(topic, this.options.pulsar.partitionsOf(topic))
     if ("reason" in found) return found
     this.known.set(topic, { parts: found.value, until: performance.now() + 30_000 })
     return found.value
@@ -84,37 +85,37 @@ export class Lanes {
   }
 
   private readonly open = Effect.fnUntraced(function* (
-    this: Lanes,
+    this: PulsarProducers,
     part: string
   ): Effect.fn.Return<Lane, BridgeError, Scope.Scope> {
-    const { places, position, pulsar, stream } = this.options
+    const { places, position: committed, pulsar, stream } = this.options
     const scope = yield* Scope.fork(yield* Effect.scope)
     // the name first: from then on nobody else writes under it, and the end stands still
     const producer = yield* Scope.provide(pulsar.produce(part, stream, false), scope)
     const kept = places[shortName(part)]
     const present = new Offsets()
-    const after = typeof kept === "string" ? parsePlace(kept) : undefined
+    const after = typeof kept === "string" ? parsePosition(kept) : undefined
     if (after !== undefined) this.places.set(part, after)
-    yield* pulsar.scan(part, after, ({ place, record: { headers } }) => {
-      this.moved(part, place)
+    yield* pulsar.scan(part, after, ({ position, record: { headers } }) => {
+      this.moved(part, position)
       if (headers[streamHeader] !== stream) return
       const offset = Number(headers[offsetHeader])
-      if (offset >= position) present.add(offset)
+      if (offset >= committed) present.add(offset)
     })
     const lane: Lane = { part, present, scope, producer, fresh: false }
     this.lanes.set(part, lane)
     return lane
   })
-  private moved(part: string, place: Place) {
+  private moved(part: string, position: PulsarPosition) {
     this.places.delete(part)
-    this.places.set(part, place)
+    this.places.set(part, position)
   }
 
   /** Sends records in their order. The offsets of those that are refused, and why; all others are there when this answers. */
   readonly send = Effect.fnUntraced(function* (
-    this: Lanes,
+    this: PulsarProducers,
     part: string,
-    messages: ReadonlyArray<Numbered>
+    messages: ReadonlyArray<NumberedRecord>
   ): Effect.fn.Return<ReadonlyMap<number, string>, BridgeError, Scope.Scope> {
     const opened = this.lanes.get(part) ?? (yield* this.unlessRefused(part, this.open(part)))
     if ("reason" in opened) return new Map(messages.map(({ sequenceId }) => [sequenceId, opened.reason]))
@@ -126,7 +127,7 @@ export class Lanes {
       at += some.length
       const sent = yield* lane.producer.send(some)
       for (const [i, one] of sent.entries()) {
-        if (one.kind === "stored") this.moved(part, one.place)
+        if (one.kind === "stored") this.moved(part, one.position)
         else if (one.kind === "refused") refused.set(some[i]!.sequenceId, one.reason)
         else if (lane.fresh) return yield* unexpected(part)
       }
@@ -135,7 +136,7 @@ export class Lanes {
     return refused
   })
   private readonly freshen = Effect.fnUntraced(function* (
-    this: Lanes,
+    this: PulsarProducers,
     lane: Lane
   ): Effect.fn.Return<void, BridgeError, Scope.Scope> {
     const { batching, pulsar, stream } = this.options

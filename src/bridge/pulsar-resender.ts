@@ -4,8 +4,9 @@ import * as Exit from "effect/Exit"
 import * as Schedule from "effect/Schedule"
 import * as Scope from "effect/Scope"
 import type { BridgeRecord } from "./rules.ts"
-import type { BridgeError, PulsarEnd, PulsarProducer } from "./ends.ts"
-import { parsePlace, placeText } from "./names.ts"
+import type { BridgeError } from "./errors.ts"
+import type { PulsarSide, PulsarProducer } from "./pulsar-side.ts"
+import { parsePosition, formatPosition } from "./pulsar-position.ts"
 import { LetterRefused, type Noted, type Target } from "../dead-letter/resend.ts"
 
 /** A name that a process has which was killed is given up by the broker after this long at most. */
@@ -27,11 +28,11 @@ interface Open {
 }
 /** The one sender of its name. */
 export class PulsarResender {
-  private readonly pulsar: PulsarEnd
+  private readonly pulsar: PulsarSide
   private readonly name: string
   private readonly open = new Map<string, Open>()
 
-  constructor(pulsar: PulsarEnd, name: string) {
+  constructor(pulsar: PulsarSide, name: string) {
     this.pulsar = pulsar
     this.name = name
   }
@@ -56,8 +57,8 @@ export class PulsarResender {
   ): Effect.fn.Return<Target, BridgeError | LetterRefused, Scope.Scope> {
     yield* orRefused(this.producerOf(part))
     // who cannot ask for the end looks from the beginning
-    const end = yield* this.pulsar.end(part).pipe(Effect.orElseSucceed(() => undefined))
-    return { part, after: end === undefined ? "" : placeText(end) }
+    const end = yield* this.pulsar.lastPosition(part).pipe(Effect.orElseSucceed(() => undefined))
+    return { part, after: end === undefined ? "" : formatPosition(end) }
   })
   /** Whether a message of these headers is there. */
   readonly find = Effect.fnUntraced(function* (
@@ -66,7 +67,7 @@ export class PulsarResender {
     is: (headers: BridgeRecord["headers"]) => boolean
   ): Effect.fn.Return<boolean, BridgeError> {
     let found = false
-    yield* this.pulsar.scan(part, parsePlace(after), ({ record }) => {
+    yield* this.pulsar.scan(part, parsePosition(after), ({ record }) => {
       found ||= is(record.headers)
     })
     return found

@@ -1,6 +1,6 @@
 // What becomes of one record under one rule: where it goes and as what, or why it does not go. It sends nothing. Pure.
 import { type BridgeRecord, type BridgeRule, type HeaderFilter, ownHeader } from "./rules.ts"
-import { fill, misnamed } from "./names.ts"
+import { fillPattern, topicNameProblem } from "./topic-pattern.ts"
 
 /** By which systems a record came, each as `bridge@kafka:<cluster id>` or `bridge@pulsar:<name>`, one after another. */
 export const originHeader = `${ownHeader}origin`
@@ -13,7 +13,7 @@ const emptyHeader = `${ownHeader}empty`
 const timeHeader = `${ownHeader}event-time`
 
 /** What a rule is applied to: the words of the source topic's name, and the systems. */
-export interface Way {
+export interface RouteContext {
   readonly rule: BridgeRule
   readonly words: Readonly<Record<string, string>>
   readonly bridge: string
@@ -23,13 +23,13 @@ export interface Way {
   /** The source's partition, as the header tells it. */
   readonly stream: string
 }
-export type Routed =
+export type RouteResult =
   | { readonly kind: "send"; readonly topic: string; readonly record: BridgeRecord }
   /** `returned`: it came from there. */
   | { readonly kind: "filtered" | "returned" }
   | { readonly kind: "dead"; readonly reason: string }
 
-const dead = (reason: string): Routed => ({ kind: "dead", reason })
+const dead = (reason: string): RouteResult => ({ kind: "dead", reason })
 
 const fulfils = ({ equals, header, matches, not = false }: HeaderFilter, headers: BridgeRecord["headers"]): boolean => {
   const value = Object.hasOwn(headers, header) ? headers[header] : undefined
@@ -78,7 +78,7 @@ const untold = (rule: BridgeRule, { headers, key, value }: BridgeRecord): string
     : undefined
 }
 
-const decided = (way: Way, given: BridgeRecord, offset: string): Routed => {
+const decided = (way: RouteContext, given: BridgeRecord, offset: string): RouteResult => {
   const { bridge, rule, source, stream, target, words } = way
   const record = rule.source.side === "pulsar" ? fromPulsar(given) : given
   const origin = record.headers[originHeader]
@@ -91,9 +91,9 @@ const decided = (way: Way, given: BridgeRecord, offset: string): Routed => {
   const known = words["tenant"] ?? record.headers["tenant"]
   const tenant = known === undefined ? undefined : renamed(rule, known)
   if (rule.source.side === "pulsar" && words["tenant"] !== undefined) headers["tenant"] = tenant!
-  const found = fill(rule.target, tenant === undefined ? words : { ...words, tenant })
+  const found = fillPattern(rule.target, tenant === undefined ? words : { ...words, tenant })
   if ("missing" in found) return dead(`it has no ${found.missing}, which '${rule.to}' asks for`)
-  const reason = misnamed(rule.target.side, found.name)
+  const reason = topicNameProblem(rule.target.side, found.name)
   if (reason !== undefined) return dead(`it would go to '${found.name}': ${reason}`)
   const mapping = { ...record, key, headers }
   const unfit = untold(rule, mapping)
@@ -104,7 +104,7 @@ const decided = (way: Way, given: BridgeRecord, offset: string): Routed => {
   return { kind: "send", topic: found.name, record: rule.target.side === "pulsar" ? toPulsar(mapping) : mapping }
 }
 /** Applies a rule to a record. `offset` is where the record is in its partition, as text. Never throws: what the rule's own code throws makes a dead letter. */
-export const route = (way: Way, record: BridgeRecord, offset: string): Routed => {
+export const route = (way: RouteContext, record: BridgeRecord, offset: string): RouteResult => {
   try {
     return decided(way, record, offset)
   } catch (cause) {

@@ -1,5 +1,5 @@
 // Rules of a bridge between Kafka and Pulsar as users write them: which topics, under which names, with what left out and what renamed. Pure.
-import { misnamed, parsePattern, type Pattern, Sides } from "./names.ts"
+import { topicNameProblem, parseTopicPattern, type TopicPattern, sideNames } from "./topic-pattern.ts"
 import { misshapen } from "./rule-fields.ts"
 
 /** A record between two systems. Headers are Kafka's headers, or Pulsar's properties, the envelope's names among them. */
@@ -71,8 +71,8 @@ export interface BridgeOptions {
 /** A rule that makes sense, with everything decided. */
 export interface BridgeRule extends Rule {
   readonly name: string
-  readonly source: Pattern
-  readonly target: Pattern
+  readonly source: TopicPattern
+  readonly target: TopicPattern
 }
 /** A bridge that makes sense. */
 export interface Bridge {
@@ -97,15 +97,15 @@ const refuse = (rule: string, reason: string, advice: string): never => {
 const nameOf = (rule: Rule) =>
   rule.name ?? `${rule.from}-to-${rule.to}`.replace(/persistent:\/\//g, "").replace(/[^A-Za-z0-9._-]+/g, ".")
 
-const patternOf = (rule: string, which: "from" | "to", text: string): Pattern => {
-  const found = parsePattern(text)
+const patternOf = (rule: string, which: "from" | "to", text: string): TopicPattern => {
+  const found = parseTopicPattern(text)
   return typeof found === "string" ? refuse(rule, `\`${which}\` is '${text}': ${found}`, "correct it") : found
 }
 
-const checkNames = (name: string, { from, to }: Rule, source: Pattern, target: Pattern) => {
+const checkNames = (name: string, { from, to }: Rule, source: TopicPattern, target: TopicPattern) => {
   if (source.side === target.side) {
     const advice = source.side === "kafka" ? "use MirrorMaker 2 within Kafka" : "use geo-replication within Pulsar"
-    refuse(name, `'${from}' and '${to}' are both on ${Sides[source.side]}`, `${advice}, or name the other system`)
+    refuse(name, `'${from}' and '${to}' are both on ${sideNames[source.side]}`, `${advice}, or name the other system`)
   }
   for (const word of target.words) {
     if (word === "tenant" || source.words.includes(word)) continue
@@ -150,14 +150,14 @@ const checkMapping = (name: string, { headers = {}, tenants = {} }: Rule) => {
   if (shared !== undefined)
     refuse(name, `two tenants become ${shared}: none would be told from the other`, "give them different names")
 }
-const checkErrors = (name: string, { errors }: Rule, source: Pattern) => {
+const checkErrors = (name: string, { errors }: Rule, source: TopicPattern) => {
   if (errors === undefined) return
-  const reason = misnamed(source.side, errors)
+  const reason = topicNameProblem(source.side, errors)
   if (reason !== undefined)
     refuse(
       name,
       `\`errors\` is '${errors}': ${reason}`,
-      `name a topic on ${Sides[source.side]}, without '${source.side}:'`
+      `name a topic on ${sideNames[source.side]}, without '${source.side}:'`
     )
   if (source.matcher.test(errors))
     refuse(name, `its dead letters would go to '${errors}', which it mirrors itself`, "name another topic in `errors`")
@@ -176,7 +176,7 @@ const checked = (rule: Rule): BridgeRule => {
 }
 
 /** A name with its words' names left out, so that patterns can be compared. */
-const shape = ({ parts, side }: Pick<Pattern, "side" | "parts">) => `${side}:${parts.join("{}")}`
+const shape = ({ literals, side }: Pick<TopicPattern, "side" | "literals">) => `${side}:${literals.join("{}")}`
 const checkTogether = (rules: ReadonlyArray<BridgeRule>) => {
   const names = new Set<string>()
   const ways = new Map<string, string>()

@@ -5,22 +5,24 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type * as Scope from "effect/Scope"
 import type { Bridge } from "./rules.ts"
-import { BridgeError, type KafkaEnd, type PulsarEnd } from "./ends.ts"
-import { type Place, placeText } from "./names.ts"
-import type { Presence } from "./availability.ts"
+import { BridgeError } from "./errors.ts"
+import type { KafkaSide } from "./kafka-side.ts"
+import type { PulsarSide } from "./pulsar-side.ts"
+import { type PulsarPosition, formatPosition } from "./pulsar-position.ts"
+import type { Availability } from "./availability.ts"
 import type { Board, StreamState } from "./status.ts"
 import type { Log, ReadError } from "../log/log.ts"
 
 /** A bridge, and the two systems that it joins. */
-export interface Joined {
+export interface BridgeContext {
   readonly bridge: Bridge
   readonly log: Log["Service"]
-  readonly kafka: KafkaEnd
-  readonly pulsar: PulsarEnd
+  readonly kafka: KafkaSide
+  readonly pulsar: PulsarSide
   /** How the origin header names the two. */
   readonly clusters: { readonly kafka: string; readonly pulsar: string }
   readonly board: Board
-  readonly presence: Presence
+  readonly presence: Availability
 }
 /** Everything that a stream can fail with. */
 export type StreamError = BridgeError | ReadError
@@ -69,7 +71,7 @@ export interface Bearing {
  * 10 s and ends when a system is back that was away. Tells meanwhile how far behind the stream is.
  */
 export const persist = <E extends StreamError>(
-  { presence }: Pick<Joined, "presence">,
+  { presence }: Pick<BridgeContext, "presence">,
   state: StreamState,
   session: Effect.Effect<void, E, Scope.Scope>,
   bearing: Bearing
@@ -85,7 +87,7 @@ export const persist = <E extends StreamError>(
   )
 }
 const sessions = Effect.fnUntraced(function* <E extends StreamError>(
-  presence: Presence,
+  presence: Availability,
   state: StreamState,
   session: Effect.Effect<void, E, Scope.Scope>,
   { learned = () => false, once }: Bearing
@@ -126,8 +128,8 @@ export const shortName = (name: string): string => {
 const placesKept = 64
 
 /** Places by part as metadata; the last of them, where they are many. */
-export const placesText = (places: ReadonlyMap<string, Place>): Record<string, string> =>
-  Object.fromEntries([...places].slice(-placesKept).map(([part, place]) => [shortName(part), placeText(place)]))
+export const placesText = (places: ReadonlyMap<string, PulsarPosition>): Record<string, string> =>
+  Object.fromEntries([...places].slice(-placesKept).map(([part, place]) => [shortName(part), formatPosition(place)]))
 
 /** Metadata that this bridge wrote; nothing where it is none. */
 export const parseMetadata = (text: string): Readonly<Record<string, unknown>> => {

@@ -2,13 +2,15 @@
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import { type Bridge, type BridgeRecord, type BridgeRule, errorsSuffix } from "./rules.ts"
-import type { Addressed, Arrived, BridgeError, Held, KafkaWriter, PulsarConsumer } from "./ends.ts"
-import { byPlace, parsePlace, type Place, placeText } from "./names.ts"
+import type { AddressedRecord, GroupPartition, KafkaWriter } from "./kafka-side.ts"
+import type { PulsarMessage, PulsarConsumer } from "./pulsar-side.ts"
+import type { BridgeError } from "./errors.ts"
+import { comparePositions, parsePosition, type PulsarPosition, formatPosition } from "./pulsar-position.ts"
 import { deadLetter } from "./dead-letter.ts"
 import { Letters } from "./dead-letter-writer.ts"
-import { route, type Way } from "./route.ts"
+import { route, type RouteContext } from "./route.ts"
 import type { Counts, StreamState } from "./status.ts"
-import { type Joined, lostBecause, parseMetadata, persist, type StreamError } from "./stream.ts"
+import { type BridgeContext, lostBecause, parseMetadata, persist, type StreamError } from "./stream.ts"
 import { partitionOf } from "../model/partitioner.ts"
 
 /** Messages of a transaction, at most. */
@@ -25,16 +27,16 @@ export interface Inward {
   readonly part: string
   readonly partition: number
   /** Whose offset on Kafka keeps the place. */
-  readonly held: Held
+  readonly held: GroupPartition
   /** Ends where everything that is there at its beginning is mirrored. */
   readonly once: boolean
 }
 /** What becomes of messages that were taken together. */
 interface Work {
-  readonly records: ReadonlyArray<Addressed>
+  readonly records: ReadonlyArray<AddressedRecord>
   /** Of each record, its message. */
-  readonly sources: ReadonlyArray<Arrived>
-  readonly dead: ReadonlyMap<Arrived, string>
+  readonly sources: ReadonlyArray<PulsarMessage>
+  readonly dead: ReadonlyMap<PulsarMessage, string>
   readonly counts: Partial<Counts>
 }
 /** What one session learned that the next one must know. */
@@ -49,11 +51,11 @@ interface Memory {
   learned: boolean
 }
 
-const lengthOf = ({ record: { value } }: Arrived) => value?.length ?? 0
+const lengthOf = ({ record: { value } }: PulsarMessage) => value?.length ?? 0
 /** Runs of messages in their order, those of a length by themselves. */
-const apart = (messages: ReadonlyArray<Arrived>, length: number): ReadonlyArray<ReadonlyArray<Arrived>> => {
-  const runs: Array<Array<Arrived>> = []
-  let last: Array<Arrived> | undefined
+const apart = (messages: ReadonlyArray<PulsarMessage>, length: number): ReadonlyArray<ReadonlyArray<PulsarMessage>> => {
+  const runs: Array<Array<PulsarMessage>> = []
+  let last: Array<PulsarMessage> | undefined
   for (const message of messages) {
     const large = lengthOf(message) >= length
     if (last === undefined || large) runs.push((last = [message]))
@@ -66,24 +68,24 @@ const apart = (messages: ReadonlyArray<Arrived>, length: number): ReadonlyArray<
 const suspect = 8
 
 class Session {
-  private readonly joined: Joined
+  private readonly joined: BridgeContext
   private readonly inward: Inward
   private readonly state: StreamState
   private readonly memory: Memory
   private readonly writer: KafkaWriter
   private readonly consumer: PulsarConsumer
-  private readonly way: Way
+  private readonly way: RouteContext
   private readonly letters: Letters
   private readonly partitions = new Map<string, { readonly count: number; readonly until: number }>()
   /** What Kafka has. */
-  private place: Place | undefined
+  private position: PulsarPosition | undefined
   private mirrored: number
   private committedAt: number
 
   constructor(
-    shared: { joined: Joined; inward: Inward; state: StreamState; memory: Memory },
-    ends: { writer: KafkaWriter; consumer: PulsarConsumer; way: Way; letters: Letters },
-    from: { place: Place | undefined; mirrored: number; committedAt: number }
+    shared: { joined: BridgeContext; inward: Inward; state: StreamState; memory: Memory },
+    ends: { writer: KafkaWriter; consumer: PulsarConsumer; way: RouteContext; letters: Letters },
+    from: { position: PulsarPosition | undefined; mirrored: number; committedAt: number }
   ) {
     this.joined = shared.joined
     this.inward = shared.inward
@@ -93,25 +95,27 @@ class Session {
     this.consumer = ends.consumer
     this.way = ends.way
     this.letters = ends.letters
-    this.place = from.place
+    this.position = from.position
     this.mirrored = from.mirrored
     this.committedAt = from.committedAt
   }
 
   /** Mirrors what comes; never ends by itself. */
   readonly run = Effect.fnUntraced(function* (this: Session) {
-    let seen = this.place
+    let seen = this.position
     while (true) {
       this.state.waits = performance.now()
       const taken = yield* this.consumer.take(this.memory.size)
       this.state.waits = undefined
-      const fresh = taken.filter(({ place }) => seen === undefined || byPlace(place, seen) > 0)
+      const fresh = taken.filter(({ position }) => seen === undefined || comparePositions(position, seen) > 0)
       // their acknowledgement was lost
-      const known = taken.filter(({ place }) => this.place !== undefined && byPlace(place, this.place) <= 0)
+      const known = taken.filter(
+        ({ position }) => this.position !== undefined && comparePositions(position, this.position) <= 0
+      )
       yield* this.suspicious(known)
       if (known.length > 0) yield* this.consumer.acknowledge(known)
       if (fresh.length === 0) continue
-      seen = fresh.at(-1)!.place
+      seen = fresh.at(-1)!.position
       for (const some of apart(fresh, this.memory.alone)) {
         yield* this.mirror(some)
         yield* this.consumer.acknowledge(some)
@@ -120,7 +124,7 @@ class Session {
     }
   })
   /** What was published after the position was committed cannot lie before it, unless this is another topic. */
-  private suspicious(known: ReadonlyArray<Arrived>): Effect.Effect<void, BridgeError> {
+  private suspicious(known: ReadonlyArray<PulsarMessage>): Effect.Effect<void, BridgeError> {
     const wrong = known.find(({ publishTime }) => publishTime > this.committedAt + skewMs)
     if (wrong === undefined || this.inward.rule.lost === "continue") return Effect.void
     const { part } = this.inward
@@ -128,7 +132,7 @@ class Session {
       lostBecause(
         "pulsar",
         part,
-        `${part} has a new message at ${placeText(wrong.place)}, before the place that was mirrored last: it is another ` +
+        `${part} has a new message at ${formatPosition(wrong.position)}, before the position that was mirrored last: it is another ` +
           "cluster, or was restored to an older state"
       )
     )
@@ -139,18 +143,18 @@ class Session {
     const there = this.partitions.get(topic)
     if (there !== undefined && there.until > performance.now()) return there.count
     const found = yield* this.writer
-      .partitions(topic)
+      .partitionCount(topic)
       .pipe(Effect.catch((error) => (error.kind === "refused" ? Effect.succeed(error.reason) : Effect.fail(error))))
     if (typeof found === "number") this.partitions.set(topic, { count: found, until: performance.now() + 5_000 })
     return found
   })
-  private readonly prepare = Effect.fnUntraced(function* (this: Session, messages: ReadonlyArray<Arrived>) {
-    const records: Array<Addressed> = []
-    const sources: Array<Arrived> = []
-    const dead = new Map<Arrived, string>()
+  private readonly prepare = Effect.fnUntraced(function* (this: Session, messages: ReadonlyArray<PulsarMessage>) {
+    const records: Array<AddressedRecord> = []
+    const sources: Array<PulsarMessage> = []
+    const dead = new Map<PulsarMessage, string>()
     const counts = { mirrored: 0, filtered: 0, returned: 0, dead: 0 }
     for (const message of messages) {
-      const offset = placeText(message.place)
+      const offset = formatPosition(message.position)
       const refused = this.memory.refused.get(offset)
       const routed =
         refused === undefined ? route(this.way, message.record, offset) : { kind: "dead" as const, reason: refused }
@@ -169,20 +173,20 @@ class Session {
     }
     return { records, sources, dead, counts: { ...counts, mirrored: records.length, dead: dead.size } } satisfies Work
   })
-  private readonly mirror = Effect.fnUntraced(function* (this: Session, messages: ReadonlyArray<Arrived>) {
+  private readonly mirror = Effect.fnUntraced(function* (this: Session, messages: ReadonlyArray<PulsarMessage>) {
     const work = yield* this.prepare(messages)
     if (work.dead.size > 0) yield* this.bury(work.dead)
-    const place = messages.at(-1)!.place
+    const position = messages.at(-1)!.position
     const offset = this.mirrored + messages.length
     const metadata = JSON.stringify({
-      place: placeText(place),
+      place: formatPosition(position),
       at: Date.now(),
-      ...(this.letters.place !== undefined && { errors: placeText(this.letters.place) })
+      ...(this.letters.position !== undefined && { errors: formatPosition(this.letters.position) })
     })
     yield* this.writer
       .commit(work.records, [{ ...this.inward.held, offset, metadata }])
       .pipe(Effect.tapError((error) => Effect.sync(() => this.blame(error, work))))
-    this.place = place
+    this.position = position
     this.mirrored = offset
     this.committedAt = Date.now()
     this.memory.refused.clear()
@@ -199,31 +203,38 @@ class Session {
       if (longest > suspect * usual) this.memory.alone = Math.min(this.memory.alone, longest)
       else this.memory.size = Math.max(1, Math.floor(records.length / 2))
     } else if (kind === "tooLarge" || kind === "refused")
-      for (const { place } of concerned) this.memory.refused.set(placeText(place), `${topic}: ${reason}`)
+      for (const { position } of concerned) this.memory.refused.set(formatPosition(position), `${topic}: ${reason}`)
     else return
     this.memory.learned = concerned.length > 0
   }
-  private readonly bury = Effect.fnUntraced(function* (this: Session, dead: ReadonlyMap<Arrived, string>) {
+  private readonly bury = Effect.fnUntraced(function* (this: Session, dead: ReadonlyMap<PulsarMessage, string>) {
     const { part, rule } = this.inward
-    const letters = [...dead].map(([{ place, record }, reason]): readonly [Place, BridgeRecord] => [
-      place,
-      deadLetter(this.way, record, placeText(place), reason)
+    const letters = [...dead].map(([{ position, record }, reason]): readonly [PulsarPosition, BridgeRecord] => [
+      position,
+      deadLetter(this.way, record, formatPosition(position), reason)
     ])
     const [message, reason] = dead.entries().next().value!
     yield* Effect.logError(
-      `bridge: ${rule.name} ${part}: ${dead.size} to ${this.letters.topic}; ${placeText(message.place)}: ${reason}`
+      `bridge: ${rule.name} ${part}: ${dead.size} to ${this.letters.topic}; ${formatPosition(message.position)}: ${reason}`
     )
     yield* this.letters.send(letters)
   })
 
   /** Whether everything up to a place is mirrored, or nothing is left that the subscription has to give. */
-  readonly reached = Effect.fnUntraced(function* (this: Session, end: Place | undefined, subscription: string) {
+  readonly reached = Effect.fnUntraced(function* (
+    this: Session,
+    end: PulsarPosition | undefined,
+    subscription: string
+  ) {
     if (end === undefined) return true
-    const { place } = this
-    if (place !== undefined && (place.ledger > end.ledger || (place.ledger === end.ledger && place.entry > end.entry)))
+    const { position } = this
+    if (
+      position !== undefined &&
+      (position.ledger > end.ledger || (position.ledger === end.ledger && position.entry > end.entry))
+    )
       return true
-    const whole = place !== undefined && place.ledger === end.ledger && place.entry === end.entry
-    if (whole && (place.batch < 0 || place.batch === place.batchSize - 1)) return true
+    const whole = position !== undefined && position.ledger === end.ledger && position.entry === end.entry
+    if (whole && (position.batch < 0 || position.batch === position.batchSize - 1)) return true
     return (yield* this.joined.pulsar.backlog(this.inward.part, subscription)) === 0
   })
 }
@@ -231,7 +242,7 @@ class Session {
 const subscriptionOf = (bridge: Bridge, rule: BridgeRule) => `${bridge.name}/${rule.name}`
 
 const session = Effect.fnUntraced(function* (
-  joined: Joined,
+  joined: BridgeContext,
   inward: Inward,
   state: StreamState,
   memory: Memory
@@ -239,14 +250,21 @@ const session = Effect.fnUntraced(function* (
   const { bridge, clusters, kafka, pulsar } = joined
   const { held, once, part, rule, topic, words } = inward
   const subscription = subscriptionOf(bridge, rule)
-  const end = once ? yield* pulsar.end(part) : undefined
+  const end = once ? yield* pulsar.lastPosition(part) : undefined
   // who has the subscription may take the id: the other way round, one that stands by would fence the one that works
   const consumer = yield* pulsar.consume(part, subscription, rule.start ?? "earliest")
-  const writer = yield* kafka.take(`${bridge.name}/${rule.name}/${part}`)
-  const stored = yield* writer.stored(held)
+  const writer = yield* kafka.openWriter(`${bridge.name}/${rule.name}/${part}`)
+  const stored = yield* writer.committedPosition(held)
   const { at, errors, place } = parseMetadata(stored?.metadata ?? "")
-  const parse = (text: unknown) => (typeof text === "string" ? parsePlace(text) : undefined)
-  const way: Way = { rule, words, bridge: bridge.name, source: clusters.pulsar, target: clusters.kafka, stream: part }
+  const parse = (text: unknown) => (typeof text === "string" ? parsePosition(text) : undefined)
+  const way: RouteContext = {
+    rule,
+    words,
+    bridge: bridge.name,
+    source: clusters.pulsar,
+    target: clusters.kafka,
+    stream: part
+  }
   const letters = new Letters({
     pulsar,
     topic: rule.errors ?? `${topic}${errorsSuffix}`,
@@ -257,7 +275,7 @@ const session = Effect.fnUntraced(function* (
   const one = new Session(
     { joined, inward, state, memory },
     { writer, consumer, way, letters },
-    { place: parse(place), mirrored: stored?.offset ?? 0, committedAt: typeof at === "number" ? at : Infinity }
+    { position: parse(place), mirrored: stored?.offset ?? 0, committedAt: typeof at === "number" ? at : Infinity }
   )
   const ending = Effect.gen(function* () {
     while (!(yield* one.reached(end, subscription))) yield* Effect.sleep(50)
@@ -267,7 +285,7 @@ const session = Effect.fnUntraced(function* (
 })
 
 /** Mirrors one part until interrupted, or once; begins anew after every failure. */
-export const toKafka = (joined: Joined, inward: Inward): Effect.Effect<void, StreamError> => {
+export const toKafka = (joined: BridgeContext, inward: Inward): Effect.Effect<void, StreamError> => {
   const { once, part, partition, rule, topic } = inward
   const state = joined.board.of(rule.name, topic, partition)
   const memory: Memory = { refused: new Map(), size: mostAtOnce, alone: Infinity, learned: false }

@@ -4,13 +4,15 @@ import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
 import { addEnvelope, envelopeHeaders } from "../log/envelope.ts"
 import { type BridgeRecord, type BridgeRule, errorsSuffix } from "./rules.ts"
-import type { Addressed, BridgeError, Held, KafkaWriter, Numbered } from "./ends.ts"
-import { Lanes } from "./pulsar-producers.ts"
+import type { AddressedRecord, GroupPartition, KafkaWriter } from "./kafka-side.ts"
+import type { BridgeError } from "./errors.ts"
+import type { NumberedRecord } from "./pulsar-side.ts"
+import { PulsarProducers } from "./pulsar-producers.ts"
 import { deadLetter } from "./dead-letter.ts"
-import { route, type Way } from "./route.ts"
+import { route, type RouteContext } from "./route.ts"
 import type { Counts, StreamState } from "./status.ts"
 import {
-  type Joined,
+  type BridgeContext,
   lostBecause,
   parseMetadata,
   persist,
@@ -50,14 +52,14 @@ export const recordOf = (record: LogRecord) => {
 
 /** One session: from taking the transactional id to the first failure. */
 class Session {
-  private readonly joined: Joined
+  private readonly joined: BridgeContext
   private readonly outward: Outward
   private readonly state: StreamState
   private readonly writer: KafkaWriter
-  private readonly held: Held
-  private readonly way: Way
+  private readonly held: GroupPartition
+  private readonly way: RouteContext
   private readonly identity: string | undefined
-  private readonly lanes: Lanes
+  private readonly lanes: PulsarProducers
   private position: Position
   /** What is not written down yet. */
   private dirty = false
@@ -66,15 +68,15 @@ class Session {
   private errorsMade = false
 
   constructor(
-    joined: Joined,
+    joined: BridgeContext,
     outward: Outward,
     state: StreamState,
     writer: KafkaWriter,
     begin: {
-      readonly held: Held
-      readonly way: Way
+      readonly held: GroupPartition
+      readonly way: RouteContext
       readonly identity: string | undefined
-      readonly lanes: Lanes
+      readonly lanes: PulsarProducers
       readonly position: Position
     }
   ) {
@@ -113,7 +115,7 @@ class Session {
   })
 
   private readonly mirror = Effect.fnUntraced(function* (this: Session, batch: Batch) {
-    const byTopic = new Map<string, Array<Numbered>>()
+    const byTopic = new Map<string, Array<NumberedRecord>>()
     const dead = new Map<number, string>()
     const originals = new Map<number, BridgeRecord>()
     for (const read of batch.records) {
@@ -143,7 +145,7 @@ class Session {
   private readonly send = Effect.fnUntraced(function* (
     this: Session,
     topic: string,
-    messages: ReadonlyArray<Numbered>,
+    messages: ReadonlyArray<NumberedRecord>,
     dead: Map<number, string>
   ) {
     const parts = yield* this.lanes.parts(topic)
@@ -175,7 +177,7 @@ class Session {
     this.errorsMade = true
     const letters = [...dead]
       .toSorted(([a], [b]) => a - b)
-      .map(([offset, reason]): Addressed => {
+      .map(([offset, reason]): AddressedRecord => {
         const record = deadLetter(this.way, originals.get(offset)!, String(offset), reason)
         return { topic: errors, partition: 0, record }
       })
@@ -187,14 +189,14 @@ class Session {
   })
   private makeErrors(name: string) {
     const declare = this.joined.log.declare([{ name, partitions: 1, compacted: false, retentionMs: undefined }])
-    return this.writer.partitions(name).pipe(
+    return this.writer.partitionCount(name).pipe(
       Effect.asVoid,
       Effect.catch((error) => (error.kind === "refused" ? Effect.mapError(declare, readFailure) : Effect.fail(error)))
     )
   }
   private readonly write = Effect.fnUntraced(function* (
     this: Session,
-    letters: ReadonlyArray<Addressed>
+    letters: ReadonlyArray<AddressedRecord>
   ): Effect.fn.Return<void, BridgeError> {
     const metadata = JSON.stringify({ topic: this.identity, places: placesText(this.lanes.places) })
     yield* this.writer.commit(letters, [{ ...this.held, offset: this.position, metadata }])
@@ -207,12 +209,17 @@ class Session {
 }
 
 /** Where to begin, and from what. */
-const begin = Effect.fnUntraced(function* (joined: Joined, outward: Outward, state: StreamState, writer: KafkaWriter) {
+const begin = Effect.fnUntraced(function* (
+  joined: BridgeContext,
+  outward: Outward,
+  state: StreamState,
+  writer: KafkaWriter
+) {
   const { bridge, clusters, log, pulsar } = joined
   const { partition, rule, topic, words } = outward
-  const held: Held = { group: `${bridge.name}/${rule.name}`, topic, partition }
+  const held: GroupPartition = { group: `${bridge.name}/${rule.name}`, topic, partition }
   const identity = yield* Effect.mapError(log.identity(topic), readFailure)
-  const stored = yield* writer.stored(held)
+  const stored = yield* writer.committedPosition(held)
   state.position = stored?.offset
   const metadata = parseMetadata(stored?.metadata ?? "")
   const anew = typeof metadata["topic"] === "string" && identity !== undefined && metadata["topic"] !== identity
@@ -224,20 +231,27 @@ const begin = Effect.fnUntraced(function* (joined: Joined, outward: Outward, sta
   const position = stored === undefined || anew ? first : stored.offset
   // a topic that was made anew counts from 0 again, which the broker would take for duplicates under the name before
   const stream = `${bridge.name}/${rule.name}/${topic}/${partition}${identity === undefined ? "" : `#${identity.slice(0, 8)}`}`
-  const way: Way = { rule, words, bridge: bridge.name, source: clusters.kafka, target: clusters.pulsar, stream }
+  const way: RouteContext = {
+    rule,
+    words,
+    bridge: bridge.name,
+    source: clusters.kafka,
+    target: clusters.pulsar,
+    stream
+  }
   const places = (anew ? {} : (metadata["places"] ?? {})) as Readonly<Record<string, unknown>>
-  const lanes = new Lanes({ pulsar, stream, batching: rule.batching !== false, position, places })
+  const lanes = new PulsarProducers({ pulsar, stream, batching: rule.batching !== false, position, places })
   return { held, identity, way, lanes, position, behind: Math.max(0, end - Math.max(start, position)) }
 })
 
 const session = Effect.fnUntraced(function* (
-  joined: Joined,
+  joined: BridgeContext,
   outward: Outward,
   state: StreamState
 ): Effect.fn.Return<void, StreamError, Scope.Scope> {
   const { bridge, kafka } = joined
   const { open, partition, rule, topic } = outward
-  const writer = yield* kafka.take(`${bridge.name}/${rule.name}/${topic}/${partition}`)
+  const writer = yield* kafka.openWriter(`${bridge.name}/${rule.name}/${topic}/${partition}`)
   let from = yield* begin(joined, outward, state, writer)
   state.position = from.position
   // where no record comes nothing else tells it
@@ -254,7 +268,7 @@ const session = Effect.fnUntraced(function* (
 })
 
 /** Mirrors one partition until interrupted, or until `until`; begins anew after every failure. */
-export const toPulsar = (joined: Joined, outward: Outward): Effect.Effect<void, StreamError> => {
+export const toPulsar = (joined: BridgeContext, outward: Outward): Effect.Effect<void, StreamError> => {
   const { partition, rule, topic, until } = outward
   const state = joined.board.of(rule.name, topic, partition)
   const behind = joined.log.bounds(topic).pipe(

@@ -5,11 +5,12 @@ import * as Exit from "effect/Exit"
 import * as Option from "effect/Option"
 import * as Scope from "effect/Scope"
 import type { Bridge } from "../bridge/rules.ts"
-import type { BridgeError, PulsarEnd } from "../bridge/ends.ts"
+import type { BridgeError } from "../bridge/errors.ts"
+import type { PulsarSide } from "../bridge/pulsar-side.ts"
 import { find, join, once, run } from "../bridge/bridge.ts"
-import type { Away } from "../bridge/availability.ts"
+import type { UnavailableSide } from "../bridge/availability.ts"
 import { outcomes, type StreamStatus } from "../bridge/status.ts"
-import type { Joined } from "../bridge/stream.ts"
+import type { BridgeContext } from "../bridge/stream.ts"
 import * as KafkaBridge from "../kafka/bridge-end.ts"
 import * as KafkaLog from "../kafka/log/log.ts"
 import * as PulsarBridge from "../pulsar/bridge-end.ts"
@@ -54,7 +55,7 @@ const environment: Effect.Effect<Given, CommandFailed> = Effect.all({
   pulsar: given("MILLRACE_PULSAR_URL", pulsarOptionsFrom)
 })
 /** Fails where Kafka cannot be reached: its cluster's name is part of what is written. Pulsar is reached when it is used. */
-const connect = Effect.fnUntraced(function* (bridge: Bridge, kafka: KafkaLog.Options, pulsar: PulsarEnd) {
+const connect = Effect.fnUntraced(function* (bridge: Bridge, kafka: KafkaLog.Options, pulsar: PulsarSide) {
   // for ever: who gives up and joins anew is waited for by the group, and the one that it was as well
   const log = yield* KafkaLog.make({ ...kafka, joinMs: Infinity })
   return yield* join(bridge, { log, kafka: KafkaBridge.make(kafka), pulsar })
@@ -66,7 +67,7 @@ const lookMs = 1_000
 const patiently = Effect.fnUntraced(function* (
   bridge: Bridge,
   kafka: KafkaLog.Options,
-  pulsar: PulsarEnd,
+  pulsar: PulsarSide,
   waiting: (reason: string) => Effect.Effect<void>
 ) {
   const outer = yield* Effect.scope
@@ -88,7 +89,7 @@ const print = (text: string) => Effect.sync(() => process.stdout.write(`${text}\
 const sum = (streams: ReadonlyArray<StreamStatus>) =>
   Object.fromEntries(outcomes.map((outcome) => [outcome, streams.reduce((total, one) => total + one[outcome], 0)]))
 /** Figures by rule. */
-const report = ({ board, bridge, clusters }: Joined) => ({
+const report = ({ board, bridge, clusters }: BridgeContext) => ({
   bridge: bridge.name,
   ...clusters,
   rules: bridge.rules.map(({ from, name, to }) => {
@@ -100,7 +101,7 @@ const report = ({ board, bridge, clusters }: Joined) => ({
     return { name, from, to, streams: streams.length, ...sum(streams), lag, halted }
   })
 })
-const textOf = (joined: Joined) =>
+const textOf = (joined: BridgeContext) =>
   report(joined)
     .rules.map((rule) => {
       const counts = outcomes.map((outcome) => `${(rule as unknown as Record<string, number>)[outcome]} ${outcome}`)
@@ -109,7 +110,7 @@ const textOf = (joined: Joined) =>
     .join("\n")
 
 /** Says what every rule would mirror, and starts nothing. */
-const plan = Effect.fnUntraced(function* (joined: Joined, json: boolean): Effect.fn.Return<void, BridgeError> {
+const plan = Effect.fnUntraced(function* (joined: BridgeContext, json: boolean): Effect.fn.Return<void, BridgeError> {
   const rules = []
   for (const rule of joined.bridge.rules) {
     const topics = (yield* find(joined, rule)).map(({ parts, topic }) => ({ topic, partitions: parts.length }))
@@ -126,7 +127,7 @@ const plan = Effect.fnUntraced(function* (joined: Joined, json: boolean): Effect
 /** A failure that lasts so long is one that a probe is told of; shorter ones are those of a group that shares anew. */
 const lastingMs = 10_000
 /** Whether it does its work, and why not. */
-const readiness = (joined: Joined) => {
+const readiness = (joined: BridgeContext) => {
   const { board, presence } = joined
   const { rules } = report(joined)
   const failing = board.failing.filter(({ since }) => Date.now() - since > lastingMs)
@@ -151,7 +152,7 @@ const mirror = Effect.fnUntraced(function* (
   const { kafka, pulsar } = yield* environment
   // where its client cannot be loaded waiting is of no use
   const end = yield* PulsarBridge.make(pulsar)
-  const state: { joined?: Joined; away: ReadonlyArray<Away> } = { away: [] }
+  const state: { joined?: BridgeContext; away: ReadonlyArray<UnavailableSide> } = { away: [] }
   const ready = Effect.sync(() =>
     state.joined === undefined ? { ready: false, away: state.away } : readiness(state.joined)
   )

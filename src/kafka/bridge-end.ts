@@ -1,7 +1,8 @@
 // Kafka as one end of a bridge: which topics there are, and transactions that write records with a position. Reading is the log's.
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
-import { type Addressed, BridgeError, type KafkaEnd, type KafkaWriter } from "../bridge/ends.ts"
+import type { AddressedRecord, KafkaSide, KafkaWriter } from "../bridge/kafka-side.ts"
+import { BridgeError } from "../bridge/errors.ts"
 import { UnknownTopic } from "../log/log.ts"
 import { Client, isMoved, retrying } from "./protocol/client.ts"
 import { register } from "./protocol/compression.ts"
@@ -57,14 +58,14 @@ const attempt = <A>(operation: string, run: () => Promise<A>, topic?: string): E
 
 /** A batch takes so many characters, about; topics take a mebibyte unless told. */
 const batchSize = 500_000
-const sizeOf = ({ record: { headers, key, value } }: Addressed) => {
+const sizeOf = ({ record: { headers, key, value } }: AddressedRecord) => {
   let size = (key?.length ?? 0) + (value?.length ?? 0) + 50
   for (const name in headers) size += name.length + headers[name]!.length + 4
   return size
 }
 
 /** Records as batches; those of a partition in their order. */
-const batchesOf = (records: ReadonlyArray<Addressed>, options: Options): ReadonlyArray<Batch> => {
+const batchesOf = (records: ReadonlyArray<AddressedRecord>, options: Options): ReadonlyArray<Batch> => {
   const batches: Array<Batch> = []
   for (const some of Map.groupBy(records, ({ partition, topic }) => `${topic}/${partition}`).values()) {
     const { partition, topic } = some[0]!
@@ -86,14 +87,14 @@ const batchesOf = (records: ReadonlyArray<Addressed>, options: Options): Readonl
 }
 
 const writerOf = (producer: TransactionalProducer, options: Options): KafkaWriter => ({
-  stored: ({ group, partition, topic }) =>
+  committedPosition: ({ group, partition, topic }) =>
     attempt("read the position", async () => {
       const [found] = await producer.offsets(group, [{ topic, partition }])
       return found === undefined ? undefined : { offset: found.offset, metadata: found.metadata }
     }),
-  partitions: (topic) =>
+  partitionCount: (topic) =>
     attempt("look up the topic", async () => (await producer.client.topic(topic)).leaders.length, topic),
-  end: (topic, partition) =>
+  endOffset: (topic, partition) =>
     attempt(
       "ask for the end",
       () =>
@@ -131,18 +132,18 @@ const asking = <A>(
   })
 
 /** Kafka for a bridge. It connects when it is used. */
-export const make = (options: Options): KafkaEnd => {
+export const make = (options: Options): KafkaSide => {
   register()
   return {
-    answers: attempt("reach a broker", async () => {
+    ping: attempt("reach a broker", async () => {
       const client = new Client(options)
       await client.hello().finally(() => client.close())
     }),
-    cluster: asking(options, "ask for the cluster", async (admin) => (await admin.describeCluster()).clusterId),
+    clusterId: asking(options, "ask for the cluster", async (admin) => (await admin.describeCluster()).clusterId),
     topics: asking(options, "list topics", async (admin) =>
       (await admin.listTopics()).filter((topic) => !topic.startsWith("__"))
     ),
-    take: (id): Effect.Effect<KafkaWriter, BridgeError, Scope.Scope> =>
+    openWriter: (id): Effect.Effect<KafkaWriter, BridgeError, Scope.Scope> =>
       Effect.acquireRelease(
         attempt("take the transactional id", () => TransactionalProducer.take(options, id)),
         (producer) => Effect.sync(() => producer.close())

@@ -2,15 +2,15 @@
 import { randomUUID } from "node:crypto"
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
-import {
-  type Arrived,
-  BridgeError,
-  type Numbered,
-  type PulsarConsumer,
-  type PulsarEnd,
-  type PulsarProducer,
-  type Sent
-} from "../bridge/ends.ts"
+import type {
+  PulsarMessage,
+  NumberedRecord,
+  PulsarConsumer,
+  PulsarSide,
+  PulsarProducer,
+  SendResult
+} from "../bridge/pulsar-side.ts"
+import { BridgeError } from "../bridge/errors.ts"
 import type { Admin } from "./client/admin.ts"
 import { type FailureKind, failureOf } from "./client/errors.ts"
 import { adminOf, type Cluster, connect, partitionCount } from "./client/cluster.ts"
@@ -51,10 +51,10 @@ export const bridgeError = (operation: string, topic: string) => (cause: unknown
 const attempt = <A>(operation: string, topic: string, run: () => Promise<A>): Effect.Effect<A, BridgeError> =>
   Effect.tryPromise({ try: run, catch: bridgeError(operation, topic) })
 
-const arrivedOf = (message: Received): Arrived => {
+const arrivedOf = (message: Received): PulsarMessage => {
   const { eventTime, id, key, properties, publishTime, value } = message
   const record = { key, value, eventTime: eventTime === 0 ? publishTime : eventTime, headers: properties }
-  return { place: id, publishTime, record }
+  return { position: id, publishTime, record }
 }
 
 class Producer implements PulsarProducer {
@@ -64,26 +64,26 @@ class Producer implements PulsarProducer {
     this.producer = producer
     this.part = part
   }
-  readonly send = (messages: ReadonlyArray<Numbered>): Effect.Effect<ReadonlyArray<Sent>, BridgeError> =>
+  readonly send = (messages: ReadonlyArray<NumberedRecord>): Effect.Effect<ReadonlyArray<SendResult>, BridgeError> =>
     attempt("send", this.part, () => this.all(messages))
 
-  private async one({ record, sequenceId }: Numbered): Promise<Sent> {
+  private async one({ record, sequenceId }: NumberedRecord): Promise<SendResult> {
     const { eventTime, headers, key, value } = record
     try {
       const message = { key: key ?? "", value: value ?? "", eventTime, properties: headers, sequenceId }
       const { duplicate, id } = await this.producer.send(message)
-      return duplicate ? { kind: "duplicate" } : { kind: "stored", place: id }
+      return duplicate ? { kind: "duplicate" } : { kind: "stored", position: id }
     } catch (cause) {
       const failure = failureOf(cause, this.part)
       if (failure.kind === "messageTooLarge") return { kind: "refused", reason: failure.message }
       throw failure
     }
   }
-  private async all(messages: ReadonlyArray<Numbered>): Promise<ReadonlyArray<Sent>> {
-    const sent: Array<Sent> = []
+  private async all(messages: ReadonlyArray<NumberedRecord>): Promise<ReadonlyArray<SendResult>> {
+    const sent: Array<SendResult> = []
     const under = { count: 0, answered: () => {} }
     let failed: { readonly cause: unknown } | undefined
-    const track = async (i: number, message: Numbered) => {
+    const track = async (i: number, message: NumberedRecord) => {
       try {
         sent[i] = await this.one(message)
       } catch (cause) {
@@ -112,7 +112,7 @@ class Consumer implements PulsarConsumer {
   consumer: TransportConsumer | undefined
   private readonly part: string
   private readonly ready: Array<Received> = []
-  private readonly handles = new Map<Arrived, Received>()
+  private readonly handles = new Map<PulsarMessage, Received>()
   private failed: unknown
   private wake: () => void = () => undefined
 
@@ -127,7 +127,7 @@ class Consumer implements PulsarConsumer {
     this.failed ??= cause
     this.wake()
   }
-  readonly take = (max: number): Effect.Effect<ReadonlyArray<Arrived>, BridgeError> =>
+  readonly take = (max: number): Effect.Effect<ReadonlyArray<PulsarMessage>, BridgeError> =>
     attempt("receive", this.part, async () => {
       while (this.ready.length === 0 && this.failed === undefined)
         await new Promise<void>((resolve) => (this.wake = resolve))
@@ -140,7 +140,7 @@ class Consumer implements PulsarConsumer {
         return arrived
       })
     })
-  readonly acknowledge = (messages: ReadonlyArray<Arrived>): Effect.Effect<void, BridgeError> =>
+  readonly acknowledge = (messages: ReadonlyArray<PulsarMessage>): Effect.Effect<void, BridgeError> =>
     attempt("acknowledge", this.part, async () => {
       const some = messages.flatMap((arrived) => {
         const message = this.handles.get(arrived)
@@ -200,17 +200,17 @@ const knockMs = 5_000
 const answered = [401, 403, 404]
 
 /** A cluster that is connected, as a bridge's end. */
-export const endFrom = (cluster: Cluster): PulsarEnd => {
+export const endFrom = (cluster: Cluster): PulsarSide => {
   const { admin, options, transport } = cluster
   return {
-    answers: attempt("reach a broker", options.url, async () => {
+    ping: attempt("reach a broker", options.url, async () => {
       // a WebSocket's URL is the admin interface's
       if (isWebSocket(options.url)) await admin?.call("GET", "clusters", undefined, answered)
       else await knock(options, knockMs)
     }),
     topics: (tenant, namespace) =>
       attempt("list topics", tenant ?? "all tenants", async () => topicsIn(adminOf(cluster), tenant, namespace)),
-    parts: (topic) =>
+    partitionsOf: (topic) =>
       attempt("look up the topic", topic, async () => partsOf(topic, (await partitionCount(cluster, topic)) ?? 0)),
     produce: (part, name, batching) =>
       Effect.acquireRelease(
@@ -226,14 +226,14 @@ export const endFrom = (cluster: Cluster): PulsarEnd => {
         async () => void (await scan(cluster, part, after, (message) => show(arrivedOf(message))))
       ),
     consume: (part, subscription, start) => consume(cluster, part, subscription, start),
-    end: (part) => attempt("ask for the end", part, async () => adminOf(cluster).lastMessageId(part)),
+    lastPosition: (part) => attempt("ask for the end", part, async () => adminOf(cluster).lastMessageId(part)),
     backlog: (part, subscription) =>
       attempt("ask for the backlog", part, async () => (await admin?.subscription(part, subscription))?.msgBacklog)
   }
 }
 
 /** Pulsar for a bridge, connected while the scope is open. Fails where the native client is needed and not there. */
-export const make = (options: Options): Effect.Effect<PulsarEnd, BridgeError, Scope.Scope> =>
+export const make = (options: Options): Effect.Effect<PulsarSide, BridgeError, Scope.Scope> =>
   connect(options).pipe(
     Effect.mapError(
       ({ message: reason, retryable }) =>

@@ -1,7 +1,7 @@
 // Dead letters on Pulsar: topics that subscriptions gave messages up to, and messages that a relay parked and that are sent by themselves.
 import * as Effect from "effect/Effect"
 import type { BridgeRecord } from "../bridge/rules.ts"
-import type { BridgeError } from "../bridge/ends.ts"
+import type { BridgeError } from "../bridge/errors.ts"
 import { streamHeaders } from "../log/envelope.ts"
 import type { Parked } from "../relay/outbox.ts"
 import type { FanOutError } from "../subscription/fanout.ts"
@@ -111,7 +111,7 @@ export const makeSender = (options: Options) =>
     const partsOfTopics = new Map<string, ReadonlyArray<string>>()
     // one that was parked before its topic was there says no partition
     const partOf = Effect.fnUntraced(function* ({ key, topic }: Parked) {
-      const parts = partsOfTopics.get(topic) ?? (yield* end.parts(topic))
+      const parts = partsOfTopics.get(topic) ?? (yield* end.partitionsOf(topic))
       partsOfTopics.set(topic, parts)
       return parts[partitionOf(key, parts.length)]!
     })

@@ -81,8 +81,8 @@ export const declare = (log: Log["Service"], name: string, partitions: number) =
 /** Everything that a topic on Pulsar has, a part after the other. */
 export const messagesOf = Effect.fnUntraced(function* ({ cluster, pulsar }: Both, topic: string) {
   const all: Array<Received> = []
-  for (const part of yield* pulsar.parts(topic)) {
-    const end = yield* pulsar.end(part)
+  for (const part of yield* pulsar.partitionsOf(topic)) {
+    const end = yield* pulsar.lastPosition(part)
     if (end === undefined) continue
     yield* Effect.promise(async () => {
       const reader = await cluster.transport.read({ topic: part, from: "earliest" })

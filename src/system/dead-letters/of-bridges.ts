@@ -1,8 +1,8 @@
 // Dead letters of bridges for `dlq`: the systems that the environment names, and the rules, as `millrace bridge` finds them. Loaded where it is used.
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
-import type { BridgeLetter } from "../../bridge/dead-letter.ts"
-import { eachLetter, errorTopics, LetterSender, type Sources } from "../../bridge/dead-letter-retry.ts"
+import type { BridgeDeadLetter } from "../../bridge/dead-letter.ts"
+import { readDeadLetters, errorTopics, DeadLetterSender, type Sources } from "../../bridge/dead-letter-retry.ts"
 import { join } from "../../bridge/bridge.ts"
 import * as KafkaBridge from "../../kafka/bridge-end.ts"
 import * as KafkaLog from "../../kafka/log/log.ts"
@@ -60,7 +60,7 @@ export const open = Effect.fnUntraced(function* (
   if (bridge === undefined && !asked) return undefined
   const sources = yield* openSources
   const { kafka, pulsar } = sources
-  const sender: Effect.Effect<Sender<BridgeLetter, unknown>, unknown, Scope.Scope> = Effect.gen(function* () {
+  const sender: Effect.Effect<Sender<BridgeDeadLetter, unknown>, unknown, Scope.Scope> = Effect.gen(function* () {
     if (bridge === undefined)
       return yield* new CommandFailed({
         message: "the bridge's rules say where a letter belongs, and there are none here",
@@ -70,11 +70,11 @@ export const open = Effect.fnUntraced(function* (
       const name = kafka === undefined ? "MILLRACE_KAFKA_BROKERS" : "MILLRACE_PULSAR_URL"
       return yield* new CommandFailed({ message: `a bridge's letters go to the other side: ${name} is not set` })
     }
-    return new LetterSender(yield* join(bridge, { log: kafka.log, kafka: kafka.end, pulsar: pulsar.end }))
+    return new DeadLetterSender(yield* join(bridge, { log: kafka.log, kafka: kafka.end, pulsar: pulsar.end }))
   })
   return bridgeLetters(sql, {
     names: errorTopics(sources, bridge),
-    each: (topic, take) => eachLetter(sources, topic, take),
+    each: (topic, take) => readDeadLetters(sources, topic, take),
     sender
   })
 })

@@ -3,7 +3,7 @@
 import { createHash } from "node:crypto"
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
-import type { BridgeLetter } from "../../bridge/dead-letter.ts"
+import type { BridgeDeadLetter } from "../../bridge/dead-letter.ts"
 import type { Sender } from "../../dead-letter/resend.ts"
 import { resend } from "../../dead-letter/resend.ts"
 import { query, type Sql } from "../../postgres/client/client.ts"
@@ -130,7 +130,7 @@ export const subscriptionLetters = (sql: Sql, topics: DeadLetterTopics<unknown>)
     sender: Effect.succeed(topics.sender)
   })
 
-const describeBridge = (letter: BridgeLetter): Omit<Entry, "id" | "status" | "key"> => {
+const describeBridge = (letter: BridgeDeadLetter): Omit<Entry, "id" | "status" | "key"> => {
   const { bridge, errors, failedAt, offset, partition, reason, record, rule, side, topic } = letter
   const { eventTime, headers, key, value } = record
   const what = { key, error: "Refused", message: reason, attempts: 1, value, headers, ...traceOf(headers) }
@@ -145,10 +145,10 @@ const describeBridge = (letter: BridgeLetter): Omit<Entry, "id" | "status" | "ke
   }
 }
 /** Topics of errors, and what sends their letters through their rules. */
-export interface BridgeTopics extends Pick<Topics<BridgeLetter>, "names" | "each" | "sender"> {}
+export interface BridgeTopics extends Pick<Topics<BridgeDeadLetter>, "names" | "each" | "sender"> {}
 /** What bridges could not mirror. */
 export const bridgeLetters = (sql: Sql, topics: BridgeTopics): Source =>
-  topicLetters<BridgeLetter>(sql, {
+  topicLetters<BridgeDeadLetter>(sql, {
     ...topics,
     originOf: ({ bridge, offset, rule, stream }) => hashOf(bridge, rule, stream, offset),
     describe: describeBridge,

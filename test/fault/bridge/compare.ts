@@ -1,7 +1,7 @@
 // Whether the other side has every record once, as it was and in the order of its key; and every dead letter once. It knows no fault.
 import * as Effect from "effect/Effect"
 import { errorsSuffix } from "../../../src/bridge/rules.ts"
-import { placeText } from "../../../src/bridge/names.ts"
+import { formatPosition } from "../../../src/bridge/pulsar-position.ts"
 import { type Both, full, messagesOf } from "../../support/bridge.ts"
 import { recordsOf } from "../../support/relay-kafka.ts"
 import { kafkaBytes, skipped } from "./load.ts"
@@ -53,10 +53,10 @@ const onKafka = Effect.fnUntraced(function* (ends: Both, topic: string) {
 })
 const onPulsar = Effect.fnUntraced(function* (ends: Both, topic: string) {
   const all: Array<Seen> = []
-  for (const part of yield* ends.pulsar.parts(topic))
+  for (const part of yield* ends.pulsar.partitionsOf(topic))
     for (const { eventTime, id, key, properties, value } of yield* messagesOf(ends, part))
       all.push({
-        id: `${part} ${placeText(id)}`,
+        id: `${part} ${formatPosition(id)}`,
         partition: part,
         key: key === "" ? null : key,
         value,

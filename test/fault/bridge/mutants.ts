@@ -35,8 +35,8 @@ export const mutants: ReadonlyArray<Mutant> = [
     patches: [
       {
         file: inward,
-        find: "seen === undefined || byPlace(place, seen) > 0)",
-        replace: "place !== undefined)"
+        find: "seen === undefined || comparePositions(position, seen) > 0)",
+        replace: "position !== undefined)"
       }
     ],
     steps: kill("in, committed", 3),
@@ -75,8 +75,8 @@ export const mutants: ReadonlyArray<Mutant> = [
     patches: [
       {
         file: inward,
-        find: "kafka.take(`${bridge.name}/${rule.name}/${part}`)",
-        replace: "kafka.take(`${bridge.name}/${rule.name}/${part}/${process.pid}`)"
+        find: "kafka.openWriter(`${bridge.name}/${rule.name}/${part}`)",
+        replace: "kafka.openWriter(`${bridge.name}/${rule.name}/${part}/${process.pid}`)"
       },
       ...late
     ],
@@ -97,7 +97,7 @@ export const mutants: ReadonlyArray<Mutant> = [
   },
   {
     name: "the end of the topic on Pulsar is not read",
-    patches: [{ file: lanes, find: "      if (offset >= position) present.add(offset)\n", replace: "" }],
+    patches: [{ file: lanes, find: "      if (offset >= committed) present.add(offset)\n", replace: "" }],
     steps: [...kill("out, all stored", 1), forget, ...kill("out, all stored", 1), forget],
     found: "doubled"
   },
@@ -114,7 +114,7 @@ export const mutants: ReadonlyArray<Mutant> = [
         find: "pulsar.produce(part, stream, true)",
         replace: "pulsar.produce(part, `${stream}/${process.pid}`, true)"
       },
-      { file: lanes, find: "      if (offset >= position) present.add(offset)\n", replace: "" }
+      { file: lanes, find: "      if (offset >= committed) present.add(offset)\n", replace: "" }
     ],
     steps: kill("out, all stored", 3),
     found: "doubled"

@@ -51,8 +51,8 @@ export const points: ReadonlyArray<Point> = [
     out,
     "    yield* this.writer.commit(letters, [{ ...this.held, offset: this.position, metadata }])\n"
   ),
-  before("in, subscribed", inward, "  const writer = yield* kafka.take(", 1),
-  after("in, id taken", inward, "  const stored = yield* writer.stored(held)\n", 1),
+  before("in, subscribed", inward, "  const writer = yield* kafka.openWriter(", 1),
+  after("in, id taken", inward, "  const stored = yield* writer.committedPosition(held)\n", 1),
   after("in, taken", inward, "      const taken = yield* this.consumer.take(this.memory.size)\n"),
   {
     name: "in, letters stored",
@@ -61,7 +61,7 @@ export const points: ReadonlyArray<Point> = [
     replace: `    if (work.dead.size > 0) {\n  ${burying}      ${call("in, letters stored")}\n    }\n`,
     often: 1
   },
-  before("in, committed", inward, "    this.place = place\n    this.mirrored = offset\n"),
+  before("in, committed", inward, "    this.position = position\n    this.mirrored = offset\n"),
   before("in, acknowledged", inward, "      this.memory.size = Math.min("),
   ...relayPoints.filter(({ name }) => transaction.has(name))
 ]

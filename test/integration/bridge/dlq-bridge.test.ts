@@ -6,10 +6,10 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Scope from "effect/Scope"
 import type { BridgeOptions } from "../../../src/bridge/rules.ts"
-import type { PulsarProducer } from "../../../src/bridge/ends.ts"
-import { type BridgeLetter, letterOf } from "../../../src/bridge/dead-letter.ts"
-import { placeText } from "../../../src/bridge/names.ts"
-import { LetterSender } from "../../../src/bridge/dead-letter-retry.ts"
+import type { PulsarProducer } from "../../../src/bridge/pulsar-side.ts"
+import { type BridgeDeadLetter, letterOf } from "../../../src/bridge/dead-letter.ts"
+import { formatPosition } from "../../../src/bridge/pulsar-position.ts"
+import { DeadLetterSender } from "../../../src/bridge/dead-letter-retry.ts"
 import { once } from "../../../src/bridge/bridge.ts"
 import { connect, query } from "../../../src/postgres/client/client.ts"
 import { type Noted, type Notes, resend } from "../../../src/dead-letter/resend.ts"
@@ -204,7 +204,7 @@ const acrossBoth = Effect.fnUntraced(function* (ends: Both) {
   yield* ends.log.append(topic, [recordOf("a", "4", { tenant: "acme", partition: 1 })])
   yield* publish(ends, full(`${topic}.eu`), [{ key: "c", value: "5" }])
   yield* mirror
-  const parts = (yield* ends.pulsar.parts(onPulsar)).map((part) => messagesOf(ends, part))
+  const parts = (yield* ends.pulsar.partitionsOf(onPulsar)).map((part) => messagesOf(ends, part))
   const values = (yield* Effect.all(parts))
     .map((some) => some.map(({ value }) => value))
     .filter((some) => some.length > 0)
@@ -297,17 +297,17 @@ suite("dead letters of a bridge", () => {
         })
       }
       const joined = yield* ends.bridge(options)
-      const routedOf = (letter: BridgeLetter) => recordSent(joined.clusters.kafka, options.name!, letter)
-      const first = new LetterSender({ ...joined, pulsar: arriving })
-      const end = (yield* ends.pulsar.end(part))!
+      const routedOf = (letter: BridgeDeadLetter) => recordSent(joined.clusters.kafka, options.name!, letter)
+      const first = new DeadLetterSender({ ...joined, pulsar: arriving })
+      const end = (yield* ends.pulsar.lastPosition(part))!
       assert.isTrue(
-        yield* Effect.scoped(resend(letters[0]!, first, noted({ part, after: placeText(end), number: 50 })))
+        yield* Effect.scoped(resend(letters[0]!, first, noted({ part, after: formatPosition(end), number: 50 })))
       )
       assert.lengthOf(yield* messagesOf(ends, part), 2)
       // a number that is used up, of a message that is not there
-      const second = new LetterSender(joined)
+      const second = new DeadLetterSender(joined)
       assert.isTrue(
-        yield* Effect.scoped(resend(letters[1]!, second, noted({ part, after: placeText(end), number: 40 })))
+        yield* Effect.scoped(resend(letters[1]!, second, noted({ part, after: formatPosition(end), number: 40 })))
       )
       assert.deepStrictEqual(
         (yield* messagesOf(ends, part)).map(({ value }) => value),
@@ -320,7 +320,7 @@ suite("dead letters of a bridge", () => {
     "arrive once though who had them before goes on",
     Effect.fnUntraced(function* (ends) {
       const { joined, letter, onKafka } = yield* forKafka(ends)
-      const [before, now] = [new LetterSender(joined), new LetterSender(joined)]
+      const [before, now] = [new DeadLetterSender(joined), new DeadLetterSender(joined)]
       const target = yield* before.aim(letter)
       assert.isTrue(
         yield* resend(
@@ -339,12 +339,12 @@ suite("dead letters of a bridge", () => {
     "arrive once though a transaction of others holds back what was sent",
     Effect.fnUntraced(function* (ends) {
       const { joined, letter, onKafka } = yield* forKafka(ends)
-      const before = new LetterSender(joined)
+      const before = new DeadLetterSender(joined)
       const target = yield* before.aim(letter)
       const other = yield* transactionOf(ends.kafkaOptions, onKafka, Number(target.part.split("/").at(-1)))
       yield* before.send(letter, { ...target, number: 1, resumed: false })
       const read: typeof ends.log.read = (...args) => Effect.tap(ends.log.read(...args), () => other)
-      const now = new LetterSender({ ...joined, log: { ...ends.log, read } })
+      const now = new DeadLetterSender({ ...joined, log: { ...ends.log, read } })
       const noted = notesOf(() => ({ ...target, number: 1, resumed: true }))
       assert.isTrue(yield* resend(letter, now, noted))
       yield* other
@@ -379,7 +379,7 @@ const unsent = Effect.fnUntraced(function* (ends: Both) {
   yield* declare(ends.log, topic, 1)
   yield* ends.log.append(topic, [recordOf("k", "0")])
   yield* Effect.flatMap(ends.bridge(options), once)
-  const letters = ["1", "2"].map((value): BridgeLetter => ({
+  const letters = ["1", "2"].map((value): BridgeDeadLetter => ({
     errors: `${topic}.bridge-errors`,
     side: "kafka",
     bridge: name,
@@ -396,7 +396,7 @@ const unsent = Effect.fnUntraced(function* (ends: Both) {
   return { letters, options, part: full(topic), noted }
 })
 /** What the rule makes of a letter. */
-const recordSent = (cluster: string, name: string, { offset, record, stream }: BridgeLetter) => ({
+const recordSent = (cluster: string, name: string, { offset, record, stream }: BridgeDeadLetter) => ({
   ...record,
   headers: {
     "millrace-bridge-origin": `${name}@${cluster}`,

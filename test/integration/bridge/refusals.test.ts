@@ -2,7 +2,7 @@
 import { assert } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import { join, once } from "../../../src/bridge/bridge.ts"
-import type { PulsarEnd } from "../../../src/bridge/ends.ts"
+import type { PulsarSide } from "../../../src/bridge/pulsar-side.ts"
 import { Bridge, type BridgeOptions } from "../../../src/bridge/rules.ts"
 import {
   declare,
@@ -171,7 +171,7 @@ suite("bridge, refused", () => {
         ["1", "2", "4", "5"]
       )
       const held = { group: `${name}/out`, topic, partition: 0 }
-      const writer = yield* ends.kafka.take(`${name}/out/${topic}/0`)
+      const writer = yield* ends.kafka.openWriter(`${name}/out/${topic}/0`)
       yield* writer.commit([], [{ ...held, offset: 5, metadata: JSON.stringify({ topic: "another" }) }])
       const another = yield* Effect.flip(once(yield* ends.bridge(options("halt"))))
       assert.match(another.message, /deleted and made anew.*lost: "continue"/)
@@ -190,7 +190,7 @@ suite("bridge, refused", () => {
           values.map((value) => recordOf("a", value))
         )
         let late = 0
-        const usurped: PulsarEnd = {
+        const usurped: PulsarSide = {
           ...ends.pulsar,
           produce: Effect.fnUntraced(function* (part, producer, batching) {
             const there = yield* messagesOf(ends, part)

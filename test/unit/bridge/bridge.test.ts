@@ -1,9 +1,10 @@
 // The bridge's rules: what makes no sense is refused with what to do, and what becomes of single records. It reaches no system.
 import { assert, describe, it } from "@effect/vitest"
 import { Bridge, type BridgeOptions, type BridgeRecord, type Rule } from "../../../src/bridge/rules.ts"
-import { byPlace, parsePattern, parsePlace, placeText } from "../../../src/bridge/names.ts"
+import { comparePositions, parsePosition, formatPosition } from "../../../src/bridge/pulsar-position.ts"
+import { parseTopicPattern } from "../../../src/bridge/topic-pattern.ts"
 import { deadLetter } from "../../../src/bridge/dead-letter.ts"
-import { route, type Way } from "../../../src/bridge/route.ts"
+import { route, type RouteContext } from "../../../src/bridge/route.ts"
 import { Offsets } from "../../../src/bridge/stream.ts"
 
 const out = { from: "kafka:flights", to: "pulsar:persistent://public/default/flights" }
@@ -64,7 +65,7 @@ const mistakes: ReadonlyArray<readonly [title: string, rules: ReadonlyArray<Rule
   ]
 ]
 const record: BridgeRecord = { key: "k", value: "{}", eventTime: 5, headers: {} }
-const wayOf = (rule: Rule, words: Record<string, string> = {}): Way => {
+const wayOf = (rule: Rule, words: Record<string, string> = {}): RouteContext => {
   const [made] = Bridge.make({ rules: [rule] }).rules
   const [source, target] = made!.source.side === "kafka" ? ["kafka:K", "pulsar:P"] : ["pulsar:P", "kafka:K"]
   return { rule: made!, words, bridge: "b", source: source!, target: target!, stream: "s" }
@@ -99,7 +100,7 @@ describe("rules of a bridge", () => {
     assert.lengthOf(Bridge.make({ rules: [out, back] }).rules, 2)
   })
   it("what a pattern matches, and what not", () => {
-    const pattern = parsePattern("kafka:flights.{airline}")
+    const pattern = parseTopicPattern("kafka:flights.{airline}")
     assert.isObject(pattern)
     if (typeof pattern === "string") return
     assert.deepStrictEqual(pattern.matcher.exec("flights.AA")?.slice(1), ["AA"])
@@ -202,10 +203,10 @@ describe("what becomes of a record", () => {
 describe("places and offsets", () => {
   it("places are in order, and as text the same", () => {
     const place = { ledger: 3, entry: 2, batch: -1, batchSize: 1 }
-    assert.deepStrictEqual(parsePlace(placeText(place)), place)
-    assert.isUndefined(parsePlace("x"))
-    assert.isBelow(byPlace(place, { ...place, batch: 1 }), 0)
-    assert.isAbove(byPlace({ ...place, ledger: 4, entry: 0 }, place), 0)
+    assert.deepStrictEqual(parsePosition(formatPosition(place)), place)
+    assert.isUndefined(parsePosition("x"))
+    assert.isBelow(comparePositions(place, { ...place, batch: 1 }), 0)
+    assert.isAbove(comparePositions({ ...place, ledger: 4, entry: 0 }, place), 0)
   })
   it("a set of offsets has what was added", () => {
     const offsets = new Offsets()

@@ -3,8 +3,8 @@ import { assert, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import { TestClock } from "effect/testing"
-import { BridgeError } from "../../../src/bridge/ends.ts"
-import { Presence } from "../../../src/bridge/availability.ts"
+import { BridgeError } from "../../../src/bridge/errors.ts"
+import { Availability } from "../../../src/bridge/availability.ts"
 import { Board } from "../../../src/bridge/status.ts"
 import { persist } from "../../../src/bridge/stream.ts"
 
@@ -13,7 +13,7 @@ const failure = (reason: string, retryable = true) =>
 
 it.effect("a system that is away is told with why and since when, and who rests goes on when it is back", () =>
   Effect.gen(function* () {
-    const presence = new Presence()
+    const presence = new Availability()
     const system = { there: true }
     const answers = Effect.suspend(() => (system.there ? Effect.void : Effect.fail(failure("no broker answers"))))
     yield* Effect.forkChild(presence.watch("kafka", answers))
@@ -33,7 +33,7 @@ it.effect("a system that is away is told with why and since when, and who rests 
 )
 it.effect("a system that answers nothing is away", () =>
   Effect.gen(function* () {
-    const presence = new Presence()
+    const presence = new Availability()
     yield* Effect.forkChild(presence.watch("pulsar", Effect.never))
     yield* TestClock.adjust("9 seconds")
     assert.deepStrictEqual(presence.away, [])
@@ -43,7 +43,7 @@ it.effect("a system that answers nothing is away", () =>
 )
 it.effect("a stream is tried again for ever; what is to be done once is given up after half a minute", () =>
   Effect.gen(function* () {
-    const presence = new Presence()
+    const presence = new Availability()
     const lag = Effect.succeed(undefined)
     const sessions = { tried: 0 }
     const session = Effect.suspend(() => {

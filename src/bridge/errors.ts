@@ -1,0 +1,29 @@
+// The error of both sides of a bridge. Its kind says what the bridge does about it: try again, halt, or write a dead letter.
+import * as Schema from "effect/Schema"
+
+/**
+ * One side failed, or refused something. The adapters translate the errors of their clients to this one.
+ *
+ * - `refused`: the topic does not exist or may not be used. Waiting does not help; the records that need it become dead letters.
+ * - `tooLarge`: a record, or records sent together, exceed a limit of the topic. They are sent in smaller batches, and a record that is too
+ *   large by itself becomes a dead letter.
+ * - `fenced`: another process took over. A new session begins.
+ * - `busy`: another process holds the subscription or the producer's name. A new session begins.
+ * - `lost`: records are gone that were not mirrored yet. The stream halts until a person decides.
+ * - `other`: tried again if `retryable`; otherwise the stream halts.
+ */
+export class BridgeError extends Schema.TaggedError<BridgeError>()("BridgeError", {
+  side: Schema.Literals(["kafka", "pulsar"]),
+  operation: Schema.String,
+  kind: Schema.Literals(["refused", "tooLarge", "fenced", "busy", "lost", "other"]),
+  /** The topic that the operation was about. */
+  topic: Schema.optionalKey(Schema.String),
+  /** Whether the same operation may succeed later without a person's help. */
+  retryable: Schema.Boolean,
+  reason: Schema.String,
+  cause: Schema.optionalKey(Schema.Defect())
+}) {
+  override get message() {
+    return `${this.side}: ${this.operation} failed: ${this.reason}`
+  }
+}
