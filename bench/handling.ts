@@ -9,7 +9,7 @@ import type { LogRecord } from "../src/log/log.ts"
 import { partitionOf } from "../src/model/partitioner.ts"
 import { CommitBuilder } from "../src/postgres/store/commit.ts"
 import type { Projection } from "../src/model/projection.ts"
-import { Reference } from "../src/runner/lookup-tables.ts"
+import { LookupTable } from "../src/runner/lookup-tables.ts"
 import type { Claim, Store } from "../src/runner/store.ts"
 import { eventOf, featuresOf, type Load } from "./workload.ts"
 
@@ -59,9 +59,9 @@ const fetched = (): Array<{ readonly partition: number; readonly bytes: Buffer; 
   return found
 }
 
-const store = { seen: () => Effect.succeed([]) } as unknown as Store["Service"]
+const store = { seenIds: () => Effect.succeed([]) } as unknown as Store["Service"]
 const projection = signals as unknown as Projection.Of<never, never>
-const reference = new Reference(
+const reference = new LookupTable(
   {
     ends: () => Effect.succeed([1]),
     bounds: () => Effect.succeed([{ partition: 0, start: 0, end: 1 }]),
@@ -78,10 +78,10 @@ const reference = new Reference(
   () => Effect.void
 )
 Effect.runSync(reference.catchUp)
-const references = new Map([[features.name, reference]])
+const lookupTables = new Map([[features.name, reference]])
 const handlings = Array.from(
   { length: partitions },
-  (_, partition) => new Handling(projection, rawEvents as never, partitions, claimOf(partition), references, store)
+  (_, partition) => new Handling(projection, rawEvents as never, partitions, claimOf(partition), lookupTables, store)
 )
 const claims = Array.from({ length: partitions }, (_, partition) => claimOf(partition))
 const builder = new CommitBuilder(signals as never)

@@ -16,7 +16,7 @@ export type LookupError = ReadError | StoreError
  *
  * Memory is that of the topic's live values. A record that cannot be read leaves its key's earlier value and is given to `park`.
  */
-export class Reference {
+export class LookupTable {
   private readonly values = new Map<string, unknown>()
   private readonly positions: Array<number> = []
   private readonly turn = Semaphore.makeUnsafe(1)
@@ -54,7 +54,7 @@ export class Reference {
     )
   })
 
-  private readonly advance = Effect.fnUntraced(function* (this: Reference) {
+  private readonly advance = Effect.fnUntraced(function* (this: LookupTable) {
     const ends = yield* this.log.ends(this.topic.name)
     if (ends.every((end, partition) => end <= (this.positions[partition] ?? -1))) return
     for (const { end, partition, start } of yield* this.log.bounds(this.topic.name)) {

@@ -6,7 +6,7 @@ import type { LogRecord } from "../log/log.ts"
 import { metaText } from "./segment-meta.ts"
 import type { Projection } from "../model/projection.ts"
 import { envelopeOf } from "../dead-letter/retry-record.ts"
-import type { DeadLetter, Retried, Segment } from "./store.ts"
+import type { DeadLetter, RetriedDeadLetter, Segment } from "./store.ts"
 import type { Topic } from "../model/topic.ts"
 
 /** An event that failed, as far as it was read. */
@@ -32,7 +32,7 @@ const bytesOf = (value: unknown) => encoder.encode(JSON.stringify(value)).length
 export class Parking {
   letters: Array<DeadLetter> = []
   /** Letters of earlier batches, and what became of them. */
-  retried: Array<Retried> = []
+  retried: Array<RetriedDeadLetter> = []
   private metas: Array<string> = []
   private vals: Array<string> = []
   private readonly projection: Projection.Any
@@ -77,7 +77,7 @@ export class Parking {
     const { metas, topic, vals } = this
     if (topic === undefined || metas.length === 0) return []
     const [meta, lines] = [`[${metas.join(",")}]`, vals.join("\n")]
-    return [{ target: topic, partition: undefined, messages: metas.length, meta, vals: lines }]
+    return [{ topic, partition: undefined, messages: metas.length, meta, vals: lines }]
   }
 
   private message(letter: DeadLetter, partition: number): DeadLetterMessage {

@@ -12,7 +12,7 @@ import { Parking, type Failure } from "./parked-events.ts"
 import type { Projection } from "../model/projection.ts"
 import type { Table } from "../model/read-model.ts"
 import { Recorder, type Row } from "../model/recorder.ts"
-import type { Reference } from "./lookup-tables.ts"
+import type { LookupTable } from "./lookup-tables.ts"
 import { Mismatch, type Changes, type Claim, type Store, type StoreError, type Unstorable } from "./store.ts"
 import type { Topic } from "../model/topic.ts"
 import { Waiting } from "./retries.ts"
@@ -58,14 +58,14 @@ export class Stopped extends Data.TaggedError("Stopped")<{ readonly position: nu
 
 /** The work of one claim of one partition. Its caches live as long as the claim does. */
 export class Handling<E, R> {
-  readonly references: ReadonlyArray<Reference>
+  readonly lookupTables: ReadonlyArray<LookupTable>
   private readonly projection: Projection.Of<E, R>
   private readonly source: Topic.Any
   private readonly partitions: number
   private readonly store: Store["Service"]
   private readonly lookups: ReadonlyArray<{
     readonly name: string
-    readonly reference: Reference
+    readonly table: LookupTable
     readonly by: Projection.Any["enrich"][string]["by"]
   }>
   private readonly seen: SeenIds | undefined
@@ -83,7 +83,7 @@ export class Handling<E, R> {
     source: Topic.Any,
     partitions: number,
     claim: Claim,
-    references: ReadonlyMap<string, Reference>,
+    lookupTables: ReadonlyMap<string, LookupTable>,
     store: Store["Service"]
   ) {
     this.projection = projection
@@ -95,9 +95,9 @@ export class Handling<E, R> {
     this.lookups = Object.entries(projection.enrich).map(([name, { by, topic }]) => ({
       name,
       by,
-      reference: references.get(topic.name)!
+      table: lookupTables.get(topic.name)!
     }))
-    this.references = [...new Set(this.lookups.map(({ reference }) => reference))]
+    this.lookupTables = [...new Set(this.lookups.map(({ table }) => table))]
     const { dedupe } = projection
     if (dedupe !== undefined) this.seen = new SeenIds(dedupe.withinMs, claim.streamTime)
   }
@@ -127,7 +127,7 @@ export class Handling<E, R> {
       windows: fold.windowChanges(),
       segments: [...fold.segments(), ...this.parking.segments()],
       late: fold.late,
-      dead: this.parking.letters,
+      deadLetters: this.parking.letters,
       retried: this.parking.retried,
       seen: this.seen?.packed()
     }
@@ -219,7 +219,7 @@ export class Handling<E, R> {
         fingerprint: fingerprintOf(record),
         streamTime,
         segments: this.parking.segments(),
-        dead: this.parking.letters,
+        deadLetters: this.parking.letters,
         retried: this.parking.retried
       })
       .pipe(
@@ -268,7 +268,7 @@ export class Handling<E, R> {
     if (ranges.length === 0) return
     const { name: projection, version } = this.projection
     const place = { projection, version, topic: this.source.name, partition: decoded[0]!.record.partition }
-    this.seen.load(ranges, yield* this.store.seen(place, ranges))
+    this.seen.load(ranges, yield* this.store.seenIds(place, ranges))
   })
 
   private originOf(record: LogRecord, eventTime: number, streamTime: number, tenant: string | undefined): Origin {
@@ -300,9 +300,9 @@ export class Handling<E, R> {
   private call(event: unknown, meta: Origin): Effect.Effect<void, E, R> | Failed | undefined {
     const context: Record<string, unknown> = { meta }
     try {
-      for (const { by, name, reference } of this.lookups) {
+      for (const { by, name, table } of this.lookups) {
         const key = by === undefined ? meta.key : by(event)
-        context[name] = key === undefined ? undefined : reference.get(key)
+        context[name] = key === undefined ? undefined : table.get(key)
       }
       const done = this.projection.handle(event, this.recorder as never, context)
       return Effect.isEffect(done) ? done : undefined
@@ -379,7 +379,7 @@ export class Handling<E, R> {
     }
     const rows = new Map<Table.Any | Window.Any, Map<string, Row>>()
     for (const [target, keys] of wanted) {
-      const found = yield* this.store.rows(this.projection, target, [...keys.values()])
+      const found = yield* this.store.readRows(this.projection, target, [...keys.values()])
       rows.set(target, new Map(found.map((row) => [keyText(keyOf(target), row), row])))
     }
     return rows

@@ -100,7 +100,7 @@ export class Published {
   /** All of them, a segment a topic. */
   segments(): ReadonlyArray<Segment> {
     return [...this.byTopic.values()].map(({ count, meta, partition, topic, vals }) => ({
-      target: topic.name,
+      topic: topic.name,
       partition,
       messages: count,
       meta: `[${meta.text()}]`,

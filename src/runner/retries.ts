@@ -3,7 +3,7 @@ import * as Effect from "effect/Effect"
 import type { LogRecord } from "../log/log.ts"
 import type { Projection } from "../model/projection.ts"
 import { isRetry, retriedBy } from "../dead-letter/retry-record.ts"
-import type { Place, Store } from "./store.ts"
+import type { ProjectionPartition, Store } from "./store.ts"
 
 /** Letters that one retry brings behind the one it names: they are handled and committed as one batch. */
 const mostBehind = 999
@@ -57,7 +57,7 @@ export class Waiting {
     const [first] = records
     if (first === undefined || (!this.ordered && !isRetry(first))) return records
     const { name: projection, version } = this.projection
-    const place: Place = { projection, version, topic: this.topic, partition: first.partition }
+    const place: ProjectionPartition = { projection, version, topic: this.topic, partition: first.partition }
     if (isRetry(first)) return yield* this.letters(place, records)
     const keys = new Set(records.flatMap(({ key }) => (key === null ? [] : [key])))
     for (const key of yield* this.store.parkedKeys(place, [...keys])) this.parkedAt.set(key, -1)
@@ -66,7 +66,7 @@ export class Waiting {
 
   private readonly letters = Effect.fnUntraced(function* (
     this: Waiting,
-    place: Place,
+    place: ProjectionPartition,
     records: ReadonlyArray<LogRecord>
   ) {
     const found = new Map<number, LogRecord>()
@@ -74,7 +74,7 @@ export class Waiting {
     for (const record of records) {
       const position = retriedBy(record, place.projection)
       const wanted = position !== undefined && position < record.position && !found.has(position)
-      const letters = wanted ? yield* this.store.letters(place, position, { ordered, behind }) : []
+      const letters = wanted ? yield* this.store.deadLetters(place, position, { ordered, behind }) : []
       if (letters.length === 0) this.passedOver++
       for (const letter of letters) {
         // it counts as arrived now, so one that was dated too far ahead may have come into its time

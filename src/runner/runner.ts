@@ -8,13 +8,13 @@ import * as Schedule from "effect/Schedule"
 import { Handling } from "./partition-processor.ts"
 import { fingerprintOf, Log, type Assignment, type Batch, type LogRecord } from "../log/log.ts"
 import type { Projection } from "../model/projection.ts"
-import { Reference } from "./lookup-tables.ts"
+import { LookupTable } from "./lookup-tables.ts"
 import {
   type Changes,
   type Claim,
   type Fenced,
   Mismatch,
-  type Place,
+  type ProjectionPartition,
   Store,
   type StoreError,
   type Unstorable
@@ -23,7 +23,7 @@ import type { Topic } from "../model/topic.ts"
 import { runOf } from "./retries.ts"
 
 /** The caches of lookups that projections of a process share, by topic. */
-export type References = Map<string, Reference>
+export type LookupTables = Map<string, LookupTable>
 
 /** How long a partition waits before it is tried again after the log or the database was away. */
 const again = Schedule.min([Schedule.exponential("50 millis"), Schedule.spaced("5 seconds")]).pipe(Schedule.jittered)
@@ -39,7 +39,7 @@ const afterFence = "500 millis"
  */
 export const run = Effect.fn("Runner.run")(function* <E, R>(
   projection: Projection.Of<E, R>,
-  references: References = new Map()
+  lookupTables: LookupTables = new Map()
 ) {
   const log = yield* Log
   const group = `${projection.name}_v${projection.version}`
@@ -47,7 +47,7 @@ export const run = Effect.fn("Runner.run")(function* <E, R>(
     projection.sources as ReadonlyArray<Topic.Any>,
     (source) =>
       log
-        .assign(source.name, group, (assignment) => runPartition(projection, source, assignment, references))
+        .assign(source.name, group, (assignment) => runPartition(projection, source, assignment, lookupTables))
         .pipe(
           // brokers may be away for longer than a membership bears
           Effect.tapError((error) =>
@@ -65,15 +65,15 @@ const runPartition = <E, R>(
   projection: Projection.Of<E, R>,
   source: Topic.Any,
   assignment: Assignment,
-  references: References
+  lookupTables: LookupTables
 ): Effect.Effect<void, never, R | Log | Store> => {
   const { partition, topic } = assignment
-  const place: Place = { projection: projection.name, version: projection.version, topic, partition }
+  const place: ProjectionPartition = { projection: projection.name, version: projection.version, topic, partition }
   const name = `${projection.name}_v${projection.version} ${topic}/${partition}`
   let since = 0
   return Effect.suspend(() => {
     since = performance.now()
-    return Effect.scoped(claimAndHandle(projection, source, assignment, references))
+    return Effect.scoped(claimAndHandle(projection, source, assignment, lookupTables))
   }).pipe(
     Effect.tapError((error) =>
       "retryable" in error && error.retryable
@@ -107,7 +107,7 @@ const claimAndHandle = Effect.fnUntraced(function* <E, R>(
   projection: Projection.Of<E, R>,
   source: Topic.Any,
   assignment: Assignment,
-  references: References
+  lookupTables: LookupTables
 ) {
   const log = yield* Log
   const store = yield* Store
@@ -115,7 +115,7 @@ const claimAndHandle = Effect.fnUntraced(function* <E, R>(
   let claim: Claim = yield* store.claim(projection, topic, partition, assignment.generation, yield* log.identity(topic))
   yield* assertSameLog(claim)
   const partitions = (yield* log.bounds(topic)).length
-  const handling = new Handling(projection, source, partitions, claim, yield* lookups(projection, references), store)
+  const handling = new Handling(projection, source, partitions, claim, yield* lookups(projection, lookupTables), store)
   const reader = yield* assignment.open(claim.position)
   // a reader keeps to the topic that it was opened on: it is the one that was looked at
   yield* assertSameTopic(claim)
@@ -123,7 +123,7 @@ const claimAndHandle = Effect.fnUntraced(function* <E, R>(
   while (true) {
     const batch = yield* reader.take
     const taken = performance.now()
-    yield* Effect.forEach(handling.references, (reference) => reference.catchUp, { discard: true })
+    yield* Effect.forEach(handling.lookupTables, (table) => table.catchUp, { discard: true })
     claim = yield* handle(projection, handling, claim, batch)
     yield* measure(batch, claim.position, performance.now() - taken)
   }
@@ -238,16 +238,16 @@ const assertSameLog = Effect.fnUntraced(function* (claim: Claim) {
   }
 })
 
-const lookups = Effect.fnUntraced(function* (projection: Projection.Any, references: References) {
+const lookups = Effect.fnUntraced(function* (projection: Projection.Any, lookupTables: LookupTables) {
   const log = yield* Log
   const store = yield* Store
   for (const { topic } of Object.values(projection.enrich)) {
-    if (references.has(topic.name)) continue
+    if (lookupTables.has(topic.name)) continue
     const { name, version } = projection
-    const reference = new Reference(log, topic, (partition, letter) =>
-      store.park({ projection: name, version, topic: topic.name, partition }, letter)
+    const table = new LookupTable(log, topic, (partition, deadLetter) =>
+      store.park({ projection: name, version, topic: topic.name, partition }, deadLetter)
     )
-    references.set(topic.name, reference)
+    lookupTables.set(topic.name, table)
   }
-  return references
+  return lookupTables
 })

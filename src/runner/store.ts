@@ -9,14 +9,14 @@ import type { Row } from "../model/recorder.ts"
 import type { Window } from "../model/window.ts"
 
 /** A partition of a projection's source, of one version. */
-export interface Place {
+export interface ProjectionPartition {
   readonly projection: string
   readonly version: number
   readonly topic: string
   readonly partition: number
 }
 /** What a claimant holds: its fence, and the state that the last commit left. Each commit returns the next one. */
-export interface Claim extends Place {
+export interface Claim extends ProjectionPartition {
   readonly incarnation: string
   readonly commitNo: number
   readonly epoch: number
@@ -61,7 +61,7 @@ export interface WindowChange {
 }
 /** Messages of a batch for one topic, packed as in the log's batches: `meta` a JSON array, `vals` one line a message. */
 export interface Segment {
-  readonly target: string
+  readonly topic: string
   /** Of all its messages; undefined where they go to several. */
   readonly partition: number | undefined
   readonly messages: number
@@ -96,7 +96,7 @@ export interface DeadLetter {
   readonly envelope?: string
 }
 /** What became of a dead letter that was handled again. */
-export interface Retried {
+export interface RetriedDeadLetter {
   /** The letter's position, and that of the record that asked for it. */
   readonly position: Position
   readonly by: Position
@@ -104,7 +104,7 @@ export interface Retried {
   readonly failed: Pick<DeadLetter, "error" | "message" | "attempts"> | undefined
 }
 /** Ids handled by a batch, packed 20 bytes each: 12 of a hash, 8 of the event time as a big-endian float8. */
-export interface SeenIds {
+export interface PackedIds {
   readonly minTime: number
   readonly maxTime: number
   readonly count: number
@@ -123,10 +123,10 @@ export interface Changes {
   readonly windows: ReadonlyArray<WindowChange>
   readonly segments: ReadonlyArray<Segment>
   readonly late: ReadonlyArray<LateEvent>
-  readonly dead: ReadonlyArray<DeadLetter>
+  readonly deadLetters: ReadonlyArray<DeadLetter>
   /** Dead letters of earlier commits that this one handles. */
-  readonly retried?: ReadonlyArray<Retried>
-  readonly seen: SeenIds | undefined
+  readonly retried?: ReadonlyArray<RetriedDeadLetter>
+  readonly seen: PackedIds | undefined
 }
 
 /** The store failed. `retryable` tells whether the same call may succeed later. */
@@ -203,30 +203,33 @@ export class Store extends Context.Service<
       changes: Changes
     ) => Effect.Effect<Claim, StoreError | Fenced | Unstorable>
     /** The rows with these keys, by `keyText` of the key's columns; rows that are not there are missing. `Unstorable`: a key is none. */
-    readonly rows: (
+    readonly readRows: (
       projection: Projection.Any,
       target: Table.Any | Window.Any,
       keys: ReadonlyArray<Row>
     ) => Effect.Effect<ReadonlyArray<Row>, StoreError | Unstorable>
-    /** Chunks of handled ids whose times touch one of the ranges, packed as in `SeenIds`. */
-    readonly seen: (
-      place: Place,
+    /** Chunks of handled ids whose times touch one of the ranges, packed as in `PackedIds`. */
+    readonly seenIds: (
+      place: ProjectionPartition,
       ranges: ReadonlyArray<{ readonly from: number; readonly to: number }>
     ) => Effect.Effect<ReadonlyArray<Uint8Array>, StoreError>
     /**
      * The dead letter at a position, if it is open (neither retried nor discarded), and up to `behind` more of its key that are, in order.
      * `ordered`: none where an earlier one of the key is open.
      */
-    readonly letters: (
-      place: Place,
+    readonly deadLetters: (
+      place: ProjectionPartition,
       position: Position,
       options: { readonly ordered: boolean; readonly behind: number }
     ) => Effect.Effect<ReadonlyArray<LogRecord>, StoreError>
     /** Those of the keys that have a parked dead letter. */
-    readonly parkedKeys: (place: Place, keys: ReadonlyArray<string>) => Effect.Effect<ReadonlyArray<string>, StoreError>
+    readonly parkedKeys: (
+      place: ProjectionPartition,
+      keys: ReadonlyArray<string>
+    ) => Effect.Effect<ReadonlyArray<string>, StoreError>
     /** Keeps a record that could not be read, outside any batch: one of a lookup's topic. Doing it twice does nothing. */
-    readonly park: (place: Place, letter: DeadLetter) => Effect.Effect<void, StoreError>
+    readonly park: (place: ProjectionPartition, letter: DeadLetter) => Effect.Effect<void, StoreError>
     /** Writes down why a partition stands still, for `status`. Claiming it clears that. */
-    readonly halt: (place: Place, reason: string) => Effect.Effect<void, StoreError>
+    readonly halt: (place: ProjectionPartition, reason: string) => Effect.Effect<void, StoreError>
   }
 >()("millrace/Store") {}

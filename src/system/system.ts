@@ -278,9 +278,9 @@ const notifier = (sql: Sql) => {
 
 /** Runs every projection of the application, until interrupted. */
 export const runProjections = ({ application, log, store }: System): Effect.Effect<void> => {
-  const references: Runner.References = new Map()
+  const lookupTables: Runner.LookupTables = new Map()
   const services = (application.services ?? Layer.empty) as Layer.Layer<unknown>
-  const runs = application.projections.map(({ projection }) => Runner.run(projection as Projection.Any, references))
+  const runs = application.projections.map(({ projection }) => Runner.run(projection as Projection.Any, lookupTables))
   return Effect.all(runs, { concurrency: "unbounded", discard: true }).pipe(
     Effect.provideService(Log, log),
     Effect.provideService(Store, store),

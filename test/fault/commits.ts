@@ -69,7 +69,7 @@ export const batchOf = (claim: Claim, keys: ReadonlyArray<string>, moved = keys.
     ],
     segments: [
       {
-        target: told.name,
+        topic: told.name,
         partition: 0,
         messages: keys.length,
         meta: `[${keys.map((key) => metaText(key, at, undefined, undefined, undefined)).join(",")}]`,
@@ -89,7 +89,7 @@ export const batchOf = (claim: Claim, keys: ReadonlyArray<string>, moved = keys.
         ...none
       }
     ],
-    dead: [
+    deadLetters: [
       {
         position,
         status: "parked",

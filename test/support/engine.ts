@@ -63,10 +63,10 @@ export const another = Effect.fnUntraced(function* ({ url }: Database, max = 10)
 
 /** Runs all projections until the returned effect stops them, as if the process ended in order. */
 export const run = Effect.fnUntraced(function* ({ application, log, store }: Engine) {
-  const references: Runner.References = new Map()
+  const lookupTables: Runner.LookupTables = new Map()
   const scope = yield* Scope.make()
   yield* Effect.addFinalizer(() => Scope.close(scope, Exit.void))
-  const runs = application.projections.map(({ projection }) => Runner.run(projection, references))
+  const runs = application.projections.map(({ projection }) => Runner.run(projection, lookupTables))
   const loops = Effect.all(runs, { concurrency: "unbounded", discard: true }).pipe(
     Effect.provideService(Log, log),
     Effect.provideService(Store, store),

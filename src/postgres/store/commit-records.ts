@@ -1,6 +1,6 @@
 // The parts of a commit statement that write Millrace's own tables: the outbox, late and dead events, handled ids.
 import { isStorable } from "../../dead-letter/event-failure.ts"
-import type { Changes, DeadLetter, LateEvent, Retried } from "../../runner/store.ts"
+import type { Changes, DeadLetter, LateEvent, RetriedDeadLetter } from "../../runner/store.ts"
 import { arrayOf } from "../client/columns.ts"
 import { type Commit, outboxColumns, type Parts, seenChunkOf } from "./commit-parts.ts"
 
@@ -17,9 +17,9 @@ const segmentColumns = [
 export const segmentPart = (parts: Parts, commits: ReadonlyArray<Commit>, behind: ReadonlyArray<number>) => {
   const rows = commits.flatMap(({ changes: { segments } }, part) => {
     let left = behind[part]! + segments.reduce((sum, { messages }) => sum + messages, 0)
-    return segments.map(({ messages, meta, partition, target, vals }) => {
+    return segments.map(({ messages, meta, partition, topic, vals }) => {
       left -= messages
-      return [part, target, partition ?? null, messages, left, meta, vals]
+      return [part, topic, partition ?? null, messages, left, meta, vals]
     })
   })
   if (rows.length === 0) return
@@ -83,7 +83,7 @@ export const storable = (text: string | null): string | null =>
 const instant = (time: number | undefined) => (time !== undefined && time > -2.1e14 && time < 8.6e15 ? time : null)
 /** Events that could not be handled. */
 export const deadPart = (parts: Parts, commits: ReadonlyArray<Commit>) => {
-  const { all: dead, partOf } = ofAll(commits, (changes) => changes.dead)
+  const { all: dead, partOf } = ofAll(commits, (changes) => changes.deadLetters)
   if (dead.length === 0) return
   const texts = (of: (letter: DeadLetter) => string | null | undefined) =>
     `${parts.parameter(arrayOf(dead.map(of)))}::text[]`
@@ -115,7 +115,7 @@ const fullEnvelope = (envelope: string | undefined, value: string | null) =>
 export const retriedPart = (parts: Parts, commits: ReadonlyArray<Commit>) => {
   const { all: retried, partOf } = ofAll(commits, (changes) => changes.retried ?? [])
   if (retried.length === 0) return
-  const texts = (of: (letter: Retried) => string | undefined) =>
+  const texts = (of: (letter: RetriedDeadLetter) => string | undefined) =>
     `${parts.parameter(arrayOf(retried.map((letter) => storable(of(letter) ?? null))))}::text[]`
   const input = parts.input(
     `select * from unnest(${parts.parameter(arrayOf(retried.map(({ position }) => position)))}::int8[],

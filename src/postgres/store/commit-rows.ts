@@ -1,17 +1,9 @@
 // The parts of a commit statement that write read models: tables row by row, windows by deltas, and what windows publish.
 import { metaText } from "../../runner/segment-meta.ts"
+import type { Column } from "../../model/columns.ts"
 import type { Row } from "../../model/recorder.ts"
 import type { TableChange, WindowChange, WindowDelta } from "../../runner/store.ts"
-import {
-  columnArray,
-  fromParameter,
-  keyOrder,
-  parameterType,
-  quote,
-  toJson,
-  arrayOf,
-  type Column
-} from "../client/columns.ts"
+import { columnArray, fromParameter, keyOrder, parameterType, quote, toJson, arrayOf } from "../client/columns.ts"
 import { type Of, outboxColumns, type Parts } from "./commit-parts.ts"
 import type { Placed } from "./ddl.ts"
 

@@ -44,12 +44,12 @@ export class CommitBuilder {
 
   /** The keys of the rows that a commit writes, where it is small and simple enough to share a statement; else undefined. */
   shareable({ changes }: Commit): ReadonlyArray<string> | undefined {
-    const { dead, late, retried = [], segments, tables, windows } = changes
+    const { deadLetters, late, retried = [], segments, tables, windows } = changes
     const rows = [
       ...tables.map(({ table, upserts }) => [table.name, upserts] as const),
       ...windows.map(({ deltas, window }) => [window.name, deltas.map(({ row }) => row)] as const)
     ]
-    const count = rows.reduce((sum, [, of]) => sum + of.length, dead.length + late.length + retried.length)
+    const count = rows.reduce((sum, [, of]) => sum + of.length, deadLetters.length + late.length + retried.length)
     if (count > sharedRows || segments.some(({ vals }) => vals.length > sharedCharacters)) return undefined
     if (tables.some(({ deletes, updates }) => deletes.length + updates.length > 0)) return undefined
     return rows.flatMap(([name, of]) => of.map((row) => `${name} ${keyText(this.relations.get(name)!.key, row)}`))

@@ -1,7 +1,8 @@
 // The DDL of a projection: a schema a version, a table a read model, and the stable views over the version that is live.
 import type { Projection } from "../../model/projection.ts"
-import { quote, tableRelation, windowRelation, type Relation } from "../client/columns.ts"
+import { readModelsOf, type Relation } from "../../model/columns.ts"
 import type { Writable } from "../../model/handler.ts"
+import { quote } from "../client/columns.ts"
 
 /** The schema that a projection's version has to itself. */
 export const schemaOf = (projection: string, version: number): string => `${projection}_v${version}`
@@ -17,28 +18,10 @@ export interface Placed extends Relation {
 
 /** Every read model of a projection, in the order of their names. */
 export const relationsOf = (projection: Projection.Any): ReadonlyArray<Placed> =>
-  (projection.writes as ReadonlyArray<Writable>)
-    .filter((target) => target.kind !== "topic")
-    .map((target) => {
-      const relation = target.kind === "table" ? tableRelation(target) : windowRelation(target)
-      const schema = target.shared ? sharedSchema : schemaOf(projection.name, projection.version)
-      return Object.assign(relation, { at: `${schema}.${quote(target.name)}`, shared: target.shared })
-    })
-    .toSorted((a, b) => (a.name < b.name ? -1 : 1))
-
-/** Why a read model cannot have the key it declares; undefined where all can. Keys are compared here and in the database alike. */
-export const unusableKey = (projection: Projection.Any): string | undefined => {
-  for (const { columns, key, name } of relationsOf(projection)) {
-    for (const column of key.map((part) => columns.find((other) => other.name === part)!)) {
-      const what = `${column.name} is a column of ${name}'s key`
-      if (column.nullable) return `${what} and may be null or left out: give it a value that says so`
-      if (column.encode !== undefined) {
-        return `${what} and has the type ${column.type} or is transformed: keys are texts, numbers, booleans or timestamptz, as they are`
-      }
-    }
-  }
-  return undefined
-}
+  readModelsOf(projection.writes as ReadonlyArray<Writable>).map((relation) => {
+    const schema = relation.shared ? sharedSchema : schemaOf(projection.name, projection.version)
+    return Object.assign(relation, { at: `${schema}.${quote(relation.name)}` })
+  })
 
 /** The statements that make a version's tables where they are missing. */
 export const tablesDdl = (projection: Projection.Any): ReadonlyArray<string> => {

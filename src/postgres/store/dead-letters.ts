@@ -1,7 +1,7 @@
 // The statements over dead letters beside the commit that parks them: what is open, for the runner, and lists and decisions, for people.
 import type { LogRecord } from "../../log/log.ts"
 import { recordOf } from "../../dead-letter/retry-record.ts"
-import type { Place } from "../../runner/store.ts"
+import type { ProjectionPartition } from "../../runner/store.ts"
 import type { Sql } from "../client/client.ts"
 import { arrayLiteral } from "../client/types.ts"
 
@@ -21,13 +21,17 @@ export const recordOfLetter = ({ envelope, position, value }: LetterRow, partiti
 }
 
 const isOpen = (sql: Sql) => sql`status in ('parked', 'skipped', 'retrying')`
-const at = (sql: Sql, { partition, projection, topic, version }: Place) =>
+const at = (sql: Sql, { partition, projection, topic, version }: ProjectionPartition) =>
   sql`projection = ${projection} and version = ${version} and topic = ${topic} and partition = ${partition}`
 
 /** The open letter at a position, then those of its key behind it. */
-export const openLetters = (sql: Sql, place: Place, position: number, ordered: boolean, behind: number) => sql<
-  Array<LetterRow>
->`
+export const openLetters = (
+  sql: Sql,
+  place: ProjectionPartition,
+  position: number,
+  ordered: boolean,
+  behind: number
+) => sql<Array<LetterRow>>`
   with head as (
     select key, position from millrace.dead_letters
     where ${at(sql, place)} and position = ${position} and ${isOpen(sql)} and envelope is not null
@@ -44,7 +48,9 @@ export const openLetters = (sql: Sql, place: Place, position: number, ordered: b
   limit ${behind + 1}`
 
 /** Those of the keys that have a parked letter. */
-export const parkedKeys = (sql: Sql, place: Place, keys: ReadonlyArray<string>) => sql<Array<{ readonly key: string }>>`
+export const parkedKeys = (sql: Sql, place: ProjectionPartition, keys: ReadonlyArray<string>) => sql<
+  Array<{ readonly key: string }>
+>`
   select k.key from unnest(${arrayLiteral(keys)}::text[]) as k(key)
   where exists (
     select from millrace.dead_letters d

@@ -2,6 +2,7 @@
 import * as Effect from "effect/Effect"
 import * as Schedule from "effect/Schedule"
 import type { Projection } from "../../model/projection.ts"
+import { fromRow, keyProblem } from "../../model/columns.ts"
 import { unrunnable } from "../../model/unsupported.ts"
 import {
   Fenced,
@@ -12,16 +13,16 @@ import {
   type Changes,
   type Claim,
   type DeadLetter,
-  type Place
+  type ProjectionPartition
 } from "../../runner/store.ts"
 import { transaction, type Session, type Sql } from "../client/client.ts"
-import { arrayOf, columnArray, fromParameter, fromRow, parameterType, quote } from "../client/columns.ts"
+import { arrayOf, columnArray, fromParameter, parameterType, quote } from "../client/columns.ts"
 import { Committer } from "./committer.ts"
 import { CommitBuilder } from "./commit.ts"
 import { messagesOf, seenChunkOf } from "./commit-parts.ts"
 import { storable } from "./commit-records.ts"
 import { openLetters, parkedKeys, recordOfLetter } from "./dead-letters.ts"
-import { definitionOf, relationsOf, tablesDdl, unusableKey, viewsDdl } from "./ddl.ts"
+import { definitionOf, relationsOf, tablesDdl, viewsDdl } from "./ddl.ts"
 import { query, type SqlError } from "../client/errors.ts"
 
 /** What the store tells of its commits, for those who wait for them in the same process. */
@@ -64,8 +65,8 @@ export const make = (sql: Sql, options: Options = {}): Store["Service"] => {
       claim(sql, { projection: projection.name, version: projection.version, topic, partition }, generation, identity),
     commit: (projection, held, changes) =>
       commit(sql, committerOf(committers, sql, projection), held, changes, options),
-    rows: (projection, target, keys) => rows(sql, projection, target.name, keys),
-    seen: (place, ranges) =>
+    readRows: (projection, target, keys) => rows(sql, projection, target.name, keys),
+    seenIds: (place, ranges) =>
       run(
         "load handled ids",
         () =>
@@ -73,7 +74,7 @@ export const make = (sql: Sql, options: Options = {}): Store["Service"] => {
           select from unnest(${arrayOf(ranges.map(({ from }) => from))}::float8[], ${arrayOf(ranges.map(({ to }) => to))}::float8[]) as r(low, high)
           where s.max_time >= r.low and s.min_time <= r.high)`
       ).pipe(Effect.map((found) => found.map(({ ids }) => ids))),
-    letters: (place, position, { behind, ordered }) =>
+    deadLetters: (place, position, { behind, ordered }) =>
       run("read dead letters", () => openLetters(sql, place, position, ordered, behind)).pipe(
         Effect.map((found) => found.map((row) => recordOfLetter(row, place.partition)))
       ),
@@ -92,7 +93,7 @@ export const make = (sql: Sql, options: Options = {}): Store["Service"] => {
       ).pipe(Effect.asVoid)
   })
 }
-const here = (sql: Sql, { partition, projection, topic, version }: Place) =>
+const here = (sql: Sql, { partition, projection, topic, version }: ProjectionPartition) =>
   sql`projection = ${projection} and version = ${version} and topic = ${topic} and partition = ${partition}`
 
 /** The partitions of a topic, and where each begins. */
@@ -117,7 +118,7 @@ const prepareOne = Effect.fnUntraced(function* (
   { partitionsOf, startOf }: Sources
 ) {
   const { name, version } = projection
-  const refused = unrunnable(projection) ?? unusableKey(projection)
+  const refused = unrunnable(projection) ?? keyProblem(projection.writes)
   if (refused !== undefined) return yield* new Mismatch({ what: `projection ${name}`, reason: refused })
   const definition = definitionOf(projection)
   const known = yield* query(
@@ -195,7 +196,12 @@ interface ProgressRow {
   readonly seen_fill: number
 }
 
-const claim = Effect.fnUntraced(function* (sql: Sql, place: Place, generation: number, identity: string | undefined) {
+const claim = Effect.fnUntraced(function* (
+  sql: Sql,
+  place: ProjectionPartition,
+  generation: number,
+  identity: string | undefined
+) {
   const what = `${place.projection} ${place.topic}/${place.partition}`
   // a stopped client can hold the row's lock for ever, and no timeout of the server's frees it: wait shortly, then end its backend
   const take = run(
@@ -237,7 +243,7 @@ const claim = Effect.fnUntraced(function* (sql: Sql, place: Place, generation: n
     seenFill: row.seen_fill
   } satisfies Claim
 })
-const endBlocker = (sql: Sql, place: Place) =>
+const endBlocker = (sql: Sql, place: ProjectionPartition) =>
   query(
     "end the session that holds the partition",
     () =>
@@ -330,7 +336,7 @@ const rows = (sql: Sql, projection: Projection.Any, name: string, keys: Readonly
   )
 }
 
-const park = (sql: Sql, place: Place, letter: DeadLetter) =>
+const park = (sql: Sql, place: ProjectionPartition, letter: DeadLetter) =>
   sql`insert into millrace.dead_letters (projection, version, topic, partition, position, status, key, error, message, attempts, value, headers, event_time, trace_id)
     values (${place.projection}, ${place.version}, ${place.topic}, ${place.partition}, ${letter.position}, ${letter.status},
       ${letter.key}, ${letter.error}, ${letter.message}, ${letter.attempts}, ${letter.value}, ${sql.json({ ...letter.headers })},

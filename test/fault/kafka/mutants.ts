@@ -100,8 +100,8 @@ export const mutants: ReadonlyArray<Mutant> = [
     patches: [
       {
         file: handling,
-        find: "    this.seen.load(ranges, yield* this.store.seen(place, ranges))\n",
-        replace: "    this.seen.load(ranges, (yield* this.store.seen(place, ranges)).slice(0, 0))\n"
+        find: "    this.seen.load(ranges, yield* this.store.seenIds(place, ranges))\n",
+        replace: "    this.seen.load(ranges, (yield* this.store.seenIds(place, ranges)).slice(0, 0))\n"
       }
     ],
     plan: left(...times(3, join), restart),

@@ -3,15 +3,9 @@ import * as Schema from "effect/Schema"
 import { describe, expect, test } from "vitest"
 import { Agg, Column, Projection, ReadModel, Topic, Window } from "../../../../src/index.ts"
 import type { Fields } from "../../../../src/model/fields.ts"
-import {
-  columnArray,
-  columnOf,
-  fromRow,
-  quote,
-  tableRelation,
-  windowRelation
-} from "../../../../src/postgres/client/columns.ts"
-import { definitionOf, tablesDdl, unusableKey } from "../../../../src/postgres/store/ddl.ts"
+import { columnOf, fromRow, keyProblem, tableRelation, windowRelation } from "../../../../src/model/columns.ts"
+import { columnArray, quote } from "../../../../src/postgres/client/columns.ts"
+import { definitionOf, tablesDdl } from "../../../../src/postgres/store/ddl.ts"
 
 const struct = Schema.Struct({ a: Schema.Int, at: Schema.Date })
 const kinds: ReadonlyArray<readonly [string, Fields[string], string, boolean]> = [
@@ -174,14 +168,14 @@ describe("definitions", () => {
     ["a struct", Schema.Struct({}), /has the type jsonb/],
     ["a date", Schema.Date, /has the type text or is transformed/]
   ])("a key may not be %s", (_, schema, reason) => {
-    expect(unusableKey(projectionOf({ id: Schema.String, k: schema }, ["id", "k"]))).toMatch(reason)
+    expect(keyProblem(projectionOf({ id: Schema.String, k: schema }, ["id", "k"]).writes)).toMatch(reason)
     const window = Window.global("w", { key: { k: schema }, aggregate: { n: Agg.count } })
     const projection = Projection.make({ name: "p", version: 1, source, writes: [window], handle: () => {} })
-    expect(unusableKey(projection)).toMatch(/^k is a column of w's key/)
+    expect(keyProblem(projection.writes)).toMatch(/^k is a column of w's key/)
   })
   test("texts, numbers, booleans and instants are keys", () => {
     const columns = { a: Schema.String, b: Schema.Finite, c: Schema.Boolean, d: Column.timestamptz, e: Schema.Int }
-    expect(unusableKey(projectionOf(columns, ["a", "b", "c", "d", "e"]))).toBeUndefined()
+    expect(keyProblem(projectionOf(columns, ["a", "b", "c", "d", "e"]).writes)).toBeUndefined()
   })
 
   test("a definition changes with its tables' shapes, and with nothing else", () => {
