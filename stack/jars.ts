@@ -1,6 +1,16 @@
 // The jars of Kafka and Pulsar: fetched once by Maven into a cache outside the checkout. It starts no service.
-import { spawn } from "node:child_process"
-import { accessSync, constants, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs"
+import { spawn, spawnSync } from "node:child_process"
+import {
+  accessSync,
+  constants,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  realpathSync,
+  renameSync,
+  rmSync,
+  writeFileSync
+} from "node:fs"
 import { homedir } from "node:os"
 import { delimiter, dirname, join } from "node:path"
 import { setTimeout as sleep } from "node:timers/promises"
@@ -42,6 +52,33 @@ export const java = (): string => {
     message:
       "java is not installed, and Kafka and Pulsar run on it. try: install a JRE of version 17 or newer (apt-get install openjdk-17-jre-headless), or use a broker that runs elsewhere (MILLRACE_KAFKA_BROKERS, MILLRACE_PULSAR_URL), or Docker"
   })
+}
+
+const oldestJava = 17
+const installJava = "apt-get install openjdk-17-jre-headless"
+
+/** The version of a Java installation, from its `release` file, else from the program itself; undefined if it does not run. */
+const versionOfJava = (program: string): number | undefined => {
+  const read = () => {
+    try {
+      return readFileSync(join(dirname(realpathSync(program)), "..", "release"), "utf8")
+    } catch {
+      const { status, stderr } = spawnSync(program, ["-version"], { encoding: "utf8" })
+      return status === 0 ? stderr : ""
+    }
+  }
+  const [, version] = /(?:JAVA_VERSION=|version )"(?:1\.)?(\d+)/.exec(read()) ?? []
+  return version === undefined ? undefined : Number(version)
+}
+
+/** Why Kafka and Pulsar cannot run here for want of Java, and what to try; undefined if they can. */
+export const javaProblem = (): string | undefined => {
+  const program = find("java")
+  if (program === undefined) return `java is not installed. try: ${installJava}`
+  const version = versionOfJava(program)
+  if (version === undefined) return `${program} does not run. try: ${installJava}`
+  if (version >= oldestJava) return undefined
+  return `${program} is version ${version}, and Kafka and Pulsar need ${oldestJava} or newer. try: ${installJava}`
 }
 
 /** Where downloads are kept: MILLRACE_CACHE, else a folder of the user's cache. */

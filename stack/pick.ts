@@ -3,7 +3,7 @@ import { mkdirSync } from "node:fs"
 import { findBinaries } from "../src/postgres/embedded/binaries.ts"
 import { container, dockerAnswers } from "./docker.ts"
 import { StackError } from "./errors.ts"
-import { cached, find } from "./jars.ts"
+import { cached, find, javaProblem } from "./jars.ts"
 import { kafka, type KafkaOptions } from "./kafka.ts"
 import { postgres, type PostgresOptions } from "./postgres.ts"
 import { pulsar, type PulsarOptions } from "./pulsar.ts"
@@ -34,9 +34,13 @@ export const obstacle = async (name: Name): Promise<string | undefined> => {
       return (error as Error).message
     }
   }
-  const lacking = [find("java") === undefined ? ["java"] : [], (cached(name) ?? find("mvn")) ? [] : ["mvn"]].flat()
+  const java = javaProblem()
+  const lacking = [
+    ...(java === undefined ? [] : [java.slice(0, java.indexOf(". try: "))]),
+    ...((cached(name) ?? find("mvn")) ? [] : ["mvn is not installed"])
+  ]
   if (lacking.length === 0) return undefined
-  return `${name} needs ${variables[name].join(" and ")}, or a Docker engine that answers, or java and mvn; ${lacking.join(" and ")} not found. try: apt-get install openjdk-17-jre-headless maven`
+  return `${name} needs ${variables[name].join(" and ")}, or a Docker engine that answers, or java and mvn; ${lacking.join(", and ")}. try: apt-get install openjdk-17-jre-headless maven`
 }
 
 /** Whether services run in containers: a Docker engine answers, and MILLRACE_STACK=local does not leave it alone. */

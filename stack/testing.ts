@@ -1,5 +1,5 @@
 // Services for tests, as resources: from the environment, else Docker, else this machine; or why there are none. It holds no test.
-import { mkdtempSync, rmSync } from "node:fs"
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import * as Effect from "effect/Effect"
@@ -8,7 +8,8 @@ import { up } from "./client.ts"
 import { StackError } from "./errors.ts"
 import { kafka as localKafka, kafkaCluster as localCluster, type KafkaOptions } from "./kafka.ts"
 import type { Security } from "./kafka-security.ts"
-import { given, launch, obstacle } from "./pick.ts"
+import { cache, cached, type Jars, jars } from "./jars.ts"
+import { given, launch, obstacle, useDocker } from "./pick.ts"
 import type { PostgresOptions } from "./postgres.ts"
 import { pulsar as localPulsar, type PulsarOptions } from "./pulsar.ts"
 import type { PulsarSecurity } from "./pulsar-security.ts"
@@ -133,11 +134,47 @@ export const shared = (...wanted: ReadonlyArray<Name>): Effect.Effect<Endpoints,
     return up(join(tmpdir(), `millrace-stack-${owner.pid}-${owner.life}`), wanted, owner)
   })
 
-/** Why services cannot be had, in a sentence that says what to try; undefined: they can. With `own`, those of the environment do not count. */
+/**
+ * Why services cannot be started on this machine, in a sentence that ends with what to try; undefined if they can. With `own`, services of
+ * the environment do not count.
+ */
 export const lacking = async (wanted: ReadonlyArray<Name>, own: boolean): Promise<string | undefined> => {
   for (const name of wanted) {
     const reason = !own && given(name) !== undefined ? undefined : await obstacle(name)
     if (reason !== undefined) return reason
   }
   return undefined
+}
+
+/** Whether a service would run from jars that are not fetched yet. */
+export const isUnfetched = async (name: Name, own: boolean): Promise<boolean> =>
+  name !== "postgres" && (own || given(name) === undefined) && cached(name) === undefined && !(await useDocker())
+
+/** Fetches a service's jars, and returns why that failed. The test files of a run try it once. */
+export const jarsProblem = async (name: Name): Promise<string | undefined> => {
+  if (name === "postgres") return undefined
+  const file = join(cache(), `${name}.failed`)
+  const runner = `run ${process.ppid} ${lifeOfProcess(process.ppid)?.life}\n`
+  const before = readIfThere(file)
+  if (before.startsWith(runner)) return before.slice(runner.length)
+  try {
+    await jars(name satisfies Jars)
+    rmSync(file, { force: true })
+    return undefined
+  } catch (error) {
+    const { message } = error as Error
+    try {
+      writeFileSync(file, runner + message)
+    } catch {
+      // the next file tries again
+    }
+    return message
+  }
+}
+const readIfThere = (file: string): string => {
+  try {
+    return readFileSync(file, "utf8")
+  } catch {
+    return ""
+  }
 }

@@ -1,11 +1,10 @@
 // Runs the fan-out's contract on a real Pulsar: over the native client and over WebSocket.
-import { needing } from "../support/stack.ts"
+import { needing, overTransports } from "../support/stack.ts"
 import { fanOutOnPulsar } from "../support/pulsar.ts"
 import { fanOutContract } from "./fanout.ts"
 
 const suite = await needing("pulsar")
 
 suite("pulsar", () => {
-  fanOutContract("Pulsar, native", fanOutOnPulsar("native"))
-  fanOutContract("Pulsar, WebSocket", fanOutOnPulsar("websocket"))
+  overTransports((transport) => fanOutContract(`Pulsar, ${transport}`, fanOutOnPulsar(transport)))
 })

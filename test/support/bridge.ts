@@ -1,5 +1,4 @@
 // Bridges for tests: both systems as a bridge sees them, topics to fill and to read, and what is found there. It holds no test.
-import { it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as References from "effect/References"
 import type * as Scope from "effect/Scope"
@@ -17,6 +16,7 @@ import { connect } from "../../src/pulsar/client/cluster.ts"
 import type { Options as PulsarOptions } from "../../src/pulsar/client/options.ts"
 import type { Outgoing, Received } from "../../src/pulsar/client/transport.ts"
 import { makeNamespace, optionsOf, type TransportName } from "./pulsar.ts"
+import { testOver } from "./stack.ts"
 
 export const namespace = "bridge"
 /** How both are reached. */
@@ -46,7 +46,7 @@ export const bridgeTest = (
   body: (ends: Both) => Effect.Effect<void, unknown, Scope.Scope>,
   transport: TransportName = "native"
 ): void =>
-  it.live(
+  testOver(transport)(
     `${name} (${transport})`,
     () =>
       Effect.gen(function* () {

@@ -11,16 +11,6 @@ import { run as start } from "../../stack/process.ts"
 const run = (directory: string, command: string, args: ReadonlyArray<string>) =>
   execFileSync(command, [...args], { cwd: directory, stdio: "pipe" })
 
-/** Whether certificates can be made here. */
-export const hasOpenssl = (): boolean => {
-  try {
-    run(tmpdir(), "openssl", ["version"])
-    return true
-  } catch {
-    return false
-  }
-}
-
 /** An authority, and the node's and a client's certificate of it, as PEM. */
 const certificates = (directory: string) => {
   const openssl = (...args: ReadonlyArray<string>) => run(directory, "openssl", args)

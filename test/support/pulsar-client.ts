@@ -1,4 +1,4 @@
-// The package `pulsar-client` for tests: as installed, else unpacked from an archive with its binary, beside the checkout. It tests nothing.
+// Finds the package `pulsar-client` for tests: installed, or unpacked from an archive that has its binary.
 import { execFileSync } from "node:child_process"
 import { existsSync, mkdirSync, renameSync, rmSync } from "node:fs"
 import { createRequire } from "node:module"
@@ -9,31 +9,53 @@ import { fileURLToPath } from "node:url"
 const file = "pulsar-client-1.18.0-linux-x64.tgz"
 const root = fileURLToPath(new URL("../..", import.meta.url))
 
-/** Where the package lies, with a binary that loads. Undefined: it cannot be had here. */
-export const pulsarClient = (): string | undefined => {
+type Found = { readonly client: string; readonly problem: undefined } | { readonly problem: string }
+let found: Found | undefined
+
+const search = (): Found => {
   const load = createRequire(import.meta.url)
   try {
     load("pulsar-client")
-    return "pulsar-client"
+    return { client: "pulsar-client", problem: undefined }
   } catch {
-    // Its install step could not download the binary.
+    // npm could not download the binary when it installed the package
   }
-  if (process.platform !== "linux" || process.arch !== "x64") return undefined
-  const given = process.env["MILLRACE_PULSAR_NATIVE"]
-  const places = [given ?? "", ...["..", "../.."].map((up) => resolve(root, up, "shared/pulsar-native"))]
-  const archive = places
-    .filter((place) => place !== "")
-    .map((place) => (place.endsWith(".tgz") ? place : join(place, file)))
-    .find((place) => existsSync(place))
-  return archive === undefined ? undefined : unpacked(archive)
+  const remedy = `try: npm rebuild pulsar-client with access to GitHub, or put ${file} into a folder and set MILLRACE_PULSAR_NATIVE to it`
+  const missing = `the binary of pulsar-client, the native client of Pulsar, is not installed`
+  if (process.platform !== "linux" || process.arch !== "x64")
+    return { problem: `${missing}. try: npm rebuild pulsar-client with access to GitHub` }
+  const given = process.env["MILLRACE_PULSAR_NATIVE"] ?? ""
+  const folders = given === "" ? ["..", "../.."].map((up) => resolve(root, up, "shared/pulsar-native")) : [given]
+  const archive = folders
+    .map((folder) => (folder.endsWith(".tgz") ? folder : join(folder, file)))
+    .find((path) => existsSync(path))
+  if (archive === undefined)
+    return {
+      problem: `${missing}${given === "" ? "" : `, and MILLRACE_PULSAR_NATIVE=${given} has no ${file}`}. ${remedy}`
+    }
+  try {
+    return { client: unpacked(archive), problem: undefined }
+  } catch (error) {
+    return { problem: `${missing}, and ${archive} could not be unpacked: ${(error as Error).message}. ${remedy}` }
+  }
 }
+const result = () => (found ??= search())
+
+/** Where the package is, with a binary that loads; undefined if this machine does not have one. */
+export const pulsarClient = (): string | undefined => {
+  const one = result()
+  return one.problem === undefined ? one.client : undefined
+}
+
+/** Why this machine does not have the package's binary, and how to get it; undefined if it does. */
+export const nativeProblem = (): string | undefined => result().problem
 
 const unpacked = (archive: string): string => {
   const cache = process.env["MILLRACE_CACHE"] ?? join(homedir(), ".cache", "millrace")
   const directory = join(cache, "pulsar-client-1.18.0")
   const installed = join(directory, "node_modules", "pulsar-client")
   if (existsSync(installed)) return installed
-  // test files run side by side: the first that is done wins
+  // several test files may do this at the same time; the first that renames its folder wins
   const own = `${directory}-${process.pid}`
   mkdirSync(own, { recursive: true })
   execFileSync("npm", ["install", "--no-save", "--no-package-lock", "--ignore-scripts", "--prefix", own, archive], {

@@ -10,9 +10,9 @@ import * as PulsarFanOut from "../../src/pulsar/subscription/fanout.ts"
 import type { Options } from "../../src/pulsar/client/options.ts"
 import { Topics } from "../contract/fanout-support.ts"
 import { pulsarClient } from "./pulsar-client.ts"
+import type { TransportName } from "./stack.ts"
 
-export type TransportName = "native" | "websocket"
-export const transports: ReadonlyArray<TransportName> = ["native", "websocket"]
+export { type TransportName, transports } from "./stack.ts"
 
 /** How a transport reaches a cluster. */
 export const optionsOf = (transport: TransportName, endpoints: Endpoints): Options => {

@@ -1,5 +1,5 @@
 // What tests of the relay to Pulsar share: a database with an outbox, tenants of a test's own, and what their topics have. It holds no test.
-import { afterAll, assert, beforeAll, it } from "@effect/vitest"
+import { afterAll, assert, beforeAll } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as References from "effect/References"
@@ -21,6 +21,7 @@ import type { RelayError, RelayTarget, Shipment } from "../../src/relay/target.t
 import { incarnation } from "./outbox.ts"
 import { databaseOn, server } from "./postgres.ts"
 import { optionsOf, type TransportName } from "./pulsar.ts"
+import { testOver } from "./stack.ts"
 
 /** What a test has. */
 export interface Case {
@@ -87,11 +88,11 @@ export const servicesOfSuite = (): (() => Services) => {
 }
 
 let made = 0
-/** Tests on services that are known when they run. */
+/** Tests on services that are known when they run, which use a second transport too where one is given. */
 export const testsOn =
-  (transport: TransportName, services: () => Services) =>
+  (transport: TransportName, services: () => Services, second = transport) =>
   (title: string, body: (_: Case) => Effect.Effect<void, unknown, Scope.Scope>, timeout = 240_000) =>
-    it.live(
+    testOver(second)(
       title,
       () =>
         Effect.gen(function* () {

@@ -13,7 +13,7 @@ import { earlyBatches, points } from "./points.ts"
 const onNode =
   "Deno" in globalThis
     ? (title: string, body: () => void) => describe.skip(`${title} (the harness's processes run on Node)`, body)
-    : await owning("pulsar", "postgres")
+    : await owning("pulsar", "postgres", "native")
 const seed = Number(process.env["MILLRACE_FAULT_SEED"] ?? Math.floor(Math.random() * 2 ** 31))
 const lines: Array<string> = []
 const say = (line: string) => void lines.push(line)

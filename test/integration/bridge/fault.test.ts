@@ -15,7 +15,7 @@ it("points and mutants fit the source", () => {
   for (const { patches } of mutants) copy([...patches, ...points]).remove()
 })
 
-const suite = await owning("kafka", "pulsar")
+const suite = await owning("kafka", "pulsar", "native")
 // a process of Deno lives as long as its standard input, by which the harness's copies know that the harness is there
 const copied = !("Deno" in globalThis)
 

@@ -22,7 +22,7 @@ import { transports } from "../../support/pulsar.ts"
 import { recordsOf } from "../../support/relay-kafka.ts"
 import { owning } from "../../support/stack.ts"
 
-const suite = await owning("kafka", "pulsar")
+const suite = await owning("kafka", "pulsar", "native")
 
 /** A bridge that mirrors a topic both ways by one of the transports. */
 interface Mirror {

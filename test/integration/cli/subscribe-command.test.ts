@@ -13,8 +13,8 @@ import { command, startCommand } from "../../support/command.ts"
 import { onFanOut } from "../../support/fanout.ts"
 import * as Cli from "../../support/cli.ts"
 import { server } from "../../support/postgres.ts"
-import { environmentOf, fanOutOnPulsar, transports } from "../../support/pulsar.ts"
-import { needing } from "../../support/stack.ts"
+import { environmentOf, fanOutOnPulsar } from "../../support/pulsar.ts"
+import { needing, testOverTransports } from "../../support/stack.ts"
 
 const scope = Scope.makeUnsafe()
 let root = ""
@@ -148,7 +148,7 @@ suite("millrace subscribe on Pulsar", () => {
     endpoints = await Effect.runPromise(Scope.provide(shared("pulsar"), scope))
   }, 180_000)
 
-  it.live.each(transports)(
+  testOverTransports(
     "begins at the earliest or latest message, at a time or at a position, in all four types: %s",
     (transport) =>
       Effect.gen(function* () {

@@ -12,9 +12,9 @@ import { sent, Topics, topicWith } from "../../contract/fanout-support.ts"
 import * as Cli from "../../support/cli.ts"
 import { onFanOut } from "../../support/fanout.ts"
 import { databaseOn, server } from "../../support/postgres.ts"
-import { environmentOf, fanOutOnPulsar, type TransportName, transports } from "../../support/pulsar.ts"
+import { environmentOf, fanOutOnPulsar, type TransportName } from "../../support/pulsar.ts"
 import { publish, sequencesOf, shipAll, testsOn } from "../../support/relay-pulsar.ts"
-import { needing } from "../../support/stack.ts"
+import { needing, testOverTransports } from "../../support/stack.ts"
 import { until } from "../../support/until.ts"
 
 const scope = Scope.makeUnsafe()
@@ -179,7 +179,7 @@ suite("dead letters on Pulsar", () => {
     endpoints = await Effect.runPromise(Scope.provide(shared("pulsar"), scope))
   }, 180_000)
 
-  it.live.each(transports)(
+  testOverTransports(
     "of a subscription are listed, shown, retried for it alone and in the order of keys, and discarded: %s",
     (transport) =>
       Effect.scoped(
@@ -192,7 +192,11 @@ suite("dead letters on Pulsar", () => {
     120_000
   )
 
-  testsOn("websocket", () => ({ root, endpoints }))(
+  testsOn(
+    "websocket",
+    () => ({ root, endpoints }),
+    "native"
+  )(
     "that the relay parked stay so while they are refused, are sent once they are taken, and do not mislead the relay",
     Effect.fnUntraced(function* ({ messages, relay, sql, url }) {
       yield* publish(sql, {

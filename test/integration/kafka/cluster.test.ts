@@ -38,7 +38,7 @@ const leading = Effect.fnUntraced(function* (app: Installed) {
 const suite =
   process.env["MILLRACE_CLUSTER"] === undefined
     ? (title: string, body: () => void) => void describe.skip(`${title} (skipped: set MILLRACE_CLUSTER=1)`, body)
-    : await owning("kafka")
+    : await owning("kafka", "java", "maven")
 suite("Three brokers", () => {
   beforeAll(async () => {
     postgres = await Effect.runPromise(Scope.provide(server, scope))

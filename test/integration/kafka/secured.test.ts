@@ -4,7 +4,7 @@ import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as KafkaLog from "../../../src/kafka/log/log.ts"
-import { hasOpenssl, secured } from "../../support/kafka-secured.ts"
+import { secured } from "../../support/kafka-secured.ts"
 import { owning } from "../../support/stack.ts"
 import { range, record } from "../../contract/log-support.ts"
 
@@ -33,45 +33,43 @@ const works = (options: KafkaLog.Options) =>
 const refused = (options: KafkaLog.Options) =>
   Effect.flip(Effect.scoped(KafkaLog.make({ connectMs: 3_000, ...options })))
 
-const suite = await owning("kafka")
-if (hasOpenssl())
-  suite("signing in", () => {
-    vitest.layer(Layer.effect(Secured, secured(password)), { timeout: "90 seconds", excludeTestServices: true })(
-      "Kafka's users and certificates",
-      (it) => {
-        for (const mechanism of ["plain", "scram-sha-256", "scram-sha-512"] as const) {
-          it.effect(`signs in by ${mechanism}, and says when the password is wrong`, () =>
-            Effect.gen(function* () {
-              const brokers = [(yield* Secured).sasl]
-              yield* works({ brokers, sasl: { mechanism, username: "user", password } })
-              const error = yield* refused({ brokers, sasl: { mechanism, username: "user", password: "wrong" } })
-              assert.isFalse(error.retryable)
-              assert.match(
-                error.message,
-                /^log: .*refused the user name or the password.*correct MILLRACE_KAFKA_USERNAME/
-              )
-              assert.notInclude(error.message, "\n")
-            })
-          )
-        }
-        it.effect("uses TLS with a client certificate", () =>
+const suite = await owning("kafka", "java", "maven", "openssl")
+suite("signing in", () => {
+  vitest.layer(Layer.effect(Secured, secured(password)), { timeout: "90 seconds", excludeTestServices: true })(
+    "Kafka's users and certificates",
+    (it) => {
+      for (const mechanism of ["plain", "scram-sha-256", "scram-sha-512"] as const) {
+        it.effect(`signs in by ${mechanism}, and says when the password is wrong`, () =>
           Effect.gen(function* () {
-            const { certificates, tls } = yield* Secured
-            yield* works({ brokers: [tls], tls: certificates })
-          })
-        )
-        it.effect("says that an authority is not trusted, and that a client certificate is missing", () =>
-          Effect.gen(function* () {
-            const { certificates, tls } = yield* Secured
-            const untrusted = yield* refused({ brokers: [tls], tls: true })
-            assert.match(untrusted.message, /TLS with 127\.0\.0\.1:\d+ failed \(.+\): correct MILLRACE_KAFKA_TLS_CA/)
-            assert.isFalse(untrusted.retryable)
-            const nobody = yield* refused({ brokers: [tls], tls: { ca: certificates.ca } })
-            assert.match(nobody.message, /MILLRACE_KAFKA_TLS|lost/)
-            assert.notInclude(nobody.message, "\n")
+            const brokers = [(yield* Secured).sasl]
+            yield* works({ brokers, sasl: { mechanism, username: "user", password } })
+            const error = yield* refused({ brokers, sasl: { mechanism, username: "user", password: "wrong" } })
+            assert.isFalse(error.retryable)
+            assert.match(
+              error.message,
+              /^log: .*refused the user name or the password.*correct MILLRACE_KAFKA_USERNAME/
+            )
+            assert.notInclude(error.message, "\n")
           })
         )
       }
-    )
-  })
-else suite("signing in", () => vitest.skip("needs openssl to make certificates", () => undefined))
+      it.effect("uses TLS with a client certificate", () =>
+        Effect.gen(function* () {
+          const { certificates, tls } = yield* Secured
+          yield* works({ brokers: [tls], tls: certificates })
+        })
+      )
+      it.effect("says that an authority is not trusted, and that a client certificate is missing", () =>
+        Effect.gen(function* () {
+          const { certificates, tls } = yield* Secured
+          const untrusted = yield* refused({ brokers: [tls], tls: true })
+          assert.match(untrusted.message, /TLS with 127\.0\.0\.1:\d+ failed \(.+\): correct MILLRACE_KAFKA_TLS_CA/)
+          assert.isFalse(untrusted.retryable)
+          const nobody = yield* refused({ brokers: [tls], tls: { ca: certificates.ca } })
+          assert.match(nobody.message, /MILLRACE_KAFKA_TLS|lost/)
+          assert.notInclude(nobody.message, "\n")
+        })
+      )
+    }
+  )
+})

@@ -1,5 +1,5 @@
 // The fan-out on Pulsar while connections are cut and the broker is killed, on both transports: nothing is lost, doubled or out of order.
-import { assert, describe, it as vitest } from "@effect/vitest"
+import { assert, it as vitest } from "@effect/vitest"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
@@ -19,7 +19,7 @@ import * as Producer from "../../../src/pulsar/client/named-producer.ts"
 import { ascending, options, receiveAll, seqs, upTo } from "../../contract/fanout-support.ts"
 import { proxy } from "../../support/proxy.ts"
 import { makeNamespace, optionsOf, type TransportName, transports } from "../../support/pulsar.ts"
-import { owning } from "../../support/stack.ts"
+import { owning, overTransports, testOver } from "../../support/stack.ts"
 
 /** A broker that tells its clients to come by one proxy, and whose web interface is behind another. */
 class Broker extends Context.Service<
@@ -138,7 +138,7 @@ const readOn = async (cluster: Cluster, topic: string, stop: () => boolean) => {
 const suite = await owning("pulsar")
 suite("the fan-out on pulsar, under faults", () => {
   vitest.layer(layer, { timeout: "180 seconds", excludeTestServices: true })((it) => {
-    describe.each(transports)("%s", (transport) => {
+    overTransports((transport) => {
       it.effect(
         "cut connections and a killed broker lose, double and reorder nothing",
         () =>
@@ -187,7 +187,7 @@ suite("the fan-out on pulsar, under faults", () => {
       )
     })
 
-    it.effect(
+    testOver("native", it.effect)(
       "what consumers held when the broker was killed comes again to others",
       () =>
         Effect.gen(function* () {
@@ -244,34 +244,36 @@ suite("the fan-out on pulsar, under faults", () => {
       120_000
     )
 
-    it.effect("a native consumer that fetches nothing ahead gets what came before it was made", () =>
-      Effect.gen(function* () {
-        const cluster = yield* connect((yield* Broker).optionsOf("native"))
-        const topic = "ahead"
-        const producer = yield* Producer.open(cluster, { topic, name: "s#1", initialSequenceId: 0 })
-        yield* producer.send(numbered(1, 5))
-        for (let i = 0; i < 5; i++) {
-          const received: Array<unknown> = []
-          const consuming = cluster.transport.consume({
-            topic: topicName(cluster.options, topic),
-            subscription: `s${i}`,
-            name: "c",
-            type: "shared",
-            earliest: true,
-            prefetch: 0,
-            arrived: ({ value }) => received.push(value),
-            lost: () => undefined,
-            recovered: () => undefined
-          })
-          // the client's own threads go on while this one does not
-          for (const until = performance.now() + 200; performance.now() < until;);
-          const consumer = yield* Effect.promise(() => consuming)
-          consumer.ask(5)
-          yield* Effect.repeat(Effect.sleep(10), { while: () => received.length < 5, times: 1_000 })
-          assert.deepStrictEqual(received, ["1", "2", "3", "4", "5"])
-          yield* Effect.promise(() => consumer.close())
-        }
-      }).pipe(Effect.scoped)
+    testOver("native", it.effect)(
+      "a native consumer that fetches nothing ahead gets what came before it was made",
+      () =>
+        Effect.gen(function* () {
+          const cluster = yield* connect((yield* Broker).optionsOf("native"))
+          const topic = "ahead"
+          const producer = yield* Producer.open(cluster, { topic, name: "s#1", initialSequenceId: 0 })
+          yield* producer.send(numbered(1, 5))
+          for (let i = 0; i < 5; i++) {
+            const received: Array<unknown> = []
+            const consuming = cluster.transport.consume({
+              topic: topicName(cluster.options, topic),
+              subscription: `s${i}`,
+              name: "c",
+              type: "shared",
+              earliest: true,
+              prefetch: 0,
+              arrived: ({ value }) => received.push(value),
+              lost: () => undefined,
+              recovered: () => undefined
+            })
+            // the client's own threads go on while this one does not
+            for (const until = performance.now() + 200; performance.now() < until;);
+            const consumer = yield* Effect.promise(() => consuming)
+            consumer.ask(5)
+            yield* Effect.repeat(Effect.sleep(10), { while: () => received.length < 5, times: 1_000 })
+            assert.deepStrictEqual(received, ["1", "2", "3", "4", "5"])
+            yield* Effect.promise(() => consumer.close())
+          }
+        }).pipe(Effect.scoped)
     )
   })
 })

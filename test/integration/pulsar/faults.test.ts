@@ -1,15 +1,15 @@
 // The fan-out on Pulsar when processes die that consumed: their subscriptions and messages go to others.
 import { spawn } from "node:child_process"
 import { fileURLToPath } from "node:url"
-import { assert, describe, it } from "@effect/vitest"
+import { assert, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Schedule from "effect/Schedule"
 import { shared } from "../../../stack/testing.ts"
 import { FanOut, type SubscriptionType } from "../../../src/subscription/fanout.ts"
 import type { Options } from "../../../src/pulsar/client/options.ts"
 import { ascending, options, receiveAll, sent, seqs, Topics, topicWith, upTo } from "../../contract/fanout-support.ts"
-import { fanOutOnPulsar, optionsOf, transports } from "../../support/pulsar.ts"
-import { needing } from "../../support/stack.ts"
+import { fanOutOnPulsar, optionsOf } from "../../support/pulsar.ts"
+import { needing, overTransports } from "../../support/stack.ts"
 
 const types = ["exclusive", "failover", "shared", "keyShared"] as const
 
@@ -34,7 +34,7 @@ const lines = (process: ReturnType<typeof spawn>, count: number) =>
 
 const others = await needing("pulsar")
 others("a killed consumer on pulsar", () => {
-  describe.each(transports)("%s", (transport) => {
+  overTransports((transport) => {
     it.live.each(types)(
       "lets its subscription and its messages go: %s",
       (type) =>

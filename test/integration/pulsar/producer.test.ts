@@ -1,5 +1,5 @@
 // Publishing to Pulsar with a name and numbers of one's own, over both transports: what is sent again is there once, in order.
-import { assert, describe, it } from "@effect/vitest"
+import { assert, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Logger from "effect/Logger"
 import { shared } from "../../../stack/testing.ts"
@@ -8,9 +8,9 @@ import { fromCluster } from "../../../src/pulsar/subscription/fanout.ts"
 import { topicName } from "../../../src/pulsar/client/options.ts"
 import * as Producer from "../../../src/pulsar/client/named-producer.ts"
 import { upTo } from "../../contract/fanout-support.ts"
-import { makeNamespace, optionsOf, type TransportName, transports } from "../../support/pulsar.ts"
+import { makeNamespace, optionsOf, type TransportName } from "../../support/pulsar.ts"
 import { messagesOf } from "../../support/relay-pulsar.ts"
-import { needing } from "../../support/stack.ts"
+import { needing, overTransports, testOver, testOverTransports } from "../../support/stack.ts"
 
 const numbered = (from: number, to: number): ReadonlyArray<Producer.Numbered> =>
   Array.from({ length: to - from + 1 }, (_, i) => {
@@ -36,7 +36,7 @@ const clusterAnd = Effect.fnUntraced(function* (transport: TransportName) {
 
 const suite = await needing("pulsar")
 suite("publishing to pulsar", () => {
-  describe.each(transports)("%s", (transport) => {
+  overTransports((transport) => {
     it.live("an overlap that is sent again is there once, and the rest in order, batched after it", () =>
       Effect.gen(function* () {
         const { cluster, topic } = yield* clusterAnd(transport)
@@ -103,42 +103,40 @@ suite("publishing to pulsar", () => {
     )
   })
 
-  it.live.each(transports)(
-    "over %s a keyShared subscription says once that batches break the order of keys",
-    (transport) =>
-      Effect.gen(function* () {
-        const said: Array<unknown> = []
-        const logger = Logger.make<unknown, void>(({ logLevel, message }) => void said.push([logLevel, message]))
-        for (const type of ["keyShared", "shared"] as const) {
-          const { cluster, topic } = yield* clusterAnd(transport)
-          const producer = yield* Producer.open(cluster, { topic, name: "s#1", initialSequenceId: -1 })
-          const consumer = yield* fromCluster(cluster).subscribe({ topic, name: "s", type, from: "earliest" })
-          const receive = Effect.fnUntraced(
-            function* (count: number) {
-              for (let got = 0; got < count;) {
-                const some = yield* consumer.receive(100)
-                yield* consumer.acknowledge(some)
-                got += some.length
-              }
-            },
-            Effect.provide(Logger.layer([logger]))
-          )
-          yield* producer.send(numbered(1, 20))
-          yield* receive(20)
-          assert.deepStrictEqual(said, [])
-          yield* producer.setBatching(true)
-          yield* producer.send(numbered(21, 120))
-          yield* producer.send(numbered(121, 220))
-          yield* receive(200)
-          if (type === "shared") break
-          assert.strictEqual(said.length, 1)
-          assert.match(JSON.stringify(said.splice(0)), /"Warn".*has batches of several messages/)
-        }
+  testOverTransports("over %s a keyShared subscription says once that batches break the order of keys", (transport) =>
+    Effect.gen(function* () {
+      const said: Array<unknown> = []
+      const logger = Logger.make<unknown, void>(({ logLevel, message }) => void said.push([logLevel, message]))
+      for (const type of ["keyShared", "shared"] as const) {
+        const { cluster, topic } = yield* clusterAnd(transport)
+        const producer = yield* Producer.open(cluster, { topic, name: "s#1", initialSequenceId: -1 })
+        const consumer = yield* fromCluster(cluster).subscribe({ topic, name: "s", type, from: "earliest" })
+        const receive = Effect.fnUntraced(
+          function* (count: number) {
+            for (let got = 0; got < count;) {
+              const some = yield* consumer.receive(100)
+              yield* consumer.acknowledge(some)
+              got += some.length
+            }
+          },
+          Effect.provide(Logger.layer([logger]))
+        )
+        yield* producer.send(numbered(1, 20))
+        yield* receive(20)
         assert.deepStrictEqual(said, [])
-      }).pipe(Effect.scoped)
+        yield* producer.setBatching(true)
+        yield* producer.send(numbered(21, 120))
+        yield* producer.send(numbered(121, 220))
+        yield* receive(200)
+        if (type === "shared") break
+        assert.strictEqual(said.length, 1)
+        assert.match(JSON.stringify(said.splice(0)), /"Warn".*has batches of several messages/)
+      }
+      assert.deepStrictEqual(said, [])
+    }).pipe(Effect.scoped)
   )
 
-  it.live("the broker drops a batch whole whose first message it has: why an overlap is not batched", () =>
+  testOver("native")("the broker drops a batch whole whose first message it has: why an overlap is not batched", () =>
     Effect.gen(function* () {
       const { cluster, topic } = yield* clusterAnd("native")
       yield* Effect.scoped(

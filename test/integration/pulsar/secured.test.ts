@@ -2,7 +2,7 @@
 import { mkdtempSync, readFileSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
-import { assert, describe, it as vitest } from "@effect/vitest"
+import { assert, it as vitest } from "@effect/vitest"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
@@ -18,8 +18,8 @@ import type { Options, Tls } from "../../../src/pulsar/client/options.ts"
 import * as Producer from "../../../src/pulsar/client/named-producer.ts"
 import { apply } from "../../../src/pulsar/tenants.ts"
 import { Tenancy } from "../../../src/model/tenancy.ts"
-import { optionsOf, type TransportName, transports } from "../../support/pulsar.ts"
-import { owning } from "../../support/stack.ts"
+import { optionsOf, type TransportName } from "../../support/pulsar.ts"
+import { owning, overTransports } from "../../support/stack.ts"
 
 /** A broker that asks who everyone is, and certificates of an authority that it does not know. */
 class Secured extends Context.Service<
@@ -92,10 +92,10 @@ const refusals = Effect.fnUntraced(function* (options: Options, silent: boolean)
   return yield* Effect.all([subscribe, produce], { concurrency: 2 })
 })
 
-const suite = await owning("pulsar")
+const suite = await owning("pulsar", "java", "maven", "openssl")
 suite("a secure pulsar", () => {
   vitest.layer(layer, { timeout: "300 seconds", excludeTestServices: true })((it) => {
-    describe.each(transports)("%s", (transport) => {
+    overTransports((transport) => {
       it.effect(
         "lets in a token, a token over TLS, and a client certificate",
         () =>

@@ -21,7 +21,7 @@ const brokersSeen = (broker: string, config: Omit<KafkaConfig, "brokers">) =>
     }
   })
 
-const suite = await owning("kafka")
+const suite = await owning("kafka", "java", "maven", "openssl")
 
 suite("a secure kafka", () => {
   it.live(

@@ -16,8 +16,8 @@ import * as PulsarFanOut from "../../../src/pulsar/subscription/fanout.ts"
 import * as Cli from "../../support/cli.ts"
 import { recordsOf } from "../../support/oracle.ts"
 import { databaseOn, server } from "../../support/postgres.ts"
-import { optionsOf, type TransportName, transports } from "../../support/pulsar.ts"
-import { owning } from "../../support/stack.ts"
+import { optionsOf, type TransportName } from "../../support/pulsar.ts"
+import { owning, testOverTransports } from "../../support/stack.ts"
 
 const config = fileURLToPath(new URL("../../support/two-tenants.config.ts", import.meta.url))
 const letters = "events.raw.v1.signals.dlq"
@@ -127,12 +127,12 @@ const received = Effect.fnUntraced(function* (tenant: Tenant, transport: Transpo
 const byId = <A extends { readonly id: string | undefined }>(all: ReadonlyArray<A>) =>
   all.toSorted((a, b) => (a.id! < b.id! ? -1 : 1))
 
-const suite = await owning("kafka", "pulsar")
+const suite = await owning("kafka", "pulsar", "native", "java", "maven", "openssl")
 suite("the application on Kafka, PostgreSQL and Pulsar", () => {
   beforeAll(() => Effect.runPromise(Scope.provide(deploy, scope)), 300_000)
   afterAll(() => Effect.runPromise(Scope.close(scope, Exit.void)))
 
-  it.live.each(transports)(
+  testOverTransports(
     "gives each tenant its own alerts, in the order of keys, with key, payload and properties as promised: %s",
     (transport) =>
       Effect.gen(function* () {
@@ -167,7 +167,7 @@ suite("the application on Kafka, PostgreSQL and Pulsar", () => {
     60_000
   )
 
-  it.live.each(transports)(
+  testOverTransports(
     "refuses a tenant the other's topics: %s",
     (transport) =>
       Effect.gen(function* () {

@@ -12,6 +12,7 @@ import * as Embedded from "../../../../src/postgres/embedded/embedded.ts"
 import { connect, query, SqlError, type Sql, transaction } from "../../../../src/postgres/client/client.ts"
 import { toSqlError } from "../../../../src/postgres/client/errors.ts"
 import { arrayLiteral } from "../../../../src/postgres/client/types.ts"
+import { skipWithout } from "../../../support/stack.ts"
 
 const scope = Scope.makeUnsafe()
 const directory = mkdtempSync(join(tmpdir(), "millrace-client-"))
@@ -95,13 +96,13 @@ describe("connect", () => {
 })
 
 describe("TLS", () => {
-  it("is used as sslmode says, and verified where that is wanted", async (context) => {
+  it("is used as sslmode says, and verified where that is wanted", async ({ skip }) => {
     const cluster = join(directory, "state/postgres")
     const [certificate, key] = [join(cluster, "server.crt"), join(cluster, "server.key")]
     const subject = ["-subj", "/CN=millrace", "-addext", "subjectAltName=IP:127.0.0.1"]
     const files = ["-keyout", key, "-out", certificate, "-days", "2", "-nodes"]
     if (spawnSync("openssl", ["req", "-x509", "-newkey", "rsa:2048", ...subject, ...files]).status !== 0) {
-      return context.skip("openssl is not installed")
+      return skipWithout("openssl", "openssl is not installed. try: apt-get install openssl", skip)
     }
     const encrypted = async (mode: string, root?: string) => {
       const url = urlWith(({ searchParams }) => {

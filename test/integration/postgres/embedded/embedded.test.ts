@@ -24,6 +24,7 @@ import * as Scope from "effect/Scope"
 import postgres from "postgres"
 import * as Embedded from "../../../../src/postgres/embedded/embedded.ts"
 import { holderOf, lifeOf, release, tryAcquire } from "../../../../src/postgres/embedded/lock.ts"
+import { skipWithout } from "../../../support/stack.ts"
 
 const cleanups: Array<() => unknown> = []
 afterEach(async () => {
@@ -161,8 +162,8 @@ describe("start", () => {
     for (const file of ["millrace.json", "password"]) assert.strictEqual(statSync(join(dataDir, file)).mode & 0o077, 0)
   })
 
-  it("gives a URL that psql takes", async (context) => {
-    if (spawnSync("psql", ["--version"]).error !== undefined) return context.skip("psql is not installed")
+  it("gives a URL that psql takes", async ({ skip }) => {
+    if (spawnSync("psql", ["--version"]).error !== undefined) return skipWithout("psql", "psql is not installed", skip)
     const { url } = await open("start", { dataDir: join(temporary(), "state") })
     assert.strictEqual(
       execFileSync("psql", [url, "-Atc", "select current_database()"], { encoding: "utf8" }),
@@ -332,6 +333,7 @@ describe("kill -9", () => {
 })
 
 describe("a full disk", () => {
+  const noTmpfs = "a small file system cannot be mounted. try: as root in a container"
   const mount = (size: string): string | undefined => {
     const directory = temporary()
     if (spawnSync("mount", ["-t", "tmpfs", "-o", `size=${size}`, "tmpfs", directory]).status !== 0) return undefined
@@ -339,17 +341,17 @@ describe("a full disk", () => {
     return directory
   }
 
-  it("fails clearly while the cluster is made, and leaves nothing half made", async (context) => {
+  it("fails clearly while the cluster is made, and leaves nothing half made", async ({ skip }) => {
     const directory = mount("30m")
-    if (directory === undefined) return context.skip("mounting a tmpfs is not allowed here")
+    if (directory === undefined) return skipWithout("tmpfs", noTmpfs, skip)
     const error = await refused("start", { dataDir: join(directory, "state") })
     assert.strictEqual(error.reason, "DiskFull")
     assert.notInclude(spawnSync("ls", [join(directory, "state")], { encoding: "utf8" }).stdout, "postgres")
   })
 
-  it("fails clearly at a start, and starts once there is space", async (context) => {
+  it("fails clearly at a start, and starts once there is space", async ({ skip }) => {
     const directory = mount("120m")
-    if (directory === undefined) return context.skip("mounting a tmpfs is not allowed here")
+    if (directory === undefined) return skipWithout("tmpfs", noTmpfs, skip)
     const dataDir = join(directory, "state")
     await (await open("start", { dataDir })).close()
     spawnSync("dd", ["if=/dev/zero", `of=${join(directory, "fill")}`, "bs=64k"])

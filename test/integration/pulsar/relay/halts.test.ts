@@ -1,5 +1,5 @@
 // What keeps the relay to Pulsar from doubling and losing messages, one protection a test, on both transports: what it finds, and where it stands still.
-import { assert, describe } from "@effect/vitest"
+import { assert } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import { query } from "../../../../src/postgres/client/client.ts"
 import * as PulsarRelay from "../../../../src/pulsar/relay/relay.ts"
@@ -8,7 +8,6 @@ import { PulsarFailure } from "../../../../src/pulsar/client/errors.ts"
 import type { TransportProducer } from "../../../../src/pulsar/client/transport.ts"
 import { RelayError } from "../../../../src/relay/target.ts"
 import { positions } from "../../../support/outbox.ts"
-import { transports } from "../../../support/pulsar.ts"
 import {
   assertOnce,
   publish,
@@ -20,7 +19,7 @@ import {
   testsOn,
   withProduce
 } from "../../../support/relay-pulsar.ts"
-import { needing } from "../../../support/stack.ts"
+import { needing, overTransports } from "../../../support/stack.ts"
 
 const suite = await needing("pulsar")
 const other = "00000000-0000-4000-8000-000000000002"
@@ -58,7 +57,7 @@ const withProducers = (cluster: Cluster, change: (producer: TransportProducer) =
 suite("what the relay to Pulsar rests on", () => {
   const services = servicesOfSuite()
 
-  describe.each(transports)("%s", (transport) => {
+  overTransports((transport) => {
     const test = testsOn(transport, services)
 
     test(

@@ -1,15 +1,15 @@
 // What a channel of the relay to Pulsar holds in memory once all is sent: there are hundreds of channels, one a stream and topic.
 import { setFlagsFromString } from "node:v8"
 import { runInNewContext } from "node:vm"
-import { assert, it } from "@effect/vitest"
+import { assert } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import { shared } from "../../../../stack/testing.ts"
 import { connect } from "../../../../src/pulsar/client/cluster.ts"
 import { Channel } from "../../../../src/pulsar/relay/channel.ts"
 import type { Message } from "../../../../src/pulsar/relay/messages.ts"
-import { optionsOf, transports } from "../../../support/pulsar.ts"
+import { optionsOf } from "../../../support/pulsar.ts"
 import { channelMessage, makeTenant } from "../../../support/relay-pulsar.ts"
-import { needing } from "../../../support/stack.ts"
+import { needing, testOverTransports } from "../../../support/stack.ts"
 
 const count = 3_000
 setFlagsFromString("--expose-gc")
@@ -38,7 +38,7 @@ const send = Effect.fnUntraced(function* (channel: (done: () => void) => Channel
 
 const suite = await needing("pulsar")
 suite("a channel of the relay to Pulsar", () => {
-  it.live.each(transports)(
+  testOverTransports(
     "holds nothing of what is sent: %s",
     (transport) =>
       Effect.gen(function* () {

@@ -1,14 +1,14 @@
 // Channels of the relay to Pulsar whose marks nobody writes down: they lose connections, give the topic to another one and get it back. Every
 // message is there once, in order, and no stream halts.
-import { assert, it } from "@effect/vitest"
+import { assert } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import { shared } from "../../../../stack/testing.ts"
 import { type Cluster, connect } from "../../../../src/pulsar/client/cluster.ts"
 import { Channel } from "../../../../src/pulsar/relay/channel.ts"
 import type { TransportProducer } from "../../../../src/pulsar/client/transport.ts"
-import { optionsOf, transports } from "../../../support/pulsar.ts"
+import { optionsOf } from "../../../support/pulsar.ts"
 import { channelMessage, makeTenant, messagesOf, withProduce } from "../../../support/relay-pulsar.ts"
-import { needing } from "../../../support/stack.ts"
+import { needing, testOverTransports } from "../../../support/stack.ts"
 import { until } from "../../../support/until.ts"
 
 /** More than any of the two interfaces takes. */
@@ -65,7 +65,7 @@ const sequencesIn = (cluster: Cluster, topic: string) =>
 
 const suite = await needing("pulsar")
 suite("channels of the relay to Pulsar", () => {
-  it.live.each(transports)(
+  testOverTransports(
     "go on from what they know though it is not written down: %s",
     (transport) =>
       Effect.gen(function* () {

@@ -1,5 +1,5 @@
 // The relay to Pulsar on a real broker and a real PostgreSQL, on both transports: what arrives, where, and what stands still.
-import { assert, describe } from "@effect/vitest"
+import { assert } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import { query } from "../../../../src/postgres/client/client.ts"
 import { orUndefined } from "../../../../src/pulsar/client/admin.ts"
@@ -7,7 +7,6 @@ import { PulsarFailure } from "../../../../src/pulsar/client/errors.ts"
 import * as PulsarRelay from "../../../../src/pulsar/relay/relay.ts"
 import type { TransportProducer } from "../../../../src/pulsar/client/transport.ts"
 import { positions } from "../../../support/outbox.ts"
-import { transports } from "../../../support/pulsar.ts"
 import {
   makeTenant,
   publish,
@@ -18,14 +17,14 @@ import {
   testsOn,
   withProduce
 } from "../../../support/relay-pulsar.ts"
-import { needing } from "../../../support/stack.ts"
+import { needing, overTransports } from "../../../support/stack.ts"
 
 const suite = await needing("pulsar")
 
 suite("relay to Pulsar", () => {
   const services = servicesOfSuite()
 
-  describe.each(transports)("%s", (transport) => {
+  overTransports((transport) => {
     const test = testsOn(transport, services)
 
     test(

@@ -1,5 +1,5 @@
 // Messages for tenants that an application does not declare and Pulsar does not have: they fill what may wait of a stream, are parked, and others go on.
-import { assert, describe } from "@effect/vitest"
+import { assert } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import { query, type Sql } from "../../../../src/postgres/client/client.ts"
 import * as Decisions from "../../../../src/postgres/store/dead-letter-decisions.ts"
@@ -12,7 +12,7 @@ import type { RelayTarget, Shipment } from "../../../../src/relay/target.ts"
 import { resend } from "../../../../src/dead-letter/resend.ts"
 import * as Cli from "../../../support/cli.ts"
 import { positions } from "../../../support/outbox.ts"
-import { environmentOf, transports } from "../../../support/pulsar.ts"
+import { environmentOf } from "../../../support/pulsar.ts"
 import {
   type Case,
   makeTenant,
@@ -24,7 +24,7 @@ import {
   testsOn,
   withProduce
 } from "../../../support/relay-pulsar.ts"
-import { needing } from "../../../support/stack.ts"
+import { needing, overTransports } from "../../../support/stack.ts"
 
 const suite = await needing("pulsar")
 const stream = "p/events/0"
@@ -101,7 +101,7 @@ const away = new PulsarFailure("lost", true, "Pulsar does not answer")
 suite("what waits for tenants that are not declared", () => {
   const services = servicesOfSuite()
 
-  describe.each(transports)("%s", (transport) => {
+  overTransports((transport) => {
     const test = testsOn(transport, services)
 
     test(
@@ -220,6 +220,7 @@ suite("what waits for tenants that are not declared", () => {
     )
   })
   const test = testsOn("websocket", services)
+  const testWithNative = testsOn("websocket", services, "native")
 
   test(
     "halts the stream where it is to wait",
@@ -243,7 +244,7 @@ suite("what waits for tenants that are not declared", () => {
     })
   )
 
-  test(
+  testWithNative(
     "comes to the partitions of its keys, however many the topic has once it is there",
     Effect.fnUntraced(function* (own: Case) {
       const { cluster, messages, name, relay, url } = own

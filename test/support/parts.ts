@@ -1,0 +1,81 @@
+// The parts that tests need (services, programs, the native client), and what happens to a test whose part is missing.
+//
+// A test whose part is missing is skipped, with the reason and the remedy in its title. It fails instead if MILLRACE_EXPECT lists the part.
+import { spawnSync } from "node:child_process"
+import { existsSync } from "node:fs"
+import { dockerAnswers } from "../../stack/docker.ts"
+import { cached, find, javaProblem } from "../../stack/jars.ts"
+import { type Name, names } from "../../stack/service.ts"
+import { nativeProblem } from "./pulsar-client.ts"
+
+/** Why a part is missing and how to get it, or undefined if it is there. */
+type Look = () => string | undefined | Promise<string | undefined>
+
+const program = (name: string, use: string, install: string) => () =>
+  spawnSync(name, ["--version"]).error === undefined ? undefined : `${name} is not installed; ${use}. try: ${install}`
+
+const looks = {
+  native: nativeProblem,
+  java: javaProblem,
+  maven: () =>
+    find("mvn") !== undefined || (cached("kafka") !== undefined && cached("pulsar") !== undefined)
+      ? undefined
+      : "mvn is not installed; it fetches the jars of Kafka and Pulsar. try: apt-get install maven",
+  docker: async () =>
+    (await dockerAnswers()) ? undefined : "no Docker engine answers. try: start one, or set DOCKER_HOST",
+  chromium: async () => {
+    if (["chromium", "chromium-browser", "google-chrome"].some((name) => find(name) !== undefined)) return undefined
+    const { chromium } = await import("playwright-core")
+    return existsSync(chromium.executablePath())
+      ? undefined
+      : "Chromium is not installed. try: npx playwright-core install chromium"
+  },
+  openssl: program("openssl", "it makes certificates", "apt-get install openssl"),
+  psql: program("psql", "a test connects with it", "apt-get install postgresql-client"),
+  tmpfs: () =>
+    process.platform === "linux" && process.getuid?.() === 0
+      ? undefined
+      : "only root on Linux can mount a small file system. try: run the tests as root in a container"
+} as const satisfies Record<string, Look>
+
+/** A part of this machine, other than a service. */
+export type MachinePart = keyof typeof looks
+/** A part that a test may need. */
+export type Part = Name | MachinePart
+
+const isService = (part: Part): part is Name => names.some((name) => name === part)
+export const services = (parts: ReadonlyArray<Part>): ReadonlyArray<Name> => parts.filter(isService)
+const all: ReadonlyArray<Part> = [...names, ...(Object.keys(looks) as ReadonlyArray<MachinePart>)]
+
+/** The parts whose absence is a failure: MILLRACE_EXPECT, a list divided by commas. Throws if it names an unknown part. */
+export const expected: ReadonlySet<Part> = new Set(
+  (process.env["MILLRACE_EXPECT"] ?? "")
+    .split(",")
+    .map((name) => name.trim())
+    .filter((name) => name !== "")
+    .map((name) => {
+      const part = all.find((one) => one === name)
+      if (part === undefined) throw new Error(`MILLRACE_EXPECT names "${name}"; the parts are ${all.join(", ")}`)
+      return part
+    })
+)
+
+/** A part that is missing, and why. */
+export interface Missing {
+  readonly part: Part
+  readonly reason: string
+}
+
+const known = new Map<MachinePart, ReturnType<Look>>()
+const look = (part: MachinePart) => {
+  if (!known.has(part)) known.set(part, looks[part]())
+  return known.get(part)
+}
+/** The first of these parts that this machine does not have. */
+export const missingOf = async (parts: ReadonlyArray<Part>): Promise<Missing | undefined> => {
+  for (const part of parts) {
+    const reason = isService(part) ? undefined : await look(part)
+    if (reason !== undefined) return { part, reason }
+  }
+  return undefined
+}
