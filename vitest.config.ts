@@ -15,6 +15,7 @@ class LongestFirst extends BaseSequencer {
 export default defineConfig({
   test: {
     include: ["test/**/*.test.ts"],
+    reporters: ["default", "./test/support/skipped-reporter.ts"],
     pool: "forks",
     sequence: { sequencer: LongestFirst },
     // brokers live for a minute: what compiles best is not done before they end

@@ -193,7 +193,7 @@ describe("a service that cannot be had", () => {
     const said = await stack(root, "up --services kafka", env).catch((error: Error) => error.message)
     assert.match(
       said,
-      /^kafka needs MILLRACE_KAFKA_BROKERS, or a Docker engine that answers, or java and mvn; java is not installed.*\. try: /
+      /^kafka needs MILLRACE_KAFKA_BROKERS, or a Docker engine that answers, or java and mvn; java is not installed.*\. try: /m
     )
     while (execFileSync("ps", ["-eo", "args"], { encoding: "utf8" }).includes(root)) await sleep(20)
     assert.isFalse(existsSync(join(root, "state.json")))
