@@ -20,10 +20,10 @@ const search = (): Found => {
   } catch {
     // npm could not download the binary when it installed the package
   }
-  const remedy = `try: npm rebuild pulsar-client with access to GitHub, or put ${file} into a folder and set MILLRACE_PULSAR_NATIVE to it`
+  const remedy = `try: npm install --no-save pulsar-client@1.18.0 with access to GitHub, or put ${file} into a folder and set MILLRACE_PULSAR_NATIVE to it`
   const missing = `the binary of pulsar-client, the native client of Pulsar, is not installed`
   if (process.platform !== "linux" || process.arch !== "x64")
-    return { problem: `${missing}. try: npm rebuild pulsar-client with access to GitHub` }
+    return { problem: `${missing}. try: npm install --no-save pulsar-client@1.18.0 with access to GitHub` }
   const given = process.env["MILLRACE_PULSAR_NATIVE"] ?? ""
   const folders = given === "" ? ["..", "../.."].map((up) => resolve(root, up, "shared/pulsar-native")) : [given]
   const archive = folders

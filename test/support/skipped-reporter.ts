@@ -16,6 +16,6 @@ export default class SkippedReporter implements Reporter {
         const reason = reasonOf(test)
         if (reason !== undefined) counts.set(reason, (counts.get(reason) ?? 0) + 1)
       }
-    for (const [reason, count] of counts) console.log(`${count} skipped: ${reason}`)
+    for (const [reason, count] of counts) process.stdout.write(`${count} skipped: ${reason}\n`)
   }
 }
