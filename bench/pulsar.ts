@@ -9,8 +9,14 @@ import { type Cluster, connect } from "../src/pulsar/client/cluster.ts"
 import { fromCluster } from "../src/pulsar/subscription/fanout.ts"
 import type * as Native from "../src/pulsar/client/native-types.ts"
 import { topicName } from "../src/pulsar/client/options.ts"
-import * as Producer from "../src/pulsar/client/named-producer.ts"
-import { makeNamespace, optionsOf, transports } from "../test/support/pulsar.ts"
+import {
+  makeNamespace,
+  type NumberedMessage,
+  openProducer,
+  optionsOf,
+  sendAll,
+  transports
+} from "../test/support/pulsar.ts"
 import { percentile } from "./percentile.ts"
 
 const { values } = parseArgs({
@@ -23,7 +29,7 @@ const { values } = parseArgs({
 const messages = Number(values.messages)
 const value = JSON.stringify("x".repeat(Number(values.bytes)))
 const keys = 1_000
-const numbered = (from: number, to: number): ReadonlyArray<Producer.Numbered> =>
+const numbered = (from: number, to: number): ReadonlyArray<NumberedMessage> =>
   Array.from({ length: to - from + 1 }, (_, i) => ({
     key: `N${(from + i) % keys}`,
     value,
@@ -52,10 +58,9 @@ const topicFor = Effect.fnUntraced(function* (cluster: Cluster, name: string) {
 
 /** Messages a second, sent in thousands. */
 const produce = Effect.fnUntraced(function* (cluster: Cluster, topic: string, batching: boolean) {
-  const producer = yield* Producer.open(cluster, { topic, name: "s#1", initialSequenceId: 0 })
-  yield* producer.setBatching(batching)
+  const producer = yield* openProducer(cluster, topic, { initialSequenceId: 0, batching })
   const from = performance.now()
-  for (let at = 1; at <= messages; at += 1_000) yield* producer.send(numbered(at, Math.min(at + 999, messages)))
+  for (let at = 1; at <= messages; at += 1_000) yield* sendAll(producer, numbered(at, Math.min(at + 999, messages)))
   return perSecond(messages, from)
 }, Effect.scoped)
 
@@ -77,12 +82,12 @@ const consume = Effect.fnUntraced(function* (
 
 /** From sending one message to having received it, in milliseconds. */
 const latency = Effect.fnUntraced(function* (cluster: Cluster, topic: string) {
-  const producer = yield* Producer.open(cluster, { topic, name: "s#1", initialSequenceId: 0 })
+  const producer = yield* openProducer(cluster, topic, { initialSequenceId: 0 })
   const consumer = yield* fromCluster(cluster).subscribe({ topic, name: "latency", type: "keyShared" })
   const times: Array<number> = []
   for (let i = 1; i <= 300; i++) {
     const from = performance.now()
-    yield* producer.send(numbered(i, i))
+    yield* sendAll(producer, numbered(i, i))
     yield* consumer.acknowledge(yield* consumer.receive(1))
     times.push(performance.now() - from)
   }
@@ -124,7 +129,7 @@ const plainConsumer = (client: Native.Client, topic: string, from: "Earliest" | 
     batchIndexAckEnabled: true,
     batchReceivePolicy: { maxNumMessages: 200, maxNumBytes: -1, timeoutMs: 1 }
   })
-const plainMessage = ({ eventTime, key, properties, value }: Producer.Numbered) => ({
+const plainMessage = ({ eventTime, key, properties, value }: NumberedMessage) => ({
   data: Buffer.from(value),
   partitionKey: key,
   eventTimestamp: eventTime,

@@ -17,7 +17,7 @@ import { adminOf, type Cluster, connect, partitionCount } from "./client/cluster
 import { knock } from "./client/handshake.ts"
 import { isWebSocket, type Options } from "./client/options.ts"
 import { partsOf, wholeOf } from "./client/topic-names.ts"
-import { scan } from "./client/read-to-end.ts"
+import { readToEnd } from "./client/read-to-end.ts"
 import type { Received, TransportConsumer, TransportProducer } from "./client/transport.ts"
 
 /** Sent and not answered, at most. */
@@ -223,7 +223,7 @@ export const endFrom = (cluster: Cluster): PulsarSide => {
       attempt(
         "read the end",
         part,
-        async () => void (await scan(cluster, part, after, (message) => show(arrivedOf(message))))
+        async () => void (await readToEnd(cluster, part, after, (message) => show(arrivedOf(message))))
       ),
     consume: (part, subscription, start) => consume(cluster, part, subscription, start),
     lastPosition: (part) => attempt("ask for the end", part, async () => adminOf(cluster).lastMessageId(part)),

@@ -23,7 +23,7 @@ import { fanOutError } from "./subscription/errors.ts"
 import { type Options, topicName } from "./client/options.ts"
 import { localName, partsOf } from "./client/topic-names.ts"
 import { messagesOf } from "./relay/messages.ts"
-import { scan } from "./client/read-to-end.ts"
+import { readToEnd } from "./client/read-to-end.ts"
 
 const attempt = <A>(operation: string, run: () => Promise<A>) =>
   Effect.tryPromise({ try: run, catch: fanOutError(operation) })
@@ -53,7 +53,7 @@ export const fromCluster = (cluster: Cluster): DeadLetterTopics<FanOutError | Br
     attempt("read dead letters", async () => {
       const name = topicName(cluster.options, topic)
       for (const part of await partsIn(cluster, name))
-        await scan(cluster, part, undefined, ({ eventTime, key, properties, publishTime, value }) => {
+        await readToEnd(cluster, part, undefined, ({ eventTime, key, properties, publishTime, value }) => {
           const letter = letterOf(name, { key, value, eventTime, properties, takenAt: publishTime })
           if (letter !== undefined) take(letter)
         })

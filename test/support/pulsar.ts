@@ -2,12 +2,15 @@
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as References from "effect/References"
+import * as Schedule from "effect/Schedule"
 import { shared } from "../../stack/testing.ts"
 import type { Endpoints } from "../../stack/service.ts"
 import { Admin } from "../../src/pulsar/client/admin.ts"
-import { connect } from "../../src/pulsar/client/cluster.ts"
+import { type Cluster, connect } from "../../src/pulsar/client/cluster.ts"
+import { failureOf } from "../../src/pulsar/client/errors.ts"
 import * as PulsarFanOut from "../../src/pulsar/subscription/fanout.ts"
-import type { Options } from "../../src/pulsar/client/options.ts"
+import { type Options, topicName } from "../../src/pulsar/client/options.ts"
+import type { Outgoing, ProduceOptions, TransportProducer } from "../../src/pulsar/client/transport.ts"
 import { Topics } from "../contract/fanout-support.ts"
 import { pulsarClient } from "./pulsar-client.ts"
 import type { TransportName } from "./stack.ts"
@@ -101,3 +104,52 @@ export const fanOutOnPulsar = (transport: TransportName, batching = false) =>
       return Layer.mergeAll(quiet, PulsarFanOut.layer(options), Layer.effect(Topics, topicsOn(options, batching)))
     })
   )
+
+/** A message with its sequence id. */
+export interface NumberedMessage extends Outgoing {
+  readonly sequenceId: number
+}
+/** How a test's producer is called, and what it begins with. */
+export interface TestProducerOptions extends Partial<Pick<ProduceOptions, "name" | "initialSequenceId" | "batching">> {
+  /** How long to wait while another connection has the name. A connection that died has it until the broker notices. Default 10,000 ms. */
+  readonly patienceMs?: number
+}
+/** Opens a producer of the transport on a topic until the scope closes. Topics without a tenant are those of the cluster's options. */
+export const openProducer = (
+  cluster: Cluster,
+  topic: string,
+  { batching = false, initialSequenceId, name = "s#1", patienceMs = 10_000 }: TestProducerOptions = {}
+) => {
+  const options: ProduceOptions = {
+    topic: topicName(cluster.options, topic),
+    name,
+    batching,
+    maxPending: 2_000,
+    ...(initialSequenceId !== undefined && { initialSequenceId })
+  }
+  const until = performance.now() + patienceMs
+  return Effect.acquireRelease(
+    Effect.tryPromise({
+      try: () => cluster.transport.produce(options),
+      catch: (cause) => failureOf(cause, topic)
+    }).pipe(
+      Effect.retry({
+        schedule: Schedule.spaced("50 millis"),
+        while: ({ kind }) => kind === "busy" && performance.now() < until
+      })
+    ),
+    (producer) => Effect.promise(() => producer.close())
+  )
+}
+/** Sends messages in their order, and returns the receipts when the broker has answered all. Fails with the first failure. */
+export const sendAll = (producer: TransportProducer, messages: ReadonlyArray<NumberedMessage>) =>
+  Effect.tryPromise({
+    try: async () => {
+      const answers = await Promise.allSettled(messages.map((message) => producer.send(message)))
+      return answers.map((answer) => {
+        if (answer.status === "rejected") throw answer.reason
+        return answer.value
+      })
+    },
+    catch: (cause) => failureOf(cause, "send")
+  })

@@ -11,7 +11,7 @@ const silentMs = { known: 10_000, unknown: 2_000 }
  * Hands over what lies behind a place, or all, in the topic's order, and answers where the topic ended at the beginning; without an admin
  * interface, where it was read to. Rejects with a `PulsarFailure`, a retryable one where the last messages do not come.
  */
-export const scan = async (
+export const readToEnd = async (
   cluster: Cluster,
   topic: string,
   after: MessageId | undefined,

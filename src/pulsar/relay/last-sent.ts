@@ -1,11 +1,11 @@
 // What a topic ends with of one stream, read after nobody else can write there: the one proof of what was sent and not written down.
-import { streamHeaders } from "../../log/envelope.ts"
 import { retryHeader } from "../../dead-letter/retry-record.ts"
+import { streamHeaders } from "../../log/envelope.ts"
 import { PulsarFailure } from "../client/errors.ts"
 import type { Cluster } from "../client/cluster.ts"
 import { byPlace, decodeMessageId, encodeMessageId, type MessageId } from "../client/message-id.ts"
 import { sentProperty } from "./messages.ts"
-import { scan } from "../client/read-to-end.ts"
+import { readToEnd } from "../client/read-to-end.ts"
 
 /** A message of the stream that is in the topic. */
 export interface Present {
@@ -35,7 +35,7 @@ const placeOf = (text: string): MessageId | undefined =>
 export const tailOf = async (cluster: Cluster, topic: string, stream: string, place: string): Promise<Tail> => {
   const after = placeOf(place)
   const present: Array<Present> = []
-  const end = await scan(cluster, topic, after, ({ id, properties }) => {
+  const end = await readToEnd(cluster, topic, after, ({ id, properties }) => {
     const {
       [streamHeaders.incarnation]: incarnation = "",
       [streamHeaders.sequence]: seq,

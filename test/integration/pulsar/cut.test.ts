@@ -11,14 +11,23 @@ import { pulsar, type Service } from "../../../stack/testing.ts"
 import type { Consumer, FanOutError, Message } from "../../../src/subscription/fanout.ts"
 import { Admin } from "../../../src/pulsar/client/admin.ts"
 import { type Cluster, connect } from "../../../src/pulsar/client/cluster.ts"
+import { failureOf } from "../../../src/pulsar/client/errors.ts"
 import { fromCluster } from "../../../src/pulsar/subscription/fanout.ts"
 import type { MessageId } from "../../../src/pulsar/client/message-id.ts"
 import { type Options, topicName } from "../../../src/pulsar/client/options.ts"
 import type { TransportReader } from "../../../src/pulsar/client/transport.ts"
-import * as Producer from "../../../src/pulsar/client/named-producer.ts"
+import { readToEnd } from "../../../src/pulsar/client/read-to-end.ts"
 import { ascending, options, receiveAll, seqs, upTo } from "../../contract/fanout-support.ts"
 import { proxy } from "../../support/proxy.ts"
-import { makeNamespace, optionsOf, type TransportName, transports } from "../../support/pulsar.ts"
+import {
+  makeNamespace,
+  type NumberedMessage,
+  openProducer,
+  optionsOf,
+  sendAll,
+  type TransportName,
+  transports
+} from "../../support/pulsar.ts"
 import { owning, overTransports, testOver } from "../../support/stack.ts"
 
 /** A broker that tells its clients to come by one proxy, and whose web interface is behind another. */
@@ -63,7 +72,7 @@ const layer = Layer.effect(
 const types = ["exclusive", "failover", "shared", "keyShared"] as const
 const total = 240
 const keys = 10
-const numbered = (from: number, to: number): ReadonlyArray<Producer.Numbered> =>
+const numbered = (from: number, to: number): ReadonlyArray<NumberedMessage> =>
   upTo(to, from).map((seq) => ({
     key: `k${seq % keys}`,
     value: String(seq),
@@ -73,6 +82,16 @@ const numbered = (from: number, to: number): ReadonlyArray<Producer.Numbered> =>
   }))
 const retryable = { schedule: Schedule.spaced("50 millis"), while: (error: FanOutError) => error.retryable }
 
+/** The number of the topic's last message; 0 if it has none. */
+const lastIn = (cluster: Cluster, topic: string) =>
+  Effect.tryPromise({
+    try: async () => {
+      let last = 0
+      await readToEnd(cluster, topicName(cluster.options, topic), undefined, ({ value }) => (last = Number(value)))
+      return last
+    },
+    catch: (cause) => failureOf(cause, topic)
+  })
 /** Publishes in portions and tells of each. What fails is sent again, from the last message that the topic is found to have. */
 const publish = Effect.fnUntraced(function* (
   cluster: Cluster,
@@ -82,20 +101,19 @@ const publish = Effect.fnUntraced(function* (
   const state = { sent: 0, failures: 0 }
   const attempt = Effect.gen(function* () {
     const from = state.sent
-    const options = { topic, name: "s#1", initialSequenceId: from, patienceMs: 60_000 }
     // nobody else can write under this name from here on
-    const producer = yield* Producer.open(cluster, options)
-    state.sent = Number((yield* Producer.last(cluster, { topic, stream: "s" }))?.value ?? 0)
+    const producer = yield* openProducer(cluster, topic, { initialSequenceId: from, patienceMs: 60_000 })
+    state.sent = yield* lastIn(cluster, topic)
     // an interface that counts by itself counts from what it was told
     if (state.sent !== from) return
     while (state.sent < total) {
       const to = (Math.floor(state.sent / 10) + 1) * 10
-      yield* producer.send(numbered(state.sent + 1, to))
+      yield* sendAll(producer, numbered(state.sent + 1, to))
       state.sent = to
       yield* reached(state.sent)
     }
   }).pipe(Effect.scoped)
-  const again = Effect.catchTag(attempt, "PulsarError", (error) => {
+  const again = Effect.catchTag(attempt, "PulsarFailure", (error) => {
     state.failures++
     assert.isTrue(error.retryable || error.kind === "busy", error.message)
     return Effect.sleep(20)
@@ -198,8 +216,8 @@ suite("the fan-out on pulsar, under faults", () => {
             websocket: yield* connect(optionsOf("websocket"))
           }
           const topic = "held"
-          const producer = yield* Producer.open(clusters.native, { topic, name: "s#1", initialSequenceId: 0 })
-          yield* producer.send(numbered(1, 40))
+          const producer = yield* openProducer(clusters.native, topic, { initialSequenceId: 0 })
+          yield* sendAll(producer, numbered(1, 40))
           const subscribe = ({ transport, type }: (typeof all)[number]) =>
             fromCluster(clusters[transport]).subscribe(options(topic, type, { name: `${transport}-${type}` }))
           const down = Latch.makeUnsafe(false)
@@ -250,8 +268,8 @@ suite("the fan-out on pulsar, under faults", () => {
         Effect.gen(function* () {
           const cluster = yield* connect((yield* Broker).optionsOf("native"))
           const topic = "ahead"
-          const producer = yield* Producer.open(cluster, { topic, name: "s#1", initialSequenceId: 0 })
-          yield* producer.send(numbered(1, 5))
+          const producer = yield* openProducer(cluster, topic, { initialSequenceId: 0 })
+          yield* sendAll(producer, numbered(1, 5))
           for (let i = 0; i < 5; i++) {
             const received: Array<unknown> = []
             const consuming = cluster.transport.consume({

@@ -1,18 +1,26 @@
-// Publishing to Pulsar with a name and numbers of one's own, over both transports: what is sent again is there once, in order.
+// Publishing to Pulsar under a name and with sequence ids, over both transports: a message that is sent again is there once, in order.
 import { assert, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Logger from "effect/Logger"
 import { shared } from "../../../stack/testing.ts"
 import { type Cluster, connect } from "../../../src/pulsar/client/cluster.ts"
 import { fromCluster } from "../../../src/pulsar/subscription/fanout.ts"
+import { type MessageId, textOf } from "../../../src/pulsar/client/message-id.ts"
 import { topicName } from "../../../src/pulsar/client/options.ts"
-import * as Producer from "../../../src/pulsar/client/named-producer.ts"
+import { readToEnd } from "../../../src/pulsar/client/read-to-end.ts"
 import { upTo } from "../../contract/fanout-support.ts"
-import { makeNamespace, optionsOf, type TransportName } from "../../support/pulsar.ts"
+import {
+  makeNamespace,
+  type NumberedMessage,
+  openProducer,
+  optionsOf,
+  sendAll,
+  type TransportName
+} from "../../support/pulsar.ts"
 import { messagesOf } from "../../support/relay-pulsar.ts"
 import { needing, overTransports, testOver, testOverTransports } from "../../support/stack.ts"
 
-const numbered = (from: number, to: number): ReadonlyArray<Producer.Numbered> =>
+const numbered = (from: number, to: number): ReadonlyArray<NumberedMessage> =>
   Array.from({ length: to - from + 1 }, (_, i) => {
     const seq = from + i
     const properties = { "millrace-stream": seq % 2 === 0 ? "even" : "odd", "millrace-seq": String(seq) }
@@ -37,68 +45,72 @@ const clusterAnd = Effect.fnUntraced(function* (transport: TransportName) {
 const suite = await needing("pulsar")
 suite("publishing to pulsar", () => {
   overTransports((transport) => {
-    it.live("an overlap that is sent again is there once, and the rest in order, batched after it", () =>
-      Effect.gen(function* () {
-        const { cluster, topic } = yield* clusterAnd(transport)
-        const open = (initialSequenceId: number) => Producer.open(cluster, { topic, name: "s#1", initialSequenceId })
-        yield* Effect.scoped(
-          Effect.gen(function* () {
-            const first = yield* open(0)
-            const receipts = yield* first.send(numbered(1, 500))
-            assert.isTrue(receipts.every(({ duplicate }) => !duplicate))
-          })
-        )
-        const again = yield* open(300)
-        const receipts = yield* again.send(numbered(301, 700))
-        assert.deepStrictEqual(
-          receipts.map(({ duplicate }) => duplicate),
-          upTo(400).map((i) => i <= 200)
-        )
-        yield* again.setBatching(true)
-        const batched = yield* again.send(numbered(701, 2_000))
-        assert.isFalse(batched.some(({ duplicate }) => duplicate))
-        assert.deepStrictEqual(yield* readAll(cluster, topic), upTo(2_000))
-      }).pipe(Effect.scoped)
+    it.live(
+      "a message that is sent again is dropped, and the rest is in order, also in batches after the overlap",
+      () =>
+        Effect.gen(function* () {
+          const { cluster, topic } = yield* clusterAnd(transport)
+          yield* Effect.scoped(
+            Effect.gen(function* () {
+              const first = yield* openProducer(cluster, topic, { initialSequenceId: 0 })
+              const receipts = yield* sendAll(first, numbered(1, 500))
+              assert.isTrue(receipts.every(({ duplicate }) => !duplicate))
+            })
+          )
+          yield* Effect.scoped(
+            Effect.gen(function* () {
+              const again = yield* openProducer(cluster, topic, { initialSequenceId: 300 })
+              const receipts = yield* sendAll(again, numbered(301, 700))
+              assert.deepStrictEqual(
+                receipts.map(({ duplicate }) => duplicate),
+                upTo(400).map((i) => i <= 200)
+              )
+            })
+          )
+          const batching = yield* openProducer(cluster, topic, { initialSequenceId: 700, batching: true })
+          const batched = yield* sendAll(batching, numbered(701, 2_000))
+          assert.isFalse(batched.some(({ duplicate }) => duplicate))
+          assert.deepStrictEqual(yield* readAll(cluster, topic), upTo(2_000))
+        }).pipe(Effect.scoped)
     )
 
-    it.live("a name has one connection, and an error that says so", () =>
+    it.live("a second producer with the same name is refused as busy until the first one is closed", () =>
       Effect.gen(function* () {
         const { cluster, topic } = yield* clusterAnd(transport)
-        const open = Producer.open(cluster, { topic, name: "s#1", initialSequenceId: -1, patienceMs: 200 })
+        const open = openProducer(cluster, topic, { patienceMs: 200 })
         const busy = yield* Effect.scoped(Effect.andThen(open, Effect.flip(open)))
         assert.strictEqual(busy.kind, "busy")
         assert.match(busy.message, /stop the other one first/)
-        yield* Producer.open(cluster, { topic, name: "s#1", initialSequenceId: -1 })
+        yield* openProducer(cluster, topic)
       }).pipe(Effect.scoped)
     )
 
-    it.live("numbers that do not ascend are refused before they are sent", () =>
+    it.live("a topic is read from a message to its end, in batches and without", () =>
       Effect.gen(function* () {
         const { cluster, topic } = yield* clusterAnd(transport)
-        const producer = yield* Producer.open(cluster, { topic, name: "s#1", initialSequenceId: 5 })
-        const error = yield* Effect.flip(producer.send(numbered(5, 6)))
-        assert.match(error.message, /sequence id 5 follows 5/)
-        assert.deepStrictEqual(yield* readAll(cluster, topic), [])
-      }).pipe(Effect.scoped)
-    )
-
-    it.live("the last message of a stream is found, from where one is known to be", () =>
-      Effect.gen(function* () {
-        const { cluster, topic } = yield* clusterAnd(transport)
-        const seqOf = (options: { readonly stream?: string; readonly after?: never }) =>
-          Effect.map(Producer.last(cluster, { topic, ...options }), (found) => Number(found?.value))
-        assert.isUndefined(yield* Producer.last(cluster, { topic, stream: "odd" }))
-        const producer = yield* Producer.open(cluster, { topic, name: "s#1", initialSequenceId: -1 })
-        const receipts = yield* producer.send(numbered(1, 99))
-        assert.strictEqual(yield* seqOf({}), 99)
-        assert.strictEqual(yield* seqOf({ stream: "even" }), 98)
-        const after = receipts[49]!.id
-        assert.strictEqual(Number((yield* Producer.last(cluster, { topic, stream: "odd", after }))?.value), 99)
-        const none = yield* Producer.last(cluster, { topic, stream: "odd", after: receipts.at(-1)!.id })
-        assert.isUndefined(none)
-        yield* producer.setBatching(true)
-        yield* producer.send(numbered(100, 300))
-        assert.strictEqual(yield* seqOf({ stream: "odd" }), 299)
+        const readAfter = (after?: MessageId) =>
+          Effect.promise(async () => {
+            const found: Array<number> = []
+            const name = topicName(cluster.options, topic)
+            const end = await readToEnd(cluster, name, after, ({ value }) => found.push(Number(value)))
+            return { end, found }
+          })
+        assert.deepStrictEqual(yield* readAfter(), { end: undefined, found: [] })
+        const ids = yield* Effect.scoped(
+          Effect.gen(function* () {
+            const producer = yield* openProducer(cluster, topic, { initialSequenceId: 0 })
+            return (yield* sendAll(producer, numbered(1, 99))).map(({ id }) => id)
+          })
+        )
+        assert.deepStrictEqual((yield* readAfter()).found, upTo(99))
+        assert.deepStrictEqual((yield* readAfter(ids[49])).found, upTo(99, 51))
+        assert.deepStrictEqual((yield* readAfter(ids.at(-1))).found, [])
+        const batching = yield* openProducer(cluster, topic, { initialSequenceId: 99, batching: true })
+        const last = (yield* sendAll(batching, numbered(100, 300))).at(-1)!.id
+        const { end, found } = yield* readAfter(ids[49])
+        assert.deepStrictEqual(found, upTo(300, 51))
+        assert.strictEqual(textOf(end!), textOf(last))
+        assert.deepStrictEqual((yield* readAfter(last)).found, [])
       }).pipe(Effect.scoped)
     )
   })
@@ -109,7 +121,13 @@ suite("publishing to pulsar", () => {
       const logger = Logger.make<unknown, void>(({ logLevel, message }) => void said.push([logLevel, message]))
       for (const type of ["keyShared", "shared"] as const) {
         const { cluster, topic } = yield* clusterAnd(transport)
-        const producer = yield* Producer.open(cluster, { topic, name: "s#1", initialSequenceId: -1 })
+        const sendSome = (messages: ReadonlyArray<NumberedMessage>, batching: boolean) =>
+          Effect.scoped(
+            Effect.flatMap(
+              openProducer(cluster, topic, { initialSequenceId: messages[0]!.sequenceId - 1, batching }),
+              (producer) => sendAll(producer, messages)
+            )
+          )
         const consumer = yield* fromCluster(cluster).subscribe({ topic, name: "s", type, from: "earliest" })
         const receive = Effect.fnUntraced(
           function* (count: number) {
@@ -121,12 +139,11 @@ suite("publishing to pulsar", () => {
           },
           Effect.provide(Logger.layer([logger]))
         )
-        yield* producer.send(numbered(1, 20))
+        yield* sendSome(numbered(1, 20), false)
         yield* receive(20)
         assert.deepStrictEqual(said, [])
-        yield* producer.setBatching(true)
-        yield* producer.send(numbered(21, 120))
-        yield* producer.send(numbered(121, 220))
+        yield* sendSome(numbered(21, 120), true)
+        yield* sendSome(numbered(121, 220), true)
         yield* receive(200)
         if (type === "shared") break
         assert.strictEqual(said.length, 1)
@@ -136,18 +153,20 @@ suite("publishing to pulsar", () => {
     }).pipe(Effect.scoped)
   )
 
-  testOver("native")("the broker drops a batch whole whose first message it has: why an overlap is not batched", () =>
-    Effect.gen(function* () {
-      const { cluster, topic } = yield* clusterAnd("native")
-      yield* Effect.scoped(
-        Effect.flatMap(Producer.open(cluster, { topic, name: "s#1", initialSequenceId: 0 }), (producer) =>
-          producer.send(numbered(1, 10))
-        )
-      )
-      const again = yield* Producer.open(cluster, { topic, name: "s#1", initialSequenceId: 5 })
-      yield* again.setBatching(true)
-      yield* again.send(numbered(6, 15))
-      assert.notDeepEqual(yield* readAll(cluster, topic), upTo(15))
-    }).pipe(Effect.scoped)
+  testOver("native")(
+    "the broker drops a whole batch if it has the batch's first message: why an overlap is not batched",
+    () =>
+      Effect.gen(function* () {
+        const { cluster, topic } = yield* clusterAnd("native")
+        const sendOnce = (from: number, to: number, batching: boolean) =>
+          Effect.scoped(
+            Effect.flatMap(openProducer(cluster, topic, { initialSequenceId: from - 1, batching }), (producer) =>
+              sendAll(producer, numbered(from, to))
+            )
+          )
+        yield* sendOnce(1, 10, false)
+        yield* sendOnce(6, 15, true)
+        assert.notDeepEqual(yield* readAll(cluster, topic), upTo(15))
+      }).pipe(Effect.scoped)
   )
 })

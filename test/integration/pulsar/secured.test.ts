@@ -15,10 +15,9 @@ import { Admin } from "../../../src/pulsar/client/admin.ts"
 import { connect } from "../../../src/pulsar/client/cluster.ts"
 import * as PulsarFanOut from "../../../src/pulsar/subscription/fanout.ts"
 import type { Options, Tls } from "../../../src/pulsar/client/options.ts"
-import * as Producer from "../../../src/pulsar/client/named-producer.ts"
 import { apply } from "../../../src/pulsar/tenants.ts"
 import { Tenancy } from "../../../src/model/tenancy.ts"
-import { optionsOf, type TransportName } from "../../support/pulsar.ts"
+import { openProducer, optionsOf, sendAll, type TransportName } from "../../support/pulsar.ts"
 import { owning, overTransports } from "../../support/stack.ts"
 
 /** A broker that asks who everyone is, and certificates of an authority that it does not know. */
@@ -67,8 +66,8 @@ const topic = "alerts.v1"
 /** Publishes as the relay does, and takes it as a tenant does. */
 const roundTrip = Effect.fnUntraced(function* (relay: Options, tenant: Options, name: string) {
   const consumer = yield* (yield* PulsarFanOut.make(tenant)).subscribe({ topic, name, type: "exclusive" })
-  const producer = yield* Producer.open(yield* connect(relay), { topic, name, initialSequenceId: -1 })
-  yield* producer.send([{ key: "k", value: `"${name}"`, eventTime: 1, properties: {}, sequenceId: 0 }])
+  const producer = yield* openProducer(yield* connect(relay), topic, { name, initialSequenceId: -1 })
+  yield* sendAll(producer, [{ key: "k", value: `"${name}"`, eventTime: 1, properties: {}, sequenceId: 0 }])
   const messages = yield* consumer.receive(10)
   yield* consumer.acknowledge(messages)
   return messages.map(({ value }) => JSON.parse(value) as unknown)
@@ -85,7 +84,7 @@ const refusals = Effect.fnUntraced(function* (options: Options, silent: boolean)
     Effect.flip
   )
   const produce = connect({ ...given, timeoutMs: 3_000 }).pipe(
-    Effect.andThen((cluster) => Producer.open(cluster, { topic, name: "x", initialSequenceId: -1, patienceMs: 0 })),
+    Effect.andThen((cluster) => openProducer(cluster, topic, { name: "x", patienceMs: 0 })),
     Effect.scoped,
     Effect.flip
   )
@@ -180,7 +179,7 @@ suite("a secure pulsar", () => {
           const token = secured.security.token("deaf")
           const cluster = yield* connect({ ...nobody(transport, secured, "deaf"), token })
           yield* PulsarFanOut.fromCluster(cluster).subscribe({ topic, name: "may", type: "exclusive" })
-          const error = yield* Effect.flip(Producer.open(cluster, { topic, name: "x", initialSequenceId: -1 }))
+          const error = yield* Effect.flip(openProducer(cluster, topic, { name: "x" }))
           assert.strictEqual(error.kind, "forbidden", error.message)
           assert.match(error.message, /give the role of MILLRACE_PULSAR_TOKEN/)
         }).pipe(Effect.scoped)
