@@ -74,7 +74,7 @@ const throughput = Effect.fnUntraced(function* (sql: Sql, target: RelayTarget, s
   const from = performance.now()
   let shipped = 0
   for (let more = true; more;) {
-    const shipment = yield* target.ship
+    const shipment = yield* target.publish
     if (shipment.halted.length > 0) throw new Error(shipment.halted[0]!.reason)
     shipped += shipment.messages
     more = shipment.more

@@ -65,7 +65,7 @@ const throughput = Effect.fnUntraced(function* (sql: Sql, messages: number) {
   let shipped = 0
   let rounds = 0
   for (let more = true; more; rounds++) {
-    const shipment = yield* target.ship
+    const shipment = yield* target.publish
     shipped += shipment.messages
     more = shipment.more
   }

@@ -13,7 +13,7 @@ import { type BridgeContext, readFailure } from "./stream.ts"
 import { recordOf } from "./to-pulsar.ts"
 import type { Log } from "../log/log.ts"
 import { partitionOf } from "../model/partitioner.ts"
-import { LetterRefused, type Noted, type Sender, type Target } from "../dead-letter/resend.ts"
+import { DeadLetterRejected, type ResendAttempt, type DeadLetterSender, type ResendTarget } from "../dead-letter/resend.ts"
 import { orRefused, PulsarResender } from "./pulsar-resender.ts"
 
 /** The systems whose topics of errors are read; one may be missing. */
@@ -85,10 +85,10 @@ interface RouteResult {
   readonly topic: string
   readonly record: BridgeRecord
 }
-const routed = (joined: BridgeContext, letter: BridgeDeadLetter): RouteResult | LetterRefused => {
+const routed = (joined: BridgeContext, letter: BridgeDeadLetter): RouteResult | DeadLetterRejected => {
   const { bridge, clusters } = joined
   const { offset, partition: _, record, side, stream, topic } = letter
-  const refused = (reason: string) => new LetterRefused({ reason })
+  const refused = (reason: string) => new DeadLetterRejected({ reason })
   const rule = bridge.rules.find(({ name }) => bridge.name === letter.bridge && name === letter.rule)
   if (rule === undefined)
     return refused(`the rules have no rule ${letter.rule} of a bridge ${letter.bridge}: name its file with --rules`)
@@ -114,7 +114,7 @@ const routed = (joined: BridgeContext, letter: BridgeDeadLetter): RouteResult | 
 }
 
 /** Sends letters of a bridge as the bridge would have sent them: the same key, headers, tenant and partition. */
-export class DeadLetterSender implements Sender<BridgeDeadLetter, BridgeError> {
+export class BridgeDeadLetterSender implements DeadLetterSender<BridgeDeadLetter, BridgeError> {
   private readonly joined: BridgeContext
   private readonly routes = new Map<BridgeDeadLetter, RouteResult>()
   private readonly resenders = new Map<string, PulsarResender>()
@@ -136,7 +136,7 @@ export class DeadLetterSender implements Sender<BridgeDeadLetter, BridgeError> {
     return made
   }
   private readonly writerOf = Effect.fnUntraced(function* (
-    this: DeadLetterSender,
+    this: BridgeDeadLetterSender,
     letter: BridgeDeadLetter
   ): Effect.fn.Return<KafkaWriter, BridgeError, Scope.Scope> {
     const name = this.nameOf(letter)
@@ -147,14 +147,14 @@ export class DeadLetterSender implements Sender<BridgeDeadLetter, BridgeError> {
     return made
   })
 
-  readonly aim = (letter: BridgeDeadLetter): Effect.Effect<Target, BridgeError | LetterRefused, Scope.Scope> => {
+  readonly aim = (letter: BridgeDeadLetter): Effect.Effect<ResendTarget, BridgeError | DeadLetterRejected, Scope.Scope> => {
     const found = routed(this.joined, letter)
-    if (found instanceof LetterRefused) return Effect.fail(found)
+    if (found instanceof DeadLetterRejected) return Effect.fail(found)
     this.routes.set(letter, found)
     return letter.side === "kafka" ? this.aimAtPulsar(letter, found) : this.aimAtKafka(letter, found)
   }
   private readonly aimAtPulsar = Effect.fnUntraced(function* (
-    this: DeadLetterSender,
+    this: BridgeDeadLetterSender,
     letter: BridgeDeadLetter,
     { record, topic }: RouteResult
   ) {
@@ -162,7 +162,7 @@ export class DeadLetterSender implements Sender<BridgeDeadLetter, BridgeError> {
     return yield* this.resenderOf(letter).aim(parts[partOf(letter, record, parts.length)]!)
   })
   private readonly aimAtKafka = Effect.fnUntraced(function* (
-    this: DeadLetterSender,
+    this: BridgeDeadLetterSender,
     letter: BridgeDeadLetter,
     { record, topic }: RouteResult
   ) {
@@ -172,16 +172,16 @@ export class DeadLetterSender implements Sender<BridgeDeadLetter, BridgeError> {
     return { part: `${topic}/${partition}`, after: String(bounds[partition]?.end ?? 0) }
   })
 
-  readonly isThere = (letter: BridgeDeadLetter, target: Target): Effect.Effect<boolean, BridgeError> => {
+  readonly isThere = (letter: BridgeDeadLetter, target: ResendTarget): Effect.Effect<boolean, BridgeError> => {
     const { headers: wanted } = this.routes.get(letter)!.record
     const is = (headers: BridgeRecord["headers"]) =>
       [streamHeader, offsetHeader, originHeader].every((name) => headers[name] === wanted[name])
     return letter.side === "kafka" ? this.resenderOf(letter).find(target, is) : this.findOnKafka(letter, target, is)
   }
   private readonly findOnKafka = Effect.fnUntraced(function* (
-    this: DeadLetterSender,
+    this: BridgeDeadLetterSender,
     letter: BridgeDeadLetter,
-    { after, part }: Target,
+    { after, part }: ResendTarget,
     is: (headers: BridgeRecord["headers"]) => boolean
   ): Effect.fn.Return<boolean, BridgeError> {
     const { partition, topic } = placed(part)
@@ -206,17 +206,17 @@ export class DeadLetterSender implements Sender<BridgeDeadLetter, BridgeError> {
 
   readonly send = (
     letter: BridgeDeadLetter,
-    to: Noted
-  ): Effect.Effect<boolean, BridgeError | LetterRefused, Scope.Scope> => {
+    to: ResendAttempt
+  ): Effect.Effect<boolean, BridgeError | DeadLetterRejected, Scope.Scope> => {
     const { record } = this.routes.get(letter)!
     return letter.side === "kafka" ? this.resenderOf(letter).send(to, record) : this.write(letter, to, record)
   }
   private readonly write = Effect.fnUntraced(function* (
-    this: DeadLetterSender,
+    this: BridgeDeadLetterSender,
     letter: BridgeDeadLetter,
-    { part }: Noted,
+    { part }: ResendAttempt,
     record: BridgeRecord
-  ): Effect.fn.Return<boolean, BridgeError | LetterRefused, Scope.Scope> {
+  ): Effect.fn.Return<boolean, BridgeError | DeadLetterRejected, Scope.Scope> {
     const writer = yield* this.writerOf(letter)
     // after a failure a writer is of no more use
     const forget = () => Effect.sync(() => void this.writers.delete(this.nameOf(letter)))

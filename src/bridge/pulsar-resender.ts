@@ -7,7 +7,7 @@ import type { BridgeRecord } from "./rules.ts"
 import type { BridgeError } from "./errors.ts"
 import type { PulsarSide, PulsarProducer } from "./pulsar-side.ts"
 import { parsePosition, formatPosition } from "./pulsar-position.ts"
-import { LetterRefused, type Noted, type Target } from "../dead-letter/resend.ts"
+import { DeadLetterRejected, type ResendAttempt, type ResendTarget } from "../dead-letter/resend.ts"
 
 /** A name that a process has which was killed is given up by the broker after this long at most. */
 const busy = { schedule: Schedule.spaced(250), times: 80 }
@@ -15,10 +15,10 @@ const busy = { schedule: Schedule.spaced(250), times: 80 }
 /** What is refused for what it is, or for where it goes. */
 export const orRefused = <A, R>(
   effect: Effect.Effect<A, BridgeError, R>
-): Effect.Effect<A, BridgeError | LetterRefused, R> =>
+): Effect.Effect<A, BridgeError | DeadLetterRejected, R> =>
   Effect.mapError(effect, (error) =>
     error.kind === "refused" || error.kind === "tooLarge"
-      ? new LetterRefused({ reason: `${error.topic === undefined ? "" : `${error.topic}: `}${error.reason}` })
+      ? new DeadLetterRejected({ reason: `${error.topic === undefined ? "" : `${error.topic}: `}${error.reason}` })
       : error
   )
 
@@ -54,7 +54,7 @@ export class PulsarResender {
   readonly aim = Effect.fnUntraced(function* (
     this: PulsarResender,
     part: string
-  ): Effect.fn.Return<Target, BridgeError | LetterRefused, Scope.Scope> {
+  ): Effect.fn.Return<ResendTarget, BridgeError | DeadLetterRejected, Scope.Scope> {
     yield* orRefused(this.producerOf(part))
     // who cannot ask for the end looks from the beginning
     const end = yield* this.pulsar.lastPosition(part).pipe(Effect.orElseSucceed(() => undefined))
@@ -63,7 +63,7 @@ export class PulsarResender {
   /** Whether a message of these headers is there. */
   readonly find = Effect.fnUntraced(function* (
     this: PulsarResender,
-    { after, part }: Target,
+    { after, part }: ResendTarget,
     is: (headers: BridgeRecord["headers"]) => boolean
   ): Effect.fn.Return<boolean, BridgeError> {
     let found = false
@@ -75,16 +75,16 @@ export class PulsarResender {
   /** False: the broker dropped it. */
   readonly send = Effect.fnUntraced(function* (
     this: PulsarResender,
-    { number, part }: Noted,
+    { number, part }: ResendAttempt,
     record: BridgeRecord
-  ): Effect.fn.Return<boolean, BridgeError | LetterRefused, Scope.Scope> {
+  ): Effect.fn.Return<boolean, BridgeError | DeadLetterRejected, Scope.Scope> {
     const { producer, scope } = yield* this.producerOf(part)
     const one = producer.send([{ record, sequenceId: number }])
     const [sent] = yield* Effect.onError(one, () => this.forget(part, scope))
     if (sent?.kind !== "refused") return sent?.kind === "stored"
     // a producer that had something refused may be of no more use
     yield* this.forget(part, scope)
-    return yield* new LetterRefused({ reason: sent.reason })
+    return yield* new DeadLetterRejected({ reason: sent.reason })
   })
   private forget(part: string, scope: Scope.Closeable): Effect.Effect<void> {
     this.open.delete(part)

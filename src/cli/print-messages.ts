@@ -3,7 +3,7 @@ import { randomInt } from "node:crypto"
 import * as Effect from "effect/Effect"
 import * as Schedule from "effect/Schedule"
 import { FanOut, type FanOutError, type Message, type StartAt, type SubscriptionType } from "../subscription/fanout.ts"
-import { isForAnother } from "../subscription/dead-letter.ts"
+import { isRetryForAnother } from "../subscription/dead-letter.ts"
 import { layer } from "../system/system.ts"
 import { CommandFailed, exitCodes, isNobodyReads } from "../system/command-failure.ts"
 import { sinceOf } from "./dlq-actions.ts"
@@ -92,7 +92,7 @@ export const subscribe = Effect.fnUntraced(
     for (let left = max; left > 0;) {
       const messages = yield* Effect.retry(consumer.receive(Math.min(left, atOnce)), patient)
       // another subscription's dead letter that comes again was here before
-      const shown = messages.filter((message) => !isForAnother(name, message))
+      const shown = messages.filter((message) => !isRetryForAnother(name, message))
       const lines = shown.map((message) => `${json ? jsonOf(message) : lineOf(message)}\n`).join("")
       const printed = yield* Effect.uninterruptible(
         Effect.tap(write(lines), (written) =>

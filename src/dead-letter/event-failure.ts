@@ -36,7 +36,7 @@ export const assertOwned = (
 }
 
 /** The name and the message of anything that was thrown or failed with. */
-export const describe = (error: unknown): { readonly error: string; readonly message: string } => {
+export const describeError = (error: unknown): { readonly error: string; readonly message: string } => {
   if (error instanceof Error) {
     const tag = (error as { readonly _tag?: unknown })._tag
     return { error: typeof tag === "string" ? tag : error.name, message: error.message }

@@ -15,7 +15,7 @@ export const retriedBy = (record: LogRecord, projection: string): number | undef
 }
 
 /** Everything of a record but its place, as JSON text that PostgreSQL can hold whatever is in it. */
-export const envelopeOf = ({
+export const storedEnvelope = ({
   eventId,
   eventTime,
   headers,
@@ -25,7 +25,7 @@ export const envelopeOf = ({
   traceparent
 }: LogRecord): string => JSON.stringify({ key, eventTime, eventId, tenant, traceparent, schemaVersion, headers })
 /** The record of an envelope, to be appended again. Where a retry is retried, the header of that one is left out. */
-export const recordOf = (envelope: string, partition: number, value: string | null): NewRecord => {
+export const recordFromEnvelope = (envelope: string, partition: number, value: string | null): NewRecord => {
   const { headers, ...rest } = JSON.parse(envelope) as Pick<NewRecord, "key" | "eventTime" | "headers"> &
     Partial<NewRecord>
   const { [retryHeader]: _, ...own } = headers

@@ -5,18 +5,18 @@ import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 
 /** A group as a member sees it. */
-export interface View {
+export interface GroupView {
   readonly members: ReadonlyArray<number>
   /** Partitions that somebody has, this member included. */
   readonly taken: ReadonlySet<number>
 }
 /** One member's locks. Each partition is had by one member of the group at most. */
-export interface Locks<E> {
-  /** This member's number among `View.members`. */
+export interface GroupLocks<E> {
+  /** This member's number among `GroupView.members`. */
   readonly member: number
   readonly partitions: number
   /** Undefined: every lock that this member had is lost, and no partition can be had for now. Joins the group where necessary. */
-  readonly look: Effect.Effect<View | undefined, E>
+  readonly look: Effect.Effect<GroupView | undefined, E>
   /** Takes a free partition. The generation, higher than all before; undefined where another was faster, or the locks are lost. */
   readonly take: (partition: number) => Effect.Effect<number | undefined, E>
   /** Called for a lost one too. */
@@ -44,8 +44,8 @@ export const shareOf = (member: number, members: ReadonlyArray<number>, partitio
  * Runs `use` for the partitions that fall to this member until one of them fails. A partition is freed only after its `use` has
  * ended. When the locks are lost every `use` is interrupted at once.
  */
-export const share = <L, E, R>(
-  locks: Locks<L>,
+export const sharePartitions = <L, E, R>(
+  locks: GroupLocks<L>,
   use: (partition: number, generation: number) => Effect.Effect<void, E, R>
 ): Effect.Effect<never, E | L, R> =>
   Effect.scoped(

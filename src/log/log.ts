@@ -33,13 +33,13 @@ export interface Batch {
   readonly end: Position
 }
 /** The first position that a partition still has, and the one that its next record will get. */
-export interface Bounds {
+export interface PartitionBounds {
   readonly partition: number
   readonly start: Position
   readonly end: Position
 }
 /** Where an appended record came to lie. */
-export interface Place {
+export interface LogPosition {
   readonly partition: number
   readonly position: Position
 }
@@ -134,9 +134,9 @@ export class Log extends Context.Service<
     readonly append: (
       topic: string,
       records: ReadonlyArray<NewRecord>
-    ) => Effect.Effect<ReadonlyArray<Place>, LogError | UnknownTopic>
+    ) => Effect.Effect<ReadonlyArray<LogPosition>, LogError | UnknownTopic>
     /** Start and end of every partition, by partition. What was appended before the call is before `end`. */
-    readonly bounds: (topic: string) => Effect.Effect<ReadonlyArray<Bounds>, LogError | UnknownTopic>
+    readonly bounds: (topic: string) => Effect.Effect<ReadonlyArray<PartitionBounds>, LogError | UnknownTopic>
     /** The ends alone, by partition: what is asked again and again costs half as much as `bounds` on Kafka. */
     readonly ends: (topic: string) => Effect.Effect<ReadonlyArray<Position>, LogError | UnknownTopic>
     /**

@@ -5,7 +5,7 @@ import { type Batch, LogError, type NewRecord, type TopicSpec, UnknownTopic } fr
 export const defaultMaxBytes = 1 << 20
 
 /** Why a topic cannot be declared so; undefined where it can. */
-export const invalidSpec = ({ name, partitions, retentionMs }: TopicSpec): string | undefined => {
+export const specProblem = ({ name, partitions, retentionMs }: TopicSpec): string | undefined => {
   if (name === "") return "a topic needs a name"
   if (!(Number.isInteger(partitions) && partitions >= 1))
     return `partitions is ${partitions}, it must be a whole number from 1`
@@ -16,7 +16,7 @@ export const invalidSpec = ({ name, partitions, retentionMs }: TopicSpec): strin
 const policy = (compacted: boolean) => (compacted ? "compacted" : "kept by age")
 
 /** Why a topic that is there cannot be what is declared now; undefined where it is, or where only its retention differs. */
-export const conflict = (there: Pick<TopicSpec, "partitions" | "compacted">, spec: TopicSpec): string | undefined => {
+export const specConflict = (there: Pick<TopicSpec, "partitions" | "compacted">, spec: TopicSpec): string | undefined => {
   if (there.compacted !== spec.compacted) {
     return `it is ${policy(there.compacted)} and was declared ${policy(spec.compacted)}: give the new topic another name`
   }
@@ -28,16 +28,16 @@ export const conflict = (there: Pick<TopicSpec, "partitions" | "compacted">, spe
 }
 
 /** The error for a topic that was never declared. */
-export const missing = (topic: string) => new UnknownTopic({ topic, reason: "there is no such topic" })
+export const unknownTopic = (topic: string) => new UnknownTopic({ topic, reason: "there is no such topic" })
 
 /** Why a topic has no such partition; undefined where it has. */
-export const misplaced = (topic: string, partitions: number, partition: number): UnknownTopic | undefined =>
+export const partitionProblem = (topic: string, partitions: number, partition: number): UnknownTopic | undefined =>
   Number.isInteger(partition) && partition >= 0 && partition < partitions
     ? undefined
     : new UnknownTopic({ topic, reason: `it has partitions 0 to ${partitions - 1}, not ${partition}` })
 
 /** A value as one line of well-formed text without NUL: where it is none, its JSON is written anew. Undefined: it is no JSON. */
-export const oneLine = (value: string): string | undefined => {
+export const singleLineJson = (value: string): string | undefined => {
   if (value.length > 0 && !value.includes("\n") && !value.includes("\0") && value.isWellFormed()) return value
   try {
     return JSON.stringify(JSON.parse(value))
@@ -47,7 +47,7 @@ export const oneLine = (value: string): string | undefined => {
 }
 
 /** The records as they may be stored, the same array if all are fine, or why one of them may not. */
-export const checked = (
+export const checkRecords = (
   topic: string,
   partitions: number,
   records: ReadonlyArray<NewRecord>
@@ -62,12 +62,12 @@ export const checked = (
   let copy: Array<NewRecord> | undefined
   for (let i = 0; i < records.length; i++) {
     const record = records[i]!
-    const refused = misplaced(topic, partitions, record.partition)
+    const refused = partitionProblem(topic, partitions, record.partition)
     if (refused !== undefined) return refused
     if (!Number.isFinite(record.eventTime))
       return refuse(i, `its event time is ${record.eventTime}, no number of milliseconds`)
     if (record.value === null) continue
-    const value = oneLine(record.value)
+    const value = singleLineJson(record.value)
     if (value === undefined) return refuse(i, "its value is not JSON")
     if (value !== record.value) (copy ??= [...records])[i] = { ...record, value }
   }
@@ -75,7 +75,7 @@ export const checked = (
 }
 
 /** The first records of a batch that have at most `maxBytes`, but at least one, and what is left. */
-export const cut = (batch: Batch, maxBytes: number): readonly [Batch, Batch | undefined] => {
+export const splitBatch = (batch: Batch, maxBytes: number): readonly [Batch, Batch | undefined] => {
   let bytes = 0
   const at = batch.records.findIndex((record, i) => {
     bytes += record.value === null ? 0 : Buffer.byteLength(record.value)

@@ -1,7 +1,7 @@
 // What is to be done so that a log's topics are what an application declares. Compared here; read and changed by the adapters.
 import type * as Effect from "effect/Effect"
 import type { LogError, TopicSpec } from "./log.ts"
-import { conflict } from "./rules.ts"
+import { specConflict } from "./rules.ts"
 
 /** A setting of a topic that differs from what is declared, by the log's own names. */
 export interface SettingChange {
@@ -20,7 +20,7 @@ export interface TopicPlan {
   readonly notes: ReadonlyArray<string>
 }
 /** A topic as the log has it. */
-export interface Existing {
+export interface ExistingTopic {
   readonly partitions: number
   readonly compacted: boolean
   /** Copies of each partition; undefined where the log has no such thing. */
@@ -34,7 +34,7 @@ export interface PlanOptions {
   readonly allowRepartition?: boolean
 }
 /** Reads and changes a log's topics. */
-export interface Topics {
+export interface TopicAdmin {
   /** What is to be done, in the order of `specs`. Changes nothing. */
   readonly plan: (
     specs: ReadonlyArray<TopicSpec>,
@@ -45,7 +45,7 @@ export interface Topics {
 }
 
 /** What is to be done about a topic that is not there. `settings` are those that it will be made with. */
-export const creation = (
+export const planCreation = (
   { name, partitions }: TopicSpec,
   settings: Readonly<Record<string, string>>,
   replication?: number
@@ -65,15 +65,15 @@ const repartitioned = (from: number, to: number) =>
   "and rows, windows and handled ids that its old partition has are not seen from the new one. Rebuild every projection over the topic"
 
 /** What is to be done about a topic that is there. */
-export const comparison = (
+export const planChange = (
   spec: TopicSpec,
-  there: Existing,
+  there: ExistingTopic,
   replication: number | undefined,
   { allowRepartition = false }: PlanOptions = {}
 ): TopicPlan => {
   const { name, partitions } = spec
   const grows = allowRepartition && partitions > there.partitions && there.compacted === spec.compacted
-  const refused = grows ? undefined : conflict(there, spec)
+  const refused = grows ? undefined : specConflict(there, spec)
   const notes = [
     ...(refused === undefined ? [] : [refused]),
     ...(grows ? [repartitioned(there.partitions, partitions)] : []),

@@ -7,8 +7,8 @@ import * as Latch from "effect/Latch"
 import * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
 import { type Cleaned, LogCleaner } from "../log/cleaner.ts"
-import { type Locks, share } from "../log/group.ts"
-import { checked, conflict, defaultMaxBytes, invalidSpec, misplaced, missing } from "../log/rules.ts"
+import { type GroupLocks, sharePartitions } from "../log/group.ts"
+import { checkRecords, specConflict, defaultMaxBytes, specProblem, partitionProblem, unknownTopic } from "../log/rules.ts"
 import {
   type Assignment,
   type Batch,
@@ -33,7 +33,7 @@ interface Group {
   readonly taken: Map<number, number>
 }
 
-const locksOf = (group: Group, partitions: number, next: () => number): Locks<never> => {
+const locksOf = (group: Group, partitions: number, next: () => number): GroupLocks<never> => {
   const member = next()
   const latch = Latch.makeUnsafe(false)
   const nudge = () => {
@@ -109,15 +109,15 @@ const makeTopics = () => {
   const find = (name: string, partition = 0): Effect.Effect<Topic, UnknownTopic> =>
     Effect.suspend(() => {
       const topic = topics.get(name)
-      if (topic === undefined) return Effect.fail(missing(name))
-      const refused = misplaced(name, topic.spec.partitions, partition)
+      if (topic === undefined) return Effect.fail(unknownTopic(name))
+      const refused = partitionProblem(name, topic.spec.partitions, partition)
       return refused === undefined ? Effect.succeed(topic) : Effect.fail(refused)
     })
   const declare = Effect.fnUntraced(function* (specs: ReadonlyArray<TopicSpec>) {
     for (const spec of specs) {
       const { name } = spec
       const there = topics.get(name)
-      const reason = invalidSpec(spec) ?? (there && conflict(there.spec, spec))
+      const reason = specProblem(spec) ?? (there && specConflict(there.spec, spec))
       if (reason !== undefined)
         return yield* new LogError({ operation: "declare", topic: name, retryable: false, reason })
       if (there !== undefined) there.spec = spec
@@ -157,7 +157,7 @@ export const make = (): { readonly log: Log["Service"]; readonly cleaner: LogCle
     declare,
     append: Effect.fnUntraced(function* (name, records) {
       const { partitions } = yield* find(name)
-      const fine = checked(name, partitions.length, records)
+      const fine = checkRecords(name, partitions.length, records)
       if (!Array.isArray(fine)) return yield* fine as LogError | UnknownTopic
       const now = yield* Clock.currentTimeMillis
       const places = fine.map((record) => {
@@ -183,7 +183,7 @@ export const make = (): { readonly log: Log["Service"]; readonly cleaner: LogCle
       const key = JSON.stringify([name, group])
       const there = groups.get(key) ?? { members: new Map(), taken: new Map() }
       groups.set(key, there)
-      return yield* share(locksOf(there, partitions.length, next), (partition, generation) => {
+      return yield* sharePartitions(locksOf(there, partitions.length, next), (partition, generation) => {
         const assignment: Assignment = {
           topic: name,
           partition,

@@ -1,6 +1,6 @@
 // A partition of the log in memory: its records, who waits for more, and how it is cleaned. No effects.
 import type * as Latch from "effect/Latch"
-import { cut } from "../log/rules.ts"
+import { splitBatch } from "../log/rules.ts"
 import { type Batch, type LogRecord, type NewRecord, OutOfRange, type Position } from "../log/log.ts"
 
 /** Records of one read, for a value may have no byte at all. */
@@ -61,7 +61,7 @@ export class Partition {
     }
     const records = this.records.slice(from, from + recordsAtOnce)
     const next = this.records[from + records.length]?.position ?? end
-    return cut({ records, next, end }, maxBytes)[0]
+    return splitBatch({ records, next, end }, maxBytes)[0]
   }
   /** Deletes what was appended before `time` from the front. Returns how many records. */
   expire(time: number): number {

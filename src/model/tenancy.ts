@@ -4,13 +4,13 @@ import { millis } from "./fields.ts"
 import type { Topic } from "./topic.ts"
 
 /** What a role may do in its tenant's namespace. Dead letters of its subscriptions are produced. */
-export type Action = "consume" | "produce"
+export type TenantAction = "consume" | "produce"
 /** A tenant: it sees its own namespace and no other's. */
 export interface Tenant {
   readonly name: string
   /** The role (the subject of its token, the name of its certificate) that may use the namespace. */
   readonly role: string
-  readonly actions: ReadonlyArray<Action>
+  readonly actions: ReadonlyArray<TenantAction>
 }
 /** A topic that every tenant has. */
 export interface TenantTopic {
@@ -22,7 +22,7 @@ export interface TenantTopic {
   readonly batching: boolean
 }
 /** What holds for the namespaces. Undefined: as the cluster has it, and not looked at. */
-export interface Policies {
+export interface NamespacePolicies {
   /** How long messages are kept that everyone acknowledged, for new subscriptions and replays; in milliseconds, Infinity for good. */
   readonly retentionMs: number
   /** The same by size, in megabytes, for each topic; Infinity: no bound. The oldest go first. */
@@ -51,7 +51,7 @@ export interface Tenancy {
   /** The role of the relay: it may produce in every namespace, and consume, for it reads what is there before it sends. */
   readonly publisher: string | undefined
   readonly topics: ReadonlyArray<TenantTopic>
-  readonly policies: Policies
+  readonly policies: NamespacePolicies
   /** As in `make`. */
   readonly undeclared: "park" | "wait"
 }
@@ -70,7 +70,7 @@ interface TopicOptions<V> {
 interface TenancyOptions {
   /** By name; the role has the tenant's name unless it is said. */
   readonly tenants: ReadonlyArray<
-    string | { readonly name: string; readonly role?: string; readonly actions?: ReadonlyArray<Action> }
+    string | { readonly name: string; readonly role?: string; readonly actions?: ReadonlyArray<TenantAction> }
   >
   readonly topics: ReadonlyArray<TenantTopic>
   /** Default `alerts`. */
@@ -79,7 +79,7 @@ interface TenancyOptions {
   /** Default 7 days, whatever their size. Without retention a topic keeps nothing for subscriptions that come later, and dead letters are lost. */
   readonly retention?: { readonly time?: Duration.Input; readonly megabytes?: number }
   readonly timeToLive?: Duration.Input
-  readonly backlog?: Policies["backlog"]
+  readonly backlog?: NamespacePolicies["backlog"]
   /** Default true. */
   readonly deduplication?: boolean
   readonly clusters?: ReadonlyArray<string>

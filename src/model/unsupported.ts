@@ -19,7 +19,7 @@ const windowReason = (window: Window.Any, sources: number): string | undefined =
 }
 
 /** Why the runner cannot run a projection; undefined where it can. The reason says what to do instead. */
-export const unrunnable = ({ sources, writes }: Projection.Any): string | undefined => {
+export const unsupportedReason = ({ sources, writes }: Projection.Any): string | undefined => {
   const aggregate = sources.find(({ kind }) => kind !== "topic")
   if (aggregate !== undefined) {
     return `it reads the aggregate ${aggregate.name}, whose events no log has so far; use \`Projection.live\``

@@ -3,18 +3,18 @@ import * as Effect from "effect/Effect"
 import type { BridgeRecord } from "../bridge/rules.ts"
 import type { BridgeError } from "../bridge/errors.ts"
 import { streamHeaders } from "../log/envelope.ts"
-import type { Parked } from "../relay/outbox.ts"
+import type { ParkedMessage } from "../relay/outbox.ts"
 import type { FanOutError } from "../subscription/fanout.ts"
 import { partitionOf } from "../model/partitioner.ts"
-import { LetterRefused, type Sender } from "../dead-letter/resend.ts"
+import { DeadLetterRejected, type DeadLetterSender } from "../dead-letter/resend.ts"
 import { orRefused, PulsarResender } from "../bridge/pulsar-resender.ts"
 import { retryHeader } from "../dead-letter/retry-record.ts"
 import {
   type DeadLetterTopics,
   isRetryOf,
-  letterOf,
+  subscriptionDeadLetter,
   retryProperties,
-  type SubscriptionLetter
+  type SubscriptionDeadLetter
 } from "../subscription/dead-letter.ts"
 import { endFrom } from "./bridge-end.ts"
 import { orUndefined } from "./client/admin.ts"
@@ -54,16 +54,16 @@ export const fromCluster = (cluster: Cluster): DeadLetterTopics<FanOutError | Br
       const name = topicName(cluster.options, topic)
       for (const part of await partsIn(cluster, name))
         await readToEnd(cluster, part, undefined, ({ eventTime, key, properties, publishTime, value }) => {
-          const letter = letterOf(name, { key, value, eventTime, properties, takenAt: publishTime })
+          const letter = subscriptionDeadLetter(name, { key, value, eventTime, properties, takenAt: publishTime })
           if (letter !== undefined) take(letter)
         })
     }),
   sender: subscriptionSender(cluster)
 })
 
-const subscriptionSender = (cluster: Cluster): Sender<SubscriptionLetter, FanOutError | BridgeError> => {
+const subscriptionSender = (cluster: Cluster): DeadLetterSender<SubscriptionDeadLetter, FanOutError | BridgeError> => {
   const resender = new PulsarResender(endFrom(cluster), "millrace-dlq/subscription")
-  const partOf = async ({ partition, source, topic }: SubscriptionLetter) => {
+  const partOf = async ({ partition, source, topic }: SubscriptionDeadLetter) => {
     // the subscription's tenant is that of its dead letters
     const [, , tenant, namespace] = topicName(cluster.options, topic).split("/")
     return (await partsIn(cluster, topicName({ tenant: tenant!, namespace: namespace! }, source)))[partition]
@@ -73,7 +73,7 @@ const subscriptionSender = (cluster: Cluster): Sender<SubscriptionLetter, FanOut
       const part = yield* attempt("retry a dead letter", () => partOf(letter))
       const { partition, source } = letter
       if (part === undefined)
-        return yield* new LetterRefused({ reason: `there is no partition ${partition} of ${source}: TopicNotFound` })
+        return yield* new DeadLetterRejected({ reason: `there is no partition ${partition} of ${source}: TopicNotFound` })
       return yield* resender.aim(part)
     }),
     isThere: (letter, target) => resender.find(target, (properties) => isRetryOf(letter, properties)),
@@ -86,7 +86,7 @@ const subscriptionSender = (cluster: Cluster): Sender<SubscriptionLetter, FanOut
 /** The dead-letter topics of a cluster, until the scope closes. */
 export const make = (options: Options) => Effect.map(connected(options), fromCluster)
 
-const parkedMessage = (parked: Parked) => {
+const parkedMessage = (parked: ParkedMessage) => {
   const { incarnation, meta, partition, projection, seq, source, topic, val } = parked
   const encoder = new TextEncoder()
   const segment = { firstSeq: seq, messages: 1, incarnation, topic, partition: undefined }
@@ -94,7 +94,7 @@ const parkedMessage = (parked: Parked) => {
   const to = { tenant: undefined, namespace: undefined, topicFor: undefined }
   return messagesOf({ ...segment, ...texts }, `${projection}/${source}/${partition}`, to)[0]!
 }
-const parkedRecord = (parked: Parked): BridgeRecord => {
+const parkedRecord = (parked: ParkedMessage): BridgeRecord => {
   const { eventTime, key, properties, value } = parkedMessage(parked)
   return { key, value, eventTime, headers: { ...properties, [retryHeader]: "relay" } }
 }
@@ -105,12 +105,12 @@ const placeProperties = [...Object.values(streamHeaders), retryHeader]
  * Connected until the scope closes.
  */
 export const makeSender = (options: Options) =>
-  Effect.map(connected(options), (cluster): Sender<Parked, BridgeError> => {
+  Effect.map(connected(options), (cluster): DeadLetterSender<ParkedMessage, BridgeError> => {
     const end = endFrom(cluster)
     const resender = new PulsarResender(end, "millrace-dlq/relay")
     const partsOfTopics = new Map<string, ReadonlyArray<string>>()
     // one that was parked before its topic was there says no partition
-    const partOf = Effect.fnUntraced(function* ({ key, topic }: Parked) {
+    const partOf = Effect.fnUntraced(function* ({ key, topic }: ParkedMessage) {
       const parts = partsOfTopics.get(topic) ?? (yield* end.partitionsOf(topic))
       partsOfTopics.set(topic, parts)
       return parts[partitionOf(key, parts.length)]!
@@ -118,7 +118,7 @@ export const makeSender = (options: Options) =>
     return {
       aim: Effect.fnUntraced(function* (parked) {
         const { refusal: reason } = parkedMessage(parked)
-        if (reason !== undefined) return yield* new LetterRefused({ reason })
+        if (reason !== undefined) return yield* new DeadLetterRejected({ reason })
         const { after } = yield* resender.aim(yield* orRefused(partOf(parked)))
         return { part: parked.topic, after }
       }),

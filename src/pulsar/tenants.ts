@@ -1,7 +1,7 @@
 // What is to be done on Pulsar so that tenants, namespaces and topics are what an application declares, and doing it, by the admin interface.
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
-import { Tenancy, type Policies } from "../model/tenancy.ts"
+import { Tenancy, type NamespacePolicies } from "../model/tenancy.ts"
 import { type Admin, orUndefined } from "./client/admin.ts"
 import { failureOf } from "./client/errors.ts"
 
@@ -79,7 +79,7 @@ const bytes = (megabytes: number) => Math.round(megabytes * 1024 * 1024)
 /** Pulsar's word for no bound is -1. */
 const bounded = (value: number) => (value === Infinity ? -1 : Math.ceil(value))
 
-const policySettings = (state: NamespaceState, policies: Policies): ReadonlyArray<Setting> => {
+const policySettings = (state: NamespaceState, policies: NamespacePolicies): ReadonlyArray<Setting> => {
   const { backlog, clusters, deduplication, offload, retentionMegabytes, retentionMs, timeToLiveMs } = policies
   const retention = {
     retentionTimeInMinutes: bounded(retentionMs / 60_000),
@@ -190,7 +190,7 @@ const tenantStep = async (admin: Admin, name: string, clusters: ReadonlyArray<st
 const namespaceStep = async (
   admin: Admin,
   name: string,
-  policies: Policies,
+  policies: NamespacePolicies,
   granted: ReadonlyMap<string, ReadonlyArray<string>>
 ): Promise<Step> => {
   const state = (await admin.call("GET", `namespaces/${name}`, undefined, [404])) as NamespaceState | undefined

@@ -1,8 +1,8 @@
 // Shares a relay's lanes among processes: claims lanes, runs those of this process side by side, and rests one that failed.
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
-import { type Grouping, laneOf, type Lanes, type Mirrored, type Outbox } from "./outbox.ts"
-import { type Halt, RelayError, type Shipment } from "./target.ts"
+import { type LaneGrouping, laneOf, type RelayLanes, type MirroredPosition, type Outbox } from "./outbox.ts"
+import { type StreamHalt, RelayError, type RelayRound } from "./target.ts"
 
 /** What one round of a lane did. */
 export interface LaneRound {
@@ -13,9 +13,9 @@ export interface LaneRound {
 }
 /** A lane that this process runs. Its rounds run one after another. */
 export interface RelayLane {
-  readonly halted: ReadonlyArray<Halt>
+  readonly halted: ReadonlyArray<StreamHalt>
   /** One round over the lane's streams. After a failure the lane must be able to run another round. */
-  readonly round: (streams: ReadonlyArray<Mirrored>) => Effect.Effect<LaneRound, RelayError>
+  readonly round: (streams: ReadonlyArray<MirroredPosition>) => Effect.Effect<LaneRound, RelayError>
 }
 
 /**
@@ -42,11 +42,11 @@ export class LaneLease {
 export interface LaneOptions<L extends RelayLane> {
   readonly target: string
   readonly outbox: Outbox["Service"]
-  readonly lanes: Lanes
+  readonly lanes: RelayLanes
   /** After it lapsed, all lanes are closed before any is claimed again. */
   readonly lease: LaneLease
   /** Opens a lane of a grouping. `isCurrent` fails with a retryable error as soon as the grouping has changed. */
-  readonly open: (lane: number, grouping: Grouping, isCurrent: Effect.Effect<void, RelayError>) => L
+  readonly open: (lane: number, grouping: LaneGrouping, isCurrent: Effect.Effect<void, RelayError>) => L
   /** Ends what the lane has under way. */
   readonly close: (lane: L) => Effect.Effect<void>
   /**
@@ -85,9 +85,9 @@ interface Running<L> {
 export class LaneShare<L extends RelayLane> {
   private readonly options: LaneOptions<L>
   private readonly running = new Map<number, Running<L>>()
-  private grouping: Grouping | undefined
+  private grouping: LaneGrouping | undefined
   private claimAt = 0
-  private streams: ReadonlyArray<Mirrored> = []
+  private streams: ReadonlyArray<MirroredPosition> = []
   private discoverAt = 0
 
   constructor(options: LaneOptions<L>) {
@@ -140,7 +140,7 @@ export class LaneShare<L extends RelayLane> {
     return Effect.flatMap(lanes.grouping, (now) =>
       now.generation === generation && now.fenced
         ? Effect.void
-        : Effect.fail(new RelayError({ target, operation: "ship", retryable: true, reason }))
+        : Effect.fail(new RelayError({ target, operation: "publish", retryable: true, reason }))
     )
   }
 
@@ -156,7 +156,7 @@ export class LaneShare<L extends RelayLane> {
    * Runs a round of every lane that does not rest. Fails where all of them failed; where only some did, these rest and the failure is
    * logged.
    */
-  readonly ship = Effect.fnUntraced(function* (this: LaneShare<L>): Effect.fn.Return<Shipment, RelayError> {
+  readonly publish = Effect.fnUntraced(function* (this: LaneShare<L>): Effect.fn.Return<RelayRound, RelayError> {
     const { lease, usesPositions } = this.options
     const now = performance.now()
     // the first claim, or one after a failure; other claims can wait until the round is over
@@ -170,7 +170,7 @@ export class LaneShare<L extends RelayLane> {
       ([number, one]) => Effect.exit(this.runRounds(one, byLane.get(number) ?? [])),
       { concurrency: "unbounded" }
     )
-    const halted: Array<Halt> = [...this.running.values()].flatMap(({ lane }) => lane.halted)
+    const halted: Array<StreamHalt> = [...this.running.values()].flatMap(({ lane }) => lane.halted)
     const rounds = exits.filter(Exit.isSuccess).map(({ value }) => value)
     const failure = exits.find(Exit.hasDies) ?? (rounds.length === 0 ? exits[0] : undefined)
     if (failure !== undefined) yield* failure
@@ -185,7 +185,7 @@ export class LaneShare<L extends RelayLane> {
   private readonly runRounds = Effect.fnUntraced(function* (
     this: LaneShare<L>,
     one: Running<L>,
-    streams: ReadonlyArray<Mirrored>
+    streams: ReadonlyArray<MirroredPosition>
   ): Effect.fn.Return<LaneRound, RelayError> {
     const { paceMs, roundMs } = this.options
     const early = one.startedAt + paceMs - performance.now()

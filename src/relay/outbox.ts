@@ -2,12 +2,12 @@
 import * as Context from "effect/Context"
 import type * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
-import type { Lag, RelayError, Stream } from "./target.ts"
+import type { StreamLag, RelayError, OutboxStream } from "./target.ts"
 
 /** A stream's name, as it stands in the header `millrace-stream`. */
-export const nameOf = ({ partition, projection, source }: Stream): string => `${projection}/${source}/${partition}`
+export const streamName = ({ partition, projection, source }: OutboxStream): string => `${projection}/${source}/${partition}`
 /** The lane of a stream. A projection's partitions go round. */
-export const laneOf = ({ partition, projection, source }: Stream, lanes: number): number => {
+export const laneOf = ({ partition, projection, source }: OutboxStream, lanes: number): number => {
   let hash = 0x811c9dc5
   const text = `${projection}/${source}`
   for (let i = 0; i < text.length; i++) hash = Math.imul(hash ^ text.charCodeAt(i), 0x01000193)
@@ -15,14 +15,14 @@ export const laneOf = ({ partition, projection, source }: Stream, lanes: number)
 }
 
 /** How far a target has come in a stream. */
-export interface Place extends Stream {
+export interface OutboxPosition extends OutboxStream {
   /** The last message that it has; 0 for none. */
   readonly seq: number
   /** Of the claim that committed the message; undefined where nothing may be compared: at the start, or by a person's word. */
   readonly incarnation: string | undefined
 }
 /** A target's position as the database mirrors it. The target's own, where it keeps one, is the truth, and never behind this. */
-export interface Mirrored extends Place {
+export interface MirroredPosition extends OutboxPosition {
   /** A person says that this sequence is right where the target's own does not fit. The next `move` takes the word back. */
   readonly adopt: boolean
   /** Grows with the `move` that takes such a word back. */
@@ -43,8 +43,8 @@ export interface Segment {
   readonly vals: Uint8Array
 }
 /** What follows a place, and what the outbox has there. All of one moment. */
-export interface Following {
-  readonly place: Place
+export interface FollowingSegments {
+  readonly place: OutboxPosition
   /** Incarnation of the segment that ends at the place; undefined: none does. */
   readonly there: string | undefined
   /** In their order. The first need not begin at the place's next message: then something was deleted. */
@@ -53,7 +53,7 @@ export interface Following {
   readonly more: boolean
 }
 /** How far a stream is in one topic of a target that keeps no positions. */
-export interface TopicPlace extends Stream {
+export interface TopicPosition extends OutboxStream {
   readonly generation: number
   /** As the target names it. */
   readonly topic: string
@@ -67,7 +67,7 @@ export interface TopicPlace extends Stream {
 /** The place of a stream in a topic that it was never connected to: nothing of it is there, and what is not beyond `seq` was parked. */
 export const unopened = "-"
 /** A message that the target does not take: for what it is, or where it goes. Its stream goes on without it. */
-export interface Parked extends Stream {
+export interface ParkedMessage extends OutboxStream {
   readonly seq: number
   readonly incarnation: string
   readonly topic: string
@@ -78,14 +78,14 @@ export interface Parked extends Stream {
   readonly reason: string
 }
 /** What is parked because its topics take nothing. */
-export interface Parking extends Stream {
+export interface ParkRequest extends OutboxStream {
   readonly generation: number
   /** Each once, with the last sequence that is parked of it. */
-  readonly topics: ReadonlyArray<Pick<TopicPlace, "topic" | "seq">>
-  readonly parked: ReadonlyArray<Parked>
+  readonly topics: ReadonlyArray<Pick<TopicPosition, "topic" | "seq">>
+  readonly parked: ReadonlyArray<ParkedMessage>
 }
 /** How much a reading takes. A bound in bytes may be passed by one segment. */
-export interface Bounds {
+export interface ReadLimits {
   /** Of a stream. */
   readonly segments: number
   /** Of a stream. */
@@ -95,7 +95,7 @@ export interface Bounds {
 }
 
 /** How a target's streams are parted, and whose ids were used for that. */
-export interface Grouping {
+export interface LaneGrouping {
   /** Grows with every change of `lanes`. */
   readonly generation: number
   readonly lanes: number
@@ -105,7 +105,7 @@ export interface Grouping {
   readonly fenced: boolean
 }
 /** Which lanes this process has. */
-export interface Claims {
+export interface LaneClaims {
   /** Ascending. */
   readonly held: ReadonlyArray<number>
   /** How many of them fall to others, once they are let go. */
@@ -115,17 +115,17 @@ export interface Claims {
  * A share in a target's lanes. A lane is had by one process at most, as far as the database can tell: a process that was cut off may
  * go on with it unknowingly, so a target must be able to fence it.
  */
-export interface Lanes {
-  readonly grouping: Effect.Effect<Grouping, RelayError>
+export interface RelayLanes {
+  readonly grouping: Effect.Effect<LaneGrouping, RelayError>
   /** Says that every id was taken over after the grouping of this generation had been read. */
   readonly fenced: (generation: number) => Effect.Effect<void, RelayError>
   /** Takes free lanes below `lanes` up to this process's share, and tells what the server says that it has. */
-  readonly claim: (lanes: number) => Effect.Effect<Claims, RelayError>
+  readonly claim: (lanes: number) => Effect.Effect<LaneClaims, RelayError>
   /** Lets a lane go. Nothing of it may run any more. */
   readonly release: (lane: number) => Effect.Effect<void, RelayError>
 }
 /** Signs that something was committed. May come late, too often, or be lost. */
-export interface Signs {
+export interface CommitSignals {
   /** Waits for a sign since the last call. */
   readonly wait: Effect.Effect<void>
   /** Gives one from within the process. Never waits. */
@@ -140,40 +140,40 @@ export class Outbox extends Context.Service<
      * The target's streams. Such as have segments and no position begin: where the outbox does if other targets had what is missing
      * before, else at 0. What follows a position that was begun is kept until the position has passed it.
      */
-    readonly streams: (target: string) => Effect.Effect<ReadonlyArray<Mirrored>, RelayError>
+    readonly streams: (target: string) => Effect.Effect<ReadonlyArray<MirroredPosition>, RelayError>
     /** What follows places, in their order; texts of topics in `pass` are left out and count nothing. */
     readonly read: (
       target: string,
-      places: ReadonlyArray<Place>,
-      bounds: Bounds,
+      places: ReadonlyArray<OutboxPosition>,
+      bounds: ReadLimits,
       pass: ReadonlyArray<string>
-    ) => Effect.Effect<ReadonlyArray<Following>, RelayError>
+    ) => Effect.Effect<ReadonlyArray<FollowingSegments>, RelayError>
     /** Moves mirrored positions, never backwards, and takes halts back. */
-    readonly move: (target: string, places: ReadonlyArray<Place>) => Effect.Effect<void, RelayError>
+    readonly move: (target: string, places: ReadonlyArray<OutboxPosition>) => Effect.Effect<void, RelayError>
     /**
      * Where a stream is in a topic; one that is not known yet begins, and is written down, as `begin` says. Of what was begun at once, one stays.
      * One that is `unopened` takes over from `begin` what it has sent and its place.
      */
-    readonly topicPlace: (target: string, begin: TopicPlace) => Effect.Effect<TopicPlace, RelayError>
+    readonly topicPlace: (target: string, begin: TopicPosition) => Effect.Effect<TopicPosition, RelayError>
     /** Moves places in topics, never backwards, and keeps what was parked. To be called before the `move` that passes them. */
     readonly keep: (
       target: string,
-      places: ReadonlyArray<TopicPlace>,
-      parked: ReadonlyArray<Parked>
+      places: ReadonlyArray<TopicPosition>,
+      parked: ReadonlyArray<ParkedMessage>
     ) => Effect.Effect<void, RelayError>
     /**
      * Keeps what is parked of topics that are, or now become, `unopened` up to a sequence: all of the stream for the topic up to there. Which topics:
      * nothing is kept of those that the stream was connected to.
      */
-    readonly park: (target: string, parking: Parking) => Effect.Effect<ReadonlyArray<string>, RelayError>
+    readonly park: (target: string, parking: ParkRequest) => Effect.Effect<ReadonlyArray<string>, RelayError>
     /** Writes down, for people, why streams stand still, or that they go on. */
     readonly halt: (
       target: string,
-      halts: ReadonlyArray<Stream & { readonly reason: string | undefined }>
+      halts: ReadonlyArray<OutboxStream & { readonly reason: string | undefined }>
     ) => Effect.Effect<void, RelayError>
-    readonly lag: (target: string) => Effect.Effect<ReadonlyArray<Lag>, RelayError>
+    readonly lag: (target: string) => Effect.Effect<ReadonlyArray<StreamLag>, RelayError>
     /** Listens until the scope closes. */
-    readonly signs: (target: string) => Effect.Effect<Signs, RelayError, Scope.Scope>
+    readonly signs: (target: string) => Effect.Effect<CommitSignals, RelayError, Scope.Scope>
     /**
      * Joins those who share the target's lanes, until the scope closes. With `lanes` it is their number from now on, for all; else it
      * stays as it is, 1 at first. `idOf` names the producer of a lane.
@@ -182,6 +182,6 @@ export class Outbox extends Context.Service<
       target: string,
       lanes: number | undefined,
       idOf: (lane: number) => string
-    ) => Effect.Effect<Lanes, RelayError, Scope.Scope>
+    ) => Effect.Effect<RelayLanes, RelayError, Scope.Scope>
   }
 >()("millrace/Outbox") {}

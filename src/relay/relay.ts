@@ -1,7 +1,7 @@
 // The relay: the loop that takes what commits published from the outbox to a target, in order, once. It knows ports only.
 import * as Effect from "effect/Effect"
 import * as Schedule from "effect/Schedule"
-import type { Halt, RelayError, RelayTarget } from "./target.ts"
+import type { StreamHalt, RelayError, RelayTarget } from "./target.ts"
 
 /** How a relay runs. */
 export interface RelayOptions {
@@ -19,7 +19,7 @@ const persist = <A>(effect: Effect.Effect<A, RelayError>): Effect.Effect<A, Rela
     Effect.tapError((error) => (error.retryable ? Effect.logWarning(`${error.message}; trying again`) : Effect.void)),
     Effect.retry(backoff)
   )
-const placeOf = (halt: Halt) => `${halt.projection} ${halt.source}/${halt.partition}`
+const placeOf = (halt: StreamHalt) => `${halt.projection} ${halt.source}/${halt.partition}`
 
 /**
  * Ships until it is interrupted. Waits and tries again after a failure that is retryable, up to 1 s between two tries, and ends
@@ -32,7 +32,7 @@ export const run = Effect.fnUntraced(function* (
   const pause = Effect.sleep(options.pollMs ?? 500)
   let standing = new Map<string, string>()
   while (true) {
-    const { halted, more } = yield* persist(target.ship)
+    const { halted, more } = yield* persist(target.publish)
     const now = new Map(halted.map((halt) => [placeOf(halt), halt.reason]))
     for (const [place, reason] of now) {
       if (standing.get(place) !== reason) yield* Effect.logError(`relay to ${target.name}: ${place} halted: ${reason}`)

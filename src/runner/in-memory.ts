@@ -2,7 +2,7 @@
 import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import type { DeadLetterMessage } from "../model/dead-letter-topic.ts"
-import { assertOwned, describe } from "../dead-letter/event-failure.ts"
+import { assertOwned, describeError } from "../dead-letter/event-failure.ts"
 import { keyText, type Named } from "../model/fields.ts"
 import type { Meta, Writable } from "../model/handler.ts"
 import { partitionOf } from "../model/partitioner.ts"
@@ -102,7 +102,7 @@ export class Driver<Ev, E, R> {
       this.seen.get(this.identity ?? "")?.pop()
       const { name: projection, version } = this.projection
       const place = { projection, version, topic, partition, position, key, event_time: eventTime }
-      this.dead.push({ ...describe(error), ...place, value: JSON.stringify(event) })
+      this.dead.push({ ...describeError(error), ...place, value: JSON.stringify(event) })
     })
   }
 

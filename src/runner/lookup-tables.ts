@@ -1,7 +1,7 @@
 // Compacted topics in memory, for lookups: read in full before the first event, then followed. It joins nothing by itself.
 import * as Effect from "effect/Effect"
 import * as Semaphore from "effect/Semaphore"
-import { describe } from "../dead-letter/event-failure.ts"
+import { describeError } from "../dead-letter/event-failure.ts"
 import { traceIdOf } from "../log/envelope.ts"
 import type { Log, LogRecord, ReadError } from "../log/log.ts"
 import type { DeadLetter, StoreError } from "./store.ts"
@@ -86,7 +86,7 @@ export class LookupTable {
   private refuse(record: LogRecord, cause: unknown): Effect.Effect<void, LookupError> {
     const { eventTime, headers, key, partition, position, traceparent, value } = record
     const letter: DeadLetter = {
-      ...describe(cause),
+      ...describeError(cause),
       position,
       status: "parked",
       key,

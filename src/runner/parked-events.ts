@@ -1,11 +1,11 @@
 // The dead letters of one batch: what is written down of each, and the segment that publishes them. It decides nothing about failures.
 import { deadLetterTopic, type DeadLetterMessage } from "../model/dead-letter-topic.ts"
-import { describe } from "../dead-letter/event-failure.ts"
+import { describeError } from "../dead-letter/event-failure.ts"
 import { traceIdOf } from "../log/envelope.ts"
 import type { LogRecord } from "../log/log.ts"
 import { metaText } from "./segment-meta.ts"
 import type { Projection } from "../model/projection.ts"
-import { envelopeOf } from "../dead-letter/retry-record.ts"
+import { storedEnvelope } from "../dead-letter/retry-record.ts"
 import type { DeadLetter, RetriedDeadLetter, Segment } from "./store.ts"
 import type { Topic } from "../model/topic.ts"
 
@@ -105,7 +105,7 @@ const metaOf = ({ eventTime, record, tenant, traceparent }: Failure, maxAheadMs:
   return metaText(key ?? "", Math.floor(sound ? time : appendedAt), eventId, tenant ?? record.tenant, traceparent)
 }
 const letterOf = ({ attempts, error, eventTime, record }: Failure, status: DeadLetter["status"]): DeadLetter => ({
-  ...describe(error),
+  ...describeError(error),
   position: record.position,
   status,
   key: record.key,
@@ -114,5 +114,5 @@ const letterOf = ({ attempts, error, eventTime, record }: Failure, status: DeadL
   headers: record.headers,
   eventTime: eventTime ?? record.eventTime,
   traceId: traceIdOf(record.traceparent),
-  envelope: envelopeOf(record)
+  envelope: storedEnvelope(record)
 })

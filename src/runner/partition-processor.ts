@@ -4,7 +4,7 @@ import * as Data from "effect/Data"
 import * as Effect from "effect/Effect"
 import { BatchFold, needs, readsRows, type ReadRow, windowKey, type Origin } from "./fold.ts"
 import { SeenIds } from "./dedupe.ts"
-import { describe, EarlierParked } from "../dead-letter/event-failure.ts"
+import { describeError, EarlierParked } from "../dead-letter/event-failure.ts"
 import { keyText } from "../model/fields.ts"
 import { traceIdOf } from "../log/envelope.ts"
 import { fingerprintOf, type LogRecord } from "../log/log.ts"
@@ -411,7 +411,7 @@ export class Handling<E, R> {
       return undefined
     }
     const what = `${this.projection.name} stopped at ${this.source.name}/${record.partition} position ${record.position}`
-    return new Stopped({ position: record.position, reason: new Mismatch({ what, reason: describe(error).message }) })
+    return new Stopped({ position: record.position, reason: new Mismatch({ what, reason: describeError(error).message }) })
   }
 }
 

@@ -42,7 +42,7 @@ export interface Message {
   readonly redeliveries: number
 }
 /** A place in a topic: that of a message, for one. */
-export type MessagePlace = Pick<Message, "partition" | "position">
+export type MessagePosition = Pick<Message, "partition" | "position">
 /**
  * Where a subscription begins, or is moved to: at the first message, after the last one, at the first that the topic took at a time
  * (epoch milliseconds) or after it, or at given places. Partitions that no place is given for begin at their first message.
@@ -51,7 +51,7 @@ export type StartAt =
   | "earliest"
   | "latest"
   | { readonly time: number }
-  | { readonly places: ReadonlyArray<MessagePlace> }
+  | { readonly places: ReadonlyArray<MessagePosition> }
 /** A durable subscription. It remembers what was acknowledged under its name, across consumers and restarts. */
 export interface SubscribeOptions {
   readonly topic: string
@@ -112,7 +112,7 @@ export class FanOutError extends Schema.TaggedError<FanOutError>()("FanOutError"
   }
 }
 /** Fails where a place is in a partition that the topic does not have. */
-export const assertPlaces = (
+export const assertPositions = (
   operation: "subscribe" | "seek",
   topic: string,
   partitions: number,

@@ -4,7 +4,7 @@ import * as Schema from "effect/Schema"
 import type { Message, SubscribeOptions } from "./fanout.ts"
 
 /** What tells a message from all others of its subscription, wherever and however often it is delivered. */
-export interface Identity {
+export interface MessageIdentity {
   readonly topic: string
   readonly subscription: string
   readonly stream: string
@@ -12,10 +12,10 @@ export interface Identity {
   readonly seq: number
 }
 /** By stream, incarnation and sequence; a foreign message, which has none, by its place. */
-export const identityOf = (
+export const messageIdentity = (
   { name, topic }: Pick<SubscribeOptions, "topic" | "name">,
   { incarnation = "", partition, position, seq, stream }: Message
-): Identity =>
+): MessageIdentity =>
   stream === undefined || seq === undefined
     ? { topic, subscription: name, stream: `#${partition}`, incarnation: "", seq: position }
     : { topic, subscription: name, stream, incarnation, seq }
@@ -39,7 +39,7 @@ export interface Once<in out Tx> {
    * nothing is run, and the answer is `before`; where another consumer handles it at this moment this waits for what becomes of that.
    */
   readonly handle: <E, R>(
-    message: Identity,
+    message: MessageIdentity,
     use: (tx: Tx) => Effect.Effect<unknown, E, R>
   ) => Effect.Effect<"handled" | "before", E | OnceError, R>
   /** Forgets what a subscription handled, so that a replay handles it again. Nobody may consume it meanwhile. */

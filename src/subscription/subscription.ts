@@ -16,8 +16,8 @@ import {
 } from "./fanout.ts"
 import { envelopeHeaders } from "../log/envelope.ts"
 import type { UnknownTopic } from "../log/log.ts"
-import { identityOf, type Once, OnceError } from "./once.ts"
-import { isForAnother } from "./dead-letter.ts"
+import { messageIdentity, type Once, OnceError } from "./once.ts"
+import { isRetryForAnother } from "./dead-letter.ts"
 import type { Topic } from "../model/topic.ts"
 
 /** A durable subscription of a topic's values. What was acknowledged under its name does not come again, to whichever process. */
@@ -83,7 +83,7 @@ const decode = Effect.fnUntraced(function* <V>(
   message: Message
 ) {
   // a compacted topic's deletion, or another subscription's dead letter that comes again
-  if (message.value === "null" || isForAnother(name, message))
+  if (message.value === "null" || isRetryForAnother(name, message))
     return yield* Effect.as(consumer.acknowledge([message]), undefined)
   const version = message.properties[envelopeHeaders.schemaVersion]
   try {
@@ -286,7 +286,7 @@ const inTransaction =
   ) =>
   (value: V, message: Message): Effect.Effect<unknown, E | OnceError, R> =>
     once
-      .handle(identityOf({ topic: topic.name, name }, message), (tx) => handle(value, message, tx))
+      .handle(messageIdentity({ topic: topic.name, name }, message), (tx) => handle(value, message, tx))
       .pipe(Effect.retry({ schedule: pauses, while: (error) => error instanceof OnceError && error.retryable }))
 
 const runWith = Effect.fnUntraced(function* <V, E, R>(

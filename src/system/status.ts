@@ -1,7 +1,7 @@
 // How far everything has come: positions against the log's ends, relays against the outbox, and what stands still and why. It changes nothing.
 import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
-import { type Bounds, type Log, OutOfRange, type ReadError } from "../log/log.ts"
+import { type PartitionBounds, type Log, OutOfRange, type ReadError } from "../log/log.ts"
 import type { Sql, SqlError } from "../postgres/client/client.ts"
 import {
   countDeadLetters,
@@ -48,7 +48,7 @@ const isStalled = Effect.fnUntraced(function* (
 
 const partitionStatusOf = (
   { quiet: _, ...row }: PartitionRow,
-  bounds: ReadonlyArray<Bounds> | string
+  bounds: ReadonlyArray<PartitionBounds> | string
 ): PartitionStatus => {
   const { halted, partition, position, topic } = row
   const still = (reason: string): PartitionStatus => ({ ...row, end: position, lag: 0, halted: halted ?? reason })

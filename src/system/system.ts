@@ -31,7 +31,7 @@ import * as Runner from "../runner/runner.ts"
 import { readStatus as readStatusOf } from "./status.ts"
 import { Store } from "../runner/store.ts"
 import { Tenancy } from "../model/tenancy.ts"
-import type { TopicPlan, Topics } from "../log/topic-plan.ts"
+import type { TopicPlan, TopicAdmin } from "../log/topic-plan.ts"
 
 export type { Status } from "./status.ts"
 
@@ -181,7 +181,7 @@ export class TopicsNotReady extends Data.TaggedError("TopicsNotReady")<{
 }> {}
 
 /** Fails where the application could not run on the topics that there are: one is missing, or has another number of partitions. */
-const assertReady = Effect.fnUntraced(function* (application: Application.Any, topics: Topics) {
+const assertReady = Effect.fnUntraced(function* (application: Application.Any, topics: TopicAdmin) {
   const plans = yield* topics.plan(specsOf(application, "Kafka"))
   const of = (action: TopicPlan["action"]) => plans.filter((plan) => plan.action === action)
   const missing = of("create").map(({ topic }) => topic)

@@ -106,7 +106,7 @@ export const offsetsOf = (options: Options, group: string, topic: string) =>
 export const shipAll = Effect.fnUntraced(function* (target: RelayTarget) {
   let messages = 0
   for (let more = true; more;) {
-    const shipment = yield* target.ship
+    const shipment = yield* target.publish
     messages += shipment.messages
     more = shipment.more
   }

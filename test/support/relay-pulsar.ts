@@ -17,7 +17,7 @@ import type { Options } from "../../src/pulsar/client/options.ts"
 import type { Message } from "../../src/pulsar/relay/messages.ts"
 import * as PulsarRelay from "../../src/pulsar/relay/relay.ts"
 import type { Received } from "../../src/pulsar/client/transport.ts"
-import type { RelayError, RelayTarget, Shipment } from "../../src/relay/target.ts"
+import type { RelayError, RelayTarget, RelayRound } from "../../src/relay/target.ts"
 import { incarnation } from "./outbox.ts"
 import { databaseOn, server } from "./postgres.ts"
 import { optionsOf, type TransportName } from "./pulsar.ts"
@@ -163,7 +163,7 @@ export const channelMessage = (topic: string, seq: number, value = `{"seq":${seq
 /** Rounds until the streams lack nothing. How many messages they brought. */
 export const shipAll = Effect.fnUntraced(function* (target: RelayTarget) {
   let messages = 0
-  const count = (shipment: Shipment) => void (messages += shipment.messages)
+  const count = (shipment: RelayRound) => void (messages += shipment.messages)
   yield* rounds(target, (shipment, lag) => {
     count(shipment)
     return lag === 0
@@ -173,10 +173,10 @@ export const shipAll = Effect.fnUntraced(function* (target: RelayTarget) {
 /** Rounds until it is as it should be. */
 export const rounds = Effect.fnUntraced(function* (
   target: RelayTarget,
-  done: (shipment: Shipment, lag: number) => boolean
-): Effect.fn.Return<Shipment, RelayError> {
+  done: (shipment: RelayRound, lag: number) => boolean
+): Effect.fn.Return<RelayRound, RelayError> {
   while (true) {
-    const shipment = yield* target.ship
+    const shipment = yield* target.publish
     const lag = (yield* target.lag).reduce((sum, one) => sum + Math.max(0, one.lag), 0)
     if (done(shipment, lag)) return shipment
     if (!shipment.more) yield* Effect.raceFirst(target.wait, Effect.sleep(20))

@@ -4,7 +4,7 @@
 import * as Effect from "effect/Effect"
 import { readFileSync } from "node:fs"
 import { Bridge, type BridgeOptions } from "../../src/bridge/rules.ts"
-import { readDeadLetters, errorTopics, DeadLetterSender } from "../../src/bridge/dead-letter-retry.ts"
+import { readDeadLetters, errorTopics, BridgeDeadLetterSender } from "../../src/bridge/dead-letter-retry.ts"
 import { join } from "../../src/bridge/bridge.ts"
 import { bridgeLetters } from "../../src/system/dead-letters/of-topics.ts"
 import * as KafkaBridge from "../../src/kafka/bridge-end.ts"
@@ -26,7 +26,7 @@ const main = Effect.gen(function* () {
   const pulsar = yield* PulsarBridge.make(optionsFrom(process.env)!)
   const bridge = Bridge.make(JSON.parse(readFileSync(rules, "utf8")) as BridgeOptions)
   const sources = { kafka: { log, end: kafka }, pulsar: { end: pulsar, tenant: undefined, namespace: undefined } }
-  const sender = new DeadLetterSender(yield* join(bridge, { log, kafka, pulsar }))
+  const sender = new BridgeDeadLetterSender(yield* join(bridge, { log, kafka, pulsar }))
   const standing: typeof sender.send = (letter, to) =>
     when === "before" ? stand : Effect.andThen(sender.send(letter, to), stand)
   const letters = bridgeLetters(sql, {

@@ -1,7 +1,7 @@
 // Appends to Kafka, idempotently: what many callers append while a request is under way goes into the next one. A batch that was not
 // acknowledged is sent again under its old number, so that the broker knows it, until it is or the time is over.
-import { LogError, type NewRecord, type Place, type UnknownTopic } from "../../log/log.ts"
-import { checked } from "../../log/rules.ts"
+import { LogError, type NewRecord, type LogPosition, type UnknownTopic } from "../../log/log.ts"
+import { checkRecords } from "../../log/rules.ts"
 import { type Client, isLost, isMoved } from "../protocol/client.ts"
 import { errorFromCode } from "../protocol/kafkajs.ts"
 import { encode, stamp } from "../protocol/batch-encode.ts"
@@ -22,10 +22,10 @@ interface Caller {
   readonly topic: string
   readonly records: ReadonlyArray<NewRecord>
   readonly characters: number
-  readonly places: Array<Place>
+  readonly places: Array<LogPosition>
   /** Records that have no place yet. */
   left: number
-  readonly resolve: (places: ReadonlyArray<Place>) => void
+  readonly resolve: (places: ReadonlyArray<LogPosition>) => void
   readonly reject: (error: LogError | UnknownTopic) => void
 }
 /** A record and whose it is. */
@@ -79,7 +79,7 @@ export class Producer {
   }
 
   /** Resolves to each record's place once all are durable; rejects with the port's errors. Takes its turn at once. */
-  append(topic: string, records: ReadonlyArray<NewRecord>): Promise<ReadonlyArray<Place>> {
+  append(topic: string, records: ReadonlyArray<NewRecord>): Promise<ReadonlyArray<LogPosition>> {
     return new Promise((resolve, reject) => {
       if (this.queue.length >= waiting) {
         const reason = `${waiting} appends are waiting already; try again when some are done`
@@ -87,7 +87,7 @@ export class Producer {
       }
       let characters = 0
       for (const record of records) characters += sizeOf(record)
-      const places: Array<Place> = []
+      const places: Array<LogPosition> = []
       this.queue.push({ topic, records, characters, places, left: records.length, resolve, reject })
       if (!this.running) void this.run()
     })
@@ -123,7 +123,7 @@ export class Producer {
       const { resolve, reject, topic } = caller
       try {
         const { leaders } = await this.client.topic(topic)
-        const fine = checked(topic, leaders.length, caller.records)
+        const fine = checkRecords(topic, leaders.length, caller.records)
         if (!Array.isArray(fine)) reject(fine as Failure)
         else if (fine.length === 0) resolve([])
         else {

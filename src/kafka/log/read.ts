@@ -2,7 +2,7 @@
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import { type Batch, LogError, OutOfRange, type Position, type Reader, type ReadError } from "../../log/log.ts"
-import { cut } from "../../log/rules.ts"
+import { splitBatch } from "../../log/rules.ts"
 import { type Client, isLost, isMoved, retrying } from "../protocol/client.ts"
 import type { Share } from "../protocol/fetch-budget.ts"
 import type { Broker } from "../protocol/kafkajs.ts"
@@ -43,7 +43,7 @@ export const read = (client: Client, place: Reading, position: Position): Effect
     })
   ).pipe(
     Effect.flatMap(orFail),
-    Effect.map((batch) => cut(batch, place.maxBytes)[0])
+    Effect.map((batch) => splitBatch(batch, place.maxBytes)[0])
   )
 
 /** A leader that has just become one may say out of range of what the last one had, and know it a moment later. */
@@ -152,7 +152,7 @@ class Follower {
   /** The next batch; undefined while nothing of what was fetched is left, and `wait` must be called. */
   ready(): Batch | undefined {
     if (this.rest === undefined) return undefined
-    const [first, rest] = cut(this.rest, this.source.maxBytes)
+    const [first, rest] = splitBatch(this.rest, this.source.maxBytes)
     this.rest = rest
     // at the end, what was asked for now would hold little, and what comes meanwhile would wait a batch longer
     if (rest === undefined && !this.idle) this.ahead()

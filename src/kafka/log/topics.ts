@@ -2,14 +2,14 @@
 import * as Effect from "effect/Effect"
 import KafkaJs, { type Admin } from "kafkajs"
 import { type Log, LogError, type TopicSpec, UnknownTopic } from "../../log/log.ts"
-import { invalidSpec } from "../../log/rules.ts"
+import { specProblem } from "../../log/rules.ts"
 import {
-  comparison,
-  creation,
+  planChange,
+  planCreation,
   type PlanOptions,
   type SettingChange,
   type TopicPlan,
-  type Topics
+  type TopicAdmin
 } from "../../log/topic-plan.ts"
 import { type Client, retrying, type Topic } from "../protocol/client.ts"
 import { clientOf } from "../protocol/kafkajs.ts"
@@ -94,7 +94,7 @@ const look = (client: Client, name: string): Promise<Topic | undefined> => {
 
 const planOf = async (client: Client, admin: Admin, specs: ReadonlyArray<TopicSpec>, options: PlanOptions) => {
   for (const spec of specs) {
-    const reason = invalidSpec(spec)
+    const reason = specProblem(spec)
     if (reason !== undefined) throw refuse(spec.name, reason)
   }
   const found = await Promise.all(specs.map(({ name }) => look(client, name)))
@@ -107,14 +107,14 @@ const planOf = async (client: Client, admin: Admin, specs: ReadonlyArray<TopicSp
     const replication = replicationOf(client.options, spec)
     const settings = described.get(spec.name)
     if (topic === undefined || settings === undefined)
-      return creation(spec, { ...usual(client.options), ...declared(client.options, spec) }, replication)
+      return planCreation(spec, { ...usual(client.options), ...declared(client.options, spec) }, replication)
     const there = {
       partitions: topic.leaders.length,
       compacted: settings.all.get("cleanup.policy")?.includes("compact") === true,
       replication: topic.replication,
       settings: changes(client.options, spec, settings)
     }
-    return comparison(spec, there, replication, options)
+    return planChange(spec, there, replication, options)
   })
 }
 
@@ -233,7 +233,7 @@ const attempt = <A>(specs: ReadonlyArray<TopicSpec>, run: () => Promise<A>) =>
   })
 
 /** The topics of a client's cluster, and `Log.declare`. */
-export const make = (client: Client): Topics & Pick<Log["Service"], "declare"> => ({
+export const make = (client: Client): TopicAdmin & Pick<Log["Service"], "declare"> => ({
   plan: (specs, options = {}) =>
     attempt(specs, () => withAdmin(client, (admin) => planOf(client, admin, specs, options))),
   apply: (specs, plans) => attempt(specs, () => withAdmin(client, (admin) => applied(client, admin, specs, plans))),

@@ -1,6 +1,6 @@
 // Reads Kafka record batches (format 2) as records of the log: leaves out control records, what was aborted, and what lies before a place.
 import type { LogRecord, Position } from "../../log/log.ts"
-import { oneLine } from "../../log/rules.ts"
+import { singleLineJson } from "../../log/rules.ts"
 import { codecOf } from "./compression.ts"
 import { crc32c } from "./crc32c.ts"
 import { headBytes } from "./batch-encode.ts"
@@ -70,7 +70,7 @@ const control = 32
 const brokerTime = 8
 
 /** What of a value the log hands out: one line where it is JSON, else as it is, for the reader to refuse. */
-const valueOf = (text: string | null) => (text === null ? null : (oneLine(text) ?? text))
+const valueOf = (text: string | null) => (text === null ? null : (singleLineJson(text) ?? text))
 
 const recordsOf = (batch: Buffer, partition: number, from: Position, into: Array<LogRecord>): void => {
   const attributes = batch.readInt16BE(21)

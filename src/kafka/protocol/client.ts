@@ -1,5 +1,5 @@
 // The connections to a cluster, and who leads which partition. Every call has an end: what does not answer is given up and dialled anew.
-import { missing } from "../../log/rules.ts"
+import { unknownTopic } from "../../log/rules.ts"
 import { Budget } from "./fetch-budget.ts"
 import { abandon, type Broker, dialer } from "./kafkajs.ts"
 import { KafkaFailure, typeOf } from "./errors.ts"
@@ -173,7 +173,7 @@ export class Client {
       (cause: unknown) => {
         this.topics.delete(name)
         throw typeOf(cause) === "UNKNOWN_TOPIC_OR_PARTITION" || typeOf(cause) === "INVALID_TOPIC_EXCEPTION"
-          ? missing(name)
+          ? unknownTopic(name)
           : cause
       }
     )

@@ -1,7 +1,7 @@
 // What kafkajs's and Kafka's errors mean to a user of the log: whether to try again, and what to do. One line each.
 import * as Effect from "effect/Effect"
 import { LogError, UnknownTopic } from "../../log/log.ts"
-import { missing } from "../../log/rules.ts"
+import { unknownTopic } from "../../log/rules.ts"
 
 /** An error of this adapter's own making, with the text for the user. */
 export class KafkaFailure extends Error {
@@ -119,7 +119,7 @@ export const attempt = <A, E extends LogError | UnknownTopic = LogError | Unknow
     try: run,
     catch: (cause) => {
       if (cause instanceof LogError || cause instanceof UnknownTopic) return cause as E
-      if (typeOf(cause) === "UNKNOWN_TOPIC_OR_PARTITION") return missing(topic) as E
+      if (typeOf(cause) === "UNKNOWN_TOPIC_OR_PARTITION") return unknownTopic(topic) as E
       return logError(operation, topic)(cause) as E
     }
   })

@@ -1,6 +1,6 @@
 // Fetches records of one partition, and tells where it begins and ends. It waits no longer than told, and tries nothing again.
 import { type Batch, OutOfRange, type Position } from "../../log/log.ts"
-import { misplaced } from "../../log/rules.ts"
+import { partitionProblem } from "../../log/rules.ts"
 import type { Client } from "./client.ts"
 import { decode } from "./batch-decode.ts"
 import type { Broker } from "./kafkajs.ts"
@@ -67,7 +67,7 @@ export const rangeError = async (client: Client, { partition, topic }: Place, po
 /** Fails where a topic has no such partition. */
 export const topicWith = async (client: Client, name: string, partition: number) => {
   const topic = await client.topic(name)
-  const refused = misplaced(name, topic.leaders.length, partition)
+  const refused = partitionProblem(name, topic.leaders.length, partition)
   if (refused !== undefined) throw refused
   return topic
 }

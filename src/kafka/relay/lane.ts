@@ -3,8 +3,8 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import type { LaneRound, RelayLane } from "../../relay/lanes.ts"
-import { type Bounds, type Mirrored, nameOf, type Outbox, type Place } from "../../relay/outbox.ts"
-import { type Halt, RelayError, type Stream } from "../../relay/target.ts"
+import { type ReadLimits, type MirroredPosition, streamName, type Outbox, type OutboxPosition } from "../../relay/outbox.ts"
+import { type StreamHalt, RelayError, type OutboxStream } from "../../relay/target.ts"
 import { isMoved } from "../protocol/client.ts"
 import { KafkaFailure, reasonOf, typeOf } from "../protocol/errors.ts"
 import type { Options } from "../protocol/options.ts"
@@ -20,7 +20,7 @@ export interface Setting {
   readonly kafka: Options
   readonly outbox: Outbox["Service"]
   readonly accepts: (topic: string) => boolean
-  readonly bounds: Bounds
+  readonly bounds: ReadLimits
   /** How long an offset may go unwritten, in milliseconds. */
   readonly refreshMs: number
 }
@@ -35,7 +35,7 @@ const fatal =
 
 /** A stream while a lane has it. */
 interface State {
-  place: Place
+  place: OutboxPosition
   /** The sequence that Kafka has. */
   kept: number
   /** When it was written there. */
@@ -68,7 +68,7 @@ export class Lane implements RelayLane {
   }
 
   /** The streams that stand still. */
-  get halted(): ReadonlyArray<Halt> {
+  get halted(): ReadonlyArray<StreamHalt> {
     return [...this.reasons].flatMap(([name, reason]) => {
       const state = this.states.get(name)
       if (state === undefined) return []
@@ -85,7 +85,7 @@ export class Lane implements RelayLane {
   }
 
   /** One transaction at most, with what follows the lane's streams. After a failure everything begins anew. */
-  readonly round = (streams: ReadonlyArray<Mirrored>): Effect.Effect<LaneRound, RelayError> =>
+  readonly round = (streams: ReadonlyArray<MirroredPosition>): Effect.Effect<LaneRound, RelayError> =>
     this.step(streams).pipe(Effect.tapError(() => Effect.sync(() => this.close())))
 
   private attempt<A>(run: () => Promise<A>): Effect.Effect<A, RelayError> {
@@ -100,12 +100,12 @@ export class Lane implements RelayLane {
       : reasonOf(cause)
     // a new producer may succeed where nothing has to be set right by hand
     const again = retryable || (!(cause instanceof KafkaFailure) && typeOf(cause) !== "" && !fatal.test(typeOf(cause)))
-    return new RelayError({ target: this.setting.target, operation: "ship", retryable: again, reason, cause })
+    return new RelayError({ target: this.setting.target, operation: "publish", retryable: again, reason, cause })
   }
 
   private readonly step = Effect.fnUntraced(function* (
     this: Lane,
-    streams: ReadonlyArray<Mirrored>
+    streams: ReadonlyArray<MirroredPosition>
   ): Effect.fn.Return<LaneRound, RelayError> {
     const producer = (this.producer ??= yield* this.start())
     yield* this.admit(producer, streams)
@@ -130,10 +130,10 @@ export class Lane implements RelayLane {
     }
     this.advance(work.after)
     const keptAt = performance.now()
-    for (const place of due) Object.assign(this.states.get(nameOf(place))!, { kept: place.seq, keptAt })
+    for (const place of due) Object.assign(this.states.get(streamName(place))!, { kept: place.seq, keptAt })
     const { outbox, target } = this.setting
     yield* outbox.move(target, due)
-    for (const place of due) this.marked.delete(nameOf(place))
+    for (const place of due) this.marked.delete(streamName(place))
     if (ahead !== undefined) this.prepared = yield* Fiber.join(ahead)
     return { messages: work.messages, more: work.more }
   })
@@ -154,18 +154,18 @@ export class Lane implements RelayLane {
   private readonly admit = Effect.fnUntraced(function* (
     this: Lane,
     producer: TransactionalProducer,
-    streams: ReadonlyArray<Mirrored>
+    streams: ReadonlyArray<MirroredPosition>
   ): Effect.fn.Return<void, RelayError> {
     const now = performance.now()
     const unknown = new Set<string>()
     for (const stream of streams) {
-      const state = this.states.get(nameOf(stream))
-      if (state === undefined || (state.wrong !== undefined && state.wrongUntil < now)) unknown.add(nameOf(stream))
+      const state = this.states.get(streamName(stream))
+      if (state === undefined || (state.wrong !== undefined && state.wrongUntil < now)) unknown.add(streamName(stream))
     }
     if (unknown.size === 0) return
     const { outbox, prefix, target } = this.setting
     // read anew, and before Kafka's, which it cannot be ahead of: the id is this lane's
-    const mirror = (yield* outbox.streams(target)).filter((stream) => unknown.has(nameOf(stream)))
+    const mirror = (yield* outbox.streams(target)).filter((stream) => unknown.has(streamName(stream)))
     yield* this.adopt(
       producer,
       mirror.filter(({ adopt }) => adopt)
@@ -184,8 +184,8 @@ export class Lane implements RelayLane {
       }
     }
   })
-  private admitted(mirrored: Mirrored, place: Place | Halted) {
-    const name = nameOf(mirrored)
+  private admitted(mirrored: MirroredPosition, place: OutboxPosition | Halted) {
+    const name = streamName(mirrored)
     const wrong = "reason" in place ? place : undefined
     if (mirrored.halted !== undefined) this.marked.set(name, mirrored.halted)
     this.states.set(name, {
@@ -204,12 +204,12 @@ export class Lane implements RelayLane {
   private readonly adopt = Effect.fnUntraced(function* (
     this: Lane,
     producer: TransactionalProducer,
-    mirror: ReadonlyArray<Mirrored>
+    mirror: ReadonlyArray<MirroredPosition>
   ): Effect.fn.Return<void, RelayError> {
     if (mirror.length === 0) return
     const { outbox, target } = this.setting
     const following = yield* outbox.read(target, mirror, { segments: 1, streamBytes: 1, bytes: 1 }, [])
-    const places: Array<Place> = []
+    const places: Array<OutboxPosition> = []
     for (const [i, { place, there }] of following.entries()) {
       const { partition, projection, seq, source } = place
       const found = unadoptable(place, there) ?? { projection, source, partition, seq, incarnation: there }
@@ -225,11 +225,11 @@ export class Lane implements RelayLane {
   private readonly prepare = Effect.fnUntraced(function* (
     this: Lane,
     producer: TransactionalProducer,
-    ahead: ReadonlyMap<string, Place>
+    ahead: ReadonlyMap<string, OutboxPosition>
   ): Effect.fn.Return<Work, RelayError> {
     const { bounds, outbox, target } = this.setting
     const halted = new Map<string, string>()
-    const places: Array<Place> = []
+    const places: Array<OutboxPosition> = []
     for (const [name, { place, wrong }] of this.states) {
       if (wrong === undefined) places.push(ahead.get(name) ?? place)
       else halted.set(name, wrong.reason)
@@ -238,18 +238,18 @@ export class Lane implements RelayLane {
     for (const one of following) {
       const wrong = misfit(one)
       if (wrong === undefined) continue
-      halted.set(nameOf(one.place), wrong.reason)
-      Object.assign(this.states.get(nameOf(one.place))!, { wrong, wrongUntil: performance.now() + wrongMs })
+      halted.set(streamName(one.place), wrong.reason)
+      Object.assign(this.states.get(streamName(one.place))!, { wrong, wrongUntil: performance.now() + wrongMs })
     }
-    const fitting = following.filter(({ place }) => !halted.has(nameOf(place)))
+    const fitting = following.filter(({ place }) => !halted.has(streamName(place)))
     const work = yield* this.attempt(() => this.press.make(producer.client, fitting))
     return { ...work, halted: new Map([...halted, ...work.halted]) }
   })
 
   /** Streams whose position goes into the transaction: where records do, where it waited long enough, or was not written for long. */
-  private due(work: Work): ReadonlyArray<Place> {
+  private due(work: Work): ReadonlyArray<OutboxPosition> {
     const now = performance.now()
-    const due: Array<Place> = []
+    const due: Array<OutboxPosition> = []
     for (const [name, state] of this.states) {
       if (state.wrong !== undefined || (work.halted.has(name) && !work.after.has(name))) continue
       const place = work.after.get(name) ?? state.place
@@ -260,12 +260,12 @@ export class Lane implements RelayLane {
     }
     return due
   }
-  private advance(after: ReadonlyMap<string, Place>) {
+  private advance(after: ReadonlyMap<string, OutboxPosition>) {
     for (const [name, place] of after) this.states.get(name)!.place = place
   }
 
   /** Places as offsets, by group. */
-  private offsetsOf(places: ReadonlyArray<Place>): ReadonlyMap<string, ReadonlyArray<Offset>> {
+  private offsetsOf(places: ReadonlyArray<OutboxPosition>): ReadonlyMap<string, ReadonlyArray<Offset>> {
     const offsets = new Map<string, Array<Offset>>()
     for (const { incarnation = "", partition, projection, seq, source } of places) {
       const group = groupOf(this.setting.prefix, projection)
@@ -277,7 +277,7 @@ export class Lane implements RelayLane {
     return offsets
   }
   /** Commits. Whether a broker refused a batch for what it is: then the next round goes around it. */
-  private async send(producer: TransactionalProducer, work: Work, due: ReadonlyArray<Place>): Promise<boolean> {
+  private async send(producer: TransactionalProducer, work: Work, due: ReadonlyArray<OutboxPosition>): Promise<boolean> {
     try {
       await producer.commit(work.batches, this.offsetsOf(due))
       return false
@@ -294,8 +294,8 @@ export class Lane implements RelayLane {
   ): Effect.fn.Return<void, RelayError> {
     this.reasons = halted
     const { outbox, target } = this.setting
-    const news: Array<Stream & { reason: string | undefined }> = this.halted.filter(
-      (halt) => this.marked.get(nameOf(halt)) !== halt.reason
+    const news: Array<OutboxStream & { reason: string | undefined }> = this.halted.filter(
+      (halt) => this.marked.get(streamName(halt)) !== halt.reason
     )
     for (const name of this.marked.keys()) {
       const state = this.states.get(name)
@@ -304,8 +304,8 @@ export class Lane implements RelayLane {
     if (news.length === 0) return
     yield* outbox.halt(target, news)
     for (const { reason, ...stream } of news) {
-      if (reason === undefined) this.marked.delete(nameOf(stream))
-      else this.marked.set(nameOf(stream), reason)
+      if (reason === undefined) this.marked.delete(streamName(stream))
+      else this.marked.set(streamName(stream), reason)
     }
   })
 }

@@ -1,6 +1,6 @@
 // Where a stream stands on Kafka, judged against the database: the one place where a relay decides to go on or to halt. Pure.
-import type { Following, Mirrored, Place, Segment } from "../../relay/outbox.ts"
-import type { Stream } from "../../relay/target.ts"
+import type { FollowingSegments, MirroredPosition, OutboxPosition, Segment } from "../../relay/outbox.ts"
+import type { OutboxStream } from "../../relay/target.ts"
 import type { Offset } from "../protocol/transactional-producer.ts"
 
 /** The consumer group that keeps a projection's positions: topic and partition are the stream's source, the offset is the sequence. */
@@ -11,12 +11,12 @@ export const idOf = (prefix: string, lane: number): string => `${prefix}/${lane}
 export interface Halted {
   readonly reason: string
 }
-const repair = ({ partition, projection, source }: Stream) =>
+const repair = ({ partition, projection, source }: OutboxStream) =>
   `look at millrace-seq of the stream's last record there, then say where to go on: update millrace.relay_position ` +
   `set seq = <the end of a segment>, adopt = true where (target, projection, source, partition) = ('kafka', '${projection}', '${source}', ${partition})`
 
 /** Where to go on: the offset on Kafka is the truth, unless it is missing or behind what the database knows. */
-export const placeOf = (mirrored: Mirrored, group: string, offset: Offset | undefined): Place | Halted => {
+export const placeOf = (mirrored: MirroredPosition, group: string, offset: Offset | undefined): OutboxPosition | Halted => {
   const { incarnation, partition, projection, seq, source } = mirrored
   const stream = { projection, source, partition }
   // nothing was shipped yet
@@ -36,7 +36,7 @@ export const placeOf = (mirrored: Mirrored, group: string, offset: Offset | unde
   return { ...stream, seq: offset.offset, incarnation: offset.offset === 0 ? undefined : offset.metadata }
 }
 /** Why a person's word for a position is no use; undefined where it is. */
-export const unadoptable = ({ seq }: Place, there: string | undefined): Halted | undefined =>
+export const unadoptable = ({ seq }: OutboxPosition, there: string | undefined): Halted | undefined =>
   seq === 0 || there !== undefined
     ? undefined
     : {
@@ -44,7 +44,7 @@ export const unadoptable = ({ seq }: Place, there: string | undefined): Halted |
       }
 
 /** Why the outbox does not go on where Kafka stands; undefined where it does. */
-export const misfit = ({ place, there }: Following): Halted | undefined => {
+export const misfit = ({ place, there }: FollowingSegments): Halted | undefined => {
   if (place.incarnation === undefined || place.incarnation === there) return undefined
   const reason =
     `message ${place.seq} was the last one shipped, and the outbox has another one there, or none: the database was restored ` +

@@ -2,7 +2,7 @@
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import { LaneLease, LaneShare } from "../../relay/lanes.ts"
-import type { Bounds, Outbox } from "../../relay/outbox.ts"
+import type { ReadLimits, Outbox } from "../../relay/outbox.ts"
 import { RelayError, type RelayTarget } from "../../relay/target.ts"
 import { Client } from "../protocol/client.ts"
 import { register } from "../protocol/compression.ts"
@@ -48,7 +48,7 @@ const roundMs = 200
 
 const failed = (cause: unknown): RelayError => {
   const [retryable, reason] = reasonOf(cause)
-  return new RelayError({ target: kafka, operation: "ship", retryable, reason, cause })
+  return new RelayError({ target: kafka, operation: "publish", retryable, reason, cause })
 }
 /** Takes transactional ids over, so that no producer that used one can write any more. */
 const takeOver =
@@ -88,7 +88,7 @@ export const make = Effect.fnUntraced(function* (
     paceMs = 50
   } = relay
   const { segments = 64, streamBytes = 2 << 20 } = relay
-  const bounds: Bounds = { segments, streamBytes, bytes }
+  const bounds: ReadLimits = { segments, streamBytes, bytes }
   const { signal, wait } = yield* outbox.signs(kafka)
   const lanes = yield* outbox.lanes(kafka, relay.lanes, (lane) => idOf(prefix, lane))
   const setting: Setting = { target: kafka, prefix, kafka: options, outbox, accepts, bounds, refreshMs }
@@ -114,7 +114,7 @@ export const make = Effect.fnUntraced(function* (
   return {
     name: kafka,
     // a transaction that was begun is worth its end
-    ship: Effect.uninterruptible(Effect.suspend(() => share.ship())),
+    publish: Effect.uninterruptible(Effect.suspend(() => share.publish())),
     wait,
     lag: outbox.lag(kafka),
     signal

@@ -1,7 +1,7 @@
 // What goes into one transaction of the relay to Kafka: segments that can go become batches, others stop their stream. It reads and sends nothing.
 import { setImmediate } from "node:timers/promises"
 import { UnknownTopic } from "../../log/log.ts"
-import { type Following, nameOf, type Place, type Segment } from "../../relay/outbox.ts"
+import { type FollowingSegments, streamName, type OutboxPosition, type Segment } from "../../relay/outbox.ts"
 import type { Client } from "../protocol/client.ts"
 import { reasonOf, typeOf } from "../protocol/errors.ts"
 import type { Compression } from "../protocol/options.ts"
@@ -14,7 +14,7 @@ export interface Work {
   readonly batches: ReadonlyArray<Encoded>
   readonly messages: number
   /** Where the streams stand after it. */
-  readonly after: ReadonlyMap<string, Place>
+  readonly after: ReadonlyMap<string, OutboxPosition>
   /** Why streams stop, by name. */
   readonly halted: ReadonlyMap<string, string>
   readonly more: boolean
@@ -57,7 +57,7 @@ export class Press {
   }
 
   /** What can go, each stream up to its first obstacle. Rejects where brokers do not answer. */
-  async make(client: Client, following: ReadonlyArray<Following>): Promise<Work> {
+  async make(client: Client, following: ReadonlyArray<FollowingSegments>): Promise<Work> {
     const partitions = new Map<string, number | undefined>()
     for (const { place, segments } of following) {
       if (segments.length > 0) partitions.set(place.source, undefined)
@@ -110,15 +110,15 @@ export class Press {
     }
   }
 
-  private async encode(following: ReadonlyArray<Following>, partitions: Partitions): Promise<Work | undefined> {
+  private async encode(following: ReadonlyArray<FollowingSegments>, partitions: Partitions): Promise<Work | undefined> {
     const halted = new Map<string, string>()
     const batches = new Batches(this.compression, Date.now())
-    const after = new Map<string, Place>()
+    const after = new Map<string, OutboxPosition>()
     let messages = 0
     let more = false
     let turnAt = turnBytes
     for (const one of following) {
-      const name = nameOf(one.place)
+      const name = streamName(one.place)
       const origin = this.origin(name)
       let stop = one.segments.length > 0 ? sourceless(one.place, partitions) : undefined
       let { seq } = one.place
@@ -175,7 +175,7 @@ export class Press {
   }
 }
 /** Why there is no place on Kafka for the stream's position. */
-const sourceless = ({ partition, source }: Place, partitions: Partitions): Halted | undefined => {
+const sourceless = ({ partition, source }: OutboxPosition, partitions: Partitions): Halted | undefined => {
   const count = partitions.get(source)
   if (count !== undefined && partition < count) return undefined
   const reason = `Kafka keeps the position under ${source}/${partition}, and has no such partition: run 'millrace topics apply'`

@@ -1,7 +1,7 @@
 // Appends to the log on PostgreSQL: what many callers append while a statement is under way goes into the next one, in one commit.
 import * as Effect from "effect/Effect"
 import type postgres from "postgres"
-import { LogError, type NewRecord, type Place } from "../../log/log.ts"
+import { LogError, type NewRecord, type LogPosition } from "../../log/log.ts"
 import { pack, type Packed } from "./batch-codec.ts"
 import { logError } from "./errors.ts"
 
@@ -21,14 +21,14 @@ export interface Appender {
   readonly append: (
     topic: { readonly topicId: number; readonly name: string },
     records: ReadonlyArray<NewRecord>
-  ) => Effect.Effect<ReadonlyArray<Place>, LogError>
+  ) => Effect.Effect<ReadonlyArray<LogPosition>, LogError>
 }
 interface Caller {
   readonly topicId: number
   readonly topic: string
   readonly records: ReadonlyArray<NewRecord>
   readonly characters: number
-  readonly resume: (result: Effect.Effect<ReadonlyArray<Place>, LogError>) => void
+  readonly resume: (result: Effect.Effect<ReadonlyArray<LogPosition>, LogError>) => void
 }
 /** The records of one partition that one statement appends. */
 interface Group {

@@ -2,7 +2,7 @@
 import { randomInt } from "node:crypto"
 import * as Effect from "effect/Effect"
 import * as Latch from "effect/Latch"
-import type { Locks, View } from "../../log/group.ts"
+import type { GroupLocks, GroupView } from "../../log/group.ts"
 import type { LogError } from "../../log/log.ts"
 import { attempt } from "./errors.ts"
 import type { Session } from "../client/session.ts"
@@ -58,7 +58,7 @@ const join = async (member: Member, pid: number) => {
   member.joined = pid
   nudge(groups, group)
 }
-const look = async (member: Member): Promise<View | undefined> => {
+const look = async (member: Member): Promise<GroupView | undefined> => {
   const { group, latch } = member
   const { session } = member.groups
   latch.closeUnsafe()
@@ -111,7 +111,7 @@ export const locksOf = (
   group: number,
   partitions: number,
   everyMs: number
-): Locks<LogError> => {
+): GroupLocks<LogError> => {
   const latch = Latch.makeUnsafe(false)
   const member: Member = { groups, topic, group, id: randomInt(1, 2 ** 31 - 1), latch, joined: undefined }
   const latches = groups.nudges.get(group) ?? new Set()

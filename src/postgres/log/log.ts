@@ -7,8 +7,8 @@ import * as Semaphore from "effect/Semaphore"
 import type * as Scope from "effect/Scope"
 import type postgres from "postgres"
 import { LogCleaner } from "../../log/cleaner.ts"
-import { share } from "../../log/group.ts"
-import { checked, defaultMaxBytes } from "../../log/rules.ts"
+import { sharePartitions } from "../../log/group.ts"
+import { checkRecords, defaultMaxBytes } from "../../log/rules.ts"
 import {
   type Assignment,
   Log,
@@ -127,7 +127,7 @@ export const make = Effect.fnUntraced(function* (
 
   const append = Effect.fnUntraced(function* (name: string, records: ReadonlyArray<NewRecord>) {
     const topic = yield* topics.find("append", name)
-    const fine = checked(name, topic.partitions, records)
+    const fine = checkRecords(name, topic.partitions, records)
     if (!Array.isArray(fine)) return yield* fine as LogError | UnknownTopic
     return yield* appender.append(topic, fine).pipe(Effect.tapError(() => Effect.sync(() => topics.forget(name))))
   })
@@ -151,7 +151,7 @@ export const make = Effect.fnUntraced(function* (
       const { partitions, topicId } = yield* topics.find("assign", name)
       const id = yield* groupOf(sql, topicId, name, group)
       const locks = locksOf(groups, name, id, partitions, options.rebalanceMs ?? 1000)
-      return yield* share(locks, (partition, generation) => {
+      return yield* sharePartitions(locks, (partition, generation) => {
         const source: LogRead.Source = { topicId, topic: name, partition, maxBytes: maxBytes(read) }
         const assignment: Assignment = {
           topic: name,

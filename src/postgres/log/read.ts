@@ -11,7 +11,7 @@ import {
   type Reader,
   UnknownTopic
 } from "../../log/log.ts"
-import { cut } from "../../log/rules.ts"
+import { splitBatch } from "../../log/rules.ts"
 import { type Row, unpack } from "./batch-codec.ts"
 import { attempt } from "./errors.ts"
 import type { Wake } from "./listeners.ts"
@@ -157,7 +157,7 @@ const fetched = (source: Source, position: Position, rows: () => PromiseLike<Rea
     Effect.flatMap((result): Effect.Effect<readonly [Batch, Batch | undefined], ReadError> => {
       if (!("batch" in result)) return Effect.fail(result)
       return Effect.succeed(
-        result.bytes > source.maxBytes ? cut(result.batch, source.maxBytes) : [result.batch, undefined]
+        result.bytes > source.maxBytes ? splitBatch(result.batch, source.maxBytes) : [result.batch, undefined]
       )
     })
   )
@@ -189,7 +189,7 @@ export const open = Effect.fnUntraced(function* (
       // closed before the query, so that what is appended during it is not missed
       watcher.latch.closeUnsafe()
       if (batch === undefined) {
-        const result = rest === undefined ? yield* next(watcher.position) : cut(rest, source.maxBytes)
+        const result = rest === undefined ? yield* next(watcher.position) : splitBatch(rest, source.maxBytes)
         batch = result[0]
         rest = result[1]
       }

@@ -1,9 +1,9 @@
 // What is to be done so that the topics of the log on PostgreSQL are what an application declares, and doing it: `declare` with a plan.
 import * as Effect from "effect/Effect"
 import type postgres from "postgres"
-import { invalidSpec } from "../../log/rules.ts"
+import { specProblem } from "../../log/rules.ts"
 import { type Log, LogError, type TopicSpec } from "../../log/log.ts"
-import { comparison, creation, type PlanOptions, type TopicPlan, type Topics } from "../../log/topic-plan.ts"
+import { planChange, planCreation, type PlanOptions, type TopicPlan, type TopicAdmin } from "../../log/topic-plan.ts"
 import { arrayOf } from "../client/columns.ts"
 import { attempt } from "./errors.ts"
 
@@ -19,7 +19,7 @@ const retentionOf = (ms: number | null | undefined) => (ms == null ? ever : Stri
 const planOf = (spec: TopicSpec, there: Row | undefined, options: PlanOptions): TopicPlan => {
   const retention = retentionOf(spec.retentionMs)
   if (there === undefined) {
-    return creation(spec, {
+    return planCreation(spec, {
       "cleanup.policy": spec.compacted ? "compact" : "delete",
       "retention.ms": retention
     })
@@ -29,14 +29,14 @@ const planOf = (spec: TopicSpec, there: Row | undefined, options: PlanOptions): 
   const settings = from === retention ? [] : [{ name: "retention.ms", from, to: retention }]
   // its readers hold a topic's number of partitions for good
   const { allowRepartition: _, ...others } = options
-  return comparison(spec, { partitions, compacted, replication: undefined, settings }, undefined, others)
+  return planChange(spec, { partitions, compacted, replication: undefined, settings }, undefined, others)
 }
 
 /** The topics of the log on a database that has its tables. It adds no partitions, whatever is allowed. */
-export const make = (sql: postgres.Sql, { declare }: Pick<Log["Service"], "declare">): Topics => ({
+export const make = (sql: postgres.Sql, { declare }: Pick<Log["Service"], "declare">): TopicAdmin => ({
   plan: Effect.fnUntraced(function* (specs, options = {}) {
     for (const spec of specs) {
-      const reason = invalidSpec(spec)
+      const reason = specProblem(spec)
       if (reason !== undefined)
         return yield* new LogError({ operation: "declare", topic: spec.name, retryable: false, reason })
     }

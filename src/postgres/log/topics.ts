@@ -1,8 +1,8 @@
 // The topics of the log on PostgreSQL: declaring them, and their numbers, remembered. It touches no record.
 import * as Effect from "effect/Effect"
 import type postgres from "postgres"
-import { conflict, invalidSpec, misplaced, missing } from "../../log/rules.ts"
-import { type Bounds, LogError, type TopicSpec, UnknownTopic } from "../../log/log.ts"
+import { specConflict, specProblem, partitionProblem, unknownTopic } from "../../log/rules.ts"
+import { type PartitionBounds, LogError, type TopicSpec, UnknownTopic } from "../../log/log.ts"
 import { attempt } from "./errors.ts"
 
 /** A topic as the log knows it. */
@@ -31,7 +31,7 @@ const declareOne = async (sql: postgres.Sql, spec: TopicSpec): Promise<string | 
   if (made.length > 0) return undefined
   const [there] = await sql`select partitions, compacted from millrace.log_topic where name = ${name}`
   if (there === undefined) return "it was deleted while it was declared; try again"
-  return conflict({ partitions: Number(there["partitions"]), compacted: there["compacted"] === true }, spec)
+  return specConflict({ partitions: Number(there["partitions"]), compacted: there["compacted"] === true }, spec)
 }
 
 /** The topics of a log; `bounds` and `find` fail with `UnknownTopic` for one that was not declared. */
@@ -41,7 +41,7 @@ export const make = (sql: postgres.Sql) => {
 
   const declare = Effect.fnUntraced(function* (specs: ReadonlyArray<TopicSpec>) {
     for (const spec of specs) {
-      const reason = invalidSpec(spec) ?? (yield* attempt("declare", spec.name, () => declareOne(sql, spec)))
+      const reason = specProblem(spec) ?? (yield* attempt("declare", spec.name, () => declareOne(sql, spec)))
       if (reason !== undefined) {
         return yield* new LogError({ operation: "declare", topic: spec.name, retryable: false, reason })
       }
@@ -72,8 +72,8 @@ export const make = (sql: postgres.Sql) => {
   const find = Effect.fnUntraced(function* (operation: LogError["operation"], name: string, partition = 0) {
     // callers keep their order: none that remembers the topic may overtake those who still ask
     const topic = (asking.has(name) ? undefined : known.get(name)) ?? (yield* asked(operation, name))
-    if (topic === undefined) return yield* missing(name)
-    const refused = misplaced(name, topic.partitions, partition)
+    if (topic === undefined) return yield* unknownTopic(name)
+    const refused = partitionProblem(name, topic.partitions, partition)
     if (refused !== undefined) return yield* refused
     return topic
   })
@@ -89,7 +89,7 @@ export const make = (sql: postgres.Sql) => {
       known.delete(name)
       return yield* new UnknownTopic({ topic: name, reason: "it is not there any more" })
     }
-    return rows.map((row): Bounds => ({
+    return rows.map((row): PartitionBounds => ({
       partition: Number(row["partition"]),
       start: Number(row["start_position"]),
       end: Number(row["next_position"])
@@ -97,7 +97,7 @@ export const make = (sql: postgres.Sql) => {
   })
   const identity = Effect.fnUntraced(function* (name: string) {
     const topic = yield* attempt("bounds", name, () => ask(name))
-    return topic === undefined ? yield* missing(name) : String(topic.topicId)
+    return topic === undefined ? yield* unknownTopic(name) : String(topic.topicId)
   })
   /** A topic was not what was remembered of it. */
   const forget = (name: string) => void known.delete(name)

@@ -4,7 +4,7 @@ import { randomInt } from "node:crypto"
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import { shareOf } from "../../log/group.ts"
-import type { Claims, Grouping, Lanes } from "../../relay/outbox.ts"
+import type { LaneClaims, LaneGrouping, RelayLanes } from "../../relay/outbox.ts"
 import type { RelayError } from "../../relay/target.ts"
 import type { Sql } from "../client/client.ts"
 import { attempter } from "./errors.ts"
@@ -29,8 +29,8 @@ const regroup = async (sql: Sql, target: string, lanes: number | undefined, idOf
     await sql`insert into millrace.relay_lane values (${target}, ${lane}, ${idOf(lane)}) on conflict do nothing`
   return row!.number
 }
-const groupingOf = async (sql: Sql, target: string): Promise<Grouping> => {
-  const [row] = await sql<Array<Omit<Grouping, "ids"> & { readonly ids: string }>>`
+const groupingOf = async (sql: Sql, target: string): Promise<LaneGrouping> => {
+  const [row] = await sql<Array<Omit<LaneGrouping, "ids"> & { readonly ids: string }>>`
     select g.lanes, g.generation, g.fenced, (
       select json_agg(l.producer_id order by l.lane)::text from millrace.relay_lane l where l.target = g.target
     ) as ids from millrace.relay_grouping g where g.target = ${target}`
@@ -80,9 +80,9 @@ const endSilent = async ({ number, session }: Member): Promise<void> => {
     if ((error as { readonly code?: string }).code !== insufficientPrivilege) throw error
   }
 }
-const nothing: Claims = { held: [], surplus: 0 }
+const nothing: LaneClaims = { held: [], surplus: 0 }
 
-const claim = async (member: Member, lanes: number): Promise<Claims> => {
+const claim = async (member: Member, lanes: number): Promise<LaneClaims> => {
   const { id, number, session } = member
   if (session.pid() === undefined) return nothing
   let locks = await look(member)
@@ -116,27 +116,27 @@ export const lanesOf = Effect.fnUntraced(function* (
   target: string,
   lanes: number | undefined,
   idOf: (lane: number) => string
-): Effect.fn.Return<Lanes, RelayError, Scope.Scope> {
+): Effect.fn.Return<RelayLanes, RelayError, Scope.Scope> {
   const attempt = attempter(target)
-  const number = yield* attempt("ship", () => regroup(sql, target, lanes, idOf))
+  const number = yield* attempt("publish", () => regroup(sql, target, lanes, idOf))
   const quiet = () => undefined
   const session = yield* makeSession(sql, "millrace_relay", { notified: quiet, ready: quiet, lost: quiet })
   yield* session.opened
   const member: Member = { session, number, id: randomInt(1, 2 ** 31 - 1) }
   return {
-    grouping: attempt("ship", () => groupingOf(sql, target)),
+    grouping: attempt("publish", () => groupingOf(sql, target)),
     fenced: (generation) =>
       Effect.asVoid(
         attempt(
-          "ship",
+          "publish",
           () => sql`
           update millrace.relay_grouping set fenced = true where target = ${target} and generation = ${generation}`
         )
       ),
-    claim: (count) => attempt("ship", () => claim(member, count)),
+    claim: (count) => attempt("publish", () => claim(member, count)),
     release: (lane) =>
       Effect.asVoid(
-        attempt("ship", () => session.sql`select pg_advisory_unlock(${lanesKey(number)}::int, ${lane}::int)`)
+        attempt("publish", () => session.sql`select pg_advisory_unlock(${lanesKey(number)}::int, ${lane}::int)`)
       )
   }
 })

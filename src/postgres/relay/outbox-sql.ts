@@ -1,16 +1,16 @@
 // The statements of the outbox on PostgreSQL: positions begin and move, segments are read after them. It runs none by itself.
 import {
-  type Bounds,
-  type Following,
-  type Mirrored,
-  type Parked,
-  type Parking,
-  type Place,
+  type ReadLimits,
+  type FollowingSegments,
+  type MirroredPosition,
+  type ParkedMessage,
+  type ParkRequest,
+  type OutboxPosition,
   type Segment,
-  type TopicPlace,
+  type TopicPosition,
   unopened
 } from "../../relay/outbox.ts"
-import type { Lag, Stream } from "../../relay/target.ts"
+import type { StreamLag, OutboxStream } from "../../relay/target.ts"
 import type { Sql } from "../client/client.ts"
 import { arrayLiteral } from "../client/types.ts"
 
@@ -37,10 +37,10 @@ export const begin = async (sql: Sql, target: string): Promise<number> => {
 }
 
 /** Every position of a target. */
-export const positions = async (sql: Sql, target: string): Promise<ReadonlyArray<Mirrored>> => {
+export const positions = async (sql: Sql, target: string): Promise<ReadonlyArray<MirroredPosition>> => {
   const rows = await sql<
     Array<
-      Stream & { seq: number; incarnation: string | null; adopt: boolean; generation: number; halted: string | null }
+      OutboxStream & { seq: number; incarnation: string | null; adopt: boolean; generation: number; halted: string | null }
     >
   >`
     select projection, source, partition, seq, incarnation, adopt, generation, halted from millrace.relay_position
@@ -58,14 +58,14 @@ export const positions = async (sql: Sql, target: string): Promise<ReadonlyArray
 }
 
 /** Columns of an `unnest` over streams. */
-const streamArrays = (list: ReadonlyArray<Stream>) =>
+const streamArrays = (list: ReadonlyArray<OutboxStream>) =>
   [
     arrayLiteral(list.map(({ projection }) => projection)),
     arrayLiteral(list.map(({ source }) => source)),
     arrayLiteral(list.map(({ partition }) => partition))
   ] as const
 /** The same as arguments of `unnest`. */
-const streamColumns = (sql: Sql, list: ReadonlyArray<Stream>) => {
+const streamColumns = (sql: Sql, list: ReadonlyArray<OutboxStream>) => {
   const [projections, sources, partitions] = streamArrays(list)
   return sql`${projections}::text[], ${sources}::text[], ${partitions}::integer[]`
 }
@@ -125,10 +125,10 @@ const segmentOf = (row: Row): Segment => {
 /** What follows places. Texts stay bytes: nobody needs them as strings. */
 export const read = async (
   sql: Sql,
-  places: ReadonlyArray<Place>,
-  { bytes, segments, streamBytes }: Bounds,
+  places: ReadonlyArray<OutboxPosition>,
+  { bytes, segments, streamBytes }: ReadLimits,
   pass: ReadonlyArray<string>
-): Promise<ReadonlyArray<Following>> => {
+): Promise<ReadonlyArray<FollowingSegments>> => {
   if (places.length === 0) return []
   const parameters = [
     ...streamArrays(places),
@@ -157,7 +157,7 @@ export const read = async (
 }
 
 /** Moves positions, never backwards. */
-export const move = (sql: Sql, target: string, places: ReadonlyArray<Place>) => sql`
+export const move = (sql: Sql, target: string, places: ReadonlyArray<OutboxPosition>) => sql`
   update millrace.relay_position p
   set seq = m.seq, incarnation = m.incarnation, moved_at = clock_timestamp(), halted = null, adopt = false,
     generation = p.generation + p.adopt::integer
@@ -169,9 +169,9 @@ export const move = (sql: Sql, target: string, places: ReadonlyArray<Place>) => 
   where (p.target, p.projection, p.source, p.partition) = (${target}, m.projection, m.source, m.partition) and p.seq <= m.seq`
 
 /** Where a stream is in a topic: as it was begun by whoever came first, or was connected to it first. */
-export const topicPlace = async (sql: Sql, target: string, begin: TopicPlace): Promise<TopicPlace> => {
+export const topicPlace = async (sql: Sql, target: string, begin: TopicPosition): Promise<TopicPosition> => {
   const { generation, partition, place, projection, sent, seq, source, topic } = begin
-  const [row] = await sql<Array<TopicPlace>>`
+  const [row] = await sql<Array<TopicPosition>>`
     with begun as (
       insert into millrace.relay_topic as t
       values (${target}, ${projection}, ${source}, ${partition}, ${generation}, ${topic}, ${seq}, ${sent}, ${place})
@@ -188,15 +188,15 @@ export const topicPlace = async (sql: Sql, target: string, begin: TopicPlace): P
 export const keep = async (
   sql: Sql,
   target: string,
-  places: ReadonlyArray<TopicPlace>,
-  parked: ReadonlyArray<Parked>
+  places: ReadonlyArray<TopicPosition>,
+  parked: ReadonlyArray<ParkedMessage>
 ) => {
   // first: a place that has passed a message says that it is dealt with
   if (parked.length > 0) await sql`${insertParked(sql, target, parked)} order by m.seq on conflict do nothing`
   if (places.length > 0) await keepPlaces(sql, target, places)
 }
 /** What names rows of `m`, in whose order letters are numbered, is to follow. */
-const insertParked = (sql: Sql, target: string, parked: ReadonlyArray<Parked>) => sql`
+const insertParked = (sql: Sql, target: string, parked: ReadonlyArray<ParkedMessage>) => sql`
   insert into millrace.relay_parked
     (target, projection, source, partition, seq, incarnation, topic, key, meta, val, reason)
   select ${target}::text, m.*
@@ -211,7 +211,7 @@ const insertParked = (sql: Sql, target: string, parked: ReadonlyArray<Parked>) =
     ${arrayLiteral(parked.map(({ reason }) => reason))}::text[]
   ) as m (projection, source, partition, seq, incarnation, topic, key, meta, val, reason)`
 /** Keeps what is parked of topics that the stream was never connected to. Which: who connects to one waits for this, and goes on behind it. */
-export const park = async (sql: Sql, target: string, parking: Parking): Promise<ReadonlyArray<string>> => {
+export const park = async (sql: Sql, target: string, parking: ParkRequest): Promise<ReadonlyArray<string>> => {
   const { generation, parked, partition, projection, source, topics } = parking
   const rows = await sql<Array<{ readonly topic: string }>>`
     with closed as (
@@ -233,7 +233,7 @@ export const park = async (sql: Sql, target: string, parking: Parking): Promise<
     select topic from closed`
   return rows.map(({ topic }) => topic)
 }
-const keepPlaces = (sql: Sql, target: string, places: ReadonlyArray<TopicPlace>) => sql`
+const keepPlaces = (sql: Sql, target: string, places: ReadonlyArray<TopicPosition>) => sql`
   update millrace.relay_topic t
   set seq = m.seq, sent = m.sent, place = m.place
   from unnest(
@@ -251,7 +251,7 @@ const keepPlaces = (sql: Sql, target: string, places: ReadonlyArray<TopicPlace>)
 export const halt = (
   sql: Sql,
   target: string,
-  halts: ReadonlyArray<Stream & { readonly reason: string | undefined }>
+  halts: ReadonlyArray<OutboxStream & { readonly reason: string | undefined }>
 ) => sql`
   update millrace.relay_position p
   set halted = m.reason
@@ -263,7 +263,7 @@ export const halt = (
     and p.halted is distinct from m.reason`
 
 /** How many messages of each stream the target lacks; streams without a position yet included. */
-export const lag = (sql: Sql, target: string) => sql.unsafe<Array<Lag>>(lags, [target], { prepare: true })
+export const lag = (sql: Sql, target: string) => sql.unsafe<Array<StreamLag>>(lags, [target], { prepare: true })
 const lags = `${streams}
   select s.projection, s.source, s.partition, (last.seq - coalesce(p.seq, 0))::float8 as lag
   from stream s

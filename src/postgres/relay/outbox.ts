@@ -3,7 +3,7 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Queue from "effect/Queue"
 import type * as Scope from "effect/Scope"
-import { Outbox, type Signs } from "../../relay/outbox.ts"
+import { Outbox, type CommitSignals } from "../../relay/outbox.ts"
 import type { RelayError } from "../../relay/target.ts"
 import type { Sql } from "../client/client.ts"
 import { lanesOf } from "./lanes.ts"
@@ -17,7 +17,7 @@ export const outboxChannel = "millrace_outbox"
 export const signsOf = Effect.fnUntraced(function* (
   sql: Sql,
   target: string
-): Effect.fn.Return<Signs, RelayError, Scope.Scope> {
+): Effect.fn.Return<CommitSignals, RelayError, Scope.Scope> {
   const attempt = attempter(target)
   const signs = yield* Queue.sliding<void>(1)
   const signal = () => void Queue.offerUnsafe(signs, undefined)
@@ -33,16 +33,16 @@ export const signsOf = Effect.fnUntraced(function* (
 export const make = (sql: Sql): Outbox["Service"] =>
   Outbox.of({
     streams: (target) =>
-      attempter(target)("ship", async () => {
+      attempter(target)("publish", async () => {
         await Statement.begin(sql, target)
         return Statement.positions(sql, target)
       }),
-    read: (target, places, bounds, pass) => attempter(target)("ship", () => Statement.read(sql, places, bounds, pass)),
-    move: (target, places) => Effect.asVoid(attempter(target)("ship", () => Statement.move(sql, target, places))),
-    topicPlace: (target, begin) => attempter(target)("ship", () => Statement.topicPlace(sql, target, begin)),
-    keep: (target, places, parked) => attempter(target)("ship", () => Statement.keep(sql, target, places, parked)),
-    park: (target, parking) => attempter(target)("ship", () => Statement.park(sql, target, parking)),
-    halt: (target, halts) => Effect.asVoid(attempter(target)("ship", () => Statement.halt(sql, target, halts))),
+    read: (target, places, bounds, pass) => attempter(target)("publish", () => Statement.read(sql, places, bounds, pass)),
+    move: (target, places) => Effect.asVoid(attempter(target)("publish", () => Statement.move(sql, target, places))),
+    topicPlace: (target, begin) => attempter(target)("publish", () => Statement.topicPlace(sql, target, begin)),
+    keep: (target, places, parked) => attempter(target)("publish", () => Statement.keep(sql, target, places, parked)),
+    park: (target, parking) => attempter(target)("publish", () => Statement.park(sql, target, parking)),
+    halt: (target, halts) => Effect.asVoid(attempter(target)("publish", () => Statement.halt(sql, target, halts))),
     lag: (target) => attempter(target)("lag", () => Statement.lag(sql, target)),
     signs: (target) => signsOf(sql, target),
     lanes: (target, lanes, idOf) => lanesOf(sql, target, lanes, idOf)

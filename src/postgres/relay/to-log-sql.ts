@@ -1,12 +1,12 @@
 // The statements of the embedded relay: copy segments of the outbox into the log and move the position, in one. It runs none of them.
-import type { Stream } from "../../relay/target.ts"
+import type { OutboxStream } from "../../relay/target.ts"
 import type { Sql } from "../client/client.ts"
 import { arrayLiteral } from "../client/types.ts"
 
 /** Why a stream stands at its next segment. `split` is no halt: its messages go to several partitions. */
 export type Stop = "position" | "gap" | "topic" | "partition" | "split"
 /** A row of what `ship` returns: a stream's move, or where it stands. */
-export interface ShipRow extends Stream {
+export interface ShipRow extends OutboxStream {
   readonly messages: number
   readonly stop: Stop | null
   /** Where the stream stood before. */
@@ -112,7 +112,7 @@ export const ship = (sql: Sql, target: string, bounds: { readonly segments: numb
   sql.unsafe<Array<ShipRow>>(shipment, [target, bounds.segments, bounds.bytes], { prepare: true })
 
 /** Why a stream stands at a sequence. */
-export interface Mark extends Stream {
+export interface Mark extends OutboxStream {
   readonly seq: number
   readonly reason: string
 }

@@ -1,7 +1,7 @@
 // The embedded target of the relay: the outbox's segments become records of the log on PostgreSQL, copied within the server.
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
-import type { Halt, RelayError, RelayTarget, Shipment } from "../../relay/target.ts"
+import type { StreamHalt, RelayError, RelayTarget, RelayRound } from "../../relay/target.ts"
 import type { Sql } from "../client/client.ts"
 import { tell } from "../log/notify.ts"
 import * as Statement from "./to-log-sql.ts"
@@ -72,7 +72,7 @@ const makeCopy = (sql: Sql, bounds: Bounds) => {
 const shipRound = async (sql: Sql, copy: () => Promise<ReadonlyArray<Statement.ShipRow>>) => {
   const rows = await copy()
   const ends = [...(rows[0]?.ends ?? [])]
-  const halted: Array<Halt> = []
+  const halted: Array<StreamHalt> = []
   const marks: Array<Statement.Mark> = []
   let messages = 0
   let more = false
@@ -98,7 +98,7 @@ const shipRound = async (sql: Sql, copy: () => Promise<ReadonlyArray<Statement.S
     }
   }
   if (marks.length > 0) await Statement.mark(sql, embedded, marks)
-  return { shipment: { messages, more, halted } satisfies Shipment, ends }
+  return { shipment: { messages, more, halted } satisfies RelayRound, ends }
 }
 
 const wakeOwn = (ends: ReadonlyArray<string>, appended: NonNullable<Options["appended"]>) => {
@@ -121,7 +121,7 @@ export const make = Effect.fnUntraced(function* (
   const { signal, wait } = yield* signsOf(sql, embedded)
   const scope = yield* Effect.scope
   const ship = Effect.gen(function* () {
-    const { ends, shipment } = yield* attempt("ship", () => shipRound(sql, copy))
+    const { ends, shipment } = yield* attempt("publish", () => shipRound(sql, copy))
     if (options.appended !== undefined) wakeOwn(ends, options.appended)
     // beside the next round; not in the statement: that would cost its commit more
     if (ends.length > 0) yield* Effect.forkIn(tell(sql, ends), scope)
@@ -130,7 +130,7 @@ export const make = Effect.fnUntraced(function* (
   return {
     name: embedded,
     // a statement that was sent cannot be taken back; its outcome is worth knowing
-    ship: Effect.uninterruptible(ship),
+    publish: Effect.uninterruptible(ship),
     wait,
     lag: attempt("lag", () => Outbox.lag(sql, embedded)),
     signal

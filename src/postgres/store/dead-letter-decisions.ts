@@ -1,8 +1,8 @@
 // What became of dead letters that are messages of topics, and of messages that relays parked: the statements. It reads no topic and sends nothing.
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
-import type { Parked } from "../../relay/outbox.ts"
-import type { Noted, Notes } from "../../dead-letter/resend.ts"
+import type { ParkedMessage } from "../../relay/outbox.ts"
+import type { ResendAttempt, ResendJournal } from "../../dead-letter/resend.ts"
 import { query, session, type Sql, type SqlError } from "../client/client.ts"
 import { arrayLiteral } from "../client/types.ts"
 
@@ -37,15 +37,15 @@ const note = <A>(run: () => PromiseLike<A>) => query("note a retry", run)
 /** Microseconds since 1970 of the attempt: grows as long as the server's clock does. */
 const number = (sql: Sql) => sql`(extract(epoch from decided_at) * 1000000)::int8 as number`
 /** The same for a statement that answers the note; undefined: there is none. */
-const noted = (run: () => PromiseLike<ReadonlyArray<Noted>>) => Effect.map(note(run), ([row]) => row && { ...row })
+const noted = (run: () => PromiseLike<ReadonlyArray<ResendAttempt>>) => Effect.map(note(run), ([row]) => row && { ...row })
 
 /** The notes of a letter of a topic. One without a row is parked. */
-export const topicNotes = (sql: Sql, topic: string, origin: string, by: string): Notes<SqlError> => {
+export const topicNotes = (sql: Sql, topic: string, origin: string, by: string): ResendJournal<SqlError> => {
   const it = sql`topic = ${topic} and origin = ${origin} and status = 'retrying'`
   return {
     begin: ({ after, part }) =>
       noted(
-        () => sql<Array<Noted>>`
+        () => sql<Array<ResendAttempt>>`
             insert into millrace.topic_letter as l (topic, origin, status, decided_by, sent_to, sent_after)
             values (${topic}, ${origin}, 'retrying', ${by}, ${part}, ${after})
             on conflict (topic, origin) do update set tries = l.tries + 1, decided_by = excluded.decided_by
@@ -54,7 +54,7 @@ export const topicNotes = (sql: Sql, topic: string, origin: string, by: string):
       ),
     again: ({ after, part }) =>
       noted(
-        () => sql<Array<Noted>>`
+        () => sql<Array<ResendAttempt>>`
             update millrace.topic_letter
             set sent_to = ${part}, sent_after = ${after}, decided_at = clock_timestamp()
             where ${it} returning sent_to as part, sent_after as after, ${number(sql)}, true as resumed`
@@ -67,7 +67,7 @@ export const topicNotes = (sql: Sql, topic: string, origin: string, by: string):
 }
 
 /** A message that a relay parked, for people. Times are epoch milliseconds. */
-export interface ParkedLetter extends Parked {
+export interface ParkedLetter extends ParkedMessage {
   readonly id: number
   readonly target: string
   readonly status: Status
@@ -114,13 +114,13 @@ export const discardParked = async (sql: Sql, id: number, by: string): Promise<b
 }
 
 /** The notes of a message that a relay parked, which goes where it was to go. */
-export const parkedNotes = (sql: Sql, id: number, by: string): Notes<SqlError> => {
+export const parkedNotes = (sql: Sql, id: number, by: string): ResendJournal<SqlError> => {
   // versions that counted no attempts left 0 with one that did not come to its end
   const columns = sql`topic as part, sent_after as after, ${number(sql)}, tries > 1 as resumed`
   return {
     begin: ({ after }) =>
       noted(
-        () => sql<Array<Noted>>`
+        () => sql<Array<ResendAttempt>>`
             update millrace.relay_parked set status = 'retrying', decided_by = ${by},
               tries = case when status = 'parked' then 1 else greatest(tries, 1) + 1 end,
               sent_after = case when status = 'parked' then ${after} else sent_after end,
@@ -130,7 +130,7 @@ export const parkedNotes = (sql: Sql, id: number, by: string): Notes<SqlError> =
       ),
     again: ({ after }) =>
       noted(
-        () => sql<Array<Noted>>`
+        () => sql<Array<ResendAttempt>>`
             update millrace.relay_parked set sent_after = ${after}, decided_at = clock_timestamp()
             where id = ${id} and status = 'retrying' returning ${columns}`
       ),

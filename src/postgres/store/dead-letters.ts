@@ -1,6 +1,6 @@
 // The statements over dead letters beside the commit that parks them: what is open, for the runner, and lists and decisions, for people.
 import type { LogRecord } from "../../log/log.ts"
-import { recordOf } from "../../dead-letter/retry-record.ts"
+import { recordFromEnvelope } from "../../dead-letter/retry-record.ts"
 import type { ProjectionPartition } from "../../runner/store.ts"
 import type { Sql } from "../client/client.ts"
 import { arrayLiteral } from "../client/types.ts"
@@ -16,7 +16,7 @@ export interface LetterRow {
 export const recordOfLetter = ({ envelope, position, value }: LetterRow, partition: number): LogRecord => {
   const kept = JSON.parse(envelope) as { readonly envelope?: string; readonly value?: string }
   const record =
-    kept.envelope === undefined ? recordOf(envelope, partition, value) : recordOf(kept.envelope, partition, kept.value!)
+    kept.envelope === undefined ? recordFromEnvelope(envelope, partition, value) : recordFromEnvelope(kept.envelope, partition, kept.value!)
   return { ...record, position, appendedAt: 0 }
 }
 

@@ -3,7 +3,7 @@ import * as Effect from "effect/Effect"
 import * as Schedule from "effect/Schedule"
 import type { Projection } from "../../model/projection.ts"
 import { fromRow, keyProblem } from "../../model/columns.ts"
-import { unrunnable } from "../../model/unsupported.ts"
+import { unsupportedReason } from "../../model/unsupported.ts"
 import {
   Fenced,
   Mismatch,
@@ -118,7 +118,7 @@ const prepareOne = Effect.fnUntraced(function* (
   { partitionsOf, startOf }: Sources
 ) {
   const { name, version } = projection
-  const refused = unrunnable(projection) ?? keyProblem(projection.writes)
+  const refused = unsupportedReason(projection) ?? keyProblem(projection.writes)
   if (refused !== undefined) return yield* new Mismatch({ what: `projection ${name}`, reason: refused })
   const definition = definitionOf(projection)
   const known = yield* query(

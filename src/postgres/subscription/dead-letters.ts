@@ -3,13 +3,13 @@ import * as Effect from "effect/Effect"
 import { FanOutError } from "../../subscription/fanout.ts"
 import { envelopeHeaders } from "../../log/envelope.ts"
 import type { Log, LogError, NewRecord, OutOfRange, UnknownTopic } from "../../log/log.ts"
-import { LetterRefused, type Sender } from "../../dead-letter/resend.ts"
+import { DeadLetterRejected, type DeadLetterSender } from "../../dead-letter/resend.ts"
 import {
   type DeadLetterTopics,
   isRetryOf,
-  letterOf,
+  subscriptionDeadLetter,
   retryProperties,
-  type SubscriptionLetter
+  type SubscriptionDeadLetter
 } from "../../subscription/dead-letter.ts"
 import { attempt } from "./consumer.ts"
 import { messageOf } from "./message.ts"
@@ -61,7 +61,7 @@ export const make = (sql: Sql, log: Log["Service"]): DeadLetterTopics<FanOutErro
           const { next, records } = yield* log.read(topic, partition, position)
           for (const record of records) {
             const { eventTime, key, properties, value } = messageOf(topic, record, 0)
-            const letter = letterOf(topic, { key, value, eventTime, properties, takenAt: record.appendedAt })
+            const letter = subscriptionDeadLetter(topic, { key, value, eventTime, properties, takenAt: record.appendedAt })
             if (letter !== undefined) take(letter)
           }
           position = next
@@ -76,15 +76,15 @@ export const make = (sql: Sql, log: Log["Service"]): DeadLetterTopics<FanOutErro
 
 const again = failed("retry a dead letter")
 const orRefused = (error: LogError | UnknownTopic | OutOfRange) =>
-  error._tag === "UnknownTopic" ? new LetterRefused({ reason: error.message }) : again(error)
+  error._tag === "UnknownTopic" ? new DeadLetterRejected({ reason: error.message }) : again(error)
 
 /** Parts are partitions of the letter's source. */
-const senderOf = (log: Log["Service"]): Sender<SubscriptionLetter, FanOutError> => ({
+const senderOf = (log: Log["Service"]): DeadLetterSender<SubscriptionDeadLetter, FanOutError> => ({
   aim: Effect.fnUntraced(function* ({ partition, source }) {
     const bounds = yield* Effect.mapError(log.bounds(source), orRefused)
     const found = bounds.find((one) => one.partition === partition)
     if (found === undefined)
-      return yield* new LetterRefused({ reason: `there is no partition ${partition} of ${source}` })
+      return yield* new DeadLetterRejected({ reason: `there is no partition ${partition} of ${source}` })
     return { part: String(partition), after: String(found.end) }
   }),
   isThere: Effect.fnUntraced(function* (letter, { after }) {

@@ -7,7 +7,7 @@ import * as Layer from "effect/Layer"
 import * as Schedule from "effect/Schedule"
 import * as Scope from "effect/Scope"
 import {
-  assertPlaces,
+  assertPositions,
   ConsumerBusy,
   defaults,
   FanOut,
@@ -216,7 +216,7 @@ const subscribe = Effect.fnUntraced(function* (shared: Shared, options: Subscrib
   const settings = settingsOf(options)
   const { deadLetterTopic: name, topic } = settings
   const { partitions, topic_id: topicId } = yield* topicOf(sql, topic)
-  yield* assertPlaces("subscribe", topic, partitions, settings.from)
+  yield* assertPositions("subscribe", topic, partitions, settings.from)
   const joined = yield* member(shared, settings, topicId)
   const { subscription } = joined
   yield* attempt("subscribe", () => Statement.sweep(sql, [subscription]))
@@ -263,7 +263,7 @@ const seek = Effect.fnUntraced(function* (shared: Shared, options: SubscribeOpti
   const settings = settingsOf(options)
   const { name, topic } = settings
   const { partitions, topic_id: topicId } = yield* topicOf(sql, topic)
-  yield* assertPlaces("seek", topic, partitions, to)
+  yield* assertPositions("seek", topic, partitions, to)
   const found = (yield* attempt("seek", () => Cursors.open(sql, topicId, name, settings.type, to)))[0]
   if (found === undefined) {
     return yield* new FanOutError({

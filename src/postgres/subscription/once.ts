@@ -5,7 +5,7 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Scope from "effect/Scope"
 import * as Semaphore from "effect/Semaphore"
-import { type Identity, type Once, OnceError } from "../../subscription/once.ts"
+import { type MessageIdentity, type Once, OnceError } from "../../subscription/once.ts"
 import { session, transaction, type Session, type Sql } from "../client/client.ts"
 import { query, type SqlError } from "../client/errors.ts"
 
@@ -140,7 +140,7 @@ const commit = (tx: Session) =>
   )
 
 /** A transaction of one message. */
-const handling = <E, R>(held: Held, message: Identity, use: (tx: Session) => Effect.Effect<unknown, E, R>) =>
+const handling = <E, R>(held: Held, message: MessageIdentity, use: (tx: Session) => Effect.Effect<unknown, E, R>) =>
   Effect.uninterruptibleMask(
     Effect.fnUntraced(function* (restore) {
       const { tx } = held
@@ -171,7 +171,7 @@ const handling = <E, R>(held: Held, message: Identity, use: (tx: Session) => Eff
     })
   )
 
-const merge = (sql: Sql, { subscription, topic }: Pick<Identity, "topic" | "subscription">) => sql<
+const merge = (sql: Sql, { subscription, topic }: Pick<MessageIdentity, "topic" | "subscription">) => sql<
   Array<{ readonly merged: number }>
 >`
   with chosen as (
@@ -195,7 +195,7 @@ const merge = (sql: Sql, { subscription, topic }: Pick<Identity, "topic" | "subs
   select count(*)::integer as merged from gone`
 
 /** Merges marks of the subscriptions that were active, and forgets old ones, for as long as the scope is open. */
-const tidy = Effect.fnUntraced(function* (sql: Sql, active: Map<string, Identity>, keepMs: number, mergeMs: number) {
+const tidy = Effect.fnUntraced(function* (sql: Sql, active: Map<string, MessageIdentity>, keepMs: number, mergeMs: number) {
   const round = Effect.gen(function* () {
     for (const [key, identity] of active) {
       active.delete(key)
@@ -220,7 +220,7 @@ export const make = Effect.fnUntraced(function* (
 ): Effect.fn.Return<Once<Session>, OnceError, Scope.Scope> {
   yield* prepare(sql)
   const withSession = yield* sessions(sql, max)
-  const active = new Map<string, Identity>()
+  const active = new Map<string, MessageIdentity>()
   yield* tidy(sql, active, keepMs, mergeMs)
 
   const handle: Once<Session>["handle"] = (message, use) =>

@@ -2,27 +2,27 @@
 import * as Effect from "effect/Effect"
 import type { LaneRound, RelayLane } from "../../relay/lanes.ts"
 import {
-  type Bounds,
-  type Mirrored,
-  nameOf,
+  type ReadLimits,
+  type MirroredPosition,
+  streamName,
   type Outbox,
-  type Parked,
-  type Place,
-  type TopicPlace
+  type ParkedMessage,
+  type OutboxPosition,
+  type TopicPosition
 } from "../../relay/outbox.ts"
-import type { Halt, RelayError, Stream } from "../../relay/target.ts"
+import type { StreamHalt, RelayError, OutboxStream } from "../../relay/target.ts"
 import { type Setting as StreamSetting, StreamRelay } from "./stream.ts"
 
 /** What all lanes of a relay share. */
 export interface Setting extends StreamSetting {
   readonly target: string
   readonly outbox: Outbox["Service"]
-  readonly bounds: Bounds
+  readonly bounds: ReadLimits
 }
 interface Broken {
   readonly closed: Promise<void>
   readonly until: number
-  readonly stream: Stream
+  readonly stream: OutboxStream
 }
 
 /** How long a stream whose position is wrong rests before it is looked at again. */
@@ -32,24 +32,24 @@ const brokenMs = 1_000
 export class Lane implements RelayLane {
   private readonly setting: Setting
   private readonly streams = new Map<string, StreamRelay>()
-  private readonly at = new Map<string, Stream>()
+  private readonly at = new Map<string, OutboxStream>()
   private readonly broken = new Map<string, Broken>()
   private readonly passed = new Set<string>()
   /** Why streams stand still, and the same as the database has it. */
   private readonly reasons = new Map<string, string>()
   private readonly marked = new Map<string, string>()
   // not written down yet
-  private readonly places = new Map<string, TopicPlace>()
-  private readonly positions = new Map<string, Place>()
-  private parked: Array<Parked> = []
+  private readonly places = new Map<string, TopicPosition>()
+  private readonly positions = new Map<string, OutboxPosition>()
+  private parked: Array<ParkedMessage> = []
 
   constructor(setting: Setting) {
     this.setting = setting
   }
 
   /** The streams that stand still. */
-  get halted(): ReadonlyArray<Halt> {
-    const found: Array<Halt> = []
+  get halted(): ReadonlyArray<StreamHalt> {
+    const found: Array<StreamHalt> = []
     for (const [name, reason] of this.reasons) found.push({ ...this.at.get(name)!, reason })
     return found
   }
@@ -57,7 +57,7 @@ export class Lane implements RelayLane {
   /** Writes down how far streams came, and reads what follows. */
   readonly round = Effect.fnUntraced(function* (
     this: Lane,
-    streams: ReadonlyArray<Mirrored>
+    streams: ReadonlyArray<MirroredPosition>
   ): Effect.fn.Return<LaneRound, RelayError> {
     const messages = yield* this.write()
     yield* this.admit(streams)
@@ -74,10 +74,10 @@ export class Lane implements RelayLane {
     this.streams.clear()
   })
 
-  private readonly admit = Effect.fnUntraced(function* (this: Lane, streams: ReadonlyArray<Mirrored>) {
+  private readonly admit = Effect.fnUntraced(function* (this: Lane, streams: ReadonlyArray<MirroredPosition>) {
     const now = performance.now()
     for (const mirrored of streams) {
-      const name = nameOf(mirrored)
+      const name = streamName(mirrored)
       const { partition, projection, source } = mirrored
       const stream = this.streams.get(name)
       if (stream?.broken !== undefined) {
@@ -134,14 +134,14 @@ export class Lane implements RelayLane {
   /** Whether there is more to read at once. */
   private readonly read = Effect.fnUntraced(function* (this: Lane): Effect.fn.Return<boolean, RelayError> {
     const { accepts, bounds, outbox, target } = this.setting
-    const places: Array<Place> = []
+    const places: Array<OutboxPosition> = []
     for (const stream of this.streams.values()) {
       stream.pump()
       if (stream.hasRoom) places.push(stream.readAt)
     }
     let more = false
     for (const following of yield* outbox.read(target, places, bounds, [...this.passed])) {
-      const stream = this.streams.get(nameOf(following.place))!
+      const stream = this.streams.get(streamName(following.place))!
       for (const { topic } of following.segments) if (!accepts(topic)) this.passed.add(topic)
       stream.push(following)
       more ||= following.more && stream.hasRoom
@@ -156,7 +156,7 @@ export class Lane implements RelayLane {
       if (obstacle !== undefined) this.reasons.set(name, obstacle)
       else if (stream.isIdle) this.reasons.delete(name)
     }
-    const news: Array<Stream & { reason: string | undefined }> = []
+    const news: Array<OutboxStream & { reason: string | undefined }> = []
     for (const [name, reason] of this.reasons)
       if (this.marked.get(name) !== reason) news.push({ ...this.at.get(name)!, reason })
     for (const name of this.marked.keys())
@@ -165,8 +165,8 @@ export class Lane implements RelayLane {
     if (news.length === 0) return
     yield* this.setting.outbox.halt(this.setting.target, news)
     for (const { reason, ...stream } of news) {
-      if (reason === undefined) this.marked.delete(nameOf(stream))
-      else this.marked.set(nameOf(stream), reason)
+      if (reason === undefined) this.marked.delete(streamName(stream))
+      else this.marked.set(streamName(stream), reason)
     }
   })
 }

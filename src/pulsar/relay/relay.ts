@@ -99,7 +99,7 @@ export const make = Effect.fnUntraced(function* (
   const cluster = yield* connect(options).pipe(
     Effect.mapError(
       ({ cause, message: reason, retryable }) =>
-        new RelayError({ target: pulsar, operation: "ship", retryable, reason, cause })
+        new RelayError({ target: pulsar, operation: "publish", retryable, reason, cause })
     )
   )
   return yield* fromCluster(cluster, outbox, relay)
@@ -139,7 +139,7 @@ export const fromCluster = Effect.fnUntraced(function* (
   return {
     name: pulsar,
     // what was taken from streams must be written down
-    ship: Effect.uninterruptible(Effect.suspend(() => share.ship())),
+    publish: Effect.uninterruptible(Effect.suspend(() => share.publish())),
     wait: Effect.raceFirst(wait, Queue.take(movements)),
     lag: outbox.lag(pulsar),
     signal

@@ -1,15 +1,15 @@
 // A stream on its way to Pulsar: what was read of it, by segment, until each message is there; and how far that makes its position. No I/O but its channels'.
 import {
-  type Following,
-  type Mirrored,
-  nameOf,
-  type Parked,
-  type Parking,
-  type Place,
+  type FollowingSegments,
+  type MirroredPosition,
+  streamName,
+  type ParkedMessage,
+  type ParkRequest,
+  type OutboxPosition,
   type Segment,
-  type TopicPlace
+  type TopicPosition
 } from "../../relay/outbox.ts"
-import type { RelayError, Stream } from "../../relay/target.ts"
+import type { RelayError, OutboxStream } from "../../relay/target.ts"
 import type { Cluster } from "../client/cluster.ts"
 import { PulsarFailure } from "../client/errors.ts"
 import { Channel, type Held, type Mark } from "./channel.ts"
@@ -33,7 +33,7 @@ export interface Setting {
   /** Messages and bytes of a stream that may be under way, or wait for a topic that does not take them. */
   readonly inFlight: number
   readonly inFlightBytes: number
-  readonly topicPlace: (begin: TopicPlace) => Promise<TopicPlace>
+  readonly topicPlace: (begin: TopicPosition) => Promise<TopicPosition>
   readonly holds: () => boolean
   /** Runs what connects when it is its turn. */
   readonly inTurn: <A>(run: () => Promise<A>) => Promise<A>
@@ -42,20 +42,20 @@ export interface Setting {
 }
 /** What is to be written down of a stream. */
 export interface Progress {
-  readonly places: ReadonlyArray<TopicPlace>
-  readonly parked: ReadonlyArray<Parked>
+  readonly places: ReadonlyArray<TopicPosition>
+  readonly parked: ReadonlyArray<ParkedMessage>
   /** Its position, where that moved. */
-  readonly place: Place | undefined
+  readonly place: OutboxPosition | undefined
 }
 
 interface Underway {
-  readonly place: Place
+  readonly place: OutboxPosition
   /** Messages that are not there yet. */
   left: number
 }
 /** Messages that may be parked instead of waiting. */
 export interface Overflow {
-  readonly parking: Parking
+  readonly parking: ParkRequest
   /** Those of these topics were parked. The others may not be: the stream was connected there. */
   readonly settle: (topics: ReadonlyArray<string>) => void
 }
@@ -69,27 +69,27 @@ export class StreamRelay {
   readonly name: string
   /** Why it stands still; others flow. It is to be made anew then. */
   broken: string | undefined
-  private readonly stream: Stream
+  private readonly stream: OutboxStream
   private readonly setting: Setting
   private readonly generation: number
   private readonly from: number
   private readonly underway: Array<Underway> = []
   private readonly bySeq = new Map<number, Underway>()
   private readonly routes = new Map<string, Route>()
-  private parked: Array<Parked> = []
-  private reached: Place | undefined
+  private parked: Array<ParkedMessage> = []
+  private reached: OutboxPosition | undefined
   private bytes = 0
   private hasRead = false
   /** Where reading goes on. */
-  readAt: Place
+  readAt: OutboxPosition
   /** Messages that came to be there since it was last looked at. */
   shipped = 0
 
-  constructor(setting: Setting, mirrored: Mirrored) {
+  constructor(setting: Setting, mirrored: MirroredPosition) {
     const { adopt, generation, incarnation, partition, projection, seq, source } = mirrored
     this.setting = setting
     this.stream = { projection, source, partition }
-    this.name = nameOf(mirrored)
+    this.name = streamName(mirrored)
     this.generation = generation + (adopt ? 1 : 0)
     this.from = seq
     this.readAt = { ...this.stream, seq, incarnation }
@@ -112,7 +112,7 @@ export class StreamRelay {
   }
 
   /** Takes what was read of it. */
-  push(following: Following): void {
+  push(following: FollowingSegments): void {
     this.hasRead = true
     const reason = misfit(following)
     if (reason !== undefined) this.broken ??= `${reason}. ${repair(this.stream)}`
@@ -165,7 +165,7 @@ export class StreamRelay {
     const partitions = this.setting.partitions.get(localName(topic)) ?? 1
     return new Route({ cluster, partitions, undeclared, advice: advice(topic), mark, channel, inTurn, moved }, topic)
   }
-  private async mark(topic: string, begin: Mark): Promise<TopicPlace> {
+  private async mark(topic: string, begin: Mark): Promise<TopicPosition> {
     try {
       return await this.setting.topicPlace({ ...this.stream, generation: this.generation, topic, ...begin })
     } catch (cause) {
@@ -227,7 +227,7 @@ export class StreamRelay {
     else this.parked.push(this.parkedOf(topic, message, reason))
     this.settle(message)
   }
-  private parkedOf(topic: string, message: Message, reason: string): Parked {
+  private parkedOf(topic: string, message: Message, reason: string): ParkedMessage {
     const { incarnation, key, seq, value } = message
     return { ...this.stream, seq, incarnation, topic, key, meta: metaOf(message), val: value, reason }
   }
@@ -249,7 +249,7 @@ export class StreamRelay {
 
   /** What is to be written down. The position must not be written before the rest. */
   takeProgress(): Progress {
-    const places: Array<TopicPlace> = []
+    const places: Array<TopicPosition> = []
     for (const route of this.routes.values())
       for (const mark of route.takeMarks()) places.push({ ...this.stream, generation: this.generation, ...mark })
     const { parked, reached: place } = this

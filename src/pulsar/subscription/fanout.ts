@@ -5,7 +5,7 @@ import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
 import * as Scope from "effect/Scope"
 import {
-  assertPlaces,
+  assertPositions,
   ConsumerBusy,
   defaults as subscriptions,
   FanOut,
@@ -82,7 +82,7 @@ const subscribe = Effect.fnUntraced(function* (cluster: Cluster, options: Subscr
   }
   const topics = yield* partitionsOf(cluster, "subscribe", options.topic)
   const { from, name } = settings
-  yield* assertPlaces("subscribe", options.topic, topics.length, from)
+  yield* assertPositions("subscribe", options.topic, topics.length, from)
   if (typeof from === "object")
     yield* Effect.tryPromise({
       try: () => begin(adminOf(cluster), topics, name, from),
@@ -122,7 +122,7 @@ const seek = Effect.fnUntraced(function* (
   to: StartAt
 ) {
   const topics = yield* partitionsOf(cluster, "seek", topic)
-  yield* assertPlaces("seek", topic, topics.length, to)
+  yield* assertPositions("seek", topic, topics.length, to)
   const busy = yield* Effect.tryPromise({
     try: async () => {
       const admin = adminOf(cluster)

@@ -1,9 +1,9 @@
 // Brings checked events to the log: small requests that meet share one append, large ones go by themselves. It retries nothing.
-import type { LogError, NewRecord, Place, UnknownTopic } from "../../log/log.ts"
+import type { LogError, NewRecord, LogPosition, UnknownTopic } from "../../log/log.ts"
 
 /** What came of an append. `Overloaded`: too many events are waiting, nothing was tried. */
 export type Appended =
-  | { readonly _tag: "Places"; readonly places: ReadonlyArray<Place> }
+  | { readonly _tag: "Places"; readonly places: ReadonlyArray<LogPosition> }
   | { readonly _tag: "Failed"; readonly error: LogError | UnknownTopic }
   | { readonly _tag: "Overloaded" }
 

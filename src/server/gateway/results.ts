@@ -1,5 +1,5 @@
 // The answer to a post: a result for each event in the order of the request, and the HTTP status that sums them up.
-import type { Place } from "../../log/log.ts"
+import type { LogPosition } from "../../log/log.ts"
 import { retryAfterSeconds, type Fault, type FaultCode } from "../http/problem.ts"
 
 /** What is sent back. */
@@ -32,7 +32,7 @@ export class Results {
     this.#minimal = minimal
   }
 
-  accept(topic: string, { partition, position }: Place, eventId: string | undefined): void {
+  accept(topic: string, { partition, position }: LogPosition, eventId: string | undefined): void {
     this.accepted++
     if (this.#minimal) return
     const id = eventId === undefined ? "" : `,"event_id":${JSON.stringify(eventId)}`

@@ -3,7 +3,7 @@ import type { IncomingMessage } from "node:http"
 import type * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify"
-import type { Bounds, Log, LogRecord, Position, ReadError } from "../../log/log.ts"
+import type { PartitionBounds, Log, LogRecord, Position, ReadError } from "../../log/log.ts"
 import { isRetry } from "../../dead-letter/retry-record.ts"
 import type { Catalog } from "../http/catalog.ts"
 import { Follower } from "./client.ts"
@@ -44,7 +44,7 @@ export const knownTopic = (catalog: Catalog, name: string): string => {
 }
 
 /** Bounds by partition, or a `Problem`. */
-export const boundsOf = async ({ context, log }: StreamParts, topic: string): Promise<ReadonlyArray<Bounds>> => {
+export const boundsOf = async ({ context, log }: StreamParts, topic: string): Promise<ReadonlyArray<PartitionBounds>> => {
   const found = await Effect.runPromiseWith(context)(
     Effect.match(log.bounds(topic), { onSuccess: (bounds) => bounds, onFailure: (error) => error })
   )
@@ -58,7 +58,7 @@ const text = (query: Readonly<Record<string, unknown>>, name: string): string | 
   throw new Problem(400, "invalid_parameter", `${name} is given more than once`, `give ${name} once`)
 }
 
-const beginning = (asked: string, bounds: ReadonlyArray<Bounds>, topic: string): Vector => {
+const beginning = (asked: string, bounds: ReadonlyArray<PartitionBounds>, topic: string): Vector => {
   if (asked === "latest") return bounds.map(({ end }) => end)
   if (asked === "earliest") return bounds.map(({ start }) => start)
   const vector = vectorOf(asked, bounds.length)

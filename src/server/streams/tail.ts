@@ -3,7 +3,7 @@ import type * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import * as Schedule from "effect/Schedule"
-import type { Bounds, Log, LogRecord, Position, ReadError } from "../../log/log.ts"
+import type { PartitionBounds, Log, LogRecord, Position, ReadError } from "../../log/log.ts"
 
 /** Records of one partition from a position on, and where the next ones begin. */
 export interface Stretch {
@@ -41,7 +41,7 @@ export class Tail {
   constructor(
     topic: string,
     log: Log["Service"],
-    bounds: ReadonlyArray<Bounds>,
+    bounds: ReadonlyArray<PartitionBounds>,
     bytes: number,
     context: Context.Context<never>
   ) {
@@ -158,7 +158,7 @@ export class Tails {
   }
 
   /** The topic's tail, which follows from `bounds` where it is new or the last one failed. Give it back with `release`. */
-  use(topic: string, bounds: ReadonlyArray<Bounds>): { readonly tail: Tail; readonly release: () => void } {
+  use(topic: string, bounds: ReadonlyArray<PartitionBounds>): { readonly tail: Tail; readonly release: () => void } {
     let shared = this.#shared.get(topic)
     if (shared === undefined || shared.tail.failure !== undefined) {
       shared = { tail: new Tail(topic, this.#log, bounds, this.#bytes, this.#context), users: 0 }

@@ -2,14 +2,14 @@
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import type { BridgeDeadLetter } from "../../bridge/dead-letter.ts"
-import { readDeadLetters, errorTopics, DeadLetterSender, type Sources } from "../../bridge/dead-letter-retry.ts"
+import { readDeadLetters, errorTopics, BridgeDeadLetterSender, type Sources } from "../../bridge/dead-letter-retry.ts"
 import { join } from "../../bridge/bridge.ts"
 import * as KafkaBridge from "../../kafka/bridge-end.ts"
 import * as KafkaLog from "../../kafka/log/log.ts"
 import type { Sql } from "../../postgres/client/client.ts"
 import * as PulsarBridge from "../../pulsar/bridge-end.ts"
 import { defaults, optionsFrom as pulsarOptionsFrom } from "../../pulsar/client/options.ts"
-import type { Sender } from "../../dead-letter/resend.ts"
+import type { DeadLetterSender } from "../../dead-letter/resend.ts"
 import { loadIfAny } from "./bridge-rules.ts"
 import { CommandFailed } from "../command-failure.ts"
 import type { Source } from "./source.ts"
@@ -60,7 +60,7 @@ export const open = Effect.fnUntraced(function* (
   if (bridge === undefined && !asked) return undefined
   const sources = yield* openSources
   const { kafka, pulsar } = sources
-  const sender: Effect.Effect<Sender<BridgeDeadLetter, unknown>, unknown, Scope.Scope> = Effect.gen(function* () {
+  const sender: Effect.Effect<DeadLetterSender<BridgeDeadLetter, unknown>, unknown, Scope.Scope> = Effect.gen(function* () {
     if (bridge === undefined)
       return yield* new CommandFailed({
         message: "the bridge's rules say where a letter belongs, and there are none here",
@@ -70,7 +70,7 @@ export const open = Effect.fnUntraced(function* (
       const name = kafka === undefined ? "MILLRACE_KAFKA_BROKERS" : "MILLRACE_PULSAR_URL"
       return yield* new CommandFailed({ message: `a bridge's letters go to the other side: ${name} is not set` })
     }
-    return new DeadLetterSender(yield* join(bridge, { log: kafka.log, kafka: kafka.end, pulsar: pulsar.end }))
+    return new BridgeDeadLetterSender(yield* join(bridge, { log: kafka.log, kafka: kafka.end, pulsar: pulsar.end }))
   })
   return bridgeLetters(sql, {
     names: errorTopics(sources, bridge),

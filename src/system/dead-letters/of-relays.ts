@@ -4,7 +4,7 @@ import type * as Scope from "effect/Scope"
 import { traceIdOf } from "../../log/envelope.ts"
 import { query, type Sql } from "../../postgres/client/client.ts"
 import * as Decisions from "../../postgres/store/dead-letter-decisions.ts"
-import { resend, type Sender } from "../../dead-letter/resend.ts"
+import { resend, type DeadLetterSender } from "../../dead-letter/resend.ts"
 import { discardEach, type Entry, iso, retryEach, type Source } from "./source.ts"
 
 const prefix = "relay:"
@@ -36,7 +36,7 @@ const entryOf = (letter: Decisions.ParkedLetter): Entry => {
 /** What relays parked. `open` opens what sends it, in the scope of the command. */
 export const relayLetters = (
   sql: Sql,
-  open: Effect.Effect<Sender<Decisions.ParkedLetter, unknown>, unknown, Scope.Scope>
+  open: Effect.Effect<DeadLetterSender<Decisions.ParkedLetter, unknown>, unknown, Scope.Scope>
 ): Source => {
   const letters = new Map<string, Decisions.ParkedLetter>()
   const letterOf = ({ id }: Entry) => letters.get(String(id))!

@@ -4,12 +4,12 @@ import { createHash } from "node:crypto"
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import type { BridgeDeadLetter } from "../../bridge/dead-letter.ts"
-import type { Sender } from "../../dead-letter/resend.ts"
+import type { DeadLetterSender } from "../../dead-letter/resend.ts"
 import { resend } from "../../dead-letter/resend.ts"
 import { query, type Sql } from "../../postgres/client/client.ts"
 import * as Decisions from "../../postgres/store/dead-letter-decisions.ts"
 import { localName } from "../../pulsar/client/topic-names.ts"
-import type { DeadLetterTopics, SubscriptionLetter } from "../../subscription/dead-letter.ts"
+import type { DeadLetterTopics, SubscriptionDeadLetter } from "../../subscription/dead-letter.ts"
 import { discardEach, type Entry, type Filter, fits, iso, retryEach, type Source, traceOf } from "./source.ts"
 
 /** The topics of one kind, and what is to be known of their letters. */
@@ -21,7 +21,7 @@ interface Topics<L> {
   readonly originOf: (letter: L) => string
   readonly describe: (letter: L) => Omit<Entry, "id" | "status" | "key">
   readonly keyOf: (letter: L) => string | null
-  readonly sender: Effect.Effect<Sender<L, unknown>, unknown, Scope.Scope>
+  readonly sender: Effect.Effect<DeadLetterSender<L, unknown>, unknown, Scope.Scope>
 }
 interface Known<L> {
   readonly letter: L
@@ -97,7 +97,7 @@ const topicLetters = <L>(sql: Sql, topics: Topics<L>): Source => {
   }
 }
 
-const describeSubscription = (letter: SubscriptionLetter): Omit<Entry, "id" | "status" | "key"> => {
+const describeSubscription = (letter: SubscriptionDeadLetter): Omit<Entry, "id" | "status" | "key"> => {
   const { eventTime, failedAt, key, origin, properties, reason, redeliveries, source, subscription, value } = letter
   const error = reason.startsWith("redelivered") ? "Redelivered" : "Refused"
   const what = { key, error, message: reason, attempts: redeliveries + 1, value, properties, ...traceOf(properties) }
@@ -115,13 +115,13 @@ const describeSubscription = (letter: SubscriptionLetter): Omit<Entry, "id" | "s
 const hashOf = (...parts: ReadonlyArray<string>) =>
   createHash("sha256").update(JSON.stringify(parts)).digest("hex").slice(0, 16)
 /** The place; in a topic that has several subscriptions' letters also whose it is. */
-const originOf = ({ origin, source, subscription, topic }: SubscriptionLetter) =>
+const originOf = ({ origin, source, subscription, topic }: SubscriptionDeadLetter) =>
   localName(topic) === `${localName(source)}.${subscription}.dlq`
     ? origin
     : `${origin}.${hashOf(localName(source), subscription)}`
 /** What subscriptions gave up. */
 export const subscriptionLetters = (sql: Sql, topics: DeadLetterTopics<unknown>): Source =>
-  topicLetters<SubscriptionLetter>(sql, {
+  topicLetters<SubscriptionDeadLetter>(sql, {
     names: topics.names,
     each: topics.each,
     originOf,

@@ -4,7 +4,7 @@ import * as Result from "effect/Result"
 import type * as Scope from "effect/Scope"
 import { envelopeHeaders } from "../../log/envelope.ts"
 import { localName } from "../../pulsar/client/topic-names.ts"
-import { LetterRefused } from "../../dead-letter/resend.ts"
+import { DeadLetterRejected } from "../../dead-letter/resend.ts"
 
 /** Which letters, beyond their ids. What is undefined does not matter. */
 export interface Filter {
@@ -104,7 +104,7 @@ export const retryEach = Effect.fnUntraced(function* <E, R>(
   for (const entry of entries) {
     const result = yield* Effect.result(one(entry))
     if (Result.isSuccess(result)) retried += result.success ? 1 : 0
-    else if (result.failure instanceof LetterRefused) refused.push({ id: entry.id, reason: result.failure.reason })
+    else if (result.failure instanceof DeadLetterRejected) refused.push({ id: entry.id, reason: result.failure.reason })
     else return { retried, refused, failure: result.failure }
   }
   return { retried, refused }

@@ -9,10 +9,10 @@ import type { BridgeOptions } from "../../../src/bridge/rules.ts"
 import type { PulsarProducer } from "../../../src/bridge/pulsar-side.ts"
 import { type BridgeDeadLetter, letterOf } from "../../../src/bridge/dead-letter.ts"
 import { formatPosition } from "../../../src/bridge/pulsar-position.ts"
-import { DeadLetterSender } from "../../../src/bridge/dead-letter-retry.ts"
+import { BridgeDeadLetterSender } from "../../../src/bridge/dead-letter-retry.ts"
 import { once } from "../../../src/bridge/bridge.ts"
 import { connect, query } from "../../../src/postgres/client/client.ts"
-import { type Noted, type Notes, resend } from "../../../src/dead-letter/resend.ts"
+import { type ResendAttempt, type ResendJournal, resend } from "../../../src/dead-letter/resend.ts"
 import {
   type Both,
   bridgeTest as test,
@@ -298,14 +298,14 @@ suite("dead letters of a bridge", () => {
       }
       const joined = yield* ends.bridge(options)
       const routedOf = (letter: BridgeDeadLetter) => recordSent(joined.clusters.kafka, options.name!, letter)
-      const first = new DeadLetterSender({ ...joined, pulsar: arriving })
+      const first = new BridgeDeadLetterSender({ ...joined, pulsar: arriving })
       const end = (yield* ends.pulsar.lastPosition(part))!
       assert.isTrue(
         yield* Effect.scoped(resend(letters[0]!, first, noted({ part, after: formatPosition(end), number: 50 })))
       )
       assert.lengthOf(yield* messagesOf(ends, part), 2)
       // a number that is used up, of a message that is not there
-      const second = new DeadLetterSender(joined)
+      const second = new BridgeDeadLetterSender(joined)
       assert.isTrue(
         yield* Effect.scoped(resend(letters[1]!, second, noted({ part, after: formatPosition(end), number: 40 })))
       )
@@ -320,7 +320,7 @@ suite("dead letters of a bridge", () => {
     "arrive once though who had them before goes on",
     Effect.fnUntraced(function* (ends) {
       const { joined, letter, onKafka } = yield* forKafka(ends)
-      const [before, now] = [new DeadLetterSender(joined), new DeadLetterSender(joined)]
+      const [before, now] = [new BridgeDeadLetterSender(joined), new BridgeDeadLetterSender(joined)]
       const target = yield* before.aim(letter)
       assert.isTrue(
         yield* resend(
@@ -339,12 +339,12 @@ suite("dead letters of a bridge", () => {
     "arrive once though a transaction of others holds back what was sent",
     Effect.fnUntraced(function* (ends) {
       const { joined, letter, onKafka } = yield* forKafka(ends)
-      const before = new DeadLetterSender(joined)
+      const before = new BridgeDeadLetterSender(joined)
       const target = yield* before.aim(letter)
       const other = yield* transactionOf(ends.kafkaOptions, onKafka, Number(target.part.split("/").at(-1)))
       yield* before.send(letter, { ...target, number: 1, resumed: false })
       const read: typeof ends.log.read = (...args) => Effect.tap(ends.log.read(...args), () => other)
-      const now = new DeadLetterSender({ ...joined, log: { ...ends.log, read } })
+      const now = new BridgeDeadLetterSender({ ...joined, log: { ...ends.log, read } })
       const noted = notesOf(() => ({ ...target, number: 1, resumed: true }))
       assert.isTrue(yield* resend(letter, now, noted))
       yield* other
@@ -353,7 +353,7 @@ suite("dead letters of a bridge", () => {
   )
 })
 
-const notesOf = (begin: (target: { readonly part: string; readonly after: string }) => Noted): Notes<never> => {
+const notesOf = (begin: (target: { readonly part: string; readonly after: string }) => ResendAttempt): ResendJournal<never> => {
   let number = 1_000
   return {
     begin: (target) => Effect.succeed(begin(target)),
@@ -392,7 +392,7 @@ const unsent = Effect.fnUntraced(function* (ends: Both) {
     record: { key: "k", value, eventTime: 1_357_000_000_000, headers: {} },
     failedAt: 0
   }))
-  const noted = (one: Omit<Noted, "resumed">) => notesOf(() => ({ ...one, resumed: true }))
+  const noted = (one: Omit<ResendAttempt, "resumed">) => notesOf(() => ({ ...one, resumed: true }))
   return { letters, options, part: full(topic), noted }
 })
 /** What the rule makes of a letter. */

@@ -11,7 +11,7 @@ import * as Schedule from "effect/Schedule"
 import * as Schema from "effect/Schema"
 import * as Scope from "effect/Scope"
 import { FanOut, type Message } from "../../../src/subscription/fanout.ts"
-import { identityOf, type Identity } from "../../../src/subscription/once.ts"
+import { messageIdentity, type MessageIdentity } from "../../../src/subscription/once.ts"
 import { query, type Sql } from "../../../src/postgres/client/client.ts"
 import * as Once from "../../../src/postgres/subscription/once.ts"
 import { Subscription } from "../../../src/subscription/subscription.ts"
@@ -192,11 +192,11 @@ describe("a message that is handled once", () => {
     Effect.fnUntraced(function* ({ sql }) {
       const marks = yield* Once.make(sql, { mergeMs: 5 })
       const message = { partition: 1, position: 9, stream: "a", incarnation: "1", seq: 5 } as Message
-      const identity = identityOf({ topic: "t", name: "s" }, message)
+      const identity = messageIdentity({ topic: "t", name: "s" }, message)
       assert.deepStrictEqual(identity, { topic: "t", subscription: "s", stream: "a", incarnation: "1", seq: 5 })
-      const foreign = identityOf({ topic: "t", name: "s" }, { ...message, stream: undefined, seq: undefined })
+      const foreign = messageIdentity({ topic: "t", name: "s" }, { ...message, stream: undefined, seq: undefined })
       assert.deepStrictEqual(foreign, { ...identity, stream: "#1", incarnation: "", seq: 9 })
-      const outcome = (more: Partial<Identity>) => marks.handle({ ...identity, ...more }, () => Effect.void)
+      const outcome = (more: Partial<MessageIdentity>) => marks.handle({ ...identity, ...more }, () => Effect.void)
       const others = [
         {},
         { topic: "u" },

@@ -18,7 +18,7 @@ import {
 import { topicsOf } from "../../../src/model/application.ts"
 import { keyText } from "../../../src/model/fields.ts"
 import type { Writable } from "../../../src/model/handler.ts"
-import { unrunnable } from "../../../src/model/unsupported.ts"
+import { unsupportedReason } from "../../../src/model/unsupported.ts"
 import { randomOf, seed } from "../../support/random.ts"
 
 const value = { id: Schema.String, user: Schema.String }
@@ -287,7 +287,7 @@ describe("the runner cannot run", () => {
     ["aggregates", projectionOf("p", [], { from: aggregate }), /^it reads the aggregate agg, .*Projection\.live/],
     ["one source twice", projectionOf("p", [], { from: [source, source] }), /^it reads s twice/]
   ])("%s", (_, projection, reason) => {
-    expect(unrunnable(projection)).toMatch(reason)
+    expect(unsupportedReason(projection)).toMatch(reason)
   })
   test("everything else it can", () => {
     const writes = [
@@ -298,9 +298,9 @@ describe("the runner cannot run", () => {
       Window.global("c", folded),
       Window.global("d", { ...windowOf, shared: true })
     ]
-    expect(unrunnable(projectionOf("p", writes))).toBeUndefined()
+    expect(unsupportedReason(projectionOf("p", writes))).toBeUndefined()
     expect(
-      unrunnable(projectionOf("p", [tableOf("t"), Window.global("w", windowOf)], { from: [source, other] }))
+      unsupportedReason(projectionOf("p", [tableOf("t"), Window.global("w", windowOf)], { from: [source, other] }))
     ).toBeUndefined()
   })
   test("but `Projection.live` plays sessions, and closes", () => {

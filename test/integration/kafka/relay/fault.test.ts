@@ -108,7 +108,7 @@ suite("relay to Kafka, under faults", () => {
           return send()
         })
         const zombie = yield* relay({}, unclaimed(outbox))
-        const round = yield* Effect.forkScoped(Effect.exit(zombie.ship))
+        const round = yield* Effect.forkScoped(Effect.exit(zombie.publish))
         yield* Deferred.await(stopped)
         const successor = yield* relay({}, unclaimed(outbox))
         assert.strictEqual(yield* shipAll(successor), 5 * partitions)
@@ -199,7 +199,7 @@ suite("relay to Kafka, under faults", () => {
         return send()
       })
       const zombie = yield* relay({ lanes: 3 }, unclaimed(outbox))
-      const round = yield* Effect.forkScoped(Effect.exit(zombie.ship))
+      const round = yield* Effect.forkScoped(Effect.exit(zombie.publish))
       yield* Deferred.await(stopped)
       // the lanes that are no more have no producer that would fence those of before
       const successor = yield* relay({ lanes: 1 }, unclaimed(outbox))
@@ -249,7 +249,7 @@ suite("relay to Kafka, under faults", () => {
         () => sql`insert into millrace.relay_grouping (target, lanes, fenced) values ('kafka', 1, true)`
       )
       const zombie = yield* relay({ lanes: 1 }, unclaimed(outbox))
-      const round = yield* Effect.forkScoped(Effect.exit(zombie.ship))
+      const round = yield* Effect.forkScoped(Effect.exit(zombie.publish))
       yield* Deferred.await(taking)
       const successor = yield* relay({ lanes: 3 }, unclaimed(outbox))
       yield* shipAll(successor)
@@ -262,7 +262,7 @@ suite("relay to Kafka, under faults", () => {
       const went = step
       step = 4
       while ((yield* positions(sql)).filter(({ seq }) => seq === 5).length < (went === 3 ? 2 : partitions))
-        yield* Effect.exit(successor.ship)
+        yield* Effect.exit(successor.publish)
       resume[1]!()
       assert.match(String(yield* Fiber.join(round)), /the number of lanes was changed/)
       const once = Object.fromEntries(Array.from({ length: partitions }, (_, n) => [`p/events/${n}`, 5]))

@@ -56,11 +56,11 @@ suite("positions of the relay to Kafka", () => {
       yield* publish(sql, { firstSeq: 4, messages: 5, partition: 2, target, incarnation: other })
       yield* publish(sql, { firstSeq: 9, messages: 1, partition: 2, target, incarnation: other })
       assert.strictEqual(yield* shipAll(running), 0)
-      assert.strictEqual((yield* running.ship).halted.length, 3)
+      assert.strictEqual((yield* running.publish).halted.length, 3)
       yield* Scope.close(first, Exit.void)
       const again = yield* relay()
       assert.strictEqual(yield* shipAll(again), 0)
-      const { halted } = yield* again.ship
+      const { halted } = yield* again.publish
       assert.strictEqual(halted.length, 3)
       assert.match(
         halted[0]!.reason,
@@ -82,7 +82,7 @@ suite("positions of the relay to Kafka", () => {
         () => sql`
         update millrace.relay_position set seq = 6, adopt = true where partition = 0`
       )
-      while ((yield* positions(sql))[0]!.seq < 7) yield* Effect.exit(again.ship)
+      while ((yield* positions(sql))[0]!.seq < 7) yield* Effect.exit(again.publish)
       assert.deepStrictEqual(sequencesOf(yield* records(target))["p/events/0"], upTo(7))
       const [row] = yield* query(
         "adopted",
@@ -106,7 +106,7 @@ suite("positions of the relay to Kafka", () => {
       const without = yield* Scope.provide(relay(), second)
       assert.strictEqual(yield* shipAll(without), 0)
       assert.match(
-        (yield* without.ship).halted[0]!.reason,
+        (yield* without.publish).halted[0]!.reason,
         /message 3 was shipped, and Kafka has no offset of events\/0/
       )
       yield* Scope.close(second, Exit.void)
@@ -115,9 +115,9 @@ suite("positions of the relay to Kafka", () => {
       )
       const third = yield* relay()
       assert.strictEqual(yield* shipAll(third), 0)
-      assert.match((yield* third.ship).halted[0]!.reason, /message 3 was shipped, and the group .* is at 2/)
+      assert.match((yield* third.publish).halted[0]!.reason, /message 3 was shipped, and the group .* is at 2/)
       yield* query("adopt", () => sql`update millrace.relay_position set adopt = true`)
-      while ((yield* positions(sql))[0]!.seq < 4) yield* third.ship
+      while ((yield* positions(sql))[0]!.seq < 4) yield* third.publish
       assert.deepStrictEqual(sequencesOf(yield* records(target)), { "p/events/0": upTo(4) })
     })
   )
@@ -129,7 +129,7 @@ suite("positions of the relay to Kafka", () => {
       yield* Embedded.declare(sql, target, 1)
       for (let i = 0; i < 10; i++) yield* publish(sql, { firstSeq: 1 + i * 2, messages: 2, target })
       const embedded = yield* PostgresRelay.make(sql)
-      while ((yield* embedded.ship).more);
+      while ((yield* embedded.publish).more);
       yield* query(
         "age",
         () => sql`update millrace.outbox set created_at = now() - interval '1 day' where first_seq < 10`
@@ -192,13 +192,13 @@ suite("positions of the relay to Kafka", () => {
           const kafka = yield* relay({ refreshMs: 600_000 })
           yield* shipAll(kafka)
           assert.strictEqual(commits, 1)
-          yield* kafka.ship
+          yield* kafka.publish
           assert.strictEqual(commits, 1)
         })
       )
       const kafka = yield* relay({ refreshMs: 100 })
       const enough = () => commits >= 3
-      while (!enough()) yield* Effect.andThen(kafka.ship, Effect.sleep(20))
+      while (!enough()) yield* Effect.andThen(kafka.publish, Effect.sleep(20))
     })
   )
 })

@@ -52,7 +52,7 @@ suite("relay to Kafka", () => {
       const lags = Effect.map(target.lag, (list) => list.map(({ lag }) => lag))
       assert.deepStrictEqual(yield* lags, [6, 4])
       assert.strictEqual(yield* shipAll(target), 10)
-      assert.deepStrictEqual(yield* target.ship, { messages: 0, more: false, halted: [] })
+      assert.deepStrictEqual(yield* target.publish, { messages: 0, more: false, halted: [] })
       assert.deepStrictEqual(yield* lags, [0, 0])
       assert.deepStrictEqual(sequencesOf(yield* records(alerts)), {
         "p/events/0": [1, 2, 3, 6],
@@ -101,7 +101,7 @@ suite("relay to Kafka", () => {
       }
       yield* shipAll(yield* relay())
       const embedded = yield* PostgresRelay.make(sql)
-      for (let more = true; more;) more = (yield* embedded.ship).more
+      for (let more = true; more;) more = (yield* embedded.publish).more
       const found = yield* records(name)
       const reference: Array<unknown> = []
       const { unpack } = yield* Effect.promise(() => import("../../../../src/postgres/log/batch-codec.ts"))
@@ -159,7 +159,7 @@ suite("relay to Kafka", () => {
       yield* publish(sql, { firstSeq: 1, messages: 1, partition: 2, target })
       const kafka = yield* relay()
       assert.strictEqual(yield* shipAll(kafka), 4)
-      const { halted } = yield* kafka.ship
+      const { halted } = yield* kafka.publish
       assert.deepStrictEqual(
         halted.map(({ partition }) => partition),
         [0, 1]
@@ -210,7 +210,7 @@ suite("relay to Kafka", () => {
       yield* publish(sql, { firstSeq: 1, messages: 5, partition: 4, targetPartition: 0, target: alerts })
       const kafka = yield* relay()
       yield* shipAll(kafka)
-      const { halted } = yield* kafka.ship
+      const { halted } = yield* kafka.publish
       assert.deepStrictEqual(
         halted.map(({ partition }) => partition),
         [0, 1, 2]
@@ -231,7 +231,7 @@ suite("relay to Kafka", () => {
       )
       // what is halted is tried again by itself
       while ((yield* positions(sql)).some(({ halted: reason, stream }) => reason !== null && stream !== "p/events/1")) {
-        yield* kafka.ship
+        yield* kafka.publish
         yield* Effect.sleep(20)
       }
       assertOnce([yield* records(alerts), yield* records(later), yield* records(small)], {
@@ -253,7 +253,7 @@ suite("relay to Kafka", () => {
       yield* publish(sql, { firstSeq: 1, messages: 3, partition: 1, target })
       const kafka = yield* relay()
       yield* shipAll(kafka)
-      const { halted } = yield* kafka.ship
+      const { halted } = yield* kafka.publish
       assert.match(halted[0]!.reason, /the segment of message 1 is broken: .* texts for 1 of 3/)
       assert.deepStrictEqual(sequencesOf(yield* records(target)), { "p/events/1": upTo(3) })
     })

@@ -42,8 +42,8 @@ describe("relay to the log on PostgreSQL", () => {
         (yield* target.lag).map(({ lag }) => lag),
         [6, 4]
       )
-      assert.deepStrictEqual(yield* target.ship, { messages: 10, more: false, halted: [] })
-      assert.deepStrictEqual(yield* target.ship, { messages: 0, more: false, halted: [] })
+      assert.deepStrictEqual(yield* target.publish, { messages: 10, more: false, halted: [] })
+      assert.deepStrictEqual(yield* target.publish, { messages: 0, more: false, halted: [] })
       assert.deepStrictEqual(
         (yield* target.lag).map(({ lag }) => lag),
         [0, 0]
@@ -68,7 +68,7 @@ describe("relay to the log on PostgreSQL", () => {
         yield* Effect.sleep(50)
         for (const firstSeq of [1, 3])
           yield* publish(sql, { firstSeq, messages: 2, targetPartition: firstSeq === 1 ? 0 : null })
-        yield* target.ship
+        yield* target.publish
         const { records } = yield* Fiber.join(taken)
         const all = yield* log.read("alerts", 0, 0)
         assert.isAtLeast(records.length, 2)
@@ -90,7 +90,7 @@ describe("relay to the log on PostgreSQL", () => {
       yield* declare(sql, "alerts", 1)
       yield* query("compact", () => sql`update millrace.log_topic set compacted = true`)
       yield* publish(sql, { firstSeq: 1, messages: 20 })
-      yield* (yield* PostgresRelay.make(sql)).ship
+      yield* (yield* PostgresRelay.make(sql)).publish
       yield* Effect.gen(function* () {
         yield* (yield* LogCleaner).clean({ dirtyShare: 0 })
         const { records } = yield* (yield* Log).read("alerts", 0, 0)
@@ -117,7 +117,7 @@ describe("relay to the log on PostgreSQL", () => {
       const target = yield* PostgresRelay.make(sql, { segments: 4, bytes: 1000 })
       const rounds = []
       for (let more = true; more;) {
-        const shipment = yield* target.ship
+        const shipment = yield* target.publish
         rounds.push(shipment.messages)
         more = shipment.more
       }
@@ -139,7 +139,7 @@ describe("relay to the log on PostgreSQL", () => {
       yield* publish(sql, { firstSeq: 2, messages: 1, partition: 1 })
       yield* publish(sql, { firstSeq: 1, messages: 1, partition: 2 })
       const target = yield* PostgresRelay.make(sql)
-      const { halted, messages } = yield* target.ship
+      const { halted, messages } = yield* target.publish
       assert.strictEqual(messages, 4)
       assert.deepStrictEqual(
         halted.map(({ partition }) => partition),
@@ -154,7 +154,7 @@ describe("relay to the log on PostgreSQL", () => {
         [halted[0]!.reason, halted[1]!.reason, null]
       )
       yield* publish(sql, { firstSeq: 4, messages: 1 })
-      assert.strictEqual((yield* target.ship).messages, 4)
+      assert.strictEqual((yield* target.publish).messages, 4)
       assert.deepStrictEqual((yield* positions(sql))[0], { stream: "p/events/0", seq: 7, halted: null })
       assert.deepStrictEqual(sequences(yield* topicOf(sql, "alerts"))["p/events/0"], upTo(7))
     })
@@ -166,11 +166,11 @@ describe("relay to the log on PostgreSQL", () => {
       yield* declare(sql, "alerts", 2)
       for (const partition of [0, 1]) yield* publish(sql, { firstSeq: 1, messages: 3, partition })
       const target = yield* PostgresRelay.make(sql)
-      yield* target.ship
+      yield* target.publish
       yield* query("restore", () => sql`delete from millrace.outbox`)
       yield* publish(sql, { firstSeq: 1, messages: 3, incarnation: "00000000-0000-4000-8000-000000000002" })
       for (const partition of [0, 1]) yield* publish(sql, { firstSeq: 4, messages: 1, partition })
-      const { halted, messages } = yield* target.ship
+      const { halted, messages } = yield* target.publish
       assert.strictEqual(messages, 0)
       assert.strictEqual(halted.length, 2)
       assert.match(halted[0]!.reason, /message 3 was the last one shipped, and the outbox has another one there/)
@@ -187,12 +187,12 @@ describe("relay to the log on PostgreSQL", () => {
       yield* publish(sql, { firstSeq: 1, messages: 1, partition: 5, targetPartition: 5 })
       yield* publish(sql, { firstSeq: 1, messages: 1, partition: 1 })
       const target = yield* PostgresRelay.make(sql)
-      const { halted, messages } = yield* target.ship
+      const { halted, messages } = yield* target.publish
       assert.strictEqual(messages, 2)
       assert.match(halted[0]!.reason, /no topic later: declare it/)
       assert.match(halted[1]!.reason, /alerts has 2 partitions, and message 1 is for partition 5/)
       yield* declare(sql, "later", 1)
-      assert.strictEqual((yield* target.ship).messages, 2)
+      assert.strictEqual((yield* target.publish).messages, 2)
       assert.deepStrictEqual(sequences(yield* topicOf(sql, "alerts"))["p/events/0"], [1, 3])
     })
   )
@@ -206,7 +206,7 @@ describe("relay to the log on PostgreSQL", () => {
       yield* publish(sql, { firstSeq: 53, messages: 20, targetPartition: null })
       yield* publish(sql, { firstSeq: 73, messages: 2 })
       const target = yield* PostgresRelay.make(sql)
-      for (let more = true; more;) more = (yield* target.ship).more
+      for (let more = true; more;) more = (yield* target.publish).more
       const records = yield* topicOf(sql, "alerts")
       assert.deepStrictEqual(
         sequences(records)["p/events/0"]!.toSorted((a, b) => a - b),
@@ -238,7 +238,7 @@ describe("relay to the log on PostgreSQL", () => {
       )
       const seqs = Effect.map(left, (rows) => rows.map(({ first_seq }) => first_seq))
       assert.strictEqual(yield* PostgresRelay.collect(sql, { retentionMs: 0 }), 0)
-      yield* target.ship
+      yield* target.publish
       yield* publish(sql, { firstSeq: 5, messages: 1 })
       assert.strictEqual(yield* PostgresRelay.collect(sql), 0)
       assert.strictEqual(yield* PostgresRelay.collect(sql, { retentionMs: 0, targets: ["embedded", "kafka"] }), 0)
@@ -253,7 +253,7 @@ describe("relay to the log on PostgreSQL", () => {
       assert.strictEqual(yield* PostgresRelay.collect(sql, { retentionMs: 0, limit: 1 }), 1)
       assert.strictEqual(yield* PostgresRelay.collect(sql, { retentionMs: 0 }), 1)
       assert.deepStrictEqual(yield* seqs, [4, 5, 1])
-      assert.strictEqual((yield* target.ship).messages, 1)
+      assert.strictEqual((yield* target.publish).messages, 1)
     })
   )
 

@@ -31,7 +31,7 @@ const producerOf = (name: string) => ({
   batching: false,
   maxPending: 10
 })
-const unanswered = new RelayError({ target: "pulsar", operation: "ship", retryable: true, reason: "silent" })
+const unanswered = new RelayError({ target: "pulsar", operation: "publish", retryable: true, reason: "silent" })
 
 /** Removes all messages of the topic, as retention does once everyone had them. */
 const removeAll = async ({ admin }: Cluster, name: string) => {
@@ -132,7 +132,7 @@ suite("what the relay to Pulsar rests on", () => {
         const { halted } = yield* rounds(target, (shipment) => shipment.halted.length > 0)
         assert.match(halted[0]!.reason, /already connected|ProducerBusy/)
         silent = true
-        while ((yield* Effect.exit(target.ship))._tag === "Success") yield* Effect.sleep(20)
+        while ((yield* Effect.exit(target.publish))._tag === "Success") yield* Effect.sleep(20)
         yield* Effect.sleep(1_600)
         // the name is free, and tried again every two seconds at most
         yield* Effect.promise(() => holder.close())

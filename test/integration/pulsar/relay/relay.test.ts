@@ -69,7 +69,7 @@ suite("relay to Pulsar", () => {
           (yield* positions(sql)).map(({ seq }) => seq),
           [9, 4]
         )
-        assert.deepStrictEqual(yield* target.ship, { messages: 0, more: false, halted: [] })
+        assert.deepStrictEqual(yield* target.publish, { messages: 0, more: false, halted: [] })
       })
     )
 
@@ -212,7 +212,7 @@ suite("relay to Pulsar", () => {
         assert.match(stood.halted[0]!.reason, /create it first: millrace pulsar apply/)
         let own = yield* messages("alerts")
         while (own.length < 50) {
-          yield* target.ship
+          yield* target.publish
           own = yield* messages("alerts")
         }
         assert.strictEqual((yield* positions(sql))[0]!.seq, 0)

@@ -8,7 +8,7 @@ import { PulsarFailure } from "../../../../src/pulsar/client/errors.ts"
 import { makeSender } from "../../../../src/pulsar/dead-letters.ts"
 import * as PulsarRelay from "../../../../src/pulsar/relay/relay.ts"
 import type { TransportProducer } from "../../../../src/pulsar/client/transport.ts"
-import type { RelayTarget, Shipment } from "../../../../src/relay/target.ts"
+import type { RelayTarget, RelayRound } from "../../../../src/relay/target.ts"
 import { resend } from "../../../../src/dead-letter/resend.ts"
 import * as Cli from "../../../support/cli.ts"
 import { positions } from "../../../support/outbox.ts"
@@ -80,7 +80,7 @@ const flood = Effect.fnUntraced(function* (own: Case, target: RelayTarget, first
     const odd = upTo(last, (seq) => !isEven(seq) && seq >= first)
     assert.deepStrictEqual(yield* until(own, target, ({ length }) => length >= odd.length), odd)
     // nothing is under way any more
-    yield* target.ship
+    yield* target.publish
     const parked = yield* parkedOf(own.sql)
     if (parked.length < Math.floor(last / 2)) return { last, parked, odd }
     yield* publish(own.sql, { firstSeq: last + 1, messages: 4, record: (seq) => ({ tenant: tenant(seq) }) })
@@ -89,9 +89,9 @@ const flood = Effect.fnUntraced(function* (own: Case, target: RelayTarget, first
 })
 
 /** Rounds until it has seen what it is to see, and a few more; or until its position moved, of 200 messages. */
-const stands = Effect.fnUntraced(function* (target: RelayTarget, seen: (shipment: Shipment) => boolean) {
+const stands = Effect.fnUntraced(function* (target: RelayTarget, seen: (shipment: RelayRound) => boolean) {
   const last = yield* rounds(target, (shipment, lag) => seen(shipment) || lag < 200)
-  for (let i = 0; i < 3; i++) yield* target.ship
+  for (let i = 0; i < 3; i++) yield* target.publish
   return last
 })
 
@@ -127,7 +127,7 @@ suite("what waits for tenants that are not declared", () => {
           )
         )
         assert.strictEqual((yield* positions(sql))[0]!.seq, 0)
-        assert.strictEqual((yield* Effect.flip(retryAll(own)))._tag, "LetterRefused")
+        assert.strictEqual((yield* Effect.flip(retryAll(own)))._tag, "DeadLetterRejected")
 
         // another one reads all again from there, while they are brought
         yield* Effect.promise(() => makeTenant(cluster, late))
@@ -232,7 +232,7 @@ suite("what waits for tenants that are not declared", () => {
       yield* until(own, target, ({ length }) => length >= 20)
       const { halted } = yield* rounds(target, (shipment) => shipment.halted.length > 0)
       assert.match(halted[0]!.reason, /not found; create it first: millrace pulsar apply$/)
-      for (let i = 0; i < 20; i++) yield* target.ship
+      for (let i = 0; i < 20; i++) yield* target.publish
       assert.isBelow((yield* until(own, target, () => true)).length, 50)
       assert.deepStrictEqual(yield* parkedOf(sql), [])
       yield* Effect.promise(() => makeTenant(cluster, late))
