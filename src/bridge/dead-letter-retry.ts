@@ -13,7 +13,12 @@ import { type BridgeContext, readFailure } from "./stream.ts"
 import { recordOf } from "./to-pulsar.ts"
 import type { Log } from "../log/log.ts"
 import { partitionOf } from "../model/partitioner.ts"
-import { DeadLetterRejected, type ResendAttempt, type DeadLetterSender, type ResendTarget } from "../dead-letter/resend.ts"
+import {
+  DeadLetterRejected,
+  type ResendAttempt,
+  type DeadLetterSender,
+  type ResendTarget
+} from "../dead-letter/resend.ts"
 import { orRefused, PulsarResender } from "./pulsar-resender.ts"
 
 /** The systems whose topics of errors are read; one may be missing. */
@@ -147,7 +152,9 @@ export class BridgeDeadLetterSender implements DeadLetterSender<BridgeDeadLetter
     return made
   })
 
-  readonly aim = (letter: BridgeDeadLetter): Effect.Effect<ResendTarget, BridgeError | DeadLetterRejected, Scope.Scope> => {
+  readonly aim = (
+    letter: BridgeDeadLetter
+  ): Effect.Effect<ResendTarget, BridgeError | DeadLetterRejected, Scope.Scope> => {
     const found = routed(this.joined, letter)
     if (found instanceof DeadLetterRejected) return Effect.fail(found)
     this.routes.set(letter, found)

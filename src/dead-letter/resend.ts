@@ -5,13 +5,17 @@ import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 
 /** It cannot be sent as things are, which is no matter of time: the letter stays, and a person must see why. */
-export class DeadLetterRejected extends Schema.TaggedError<DeadLetterRejected>()("DeadLetterRejected", { reason: Schema.String }) {
+export class DeadLetterRejected extends Schema.TaggedError<DeadLetterRejected>()("DeadLetterRejected", {
+  reason: Schema.String
+}) {
   override get message() {
     return this.reason
   }
 }
 /** Nobody can tell whether the message is there: the letter stays `retrying`, and the next retry looks. */
-export class DeadLetterInDoubt extends Schema.TaggedError<DeadLetterInDoubt>()("DeadLetterInDoubt", { part: Schema.String }) {
+export class DeadLetterInDoubt extends Schema.TaggedError<DeadLetterInDoubt>()("DeadLetterInDoubt", {
+  part: Schema.String
+}) {
   override get message() {
     return `${this.part}: the broker says that it has the message, which is not there. try: the same command again`
   }

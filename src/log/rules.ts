@@ -16,7 +16,10 @@ export const specProblem = ({ name, partitions, retentionMs }: TopicSpec): strin
 const policy = (compacted: boolean) => (compacted ? "compacted" : "kept by age")
 
 /** Why a topic that is there cannot be what is declared now; undefined where it is, or where only its retention differs. */
-export const specConflict = (there: Pick<TopicSpec, "partitions" | "compacted">, spec: TopicSpec): string | undefined => {
+export const specConflict = (
+  there: Pick<TopicSpec, "partitions" | "compacted">,
+  spec: TopicSpec
+): string | undefined => {
   if (there.compacted !== spec.compacted) {
     return `it is ${policy(there.compacted)} and was declared ${policy(spec.compacted)}: give the new topic another name`
   }

@@ -8,7 +8,14 @@ import * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
 import { type Cleaned, LogCleaner } from "../log/cleaner.ts"
 import { type GroupLocks, sharePartitions } from "../log/group.ts"
-import { checkRecords, specConflict, defaultMaxBytes, specProblem, partitionProblem, unknownTopic } from "../log/rules.ts"
+import {
+  checkRecords,
+  specConflict,
+  defaultMaxBytes,
+  specProblem,
+  partitionProblem,
+  unknownTopic
+} from "../log/rules.ts"
 import {
   type Assignment,
   type Batch,

@@ -73,7 +73,9 @@ const subscriptionSender = (cluster: Cluster): DeadLetterSender<SubscriptionDead
       const part = yield* attempt("retry a dead letter", () => partOf(letter))
       const { partition, source } = letter
       if (part === undefined)
-        return yield* new DeadLetterRejected({ reason: `there is no partition ${partition} of ${source}: TopicNotFound` })
+        return yield* new DeadLetterRejected({
+          reason: `there is no partition ${partition} of ${source}: TopicNotFound`
+        })
       return yield* resender.aim(part)
     }),
     isThere: (letter, target) => resender.find(target, (properties) => isRetryOf(letter, properties)),

@@ -5,7 +5,8 @@ import type * as Scope from "effect/Scope"
 import type { StreamLag, RelayError, OutboxStream } from "./target.ts"
 
 /** A stream's name, as it stands in the header `millrace-stream`. */
-export const streamName = ({ partition, projection, source }: OutboxStream): string => `${projection}/${source}/${partition}`
+export const streamName = ({ partition, projection, source }: OutboxStream): string =>
+  `${projection}/${source}/${partition}`
 /** The lane of a stream. A projection's partitions go round. */
 export const laneOf = ({ partition, projection, source }: OutboxStream, lanes: number): number => {
   let hash = 0x811c9dc5

@@ -411,7 +411,10 @@ export class Handling<E, R> {
       return undefined
     }
     const what = `${this.projection.name} stopped at ${this.source.name}/${record.partition} position ${record.position}`
-    return new Stopped({ position: record.position, reason: new Mismatch({ what, reason: describeError(error).message }) })
+    return new Stopped({
+      position: record.position,
+      reason: new Mismatch({ what, reason: describeError(error).message })
+    })
   }
 }
 

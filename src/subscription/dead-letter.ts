@@ -5,7 +5,9 @@ import type { DeadLetterSender } from "../dead-letter/resend.ts"
 import { retryHeader } from "../dead-letter/retry-record.ts"
 
 /** What a letter is made of: a message of a dead-letter topic, and when the topic took it, in epoch milliseconds. */
-export type DeadLetterRecord = Pick<Message, "key" | "value" | "eventTime" | "properties"> & { readonly takenAt: number }
+export type DeadLetterRecord = Pick<Message, "key" | "value" | "eventTime" | "properties"> & {
+  readonly takenAt: number
+}
 /** A message that a subscription gave up. */
 export interface SubscriptionDeadLetter {
   /** The dead-letter topic, by its full name. */
@@ -49,7 +51,10 @@ const retryOf = "millrace-retry-of"
 const names = new Set<string>([...Object.values(own), retryHeader, retryOf])
 
 /** The letter that a message is; undefined where no subscription wrote it. */
-export const subscriptionDeadLetter = (topic: string, { eventTime, key, properties, takenAt, value }: DeadLetterRecord) => {
+export const subscriptionDeadLetter = (
+  topic: string,
+  { eventTime, key, properties, takenAt, value }: DeadLetterRecord
+) => {
   const [source, partition, position] = [properties[own.source], properties[own.partition], properties[own.position]]
   const subscription = properties[own.subscription]
   if (source === undefined || partition === undefined || position === undefined || subscription === undefined) return
@@ -71,7 +76,11 @@ export const subscriptionDeadLetter = (topic: string, { eventTime, key, properti
 
 const prefix = "subscription:"
 /** The properties of a letter's message when it comes again: its own, with which `once` knows it, and whom it is for. */
-export const retryProperties = ({ origin, properties, subscription }: SubscriptionDeadLetter): Record<string, string> => ({
+export const retryProperties = ({
+  origin,
+  properties,
+  subscription
+}: SubscriptionDeadLetter): Record<string, string> => ({
   ...properties,
   [retryHeader]: `${prefix}${subscription}`,
   [retryOf]: origin

@@ -3,7 +3,13 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import type { LaneRound, RelayLane } from "../../relay/lanes.ts"
-import { type ReadLimits, type MirroredPosition, streamName, type Outbox, type OutboxPosition } from "../../relay/outbox.ts"
+import {
+  type ReadLimits,
+  type MirroredPosition,
+  streamName,
+  type Outbox,
+  type OutboxPosition
+} from "../../relay/outbox.ts"
 import { type StreamHalt, RelayError, type OutboxStream } from "../../relay/target.ts"
 import { isMoved } from "../protocol/client.ts"
 import { KafkaFailure, reasonOf, typeOf } from "../protocol/errors.ts"
@@ -277,7 +283,11 @@ export class Lane implements RelayLane {
     return offsets
   }
   /** Commits. Whether a broker refused a batch for what it is: then the next round goes around it. */
-  private async send(producer: TransactionalProducer, work: Work, due: ReadonlyArray<OutboxPosition>): Promise<boolean> {
+  private async send(
+    producer: TransactionalProducer,
+    work: Work,
+    due: ReadonlyArray<OutboxPosition>
+  ): Promise<boolean> {
     try {
       await producer.commit(work.batches, this.offsetsOf(due))
       return false

@@ -16,7 +16,11 @@ const repair = ({ partition, projection, source }: OutboxStream) =>
   `set seq = <the end of a segment>, adopt = true where (target, projection, source, partition) = ('kafka', '${projection}', '${source}', ${partition})`
 
 /** Where to go on: the offset on Kafka is the truth, unless it is missing or behind what the database knows. */
-export const placeOf = (mirrored: MirroredPosition, group: string, offset: Offset | undefined): OutboxPosition | Halted => {
+export const placeOf = (
+  mirrored: MirroredPosition,
+  group: string,
+  offset: Offset | undefined
+): OutboxPosition | Halted => {
   const { incarnation, partition, projection, seq, source } = mirrored
   const stream = { projection, source, partition }
   // nothing was shipped yet

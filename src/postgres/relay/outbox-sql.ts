@@ -40,7 +40,13 @@ export const begin = async (sql: Sql, target: string): Promise<number> => {
 export const positions = async (sql: Sql, target: string): Promise<ReadonlyArray<MirroredPosition>> => {
   const rows = await sql<
     Array<
-      OutboxStream & { seq: number; incarnation: string | null; adopt: boolean; generation: number; halted: string | null }
+      OutboxStream & {
+        seq: number
+        incarnation: string | null
+        adopt: boolean
+        generation: number
+        halted: string | null
+      }
     >
   >`
     select projection, source, partition, seq, incarnation, adopt, generation, halted from millrace.relay_position

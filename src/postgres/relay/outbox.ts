@@ -37,7 +37,8 @@ export const make = (sql: Sql): Outbox["Service"] =>
         await Statement.begin(sql, target)
         return Statement.positions(sql, target)
       }),
-    read: (target, places, bounds, pass) => attempter(target)("publish", () => Statement.read(sql, places, bounds, pass)),
+    read: (target, places, bounds, pass) =>
+      attempter(target)("publish", () => Statement.read(sql, places, bounds, pass)),
     move: (target, places) => Effect.asVoid(attempter(target)("publish", () => Statement.move(sql, target, places))),
     topicPlace: (target, begin) => attempter(target)("publish", () => Statement.topicPlace(sql, target, begin)),
     keep: (target, places, parked) => attempter(target)("publish", () => Statement.keep(sql, target, places, parked)),

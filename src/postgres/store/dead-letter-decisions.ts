@@ -37,7 +37,8 @@ const note = <A>(run: () => PromiseLike<A>) => query("note a retry", run)
 /** Microseconds since 1970 of the attempt: grows as long as the server's clock does. */
 const number = (sql: Sql) => sql`(extract(epoch from decided_at) * 1000000)::int8 as number`
 /** The same for a statement that answers the note; undefined: there is none. */
-const noted = (run: () => PromiseLike<ReadonlyArray<ResendAttempt>>) => Effect.map(note(run), ([row]) => row && { ...row })
+const noted = (run: () => PromiseLike<ReadonlyArray<ResendAttempt>>) =>
+  Effect.map(note(run), ([row]) => row && { ...row })
 
 /** The notes of a letter of a topic. One without a row is parked. */
 export const topicNotes = (sql: Sql, topic: string, origin: string, by: string): ResendJournal<SqlError> => {

@@ -16,7 +16,9 @@ export interface LetterRow {
 export const recordOfLetter = ({ envelope, position, value }: LetterRow, partition: number): LogRecord => {
   const kept = JSON.parse(envelope) as { readonly envelope?: string; readonly value?: string }
   const record =
-    kept.envelope === undefined ? recordFromEnvelope(envelope, partition, value) : recordFromEnvelope(kept.envelope, partition, kept.value!)
+    kept.envelope === undefined
+      ? recordFromEnvelope(envelope, partition, value)
+      : recordFromEnvelope(kept.envelope, partition, kept.value!)
   return { ...record, position, appendedAt: 0 }
 }
 

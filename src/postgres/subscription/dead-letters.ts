@@ -61,7 +61,13 @@ export const make = (sql: Sql, log: Log["Service"]): DeadLetterTopics<FanOutErro
           const { next, records } = yield* log.read(topic, partition, position)
           for (const record of records) {
             const { eventTime, key, properties, value } = messageOf(topic, record, 0)
-            const letter = subscriptionDeadLetter(topic, { key, value, eventTime, properties, takenAt: record.appendedAt })
+            const letter = subscriptionDeadLetter(topic, {
+              key,
+              value,
+              eventTime,
+              properties,
+              takenAt: record.appendedAt
+            })
             if (letter !== undefined) take(letter)
           }
           position = next

@@ -195,7 +195,12 @@ const merge = (sql: Sql, { subscription, topic }: Pick<MessageIdentity, "topic" 
   select count(*)::integer as merged from gone`
 
 /** Merges marks of the subscriptions that were active, and forgets old ones, for as long as the scope is open. */
-const tidy = Effect.fnUntraced(function* (sql: Sql, active: Map<string, MessageIdentity>, keepMs: number, mergeMs: number) {
+const tidy = Effect.fnUntraced(function* (
+  sql: Sql,
+  active: Map<string, MessageIdentity>,
+  keepMs: number,
+  mergeMs: number
+) {
   const round = Effect.gen(function* () {
     for (const [key, identity] of active) {
       active.delete(key)

@@ -44,7 +44,10 @@ export const knownTopic = (catalog: Catalog, name: string): string => {
 }
 
 /** Bounds by partition, or a `Problem`. */
-export const boundsOf = async ({ context, log }: StreamParts, topic: string): Promise<ReadonlyArray<PartitionBounds>> => {
+export const boundsOf = async (
+  { context, log }: StreamParts,
+  topic: string
+): Promise<ReadonlyArray<PartitionBounds>> => {
   const found = await Effect.runPromiseWith(context)(
     Effect.match(log.bounds(topic), { onSuccess: (bounds) => bounds, onFailure: (error) => error })
   )

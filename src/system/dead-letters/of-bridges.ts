@@ -60,18 +60,20 @@ export const open = Effect.fnUntraced(function* (
   if (bridge === undefined && !asked) return undefined
   const sources = yield* openSources
   const { kafka, pulsar } = sources
-  const sender: Effect.Effect<DeadLetterSender<BridgeDeadLetter, unknown>, unknown, Scope.Scope> = Effect.gen(function* () {
-    if (bridge === undefined)
-      return yield* new CommandFailed({
-        message: "the bridge's rules say where a letter belongs, and there are none here",
-        try: "--rules FILE, the file that millrace bridge is given"
-      })
-    if (kafka === undefined || pulsar === undefined) {
-      const name = kafka === undefined ? "MILLRACE_KAFKA_BROKERS" : "MILLRACE_PULSAR_URL"
-      return yield* new CommandFailed({ message: `a bridge's letters go to the other side: ${name} is not set` })
+  const sender: Effect.Effect<DeadLetterSender<BridgeDeadLetter, unknown>, unknown, Scope.Scope> = Effect.gen(
+    function* () {
+      if (bridge === undefined)
+        return yield* new CommandFailed({
+          message: "the bridge's rules say where a letter belongs, and there are none here",
+          try: "--rules FILE, the file that millrace bridge is given"
+        })
+      if (kafka === undefined || pulsar === undefined) {
+        const name = kafka === undefined ? "MILLRACE_KAFKA_BROKERS" : "MILLRACE_PULSAR_URL"
+        return yield* new CommandFailed({ message: `a bridge's letters go to the other side: ${name} is not set` })
+      }
+      return new BridgeDeadLetterSender(yield* join(bridge, { log: kafka.log, kafka: kafka.end, pulsar: pulsar.end }))
     }
-    return new BridgeDeadLetterSender(yield* join(bridge, { log: kafka.log, kafka: kafka.end, pulsar: pulsar.end }))
-  })
+  )
   return bridgeLetters(sql, {
     names: errorTopics(sources, bridge),
     each: (topic, take) => readDeadLetters(sources, topic, take),

@@ -78,7 +78,7 @@ const ended =
   '    await this.coordinated("transaction", id, (broker) => Wire.endTransaction(broker, id, identity, true, requestMs))\n'
 const tookOver = "    this.fenced = false\n    // read after the id was taken"
 const sending = "    const sent = yield* Effect.exit(this.attempt(() => this.send(producer, work, due)))\n"
-const moved = "    for (const place of due) this.marked.delete(nameOf(place))\n"
+const moved = "    for (const place of due) this.marked.delete(streamName(place))\n"
 
 /** Points of a process that relays. */
 export const relayPoints: ReadonlyArray<Point> = [

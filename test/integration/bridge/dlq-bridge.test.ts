@@ -353,7 +353,9 @@ suite("dead letters of a bridge", () => {
   )
 })
 
-const notesOf = (begin: (target: { readonly part: string; readonly after: string }) => ResendAttempt): ResendJournal<never> => {
+const notesOf = (
+  begin: (target: { readonly part: string; readonly after: string }) => ResendAttempt
+): ResendJournal<never> => {
   let number = 1_000
   return {
     begin: (target) => Effect.succeed(begin(target)),
