@@ -4,7 +4,8 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import * as Effect from "effect/Effect"
 import application from "../millrace.config.ts"
-import { openDatabase, openSystem } from "../src/system/system.ts"
+import { openDatabase } from "../src/system/database.ts"
+import { openSystem } from "../src/system/system.ts"
 import type { Sql } from "../src/postgres/client/client.ts"
 
 /** Opens the reference application on a fresh embedded database, for as long as the scope is open. */

@@ -62,7 +62,7 @@ const packages: Readonly<Record<string, RegExp>> = {
 /** What the package's own name leads to, in a checkout. */
 const ownNames: Readonly<Record<string, string>> = {
   millrace: "src/index.ts",
-  "millrace/system": "src/system/system.ts",
+  "millrace/system": "src/system/index.ts",
   "millrace/testing": "src/testing/testing.ts"
 }
 

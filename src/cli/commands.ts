@@ -7,7 +7,9 @@ import { loadApplication } from "./config.ts"
 import { drained } from "./shutdown.ts"
 import { CommandFailed, exitCodes } from "../system/command-failure.ts"
 import { feed } from "./feed.ts"
-import { openDatabase, openObserved, openSystem, readStatus } from "../system/system.ts"
+import { openDatabase } from "../system/database.ts"
+import { openObserved, readStatus } from "../system/observed.ts"
+import { openSystem } from "../system/system.ts"
 import { parseRoles, runLoops, serveHttp } from "./serve.ts"
 
 const print = (text: string) => Effect.sync(() => process.stdout.write(text === "" ? "" : `${text}\n`))

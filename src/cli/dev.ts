@@ -5,7 +5,9 @@ import { drained } from "./shutdown.ts"
 import { CommandFailed, exitCodes } from "../system/command-failure.ts"
 import { feed, type Fed } from "./feed.ts"
 import { watchAlerts } from "./print-alerts.ts"
-import { openDatabase, openSystem, readStatus, type Database, type System } from "../system/system.ts"
+import { openDatabase, type Database } from "../system/database.ts"
+import { readStatus } from "../system/observed.ts"
+import { openSystem, type System } from "../system/system.ts"
 import { roles, runLoops, serveHttp } from "./serve.ts"
 
 /** What `dev` was asked for. */

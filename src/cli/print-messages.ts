@@ -4,7 +4,7 @@ import * as Effect from "effect/Effect"
 import * as Schedule from "effect/Schedule"
 import { FanOut, type FanOutError, type Message, type StartAt, type SubscriptionType } from "../subscription/fanout.ts"
 import { isRetryForAnother } from "../subscription/dead-letter.ts"
-import { layer } from "../system/system.ts"
+import { layer } from "../system/layer.ts"
 import { CommandFailed, exitCodes, isNobodyReads } from "../system/command-failure.ts"
 import { sinceOf } from "./dlq-actions.ts"
 

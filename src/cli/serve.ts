@@ -3,7 +3,8 @@ import * as Effect from "effect/Effect"
 import * as Http from "../server/server.ts"
 import { Log } from "../log/log.ts"
 import { CommandFailed } from "../system/command-failure.ts"
-import { readStatus, runProjections, runRelay, type System } from "../system/system.ts"
+import { readStatus } from "../system/observed.ts"
+import { runProjections, runRelay, type System } from "../system/system.ts"
 
 /** What a process can do of a system. */
 export const roles = ["gateway", "projections", "relay", "api"] as const

@@ -1,6 +1,6 @@
 // Rows as text: aligned for people, separated for programs.
 import Table from "cli-table3"
-import type { Status } from "../system/system.ts"
+import type { Status } from "../system/status.ts"
 import type { TopicPlan } from "../log/topic-plan.ts"
 
 /** The values of each row, in the order of the columns. */

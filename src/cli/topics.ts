@@ -1,6 +1,6 @@
 // `millrace topics plan|apply|check`: holds the log's topics to what the application declares, and shows everything before it does it.
 import * as Effect from "effect/Effect"
-import { openTopics, specsOf } from "../system/system.ts"
+import { openTopics, specsOf } from "../system/topics.ts"
 import { differs, type TopicPlan } from "../log/topic-plan.ts"
 import { loadApplication } from "./config.ts"
 import { CommandFailed, exitCodes } from "../system/command-failure.ts"

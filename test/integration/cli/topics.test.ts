@@ -194,7 +194,7 @@ suite("millrace topics on Kafka", () => {
       const environment = { MILLRACE_KAFKA_BROKERS: brokers.join(), TEST_TOPICS: JSON.stringify({ name }) }
       const started = yield* Cli.run(environment, "start", ...config, "--port", "0", "--data", join(directory, name))
       assert.strictEqual(started.code, 1)
-      assert.match(started.errors, /is not what is declared: it is compacted.*\ntry: millrace topics plan/)
+      assert.match(started.errors, /differs from its declaration: it is compacted.*\ntry: millrace topics plan/)
     }))
 
   test("tells of copies that differ, which it cannot change, and of what the brokers refuse", () =>

@@ -1,0 +1,24 @@
+// Opens what the status of a system is read from, without its application.
+import * as Effect from "effect/Effect"
+import type { Log } from "../log/log.ts"
+import type { Database } from "./database.ts"
+import { openLog } from "./open-log.ts"
+import { targetNames } from "./open-relays.ts"
+import { readStatus as readStatusOf } from "./status.ts"
+
+/** What the status is read from. A `System` has it, too. */
+export interface Observed {
+  readonly database: Pick<Database, "sql">
+  readonly log: Log["Service"]
+  /** The names of the relays' targets. */
+  readonly targets: ReadonlyArray<string>
+}
+
+/** Opens the log that the environment names, and lists the relays' targets. */
+export const openObserved = Effect.fnUntraced(function* (database: Database) {
+  const { log, on } = yield* openLog(Effect.succeed(database.sql))
+  return { database, log, targets: yield* targetNames(on) } satisfies Observed
+})
+
+/** Reads how far the projections and relays of a system have come. */
+export const readStatus = ({ database, log, targets }: Observed) => readStatusOf(database.sql, log, targets)

@@ -1,0 +1,89 @@
+// Opens the relays, which publish what projections commit: to where the log is, and to Pulsar if MILLRACE_PULSAR_URL is set.
+import * as Effect from "effect/Effect"
+import type * as Scope from "effect/Scope"
+import type { Options as KafkaOptions } from "../kafka/protocol/options.ts"
+import { type Application, goesTo } from "../model/application.ts"
+import { Tenancy } from "../model/tenancy.ts"
+import type { Sql } from "../postgres/client/client.ts"
+import * as PostgresOutbox from "../postgres/relay/outbox.ts"
+import * as PostgresRelay from "../postgres/relay/to-log.ts"
+import { defaults as pulsarDefaults, type Options as PulsarOptions } from "../pulsar/client/options.ts"
+import type { RelayError, RelayTarget } from "../relay/target.ts"
+import { pulsarOptions } from "./environment.ts"
+import type { OpenedLog } from "./open-log.ts"
+
+/** The names of the targets that the environment configures, for a log. They are known without loading the targets' code. */
+export const targetNames = Effect.fnUntraced(function* (on: OpenedLog["on"]) {
+  const log = on === "Kafka" ? "kafka" : PostgresRelay.embedded
+  return (yield* pulsarOptions) === undefined ? [log] : [log, "pulsar"]
+})
+
+/** Opens the relay target of each of `targetNames`. */
+export const openRelays = Effect.fnUntraced(function* (application: Application.Any, sql: Sql, opened: OpenedLog) {
+  const pulsar = yield* pulsarOptions
+  const relays: Array<RelayTarget> = [
+    opened.on === "Kafka"
+      ? yield* openKafkaRelay(application, sql, opened.kafka)
+      : yield* PostgresRelay.make(sql, { appended: opened.grown })
+  ]
+  if (pulsar !== undefined) relays.push(yield* openPulsarRelay(application, sql, pulsar))
+  return relays as ReadonlyArray<RelayTarget>
+})
+
+/** Names of producers and transactional ids start with this. It holds the application's name, because equal names on one cluster would fence each other. */
+const prefixOf = (application: Application.Any) => `millrace-relay/${application.name}`
+
+const openKafkaRelay = Effect.fnUntraced(function* (
+  application: Application.Any,
+  sql: Sql,
+  options: KafkaOptions
+): Effect.fn.Return<RelayTarget, RelayError, Scope.Scope> {
+  const KafkaRelay = yield* Effect.promise(() => import("../kafka/relay/relay.ts"))
+  const accepts = goesTo(application, "kafka")
+  return yield* KafkaRelay.make(options, PostgresOutbox.make(sql), { prefix: prefixOf(application), accepts })
+})
+
+const openPulsarRelay = Effect.fnUntraced(function* (application: Application.Any, sql: Sql, options: PulsarOptions) {
+  const PulsarRelay = yield* Effect.promise(() => import("../pulsar/relay/relay.ts"))
+  const { pulsar } = application
+  // for a topic with tiers its tenancy chooses the topic of each value
+  const tiered = new Map(pulsar?.topics.filter(({ tier }) => tier !== undefined).map((topic) => [topic.name, topic]))
+  const topicFor = (name: string, value: string) => {
+    const topic = tiered.get(name)
+    return topic === undefined ? name : Tenancy.topicFor(topic, JSON.parse(value) as Readonly<Record<string, unknown>>)
+  }
+  const withNamespace = { ...(pulsar !== undefined && { namespace: pulsar.namespace }), ...options }
+  // where records without a tenant go
+  const ownTenant = withNamespace.tenant ?? pulsarDefaults.tenant
+  return yield* PulsarRelay.make(withNamespace, PostgresOutbox.make(sql), {
+    prefix: prefixOf(application),
+    accepts: goesTo(application, "pulsar"),
+    batched: pulsar?.topics.filter(({ batching }) => batching).flatMap(Tenancy.topicsOf) ?? [],
+    partitions: new Map(
+      pulsar?.topics.flatMap((topic) => Tenancy.topicsOf(topic).map((name) => [name, topic.partitions] as const))
+    ),
+    ...(tiered.size > 0 && { topicFor }),
+    ...(pulsar !== undefined && {
+      undeclared: (tenant: string) => tenant !== ownTenant && Tenancy.parks(pulsar, tenant)
+    })
+  })
+})
+
+/** Returns what wakes the relays of other processes after a commit. Commits that end while a notification is under way share the next one. */
+export const makeNotifier = (sql: Sql): (() => void) => {
+  let wanted = false
+  let busy = false
+  const notify = async () => {
+    busy = true
+    while (wanted) {
+      wanted = false
+      // if the notification is lost, the relays find the commit with their next poll
+      await sql`select pg_notify(${PostgresRelay.outboxChannel}, '')`.catch(() => undefined)
+    }
+    busy = false
+  }
+  return () => {
+    wanted = true
+    if (!busy) void notify()
+  }
+}

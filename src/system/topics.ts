@@ -1,0 +1,63 @@
+// The topics that an application needs in the log: their declarations, whether the log has them, and where their partitions start.
+import * as Data from "effect/Data"
+import * as Effect from "effect/Effect"
+import { type Log, specOf } from "../log/log.ts"
+import type { TopicPlan, TopicAdmin } from "../log/topic-plan.ts"
+import { type Application, topicsOf } from "../model/application.ts"
+import type { Projection } from "../model/projection.ts"
+import { migrate } from "../postgres/client/migrate.ts"
+import { openDatabase } from "./database.ts"
+import { openLog, type OpenedLog } from "./open-log.ts"
+
+/**
+ * The topics that an application declares on a log. A log on PostgreSQL has all of them. A log on Kafka does not have derived topics whose
+ * `to` leaves Kafka out.
+ */
+export const specsOf = (application: Application.Any, on: OpenedLog["on"]) =>
+  topicsOf(application)
+    .filter(
+      ({ topic: { to }, writtenBy }) => on === "PostgreSQL" || writtenBy.length === 0 || to?.includes("kafka") !== false
+    )
+    .map(({ partitions, topic }) => specOf(topic, partitions))
+
+/** Opens the topics of the log, for commands about topics alone. If the log is on Kafka no database is opened; otherwise it is migrated first. */
+export const openTopics = Effect.fnUntraced(function* (dataDir: string) {
+  const database = Effect.gen(function* () {
+    const { sql } = yield* openDatabase(dataDir, "join", { max: 2 })
+    yield* migrate(sql)
+    return sql
+  })
+  const { on, topics } = yield* openLog(database)
+  return { where: on, topics }
+})
+
+/** The topics on Kafka do not fit the application, so it cannot run on them. */
+export class TopicsNotReady extends Data.TaggedError("TopicsNotReady")<{
+  readonly message: string
+  readonly try: string
+}> {}
+
+/** Fails with `TopicsNotReady` if a topic does not exist, or if it has another number of partitions or another cleanup policy than declared. */
+export const assertReady = Effect.fnUntraced(function* (application: Application.Any, topics: TopicAdmin) {
+  const plans = yield* topics.plan(specsOf(application, "Kafka"))
+  const having = (action: TopicPlan["action"]) => plans.filter((plan) => plan.action === action)
+  const missing = having("create").map(({ topic }) => topic)
+  const [refused] = having("refused")
+  if (missing.length > 0) {
+    const subject = missing.length === 1 ? "a topic does" : `${missing.length} topics do`
+    const message = `${subject} not exist on Kafka: ${missing.join(", ")}`
+    return yield* new TopicsNotReady({ message, try: "millrace topics apply" })
+  }
+  if (refused !== undefined) {
+    const message = `topic ${refused.topic} differs from its declaration: ${refused.notes.join("; ")}`
+    return yield* new TopicsNotReady({ message, try: "millrace topics plan" })
+  }
+})
+
+/** The first position of each partition, by the names of the projections' source topics. Retention may have deleted earlier records. */
+export const startsOf = Effect.fnUntraced(function* (application: Application.Any, log: Log["Service"]) {
+  const sources = application.projections.flatMap(({ projection }) => (projection as Projection.Any).sources)
+  const names = [...new Set(sources.filter(({ kind }) => kind === "topic").map(({ name }) => name))]
+  const found = yield* Effect.forEach(names, (name) => log.bounds(name), { concurrency: 8 })
+  return new Map(found.map((bounds, i) => [names[i]!, bounds.map(({ start }) => start)]))
+})
