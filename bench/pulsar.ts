@@ -8,7 +8,7 @@ import { shared } from "../stack/testing.ts"
 import { type Cluster, connect } from "../src/pulsar/client/cluster.ts"
 import { fromCluster } from "../src/pulsar/subscription/fanout.ts"
 import type * as Native from "../src/pulsar/client/native-types.ts"
-import { topicName } from "../src/pulsar/client/options.ts"
+import { topicName } from "../src/pulsar/client/topic-names.ts"
 import {
   makeNamespace,
   type NumberedMessage,

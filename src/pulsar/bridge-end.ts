@@ -15,8 +15,8 @@ import type { Admin } from "./client/admin.ts"
 import { type FailureKind, failureOf } from "./client/errors.ts"
 import { adminOf, type Cluster, connect, partitionCount } from "./client/cluster.ts"
 import { knock } from "./client/handshake.ts"
-import { isWebSocket, type Options } from "./client/options.ts"
-import { partsOf, wholeOf } from "./client/topic-names.ts"
+import { isWebSocket, type PulsarOptions } from "./client/options.ts"
+import { partitionTopics, withoutPartition } from "./client/topic-names.ts"
 import { readToEnd } from "./client/read-to-end.ts"
 import type { Received, TransportConsumer, TransportProducer } from "./client/transport.ts"
 
@@ -188,7 +188,7 @@ const topicsIn = async (admin: Admin, tenant: string | undefined, namespace: str
     for (const name of all.filter((some) => some !== "pulsar/system")) {
       const path = `persistent/${name.split("/").map(encodeURIComponent).join("/")}`
       for (const topic of [...(await list(path)), ...(await list(`${path}/partitioned`))])
-        if (!topic.includes("/__")) found.add(wholeOf(topic))
+        if (!topic.includes("/__")) found.add(withoutPartition(topic))
     }
   }
   return [...found]
@@ -211,7 +211,9 @@ export const endFrom = (cluster: Cluster): PulsarSide => {
     topics: (tenant, namespace) =>
       attempt("list topics", tenant ?? "all tenants", async () => topicsIn(adminOf(cluster), tenant, namespace)),
     partitionsOf: (topic) =>
-      attempt("look up the topic", topic, async () => partsOf(topic, (await partitionCount(cluster, topic)) ?? 0)),
+      attempt("look up the topic", topic, async () =>
+        partitionTopics(topic, (await partitionCount(cluster, topic)) ?? 0)
+      ),
     produce: (part, name, batching) =>
       Effect.acquireRelease(
         attempt("open a producer", part, () =>
@@ -233,7 +235,7 @@ export const endFrom = (cluster: Cluster): PulsarSide => {
 }
 
 /** Pulsar for a bridge, connected while the scope is open. Fails where the native client is needed and not there. */
-export const make = (options: Options): Effect.Effect<PulsarSide, BridgeError, Scope.Scope> =>
+export const make = (options: PulsarOptions): Effect.Effect<PulsarSide, BridgeError, Scope.Scope> =>
   connect(options).pipe(
     Effect.mapError(
       ({ message: reason, retryable }) =>

@@ -20,19 +20,19 @@ import { endFrom } from "./bridge-end.ts"
 import { orUndefined } from "./client/admin.ts"
 import { adminOf, type Cluster, connect } from "./client/cluster.ts"
 import { fanOutError } from "./subscription/errors.ts"
-import { type Options, topicName } from "./client/options.ts"
-import { localName, partsOf } from "./client/topic-names.ts"
+import type { PulsarOptions } from "./client/options.ts"
+import { localName, namespaceOf, partitionTopics, topicName } from "./client/topic-names.ts"
 import { messagesOf } from "./relay/messages.ts"
 import { readToEnd } from "./client/read-to-end.ts"
 
 const attempt = <A>(operation: string, run: () => Promise<A>) =>
   Effect.tryPromise({ try: run, catch: fanOutError(operation) })
 
-const connected = (options: Options) => Effect.mapError(connect(options), fanOutError("connect"))
+const connected = (options: PulsarOptions) => Effect.mapError(connect(options), fanOutError("connect"))
 
 /** The dead-letter topics in the namespace that the options name. */
 const namesOf = async (cluster: Cluster): Promise<ReadonlyArray<string>> => {
-  const [, , tenant, namespace] = topicName(cluster.options, "").split("/")
+  const { namespace, tenant } = namespaceOf(topicName(cluster.options, ""))
   const found = (await adminOf(cluster).call("GET", `persistent/${tenant}/${namespace}`, undefined, [404])) ?? []
   return [...new Set((found as ReadonlyArray<string>).map(localName))]
     .filter((name) => name.endsWith(".dlq"))
@@ -43,7 +43,7 @@ const namesOf = async (cluster: Cluster): Promise<ReadonlyArray<string>> => {
 /** The partitions of a topic by full name; none where there is no such topic. */
 const partsIn = async (cluster: Cluster, name: string): Promise<ReadonlyArray<string>> => {
   const count = await orUndefined(adminOf(cluster).partitions(name))
-  return count === undefined ? [] : partsOf(name, count)
+  return count === undefined ? [] : partitionTopics(name, count)
 }
 
 /** The dead-letter topics of the cluster. Everything needs the admin interface. */
@@ -65,8 +65,8 @@ const subscriptionSender = (cluster: Cluster): DeadLetterSender<SubscriptionDead
   const resender = new PulsarResender(endFrom(cluster), "millrace-dlq/subscription")
   const partOf = async ({ partition, source, topic }: SubscriptionDeadLetter) => {
     // the subscription's tenant is that of its dead letters
-    const [, , tenant, namespace] = topicName(cluster.options, topic).split("/")
-    return (await partsIn(cluster, topicName({ tenant: tenant!, namespace: namespace! }, source)))[partition]
+    const namespace = namespaceOf(topicName(cluster.options, topic))
+    return (await partsIn(cluster, topicName(namespace, source)))[partition]
   }
   return {
     aim: Effect.fnUntraced(function* (letter) {
@@ -86,7 +86,7 @@ const subscriptionSender = (cluster: Cluster): DeadLetterSender<SubscriptionDead
   }
 }
 /** The dead-letter topics of a cluster, until the scope closes. */
-export const make = (options: Options) => Effect.map(connected(options), fromCluster)
+export const make = (options: PulsarOptions) => Effect.map(connected(options), fromCluster)
 
 const parkedMessage = (parked: ParkedMessage) => {
   const { incarnation, meta, partition, projection, seq, source, topic, val } = parked
@@ -106,7 +106,7 @@ const placeProperties = [...Object.values(streamHeaders), retryHeader]
  * Sends messages that a relay parked, each by itself: relays that read the topic pass it over, and consumers know it by stream and sequence.
  * Connected until the scope closes.
  */
-export const makeSender = (options: Options) =>
+export const makeSender = (options: PulsarOptions) =>
   Effect.map(connected(options), (cluster): DeadLetterSender<ParkedMessage, BridgeError> => {
     const end = endFrom(cluster)
     const resender = new PulsarResender(end, "millrace-dlq/relay")

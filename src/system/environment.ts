@@ -2,7 +2,7 @@
 import * as Data from "effect/Data"
 import * as Effect from "effect/Effect"
 import { type Options as KafkaOptions, optionsFrom as kafkaOptionsFrom } from "../kafka/protocol/options.ts"
-import { type Options as PulsarOptions, optionsFrom as pulsarOptionsFrom } from "../pulsar/client/options.ts"
+import { type PulsarOptions, optionsFrom as pulsarOptionsFrom } from "../pulsar/client/options.ts"
 
 /** An environment variable is missing or has a value that makes no sense. The message names the variable. */
 export class InvalidEnvironment extends Data.TaggedError("InvalidEnvironment")<{

@@ -1,14 +1,14 @@
 // A process of its own that consumes a subscription on Pulsar, acknowledges nothing, and waits to be killed; not a test itself.
 //
-// node pulsar-child.ts OPTIONS TOPIC TYPE: prints the sequence of each message it gets. Options are JSON.
+// node pulsar-child.ts OPTIONS TOPIC TYPE: prints the sequence of each message it gets. PulsarOptions are JSON.
 import * as Effect from "effect/Effect"
 import * as PulsarFanOut from "../../src/pulsar/subscription/fanout.ts"
-import type { Options } from "../../src/pulsar/client/options.ts"
+import type { PulsarOptions } from "../../src/pulsar/client/options.ts"
 
 const [options = "", topic = "", type = "exclusive"] = process.argv.slice(2)
 
 const main = Effect.gen(function* () {
-  const fanOut = yield* PulsarFanOut.make(JSON.parse(options) as Options)
+  const fanOut = yield* PulsarFanOut.make(JSON.parse(options) as PulsarOptions)
   const consumer = yield* fanOut.subscribe({ topic, name: "sub", type: type as "exclusive", from: "earliest" })
   while (true) {
     for (const { seq } of yield* consumer.receive(100)) process.stdout.write(`${seq}\n`)

@@ -9,7 +9,8 @@ import { Admin } from "../../src/pulsar/client/admin.ts"
 import { type Cluster, connect } from "../../src/pulsar/client/cluster.ts"
 import { failureOf } from "../../src/pulsar/client/errors.ts"
 import * as PulsarFanOut from "../../src/pulsar/subscription/fanout.ts"
-import { type Options, topicName } from "../../src/pulsar/client/options.ts"
+import type { PulsarOptions } from "../../src/pulsar/client/options.ts"
+import { topicName } from "../../src/pulsar/client/topic-names.ts"
 import type { Outgoing, ProduceOptions, TransportProducer } from "../../src/pulsar/client/transport.ts"
 import { Topics } from "../contract/fanout-support.ts"
 import { pulsarClient } from "./pulsar-client.ts"
@@ -18,7 +19,7 @@ import type { TransportName } from "./stack.ts"
 export { type TransportName, transports } from "./stack.ts"
 
 /** How a transport reaches a cluster. */
-export const optionsOf = (transport: TransportName, endpoints: Endpoints): Options => {
+export const optionsOf = (transport: TransportName, endpoints: Endpoints): PulsarOptions => {
   const { MILLRACE_PULSAR_ADMIN_URL: adminUrl = "", MILLRACE_PULSAR_URL: url = "" } = endpoints
   const namespace = "contract"
   if (transport === "websocket") return { url: adminUrl.replace(/^http/, "ws"), adminUrl, namespace }
@@ -42,7 +43,7 @@ export const environmentOf = (
 }
 
 /** A namespace whose topics keep everything. */
-export const makeNamespace = async (options: Options): Promise<void> => {
+export const makeNamespace = async (options: PulsarOptions): Promise<void> => {
   const admin = new Admin(options)
   const name = `${options.tenant ?? "public"}/${options.namespace ?? "alerts"}`
   await admin.call("PUT", `namespaces/${name}`, {}, [409])
@@ -50,7 +51,7 @@ export const makeNamespace = async (options: Options): Promise<void> => {
 }
 
 /** Topics of a cluster. With `batching` what is published at once may be one batch. */
-export const topicsOn = Effect.fnUntraced(function* (options: Options, batching: boolean) {
+export const topicsOn = Effect.fnUntraced(function* (options: PulsarOptions, batching: boolean) {
   const cluster = yield* connect(options)
   const name = (topic: string) => `persistent://${options.tenant ?? "public"}/${options.namespace}/${topic}`
   const partitioned = new Set<string>()

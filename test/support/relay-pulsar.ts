@@ -11,9 +11,9 @@ import * as PostgresOutbox from "../../src/postgres/relay/outbox.ts"
 import type { NewRecord } from "../../src/log/log.ts"
 import { query, type Sql } from "../../src/postgres/client/client.ts"
 import { pack } from "../../src/postgres/log/batch-codec.ts"
-import { byPlace } from "../../src/pulsar/client/message-id.ts"
+import { compareMessageIds } from "../../src/pulsar/client/message-id.ts"
 import { type Cluster, connect } from "../../src/pulsar/client/cluster.ts"
-import type { Options } from "../../src/pulsar/client/options.ts"
+import type { PulsarOptions } from "../../src/pulsar/client/options.ts"
 import type { Message } from "../../src/pulsar/relay/messages.ts"
 import * as PulsarRelay from "../../src/pulsar/relay/relay.ts"
 import type { Received } from "../../src/pulsar/client/transport.ts"
@@ -29,12 +29,12 @@ export interface Case {
   readonly url: string
   /** Connections of the test's own. */
   readonly cluster: Cluster
-  readonly options: Options
+  readonly options: PulsarOptions
   /** Of tenants and producers, so that no two tests meet; a tenant of this name is there, with its namespace `alerts`. */
   readonly name: string
   readonly outbox: Outbox["Service"]
   readonly relay: (
-    options?: PulsarRelay.RelayOptions,
+    options?: PulsarRelay.PulsarRelayOptions,
     outbox?: Outbox["Service"]
   ) => Effect.Effect<RelayTarget, unknown, Scope.Scope>
   /** All messages of a topic of a tenant, by default the test's. */
@@ -58,7 +58,7 @@ export const messagesOf = async ({ admin, transport }: Cluster, topic: string): 
   const found: Array<Received> = []
   for (let next = await reader.next(10_000); next !== undefined; next = await reader.next(10_000)) {
     found.push(next)
-    if (byPlace(next.id, end) >= 0) break
+    if (compareMessageIds(next.id, end) >= 0) break
   }
   await reader.close()
   return found
@@ -99,11 +99,11 @@ export const testsOn =
           const { endpoints, root } = services()
           const { sql, url } = yield* databaseOn(root, 20)
           const name = `r${process.pid}-${made++}`
-          const options: Options = { ...optionsOf(transport, endpoints), namespace: "alerts", tenant: name }
+          const options: PulsarOptions = { ...optionsOf(transport, endpoints), namespace: "alerts", tenant: name }
           const cluster = yield* connect(options)
           yield* Effect.promise(() => makeTenant(cluster, name))
           const outbox = PostgresOutbox.make(sql)
-          const relay = (relayOptions: PulsarRelay.RelayOptions = {}, own = outbox) =>
+          const relay = (relayOptions: PulsarRelay.PulsarRelayOptions = {}, own = outbox) =>
             PulsarRelay.make(options, own, { prefix: name, ...relayOptions })
           const messages = (topic: string, tenant = name) =>
             Effect.promise(() => messagesOf(cluster, `persistent://${tenant}/alerts/${topic}`))

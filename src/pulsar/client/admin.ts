@@ -3,7 +3,7 @@ import { request as http } from "node:http"
 import { request as https } from "node:https"
 import { failureOf, failureOfStatus, isMissing, PulsarFailure } from "./errors.ts"
 import type { MessageId } from "./message-id.ts"
-import { adminUrlOf, defaults, type Options } from "./options.ts"
+import { adminUrlOf, defaults, type PulsarOptions } from "./options.ts"
 
 /** An answer with its body as text. */
 interface Answer {
@@ -37,9 +37,9 @@ export const orUndefined = async <A>(answer: Promise<A>): Promise<A | undefined>
 /** Requests to one cluster's admin interface, signed in as the options say. They reject with a `PulsarFailure`. */
 export class Admin {
   readonly url: string
-  private readonly options: Options
+  private readonly options: PulsarOptions
 
-  constructor(options: Options) {
+  constructor(options: PulsarOptions) {
     const url = adminUrlOf(options)
     if (url === undefined)
       throw new PulsarFailure(

@@ -5,20 +5,20 @@ import type * as Scope from "effect/Scope"
 import { Admin, orUndefined } from "./admin.ts"
 import { failureOf, PulsarFailure } from "./errors.ts"
 import { native } from "./native.ts"
-import { adminUrlOf, isWebSocket, type Options } from "./options.ts"
+import { adminUrlOf, isWebSocket, type PulsarOptions } from "./options.ts"
 import type { Transport } from "./transport.ts"
 import { webSocket } from "./websocket.ts"
 
 /** Connections to a cluster. */
 export interface Cluster {
-  readonly options: Options
+  readonly options: PulsarOptions
   readonly transport: Transport
   /** Undefined: its URL is not known. */
   readonly admin: Admin | undefined
 }
 
 /** Refuses a key that is not the certificate's: runtimes tell it each in other words, or blame the broker. */
-const assertKey = ({ tls }: Options): void => {
+const assertKey = ({ tls }: PulsarOptions): void => {
   if (tls?.cert === undefined || tls.key === undefined) return
   if (new X509Certificate(tls.cert).checkPrivateKey(createPrivateKey(tls.key))) return
   const reason =
@@ -27,7 +27,7 @@ const assertKey = ({ tls }: Options): void => {
 }
 
 /** Makes the transport that the URL names, until the scope closes. Fails where the native client is needed and not there. */
-export const connect = (options: Options): Effect.Effect<Cluster, PulsarFailure, Scope.Scope> =>
+export const connect = (options: PulsarOptions): Effect.Effect<Cluster, PulsarFailure, Scope.Scope> =>
   Effect.acquireRelease(
     Effect.tryPromise({
       try: async () => {

@@ -2,7 +2,7 @@
 import { connect as overTcp, type Socket } from "node:net"
 import { connect as overTls } from "node:tls"
 import { failureOf, mixedTls, PulsarFailure } from "./errors.ts"
-import { defaults, type Options } from "./options.ts"
+import { defaults, type PulsarOptions } from "./options.ts"
 
 const commands = { connect: 2, connected: 3, error: 14 } as const
 /** Any version that signs in as today's clients do. */
@@ -27,7 +27,7 @@ const size = (bytes: number) => {
 }
 
 /** The frame that signs in. */
-const connectFrame = ({ tls, token }: Options): Buffer => {
+const connectFrame = ({ tls, token }: PulsarOptions): Buffer => {
   const [method, data] = token !== undefined ? ["token", token] : tls?.cert !== undefined ? ["tls", ""] : ["none", ""]
   const connect = Buffer.concat([text(1, "millrace"), text(3, data), number(4, protocolVersion), text(5, method)])
   const command = Buffer.concat([number(1, commands.connect), text(2, connect)])
@@ -84,7 +84,7 @@ const addressesOf = (url: string): ReadonlyArray<Address> => {
 }
 
 /** Signs in to one broker, and leaves. Rejects with a `PulsarFailure`. */
-const signIn = async (options: Options, { secure, ...to }: Address, timeoutMs: number): Promise<void> => {
+const signIn = async (options: PulsarOptions, { secure, ...to }: Address, timeoutMs: number): Promise<void> => {
   let socket: Socket | undefined
   let timer: NodeJS.Timeout | undefined
   try {
@@ -121,7 +121,7 @@ class Unanswered extends PulsarFailure {}
  * Signs in to any of the brokers that the URL names, and leaves. Rejects with a `PulsarFailure` where none is there or lets this client in. It
  * takes up to `timeoutMs` a broker.
  */
-export const knock = async (options: Options, timeoutMs: number): Promise<void> => {
+export const knock = async (options: PulsarOptions, timeoutMs: number): Promise<void> => {
   let failure: unknown = new PulsarFailure("other", false, `${options.url} names no broker`)
   for (const address of addressesOf(options.url)) {
     try {
@@ -137,7 +137,7 @@ export const knock = async (options: Options, timeoutMs: number): Promise<void> 
  * Why the first broker refuses to be talked to: the certificate that one side does not trust, the token, the wrong port. Undefined: it lets this
  * client in, or is not there. Never rejects. It takes up to `timeoutMs`.
  */
-export const refusalOf = async (options: Options, timeoutMs: number): Promise<PulsarFailure | undefined> => {
+export const refusalOf = async (options: PulsarOptions, timeoutMs: number): Promise<PulsarFailure | undefined> => {
   const [first] = addressesOf(options.url)
   if (first === undefined) return undefined
   try {

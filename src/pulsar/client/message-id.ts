@@ -46,10 +46,11 @@ export const decodeMessageId = (bytes: Uint8Array): MessageId => {
 }
 
 /** In the order of the partition. */
-export const byPlace = (a: MessageId, b: MessageId) => a.ledger - b.ledger || a.entry - b.entry || a.batch - b.batch
+export const compareMessageIds = (a: MessageId, b: MessageId) =>
+  a.ledger - b.ledger || a.entry - b.entry || a.batch - b.batch
 
 /** For people, and for a header: `ledger:entry`, or `ledger:entry:batch`. */
-export const textOf = ({ batch, entry, ledger }: MessageId) =>
+export const messageIdText = ({ batch, entry, ledger }: MessageId) =>
   batch < 0 ? `${ledger}:${entry}` : `${ledger}:${entry}:${batch}`
 
 /**
@@ -60,7 +61,7 @@ export const positionOf = (id: MessageId): number => {
   const { batch, entry, ledger } = id
   if (ledger < 2 ** 22 && entry < 2 ** 21 && batch < 2 ** 10)
     return ledger * 2 ** 31 + entry * 2 ** 10 + Math.max(batch, 0)
-  const hash = createHash("sha256").update(textOf(id)).digest()
+  const hash = createHash("sha256").update(messageIdText(id)).digest()
   return -1 - Number(hash.readBigUInt64BE() >> 12n)
 }
 /** The place of a number, from the first message of its entry where that is what it says. Undefined: the number does not tell. */

@@ -10,7 +10,7 @@ import { refusalOf } from "./handshake.ts"
 import { decodeMessageId } from "./message-id.ts"
 import { away, awayMs, type Connection, receivedOf } from "./native-connection.ts"
 import { lookSeconds, Readers } from "./native-reader.ts"
-import { defaults, type Options } from "./options.ts"
+import { defaults, type PulsarOptions } from "./options.ts"
 import type {
   ConsumeOptions,
   Outgoing,
@@ -42,7 +42,7 @@ const load = async (name: string): Promise<Module> => {
 }
 
 /** The client takes certificates as files, and knows no authorities of its own. */
-const files = ({ tls = {}, url }: Options) => {
+const files = ({ tls = {}, url }: PulsarOptions) => {
   if (!url.startsWith("pulsar+ssl:")) return undefined
   const directory = mkdtempSync(join(tmpdir(), "millrace-tls-"))
   const write = (name: string, text: string | undefined) => {
@@ -222,7 +222,7 @@ class NativeProducer implements TransportProducer {
 }
 
 /** The transport; its connections are made when they are used. Rejects with a `PulsarFailure` where the package cannot be loaded. */
-export const native = async (options: Options): Promise<Transport> => {
+export const native = async (options: PulsarOptions): Promise<Transport> => {
   const module = await load(options.client ?? defaults.client)
   const tls = files(options)
   const connect = (config: Partial<Pulsar.ClientConfig> = {}): Connection => {
@@ -253,7 +253,11 @@ export const native = async (options: Options): Promise<Transport> => {
   }
 }
 
-const configurationOf = (module: Module, options: Options, tls: ReturnType<typeof files>): Pulsar.ClientConfig => {
+const configurationOf = (
+  module: Module,
+  options: PulsarOptions,
+  tls: ReturnType<typeof files>
+): Pulsar.ClientConfig => {
   const seconds = Math.max(1, Math.ceil((options.timeoutMs ?? defaults.timeoutMs) / 1_000))
   const authentication =
     options.token !== undefined
@@ -306,7 +310,7 @@ const consume = async (options: ConsumeOptions, shared: Connection, connect: () 
   }
 }
 
-const produce = async (client: Pulsar.Client, options: ProduceOptions, { timeoutMs }: Options) =>
+const produce = async (client: Pulsar.Client, options: ProduceOptions, { timeoutMs }: PulsarOptions) =>
   new NativeProducer(
     await client.createProducer({
       topic: options.topic,

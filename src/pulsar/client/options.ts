@@ -2,7 +2,7 @@
 import { readFileSync } from "node:fs"
 
 /** Certificates as PEM text. */
-export interface Tls {
+export interface PulsarTls {
   /** Authorities that signed the servers' certificates. Default: the system's. */
   readonly ca?: string
   /** The client's certificate and its key, where the servers ask for one. */
@@ -10,7 +10,7 @@ export interface Tls {
   readonly key?: string
 }
 /** Everything but the URL has a default. */
-export interface Options {
+export interface PulsarOptions {
   /**
    * `pulsar://` and `pulsar+ssl://` are spoken by the native client, the package `pulsar-client`; `ws://` and `wss://` need nothing native.
    */
@@ -22,7 +22,7 @@ export interface Options {
   readonly adminUrl?: string
   /** Signs in with a token (JWT). */
   readonly token?: string
-  readonly tls?: Tls
+  readonly tls?: PulsarTls
   /** Of topics that do not name theirs, as `persistent://tenant/namespace/topic` does. Default `public`. */
   readonly tenant?: string
   /** The same for the namespace. Default `alerts`. */
@@ -46,20 +46,14 @@ export const isWebSocket = (url: string): boolean => {
   return scheme.startsWith("ws")
 }
 /** Where the admin interface is, without a closing slash. Throws where that is no URL of one. */
-export const adminUrlOf = ({ adminUrl, url }: Pick<Options, "adminUrl" | "url">): string | undefined => {
+export const adminUrlOf = ({ adminUrl, url }: Pick<PulsarOptions, "adminUrl" | "url">): string | undefined => {
   const given = adminUrl ?? (isWebSocket(url) ? url.replace(/^ws/, "http") : undefined)
   if (given !== undefined && !/^https?:\/\/[^/]/.test(given))
     throw new Error(`'${given}' is no URL of Pulsar's admin interface: it starts with http:// or https://`)
   return given?.replace(/\/+$/, "")
 }
-/** The full name of a topic; one that is given in full stays as it is. */
-export const topicName = ({ namespace, tenant }: Pick<Options, "tenant" | "namespace">, topic: string): string =>
-  topic.includes("://")
-    ? topic
-    : `persistent://${tenant ?? defaults.tenant}/${namespace ?? defaults.namespace}/${topic}`
-
 /** The same for the admin interface alone, which needs no `MILLRACE_PULSAR_URL`. Throws where it is not known. */
-export const adminOptionsFrom = (env: Readonly<Record<string, string | undefined>>): Options => {
+export const adminOptionsFrom = (env: Readonly<Record<string, string | undefined>>): PulsarOptions => {
   const url = env["MILLRACE_PULSAR_URL"]
   // it is not connected to
   const options = optionsFrom({
@@ -72,10 +66,10 @@ export const adminOptionsFrom = (env: Readonly<Record<string, string | undefined
 }
 
 /**
- * Options from `MILLRACE_PULSAR_URL`, `_ADMIN_URL`, `_TOKEN`, `_TLS_CA`, `_TLS_CERT`, `_TLS_KEY` (PEM files), `_TENANT`, `_NAMESPACE` and
+ * PulsarOptions from `MILLRACE_PULSAR_URL`, `_ADMIN_URL`, `_TOKEN`, `_TLS_CA`, `_TLS_CERT`, `_TLS_KEY` (PEM files), `_TENANT`, `_NAMESPACE` and
  * `_CLIENT`. Undefined without a URL. Throws where a value makes no sense, and says which.
  */
-export const optionsFrom = (env: Readonly<Record<string, string | undefined>>): Options | undefined => {
+export const optionsFrom = (env: Readonly<Record<string, string | undefined>>): PulsarOptions | undefined => {
   const of = (name: string) => (env[`MILLRACE_PULSAR_${name}`] === "" ? undefined : env[`MILLRACE_PULSAR_${name}`])
   const url = of("URL")
   if (url === undefined) return undefined
@@ -106,7 +100,7 @@ export const optionsFrom = (env: Readonly<Record<string, string | undefined>>): 
   const given = { adminUrl: of("ADMIN_URL"), token: of("TOKEN"), tenant: of("TENANT"), namespace: of("NAMESPACE") }
   const all = { ...given, client: of("CLIENT"), tls: Object.keys(tls).length === 0 ? undefined : tls }
   const named = Object.fromEntries(Object.entries(all).filter(([, value]) => value !== undefined))
-  const options = { url, ...(named as Omit<Options, "url">) }
+  const options = { url, ...(named as Omit<PulsarOptions, "url">) }
   adminUrlOf(options)
   return options
 }

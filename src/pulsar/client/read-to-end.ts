@@ -1,7 +1,7 @@
 // What a topic has from a place to its end as it is now, by a reader of its own. It takes no part in any subscription.
 import { PulsarFailure } from "./errors.ts"
 import type { Cluster } from "./cluster.ts"
-import { byPlace, type MessageId } from "./message-id.ts"
+import { compareMessageIds, type MessageId } from "./message-id.ts"
 import type { Received } from "./transport.ts"
 
 /** So long the next message may take, in milliseconds: where the end is known that is a failure then, else the topic counts as read. */
@@ -18,7 +18,7 @@ export const readToEnd = async (
   take: (message: Received) => void
 ): Promise<MessageId | undefined> => {
   const end = await cluster.admin?.lastMessageId(topic)
-  const isRead = end === undefined || (after !== undefined && byPlace(end, after) <= 0)
+  const isRead = end === undefined || (after !== undefined && compareMessageIds(end, after) <= 0)
   if (cluster.admin !== undefined && isRead) return end
   const reader = await cluster.transport.read({ topic, from: after ?? "earliest" })
   try {
@@ -30,7 +30,7 @@ export const readToEnd = async (
       if (next === undefined) return last
       last = next.id
       take(next)
-      if (end !== undefined && byPlace(next.id, end) >= 0) return end
+      if (end !== undefined && compareMessageIds(next.id, end) >= 0) return end
     }
   } finally {
     await reader.close()

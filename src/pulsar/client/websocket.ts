@@ -6,7 +6,7 @@ import { type Admin, pathOf } from "./admin.ts"
 import { Arrivals, readAhead } from "./receive-queue.ts"
 import { failureOf, failureOfStatus, PulsarFailure } from "./errors.ts"
 import { decodeMessageId, encodeMessageId } from "./message-id.ts"
-import { defaults, type Options } from "./options.ts"
+import { defaults, type PulsarOptions } from "./options.ts"
 import type {
   ConsumeOptions,
   Outgoing,
@@ -38,7 +38,7 @@ const lostBecause = (reason: string) =>
 
 /** What the connections of a transport share. */
 interface Connections {
-  readonly options: Options
+  readonly options: PulsarOptions
   readonly admin: Admin
   readonly sockets: Set<Socket>
   /** Topics whose messages come in batches. */
@@ -372,7 +372,7 @@ const read = async (connections: Connections, { from, topic }: ReadOptions): Pro
 }
 
 /** The transport. It connects when it is used. */
-export const webSocket = (options: Options, admin: Admin): Transport => {
+export const webSocket = (options: PulsarOptions, admin: Admin): Transport => {
   const connections: Connections = { options, admin, sockets: new Set(), batched: new Set() }
   return {
     consume: (settings) => consume(connections, settings),

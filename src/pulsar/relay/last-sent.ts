@@ -3,7 +3,7 @@ import { retryHeader } from "../../dead-letter/retry-record.ts"
 import { streamHeaders } from "../../log/envelope.ts"
 import { PulsarFailure } from "../client/errors.ts"
 import type { Cluster } from "../client/cluster.ts"
-import { byPlace, decodeMessageId, encodeMessageId, type MessageId } from "../client/message-id.ts"
+import { compareMessageIds, decodeMessageId, encodeMessageId, type MessageId } from "../client/message-id.ts"
 import { sentProperty } from "./messages.ts"
 import { readToEnd } from "../client/read-to-end.ts"
 
@@ -45,7 +45,7 @@ export const tailOf = async (cluster: Cluster, topic: string, stream: string, pl
     if (of === stream && properties[retryHeader] === undefined)
       present.push({ seq: Number(seq), incarnation, sent: Number(properties[sentProperty]), id })
   })
-  if (after !== undefined && end !== undefined && byPlace(end, after) < 0)
+  if (after !== undefined && end !== undefined && compareMessageIds(end, after) < 0)
     throw new PulsarFailure("other", false, `${topic} ends before what was sent to it`)
   return { present, end }
 }

@@ -1,7 +1,7 @@
 // Segments of the outbox as messages for Pulsar: topic, key, payload, properties. It sends none.
 import { addEnvelope, envelopeHeaders, streamHeaders } from "../../log/envelope.ts"
 import type { Segment } from "../../relay/outbox.ts"
-import { topicName } from "../client/options.ts"
+import { topicName } from "../client/topic-names.ts"
 
 /** A message of a stream. */
 export interface Message {

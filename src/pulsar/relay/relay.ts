@@ -7,14 +7,14 @@ import { LaneLease, LaneShare } from "../../relay/lanes.ts"
 import type { Outbox } from "../../relay/outbox.ts"
 import { RelayError, type RelayTarget } from "../../relay/target.ts"
 import { type Cluster, connect } from "../client/cluster.ts"
-import type { Options } from "../client/options.ts"
+import type { PulsarOptions } from "../client/options.ts"
 import { Lane, type Setting } from "./lane.ts"
 
 /** The name of the Pulsar target. */
 export const pulsar = "pulsar"
 
 /** How a relay runs. Everything has a default. */
-export interface RelayOptions {
+export interface PulsarRelayOptions {
   /** Topics that go to Pulsar; segments of others are passed over. Default: all. */
   readonly accepts?: (topic: string) => boolean
   /** The name on Pulsar, without tenant and namespace, of a topic whose values go to several. Default: the topic's own. */
@@ -56,7 +56,7 @@ const connecting = 16
 const settingOf = (
   cluster: Cluster,
   outbox: Outbox["Service"],
-  relay: RelayOptions,
+  relay: PulsarRelayOptions,
   lease: LaneLease,
   moved: () => void
 ): Setting => {
@@ -92,9 +92,9 @@ const settingOf = (
  * the scope closes.
  */
 export const make = Effect.fnUntraced(function* (
-  options: Options,
+  options: PulsarOptions,
   outbox: Outbox["Service"],
-  relay: RelayOptions = {}
+  relay: PulsarRelayOptions = {}
 ): Effect.fn.Return<RelayTarget, RelayError, Scope.Scope> {
   const cluster = yield* connect(options).pipe(
     Effect.mapError(
@@ -109,7 +109,7 @@ export const make = Effect.fnUntraced(function* (
 export const fromCluster = Effect.fnUntraced(function* (
   cluster: Cluster,
   outbox: Outbox["Service"],
-  relay: RelayOptions = {}
+  relay: PulsarRelayOptions = {}
 ): Effect.fn.Return<RelayTarget, RelayError, Scope.Scope> {
   const movements = yield* Queue.sliding<void>(1)
   const lease = new LaneLease(relay.leaseMs ?? 10_000)

@@ -2,7 +2,7 @@
 import { partitionOf } from "../../model/partitioner.ts"
 import { failureOf, isMissing, isTopicRefused, type PulsarFailure } from "../client/errors.ts"
 import type { Cluster } from "../client/cluster.ts"
-import { partsOf } from "../client/topic-names.ts"
+import { partitionTopics } from "../client/topic-names.ts"
 import type { Channel, Held, Mark } from "./channel.ts"
 import type { Message } from "./messages.ts"
 
@@ -124,7 +124,7 @@ export class Route {
       if (this.ended) return
       // up to there messages of the topic were parked, while nobody was connected to it
       const from = kept?.seq ?? 0
-      const channels = partsOf(topic, kept?.sent ?? 0).map((name) => host.channel(name, from))
+      const channels = partitionTopics(topic, kept?.sent ?? 0).map((name) => host.channel(name, from))
       this.channels = channels
       this.failure = undefined
       this.deal(channels, this.waiting)

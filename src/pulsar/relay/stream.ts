@@ -16,7 +16,7 @@ import { Channel, type Held, type Mark } from "./channel.ts"
 import { type Destination, type Message, messagesOf, metaOf } from "./messages.ts"
 import { gap, misfit, producerName, repair } from "./position.ts"
 import { Route } from "./route.ts"
-import { localName } from "../client/topic-names.ts"
+import { localName, namespaceOf } from "../client/topic-names.ts"
 
 /** What all streams of a relay share. */
 export interface Setting {
@@ -60,9 +60,8 @@ export interface Overflow {
   readonly settle: (topics: ReadonlyArray<string>) => void
 }
 
-const tenantOf = (topic: string): string => topic.split("/")[2]!
 const advice = (topic: string): string =>
-  `. The tenant is not declared: declare it, or run millrace pulsar apply --tenants ${tenantOf(topic)}`
+  `. The tenant is not declared: declare it, or run millrace pulsar apply --tenants ${namespaceOf(topic).tenant}`
 
 /** A stream that a relay has. Messages of a key and a topic go in order; a topic that takes none holds back its own only. */
 export class StreamRelay {
@@ -161,7 +160,7 @@ export class StreamRelay {
     const { cluster, inTurn, moved } = this.setting
     const mark = (of: string, begin: Mark) => this.mark(of, begin)
     const channel = (part: string, from: number) => this.channel(part, from)
-    const undeclared = this.setting.undeclared(tenantOf(topic))
+    const undeclared = this.setting.undeclared(namespaceOf(topic).tenant)
     const partitions = this.setting.partitions.get(localName(topic)) ?? 1
     return new Route({ cluster, partitions, undeclared, advice: advice(topic), mark, channel, inTurn, moved }, topic)
   }

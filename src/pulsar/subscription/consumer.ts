@@ -13,7 +13,7 @@ import {
 import { failureOf, isMissing, PulsarFailure } from "../client/errors.ts"
 import { fanOutError } from "./errors.ts"
 import { type Held, Hold, placeOf } from "./unacked.ts"
-import { positionOf, textOf } from "../client/message-id.ts"
+import { positionOf, messageIdText } from "../client/message-id.ts"
 import type { ConsumeOptions, Outgoing, Received, Transport, TransportConsumer } from "../client/transport.ts"
 
 /** Options with everything decided. */
@@ -383,7 +383,7 @@ export class PulsarConsumer implements Consumer {
           ...properties,
           "millrace-topic": settings.topic,
           "millrace-partition": String(one.partition),
-          "millrace-position": textOf(id),
+          "millrace-position": messageIdText(id),
           "millrace-subscription": settings.name,
           "millrace-redeliveries": String(one.redeliveries),
           "millrace-reason": reason

@@ -19,8 +19,8 @@ import { adminOf, type Cluster, connect, partitionCount } from "../client/cluste
 import { PulsarConsumer, type Settings } from "./consumer.ts"
 import { failureOf } from "../client/errors.ts"
 import { fanOutError } from "./errors.ts"
-import { type Options, topicName } from "../client/options.ts"
-import { partsOf } from "../client/topic-names.ts"
+import type { PulsarOptions } from "../client/options.ts"
+import { partitionTopics, topicName } from "../client/topic-names.ts"
 import { begin, moveAll } from "./seek.ts"
 import type { Outgoing, TransportProducer } from "../client/transport.ts"
 
@@ -33,7 +33,7 @@ const partitionsOf = Effect.fnUntraced(function* (cluster: Cluster, operation: s
     catch: fanOutError(operation)
   })
   if (count === undefined) return yield* new UnknownTopic({ topic, reason: `there is no ${name}`, advice: findIt })
-  return partsOf(name, count)
+  return partitionTopics(name, count)
 })
 
 const portTypes: Readonly<Record<string, string>> = {
@@ -159,8 +159,8 @@ export const fromCluster = (cluster: Cluster): FanOut["Service"] =>
   })
 
 /** The fan-out on a cluster, until the scope closes. */
-export const make = (options: Options): Effect.Effect<FanOut["Service"], FanOutError, Scope.Scope> =>
+export const make = (options: PulsarOptions): Effect.Effect<FanOut["Service"], FanOutError, Scope.Scope> =>
   connect(options).pipe(Effect.mapError(fanOutError("connect")), Effect.map(fromCluster))
 
 /** The fan-out on a cluster. */
-export const layer = (options: Options): Layer.Layer<FanOut, FanOutError> => Layer.effect(FanOut, make(options))
+export const layer = (options: PulsarOptions): Layer.Layer<FanOut, FanOutError> => Layer.effect(FanOut, make(options))

@@ -1,6 +1,6 @@
 // What one consumer holds: what came and was not delivered, was delivered and not acknowledged, or was given back. It waits for nothing.
 import type { Message } from "../../subscription/fanout.ts"
-import { byPlace, positionOf } from "../client/message-id.ts"
+import { compareMessageIds, positionOf } from "../client/message-id.ts"
 import type { Received } from "../client/transport.ts"
 
 /** A message that came. */
@@ -76,7 +76,7 @@ export class Hold {
     const chain = this.chains.get(name) ?? { name, waiting: [] }
     const { waiting } = chain
     let at = waiting.length
-    while (at > 0 && byPlace(waiting[at - 1]!.received.id, held.received.id) > 0) at--
+    while (at > 0 && compareMessageIds(waiting[at - 1]!.received.id, held.received.id) > 0) at--
     waiting.splice(at, 0, held)
     this.places.set(held.place, chain)
     if (held.again) this.givenBack += 1

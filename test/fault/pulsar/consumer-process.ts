@@ -8,7 +8,7 @@ import { connect, query } from "../../../src/postgres/client/client.ts"
 import type { Once } from "../../../src/subscription/once.ts"
 import { make as makeOnce, type Session } from "../../../src/postgres/subscription/once.ts"
 import * as PulsarFanOut from "../../../src/pulsar/subscription/fanout.ts"
-import type { Options } from "../../../src/pulsar/client/options.ts"
+import type { PulsarOptions } from "../../../src/pulsar/client/options.ts"
 import { Subscription } from "../../../src/subscription/subscription.ts"
 import { Topic } from "../../../src/model/topic.ts"
 import { type Subscribed, subscriptions } from "./subscriptions.ts"
@@ -16,7 +16,7 @@ import { type Subscribed, subscriptions } from "./subscriptions.ts"
 /** What the harness says, as JSON in MILLRACE_FAULT. */
 export interface ConsumerGiven {
   readonly url: string
-  readonly options: Options
+  readonly options: PulsarOptions
   /** How many of a hundred handlers fail once they have written, where order suffers it. */
   readonly failing: number
   /** How many of a hundred handlers take their time: up to twice as long as a shared subscription lets them. */

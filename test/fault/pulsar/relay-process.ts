@@ -3,15 +3,15 @@ import * as Effect from "effect/Effect"
 import * as Schedule from "effect/Schedule"
 import { connect } from "../../../src/postgres/client/client.ts"
 import * as PostgresOutbox from "../../../src/postgres/relay/outbox.ts"
-import type { Options } from "../../../src/pulsar/client/options.ts"
+import type { PulsarOptions } from "../../../src/pulsar/client/options.ts"
 import * as PulsarRelay from "../../../src/pulsar/relay/relay.ts"
 import * as Relay from "../../../src/relay/relay.ts"
 
 /** What the harness says, as JSON in MILLRACE_FAULT. */
 export interface RelayGiven {
   readonly url: string
-  readonly options: Options
-  readonly relay: PulsarRelay.RelayOptions
+  readonly options: PulsarOptions
+  readonly relay: PulsarRelay.PulsarRelayOptions
 }
 const { options, relay, url } = JSON.parse(process.env["MILLRACE_FAULT"]!) as RelayGiven
 const again = {

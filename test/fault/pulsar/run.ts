@@ -1,6 +1,6 @@
 // A run while it is under way: services, relays and consumers in processes of their own, and what is published meanwhile.
 import { join } from "node:path"
-import type { RelayOptions } from "../../../src/pulsar/relay/relay.ts"
+import type { PulsarRelayOptions } from "../../../src/pulsar/relay/relay.ts"
 import { type TransportName, transports } from "../../support/pulsar.ts"
 import { type Random, randomOf } from "../../support/random.ts"
 import { type Copy, copy, type Patch } from "../kafka/copy.ts"
@@ -79,7 +79,7 @@ export class Run extends Course<RunOptions> {
     const transport = this.options.transport ?? this.random.pick(transports)
     const options = services.through(transport)
     const batched = batching ? Object.keys(topics) : []
-    const relay: RelayOptions = { prefix: `fault-${seed}`, batched, segments: 16 }
+    const relay: PulsarRelayOptions = { prefix: `fault-${seed}`, batched, segments: 16 }
     const given: RelayGiven | ConsumerGiven =
       role === "relay" ? { url: services.url, options, relay } : { url: services.url, options, failing, slow }
     const worker = this.fleet.start(role, {

@@ -11,7 +11,7 @@ import type { Local } from "../../../stack/service.ts"
 import { connect as connectAs } from "../../../src/postgres/client/client.ts"
 import { migrate } from "../../../src/postgres/client/migrate.ts"
 import { Admin } from "../../../src/pulsar/client/admin.ts"
-import type { Options } from "../../../src/pulsar/client/options.ts"
+import type { PulsarOptions } from "../../../src/pulsar/client/options.ts"
 import { apply } from "../../../src/pulsar/tenants.ts"
 import { Tenancy } from "../../../src/model/tenancy.ts"
 import { optionsOf, type TransportName } from "../../support/pulsar.ts"
@@ -35,9 +35,9 @@ export interface Services {
   /** Connections of the harness to it, opened anew when they are lost. */
   readonly sql: postgres.Sql
   /** Brokers as the processes under test reach them. */
-  readonly through: (transport: TransportName) => Options
+  readonly through: (transport: TransportName) => PulsarOptions
   /** Past the proxies. */
-  readonly direct: Options
+  readonly direct: PulsarOptions
   readonly admin: Admin
   /** Cuts every connection to a broker, and tells how many there were. */
   readonly cut: () => number

@@ -14,7 +14,8 @@ import { type Cluster, connect } from "../../../src/pulsar/client/cluster.ts"
 import { failureOf } from "../../../src/pulsar/client/errors.ts"
 import { fromCluster } from "../../../src/pulsar/subscription/fanout.ts"
 import type { MessageId } from "../../../src/pulsar/client/message-id.ts"
-import { type Options, topicName } from "../../../src/pulsar/client/options.ts"
+import type { PulsarOptions } from "../../../src/pulsar/client/options.ts"
+import { topicName } from "../../../src/pulsar/client/topic-names.ts"
 import type { TransportReader } from "../../../src/pulsar/client/transport.ts"
 import { readToEnd } from "../../../src/pulsar/client/read-to-end.ts"
 import { ascending, options, receiveAll, seqs, upTo } from "../../contract/fanout-support.ts"
@@ -35,7 +36,7 @@ class Broker extends Context.Service<
   Broker,
   {
     readonly service: Service
-    readonly optionsOf: (transport: TransportName) => Options
+    readonly optionsOf: (transport: TransportName) => PulsarOptions
     /** Cuts every connection, and tells how many there were. */
     readonly cut: () => Promise<number>
   }
@@ -60,7 +61,7 @@ const layer = Layer.effect(
     const admin = new Admin(direct)
     for (const topic of ["cut-native", "cut-websocket", "held", "ahead"])
       yield* Effect.promise(() => admin.create(topicName(direct, topic)))
-    const given = (transport: TransportName): Options => ({
+    const given = (transport: TransportName): PulsarOptions => ({
       ...optionsOf(transport, service.endpoints),
       url: transport === "native" ? `pulsar://127.0.0.1:${binary.port}` : `ws://127.0.0.1:${web.port}`,
       adminUrl: direct.adminUrl!

@@ -6,14 +6,14 @@ import * as Effect from "effect/Effect"
 import * as Schedule from "effect/Schedule"
 import { shared } from "../../../stack/testing.ts"
 import { FanOut, type SubscriptionType } from "../../../src/subscription/fanout.ts"
-import type { Options } from "../../../src/pulsar/client/options.ts"
+import type { PulsarOptions } from "../../../src/pulsar/client/options.ts"
 import { ascending, options, receiveAll, sent, seqs, Topics, topicWith, upTo } from "../../contract/fanout-support.ts"
 import { fanOutOnPulsar, optionsOf } from "../../support/pulsar.ts"
 import { needing, overTransports } from "../../support/stack.ts"
 
 const types = ["exclusive", "failover", "shared", "keyShared"] as const
 
-const child = (from: Options, topic: string, type: SubscriptionType) =>
+const child = (from: PulsarOptions, topic: string, type: SubscriptionType) =>
   Effect.acquireRelease(
     Effect.sync(() => {
       const file = fileURLToPath(new URL("../../support/pulsar-child.ts", import.meta.url))

@@ -5,8 +5,8 @@ import * as Logger from "effect/Logger"
 import { shared } from "../../../stack/testing.ts"
 import { type Cluster, connect } from "../../../src/pulsar/client/cluster.ts"
 import { fromCluster } from "../../../src/pulsar/subscription/fanout.ts"
-import { type MessageId, textOf } from "../../../src/pulsar/client/message-id.ts"
-import { topicName } from "../../../src/pulsar/client/options.ts"
+import { type MessageId, messageIdText } from "../../../src/pulsar/client/message-id.ts"
+import { topicName } from "../../../src/pulsar/client/topic-names.ts"
 import { readToEnd } from "../../../src/pulsar/client/read-to-end.ts"
 import { upTo } from "../../contract/fanout-support.ts"
 import {
@@ -109,7 +109,7 @@ suite("publishing to pulsar", () => {
         const last = (yield* sendAll(batching, numbered(100, 300))).at(-1)!.id
         const { end, found } = yield* readAfter(ids[49])
         assert.deepStrictEqual(found, upTo(300, 51))
-        assert.strictEqual(textOf(end!), textOf(last))
+        assert.strictEqual(messageIdText(end!), messageIdText(last))
         assert.deepStrictEqual((yield* readAfter(last)).found, [])
       }).pipe(Effect.scoped)
     )

@@ -14,7 +14,7 @@ import { alertsTopic } from "../../../projections/signals.ts"
 import { Admin } from "../../../src/pulsar/client/admin.ts"
 import { connect } from "../../../src/pulsar/client/cluster.ts"
 import * as PulsarFanOut from "../../../src/pulsar/subscription/fanout.ts"
-import type { Options, Tls } from "../../../src/pulsar/client/options.ts"
+import type { PulsarOptions, PulsarTls } from "../../../src/pulsar/client/options.ts"
 import { apply } from "../../../src/pulsar/tenants.ts"
 import { Tenancy } from "../../../src/model/tenancy.ts"
 import { openProducer, optionsOf, sendAll, type TransportName } from "../../support/pulsar.ts"
@@ -23,10 +23,15 @@ import { owning, overTransports } from "../../support/stack.ts"
 /** A broker that asks who everyone is, and certificates of an authority that it does not know. */
 class Secured extends Context.Service<
   Secured,
-  { readonly endpoints: Endpoints; readonly security: PulsarSecurity; readonly known: Tls; readonly stranger: Tls }
+  {
+    readonly endpoints: Endpoints
+    readonly security: PulsarSecurity
+    readonly known: PulsarTls
+    readonly stranger: PulsarTls
+  }
 >()("test/Secured") {}
 
-const pems = ({ ca, cert, key }: { readonly ca: string; readonly cert: string; readonly key: string }): Tls => ({
+const pems = ({ ca, cert, key }: { readonly ca: string; readonly cert: string; readonly key: string }): PulsarTls => ({
   ca: readFileSync(ca, "utf8"),
   cert: readFileSync(cert, "utf8"),
   key: readFileSync(key, "utf8")
@@ -50,21 +55,26 @@ const layer = Layer.effect(
 )
 
 /** How a transport reaches a tenant's topics, as nobody. */
-const nobody = (transport: TransportName, { endpoints }: Secured["Service"], tenant: string): Options => ({
+const nobody = (transport: TransportName, { endpoints }: Secured["Service"], tenant: string): PulsarOptions => ({
   ...optionsOf(transport, endpoints),
   namespace: "alerts",
   tenant,
   timeoutMs: 20_000
 })
 /** The same by TLS. */
-const safely = (transport: TransportName, secured: Secured["Service"], tenant: string, tls: Tls = {}): Options => {
+const safely = (
+  transport: TransportName,
+  secured: Secured["Service"],
+  tenant: string,
+  tls: PulsarTls = {}
+): PulsarOptions => {
   const { admin: adminUrl, broker, webSocket } = secured.security.tls
   return { ...nobody(transport, secured, tenant), url: transport === "native" ? broker : webSocket, adminUrl, tls }
 }
 const topic = "alerts.v1"
 
 /** Publishes as the relay does, and takes it as a tenant does. */
-const roundTrip = Effect.fnUntraced(function* (relay: Options, tenant: Options, name: string) {
+const roundTrip = Effect.fnUntraced(function* (relay: PulsarOptions, tenant: PulsarOptions, name: string) {
   const consumer = yield* (yield* PulsarFanOut.make(tenant)).subscribe({ topic, name, type: "exclusive" })
   const producer = yield* openProducer(yield* connect(relay), topic, { name, initialSequenceId: -1 })
   yield* sendAll(producer, [{ key: "k", value: `"${name}"`, eventTime: 1, properties: {}, sequenceId: 0 }])
@@ -74,7 +84,7 @@ const roundTrip = Effect.fnUntraced(function* (relay: Options, tenant: Options, 
 }, Effect.scoped)
 
 /** How subscribing and producing are refused. `silent`: the admin interface, which would tell first, is not known. */
-const refusals = Effect.fnUntraced(function* (options: Options, silent: boolean) {
+const refusals = Effect.fnUntraced(function* (options: PulsarOptions, silent: boolean) {
   const { adminUrl: _, ...rest } = options
   // the native client tries that long
   const given = silent ? { ...rest, timeoutMs: 3_000 } : options
@@ -124,7 +134,7 @@ suite("a secure pulsar", () => {
             const secured = yield* Secured
             const { known, security, stranger } = secured
             const plain = (tenant: string) => nobody(transport, secured, tenant)
-            const safe = (tls: Tls, tenant = "acme") => safely(transport, secured, tenant, tls)
+            const safe = (tls: PulsarTls, tenant = "acme") => safely(transport, secured, tenant, tls)
             const acme = { token: security.token("acme") }
             const wrong = { token: `${acme.token.slice(0, -4)}AAAA` }
             const ca = { ca: known.ca! }
@@ -132,7 +142,7 @@ suite("a secure pulsar", () => {
             const signIn =
               /refused the token or the certificate: correct MILLRACE_PULSAR_TOKEN, or MILLRACE_PULSAR_TLS_CERT/
             const role = /not allowed: give the role of MILLRACE_PULSAR_TOKEN, or of the client certificate/
-            const cases: ReadonlyArray<readonly [string, Options, RegExp]> = [
+            const cases: ReadonlyArray<readonly [string, PulsarOptions, RegExp]> = [
               ["a wrong token", { ...plain("acme"), ...wrong }, signIn],
               ["no token", plain("acme"), signIn],
               ["no token over TLS", safe(ca), signIn],
