@@ -14,7 +14,7 @@ import { BridgeError } from "../bridge/errors.ts"
 import type { Admin } from "./client/admin.ts"
 import { type FailureKind, failureOf } from "./client/errors.ts"
 import { adminOf, type Cluster, connect, partitionCount } from "./client/cluster.ts"
-import { knock } from "./client/handshake.ts"
+import { checkSignIn } from "./client/handshake.ts"
 import { isWebSocket, type PulsarOptions } from "./client/options.ts"
 import { partitionTopics, withoutPartition } from "./client/topic-names.ts"
 import { readToEnd } from "./client/read-to-end.ts"
@@ -195,7 +195,7 @@ const topicsIn = async (admin: Admin, tenant: string | undefined, namespace: str
 }
 
 /** How long a broker may take to let a client in. */
-const knockMs = 5_000
+const signInMs = 5_000
 /** What a role may not do is an answer as well. */
 const answered = [401, 403, 404]
 
@@ -206,7 +206,7 @@ export const endFrom = (cluster: Cluster): PulsarSide => {
     ping: attempt("reach a broker", options.url, async () => {
       // a WebSocket's URL is the admin interface's
       if (isWebSocket(options.url)) await admin?.call("GET", "clusters", undefined, answered)
-      else await knock(options, knockMs)
+      else await checkSignIn(options, signInMs)
     }),
     topics: (tenant, namespace) =>
       attempt("list topics", tenant ?? "all tenants", async () => topicsIn(adminOf(cluster), tenant, namespace)),

@@ -1,27 +1,27 @@
-// Pulsar's admin interface over HTTP: requests, and what consumers ask of it. It keeps nothing.
+// A client of Pulsar's admin interface over HTTP.
 import { request as http } from "node:http"
 import { request as https } from "node:https"
 import { failureOf, failureOfStatus, isMissing, PulsarFailure } from "./errors.ts"
 import type { MessageId } from "./message-id.ts"
 import { adminUrlOf, defaults, type PulsarOptions } from "./options.ts"
 
-/** An answer with its body as text. */
+/** A response with its body as text. */
 interface Answer {
   readonly status: number
   readonly body: string
-  /** Where a redirect leads. */
+  /** The URL that a redirect leads to. */
   readonly location: string | undefined
 }
-/** What the admin interface says of a subscription. */
+/** The admin interface's description of a subscription. */
 export interface SubscriptionStats {
-  /** `Exclusive`, `Shared`, `Failover`, `Key_Shared`; undefined while nobody uses it. */
+  /** `Exclusive`, `Shared`, `Failover` or `Key_Shared`; undefined while it has no consumer. */
   readonly type?: string
   /** Entries of the topic that it has not acknowledged. */
   readonly msgBacklog?: number
   readonly consumers?: ReadonlyArray<{ readonly consumerName?: string; readonly availablePermits?: number }>
 }
 
-/** `persistent://a/b/c` as `persistent/a/b/c`, each part escaped. */
+/** A topic as a path of the admin interface: `persistent/a/b/c` for `persistent://a/b/c`, each segment escaped. */
 export const pathOf = (topic: string) => {
   const [domain, rest] = topic.split("://")
   return [domain!, ...rest!.split("/")].map((part) => encodeURIComponent(part)).join("/")
@@ -34,7 +34,7 @@ export const orUndefined = async <A>(answer: Promise<A>): Promise<A | undefined>
     throw cause
   })
 
-/** Requests to one cluster's admin interface, signed in as the options say. They reject with a `PulsarFailure`. */
+/** One cluster's admin interface, with the credentials of the options. Every call rejects with a `PulsarFailure`. */
 export class Admin {
   readonly url: string
   private readonly options: PulsarOptions
@@ -74,7 +74,7 @@ export class Admin {
       request.end(body === undefined ? undefined : JSON.stringify(body))
     })
   }
-  /** The answer's JSON, or undefined where it has none. Statuses in `also` are no failures, and give undefined. */
+  /** Sends a request. Resolves with the response's JSON, or with undefined if the body is empty or the status is one of `also`. */
   async call(method: string, path: string, body?: unknown, also: ReadonlyArray<number> = []): Promise<unknown> {
     const where = `${method} ${path} at ${this.url}`
     const ask = (url: string) =>
@@ -99,7 +99,7 @@ export class Admin {
     const found = await this.call("GET", `${pathOf(topic)}/partitions`)
     return (found as { readonly partitions: number }).partitions
   }
-  /** Makes a topic where there is none; with 1 it is not partitioned. */
+  /** Creates a topic if it does not exist. With 1 it is not partitioned. */
   async create(topic: string, partitions = 1): Promise<void> {
     if (partitions === 1) await this.call("PUT", pathOf(topic), {}, [409])
     else await this.call("PUT", `${pathOf(topic)}/partitions`, partitions, [409])
@@ -113,17 +113,17 @@ export class Admin {
     const { batchIndex = -1, batchSize = 1, entryId = -1, ledgerId = -1 } = found
     return entryId < 0 ? undefined : { ledger: ledgerId, entry: entryId, batch: batchIndex, batchSize }
   }
-  /** A subscription of a topic that is not partitioned, or of one partition. Undefined: there is none. */
+  /** A subscription of a topic that is not partitioned, or of one partition. Undefined if it does not exist. */
   async subscription(topic: string, name: string): Promise<SubscriptionStats | undefined> {
     const stats = await this.call("GET", `${pathOf(topic)}/stats`, undefined, [404])
     return (stats as { readonly subscriptions?: Record<string, SubscriptionStats> } | undefined)?.subscriptions?.[name]
   }
-  /** Asks something of a subscription, or makes it after the last message (`PUT`), where it may be there by now. */
+  /** Sends a request about a subscription. `PUT` creates it after the last message, and succeeds also if it exists by now. */
   async onSubscription(method: string, topic: string, name: string, path: string, body?: unknown): Promise<void> {
     const where = `${pathOf(topic)}/subscription/${encodeURIComponent(name)}${path}`
     await this.call(method, where, body, method === "PUT" ? [409] : [])
   }
-  /** Removes a subscription with its consumers; nothing where there is none. */
+  /** Removes a subscription and disconnects its consumers. Succeeds also if it does not exist. */
   async unsubscribe(topic: string, name: string): Promise<void> {
     await this.call("DELETE", `${pathOf(topic)}/subscription/${encodeURIComponent(name)}?force=true`, undefined, [404])
   }

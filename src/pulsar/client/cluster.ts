@@ -9,31 +9,31 @@ import { adminUrlOf, isWebSocket, type PulsarOptions } from "./options.ts"
 import type { Transport } from "./transport.ts"
 import { webSocket } from "./websocket.ts"
 
-/** Connections to a cluster. */
+/** A cluster that this process is connected to. */
 export interface Cluster {
   readonly options: PulsarOptions
   readonly transport: Transport
-  /** Undefined: its URL is not known. */
+  /** Undefined if its URL is not known. */
   readonly admin: Admin | undefined
 }
 
-/** Refuses a key that is not the certificate's: runtimes tell it each in other words, or blame the broker. */
+/** Throws if the key does not belong to the certificate. Runtimes report this in different words, or blame the broker. */
 const assertKey = ({ tls }: PulsarOptions): void => {
   if (tls?.cert === undefined || tls.key === undefined) return
   if (new X509Certificate(tls.cert).checkPrivateKey(createPrivateKey(tls.key))) return
   const reason =
-    "the client's key is not its certificate's: correct MILLRACE_PULSAR_TLS_CERT and _KEY, which are made together"
+    "the client's key does not belong to its certificate: correct MILLRACE_PULSAR_TLS_CERT and _KEY, which are created together"
   throw new PulsarFailure("unauthenticated", false, reason)
 }
 
-/** Makes the transport that the URL names, until the scope closes. Fails where the native client is needed and not there. */
+/** Opens the transport that the URL names until the scope closes. Fails if the URL needs the native client and that cannot be loaded. */
 export const connect = (options: PulsarOptions): Effect.Effect<Cluster, PulsarFailure, Scope.Scope> =>
   Effect.acquireRelease(
     Effect.tryPromise({
       try: async () => {
         assertKey(options)
         const admin = adminUrlOf(options) === undefined ? undefined : new Admin(options)
-        // a WebSocket URL tells where the admin interface is
+        // a WebSocket URL implies the admin interface's URL
         const transport = isWebSocket(options.url) ? webSocket(options, admin!) : await native(options)
         return { options, transport, admin }
       },

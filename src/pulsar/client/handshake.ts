@@ -1,13 +1,13 @@
-// Asks a broker whether it lets a client in, by the first command of Pulsar's protocol: the native client keeps trying, and hides why not.
+// Checks whether a broker accepts this client, by the first command of Pulsar's protocol. The native client would keep trying and hide the reason.
 import { connect as overTcp, type Socket } from "node:net"
 import { connect as overTls } from "node:tls"
 import { failureOf, mixedTls, PulsarFailure } from "./errors.ts"
 import { defaults, type PulsarOptions } from "./options.ts"
 
 const commands = { connect: 2, connected: 3, error: 14 } as const
-/** Any version that signs in as today's clients do. */
+/** Any version whose sign-in is that of today's clients. */
 const protocolVersion = 20
-/** An answer of a broker is far smaller. */
+/** No answer of a broker to the first command is as large. */
 const mostBytes = 64 * 1_024
 
 const varint = (value: number): ReadonlyArray<number> => {
@@ -33,7 +33,7 @@ const connectFrame = ({ tls, token }: PulsarOptions): Buffer => {
   const command = Buffer.concat([number(1, commands.connect), text(2, connect)])
   return Buffer.concat([size(command.length + 4), size(command.length), command])
 }
-/** The fields of a message of the protocol that are numbers and texts. */
+/** The number and text fields of a protocol message, by field number. */
 const fieldsOf = (bytes: Buffer): Map<number, number | Buffer> => {
   const fields = new Map<number, number | Buffer>()
   let at = 0
@@ -57,8 +57,8 @@ const fieldsOf = (bytes: Buffer): Map<number, number | Buffer> => {
   }
   return fields
 }
-/** What the broker answers: undefined, it is let in; else its own words. */
-const answerOf = (frame: Buffer): string | undefined => {
+/** The broker's reason for refusing the client; undefined if it accepts the client. */
+const refusalIn = (frame: Buffer): string | undefined => {
   const command = fieldsOf(frame.subarray(8))
   const error = command.get(commands.error)
   if (command.get(1) !== commands.error || !(error instanceof Buffer)) return undefined
@@ -71,7 +71,7 @@ interface Address {
   readonly port: number
   readonly secure: boolean
 }
-/** Where a URL leads: it may name several brokers. */
+/** The brokers that a URL names. */
 const addressesOf = (url: string): ReadonlyArray<Address> => {
   const [scheme = "", hosts = ""] = url.split("://")
   const secure = scheme === "pulsar+ssl"
@@ -83,7 +83,7 @@ const addressesOf = (url: string): ReadonlyArray<Address> => {
   })
 }
 
-/** Signs in to one broker, and leaves. Rejects with a `PulsarFailure`. */
+/** Signs in to one broker and disconnects. Rejects with a `PulsarFailure`. */
 const signIn = async (options: PulsarOptions, { secure, ...to }: Address, timeoutMs: number): Promise<void> => {
   let socket: Socket | undefined
   let timer: NodeJS.Timeout | undefined
@@ -101,27 +101,29 @@ const signIn = async (options: PulsarOptions, { secure, ...to }: Address, timeou
       made.on("close", () => reject(new Error("AlreadyClosed")))
       made.write(connectFrame(options))
     })
-    const words = answerOf(frame)
+    const words = refusalIn(frame)
     if (words !== undefined) throw failureOf(new Error(`Authentication refused: ${words}`), options.url)
   } catch (cause) {
     const found = failureOf(cause, options.url)
-    // a broker that ends just now does so as well
+    // a broker that is stopping does so as well
     const isUnanswered =
       found.retryable && socket?.connecting === false && /AlreadyClosed|ECONNRESET|hang up/.test(found.message)
-    throw isUnanswered ? new Unanswered("lost", true, `${options.url} answers nothing; perhaps ${mixedTls}`) : found
+    throw isUnanswered
+      ? new Unanswered("lost", true, `${options.url} accepts connections and does not answer; perhaps ${mixedTls}`)
+      : found
   } finally {
     clearTimeout(timer)
     socket?.destroy()
   }
 }
-/** A connection was taken, and closed without a word. */
+/** The broker accepted the connection and closed it without an answer. */
 class Unanswered extends PulsarFailure {}
 
 /**
- * Signs in to any of the brokers that the URL names, and leaves. Rejects with a `PulsarFailure` where none is there or lets this client in. It
- * takes up to `timeoutMs` a broker.
+ * Signs in to the first broker of the URL that accepts this client, and disconnects. Rejects with a `PulsarFailure` if none does. Waits up to
+ * `timeoutMs` for each broker.
  */
-export const knock = async (options: PulsarOptions, timeoutMs: number): Promise<void> => {
+export const checkSignIn = async (options: PulsarOptions, timeoutMs: number): Promise<void> => {
   let failure: unknown = new PulsarFailure("other", false, `${options.url} names no broker`)
   for (const address of addressesOf(options.url)) {
     try {
@@ -134,10 +136,10 @@ export const knock = async (options: PulsarOptions, timeoutMs: number): Promise<
 }
 
 /**
- * Why the first broker refuses to be talked to: the certificate that one side does not trust, the token, the wrong port. Undefined: it lets this
- * client in, or is not there. Never rejects. It takes up to `timeoutMs`.
+ * Why the first broker of the URL refuses this client: a certificate that one side does not trust, the token, a port for the other kind of
+ * connection. Undefined if it accepts the client or cannot be reached. Never rejects. Waits up to `timeoutMs`.
  */
-export const refusalOf = async (options: PulsarOptions, timeoutMs: number): Promise<PulsarFailure | undefined> => {
+export const findRefusal = async (options: PulsarOptions, timeoutMs: number): Promise<PulsarFailure | undefined> => {
   const [first] = addressesOf(options.url)
   if (first === undefined) return undefined
   try {

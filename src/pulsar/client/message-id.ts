@@ -1,36 +1,36 @@
-// Where a message is in a topic, as Pulsar's protocol writes it, and as one number. It knows no client.
+// The id of a message on Pulsar: its position in the topic, as the protocol encodes it and as one number. Pure.
 import { createHash } from "node:crypto"
 
-/** A place in one partition. */
+/** The position of a message in one partition. */
 export interface MessageId {
   readonly ledger: number
   readonly entry: number
-  /** The place in a batch; -1: the message is none's part. */
+  /** The index in the batch; -1 if the message is in no batch. */
   readonly batch: number
-  /** How many messages the batch has; 1 without. */
+  /** How many messages the batch has; 1 without a batch. */
   readonly batchSize: number
 }
 
-/** Reads a serialized id: the protocol's `MessageIdData`. Throws where it is none. */
+/** Decodes the protocol's `MessageIdData`. Throws if the bytes are not one. */
 export const decodeMessageId = (bytes: Uint8Array): MessageId => {
   let at = 0
   const varint = () => {
     let value = 0
     for (let scale = 1, i = 0; i < 10; i++, scale *= 128) {
       const byte = bytes[at++]
-      if (byte === undefined) throw new Error("this is no message id of Pulsar")
-      // a negative number takes ten bytes, and none of those is of use here
+      if (byte === undefined) throw new Error("these bytes are no message id of Pulsar")
+      // a negative number takes ten bytes; its value is not needed
       value += (byte & 127) * scale
       if (byte < 128) return value
     }
-    throw new Error("this is no message id of Pulsar")
+    throw new Error("these bytes are no message id of Pulsar")
   }
   const found: Record<number, number> = {}
   while (at < bytes.length) {
     const tag = varint()
     if ((tag & 7) === 0) found[tag >> 3] = varint()
     else if ((tag & 7) === 2) at += varint()
-    else throw new Error("this is no message id of Pulsar")
+    else throw new Error("these bytes are no message id of Pulsar")
   }
   const small = (value: number | undefined, otherwise: number) =>
     value === undefined || value >= 2 ** 31 ? otherwise : value
@@ -45,17 +45,17 @@ export const decodeMessageId = (bytes: Uint8Array): MessageId => {
   }
 }
 
-/** In the order of the partition. */
+/** Compares ids by their order in the partition. */
 export const compareMessageIds = (a: MessageId, b: MessageId) =>
   a.ledger - b.ledger || a.entry - b.entry || a.batch - b.batch
 
-/** For people, and for a header: `ledger:entry`, or `ledger:entry:batch`. */
+/** An id as text: `ledger:entry`, or `ledger:entry:batch`. */
 export const messageIdText = ({ batch, entry, ledger }: MessageId) =>
   batch < 0 ? `${ledger}:${entry}` : `${ledger}:${entry}:${batch}`
 
 /**
- * One whole number for a place, always the same one. It ascends as the partition does up to ledger 4,194,303 with 2,097,151 entries, each
- * of 1,024 messages; beyond, it is a negative number that meets another one's by chance only.
+ * A whole number for an id, always the same one. It ascends in the order of the partition up to ledger 4,194,303, entry 2,097,151 and 1,024
+ * messages a batch. Beyond, it is a negative number that is a hash of the id.
  */
 export const positionOf = (id: MessageId): number => {
   const { batch, entry, ledger } = id
@@ -64,7 +64,9 @@ export const positionOf = (id: MessageId): number => {
   const hash = createHash("sha256").update(messageIdText(id)).digest()
   return -1 - Number(hash.readBigUInt64BE() >> 12n)
 }
-/** The place of a number, from the first message of its entry where that is what it says. Undefined: the number does not tell. */
+/**
+ * The id that `positionOf` made a number from. A message that is the first of its batch counts as one in no batch. Undefined if the number is a hash.
+ */
 export const messageIdAt = (position: number): MessageId | undefined => {
   if (!(Number.isSafeInteger(position) && position >= 0)) return undefined
   const batch = position % 2 ** 10
@@ -72,7 +74,7 @@ export const messageIdAt = (position: number): MessageId | undefined => {
   return { ledger: Math.floor(position / 2 ** 31), entry, batch: batch === 0 ? -1 : batch, batchSize: 1 }
 }
 
-/** Writes an id as the protocol has it, whatever its batch. */
+/** Encodes an id as the protocol's `MessageIdData`. */
 export const encodeMessageId = ({ batch, batchSize, entry, ledger }: MessageId): Uint8Array => {
   const bytes: Array<number> = []
   const field = (number: number, value: number) => {

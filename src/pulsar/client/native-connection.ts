@@ -1,18 +1,21 @@
-// What the consumers and readers of the native client share: its connections, when they count as lost, and its messages.
+// What consumers and readers of the native client share: connections, when these count as lost, and the conversion of messages.
 import { PulsarFailure } from "./errors.ts"
 import { decodeMessageId } from "./message-id.ts"
 import type * as Pulsar from "./native-types.ts"
 import type { Received } from "./transport.ts"
 
-/** A client, and how it ends. */
+/** A client, and how to close it. */
 export interface Connection {
   readonly client: Pulsar.Client
   readonly close: () => Promise<void>
 }
-/** A connection that is away for so long is given up: the client waits ever longer before it tries again, up to a minute. */
-export const awayMs = 2_000
+/**
+ * A connection that is lost for so long is given up and opened again. The client itself waits longer with each attempt to reconnect, up to a
+ * minute.
+ */
+export const giveUpAfterMs = 2_000
 
-/** A message as transports have it. */
+/** The transport's form of a message of the client. */
 export const receivedOf = (message: Pulsar.Message): Received => {
   const handle = message.getMessageId()
   return {
@@ -22,11 +25,11 @@ export const receivedOf = (message: Pulsar.Message): Received => {
     value: message.getData().toString("utf8"),
     eventTime: message.getEventTimestamp(),
     publishTime: message.getPublishTimestamp(),
-    // it comes as an array with names
+    // the client returns an array with named properties
     properties: { ...message.getProperties() },
     redeliveries: message.getRedeliveryCount()
   }
 }
 
 /** The failure of a connection that was given up. */
-export const away = (): PulsarFailure => new PulsarFailure("lost", true, "the connection was lost")
+export const connectionLost = (): PulsarFailure => new PulsarFailure("lost", true, "the connection was lost")

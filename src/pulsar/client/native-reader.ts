@@ -1,18 +1,18 @@
-// Readers of the native client. They share one connection of their own, for looking blocks the process.
+// Readers of the native client. They share a connection of their own, because checking for a message blocks the process.
 import { setTimeout as sleep } from "node:timers/promises"
 import { readAhead } from "./receive-queue.ts"
 import { failureOf } from "./errors.ts"
 import { encodeMessageId } from "./message-id.ts"
 import type * as Pulsar from "./native-types.ts"
-import { away, awayMs, type Connection, receivedOf } from "./native-connection.ts"
+import { connectionLost, giveUpAfterMs, type Connection, receivedOf } from "./native-connection.ts"
 import type { ReadOptions, Received, TransportReader } from "./transport.ts"
 
-/** How often a reader that has nothing looks again, and how long such a look may block the process. */
+/** How often a reader without messages checks again, and how long a check may block the process. */
 const lookMs = 20
 export const lookSeconds = 3
 /**
- * It looks before it reads: a reading that ends without a message, by its time or by closing, ends the whole process (pulsar-client 1.18). And
- * it does not listen: what arrives before the client's object is made is dropped then, without a word.
+ * Opens a reader. It checks for a message before it reads, because a read that ends without a message, by a timeout or by closing, crashes the process
+ * (pulsar-client 1.18). It uses no listener, because the client silently drops what arrives before its reader object exists.
  */
 const read = async (module: Pulsar.Module, client: Pulsar.Client, { from, topic }: ReadOptions) => {
   const start =
@@ -24,16 +24,16 @@ const read = async (module: Pulsar.Module, client: Pulsar.Client, { from, topic 
   const reader = await client.createReader({ topic, startMessageId: start, receiverQueueSize: readAhead })
   let reading: Promise<unknown> = Promise.resolve()
   const state = { ended: false }
-  let awaySince: number | undefined
+  let lostSince: number | undefined
   const isThere = () => {
     const now = performance.now()
-    // without a connection it would block
+    // `hasNext` blocks without a connection
     if (reader.isConnected()) {
-      awaySince = undefined
+      lostSince = undefined
       return reader.hasNext()
     }
-    awaySince ??= now
-    if (now > awaySince + awayMs) throw away()
+    lostSince ??= now
+    if (now > lostSince + giveUpAfterMs) throw connectionLost()
     return false
   }
   const next = async (waitMs: number): Promise<Received | undefined> => {
@@ -57,29 +57,29 @@ const read = async (module: Pulsar.Module, client: Pulsar.Client, { from, topic 
       next(waitMs).catch((cause: unknown) => {
         throw failureOf(cause, `read ${topic}`)
       }),
-    /** Whether it is closed; else it will be, once the broker is back. */
+    /** Resolves with whether the reader is closed. If not, it closes once the broker is back. */
     end: async (): Promise<boolean> => {
       state.ended = true
       return Promise.race([close(), sleep(patientMs, false, { ref: false })])
     }
   }
 }
-/** How long closing waits for a reading. */
+/** How long closing waits for a read under way. */
 const patientMs = 1_000
 
-/** All readers of a transport. A client each would be threads and megabytes each. */
+/** All readers of a transport. With a client each, every reader would cost threads and megabytes. */
 export class Readers {
   private readonly module: Pulsar.Module
   private readonly connect: () => Connection
   private connection: Connection | undefined
   private readonly live = new Set<Awaited<ReturnType<typeof read>>>()
 
-  /** `connect` makes a connection that answers within `lookSeconds`. It is made with the first reader. */
+  /** `connect` opens a connection that answers within `lookSeconds`. It is called for the first reader. */
   constructor(module: Pulsar.Module, connect: () => Connection) {
     this.module = module
     this.connect = connect
   }
-  /** Rejects with the client's errors. */
+  /** Opens a reader. Rejects with the native client's own error. */
   async open(settings: ReadOptions): Promise<TransportReader> {
     this.connection ??= this.connect()
     const reader = await read(this.module, this.connection.client, settings)
@@ -91,7 +91,7 @@ export class Readers {
       }
     }
   }
-  /** Ends every reader, and the connection unless one of them still reads: closed under a reading, the client ends the process. */
+  /** Closes every reader, and the connection unless a read is still under way: closing the client then would crash the process. */
   async close(): Promise<void> {
     const ended = await Promise.all([...this.live].map((reader) => reader.end()))
     if (ended.every(Boolean)) await this.connection?.close()

@@ -1,4 +1,4 @@
-// The part of the package `pulsar-client` that the native transport uses, as types: the package may not be installed. It has no code.
+// Types of the part of the package `pulsar-client` that the native transport uses: the package may not be installed. No code.
 
 /** Opaque, but for its bytes. */
 export interface MessageId {
@@ -34,7 +34,7 @@ export interface Producer {
   readonly close: () => Promise<null>
 }
 export interface Reader {
-  /** Asks the broker where it knows of no more, and blocks the process meanwhile. */
+  /** Asks the broker if the client has no more messages, and blocks the process meanwhile. */
   readonly hasNext: () => boolean
   readonly isConnected: () => boolean
   readonly readNext: () => Promise<Message>

@@ -1,4 +1,4 @@
-// The transport over the package `pulsar-client`, a native addon: optional, and loaded when it is used first. Fast; not for Deno without it.
+// The transport over the package `pulsar-client`, a native addon. The package is optional and loaded on first use.
 import { pathToFileURL } from "node:url"
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs"
 import { isAbsolute, join } from "node:path"
@@ -6,9 +6,9 @@ import { rootCertificates } from "node:tls"
 import { tmpdir } from "node:os"
 import type * as Pulsar from "./native-types.ts"
 import { failureOf, PulsarFailure } from "./errors.ts"
-import { refusalOf } from "./handshake.ts"
+import { findRefusal } from "./handshake.ts"
 import { decodeMessageId } from "./message-id.ts"
-import { away, awayMs, type Connection, receivedOf } from "./native-connection.ts"
+import { connectionLost, giveUpAfterMs, type Connection, receivedOf } from "./native-connection.ts"
 import { lookSeconds, Readers } from "./native-reader.ts"
 import { defaults, type PulsarOptions } from "./options.ts"
 import type {
@@ -24,7 +24,7 @@ import type {
 
 type Module = Pulsar.Module
 
-/** The package, or what to do without it. */
+/** Loads the package. Rejects with a failure that says what to do without it. */
 const load = async (name: string): Promise<Module> => {
   try {
     const specifier = isAbsolute(name) ? pathToFileURL(join(name, "index.js")).href : name
@@ -35,14 +35,14 @@ const load = async (name: string): Promise<Module> => {
     throw new PulsarFailure(
       "other",
       false,
-      `the native client '${name}' cannot be loaded (${reason}): install it where its binary can be had (npm install pulsar-client), or use the WebSocket interface, which needs none: MILLRACE_PULSAR_URL=ws://HOST:8080`,
+      `the native client '${name}' cannot be loaded (${reason}): install it where its binary can be downloaded (npm install pulsar-client), or use the WebSocket interface, which needs no native client: MILLRACE_PULSAR_URL=ws://HOST:8080`,
       cause
     )
   }
 }
 
-/** The client takes certificates as files, and knows no authorities of its own. */
-const files = ({ tls = {}, url }: PulsarOptions) => {
+/** Writes the certificates to files, as the client needs them. It knows no authorities of its own, so those of Node are the default. */
+const certificateFiles = ({ tls = {}, url }: PulsarOptions) => {
   if (!url.startsWith("pulsar+ssl:")) return undefined
   const directory = mkdtempSync(join(tmpdir(), "millrace-tls-"))
   const write = (name: string, text: string | undefined) => {
@@ -56,29 +56,29 @@ const files = ({ tls = {}, url }: PulsarOptions) => {
 }
 
 const types = { exclusive: "Exclusive", shared: "Shared", keyShared: "KeyShared" } as const
-/** The least that the client can do: it comes again after that long. */
+/** How soon a message comes again after a negative acknowledgement: the shortest delay that the client supports. */
 const negativeAckMs = 100
-/** Messages that one call takes, at most. */
+/** How many messages one call receives at most. */
 const receiveAtOnce = 200
-/** How often a connection is looked after. */
+/** How often the state of a connection is checked. */
 const watchMs = 200
-/** How messages are asked for, and that no more are wanted. */
-interface Asking {
+/** The demand for messages: asks for more, or says that no more are wanted. */
+interface Demand {
   readonly ask: (count: number) => void
   readonly end: () => void
 }
 /**
- * Receives as many as were asked for, and up to a batch more. One call at a time: answers to several come in any order. Single messages
- * come at once; where they are many, batches are ten times as fast.
+ * Receives as many messages as were asked for, and up to a batch more. It makes one call at a time, because answers to several calls come in any
+ * order. A single message is received at once; when there are many, receiving batches is ten times as fast.
  */
-const pulling = (consumer: Pulsar.Consumer, { arrived, lost }: ConsumeOptions): Asking => {
+const pulling = (consumer: Pulsar.Consumer, { arrived, lost }: ConsumeOptions): Demand => {
   const state = { credit: 0, ended: false, running: false }
   const run = async () => {
     let busy = false
     while (state.credit > 0 && !state.ended) {
       const messages: ReadonlyArray<Pulsar.Message> = busy ? await consumer.batchReceive() : [await consumer.receive()]
       busy = messages.length > (busy ? 1 : 0)
-      // the client hands out what it has of a connection that was lost, and all of that comes again, behind what is before it
+      // messages that the client still has of a lost connection come again, in their order: these here would come too early
       if (!consumer.isConnected()) continue
       state.credit -= messages.length
       for (const message of messages) arrived(receivedOf(message))
@@ -106,12 +106,12 @@ const pulling = (consumer: Pulsar.Consumer, { arrived, lost }: ConsumeOptions): 
   }
 }
 /**
- * A listener that is not done until more was asked for: the client lets the broker send the next message only then, so that it fetches
- * nothing ahead. It holds a thread of the client meanwhile.
+ * A listener that returns only when more was asked for. The client lets the broker send the next message only then, so it fetches nothing ahead.
+ * The listener occupies a thread of the client meanwhile.
  */
 const listening = ({
   arrived
-}: ConsumeOptions): Asking & { readonly listener: (message: Pulsar.Message) => Promise<void> } => {
+}: ConsumeOptions): Demand & { readonly listener: (message: Pulsar.Message) => Promise<void> } => {
   const state = { credit: 0, wake: () => {} }
   const wanted = async () => {
     while (state.credit < 1) await new Promise<void>((resolve) => (state.wake = resolve))
@@ -122,7 +122,7 @@ const listening = ({
   }
   return {
     listener: async (message: Pulsar.Message) => {
-      // the first one comes unasked
+      // the first message arrives without having been asked for
       await wanted()
       state.credit -= 1
       arrived(receivedOf(message))
@@ -135,7 +135,7 @@ const listening = ({
 
 class NativeConsumer implements TransportConsumer {
   readonly ask: (count: number) => void
-  private readonly asking: Asking
+  private readonly demand: Demand
   private readonly consumer: Pulsar.Consumer
   private readonly end: () => Promise<void>
   private readonly watch: NodeJS.Timeout
@@ -145,27 +145,27 @@ class NativeConsumer implements TransportConsumer {
   constructor(
     consumer: Pulsar.Consumer,
     options: ConsumeOptions,
-    asking: Asking | undefined,
+    demand: Demand | undefined,
     end: () => Promise<void>
   ) {
     this.consumer = consumer
     this.topic = options.topic
-    this.asking = asking ?? pulling(consumer, options)
-    this.ask = this.asking.ask
+    this.demand = demand ?? pulling(consumer, options)
+    this.ask = this.demand.ask
     this.end = end
-    let awaySince: number | undefined
+    let lostSince: number | undefined
     this.watch = setInterval(() => {
       if (this.closed) return
       const now = performance.now()
       if (consumer.isConnected()) {
-        if (awaySince !== undefined) options.recovered()
-        awaySince = undefined
-      } else if (awaySince === undefined) {
-        awaySince = now
-        options.lost(away(), false)
-      } else if (now > awaySince + awayMs) {
+        if (lostSince !== undefined) options.recovered()
+        lostSince = undefined
+      } else if (lostSince === undefined) {
+        lostSince = now
+        options.lost(connectionLost(), false)
+      } else if (now > lostSince + giveUpAfterMs) {
         clearInterval(this.watch)
-        options.lost(away(), true)
+        options.lost(connectionLost(), true)
       }
     }, watchMs)
   }
@@ -182,15 +182,15 @@ class NativeConsumer implements TransportConsumer {
   }
   async negativeAcknowledge(messages: ReadonlyArray<Received>): Promise<void> {
     for (const { handle } of messages) this.consumer.negativeAcknowledgeId(handle as Pulsar.MessageId)
-    // the client sends them from a timer of its own, and drops what it has not sent when it is closed
+    // the client sends them by a timer of its own, and drops what it has not sent yet when it is closed
     await new Promise((resolve) => setTimeout(resolve, negativeAckMs * 3))
   }
   async close(): Promise<void> {
     if (this.closed) return
     this.closed = true
     clearInterval(this.watch)
-    // a listener that waits would hold the client's thread
-    this.asking.end()
+    // a waiting listener would occupy the client's thread
+    this.demand.end()
     await this.consumer.close().catch(() => undefined)
     await this.end()
   }
@@ -221,10 +221,10 @@ class NativeProducer implements TransportProducer {
   }
 }
 
-/** The transport; its connections are made when they are used. Rejects with a `PulsarFailure` where the package cannot be loaded. */
+/** Opens the transport. It connects on first use. Rejects with a `PulsarFailure` if the package cannot be loaded. */
 export const native = async (options: PulsarOptions): Promise<Transport> => {
   const module = await load(options.client ?? defaults.client)
-  const tls = files(options)
+  const tls = certificateFiles(options)
   const connect = (config: Partial<Pulsar.ClientConfig> = {}): Connection => {
     const client = new module.Client({ ...configurationOf(module, options, tls), ...config })
     return { client, close: async () => void (await client.close().catch(() => undefined)) }
@@ -233,14 +233,14 @@ export const native = async (options: PulsarOptions): Promise<Transport> => {
   const readers = new Readers(module, () => connect({ operationTimeoutSeconds: lookSeconds }))
   const failed = (operation: string, topic: string) => async (cause: unknown) => {
     const failure = failureOf(cause, `${operation} ${topic}`)
-    // the client does not tell a broker that refuses it from one that is away
-    throw (failure.kind === "lost" ? await refusalOf(options, lookSeconds * 1_000) : undefined) ?? failure
+    // the client reports a broker that refuses it like one that cannot be reached
+    throw (failure.kind === "lost" ? await findRefusal(options, lookSeconds * 1_000) : undefined) ?? failure
   }
   return {
     consume: (settings) => consume(settings, shared, connect).catch(failed("subscribe to", settings.topic)),
     produce: (settings) => produce(shared.client, settings, options).catch(failed("produce to", settings.topic)),
     read: (settings) => readers.open(settings).catch(failed("read", settings.topic)),
-    numbers: true,
+    sendsSequenceIds: true,
     partitions: async (topic) => {
       const parts = await shared.client.getPartitionsForTopic(topic).catch(failed("look up", topic))
       return parts.length === 1 && parts[0] === topic ? 0 : parts.length
@@ -256,7 +256,7 @@ export const native = async (options: PulsarOptions): Promise<Transport> => {
 const configurationOf = (
   module: Module,
   options: PulsarOptions,
-  tls: ReturnType<typeof files>
+  tls: ReturnType<typeof certificateFiles>
 ): Pulsar.ClientConfig => {
   const seconds = Math.max(1, Math.ceil((options.timeoutMs ?? defaults.timeoutMs) / 1_000))
   const authentication =
@@ -270,7 +270,7 @@ const configurationOf = (
     operationTimeoutSeconds: seconds,
     connectionTimeoutMs: seconds * 1_000,
     logLevel: module.LogLevel.ERROR,
-    // what it logs it also answers, or `refusalOf` finds out
+    // what it logs it also returns, or `findRefusal` finds out
     log: () => undefined,
     ...(authentication !== undefined && { authentication }),
     ...(tls?.ca !== undefined && { tlsTrustCertsFilePath: tls.ca }),
@@ -294,7 +294,7 @@ const consume = async (options: ConsumeOptions, shared: Connection, connect: () 
       consumerName: name,
       receiverQueueSize: listens === undefined ? Math.floor(prefetch) : 0,
       nAckRedeliverTimeoutMs: negativeAckMs,
-      // else a batch comes again whole as long as one of it is not acknowledged
+      // without this the whole batch comes again while one of its messages is not acknowledged
       batchIndexAckEnabled: true,
       batchReceivePolicy: {
         maxNumMessages: Math.min(receiveAtOnce, Math.max(1, Math.floor(prefetch))),

@@ -1,4 +1,4 @@
-// What a connection to Pulsar needs to be told, by hand or from the environment. It connects to nothing.
+// Options of a connection to Pulsar, given in code or read from the environment.
 import { readFileSync } from "node:fs"
 
 /** Certificates as PEM text. */
@@ -9,53 +9,53 @@ export interface PulsarTls {
   readonly cert?: string
   readonly key?: string
 }
-/** Everything but the URL has a default. */
+/** Options of a connection. Everything but the URL has a default. */
 export interface PulsarOptions {
   /**
-   * `pulsar://` and `pulsar+ssl://` are spoken by the native client, the package `pulsar-client`; `ws://` and `wss://` need nothing native.
+   * `pulsar://` and `pulsar+ssl://` need the native client, the package `pulsar-client`; `ws://` and `wss://` need no native code.
    */
   readonly url: string
   /**
-   * The admin interface, `http://` or `https://`: whether topics exist, what a subscription is, unsubscribing. Default: the same
-   * host and port as a `ws://` or `wss://` URL; none for the others.
+   * The admin interface, `http://` or `https://`, which tells whether topics exist, describes subscriptions and removes them. Default: the
+   * host and port of a `ws://` or `wss://` URL; none with the other URLs.
    */
   readonly adminUrl?: string
   /** Signs in with a token (JWT). */
   readonly token?: string
   readonly tls?: PulsarTls
-  /** Of topics that do not name theirs, as `persistent://tenant/namespace/topic` does. Default `public`. */
+  /** The tenant of topics that are not named in full, as `persistent://TENANT/NAMESPACE/TOPIC`. Default `public`. */
   readonly tenant?: string
-  /** The same for the namespace. Default `alerts`. */
+  /** The namespace of such topics. Default `alerts`. */
   readonly namespace?: string
   /** The package of the native client, by name or path. Default `pulsar-client`. */
   readonly client?: string
-  /** How long connecting, subscribing, an admin request or the broker's receipt may take. Default 10,000. */
+  /** How long connecting, subscribing, an admin request or the broker's receipt may take, in milliseconds. Default 10,000. */
   readonly timeoutMs?: number
 }
 
-/** What holds where options say nothing. */
+/** The defaults of options. */
 export const defaults = { tenant: "public", namespace: "alerts", client: "pulsar-client", timeoutMs: 10_000 } as const
 
-/** Whether the WebSocket transport is asked for. Throws where the URL is none of the four kinds. */
+/** Whether a URL asks for the WebSocket transport. Throws if it starts with none of the four schemes. */
 export const isWebSocket = (url: string): boolean => {
   const scheme = /^(pulsar|pulsar\+ssl|ws|wss):\/\/[^/]/.exec(url)?.[1]
   if (scheme === undefined)
     throw new Error(
-      `'${url}' is no URL of Pulsar: it starts with pulsar://, pulsar+ssl://, ws:// or wss://, and a host follows`
+      `'${url}' is no URL of Pulsar: such a URL starts with pulsar://, pulsar+ssl://, ws:// or wss://, followed by a host`
     )
   return scheme.startsWith("ws")
 }
-/** Where the admin interface is, without a closing slash. Throws where that is no URL of one. */
+/** The URL of the admin interface, without a slash at the end; undefined if it is not known. Throws if it is not an HTTP URL. */
 export const adminUrlOf = ({ adminUrl, url }: Pick<PulsarOptions, "adminUrl" | "url">): string | undefined => {
   const given = adminUrl ?? (isWebSocket(url) ? url.replace(/^ws/, "http") : undefined)
   if (given !== undefined && !/^https?:\/\/[^/]/.test(given))
-    throw new Error(`'${given}' is no URL of Pulsar's admin interface: it starts with http:// or https://`)
+    throw new Error(`'${given}' is no URL of Pulsar's admin interface: such a URL starts with http:// or https://`)
   return given?.replace(/\/+$/, "")
 }
-/** The same for the admin interface alone, which needs no `MILLRACE_PULSAR_URL`. Throws where it is not known. */
+/** Options from the environment for the admin interface alone. They need no `MILLRACE_PULSAR_URL`. Throws if the interface's URL is not known. */
 export const adminOptionsFrom = (env: Readonly<Record<string, string | undefined>>): PulsarOptions => {
   const url = env["MILLRACE_PULSAR_URL"]
-  // it is not connected to
+  // only the admin interface is connected to
   const options = optionsFrom({
     ...env,
     MILLRACE_PULSAR_URL: url === undefined || url === "" ? "pulsar://localhost" : url
@@ -67,7 +67,7 @@ export const adminOptionsFrom = (env: Readonly<Record<string, string | undefined
 
 /**
  * PulsarOptions from `MILLRACE_PULSAR_URL`, `_ADMIN_URL`, `_TOKEN`, `_TLS_CA`, `_TLS_CERT`, `_TLS_KEY` (PEM files), `_TENANT`, `_NAMESPACE` and
- * `_CLIENT`. Undefined without a URL. Throws where a value makes no sense, and says which.
+ * `_CLIENT`. Undefined without `MILLRACE_PULSAR_URL`. Throws an error that names the variable if a value is not usable.
  */
 export const optionsFrom = (env: Readonly<Record<string, string | undefined>>): PulsarOptions | undefined => {
   const of = (name: string) => (env[`MILLRACE_PULSAR_${name}`] === "" ? undefined : env[`MILLRACE_PULSAR_${name}`])
@@ -85,7 +85,7 @@ export const optionsFrom = (env: Readonly<Record<string, string | undefined>>): 
       }
     }
     const pem = read()
-    // clients take anything else for nothing
+    // clients ignore anything else without an error
     if (!pem.includes("-----BEGIN ")) throw new Error(`MILLRACE_PULSAR_${name} is '${path}', which is no PEM file`)
     return pem
   }

@@ -1,15 +1,19 @@
-// What a topic has from a place to its end as it is now, by a reader of its own. It takes no part in any subscription.
+// Reads a topic from a position to its present end, by a reader that belongs to no subscription.
 import { PulsarFailure } from "./errors.ts"
 import type { Cluster } from "./cluster.ts"
 import { compareMessageIds, type MessageId } from "./message-id.ts"
 import type { Received } from "./transport.ts"
 
-/** So long the next message may take, in milliseconds: where the end is known that is a failure then, else the topic counts as read. */
-const silentMs = { known: 10_000, unknown: 2_000 }
+/**
+ * How long the next message may take, in milliseconds. After that, reading failed if the end of the topic is known; if it is not, the topic counts as
+ * read.
+ */
+const silenceMs = { endKnown: 10_000, endUnknown: 2_000 }
 
 /**
- * Hands over what lies behind a place, or all, in the topic's order, and answers where the topic ended at the beginning; without an admin
- * interface, where it was read to. Rejects with a `PulsarFailure`, a retryable one where the last messages do not come.
+ * Calls `take` for every message after a position, or from the first one, in the topic's order, up to the end that the topic has when reading starts.
+ * Resolves with the id of the last message: undefined if the topic has none or does not exist. Without the admin interface the end is not known, and
+ * the id is that of the last message read, or `after`. Rejects with a `PulsarFailure`, which is retryable if the last messages do not arrive.
  */
 export const readToEnd = async (
   cluster: Cluster,
@@ -24,9 +28,9 @@ export const readToEnd = async (
   try {
     let last = after
     while (true) {
-      const next = await reader.next(end === undefined ? silentMs.unknown : silentMs.known)
+      const next = await reader.next(end === undefined ? silenceMs.endUnknown : silenceMs.endKnown)
       if (next === undefined && end !== undefined)
-        throw new PulsarFailure("lost", true, `${topic}: its last messages do not come`)
+        throw new PulsarFailure("lost", true, `${topic}: its last messages do not arrive`)
       if (next === undefined) return last
       last = next.id
       take(next)

@@ -1,12 +1,12 @@
-// What a reader got and nobody took yet. Bounded, where the one that brings it waits for `drained`.
+// A queue of messages that arrived and were not read yet. It is bounded if the side that fills it waits for `hasRoom`.
 import type { PulsarFailure } from "./errors.ts"
 import type { Received } from "./transport.ts"
 
-/** More than that is not fetched ahead. */
+/** How many messages a reader fetches ahead. */
 export const readAhead = 1_000
 
-/** A queue with one taker. */
-export class Arrivals {
+/** A queue with one reader. */
+export class ReceiveQueue {
   private waiting: Array<Received> = []
   private at = 0
   private failure: PulsarFailure | undefined
@@ -21,7 +21,7 @@ export class Arrivals {
     this.waiting.push(message)
     this.arrived()
   }
-  /** Whoever waits, waits no longer. With a failure, `next` tells it after what came before. */
+  /** Ends all waiting. After the messages that came before, `next` returns undefined, or throws the failure if there is one. */
   end(failure?: PulsarFailure): void {
     this.failure ??= failure
     this.ended = true
@@ -29,10 +29,10 @@ export class Arrivals {
     this.taken()
   }
   /** Waits until there is room for one more. */
-  async drained(): Promise<void> {
+  async hasRoom(): Promise<void> {
     while (this.length >= readAhead && !this.ended) await new Promise<void>((resolve) => (this.taken = resolve))
   }
-  /** The next message; undefined: none came in so many milliseconds. */
+  /** The next message; undefined if none came within so many milliseconds. */
   async next(waitMs: number): Promise<Received | undefined> {
     if (this.length === 0 && !this.ended) {
       let timer: NodeJS.Timeout | undefined

@@ -1,47 +1,48 @@
-// What the adapters need of a client of Pulsar: consumers, producers and readers of one partition. Two transports implement it.
+// The transport interface: consumers, producers and readers of one partition. The native client and the WebSocket interface implement it.
 import type { MessageId } from "./message-id.ts"
 
-/** A message as it came. */
+/** A message as the broker delivered it. */
 export interface Received {
   readonly id: MessageId
-  /** The id as the transport acknowledges it. */
+  /** The id in the transport's own form, by which it acknowledges the message. */
   readonly handle: unknown
   readonly key: string
   readonly value: string
-  /** Epoch milliseconds; 0: the producer said none. */
+  /** Epoch milliseconds; 0 if the producer gave none. */
   readonly eventTime: number
-  /** Epoch milliseconds. */
+  /** When the broker stored it, in epoch milliseconds. */
   readonly publishTime: number
   readonly properties: Readonly<Record<string, string>>
-  /** As the broker counts. */
+  /** How often it was delivered before, as the broker counts. */
   readonly redeliveries: number
 }
-/** A consumer to open. Topics are named in full, and are no partitioned topics but partitions of such. */
+/** A consumer to open. `topic` is the full name of a topic without partitions, or of one partition. */
 export interface ConsumeOptions {
   readonly topic: string
   readonly subscription: string
   readonly name: string
   readonly type: "exclusive" | "shared" | "keyShared"
   readonly earliest: boolean
-  /** How much more than what was asked for the client may fetch ahead: what is fetched no other consumer gets. */
+  /** How many messages the client may fetch beyond those that were asked for. Other consumers of the subscription do not get what is fetched. */
   readonly prefetch: number
+  /** Called for each message. */
   readonly arrived: (message: Received) => void
   /**
-   * The connection is gone, and with it what arrived and was not acknowledged: all of that comes again, to this consumer or another.
-   * `isOver`: the transport does not make it anew, and this consumer is done with.
+   * Called if the connection is lost. All messages that arrived and were not acknowledged come again, to this consumer or another one. `isOver` says
+   * that the transport does not reconnect: this consumer delivers nothing more.
    */
   readonly lost: (cause: unknown, isOver: boolean) => void
-  /** The transport made it anew by itself, and goes on with what was asked for. */
+  /** Called when the transport has reconnected by itself. What was asked for before still counts. */
   readonly recovered: () => void
 }
 export interface TransportConsumer {
-  /** So many more may arrive. */
+  /** Lets so many more messages arrive. */
   readonly ask: (count: number) => void
-  /** Rejects where it cannot be sent. That it was sent is no promise: it may be lost with the connection. */
+  /** Rejects if the acknowledgement cannot be sent. Once sent it may still be lost with the connection. */
   readonly acknowledge: (messages: ReadonlyArray<Received>) => Promise<void>
-  /** They may come again at once, to any consumer, counted by the broker. Answers when it was sent. */
+  /** Has the broker deliver the messages again at once, to any consumer, and count it. Resolves when the request was sent. */
   readonly negativeAcknowledge: (messages: ReadonlyArray<Received>) => Promise<void>
-  /** Answers when another consumer can take its place. */
+  /** Resolves when another consumer can take the place of this one. */
   readonly close: () => Promise<void>
 }
 
@@ -49,41 +50,41 @@ export interface TransportConsumer {
 export interface Outgoing {
   readonly key: string
   readonly value: string
-  /** Epoch milliseconds; of 0 and before Pulsar knows no time, and the message has none. */
+  /** Epoch milliseconds. With 0 or less the message has no event time, because Pulsar has no such times. */
   readonly eventTime: number
   readonly properties: Readonly<Record<string, string>>
-  /** Ascending. Where the broker deduplicates it drops what is not above the last one that it has of this producer name. */
+  /** Ascending. A broker that deduplicates drops a message whose id is not above the last one that it has of this producer's name. */
   readonly sequenceId?: number
 }
 /** A producer to open. */
 export interface ProduceOptions {
   readonly topic: string
-  /** Default: the broker makes one up. */
+  /** Only one connection can have it at a time. Default: a name that the broker makes up. */
   readonly name?: string
   /** The last sequence id that was sent under this name. */
   readonly initialSequenceId?: number
   readonly batching: boolean
-  /** More are refused. */
+  /** How many messages may wait for the broker's answer; more are refused. */
   readonly maxPending: number
 }
-/** Where a message went. `duplicate`: the broker had it, and dropped this one. */
+/** The broker's answer to a message. `duplicate` says that the broker dropped the message because it has this sequence id already. */
 export interface Receipt {
   readonly id: MessageId
   readonly duplicate: boolean
 }
 export interface TransportProducer {
-  /** Rejects when the connection was lost before an answer, among others: the message may be there, or not. */
+  /** Rejects, among other reasons, if the connection was lost before the answer: then the message may be in the topic or not. */
   readonly send: (message: Outgoing) => Promise<Receipt>
   readonly close: () => Promise<void>
 }
-/** A reader to open: it takes no part in any subscription. */
+/** A reader to open. It belongs to no subscription. */
 export interface ReadOptions {
   readonly topic: string
-  /** The first message, or one after which it begins. */
+  /** Where it starts: at the first message, after the last one, or after the message with this id. */
   readonly from: "earliest" | "latest" | MessageId
 }
 export interface TransportReader {
-  /** The next message; undefined: none came within so many milliseconds. */
+  /** The next message; undefined if none came within so many milliseconds. */
   readonly next: (waitMs: number) => Promise<Received | undefined>
   readonly close: () => Promise<void>
 }
@@ -94,11 +95,11 @@ export interface Transport {
   readonly produce: (options: ProduceOptions) => Promise<TransportProducer>
   readonly read: (options: ReadOptions) => Promise<TransportReader>
   /**
-   * Whether the broker sees the `sequenceId` of messages. Else the interface counts them: each connection's first has the
-   * `initialSequenceId` and one, whatever it says.
+   * Whether the broker gets the `sequenceId` of messages. If not, the interface numbers them itself: the first message of a connection gets
+   * `initialSequenceId` + 1, whatever its `sequenceId` is.
    */
-  readonly numbers: boolean
-  /** Partitions of a topic as the client sees it: 0 for one that is not partitioned, or is not there. Undefined: the transport cannot tell. */
+  readonly sendsSequenceIds: boolean
+  /** How many partitions a topic has; 0 if it is not partitioned or does not exist. Undefined if the transport cannot find out. */
   readonly partitions: ((topic: string) => Promise<number>) | undefined
   readonly close: () => Promise<void>
 }

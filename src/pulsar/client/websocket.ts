@@ -1,9 +1,9 @@
-// The transport over Pulsar's WebSocket interface: nothing native, on Node and on Deno. A connection that is lost is not made again here.
+// The transport over Pulsar's WebSocket interface, without native code. A lost connection ends its consumer, producer or reader.
 import { WebSocket } from "ws"
 import { randomUUID } from "node:crypto"
 import type { Duplex } from "node:stream"
 import { type Admin, pathOf } from "./admin.ts"
-import { Arrivals, readAhead } from "./receive-queue.ts"
+import { readAhead, ReceiveQueue } from "./receive-queue.ts"
 import { failureOf, failureOfStatus, PulsarFailure } from "./errors.ts"
 import { decodeMessageId, encodeMessageId } from "./message-id.ts"
 import { defaults, type PulsarOptions } from "./options.ts"
@@ -21,13 +21,13 @@ import type {
 } from "./transport.ts"
 
 const types = { exclusive: "Exclusive", shared: "Shared", keyShared: "Key_Shared" } as const
-/** How often a connection is asked for a sign of life; without one until the next time it counts as lost. */
+/** How often a connection is pinged. It counts as lost if nothing came until the next ping. */
 const pingMs = 10_000
 const negativeAckMs = 100
-/** Bytes of a frame that the interface takes (its `webSocketMaxTextFrameSize`, which it tells nobody). */
+/** The largest frame in bytes that the interface accepts: its default `webSocketMaxTextFrameSize`, which a client cannot look up. */
 const mostFrame = 1 << 20
 
-/** An open socket. `message` and `lost` are called from now on, `lost` once at most and not after `close`. */
+/** An open socket. It calls `message` for each frame and `lost` once at most, and not after `close`. */
 interface Socket {
   readonly send: (frame: object | string) => void
   readonly isOpen: () => boolean
@@ -36,15 +36,15 @@ interface Socket {
 const lostBecause = (reason: string) =>
   new PulsarFailure("lost", true, `the WebSocket to Pulsar was lost${reason === "" ? "" : ` (${reason})`}`)
 
-/** What the connections of a transport share. */
+/** What all connections of a transport share. */
 interface Connections {
   readonly options: PulsarOptions
   readonly admin: Admin
   readonly sockets: Set<Socket>
-  /** Topics whose messages come in batches. */
+  /** Topics that were found to have batches. */
   readonly batched: Set<string>
 }
-/** What is sent in one turn of the event loop is written at once: a system call for each frame costs more than all the rest. */
+/** Writes all frames of one turn of the event loop at once: a system call for each frame would cost more than everything else. */
 const corking = (socket: WebSocket) => {
   let connection: Pick<Duplex, "cork" | "uncork"> | undefined
   let corked = false
@@ -138,7 +138,7 @@ const closing = (socket: WebSocket) =>
     socket.close()
   })
 
-/** What the interface sends: messages, receipts, answers. */
+/** A frame that the interface sends: a message, a receipt, or an answer. */
 interface Frame {
   readonly messageId?: string
   readonly payload?: string
@@ -163,8 +163,8 @@ const receivedOf = (frame: Frame): Received => ({
 })
 
 const goneMs = 5_000
-/** The interface closes its consumer after the socket: waits until the broker has let it go. */
-const gone = async (admin: Admin, { name, subscription, topic }: ConsumeOptions) => {
+/** Waits until the broker has removed the consumer. The interface closes it only after the socket. */
+const consumerGone = async (admin: Admin, { name, subscription, topic }: ConsumeOptions) => {
   for (const until = Date.now() + goneMs; Date.now() < until;) {
     const stats = await admin.subscription(topic, subscription).catch(() => undefined)
     if (stats?.consumers?.some(({ consumerName }) => consumerName === name) !== true) return
@@ -174,8 +174,8 @@ const gone = async (admin: Admin, { name, subscription, topic }: ConsumeOptions)
 
 const watchMs = { first: 1_000, most: 30_000 }
 /**
- * Without fetching ahead, the interface's consumer ends with the first batch, or stands still once its broker was away, and tells nobody. The broker is
- * asked whether it still waits for messages, seldom where nothing happens. Returns how to stop that.
+ * A consumer of the interface that fetches nothing ahead ends silently with the first batch, and stalls after its broker was down. So this asks the
+ * broker whether the consumer still waits for messages, less often while nothing happens. Returns a function that stops it.
  */
 const watch = (
   admin: Admin,
@@ -238,7 +238,7 @@ const consume = async (connections: Connections, settings: ConsumeOptions): Prom
   return {
     ask: (count) => {
       asked += count
-      // a socket that is lost tells that itself
+      // a lost socket is reported by `lost`
       if (socket.isOpen()) socket.send({ type: "permit", permitMessages: count })
     },
     acknowledge: async (messages) => {
@@ -246,18 +246,18 @@ const consume = async (connections: Connections, settings: ConsumeOptions): Prom
     },
     negativeAcknowledge: async (messages) => {
       for (const { handle } of messages) socket.send({ type: "negativeAcknowledge", messageId: handle })
-      // the interface's client sends them from a timer of its own, and drops what it has not sent when it is closed
+      // the interface sends them by a timer of its own, and drops what it has not sent yet when it is closed
       await new Promise((resolve) => setTimeout(resolve, negativeAckMs * 3))
     },
     close: async () => {
       unwatch()
       await socket.close()
-      await gone(admin, settings)
+      await consumerGone(admin, settings)
     }
   }
 }
 
-/** What was sent and not answered, by its context. */
+/** A message that waits for its receipt. */
 interface Pending {
   readonly resolve: (receipt: Receipt) => void
   readonly reject: (cause: PulsarFailure) => void
@@ -296,7 +296,7 @@ class WebSocketProducer implements TransportProducer {
   }
   send({ eventTime, key, properties, sequenceId, value }: Outgoing): Promise<Receipt> {
     if (this.ended !== undefined) return Promise.reject(this.ended)
-    // the broker would refuse it and take the next one: the order would break
+    // the interface would refuse it and accept the next one, which would break the order
     if (this.pending.size >= this.maxPending)
       return Promise.reject(failureOf(new Error("ProducerQueueIsFull"), `send to ${this.topic}`))
     const context = String(this.count)
@@ -308,7 +308,7 @@ class WebSocketProducer implements TransportProducer {
       context,
       ...(sequenceId !== undefined && { sequenceId })
     })
-    // the interface would end the connection, and not say which message it was
+    // the interface would close the connection without saying which message was too large
     if (frame.length > mostFrame && Buffer.byteLength(frame) > mostFrame) {
       const cause = new Error(
         `the message takes a frame of ${frame.length} bytes, which exceeds maximum size ${mostFrame}`
@@ -330,7 +330,7 @@ const produce = async (connections: Connections, settings: ProduceOptions): Prom
   const { batching, initialSequenceId, maxPending, name, topic } = settings
   const query = {
     batchingEnabled: String(batching),
-    // one more, so that what this process holds back is never what the broker refuses
+    // one more, so that this process refuses a message before the interface does
     maxPendingMessages: String(maxPending + 1),
     ...(batching && { batchingMaxPublishDelay: "1", batchingMaxMessages: "1000" }),
     ...(name !== undefined && { producerName: name }),
@@ -350,10 +350,10 @@ const produce = async (connections: Connections, settings: ProduceOptions): Prom
 const read = async (connections: Connections, { from, topic }: ReadOptions): Promise<TransportReader> => {
   const start = typeof from === "string" ? from : Buffer.from(encodeMessageId(from)).toString("base64")
   const query = { messageId: start, receiverQueueSize: String(readAhead), readerName: `millrace-${randomUUID()}` }
-  const arrivals = new Arrivals()
-  // the interface sends as many as its queue holds until it is told that they were read
+  const arrivals = new ReceiveQueue()
+  // the interface sends as many messages as its queue holds; each must be confirmed before it sends another one
   const taken = async ({ messageId }: Frame, from: Socket) => {
-    await arrivals.drained()
+    await arrivals.hasRoom()
     if (from.isOpen()) from.send({ messageId })
   }
   const message = (frame: Frame, from: Socket) => {
@@ -371,14 +371,14 @@ const read = async (connections: Connections, { from, topic }: ReadOptions): Pro
   }
 }
 
-/** The transport. It connects when it is used. */
+/** The transport. It connects on first use. */
 export const webSocket = (options: PulsarOptions, admin: Admin): Transport => {
   const connections: Connections = { options, admin, sockets: new Set(), batched: new Set() }
   return {
     consume: (settings) => consume(connections, settings),
     produce: (settings) => produce(connections, settings),
     read: (settings) => read(connections, settings),
-    numbers: false,
+    sendsSequenceIds: false,
     partitions: undefined,
     close: async () => void (await Promise.all([...connections.sockets].map((socket) => socket.close())))
   }

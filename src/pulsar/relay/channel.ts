@@ -231,7 +231,7 @@ export class Channel {
     const { topic } = this
     for (let i = 0; i < looks && stands(); i++) {
       // the interface counts from what it is told when it connects
-      const before = cluster.transport.numbers ? undefined : await this.look(false)
+      const before = cluster.transport.sendsSequenceIds ? undefined : await this.look(false)
       const producer = await cluster.transport.produce({
         topic,
         name,
@@ -343,7 +343,7 @@ export class Channel {
     item.refused = failure.message
     this.answered(item)
     // an interface that counts has not counted it
-    if (!this.host.cluster.transport.numbers) this.restart(undefined, this.batched)
+    if (!this.host.cluster.transport.sendsSequenceIds) this.restart(undefined, this.batched)
   }
   private answered(item: Item): void {
     item.there = true

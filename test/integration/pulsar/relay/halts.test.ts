@@ -234,7 +234,7 @@ suite("what the relay to Pulsar rests on", () => {
               doubled++
               await producer.send(message)
               // the interface counts what it sends: there the same message is another one
-              return cluster.transport.numbers
+              return cluster.transport.sendsSequenceIds
                 ? producer.send(message)
                 : { id: { ledger: -1, entry: -1, batch: -1, batchSize: 1 }, duplicate: true }
             }
