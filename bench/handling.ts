@@ -2,7 +2,7 @@
 import { parseArgs } from "node:util"
 import * as Effect from "effect/Effect"
 import { features, rawEvents, signals } from "../projections/signals.ts"
-import { Handling } from "../src/runner/partition-processor.ts"
+import { PartitionProcessor } from "../src/runner/partition-processor.ts"
 import { decode } from "../src/kafka/protocol/batch-decode.ts"
 import { encode, stamp } from "../src/kafka/protocol/batch-encode.ts"
 import type { LogRecord } from "../src/log/log.ts"
@@ -10,7 +10,7 @@ import { partitionOf } from "../src/model/partitioner.ts"
 import { CommitBuilder } from "../src/postgres/store/commit.ts"
 import type { Projection } from "../src/model/projection.ts"
 import { LookupTable } from "../src/runner/lookup-tables.ts"
-import type { Claim, Store } from "../src/runner/store.ts"
+import type { Changes, Claim, Store } from "../src/runner/store.ts"
 import { eventOf, featuresOf, type Load } from "./workload.ts"
 
 const { values } = parseArgs({
@@ -59,9 +59,30 @@ const fetched = (): Array<{ readonly partition: number; readonly bytes: Buffer; 
   return found
 }
 
-const store = { seenIds: () => Effect.succeed([]) } as unknown as Store["Service"]
+const spent = { decode: 0, process: 0, statement: 0 }
+/** Adds the CPU time of all threads, the collector's included: others on the machine disturb it least. */
+const timed = <A>(part: keyof typeof spent, run: () => A): A => {
+  const from = process.cpuUsage()
+  const result = run()
+  const { system, user } = process.cpuUsage(from)
+  spent[part] += system + user
+  return result
+}
+let parameterBytes = 0
+const builder = new CommitBuilder(signals as never)
+/** Builds the statement of each commit, and sends it nowhere. */
+const store = {
+  seenIds: () => Effect.succeed([]),
+  commit: (_: Projection.Any, claim: Claim, changes: Changes) =>
+    Effect.sync((): Claim => {
+      const { parameters } = timed("statement", () => builder.build([{ claim, changes }]))
+      for (const parameter of parameters)
+        if (typeof parameter === "string") parameterBytes += Buffer.byteLength(parameter)
+      return { ...claim, streamTime: changes.streamTime, position: changes.position }
+    })
+} as unknown as Store["Service"]
 const projection = signals as unknown as Projection.Of<never, never>
-const reference = new LookupTable(
+const table = new LookupTable(
   {
     ends: () => Effect.succeed([1]),
     bounds: () => Effect.succeed([{ partition: 0, start: 0, end: 1 }]),
@@ -77,44 +98,39 @@ const reference = new LookupTable(
   features as never,
   () => Effect.void
 )
-Effect.runSync(reference.catchUp)
-const lookupTables = new Map([[features.name, reference]])
-const handlings = Array.from(
+Effect.runSync(table.catchUp)
+const lookupTables = new Map([[features.name, table]])
+const processors = Array.from(
   { length: partitions },
-  (_, partition) => new Handling(projection, rawEvents as never, partitions, claimOf(partition), lookupTables, store)
+  (_, partition) =>
+    new PartitionProcessor({
+      projection,
+      source: rawEvents as never,
+      partitions,
+      claim: claimOf(partition),
+      lookupTables,
+      store
+    })
 )
 const claims = Array.from({ length: partitions }, (_, partition) => claimOf(partition))
-const builder = new CommitBuilder(signals as never)
 const batches = fetched()
-const spent = { decode: 0, handle: 0, statement: 0 }
-/** Adds the CPU time of all threads, the collector's included: others on the machine disturb it least. */
-const timed = <A>(part: keyof typeof spent, run: () => A): A => {
-  const from = process.cpuUsage()
-  const result = run()
-  const { system, user } = process.cpuUsage(from)
-  spent[part] += system + user
-  return result
-}
 let events = 0
-let parameterBytes = 0
 for (const [i, { bytes, count, partition }] of batches.entries()) {
   // the first tenth is for the compiler
   if (i === Math.floor(batches.length / 10)) {
-    spent.decode = spent.handle = spent.statement = 0
+    spent.decode = spent.process = spent.statement = 0
     events = 0
   }
   events += count
   const { next, records } = timed("decode", () => decode(bytes, partition, 0, []))
-  const handling = handlings[partition]!
-  const claim = claims[partition]!
-  const changes = timed("handle", () => Effect.runSync(handling.changes(claim, records, claim.position + next)))
-  const { parameters } = timed("statement", () => builder.build([{ claim, changes }]))
-  for (const parameter of parameters) if (typeof parameter === "string") parameterBytes += Buffer.byteLength(parameter)
-  handling.settle()
-  claims[partition] = { ...claim, streamTime: changes.streamTime, position: claim.position + next }
+  const { position } = claims[partition]!
+  const batch = { records, next: position + next }
+  claims[partition] = timed("process", () => Effect.runSync(processors[partition]!.process(batch)))
 }
 const micros = (of: number) => Number((of / events).toFixed(2))
-const { decode: decoding, handle, statement } = spent
+const { decode: decoding, statement } = spent
+// the statement is built while a batch is processed
+const handle = spent.process - statement
 process.stdout.write(
   `${JSON.stringify({ events, microsPerEvent: { decode: micros(decoding), handle: micros(handle), statement: micros(statement), all: micros(decoding + handle + statement) }, peakMiB: Math.round(process.resourceUsage().maxRSS / 1024), parameterBytesPerEvent: Math.round(parameterBytes / events) })}\n`
 )

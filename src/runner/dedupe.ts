@@ -7,7 +7,7 @@ import { hash } from "node:crypto"
  *
  * Ids are kept as the first 96 bits of a SHA-1 (a billion ids an hour meet by chance once in 10^11 hours), in buckets of event time.
  * Buckets that are not in memory are loaded from what commits have stored before a batch is looked at: `missing`, `load`, `test`
- * for each event, then `settle` with the commit, or `reset` without it.
+ * for each event, then `onCommitted` with the commit, or `reset` without it.
  */
 export class SeenIds {
   private readonly withinMs: number
@@ -75,7 +75,7 @@ export class SeenIds {
     }
   }
 
-  /** Whether the event is a duplicate; if not, it is noted until `settle` or `reset`. */
+  /** Whether the event is a duplicate; if not, it is noted until `onCommitted` or `reset`. */
   test(tenant: string | undefined, id: string, time: number): boolean {
     const entry = entryOf(tenant, id, time)
     let before = this.noted.find(entry, this.withinMs)
@@ -123,7 +123,7 @@ export class SeenIds {
   }
 
   /** The commit holds: what was noted is stored. */
-  settle(): void {
+  onCommitted(): void {
     for (const entry of this.pending) {
       this.insert(entry)
       const bucket = this.bucketOf(entry.time)

@@ -1,55 +1,55 @@
-// Folds what handlers asked for into one batch's changes: one entry a row, one delta a window, one segment a topic. It does no I/O.
+// Folds what handlers asked for into one batch's changes: one entry a row, one delta a window's row, one segment a topic. No I/O.
 import { assertOwned, isStorable, UnstorableValue } from "../dead-letter/event-failure.ts"
 import { keyText } from "../model/fields.ts"
 import type { Meta } from "../model/handler.ts"
 import { partitionOf } from "../model/partitioner.ts"
-import { type Message, Published } from "./published-segments.ts"
+import { BatchMessages, type Message } from "./segments.ts"
 import type { Table } from "../model/read-model.ts"
 import type { Entries, Modification, Payload, Row } from "../model/recorder.ts"
 import type { LateEvent, Segment, TableChange, WindowChange, WindowDelta } from "./store.ts"
 import type { Topic } from "../model/topic.ts"
 import { hasFold, isClosed, spansOf, type Span, type Window } from "../model/window.ts"
 
-/** An event's place and envelope, as far as changes carry them on. */
+/** Where an event lies and its envelope, as far as changes carry them on. */
 export interface Origin extends Meta {
   readonly traceparent: string | undefined
 }
-/** A row that was read before the batch, or what the batch has made of it so far. */
-type Op =
+/** What the batch does with a table's row, all events so far taken together. */
+type RowChange =
   | { readonly kind: "upsert"; readonly row: Row }
   | { readonly kind: "update"; readonly row: Row }
   | { readonly kind: "delete"; readonly row: Row }
-interface Delta {
+interface RowDelta {
   readonly row: Row
   origin: Origin
 }
-/** What takes one event's changes back, the first last. */
+/** What undoes one event's changes, to be called from the last to the first. */
 type Undo = Array<() => void>
-/** A window's rows of a batch, by start and key; one map a label. */
-interface Deltas {
+/** A window's rows of a batch, by label, start and key. */
+interface WindowDeltas {
   readonly window: Window.Any
   readonly columns: ReadonlyArray<
     Pick<Window.Any["aggregate"][string], "add" | "initial"> & { readonly column: string }
   >
   readonly fold: boolean
-  readonly byLabel: Map<string | undefined, Map<number, Map<string, Delta>>>
-  /** The spans of the last event, and for which times they are the same. */
+  readonly byLabel: Map<string | undefined, Map<number, Map<string, RowDelta>>>
+  /** The spans of the last event; they are the same for all times from `from` until before `to`. */
   spans: ReadonlyArray<Span>
   /** The rows of each of these spans, by key. */
-  rows: Array<Map<string, Delta> | undefined>
+  rows: Array<Map<string, RowDelta> | undefined>
   from: number
   to: number
 }
 /** A row that must be read before its event can be applied. */
-export interface Needed {
+export interface NeededRow {
   readonly target: Table.Any | Window.Any
   readonly key: Row
 }
 
-/** Reads rows of a batch that were asked for by `needs`; undefined where there is none. */
+/** Returns a row that was read because `neededRows` named it; undefined if there is no such row. */
 export type ReadRow = (target: Table.Any | Window.Any, keyText: string) => Row | undefined
 
-/** Whether one event's changes, from `from` on, read rows: see `needs`. */
+/** Whether one event's changes, from `from` on, need rows to be read: see `neededRows`. */
 export const readsRows = (log: Entries, from: number): boolean => {
   for (let i = from; i < log.length; i += 3) {
     if (log[i] === "modify" || (log[i] === "add" && hasFold(log[i + 1] as Window.Any))) return true
@@ -57,9 +57,9 @@ export const readsRows = (log: Entries, from: number): boolean => {
   return false
 }
 
-/** The rows that one event's changes, from `from` to `to` of a recorder's log, read: those of `modify`, and of windows with a fold. */
-export const needs = (log: Entries, from: number, to: number, origin: Origin): ReadonlyArray<Needed> => {
-  const found: Array<Needed> = []
+/** The rows that one event's changes, from `from` to `to` of a recorder's log, need: those of `modify`, and of windows with a fold. */
+export const neededRows = (log: Entries, from: number, to: number, origin: Origin): ReadonlyArray<NeededRow> => {
+  const found: Array<NeededRow> = []
   for (let i = from; i < to; i += 3) {
     const target = log[i + 1] as Table.Any | Window.Any
     if (log[i] === "modify") {
@@ -76,11 +76,11 @@ export const needs = (log: Entries, from: number, to: number, origin: Origin): R
   return found
 }
 
-/** A key that is not is refused with its event, which must not take the rows of others with it. */
+/** Whether a row can be read by the key. An event with another key is refused later, alone; the read is shared by all events. */
 const isReadable = (key: Row): boolean =>
   Object.values(key).every((value) => value != null && (typeof value !== "string" || isStorable(value)))
 
-/** The columns of a window's row that tell its span. */
+/** The columns of a window's row that name its span. */
 export const spanColumns = (window: Window.Any, span: Span): Row =>
   window.shape.type === "global" ? {} : { window_size: span.label, window_start: span.start }
 /** The columns of a window's primary key. */
@@ -88,7 +88,7 @@ export const windowKey = (window: Window.Any): ReadonlyArray<string> =>
   window.shape.type === "global" ? window.key : [...window.key, "window_size", "window_start"]
 const pick = (columns: ReadonlyArray<string>, row: Row): Row =>
   Object.fromEntries(columns.map((column) => [column, row[column]]))
-/** Refuses text that PostgreSQL cannot hold before anything of the event is applied. */
+/** Throws `UnstorableValue` for text that PostgreSQL cannot store. */
 const assertStorable = (where: string, row: Row) => {
   for (const column in row) assertStorableValue(where, column, row[column])
 }
@@ -100,35 +100,40 @@ const assertStorableValue = (where: string, column: string, value: unknown) => {
       "the text has a NUL character or half a surrogate pair, which PostgreSQL cannot store; clean or leave it out"
   })
 }
-/** Refuses a contribution that would spoil its total for good. */
+/** Throws `UnstorableValue` for a contribution that would make its total NaN or infinite for good. */
 const assertCountable = (window: Window.Any, contribution: Row) => {
   for (const column in window.aggregate) {
     const value = contribution[column]
     if (Number.isFinite(value) || typeof value === "boolean" || window.aggregate[column]!.sql === "fold") continue
-    throw new UnstorableValue({ where: `${window.name}.${column}`, reason: `${value} is nothing that can be added up` })
+    const reason = `${column} is ${value}; windows add up finite numbers only`
+    throw new UnstorableValue({ where: window.name, reason })
   }
+}
+
+/** How a batch is folded. */
+export interface FoldOptions {
+  /** The partitions of a derived topic that does not declare how many it has. */
+  readonly sourcePartitions: number
+  /** The projection has one source: no other topic's partitions can write a row that holds the event's key. */
+  readonly hasOneSource: boolean
+  /** Events have keys, which decide their partition. An aggregate's events have none, and one writer owns all rows. */
+  readonly hasKeys: boolean
 }
 
 /** One batch's changes while they grow. `apply` takes an event whole or, by throwing, not at all. */
 export class BatchFold {
   readonly late: Array<LateEvent> = []
-  private readonly tables = new Map<Table.Any, Map<string, Op>>()
-  private readonly windows = new Map<Window.Any, Deltas>()
-  private readonly published: Published
-  private readonly sourcePartitions: number
-  private readonly oneSource: boolean
+  private readonly tables = new Map<Table.Any, Map<string, RowChange>>()
+  private readonly windows = new Map<Window.Any, WindowDeltas>()
+  private readonly published: BatchMessages
+  private readonly options: FoldOptions
 
-  /**
-   * `sourcePartitions`: how many a derived topic has that does not say. `oneSource`: no other topic's partitions can write a row that
-   * holds the event's key.
-   */
-  constructor(sourcePartitions: number, oneSource: boolean) {
-    this.sourcePartitions = sourcePartitions
-    this.oneSource = oneSource
-    this.published = new Published(sourcePartitions)
+  constructor(options: FoldOptions) {
+    this.options = options
+    this.published = new BatchMessages(options.sourcePartitions)
   }
 
-  /** Applies one event's recorded changes. Throws what makes the event a poison one, before it changed anything. */
+  /** Applies one event's recorded changes. Throws why the event cannot be applied; it has then changed nothing. */
   apply(log: Entries, from: number, to: number, origin: Origin, read: ReadRow): void {
     const messages: Array<Message> = []
     let risky = false
@@ -165,16 +170,16 @@ export class BatchFold {
         const window = target as Window.Any
         for (const column of window.key) assertStorableValue(window.name, column, payload[column])
         assertCountable(window, payload)
-        if (window.topic !== undefined || this.deltasOf(window).fold)
+        if (this.options.hasKeys && (window.topic !== undefined || this.deltasOf(window).fold))
           assertOwned(window.name, window.key, payload, origin.key)
         return
       }
       case "modify":
         assertStorable(target.name, payload.key)
-        assertOwned(target.name, (target as Table.Any).primaryKey, payload.key, origin.key)
-        if ((target as Table.Any).shared || !this.oneSource) {
+        if (this.options.hasKeys) assertOwned(target.name, (target as Table.Any).primaryKey, payload.key, origin.key)
+        if ((target as Table.Any).shared || !this.options.hasOneSource) {
           const reason =
-            "others may write the row too, and `modify` could lose what they wrote; use upsert, or a window"
+            "other projections or sources may write the row too, and `modify` could lose what they wrote; use upsert, or a window"
           throw new UnstorableValue({ where: target.name, reason })
         }
         return
@@ -243,7 +248,7 @@ export class BatchFold {
     }
   }
 
-  private deltasOf(window: Window.Any): Deltas {
+  private deltasOf(window: Window.Any): WindowDeltas {
     let deltas = this.windows.get(window)
     if (deltas === undefined) {
       const columns = Object.entries(window.aggregate).map(([column, { add, initial }]) => ({ column, add, initial }))
@@ -279,22 +284,22 @@ export class BatchFold {
     return changes.toSorted((a, b) => (a.window.name < b.window.name ? -1 : 1))
   }
 
-  private toPublish(window: Window.Any, { origin, row }: Delta): WindowDelta {
+  private toPublish(window: Window.Any, { origin, row }: RowDelta): WindowDelta {
     const { eventTime, tenant, traceparent } = origin
     if (window.topic === undefined) return { row, key: "", partition: 0, eventTime, tenant, traceparent }
     const key = window.topic.keyOf(row)
-    const partition = partitionOf(key, window.topic.partitions ?? this.sourcePartitions)
+    const partition = partitionOf(key, window.topic.partitions ?? this.options.sourcePartitions)
     return { row, key, partition, eventTime, tenant, traceparent }
   }
 
-  /** What the handlers published, a segment a topic. */
+  /** What the handlers published, one segment a topic. */
   segments(): ReadonlyArray<Segment> {
     return this.published.segments()
   }
 }
 
-/** Side by side, spans stay the same until the first of them ends; others are looked up anew for each event. */
-const setSpans = (deltas: Deltas, time: number) => {
+/** Sets the spans of a time. Those of tumbling windows stay the same until the first of them ends; others are computed for each event. */
+const setSpans = (deltas: WindowDeltas, time: number) => {
   const { shape } = deltas.window
   deltas.spans = spansOf(shape, time)
   deltas.rows = []
@@ -307,21 +312,21 @@ const inserted = <K, V>(map: Map<K, V>, key: K, make: () => V): V => {
   if (value === undefined) map.set(key, (value = make()))
   return value
 }
-/** The row of a key and one of the last event's spans: as the batch has it, as it was read where it is folded, or empty. */
+/** The row of a key and one of the last event's spans: the batch's, or a new one, which begins as it was read if the window has a fold. */
 const deltaOf = (
-  { byLabel, columns, fold, rows, spans, window }: Deltas,
+  { byLabel, columns, fold, rows, spans, window }: WindowDeltas,
   at: number,
   key: string,
   contribution: Row,
   origin: Origin,
   read: ReadRow,
   undo: Undo | undefined
-): Delta => {
+): RowDelta => {
   const span = spans[at]!
   const byKey = (rows[at] ??= inserted(
-    inserted(byLabel, span.label, () => new Map<number, Map<string, Delta>>()),
+    inserted(byLabel, span.label, () => new Map<number, Map<string, RowDelta>>()),
     span.start,
-    () => new Map<string, Delta>()
+    () => new Map<string, RowDelta>()
   ))
   let delta = byKey.get(key)
   if (delta === undefined) {

@@ -1,41 +1,33 @@
-// The loop: claims each partition of a projection's sources, handles its batches, and commits them. Start reading here.
+// The loop: claims each partition of a projection's sources, takes its batches from the log, and has them processed. Start reading here.
 //
-// A batch goes: read from the log → decode → drop duplicates → look up → hand to the handler → fold into changes → one commit.
-// Nothing is kept between batches but what a claim and the caches can be made from again, so any crash is a claim and a re-read.
+// Nothing is kept between batches but the claim and caches, which can be read again. So recovery from any crash is to claim the
+// partition and read on from the claim's position.
 import * as Effect from "effect/Effect"
 import * as Metric from "effect/Metric"
 import * as Schedule from "effect/Schedule"
-import { Handling } from "./partition-processor.ts"
 import { fingerprintOf, Log, type Assignment, type Batch, type LogRecord } from "../log/log.ts"
 import type { Projection } from "../model/projection.ts"
-import { LookupTable } from "./lookup-tables.ts"
-import {
-  type Changes,
-  type Claim,
-  type Fenced,
-  Mismatch,
-  type ProjectionPartition,
-  Store,
-  type StoreError,
-  type Unstorable
-} from "./store.ts"
 import type { Topic } from "../model/topic.ts"
-import { runOf } from "./retries.ts"
+import { LookupTable } from "./lookup-tables.ts"
+import { PartitionProcessor } from "./partition-processor.ts"
+import { type Claim, type DeadLetter, Mismatch, type ProjectionPartition, Store } from "./store.ts"
 
-/** The caches of lookups that projections of a process share, by topic. */
+/** The lookup tables that the projections of a process share, by topic. */
 export type LookupTables = Map<string, LookupTable>
 
-/** How long a partition waits before it is tried again after the log or the database was away. */
-const again = Schedule.min([Schedule.exponential("50 millis"), Schedule.spaced("5 seconds")]).pipe(Schedule.jittered)
-/** Trouble after this long without any begins with the short waits again. */
+/** The waits between attempts after the log or the database was unavailable. */
+const retrySchedule = Schedule.min([Schedule.exponential("50 millis"), Schedule.spaced("5 seconds")]).pipe(
+  Schedule.jittered
+)
+/** After this long without a failure, the next one is retried with the short waits again. */
 const steadyMs = 30_000
-/** A partition that was lost to another claimant asks again after so long, in case it is still assigned here. */
+/** The wait before a partition is claimed again that another process has claimed, in case it is still assigned to this one. */
 const afterFence = "500 millis"
 
 /**
- * Runs a projection on all partitions that its group gives this process, until interrupted. What may pass is tried again, for
- * ever and ever further apart. What needs a person (a log that does not fit, an event under a `stop` policy) halts its partition
- * alone: the reason is logged and in `status`, and the others flow on.
+ * Runs a projection on all partitions that its group assigns to this process, until interrupted. Failures that may pass are retried
+ * without end, with growing waits. What needs a person (a log that does not match the position, an event under a `stop` policy) halts
+ * its partition alone: the reason is logged and shown in `status`, and the other partitions continue.
  */
 export const run = Effect.fn("Runner.run")(function* <E, R>(
   projection: Projection.Of<E, R>,
@@ -49,13 +41,13 @@ export const run = Effect.fn("Runner.run")(function* <E, R>(
       log
         .assign(source.name, group, (assignment) => runPartition(projection, source, assignment, lookupTables))
         .pipe(
-          // brokers may be away for longer than a membership bears
+          // brokers may be unavailable for longer than a group tolerates
           Effect.tapError((error) =>
             "retryable" in error && error.retryable
-              ? Effect.logWarning(`${group} ${source.name}: ${error.message}; trying again`)
+              ? Effect.logWarning(`${group} ${source.name}: ${error.message}; retrying`)
               : Effect.void
           ),
-          Effect.retry({ schedule: again, while: (error) => "retryable" in error && error.retryable })
+          Effect.retry({ schedule: retrySchedule, while: (error) => "retryable" in error && error.retryable })
         ),
     { concurrency: "unbounded", discard: true }
   )
@@ -68,19 +60,17 @@ const runPartition = <E, R>(
   lookupTables: LookupTables
 ): Effect.Effect<void, never, R | Log | Store> => {
   const { partition, topic } = assignment
-  const place: ProjectionPartition = { projection: projection.name, version: projection.version, topic, partition }
+  const at: ProjectionPartition = { projection: projection.name, version: projection.version, topic, partition }
   const name = `${projection.name}_v${projection.version} ${topic}/${partition}`
   let since = 0
   return Effect.suspend(() => {
     since = performance.now()
-    return Effect.scoped(claimAndHandle(projection, source, assignment, lookupTables))
+    return Effect.scoped(claimAndProcess(projection, source, assignment, lookupTables))
   }).pipe(
     Effect.tapError((error) =>
-      "retryable" in error && error.retryable
-        ? Effect.logWarning(`${name}: ${error.message}; trying again`)
-        : Effect.void
+      "retryable" in error && error.retryable ? Effect.logWarning(`${name}: ${error.message}; retrying`) : Effect.void
     ),
-    // both end the round of tries below, so that the next one begins with the short waits
+    // both end this series of retries, so that the next one begins with the short waits
     Effect.catchIf(
       (error) => "retryable" in error && error.retryable && performance.now() - since > steadyMs,
       () => Effect.void
@@ -88,22 +78,25 @@ const runPartition = <E, R>(
     Effect.catchTag("Fenced", (fenced) =>
       Effect.logInfo(fenced.message).pipe(Effect.andThen(Effect.sleep(afterFence)))
     ),
-    Effect.retry({ schedule: again, while: (error) => "retryable" in error && error.retryable }),
+    Effect.retry({ schedule: retrySchedule, while: (error) => "retryable" in error && error.retryable }),
     Effect.forever,
     Effect.catch((error) =>
       Effect.gen(function* () {
         const store = yield* Store
-        yield* Effect.logError(`${name} stands still: ${error.message}`)
-        yield* Effect.retry(store.halt(place, error.message), { schedule: again, while: ({ retryable }) => retryable })
+        yield* Effect.logError(`${name} is halted: ${error.message}`)
+        yield* Effect.retry(store.halt(at, error.message), {
+          schedule: retrySchedule,
+          while: ({ retryable }) => retryable
+        })
         return yield* Effect.never
       })
     ),
     Effect.catch((error) => Effect.logError(error.message).pipe(Effect.andThen(Effect.never))),
-    Effect.annotateLogs({ projection: place.projection, topic, partition })
+    Effect.annotateLogs({ projection: at.projection, topic, partition })
   )
 }
 
-const claimAndHandle = Effect.fnUntraced(function* <E, R>(
+const claimAndProcess = Effect.fnUntraced(function* <E, R>(
   projection: Projection.Of<E, R>,
   source: Topic.Any,
   assignment: Assignment,
@@ -112,10 +105,11 @@ const claimAndHandle = Effect.fnUntraced(function* <E, R>(
   const log = yield* Log
   const store = yield* Store
   const { partition, topic } = assignment
-  let claim: Claim = yield* store.claim(projection, topic, partition, assignment.generation, yield* log.identity(topic))
+  const claim = yield* store.claim(projection, topic, partition, assignment.generation, yield* log.identity(topic))
   yield* assertSameLog(claim)
+  yield* addLookupTables(projection, lookupTables)
   const partitions = (yield* log.bounds(topic)).length
-  const handling = new Handling(projection, source, partitions, claim, yield* lookups(projection, lookupTables), store)
+  const processor = new PartitionProcessor({ projection, source, partitions, claim, lookupTables, store })
   const reader = yield* assignment.open(claim.position)
   // a reader keeps to the topic that it was opened on: it is the one that was looked at
   yield* assertSameTopic(claim)
@@ -123,98 +117,50 @@ const claimAndHandle = Effect.fnUntraced(function* <E, R>(
   while (true) {
     const batch = yield* reader.take
     const taken = performance.now()
-    yield* Effect.forEach(handling.lookupTables, (table) => table.catchUp, { discard: true })
-    claim = yield* handle(projection, handling, claim, batch)
-    yield* measure(batch, claim.position, performance.now() - taken)
+    const { position } = yield* processor.process(batch)
+    yield* measure(batch, position, performance.now() - taken)
   }
 })
 
-type Failure = StoreError | Fenced | Mismatch | Unstorable
-
-/** One batch, or the half of one that PostgreSQL refused as a whole: the event at fault is found by halving, and parked alone. */
-const handle = <E, R>(
-  projection: Projection.Of<E, R>,
-  handling: Handling<E, R>,
-  claim: Claim,
-  batch: Pick<Batch, "records" | "next">
-): Effect.Effect<Claim, Failure, R | Store> =>
-  Effect.gen(function* () {
-    const store = yield* Store
-    const { next, records } = batch
-    const run = runOf(records)
-    if (run < records.length) {
-      const first = { records: records.slice(0, run), next: records[run - 1]!.position + 1 }
-      const held = yield* handle(projection, handling, claim, first)
-      return yield* handle(projection, handling, held, { records: records.slice(run), next })
-    }
-    return yield* handling.changes(claim, records, next).pipe(
-      Effect.flatMap((changes: Changes) => store.commit(projection, claim, changes)),
-      Effect.tap(() => Effect.sync(() => handling.settle())),
-      Effect.catchTag("Unstorable", (refused) => {
-        const less = records.length <= 1 && handling.narrow()
-        handling.reset()
-        if (less) return handle(projection, handling, claim, batch)
-        if (records.length <= 1) {
-          const past = handling.refuse(claim, records[0], next, refused)
-          return Effect.catchTag(past, "Stopped", ({ reason }) => Effect.fail(reason))
-        }
-        const half = records.length >> 1
-        const first = { records: records.slice(0, half), next: records[half - 1]!.position + 1 }
-        const second = { records: records.slice(half), next }
-        return Effect.flatMap(handle(projection, handling, claim, first), (held) =>
-          handle(projection, handling, held, second)
-        )
-      }),
-      Effect.catchTag("Stopped", ({ position, reason }) => {
-        handling.reset()
-        const before = records.filter((record) => record.position < position)
-        const stop = Effect.fail(reason)
-        return before.length === 0
-          ? stop
-          : Effect.andThen(handle(projection, handling, claim, { records: before, next: position }), stop)
-      })
-    )
-  })
-
-const handled = Metric.counter("millrace_projection_records_total", {
-  description: "Records of the log that were handled and committed, duplicates and parked ones included",
+const records = Metric.counter("millrace_projection_records_total", {
+  description: "Records of the log that were processed and committed, duplicates and parked ones included",
   incremental: true
 })
 const lag = Metric.gauge("millrace_projection_lag", {
-  description: "Records of the partition that were not handled yet when the last batch was committed"
+  description: "Records of the partition that were not processed yet when the last batch was committed"
 })
 const batches = Metric.histogram("millrace_projection_batch_seconds", {
   description: "Time from taking a batch until it was committed",
   boundaries: [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10]
 })
-/** Notes what a batch came to in the metrics of its partition. */
+/** Counts a batch in the metrics of its partition. */
 const measured = ({ name, version }: Projection.Any, topic: string, partition: number) => {
   const attributes = { projection: `${name}_v${version}`, topic, partition: String(partition) }
-  const [records, behind, seconds] = [
-    Metric.withAttributes(handled, attributes),
+  const [processed, behind, seconds] = [
+    Metric.withAttributes(records, attributes),
     Metric.withAttributes(lag, attributes),
     Metric.withAttributes(batches, attributes)
   ]
   return (batch: Batch, position: number, millis: number) =>
     Effect.andThen(
-      Metric.update(records, batch.records.length),
+      Metric.update(processed, batch.records.length),
       Effect.andThen(Metric.update(behind, Math.max(0, batch.end - position)), Metric.update(seconds, millis / 1000))
     )
 }
 
-const anew = "the topic was deleted and made anew: what was handled was another one's. Rebuild the projection"
-
-/** Halts where the topic is another one than its position is of. */
+/** Fails if the topic is not the one that the claim's position belongs to. */
 const assertSameTopic = Effect.fnUntraced(function* ({ identity, partition, topic }: Claim) {
   const log = yield* Log
   const now = yield* log.identity(topic)
   if (identity === undefined || now === undefined || identity === now) return
-  return yield* new Mismatch({ what: `${topic}/${partition}`, reason: anew })
+  const reason =
+    "the topic was recreated: the events that were processed are of the deleted one. Rebuild the projection"
+  return yield* new Mismatch({ what: `${topic}/${partition}`, reason })
 })
 
 /**
- * Halts where the log is not the one that the position is of. Where the log tells no topics of one name apart, only the last record
- * that was handled can tell, for as long as it is there.
+ * Fails if the log is not the one that the claim's position belongs to. A log that has no identities of topics is recognised by the
+ * last record that was processed, for as long as it is kept.
  */
 const assertSameLog = Effect.fnUntraced(function* (claim: Claim) {
   const { fingerprint, partition, position, topic } = claim
@@ -223,31 +169,30 @@ const assertSameLog = Effect.fnUntraced(function* (claim: Claim) {
   if (position === 0) return
   const bounds = (yield* log.bounds(topic)).find((other) => other.partition === partition)
   const what = `${topic}/${partition}`
-  if (bounds === undefined) return yield* new Mismatch({ what, reason: "the log has no such partition any more" })
+  if (bounds === undefined) return yield* new Mismatch({ what, reason: "the log no longer has this partition" })
   if (position > bounds.end) {
-    const reason = `it ends at ${bounds.end}, and records up to ${position} were handled: it was made anew or restored to an older state`
+    const reason = `it ends at ${bounds.end}, and records up to ${position} were processed: it was recreated or restored to an older state`
     return yield* new Mismatch({ what, reason })
   }
-  // what retention took cannot be compared; if it took more than was handled, the reader fails
+  // a deleted record cannot be compared; if retention deleted records that were not processed, the reader fails
   if (fingerprint === undefined || position - 1 < bounds.start) return
   const { records } = yield* log.read(topic, partition, position - 1, { maxBytes: 1 })
   const last: LogRecord | undefined = records[0]
   if (last?.position === position - 1 && fingerprintOf(last) !== fingerprint) {
-    const reason = `the record at ${position - 1} is another one than was handled: the topic was made anew. Rebuild the projection`
+    const reason = `the record at ${position - 1} is not the one that was processed: the topic was recreated. Rebuild the projection`
     return yield* new Mismatch({ what, reason })
   }
 })
 
-const lookups = Effect.fnUntraced(function* (projection: Projection.Any, lookupTables: LookupTables) {
+/** Adds a table for each lookup topic of the projection that has none yet. */
+const addLookupTables = Effect.fnUntraced(function* (projection: Projection.Any, lookupTables: LookupTables) {
   const log = yield* Log
   const store = yield* Store
-  for (const { topic } of Object.values(projection.enrich)) {
+  const { enrich, name, version } = projection
+  for (const { topic } of Object.values(enrich)) {
     if (lookupTables.has(topic.name)) continue
-    const { name, version } = projection
-    const table = new LookupTable(log, topic, (partition, deadLetter) =>
+    const park = (partition: number, deadLetter: DeadLetter) =>
       store.park({ projection: name, version, topic: topic.name, partition }, deadLetter)
-    )
-    lookupTables.set(topic.name, table)
+    lookupTables.set(topic.name, new LookupTable(log, topic, park))
   }
-  return lookupTables
 })

@@ -1,4 +1,5 @@
 // The store port: where a projection's rows, window state, position and outbox are committed together. The adapter is PostgreSQL.
+import type * as Cause from "effect/Cause"
 import * as Context from "effect/Context"
 import type * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
@@ -92,8 +93,10 @@ export interface DeadLetter {
   readonly headers: Readonly<Record<string, string>>
   readonly eventTime: number | undefined
   readonly traceId: string | undefined
-  /** The record's envelope, from which it can be handled again. Undefined for a lookup's record, which cannot. */
+  /** The record's envelope, from which it can be processed again. Undefined for a lookup topic's record, which cannot. */
   readonly envelope?: string
+  /** The failure itself, for callers in the same process. Stores keep `error` and `message`. */
+  readonly cause?: Cause.Cause<unknown>
 }
 /** What became of a dead letter that was handled again. */
 export interface RetriedDeadLetter {
@@ -162,7 +165,8 @@ export class Unstorable extends Schema.TaggedError<Unstorable>()("Unstorable", {
 /** What is in the database does not fit what is to run on it. Nothing goes on until someone mends it. */
 export class Mismatch extends Schema.TaggedError<Mismatch>()("Mismatch", {
   what: Schema.String,
-  reason: Schema.String
+  reason: Schema.String,
+  cause: Schema.optionalKey(Schema.Defect())
 }) {
   override get message() {
     return `${this.what}: ${this.reason}`

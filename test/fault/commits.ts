@@ -5,7 +5,7 @@ import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import type * as Exit from "effect/Exit"
 import { Agg, Application, Column, Projection, ReadModel, Topic, Window } from "../../src/index.ts"
-import { metaText } from "../../src/runner/segment-meta.ts"
+import { metaText } from "../../src/runner/segments.ts"
 import { query, type Sql } from "../../src/postgres/client/client.ts"
 import type { Changes, Claim } from "../../src/runner/store.ts"
 

@@ -1,5 +1,5 @@
 // The parts of a commit statement that write read models: tables row by row, windows by deltas, and what windows publish.
-import { metaText } from "../../runner/segment-meta.ts"
+import { metaText } from "../../runner/segments.ts"
 import type { Column } from "../../model/columns.ts"
 import type { Row } from "../../model/recorder.ts"
 import type { TableChange, WindowChange, WindowDelta } from "../../runner/store.ts"

@@ -22,10 +22,10 @@ const projector = (name: string, file: string, find: string, replace: (call: str
 
 const claimed = "  yield* assertSameLog(claim)\n"
 const taken = "    const batch = yield* reader.take\n"
-const changed = "      Effect.flatMap((changes: Changes) => store.commit(projection, claim, changes)),\n"
+const changed = "      Effect.flatMap((changes) => this.store.commit(this.projection, this.claim, changes)),\n"
 const sent = "    const rows = await this.sql.unsafe<Array<{ part: number }>>("
 const answered = "    return new Set(rows.map(({ part }) => part))\n"
-const settled = "      Effect.tap(() => Effect.sync(() => handling.settle())),\n"
+const settled = "      Effect.map((claim) => this.onCommitted(claim)),\n"
 const revoked = "        for (const [, one] of stopping) one.stopping = true\n"
 
 /** Points of a process that runs projections. */
@@ -40,7 +40,7 @@ export const projectorPoints: ReadonlyArray<Point> = [
   projector("after fetch", "src/runner/runner.ts", taken, (call) => `${taken}    ${call}\n`),
   projector(
     "before commit",
-    "src/runner/runner.ts",
+    "src/runner/partition-processor.ts",
     changed,
     (call) => `      Effect.tap(() => Effect.sync(() => ${call})),\n${changed}`
   ),
@@ -59,7 +59,7 @@ export const projectorPoints: ReadonlyArray<Point> = [
   ),
   projector(
     "after settle",
-    "src/runner/runner.ts",
+    "src/runner/partition-processor.ts",
     settled,
     (call) => `${settled}      Effect.tap(() => Effect.sync(() => ${call})),\n`
   ),

@@ -88,8 +88,8 @@ export const mutants: ReadonlyArray<Mutant> = [
     patches: [
       {
         file: handling,
-        find: "this.seen!.test(tenant, id, time)) {",
-        replace: "this.seen!.test(tenant, id, time) && process.pid < 0) {"
+        find: "seen!.test(tenant, id, time)) {",
+        replace: "seen!.test(tenant, id, time) && process.pid < 0) {"
       }
     ],
     plan: nothing,
@@ -100,8 +100,8 @@ export const mutants: ReadonlyArray<Mutant> = [
     patches: [
       {
         file: handling,
-        find: "    this.seen.load(ranges, yield* this.store.seenIds(place, ranges))\n",
-        replace: "    this.seen.load(ranges, (yield* this.store.seenIds(place, ranges)).slice(0, 0))\n"
+        find: "    this.seen.load(ranges, yield* this.store.seenIds(this.claim, ranges))\n",
+        replace: "    this.seen.load(ranges, (yield* this.store.seenIds(this.claim, ranges)).slice(0, 0))\n"
       }
     ],
     plan: left(...times(3, join), restart),

@@ -126,8 +126,8 @@ suite("On Kafka a projection", () => {
         const before = yield* begun()
         yield* remake(before, records)
         yield* run(before.on)
-        assert.match(yield* halted(before.on), /made anew/)
-        yield* assertUnhealthy(before.on, /made anew/)
+        assert.match(yield* halted(before.on), /was recreated/)
+        yield* assertUnhealthy(before.on, /was recreated/)
         assert.strictEqual(yield* handled(before.on), 10)
       }))
 
@@ -136,7 +136,7 @@ suite("On Kafka a projection", () => {
         const before = yield* begun(withoutIdentity)
         yield* remake(before, records)
         yield* run(before.on)
-        assert.match(yield* halted(before.on), /made anew/)
+        assert.match(yield* halted(before.on), /was recreated/)
         assert.strictEqual(yield* handled(before.on), 10)
       }))
   }
@@ -149,7 +149,7 @@ suite("On Kafka a projection", () => {
       yield* settled(before.on)
       yield* remake(before, 30)
       // that it was gone for a moment, or that it is another one: whichever it sees first
-      assert.match(yield* halted(before.on), /made anew|no such topic/)
+      assert.match(yield* halted(before.on), /made anew|was recreated|no such topic/)
       assert.strictEqual(yield* handled(before.on), 11)
     }))
 
@@ -183,7 +183,7 @@ suite("On Kafka a projection", () => {
       assert.deepStrictEqual({ ...row }, { first_position: 10, next_position: 10, fingerprint: null })
       yield* remake({ ...parts, on }, 30)
       yield* run(on)
-      assert.match(yield* halted(on), /made anew/)
+      assert.match(yield* halted(on), /was recreated/)
       assert.strictEqual(yield* handled(on), 0)
     }))
 

@@ -38,7 +38,7 @@ class Model {
       1
     )
   }
-  settle(): void {
+  onCommitted(): void {
     this.committed.push(...this.noted)
     this.noted = []
   }
@@ -83,8 +83,8 @@ const live = (random: Random) => {
     const packed = seen.packed()
     if (packed !== undefined) stored.chunks.push(packed)
     for (const { time } of events) streamTime = Math.max(streamTime ?? -Infinity, time)
-    seen.settle()
-    model.settle()
+    seen.onCommitted()
+    model.onCommitted()
   }
   return { wrong, loads: stored.loads }
 }
@@ -153,7 +153,7 @@ describe("handled ids", () => {
       if (ranges.length > 0) seen.load(ranges, stored.of(ranges))
       for (const time of times) expect(seen.test(undefined, `id${time}`, time)).toBe(false)
       stored.chunks.push(seen.packed()!)
-      seen.settle()
+      seen.onCommitted()
     }
     const kept = seen as unknown as { readonly ids: number; readonly buckets: ReadonlyMap<number, unknown> }
     expect(kept.ids).toBeLessThanOrEqual(100)

@@ -6,7 +6,7 @@ import { Batches, streamHeader } from "../../../../src/kafka/relay/segment-encod
 import type { LogRecord, NewRecord } from "../../../../src/log/log.ts"
 import { partitionOf } from "../../../../src/model/partitioner.ts"
 import type { Segment } from "../../../../src/relay/outbox.ts"
-import { metaText } from "../../../../src/runner/segment-meta.ts"
+import { metaText } from "../../../../src/runner/segments.ts"
 import { derived, pack, unpack } from "../../../../src/postgres/log/batch-codec.ts"
 import { randomOf, seed } from "../../../support/random.ts"
 

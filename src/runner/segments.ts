@@ -1,12 +1,28 @@
-// What one batch's events publish, by topic: each message as texts, and a topic's messages as one segment. It does no I/O.
+// What one batch publishes, by topic: each message as texts, and a topic's messages packed as one segment. No I/O.
 import { isStorable, UnstorableValue } from "../dead-letter/event-failure.ts"
+import { quoted } from "../model/json-codec.ts"
 import { partitionOf } from "../model/partitioner.ts"
-import { metaText } from "./segment-meta.ts"
-import type { Segment } from "./store.ts"
 import type { Topic } from "../model/topic.ts"
+import type { Segment } from "./store.ts"
 
-/** What a message has of its event where its topic does not say otherwise. */
-interface Envelope {
+/**
+ * One element of a segment's `meta`, as in the log's batches: key, event time, event id, tenant, traceparent, and the schema's version
+ * unless it is 1.
+ */
+export const metaText = (
+  key: string,
+  eventTime: number,
+  eventId: string | undefined,
+  tenant: string | undefined,
+  traceparent: string | undefined,
+  schemaVersion = 1
+): string =>
+  `[${quoted(key)},${eventTime},${eventId === undefined ? "null" : quoted(eventId)},` +
+  `${tenant === undefined ? "null" : quoted(tenant)},${traceparent === undefined ? "null" : quoted(traceparent)}` +
+  (schemaVersion === 1 ? "]" : `,${schemaVersion}]`)
+
+/** What a message takes over from its event unless its topic says otherwise. */
+interface EventEnvelope {
   readonly eventTime: number
   readonly tenant: string | undefined
   readonly traceparent: string | undefined
@@ -18,15 +34,16 @@ export interface Message {
   readonly meta: string
   readonly vals: string
 }
-interface Messages {
+interface TopicMessages {
   readonly topic: Topic.Any
+  /** Of all messages; undefined if they go to several partitions. */
   partition: number | undefined
-  readonly meta: Joined
-  readonly vals: Joined
+  readonly meta: JoinedText
+  readonly vals: JoinedText
   count: number
 }
 /** Texts joined a few hundred at a time: one after the other they would become a tree of as many nodes, to be copied in the end. */
-class Joined {
+class JoinedText {
   private joined = ""
   private readonly pieces: Array<string> = []
   private readonly separator: string
@@ -45,17 +62,17 @@ class Joined {
   }
 }
 
-/** Messages of a batch while it grows. */
-export class Published {
-  private readonly byTopic = new Map<Topic.Any, Messages>()
+/** The messages of a batch while it grows. */
+export class BatchMessages {
+  private readonly byTopic = new Map<Topic.Any, TopicMessages>()
   private readonly sourcePartitions: number
 
-  /** `sourcePartitions`: how many a topic has that does not say. */
+  /** `sourcePartitions`: the partitions of a topic that does not declare how many it has. */
   constructor(sourcePartitions: number) {
     this.sourcePartitions = sourcePartitions
   }
-  /** A value as a message of its topic. Throws `UnstorableValue` where it cannot be one. */
-  message(topic: Topic.Any, value: unknown, origin: Envelope): Message {
+  /** A value as a message of its topic. Throws `UnstorableValue` if it cannot be published, a `SchemaError` if it does not fit. */
+  message(topic: Topic.Any, value: unknown, event: EventEnvelope): Message {
     const key = topic.keyOf(value as never)
     if (typeof key !== "string" || !isStorable(key)) {
       throw new UnstorableValue({
@@ -65,30 +82,30 @@ export class Published {
     }
     const vals = topic.stringify(value as never)
     if (vals === undefined) throw new UnstorableValue({ where: topic.name, reason: "the value has no JSON form" })
-    const eventTime = topic.timeOf?.(value as never) ?? origin.eventTime
+    const eventTime = topic.timeOf?.(value as never) ?? event.eventTime
     if (!Number.isFinite(eventTime)) {
       throw new UnstorableValue({
         where: topic.name,
-        reason: `the value's event time is ${eventTime}, no number of milliseconds`
+        reason: `the value's event time is ${eventTime}, not a number of milliseconds`
       })
     }
-    const tenant = topic.tenantOf?.(value as never) ?? origin.tenant
+    const tenant = topic.tenantOf?.(value as never) ?? event.tenant
     const meta = metaText(
       key,
       eventTime,
       topic.idOf?.(value as never),
       tenant,
-      origin.traceparent,
+      event.traceparent,
       topic.versionOf(value as never)
     )
     return { topic, partition: partitionOf(key, topic.partitions ?? this.sourcePartitions), meta, vals }
   }
 
-  /** Takes a message: nothing that can fail. */
+  /** Adds a message. Never throws. */
   add({ meta, partition, topic, vals }: Message): void {
     let messages = this.byTopic.get(topic)
     if (messages === undefined) {
-      messages = { topic, partition, meta: new Joined(","), vals: new Joined("\n"), count: 0 }
+      messages = { topic, partition, meta: new JoinedText(","), vals: new JoinedText("\n"), count: 0 }
       this.byTopic.set(topic, messages)
     }
     messages.meta.add(meta)
@@ -97,7 +114,7 @@ export class Published {
     if (messages.partition !== partition) messages.partition = undefined
   }
 
-  /** All of them, a segment a topic. */
+  /** One segment a topic, in the order in which the topics were first published to. */
   segments(): ReadonlyArray<Segment> {
     return [...this.byTopic.values()].map(({ count, meta, partition, topic, vals }) => ({
       topic: topic.name,

@@ -1,0 +1,144 @@
+// The dead letters of one batch: what is stored of each failed event, and the segment that publishes the parked ones.
+import * as Cause from "effect/Cause"
+import { describeError } from "../dead-letter/event-failure.ts"
+import { storedEnvelope } from "../dead-letter/retry-record.ts"
+import { traceIdOf } from "../log/envelope.ts"
+import type { LogRecord } from "../log/log.ts"
+import { deadLetterTopic, type DeadLetterMessage } from "../model/dead-letter-topic.ts"
+import type { Projection } from "../model/projection.ts"
+import type { Topic } from "../model/topic.ts"
+import { metaText } from "./segments.ts"
+import type { DeadLetter, ProjectionPartition, RetriedDeadLetter, Segment } from "./store.ts"
+
+/** An event that failed, as far as it was read. */
+export interface FailedEvent {
+  readonly record: LogRecord
+  readonly error: unknown
+  /** How the handler's Effect failed; undefined if `error` was thrown. */
+  readonly cause?: Cause.Cause<unknown> | undefined
+  readonly attempts: number
+  /** The event's time, epoch milliseconds; undefined if it could not be read. */
+  readonly eventTime: number | undefined
+  readonly tenant: string | undefined
+  /** A valid trace context, for it is published as it is. */
+  readonly traceparent: string | undefined
+}
+
+// A message must pass where the largest record did, and JSON in JSON may take six bytes a character: brokers take 1 MiB by default.
+const mostBytes = 512 * 1024
+const mostCharacters = { value: 80_000, message: 8_192, headers: 16_384 }
+
+const encoder = new TextEncoder()
+const bytesOf = (value: unknown) => encoder.encode(JSON.stringify(value)).length
+
+/** A dead letter as it is published; `at` is where its record lies. */
+export const messageOf = (
+  { attempts, error, eventTime, headers, key, message, position, traceId, value }: DeadLetter,
+  { partition, projection, topic, version }: ProjectionPartition
+): DeadLetterMessage => ({
+  error,
+  message,
+  attempts,
+  projection,
+  version,
+  topic,
+  partition,
+  position,
+  key,
+  value,
+  headers,
+  truncated: false,
+  event_time: Number.isFinite(eventTime) ? eventTime! : null,
+  trace_id: traceId ?? null
+})
+const truncated = (message: DeadLetterMessage): DeadLetterMessage =>
+  bytesOf(message) <= mostBytes
+    ? message
+    : {
+        ...message,
+        message: message.message.slice(0, mostCharacters.message),
+        value: message.value && message.value.slice(0, mostCharacters.value),
+        headers: JSON.stringify(message.headers).length > mostCharacters.headers ? {} : message.headers,
+        truncated: true
+      }
+
+/** Collects the dead letters of a batch. */
+export class BatchDeadLetters {
+  added: Array<DeadLetter> = []
+  /** Dead letters of earlier batches that this one retries, and what became of them. */
+  retried: Array<RetriedDeadLetter> = []
+  private metas: Array<string> = []
+  private vals: Array<string> = []
+  private readonly at: ProjectionPartition
+  private readonly maxAheadMs: number
+  private readonly topic: string | undefined
+
+  constructor(projection: Projection.Any, source: Topic.Any, at: ProjectionPartition) {
+    this.at = at
+    this.maxAheadMs = projection.maxAheadMs
+    this.topic = deadLetterTopic(projection, source)?.name
+  }
+
+  /** Forgets the dead letters of the batch before. */
+  reset(): void {
+    this.added = []
+    this.retried = []
+    this.metas = []
+    this.vals = []
+  }
+
+  /** Adds a dead letter for an event that failed. */
+  add(failed: FailedEvent, status: DeadLetter["status"]): void {
+    const deadLetter = deadLetterOf(failed, status)
+    this.added.push(deadLetter)
+    if (status === "parked") this.publish(failed, deadLetter)
+  }
+  /** Notes that a dead letter's retry, requested at `by`, succeeded. */
+  retrySucceeded({ position }: LogRecord, by: number): void {
+    this.retried.push({ position, by, failed: undefined })
+  }
+  /** Notes that a dead letter's retry, requested at `by`, failed once more. */
+  retryFailed(failed: FailedEvent, by: number): void {
+    const deadLetter = deadLetterOf(failed, "parked")
+    this.retried.push({ position: failed.record.position, by, failed: deadLetter })
+    this.publish(failed, deadLetter)
+  }
+
+  private publish(failed: FailedEvent, deadLetter: DeadLetter): void {
+    if (this.topic === undefined) return
+    this.metas.push(metaOf(failed, this.maxAheadMs))
+    this.vals.push(JSON.stringify(truncated(messageOf(deadLetter, this.at))))
+  }
+
+  /** The parked events as one segment. It names no partition: each message goes to that of its key, which the relay computes. */
+  segments(): ReadonlyArray<Segment> {
+    const { metas, topic, vals } = this
+    if (topic === undefined || metas.length === 0) return []
+    const [meta, lines] = [`[${metas.join(",")}]`, vals.join("\n")]
+    return [{ topic, partition: undefined, messages: metas.length, meta, vals: lines }]
+  }
+}
+
+const metaOf = ({ eventTime, record, tenant, traceparent }: FailedEvent, maxAheadMs: number): string => {
+  // an event that was parked for its time is published with its arrival's: brokers refuse records that are dated far ahead
+  const time = eventTime ?? record.eventTime
+  const isValid = Number.isFinite(time) && time >= 0 && time <= record.appendedAt + maxAheadMs
+  const { appendedAt, eventId, key } = record
+  return metaText(key ?? "", Math.floor(isValid ? time : appendedAt), eventId, tenant ?? record.tenant, traceparent)
+}
+const deadLetterOf = (
+  { attempts, cause, error, eventTime, record }: FailedEvent,
+  status: DeadLetter["status"]
+): DeadLetter => ({
+  ...describeError(error),
+  position: record.position,
+  status,
+  key: record.key,
+  attempts,
+  value: record.value,
+  headers: record.headers,
+  eventTime: eventTime ?? record.eventTime,
+  traceId: traceIdOf(record.traceparent),
+  envelope: storedEnvelope(record),
+  cause: cause ?? Cause.die(error)
+})

@@ -1,0 +1,72 @@
+// Decodes the records of one source into events, with their times, tenants and ids. Throws what is wrong with a record.
+import type { LogRecord } from "../log/log.ts"
+import type { Projection } from "../model/projection.ts"
+import type { Topic } from "../model/topic.ts"
+
+/** A record, and the event in it. */
+export interface DecodedEvent {
+  readonly record: LogRecord
+  readonly event: unknown
+  /** The event time, epoch milliseconds. */
+  readonly time: number
+  readonly tenant: string | undefined
+}
+
+// PostgreSQL's timestamptz begins in 4714 BC; JavaScript's dates end in 275760
+const firstTime = -210_866_803_200_000
+const lastTime = 8.64e15
+
+/** An event is dated further beyond its arrival than the projection's `maxAhead` allows. */
+export class DatedAhead extends Error {
+  constructor(time: number, maxAheadMs: number) {
+    super(
+      `it is dated ${new Date(Math.min(time, lastTime)).toISOString()}, more than ${maxAheadMs} ms after it arrived; ` +
+        "correct the producer's clock, or raise the projection's maxAhead"
+    )
+  }
+}
+
+/** Decodes records of one source for one projection. */
+export class EventDecoder {
+  private readonly source: Topic.Any
+  private readonly maxAheadMs: number
+  private readonly dedupeBy: ((event: never) => string) | undefined
+  private trace: { readonly given: string | undefined; readonly valid: string | undefined } = {
+    given: undefined,
+    valid: undefined
+  }
+
+  constructor(projection: Projection.Any, source: Topic.Any) {
+    this.source = source
+    this.maxAheadMs = projection.maxAheadMs
+    if (projection.dedupe !== undefined) this.dedupeBy = projection.dedupe.by ?? source.idOf
+  }
+
+  /** Throws if the value does not fit the source's schemas, or if its time cannot be stored or lies too far ahead. */
+  decode(record: LogRecord): DecodedEvent {
+    const { source } = this
+    if (record.value === null)
+      throw new Error(`a null value deletes a key of a compacted topic; ${source.name} has events`)
+    const event = source.decode(JSON.parse(record.value), record.schemaVersion)
+    const time = source.timeOf?.(event) ?? record.eventTime
+    if (!(time >= firstTime && time <= lastTime)) {
+      throw new Error(`its event time ${time} is not between the years 4713 BC and 275760; send epoch milliseconds`)
+    }
+    if (time > record.appendedAt + this.maxAheadMs) throw new DatedAhead(time, this.maxAheadMs)
+    return { record, event, time, tenant: record.tenant ?? source.tenantOf?.(event) }
+  }
+
+  /** The id by which duplicates are found; undefined if the projection does not dedupe. */
+  idOf(event: unknown): string | undefined {
+    return this.dedupeBy?.(event as never)
+  }
+
+  /** A valid trace context as it is; undefined for an invalid one, for it is written into what is published. */
+  traceOf(traceparent: string | undefined): string | undefined {
+    if (traceparent !== this.trace.given) {
+      const isValid = traceparent !== undefined && /^[\da-f]{2}(-[\da-f]+){3}$/.test(traceparent)
+      this.trace = { given: traceparent, valid: isValid ? traceparent : undefined }
+    }
+    return this.trace.valid
+  }
+}

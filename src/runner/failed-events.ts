@@ -1,0 +1,93 @@
+// What happens to the events of a batch that fail: parked or skipped as dead letters, or the partition stops before them.
+import * as Data from "effect/Data"
+import * as Effect from "effect/Effect"
+import { describeError, EarlierParked } from "../dead-letter/event-failure.ts"
+import { isRetry } from "../dead-letter/retry-record.ts"
+import type { LogRecord } from "../log/log.ts"
+import type { Projection } from "../model/projection.ts"
+import type { Topic } from "../model/topic.ts"
+import { BatchDeadLetters, type FailedEvent } from "./batch-dead-letters.ts"
+import { KeyOrder } from "./key-order.ts"
+import { Retries } from "./retries.ts"
+import { Mismatch, type Changes, type ProjectionPartition, type Store } from "./store.ts"
+
+/** The failure policy stops the partition before the record at `position`. Earlier records of the batch may still be committed. */
+export class Stopped extends Data.TaggedError("Stopped")<{ readonly position: number; readonly reason: Mismatch }> {}
+
+/** Applies a projection's failure policy to the events of one partition, a batch at a time. */
+export class FailedEvents {
+  private readonly deadLetters: BatchDeadLetters
+  private readonly retries: Retries
+  private readonly keyOrder: KeyOrder
+  private readonly at: ProjectionPartition
+  private readonly policy: Projection.Any["failure"]
+
+  constructor(projection: Projection.Any, source: Topic.Any, at: ProjectionPartition, store: Store["Service"]) {
+    const isOrdered = projection.failure.order === "key"
+    this.at = at
+    this.policy = projection.failure
+    this.deadLetters = new BatchDeadLetters(projection, source, at)
+    this.retries = new Retries(isOrdered, at, store)
+    this.keyOrder = new KeyOrder(isOrdered, at, store)
+  }
+
+  /** Begins a batch, or another attempt at one. Returns the records to process: those given, or the dead letters that they retry. */
+  readonly begin = Effect.fnUntraced(function* (this: FailedEvents, records: ReadonlyArray<LogRecord>) {
+    this.deadLetters.reset()
+    this.retries.reset()
+    this.keyOrder.reset()
+    if (isRetry(records[0])) return yield* this.retries.load(records)
+    yield* this.keyOrder.load(records)
+    return records
+  })
+  /** The batch is committed. */
+  onCommitted(): void {
+    this.retries.onCommitted()
+  }
+  /** Lets the next attempt retry half as many dead letters. False if the batch is no retry, or one of a single dead letter. */
+  halveRetries(): boolean {
+    return this.retries.halve()
+  }
+  /** Retry records of the batch that bring nothing back. */
+  get ignoredRetries(): number {
+    return this.retries.ignored
+  }
+
+  /** With `order: "key"`: how the record fails because an earlier event of its key is parked; undefined if none is. */
+  behindParked(record: LogRecord): EarlierParked | undefined {
+    return this.keyOrder.isBehindParked(record) ? new EarlierParked({ key: record.key! }) : undefined
+  }
+  /** Notes that an event was processed: if it is a dead letter, its retry succeeded. */
+  succeed(record: LogRecord): void {
+    const by = this.retries.requestOf(record)
+    if (by !== undefined) this.deadLetters.retrySucceeded(record, by)
+  }
+  /** Does what the policy says with a failed event. Returns `Stopped` if that stops the partition. */
+  fail(failed: FailedEvent): Stopped | undefined {
+    const { error, record } = failed
+    const { then = "park" } = this.policy
+    const by = this.retries.requestOf(record)
+    this.keyOrder.park(record)
+    if (by !== undefined) {
+      // a dead letter behind one whose retry failed stays as it is
+      if (!(error instanceof EarlierParked)) this.deadLetters.retryFailed(failed, by)
+      return undefined
+    }
+    if (then !== "stop") {
+      this.deadLetters.add(failed, then === "skip" ? "skipped" : "parked")
+      return undefined
+    }
+    const { partition, projection, topic } = this.at
+    const what = `${projection} stopped at ${topic}/${partition} position ${record.position}`
+    return new Stopped({
+      position: record.position,
+      reason: new Mismatch({ what, reason: describeError(error).message, cause: error })
+    })
+  }
+
+  /** The batch's dead letters, and the segments that publish them. */
+  changes(): Pick<Changes, "deadLetters" | "retried"> & Pick<Changes, "segments"> {
+    const { added, retried } = this.deadLetters
+    return { deadLetters: added, retried, segments: this.deadLetters.segments() }
+  }
+}
