@@ -1,7 +1,7 @@
-// An event that failed: how errors of all kinds are named and told in a dead letter.
+// Why an event failed: errors of the runner's own, and the name and message that any error has in a dead letter. Pure.
 import * as Data from "effect/Data"
 
-/** A handler asked for a row or a message that cannot be stored. The event is at fault, so it is parked like one whose handler threw. */
+/** A handler produced a row or a message that cannot be stored. The event fails, as if its handler had thrown. */
 export class UnstorableValue extends Data.TaggedError("UnstorableValue")<{
   readonly where: string
   readonly reason: string
@@ -10,22 +10,22 @@ export class UnstorableValue extends Data.TaggedError("UnstorableValue")<{
     return `${this.where}: ${this.reason}`
   }
 }
-/** A row was written by another key's events than its own: read-modify-write and published totals need one partition as owner. */
+/** An event changed a row that does not belong to its key. `modify` and published totals need rows that only one partition writes. */
 export class KeyNotOwned extends Data.TaggedError("KeyNotOwned")<{ readonly target: string; readonly key: string }> {
   override get message() {
     return (
       `${this.target}: no column of the row's key holds the event's key ${JSON.stringify(this.key)}, so events of other partitions ` +
-      `may write the row too and its total could go back; add the event's key to the row's key, or re-key through a topic`
+      `could change the same row; add the event's key to the row's key, or re-key the events through a topic`
     )
   }
 }
-/** The projection keeps the order of keys, and an earlier event of this one's key is parked. */
+/** The projection keeps the order of each key (`order: "key"`), and an earlier event of this one's key is parked. */
 export class EarlierParked extends Data.TaggedError("EarlierParked")<{ readonly key: string }> {
   override get message() {
-    return `an earlier event of the key ${JSON.stringify(this.key)} is parked; this one follows when that is retried`
+    return `an earlier event of the key ${JSON.stringify(this.key)} is parked; this event is processed after that one is retried`
   }
 }
-/** Refuses a row that no column of its key ties to the event's key. */
+/** Throws `KeyNotOwned` if none of the key's `columns` has the event's key as its value. */
 export const assertOwned = (
   target: string,
   columns: ReadonlyArray<string>,
@@ -35,7 +35,7 @@ export const assertOwned = (
   if (!columns.some((column) => row[column] === key)) throw new KeyNotOwned({ target, key })
 }
 
-/** The name and the message of anything that was thrown or failed with. */
+/** The name and the message of any error. An object with a `_tag` that is no `Error` is shown as JSON. */
 export const describeError = (error: unknown): { readonly error: string; readonly message: string } => {
   if (error instanceof Error) {
     const tag = (error as { readonly _tag?: unknown })._tag
@@ -51,9 +51,9 @@ const textOf = (error: object): string => {
   try {
     return JSON.stringify(error)
   } catch {
-    return "it says nothing that has a JSON form"
+    return "the error has no JSON form"
   }
 }
 
-/** Whether PostgreSQL can hold the text: no NUL, and no surrogate without its other half. */
+/** Whether PostgreSQL can store the text: it has no NUL and no unpaired surrogate. */
 export const isStorable = (text: string): boolean => !text.includes("\u0000") && text.isWellFormed()

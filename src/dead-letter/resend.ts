@@ -1,10 +1,9 @@
-// A dead letter's message sent again, once, whatever became of attempts before: what that needs of either side, and the order of the steps. It
-// sends and notes nothing itself.
+// Sends the message of a dead letter again, exactly once: the order of the steps, over a sender and a journal that adapters provide.
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 
-/** It cannot be sent as things are, which is no matter of time: the letter stays, and a person must see why. */
+/** The message cannot be sent, and waiting does not help. The dead letter stays parked with the reason, for a person to see. */
 export class DeadLetterRejected extends Schema.TaggedError<DeadLetterRejected>()("DeadLetterRejected", {
   reason: Schema.String
 }) {
@@ -12,78 +11,84 @@ export class DeadLetterRejected extends Schema.TaggedError<DeadLetterRejected>()
     return this.reason
   }
 }
-/** Nobody can tell whether the message is there: the letter stays `retrying`, and the next retry looks. */
+/** It is unknown whether the message was stored. The dead letter stays `retrying`, and the next retry looks for the message first. */
 export class DeadLetterInDoubt extends Schema.TaggedError<DeadLetterInDoubt>()("DeadLetterInDoubt", {
   part: Schema.String
 }) {
   override get message() {
-    return `${this.part}: the broker says that it has the message, which is not there. try: the same command again`
+    return `${this.part}: the broker dropped the message as a duplicate, but the topic does not have it. try: the same command again`
   }
 }
 
-/** Where a message goes. */
+/** Where the message of a dead letter is sent. */
 export interface ResendTarget {
-  /** A partition, by a name of the system's. */
+  /** The partition, by the target system's name for it. */
   readonly part: string
-  /** A place in it before which there is nothing of the letter, as the system writes it; empty: its beginning. */
+  /** A position in the system's notation, behind which the message will be; empty: the beginning. */
   readonly after: string
 }
-/** What is written down before a message is sent. */
+/** An attempt to send, as the journal has it before the message is sent. */
 export interface ResendAttempt extends ResendTarget {
-  /** Grows with each attempt that is written down. Brokers that count drop a message whose number is not above the last one. */
+  /** Grows with each new attempt. A broker that deduplicates drops a message whose number is not above the last one. */
   readonly number: number
-  /** An attempt before wrote it down and did not come to its end: the message may be there. */
+  /** This attempt was begun before and not finished, so the message may be stored. */
   readonly resumed: boolean
 }
-/** Where it is written down what becomes of one letter. */
+/** Keeps, for one dead letter, what was attempted and decided. */
 export interface ResendJournal<E> {
-  /** It is about to be sent there; or where it was to be sent, by an attempt before. Undefined: it was retried or discarded. */
+  /**
+   * Notes an attempt to send to `target`, or returns the unfinished attempt of before. Undefined: the dead letter was already retried or
+   * discarded.
+   */
   readonly begin: (target: ResendTarget) => Effect.Effect<ResendAttempt | undefined, E>
-  /** The same for an attempt that begins anew: it is known that the message is not there. */
+  /** Notes a new attempt in place of an unfinished one, once it is known that the message was not stored. */
   readonly again: (target: ResendTarget) => Effect.Effect<ResendAttempt | undefined, E>
-  /** It is there. */
+  /** The message is stored: the dead letter is retried. */
   readonly end: Effect.Effect<unknown, E>
-  /** It was refused, and is not there. */
+  /** The message was rejected and is not stored: the dead letter is parked again. */
   readonly undo: (reason: string) => Effect.Effect<unknown, E>
 }
-/** One system to which letters of a kind go. One process at a time sends letters, and who did so before can send nothing more. */
-export interface DeadLetterSender<in L, out E> {
-  /** Where a letter goes, in the scope of all that are sent. Keeps others from sending there. */
-  readonly aim: (letter: L) => Effect.Effect<ResendTarget, E | DeadLetterRejected, Scope.Scope>
-  /** Whether the letter's message is there. */
-  readonly isThere: (letter: L, target: ResendTarget) => Effect.Effect<boolean, E>
-  /** Sends it. False: the broker dropped it as one that it has. */
-  readonly send: (letter: L, to: ResendAttempt) => Effect.Effect<boolean, E | DeadLetterRejected, Scope.Scope>
+/** Sends dead letters of one kind to one system. One process at a time can send; a process that could before is fenced. */
+export interface DeadLetterSender<in DeadLetter, out E> {
+  /** Where a dead letter goes. Fences other processes until the scope closes, which is the scope of all that are sent. */
+  readonly aim: (deadLetter: DeadLetter) => Effect.Effect<ResendTarget, E | DeadLetterRejected, Scope.Scope>
+  /** Whether the message is stored behind the target's position. */
+  readonly isThere: (deadLetter: DeadLetter, target: ResendTarget) => Effect.Effect<boolean, E>
+  /** Sends the message. False: the broker dropped it as a duplicate. */
+  readonly send: (
+    deadLetter: DeadLetter,
+    to: ResendAttempt
+  ) => Effect.Effect<boolean, E | DeadLetterRejected, Scope.Scope>
 }
 
 /**
- * Sends a letter's message, once: noted first, with the place where its topic ends, and looked for behind that place where an attempt before did
- * not come to its end. An attempt that is resumed keeps its number, so that a broker that counts takes one of both, also where the first one arrives
- * late. False: it was retried or discarded before.
+ * Sends the message of a dead letter exactly once. The attempt is noted first, with the end of the topic; after an unfinished attempt the
+ * message is looked for behind that position. A resumed attempt keeps its number, so that a broker that deduplicates stores one of the two
+ * messages, even if the first one arrives late. Returns false if the dead letter was already retried or discarded.
  */
-export const resend = Effect.fnUntraced(function* <L, E, F>(
-  letter: L,
-  { aim, isThere, send }: DeadLetterSender<L, E>,
-  notes: ResendJournal<F>
+export const resend = Effect.fnUntraced(function* <DeadLetter, E, F>(
+  deadLetter: DeadLetter,
+  { aim, isThere, send }: DeadLetterSender<DeadLetter, E>,
+  journal: ResendJournal<F>
 ): Effect.fn.Return<boolean, E | F | DeadLetterRejected | DeadLetterInDoubt, Scope.Scope> {
-  const target = yield* aim(letter)
-  const noted = yield* notes.begin(target)
+  const target = yield* aim(deadLetter)
+  const noted = yield* journal.begin(target)
   if (noted === undefined) return false
   const attempt = (to: ResendAttempt) =>
-    send(letter, to).pipe(
-      Effect.tapError((error) => (error instanceof DeadLetterRejected ? notes.undo(error.reason) : Effect.void)),
-      Effect.flatMap((taken) => (taken ? Effect.succeed(true) : isThere(letter, to)))
+    send(deadLetter, to).pipe(
+      Effect.tapError((error) => (error instanceof DeadLetterRejected ? journal.undo(error.reason) : Effect.void)),
+      Effect.flatMap((stored) => (stored ? Effect.succeed(true) : isThere(deadLetter, to)))
     )
-  let there = noted.resumed && (yield* isThere(letter, noted))
-  // elsewhere where partitions, or a rule, are others by now
-  if (!there && noted.part === target.part) there = yield* attempt(noted)
-  if (!there) {
-    // if others were sent since the attempt that had the number, that cannot arrive any more
-    const anew = yield* notes.again(target)
-    if (anew === undefined) return false
-    there = yield* attempt(anew)
+  let isStored = noted.resumed && (yield* isThere(deadLetter, noted))
+  // the target differs if partitions, or a rule, were changed since the attempt
+  if (!isStored && noted.part === target.part) isStored = yield* attempt(noted)
+  if (!isStored) {
+    // others may have been sent since the attempt that had the number, and then it cannot arrive any more
+    const next = yield* journal.again(target)
+    if (next === undefined) return false
+    isStored = yield* attempt(next)
   }
-  if (!there) return yield* new DeadLetterInDoubt({ part: target.part })
-  yield* notes.end
+  if (!isStored) return yield* new DeadLetterInDoubt({ part: target.part })
+  yield* journal.end
   return true
 })

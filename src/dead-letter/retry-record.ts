@@ -1,20 +1,20 @@
-// A parked record that comes again: what is kept of it beside its dead letter's columns, and the record that asks for it. No I/O.
+// Retry records: what a dead letter keeps of its record, and the record that asks the projection to process it again. Pure.
 import type { LogRecord, NewRecord } from "../log/log.ts"
 
 /**
- * The header of a record that retries a dead letter: `<projection>/<position of the parked record in the same partition>`. The
- * projection handles the letter, not this record; every other projection of the topic passes over it.
+ * The header of a retry record: `<projection>/<position of the parked record in the same partition>`. That projection processes the dead
+ * letter, not this record; every other projection of the topic skips it.
  */
 export const retryHeader = "millrace-retry"
-/** Whether a record is there to retry a dead letter. */
+/** Whether a record is a retry record, of any projection. */
 export const isRetry = (record: LogRecord | undefined): boolean => record?.headers[retryHeader] !== undefined
-/** The letter that a record retries; undefined where that is another projection's, or none. */
+/** The position of the parked record that a record retries for this projection. Undefined if it retries none of it. */
 export const retriedBy = (record: LogRecord, projection: string): number | undefined => {
   const [name, position] = (record.headers[retryHeader] ?? "").split("/")
   return name === projection && /^\d{1,15}$/.test(position ?? "") ? Number(position) : undefined
 }
 
-/** Everything of a record but its place, as JSON text that PostgreSQL can hold whatever is in it. */
+/** Everything of a record but its position and value, as JSON text that PostgreSQL can store. */
 export const storedEnvelope = ({
   eventId,
   eventTime,
@@ -24,7 +24,7 @@ export const storedEnvelope = ({
   tenant,
   traceparent
 }: LogRecord): string => JSON.stringify({ key, eventTime, eventId, tenant, traceparent, schemaVersion, headers })
-/** The record of an envelope, to be appended again. Where a retry is retried, the header of that one is left out. */
+/** The record that a stored envelope describes, to append it again. A retry header in it is left out. */
 export const recordFromEnvelope = (envelope: string, partition: number, value: string | null): NewRecord => {
   const { headers, ...rest } = JSON.parse(envelope) as Pick<NewRecord, "key" | "eventTime" | "headers"> &
     Partial<NewRecord>
@@ -32,7 +32,7 @@ export const recordFromEnvelope = (envelope: string, partition: number, value: s
   const { eventId, schemaVersion, tenant, traceparent } = rest
   return { ...rest, partition, value, eventId, tenant, traceparent, schemaVersion, headers: own }
 }
-/** The record that asks for a retry: the parked one once more, so that readers who know nothing of retries see a duplicate. */
+/** The retry record of a parked record: a copy of it with the header, so that other readers of the topic see a duplicate. */
 export const retryRecord = (record: NewRecord, projection: string, position: number): NewRecord => ({
   ...record,
   headers: { ...record.headers, [retryHeader]: `${projection}/${position}` }

@@ -1,30 +1,33 @@
-// The port of what keeps a log small, for logs that don't do it themselves: compaction and retention. It decides no policy.
+// The log-cleaner port: compaction and retention, for logs that do not clean themselves. Topics say what is cleaned, the caller when.
 import * as Context from "effect/Context"
 import type * as Effect from "effect/Effect"
 import type { LogError } from "./log.ts"
 
-/** When to clean what. */
+/** Which topics to clean, and when a partition is worth compacting. */
 export interface CleanOptions {
-  /** Only these topics. Default: all. */
+  /** Clean only these topics. Default: all. */
   readonly topics?: ReadonlyArray<string>
-  /** A partition of a compacted topic is compacted when more than this share of its bytes came since the last time. Default 0.5. */
+  /** A partition of a compacted topic is compacted once more than this share of its bytes is newer than its last compaction. Default 0.5. */
   readonly dirtyShare?: number
-  /** How long a deletion is kept, from the compaction that meets it first, so that readers that are under way see it. Default 24 hours. */
+  /**
+   * How long a deletion (a null value) is kept after the first compaction that finds it, so that a slow reader still sees it. Milliseconds;
+   * default 24 hours.
+   */
   readonly deletionsMs?: number
 }
-/** What was cleaned. */
+/** How many records a cleaning removed. */
 export interface Cleaned {
-  /** Records that newer ones of their keys made superfluous, and forgotten deletions. */
+  /** Records with a newer record of the same key, and deletions that were kept long enough. */
   readonly compacted: number
-  /** Records that were older than their topic's retention. */
+  /** Records older than their topic's retention. */
   readonly expired: number
 }
 
-/** Compacts, and deletes what is older than its topic's retention. */
+/** Compacts compacted topics, and deletes records that are older than their topic's retention. */
 export class LogCleaner extends Context.Service<
   LogCleaner,
   {
-    /** Cleans once. Readers and writers go on; of several cleaners at once one works on a topic, and the others pass it by. */
+    /** Cleans each topic once. Readers and writers are not blocked. Only one cleaner works on a topic at a time; others skip it. */
     readonly clean: (options?: CleanOptions) => Effect.Effect<Cleaned, LogError>
   }
 >()("millrace/LogCleaner") {}

@@ -1,4 +1,4 @@
-// How the members of a group share a topic's partitions: a loop over locks that an adapter of the log lends it. It reads no record.
+// Shares a topic's partitions among the members of a group: a loop over locks that an adapter of the log provides.
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -7,33 +7,37 @@ import * as Fiber from "effect/Fiber"
 /** A group as a member sees it. */
 export interface GroupView {
   readonly members: ReadonlyArray<number>
-  /** Partitions that somebody has, this member included. */
+  /** Partitions that some member holds, this member's included. */
   readonly taken: ReadonlySet<number>
 }
-/** One member's locks. Each partition is had by one member of the group at most. */
+/** One member's locks. At most one member of the group holds a partition. */
 export interface GroupLocks<E> {
   /** This member's number among `GroupView.members`. */
   readonly member: number
   readonly partitions: number
-  /** Undefined: every lock that this member had is lost, and no partition can be had for now. Joins the group where necessary. */
+  /** The group as it is now; joins it first if necessary. Undefined: all locks of this member are lost and none can be taken for now. */
   readonly look: Effect.Effect<GroupView | undefined, E>
-  /** Takes a free partition. The generation, higher than all before; undefined where another was faster, or the locks are lost. */
+  /**
+   * Takes a free partition and returns its generation, which is higher than every earlier one. Undefined if another member was faster, or if
+   * the locks are lost.
+   */
   readonly take: (partition: number) => Effect.Effect<number | undefined, E>
-  /** Called for a lost one too. */
+  /** Gives a partition back. Is also called for a partition whose lock is lost. */
   readonly free: (partition: number) => Effect.Effect<void>
-  /** Leaves the group. Partitions were freed before. */
+  /** Leaves the group. Is called after all partitions were given back. */
   readonly leave: Effect.Effect<void>
-  /** Waits until looking again is worth while; at once after a loss. */
+  /** Waits until the group may have changed; returns at once after locks were lost. */
   readonly changed: Effect.Effect<void>
 }
 
-interface Having<E> {
+/** A partition that this member works on. */
+interface HeldPartition<E> {
   readonly fiber: Fiber.Fiber<void, E>
-  /** Its end is no failure. */
+  /** This member interrupts it, so its end is no failure. */
   stopping: boolean
 }
 
-/** How many partitions a member should have: all get the same number, and the first by number one more where they don't go round. */
+/** How many partitions a member should hold: an equal share, and one more for the first members (by number) if there is a remainder. */
 export const shareOf = (member: number, members: ReadonlyArray<number>, partitions: number): number => {
   const rank = members.filter((other) => other < member).length
   const size = Math.max(1, members.length)
@@ -41,8 +45,8 @@ export const shareOf = (member: number, members: ReadonlyArray<number>, partitio
 }
 
 /**
- * Runs `use` for the partitions that fall to this member until one of them fails. A partition is freed only after its `use` has
- * ended. When the locks are lost every `use` is interrupted at once.
+ * Runs `use` for each partition that is assigned to this member, until one of them fails. A partition is given back only after its `use`
+ * has ended. When the locks are lost, every `use` is interrupted at once. Fails with the first failure of a `use` or of the locks.
  */
 export const sharePartitions = <L, E, R>(
   locks: GroupLocks<L>,
@@ -51,18 +55,18 @@ export const sharePartitions = <L, E, R>(
   Effect.scoped(
     Effect.gen(function* () {
       const failed = yield* Deferred.make<never, E>()
-      const having = new Map<number, Having<E>>()
+      const held = new Map<number, HeldPartition<E>>()
 
       const stop = Effect.fnUntraced(function* (partitions: ReadonlyArray<number>) {
-        const stopping = partitions.map((partition) => having.get(partition)!)
+        const stopping = partitions.map((partition) => held.get(partition)!)
         for (const one of stopping) one.stopping = true
         yield* Fiber.interruptAll(stopping.map(({ fiber }) => fiber))
         for (const partition of partitions) {
           yield* locks.free(partition)
-          having.delete(partition)
+          held.delete(partition)
         }
       }, Effect.uninterruptible)
-      yield* Effect.addFinalizer(() => Effect.andThen(stop([...having.keys()]), locks.leave))
+      yield* Effect.addFinalizer(() => Effect.andThen(stop([...held.keys()]), locks.leave))
 
       const start = Effect.fnUntraced(function* (partition: number) {
         const generation = yield* locks.take(partition)
@@ -73,18 +77,18 @@ export const sharePartitions = <L, E, R>(
             Exit.isFailure(exit) && !one.stopping ? Deferred.failCause(failed, exit.cause) : Effect.void
           )
         )
-        // detached, for the finalizer above ends it, in its turn
+        // detached, because the finalizer above interrupts it before it leaves the group
         const fiber = yield* Effect.forkDetach(Effect.interruptible(running))
-        having.set(partition, Object.assign(one, { fiber }))
+        held.set(partition, Object.assign(one, { fiber }))
       }, Effect.uninterruptible)
 
       const step = Effect.gen(function* () {
         const view = yield* locks.look
-        if (view === undefined) return yield* stop([...having.keys()])
+        if (view === undefined) return yield* stop([...held.keys()])
         const target = shareOf(locks.member, view.members, locks.partitions)
-        const mine = [...having.keys()].toSorted((a, b) => a - b)
+        const mine = [...held.keys()].toSorted((a, b) => a - b)
         if (mine.length > target) return yield* stop(mine.slice(target))
-        for (let partition = 0; partition < locks.partitions && having.size < target; partition++) {
+        for (let partition = 0; partition < locks.partitions && held.size < target; partition++) {
           if (!view.taken.has(partition)) yield* start(partition)
         }
       })

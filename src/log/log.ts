@@ -1,4 +1,4 @@
-// The log port: a partitioned, ordered, durable log of records. Adapters are Kafka, PostgreSQL and memory; all pass one contract suite.
+// The log port: a partitioned, ordered, durable log of records. Its adapters (Kafka, PostgreSQL, memory) pass one contract suite.
 import * as Context from "effect/Context"
 import type * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
@@ -6,10 +6,10 @@ import type * as Scope from "effect/Scope"
 import type { KafkaTopic, Topic } from "../model/topic.ts"
 import type { Envelope } from "./envelope.ts"
 
-/** A place in a partition of a log, from 0. Positions may have holes where records were compacted away. */
+/** A position in a partition, from 0 (Kafka's offset). Positions of records that were compacted away are missing. */
 export type Position = number
 
-/** A record to append. Its partition is chosen by the writer (`partitionOf`), never by an adapter. */
+/** A record to append. The writer chooses its partition (see `partitionOf`), never an adapter. */
 export interface NewRecord extends Envelope {
   readonly partition: number
   readonly key: string | null
@@ -18,42 +18,42 @@ export interface NewRecord extends Envelope {
   /** Epoch milliseconds. */
   readonly eventTime: number
 }
-/** A record as it was read. */
+/** A record as it is read. */
 export interface LogRecord extends NewRecord {
   readonly position: Position
-  /** When the log took it, epoch milliseconds. */
+  /** When the log stored it, epoch milliseconds. */
   readonly appendedAt: number
 }
-/** Records of one partition, in order, and how far they reach. */
+/** Records of one partition, in order, and where the next batch begins. */
 export interface Batch {
   readonly records: ReadonlyArray<LogRecord>
-  /** Where the next batch begins; past the last record by holes and control records, so it moves even where no record is left. */
+  /** Where the next batch begins. Missing positions and Kafka's control records are behind it, so it may move though `records` is empty. */
   readonly next: Position
-  /** The partition's end when this was read: the position that its next record will get. */
+  /** The partition's end at the time of the read: the position that its next record will get. */
   readonly end: Position
 }
-/** The first position that a partition still has, and the one that its next record will get. */
+/** The first position that a partition still has (`start`), and the position that its next record will get (`end`). */
 export interface PartitionBounds {
   readonly partition: number
   readonly start: Position
   readonly end: Position
 }
-/** Where an appended record came to lie. */
+/** Where a record is: its partition and its position there. */
 export interface LogPosition {
   readonly partition: number
   readonly position: Position
 }
-/** What a topic is to be, with everything decided. */
+/** A topic to declare, with all defaults filled in. */
 export interface TopicSpec {
   readonly name: string
   readonly partitions: number
   readonly compacted: boolean
   readonly retentionMs: number | undefined
-  /** How it is made on Kafka; other logs pass it over. */
+  /** Settings for Kafka; other logs ignore them. */
   readonly kafka?: KafkaTopic | undefined
 }
 
-/** The log failed. `retryable` tells whether the same call may succeed later. */
+/** The log failed. `retryable`: the same call may succeed later. */
 export class LogError extends Schema.TaggedError<LogError>()("LogError", {
   operation: Schema.Literals(["declare", "append", "bounds", "read", "assign", "clean"]),
   topic: Schema.String,
@@ -65,11 +65,11 @@ export class LogError extends Schema.TaggedError<LogError>()("LogError", {
     return `log: ${this.operation} on ${this.topic || "the log"} failed: ${this.reason}`
   }
 }
-/** No such topic, or no such partition of it: it was not declared, or by an older application. */
+/** The topic, or the partition of it, does not exist: it was not declared, or an older version of the application declared it. */
 export class UnknownTopic extends Schema.TaggedError<UnknownTopic>()("UnknownTopic", {
   topic: Schema.String,
   reason: Schema.String,
-  /** What to do, where that is not to declare it. */
+  /** What to do. Default: declare the topic. */
   advice: Schema.optionalKey(Schema.String)
 }) {
   override get message() {
@@ -77,7 +77,7 @@ export class UnknownTopic extends Schema.TaggedError<UnknownTopic>()("UnknownTop
     return `log: ${topic}: ${reason}; ${advice}`
   }
 }
-/** The position asked for is not there any more (retention went past it) or not there yet (the log was cut or made anew). */
+/** The position does not exist any more (retention deleted it) or not yet (the topic was truncated or recreated). */
 export class OutOfRange extends Schema.TaggedError<OutOfRange>()("OutOfRange", {
   topic: Schema.String,
   partition: Schema.Int,
@@ -87,33 +87,33 @@ export class OutOfRange extends Schema.TaggedError<OutOfRange>()("OutOfRange", {
 }) {
   override get message() {
     return (
-      `log: ${this.topic}/${this.partition} has positions ${this.start} to ${this.end}, ${this.position} was asked for; ` +
+      `log: ${this.topic}/${this.partition} has positions ${this.start} to ${this.end}, but position ${this.position} was requested: ` +
       (this.position < this.start
-        ? "retention deleted records that were not handled yet: restore them, or rebuild the projection"
-        : "the log is shorter than what was handled of it: it was made anew or restored to an older state")
+        ? "retention deleted records before they were processed; restore them, or rebuild the projection"
+        : "the partition is shorter than what was already processed of it; it was recreated, or restored to an older state")
     )
   }
 }
-/** Everything that reading can fail with. */
+/** Every error of a read. */
 export type ReadError = LogError | UnknownTopic | OutOfRange
 
-/** Reads one partition forwards. Not for use by two fibers at once. */
+/** Reads one partition forwards. One fiber at a time may use it. */
 export interface Reader {
-  /** Waits until there is something, then returns at least one record or a moved `next`. Bounded by the reader's `maxBytes`. */
+  /** Waits until there is something to read, then returns at least one record or a higher `next`. At most the reader's `maxBytes`. */
   readonly take: Effect.Effect<Batch, ReadError>
 }
-/** A partition that this member of a group has for now. */
+/** A partition that is assigned to this member of a group for now. */
 export interface Assignment {
   readonly topic: string
   readonly partition: number
-  /** Grows with every assignment of the partition, across members: an older one is refused by the store's claim. */
+  /** Grows with every assignment of the partition, across members. The store's claim refuses an older generation. */
   readonly generation: number
-  /** Reads from a position until the scope closes. */
+  /** Opens a reader at a position, until the scope closes. */
   readonly open: (from: Position) => Effect.Effect<Reader, ReadError, Scope.Scope>
 }
-/** How much of a partition is read at once. */
+/** How much one read returns. */
 export interface ReadOptions {
-  /** Bytes of values at most, but at least one record. Default 1 MiB. */
+  /** Bytes of values, at most; a larger record is returned by itself. Default 1 MiB. */
   readonly maxBytes?: number
 }
 
@@ -122,36 +122,36 @@ export class Log extends Context.Service<
   Log,
   {
     /**
-     * Makes the topics that are missing. One that is there with another number of partitions, or with another cleanup policy, is
-     * refused, for a key's records would no longer be in one order.
+     * Creates the topics that do not exist. Fails if a topic exists with another number of partitions, since records of one key would no
+     * longer be in one order, or with another cleanup policy.
      */
     readonly declare: (topics: ReadonlyArray<TopicSpec>) => Effect.Effect<void, LogError>
     /**
-     * Appends durably and returns each record's place, in the order given. Records of one partition become visible in the order
-     * of their positions, and all of one call's records of a partition at once. After a failure that is `retryable` they may be
-     * there or not: a second append may double them, which a projection's `dedupe` undoes.
+     * Appends durably and returns the position of each record, in the order given. Records of a partition become visible in the order of
+     * their positions, and those of one call at once. After a `retryable` failure the records may or may not be stored: appending them
+     * again may store duplicates, which a projection's `dedupe` ignores.
      */
     readonly append: (
       topic: string,
       records: ReadonlyArray<NewRecord>
     ) => Effect.Effect<ReadonlyArray<LogPosition>, LogError | UnknownTopic>
-    /** Start and end of every partition, by partition. What was appended before the call is before `end`. */
+    /** Start and end of every partition, in their order. Records that were appended before the call are before `end`. */
     readonly bounds: (topic: string) => Effect.Effect<ReadonlyArray<PartitionBounds>, LogError | UnknownTopic>
-    /** The ends alone, by partition: what is asked again and again costs half as much as `bounds` on Kafka. */
+    /** The ends alone, in the order of partitions. On Kafka this costs half as much as `bounds`. */
     readonly ends: (topic: string) => Effect.Effect<ReadonlyArray<Position>, LogError | UnknownTopic>
     /**
-     * What tells a topic from every other one that ever had its name, asked anew with each call: one that was deleted and made anew has
-     * another identity. Undefined where the log cannot tell.
+     * Identifies the topic among all that ever had its name: a recreated topic has another identity. Reads it with each call. Undefined if
+     * the log has no such identity.
      */
     readonly identity: (topic: string) => Effect.Effect<string | undefined, LogError | UnknownTopic>
-    /** What is there from a position on, at once: no records where `position` is the end. */
+    /** Reads from a position without waiting: no records if `position` is the end. */
     readonly read: (
       topic: string,
       partition: number,
       position: Position,
       options?: ReadOptions
     ) => Effect.Effect<Batch, ReadError>
-    /** Follows one partition from a position on, outside any group. */
+    /** Opens a reader of one partition at a position, outside of any group. */
     readonly open: (
       topic: string,
       partition: number,
@@ -159,8 +159,8 @@ export class Log extends Context.Service<
       options?: ReadOptions
     ) => Effect.Effect<Reader, ReadError, Scope.Scope>
     /**
-     * Takes part in a group: runs `use` for every partition that this member is given, interrupts it when the partition goes
-     * elsewhere, and shares the partitions among the members. Ends with the first failure of a `use`; never by itself.
+     * Joins a group, whose members share the topic's partitions: runs `use` for each partition that is assigned to this member, and
+     * interrupts it when the partition is assigned to another one. Runs until a `use` fails, and fails with that failure.
      */
     readonly assign: <E, R>(
       topic: string,
@@ -171,7 +171,7 @@ export class Log extends Context.Service<
   }
 >()("millrace/Log") {}
 
-/** A topic's specification; `partitions` is for a topic that leaves its number to its projection. */
+/** The specification of a topic. `partitions` (default 1) applies to a topic that does not declare a number. */
 export const specOf = (topic: Topic.Any, partitions = 1): TopicSpec => ({
   name: topic.name,
   partitions: topic.partitions ?? partitions,
@@ -181,8 +181,8 @@ export const specOf = (topic: Topic.Any, partitions = 1): TopicSpec => ({
 })
 
 /**
- * What tells a record at a position from another that might stand there after the log was made anew: FNV-1a over position, key
- * and append time, 8 hex digits. It guards against mix-ups, not against attackers.
+ * Distinguishes a record from another one at the same position of a recreated topic: FNV-1a over position, key and append time, 8 hex
+ * digits. Guards against mistakes, not against attackers.
  */
 export const fingerprintOf = (record: LogRecord): string => {
   const text = `${record.position}:${record.key ?? ""}:${record.appendedAt}`

@@ -1,45 +1,48 @@
-// Rules that every adapter of the log holds: what may be declared and appended, and how a batch is cut to size. Pure.
+// Rules that every adapter of the log follows: what may be declared and appended, and how a batch is split. Pure.
 import { type Batch, LogError, type NewRecord, type TopicSpec, UnknownTopic } from "./log.ts"
 
-/** What a reader takes at once, in bytes, where it says nothing else. */
+/** The default of `ReadOptions.maxBytes`. */
 export const defaultMaxBytes = 1 << 20
 
-/** Why a topic cannot be declared so; undefined where it can. */
+/** Why a topic cannot be declared like this; undefined if it can. */
 export const specProblem = ({ name, partitions, retentionMs }: TopicSpec): string | undefined => {
-  if (name === "") return "a topic needs a name"
+  if (name === "") return "the topic has no name; give it one"
   if (!(Number.isInteger(partitions) && partitions >= 1))
-    return `partitions is ${partitions}, it must be a whole number from 1`
-  if (retentionMs !== undefined && !(retentionMs > 0)) return `retention is ${retentionMs} ms, it must be more than 0`
+    return `partitions is ${partitions}; it must be a whole number, at least 1`
+  if (retentionMs !== undefined && !(retentionMs > 0)) return `retention is ${retentionMs} ms; it must be more than 0`
   return undefined
 }
 
-const policy = (compacted: boolean) => (compacted ? "compacted" : "kept by age")
+const policyName = (compacted: boolean) => (compacted ? "compacted" : "not compacted")
 
-/** Why a topic that is there cannot be what is declared now; undefined where it is, or where only its retention differs. */
+/** Why an existing topic cannot become what is declared; undefined if it fits, or if only its retention differs. */
 export const specConflict = (
   there: Pick<TopicSpec, "partitions" | "compacted">,
   spec: TopicSpec
 ): string | undefined => {
   if (there.compacted !== spec.compacted) {
-    return `it is ${policy(there.compacted)} and was declared ${policy(spec.compacted)}: give the new topic another name`
+    return `the topic is ${policyName(there.compacted)} but is declared as ${policyName(spec.compacted)}; give the new topic another name`
   }
   if (there.partitions === spec.partitions) return undefined
   return (
-    `it has ${there.partitions} partitions and was declared with ${spec.partitions}, which would break the order of its keys: ` +
+    `the topic has ${there.partitions} partitions but is declared with ${spec.partitions}, which would break the order of its keys; ` +
     `declare ${there.partitions}, or give the new topic another name and copy the events`
   )
 }
 
-/** The error for a topic that was never declared. */
-export const unknownTopic = (topic: string) => new UnknownTopic({ topic, reason: "there is no such topic" })
+/** The error for a topic that does not exist. */
+export const unknownTopic = (topic: string) => new UnknownTopic({ topic, reason: "the topic does not exist" })
 
-/** Why a topic has no such partition; undefined where it has. */
+/** The error for a partition that the topic does not have; undefined if it has it. */
 export const partitionProblem = (topic: string, partitions: number, partition: number): UnknownTopic | undefined =>
   Number.isInteger(partition) && partition >= 0 && partition < partitions
     ? undefined
-    : new UnknownTopic({ topic, reason: `it has partitions 0 to ${partitions - 1}, not ${partition}` })
+    : new UnknownTopic({
+        topic,
+        reason: `partition ${partition} does not exist; the topic has partitions 0 to ${partitions - 1}`
+      })
 
-/** A value as one line of well-formed text without NUL: where it is none, its JSON is written anew. Undefined: it is no JSON. */
+/** A value as one line of well-formed text without NUL; other JSON is parsed and written again. Undefined if the value is not JSON. */
 export const singleLineJson = (value: string): string | undefined => {
   if (value.length > 0 && !value.includes("\n") && !value.includes("\0") && value.isWellFormed()) return value
   try {
@@ -49,7 +52,7 @@ export const singleLineJson = (value: string): string | undefined => {
   }
 }
 
-/** The records as they may be stored, the same array if all are fine, or why one of them may not. */
+/** The records as they may be stored (the same array if nothing had to change), or the error of the first that may not. */
 export const checkRecords = (
   topic: string,
   partitions: number,
@@ -68,16 +71,16 @@ export const checkRecords = (
     const refused = partitionProblem(topic, partitions, record.partition)
     if (refused !== undefined) return refused
     if (!Number.isFinite(record.eventTime))
-      return refuse(i, `its event time is ${record.eventTime}, no number of milliseconds`)
+      return refuse(i, `the event time is ${record.eventTime}; it must be a number of milliseconds`)
     if (record.value === null) continue
     const value = singleLineJson(record.value)
-    if (value === undefined) return refuse(i, "its value is not JSON")
+    if (value === undefined) return refuse(i, "the value is not JSON")
     if (value !== record.value) (copy ??= [...records])[i] = { ...record, value }
   }
   return copy ?? records
 }
 
-/** The first records of a batch that have at most `maxBytes`, but at least one, and what is left. */
+/** The first records of a batch, `maxBytes` of values at most but at least one record, and the rest of the batch if there is any. */
 export const splitBatch = (batch: Batch, maxBytes: number): readonly [Batch, Batch | undefined] => {
   let bytes = 0
   const at = batch.records.findIndex((record, i) => {

@@ -1,50 +1,50 @@
-// What is to be done so that a log's topics are what an application declares. Compared here; read and changed by the adapters.
+// Topic plans: what has to change so that a log's topics are as an application declares them. Pure; the adapters read and change topics.
 import type * as Effect from "effect/Effect"
 import type { LogError, TopicSpec } from "./log.ts"
 import { specConflict } from "./rules.ts"
 
-/** A setting of a topic that differs from what is declared, by the log's own names. */
+/** A setting of a topic that differs from its declaration, by the log's own name for it. */
 export interface SettingChange {
   readonly name: string
-  /** Undefined: the topic does not say, or is not there. */
+  /** Undefined if the topic does not set it, or does not exist. */
   readonly from: string | undefined
   readonly to: string
 }
-/** What is to be done about one topic. */
+/** What has to be done about one topic. */
 export interface TopicPlan {
   readonly topic: string
   readonly action: "create" | "change" | "nothing" | "refused"
   readonly partitions: { readonly from: number | undefined; readonly to: number }
   readonly settings: ReadonlyArray<SettingChange>
-  /** Why it is refused, what the change breaks, or what differs and must be changed by other means. */
+  /** Why the plan is refused, what the change breaks, or what differs and has to be changed with other tools. */
   readonly notes: ReadonlyArray<string>
 }
-/** A topic as the log has it. */
+/** A topic as it exists in the log. */
 export interface ExistingTopic {
   readonly partitions: number
   readonly compacted: boolean
-  /** Copies of each partition; undefined where the log has no such thing. */
+  /** Replicas of each partition; undefined if the log has none. */
   readonly replication: number | undefined
-  /** Of the declared settings, those that differ. */
+  /** The declared settings that differ. */
   readonly settings: ReadonlyArray<SettingChange>
 }
-/** What may be done that is refused otherwise. */
+/** What a plan may include that is refused by default. */
 export interface PlanOptions {
-  /** Add partitions to topics that have fewer than declared, though a key's later records then lie elsewhere than its earlier ones. */
+  /** Add partitions to topics that have fewer than declared, although a key's later records may then be in another partition. */
   readonly allowRepartition?: boolean
 }
-/** Reads and changes a log's topics. */
+/** Plans and applies changes of a log's topics. */
 export interface TopicAdmin {
-  /** What is to be done, in the order of `specs`. Changes nothing. */
+  /** Compares, and changes nothing. Returns one plan for each of `specs`, in their order. */
   readonly plan: (
     specs: ReadonlyArray<TopicSpec>,
     options?: PlanOptions
   ) => Effect.Effect<ReadonlyArray<TopicPlan>, LogError>
-  /** Does what `plan` says, one topic after another; refused ones stay as they are. Fails with the first that the log refuses. */
+  /** Applies plans one topic after another; refused ones are skipped. Fails at the first change that the log refuses. */
   readonly apply: (specs: ReadonlyArray<TopicSpec>, plans: ReadonlyArray<TopicPlan>) => Effect.Effect<void, LogError>
 }
 
-/** What is to be done about a topic that is not there. `settings` are those that it will be made with. */
+/** The plan for a topic that does not exist. `settings` are those that it will be created with. */
 export const planCreation = (
   { name, partitions }: TopicSpec,
   settings: Readonly<Record<string, string>>,
@@ -61,10 +61,10 @@ export const planCreation = (
 })
 
 const repartitioned = (from: number, to: number) =>
-  `partitions ${from} to ${to - 1} are new, and most keys move: a key's later records are no longer in one order with its earlier ones, ` +
-  "and rows, windows and handled ids that its old partition has are not seen from the new one. Rebuild every projection over the topic"
+  `partitions ${from} to ${to - 1} are new, and most keys move to another partition: a key's later records are no longer in one order with ` +
+  "its earlier ones, and the new partition does not see the rows, windows and seen ids of the old one. Rebuild every projection over the topic"
 
-/** What is to be done about a topic that is there. */
+/** The plan for a topic that exists. */
 export const planChange = (
   spec: TopicSpec,
   there: ExistingTopic,
@@ -80,7 +80,7 @@ export const planChange = (
     ...(replication === undefined || there.replication === undefined || there.replication === replication
       ? []
       : [
-          `it has ${there.replication} copies and ${replication} are declared: move its partitions with kafka-reassign-partitions.sh`
+          `the topic has ${there.replication} replicas but ${replication} are declared; move its partitions with kafka-reassign-partitions.sh`
         ])
   ]
   const changes = grows || there.settings.length > 0
@@ -93,5 +93,5 @@ export const planChange = (
   }
 }
 
-/** Whether a topic is not what is declared. */
+/** Whether a topic differs from its declaration. */
 export const differs = ({ action, notes }: TopicPlan): boolean => action !== "nothing" || notes.length > 0

@@ -1,4 +1,4 @@
-// The log in memory: everything the others do but last. For tests, and for trying things out.
+// The log in memory: an adapter of the log port for tests and trials. Its records are lost when the process ends.
 import { randomUUID } from "node:crypto"
 import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
@@ -34,7 +34,7 @@ interface Topic {
   spec: TopicSpec
   readonly partitions: ReadonlyArray<Partition>
 }
-/** Who is in a group, and who has what. */
+/** A group: its members with their latches, and the member that holds each partition. */
 interface Group {
   readonly members: Map<number, Latch.Latch>
   readonly taken: Map<number, number>
@@ -153,7 +153,7 @@ const clean = (topics: ReadonlyMap<string, Topic>): LogCleaner["Service"]["clean
     return cleaned satisfies Cleaned
   })
 
-/** An empty log, and its cleaner. Append times are the `Clock`'s. */
+/** Creates an empty log and its cleaner. Append times come from Effect's `Clock`. */
 export const make = (): { readonly log: Log["Service"]; readonly cleaner: LogCleaner["Service"] } => {
   const { declare, find, topics } = makeTopics()
   const groups = new Map<string, Group>()
@@ -204,7 +204,7 @@ export const make = (): { readonly log: Log["Service"]; readonly cleaner: LogCle
   return { log, cleaner: LogCleaner.of({ clean: clean(topics) }) }
 }
 
-/** An empty log in memory, with its cleaner. */
+/** An empty log in memory and its cleaner, as a layer. */
 export const layer: Layer.Layer<Log | LogCleaner> = Layer.syncContext(() => {
   const { cleaner, log } = make()
   return Context.make(Log, log).pipe(Context.add(LogCleaner, cleaner))

@@ -1,24 +1,25 @@
-// A partition of the log in memory: its records, who waits for more, and how it is cleaned. No effects.
+// A partition of the log in memory: its records, the readers that wait for more, and its cleaning.
 import type * as Latch from "effect/Latch"
 import { splitBatch } from "../log/rules.ts"
 import { type Batch, type LogRecord, type NewRecord, OutOfRange, type Position } from "../log/log.ts"
 
-/** Records of one read, for a value may have no byte at all. */
+/** The most records of one read: a limit in bytes does not limit records without values. */
 const recordsAtOnce = 5_000
 const bytesOf = ({ key, value }: LogRecord) => (key?.length ?? 0) + (value?.length ?? 0)
 const sum = (records: ReadonlyArray<LogRecord>) => records.reduce((bytes, record) => bytes + bytesOf(record), 0)
 
-/** One partition. */
+/** One partition of a topic in memory. Nothing of it is asynchronous. */
 export class Partition {
   readonly topic: string
   readonly partition: number
+  /** Latches of waiting readers; `wake` opens them. */
   readonly latches = new Set<Latch.Latch>()
   private records: Array<LogRecord> = []
   private start: Position = 0
   private end: Position = 0
-  /** Compacted below this. */
+  /** Records before this position are compacted. */
   private clean: Position = 0
-  /** When a deletion may be forgotten, by position. */
+  /** When a deletion may be removed, by position; epoch milliseconds. */
   private readonly forgetAt = new Map<Position, number>()
 
   constructor(topic: string, partition: number) {
@@ -49,7 +50,7 @@ export class Partition {
   wake(): void {
     for (const latch of this.latches) latch.openUnsafe()
   }
-  /** What is there from a position on, cut to size. */
+  /** The records from a position on, `maxBytes` of values at most but at least one record. */
   read(position: Position, maxBytes: number): Batch | OutOfRange {
     const { end, partition, start, topic } = this
     if (!(position >= start && position <= end)) return new OutOfRange({ topic, partition, position, start, end })
@@ -63,7 +64,7 @@ export class Partition {
     const next = this.records[from + records.length]?.position ?? end
     return splitBatch({ records, next, end }, maxBytes)[0]
   }
-  /** Deletes what was appended before `time` from the front. Returns how many records. */
+  /** Deletes records from the front that were appended before `time`. Returns how many. */
   expire(time: number): number {
     const young = this.records.findIndex((record) => record.appendedAt >= time)
     const count = young < 0 ? this.records.length : young
@@ -72,7 +73,7 @@ export class Partition {
     this.start = this.records[0]?.position ?? this.end
     return count
   }
-  /** Keeps the newest record of each key, if more than `dirtyShare` of the bytes is new. Returns how many records went. */
+  /** Keeps the newest record of each key, if more than `dirtyShare` of the bytes is new. Returns how many records were removed. */
   compact(now: number, dirtyShare: number, deletionsMs: number): number {
     const dirty = sum(this.records.filter(({ position }) => position >= this.clean))
     if (dirtyShare > 0 && !(dirty > dirtyShare * sum(this.records))) return 0

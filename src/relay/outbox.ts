@@ -1,13 +1,13 @@
-// The outbox port: how relays to targets outside of the database read what commits published, and keep how far they came. It ships nothing.
+// The outbox port: what relays to Kafka and Pulsar read from the database and note there: segments, positions, halts, dead letters, lanes.
 import * as Context from "effect/Context"
 import type * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import type { StreamLag, RelayError, OutboxStream } from "./target.ts"
 
-/** A stream's name, as it stands in the header `millrace-stream`. */
+/** A stream's name, as in the header `millrace-stream`: `<projection>/<source>/<partition>`. */
 export const streamName = ({ partition, projection, source }: OutboxStream): string =>
   `${projection}/${source}/${partition}`
-/** The lane of a stream. A projection's partitions go round. */
+/** The lane of a stream, from 0. Consecutive partitions of a projection are in consecutive lanes. */
 export const laneOf = ({ partition, projection, source }: OutboxStream, lanes: number): number => {
   let hash = 0x811c9dc5
   const text = `${projection}/${source}`
@@ -15,169 +15,171 @@ export const laneOf = ({ partition, projection, source }: OutboxStream, lanes: n
   return ((hash >>> 0) + partition) % lanes
 }
 
-/** How far a target has come in a stream. */
+/** A target's position in a stream. */
 export interface OutboxPosition extends OutboxStream {
-  /** The last message that it has; 0 for none. */
+  /** The sequence number of the last message that the target has; 0 if it has none. */
   readonly seq: number
-  /** Of the claim that committed the message; undefined where nothing may be compared: at the start, or by a person's word. */
+  /** The incarnation that committed that message. Undefined if it must not be compared: at the start, or after a person set the position. */
   readonly incarnation: string | undefined
 }
-/** A target's position as the database mirrors it. The target's own, where it keeps one, is the truth, and never behind this. */
+/** A target's position as the database has it. If the target keeps a position of its own, that one counts; it is never behind this one. */
 export interface MirroredPosition extends OutboxPosition {
-  /** A person says that this sequence is right where the target's own does not fit. The next `move` takes the word back. */
+  /** A person decided that this position holds although the target's own differs. The next `move` resets it. */
   readonly adopt: boolean
-  /** Grows with the `move` that takes such a word back. */
+  /** Grows with each `move` that resets `adopt`. */
   readonly generation: number
+  /** Why the stream is halted; undefined if it is not. */
   readonly halted: string | undefined
 }
-/** What one commit published to one topic. */
+/** What one batch published to one topic. */
 export interface Segment {
   readonly firstSeq: number
   readonly messages: number
   readonly incarnation: string
   readonly topic: string
-  /** Of all its messages; undefined where each goes by its key. */
+  /** The partition of all its messages; undefined if each message's key decides. */
   readonly partition: number | undefined
-  /** UTF-8, as `meta` of the log's batches: a JSON array with one array a message. Empty where the topic is passed over. */
+  /** UTF-8, as `meta` of the log's batches: a JSON array with one array for each message. Empty if the topic is skipped. */
   readonly meta: Uint8Array
-  /** UTF-8: one line of JSON a message, or an empty one for a deletion. Empty where the topic is passed over. */
+  /** UTF-8: one line of JSON for each message, an empty line for a deletion. Empty if the topic is skipped. */
   readonly vals: Uint8Array
 }
-/** What follows a place, and what the outbox has there. All of one moment. */
+/** The segments after a position, and what the outbox has at the position. All of it is read in one statement. */
 export interface FollowingSegments {
   readonly place: OutboxPosition
-  /** Incarnation of the segment that ends at the place; undefined: none does. */
+  /** The incarnation of the segment that ends at the position; undefined if no segment does. */
   readonly there: string | undefined
-  /** In their order. The first need not begin at the place's next message: then something was deleted. */
+  /** In order. If the first does not begin with the position's next message, segments were deleted. */
   readonly segments: ReadonlyArray<Segment>
-  /** There is more than was asked for. */
+  /** The outbox has more segments than were requested. */
   readonly more: boolean
 }
-/** How far a stream is in one topic of a target that keeps no positions. */
+/** A stream's position in one topic of a target that keeps no positions of its own. */
 export interface TopicPosition extends OutboxStream {
   readonly generation: number
-  /** As the target names it. */
+  /** The target's name for it. */
   readonly topic: string
-  /** The stream's last message known to be there, and so all of its earlier ones for this topic; 0 for none. */
+  /** The last message of the stream that is known to be in the topic, with all earlier ones for the topic; 0 if there is none. */
   readonly seq: number
-  /** How many were sent, as the target counts. */
+  /** How many messages were sent to the topic, as the target counts them. */
   readonly sent: number
-  /** In the target's own notation: all of the stream that is beyond `seq` lies after it. Or `unopened`. */
+  /** A position in the topic, in the target's notation: messages of the stream after `seq` are behind it. Or `unopened`. */
   readonly place: string
 }
-/** The place of a stream in a topic that it was never connected to: nothing of it is there, and what is not beyond `seq` was parked. */
+/** The `place` of a topic that the stream never connected to: the topic has no message of it, and those up to `seq` were parked. */
 export const unopened = "-"
-/** A message that the target does not take: for what it is, or where it goes. Its stream goes on without it. */
+/** A dead letter of a relay: a message that the target rejects, or whose topic it does not have. The stream continues without it. */
 export interface ParkedMessage extends OutboxStream {
   readonly seq: number
   readonly incarnation: string
   readonly topic: string
   readonly key: string
-  /** As in a segment, of this message alone. */
+  /** As in a segment, for this message alone. */
   readonly meta: string
   readonly val: string
   readonly reason: string
 }
-/** What is parked because its topics take nothing. */
+/** Messages to park because their topics accept nothing. */
 export interface ParkRequest extends OutboxStream {
   readonly generation: number
-  /** Each once, with the last sequence that is parked of it. */
+  /** Each topic once, with the last sequence number that is parked for it. */
   readonly topics: ReadonlyArray<Pick<TopicPosition, "topic" | "seq">>
   readonly parked: ReadonlyArray<ParkedMessage>
 }
-/** How much a reading takes. A bound in bytes may be passed by one segment. */
+/** How much one read returns. One segment may exceed a limit in bytes. */
 export interface ReadLimits {
-  /** Of a stream. */
+  /** For each stream. */
   readonly segments: number
-  /** Of a stream. */
+  /** For each stream. */
   readonly streamBytes: number
-  /** Of all streams, which take turns. */
+  /** For all streams together, which take turns. */
   readonly bytes: number
 }
 
-/** How a target's streams are parted, and whose ids were used for that. */
+/** How a target's streams are divided into lanes, and the producer ids that were ever used. */
 export interface LaneGrouping {
   /** Grows with every change of `lanes`. */
   readonly generation: number
   readonly lanes: number
-  /** Ids of all lanes that ever were, by lane. */
+  /** Producer ids of all lanes that ever existed, by lane. */
   readonly ids: ReadonlyArray<string>
-  /** Every id was taken over since the change, so that no producer of another grouping can write. */
+  /** Every producer id was taken over since the last change, so no producer of an earlier grouping can write. */
   readonly fenced: boolean
 }
-/** Which lanes this process has. */
+/** The lanes that this process holds. */
 export interface LaneClaims {
   /** Ascending. */
   readonly held: ReadonlyArray<number>
-  /** How many of them fall to others, once they are let go. */
+  /** How many of them belong to other processes and have to be released. */
   readonly surplus: number
 }
 /**
- * A share in a target's lanes. A lane is had by one process at most, as far as the database can tell: a process that was cut off may
- * go on with it unknowingly, so a target must be able to fence it.
+ * A process's share of a target's lanes. The database gives a lane to one process at a time. A process that lost its connection may
+ * continue unknowingly, so the target has to fence it.
  */
 export interface RelayLanes {
   readonly grouping: Effect.Effect<LaneGrouping, RelayError>
-  /** Says that every id was taken over after the grouping of this generation had been read. */
+  /** Notes that every producer id was taken over since the grouping of this generation was read. */
   readonly fenced: (generation: number) => Effect.Effect<void, RelayError>
-  /** Takes free lanes below `lanes` up to this process's share, and tells what the server says that it has. */
+  /** Claims free lanes (numbers below `lanes`) up to this process's share, and returns what it holds according to the server. */
   readonly claim: (lanes: number) => Effect.Effect<LaneClaims, RelayError>
-  /** Lets a lane go. Nothing of it may run any more. */
+  /** Releases a lane. Everything that ran in it must have ended. */
   readonly release: (lane: number) => Effect.Effect<void, RelayError>
 }
-/** Signs that something was committed. May come late, too often, or be lost. */
+/** Signals that something was committed. They may be late, too many, or lost. */
 export interface CommitSignals {
-  /** Waits for a sign since the last call. */
+  /** Waits for a signal since the last call. */
   readonly wait: Effect.Effect<void>
-  /** Gives one from within the process. Never waits. */
+  /** Signals from within the process, without waiting. */
   readonly signal: () => void
 }
 
-/** The outbox, for targets by name. Every failure is a `RelayError` of the target. */
+/** The outbox, by name of the target. Every failure is a `RelayError` of that target. */
 export class Outbox extends Context.Service<
   Outbox,
   {
     /**
-     * The target's streams. Such as have segments and no position begin: where the outbox does if other targets had what is missing
-     * before, else at 0. What follows a position that was begun is kept until the position has passed it.
+     * The target's streams. A stream with segments and without a position starts: at the beginning of the outbox if other targets had what
+     * is missing before it, else at 0. The outbox keeps what follows a position until the position has moved past it.
      */
     readonly streams: (target: string) => Effect.Effect<ReadonlyArray<MirroredPosition>, RelayError>
-    /** What follows places, in their order; texts of topics in `pass` are left out and count nothing. */
+    /** The segments after positions, in the order of `positions`. Segments of topics in `skip` come without texts and count nothing. */
     readonly read: (
       target: string,
-      places: ReadonlyArray<OutboxPosition>,
-      bounds: ReadLimits,
-      pass: ReadonlyArray<string>
+      positions: ReadonlyArray<OutboxPosition>,
+      limits: ReadLimits,
+      skip: ReadonlyArray<string>
     ) => Effect.Effect<ReadonlyArray<FollowingSegments>, RelayError>
-    /** Moves mirrored positions, never backwards, and takes halts back. */
-    readonly move: (target: string, places: ReadonlyArray<OutboxPosition>) => Effect.Effect<void, RelayError>
+    /** Moves positions, never backwards, and clears halts. */
+    readonly move: (target: string, positions: ReadonlyArray<OutboxPosition>) => Effect.Effect<void, RelayError>
     /**
-     * Where a stream is in a topic; one that is not known yet begins, and is written down, as `begin` says. Of what was begun at once, one stays.
-     * One that is `unopened` takes over from `begin` what it has sent and its place.
+     * A stream's position in a topic. If there is none it is stored as `begin`; of several processes that store one at once, the first wins.
+     * An `unopened` position takes `sent` and `place` from `begin`.
      */
-    readonly topicPlace: (target: string, begin: TopicPosition) => Effect.Effect<TopicPosition, RelayError>
-    /** Moves places in topics, never backwards, and keeps what was parked. To be called before the `move` that passes them. */
+    readonly topicPosition: (target: string, begin: TopicPosition) => Effect.Effect<TopicPosition, RelayError>
+    /** Moves positions in topics, never backwards, and stores dead letters. Is called before the `move` past them. */
     readonly keep: (
       target: string,
-      places: ReadonlyArray<TopicPosition>,
+      positions: ReadonlyArray<TopicPosition>,
       parked: ReadonlyArray<ParkedMessage>
     ) => Effect.Effect<void, RelayError>
     /**
-     * Keeps what is parked of topics that are, or now become, `unopened` up to a sequence: all of the stream for the topic up to there. Which topics:
-     * nothing is kept of those that the stream was connected to.
+     * Parks all messages of the stream for topics that are `unopened`, or become it, up to a sequence number. Returns the topics that were
+     * parked: topics that the stream once connected to are left out.
      */
     readonly park: (target: string, parking: ParkRequest) => Effect.Effect<ReadonlyArray<string>, RelayError>
-    /** Writes down, for people, why streams stand still, or that they go on. */
+    /** Notes for people why streams are halted, or (`reason` undefined) that they continue. */
     readonly halt: (
       target: string,
       halts: ReadonlyArray<OutboxStream & { readonly reason: string | undefined }>
     ) => Effect.Effect<void, RelayError>
+    /** The lag of every stream of the target. */
     readonly lag: (target: string) => Effect.Effect<ReadonlyArray<StreamLag>, RelayError>
-    /** Listens until the scope closes. */
-    readonly signs: (target: string) => Effect.Effect<CommitSignals, RelayError, Scope.Scope>
+    /** Listens for commits until the scope closes. */
+    readonly signals: (target: string) => Effect.Effect<CommitSignals, RelayError, Scope.Scope>
     /**
-     * Joins those who share the target's lanes, until the scope closes. With `lanes` it is their number from now on, for all; else it
-     * stays as it is, 1 at first. `idOf` names the producer of a lane.
+     * Joins the processes that share the target's lanes, until the scope closes. `lanes` changes the number of lanes for all of them; undefined
+     * keeps it (at first 1). `idOf` names the producer of a lane.
      */
     readonly lanes: (
       target: string,

@@ -1,11 +1,11 @@
-// The relay: the loop that takes what commits published from the outbox to a target, in order, once. It knows ports only.
+// The relay: the loop that publishes the outbox to a target, each message once and in order. It depends on ports only.
 import * as Effect from "effect/Effect"
 import * as Schedule from "effect/Schedule"
 import type { StreamHalt, RelayError, RelayTarget } from "./target.ts"
 
 /** How a relay runs. */
 export interface RelayOptions {
-  /** How long it waits for a sign before it looks by itself, in milliseconds. Default 500. */
+  /** The longest pause between two rounds, in milliseconds, if no commit is signalled. Default 500. */
   readonly pollMs?: number
 }
 
@@ -19,33 +19,37 @@ const persist = <A>(effect: Effect.Effect<A, RelayError>): Effect.Effect<A, Rela
     Effect.tapError((error) => (error.retryable ? Effect.logWarning(`${error.message}; trying again`) : Effect.void)),
     Effect.retry(backoff)
   )
-const placeOf = (halt: StreamHalt) => `${halt.projection} ${halt.source}/${halt.partition}`
+const labelOf = (halt: StreamHalt) => `${halt.projection} ${halt.source}/${halt.partition}`
 
 /**
- * Ships until it is interrupted. Waits and tries again after a failure that is retryable, up to 1 s between two tries, and ends
- * with any other. What halts or goes on again is logged once.
+ * Publishes until it is interrupted. Tries again after a `retryable` failure, with pauses of up to 1 s, and fails with any other. Logs once
+ * when a stream halts, and once when it continues.
  */
 export const run = Effect.fnUntraced(function* (
   target: RelayTarget,
   options: RelayOptions = {}
 ): Effect.fn.Return<never, RelayError> {
   const pause = Effect.sleep(options.pollMs ?? 500)
-  let standing = new Map<string, string>()
+  let haltedBefore = new Map<string, string>()
   while (true) {
     const { halted, more } = yield* persist(target.publish)
-    const now = new Map(halted.map((halt) => [placeOf(halt), halt.reason]))
-    for (const [place, reason] of now) {
-      if (standing.get(place) !== reason) yield* Effect.logError(`relay to ${target.name}: ${place} halted: ${reason}`)
+    const now = new Map(halted.map((halt) => [labelOf(halt), halt.reason]))
+    for (const [stream, reason] of now) {
+      if (haltedBefore.get(stream) !== reason)
+        yield* Effect.logError(`relay to ${target.name}: stream ${stream} halted: ${reason}`)
     }
-    for (const place of standing.keys()) {
-      if (!now.has(place)) yield* Effect.logInfo(`relay to ${target.name}: ${place} goes on`)
+    for (const stream of haltedBefore.keys()) {
+      if (!now.has(stream)) yield* Effect.logInfo(`relay to ${target.name}: stream ${stream} continues`)
     }
-    standing = now
+    haltedBefore = now
     if (!more) yield* Effect.raceFirst(target.wait, pause)
   }
 })
 
-/** Runs `collect`, which deletes a bounded chunk of shipped segments and returns how many, over and over until it is interrupted. */
+/**
+ * Runs `collect` until it is interrupted. `collect` deletes a limited number of published segments and returns how many; after 0 there is a
+ * pause of `everyMs`, by default a minute. Fails with the first failure that is not `retryable`.
+ */
 export const collect = Effect.fnUntraced(function* (
   collect: Effect.Effect<number, RelayError>,
   options: { readonly everyMs?: number } = {}

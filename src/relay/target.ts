@@ -1,30 +1,31 @@
-// The relay-target port: where what commits published is brought, stream by stream. The adapters are the log on PostgreSQL, Kafka, Pulsar.
+// The relay-target port: where a relay publishes the outbox, stream by stream. Its adapters are the log on PostgreSQL, Kafka and Pulsar.
 import type * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 
-/** A stream of the outbox: a projection and a partition of its source. A promoted version goes on with the stream of the one before. */
+/** A stream of the outbox: a projection and a partition of its source. A new version of the projection continues its predecessor's stream. */
 export interface OutboxStream {
   readonly projection: string
   readonly source: string
   readonly partition: number
 }
-/** A stream that stands still, and why. Others flow; it is tried again with every round, and goes on once the reason is gone. */
+/** A halted stream, and why. Other streams go on; every round tries a halted stream again, and continues it once the reason is gone. */
 export interface StreamHalt extends OutboxStream {
   readonly reason: string
 }
-/** Messages of a stream that the target does not have yet. */
+/** How many messages of a stream are not in the target yet. */
 export interface StreamLag extends OutboxStream {
   readonly lag: number
 }
-/** What one round brought to the target. */
+/** The result of one round of a relay. */
 export interface RelayRound {
+  /** Messages that were published. */
   readonly messages: number
-  /** The round ended at its bound: there is more to ship at once. */
+  /** The round ended at its limit: there is more to publish at once. */
   readonly more: boolean
   readonly halted: ReadonlyArray<StreamHalt>
 }
 
-/** The relay, or its target, failed. `retryable` tells whether the same round may succeed later. */
+/** The relay or its target failed. `retryable`: the same round may succeed later. */
 export class RelayError extends Schema.TaggedError<RelayError>()("RelayError", {
   target: Schema.String,
   operation: Schema.Literals(["publish", "lag", "collect", "listen"]),
@@ -37,20 +38,20 @@ export class RelayError extends Schema.TaggedError<RelayError>()("RelayError", {
   }
 }
 
-/** Where a relay brings segments: the embedded log's topics, Kafka, Pulsar. */
+/** Where a relay publishes segments: topics of the log on PostgreSQL, of Kafka, or of Pulsar. */
 export interface RelayTarget {
   /** The name that the position of each stream is kept under. */
   readonly name: string
   /**
-   * One round: takes what follows each stream's position to the target and moves the position, so that after any failure each
-   * message is there once, in the order of its sequence. Bounded by count and bytes. A sequence that does not follow halts its
-   * stream; nothing is skipped. Several relays may run at once.
+   * Runs one round: publishes the messages after each stream's position and moves the position. Whatever fails, each message is in the
+   * target once, in the order of its sequence. A round is limited in messages and bytes. A gap in the sequence halts the stream; nothing
+   * is skipped. Several relays may run at once.
    */
   readonly publish: Effect.Effect<RelayRound, RelayError>
-  /** Waits for a sign that something was committed since the last call. May be late or missing: the loop also looks by itself. */
+  /** Waits for a signal that something was committed since the last call. A signal may be late or lost, so the loop also polls. */
   readonly wait: Effect.Effect<void>
   /** Wakes `wait` from within this process: something was committed. Never waits. */
   readonly signal: () => void
-  /** By stream, streams that lack nothing included. */
+  /** The lag of every stream, including those without any. */
   readonly lag: Effect.Effect<ReadonlyArray<StreamLag>, RelayError>
 }

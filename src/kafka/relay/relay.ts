@@ -89,7 +89,7 @@ export const make = Effect.fnUntraced(function* (
   } = relay
   const { segments = 64, streamBytes = 2 << 20 } = relay
   const bounds: ReadLimits = { segments, streamBytes, bytes }
-  const { signal, wait } = yield* outbox.signs(kafka)
+  const { signal, wait } = yield* outbox.signals(kafka)
   const lanes = yield* outbox.lanes(kafka, relay.lanes, (lane) => idOf(prefix, lane))
   const setting: Setting = { target: kafka, prefix, kafka: options, outbox, accepts, bounds, refreshMs }
   const share = yield* Effect.acquireRelease(

@@ -14,7 +14,7 @@ import { attempter } from "./errors.ts"
 export const outboxChannel = "millrace_outbox"
 
 /** Listens for commits until the scope closes. */
-export const signsOf = Effect.fnUntraced(function* (
+export const signalsOf = Effect.fnUntraced(function* (
   sql: Sql,
   target: string
 ): Effect.fn.Return<CommitSignals, RelayError, Scope.Scope> {
@@ -40,12 +40,12 @@ export const make = (sql: Sql): Outbox["Service"] =>
     read: (target, places, bounds, pass) =>
       attempter(target)("publish", () => Statement.read(sql, places, bounds, pass)),
     move: (target, places) => Effect.asVoid(attempter(target)("publish", () => Statement.move(sql, target, places))),
-    topicPlace: (target, begin) => attempter(target)("publish", () => Statement.topicPlace(sql, target, begin)),
+    topicPosition: (target, begin) => attempter(target)("publish", () => Statement.topicPlace(sql, target, begin)),
     keep: (target, places, parked) => attempter(target)("publish", () => Statement.keep(sql, target, places, parked)),
     park: (target, parking) => attempter(target)("publish", () => Statement.park(sql, target, parking)),
     halt: (target, halts) => Effect.asVoid(attempter(target)("publish", () => Statement.halt(sql, target, halts))),
     lag: (target) => attempter(target)("lag", () => Statement.lag(sql, target)),
-    signs: (target) => signsOf(sql, target),
+    signals: (target) => signalsOf(sql, target),
     lanes: (target, lanes, idOf) => lanesOf(sql, target, lanes, idOf)
   })
 

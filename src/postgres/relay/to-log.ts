@@ -5,7 +5,7 @@ import type { StreamHalt, RelayError, RelayTarget, RelayRound } from "../../rela
 import type { Sql } from "../client/client.ts"
 import { tell } from "../log/notify.ts"
 import * as Statement from "./to-log-sql.ts"
-import { signsOf } from "./outbox.ts"
+import { signalsOf } from "./outbox.ts"
 import * as Outbox from "./outbox-sql.ts"
 import { attempter } from "./errors.ts"
 import { split } from "./to-log-by-key.ts"
@@ -118,7 +118,7 @@ export const make = Effect.fnUntraced(function* (
 ): Effect.fn.Return<RelayTarget, RelayError, Scope.Scope> {
   const bounds = { segments: options.segments ?? 32, bytes: options.bytes ?? 8 << 20 }
   const copy = makeCopy(sql, bounds)
-  const { signal, wait } = yield* signsOf(sql, embedded)
+  const { signal, wait } = yield* signalsOf(sql, embedded)
   const scope = yield* Effect.scope
   const ship = Effect.gen(function* () {
     const { ends, shipment } = yield* attempt("publish", () => shipRound(sql, copy))

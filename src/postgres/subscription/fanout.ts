@@ -96,7 +96,7 @@ const topicOf = Effect.fnUntraced(function* (sql: Sql, topic: string) {
     () => sql<Array<{ topic_id: number; partitions: number }>>`
       select topic_id, partitions from millrace.log_topic where name = ${topic}`
   )
-  if (row === undefined) return yield* new UnknownTopic({ topic, reason: "there is no such topic" })
+  if (row === undefined) return yield* new UnknownTopic({ topic, reason: "the topic does not exist" })
   return row
 })
 

@@ -78,7 +78,7 @@ const settingOf = (
     inFlight,
     inFlightBytes,
     bounds: { segments, streamBytes: 2 << 20, bytes: 8 << 20 },
-    topicPlace: (begin) => Effect.runPromise(outbox.topicPlace(pulsar, begin)),
+    topicPosition: (begin) => Effect.runPromise(outbox.topicPosition(pulsar, begin)),
     inTurn,
     holds: lease.holds,
     moved
@@ -114,7 +114,7 @@ export const fromCluster = Effect.fnUntraced(function* (
   const movements = yield* Queue.sliding<void>(1)
   const lease = new LaneLease(relay.leaseMs ?? 10_000)
   const setting = settingOf(cluster, outbox, relay, lease, () => void Queue.offerUnsafe(movements, undefined))
-  const { signal, wait } = yield* outbox.signs(pulsar)
+  const { signal, wait } = yield* outbox.signals(pulsar)
   const lanes = yield* outbox.lanes(pulsar, relay.lanes, (lane) => `${setting.prefix}/${lane}`)
   const share = yield* Effect.acquireRelease(
     Effect.sync(

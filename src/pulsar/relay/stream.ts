@@ -33,7 +33,7 @@ export interface Setting {
   /** Messages and bytes of a stream that may be under way, or wait for a topic that does not take them. */
   readonly inFlight: number
   readonly inFlightBytes: number
-  readonly topicPlace: (begin: TopicPosition) => Promise<TopicPosition>
+  readonly topicPosition: (begin: TopicPosition) => Promise<TopicPosition>
   readonly holds: () => boolean
   /** Runs what connects when it is its turn. */
   readonly inTurn: <A>(run: () => Promise<A>) => Promise<A>
@@ -166,7 +166,7 @@ export class StreamRelay {
   }
   private async mark(topic: string, begin: Mark): Promise<TopicPosition> {
     try {
-      return await this.setting.topicPlace({ ...this.stream, generation: this.generation, topic, ...begin })
+      return await this.setting.topicPosition({ ...this.stream, generation: this.generation, topic, ...begin })
     } catch (cause) {
       // what a database says of itself is not to be taken for what Pulsar says
       const { message, retryable } = cause as RelayError

@@ -190,7 +190,10 @@ suite("millrace topics on Kafka", () => {
       )
       const refused = yield* reported("apply", { name }, "--allow-repartition")
       assert.strictEqual(refused.code, 1)
-      assert.match(refused.errors, /it is compacted and was declared kept by age: give the new topic another name/)
+      assert.match(
+        refused.errors,
+        /the topic is compacted but is declared as not compacted; give the new topic another name/
+      )
       const environment = { MILLRACE_KAFKA_BROKERS: brokers.join(), TEST_TOPICS: JSON.stringify({ name }) }
       const started = yield* Cli.run(environment, "start", ...config, "--port", "0", "--data", join(directory, name))
       assert.strictEqual(started.code, 1)

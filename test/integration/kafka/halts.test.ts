@@ -201,7 +201,7 @@ suite("On Kafka a projection", () => {
       // before any runner has seen it, too
       yield* assertUnhealthy(on, /retention deleted records that were not handled/)
       yield* run(on)
-      assert.match(yield* halted(on), /has positions 18 to 20, 15 was asked for; retention deleted/)
+      assert.match(yield* halted(on), /has positions 18 to 20, but position 15 was requested: retention deleted/)
       assert.strictEqual(yield* handled(on), 15)
     }))
 })
