@@ -1,4 +1,4 @@
-// One consumer of a subscription on Pulsar: asks for what it has room for, delivers it, and keeps what is given back. Redelivery is its own.
+// A consumer of a subscription on Pulsar. It asks partitions for as much as it has room for, delivers it, and redelivers what is not acknowledged.
 import * as Effect from "effect/Effect"
 import * as Latch from "effect/Latch"
 import { streamHeaders } from "../../log/envelope.ts"
@@ -12,41 +12,41 @@ import {
 } from "../../subscription/fanout.ts"
 import { failureOf, isMissing, PulsarFailure } from "../client/errors.ts"
 import { fanOutError } from "./errors.ts"
-import { type Held, Hold, placeOf } from "./unacked.ts"
+import { type HeldMessage, UnackedMessages, positionKey } from "./unacked.ts"
 import { positionOf, messageIdText } from "../client/message-id.ts"
 import type { ConsumeOptions, Outgoing, Received, Transport, TransportConsumer } from "../client/transport.ts"
 
-/** Options with everything decided. */
-export type Settings = Required<SubscribeOptions>
-/** What a consumer is made of. */
-export interface Parts {
+/** The options of a subscription, with every default filled in. */
+export type SubscriptionSettings = Required<SubscribeOptions>
+/** What a consumer needs. */
+export interface PulsarConsumerOptions {
   readonly transport: Transport
-  readonly settings: Settings
-  /** Names it to the broker. */
+  readonly settings: SubscriptionSettings
+  /** The consumer's name on the broker. */
   readonly name: string
-  /** The partitions' full names. */
+  /** The full names of the partitions, in order. */
   readonly topics: ReadonlyArray<string>
-  /** Sends to the dead-letter topic, which it makes where it is not there. */
-  readonly bury: (message: Outgoing) => Promise<void>
-  /** The type of a subscription that refuses this consumer, as the port names it. */
+  /** Sends a message to the dead-letter topic, which it creates if it does not exist. */
+  readonly sendDeadLetter: (message: Outgoing) => Promise<void>
+  /** The type, in the port's words, of the subscription if it refuses this consumer. */
   readonly typeOf: () => Promise<string>
 }
-interface Part {
+interface ConsumedPartition {
   readonly index: number
   readonly topic: string
   consumer: TransportConsumer | undefined
-  /** Asked for and not arrived. */
+  /** How many messages were asked for and have not arrived. */
   asked: number
-  /** When something arrived, or was asked for while nothing was. */
+  /** When a message arrived last, or was asked for while none was outstanding. */
   movedAt: number
 }
 
-/** A partition that brings nothing for so long does not count: what was asked of it may be asked of others too. */
+/** A partition that delivers nothing for so long counts as idle: what was asked of it is asked of other partitions as well. */
 const idleMs = 50
 const standbyMs = 250
 /**
- * How long a place that is taken is tried again: what had it may be a connection of this process that the broker has not given up yet. A failover
- * consumer tries for ever: another one took its place, and it stands by.
+ * How long to reconnect to a partition that another consumer has: that may be a connection of this process that the broker has not given up yet. A
+ * failover consumer tries without end, because then another one is active and this one stands by.
  */
 const patienceMs = 15_000
 const reconnectMs = { first: 50, most: 1_000 }
@@ -54,8 +54,8 @@ const reconnectMs = { first: 50, most: 1_000 }
 const now = () => performance.now()
 const pause = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms))
 
-/** The message of what came. */
-const messageOf = (topic: string, { partition, received, redeliveries }: Held): Message => {
+/** The port's form of a message. */
+const messageOf = (topic: string, { partition, received, redeliveries }: HeldMessage): Message => {
   const { eventTime, id, key, properties, publishTime, value } = received
   const seq = properties[streamHeaders.sequence]
   return {
@@ -63,7 +63,7 @@ const messageOf = (topic: string, { partition, received, redeliveries }: Held): 
     partition,
     position: positionOf(id),
     key,
-    // an empty one deletes its key from a compacted topic
+    // an empty value deletes its key from a compacted topic
     value: value === "" ? "null" : value,
     eventTime: eventTime > 0 ? eventTime : publishTime,
     properties,
@@ -74,12 +74,12 @@ const messageOf = (topic: string, { partition, received, redeliveries }: Held): 
   }
 }
 
-/** The state of a consumer, and what it does. */
+/** A consumer of the fan-out port over a transport. It connects to every partition of the topic. */
 export class PulsarConsumer implements Consumer {
-  private readonly parts: Parts
-  private readonly all: ReadonlyArray<Part>
-  private readonly hold: Hold
-  /** Opened whenever `receive` should look again. */
+  private readonly options: PulsarConsumerOptions
+  private readonly all: ReadonlyArray<ConsumedPartition>
+  private readonly unacked: UnackedMessages
+  /** Opened whenever `receive` should check again. */
   private readonly signal = Latch.makeUnsafe(false)
   private state: "closed" | "opening" | "open" | "ended" = "closed"
   private failure: PulsarFailure | undefined
@@ -88,10 +88,10 @@ export class PulsarConsumer implements Consumer {
   private warned = false
   private readonly timers = new Set<NodeJS.Timeout>()
 
-  constructor(parts: Parts) {
-    this.parts = parts
-    this.all = parts.topics.map((topic, index) => ({ index, topic, consumer: undefined, asked: 0, movedAt: 0 }))
-    this.hold = new Hold(parts.settings.type === "keyShared", parts.settings.receiveQueue)
+  constructor(options: PulsarConsumerOptions) {
+    this.options = options
+    this.all = options.topics.map((topic, index) => ({ index, topic, consumer: undefined, asked: 0, movedAt: 0 }))
+    this.unacked = new UnackedMessages(options.settings.type === "keyShared", options.settings.receiveQueue)
   }
   private later(ms: number, run: () => void): void {
     const timer = setTimeout(() => {
@@ -101,47 +101,47 @@ export class PulsarConsumer implements Consumer {
     this.timers.add(timer)
   }
 
-  /** What it does not ask for, other consumers of a shared subscription can have: there next to nothing is fetched ahead. */
+  /** How much to fetch ahead. For a shared subscription next to nothing, so that other consumers can get what this one has not asked for. */
   private get prefetch(): number {
-    const { receiveQueue, type } = this.parts.settings
+    const { receiveQueue, type } = this.options.settings
     return type === "shared"
       ? Math.min(100, Math.floor(receiveQueue / 10 / this.all.length))
       : Math.min(1_000, Math.max(1, receiveQueue))
   }
-  private connect(part: Part): Promise<TransportConsumer> {
-    const { name, settings, transport } = this.parts
-    // what is on its way when a connection is given up comes again by the next one, behind what is before it
+  private connect(partition: ConsumedPartition): Promise<TransportConsumer> {
+    const { name, settings, transport } = this.options
+    // messages under way on a connection that is given up come again on the next one, in their order
     let over = false
     const options: ConsumeOptions = {
-      topic: part.topic,
+      topic: partition.topic,
       subscription: settings.name,
       name,
-      // Pulsar's own failover shares out partitions, and may move to a consumer that only joins
+      // Pulsar's own failover distributes partitions, and may move one to a consumer that has only just joined
       type: settings.type === "failover" ? "exclusive" : settings.type,
       earliest: settings.from === "earliest",
       prefetch: this.prefetch,
       arrived: (received) => {
-        if (!over) this.arrived(part, received)
+        if (!over) this.arrived(partition, received)
       },
       lost: (cause, isOver) => {
         over = isOver
-        this.lost(part, cause, isOver)
+        this.lost(partition, cause, isOver)
       },
       recovered: () => {
-        this.hold.wait(part.index, false)
+        this.unacked.setDisconnected(partition.index, false)
         this.signal.openUnsafe()
         this.pull()
       }
     }
     return transport.consume(options)
   }
-  /** Connects to every partition, or to none. */
+  /** Connects to every partition. If one fails, closes all and rejects. */
   async open(): Promise<void> {
     this.state = "opening"
     try {
-      for (const part of this.all) {
-        part.consumer = await this.connect(part)
-        part.asked = 0
+      for (const partition of this.all) {
+        partition.consumer = await this.connect(partition)
+        partition.asked = 0
         if (this.ended()) throw new PulsarFailure("other", false, "the consumer was closed")
       }
       this.state = "open"
@@ -158,58 +158,58 @@ export class PulsarConsumer implements Consumer {
   }
   private async disconnect(): Promise<void> {
     const open = this.all.flatMap(({ consumer }) => (consumer === undefined ? [] : [consumer]))
-    for (const part of this.all) part.consumer = undefined
+    for (const partition of this.all) partition.consumer = undefined
     await Promise.all(open.map((consumer) => consumer.close()))
   }
-  /** What it has can be delivered to others at once. */
+  /** Closes the consumer. What it held can be delivered to others at once. */
   async close(): Promise<void> {
     this.state = "ended"
     for (const timer of this.timers) clearTimeout(timer)
-    this.hold.clear()
+    this.unacked.clear()
     await this.disconnect()
   }
 
-  private arrived(part: Part, received: Received): void {
-    part.asked = Math.max(0, part.asked - 1)
-    part.movedAt = now()
+  private arrived(partition: ConsumedPartition, received: Received): void {
+    partition.asked = Math.max(0, partition.asked - 1)
+    partition.movedAt = now()
     if (this.state !== "open" && this.state !== "opening") return
-    const held = this.hold.arrived(part.index, received)
-    if (held === "acknowledged") void part.consumer?.acknowledge([received]).catch(() => undefined)
+    const held = this.unacked.arrived(partition.index, received)
+    if (held === "acknowledged") void partition.consumer?.acknowledge([received]).catch(() => undefined)
     if (typeof held === "string") return this.pull()
-    const { maxRedeliveries } = this.parts.settings
+    const { maxRedeliveries } = this.options.settings
     if (held.redeliveries > maxRedeliveries) {
-      this.burial([held], `redelivered ${maxRedeliveries} times`).catch(() => this.hold.add(held))
+      this.giveUp([held], `redelivered ${maxRedeliveries} times`).catch(() => this.unacked.add(held))
       return
     }
-    this.hold.add(held)
+    this.unacked.add(held)
     this.signal.openUnsafe()
   }
-  private lost(part: Part, cause: unknown, isOver: boolean): void {
-    if (this.state !== "open" || part.consumer === undefined) return
-    const { type } = this.parts.settings
-    // one that is alone gets the same again: what it forgot would be passed by what is on its way
-    if (isOver || type === "shared" || type === "keyShared") this.hold.forget(part.index)
-    else this.hold.wait(part.index, true)
+  private lost(partition: ConsumedPartition, cause: unknown, isOver: boolean): void {
+    if (this.state !== "open" || partition.consumer === undefined) return
+    const { type } = this.options.settings
+    // an exclusive consumer gets the same messages again: if it forgot them, messages under way would overtake them
+    if (isOver || type === "shared" || type === "keyShared") this.unacked.forget(partition.index)
+    else this.unacked.setDisconnected(partition.index, true)
     if (!isOver) return
-    void part.consumer.close()
-    part.consumer = undefined
-    part.asked = 0
-    void this.reconnect(part, failureOf(cause, "receive"))
+    void partition.consumer.close()
+    partition.consumer = undefined
+    partition.asked = 0
+    void this.reconnect(partition, failureOf(cause, "receive"))
   }
-  private async reconnect(part: Part, cause: PulsarFailure): Promise<void> {
+  private async reconnect(partition: ConsumedPartition, cause: PulsarFailure): Promise<void> {
     let failure = cause
     let since: number | undefined
     for (let ms = reconnectMs.first; this.state === "open"; ms = Math.min(ms * 2, reconnectMs.most)) {
       try {
-        const consumer = await this.connect(part)
+        const consumer = await this.connect(partition)
         if (this.state !== "open") return await consumer.close()
-        part.consumer = consumer
+        partition.consumer = consumer
         return this.pull()
       } catch (error) {
         failure = failureOf(error, "receive")
       }
       if (failure.kind === "busy") since ??= now()
-      const busyTooLong = this.parts.settings.type !== "failover" && now() > (since ?? Infinity) + patienceMs
+      const busyTooLong = this.options.settings.type !== "failover" && now() > (since ?? Infinity) + patienceMs
       const spent = failure.kind === "busy" ? busyTooLong : !failure.retryable && !isMissing(failure)
       if (spent) {
         this.failure = failure
@@ -220,36 +220,37 @@ export class PulsarConsumer implements Consumer {
     }
   }
 
-  /** Asks partitions for as much as there is room for, in equal shares; soon, so that much is asked for at once. */
+  /** Asks partitions for as many messages as there is room for, at the end of this turn so that few requests ask for much. */
   private pull(): void {
     if (this.pulling) return
     this.pulling = true
     setImmediate(() => {
       this.pulling = false
-      if (this.state === "open") this.share()
+      if (this.state === "open") this.askPartitions()
     })
   }
-  private share(): void {
+  /** Divides the room equally among partitions. */
+  private askPartitions(): void {
     const at = now()
-    const { room } = this.hold
-    const isIdle = (part: Part) => part.asked > 0 && at - part.movedAt > idleMs
-    let left = room - this.all.reduce((sum, part) => sum + (isIdle(part) ? 0 : part.asked), 0)
+    const { room } = this.unacked
+    const isIdle = (partition: ConsumedPartition) => partition.asked > 0 && at - partition.movedAt > idleMs
+    let left = room - this.all.reduce((sum, partition) => sum + (isIdle(partition) ? 0 : partition.asked), 0)
     const fair = Math.max(1, Math.floor(room / this.all.length))
     const start = Math.floor(at) % this.all.length
     let hungry = false
     for (let i = 0; i < this.all.length; i++) {
-      const part = this.all[(start + i) % this.all.length]!
-      if (part.consumer === undefined || part.asked >= fair) continue
-      // the last ones of an uneven share
-      const wanted = Math.min(left, fair - part.asked + (i < room % this.all.length && room > fair ? 1 : 0))
+      const partition = this.all[(start + i) % this.all.length]!
+      if (partition.consumer === undefined || partition.asked >= fair) continue
+      // the last messages if the room does not divide evenly
+      const wanted = Math.min(left, fair - partition.asked + (i < room % this.all.length && room > fair ? 1 : 0))
       if (wanted <= 0) {
-        hungry ||= part.asked === 0 && room > 0
+        hungry ||= partition.asked === 0 && room > 0
         continue
       }
       left -= wanted
-      if (part.asked === 0) part.movedAt = at
-      part.asked += wanted
-      part.consumer.ask(wanted)
+      if (partition.asked === 0) partition.movedAt = at
+      partition.asked += wanted
+      partition.consumer.ask(wanted)
     }
     if (hungry) this.later(idleMs, () => this.pull())
   }
@@ -262,120 +263,123 @@ export class PulsarConsumer implements Consumer {
       if (this.failure !== undefined) return yield* Effect.fail(fanOutError("receive")(this.failure))
       this.signal.closeUnsafe()
       if (this.state === "closed" && !(yield* this.join)) continue
-      const taken = this.hold.take(max, now())
+      const taken = this.unacked.take(max, now())
       if (taken.length > 0) {
         this.touch()
         this.pull()
         yield* this.warn(taken)
-        return taken.map((held) => messageOf(this.parts.settings.topic, held))
+        return taken.map((held) => messageOf(this.options.settings.topic, held))
       }
-      const { receiveQueue, type } = this.parts.settings
-      const isFull = this.hold.outstanding.size >= receiveQueue && type !== "keyShared"
-      const wait = isFull ? Infinity : this.hold.nextDue - now()
+      const { receiveQueue, type } = this.options.settings
+      const isFull = this.unacked.outstanding.size >= receiveQueue && type !== "keyShared"
+      const wait = isFull ? Infinity : this.unacked.nextDue - now()
       yield* Effect.raceFirst(this.signal.await, Effect.sleep(Math.min(Math.max(wait, 1), 2 ** 31 - 1)))
     }
   }).bind(this)
-  /** Tells once that keys are out of order: a batch comes whole to the consumer of its first key. */
-  private readonly warn = Effect.fnUntraced(function* (this: PulsarConsumer, taken: ReadonlyArray<Held>) {
-    const { name, topic, type } = this.parts.settings
+  /** Warns once that keys are out of order: a whole batch goes to the consumer of its first key. */
+  private readonly warn = Effect.fnUntraced(function* (this: PulsarConsumer, taken: ReadonlyArray<HeldMessage>) {
+    const { name, topic, type } = this.options.settings
     if (this.warned || type !== "keyShared" || !taken.some(({ received }) => received.id.batchSize > 1)) return
     this.warned = true
     yield* Effect.logWarning(
-      `subscription ${name}: ${topic} has batches of several messages, so keys are not kept in order among its consumers. try: publish it without batches, or subscribe with failover`
+      `subscription ${name}: ${topic} has batches of several messages, so the consumers do not get each key's messages in order. try: publish without batches, or subscribe with failover`
     )
   })
-  /** Whether it has its place in the subscription; if not, it has waited before it says so. */
+  /** Connects, and returns whether it succeeded. A failover consumer that stands by waits before it returns false. */
   private readonly join = Effect.suspend(() =>
     Effect.tryPromise({ try: () => this.open(), catch: (cause) => failureOf(cause, "receive") }).pipe(
       Effect.as(true),
       Effect.catchIf(
-        ({ kind }) => kind === "busy" && this.parts.settings.type === "failover",
+        ({ kind }) => kind === "busy" && this.options.settings.type === "failover",
         () => Effect.as(Effect.sleep(standbyMs), false)
       ),
       Effect.mapError(fanOutError("receive"))
     )
   )
 
-  /** It did something, so what it has stays its own for a further time. */
+  /** Notes activity, after which the consumer keeps its messages for another `ackTimeoutMs`. */
   private touch(): void {
     this.activeAt = now()
-    if (this.expiring || this.hold.outstanding.size === 0) return
+    if (this.expiring || this.unacked.outstanding.size === 0) return
     this.expiring = true
     this.expire()
   }
   private expiring = false
   private expire(): void {
-    const left = this.activeAt + this.parts.settings.ackTimeoutMs - now()
+    const left = this.activeAt + this.options.settings.ackTimeoutMs - now()
     if (left > 0) return this.later(left, () => this.expire())
     this.expiring = false
-    if (this.hold.outstanding.size > 0 && this.state === "open") void this.release()
+    if (this.unacked.outstanding.size > 0 && this.state === "open") void this.release()
   }
-  /** What it held too long is not its own any more. It counts as a redelivery. */
+  /** Gives all messages to other consumers, because this one has held them too long. It counts as a redelivery. */
   private async release(): Promise<void> {
     this.state = "opening"
-    const held = [...this.hold.outstanding.values()]
-    await this.eachPart(held, (consumer, some) => consumer.negativeAcknowledge(some)).catch(() => undefined)
+    const held = [...this.unacked.outstanding.values()]
+    await this.eachPartition(held, (consumer, some) => consumer.negativeAcknowledge(some)).catch(() => undefined)
     await this.disconnect()
-    this.hold.clear()
+    this.unacked.clear()
     if (this.ended()) return
     this.state = "closed"
     this.signal.openUnsafe()
   }
 
-  private known(messages: ReadonlyArray<Message>): ReadonlyArray<Held> {
-    return messages.flatMap((message) => this.hold.outstanding.get(placeOf(message)) ?? [])
+  private heldOf(messages: ReadonlyArray<Message>): ReadonlyArray<HeldMessage> {
+    return messages.flatMap((message) => this.unacked.outstanding.get(positionKey(message)) ?? [])
   }
-  private async eachPart(
-    held: ReadonlyArray<Held>,
+  private async eachPartition(
+    held: ReadonlyArray<HeldMessage>,
     run: (consumer: TransportConsumer, messages: ReadonlyArray<Received>) => Promise<void>
   ): Promise<void> {
     for (const { consumer, index } of this.all) {
       const some = held.filter(({ partition }) => partition === index).map(({ received }) => received)
       if (some.length === 0) continue
-      if (consumer === undefined) throw new PulsarFailure("lost", true, "the connection is being made again")
+      if (consumer === undefined) throw new PulsarFailure("lost", true, "the partition is reconnecting")
       await run(consumer, some)
     }
   }
-  private async settle(held: ReadonlyArray<Held>): Promise<void> {
-    await this.eachPart(held, (consumer, some) => consumer.acknowledge(some))
-    for (const one of held) this.hold.settle(one)
-    this.moved()
+  private async settle(held: ReadonlyArray<HeldMessage>): Promise<void> {
+    await this.eachPartition(held, (consumer, some) => consumer.acknowledge(some))
+    for (const one of held) this.unacked.settle(one)
+    this.onProgress()
   }
-  private moved(): void {
+  private onProgress(): void {
     this.touch()
     this.signal.openUnsafe()
     this.pull()
   }
-  private attempt(operation: string, run: () => Promise<void>): Effect.Effect<void, FanOutError> {
+  private runOperation(operation: string, run: () => Promise<void>): Effect.Effect<void, FanOutError> {
     return Effect.uninterruptible(Effect.tryPromise({ try: run, catch: fanOutError(operation) }))
   }
 
   readonly acknowledge = (messages: ReadonlyArray<Message>) =>
-    this.attempt("acknowledge", () => this.settle(this.known(messages)))
+    this.runOperation("acknowledge", () => this.settle(this.heldOf(messages)))
 
   readonly negativeAcknowledge = (messages: ReadonlyArray<Message>) =>
-    this.attempt("negativeAcknowledge", async () => {
-      const { settings } = this.parts
+    this.runOperation("negativeAcknowledge", async () => {
+      const { settings } = this.options
       const { maxRedeliveries } = settings
-      const held = this.known(messages)
+      const held = this.heldOf(messages)
       const from = now()
       for (const one of held)
         if (one.redeliveries < maxRedeliveries)
-          this.hold.giveBack(one, from + redeliveryDelay(settings, one.redeliveries))
+          this.unacked.redeliver(one, from + redeliveryDelay(settings, one.redeliveries))
       const spent = held.filter(({ redeliveries }) => redeliveries >= maxRedeliveries)
-      await this.burial(spent, `redelivered ${maxRedeliveries} times and not acknowledged`)
-      this.moved()
+      await this.giveUp(spent, `redelivered ${maxRedeliveries} times and not acknowledged`)
+      this.onProgress()
     })
 
   readonly deadLetter = (messages: ReadonlyArray<Message>, reason: string) =>
-    this.attempt("deadLetter", () => this.burial(this.known(messages), reason))
+    this.runOperation("deadLetter", () => this.giveUp(this.heldOf(messages), reason))
 
-  /** One after the other: a crash between the two steps leaves a letter that is written again, and its place says that it is the same. */
-  private async burial(held: ReadonlyArray<Held>, reason: string): Promise<void> {
-    const { bury, settings } = this.parts
+  /**
+   * Sends messages to the dead-letter topic, one after the other, and acknowledges each. After a crash between the two steps the same dead letter is
+   * written again, and its position in the source shows that it is the same.
+   */
+  private async giveUp(held: ReadonlyArray<HeldMessage>, reason: string): Promise<void> {
+    const { sendDeadLetter, settings } = this.options
     for (const one of held) {
       const { eventTime, id, key, properties, publishTime, value } = one.received
-      await bury({
+      await sendDeadLetter({
         key,
         value,
         eventTime: eventTime > 0 ? eventTime : publishTime,
@@ -392,10 +396,10 @@ export class PulsarConsumer implements Consumer {
       await this.settle([one])
     }
   }
-  /** Why the first try to join failed, as the port tells it. */
+  /** The port's error for a first connection that failed. */
   async refusal(cause: unknown): Promise<ConsumerBusy | FanOutError> {
-    const { name, topic } = this.parts.settings
+    const { name, topic } = this.options.settings
     if (failureOf(cause, "subscribe").kind !== "busy") return fanOutError("subscribe")(cause)
-    return new ConsumerBusy({ topic, subscription: name, type: await this.parts.typeOf() })
+    return new ConsumerBusy({ topic, subscription: name, type: await this.options.typeOf() })
   }
 }

@@ -1,4 +1,4 @@
-// The fan-out on Apache Pulsar: durable subscriptions of its topics, by the native client or over WebSocket. Pulsar keeps their state.
+// The fan-out on Apache Pulsar: durable subscriptions whose state Pulsar keeps, over the native client or WebSocket.
 import { randomUUID } from "node:crypto"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -16,23 +16,24 @@ import {
 } from "../../subscription/fanout.ts"
 import { UnknownTopic } from "../../log/log.ts"
 import { adminOf, type Cluster, connect, partitionCount } from "../client/cluster.ts"
-import { PulsarConsumer, type Settings } from "./consumer.ts"
+import { PulsarConsumer, type SubscriptionSettings } from "./consumer.ts"
 import { failureOf } from "../client/errors.ts"
 import { fanOutError } from "./errors.ts"
 import type { PulsarOptions } from "../client/options.ts"
 import { partitionTopics, topicName } from "../client/topic-names.ts"
-import { begin, moveAll } from "./seek.ts"
+import { createAt, moveTo } from "./seek.ts"
 import type { Outgoing, TransportProducer } from "../client/transport.ts"
 
-const findIt = "set MILLRACE_PULSAR_TENANT to whose it is, or make it: 'millrace pulsar apply'"
-/** The names of a topic's partitions. Fails with `UnknownTopic` where there is none and the admin interface can tell. */
+const createAdvice = "set MILLRACE_PULSAR_TENANT to the tenant that has it, or create it: 'millrace pulsar apply'"
+/** The full names of a topic's partitions. Fails with `UnknownTopic` if the admin interface says that the topic does not exist. */
 const partitionsOf = Effect.fnUntraced(function* (cluster: Cluster, operation: string, topic: string) {
   const name = topicName(cluster.options, topic)
   const count = yield* Effect.tryPromise({
     try: () => partitionCount(cluster, name),
     catch: fanOutError(operation)
   })
-  if (count === undefined) return yield* new UnknownTopic({ topic, reason: `there is no ${name}`, advice: findIt })
+  if (count === undefined)
+    return yield* new UnknownTopic({ topic, reason: `${name} does not exist`, advice: createAdvice })
   return partitionTopics(name, count)
 })
 
@@ -42,8 +43,8 @@ const portTypes: Readonly<Record<string, string>> = {
   Shared: "shared",
   Key_Shared: "keyShared"
 }
-/** Sends to a topic that is made with the first message. */
-const sender = (cluster: Cluster, topic: string) => {
+/** A producer of a topic. The topic is created, and the producer opened, with the first message. */
+const lazyProducer = (cluster: Cluster, topic: string) => {
   const { admin, options, transport } = cluster
   const name = topicName(options, topic)
   let made: Promise<TransportProducer> | undefined
@@ -67,14 +68,14 @@ const sender = (cluster: Cluster, topic: string) => {
   return { send, close }
 }
 
-/** A subscription's type as the port names it, as far as the brokers tell. */
+/** A subscription's type in the port's words, if the brokers report it. */
 const typeOf = async ({ admin }: Cluster, topic: string, name: string) => {
   const stats = await admin?.subscription(topic, name).catch(() => undefined)
   return portTypes[stats?.type ?? ""] ?? "of another type, or exclusive,"
 }
 
 const subscribe = Effect.fnUntraced(function* (cluster: Cluster, options: SubscribeOptions) {
-  const settings: Settings = {
+  const settings: SubscriptionSettings = {
     ...subscriptions,
     deadLetterTopic: `${options.topic}.${options.name}.dlq`,
     maxRedeliveryDelayMs: redeliveryDelay(options, 0),
@@ -85,11 +86,11 @@ const subscribe = Effect.fnUntraced(function* (cluster: Cluster, options: Subscr
   yield* assertPositions("subscribe", options.topic, topics.length, from)
   if (typeof from === "object")
     yield* Effect.tryPromise({
-      try: () => begin(adminOf(cluster), topics, name, from),
+      try: () => createAt(adminOf(cluster), topics, name, from),
       catch: fanOutError("subscribe")
     })
-  const dead = yield* Effect.acquireRelease(
-    Effect.sync(() => sender(cluster, settings.deadLetterTopic)),
+  const deadLetters = yield* Effect.acquireRelease(
+    Effect.sync(() => lazyProducer(cluster, settings.deadLetterTopic)),
     ({ close }) => Effect.promise(close)
   )
   const consumer = yield* Effect.acquireRelease(
@@ -100,7 +101,7 @@ const subscribe = Effect.fnUntraced(function* (cluster: Cluster, options: Subscr
           settings,
           name: `millrace-${randomUUID()}`,
           topics,
-          bury: dead.send,
+          sendDeadLetter: deadLetters.send,
           typeOf: () => typeOf(cluster, topics[0]!, name)
         })
     ),
@@ -110,12 +111,12 @@ const subscribe = Effect.fnUntraced(function* (cluster: Cluster, options: Subscr
     try: () => consumer.open().then(() => undefined),
     catch: (cause) => failureOf(cause, "subscribe")
   }).pipe(Effect.catch(Effect.succeed))
-  // it stands by
+  // a failover consumer stands by
   if (refused === undefined || (refused.kind === "busy" && settings.type === "failover")) return consumer
   return yield* yield* Effect.promise(() => consumer.refusal(refused))
 })
 
-/** Moves a subscription that nobody consumes. */
+/** Moves a subscription. Fails with `ConsumerBusy` if it has a consumer. */
 const seek = Effect.fnUntraced(function* (
   cluster: Cluster,
   { name, topic }: Pick<SubscribeOptions, "topic" | "name">,
@@ -130,7 +131,7 @@ const seek = Effect.fnUntraced(function* (
         const stats = await admin.subscription(one, name)
         if ((stats?.consumers?.length ?? 0) > 0) return typeOf(cluster, one, name)
       }
-      await moveAll(admin, topics, name, to)
+      await moveTo(admin, topics, name, to)
       return undefined
     },
     catch: fanOutError("seek")
@@ -138,18 +139,18 @@ const seek = Effect.fnUntraced(function* (
   if (busy !== undefined) return yield* new ConsumerBusy({ topic, subscription: name, type: busy })
 })
 
-/** A subscription that failed leaves nothing in its scope. */
-const whole = Effect.fnUntraced(function* <A, E>(effect: Effect.Effect<A, E, Scope.Scope>) {
+/** Runs an effect in a scope of its own, and closes that scope at once if the effect fails. */
+const allOrNothing = Effect.fnUntraced(function* <A, E>(effect: Effect.Effect<A, E, Scope.Scope>) {
   const scope = yield* Scope.fork(yield* Effect.scope)
   return yield* Scope.provide(effect, scope).pipe(
     Effect.onExit((exit) => (Exit.isSuccess(exit) ? Effect.void : Scope.close(scope, exit)))
   )
 })
 
-/** The fan-out over connections that stay open as long. */
+/** The fan-out over a cluster that stays connected as long as it is used. */
 export const fromCluster = (cluster: Cluster): FanOut["Service"] =>
   FanOut.of({
-    subscribe: (options) => whole(subscribe(cluster, options)),
+    subscribe: (options) => allOrNothing(subscribe(cluster, options)),
     seek: (options, to) => seek(cluster, options, to),
     unsubscribe: (topic, name) =>
       Effect.tryPromise({
@@ -158,9 +159,9 @@ export const fromCluster = (cluster: Cluster): FanOut["Service"] =>
       })
   })
 
-/** The fan-out on a cluster, until the scope closes. */
+/** Connects to a cluster until the scope closes. Fails if the client cannot be loaded or its options do not fit each other. */
 export const make = (options: PulsarOptions): Effect.Effect<FanOut["Service"], FanOutError, Scope.Scope> =>
   connect(options).pipe(Effect.mapError(fanOutError("connect")), Effect.map(fromCluster))
 
-/** The fan-out on a cluster. */
+/** The fan-out on a cluster, as a layer. */
 export const layer = (options: PulsarOptions): Layer.Layer<FanOut, FanOutError> => Layer.effect(FanOut, make(options))

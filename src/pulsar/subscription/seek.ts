@@ -1,35 +1,39 @@
-// Where a subscription begins and where it is moved to, by the admin interface: for places that a client cannot name when it subscribes.
+// Moves subscriptions by the admin interface, to positions and times that a client cannot give when it subscribes.
 import type { StartAt } from "../../subscription/fanout.ts"
 import type { Admin } from "../client/admin.ts"
 import { PulsarFailure } from "../client/errors.ts"
 import { messageIdAt } from "../client/message-id.ts"
 
-/** Where one partition begins. */
-type Place = "earliest" | "latest" | { readonly time: number } | { readonly position: number }
+/** Where a subscription starts in one partition. */
+type PartitionStart = "earliest" | "latest" | { readonly time: number } | { readonly position: number }
 
-const placeIn = (partition: number, to: StartAt): Place => {
+const startIn = (partition: number, to: StartAt): PartitionStart => {
   if (typeof to === "string" || "time" in to) return to
   const positions = to.places.filter((place) => place.partition === partition).map(({ position }) => position)
   return positions.length === 0 ? "earliest" : { position: Math.min(...positions) }
 }
-/** Moves a subscription of one partition. */
-const move = async (admin: Admin, topic: string, name: string, place: Place): Promise<void> => {
-  const isLatest = place === "latest" || (typeof place === "object" && "time" in place && place.time > Date.now())
+/** Moves the subscription of one partition. */
+const move = async (admin: Admin, topic: string, name: string, start: PartitionStart): Promise<void> => {
+  const isLatest = start === "latest" || (typeof start === "object" && "time" in start && start.time > Date.now())
   if (isLatest) return admin.onSubscription("POST", topic, name, "/skip_all")
-  if (place === "earliest")
+  if (start === "earliest")
     return admin.onSubscription("POST", topic, name, "/resetcursor", { ledgerId: -1, entryId: -1 })
-  if (typeof place === "object" && "time" in place)
-    return admin.onSubscription("POST", topic, name, `/resetcursor/${Math.floor(place.time)}`)
-  const id = messageIdAt((place as { readonly position: number }).position)
+  if (typeof start === "object" && "time" in start)
+    return admin.onSubscription("POST", topic, name, `/resetcursor/${Math.floor(start.time)}`)
+  const id = messageIdAt((start as { readonly position: number }).position)
   if (id === undefined)
-    throw new PulsarFailure("other", false, "this position does not say where its message is: give a time instead")
+    throw new PulsarFailure(
+      "other",
+      false,
+      "this position does not contain a message id, because ledger or entry are too large for it; give a time instead"
+    )
   const { batch, entry: entryId, ledger: ledgerId } = id
   const body = { ledgerId, entryId, partitionIndex: -1, batchIndex: batch, isExcluded: false }
   await admin.onSubscription("POST", topic, name, "/resetcursor", body)
 }
 
-/** Makes a subscription where it is not there; one that is stays where it was. Partitions are named in their order. */
-export const begin = async (
+/** Creates a subscription at a start in each partition. Where it exists already it stays as it is. `topics` are the partitions in order. */
+export const createAt = async (
   admin: Admin,
   topics: ReadonlyArray<string>,
   name: string,
@@ -38,18 +42,13 @@ export const begin = async (
   for (const [partition, topic] of topics.entries()) {
     if ((await admin.subscription(topic, name)) !== undefined) continue
     await admin.onSubscription("PUT", topic, name, "")
-    await move(admin, topic, name, placeIn(partition, from))
+    await move(admin, topic, name, startIn(partition, from))
   }
 }
-/** Moves a subscription that nobody uses, or makes it. */
-export const moveAll = async (
-  admin: Admin,
-  topics: ReadonlyArray<string>,
-  name: string,
-  to: StartAt
-): Promise<void> => {
+/** Moves a subscription without consumers. Creates it where it does not exist. `topics` are the partitions in order. */
+export const moveTo = async (admin: Admin, topics: ReadonlyArray<string>, name: string, to: StartAt): Promise<void> => {
   for (const [partition, topic] of topics.entries()) {
     if ((await admin.subscription(topic, name)) === undefined) await admin.onSubscription("PUT", topic, name, "")
-    await move(admin, topic, name, placeIn(partition, to))
+    await move(admin, topic, name, startIn(partition, to))
   }
 }

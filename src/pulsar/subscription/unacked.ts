@@ -1,38 +1,40 @@
-// What one consumer holds: what came and was not delivered, was delivered and not acknowledged, or was given back. It waits for nothing.
+// The messages that a consumer holds: arrived and not delivered, delivered and not acknowledged, or waiting for redelivery. Pure: no I/O, no timers.
 import type { Message } from "../../subscription/fanout.ts"
 import { compareMessageIds, positionOf } from "../client/message-id.ts"
 import type { Received } from "../client/transport.ts"
 
-/** A message that came. */
-export interface Held {
+/** A message that a consumer holds. */
+export interface HeldMessage {
   readonly partition: number
-  readonly place: string
-  /** As it came last: an id is good for the connection it came by. */
+  /** `partition:position`. */
+  readonly positionKey: string
+  /** As it arrived last: its handle is valid for that connection only. */
   received: Received
   /** How often it was delivered before. */
   redeliveries: number
-  /** When it may be delivered, by the clock of `performance.now`; 0: at once. */
+  /** When it may be delivered, by the clock of `performance.now`; 0 means at once. */
   due: number
-  /** It was delivered by this consumer before. */
-  again: boolean
+  /** Whether this consumer has delivered it before. */
+  isRedelivery: boolean
 }
-/** Messages of one key in the order of their partition, or one message where keys do not matter. */
-interface Chain {
+/** Messages of one key in the order of their partition; a single message if keys need no order. */
+interface KeyQueue {
   readonly name: string
-  readonly waiting: Array<Held>
+  readonly waiting: Array<HeldMessage>
 }
-/** What is known of a message whose connection was lost: it may come again. */
+/** What to remember of a message whose connection was lost, in case it comes again. */
 interface Remembered {
   readonly redeliveries: number
   readonly due: number
 }
 
-/** How many acknowledged and lost messages are remembered, for what the broker sends again. */
+/** How many acknowledged and lost messages are remembered, to recognize what the broker sends again. */
 const remembered = 20_000
 
-export const placeOf = ({ partition, position }: Pick<Message, "partition" | "position">) => `${partition}:${position}`
+export const positionKey = ({ partition, position }: Pick<Message, "partition" | "position">) =>
+  `${partition}:${position}`
 
-/** Forgets the first of a map until it is small enough. */
+/** Deletes the oldest entries of a map until it is small enough. */
 const bound = (map: Map<string, unknown>) => {
   for (const name of map.keys()) {
     if (map.size <= remembered) return
@@ -40,155 +42,168 @@ const bound = (map: Map<string, unknown>) => {
   }
 }
 
-/** The messages of a consumer. */
-export class Hold {
+/** The unacknowledged messages of a consumer. */
+export class UnackedMessages {
   private readonly keyed: boolean
   private readonly receiveQueue: number
-  /** Delivered and not acknowledged, by place. */
-  readonly outstanding = new Map<string, Held>()
-  /** Not delivered, or given back, by key. Those whose first one may be delivered come in the order in which that became so. */
-  private readonly chains = new Map<string, Chain>()
-  private readonly places = new Map<string, Chain>()
-  private ready = new Set<Chain>()
-  private readonly delayed = new Set<Chain>()
+  /** Delivered and not acknowledged, by `positionKey`. */
+  readonly outstanding = new Map<string, HeldMessage>()
+  /** Not delivered yet, or to be redelivered, by key. */
+  private readonly queues = new Map<string, KeyQueue>()
+  private readonly queueOf = new Map<string, KeyQueue>()
+  /** Queues whose first message may be delivered, in the order in which it became deliverable. */
+  private ready = new Set<KeyQueue>()
+  private readonly delayed = new Set<KeyQueue>()
   private readonly acknowledged = new Map<string, true>()
   private readonly lost = new Map<string, Remembered>()
-  /** Partitions whose messages wait for their connection. */
-  private readonly away = new Set<number>()
-  private givenBack = 0
+  /** Partitions that are reconnecting: their messages wait. */
+  private readonly disconnected = new Set<number>()
+  private waitingForRedelivery = 0
 
   constructor(keyed: boolean, receiveQueue: number) {
     this.keyed = keyed
     this.receiveQueue = receiveQueue
   }
-  private nameOf(held: Held): string {
-    return this.keyed ? `${held.partition}:${held.received.key}` : held.place
+  private nameOf(held: HeldMessage): string {
+    return this.keyed ? `${held.partition}:${held.received.key}` : held.positionKey
   }
-  private place(chain: Chain): void {
-    this.ready.delete(chain)
-    this.delayed.delete(chain)
-    const first = chain.waiting[0]
-    if (first === undefined) this.chains.delete(chain.name)
-    else (first.due > 0 ? this.delayed : this.ready).add(chain)
+  private file(queue: KeyQueue): void {
+    this.ready.delete(queue)
+    this.delayed.delete(queue)
+    const first = queue.waiting[0]
+    if (first === undefined) this.queues.delete(queue.name)
+    else (first.due > 0 ? this.delayed : this.ready).add(queue)
   }
-  private insert(held: Held): void {
+  private insert(held: HeldMessage): void {
     const name = this.nameOf(held)
-    const chain = this.chains.get(name) ?? { name, waiting: [] }
-    const { waiting } = chain
+    const queue = this.queues.get(name) ?? { name, waiting: [] }
+    const { waiting } = queue
     let at = waiting.length
     while (at > 0 && compareMessageIds(waiting[at - 1]!.received.id, held.received.id) > 0) at--
     waiting.splice(at, 0, held)
-    this.places.set(held.place, chain)
-    if (held.again) this.givenBack += 1
+    this.queueOf.set(held.positionKey, queue)
+    if (held.isRedelivery) this.waitingForRedelivery += 1
     if (at > 0) return
-    this.chains.set(name, chain)
-    this.place(chain)
+    this.queues.set(name, queue)
+    this.file(queue)
   }
 
-  /** What came. `acknowledged`: it was handled already, which is to be said again. `known`: it is here. Else what it is now. */
-  arrived(partition: number, received: Received): Held | "acknowledged" | "known" {
-    const place = `${partition}:${positionOf(received.id)}`
-    if (this.acknowledged.has(place)) return "acknowledged"
-    const there = this.outstanding.get(place) ?? this.places.get(place)?.waiting.find((other) => other.place === place)
+  /**
+   * Takes a message that arrived. `acknowledged` means that it was acknowledged before and must be again; `known` that it is held already. Otherwise
+   * returns the message to `add`.
+   */
+  arrived(partition: number, received: Received): HeldMessage | "acknowledged" | "known" {
+    const positionKey = `${partition}:${positionOf(received.id)}`
+    if (this.acknowledged.has(positionKey)) return "acknowledged"
+    const there =
+      this.outstanding.get(positionKey) ??
+      this.queueOf.get(positionKey)?.waiting.find((other) => other.positionKey === positionKey)
     if (there !== undefined) {
       there.received = received
       return "known"
     }
-    const before = this.lost.get(place)
-    this.lost.delete(place)
+    const before = this.lost.get(positionKey)
+    this.lost.delete(positionKey)
     const redeliveries = received.redeliveries + (before?.redeliveries ?? 0)
-    const held: Held = { partition, place, received, redeliveries, due: before?.due ?? 0, again: false }
+    const held: HeldMessage = {
+      partition,
+      positionKey,
+      received,
+      redeliveries,
+      due: before?.due ?? 0,
+      isRedelivery: false
+    }
     return held
   }
-  /** Something that arrived waits for its delivery. */
-  add(held: Held): void {
+  /** Queues a message that arrived for its delivery. */
+  add(held: HeldMessage): void {
     this.insert(held)
   }
-  /** Delivers up to `max` messages whose time has come. */
-  take(max: number, now: number): ReadonlyArray<Held> {
-    for (const chain of this.delayed) {
-      const first = chain.waiting[0]!
+  /** Takes up to `max` messages that may be delivered now. */
+  take(max: number, now: number): ReadonlyArray<HeldMessage> {
+    for (const queue of this.delayed) {
+      const first = queue.waiting[0]!
       if (first.due > now) continue
       first.due = 0
-      this.place(chain)
+      this.file(queue)
     }
-    const taken: Array<Held> = []
-    for (const chain of this.ready) {
+    const taken: Array<HeldMessage> = []
+    for (const queue of this.ready) {
       while (taken.length < max) {
-        const first = chain.waiting[0]
-        if (first === undefined || first.due > 0 || this.away.has(first.partition)) break
-        // with keys in order, what this consumer has may wait for what comes again: a full queue must let it in
-        if (this.outstanding.size >= this.receiveQueue && !(this.keyed && first.again)) break
-        chain.waiting.shift()
-        this.places.delete(first.place)
-        if (first.again) this.givenBack -= 1
-        this.outstanding.set(first.place, first)
+        const first = queue.waiting[0]
+        if (first === undefined || first.due > 0 || this.disconnected.has(first.partition)) break
+        // if keys keep their order, delivered messages may wait for a redelivery of their key, so a full queue must let it pass
+        if (this.outstanding.size >= this.receiveQueue && !(this.keyed && first.isRedelivery)) break
+        queue.waiting.shift()
+        this.queueOf.delete(first.positionKey)
+        if (first.isRedelivery) this.waitingForRedelivery -= 1
+        this.outstanding.set(first.positionKey, first)
         taken.push(first)
       }
-      const first = chain.waiting[0]
-      if (first === undefined || first.due > 0) this.place(chain)
+      const first = queue.waiting[0]
+      if (first === undefined || first.due > 0) this.file(queue)
       if (taken.length >= max) break
     }
     return taken
   }
-  /** When something that was given back may be delivered; infinity: there is nothing. */
+  /** When the next redelivery is due; infinity if none waits. */
   get nextDue(): number {
     let next = Infinity
     for (const { waiting } of this.delayed) next = Math.min(next, waiting[0]!.due)
     return next
   }
-  /** How many more may come. */
+  /** For how many more messages there is room. */
   get room(): number {
-    const fresh = this.places.size - this.givenBack
+    const fresh = this.queueOf.size - this.waitingForRedelivery
     return Math.min(
       this.receiveQueue - this.outstanding.size - fresh,
-      // what is given back is not delivered, and yet it is in memory
-      Math.max(this.receiveQueue, 1_000) - this.givenBack
+      // messages that wait for redelivery are not delivered, but take memory
+      Math.max(this.receiveQueue, 1_000) - this.waitingForRedelivery
     )
   }
 
-  /** It was acknowledged, or is dead. */
-  settle(held: Held): void {
-    this.outstanding.delete(held.place)
-    this.acknowledged.set(held.place, true)
+  /** The message was acknowledged, or became a dead letter. */
+  settle(held: HeldMessage): void {
+    this.outstanding.delete(held.positionKey)
+    this.acknowledged.set(held.positionKey, true)
     bound(this.acknowledged)
   }
-  /** It comes again, counted once more. */
-  giveBack(held: Held, due: number): void {
-    this.outstanding.delete(held.place)
-    this.insert({ ...held, redeliveries: held.redeliveries + 1, due, again: true })
+  /** Queues a message for redelivery, and counts it. */
+  redeliver(held: HeldMessage, due: number): void {
+    this.outstanding.delete(held.positionKey)
+    this.insert({ ...held, redeliveries: held.redeliveries + 1, due, isRedelivery: true })
   }
-  /** A partition's connection is away, or is back: meanwhile nothing of it is delivered. */
-  wait(partition: number, isAway: boolean): void {
-    if (isAway) this.away.add(partition)
-    else this.away.delete(partition)
+  /** A partition has lost its connection, or has it back. In between none of its messages is delivered. */
+  setDisconnected(partition: number, isDisconnected: boolean): void {
+    if (isDisconnected) this.disconnected.add(partition)
+    else this.disconnected.delete(partition)
   }
-  /** A partition's connection was lost: what was not delivered comes again by another one, perhaps elsewhere. */
+  /** Forgets a partition's undelivered messages after its connection was lost: they come again, to this consumer or another. */
   forget(partition: number): void {
-    this.away.delete(partition)
-    for (const chain of this.chains.values()) {
-      const gone = chain.waiting.filter((held) => held.partition === partition)
+    this.disconnected.delete(partition)
+    for (const queue of this.queues.values()) {
+      const gone = queue.waiting.filter((held) => held.partition === partition)
       if (gone.length === 0) continue
-      for (const { again, due, place, received, redeliveries } of gone) {
-        this.places.delete(place)
-        if (again) this.givenBack -= 1
+      for (const { isRedelivery, due, positionKey, received, redeliveries } of gone) {
+        this.queueOf.delete(positionKey)
+        if (isRedelivery) this.waitingForRedelivery -= 1
         const local = redeliveries - received.redeliveries
-        if (local > 0) this.lost.set(place, { redeliveries: local, due })
+        if (local > 0) this.lost.set(positionKey, { redeliveries: local, due })
       }
-      chain.waiting.splice(0, chain.waiting.length, ...chain.waiting.filter((held) => held.partition !== partition))
-      this.place(chain)
+      queue.waiting.splice(0, queue.waiting.length, ...queue.waiting.filter((held) => held.partition !== partition))
+      this.file(queue)
     }
     bound(this.lost)
   }
-  /** Everything goes to others. */
+  /** Forgets everything: all messages go to other consumers. */
   clear(): void {
-    for (const held of this.outstanding.values()) this.lost.delete(held.place)
+    for (const held of this.outstanding.values()) this.lost.delete(held.positionKey)
     this.outstanding.clear()
-    this.chains.clear()
-    this.places.clear()
+    this.queues.clear()
+    this.queueOf.clear()
     this.ready = new Set()
     this.delayed.clear()
-    this.away.clear()
-    this.givenBack = 0
+    this.disconnected.clear()
+    this.waitingForRedelivery = 0
   }
 }

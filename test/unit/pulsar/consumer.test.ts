@@ -33,7 +33,7 @@ const consumerOf = (type: "exclusive" | "failover") => {
     settings: { ...settings, ...delays },
     name: "c",
     topics: ["persistent://public/default/t"],
-    bury: async () => undefined,
+    sendDeadLetter: async () => undefined,
     typeOf: async () => type
   })
   const take = Effect.fnUntraced(function* (count: number) {
