@@ -199,7 +199,7 @@ suite("millrace subscribe on Pulsar", () => {
           [[topic, "--from", "yesterday"], 2, /^millrace: --from yesterday is no place\ntry: --from earliest, .*\n$/],
           [[topic, "--from", "1:7"], 1, /^millrace: .* there is no partition 1: \S+ has 0 alone\n$/],
           [[topic, "--max", "0"], 2, /^millrace: --max 0 is no number of messages\ntry: --max 10, .*\n$/],
-          [["nowhere"], 1, /^millrace: .* there is no persistent:.*nowhere; set MILLRACE_PULSAR_TENANT .*\n$/]
+          [["nowhere"], 1, /^millrace: .* persistent:.*nowhere does not exist; set MILLRACE_PULSAR_TENANT .*\n$/]
         ]
         for (const [args, code, error] of refusals) {
           const ended = yield* Cli.run(environment, "subscribe", ...args)
