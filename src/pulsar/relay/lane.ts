@@ -81,6 +81,8 @@ export class Lane implements RelayLane {
       const { partition, projection, source } = mirrored
       const stream = this.streams.get(name)
       if (stream?.broken !== undefined) {
+        // once the stream is set aside nobody else sees its reason
+        this.reasons.set(name, stream.broken)
         this.streams.delete(name)
         this.broken.set(name, {
           closed: stream.close(),
