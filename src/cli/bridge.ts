@@ -1,94 +1,31 @@
-// `millrace bridge`: mirrors topics between Kafka and Pulsar by rules, until stopped or once. It needs no database and no application.
-import * as Cause from "effect/Cause"
+// Runs `millrace bridge`, which mirrors topics between Kafka and Pulsar by rules. It needs no database and no application.
 import * as Effect from "effect/Effect"
-import * as Exit from "effect/Exit"
-import * as Option from "effect/Option"
-import * as Scope from "effect/Scope"
+import type * as Scope from "effect/Scope"
 import type { Bridge } from "../bridge/rules.ts"
 import type { BridgeError } from "../bridge/errors.ts"
-import type { PulsarSide } from "../bridge/pulsar-side.ts"
-import { find, join, once, run } from "../bridge/bridge.ts"
+import { find, once, run } from "../bridge/bridge.ts"
 import type { UnavailableSide } from "../bridge/availability.ts"
 import { outcomes, type StreamStatus } from "../bridge/status.ts"
 import type { BridgeContext } from "../bridge/stream.ts"
-import * as KafkaBridge from "../kafka/bridge-end.ts"
-import * as KafkaLog from "../kafka/log/log.ts"
-import * as PulsarBridge from "../pulsar/bridge-end.ts"
-import { type PulsarOptions, optionsFrom as pulsarOptionsFrom } from "../pulsar/client/options.ts"
 import * as Http from "../server/server.ts"
-import { load } from "../system/dead-letters/bridge-rules.ts"
-import { CommandFailed } from "../system/command-failure.ts"
+import { loadRules } from "../system/bridge-rules.ts"
+import { openBridge, openBridgeWhenReachable, prepareBridge } from "../system/open-bridge.ts"
 
-/** What the command was asked for. */
+/** The command's flags. */
 export interface BridgeFlags {
   readonly rules: string | undefined
   readonly once: boolean
   readonly dryRun: boolean
   readonly json: boolean
-  /** Undefined: no server. */
+  /** The port of the health server; undefined: no server. */
   readonly port: number | undefined
 }
 
-/** Reads options from the environment. */
-const given = <A>(name: string, read: (env: NodeJS.ProcessEnv) => A | undefined): Effect.Effect<A, CommandFailed> =>
-  Effect.try({
-    try: () => read(process.env),
-    catch: (cause) => new CommandFailed({ message: (cause as Error).message })
-  }).pipe(
-    Effect.flatMap((options) =>
-      options === undefined
-        ? Effect.fail(
-            new CommandFailed({
-              message: `${name} is not set`,
-              try: "a bridge needs MILLRACE_KAFKA_BROKERS and MILLRACE_PULSAR_URL"
-            })
-          )
-        : Effect.succeed(options)
-    )
-  )
-interface Given {
-  readonly kafka: KafkaLog.Options
-  readonly pulsar: PulsarOptions
-}
-const environment: Effect.Effect<Given, CommandFailed> = Effect.all({
-  kafka: given("MILLRACE_KAFKA_BROKERS", KafkaLog.optionsFrom),
-  pulsar: given("MILLRACE_PULSAR_URL", pulsarOptionsFrom)
-})
-/** Fails where Kafka cannot be reached: its cluster's name is part of what is written. Pulsar is reached when it is used. */
-const connect = Effect.fnUntraced(function* (bridge: Bridge, kafka: KafkaLog.Options, pulsar: PulsarSide) {
-  // for ever: who gives up and joins anew is waited for by the group, and the one that it was as well
-  const log = yield* KafkaLog.make({ ...kafka, joinMs: Infinity })
-  return yield* join(bridge, { log, kafka: KafkaBridge.make(kafka), pulsar })
-})
-
-/** How often a broker that is away is looked for when a bridge starts. */
-const lookMs = 1_000
-/** The same, but it waits for Kafka as long as that takes; `waiting` hears why, each time that it is another reason. */
-const patiently = Effect.fnUntraced(function* (
-  bridge: Bridge,
-  kafka: KafkaLog.Options,
-  pulsar: PulsarSide,
-  waiting: (reason: string) => Effect.Effect<void>
-) {
-  const outer = yield* Effect.scope
-  let told = ""
-  while (true) {
-    // what failed leaves nothing behind
-    const scope = yield* Scope.fork(outer)
-    const exit = yield* Effect.exit(Scope.provide(connect(bridge, kafka, pulsar), scope))
-    if (Exit.isSuccess(exit)) return exit.value
-    yield* Scope.close(scope, exit)
-    const error = Cause.findErrorOption(exit.cause)
-    if (Option.isNone(error) || !error.value.retryable) return yield* exit
-    if (error.value.reason !== told) yield* waiting((told = error.value.reason))
-    yield* Effect.sleep(lookMs)
-  }
-})
-
 const print = (text: string) => Effect.sync(() => process.stdout.write(`${text}\n`))
+
 const sum = (streams: ReadonlyArray<StreamStatus>) =>
   Object.fromEntries(outcomes.map((outcome) => [outcome, streams.reduce((total, one) => total + one[outcome], 0)]))
-/** Figures by rule. */
+/** The counts of each rule, as JSON for programs. */
 const report = ({ board, bridge, clusters }: BridgeContext) => ({
   bridge: bridge.name,
   ...clusters,
@@ -101,82 +38,88 @@ const report = ({ board, bridge, clusters }: BridgeContext) => ({
     return { name, from, to, streams: streams.length, ...sum(streams), lag, halted }
   })
 })
-const textOf = (joined: BridgeContext) =>
-  report(joined)
+/** The counts of each rule, for people: a line a rule. */
+const textOf = (context: BridgeContext) =>
+  report(context)
     .rules.map((rule) => {
       const counts = outcomes.map((outcome) => `${(rule as unknown as Record<string, number>)[outcome]} ${outcome}`)
       return `${rule.name}: ${counts.join(", ")}`
     })
     .join("\n")
 
-/** Says what every rule would mirror, and starts nothing. */
-const plan = Effect.fnUntraced(function* (joined: BridgeContext, json: boolean): Effect.fn.Return<void, BridgeError> {
+/** Prints which topics each rule would mirror now. */
+const printPlan = Effect.fnUntraced(function* (
+  context: BridgeContext,
+  json: boolean
+): Effect.fn.Return<void, BridgeError> {
+  const { bridge, clusters } = context
   const rules = []
-  for (const rule of joined.bridge.rules) {
-    const topics = (yield* find(joined, rule)).map(({ parts, topic }) => ({ topic, partitions: parts.length }))
+  for (const rule of bridge.rules) {
+    const topics = (yield* find(context, rule)).map(({ parts, topic }) => ({ topic, partitions: parts.length }))
     rules.push({ name: rule.name, from: rule.from, to: rule.to, topics })
   }
-  if (json) yield* print(JSON.stringify({ bridge: joined.bridge.name, ...joined.clusters, rules }))
+  if (json) yield* print(JSON.stringify({ bridge: bridge.name, ...clusters, rules }))
   for (const { from, name, to, topics } of json ? [] : rules) {
     yield* print(`${name}: ${from} → ${to}`)
     for (const { partitions, topic } of topics)
       yield* print(`  ${topic}, ${partitions} partition${partitions === 1 ? "" : "s"}`)
-    if (topics.length === 0) yield* print("  no such topic now; it is looked for all the time")
+    if (topics.length === 0) yield* print("  no such topic exists yet; a running bridge mirrors one as soon as it does")
   }
 })
-/** A failure that lasts so long is one that a probe is told of; shorter ones are those of a group that shares anew. */
-const lastingMs = 10_000
-/** Whether it does its work, and why not. */
-const readiness = (joined: BridgeContext) => {
-  const { board, presence } = joined
-  const { rules } = report(joined)
-  const failing = board.failing.filter(({ since }) => Date.now() - since > lastingMs)
+
+/** Failures that last longer than this make the bridge unready, in milliseconds. Shorter ones are normal while a group redistributes its partitions. */
+const toleratedMs = 10_000
+/** Whether the bridge mirrors everything, and if not, why. */
+const readiness = (context: BridgeContext) => {
+  const { board, presence } = context
+  const { rules } = report(context)
+  const failing = board.failing.filter(({ since }) => Date.now() - since > toleratedMs)
   const { away } = presence
   const ready = away.length === 0 && failing.length === 0 && rules.every(({ halted }) => halted.length === 0)
   return { ready, away, failing, rules }
 }
 
-const started = (rules: Bridge, json: boolean, url: string | undefined) => {
-  const names = rules.rules.map(({ name }) => name)
+const printStarted = ({ name, rules }: Bridge, json: boolean, url: string | undefined) => {
+  const names = rules.map((rule) => rule.name)
   return print(
     json
-      ? JSON.stringify({ bridge: rules.name, rules: names, url: url ?? null })
-      : `millrace bridge ${rules.name}: ${names.join(", ")}${url === undefined ? "" : ` at ${url}`}`
+      ? JSON.stringify({ bridge: name, rules: names, url: url ?? null })
+      : `millrace bridge ${name}: ${names.join(", ")}${url === undefined ? "" : ` at ${url}`}`
   )
 }
-/** Mirrors until stopped. Probes are answered from the beginning, and brokers that are away are waited for. */
+/** Mirrors until stopped. The health server answers from the start, also while the bridge waits for Kafka. */
 const mirror = Effect.fnUntraced(function* (
   rules: Bridge,
   { json, port }: BridgeFlags
 ): Effect.fn.Return<never, unknown, Scope.Scope> {
-  const { kafka, pulsar } = yield* environment
-  // where its client cannot be loaded waiting is of no use
-  const end = yield* PulsarBridge.make(pulsar)
-  const state: { joined?: BridgeContext; away: ReadonlyArray<UnavailableSide> } = { away: [] }
+  const prepared = yield* prepareBridge
+  const state: { context?: BridgeContext; away: ReadonlyArray<UnavailableSide> } = { away: [] }
   const ready = Effect.sync(() =>
-    state.joined === undefined ? { ready: false, away: state.away } : readiness(state.joined)
+    state.context === undefined ? { ready: false, away: state.away } : readiness(state.context)
   )
   const server = port === undefined ? undefined : yield* Http.serveHealth({ port, ready })
-  yield* started(rules, json, server?.url)
+  yield* printStarted(rules, json, server?.url)
   const since = Date.now()
-  state.joined = yield* patiently(rules, kafka, end, (reason) => {
+  state.context = yield* openBridgeWhenReachable(rules, prepared, (reason) => {
     state.away = [{ side: "kafka", reason, since }]
-    return Effect.logWarning(`bridge: Kafka is away: ${reason}; waiting until it is there`)
+    return Effect.logWarning(`bridge: Kafka is away: ${reason}; waiting until it answers`)
   })
-  if (state.away.length > 0) yield* Effect.logInfo("bridge: Kafka is there; beginning")
-  return yield* run(state.joined)
+  if (state.away.length > 0) yield* Effect.logInfo("bridge: Kafka answers; mirroring starts")
+  return yield* run(state.context)
 })
 
-/** Mirrors until stopped; with `once` what is there now; with `dryRun` nothing. These two fail where a broker is away. */
+/**
+ * Mirrors until stopped; with `once` up to the ends that the topics have now; with `dryRun` prints what it would mirror. The latter two fail if
+ * Kafka or Pulsar does not answer.
+ */
 export const bridge = Effect.fnUntraced(function* (flags: BridgeFlags): Effect.fn.Return<number, unknown, Scope.Scope> {
-  const rules = yield* load(flags.rules)
+  const rules = yield* loadRules(flags.rules)
   if (!flags.dryRun && !flags.once) return yield* mirror(rules, flags)
-  const { kafka, pulsar } = yield* environment
-  const joined = yield* connect(rules, kafka, yield* PulsarBridge.make(pulsar))
-  if (flags.dryRun) yield* plan(joined, flags.json)
+  const context = yield* openBridge(rules, yield* prepareBridge)
+  if (flags.dryRun) yield* printPlan(context, flags.json)
   else {
-    yield* once(joined)
-    yield* print(flags.json ? JSON.stringify(report(joined)) : textOf(joined))
+    yield* once(context)
+    yield* print(flags.json ? JSON.stringify(report(context)) : textOf(context))
   }
   return 0
 })

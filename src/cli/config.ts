@@ -4,7 +4,7 @@ import { resolve } from "node:path"
 import { pathToFileURL } from "node:url"
 import * as Effect from "effect/Effect"
 import type { Application } from "../model/application.ts"
-import { CommandFailed } from "../system/command-failure.ts"
+import { CommandFailed } from "./command-failure.ts"
 
 /** An application of any projections. */
 export type AnyApplication = Application.Any

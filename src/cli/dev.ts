@@ -2,7 +2,7 @@
 import * as Effect from "effect/Effect"
 import { loadApplication, type AnyApplication } from "./config.ts"
 import { drained } from "./shutdown.ts"
-import { CommandFailed, exitCodes } from "../system/command-failure.ts"
+import { CommandFailed, exitCodes } from "./command-failure.ts"
 import { feed, type Fed } from "./feed.ts"
 import { watchAlerts } from "./print-alerts.ts"
 import { openDatabase, type Database } from "../system/database.ts"

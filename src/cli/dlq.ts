@@ -67,14 +67,7 @@ export const dlqOf = ({ config, data, ending, json }: Shared) => {
       ),
       json
     },
-    (flags) =>
-      ending(
-        Effect.flatMap(letters, (module) =>
-          Effect.flatMap(module.statusesOf(flags.status), (status) =>
-            module.list({ ...plain(flags), config: undefined, ids: [], status })
-          )
-        )
-      )
+    (flags) => ending(Effect.flatMap(letters, (module) => module.list({ ...plain(flags), config: undefined, ids: [] })))
   ).pipe(Command.withDescription("Events, messages and records that could not be handled, sent or mirrored, and why"))
   const show = Command.make(
     "show",

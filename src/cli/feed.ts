@@ -3,7 +3,7 @@ import { createReadStream } from "node:fs"
 import { createInterface } from "node:readline"
 import { createGunzip } from "node:zlib"
 import * as Effect from "effect/Effect"
-import { CommandFailed } from "../system/command-failure.ts"
+import { CommandFailed } from "./command-failure.ts"
 
 /** What became of what was sent. */
 export interface Fed {

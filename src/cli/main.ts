@@ -11,7 +11,7 @@ import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
 import { dlqOf } from "./dlq.ts"
 import { pulsarOf } from "./pulsar.ts"
-import { CommandFailed, exitCodeOf, exitCodes, explain, isNobodyReads } from "../system/command-failure.ts"
+import { CommandFailed, exitCodeOf, exitCodes, explain, isBrokenPipe } from "./command-failure.ts"
 import { subscribeOf } from "./subscribe.ts"
 
 const text = (flag: Flag.Flag<string>) => Flag.optional(flag)
@@ -266,7 +266,7 @@ const { version } = JSON.parse(readFileSync(new URL("../../package.json", import
 
 // without a listener this ends the process with a stack; who writes is told, and who prints a last line need not know
 process.stdout.on("error", (error) => {
-  if (!isNobodyReads(error)) throw error
+  if (!isBrokenPipe(error)) throw error
 })
 
 Command.make("millrace").pipe(

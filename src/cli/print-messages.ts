@@ -5,8 +5,8 @@ import * as Schedule from "effect/Schedule"
 import { FanOut, type FanOutError, type Message, type StartAt, type SubscriptionType } from "../subscription/fanout.ts"
 import { isRetryForAnother } from "../subscription/dead-letter.ts"
 import { layer } from "../system/layer.ts"
-import { CommandFailed, exitCodes, isNobodyReads } from "../system/command-failure.ts"
-import { sinceOf } from "./dlq-actions.ts"
+import { CommandFailed, exitCodes, isBrokenPipe } from "./command-failure.ts"
+import { timeOf } from "./time.ts"
 
 /** What the command is given. */
 export interface Options {
@@ -31,7 +31,7 @@ export const startOf = (text: string, now: number): StartAt | undefined => {
     })
     return { places }
   }
-  const time = sinceOf(text, now)
+  const time = timeOf(text, now)
   return time === undefined ? undefined : { time }
 }
 
@@ -52,7 +52,7 @@ const write = (lines: string) =>
   Effect.callback<boolean, CommandFailed>((resume) => {
     process.stdout.write(lines, (error) => {
       const failed = () => new CommandFailed({ message: `cannot print: ${error?.message}` })
-      resume(error == null || isNobodyReads(error) ? Effect.succeed(error == null) : Effect.fail(failed()))
+      resume(error == null || isBrokenPipe(error) ? Effect.succeed(error == null) : Effect.fail(failed()))
     })
   })
 

@@ -2,7 +2,7 @@
 import * as Effect from "effect/Effect"
 import * as Http from "../server/server.ts"
 import { Log } from "../log/log.ts"
-import { CommandFailed } from "../system/command-failure.ts"
+import { CommandFailed } from "./command-failure.ts"
 import { readStatus } from "../system/observed.ts"
 import { runProjections, runRelay, type System } from "../system/system.ts"
 

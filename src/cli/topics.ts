@@ -3,7 +3,7 @@ import * as Effect from "effect/Effect"
 import { openTopics, specsOf } from "../system/topics.ts"
 import { differs, type TopicPlan } from "../log/topic-plan.ts"
 import { loadApplication } from "./config.ts"
-import { CommandFailed, exitCodes } from "../system/command-failure.ts"
+import { CommandFailed, exitCodes } from "./command-failure.ts"
 import { planText } from "./tables.ts"
 
 /** What the commands were asked for. */

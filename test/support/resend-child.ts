@@ -6,7 +6,7 @@ import { readFileSync } from "node:fs"
 import { Bridge, type BridgeOptions } from "../../src/bridge/rules.ts"
 import { readDeadLetters, errorTopics, BridgeDeadLetterSender } from "../../src/bridge/dead-letter-retry.ts"
 import { join } from "../../src/bridge/bridge.ts"
-import { bridgeLetters } from "../../src/system/dead-letters/of-topics.ts"
+import { bridgeDeadLetters } from "../../src/system/dead-letters/bridges.ts"
 import * as KafkaBridge from "../../src/kafka/bridge-end.ts"
 import * as KafkaLog from "../../src/kafka/log/log.ts"
 import { connect } from "../../src/postgres/client/client.ts"
@@ -29,12 +29,12 @@ const main = Effect.gen(function* () {
   const sender = new BridgeDeadLetterSender(yield* join(bridge, { log, kafka, pulsar }))
   const standing: typeof sender.send = (letter, to) =>
     when === "before" ? stand : Effect.andThen(sender.send(letter, to), stand)
-  const letters = bridgeLetters(sql, {
+  const letters = bridgeDeadLetters(sql, {
     names: errorTopics(sources, bridge),
     each: (topic, take) => readDeadLetters(sources, topic, take),
-    sender: Effect.succeed({ aim: sender.aim, isThere: sender.isThere, send: standing })
+    openSender: Effect.succeed({ aim: sender.aim, isThere: sender.isThere, send: standing })
   })
-  const asked = { ...filter, error: undefined, since: undefined, statuses: ["parked", "retrying"], limit: 9 }
+  const asked = { ...filter, error: undefined, since: undefined, statuses: ["parked", "retrying"] as const, limit: 9 }
   yield* letters.retry(yield* letters.list(undefined, asked, "retry"), "child")
 }).pipe(Effect.scoped)
 

@@ -2,7 +2,7 @@
 //
 // node retry-child.ts URL before|after
 import * as Effect from "effect/Effect"
-import { append } from "../../src/system/dead-letters/of-projections.ts"
+import { appendRetryRecords } from "../../src/system/dead-letters/projections.ts"
 import { connect, query } from "../../src/postgres/client/client.ts"
 import { retryable } from "../../src/postgres/store/dead-letters.ts"
 import * as PostgresLog from "../../src/postgres/log/log.ts"
@@ -18,7 +18,7 @@ const main = Effect.gen(function* () {
   const letters = yield* query("read", () => retryable(sql, { statuses: ["parked", "retrying"], limit: 100 }))
   const standing: typeof log.append = (topic, records) =>
     when === "before" ? stand : Effect.andThen(log.append(topic, records), stand)
-  yield* append(sql, { ...log, append: standing }, letters, "child")
+  yield* appendRetryRecords(sql, { ...log, append: standing }, letters, "child")
 }).pipe(Effect.scoped)
 
 setInterval(() => undefined, 1_000)

@@ -1,110 +1,142 @@
-// What `dlq` needs of each kind of dead letters: to list, retry and discard them. The kinds are projections, subscriptions, relays and bridges.
+// What every kind of dead letters offers: to list, retry and discard them. Adapters of the four kinds lie beside this file.
 import * as Effect from "effect/Effect"
 import * as Result from "effect/Result"
 import type * as Scope from "effect/Scope"
 import { envelopeHeaders } from "../../log/envelope.ts"
+import type { Log } from "../../log/log.ts"
 import { localName } from "../../pulsar/client/topic-names.ts"
 import { DeadLetterRejected } from "../../dead-letter/resend.ts"
+import type { Sql } from "../../postgres/client/client.ts"
 
-/** Which letters, beyond their ids. What is undefined does not matter. */
-export interface Filter {
+/** The states of a dead letter. All kinds have them but `skipped`, which only projections have. */
+export const deadLetterStatuses = ["parked", "skipped", "retrying", "retried", "discarded"] as const
+export type DeadLetterStatus = (typeof deadLetterStatuses)[number]
+/** The states of a dead letter that is neither retried nor discarded. */
+export const openStatuses = ["parked", "skipped", "retrying"] as const satisfies ReadonlyArray<DeadLetterStatus>
+
+/** What a dead letter must match, beside its id. Filters that are undefined match every dead letter. */
+export interface DeadLetterFilter {
   readonly projection: string | undefined
   readonly subscription: string | undefined
+  /** The name of a bridge's rule. */
   readonly rule: string | undefined
-  /** By name, or on Pulsar by the full name. */
+  /** The topic's name; on Pulsar that without tenant and namespace, or the full one. */
   readonly topic: string | undefined
   readonly key: string | undefined
+  /** The error's name, such as `TypeError`. */
   readonly error: string | undefined
-  /** Epoch milliseconds. */
+  /** Failed at this time or later, epoch milliseconds. */
   readonly since: number | undefined
-  readonly statuses: ReadonlyArray<string>
+  readonly statuses: ReadonlyArray<DeadLetterStatus>
+  /** At most this many of each kind. */
   readonly limit: number
 }
-/** A letter of any kind, as a list shows it. */
-export interface Entry {
+/** A dead letter of any kind, as a list shows it. */
+export interface ListedDeadLetter {
   readonly id: number | string
-  readonly status: string
-  /** Who could not handle it. */
-  readonly of: string
-  /** Which record, or message. */
+  readonly status: DeadLetterStatus
+  /** What could not process it: a projection's version, a subscription, a relay or a bridge's rule. */
+  readonly failedIn: string
+  /** Which record or message it is. */
   readonly record: string
   readonly key: string | null
+  /** The error's name and message. */
   readonly error: string
   readonly attempts: number
   /** Epoch milliseconds. */
   readonly failedAt: number
-  /** Everything that is known, for programs: `topic`, `error` and who could not handle it among them. */
-  readonly all: Readonly<Record<string, unknown>>
+  /** All that is known about it, as JSON for programs, with `kind`, `topic` and `error` (the error's name) among the fields. */
+  readonly details: Readonly<Record<string, unknown>>
 }
-/** What letters are listed for: for people the newest ones, the newest first; else the oldest, in the order in which they are retried. */
-export type Purpose = "show" | "retry" | "discard"
-/** What became of letters that were to be retried. */
-export interface Retried {
+/** What dead letters are listed for. `show` lists the newest first. `retry` and `discard` list the oldest first, in the order of their retry. */
+export type ListPurpose = "show" | "retry" | "discard"
+/** What became of dead letters of one kind that were to be retried. */
+export interface SourceRetryResult {
   /** How many were sent. */
   readonly retried: number
-  /** Those that are still refused, and why. They stay as they are. */
-  readonly refused: ReadonlyArray<{ readonly id: number | string; readonly reason: string }>
-  /** What ended it before the last one. */
-  readonly failure?: unknown
+  /** Those that are still refused, and why. They stay parked. */
+  readonly refused: ReadonlyArray<RefusedDeadLetter>
+  /** The error that ended the retry before the last dead letter. */
+  readonly failure?: Error
 }
-/** Letters of one kind. */
-export interface Source {
+/** A dead letter that was refused once more. */
+export interface RefusedDeadLetter {
+  readonly id: number | string
+  readonly reason: string
+}
+/** The dead letters of one kind. `retry` and `discard` take dead letters that `list` of the same source returned. */
+export interface DeadLetterSource {
+  /** `ids` limits the list to these; undefined: no limit by id. */
   readonly list: (
     ids: ReadonlyArray<string> | undefined,
-    filter: Filter,
-    purpose: Purpose
-  ) => Effect.Effect<ReadonlyArray<Entry>, unknown, Scope.Scope>
-  /** Sends letters that it listed again, one after another. */
-  readonly retry: (entries: ReadonlyArray<Entry>, by: string) => Effect.Effect<Retried, unknown, Scope.Scope>
-  /** How many of those that it listed were not decided on before. */
-  readonly discard: (entries: ReadonlyArray<Entry>, by: string) => Effect.Effect<number, unknown>
+    filter: DeadLetterFilter,
+    purpose: ListPurpose
+  ) => Effect.Effect<ReadonlyArray<ListedDeadLetter>, Error, Scope.Scope>
+  /** Sends them again, one after another. `by`: who decided it. */
+  readonly retry: (
+    deadLetters: ReadonlyArray<ListedDeadLetter>,
+    by: string
+  ) => Effect.Effect<SourceRetryResult, Error, Scope.Scope>
+  /** Returns how many were open until now and are discarded. */
+  readonly discard: (deadLetters: ReadonlyArray<ListedDeadLetter>, by: string) => Effect.Effect<number, Error>
+}
+/** What sources are opened with. */
+export interface DeadLettersContext {
+  /** The database that keeps the dead letters of projections and relays, and the decisions about those of subscriptions and bridges. */
+  readonly sql: Sql
+  /** Opens the log that retry records of projections are appended to. Runs only if there is something to append. */
+  readonly openLog: Effect.Effect<Log["Service"], Error, Scope.Scope>
+  /** The file of the bridge's rules; undefined: the usual files. */
+  readonly bridgeRules: string | undefined
 }
 
-/** A time as programs read it; null: there is none, or it is no date. */
+/** A time in ISO 8601; null if there is none, or if it is out of a date's range. */
 export const iso = (time: number | null) =>
   time === null || !Number.isFinite(time) ? null : new Date(time).toISOString()
-/** What an envelope's headers say of where a message came from. */
+/** The fields of an envelope's headers that say where a message comes from. */
 export const traceOf = (headers: Readonly<Record<string, string>>) => ({
   event_id: headers[envelopeHeaders.eventId] ?? null,
   tenant: headers[envelopeHeaders.tenant] ?? null,
   trace_id: headers[envelopeHeaders.traceId] ?? null
 })
-/** Whether a letter is one that a filter asks for. */
-export const fits = ({ all, failedAt, key: its, status }: Entry, filter: Filter): boolean => {
+/** Whether a dead letter matches a filter. */
+export const matches = (deadLetter: ListedDeadLetter, filter: DeadLetterFilter): boolean => {
+  const { details, failedAt, key: ownKey, status } = deadLetter
   const { error, key, rule, since, statuses, subscription, topic } = filter
-  const of = String(all["topic"])
+  const ownTopic = String(details["topic"])
   return (
     statuses.includes(status) &&
-    (subscription === undefined || all["subscription"] === subscription) &&
-    (rule === undefined || all["rule"] === rule) &&
-    (topic === undefined || of === topic || localName(of) === topic) &&
-    (key === undefined || its === key) &&
-    (error === undefined || all["error"] === error) &&
+    (subscription === undefined || details["subscription"] === subscription) &&
+    (rule === undefined || details["rule"] === rule) &&
+    (topic === undefined || ownTopic === topic || localName(ownTopic) === topic) &&
+    (key === undefined || ownKey === key) &&
+    (error === undefined || details["error"] === error) &&
     (since === undefined || failedAt >= since)
   )
 }
 
-/** Discards letters one by one; `one` says whether it was not decided on before. How many were not. */
+/** Discards dead letters one by one and counts those that were open. `discard` returns whether its dead letter was. */
 export const discardEach = Effect.fnUntraced(function* <E, R>(
-  entries: ReadonlyArray<Entry>,
-  one: (entry: Entry) => Effect.Effect<boolean, E, R>
+  deadLetters: ReadonlyArray<ListedDeadLetter>,
+  discard: (deadLetter: ListedDeadLetter) => Effect.Effect<boolean, E, R>
 ): Effect.fn.Return<number, E, R> {
   let discarded = 0
-  for (const entry of entries) if (yield* one(entry)) discarded += 1
+  for (const deadLetter of deadLetters) if (yield* discard(deadLetter)) discarded += 1
   return discarded
 })
 
-/** Retries letters one by one, until one fails; `one` says whether it was not decided on before. */
-export const retryEach = Effect.fnUntraced(function* <E, R>(
-  entries: ReadonlyArray<Entry>,
-  one: (entry: Entry) => Effect.Effect<boolean, E, R>
-): Effect.fn.Return<Retried, never, R> {
+/** Retries dead letters one by one until one fails otherwise than by a refusal. `retry` returns whether its dead letter was open. */
+export const retryEach = Effect.fnUntraced(function* <E extends Error, R>(
+  deadLetters: ReadonlyArray<ListedDeadLetter>,
+  retry: (deadLetter: ListedDeadLetter) => Effect.Effect<boolean, E, R>
+): Effect.fn.Return<SourceRetryResult, never, R> {
   let retried = 0
-  const refused: Array<Retried["refused"][number]> = []
-  for (const entry of entries) {
-    const result = yield* Effect.result(one(entry))
+  const refused: Array<RefusedDeadLetter> = []
+  for (const deadLetter of deadLetters) {
+    const result = yield* Effect.result(retry(deadLetter))
     if (Result.isSuccess(result)) retried += result.success ? 1 : 0
-    else if (result.failure instanceof DeadLetterRejected) refused.push({ id: entry.id, reason: result.failure.reason })
+    else if (result.failure instanceof DeadLetterRejected)
+      refused.push({ id: deadLetter.id, reason: result.failure.reason })
     else return { retried, refused, failure: result.failure }
   }
   return { retried, refused }

@@ -56,7 +56,7 @@ suite("millrace bridge", () => {
           assert.match(ended.errors, message)
         }
         const nothing = yield* run({}, "bridge", "--rules", "/nowhere.json")
-        assert.match(nothing.errors, /there is no \S*nowhere\.json\ntry: --rules FILE/)
+        assert.match(nothing.errors, /the file \S*nowhere\.json does not exist\ntry: --rules FILE/)
       })
     )
   )

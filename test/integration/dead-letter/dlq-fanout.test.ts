@@ -108,7 +108,7 @@ const retried = Effect.fnUntraced(function* (environment: Environment) {
   assert.deepStrictEqual(yield* dlq(environment, ...again), { retried: 2 } as never)
   const refused = yield* Cli.run(environment, "dlq", "retry", letters[0]!.id)
   assert.strictEqual(refused.code, 1)
-  assert.match(refused.errors, /none of these is parked/)
+  assert.match(refused.errors, /none of these dead letters is open and can be retried/)
   // what was retried was for the one alone
   yield* topics.publish(name, sent(10, 9, 2, 2))
   yield* until(() => seen.includes(9) && seen.includes(10) && got.length >= 9)
@@ -223,7 +223,7 @@ suite("dead letters on Pulsar", () => {
       assert.match(letter!.message, /make it smaller/)
       const refused = yield* Cli.run(webSocket, "dlq", "retry", "--kind", "relay", "--json")
       assert.strictEqual(refused.code, 4, refused.errors)
-      assert.match(refused.errors, /relay:1 stays: .*make it smaller/)
+      assert.match(refused.errors, /relay:1 stays parked: .*make it smaller/)
       assert.deepInclude(JSON.parse(refused.output), { retried: 0 })
       assert.deepInclude(yield* dlq(webSocket, "show", "relay:1"), { status: "parked" })
       assert.deepStrictEqual(yield* dlq(native, "retry", "relay:1"), { retried: 1 } as never)

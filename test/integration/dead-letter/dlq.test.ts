@@ -5,7 +5,7 @@ import { afterAll, afterEach, assert, beforeAll, describe, it } from "@effect/vi
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Scope from "effect/Scope"
-import { append as appendLetters } from "../../../src/system/dead-letters/of-projections.ts"
+import { appendRetryRecords } from "../../../src/system/dead-letters/projections.ts"
 import { query, type Sql } from "../../../src/postgres/client/client.ts"
 import * as Letters from "../../../src/postgres/store/dead-letters.ts"
 import type { FailurePolicy } from "../../../src/model/failure-policy.ts"
@@ -44,7 +44,7 @@ const retry = Effect.fnUntraced(function* ({ log, sql }: Engine, filter: Partial
   const letters = yield* query("read", () =>
     Letters.retryable(sql, { statuses: ["parked", "retrying"], limit: 1_000, ...filter })
   )
-  return yield* appendLetters(sql, log, letters, "tester")
+  return yield* appendRetryRecords(sql, log, letters, "tester")
 })
 const letters = (sql: Sql) =>
   query(
@@ -259,7 +259,7 @@ describe("millrace dlq", () => {
       const table = yield* dlq("list", "--error", "TypeError", "--since", "1 hour", "--limit", "2")
       assert.match(table.out, /parked.*watch v1.*l\.events\/\d@\d.*TypeError: cannot handle/)
       assert.match(table.out, /\(2 rows\)/)
-      assert.strictEqual(table.err, "millrace: the newest 2; there are more, see --limit and filters\n")
+      assert.strictEqual(table.err, "millrace: these are the newest 2; for others use --limit or filters\n")
       assert.strictEqual((yield* dlq("list", "--limit", "3")).err, "")
       assert.strictEqual((yield* dlq("list", "--since", "2099-01-01", "--json")).out, "[]\n")
       // nothing in bulk unless it is said which

@@ -1,0 +1,39 @@
+// How a command fails: what it prints to standard error, and a stable exit code.
+import * as Data from "effect/Data"
+import { InvalidBridge } from "../bridge/rules.ts"
+import { DeadLettersFailed } from "../system/dead-letters/errors.ts"
+
+/** Exit codes beside 0 for success. Scripts rely on them, so they do not change. */
+export const exitCodes = { failed: 1, usage: 2, unhealthy: 3, rejected: 4 } as const
+
+/** A command cannot do what it was asked. `try` says what to do; the default exit code is `exitCodes.failed`. */
+export class CommandFailed extends Data.TaggedError("CommandFailed")<{
+  readonly message: string
+  readonly try?: string
+  readonly exitCode?: number
+}> {}
+
+/** A command cannot be run as it was written. */
+export const usageError = (message: string, advice?: string) =>
+  new CommandFailed({ message, exitCode: exitCodes.usage, ...(advice !== undefined && { try: advice }) })
+
+/** The text of any error, for people: its message, and what to do if the error says so. With `MILLRACE_DEBUG` also its stack. */
+export const explain = (error: unknown): string => {
+  const {
+    message,
+    stack,
+    try: advice
+  } = (error ?? {}) as { readonly message?: string; readonly stack?: string; readonly try?: string }
+  const lines = [`millrace: ${message === undefined || message === "" ? String(error) : message}`]
+  if (advice !== undefined) lines.push(`try: ${advice}`)
+  if (process.env["MILLRACE_DEBUG"] !== undefined && stack !== undefined) lines.push(stack)
+  return lines.join("\n")
+}
+/** Whether writing failed because the reader has closed the pipe, as `head` does when it has enough lines. */
+export const isBrokenPipe = (error: unknown): boolean => (error as { readonly code?: string }).code === "EPIPE"
+/** The exit code of any error. */
+export const exitCodeOf = (error: unknown): number => {
+  if (error instanceof CommandFailed) return error.exitCode ?? exitCodes.failed
+  if (error instanceof DeadLettersFailed) return exitCodeOf(error.cause)
+  return error instanceof InvalidBridge ? exitCodes.usage : exitCodes.failed
+}

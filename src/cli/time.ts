@@ -1,0 +1,11 @@
+// Reads moments from flags, such as `--since "2 hours"`.
+import * as Duration from "effect/Duration"
+import * as Option from "effect/Option"
+
+/** The moment that a text names, in epoch milliseconds: a date, or a duration before `now`. Undefined if the text is neither. */
+export const timeOf = (text: string, now: number): number | undefined => {
+  const duration = Option.getOrUndefined(Duration.fromInput(text as Duration.Input))
+  if (duration !== undefined) return now - Duration.toMillis(duration)
+  const date = Date.parse(text)
+  return Number.isNaN(date) ? undefined : date
+}

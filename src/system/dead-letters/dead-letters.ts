@@ -1,0 +1,186 @@
+// Lists, retries and discards dead letters of all kinds: for the command line, a console and HTTP routes.
+import * as Effect from "effect/Effect"
+import type * as Scope from "effect/Scope"
+import { SqlError } from "../../postgres/client/client.ts"
+import { soleRetry } from "../../postgres/store/dead-letter-decisions.ts"
+import { type DeadLetterKind, kinds } from "./kinds.ts"
+import { DeadLettersFailed, DecisionsBusy, NotMigrated } from "./errors.ts"
+import type { DeadLetterSelection } from "./selection.ts"
+import type {
+  DeadLettersContext,
+  DeadLetterSource,
+  ListedDeadLetter,
+  ListPurpose,
+  RefusedDeadLetter,
+  SourceRetryResult
+} from "./source.ts"
+
+export { DeadLettersFailed, DecisionsBusy, NotMigrated } from "./errors.ts"
+export { type DeadLetterKind, kindNames } from "./kinds.ts"
+export {
+  bulkSelectionOf,
+  type DeadLetterRequest,
+  type DeadLetterSelection,
+  InvalidSelection,
+  selectionOf
+} from "./selection.ts"
+export {
+  type DeadLettersContext,
+  type DeadLetterStatus,
+  deadLetterStatuses,
+  type ListedDeadLetter,
+  type RefusedDeadLetter
+} from "./source.ts"
+
+/** A kind whose dead letters are missing in a result because the system that has them does not answer. */
+export interface LeftOutKind {
+  readonly kind: DeadLetterKind
+  readonly reason: string
+}
+/** Dead letters that a retry or a discard would decide about. */
+export interface DeadLetterPreview {
+  readonly deadLetters: ReadonlyArray<ListedDeadLetter>
+  readonly leftOut: ReadonlyArray<LeftOutKind>
+}
+/** Dead letters that a selection matches. */
+export interface DeadLetterList extends DeadLetterPreview {
+  /** Whether there are more than the selection's limit. */
+  readonly hasMore: boolean
+}
+/** What a retry did. */
+export interface RetryResult {
+  /** How many dead letters were sent again. */
+  readonly retried: number
+  /** Those that are still refused, and stay as they are. */
+  readonly refused: ReadonlyArray<RefusedDeadLetter>
+  readonly leftOut: ReadonlyArray<LeftOutKind>
+  /** What ended the retry of a kind before its last dead letter; those of other kinds were retried all the same. */
+  readonly failures: ReadonlyArray<DeadLettersFailed | NotMigrated>
+}
+/** What a discard did. */
+export interface DiscardResult {
+  readonly discarded: number
+  readonly leftOut: ReadonlyArray<LeftOutKind>
+}
+
+const isUndefinedTableOrColumn = (error: Error) =>
+  error instanceof SqlError && (error.code === "42P01" || error.code === "42703")
+const failureOf = (kind: DeadLetterKind, cause: Error): DeadLettersFailed | NotMigrated => {
+  if (isUndefinedTableOrColumn(cause)) {
+    const message = "this database has no dead letters of this version yet"
+    return new NotMigrated({ message, try: "millrace migrate" })
+  }
+  const { retryable, try: advice } = cause as { readonly retryable?: unknown; readonly try?: string }
+  const shared = { kind, message: cause.message, retryable: retryable === true, cause }
+  return new DeadLettersFailed(advice === undefined ? shared : { ...shared, try: advice })
+}
+
+interface SelectedOfKind {
+  readonly kind: DeadLetterKind
+  readonly source: DeadLetterSource
+  readonly deadLetters: ReadonlyArray<ListedDeadLetter>
+}
+/** Dead letters of each kind of a selection. If several kinds are selected, one whose system does not answer is left out. */
+const select = Effect.fnUntraced(function* (
+  context: DeadLettersContext,
+  selection: DeadLetterSelection,
+  purpose: ListPurpose
+): Effect.fn.Return<
+  { readonly selected: ReadonlyArray<SelectedOfKind>; readonly leftOut: ReadonlyArray<LeftOutKind> },
+  DeadLettersFailed | NotMigrated,
+  Scope.Scope
+> {
+  const { filter, isAskedFor } = selection
+  const selected: Array<SelectedOfKind> = []
+  const leftOut: Array<LeftOutKind> = []
+  for (const kind of selection.kinds) {
+    const { idPattern, open } = kinds[kind]
+    const ids = selection.ids?.filter((id) => idPattern.test(id))
+    const read = Effect.gen(function* () {
+      const source = yield* open(context, isAskedFor)
+      if (source !== undefined) selected.push({ kind, source, deadLetters: yield* source.list(ids, filter, purpose) })
+    }).pipe(Effect.mapError((error) => failureOf(kind, error)))
+    const isAway = (error: DeadLettersFailed | NotMigrated) => error._tag === "DeadLettersFailed" && error.retryable
+    const leaveOut = ({ message }: { readonly message: string }) =>
+      Effect.sync(() => void leftOut.push({ kind, reason: message }))
+    yield* selection.kinds.length === 1 ? read : Effect.catchIf(read, isAway, leaveOut)
+  }
+  return { selected, leftOut }
+})
+
+/** Claims the right to decide about dead letters of a database, until the scope closes. */
+const claimDecisions = Effect.fnUntraced(function* ({ sql }: DeadLettersContext) {
+  if (yield* soleRetry(sql)) return
+  const message = "another process is retrying or discarding dead letters of this database"
+  return yield* new DecisionsBusy({ message, try: "again when it has finished" })
+})
+
+/** Lists dead letters, the newest first, at most as many as the selection's limit in all. */
+export const list = Effect.fnUntraced(function* (
+  context: DeadLettersContext,
+  selection: DeadLetterSelection
+): Effect.fn.Return<DeadLetterList, DeadLettersFailed | NotMigrated> {
+  const { limit } = selection.filter
+  const oneMore = { ...selection, filter: { ...selection.filter, limit: limit + 1 } }
+  const { leftOut, selected } = yield* Effect.scoped(select(context, oneMore, "show"))
+  const all = selected.flatMap(({ deadLetters }) => deadLetters).toSorted((a, b) => b.failedAt - a.failedAt)
+  return { deadLetters: all.slice(0, limit), hasMore: all.length > limit, leftOut }
+})
+
+/** Lists the dead letters that a retry or a discard of the selection would decide about, and changes nothing. */
+export const preview = Effect.fnUntraced(function* (
+  context: DeadLettersContext,
+  selection: DeadLetterSelection,
+  purpose: "retry" | "discard"
+): Effect.fn.Return<DeadLetterPreview, DeadLettersFailed | NotMigrated> {
+  const { leftOut, selected } = yield* Effect.scoped(select(context, selection, purpose))
+  return { deadLetters: selected.flatMap(({ deadLetters }) => deadLetters), leftOut }
+})
+
+/**
+ * Retries dead letters: events of projections are appended to the end of their topic, messages and records are sent again. `by`: who decided it.
+ * Fails with `DecisionsBusy` while another process retries or discards.
+ */
+export const retry = (
+  context: DeadLettersContext,
+  selection: DeadLetterSelection,
+  by: string
+): Effect.Effect<RetryResult, DeadLettersFailed | NotMigrated | DecisionsBusy | SqlError> =>
+  Effect.scoped(
+    Effect.gen(function* () {
+      yield* claimDecisions(context)
+      const { leftOut, selected } = yield* select(context, selection, "retry")
+      let retried = 0
+      const refused: Array<RefusedDeadLetter> = []
+      const failures: Array<RetryResult["failures"][number]> = []
+      for (const { deadLetters, kind, source } of selected) {
+        const result: SourceRetryResult = yield* source
+          .retry(deadLetters, by)
+          .pipe(Effect.catch((failure) => Effect.succeed({ retried: 0, refused: [], failure })))
+        retried += result.retried
+        refused.push(...result.refused)
+        if (result.failure !== undefined) failures.push(failureOf(kind, result.failure))
+      }
+      return { retried, refused, leftOut, failures }
+    })
+  )
+
+/**
+ * Discards dead letters: they are kept and count as decided. An event of a projection that is `retrying` is not discarded, because the log may
+ * already have its retry record. Fails with `DecisionsBusy` while another process retries or discards.
+ */
+export const discard = (
+  context: DeadLettersContext,
+  selection: DeadLetterSelection,
+  by: string
+): Effect.Effect<DiscardResult, DeadLettersFailed | NotMigrated | DecisionsBusy | SqlError> =>
+  Effect.scoped(
+    Effect.gen(function* () {
+      yield* claimDecisions(context)
+      const { leftOut, selected } = yield* select(context, selection, "discard")
+      let discarded = 0
+      for (const { deadLetters, kind, source } of selected)
+        discarded += yield* Effect.mapError(source.discard(deadLetters, by), (error) => failureOf(kind, error))
+      return { discarded, leftOut }
+    })
+  )

@@ -1,0 +1,66 @@
+// Dead letters of relays: messages that a relay parked because its target refuses them.
+import * as Effect from "effect/Effect"
+import type * as Scope from "effect/Scope"
+import { type DeadLetterSender, resend } from "../../dead-letter/resend.ts"
+import { traceIdOf } from "../../log/envelope.ts"
+import { query, type Sql } from "../../postgres/client/client.ts"
+import * as Decisions from "../../postgres/store/dead-letter-decisions.ts"
+import { type DeadLetterSource, discardEach, iso, type ListedDeadLetter, retryEach } from "./source.ts"
+
+const idPrefix = "relay:"
+
+const listedOf = (parked: Decisions.ParkedLetter): ListedDeadLetter => {
+  const { decided_at, decided_by, id: number, key, meta, parked_at, partition, projection, reason } = parked
+  const { seq, source, status, target, topic, val } = parked
+  const id = `${idPrefix}${number}`
+  const [[, eventTime, event_id = null, tenant = null, traceparent] = [null, 0]] = JSON.parse(meta) as ReadonlyArray<
+    readonly [string | null, number, (string | null)?, (string | null)?, (string | null)?]
+  >
+  const stream = `${projection}/${source}/${partition}`
+  const position = { stream, seq, incarnation: parked.incarnation }
+  const content = { key, error: "Refused", message: reason, attempts: 1, value: val }
+  const times = { event_time: iso(eventTime), failed_at: iso(parked_at), decided_by, decided_at: iso(decided_at) }
+  const trace = { event_id, tenant, trace_id: traceIdOf(traceparent ?? undefined) ?? null }
+  return {
+    id,
+    status,
+    failedIn: `relay to ${target}`,
+    record: `${stream}#${seq} to ${topic}`,
+    key,
+    error: `Refused: ${reason}`,
+    attempts: 1,
+    failedAt: parked_at,
+    details: { id, kind: "relay", status, target, projection, topic, ...position, ...content, ...trace, ...times }
+  }
+}
+
+/** The messages that relays parked. `openSender` opens what sends them again, and runs only if there are some to retry. */
+export const relayDeadLetters = (
+  sql: Sql,
+  openSender: Effect.Effect<DeadLetterSender<Decisions.ParkedLetter, Error>, Error, Scope.Scope>
+): DeadLetterSource => {
+  const known = new Map<string, Decisions.ParkedLetter>()
+  const parkedOf = ({ id }: ListedDeadLetter) => known.get(String(id))!
+  return {
+    list: Effect.fnUntraced(function* (ids, { error, ...filter }, purpose) {
+      if (error !== undefined && error !== "Refused") return []
+      const numbers = ids?.map((id) => Number(id.slice(idPrefix.length)))
+      const asked = { ...filter, ids: numbers, oldestFirst: purpose !== "show" }
+      const found = yield* query("read parked messages", () => Decisions.parked(sql, asked))
+      for (const parked of found) known.set(`${idPrefix}${parked.id}`, parked)
+      return found.map(listedOf)
+    }),
+    retry: Effect.fnUntraced(function* (deadLetters, by) {
+      if (deadLetters.length === 0) return { retried: 0, refused: [] }
+      const sender = yield* openSender
+      return yield* retryEach(deadLetters, (deadLetter) => {
+        const parked = parkedOf(deadLetter)
+        return resend(parked, sender, Decisions.parkedNotes(sql, parked.id, by))
+      })
+    }),
+    discard: (deadLetters, by) =>
+      discardEach(deadLetters, (deadLetter) =>
+        query("discard a dead letter", () => Decisions.discardParked(sql, parkedOf(deadLetter).id, by))
+      )
+  }
+}

@@ -1,0 +1,79 @@
+// Opens a bridge between the Kafka and the Pulsar that the environment names.
+import * as Cause from "effect/Cause"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Option from "effect/Option"
+import * as Scope from "effect/Scope"
+import { join } from "../bridge/bridge.ts"
+import type { Sources } from "../bridge/dead-letter-retry.ts"
+import type { PulsarSide } from "../bridge/pulsar-side.ts"
+import type { Bridge } from "../bridge/rules.ts"
+import * as KafkaBridge from "../kafka/bridge-end.ts"
+import * as KafkaLog from "../kafka/log/log.ts"
+import * as PulsarBridge from "../pulsar/bridge-end.ts"
+import { defaults } from "../pulsar/client/options.ts"
+import { InvalidEnvironment, kafkaOptions, pulsarOptions } from "./environment.ts"
+
+/** Fails if the environment does not name the system. */
+const required = <A>(name: string, options: Effect.Effect<A | undefined, InvalidEnvironment>) =>
+  Effect.flatMap(options, (given) =>
+    given === undefined
+      ? Effect.fail(
+          new InvalidEnvironment({
+            message: `${name} is not set`,
+            try: "a bridge needs MILLRACE_KAFKA_BROKERS and MILLRACE_PULSAR_URL"
+          })
+        )
+      : Effect.succeed(given)
+  )
+/** What a bridge is opened with: how to connect to Kafka, and Pulsar's client. */
+export interface PreparedBridge {
+  readonly kafka: KafkaLog.Options
+  readonly pulsar: PulsarSide
+}
+/** Reads how to connect to both systems and loads Pulsar's client. Fails with `InvalidEnvironment` if one of the systems is not configured. */
+export const prepareBridge = Effect.gen(function* () {
+  const kafka = yield* required("MILLRACE_KAFKA_BROKERS", kafkaOptions)
+  const pulsar = yield* required("MILLRACE_PULSAR_URL", pulsarOptions)
+  return { kafka, pulsar: yield* PulsarBridge.make(pulsar) } satisfies PreparedBridge
+})
+
+/** The sides that the environment names, connected until the scope closes. A side that is not named is undefined. */
+export const openSides = Effect.gen(function* () {
+  const [kafka, pulsar] = [yield* kafkaOptions, yield* pulsarOptions]
+  const { namespace = defaults.namespace, tenant = defaults.tenant } = pulsar ?? {}
+  return {
+    kafka: kafka && { log: yield* KafkaLog.make(kafka), end: KafkaBridge.make(kafka) },
+    pulsar: pulsar && { end: yield* PulsarBridge.make(pulsar), tenant, namespace }
+  } satisfies Sources
+})
+
+/** Connects a bridge. Fails if Kafka cannot be reached, because the id of its cluster is written to mirrored records. Pulsar is connected when it is used. */
+export const openBridge = Effect.fnUntraced(function* (rules: Bridge, { kafka, pulsar }: PreparedBridge) {
+  // joining is tried for ever: if the process gave up and joined again, the group would also wait for its former member
+  const log = yield* KafkaLog.make({ ...kafka, joinMs: Infinity })
+  return yield* join(rules, { log, kafka: KafkaBridge.make(kafka), pulsar })
+})
+
+/** How often Kafka is tried while it cannot be reached, in milliseconds. */
+const retryMs = 1_000
+/** The same, but waits until Kafka can be reached. `onWaiting` is run with the reason, once for each reason that follows another one. */
+export const openBridgeWhenReachable = Effect.fnUntraced(function* (
+  rules: Bridge,
+  prepared: PreparedBridge,
+  onWaiting: (reason: string) => Effect.Effect<void>
+) {
+  const outer = yield* Effect.scope
+  let reported = ""
+  while (true) {
+    // a scope of its own, so that a failed try leaves no connection open
+    const scope = yield* Scope.fork(outer)
+    const exit = yield* Effect.exit(Scope.provide(openBridge(rules, prepared), scope))
+    if (Exit.isSuccess(exit)) return exit.value
+    yield* Scope.close(scope, exit)
+    const error = Cause.findErrorOption(exit.cause)
+    if (Option.isNone(error) || !error.value.retryable) return yield* exit
+    if (error.value.reason !== reported) yield* onWaiting((reported = error.value.reason))
+    yield* Effect.sleep(retryMs)
+  }
+})
