@@ -1,42 +1,22 @@
 // The jars of Kafka and Pulsar: fetched once by Maven into a cache outside the checkout. It starts no service.
 import { spawn, spawnSync } from "node:child_process"
-import {
-  accessSync,
-  constants,
-  mkdirSync,
-  readdirSync,
-  readFileSync,
-  realpathSync,
-  renameSync,
-  rmSync,
-  writeFileSync
-} from "node:fs"
+import { mkdirSync, readdirSync, readFileSync, realpathSync, renameSync, rmSync, writeFileSync } from "node:fs"
 import { homedir } from "node:os"
-import { delimiter, dirname, join } from "node:path"
+import { dirname, join } from "node:path"
 import { setTimeout as sleep } from "node:timers/promises"
 import { fileURLToPath } from "node:url"
-import { lifeOf } from "../src/postgres/embedded/lock.ts"
+import { findProgram } from "../src/postgres/embedded/binaries.ts"
+import { isAlive, lifeOf } from "../src/postgres/embedded/lock.ts"
 import { StackError } from "./errors.ts"
-import { isAlive } from "./process.ts"
 
 /** What runs from jars, and which version. */
 export const versions = { kafka: "4.1.0", pulsar: "4.0.7" } as const
 export type Jars = keyof typeof versions
 
-/** Where a program is, by the PATH (for `java`, by JAVA_HOME first). Undefined: nowhere. */
+/** The path of a program, by the PATH (for `java`, by JAVA_HOME first). Undefined if it is not installed. */
 export const find = (program: string): string | undefined => {
   const home = program === "java" ? process.env["JAVA_HOME"] : undefined
-  const places = (process.env["PATH"] ?? "").split(delimiter).filter((place) => place !== "")
-  return [...(home === undefined ? [] : [join(home, "bin")]), ...places]
-    .map((place) => join(place, program))
-    .find((file) => {
-      try {
-        accessSync(file, constants.X_OK)
-        return true
-      } catch {
-        return false
-      }
-    })
+  return findProgram(program, home === undefined ? [] : [join(home, "bin")])
 }
 
 /** What JVMs are told beside what a service needs: `MILLRACE_STACK_JVM`, which tests set for brokers that live for a minute. */

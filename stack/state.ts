@@ -3,7 +3,6 @@ import { mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node
 import { join } from "node:path"
 import { setTimeout as sleep } from "node:timers/promises"
 import { lifeOf } from "../src/postgres/embedded/lock.ts"
-import { isAlive } from "./process.ts"
 import type { Endpoints, Local, Name } from "./service.ts"
 
 /** A process, and the start time that tells it from a later one of the same id. */
@@ -32,7 +31,7 @@ const fileOf = (root: string) => join(root, "state.json")
 /** The state of a directory, if the process that wrote it lives. */
 export const read = (root: string): State | undefined => {
   const state = last(root)
-  return state !== undefined && isAlive(state.pid, state.life) ? state : undefined
+  return state !== undefined && lives(state) ? state : undefined
 }
 
 const last = (root: string): State | undefined => {
@@ -57,8 +56,8 @@ export const lifeOfProcess = (pid: number | undefined): Life | null => {
   return pid === undefined || life === undefined ? null : { pid, life }
 }
 
-/** Whether this very process still lives. */
-export const lives = ({ life, pid }: Life): boolean => isAlive(pid, life)
+/** Whether this very process still lives. False where that cannot be told, since what lives may be killed. */
+export const lives = ({ life, pid }: Life): boolean => lifeOf(pid) === life
 
 /** Clears away what a dead owner left: its services, should one still be ending, and their files. */
 export const clear = async (root: string): Promise<void> => {

@@ -79,7 +79,7 @@ export const accountFor = (state: string, cluster: string, binaries: Binaries): 
   if ([dirname(binaries.postgres), state].every((path) => reaches(path, uid, gid))) {
     return { owner, spawn: owner, prefix: [] }
   }
-  const setpriv = onPath("setpriv")
+  const setpriv = findProgram("setpriv")
   if (setpriv === undefined) {
     throw permission(state, `PostgreSQL runs as ${user.name} when we are root, and that account cannot reach ${state}`)
   }
@@ -93,9 +93,9 @@ const reaches = (path: string, uid: number, gid: number): boolean => {
   const bit = status.uid === uid ? 0o100 : status.gid === gid ? 0o010 : 0o001
   return (status.mode & bit) !== 0 && (dirname(path) === path || reaches(dirname(path), uid, gid))
 }
-const onPath = (program: string): string | undefined =>
-  (process.env["PATH"] ?? "")
-    .split(delimiter)
+/** The first executable file of this name: in `directories`, then in those of PATH. Undefined if there is none. */
+export const findProgram = (program: string, directories: ReadonlyArray<string> = []): string | undefined =>
+  [...directories, ...(process.env["PATH"] ?? "").split(delimiter).filter((directory) => directory !== "")]
     .map((directory) => join(directory, program))
     .find((file) => {
       try {

@@ -65,7 +65,7 @@ export const fromOutput = (state: string, what: string, output: string, port: nu
     return unsupported(state, `the database in ${state} was made by another version of PostgreSQL`)
   }
   const tail = output.trim().split("\n").slice(-6).join("\n")
-  return failed(state, `${what}: ${tail || "it said nothing"}\ntry: look at the log in ${state}/log, or ${external}`)
+  return failed(state, `${what}: ${tail || "it printed nothing"}\ntry: look at the log in ${state}/log, or ${external}`)
 }
 
 /** A foreign error, as ours. */

@@ -50,7 +50,8 @@ export const lifeOf = (pid: number): string | undefined => {
   }
 }
 
-const alive = (pid: number, life: string): boolean => {
+/** Whether the process of this id is the one that had this life (see `lifeOf`). True where that cannot be told. */
+export const isAlive = (pid: number, life: string): boolean => {
   const now = lifeOf(pid)
   return now !== undefined && (now === life || now === unknown)
 }
@@ -64,7 +65,7 @@ export const holderOf = (state: string, except?: string): Holder | undefined => 
     const match = /^(own|use)-(\d+)-(\w+)$/.exec(name)
     if (match === null || name === except) continue
     const [, kind, pid, life] = match
-    if (alive(Number(pid), life ?? "")) return { name, kind: kind as Kind, pid: Number(pid) }
+    if (isAlive(Number(pid), life ?? "")) return { name, kind: kind as Kind, pid: Number(pid) }
     rmSync(join(directory(state), name), { force: true })
   }
   return undefined

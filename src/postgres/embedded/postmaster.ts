@@ -1,18 +1,6 @@
 // One PostgreSQL server process: started, awaited, stopped. It knows nothing of ownership, nor when to start again.
-import { execFileSync, spawn } from "node:child_process"
-import {
-  closeSync,
-  copyFileSync,
-  mkdirSync,
-  openSync,
-  readFileSync,
-  readSync,
-  rmSync,
-  statfsSync,
-  statSync,
-  truncateSync
-} from "node:fs"
-import { once } from "node:events"
+import { execFileSync } from "node:child_process"
+import { closeSync, copyFileSync, mkdirSync, openSync, readFileSync, rmSync, statfsSync, truncateSync } from "node:fs"
 import { createServer } from "node:net"
 import { basename, dirname, join } from "node:path"
 import { setTimeout as sleep } from "node:timers/promises"
@@ -20,6 +8,7 @@ import type { Account, Binaries } from "./binaries.ts"
 import { configure, environment, own, pathsOf } from "./cluster.ts"
 import { diskFull, failed, fromOutput, inUse } from "./errors.ts"
 import { lifeOf } from "./lock.ts"
+import { logEnd, sizeOf, startChild } from "./process.ts"
 
 /** A running server. */
 export interface Postmaster {
@@ -44,13 +33,6 @@ const logBytes = 8_000_000
 // Less than a segment of the write-ahead log.
 const fullBytes = 16_000_000
 
-// The shell becomes the server. Its twice forked watchdog, no child of the server's, waits on a pipe that ends with the owner:
-// a server whose owner was killed stops by itself. A line on the pipe sends the watchdog home. The server is in a session of its
-// own, so Ctrl-C in a terminal reaches the owner only, which then stops it when nothing uses it any more.
-const watched = `exec 3<&0 </dev/null
-(exec >/dev/null 2>&1; { read -r _ <&3 || kill -INT $$; } &)
-exec "$@" 3<&-`
-
 /** Starts the server and waits until it takes connections, after a crash for as long as recovery takes. */
 export const launch = async (options: Launch, signal: AbortSignal): Promise<Postmaster> => {
   const deadline = Date.now() + busyMs
@@ -59,7 +41,7 @@ export const launch = async (options: Launch, signal: AbortSignal): Promise<Post
     try {
       return await launchOnce(options, signal)
     } catch (error) {
-      const output = readLog(options.state, from)
+      const output = logEnd(pathsOf(options.state).log, from)
       // Sessions of a server that was killed may outlive it for a moment.
       const busy = /lock file "postmaster.pid" already exists|shared memory block .* is still in use/.test(output)
       if (signal.aborted || error !== ended) throw error
@@ -79,40 +61,27 @@ const launchOnce = async ({ account, binaries, port, state }: Launch, signal: Ab
   const { cluster, log } = pathsOf(state)
   configure(state, account)
   const server = [binaries.postgres, "-D", cluster, "-p", String(port)]
-  const [command = "", ...args] = [...account.prefix, "/bin/sh", "-c", watched, "sh", ...server]
-  const output = openSync(log, "a", 0o600)
+  closeSync(openSync(log, "a", 0o600))
   own(log, account)
-  const child = spawn(command, args, {
-    ...account.spawn,
-    cwd: state,
-    env: environment(),
-    detached: true,
-    stdio: ["pipe", output, output]
+  // a server whose owner was killed shuts down by itself; Ctrl-C reaches the owner only, which stops the server when nothing uses it
+  const child = await startChild({
+    command: server,
+    prefix: account.prefix,
+    log,
+    spawn: { ...account.spawn, cwd: state, env: environment() },
+    signal: "INT"
   })
-  closeSync(output)
-  child.stdin?.on("error", () => undefined)
-  await once(child, "spawn")
-  const pid = child.pid as number
-  let running = true
-  const exited = new Promise<void>((resolve) => {
-    const end = () => {
-      running = false
-      child.stdin?.end("\n")
-      resolve()
-    }
-    child.once("exit", end)
-    if (child.exitCode !== null || child.signalCode !== null) end()
-  })
+  const { exited, isRunning, pid } = child
   const stop = async () => {
-    if (!running) return
-    child.stdin?.end("\n")
-    await stopProcess(pid, () => running)
+    if (!isRunning()) return
+    child.unwatch()
+    await stopProcess(pid, isRunning)
     await exited
   }
   const deadline = Date.now() + recoveryMs
   while (!isReady(cluster, pid)) {
     if (signal.aborted || Date.now() > deadline) await stop()
-    if (!running) {
+    if (!isRunning()) {
       if (Date.now() > deadline) throw failed(state, `PostgreSQL was not ready in five minutes. try: look at ${log}`)
       throw ended
     }
@@ -189,22 +158,12 @@ const isServer = (pid: number, cluster: string): boolean => {
 export const trimLog = (state: string): number => {
   const { log } = pathsOf(state)
   mkdirSync(dirname(log), { recursive: true })
-  const size = statSync(log, { throwIfNoEntry: false })?.size ?? 0
+  const size = sizeOf(log)
   if (size < logBytes) return size
   // The server appends, so it goes on at the new end.
   copyFileSync(log, `${log}.1`)
   truncateSync(log)
   return 0
-}
-const readLog = (state: string, from: number): string => {
-  const { log } = pathsOf(state)
-  const size = statSync(log, { throwIfNoEntry: false })?.size ?? 0
-  const buffer = Buffer.alloc(Math.min(Math.max(0, size - from), 20_000))
-  if (buffer.length === 0) return ""
-  const file = openSync(log, "r")
-  readSync(file, buffer, 0, buffer.length, size - buffer.length)
-  closeSync(file)
-  return buffer.toString()
 }
 
 /** The port if it is free, or, for 0, one that is; undefined where the port is taken. */

@@ -7,7 +7,7 @@ import { shareOf } from "../../log/group.ts"
 import type { LaneClaims, LaneGrouping, RelayLanes } from "../../relay/outbox.ts"
 import type { RelayError } from "../../relay/target.ts"
 import type { Sql } from "../client/client.ts"
-import { attempter } from "./errors.ts"
+import { queryFor } from "./outbox-sql.ts"
 import { make as makeSession, type Session } from "../client/session.ts"
 
 // First keys of the advisory locks: two a target, beside those of groups of the log's readers.
@@ -117,26 +117,26 @@ export const lanesOf = Effect.fnUntraced(function* (
   lanes: number | undefined,
   idOf: (lane: number) => string
 ): Effect.fn.Return<RelayLanes, RelayError, Scope.Scope> {
-  const attempt = attempter(target)
-  const number = yield* attempt("publish", () => regroup(sql, target, lanes, idOf))
+  const run = queryFor(target)
+  const number = yield* run("publish", () => regroup(sql, target, lanes, idOf))
   const quiet = () => undefined
   const session = yield* makeSession(sql, "millrace_relay", { notified: quiet, ready: quiet, lost: quiet })
   yield* session.opened
   const member: Member = { session, number, id: randomInt(1, 2 ** 31 - 1) }
   return {
-    grouping: attempt("publish", () => groupingOf(sql, target)),
+    grouping: run("publish", () => groupingOf(sql, target)),
     fenced: (generation) =>
       Effect.asVoid(
-        attempt(
+        run(
           "publish",
           () => sql`
           update millrace.relay_grouping set fenced = true where target = ${target} and generation = ${generation}`
         )
       ),
-    claim: (count) => attempt("publish", () => claim(member, count)),
+    claim: (count) => run("publish", () => claim(member, count)),
     release: (lane) =>
       Effect.asVoid(
-        attempt("publish", () => session.sql`select pg_advisory_unlock(${lanesKey(number)}::int, ${lane}::int)`)
+        run("publish", () => session.sql`select pg_advisory_unlock(${lanesKey(number)}::int, ${lane}::int)`)
       )
   }
 })

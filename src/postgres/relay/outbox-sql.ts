@@ -1,4 +1,5 @@
-// The statements of the outbox on PostgreSQL: positions begin and move, segments are read after them. It runs none by itself.
+// The statements of the outbox on PostgreSQL: streams' positions start and move, and segments are read after them.
+import * as Effect from "effect/Effect"
 import {
   type ReadLimits,
   type FollowingSegments,
@@ -10,9 +11,18 @@ import {
   type TopicPosition,
   unopened
 } from "../../relay/outbox.ts"
-import type { StreamLag, OutboxStream } from "../../relay/target.ts"
-import type { Sql } from "../client/client.ts"
+import { type OutboxStream, RelayError, type StreamLag } from "../../relay/target.ts"
+import { query, type Sql } from "../client/client.ts"
 import { arrayLiteral } from "../client/types.ts"
+
+/** Runs statements for the relay to `target`. A full disk is retryable: people must free space, and meanwhile all stays in the outbox. */
+export const queryFor =
+  (target: string) =>
+  <A>(operation: RelayError["operation"], run: () => PromiseLike<A>): Effect.Effect<A, RelayError> =>
+    Effect.mapError(query(operation, run), (error) => {
+      const retryable = error.retryable || error.code === "53100"
+      return new RelayError({ target, operation, retryable, reason: error.reason, cause: error.cause ?? error })
+    })
 
 /** The streams of the outbox by one probe of its key each, for it holds many segments of few streams. */
 export const streams = `

@@ -8,7 +8,7 @@ import type { RelayError } from "../../relay/target.ts"
 import type { Sql } from "../client/client.ts"
 import { lanesOf } from "./lanes.ts"
 import * as Statement from "./outbox-sql.ts"
-import { attempter } from "./errors.ts"
+import { queryFor } from "./outbox-sql.ts"
 
 /** The channel that is notified after a commit which published something. */
 export const outboxChannel = "millrace_outbox"
@@ -18,13 +18,13 @@ export const signalsOf = Effect.fnUntraced(function* (
   sql: Sql,
   target: string
 ): Effect.fn.Return<CommitSignals, RelayError, Scope.Scope> {
-  const attempt = attempter(target)
+  const run = queryFor(target)
   const signs = yield* Queue.sliding<void>(1)
   const signal = () => void Queue.offerUnsafe(signs, undefined)
   yield* Effect.acquireRelease(
     // called again after a reconnect: what was notified meanwhile is lost
-    attempt("listen", () => sql.listen(outboxChannel, signal, signal)),
-    ({ unlisten }) => Effect.ignore(attempt("listen", unlisten))
+    run("listen", () => sql.listen(outboxChannel, signal, signal)),
+    ({ unlisten }) => Effect.ignore(run("listen", unlisten))
   )
   return { wait: Queue.take(signs), signal }
 })
@@ -33,18 +33,18 @@ export const signalsOf = Effect.fnUntraced(function* (
 export const make = (sql: Sql): Outbox["Service"] =>
   Outbox.of({
     streams: (target) =>
-      attempter(target)("publish", async () => {
+      queryFor(target)("publish", async () => {
         await Statement.begin(sql, target)
         return Statement.positions(sql, target)
       }),
     read: (target, places, bounds, pass) =>
-      attempter(target)("publish", () => Statement.read(sql, places, bounds, pass)),
-    move: (target, places) => Effect.asVoid(attempter(target)("publish", () => Statement.move(sql, target, places))),
-    topicPosition: (target, begin) => attempter(target)("publish", () => Statement.topicPlace(sql, target, begin)),
-    keep: (target, places, parked) => attempter(target)("publish", () => Statement.keep(sql, target, places, parked)),
-    park: (target, parking) => attempter(target)("publish", () => Statement.park(sql, target, parking)),
-    halt: (target, halts) => Effect.asVoid(attempter(target)("publish", () => Statement.halt(sql, target, halts))),
-    lag: (target) => attempter(target)("lag", () => Statement.lag(sql, target)),
+      queryFor(target)("publish", () => Statement.read(sql, places, bounds, pass)),
+    move: (target, places) => Effect.asVoid(queryFor(target)("publish", () => Statement.move(sql, target, places))),
+    topicPosition: (target, begin) => queryFor(target)("publish", () => Statement.topicPlace(sql, target, begin)),
+    keep: (target, places, parked) => queryFor(target)("publish", () => Statement.keep(sql, target, places, parked)),
+    park: (target, parking) => queryFor(target)("publish", () => Statement.park(sql, target, parking)),
+    halt: (target, halts) => Effect.asVoid(queryFor(target)("publish", () => Statement.halt(sql, target, halts))),
+    lag: (target) => queryFor(target)("lag", () => Statement.lag(sql, target)),
     signals: (target) => signalsOf(sql, target),
     lanes: (target, lanes, idOf) => lanesOf(sql, target, lanes, idOf)
   })

@@ -7,7 +7,6 @@ import { tell } from "../log/notify.ts"
 import * as Statement from "./to-log-sql.ts"
 import { signalsOf } from "./outbox.ts"
 import * as Outbox from "./outbox-sql.ts"
-import { attempter } from "./errors.ts"
 import { split } from "./to-log-by-key.ts"
 
 /** The name of the embedded target. */
@@ -24,7 +23,7 @@ export interface Options {
   readonly appended?: (topicId: number, partition: number, end: number) => void
 }
 
-const attempt = attempter(embedded)
+const run = Outbox.queryFor(embedded)
 
 const reasonOf = ({
   first_seq,
@@ -121,7 +120,7 @@ export const make = Effect.fnUntraced(function* (
   const { signal, wait } = yield* signalsOf(sql, embedded)
   const scope = yield* Effect.scope
   const ship = Effect.gen(function* () {
-    const { ends, shipment } = yield* attempt("publish", () => shipRound(sql, copy))
+    const { ends, shipment } = yield* run("publish", () => shipRound(sql, copy))
     if (options.appended !== undefined) wakeOwn(ends, options.appended)
     // beside the next round; not in the statement: that would cost its commit more
     if (ends.length > 0) yield* Effect.forkIn(tell(sql, ends), scope)
@@ -132,7 +131,7 @@ export const make = Effect.fnUntraced(function* (
     // a statement that was sent cannot be taken back; its outcome is worth knowing
     publish: Effect.uninterruptible(ship),
     wait,
-    lag: attempt("lag", () => Outbox.lag(sql, embedded)),
+    lag: run("lag", () => Outbox.lag(sql, embedded)),
     signal
   }
 })
@@ -145,7 +144,7 @@ export const collect = (
   sql: Sql,
   options: { readonly targets?: ReadonlyArray<string>; readonly retentionMs?: number; readonly limit?: number } = {}
 ): Effect.Effect<number, RelayError> =>
-  attempt("collect", async () => {
+  run("collect", async () => {
     const { limit = 500, retentionMs = 86_400_000, targets = [embedded] } = options
     return Outbox.collect(sql, targets, retentionMs, limit)
   })
