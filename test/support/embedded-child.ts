@@ -1,6 +1,6 @@
-// A process of its own that starts, or joins, the embedded PostgreSQL, runs a statement, and waits; not a test itself.
+// A child process that starts or joins the embedded PostgreSQL, runs a statement, and waits.
 //
-// node embedded-child.ts start|use DIR [statement] [wait in ms]: prints one line of JSON once the statement was run.
+// node embedded-child.ts start|use DIR [statement] [wait in ms]: prints one line of JSON after it ran the statement.
 import * as Effect from "effect/Effect"
 import postgres from "postgres"
 import * as Embedded from "../../src/postgres/embedded/embedded.ts"

@@ -1,6 +1,6 @@
-// A process of its own that has lanes of relays, for tests that stop it; not a test itself.
+// A child process that claims lanes of relays, for tests that suspend it.
 //
-// node lanes-child.ts URL TARGET...: prints a line whenever it knows what it has, `kafka 0,1` for one.
+// node lanes-child.ts URL TARGET...: prints a line after each claim with the lanes that it has, such as `kafka 0,1`.
 import * as Effect from "effect/Effect"
 import * as Schedule from "effect/Schedule"
 import { connect } from "../../src/postgres/client/client.ts"
@@ -15,7 +15,7 @@ const main = Effect.gen(function* () {
     Effect.fnUntraced(function* (target) {
       const lanes = yield* outbox.lanes(target, 2, (lane) => `test/${lane}`)
       while (true) {
-        // a session that was ended is opened anew
+        // a session that was ended reconnects
         const { held } = yield* Effect.retry(lanes.claim(2), Schedule.spaced("50 millis"))
         process.stdout.write(`${target} ${held.join()}\n`)
         yield* Effect.sleep(200)

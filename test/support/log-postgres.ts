@@ -1,4 +1,4 @@
-// Logs on a PostgreSQL of a test file's own, as several processes have them, and what the tests of its faults share.
+// Several logs on one PostgreSQL server, each with connections of its own like a process, and helpers for fault tests.
 import { assert } from "@effect/vitest"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
@@ -16,7 +16,7 @@ export class Server extends Context.Service<Server, { readonly url: string }>()(
     Effect.map(server, (url) => Server.of({ url }))
   )
 }
-/** A database with a topic, and processes' worth of logs on it, each with its own connections. */
+/** A database with a topic, and several logs on it, each with its own connections. */
 export const setUp = Effect.fnUntraced(function* (logs: number, partitions = 4, options: PostgresLog.Options = {}) {
   const { url } = yield* Server
   const database = yield* databaseOn(url)
@@ -37,7 +37,7 @@ export const kill = ({ sql }: Database, application: string) =>
       select pg_terminate_backend(pid) from pg_stat_activity
       where application_name = ${application} and datname = current_database()`
   )
-/** Everything of a partition. */
+/** Reads all records of a partition. */
 export const readAll = Effect.fnUntraced(function* (log: Log["Service"], partition: number) {
   const records = []
   for (let position = 0; ;) {
@@ -47,13 +47,13 @@ export const readAll = Effect.fnUntraced(function* (log: Log["Service"], partiti
     position = batch.next
   }
 })
-/** Positions from 0 without a gap. */
+/** Asserts that positions are 0, 1, 2, … without a gap. */
 export const gapless = (records: ReadonlyArray<{ readonly position: number }>) =>
   assert.deepStrictEqual(
     records.map(({ position }) => position),
     range(0, records.length)
   )
-/** Appends until it is there, and checks that only retryable failures come between. The number of those. */
+/** Appends until it succeeds, asserts that failures are retryable, and returns their number. */
 export const persistently = (log: Log["Service"], records: ReadonlyArray<NewRecord>) =>
   Effect.gen(function* () {
     for (let failures = 0; ; failures++) {

@@ -1,4 +1,4 @@
-// An embedded PostgreSQL for a test file, and databases on it for its suites: made when asked for, gone with the scope.
+// An embedded PostgreSQL server for a test file, and databases on it for its tests; all are removed with the scope.
 import { mkdtempSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
@@ -14,7 +14,7 @@ export interface Database {
   readonly sql: Sql
 }
 
-/** A server in a temporary directory. Its URL. */
+/** Starts a server in a temporary directory, and returns its URL. */
 export const server = Effect.gen(function* () {
   const dataDir = yield* Effect.acquireRelease(
     Effect.sync(() => mkdtempSync(join(tmpdir(), "millrace-test-"))),

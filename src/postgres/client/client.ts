@@ -1,4 +1,4 @@
-// Connections to a PostgreSQL server through postgres.js, with the project's settings; it knows no table.
+// Connections to a PostgreSQL server through postgres.js, with the project's settings, and transactions on sessions of their own.
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type * as Scope from "effect/Scope"
@@ -9,15 +9,15 @@ import { texts, values } from "./types.ts"
 
 export { query, SqlError } from "./errors.ts"
 
-/** A pool of connections, as postgres.js has it. Its `begin` and `reserve` are unsafe here: see `transaction`. */
+/** A pool of connections of postgres.js. Do not use its `begin` and `reserve`: see `session`. */
 export type Sql = postgres.Sql<{}>
 /** How to connect. */
-export interface Options {
-  /** What `pg_stat_activity` shows. */
+export interface ConnectOptions {
+  /** The name that `pg_stat_activity` shows. Default `millrace`. */
   readonly applicationName?: string
-  /** Connections at most. Default 10. */
+  /** The largest number of connections. Default 10. */
   readonly max?: number
-  /** Every value as PostgreSQL's text, for showing; default false: numbers, booleans, JSON and milliseconds. */
+  /** Whether every value is returned as PostgreSQL's text, for display. Default false: numbers, booleans, JSON and milliseconds. */
   readonly asText?: boolean
 }
 
@@ -25,12 +25,12 @@ const oldest = 150_000
 const closeSeconds = 2
 
 /**
- * Connects, and closes when the scope does, after at most two seconds. Sessions are in UTC; int8 arrives as a safe number and
- * timestamptz as epoch milliseconds. Fails with a hint when the server cannot be reached or is older than PostgreSQL 15.
+ * Opens a pool of connections, which is closed with the scope within two seconds. Sessions are in UTC; an int8 is returned as a safe
+ * integer and a timestamptz as epoch milliseconds. Fails with a hint if the server cannot be reached or is older than PostgreSQL 15.
  */
 export const connect = Effect.fnUntraced(function* (
   url: string,
-  options: Options = {}
+  options: ConnectOptions = {}
 ): Effect.fn.Return<Sql, SqlError, Scope.Scope> {
   const sql = yield* Effect.acquireRelease(
     query("connect", async () => open(url, options)),
@@ -39,24 +39,24 @@ export const connect = Effect.fnUntraced(function* (
   const [row] = yield* query("connect", () => sql`select current_setting('server_version_num') as version`)
   const version = Number(row?.["version"])
   if (version < oldest) {
-    const reason = `the server is PostgreSQL ${Math.floor(version / 10_000)}. try: PostgreSQL 15 or newer, or the embedded one`
+    const reason = `the server is PostgreSQL ${Math.floor(version / 10_000)}. try: use PostgreSQL 15 or newer, or the embedded one`
     return yield* new SqlError({ operation: "connect", code: "", retryable: false, inDoubt: false, reason })
   }
   return sql
 })
 
-const open = (text: string, { applicationName = "millrace", asText = false, max = 10 }: Options): Sql => {
+const open = (text: string, { applicationName = "millrace", asText = false, max = 10 }: ConnectOptions): Sql => {
   const { tls, url } = splitTls(checked(text))
   const settings = {
     max,
     types: asText ? texts : values,
-    // A backend that is killed during that query takes Node with it, and every new connection would wait for it.
+    // If the backend is killed during the query for types, Node crashes; and every new connection would have to wait for that query.
     fetch_types: false,
     prepare: true,
     connect_timeout: 10,
     keep_alive: 30,
     max_lifetime: null,
-    // The default waits up to 20 s once a server was away; whoever tries again has a schedule of his own.
+    // The default waits up to 20 s after a server was unreachable; callers that retry have schedules of their own.
     backoff: () => 0.05,
     onnotice: () => undefined,
     connection: {
@@ -66,7 +66,7 @@ const open = (text: string, { applicationName = "millrace", asText = false, max 
       plan_cache_mode: "force_generic_plan",
       options: padding
     },
-    // The socket brings its own TLS.
+    // The socket does TLS itself.
     ssl: false,
     socket: socketFor(tls)
   }
@@ -79,24 +79,24 @@ const checked = (url: string): string => {
   throw new SqlError({ operation: "connect", code: "", retryable: false, inDoubt: false, reason })
 }
 
-/** One session. It never reconnects: once its connection is lost, everything sent to it fails and nothing is executed. */
+/** One session. It never reconnects: once its connection is lost, every further statement fails and none is executed. */
 export interface Session {
-  /** A query, as a tagged template; also a fragment within one. */
+  /** A query as a tagged template, or a fragment of one. */
   <T extends ReadonlyArray<object> = ReadonlyArray<postgres.Row>>(
     text: TemplateStringsArray,
     ...parameters: ReadonlyArray<postgres.ParameterOrFragment<never>>
   ): postgres.PendingQuery<T & Array<postgres.Row>>
-  /** Text as it is; without parameters it may hold several statements. */
+  /** A query as plain text; without parameters it may hold several statements. */
   readonly unsafe: Sql["unsafe"]
   readonly json: Sql["json"]
 }
 
 /**
- * A session of its own beside the pool, for what needs one: transactions, session locks. Opening takes some milliseconds.
+ * Opens a session of its own beside the pool, for transactions and session locks. This takes some milliseconds.
  *
- * postgres.js connects anew for the next statement where a connection is lost, in `begin` (its issue 1186) and `reserve` too: the
+ * When a connection is lost, postgres.js reconnects for the next statement, also within `begin` (its issue 1186) and `reserve`: the
  * rest of a transaction would then be executed outside of it. Here statements go to the driver one at a time, so that none
- * waits inside it, and none goes once the connection is lost.
+ * is queued inside it, and none is sent after the connection was lost.
  */
 export const session = (sql: Sql): Effect.Effect<Session, SqlError, Scope.Scope> =>
   Effect.map(
@@ -107,7 +107,7 @@ export const session = (sql: Sql): Effect.Effect<Session, SqlError, Scope.Scope>
     ({ guarded }) => guarded
   )
 
-// What postgres.js gives back, as far as it is needed: a promise that calls `handler` when somebody first waits for it.
+// The part of a postgres.js query that is used here: a promise that calls `handler` when it is first awaited.
 type Pending = Promise<unknown> & {
   handler: (query: Pending) => unknown
   readonly reject: (cause: unknown) => void
@@ -152,13 +152,13 @@ const closed = () =>
     code: "CONNECTION_CLOSED",
     retryable: true,
     inDoubt: false,
-    reason: "the session's connection was lost before, so the statement was not sent"
+    reason: "the statement was not sent, because the session's connection was lost before"
   })
 
 /**
- * Runs `use` in a transaction on a session of its own: committed if it succeeds, rolled back if it fails or is interrupted. When
- * the connection is lost, the rest fails without being executed. A lost reply to the commit is `inDoubt` and not `retryable`:
- * look first whether it was committed.
+ * Runs `use` in a transaction on a session of its own, and commits if it succeeds, or rolls back if it fails or is interrupted. When
+ * the connection is lost, the remaining statements fail without being executed. If the reply to the commit is lost, the error is
+ * `inDoubt` and not `retryable`: check first whether the transaction was committed.
  */
 export const transaction = <A, E, R>(
   sql: Sql,
@@ -171,12 +171,12 @@ export const transaction = <A, E, R>(
           yield* query("begin", () => tx.unsafe("begin"))
           const exit = yield* Effect.exit(restore(use(tx)))
           if (Exit.isFailure(exit)) {
-            // Closing the session rolls back too.
+            // If this fails, closing the session rolls back.
             yield* Effect.ignore(query("roll back", () => tx.unsafe("rollback")))
             return yield* exit
           }
           const { command } = yield* query("commit", () => tx.unsafe("commit")).pipe(Effect.mapError(doubtful))
-          // So answers PostgreSQL where a statement had failed and its error was caught.
+          // PostgreSQL answers a commit so if a statement failed and its error was caught.
           if (command === "ROLLBACK") return yield* rolledBack()
           return yield* exit
         })
@@ -190,13 +190,13 @@ const rolledBack = () =>
     code: "25P02",
     retryable: false,
     inDoubt: false,
-    reason: "the transaction was rolled back, since a statement in it had failed"
+    reason: "the transaction was rolled back, because one of its statements failed"
   })
 const doubtful = (error: SqlError): SqlError =>
   error.inDoubt
     ? new SqlError({
         ...error,
         retryable: false,
-        reason: `${error.reason}. Whether it was committed is unknown. try: look before doing it again`
+        reason: `${error.reason}. It is unknown whether the transaction was committed. try: check that before running it again`
       })
     : error

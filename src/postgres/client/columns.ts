@@ -3,18 +3,21 @@ import { isStorableNumber, storableNumbers, type Column, type Relation } from ".
 import type { Row } from "../../model/recorder.ts"
 import { arrayLiteral } from "./types.ts"
 
-/** A name in quotes: a read model or a column may be called `order` or `user`. */
+/** Quotes a name, since a read model or a column may be called `order` or `user`. */
 export const quote = (name: string): string => `"${name.replaceAll('"', '""')}"`
 
-/** Values as one array parameter; null where there is none. */
+/** Values as one array parameter; an undefined value becomes null. */
 export const arrayOf = (values: ReadonlyArray<string | number | null | undefined>): string =>
   arrayLiteral(values.map((value) => value ?? null))
-/** A column of rows as one array parameter of `parameterType`. */
+/**
+ * A column of rows as one array parameter of `parameterType`. A number that cannot be stored is sent as a text that PostgreSQL refuses,
+ * so that its error says why.
+ */
 export const columnArray = ({ encode, name, nullable, type }: Column, rows: ReadonlyArray<Row>): string =>
   arrayLiteral(
     rows.map((row) => {
       const value = row[name]
-      // JSON's null is a value of its own only where the column has no other
+      // JSON's null is a value of its own only in a column that is not nullable
       if (value === undefined || (value === null && (nullable || encode === undefined))) return null
       if (encode !== undefined) return encode(value) as string
       return typeof value === "number" && !isStorableNumber(type, value)
@@ -22,24 +25,24 @@ export const columnArray = ({ encode, name, nullable, type }: Column, rows: Read
         : value
     })
   )
-/** The type of a column's array parameter. Instants go as epoch milliseconds. */
+/** The type of a column's array parameter. Instants are sent as epoch milliseconds. */
 export const parameterType = ({ type }: Column): string =>
   type === "timestamptz" ? "float8[]" : type === "jsonb" ? "text[]" : `${type}[]`
-/** A parameter's element as the column's value. */
+/** The SQL that turns an element of the array parameter into the column's value. */
 export const fromParameter = ({ name, type }: Column, alias: string): string => {
   const value = `${alias}.${quote(name)}`
   if (type === "jsonb") return `${value}::jsonb`
   if (type !== "timestamptz") return value
-  // seconds and the rest apart: together, a double has no place for the milliseconds of far years
+  // seconds and milliseconds are added separately: one double cannot hold the milliseconds of years far away
   const seconds = `floor(${value} / 1000)`
   return `to_timestamp(${seconds}) + (${value} - ${seconds} * 1000) * interval '1 ms'`
 }
-/** A column's value as JSON shows it: instants as epoch milliseconds. */
+/** The SQL of a column's value in published JSON: instants become epoch milliseconds. */
 export const toJson = ({ name, type }: Column, alias: string): string =>
   type === "timestamptz"
     ? `(extract(epoch from ${alias}.${quote(name)}) * 1000)::int8 as ${quote(name)}`
     : `${alias}.${quote(name)}`
-/** `order by` the key, in an order that every writer has. */
+/** The `order by` list of the key, which gives the same order in every session. */
 export const keyOrder = (relation: Relation, alias: string): string =>
   relation.key
     .map((name) => {

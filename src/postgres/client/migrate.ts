@@ -1,7 +1,7 @@
-// Brings a database's schema to the newest version, from numbered SQL files that are only ever appended. It can't go back.
+// Migrates a database's schema to the newest version, from numbered SQL files to which files are only added. There is no way back.
 //
-// Not postgrator: it wants other file names, keeps a migration and its record in two transactions, and lets old code run on a
-// newer database.
+// Not postgrator, because it needs other file names, applies a migration and records it in two transactions, and lets old code run
+// on a newer database.
 import { createHash } from "node:crypto"
 import { readdir, readFile } from "node:fs/promises"
 import { join } from "node:path"
@@ -11,9 +11,9 @@ import * as Schema from "effect/Schema"
 import { query, session, type Session, type Sql, type SqlError } from "./client.ts"
 
 /**
- * The schema cannot be brought to the newest version; the database is as it was before the file named.
- * - `Invalid`: the files are not numbered 0001, 0002, … with a first line that says why.
- * - `Changed`: a file is not what was applied.
+ * The schema cannot be migrated to the newest version. The named file, and those after it, were not applied.
+ * - `Invalid`: the files are not numbered 0001, 0002, …, or one does not start with a comment.
+ * - `Changed`: a file differs from what was applied.
  * - `Newer`: the database was migrated by a newer version of the code.
  * - `Failed`: a statement failed.
  */
@@ -24,20 +24,20 @@ export class MigrationError extends Schema.TaggedError<MigrationError>()("Migrat
   cause: Schema.optionalKey(Schema.Defect())
 }) {}
 
-/** A file of a directory of migrations. */
+/** One migration file. */
 export interface Migration {
   readonly version: number
   /** `0001_log.sql` */
   readonly file: string
   readonly text: string
-  /** SHA-256 of the text with line feeds as line ends. */
+  /** SHA-256 of the text, in which line ends are line feeds. */
   readonly checksum: string
 }
 
-/** The project's migrations, in a checkout and in the published package alike. */
+/** The directory of the project's migrations, in a checkout and in the published package. */
 export const directory = fileURLToPath(new URL("../../../migrations/", import.meta.url))
 
-/** Reads the migrations of a directory, in order. */
+/** Reads the migrations of a directory, in order. Fails with `Invalid`. */
 export const read = Effect.fnUntraced(function* (from: string) {
   const files = yield* Effect.tryPromise({
     try: async () => (await readdir(from)).filter((file) => file.endsWith(".sql")).toSorted(),
@@ -48,7 +48,7 @@ export const read = Effect.fnUntraced(function* (from: string) {
     const text = (yield* Effect.promise(() => readFile(join(from, file), "utf8"))).replaceAll(/\r\n?/g, "\n")
     const version = index + 1
     if (!/^\d{4}_\w+\.sql$/.test(file) || Number(file.slice(0, 4)) !== version || !/^--\s*\S/.test(text)) {
-      const rule = `migrations are numbered 0001_name.sql, 0002_name.sql, … without gaps, and begin with a comment that says why`
+      const rule = `migrations are named 0001_name.sql, 0002_name.sql, … without gaps, and start with a comment that says why`
       return yield* new MigrationError({
         reason: "Invalid",
         file,
@@ -61,8 +61,8 @@ export const read = Effect.fnUntraced(function* (from: string) {
 })
 
 /**
- * Applies what is missing, each file in a transaction of its own together with its record in `millrace.schema_version`. Returns
- * the files that this call applied. Several processes may call it at once: one applies, the others wait for it.
+ * Applies the migrations that are missing, each in a transaction of its own together with its row in `millrace.schema_version`. Returns
+ * the files that this call applied. Several processes may call it at once: one applies them, the others wait.
  */
 export const migrate = (
   sql: Sql,
@@ -81,7 +81,7 @@ export const migrate = (
     })
   )
 
-/** The same where there is nothing of Millrace yet, and nothing else: who only looks does not bring a system up to date that others run. */
+/** Migrates only a database without Millrace's schema: a command that only reads must not upgrade a system that other processes run. */
 export const migrateWhereEmpty = Effect.fnUntraced(function* (
   sql: Sql
 ): Effect.fn.Return<void, SqlError | MigrationError> {
@@ -92,7 +92,7 @@ export const migrateWhereEmpty = Effect.fnUntraced(function* (
   if (!row!.isThere) yield* migrate(sql)
 })
 
-// Held by the session, and so freed with it: what it guards is more than one transaction.
+// Held by the session, because it guards several transactions, and released with it.
 const lock = "set lock_timeout = '5min'; select pg_advisory_lock(1835625580, 1835821938); reset lock_timeout"
 const prepare = `create schema if not exists millrace;
 create table if not exists millrace.schema_version (
@@ -111,7 +111,7 @@ const missing = Effect.fnUntraced(function* (sql: Sql | Session, migrations: Rea
   const rows = yield* query("read the schema's version", () =>
     sql.unsafe<Array<Applied>>("select version, file, checksum from millrace.schema_version order by version")
   ).pipe(
-    // Neither schema nor table: a new database.
+    // a new database: the schema or the table does not exist
     Effect.catchIf(
       ({ code }) => code === "3F000" || code === "42P01",
       () => Effect.succeed([])
@@ -120,11 +120,11 @@ const missing = Effect.fnUntraced(function* (sql: Sql | Session, migrations: Rea
   for (const { checksum, file, version } of rows) {
     const known = migrations[version - 1]
     if (known === undefined) {
-      const message = `the database has ${file}, which this version of Millrace does not know. try: the newest version of Millrace`
+      const message = `the database was migrated with ${file}, which this version of Millrace does not have. try: use the newest version of Millrace`
       return yield* new MigrationError({ reason: "Newer", file, message })
     }
     if (known.checksum !== checksum) {
-      const message = `${known.file} is not what was applied to this database (as ${file}). try: restore it, and put the change into a new file`
+      const message = `${known.file} differs from what was applied to this database (as ${file}). try: restore it, and put the change into a new file`
       return yield* new MigrationError({ reason: "Changed", file: known.file, message })
     }
   }

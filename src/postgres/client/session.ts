@@ -1,4 +1,4 @@
-// One connection of this process that lasts: it hears notifications and holds advisory locks, and says when it was lost.
+// A long-lived connection that receives notifications and holds advisory locks, reconnects, and reports when it was lost.
 import * as Effect from "effect/Effect"
 import * as Latch from "effect/Latch"
 import * as Schedule from "effect/Schedule"
@@ -6,24 +6,26 @@ import type * as Scope from "effect/Scope"
 import postgres from "postgres"
 import { query } from "./errors.ts"
 
-/** A connection with its own state on the server. */
-export interface Session {
-  /** One connection, opened anew when it is lost. A query may meet the new one: compare `pg_backend_pid()` where locks matter. */
+/** A connection that has state on the server. */
+export interface ListeningSession {
+  /** A client of one connection, which reconnects. A query may run on a later connection: compare `pg_backend_pid()` where locks matter. */
   readonly sql: postgres.Sql
-  /** The server process that holds this session's locks; undefined while there is none. */
+  /** The id of the server process that holds this session's locks; undefined while the connection is lost. */
   readonly pid: () => number | undefined
-  /** Waits for it. */
+  /** Waits until the session is open, and returns that id. */
   readonly opened: Effect.Effect<number>
 }
-/** What a session tells; all are called synchronously. */
-export interface Hooks {
+/** Callbacks of a session; all are called synchronously. */
+export interface SessionHooks {
+  /** A notification on the channel arrived. */
   readonly notified: (payload: string) => void
-  /** Listening, and no lock is held: at the start, and after every loss. */
+  /** The session listens and holds no lock: at the start, and after every reconnect. */
   readonly ready: () => void
+  /** The connection was lost, and with it all locks. */
   readonly lost: () => void
 }
 
-/** A client of one connection with the same options as `sql`. Ended with the scope; what waits for it fails then. */
+/** A client of one connection with the options of `sql`. It is closed with the scope; queries that still wait then fail. */
 export const single = (
   sql: postgres.Sql,
   name: string,
@@ -32,7 +34,7 @@ export const single = (
   Effect.acquireRelease(
     Effect.sync(() => {
       const connection = { ...sql.options.connection, application_name: name, lock_timeout: 10_000 }
-      // `max_lifetime` would drop the locks by and by
+      // `max_lifetime` would end the connection, and with it the locks
       const options = {
         ...sql.options,
         ...hooks,
@@ -47,14 +49,14 @@ export const single = (
     (one) => Effect.promise(() => one.end({ timeout: 1 }))
   )
 
-const again = Schedule.min([Schedule.exponential("50 millis"), Schedule.spaced("2 seconds")])
+const reconnecting = Schedule.min([Schedule.exponential("50 millis"), Schedule.spaced("2 seconds")])
 
-/** Opens a session that listens on a channel, until the scope closes; after a loss it is opened anew. Does not wait for it. */
+/** Keeps a session that listens on a channel open until the scope closes, and reconnects when it is lost. Does not wait for it to open. */
 export const make = Effect.fnUntraced(function* (
   sql: postgres.Sql,
   channel: string,
-  hooks: Hooks
-): Effect.fn.Return<Session, never, Scope.Scope> {
+  hooks: SessionHooks
+): Effect.fn.Return<ListeningSession, never, Scope.Scope> {
   let pid: number | undefined
   const closed = Latch.makeUnsafe(false)
   const ready = Latch.makeUnsafe(false)
@@ -70,16 +72,16 @@ export const make = Effect.fnUntraced(function* (
   })
   const begin = query("open the session", async () => {
     closed.closeUnsafe()
-    // One message, so one connection. A query that overtook it there may have left a lock that nobody knows of.
+    // One message, so that all three run on one connection. A query that ran there earlier may have left a lock that is not accounted for.
     const results = await one.unsafe(
       `select pg_advisory_unlock_all(); listen ${channel}; select pg_backend_pid() as pid`
     )
-    // a result a select; `listen` has none of its own
+    // the results of the two selects; `listen` has none
     const [row] = (results as unknown as ReadonlyArray<ReadonlyArray<{ readonly pid: number }>>).at(-1)!
     return Number(row!.pid)
   })
   const keep = Effect.gen(function* () {
-    const opened = yield* Effect.retry(begin, again)
+    const opened = yield* Effect.retry(begin, reconnecting)
     if (!closed.isOpen()) {
       pid = opened
       ready.openUnsafe()

@@ -1,21 +1,21 @@
-// The socket under a connection of postgres.js 3.4.9, made so that the end of a connection is one event. It speaks no SQL.
+// The socket under a connection of postgres.js 3.4.9: it does TLS, and reports the end of a connection as a single event.
 //
-// Left to itself, the driver takes new statements for a connection between its `error` and its `close`. They are never answered,
-// or, worse, get the next statement's answer once it has connected again. And what was written just before the end stays in
-// the driver's buffer, where it blocks the start of the next connection. Both are met whenever a server dies under load.
+// With a plain socket, the driver accepts statements for a connection between its `error` and its `close` events. They are never
+// answered, or get another statement's answer after the driver has reconnected. And what was written just before the end stays in
+// the driver's buffer, where it blocks the start of the next connection. Both happen whenever a server dies under load.
 import { once } from "node:events"
 import { readFileSync } from "node:fs"
 import net from "node:net"
 import tls from "node:tls"
 
-/** What `sslmode` and its like ask for, taken out of a database's URL; undefined: no TLS. */
+/** The TLS settings of a database's URL: `sslmode` and `sslrootcert`. */
 export interface Tls {
   readonly mode: "prefer" | "require" | "verify-ca" | "verify-full"
-  /** A file with the certificates to trust, instead of Node's. */
+  /** The path of a file with the certificates to trust; undefined for those that Node trusts. */
   readonly root: string | undefined
 }
 
-/** Splits the TLS part off a database's URL, as libpq understands it. Without `sslmode` there is none. */
+/** Splits the TLS settings off a database's URL, as libpq understands them. Undefined if the connection uses no TLS. */
 export const splitTls = (text: string): { readonly url: string; readonly tls: Tls | undefined } => {
   const url = new URL(text)
   const take = (name: string) => {
@@ -33,8 +33,8 @@ export const splitTls = (text: string): { readonly url: string; readonly tls: Tl
   }
 }
 
-/** What postgres.js hands to its `socket` option, as far as it is used. */
-interface Target {
+/** The part of the argument of postgres.js's `socket` option that is used here. */
+interface SocketAddress {
   readonly host: ReadonlyArray<string>
   readonly port: ReadonlyArray<number>
   readonly path?: string | false | undefined
@@ -44,33 +44,33 @@ const handshakeMs = 10_000
 const sslRequest = Buffer.from([0, 0, 0, 8, 4, 210, 22, 47])
 const protocol3 = Buffer.from([0, 3, 0, 0])
 
-/** Long enough that the driver sends its first message at once, together with what was left in its buffer. */
+/** A start-up parameter so long that the driver sends its first message at once, together with what was left in its buffer. */
 export const padding = " ".repeat(1_024)
 
-/** The `socket` option for postgres.js. Several hosts are tried in turn. It never throws: what fails, fails on the socket. */
+/** The `socket` option for postgres.js. Several hosts are tried in turn. It never throws: errors are emitted by the socket. */
 export const socketFor = (secure: Tls | undefined) => {
   let turn = 0
-  return async (target: Target): Promise<net.Socket> => {
-    const index = turn++ % target.host.length
-    const host = target.host[index] ?? "localhost"
+  return async (address: SocketAddress): Promise<net.Socket> => {
+    const index = turn++ % address.host.length
+    const host = address.host[index] ?? "localhost"
     const raw =
-      typeof target.path === "string"
-        ? net.connect(target.path)
-        : net.connect({ host, port: Number(target.port[index] ?? 5432) })
-    if (secure === undefined) return tame(raw)
+      typeof address.path === "string"
+        ? net.connect(address.path)
+        : net.connect({ host, port: Number(address.port[index] ?? 5432) })
+    if (secure === undefined) return joinEvents(raw)
     try {
-      return tame(await encrypt(raw, host, secure))
+      return joinEvents(await encrypt(raw, host, secure))
     } catch (error) {
       raw.destroy()
-      const failed = tame(Object.assign(new net.Socket(), { write: () => true }))
+      const failed = joinEvents(Object.assign(new net.Socket(), { write: () => true }))
       setImmediate(() => failed.destroy(error as Error))
       return failed
     }
   }
 }
 
-/** Joins `error` and `close`, and keeps the rest of an earlier connection out of this one. */
-const tame = (socket: net.Socket): net.Socket => {
+/** Emits `error` and `close` together, and drops what an earlier connection left in the driver's buffer. */
+const joinEvents = (socket: net.Socket): net.Socket => {
   const emit = socket.emit.bind(socket) as (event: string, ...values: ReadonlyArray<unknown>) => boolean
   const write = socket.write.bind(socket) as (data: Uint8Array, ...rest: ReadonlyArray<unknown>) => boolean
   let failure: unknown
@@ -82,7 +82,7 @@ const tame = (socket: net.Socket): net.Socket => {
     }
     if (event !== "close") return emit(event, ...values)
     if (failure !== undefined) emit("error", failure)
-    // Told that there was an error, the driver would not look for statements that it has not answered yet.
+    // With `true`, the driver would not reject the statements that were not answered yet.
     return emit("close", false)
   }) as typeof socket.emit
   socket.write = ((data: Buffer, ...rest: ReadonlyArray<unknown>) => {
@@ -102,8 +102,8 @@ const encrypt = async (raw: net.Socket, host: string, { mode, root }: Tls): Prom
     const [answer] = (await once(raw, "data", { signal })) as [Buffer]
     const offered = answer.length === 1 && answer[0] === accepted
     if (!offered && answer.length === 1 && mode === "prefer") return raw
-    // More than the one byte was put there by somebody in between.
-    if (!offered) throw failure("NO_TLS", `${host} offers no TLS, and sslmode=${mode} wants it`)
+    // Further bytes would come from a man in the middle.
+    if (!offered) throw failure("NO_TLS", `${host} offers no TLS, and sslmode=${mode} requires it`)
     const secured = tls.connect({
       socket: raw,
       rejectUnauthorized: mode.startsWith("verify"),
@@ -114,7 +114,9 @@ const encrypt = async (raw: net.Socket, host: string, { mode, root }: Tls): Prom
     await once(secured, "secureConnect", { signal })
     return secured
   } catch (error) {
-    throw signal.aborted ? failure("CONNECT_TIMEOUT", `no TLS with ${host} in ${handshakeMs / 1_000} s`) : error
+    throw signal.aborted
+      ? failure("CONNECT_TIMEOUT", `${host} did not complete the TLS handshake within ${handshakeMs / 1_000} s`)
+      : error
   }
 }
 const accepted = "S".charCodeAt(0)

@@ -1,25 +1,26 @@
-// How values travel between PostgreSQL's text form and JavaScript; it knows the types the project uses, and asks no server.
+// Conversions between PostgreSQL's text form and JavaScript, for the types that the project uses. Pure.
 import type postgres from "postgres"
 
-/** An int8 as a number. Throws beyond 2^53, rather than round. */
+/** Parses an int8 as a number. Throws beyond 2^53 instead of rounding. */
 export const parseInt8 = (text: string): number => {
   const value = Number(text)
-  if (!Number.isSafeInteger(value)) throw new RangeError(`${text} is no safe integer; select it as text`)
+  if (!Number.isSafeInteger(value))
+    throw new RangeError(`${text} is beyond 2^53 and cannot be a JavaScript number without rounding; select it as text`)
   return value
 }
 
-/** A timestamptz, as sent to a session in UTC and ISO style, as epoch milliseconds; infinity stays infinite. */
+/** Parses a timestamptz of a session in UTC and ISO style as epoch milliseconds; `infinity` becomes `Infinity`. */
 export const parseTimestamp = (text: string): number => {
   if (text.endsWith("infinity")) return text === "infinity" ? Infinity : -Infinity
   const match = /^(\d+)-(\d\d)-(\d\d) (\d\d):(\d\d):(\d\d)(\.\d+)?\+00( BC)?$/.exec(text)
-  if (match === null) throw new RangeError(`${text} is no timestamptz in UTC`)
+  if (match === null) throw new RangeError(`${text} is not a timestamptz in UTC and ISO style`)
   const [, year, month, day, hour, minute, second, fraction = ".0", bc] = match
   const date = new Date(0)
   date.setUTCFullYear(bc === undefined ? Number(year) : 1 - Number(year), Number(month) - 1, Number(day))
   return date.setUTCHours(Number(hour), Number(minute), Number(second), Number(fraction.slice(1, 4).padEnd(3, "0")))
 }
 
-/** Numbers, strings, booleans and nulls as an array's text form, for a parameter: `unnest(${arrayLiteral(ids)}::text[])`. */
+/** The text form of an array, for a parameter: `unnest(${arrayLiteral(ids)}::text[])`. */
 export const arrayLiteral = (values: ReadonlyArray<string | number | bigint | boolean | null>): string => {
   let text = ""
   for (const value of values) {
@@ -33,7 +34,7 @@ export const arrayLiteral = (values: ReadonlyArray<string | number | bigint | bo
 const special = /["\\]/g
 const quote = (value: string) => `"${special.test(value) ? value.replace(special, String.raw`\$&`) : value}"`
 
-/** Types of a session that computes: int8 and timestamptz are numbers, `timestamp` and `date` stay text (they have no zone). */
+/** Types of an ordinary session: int8 and timestamptz are numbers, `timestamp` and `date` stay text because they have no time zone. */
 export const values = {
   int8: { to: 20, from: [20], serialize: String, parse: parseInt8 },
   timestamptz: {
@@ -45,7 +46,7 @@ export const values = {
   date: { to: 1082, from: [1082, 1114], serialize: String, parse: (text: string) => text }
 } satisfies Record<string, postgres.PostgresType>
 
-/** Types of a session that shows: every value is the text that PostgreSQL sends. */
+/** Types of a session for display: every value is the text that PostgreSQL sends. */
 export const texts = {
   text: {
     to: 25,

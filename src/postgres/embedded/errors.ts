@@ -1,21 +1,21 @@
-// What can go wrong with the embedded PostgreSQL, and how foreign errors become that; it starts and stops nothing.
+// The error of the embedded PostgreSQL, and the translation of other errors to it.
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 
 /**
  * The embedded PostgreSQL cannot be used. The message ends with what to try.
- * - `InUse`: another live process owns the state directory, or a server that this one may not stop runs in it.
- * - `DiskFull`: no space left for the cluster or its write-ahead log.
- * - `PortInUse`: the port that was asked for is taken.
- * - `Permission`: files belong to, or cannot be reached by, the account that the server runs as.
- * - `Unsupported`: no PostgreSQL for this platform, or a cluster of another major version.
+ * - `InUse`: another live process owns the state directory, or a server that cannot be stopped runs in it.
+ * - `DiskFull`: there is no space for the cluster or its write-ahead log.
+ * - `PortInUse`: another program listens on the requested port.
+ * - `Permission`: files belong to another account, or the account that the server runs as cannot reach them.
+ * - `Unsupported`: there is no PostgreSQL for this platform, or the cluster is of another major version.
  * - `Failed`: anything else, with the end of the server's log.
  */
 export class EmbeddedError extends Schema.TaggedError<EmbeddedError>()("EmbeddedError", {
   reason: Schema.Literals(["InUse", "DiskFull", "PortInUse", "Permission", "Unsupported", "Failed"]),
-  /** The state directory, or what is missing. */
+  /** The state directory, or the platform or path that is at fault. */
   path: Schema.String,
-  /** The same call may succeed later, with nothing changed by hand. */
+  /** The same call may succeed later without a person's help. */
   retryable: Schema.Boolean,
   message: Schema.String,
   cause: Schema.optionalKey(Schema.Defect())
@@ -32,43 +32,48 @@ const make = (reason: EmbeddedError["reason"], path: string, message: string, ca
     ...(cause === undefined ? {} : { cause })
   })
 
-/** Another process has the directory. */
+/** Another process holds the state directory. */
 export const inUse = (state: string, pid: number, what = "process") =>
   make(
     "InUse",
     state,
     `state directory ${state} is in use by ${what} ${pid}. try: stop it, or choose another directory with --data DIR`
   )
-/** The port that was asked for is taken. */
+/** Another program listens on the requested port. */
 export const portInUse = (state: string, port: number) =>
   make(
     "PortInUse",
     state,
-    `port ${port} on 127.0.0.1 is in use. try: another port, or none, then a free one is taken (lsof -i :${port} shows who has it)`
+    `port ${port} on 127.0.0.1 is in use. try: choose another port, or none to get a free one (lsof -i :${port} shows which program uses it)`
   )
 /** Files cannot be read, written or reached. */
 export const permission = (path: string, what: string, cause?: unknown) =>
-  make("Permission", path, `${what}. try: choose another directory with --data DIR, or mend the permissions`, cause)
-/** This platform, or this data, has no server here. */
+  make("Permission", path, `${what}. try: choose another directory with --data DIR, or fix the permissions`, cause)
+/** There is no server for this platform, or for the version of this data. */
 export const unsupported = (path: string, what: string) => make("Unsupported", path, `${what}. try: ${external}`)
-/** No space left. */
+/** The disk is full. */
 export const diskFull = (state: string, cause?: unknown) =>
-  make("DiskFull", state, `no space left on the disk of ${state}. try: free some (a new database takes 60 MB)`, cause)
-/** Anything else. */
+  make(
+    "DiskFull",
+    state,
+    `there is no space left on the disk of ${state}. try: free some space (a new database takes 60 MB)`,
+    cause
+  )
+/** Any other failure. */
 export const failed = (state: string, what: string, cause?: unknown) => make("Failed", state, what, cause)
 
-/** What PostgreSQL's own output says, as an error. `output` is the end of its log. */
+/** Translates what a PostgreSQL program printed, or the end of its log, to an error. `what` says what failed. */
 export const fromOutput = (state: string, what: string, output: string, port: number): EmbeddedError => {
   if (/No space left on device|could not write .*: wrote only/.test(output)) return diskFull(state, output)
   if (/could not bind|Address already in use/.test(output)) return portInUse(state, port)
   if (/initialized by PostgreSQL version|files are incompatible/.test(output)) {
-    return unsupported(state, `the database in ${state} was made by another version of PostgreSQL`)
+    return unsupported(state, `the database in ${state} was created by another version of PostgreSQL`)
   }
   const tail = output.trim().split("\n").slice(-6).join("\n")
   return failed(state, `${what}: ${tail || "it printed nothing"}\ntry: look at the log in ${state}/log, or ${external}`)
 }
 
-/** A foreign error, as ours. */
+/** Translates any other error. */
 export const fromCause = (state: string, cause: unknown): EmbeddedError => {
   if (cause instanceof EmbeddedError) return cause
   const error = cause as NodeJS.ErrnoException
@@ -88,6 +93,6 @@ export const fromCause = (state: string, cause: unknown): EmbeddedError => {
   }
 }
 
-/** Runs `run`; whatever it throws becomes an `EmbeddedError`. The signal aborts when the fiber is interrupted. */
+/** Runs `run` and translates what it throws to an `EmbeddedError`. The signal aborts when the fiber is interrupted. */
 export const attempt = <A>(state: string, run: (signal: AbortSignal) => A | Promise<A>) =>
   Effect.tryPromise({ try: async (signal) => run(signal), catch: (cause) => fromCause(state, cause) })

@@ -1,17 +1,19 @@
-// Who owns a state directory: one small file for each contender, named after its process. It starts and stops nothing.
+// The lock of a state directory: each process that wants it writes a small file, named after the process.
 //
-// A file's name holds the process's id and start time, so a dead process's name never comes again and anyone may remove it;
-// kill -9 and a reused id leave no lock behind. Contenders write first and look second: of two, at least one sees the other.
+// The name holds the process's id and start time, so it is never used again and any process may remove the file of a dead one:
+// neither kill -9 nor a reused id leaves a lock behind. A process writes its file before it looks for others, so that of two
+// processes at least one sees the other.
 import { execFileSync } from "node:child_process"
 import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 
-/** `own` is held for the life of an application, `use` by a short command that found no server running. */
-export type Kind = "own" | "use"
-/** The process that has a directory. */
-export interface Holder {
+/** `own` is held while an application runs, `use` by a short command that found no server running. */
+export type LockKind = "own" | "use"
+/** The process that holds the lock of a directory. */
+export interface LockHolder {
+  /** The name of its file. */
   readonly name: string
-  readonly kind: Kind
+  readonly kind: LockKind
   readonly pid: number
 }
 
@@ -33,7 +35,7 @@ const exists = (pid: number): boolean => {
 const boot = (read("/proc/sys/kernel/random/boot_id") ?? "").slice(0, 8)
 const unknown = "unknown"
 
-/** When a process began, as a word that differs for every process that ever has this id. Undefined: there is none. */
+/** A word that differs for every process that ever has this id, made of its start time. Undefined if no such process runs. */
 export const lifeOf = (pid: number): string | undefined => {
   if (!exists(pid)) return undefined
   if (process.platform === "linux") {
@@ -56,26 +58,26 @@ export const isAlive = (pid: number, life: string): boolean => {
   return now !== undefined && (now === life || now === unknown)
 }
 const directory = (state: string) => join(state, "lock")
-/** The name of this process's entry, which tells its holding from any other. */
-export const entryOf = (kind: Kind) => `${kind}-${process.pid}-${lifeOf(process.pid)}`
+/** The name of this process's lock file. */
+export const entryOf = (kind: LockKind) => `${kind}-${process.pid}-${lifeOf(process.pid)}`
 
-/** The process that has the directory, other than by the entry `except`. Removes what dead processes left. */
-export const holderOf = (state: string, except?: string): Holder | undefined => {
+/** The process that holds the lock by a file other than `except`; undefined if none does. Removes the files of dead processes. */
+export const holderOf = (state: string, except?: string): LockHolder | undefined => {
   for (const name of readdirSync(directory(state))) {
     const match = /^(own|use)-(\d+)-(\w+)$/.exec(name)
     if (match === null || name === except) continue
     const [, kind, pid, life] = match
-    if (isAlive(Number(pid), life ?? "")) return { name, kind: kind as Kind, pid: Number(pid) }
+    if (isAlive(Number(pid), life ?? "")) return { name, kind: kind as LockKind, pid: Number(pid) }
     rmSync(join(directory(state), name), { force: true })
   }
   return undefined
 }
 
 /**
- * Takes the directory for this process, or says who has it. Two that try at the same moment may both be refused, so a refusal
- * is final only when it is seen twice.
+ * Takes the lock for this process, or returns the process that holds it. Two processes that try at the same moment may both be
+ * refused, so try again before giving up.
  */
-export const tryAcquire = (state: string, kind: Kind): Holder | undefined => {
+export const tryAcquire = (state: string, kind: LockKind): LockHolder | undefined => {
   mkdirSync(directory(state), { recursive: true })
   const held = holderOf(state)
   if (held !== undefined) return held
@@ -86,7 +88,7 @@ export const tryAcquire = (state: string, kind: Kind): Holder | undefined => {
   return rival
 }
 
-/** Gives the directory back. */
-export const release = (state: string, kind: Kind): void => {
+/** Releases this process's lock. */
+export const release = (state: string, kind: LockKind): void => {
   rmSync(join(directory(state), entryOf(kind)), { force: true })
 }

@@ -1,4 +1,4 @@
-// One PostgreSQL server process: started, awaited, stopped. It knows nothing of ownership, nor when to start again.
+// One PostgreSQL server process: started, awaited until it accepts connections, and stopped.
 import { execFileSync } from "node:child_process"
 import { closeSync, copyFileSync, mkdirSync, openSync, readFileSync, rmSync, statfsSync, truncateSync } from "node:fs"
 import { createServer } from "node:net"
@@ -14,12 +14,12 @@ import { logEnd, sizeOf, startChild } from "./process.ts"
 export interface Postmaster {
   readonly pid: number
   readonly port: number
-  /** Settles when the process has ended, however that came. */
+  /** Resolves when the process has ended, for whatever reason. */
   readonly exited: Promise<void>
-  /** Fast shutdown: sessions are ended, a checkpoint is written. */
+  /** Shuts down fast: ends all sessions and writes a checkpoint. */
   readonly stop: () => Promise<void>
 }
-/** What a server is started with. */
+/** How a server is started. */
 export interface Launch {
   readonly state: string
   readonly binaries: Binaries
@@ -30,10 +30,10 @@ export interface Launch {
 const recoveryMs = 300_000
 const busyMs = 10_000
 const logBytes = 8_000_000
-// Less than a segment of the write-ahead log.
+// The size of a segment of the write-ahead log: with less free space the disk counts as full.
 const fullBytes = 16_000_000
 
-/** Starts the server and waits until it takes connections, after a crash for as long as recovery takes. */
+/** Starts the server and waits until it accepts connections: after a crash for the recovery, at most five minutes. */
 export const launch = async (options: Launch, signal: AbortSignal): Promise<Postmaster> => {
   const deadline = Date.now() + busyMs
   for (;;) {
@@ -42,11 +42,11 @@ export const launch = async (options: Launch, signal: AbortSignal): Promise<Post
       return await launchOnce(options, signal)
     } catch (error) {
       const output = logEnd(pathsOf(options.state).log, from)
-      // Sessions of a server that was killed may outlive it for a moment.
+      // The sessions of a killed server may outlive it for a moment.
       const busy = /lock file "postmaster.pid" already exists|shared memory block .* is still in use/.test(output)
       if (signal.aborted || error !== ended) throw error
       if (!busy || Date.now() > deadline) {
-        // On a full disk the log is empty too.
+        // On a full disk the log may be empty too.
         const { bavail, bsize } = statfsSync(options.state)
         if (bavail * bsize < fullBytes) throw diskFull(options.state, output)
         throw fromOutput(options.state, "PostgreSQL did not start", output, options.port)
@@ -82,7 +82,8 @@ const launchOnce = async ({ account, binaries, port, state }: Launch, signal: Ab
   while (!isReady(cluster, pid)) {
     if (signal.aborted || Date.now() > deadline) await stop()
     if (!isRunning()) {
-      if (Date.now() > deadline) throw failed(state, `PostgreSQL was not ready in five minutes. try: look at ${log}`)
+      if (Date.now() > deadline)
+        throw failed(state, `PostgreSQL was not ready within five minutes. try: look at ${log}`)
       throw ended
     }
     await sleep(5)
@@ -102,7 +103,7 @@ const isReady = (cluster: string, pid: number): boolean => {
   return Number(lines[0]) === pid && lines[7]?.trim() === "ready"
 }
 
-/** Asks a server to stop, ever less politely, until it is gone. */
+/** Stops a server with ever harder signals, until it has ended. */
 const stopProcess = async (pid: number, running: () => boolean): Promise<void> => {
   for (const [signal, waitMs] of [
     ["SIGINT", 20_000],
@@ -124,8 +125,8 @@ const stopProcess = async (pid: number, running: () => boolean): Promise<void> =
 }
 
 /**
- * Stops a server that a dead owner left behind; the owner's lock must be held. Its sessions belong to dead processes, so it is
- * not taken over: the new one has our settings and dies with us. Does nothing where none runs.
+ * Stops the server that a dead owner left running, if there is one; the caller must hold the lock. The server is not taken over,
+ * because a new one has the current settings and ends with this process.
  */
 export const stopOrphan = async (state: string): Promise<void> => {
   const { cluster } = pathsOf(state)
@@ -133,9 +134,9 @@ export const stopOrphan = async (state: string): Promise<void> => {
   if (!(pid > 0)) return
   if (isServer(pid, cluster)) {
     await stopProcess(pid, () => isServer(pid, cluster))
-    if (isServer(pid, cluster)) throw inUse(state, pid, "a PostgreSQL server that does not stop, process")
+    if (isServer(pid, cluster)) throw inUse(state, pid, "a PostgreSQL server that cannot be stopped, process")
   }
-  // PostgreSQL would take an unrelated process that has the old id by now for a running server.
+  // If another program has the old server's process id by now, PostgreSQL would take it for a running server.
   rmSync(join(cluster, "postmaster.pid"), { force: true })
 }
 
@@ -154,19 +155,19 @@ const isServer = (pid: number, cluster: string): boolean => {
   }
 }
 
-/** Keeps the log below some megabytes: the older part moves to `postgres.log.1`. Answers the log's size. */
+/** Moves the log to `postgres.log.1` when it exceeds 8 MB. Returns the log's size in bytes. */
 export const trimLog = (state: string): number => {
   const { log } = pathsOf(state)
   mkdirSync(dirname(log), { recursive: true })
   const size = sizeOf(log)
   if (size < logBytes) return size
-  // The server appends, so it goes on at the new end.
+  // The server appends to the file, so it continues at the new end.
   copyFileSync(log, `${log}.1`)
   truncateSync(log)
   return 0
 }
 
-/** The port if it is free, or, for 0, one that is; undefined where the port is taken. */
+/** The port if it is free, or a free one for 0; undefined if the port is taken. */
 export const freePort = (port: number): Promise<number | undefined> =>
   new Promise((resolve) => {
     const server = createServer()

@@ -6,7 +6,7 @@ import { cleanerKey } from "./group.ts"
 import { compact } from "./compact.ts"
 import { query } from "../client/errors.ts"
 import { logError } from "./errors.ts"
-import type { Session } from "../client/session.ts"
+import type { ListeningSession } from "../client/session.ts"
 
 interface Topic {
   readonly topic_id: number
@@ -63,7 +63,7 @@ const finishing = <A>(run: (signal: AbortSignal) => Promise<A>) =>
 
 /** Runs `use` where no other process cleans the topic: undefined where one does. */
 const alone = Effect.fnUntraced(function* <A>(
-  session: Session,
+  session: ListeningSession,
   topicId: number,
   use: (signal: AbortSignal) => Promise<A>
 ) {
@@ -99,7 +99,7 @@ const cleanTopic = async (
 }
 
 /** Cleans once, topic after topic. Not for two fibers at once: the lock is this process's. */
-export const clean = (sql: postgres.Sql, session: Session, options: CleanOptions = {}) =>
+export const clean = (sql: postgres.Sql, session: ListeningSession, options: CleanOptions = {}) =>
   Effect.gen(function* () {
     const topics = yield* query(
       "read topics",

@@ -5,7 +5,7 @@ import * as Latch from "effect/Latch"
 import type { GroupLocks, GroupView } from "../../log/group.ts"
 import type { LogError } from "../../log/log.ts"
 import { attempt } from "./errors.ts"
-import type { Session } from "../client/session.ts"
+import type { ListeningSession } from "../client/session.ts"
 
 // First keys of the advisory locks: two a group, far from numbers that applications choose.
 const membersKey = (group: number) => 1_830_000_000 + 2 * group
@@ -21,7 +21,7 @@ where l.locktype = 'advisory' and l.objsubid = 2 and l.granted and l.classid::bi
 
 /** What the members in this process share. */
 export interface Groups {
-  readonly session: Session
+  readonly session: ListeningSession
   /** Held through the session, which would give them to a second member here again: `<group>:<partition>`. */
   readonly held: Set<string>
   /** Woken when something may have changed, by group. */

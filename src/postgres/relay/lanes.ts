@@ -8,7 +8,7 @@ import type { LaneClaims, LaneGrouping, RelayLanes } from "../../relay/outbox.ts
 import type { RelayError } from "../../relay/target.ts"
 import type { Sql } from "../client/client.ts"
 import { queryFor } from "./outbox-sql.ts"
-import { make as makeSession, type Session } from "../client/session.ts"
+import { make as makeSession, type ListeningSession } from "../client/session.ts"
 
 // First keys of the advisory locks: two a target, beside those of groups of the log's readers.
 const membersKey = (number: number) => 1_820_000_000 + 2 * number
@@ -38,7 +38,7 @@ const groupingOf = async (sql: Sql, target: string): Promise<LaneGrouping> => {
 }
 
 interface Member {
-  readonly session: Session
+  readonly session: ListeningSession
   readonly number: number
   readonly id: number
 }

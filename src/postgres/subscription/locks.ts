@@ -3,7 +3,7 @@ import * as Effect from "effect/Effect"
 import * as Latch from "effect/Latch"
 import { query, type SqlError } from "../client/errors.ts"
 import { consumerKey, subscriptionKey } from "./leases-sql.ts"
-import type { Session } from "../client/session.ts"
+import type { ListeningSession } from "../client/session.ts"
 
 /** A consumer's locks: that it lives, and its part in the subscription, alone or shared. */
 export interface Member {
@@ -17,7 +17,7 @@ export interface Member {
 }
 /** What all consumers of the process share. */
 export interface Locks {
-  readonly session: Session
+  readonly session: ListeningSession
   /** The session would give a lock twice to two consumers here, so they are counted: by subscription, Infinity for one alone. */
   readonly reserved: Map<number, number>
   /** Opened when a lock may be free. */

@@ -1,4 +1,4 @@
-// The PostgreSQL client: what its errors say, what values become, and that nothing is executed outside of its transaction.
+// The PostgreSQL client: its errors, its conversions of values, and transactions outside of which nothing is executed.
 import { spawnSync } from "node:child_process"
 import { chownSync, mkdtempSync, readFileSync, rmSync, statSync } from "node:fs"
 import { tmpdir } from "node:os"
@@ -17,7 +17,7 @@ import { skipWithout } from "../../../support/stack.ts"
 const scope = Scope.makeUnsafe()
 const directory = mkdtempSync(join(tmpdir(), "millrace-client-"))
 const inScope = <A, E>(effect: Effect.Effect<A, E, Scope.Scope>) => Effect.runPromise(effect.pipe(Scope.provide(scope)))
-let server: Embedded.Server
+let server: Embedded.EmbeddedServer
 let sql: Sql
 beforeAll(async () => {
   server = await inScope(Embedded.start({ dataDir: join(directory, "state") }))
@@ -38,7 +38,7 @@ const failure = <A>(run: () => PromiseLike<A>) => Effect.runPromise(Effect.flip(
 const kill = (pid: number) => sql`select pg_terminate_backend(${pid})`
 
 describe("connect", () => {
-  it("says what to try when it cannot", async () => {
+  it("reports what to try when it cannot connect", async () => {
     for (const [change, code, text] of [
       [(url: URL) => (url.password = "wrong"), "28P01", "check the user and the password"],
       [(url: URL) => (url.port = "1"), "ECONNREFUSED", "start the server there"],
@@ -55,28 +55,28 @@ describe("connect", () => {
     assert.notInclude(malformed.message, "secret")
   })
 
-  it("refuses a server before version 15", async () => {
+  it("refuses a server older than version 15", async () => {
     await sql.unsafe(`create schema old; create function old.current_setting(text) returns text language sql
       as $$ select '140012' $$`)
     const error = await refused(urlWith((url) => url.searchParams.set("search_path", "old,pg_catalog")))
-    assert.include(error.message, "the server is PostgreSQL 14. try: PostgreSQL 15 or newer")
+    assert.include(error.message, "the server is PostgreSQL 14. try: use PostgreSQL 15 or newer, or the embedded one")
   })
 
-  it("reads int8 as numbers and times as milliseconds, and shows text where that is asked for", async () => {
+  it("reads int8 as numbers and times as milliseconds, and with `asText` every value as text", async () => {
     const time = Date.UTC(2013, 0, 1, 10, 0, 0, 123)
     const statement = `select 9007199254740991::int8 as n, $1::timestamptz as t, 'infinity'::timestamptz as i,
       '0044-03-15 12:00:00+00 BC'::timestamptz as b, '2013-01-01'::date as d, $2::text[] is not null as a`
     const [row] = await sql.unsafe(statement, [time, "{}"])
     const ides = new Date(0).setUTCFullYear(-43, 2, 15) + 43_200_000
     assert.deepStrictEqual({ ...row }, { n: 2 ** 53 - 1, t: time, i: Infinity, b: ides, d: "2013-01-01", a: true })
-    assert.include((await failure(() => sql`select 9007199254740993::int8`)).message, "no safe integer")
+    assert.include((await failure(() => sql`select 9007199254740993::int8`)).message, "9007199254740993 is beyond 2^53")
     assert.deepStrictEqual([...(await sql`select 1 as still`)], [{ still: 1 }])
     const shown = await inScope(connect(server.url, { asText: true, max: 1 }))
     const [texts] = await shown`select 1::int8 as n, true as b, '{"a": 1}'::jsonb as j, to_timestamp(0) as t, null as x`
     assert.deepStrictEqual({ ...texts }, { n: "1", b: "t", j: '{"a": 1}', t: "1970-01-01 00:00:00+00", x: null })
   })
 
-  it("sends arrays that hold anything", async () => {
+  it("sends arrays of any texts and numbers", async () => {
     const texts = ["", "a b", 'q"uote', "back\\slash", "{}", "null", "NULL", "a,b", "ü\n", null]
     const rows =
       await sql`select * from unnest(${arrayLiteral(texts)}::text[]) with ordinality as t (value, n) order by n`
@@ -96,7 +96,7 @@ describe("connect", () => {
 })
 
 describe("TLS", () => {
-  it("is used as sslmode says, and verified where that is wanted", async ({ skip }) => {
+  it("is used as sslmode demands, and certificates are verified if it demands that", async ({ skip }) => {
     const cluster = join(directory, "state/postgres")
     const [certificate, key] = [join(cluster, "server.crt"), join(cluster, "server.key")]
     const subject = ["-subj", "/CN=millrace", "-addext", "subjectAltName=IP:127.0.0.1"]
@@ -115,13 +115,13 @@ describe("TLS", () => {
     assert.strictEqual(await encrypted("prefer"), false)
     assert.include(
       (await refused(urlWith((url) => url.searchParams.set("sslmode", "require")))).message,
-      "offers no TLS"
+      "127.0.0.1 offers no TLS, and sslmode=require requires it"
     )
     const { gid, uid } = statSync(cluster)
     for (const file of [certificate, key]) chownSync(file, uid, gid)
     await sql`alter system set ssl = on`
     await sql`select pg_reload_conf()`
-    // the server hears of it a moment later
+    // the server reloads its configuration a moment later
     while ((await encrypted("prefer")) !== true) await new Promise((resolve) => setTimeout(resolve, 20))
     assert.strictEqual(await encrypted("disable"), false)
     assert.strictEqual(await encrypted("prefer"), true)
@@ -135,7 +135,7 @@ describe("TLS", () => {
 })
 
 describe("query", () => {
-  it("names the operation and tells what may be tried again", async () => {
+  it("names the operation, and reports whether the error is retryable or in doubt", async () => {
     const syntax = await failure(() => sql`selec 1`)
     assert.deepStrictEqual(
       [syntax.operation, syntax.code, syntax.retryable, syntax.inDoubt],
@@ -161,31 +161,35 @@ describe("query", () => {
     }
   })
 
-  it("recovers, and leaves no statement waiting, when all connections end at once", { timeout: 60_000 }, async () => {
-    const pool = await inScope(connect(server.url, { max: 8 }))
-    const attempt = async (n: number) => {
-      const exit = await Effect.runPromise(
-        Effect.exit(query("work", () => pool`select ${n}::int as n, pg_sleep(0.001)`))
-      )
-      if (Exit.isSuccess(exit)) assert.strictEqual(exit.value[0]?.["n"], n, "the answer to another statement")
-      return exit
-    }
-    for (let round = 0; round < 3; round++) {
-      const until = performance.now() + 1_100
-      // one that is left waiting lets the test wait for ever
-      const worker = async (n: number) => {
-        while (performance.now() < until) await attempt(n)
+  it(
+    "recovers when all connections end at once, and leaves no statement without an answer",
+    { timeout: 60_000 },
+    async () => {
+      const pool = await inScope(connect(server.url, { max: 8 }))
+      const attempt = async (n: number) => {
+        const exit = await Effect.runPromise(
+          Effect.exit(query("work", () => pool`select ${n}::int as n, pg_sleep(0.001)`))
+        )
+        if (Exit.isSuccess(exit)) assert.strictEqual(exit.value[0]?.["n"], n, "the answer to another statement")
+        return exit
       }
-      const workers = Array.from({ length: 12 }, (_, n) => worker(n))
-      await new Promise((resolve) => setTimeout(resolve, 100))
-      const file = join(directory, "state/postgres/postmaster.pid")
-      process.kill(Number(readFileSync(file, "utf8").split("\n")[0]), "SIGKILL")
-      await Promise.all(workers)
-      while (Exit.isFailure(await attempt(0))) await new Promise((resolve) => setTimeout(resolve, 20))
-      const exits = await Promise.all(Array.from({ length: 16 }, (_, n) => attempt(n)))
-      assert.isTrue(exits.every(Exit.isSuccess))
+      for (let round = 0; round < 3; round++) {
+        const until = performance.now() + 1_100
+        // a statement without an answer would make the test wait forever
+        const worker = async (n: number) => {
+          while (performance.now() < until) await attempt(n)
+        }
+        const workers = Array.from({ length: 12 }, (_, n) => worker(n))
+        await new Promise((resolve) => setTimeout(resolve, 100))
+        const file = join(directory, "state/postgres/postmaster.pid")
+        process.kill(Number(readFileSync(file, "utf8").split("\n")[0]), "SIGKILL")
+        await Promise.all(workers)
+        while (Exit.isFailure(await attempt(0))) await new Promise((resolve) => setTimeout(resolve, 20))
+        const exits = await Promise.all(Array.from({ length: 16 }, (_, n) => attempt(n)))
+        assert.isTrue(exits.every(Exit.isSuccess))
+      }
     }
-  })
+  )
 })
 
 describe("transaction", () => {
@@ -213,7 +217,7 @@ describe("transaction", () => {
     assert.strictEqual(await count(), 1)
   })
 
-  it("does not call committed what PostgreSQL rolled back", async () => {
+  it("does not report a transaction that PostgreSQL rolled back as committed", async () => {
     const caught = transaction(sql, (tx) =>
       query("insert", () => tx`insert into t values (10)`).pipe(
         Effect.andThen(Effect.ignore(query("bad", () => tx`select 1 / 0`)))
@@ -253,7 +257,7 @@ describe("transaction", () => {
     assert.strictEqual(await count(), before)
   })
 
-  it("executes nothing of what was sent along with the statement that lost the connection", async () => {
+  it("executes none of the statements that were sent together with the one that lost the connection", async () => {
     const before = await count()
     const exit = await run(
       transaction(sql, (tx) =>
@@ -276,7 +280,7 @@ describe("transaction", () => {
 
   it("leaves no session behind", async () => {
     const idle = () => sql`select from pg_stat_activity where application_name = 'millrace' and state like 'idle in%'`
-    // one that was ended may be on its way out
+    // a backend that was terminated may need a moment to end
     while ((await idle()).length > 0) await new Promise((resolve) => setTimeout(resolve, 20))
   })
 })

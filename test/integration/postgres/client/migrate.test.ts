@@ -1,4 +1,4 @@
-// Migrations: each file once, in order, whole or not at all, whoever comes at the same time; with files of its own.
+// Migrations with files of the test: each is applied once, in order, completely or not at all, also by several processes at once.
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
@@ -45,7 +45,7 @@ const first = "0001_first.sql"
 const second = "0002_second.sql"
 
 describe("migrate", () => {
-  it("applies what is missing, in order, and says what", async () => {
+  it("applies the files that are missing, in order, and returns them", async () => {
     write(first, "create table millrace.a (x int);")
     assert.deepStrictEqual(await apply(), [first])
     assert.deepStrictEqual(await apply(), [])
@@ -62,7 +62,7 @@ describe("migrate", () => {
     )
   })
 
-  it("runs each file once when several come at the same time", async () => {
+  it("applies each file once when several callers migrate at the same time", async () => {
     write(first, "create table millrace.a (x int); select pg_sleep(0.2);")
     write(second, "insert into millrace.a values (1);")
     const all = await Promise.all([apply(), apply(), apply(), apply()])
@@ -73,7 +73,7 @@ describe("migrate", () => {
     assert.strictEqual((await sql`select * from millrace.a`).length, 1)
   })
 
-  it("rolls a failing file back, keeps those before it, and says file, line and error", async () => {
+  it("rolls a failing file back, keeps those before it, and reports file, line and error", async () => {
     write(first, "create table millrace.a (x int);")
     write(second, "insert into millrace.a values (1);\n\nselect nonsense;\n")
     const error = await refused()
@@ -84,7 +84,7 @@ describe("migrate", () => {
     assert.deepStrictEqual(await apply(), [second])
   })
 
-  it("refuses a file that is not what was applied; line ends do not count", async () => {
+  it("refuses a file that differs from what was applied in more than line ends", async () => {
     write(first, "create table millrace.a (x int);\n")
     await apply()
     writeFileSync(join(files, first), "-- For the test.\r\ncreate table millrace.a (x int);\r\n")
@@ -95,7 +95,7 @@ describe("migrate", () => {
     assert.include(error.message, first)
   })
 
-  it("refuses a database that newer code has migrated", async () => {
+  it("refuses a database that newer code migrated", async () => {
     write(first, "select 1;")
     write(second, "select 1;")
     await apply()
@@ -105,7 +105,7 @@ describe("migrate", () => {
     assert.include(error.message, second)
   })
 
-  it("refuses gaps, doubles, other names and files that do not say why", async () => {
+  it("refuses gaps, duplicate numbers, other names, and files that do not start with a comment", async () => {
     for (const names of [[second], [first, "0001_again.sql"], ["1_first.sql"], [first, "0002-second.sql"]]) {
       for (const name of names) write(name, "select 1;")
       assert.strictEqual((await refused()).reason, "Invalid", names.join(" "))
@@ -116,7 +116,7 @@ describe("migrate", () => {
     assert.strictEqual((await sql`select 1 from pg_namespace where nspname = 'millrace'`).length, 0)
   })
 
-  it("leaves no half applied file when its connection is lost", async () => {
+  it("leaves no half-applied file when its connection is lost", async () => {
     write(first, "create table millrace.a (x int); select pg_terminate_backend(pg_backend_pid());")
     const error = await Effect.runPromise(Effect.flip(migrate(sql, files)))
     assert.strictEqual(error._tag, "SqlError")
@@ -124,7 +124,7 @@ describe("migrate", () => {
     assert.deepStrictEqual(await apply(), [first])
   })
 
-  it("applies the project's own", async () => {
+  it("applies the project's own migrations", async () => {
     const known = await Effect.runPromise(read(own))
     assert.deepStrictEqual(
       await Effect.runPromise(migrate(sql)),

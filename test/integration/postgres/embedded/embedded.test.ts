@@ -1,4 +1,4 @@
-// The embedded PostgreSQL: made, restarted, refused, joined, killed in every way, out of space; what is stored is not its matter.
+// The embedded PostgreSQL: created, restarted, refused, joined, killed in every way, and out of disk space.
 import { type ChildProcess, execFileSync, spawn, spawnSync } from "node:child_process"
 import {
   chmodSync,
@@ -40,15 +40,15 @@ const removed = (directory: string): boolean => {
 }
 const temporary = (): string => {
   const directory = mkdtempSync(join(tmpdir(), "millrace-embedded-"))
-  // An initdb whose owner was killed may write for a moment longer.
+  // An initdb whose parent was killed may go on writing for a moment.
   cleanups.push(() => eventually(`${directory} is removed`, () => removed(directory)))
   return directory
 }
 
-const obtain = (kind: "start" | "use", options: Embedded.Options) =>
+const obtain = (kind: "start" | "use", options: Embedded.EmbeddedOptions) =>
   kind === "start" ? Embedded.start(options) : Embedded.use(options)
-/** Starts or joins in this process; closed at the test's end unless before. */
-const open = async (kind: "start" | "use", options: Embedded.Options) => {
+/** Starts or joins a server in this process; closed at the end of the test, if not before. */
+const open = async (kind: "start" | "use", options: Embedded.EmbeddedOptions) => {
   const scope = Scope.makeUnsafe()
   const close = () => Effect.runPromise(Scope.close(scope, Exit.void))
   const server = await Effect.runPromise(obtain(kind, options).pipe(Scope.provide(scope))).catch(async (error) => {
@@ -58,7 +58,7 @@ const open = async (kind: "start" | "use", options: Embedded.Options) => {
   cleanups.push(close)
   return { ...server, close }
 }
-const refused = async (kind: "start" | "use", options: Embedded.Options): Promise<Embedded.EmbeddedError> =>
+const refused = async (kind: "start" | "use", options: Embedded.EmbeddedOptions): Promise<Embedded.EmbeddedError> =>
   Effect.runPromise(Effect.scoped(Effect.flip(obtain(kind, options))))
 
 const run = async (url: string, statement: string): Promise<ReadonlyArray<object>> => {
@@ -87,7 +87,7 @@ interface Line {
   readonly rows: ReadonlyArray<object>
   readonly failed?: Embedded.EmbeddedError
 }
-/** A process of its own that starts or joins; answers its line. */
+/** Starts or joins a server in a process of its own, and returns the line that it prints. */
 const child = async (kind: "start" | "use", dataDir: string, statement = "select 1", waitMs = 0) => {
   const script = fileURLToPath(new URL("../../../support/embedded-child.ts", import.meta.url))
   const flags = "Deno" in globalThis ? ["run", "-A"] : []
@@ -103,7 +103,7 @@ const child = async (kind: "start" | "use", dataDir: string, statement = "select
   })
   const line = await new Promise<string>((resolve, reject) => {
     if (started.stdout !== null) createInterface(started.stdout).once("line", resolve)
-    // its line was read by then, if there was one
+    // if it printed a line, it was read by now
     started.once("close", (code) => reject(new Error(`the child ended with ${code}`)))
   })
   return {
@@ -113,7 +113,7 @@ const child = async (kind: "start" | "use", dataDir: string, statement = "select
     ended
   }
 }
-/** The server's process id; 0 while it has none. */
+/** The server's process id; 0 if there is none. */
 const postmaster = (dataDir: string): number => {
   try {
     return Number.parseInt(readFileSync(join(dataDir, "postgres/postmaster.pid"), "utf8"), 10)
@@ -128,7 +128,7 @@ const watchdogs = (dataDir: string): ReadonlyArray<number> =>
     .map((line) => Number.parseInt(line, 10))
 
 describe("start", () => {
-  it("makes a cluster, keeps its data, port and password over a restart, and stops with its scope", async () => {
+  it("creates a cluster, keeps its data, port and password over a restart, and stops with its scope", async () => {
     const dataDir = join(temporary(), "state")
     const first = await open("start", { dataDir })
     assert.strictEqual(first.started, "initialised")
@@ -140,7 +140,7 @@ describe("start", () => {
     assert.deepStrictEqual(await run(second.url, "select answer from kept"), [{ answer: 42 }])
   })
 
-  it("listens on 127.0.0.1 only, wants its password, and syncs commits", async () => {
+  it("listens on 127.0.0.1 only, requires its password, and syncs commits", async () => {
     const { dataDir, url } = await open("start", { dataDir: join(temporary(), "state") })
     const settings = "select name, setting from pg_settings where name = any (string_to_array($1, ',')) order by name"
     const names = ["fsync", "listen_addresses", "synchronous_commit", "unix_socket_directories"]
@@ -162,7 +162,7 @@ describe("start", () => {
     for (const file of ["millrace.json", "password"]) assert.strictEqual(statSync(join(dataDir, file)).mode & 0o077, 0)
   })
 
-  it("gives a URL that psql takes", async ({ skip }) => {
+  it("returns a URL that psql accepts", async ({ skip }) => {
     if (spawnSync("psql", ["--version"]).error !== undefined) return skipWithout("psql", "psql is not installed", skip)
     const { url } = await open("start", { dataDir: join(temporary(), "state") })
     assert.strictEqual(
@@ -171,14 +171,14 @@ describe("start", () => {
     )
   })
 
-  it("runs where the state directory is open to others, as well as where it is closed", async () => {
+  it("runs in a state directory that other accounts can read, and in one that they cannot", async () => {
     const directory = temporary()
     chmodSync(directory, 0o755)
     const { url } = await open("start", { dataDir: join(directory, "state") })
     assert.isTrue(await answers(url))
   })
 
-  it("refuses a second owner, in this process and in another, and lets it in afterwards", async () => {
+  it("refuses a second owner, in this process and in another, until the first has stopped", async () => {
     const dataDir = join(temporary(), "state")
     const { close } = await open("start", { dataDir })
     const error = await refused("start", { dataDir })
@@ -190,7 +190,7 @@ describe("start", () => {
     assert.strictEqual((await child("start", dataDir)).started, "restarted")
   })
 
-  it("lets exactly one of several owners in that come at once", async () => {
+  it("admits exactly one of several owners that start at once", async () => {
     const dataDir = join(temporary(), "state")
     const all = await Promise.all(Array.from({ length: 4 }, () => child("start", dataDir, "select 1", 60_000)))
     assert.strictEqual(all.filter(({ started }) => started !== undefined).length, 1)
@@ -198,7 +198,7 @@ describe("start", () => {
     await Promise.all(all.map(({ kill }) => kill()))
   })
 
-  it("takes the port it is told, refuses a taken one, and evades it when it was only remembered", async () => {
+  it("takes the requested port, refuses one in use, and takes another when only the last used one is in use", async () => {
     const dataDir = join(temporary(), "state")
     const { close, port } = await open("start", { dataDir })
     await close()
@@ -211,7 +211,7 @@ describe("start", () => {
     assert.notStrictEqual((await open("start", { dataDir })).port, port)
   })
 
-  it("refuses a file, a directory of somebody else's and another version's data", async () => {
+  it("refuses a file, a directory with other data, and the data of another version", async () => {
     const directory = temporary()
     writeFileSync(join(directory, "file"), "")
     assert.strictEqual((await refused("start", { dataDir: join(directory, "file") })).reason, "Permission")
@@ -227,7 +227,7 @@ describe("start", () => {
 })
 
 describe("interruption", () => {
-  it("leaves nothing running and nothing locked, whenever it comes", async () => {
+  it("leaves nothing running and nothing locked, whenever it happens", async () => {
     const dataDir = join(temporary(), "state")
     for (const waitMs of [1, 30, 120, 300, 450, 550, 650]) {
       const fiber = Effect.runFork(Effect.scoped(Embedded.start({ dataDir })))
@@ -251,7 +251,7 @@ describe("use", () => {
     assert.isTrue(await answers(owner.url))
   })
 
-  it("starts one where none runs, and stops it after the last of those who joined", async () => {
+  it("starts a server if none runs, and stops it after the last process that joined it has left", async () => {
     const dataDir = join(temporary(), "state")
     const all = await Promise.all([1, 2, 3, 4].map((x) => child("use", dataDir, `select ${x} as x, pg_sleep(0.3)`)))
     assert.deepStrictEqual(
@@ -262,7 +262,7 @@ describe("use", () => {
     assert.isFalse(await answers(all[0]?.url ?? ""))
   })
 
-  it("is waited for by an owner", async () => {
+  it("makes an owner wait until it has ended", async () => {
     const dataDir = join(temporary(), "state")
     const brief = await child("use", dataDir, "select 1", 800)
     assert.strictEqual((await open("start", { dataDir })).started, "restarted")
@@ -271,7 +271,7 @@ describe("use", () => {
 })
 
 describe("kill -9", () => {
-  it("of the server: it is started again at the same place with what was committed", async () => {
+  it("of the server: it is restarted on the same port with what was committed", async () => {
     const { dataDir, url } = await open("start", { dataDir: join(temporary(), "state") })
     await run(url, "create table t as select generate_series(1, 1000) as x")
     for (let round = 0; round < 2; round++) {
@@ -292,7 +292,7 @@ describe("kill -9", () => {
     assert.deepStrictEqual(await run(next.url, "select x from t"), [{ x: 7 }])
   })
 
-  it("of the owner and its watchdog: the next owner stops the orphan and starts anew", async () => {
+  it("of the owner and its watchdog: the next owner stops the orphaned server and starts a new one", async () => {
     const dataDir = join(temporary(), "state")
     const owner = await child("start", dataDir, "create table t as select 7 as x", 60_000)
     const server = postmaster(dataDir)
@@ -307,7 +307,7 @@ describe("kill -9", () => {
     assert.deepStrictEqual(await run(next.url, "select x from t"), [{ x: 7 }])
   })
 
-  it("of everything at once: stale files, even with the id of a living process, stop nobody", async () => {
+  it("of everything at once: stale files block no start, even if they name a living process", async () => {
     const dataDir = join(temporary(), "state")
     const owner = await child("start", dataDir, "create table t as select 7 as x", 60_000)
     for (const pid of [...watchdogs(dataDir), postmaster(dataDir), owner.pid]) process.kill(pid, "SIGKILL")
@@ -319,12 +319,12 @@ describe("kill -9", () => {
     assert.deepStrictEqual(await run(next.url, "select x from t"), [{ x: 7 }])
   })
 
-  it("while a cluster is made: the next start makes it", async () => {
+  it("while a cluster is created: the next start creates it", async () => {
     const dataDir = join(temporary(), "state")
     const making = child("start", dataDir)
     making.catch(() => undefined)
     await eventually(
-      "it is being made",
+      "it is being created",
       () => existsSync(dataDir) && readdirSync(dataDir).some((name) => name.startsWith("postgres.init-"))
     )
     await cleanups.at(-1)?.()
@@ -341,7 +341,7 @@ describe("a full disk", () => {
     return directory
   }
 
-  it("fails clearly while the cluster is made, and leaves nothing half made", async ({ skip }) => {
+  it("fails with a clear error while the cluster is created, and leaves no half-created one", async ({ skip }) => {
     const directory = mount("30m")
     if (directory === undefined) return skipWithout("tmpfs", noTmpfs, skip)
     const error = await refused("start", { dataDir: join(directory, "state") })
@@ -349,7 +349,7 @@ describe("a full disk", () => {
     assert.notInclude(spawnSync("ls", [join(directory, "state")], { encoding: "utf8" }).stdout, "postgres")
   })
 
-  it("fails clearly at a start, and starts once there is space", async ({ skip }) => {
+  it("fails with a clear error at a start, and starts once there is space", async ({ skip }) => {
     const directory = mount("120m")
     if (directory === undefined) return skipWithout("tmpfs", noTmpfs, skip)
     const dataDir = join(directory, "state")
@@ -362,7 +362,7 @@ describe("a full disk", () => {
 })
 
 describe("lock", () => {
-  it("names its holder, and is free again after a release and after a death", async () => {
+  it("reports its holder, and is free after a release and after the holder's death", async () => {
     const state = temporary()
     assert.isUndefined(tryAcquire(state, "own"))
     for (const kind of ["own", "use"] as const) {

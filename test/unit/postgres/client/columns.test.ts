@@ -1,4 +1,4 @@
-// Which column a schema becomes, and how its values travel as array parameters.
+// The column of a schema, and its values as array parameters and as they are read back.
 import * as Schema from "effect/Schema"
 import { describe, expect, test } from "vitest"
 import { Agg, Column, Projection, ReadModel, Topic, Window } from "../../../../src/index.ts"
@@ -47,7 +47,7 @@ describe("a schema's column", () => {
     expect(columnOf("c", schema)).toMatchObject({ name: "c", type, nullable })
   })
 
-  test("a window's: key, span and aggregates", () => {
+  test("a window's columns are its key, span and aggregates", () => {
     const key = { user: Schema.String, n: Schema.Int }
     const aggregate = {
       count: Agg.count,
@@ -69,7 +69,7 @@ describe("a schema's column", () => {
     expect(primaryKey).toEqual(["user", "n", "window_size", "window_start"])
   })
 
-  test("a window with a fold writes whole rows, and one of all time has no span", () => {
+  test("a window with a fold writes whole rows, and a global window has no span", () => {
     const list = Agg.fold({
       input: Schema.Int,
       state: Schema.Array(Schema.Int),
@@ -100,23 +100,23 @@ describe("values as array parameters", () => {
       '{"","NULL","a\\"b","a\\\\b","a,b}","a\nb"}'
     )
   })
-  test("what is not there is null", () => {
+  test("an undefined value is null", () => {
     expect(array(Schema.optionalKey(Schema.Int), [1, undefined, null])).toBe("{1,NULL,NULL}")
     expect(array(Schema.NullOr(struct), [null])).toBe("{NULL}")
   })
-  test("JSON's null is a value where the column has no other", () => {
+  test("JSON's null is a value of its own in a column that is not nullable", () => {
     expect(array(Schema.Unknown, [null])).toBe('{"null"}')
   })
-  test("JSON has declared fields only, transformed", () => {
+  test("JSON holds declared fields only, in their encoded form", () => {
     expect(array(struct, [{ a: 1, at: new Date(0), b: 2 }])).toBe(
       String.raw`{"{\"a\":1,\"at\":\"1970-01-01T00:00:00.000Z\"}"}`
     )
   })
-  test("transformed scalars go in their JSON form", () => {
+  test("scalars with a transformation are sent in their JSON form", () => {
     expect(array(Schema.Date, [new Date(0)])).toBe('{"1970-01-01T00:00:00.000Z"}')
     expect(array(Schema.BigInt, [12n])).toBe('{"12"}')
   })
-  test("numbers that could not be read again are texts that PostgreSQL refuses", () => {
+  test("numbers that could not be read back are sent as texts that PostgreSQL refuses", () => {
     expect(array(Schema.Int, [2 ** 53 - 1, -(2 ** 53) + 1])).toBe("{9007199254740991,-9007199254740991}")
     expect(array(Schema.Int, [2 ** 53])).toBe('{"9007199254740992 is not a whole number up to 2^53"}')
     expect(array(Schema.Finite, [Infinity])).toBe('{"Infinity is not a finite number"}')
@@ -135,7 +135,7 @@ describe("rows as they are read", () => {
     },
     primaryKey: ["id"]
   })
-  test("have no field for what was left out, null for null, and values as the schema has them", () => {
+  test("omit absent fields, keep null, and hold decoded values", () => {
     const row = fromRow(tableRelation(table), { id: "a", none: null, no: null, at: "1970-01-01T00:00:00.000Z" })
     expect(row).toEqual({ id: "a", no: null, at: new Date(0) })
     expect(row).not.toHaveProperty("none")
@@ -153,7 +153,7 @@ describe("definitions", () => {
       handle: () => {}
     })
 
-  test("reserved words are quoted, and the schema is the version's", () => {
+  test("reserved words are quoted, and each version has a schema of its own", () => {
     const ddl = tablesDdl(projectionOf({ order: Schema.String, select: Schema.NullOr(Schema.Int) }, ["order"]))
     expect(ddl[0]).toBe("create schema if not exists p_v2")
     expect(ddl[1]).toBe(
@@ -173,12 +173,12 @@ describe("definitions", () => {
     const projection = Projection.make({ name: "p", version: 1, source, writes: [window], handle: () => {} })
     expect(keyProblem(projection.writes)).toMatch(/^k is a column of w's key/)
   })
-  test("texts, numbers, booleans and instants are keys", () => {
+  test("texts, numbers, booleans and instants can be keys", () => {
     const columns = { a: Schema.String, b: Schema.Finite, c: Schema.Boolean, d: Column.timestamptz, e: Schema.Int }
     expect(keyProblem(projectionOf(columns, ["a", "b", "c", "d", "e"]).writes)).toBeUndefined()
   })
 
-  test("a definition changes with its tables' shapes, and with nothing else", () => {
+  test("a definition changes with the shapes of its tables, and with nothing else", () => {
     const one = definitionOf(projectionOf({ id: Schema.String, n: Schema.Int }, ["id"]))
     expect(definitionOf(projectionOf({ id: Schema.String, n: Schema.Int }, ["id"]))).toBe(one)
     expect(definitionOf(projectionOf({ id: Schema.String, n: Schema.Finite }, ["id"]))).not.toBe(one)
