@@ -6,7 +6,7 @@ import { parseArgs } from "node:util"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import * as References from "effect/References"
-import { once } from "../src/bridge/bridge.ts"
+import { mirrorOnce } from "../src/bridge/bridge.ts"
 import { shared } from "../stack/testing.ts"
 import {
   type Both,
@@ -199,8 +199,8 @@ const measure = Effect.fnUntraced(function* (transport: (typeof transports)[numb
   const back = { name, rules: [{ name: "in", from: `pulsar:${full(`${topic}-back`)}`, to: `kafka:${topic}-back` }] }
   return {
     transport,
-    to_pulsar: yield* timed(once(yield* ends.bridge(out))),
-    to_kafka: yield* timed(once(yield* ends.bridge(back))),
+    to_pulsar: yield* timed(mirrorOnce(yield* ends.bridge(out))),
+    to_kafka: yield* timed(mirrorOnce(yield* ends.bridge(back))),
     latency: yield* latencies(ends)
   }
 })

@@ -1,95 +1,97 @@
-// Dead letters of a stream from Pulsar: sent to a topic of Pulsar before the position passes them, each once. It decides about none.
+// Writes the dead letters of a bridge stream from Pulsar to its error topic on Pulsar, each once, before the stream's position passes them.
 import { randomUUID } from "node:crypto"
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
-import type { BridgeRecord } from "./rules.ts"
-import type { BridgeError } from "./errors.ts"
-import type { PulsarSide, PulsarProducer } from "./pulsar-side.ts"
-import { BridgeError as Failure } from "./errors.ts"
-import { type PulsarPosition, formatPosition } from "./pulsar-position.ts"
-import { isFrom } from "./dead-letter.ts"
-import { offsetHeader } from "./route.ts"
+import { type DeadLetterOwner, isFrom } from "./dead-letter.ts"
+import { BridgeError } from "./errors.ts"
+import { offsetHeader } from "./headers.ts"
+import { formatPosition, type PulsarPosition } from "./pulsar-position.ts"
+import type { PulsarProducer, PulsarSide } from "./pulsar-side.ts"
+import type { BridgeRecord } from "./record.ts"
 
 /** Where a stream's dead letters go. */
-export interface LettersOptions {
+export interface DeadLetterWriterOptions {
   readonly pulsar: PulsarSide
+  /** The error topic. */
   readonly topic: string
-  /** Whose they are, as their headers tell it: another rule's of the same part are others. */
-  readonly of: { readonly bridge: string; readonly rule: string; readonly stream: string }
+  /** The stream that writes, by which its dead letters are known from those of other streams in the topic. */
+  readonly owner: DeadLetterOwner
   /** The producer's name. */
   readonly name: string
-  /** A place before which there are no letters that the position has not passed; undefined: unknown. */
+  /** All dead letters up to here are of messages that the stream's position has passed; undefined if not known. */
   readonly after: PulsarPosition | undefined
 }
 
-/** As far as a place fits into one ascending number of 53 bits. */
-const numbered = ({ batch, entry, ledger }: PulsarPosition) => ledger < 2 ** 22 && entry < 2 ** 21 && batch < 2 ** 10
+/** Whether a position fits into one number of 53 bits that ascends with it. */
+const hasNumber = ({ batch, entry, ledger }: PulsarPosition) => ledger < 2 ** 22 && entry < 2 ** 21 && batch < 2 ** 10
 const numberOf = ({ batch, entry, ledger }: PulsarPosition) => ledger * 2 ** 31 + entry * 2 ** 10 + Math.max(batch, 0)
 
-/** Sends dead letters. */
-export class Letters {
-  /** Up to where there are letters that it knows. */
-  position: PulsarPosition | undefined
+/** Writes dead letters. Opens the error topic on first use. */
+export class DeadLetterWriter {
+  /** The last position of the error topic that the writer has seen. */
+  end: PulsarPosition | undefined
   readonly topic: string
-  private readonly options: LettersOptions
-  private part: string
+  private readonly options: DeadLetterWriterOptions
+  private partition: string
   private producer: PulsarProducer | undefined
-  /** Of letters whose places have no number. */
-  private counting: PulsarProducer | undefined
+  /** For messages whose positions do not fit into a number. */
+  private countingProducer: PulsarProducer | undefined
   private count = 0
+  /** Formatted positions of messages whose dead letters were there when the topic was opened. */
   private readonly present = new Set<string>()
 
-  constructor(options: LettersOptions) {
+  constructor(options: DeadLetterWriterOptions) {
     this.options = options
     this.topic = options.topic
-    this.part = options.topic
-    this.position = options.after
+    this.partition = options.topic
+    this.end = options.after
   }
 
   private readonly open = Effect.fnUntraced(function* (
-    this: Letters
+    this: DeadLetterWriter
   ): Effect.fn.Return<PulsarProducer, BridgeError, Scope.Scope> {
-    const { after, name, of, pulsar } = this.options
-    const [part = this.topic] = yield* pulsar.partitionsOf(this.topic)
-    this.part = part
-    const producer = yield* pulsar.produce(part, name, false)
-    yield* pulsar.scan(part, after, ({ position, record: { headers } }) => {
-      this.position = position
-      if (isFrom(of, headers)) this.present.add(headers[offsetHeader] ?? "")
+    const { after, name, owner, pulsar } = this.options
+    const [partition = this.topic] = yield* pulsar.partitionsOf(this.topic)
+    this.partition = partition
+    const producer = yield* pulsar.produce(partition, name, false)
+    yield* pulsar.scan(partition, after, ({ position, record: { headers } }) => {
+      this.end = position
+      if (isFrom(owner, headers)) this.present.add(headers[offsetHeader] ?? "")
     })
     return (this.producer = producer)
   })
-
-  private another() {
+  private openCounting() {
     const { name, pulsar } = this.options
-    return pulsar.produce(this.part, `${name}/${randomUUID()}`, false)
+    return pulsar.produce(this.partition, `${name}/${randomUUID()}`, false)
   }
 
-  /** All of them are there when this answers. What the topic of dead letters itself refuses fails, and the stream stands still. */
-  readonly send = Effect.fnUntraced(function* (
-    this: Letters,
-    letters: ReadonlyArray<readonly [PulsarPosition, BridgeRecord]>
+  /**
+   * Writes the dead letters of messages at these positions; the topic has all of them when this succeeds. If the error topic itself refuses one
+   * this fails for good, and the stream halts.
+   */
+  readonly write = Effect.fnUntraced(function* (
+    this: DeadLetterWriter,
+    deadLetters: ReadonlyArray<readonly [PulsarPosition, BridgeRecord]>
   ): Effect.fn.Return<void, BridgeError, Scope.Scope> {
     const named = this.producer ?? (yield* this.open())
-    const missing = letters.filter(([position]) => !this.present.has(formatPosition(position)))
-    // where no number ascends with a place, only what is there already tells a letter that was sent before
-    const counted = !missing.every(([position]) => numbered(position))
-    const producer = counted ? (this.counting ??= yield* this.another()) : named
-    const messages = missing.map(([position, record]) => ({
+    const missing = deadLetters.filter(([position]) => !this.present.has(formatPosition(position)))
+    // without a number that ascends with the position the broker cannot recognize duplicates: only the scan above does
+    const areCounted = !missing.every(([position]) => hasNumber(position))
+    const producer = areCounted ? (this.countingProducer ??= yield* this.openCounting()) : named
+    const records = missing.map(([position, record]) => ({
       record,
-      sequenceId: counted ? this.count++ : numberOf(position)
+      sequenceId: areCounted ? this.count++ : numberOf(position)
     }))
-    const sent = yield* producer.send(messages)
-    for (const one of sent) {
-      if (one.kind === "stored") this.position = one.position
-      if (one.kind === "refused")
-        return yield* new Failure({
+    for (const result of yield* producer.send(records)) {
+      if (result.kind === "stored") this.end = result.position
+      if (result.kind === "refused")
+        return yield* new BridgeError({
           side: "pulsar",
-          operation: "dead-letter",
+          operation: "write a dead letter",
           kind: "other",
           topic: this.topic,
           retryable: false,
-          reason: one.reason
+          reason: result.reason
         })
     }
   })

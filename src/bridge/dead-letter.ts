@@ -1,15 +1,14 @@
-// A dead letter of a bridge, as its topic of errors has it: how it is written, and what is read of it. It reads and writes no topic. Pure.
-import { type BridgeRecord, ownHeader } from "./rules.ts"
+// The form of a bridge's dead letter in its error topic: how a record is written as one, and how one is read. Pure.
+import { errorHeader, nameHeader, offsetHeader, ruleHeader, streamHeader } from "./headers.ts"
+import type { BridgeRecord } from "./record.ts"
+import type { RouteContext } from "./route.ts"
 import type { Side } from "./topic-pattern.ts"
-import { offsetHeader, streamHeader, type RouteContext } from "./route.ts"
 
-const errorHeader = `${ownHeader}error`
-const ruleHeader = `${ownHeader}rule`
-const nameHeader = `${ownHeader}name`
-const reasonBytes = 1_000
+/** A reason is cut to so many characters. */
+const maxReasonLength = 1_000
 
-/** A record as a dead letter: as it was, with headers that say why, under which rule of which bridge, and where it was. */
-export const deadLetter = (
+/** A record as a dead letter: unchanged, with headers for the reason, the rule, the bridge, and the record's position. */
+export const toDeadLetter = (
   { bridge, rule, stream }: Pick<RouteContext, "bridge" | "rule" | "stream">,
   record: BridgeRecord,
   offset: string,
@@ -18,40 +17,46 @@ export const deadLetter = (
   ...record,
   headers: {
     ...record.headers,
-    [errorHeader]: reason.slice(0, reasonBytes),
+    [errorHeader]: reason.slice(0, maxReasonLength),
     [ruleHeader]: rule.name,
     [nameHeader]: bridge,
     [streamHeader]: stream,
     [offsetHeader]: offset
   }
 })
-/** Whether a letter is one that a stream of a rule wrote. */
-export const isFrom = (
-  { bridge, rule, stream }: { readonly bridge: string; readonly rule: string; readonly stream: string },
-  headers: BridgeRecord["headers"]
-): boolean => headers[streamHeader] === stream && headers[ruleHeader] === rule && headers[nameHeader] === bridge
+
+/** The bridge stream that writes a dead letter. Two rules that mirror one partition are two. */
+export interface DeadLetterOwner {
+  readonly bridge: string
+  readonly rule: string
+  readonly stream: string
+}
+/** Whether headers are those of a dead letter that this bridge stream wrote. */
+export const isFrom = ({ bridge, rule, stream }: DeadLetterOwner, headers: BridgeRecord["headers"]): boolean =>
+  headers[streamHeader] === stream && headers[ruleHeader] === rule && headers[nameHeader] === bridge
 
 /** A record that a bridge could not mirror. */
 export interface BridgeDeadLetter {
-  /** The topic of errors, and the side that it and the source are on. */
+  /** The error topic that it is in. */
   readonly errors: string
+  /** The side of the source, and of the error topic. */
   readonly side: Side
   readonly bridge: string
   readonly rule: string
-  /** The source, and where the record was in it. */
+  /** The source topic, and the record's position in it. */
   readonly topic: string
   readonly partition: number
   readonly offset: string
-  /** The same as the headers of the mirrored record say it. */
+  /** The value of the stream header. */
   readonly stream: string
   readonly reason: string
-  /** As it was, but for the bridge's own headers beside the origin, which the way across makes anew. */
+  /** The source's record, without the bridge's own headers other than the origin: they are written again when it is sent. */
   readonly record: BridgeRecord
-  /** When the topic took it, epoch milliseconds. */
+  /** When the error topic stored it, in epoch milliseconds. */
   readonly failedAt: number
 }
 
-/** The topic and the partition of a stream's name. */
+/** The topic and the partition that a stream header names; undefined if it is not one of this rule's. */
 const sourceOf = (side: Side, stream: string, prefix: string) => {
   const found =
     side === "pulsar"
@@ -61,10 +66,10 @@ const sourceOf = (side: Side, stream: string, prefix: string) => {
         : null
   return found === null ? undefined : { topic: found[1]!, partition: Number(found[2] ?? 0) }
 }
-const own = new Set([errorHeader, ruleHeader, nameHeader, streamHeader, offsetHeader])
+const ownHeaders = new Set([errorHeader, ruleHeader, nameHeader, streamHeader, offsetHeader])
 
-/** The letter that a record of a topic is; undefined where no bridge wrote it. */
-export const letterOf = (
+/** The dead letter that a record of an error topic is; undefined if no bridge wrote the record. */
+export const parseDeadLetter = (
   side: Side,
   errors: string,
   { headers, ...record }: BridgeRecord,
@@ -75,7 +80,7 @@ export const letterOf = (
   if (bridge === undefined || rule === undefined || stream === undefined || offset === undefined) return undefined
   const source = sourceOf(side, stream, `${bridge}/${rule}/`)
   if (source === undefined) return undefined
-  const kept = Object.fromEntries(Object.entries(headers).filter(([name]) => !own.has(name)))
+  const kept = Object.fromEntries(Object.entries(headers).filter(([name]) => !ownHeaders.has(name)))
   const where = { ...source, errors, side, bridge, rule, offset, stream }
   return { ...where, reason: headers[errorHeader] ?? "", record: { ...record, headers: kept }, failedAt }
 }

@@ -1,5 +1,6 @@
 // The error of both sides of a bridge. Its kind says what the bridge does about it: try again, halt, or write a dead letter.
 import * as Schema from "effect/Schema"
+import type { ReadError } from "../log/log.ts"
 
 /**
  * One side failed, or refused something. The adapters translate the errors of their clients to this one.
@@ -27,3 +28,25 @@ export class BridgeError extends Schema.TaggedError<BridgeError>()("BridgeError"
     return `${this.side}: ${this.operation} failed: ${this.reason}`
   }
 }
+
+/** A failed read of Kafka's log as the bridge's error. */
+export const readFailure = (error: ReadError): BridgeError =>
+  new BridgeError({
+    side: "kafka",
+    operation: "read",
+    kind: error._tag === "OutOfRange" ? "lost" : error._tag === "UnknownTopic" ? "refused" : "other",
+    topic: error.topic,
+    retryable: error._tag === "LogError" && error.retryable,
+    reason: error.message,
+    cause: error
+  })
+/** The error of a stream whose records are gone, or whose source is not the one that was mirrored: it halts until a person decides. */
+export const recordsLost = (side: BridgeError["side"], topic: string, reason: string): BridgeError =>
+  new BridgeError({
+    side,
+    operation: "resume",
+    kind: "lost",
+    topic,
+    retryable: false,
+    reason: `${reason}. To continue with the records that are left, set \`lost: "continue"\` in the rule`
+  })

@@ -2,7 +2,7 @@
 import type * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import type { BridgeError } from "./errors.ts"
-import type { BridgeRecord } from "./rules.ts"
+import type { BridgeRecord } from "./record.ts"
 
 /** A partition as one consumer group sees it: what a position belongs to. */
 export interface GroupPartition {

@@ -1,84 +1,90 @@
-// What one stream from Kafka sends to Pulsar: a producer for each topic that its records go to, beginning after what is there. It reads no log.
+// The producers of one bridge stream from Kafka: one for each partition on Pulsar, each starting after the records that are there already.
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Scope from "effect/Scope"
 import { BridgeError } from "./errors.ts"
-import type { NumberedRecord, PulsarSide, PulsarProducer } from "./pulsar-side.ts"
-import { type PulsarPosition, parsePosition } from "./pulsar-position.ts"
-import { offsetHeader, streamHeader } from "./route.ts"
-import { Offsets, shortName } from "./stream.ts"
+import { offsetHeader, streamHeader } from "./headers.ts"
+import { OffsetSet } from "./offset-set.ts"
+import { shortName } from "./position-metadata.ts"
+import { parsePosition, type PulsarPosition } from "./pulsar-position.ts"
+import type { NumberedRecord, PulsarProducer, PulsarSide } from "./pulsar-side.ts"
 
-/** Sent at once before it is known that the broker has none of it. */
-const unbatched = 64
-/** After that long a topic that refused is asked again. */
-const blockedMs = 5_000
+/** Records that are sent together as long as the broker may have some of them already. */
+const unbatchedCount = 64
+/** How long a topic that was refused is not asked again. */
+const refusedMs = 5_000
+const partitionsMs = 30_000
 
-interface Lane {
-  readonly part: string
-  readonly present: Offsets
+interface OpenProducer {
+  readonly partition: string
+  /** Offsets of records that were there when the producer was opened. */
+  readonly present: OffsetSet
   scope: Scope.Closeable
   producer: PulsarProducer
-  /** The broker took a new message: what follows is new as well, and may be batched. */
-  fresh: boolean
+  /**
+   * The broker stored a record that it did not have. All later ones are new as well, so they may be sent in batches: of a batch the broker
+   * would drop all records if it has one of them.
+   */
+  isPastDuplicates: boolean
 }
-/** What a stream knows of where it sends. */
+/** What the producers of a stream need to know. */
 export interface PulsarProducersOptions {
   readonly pulsar: PulsarSide
-  /** The name of every producer of this stream; also its name in headers. */
+  /** The stream's name: the name of each of its producers, and the value of the stream header. */
   readonly stream: string
   readonly batching: boolean
-  /** The first offset that is not committed. What lies before is there and of no interest. */
+  /** The first offset that is not committed. Pulsar has everything before it. */
   readonly position: number
-  /** Where each part ended when that was committed, by short name. */
-  readonly places: Readonly<Record<string, unknown>>
+  /** Where each partition on Pulsar ended when that was committed, by short name. A partition is scanned from there. */
+  readonly ends: Readonly<Record<string, unknown>>
 }
 
-const unexpected = (part: string) =>
+const unexpected = (partition: string) =>
   new BridgeError({
     side: "pulsar",
     operation: "send",
     kind: "other",
-    topic: part,
+    topic: partition,
     retryable: true,
-    reason: "the broker has messages that were not there a moment ago: another bridge wrote them; looking again"
+    reason: "the broker has messages of this stream that it did not have before, so another process wrote them"
   })
 
-/** Sends a stream's records, each once whatever was sent before. Offsets must ascend. */
+/** Sends a stream's records, each once, whatever earlier sessions sent. Offsets must ascend. */
 export class PulsarProducers {
-  /** The last place that is known of each part, the last that moved at the end. */
-  readonly places = new Map<string, PulsarPosition>()
+  /** The last known position of each partition; the partition whose position changed last comes last. */
+  readonly ends = new Map<string, PulsarPosition>()
   private readonly options: PulsarProducersOptions
-  private readonly lanes = new Map<string, Lane>()
-  private readonly blocked = new Map<string, { readonly reason: string; readonly until: number }>()
-  private readonly known = new Map<string, { readonly parts: ReadonlyArray<string>; readonly until: number }>()
+  private readonly producers = new Map<string, OpenProducer>()
+  private readonly refused = new Map<string, { readonly reason: string; readonly until: number }>()
+  private readonly partitions = new Map<string, { readonly names: ReadonlyArray<string>; readonly until: number }>()
 
   constructor(options: PulsarProducersOptions) {
     this.options = options
   }
 
-  /** The parts of a topic, or why it has none. */
-  readonly parts = Effect.fnUntraced(function* (
+  /** A topic's partitions, or why the topic is refused. */
+  readonly partitionsOf = Effect.fnUntraced(function* (
     this: PulsarProducers,
     topic: string
   ): Effect.fn.Return<ReadonlyArray<string> | { readonly reason: string }, BridgeError> {
-    const there = this.known.get(topic)
-    if (there !== undefined && there.until > performance.now()) return there.parts
+    const known = this.partitions.get(topic)
+    if (known !== undefined && known.until > performance.now()) return known.names
     const found = yield* this.unlessRefused(topic, this.options.pulsar.partitionsOf(topic))
     if ("reason" in found) return found
-    this.known.set(topic, { parts: found.value, until: performance.now() + 30_000 })
+    this.partitions.set(topic, { names: found.value, until: performance.now() + partitionsMs })
     return found.value
   })
   private unlessRefused<A, R>(
     name: string,
     effect: Effect.Effect<A, BridgeError, R>
   ): Effect.Effect<{ readonly value: A } | { readonly reason: string }, BridgeError, R> {
-    const blocked = this.blocked.get(name)
-    if (blocked !== undefined && blocked.until > performance.now()) return Effect.succeed({ reason: blocked.reason })
+    const refused = this.refused.get(name)
+    if (refused !== undefined && refused.until > performance.now()) return Effect.succeed({ reason: refused.reason })
     return effect.pipe(
       Effect.map((value) => ({ value })),
       Effect.catch((error) => {
         if (error.kind !== "refused") return Effect.fail(error)
-        this.blocked.set(name, { reason: error.reason, until: performance.now() + blockedMs })
+        this.refused.set(name, { reason: error.reason, until: performance.now() + refusedMs })
         return Effect.succeed({ reason: error.reason })
       })
     )
@@ -86,71 +92,72 @@ export class PulsarProducers {
 
   private readonly open = Effect.fnUntraced(function* (
     this: PulsarProducers,
-    part: string
-  ): Effect.fn.Return<Lane, BridgeError, Scope.Scope> {
-    const { places, position: committed, pulsar, stream } = this.options
+    partition: string
+  ): Effect.fn.Return<OpenProducer, BridgeError, Scope.Scope> {
+    const { ends, position: committed, pulsar, stream } = this.options
     const scope = yield* Scope.fork(yield* Effect.scope)
-    // the name first: from then on nobody else writes under it, and the end stands still
-    const producer = yield* Scope.provide(pulsar.produce(part, stream, false), scope)
-    const kept = places[shortName(part)]
-    const present = new Offsets()
-    const after = typeof kept === "string" ? parsePosition(kept) : undefined
-    if (after !== undefined) this.places.set(part, after)
-    yield* pulsar.scan(part, after, ({ position, record: { headers } }) => {
-      this.moved(part, position)
+    // first the name: from then on no other process can write under it, so the scan below sees everything
+    const producer = yield* Scope.provide(pulsar.produce(partition, stream, false), scope)
+    const end = ends[shortName(partition)]
+    const present = new OffsetSet()
+    const after = typeof end === "string" ? parsePosition(end) : undefined
+    if (after !== undefined) this.ends.set(partition, after)
+    yield* pulsar.scan(partition, after, ({ position, record: { headers } }) => {
+      this.moveEnd(partition, position)
       if (headers[streamHeader] !== stream) return
       const offset = Number(headers[offsetHeader])
       if (offset >= committed) present.add(offset)
     })
-    const lane: Lane = { part, present, scope, producer, fresh: false }
-    this.lanes.set(part, lane)
-    return lane
+    const opened: OpenProducer = { partition, present, scope, producer, isPastDuplicates: false }
+    this.producers.set(partition, opened)
+    return opened
   })
-  private moved(part: string, position: PulsarPosition) {
-    this.places.delete(part)
-    this.places.set(part, position)
+  private moveEnd(partition: string, position: PulsarPosition) {
+    this.ends.delete(partition)
+    this.ends.set(partition, position)
   }
 
-  /** Sends records in their order. The offsets of those that are refused, and why; all others are there when this answers. */
+  /** Sends records in their order. Returns the offsets that are refused, with why; Pulsar has all others. */
   readonly send = Effect.fnUntraced(function* (
     this: PulsarProducers,
-    part: string,
-    messages: ReadonlyArray<NumberedRecord>
+    partition: string,
+    records: ReadonlyArray<NumberedRecord>
   ): Effect.fn.Return<ReadonlyMap<number, string>, BridgeError, Scope.Scope> {
-    const opened = this.lanes.get(part) ?? (yield* this.unlessRefused(part, this.open(part)))
-    if ("reason" in opened) return new Map(messages.map(({ sequenceId }) => [sequenceId, opened.reason]))
-    const lane = "value" in opened ? opened.value : opened
+    const found = this.producers.get(partition) ?? (yield* this.unlessRefused(partition, this.open(partition)))
+    if ("reason" in found) return new Map(records.map(({ sequenceId }) => [sequenceId, found.reason]))
+    const open = "value" in found ? found.value : found
     const refused = new Map<number, string>()
-    const missing = messages.filter(({ sequenceId }) => !lane.present.has(sequenceId))
+    const missing = records.filter(({ sequenceId }) => !open.present.has(sequenceId))
     for (let at = 0; at < missing.length;) {
-      const some = lane.fresh ? missing.slice(at) : missing.slice(at, at + unbatched)
+      const some = open.isPastDuplicates ? missing.slice(at) : missing.slice(at, at + unbatchedCount)
       at += some.length
-      const sent = yield* lane.producer.send(some)
-      for (const [i, one] of sent.entries()) {
-        if (one.kind === "stored") this.moved(part, one.position)
-        else if (one.kind === "refused") refused.set(some[i]!.sequenceId, one.reason)
-        else if (lane.fresh) return yield* unexpected(part)
+      const sent = yield* open.producer.send(some)
+      for (const [i, result] of sent.entries()) {
+        if (result.kind === "stored") this.moveEnd(partition, result.position)
+        else if (result.kind === "refused") refused.set(some[i]!.sequenceId, result.reason)
+        else if (open.isPastDuplicates) return yield* unexpected(partition)
       }
-      if (!lane.fresh && sent.at(-1)?.kind === "stored") yield* this.freshen(lane)
+      if (!open.isPastDuplicates && sent.at(-1)?.kind === "stored") yield* this.startBatching(open)
     }
     return refused
   })
-  private readonly freshen = Effect.fnUntraced(function* (
+  /** Reopens the producer with batching, if the rule wants that, now that all further records are new. */
+  private readonly startBatching = Effect.fnUntraced(function* (
     this: PulsarProducers,
-    lane: Lane
+    open: OpenProducer
   ): Effect.fn.Return<void, BridgeError, Scope.Scope> {
     const { batching, pulsar, stream } = this.options
-    const { part } = lane
-    lane.fresh = true
+    const { partition } = open
+    open.isPastDuplicates = true
     if (!batching) return
-    yield* Scope.close(lane.scope, Exit.void)
-    lane.scope = yield* Scope.fork(yield* Effect.scope)
-    lane.producer = yield* Scope.provide(pulsar.produce(part, stream, true), lane.scope)
-    // the name was free for a moment, and who had it before may have used that
+    yield* Scope.close(open.scope, Exit.void)
+    open.scope = yield* Scope.fork(yield* Effect.scope)
+    open.producer = yield* Scope.provide(pulsar.produce(partition, stream, true), open.scope)
+    // the name was free for a moment, and a process that had it before may have written in that moment
     let used = false
-    yield* pulsar.scan(part, this.places.get(part), ({ record: { headers } }) => {
+    yield* pulsar.scan(partition, this.ends.get(partition), ({ record: { headers } }) => {
       used ||= headers[streamHeader] === stream
     })
-    if (used) return yield* unexpected(part)
+    if (used) return yield* unexpected(partition)
   })
 }

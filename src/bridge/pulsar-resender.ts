@@ -1,19 +1,19 @@
-// Messages of dead letters that are sent to parts of Pulsar under one name, one at a time: opening, finding, sending. It knows no letter.
+// Sends the records of dead letters to Pulsar under one producer name, and finds out whether one that was sent has arrived.
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Schedule from "effect/Schedule"
 import * as Scope from "effect/Scope"
-import type { BridgeRecord } from "./rules.ts"
 import type { BridgeError } from "./errors.ts"
-import type { PulsarSide, PulsarProducer } from "./pulsar-side.ts"
-import { parsePosition, formatPosition } from "./pulsar-position.ts"
+import { formatPosition, parsePosition } from "./pulsar-position.ts"
+import type { PulsarProducer, PulsarSide } from "./pulsar-side.ts"
+import type { BridgeRecord } from "./record.ts"
 import { DeadLetterRejected, type ResendAttempt, type ResendTarget } from "../dead-letter/resend.ts"
 
-/** A name that a process has which was killed is given up by the broker after this long at most. */
-const busy = { schedule: Schedule.spaced(250), times: 80 }
+/** The broker frees the name of a process that was killed within this time: 20 s. */
+const untilFree = { schedule: Schedule.spaced(250), times: 80 }
 
-/** What is refused for what it is, or for where it goes. */
-export const orRefused = <A, R>(
+/** Turns errors that a later attempt would meet again, `refused` and `tooLarge`, into a rejection of the dead letter. */
+export const orRejected = <A, R>(
   effect: Effect.Effect<A, BridgeError, R>
 ): Effect.Effect<A, BridgeError | DeadLetterRejected, R> =>
   Effect.mapError(effect, (error) =>
@@ -22,15 +22,15 @@ export const orRefused = <A, R>(
       : error
   )
 
-interface Open {
+interface OpenProducer {
   readonly producer: PulsarProducer
   readonly scope: Scope.Closeable
 }
-/** The one sender of its name. */
+/** The only sender under its name. Sends one record at a time. */
 export class PulsarResender {
   private readonly pulsar: PulsarSide
   private readonly name: string
-  private readonly open = new Map<string, Open>()
+  private readonly producers = new Map<string, OpenProducer>()
 
   constructor(pulsar: PulsarSide, name: string) {
     this.pulsar = pulsar
@@ -38,29 +38,29 @@ export class PulsarResender {
   }
   private readonly producerOf = Effect.fnUntraced(function* (
     this: PulsarResender,
-    part: string
-  ): Effect.fn.Return<Open, BridgeError, Scope.Scope> {
-    const there = this.open.get(part)
-    if (there !== undefined) return there
+    partition: string
+  ): Effect.fn.Return<OpenProducer, BridgeError, Scope.Scope> {
+    const known = this.producers.get(partition)
+    if (known !== undefined) return known
     const scope = yield* Scope.fork(yield* Effect.scope)
-    const produce = Scope.provide(this.pulsar.produce(part, this.name, false), scope)
-    const producer = yield* Effect.retry(produce, { ...busy, while: ({ kind }) => kind === "busy" })
-    const made = { producer, scope }
-    this.open.set(part, made)
-    return made
+    const produce = Scope.provide(this.pulsar.produce(partition, this.name, false), scope)
+    const producer = yield* Effect.retry(produce, { ...untilFree, while: ({ kind }) => kind === "busy" })
+    const opened = { producer, scope }
+    this.producers.set(partition, opened)
+    return opened
   })
 
-  /** Takes the name, so that the part's end is the last that anyone else sends under it. */
+  /** Takes the name, so that nothing more is sent under it by an earlier process, then reads where the partition ends. */
   readonly aim = Effect.fnUntraced(function* (
     this: PulsarResender,
-    part: string
+    partition: string
   ): Effect.fn.Return<ResendTarget, BridgeError | DeadLetterRejected, Scope.Scope> {
-    yield* orRefused(this.producerOf(part))
-    // who cannot ask for the end looks from the beginning
-    const end = yield* this.pulsar.lastPosition(part).pipe(Effect.orElseSucceed(() => undefined))
-    return { part, after: end === undefined ? "" : formatPosition(end) }
+    yield* orRejected(this.producerOf(partition))
+    // without the admin interface the end is unknown, and the whole partition is scanned
+    const end = yield* this.pulsar.lastPosition(partition).pipe(Effect.orElseSucceed(() => undefined))
+    return { part: partition, after: end === undefined ? "" : formatPosition(end) }
   })
-  /** Whether a message of these headers is there. */
+  /** Whether the partition has a message with such headers after the target's position. */
   readonly find = Effect.fnUntraced(function* (
     this: PulsarResender,
     { after, part }: ResendTarget,
@@ -72,22 +72,22 @@ export class PulsarResender {
     })
     return found
   })
-  /** False: the broker dropped it. */
+  /** Returns false if the broker dropped the record as a duplicate. */
   readonly send = Effect.fnUntraced(function* (
     this: PulsarResender,
     { number, part }: ResendAttempt,
     record: BridgeRecord
   ): Effect.fn.Return<boolean, BridgeError | DeadLetterRejected, Scope.Scope> {
     const { producer, scope } = yield* this.producerOf(part)
-    const one = producer.send([{ record, sequenceId: number }])
-    const [sent] = yield* Effect.onError(one, () => this.forget(part, scope))
-    if (sent?.kind !== "refused") return sent?.kind === "stored"
-    // a producer that had something refused may be of no more use
-    yield* this.forget(part, scope)
-    return yield* new DeadLetterRejected({ reason: sent.reason })
+    const sending = producer.send([{ record, sequenceId: number }])
+    const [result] = yield* Effect.onError(sending, () => this.close(part, scope))
+    if (result?.kind !== "refused") return result?.kind === "stored"
+    // a producer whose message was refused may not be usable any more
+    yield* this.close(part, scope)
+    return yield* new DeadLetterRejected({ reason: result.reason })
   })
-  private forget(part: string, scope: Scope.Closeable): Effect.Effect<void> {
-    this.open.delete(part)
+  private close(partition: string, scope: Scope.Closeable): Effect.Effect<void> {
+    this.producers.delete(partition)
     return Scope.close(scope, Exit.void)
   }
 }

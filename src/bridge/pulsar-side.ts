@@ -3,7 +3,7 @@ import type * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import type { BridgeError } from "./errors.ts"
 import type { PulsarPosition } from "./pulsar-position.ts"
-import type { BridgeRecord } from "./rules.ts"
+import type { BridgeRecord } from "./record.ts"
 
 /** A message as Pulsar delivers it. Its record's key is empty if the message has none. */
 export interface PulsarMessage {

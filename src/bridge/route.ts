@@ -1,31 +1,34 @@
-// What becomes of one record under one rule: where it goes and as what, or why it does not go. It sends nothing. Pure.
-import { type BridgeRecord, type BridgeRule, type HeaderFilter, ownHeader } from "./rules.ts"
+// Decides what becomes of one record under one rule: where it goes and in which form, or why it does not go. Pure.
+import {
+  emptyHeader,
+  bridgeHeaderPrefix,
+  eventTimeHeader,
+  offsetHeader,
+  originHeader,
+  streamHeader
+} from "./headers.ts"
+import type { BridgeRecord } from "./record.ts"
+import type { CheckedRule, HeaderFilter } from "./rule.ts"
 import { fillPattern, topicNameProblem } from "./topic-pattern.ts"
+import { partitionOf } from "../model/partitioner.ts"
 
-/** By which systems a record came, each as `bridge@kafka:<cluster id>` or `bridge@pulsar:<name>`, one after another. */
-export const originHeader = `${ownHeader}origin`
-/** Which partition of the source the record was in, and where there. */
-export const streamHeader = `${ownHeader}stream`
-export const offsetHeader = `${ownHeader}offset`
-/** Marks a text on Pulsar that is empty, since the empty payload alone deletes. */
-const emptyHeader = `${ownHeader}empty`
-/** The event time of a record that Pulsar cannot tell: before 1970, none in whole milliseconds, or later than any date. */
-const timeHeader = `${ownHeader}event-time`
-
-/** What a rule is applied to: the words of the source topic's name, and the systems. */
+/** What one bridge stream applies to each of its records. */
 export interface RouteContext {
-  readonly rule: BridgeRule
+  readonly rule: CheckedRule
+  /** What the words of the rule's `from` stand for in the source topic's name. */
   readonly words: Readonly<Record<string, string>>
+  /** The bridge's name. */
   readonly bridge: string
-  /** `kafka:<cluster id>` and `pulsar:<name>`, or the other way round. */
-  readonly source: string
-  readonly target: string
-  /** The source's partition, as the header tells it. */
+  /** The clusters as `kafka:CLUSTER_ID` and `pulsar:NAME`, or the other way round. */
+  readonly sourceCluster: string
+  readonly targetCluster: string
+  /** The value of the stream header. */
   readonly stream: string
 }
+/** What becomes of a record. */
 export type RouteResult =
   | { readonly kind: "send"; readonly topic: string; readonly record: BridgeRecord }
-  /** `returned`: it came from there. */
+  /** `filtered`: the rule leaves it out; `returned`: it came from the target cluster. */
   | { readonly kind: "filtered" | "returned" }
   | { readonly kind: "dead"; readonly reason: string }
 
@@ -39,91 +42,100 @@ const fulfils = ({ equals, header, matches, not = false }: HeaderFilter, headers
     (matches === undefined || new RegExp(matches).test(value))
   return holds !== not
 }
-const wanted = ({ where }: BridgeRule, record: BridgeRecord): boolean =>
+const isWanted = ({ where }: CheckedRule, record: BridgeRecord): boolean =>
   where === undefined ||
   (typeof where === "function" ? where(record) : [where].flat().every((filter) => fulfils(filter, record.headers)))
 
-const keyOf = ({ key }: BridgeRule, record: BridgeRecord): string | null | undefined =>
+/** Undefined if the record lacks the header that should be its key. */
+const keyOf = ({ key }: CheckedRule, record: BridgeRecord): string | null | undefined =>
   key === undefined ? record.key : typeof key === "function" ? key(record) : record.headers[key.header]
 
-const mapped = ({ headers: mapping = {} }: BridgeRule, headers: BridgeRecord["headers"]): Record<string, string> => {
+const mapHeaders = ({ headers: mapping = {} }: CheckedRule, headers: BridgeRecord["headers"]) => {
   const { drop = [], rename = {}, set = {} } = mapping
   const all: Record<string, string> = Object.create(null) as Record<string, string>
   for (const name of Object.keys(headers)) {
     if (drop.includes(name)) continue
-    if (name.startsWith(ownHeader) && name !== originHeader) continue
+    if (name.startsWith(bridgeHeaderPrefix) && name !== originHeader) continue
     all[Object.hasOwn(rename, name) ? rename[name]! : name] = headers[name]!
   }
   return Object.assign(all, set)
 }
 
-/** The tenant's name on the other side. */
-const renamed = ({ source, tenants = {} }: BridgeRule, tenant: string): string => {
+/** The tenant's name on the target's side. */
+const mapTenant = ({ source, tenants = {} }: CheckedRule, tenant: string): string => {
   if (source.side === "kafka") return Object.hasOwn(tenants, tenant) ? tenants[tenant]! : tenant
   return Object.entries(tenants).find(([, pulsar]) => pulsar === tenant)?.[0] ?? tenant
 }
-/** Why the record cannot be told on the other side as it is. */
-const untold = (rule: BridgeRule, { headers, key, value }: BridgeRecord): string | undefined => {
-  const broken = (what: string) => `${what} is no text in UTF-8, and only such is mirrored`
-  if (key?.includes("\ufffd") === true) return broken("its key")
-  if (value?.includes("\ufffd") === true) return broken("its value")
+/** Why the target's side cannot represent the record unchanged; undefined if it can. */
+const textProblem = (rule: CheckedRule, { headers, key, value }: BridgeRecord): string | undefined => {
+  const notText = (what: string) => `the record's ${what} is not text in UTF-8, and only text is mirrored`
+  const cutOff = (what: string) => `the record's ${what} has a NUL character, at which Pulsar's client cuts it off`
+  if (key?.includes("\ufffd") === true) return notText("key")
+  if (value?.includes("\ufffd") === true) return notText("value")
   for (const [name, text] of Object.entries(headers)) {
     if (name.includes("\ufffd") || text.includes("\ufffd"))
-      return `${broken(`its header ${name}`)}: drop it in the rule's \`headers\``
-    if (rule.target.side === "pulsar" && (name.includes("\0") || text.includes("\0")))
-      return `its header ${name} has a NUL character, which Pulsar's client cuts off`
+      return `${notText(`header ${name}`)}; drop it in the rule's \`headers\``
+    if (rule.target.side === "pulsar" && (name.includes("\0") || text.includes("\0"))) return cutOff(`header ${name}`)
   }
-  return rule.target.side === "pulsar" && key?.includes("\0") === true
-    ? "its key has a NUL character, which Pulsar's client cuts off"
-    : undefined
+  return rule.target.side === "pulsar" && key?.includes("\0") === true ? cutOff("key") : undefined
 }
 
-const decided = (way: RouteContext, given: BridgeRecord, offset: string): RouteResult => {
-  const { bridge, rule, source, stream, target, words } = way
+const decide = (context: RouteContext, given: BridgeRecord, offset: string): RouteResult => {
+  const { bridge, rule, sourceCluster, stream, targetCluster, words } = context
   const record = rule.source.side === "pulsar" ? fromPulsar(given) : given
   const origin = record.headers[originHeader]
-  if (origin?.split(" ").some((one) => one.slice(one.indexOf("@") + 1) === target) === true) return { kind: "returned" }
-  if (!wanted(rule, record)) return { kind: "filtered" }
+  const cameThrough = origin?.split(" ").map((one) => one.slice(one.indexOf("@") + 1)) ?? []
+  if (cameThrough.includes(targetCluster)) return { kind: "returned" }
+  if (!isWanted(rule, record)) return { kind: "filtered" }
   const key = keyOf(rule, record)
-  if (key === undefined)
-    return dead(`it has no header ${(rule.key as { readonly header: string }).header} to be its key`)
-  const headers = mapped(rule, record.headers)
-  const known = words["tenant"] ?? record.headers["tenant"]
-  const tenant = known === undefined ? undefined : renamed(rule, known)
+  if (key === undefined) {
+    const { header } = rule.key as { readonly header: string }
+    return dead(`the record has no header ${header}, which is to be its key`)
+  }
+  const headers = mapHeaders(rule, record.headers)
+  const sourceTenant = words["tenant"] ?? record.headers["tenant"]
+  const tenant = sourceTenant === undefined ? undefined : mapTenant(rule, sourceTenant)
   if (rule.source.side === "pulsar" && words["tenant"] !== undefined) headers["tenant"] = tenant!
-  const found = fillPattern(rule.target, tenant === undefined ? words : { ...words, tenant })
-  if ("missing" in found) return dead(`it has no ${found.missing}, which '${rule.to}' asks for`)
-  const reason = topicNameProblem(rule.target.side, found.name)
-  if (reason !== undefined) return dead(`it would go to '${found.name}': ${reason}`)
-  const mapping = { ...record, key, headers }
-  const unfit = untold(rule, mapping)
-  if (unfit !== undefined) return dead(unfit)
-  headers[originHeader] = `${origin === undefined ? "" : `${origin} `}${bridge}@${source}`
+  const topic = fillPattern(rule.target, tenant === undefined ? words : { ...words, tenant })
+  if ("missing" in topic) return dead(`the record has no ${topic.missing}, which \`to\` ('${rule.to}') needs`)
+  const nameProblem = topicNameProblem(rule.target.side, topic.name)
+  if (nameProblem !== undefined) return dead(`the record would go to '${topic.name}': ${nameProblem}`)
+  const mapped = { ...record, key, headers }
+  const problem = textProblem(rule, mapped)
+  if (problem !== undefined) return dead(problem)
+  headers[originHeader] = `${origin === undefined ? "" : `${origin} `}${bridge}@${sourceCluster}`
   headers[streamHeader] = stream
   headers[offsetHeader] = offset
-  return { kind: "send", topic: found.name, record: rule.target.side === "pulsar" ? toPulsar(mapping) : mapping }
+  return { kind: "send", topic: topic.name, record: rule.target.side === "pulsar" ? toPulsar(mapped) : mapped }
 }
-/** Applies a rule to a record. `offset` is where the record is in its partition, as text. Never throws: what the rule's own code throws makes a dead letter. */
-export const route = (way: RouteContext, record: BridgeRecord, offset: string): RouteResult => {
+/**
+ * Applies a rule to a record. `offset` is the record's position in its partition, as text. Never throws: if the rule's own code throws, the
+ * record is dead.
+ */
+export const route = (context: RouteContext, record: BridgeRecord, offset: string): RouteResult => {
   try {
-    return decided(way, record, offset)
+    return decide(context, record, offset)
   } catch (cause) {
     return dead(`the rule's code failed: ${cause instanceof Error ? cause.message : String(cause)}`)
   }
 }
 
-/** The last date that there is, in epoch milliseconds. */
+/** The partition of a target topic that a record goes to: its key's, or without a key the source's. */
+export const targetPartition = (sourcePartition: number, { key }: BridgeRecord, count: number): number =>
+  key === null ? sourcePartition % count : partitionOf(key, count)
+
+/** The last moment that a JavaScript date can be, in epoch milliseconds. */
 const lastDate = 8.64e15
 const toPulsar = (record: BridgeRecord): BridgeRecord => {
   const { eventTime, value } = record
   const headers: Record<string, string> = record.headers
   if (value === "") headers[emptyHeader] = "true"
   if (Number.isSafeInteger(eventTime) && eventTime > 0 && eventTime <= lastDate) return record
-  headers[timeHeader] = String(eventTime)
+  headers[eventTimeHeader] = String(eventTime)
   return { ...record, eventTime: Math.min(lastDate, Math.max(1, Math.trunc(eventTime))) }
 }
 const fromPulsar = (record: BridgeRecord): BridgeRecord => {
-  const time = Number(record.headers[timeHeader] ?? Number.NaN)
+  const time = Number(record.headers[eventTimeHeader] ?? Number.NaN)
   return {
     ...record,
     key: record.key === "" ? null : record.key,

@@ -1,4 +1,5 @@
-// The fields of a bridge's definition, by name and kind: a filter whose name is misspelled would let everything through. Whether rules make sense is not its matter. Pure.
+// Checks the names and types of the fields of a bridge's definition. Unknown fields are refused, because a rule with a misspelled filter would
+// mirror everything. Pure.
 import * as Exit from "effect/Exit"
 import * as Cause from "effect/Cause"
 import * as Schema from "effect/Schema"
@@ -40,19 +41,43 @@ const issuesOf = SchemaIssue.makeFormatterStandardSchemaV1()
 const keyOf = (segment: PropertyKey | { readonly key: PropertyKey }) =>
   String(typeof segment === "object" ? segment.key : segment)
 
-/** What is wrong with the fields of a definition, with where and what to do; undefined: nothing. */
-export const misshapen = (options: unknown): string | undefined => {
+/** Names of types as a sentence has them. */
+const articles: Readonly<Record<string, string>> = {
+  string: "a string",
+  array: "an array",
+  object: "an object",
+  boolean: "true or false"
+}
+const expectationOf = (message: string) =>
+  message
+    .replace(/^Expected /, "")
+    .replace(/, got .*$/s, "")
+    .split(" | ")
+    .map((type) => articles[type] ?? type)
+    .join(" or ")
+/** The value at a path, cut to a length that fits a line. */
+const valueAt = (options: unknown, path: ReadonlyArray<string>): string => {
+  const value = path.reduce<unknown>((at, key) => (at as Record<string, unknown>)[key], options)
+  return (JSON.stringify(value) ?? String(value)).slice(0, 100)
+}
+
+/** What is wrong with the fields of a definition, where, and what to do about it; undefined if nothing is. */
+export const definitionProblem = (options: unknown): string | undefined => {
   const exit = decode(options)
   if (Exit.isSuccess(exit)) return undefined
   const error = Cause.squash(exit.cause)
   if (!Schema.isSchemaError(error)) return String(error)
   const { issues } = issuesOf(error.issue)
-  // of several kinds that a field may have, the one that it comes nearest to tells most
+  // a field may have one of several types: report the issue of the type that fits furthest into the value
   const [issue] = issues.toSorted((a, b) => (b.path?.length ?? 0) - (a.path?.length ?? 0))
-  const path = (issue?.path ?? []).map(keyOf).map((key) => (/^\d+$/.test(key) ? `[${key}]` : `.${key}`))
-  const field = path.join("").replace(/^\./, "")
+  const path = (issue?.path ?? []).map(keyOf)
+  const field = path
+    .map((key) => (/^\d+$/.test(key) ? `[${key}]` : `.${key}`))
+    .join("")
+    .replace(/^\./, "")
   const message = issue?.message ?? error.message
   if (message === "Missing key") return `${field} is missing; add it`
-  if (message === "Expected no excess property") return `${field} means nothing here; correct its name, or remove it`
-  return `${field === "" ? "it" : field}: ${message.replace(/^Expected/, "expected")}; correct it`
+  if (message === "Expected no excess property") return `${field} is not a known field; correct its name, or remove it`
+  const what = field === "" ? "the definition" : field
+  return `${what} is ${valueAt(options, path)}, but must be ${expectationOf(message)}; correct it`
 }

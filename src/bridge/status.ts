@@ -1,68 +1,71 @@
-// What a bridge's streams have done and how far behind they are, for people, for probes and as metrics. It decides nothing.
+// What the streams of a bridge have done, how far behind they are and what keeps them from going on: for people, for probes and as metrics.
 import * as Effect from "effect/Effect"
 import * as Metric from "effect/Metric"
 
 const lags = Metric.gauge("millrace_bridge_lag", {
   description:
-    "What the source has and the bridge has not mirrored: records on Kafka, entries on Pulsar, by rule, topic and partition"
+    "What the source has and the bridge has not mirrored yet: records on Kafka, entries on Pulsar, by rule, topic and partition"
 })
 const records = Metric.counter("millrace_bridge_records_total", {
   description:
-    "Records that the bridge is done with, by rule and outcome: mirrored, filtered, returned (they came from there) or dead",
+    "Records that the bridge has processed, by rule and outcome: mirrored, filtered, returned (they came from the other side) or dead",
   incremental: true
 })
 const failures = Metric.counter("millrace_bridge_failures_total", {
-  description: "Times that a stream had to begin anew, by rule",
+  description: "Times that a bridge stream failed and started a new session, by rule",
   incremental: true
 })
 
 /** What can become of a record. */
 export const outcomes = ["mirrored", "filtered", "returned", "dead"] as const
 export type Outcome = (typeof outcomes)[number]
-/** Records by what became of them. */
+/** Numbers of records by outcome. */
 export type Counts = Readonly<Record<Outcome, number>>
+/** Counts to begin with. */
+export const zeroCounts = (): Record<Outcome, number> => ({ mirrored: 0, filtered: 0, returned: 0, dead: 0 })
 
-/** One partition of one source under one rule, as this process sees it. */
+/** One bridge stream, a partition of a source under one rule, as this process sees it. */
 export interface StreamStatus extends Counts {
   readonly rule: string
   readonly source: string
   readonly partition: number
-  /** As `millrace_bridge_lag`; undefined: not known yet. */
+  /** As `millrace_bridge_lag`; undefined if not known yet. */
   readonly lag: number | undefined
-  /** Why it stands still until a person acts; it is tried again all the time. */
+  /** Why it is halted until a person acts; undefined if it is not. It is tried again all the time. */
   readonly halted: string | undefined
 }
-/** Something that failed, and has not gone on since. Time may mend it. */
-export interface Failing {
+/** Something that has failed and not succeeded since, but may without a person's help. */
+export interface OngoingFailure {
+  /** A stream, a rule or a group, by name. */
   readonly what: string
   readonly reason: string
-  /** Epoch milliseconds of the first one in a row. */
+  /** When the first failure in a row happened, in epoch milliseconds. */
   readonly since: number
 }
 
-/** Whatever fails at once does so sooner. */
-const restedMs = 2_000
+/** A stream that has waited for records this long has recovered: what still fails would have failed by now. */
+const recoveredMs = 2_000
 
-/** One stream's figures. Counted are records whose position is committed. */
+/** The state of one bridge stream. A record counts once its position is committed. */
 export class StreamState {
   readonly rule: string
   readonly source: string
   readonly partition: number
   lag: number | undefined
   halted: string | undefined
-  failing: Failing | undefined
-  /** Of a stream from Kafka: what is before is done with. Undefined: not known yet. */
+  failing: OngoingFailure | undefined
+  /** Of a stream from Kafka: the first offset that is not mirrored; undefined if not known yet. */
   position: number | undefined
-  /** Since when it has all that there is and waits for more, by the clock of `performance.now`; undefined: it does not. */
-  waits: number | undefined
-  private readonly counts: Record<Outcome, number> = { mirrored: 0, filtered: 0, returned: 0, dead: 0 }
+  /** Since when it waits for more records, by `performance.now`; undefined if it is not waiting. */
+  idleSince: number | undefined
+  private readonly counts = zeroCounts()
 
   constructor(rule: string, source: string, partition: number) {
     this.rule = rule
     this.source = source
     this.partition = partition
   }
-  /** For people. */
+  /** For log lines. */
   get name(): string {
     return `${this.rule} ${this.source}/${this.partition}`
   }
@@ -70,23 +73,23 @@ export class StreamState {
     const { counts, halted, lag, partition, rule, source } = this
     return { rule, source, partition, ...counts, lag, halted }
   }
-  /** It stands still. Whether that is news. */
-  readonly stuck = (reason: string, retryable: boolean): boolean => {
-    const isNews = reason !== (retryable ? this.failing?.reason : this.halted)
+  /** Records a failure: the stream is failing if it is retryable, otherwise halted. Returns whether the reason is new. */
+  readonly markFailed = (reason: string, retryable: boolean): boolean => {
+    const isNew = reason !== (retryable ? this.failing?.reason : this.halted)
     this.failing = retryable ? { what: this.name, reason, since: this.failing?.since ?? Date.now() } : undefined
     this.halted = retryable ? undefined : reason
-    return isNews
+    return isNew
   }
-  /** It goes on. */
-  readonly moves = (): void => {
+  /** Records progress: the stream is neither failing nor halted. */
+  readonly markProgress = (): void => {
     this.halted = undefined
     this.failing = undefined
   }
-  /** Who waits for more for a while has got over what it failed with. */
-  readonly rests = (): void => {
-    if (this.waits !== undefined && performance.now() - this.waits > restedMs) this.failing = undefined
+  /** Ends a failure once the stream has waited for records for a while, which also shows that it works. */
+  readonly recoverIfIdle = (): void => {
+    if (this.idleSince !== undefined && performance.now() - this.idleSince > recoveredMs) this.failing = undefined
   }
-  /** Adds what became of records. */
+  /** Adds records by outcome, here and to the metric. */
   readonly count = (done: Partial<Counts>): Effect.Effect<void> =>
     Effect.forEach(
       outcomes,
@@ -99,45 +102,48 @@ export class StreamState {
       },
       { discard: true }
     )
-  readonly behind = (lag: number): Effect.Effect<void> => {
+  /** Sets the lag, here and in the metric. */
+  readonly setLag = (lag: number): Effect.Effect<void> => {
     this.lag = lag
     const { partition, rule, source } = this
     return Metric.update(Metric.withAttributes(lags, { rule, topic: source, partition: String(partition) }), lag)
   }
-  /** It is another process's now, which says how far behind it is, and why. */
-  readonly left = (): Effect.Effect<void> => {
-    this.moves()
-    return this.behind(0)
+  /** Clears failure and lag when another process takes the stream over, because that process reports them from now on. */
+  readonly release = (): Effect.Effect<void> => {
+    this.markProgress()
+    return this.setLag(0)
   }
-  readonly failed = (): Effect.Effect<void> => Metric.update(Metric.withAttributes(failures, { rule: this.rule }), 1)
+  readonly countFailure = (): Effect.Effect<void> =>
+    Metric.update(Metric.withAttributes(failures, { rule: this.rule }), 1)
 }
 
-/** All streams that this process had, each once, and what keeps others from beginning. */
-export class Board {
-  private readonly troubles = new Map<string, Failing>()
+/** The status of a whole bridge in this process: its streams, and failures of anything else, such as a rule's topic discovery. */
+export class BridgeStatus {
+  private readonly failures = new Map<string, OngoingFailure>()
   private readonly streams = new Map<string, StreamState>()
-  of(rule: string, source: string, partition: number): StreamState {
+
+  /** The state of a stream, which is created on first use. */
+  stream(rule: string, source: string, partition: number): StreamState {
     const key = `${rule} ${source} ${partition}`
-    const there = this.streams.get(key)
-    if (there !== undefined) return there
-    const made = new StreamState(rule, source, partition)
-    this.streams.set(key, made)
-    return made
+    const known = this.streams.get(key)
+    if (known !== undefined) return known
+    const created = new StreamState(rule, source, partition)
+    this.streams.set(key, created)
+    return created
   }
-  /** Notes a failure of what is no stream; whether it is news. */
-  trouble(what: string, reason: string): boolean {
-    const before = this.troubles.get(what)
-    this.troubles.set(what, { what, reason, since: before?.since ?? Date.now() })
+  /** Records a failure of something that is not a stream. Returns whether the reason is new. */
+  reportFailure(what: string, reason: string): boolean {
+    const before = this.failures.get(what)
+    this.failures.set(what, { what, reason, since: before?.since ?? Date.now() })
     return before?.reason !== reason
   }
-  /** It goes on. */
-  over(what: string): void {
-    this.troubles.delete(what)
+  clearFailure(what: string): void {
+    this.failures.delete(what)
   }
   /** Everything that fails now. */
-  get failing(): ReadonlyArray<Failing> {
+  get failing(): ReadonlyArray<OngoingFailure> {
     const streams = [...this.streams.values()].flatMap(({ failing }) => failing ?? [])
-    return [...this.troubles.values(), ...streams]
+    return [...this.failures.values(), ...streams]
   }
   get statuses(): ReadonlyArray<StreamStatus> {
     return [...this.streams.values()].map(({ status }) => status)

@@ -1,284 +1,266 @@
-// A stream from Kafka to Pulsar: one partition's records, in order, each there once. The position is a group's offset on Kafka, written after Pulsar has everything before it.
+// A bridge stream from Kafka to Pulsar: mirrors the records of one partition in order, each once. Its position is a group's offset on Kafka, which
+// is committed after Pulsar has everything before it.
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
-import { addEnvelope, envelopeHeaders } from "../log/envelope.ts"
-import { type BridgeRecord, type BridgeRule, errorsSuffix } from "./rules.ts"
+import type { BridgeContext } from "./context.ts"
+import { toDeadLetter } from "./dead-letter.ts"
+import { type BridgeError, readFailure, recordsLost } from "./errors.ts"
 import type { AddressedRecord, GroupPartition, KafkaWriter } from "./kafka-side.ts"
-import type { BridgeError } from "./errors.ts"
-import type { NumberedRecord } from "./pulsar-side.ts"
+import { formatPositions, parseMetadata } from "./position-metadata.ts"
 import { PulsarProducers } from "./pulsar-producers.ts"
-import { deadLetter } from "./dead-letter.ts"
-import { route, type RouteContext } from "./route.ts"
-import type { Counts, StreamState } from "./status.ts"
-import {
-  type BridgeContext,
-  lostBecause,
-  parseMetadata,
-  persist,
-  placesText,
-  readFailure,
-  type StreamError
-} from "./stream.ts"
-import type { Batch, LogRecord, OutOfRange, Position, Reader, ReadError } from "../log/log.ts"
-import { partitionOf } from "../model/partitioner.ts"
+import type { NumberedRecord } from "./pulsar-side.ts"
+import { type BridgeRecord, fromLogRecord } from "./record.ts"
+import { route, type RouteContext, targetPartition } from "./route.ts"
+import { type CheckedRule, errorTopicOf } from "./rule.ts"
+import { runSessions, type StreamError } from "./sessions.ts"
+import { type StreamState, zeroCounts } from "./status.ts"
+import type { Batch, OutOfRange, Position, Reader, ReadError } from "../log/log.ts"
 
-/** Positions are written so often while records flow, and when none has come for so long. */
-const positionMs = 200
-/** Kafka forgets a position after 7 days: it is written again before, though nothing came. */
+/** How often the position is committed while records flow, and how long after the last one. */
+const commitMs = 200
+/** Kafka forgets a position after 7 days, so it is committed again earlier even if no record came. */
 const refreshMs = 86_400_000
 
-/** A partition to mirror. */
-export interface Outward {
-  readonly rule: BridgeRule
+/** A partition on Kafka to mirror. */
+export interface KafkaSource {
+  readonly rule: CheckedRule
   readonly topic: string
   readonly words: Readonly<Record<string, string>>
   readonly partition: number
   readonly open: (from: Position) => Effect.Effect<Reader, ReadError, Scope.Scope>
-  /** Ends where everything before this position is mirrored; undefined: never. */
+  /** Stop once everything before this position is mirrored; undefined means never. */
   readonly until: Position | undefined
 }
-
-/** The headers of a record as Kafka has them, by the envelope's names on Kafka; event time apart. */
-export const recordOf = (record: LogRecord) => {
-  const { eventTime, headers, key, value } = record
-  const all: Record<string, string> = Object.assign(Object.create(null), headers) as Record<string, string>
-  addEnvelope(all, record)
-  // another producer's trace id, which its traceparent contradicts
-  const traceId = headers[envelopeHeaders.traceId]
-  if (traceId !== undefined) all[envelopeHeaders.traceId] = traceId
-  return { key, value, eventTime, headers: all } satisfies BridgeRecord
+/** Where a session starts, and what it needs. */
+interface Start {
+  readonly positionOf: GroupPartition
+  readonly routeContext: RouteContext
+  /** The topic's identity, which changes if it is deleted and created again; undefined if the log has none. */
+  readonly identity: string | undefined
+  readonly producers: PulsarProducers
+  readonly position: Position
+  readonly lag: number
+}
+/** Dead records of a batch by offset, with the reason, and the records that they were. */
+interface DeadRecords {
+  readonly reasons: Map<number, string>
+  readonly originals: Map<number, BridgeRecord>
 }
 
-/** One session: from taking the transactional id to the first failure. */
+/** One session: from opening the transactional id to the first failure. */
 class Session {
-  private readonly joined: BridgeContext
-  private readonly outward: Outward
+  private readonly context: BridgeContext
+  private readonly source: KafkaSource
   private readonly state: StreamState
   private readonly writer: KafkaWriter
-  private readonly held: GroupPartition
-  private readonly way: RouteContext
-  private readonly identity: string | undefined
-  private readonly lanes: PulsarProducers
+  private readonly start: Start
   private position: Position
-  /** What is not written down yet. */
-  private dirty = false
-  private writtenAt = -Infinity
-  private counts: Record<keyof Counts, number> = { mirrored: 0, filtered: 0, returned: 0, dead: 0 }
-  private errorsMade = false
+  /** Whether there is anything that the committed position does not include. */
+  private isDirty = false
+  private committedAt = -Infinity
+  private counts = zeroCounts()
+  private hasErrorTopic = false
 
-  constructor(
-    joined: BridgeContext,
-    outward: Outward,
-    state: StreamState,
-    writer: KafkaWriter,
-    begin: {
-      readonly held: GroupPartition
-      readonly way: RouteContext
-      readonly identity: string | undefined
-      readonly lanes: PulsarProducers
-      readonly position: Position
-    }
-  ) {
-    this.joined = joined
-    this.outward = outward
+  constructor(context: BridgeContext, source: KafkaSource, state: StreamState, writer: KafkaWriter, start: Start) {
+    this.context = context
+    this.source = source
     this.state = state
     this.writer = writer
-    this.held = begin.held
-    this.way = begin.way
-    this.identity = begin.identity
-    this.lanes = begin.lanes
-    this.position = begin.position
+    this.start = start
+    this.position = start.position
   }
 
   readonly run = Effect.fnUntraced(function* (this: Session, reader: Reader) {
-    const { until = Infinity } = this.outward
+    const { until = Infinity } = this.source
     while (!(this.position >= until)) {
       const take = Effect.mapError(reader.take, readFailure)
-      this.state.waits = performance.now()
-      const batch = this.dirty
-        ? yield* Effect.timeoutOption(take, positionMs)
-        : Option.some(yield* this.patiently(take))
-      this.state.waits = undefined
+      this.state.idleSince = performance.now()
+      const batch = this.isDirty
+        ? yield* Effect.timeoutOption(take, commitMs)
+        : Option.some(yield* this.takeRefreshing(take))
+      this.state.idleSince = undefined
       if (Option.isSome(batch)) yield* this.mirror(batch.value)
-      else yield* this.write([])
+      else yield* this.commit([])
     }
-    yield* this.write([])
+    yield* this.commit([])
   })
-  /** Waits for records, and writes an old position again meanwhile. */
-  private readonly patiently = Effect.fnUntraced(function* <E>(this: Session, take: Effect.Effect<Batch, E>) {
+  /** Waits for records, and commits the old position again meanwhile. */
+  private readonly takeRefreshing = Effect.fnUntraced(function* <E>(this: Session, take: Effect.Effect<Batch, E>) {
     while (true) {
       const batch = yield* Effect.timeoutOption(take, refreshMs)
       if (Option.isSome(batch)) return batch.value
-      yield* this.write([])
+      yield* this.commit([])
     }
   })
 
   private readonly mirror = Effect.fnUntraced(function* (this: Session, batch: Batch) {
     const byTopic = new Map<string, Array<NumberedRecord>>()
-    const dead = new Map<number, string>()
-    const originals = new Map<number, BridgeRecord>()
+    const dead: DeadRecords = { reasons: new Map(), originals: new Map() }
     for (const read of batch.records) {
-      const record = recordOf(read)
-      const routed = route(this.way, record, String(read.position))
-      if (routed.kind === "send" || routed.kind === "dead") originals.set(read.position, record)
-      if (routed.kind === "dead") dead.set(read.position, routed.reason)
+      const record = fromLogRecord(read)
+      const routed = route(this.start.routeContext, record, String(read.position))
+      if (routed.kind === "send" || routed.kind === "dead") dead.originals.set(read.position, record)
+      if (routed.kind === "dead") dead.reasons.set(read.position, routed.reason)
       else if (routed.kind !== "send") this.counts[routed.kind]++
       else {
         const list = byTopic.get(routed.topic)
-        const message = { record: routed.record, sequenceId: read.position }
-        if (list === undefined) byTopic.set(routed.topic, [message])
-        else list.push(message)
+        const numbered = { record: routed.record, sequenceId: read.position }
+        if (list === undefined) byTopic.set(routed.topic, [numbered])
+        else list.push(numbered)
       }
     }
-    const sending = [...byTopic].map(([topic, messages]) => this.send(topic, messages, dead))
+    const sending = [...byTopic].map(([topic, records]) => this.send(topic, records, dead.reasons))
     yield* Effect.all(sending, { concurrency: 8, discard: true })
-    this.counts.dead += dead.size
-    this.counts.mirrored += originals.size - dead.size
+    this.counts.dead += dead.reasons.size
+    this.counts.mirrored += dead.originals.size - dead.reasons.size
     this.position = batch.next
     this.state.position = batch.next
-    this.dirty = true
-    yield* this.state.behind(Math.max(0, batch.end - batch.next))
-    if (dead.size > 0) yield* this.bury(dead, originals)
-    else if (performance.now() - this.writtenAt > positionMs) yield* this.write([])
+    this.isDirty = true
+    yield* this.state.setLag(Math.max(0, batch.end - batch.next))
+    if (dead.reasons.size > 0) yield* this.commitDeadLetters(dead)
+    else if (performance.now() - this.committedAt > commitMs) yield* this.commit([])
   })
+  /** Sends records to one topic. Adds those that are refused to `dead`. */
   private readonly send = Effect.fnUntraced(function* (
     this: Session,
     topic: string,
-    messages: ReadonlyArray<NumberedRecord>,
+    records: ReadonlyArray<NumberedRecord>,
     dead: Map<number, string>
   ) {
-    const parts = yield* this.lanes.parts(topic)
-    if ("reason" in parts) {
-      for (const { sequenceId } of messages) dead.set(sequenceId, `${topic}: ${parts.reason}`)
+    const { producers } = this.start
+    const partitions = yield* producers.partitionsOf(topic)
+    if ("reason" in partitions) {
+      for (const { sequenceId } of records) dead.set(sequenceId, `${topic}: ${partitions.reason}`)
       return
     }
-    const { partition } = this.outward
-    const byPart = Map.groupBy(messages, ({ record: { key } }) =>
-      key === null ? partition % parts.length : partitionOf(key, parts.length)
+    const byPartition = Map.groupBy(records, ({ record }) =>
+      targetPartition(this.source.partition, record, partitions.length)
     )
-    const sending = [...byPart].map(([part, some]) =>
-      Effect.map(this.lanes.send(parts[part]!, some), (refused) => {
+    const sending = [...byPartition].map(([partition, some]) =>
+      Effect.map(producers.send(partitions[partition]!, some), (refused) => {
         for (const [offset, reason] of refused) dead.set(offset, `${topic}: ${reason}`)
       })
     )
     yield* Effect.all(sending, { concurrency: 8, discard: true })
   })
 
-  /** Dead letters go with the position, in one transaction. */
-  private readonly bury = Effect.fnUntraced(function* (
+  /** Commits dead letters together with the position, in one transaction. */
+  private readonly commitDeadLetters = Effect.fnUntraced(function* (
     this: Session,
-    dead: ReadonlyMap<number, string>,
-    originals: ReadonlyMap<number, BridgeRecord>
+    { originals, reasons }: DeadRecords
   ) {
-    const { rule, topic } = this.outward
-    const errors = rule.errors ?? `${topic}${errorsSuffix}`
-    if (!this.errorsMade) yield* this.makeErrors(errors)
-    this.errorsMade = true
-    const letters = [...dead]
+    const { partition, rule, topic } = this.source
+    const errorTopic = errorTopicOf(rule, topic)
+    if (!this.hasErrorTopic) yield* this.createErrorTopic(errorTopic)
+    this.hasErrorTopic = true
+    const deadLetters = [...reasons]
       .toSorted(([a], [b]) => a - b)
       .map(([offset, reason]): AddressedRecord => {
-        const record = deadLetter(this.way, originals.get(offset)!, String(offset), reason)
-        return { topic: errors, partition: 0, record }
+        const record = toDeadLetter(this.start.routeContext, originals.get(offset)!, String(offset), reason)
+        return { topic: errorTopic, partition: 0, record }
       })
-    const [offset, reason] = dead.entries().next().value!
+    const [offset, reason] = reasons.entries().next().value!
+    const first = `the first one, at ${offset}: ${reason}`
     yield* Effect.logError(
-      `bridge: ${rule.name} ${topic}/${this.outward.partition}: ${dead.size} to ${errors}; ${offset}: ${reason}`
+      `bridge: ${rule.name} ${topic}/${partition}: ${reasons.size} dead letters to ${errorTopic}; ${first}`
     )
-    yield* this.write(letters)
+    yield* this.commit(deadLetters)
   })
-  private makeErrors(name: string) {
-    const declare = this.joined.log.declare([{ name, partitions: 1, compacted: false, retentionMs: undefined }])
+  private createErrorTopic(name: string) {
+    const declare = this.context.log.declare([{ name, partitions: 1, compacted: false, retentionMs: undefined }])
     return this.writer.partitionCount(name).pipe(
       Effect.asVoid,
       Effect.catch((error) => (error.kind === "refused" ? Effect.mapError(declare, readFailure) : Effect.fail(error)))
     )
   }
-  private readonly write = Effect.fnUntraced(function* (
+  private readonly commit = Effect.fnUntraced(function* (
     this: Session,
-    letters: ReadonlyArray<AddressedRecord>
+    deadLetters: ReadonlyArray<AddressedRecord>
   ): Effect.fn.Return<void, BridgeError> {
-    const metadata = JSON.stringify({ topic: this.identity, places: placesText(this.lanes.places) })
-    yield* this.writer.commit(letters, [{ ...this.held, offset: this.position, metadata }])
+    const { identity, positionOf, producers } = this.start
+    const metadata = JSON.stringify({ topic: identity, places: formatPositions(producers.ends) })
+    yield* this.writer.commit(deadLetters, [{ ...positionOf, offset: this.position, metadata }])
     yield* this.state.count(this.counts)
-    this.counts = { mirrored: 0, filtered: 0, returned: 0, dead: 0 }
-    this.dirty = false
-    this.writtenAt = performance.now()
-    this.state.moves()
+    this.counts = zeroCounts()
+    this.isDirty = false
+    this.committedAt = performance.now()
+    this.state.markProgress()
   })
 }
 
-/** Where to begin, and from what. */
-const begin = Effect.fnUntraced(function* (
-  joined: BridgeContext,
-  outward: Outward,
+/** Reads where to start. Fails with `lost` if the topic was deleted and created again, unless the rule says to continue. */
+const startOf = Effect.fnUntraced(function* (
+  { bridge, clusters, log, pulsar }: BridgeContext,
+  { partition, rule, topic, words }: KafkaSource,
   state: StreamState,
   writer: KafkaWriter
-) {
-  const { bridge, clusters, log, pulsar } = joined
-  const { partition, rule, topic, words } = outward
-  const held: GroupPartition = { group: `${bridge.name}/${rule.name}`, topic, partition }
+): Effect.fn.Return<Start, BridgeError> {
+  const positionOf: GroupPartition = { group: `${bridge.name}/${rule.name}`, topic, partition }
   const identity = yield* Effect.mapError(log.identity(topic), readFailure)
-  const stored = yield* writer.committedPosition(held)
-  state.position = stored?.offset
-  const metadata = parseMetadata(stored?.metadata ?? "")
-  const anew = typeof metadata["topic"] === "string" && identity !== undefined && metadata["topic"] !== identity
-  if (anew && rule.lost !== "continue")
-    return yield* lostBecause("kafka", topic, `the topic ${topic} was deleted and made anew since it was mirrored`)
+  const committed = yield* writer.committedPosition(positionOf)
+  state.position = committed?.offset
+  const metadata = parseMetadata(committed?.metadata ?? "")
+  const before = metadata["topic"]
+  const isRecreated = typeof before === "string" && identity !== undefined && before !== identity
+  if (isRecreated && rule.lost !== "continue")
+    return yield* recordsLost("kafka", topic, `topic ${topic} was deleted and created again since it was mirrored`)
   const bounds = yield* Effect.mapError(log.bounds(topic), readFailure)
   const { end, start } = bounds[partition] ?? { start: 0, end: 0 }
-  const first = rule.start === "latest" && stored === undefined ? end : start
-  const position = stored === undefined || anew ? first : stored.offset
-  // a topic that was made anew counts from 0 again, which the broker would take for duplicates under the name before
-  const stream = `${bridge.name}/${rule.name}/${topic}/${partition}${identity === undefined ? "" : `#${identity.slice(0, 8)}`}`
-  const way: RouteContext = {
+  const first = rule.start === "latest" && committed === undefined ? end : start
+  const position = committed === undefined || isRecreated ? first : committed.offset
+  // offsets of a recreated topic begin at 0 again, and under the former name the broker would take them for duplicates
+  const suffix = identity === undefined ? "" : `#${identity.slice(0, 8)}`
+  const stream = `${bridge.name}/${rule.name}/${topic}/${partition}${suffix}`
+  const routeContext: RouteContext = {
     rule,
     words,
     bridge: bridge.name,
-    source: clusters.kafka,
-    target: clusters.pulsar,
+    sourceCluster: clusters.kafka,
+    targetCluster: clusters.pulsar,
     stream
   }
-  const places = (anew ? {} : (metadata["places"] ?? {})) as Readonly<Record<string, unknown>>
-  const lanes = new PulsarProducers({ pulsar, stream, batching: rule.batching !== false, position, places })
-  return { held, identity, way, lanes, position, behind: Math.max(0, end - Math.max(start, position)) }
+  const ends = (isRecreated ? {} : (metadata["places"] ?? {})) as Readonly<Record<string, unknown>>
+  const producers = new PulsarProducers({ pulsar, stream, batching: rule.batching !== false, position, ends })
+  return { positionOf, identity, routeContext, producers, position, lag: Math.max(0, end - Math.max(start, position)) }
 })
 
 const session = Effect.fnUntraced(function* (
-  joined: BridgeContext,
-  outward: Outward,
+  context: BridgeContext,
+  source: KafkaSource,
   state: StreamState
 ): Effect.fn.Return<void, StreamError, Scope.Scope> {
-  const { bridge, kafka } = joined
-  const { open, partition, rule, topic } = outward
+  const { bridge, kafka } = context
+  const { open, partition, rule, topic } = source
   const writer = yield* kafka.openWriter(`${bridge.name}/${rule.name}/${topic}/${partition}`)
-  let from = yield* begin(joined, outward, state, writer)
-  state.position = from.position
-  // where no record comes nothing else tells it
-  yield* state.behind(from.behind)
-  const lost = (error: OutOfRange): Effect.Effect<Reader, BridgeError, Scope.Scope> => {
-    if (rule.lost !== "continue") return Effect.fail(lostBecause("kafka", topic, error.message))
-    from = { ...from, position: error.start }
+  let start = yield* startOf(context, source, state, writer)
+  state.position = start.position
+  // if no record comes, nothing else sets it
+  yield* state.setLag(start.lag)
+  const skipLost = (error: OutOfRange): Effect.Effect<Reader, BridgeError, Scope.Scope> => {
+    if (rule.lost !== "continue") return Effect.fail(recordsLost("kafka", topic, error.message))
+    start = { ...start, position: error.start }
     return Effect.mapError(open(error.start), readFailure)
   }
-  const reader = yield* open(from.position).pipe(
-    Effect.catch((error) => (error._tag === "OutOfRange" ? lost(error) : Effect.fail(readFailure(error))))
+  const reader = yield* open(start.position).pipe(
+    Effect.catch((error) => (error._tag === "OutOfRange" ? skipLost(error) : Effect.fail(readFailure(error))))
   )
-  yield* new Session(joined, outward, state, writer, from).run(reader)
+  yield* new Session(context, source, state, writer, start).run(reader)
 })
 
-/** Mirrors one partition until interrupted, or until `until`; begins anew after every failure. */
-export const toPulsar = (joined: BridgeContext, outward: Outward): Effect.Effect<void, StreamError> => {
-  const { partition, rule, topic, until } = outward
-  const state = joined.board.of(rule.name, topic, partition)
-  const behind = joined.log.bounds(topic).pipe(
+/** Mirrors one partition until interrupted, or up to `until`. After every failure it starts again from the committed position. */
+export const toPulsar = (context: BridgeContext, source: KafkaSource): Effect.Effect<void, StreamError> => {
+  const { partition, rule, topic, until } = source
+  const state = context.status.stream(rule.name, topic, partition)
+  const measured = context.log.bounds(topic).pipe(
     Effect.map((bounds) => {
       const { end, start } = bounds[partition] ?? { end: 0, start: 0 }
       return end - Math.max(start, state.position ?? start)
     }),
     Effect.orElseSucceed(() => undefined)
   )
-  // batches tell it by themselves while they come
-  const lag = Effect.suspend(() => (state.waits === undefined ? behind : Effect.succeed(undefined)))
-  return persist(joined, state, session(joined, outward, state), { once: until !== undefined, lag })
+  // while batches come, they set it
+  const lag = Effect.suspend(() => (state.idleSince === undefined ? measured : Effect.succeed(undefined)))
+  const policy = { once: until !== undefined, lag }
+  return runSessions(context.availability, state, session(context, source, state), policy)
 }

@@ -16,10 +16,13 @@ export interface TopicPattern {
 
 const escape = (text: string) => text.replace(/[.*+?^${}()|[\]\\]/g, "\\$&")
 const nameRules = {
-  kafka: [/^[A-Za-z0-9._-]{1,249}$/, "a topic of Kafka has letters, digits, '.', '_' and '-', 249 at most"],
+  kafka: [
+    /^[A-Za-z0-9._-]{1,249}$/,
+    "a Kafka topic's name has letters, digits, '.', '_' and '-' only, 249 characters at most"
+  ],
   pulsar: [
     /^persistent:\/\/[-=:.\w]+\/[-=:.\w]+\/[^/\s]+$/,
-    "a topic of Pulsar is named in full, persistent://TENANT/NAMESPACE/TOPIC; others keep nothing to go on from"
+    "a Pulsar topic is named in full, persistent://TENANT/NAMESPACE/TOPIC; non-persistent topics keep no messages to resume from"
   ]
 } as const
 
@@ -32,15 +35,15 @@ export const topicNameProblem = (side: Side, name: string): string | undefined =
 /** Reads a pattern with its side. Returns a text that says what is wrong if it is not a pattern. */
 export const parseTopicPattern = (text: string): TopicPattern | string => {
   const found = /^(kafka|pulsar):(.+)$/.exec(text)
-  if (found === null) return "it begins with kafka: or pulsar:"
+  if (found === null) return "it must begin with kafka: or pulsar:"
   const side = found[1] as Side
   const pieces = found[2]!.split(/\{([a-z][A-Za-z0-9]*)\}/)
   const literals = pieces.filter((_, i) => i % 2 === 0)
   const words = pieces.filter((_, i) => i % 2 === 1)
   if (literals.some((literal) => /[{}]/.test(literal)))
-    return "a word in braces begins with a small letter, as {tenant}"
+    return "a word in braces has letters and digits only and begins with a lower-case letter, as {tenant}"
   if (literals.slice(1, -1).some((literal) => literal === ""))
-    return "nothing tells where one {word} ends and the next begins"
+    return "two words in braces need text between them, which shows where the first one ends"
   const problem = topicNameProblem(side, literals.join("x"))
   if (problem !== undefined) return problem
   return { side, literals, words, matcher: new RegExp(`^${literals.map(escape).join("([^/]+?)")}$`) }

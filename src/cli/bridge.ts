@@ -1,12 +1,13 @@
 // Runs `millrace bridge`, which mirrors topics between Kafka and Pulsar by rules. It needs no database and no application.
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
-import type { Bridge } from "../bridge/rules.ts"
+import type { Bridge } from "../bridge/definition.ts"
 import type { BridgeError } from "../bridge/errors.ts"
-import { find, once, run } from "../bridge/bridge.ts"
+import { findTopics } from "../bridge/discovery.ts"
+import { mirror as mirrorForever, mirrorOnce } from "../bridge/bridge.ts"
 import type { UnavailableSide } from "../bridge/availability.ts"
 import { outcomes, type StreamStatus } from "../bridge/status.ts"
-import type { BridgeContext } from "../bridge/stream.ts"
+import type { BridgeContext } from "../bridge/context.ts"
 import * as Http from "../server/server.ts"
 import { loadRules } from "../system/bridge-rules.ts"
 import { openBridge, openBridgeWhenReachable, prepareBridge } from "../system/open-bridge.ts"
@@ -26,11 +27,11 @@ const print = (text: string) => Effect.sync(() => process.stdout.write(`${text}\
 const sum = (streams: ReadonlyArray<StreamStatus>) =>
   Object.fromEntries(outcomes.map((outcome) => [outcome, streams.reduce((total, one) => total + one[outcome], 0)]))
 /** The counts of each rule, as JSON for programs. */
-const report = ({ board, bridge, clusters }: BridgeContext) => ({
+const report = ({ bridge, clusters, status }: BridgeContext) => ({
   bridge: bridge.name,
   ...clusters,
   rules: bridge.rules.map(({ from, name, to }) => {
-    const streams = board.statuses.filter(({ rule }) => rule === name)
+    const streams = status.statuses.filter(({ rule }) => rule === name)
     const halted = streams.flatMap(({ halted, partition, source }) =>
       halted === undefined ? [] : [{ source, partition, reason: halted }]
     )
@@ -55,7 +56,10 @@ const printPlan = Effect.fnUntraced(function* (
   const { bridge, clusters } = context
   const rules = []
   for (const rule of bridge.rules) {
-    const topics = (yield* find(context, rule)).map(({ parts, topic }) => ({ topic, partitions: parts.length }))
+    const topics = (yield* findTopics(context, rule)).map(({ partitions, topic }) => ({
+      topic,
+      partitions: partitions.length
+    }))
     rules.push({ name: rule.name, from: rule.from, to: rule.to, topics })
   }
   if (json) yield* print(JSON.stringify({ bridge: bridge.name, ...clusters, rules }))
@@ -71,10 +75,10 @@ const printPlan = Effect.fnUntraced(function* (
 const toleratedMs = 10_000
 /** Whether the bridge mirrors everything, and if not, why. */
 const readiness = (context: BridgeContext) => {
-  const { board, presence } = context
+  const { availability, status } = context
   const { rules } = report(context)
-  const failing = board.failing.filter(({ since }) => Date.now() - since > toleratedMs)
-  const { away } = presence
+  const failing = status.failing.filter(({ since }) => Date.now() - since > toleratedMs)
+  const away = availability.unavailable
   const ready = away.length === 0 && failing.length === 0 && rules.every(({ halted }) => halted.length === 0)
   return { ready, away, failing, rules }
 }
@@ -102,10 +106,10 @@ const mirror = Effect.fnUntraced(function* (
   const since = Date.now()
   state.context = yield* openBridgeWhenReachable(rules, prepared, (reason) => {
     state.away = [{ side: "kafka", reason, since }]
-    return Effect.logWarning(`bridge: Kafka is away: ${reason}; waiting until it answers`)
+    return Effect.logWarning(`bridge: Kafka is unavailable: ${reason}; waiting until it answers`)
   })
   if (state.away.length > 0) yield* Effect.logInfo("bridge: Kafka answers; mirroring starts")
-  return yield* run(state.context)
+  return yield* mirrorForever(state.context)
 })
 
 /**
@@ -118,7 +122,7 @@ export const bridge = Effect.fnUntraced(function* (flags: BridgeFlags): Effect.f
   const context = yield* openBridge(rules, yield* prepareBridge)
   if (flags.dryRun) yield* printPlan(context, flags.json)
   else {
-    yield* once(context)
+    yield* mirrorOnce(context)
     yield* print(flags.json ? JSON.stringify(report(context)) : textOf(context))
   }
   return 0

@@ -1,6 +1,6 @@
 // How a command fails: what it prints to standard error, and a stable exit code.
 import * as Data from "effect/Data"
-import { InvalidBridge } from "../bridge/rules.ts"
+import { InvalidBridge } from "../bridge/rule.ts"
 import { DeadLettersFailed } from "../system/dead-letters/errors.ts"
 
 /** Exit codes beside 0 for success. Scripts rely on them, so they do not change. */

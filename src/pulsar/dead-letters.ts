@@ -1,13 +1,13 @@
 // Dead letters on Pulsar: topics that subscriptions gave messages up to, and messages that a relay parked and that are sent by themselves.
 import * as Effect from "effect/Effect"
-import type { BridgeRecord } from "../bridge/rules.ts"
+import type { BridgeRecord } from "../bridge/record.ts"
 import type { BridgeError } from "../bridge/errors.ts"
 import { streamHeaders } from "../log/envelope.ts"
 import type { ParkedMessage } from "../relay/outbox.ts"
 import type { FanOutError } from "../subscription/fanout.ts"
 import { partitionOf } from "../model/partitioner.ts"
 import { DeadLetterRejected, type DeadLetterSender } from "../dead-letter/resend.ts"
-import { orRefused, PulsarResender } from "../bridge/pulsar-resender.ts"
+import { orRejected, PulsarResender } from "../bridge/pulsar-resender.ts"
 import { retryHeader } from "../dead-letter/retry-record.ts"
 import {
   type DeadLetterTopics,
@@ -121,7 +121,7 @@ export const makeSender = (options: PulsarOptions) =>
       aim: Effect.fnUntraced(function* (parked) {
         const { refusal: reason } = parkedMessage(parked)
         if (reason !== undefined) return yield* new DeadLetterRejected({ reason })
-        const { after } = yield* resender.aim(yield* orRefused(partOf(parked)))
+        const { after } = yield* resender.aim(yield* orRejected(partOf(parked)))
         return { part: parked.topic, after }
       }),
       isThere: Effect.fnUntraced(function* (parked, target) {

@@ -4,7 +4,8 @@ import { resolve } from "node:path"
 import { pathToFileURL } from "node:url"
 import * as Data from "effect/Data"
 import * as Effect from "effect/Effect"
-import { Bridge, type BridgeOptions, InvalidBridge } from "../bridge/rules.ts"
+import { Bridge, type BridgeOptions } from "../bridge/definition.ts"
+import { InvalidBridge } from "../bridge/rule.ts"
 
 /** The file of the rules does not exist, does not load, or has no bridge. Rules that make no sense fail with `InvalidBridge` instead. */
 export class BridgeRulesError extends Data.TaggedError("BridgeRulesError")<{

@@ -4,10 +4,10 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Option from "effect/Option"
 import * as Scope from "effect/Scope"
-import { join } from "../bridge/bridge.ts"
-import type { Sources } from "../bridge/dead-letter-retry.ts"
+import { makeContext } from "../bridge/context.ts"
+import type { DeadLetterSources } from "../bridge/dead-letter-reader.ts"
 import type { PulsarSide } from "../bridge/pulsar-side.ts"
-import type { Bridge } from "../bridge/rules.ts"
+import type { Bridge } from "../bridge/definition.ts"
 import * as KafkaBridge from "../kafka/bridge-end.ts"
 import * as KafkaLog from "../kafka/log/log.ts"
 import * as PulsarBridge from "../pulsar/bridge-end.ts"
@@ -43,16 +43,16 @@ export const openSides = Effect.gen(function* () {
   const [kafka, pulsar] = [yield* kafkaOptions, yield* pulsarOptions]
   const { namespace = defaults.namespace, tenant = defaults.tenant } = pulsar ?? {}
   return {
-    kafka: kafka && { log: yield* KafkaLog.make(kafka), end: KafkaBridge.make(kafka) },
-    pulsar: pulsar && { end: yield* PulsarBridge.make(pulsar), tenant, namespace }
-  } satisfies Sources
+    kafka: kafka && { log: yield* KafkaLog.make(kafka), side: KafkaBridge.make(kafka) },
+    pulsar: pulsar && { side: yield* PulsarBridge.make(pulsar), tenant, namespace }
+  } satisfies DeadLetterSources
 })
 
 /** Connects a bridge. Fails if Kafka cannot be reached, because the id of its cluster is written to mirrored records. Pulsar is connected when it is used. */
 export const openBridge = Effect.fnUntraced(function* (rules: Bridge, { kafka, pulsar }: PreparedBridge) {
   // joining is tried for ever: if the process gave up and joined again, the group would also wait for its former member
   const log = yield* KafkaLog.make({ ...kafka, joinMs: Infinity })
-  return yield* join(rules, { log, kafka: KafkaBridge.make(kafka), pulsar })
+  return yield* makeContext(rules, { log, kafka: KafkaBridge.make(kafka), pulsar })
 })
 
 /** How often Kafka is tried while it cannot be reached, in milliseconds. */

@@ -6,7 +6,7 @@ import { join } from "node:path"
 import { fileURLToPath } from "node:url"
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
-import type { BridgeOptions } from "../../src/bridge/rules.ts"
+import type { BridgeOptions } from "../../src/bridge/definition.ts"
 import type { Places } from "./bridge.ts"
 
 /** The environment of a command that reaches both systems. */

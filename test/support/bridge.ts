@@ -4,8 +4,8 @@ import * as References from "effect/References"
 import type * as Scope from "effect/Scope"
 import type { Endpoints } from "../../stack/service.ts"
 import { shared } from "../../stack/testing.ts"
-import { Bridge, type BridgeOptions } from "../../src/bridge/rules.ts"
-import { join } from "../../src/bridge/bridge.ts"
+import { Bridge, type BridgeOptions } from "../../src/bridge/definition.ts"
+import { makeContext } from "../../src/bridge/context.ts"
 import * as KafkaBridge from "../../src/kafka/bridge-end.ts"
 import { clientOf } from "../../src/kafka/protocol/kafkajs.ts"
 import * as KafkaLog from "../../src/kafka/log/log.ts"
@@ -35,7 +35,7 @@ export const both = Effect.fnUntraced(function* (places: Places) {
   const cluster = yield* connect(places.pulsar)
   const pulsar = yield* PulsarBridge.make(places.pulsar)
   const kafka = KafkaBridge.make(places.kafka)
-  const bridge = (options: BridgeOptions) => join(Bridge.make(options), { log, kafka, pulsar })
+  const bridge = (options: BridgeOptions) => makeContext(Bridge.make(options), { log, kafka, pulsar })
   return { places, log, cluster, pulsar, kafka, bridge, admin: new Admin(places.pulsar), kafkaOptions: places.kafka }
 })
 export type Both = Effect.Success<ReturnType<typeof both>>

@@ -3,9 +3,10 @@
 // node resend-child.ts URL RULES before|after
 import * as Effect from "effect/Effect"
 import { readFileSync } from "node:fs"
-import { Bridge, type BridgeOptions } from "../../src/bridge/rules.ts"
-import { readDeadLetters, errorTopics, BridgeDeadLetterSender } from "../../src/bridge/dead-letter-retry.ts"
-import { join } from "../../src/bridge/bridge.ts"
+import { Bridge, type BridgeOptions } from "../../src/bridge/definition.ts"
+import { readDeadLetters, errorTopics } from "../../src/bridge/dead-letter-reader.ts"
+import { BridgeDeadLetterSender } from "../../src/bridge/dead-letter-sender.ts"
+import { makeContext } from "../../src/bridge/context.ts"
 import { bridgeDeadLetters } from "../../src/system/dead-letters/bridges.ts"
 import * as KafkaBridge from "../../src/kafka/bridge-end.ts"
 import * as KafkaLog from "../../src/kafka/log/log.ts"
@@ -25,8 +26,8 @@ const main = Effect.gen(function* () {
   const [log, kafka] = [yield* KafkaLog.make(options), KafkaBridge.make(options)]
   const pulsar = yield* PulsarBridge.make(optionsFrom(process.env)!)
   const bridge = Bridge.make(JSON.parse(readFileSync(rules, "utf8")) as BridgeOptions)
-  const sources = { kafka: { log, end: kafka }, pulsar: { end: pulsar, tenant: undefined, namespace: undefined } }
-  const sender = new BridgeDeadLetterSender(yield* join(bridge, { log, kafka, pulsar }))
+  const sources = { kafka: { log, side: kafka }, pulsar: { side: pulsar, tenant: undefined, namespace: undefined } }
+  const sender = new BridgeDeadLetterSender(yield* makeContext(bridge, { log, kafka, pulsar }))
   const standing: typeof sender.send = (letter, to) =>
     when === "before" ? stand : Effect.andThen(sender.send(letter, to), stand)
   const letters = bridgeDeadLetters(sql, {

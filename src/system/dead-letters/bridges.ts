@@ -2,10 +2,11 @@
 import { createHash } from "node:crypto"
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
-import { join } from "../../bridge/bridge.ts"
+import { makeContext } from "../../bridge/context.ts"
 import type { BridgeDeadLetter } from "../../bridge/dead-letter.ts"
-import { readDeadLetters, errorTopics, BridgeDeadLetterSender } from "../../bridge/dead-letter-retry.ts"
-import type { Bridge } from "../../bridge/rules.ts"
+import { readDeadLetters, errorTopics } from "../../bridge/dead-letter-reader.ts"
+import { BridgeDeadLetterSender } from "../../bridge/dead-letter-sender.ts"
+import type { Bridge } from "../../bridge/definition.ts"
 import type { Sql } from "../../postgres/client/client.ts"
 import { localName } from "../../pulsar/client/topic-names.ts"
 import { BridgeRulesError, loadRulesIfAny } from "../bridge-rules.ts"
@@ -95,5 +96,7 @@ const senderFor = Effect.fnUntraced(function* (
       message: `a bridge's dead letters go to its other side: ${name} is not set`
     })
   }
-  return new BridgeDeadLetterSender(yield* join(rules, { log: kafka.log, kafka: kafka.end, pulsar: pulsar.end }))
+  return new BridgeDeadLetterSender(
+    yield* makeContext(rules, { log: kafka.log, kafka: kafka.side, pulsar: pulsar.side })
+  )
 })

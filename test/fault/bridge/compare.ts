@@ -1,6 +1,6 @@
 // Whether the other side has every record once, as it was and in the order of its key; and every dead letter once. It knows no fault.
 import * as Effect from "effect/Effect"
-import { errorsSuffix } from "../../../src/bridge/rules.ts"
+import { errorTopicSuffix } from "../../../src/bridge/rule.ts"
 import { formatPosition } from "../../../src/bridge/pulsar-position.ts"
 import { type Both, full, messagesOf } from "../../support/bridge.ts"
 import { recordsOf } from "../../support/relay-kafka.ts"
@@ -123,8 +123,8 @@ export const compare = Effect.fnUntraced(function* (ends: Both, topic: string): 
   const pulsar = yield* onPulsar(ends, full(topic))
   const letters = {
     // there is no such topic before the first one
-    out: yield* onKafka(ends, `${topic}${errorsSuffix}`).pipe(Effect.catchCause(() => Effect.succeed([]))),
-    back: yield* onPulsar(ends, `${full(topic)}${errorsSuffix}`)
+    out: yield* onKafka(ends, `${topic}${errorTopicSuffix}`).pipe(Effect.catchCause(() => Effect.succeed([]))),
+    back: yield* onPulsar(ends, `${full(topic)}${errorTopicSuffix}`)
   }
   const found = new Found()
   const native = (seen: Seen) => seen.headers[origin] === undefined

@@ -19,7 +19,8 @@ const forget: Step = { kind: "forget", ...native }
 
 const inward = "src/bridge/to-kafka.ts"
 const out = "src/bridge/to-pulsar.ts"
-const lanes = "src/bridge/pulsar-producers.ts"
+const producers = "src/bridge/pulsar-producers.ts"
+const search = "src/bridge/rejection-search.ts"
 
 /** No protection, but a circumstance: who hears at once that its group went on is seldom the one that still writes. */
 const late = ["lose", "stopAll"].map((what): Patch => ({
@@ -47,10 +48,10 @@ export const mutants: ReadonlyArray<Mutant> = [
     patches: [
       {
         file: inward,
-        find: "    yield* this.writer\n      .commit(work.records, [{ ...this.inward.held, offset, metadata }])\n",
+        find: "    yield* this.writer\n      .commit(prepared.records, [{ ...this.source.positionOf, offset, metadata }])\n",
         replace:
-          '    yield* this.writer.commit(work.records, [])\n    globalThis.reached("between")\n' +
-          "    yield* this.writer\n      .commit([], [{ ...this.inward.held, offset, metadata }])\n"
+          '    yield* this.writer.commit(prepared.records, [])\n    globalThis.reached("between")\n' +
+          "    yield* this.writer\n      .commit([], [{ ...this.source.positionOf, offset, metadata }])\n"
       }
     ],
     steps: kill("between", 3),
@@ -75,8 +76,8 @@ export const mutants: ReadonlyArray<Mutant> = [
     patches: [
       {
         file: inward,
-        find: "kafka.openWriter(`${bridge.name}/${rule.name}/${part}`)",
-        replace: "kafka.openWriter(`${bridge.name}/${rule.name}/${part}/${process.pid}`)"
+        find: "kafka.openWriter(name)",
+        replace: "kafka.openWriter(`${name}/${process.pid}`)"
       },
       ...late
     ],
@@ -89,7 +90,7 @@ export const mutants: ReadonlyArray<Mutant> = [
       {
         file: out,
         find: "    const sending = [...byTopic]",
-        replace: "    this.position = batch.next\n    yield* this.write([])\n    const sending = [...byTopic]"
+        replace: "    this.position = batch.next\n    yield* this.commit([])\n    const sending = [...byTopic]"
       }
     ],
     steps: kill("out, message under way", 3, 1),
@@ -97,7 +98,7 @@ export const mutants: ReadonlyArray<Mutant> = [
   },
   {
     name: "the end of the topic on Pulsar is not read",
-    patches: [{ file: lanes, find: "      if (offset >= committed) present.add(offset)\n", replace: "" }],
+    patches: [{ file: producers, find: "      if (offset >= committed) present.add(offset)\n", replace: "" }],
     steps: [...kill("out, all stored", 1), forget, ...kill("out, all stored", 1), forget],
     found: "doubled"
   },
@@ -105,16 +106,16 @@ export const mutants: ReadonlyArray<Mutant> = [
     name: "every process sends to Pulsar under a name of its own, and reads no end",
     patches: [
       {
-        file: lanes,
-        find: "pulsar.produce(part, stream, false)",
-        replace: "pulsar.produce(part, `${stream}/${process.pid}`, false)"
+        file: producers,
+        find: "pulsar.produce(partition, stream, false)",
+        replace: "pulsar.produce(partition, `${stream}/${process.pid}`, false)"
       },
       {
-        file: lanes,
-        find: "pulsar.produce(part, stream, true)",
-        replace: "pulsar.produce(part, `${stream}/${process.pid}`, true)"
+        file: producers,
+        find: "pulsar.produce(partition, stream, true)",
+        replace: "pulsar.produce(partition, `${stream}/${process.pid}`, true)"
       },
-      { file: lanes, find: "      if (offset >= committed) present.add(offset)\n", replace: "" }
+      { file: producers, find: "      if (offset >= committed) present.add(offset)\n", replace: "" }
     ],
     steps: kill("out, all stored", 3),
     found: "doubled"
@@ -127,7 +128,11 @@ export const mutants: ReadonlyArray<Mutant> = [
         find: "    if (failed !== undefined) throw (failed as { readonly cause: unknown }).cause\n",
         replace: '    if (failed !== undefined) for (const i of messages.keys()) sent[i] ??= { kind: "duplicate" }\n'
       },
-      { file: lanes, find: "        else if (lane.fresh) return yield* unexpected(part)\n", replace: "" }
+      {
+        file: producers,
+        find: "        else if (open.isPastDuplicates) return yield* unexpected(partition)\n",
+        replace: ""
+      }
     ],
     steps: Array.from({ length: 4 }, (): Step => ({ kind: "cut", transport: "websocket" })),
     found: "lost"
@@ -137,7 +142,7 @@ export const mutants: ReadonlyArray<Mutant> = [
     patches: [
       {
         file: "src/bridge/route.ts",
-        find: 'origin?.split(" ").some((one) => one.slice(one.indexOf("@") + 1) === target) === true',
+        find: "cameThrough.includes(targetCluster)",
         replace: "false"
       }
     ],
@@ -148,7 +153,7 @@ export const mutants: ReadonlyArray<Mutant> = [
     name: "of messages that are too large together none is taken",
     patches: [
       {
-        file: inward,
+        file: search,
         find: 'if (kind === "tooLarge" && records.length > 1) {',
         replace: 'if (kind === "tooLarge" && records.length > 1_000_000) {'
       }

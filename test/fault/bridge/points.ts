@@ -20,18 +20,18 @@ const after = (name: string, file: string, find: string, often = 3): Point => {
 }
 
 const out = "src/bridge/to-pulsar.ts"
-const lanes = "src/bridge/pulsar-producers.ts"
+const producers = "src/bridge/pulsar-producers.ts"
 const inward = "src/bridge/to-kafka.ts"
 const sending = "      const { duplicate, id } = await this.producer.send(message)\n"
-const burying = "    if (work.dead.size > 0) yield* this.bury(work.dead)\n"
+const deadLetters = "    if (prepared.dead.size > 0) yield* this.writeDeadLetters(prepared.dead)\n"
 
 const transaction = new Set(["transaction begun", "records produced", "offsets sent", "transaction ended"])
 
 /** All of them, in the order in which a stream comes by. */
 export const points: ReadonlyArray<Point> = [
-  before("out, id taken", out, "  let from = yield* begin(joined, outward, state, writer)\n", 1),
-  before("out, name taken", lanes, "    const kept = places[shortName(part)]\n", 1),
-  before("out, end read", lanes, "    const lane: Lane = {", 1),
+  before("out, id taken", out, "  let start = yield* startOf(context, source, state, writer)\n", 1),
+  before("out, name taken", producers, "    const end = ends[shortName(partition)]\n", 1),
+  before("out, end read", producers, "    const opened: OpenProducer = {", 1),
   {
     name: "out, message under way",
     file: "src/pulsar/bridge-end.ts",
@@ -43,25 +43,25 @@ export const points: ReadonlyArray<Point> = [
       "      const { duplicate, id } = await sending\n",
     often: 40
   },
-  after("out, some stored", lanes, "      const sent = yield* lane.producer.send(some)\n"),
-  after("out, between its names", lanes, "    yield* Scope.close(lane.scope, Exit.void)\n", 1),
-  before("out, all stored", out, "    this.counts.dead += dead.size\n"),
+  after("out, some stored", producers, "      const sent = yield* open.producer.send(some)\n"),
+  after("out, between its names", producers, "    yield* Scope.close(open.scope, Exit.void)\n", 1),
+  before("out, all stored", out, "    this.counts.dead += dead.reasons.size\n"),
   after(
     "out, position written",
     out,
-    "    yield* this.writer.commit(letters, [{ ...this.held, offset: this.position, metadata }])\n"
+    "    yield* this.writer.commit(deadLetters, [{ ...positionOf, offset: this.position, metadata }])\n"
   ),
   before("in, subscribed", inward, "  const writer = yield* kafka.openWriter(", 1),
-  after("in, id taken", inward, "  const stored = yield* writer.committedPosition(held)\n", 1),
-  after("in, taken", inward, "      const taken = yield* this.consumer.take(this.memory.size)\n"),
+  after("in, id taken", inward, "  const committed = yield* writer.committedPosition(positionOf)\n", 1),
+  after("in, taken", inward, "      const taken = yield* this.consumer.take(this.search.maxMessages)\n"),
   {
     name: "in, letters stored",
     file: inward,
-    find: burying,
-    replace: `    if (work.dead.size > 0) {\n  ${burying}      ${call("in, letters stored")}\n    }\n`,
+    find: deadLetters,
+    replace: `    if (prepared.dead.size > 0) {\n  ${deadLetters}      ${call("in, letters stored")}\n    }\n`,
     often: 1
   },
   before("in, committed", inward, "    this.position = position\n    this.mirrored = offset\n"),
-  before("in, acknowledged", inward, "      this.memory.size = Math.min("),
+  before("in, acknowledged", inward, "      this.search.grow()\n"),
   ...relayPoints.filter(({ name }) => transaction.has(name))
 ]

@@ -3,8 +3,8 @@ import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import type * as Scope from "effect/Scope"
-import { once } from "../../../src/bridge/bridge.ts"
-import type { BridgeOptions } from "../../../src/bridge/rules.ts"
+import { mirrorOnce } from "../../../src/bridge/bridge.ts"
+import type { BridgeOptions } from "../../../src/bridge/definition.ts"
 import { type Both, both, forgetProducers, full, partitioned, progressOf, unique } from "../../support/bridge.ts"
 import { type BridgeProcess, bridgeProcess, rulesFile } from "../../support/bridge-process.ts"
 import type { TransportName } from "../../support/pulsar.ts"
@@ -250,7 +250,7 @@ class Run {
       const code = yield* Effect.promise(() => one.ended)
       if (code !== 0) return yield* Effect.fail(new Hang(`SIGTERM: ended with ${code}: ${one.said()}`))
     }
-    yield* once(yield* this.ends.bridge(this.options))
+    yield* mirrorOnce(yield* this.ends.bridge(this.options))
   })
 }
 

@@ -1,8 +1,8 @@
-// The bridge against real Kafka and Pulsar, in peace: what arrives, as what, where, and what does not. Faults are in bridge-fault.test.ts.
+// The bridge between a real Kafka and a real Pulsar without faults: what arrives, where and in which form. Faults are in fault.test.ts.
 import { assert } from "@effect/vitest"
 import * as Effect from "effect/Effect"
-import { once } from "../../../src/bridge/bridge.ts"
-import type { BridgeOptions } from "../../../src/bridge/rules.ts"
+import { mirrorOnce } from "../../../src/bridge/bridge.ts"
+import type { BridgeOptions } from "../../../src/bridge/definition.ts"
 import {
   declare,
   full,
@@ -25,7 +25,7 @@ const traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 suite("bridge", () => {
   for (const transport of transports) {
     test(
-      "from Kafka to Pulsar: each record once, with key, event time, headers and trace",
+      "from Kafka to Pulsar each record arrives once, with key, event time, headers and trace",
       Effect.fnUntraced(function* (ends) {
         const [name, topic] = [unique("bridge"), unique("alerts")]
         yield* declare(ends.log, topic, 2)
@@ -42,12 +42,12 @@ suite("bridge", () => {
         )
         yield* ends.log.append(topic, records)
         const options = { name, rules: [{ name: "out", from: `kafka:${topic}`, to: `pulsar:${full(topic)}` }] }
-        const first = yield* once(yield* ends.bridge(options))
+        const first = yield* mirrorOnce(yield* ends.bridge(options))
         assert.strictEqual(
           first.reduce((sum, { mirrored }) => sum + mirrored, 0),
           500
         )
-        yield* once(yield* ends.bridge(options))
+        yield* mirrorOnce(yield* ends.bridge(options))
         const found = yield* messagesOf(ends, full(topic))
         assert.deepStrictEqual(
           found.map(({ value }) => JSON.parse(value).i).toSorted((a, b) => a - b),
@@ -69,7 +69,7 @@ suite("bridge", () => {
       transport
     )
     test(
-      "from Pulsar to Kafka: each message once, in the order of keys, whatever was batched",
+      "from Pulsar to Kafka each message arrives once, in the order of its key, batched or not",
       Effect.fnUntraced(function* (ends) {
         const [name, topic] = [unique("bridge"), unique("orders")]
         const source = full(topic)
@@ -85,14 +85,14 @@ suite("bridge", () => {
         yield* publish(ends, `${source}-partition-0`, of(0, 0, 300), true)
         yield* publish(ends, `${source}-partition-1`, of(1, 0, 300))
         const options = { name, rules: [{ name: "in", from: `pulsar:${source}`, to: `kafka:${topic}` }] }
-        yield* once(yield* ends.bridge(options))
+        yield* mirrorOnce(yield* ends.bridge(options))
         yield* publish(ends, `${source}-partition-0`, of(0, 300, 50), true)
-        const second = yield* once(yield* ends.bridge(options))
+        const second = yield* mirrorOnce(yield* ends.bridge(options))
         assert.strictEqual(
           second.reduce((sum, { mirrored }) => sum + mirrored, 0),
           50
         )
-        yield* once(yield* ends.bridge(options))
+        yield* mirrorOnce(yield* ends.bridge(options))
         const found = yield* recordsOf(ends.kafkaOptions, ends.log, topic)
         for (const [key, some] of Map.groupBy(found, ({ key }) => key!)) {
           const [partition, rest] = [Number(key[1]), Number(key[2])]
@@ -113,7 +113,7 @@ suite("bridge", () => {
   }
 
   test(
-    "both directions at once: nothing goes round",
+    "rules in both directions do not mirror a record back to where it came from",
     Effect.fnUntraced(function* (ends) {
       const [name, topic] = [unique("bridge"), unique("mirror")]
       yield* declare(ends.log, topic, 1)
@@ -133,7 +133,7 @@ suite("bridge", () => {
         full(topic),
         Array.from({ length: 20 }, (_, i) => ({ key: `k${i}`, value: `{"pulsar":${i}}` }))
       )
-      for (let round = 0; round < 4; round++) yield* once(yield* ends.bridge(options))
+      for (let round = 0; round < 4; round++) yield* mirrorOnce(yield* ends.bridge(options))
       const onKafka = yield* recordsOf(ends.kafkaOptions, ends.log, topic)
       const onPulsar = yield* messagesOf(ends, full(topic))
       assert.lengthOf(onKafka, 40)
@@ -145,7 +145,7 @@ suite("bridge", () => {
   )
 
   test(
-    "deletions, filters, keys, headers and tenants go as the rules say, and patterns find topics",
+    "deletions, filters, headers, tenants and patterns of topic names work as the rules say",
     Effect.fnUntraced(function* (ends) {
       const [name, topic] = [unique("bridge"), unique("tenants")]
       const [one, two] = [unique("acme"), unique("umbra")]
@@ -180,7 +180,7 @@ suite("bridge", () => {
         recordOf("k", "3", { tenant: "umbra" })
       ])
       yield* ends.log.append(`${topic}.b`, [recordOf(null, "4", { tenant: "umbra" })])
-      const statuses = yield* once(yield* ends.bridge(options))
+      const statuses = yield* mirrorOnce(yield* ends.bridge(options))
       const status = statuses.find(({ source }) => source === `${topic}.a`)!
       assert.deepInclude(status, { mirrored: 3, filtered: 1, dead: 0 })
       const acme = yield* messagesOf(ends, `persistent://${one}/bridge/${topic}.a`)
@@ -201,13 +201,13 @@ suite("bridge", () => {
         (yield* messagesOf(ends, `persistent://${two}/bridge/${topic}.b`)).map(({ key, value }) => [key, value]),
         [["", "4"]]
       )
-      // another message there, which comes home under the tenant's name here
+      // a message on Pulsar is mirrored to Kafka under the tenant's name there
       yield* declare(ends.log, `${topic}.A.a`, 1)
       yield* publish(ends, `persistent://${one}/bridge/${topic}.a`, [
         { key: "x", value: "" },
         { key: "x", value: "5" }
       ])
-      yield* once(yield* ends.bridge(options))
+      yield* mirrorOnce(yield* ends.bridge(options))
       const home = yield* recordsOf(ends.kafkaOptions, ends.log, `${topic}.A.a`)
       assert.deepStrictEqual(
         home.map(({ key, tenant, value }) => [key, value, tenant]),

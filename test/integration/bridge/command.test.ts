@@ -1,7 +1,7 @@
-// `millrace bridge` as its users meet it: rules in files, flags, figures, probes, metrics, and an orderly end.
+// The command `millrace bridge`, run as a process: rules in files, flags, output, probes, metrics and shutdown.
 import { assert, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
-import type { BridgeOptions } from "../../../src/bridge/rules.ts"
+import type { BridgeOptions } from "../../../src/bridge/definition.ts"
 import {
   type Both,
   bridgeTest as test,
@@ -26,7 +26,12 @@ const rule = { from: "kafka:a", to: "pulsar:persistent://t/n/a" }
 const mistakes: ReadonlyArray<readonly [name: string, text: string, code: number, message: RegExp]> = [
   ["rules.json", "{", 1, /rules\.json does not load: .*\ntry: write \{ "rules"/],
   ["rules.json", "{}", 2, /rules is missing; add it/],
-  ["rules.json", JSON.stringify({ rules: [{ ...rule, wher: {} }] }), 2, /rules\[0\]\.wher means nothing here/],
+  [
+    "rules.json",
+    JSON.stringify({ rules: [{ ...rule, wher: {} }] }),
+    2,
+    /rules\[0\]\.wher is not a known field; correct its name/
+  ],
   ["rules.json", JSON.stringify({ rules: [{ ...rule, to: "kafka:b" }] }), 2, /both on Kafka; use MirrorMaker 2/],
   ["rules.ts", "export const bride = 1", 1, /rules\.ts has no bridge\ntry: export const bridge = Bridge\.make/],
   ["rules.json", JSON.stringify({ rules: [rule] }), 1, /MILLRACE_KAFKA_BROKERS is not set\ntry: a bridge needs/]
@@ -38,7 +43,7 @@ const fetched = (url: string) =>
     const response = await fetch(url)
     return { status: response.status, text: await response.text() }
   })
-/** The sum of a gauge's or a counter's values whose labels hold a text. */
+/** The sum of a metric's values whose labels contain a text; undefined if there is none. */
 const metric = (text: string, name: string, labels: string) =>
   text
     .split("\n")
@@ -46,7 +51,7 @@ const metric = (text: string, name: string, labels: string) =>
     .reduce<number | undefined>((sum, line) => (sum ?? 0) + Number(line.split(" ").at(-1)), undefined)
 
 suite("millrace bridge", () => {
-  it.live("says what is wrong with rules, and what to do", () =>
+  it.live("reports what is wrong with a rules file, and what to do", () =>
     Effect.scoped(
       Effect.gen(function* () {
         for (const [name, text, code, message] of mistakes) {
@@ -63,7 +68,7 @@ suite("millrace bridge", () => {
 
   for (const transport of ["native", "websocket"] as const) {
     test(
-      "shows what it would do, does it once, and says what came of it; dead letters on both sides",
+      "--dry-run lists the topics, --once mirrors them and prints what became of the records; dead letters arrive on both sides",
       Effect.fnUntraced(function* (ends) {
         const [name, topic, acme] = [unique("bridge"), unique("once"), unique("acme")]
         yield* tenant(ends, acme)
@@ -119,14 +124,20 @@ suite("millrace bridge", () => {
           home.map(({ key, value }) => [key, value]),
           [["i", "4"]]
         )
-        const [kafkaLetter] = yield* recordsOf(ends.kafkaOptions, ends.log, `${topic}.bridge-errors`)
-        assert.deepInclude(kafkaLetter, { key: "c", value: "3" })
-        assert.match(kafkaLetter!.headers["millrace-bridge-error"]!, /it has no tenant/)
-        const [pulsarLetter] = yield* messagesOf(ends, `${full(topic, acme)}.bridge-errors`)
-        assert.deepInclude(pulsarLetter, { key: "y", value: "5" })
-        assert.match(pulsarLetter!.properties["millrace-bridge-error"]!, /no header id to be its key/)
-        // what it brought to Pulsar does not come back; it is seen there then or now, unless the first one ended just then.
-        // Where nothing comes it is known all the same that nothing is behind
+        const [kafkaDeadLetter] = yield* recordsOf(ends.kafkaOptions, ends.log, `${topic}.bridge-errors`)
+        assert.deepInclude(kafkaDeadLetter, { key: "c", value: "3" })
+        assert.match(
+          kafkaDeadLetter!.headers["millrace-bridge-error"]!,
+          /the record has no tenant, which `to` \(.*\) needs/
+        )
+        const [pulsarDeadLetter] = yield* messagesOf(ends, `${full(topic, acme)}.bridge-errors`)
+        assert.deepInclude(pulsarDeadLetter, { key: "y", value: "5" })
+        assert.match(
+          pulsarDeadLetter!.properties["millrace-bridge-error"]!,
+          /the record has no header id, which is to be its key/
+        )
+        // the record that it brought to Pulsar is not mirrored back: it counts as returned in the first or the second run, or in none if the first
+        // one ended before it arrived. The lag is 0 even if no record comes
         const [outAgain, backAgain] = rulesOf((yield* command("--once", "--json")).output)
         assert.deepInclude(outAgain, { mirrored: 0, dead: 0, lag: 0 })
         assert.deepInclude(backAgain, { mirrored: 0, dead: 0 })
@@ -137,8 +148,8 @@ suite("millrace bridge", () => {
     )
   }
 
-  test("mirrors both ways until SIGTERM, which it obeys, and the next process goes on", (ends) => untilStopped(ends))
-  test("a rule that halts says so at /readyz and keeps telling how far behind it is", (ends) => halted(ends))
+  test("mirrors both ways until SIGTERM, ends with 0, and the next process continues", (ends) => untilStopped(ends))
+  test("a halted rule is reported at /readyz, and its lag goes on being measured", (ends) => halted(ends))
 })
 
 const untilStopped = Effect.fnUntraced(function* (ends: Both) {
@@ -174,7 +185,7 @@ const untilStopped = Effect.fnUntraced(function* (ends: Both) {
   for (let round = 0; round < 2; round++) {
     const one = yield* bridgeProcess(ends.places, file)
     yield* write
-    // it is under way, in both directions
+    // records have moved in both directions
     const counted = "millrace_bridge_records_total"
     yield* eventually(
       Effect.map(metricsOf(one), (text) =>
@@ -188,7 +199,7 @@ const untilStopped = Effect.fnUntraced(function* (ends: Both) {
     )
     yield* write
     if (round === 1)
-      // all is there, and nothing is behind
+      // everything is mirrored, and nothing is behind
       yield* eventually(
         Effect.map(metricsOf(one), (text) => {
           const lag = (rule: string) => metric(text, "millrace_bridge_lag", `rule="${rule}"`)

@@ -1,16 +1,16 @@
-// Dead letters of a bridge by the same command: listed, shown, sent across by their rules once, whoever was killed meanwhile, and discarded.
+// Dead deadLetters of a bridge in `millrace dlq`: listed, shown, discarded, and retried by their rules, each once even if processes are killed meanwhile.
 import { spawn } from "node:child_process"
 import { fileURLToPath } from "node:url"
 import { afterAll, assert, beforeAll } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Scope from "effect/Scope"
-import type { BridgeOptions } from "../../../src/bridge/rules.ts"
+import type { BridgeOptions } from "../../../src/bridge/definition.ts"
 import type { PulsarProducer } from "../../../src/bridge/pulsar-side.ts"
-import { type BridgeDeadLetter, letterOf } from "../../../src/bridge/dead-letter.ts"
+import { type BridgeDeadLetter, parseDeadLetter } from "../../../src/bridge/dead-letter.ts"
 import { formatPosition } from "../../../src/bridge/pulsar-position.ts"
-import { BridgeDeadLetterSender } from "../../../src/bridge/dead-letter-retry.ts"
-import { once } from "../../../src/bridge/bridge.ts"
+import { BridgeDeadLetterSender } from "../../../src/bridge/dead-letter-sender.ts"
+import { mirrorOnce } from "../../../src/bridge/bridge.ts"
 import { connect, query } from "../../../src/postgres/client/client.ts"
 import { type ResendAttempt, type ResendJournal, resend } from "../../../src/dead-letter/resend.ts"
 import {
@@ -49,7 +49,7 @@ interface Listed {
   readonly rule: string
   readonly message: string
 }
-/** The command on a database and with rules of its own. */
+/** `millrace dlq` with a database and rules of its own. */
 const commandOn = Effect.fnUntraced(function* (ends: Both, options: BridgeOptions) {
   const { url } = yield* databaseOn(root)
   const rules = yield* rulesFile(options)
@@ -65,8 +65,8 @@ const commandOn = Effect.fnUntraced(function* (ends: Both, options: BridgeOption
   return { run, json, list, rules, environment, url }
 })
 
-/** One letter on each side: nobody's tenant, and a topic that Kafka has not. */
-const twoLetters = Effect.fnUntraced(function* (ends: Both) {
+/** Two dead letters on Kafka, one for a tenant that Pulsar does not have and one without a tenant, and one on Pulsar for a topic that Kafka does not have. */
+const threeDeadLetters = Effect.fnUntraced(function* (ends: Both) {
   const [name, topic, late] = [unique("bridge"), unique("dlq"), unique("late")]
   const source = full(`${topic}.`)
   const options: BridgeOptions = {
@@ -90,7 +90,7 @@ const twoLetters = Effect.fnUntraced(function* (ends: Both) {
   ])
   const properties = { event_id: "e3", trace_id: traceparent.slice(3, 35), traceparent, own: "h" }
   yield* publish(ends, `${source}eu`, [{ key: "c", value: "3", properties }])
-  const mirror = Effect.flatMap(ends.bridge(options), once)
+  const mirror = Effect.flatMap(ends.bridge(options), mirrorOnce)
   yield* mirror
   const makePulsar = Effect.andThen(tenant(ends, late), partitioned(ends, full("orders", late), 4))
   const makeKafka = declare(ends.log, `home.${topic}.eu`, 3)
@@ -107,12 +107,12 @@ const twoLetters = Effect.fnUntraced(function* (ends: Both) {
 })
 
 const acrossBoth = Effect.fnUntraced(function* (ends: Both) {
-  const { makeKafka, makePulsar, mirror, name, onKafka, onPulsar, options, topic } = yield* twoLetters(ends)
+  const { makeKafka, makePulsar, mirror, name, onKafka, onPulsar, options, topic } = yield* threeDeadLetters(ends)
   const { environment, json, list, run } = yield* commandOn(ends, options)
-  const letters = yield* list()
-  const by = (event: string, of: ReadonlyArray<object> = letters): Listed & Record<string, unknown> =>
+  const deadLetters = yield* list()
+  const by = (event: string, of: ReadonlyArray<object> = deadLetters): Listed & Record<string, unknown> =>
     of.find((one) => (one as { event_id?: string }).event_id === event) as never
-  assert.lengthOf(letters, 3)
+  assert.lengthOf(deadLetters, 3)
   assert.deepInclude(by("e1"), {
     kind: "bridge",
     status: "parked",
@@ -129,7 +129,7 @@ const acrossBoth = Effect.fnUntraced(function* (ends: Both) {
     tenant: "acme",
     trace_id: "0af7651916cd43dd8448eb211c80319c"
   })
-  assert.match(by("e2").message, /it has no tenant/)
+  assert.match(by("e2").message, /the record has no tenant, which `to` \(.*\) needs/)
   const shown = yield* json<object>("show", by("e3").id)
   assert.deepInclude(shown, {
     rule: "back",
@@ -137,19 +137,19 @@ const acrossBoth = Effect.fnUntraced(function* (ends: Both) {
     topic: full(`${topic}.eu`),
     errors_topic: full(`${topic}.eu.bridge-errors`)
   })
-  assert.match((shown as Listed).message, /no such topic/)
+  assert.match((shown as Listed).message, /the topic does not exist/)
   assert.lengthOf(yield* list("--rule", "back"), 1)
   assert.lengthOf(yield* list("--topic", topic, "--key", "a", "--error", "Refused"), 1)
 
-  // nothing has changed: each says why, and stays
+  // nothing has changed: each stays, with the reason
   const still = yield* run("retry", "--kind", "bridge")
   assert.strictEqual(still.code, 4, still.errors)
-  assert.match(still.errors, /stays parked: .*no such topic/)
-  assert.match(still.errors, /stays parked: it has no tenant/)
+  assert.match(still.errors, /stays parked: .*the topic does not exist/)
+  assert.match(still.errors, /stays parked: the record has no tenant/)
   assert.deepInclude(JSON.parse(still.output), { retried: 0 })
   assert.lengthOf(yield* list(), 3)
 
-  // without rules they are listed where they are asked for, and not sent
+  // without rules they are listed only with --kind bridge, and cannot be sent
   const alone = (what: string, ...args: ReadonlyArray<string>) =>
     Cli.run(environment, "dlq", what, ...args, "--topic", topic, "--json")
   assert.lengthOf(JSON.parse((yield* alone("list", "--kind", "bridge")).output) as ReadonlyArray<object>, 2)
@@ -180,7 +180,7 @@ const acrossBoth = Effect.fnUntraced(function* (ends: Both) {
     ["retried", "discarded", "retried"]
   )
 
-  // as the bridge itself sends it, and the bridge does not take it for anything else
+  // they arrive as the bridge itself would send them, and the bridge treats them like its own
   yield* mirror
   const there = yield* messagesOf(ends, onPulsar)
   assert.lengthOf(there, 1)
@@ -200,7 +200,7 @@ const acrossBoth = Effect.fnUntraced(function* (ends: Both) {
   assert.lengthOf(home, 1)
   assert.deepInclude(home[0], { key: "c", value: "3", eventId: "e3", traceparent, eventTime: 1_357_000_000_000 })
   assert.strictEqual(home[0]!.headers["own"], "h")
-  // both are where the next record of the key will be
+  // both are in the partition of the next record of the key
   yield* ends.log.append(topic, [recordOf("a", "4", { tenant: "acme", partition: 1 })])
   yield* publish(ends, full(`${topic}.eu`), [{ key: "c", value: "5" }])
   yield* mirror
@@ -217,7 +217,7 @@ const acrossBoth = Effect.fnUntraced(function* (ends: Both) {
   assert.strictEqual(after[0]!.partition, after[1]!.partition)
 })
 
-/** A process that retries everything was killed there. */
+/** Runs a process that retries everything, and kills it before or after it sends the first dead letter. */
 const killed = (environment: Readonly<Record<string, string | undefined>>, rules: string, when: "before" | "after") =>
   Effect.callback<void, Error>((resume) => {
     const script = fileURLToPath(new URL("../../support/resend-child.ts", import.meta.url))
@@ -232,12 +232,12 @@ const killed = (environment: Readonly<Record<string, string | undefined>>, rules
     )
   })
 const killedAndAgain = Effect.fnUntraced(function* (ends: Both) {
-  const { makeKafka, makePulsar, onKafka, onPulsar, options, topic } = yield* twoLetters(ends)
+  const { makeKafka, makePulsar, onKafka, onPulsar, options, topic } = yield* threeDeadLetters(ends)
   yield* makePulsar
   yield* makeKafka
   const { environment, json, list, run, url } = yield* commandOn(ends, options)
   yield* list()
-  // the rules of one direction, so that each has its own letter killed
+  // with the rules of one direction at a time, so that the process is killed at a dead letter of each
   for (const rule of options.rules) {
     const one = yield* rulesFile({ ...options, rules: [rule] })
     for (const when of ["before", "after"] as const) yield* killed(environment, one, when)
@@ -250,19 +250,23 @@ const killedAndAgain = Effect.fnUntraced(function* (ends: Both) {
   assert.lengthOf(yield* recordsOf(ends.kafkaOptions, ends.log, onKafka), 1)
   assert.lengthOf(yield* list("--status", "retried"), 2)
   assert.lengthOf(yield* json<ReadonlyArray<object>>("list", "--topic", topic), 1)
-  // while another one is at work nobody retries
+  // while another process retries, this one refuses to
   const sql = yield* connect(url, { max: 1 })
   yield* query("lock", () => sql`select pg_advisory_lock(1835625580, 1684828448)`)
   assert.match((yield* run("retry", "--all")).errors, /another process is retrying or discarding dead letters/)
 })
 
 suite("dead letters of a bridge", () => {
-  test("are listed, shown, sent by their rules once things are right, and discarded", acrossBoth)
+  test("are listed, shown, sent by their rules once the cause is fixed, and discarded", acrossBoth)
   for (const transport of transports)
-    test("arrive once though who sent them was killed before, or after", killedAndAgain, transport)
+    test(
+      "arrive once although the process that sent them was killed before or after sending",
+      killedAndAgain,
+      transport
+    )
 
   test(
-    "of two rules over one topic on Pulsar are two",
+    "of two rules that mirror one topic on Pulsar are two",
     Effect.fnUntraced(function* (ends) {
       const [name, topic] = [unique("bridge"), unique("both")]
       const errors = full(`${topic}-refused`)
@@ -273,17 +277,17 @@ suite("dead letters of a bridge", () => {
         errors
       })
       yield* publish(ends, full(topic), [{ key: "k", value: "1" }])
-      yield* Effect.flatMap(ends.bridge({ name, rules: [rule("one")] }), once)
-      yield* Effect.flatMap(ends.bridge({ name, rules: [rule("one"), rule("two")] }), once)
+      yield* Effect.flatMap(ends.bridge({ name, rules: [rule("one")] }), mirrorOnce)
+      yield* Effect.flatMap(ends.bridge({ name, rules: [rule("one"), rule("two")] }), mirrorOnce)
       const { list } = yield* commandOn(ends, { name, rules: [rule("one"), rule("two")] })
       assert.deepStrictEqual((yield* list()).map((one) => one.rule).toSorted(), ["one", "two"])
     })
   )
 
   test(
-    "arrive once though the message of an attempt before arrives late, or others were sent since",
+    "arrive once although an earlier attempt's message arrives late, or its sequence number was used up since",
     Effect.fnUntraced(function* (ends) {
-      const { letters, noted, options, part } = yield* unsent(ends)
+      const { deadLetters, noted, options, part } = yield* unsent(ends)
       const late: { producer?: PulsarProducer } = {}
       const arriving = {
         ...ends.pulsar,
@@ -293,21 +297,21 @@ suite("dead letters of a bridge", () => {
           yield* ends.pulsar.scan(...args)
           const { producer } = late
           delete late.producer
-          if (producer !== undefined) yield* producer.send([{ record: routedOf(letters[0]!), sequenceId: 50 }])
+          if (producer !== undefined) yield* producer.send([{ record: routedOf(deadLetters[0]!), sequenceId: 50 }])
         })
       }
-      const joined = yield* ends.bridge(options)
-      const routedOf = (letter: BridgeDeadLetter) => recordSent(joined.clusters.kafka, options.name!, letter)
-      const first = new BridgeDeadLetterSender({ ...joined, pulsar: arriving })
+      const context = yield* ends.bridge(options)
+      const routedOf = (deadLetter: BridgeDeadLetter) => recordSent(context.clusters.kafka, options.name!, deadLetter)
+      const first = new BridgeDeadLetterSender({ ...context, pulsar: arriving })
       const end = (yield* ends.pulsar.lastPosition(part))!
       assert.isTrue(
-        yield* Effect.scoped(resend(letters[0]!, first, noted({ part, after: formatPosition(end), number: 50 })))
+        yield* Effect.scoped(resend(deadLetters[0]!, first, noted({ part, after: formatPosition(end), number: 50 })))
       )
       assert.lengthOf(yield* messagesOf(ends, part), 2)
-      // a number that is used up, of a message that is not there
-      const second = new BridgeDeadLetterSender(joined)
+      // the second one has a sequence number that the broker has passed, and its message is not there
+      const second = new BridgeDeadLetterSender(context)
       assert.isTrue(
-        yield* Effect.scoped(resend(letters[1]!, second, noted({ part, after: formatPosition(end), number: 40 })))
+        yield* Effect.scoped(resend(deadLetters[1]!, second, noted({ part, after: formatPosition(end), number: 40 })))
       )
       assert.deepStrictEqual(
         (yield* messagesOf(ends, part)).map(({ value }) => value),
@@ -317,36 +321,36 @@ suite("dead letters of a bridge", () => {
   )
 
   test(
-    "arrive once though who had them before goes on",
+    "arrive once although an earlier sender continues: it is fenced",
     Effect.fnUntraced(function* (ends) {
-      const { joined, letter, onKafka } = yield* forKafka(ends)
-      const [before, now] = [new BridgeDeadLetterSender(joined), new BridgeDeadLetterSender(joined)]
-      const target = yield* before.aim(letter)
+      const { context, deadLetter, onKafka } = yield* forKafka(ends)
+      const [before, now] = [new BridgeDeadLetterSender(context), new BridgeDeadLetterSender(context)]
+      const target = yield* before.aim(deadLetter)
       assert.isTrue(
         yield* resend(
-          letter,
+          deadLetter,
           now,
           notesOf(({ after, part }) => ({ part, after, number: 1, resumed: true }))
         )
       )
-      const fenced = yield* Effect.flip(before.send(letter, { ...target, number: 1, resumed: false }))
+      const fenced = yield* Effect.flip(before.send(deadLetter, { ...target, number: 1, resumed: false }))
       assert.deepInclude({ ...fenced }, { kind: "fenced" })
       assert.lengthOf(yield* recordsOf(ends.kafkaOptions, ends.log, onKafka), 1)
     })
   )
 
   test(
-    "arrive once though a transaction of others holds back what was sent",
+    "arrive once although an open transaction hides the record that an earlier attempt sent",
     Effect.fnUntraced(function* (ends) {
-      const { joined, letter, onKafka } = yield* forKafka(ends)
-      const before = new BridgeDeadLetterSender(joined)
-      const target = yield* before.aim(letter)
+      const { context, deadLetter, onKafka } = yield* forKafka(ends)
+      const before = new BridgeDeadLetterSender(context)
+      const target = yield* before.aim(deadLetter)
       const other = yield* transactionOf(ends.kafkaOptions, onKafka, Number(target.part.split("/").at(-1)))
-      yield* before.send(letter, { ...target, number: 1, resumed: false })
+      yield* before.send(deadLetter, { ...target, number: 1, resumed: false })
       const read: typeof ends.log.read = (...args) => Effect.tap(ends.log.read(...args), () => other)
-      const now = new BridgeDeadLetterSender({ ...joined, log: { ...ends.log, read } })
+      const now = new BridgeDeadLetterSender({ ...context, log: { ...ends.log, read } })
       const noted = notesOf(() => ({ ...target, number: 1, resumed: true }))
-      assert.isTrue(yield* resend(letter, now, noted))
+      assert.isTrue(yield* resend(deadLetter, now, noted))
       yield* other
       assert.lengthOf(yield* recordsOf(ends.kafkaOptions, ends.log, onKafka), 1)
     })
@@ -364,24 +368,24 @@ const notesOf = (
     undo: () => Effect.void
   }
 }
-/** A letter on Pulsar that Kafka has the topic of by now. */
+/** A dead letter on Pulsar whose target topic on Kafka exists by now. */
 const forKafka = Effect.fnUntraced(function* (ends: Both) {
-  const { makeKafka, onKafka, options, topic } = yield* twoLetters(ends)
+  const { makeKafka, onKafka, options, topic } = yield* threeDeadLetters(ends)
   yield* makeKafka
   const errors = full(`${topic}.eu.bridge-errors`)
   const [message] = yield* messagesOf(ends, errors)
   const { eventTime, key, properties: headers, value } = message!
-  const letter = letterOf("pulsar", errors, { key, value, eventTime, headers }, 0)!
-  return { joined: yield* ends.bridge(options), letter, onKafka }
+  const deadLetter = parseDeadLetter("pulsar", errors, { key, value, eventTime, headers }, 0)!
+  return { context: yield* ends.bridge(options), deadLetter, onKafka }
 })
-/** A topic on Pulsar with one mirrored record, and two letters that belong behind it. */
+/** A topic on Pulsar with one mirrored record, and two dead letters that belong behind it. */
 const unsent = Effect.fnUntraced(function* (ends: Both) {
   const [name, topic] = [unique("bridge"), unique("late")]
   const options = { name, rules: [{ name: "out", from: `kafka:${topic}`, to: `pulsar:${full(topic)}` }] }
   yield* declare(ends.log, topic, 1)
   yield* ends.log.append(topic, [recordOf("k", "0")])
-  yield* Effect.flatMap(ends.bridge(options), once)
-  const letters = ["1", "2"].map((value): BridgeDeadLetter => ({
+  yield* Effect.flatMap(ends.bridge(options), mirrorOnce)
+  const deadLetters = ["1", "2"].map((value): BridgeDeadLetter => ({
     errors: `${topic}.bridge-errors`,
     side: "kafka",
     bridge: name,
@@ -395,9 +399,9 @@ const unsent = Effect.fnUntraced(function* (ends: Both) {
     failedAt: 0
   }))
   const noted = (one: Omit<ResendAttempt, "resumed">) => notesOf(() => ({ ...one, resumed: true }))
-  return { letters, options, part: full(topic), noted }
+  return { deadLetters, options, part: full(topic), noted }
 })
-/** What the rule makes of a letter. */
+/** What the rule makes of a dead letter. */
 const recordSent = (cluster: string, name: string, { offset, record, stream }: BridgeDeadLetter) => ({
   ...record,
   headers: {

@@ -1,4 +1,4 @@
-// The bridge under faults, in short: the harness of `npm run fault -- bridge` with a step of each kind. Every record is on the other side once.
+// A short run of the bridge's fault harness (`npm run fault -- bridge`), with eight faults: every record must be on the other side once.
 import { assert, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as References from "effect/References"
@@ -11,12 +11,12 @@ import { copy } from "../../fault/kafka/copy.ts"
 import { randomOf, seed } from "../../support/random.ts"
 import { owning } from "../../support/stack.ts"
 
-it("points and mutants fit the source", () => {
+it("the patches of named points and mutants fit the source", () => {
   for (const { patches } of mutants) copy([...patches, ...points]).remove()
 })
 
 const suite = await owning("kafka", "pulsar", "native")
-// a process of Deno lives as long as its standard input, by which the harness's copies know that the harness is there
+// copies end when their standard input closes, which a process of Deno does not notice, so under Deno processes run from the tree itself
 const copied = !("Deno" in globalThis)
 
 const stepsOf = (): ReadonlyArray<Step> => {
@@ -39,7 +39,7 @@ const stepsOf = (): ReadonlyArray<Step> => {
 
 suite("bridge, under faults", () => {
   it.live(
-    "processes and brokers are killed and connections cut while both directions flow: everything once, in the order of keys",
+    "everything is mirrored once and in the order of keys while processes and brokers are killed and connections are cut",
     () =>
       Effect.gen(function* () {
         const lines: Array<string> = [`seed ${seed}`]

@@ -1,4 +1,4 @@
-// A bridge whose brokers are away: before it starts, and while it runs. It waits, says so, and goes on by itself; what is to be done once fails.
+// A bridge whose brokers are unavailable before it starts, or while it runs: it waits, reports that, and continues by itself; --once and --dry-run fail.
 import { assert, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -37,16 +37,18 @@ const probed = ({ process }: Mirror, path: string) =>
     return { status: response.status, text: await response.text() }
   })
 const ready = (mirror: Mirror) => Effect.map(probed(mirror, "readyz"), ({ status }) => status === 200)
-/** Whether a probe hears that a system is away, and the log has it. */
+/** Whether /readyz and the log report a side as unavailable. */
 const misses = (mirror: Mirror, side: "kafka" | "pulsar") =>
   Effect.map(probed(mirror, "readyz"), ({ status, text }) => {
     const name = side === "kafka" ? "Kafka" : "Pulsar"
-    return status === 503 && text.includes(`"side":"${side}"`) && mirror.process.said().includes(`${name} is away`)
+    return (
+      status === 503 && text.includes(`"side":"${side}"`) && mirror.process.said().includes(`${name} is unavailable`)
+    )
   })
 /** Writes on both sides, and waits until the other side has it. */
 const moves = Effect.fnUntraced(function* ({ ends, process, topic }: Mirror, text: string) {
   yield* ends.log.append(topic, [recordOf("k", `${text} out`)])
-  // a broker that has just begun may not answer yet
+  // a broker that has just started may not answer yet
   const published = publish(ends, full(topic), [{ key: "k", value: `${text} back` }])
   yield* eventually(Effect.map(Effect.exit(published), Exit.isSuccess))
   const has = (found: ReadonlyArray<{ readonly value: string | null }>, wanted: string) =>
@@ -72,7 +74,7 @@ const started = Effect.fnUntraced(function* (ends: Both, topic: string) {
   assert.isTrue(process.isAlive(), process.said())
   return { ends, topic, file, process } satisfies Mirror
 })
-/** What is to be done once, while a system is away. */
+/** Runs the flags that do not wait for a side that is unavailable. */
 const failsOnce = Effect.fnUntraced(function* ({ ends, file }: Mirror, message: RegExp) {
   for (const flag of ["--once", "--dry-run"]) {
     const { code, errors } = yield* run(environmentOf(ends.places), "bridge", "--rules", file, flag)
@@ -113,9 +115,9 @@ const outage = Effect.fnUntraced(function* (kafka: Service, pulsar: Service) {
   }
 })
 
-suite("a bridge whose brokers are away", () => {
+suite("a bridge whose brokers are unavailable", () => {
   it.live(
-    "waits, tells probes and the log, and goes on by itself, on both transports; --once and --dry-run fail",
+    "waits, reports that to probes and in the log, and continues by itself, on both transports; --once and --dry-run fail",
     () =>
       Effect.gen(function* () {
         const [one, other] = yield* Effect.all([kafka(), pulsar()], { concurrency: 2 })

@@ -1,9 +1,10 @@
-// The bridge where one side refuses a record, or the source is not what it was: dead letters, and rules that halt. Processes and brokers live.
+// The bridge when one side refuses records, or the source lost records or was created again: dead letters, and rules that halt.
 import { assert } from "@effect/vitest"
 import * as Effect from "effect/Effect"
-import { join, once } from "../../../src/bridge/bridge.ts"
+import { makeContext } from "../../../src/bridge/context.ts"
+import { mirrorOnce } from "../../../src/bridge/bridge.ts"
 import type { PulsarSide } from "../../../src/bridge/pulsar-side.ts"
-import { Bridge, type BridgeOptions } from "../../../src/bridge/rules.ts"
+import { Bridge, type BridgeOptions } from "../../../src/bridge/definition.ts"
 import {
   declare,
   eventually,
@@ -24,9 +25,9 @@ import { needing } from "../../support/stack.ts"
 
 const suite = await needing("kafka", "pulsar")
 
-suite("bridge, refused", () => {
+suite("bridge, refused records and lost sources", () => {
   test(
-    "what Pulsar refuses goes to an error topic on Kafka with its reason, and the rest flows",
+    "records that Pulsar refuses go to an error topic on Kafka with the reason, and the others are mirrored",
     Effect.fnUntraced(function* (ends) {
       const [name, topic] = [unique("bridge"), unique("refused")]
       yield* declare(ends.log, topic, 1)
@@ -45,32 +46,32 @@ suite("bridge, refused", () => {
           recordOf("f", "6", { tenant: "public", headers: { own: "h" } })
         ].filter(({ value }) => value !== "\ufffd")
       )
-      const [status] = yield* once(yield* ends.bridge(options))
+      const [status] = yield* mirrorOnce(yield* ends.bridge(options))
       assert.deepInclude(status, { mirrored: 2, dead: 3 })
       assert.deepStrictEqual(
         (yield* messagesOf(ends, full(topic))).map(({ value }) => value),
         ["1", "6"]
       )
-      yield* once(yield* ends.bridge(options))
-      const letters = yield* recordsOf(ends.kafkaOptions, ends.log, `${topic}.bridge-errors`)
+      yield* mirrorOnce(yield* ends.bridge(options))
+      const deadLetters = yield* recordsOf(ends.kafkaOptions, ends.log, `${topic}.bridge-errors`)
       assert.deepStrictEqual(
-        letters.map(({ headers, key }) => [key, headers["millrace-bridge-offset"]]),
+        deadLetters.map(({ headers, key }) => [key, headers["millrace-bridge-offset"]]),
         [
           ["b", "1"],
           ["c", "2"],
           ["d", "3"]
         ]
       )
-      const reasons = letters.map(({ headers }) => headers["millrace-bridge-error"]!)
+      const reasons = deadLetters.map(({ headers }) => headers["millrace-bridge-error"]!)
       assert.match(reasons[0]!, /create it first|not found|NotFound/)
       assert.match(reasons[1]!, /TooBig|large/)
-      assert.match(reasons[2]!, /it has no tenant/)
-      assert.strictEqual(letters[0]!.value, "2")
+      assert.match(reasons[2]!, /the record has no tenant, which `to` \(.*\) needs/)
+      assert.strictEqual(deadLetters[0]!.value, "2")
     })
   )
 
   test(
-    "what Kafka refuses goes to an error topic on Pulsar with its reason, once, and the rest flows",
+    "messages that Kafka refuses go to an error topic on Pulsar with the reason, once, and the others are mirrored",
     Effect.fnUntraced(function* (ends) {
       const [name, topic] = [unique("bridge"), unique("refused")]
       yield* ends.log.declare([
@@ -98,30 +99,30 @@ suite("bridge, refused", () => {
         values.map((value, i) => ({ key: `k${i}`, value }))
       )
       yield* publish(ends, full(`${topic}-other`), [{ key: "o", value: "1" }])
-      yield* once(yield* ends.bridge(options))
+      yield* mirrorOnce(yield* ends.bridge(options))
       const found = yield* recordsOf(ends.kafkaOptions, ends.log, topic)
       assert.deepStrictEqual(
         found.map(({ value }) => value),
         values.filter((value) => value.length < 100)
       )
-      yield* once(yield* ends.bridge(options))
-      const letters = yield* messagesOf(ends, full(`${topic}.bridge-errors`))
+      yield* mirrorOnce(yield* ends.bridge(options))
+      const deadLetters = yield* messagesOf(ends, full(`${topic}.bridge-errors`))
       assert.deepStrictEqual(
-        letters.map(({ key }) => key),
+        deadLetters.map(({ key }) => key),
         ["k11", "k30"]
       )
-      for (const { properties } of letters)
+      for (const { properties } of deadLetters)
         assert.match(properties["millrace-bridge-error"]!, /larger than the topic takes/)
       const lost = yield* messagesOf(ends, full(`${topic}-other.bridge-errors`))
       assert.lengthOf(lost, 1)
-      assert.match(lost[0]!.properties["millrace-bridge-error"]!, /no such topic/)
+      assert.match(lost[0]!.properties["millrace-bridge-error"]!, /the topic does not exist/)
     })
   )
 
   test(
-    "a topic that is made anew on Kafka is mirrored from its beginning, though its offsets begin again",
+    "a topic that was deleted on Kafka and created again is mirrored from its beginning, although its offsets begin at 0 again",
     Effect.fnUntraced(function* (ends) {
-      const [name, topic] = [unique("bridge"), unique("anew")]
+      const [name, topic] = [unique("bridge"), unique("recreated")]
       const options: BridgeOptions = {
         name,
         rules: [{ name: "out", from: `kafka:${topic}`, to: `pulsar:${full(topic)}` }]
@@ -133,13 +134,13 @@ suite("bridge, refused", () => {
         )
       yield* declare(ends.log, topic, 1)
       yield* append("1", "2")
-      yield* once(yield* ends.bridge(options))
+      yield* mirrorOnce(yield* ends.bridge(options))
       yield* Effect.promise(() => removeTopic(ends.kafkaOptions, topic))
       const works = <A, E>(effect: Effect.Effect<A, E>) =>
         Effect.map(Effect.exit(effect), ({ _tag }) => _tag === "Success")
       yield* eventually(works(declare(ends.log, topic, 1)))
       yield* eventually(works(append("3", "4", "5")))
-      yield* once(yield* ends.bridge(options))
+      yield* mirrorOnce(yield* ends.bridge(options))
       assert.deepStrictEqual(
         (yield* messagesOf(ends, full(topic))).map(({ value }) => value),
         ["1", "2", "3", "4", "5"]
@@ -148,7 +149,7 @@ suite("bridge, refused", () => {
   )
 
   test(
-    "what is gone from Kafka, or is another topic, halts its rule, and goes on where the rule says so",
+    'a rule halts if Kafka deleted records or recreated the topic, and continues if it has `lost: "continue"`',
     Effect.fnUntraced(function* (ends) {
       const [name, topic] = [unique("bridge"), unique("lost")]
       const options = (lost: "halt" | "continue"): BridgeOptions => ({
@@ -157,15 +158,15 @@ suite("bridge, refused", () => {
       })
       yield* declare(ends.log, topic, 1)
       yield* ends.log.append(topic, [recordOf("a", "1"), recordOf("a", "2")])
-      yield* once(yield* ends.bridge(options("halt")))
+      yield* mirrorOnce(yield* ends.bridge(options("halt")))
       yield* ends.log.append(
         topic,
         ["3", "4", "5"].map((value) => recordOf("a", value))
       )
       yield* Effect.promise(() => removeRecords(ends.kafkaOptions, topic, 3))
-      const gone = yield* Effect.flip(once(yield* ends.bridge(options("halt"))))
+      const gone = yield* Effect.flip(mirrorOnce(yield* ends.bridge(options("halt"))))
       assert.match(gone.message, /retention deleted records.*lost: "continue"/)
-      yield* once(yield* ends.bridge(options("continue")))
+      yield* mirrorOnce(yield* ends.bridge(options("continue")))
       assert.deepStrictEqual(
         (yield* messagesOf(ends, full(topic))).map(({ value }) => value),
         ["1", "2", "4", "5"]
@@ -173,14 +174,14 @@ suite("bridge, refused", () => {
       const held = { group: `${name}/out`, topic, partition: 0 }
       const writer = yield* ends.kafka.openWriter(`${name}/out/${topic}/0`)
       yield* writer.commit([], [{ ...held, offset: 5, metadata: JSON.stringify({ topic: "another" }) }])
-      const another = yield* Effect.flip(once(yield* ends.bridge(options("halt"))))
-      assert.match(another.message, /deleted and made anew.*lost: "continue"/)
+      const another = yield* Effect.flip(mirrorOnce(yield* ends.bridge(options("halt"))))
+      assert.match(another.message, /was deleted and created again since it was mirrored\. .*lost: "continue"/)
     })
   )
 
   for (const transport of transports)
     test(
-      "a message of a predecessor that arrives while the name is free for a moment is there once",
+      "a message of an earlier process that arrives while the producer's name is free for a moment is stored once",
       Effect.fnUntraced(function* (ends) {
         const [name, topic] = [unique("bridge"), unique("late")]
         yield* declare(ends.log, topic, 1)
@@ -204,7 +205,9 @@ suite("bridge, refused", () => {
           })
         }
         const options = { name, rules: [{ name: "out", from: `kafka:${topic}`, to: `pulsar:${full(topic)}` }] }
-        yield* once(yield* join(Bridge.make(options), { log: ends.log, kafka: ends.kafka, pulsar: usurped }))
+        yield* mirrorOnce(
+          yield* makeContext(Bridge.make(options), { log: ends.log, kafka: ends.kafka, pulsar: usurped })
+        )
         assert.isAbove(late, 0)
         assert.deepStrictEqual(
           (yield* messagesOf(ends, full(topic))).map(({ value }) => value),
@@ -215,7 +218,7 @@ suite("bridge, refused", () => {
     )
 
   test(
-    "a position that Kafka forgot is found in what Pulsar has",
+    "a position that Kafka forgot is found again in the messages on Pulsar",
     Effect.fnUntraced(function* (ends) {
       const [name, topic] = [unique("bridge"), unique("forgotten")]
       const options: BridgeOptions = {
@@ -228,15 +231,15 @@ suite("bridge, refused", () => {
         topic,
         values.slice(0, 200).map((value) => recordOf("a", value))
       )
-      yield* once(yield* ends.bridge(options))
+      yield* mirrorOnce(yield* ends.bridge(options))
       yield* Effect.promise(() => removeGroup(ends.kafkaOptions, `${name}/out`))
-      // and the broker forgot what this producer sent
+      // and the broker forgets what this producer sent
       yield* Effect.promise(() => forgetProducers(ends, full(topic)))
       yield* ends.log.append(
         topic,
         values.slice(200).map((value) => recordOf("a", value))
       )
-      yield* once(yield* ends.bridge(options))
+      yield* mirrorOnce(yield* ends.bridge(options))
       assert.deepStrictEqual(
         (yield* messagesOf(ends, full(topic))).map(({ value }) => value),
         values
