@@ -14,7 +14,7 @@ import { pack } from "../../src/postgres/log/batch-codec.ts"
 import { compareMessageIds } from "../../src/pulsar/client/message-id.ts"
 import { type Cluster, connect } from "../../src/pulsar/client/cluster.ts"
 import type { PulsarOptions } from "../../src/pulsar/client/options.ts"
-import type { Message } from "../../src/pulsar/relay/messages.ts"
+import type { RelayMessage } from "../../src/pulsar/relay/messages.ts"
 import * as PulsarRelay from "../../src/pulsar/relay/relay.ts"
 import type { Received } from "../../src/pulsar/client/transport.ts"
 import type { RelayError, RelayTarget, RelayRound } from "../../src/relay/target.ts"
@@ -153,7 +153,7 @@ export const publish = (sql: Sql, options: Publishing) => {
 }
 
 /** A message as a channel is given it, of the stream `s`. */
-export const channelMessage = (topic: string, seq: number, value = `{"seq":${seq}}`): Message => {
+export const channelMessage = (topic: string, seq: number, value = `{"seq":${seq}}`): RelayMessage => {
   const key = `k${seq % 7}`
   const properties = { "millrace-stream": "s", "millrace-seq": String(seq), "millrace-incarnation": "i" }
   const what = { key, value, eventTime: seq, properties, meta: [key, seq] as const, headers: undefined }

@@ -1,97 +1,102 @@
-// A stream's way into one topic: a producer under a name that one connection can have, and what is sent over it, in order, once.
+// Sends a stream's messages to one topic or partition, in order and each once, by a producer whose name only one connection can have.
 import { unopened } from "../../relay/outbox.ts"
 import { failureOf, isTopicRefused, PulsarFailure } from "../client/errors.ts"
 import type { Cluster } from "../client/cluster.ts"
 import type { MessageId } from "../client/message-id.ts"
-import { type Message, sentProperty } from "./messages.ts"
-import { placeText, type Present, type Tail, tailOf } from "./last-sent.ts"
+import { type RelayMessage, sentProperty } from "./messages.ts"
+import { encodePosition, type StoredMessage, type TopicTail, readTail } from "./last-sent.ts"
 import type { Receipt, TransportProducer } from "../client/transport.ts"
 
-/** How far the stream is in the topic. As in the outbox's port. */
-export interface Mark {
+/** How far the stream is in the topic: the fields of a `TopicPosition` that change. */
+export interface ChannelPosition {
   readonly seq: number
   readonly sent: number
   readonly place: string
 }
-/** Messages that wait for a topic which takes none and will not by itself, and to which this process was never connected. */
-export interface Held {
+/** Messages that may be parked: they wait for a topic that Pulsar refuses, and to which the stream was never connected. */
+export interface ParkableMessages {
   readonly topic: string
-  /** All that wait, in their order; at least one. */
-  readonly messages: ReadonlyArray<Message>
+  /** All that wait, in order; at least one. */
+  readonly messages: ReadonlyArray<RelayMessage>
   readonly failure: PulsarFailure
 }
-/** What a channel works for. Calls come one at a time, and none after `close` has answered. */
-export interface Host {
+/** What a channel needs of its stream. The channel calls it once at a time, and not after `close` has resolved. */
+export interface ChannelHost {
   readonly cluster: Cluster
-  /** As it stands in `millrace-stream`. */
+  /** The stream's name, as in the property `millrace-stream`. */
   readonly stream: string
-  /** Of the producer. */
+  /** The producer's name. */
   readonly name: string
-  /** Where the relay begins in the stream: what is not beyond it is not this relay's matter. */
+  /** The relay's position in the stream when it started: earlier messages are not its concern. */
   readonly from: number
-  /** Messages go in batches once it is safe. */
+  /** Whether to send batches once it is safe. */
   readonly batching: boolean
-  /** The stream's place in the topic, as written down; begun as told, before anything is sent, and taken as told where it is `unopened`. */
-  readonly mark: (begin: Mark) => Promise<Mark>
-  /** Runs what is asked of it when it is its turn: connecting reads what others wrote meanwhile, and a restart connects all channels. */
+  /**
+   * The stream's recorded position in the topic. Records `initial` if there is none, before anything is sent. If the recorded one is `unopened`, it takes
+   * `sent` and `place` of `initial`.
+   */
+  readonly recordedPosition: (initial: ChannelPosition) => Promise<ChannelPosition>
+  /** Runs `run` when it is its turn. It limits how many channels connect at once, because connecting reads the topic and a restart connects all of them. */
   readonly inTurn: <A>(run: () => Promise<A>) => Promise<A>
-  /** Whether the stream is this process's, as far as it can know. Else nothing is sent. */
+  /** Whether this process may send for the stream, as far as it knows. */
   readonly holds: () => boolean
-  /** The message is there. `reason`: it will not be, for Pulsar refuses it. */
-  readonly done: (message: Message, reason: string | undefined) => void
-  /** The stream must stand still: what is in the topic contradicts the outbox. */
-  readonly broken: (reason: string) => void
+  /** Called once for each message: the topic has it, or, with a `reason`, Pulsar refuses it for good. */
+  readonly done: (message: RelayMessage, reason: string | undefined) => void
+  /** Halts the stream: the topic contradicts the outbox. */
+  readonly halt: (reason: string) => void
 }
 
-/** Messages of a channel under way at once; as many go unbatched before the first batch. */
-export const window = 1_000
-/** Batches are worth it from such a backlog on. */
-const backlog = 100
+/** How many messages of a channel may be in flight. As many are sent unbatched before the first batch. */
+export const maxInFlight = 1_000
+/** Batches begin with so many messages to send. */
+const batchBacklog = 100
 const pauseMs = (failures: number) => Math.min(50 * 2 ** failures, 2_000)
-/** A failure that goes on for that long is told to people; at once where only they can end it. */
+/** How long a failure lasts until it is reported as an obstacle. One that only a person can end is reported at once. */
 const patienceMs = 5_000
-/** The place moved between two looks: tried so often before it counts as a failure. */
-const looks = 5
+/** How often to connect again because another relay sent between two reads of the topic. */
+const connectAttempts = 5
 
-interface Item {
-  readonly message: Message
+interface QueuedMessage {
+  readonly message: RelayMessage
   /** Its sequence id. */
   sent?: number
   id?: MessageId
-  /** Pulsar refuses it. */
+  /** Why Pulsar refuses it. */
   refused?: string
-  there: boolean
+  /** The broker answered, or the topic has it. */
+  answered: boolean
 }
-/** A mark whose place may not be a text yet: most are never asked for. */
-type Reached = Omit<Mark, "place"> & { readonly place: string | MessageId }
-const markOf = ({ place, seq, sent }: Reached): Mark => ({
+/** A position whose `place` may not be encoded yet, because most are never read. */
+type Reached = Omit<ChannelPosition, "place"> & { readonly place: string | MessageId }
+const encoded = ({ place, seq, sent }: Reached): ChannelPosition => ({
   seq,
   sent,
-  place: typeof place === "string" ? place : placeText(place)
+  place: typeof place === "string" ? place : encodePosition(place)
 })
 interface Trouble {
   readonly failure: PulsarFailure
   readonly since: number
 }
 
-/** A channel. It connects with its first message. */
+/** A stream's connection to one topic or partition. It connects when it has a message to send. */
 export class Channel {
   readonly topic: string
-  /** Somebody was connected as this stream: something of it may be there, or on its way. */
-  begun = false
-  private readonly host: Host
-  private queue: Array<Item> = []
+  /** Whether a process was ever connected as this stream, so that messages of it may be in the topic or on their way. */
+  wasConnected = false
+  private readonly host: ChannelHost
+  private queue: Array<QueuedMessage> = []
   private head = 0
-  /** Sent and not settled, in their order. */
-  private readonly flying = new Map<number, Item>()
-  /** What the topic was found to have, and nobody asked for yet. */
-  private known: Array<Present> = []
-  private readonly doubts = new Set<number>()
+  /** Sent and not settled, in order, by sequence number. */
+  private readonly inFlight = new Map<number, QueuedMessage>()
+  /** Messages that the topic was found to have and that the outbox has not delivered yet. */
+  private found: Array<StoredMessage> = []
+  /** Sequence numbers of messages that the broker dropped as duplicates: the topic must have them. */
+  private readonly dropped = new Set<number>()
   private producer: TransportProducer | undefined
   private closing: Promise<void> = Promise.resolve()
   private opening = false
   private batched = false
-  /** Since the connection was made. */
+  /** Messages sent since the connection was opened. */
   private count = 0
   private era = 0
   private failures = 0
@@ -102,16 +107,16 @@ export class Channel {
   private sent = 0
   private dirty = false
 
-  constructor(host: Host, topic: string) {
+  constructor(host: ChannelHost, topic: string) {
     this.host = host
     this.topic = topic
   }
 
-  push(messages: ReadonlyArray<Message>): void {
-    for (const message of messages) this.queue.push({ message, there: false })
+  push(messages: ReadonlyArray<RelayMessage>): void {
+    for (const message of messages) this.queue.push({ message, answered: false })
     this.pump()
   }
-  /** Sends what may be sent now; to be called again where `holds` said no. */
+  /** Sends what may be sent now. Must be called again after `holds` was false. */
   pump(): void {
     if (this.ended || this.opening || this.timer !== undefined) return
     if (this.producer === undefined) {
@@ -119,53 +124,53 @@ export class Channel {
       return
     }
     if (this.wantsBatches()) {
-      if (this.flying.size === 0) this.restart(undefined, true)
+      if (this.inFlight.size === 0) this.restart(undefined, true)
       return
     }
-    while (this.head < this.queue.length && this.flying.size < window && !this.ended) {
+    while (this.head < this.queue.length && this.inFlight.size < maxInFlight && !this.ended) {
       const item = this.queue[this.head]!
-      if (!this.present(item)) {
+      if (!this.isSettled(item)) {
         if (this.ended || !this.host.holds()) break
         this.send(this.producer, item)
       }
       this.head++
     }
-    // where all was there already no answer tells that it goes on
-    if (this.head === this.queue.length && this.flying.size === 0) this.trouble = undefined
-    // hundreds of channels must not each hold what they sent
+    // if the topic had everything already, no answer will clear the trouble
+    if (this.head === this.queue.length && this.inFlight.size === 0) this.trouble = undefined
+    // there are hundreds of channels: free the memory of what was sent
     if (this.head > 0 && this.head * 2 >= this.queue.length) {
       this.queue = this.queue.slice(this.head)
       this.head = 0
     }
   }
-  /** Its place, where that moved since the last call. */
-  takeMark(): Mark | undefined {
+  /** The position, if it changed since the last call. */
+  takePosition(): ChannelPosition | undefined {
     if (!this.dirty) return undefined
     this.dirty = false
-    return markOf(this.reached)
+    return encoded(this.reached)
   }
-  /** Why it does not go on, where that is worth a person's look. */
+  /** Why it does not go on, if that lasts or needs a person. */
   get obstacle(): string | undefined {
     if (this.trouble === undefined) return undefined
     const { failure, since } = this.trouble
-    const isTheirs = !failure.retryable && failure.kind !== "busy"
-    return isTheirs || performance.now() > since + patienceMs ? failure.message : undefined
+    const needsPerson = !failure.retryable && failure.kind !== "busy"
+    return needsPerson || performance.now() > since + patienceMs ? failure.message : undefined
   }
-  /** What waits for a topic that takes nothing, and for whom it can be dealt with otherwise. */
-  get held(): Held | undefined {
+  /** What waits for a topic that Pulsar refuses and may be parked; undefined if nothing may. */
+  get parkable(): ParkableMessages | undefined {
     const failure = this.trouble?.failure
-    if (this.begun || this.head === this.queue.length || failure === undefined || !isTopicRefused(failure))
+    if (this.wasConnected || this.head === this.queue.length || failure === undefined || !isTopicRefused(failure))
       return undefined
     return { topic: this.topic, messages: this.queue.slice(this.head).map(({ message }) => message), failure }
   }
-  /** Forgets messages up to there, for they are dealt with. Only where it is not begun. */
+  /** Forgets messages up to a sequence number, because they were parked. Does nothing if a process was connected. */
   forget(last: number): void {
-    if (this.begun) return
+    if (this.wasConnected) return
     this.queue = this.queue.slice(this.head).filter(({ message }) => message.seq > last)
     this.head = 0
     if (this.queue.length === 0) this.trouble = undefined
   }
-  /** Sends nothing more. Answers when the connection is given up. */
+  /** Stops sending. Resolves when the connection is closed. */
   async close(): Promise<void> {
     this.ended = true
     this.era++
@@ -174,13 +179,13 @@ export class Channel {
     await this.closing
   }
 
-  /** As many went unbatched as another relay of the stream can have under way, and there is more than one by one is good for. */
+  /** Whether to start with batches: as many messages went unbatched as another relay of the stream can have in flight, and many wait. */
   private wantsBatches(): boolean {
     return (
       this.host.batching &&
       !this.batched &&
-      this.count >= window &&
-      this.queue.length - this.head + this.flying.size >= backlog
+      this.count >= maxInFlight &&
+      this.queue.length - this.head + this.inFlight.size >= batchBacklog
     )
   }
   private drop(): void {
@@ -188,13 +193,13 @@ export class Channel {
     this.producer = undefined
     if (producer !== undefined) this.closing = producer.close().catch(() => undefined)
   }
-  /** Gives the connection up, and takes another one: then the topic tells what of all this is there. */
+  /** Closes the connection and opens another one. Reading the topic then shows which messages in flight it has. */
   private restart(failure: PulsarFailure | undefined, batched = false): void {
     if (this.ended) return
     this.era++
-    this.queue = [...this.flying.values(), ...this.queue.slice(this.head)]
+    this.queue = [...this.inFlight.values(), ...this.queue.slice(this.head)]
     this.head = 0
-    this.flying.clear()
+    this.inFlight.clear()
     this.drop()
     this.batched = batched
     if (failure === undefined) return this.pump()
@@ -211,117 +216,117 @@ export class Channel {
   private async open(): Promise<void> {
     this.opening = true
     const era = ++this.era
-    const stands = () => era === this.era && !this.ended
+    const isCurrent = () => era === this.era && !this.ended
     try {
       await this.closing
-      const found = await this.host.inTurn(() => this.take(stands))
+      const found = await this.host.inTurn(() => this.connect(isCurrent))
       this.opening = false
-      if (!stands()) return
-      this.judge(found)
+      if (!isCurrent()) return
+      this.continueFrom(found)
       if (!this.ended) this.pump()
     } catch (cause) {
       this.opening = false
       this.drop()
-      if (stands()) this.restart(failureOf(cause, this.topic))
+      if (isCurrent()) this.restart(failureOf(cause, this.topic))
     }
   }
-  /** Connects, and looks what is there: nobody else can write as this stream from then on. */
-  private async take(stands: () => boolean): Promise<Mark & Tail> {
+  /** Opens the producer and reads what the topic has: no other process can write as this stream from then on. */
+  private async connect(isCurrent: () => boolean): Promise<ChannelPosition & TopicTail> {
     const { cluster, name } = this.host
     const { topic } = this
-    for (let i = 0; i < looks && stands(); i++) {
-      // the interface counts from what it is told when it connects
-      const before = cluster.transport.sendsSequenceIds ? undefined : await this.look(false)
+    for (let i = 0; i < connectAttempts && isCurrent(); i++) {
+      // an interface that numbers messages itself starts with the number it gets when it connects
+      const before = cluster.transport.sendsSequenceIds ? undefined : await this.readPosition(false)
       const producer = await cluster.transport.produce({
         topic,
         name,
         batching: this.batched,
-        maxPending: window,
+        maxPending: maxInFlight,
         ...(before !== undefined && { initialSequenceId: before.sent })
       })
       this.producer = producer
-      if (!stands()) break
-      const found = await this.look(true)
+      if (!isCurrent()) break
+      const found = await this.readPosition(true)
       if (before === undefined || before.sent === found.sent) return found
       this.drop()
       await this.closing
     }
     this.drop()
-    throw new PulsarFailure("lost", true, `${topic}: another relay sends there`)
+    throw new PulsarFailure("lost", true, `another relay sends to ${topic}`)
   }
-  private async look(connected: boolean): Promise<Mark & Tail> {
+  private async readPosition(connected: boolean): Promise<ChannelPosition & TopicTail> {
     const { cluster, stream } = this.host
-    // whoever begins it first does so before anything is sent
-    const end = connected ? placeText(await cluster.admin?.lastMessageId(this.topic)) : unopened
-    const kept = await this.host.mark({ seq: 0, sent: 0, place: end })
+    // the position is recorded before anything is sent
+    const end = connected ? encodePosition(await cluster.admin?.lastMessageId(this.topic)) : unopened
+    const kept = await this.host.recordedPosition({ seq: 0, sent: 0, place: end })
     if (kept.place === unopened) return { ...kept, present: [], end: undefined }
-    this.begun = true
-    // what this relay knows and has not written down yet need not be read again
-    const mark = this.reached.seq > kept.seq ? markOf(this.reached) : kept
-    const tail = await tailOf(cluster, this.topic, stream, mark.place)
-    return { ...mark, ...tail, sent: tail.present.reduce((most, { sent }) => Math.max(most, sent), mark.sent) }
+    this.wasConnected = true
+    // this relay may know more than it has recorded
+    const known = this.reached.seq > kept.seq ? encoded(this.reached) : kept
+    const tail = await readTail(cluster, this.topic, stream, known.place)
+    return { ...known, ...tail, sent: tail.present.reduce((most, { sent }) => Math.max(most, sent), known.sent) }
   }
-  /** Takes over what was found, and halts the stream where a message was dropped as seen that is not there. */
-  private judge({ end, place, present, sent, seq }: Mark & Tail): void {
+  /** Continues from what was found. Halts the stream if the broker dropped a message as a duplicate that the topic does not have. */
+  private continueFrom({ end, place, present, sent, seq }: ChannelPosition & TopicTail): void {
     this.count = 0
     this.sent = sent
-    this.known = present.filter((one) => one.seq > seq)
-    this.reached = { seq, sent, place: this.known.length === 0 && end !== undefined ? placeText(end) : place }
+    this.found = present.filter((one) => one.seq > seq)
+    this.reached = { seq, sent, place: this.found.length === 0 && end !== undefined ? encodePosition(end) : place }
     this.dirty = true
-    for (const doubt of this.doubts) {
-      if (doubt <= seq || this.known.some((one) => one.seq === doubt)) continue
-      return this.fail(
-        `Pulsar says that it has message ${doubt} already, and ${this.topic} does not have it: another producer used the name ${this.host.name}`
+    for (const seqDropped of this.dropped) {
+      if (seqDropped <= seq || this.found.some((one) => one.seq === seqDropped)) continue
+      return this.haltStream(
+        `Pulsar dropped message ${seqDropped} as a duplicate, but ${this.topic} does not have it: another producer used the name ${this.host.name}`
       )
     }
-    this.doubts.clear()
+    this.dropped.clear()
   }
-  private fail(reason: string): void {
+  private haltStream(reason: string): void {
     this.ended = true
-    this.host.broken(reason)
+    this.host.halt(reason)
   }
 
-  /** Whether a message is in the topic already, or will never be. */
-  private present(item: Item): boolean {
+  /** Whether a message needs no sending: the topic has it, or can never get it. Settles it then. */
+  private isSettled(item: QueuedMessage): boolean {
     const { incarnation, seq } = item.message
-    if (item.there || seq <= this.reached.seq) {
+    if (item.answered || seq <= this.reached.seq) {
       this.settle(item)
       return true
     }
-    while (this.known[0] !== undefined && this.known[0].seq <= Math.max(this.host.from, this.reached.seq))
-      this.known.shift()
-    const [first] = this.known
+    while (this.found[0] !== undefined && this.found[0].seq <= Math.max(this.host.from, this.reached.seq))
+      this.found.shift()
+    const [first] = this.found
     if (first === undefined) return false
     if (first.seq > seq) {
-      // behind them it would be out of order, and another relay would take it for theirs
-      item.refused = `Pulsar took message ${first.seq}, and not this one before it${this.trouble === undefined ? "" : `: ${this.trouble.failure.message}`}`
+      // after them it would be out of order, and another relay would mistake it for one of theirs
+      item.refused = `Pulsar accepted message ${first.seq}, but not this earlier one${this.trouble === undefined ? "" : `: ${this.trouble.failure.message}`}`
       this.settle(item)
       return true
     }
     if (first.seq < seq || first.incarnation !== incarnation) {
-      this.fail(
-        `${this.topic} has another message ${first.seq} of this stream than the outbox: the database was restored to another state`
+      this.haltStream(
+        `${this.topic} has a different message ${first.seq} of this stream than the outbox: the database was restored to another state`
       )
       return false
     }
-    this.known.shift()
+    this.found.shift()
     item.id = first.id
     item.sent = first.sent
     this.settle(item)
     return true
   }
-  private send(producer: TransportProducer, item: Item): void {
+  private send(producer: TransportProducer, item: QueuedMessage): void {
     const { era } = this
     const { eventTime, key, properties, seq, value } = item.message
     const sequenceId = ++this.sent
     item.sent = sequenceId
     this.count++
-    this.flying.set(seq, item)
+    this.inFlight.set(seq, item)
     properties[sentProperty] = String(sequenceId)
     const sent = producer.send({ key, value, eventTime, properties, sequenceId })
     void this.outcome(item, sent, era)
   }
-  private async outcome(item: Item, sent: Promise<Receipt>, era: number): Promise<void> {
+  private async outcome(item: QueuedMessage, sent: Promise<Receipt>, era: number): Promise<void> {
     try {
       const receipt = await sent
       if (era === this.era) this.received(item, receipt)
@@ -329,34 +334,34 @@ export class Channel {
       if (era === this.era) this.refused(item, failureOf(cause, this.topic))
     }
   }
-  private received(item: Item, { duplicate, id }: Receipt): void {
+  private received(item: QueuedMessage, { duplicate, id }: Receipt): void {
     if (duplicate) {
-      // of a batch it says no more than that its first message is there
-      if (!this.batched) this.doubts.add(item.message.seq)
+      // for a batch, a duplicate only means that the topic has its first message
+      if (!this.batched) this.dropped.add(item.message.seq)
       return this.restart(undefined)
     }
     item.id = id
     this.answered(item)
   }
-  private refused(item: Item, failure: PulsarFailure): void {
+  private refused(item: QueuedMessage, failure: PulsarFailure): void {
     if (failure.kind !== "messageTooLarge") return this.restart(failure)
     item.refused = failure.message
     this.answered(item)
-    // an interface that counts has not counted it
+    // an interface that numbers messages itself did not number the refused one
     if (!this.host.cluster.transport.sendsSequenceIds) this.restart(undefined, this.batched)
   }
-  private answered(item: Item): void {
-    item.there = true
+  private answered(item: QueuedMessage): void {
+    item.answered = true
     this.failures = 0
     this.trouble = undefined
-    for (const [seq, one] of this.flying) {
-      if (!one.there) break
-      this.flying.delete(seq)
+    for (const [seq, one] of this.inFlight) {
+      if (!one.answered) break
+      this.inFlight.delete(seq)
       this.settle(one)
     }
     this.pump()
   }
-  private settle({ id, message, refused, sent }: Item): void {
+  private settle({ id, message, refused, sent }: QueuedMessage): void {
     const { reached } = this
     if (message.seq > reached.seq) {
       this.reached = { seq: message.seq, sent: sent ?? reached.sent, place: id ?? reached.place }

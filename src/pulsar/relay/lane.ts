@@ -1,4 +1,4 @@
-// One lane of the relay to Pulsar: the streams that it has, what is read for them and written down of them. Which lanes run is decided by `relay/lanes.ts`.
+// A lane of the relay to Pulsar: reads the outbox for its streams, and records their positions, dead letters and halts. `relay/lanes.ts` decides which lanes run.
 import * as Effect from "effect/Effect"
 import type { LaneRound, RelayLane } from "../../relay/lanes.ts"
 import {
@@ -11,98 +11,101 @@ import {
   type TopicPosition
 } from "../../relay/outbox.ts"
 import type { StreamHalt, RelayError, OutboxStream } from "../../relay/target.ts"
-import { type Setting as StreamSetting, StreamRelay } from "./stream.ts"
+import { StreamRelay, type StreamSettings } from "./stream.ts"
 
 /** What all lanes of a relay share. */
-export interface Setting extends StreamSetting {
+export interface LaneSettings extends StreamSettings {
   readonly target: string
   readonly outbox: Outbox["Service"]
   readonly bounds: ReadLimits
 }
-interface Broken {
-  readonly closed: Promise<void>
+/** A halted stream that was closed and waits to be opened again. */
+interface ClosedStream {
+  readonly closing: Promise<void>
   readonly until: number
   readonly stream: OutboxStream
 }
 
-/** How long a stream whose position is wrong rests before it is looked at again. */
-const brokenMs = 1_000
+/** How long a halted stream rests before it is opened again. */
+const haltedMs = 1_000
 
-/** A lane. Rounds are made one after another; what they begin goes on between them. */
-export class Lane implements RelayLane {
-  private readonly setting: Setting
+/** A lane. What a round starts goes on between rounds. */
+export class PulsarLane implements RelayLane {
+  private readonly settings: LaneSettings
   private readonly streams = new Map<string, StreamRelay>()
-  private readonly at = new Map<string, OutboxStream>()
-  private readonly broken = new Map<string, Broken>()
-  private readonly passed = new Set<string>()
-  /** Why streams stand still, and the same as the database has it. */
+  private readonly streamOf = new Map<string, OutboxStream>()
+  private readonly closedStreams = new Map<string, ClosedStream>()
+  private readonly skippedTopics = new Set<string>()
+  /** Why streams are halted, and the same as the database has it. */
   private readonly reasons = new Map<string, string>()
-  private readonly marked = new Map<string, string>()
-  // not written down yet
+  private readonly recordedReasons = new Map<string, string>()
+  // not recorded yet
   private readonly places = new Map<string, TopicPosition>()
   private readonly positions = new Map<string, OutboxPosition>()
   private parked: Array<ParkedMessage> = []
 
-  constructor(setting: Setting) {
-    this.setting = setting
+  constructor(settings: LaneSettings) {
+    this.settings = settings
   }
 
-  /** The streams that stand still. */
+  /** The streams that are halted. */
   get halted(): ReadonlyArray<StreamHalt> {
     const found: Array<StreamHalt> = []
-    for (const [name, reason] of this.reasons) found.push({ ...this.at.get(name)!, reason })
+    for (const [name, reason] of this.reasons) found.push({ ...this.streamOf.get(name)!, reason })
     return found
   }
 
-  /** Writes down how far streams came, and reads what follows. */
+  /** Records how far streams came, and reads what follows. */
   readonly round = Effect.fnUntraced(function* (
-    this: Lane,
+    this: PulsarLane,
     streams: ReadonlyArray<MirroredPosition>
   ): Effect.fn.Return<LaneRound, RelayError> {
-    const messages = yield* this.write()
+    const messages = yield* this.record()
     yield* this.admit(streams)
-    yield* this.relieve()
+    yield* this.parkOverflow()
     const more = yield* this.read()
-    yield* this.tell()
+    yield* this.recordHalts()
     return { messages, more }
   })
-  /** Sends nothing more, and writes down how far it came, if it can. */
-  readonly close = Effect.fnUntraced(function* (this: Lane) {
+  /** Stops sending, and records how far streams came if the database answers. */
+  readonly close = Effect.fnUntraced(function* (this: PulsarLane) {
     const closing = [...this.streams.values()].map((stream) => stream.close())
-    yield* Effect.promise(() => Promise.all([...closing, ...[...this.broken.values()].map(({ closed }) => closed)]))
-    yield* Effect.ignore(this.write())
+    yield* Effect.promise(() =>
+      Promise.all([...closing, ...[...this.closedStreams.values()].map(({ closing: one }) => one)])
+    )
+    yield* Effect.ignore(this.record())
     this.streams.clear()
   })
 
-  private readonly admit = Effect.fnUntraced(function* (this: Lane, streams: ReadonlyArray<MirroredPosition>) {
+  private readonly admit = Effect.fnUntraced(function* (this: PulsarLane, streams: ReadonlyArray<MirroredPosition>) {
     const now = performance.now()
     for (const mirrored of streams) {
       const name = streamName(mirrored)
       const { partition, projection, source } = mirrored
       const stream = this.streams.get(name)
-      if (stream?.broken !== undefined) {
-        // once the stream is set aside nobody else sees its reason
-        this.reasons.set(name, stream.broken)
+      if (stream?.haltReason !== undefined) {
+        // after this only `reasons` has the reason of the stream
+        this.reasons.set(name, stream.haltReason)
         this.streams.delete(name)
-        this.broken.set(name, {
-          closed: stream.close(),
-          until: now + brokenMs,
+        this.closedStreams.set(name, {
+          closing: stream.close(),
+          until: now + haltedMs,
           stream: { projection, source, partition }
         })
       }
-      const broken = this.broken.get(name)
-      if (this.streams.has(name) || (broken !== undefined && broken.until > now)) continue
-      if (broken !== undefined) yield* Effect.promise(() => broken.closed)
-      this.broken.delete(name)
-      this.at.set(name, { projection, source, partition })
-      if (mirrored.halted !== undefined) this.marked.set(name, mirrored.halted)
-      this.streams.set(name, new StreamRelay(this.setting, mirrored))
+      const closed = this.closedStreams.get(name)
+      if (this.streams.has(name) || (closed !== undefined && closed.until > now)) continue
+      if (closed !== undefined) yield* Effect.promise(() => closed.closing)
+      this.closedStreams.delete(name)
+      this.streamOf.set(name, { projection, source, partition })
+      if (mirrored.halted !== undefined) this.recordedReasons.set(name, mirrored.halted)
+      this.streams.set(name, new StreamRelay(this.settings, mirrored))
     }
   })
 
-  /** How many messages came to be there. */
-  private readonly write = Effect.fnUntraced(function* (this: Lane): Effect.fn.Return<number, RelayError> {
-    const { outbox, target } = this.setting
+  /** Records progress, and returns how many messages arrived. */
+  private readonly record = Effect.fnUntraced(function* (this: PulsarLane): Effect.fn.Return<number, RelayError> {
+    const { outbox, target } = this.settings
     let messages = 0
     for (const stream of this.streams.values()) {
       const { parked, place, places } = stream.takeProgress()
@@ -120,39 +123,39 @@ export class Lane implements RelayLane {
     }
     if (this.positions.size > 0) {
       yield* outbox.move(target, [...this.positions.values()])
-      for (const name of this.positions.keys()) this.marked.delete(name)
+      for (const name of this.positions.keys()) this.recordedReasons.delete(name)
       this.positions.clear()
     }
     return messages
   })
 
-  /** Parks what waits without room for it, and may be parked. */
-  private readonly relieve = Effect.fnUntraced(function* (this: Lane): Effect.fn.Return<void, RelayError> {
-    const { outbox, target } = this.setting
+  /** Parks messages of streams that have no room left for them. */
+  private readonly parkOverflow = Effect.fnUntraced(function* (this: PulsarLane): Effect.fn.Return<void, RelayError> {
+    const { outbox, target } = this.settings
     for (const { overflow } of this.streams.values())
       if (overflow !== undefined) overflow.settle(yield* outbox.park(target, overflow.parking))
   })
 
-  /** Whether there is more to read at once. */
-  private readonly read = Effect.fnUntraced(function* (this: Lane): Effect.fn.Return<boolean, RelayError> {
-    const { accepts, bounds, outbox, target } = this.setting
+  /** Reads the outbox, and returns whether there is more to read at once. */
+  private readonly read = Effect.fnUntraced(function* (this: PulsarLane): Effect.fn.Return<boolean, RelayError> {
+    const { accepts, bounds, outbox, target } = this.settings
     const places: Array<OutboxPosition> = []
     for (const stream of this.streams.values()) {
       stream.pump()
       if (stream.hasRoom) places.push(stream.readAt)
     }
     let more = false
-    for (const following of yield* outbox.read(target, places, bounds, [...this.passed])) {
+    for (const following of yield* outbox.read(target, places, bounds, [...this.skippedTopics])) {
       const stream = this.streams.get(streamName(following.place))!
-      for (const { topic } of following.segments) if (!accepts(topic)) this.passed.add(topic)
+      for (const { topic } of following.segments) if (!accepts(topic)) this.skippedTopics.add(topic)
       stream.push(following)
       more ||= following.more && stream.hasRoom
     }
     return more
   })
 
-  /** Writes down what has halted, or goes on, since it was last written. */
-  private readonly tell = Effect.fnUntraced(function* (this: Lane): Effect.fn.Return<void, RelayError> {
+  /** Records which streams have halted, or go on, since the last call. */
+  private readonly recordHalts = Effect.fnUntraced(function* (this: PulsarLane): Effect.fn.Return<void, RelayError> {
     for (const [name, stream] of this.streams) {
       const { obstacle } = stream
       if (obstacle !== undefined) this.reasons.set(name, obstacle)
@@ -160,15 +163,15 @@ export class Lane implements RelayLane {
     }
     const news: Array<OutboxStream & { reason: string | undefined }> = []
     for (const [name, reason] of this.reasons)
-      if (this.marked.get(name) !== reason) news.push({ ...this.at.get(name)!, reason })
-    for (const name of this.marked.keys())
+      if (this.recordedReasons.get(name) !== reason) news.push({ ...this.streamOf.get(name)!, reason })
+    for (const name of this.recordedReasons.keys())
       if (!this.reasons.has(name) && this.streams.get(name)?.isIdle === true)
-        news.push({ ...this.at.get(name)!, reason: undefined })
+        news.push({ ...this.streamOf.get(name)!, reason: undefined })
     if (news.length === 0) return
-    yield* this.setting.outbox.halt(this.setting.target, news)
+    yield* this.settings.outbox.halt(this.settings.target, news)
     for (const { reason, ...stream } of news) {
-      if (reason === undefined) this.marked.delete(streamName(stream))
-      else this.marked.set(streamName(stream), reason)
+      if (reason === undefined) this.recordedReasons.delete(streamName(stream))
+      else this.recordedReasons.set(streamName(stream), reason)
     }
   })
 }

@@ -1,37 +1,37 @@
-// Segments of the outbox as messages for Pulsar: topic, key, payload, properties. It sends none.
+// Converts segments of the outbox into messages for Pulsar: topic, key, payload, properties. Pure.
 import { addEnvelope, envelopeHeaders, streamHeaders } from "../../log/envelope.ts"
 import type { Segment } from "../../relay/outbox.ts"
 import { topicName } from "../client/topic-names.ts"
 
-/** A message of a stream. */
-export interface Message {
+/** A message of a stream, ready to be sent to Pulsar. */
+export interface RelayMessage {
   readonly seq: number
   readonly incarnation: string
-  /** In full, `persistent://TENANT/NAMESPACE/TOPIC`, without a partition. */
+  /** The full name, `persistent://TENANT/NAMESPACE/TOPIC`, without a partition. */
   readonly topic: string
   readonly key: string
   /** The record's JSON; empty for a deletion. */
   readonly value: string
   /** Epoch milliseconds. */
   readonly eventTime: number
-  /** Whoever sends it adds `sentProperty`. */
+  /** Without `sentProperty`, which is added when the message is sent. */
   readonly properties: Record<string, string>
-  /** Its part of the segment's `meta`. */
-  readonly meta: Meta
-  readonly headers: Meta[6]
-  /** Why it can be sent nowhere: there is no such place and cannot be. */
+  /** The message's entry in the segment's `meta`. */
+  readonly meta: MessageMeta
+  readonly headers: MessageMeta[6]
+  /** Why the message can never be sent: its topic cannot exist. Undefined if it can. */
   readonly refusal?: string | undefined
 }
-/** Where topics are of which a record does not say. */
-export interface Destination {
-  /** Of records without a tenant. */
+/** How records and topics are mapped to topics of Pulsar. */
+export interface TopicMapping {
+  /** The tenant of records that have none. */
   readonly tenant: string | undefined
   readonly namespace: string | undefined
-  /** The name on Pulsar of a topic whose values are parted by what they say; undefined where no topic is. */
+  /** Chooses a topic by a record's value, for topics that are divided by it. Undefined if no topic is. */
   readonly topicFor: ((topic: string, value: string) => string) | undefined
 }
-/** What a segment says of one message beside its value. */
-type Meta = readonly [
+/** Everything in a segment about one message except its value. */
+type MessageMeta = readonly [
   key: string | null,
   eventTime: number,
   eventId?: string | null,
@@ -41,10 +41,10 @@ type Meta = readonly [
   headers?: Readonly<Record<string, string>> | number | null
 ]
 
-/** The sequence id of a message, as its sender counts: see `TopicPlace.sent`. */
+/** The property with a message's sequence id, as its producer counts: see `TopicPosition.sent`. */
 export const sentProperty = "millrace-sent"
-/** What a relay says itself. A record's header of such a name does not get through. */
-const own = new Set<string>([
+/** The properties that the relay sets. Headers of a record with such a name are left out. */
+const reserved = new Set<string>([
   envelopeHeaders.traceId,
   envelopeHeaders.traceparent,
   envelopeHeaders.eventId,
@@ -54,10 +54,10 @@ const own = new Set<string>([
   sentProperty
 ])
 
-const propertiesOf = (stream: string, incarnation: string, seq: number, meta: Meta, headers: Meta[6]) => {
+const propertiesOf = (stream: string, incarnation: string, seq: number, meta: MessageMeta, headers: MessageMeta[6]) => {
   const [, , eventId, tenant, traceparent, schemaVersion] = meta
   const properties: Record<string, string> = {}
-  for (const [name, value] of Object.entries(headers ?? {})) if (!own.has(name)) properties[name] = value
+  for (const [name, value] of Object.entries(headers ?? {})) if (!reserved.has(name)) properties[name] = value
   addEnvelope(properties, { eventId, tenant, traceparent, schemaVersion })
   properties[streamHeaders.stream] = stream
   properties[streamHeaders.sequence] = String(seq)
@@ -65,23 +65,23 @@ const propertiesOf = (stream: string, incarnation: string, seq: number, meta: Me
   return properties
 }
 
-// of `a/b` the broker would make a topic of the form tenant/cluster/namespace/topic, whether or not there is such a tenant
+// the broker would read `a/b` as tenant and cluster, and create the topic there, even if there is no such tenant
 const tenantName = /^(?!\.+$)[\w.=:-]+$/
 const refusalOf = (tenant: string): string =>
-  `no tenant of Pulsar is named ${JSON.stringify(tenant)}: such names have letters, digits and _ . = : - only`
+  `Pulsar cannot have a tenant named ${JSON.stringify(tenant)}: names of tenants have letters, digits and _ . = : - only`
 
 const decoder = new TextDecoder()
 
-/** The messages of a segment. Throws a SyntaxError where the segment is not what segments are. */
+/** The messages of a segment. Throws a SyntaxError if the segment is malformed. */
 export const messagesOf = (
   { firstSeq, incarnation, messages, meta, topic, vals }: Segment,
   stream: string,
-  { namespace, tenant, topicFor }: Destination
-): ReadonlyArray<Message> => {
-  const metas = JSON.parse(decoder.decode(meta)) as ReadonlyArray<Meta>
+  { namespace, tenant, topicFor }: TopicMapping
+): ReadonlyArray<RelayMessage> => {
+  const metas = JSON.parse(decoder.decode(meta)) as ReadonlyArray<MessageMeta>
   const values = decoder.decode(vals).split("\n")
   if (!Array.isArray(metas) || metas.length !== messages || values.length !== messages)
-    throw new SyntaxError(`the segment has texts for ${values.length} of ${messages} messages`)
+    throw new SyntaxError(`it has values for ${values.length} of ${messages} messages`)
   const topics = new Map<string, string>()
   return metas.map((one, i) => {
     const seq = firstSeq + i
@@ -109,5 +109,6 @@ export const messagesOf = (
   })
 }
 
-/** The `meta` of a segment that has this message alone. */
-export const metaOf = ({ headers, meta }: Message): string => JSON.stringify([[...meta.slice(0, 6), headers ?? null]])
+/** The `meta` of a segment that consists of this message alone. */
+export const metaOf = ({ headers, meta }: RelayMessage): string =>
+  JSON.stringify([[...meta.slice(0, 6), headers ?? null]])

@@ -1,4 +1,4 @@
-// The Pulsar target of the relay: messages of the outbox reach topics of their tenants, in order by key, each there once.
+// The relay's Pulsar target: publishes the outbox to topics of each tenant, each message once and in order by key.
 import * as Effect from "effect/Effect"
 import * as Queue from "effect/Queue"
 import * as Semaphore from "effect/Semaphore"
@@ -8,61 +8,61 @@ import type { Outbox } from "../../relay/outbox.ts"
 import { RelayError, type RelayTarget } from "../../relay/target.ts"
 import { type Cluster, connect } from "../client/cluster.ts"
 import type { PulsarOptions } from "../client/options.ts"
-import { Lane, type Setting } from "./lane.ts"
+import { type LaneSettings, PulsarLane } from "./lane.ts"
 
-/** The name of the Pulsar target. */
+/** The target's name in the database. */
 export const pulsar = "pulsar"
 
 /** How a relay runs. Everything has a default. */
 export interface PulsarRelayOptions {
-  /** Topics that go to Pulsar; segments of others are passed over. Default: all. */
+  /** Whether a topic goes to Pulsar; segments of other topics are skipped. Default: all do. */
   readonly accepts?: (topic: string) => boolean
-  /** The name on Pulsar, without tenant and namespace, of a topic whose values go to several. Default: the topic's own. */
+  /** The local name on Pulsar (without tenant and namespace) of a topic whose messages are divided by their values. Default: the topic's own name. */
   readonly topicFor?: (topic: string, value: string) => string
-  /** As for the relay to Kafka: how many parts of the streams there are, each had by one process. 1 at first. */
+  /** How many lanes the streams are divided into, each run by one process. It holds for all processes from now on. Default: as it is, 1 at first. */
   readonly lanes?: number
   /**
-   * Begins the names of producers, `<prefix>/<stream>#<generation>`. Two systems on one cluster must differ in it, or they wait for each
+   * The start of producers' names, `<prefix>/<stream>#<generation>`. Two systems on one cluster need different prefixes, or they wait for each
    * other. Default `millrace-relay`.
    */
   readonly prefix?: string
   /**
-   * Topics, by their names on Pulsar without tenant and namespace, whose messages go in batches where many wait. A batch goes to the consumer
-   * of its first key, so this is for topics without key-shared consumers. Default: none.
+   * Local names of topics whose messages are sent in batches when many wait. A batch goes to the consumer of its first key, so this is for topics
+   * without key-shared consumers. Default: none.
    */
   readonly batched?: ReadonlyArray<string>
   /**
-   * How many partitions topics are to have, by their names as in `batched`. One that is to have several is waited for until somebody made it. Needs
-   * the admin interface. Default: 1 each.
+   * How many partitions topics are declared with, by local name. The relay waits until a topic with several partitions was created. Needs the admin
+   * interface. Default: 1 each.
    */
   readonly partitions?: ReadonlyMap<string, number>
   /**
-   * Whether a tenant, by name, is one whose messages are parked, for people to send later, where its topics take nothing and its stream has no room
-   * for them to wait. Else they wait, and the stream halts. Default: none is.
+   * Whether a tenant is not declared. If Pulsar refuses its topics, its messages are parked as dead letters once its stream has no room for them to
+   * wait. Messages of other tenants wait, and their stream halts. Default: every tenant is declared.
    */
   readonly undeclared?: (tenant: string) => boolean
-  /** Messages, and bytes, of one stream that may be under way or wait for a topic. Default 5,000 and 4 MiB. */
+  /** How many messages and bytes of one stream may be in flight or wait for a topic. Default 5,000 and 4 MiB. */
   readonly inFlight?: number
   readonly inFlightBytes?: number
-  /** Segments of one stream that one reading takes at most. Default 64. */
+  /** How many segments of one stream are read at once. Default 64. */
   readonly segments?: number
-  /** How long nothing is sent after the database last said that a lane is this process's, in milliseconds. Default 10,000. */
+  /** How long this process may send after the database last confirmed its lanes, in milliseconds. Default 10,000. */
   readonly leaseMs?: number
 }
 
-/** Channels that connect at once. */
-const connecting = 16
+/** How many channels may connect at once. */
+const maxConnecting = 16
 
-const settingOf = (
+const settingsOf = (
   cluster: Cluster,
   outbox: Outbox["Service"],
   relay: PulsarRelayOptions,
   lease: LaneLease,
   moved: () => void
-): Setting => {
+): LaneSettings => {
   const { accepts = () => true, batched = [], inFlight = 5_000, prefix = "millrace-relay", segments = 64 } = relay
   const { inFlightBytes = 4 << 20, partitions = new Map(), topicFor, undeclared = () => false } = relay
-  const turns = Semaphore.makeUnsafe(connecting)
+  const turns = Semaphore.makeUnsafe(maxConnecting)
   const inTurn = <A>(run: () => Promise<A>): Promise<A> =>
     Effect.runPromise(turns.withPermits(1)(Effect.tryPromise({ try: run, catch: (cause) => cause })))
   return {
@@ -86,10 +86,9 @@ const settingOf = (
 }
 
 /**
- * The target that brings messages to `persistent://TENANT/NAMESPACE/TOPIC` of the cluster of `options`: the tenant is the record's, or the
- * configured one. The position is in the database, and may be behind what is in topics by what was under way; that is found in the topics'
- * ends before anything is sent. Several processes may run it, and lanes are shared among them. Connected, and listening, until
- * the scope closes.
+ * The target that publishes to `persistent://TENANT/NAMESPACE/TOPIC` on a cluster: the tenant is the record's, or that of the options. Positions are in
+ * the database. They may be behind the topics by what was in flight, so the end of each topic is read before anything is sent. Several processes may
+ * run it and share its lanes. It stays connected until the scope closes.
  */
 export const make = Effect.fnUntraced(function* (
   options: PulsarOptions,
@@ -105,7 +104,7 @@ export const make = Effect.fnUntraced(function* (
   return yield* fromCluster(cluster, outbox, relay)
 })
 
-/** The same over connections that stay open as long. */
+/** The same on a cluster that stays connected as long as the target is used. */
 export const fromCluster = Effect.fnUntraced(function* (
   cluster: Cluster,
   outbox: Outbox["Service"],
@@ -113,18 +112,18 @@ export const fromCluster = Effect.fnUntraced(function* (
 ): Effect.fn.Return<RelayTarget, RelayError, Scope.Scope> {
   const movements = yield* Queue.sliding<void>(1)
   const lease = new LaneLease(relay.leaseMs ?? 10_000)
-  const setting = settingOf(cluster, outbox, relay, lease, () => void Queue.offerUnsafe(movements, undefined))
+  const settings = settingsOf(cluster, outbox, relay, lease, () => void Queue.offerUnsafe(movements, undefined))
   const { signal, wait } = yield* outbox.signals(pulsar)
-  const lanes = yield* outbox.lanes(pulsar, relay.lanes, (lane) => `${setting.prefix}/${lane}`)
+  const lanes = yield* outbox.lanes(pulsar, relay.lanes, (lane) => `${settings.prefix}/${lane}`)
   const share = yield* Effect.acquireRelease(
     Effect.sync(
       () =>
-        new LaneShare<Lane>({
+        new LaneShare<PulsarLane>({
           target: pulsar,
           outbox,
           lanes,
           lease,
-          open: () => new Lane(setting),
+          open: () => new PulsarLane(settings),
           close: (lane) => lane.close(),
           // producers are named after streams, so that a changed grouping uses the same names
           takeOver: undefined,
@@ -138,7 +137,7 @@ export const fromCluster = Effect.fnUntraced(function* (
   )
   return {
     name: pulsar,
-    // what was taken from streams must be written down
+    // what was taken from streams must be recorded
     publish: Effect.uninterruptible(Effect.suspend(() => share.publish())),
     wait: Effect.raceFirst(wait, Queue.take(movements)),
     lag: outbox.lag(pulsar),

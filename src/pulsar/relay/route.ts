@@ -1,35 +1,35 @@
-// A stream's way into a topic of any number of partitions: how many there are, a channel for each, and what waits until that is known.
+// Sends a stream's messages to a topic: finds out how many partitions it has, and gives each partition's messages to a channel of its own.
 import { partitionOf } from "../../model/partitioner.ts"
 import { failureOf, isMissing, isTopicRefused, type PulsarFailure } from "../client/errors.ts"
 import type { Cluster } from "../client/cluster.ts"
 import { partitionTopics } from "../client/topic-names.ts"
-import type { Channel, Held, Mark } from "./channel.ts"
-import type { Message } from "./messages.ts"
+import type { Channel, ParkableMessages, ChannelPosition } from "./channel.ts"
+import type { RelayMessage } from "./messages.ts"
 
-/** What a route works for. */
+/** What a route needs of its stream. */
 export interface RouteHost {
   readonly cluster: Cluster
-  /** How many it is to have: several must be made first, for a broker makes none but topics of one. */
+  /** How many partitions the topic is declared with. If several, the route waits until it exists, because a broker creates topics only without them. */
   readonly partitions: number
-  /** Whether its tenant's messages are parked where there is no room for them to wait. */
+  /** Whether the tenant is not declared, so that its messages are parked when there is no room for them to wait. */
   readonly undeclared: boolean
-  /** What else to say then, where the topic takes nothing. */
+  /** Added to the reason why such a topic is refused. */
   readonly advice: string
-  /** As a channel's. */
-  readonly mark: (topic: string, begin: Mark) => Promise<Mark>
+  /** As a channel's, by the topic's or the partition's full name. */
+  readonly recordedPosition: (topic: string, initial: ChannelPosition) => Promise<ChannelPosition>
   readonly inTurn: <A>(run: () => Promise<A>) => Promise<A>
-  /** A way into one partition, by its full name. What is not beyond `from` is dealt with. */
-  readonly channel: (part: string, from: number) => Channel
-  /** Something moved. */
+  /** Creates a channel to one partition, by its full name. Messages up to `from` were parked. */
+  readonly channel: (partition: string, from: number) => Channel
+  /** Called when there is something to look at. */
   readonly moved: () => void
 }
 
-/** How long it waits before it asks again, in milliseconds; and the most that becomes of it where it was refused each time. */
-const askAgainMs = { first: 1_000, most: 8_000 }
+/** How long to wait before looking the topic up again, in milliseconds. It doubles up to `most` while the topic is refused. */
+const retryMs = { first: 1_000, most: 8_000 }
 
 /**
- * How many partitions there are; 0 also where the topic is not there, and comes to be when it is used. Rejects where it does not: there is no
- * namespace, or it is to have several.
+ * How many partitions the topic has; 0 also if it does not exist and the broker will create it on first use. Rejects if the broker will not: the
+ * namespace does not exist, or the topic is declared with several partitions.
  */
 const countOf = async ({ cluster: { admin, transport }, partitions }: RouteHost, topic: string): Promise<number> => {
   if (admin === undefined) return (await transport.partitions?.(topic)) ?? 0
@@ -40,16 +40,16 @@ const countOf = async ({ cluster: { admin, transport }, partitions }: RouteHost,
   })
 }
 
-/** A route. It asks with its first message. */
+/** A stream's way to one topic. It looks the topic up with its first message. */
 export class Route {
   readonly topic: string
   private readonly host: RouteHost
   private channels: ReadonlyArray<Channel> | undefined
-  private waiting: Array<Message> = []
+  private waiting: Array<RelayMessage> = []
   private failure: PulsarFailure | undefined
   private refusals = 0
-  private asking = false
-  private begun = false
+  private lookingUp = false
+  private wasConnected = false
   private timer: NodeJS.Timeout | undefined
   private ended = false
 
@@ -58,71 +58,71 @@ export class Route {
     this.topic = topic
   }
 
-  push(messages: ReadonlyArray<Message>): void {
+  push(messages: ReadonlyArray<RelayMessage>): void {
     if (this.channels === undefined) {
       for (const message of messages) this.waiting.push(message)
-      void this.ask()
+      void this.lookUp()
     } else this.deal(this.channels, messages)
   }
   /** Sends what may be sent now. */
   pump(): void {
     for (const channel of this.channels ?? []) channel.pump()
   }
-  /** Why it, or a part of it, does not go on. */
+  /** Why the topic, or a partition of it, does not go on. */
   get obstacle(): string | undefined {
     const { channels = [], failure, host } = this
     if (failure === undefined) return channels.map(({ obstacle }) => obstacle).find((one) => one !== undefined)
     return host.undeclared && isTopicRefused(failure) ? `${failure.message}${host.advice}` : failure.message
   }
-  /** The places of its parts that moved since the last call. */
-  takeMarks(): ReadonlyArray<Mark & { readonly topic: string }> {
+  /** The positions, by partition, that changed since the last call. */
+  takePositions(): ReadonlyArray<ChannelPosition & { readonly topic: string }> {
     return (this.channels ?? []).flatMap((channel) => {
-      const mark = channel.takeMark()
-      return mark === undefined ? [] : [{ topic: channel.topic, ...mark }]
+      const position = channel.takePosition()
+      return position === undefined ? [] : [{ topic: channel.topic, ...position }]
     })
   }
-  /** What may be parked: as a channel's, for each part, or for all of it. */
-  get held(): ReadonlyArray<Held> {
+  /** What may be parked: as a channel's, for each partition, or for the whole topic. */
+  get parkable(): ReadonlyArray<ParkableMessages> {
     if (!this.host.undeclared) return []
-    if (this.channels !== undefined) return this.channels.flatMap(({ held }) => held ?? [])
+    if (this.channels !== undefined) return this.channels.flatMap(({ parkable }) => parkable ?? [])
     const { failure, topic, waiting } = this
-    if (this.begun || waiting.length === 0 || failure === undefined || !isTopicRefused(failure)) return []
+    if (this.wasConnected || waiting.length === 0 || failure === undefined || !isTopicRefused(failure)) return []
     return [{ topic, messages: [...waiting], failure }]
   }
-  /** Forgets what it held, for that is dealt with. Whether it has no messages at all, and is of no more use. */
-  forget({ topic, messages }: Held): boolean {
+  /** Forgets messages that were parked. Returns whether the route has no messages left and is not needed any more. */
+  forget({ topic, messages }: ParkableMessages): boolean {
     const last = messages.at(-1)!.seq
     for (const channel of this.channels ?? []) if (channel.topic === topic) channel.forget(last)
     this.waiting = this.waiting.filter(({ seq }) => seq > last)
     return this.channels === undefined && this.waiting.length === 0
   }
-  /** Others have been connected to it, so what it holds may be there. */
-  keep({ topic }: Held): void {
-    this.begun ||= this.channels === undefined
-    for (const channel of this.channels ?? []) if (channel.topic === topic) channel.begun = true
+  /** Keeps messages that may not be parked: a process was connected to the topic, which may therefore have them. */
+  keep({ topic }: ParkableMessages): void {
+    this.wasConnected ||= this.channels === undefined
+    for (const channel of this.channels ?? []) if (channel.topic === topic) channel.wasConnected = true
   }
-  /** Sends nothing more. Answers when its connections are given up. */
+  /** Stops sending. Resolves when the connections are closed. */
   async close(): Promise<void> {
     this.ended = true
     clearTimeout(this.timer)
     await Promise.all((this.channels ?? []).map((channel) => channel.close()))
   }
 
-  private deal(channels: ReadonlyArray<Channel>, messages: ReadonlyArray<Message>): void {
+  private deal(channels: ReadonlyArray<Channel>, messages: ReadonlyArray<RelayMessage>): void {
     if (channels.length === 1) return channels[0]!.push(messages)
     for (const [i, some] of Map.groupBy(messages, ({ key }) => partitionOf(key, channels.length)))
       channels[i]!.push(some)
   }
-  /** How many partitions the topic had when the stream first came there: with others, keys would change theirs. */
-  private async ask(): Promise<void> {
-    if (this.asking || this.ended) return
-    this.asking = true
+  /** Looks up the number of partitions. The number when the stream first connected counts: with another one, keys would change their partition. */
+  private async lookUp(): Promise<void> {
+    if (this.lookingUp || this.ended) return
+    this.lookingUp = true
     const { host, topic } = this
     try {
       const now = await host.inTurn(() => countOf(host, topic))
-      const kept = now === 0 ? undefined : await host.mark(topic, { seq: 0, sent: now, place: "" })
+      const kept = now === 0 ? undefined : await host.recordedPosition(topic, { seq: 0, sent: now, place: "" })
       if (this.ended) return
-      // up to there messages of the topic were parked, while nobody was connected to it
+      // messages up to there were parked, while no process was connected to the topic
       const from = kept?.seq ?? 0
       const channels = partitionTopics(topic, kept?.sent ?? 0).map((name) => host.channel(name, from))
       this.channels = channels
@@ -133,11 +133,11 @@ export class Route {
       const failure = failureOf(cause, topic)
       this.failure = failure
       if (this.ended) return
-      const { first, most } = askAgainMs
+      const { first, most } = retryMs
       this.timer = setTimeout(
         () => {
-          this.asking = false
-          void this.ask()
+          this.lookingUp = false
+          void this.lookUp()
         },
         isTopicRefused(failure) ? Math.min(first * 2 ** this.refusals++, most) : first
       )

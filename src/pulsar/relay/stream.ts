@@ -1,4 +1,4 @@
-// A stream on its way to Pulsar: what was read of it, by segment, until each message is there; and how far that makes its position. No I/O but its channels'.
+// Relays one stream to Pulsar: takes segments of the outbox, sends their messages by topic, and moves the stream's position when all of a segment arrived.
 import {
   type FollowingSegments,
   type MirroredPosition,
@@ -12,81 +12,82 @@ import {
 import type { RelayError, OutboxStream } from "../../relay/target.ts"
 import type { Cluster } from "../client/cluster.ts"
 import { PulsarFailure } from "../client/errors.ts"
-import { Channel, type Held, type Mark } from "./channel.ts"
-import { type Destination, type Message, messagesOf, metaOf } from "./messages.ts"
-import { gap, misfit, producerName, repair } from "./position.ts"
+import { Channel, type ChannelPosition, type ParkableMessages } from "./channel.ts"
+import { type TopicMapping, type RelayMessage, messagesOf, metaOf } from "./messages.ts"
+import { positionMismatch, producerName, repairAdvice, segmentGap } from "./position.ts"
 import { Route } from "./route.ts"
 import { localName, namespaceOf } from "../client/topic-names.ts"
 
 /** What all streams of a relay share. */
-export interface Setting {
+export interface StreamSettings {
   readonly cluster: Cluster
   readonly prefix: string
   readonly accepts: (topic: string) => boolean
-  readonly topicFor: Destination["topicFor"]
-  /** Topics by name that get batches. */
+  readonly topicFor: TopicMapping["topicFor"]
+  /** Local names of topics that get batches. */
   readonly batched: ReadonlySet<string>
-  /** How many partitions topics are to have, by name; 1 where it is not said. */
+  /** How many partitions topics are declared with, by local name; 1 for the others. */
   readonly partitions: ReadonlyMap<string, number>
-  /** Whether messages of a tenant, by name, are parked where there is no room for them to wait. */
+  /** Whether a tenant is not declared: its messages are parked when there is no room for them to wait. */
   readonly undeclared: (tenant: string) => boolean
-  /** Messages and bytes of a stream that may be under way, or wait for a topic that does not take them. */
+  /** How many messages and bytes of a stream may be in flight or wait for a topic that refuses them. */
   readonly inFlight: number
   readonly inFlightBytes: number
   readonly topicPosition: (begin: TopicPosition) => Promise<TopicPosition>
   readonly holds: () => boolean
-  /** Runs what connects when it is its turn. */
+  /** Limits how much runs at once: see `ChannelHost.inTurn`. */
   readonly inTurn: <A>(run: () => Promise<A>) => Promise<A>
-  /** Something moved. */
+  /** Called when there is something to record or to look at. */
   readonly moved: () => void
 }
-/** What is to be written down of a stream. */
-export interface Progress {
+/** What is to be recorded about a stream. */
+export interface StreamProgress {
   readonly places: ReadonlyArray<TopicPosition>
   readonly parked: ReadonlyArray<ParkedMessage>
-  /** Its position, where that moved. */
+  /** The stream's position, if it moved. */
   readonly place: OutboxPosition | undefined
 }
 
-interface Underway {
+/** A segment whose messages have not all arrived. */
+interface SegmentInFlight {
   readonly place: OutboxPosition
-  /** Messages that are not there yet. */
+  /** How many messages have not arrived. */
   left: number
 }
-/** Messages that may be parked instead of waiting. */
+/** Messages to park because there is no room for them to wait. */
 export interface Overflow {
   readonly parking: ParkRequest
-  /** Those of these topics were parked. The others may not be: the stream was connected there. */
+  /** To be called with the topics whose messages were parked. The messages of the other topics stay, because the stream was connected there. */
   readonly settle: (topics: ReadonlyArray<string>) => void
 }
 
 const advice = (topic: string): string =>
   `. The tenant is not declared: declare it, or run millrace pulsar apply --tenants ${namespaceOf(topic).tenant}`
 
-/** A stream that a relay has. Messages of a key and a topic go in order; a topic that takes none holds back its own only. */
+/** A stream of a relay. Messages of one key for one topic go in order. A topic that refuses messages holds back its own messages only. */
 export class StreamRelay {
   readonly name: string
-  /** Why it stands still; others flow. It is to be made anew then. */
-  broken: string | undefined
+  /** Why the stream is halted. It then has to be closed and opened again. */
+  haltReason: string | undefined
   private readonly stream: OutboxStream
-  private readonly setting: Setting
+  private readonly settings: StreamSettings
   private readonly generation: number
   private readonly from: number
-  private readonly underway: Array<Underway> = []
-  private readonly bySeq = new Map<number, Underway>()
+  private readonly inFlight: Array<SegmentInFlight> = []
+  private readonly bySeq = new Map<number, SegmentInFlight>()
   private readonly routes = new Map<string, Route>()
   private parked: Array<ParkedMessage> = []
   private reached: OutboxPosition | undefined
   private bytes = 0
   private hasRead = false
-  /** Where reading goes on. */
+  /** Where to continue reading the outbox. */
   readAt: OutboxPosition
-  /** Messages that came to be there since it was last looked at. */
+  /** Messages that arrived since this was last reset. */
   shipped = 0
 
-  constructor(setting: Setting, mirrored: MirroredPosition) {
+  constructor(settings: StreamSettings, mirrored: MirroredPosition) {
     const { adopt, generation, incarnation, partition, projection, seq, source } = mirrored
-    this.setting = setting
+    this.settings = settings
     this.stream = { projection, source, partition }
     this.name = streamName(mirrored)
     this.generation = generation + (adopt ? 1 : 0)
@@ -94,44 +95,44 @@ export class StreamRelay {
     this.readAt = { ...this.stream, seq, incarnation }
   }
 
-  /** Whether more may be read. */
+  /** Whether there is room to read more. */
   get hasRoom(): boolean {
-    const { inFlight, inFlightBytes } = this.setting
-    return this.broken === undefined && this.bySeq.size < inFlight && this.bytes < inFlightBytes
+    const { inFlight, inFlightBytes } = this.settings
+    return this.haltReason === undefined && this.bySeq.size < inFlight && this.bytes < inFlightBytes
   }
-  /** Whether it has nothing to do, as far as it was told. */
+  /** Whether everything that was read has arrived. */
   get isIdle(): boolean {
-    return this.hasRead && this.broken === undefined && this.bySeq.size === 0
+    return this.hasRead && this.haltReason === undefined && this.bySeq.size === 0
   }
-  /** Why it, or a topic of it, does not go on. */
+  /** Why the stream, or one of its topics, does not go on. */
   get obstacle(): string | undefined {
-    if (this.broken !== undefined) return this.broken
+    if (this.haltReason !== undefined) return this.haltReason
     for (const { obstacle } of this.routes.values()) if (obstacle !== undefined) return obstacle
     return undefined
   }
 
-  /** Takes what was read of it. */
+  /** Takes what was read from the outbox. */
   push(following: FollowingSegments): void {
     this.hasRead = true
-    const reason = misfit(following)
-    if (reason !== undefined) this.broken ??= `${reason}. ${repair(this.stream)}`
-    for (const segment of this.broken === undefined ? following.segments : []) {
-      this.broken ??= gap(this.readAt.seq + 1, segment)
-      if (this.broken !== undefined) return
+    const reason = positionMismatch(following)
+    if (reason !== undefined) this.haltReason ??= `${reason}. ${repairAdvice(this.stream)}`
+    for (const segment of this.haltReason === undefined ? following.segments : []) {
+      this.haltReason ??= segmentGap(this.readAt.seq + 1, segment)
+      if (this.haltReason !== undefined) return
       this.take(segment)
     }
   }
   private take(segment: Segment): void {
     const { firstSeq, incarnation, messages } = segment
-    const accepted = this.setting.accepts(segment.topic)
+    const accepted = this.settings.accepts(segment.topic)
     const place = { ...this.stream, seq: firstSeq + messages - 1, incarnation }
     try {
-      const { namespace, tenant } = this.setting.cluster.options
+      const { namespace, tenant } = this.settings.cluster.options
       const found = accepted
-        ? messagesOf(segment, this.name, { namespace, tenant, topicFor: this.setting.topicFor })
+        ? messagesOf(segment, this.name, { namespace, tenant, topicFor: this.settings.topicFor })
         : []
       const one = { place, left: found.length }
-      this.underway.push(one)
+      this.inFlight.push(one)
       for (const message of found) {
         this.bySeq.set(message.seq, one)
         this.bytes += message.value.length
@@ -143,7 +144,7 @@ export class StreamRelay {
       this.advance()
     } catch (cause) {
       if (!(cause instanceof SyntaxError)) throw cause
-      this.broken = `the segment of message ${firstSeq} is broken: ${cause.message}`
+      this.haltReason = `the segment of message ${firstSeq} is malformed: ${cause.message}`
     }
   }
   /** Sends what may be sent now. */
@@ -151,30 +152,33 @@ export class StreamRelay {
     for (const route of this.routes.values()) route.pump()
   }
 
-  private send(topic: string, messages: ReadonlyArray<Message>): void {
+  private send(topic: string, messages: ReadonlyArray<RelayMessage>): void {
     let route = this.routes.get(topic)
     if (route === undefined) this.routes.set(topic, (route = this.route(topic)))
     route.push(messages)
   }
   private route(topic: string): Route {
-    const { cluster, inTurn, moved } = this.setting
-    const mark = (of: string, begin: Mark) => this.mark(of, begin)
-    const channel = (part: string, from: number) => this.channel(part, from)
-    const undeclared = this.setting.undeclared(namespaceOf(topic).tenant)
-    const partitions = this.setting.partitions.get(localName(topic)) ?? 1
-    return new Route({ cluster, partitions, undeclared, advice: advice(topic), mark, channel, inTurn, moved }, topic)
+    const { cluster, inTurn, moved } = this.settings
+    const recordedPosition = (of: string, initial: ChannelPosition) => this.recordedPosition(of, initial)
+    const channel = (partition: string, from: number) => this.channel(partition, from)
+    const undeclared = this.settings.undeclared(namespaceOf(topic).tenant)
+    const partitions = this.settings.partitions.get(localName(topic)) ?? 1
+    return new Route(
+      { cluster, partitions, undeclared, advice: advice(topic), recordedPosition, channel, inTurn, moved },
+      topic
+    )
   }
-  private async mark(topic: string, begin: Mark): Promise<TopicPosition> {
+  private async recordedPosition(topic: string, initial: ChannelPosition): Promise<TopicPosition> {
     try {
-      return await this.setting.topicPosition({ ...this.stream, generation: this.generation, topic, ...begin })
+      return await this.settings.topicPosition({ ...this.stream, generation: this.generation, topic, ...initial })
     } catch (cause) {
-      // what a database says of itself is not to be taken for what Pulsar says
+      // the database's error must not be classified by its text as if it were Pulsar's
       const { message, retryable } = cause as RelayError
       throw new PulsarFailure("other", retryable, message, cause)
     }
   }
   private channel(topic: string, from: number): Channel {
-    const { batched, cluster, holds, inTurn, moved, prefix } = this.setting
+    const { batched, cluster, holds, inTurn, moved, prefix } = this.settings
     return new Channel(
       {
         cluster,
@@ -182,12 +186,12 @@ export class StreamRelay {
         name: producerName(prefix, this.name, this.generation),
         from: this.from,
         batching: batched.has(localName(topic)),
-        mark: (begin) => this.mark(topic, { ...begin, seq: from }),
+        recordedPosition: (initial) => this.recordedPosition(topic, { ...initial, seq: from }),
         inTurn,
         holds,
         done: (message, reason) => this.done(topic, message, reason),
-        broken: (reason) => {
-          this.broken ??= `${reason}. ${repair(this.stream)}`
+        halt: (reason) => {
+          this.haltReason ??= `${reason}. ${repairAdvice(this.stream)}`
           moved()
         }
       },
@@ -195,42 +199,42 @@ export class StreamRelay {
     )
   }
 
-  /** What may be parked, where there is no room left: all that waits for topics of undeclared tenants that take nothing. */
+  /** If there is no room left: all messages that wait for refused topics of tenants that are not declared. */
   get overflow(): Overflow | undefined {
-    if (this.broken !== undefined || this.hasRoom) return undefined
-    const found = [...this.routes.values()].flatMap((route) => route.held.map((held) => ({ route, held })))
+    if (this.haltReason !== undefined || this.hasRoom) return undefined
+    const found = [...this.routes.values()].flatMap((route) => route.parkable.map((parkable) => ({ route, parkable })))
     if (found.length === 0) return undefined
-    const parked = found.flatMap(({ held: { failure, messages, topic } }) => {
+    const parked = found.flatMap(({ parkable: { failure, messages, topic } }) => {
       const reason = `${failure.message}${advice(topic)}. Then: millrace dlq retry --kind relay`
       return messages.map((message) => this.parkedOf(topic, message, reason))
     })
-    const topics = found.map(({ held: { messages, topic } }) => ({ topic, seq: messages.at(-1)!.seq }))
+    const topics = found.map(({ parkable: { messages, topic } }) => ({ topic, seq: messages.at(-1)!.seq }))
     return {
       parking: { ...this.stream, generation: this.generation, topics, parked },
       settle: (names) => {
-        const closed = new Set(names)
-        for (const { held, route } of found) this.relieved(route, held, closed.has(held.topic))
+        const parkedTopics = new Set(names)
+        for (const { parkable, route } of found) this.onParked(route, parkable, parkedTopics.has(parkable.topic))
       }
     }
   }
-  private relieved(route: Route, held: Held, parked: boolean): void {
-    if (!parked) return route.keep(held)
-    // whoever can name tenants would fill the memory with routes
-    if (route.forget(held) && this.routes.delete(route.topic)) void route.close()
-    for (const message of held.messages) this.settle(message)
+  private onParked(route: Route, parkable: ParkableMessages, parked: boolean): void {
+    if (!parked) return route.keep(parkable)
+    // otherwise events with made-up tenants would fill the memory with routes
+    if (route.forget(parkable) && this.routes.delete(route.topic)) void route.close()
+    for (const message of parkable.messages) this.settle(message)
   }
 
-  private done(topic: string, message: Message, reason: string | undefined): void {
+  private done(topic: string, message: RelayMessage, reason: string | undefined): void {
     if (!this.bySeq.has(message.seq)) return
     if (reason === undefined) this.shipped += 1
     else this.parked.push(this.parkedOf(topic, message, reason))
     this.settle(message)
   }
-  private parkedOf(topic: string, message: Message, reason: string): ParkedMessage {
+  private parkedOf(topic: string, message: RelayMessage, reason: string): ParkedMessage {
     const { incarnation, key, seq, value } = message
     return { ...this.stream, seq, incarnation, topic, key, meta: metaOf(message), val: value, reason }
   }
-  private settle({ seq, value }: Message): void {
+  private settle({ seq, value }: RelayMessage): void {
     const one = this.bySeq.get(seq)
     if (one === undefined) return
     this.bySeq.delete(seq)
@@ -240,23 +244,24 @@ export class StreamRelay {
   }
   private advance(): void {
     let count = 0
-    for (; this.underway[count]?.left === 0; count++) this.reached = this.underway[count]!.place
+    for (; this.inFlight[count]?.left === 0; count++) this.reached = this.inFlight[count]!.place
     if (count === 0) return
-    this.underway.splice(0, count)
-    this.setting.moved()
+    this.inFlight.splice(0, count)
+    this.settings.moved()
   }
 
-  /** What is to be written down. The position must not be written before the rest. */
-  takeProgress(): Progress {
+  /** What changed since the last call. The position must not be recorded before the rest. */
+  takeProgress(): StreamProgress {
     const places: Array<TopicPosition> = []
     for (const route of this.routes.values())
-      for (const mark of route.takeMarks()) places.push({ ...this.stream, generation: this.generation, ...mark })
+      for (const position of route.takePositions())
+        places.push({ ...this.stream, generation: this.generation, ...position })
     const { parked, reached: place } = this
     this.parked = []
     this.reached = undefined
     return { places, parked, place }
   }
-  /** Sends nothing more. Answers when its connections are given up. */
+  /** Stops sending. Resolves when the connections are closed. */
   async close(): Promise<void> {
     await Promise.all([...this.routes.values()].map((route) => route.close()))
   }

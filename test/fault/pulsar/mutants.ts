@@ -33,9 +33,9 @@ export const mutants: ReadonlyArray<Mutant> = [
     patches: [
       {
         file: channel,
-        find: "    const tail = await tailOf(cluster, this.topic, stream, mark.place)\n",
+        find: "    const tail = await readTail(cluster, this.topic, stream, known.place)\n",
         replace:
-          "    const tail = mark.place === stream ? await tailOf(cluster, this.topic, stream, mark.place) : { present: [], end: undefined }\n"
+          "    const tail = known.place === stream ? await readTail(cluster, this.topic, stream, known.place) : { present: [], end: undefined }\n"
       }
     ],
     plan: right({ kind: "forget", nth: 40 }, { kind: "forget", nth: 40 }),

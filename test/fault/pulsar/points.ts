@@ -39,7 +39,7 @@ export const relayPoints: ReadonlyArray<Point> = [
   after("relay", {
     name: "topic read",
     file: channel,
-    find: "      const found = await this.host.inTurn(() => this.take(stands))\n",
+    find: "      const found = await this.host.inTurn(() => this.connect(isCurrent))\n",
     often: 3
   }),
   before("relay", {
@@ -68,7 +68,7 @@ export const relayPoints: ReadonlyArray<Point> = [
   before("relay", {
     name: "position moved",
     file: lane,
-    find: "      for (const name of this.positions.keys()) this.marked.delete(name)\n",
+    find: "      for (const name of this.positions.keys()) this.recordedReasons.delete(name)\n",
     often: 3
   })
 ]
@@ -123,6 +123,6 @@ export const points: ReadonlyArray<Patch> = [...relayPoints, ...consumerPoints, 
 
 /** Batches begin after fewer messages, and for fewer that wait: as often as connections come and go, none would begin otherwise. */
 export const earlyBatches: ReadonlyArray<Patch> = [
-  { file: channel, find: "export const window = 1_000\n", replace: "export const window = 40\n" },
-  { file: channel, find: "const backlog = 100\n", replace: "const backlog = 4\n" }
+  { file: channel, find: "export const maxInFlight = 1_000\n", replace: "export const maxInFlight = 40\n" },
+  { file: channel, find: "const batchBacklog = 100\n", replace: "const batchBacklog = 4\n" }
 ]

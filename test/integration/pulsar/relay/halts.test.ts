@@ -157,7 +157,7 @@ suite("what the relay to Pulsar rests on", () => {
         yield* publish(sql, { firstSeq: 1, messages: 5, partition: 1 })
         const target = yield* relay()
         const { halted } = yield* rounds(target, (shipment, lag) => shipment.halted.length > 0 && lag === 5)
-        assert.match(halted[0]!.reason, /Pulsar says that it has message \d already, and .* does not have it/)
+        assert.match(halted[0]!.reason, /Pulsar dropped message \d as a duplicate, but .* does not have it/)
         assertOnce(
           (yield* messages("alerts")).filter(({ value }) => value !== "stranger"),
           { "p/events/1": 5 }
@@ -192,7 +192,7 @@ suite("what the relay to Pulsar rests on", () => {
         yield* publish(sql, { firstSeq: 11, messages: 5, incarnation: other })
         const target = yield* relay()
         const { halted } = yield* rounds(target, (shipment) => shipment.halted.length > 0)
-        assert.match(halted[0]!.reason, /another message 11 of this stream than the outbox.*adopt = true/)
+        assert.match(halted[0]!.reason, /has a different message 11 of this stream than the outbox.*adopt = true/)
         assert.strictEqual((yield* positions(sql))[0]!.seq, 10)
         yield* query("adopt", () => sql`update millrace.relay_position set seq = 10, adopt = true, incarnation = null`)
         yield* shipAll(target)
@@ -213,8 +213,8 @@ suite("what the relay to Pulsar rests on", () => {
         const target = yield* relay()
         const { halted } = yield* rounds(target, (shipment) => shipment.halted.length === 2)
         const of = (partition: number) => halted.find((halt) => halt.partition === partition)!.reason
-        assert.match(of(0), /message 10 .* was the last one shipped, and the outbox has another one there/)
-        assert.match(of(1), /message 11 should be next, and the outbox goes on with 12/)
+        assert.match(of(0), /message 10 .* was the last one published, but the outbox has another one there/)
+        assert.match(of(1), /message 11 should be next, but the outbox goes on with 12/)
       })
     )
 
@@ -266,7 +266,7 @@ suite("what the relay to Pulsar rests on", () => {
         assert.deepStrictEqual(sequencesOf(yield* messages("alerts")), { "p/events/0": [1, 2, 3, 5, 6, 7, 8, 9] })
         const parked = yield* query("parked", () => sql`select seq, reason from millrace.relay_parked`)
         assert.strictEqual(parked.length, 1)
-        assert.match(parked[0]!["reason"], /took message 5, and not this one before it.*not this one/)
+        assert.match(parked[0]!["reason"], /Pulsar accepted message 5, but not this earlier one.*not this one/)
       })
     )
 

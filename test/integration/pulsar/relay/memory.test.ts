@@ -6,7 +6,7 @@ import * as Effect from "effect/Effect"
 import { shared } from "../../../../stack/testing.ts"
 import { connect } from "../../../../src/pulsar/client/cluster.ts"
 import { Channel } from "../../../../src/pulsar/relay/channel.ts"
-import type { Message } from "../../../../src/pulsar/relay/messages.ts"
+import type { RelayMessage } from "../../../../src/pulsar/relay/messages.ts"
 import { optionsOf } from "../../../support/pulsar.ts"
 import { channelMessage, makeTenant } from "../../../support/relay-pulsar.ts"
 import { needing, testOverTransports } from "../../../support/stack.ts"
@@ -24,7 +24,7 @@ const send = Effect.fnUntraced(function* (channel: (done: () => void) => Channel
     if (left === 0) finished()
   })
   yield* Effect.addFinalizer(() => Effect.promise(() => one.close()))
-  const messages: Array<WeakRef<Message>> = []
+  const messages: Array<WeakRef<RelayMessage>> = []
   yield* Effect.callback<void>((resume) => {
     finished = () => resume(Effect.void)
     for (let seq = 1; seq <= count; seq++) {
@@ -55,11 +55,11 @@ suite("a channel of the relay to Pulsar", () => {
                 name,
                 from: 0,
                 batching: false,
-                mark: (begin) => Promise.resolve(begin),
+                recordedPosition: (initial) => Promise.resolve(initial),
                 inTurn: (run) => run(),
                 holds: () => true,
                 done,
-                broken: assert.fail
+                halt: assert.fail
               },
               topic
             )
@@ -72,7 +72,7 @@ suite("a channel of the relay to Pulsar", () => {
           held = messages.filter((message) => message.deref() !== undefined).length
         }
         assert.isAtMost(held, 50)
-        assert.strictEqual(one.takeMark()?.seq, count)
+        assert.strictEqual(one.takePosition()?.seq, count)
       }).pipe(Effect.scoped),
     60_000
   )

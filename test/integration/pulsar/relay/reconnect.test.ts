@@ -32,14 +32,14 @@ const channelOn = (cluster: Cluster, name: string, topic: string) => {
       from: 0,
       batching: false,
       // as it was when the stream first came there
-      mark: (begin) => Promise.resolve({ ...begin, place: "" }),
+      recordedPosition: (initial) => Promise.resolve({ ...initial, place: "" }),
       inTurn: (run) => run(),
       holds: () => true,
       done: ({ seq }, reason) => {
         if (became.has(seq)) told.push(`message ${seq} is done twice`)
         became.set(seq, reason)
       },
-      broken: (reason) => told.push(reason)
+      halt: (reason) => told.push(reason)
     },
     topic
   )
