@@ -257,7 +257,7 @@ suite("what waits for tenants that are not declared", () => {
       const retry = Cli.run(environment, "dlq", "retry", "--kind", "relay", "--json")
       const refused = yield* retry
       assert.strictEqual(refused.code, 4, refused.errors)
-      assert.match(refused.errors, /relay:1 and \d+ more stay: .*create it first/)
+      assert.match(refused.errors, /relay:1 and \d+ more stay parked: .*create it first/)
       yield* Effect.promise(() => makeTenant(cluster, late))
       yield* Effect.promise(() => cluster.admin!.call("PUT", `persistent/${late}/alerts/alerts/partitions`, 3))
       yield* Effect.flatMap(relay(options), shipAll)
