@@ -17,7 +17,11 @@ export class Server extends Context.Service<Server, { readonly url: string }>()(
   )
 }
 /** A database with a topic, and several logs on it, each with its own connections. */
-export const setUp = Effect.fnUntraced(function* (logs: number, partitions = 4, options: PostgresLog.Options = {}) {
+export const setUp = Effect.fnUntraced(function* (
+  logs: number,
+  partitions = 4,
+  options: PostgresLog.PostgresLogOptions = {}
+) {
   const { url } = yield* Server
   const database = yield* databaseOn(url)
   const made = yield* Effect.forEach(range(0, logs), () =>

@@ -1,29 +1,30 @@
-// Appends to the log on PostgreSQL: what many callers append while a statement is under way goes into the next one, in one commit.
+// Appends to the log on PostgreSQL. Records of all calls that come while a statement is under way go into the next one, in one commit.
 import * as Effect from "effect/Effect"
 import type postgres from "postgres"
 import { LogError, type NewRecord, type LogPosition } from "../../log/log.ts"
-import { pack, type Packed } from "./batch-codec.ts"
+import { pack, type PackedRecords } from "./batch-codec.ts"
 import { logError } from "./errors.ts"
 
-/** A row holds at most so many characters of values, and records. More go into further rows of the same statement. */
+/** Limits of one row, in characters of values and in records. Further records go into further rows of the same statement. */
 const rowCharacters = 1 << 20
 const rowRecords = 5_000
-/** A statement takes callers up to here, but at least one, whole. */
+/** Limits of one statement, in characters of values and in records. It takes whole calls, and at least one. */
 const statementCharacters = 2 << 20
 const statementRecords = 20_000
-/** Statements sent before the first has answered. The server runs them in order; the second's encoding overlaps the first's commit. */
+/** How many statements are under way at once. The server runs them in order; the second is encoded during the first one's commit. */
 const depth = 2
-/** So many callers may wait, at most. */
+/** How many calls may wait at most. */
 const waiting = 10_000
 
-/** Takes records of a topic, checked by `checked`, and returns their places. */
+/** Appends records of a topic, which `checkRecords` has accepted, and returns their positions. */
 export interface Appender {
   readonly append: (
     topic: { readonly topicId: number; readonly name: string },
     records: ReadonlyArray<NewRecord>
   ) => Effect.Effect<ReadonlyArray<LogPosition>, LogError>
 }
-interface Caller {
+/** A call of `append` that waits for its positions. */
+interface AppendCall {
   readonly topicId: number
   readonly topic: string
   readonly records: ReadonlyArray<NewRecord>
@@ -31,11 +32,11 @@ interface Caller {
   readonly resume: (result: Effect.Effect<ReadonlyArray<LogPosition>, LogError>) => void
 }
 /** The records of one partition that one statement appends. */
-interface Group {
+interface PartitionRecords {
   readonly topicId: number
   readonly partition: number
   readonly records: Array<NewRecord>
-  /** Where the first comes to lie, once that is known; then counts on while callers get their places. */
+  /** The position of the first record, once it is known; then that of the next record whose call gets its positions. */
   position: number
 }
 
@@ -65,9 +66,9 @@ const statementOf = (rows: number) => {
   return found
 }
 
-/** A group's records in rows of a bounded size. */
-const rowsOf = (records: ReadonlyArray<NewRecord>): ReadonlyArray<Packed> => {
-  const rows: Array<Packed> = []
+/** Packs a partition's records into rows of a limited size. */
+const rowsOf = (records: ReadonlyArray<NewRecord>): ReadonlyArray<PackedRecords> => {
+  const rows: Array<PackedRecords> = []
   let from = 0
   let characters = 0
   for (let i = 0; i < records.length; i++) {
@@ -83,9 +84,9 @@ const rowsOf = (records: ReadonlyArray<NewRecord>): ReadonlyArray<Packed> => {
   return rows
 }
 
-const groupsOf = (callers: ReadonlyArray<Caller>) => {
-  const groups = new Map<string, Group>()
-  for (const { records, topicId } of callers) {
+const groupsOf = (calls: ReadonlyArray<AppendCall>) => {
+  const groups = new Map<string, PartitionRecords>()
+  for (const { records, topicId } of calls) {
     for (const record of records) {
       const key = `${topicId}:${record.partition}`
       const group = groups.get(key)
@@ -96,7 +97,7 @@ const groupsOf = (callers: ReadonlyArray<Caller>) => {
   return groups
 }
 
-const send = async (sql: postgres.Sql, groups: ReadonlyArray<Group>) => {
+const send = async (sql: postgres.Sql, groups: ReadonlyArray<PartitionRecords>) => {
   const parameters: Array<string | number> = [
     `{${groups.map((group) => group.topicId).join(",")}}`,
     `{${groups.map((group) => group.partition).join(",")}}`,
@@ -117,14 +118,14 @@ const send = async (sql: postgres.Sql, groups: ReadonlyArray<Group>) => {
   )
 }
 
-/** The callers that the next statement takes. */
-const nextOf = (queue: Array<Caller>): Array<Caller> => {
+/** Takes the calls of the next statement off the queue. */
+const nextOf = (queue: Array<AppendCall>): Array<AppendCall> => {
   let characters = 0
   let records = 0
   let count = 0
-  for (const caller of queue) {
-    characters += caller.characters
-    records += caller.records.length
+  for (const call of queue) {
+    characters += call.characters
+    records += call.records.length
     if (count > 0 && (characters > statementCharacters || records > statementRecords)) break
     count += 1
   }
@@ -132,19 +133,19 @@ const nextOf = (queue: Array<Caller>): Array<Caller> => {
 }
 
 /**
- * Appends over one connection of its own, so callers' records keep the order of their calls. `appended` is told each partition's
- * new end, after the commit. A caller that is interrupted before its statement left is taken out; later its records may be there.
+ * Appends over one connection, so that records keep the order of the calls. `appended` is called with each partition's new end after the
+ * commit. A call that is interrupted before its statement is sent appends nothing; after that, its records may be in the log.
  */
 export const make = (
   sql: postgres.Sql,
   appended: (topicId: number, partition: number, end: number) => void
 ): Appender => {
-  const queue: Array<Caller> = []
+  const queue: Array<AppendCall> = []
   let sending = 0
   let scheduled = false
 
-  const run = async (callers: ReadonlyArray<Caller>) => {
-    const groups = groupsOf(callers)
+  const run = async (calls: ReadonlyArray<AppendCall>) => {
+    const groups = groupsOf(calls)
     try {
       const rows = await send(sql, [...groups.values()])
       for (const group of groups.values()) group.position = Infinity
@@ -154,7 +155,7 @@ export const make = (
       }
       for (const group of groups.values())
         appended(group.topicId, group.partition, group.position + group.records.length)
-      for (const { records, resume, topicId } of callers) {
+      for (const { records, resume, topicId } of calls) {
         resume(
           Effect.succeed(
             records.map(({ partition }) => ({ partition, position: groups.get(`${topicId}:${partition}`)!.position++ }))
@@ -162,9 +163,9 @@ export const make = (
         )
       }
     } catch (cause) {
-      // see `query`: a statement that is sent in the turn in which a connection is lost hangs
+      // a statement that is sent in the turn of the event loop in which its connection is lost would never be answered
       await new Promise((resolve) => void setImmediate(resolve))
-      for (const { resume, topic } of callers) resume(Effect.fail(logError("append", topic)(cause)))
+      for (const { resume, topic } of calls) resume(Effect.fail(logError("append", topic)(cause)))
     }
   }
   const flush = () => {
@@ -181,19 +182,19 @@ export const make = (
     Effect.callback((resume) => {
       if (records.length === 0) return resume(Effect.succeed([]))
       if (queue.length >= waiting) {
-        const reason = `${waiting} appends are waiting already; send less, or several records at once`
+        const reason = `${waiting} appends wait already; append less often, or several records at once`
         return resume(Effect.fail(new LogError({ operation: "append", topic: topic.name, retryable: true, reason })))
       }
       const characters = records.reduce((sum, record) => sum + (record.value?.length ?? 0), 0)
-      const caller: Caller = { topicId: topic.topicId, topic: topic.name, records, characters, resume }
-      queue.push(caller)
-      // a microtask later, so that what other fibers append in this turn is in the first statement too
+      const call: AppendCall = { topicId: topic.topicId, topic: topic.name, records, characters, resume }
+      queue.push(call)
+      // a microtask later, so that appends of other fibers in this turn of the event loop go into the same statement
       if (!scheduled && sending < depth) {
         scheduled = true
         queueMicrotask(flush)
       }
       return Effect.sync(() => {
-        const at = queue.indexOf(caller)
+        const at = queue.indexOf(call)
         if (at >= 0) queue.splice(at, 1)
       })
     })

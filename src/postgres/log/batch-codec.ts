@@ -1,17 +1,19 @@
-// How the records of a batch are packed into the two texts of a row, and unpacked. Pure; what a row means is said in the DDL.
+// Packs the records of a batch into the two texts of a row, and unpacks them. The DDL documents the row. Pure.
 import { incarnationDigits, streamHeaders } from "../../log/envelope.ts"
 import type { LogRecord, NewRecord, Position } from "../../log/log.ts"
 
-/** A record as a batch holds it. */
-export interface Packed {
+/** Records in the form of a row of `log_batch`. */
+export interface PackedRecords {
+  /** A JSON array with one array for each record. */
   readonly meta: string
+  /** One line for each record's value; an empty line for a deletion. */
   readonly vals: string
   readonly records: number
   /** UTF-8 bytes of the values. */
   readonly bytes: number
 }
 /** A row of `log_batch`. */
-export interface Row {
+export interface BatchRow {
   readonly partition: number
   readonly base: Position
   readonly next: Position
@@ -20,18 +22,18 @@ export interface Row {
   readonly appendedAt: number
   readonly meta: string
   readonly vals: string
-  /** Of a row that a relay copied: the outbox stream, and the first record's sequence in it. */
+  /** In a row that a relay copied: the outbox stream, and the sequence number of the first record in it. */
   readonly stream?: string | null
   readonly firstSeq?: number | null
   readonly incarnation?: string | null
 }
-/** What a record has beyond an appended one once it was compacted. */
-export interface Kept {
-  /** Position less the row's base. */
+/** What is stored of a record in addition when its row was compacted. */
+export interface CompactedRecord {
+  /** The position, relative to the row's base. */
   readonly offset: number
-  /** Milliseconds that it was taken before the row's `appended_at`. */
+  /** How many milliseconds before the row's `appended_at` it was appended. */
   readonly before: number
-  /** When a deletion may be forgotten, epoch milliseconds. */
+  /** From when on a deletion may be removed, in epoch milliseconds. */
   readonly forgetAt: number | undefined
 }
 type Meta = [
@@ -53,8 +55,8 @@ const hasAny = (headers: Readonly<Record<string, string>>) => {
   return false
 }
 
-/** Packs records in their order; `kept` is for a compacted batch, one element a record. */
-export const pack = (records: ReadonlyArray<NewRecord>, kept?: ReadonlyArray<Kept>): Packed => {
+/** Packs records in their order. `compacted` has an element for each record of a compacted row. */
+export const pack = (records: ReadonlyArray<NewRecord>, compacted?: ReadonlyArray<CompactedRecord>): PackedRecords => {
   const metas: Array<Meta> = []
   const values: Array<string> = []
   const seen = new Map<object, number>()
@@ -71,7 +73,7 @@ export const pack = (records: ReadonlyArray<NewRecord>, kept?: ReadonlyArray<Kep
       shared = headers === null ? null : (first ?? i)
       if (headers === null) seen.delete(last)
     }
-    const extra = kept?.[i]
+    const extra = compacted?.[i]
     const meta: Meta = [
       record.key,
       record.eventTime,
@@ -90,8 +92,12 @@ export const pack = (records: ReadonlyArray<NewRecord>, kept?: ReadonlyArray<Kep
   return { meta: JSON.stringify(metas), vals, records: records.length, bytes: Buffer.byteLength(vals) }
 }
 
-/** The headers that tell a derived record from all others, and know it again. `incarnation` is its segment's, or what is kept of it. */
-export const derived = (stream: string, seq: number, incarnation: string | null | undefined): Record<string, string> =>
+/** The headers that identify a message of a stream. Only the first digits of its segment's `incarnation` are kept. */
+export const identityHeaders = (
+  stream: string,
+  seq: number,
+  incarnation: string | null | undefined
+): Record<string, string> =>
   incarnation == null
     ? { [streamHeaders.stream]: stream, [streamHeaders.sequence]: String(seq) }
     : {
@@ -100,8 +106,8 @@ export const derived = (stream: string, seq: number, incarnation: string | null 
         [streamHeaders.incarnation]: incarnation.slice(0, incarnationDigits)
       }
 
-/** Unpacks a row's records from a position on into `into`. Records of a batch with the same headers share the object. */
-export const unpack = (row: Row, from: Position, into: Array<LogRecord>): void => {
+/** Unpacks the records of a row from a position on, and appends them to `into`. Records with the same headers share the object. */
+export const unpack = (row: BatchRow, from: Position, into: Array<LogRecord>): void => {
   const metas = JSON.parse(row.meta) as Array<Meta>
   if (metas.length === 0) return
   const values = row.vals.split("\n")
@@ -123,13 +129,15 @@ export const unpack = (row: Row, from: Position, into: Array<LogRecord>): void =
       traceparent: meta[4] ?? undefined,
       schemaVersion: meta[5] ?? undefined,
       headers:
-        row.stream == null ? headers : { ...headers, ...derived(row.stream, row.firstSeq! + i, row.incarnation) },
+        row.stream == null
+          ? headers
+          : { ...headers, ...identityHeaders(row.stream, row.firstSeq! + i, row.incarnation) },
       appendedAt: row.appendedAt - (meta[8] ?? 0)
     })
   }
 }
 
-/** Key, offset and forgetting time of each record of a row, without its values. */
+/** Key, relative position and removal time of each record of a row, without its values. */
 export const outline = (
   meta: string
 ): ReadonlyArray<{ readonly key: string | null; readonly offset: number; readonly forgetAt: number | undefined }> =>

@@ -1,4 +1,4 @@
-// Keeps the log on PostgreSQL small: which topics are cleaned when, and retention. Compaction has a file of its own.
+// Cleans the log on PostgreSQL: applies retention, and compacts topics, one process at a time for each topic.
 import * as Effect from "effect/Effect"
 import type postgres from "postgres"
 import type { Cleaned, CleanOptions } from "../../log/cleaner.ts"
@@ -15,11 +15,11 @@ interface Topic {
   readonly compacted: boolean
   readonly retention_ms: string | number | null
 }
-/** Rows deleted in one statement. */
+/** How many rows one statement deletes at most. */
 const rowsAtOnce = 1_000
 const day = 86_400_000
 
-// Deletes whole rows from the front, up to the first that is young enough, and moves the start behind them, or nothing of both.
+// Deletes whole rows from the front, up to the first that is not expired, and moves the partition's start behind them.
 const expireQuery = `
 with old as (
   select base_position, next_position, records,
@@ -47,7 +47,7 @@ const expire = async (sql: postgres.Sql, { partitions, retention_ms, topic_id }:
   return expired
 }
 
-/** Runs to its end even when it is interrupted: the signal then asks for it to be soon. */
+/** Runs to its end even when it is interrupted; the signal then aborts, to ask for an early end. */
 const finishing = <A>(run: (signal: AbortSignal) => Promise<A>) =>
   Effect.suspend(() => {
     const controller = new AbortController()
@@ -61,7 +61,7 @@ const finishing = <A>(run: (signal: AbortSignal) => Promise<A>) =>
     )
   })
 
-/** Runs `use` where no other process cleans the topic: undefined where one does. */
+/** Runs `use` unless another process cleans the topic; returns undefined if one does. */
 const alone = Effect.fnUntraced(function* <A>(
   session: ListeningSession,
   topicId: number,
@@ -98,7 +98,7 @@ const cleanTopic = async (
   return { compacted, expired }
 }
 
-/** Cleans once, topic after topic. Not for two fibers at once: the lock is this process's. */
+/** Cleans all topics once, one after another. Must not run twice at once in a process, because the lock belongs to the process. */
 export const clean = (sql: postgres.Sql, session: ListeningSession, options: CleanOptions = {}) =>
   Effect.gen(function* () {
     const topics = yield* query(

@@ -1,15 +1,15 @@
-// Compacts a partition of the log on PostgreSQL: of every key the newest record stays, at its position. Appending goes on meanwhile.
+// Compacts a partition of the log on PostgreSQL: keeps the newest record of every key, at its position, while appends continue.
 import type postgres from "postgres"
 import type { LogRecord } from "../../log/log.ts"
-import { type Kept, outline, pack, type Row, unpack } from "./batch-codec.ts"
+import { type BatchRow, type CompactedRecord, outline, pack, unpack } from "./batch-codec.ts"
 
-/** What is read, and written anew, at once. */
+/** How much is read and rewritten at once. */
 const chunkBytes = 4 << 20
 const chunkRows = 1_000
-/** A row that is made of several has at most so many records. */
+/** Limits of a row that is made of several. */
 const rowRecords = 5_000
 const rowBytes = 1 << 20
-/** From so many rows that came since the last time on, their share counts too, for many small rows are slow to read. */
+/** From so many new rows on, a partition is also compacted for their share of all rows, because many small rows are slow to read. */
 const dirtyRows = 500
 
 const dueQuery = `
@@ -21,7 +21,7 @@ from millrace.log_head h left join millrace.log_batch b using (topic_id, partiti
 where h.topic_id = $1 and h.partition = $2
 group by h.start_position, h.next_position`
 
-// Exactly the rows that were read, or the division fails and nothing happens: another cleaner was here.
+// Replaces exactly the rows that were read. If another cleaner removed one of them, the division by zero fails the statement.
 const replaceQuery = (rows: number) => `
 with gone as (
   delete from millrace.log_batch where topic_id = $1 and partition = $2 and base_position = any($3::bigint[]) returning 1
@@ -55,7 +55,7 @@ type Rows = ReadonlyArray<
   }
 >
 
-/** Rows of a range from the front, about `chunkBytes` of them. */
+/** The first rows of a range, about `chunkBytes` in size. */
 const readRows = async (
   sql: postgres.Sql,
   topicId: number,
@@ -81,7 +81,7 @@ const readRows = async (
   return rows as Rows
 }
 
-/** The position of every key's newest record, from `start` to `end`. Keeps the keys of a partition in memory. */
+/** The position of every key's newest record from `start` to `end`. Holds all keys of the partition in memory. */
 const newestOf = async (sql: postgres.Sql, topicId: number, partition: number, start: number, end: number) => {
   const newest = new Map<string | null, number>()
   for (let from = start; from < end;) {
@@ -96,7 +96,7 @@ const newestOf = async (sql: postgres.Sql, topicId: number, partition: number, s
 interface Survivor {
   readonly record: LogRecord
   readonly forgetAt: number | undefined
-  /** The forgetting time is new. */
+  /** Whether its removal time was set now. */
   readonly marked: boolean
 }
 const survivorsOf = (
@@ -109,12 +109,12 @@ const survivorsOf = (
   const survivors: Array<Survivor> = []
   for (const row of rows) {
     const { appended, base, first_seq: firstSeq, next, ...rest } = row
-    const whole: Row = { ...rest, partition, base, next, appendedAt: Math.round(appended), firstSeq }
+    const whole: BatchRow = { ...rest, partition, base, next, appendedAt: Math.round(appended), firstSeq }
     const records: Array<LogRecord> = []
     unpack(whole, base, records)
     const outlines = outline(row.meta)
     records.forEach((record, i) => {
-      // without a key there is nothing that could replace it
+      // a record without a key is never replaced
       if (record.key !== null && newest.get(record.key) !== record.position) return
       const set = outlines[i]!.forgetAt
       const forgetAt = record.value === null && record.key !== null ? (set ?? now + deletionsMs) : undefined
@@ -124,8 +124,8 @@ const survivorsOf = (
   return survivors
 }
 
-/** Rows that tile the range from the first of `rows` to the last, with only the survivors in them. */
-const tile = (survivors: ReadonlyArray<Survivor>, base: number, next: number) => {
+/** The parameters of rows that cover the positions from `base` to `next` and hold only the survivors. */
+const coveringRows = (survivors: ReadonlyArray<Survivor>, base: number, next: number) => {
   const parameters: Array<string | number> = []
   let from = 0
   let start = base
@@ -136,16 +136,16 @@ const tile = (survivors: ReadonlyArray<Survivor>, base: number, next: number) =>
       bytes += survivors[to++]!.record.value?.length ?? 0
     const part = survivors.slice(from, to)
     const end = to < survivors.length ? survivors[to]!.record.position : next
-    // the newest, so that a retention by age takes none too early
+    // the newest time, so that retention removes no record too early
     const appended = part.reduce((latest, { record }) => Math.max(latest, record.appendedAt), 0)
-    const kept = part.map(({ forgetAt, record }): Kept => ({
+    const compacted = part.map(({ forgetAt, record }): CompactedRecord => ({
       offset: record.position - start,
       before: appended - record.appendedAt,
       forgetAt
     }))
     const packed = pack(
       part.map(({ record }) => record),
-      kept
+      compacted
     )
     parameters.push(start, end, packed.records, packed.bytes, appended, packed.meta, packed.vals)
     start = end
@@ -154,18 +154,18 @@ const tile = (survivors: ReadonlyArray<Survivor>, base: number, next: number) =>
   return parameters
 }
 
-/** When to compact, and how; aborting stops after the chunk that is under way. */
-interface How {
+/** When to compact, and how. After an abort the chunk that is under way is still completed. */
+interface CompactOptions {
   readonly dirtyShare: number
   readonly deletionsMs: number
   readonly signal: AbortSignal
 }
 /**
- * Compacts a partition if more than `dirtyShare` of it came since the last time. Returns how many records went. Each chunk is
- * replaced in one statement, so a reader finds the old rows or the new; both cover the same positions.
+ * Compacts a partition if more than `dirtyShare` of it is new since the last time. Returns how many records were removed. Each chunk is
+ * replaced in one statement, so a reader finds either the old rows or the new ones, which cover the same positions.
  */
-export const compact = async (sql: postgres.Sql, topicId: number, partition: number, how: How) => {
-  const { deletionsMs, dirtyShare, signal } = how
+export const compact = async (sql: postgres.Sql, topicId: number, partition: number, options: CompactOptions) => {
+  const { deletionsMs, dirtyShare, signal } = options
   const [due] = await sql.unsafe(dueQuery, [topicId, partition], { prepare: true })
   if (due === undefined || !isDue(due as unknown as Due, dirtyShare)) return 0
   const start = Number(due["start_position"])
@@ -180,7 +180,7 @@ export const compact = async (sql: postgres.Sql, topicId: number, partition: num
     const next = rows.at(-1)!.next
     const before = rows.reduce((sum, row) => sum + outline(row.meta).length, 0)
     const survivors = survivorsOf(rows, partition, newest, now, deletionsMs)
-    const parameters = tile(survivors, rows[0]!.base, next)
+    const parameters = coveringRows(survivors, rows[0]!.base, next)
     const merges = parameters.length / 7 < rows.length
     if (survivors.length < before || merges || survivors.some(({ marked }) => marked)) {
       const bases = `{${rows.map(({ base }) => base).join(",")}}`

@@ -1,13 +1,13 @@
-// Groups on PostgreSQL: who is a member and who has which partition are advisory locks, which a process that dies lets go at once.
+// Groups of the log on PostgreSQL. Members and their partitions are advisory locks, which the server releases when a process dies.
 import { randomInt } from "node:crypto"
 import * as Effect from "effect/Effect"
 import * as Latch from "effect/Latch"
 import type { GroupLocks, GroupView } from "../../log/group.ts"
 import type { LogError } from "../../log/log.ts"
-import { attempt } from "./errors.ts"
+import { logQuery } from "./errors.ts"
 import type { ListeningSession } from "../client/session.ts"
 
-// First keys of the advisory locks: two a group, far from numbers that applications choose.
+// First keys of the advisory locks, two for each group, far from numbers that applications would choose.
 const membersKey = (group: number) => 1_830_000_000 + 2 * group
 const partitionsKey = (group: number) => membersKey(group) + 1
 /** First key of the lock that a topic's cleaner holds; the second is the topic's number. */
@@ -19,33 +19,33 @@ from pg_locks l
 where l.locktype = 'advisory' and l.objsubid = 2 and l.granted and l.classid::bigint in ($1::bigint, $2::bigint)
   and l.database = (select oid from pg_database where datname = current_database())`
 
-/** What the members in this process share. */
-export interface Groups {
+/** What all group members of this process share. */
+export interface ProcessGroups {
   readonly session: ListeningSession
-  /** Held through the session, which would give them to a second member here again: `<group>:<partition>`. */
+  /** `<group>:<partition>` of the held locks. A session would get a lock that it holds once more, for another member of this process. */
   readonly held: Set<string>
-  /** Woken when something may have changed, by group. */
-  readonly nudges: Map<number, Set<Latch.Latch>>
+  /** By group: latches that open when something may have changed. */
+  readonly changes: Map<number, Set<Latch.Latch>>
 }
 
-/** Has the group's members look again, here and elsewhere. The others look by themselves where this is lost. */
-const nudge = ({ nudges, session }: Groups, group: number) => {
-  for (const latch of nudges.get(group) ?? []) latch.openUnsafe()
+/** Has the group's members look again, in this process and in others, which also look by themselves if the notification is lost. */
+const notifyGroup = ({ changes, session }: ProcessGroups, group: number) => {
+  for (const latch of changes.get(group) ?? []) latch.openUnsafe()
   if (session.pid() !== undefined) session.sql`select pg_notify('millrace_log', ${`g;${group}`})`.catch(() => undefined)
 }
 
 interface Member {
-  readonly groups: Groups
+  readonly groups: ProcessGroups
   readonly topic: string
   readonly group: number
   readonly id: number
   readonly latch: Latch.Latch
-  /** The server process that has this member's locks. */
+  /** The id of the server process that holds this member's locks. */
   joined: number | undefined
 }
 
-/** A failure of the session is a loss, which heals; any other is the caller's. */
-const orLost = <A>(effect: Effect.Effect<A, LogError>): Effect.Effect<A | undefined, LogError> =>
+/** Undefined after a retryable failure: the session was lost, and reconnects. */
+const undefinedIfLost = <A>(effect: Effect.Effect<A, LogError>): Effect.Effect<A | undefined, LogError> =>
   effect.pipe(
     Effect.catchTag("LogError", (error) => (error.retryable ? Effect.succeed(undefined) : Effect.fail(error)))
   )
@@ -56,7 +56,7 @@ const join = async (member: Member, pid: number) => {
     select pg_try_advisory_lock(${membersKey(group)}::int, ${id}::int) as got, pg_backend_pid() as pid`
   if (row?.["pid"] !== pid) return
   member.joined = pid
-  nudge(groups, group)
+  notifyGroup(groups, group)
 }
 const look = async (member: Member): Promise<GroupView | undefined> => {
   const { group, latch } = member
@@ -64,7 +64,7 @@ const look = async (member: Member): Promise<GroupView | undefined> => {
   latch.closeUnsafe()
   const pid = session.pid()
   if (member.joined !== undefined && member.joined !== pid) {
-    // what was had through the session before ends first, and then this looks again
+    // partitions that were taken through the previous session are given up first, then this looks again
     member.joined = undefined
     if (pid !== undefined) latch.openUnsafe()
     return undefined
@@ -104,9 +104,9 @@ const unlock = ({ groups: { session }, joined }: Member, first: number, second: 
     await session.sql`select pg_advisory_unlock(${first}::int, ${second}::int)`.catch(() => undefined)
   }).pipe(Effect.timeoutOption("2 seconds"))
 
-/** A new member of a group. `everyMs` is how often it looks without being told to: a process that was killed tells nobody. */
+/** Creates a member of a group. It also looks every `everyMs` milliseconds, because a killed process sends no notification. */
 export const locksOf = (
-  groups: Groups,
+  groups: ProcessGroups,
   topic: string,
   group: number,
   partitions: number,
@@ -114,22 +114,22 @@ export const locksOf = (
 ): GroupLocks<LogError> => {
   const latch = Latch.makeUnsafe(false)
   const member: Member = { groups, topic, group, id: randomInt(1, 2 ** 31 - 1), latch, joined: undefined }
-  const latches = groups.nudges.get(group) ?? new Set()
-  groups.nudges.set(group, latches.add(latch))
+  const latches = groups.changes.get(group) ?? new Set()
+  groups.changes.set(group, latches.add(latch))
   return {
     member: member.id,
     partitions,
-    look: orLost(attempt("assign", topic, () => look(member))),
-    take: (partition) => orLost(attempt("assign", topic, () => take(member, partition))),
+    look: undefinedIfLost(logQuery("assign", topic, () => look(member))),
+    take: (partition) => undefinedIfLost(logQuery("assign", topic, () => take(member, partition))),
     free: Effect.fnUntraced(function* (partition: number) {
       yield* unlock(member, partitionsKey(group), partition)
       groups.held.delete(`${group}:${partition}`)
-      nudge(groups, group)
+      notifyGroup(groups, group)
     }),
     leave: Effect.gen(function* () {
       latches.delete(latch)
       yield* unlock(member, membersKey(group), member.id)
-      nudge(groups, group)
+      notifyGroup(groups, group)
     }),
     changed: Effect.raceFirst(latch.await, Effect.sleep(everyMs))
   }

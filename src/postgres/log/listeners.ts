@@ -1,30 +1,30 @@
-// Who waits for which partition of the log, and who must be told when it grows. It reads and writes nothing itself.
+// The readers of this process that wait for partitions of the log, and the notifications between processes. No I/O.
 import * as Effect from "effect/Effect"
 import * as Latch from "effect/Latch"
 import type { Position } from "../../log/log.ts"
 
-/** A reader that may be waiting. */
+/** A reader that may wait. */
 export interface Watcher {
   readonly topicId: number
   readonly partition: number
-  /** Woken once the partition ends behind this. */
+  /** The reader is woken when the partition's end is greater than this. */
   position: Position
-  /** Where the partition ends, as far as this process was told. */
+  /** The partition's end, as far as this process knows. */
   end: Position
   readonly latch: Latch.Latch
 }
-/** The channel that processes tell each other on: `a;<sender>;<topic id>.<partition>=<end>,…` or `g;<group id>`. */
+/** The channel of notifications: `a;<sender>;<topic id>.<partition>=<end>,…` after appends, `g;<group id>` when a group changed. */
 export const channel = "millrace_log"
-/** PostgreSQL takes less than 8000 bytes; an element has at most 45. */
+/** A notification of PostgreSQL is shorter than 8,000 bytes; an end has at most 45. */
 const partsAtOnce = 150
 
-/** Readers to wake, and the ends that other processes have not been told yet. */
-export class Wake {
+/** Readers to wake, and ends that other processes have to be notified of. */
+export class LogListeners {
   readonly watchers = new Set<Watcher>()
   readonly sender = Math.random().toString(36).slice(2)
   private readonly untold = new Map<string, number>()
 
-  /** Watches until the scope closes. */
+  /** Registers a reader until the scope closes. */
   watch(topicId: number, partition: number, position: Position) {
     const watcher: Watcher = { topicId, partition, position, end: position, latch: Latch.makeUnsafe(false) }
     return Effect.acquireRelease(
@@ -35,7 +35,7 @@ export class Wake {
       () => Effect.sync(() => this.watchers.delete(watcher))
     )
   }
-  /** A partition ends at `end`, at least. */
+  /** Wakes the readers of a partition that grew to `end`. */
   grown(topicId: number, partition: number, end: number): void {
     for (const watcher of this.watchers) {
       if (watcher.topicId !== topicId || watcher.partition !== partition) continue
@@ -43,13 +43,13 @@ export class Wake {
       if (watcher.position < end) watcher.latch.openUnsafe()
     }
   }
-  /** The same, and other processes are to hear of it. */
+  /** The same, and queues a notification for other processes. */
   appended(topicId: number, partition: number, end: number): void {
     this.grown(topicId, partition, end)
     this.untold.set(`${topicId}.${partition}`, end)
   }
-  /** What to tell the others next; undefined: nothing. */
-  tell(): string | undefined {
+  /** Takes the next notification to send; undefined if there is none. */
+  nextNotification(): string | undefined {
     const parts: Array<string> = []
     for (const [key, end] of this.untold) {
       if (parts.length === partsAtOnce) break
@@ -58,19 +58,19 @@ export class Wake {
     }
     return parts.length === 0 ? undefined : `a;${this.sender};${parts.join(",")}`
   }
-  /** Takes what another process, or this one, told. Returns a group's number where it is about that. */
-  told(payload: string): number | undefined {
-    const [kind, who, parts] = payload.split(";")
-    if (kind === "g") return Number(who)
-    if (kind !== "a" || who === this.sender || parts === undefined) return undefined
+  /** Handles a notification, wherever it was sent from. Returns the group's number if a group changed. */
+  receive(payload: string): number | undefined {
+    const [kind, sender, parts] = payload.split(";")
+    if (kind === "g") return Number(sender)
+    if (kind !== "a" || sender === this.sender || parts === undefined) return undefined
     for (const part of parts.split(",")) {
       const [topicId, partition, end] = part.split(/[.=]/)
       this.grown(Number(topicId), Number(partition), Number(end))
     }
     return undefined
   }
-  /** Wakes all, to look for themselves. */
-  all(): void {
+  /** Wakes all readers, which then look for themselves. */
+  wakeAll(): void {
     for (const watcher of this.watchers) watcher.latch.openUnsafe()
   }
 }

@@ -1,4 +1,4 @@
-// The log on PostgreSQL: the port, put together of its parts. Its tables come from a migration; it makes none.
+// The log on PostgreSQL: assembles the port from its parts. Its tables are created by a migration.
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Latch from "effect/Latch"
@@ -18,90 +18,93 @@ import {
   type UnknownTopic
 } from "../../log/log.ts"
 import * as LogAppend from "./append.ts"
-import { type Groups, locksOf } from "./group.ts"
+import { locksOf, type ProcessGroups } from "./group.ts"
 import { query } from "../client/errors.ts"
-import { attempt } from "./errors.ts"
+import { logQuery } from "./errors.ts"
 import * as LogClean from "./clean.ts"
 import * as LogRead from "./read.ts"
 import * as LogTopics from "./topics.ts"
-import { channel, Wake } from "./listeners.ts"
+import { channel, LogListeners } from "./listeners.ts"
 import * as Session from "../client/session.ts"
 
-/** How the log on PostgreSQL works. */
-export interface Options {
-  /** Waiting readers look for themselves this often, should a notification be lost. Default 1000. */
+/** PostgresLogOptions of the log on PostgreSQL. All times are in milliseconds. */
+export interface PostgresLogOptions {
+  /** How often waiting readers look for new records, in case a notification is lost. Default 1,000. */
   readonly pollMs?: number
-  /** Members of a group look this often who else is there. Default 1000. */
+  /** How often members of a group look for other members. Default 1,000. */
   readonly rebalanceMs?: number
-  /** How often this process cleans. Undefined: never; call `clean`, or leave it to another process. */
+  /** How often this process cleans the log. Default: never; call `clean`, or have another process do it. */
   readonly cleanMs?: number
 }
 
 const maxBytes = (options: ReadOptions | undefined) => options?.maxBytes ?? defaultMaxBytes
 
-/** Tells other processes what was appended, in as few notifications as there is time for. */
-const makeTeller = Effect.fnUntraced(function* (sql: postgres.Sql, wake: Wake) {
+/** Notifies other processes of appends. While a notification is under way, further appends are gathered for the next one. */
+const makeNotifier = Effect.fnUntraced(function* (sql: postgres.Sql, listeners: LogListeners) {
   const latch = Latch.makeUnsafe(false)
-  const tell = Effect.gen(function* () {
+  const notify = Effect.gen(function* () {
     yield* latch.await
     latch.closeUnsafe()
-    for (let payload = wake.tell(); payload !== undefined; payload = wake.tell()) {
-      const told = payload
-      yield* Effect.ignore(query("notify", () => sql`select pg_notify(${channel}, ${told})`))
+    for (let next = listeners.nextNotification(); next !== undefined; next = listeners.nextNotification()) {
+      const payload = next
+      yield* Effect.ignore(query("notify", () => sql`select pg_notify(${channel}, ${payload})`))
     }
   })
-  yield* Effect.forkScoped(Effect.forever(tell))
+  yield* Effect.forkScoped(Effect.forever(notify))
   return latch
 })
 
-/** Looks for waiting readers, all with one query. */
-const poll = Effect.fnUntraced(function* (sql: postgres.Sql, wake: Wake) {
-  const topics = [...new Set([...wake.watchers].filter(({ latch }) => !latch.isOpen()).map(({ topicId }) => topicId))]
+/** Looks for new records for all waiting readers, with one query. */
+const poll = Effect.fnUntraced(function* (sql: postgres.Sql, listeners: LogListeners) {
+  const topics = [
+    ...new Set([...listeners.watchers].filter(({ latch }) => !latch.isOpen()).map(({ topicId }) => topicId))
+  ]
   if (topics.length === 0) return
   const rows = yield* query(
     "poll",
     () =>
       sql`select topic_id, partition, next_position from millrace.log_head where topic_id = any(${`{${topics.join(",")}}`}::int[])`
   )
-  for (const row of rows) wake.grown(Number(row["topic_id"]), Number(row["partition"]), Number(row["next_position"]))
+  for (const row of rows)
+    listeners.grown(Number(row["topic_id"]), Number(row["partition"]), Number(row["next_position"]))
 })
 
 /** The parts that all calls share, for as long as the scope is open. */
 const makeParts = Effect.fnUntraced(function* (sql: postgres.Sql, pollMs: number) {
-  const wake = new Wake()
+  const listeners = new LogListeners()
   const held = new Set<string>()
-  const nudges: Groups["nudges"] = new Map()
-  const nudgeAll = () => {
-    for (const latches of nudges.values()) for (const latch of latches) latch.openUnsafe()
+  const changes: ProcessGroups["changes"] = new Map()
+  const wakeGroups = () => {
+    for (const latches of changes.values()) for (const latch of latches) latch.openUnsafe()
   }
   const session = yield* Session.make(sql, channel, {
     notified: (payload) => {
-      const group = wake.told(payload)
-      if (group !== undefined) for (const latch of nudges.get(group) ?? []) latch.openUnsafe()
+      const group = listeners.receive(payload)
+      if (group !== undefined) for (const latch of changes.get(group) ?? []) latch.openUnsafe()
     },
     ready: () => {
-      wake.all()
-      nudgeAll()
+      listeners.wakeAll()
+      wakeGroups()
     },
-    lost: nudgeAll
+    lost: wakeGroups
   })
-  const latch = yield* makeTeller(sql, wake)
+  const latch = yield* makeNotifier(sql, listeners)
   const appender = LogAppend.make(yield* Session.single(sql, "millrace log append"), (topicId, partition, end) => {
-    wake.appended(topicId, partition, end)
+    listeners.appended(topicId, partition, end)
     latch.openUnsafe()
   })
-  yield* Effect.forkScoped(Effect.forever(Effect.andThen(Effect.sleep(pollMs), Effect.ignore(poll(sql, wake)))))
-  return { wake, appender, groups: { session, held, nudges } satisfies Groups }
+  yield* Effect.forkScoped(Effect.forever(Effect.andThen(Effect.sleep(pollMs), Effect.ignore(poll(sql, listeners)))))
+  return { listeners, appender, groups: { session, held, changes } satisfies ProcessGroups }
 })
 
 const groupOf = (sql: postgres.Sql, topicId: number, topic: string, group: string) =>
-  attempt("assign", topic, async () => {
+  logQuery("assign", topic, async () => {
     const [row] = await sql`
         with made as (
           insert into millrace.log_group (topic_id, name) values (${topicId}, ${group}) on conflict do nothing returning group_id
         )
         select group_id from made union all select group_id from millrace.log_group where topic_id = ${topicId} and name = ${group}`
-    // made by another at this moment, so that neither part saw it
+    // another process created the group at the same moment, so neither part of the statement saw it
     const [again] =
       row === undefined
         ? await sql`select group_id from millrace.log_group where topic_id = ${topicId} and name = ${group}`
@@ -109,21 +112,21 @@ const groupOf = (sql: postgres.Sql, topicId: number, topic: string, group: strin
     return Number(again!["group_id"])
   })
 
-/** What `make` makes. */
-export interface Made {
+/** The log, and what belongs to it. */
+export interface PostgresLog {
   readonly log: Log["Service"]
   readonly cleaner: LogCleaner["Service"]
-  /** Wakes this process's readers of a partition that others than `append` have let grow to `end`. */
+  /** Wakes this process's readers of a partition that grew to `end` by other means than `append`. */
   readonly grown: (topicId: number, partition: number, end: number) => void
 }
-/** The log on a database that has its tables, and its cleaner. Fails only when used: a database that is down is an error of the call. */
+/** The log on a database that has its tables, and its cleaner. It opens even if the database is down; then its calls fail. */
 export const make = Effect.fnUntraced(function* (
   sql: postgres.Sql,
-  options: Options = {}
-): Effect.fn.Return<Made, never, Scope.Scope> {
-  const { appender, groups, wake } = yield* makeParts(sql, options.pollMs ?? 1000)
+  options: PostgresLogOptions = {}
+): Effect.fn.Return<PostgresLog, never, Scope.Scope> {
+  const { appender, groups, listeners } = yield* makeParts(sql, options.pollMs ?? 1000)
   const topics = LogTopics.make(sql)
-  const tails = new LogRead.Tails(sql)
+  const tails = new LogRead.TailReader(sql)
 
   const append = Effect.fnUntraced(function* (name: string, records: ReadonlyArray<NewRecord>) {
     const topic = yield* topics.find("append", name)
@@ -135,7 +138,7 @@ export const make = Effect.fnUntraced(function* (
     topics
       .find("read", name, partition)
       .pipe(
-        Effect.map(({ topicId }): LogRead.Source => ({ topicId, topic: name, partition, maxBytes: maxBytes(read) }))
+        Effect.map(({ topicId }): LogRead.ReadSource => ({ topicId, topic: name, partition, maxBytes: maxBytes(read) }))
       )
   const log = Log.of({
     declare: topics.declare,
@@ -146,18 +149,20 @@ export const make = Effect.fnUntraced(function* (
     read: (name, partition, position, read) =>
       Effect.flatMap(sourceOf(name, partition, read), (source) => LogRead.read(sql, source, position)),
     open: (name, partition, position, read) =>
-      Effect.flatMap(sourceOf(name, partition, read), (source) => LogRead.open(sql, wake, tails, source, position)),
+      Effect.flatMap(sourceOf(name, partition, read), (source) =>
+        LogRead.open(sql, listeners, tails, source, position)
+      ),
     assign: Effect.fnUntraced(function* (name, group, use, read) {
       const { partitions, topicId } = yield* topics.find("assign", name)
       const id = yield* groupOf(sql, topicId, name, group)
       const locks = locksOf(groups, name, id, partitions, options.rebalanceMs ?? 1000)
       return yield* sharePartitions(locks, (partition, generation) => {
-        const source: LogRead.Source = { topicId, topic: name, partition, maxBytes: maxBytes(read) }
+        const source: LogRead.ReadSource = { topicId, topic: name, partition, maxBytes: maxBytes(read) }
         const assignment: Assignment = {
           topic: name,
           partition,
           generation,
-          open: (from) => LogRead.open(sql, wake, tails, source, from)
+          open: (from) => LogRead.open(sql, listeners, tails, source, from)
         }
         return use(assignment)
       })
@@ -169,11 +174,11 @@ export const make = Effect.fnUntraced(function* (
     const once = cleaner.clean().pipe(Effect.catchTag("LogError", (error) => Effect.logWarning(error.message)))
     yield* Effect.forkScoped(Effect.forever(Effect.andThen(Effect.sleep(options.cleanMs), once)))
   }
-  return { log, cleaner, grown: (topicId, partition, end) => wake.grown(topicId, partition, end) }
+  return { log, cleaner, grown: (topicId, partition, end) => listeners.grown(topicId, partition, end) }
 })
 
-/** The log and its cleaner on PostgreSQL. `sql` is a pool that stays open as long; two connections more are made with its options. */
-export const layer = (sql: postgres.Sql, options?: Options): Layer.Layer<Log | LogCleaner> =>
+/** The log and its cleaner on PostgreSQL. The pool `sql` must stay open as long; two more connections are opened with its options. */
+export const layer = (sql: postgres.Sql, options?: PostgresLogOptions): Layer.Layer<Log | LogCleaner> =>
   Layer.effectContext(
     Effect.map(make(sql, options), ({ cleaner, log }) => Context.make(Log, log).pipe(Context.add(LogCleaner, cleaner)))
   )

@@ -1,4 +1,4 @@
-// Reads the log on PostgreSQL: one query a read, decoded and cut to size, and a reader that waits until there is more.
+// Reads the log on PostgreSQL: one query for each read, and a reader that waits until there is more.
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import type postgres from "postgres"
@@ -12,22 +12,22 @@ import {
   UnknownTopic
 } from "../../log/log.ts"
 import { splitBatch } from "../../log/rules.ts"
-import { type Row, unpack } from "./batch-codec.ts"
-import { attempt } from "./errors.ts"
-import type { Wake } from "./listeners.ts"
+import { type BatchRow, unpack } from "./batch-codec.ts"
+import { logQuery } from "./errors.ts"
+import type { LogListeners } from "./listeners.ts"
 import { arrayLiteral } from "../client/types.ts"
 
-/** The partition to read. */
-export interface Source {
+/** A partition to read, and how much at once. */
+export interface ReadSource {
   readonly topicId: number
   readonly topic: string
   readonly partition: number
   readonly maxBytes: number
 }
-/** Rows looked at in one read: bounds what lies inline in many small rows. */
+/** How many rows one read returns at most, in case there are many small ones. */
 const rowsAtOnce = 256
 
-/** What lies from each of some places on. Each place is a row of `asked`; a place whose partition is not there has no row. */
+/** Reads from several positions at once. Returns the request's number with each row, and no row for a partition that does not exist. */
 const query = `
 select a.place::int4, h.start_position, h.next_position as end_position, b.base_position, b.next_position, b.bytes, b.appended_ms, b.meta,
   b.vals, b.stream, b.first_seq::float8 as first_seq, b.incarnation
@@ -50,7 +50,7 @@ left join lateral (
 ) b on h.start_position <= a.position and h.next_position > a.position
 order by a.place, b.base_position`
 
-interface Found {
+interface FoundRow {
   readonly place: number
   readonly start_position: string | number
   readonly end_position: string | number
@@ -65,31 +65,32 @@ interface Found {
   readonly incarnation: string | null
 }
 
-/** A place to read from. */
-export interface Asked {
-  readonly source: Source
+/** A partition, and the position to read from. */
+export interface ReadRequest {
+  readonly source: ReadSource
   readonly position: Position
 }
-const ask = (sql: postgres.Sql, asked: ReadonlyArray<Asked>) => {
+const ask = (sql: postgres.Sql, asked: ReadonlyArray<ReadRequest>) => {
   const parameters = [
     asked.map(({ source }) => source.topicId),
     asked.map(({ source }) => source.partition),
     asked.map(({ position }) => position),
     asked.map(({ source }) => source.maxBytes)
   ]
-  return sql.unsafe<Array<Found>>(query, parameters.map(arrayLiteral), { prepare: true })
+  return sql.unsafe<Array<FoundRow>>(query, parameters.map(arrayLiteral), { prepare: true })
 }
 
-const placesAtOnce = 32
-/** Few records, so that many places may be read at once without much to hold. */
+const requestsAtOnce = 32
+/** A reader with at most so many records to read shares a query, so that its result stays small. */
 const few = 100
 
 /**
- * Reads the tails of partitions for the readers that were just woken: what is asked for while a query is under way goes into the
- * next one together. So a trickle over many partitions costs a query a round, and rounds grow longer rather than more with load.
+ * Reads the ends of partitions for the readers that were just woken. Requests that come while a query is under way share the next one:
+ * a trickle over many partitions costs one query for each round, and under load rounds get larger instead of more.
  */
-export class Tails {
-  private readonly waiting: Array<Asked & { readonly done: (rows: Promise<ReadonlyArray<Found>>) => void }> = []
+export class TailReader {
+  private readonly waiting: Array<ReadRequest & { readonly done: (rows: Promise<ReadonlyArray<FoundRow>>) => void }> =
+    []
   private busy = false
   private readonly sql: postgres.Sql
 
@@ -97,8 +98,8 @@ export class Tails {
     this.sql = sql
   }
 
-  /** The rows from one place on. */
-  read(asked: Asked): Promise<ReadonlyArray<Found>> {
+  /** The rows from one position on. */
+  read(asked: ReadRequest): Promise<ReadonlyArray<FoundRow>> {
     return new Promise((resolve) => {
       this.waiting.push({ ...asked, done: resolve })
       if (!this.busy) void this.rounds()
@@ -107,10 +108,10 @@ export class Tails {
 
   private async rounds(): Promise<void> {
     this.busy = true
-    // whoever else is woken by the same notification asks in this turn
+    // other readers that the same notification woke ask in this turn of the event loop
     await new Promise((resolve) => void setImmediate(resolve))
     while (this.waiting.length > 0) {
-      const round = this.waiting.splice(0, placesAtOnce)
+      const round = this.waiting.splice(0, requestsAtOnce)
       const rows = ask(this.sql, round).then((found) => Map.groupBy(found, ({ place }) => place))
       for (const [i, { done }] of round.entries()) done(rows.then((byPlace) => byPlace.get(i + 1) ?? []))
       await rows.catch(() => undefined)
@@ -119,11 +120,11 @@ export class Tails {
   }
 }
 
-/** Reads from a position on. The batch is longer than `maxBytes` where the row is; `cut` it. */
-const decoded = ({ partition, topic }: Source, position: Position, rows: ReadonlyArray<Found>) => {
+/** Decodes the rows of a read from a position on. The batch may exceed `maxBytes` by the last row; split it then. */
+const decoded = ({ partition, topic }: ReadSource, position: Position, rows: ReadonlyArray<FoundRow>) => {
   const head = rows[0]
   if (head === undefined)
-    return new UnknownTopic({ topic, reason: `it is not there any more, or has no partition ${partition}` })
+    return new UnknownTopic({ topic, reason: `the topic was deleted, or has no partition ${partition}` })
   const start = Number(head.start_position)
   const end = Number(head.end_position)
   if (!(position >= start && position <= end)) return new OutOfRange({ topic, partition, position, start, end })
@@ -133,7 +134,7 @@ const decoded = ({ partition, topic }: Source, position: Position, rows: Readonl
   for (const row of rows) {
     if (row.base_position === null) break
     const { appended_ms: appendedAt, meta, vals } = row
-    const unpacked: Row = {
+    const unpacked: BatchRow = {
       partition,
       base: Number(row.base_position),
       next: Number(row.next_position),
@@ -151,8 +152,8 @@ const decoded = ({ partition, topic }: Source, position: Position, rows: Readonl
   }
   return { batch: { records, next, end } satisfies Batch, bytes }
 }
-const fetched = (source: Source, position: Position, rows: () => PromiseLike<ReadonlyArray<Found>>) =>
-  attempt("read", source.topic, rows).pipe(
+const fetched = (source: ReadSource, position: Position, rows: () => PromiseLike<ReadonlyArray<FoundRow>>) =>
+  logQuery("read", source.topic, rows).pipe(
     Effect.map((found) => decoded(source, position, found)),
     Effect.flatMap((result): Effect.Effect<readonly [Batch, Batch | undefined], ReadError> => {
       if (!("batch" in result)) return Effect.fail(result)
@@ -162,20 +163,20 @@ const fetched = (source: Source, position: Position, rows: () => PromiseLike<Rea
     })
   )
 
-/** What is there from a position on, at once. */
-export const read = (sql: postgres.Sql, source: Source, position: Position): Effect.Effect<Batch, ReadError> =>
+/** Reads what is there from a position on, without waiting. */
+export const read = (sql: postgres.Sql, source: ReadSource, position: Position): Effect.Effect<Batch, ReadError> =>
   fetched(source, position, () => ask(sql, [{ source, position }])).pipe(Effect.map(([batch]) => batch))
 
-/** A reader of a partition, woken by `wake`. Fails at once where the position is out of range. */
+/** Opens a reader of a partition. Fails at once if the position is out of range. */
 export const open = Effect.fnUntraced(function* (
   sql: postgres.Sql,
-  wake: Wake,
-  tails: Tails,
-  source: Source,
+  listeners: LogListeners,
+  tails: TailReader,
+  source: ReadSource,
   from: Position
 ): Effect.fn.Return<Reader, ReadError, Scope.Scope> {
-  const watcher = yield* wake.watch(source.topicId, source.partition, from)
-  // what was read and not taken yet; nothing where nothing was there, for by the first take it may be
+  const watcher = yield* listeners.watch(source.topicId, source.partition, from)
+  // what was read and not taken yet; an empty batch is dropped, because by the first take there may be records
   let [batch, rest]: readonly [Batch | undefined, Batch | undefined] = yield* fetched(source, from, () =>
     ask(sql, [{ source, position: from }])
   )
@@ -186,7 +187,7 @@ export const open = Effect.fnUntraced(function* (
     )
   const take = Effect.gen(function* () {
     while (true) {
-      // closed before the query, so that what is appended during it is not missed
+      // closed before the query, so that an append during it is not missed
       watcher.latch.closeUnsafe()
       if (batch === undefined) {
         const result = rest === undefined ? yield* next(watcher.position) : splitBatch(rest, source.maxBytes)

@@ -1,13 +1,13 @@
-// What is to be done so that the topics of the log on PostgreSQL are what an application declares, and doing it: `declare` with a plan.
+// Plans the changes that make the topics of the log on PostgreSQL match an application's, and applies them.
 import * as Effect from "effect/Effect"
 import type postgres from "postgres"
 import { specProblem } from "../../log/rules.ts"
 import { type Log, LogError, type TopicSpec } from "../../log/log.ts"
 import { planChange, planCreation, type PlanOptions, type TopicPlan, type TopicAdmin } from "../../log/topic-plan.ts"
 import { arrayOf } from "../client/columns.ts"
-import { attempt } from "./errors.ts"
+import { logQuery } from "./errors.ts"
 
-interface Row {
+interface TopicRow {
   readonly name: string
   readonly partitions: number
   readonly compacted: boolean
@@ -16,7 +16,7 @@ interface Row {
 const ever = "for ever"
 const retentionOf = (ms: number | null | undefined) => (ms == null ? ever : String(Math.round(ms)))
 
-const planOf = (spec: TopicSpec, there: Row | undefined, options: PlanOptions): TopicPlan => {
+const planOf = (spec: TopicSpec, there: TopicRow | undefined, options: PlanOptions): TopicPlan => {
   const retention = retentionOf(spec.retentionMs)
   if (there === undefined) {
     return planCreation(spec, {
@@ -27,12 +27,12 @@ const planOf = (spec: TopicSpec, there: Row | undefined, options: PlanOptions): 
   const { compacted, partitions, retention_ms } = there
   const from = retentionOf(retention_ms)
   const settings = from === retention ? [] : [{ name: "retention.ms", from, to: retention }]
-  // its readers hold a topic's number of partitions for good
+  // readers of this log assume that a topic's number of partitions never changes
   const { allowRepartition: _, ...others } = options
   return planChange(spec, { partitions, compacted, replication: undefined, settings }, undefined, others)
 }
 
-/** The topics of the log on a database that has its tables. It adds no partitions, whatever is allowed. */
+/** The topics of the log, whose tables must exist. Partitions are never added to a topic, even if `allowRepartition` is set. */
 export const make = (sql: postgres.Sql, { declare }: Pick<Log["Service"], "declare">): TopicAdmin => ({
   plan: Effect.fnUntraced(function* (specs, options = {}) {
     for (const spec of specs) {
@@ -40,10 +40,10 @@ export const make = (sql: postgres.Sql, { declare }: Pick<Log["Service"], "decla
       if (reason !== undefined)
         return yield* new LogError({ operation: "declare", topic: spec.name, retryable: false, reason })
     }
-    const rows = yield* attempt(
+    const rows = yield* logQuery(
       "declare",
       "",
-      () => sql<Array<Row>>`
+      () => sql<Array<TopicRow>>`
         select name, partitions, compacted, retention_ms from millrace.log_topic
         where name = any (${arrayOf(specs.map(({ name }) => name))}::text[])`
     )

@@ -1,12 +1,12 @@
-// The topics of the log on PostgreSQL: declaring them, and their numbers, remembered. It touches no record.
+// The topics of the log on PostgreSQL: declares them, finds their numbers and keeps these in memory.
 import * as Effect from "effect/Effect"
 import type postgres from "postgres"
 import { specConflict, specProblem, partitionProblem, unknownTopic } from "../../log/rules.ts"
 import { type PartitionBounds, LogError, type TopicSpec, UnknownTopic } from "../../log/log.ts"
-import { attempt } from "./errors.ts"
+import { logQuery } from "./errors.ts"
 
-/** A topic as the log knows it. */
-export interface Known {
+/** A topic that was found. */
+export interface KnownTopic {
   readonly topicId: number
   readonly name: string
   readonly partitions: number
@@ -30,18 +30,18 @@ const declareOne = async (sql: postgres.Sql, spec: TopicSpec): Promise<string | 
     select topic_id from topic`
   if (made.length > 0) return undefined
   const [there] = await sql`select partitions, compacted from millrace.log_topic where name = ${name}`
-  if (there === undefined) return "it was deleted while it was declared; try again"
+  if (there === undefined) return "the topic was deleted while it was declared; try again"
   return specConflict({ partitions: Number(there["partitions"]), compacted: there["compacted"] === true }, spec)
 }
 
-/** The topics of a log; `bounds` and `find` fail with `UnknownTopic` for one that was not declared. */
+/** The topics of a log. `bounds` and `find` fail with `UnknownTopic` for a topic that was not declared. */
 export const make = (sql: postgres.Sql) => {
-  const known = new Map<string, Known>()
-  const asking = new Map<string, { readonly answer: Promise<Known | undefined>; waiting: number }>()
+  const known = new Map<string, KnownTopic>()
+  const asking = new Map<string, { readonly answer: Promise<KnownTopic | undefined>; waiting: number }>()
 
   const declare = Effect.fnUntraced(function* (specs: ReadonlyArray<TopicSpec>) {
     for (const spec of specs) {
-      const reason = specProblem(spec) ?? (yield* attempt("declare", spec.name, () => declareOne(sql, spec)))
+      const reason = specProblem(spec) ?? (yield* logQuery("declare", spec.name, () => declareOne(sql, spec)))
       if (reason !== undefined) {
         return yield* new LogError({ operation: "declare", topic: spec.name, retryable: false, reason })
       }
@@ -54,7 +54,7 @@ export const make = (sql: postgres.Sql) => {
     known.set(name, topic)
     return topic
   }
-  /** Waits for one question together with all who ask the same; who comes before all of them have gone on waits behind them. */
+  /** Shares one query among all callers that ask for the same topic. A caller that comes before all of them have continued waits with them. */
   const asked = (operation: LogError["operation"], name: string) =>
     Effect.suspend(() => {
       const question = asking.get(name) ?? { answer: ask(name), waiting: 0 }
@@ -65,12 +65,12 @@ export const make = (sql: postgres.Sql) => {
         if (question.waiting === 0) asking.delete(name)
       })
       return Effect.ensuring(
-        attempt(operation, name, () => question.answer),
+        logQuery(operation, name, () => question.answer),
         gone
       )
     })
   const find = Effect.fnUntraced(function* (operation: LogError["operation"], name: string, partition = 0) {
-    // callers keep their order: none that remembers the topic may overtake those who still ask
+    // callers keep their order: while some wait for the query, none may overtake them with the topic that it found
     const topic = (asking.has(name) ? undefined : known.get(name)) ?? (yield* asked(operation, name))
     if (topic === undefined) return yield* unknownTopic(name)
     const refused = partitionProblem(name, topic.partitions, partition)
@@ -79,7 +79,7 @@ export const make = (sql: postgres.Sql) => {
   })
   const bounds = Effect.fnUntraced(function* (name: string) {
     const { topicId } = yield* find("bounds", name)
-    const rows = yield* attempt(
+    const rows = yield* logQuery(
       "bounds",
       name,
       () => sql`
@@ -87,7 +87,7 @@ export const make = (sql: postgres.Sql) => {
     )
     if (rows.length === 0) {
       known.delete(name)
-      return yield* new UnknownTopic({ topic: name, reason: "it is not there any more" })
+      return yield* new UnknownTopic({ topic: name, reason: "the topic was deleted" })
     }
     return rows.map((row): PartitionBounds => ({
       partition: Number(row["partition"]),
@@ -96,10 +96,10 @@ export const make = (sql: postgres.Sql) => {
     }))
   })
   const identity = Effect.fnUntraced(function* (name: string) {
-    const topic = yield* attempt("bounds", name, () => ask(name))
+    const topic = yield* logQuery("bounds", name, () => ask(name))
     return topic === undefined ? yield* unknownTopic(name) : String(topic.topicId)
   })
-  /** A topic was not what was remembered of it. */
+  /** Removes a topic from memory: an append found that it had changed. */
   const forget = (name: string) => void known.delete(name)
   return { declare, find, bounds, identity, forget }
 }

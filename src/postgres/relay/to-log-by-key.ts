@@ -2,7 +2,7 @@
 import type { LogRecord } from "../../log/log.ts"
 import { partitionOf } from "../../model/partitioner.ts"
 import type { Sql } from "../client/client.ts"
-import { derived, pack, unpack } from "../log/batch-codec.ts"
+import { identityHeaders, pack, unpack } from "../log/batch-codec.ts"
 import { arrayLiteral } from "../client/types.ts"
 
 /** A stream's next segment, as it stands in the outbox. */
@@ -30,7 +30,7 @@ export const part = (segment: Omit<Segment, "topic_id">, stream: string, firstSe
   const parts = new Map<number, Array<LogRecord>>()
   for (const [i, record] of records.entries()) {
     const partition = partitionOf(record.key ?? "", partitions)
-    const headers = { ...record.headers, ...derived(stream, firstSeq + i, incarnation) }
+    const headers = { ...record.headers, ...identityHeaders(stream, firstSeq + i, incarnation) }
     const found = parts.get(partition)
     if (found === undefined) parts.set(partition, [{ ...record, headers }])
     else found.push({ ...record, headers })

@@ -3,7 +3,7 @@ import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import type { StreamHalt, RelayError, RelayTarget, RelayRound } from "../../relay/target.ts"
 import type { Sql } from "../client/client.ts"
-import { tell } from "../log/notify.ts"
+import { notifyEnds } from "../log/notify.ts"
 import * as Statement from "./to-log-sql.ts"
 import { signalsOf } from "./outbox.ts"
 import * as Outbox from "./outbox-sql.ts"
@@ -123,7 +123,7 @@ export const make = Effect.fnUntraced(function* (
     const { ends, shipment } = yield* run("publish", () => shipRound(sql, copy))
     if (options.appended !== undefined) wakeOwn(ends, options.appended)
     // beside the next round; not in the statement: that would cost its commit more
-    if (ends.length > 0) yield* Effect.forkIn(tell(sql, ends), scope)
+    if (ends.length > 0) yield* Effect.forkIn(notifyEnds(sql, ends), scope)
     return shipment
   })
   return {

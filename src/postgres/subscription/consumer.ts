@@ -17,7 +17,7 @@ import { isJoined, join, type Locks, type Member } from "./locks.ts"
 import * as Statement from "./leases-sql.ts"
 import { byPlace, messageOf, positionsOf } from "./message.ts"
 import { pack } from "../log/batch-codec.ts"
-import { tell } from "../log/notify.ts"
+import { notifyEnds } from "../log/notify.ts"
 
 /** Options with everything decided. */
 export type Settings = Required<SubscribeOptions>
@@ -352,7 +352,7 @@ export class PostgresConsumer implements Consumer {
       ends.push(...rows.map((row) => row.ends))
     }
     this.settle(messages)
-    yield* tell(sql, ends)
+    yield* notifyEnds(sql, ends)
     if (this.claimant.keyed) yield* notify(0)
   }).bind(this)
 

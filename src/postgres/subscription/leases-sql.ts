@@ -1,6 +1,6 @@
 // The statements of the fan-out's leases on PostgreSQL: claim, redeliver, acknowledge, return, dead-letter, sweep. It runs them; it keeps nothing.
 import type { Sql } from "../client/client.ts"
-import type { Packed } from "../log/batch-codec.ts"
+import type { PackedRecords } from "../log/batch-codec.ts"
 import { arrayLiteral } from "../client/types.ts"
 
 /** First keys of advisory locks, beside those of the log: the second is the consumer's number, or the subscription's. */
@@ -290,7 +290,7 @@ export const bury = (
   partition: number,
   position: number,
   topic: string,
-  packed: Packed
+  packed: PackedRecords
 ) => sql<Array<{ readonly ends: string }>>`
   with held as materialized (
     select l.lease_id, l.positions - int8multirange(int8range(${position}, ${position}, '[]')) as rest, t.topic_id,

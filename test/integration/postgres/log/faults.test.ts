@@ -1,4 +1,4 @@
-// The log on PostgreSQL when its server fails, its disk is full or cleaners collide, and how it looks through SQL.
+// The log on PostgreSQL when its server fails, its disk is full, or cleaners collide, and its records as seen through SQL.
 import { spawnSync } from "node:child_process"
 import { randomBytes } from "node:crypto"
 import { mkdtempSync, readFileSync, rmSync, statSync } from "node:fs"
@@ -22,7 +22,7 @@ import { skipWithout } from "../../../support/stack.ts"
 vitest.layer(Server.layer, { timeout: "60 seconds", excludeTestServices: true })(
   "The log on PostgreSQL, faults",
   (it) => {
-    it.effect("goes on when the server was killed and came back", () =>
+    it.effect("continues after the server was killed and restarted", () =>
       Effect.gen(function* () {
         const url = yield* server
         const sql = yield* connect(url)
@@ -34,7 +34,7 @@ vitest.layer(Server.layer, { timeout: "60 seconds", excludeTestServices: true })
           [0, []],
           [1, []]
         ])
-        // what a runner does: after a retryable failure it opens a reader anew where it had come to
+        // as a runner does: after a retryable failure it opens another reader at its position
         const following = use("me", ({ open, partition }) => {
           const positions = seen.get(partition)!
           const once = Effect.scoped(
@@ -79,7 +79,7 @@ vitest.layer(Server.layer, { timeout: "60 seconds", excludeTestServices: true })
       })
     )
 
-    it.effect("survives two cleaners at once, whatever let them both begin", () =>
+    it.effect("loses no record when two cleaners run at once, even without their lock", () =>
       Effect.gen(function* () {
         const { log, sql } = yield* setUp(1, 1)
         yield* log.declare([{ name: "compacted", partitions: 1, compacted: true, retentionMs: undefined }])
@@ -117,13 +117,13 @@ vitest.layer(Server.layer, { timeout: "60 seconds", excludeTestServices: true })
       })
     )
 
-    it.effect("gives up compacting what retention deleted meanwhile", () =>
+    it.effect("aborts the compaction of rows that retention deleted in the meantime", () =>
       Effect.gen(function* () {
         const { log, sql } = yield* setUp(1, 1)
         for (const i of range(0, 6)) yield* log.append("topic", [record({ key: `${i % 2}`, value: `${i}` })])
         const [row] = yield* query("topic", () => sql`select topic_id from millrace.log_topic`)
         const topicId = Number(row!["topic_id"])
-        // between what compaction reads and what it writes, the first two rows go
+        // between the read and the write of compaction, the first two rows are deleted
         const expiring = new Proxy(sql, {
           get: (target, key) => {
             if (key !== "unsafe") return Reflect.get(target, key) as unknown
@@ -149,7 +149,7 @@ vitest.layer(Server.layer, { timeout: "60 seconds", excludeTestServices: true })
       })
     )
 
-    it.effect("fails with what to do while the disk is full, and goes on without a gap when it is not", ({ skip }) =>
+    it.effect("fails with advice while the disk is full, and continues without a gap once there is space", ({ skip }) =>
       Effect.gen(function* () {
         const { log, sql } = yield* setUp(1, 1)
         const [row] = yield* query("where", () => sql`show data_directory`)
@@ -185,7 +185,7 @@ vitest.layer(Server.layer, { timeout: "60 seconds", excludeTestServices: true })
         })
         const error = yield* Effect.flip(fill)
         assert.isTrue(error instanceof LogError && error.retryable)
-        assert.match(error.message, /disk .* is full: make room/)
+        assert.match(error.message, /^.*the disk of the PostgreSQL server is full: free space, then try again$/)
         assert.isAbove(there, 3)
         const full = there
         yield* query("make room", () => sql.unsafe("drop table millrace.filler"))
@@ -197,7 +197,7 @@ vitest.layer(Server.layer, { timeout: "60 seconds", excludeTestServices: true })
       })
     )
 
-    it.effect("says what to do where its tables are missing, or its disk is full", () =>
+    it.effect("reports what to do if its tables are missing, its disk is full, or a topic was recreated", () =>
       Effect.gen(function* () {
         const { url, log, sql } = yield* setUp(1)
         const empty = new URL(url)
@@ -207,18 +207,21 @@ vitest.layer(Server.layer, { timeout: "60 seconds", excludeTestServices: true })
         assert.match(error.message, /run 'millrace migrate'/)
         const full = logError("append", "topic")({ code: "53100", message: "could not extend file" })
         assert.isTrue(full.retryable)
-        assert.match(full.message, /disk .* is full/)
-        // made anew under the feet of a process that knows it
+        assert.match(full.message, /the disk of the PostgreSQL server is full: free space, then try again$/)
+        // recreated while a process has its number in memory
         yield* log.append("topic", [record()])
         yield* query("remove", () => sql`delete from millrace.log_topic`)
         const removed = yield* Effect.flip(log.append("topic", [record()]))
-        assert.match(removed.message, /removed, or made anew/)
+        assert.match(
+          removed.message,
+          /the topic was deleted, or recreated, after this process first used it; try again$/
+        )
         yield* log.declare([{ name: "topic", partitions: 4, compacted: false, retentionMs: undefined }])
         assert.deepStrictEqual(yield* log.append("topic", [record()]), [{ partition: 0, position: 0 }])
       })
     )
 
-    it.effect("shows every record to people who look with SQL", () =>
+    it.effect("shows every record to people through SQL", () =>
       Effect.gen(function* () {
         const { log, sql } = yield* setUp(1)
         const headers = { a: "1" }

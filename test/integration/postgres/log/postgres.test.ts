@@ -1,4 +1,4 @@
-// The log on PostgreSQL among several processes: order, waking and groups, with connections and processes killed.
+// The log on PostgreSQL used by several processes: order, wake-ups and groups, while connections and processes are killed.
 import { spawn } from "node:child_process"
 import { createInterface } from "node:readline"
 import { setTimeout as sleep } from "node:timers/promises"
@@ -16,7 +16,7 @@ import { gapless, kill, persistently, readAll, Server, setUp } from "../../../su
 vitest.layer(Server.layer, { timeout: "60 seconds", excludeTestServices: true })(
   "The log on PostgreSQL, several processes",
   (it) => {
-    it.effect("gives several processes gapless positions over all partitions, without deadlocks", () =>
+    it.effect("gives appends of several processes gapless positions in all partitions, without deadlocks", () =>
       Effect.gen(function* () {
         const { logs, log } = yield* setUp(5)
         const rounds = 60
@@ -38,7 +38,7 @@ vitest.layer(Server.layer, { timeout: "60 seconds", excludeTestServices: true })
           { concurrency: "unbounded", discard: true }
         )
         yield* Fiber.join(following)
-        // in order and without gaps as they became visible, not only in the end
+        // in order and without gaps as they become visible, not only in the end
         assert.deepStrictEqual(seen, range(0, 5 * rounds * 2))
         for (const partition of range(0, 4)) {
           const records = yield* readAll(log, partition)
@@ -48,7 +48,7 @@ vitest.layer(Server.layer, { timeout: "60 seconds", excludeTestServices: true })
       })
     )
 
-    it.effect("loses nothing that it answered for when the appending connection is killed", () =>
+    it.effect("loses no acknowledged record when the appending connection is killed", () =>
       Effect.gen(function* () {
         const { log, ...database } = yield* setUp(1)
         let failures = 0
@@ -93,7 +93,7 @@ vitest.layer(Server.layer, { timeout: "60 seconds", excludeTestServices: true })
           yield* log.append("topic", [record()])
           assert.strictEqual((yield* Fiber.join(fiber)).next, i + 1)
         }
-        // and again after that connection was lost, of what came while it was, too
+        // and again after that connection was lost, also for what was appended in between
         const fiber = yield* Effect.forkChild(reader.take, { startImmediately: true })
         yield* kill(database, "millrace log session")
         yield* log.append("topic", [record()])
@@ -101,7 +101,7 @@ vitest.layer(Server.layer, { timeout: "60 seconds", excludeTestServices: true })
       })
     )
 
-    it.effect("polls where a notification was lost", () =>
+    it.effect("finds records by polling if a notification was lost", () =>
       Effect.gen(function* () {
         const { log, sql } = yield* setUp(1, 1, { pollMs: 100 })
         const silent = LogAppend.make(sql, () => undefined)
@@ -114,11 +114,11 @@ vitest.layer(Server.layer, { timeout: "60 seconds", excludeTestServices: true })
       })
     )
 
-    it.effect("misses no append that comes while a reader looks, and does not look while it waits", () =>
+    it.effect("misses no append during a reader's query, and sends no queries while it waits", () =>
       Effect.gen(function* () {
         const { sql } = yield* setUp(1, 1)
         let queries = 0
-        // its answers come late, so that what they say is old by then
+        // its answers are delayed, so that they are outdated when they arrive
         const slow = new Proxy(sql, {
           get: (target, key) => {
             if (key !== "unsafe") return Reflect.get(target, key) as unknown
@@ -139,7 +139,7 @@ vitest.layer(Server.layer, { timeout: "60 seconds", excludeTestServices: true })
         assert.strictEqual((yield* opened.take).next, 101)
         yield* reader.take
         const waiting = yield* Effect.forkChild(reader.take)
-        // it looks once; one that looked again and again would never be still
+        // it queries once; a reader that queried again and again would never be idle
         let before = 0
         do {
           before = queries
@@ -150,7 +150,7 @@ vitest.layer(Server.layer, { timeout: "60 seconds", excludeTestServices: true })
       })
     )
 
-    it.effect("shares partitions among processes, and stops at once where its locks are lost", () =>
+    it.effect("shares partitions among processes, and stops at once when its locks are lost", () =>
       Effect.gen(function* () {
         const { logs, ...database } = yield* setUp(2, 6, { rebalanceMs: 200 })
         const { alone, generations, growing, until, use } = roster()
@@ -161,7 +161,7 @@ vitest.layer(Server.layer, { timeout: "60 seconds", excludeTestServices: true })
         alone()
         const before = new Map([...generations].map(([partition, list]) => [partition, list.length]))
         yield* kill(database, "millrace log session")
-        // everybody lost everything, and took it again under a higher generation
+        // every process lost all partitions, and took them again with a higher generation
         while ([...generations].some(([partition, list]) => list.length === before.get(partition)))
           yield* Effect.sleep(10)
         yield* until({ a: 3, b: 3 })
@@ -172,7 +172,7 @@ vitest.layer(Server.layer, { timeout: "60 seconds", excludeTestServices: true })
       })
     )
 
-    it.effect("takes over from a process that was killed", () =>
+    it.effect("takes over the partitions of a killed process", () =>
       Effect.gen(function* () {
         const { log, url } = yield* setUp(1, 4, { rebalanceMs: 200 })
         const file = fileURLToPath(new URL("../../../support/log-child.ts", import.meta.url))

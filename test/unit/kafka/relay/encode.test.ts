@@ -7,7 +7,7 @@ import type { LogRecord, NewRecord } from "../../../../src/log/log.ts"
 import { partitionOf } from "../../../../src/model/partitioner.ts"
 import type { Segment } from "../../../../src/relay/outbox.ts"
 import { metaText } from "../../../../src/runner/segments.ts"
-import { derived, pack, unpack } from "../../../../src/postgres/log/batch-codec.ts"
+import { identityHeaders, pack, unpack } from "../../../../src/postgres/log/batch-codec.ts"
 import { randomOf, seed } from "../../../support/random.ts"
 
 const texts = ["", "a", "żółw 🐢", 'quo"te\\', "line\nbreak\ttab", "\u0001", "\ud800", "x".repeat(200), "ü".repeat(300)]
@@ -56,7 +56,7 @@ const expected = (segment: Segment, partitions: number) => {
   const all = new Map<number, Array<NewRecord>>()
   for (const [i, record] of records.entries()) {
     const partition = segment.partition ?? partitionOf(record.key ?? "", partitions)
-    const headers = { ...record.headers, ...derived(stream, segment.firstSeq + i, segment.incarnation) }
+    const headers = { ...record.headers, ...identityHeaders(stream, segment.firstSeq + i, segment.incarnation) }
     all.set(partition, [...(all.get(partition) ?? []), { ...record, headers }])
   }
   return all
