@@ -3,8 +3,8 @@ import { parseArgs } from "node:util"
 import * as Effect from "effect/Effect"
 import { features, rawEvents, signals } from "../projections/signals.ts"
 import { PartitionProcessor } from "../src/runner/partition-processor.ts"
-import { decode } from "../src/kafka/protocol/batch-decode.ts"
-import { encode, stamp } from "../src/kafka/protocol/batch-encode.ts"
+import { decodeRecords, encodeRecords } from "../src/kafka/log/records.ts"
+import { stamp } from "../src/kafka/protocol/batch-encode.ts"
 import type { LogRecord } from "../src/log/log.ts"
 import { partitionOf } from "../src/model/partitioner.ts"
 import { CommitBuilder } from "../src/postgres/store/commit.ts"
@@ -42,7 +42,7 @@ const claimOf = (partition: number): Claim => ({
 
 /** Fetched bytes, a batch at a time, by partition. */
 const fetched = (): Array<{ readonly partition: number; readonly bytes: Buffer; readonly count: number }> => {
-  const open: Array<Array<Parameters<typeof encode>[0][number]>> = Array.from({ length: partitions }, () => [])
+  const open: Array<Array<Parameters<typeof encodeRecords>[0][number]>> = Array.from({ length: partitions }, () => [])
   const found: Array<{ readonly partition: number; readonly bytes: Buffer; readonly count: number }> = []
   for (let i = 0; i < load.events; i++) {
     const { key, text, time } = eventOf(load, i)
@@ -51,7 +51,7 @@ const fetched = (): Array<{ readonly partition: number; readonly bytes: Buffer; 
     const rest = { eventTime: time, eventId: undefined, tenant: undefined, schemaVersion: undefined, headers: {} }
     open[partition]!.push({ partition, key, value: text, traceparent, ...rest })
     if (open[partition]!.length < Number(values.batch)) continue
-    const bytes = encode(open[partition]!, "none", Date.now())
+    const bytes = encodeRecords(open[partition]!, "none", Date.now())
     stamp(bytes, 0n, 0, 0)
     found.push({ partition, bytes, count: open[partition]!.length })
     open[partition] = []
@@ -122,7 +122,7 @@ for (const [i, { bytes, count, partition }] of batches.entries()) {
     events = 0
   }
   events += count
-  const { next, records } = timed("decode", () => decode(bytes, partition, 0, []))
+  const { next, records } = timed("decode", () => decodeRecords(bytes, partition, 0, []))
   const { position } = claims[partition]!
   const batch = { records, next: position + next }
   claims[partition] = timed("process", () => Effect.runSync(processors[partition]!.process(batch)))

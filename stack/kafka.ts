@@ -2,7 +2,7 @@
 import { mkdirSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { setTimeout as sleep } from "node:timers/promises"
-import { Kafka, logLevel } from "kafkajs"
+import { KafkaJs } from "../src/kafka/protocol/kafkajs.ts"
 import { StackError } from "./errors.ts"
 import { jars, java, jvmFlags } from "./jars.ts"
 import { copy, format, type Image, image, randomId, text } from "./kafka-image.ts"
@@ -155,7 +155,7 @@ const answers = async (running: Running, port: number, log: string, from: number
     await sleep(50)
   }
   const brokers = [`127.0.0.1:${port}`]
-  const admin = new Kafka({ brokers, logLevel: logLevel.NOTHING, retry: { retries: 0 } }).admin()
+  const admin = new KafkaJs.Kafka({ brokers, logLevel: KafkaJs.logLevel.NOTHING, retry: { retries: 0 } }).admin()
   for (;;) {
     try {
       await admin.connect()

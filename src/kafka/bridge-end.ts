@@ -1,62 +1,53 @@
-// Kafka as one end of a bridge: which topics there are, and transactions that write records with a position. Reading is the log's.
+// The Kafka side of a bridge: lists topics, and writes records and positions in one transaction. The bridge reads through the log.
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import type { AddressedRecord, KafkaSide, KafkaWriter } from "../bridge/kafka-side.ts"
 import { BridgeError } from "../bridge/errors.ts"
-import { UnknownTopic } from "../log/log.ts"
-import { Client, isMoved, retrying } from "./protocol/client.ts"
-import { register } from "./protocol/compression.ts"
-import { clientOf } from "./protocol/kafkajs.ts"
-import { encode } from "./protocol/batch-encode.ts"
-import { headingOf } from "./protocol/headers.ts"
-import { reasonOf, typeOf } from "./protocol/errors.ts"
-import { undecidedEnd } from "./protocol/fetch.ts"
-import type { Options } from "./protocol/options.ts"
+import { encodeRecords, headingOf } from "./log/records.ts"
 import {
-  type Batch,
-  isFenced,
-  type Offset,
-  PartitionRefused,
-  TransactionalProducer
-} from "./protocol/transactional-producer.ts"
+  Client,
+  failureOf,
+  type GroupOffset,
+  type KafkaAdmin,
+  type KafkaFailure,
+  type KafkaOptions,
+  needsPerson,
+  register,
+  retrying,
+  type TransactionBatch,
+  TransactionalProducer,
+  undecidedEnd,
+  withAdmin
+} from "./protocol/protocol.ts"
 
-const tooLarge = /^(MESSAGE_TOO_LARGE|RECORD_LIST_TOO_LARGE)$/
 const refused =
   /^(TOPIC_AUTHORIZATION_FAILED|INVALID_TOPIC_EXCEPTION|INVALID_RECORD|POLICY_VIOLATION|UNKNOWN_TOPIC_OR_PARTITION)$/
-/** What a person must set right; anything else a new producer may mend. */
-const fatal =
-  /^(SASL_.*|GROUP_AUTHORIZATION_FAILED|CLUSTER_AUTHORIZATION_FAILED|TRANSACTIONAL_ID_AUTHORIZATION_FAILED|UNSUPPORTED_.*|ENOTFOUND|CERT_.*|SELF_SIGNED.*|UNABLE_TO_.*|ERR_.*)$/
 
-const kindOf = (cause: unknown): BridgeError["kind"] => {
-  const type = typeOf(cause)
-  if (isFenced(cause)) return "fenced"
-  if (cause instanceof UnknownTopic) return "refused"
-  if (tooLarge.test(type)) return "tooLarge"
-  return refused.test(type) &&
-    !(cause instanceof PartitionRefused && isMoved(cause) && type !== "UNKNOWN_TOPIC_OR_PARTITION")
-    ? "refused"
-    : "other"
+const kindOf = ({ code, kind }: KafkaFailure): BridgeError["kind"] => {
+  if (kind === "fenced" || kind === "tooLarge") return kind
+  return refused.test(code) ? "refused" : "other"
 }
-const failure = (operation: string, topic?: string) => (cause: unknown) => {
-  const kind = kindOf(cause)
-  const [, told] = reasonOf(cause)
-  const reason = kind === "fenced" ? "another process took the stream over, or the transaction took too long" : told
-  const at = cause instanceof PartitionRefused ? cause.topic : topic
+/** Translates failures of Kafka into the bridge's errors. */
+const bridgeError = (operation: string, topic?: string) => (cause: unknown) => {
+  const failure = failureOf(cause)
+  const kind = kindOf(failure)
+  const where = failure.partition?.topic ?? topic
   return new BridgeError({
     side: "kafka",
     operation,
     kind,
-    ...(at !== undefined && { topic: at }),
-    // a transaction that failed may be tried anew, without what was refused
-    retryable: operation === "commit" || !(fatal.test(typeOf(cause)) || kind === "refused"),
-    reason,
+    ...(where !== undefined && { topic: where }),
+    // a transaction that failed may be repeated without what was refused
+    retryable: operation === "commit" || !(needsPerson(failure) || kind === "refused"),
+    reason:
+      kind === "fenced" ? "another process took the stream over, or the transaction took too long" : failure.message,
     cause
   })
 }
 const attempt = <A>(operation: string, run: () => Promise<A>, topic?: string): Effect.Effect<A, BridgeError> =>
-  Effect.tryPromise({ try: run, catch: failure(operation, topic) })
+  Effect.tryPromise({ try: run, catch: bridgeError(operation, topic) })
 
-/** A batch takes so many characters, about; topics take a mebibyte unless told. */
+/** About how many characters a batch takes; topics take a mebibyte by default. */
 const batchSize = 500_000
 const sizeOf = ({ record: { headers, key, value } }: AddressedRecord) => {
   let size = (key?.length ?? 0) + (value?.length ?? 0) + 50
@@ -64,9 +55,9 @@ const sizeOf = ({ record: { headers, key, value } }: AddressedRecord) => {
   return size
 }
 
-/** Records as batches; those of a partition in their order. */
-const batchesOf = (records: ReadonlyArray<AddressedRecord>, options: Options): ReadonlyArray<Batch> => {
-  const batches: Array<Batch> = []
+/** Encodes records as batches; those of a partition keep their order. */
+const batchesOf = (records: ReadonlyArray<AddressedRecord>, options: KafkaOptions): ReadonlyArray<TransactionBatch> => {
+  const batches: Array<TransactionBatch> = []
   for (const some of Map.groupBy(records, ({ partition, topic }) => `${topic}/${partition}`).values()) {
     const { partition, topic } = some[0]!
     for (let from = 0; from < some.length;) {
@@ -78,7 +69,7 @@ const batchesOf = (records: ReadonlyArray<AddressedRecord>, options: Options): R
         .map(({ record: { eventTime, headers, key, value } }) =>
           Object.assign(headingOf(Object.entries(headers)), { eventTime, partition, key, value })
         )
-      const bytes = encode(list, options.compression ?? "none", Date.now(), true)
+      const bytes = encodeRecords(list, options.compression ?? "none", Date.now(), true)
       batches.push({ topic, partition, records: list.length, bytes })
       from = to
     }
@@ -86,7 +77,7 @@ const batchesOf = (records: ReadonlyArray<AddressedRecord>, options: Options): R
   return batches
 }
 
-const writerOf = (producer: TransactionalProducer, options: Options): KafkaWriter => ({
+const writerOf = (producer: TransactionalProducer, options: KafkaOptions): KafkaWriter => ({
   committedPosition: ({ group, partition, topic }) =>
     attempt("read the position", async () => {
       const [found] = await producer.offsets(group, [{ topic, partition }])
@@ -105,7 +96,7 @@ const writerOf = (producer: TransactionalProducer, options: Options): KafkaWrite
     ),
   commit: (records, positions) =>
     attempt("commit", () => {
-      const groups = new Map<string, Array<Offset>>()
+      const groups = new Map<string, Array<GroupOffset>>()
       for (const { group, metadata, offset, partition, topic } of positions) {
         const list = groups.get(group)
         if (list === undefined) groups.set(group, [{ topic, partition, offset, metadata }])
@@ -115,33 +106,20 @@ const writerOf = (producer: TransactionalProducer, options: Options): KafkaWrite
     })
 })
 
-/** Asks the cluster something over a connection of its own. */
-const asking = <A>(
-  options: Options,
-  operation: string,
-  ask: (admin: ReturnType<ReturnType<typeof clientOf>["admin"]>) => Promise<A>
-) =>
-  attempt(operation, async () => {
-    const admin = clientOf(options).admin()
-    await admin.connect()
-    try {
-      return await ask(admin)
-    } finally {
-      await admin.disconnect()
-    }
-  })
+const asking = <A>(options: KafkaOptions, operation: string, ask: (admin: KafkaAdmin) => Promise<A>) =>
+  attempt(operation, () => withAdmin(options, ask))
 
-/** Kafka for a bridge. It connects when it is used. */
-export const make = (options: Options): KafkaSide => {
+/** The Kafka side of a bridge. It connects when it is used. */
+export const make = (options: KafkaOptions): KafkaSide => {
   register()
   return {
     ping: attempt("reach a broker", async () => {
       const client = new Client(options)
       await client.hello().finally(() => client.close())
     }),
-    clusterId: asking(options, "ask for the cluster", async (admin) => (await admin.describeCluster()).clusterId),
+    clusterId: asking(options, "ask for the cluster", (admin) => admin.clusterId()),
     topics: asking(options, "list topics", async (admin) =>
-      (await admin.listTopics()).filter((topic) => !topic.startsWith("__"))
+      (await admin.topicNames()).filter((topic) => !topic.startsWith("__"))
     ),
     openWriter: (id): Effect.Effect<KafkaWriter, BridgeError, Scope.Scope> =>
       Effect.acquireRelease(

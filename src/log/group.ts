@@ -1,8 +1,6 @@
 // Shares a topic's partitions among the members of a group: a loop over locks that an adapter of the log provides.
-import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
-import * as Exit from "effect/Exit"
-import * as Fiber from "effect/Fiber"
+import { groupPartitions } from "./group-partitions.ts"
 
 /** A group as a member sees it. */
 export interface GroupView {
@@ -30,13 +28,6 @@ export interface GroupLocks<E> {
   readonly changed: Effect.Effect<void>
 }
 
-/** A partition that this member works on. */
-interface HeldPartition<E> {
-  readonly fiber: Fiber.Fiber<void, E>
-  /** This member interrupts it, so its end is no failure. */
-  stopping: boolean
-}
-
 /** How many partitions a member should hold: an equal share, and one more for the first members (by number) if there is a remainder. */
 export const shareOf = (member: number, members: ReadonlyArray<number>, partitions: number): number => {
   const rank = members.filter((other) => other < member).length
@@ -54,44 +45,24 @@ export const sharePartitions = <L, E, R>(
 ): Effect.Effect<never, E | L, R> =>
   Effect.scoped(
     Effect.gen(function* () {
-      const failed = yield* Deferred.make<never, E>()
-      const held = new Map<number, HeldPartition<E>>()
-
-      const stop = Effect.fnUntraced(function* (partitions: ReadonlyArray<number>) {
-        const stopping = partitions.map((partition) => held.get(partition)!)
-        for (const one of stopping) one.stopping = true
-        yield* Fiber.interruptAll(stopping.map(({ fiber }) => fiber))
-        for (const partition of partitions) {
-          yield* locks.free(partition)
-          held.delete(partition)
-        }
-      }, Effect.uninterruptible)
-      yield* Effect.addFinalizer(() => Effect.andThen(stop([...held.keys()]), locks.leave))
+      const held = yield* groupPartitions(use, locks.free)
+      yield* Effect.addFinalizer(() => Effect.andThen(held.stopAll, locks.leave))
 
       const start = Effect.fnUntraced(function* (partition: number) {
         const generation = yield* locks.take(partition)
-        if (generation === undefined) return
-        const one: { stopping: boolean } = { stopping: false }
-        const running = use(partition, generation).pipe(
-          Effect.onExit((exit) =>
-            Exit.isFailure(exit) && !one.stopping ? Deferred.failCause(failed, exit.cause) : Effect.void
-          )
-        )
-        // detached, because the finalizer above interrupts it before it leaves the group
-        const fiber = yield* Effect.forkDetach(Effect.interruptible(running))
-        held.set(partition, Object.assign(one, { fiber }))
+        if (generation !== undefined) yield* held.start(partition, generation)
       }, Effect.uninterruptible)
 
       const step = Effect.gen(function* () {
         const view = yield* locks.look
-        if (view === undefined) return yield* stop([...held.keys()])
+        if (view === undefined) return yield* held.stopAll
         const target = shareOf(locks.member, view.members, locks.partitions)
-        const mine = [...held.keys()].toSorted((a, b) => a - b)
-        if (mine.length > target) return yield* stop(mine.slice(target))
-        for (let partition = 0; partition < locks.partitions && held.size < target; partition++) {
+        const mine = held.running().toSorted((a, b) => a - b)
+        if (mine.length > target) return yield* held.stop(mine.slice(target))
+        for (let partition = 0; partition < locks.partitions && held.running().length < target; partition++) {
           if (!view.taken.has(partition)) yield* start(partition)
         }
       })
-      return yield* Effect.raceFirst(Effect.forever(Effect.andThen(step, locks.changed)), Deferred.await(failed))
+      return yield* Effect.raceFirst(Effect.forever(Effect.andThen(step, locks.changed)), held.failed)
     })
   )

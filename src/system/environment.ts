@@ -1,7 +1,7 @@
 // Reads from environment variables where Kafka and Pulsar are and how to connect to them.
 import * as Data from "effect/Data"
 import * as Effect from "effect/Effect"
-import { type Options as KafkaOptions, optionsFrom as kafkaOptionsFrom } from "../kafka/protocol/options.ts"
+import { type KafkaOptions, optionsFrom as kafkaOptionsFrom } from "../kafka/protocol/options.ts"
 import { type PulsarOptions, optionsFrom as pulsarOptionsFrom } from "../pulsar/client/options.ts"
 
 /** An environment variable is missing or has a value that makes no sense. The message names the variable. */

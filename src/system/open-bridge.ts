@@ -28,7 +28,7 @@ const required = <A>(name: string, options: Effect.Effect<A | undefined, Invalid
   )
 /** What a bridge is opened with: how to connect to Kafka, and Pulsar's client. */
 export interface PreparedBridge {
-  readonly kafka: KafkaLog.Options
+  readonly kafka: KafkaLog.KafkaOptions
   readonly pulsar: PulsarSide
 }
 /** Reads how to connect to both systems and loads Pulsar's client. Fails with `InvalidEnvironment` if one of the systems is not configured. */

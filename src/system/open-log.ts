@@ -1,7 +1,7 @@
 // Opens the system's log: on Kafka if MILLRACE_KAFKA_BROKERS is set, otherwise on the system's PostgreSQL.
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
-import type { Options as KafkaOptions } from "../kafka/protocol/options.ts"
+import type { KafkaOptions } from "../kafka/protocol/options.ts"
 import type { Log } from "../log/log.ts"
 import type { TopicAdmin } from "../log/topic-plan.ts"
 import type { Sql } from "../postgres/client/client.ts"

@@ -1,7 +1,7 @@
 // Opens the relays, which publish what projections commit: to where the log is, and to Pulsar if MILLRACE_PULSAR_URL is set.
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
-import type { Options as KafkaOptions } from "../kafka/protocol/options.ts"
+import type { KafkaOptions } from "../kafka/protocol/options.ts"
 import { type Application, goesTo } from "../model/application.ts"
 import { Tenancy } from "../model/tenancy.ts"
 import type { Sql } from "../postgres/client/client.ts"

@@ -21,7 +21,7 @@ import { testOver } from "./stack.ts"
 export const namespace = "bridge"
 /** How both are reached. */
 export interface Places {
-  readonly kafka: KafkaLog.Options
+  readonly kafka: KafkaLog.KafkaOptions
   readonly pulsar: PulsarOptions
 }
 export const placesOf = (endpoints: Endpoints, transport: TransportName = "native"): Places => ({
@@ -127,7 +127,7 @@ export const tenant = ({ admin, cluster: { options: pulsar } }: Both, name: stri
     await makeNamespace({ ...pulsar, tenant: name, namespace })
   })
 const administer = async <A>(
-  options: KafkaLog.Options,
+  options: KafkaLog.KafkaOptions,
   use: (admin: ReturnType<ReturnType<typeof clientOf>["admin"]>) => Promise<A>
 ) => {
   const admin = clientOf(options).admin()
@@ -139,7 +139,11 @@ const administer = async <A>(
   }
 }
 /** Begins a transaction with a record in a partition. Returns how it is aborted, once. */
-export const transactionOf = Effect.fnUntraced(function* (options: KafkaLog.Options, topic: string, partition: number) {
+export const transactionOf = Effect.fnUntraced(function* (
+  options: KafkaLog.KafkaOptions,
+  topic: string,
+  partition: number
+) {
   const settings = { transactionalId: `other-${topic}`, idempotent: true, maxInFlightRequests: 1 }
   const producer = yield* Effect.acquireRelease(
     Effect.promise(async () => {
@@ -154,20 +158,20 @@ export const transactionOf = Effect.fnUntraced(function* (options: KafkaLog.Opti
   return yield* Effect.cached(Effect.promise(() => transaction.abort()))
 })
 /** Deletes a topic on Kafka. */
-export const removeTopic = (options: KafkaLog.Options, topic: string) =>
+export const removeTopic = (options: KafkaLog.KafkaOptions, topic: string) =>
   administer(options, (admin) => admin.deleteTopics({ topics: [topic] }))
 /** Deletes partition 0's records before an offset, as retention does. */
-export const removeRecords = (options: KafkaLog.Options, topic: string, before: number) =>
+export const removeRecords = (options: KafkaLog.KafkaOptions, topic: string, before: number) =>
   administer(options, async (admin) => {
     // kafkajs learns the topic by this
     await admin.fetchTopicOffsets(topic)
     await admin.deleteTopicRecords({ topic, partitions: [{ partition: 0, offset: String(before) }] })
   })
 /** Deletes a consumer group, as Kafka does after 7 idle days. */
-export const removeGroup = (options: KafkaLog.Options, group: string) =>
+export const removeGroup = (options: KafkaLog.KafkaOptions, group: string) =>
   administer(options, (admin) => admin.deleteGroups([group]))
 /** The sum of a group's offsets on a topic: how far it came. */
-export const progressOf = (options: KafkaLog.Options, group: string, topic: string) =>
+export const progressOf = (options: KafkaLog.KafkaOptions, group: string, topic: string) =>
   administer(options, async (admin) => {
     const [found] = await admin.fetchOffsets({ groupId: group, topics: [topic] })
     return (found?.partitions ?? []).reduce((sum, { offset }) => sum + Math.max(0, Number(offset)), 0)

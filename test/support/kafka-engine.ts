@@ -14,7 +14,7 @@ export const kafkaEngine = Effect.fnUntraced(function* (
   brokers: ReadonlyArray<string>,
   postgres: string,
   application: AnyApplication,
-  options: Partial<KafkaLog.Options> & { readonly on?: Database; readonly declares?: boolean } = {}
+  options: Partial<KafkaLog.KafkaOptions> & { readonly on?: Database; readonly declares?: boolean } = {}
 ) {
   const { declares = true, on, ...kafka } = options
   const database = on ?? (yield* databaseOn(postgres, 6))

@@ -14,7 +14,7 @@ export class Node extends Context.Service<Node, Service>()("test/Node") {}
 export const brokers = Effect.map(Effect.service(Node), ({ endpoints }) => endpoints.MILLRACE_KAFKA_BROKERS!.split(","))
 
 /** A node, and a log on it. */
-export const nodeWithLog = (options: Partial<KafkaLog.Options> = {}, node: KafkaOptions = {}) => {
+export const nodeWithLog = (options: Partial<KafkaLog.KafkaOptions> = {}, node: KafkaOptions = {}) => {
   const log = Layer.effect(
     Log,
     Effect.flatMap(brokers, (list) => KafkaLog.make({ brokers: list, ...options }))

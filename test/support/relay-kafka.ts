@@ -7,9 +7,9 @@ import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
 import { Client } from "../../src/kafka/protocol/client.ts"
 import { type Broker, clientOf, type Connection } from "../../src/kafka/protocol/kafkajs.ts"
-import { reasonOf } from "../../src/kafka/protocol/errors.ts"
+import { failureOf } from "../../src/kafka/protocol/errors.ts"
 import * as KafkaLog from "../../src/kafka/log/log.ts"
-import type { Options } from "../../src/kafka/protocol/options.ts"
+import type { KafkaOptions } from "../../src/kafka/protocol/options.ts"
 import * as KafkaRelay from "../../src/kafka/relay/relay.ts"
 import type { RelayTarget } from "../../src/relay/target.ts"
 import type { Log, LogRecord } from "../../src/log/log.ts"
@@ -24,7 +24,7 @@ export const declare = (log: Log["Service"], name: string, partitions: number) =
 
 /** Runs something of kafkajs's admin. */
 export const withAdmin = <A>(
-  options: Options,
+  options: KafkaOptions,
   use: (admin: ReturnType<ReturnType<typeof clientOf>["admin"]>) => Promise<A>
 ) =>
   Effect.promise(async () => {
@@ -38,7 +38,7 @@ export const withAdmin = <A>(
   })
 
 /** Ends of a topic's partitions, what transactions under way hold back included. */
-const endsOf = (options: Options, topic: string) =>
+const endsOf = (options: KafkaOptions, topic: string) =>
   Effect.tryPromise({
     try: async () => {
       const client = new Client(options)
@@ -59,7 +59,7 @@ const endsOf = (options: Options, topic: string) =>
     },
     catch: (cause) => cause
   })
-const readAll = Effect.fnUntraced(function* (options: Options, log: Log["Service"], topic: string) {
+const readAll = Effect.fnUntraced(function* (options: KafkaOptions, log: Log["Service"], topic: string) {
   while (true) {
     const ends = yield* endsOf(options, topic)
     const bounds = yield* log.bounds(topic)
@@ -80,9 +80,9 @@ const readAll = Effect.fnUntraced(function* (options: Options, log: Log["Service
  * All committed records of a topic, a partition after the other, once no transaction is under way there. A broker that was just started may
  * not lead them all yet.
  */
-export const recordsOf = (options: Options, log: Log["Service"], topic: string) =>
+export const recordsOf = (options: KafkaOptions, log: Log["Service"], topic: string) =>
   readAll(options, log, topic).pipe(
-    Effect.retry({ schedule: Schedule.spaced(50), while: (cause) => reasonOf(cause)[0] }),
+    Effect.retry({ schedule: Schedule.spaced(50), while: (cause) => failureOf(cause).retryable }),
     Effect.orDie
   )
 /** Sequences by stream, in the order of the partitions. */
@@ -92,7 +92,7 @@ export const sequencesOf = (records: ReadonlyArray<LogRecord>) => {
   return found
 }
 /** Offsets of a group: partition of the topic, sequence, incarnation. */
-export const offsetsOf = (options: Options, group: string, topic: string) =>
+export const offsetsOf = (options: KafkaOptions, group: string, topic: string) =>
   Effect.map(
     withAdmin(options, (admin) => admin.fetchOffsets({ groupId: group, topics: [topic] })),
     ([found]) =>
@@ -118,14 +118,14 @@ export interface Case {
   readonly sql: Sql
   readonly url: string
   readonly log: Log["Service"]
-  readonly options: Options
+  readonly options: KafkaOptions
   /** Of topics, groups and transactional ids, so that no two tests meet. */
   readonly name: string
   /** All committed records of a topic. */
   readonly records: (topic: string) => Effect.Effect<ReadonlyArray<LogRecord>, unknown>
   readonly outbox: Outbox["Service"]
   readonly relay: (
-    options?: KafkaRelay.RelayOptions,
+    options?: KafkaRelay.KafkaRelayOptions,
     outbox?: Outbox["Service"]
   ) => Effect.Effect<RelayTarget, unknown, Scope.Scope>
 }
@@ -140,11 +140,11 @@ export const testsOn =
         Effect.gen(function* () {
           const { brokers, root } = services()
           const { sql, url } = yield* databaseOn(root, 20)
-          const options: Options = { brokers, requestMs: 20_000 }
+          const options: KafkaOptions = { brokers, requestMs: 20_000 }
           const log = yield* KafkaLog.make(options)
           const name = `r${process.pid}-${made++}`
           const outbox = PostgresOutbox.make(sql)
-          const relay = (relayOptions: KafkaRelay.RelayOptions = {}, own = outbox) =>
+          const relay = (relayOptions: KafkaRelay.KafkaRelayOptions = {}, own = outbox) =>
             KafkaRelay.make(options, own, { prefix: name, ...relayOptions })
           // positions are kept under the source
           yield* declare(log, "events", 8)

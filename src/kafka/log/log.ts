@@ -1,58 +1,62 @@
-// The log on Kafka: the port over kafkajs's connections, with records, groups and idempotence of this adapter's own.
+// The log on Kafka: the adapter of the log's port, with record batches, consumer groups and idempotent appends of its own.
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
 import { defaultMaxBytes } from "../../log/rules.ts"
 import { type Assignment, Log, type LogError, type ReadOptions } from "../../log/log.ts"
 import type { TopicAdmin as TopicsPort } from "../../log/topic-plan.ts"
-import { Producer } from "./append.ts"
+import { Client, endsOf, type KafkaOptions, offsets, register, retrying } from "../protocol/protocol.ts"
+import { Appender } from "./append.ts"
+import { attempt, logError } from "./failures.ts"
 import { assign } from "./group.ts"
-import { Client, retrying } from "../protocol/client.ts"
-import { register } from "../protocol/compression.ts"
-import { attempt, logError } from "../protocol/errors.ts"
-import { endsOf, offsets } from "../protocol/fetch.ts"
-import type { Options } from "../protocol/options.ts"
-import { open, read, type Reading } from "./read.ts"
+import { open, type PartitionReading, read } from "./read.ts"
+import { ReadBudget } from "./read-budget.ts"
 import * as Topics from "./topics.ts"
 
-export { type Compression, type Options, optionsFrom, type Sasl } from "../protocol/options.ts"
+export { type Compression, type KafkaOptions, optionsFrom, type Sasl } from "../protocol/options.ts"
 
-const placeOf = (topic: string, partition: number, options: ReadOptions | undefined): Reading => ({
+/** What readers of a process hold together by default, in bytes. */
+const defaultFetchBytes = 64 << 20
+
+const readingOf = (topic: string, partition: number, options: ReadOptions | undefined): PartitionReading => ({
   topic,
   partition,
   maxBytes: options?.maxBytes ?? defaultMaxBytes
 })
 
-/** A log on Kafka, and its topics. */
-export interface Opened {
+/** A log on Kafka, and the planning and changing of its topics. */
+export interface OpenedLog {
   readonly log: Log["Service"]
   readonly topics: TopicsPort
 }
 /**
- * Opens a log on the brokers of `options`, connected while the scope is open. Fails in one line where no broker answers, the user is refused
- * or an option makes no sense. Reading is read committed: `end` is where records end that are decided; what a transaction of others holds
- * back is not there yet. Record times are the broker's on topics that `declare` makes; event times travel in the header `event_time`.
+ * Opens a log on the brokers of `options`, connected while the scope is open. Fails in one line if no broker answers, the user is refused or
+ * an option is not valid. Readers see committed records only: `end` is the last stable offset, before the first record of an open
+ * transaction. Record times are the broker's on topics that `declare` creates; event times travel in the header `event_time`.
  */
-export const openLog = Effect.fnUntraced(function* (options: Options): Effect.fn.Return<Opened, LogError, Scope.Scope> {
+export const openLog = Effect.fnUntraced(function* (
+  options: KafkaOptions
+): Effect.fn.Return<OpenedLog, LogError, Scope.Scope> {
   register()
   const client = yield* Effect.acquireRelease(
     Effect.try({ try: () => new Client(options), catch: logError("bounds", "") }),
-    (made) => Effect.sync(() => made.close())
+    (opened) => Effect.sync(() => opened.close())
   )
   yield* Effect.tryPromise({ try: () => client.hello(), catch: logError("bounds", "") })
   const { declare, ...topics } = Topics.make(client)
   return { log: logOf(client, declare), topics }
 })
 
-/** `openLog`, without its topics. */
-export const make = (options: Options): Effect.Effect<Log["Service"], LogError, Scope.Scope> =>
+/** Opens a log on the brokers of `options`, as `openLog` does, without its topics. */
+export const make = (options: KafkaOptions): Effect.Effect<Log["Service"], LogError, Scope.Scope> =>
   Effect.map(openLog(options), ({ log }) => log)
 
 const logOf = (client: Client, declare: Log["Service"]["declare"]): Log["Service"] => {
-  const producer = new Producer(client)
+  const appender = new Appender(client)
+  const budget = new ReadBudget(client.options.fetchBytes ?? defaultFetchBytes)
   return Log.of({
     declare,
-    append: (topic, records) => attempt("append", topic, () => producer.append(topic, records)),
+    append: (topic, records) => attempt("append", topic, () => appender.append(topic, records)),
     bounds: (topic) =>
       attempt("bounds", topic, () =>
         retrying(client, topic, client.requestMs, async () => {
@@ -77,8 +81,9 @@ const logOf = (client: Client, declare: Log["Service"]["declare"]): Log["Service
           return (await client.topic(topic)).id
         })
       ),
-    read: (topic, partition, position, readOptions) => read(client, placeOf(topic, partition, readOptions), position),
-    open: (topic, partition, position, readOptions) => open(client, placeOf(topic, partition, readOptions), position),
+    read: (topic, partition, position, readOptions) => read(client, readingOf(topic, partition, readOptions), position),
+    open: (topic, partition, position, readOptions) =>
+      open(client, budget, readingOf(topic, partition, readOptions), position),
     assign: Effect.fnUntraced(function* (topic, group, use, readOptions) {
       yield* attempt("assign", topic, () => client.topic(topic))
       return yield* assign(client, topic, group, (partition, generation) => {
@@ -86,7 +91,7 @@ const logOf = (client: Client, declare: Log["Service"]["declare"]): Log["Service
           topic,
           partition,
           generation,
-          open: (from) => open(client, placeOf(topic, partition, readOptions), from)
+          open: (from) => open(client, budget, readingOf(topic, partition, readOptions), from)
         }
         return use(assignment)
       })
@@ -94,5 +99,5 @@ const logOf = (client: Client, declare: Log["Service"]["declare"]): Log["Service
   })
 }
 
-/** The log as a layer. */
-export const layer = (options: Options): Layer.Layer<Log, LogError> => Layer.effect(Log, make(options))
+/** The log as a layer; fails as `openLog` does. */
+export const layer = (options: KafkaOptions): Layer.Layer<Log, LogError> => Layer.effect(Log, make(options))

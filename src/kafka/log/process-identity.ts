@@ -1,21 +1,25 @@
-// Which process a member of a group is of, and whether that has certainly ended. Of processes on other machines it knows nothing.
+// Identifies the process behind a group member, and tells whether it is certainly dead. Cannot tell for processes on other machines.
 import { readFileSync } from "node:fs"
 import { hostname } from "node:os"
 
-/** A process: where it runs, its number there, and when it began, in epoch milliseconds. */
-export interface Life {
+/** A process: its machine's host name, its number there, and when it started, in epoch milliseconds. */
+export interface ProcessIdentity {
   readonly host: string
   readonly pid: number
   readonly since: number
 }
 /** This process. */
-export const ownLife: Life = { host: hostname(), pid: process.pid, since: Math.round(performance.timeOrigin) }
+export const ownProcess: ProcessIdentity = {
+  host: hostname(),
+  pid: process.pid,
+  since: Math.round(performance.timeOrigin)
+}
 
-/** Whether a process has ended that its parent has not asked about yet: as long as that one does not, signals reach it. Linux tells. */
+/** Whether a process is a zombie: it has ended, but still accepts signals until its parent asks for its exit code. Linux only. */
 const isDefunct = (pid: number): boolean => {
   try {
     const stat = readFileSync(`/proc/${pid}/stat`, "latin1")
-    // the name before it may hold anything, parentheses too
+    // the state follows the name, which may contain anything, parentheses too
     return stat.slice(stat.lastIndexOf(")") + 2).startsWith("Z")
   } catch {
     return false
@@ -26,14 +30,14 @@ const isAlive = (pid: number): boolean => {
     process.kill(pid, 0)
     return !isDefunct(pid)
   } catch (error) {
-    // it may be another user's, whom no signal reaches
+    // another error means that the process exists and is another user's
     return (error as NodeJS.ErrnoException).code !== "ESRCH"
   }
 }
 
 /**
- * Whether a process of this machine has ended. False where that is not known: it runs elsewhere, or another has its number by now. Two
- * containers that share a host's name may take each other for ended; whoever is taken for that joins again.
+ * Whether a process of this machine has certainly ended. False if that is not known: it runs on another machine, or another process has its
+ * number by now. Two containers with the same host name may consider each other's processes dead; a member removed for that joins again.
  */
-export const hasEnded = ({ host, pid, since }: Life): boolean =>
-  host === ownLife.host && (pid === ownLife.pid ? since !== ownLife.since : !isAlive(pid))
+export const hasEnded = ({ host, pid, since }: ProcessIdentity): boolean =>
+  host === ownProcess.host && (pid === ownProcess.pid ? since !== ownProcess.since : !isAlive(pid))

@@ -1,101 +1,110 @@
-// Reads a partition: once, or following it over a connection of its own with one fetch ahead. It keeps no place of its own.
+// Reads a partition: once, or following it over a connection of its own with one fetch ahead.
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import { type Batch, LogError, OutOfRange, type Position, type Reader, type ReadError } from "../../log/log.ts"
 import { splitBatch } from "../../log/rules.ts"
-import { type Client, isLost, isMoved, retrying } from "../protocol/client.ts"
-import type { Share } from "../protocol/fetch-budget.ts"
-import type { Broker } from "../protocol/kafkajs.ts"
-import { attempt, KafkaFailure } from "../protocol/errors.ts"
-import { fetch, type Fetched, offsets, type Place, rangeError, type Source, topicWith } from "../protocol/fetch.ts"
-import { sizeOf } from "../protocol/record-size.ts"
+import {
+  type Broker,
+  type Client,
+  isLost,
+  isMoved,
+  KafkaFailure,
+  offsets,
+  retrying,
+  type TopicPartition
+} from "../protocol/protocol.ts"
+import { attempt } from "./failures.ts"
+import { fetchBatch, type FetchedBatch, type FetchSource, rangeError, topicWith } from "./fetch.ts"
+import { type BudgetShare, type ReadBudget, sizeOf } from "./read-budget.ts"
 
-/** How long a broker holds a fetch of a partition that has nothing new. */
+/** How long a broker may wait before it answers a fetch of a partition that has nothing new. */
 const waitMs = 1_000
-/** A reader goes on through moved leaders and lost brokers for that long before it fails. */
+/** How long a reader tries again while leaders move and brokers are away, before it fails. */
 const patienceMs = 30_000
 
-/** A partition, and how much of it is read at once. */
-export interface Reading extends Place {
+/** A partition to read, and how many bytes of it at once. */
+export interface PartitionReading extends TopicPartition {
   readonly maxBytes: number
 }
 
-const anew = (topic: string) =>
+const recreated = (topic: string) =>
   new LogError({
     operation: "read",
     topic,
     retryable: false,
     reason:
-      "it was deleted and made anew while it was read: what was handled was another topic's. Rebuild what was made of it"
+      "it was deleted and recreated while it was read: the events processed so far were another topic's. Rebuild what was derived from them"
   })
 
-const orFail = (result: Fetched | OutOfRange): Effect.Effect<Batch, OutOfRange> =>
+const orFail = (result: FetchedBatch | OutOfRange): Effect.Effect<Batch, OutOfRange> =>
   result instanceof OutOfRange ? Effect.fail(result) : Effect.succeed(result.batch)
 
-/** What is there from a position on, at once. */
-export const read = (client: Client, place: Reading, position: Position): Effect.Effect<Batch, ReadError> =>
-  attempt("read", place.topic, () =>
-    retrying(client, place.topic, client.requestMs, async () => {
-      const { id } = await topicWith(client, place.topic, place.partition)
-      const leader = await client.leader(place.topic, place.partition)
-      const once = (broker: Broker) => fetch(client, broker, { ...place, id }, position, 0)
+/** The records that exist from a position on, without waiting for more. */
+export const read = (client: Client, reading: PartitionReading, position: Position): Effect.Effect<Batch, ReadError> =>
+  attempt("read", reading.topic, () =>
+    retrying(client, reading.topic, client.requestMs, async () => {
+      const { id } = await topicWith(client, reading.topic, reading.partition)
+      const leader = await client.leader(reading.topic, reading.partition)
+      const once = (broker: Broker) => fetchBatch(client, broker, { ...reading, id }, position, 0)
       return client.use(leader, "read", once, client.requestMs * 2)
     })
   ).pipe(
     Effect.flatMap(orFail),
-    Effect.map((batch) => splitBatch(batch, place.maxBytes)[0])
+    Effect.map((batch) => splitBatch(batch, reading.maxBytes)[0])
   )
 
-/** A leader that has just become one may say out of range of what the last one had, and know it a moment later. */
-const behind = ({ message }: OutOfRange) => new KafkaFailure("OFFSET_NOT_AVAILABLE", message, true)
+/** The failure of a new leader that does not have the position yet, which is within the partition's bounds: it will have it a moment later. */
+const notYet = ({ message }: OutOfRange) => new KafkaFailure("moved", message, { code: "OFFSET_NOT_AVAILABLE" })
 
-/** What is asked for while nothing is expected: an answer that waits holds it all the time. */
+/** How many bytes to request while nothing is expected: they count as held until the broker answers. */
 const idleBytes = 64 << 10
 
-/** A batch, and what it counts for in the budget. */
-interface Counted {
+/** A batch, and what it counts for in the budget, in bytes. */
+interface CountedBatch {
   readonly batch: Batch
   readonly size: number
 }
 
 /**
- * Follows one partition with promises. One fetch is under way while the batch before is handled, and no more than that is held; nor more
- * than the budget that all readers share, up to a record batch a reader, for brokers cut none in two.
+ * Follows one partition. One fetch is under way while the previous batch is being handled, and the reader holds no more than these two. All
+ * readers together hold no more than their budget, plus one record batch each, because brokers send whole batches.
  */
 class Follower {
   private readonly client: Client
-  private readonly source: Source
-  /** Where the next fetch begins. */
+  private readonly budget: ReadBudget
+  private readonly source: FetchSource
+  /** Where the next fetch starts. */
   private position: Position
   private broker: Broker | undefined
   private node = -1
-  private pending: Promise<Counted | OutOfRange> | undefined
-  /** Fetched and not taken. */
+  private pending: Promise<CountedBatch | OutOfRange> | undefined
+  /** Fetched and not taken yet. */
   private rest: Batch | undefined
-  /** Of what was taken last and is handled, with the rest. */
+  /** The size of the batch taken last, with the rest of it. */
   private size = 0
-  /** Characters that a byte on the wire became, the last time; before it is known, what packed JSON rarely passes. */
+  /** Characters in memory for each byte on the network, in the last fetch. At first a value that compressed JSON rarely exceeds. */
   private ratio = 8
-  /** Nothing more was there, the last time. */
-  private idle = false
+  /** Whether the last fetch reached the partition's end. */
+  private isIdle = false
   private closed = false
-  private readonly share: Share
+  private readonly share: BudgetShare
 
-  constructor(client: Client, source: Source, position: Position) {
+  constructor(client: Client, budget: ReadBudget, source: FetchSource, position: Position) {
     this.client = client
     this.source = source
     this.position = position
-    this.share = client.budget.join()
+    this.budget = budget
+    this.share = budget.join()
   }
 
   private drop() {
     if (this.broker !== undefined) this.client.drop(this.broker)
     this.broker = undefined
   }
-  private async once(position: Position, maxBytes: number): Promise<Fetched | OutOfRange> {
+  private async once(position: Position, maxBytes: number): Promise<FetchedBatch | OutOfRange> {
     const { client, source } = this
     const { id } = await client.topic(source.topic)
-    if (id !== source.id) throw anew(source.topic)
+    if (id !== source.id) throw recreated(source.topic)
     const leader = await client.leader(source.topic, source.partition)
     if (this.broker === undefined || this.node !== leader || !this.broker.isConnected()) {
       this.drop()
@@ -107,34 +116,34 @@ class Follower {
       this.broker = broker
       this.node = leader
     }
-    return fetch(client, this.broker, { ...source, maxBytes }, position, waitMs)
+    return fetchBatch(client, this.broker, { ...source, maxBytes }, position, waitMs)
   }
-  /** One fetch of no more than there is room for; undefined where nothing came. */
-  private async within(position: Position): Promise<Counted | OutOfRange | undefined> {
+  /** Fetches once, no more than the budget has room for. Undefined if nothing came. */
+  private async within(position: Position): Promise<CountedBatch | OutOfRange | undefined> {
     const { share, source } = this
     const most = Math.min(source.maxBytes, Math.floor(share.fair() / this.ratio))
-    const maxBytes = this.idle ? Math.min(most, idleBytes) : most
-    const asked = Math.min(Math.ceil(maxBytes * this.ratio), this.client.budget.total)
+    const maxBytes = this.isIdle ? Math.min(most, idleBytes) : most
+    const asked = Math.min(Math.ceil(maxBytes * this.ratio), this.budget.total)
     await share.take(asked)
     let size = 0
     try {
       const result = await this.once(position, maxBytes)
       if (result instanceof OutOfRange) return result
-      const { batch, wire } = result
+      const { batch, wireBytes } = result
       for (const record of batch.records) size += sizeOf(record)
-      if (size > 0 && wire > 0) this.ratio = Math.max(1, size / wire)
-      this.idle = batch.next >= batch.end
+      if (size > 0 && wireBytes > 0) this.ratio = Math.max(1, size / wireBytes)
+      this.isIdle = batch.next >= batch.end
       return batch.next > position ? { batch, size } : undefined
     } finally {
       share.correct(size - asked)
     }
   }
-  private async fetch(position: Position): Promise<Counted | OutOfRange> {
+  private async fetch(position: Position): Promise<CountedBatch | OutOfRange> {
     let failing = 0
     for (let pause = 10; ;) {
       try {
         const result = await this.within(position)
-        if (result instanceof OutOfRange && position >= result.start && position <= result.end) throw behind(result)
+        if (result instanceof OutOfRange && position >= result.start && position <= result.end) throw notYet(result)
         if (result !== undefined) return result
         if (this.closed) throw new Error("the reader was closed")
         failing = 0
@@ -149,23 +158,23 @@ class Follower {
       }
     }
   }
-  /** The next batch; undefined while nothing of what was fetched is left, and `wait` must be called. */
+  /** The next batch; undefined if everything fetched was taken, and `wait` must be called. */
   ready(): Batch | undefined {
     if (this.rest === undefined) return undefined
     const [first, rest] = splitBatch(this.rest, this.source.maxBytes)
     this.rest = rest
-    // at the end, what was asked for now would hold little, and what comes meanwhile would wait a batch longer
-    if (rest === undefined && !this.idle) this.ahead()
+    // not at the end: a fetch now would return little, and records that arrive meanwhile would wait for the next one
+    if (rest === undefined && !this.isIdle) this.ahead()
     return first
   }
   private ahead() {
     this.pending ??= this.fetch(this.position)
-    // it is seen by whoever takes next
+    // the next call of `wait` reports a failure
     this.pending.catch(() => undefined)
   }
-  /** Waits until something is ready. May be given up and called again. */
+  /** Waits until a batch is ready, or returns why the position is out of range. May be interrupted and called again. */
   async wait(): Promise<OutOfRange | undefined> {
-    // whoever asks for the next one is done with the last
+    // a caller that waits for the next batch has handled the last one
     this.share.correct(-this.size)
     this.size = 0
     this.ahead()
@@ -191,24 +200,25 @@ class Follower {
   }
 }
 
-/** A reader of a partition. Fails at once where the position is out of range, and never goes elsewhere by itself. */
+/** Opens a reader of a partition, until the scope closes. Fails at once if the position is out of range; it never changes the position by itself. */
 export const open = Effect.fnUntraced(function* (
   client: Client,
-  place: Reading,
+  budget: ReadBudget,
+  reading: PartitionReading,
   from: Position
 ): Effect.fn.Return<Reader, ReadError, Scope.Scope> {
-  const source = yield* attempt("read", place.topic, async (): Promise<Source | OutOfRange> => {
-    const { id } = await topicWith(client, place.topic, place.partition)
-    const bounds = await retrying(client, place.topic, client.requestMs, () =>
-      offsets(client, place.topic, [place.partition])
+  const source = yield* attempt("read", reading.topic, async (): Promise<FetchSource | OutOfRange> => {
+    const { id } = await topicWith(client, reading.topic, reading.partition)
+    const bounds = await retrying(client, reading.topic, client.requestMs, () =>
+      offsets(client, reading.topic, [reading.partition])
     )
-    const { start } = bounds.get(place.partition)!
-    // beyond the end may be what a transaction under way holds back: the broker tells
-    return Number.isSafeInteger(from) && from >= start ? { ...place, id } : rangeError(client, place, from)
+    const { start } = bounds.get(reading.partition)!
+    // beyond the end may be records of an open transaction; a fetch will show
+    return Number.isSafeInteger(from) && from >= start ? { ...reading, id } : rangeError(client, reading, from)
   })
   if (source instanceof OutOfRange) return yield* source
   const follower = yield* Effect.acquireRelease(
-    Effect.sync(() => new Follower(client, source, from)),
+    Effect.sync(() => new Follower(client, budget, source, from)),
     (one) => Effect.sync(() => one.close())
   )
   const take = Effect.gen(function* () {

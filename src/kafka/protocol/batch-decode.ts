@@ -1,25 +1,31 @@
-// Reads Kafka record batches (format 2) as records of the log: leaves out control records, what was aborted, and what lies before a place.
-import type { LogRecord, Position } from "../../log/log.ts"
-import { singleLineJson } from "../../log/rules.ts"
+// Decodes Kafka record batches (format 2), leaving out control records, aborted records, and records before a position. Pure.
 import { codecOf } from "./compression.ts"
 import { crc32c } from "./crc32c.ts"
 import { headBytes } from "./batch-encode.ts"
-import { headingOf } from "./headers.ts"
 import { textOf } from "./utf8.ts"
 
-/** A transaction that was aborted, and where it begins in this partition. */
+/** An aborted transaction, and where it starts in this partition. */
 export interface Aborted {
   readonly producerId: bigint
   readonly firstOffset: number
 }
-/** What a fetch brought of one partition. */
-export interface Decoded {
-  readonly records: ReadonlyArray<LogRecord>
-  /** Past the last whole batch, whatever was left of it. */
-  readonly next: Position
+/** Creates the caller's record from the parts of one in a batch. `appendedAt` is in epoch milliseconds. */
+export type RecordOf<A> = (
+  partition: number,
+  position: number,
+  key: string | null,
+  value: string | null,
+  headers: ReadonlyArray<readonly [name: string, value: string]>,
+  appendedAt: number
+) => A
+/** The records of fetched batches. */
+export interface Decoded<A> {
+  readonly records: ReadonlyArray<A>
+  /** The position after the last complete batch, even if none of its records is left. */
+  readonly next: number
 }
 
-/** Reads numbers and text of records, one after another. */
+/** Reads the numbers and texts of records, one after another. */
 class Cursor {
   at: number
   readonly bytes: Buffer
@@ -38,7 +44,7 @@ class Cursor {
     } while (byte > 127)
     return (value >>> 1) ^ -(value & 1)
   }
-  /** Of up to 64 bits; exact within JavaScript's integers. */
+  /** A zigzag varint of up to 64 bits; exact within JavaScript's safe integers. */
   varlong(): number {
     let value = 0n
     let shift = 0n
@@ -50,7 +56,7 @@ class Cursor {
     } while (byte > 127)
     return Number((value >> 1n) ^ -(value & 1n))
   }
-  /** A small one costs no big integer. */
+  /** A varlong that is mostly small: one byte needs no big integer. */
   delta(): number {
     const byte = this.bytes[this.at]!
     if (byte > 127) return this.varlong()
@@ -69,10 +75,7 @@ const transactional = 16
 const control = 32
 const brokerTime = 8
 
-/** What of a value the log hands out: one line where it is JSON, else as it is, for the reader to refuse. */
-const valueOf = (text: string | null) => (text === null ? null : (singleLineJson(text) ?? text))
-
-const recordsOf = (batch: Buffer, partition: number, from: Position, into: Array<LogRecord>): void => {
+const recordsOf = <A>(batch: Buffer, partition: number, from: number, recordOf: RecordOf<A>, into: Array<A>): void => {
   const attributes = batch.readInt16BE(21)
   const base = Number(batch.readBigInt64BE(0))
   const firstTime = Number(batch.readBigInt64BE(27))
@@ -88,37 +91,17 @@ const recordsOf = (batch: Buffer, partition: number, from: Position, into: Array
     const position = base + cursor.varint()
     if (position >= from) {
       const key = cursor.text()
-      const value = valueOf(cursor.text())
+      const value = cursor.text()
       const headers: Array<readonly [string, string]> = []
       for (let left = cursor.varint(); left > 0; left--) headers.push([cursor.text()!, cursor.text() ?? ""])
       const appendedAt = (attributes & brokerTime) !== 0 ? lastTime : firstTime + time
-      const {
-        eventId,
-        eventTime = appendedAt,
-        headers: others,
-        schemaVersion,
-        tenant,
-        traceparent
-      } = headingOf(headers)
-      into.push({
-        partition,
-        key,
-        value,
-        eventTime,
-        eventId,
-        tenant,
-        traceparent,
-        schemaVersion,
-        headers: others,
-        position,
-        appendedAt
-      })
+      into.push(recordOf(partition, position, key, value, headers, appendedAt))
     }
     cursor.at = end
   }
 }
 
-/** Whether a control batch ends its transaction by aborting it. */
+/** Whether a control batch aborts its transaction. */
 const aborts = (batch: Buffer) => {
   const cursor = new Cursor(batch, headBytes)
   cursor.varint()
@@ -131,14 +114,20 @@ const aborts = (batch: Buffer) => {
 }
 
 /**
- * The records of fetched bytes from a position on, read committed. The last batch may be cut short, as brokers do. Throws where a
- * batch is damaged or of a format that no broker since 0.11 writes.
+ * The committed records of fetched bytes from a position on. The last batch may be cut short, as brokers send it. Throws an Error if a batch
+ * is damaged, is packed with an unknown codec, or has a format that no broker since 0.11 writes.
  */
-export const decode = (bytes: Buffer, partition: number, from: Position, aborted: ReadonlyArray<Aborted>): Decoded => {
-  // brokers promise no order, and a producer may be there several times
+export const decode = <A>(
+  bytes: Buffer,
+  partition: number,
+  from: number,
+  aborted: ReadonlyArray<Aborted>,
+  recordOf: RecordOf<A>
+): Decoded<A> => {
+  // brokers promise no order, and a producer may be listed several times
   const ahead = aborted.toSorted((a, b) => a.firstOffset - b.firstOffset)
   const open = new Set<bigint>()
-  const records: Array<LogRecord> = []
+  const records: Array<A> = []
   let next = from
   let seen = 0
   for (let at = 0; at + headBytes <= bytes.length;) {
@@ -146,9 +135,9 @@ export const decode = (bytes: Buffer, partition: number, from: Position, aborted
     if (end > bytes.length) break
     const batch = bytes.subarray(at, end)
     at = end
-    if (batch[16] !== 2) throw new Error(`a batch has format ${batch[16]}, only 2 is known`)
+    if (batch[16] !== 2) throw new Error(`unknown format ${batch[16]} of a record batch; only 2 is supported`)
     if (batch.readUInt32BE(17) !== crc32c(batch, 21, batch.length))
-      throw new Error("a batch came damaged: its checksum differs")
+      throw new Error("a record batch is damaged: its checksum does not match; if it stays so, restore the topic")
     const last = Number(batch.readBigInt64BE(0)) + batch.readInt32BE(23)
     const attributes = batch.readInt16BE(21)
     const producerId = batch.readBigInt64BE(43)
@@ -157,7 +146,7 @@ export const decode = (bytes: Buffer, partition: number, from: Position, aborted
     if ((attributes & control) !== 0) {
       if (batch.readInt32BE(57) > 0 && aborts(batch)) open.delete(producerId)
     } else if (last >= from && !((attributes & transactional) !== 0 && open.has(producerId))) {
-      recordsOf(batch, partition, from, records)
+      recordsOf(batch, partition, from, recordOf, records)
     }
   }
   return { records, next }

@@ -1,18 +1,22 @@
-// Writes records as one Kafka record batch (format 2). What is only known when it is sent, producer and sequence, is stamped later.
-import type { NewRecord } from "../../log/log.ts"
+// Encodes records as one Kafka record batch (format 2). Producer and sequence number, known only when it is sent, are stamped later. Pure.
 import { codecs } from "./compression.ts"
 import { crc32c } from "./crc32c.ts"
-import { headersOf } from "./headers.ts"
 import type { Compression } from "./options.ts"
 import { bytesOf } from "./utf8.ts"
 
-/** Bytes of a batch before its records. */
+/** The size of a batch's header in bytes; its records follow. */
 export const headBytes = 61
-/** An attribute of a batch. */
+/** The attribute of a batch that belongs to a transaction. */
 const transactional = 16
 
+/** What a batch needs of a record; its headers are given by a function. */
+export interface EncodableRecord {
+  readonly key: string | null
+  readonly value: string | null
+}
+
 /** A buffer that grows. */
-class Bytes {
+class GrowingBuffer {
   buffer = Buffer.allocUnsafe(64 << 10)
   at = 0
 
@@ -22,7 +26,7 @@ class Bytes {
     this.buffer.copy(grown, 0, 0, this.at)
     this.buffer = grown
   }
-  /** A zigzag varint of a number of 32 bits. */
+  /** Writes a 32-bit number as a zigzag varint. */
   varint(value: number) {
     this.room(5)
     let rest = ((value << 1) ^ (value >> 31)) >>> 0
@@ -36,7 +40,7 @@ class Bytes {
     this.room(1)
     this.buffer[this.at++] = value
   }
-  /** Length and bytes; -1 for none. */
+  /** Writes length and bytes; length -1 for null. */
   text(value: string | null) {
     if (value === null) return this.varint(-1)
     if (value.isWellFormed()) {
@@ -56,16 +60,17 @@ class Bytes {
     this.at += value.length
   }
 }
-// one at a time is written, for nothing here waits
-const body = new Bytes()
-const one = new Bytes()
+// shared by all calls: encoding is synchronous, so only one batch is written at a time
+const body = new GrowingBuffer()
+const one = new GrowingBuffer()
 
 /**
- * A batch of all records. `now` is their time, epoch milliseconds, where the topic does not take the broker's. `inTransaction`: it is part
- * of one.
+ * One batch of all records. `now` is their time in epoch milliseconds, unless the topic uses the broker's. With `inTransaction` the batch is
+ * part of a transaction.
  */
-export const encode = (
-  records: ReadonlyArray<NewRecord>,
+export const encode = <A extends EncodableRecord>(
+  records: ReadonlyArray<A>,
+  headersOf: (record: A) => ReadonlyArray<readonly [name: string, value: string]>,
   compression: Compression,
   now: number,
   inTransaction = false
@@ -97,8 +102,8 @@ export const encode = (
 }
 
 /**
- * A transactional batch of records that were written by other means, from `headBytes` on; it takes the buffer over. `now` is their time,
- * as for `encode`.
+ * A transactional batch of records that the caller encoded from `headBytes` on. The buffer belongs to the batch from now on. `now` is the
+ * records' time, as for `encode`.
  */
 export const finish = (written: Buffer, records: number, compression: Compression, now: number): Buffer => {
   if (compression === "none") {
@@ -124,7 +129,7 @@ const frame = (batch: Buffer, records: number, attributes: number, now: number) 
   batch.writeInt32BE(records, 57)
 }
 
-/** Writes who sends a batch and its number within the partition, and the checksum. May be done again. */
+/** Writes the producer, the sequence number within the partition and the checksum into a batch. May be repeated. */
 export const stamp = (batch: Buffer, producerId: bigint, epoch: number, sequence: number): void => {
   batch.writeBigInt64BE(producerId, 43)
   batch.writeInt16BE(epoch, 51)

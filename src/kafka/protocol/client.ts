@@ -1,168 +1,174 @@
-// The connections to a cluster, and who leads which partition. Every call has an end: what does not answer is given up and dialled anew.
-import { unknownTopic } from "../../log/rules.ts"
-import { Budget } from "./fetch-budget.ts"
+// The connections to a cluster, and which broker leads which partition. Every call ends: a connection that does not answer in time is dropped,
+// and the next call opens another. Rejects with `KafkaFailure` only.
+import { failureOf, KafkaFailure } from "./errors.ts"
 import { abandon, type Broker, dialer } from "./kafkajs.ts"
-import { KafkaFailure, typeOf } from "./errors.ts"
 import { metadata } from "./metadata.ts"
-import type { Options } from "./options.ts"
+import type { KafkaOptions } from "./options.ts"
 
 /** A topic as the cluster has it. */
-export interface Topic {
+export interface ClusterTopic {
   readonly name: string
-  /** Of this topic and of no other that ever has its name; undefined where the brokers are too old to tell. */
+  /** The topic's id, which no other topic of this name ever has; undefined if the brokers are too old to have ids. */
   readonly id: string | undefined
-  /** The leading broker's number, by partition; -1 while there is none. */
+  /** The number of the leading broker, by partition; -1 while a partition has no leader. */
   readonly leaders: ReadonlyArray<number>
   /** Copies of each partition. */
   readonly replication: number
 }
-interface Node {
+/** Where a broker listens. */
+interface Address {
   readonly host: string
   readonly port: number
 }
-/** After that long what is known of a topic is asked again. */
+/** How long metadata of a topic is used before it is asked for again. */
 const freshMs = 60_000
-/** Connection errors and answers after which somebody else may lead. */
-const moved =
-  /^(NOT_LEADER_FOR_PARTITION|LEADER_NOT_AVAILABLE|FENCED_LEADER_EPOCH|UNKNOWN_LEADER_EPOCH|REPLICA_NOT_AVAILABLE|UNKNOWN_TOPIC_OR_PARTITION|UNKNOWN_TOPIC_ID|KAFKA_STORAGE_ERROR|OFFSET_NOT_AVAILABLE|GROUP_LOAD_IN_PROGRESS|GROUP_COORDINATOR_NOT_AVAILABLE|NOT_COORDINATOR_FOR_GROUP)$/
-
 /** Whether the same request may succeed once metadata is asked for again. */
-export const isMoved = (cause: unknown) => moved.test(typeOf(cause))
+export const isMoved = (cause: unknown): boolean => failureOf(cause).kind === "moved"
+/** Whether a connection was lost or not made: the request may have been served or not. */
+export const isLost = (cause: unknown): boolean => failureOf(cause).kind === "lost"
 
-const addressOf = (text: string): Node => {
+const addressOf = (text: string): Address => {
   const at = text.lastIndexOf(":")
   const port = Number(text.slice(at + 1))
   const host = text.slice(0, at).replace(/^\[(.*)\]$/, "$1")
   if (at > 0 && host !== "" && Number.isInteger(port) && port > 0 && port < 65_536) return { host, port }
-  throw new KafkaFailure("", `'${text}' is no broker: write host:port into MILLRACE_KAFKA_BROKERS`, false)
+  throw new KafkaFailure(
+    "configuration",
+    `'${text}' is not a broker's address: write host:port into MILLRACE_KAFKA_BROKERS`
+  )
 }
 
-/** Connections of one process to one cluster. */
+const closed = () =>
+  new KafkaFailure("closed", "the connections to Kafka were closed by this process", { code: "CLOSED" })
+
+/** Connections of one process to one cluster. Every method rejects with `KafkaFailure`. */
 export class Client {
   readonly requestMs: number
-  readonly options: Options
-  /** What its readers hold together. */
-  readonly budget: Budget
+  readonly options: KafkaOptions
   private readonly dial: ReturnType<typeof dialer>
-  private readonly seeds: ReadonlyArray<Node>
-  private readonly nodes = new Map<number, Node>()
+  private readonly seeds: ReadonlyArray<Address>
+  private readonly nodes = new Map<number, Address>()
   private readonly shared = new Map<string, Promise<Broker>>()
-  private readonly topics = new Map<string, { readonly topic: Topic; readonly until: number }>()
-  private readonly asking = new Map<string, Promise<Topic>>()
+  private readonly topics = new Map<string, { readonly topic: ClusterTopic; readonly until: number }>()
+  private readonly asking = new Map<string, Promise<ClusterTopic>>()
   private readonly all = new Set<Broker>()
   private closed = false
 
-  constructor(options: Options) {
+  constructor(options: KafkaOptions) {
     this.options = options
     this.requestMs = options.requestMs ?? 20_000
-    this.budget = new Budget(options.fetchBytes ?? 64 << 20)
     this.seeds = options.brokers.map(addressOf)
-    if (this.seeds.length === 0) throw new KafkaFailure("", "no brokers are given: set MILLRACE_KAFKA_BROKERS", false)
+    if (this.seeds.length === 0)
+      throw new KafkaFailure("configuration", "no brokers are configured: set MILLRACE_KAFKA_BROKERS")
     this.dial = dialer(options)
   }
 
-  /** A connection that the caller must `drop`. */
-  async connect({ host, port }: Node): Promise<Broker> {
-    if (this.closed) throw new KafkaFailure("CLOSED", "the connections to Kafka were closed by this process", false)
-    const broker = await this.dial(host, port)
+  /** Opens a connection, which the caller must `drop`. */
+  async connect({ host, port }: Address): Promise<Broker> {
+    if (this.closed) throw closed()
+    const broker = await this.dial(host, port).catch((cause: unknown) => {
+      throw failureOf(cause)
+    })
     this.all.add(broker)
     try {
       await this.within(broker, broker.connect(), (this.options.connectMs ?? 5_000) * 3)
-      if (this.closed) throw new KafkaFailure("CLOSED", "the connections to Kafka were closed by this process", false)
+      if (this.closed) throw closed()
       return broker
     } catch (cause) {
       this.drop(broker)
       throw cause
     }
   }
-  /** The same to a broker by its number. */
+  /** Opens a connection to a broker by its number; the caller must `drop` it. */
   async connectTo(node: number): Promise<Broker> {
     const address = this.nodes.get(node)
-    if (address === undefined)
-      throw new KafkaFailure("LEADER_NOT_AVAILABLE", `broker ${node} is not known (any more)`, true)
-    return this.connect(address)
+    if (address !== undefined) return this.connect(address)
+    throw new KafkaFailure("moved", `broker ${node} is not known (any more)`, { code: "LEADER_NOT_AVAILABLE" })
   }
+  /** Closes a connection at once. */
   drop(broker: Broker): void {
     this.all.delete(broker)
     abandon(broker)
   }
 
-  /** Waits for an answer; a connection that does not give one in time is dropped, and that rejects whatever else waits on it. */
+  /** Waits for an answer. A connection that does not answer in time is dropped, which rejects whatever else waits on it. */
   async within<A>(broker: Broker, answer: Promise<A>, ms = this.requestMs): Promise<A> {
     let timer: NodeJS.Timeout | undefined
     const late = new Promise<never>((_, reject) => {
       timer = setTimeout(() => {
         reject(
-          new KafkaFailure(
-            "HUNG",
-            `the broker at ${broker.brokerAddress} did not answer within ${ms} ms; try again`,
-            true
-          )
+          new KafkaFailure("lost", `the broker at ${broker.brokerAddress} did not answer within ${ms} ms; try again`, {
+            code: "HUNG"
+          })
         )
         this.drop(broker)
       }, ms)
     })
     try {
       return await Promise.race([answer, late])
+    } catch (cause) {
+      throw failureOf(cause)
     } finally {
       clearTimeout(timer)
     }
   }
 
   private share(key: string, connect: () => Promise<Broker>): Promise<Broker> {
-    const there = this.shared.get(key)
-    if (there !== undefined) return there
-    const made = connect()
-    this.shared.set(key, made)
-    made.catch(() => this.shared.get(key) === made && this.shared.delete(key))
-    return made
+    const existing = this.shared.get(key)
+    if (existing !== undefined) return existing
+    const opened = connect()
+    this.shared.set(key, opened)
+    opened.catch(() => this.shared.get(key) === opened && this.shared.delete(key))
+    return opened
   }
-  /** Runs a request over a connection that requests of the same purpose share. A lost one is dialled anew the next time. */
+  /** Runs a request over a connection that requests of the same purpose share. After a lost one the next request opens another. */
   async use<A>(node: number, purpose: string, run: (broker: Broker) => Promise<A>, ms?: number): Promise<A> {
     return this.over(`${purpose} ${node}`, () => this.connectTo(node), run, ms)
   }
   private async over<A>(key: string, connect: () => Promise<Broker>, run: (broker: Broker) => Promise<A>, ms?: number) {
-    let made = this.share(key, connect)
-    let broker = await made
+    let opened = this.share(key, connect)
+    let broker = await opened
     if (!broker.isConnected()) {
-      if (this.shared.get(key) === made) this.shared.delete(key)
+      if (this.shared.get(key) === opened) this.shared.delete(key)
       this.drop(broker)
-      made = this.share(key, connect)
-      broker = await made
+      opened = this.share(key, connect)
+      broker = await opened
     }
     try {
       return await this.within(broker, run(broker), ms)
     } catch (cause) {
-      if (!broker.isConnected() && this.shared.get(key) === made) this.shared.delete(key)
+      if (!broker.isConnected() && this.shared.get(key) === opened) this.shared.delete(key)
       throw cause
     }
   }
 
-  /** Runs a request on any broker that answers; known ones first, for the seeds may be gone by now. */
+  /** Runs a request on any broker that answers; known ones first, because the configured ones may be gone by now. */
   async any<A>(run: (broker: Broker) => Promise<A>): Promise<A> {
-    const places = new Map([...this.nodes.values(), ...this.seeds].map((node) => [`${node.host}:${node.port}`, node]))
+    const addresses = new Map(
+      [...this.nodes.values(), ...this.seeds].map((node) => [`${node.host}:${node.port}`, node])
+    )
     let failure: unknown
-    for (const [key, node] of places) {
+    for (const [key, node] of addresses) {
       try {
         return await this.over(`any ${key}`, () => this.connect(node), run)
       } catch (cause) {
         failure = cause
-        if (typeof (cause as { type?: unknown }).type === "string" && typeOf(cause) === "UNKNOWN_TOPIC_OR_PARTITION")
-          break
+        // the cluster has answered
+        if (failureOf(cause).code === "UNKNOWN_TOPIC_OR_PARTITION") break
       }
     }
     throw failure
   }
 
-  private async ask(name: string): Promise<Topic> {
+  private async ask(name: string): Promise<ClusterTopic> {
     const { brokers, id, leaders, replication } = await this.any((broker) => metadata(broker, name))
     for (const { host, nodeId, port } of brokers) this.nodes.set(nodeId, { host, port })
     return { name, id, leaders, replication }
   }
-  /** A topic, from memory where it was asked for lately. Fails with `UnknownTopic` where there is none. */
-  async topic(name: string): Promise<Topic> {
-    const there = this.topics.get(name)
-    if (there !== undefined && there.until > Date.now()) return there.topic
+  /** A topic, from memory if it was asked for lately. Rejects with the kind `unknownTopic` if the cluster has none of this name. */
+  async topic(name: string): Promise<ClusterTopic> {
+    const known = this.topics.get(name)
+    if (known !== undefined && known.until > Date.now()) return known.topic
     const asking = this.asking.get(name)
     if (asking !== undefined) return asking
     const asked = this.ask(name).then(
@@ -172,47 +178,49 @@ export class Client {
       },
       (cause: unknown) => {
         this.topics.delete(name)
-        throw typeOf(cause) === "UNKNOWN_TOPIC_OR_PARTITION" || typeOf(cause) === "INVALID_TOPIC_EXCEPTION"
-          ? unknownTopic(name)
-          : cause
+        const { code } = failureOf(cause)
+        if (code !== "UNKNOWN_TOPIC_OR_PARTITION" && code !== "INVALID_TOPIC_EXCEPTION") throw cause
+        throw new KafkaFailure(
+          "unknownTopic",
+          `the topic does not exist on Kafka: declare ${name} in an application and run 'millrace topics apply'`,
+          { code, cause }
+        )
       }
     )
     this.asking.set(name, asked)
     void asked.catch(() => undefined).finally(() => this.asking.delete(name))
     return asked
   }
-  /** Forgets what may have changed. */
+  /** Forgets a topic, which may have changed. */
   forget(name: string): void {
     this.topics.delete(name)
   }
-  /** The broker that leads a partition now. */
+  /** The number of the broker that leads a partition now. */
   async leader(name: string, partition: number): Promise<number> {
     const { leaders } = await this.topic(name)
     const leader = leaders[partition] ?? -1
     if (leader >= 0) return leader
     this.forget(name)
-    throw new KafkaFailure(
-      "LEADER_NOT_AVAILABLE",
-      `partition ${partition} has no leader: bring its brokers back, or try again`,
-      true
-    )
+    const reason = `partition ${partition} has no leader: bring its brokers back, or try again`
+    throw new KafkaFailure("moved", reason, { code: "LEADER_NOT_AVAILABLE" })
   }
-  /** Learns the cluster, and that it can be used at all. */
+  /** Asks for the cluster's brokers. Rejects if no broker answers or the user is refused. */
   async hello(): Promise<void> {
     // asking for no topic would ask for all
     await this.any((broker) => broker.metadata(["__consumer_offsets"])).then(
       ({ brokers }) => brokers.forEach(({ host, nodeId, port }) => this.nodes.set(nodeId, { host, port })),
       (cause: unknown) => {
-        // the answer is about that topic, which may just be made: the cluster is there, and the user is one of its
-        if (!/^(UNKNOWN_TOPIC_OR_PARTITION|LEADER_NOT_AVAILABLE|TOPIC_AUTHORIZATION_FAILED)$/.test(typeOf(cause)))
-          throw cause
+        // an answer about this topic, which may not exist yet: the cluster answers, and the user is let in
+        const aboutTopic = /^(UNKNOWN_TOPIC_OR_PARTITION|LEADER_NOT_AVAILABLE|TOPIC_AUTHORIZATION_FAILED)$/
+        if (!aboutTopic.test(failureOf(cause).code)) throw cause
       }
     )
   }
-  /** Learns a broker that an answer names. */
+  /** Remembers the address of a broker that an answer names. */
   learn(node: number, host: string, port: number): void {
     this.nodes.set(node, { host, port })
   }
+  /** Closes every connection at once; what waits on one is rejected. */
   close(): void {
     this.closed = true
     for (const broker of this.all) abandon(broker)
@@ -220,7 +228,7 @@ export class Client {
   }
 }
 
-/** Runs something that may meet a moved leader or a lost connection, until it succeeds, or fails otherwise, or `ms` are over. */
+/** Repeats a call that may meet a moved leader or a lost connection, until it succeeds, fails for another reason, or `ms` are over. */
 export const retrying = async <A>(client: Client, topic: string, ms: number, run: () => Promise<A>): Promise<A> => {
   const until = Date.now() + ms
   for (let pause = 10; ; pause = Math.min(pause * 2, 500)) {
@@ -233,12 +241,4 @@ export const retrying = async <A>(client: Client, topic: string, ms: number, run
       await new Promise((resolve) => setTimeout(resolve, pause))
     }
   }
-}
-/** Whether a connection was lost or not made: the request may have been served or not. */
-export const isLost = (cause: unknown): boolean => {
-  const { name } = cause as { readonly name?: string }
-  const type = typeOf(cause)
-  // what cannot become better by itself: no such host, no trust, no such user
-  if (type === "CLOSED" || /^(ENOTFOUND|CERT_|SELF_SIGNED|UNABLE_TO_|DEPTH_|ERR_)/.test(type)) return false
-  return type === "HUNG" || /^KafkaJS(Connection|RequestTimeout|LockTimeout|Timeout)/.test(name ?? "")
 }

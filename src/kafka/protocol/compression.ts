@@ -1,7 +1,7 @@
-// Kafka's compression codecs, for this adapter's batches and, registered, for kafkajs's own producers and consumers.
+// Kafka's compression codecs, for this adapter's batches and, after `register`, for kafkajs's producers and consumers.
 import { createRequire } from "node:module"
 import * as zlib from "node:zlib"
-import KafkaJs from "kafkajs"
+import { KafkaJs } from "./kafkajs.ts"
 import * as lz4 from "./lz4.ts"
 import type { Compression } from "./options.ts"
 
@@ -10,7 +10,7 @@ const snappy = require("snappyjs") as {
   compress: (_: Uint8Array) => Uint8Array
   uncompress: (_: Uint8Array) => Uint8Array
 }
-/** One way to pack bytes. */
+/** A compression codec. */
 export interface Codec {
   /** Its number in a batch's attributes. */
   readonly id: number
@@ -22,7 +22,7 @@ const view = (bytes: Uint8Array) => Buffer.from(bytes.buffer, bytes.byteOffset, 
 const xerial = Buffer.from([0x82, 0x53, 0x4e, 0x41, 0x50, 0x50, 0x59, 0x00])
 const xerialHead = 16
 const xerialBlock = 32 << 10
-// Java's Snappy stream: a head, then blocks with their lengths; others write one bare block
+// Java clients write a stream: a header, then blocks with their lengths. Others write one block without a header.
 const unpackSnappy = (bytes: Buffer): Buffer => {
   if (bytes.length < xerialHead || !bytes.subarray(0, 8).equals(xerial)) return view(snappy.uncompress(bytes))
   const parts: Array<Uint8Array> = []
@@ -61,16 +61,16 @@ export const codecs: Readonly<Record<Exclude<Compression, "none">, Codec>> = {
 }
 const byId = new Map(Object.values(codecs).map((codec) => [codec.id, codec]))
 
-/** The codec of a batch's attributes; undefined where it is not packed. Throws where nobody knows it. */
+/** The codec that a batch's attributes name; undefined if the batch is not packed. Throws an Error if Kafka has no such codec. */
 export const codecOf = (attributes: number): Codec | undefined => {
   const id = attributes & 7
   if (id === 0) return undefined
   const codec = byId.get(id)
-  if (codec === undefined) throw new Error(`a batch is packed with codec ${id}, which is none of Kafka's`)
+  if (codec === undefined) throw new Error(`unknown compression codec ${id} in a record batch`)
   return codec
 }
 
-/** Gives kafkajs the codecs that it lacks; it crashes on a batch that is packed with one of them. */
+/** Adds the codecs to kafkajs, which crashes on a batch that is packed with one that it lacks. */
 export const register = (): void => {
   const all: Record<number, unknown> = KafkaJs.CompressionCodecs
   for (const { id, pack, unpack } of Object.values(codecs)) {

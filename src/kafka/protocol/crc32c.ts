@@ -1,4 +1,4 @@
-// The checksum of Kafka's record batches: CRC-32C, eight bytes a step. Pure.
+// The checksum of Kafka's record batches: CRC-32C, eight bytes in a step. Pure.
 
 const tables = Array.from({ length: 8 }, () => new Int32Array(256))
 const [t0, t1, t2, t3, t4, t5, t6, t7] = tables as [
@@ -20,15 +20,15 @@ for (let k = 1; k < tables.length; k++) {
   const [before, table] = [tables[k - 1]!, tables[k]!]
   for (let n = 0; n < 256; n++) table[n] = (before[n]! >>> 8) ^ t0[before[n]! & 255]!
 }
-// the words of a big-endian machine are the other way round: it goes byte by byte
+// on a big-endian machine words have the other byte order: there it goes byte by byte
 const littleEndian = new Uint8Array(new Int32Array([1]).buffer)[0] === 1
 
-/** CRC-32C of a part of a buffer, unsigned. */
+/** The unsigned CRC-32C of the bytes from `from` to `to`, exclusive. */
 export const crc32c = (bytes: Uint8Array, from: number, to: number): number => {
   let crc = -1
   let i = from
   if (littleEndian && to - from >= 16) {
-    // read as words, which begin at every fourth byte of what is under the buffer
+    // words start at every fourth byte of the underlying memory
     for (; ((bytes.byteOffset + i) & 3) !== 0; i++) crc = t0[(crc ^ bytes[i]!) & 255]! ^ (crc >>> 8)
     const words = new Int32Array(bytes.buffer, bytes.byteOffset + i, ((to - i) >> 3) * 2)
     for (let w = 0; w < words.length; w += 2) {

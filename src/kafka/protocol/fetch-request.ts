@@ -1,13 +1,14 @@
-// The fetch request and its answer, by topic id where the broker knows ids, by name where it is older. It decodes no records.
-import { type Broker, errorFromCode, exchange } from "./kafkajs.ts"
+// The fetch request and its answer: by topic id if the broker supports ids, by name if it is older. Record batches stay encoded.
 import type { Aborted } from "./batch-decode.ts"
-import { KafkaFailure } from "./errors.ts"
+import type { Client } from "./client.ts"
+import { failureOfNumber } from "./errors.ts"
+import { type Broker, exchange } from "./kafkajs.ts"
 import { Reader, Writer } from "./wire.ts"
 
 /** What to fetch. */
-export interface Fetch {
+export interface FetchRequest {
   readonly topic: string
-  /** 32 hex digits. With one the broker answers for this topic alone, not for another that got its name meanwhile. */
+  /** 32 hex digits. With an id the broker answers for this topic only, not for another one that got its name meanwhile. */
   readonly id: string | undefined
   readonly partition: number
   readonly position: number
@@ -15,34 +16,33 @@ export interface Fetch {
   /** How long the broker may wait for something new. */
   readonly waitMs: number
 }
-/** What came of one partition. */
+/** What a fetch returned of one partition. */
 export interface Fetched {
-  /** Of the partition; errors of the request as a whole are thrown. */
+  /** The partition's error number; 0 if there is none. */
   readonly errorCode: number
   /** The last stable offset. */
   readonly stable: number
   readonly aborted: ReadonlyArray<Aborted>
-  /** Record batches, the last of them maybe cut short. */
+  /** Record batches; the last one may be cut short. */
   readonly bytes: Buffer
 }
 interface Answer extends Fetched {
+  /** The error number of the request as a whole. */
   readonly requestError: number
   readonly clientSideThrottleTime: number
 }
 
 const apiKey = 1
-/** The first with topic ids. Without, the last that is not encoded flexibly. */
+/** The first version with topic ids, and the last one that is not encoded flexibly. */
 const byId = 13
 const byName = 11
 const readCommitted = 1
-const unknownTopicId = 100
-const inconsistentTopicId = 103
 
 // outside of fetch sessions, any leader epoch
-const head = (writer: Writer, { maxBytes, waitMs }: Fetch) =>
+const head = (writer: Writer, { maxBytes, waitMs }: FetchRequest) =>
   writer.i32(-1).i32(waitMs).i32(1).i32(maxBytes).i8(readCommitted).i32(0).i32(-1)
 
-const requestByName = (fetch: Fetch): Buffer => {
+const requestByName = (fetch: FetchRequest): Buffer => {
   const writer = new Writer()
   head(writer, fetch).array([fetch], ({ maxBytes, partition, position, topic }) =>
     writer.text(topic).array([partition], () => writer.i32(partition).i32(-1).i64(position).i64(-1).i32(maxBytes))
@@ -50,8 +50,8 @@ const requestByName = (fetch: Fetch): Buffer => {
   // no forgotten topics, no rack
   return writer.i32(0).i16(0).bytes()
 }
-const requestById = (fetch: Fetch, id: string): Buffer => {
-  // of the header
+const requestById = (fetch: FetchRequest, id: string): Buffer => {
+  // the request's header ends with tagged fields
   const writer = new Writer().tags()
   head(writer, fetch).compactArray([fetch], ({ maxBytes, partition, position }) =>
     writer
@@ -67,7 +67,7 @@ const requestById = (fetch: Fetch, id: string): Buffer => {
 }
 
 const abortedOf = (reader: Reader): Aborted => ({ producerId: reader.i64(), firstOffset: Number(reader.i64()) })
-/** Partition, high watermark and log start are passed over. */
+/** Skips the partition's number, the high watermark and the log start. */
 const partitionHead = (reader: Reader) => {
   reader.i32()
   const errorCode = reader.i16()
@@ -117,16 +117,21 @@ const answerById = (raw: Buffer): Answer => {
   return { requestError, clientSideThrottleTime, ...found }
 }
 
-const check = (code: number) => {
-  if (code === unknownTopicId || code === inconsistentTopicId)
-    throw new KafkaFailure("UNKNOWN_TOPIC_ID", "the broker does not know the topic (any more)", true)
-  if (code !== 0) throw errorFromCode(code)
+const check = (number: number) => {
+  if (number !== 0) throw failureOfNumber(number)
 }
 
 const outOfRange = 1
 
-/** One fetch. Undefined: the position is out of range. Rejects with the errors of the driver's, or of the broker's. */
-export const send = async (broker: Broker, fetch: Fetch, timeoutMs: number): Promise<Fetched | undefined> => {
+/**
+ * Fetches once over a connection, and waits up to `waitMs` for something new. Undefined if the position is out of range. Rejects with
+ * `KafkaFailure`.
+ */
+export const fetch = async (client: Client, broker: Broker, request: FetchRequest): Promise<Fetched | undefined> => {
+  const timeoutMs = request.waitMs + client.requestMs
+  return client.within(broker, send(broker, request, timeoutMs), timeoutMs)
+}
+const send = async (broker: Broker, fetch: FetchRequest, timeoutMs: number): Promise<Fetched | undefined> => {
   const { id } = fetch
   const isById = id !== undefined && (broker.versions?.[apiKey]?.maxVersion ?? 0) >= byId
   const bytes = isById ? requestById(fetch, id) : requestByName(fetch)

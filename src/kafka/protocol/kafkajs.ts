@@ -1,8 +1,8 @@
-// The parts of kafkajs 2.2.4 that this adapter stands on, with types: connections, authentication and the plain requests. Its consumer,
-// its producer and its record codec are not among them. The version is pinned, for some of these are no public names.
+// The parts of kafkajs 2.2.4 that this adapter uses, with types: connections, authentication and plain requests (decision 0009). The version
+// is pinned, because some of them are not public. Import kafkajs from here: this file also repairs its encoder and its request queue.
 import { createRequire } from "node:module"
 import KafkaJs from "kafkajs"
-import type { Options } from "./options.ts"
+import type { KafkaOptions } from "./options.ts"
 
 /** A connection, once its broker is connected. */
 export interface Connection {
@@ -26,15 +26,16 @@ export interface Connection {
   readonly disconnect: () => Promise<unknown>
   readonly socket?: { readonly destroy: () => unknown }
 }
-/** An answer tells how long to hold requests back. */
+/** An answer of a broker. */
 export interface Throttled {
+  /** How long the broker wants further requests held back, in milliseconds. */
   readonly clientSideThrottleTime?: number
 }
 interface Pool {
   readonly pool: ReadonlyArray<Connection>
   readonly getConnection: (index: number) => Promise<Connection>
 }
-/** What a topic looks like to a broker. */
+/** What a broker knows of topics. */
 export interface Metadata {
   readonly brokers: ReadonlyArray<{ readonly nodeId: number; readonly host: string; readonly port: number }>
   readonly topicMetadata: ReadonlyArray<{
@@ -47,11 +48,11 @@ export interface Metadata {
     }>
   }>
 }
-/** One broker over one connection. Every call fails with kafkajs's errors. */
+/** One broker over one connection. Every call rejects with kafkajs's errors. */
 export interface Broker {
   readonly connectionPool: Pool
   readonly brokerAddress: string
-  /** What it speaks, by API key; null before it is connected. */
+  /** The versions that the broker supports, by API key; null before it is connected. */
   readonly versions: Readonly<Record<number, { readonly maxVersion: number }>> | null
   readonly connect: () => Promise<void>
   readonly isConnected: () => boolean
@@ -115,7 +116,7 @@ interface Cluster {
 const require = createRequire(import.meta.url)
 const internal = (path: string): unknown => require(`kafkajs/src/${path}`)
 
-/** A request's bytes behind its head, as kafkajs takes them. */
+/** A request's bytes after its header, as kafkajs takes them. */
 export interface Payload {
   readonly buf: Buffer
   readonly buffer: Buffer
@@ -124,7 +125,7 @@ export interface Payload {
 interface Encoder {
   buf: Buffer
   offset: number
-  /** What follows `buf`, without a copy until the whole is sent. */
+  /** Bytes that follow `buf`, not copied until the whole request is sent. */
   tail?: Buffer | undefined
 }
 const encoders = internal("protocol/encoder") as {
@@ -155,10 +156,13 @@ Object.defineProperty(encoders.prototype, "buffer", {
     return this.buf.subarray(0, this.offset)
   }
 })
-/** Bytes that were encoded by hand. They are not copied before they are sent, and so must not change. */
+/** Bytes that this adapter encoded. They are not copied before they are sent, so they must not change. */
 const payloadOf = (bytes: Buffer): Payload =>
   ({ buf: Buffer.alloc(0), buffer: bytes, size: () => bytes.length, offset: 0, tail: bytes }) as Payload
-/** Asks with bytes that were encoded by hand, and waits as long as kafkajs is configured to or is told. Rejects with its errors. */
+/**
+ * Sends a request that this adapter encoded, and decodes the answer. Waits as long as kafkajs is configured to, or for `requestTimeout`
+ * milliseconds. Rejects with kafkajs's errors.
+ */
 export const exchange = async <A>(
   broker: Broker,
   [apiKey, apiVersion, apiName]: readonly [key: number, version: number, name: string],
@@ -174,7 +178,7 @@ export const exchange = async <A>(
     logResponseError: false
   })
 }
-/** kafkajs's error for a number that a broker answered with. */
+/** kafkajs's error for an error number of a broker's answer. */
 export const errorFromCode = (internal("protocol/error") as { createErrorFromCode: (code: number) => Error })
   .createErrorFromCode
 
@@ -185,30 +189,33 @@ const queues = internal("network/requestQueue") as {
   readonly prototype: { scheduleCheckPendingRequests: (this: RequestQueue) => void }
 }
 const schedule = queues.prototype.scheduleCheckPendingRequests
-// an empty queue would set a timer that runs out at once and sets the next, for ever: a thousand turns a second and connection
+// An empty queue sets a timer of "throttled until" (-1) minus now, about minus 1.8e12 ms. It fires after 1 ms and sets the next one, for ever: a
+// thousand turns a second for each connection, and since Node 24 a TimeoutNegativeWarning on the user's terminal (kafkajs #1556, #1704, #1751). With
+// requests pending the delay is positive, and without there is nothing to send later.
 queues.prototype.scheduleCheckPendingRequests = function (this: RequestQueue) {
   if (this.pending.length > 0) schedule.call(this)
 }
 
-/** The options as kafkajs takes them. */
-export const configOf = (options: Options): KafkaJs.KafkaConfig => ({
+/** The options as kafkajs takes them. It logs nothing. */
+export const configOf = (options: KafkaOptions): KafkaJs.KafkaConfig => ({
   brokers: [...options.brokers],
   clientId: options.clientId ?? "millrace",
   connectionTimeout: options.connectMs ?? 5_000,
   authenticationTimeout: options.connectMs ?? 5_000,
   requestTimeout: options.requestMs ?? 20_000,
   logLevel: KafkaJs.logLevel.NOTHING,
-  // its default of 300 ms is what back-to-back transactions and new leaders wait for
+  // with kafkajs's default, 300 ms, back-to-back transactions and new leaders would wait for that long
   retry: { initialRetryTime: 20, maxRetryTime: 1_000, retries: 5 },
   ...(options.tls !== undefined && { ssl: options.tls === true ? {} : options.tls }),
   ...(options.sasl !== undefined && { sasl: options.sasl as KafkaJs.SASLOptions })
 })
-/** kafkajs's client. */
-export const clientOf = (options: Options) => new KafkaJs.Kafka(configOf(options))
+export { KafkaJs }
+/** kafkajs's client, for its admin requests. */
+export const clientOf = (options: KafkaOptions) => new KafkaJs.Kafka(configOf(options))
 
-/** Makes brokers that are not connected yet. Each has a connection of its own, so that no long wait holds up another's request. */
-export const dialer = (options: Options) => {
-  // whoever calls watches the time, and gives a hung connection up whole; kafkajs would forget one request and keep it
+/** Creates brokers that are not connected yet. Each has a connection of its own, so that no long wait delays another one's request. */
+export const dialer = (options: KafkaOptions) => {
+  // the caller watches the time and drops a hung connection; kafkajs would forget the request and keep the connection
   const kafka = new KafkaJs.Kafka({ ...configOf(options), enforceRequestTimeout: false }) as unknown as Record<
     symbol,
     (_: object) => Cluster
@@ -224,8 +231,8 @@ export const dialer = (options: Options) => {
     })
 }
 
-/** Ends a broker's connections at once. kafkajs alone would wait for requests that may never be answered. */
-export const abandon = (broker: Broker, reason = "the connection was given up"): void => {
+/** Closes a broker's connections at once. kafkajs itself would wait for requests that may never be answered. */
+export const abandon = (broker: Broker, reason = "the connection was closed by this process"): void => {
   for (const connection of broker.connectionPool.pool) {
     connection.rejectRequests(Object.assign(new Error(reason), { name: "KafkaJSConnectionError", retriable: true }))
     connection.socket?.destroy()

@@ -1,10 +1,10 @@
-// LZ4 frames as Kafka's Java clients take them: independent blocks of 64 KiB without checksums. Reads any frame. Pure.
+// Packs LZ4 frames as Kafka's Java clients expect them (independent blocks of 64 KiB without checksums), and unpacks any frame. Pure.
 
 const blockBytes = 64 << 10
-/** Magic, version 1 with independent blocks, blocks of 64 KiB, and the checksum of the latter two. */
+/** A frame's header: magic number, version 1 with independent blocks, blocks of 64 KiB, and the checksum of the latter two. */
 const head = Buffer.from([0x04, 0x22, 0x4d, 0x18, 0x60, 0x40, 0x82])
 const bare = 0x80000000
-/** No match begins in the last bytes of a block, and none reaches the last five. */
+/** No match starts in the last 12 bytes of a block or reaches its last five. */
 const matchLimit = 12
 const lastLiterals = 5
 
@@ -36,7 +36,7 @@ const sequence = (
   return match >= 15 ? lengthOf(out, at, match - 15) : at
 }
 
-/** Packs one block from `begin` to `end`. How far `out` was written; 0 where it would become no smaller. */
+/** Packs the block from `begin` to `end` into `out`. Returns how many bytes it takes; 0 if it would not become smaller. */
 const packBlock = (bytes: Buffer, begin: number, end: number, out: Buffer): number => {
   table.fill(-1)
   let anchor = begin
@@ -55,7 +55,7 @@ const packBlock = (bytes: Buffer, begin: number, end: number, out: Buffer): numb
       bytes[there + 3] !== bytes[at + 3] ||
       at - there > 0xffff
     ) {
-      // steps grow where nothing repeats
+      // steps grow while nothing repeats
       at += 1 + ((at - anchor) >> 6)
       continue
     }
@@ -68,7 +68,7 @@ const packBlock = (bytes: Buffer, begin: number, end: number, out: Buffer): numb
   return to < end - begin ? to : 0
 }
 
-/** Bytes as a frame. */
+/** Packs bytes as one frame. */
 export const pack = (bytes: Buffer): Buffer => {
   const parts: Array<Buffer> = [head]
   const out = Buffer.allocUnsafe(blockBytes + (blockBytes >> 7) + 64)
@@ -83,7 +83,7 @@ export const pack = (bytes: Buffer): Buffer => {
   return Buffer.concat(parts)
 }
 
-/** Unpacks a block behind what was unpacked before. How far `out` was written. Throws where it is damaged. */
+/** Unpacks a block into `out` from `start` on. Returns where the output ends. Throws an Error if the block is damaged. */
 const unpackBlock = (bytes: Buffer, begin: number, end: number, out: Buffer, start: number): number => {
   let to = start
   for (let at = begin; at < end;) {
@@ -103,9 +103,9 @@ const unpackBlock = (bytes: Buffer, begin: number, end: number, out: Buffer, sta
   return to
 }
 
-/** The bytes of a frame. Throws where it is none. */
+/** Unpacks a frame. Throws an Error if the bytes are not one. */
 export const unpack = (bytes: Buffer): Buffer => {
-  if (bytes.length < 7 || bytes.readUInt32LE(0) !== 0x184d2204) throw new Error("no LZ4 frame")
+  if (bytes.length < 7 || bytes.readUInt32LE(0) !== 0x184d2204) throw new Error("not an LZ4 frame")
   const flags = bytes[4]!
   const most = 1 << (8 + 2 * ((bytes[5]! >> 4) & 7))
   let out = Buffer.allocUnsafe(Math.max(most, bytes.length * 4))
@@ -118,7 +118,7 @@ export const unpack = (bytes: Buffer): Buffer => {
     if (to + most > out.length) out = Buffer.concat([out.subarray(0, to)], out.length * 2 + most)
     if (size >= bare) to += bytes.copy(out, to, at, at + length)
     else to = unpackBlock(bytes, at, at + length, out, to)
-    // a block's checksum stands behind it
+    // a block's checksum follows it
     at += length + ((flags & 16) === 0 ? 0 : 4)
   }
   return out.subarray(0, to)

@@ -1,38 +1,39 @@
-// Asks a broker for the cluster and one topic: kafkajs knows no topic ids, and fails for all partitions where one has no leader.
-import { type Broker, errorFromCode, exchange } from "./kafkajs.ts"
+// Asks a broker for the cluster and one topic. kafkajs's own request has no topic ids, and fails if any partition has no leader.
+import { failureOfNumber } from "./errors.ts"
+import { type Broker, exchange } from "./kafkajs.ts"
 import { Reader, Writer } from "./wire.ts"
 
-/** A broker by its number. */
-export interface Node {
+/** A broker's number and address. */
+export interface BrokerAddress {
   readonly nodeId: number
   readonly host: string
   readonly port: number
 }
-/** What a broker knows of a topic. */
-export interface Known {
-  readonly brokers: ReadonlyArray<Node>
-  /** 32 hex digits, others for each topic that was ever made; undefined where the brokers are too old to tell. */
+/** What a broker knows of the cluster and a topic. */
+export interface TopicMetadata {
+  readonly brokers: ReadonlyArray<BrokerAddress>
+  /** 32 hex digits, different for every topic that was ever created; undefined if the brokers are too old to have ids. */
   readonly id: string | undefined
-  /** The leading broker's number, by partition; -1 while there is none. */
+  /** The number of the leading broker, by partition; -1 while a partition has no leader. */
   readonly leaders: ReadonlyArray<number>
-  /** Copies that the first partition has. */
+  /** Copies of the first partition. */
   readonly replication: number
 }
 
 const apiKey = 3
-/** The first with ids that every broker since 3.0 speaks. */
+/** The first version with topic ids; every broker since 3.0 supports it. */
 const apiVersion = 12
 
 const requestOf = (topic: string): Buffer => {
   const writer = new Writer()
-  // of the header
+  // the request's header ends with tagged fields
   writer.tags()
   writer.compactArray([topic], (name) => writer.raw(Buffer.alloc(16)).compactText(name).tags())
-  // makes no topic, and asks for no rights
+  // creates no topic, and asks for no authorizations
   return writer.i8(0).i8(0).tags().bytes()
 }
 
-interface Answer extends Known {
+interface Answer extends TopicMetadata {
   readonly errorCode: number
   readonly clientSideThrottleTime: number
 }
@@ -56,7 +57,7 @@ const answerOf = (raw: Buffer): Answer => {
     const id = reader.bytes(16).toString("hex")
     reader.skip(1)
     reader.compactArray(() => {
-      // an error means that there is no leader, which its number tells too
+      // an error means that there is no leader, and then the leader's number is -1
       reader.i16()
       const partition = reader.i32()
       leaders[partition] = reader.i32()
@@ -73,8 +74,8 @@ const answerOf = (raw: Buffer): Answer => {
   })
   return { errorCode: topic?.errorCode ?? 3, clientSideThrottleTime, brokers, id: topic?.id, leaders, replication }
 }
-/** What a broker without ids answers, in this one's form. */
-const older = async (broker: Broker, topic: string): Promise<Known> => {
+/** The answer of a broker without topic ids, in the same form. */
+const olderAnswer = async (broker: Broker, topic: string): Promise<TopicMetadata> => {
   const { brokers, topicMetadata } = await broker.metadata([topic])
   const leaders: Array<number> = []
   const partitions = topicMetadata.find((one) => one.topic === topic)?.partitionMetadata ?? []
@@ -82,11 +83,11 @@ const older = async (broker: Broker, topic: string): Promise<Known> => {
   return { brokers, id: undefined, leaders, replication: partitions[0]?.replicas.length ?? 0 }
 }
 
-/** Asks for one topic. Rejects with kafkajs's error where there is none, or it may not be seen. */
-export const metadata = async (broker: Broker, topic: string): Promise<Known> => {
-  if ((broker.versions?.[apiKey]?.maxVersion ?? 0) < apiVersion) return older(broker, topic)
+/** Asks for one topic. Rejects if it does not exist or the user may not see it. */
+export const metadata = async (broker: Broker, topic: string): Promise<TopicMetadata> => {
+  if ((broker.versions?.[apiKey]?.maxVersion ?? 0) < apiVersion) return olderAnswer(broker, topic)
   const api = [apiKey, apiVersion, "Metadata"] as const
   const { errorCode, ...known } = await exchange<Answer>(broker, api, requestOf(topic), answerOf)
-  if (errorCode !== 0) throw errorFromCode(errorCode)
+  if (errorCode !== 0) throw failureOfNumber(errorCode)
   return known
 }

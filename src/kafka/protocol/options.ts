@@ -1,49 +1,55 @@
-// What a connection to Kafka needs to be told, by hand or from the environment. It connects to nothing.
+// The options of connections to Kafka, given in code or by the environment.
 import { readFileSync } from "node:fs"
 import type { ConnectionOptions } from "node:tls"
 
-/** How record batches are packed on the wire and on the broker's disk. */
+/** How record batches are compressed on the wire and on the broker's disk. */
 export type Compression = "none" | "gzip" | "snappy" | "lz4" | "zstd"
-/** A user of the brokers. */
+/** How to sign in to the brokers. */
 export interface Sasl {
   readonly mechanism: "plain" | "scram-sha-256" | "scram-sha-512"
   readonly username: string
   readonly password: string
 }
-/** Everything but the brokers has a default. */
-export interface Options {
-  /** `host:port` of some brokers; the others are learned from them. */
+/** How to connect to Kafka and use it. Everything but `brokers` has a default. */
+export interface KafkaOptions {
+  /** `host:port` of some brokers; they name the others. */
   readonly brokers: ReadonlyArray<string>
-  /** Named in the brokers' logs and quotas. Default `millrace`. */
+  /** The client's name in the brokers' logs and quotas. Default `millrace`. */
   readonly clientId?: string
   readonly sasl?: Sasl
-  /** True: TLS with the system's authorities. Or authorities and a client certificate, as `node:tls` takes them. */
+  /** True for TLS with the system's authorities; or authorities and a client certificate, as `node:tls` takes them. */
   readonly tls?: boolean | ConnectionOptions
-  /** Of what this process appends. Whatever others used is read. Default `none`. */
+  /** The compression of batches that this process appends; batches with any other are read. Default `none`. */
   readonly compression?: Compression
-  /** Of topics that `declare` makes. Default: the broker's. */
+  /** The replication factor of topics that `declare` creates. Default: the broker's. */
   readonly replicationFactor?: number
-  /** `min.insync.replicas` of topics that `declare` makes. Default: the broker's. */
+  /** `min.insync.replicas` of topics that `declare` creates. Default: the broker's. */
   readonly minInSyncReplicas?: number
-  /** Further settings of topics that `declare` makes, by their names on Kafka, such as `remote.storage.enable`. */
+  /** Further settings of topics that `declare` creates, by their names on Kafka, such as `remote.storage.enable`. */
   readonly topicSettings?: Readonly<Record<string, string>>
-  /** How long a member of a group may be silent before its partitions go to others; the broker's minimum is 6 s by default. Default 10,000. */
+  /**
+   * How long a member of a group may be silent before its partitions go to others, in milliseconds. Brokers require at least 6,000 by
+   * default. Default 10,000.
+   */
   readonly sessionMs?: number
-  /** How often a member says that it lives, and hears of changes. Default 500. */
+  /** How often a member sends a heartbeat and hears of changes, in milliseconds. Default 500. */
   readonly heartbeatMs?: number
-  /** How long joining a group is tried while no coordinator answers. Default: 12 sessions. */
+  /** How long joining a group is tried while no coordinator answers, in milliseconds. Default: 12 times `sessionMs`. */
   readonly joinMs?: number
-  /** How long a connection may take to be made, and as long again to be signed in over. Default 5,000. */
+  /** How long connecting may take, and as long again signing in, in milliseconds. Default 5,000. */
   readonly connectMs?: number
-  /** After that long without an answer a connection counts as hung and is replaced. Default 20,000. */
+  /** How long a request may wait for its answer before its connection counts as hung and is replaced, in milliseconds. Default 20,000. */
   readonly requestMs?: number
-  /** What all readers of the process hold together of what they fetched, in bytes, about: with many partitions each fetches less. Default 64 MiB. */
+  /**
+   * About how many bytes of fetched records all readers of the process hold together; with many partitions each fetches less at once. Default
+   * 64 MiB.
+   */
   readonly fetchBytes?: number
-  /** How long an append is tried again while brokers are away. Default 30,000. */
+  /** How long an append is repeated while brokers are away, in milliseconds. Default 30,000. */
   readonly deliveryMs?: number
 }
 
-/** Why the environment says nothing useful. */
+/** Refuses a value of the environment. */
 const refuse = (text: string): never => {
   throw new Error(text)
 }
@@ -64,10 +70,10 @@ const tlsFrom = (env: Readonly<Record<string, string | undefined>>): boolean | C
 
 /**
  * Options from `MILLRACE_KAFKA_BROKERS` (comma-separated), `_USERNAME`, `_PASSWORD`, `_MECHANISM` (default `scram-sha-512`), `_TLS` (`true`),
- * `_TLS_CA`, `_TLS_CERT`, `_TLS_KEY` (PEM files), `_COMPRESSION`, `_REPLICATION`, `_MIN_ISR`, `_SESSION_MS`, `_REQUEST_MS` and `_FETCH_BYTES`. Undefined without brokers.
- * Throws where a value makes no sense, and says which.
+ * `_TLS_CA`, `_TLS_CERT`, `_TLS_KEY` (PEM files), `_COMPRESSION`, `_REPLICATION`, `_MIN_ISR`, `_SESSION_MS`, `_REQUEST_MS` and `_FETCH_BYTES`.
+ * Undefined without brokers. Throws an Error that names the variable if a value is not valid.
  */
-export const optionsFrom = (env: Readonly<Record<string, string | undefined>>): Options | undefined => {
+export const optionsFrom = (env: Readonly<Record<string, string | undefined>>): KafkaOptions | undefined => {
   const of = (name: string) => (env[`MILLRACE_KAFKA_${name}`] === "" ? undefined : env[`MILLRACE_KAFKA_${name}`])
   const brokers = (of("BROKERS") ?? "").split(",").map((broker) => broker.trim())
   if (brokers.every((broker) => broker === "")) return undefined
@@ -75,13 +81,13 @@ export const optionsFrom = (env: Readonly<Record<string, string | undefined>>): 
     const value = of(name)?.toLowerCase()
     const found = values.find((other) => other === value)
     return value !== undefined && found === undefined
-      ? refuse(`MILLRACE_KAFKA_${name} is '${value}', it must be one of ${values.join(", ")}`)
+      ? refuse(`MILLRACE_KAFKA_${name} is '${value}'; it must be one of ${values.join(", ")}`)
       : found
   }
   const whole = (name: string) => {
     const value = of(name)
     if (value !== undefined && !/^[1-9]\d*$/.test(value))
-      refuse(`MILLRACE_KAFKA_${name} is '${value}', no whole number from 1`)
+      refuse(`MILLRACE_KAFKA_${name} is '${value}'; it must be a whole number of at least 1`)
     return value === undefined ? undefined : Number(value)
   }
   const username = of("USERNAME")

@@ -1,24 +1,24 @@
-// The request that appends batches, and its answer. It keeps nothing and tries nothing again.
+// The request that appends batches, and its answer.
 import { type Broker, exchange } from "./kafkajs.ts"
 import { Reader, Writer } from "./wire.ts"
 
-/** A batch for a partition, stamped. */
-export interface Produced {
+/** A stamped batch for a partition. */
+export interface ProducedBatch {
   readonly topic: string
   readonly partition: number
   readonly bytes: Buffer
 }
-/** What came of it. */
+/** What a broker answered for one batch. */
 export interface Appended {
   readonly topic: string
   readonly partition: number
-  /** 0: it was appended. */
+  /** 0 if the batch was appended. */
   readonly errorCode: number
-  /** The offset of its first record. */
+  /** The offset of the batch's first record. */
   readonly base: number
 }
-/** How long the broker may wait for copies of what it took, and the answer for the broker, in milliseconds. */
-export interface Patience {
+/** How long to wait, in milliseconds: the broker for its replicas, and this client for the broker's answer. */
+export interface ProduceTimeouts {
   readonly copiesMs: number
   readonly answerMs: number
 }
@@ -43,14 +43,14 @@ const answerOf = (raw: Buffer) => {
 }
 
 /**
- * Appends batches, one a partition, as part of a transaction where there is an id. Rejects with the driver's errors, but not where single
- * partitions refuse theirs.
+ * Appends batches, at most one to a partition, as part of a transaction if there is an id. Rejects with kafkajs's errors; a partition that
+ * refuses its batch is an `errorCode` of the answer.
  */
 export const produce = async (
   broker: Broker,
   transactionalId: string | null,
-  batches: ReadonlyArray<Produced>,
-  { answerMs, copiesMs }: Patience
+  batches: ReadonlyArray<ProducedBatch>,
+  { answerMs, copiesMs }: ProduceTimeouts
 ): Promise<ReadonlyArray<Appended>> => {
   const size = batches.reduce((sum, { bytes }) => sum + bytes.length + 8, 256)
   const writer = new Writer(size).text(transactionalId).i16(everyCopy).i32(copiesMs)

@@ -1,35 +1,21 @@
-// The requests of a transactional producer on the wire, and their answers. It keeps nothing and tries nothing again.
-import { type Broker, errorFromCode, exchange } from "./kafkajs.ts"
+// The requests of a transactional producer, and their answers. A partition that refuses its part rejects with a `KafkaFailure` that names it.
+import { failureOfNumber, type KafkaFailure, type TopicPartition } from "./errors.ts"
+import { type Broker, exchange } from "./kafkajs.ts"
 import * as Plain from "./produce-request.ts"
 import { Reader, Writer } from "./wire.ts"
 
-/** Who writes: the newest owner of a transactional id. */
-export interface Identity {
+/** The newest owner of a transactional id, as the broker numbers it. */
+export interface ProducerIdentity {
   readonly id: bigint
   readonly epoch: number
 }
-/** An offset that a transaction commits for a group, with a text. */
-export interface Offset {
+/** An offset that a transaction commits for a consumer group, with a text. */
+export interface GroupOffset {
   readonly topic: string
   readonly partition: number
   readonly offset: number
   readonly metadata: string
 }
-/** A broker's refusal that is about one partition. */
-export class PartitionRefused extends Error {
-  readonly topic: string
-  readonly partition: number
-  /** Kafka's name of the error. */
-  readonly type: string
-  constructor(topic: string, partition: number, code: number) {
-    const cause = errorFromCode(code) as Error & { readonly type?: string }
-    super(`${topic}/${partition}: ${cause.message}`, { cause })
-    this.topic = topic
-    this.partition = partition
-    this.type = cause.type ?? ""
-  }
-}
-
 const send = async <A>(
   broker: Broker,
   api: readonly [number, number, string],
@@ -40,18 +26,18 @@ const send = async <A>(
   const { value } = await exchange(broker, api, bytes, (raw) => ({ value: read(new Reader(raw)) }), requestMs)
   return value
 }
-const check = (code: number) => {
-  if (code !== 0) throw errorFromCode(code)
+const check = (number: number) => {
+  if (number !== 0) throw failureOfNumber(number)
 }
-/** Throws for the first partition that was refused itself, not for the sake of another one. */
-const checkPartitions = (refused: ReadonlyArray<PartitionRefused>) => {
-  const first = refused.find(({ type }) => type !== "OPERATION_NOT_ATTEMPTED") ?? refused[0]
+/** Throws for the first partition that was itself refused, not skipped because of another one. */
+const checkPartitions = (refused: ReadonlyArray<KafkaFailure>) => {
+  const first = refused.find(({ code }) => code !== "OPERATION_NOT_ATTEMPTED") ?? refused[0]
   if (first !== undefined) throw first
 }
 const byTopic = <A extends { readonly topic: string }>(list: ReadonlyArray<A>) => [
   ...Map.groupBy(list, ({ topic }) => topic)
 ]
-const readRefused = (answer: Reader): ReadonlyArray<PartitionRefused> => {
+const readRefused = (answer: Reader): ReadonlyArray<KafkaFailure> => {
   answer.skip(4)
   const topics = answer.array(() => {
     const topic = answer.text()
@@ -59,20 +45,20 @@ const readRefused = (answer: Reader): ReadonlyArray<PartitionRefused> => {
   })
   return refusedOf(topics.flat())
 }
-const refusedOf = (list: ReadonlyArray<Omit<Plain.Appended, "base">>): ReadonlyArray<PartitionRefused> =>
+const refusedOf = (list: ReadonlyArray<Omit<Plain.Appended, "base">>): ReadonlyArray<KafkaFailure> =>
   list
     .filter(({ errorCode }) => errorCode !== 0)
-    .map(({ errorCode, partition, topic }) => new PartitionRefused(topic, partition, errorCode))
-const identified = (transactionalId: string, { epoch, id }: Identity) =>
+    .map(({ errorCode, partition, topic }) => failureOfNumber(errorCode, { topic, partition }))
+const identified = (transactionalId: string, { epoch, id }: ProducerIdentity) =>
   new Writer(256).text(transactionalId).i64(id).i16(epoch)
 
-/** Takes an id over: ends what its owner before has under way, and fences it. */
+/** Takes a transactional id over: ends the open transaction of its previous owner, and fences that owner. */
 export const initProducerId = (
   broker: Broker,
   transactionalId: string,
   transactionMs: number,
   requestMs: number
-): Promise<Identity> =>
+): Promise<ProducerIdentity> =>
   send(
     broker,
     [22, 1, "InitProducerId"],
@@ -85,12 +71,12 @@ export const initProducerId = (
     }
   )
 
-/** Adds partitions to the transaction, or begins it with them. Throws `PartitionRefused`. */
+/** Adds partitions to the transaction; the first ones start it. */
 export const addPartitions = async (
   broker: Broker,
   transactionalId: string,
-  identity: Identity,
-  partitions: ReadonlyArray<{ readonly topic: string; readonly partition: number }>,
+  identity: ProducerIdentity,
+  partitions: ReadonlyArray<TopicPartition>,
   requestMs: number
 ): Promise<void> => {
   const request = identified(transactionalId, identity)
@@ -100,11 +86,11 @@ export const addPartitions = async (
   checkPartitions(await send(broker, [24, 1, "AddPartitionsToTxn"], request.bytes(), requestMs, readRefused))
 }
 
-/** Adds a group, whose offsets the transaction is to commit. */
+/** Adds a consumer group whose offsets the transaction will commit. */
 export const addOffsets = (
   broker: Broker,
   transactionalId: string,
-  identity: Identity,
+  identity: ProducerIdentity,
   group: string,
   requestMs: number
 ): Promise<void> =>
@@ -119,13 +105,13 @@ export const addOffsets = (
     }
   )
 
-/** Hands the group's coordinator offsets that hold once the transaction is committed. */
+/** Sends a group's coordinator offsets, which take effect once the transaction is committed. */
 export const commitOffsets = async (
   broker: Broker,
   transactionalId: string,
-  { epoch, id }: Identity,
+  { epoch, id }: ProducerIdentity,
   group: string,
-  offsets: ReadonlyArray<Offset>,
+  offsets: ReadonlyArray<GroupOffset>,
   requestMs: number
 ): Promise<void> => {
   const request = new Writer().text(transactionalId).text(group).i64(id).i16(epoch)
@@ -137,11 +123,11 @@ export const commitOffsets = async (
   checkPartitions(await send(broker, [28, 1, "TxnOffsetCommit"], request.bytes(), requestMs, readRefused))
 }
 
-/** Commits, or aborts. Resolved, it is decided; readers see it some milliseconds later. */
+/** Commits or aborts. When it resolves the outcome is decided; readers see it some milliseconds later. */
 export const endTransaction = (
   broker: Broker,
   transactionalId: string,
-  identity: Identity,
+  identity: ProducerIdentity,
   commit: boolean,
   requestMs: number
 ): Promise<void> =>
@@ -158,27 +144,27 @@ export const endTransaction = (
     }
   )
 
-/** Appends batches, one a partition, as part of the transaction. Throws `PartitionRefused`. */
+/** Appends batches, at most one to a partition, as part of the transaction. */
 export const produce = async (
   broker: Broker,
   transactionalId: string,
-  batches: ReadonlyArray<Plain.Produced>,
+  batches: ReadonlyArray<Plain.ProducedBatch>,
   requestMs: number
 ): Promise<void> => {
-  const patience = { copiesMs: requestMs, answerMs: requestMs }
-  checkPartitions(refusedOf(await Plain.produce(broker, transactionalId, batches, patience)))
+  const timeouts = { copiesMs: requestMs, answerMs: requestMs }
+  checkPartitions(refusedOf(await Plain.produce(broker, transactionalId, batches, timeouts)))
 }
 
 /**
- * A group's committed offsets, settled: UNSTABLE_OFFSET_COMMIT where a transaction with one is not quite ended. Version 7, for older
- * ones cannot tell. Partitions without an offset are left out.
+ * A group's committed offsets; partitions without one are left out. Rejects with the kind `busy` while a transaction with one of them is
+ * still being ended (version 7: older ones cannot report that).
  */
 export const fetchOffsets = async (
   broker: Broker,
   group: string,
-  partitions: ReadonlyArray<{ readonly topic: string; readonly partition: number }>,
+  partitions: ReadonlyArray<TopicPartition>,
   requestMs: number
-): Promise<ReadonlyArray<Offset>> => {
+): Promise<ReadonlyArray<GroupOffset>> => {
   // the header of a flexible version ends with tagged fields, none
   const request = new Writer().tags().compactText(group)
   request.compactArray(byTopic(partitions), ([topic, of]) =>
@@ -187,20 +173,20 @@ export const fetchOffsets = async (
       .compactArray(of, ({ partition }) => request.i32(partition))
       .tags()
   )
-  // whatever is not settled is an error
+  // an offset of a transaction that is being ended is an error
   request.i8(1).tags()
   return send(broker, [9, 7, "OffsetFetch"], request.bytes(), requestMs, (answer) => {
     answer.tags()
     answer.skip(4)
     const topics = answer.compactArray(() => {
       const topic = answer.compactText()
-      const of = answer.compactArray((): Offset => {
+      const of = answer.compactArray((): GroupOffset => {
         const partition = answer.i32()
         const offset = Number(answer.i64())
         answer.skip(4)
         const metadata = answer.compactText()
         const code = answer.i16()
-        if (code !== 0) throw new PartitionRefused(topic, partition, code)
+        if (code !== 0) throw failureOfNumber(code, { topic, partition })
         answer.tags()
         return { topic, partition, offset, metadata }
       })

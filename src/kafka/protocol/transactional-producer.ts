@@ -1,37 +1,31 @@
-// A transactional producer: batches of several partitions and offsets of groups become visible together, or not at all. It tries nothing
-// again whose outcome matters: after any failure it must be closed, and another one made.
+// A transactional producer: batches of several partitions and offsets of groups become visible together, or not at all. After any failure of a
+// transaction it must be closed and replaced, because the outcome is unknown.
 import { Client, isLost, isMoved } from "./client.ts"
 import type { Broker } from "./kafkajs.ts"
-import { typeOf } from "./errors.ts"
+import { failureOf, type TopicPartition } from "./errors.ts"
 import { stamp } from "./batch-encode.ts"
-import type { Options } from "./options.ts"
+import type { KafkaOptions } from "./options.ts"
 import * as Wire from "./transaction-requests.ts"
 
-/** After that long the broker ends a transaction by itself. */
+/** After so long the broker ends a transaction by itself, in milliseconds. */
 export const transactionMs = 10_000
-/** What is asked again before anything is at stake is asked for that long. */
+/** How long requests are repeated that change nothing, in milliseconds. */
 const patienceMs = 30_000
 
-/** A batch of a partition, transactional and not stamped yet. */
-export interface Batch {
+/** A transactional batch for a partition, not stamped yet. */
+export interface TransactionBatch {
   readonly topic: string
   readonly partition: number
   readonly records: number
   readonly bytes: Buffer
 }
-export type { Offset } from "./transaction-requests.ts"
-export { PartitionRefused } from "./transaction-requests.ts"
+export type { GroupOffset } from "./transaction-requests.ts"
 
-/** Whether somebody else has taken the transactional id over, or the broker has ended the transaction meanwhile. */
-export const isFenced = (cause: unknown): boolean =>
-  /^(INVALID_PRODUCER_EPOCH|PRODUCER_FENCED|INVALID_PRODUCER_ID_MAPPING|INVALID_TXN_STATE)$/.test(typeOf(cause)) ||
-  (cause as { readonly code?: unknown }).code === producerFenced
-/** Newer than kafkajs, which has no name for it. */
-const producerFenced = 90
-
-const isBusy = (cause: unknown) => /^(CONCURRENT_TRANSACTIONS|UNSTABLE_OFFSET_COMMIT)$/.test(typeOf(cause))
+/** Whether another process took the transactional id over, or the broker ended the transaction. */
+export const isFenced = (cause: unknown): boolean => failureOf(cause).kind === "fenced"
+const isBusy = (cause: unknown) => failureOf(cause).kind === "busy"
 const sleep = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms))
-/** The transaction before is being ended: soon is better than seldom. */
+/** Short pauses: ending the previous transaction takes milliseconds. */
 const busyPauseMs = (attempt: number) => Math.min(2 + attempt, 20)
 
 /** The owner of a transactional id. One transaction at a time. */
@@ -39,24 +33,24 @@ export class TransactionalProducer {
   readonly client: Client
   private readonly id: string
   private readonly requestMs: number
-  private identity: Wire.Identity = { id: -1n, epoch: -1 }
-  /** By purpose and name: the node that coordinates. */
+  private identity: Wire.ProducerIdentity = { id: -1n, epoch: -1 }
+  /** The number of the coordinating broker, by purpose and name. */
   private readonly coordinators = new Map<string, number>()
-  /** The number of the next record, by partition. */
+  /** The sequence number of the next record, by partition. */
   private readonly sequences = new Map<string, number>()
 
   private constructor(client: Client, id: string) {
     this.client = client
     this.id = id
-    // a request that takes longer than its transaction may is of no use
+    // a request that takes longer than its transaction may last has no effect
     this.requestMs = Math.min(client.requestMs, transactionMs)
   }
 
   /**
-   * Takes the id over: whoever had it is fenced, what he had under way is aborted, and what he committed is committed. Rejects with the
-   * driver's errors.
+   * Takes a transactional id over: its previous owner is fenced, and that owner's open transaction aborted; what it committed stays. Rejects
+   * with `KafkaFailure`.
    */
-  static async take(options: Options, id: string): Promise<TransactionalProducer> {
+  static async take(options: KafkaOptions, id: string): Promise<TransactionalProducer> {
     const producer = new TransactionalProducer(new Client(options), id)
     try {
       await producer.patiently(async () => {
@@ -70,7 +64,7 @@ export class TransactionalProducer {
       throw cause
     }
   }
-  /** Gives all its connections up at once; a transaction under way is left to its end by time, or by the next owner. */
+  /** Closes its connections at once. An open transaction ends by its timeout, or when the next owner takes the id over. */
   close(): void {
     this.client.close()
   }
@@ -94,7 +88,7 @@ export class TransactionalProducer {
       throw cause
     }
   }
-  /** For what may be asked twice: waits for brokers, and for a transaction that is being ended. */
+  /** Repeats a request that may be sent twice, while brokers are away or the previous transaction is being ended. */
   private async patiently<A>(run: () => Promise<A>): Promise<A> {
     const until = Date.now() + Math.min(patienceMs, this.client.requestMs * 2)
     for (let attempt = 0; ; attempt++) {
@@ -107,7 +101,7 @@ export class TransactionalProducer {
       }
     }
   }
-  /** Waits only for the transaction before, which is being ended. */
+  /** Repeats a request only while the previous transaction is being ended. */
   private async whenFree<A>(run: () => Promise<A>): Promise<A> {
     const until = Date.now() + transactionMs
     for (let attempt = 0; ; attempt++) {
@@ -120,22 +114,22 @@ export class TransactionalProducer {
     }
   }
 
-  /** Committed offsets of a group, once no transaction with one of them is being ended. Partitions without one are left out. */
-  offsets(
-    group: string,
-    partitions: ReadonlyArray<{ readonly topic: string; readonly partition: number }>
-  ): Promise<ReadonlyArray<Wire.Offset>> {
+  /** A group's committed offsets, once no transaction with one of them is being ended. Partitions without one are left out. */
+  offsets(group: string, partitions: ReadonlyArray<TopicPartition>): Promise<ReadonlyArray<Wire.GroupOffset>> {
     return this.patiently(() =>
       this.coordinated("group", group, (broker) => Wire.fetchOffsets(broker, group, partitions, this.requestMs))
     )
   }
 
   /**
-   * One transaction: appends the batches, those of a partition in their order, and commits the groups' offsets. Resolved, all of it
-   * holds; rejected, nobody knows, and the producer is of no more use. Rejects with `PartitionRefused` where a broker refused one
-   * partition, else with the driver's errors.
+   * One transaction: appends the batches, those of a partition in their order, and commits the groups' offsets. When it resolves all of it is
+   * committed; when it rejects the outcome is unknown, and the producer must be closed. Rejects with `KafkaFailure`, which names the
+   * `partition` that a broker refused, if it refused one.
    */
-  async commit(batches: ReadonlyArray<Batch>, offsets: ReadonlyMap<string, ReadonlyArray<Wire.Offset>>): Promise<void> {
+  async commit(
+    batches: ReadonlyArray<TransactionBatch>,
+    offsets: ReadonlyMap<string, ReadonlyArray<Wire.GroupOffset>>
+  ): Promise<void> {
     const { id, identity, requestMs } = this
     const partitions = new Map(batches.map((batch) => [`${batch.topic}/${batch.partition}`, batch]))
     const begin: Array<Promise<void>> = []
@@ -146,7 +140,7 @@ export class TransactionalProducer {
     for (const group of offsets.keys()) add((broker) => Wire.addOffsets(broker, id, identity, group, requestMs))
     await Promise.all(begin)
     await this.append(batches)
-    // one after another: a broker that is asked to check the transaction for two requests at once refuses one of them
+    // one after another: a broker that has to check the transaction for two requests at once refuses one of them
     for (const [group, list] of offsets)
       await this.coordinated("group", group, (broker) =>
         Wire.commitOffsets(broker, id, identity, group, list, requestMs)
@@ -154,8 +148,8 @@ export class TransactionalProducer {
     await this.coordinated("transaction", id, (broker) => Wire.endTransaction(broker, id, identity, true, requestMs))
   }
 
-  private async append(batches: ReadonlyArray<Batch>): Promise<void> {
-    const rounds: Array<Map<string, Batch>> = []
+  private async append(batches: ReadonlyArray<TransactionBatch>): Promise<void> {
+    const rounds: Array<Map<string, TransactionBatch>> = []
     const counts = new Map<string, number>()
     for (const batch of batches) {
       const key = `${batch.topic}/${batch.partition}`
@@ -164,12 +158,12 @@ export class TransactionalProducer {
       ;(rounds[round] ??= new Map()).set(key, batch)
       const sequence = this.sequences.get(key) ?? 0
       stamp(batch.bytes, this.identity.id, this.identity.epoch, sequence)
-      // a number of 31 bits, which begins again at 0
+      // sequence numbers have 31 bits and start again at 0
       this.sequences.set(key, (sequence + batch.records) % 2 ** 31)
     }
-    // a request takes one batch a partition
+    // a request takes at most one batch of a partition
     for (const round of rounds) {
-      const leaders = new Map<number, Array<Batch>>()
+      const leaders = new Map<number, Array<TransactionBatch>>()
       for (const batch of round.values()) {
         const leader = await this.client.leader(batch.topic, batch.partition)
         const of = leaders.get(leader)

@@ -1,9 +1,9 @@
-// Text as bytes and back without loss: UTF-8, where a half of a surrogate pair takes the three bytes that it would have alone.
+// Converts text to bytes and back without loss: UTF-8, in which half a surrogate pair takes the three bytes that it would have alone. Pure.
 
 const high = (code: number) => code >= 0xd800 && code <= 0xdbff
 const low = (code: number) => code >= 0xdc00 && code <= 0xdfff
 
-/** Bytes of any JavaScript text. Well-formed text is plain UTF-8. */
+/** The bytes of any JavaScript text. Well-formed text becomes plain UTF-8. */
 export const bytesOf = (text: string): Buffer => {
   if (text.isWellFormed()) return Buffer.from(text, "utf8")
   const parts: Array<Buffer> = []
@@ -22,7 +22,7 @@ export const bytesOf = (text: string): Buffer => {
   return Buffer.concat([...parts, Buffer.from(text.slice(from), "utf8")])
 }
 
-/** Text of bytes that `bytesOf` or anybody else made; what is neither UTF-8 nor half a pair becomes U+FFFD. */
+/** The text of the bytes from `from` to `to`, the inverse of `bytesOf`. Bytes that are neither UTF-8 nor half a pair become U+FFFD. */
 export const textOf = (bytes: Buffer, from: number, to: number): string => {
   const text = bytes.toString("utf8", from, to)
   if (!text.includes("\ufffd")) return text

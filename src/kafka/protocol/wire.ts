@@ -1,7 +1,7 @@
-// Kafka's encoding of requests that kafkajs does not know, or encodes by copying: numbers, texts, and the compact forms and tagged fields of
-// flexible versions. It knows no request.
+// Kafka's encoding of requests and answers: numbers, texts, arrays, and the compact forms and tagged fields of flexible versions. For requests
+// that kafkajs does not have, or encodes by copying.
 
-/** A request while it is written. With a size that is about right it does not grow. */
+/** Writes a request. `size` is the expected number of bytes; it grows if there are more. */
 export class Writer {
   private buffer: Buffer
   private at = 0
@@ -22,7 +22,7 @@ export class Writer {
     this.at = at + size
     return at
   }
-  /** A copy. */
+  /** Copies bytes. */
   raw(bytes: Buffer): this {
     const at = this.room(bytes.length)
     bytes.copy(this.buffer, at)
@@ -74,13 +74,13 @@ export class Writer {
     for (const value of values) write(value)
     return this
   }
-  /** No tagged fields. */
+  /** Writes an empty list of tagged fields. */
   tags(): this {
     return this.i8(0)
   }
 }
 
-/** Reads an answer from its first byte on. What may be null is empty then. */
+/** Reads an answer from its first byte on. Null texts, bytes and arrays are read as empty ones. */
 export class Reader {
   private readonly raw: Buffer
   private at = 0
@@ -111,7 +111,7 @@ export class Reader {
       if (byte < 128) return value >>> 0
     }
   }
-  /** So many, without a copy. */
+  /** The next `size` bytes, not copied. */
   bytes(size: number): Buffer {
     const from = this.at
     this.at += Math.max(0, size)
@@ -136,7 +136,7 @@ export class Reader {
     for (let left = this.unsigned() - 1; left > 0; left--) values.push(read())
     return values
   }
-  /** Passes over tagged fields. */
+  /** Skips tagged fields. */
   tags(): void {
     for (let left = this.unsigned(); left > 0; left--) {
       this.unsigned()

@@ -1,79 +1,76 @@
-// One lane of the relay to Kafka: a producer, and the streams that it brings there, a transaction a round. Which lanes run is decided by `relay/lanes.ts`.
+// One lane of the relay to Kafka: a transactional producer that publishes its share of the streams, at most one transaction in a round.
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import type { LaneRound, RelayLane } from "../../relay/lanes.ts"
-import {
-  type ReadLimits,
-  type MirroredPosition,
-  streamName,
-  type Outbox,
-  type OutboxPosition
-} from "../../relay/outbox.ts"
+import { type ReadLimits, type MirroredPosition, streamName, type Outbox, type OutboxPosition } from "../../relay/outbox.ts"
 import { type StreamHalt, RelayError, type OutboxStream } from "../../relay/target.ts"
-import { isMoved } from "../protocol/client.ts"
-import { KafkaFailure, reasonOf, typeOf } from "../protocol/errors.ts"
-import type { Options } from "../protocol/options.ts"
-import { groupOf, type Halted, misfit, placeOf, unadoptable } from "./position.ts"
-import { Press, type Work } from "./transaction-builder.ts"
-import { isFenced, type Offset, PartitionRefused, TransactionalProducer } from "../protocol/transactional-producer.ts"
+import {
+  failureOf,
+  type GroupOffset,
+  isFenced,
+  isMoved,
+  type KafkaOptions,
+  needsPerson,
+  TransactionalProducer
+} from "../protocol/protocol.ts"
+import { adoptionProblem, groupOf, type HaltReason, positionMismatch, positionOf } from "./position.ts"
+import { type Transaction, TransactionBuilder } from "./transaction-builder.ts"
 
 /** What all lanes of a relay share. */
-export interface Setting {
+export interface LaneSettings {
   readonly target: string
-  /** Of groups and transactional ids. */
+  /** The start of the names of consumer groups and transactional ids. */
   readonly prefix: string
-  readonly kafka: Options
+  readonly kafka: KafkaOptions
   readonly outbox: Outbox["Service"]
   readonly accepts: (topic: string) => boolean
   readonly bounds: ReadLimits
-  /** How long an offset may go unwritten, in milliseconds. */
+  /** How long an unchanged offset may go without being written again, in milliseconds. */
   readonly refreshMs: number
 }
 
-/** How often a position that does not fit is looked at again. */
-const wrongMs = 1_000
-/** How long positions may wait that only passed over segments of other targets. */
+/** How long a position that does not fit is left alone before it is read again, in milliseconds. */
+const mismatchMs = 1_000
+/** How long positions may wait that only moved past segments of other targets, in milliseconds. */
 const passMs = 1_000
-/** What a person must set right. */
-const fatal =
-  /^(SASL_.*|.*_AUTHORIZATION_FAILED|UNSUPPORTED_.*|ILLEGAL_SASL_STATE|INVALID_TRANSACTION_TIMEOUT|ENOTFOUND|CERT_.*|DEPTH_.*|SELF_SIGNED.*|UNABLE_TO_.*|ERR_.*|EPROTO)$/
-
-/** A stream while a lane has it. */
-interface State {
+/** A stream of this lane. Times are on the clock of `performance.now()`. */
+interface StreamState {
   place: OutboxPosition
-  /** The sequence that Kafka has. */
+  /** The sequence number that Kafka has stored. */
   kept: number
-  /** When it was written there. */
+  /** When it was stored. */
   keptAt: number
-  /** Where the position itself is wrong, until it is looked at again. */
-  wrong: Halted | undefined
-  wrongUntil: number
+  /** Why the position itself does not fit; undefined if it does. */
+  mismatch: HaltReason | undefined
+  /** When to read a position that does not fit again. */
+  mismatchUntil: number
 }
-/** A lane. Rounds are made one after another. */
-export class Lane implements RelayLane {
-  private readonly setting: Setting
+/** A lane. Its rounds must not overlap. */
+export class KafkaLane implements RelayLane {
+  private readonly settings: LaneSettings
   private readonly id: string
-  /** Fails where the grouping is not the one that this lane belongs to any more. */
+  /** Fails if the number of lanes was changed since this lane was created. */
   private readonly current: Effect.Effect<void, RelayError>
   private producer: TransactionalProducer | undefined
-  private readonly states = new Map<string, State>()
-  private prepared: Work | undefined
-  private readonly press: Press
-  /** Reasons as the database has them. */
+  private readonly states = new Map<string, StreamState>()
+  /** The next transaction, if it was built while the last one was sent. */
+  private prepared: Transaction | undefined
+  private readonly builder: TransactionBuilder
+  /** The reasons that are stored in the database, by the stream's name. */
   private readonly marked = new Map<string, string>()
   private reasons: ReadonlyMap<string, string> = new Map()
-  /** Whether somebody else has taken the id over. */
+  /** Whether another process took the transactional id over. */
   fenced = false
 
-  constructor(setting: Setting, id: string, current: Effect.Effect<void, RelayError>) {
-    this.setting = setting
+  constructor(settings: LaneSettings, id: string, current: Effect.Effect<void, RelayError>) {
+    this.settings = settings
     this.id = id
     this.current = current
-    this.press = new Press(setting.accepts, setting.kafka.compression ?? "none")
+    this.builder = new TransactionBuilder(settings.accepts, settings.kafka.compression ?? "none")
   }
 
-  /** The streams that stand still. */
+  /** The streams that are halted, and why. */
   get halted(): ReadonlyArray<StreamHalt> {
     return [...this.reasons].flatMap(([name, reason]) => {
       const state = this.states.get(name)
@@ -82,7 +79,7 @@ export class Lane implements RelayLane {
       return [{ projection, source, partition, reason }]
     })
   }
-  /** Gives the producer up, with what it has under way; the next round begins with another one. */
+  /** Closes the producer, whose open transaction will be aborted. The next round starts with a new one. */
   close(): void {
     this.producer?.close()
     this.producer = undefined
@@ -90,7 +87,7 @@ export class Lane implements RelayLane {
     this.states.clear()
   }
 
-  /** One transaction at most, with what follows the lane's streams. After a failure everything begins anew. */
+  /** Sends at most one transaction, with the messages that follow the streams' positions. After a failure the next round starts over. */
   readonly round = (streams: ReadonlyArray<MirroredPosition>): Effect.Effect<LaneRound, RelayError> =>
     this.step(streams).pipe(Effect.tapError(() => Effect.sync(() => this.close())))
 
@@ -99,66 +96,67 @@ export class Lane implements RelayLane {
   }
   private failure(cause: unknown): RelayError {
     if (cause instanceof RelayError) return cause
-    const fenced = isFenced(cause)
+    const failure = failureOf(cause)
+    const fenced = failure.kind === "fenced"
     this.fenced ||= fenced
-    const [retryable, reason] = fenced
-      ? [true, `another relay took ${this.id} over, or the transaction took too long`]
-      : reasonOf(cause)
-    // a new producer may succeed where nothing has to be set right by hand
-    const again = retryable || (!(cause instanceof KafkaFailure) && typeOf(cause) !== "" && !fatal.test(typeOf(cause)))
-    return new RelayError({ target: this.setting.target, operation: "publish", retryable: again, reason, cause })
+    const retryable = fenced || failure.retryable
+    const reason = fenced ? `another relay took ${this.id} over, or the transaction took too long` : failure.message
+    // a new producer may succeed where the same request would not, unless a person must correct something
+    const mayRetry = retryable || (failure.code !== "" && failure.kind !== "closed" && !needsPerson(failure))
+    return new RelayError({ target: this.settings.target, operation: "publish", retryable: mayRetry, reason, cause })
   }
 
   private readonly step = Effect.fnUntraced(function* (
-    this: Lane,
+    this: KafkaLane,
     streams: ReadonlyArray<MirroredPosition>
   ): Effect.fn.Return<LaneRound, RelayError> {
     const producer = (this.producer ??= yield* this.start())
     yield* this.admit(producer, streams)
     const ready = this.prepared
     this.prepared = undefined
-    // what found nothing is old by now
-    const work = ready !== undefined && ready.batches.length > 0 ? ready : yield* this.prepare(producer, new Map())
-    yield* this.mark(work.halted)
-    const due = this.due(work)
-    if (due.length === 0 && work.batches.length === 0) {
-      this.advance(work.after)
-      return { messages: 0, more: work.more }
+    // a prepared transaction without batches is out of date by now
+    const transaction =
+      ready !== undefined && ready.batches.length > 0 ? ready : yield* this.prepare(producer, new Map())
+    yield* this.mark(transaction.halted)
+    const due = this.due(transaction)
+    if (due.length === 0 && transaction.batches.length === 0) {
+      this.advance(transaction.after)
+      return { messages: 0, more: transaction.more }
     }
-    const ahead = work.more ? yield* Effect.forkChild(this.prepare(producer, work.after)) : undefined
-    const sent = yield* Effect.exit(this.attempt(() => this.send(producer, work, due)))
+    const ahead = transaction.more ? yield* Effect.forkChild(this.prepare(producer, transaction.after)) : undefined
+    const sent = yield* Effect.exit(this.attempt(() => this.send(producer, transaction, due)))
     if (Exit.isFailure(sent) || sent.value) {
-      // it uses what is given up now
+      // it uses the producer, which is closed now
       if (ahead !== undefined) yield* Fiber.await(ahead)
       this.close()
       yield* sent
       return { messages: 0, more: true }
     }
-    this.advance(work.after)
+    this.advance(transaction.after)
     const keptAt = performance.now()
     for (const place of due) Object.assign(this.states.get(streamName(place))!, { kept: place.seq, keptAt })
-    const { outbox, target } = this.setting
+    const { outbox, target } = this.settings
     yield* outbox.move(target, due)
     for (const place of due) this.marked.delete(streamName(place))
     if (ahead !== undefined) this.prepared = yield* Fiber.join(ahead)
-    return { messages: work.messages, more: work.more }
+    return { messages: transaction.messages, more: transaction.more }
   })
 
-  /** A new producer, which ends what its predecessor had under way. Only then are positions read. */
+  /** Opens a new producer, which ends its predecessor's transaction. Positions may be read only after that. */
   private readonly start = Effect.fnUntraced(function* (
-    this: Lane
+    this: KafkaLane
   ): Effect.fn.Return<TransactionalProducer, RelayError> {
     this.close()
-    const producer = yield* this.attempt(() => TransactionalProducer.take(this.setting.kafka, this.id))
+    const producer = yield* this.attempt(() => TransactionalProducer.take(this.settings.kafka, this.id))
     this.fenced = false
-    // read after the id was taken: whoever changes the grouping later takes the id over later
+    // checked after the id was taken over: a process that changes the number of lanes later will take it over later
     yield* this.current.pipe(Effect.tapError(() => Effect.sync(() => producer.close())))
     return producer
   })
 
-  /** Reads the positions of streams that are new here, and of those whose position is wrong. */
+  /** Reads the positions of streams that are new to this lane, and of those whose position did not fit. */
   private readonly admit = Effect.fnUntraced(function* (
-    this: Lane,
+    this: KafkaLane,
     producer: TransactionalProducer,
     streams: ReadonlyArray<MirroredPosition>
   ): Effect.fn.Return<void, RelayError> {
@@ -166,11 +164,12 @@ export class Lane implements RelayLane {
     const unknown = new Set<string>()
     for (const stream of streams) {
       const state = this.states.get(streamName(stream))
-      if (state === undefined || (state.wrong !== undefined && state.wrongUntil < now)) unknown.add(streamName(stream))
+      if (state === undefined || (state.mismatch !== undefined && state.mismatchUntil < now))
+        unknown.add(streamName(stream))
     }
     if (unknown.size === 0) return
-    const { outbox, prefix, target } = this.setting
-    // read anew, and before Kafka's, which it cannot be ahead of: the id is this lane's
+    const { outbox, prefix, target } = this.settings
+    // read before Kafka's offset, so that it cannot be ahead of that: only this lane writes it now
     const mirror = (yield* outbox.streams(target)).filter((stream) => unknown.has(streamName(stream)))
     yield* this.adopt(
       producer,
@@ -186,39 +185,39 @@ export class Lane implements RelayLane {
       const offsets = new Map(found.map((offset) => [`${offset.topic}/${offset.partition}`, offset]))
       for (const mirrored of of) {
         const { partition, source } = mirrored
-        this.admitted(mirrored, placeOf(mirrored, group, offsets.get(`${source}/${partition}`)))
+        this.admitted(mirrored, positionOf(mirrored, group, offsets.get(`${source}/${partition}`)))
       }
     }
   })
-  private admitted(mirrored: MirroredPosition, place: OutboxPosition | Halted) {
+  private admitted(mirrored: MirroredPosition, place: OutboxPosition | HaltReason) {
     const name = streamName(mirrored)
-    const wrong = "reason" in place ? place : undefined
+    const mismatch = "reason" in place ? place : undefined
     if (mirrored.halted !== undefined) this.marked.set(name, mirrored.halted)
     this.states.set(name, {
       place: "reason" in place ? mirrored : place,
       kept: ("reason" in place ? mirrored : place).seq,
-      // not known: written with the first transaction
+      // not known, so it is written with the first transaction
       keptAt: -Infinity,
-      wrong,
-      wrongUntil: performance.now() + wrongMs
+      mismatch,
+      mismatchUntil: performance.now() + mismatchMs
     })
   }
   /**
-   * Takes positions over to Kafka at a person's word, in a transaction that has nothing else: whatever becomes of it, it may be done
-   * again as long as nothing was shipped after it.
+   * Writes positions that a person set to Kafka, in a transaction of their own: whatever its outcome, it may be repeated as long as nothing
+   * was published after it.
    */
   private readonly adopt = Effect.fnUntraced(function* (
-    this: Lane,
+    this: KafkaLane,
     producer: TransactionalProducer,
     mirror: ReadonlyArray<MirroredPosition>
   ): Effect.fn.Return<void, RelayError> {
     if (mirror.length === 0) return
-    const { outbox, target } = this.setting
+    const { outbox, target } = this.settings
     const following = yield* outbox.read(target, mirror, { segments: 1, streamBytes: 1, bytes: 1 }, [])
     const places: Array<OutboxPosition> = []
     for (const [i, { place, there }] of following.entries()) {
       const { partition, projection, seq, source } = place
-      const found = unadoptable(place, there) ?? { projection, source, partition, seq, incarnation: there }
+      const found = adoptionProblem(place, there) ?? { projection, source, partition, seq, incarnation: there }
       this.admitted(mirror[i]!, found)
       if (!("reason" in found)) places.push(found)
     }
@@ -227,42 +226,43 @@ export class Lane implements RelayLane {
     yield* outbox.move(target, places)
   })
 
-  /** Reads what follows and encodes it. `ahead`: where streams will stand that are under way. */
+  /** Reads the segments that follow and builds a transaction. `ahead` has the positions of streams after the transaction that is being sent. */
   private readonly prepare = Effect.fnUntraced(function* (
-    this: Lane,
+    this: KafkaLane,
     producer: TransactionalProducer,
     ahead: ReadonlyMap<string, OutboxPosition>
-  ): Effect.fn.Return<Work, RelayError> {
-    const { bounds, outbox, target } = this.setting
+  ): Effect.fn.Return<Transaction, RelayError> {
+    const { bounds, outbox, target } = this.settings
     const halted = new Map<string, string>()
     const places: Array<OutboxPosition> = []
-    for (const [name, { place, wrong }] of this.states) {
-      if (wrong === undefined) places.push(ahead.get(name) ?? place)
-      else halted.set(name, wrong.reason)
+    for (const [name, { mismatch, place }] of this.states) {
+      if (mismatch === undefined) places.push(ahead.get(name) ?? place)
+      else halted.set(name, mismatch.reason)
     }
-    const following = yield* outbox.read(target, places, bounds, this.press.passed)
+    const following = yield* outbox.read(target, places, bounds, this.builder.ignoredTopics)
     for (const one of following) {
-      const wrong = misfit(one)
-      if (wrong === undefined) continue
-      halted.set(streamName(one.place), wrong.reason)
-      Object.assign(this.states.get(streamName(one.place))!, { wrong, wrongUntil: performance.now() + wrongMs })
+      const mismatch = positionMismatch(one)
+      if (mismatch === undefined) continue
+      halted.set(streamName(one.place), mismatch.reason)
+      const mismatchUntil = performance.now() + mismatchMs
+      Object.assign(this.states.get(streamName(one.place))!, { mismatch, mismatchUntil })
     }
     const fitting = following.filter(({ place }) => !halted.has(streamName(place)))
-    const work = yield* this.attempt(() => this.press.make(producer.client, fitting))
-    return { ...work, halted: new Map([...halted, ...work.halted]) }
+    const transaction = yield* this.attempt(() => this.builder.build(producer.client, fitting))
+    return { ...transaction, halted: new Map([...halted, ...transaction.halted]) }
   })
 
-  /** Streams whose position goes into the transaction: where records do, where it waited long enough, or was not written for long. */
-  private due(work: Work): ReadonlyArray<OutboxPosition> {
+  /** Positions that go into the transaction: those that moved, if it has records or they waited long enough, and those not written for long. */
+  private due(transaction: Transaction): ReadonlyArray<OutboxPosition> {
     const now = performance.now()
     const due: Array<OutboxPosition> = []
     for (const [name, state] of this.states) {
-      if (state.wrong !== undefined || (work.halted.has(name) && !work.after.has(name))) continue
-      const place = work.after.get(name) ?? state.place
+      if (state.mismatch !== undefined || (transaction.halted.has(name) && !transaction.after.has(name))) continue
+      const place = transaction.after.get(name) ?? state.place
       if (place.incarnation === undefined) continue
       const waited = now - state.keptAt
       const moved = place.seq > state.kept
-      if (moved ? work.batches.length > 0 || waited > passMs : waited > this.setting.refreshMs) due.push(place)
+      if (moved ? transaction.batches.length > 0 || waited > passMs : waited > this.settings.refreshMs) due.push(place)
     }
     return due
   }
@@ -270,11 +270,11 @@ export class Lane implements RelayLane {
     for (const [name, place] of after) this.states.get(name)!.place = place
   }
 
-  /** Places as offsets, by group. */
-  private offsetsOf(places: ReadonlyArray<OutboxPosition>): ReadonlyMap<string, ReadonlyArray<Offset>> {
-    const offsets = new Map<string, Array<Offset>>()
+  /** Positions as offsets, by consumer group. */
+  private offsetsOf(places: ReadonlyArray<OutboxPosition>): ReadonlyMap<string, ReadonlyArray<GroupOffset>> {
+    const offsets = new Map<string, Array<GroupOffset>>()
     for (const { incarnation = "", partition, projection, seq, source } of places) {
-      const group = groupOf(this.setting.prefix, projection)
+      const group = groupOf(this.settings.prefix, projection)
       const offset = { topic: source, partition, offset: seq, metadata: incarnation }
       const list = offsets.get(group)
       if (list === undefined) offsets.set(group, [offset])
@@ -282,28 +282,29 @@ export class Lane implements RelayLane {
     }
     return offsets
   }
-  /** Commits. Whether a broker refused a batch for what it is: then the next round goes around it. */
+  /** Commits. Returns whether a broker refused a batch because of its content; the next round leaves that out. */
   private async send(
     producer: TransactionalProducer,
-    work: Work,
+    transaction: Transaction,
     due: ReadonlyArray<OutboxPosition>
   ): Promise<boolean> {
     try {
-      await producer.commit(work.batches, this.offsetsOf(due))
+      await producer.commit(transaction.batches, this.offsetsOf(due))
       return false
     } catch (cause) {
-      if (!(cause instanceof PartitionRefused) || isMoved(cause) || isFenced(cause)) throw cause
-      this.press.refused(work, cause)
+      const failure = failureOf(cause)
+      if (failure.partition === undefined || isMoved(failure) || isFenced(failure)) throw cause
+      this.builder.refused(transaction, failure)
       return true
     }
   }
-  /** Writes down what has halted, or goes on, since it was last written. */
+  /** Stores which streams are halted, and which go on, since it was last stored. */
   private readonly mark = Effect.fnUntraced(function* (
-    this: Lane,
+    this: KafkaLane,
     halted: ReadonlyMap<string, string>
   ): Effect.fn.Return<void, RelayError> {
     this.reasons = halted
-    const { outbox, target } = this.setting
+    const { outbox, target } = this.settings
     const news: Array<OutboxStream & { reason: string | undefined }> = this.halted.filter(
       (halt) => this.marked.get(streamName(halt)) !== halt.reason
     )

@@ -1,76 +1,76 @@
-// The Kafka target of the relay: segments of the outbox become records, a transaction a round and lane, each there exactly once.
+// The relay's Kafka target: publishes the outbox's segments as records, each exactly once, with one transaction for each lane and round.
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import { LaneLease, LaneShare } from "../../relay/lanes.ts"
 import type { ReadLimits, Outbox } from "../../relay/outbox.ts"
 import { RelayError, type RelayTarget } from "../../relay/target.ts"
-import { Client } from "../protocol/client.ts"
-import { register } from "../protocol/compression.ts"
-import { reasonOf } from "../protocol/errors.ts"
-import type { Options } from "../protocol/options.ts"
-import { Lane, type Setting } from "./lane.ts"
+import { Client, failureOf, type KafkaOptions, register, TransactionalProducer } from "../protocol/protocol.ts"
+import { KafkaLane, type LaneSettings } from "./lane.ts"
 import { idOf } from "./position.ts"
-import { TransactionalProducer } from "../protocol/transactional-producer.ts"
 
 /** The name of the Kafka target. */
 export const kafka = "kafka"
 
 /** How a relay to Kafka runs. Everything has a default. */
-export interface RelayOptions {
-  /** Topics that go to Kafka; segments of others are passed over. Default: all. */
+export interface KafkaRelayOptions {
+  /** Which topics go to Kafka; segments of others are skipped. Default: all. */
   readonly accepts?: (topic: string) => boolean
   /**
-   * How many producers share the streams, of all processes together: each lane is had by one process. Kept in the database: given, it
-   * holds for all processes from now on; else it stays as it is, 1 at first.
+   * How many lanes share the streams, for all processes together: each lane belongs to one process at a time. Stored in the database: a
+   * number given here counts for all processes from now on; without one it stays as it is, 1 at first.
    */
   readonly lanes?: number
   /**
-   * Begins the names of consumer groups, `<prefix>/<projection>`, and of transactional ids, `<prefix>/<lane>`. Two systems on one cluster
-   * must differ in it, or they fence each other. Default `millrace-relay`.
+   * The start of the names of consumer groups, `<prefix>/<projection>`, and of transactional ids, `<prefix>/<lane>`. Two systems on one
+   * cluster need different prefixes, or they fence each other. Default `millrace-relay`.
    */
   readonly prefix?: string
-  /** Segments of one stream that a transaction takes at most. Default 64. */
+  /** How many segments of one stream a transaction takes at most. Default 64. */
   readonly segments?: number
-  /** Bytes of texts that a transaction takes of one stream, and of all. Default 2 MiB and 8 MiB; may be passed by one segment. */
+  /** How many bytes of texts a transaction takes of one stream; one segment may exceed it. Default 2 MiB. */
   readonly streamBytes?: number
+  /** How many bytes of texts a transaction takes of all streams; one segment may exceed it. Default 8 MiB. */
   readonly bytes?: number
-  /** After that long an unchanged position is written again, in milliseconds: Kafka forgets it after 7 days. Default a day. */
+  /** How often an unchanged position is written again, in milliseconds, because Kafka forgets it after 7 days. Default a day. */
   readonly refreshMs?: number
   /**
-   * A lane that has nothing waiting begins its next transaction no sooner than so long after its last one, in milliseconds: each costs a
-   * broker a marker a partition, whatever it holds. What comes after a pause goes at once. Default 50.
+   * The least time between the starts of two transactions of a lane that has nothing waiting, in milliseconds: each transaction costs the
+   * brokers a marker in every partition. Messages that come after a pause are published at once. Default 50.
    */
   readonly paceMs?: number
 }
 
-/** A round of the relay goes on with lanes that have more for that long, in milliseconds. */
+/** How long a round goes on with lanes that have more messages, in milliseconds. */
 const roundMs = 200
 
-const failed = (cause: unknown): RelayError => {
-  const [retryable, reason] = reasonOf(cause)
-  return new RelayError({ target: kafka, operation: "publish", retryable, reason, cause })
+const relayError = (cause: unknown): RelayError => {
+  const { message, retryable } = failureOf(cause)
+  return new RelayError({ target: kafka, operation: "publish", retryable, reason: message, cause })
 }
-/** Takes transactional ids over, so that no producer that used one can write any more. */
+/** Takes transactional ids over, so that producers that used them can no longer write. */
 const takeOver =
-  (options: Options) =>
+  (options: KafkaOptions) =>
   (ids: ReadonlyArray<string>): Effect.Effect<void, RelayError> =>
     Effect.forEach(
       ids,
       (id) =>
-        Effect.tryPromise({ try: async () => (await TransactionalProducer.take(options, id)).close(), catch: failed }),
+        Effect.tryPromise({
+          try: async () => (await TransactionalProducer.take(options, id)).close(),
+          catch: relayError
+        }),
       { concurrency: 4, discard: true }
     )
 
 /**
- * The target that brings segments to topics of the brokers of `options`. A transaction has all records of a round and the positions of
- * their streams, as offsets of the group `<prefix>/<projection>`; the position there is the truth, and the database's follows.
- * Several processes may run it, and lanes are shared among them. Connected, and listening, until the scope closes. Fails in one line
- * where no broker answers or the user is refused.
+ * The relay target that publishes segments to topics of the brokers of `options`. A transaction has all records of a round and the positions
+ * of their streams, as offsets of the group `<prefix>/<projection>`. These offsets decide where a stream goes on; the database's positions
+ * follow them. Several processes may run the target and share its lanes. Connected, and listening, until the scope closes. Fails in one line
+ * if no broker answers or the user is refused.
  */
 export const make = Effect.fnUntraced(function* (
-  options: Options,
+  options: KafkaOptions,
   outbox: Outbox["Service"],
-  relay: RelayOptions = {}
+  relay: KafkaRelayOptions = {}
 ): Effect.fn.Return<RelayTarget, RelayError, Scope.Scope> {
   register()
   yield* Effect.tryPromise({
@@ -78,7 +78,7 @@ export const make = Effect.fnUntraced(function* (
       const client = new Client(options)
       await client.hello().finally(() => client.close())
     },
-    catch: failed
+    catch: relayError
   })
   const {
     accepts = () => true,
@@ -91,17 +91,17 @@ export const make = Effect.fnUntraced(function* (
   const bounds: ReadLimits = { segments, streamBytes, bytes }
   const { signal, wait } = yield* outbox.signals(kafka)
   const lanes = yield* outbox.lanes(kafka, relay.lanes, (lane) => idOf(prefix, lane))
-  const setting: Setting = { target: kafka, prefix, kafka: options, outbox, accepts, bounds, refreshMs }
+  const settings: LaneSettings = { target: kafka, prefix, kafka: options, outbox, accepts, bounds, refreshMs }
   const share = yield* Effect.acquireRelease(
     Effect.sync(
       () =>
-        new LaneShare<Lane>({
+        new LaneShare<KafkaLane>({
           target: kafka,
           outbox,
           lanes,
-          // transactional ids fence a process that lost a lane without knowing
+          // transactional ids fence a process that lost a lane without noticing
           lease: new LaneLease(Infinity),
-          open: (lane, grouping, isCurrent) => new Lane(setting, grouping.ids[lane]!, isCurrent),
+          open: (lane, grouping, isCurrent) => new KafkaLane(settings, grouping.ids[lane]!, isCurrent),
           close: (lane) => Effect.sync(() => lane.close()),
           takeOver: takeOver(options),
           usesPositions: false,
@@ -113,7 +113,7 @@ export const make = Effect.fnUntraced(function* (
   )
   return {
     name: kafka,
-    // a transaction that was begun is worth its end
+    // a transaction that was started is finished
     publish: Effect.uninterruptible(Effect.suspend(() => share.publish())),
     wait,
     lag: outbox.lag(kafka),

@@ -1,21 +1,18 @@
-// Turns segments of the outbox into Kafka record batches, from bytes to bytes in one pass: no object and no string a record.
+// Encodes segments of the outbox as Kafka record batches, from bytes to bytes in one pass, without an object or a string for each record. Pure.
 import { envelopeHeaders, incarnationDigits, streamHeaders } from "../../log/envelope.ts"
 import { murmur2, partitionOf } from "../../model/partitioner.ts"
 import type { Segment } from "../../relay/outbox.ts"
-import { finish, headBytes } from "../protocol/batch-encode.ts"
-import { headersOf } from "../protocol/headers.ts"
-import type { Compression } from "../protocol/options.ts"
-import { element, Meta } from "./segment-meta.ts"
-import { bytesOf } from "../protocol/utf8.ts"
-import type { Batch } from "../protocol/transactional-producer.ts"
+import { headersOf } from "../log/records.ts"
+import { bytesOf, type Compression, finish, headBytes, type TransactionBatch } from "../protocol/protocol.ts"
+import { element, SegmentMeta } from "./segment-meta.ts"
 
 const newline = 10
 const zero = 48
 
-/** Bytes that a varint of a length takes. */
+/** How many bytes the varint of a length takes. */
 const sizeOf = (length: number): number =>
   length < 64 ? 1 : length < 8192 ? 2 : length < 1_048_576 ? 3 : length < 134_217_728 ? 4 : 5
-/** Length and bytes of a text, as a header's name or value. */
+/** Length and bytes of a text, as a header's name or value stands in a record. */
 const sized = (text: string): Buffer => {
   const bytes = bytesOf(text)
   const size = sizeOf(bytes.length)
@@ -44,14 +41,14 @@ const incarnationName = sized(streamHeaders.incarnation)
 export const streamHeader = (stream: string): Buffer => Buffer.concat([streamName, sized(stream)])
 
 const nothing = Buffer.alloc(0)
-/** Records of one partition, while they are written. Most transactions have few, so it begins small. */
-class Body {
+/** The records of one partition while they are written. Most transactions have few, so the buffer starts small. */
+class PartitionBody {
   readonly topic: string
   readonly partition: number
   buffer: Buffer = nothing
   at = headBytes
   records = 0
-  /** Where the first one came from. */
+  /** The stream of the first record, and its sequence number there. */
   stream = ""
   seq = 0
 
@@ -63,7 +60,7 @@ class Body {
     this.stream = stream
     this.seq = seq
   }
-  /** After the buffer was given away. */
+  /** Starts again with a new buffer; the old one belongs to a batch now. */
   clear() {
     this.buffer = nothing
     this.at = headBytes
@@ -78,7 +75,7 @@ class Body {
   byte(value: number) {
     this.buffer[this.at++] = value
   }
-  /** A length, or a count. */
+  /** Writes a length or a count. */
   varint(value: number) {
     const { buffer } = this
     let { at } = this
@@ -94,11 +91,11 @@ class Body {
     const { at, buffer } = this
     const size = end - start
     this.at = at + size
-    // a call costs what some forty steps do
+    // a call of `set` costs about as much as forty steps of this loop
     if (size > 48) buffer.set(from.subarray(start, end), at)
     else for (let i = 0; i < size; i++) buffer[at + i] = from[start + i]!
   }
-  /** Length and bytes; none where `start` is negative. */
+  /** Writes length and bytes; null if `start` is negative. */
   text(from: Uint8Array, start: number, end: number) {
     if (start < 0) return this.byte(1)
     this.varint(end - start)
@@ -106,7 +103,7 @@ class Body {
   }
 }
 
-/** The envelope's headers in their order: element and name. */
+/** The envelope's headers in their order: the element of `meta`, and the name. */
 const envelope = [
   [element.eventTime, names.eventTime],
   [element.eventId, names.eventId],
@@ -116,11 +113,11 @@ const envelope = [
   [element.schemaVersion, names.schemaVersion]
 ] as const
 const { key, userHeaders } = element
-/** What this adds itself. */
+/** Headers that the relay adds, which users cannot have. */
 const added = new Set<string>(Object.values(streamHeaders))
 
 const scratch = new Uint8Array(512)
-/** A record with nothing but headers to come. */
+/** A record without anything but its headers. */
 const bare = {
   partition: 0,
   key: null,
@@ -132,31 +129,31 @@ const bare = {
   schemaVersion: undefined
 }
 
-/** A batch, and where its first record came from: who is told when it is refused. */
-export interface Encoded extends Batch {
+/** A batch, with the stream and sequence number of its first record, which are reported if it is refused. */
+export interface EncodedBatch extends TransactionBatch {
   readonly stream: string
   readonly seq: number
 }
-/** What tells all records of a stream from others. */
-export interface Origin {
+/** The stream that records come from. */
+export interface StreamOrigin {
   readonly stream: string
-  /** Of `streamHeader`. */
+  /** The header that names it, from `streamHeader`. */
   readonly header: Buffer
 }
 
-/** Collects a transaction's records into batches. Records of a partition keep the order in which they were added. */
-export class Batches {
-  /** Bytes of records so far, unpacked. */
+/** Encodes the segments of a transaction as batches. Records of a partition keep the order in which they were added. */
+export class SegmentEncoder {
+  /** The bytes of all records so far, before compression. */
   bytes = 0
-  private readonly meta = new Meta()
-  private readonly topics = new Map<string, Array<Body>>()
-  private readonly sealed: Array<Encoded> = []
+  private readonly meta = new SegmentMeta()
+  private readonly topics = new Map<string, Array<PartitionBody>>()
+  private readonly sealed: Array<EncodedBatch> = []
   private readonly compression: Compression
   private readonly now: number
   private readonly digits = new Uint8Array(16)
-  /** The segment's header. */
+  /** The header with the segment's incarnation. */
   private incarnation: Uint8Array = this.digits
-  /** Headers of earlier records of the segment, which others point to. */
+  /** Headers of the segment's earlier messages, by index, to which later ones refer. */
   private readonly shared = new Map<number, Record<string, string>>()
 
   constructor(compression: Compression, now: number) {
@@ -165,10 +162,10 @@ export class Batches {
   }
 
   /**
-   * Adds a segment's messages. `limit` is what a batch of the topic may take in bytes before it is packed; one message alone may take
-   * more. Throws a SyntaxError where the segment is not what segments are; nothing of the transaction may be used then.
+   * Adds a segment's messages. `limit` is how many bytes a batch of the topic may take before compression; a single message may take more.
+   * Throws a SyntaxError if the segment is damaged; then nothing of this encoder may be used.
    */
-  add(segment: Segment, origin: Origin, partitions: number, limit: number): void {
+  add(segment: Segment, origin: StreamOrigin, partitions: number, limit: number): void {
     const { firstSeq, messages, meta, topic, vals } = segment
     let bodies = this.topics.get(topic)
     if (bodies === undefined) this.topics.set(topic, (bodies = []))
@@ -182,21 +179,21 @@ export class Batches {
       const found = vals.indexOf(newline, from)
       const to = found < 0 ? vals.length : found
       const partition = segment.partition ?? this.partition(partitions)
-      const body = (bodies[partition] ??= new Body(topic, partition))
+      const body = (bodies[partition] ??= new PartitionBody(topic, partition))
       this.record(body, origin, firstSeq, i, vals, from, to, limit)
       from = to + 1
     }
     if (this.meta.next() || from <= vals.length)
-      throw new SyntaxError(`the segment has texts for more than ${messages}`)
+      throw new SyntaxError(`the segment has texts for more than ${messages} messages`)
   }
-  /** Every batch, those of a partition in their order. */
-  seal(): ReadonlyArray<Encoded> {
+  /** All batches, those of a partition in their order. */
+  seal(): ReadonlyArray<EncodedBatch> {
     for (const bodies of this.topics.values()) for (const body of bodies) if (body !== undefined) this.close(body)
     this.topics.clear()
     return this.sealed
   }
 
-  private close(body: Body) {
+  private close(body: PartitionBody) {
     const { at, buffer, partition, records, seq, stream, topic } = body
     if (records === 0) return
     const bytes = finish(buffer.subarray(0, at), records, this.compression, this.now)
@@ -213,7 +210,7 @@ export class Batches {
     for (let i = 0; i < size; i++) scratch[i] = source[start + i]!
     return (murmur2(scratch, size) & 0x7fffffff) % partitions
   }
-  /** Writes a number's digits; how many. */
+  /** Writes a number's digits, and returns how many there are. */
   private decimal(value: number): number {
     let count = 0
     for (let rest = value; count === 0 || rest > 0; rest = Math.floor(rest / 10))
@@ -225,7 +222,8 @@ export class Batches {
     if (text === undefined) return none
     const found = JSON.parse(text) as Record<string, string> | number
     const headers = typeof found === "number" ? this.shared.get(found) : found
-    if (headers === undefined) throw new SyntaxError(`message ${i} has the headers of ${found}, which has none`)
+    if (headers === undefined)
+      throw new SyntaxError(`message ${i} refers to the headers of message ${found}, which has none`)
     this.shared.set(i, headers)
     return headersOf({ ...bare, headers })
       .slice(1)
@@ -234,8 +232,8 @@ export class Batches {
   }
 
   private record(
-    body: Body,
-    { header, stream }: Origin,
+    body: PartitionBody,
+    { header, stream }: StreamOrigin,
     firstSeq: number,
     i: number,
     vals: Uint8Array,
@@ -244,7 +242,7 @@ export class Batches {
     limit: number
   ) {
     const { meta } = this
-    meta.settle()
+    meta.normalize()
     const others = meta.from[userHeaders]! < 0 ? none : this.others(i)
     const seqSize = this.decimal(firstSeq + i)
     const { incarnation } = this
@@ -270,7 +268,7 @@ export class Batches {
     body.byte(0)
     body.varint(body.records++)
     body.text(meta.source[key]!, meta.from[key]!, meta.to[key]!)
-    // an empty line is a deletion
+    // an empty line deletes the key
     body.text(vals, from === to ? -1 : from, to)
     body.varint(count)
     for (const [n, name] of envelope) {

@@ -1,8 +1,8 @@
-// Finds the elements of messages in a segment's `meta`, within its bytes. It copies nothing but texts with escapes.
+// Finds the elements of messages within the bytes of a segment's `meta`, and copies only texts with escapes. Pure.
 import { traceIdOf } from "../../log/envelope.ts"
-import { bytesOf, textOf } from "../protocol/utf8.ts"
+import { bytesOf, textOf } from "../protocol/protocol.ts"
 
-/** Elements of a message in `meta`, by their place, and one that is taken from another. */
+/** The elements of a message in `meta` by their index, and `traceId`, which is part of another. */
 export const element = {
   key: 0,
   eventTime: 1,
@@ -23,15 +23,15 @@ const close = 93
 const newline = 10
 const zero = 48
 const nine = 57
-/** Of a traceparent as it should be, which is ASCII. */
+/** The size of a valid traceparent, which is ASCII. */
 const traceparentSize = 55
 
-/** One record's elements in `meta`, found and not copied. Element n lies from `from[n]` to `to[n]` of `source[n]`; -1: it is null. */
-export class Meta {
+/** One message's elements in `meta`, found but not copied. Element n lies from `from[n]` to `to[n]` of `source[n]`; -1 means null. */
+export class SegmentMeta {
   readonly source: Array<Uint8Array> = []
   readonly from = new Int32Array(8)
   readonly to = new Int32Array(8)
-  /** Whether the element was an escaped text, which stands decoded in its source. */
+  /** Bit n is set if element n was a text with escapes; its source is the decoded text. */
   escaped = 0
   private bytes: Uint8Array = new Uint8Array(0)
   private at = 0
@@ -40,7 +40,7 @@ export class Meta {
     this.bytes = bytes
     this.at = 0
     this.skip()
-    if (bytes[this.at++] !== open) throw new SyntaxError("meta is no array")
+    if (bytes[this.at++] !== open) throw new SyntaxError("meta is not an array")
   }
   private skip() {
     const { bytes } = this
@@ -48,7 +48,7 @@ export class Meta {
     for (let byte = bytes[at]; byte === 32 || byte === newline || byte === 13 || byte === 9; byte = bytes[at]) at++
     this.at = at
   }
-  /** Reads the next record's elements; false after the last. */
+  /** Finds the next message's elements; false after the last message. */
   next(): boolean {
     const { bytes, from } = this
     this.skip()
@@ -57,7 +57,7 @@ export class Meta {
       this.skip()
     }
     if (bytes[this.at] === close) return false
-    if (bytes[this.at++] !== open) throw new SyntaxError("an element of meta is no array")
+    if (bytes[this.at++] !== open) throw new SyntaxError("an element of meta is not an array")
     from.fill(-1)
     this.escaped = 0
     for (let n = 0; ; n++) {
@@ -113,8 +113,8 @@ export class Meta {
     this.from[n] = from
     this.to[n] = to
   }
-  /** Has the elements say what the log's headers say. */
-  settle() {
+  /** Brings the elements into the form of the log's headers, and finds the trace id. */
+  normalize() {
     this.canonical(eventTime)
     if (this.from[schemaVersion]! >= 0) this.canonical(schemaVersion)
     const from = this.from[traceparent]!
@@ -126,13 +126,13 @@ export class Meta {
     const found = bytesOf(traceIdOf(this.string(traceparent)) ?? "")
     this.set(traceId, found, 0, found.length)
   }
-  /** An element as text; undefined for null. */
+  /** An element as text; undefined if it is null. */
   string(n: number): string | undefined {
     if (this.from[n]! < 0) return undefined
     const source = this.source[n]!
     return textOf(view(source, 0, source.length), this.from[n]!, this.to[n]!)
   }
-  /** Makes an element say what `String` of the number says, where it does not. */
+  /** Replaces a number by what `String` gives for it, if it is written differently. */
   private canonical(n: number) {
     const from = this.from[n]!
     if (from < 0) throw new SyntaxError("a message in meta has no event time")

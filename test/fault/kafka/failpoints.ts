@@ -26,7 +26,7 @@ const changed = "      Effect.flatMap((changes) => this.store.commit(this.projec
 const sent = "    const rows = await this.sql.unsafe<Array<{ part: number }>>("
 const answered = "    return new Set(rows.map(({ part }) => part))\n"
 const settled = "      Effect.map((claim) => this.onCommitted(claim)),\n"
-const revoked = "        for (const [, one] of stopping) one.stopping = true\n"
+const revoked = "    for (const [, one] of stopping) one.isStopping = true\n"
 
 /** Points of a process that runs projections. */
 export const projectorPoints: ReadonlyArray<Point> = [
@@ -63,7 +63,7 @@ export const projectorPoints: ReadonlyArray<Point> = [
     settled,
     (call) => `${settled}      Effect.tap(() => Effect.sync(() => ${call})),\n`
   ),
-  projector("at revocation", "src/kafka/log/group.ts", revoked, (call) => `        ${call}\n${revoked}`, 1)
+  projector("at revocation", "src/log/group-partitions.ts", revoked, (call) => `    ${call}\n${revoked}`, 1)
 ]
 
 const relay = (name: string, file: string, find: string, replace: (call: string) => string, often = 3): Point => ({
@@ -76,8 +76,8 @@ const begun = "    await Promise.all(begin)\n"
 const produced = "    await this.append(batches)\n"
 const ended =
   '    await this.coordinated("transaction", id, (broker) => Wire.endTransaction(broker, id, identity, true, requestMs))\n'
-const tookOver = "    this.fenced = false\n    // read after the id was taken"
-const sending = "    const sent = yield* Effect.exit(this.attempt(() => this.send(producer, work, due)))\n"
+const tookOver = "    this.fenced = false\n    // checked after the id was taken over"
+const sending = "    const sent = yield* Effect.exit(this.attempt(() => this.send(producer, transaction, due)))\n"
 const moved = "    for (const place of due) this.marked.delete(streamName(place))\n"
 
 /** Points of a process that relays. */

@@ -50,7 +50,7 @@ const number = "${parameter(claim.commitNo)}::int8"
 
 const endTransaction =
   '    await this.coordinated("transaction", id, (one) => Wire.endTransaction(one, id, identity, true, requestMs))\n'
-const offsetsLine = "    // one after another: a broker that is asked to check the transaction for two requests at once"
+const offsetsLine = "    // one after another: a broker that has to check the transaction for two requests at once"
 
 /** All of them. */
 export const mutants: ReadonlyArray<Mutant> = [
@@ -158,7 +158,7 @@ export const mutants: ReadonlyArray<Mutant> = [
         find: "const readCommitted = 1\n",
         replace: "const readCommitted = 0\n"
       },
-      { file: "src/kafka/protocol/fetch.ts", find: "const readCommitted = 1\n", replace: "const readCommitted = 0\n" }
+      { file: "src/kafka/protocol/offsets.ts", find: "const readCommitted = 1\n", replace: "const readCommitted = 0\n" }
     ],
     plan: nothing,
     found: ["wrong"]
@@ -222,8 +222,8 @@ ${offsetsLine}`
     patches: [
       {
         file: "src/kafka/relay/relay.ts",
-        find: "new Lane(setting, grouping.ids[lane]!, ",
-        replace: "new Lane(setting, `${grouping.ids[lane]!}-${process.pid}`, "
+        find: "new KafkaLane(settings, grouping.ids[lane]!, ",
+        replace: "new KafkaLane(settings, `${grouping.ids[lane]!}-${process.pid}`, "
       }
     ],
     plan: right({ kind: "relayZombie", name: "transaction begun" }),

@@ -3,9 +3,9 @@ import * as zlib from "node:zlib"
 import { assert, describe, it } from "vitest"
 import { codecs } from "../../../src/kafka/protocol/compression.ts"
 import { crc32c } from "../../../src/kafka/protocol/crc32c.ts"
-import { decode } from "../../../src/kafka/protocol/batch-decode.ts"
-import { encode, headBytes, stamp } from "../../../src/kafka/protocol/batch-encode.ts"
+import { headBytes, stamp } from "../../../src/kafka/protocol/batch-encode.ts"
 import { bytesOf, textOf } from "../../../src/kafka/protocol/utf8.ts"
+import { decodeRecords, encodeRecords } from "../../../src/kafka/log/records.ts"
 import { balance } from "../../../src/kafka/log/assignor.ts"
 import { optionsFrom } from "../../../src/kafka/protocol/options.ts"
 import { range, record } from "../../contract/log-support.ts"
@@ -17,7 +17,7 @@ const batchOf = (
   attributes = 0,
   key: string | null = "k"
 ) => {
-  const batch = encode(
+  const batch = encodeRecords(
     values.map((value) => record({ key, value })),
     "none",
     1_000
@@ -38,8 +38,8 @@ const marker = (base: number, producer: bigint, commit: boolean) => {
   stamp(batch, producer, 0, 0)
   return batch
 }
-const valuesOf = (bytes: Buffer, aborted: Parameters<typeof decode>[3], from = 0) => {
-  const { next, records } = decode(bytes, 0, from, aborted)
+const valuesOf = (bytes: Buffer, aborted: Parameters<typeof decodeRecords>[3], from = 0) => {
+  const { next, records } = decodeRecords(bytes, 0, from, aborted)
   return [records.map(({ value }) => value), next] as const
 }
 
@@ -113,7 +113,7 @@ describe("record batches", () => {
   it("refuses a damaged batch", () => {
     const bytes = batchOf(0, ["12345"])
     bytes[bytes.length - 3]! ^= 1
-    assert.throws(() => decode(bytes, 0, 0, []), /damaged/)
+    assert.throws(() => decodeRecords(bytes, 0, 0, []), /damaged/)
   })
 
   it("packs with every codec", () => {
@@ -121,11 +121,11 @@ describe("record batches", () => {
       record({ key: `${i}`, value: `{"n":${i},"text":"${"ab".repeat(i % 40)}"}` })
     )
     for (const name of ["gzip", "snappy", "lz4", "zstd"] as const) {
-      const batch = encode(records, name, 1_000)
+      const batch = encodeRecords(records, name, 1_000)
       stamp(batch, 1n, 0, 0)
-      assert.isBelow(batch.length, encode(records, "none", 1_000).length / 2)
+      assert.isBelow(batch.length, encodeRecords(records, "none", 1_000).length / 2)
       assert.deepStrictEqual(
-        decode(batch, 0, 0, []).records.map(({ key, value }) => [key, value]),
+        decodeRecords(batch, 0, 0, []).records.map(({ key, value }) => [key, value]),
         records.map(({ key, value }) => [key, value])
       )
       const bytes = Buffer.from("x".repeat(200_000) + "end")
@@ -200,7 +200,7 @@ describe("options from the environment", () => {
     )
     assert.throws(
       () => optionsFrom({ ...brokers, MILLRACE_KAFKA_MECHANISM: "kerberos" }),
-      /_MECHANISM is 'kerberos', it must be one of plain/
+      /_MECHANISM is 'kerberos'; it must be one of plain/
     )
     assert.throws(() => optionsFrom({ ...brokers, MILLRACE_KAFKA_MIN_ISR: "0" }), /_MIN_ISR is '0'/)
   })

@@ -3,7 +3,7 @@ import { assert, it as vitest } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import { Kafka, logLevel, Partitioners } from "kafkajs"
-import { Producer } from "../../../src/kafka/log/append.ts"
+import { Appender } from "../../../src/kafka/log/append.ts"
 import * as KafkaLog from "../../../src/kafka/log/log.ts"
 import { Log, LogError, OutOfRange } from "../../../src/log/log.ts"
 import { fresh, range, readAll, record } from "../../contract/log-support.ts"
@@ -159,7 +159,7 @@ suite("with a node of its own", () => {
       Effect.gen(function* () {
         const log = yield* Log
         const topic = yield* fresh(2)
-        const proto = Producer.prototype as unknown as { send: (...args: ReadonlyArray<unknown>) => Promise<unknown> }
+        const proto = Appender.prototype as unknown as { send: (...args: ReadonlyArray<unknown>) => Promise<unknown> }
         const { send } = proto
         let lost = 0
         proto.send = async function (this: unknown, ...args) {
@@ -301,7 +301,7 @@ suite("with a node of its own", () => {
           /^log: .*no broker answers at 127\.0\.0\.1:1: start it, or correct MILLRACE_KAFKA_BROKERS$/
         )
         const wrong = yield* Effect.flip(KafkaLog.make({ brokers: ["localhost"] }))
-        assert.match(wrong.message, /'localhost' is no broker: write host:port/)
+        assert.match(wrong.message, /'localhost' is not a broker's address: write host:port/)
       }).pipe(Effect.scoped)
     )
   })

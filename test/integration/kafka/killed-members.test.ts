@@ -6,7 +6,7 @@ import { setTimeout as sleep } from "node:timers/promises"
 import { fileURLToPath } from "node:url"
 import { assert, it as vitest } from "@effect/vitest"
 import * as Effect from "effect/Effect"
-import { hasEnded, ownLife } from "../../../src/kafka/log/process-identity.ts"
+import { hasEnded, ownProcess } from "../../../src/kafka/log/process-identity.ts"
 import { Log } from "../../../src/log/log.ts"
 import { fresh, range } from "../../contract/log-support.ts"
 import { brokers, nodeWithLog } from "../../support/kafka.ts"
@@ -99,7 +99,7 @@ suite("killed members of a group", () => {
         })
         try {
           const [line] = (await once(createInterface({ input: parent.stdout }), "line")) as [string]
-          const defunct = { ...ownLife, pid: Number(line) }
+          const defunct = { ...ownProcess, pid: Number(line) }
           while (!hasEnded(defunct)) await sleep(20)
           // it is there all the same
           process.kill(defunct.pid, 0)
@@ -111,10 +111,10 @@ suite("killed members of a group", () => {
 
     it.effect("are told from those that live, that run elsewhere, or whose number another process has", () =>
       Effect.sync(() => {
-        assert.isFalse(hasEnded(ownLife))
-        assert.isTrue(hasEnded({ ...ownLife, since: ownLife.since - 1 }))
-        assert.isFalse(hasEnded({ ...ownLife, pid: process.ppid }))
-        assert.isFalse(hasEnded({ ...ownLife, host: `not-${ownLife.host}`, since: 0 }))
+        assert.isFalse(hasEnded(ownProcess))
+        assert.isTrue(hasEnded({ ...ownProcess, since: ownProcess.since - 1 }))
+        assert.isFalse(hasEnded({ ...ownProcess, pid: process.ppid }))
+        assert.isFalse(hasEnded({ ...ownProcess, host: `not-${ownProcess.host}`, since: 0 }))
       })
     )
   })

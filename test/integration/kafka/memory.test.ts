@@ -10,6 +10,7 @@ import { register } from "../../../src/kafka/protocol/compression.ts"
 import * as KafkaLog from "../../../src/kafka/log/log.ts"
 import type { Compression } from "../../../src/kafka/protocol/options.ts"
 import { open } from "../../../src/kafka/log/read.ts"
+import { ReadBudget } from "../../../src/kafka/log/read-budget.ts"
 import { Log } from "../../../src/log/log.ts"
 import { fresh, range, record } from "../../contract/log-support.ts"
 import { needing } from "../../support/stack.ts"
@@ -55,12 +56,13 @@ const test = Effect.fnUntraced(function* (compression: Compression) {
   const { list, topic } = yield* filled(compression)
   const ports = list.map((broker) => Number(broker.split(":")[1]))
   const before = received(ports)
-  const client = new Client({ brokers: list, fetchBytes })
+  const client = new Client({ brokers: list })
+  const budget = new ReadBudget(fetchBytes)
   yield* Effect.addFinalizer(() => Effect.sync(() => client.close()))
   yield* Effect.promise(() => client.hello())
   const readers = yield* Effect.forEach(
     range(0, partitions),
-    (partition) => open(client, { topic, partition, maxBytes: 1 << 20 }, 0),
+    (partition) => open(client, budget, { topic, partition, maxBytes: 1 << 20 }, 0),
     { concurrency: "unbounded" }
   )
   // each has one batch, and handles it for ever
@@ -72,7 +74,7 @@ const test = Effect.fnUntraced(function* (compression: Compression) {
   }
   if (canCount) assert.isAbove(held - before, 1_000)
   assert.isBelow(held - before, bound)
-  assert.isBelow(client.budget.peak, bound)
+  assert.isBelow(budget.peak, bound)
 
   // then all go on: everything comes, to everybody, and within the bound
   const counts = yield* Effect.forEach(
@@ -88,7 +90,7 @@ const test = Effect.fnUntraced(function* (compression: Compression) {
     counts,
     range(0, partitions).map(() => batches * 8)
   )
-  assert.isBelow(client.budget.peak, bound)
+  assert.isBelow(budget.peak, bound)
 }, Effect.scoped)
 
 const suite = await needing("kafka")

@@ -13,7 +13,7 @@ class Secured extends Context.Service<Secured, Effect.Success<ReturnType<typeof 
 
 let topics = 0
 /** Appends and reads through a log with these options. */
-const works = (options: KafkaLog.Options) =>
+const works = (options: KafkaLog.KafkaOptions) =>
   Effect.scoped(
     Effect.gen(function* () {
       const log = yield* KafkaLog.make(options)
@@ -30,7 +30,7 @@ const works = (options: KafkaLog.Options) =>
       )
     })
   )
-const refused = (options: KafkaLog.Options) =>
+const refused = (options: KafkaLog.KafkaOptions) =>
   Effect.flip(Effect.scoped(KafkaLog.make({ connectMs: 3_000, ...options })))
 
 const suite = await owning("kafka", "java", "maven", "openssl")

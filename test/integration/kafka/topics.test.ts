@@ -148,7 +148,7 @@ suite("with a node of its own", () => {
           yield* log.append(topic, [...five, ...five])
           assert.notStrictEqual(yield* log.identity(topic), before)
           const other = yield* Effect.flip(reader.take)
-          assert.match((other as Error).message, /made anew while it was read/)
+          assert.match((other as Error).message, /recreated while it was read/)
           assert.isFalse((other as LogError).retryable)
         }).pipe(Effect.scoped)
       )

@@ -2,14 +2,14 @@
 import { readFileSync } from "node:fs"
 import * as Effect from "effect/Effect"
 import { assert, it } from "@effect/vitest"
-import { Kafka, type KafkaConfig, logLevel } from "kafkajs"
+import { KafkaJs } from "../../../src/kafka/protocol/kafkajs.ts"
 import { secureKafka } from "../../../stack/testing.ts"
 import { owning } from "../../support/stack.ts"
 
 /** The number of brokers that a client of this configuration sees, or the name of its error. */
-const brokersSeen = (broker: string, config: Omit<KafkaConfig, "brokers">) =>
+const brokersSeen = (broker: string, config: Omit<KafkaJs.KafkaConfig, "brokers">) =>
   Effect.promise(async () => {
-    const kafka = new Kafka({ brokers: [broker], logLevel: logLevel.NOTHING, retry: { retries: 1 }, ...config })
+    const kafka = new KafkaJs.Kafka({ brokers: [broker], logLevel: KafkaJs.logLevel.NOTHING, retry: { retries: 1 }, ...config })
     const admin = kafka.admin()
     try {
       await admin.connect()
@@ -31,8 +31,8 @@ suite("a secure kafka", () => {
       const { ca, cert, key, password, sasl, saslTls, tls, username } = security
       const pem = (file: string) => readFileSync(file, "utf8")
       for (const mechanism of ["plain", "scram-sha-256", "scram-sha-512"]) {
-        const right = { mechanism, username, password } as NonNullable<KafkaConfig["sasl"]>
-        const wrong = { mechanism, username, password: "no" } as NonNullable<KafkaConfig["sasl"]>
+        const right = { mechanism, username, password } as NonNullable<KafkaJs.KafkaConfig["sasl"]>
+        const wrong = { mechanism, username, password: "no" } as NonNullable<KafkaJs.KafkaConfig["sasl"]>
         assert.strictEqual(yield* brokersSeen(sasl, { sasl: right }), 1, mechanism)
         assert.strictEqual(yield* brokersSeen(saslTls, { sasl: right, ssl: { ca: pem(ca) } }), 1, mechanism)
         assert.notStrictEqual(yield* brokersSeen(sasl, { sasl: wrong }), 1, mechanism)

@@ -64,7 +64,7 @@ suite("positions of the relay to Kafka", () => {
       assert.strictEqual(halted.length, 3)
       assert.match(
         halted[0]!.reason,
-        /message 6 was the last one shipped, and the outbox has another one there, or none/
+        /message 6 was the last one published, but the outbox has another one there, or none/
       )
       assert.deepStrictEqual(
         (yield* offsetsOf(options, `${target}/p`, "events")).map(({ seq }) => seq),
@@ -107,7 +107,7 @@ suite("positions of the relay to Kafka", () => {
       assert.strictEqual(yield* shipAll(without), 0)
       assert.match(
         (yield* without.publish).halted[0]!.reason,
-        /message 3 was shipped, and Kafka has no offset of events\/0/
+        /message 3 was published, but Kafka has no offset of events\/0/
       )
       yield* Scope.close(second, Exit.void)
       yield* withAdmin(options, (admin) =>
@@ -115,7 +115,7 @@ suite("positions of the relay to Kafka", () => {
       )
       const third = yield* relay()
       assert.strictEqual(yield* shipAll(third), 0)
-      assert.match((yield* third.publish).halted[0]!.reason, /message 3 was shipped, and the group .* is at 2/)
+      assert.match((yield* third.publish).halted[0]!.reason, /message 3 was published, but the group .* is at 2/)
       yield* query("adopt", () => sql`update millrace.relay_position set adopt = true`)
       while ((yield* positions(sql))[0]!.seq < 4) yield* third.publish
       assert.deepStrictEqual(sequencesOf(yield* records(target)), { "p/events/0": upTo(4) })

@@ -1,8 +1,8 @@
 // Segments of the outbox as record batches: byte for byte what the log's own encoder makes of the same records.
 import { assert, describe, it } from "vitest"
-import { decode } from "../../../../src/kafka/protocol/batch-decode.ts"
-import { encode, stamp } from "../../../../src/kafka/protocol/batch-encode.ts"
-import { Batches, streamHeader } from "../../../../src/kafka/relay/segment-encode.ts"
+import { decodeRecords, encodeRecords } from "../../../../src/kafka/log/records.ts"
+import { stamp } from "../../../../src/kafka/protocol/batch-encode.ts"
+import { SegmentEncoder, streamHeader } from "../../../../src/kafka/relay/segment-encode.ts"
 import type { LogRecord, NewRecord } from "../../../../src/log/log.ts"
 import { partitionOf } from "../../../../src/model/partitioner.ts"
 import type { Segment } from "../../../../src/relay/outbox.ts"
@@ -30,11 +30,11 @@ const stream = "p/events/3"
 const origin = { stream, header: streamHeader(stream) }
 
 /** What the batches hold, by partition. */
-const recordsOf = (batches: ReturnType<Batches["seal"]>) => {
+const recordsOf = (batches: ReturnType<SegmentEncoder["seal"]>) => {
   const all = new Map<number, Array<LogRecord>>()
   for (const { bytes, partition, records } of batches) {
     stamp(bytes, 1n, 0, 0)
-    const found = decode(bytes, partition, 0, []).records
+    const found = decodeRecords(bytes, partition, 0, []).records
     assert.strictEqual(found.length, records)
     all.set(partition, [...(all.get(partition) ?? []), ...found])
   }
@@ -43,9 +43,9 @@ const recordsOf = (batches: ReturnType<Batches["seal"]>) => {
 const bare = ({ appendedAt: _, partition: __, position: ___, ...record }: LogRecord) => record
 /** As the log's own encoder has them. */
 const written = (records: ReadonlyArray<NewRecord>, partition: number) => {
-  const batch = encode(records, "none", 0)
+  const batch = encodeRecords(records, "none", 0)
   stamp(batch, 1n, 0, 0)
-  return decode(batch, partition, 0, []).records.map(bare)
+  return decodeRecords(batch, partition, 0, []).records.map(bare)
 }
 /** The same by the log's codec, with the relay's headers. */
 const expected = (segment: Segment, partitions: number) => {
@@ -62,7 +62,7 @@ const expected = (segment: Segment, partitions: number) => {
   return all
 }
 const check = (segments: ReadonlyArray<Segment>, partitions: number, limit = 1_000_000) => {
-  const batches = new Batches("none", 0)
+  const batches = new SegmentEncoder("none", 0)
   for (const segment of segments) batches.add(segment, origin, partitions, limit)
   const sealed = batches.seal()
   const found = recordsOf(sealed)
@@ -157,6 +157,9 @@ describe("segments as record batches", () => {
       [`[["k"]]`, "1", 1],
       [`[["k\\x",5]]`, "1", 1]
     ] as const)
-      assert.throws(() => new Batches("none", 0).add(segmentOf(meta, vals, messages, 0), origin, 1, 1_000), SyntaxError)
+      assert.throws(
+        () => new SegmentEncoder("none", 0).add(segmentOf(meta, vals, messages, 0), origin, 1, 1_000),
+        SyntaxError
+      )
   })
 })

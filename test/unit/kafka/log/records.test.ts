@@ -1,5 +1,5 @@
 import { expect, test } from "vitest"
-import { headersOf, headingOf } from "../../../src/kafka/protocol/headers.ts"
+import { headersOf, headingOf } from "../../../../src/kafka/log/records.ts"
 
 const trace = "0af7651916cd43dd8448eb211c80319c"
 const traceparent = `00-${trace}-b7ad6b7169203331-01`

@@ -1,12 +1,14 @@
-// An envelope as Kafka headers and back: `event_id`, `tenant`, `trace_id`, `traceparent`, `schema_version` and `event_time` are its own
-// names, all others the user's. It reads and writes no bytes.
+// Converts records of the log to records of Kafka and back. The envelope travels in the headers of
+// `envelopeHeaders`; all other header names are the user's. Pure.
 import { envelopeHeaders as names, traceIdOf } from "../../log/envelope.ts"
-import type { NewRecord } from "../../log/log.ts"
+import type { LogRecord, NewRecord } from "../../log/log.ts"
+import { singleLineJson } from "../../log/rules.ts"
+import { type Compression, decode, encode } from "../protocol/protocol.ts"
 
-/** Event time is a header, for the record's time is the broker's: retention goes by it, and an event of 2013 must not expire at once. */
+/** Header names that users cannot have. */
 const own = new Set<string>(Object.values(names))
 
-/** The headers of a record, in order. A user's header that has a name of the envelope is left out. */
+/** The headers of a record, in order. A user's header with a name of the envelope is left out. */
 export const headersOf = (record: NewRecord): Array<readonly [string, string]> => {
   const { eventId, eventTime, headers, schemaVersion, tenant, traceparent } = record
   const list: Array<readonly [string, string]> = [[names.eventTime, String(eventTime)]]
@@ -20,17 +22,17 @@ export const headersOf = (record: NewRecord): Array<readonly [string, string]> =
   return list
 }
 
-/** A context for a trace of which only the id is known; its last half stands for the span. Undefined where it is no id. */
+/** A traceparent for a trace of which only the id is known; its last half serves as the span id. Undefined if it is not a trace id. */
 const traceparentOf = (trace: string): string | undefined =>
   /^[\da-f]{32}$/.test(trace) && !trace.endsWith("0000000000000000") ? `00-${trace}-${trace.slice(16)}-01` : undefined
 
 const none: Readonly<Record<string, string>> = Object.freeze({})
-/** What headers say. Event time is the record's where no header tells it: others' producers know nothing of it. */
+/** The envelope that headers contain. Other producers write no `event_time`; then the event time is undefined, and the record's time counts. */
 export type Heading = Omit<NewRecord, "partition" | "key" | "value" | "eventTime"> & {
   readonly eventTime: number | undefined
 }
 
-/** The envelope of headers in their order; the last of a name holds. */
+/** The envelope of headers in their order; the last one of a name counts. */
 export const headingOf = (list: ReadonlyArray<readonly [string, string]>): Heading => {
   let eventId: string | undefined
   let eventTime: number | undefined
@@ -49,9 +51,46 @@ export const headingOf = (list: ReadonlyArray<readonly [string, string]>): Headi
     else if (name === "__proto__") Object.defineProperty((headers ??= {}), name, { value, enumerable: true })
     else (headers ??= {})[name] = value
   }
-  // who sends only the id of a trace still wants it carried on
+  // a producer that sends only a trace id still wants the trace continued
   if (traceparent === undefined && trace !== undefined) traceparent = traceparentOf(trace)
-  // told by `traceparent` already, unless somebody else wrote it
+  // `traceparent` contains it already, unless another producer wrote a different one
   if (trace !== undefined && trace !== traceIdOf(traceparent)) (headers ??= {})[names.traceId] = trace
   return { eventId, eventTime, tenant, traceparent, schemaVersion, headers: headers ?? none }
 }
+
+/** A record of the log from one of Kafka. A JSON value becomes one line; any other value stays as it is, for its reader to refuse. */
+const recordOf = (
+  partition: number,
+  position: number,
+  key: string | null,
+  value: string | null,
+  list: ReadonlyArray<readonly [string, string]>,
+  appendedAt: number
+): LogRecord => {
+  const { eventId, eventTime = appendedAt, headers, schemaVersion, tenant, traceparent } = headingOf(list)
+  return {
+    partition,
+    key,
+    value: value === null ? null : (singleLineJson(value) ?? value),
+    eventTime,
+    eventId,
+    tenant,
+    traceparent,
+    schemaVersion,
+    headers,
+    position,
+    appendedAt
+  }
+}
+
+/** The committed records of fetched batches from a position on, and where the next batch starts. Throws as `decode` does. */
+export const decodeRecords = (bytes: Buffer, partition: number, from: number, aborted: Parameters<typeof decode>[3]) =>
+  decode(bytes, partition, from, aborted, recordOf)
+
+/** One batch of all records; `now` and `inTransaction` are those of `encode`. */
+export const encodeRecords = (
+  records: ReadonlyArray<NewRecord>,
+  compression: Compression,
+  now: number,
+  inTransaction = false
+): Buffer => encode(records, headersOf, compression, now, inTransaction)

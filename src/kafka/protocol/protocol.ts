@@ -1,0 +1,16 @@
+// What the other rooms of `kafka/` use of this one; `options.ts` beside it loads no client and may be imported too. Nothing here knows of the
+// log, the relay or the bridge, so another client of Kafka can be put in its place by writing this room again (decision 0018).
+export { type CreatedTopic, type DescribedTopic, type KafkaAdmin, type TopicSettings, withAdmin } from "./admin.ts"
+export { decode, type RecordOf } from "./batch-decode.ts"
+export { type EncodableRecord, encode, finish, headBytes, stamp } from "./batch-encode.ts"
+export { Client, type ClusterTopic, isLost, isMoved, retrying } from "./client.ts"
+export { register } from "./compression.ts"
+export { failureOf, failureOfNumber, KafkaFailure, needsPerson, type TopicPartition } from "./errors.ts"
+export { fetch } from "./fetch-request.ts"
+export type { Broker } from "./kafkajs.ts"
+export { endsOf, offsets, undecidedEnd } from "./offsets.ts"
+export type { Compression, KafkaOptions } from "./options.ts"
+export { type Appended, produce } from "./produce-request.ts"
+export { type GroupOffset, isFenced, type TransactionBatch, TransactionalProducer } from "./transactional-producer.ts"
+export { bytesOf, textOf } from "./utf8.ts"
+export { Reader, Writer } from "./wire.ts"
