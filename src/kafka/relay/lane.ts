@@ -3,7 +3,13 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import type { LaneRound, RelayLane } from "../../relay/lanes.ts"
-import { type ReadLimits, type MirroredPosition, streamName, type Outbox, type OutboxPosition } from "../../relay/outbox.ts"
+import {
+  type ReadLimits,
+  type MirroredPosition,
+  streamName,
+  type Outbox,
+  type OutboxPosition
+} from "../../relay/outbox.ts"
 import { type StreamHalt, RelayError, type OutboxStream } from "../../relay/target.ts"
 import {
   failureOf,

@@ -16,7 +16,11 @@ const repair = ({ partition, projection, source }: OutboxStream) =>
   `set seq = <the end of a segment>, adopt = true where (target, projection, source, partition) = ('kafka', '${projection}', '${source}', ${partition})`
 
 /** Where to go on: the offset on Kafka decides, unless it is missing or behind the position in the database. */
-export const positionOf = (mirrored: MirroredPosition, group: string, offset: GroupOffset | undefined): OutboxPosition | HaltReason => {
+export const positionOf = (
+  mirrored: MirroredPosition,
+  group: string,
+  offset: GroupOffset | undefined
+): OutboxPosition | HaltReason => {
   const { incarnation, partition, projection, seq, source } = mirrored
   const stream = { projection, source, partition }
   // nothing was published yet

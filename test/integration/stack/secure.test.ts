@@ -9,7 +9,12 @@ import { owning } from "../../support/stack.ts"
 /** The number of brokers that a client of this configuration sees, or the name of its error. */
 const brokersSeen = (broker: string, config: Omit<KafkaJs.KafkaConfig, "brokers">) =>
   Effect.promise(async () => {
-    const kafka = new KafkaJs.Kafka({ brokers: [broker], logLevel: KafkaJs.logLevel.NOTHING, retry: { retries: 1 }, ...config })
+    const kafka = new KafkaJs.Kafka({
+      brokers: [broker],
+      logLevel: KafkaJs.logLevel.NOTHING,
+      retry: { retries: 1 },
+      ...config
+    })
     const admin = kafka.admin()
     try {
       await admin.connect()

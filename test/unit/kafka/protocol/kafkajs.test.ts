@@ -9,7 +9,9 @@ interface RequestQueue {
   readonly maybeThrottle: (ms: number) => void
   readonly destroy: () => void
 }
-const Queue = createRequire(import.meta.url)("kafkajs/src/network/requestQueue") as new (options: object) => RequestQueue
+const Queue = createRequire(import.meta.url)("kafkajs/src/network/requestQueue") as new (
+  options: object
+) => RequestQueue
 const logger = { debug: () => undefined, warn: () => undefined }
 const options = { requestTimeout: 1_000, clientId: "test", broker: "broker", logger }
 const queueOf = () => new Queue(options)
