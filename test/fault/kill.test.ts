@@ -22,9 +22,10 @@ import {
   planesFile,
   type Moment
 } from "../support/oracle.ts"
+import { isLong } from "../support/size.ts"
 
 const seed = Number(process.env["MILLRACE_KILL_SEED"] ?? Math.floor(Math.random() * 1e9))
-const kills = Number(process.env["MILLRACE_KILLS"] ?? 20)
+const kills = Number(process.env["MILLRACE_KILLS"] ?? (isLong ? 20 : 8))
 
 /** mulberry32: the same numbers for the same seed. */
 const randomOf = (state: number) => () => {

@@ -6,7 +6,8 @@ import { owning } from "../../support/stack.ts"
 import { copy } from "./copy.ts"
 import { points } from "./failpoints.ts"
 import { hunt, mutants } from "./mutants.ts"
-import { planOf, standard } from "./plan.ts"
+import { isLong } from "../../support/size.ts"
+import { planOf, short, standard } from "./plan.ts"
 import { execute } from "./execute.ts"
 import { backUp, cutLog, restoredDatabase } from "./scenarios.ts"
 
@@ -30,7 +31,9 @@ it("points and mutants fit the source", () => {
 suite("faults on Kafka", () => {
   it(`lose and double nothing (seed ${seed})`, async () => {
     process.stdout.write(`seed ${seed}: repeat with MILLRACE_FAULT_SEED=${seed}\n`)
-    const options = { seed, plan: planOf(seed, standard), events: 20_000, ahead: 2_000, patienceMs: 240_000, say }
+    const counts = isLong ? standard : short
+    const events = isLong ? 20_000 : 10_000
+    const options = { seed, plan: planOf(seed, counts), events, ahead: 2_000, patienceMs: 240_000, say }
     const report = await execute(options, [backUp, restoredDatabase, cutLog])
     const { aborted, dead, disordered, doubled, duplicates, examples, faults, fenced, hang, lost, wrong } = report
     process.stdout.write(`${JSON.stringify({ ...report, hang: hang !== undefined, examples: undefined })}\n`)
@@ -41,13 +44,13 @@ suite("faults on Kafka", () => {
       context
     )
     const atLeast = (kind: RegExp, n: number) => assert.isAtLeast(count(faults, kind), n, String(kind))
-    atLeast(/^projector killed/, 20)
-    atLeast(/^relay killed/, 10)
-    atLeast(/^rebalance/, 10)
-    atLeast(/^zombie fenced/, 5)
-    atLeast(/^overlapping claim fenced/, 1)
-    atLeast(/^backend ended/, 20)
-    atLeast(/^commit's reply lost/, 10)
+    atLeast(/^projector killed/, counts.projectorKills)
+    atLeast(/^relay killed/, counts.relayKills)
+    atLeast(/^rebalance/, counts.joins)
+    atLeast(/^zombie fenced/, counts.zombies)
+    atLeast(/^overlapping claim fenced/, counts.overlaps)
+    atLeast(/^backend ended/, counts.backends)
+    atLeast(/^commit's reply lost/, counts.replies)
     for (const once of ["PostgreSQL crashed", "broker killed", "two relays on one lane", "relay zombie"])
       atLeast(new RegExp(once), 1)
     for (const once of ["database restored to an older state", "log cut off before a consumer"])
@@ -58,7 +61,10 @@ suite("faults on Kafka", () => {
     assert.isAbove(duplicates, 0)
   }, 900_000)
 
-  const quick = ["no fence", "input is read uncommitted", "the relay's offsets are committed after"]
+  const quick = [
+    "input is read uncommitted",
+    ...(isLong ? ["no fence", "the relay's offsets are committed after"] : [])
+  ]
   for (const mutant of mutants.filter(({ name }) => quick.some((begin) => name.startsWith(begin)))) {
     it(`find a mutant: ${mutant.name}`, async () => {
       const { caught, report } = await hunt(mutant, seed)

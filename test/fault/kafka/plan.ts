@@ -35,8 +35,22 @@ export interface Counts {
   readonly kafkaCrashes?: number
 }
 
-/** What `npm test` asks for. */
-export const standard: Counts = {
+/** What `npm test` asks for: every fault, the frequent ones a few times. */
+export const short = {
+  projectorKills: 6,
+  relayKills: 3,
+  joins: 2,
+  zombies: 2,
+  overlaps: 1,
+  relayZombies: 1,
+  relayFights: 1,
+  backends: 6,
+  replies: 5,
+  postgresCrashes: 1,
+  kafkaCrashes: 1
+} satisfies Counts
+/** What `npm run fault` asks for, and `npm test` with MILLRACE_SIZE=long. */
+export const standard = {
   projectorKills: 20,
   relayKills: 10,
   joins: 10,
@@ -48,7 +62,7 @@ export const standard: Counts = {
   replies: 10,
   postgresCrashes: 1,
   kafkaCrashes: 1
-}
+} satisfies Counts
 /** A long run's: so many kills, twice as many of projectors as of relays, and the other faults in the proportion of `standard`. */
 export const cycles = (count: number): Counts => {
   const scale = (n: number) => Math.max(1, Math.round((n * count) / 30))
@@ -76,12 +90,14 @@ export const shuffled = <A>(values: ReadonlyArray<A>, random: Random): Array<A> 
   const left = [...values]
   return values.map(() => left.splice(random.int(0, left.length - 1), 1)[0]!)
 }
-/** So many names, each as often as any other, in an order of chance. */
-export const drawn = (points: ReadonlyArray<Pick<Point, "name" | "often">>, count: number, random: Random) =>
-  shuffled(
-    many(count, (i) => points[i % points.length]!),
+/** So many names in a random order. No name comes a second time before all have come once. */
+export const drawn = (points: ReadonlyArray<Pick<Point, "name" | "often">>, count: number, random: Random) => {
+  const order = shuffled(points, random)
+  return shuffled(
+    many(count, (i) => order[i % order.length]!),
     random
   ).map(({ name, often }) => ({ name, nth: random.int(1, often) }))
+}
 /** In groups of at most so many. */
 const grouped = <A>(values: ReadonlyArray<A>, size: number): Array<ReadonlyArray<A>> =>
   many(Math.ceil(values.length / size), (i) => values.slice(i * size, (i + 1) * size))

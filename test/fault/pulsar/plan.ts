@@ -35,8 +35,22 @@ export interface Counts {
   readonly storms?: number
   readonly consumerStops?: number
 }
-/** What `npm test` asks for. */
-export const standard: Counts = {
+/** What `npm test` asks for: every fault once. */
+export const short = {
+  relayKills: 1,
+  consumerKills: 1,
+  zombies: 1,
+  fights: 1,
+  brokers: 1,
+  cuts: 1,
+  forgets: 1,
+  unloads: 1,
+  poisons: 1,
+  slow: 1,
+  storms: 1
+} satisfies Counts
+/** What `npm run fault -- pulsar` asks for, and `npm test` with MILLRACE_SIZE=long. */
+export const standard = {
   relayKills: 5,
   consumerKills: 3,
   zombies: 1,
@@ -48,7 +62,7 @@ export const standard: Counts = {
   poisons: 1,
   slow: 1,
   storms: 1
-}
+} satisfies Counts
 /** A long run's: so many kills, two thirds of relays, and the other faults in proportion. */
 export const cycles = (count: number): Counts => {
   const scale = (n: number) => Math.max(1, Math.round((n * count) / 30))

@@ -1,0 +1,41 @@
+// The test files and folders that run on Node alone, each with the reason why Deno cannot change their outcome.
+//
+// Everything else runs on both runtimes: whatever opens sockets or streams, starts processes, handles signals, compresses, encrypts, serves
+// HTTP or loads the native client. Each adapter keeps its contract suite, its suites of faults and one suite of the whole on Deno.
+
+/** Paths in `test/`, and why their outcome does not depend on the runtime. */
+export const onNodeOnly: Readonly<Record<string, string>> = {
+  "layering.test.ts": "reads the imports of the source",
+  "types/mistakes.test.ts": "runs the TypeScript compiler; `deno task check` checks the same file",
+  "unit/bridge": "functions without I/O",
+  "unit/cli": "functions without I/O",
+  "unit/kafka/envelope.test.ts": "functions without I/O",
+  "unit/model": "functions without I/O",
+  "unit/postgres": "functions without I/O",
+  "unit/pulsar/errors.test.ts": "functions without I/O",
+  "unit/runner": "functions without I/O",
+  "unit/testing": "functions without I/O",
+  "fault/dedupe.test.ts": "the engine's logic on PostgreSQL; flights.test.ts runs the same engine on Deno",
+  "fault/poison.test.ts": "the engine's logic on PostgreSQL",
+  "fault/shared-rows.test.ts": "locks of PostgreSQL",
+  "integration/bridge/dlq-bridge.test.ts":
+    "dead letters of brokers' answers; dlq.test.ts runs the same commands on Deno",
+  "integration/bridge/fault.test.ts":
+    "faults in processes at named points; outage.test.ts kills both brokers under a bridge on Deno",
+  "integration/bridge/refusals.test.ts": "what brokers refuse",
+  "integration/cli/topics.test.ts": "what a broker makes of topics; drain.test.ts runs commands on Kafka on Deno",
+  "integration/dead-letter/dead-letters.test.ts": "the engine's logic on PostgreSQL",
+  "integration/dead-letter/dlq-fanout.test.ts":
+    "dead letters of brokers' answers; dlq.test.ts runs the same commands on Deno",
+  "integration/kafka/halts.test.ts": "what a broker answers about topics that are gone",
+  "integration/kafka/relay/positions.test.ts": "what a broker answers about offsets",
+  "integration/kafka/topics.test.ts": "what a broker makes of topics",
+  "integration/postgres/client/migrate.test.ts": "statements of SQL",
+  "integration/postgres/relay/relay.test.ts": "statements of SQL; its faults run on Deno",
+  "integration/postgres/store": "statements of SQL; client.test.ts has the connection, which is the same for all",
+  "integration/pulsar/relay/halts.test.ts": "what a broker remembers of producers; relay.test.ts runs on Deno",
+  "integration/pulsar/relay/undeclared.test.ts": "what a broker answers about tenants that are not declared",
+  "integration/pulsar/tenants.test.ts": "what a broker makes of tenants",
+  "integration/runner/projection.test.ts": "the engine's logic on PostgreSQL",
+  "integration/stack": "the launcher of the services; every suite on Deno that needs one starts it there"
+}
