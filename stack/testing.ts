@@ -135,16 +135,11 @@ export const shared = (...wanted: ReadonlyArray<Name>): Effect.Effect<Endpoints,
   })
 
 /**
- * Why services cannot be started on this machine, in a sentence that ends with what to try; undefined if they can. With `own`, services of
- * the environment do not count.
+ * Why a service cannot be started on this machine, in a sentence that ends with what to try; undefined if it can. With `own`, a service of
+ * the environment does not count.
  */
-export const lacking = async (wanted: ReadonlyArray<Name>, own: boolean): Promise<string | undefined> => {
-  for (const name of wanted) {
-    const reason = !own && given(name) !== undefined ? undefined : await obstacle(name)
-    if (reason !== undefined) return reason
-  }
-  return undefined
-}
+export const lacking = async (name: Name, own: boolean): Promise<string | undefined> =>
+  !own && given(name) !== undefined ? undefined : obstacle(name)
 
 /** Whether a service would run from jars that are not fetched yet. */
 export const isUnfetched = async (name: Name, own: boolean): Promise<boolean> =>

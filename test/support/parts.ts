@@ -47,18 +47,20 @@ const isService = (part: Part): part is Name => names.some((name) => name === pa
 export const services = (parts: ReadonlyArray<Part>): ReadonlyArray<Name> => parts.filter(isService)
 const all: ReadonlyArray<Part> = [...names, ...(Object.keys(looks) as ReadonlyArray<MachinePart>)]
 
-/** The parts whose absence is a failure: MILLRACE_EXPECT, a list divided by commas. Throws if it names an unknown part. */
-export const expected: ReadonlySet<Part> = new Set(
-  (process.env["MILLRACE_EXPECT"] ?? "")
+/** The parts that a text lists, separated by commas. Throws if it names an unknown part. */
+export const partsOf = (text: string): ReadonlyArray<Part> =>
+  text
     .split(",")
     .map((name) => name.trim())
     .filter((name) => name !== "")
     .map((name) => {
       const part = all.find((one) => one === name)
-      if (part === undefined) throw new Error(`MILLRACE_EXPECT names "${name}"; the parts are ${all.join(", ")}`)
+      if (part === undefined) throw new Error(`MILLRACE_EXPECT lists "${name}"; the parts are ${all.join(", ")}`)
       return part
     })
-)
+
+/** The parts whose absence is a failure. */
+export const expected: ReadonlySet<Part> = new Set(partsOf(process.env["MILLRACE_EXPECT"] ?? ""))
 
 /** A part that is missing, and why. */
 export interface Missing {

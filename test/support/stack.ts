@@ -25,28 +25,29 @@ const suiteOf = (missing: Missing | undefined): Suite => {
   return (title) => void describe(title, () => void it(`has ${missing.part}`, () => fail(missing)))
 }
 
-/** Fetches the jars that a service needs, and returns why they cannot be had. A first `npm test` does not wait for Pulsar's 235 MB. */
-const fetchProblem = async (name: Name, own: boolean): Promise<string | undefined> => {
-  if (!(await isUnfetched(name, own))) return undefined
-  return name === "pulsar" && !expected.has(name)
+/** A first `npm test` does not wait for Pulsar's 235 MB of jars; it fetches Kafka's. */
+const waitProblem = async (name: Name, own: boolean): Promise<string | undefined> =>
+  name === "pulsar" && !expected.has(name) && (await isUnfetched(name, own))
     ? "the jars of Pulsar are not fetched yet. try: npm run stack -- fetch --services pulsar"
-    : jarsProblem(name)
-}
+    : undefined
+const fetchProblem = async (name: Name, own: boolean): Promise<string | undefined> =>
+  (await isUnfetched(name, own)) ? jarsProblem(name) : undefined
 
 /** The first of these parts that this machine does not have. With `own`, services of the environment do not count. */
-const firstMissing = async (parts: ReadonlyArray<Part>, own: boolean): Promise<Missing | undefined> => {
+export const problemOf = async (parts: ReadonlyArray<Part>, own: boolean): Promise<Missing | undefined> => {
   const missing = await missingOf(parts)
   if (missing !== undefined) return missing
-  for (const part of services(parts)) {
-    const reason = (await lacking([part], own)) ?? (await fetchProblem(part, own))
-    if (reason !== undefined) return { part, reason }
-  }
+  for (const problem of [lacking, waitProblem, fetchProblem])
+    for (const part of services(parts)) {
+      const reason = await problem(part, own)
+      if (reason !== undefined) return { part, reason }
+    }
   return undefined
 }
 
 /** A suite that uses services of the environment, or shared ones (`shared`). Awaited at the top of a test file. */
 export const needing = async (...parts: ReadonlyArray<Part>): Promise<Suite> => {
-  const missing = await firstMissing(parts, false)
+  const missing = await problemOf(parts, false)
   if (missing !== undefined) return suiteOf(missing)
   return (title, body) =>
     void describe(title, () => {
@@ -57,7 +58,7 @@ export const needing = async (...parts: ReadonlyArray<Part>): Promise<Suite> => 
 }
 
 /** A suite that has services of its own, which it stops, kills or configures (`kafka`, `postgres`, `pulsar`). */
-export const owning = async (...parts: ReadonlyArray<Part>): Promise<Suite> => suiteOf(await firstMissing(parts, true))
+export const owning = async (...parts: ReadonlyArray<Part>): Promise<Suite> => suiteOf(await problemOf(parts, true))
 
 /** A transport to Pulsar: the native client, or WebSocket, which every machine has. */
 export type TransportName = "native" | "websocket"
@@ -71,6 +72,10 @@ const missingFor = (transport: TransportName): Missing | undefined => {
 /** A suite for each transport, named after it. */
 export const overTransports = (body: (transport: TransportName) => void): void =>
   transports.forEach((transport) => suiteOf(missingFor(transport))(transport, () => body(transport)))
+
+/** The same, for suites whose tests mostly wait: they run at the same time. */
+export const overTransportsConcurrently = (body: (transport: TransportName) => void): void =>
+  overTransports((transport) => void describe.concurrent("at the same time", () => body(transport)))
 
 /** A test that uses this transport, as `it.live` or another tester would declare it. */
 export const testOver = <R = Scope.Scope>(

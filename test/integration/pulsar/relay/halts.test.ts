@@ -19,7 +19,7 @@ import {
   testsOn,
   withProduce
 } from "../../../support/relay-pulsar.ts"
-import { needing, overTransports } from "../../../support/stack.ts"
+import { needing, overTransportsConcurrently } from "../../../support/stack.ts"
 
 const suite = await needing("pulsar")
 const other = "00000000-0000-4000-8000-000000000002"
@@ -57,7 +57,7 @@ const withProducers = (cluster: Cluster, change: (producer: TransportProducer) =
 suite("what the relay to Pulsar rests on", () => {
   const services = servicesOfSuite()
 
-  overTransports((transport) => {
+  overTransportsConcurrently((transport) => {
     const test = testsOn(transport, services)
 
     test(

@@ -17,14 +17,14 @@ import {
   testsOn,
   withProduce
 } from "../../../support/relay-pulsar.ts"
-import { needing, overTransports } from "../../../support/stack.ts"
+import { needing, overTransportsConcurrently } from "../../../support/stack.ts"
 
 const suite = await needing("pulsar")
 
 suite("relay to Pulsar", () => {
   const services = servicesOfSuite()
 
-  overTransports((transport) => {
+  overTransportsConcurrently((transport) => {
     const test = testsOn(transport, services)
 
     test(

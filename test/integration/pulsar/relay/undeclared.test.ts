@@ -24,7 +24,7 @@ import {
   testsOn,
   withProduce
 } from "../../../support/relay-pulsar.ts"
-import { needing, overTransports } from "../../../support/stack.ts"
+import { needing, overTransportsConcurrently } from "../../../support/stack.ts"
 
 const suite = await needing("pulsar")
 const stream = "p/events/0"
@@ -101,7 +101,7 @@ const away = new PulsarFailure("lost", true, "Pulsar does not answer")
 suite("what waits for tenants that are not declared", () => {
   const services = servicesOfSuite()
 
-  overTransports((transport) => {
+  overTransportsConcurrently((transport) => {
     const test = testsOn(transport, services)
 
     test(
