@@ -1,4 +1,4 @@
-// Builds dist/ for the published package: src/ as JavaScript with its types, and whatever lies beside it that is not TypeScript.
+// Builds dist/ for the published package: src/ as JavaScript with type declarations, and the files of src/ that are not TypeScript.
 import { spawnSync } from "node:child_process"
 import { cpSync, rmSync } from "node:fs"
 import { fileURLToPath } from "node:url"

@@ -1,5 +1,5 @@
-// Points package.json's exports at dist/ before npm packs, and back at src/ after: Node strips no types within node_modules,
-// and npm, unlike others, has no exports of their own for the published package. `npm run postpack` mends a pack that was cut off.
+// Points the exports of package.json at dist/ before npm packs, and back at src/ afterwards. Node does not strip types within node_modules, and
+// npm cannot have other exports in the published package. If packing is interrupted, `npm run postpack` restores package.json.
 import { readFileSync, writeFileSync } from "node:fs"
 
 const file = new URL("../package.json", import.meta.url)
@@ -13,5 +13,5 @@ switch (process.argv[2]) {
     writeFileSync(file, text.replaceAll(/"\.\/dist\/([\w/.-]+)\.js"/g, '"./src/$1.ts"'))
     break
   default:
-    throw new Error("try: node scripts/exports.mjs dist, or src")
+    throw new Error("usage: node scripts/exports.mjs dist|src")
 }

@@ -1,4 +1,4 @@
-// The commands that run and end: start, migrate, ingest, status, sql. `dev` has a file of its own; main.ts reads the command line.
+// Runs `millrace start`, `migrate`, `ingest`, `status` and `sql`.
 import * as Effect from "effect/Effect"
 import * as Http from "../server/server.ts"
 import { Log } from "../log/log.ts"
@@ -14,7 +14,7 @@ import { parseRoles, runLoops, serveHttp } from "./serve.ts"
 
 const print = (text: string) => Effect.sync(() => process.stdout.write(text === "" ? "" : `${text}\n`))
 
-/** Runs some or all roles, until stopped. */
+/** Runs some or all roles of a system until stopped. */
 export const start = Effect.fnUntraced(function* (options: {
   readonly data: string
   readonly config: string | undefined
@@ -24,7 +24,7 @@ export const start = Effect.fnUntraced(function* (options: {
 }) {
   const roles = yield* parseRoles(options.roles)
   const application = yield* loadApplication(options.config)
-  // not within: an embedded server is given the time that it takes to stop
+  // outside of `drained`: an embedded server gets as much time to stop as it needs
   const database = yield* openDatabase(options.data, "own")
   return yield* drained(
     Effect.gen(function* () {
@@ -42,7 +42,7 @@ export const start = Effect.fnUntraced(function* (options: {
   )
 })
 
-/** Brings the database up to date: the project's tables, the application's topics, tables and views. */
+/** Updates the database: Millrace's own tables, and the application's topics, tables and views. */
 export const migrate = Effect.fnUntraced(function* (options: {
   readonly data: string
   readonly config: string | undefined
@@ -61,7 +61,7 @@ export const migrate = Effect.fnUntraced(function* (options: {
   return 0
 })
 
-/** Sends NDJSON through the gateway at MILLRACE_URL, or through one of its own straight to the log. */
+/** Sends NDJSON to the gateway at MILLRACE_URL, or to a gateway in this process, which appends to the log. */
 export const ingest = Effect.fnUntraced(function* (options: {
   readonly data: string
   readonly config: string | undefined
@@ -70,7 +70,7 @@ export const ingest = Effect.fnUntraced(function* (options: {
   readonly json: boolean
 }) {
   const given = process.env["MILLRACE_URL"]
-  const url = given === undefined || given === "" ? yield* ownGateway(options) : given
+  const url = given === undefined || given === "" ? yield* startGateway(options) : given
   const { accepted, examples, rejected } = yield* feed(options.file, { url, topic: options.topic, speed: "max" })
   yield* print(
     options.json
@@ -81,8 +81,8 @@ export const ingest = Effect.fnUntraced(function* (options: {
   if (!options.json) for (const example of examples) process.stderr.write(`${example}\n`)
   return exitCodes.rejected
 })
-/** The same checks and the same log, without a server that runs: one that lives as long as the command. */
-const ownGateway = Effect.fnUntraced(function* (options: {
+/** Starts a gateway for as long as the command runs, so that events pass the same checks as through a gateway of the system. */
+const startGateway = Effect.fnUntraced(function* (options: {
   readonly data: string
   readonly config: string | undefined
 }) {
@@ -94,14 +94,14 @@ const ownGateway = Effect.fnUntraced(function* (options: {
   return server.url
 })
 
-/** Prints how far everything is. The exit code is 0 only where all is healthy. */
+/** Prints how far projections and relays have come. The exit code is 0 only if the system is healthy. */
 export const status = Effect.fnUntraced(function* (options: { readonly data: string; readonly json: boolean }) {
   const database = yield* openDatabase(options.data, "join", { max: 2 })
   const found = yield* Effect.flatMap(openObserved(database), readStatus).pipe(
     Effect.mapError((error) =>
       /millrace\.\w+" does not exist/.test(error.message)
         ? new CommandFailed({
-            message: "there is no Millrace in this database yet",
+            message: "this database has no tables of Millrace yet",
             try: "millrace migrate, or millrace dev"
           })
         : error
@@ -112,7 +112,7 @@ export const status = Effect.fnUntraced(function* (options: { readonly data: str
   return found.healthy ? 0 : exitCodes.unhealthy
 })
 
-/** Runs one query and prints its rows. Reads only, unless told. */
+/** Runs one query and prints its rows. Without `write` the query can only read. */
 export const sql = Effect.fnUntraced(function* (options: {
   readonly data: string
   readonly query: string
@@ -123,7 +123,7 @@ export const sql = Effect.fnUntraced(function* (options: {
   const rows = yield* Effect.tryPromise({
     try: async () => {
       if (!options.write) await database.sql`set default_transaction_read_only = on`
-      // as objects, columns of one name would be one
+      // rows as arrays: an object would lose columns that have the same name
       return await database.sql.unsafe(options.query).values()
     },
     catch: (cause) => {

@@ -1,4 +1,4 @@
-// Finds and loads the application: the default export of millrace.config.ts. It runs nothing of it.
+// Finds and loads the application: the default export of millrace.config.ts.
 import { existsSync } from "node:fs"
 import { resolve } from "node:path"
 import { pathToFileURL } from "node:url"
@@ -6,18 +6,18 @@ import * as Effect from "effect/Effect"
 import type { Application } from "../model/application.ts"
 import { CommandFailed } from "./command-failure.ts"
 
-/** An application of any projections. */
+/** An application with any projections. */
 export type AnyApplication = Application.Any
 
 const names = ["millrace.config.ts", "millrace.config.js", "millrace.config.mjs"]
 
-/** Loads the application from a file, or from the working directory's `millrace.config.ts`. */
+/** Loads the application from a file; without a file, from `millrace.config.ts`, `.js` or `.mjs` in the working directory. */
 export const loadApplication = Effect.fnUntraced(function* (file: string | undefined) {
   const path = file === undefined ? names.map((name) => resolve(name)).find((name) => existsSync(name)) : resolve(file)
   if (path === undefined || !existsSync(path)) {
     return yield* new CommandFailed({
-      message: file === undefined ? `there is no ${names[0]} in ${process.cwd()}` : `there is no ${path}`,
-      try: "run this where your millrace.config.ts is, or name it with --config FILE"
+      message: file === undefined ? `there is no ${names[0]} in ${process.cwd()}` : `the file ${path} does not exist`,
+      try: "change to the directory of your millrace.config.ts, or name the file with --config FILE"
     })
   }
   const module = yield* Effect.tryPromise({
@@ -25,13 +25,13 @@ export const loadApplication = Effect.fnUntraced(function* (file: string | undef
     catch: (cause) =>
       new CommandFailed({
         message: `${path} does not load: ${cause instanceof Error ? cause.message : String(cause)}`,
-        try: "mend the error it names"
+        try: "fix the error in that file, or in a file that it imports"
       })
   })
   const application = module.default
   if (!Array.isArray(application?.projections)) {
     return yield* new CommandFailed({
-      message: `${path} has no application as its default export`,
+      message: `the default export of ${path} is not an application`,
       try: "export default Application.make({ name, projections: [Projection.async(…)] })"
     })
   }

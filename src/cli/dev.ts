@@ -1,17 +1,17 @@
-// `millrace dev`: the whole system in one process on the embedded database, fed from a file if one is given.
+// Runs `millrace dev`: all roles of a system in one process, fed from a file if one is given.
 import * as Effect from "effect/Effect"
 import { loadApplication, type AnyApplication } from "./config.ts"
 import { drained } from "./shutdown.ts"
 import { CommandFailed, exitCodes } from "./command-failure.ts"
-import { feed, type Fed } from "./feed.ts"
+import { feed, type FeedResult } from "./feed.ts"
 import { watchAlerts } from "./print-alerts.ts"
 import { openDatabase, type Database } from "../system/database.ts"
 import { readStatus } from "../system/observed.ts"
 import { openSystem, type System } from "../system/system.ts"
 import { roles, runLoops, serveHttp } from "./serve.ts"
 
-/** What `dev` was asked for. */
-export interface DevOptions {
+/** The flags of the command. */
+export interface DevFlags {
   readonly data: string
   readonly config: string | undefined
   readonly features: string | undefined
@@ -22,35 +22,35 @@ export interface DevOptions {
   readonly port: number
 }
 
-const say = (options: DevOptions, line: string) =>
+const say = (options: DevFlags, line: string) =>
   Effect.sync(() => (options.json ? process.stderr : process.stdout).write(`${line}\n`))
 
-/** Runs until it is stopped; with `once`, until everything that was sent is projected and relayed. */
-export const dev = Effect.fnUntraced(function* (options: DevOptions) {
+/** Runs until stopped; with `once`, until everything that was sent is processed by the projections and published by the relays. */
+export const dev = Effect.fnUntraced(function* (options: DevFlags) {
   const application = yield* loadApplication(options.config)
   const database = yield* openDatabase(options.data, "own")
-  return yield* drained(live(application, database, options))
+  return yield* drained(runSystem(application, database, options))
 })
 
-const live = Effect.fnUntraced(function* (application: AnyApplication, database: Database, options: DevOptions) {
+const runSystem = Effect.fnUntraced(function* (application: AnyApplication, database: Database, options: DevFlags) {
   const system = yield* openSystem(application, database, { makesTopics: true })
   const server = yield* serveHttp(system, roles, options.port)
   yield* say(options, banner(options, database, server.url))
   if (!options.json && !options.once) yield* Effect.forkScoped(watchAlerts(system, (line) => say(options, line)))
   const work = Effect.gen(function* () {
-    const { fed, ...result } = yield* run(system, options, server.url)
+    const { fed, ...result } = yield* sendFiles(system, options, server.url)
     if (options.json) process.stdout.write(`${JSON.stringify(result)}\n`)
     else if (options.input !== undefined) yield* say(options, summary(result))
     if (fed.rejected > 0) yield* say(options, rejections(fed))
     if (options.once) return fed.rejected > 0 ? exitCodes.rejected : 0
     if (options.input !== undefined)
-      yield* say(options, "Everything is projected. The servers go on; stop them with Ctrl-C.")
+      yield* say(options, "All events are processed. The system keeps running; stop it with Ctrl-C.")
     return yield* Effect.never
   })
   return yield* Effect.raceFirst(work, runLoops(system, roles))
 })
 
-const banner = ({ data }: DevOptions, database: Database, url: string) => {
+const banner = ({ data }: DevFlags, database: Database, url: string) => {
   const flag = database.embedded && data !== ".millrace" ? ` --data ${data}` : ""
   return [
     `Millrace is running.`,
@@ -59,14 +59,14 @@ const banner = ({ data }: DevOptions, database: Database, url: string) => {
     `  docs           ${url}/docs`,
     `  metrics        ${url}/metrics`,
     `  database       psql ${database.url}`,
-    `  data           kept in ${database.embedded ? data : "that database"}`,
-    `  look           npx millrace sql${flag} "select * from alerts order by score desc limit 5"`,
-    `  how it is      npx millrace status${flag}`,
+    `  data           kept in ${database.embedded ? data : "this database"}`,
+    `  query          npx millrace sql${flag} "select * from alerts order by score desc limit 5"`,
+    `  status         npx millrace status${flag}`,
     ""
   ].join("\n")
 }
 
-/** The topic of what is known: the only one that events are looked up in. */
+/** The topic that `--features` is sent to: the only lookup topic of the application. */
 const featuresTopic = (application: AnyApplication) => {
   const lookups = new Set(
     application.projections.flatMap(({ projection }) => Object.values(projection.enrich).map(({ topic }) => topic.name))
@@ -76,33 +76,36 @@ const featuresTopic = (application: AnyApplication) => {
     ? Effect.succeed(first)
     : Effect.fail(
         new CommandFailed({
-          message: `--features is for applications with one lookup topic; this one has ${lookups.size}`,
+          message: `--features needs an application with exactly one lookup topic; this one has ${lookups.size}`,
           try: `millrace ingest --topic TOPIC FILE${lookups.size > 0 ? `, with one of ${[...lookups].join(", ")}` : ""}`
         })
       )
 }
 
-const run = Effect.fnUntraced(function* (system: System, options: DevOptions, url: string) {
+/** Sends the files, waits until they are processed, and returns the counts of `--json`. */
+const sendFiles = Effect.fnUntraced(function* (system: System, options: DevFlags, url: string) {
   const before = yield* counts(system)
   if (options.features !== undefined) {
     const topic = yield* featuresTopic(system.application)
     const fed = yield* feed(options.features, { url, topic, speed: "max" })
     if (fed.rejected > 0) {
       return yield* new CommandFailed({
-        message: `${fed.rejected} values of ${options.features} were rejected, as ${fed.examples[0]}`,
+        message: `the gateway rejected ${fed.rejected} records of ${options.features}, for example ${fed.examples[0]}`,
         exitCode: exitCodes.rejected
       })
     }
   }
   const started = performance.now()
-  const nothing: Fed = { accepted: 0, rejected: 0, examples: [] }
-  const progress =
-    options.json || options.speed === "max" ? undefined : everySeconds(5, (fed: Fed) => `… ${fed.accepted} events sent`)
+  const nothing: FeedResult = { accepted: 0, rejected: 0, examples: [] }
+  const onProgress =
+    options.json || options.speed === "max"
+      ? undefined
+      : everySeconds(5, (fed: FeedResult) => `… ${fed.accepted} events sent`)
   const fed =
     options.input === undefined
       ? nothing
-      : yield* feed(options.input, { url, topic: undefined, speed: options.speed, ...(progress && { progress }) })
-  if (options.input !== undefined || options.once) yield* settled(system)
+      : yield* feed(options.input, { url, topic: undefined, speed: options.speed, ...(onProgress && { onProgress }) })
+  if (options.input !== undefined || options.once) yield* untilProcessed(system)
   const seconds = (performance.now() - started) / 1000
   const after = yield* counts(system)
   return {
@@ -118,18 +121,18 @@ const run = Effect.fnUntraced(function* (system: System, options: DevOptions, ur
   }
 })
 
-/** Prints at most one line in so many seconds. */
-const everySeconds = (seconds: number, line: (fed: Fed) => string) => {
+/** Prints a line, but not more often than this. */
+const everySeconds = (seconds: number, line: (fed: FeedResult) => string) => {
   let last = performance.now()
-  return (fed: Fed) => {
+  return (fed: FeedResult) => {
     if (performance.now() - last < seconds * 1000) return
     last = performance.now()
     process.stdout.write(`${line(fed)}\n`)
   }
 }
 
-/** Waits until projections have handled what was in the log when this began, and relays have shipped what that published. */
-const settled = Effect.fnUntraced(function* (system: System) {
+/** Waits until the projections have processed all that is in the log now, and the relays have published the results. */
+const untilProcessed = Effect.fnUntraced(function* (system: System) {
   const { database, log } = system
   const topics = yield* Effect.promise(
     () => database.sql<Array<{ topic: string }>>`select distinct topic from millrace.progress`
@@ -143,14 +146,14 @@ const settled = Effect.fnUntraced(function* (system: System) {
     const halted = projections.find((projection) => projection.halted !== null)
     if (halted !== undefined) {
       return yield* new CommandFailed({
-        message: `${halted.name} ${halted.topic}/${halted.partition} stands still: ${halted.halted}`,
+        message: `projection ${halted.name} is halted at ${halted.topic}/${halted.partition}: ${halted.halted}`,
         exitCode: exitCodes.unhealthy
       })
     }
     const stopped = relays.find((target) => target.halted !== null)
     if (stopped !== undefined) {
       return yield* new CommandFailed({
-        message: `the relay to ${stopped.target} stands still: ${stopped.halted}`,
+        message: `the relay to ${stopped.target} is halted: ${stopped.halted}`,
         exitCode: exitCodes.unhealthy
       })
     }
@@ -178,12 +181,12 @@ const counts = Effect.fnUntraced(function* ({ application, database: { sql } }: 
   })
 })
 
-type Result = Omit<Effect.Success<ReturnType<typeof run>>, "fed">
-const summary = (result: Result) =>
+type DevResult = Omit<Effect.Success<ReturnType<typeof sendFiles>>, "fed">
+const summary = (result: DevResult) =>
   `\n${result.events} events in ${result.seconds} s (${result.events_per_second}/s): ${result.alerts} alerts, ${result.duplicates} duplicates, ` +
   `${result.late} late for a window, ${result.dead_letters} dead letters` +
   (result.duplicates > 0 && result.duplicates === result.events
-    ? "\nEverything was there already. Name another --data DIR, or delete this one, to see it flow again."
+    ? "\nAll events were in the log already. To process them again use another --data DIR, or delete this one."
     : "")
-const rejections = ({ examples, rejected }: Fed) =>
-  `${rejected} events were rejected by the gateway and are not in the log:\n  ${examples.join("\n  ")}`
+const rejections = ({ examples, rejected }: FeedResult) =>
+  `The gateway rejected ${rejected} events, which are not in the log:\n  ${examples.join("\n  ")}`

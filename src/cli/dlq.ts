@@ -1,42 +1,38 @@
-// The `dlq` commands as the command line has them. What they do is in letters.ts, which is loaded when one runs.
+// Defines the command line of `millrace dlq`. What its commands do is in dlq-actions.ts, which is loaded when one of them runs.
 import { Argument, Command, Flag } from "effect/cli"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
-import type * as Scope from "effect/Scope"
-
-/** What every command shares: its flags, and how it ends. */
-export interface Shared {
-  readonly data: Flag.Flag<string>
-  readonly config: Flag.Flag<Option.Option<string>>
-  readonly json: Flag.Flag<boolean>
-  readonly ending: (run: Effect.Effect<number, unknown, Scope.Scope>) => Effect.Effect<number>
-}
+import { config, data, json, optionalText, runToExitCode, toggle } from "./flags.ts"
 
 const statuses = ["parked", "skipped", "retrying", "retried", "discarded"] as const
-const text = (name: string, description: string) =>
-  Flag.optional(Flag.String(name).pipe(Flag.withDescription(description)))
 const filters = {
-  kind: text("kind", "Of these, with commas: projection, subscription, relay, bridge; default: all"),
-  subscription: text("subscription", "Of messages that this subscription gave up"),
-  projection: text("projection", "Of this projection"),
-  rule: text("rule", "Of records that a bridge could not mirror by this rule"),
-  topic: text("topic", "Of records of this topic"),
-  key: text("key", "Of records with this key"),
-  error: text("error", "With this error, as `list` names it"),
-  since: text("since", 'Failed since: "2 hours", or a date'),
-  rules: text("rules", "The bridge's rules, as millrace bridge takes them; default: the same files")
+  kind: optionalText(
+    "kind",
+    "Only these kinds, separated by commas: projection, subscription, relay, bridge; default: all"
+  ),
+  subscription: optionalText("subscription", "Only messages that this subscription could not process"),
+  projection: optionalText("projection", "Only events and messages of this projection"),
+  rule: optionalText("rule", "Only records that a bridge could not mirror by this rule"),
+  topic: optionalText("topic", "Only what comes from this topic"),
+  key: optionalText("key", "Only what has this key"),
+  error: optionalText("error", "Only what failed with this error, named as in the output of list"),
+  since: optionalText("since", 'Only what failed since then: a duration before now such as "2 hours", or a date'),
+  rules: optionalText(
+    "rules",
+    "File of the bridge's rules, as for millrace bridge; default: millrace.bridge.json, .ts, millrace.config.ts"
+  )
 }
-const chosen = {
-  ids: Argument.String("id").pipe(Argument.withDescription("Ids, as `list` prints them"), Argument.variadic()),
+const bulk = {
+  ids: Argument.String("id").pipe(Argument.withDescription("Ids, as list prints them"), Argument.variadic()),
   ...filters,
-  all: Flag.Boolean("all").pipe(Flag.withDescription("Without ids and filters: all"), Flag.withDefault(false)),
+  all: toggle("all", "All open dead letters; needed if neither ids nor filters are given"),
   limit: Flag.Int("limit").pipe(
-    Flag.withDescription("At most so many of each kind, the oldest first; default: 1000"),
+    Flag.withDescription("At most this many of each kind, the oldest first; default: 1000"),
     Flag.withDefault(1_000)
   ),
-  dryRun: Flag.Boolean("dry-run").pipe(Flag.withDescription("Show which, and do nothing"), Flag.withDefault(false))
+  dryRun: toggle("dry-run", "Print which dead letters would be taken, and change nothing")
 }
-const plain = <F extends { readonly [K in keyof typeof filters]: Option.Option<string> }>(flags: F) => ({
+const withoutOptions = <F extends { readonly [K in keyof typeof filters]: Option.Option<string> }>(flags: F) => ({
   ...flags,
   kind: Option.getOrUndefined(flags.kind),
   subscription: Option.getOrUndefined(flags.subscription),
@@ -48,60 +44,88 @@ const plain = <F extends { readonly [K in keyof typeof filters]: Option.Option<s
   error: Option.getOrUndefined(flags.error),
   since: Option.getOrUndefined(flags.since)
 })
-const letters = Effect.promise(() => import("./dlq-actions.ts"))
+const actions = Effect.promise(() => import("./dlq-actions.ts"))
+
+const list = Command.make(
+  "list",
+  {
+    data,
+    ...filters,
+    status: Flag.String("status").pipe(
+      Flag.withDescription(
+        `Only these statuses, separated by commas: ${statuses.join(", ")}; default: parked,retrying`
+      ),
+      Flag.withDefault("parked,retrying")
+    ),
+    limit: Flag.Int("limit").pipe(
+      Flag.withDescription("At most this many, the newest first; default: 50"),
+      Flag.withDefault(50)
+    ),
+    json
+  },
+  (flags) =>
+    runToExitCode(
+      Effect.flatMap(actions, (module) => module.list({ ...withoutOptions(flags), config: undefined, ids: [] }))
+    )
+).pipe(
+  Command.withDescription("List dead letters with the reason of each: what could not be processed, sent or mirrored"),
+  Command.withExamples([
+    { command: "millrace dlq list --projection signals --since '1 day'", description: "What failed in one projection" }
+  ])
+)
+
+const show = Command.make(
+  "show",
+  {
+    data,
+    id: Argument.String("id").pipe(Argument.withDescription("An id, as list prints it")),
+    rules: filters.rules,
+    json
+  },
+  (flags) =>
+    runToExitCode(
+      Effect.flatMap(actions, (module) => module.show({ ...flags, rules: Option.getOrUndefined(flags.rules) }))
+    )
+).pipe(
+  Command.withDescription(
+    "Print all that is known of one dead letter: value, headers, error, position, attempts, trace id"
+  )
+)
+
+const retry = Command.make("retry", { data, config, ...bulk, json }, (flags) =>
+  runToExitCode(
+    Effect.flatMap(actions, (module) =>
+      module.retry({ ...withoutOptions(flags), config: Option.getOrUndefined(flags.config) })
+    )
+  )
+).pipe(
+  Command.withDescription(
+    "Process dead letters again: an event goes to its projection, a message to its subscription alone, a message of the relay to Pulsar, a record of a bridge to its other side. Exits with 4 if some are refused again"
+  ),
+  Command.withExamples([
+    {
+      command: "millrace dlq retry --projection signals --since '1 day'",
+      description: "After the error in a handler is fixed"
+    },
+    {
+      command: "millrace dlq retry --rule orders --rules bridge.json",
+      description: "After the missing topic is created"
+    }
+  ])
+)
+
+const discard = Command.make("discard", { data, ...bulk, json }, (flags) =>
+  runToExitCode(Effect.flatMap(actions, (module) => module.discard({ ...withoutOptions(flags), config: undefined })))
+).pipe(
+  Command.withDescription(
+    "Decide that dead letters will not be processed. They are kept, and list shows them with --status discarded only"
+  )
+)
 
 /** `millrace dlq list|show|retry|discard`. */
-export const dlqOf = ({ config, data, ending, json }: Shared) => {
-  const list = Command.make(
-    "list",
-    {
-      data,
-      ...filters,
-      status: Flag.String("status").pipe(
-        Flag.withDescription(`Of these, with commas: ${statuses.join(", ")}; default: parked,retrying`),
-        Flag.withDefault("parked,retrying")
-      ),
-      limit: Flag.Int("limit").pipe(
-        Flag.withDescription("At most so many, the newest first; default: 50"),
-        Flag.withDefault(50)
-      ),
-      json
-    },
-    (flags) => ending(Effect.flatMap(letters, (module) => module.list({ ...plain(flags), config: undefined, ids: [] })))
-  ).pipe(Command.withDescription("Events, messages and records that could not be handled, sent or mirrored, and why"))
-  const show = Command.make(
-    "show",
-    {
-      data,
-      id: Argument.String("id").pipe(Argument.withDescription("An id, as `list` prints it")),
-      rules: filters.rules,
-      json
-    },
-    (flags) =>
-      ending(Effect.flatMap(letters, (module) => module.show({ ...flags, rules: Option.getOrUndefined(flags.rules) })))
-  ).pipe(Command.withDescription("Everything that is known of one: payload, headers, error, place, attempts, trace id"))
-  const retry = Command.make("retry", { data, config, ...chosen, json }, (flags) =>
-    ending(
-      Effect.flatMap(letters, (module) =>
-        module.retry({ ...plain(flags), config: Option.getOrUndefined(flags.config) })
-      )
-    )
-  ).pipe(
-    Command.withDescription(
-      "Bring them again: events to their projection, messages to their subscription alone, parked ones to Pulsar, records of a bridge across; exit 4 where some are refused still"
-    ),
-    Command.withExamples([
-      { command: "millrace dlq retry --projection signals --since '1 day'", description: "After a handler was mended" },
-      { command: "millrace dlq retry --rule orders --rules bridge.json", description: "After the topic was made" }
-    ])
-  )
-  const discard = Command.make("discard", { data, ...chosen, json }, (flags) =>
-    ending(Effect.flatMap(letters, (module) => module.discard({ ...plain(flags), config: undefined })))
-  ).pipe(Command.withDescription("Keep them, and let nobody wait for them any more"))
-  return Command.make("dlq").pipe(
-    Command.withDescription(
-      "Dead letters of projections, subscriptions, relays and bridges: list, show, retry and discard them. What was decided is kept in the database"
-    ),
-    Command.withSubcommands([list, show, retry, discard])
-  )
-}
+export const dlq = Command.make("dlq").pipe(
+  Command.withDescription(
+    "List, show, retry and discard dead letters of projections, subscriptions, relays and bridges. The database keeps what was decided"
+  ),
+  Command.withSubcommands([list, show, retry, discard])
+)

@@ -1,47 +1,47 @@
-// Sends NDJSON to the gateway over HTTP, in the order of the file and at a given speed. It validates nothing: the gateway does.
+// Sends NDJSON to a gateway over HTTP, in the order of the file and at a given speed. The gateway validates it.
 import { createReadStream } from "node:fs"
 import { createInterface } from "node:readline"
 import { createGunzip } from "node:zlib"
 import * as Effect from "effect/Effect"
 import { CommandFailed } from "./command-failure.ts"
 
-/** What became of what was sent. */
-export interface Fed {
+/** What the gateway answered to the events sent so far. */
+export interface FeedResult {
   readonly accepted: number
   readonly rejected: number
-  /** The first few rejections, as the gateway told them. */
+  /** The first few rejections, as JSON of the gateway. */
   readonly examples: ReadonlyArray<string>
 }
-/** Where to send, and how fast. */
+/** Where to send events, and how fast. */
 export interface FeedOptions {
   /** The gateway's URL. */
   readonly url: string
-  /** Undefined: each event goes where its type belongs. */
+  /** Undefined: each event goes to the topic of its type. */
   readonly topic: string | undefined
-  /** Events a second; `max`: as fast as the gateway answers. */
+  /** Events per second; `max`: as fast as the gateway answers. */
   readonly speed: number | "max"
-  /** Told after each request. */
-  readonly progress?: (fed: Fed) => void
+  /** Called after each request. */
+  readonly onProgress?: (result: FeedResult) => void
 }
 
-const linesAtOnce = 4_000
-const charactersAtOnce = 2 << 20
+const linesPerRequest = 4_000
+const charactersPerRequest = 2 << 20
 const examplesKept = 5
-const retries = 20
-/** Statuses that come with a result for each event: in the log, or refused for good. */
+const maxAttempts = 20
+/** HTTP statuses of answers with a result for each event: appended to the log, or rejected for good. */
 const answered = new Set([202, 207, 400, 422])
 
-/** The file's lines, unpacked where it is gzip; `-` is standard input. Blank lines are left out. */
+/** The lines of a file, decompressed if it is gzip; `-` is standard input. Blank lines are left out. */
 async function* linesOf(file: string): AsyncGenerator<string> {
   const input = file === "-" ? process.stdin : createReadStream(file)
   const text = file.endsWith(".gz") ? input.pipe(createGunzip()) : input
-  // an error of the file does not reach a pipe's end by itself
+  // a pipe does not forward an error of its source
   input.once("error", (error: Error) => text.destroy(error))
   for await (const line of createInterface({ input: text, crlfDelay: Infinity })) if (line.trim() !== "") yield line
 }
 
-/** Sends a file and waits until the log has all of it. Requests that the gateway could not serve are sent again: ids make that safe. */
-export const feed = (file: string, options: FeedOptions): Effect.Effect<Fed, CommandFailed> =>
+/** Sends a file and waits until the log has all of it. Requests that the gateway could not serve are repeated, which event ids make safe. */
+export const feed = (file: string, options: FeedOptions): Effect.Effect<FeedResult, CommandFailed> =>
   Effect.tryPromise({
     try: (signal) => send(linesOf(file), options, signal),
     catch: (cause) =>
@@ -49,16 +49,16 @@ export const feed = (file: string, options: FeedOptions): Effect.Effect<Fed, Com
         ? cause
         : new CommandFailed({
             message: `cannot send ${file}: ${cause instanceof Error ? cause.message : String(cause)}`,
-            try: "check the file's name; NDJSON or gzipped NDJSON"
+            try: "check the name of the file; it must be NDJSON or gzipped NDJSON"
           })
   })
 
-const send = async (lines: AsyncIterable<string>, options: FeedOptions, signal: AbortSignal): Promise<Fed> => {
+const send = async (lines: AsyncIterable<string>, options: FeedOptions, signal: AbortSignal): Promise<FeedResult> => {
   const { speed } = options
   const pace = speed === "max" ? undefined : { started: performance.now(), perMs: speed / 1000 }
-  // at a watchable speed a request holds a twentieth of a second's events
-  const atOnce = speed === "max" ? linesAtOnce : Math.max(1, Math.min(linesAtOnce, Math.round(speed / 20)))
-  let fed: Fed = { accepted: 0, rejected: 0, examples: [] }
+  // with a limited speed a request has the events of 50 ms
+  const perRequest = speed === "max" ? linesPerRequest : Math.max(1, Math.min(linesPerRequest, Math.round(speed / 20)))
+  let fed: FeedResult = { accepted: 0, rejected: 0, examples: [] }
   let pending: Array<string> = []
   let characters = 0
   const flush = async () => {
@@ -68,12 +68,12 @@ const send = async (lines: AsyncIterable<string>, options: FeedOptions, signal: 
     fed = add(fed, await post(pending.join("\n"), options, signal))
     pending = []
     characters = 0
-    options.progress?.(fed)
+    options.onProgress?.(fed)
   }
   for await (const line of lines) {
     pending.push(line)
     characters += line.length
-    if (pending.length >= atOnce || characters >= charactersAtOnce) await flush()
+    if (pending.length >= perRequest || characters >= charactersPerRequest) await flush()
   }
   await flush()
   return fed
@@ -83,13 +83,13 @@ const sleep = (ms: number, signal: AbortSignal) =>
     const timer = setTimeout(resolve, ms)
     signal.addEventListener("abort", () => (clearTimeout(timer), reject(signal.reason as Error)), { once: true })
   })
-const add = (a: Fed, b: Fed): Fed => ({
+const add = (a: FeedResult, b: FeedResult): FeedResult => ({
   accepted: a.accepted + b.accepted,
   rejected: a.rejected + b.rejected,
   examples: [...a.examples, ...b.examples].slice(0, examplesKept)
 })
 
-const post = async (body: string, { topic, url }: FeedOptions, signal: AbortSignal): Promise<Fed> => {
+const post = async (body: string, { topic, url }: FeedOptions, signal: AbortSignal): Promise<FeedResult> => {
   const target = new URL("/v1/events", url)
   target.searchParams.set("results", "errors")
   if (topic !== undefined) target.searchParams.set("topic", topic)
@@ -100,23 +100,23 @@ const post = async (body: string, { topic, url }: FeedOptions, signal: AbortSign
       body,
       signal
     }).catch((cause: unknown) => {
-      if (attempt >= retries || signal.aborted) throw cause
+      if (attempt >= maxAttempts || signal.aborted) throw cause
       return undefined
     })
     const text = await response?.text()
     if (response !== undefined && text !== undefined && answered.has(response.status) && text.includes('"accepted":'))
-      return fedOf(text)
+      return resultOf(text)
     const mayPass = response === undefined || response.status === 429 || response.status === 503
-    if (!mayPass || attempt >= retries) {
+    if (!mayPass || attempt >= maxAttempts) {
       throw new CommandFailed({
         message: `the gateway at ${url} answered ${response?.status}: ${text?.slice(0, 500)}`,
-        try: "look at its log, and send again: what is there already counts once"
+        try: "look at the gateway's log, and send the file again: events that are in the log already are not counted twice"
       })
     }
     await sleep(Math.min(100 * 2 ** attempt, 2_000), signal)
   }
 }
-const fedOf = (text: string): Fed => {
+const resultOf = (text: string): FeedResult => {
   const answer = JSON.parse(text) as {
     readonly accepted: number
     readonly rejected: number

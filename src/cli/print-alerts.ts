@@ -1,10 +1,10 @@
-// Prints alerts as they come, for people who watch `millrace dev`.
+// Prints the alerts of an application as they arrive, for people who watch `millrace dev`.
 import * as Effect from "effect/Effect"
 import { topicsOf } from "../model/application.ts"
 import type { LogRecord } from "../log/log.ts"
 import type { System } from "../system/system.ts"
 
-/** Follows the topics that are named for alerts from now on and prints a line for each record, until interrupted. */
+/** Prints a line for each new record of the topics `alerts` and `alerts.v1`, `.v2` …, until interrupted. */
 export const watchAlerts = Effect.fnUntraced(function* (
   system: System,
   print: (line: string) => Effect.Effect<unknown>
@@ -14,7 +14,7 @@ export const watchAlerts = Effect.fnUntraced(function* (
   )
   const partitions = []
   for (const { topic } of topics) {
-    // one that goes to Pulsar alone may not be there
+    // a topic that goes to Pulsar alone may not exist in the log
     const bounds = Effect.catchTag(system.log.bounds(topic.name), "UnknownTopic", () => Effect.succeed([]))
     for (const { end, partition } of yield* bounds) partitions.push({ topic: topic.name, partition, end })
   }

@@ -1,19 +1,19 @@
-// What `millrace subscribe` does: prints a topic's messages as they come, and acknowledges each once it is written.
+// Runs `millrace subscribe`: prints the messages of a topic as they arrive, and acknowledges each when it is written.
 import { randomInt } from "node:crypto"
 import * as Effect from "effect/Effect"
 import * as Schedule from "effect/Schedule"
 import { FanOut, type FanOutError, type Message, type StartAt, type SubscriptionType } from "../subscription/fanout.ts"
 import { isRetryForAnother } from "../subscription/dead-letter.ts"
 import { layer } from "../system/layer.ts"
-import { CommandFailed, exitCodes, isBrokenPipe } from "./command-failure.ts"
+import { CommandFailed, isBrokenPipe, usageError } from "./command-failure.ts"
 import { timeOf } from "./time.ts"
 
-/** What the command is given. */
-export interface Options {
+/** The flags and the argument of the command. */
+export interface SubscribeFlags {
   readonly data: string
   readonly topic: string
   readonly type: SubscriptionType
-  /** Undefined: one that is forgotten when the command ends. */
+  /** Undefined: a new subscription, which is deleted when the command ends. */
   readonly name: string | undefined
   readonly from: string
   readonly seek: boolean
@@ -21,7 +21,7 @@ export interface Options {
   readonly json: boolean
 }
 
-/** Where to begin: earliest, latest, a date, a duration before `now`, or places as `partition:position`. Undefined: it is none. */
+/** The start of a subscription that a text names: earliest, latest, a date, a duration before `now`, or positions as `partition:position`. Undefined if it names none. */
 export const startOf = (text: string, now: number): StartAt | undefined => {
   if (text === "earliest" || text === "latest") return text
   if (/^\d+:\d+(,\d+:\d+)*$/.test(text)) {
@@ -41,47 +41,40 @@ const jsonOf = ({ value, ...message }: Message): string => {
   try {
     parsed = JSON.parse(value)
   } catch {
-    // another's message may be anything; it is shown as it is
+    // messages of other writers need not be JSON; they are printed as text
   }
   return JSON.stringify({ ...rest, event_time: new Date(eventTime).toISOString(), value: parsed })
 }
 const lineOf = ({ eventTime, key, partition, position, value }: Message): string =>
   `${new Date(eventTime).toISOString()}  ${partition}:${position}  ${key}  ${value}`
-/** True: written, so that whoever reads has taken it, or the system holds it for him. False: nobody reads any more. */
+/** Writes to standard output. True when the reader, or the pipe to it, has the lines; false if the reader has closed the pipe. */
 const write = (lines: string) =>
   Effect.callback<boolean, CommandFailed>((resume) => {
     process.stdout.write(lines, (error) => {
-      const failed = () => new CommandFailed({ message: `cannot print: ${error?.message}` })
+      const failed = () => new CommandFailed({ message: `cannot write to standard output: ${error?.message}` })
       resume(error == null || isBrokenPipe(error) ? Effect.succeed(error == null) : Effect.fail(failed()))
     })
   })
 
-const patient = Schedule.min([Schedule.exponential("50 millis"), Schedule.spaced("1 second")]).pipe(
+const retrySchedule = Schedule.min([Schedule.exponential("50 millis"), Schedule.spaced("1 second")]).pipe(
   Schedule.setInputType<FanOutError>(),
   Schedule.while(({ input }) => input.retryable)
 )
-const atOnce = 100
+const batchSize = 100
 
-/** Prints messages until interrupted, or until `max` are printed. */
+/** Prints messages until interrupted, or until `max` are printed. Returns the exit code. */
 export const subscribe = Effect.fnUntraced(
-  function* (options: Options) {
+  function* (options: SubscribeFlags) {
     const { json, max = Infinity, seek, topic, type } = options
     const from = startOf(options.from, Date.now())
     if (from === undefined) {
-      const hint = '--from earliest, latest, "2 hours", 2026-01-31T12:00Z, or 0:42,1:17 for positions of partitions'
-      return yield* new CommandFailed({
-        message: `--from ${options.from} is no place`,
-        try: hint,
-        exitCode: exitCodes.usage
-      })
+      return yield* usageError(
+        `--from is '${options.from}'; it must be earliest, latest, a duration, a date or positions`,
+        '--from earliest, latest, "2 hours", 2026-01-31T12:00Z, or 0:42,1:17 for positions of partitions'
+      )
     }
-    if (max < 1) {
-      return yield* new CommandFailed({
-        message: `--max ${max} is no number of messages`,
-        try: "--max 10, or leave it out to go on until stopped",
-        exitCode: exitCodes.usage
-      })
-    }
+    if (max < 1)
+      return yield* usageError(`--max is ${max}; it must be at least 1`, "--max 10, or no --max to print until stopped")
     const fanOut = yield* FanOut
     const name = options.name ?? `cli-${randomInt(2 ** 40).toString(36)}`
     if (options.name === undefined) {
@@ -90,13 +83,13 @@ export const subscribe = Effect.fnUntraced(
     if (seek) yield* fanOut.seek({ topic, name, type }, from)
     const consumer = yield* fanOut.subscribe({ topic, name, type, from, receiveQueue: Math.min(max, 1_000) })
     for (let left = max; left > 0;) {
-      const messages = yield* Effect.retry(consumer.receive(Math.min(left, atOnce)), patient)
-      // another subscription's dead letter that comes again was here before
+      const messages = yield* Effect.retry(consumer.receive(Math.min(left, batchSize)), retrySchedule)
+      // a retry of a dead letter of another subscription: this subscription has processed the message before
       const shown = messages.filter((message) => !isRetryForAnother(name, message))
       const lines = shown.map((message) => `${json ? jsonOf(message) : lineOf(message)}\n`).join("")
       const printed = yield* Effect.uninterruptible(
         Effect.tap(write(lines), (written) =>
-          written ? Effect.retry(consumer.acknowledge(messages), patient) : Effect.void
+          written ? Effect.retry(consumer.acknowledge(messages), retrySchedule) : Effect.void
         )
       )
       if (!printed) return 0

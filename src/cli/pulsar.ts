@@ -1,22 +1,16 @@
-// `millrace pulsar plan|apply|check`: holds tenants, namespaces and topics on Pulsar to what the application declares.
-import { Command, Flag } from "effect/cli"
+// `millrace pulsar plan|apply|check`: compares the tenants, namespaces and topics on Pulsar with what the application declares, and changes them.
+import { Command } from "effect/cli"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
-import type * as Scope from "effect/Scope"
-import { loadApplication } from "./config.ts"
 import { CommandFailed, exitCodes } from "./command-failure.ts"
+import { loadApplication } from "./config.ts"
+import { config, json, optionalText, runToExitCode } from "./flags.ts"
 import { type Application, topicsOf } from "../model/application.ts"
 import type { ResourcePlan } from "../pulsar/tenants.ts"
 import { Tenancy } from "../model/tenancy.ts"
 
-/** What every command shares: its flags, and how it ends. */
-export interface Shared {
-  readonly config: Flag.Flag<Option.Option<string>>
-  readonly json: Flag.Flag<boolean>
-  readonly ending: (run: Effect.Effect<number, unknown, Scope.Scope>) => Effect.Effect<number>
-}
-
-const open = Effect.promise(async () => {
+// Pulsar's code is loaded only if a command runs.
+const load = Effect.promise(async () => {
   const [{ Admin }, tenants, { adminOptionsFrom }] = await Promise.all([
     import("../pulsar/client/admin.ts"),
     import("../pulsar/tenants.ts"),
@@ -27,8 +21,8 @@ const open = Effect.promise(async () => {
 
 const signs = { create: "+", change: "~", refused: "!" } as const
 const valueOf = (value: unknown) => (value === undefined ? "none" : JSON.stringify(value))
-/** What differs, and how much does not. `are`: or were, where it is made so now. */
-const textOf = (plans: ReadonlyArray<ResourcePlan>, are: string): string => {
+/** What differs, and how many resources do not. `verb` is put before "as declared". */
+const textOf = (plans: ReadonlyArray<ResourcePlan>, verb: string): string => {
   const lines = plans.flatMap(({ action, kind, name, note, settings }) =>
     action === "nothing"
       ? []
@@ -39,16 +33,16 @@ const textOf = (plans: ReadonlyArray<ResourcePlan>, are: string): string => {
         ]
   )
   const same = plans.filter(({ action }) => action === "nothing").length
-  return [...lines, `${same} of ${plans.length}${are} as declared`].join("\n")
+  return [...lines, `${same} of ${plans.length}${verb} as declared`].join("\n")
 }
 
-/** The topics that every tenant has where the application does not say: all that projections write and that go to Pulsar. */
-const derived = (application: Application.Any) =>
+/** The topics of each tenant if the application declares none: all topics that projections write and that go to Pulsar. */
+const derivedTopics = (application: Application.Any) =>
   topicsOf(application)
     .filter(({ topic: { to }, writtenBy }) => writtenBy.length > 0 && to?.includes("pulsar") !== false)
     .map(({ topic }) => Tenancy.topic(topic))
 
-/** What the application declares, and the tenants that the command names beside. */
+/** What the application declares, with the tenants that the command names in addition. */
 const tenancyOf = (application: Application.Any, tenants: string | undefined) => {
   const named = (tenants ?? "").split(",").flatMap((name) => (name.trim() === "" ? [] : [name.trim()]))
   const { pulsar } = application
@@ -62,7 +56,7 @@ const tenancyOf = (application: Application.Any, tenants: string | undefined) =>
   }
   return Effect.try({
     try: () => {
-      const made = Tenancy.make({ tenants: [...new Set(named)], topics: derived(application) })
+      const made = Tenancy.make({ tenants: [...new Set(named)], topics: derivedTopics(application) })
       if (pulsar === undefined) return made
       const isNew = (name: string) => !pulsar.tenants.some((tenant) => tenant.name === name)
       return { ...pulsar, tenants: [...pulsar.tenants, ...made.tenants.filter(({ name }) => isNew(name))] }
@@ -76,7 +70,7 @@ const run = Effect.fnUntraced(function* (
   options: { readonly config: string | undefined; readonly tenants: string | undefined; readonly json: boolean }
 ) {
   const tenancy = yield* tenancyOf(yield* loadApplication(options.config), options.tenants)
-  const { admin, tenants } = yield* open
+  const { admin, tenants } = yield* load
   const client = yield* Effect.try({
     try: admin,
     catch: (cause) => new CommandFailed({ message: (cause as Error).message, exitCode: exitCodes.usage })
@@ -90,36 +84,41 @@ const run = Effect.fnUntraced(function* (
   if (doing === "apply" && refused.length > 0) {
     const first = refused[0]!
     return yield* new CommandFailed({
-      message: `${refused.map(({ name }) => name).join(", ")}: refused, and nothing was changed: ${first.note}`
+      message: `${refused.map(({ name }) => name).join(", ")}: refused, so nothing was changed: ${first.note}`
     })
   }
   return doing === "check" && plans.some(tenants.differs) ? exitCodes.unhealthy : 0
 })
 
-const tenantsFlag = Flag.optional(
-  Flag.String("tenants").pipe(Flag.withDescription("Tenants beside those that the application declares, with commas"))
+const tenants = optionalText(
+  "tenants",
+  "Tenants in addition to those that the application declares, separated by commas"
 )
+const subcommand = (doing: "plan" | "apply" | "check", description: string) =>
+  Command.make(doing, { config, tenants, json }, (flags) =>
+    runToExitCode(
+      run(doing, {
+        json: flags.json,
+        config: Option.getOrUndefined(flags.config),
+        tenants: Option.getOrUndefined(flags.tenants)
+      })
+    )
+  ).pipe(Command.withDescription(description))
 
 /** `millrace pulsar plan|apply|check`. */
-export const pulsarOf = ({ config, ending, json }: Shared) => {
-  const one = (doing: "plan" | "apply" | "check", description: string) =>
-    Command.make(doing, { config, tenants: tenantsFlag, json }, ({ config, json, tenants }) =>
-      ending(run(doing, { json, config: Option.getOrUndefined(config), tenants: Option.getOrUndefined(tenants) }))
-    ).pipe(Command.withDescription(description))
-  return Command.make("pulsar").pipe(
-    Command.withDescription(
-      "Tenants, namespaces and topics on Pulsar (MILLRACE_PULSAR_ADMIN_URL): what is to be done, and doing it"
-    ),
-    Command.withSubcommands([
-      one("plan", "Show what is to be done: create, change, or why not"),
-      one("apply", "Show it and do it; nothing where one is refused"),
-      one("check", "Show it; exit 3 where anything differs from what is declared")
-    ]),
-    Command.withExamples([
-      {
-        command: "millrace pulsar apply",
-        description: "Make the tenants of millrace.config.ts before the relay starts"
-      }
-    ])
-  )
-}
+export const pulsar = Command.make("pulsar").pipe(
+  Command.withDescription(
+    "Compare the tenants, namespaces and topics on Pulsar with what the application declares, and create or change them. Needs MILLRACE_PULSAR_ADMIN_URL"
+  ),
+  Command.withSubcommands([
+    subcommand("plan", "Print what would be created or changed, and what is refused and why"),
+    subcommand("apply", "Print the plan and carry it out; change nothing if a part of it is refused"),
+    subcommand("check", "Print the plan; exit with 3 if anything differs from the declaration")
+  ]),
+  Command.withExamples([
+    {
+      command: "millrace pulsar apply",
+      description: "Create the tenants of millrace.config.ts before the relay starts"
+    }
+  ])
+)

@@ -1,16 +1,16 @@
-// Runs a system's roles in this process until it is told to stop: what `dev` and `start` have in common.
+// What `millrace dev` and `millrace start` share: the roles of a system, its HTTP server, and its loops.
 import * as Effect from "effect/Effect"
 import * as Http from "../server/server.ts"
 import { Log } from "../log/log.ts"
-import { CommandFailed } from "./command-failure.ts"
+import { CommandFailed, exitCodes } from "./command-failure.ts"
 import { readStatus } from "../system/observed.ts"
 import { runProjections, runRelay, type System } from "../system/system.ts"
 
-/** What a process can do of a system. */
+/** The roles that a process can have in a system. */
 export const roles = ["gateway", "projections", "relay", "api"] as const
 export type Role = (typeof roles)[number]
 
-/** Reads `gateway,projections,…`. */
+/** Reads roles that are separated by commas. */
 export const parseRoles = (text: string): Effect.Effect<ReadonlyArray<Role>, CommandFailed> => {
   const named = text
     .split(",")
@@ -20,15 +20,15 @@ export const parseRoles = (text: string): Effect.Effect<ReadonlyArray<Role>, Com
   return unknown.length > 0 || named.length === 0
     ? Effect.fail(
         new CommandFailed({
-          message: `there is no role ${unknown.join(", ") || "named"}`,
+          message: unknown.length > 0 ? `unknown role ${unknown.join(", ")}` : "--roles names no role",
           try: `--roles ${roles.join(",")}, or some of these`,
-          exitCode: 2
+          exitCode: exitCodes.usage
         })
       )
     : Effect.succeed([...new Set(named)] as ReadonlyArray<Role>)
 }
 
-/** Starts the HTTP server where a role needs one, and hands its URL on. */
+/** Starts the HTTP server with the routes of the roles. It is closed with the scope. */
 export const serveHttp = (system: System, held: ReadonlyArray<Role>, port: number) =>
   Http.serve({
     application: system.application,
@@ -40,7 +40,7 @@ export const serveHttp = (system: System, held: ReadonlyArray<Role>, port: numbe
     )
   }).pipe(Effect.provideService(Log, system.log))
 
-/** The loops of the roles; ends with the first that fails, and with the database. */
+/** Runs the loops of the roles. Fails as soon as one of them fails, or the database has ended for good. */
 export const runLoops = (system: System, held: ReadonlyArray<Role>): Effect.Effect<never, unknown> =>
   Effect.raceAllFirst<Effect.Effect<never, unknown>>([
     system.database.failed,

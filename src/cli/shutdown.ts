@@ -1,28 +1,29 @@
-// An orderly end within bounded time: what is under way is finished or dropped, and what hangs is left to the end of the process.
+// An orderly shutdown within bounded time: work under way is finished or dropped, and what hangs is left to the exit of the process.
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Scope from "effect/Scope"
 
-/** How long loops may take to finish or drop what is under way, in milliseconds: a commit, or a transaction that was begun. */
+/** How long loops may take to finish or drop a commit or a transaction that is under way, in milliseconds. */
 const loopsMs = 4_000
-/** How long servers and connections may take to close after that, in milliseconds. */
+/** How long servers and connections may then take to close, in milliseconds. */
 const closeMs = 6_000
 
-/** Waits for an end, whatever it is, for so long and no longer. Nothing interrupts the waiting; what does not end goes on behind. */
-const upTo = Effect.fnUntraced(function* (millis: number, end: Effect.Effect<unknown, unknown>) {
+/** Waits until an effect has ended in any way, but at most this long. The effect is not interrupted then: it continues in the background. */
+const waitAtMost = Effect.fnUntraced(function* (millis: number, effect: Effect.Effect<unknown, unknown>) {
   const over = yield* Deferred.make<void>()
   const done = Effect.asVoid(Deferred.succeed(over, undefined))
-  yield* Effect.forkDetach(Effect.ensuring(end, done))
+  yield* Effect.forkDetach(Effect.ensuring(effect, done))
   const timer = yield* Effect.forkDetach(Effect.interruptible(Effect.andThen(Effect.sleep(millis), done)))
   yield* Deferred.await(over)
   yield* Fiber.interrupt(timer)
 }, Effect.uninterruptible)
 
 /**
- * Runs with a scope of its own. When it ends, or is interrupted, its work and then its scope are given some seconds to end. A crash at any
- * point is safe, so nothing is lost where a broker or a database that hangs makes that too short: whoever goes on finds it as after a crash.
+ * Runs an effect with a scope of its own. When the effect ends or is interrupted, first its fibers and then its scope get some seconds to end.
+ * That may be too short if a broker or a database hangs, but nothing is lost: the next process finds the state that a crash would have left,
+ * and a crash is safe at any point.
  */
 export const drained = <A, E, R>(
   run: Effect.Effect<A, E, R | Scope.Scope>
@@ -32,8 +33,8 @@ export const drained = <A, E, R>(
       const scope = yield* Scope.make()
       const fiber = yield* Effect.forkDetach(Effect.interruptible(Scope.provide(run, scope)))
       const exit = yield* Effect.exit(restore(Fiber.join(fiber)))
-      yield* upTo(loopsMs, Fiber.interrupt(fiber))
-      yield* upTo(closeMs, Scope.close(scope, Exit.void))
+      yield* waitAtMost(loopsMs, Fiber.interrupt(fiber))
+      yield* waitAtMost(closeMs, Scope.close(scope, Exit.void))
       return yield* exit
     })
   ) as Effect.Effect<A, E, Exclude<R, Scope.Scope>>

@@ -1,4 +1,4 @@
-// Rows as text: aligned for people, separated for programs.
+// Formats rows, the status and topic plans as text.
 import Table from "cli-table3"
 import type { Status } from "../system/status.ts"
 import type { TopicPlan } from "../log/topic-plan.ts"
@@ -7,33 +7,33 @@ import type { TopicPlan } from "../log/topic-plan.ts"
 type Rows = ReadonlyArray<ReadonlyArray<unknown>>
 
 /**
- * Rows in a format. `tsv` has no header, NULL is empty, and a tab or a line's end within a value is written `\t`, `\n` or `\r`. In JSON, whose
- * rows are objects, the second column of a name has `_2` behind it.
+ * Formats rows. `tsv` has no header; NULL is empty, and a tab or a line end within a value is written as `\t`, `\n` or `\r`. JSON has an object for
+ * each row; the second column with the same name gets the suffix `_2`.
  */
 export const rowsAs = (
   format: "table" | "tsv" | "csv" | "json",
   rows: Rows,
   columns: ReadonlyArray<string>
 ): string => {
-  // a statement that returns nothing, or several statements
+  // a statement that returns no rows, or several statements
   if (columns.length === 0) return format === "json" ? "[]" : ""
   switch (format) {
     case "json": {
-      const names = apart(columns)
+      const names = uniqueNames(columns)
       return JSON.stringify(rows.map((row) => Object.fromEntries(names.map((name, i) => [name, row[i]]))))
     }
     case "tsv":
-      return rows.map((row) => row.map(tabbed).join("\t")).join("\n")
+      return rows.map((row) => row.map(escapeTsv).join("\t")).join("\n")
     case "csv":
-      return [columns, ...rows].map((row) => row.map(comma).join(",")).join("\n")
+      return [columns, ...rows].map((row) => row.map(quoteCsv).join(",")).join("\n")
     case "table": {
-      const table = plain(columns)
+      const table = makeTable(columns)
       for (const row of rows) table.push(row.map(textOf))
       return `${table.toString()}\n(${rows.length} row${rows.length === 1 ? "" : "s"})`
     }
   }
 }
-const apart = (columns: ReadonlyArray<string>) => {
+const uniqueNames = (columns: ReadonlyArray<string>) => {
   const taken = new Set<string>()
   return columns.map((column) => {
     let name = column
@@ -45,17 +45,17 @@ const apart = (columns: ReadonlyArray<string>) => {
 const textOf = (value: unknown): string =>
   value === null || value === undefined ? "" : typeof value === "object" ? JSON.stringify(value) : String(value)
 const escapes: Readonly<Record<string, string>> = { "\t": "\\t", "\n": "\\n", "\r": "\\r" }
-const tabbed = (value: unknown) => textOf(value).replaceAll(/[\t\n\r]/g, (character) => escapes[character]!)
-const comma = (value: unknown) => {
+const escapeTsv = (value: unknown) => textOf(value).replaceAll(/[\t\n\r]/g, (character) => escapes[character]!)
+const quoteCsv = (value: unknown) => {
   const text = textOf(value)
   return /[",\n\r]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text
 }
-const plain = (head: ReadonlyArray<string>) =>
+const makeTable = (head: ReadonlyArray<string>) =>
   new Table({ head: [...head], style: { head: [], border: [], compact: true } })
 
-/** The status for people: a line a projection's partition, relays, dead letters. */
+/** The status for people: a line for each partition of a projection, a line for each relay, and the numbers of dead letters. */
 export const statusTable = ({ dead_letters, healthy, parked_messages, projections, relays }: Status): string => {
-  const table = plain(["projection", "topic", "position", "end", "lag", "epoch", "stream time", "state"])
+  const table = makeTable(["projection", "topic", "position", "end", "lag", "epoch", "stream time", "state"])
   for (const { end, epoch, halted, lag, mode, name, partition, position, stream_time, topic, version } of projections) {
     const time = stream_time === null ? "" : new Date(stream_time).toISOString()
     table.push([`${name} v${version}`, `${topic}/${partition}`, position, end, lag, epoch, time, halted ?? mode])
@@ -63,22 +63,23 @@ export const statusTable = ({ dead_letters, healthy, parked_messages, projection
   return [
     table.toString(),
     ...relays.map(
-      ({ halted, lag, target }) => `relay to ${target}: ${lag} behind${halted === null ? "" : `, halted: ${halted}`}`
+      ({ halted, lag, target }) =>
+        `relay to ${target}: ${lag} messages behind${halted === null ? "" : `, halted: ${halted}`}`
     ),
-    `dead letters of projections: ${dead_letters}, of relays: ${parked_messages}${dead_letters + parked_messages === 0 ? "" : ", see millrace dlq list"}`,
+    `dead letters of projections: ${dead_letters}, of relays: ${parked_messages}${dead_letters + parked_messages === 0 ? "" : "; millrace dlq list shows them"}`,
     healthy ? "healthy" : "not healthy"
   ].join("\n")
 }
 
-const doings = { create: "create", change: "change", nothing: "nothing to do", refused: "refused" } as const
+const actionNames = { create: "create", change: "change", nothing: "nothing to do", refused: "refused" } as const
 const changeOf = (from: number | string | undefined, to: number | string) =>
   from === undefined || from === to ? String(to) : `${from} → ${to}`
 
-/** What is to be done about topics, for people: a line a topic, and its settings and reasons below it. */
+/** A plan for topics, for people: a line for each topic, with its settings and notes below it. */
 export const planText = (where: string, plans: ReadonlyArray<TopicPlan>): string => {
   const width = Math.max(...plans.map(({ topic }) => topic.length))
   const lines = plans.flatMap(({ action, notes, partitions, settings, topic }) => [
-    `${topic.padEnd(width)}  ${changeOf(partitions.from, partitions.to)} partition${partitions.to === 1 ? "" : "s"}: ${doings[action]}`,
+    `${topic.padEnd(width)}  ${changeOf(partitions.from, partitions.to)} partition${partitions.to === 1 ? "" : "s"}: ${actionNames[action]}`,
     ...settings.map(({ from, name, to }) => `  ${name} ${changeOf(from, to)}`),
     ...notes.map((note) => `  ${note}`)
   ])

@@ -1,4 +1,4 @@
-// `millrace topics plan|apply|check`: holds the log's topics to what the application declares, and shows everything before it does it.
+// Runs `millrace topics plan|apply|check`: compares the topics of the log with what the application declares, and changes them.
 import * as Effect from "effect/Effect"
 import { openTopics, specsOf } from "../system/topics.ts"
 import { differs, type TopicPlan } from "../log/topic-plan.ts"
@@ -6,41 +6,42 @@ import { loadApplication } from "./config.ts"
 import { CommandFailed, exitCodes } from "./command-failure.ts"
 import { planText } from "./tables.ts"
 
-/** What the commands were asked for. */
-export interface TopicsOptions {
+/** The flags of the three commands. */
+export interface TopicsFlags {
   readonly data: string
   readonly config: string | undefined
   readonly allowRepartition: boolean
   readonly json: boolean
 }
 
-const refusal = (plans: ReadonlyArray<TopicPlan>, where: string) => {
+/** The error of `apply` if a topic is refused; undefined if none is. */
+const refusalOf = (plans: ReadonlyArray<TopicPlan>, where: string) => {
   const refused = plans.filter(({ action }) => action === "refused")
   const [first] = refused
   if (first === undefined) return undefined
   const grows = refused.every(({ partitions: { from, to } }) => from !== undefined && from < to)
   return new CommandFailed({
-    message: `${refused.map(({ topic }) => topic).join(", ")}: refused, and nothing was changed: ${first.notes.join("; ")}`,
+    message: `${refused.map(({ topic }) => topic).join(", ")}: refused, so no topic was changed: ${first.notes.join("; ")}`,
     ...(grows && where === "Kafka"
-      ? { try: "--allow-repartition, if keys may lose their order and every projection over the topic is rebuilt" }
+      ? { try: "--allow-repartition, if keys may lose their order and you rebuild every projection over the topic" }
       : {})
   })
 }
 
-/** Shows what is to be done, and does it where asked to. Exits with 3 where `check` finds that anything differs. */
-export const topics = Effect.fnUntraced(function* (doing: "plan" | "apply" | "check", options: TopicsOptions) {
+/** Prints the plan, and with `apply` carries it out. `check` exits with 3 if anything differs from the declaration. */
+export const topics = Effect.fnUntraced(function* (doing: "plan" | "apply" | "check", options: TopicsFlags) {
   const { allowRepartition, config, data, json } = options
   const application = yield* loadApplication(config)
   const { topics, where } = yield* openTopics(data)
   const specs = specsOf(application, where)
   const plans = yield* topics.plan(specs, { allowRepartition })
-  const print = json
+  const text = json
     ? JSON.stringify({ log: where, topics: plans, differs: plans.some(differs) })
     : planText(where, plans)
-  yield* Effect.sync(() => process.stdout.write(`${print}\n`))
+  yield* Effect.sync(() => process.stdout.write(`${text}\n`))
   if (doing === "check") return plans.some(differs) ? exitCodes.unhealthy : 0
   if (doing === "plan") return 0
-  const refused = refusal(plans, where)
+  const refused = refusalOf(plans, where)
   if (refused !== undefined) return yield* refused
   yield* topics.apply(specs, plans)
   return 0

@@ -1,4 +1,4 @@
-// How far everything has come: positions against the log's ends, relays against the outbox, and what stands still and why. It changes nothing.
+// Reads how far a system has come: projections against the ends of the log, relays against the outbox, and what is halted and why.
 import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import { type PartitionBounds, type Log, OutOfRange, type ReadError } from "../log/log.ts"
@@ -11,39 +11,39 @@ import {
   type RelayRow
 } from "../postgres/store/status.ts"
 
-/** How far a projection's partition has come, against the log. Why it is halted: as its runner recorded it, or as the log shows. */
+/** How far a partition of a projection has come. `halted`: why it is halted, as its runner recorded it or as the log shows; null if it is not. */
 export interface PartitionStatus extends Omit<PartitionRow, "quiet"> {
   readonly end: number
   readonly lag: number
 }
-/** How far everything has come, as `status` prints it. */
+/** How far a system has come, as `millrace status --json` prints it. */
 export interface Status {
   readonly healthy: boolean
   readonly projections: ReadonlyArray<PartitionStatus>
   readonly relays: ReadonlyArray<RelayRow>
   readonly dead_letters: number
-  /** Messages that relays parked, for the target refuses them. */
+  /** Messages that relays parked because their target refuses them. */
   readonly parked_messages: number
 }
 
-/** Lagging this long without a commit is not healthy: nothing works on it. Milliseconds. */
+/** A partition that lags and commits nothing for this long is not healthy: no process works on it. Milliseconds. */
 const stalledMs = 60_000
-/** Questions to the log that are under way at once. */
+/** How many requests to the log run at once. */
 const concurrency = 16
 
-/** The topic's bounds, or why it has none. */
+/** The bounds of a topic, or the reason why it has none. */
 const boundsOf = (log: Log["Service"], topic: string) =>
   Effect.catchTag(log.bounds(topic), "UnknownTopic", (error) => Effect.succeed(error.message))
 
-/** Whether a record waits for longer than `stalledMs`, and nothing was committed meanwhile. */
+/** Whether a record has waited for longer than `stalledMs`. */
 const isStalled = Effect.fnUntraced(function* (
   log: Log["Service"],
   { lag, partition, position, topic }: PartitionStatus
 ) {
   if (lag === 0) return false
   const { records } = yield* log.read(topic, partition, position, { maxBytes: 1 })
-  const waits = records[0]
-  return waits !== undefined && waits.appendedAt < (yield* Clock.currentTimeMillis) - stalledMs
+  const waiting = records[0]
+  return waiting !== undefined && waiting.appendedAt < (yield* Clock.currentTimeMillis) - stalledMs
 })
 
 const partitionStatusOf = (
@@ -51,10 +51,15 @@ const partitionStatusOf = (
   bounds: ReadonlyArray<PartitionBounds> | string
 ): PartitionStatus => {
   const { halted, partition, position, topic } = row
-  const still = (reason: string): PartitionStatus => ({ ...row, end: position, lag: 0, halted: halted ?? reason })
-  if (typeof bounds === "string") return still(bounds)
+  const haltedBecause = (reason: string): PartitionStatus => ({
+    ...row,
+    end: position,
+    lag: 0,
+    halted: halted ?? reason
+  })
+  if (typeof bounds === "string") return haltedBecause(bounds)
   const found = bounds.find((other) => other.partition === partition)
-  if (found === undefined) return still(`${topic}/${partition}: the log has no such partition any more`)
+  if (found === undefined) return haltedBecause(`the log no longer has partition ${partition} of ${topic}`)
   const { end, start } = found
   const reason =
     position < start || position > end ? new OutOfRange({ topic, partition, position, start, end }).message : null
@@ -62,8 +67,8 @@ const partitionStatusOf = (
 }
 
 /**
- * Reads the status. `targets` are the names of the relays' targets. Positions are read before the log's ends and before the relays, so
- * what shows no lag has none. Fails where the database or the log does not answer.
+ * Reads the status. `targets` are the names of the relays' targets. Positions are read before the ends of the log and before the relays, so a lag
+ * of 0 means that nothing was behind. Fails if the database or the log does not answer.
  */
 export const readStatus = Effect.fnUntraced(function* (
   sql: Sql,

@@ -1,4 +1,4 @@
-// The `millrace` command as a process of its own, for tests: what it says, how it ends, and an end to it with the scope.
+// Runs the `millrace` command in a child process for tests, with its output and exit code. The process is killed when the scope closes.
 import { type ChildProcess, spawn } from "node:child_process"
 import { fileURLToPath } from "node:url"
 import * as Effect from "effect/Effect"
@@ -7,17 +7,17 @@ import type * as Scope from "effect/Scope"
 const root = fileURLToPath(new URL("../..", import.meta.url))
 const runtime = "Deno" in globalThis ? ["run", "-A", "bin/millrace.mjs"] : ["bin/millrace.mjs"]
 
-/** A process that was started. */
+/** A process that was started, with its output so far. */
 export interface Running {
   readonly process: ChildProcess
   readonly output: () => string
   readonly errors: () => string
-  /** Its exit code; null where a signal ended it. */
+  /** Waits for the end of the process: its exit code, or null if a signal ended it. */
   readonly ended: Effect.Effect<number | null>
-  /** Waits until it has said something. Dies where it ends before. */
+  /** Waits until the output matches, and returns the match. Dies if the process ends before. */
   readonly said: (text: RegExp) => Effect.Effect<string>
 }
-/** How a process that ended went. */
+/** The exit code and the output of a process that has ended. */
 export interface Ended {
   readonly code: number | null
   readonly output: string
@@ -25,13 +25,13 @@ export interface Ended {
 }
 type Environment = Readonly<Record<string, string | undefined>>
 
-/** Services of whoever runs the tests are none of the command's. */
+/** The environment of the tests without `MILLRACE_` variables: the command must not find the services of whoever runs the tests. */
 const environmentOf = (given: Environment) => {
   const own = Object.entries(process.env).filter(([name]) => !name.startsWith("MILLRACE_"))
   return { ...Object.fromEntries(own), NO_COLOR: "1", ...given }
 }
 
-/** Starts it; killed where it still runs when the scope closes. */
+/** Starts the command; if it still runs when the scope closes, it is killed. */
 export const start = (
   environment: Environment,
   ...args: ReadonlyArray<string>
@@ -52,7 +52,9 @@ export const start = (
       const said = Effect.fnUntraced(function* (text: RegExp) {
         while (!text.test(output + errors)) {
           if (child.exitCode !== null || child.signalCode !== null) {
-            return yield* Effect.die(new Error(`${args.join(" ")} ended before it said ${text}: ${output}${errors}`))
+            return yield* Effect.die(
+              new Error(`${args.join(" ")} ended before its output matched ${text}: ${output}${errors}`)
+            )
           }
           yield* Effect.sleep(20)
         }
@@ -67,7 +69,7 @@ export const start = (
       })
   )
 
-/** Runs it to its end. */
+/** Runs the command to its end. */
 export const run = (environment: Environment, ...args: ReadonlyArray<string>): Effect.Effect<Ended> =>
   Effect.scoped(
     Effect.gen(function* () {

@@ -1,17 +1,17 @@
-// The `millrace` command in a process of its own, against a database.
+// Runs the `millrace` command in a child process against a database, for tests.
 import { spawn } from "node:child_process"
 import { fileURLToPath } from "node:url"
 import * as Effect from "effect/Effect"
 
-/** What a command printed, and its exit code; null: it was killed. */
+/** What a command printed, and its exit code; null if it was killed. */
 export interface Ended {
   readonly code: number | null
   readonly out: string
   readonly err: string
 }
-/** Services of whoever runs the tests are none of the command's. */
+/** The environment of the tests without `MILLRACE_` variables: the command must not find the services of the machine that runs the tests. */
 const own = Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith("MILLRACE_")))
-/** Starts the command. `said` is told all that it has printed so far. */
+/** Starts the command. `said` is called with everything that it has printed to standard output so far. */
 export const startCommand = (
   url: string,
   args: ReadonlyArray<string>,

@@ -1,4 +1,4 @@
-// An application whose first projection fails as its events tell it to, until it is mended; beside it one that counts whatever comes.
+// An application for tests of dead letters: one projection fails for events that say so until it is fixed, another counts all events.
 import { Schema } from "effect"
 import { Agg, Application, Projection, ReadModel, Topic, Window, type FailurePolicy } from "../../src/index.ts"
 
@@ -9,10 +9,10 @@ export const events = Topic.records("l.events", {
   eventTime: "at",
   partitions: 2
 })
-/** What the handler of `watch` fails for. */
+/** The values of `does` for which the handler of `watch` fails. A test fixes the handler by removing them. */
 export const fails = { for: new Set(["bad"]) }
 
-/** Each key's ids, in the order in which they were handled. */
+/** The ids of each key, in the order in which they were processed. */
 const order = ReadModel.table("handled", { columns: { key: Schema.String, ids: Schema.String }, primaryKey: ["key"] })
 const rows = ReadModel.table("whole", { columns: { id: Schema.String, n: Schema.Int }, primaryKey: ["id"] })
 const counts = Window.global("counts", { key: { key: Schema.String }, aggregate: { events: Agg.count } })
@@ -39,7 +39,7 @@ const other = Projection.make({
   writes: [all],
   handle: ({ key }, out) => out.add(all, { key, events: 1 })
 })
-/** The application under a policy; `versions` of the projection, beside one another. */
+/** The application with a failure policy and these versions of `watch`, which run side by side. */
 export const application = (failure: FailurePolicy = {}, versions: ReadonlyArray<number> = [1], dedupes = true) =>
   Application.make({
     name: "letters",

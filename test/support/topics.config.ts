@@ -1,16 +1,16 @@
-// An application whose topics are as the environment says, for tests of `millrace topics`: TEST_TOPICS is the JSON of their options.
+// An application for tests of `millrace topics`: the environment variable TEST_TOPICS has the options of its topics as JSON.
 import { Schema } from "effect"
 import { Application, Event, Projection, ReadModel, Topic } from "../../src/index.ts"
 
-interface Options {
+interface TestTopics {
   readonly name: string
   readonly partitions?: number
   readonly retention?: string
   readonly kafka?: object
-  /** Where a topic goes that the projection writes; undefined: it writes none. */
+  /** Where the derived topic goes; undefined: the projection writes no topic. */
   readonly to?: ReadonlyArray<"kafka" | "pulsar">
 }
-const options = JSON.parse(process.env["TEST_TOPICS"] ?? "{}") as Options
+const options = JSON.parse(process.env["TEST_TOPICS"] ?? "{}") as TestTopics
 
 const Seen = Event.make("seen", { who: Schema.String })
 const sights = Topic.events(`${options.name}.sights`, {

@@ -1,4 +1,4 @@
-// The reference application for two tenants on Pulsar, acme and globex, whose brokers know the relay as millrace-relay.
+// The reference application with two tenants on Pulsar, acme and globex. The relay signs in as millrace-relay.
 import { Application, Projection, Tenancy } from "../../src/index.ts"
 import { alertsTopic, signals } from "../../projections/signals.ts"
 

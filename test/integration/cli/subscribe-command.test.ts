@@ -83,7 +83,10 @@ describe("millrace subscribe", () => {
           )
           const wrong = yield* command(url, "subscribe", topic, "--from", "tomorrow")
           assert.strictEqual(wrong.code, 2)
-          assert.match(wrong.err, /--from tomorrow is no place\ntry: --from earliest/)
+          assert.match(
+            wrong.err,
+            /--from is 'tomorrow'; it must be earliest, latest, a duration, a date or positions\ntry: --from earliest/
+          )
           assert.match((yield* command(url, "subscribe", "nowhere")).err, /the topic does not exist/)
         })
       ),
@@ -196,9 +199,13 @@ suite("millrace subscribe on Pulsar", () => {
         const topic = yield* topicWith(1)
         const environment = environmentOf("websocket", endpoints, "contract")
         const refusals: ReadonlyArray<readonly [args: ReadonlyArray<string>, code: number, error: RegExp]> = [
-          [[topic, "--from", "yesterday"], 2, /^millrace: --from yesterday is no place\ntry: --from earliest, .*\n$/],
+          [
+            [topic, "--from", "yesterday"],
+            2,
+            /^millrace: --from is 'yesterday'; it must be .*\ntry: --from earliest, .*\n$/
+          ],
           [[topic, "--from", "1:7"], 1, /^millrace: .* there is no partition 1: \S+ has 0 alone\n$/],
-          [[topic, "--max", "0"], 2, /^millrace: --max 0 is no number of messages\ntry: --max 10, .*\n$/],
+          [[topic, "--max", "0"], 2, /^millrace: --max is 0; it must be at least 1\ntry: --max 10, .*\n$/],
           [["nowhere"], 1, /^millrace: .* persistent:.*nowhere does not exist; set MILLRACE_PULSAR_TENANT .*\n$/]
         ]
         for (const [args, code, error] of refusals) {

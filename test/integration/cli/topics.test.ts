@@ -156,7 +156,7 @@ suite("millrace topics on Kafka", () => {
       assert.strictEqual(refused.sights.action, "refused")
       assert.match(
         refused.errors,
-        /refused, and nothing was changed: .*would break the order of its keys.*\ntry: --allow-repartition/
+        /refused, so no topic was changed: .*would break the order of its keys.*\ntry: --allow-repartition/
       )
       assert.strictEqual(yield* partitionsOf(`${name}.sights`), 3)
       assert.strictEqual((yield* settingsOf(`${name}.sights`))["retention.ms"], "-1")

@@ -1,0 +1,39 @@
+// The flags that several commands share, and how every command ends.
+import * as Cause from "effect/Cause"
+import { Flag } from "effect/cli"
+import * as Effect from "effect/Effect"
+import type * as Scope from "effect/Scope"
+import { exitCodeOf, explain } from "./command-failure.ts"
+
+/** A flag with a text that may be left out. */
+export const optionalText = (name: string, description: string) =>
+  Flag.optional(Flag.String(name).pipe(Flag.withDescription(description)))
+/** A flag that is false unless it is given. */
+export const toggle = (name: string, description: string) =>
+  Flag.Boolean(name).pipe(Flag.withDescription(description), Flag.withDefault(false))
+
+export const data = Flag.String("data").pipe(
+  Flag.withDescription("State directory of the embedded PostgreSQL; not used if MILLRACE_DATABASE_URL is set"),
+  Flag.withDefault(".millrace")
+)
+export const config = optionalText("config", "File of the application; default: millrace.config.ts")
+export const json = toggle("json", "Print JSON")
+export const port = Flag.Int("port").pipe(
+  Flag.withDescription("Port of the HTTP server on 127.0.0.1; 0 picks a free port; default: 7070"),
+  Flag.withDefault(7070)
+)
+
+/** Runs a command and sets the exit code of the process. Errors of all commands are printed here, in one form. */
+export const runToExitCode = (run: Effect.Effect<number, unknown, Scope.Scope>) =>
+  Effect.scoped(run).pipe(
+    Effect.matchCause({
+      onSuccess: (code) => code,
+      onFailure: (cause) => {
+        if (Cause.hasInterruptsOnly(cause)) return 0
+        const error = Cause.squash(cause)
+        process.stderr.write(`${explain(error)}\n`)
+        return exitCodeOf(error)
+      }
+    }),
+    Effect.tap((code) => Effect.sync(() => (process.exitCode = code)))
+  )
