@@ -1,4 +1,4 @@
-// A process of its own that retries the letters of a bridge, and stops just before or after it sends the first to wait to be killed; not a test itself.
+// A child process that retries the dead letters of a bridge and waits to be killed, just before or just after it sends the first. Used by tests.
 //
 // node resend-child.ts URL RULES before|after
 import * as Effect from "effect/Effect"
@@ -15,7 +15,7 @@ import * as PulsarBridge from "../../src/pulsar/bridge-end.ts"
 import { optionsFrom } from "../../src/pulsar/client/options.ts"
 
 const [url = "", rules = "", when = "before"] = process.argv.slice(2)
-const stand = Effect.andThen(
+const waitToBeKilled = Effect.andThen(
   Effect.sync(() => process.stdout.write("standing\n")),
   Effect.never
 )
@@ -28,12 +28,12 @@ const main = Effect.gen(function* () {
   const bridge = Bridge.make(JSON.parse(readFileSync(rules, "utf8")) as BridgeOptions)
   const sources = { kafka: { log, side: kafka }, pulsar: { side: pulsar, tenant: undefined, namespace: undefined } }
   const sender = new BridgeDeadLetterSender(yield* makeContext(bridge, { log, kafka, pulsar }))
-  const standing: typeof sender.send = (letter, to) =>
-    when === "before" ? stand : Effect.andThen(sender.send(letter, to), stand)
+  const waiting: typeof sender.send = (deadLetter, to) =>
+    when === "before" ? waitToBeKilled : Effect.andThen(sender.send(deadLetter, to), waitToBeKilled)
   const letters = bridgeDeadLetters(sql, {
     names: errorTopics(sources, bridge),
     each: (topic, take) => readDeadLetters(sources, topic, take),
-    openSender: Effect.succeed({ aim: sender.aim, isThere: sender.isThere, send: standing })
+    openSender: Effect.succeed({ aim: sender.aim, isThere: sender.isThere, send: waiting })
   })
   const asked = { ...filter, error: undefined, since: undefined, statuses: ["parked", "retrying"] as const, limit: 9 }
   yield* letters.retry(yield* letters.list(undefined, asked, "retry"), "child")

@@ -1,4 +1,4 @@
-// A process of its own that retries every dead letter, and stops just before or after it appends to wait to be killed; not a test itself.
+// A child process that retries every dead letter of projections and waits to be killed, just before or just after it appends. Used by tests.
 //
 // node retry-child.ts URL before|after
 import * as Effect from "effect/Effect"
@@ -8,7 +8,7 @@ import { retryable } from "../../src/postgres/store/dead-letters.ts"
 import * as PostgresLog from "../../src/postgres/log/log.ts"
 
 const [url = "", when = "before"] = process.argv.slice(2)
-const stand = Effect.andThen(
+const waitToBeKilled = Effect.andThen(
   Effect.sync(() => process.stdout.write("standing\n")),
   Effect.never
 )
@@ -16,9 +16,9 @@ const main = Effect.gen(function* () {
   const sql = yield* connect(url, { max: 2 })
   const { log } = yield* PostgresLog.make(sql)
   const letters = yield* query("read", () => retryable(sql, { statuses: ["parked", "retrying"], limit: 100 }))
-  const standing: typeof log.append = (topic, records) =>
-    when === "before" ? stand : Effect.andThen(log.append(topic, records), stand)
-  yield* appendRetryRecords(sql, { ...log, append: standing }, letters, "child")
+  const waiting: typeof log.append = (topic, records) =>
+    when === "before" ? waitToBeKilled : Effect.andThen(log.append(topic, records), waitToBeKilled)
+  yield* appendRetryRecords(sql, { ...log, append: waiting }, letters, "child")
 }).pipe(Effect.scoped)
 
 setInterval(() => undefined, 1_000)

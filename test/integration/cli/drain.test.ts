@@ -1,4 +1,4 @@
-// The end of `millrace start`, as a process on Kafka and embedded: in order and at once, whatever is under way and whatever hangs.
+// The shutdown of a `millrace start` process, on Kafka and embedded: orderly and quick, whatever is under way and whatever hangs.
 import { mkdtempSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
@@ -22,13 +22,13 @@ afterAll(async () => {
 const test = (title: string, body: () => Effect.Effect<void, unknown, Scope.Scope>, timeout = 120_000) =>
   it.live(title, () => Effect.scoped(body()), timeout)
 
-/** The application on the two services. Members that say nothing would be missed after ten minutes only. */
+/** The application on the two services. With this session timeout a member that only dies would be noticed after ten minutes. */
 const on = (name: string) =>
   installed(name, broker.endpoints.MILLRACE_KAFKA_BROKERS!, database.endpoints.MILLRACE_DATABASE_URL!, {
     MILLRACE_KAFKA_SESSION_MS: "600000"
   })
 
-/** Stops a service's process for as long as `during` runs; PostgreSQL's children too. */
+/** Stops processes with SIGSTOP for as long as `during` runs. */
 const frozen = <A, E, R>(pids: ReadonlyArray<number>, during: Effect.Effect<A, E, R>) =>
   Effect.acquireUseRelease(
     Effect.sync(() => pids.forEach((pid) => process.kill(pid, "SIGSTOP"))),
@@ -39,7 +39,7 @@ const frozen = <A, E, R>(pids: ReadonlyArray<number>, during: Effect.Effect<A, E
           try {
             process.kill(pid, "SIGCONT")
           } catch {
-            // it ended meanwhile
+            // the process has ended meanwhile
           }
         })
       )
@@ -61,7 +61,7 @@ suite("millrace start on Kafka", () => {
   }, 120_000)
 
   for (const signal of ["SIGTERM", "SIGINT"] as const) {
-    test(`leaves its group at once on ${signal}, so that another process goes on with its partitions`, () =>
+    test(`leaves its group at once on ${signal}, so that another process continues with its partitions`, () =>
       Effect.gen(function* () {
         const app = yield* on(`leaves_${signal.toLowerCase()}`)
         const first = yield* begin(app.environment, "--roles", "projections,relay")
@@ -73,7 +73,7 @@ suite("millrace start on Kafka", () => {
         yield* ends(first, signal)
         yield* pay(app, 300, 600)
         yield* until(app, 600)
-        // the relay's lane went over too, and brought everything once
+        // the relay's lane moved to the second process, too, and every message was published once
         const ids = yield* receiptsOf(app, 600)
         assert.strictEqual(ids.length, 600)
         assert.strictEqual(new Set(ids).size, 600)
@@ -81,12 +81,12 @@ suite("millrace start on Kafka", () => {
       }))
   }
 
-  test("drops the batch under way, and nothing of it is lost or counted twice", () =>
+  test("drops the batch that is under way, and no event of it is lost or counted twice", () =>
     Effect.gen(function* () {
       const app = yield* on("drops")
       const slow = yield* begin({ ...app.environment, TEST_SLEEP_MS: "3600000" })
       yield* pay(app, 0, 300)
-      // every partition is within its first event's hour
+      // every partition is in its first event, which sleeps for an hour
       yield* members(app, 1)
       const claimed = query(
         "claims",
@@ -100,7 +100,7 @@ suite("millrace start on Kafka", () => {
       yield* ends(fast)
     }))
 
-  test("ends though the broker hangs", () =>
+  test("ends even if the broker hangs", () =>
     Effect.gen(function* () {
       const app = yield* on("broker_hangs")
       const running = yield* begin(app.environment)
@@ -110,7 +110,7 @@ suite("millrace start on Kafka", () => {
       yield* frozen([broker.pid()!], Effect.andThen(Effect.sleep(1_000), ends(running)))
     }))
 
-  test("ends though the database hangs", () =>
+  test("ends even if the database hangs", () =>
     Effect.gen(function* () {
       const app = yield* on("database_hangs")
       const running = yield* begin(app.environment)
@@ -124,14 +124,14 @@ suite("millrace start on Kafka", () => {
       yield* ends(again)
     }))
 
-  test("makes its connections anew where the broker has hung, and goes on", () =>
+  test("reconnects after the broker has hung, and continues", () =>
     Effect.gen(function* () {
       const app = yield* on("goes_on")
       const running = yield* begin({ ...app.environment, MILLRACE_KAFKA_REQUEST_MS: "1500" })
       yield* members(app, 1)
       yield* pay(app, 0, 60)
       yield* until(app, 60)
-      // a fetch that waits has its second on top
+      // a fetch waits one second longer than other requests
       yield* frozen([broker.pid()!], Effect.sleep(6_000))
       yield* pay(app, 60, 120)
       yield* until(app, 120)
@@ -142,7 +142,7 @@ suite("millrace start on Kafka", () => {
 
 describe("millrace start, embedded", () => {
   for (const signal of ["SIGTERM", "SIGINT"] as const) {
-    test(`ends in order on ${signal}`, () =>
+    test(`ends with exit code 0 on ${signal}`, () =>
       Effect.gen(function* () {
         const dataDir = join(directory, signal)
         const environment = { TEST_NAME: "embedded", TEST_SLEEP_MS: "0" }

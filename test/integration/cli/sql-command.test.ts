@@ -1,11 +1,11 @@
-// `millrace sql`: how rows are printed, in every format.
+// How `millrace sql` prints rows in each format.
 import { assert, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Cli from "../../support/cli.ts"
 import { database } from "../../support/postgres.ts"
 
 it.live(
-  "millrace sql prints every column, also where several have one name",
+  "millrace sql prints every column, even if several have the same name",
   () =>
     Effect.gen(function* () {
       const { url } = yield* database

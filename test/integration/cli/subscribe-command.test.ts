@@ -1,4 +1,4 @@
-// `millrace subscribe`: what it prints, where it begins, and that it acknowledges what it has printed and nothing else.
+// `millrace subscribe`: what it prints, where it starts, and that it acknowledges exactly what it has printed.
 import { afterAll, assert, beforeAll, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -31,7 +31,7 @@ interface Printed {
   readonly value: { readonly seq: number }
   readonly stream: string
 }
-/** Its lines, but for one that is still being written. */
+/** The messages of the complete lines; a line that is still being written is left out. */
 const printed = (out: string) =>
   out
     .split("\n")
@@ -40,7 +40,7 @@ const printed = (out: string) =>
 
 describe("millrace subscribe", () => {
   it.live(
-    "prints messages, acknowledges what it printed, and goes on from there",
+    "prints messages, acknowledges those that it printed, and the next run continues after them",
     () =>
       onFanOut(
         root,
@@ -57,7 +57,7 @@ describe("millrace subscribe", () => {
           assert.deepStrictEqual([stream, value], ["s", { key, seq } as never])
           // until it is interrupted
           const rest = startCommand(url, named, (out) => {
-            // not its own `kill`, after which Deno tells no exit code
+            // not `child.kill`, after which Deno does not report the exit code
             if (printed(out).length === 6) process.kill(rest.child.pid!, "SIGINT")
           })
           yield* topics.publish(topic, sent(12, 11, 4, 2))
@@ -70,7 +70,7 @@ describe("millrace subscribe", () => {
           )
           const mine = yield* fanOut.subscribe(options(topic, "shared", { name: "mine" }))
           assert.deepStrictEqual(yield* within(mine, 300), [])
-          // without a name nothing of it is left; places and --seek
+          // a subscription without a name leaves nothing behind; it starts at positions
           const placed = yield* command(url, "subscribe", topic, "--from", "0:5,1:99", "--max", "1")
           assert.match(placed.out, /^\S+Z {2}0:5 {2}k\d {2}\{"seq":\d+,"key":"k\d"\}\n$/)
           const names = yield* query(
@@ -93,7 +93,7 @@ describe("millrace subscribe", () => {
     240_000
   )
   it.live(
-    "ends without a word when nobody reads any more, and what was not written comes again",
+    "ends silently when its output is closed, and messages that were not written are redelivered",
     () =>
       onFanOut(
         root,
@@ -119,7 +119,7 @@ describe("millrace subscribe", () => {
       ),
     60_000
   )
-  it("understands where to begin", () => {
+  it("reads the start of a subscription from a text", () => {
     assert.deepStrictEqual(
       ["earliest", "latest", "1:7", "0:1,2:3", "2 hours", "1970-01-01T00:00:05Z", "", "soon", "1:"].map((text) =>
         startOf(text, 10_000_000)
@@ -193,7 +193,7 @@ suite("millrace subscribe on Pulsar", () => {
   )
 
   it.live(
-    "says in a line what is wrong, and in another what to do",
+    "prints one line that says what is wrong, and one that says what to do",
     () =>
       Effect.gen(function* () {
         const topic = yield* topicWith(1)

@@ -1,4 +1,4 @@
-// `millrace topics plan|apply|check` on real Kafka and on the embedded log: what it shows is what it does, and what breaks keys is refused.
+// `millrace topics plan|apply|check` on Kafka and on the embedded log: the plan is what is applied, and what would break the order of keys is refused.
 import { mkdtempSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
@@ -25,7 +25,7 @@ interface Report {
   readonly differs: boolean
   readonly topics: ReadonlyArray<TopicPlan>
 }
-/** Runs one of the commands for an application with these options of its first topic. */
+/** Runs one of the commands for an application whose first topic has these options. */
 const topics = (doing: string, options: object, ...more: ReadonlyArray<string>) =>
   Cli.run(
     { MILLRACE_KAFKA_BROKERS: brokers.join(), TEST_TOPICS: JSON.stringify(options) },
@@ -60,7 +60,7 @@ suite("millrace topics on Kafka", () => {
     brokers = (await Effect.runPromise(shared("kafka"))).MILLRACE_KAFKA_BROKERS!.split(",")
   }, 120_000)
 
-  test("makes what is declared, and then has nothing to do", () =>
+  test("apply creates the declared topics, and the next check finds nothing to do", () =>
     Effect.gen(function* () {
       const kafka = { replication: 1, minInSyncReplicas: 1, settings: { "segment.bytes": "10000000" } }
       const options = { name: fresh(), retention: "1 hour", kafka }
@@ -86,7 +86,7 @@ suite("millrace topics on Kafka", () => {
       assert.deepInclude(checked, { code: 0, differs: false })
     }))
 
-  test("makes no topic that goes to Pulsar alone, and misses none", () =>
+  test("a topic that goes to Pulsar alone is neither created on Kafka nor missing there", () =>
     Effect.gen(function* () {
       const name = fresh()
       const namesOf = (to: ReadonlyArray<string>) =>
@@ -103,7 +103,7 @@ suite("millrace topics on Kafka", () => {
       assert.strictEqual(checked.code, 0, checked.output)
     }))
 
-  test("shows a setting from and to, changes it, and leaves alone what others set", () =>
+  test("a declared setting is shown with both values and changed; a setting that is not declared is left alone", () =>
     Effect.gen(function* () {
       const name = fresh()
       yield* topics("apply", { name })
@@ -146,7 +146,7 @@ suite("millrace topics on Kafka", () => {
       assert.strictEqual((yield* topics("check", options)).code, 0)
     }))
 
-  test("adds no partitions unless told, and then says what that breaks", () =>
+  test("partitions are added only with --allow-repartition, and the plan says what that breaks", () =>
     Effect.gen(function* () {
       const name = fresh()
       yield* topics("apply", { name })
@@ -173,7 +173,7 @@ suite("millrace topics on Kafka", () => {
       assert.strictEqual(yield* partitionsOf(`${name}.sights`), 5)
     }))
 
-  test("refuses another cleanup policy, whatever is allowed, and a start on it", () =>
+  test("another cleanup policy is refused even with --allow-repartition, and start refuses to run on it", () =>
     Effect.gen(function* () {
       const name = fresh()
       yield* asOperator(brokers, (admin) =>
@@ -197,16 +197,19 @@ suite("millrace topics on Kafka", () => {
       const environment = { MILLRACE_KAFKA_BROKERS: brokers.join(), TEST_TOPICS: JSON.stringify({ name }) }
       const started = yield* Cli.run(environment, "start", ...config, "--port", "0", "--data", join(directory, name))
       assert.strictEqual(started.code, 1)
-      assert.match(started.errors, /differs from its declaration: it is compacted.*\ntry: millrace topics plan/)
+      assert.match(started.errors, /differs from its declaration: the topic is compacted.*\ntry: millrace topics plan/)
     }))
 
-  test("tells of copies that differ, which it cannot change, and of what the brokers refuse", () =>
+  test("check reports another number of replicas, which apply cannot change, and apply reports what the brokers refuse", () =>
     Effect.gen(function* () {
       const name = fresh()
       yield* topics("apply", { name })
       const copies = yield* reported("check", { name, kafka: { replication: 3 } })
       assert.strictEqual(copies.code, 3)
-      assert.match(copies.sights.notes.join(), /has 1 copies and 3 are declared: .*kafka-reassign-partitions/)
+      assert.match(
+        copies.sights.notes.join(),
+        /the topic has 1 replicas but 3 are declared; .*kafka-reassign-partitions/
+      )
       assert.strictEqual((yield* topics("apply", { name, kafka: { replication: 3 } })).code, 0)
       const many = yield* topics("apply", { name: fresh(), kafka: { replication: 3 } })
       assert.strictEqual(many.code, 1)
@@ -227,7 +230,7 @@ suite("millrace topics on Kafka", () => {
 })
 
 describe("millrace topics on the embedded log", () => {
-  test("declares what is missing, and refuses what it cannot do", () =>
+  test("apply creates missing topics, changes retention, and refuses another number of partitions", () =>
     Effect.gen(function* () {
       const run = (doing: string, options: object, ...more: ReadonlyArray<string>) =>
         Cli.run(
@@ -257,7 +260,7 @@ describe("millrace topics on the embedded log", () => {
 
 describe("a topic's options for Kafka", () => {
   const sights = (kafka: object) => () => Topic.records("x", { value: {}, key: (() => "") as never, kafka })
-  it("make sense, or say what does not", () => {
+  it("are refused with the option that makes no sense", () => {
     assert.throws(sights({ replication: 0 }), "topic x: kafka.replication is 0, it must be a whole number from 1")
     assert.throws(
       sights({ replication: 2, minInSyncReplicas: 3 }),

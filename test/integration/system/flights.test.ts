@@ -1,4 +1,4 @@
-// January's flights give the oracle's read models, whichever way they go: PostgreSQL's log, the log in memory, and the driver.
+// January's flights give the oracle's read models on the log of PostgreSQL, on the log in memory, and in the driver.
 import { afterAll, assert, beforeAll, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -50,7 +50,7 @@ const tables = Effect.fnUntraced(function* (sql: Sql) {
   sameAsOracle(alerts, activity)
 })
 
-/** Appends the flights in several requests, runs the projection beside that, and compares with the oracle. */
+/** Appends the flights in several requests while the projection runs, and compares its read models with the oracle's. */
 const runs = Effect.fnUntraced(function* (on: Engine) {
   yield* append(on, features, known)
   const stop = yield* run(on)
@@ -68,7 +68,7 @@ const runs = Effect.fnUntraced(function* (on: Engine) {
 
 describe("January's flights", () => {
   it.live(
-    "give the oracle's tables on PostgreSQL, and nothing new when they come again",
+    "give the oracle's tables on PostgreSQL, and change nothing when they are sent again",
     () =>
       Effect.scoped(
         Effect.gen(function* () {
@@ -127,7 +127,7 @@ const texts = ({ columns, rows }: { readonly columns: ReadonlyArray<string>; rea
     )
     .toSorted(byBytes)
 const byBytes = (a: string, b: string) => (a < b ? -1 : 1)
-/** Read models, instants as milliseconds, are the oracle's line by line. */
+/** Asserts that the read models equal the oracle's line by line. Instants are milliseconds. */
 const sameAsOracle = (alerts: ReadonlyArray<Row>, activity: ReadonlyArray<Row>) => {
   const alertColumns = ["alert_id", "entity_id", "score", "threshold", "segment", "occurred_at"]
   const activityColumns = ["entity_id", "window_size", "window_start", "events", "alerts", "score_sum", "score_max"]
@@ -135,7 +135,7 @@ const sameAsOracle = (alerts: ReadonlyArray<Row>, activity: ReadonlyArray<Row>) 
   sameLines(texts({ columns: activityColumns, rows: activity }), linesOf("test/data/2013-01.entity_activity.tsv.gz"))
   assert.deepStrictEqual([alerts.length, activity.length], [counts.alerts, counts.windows])
 }
-// one line says what is wrong; a difference of 80,000 takes a minute to print
+// compares the first line that differs: a difference of 80,000 lines takes a minute to print
 const sameLines = (found: ReadonlyArray<string>, oracle: ReadonlyArray<string>) => {
   const expected = oracle.toSorted(byBytes)
   const at = expected.findIndex((line, i) => line !== found[i])

@@ -1,4 +1,4 @@
-// The whole application on Kafka, PostgreSQL and Pulsar at once: events in over HTTP, alerts out to two tenants that do not see each other's.
+// The reference application on Kafka, PostgreSQL and Pulsar at once: events come in over HTTP, alerts go out to two tenants that cannot read each other's.
 import { fileURLToPath } from "node:url"
 import { afterAll, assert, beforeAll, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
@@ -26,7 +26,7 @@ type Tenant = (typeof tenants)[number]
 
 const start = Date.UTC(2013, 0, 1, 12)
 const traceOf = (n: number) => `4bf92f3577b34da6a3ce929d0e0e${n.toString(16).padStart(4, "0")}`
-/** An event of a trace of its own. */
+/** An event that is sent with a trace of its own. */
 interface Sent {
   readonly event_id: string
   readonly entity_id: string
@@ -35,7 +35,7 @@ interface Sent {
   readonly occurred_at: number
   readonly trace: string
 }
-/** Three entities of each tenant, which have three alerts each, among what is no alert. */
+/** Three entities of each tenant, with three alerts each, among events that cause no alert. */
 const sent = tenants.flatMap((tenant, t) =>
   Array.from({ length: 18 }, (_, i): Sent => {
     const n = 1 + t * 100 + i
@@ -44,7 +44,7 @@ const sent = tenants.flatMap((tenant, t) =>
     return { ...event, occurred_at: start + i * 1_000, trace: traceOf(n) }
   })
 )
-/** Its score is no number that a row, or JSON, could hold. */
+/** An event whose score is not finite, so that neither a row nor JSON can hold it. */
 const poison: Sent = {
   event_id: "poison",
   entity_id: "heavy",
@@ -55,7 +55,7 @@ const poison: Sent = {
 }
 const alertsOf = (tenant: Tenant) => sent.filter((event) => event.tenant === tenant && event.amount > 900)
 
-/** What a test has. */
+/** What the tests use of the deployed system. */
 interface Deployed {
   readonly sql: Sql
   readonly log: Log["Service"]
@@ -66,7 +66,7 @@ interface Deployed {
 const scope = Scope.makeUnsafe()
 let deployed: Deployed
 
-/** Services, topics and tenants, and a process for each role, the relay's signed in as the publisher. */
+/** Starts the services, creates topics and tenants, and starts a process for each role. The relay signs in as the publisher. */
 const deploy = Effect.gen(function* () {
   const root = yield* server
   const [node, { endpoints, security }] = yield* Effect.all([kafka(), securePulsar()], { concurrency: 2 })
@@ -94,7 +94,7 @@ const deploy = Effect.gen(function* () {
   deployed = { sql, log, endpoints, security, environment: { ...environment, ...pulsar } }
 })
 
-/** Sends what is known of an entity, then the events, each in a trace of its own. */
+/** Sends a record of the lookup topic, then the events, each with its own trace. */
 const post = (url: string) =>
   Effect.promise(async () => {
     const send = async (query: string, body: object, traceparent?: string) => {
@@ -108,13 +108,13 @@ const post = (url: string) =>
       await send("", { type: "transfer", ...event }, `00-${trace}-00f067aa0ba902b7-01`)
   })
 
-/** The fan-out as a tenant's own role sees it. */
+/** The fan-out, signed in with a tenant's own role. */
 const signedIn = (tenant: Tenant, transport: TransportName) => {
   const { endpoints, security } = deployed
   const options = { ...optionsOf(transport, endpoints), namespace: "alerts" }
   return PulsarFanOut.make({ ...options, tenant, token: security.token(tenant) })
 }
-/** So many messages of a topic from its beginning, in the order in which they came. */
+/** The first messages of a topic, in the order in which they arrived. */
 const received = Effect.fnUntraced(function* (tenant: Tenant, transport: TransportName, topic: string, count: number) {
   const fanOut = yield* signedIn(tenant, transport)
   const name = `all-${transport}`
@@ -133,7 +133,7 @@ suite("the application on Kafka, PostgreSQL and Pulsar", () => {
   afterAll(() => Effect.runPromise(Scope.close(scope, Exit.void)))
 
   testOverTransports(
-    "gives each tenant its own alerts, in the order of keys, with key, payload and properties as promised: %s",
+    "gives each tenant its own alerts, in the order of each key, with the documented key, value and properties: %s",
     (transport) =>
       Effect.gen(function* () {
         for (const tenant of tenants) {
@@ -168,7 +168,7 @@ suite("the application on Kafka, PostgreSQL and Pulsar", () => {
   )
 
   testOverTransports(
-    "refuses a tenant the other's topics: %s",
+    "does not let a tenant read the other tenant's topics: %s",
     (transport) =>
       Effect.gen(function* () {
         const fanOut = yield* signedIn("acme", transport)
@@ -182,7 +182,7 @@ suite("the application on Kafka, PostgreSQL and Pulsar", () => {
   )
 
   it.live(
-    "carries a trace from the gateway to rows, to Kafka and to Pulsar, and with a poison event to its dead letter",
+    "carries a trace from the gateway to rows, to Kafka and to Pulsar, and to the dead letter of an event that fails",
     () =>
       Effect.gen(function* () {
         const { log, sql } = deployed
@@ -222,7 +222,7 @@ suite("the application on Kafka, PostgreSQL and Pulsar", () => {
   )
 
   it.live(
-    "is what the commands say: healthy, with nothing behind, and a tenant's messages for whoever has its token",
+    "is healthy with nothing behind according to status, and subscribe prints a tenant's messages only with its token",
     () =>
       Effect.gen(function* () {
         const { environment, security } = deployed
