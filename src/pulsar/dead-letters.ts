@@ -1,4 +1,4 @@
-// Dead letters on Pulsar: topics that subscriptions gave messages up to, and messages that a relay parked and that are sent by themselves.
+// Dead letters on Pulsar: reads and retries the dead-letter topics of subscriptions, and sends messages that the relay parked.
 import * as Effect from "effect/Effect"
 import type { BridgeRecord } from "../bridge/record.ts"
 import type { BridgeError } from "../bridge/errors.ts"
@@ -16,7 +16,7 @@ import {
   retryProperties,
   type SubscriptionDeadLetter
 } from "../subscription/dead-letter.ts"
-import { endFrom } from "./bridge-end.ts"
+import * as BridgeSide from "./bridge-side.ts"
 import { orUndefined } from "./client/admin.ts"
 import { adminOf, type Cluster, connect } from "./client/cluster.ts"
 import { fanOutError } from "./subscription/errors.ts"
@@ -30,7 +30,7 @@ const attempt = <A>(operation: string, run: () => Promise<A>) =>
 
 const connected = (options: PulsarOptions) => Effect.mapError(connect(options), fanOutError("connect"))
 
-/** The dead-letter topics in the namespace that the options name. */
+/** The full names of the dead-letter topics in the namespace of the options. */
 const namesOf = async (cluster: Cluster): Promise<ReadonlyArray<string>> => {
   const { namespace, tenant } = namespaceOf(topicName(cluster.options, ""))
   const found = (await adminOf(cluster).call("GET", `persistent/${tenant}/${namespace}`, undefined, [404])) ?? []
@@ -40,52 +40,49 @@ const namesOf = async (cluster: Cluster): Promise<ReadonlyArray<string>> => {
     .map((name) => topicName(cluster.options, name))
 }
 
-/** The partitions of a topic by full name; none where there is no such topic. */
-const partsIn = async (cluster: Cluster, name: string): Promise<ReadonlyArray<string>> => {
+/** The partitions of a topic, by full names; empty if the topic does not exist. */
+const partitionsOf = async (cluster: Cluster, name: string): Promise<ReadonlyArray<string>> => {
   const count = await orUndefined(adminOf(cluster).partitions(name))
   return count === undefined ? [] : partitionTopics(name, count)
 }
 
-/** The dead-letter topics of the cluster. Everything needs the admin interface. */
+/** The dead-letter topics of a cluster. Everything needs the admin interface. */
 export const fromCluster = (cluster: Cluster): DeadLetterTopics<FanOutError | BridgeError> => ({
   names: attempt("list dead letters", () => namesOf(cluster)),
   each: (topic, take) =>
     attempt("read dead letters", async () => {
       const name = topicName(cluster.options, topic)
-      for (const part of await partsIn(cluster, name))
-        await readToEnd(cluster, part, undefined, ({ eventTime, key, properties, publishTime, value }) => {
-          const letter = subscriptionDeadLetter(name, { key, value, eventTime, properties, takenAt: publishTime })
-          if (letter !== undefined) take(letter)
+      for (const partition of await partitionsOf(cluster, name))
+        await readToEnd(cluster, partition, undefined, ({ eventTime, key, properties, publishTime, value }) => {
+          const deadLetter = subscriptionDeadLetter(name, { key, value, eventTime, properties, takenAt: publishTime })
+          if (deadLetter !== undefined) take(deadLetter)
         })
     }),
   sender: subscriptionSender(cluster)
 })
 
 const subscriptionSender = (cluster: Cluster): DeadLetterSender<SubscriptionDeadLetter, FanOutError | BridgeError> => {
-  const resender = new PulsarResender(endFrom(cluster), "millrace-dlq/subscription")
-  const partOf = async ({ partition, source, topic }: SubscriptionDeadLetter) => {
-    // the subscription's tenant is that of its dead letters
+  const resender = new PulsarResender(BridgeSide.fromCluster(cluster), "millrace-dlq/subscription")
+  const partitionFor = async ({ partition, source, topic }: SubscriptionDeadLetter) => {
+    // the source has the tenant and the namespace of the dead-letter topic
     const namespace = namespaceOf(topicName(cluster.options, topic))
-    return (await partsIn(cluster, topicName(namespace, source)))[partition]
+    return (await partitionsOf(cluster, topicName(namespace, source)))[partition]
   }
   return {
-    aim: Effect.fnUntraced(function* (letter) {
-      const part = yield* attempt("retry a dead letter", () => partOf(letter))
-      const { partition, source } = letter
-      if (part === undefined)
-        return yield* new DeadLetterRejected({
-          reason: `there is no partition ${partition} of ${source}: TopicNotFound`
-        })
-      return yield* resender.aim(part)
+    aim: Effect.fnUntraced(function* (deadLetter) {
+      const target = yield* attempt("retry a dead letter", () => partitionFor(deadLetter))
+      if (target !== undefined) return yield* resender.aim(target)
+      const { partition, source } = deadLetter
+      return yield* new DeadLetterRejected({ reason: `${source} has no partition ${partition}, or does not exist` })
     }),
-    isThere: (letter, target) => resender.find(target, (properties) => isRetryOf(letter, properties)),
-    send: (letter, to) => {
-      const { eventTime, key, value } = letter
-      return resender.send(to, { key, value, eventTime, headers: retryProperties(letter) })
+    isThere: (deadLetter, target) => resender.find(target, (properties) => isRetryOf(deadLetter, properties)),
+    send: (deadLetter, to) => {
+      const { eventTime, key, value } = deadLetter
+      return resender.send(to, { key, value, eventTime, headers: retryProperties(deadLetter) })
     }
   }
 }
-/** The dead-letter topics of a cluster, until the scope closes. */
+/** Connects to the dead-letter topics of a cluster until the scope closes. */
 export const make = (options: PulsarOptions) => Effect.map(connected(options), fromCluster)
 
 const parkedMessage = (parked: ParkedMessage) => {
@@ -100,37 +97,38 @@ const parkedRecord = (parked: ParkedMessage): BridgeRecord => {
   const { eventTime, key, properties, value } = parkedMessage(parked)
   return { key, value, eventTime, headers: { ...properties, [retryHeader]: "relay" } }
 }
-const placeProperties = [...Object.values(streamHeaders), retryHeader]
+const identifyingProperties = [...Object.values(streamHeaders), retryHeader]
 
 /**
- * Sends messages that a relay parked, each by itself: relays that read the topic pass it over, and consumers know it by stream and sequence.
- * Connected until the scope closes.
+ * Sends messages that the relay parked, one at a time. Relays that read the topic ignore them, and consumers recognize them by stream and sequence
+ * number. Stays connected until the scope closes.
  */
 export const makeSender = (options: PulsarOptions) =>
   Effect.map(connected(options), (cluster): DeadLetterSender<ParkedMessage, BridgeError> => {
-    const end = endFrom(cluster)
-    const resender = new PulsarResender(end, "millrace-dlq/relay")
-    const partsOfTopics = new Map<string, ReadonlyArray<string>>()
-    // one that was parked before its topic was there says no partition
-    const partOf = Effect.fnUntraced(function* ({ key, topic }: ParkedMessage) {
-      const parts = partsOfTopics.get(topic) ?? (yield* end.partitionsOf(topic))
-      partsOfTopics.set(topic, parts)
-      return parts[partitionOf(key, parts.length)]!
+    const pulsar = BridgeSide.fromCluster(cluster)
+    const resender = new PulsarResender(pulsar, "millrace-dlq/relay")
+    const partitionsByTopic = new Map<string, ReadonlyArray<string>>()
+    // a message that was parked before its topic existed has no partition yet
+    const partitionFor = Effect.fnUntraced(function* ({ key, topic }: ParkedMessage) {
+      const partitions = partitionsByTopic.get(topic) ?? (yield* pulsar.partitionsOf(topic))
+      partitionsByTopic.set(topic, partitions)
+      return partitions[partitionOf(key, partitions.length)]!
     })
     return {
       aim: Effect.fnUntraced(function* (parked) {
         const { refusal: reason } = parkedMessage(parked)
         if (reason !== undefined) return yield* new DeadLetterRejected({ reason })
-        const { after } = yield* resender.aim(yield* orRejected(partOf(parked)))
+        const { after } = yield* resender.aim(yield* orRejected(partitionFor(parked)))
         return { part: parked.topic, after }
       }),
       isThere: Effect.fnUntraced(function* (parked, target) {
         const { headers } = parkedRecord(parked)
-        const is = (found: BridgeRecord["headers"]) => placeProperties.every((name) => found[name] === headers[name])
-        return yield* resender.find({ ...target, part: yield* partOf(parked) }, is)
+        const is = (found: BridgeRecord["headers"]) =>
+          identifyingProperties.every((name) => found[name] === headers[name])
+        return yield* resender.find({ ...target, part: yield* partitionFor(parked) }, is)
       }),
       send: Effect.fnUntraced(function* (parked, to) {
-        return yield* resender.send({ ...to, part: yield* partOf(parked) }, parkedRecord(parked))
+        return yield* resender.send({ ...to, part: yield* partitionFor(parked) }, parkedRecord(parked))
       })
     }
   })

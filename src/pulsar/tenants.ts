@@ -1,4 +1,4 @@
-// What is to be done on Pulsar so that tenants, namespaces and topics are what an application declares, and doing it, by the admin interface.
+// Plans and makes the changes that give Pulsar's tenants, namespaces and topics the settings that an application declares.
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import { Tenancy, type NamespacePolicies } from "../model/tenancy.ts"
@@ -8,27 +8,27 @@ import { failureOf } from "./client/errors.ts"
 /** A setting that differs from what is declared. */
 export interface SettingChange {
   readonly name: string
-  /** Undefined: it is not set, or there is nothing yet. */
+  /** Undefined if it is not set, or the tenant, namespace or topic does not exist. */
   readonly from: unknown
-  /** Undefined: it is to be taken away. */
+  /** Undefined if it is to be removed. */
   readonly to: unknown
 }
-/** What is to be done about one thing. */
+/** What is to be done about one tenant, namespace or topic. */
 export interface ResourcePlan {
   readonly kind: "tenant" | "namespace" | "topic"
   readonly name: string
   readonly action: "create" | "change" | "nothing" | "refused"
   readonly settings: ReadonlyArray<SettingChange>
-  /** Why it is refused. */
+  /** Why the change is refused; undefined if it is not. */
   readonly note: string | undefined
 }
-/** A plan, and the requests that carry it out, in their order. */
+/** A plan for one resource, and the function that carries it out. */
 interface Step {
   readonly plan: ResourcePlan
   readonly run: () => Promise<void>
 }
 
-/** The admin interface failed, or refused. */
+/** The admin interface failed, or refused a request. */
 export class TenancyError extends Schema.TaggedError<TenancyError>()("TenancyError", {
   operation: Schema.Literals(["plan", "apply"]),
   retryable: Schema.Boolean,
@@ -40,7 +40,7 @@ export class TenancyError extends Schema.TaggedError<TenancyError>()("TenancyErr
   }
 }
 
-/** What a namespace has, as the admin interface tells it. */
+/** A namespace's policies, as the admin interface returns them. */
 interface NamespaceState {
   readonly retention_policies?: { readonly retentionTimeInMinutes: number; readonly retentionSizeInMB: number }
   readonly message_ttl_in_seconds?: number
@@ -57,8 +57,8 @@ interface NamespaceState {
   }
   readonly auth_policies?: { readonly namespace_auth?: Readonly<Record<string, ReadonlyArray<string>>> }
 }
-/** One setting of a namespace: what it is, what it should be, and the request that makes it so. */
-interface Setting {
+/** A setting: its present value, the declared one, and the request that changes it. */
+interface NamespaceSetting {
   readonly name: string
   readonly from: unknown
   readonly to: unknown
@@ -76,16 +76,16 @@ const keptTopics = {
   deleteWhileInactive: false
 }
 const bytes = (megabytes: number) => Math.round(megabytes * 1024 * 1024)
-/** Pulsar's word for no bound is -1. */
+/** Pulsar writes -1 for no limit. */
 const bounded = (value: number) => (value === Infinity ? -1 : Math.ceil(value))
 
-const policySettings = (state: NamespaceState, policies: NamespacePolicies): ReadonlyArray<Setting> => {
+const policySettings = (state: NamespaceState, policies: NamespacePolicies): ReadonlyArray<NamespaceSetting> => {
   const { backlog, clusters, deduplication, offload, retentionMegabytes, retentionMs, timeToLiveMs } = policies
   const retention = {
     retentionTimeInMinutes: bounded(retentionMs / 60_000),
     retentionSizeInMB: bounded(retentionMegabytes)
   }
-  const settings: Array<Setting> = [
+  const settings: Array<NamespaceSetting> = [
     { name: "retention", from: state.retention_policies, to: retention, request: ["POST", "retention", retention] },
     {
       name: "deduplication",
@@ -93,7 +93,7 @@ const policySettings = (state: NamespaceState, policies: NamespacePolicies): Rea
       to: deduplication,
       request: ["POST", "deduplication", deduplication]
     },
-    // else a topic that is declared, and has no message yet, is gone within a minute
+    // otherwise a declared topic without messages is deleted within a minute
     {
       name: "deleteInactiveTopics",
       from: state.inactive_topic_policies?.deleteWhileInactive,
@@ -142,14 +142,14 @@ const policySettings = (state: NamespaceState, policies: NamespacePolicies): Rea
   return settings
 }
 
-/** Whoever is not declared may do nothing: what was granted otherwise is taken away. */
+/** The permissions of each role. Roles that are not declared lose theirs. */
 const permissionSettings = (
   state: NamespaceState,
   granted: ReadonlyMap<string, ReadonlyArray<string>>
-): ReadonlyArray<Setting> => {
+): ReadonlyArray<NamespaceSetting> => {
   const now = state.auth_policies?.namespace_auth ?? {}
   const roles = new Set([...granted.keys(), ...Object.keys(now)])
-  return [...roles].toSorted().map((role): Setting => {
+  return [...roles].toSorted().map((role): NamespaceSetting => {
     const to = granted.get(role)?.toSorted()
     const path = `permissions/${encodeURIComponent(role)}`
     return {
@@ -168,9 +168,9 @@ const canonical = (value: unknown): string =>
       ? Object.fromEntries(Object.entries(inner).toSorted(([a], [b]) => (a < b ? -1 : 1)))
       : inner
   ) ?? ""
-const changed = (settings: ReadonlyArray<Setting>) =>
+const changed = (settings: ReadonlyArray<NamespaceSetting>) =>
   settings.filter(({ from, to }) => canonical(from) !== canonical(to))
-const shown = ({ from, name, to }: Setting): SettingChange => ({ name, from, to })
+const shown = ({ from, name, to }: NamespaceSetting): SettingChange => ({ name, from, to })
 
 const tenantStep = async (admin: Admin, name: string, clusters: ReadonlyArray<string>): Promise<Step> => {
   const state = (await admin.call("GET", `tenants/${name}`, undefined, [404])) as
@@ -215,7 +215,7 @@ const topicStep = async (admin: Admin, name: string, partitions: number): Promis
   const refused =
     from === undefined || from === partitions
       ? undefined
-      : `it has ${from} partition${from === 1 ? "" : "s"}, and ${partitions} are declared: a key's messages would lie in two of them; declare ${from}, or take a new topic`
+      : `it has ${from} partition${from === 1 ? "" : "s"}, and ${partitions} are declared: a key's messages would be in two partitions; declare ${from}, or use a new topic`
   const action = from === undefined ? "create" : refused === undefined ? "nothing" : "refused"
   return {
     plan: {
@@ -234,9 +234,9 @@ const failed = (operation: TenancyError["operation"]) => (cause: unknown) => {
   return new TenancyError({ operation, retryable, reason: message, cause })
 }
 
-/** Things that are asked about, or made, at once. */
+/** How many requests run at once. */
 const atOnce = 8
-/** Runs all of them, in any order, and answers in theirs. Fails with the first that failed, when none is under way. */
+/** Runs `run` for each element, several at once, and returns the results in order. Fails with the first failure, once no request is under way. */
 const forEach = <A, B>(operation: TenancyError["operation"], list: ReadonlyArray<A>, run: (one: A) => Promise<B>) =>
   Effect.forEach(
     list,
@@ -244,7 +244,7 @@ const forEach = <A, B>(operation: TenancyError["operation"], list: ReadonlyArray
     { concurrency: atOnce }
   )
 
-/** What is to be done, tenant by tenant. */
+/** The steps to take, tenant by tenant. */
 const stepsOf = Effect.fnUntraced(function* (operation: TenancyError["operation"], admin: Admin, tenancy: Tenancy) {
   const { namespace, policies, publisher, tenants, topics } = tenancy
   const clusters =
@@ -256,7 +256,7 @@ const stepsOf = Effect.fnUntraced(function* (operation: TenancyError["operation"
   const looks: Array<() => Promise<Step>> = []
   for (const { actions, name, role } of tenants) {
     const granted = new Map<string, ReadonlyArray<string>>([[role, actions]])
-    // the relay reads the end of a topic before it sends there
+    // the relay reads the end of a topic before it sends to it
     if (publisher !== undefined) granted.set(publisher, ["consume", "produce"])
     looks.push(() => tenantStep(admin, name, clusters))
     looks.push(() => namespaceStep(admin, `${name}/${namespace}`, policies, granted))
@@ -267,19 +267,19 @@ const stepsOf = Effect.fnUntraced(function* (operation: TenancyError["operation"
   return yield* forEach(operation, looks, (look) => look())
 })
 
-/** Whether a thing is not what is declared. */
+/** Whether a resource differs from its declaration. */
 export const differs = ({ action }: ResourcePlan): boolean => action !== "nothing"
 
-/** What is to be done, tenant by tenant. Changes nothing. */
+/** What `apply` would do, tenant by tenant. Changes nothing. */
 export const plan = (admin: Admin, tenancy: Tenancy): Effect.Effect<ReadonlyArray<ResourcePlan>, TenancyError> =>
   Effect.map(stepsOf("plan", admin, tenancy), (steps) => steps.map((step) => step.plan))
 
-/** What others need comes first. */
+/** The order of the kinds: each needs those before it. */
 const kinds: ReadonlyArray<ResourcePlan["kind"]> = ["tenant", "namespace", "topic"]
 
 /**
- * Does what `plan` says and answers what was done; nothing at all where one thing is refused. Fails with the first request that the brokers
- * refuse: what was done before it stays, and the same again goes on from there.
+ * Carries out what `plan` returns, and returns what was done. If one change is refused, nothing is done and the plan is returned. Fails with the first
+ * request that a broker refuses: what was done before stays, and calling it again continues from there.
  */
 export const apply = Effect.fnUntraced(function* (
   admin: Admin,

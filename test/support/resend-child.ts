@@ -8,10 +8,10 @@ import { readDeadLetters, errorTopics } from "../../src/bridge/dead-letter-reade
 import { BridgeDeadLetterSender } from "../../src/bridge/dead-letter-sender.ts"
 import { makeContext } from "../../src/bridge/context.ts"
 import { bridgeDeadLetters } from "../../src/system/dead-letters/bridges.ts"
-import * as KafkaBridge from "../../src/kafka/bridge-end.ts"
+import * as KafkaBridge from "../../src/kafka/bridge-side.ts"
 import * as KafkaLog from "../../src/kafka/log/log.ts"
 import { connect } from "../../src/postgres/client/client.ts"
-import * as PulsarBridge from "../../src/pulsar/bridge-end.ts"
+import * as PulsarBridge from "../../src/pulsar/bridge-side.ts"
 import { optionsFrom } from "../../src/pulsar/client/options.ts"
 
 const [url = "", rules = "", when = "before"] = process.argv.slice(2)

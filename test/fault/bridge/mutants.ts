@@ -124,7 +124,7 @@ export const mutants: ReadonlyArray<Mutant> = [
     name: "what was lost on the way to Pulsar is let go",
     patches: [
       {
-        file: "src/pulsar/bridge-end.ts",
+        file: "src/pulsar/bridge-side.ts",
         find: "    if (failed !== undefined) throw (failed as { readonly cause: unknown }).cause\n",
         replace: '    if (failed !== undefined) for (const i of messages.keys()) sent[i] ??= { kind: "duplicate" }\n'
       },

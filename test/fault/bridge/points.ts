@@ -34,7 +34,7 @@ export const points: ReadonlyArray<Point> = [
   before("out, end read", producers, "    const opened: OpenProducer = {", 1),
   {
     name: "out, message under way",
-    file: "src/pulsar/bridge-end.ts",
+    file: "src/pulsar/bridge-side.ts",
     find: sending,
     // the client writes at the end of this turn of the event loop
     replace:

@@ -1,6 +1,6 @@
 // Which kind of failure each error of Pulsar (4.0.7) becomes, over both transports and the admin interface, and what the bridge makes of each kind.
 import { assert, describe, it } from "@effect/vitest"
-import { bridgeError } from "../../../src/pulsar/bridge-end.ts"
+import { bridgeError } from "../../../src/pulsar/bridge-side.ts"
 import {
   failureOf,
   failureOfStatus,

@@ -1,4 +1,4 @@
-// Pulsar as one end of a bridge: named producers, what a topic ends with, and exclusive consumers, over either transport. It keeps no position.
+// The bridge's Pulsar side: named producers, exclusive consumers, and reading topics to their end, over either transport.
 import { randomUUID } from "node:crypto"
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
@@ -20,10 +20,10 @@ import { partitionTopics, withoutPartition } from "./client/topic-names.ts"
 import { readToEnd } from "./client/read-to-end.ts"
 import type { Received, TransportConsumer, TransportProducer } from "./client/transport.ts"
 
-/** Sent and not answered, at most. */
-const inFlight = 1_000
-/** Messages that a consumer holds ready, at most. */
-const heldReady = 4_000
+/** How many messages of a producer may wait for the broker's answer. */
+const maxInFlight = 1_000
+/** How many messages a consumer asks for ahead of `take`. */
+const askedAhead = 4_000
 
 /** The port's kind for each kind of the client, and whether a new session of the bridge may fix it although the failure itself is not retryable. */
 const kinds: Readonly<Record<FailureKind, readonly [kind: BridgeError["kind"], tryAgain: boolean]>> = {
@@ -51,41 +51,41 @@ export const bridgeError = (operation: string, topic: string) => (cause: unknown
 const attempt = <A>(operation: string, topic: string, run: () => Promise<A>): Effect.Effect<A, BridgeError> =>
   Effect.tryPromise({ try: run, catch: bridgeError(operation, topic) })
 
-const arrivedOf = (message: Received): PulsarMessage => {
+const pulsarMessageOf = (message: Received): PulsarMessage => {
   const { eventTime, id, key, properties, publishTime, value } = message
   const record = { key, value, eventTime: eventTime === 0 ? publishTime : eventTime, headers: properties }
   return { position: id, publishTime, record }
 }
 
-class Producer implements PulsarProducer {
+class BridgeProducer implements PulsarProducer {
   private readonly producer: TransportProducer
-  private readonly part: string
-  constructor(producer: TransportProducer, part: string) {
+  private readonly partition: string
+  constructor(producer: TransportProducer, partition: string) {
     this.producer = producer
-    this.part = part
+    this.partition = partition
   }
   readonly send = (messages: ReadonlyArray<NumberedRecord>): Effect.Effect<ReadonlyArray<SendResult>, BridgeError> =>
-    attempt("send", this.part, () => this.all(messages))
+    attempt("send", this.partition, () => this.sendAll(messages))
 
-  private async one({ record, sequenceId }: NumberedRecord): Promise<SendResult> {
+  private async sendOne({ record, sequenceId }: NumberedRecord): Promise<SendResult> {
     const { eventTime, headers, key, value } = record
     try {
       const message = { key: key ?? "", value: value ?? "", eventTime, properties: headers, sequenceId }
       const { duplicate, id } = await this.producer.send(message)
       return duplicate ? { kind: "duplicate" } : { kind: "stored", position: id }
     } catch (cause) {
-      const failure = failureOf(cause, this.part)
+      const failure = failureOf(cause, this.partition)
       if (failure.kind === "messageTooLarge") return { kind: "refused", reason: failure.message }
       throw failure
     }
   }
-  private async all(messages: ReadonlyArray<NumberedRecord>): Promise<ReadonlyArray<SendResult>> {
+  private async sendAll(messages: ReadonlyArray<NumberedRecord>): Promise<ReadonlyArray<SendResult>> {
     const sent: Array<SendResult> = []
     const under = { count: 0, answered: () => {} }
     let failed: { readonly cause: unknown } | undefined
     const track = async (i: number, message: NumberedRecord) => {
       try {
-        sent[i] = await this.one(message)
+        sent[i] = await this.sendOne(message)
       } catch (cause) {
         failed ??= { cause }
       }
@@ -96,8 +96,8 @@ class Producer implements PulsarProducer {
       while (under.count >= most) await new Promise<void>((resolve) => (under.answered = resolve))
     }
     for (const [i, message] of messages.entries()) {
-      if (under.count >= inFlight) await fewerThan(inFlight)
-      // a later message that arrived without this one would be the last that the broker knows
+      if (under.count >= maxInFlight) await fewerThan(maxInFlight)
+      // the broker would drop this message as a duplicate if a later one arrived before it
       if (failed !== undefined) break
       under.count++
       void track(i, message)
@@ -108,16 +108,16 @@ class Producer implements PulsarProducer {
   }
 }
 
-class Consumer implements PulsarConsumer {
+class BridgeConsumer implements PulsarConsumer {
   consumer: TransportConsumer | undefined
-  private readonly part: string
+  private readonly partition: string
   private readonly ready: Array<Received> = []
   private readonly handles = new Map<PulsarMessage, Received>()
   private failed: unknown
   private wake: () => void = () => undefined
 
-  constructor(part: string) {
-    this.part = part
+  constructor(partition: string) {
+    this.partition = partition
   }
   arrived(message: Received) {
     this.ready.push(message)
@@ -128,20 +128,20 @@ class Consumer implements PulsarConsumer {
     this.wake()
   }
   readonly take = (max: number): Effect.Effect<ReadonlyArray<PulsarMessage>, BridgeError> =>
-    attempt("receive", this.part, async () => {
+    attempt("receive", this.partition, async () => {
       while (this.ready.length === 0 && this.failed === undefined)
         await new Promise<void>((resolve) => (this.wake = resolve))
       if (this.failed !== undefined) throw this.failed
       const taken = this.ready.splice(0, max)
       this.consumer?.ask(taken.length)
       return taken.map((message) => {
-        const arrived = arrivedOf(message)
+        const arrived = pulsarMessageOf(message)
         this.handles.set(arrived, message)
         return arrived
       })
     })
   readonly acknowledge = (messages: ReadonlyArray<PulsarMessage>): Effect.Effect<void, BridgeError> =>
-    attempt("acknowledge", this.part, async () => {
+    attempt("acknowledge", this.partition, async () => {
       const some = messages.flatMap((arrived) => {
         const message = this.handles.get(arrived)
         this.handles.delete(arrived)
@@ -153,31 +153,32 @@ class Consumer implements PulsarConsumer {
 
 const consume = (
   { transport }: Cluster,
-  part: string,
+  partition: string,
   subscription: string,
   start: "earliest" | "latest"
 ): Effect.Effect<PulsarConsumer, BridgeError, Scope.Scope> =>
   Effect.acquireRelease(
-    attempt("subscribe", part, async () => {
-      const made = new Consumer(part)
-      made.consumer = await transport.consume({
-        topic: part,
+    attempt("subscribe", partition, async () => {
+      const opened = new BridgeConsumer(partition)
+      opened.consumer = await transport.consume({
+        topic: partition,
         subscription,
         name: `bridge-${randomUUID()}`,
         type: "exclusive",
         earliest: start === "earliest",
         prefetch: 1_000,
-        arrived: (message) => made.arrived(message),
-        // a transport that goes on by itself gives messages anew without a word: a new session knows where it is
-        lost: (cause: unknown) => made.lost(cause),
+        arrived: (message) => opened.arrived(message),
+        // a transport that reconnects by itself delivers messages again unannounced, so any lost connection ends the consumer
+        lost: (cause: unknown) => opened.lost(cause),
         recovered: () => undefined
       })
-      made.consumer.ask(heldReady)
-      return made
+      opened.consumer.ask(askedAhead)
+      return opened
     }),
     ({ consumer }) => Effect.promise(async () => void (await consumer?.close().catch(() => undefined)))
   )
 
+/** The names of the topics of a tenant and a namespace, without partitions and without Pulsar's own topics. */
 const topicsIn = async (admin: Admin, tenant: string | undefined, namespace: string | undefined) => {
   const list = async (path: string) =>
     ((await admin.call("GET", path, undefined, [404])) ?? []) as ReadonlyArray<string>
@@ -194,18 +195,18 @@ const topicsIn = async (admin: Admin, tenant: string | undefined, namespace: str
   return [...found]
 }
 
-/** How long a broker may take to let a client in. */
+/** How long a broker may take to accept a client. */
 const signInMs = 5_000
-/** What a role may not do is an answer as well. */
-const answered = [401, 403, 404]
+/** Statuses that show that the interface answers, although the role may not list clusters. */
+const answeredStatuses = [401, 403, 404]
 
-/** A cluster that is connected, as a bridge's end. */
-export const endFrom = (cluster: Cluster): PulsarSide => {
+/** The Pulsar side over a cluster that stays connected as long as it is used. */
+export const fromCluster = (cluster: Cluster): PulsarSide => {
   const { admin, options, transport } = cluster
   return {
     ping: attempt("reach a broker", options.url, async () => {
-      // a WebSocket's URL is the admin interface's
-      if (isWebSocket(options.url)) await admin?.call("GET", "clusters", undefined, answered)
+      // the WebSocket interface is at the admin interface's address
+      if (isWebSocket(options.url)) await admin?.call("GET", "clusters", undefined, answeredStatuses)
       else await checkSignIn(options, signInMs)
     }),
     topics: (tenant, namespace) =>
@@ -214,32 +215,37 @@ export const endFrom = (cluster: Cluster): PulsarSide => {
       attempt("look up the topic", topic, async () =>
         partitionTopics(topic, (await partitionCount(cluster, topic)) ?? 0)
       ),
-    produce: (part, name, batching) =>
+    produce: (partition, name, batching) =>
       Effect.acquireRelease(
-        attempt("open a producer", part, () =>
-          transport.produce({ topic: part, name, batching, maxPending: inFlight })
+        attempt("open a producer", partition, () =>
+          transport.produce({ topic: partition, name, batching, maxPending: maxInFlight })
         ),
         (producer) => Effect.promise(async () => void (await producer.close().catch(() => undefined)))
-      ).pipe(Effect.map((producer) => new Producer(producer, part))),
-    scan: (part, after, show) =>
+      ).pipe(Effect.map((producer) => new BridgeProducer(producer, partition))),
+    scan: (partition, after, show) =>
       attempt(
         "read the end",
-        part,
-        async () => void (await readToEnd(cluster, part, after, (message) => show(arrivedOf(message))))
+        partition,
+        async () => void (await readToEnd(cluster, partition, after, (message) => show(pulsarMessageOf(message))))
       ),
-    consume: (part, subscription, start) => consume(cluster, part, subscription, start),
-    lastPosition: (part) => attempt("ask for the end", part, async () => adminOf(cluster).lastMessageId(part)),
-    backlog: (part, subscription) =>
-      attempt("ask for the backlog", part, async () => (await admin?.subscription(part, subscription))?.msgBacklog)
+    consume: (partition, subscription, start) => consume(cluster, partition, subscription, start),
+    lastPosition: (partition) =>
+      attempt("look up the end", partition, async () => adminOf(cluster).lastMessageId(partition)),
+    backlog: (partition, subscription) =>
+      attempt(
+        "look up the backlog",
+        partition,
+        async () => (await admin?.subscription(partition, subscription))?.msgBacklog
+      )
   }
 }
 
-/** Pulsar for a bridge, connected while the scope is open. Fails where the native client is needed and not there. */
+/** Connects the Pulsar side until the scope closes. Fails if the URL needs the native client and that cannot be loaded. */
 export const make = (options: PulsarOptions): Effect.Effect<PulsarSide, BridgeError, Scope.Scope> =>
   connect(options).pipe(
     Effect.mapError(
       ({ message: reason, retryable }) =>
         new BridgeError({ side: "pulsar", operation: "connect", kind: "other", retryable, reason })
     ),
-    Effect.map(endFrom)
+    Effect.map(fromCluster)
   )
