@@ -1,6 +1,6 @@
-// How fast messages go through Pulsar on both transports: published, delivered and acknowledged by the port, beside what a plain native client does.
+// Measures how fast messages go through Pulsar on both transports: published, received and acknowledged, compared with the plain native client.
 //
-// node bench/pulsar.ts [--messages N] [--bytes N] [--only native|websocket|plain]. The broker is MILLRACE_PULSAR_URL's, or one of its own.
+// node bench/pulsar.ts [--messages N] [--bytes N] [--only native|websocket|plain]. Uses the broker of MILLRACE_PULSAR_URL, or starts one.
 import { createRequire } from "node:module"
 import { parseArgs } from "node:util"
 import * as Effect from "effect/Effect"
@@ -34,7 +34,7 @@ const numbered = (from: number, to: number): ReadonlyArray<NumberedMessage> =>
     key: `N${(from + i) % keys}`,
     value,
     eventTime: 1_357_000_000_000,
-    // as the relay's messages have them: each costs the native client some microseconds
+    // the properties of the relay's messages: each costs the native client some microseconds
     properties: {
       trace_id: "0af7651916cd43dd8448eb211c80319c",
       traceparent: `00-0af7651916cd43dd8448eb211c80319c-${String(from + i).padStart(16, "0")}-01`,
@@ -80,7 +80,7 @@ const consume = Effect.fnUntraced(function* (
   return perSecond(messages, from)
 }, Effect.scoped)
 
-/** From sending one message to having received it, in milliseconds. */
+/** The time from sending a message to receiving it, in milliseconds. */
 const latency = Effect.fnUntraced(function* (cluster: Cluster, topic: string) {
   const producer = yield* openProducer(cluster, topic, { initialSequenceId: 0 })
   const consumer = yield* fromCluster(cluster).subscribe({ topic, name: "latency", type: "keyShared" })
@@ -95,7 +95,7 @@ const latency = Effect.fnUntraced(function* (cluster: Cluster, topic: string) {
   return { p50: percentile(sorted, 0.5), p99: percentile(sorted, 0.99) }
 }, Effect.scoped)
 
-// The native client alone, with the same messages and nothing around it: what the adapters can come near to.
+// The native client alone, with the same messages: the best that the adapters could reach.
 const plainClient = (url: string, client: string | undefined): Native.Client => {
   const module = createRequire(import.meta.url)(client ?? "pulsar-client") as Native.Module
   return new module.Client({
@@ -174,7 +174,7 @@ const plainLatency = async (client: Native.Client, topic: string) => {
   return { p50: percentile(sorted, 0.5), p99: percentile(sorted, 0.99) }
 }
 
-/** Three topics, each of one way to send. */
+/** Three topics, one for each way to send. */
 const topicsFor = Effect.fnUntraced(function* (cluster: Cluster, name: string) {
   return {
     single: yield* topicFor(cluster, `${name}-single`),
@@ -222,7 +222,7 @@ const main = Effect.gen(function* () {
     const cpu = process.cpuUsage()
     const figures = yield* round === "plain" ? byPlainClient(cluster) : byAdapter(cluster, round)
     const { system, user } = process.cpuUsage(cpu)
-    // a broker that has just begun is slow
+    // a broker is slow after its start
     if (round !== "warm-up") report[round] = { ...figures, cpuSeconds: Math.round((system + user) / 1e4) / 100 }
   }
   yield* Effect.sync(() => process.stdout.write(`${JSON.stringify(report)}\n`))

@@ -1,5 +1,5 @@
-// How fast the relay brings the outbox to Pulsar on both transports, and how long a committed message takes to a handler of a subscription.
-// It starts a PostgreSQL and a broker of its own, or uses those of the environment, and prints one line of JSON last.
+// Measures how fast the relay publishes the outbox to Pulsar on both transports, and the time from commit to a subscription's handler.
+// Uses the PostgreSQL and the broker of the environment, or starts its own, and prints one line of JSON at the end.
 //
 // node bench/relay-pulsar.ts [--messages N] [--streams N] [--segment N] [--batching] [--rate N] [--seconds N] [--type keyShared] [--only TRANSPORT]
 import { parseArgs } from "node:util"
@@ -42,7 +42,7 @@ const perSegment = Number(values.segment)
 const rate = Number(values.rate)
 const seconds = Number(values.seconds)
 const type = values.type as SubscriptionType
-/** A transaction each: more of them tell no more. */
+/** Each takes a transaction, and more of them do not change the result. */
 const onceAtMost = 20_000
 
 const fields = {
@@ -79,7 +79,7 @@ interface Case {
   readonly seqs: Array<number>
 }
 
-/** Ships all of a filled outbox. The outbox has other segments than those to follow, so connections are made before. */
+/** Publishes a filled outbox and measures it. A call before the measured one opens the connections. */
 const throughput = Effect.fnUntraced(function* ({ seqs, sql, target, tenant }: Case, messages: number) {
   for (let i = 0; i < messages / perSegment; i++) {
     const stream = i % streams

@@ -1,7 +1,7 @@
-// A TCP proxy on 127.0.0.1 whose connections can be cut. It knows no protocol.
+// A TCP proxy on 127.0.0.1 whose connections can be cut, for any protocol.
 import net from "node:net"
 
-/** A proxy. Where it leads may change; connections that are there stay as they are. */
+/** A proxy. Changing `target` affects new connections only. */
 export class Cutter {
   port = 0
   target = 0
@@ -30,7 +30,7 @@ export class Cutter {
       socket.pipe(other)
     }
   }
-  /** Cuts every connection, and tells how many there were. */
+  /** Cuts every connection, and returns how many there were. */
   cut(): number {
     const count = this.sockets.size / 2
     for (const socket of this.sockets) socket.destroy()

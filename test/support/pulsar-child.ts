@@ -1,4 +1,4 @@
-// A process of its own that consumes a subscription on Pulsar, acknowledges nothing, and waits to be killed; not a test itself.
+// A program for tests: consumes a subscription on Pulsar, acknowledges nothing, and waits to be killed.
 //
 // node pulsar-child.ts OPTIONS TOPIC TYPE: prints the sequence of each message it gets. PulsarOptions are JSON.
 import * as Effect from "effect/Effect"

@@ -1,4 +1,4 @@
-// The fan-out on Pulsar for tests, on both transports, with topics to publish to. It holds no test.
+// Pulsar for tests, on both transports: options, topics, producers, and the fan-out. No tests.
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as References from "effect/References"
@@ -18,7 +18,7 @@ import type { TransportName } from "./stack.ts"
 
 export { type TransportName, transports } from "./stack.ts"
 
-/** How a transport reaches a cluster. */
+/** Options that reach a cluster over a transport. */
 export const optionsOf = (transport: TransportName, endpoints: Endpoints): PulsarOptions => {
   const { MILLRACE_PULSAR_ADMIN_URL: adminUrl = "", MILLRACE_PULSAR_URL: url = "" } = endpoints
   const namespace = "contract"
@@ -27,7 +27,7 @@ export const optionsOf = (transport: TransportName, endpoints: Endpoints): Pulsa
   return { url, adminUrl, namespace, ...(client !== undefined && { client }) }
 }
 
-/** How a command reaches it. */
+/** Environment variables by which a command reaches a cluster over a transport. */
 export const environmentOf = (
   transport: TransportName,
   endpoints: Endpoints,
@@ -95,7 +95,7 @@ export const topicsOn = Effect.fnUntraced(function* (options: PulsarOptions, bat
   })
 })
 
-/** The fan-out on a Pulsar that all test files share. */
+/** The fan-out on the Pulsar that all test files share. */
 export const fanOutOnPulsar = (transport: TransportName, batching = false) =>
   Layer.unwrap(
     Effect.gen(function* () {
@@ -110,7 +110,7 @@ export const fanOutOnPulsar = (transport: TransportName, batching = false) =>
 export interface NumberedMessage extends Outgoing {
   readonly sequenceId: number
 }
-/** How a test's producer is called, and what it begins with. */
+/** The name of a test's producer, and how it starts. */
 export interface TestProducerOptions extends Partial<Pick<ProduceOptions, "name" | "initialSequenceId" | "batching">> {
   /** How long to wait while another connection has the name. A connection that died has it until the broker notices. Default 10,000 ms. */
   readonly patienceMs?: number

@@ -1,4 +1,4 @@
-// What tests of the relay to Pulsar share: a database with an outbox, tenants of a test's own, and what their topics have. It holds no test.
+// What tests of the relay to Pulsar share: a database with an outbox, tenants for each test, and reading topics. No tests.
 import { afterAll, assert, beforeAll } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -23,14 +23,14 @@ import { databaseOn, server } from "./postgres.ts"
 import { optionsOf, type TransportName } from "./pulsar.ts"
 import { testOver } from "./stack.ts"
 
-/** What a test has. */
+/** What a test gets. */
 export interface Case {
   readonly sql: Sql
   readonly url: string
-  /** Connections of the test's own. */
+  /** A connection of the test's own. */
   readonly cluster: Cluster
   readonly options: PulsarOptions
-  /** Of tenants and producers, so that no two tests meet; a tenant of this name is there, with its namespace `alerts`. */
+  /** A name for the test's tenants and producers. A tenant of this name exists, with the namespace `alerts`. */
   readonly name: string
   readonly outbox: Outbox["Service"]
   readonly relay: (
@@ -50,7 +50,7 @@ export const makeTenant = async ({ admin }: Cluster, tenant: string) => {
     retentionSizeInMB: -1
   })
 }
-/** Every message of a topic, as it is now; none where there is no such topic. */
+/** All present messages of a topic; empty if the topic does not exist. */
 export const messagesOf = async ({ admin, transport }: Cluster, topic: string): Promise<ReadonlyArray<Received>> => {
   const end = await admin!.lastMessageId(topic).catch(() => undefined)
   if (end === undefined) return []
@@ -64,7 +64,7 @@ export const messagesOf = async ({ admin, transport }: Cluster, topic: string): 
   return found
 }
 
-/** Connections whose producers are made otherwise. */
+/** The cluster with another way to open producers. */
 export const withProduce = (cluster: Cluster, produce: Cluster["transport"]["produce"]): Cluster => ({
   ...cluster,
   transport: { ...cluster.transport, produce }
@@ -75,7 +75,7 @@ export interface Services {
   readonly root: string
   readonly endpoints: Endpoints
 }
-/** Both, from before the first test of a suite until after its last one. Known when a test runs. */
+/** Both, from before the first test of a suite until after its last one. The result is available while tests run. */
 export const servicesOfSuite = (): (() => Services) => {
   const scope = Scope.makeUnsafe()
   let services: Services = { root: "", endpoints: {} }
@@ -112,7 +112,7 @@ export const testsOn =
       timeout
     )
 
-/** A commit's segment. */
+/** A segment to publish. */
 export interface Publishing {
   readonly projection?: string
   readonly partition?: number
@@ -123,7 +123,7 @@ export interface Publishing {
   readonly incarnation?: string
   readonly record?: (seq: number) => Partial<NewRecord>
 }
-/** Publishes records that say their stream and sequence, with 7 keys. */
+/** Publishes records with 7 keys, whose values contain their stream and sequence number. */
 export const publish = (sql: Sql, options: Publishing) => {
   const { firstSeq, messages, partition = 0, projection = "p", target = "alerts", tenant } = options
   const records = Array.from({ length: messages }, (_, i): NewRecord => {
@@ -152,7 +152,7 @@ export const publish = (sql: Sql, options: Publishing) => {
   )
 }
 
-/** A message as a channel is given it, of the stream `s`. */
+/** A message of the stream `s`, as a channel gets it. */
 export const channelMessage = (topic: string, seq: number, value = `{"seq":${seq}}`): RelayMessage => {
   const key = `k${seq % 7}`
   const properties = { "millrace-stream": "s", "millrace-seq": String(seq), "millrace-incarnation": "i" }
@@ -160,7 +160,7 @@ export const channelMessage = (topic: string, seq: number, value = `{"seq":${seq
   return { seq, incarnation: "i", topic, ...what }
 }
 
-/** Rounds until the streams lack nothing. How many messages they brought. */
+/** Runs rounds until no stream lags. Returns how many messages were published. */
 export const shipAll = Effect.fnUntraced(function* (target: RelayTarget) {
   let messages = 0
   const count = (shipment: RelayRound) => void (messages += shipment.messages)
@@ -170,7 +170,7 @@ export const shipAll = Effect.fnUntraced(function* (target: RelayTarget) {
   })
   return messages
 })
-/** Rounds until it is as it should be. */
+/** Runs rounds until `done` returns true. */
 export const rounds = Effect.fnUntraced(function* (
   target: RelayTarget,
   done: (shipment: RelayRound, lag: number) => boolean
@@ -182,14 +182,14 @@ export const rounds = Effect.fnUntraced(function* (
     if (!shipment.more) yield* Effect.raceFirst(target.wait, Effect.sleep(20))
   }
 })
-/** Sequences by stream, in the topic's order. */
+/** Sequence numbers by stream, in the topic's order. */
 export const sequencesOf = (messages: ReadonlyArray<Received>) => {
   const found: Record<string, Array<number>> = {}
   for (const { properties } of messages)
     (found[properties["millrace-stream"]!] ??= []).push(Number(properties["millrace-seq"]))
   return found
 }
-/** Each message of each stream is there once, and in order. */
+/** Asserts that each message of each stream is there once and in order. */
 export const assertOnce = (messages: ReadonlyArray<Received>, expected: Readonly<Record<string, number>>) => {
   const found = sequencesOf(messages)
   for (const [stream, n] of Object.entries(expected))
@@ -199,7 +199,7 @@ export const assertOnce = (messages: ReadonlyArray<Received>, expected: Readonly
       stream
     )
 }
-/** Has the broker forget what it knows of producers in a tenant's namespace, as it does on its own after six hours. */
+/** Makes the broker forget the producers of a tenant's namespace, as it does by itself after six hours. */
 export const purge = async ({ admin }: Cluster, tenant: string) => {
   const path = `namespaces/${tenant}/alerts/deduplication`
   const enabled = async (topic: string) => {

@@ -1,4 +1,4 @@
-// The fan-out on Pulsar while connections are cut and the broker is killed, on both transports: nothing is lost, doubled or out of order.
+// The fan-out on Pulsar while connections are cut and the broker is killed, on both transports: no message is lost, delivered twice or out of order.
 import { assert, it as vitest } from "@effect/vitest"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
@@ -31,13 +31,13 @@ import {
 } from "../../support/pulsar.ts"
 import { owning, overTransports, testOver } from "../../support/stack.ts"
 
-/** A broker that tells its clients to come by one proxy, and whose web interface is behind another. */
+/** A broker that advertises the address of a proxy to its clients, and whose web interface is behind another proxy. */
 class Broker extends Context.Service<
   Broker,
   {
     readonly service: Service
     readonly optionsOf: (transport: TransportName) => PulsarOptions
-    /** Cuts every connection, and tells how many there were. */
+    /** Cuts every connection, and returns how many there were. */
     readonly cut: () => Promise<number>
   }
 >()("test/Broker") {}
@@ -57,7 +57,7 @@ const layer = Layer.effect(
     const direct = { ...optionsOf("websocket", service.endpoints), timeoutMs: 60_000 }
     web.to(Number(new URL(direct.adminUrl!).port))
     yield* Effect.promise(() => makeNamespace(direct))
-    // a broker takes its time for the first one
+    // creating the first topic takes a broker some time
     const admin = new Admin(direct)
     for (const topic of ["cut-native", "cut-websocket", "held", "ahead"])
       yield* Effect.promise(() => admin.create(topicName(direct, topic)))
@@ -93,7 +93,7 @@ const lastIn = (cluster: Cluster, topic: string) =>
     },
     catch: (cause) => failureOf(cause, topic)
   })
-/** Publishes in portions and tells of each. What fails is sent again, from the last message that the topic is found to have. */
+/** Publishes in portions and reports each. After a failure it continues after the last message that the topic has. Returns the number of failures. */
 const publish = Effect.fnUntraced(function* (
   cluster: Cluster,
   topic: string,
@@ -102,10 +102,10 @@ const publish = Effect.fnUntraced(function* (
   const state = { sent: 0, failures: 0 }
   const attempt = Effect.gen(function* () {
     const from = state.sent
-    // nobody else can write under this name from here on
+    // from here on no other connection can write under this name
     const producer = yield* openProducer(cluster, topic, { initialSequenceId: from, patienceMs: 60_000 })
     state.sent = yield* lastIn(cluster, topic)
-    // an interface that counts by itself counts from what it was told
+    // an interface that numbers messages itself continues from the initial sequence id
     if (state.sent !== from) return
     while (state.sent < total) {
       const to = (Math.floor(state.sent / 10) + 1) * 10
@@ -122,7 +122,7 @@ const publish = Effect.fnUntraced(function* (
   yield* Effect.repeat(again, { while: () => state.sent < total })
   return state.failures
 })
-/** Takes and acknowledges one after the other, until all are done with. */
+/** Receives and acknowledges messages one after the other, until all were handled. Returns those, and any that come after them. */
 const consume = Effect.fnUntraced(function* (consumer: Consumer) {
   const handled: Array<Message> = []
   while (handled.length < total)
@@ -133,7 +133,7 @@ const consume = Effect.fnUntraced(function* (consumer: Consumer) {
   return [...handled, ...(yield* receiveAll(consumer, 1, 1_000))]
 })
 const next = (reader: TransportReader | undefined) => reader?.next(200) ?? Promise.reject(new Error("there is none"))
-/** Reads all, and opens a reader after the last message where one ends. */
+/** Reads all messages. If a reader ends, it opens another one after the last message. */
 const readOn = async (cluster: Cluster, topic: string, stop: () => boolean) => {
   const read: Array<number> = []
   let from: MessageId | "earliest" = "earliest"
@@ -155,11 +155,11 @@ const readOn = async (cluster: Cluster, topic: string, stop: () => boolean) => {
 }
 
 const suite = await owning("pulsar")
-suite("the fan-out on pulsar, under faults", () => {
+suite("the fan-out on Pulsar, under faults", () => {
   vitest.layer(layer, { timeout: "180 seconds", excludeTestServices: true })((it) => {
     overTransports((transport) => {
       it.effect(
-        "cut connections and a killed broker lose, double and reorder nothing",
+        "no message is lost, delivered twice or reordered when connections are cut and the broker is killed",
         () =>
           Effect.gen(function* () {
             const { cut, optionsOf, service } = yield* Broker
@@ -207,7 +207,7 @@ suite("the fan-out on pulsar, under faults", () => {
     })
 
     testOver("native", it.effect)(
-      "what consumers held when the broker was killed comes again to others",
+      "messages that consumers held when the broker was killed are delivered to other consumers",
       () =>
         Effect.gen(function* () {
           const { optionsOf, service } = yield* Broker
@@ -249,7 +249,7 @@ suite("the fan-out on pulsar, under faults", () => {
                 schedule: Schedule.spaced("100 millis"),
                 times: 100
               })
-              // what was acknowledged and not written down yet may come as well
+              // messages whose acknowledgement the broker had not stored yet may come as well
               const missing = new Set(upTo(40).filter((seq) => seq % 2 === 1))
               while (missing.size > 0) {
                 const messages = yield* consumer.receive(40)
@@ -264,7 +264,7 @@ suite("the fan-out on pulsar, under faults", () => {
     )
 
     testOver("native", it.effect)(
-      "a native consumer that fetches nothing ahead gets what came before it was made",
+      "a native consumer that fetches nothing ahead gets the messages that arrived before its object existed",
       () =>
         Effect.gen(function* () {
           const cluster = yield* connect((yield* Broker).optionsOf("native"))

@@ -1,4 +1,4 @@
-// The fan-out on Pulsar when processes die that consumed: their subscriptions and messages go to others.
+// The fan-out on Pulsar when a consuming process is killed: its subscription and its messages go to another consumer.
 import { spawn } from "node:child_process"
 import { fileURLToPath } from "node:url"
 import { assert, it } from "@effect/vitest"
@@ -33,10 +33,10 @@ const lines = (process: ReturnType<typeof spawn>, count: number) =>
   })
 
 const others = await needing("pulsar")
-others("a killed consumer on pulsar", () => {
+others("a killed consumer on Pulsar", () => {
   overTransports((transport) => {
     it.live.each(types)(
-      "lets its subscription and its messages go: %s",
+      "leaves its subscription and its messages to the next consumer: %s",
       (type) =>
         Effect.gen(function* () {
           const from = optionsOf(transport, yield* shared("pulsar"))

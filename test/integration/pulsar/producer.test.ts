@@ -43,7 +43,7 @@ const clusterAnd = Effect.fnUntraced(function* (transport: TransportName) {
 })
 
 const suite = await needing("pulsar")
-suite("publishing to pulsar", () => {
+suite("publishing to Pulsar", () => {
   overTransports((transport) => {
     it.live(
       "a message that is sent again is dropped, and the rest is in order, also in batches after the overlap",
@@ -115,7 +115,7 @@ suite("publishing to pulsar", () => {
     )
   })
 
-  testOverTransports("over %s a keyShared subscription says once that batches break the order of keys", (transport) =>
+  testOverTransports("over %s a keyShared subscription warns once that batches break the order of keys", (transport) =>
     Effect.gen(function* () {
       const said: Array<unknown> = []
       const logger = Logger.make<unknown, void>(({ logLevel, message }) => void said.push([logLevel, message]))
@@ -154,7 +154,7 @@ suite("publishing to pulsar", () => {
   )
 
   testOver("native")(
-    "the broker drops a whole batch if it has the batch's first message: why an overlap is not batched",
+    "the broker drops a whole batch if it has the batch's first message, so an overlap must not be batched",
     () =>
       Effect.gen(function* () {
         const { cluster, topic } = yield* clusterAnd("native")

@@ -1,4 +1,4 @@
-// Signing in to Pulsar over both transports: tokens, TLS and client certificates, what a role may, and what refusals say.
+// Authentication and authorization on Pulsar over both transports: tokens, TLS, client certificates, permissions of roles, and the texts of refusals.
 import { mkdtempSync, readFileSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
@@ -20,7 +20,7 @@ import { Tenancy } from "../../../src/model/tenancy.ts"
 import { openProducer, optionsOf, sendAll, type TransportName } from "../../support/pulsar.ts"
 import { owning, overTransports } from "../../support/stack.ts"
 
-/** A broker that asks who everyone is, and certificates of an authority that it does not know. */
+/** A broker that requires authentication, and certificates of an authority that it does not know. */
 class Secured extends Context.Service<
   Secured,
   {
@@ -54,14 +54,14 @@ const layer = Layer.effect(
   })
 )
 
-/** How a transport reaches a tenant's topics, as nobody. */
+/** Options that reach a tenant's topics without credentials. */
 const nobody = (transport: TransportName, { endpoints }: Secured["Service"], tenant: string): PulsarOptions => ({
   ...optionsOf(transport, endpoints),
   namespace: "alerts",
   tenant,
   timeoutMs: 20_000
 })
-/** The same by TLS. */
+/** The same over TLS. */
 const safely = (
   transport: TransportName,
   secured: Secured["Service"],
@@ -73,7 +73,7 @@ const safely = (
 }
 const topic = "alerts.v1"
 
-/** Publishes as the relay does, and takes it as a tenant does. */
+/** Publishes with the relay's credentials, and receives with a tenant's. */
 const roundTrip = Effect.fnUntraced(function* (relay: PulsarOptions, tenant: PulsarOptions, name: string) {
   const consumer = yield* (yield* PulsarFanOut.make(tenant)).subscribe({ topic, name, type: "exclusive" })
   const producer = yield* openProducer(yield* connect(relay), topic, { name, initialSequenceId: -1 })
@@ -83,10 +83,10 @@ const roundTrip = Effect.fnUntraced(function* (relay: PulsarOptions, tenant: Pul
   return messages.map(({ value }) => JSON.parse(value) as unknown)
 }, Effect.scoped)
 
-/** How subscribing and producing are refused. `silent`: the admin interface, which would tell first, is not known. */
+/** How subscribing and producing are refused. With `silent` the admin interface, which would report the reason first, is not known. */
 const refusals = Effect.fnUntraced(function* (options: PulsarOptions, silent: boolean) {
   const { adminUrl: _, ...rest } = options
-  // the native client tries that long
+  // the native client keeps trying that long
   const given = silent ? { ...rest, timeoutMs: 3_000 } : options
   const subscribe = PulsarFanOut.make(given).pipe(
     Effect.andThen((fanOut) => fanOut.subscribe({ topic, name: "x", type: "shared" })),
@@ -102,11 +102,11 @@ const refusals = Effect.fnUntraced(function* (options: PulsarOptions, silent: bo
 })
 
 const suite = await owning("pulsar", "java", "maven", "openssl")
-suite("a secure pulsar", () => {
+suite("a Pulsar that requires authentication", () => {
   vitest.layer(layer, { timeout: "300 seconds", excludeTestServices: true })((it) => {
     overTransports((transport) => {
       it.effect(
-        "lets in a token, a token over TLS, and a client certificate",
+        "accepts a token, a token over TLS, and a client certificate",
         () =>
           Effect.gen(function* () {
             const secured = yield* Secured
@@ -128,7 +128,7 @@ suite("a secure pulsar", () => {
       )
 
       it.effect(
-        "says in one line what to do about every refusal, with and without the admin interface",
+        "reports each refusal in one line with what to do, with and without the admin interface",
         () =>
           Effect.gen(function* () {
             const secured = yield* Secured
@@ -169,7 +169,7 @@ suite("a secure pulsar", () => {
         180_000
       )
 
-      it.effect("tells a port that speaks TLS from one that does not", () =>
+      it.effect("reports a port that speaks TLS and a URL that does not, and the reverse", () =>
         Effect.gen(function* () {
           const secured = yield* Secured
           const [plain, safe] = [nobody(transport, secured, "acme"), safely(transport, secured, "acme", secured.known)]
@@ -183,7 +183,7 @@ suite("a secure pulsar", () => {
         })
       )
 
-      it.effect("a role that may not produce cannot, and is told so", () =>
+      it.effect("a role without the permission to produce is refused with that reason", () =>
         Effect.gen(function* () {
           const secured = yield* Secured
           const token = secured.security.token("deaf")
@@ -195,7 +195,7 @@ suite("a secure pulsar", () => {
         }).pipe(Effect.scoped)
       )
 
-      it.effect("a broker that does not answer is a retryable error that names it", () =>
+      it.effect("a broker that does not answer is a retryable error with advice", () =>
         Effect.gen(function* () {
           const url = transport === "native" ? "pulsar://127.0.0.1:1" : "ws://127.0.0.1:1"
           for (const error of yield* refusals({ ...optionsOf(transport, {}), url }, true)) {
@@ -208,7 +208,7 @@ suite("a secure pulsar", () => {
     })
   })
 
-  vitest.live("a native client that is not there names both ways out", () =>
+  vitest.live("a native client that is not installed is reported with both remedies", () =>
     Effect.gen(function* () {
       const options = { url: "pulsar://127.0.0.1:1", client: "no-such-client" }
       const error = yield* Effect.flip(Effect.scoped(PulsarFanOut.make(options)))

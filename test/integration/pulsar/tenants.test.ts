@@ -1,4 +1,4 @@
-// Tenants on a real Pulsar by the admin interface: planned, made, checked, and mended where somebody changed them.
+// Tenants on a real Pulsar by the admin interface: planned, created, checked, and corrected after someone else changed them.
 import { spawn } from "node:child_process"
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
@@ -39,8 +39,8 @@ const command = (args: ReadonlyArray<string>, env: Record<string, string>) =>
   })
 
 const suite = await needing("pulsar")
-suite("tenants on pulsar", () => {
-  it.live("are planned, made, and then as declared", () =>
+suite("tenants on Pulsar", () => {
+  it.live("are planned and created, and then match their declaration", () =>
     Effect.gen(function* () {
       const client = yield* admin
       const tenancy = of(`t${process.pid}`)
@@ -56,7 +56,7 @@ suite("tenants on pulsar", () => {
     })
   )
 
-  it.live("are mended where somebody changed them, and who was let in is put out", () =>
+  it.live("are corrected if their settings were changed, and permissions that are not declared are revoked", () =>
     Effect.gen(function* () {
       const client = yield* admin
       const name = `m${process.pid}`
@@ -94,7 +94,7 @@ suite("tenants on pulsar", () => {
     })
   )
 
-  it.live("a topic with another number of partitions is refused, and nothing is changed", () =>
+  it.live("a topic with another number of partitions is refused, and no change is made", () =>
     Effect.gen(function* () {
       const client = yield* admin
       const name = `r${process.pid}`
@@ -112,7 +112,7 @@ suite("tenants on pulsar", () => {
   )
 
   it.live(
-    "the command shows them, and check exits with 3 until they are made",
+    "the command shows the plan, and check exits with 3 until it is applied",
     () =>
       Effect.gen(function* () {
         const directory = yield* Effect.acquireRelease(

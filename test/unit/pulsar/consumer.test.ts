@@ -1,4 +1,4 @@
-// A consumer on Pulsar over a transport that loses its connection at the worst moment: what was on its way then passes nothing.
+// A consumer on Pulsar over a transport that loses its connection while messages are under way: none of them overtakes another one.
 import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
@@ -16,7 +16,7 @@ const received = (seq: number): Received => ({
   redeliveries: 0
 })
 
-/** A consumer whose connections the test has in hand, and what it delivers until it has so many. */
+/** A consumer whose connections the test controls, and a function that receives until there are so many messages. */
 const consumerOf = (type: "exclusive" | "failover") => {
   const connections: Array<ConsumeOptions> = []
   const transport: Pick<Transport, "consume"> = {
@@ -44,8 +44,8 @@ const consumerOf = (type: "exclusive" | "failover") => {
   return { consumer, connections, take }
 }
 
-describe.each(["exclusive", "failover"] as const)("a consumer that is alone: %s", (type) => {
-  it.live("delivers in order where one message more comes by a connection that was lost and is made anew", () =>
+describe.each(["exclusive", "failover"] as const)("the only consumer of a subscription: %s", (type) => {
+  it.live("delivers in order if another message arrives on a lost connection that the transport restores", () =>
     Effect.gen(function* () {
       const { connections, consumer, take } = consumerOf(type)
       yield* Effect.promise(() => consumer.open())
@@ -53,7 +53,7 @@ describe.each(["exclusive", "failover"] as const)("a consumer that is alone: %s"
       for (const seq of [1, 2]) arrived(received(seq))
       lost(new Error("cut"), false)
       arrived(received(3))
-      // another one may have its place meanwhile
+      // another consumer may be active meanwhile
       assert.isTrue(Option.isNone(yield* Effect.timeoutOption(take(1), 50)))
       recovered()
       for (const seq of [1, 2, 3, 4]) arrived(received(seq))
@@ -62,7 +62,7 @@ describe.each(["exclusive", "failover"] as const)("a consumer that is alone: %s"
     })
   )
 
-  it.live("delivers nothing that comes by a connection which is over", () =>
+  it.live("delivers no message that arrives on a connection that was given up", () =>
     Effect.gen(function* () {
       const { connections, consumer, take } = consumerOf(type)
       yield* Effect.promise(() => consumer.open())

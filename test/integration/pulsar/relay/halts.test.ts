@@ -1,4 +1,4 @@
-// What keeps the relay to Pulsar from doubling and losing messages, one protection a test, on both transports: what it finds, and where it stands still.
+// What keeps the relay to Pulsar from duplicating and losing messages, one protection in each test, on both transports: what it detects, and when it halts.
 import { assert } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import { query } from "../../../../src/postgres/client/client.ts"
@@ -24,7 +24,7 @@ import { needing, overTransportsConcurrently } from "../../../support/stack.ts"
 const suite = await needing("pulsar")
 const other = "00000000-0000-4000-8000-000000000002"
 const topicOf = (name: string) => `persistent://${name}/alerts/alerts`
-/** The producer of the stream that tests publish. */
+/** Options of the producer of the stream that tests publish. */
 const producerOf = (name: string) => ({
   topic: topicOf(name),
   name: `${name}/p/events/0#1`,
@@ -33,11 +33,11 @@ const producerOf = (name: string) => ({
 })
 const unanswered = new RelayError({ target: "pulsar", operation: "publish", retryable: true, reason: "silent" })
 
-/** Removes all messages of the topic, as retention does once everyone had them. */
+/** Removes all messages of the topic, as retention does once all subscriptions had them. */
 const removeAll = async ({ admin }: Cluster, name: string) => {
   const path = topicOf(name).replace("://", "/")
   await admin!.call("POST", `namespaces/${name}/alerts/retention`, { retentionTimeInMinutes: 0, retentionSizeInMB: 0 })
-  // its cursor holds them as well
+  // the cursor of deduplication keeps them as well
   await admin!.call("POST", `namespaces/${name}/alerts/deduplication`, false)
   while ((await admin!.lastMessageId(topicOf(name))) !== undefined) {
     await admin!.call("PUT", `${path}/unload`)
@@ -50,18 +50,18 @@ const removeAll = async ({ admin }: Cluster, name: string) => {
   })
   await admin!.call("POST", `namespaces/${name}/alerts/deduplication`, true)
 }
-/** Connections whose producers are not quite what they are. */
+/** The cluster with producers that behave differently. */
 const withProducers = (cluster: Cluster, change: (producer: TransportProducer) => TransportProducer): Cluster =>
   withProduce(cluster, async (options) => change(await cluster.transport.produce(options)))
 
-suite("what the relay to Pulsar rests on", () => {
+suite("the protections of the relay to Pulsar", () => {
   const services = servicesOfSuite()
 
   overTransportsConcurrently((transport) => {
     const test = testsOn(transport, services)
 
     test(
-      "what the broker has forgotten, the topic tells",
+      "messages that the broker no longer knows as sent are found in the topic",
       Effect.fnUntraced(function* ({ cluster, messages, name, relay, sql }) {
         yield* publish(sql, { firstSeq: 1, messages: 100 })
         yield* publish(sql, { firstSeq: 101, messages: 100 })
@@ -76,7 +76,7 @@ suite("what the relay to Pulsar rests on", () => {
     )
 
     test(
-      "a name that another connection has is waited for",
+      "the relay waits for a producer name that another connection has",
       Effect.fnUntraced(function* ({ cluster, messages, name, relay, sql }) {
         const holder = yield* Effect.promise(() => cluster.transport.produce(producerOf(name)))
         yield* publish(sql, { firstSeq: 1, messages: 20 })
@@ -91,7 +91,7 @@ suite("what the relay to Pulsar rests on", () => {
     )
 
     test(
-      "two relays that both believe to have a stream send each message once between them",
+      "two relays that both believe to hold a stream send each message once between them",
       Effect.fnUntraced(function* ({ messages, outbox, relay, sql }) {
         const unclaimed: typeof outbox = {
           ...outbox,
@@ -115,7 +115,7 @@ suite("what the relay to Pulsar rests on", () => {
     )
 
     test(
-      "nothing is sent once the database was silent for too long",
+      "nothing is sent after the database has not answered for too long",
       Effect.fnUntraced(function* ({ cluster, messages, name, outbox, relay, sql }) {
         let silent = false
         const deaf: typeof outbox = {
@@ -145,7 +145,7 @@ suite("what the relay to Pulsar rests on", () => {
     )
 
     test(
-      "a message dropped as seen that is not there stands its stream still",
+      "a stream halts if the broker dropped a message as a duplicate that the topic does not have",
       Effect.fnUntraced(function* ({ cluster, messages, name, relay, sql }) {
         const stranger = yield* Effect.promise(() =>
           cluster.transport.produce({ ...producerOf(name), initialSequenceId: 499 })
@@ -162,7 +162,7 @@ suite("what the relay to Pulsar rests on", () => {
           (yield* messages("alerts")).filter(({ value }) => value !== "stranger"),
           { "p/events/1": 5 }
         )
-        // a person's word begins other names
+        // after a person adopts the position, producers have other names
         yield* query(
           "adopt",
           () => sql`update millrace.relay_position set adopt = true, incarnation = null where partition = 0`
@@ -176,7 +176,7 @@ suite("what the relay to Pulsar rests on", () => {
     )
 
     test(
-      "a database that was restored to another state stands its streams still, until a person says where they are",
+      "streams halt after the database was restored to another state, until a person sets their positions",
       Effect.fnUntraced(function* ({ messages, relay, sql }) {
         yield* publish(sql, { firstSeq: 1, messages: 10 })
         yield* publish(sql, { firstSeq: 11, messages: 10 })
@@ -203,7 +203,7 @@ suite("what the relay to Pulsar rests on", () => {
     )
 
     test(
-      "a position that the outbox does not have, and a gap, stand their streams still",
+      "a stream halts at a position that the outbox does not have, and at a gap",
       Effect.fnUntraced(function* ({ relay, sql }) {
         yield* publish(sql, { firstSeq: 1, messages: 10 })
         yield* publish(sql, { firstSeq: 1, messages: 10, partition: 1 })
@@ -219,7 +219,7 @@ suite("what the relay to Pulsar rests on", () => {
     )
 
     test(
-      "what arrived late from before, and is dropped as seen, is found",
+      "a message of an earlier connection that arrives late, and whose copy is dropped as a duplicate, is found",
       Effect.fnUntraced(function* ({ cluster, messages, name, outbox, sql }) {
         yield* publish(sql, { firstSeq: 1, messages: 50 })
         let doubled = 0
@@ -248,7 +248,7 @@ suite("what the relay to Pulsar rests on", () => {
     )
 
     test(
-      "a message that is not taken while later ones are is parked, and not sent behind them",
+      "a message that is refused while later ones are accepted is parked, and not sent after them",
       Effect.fnUntraced(function* ({ cluster, messages, name, outbox, sql }) {
         yield* publish(sql, { firstSeq: 1, messages: 9 })
         let refused = 0
@@ -260,7 +260,7 @@ suite("what the relay to Pulsar rests on", () => {
             throw new PulsarFailure("other", true, "not this one")
           }
         }))
-        // the answers to the later ones come before all is begun anew
+        // the answers to the later messages come before the channel reconnects
         const target = yield* PulsarRelay.fromCluster(flawed, outbox, { prefix: name })
         yield* shipAll(target)
         assert.deepStrictEqual(sequencesOf(yield* messages("alerts")), { "p/events/0": [1, 2, 3, 5, 6, 7, 8, 9] })
@@ -271,7 +271,7 @@ suite("what the relay to Pulsar rests on", () => {
     )
 
     test(
-      "a topic whose messages retention removed goes on where it was",
+      "a topic whose messages retention removed continues from its position",
       Effect.fnUntraced(function* ({ cluster, messages, name, relay, sql }) {
         yield* publish(sql, { firstSeq: 1, messages: 50 })
         yield* Effect.scoped(Effect.flatMap(relay(), shipAll))
@@ -290,7 +290,7 @@ suite("what the relay to Pulsar rests on", () => {
     )
 
     test(
-      "goes in batches only after as many messages as may be under way, and is found in them",
+      "batches start only after as many messages as may be in flight, and messages are found in them",
       Effect.fnUntraced(function* ({ cluster, messages, name, relay, sql }) {
         const published = Effect.forEach(
           Array.from({ length: 30 }, (_, i) => i),
@@ -312,7 +312,7 @@ suite("what the relay to Pulsar rests on", () => {
     )
 
     test(
-      "keys of a partitioned topic keep their partitions, whatever is added",
+      "keys of a partitioned topic keep their partitions when partitions are added",
       Effect.fnUntraced(function* ({ cluster, messages, name, relay, sql }) {
         const path = `persistent/${name}/alerts/alerts/partitions`
         yield* Effect.promise(() => cluster.admin!.call("PUT", path, 2))

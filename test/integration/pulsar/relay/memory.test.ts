@@ -1,4 +1,4 @@
-// What a channel of the relay to Pulsar holds in memory once all is sent: there are hundreds of channels, one a stream and topic.
+// What a channel of the relay to Pulsar keeps in memory after all is sent: there are hundreds of channels, one for each stream and topic.
 import { setFlagsFromString } from "node:v8"
 import { runInNewContext } from "node:vm"
 import { assert } from "@effect/vitest"
@@ -15,7 +15,7 @@ const count = 3_000
 setFlagsFromString("--expose-gc")
 const collectGarbage = runInNewContext("gc") as () => void
 
-/** Sends messages over a channel of its own until all are there. What is left of them in memory. */
+/** Sends messages over a new channel until all have arrived. Returns weak references to them. */
 const send = Effect.fnUntraced(function* (channel: (done: () => void) => Channel) {
   let left = count
   let finished = () => {}
@@ -39,7 +39,7 @@ const send = Effect.fnUntraced(function* (channel: (done: () => void) => Channel
 const suite = await needing("pulsar")
 suite("a channel of the relay to Pulsar", () => {
   testOverTransports(
-    "holds nothing of what is sent: %s",
+    "keeps no message in memory after it was sent: %s",
     (transport) =>
       Effect.gen(function* () {
         const cluster = yield* connect(optionsOf(transport, yield* shared("pulsar")))
@@ -65,7 +65,7 @@ suite("a channel of the relay to Pulsar", () => {
             )
         )
         let held = count
-        // what a promise or the client had is let go a moment later
+        // promises and the client release messages a moment later
         for (let i = 0; i < 50 && held > 50; i++) {
           yield* Effect.sleep(20)
           collectGarbage()

@@ -1,5 +1,5 @@
-// Channels of the relay to Pulsar whose marks nobody writes down: they lose connections, give the topic to another one and get it back. Every
-// message is there once, in order, and no stream halts.
+// Channels of the relay to Pulsar whose positions are never recorded lose connections, lose the topic to another channel, and get it back. Every message
+// arrives once and in order, and no stream halts.
 import { assert } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import { shared } from "../../../../stack/testing.ts"
@@ -11,10 +11,10 @@ import { channelMessage, makeTenant, messagesOf, withProduce } from "../../../su
 import { needing, testOverTransports } from "../../../support/stack.ts"
 import { until } from "../../../support/until.ts"
 
-/** More than any of the two interfaces takes. */
+/** More than either interface accepts. */
 const tooLarge = "x".repeat(6_000_000)
 
-/** A channel of a stream, and what became of its messages. */
+/** A channel of a stream, and the outcome of its messages. */
 const channelOn = (cluster: Cluster, name: string, topic: string) => {
   const made: Array<TransportProducer> = []
   const watched = withProduce(cluster, async (options) => {
@@ -23,7 +23,7 @@ const channelOn = (cluster: Cluster, name: string, topic: string) => {
     return producer
   })
   const became = new Map<number, string | undefined>()
-  const told: Array<string> = []
+  const errors: Array<string> = []
   const channel = new Channel(
     {
       cluster: watched,
@@ -36,10 +36,10 @@ const channelOn = (cluster: Cluster, name: string, topic: string) => {
       inTurn: (run) => run(),
       holds: () => true,
       done: ({ seq }, reason) => {
-        if (became.has(seq)) told.push(`message ${seq} is done twice`)
+        if (became.has(seq)) errors.push(`message ${seq} is done twice`)
         became.set(seq, reason)
       },
-      halt: (reason) => told.push(reason)
+      halt: (reason) => errors.push(reason)
     },
     topic
   )
@@ -50,8 +50,8 @@ const channelOn = (cluster: Cluster, name: string, topic: string) => {
     },
     /** Waits until so many are done. */
     reaches: Effect.fnUntraced(function* (count: number) {
-      yield* until(() => became.size >= count || told.length > 0)
-      assert.deepStrictEqual(told, [])
+      yield* until(() => became.size >= count || errors.length > 0)
+      assert.deepStrictEqual(errors, [])
     }),
     refused: () => [...became].flatMap(([seq, reason]) => (reason === undefined ? [] : [seq])),
     lose: Effect.promise(async () => made.at(-1)?.close()),
@@ -66,7 +66,7 @@ const sequencesIn = (cluster: Cluster, topic: string) =>
 const suite = await needing("pulsar")
 suite("channels of the relay to Pulsar", () => {
   testOverTransports(
-    "go on from what they know though it is not written down: %s",
+    "continue from positions that were never recorded: %s",
     (transport) =>
       Effect.gen(function* () {
         const cluster = yield* connect(optionsOf(transport, yield* shared("pulsar")))
@@ -79,7 +79,7 @@ suite("channels of the relay to Pulsar", () => {
           yield* first.reaches(reached)
           yield* first.lose
         }
-        // it notices nothing until it sends again: another one takes the stream over, and gives it back
+        // the first channel notices nothing until it sends again: another one takes the stream over, and leaves it
         const second = channelOn(cluster, name, topic)
         second.push(1, 3_000, 2_500)
         yield* second.reaches(3_000)

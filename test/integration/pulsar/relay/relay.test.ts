@@ -1,4 +1,4 @@
-// The relay to Pulsar on a real broker and a real PostgreSQL, on both transports: what arrives, where, and what stands still.
+// The relay to Pulsar on a real broker and a real PostgreSQL, on both transports: what arrives where, and what halts.
 import { assert } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import { query } from "../../../../src/postgres/client/client.ts"
@@ -28,7 +28,7 @@ suite("relay to Pulsar", () => {
     const test = testsOn(transport, services)
 
     test(
-      "brings messages to topics of their tenants, with key, time and properties, in order",
+      "publishes messages to topics of their tenants, with key, time and properties, in order",
       Effect.fnUntraced(function* ({ cluster, messages, name, relay, sql }) {
         const other = `${name}-b`
         yield* Effect.promise(() => makeTenant(cluster, other))
@@ -74,12 +74,12 @@ suite("relay to Pulsar", () => {
     )
 
     test(
-      "goes on where another one stopped, whatever is in the topics beyond what was written down",
+      "continues where another relay stopped, although topics have more than was recorded",
       Effect.fnUntraced(function* ({ messages, relay, sql }) {
         for (let i = 0; i < 6; i++)
           yield* publish(sql, { firstSeq: 1 + i * 50, messages: 50, target: i % 2 === 0 ? "a" : "b" })
         yield* Effect.scoped(Effect.flatMap(relay(), shipAll))
-        // what the first one wrote down late is lost
+        // what the first relay recorded last is lost
         yield* query("rewind", () => sql`update millrace.relay_position set seq = 100`)
         yield* query(
           "rewind",
@@ -99,7 +99,7 @@ suite("relay to Pulsar", () => {
     )
 
     test(
-      "parks a message that Pulsar refuses for what it is, and goes on without it",
+      "parks a message that Pulsar refuses because of its size, and continues without it",
       Effect.fnUntraced(function* ({ messages, relay, sql }) {
         yield* publish(sql, {
           firstSeq: 1,
@@ -120,7 +120,7 @@ suite("relay to Pulsar", () => {
     )
 
     test(
-      "parks messages of tenants that Pulsar can have none of: a name that leads elsewhere, or nowhere",
+      "parks messages of tenants whose names Pulsar cannot have or would misread",
       Effect.fnUntraced(function* ({ messages, name, relay, sql }) {
         const tenants: Readonly<Record<number, string>> = { 2: `${name}/alerts`, 4: "..", 5: "café" }
         yield* publish(sql, { firstSeq: 1, messages: 6, record: (seq) => ({ tenant: tenants[seq] ?? name }) })
@@ -140,7 +140,7 @@ suite("relay to Pulsar", () => {
     )
 
     test(
-      "waits for a topic that is to have several partitions, for a broker would make it of one; takes one that is there as it is",
+      "waits for a topic that is declared with several partitions to be created, and uses one that exists as it is",
       Effect.fnUntraced(function* ({ cluster, messages, name, relay, sql }) {
         yield* Effect.promise(() => cluster.admin!.create(`persistent://${name}/alerts/scores`))
         yield* publish(sql, { firstSeq: 1, messages: 20 })
@@ -171,10 +171,10 @@ suite("relay to Pulsar", () => {
     )
 
     test(
-      "stands still no longer once all is there, though it had nothing more to send",
+      "is no longer halted once all has arrived, even if it had nothing more to send",
       Effect.fnUntraced(function* ({ cluster, messages, name, outbox, sql }) {
         yield* publish(sql, { firstSeq: 1, messages: 3 })
-        // the first producer's messages arrive, and it is told that they may not
+        // the first producer's messages arrive, but are reported as forbidden
         let refusals = 0
         const refusing = (producer: TransportProducer): TransportProducer => ({
           close: () => producer.close(),
@@ -198,7 +198,7 @@ suite("relay to Pulsar", () => {
     )
 
     test(
-      "a tenant that is not there holds its own messages only, and gets them in order once it is there",
+      "a tenant that does not exist delays its own messages only, and gets them in order once it is created",
       Effect.fnUntraced(function* ({ cluster, messages, name, relay, sql }) {
         const late = `${name}-late`
         for (let i = 0; i < 10; i++)

@@ -1,4 +1,4 @@
-// Messages for tenants that an application does not declare and Pulsar does not have: they fill what may wait of a stream, are parked, and others go on.
+// Messages for tenants that an application does not declare and Pulsar does not have: they fill the room of their stream, are parked, and others go on.
 import { assert } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import { query, type Sql } from "../../../../src/postgres/client/client.ts"
@@ -31,7 +31,7 @@ const stream = "p/events/0"
 const upTo = (last: number, of: (seq: number) => boolean = () => true) =>
   Array.from({ length: last }, (_, i) => i + 1).filter(of)
 const isEven = (seq: number) => seq % 2 === 0
-/** Few may wait, and little is read at once. */
+/** Room for few messages, and little is read at once. */
 const narrow = { inFlight: 20, segments: 1 }
 
 /** Commits of 20 messages, each for the tenant that its sequence says. */
@@ -44,7 +44,7 @@ const parkedOf = (sql: Sql) =>
     ...(await sql<Array<{ seq: number; reason: string }>>`
         select seq::int, reason from millrace.relay_parked where status = 'parked' order by id`)
   ])
-/** As `dlq retry --kind relay` does. How many were sent. */
+/** Retries as `dlq retry --kind relay` does. Returns how many messages were sent. */
 const retryAll = Effect.fnUntraced(function* ({ options, sql }: Case) {
   const sender = yield* makeSender(options)
   const filter = { statuses: ["parked"], limit: 1_000, oldestFirst: true }
@@ -54,7 +54,7 @@ const retryAll = Effect.fnUntraced(function* ({ options, sql }: Case) {
   )
   return sent.filter(Boolean).length
 }, Effect.scoped)
-/** Rounds until what the test's tenant has is as it should be. */
+/** Runs rounds until the test's tenant has the expected messages. */
 const until = Effect.fnUntraced(function* (
   { messages }: Case,
   target: RelayTarget,
@@ -69,8 +69,8 @@ const until = Effect.fnUntraced(function* (
 })
 
 /**
- * Publishes from a sequence on for the test's tenant and, each second message, for another one that is not there, until all of the first one's came and
- * of the other's some are parked and some wait. The last sequence, and what is parked.
+ * Publishes from a sequence number on, every second message for a tenant that does not exist and the others for the test's tenant, until all of the
+ * latter arrived and of the former some are parked and some wait. Returns the last sequence number, and what is parked.
  */
 const flood = Effect.fnUntraced(function* (own: Case, target: RelayTarget, first: number, other: string) {
   const tenant = (seq: number) => (isEven(seq) ? other : own.name)
@@ -79,7 +79,7 @@ const flood = Effect.fnUntraced(function* (own: Case, target: RelayTarget, first
   while (true) {
     const odd = upTo(last, (seq) => !isEven(seq) && seq >= first)
     assert.deepStrictEqual(yield* until(own, target, ({ length }) => length >= odd.length), odd)
-    // nothing is under way any more
+    // nothing is in flight any more
     yield* target.publish
     const parked = yield* parkedOf(own.sql)
     if (parked.length < Math.floor(last / 2)) return { last, parked, odd }
@@ -88,7 +88,7 @@ const flood = Effect.fnUntraced(function* (own: Case, target: RelayTarget, first
   }
 })
 
-/** Rounds until it has seen what it is to see, and a few more; or until its position moved, of 200 messages. */
+/** Runs rounds until `seen` returns true or the position moved, of 200 messages; then a few more. */
 const stands = Effect.fnUntraced(function* (target: RelayTarget, seen: (shipment: RelayRound) => boolean) {
   const last = yield* rounds(target, (shipment, lag) => seen(shipment) || lag < 200)
   for (let i = 0; i < 3; i++) yield* target.publish
@@ -98,18 +98,18 @@ const stands = Effect.fnUntraced(function* (target: RelayTarget, seen: (shipment
 const missing = new PulsarFailure("missing", false, "Topic not found; create it first")
 const away = new PulsarFailure("lost", true, "Pulsar does not answer")
 
-suite("what waits for tenants that are not declared", () => {
+suite("a message for a tenant that is not declared", () => {
   const services = servicesOfSuite()
 
   overTransportsConcurrently((transport) => {
     const test = testsOn(transport, services)
 
     test(
-      "is parked where it would halt the stream, and comes once each: what waits by itself, what is parked when it is retried",
+      "is parked if it would halt its stream, and arrives once: by itself if it waited, by a retry if it was parked",
       Effect.fnUntraced(function* (own: Case) {
         const { cluster, messages, name, relay, sql } = own
         const [late, slow] = [`${name}-late`, `${name}-slow`]
-        // the position stands at the first one, for a tenant that is declared and not there yet
+        // the position stays at the first message, for a tenant that is declared and does not exist yet
         yield* publish(sql, { firstSeq: 1, messages: 1, record: () => ({ tenant: slow }) })
         const options = { ...narrow, undeclared: (tenant: string) => tenant === late }
         const { last, odd, parked } = yield* Effect.scoped(
@@ -129,7 +129,7 @@ suite("what waits for tenants that are not declared", () => {
         assert.strictEqual((yield* positions(sql))[0]!.seq, 0)
         assert.strictEqual((yield* Effect.flip(retryAll(own)))._tag, "DeadLetterRejected")
 
-        // another one reads all again from there, while they are brought
+        // another relay reads everything again from there, while the retries are sent
         yield* Effect.promise(() => makeTenant(cluster, late))
         const target = yield* relay(options)
         const waited = upTo(last, isEven).slice(parked.length)
@@ -153,12 +153,12 @@ suite("what waits for tenants that are not declared", () => {
     )
 
     test(
-      "is not parked where it may be there, or on its way",
+      "is not parked if the topic may have it or it may be on its way",
       Effect.fnUntraced(function* (own: Case) {
         const { cluster, messages, name, outbox, sql } = own
         const options = { ...narrow, prefix: name, undeclared: () => true }
         yield* publishFor(sql, 1, 10, () => name)
-        // they arrive, and nobody hears of it; then there is no topic any more
+        // messages arrive without an answer; then the topic does not exist any more
         let there = true
         const deaf = (producer: TransportProducer): TransportProducer => ({
           close: () => producer.close(),
@@ -180,7 +180,7 @@ suite("what waits for tenants that are not declared", () => {
           yield* stands(target, () => asked > before + 2)
           assert.deepStrictEqual(yield* parkedOf(sql), [])
         })
-        // the one that sent them, and another one that only knows that somebody was there
+        // the relay that sent them, and another one that only knows that some relay was connected
         yield* Effect.scoped(gone)
         yield* Effect.scoped(gone)
         yield* shipAll(yield* PulsarRelay.fromCluster(cluster, outbox, options))
@@ -223,7 +223,7 @@ suite("what waits for tenants that are not declared", () => {
   const testWithNative = testsOn("websocket", services, "native")
 
   test(
-    "halts the stream where it is to wait",
+    "halts its stream if it must wait",
     Effect.fnUntraced(function* (own: Case) {
       const { cluster, name, relay, sql } = own
       const late = `${name}-late`
@@ -245,7 +245,7 @@ suite("what waits for tenants that are not declared", () => {
   )
 
   testWithNative(
-    "comes to the partitions of its keys, however many the topic has once it is there",
+    "goes to the partition of its key, however many the topic has once it is created",
     Effect.fnUntraced(function* (own: Case) {
       const { cluster, messages, name, relay, url } = own
       const late = `${name}-late`
