@@ -1,21 +1,21 @@
-// A message that a subscription gave up, as its dead-letter topic has it, and how it comes again to that subscription alone. No I/O.
+// Dead letters of subscriptions: how a message of a dead-letter topic is read, and how it is sent to its subscription again. Pure.
 import type * as Effect from "effect/Effect"
 import type { FanOutError, Message } from "./fanout.ts"
 import type { DeadLetterSender } from "../dead-letter/resend.ts"
 import { retryHeader } from "../dead-letter/retry-record.ts"
 
-/** What a letter is made of: a message of a dead-letter topic, and when the topic took it, in epoch milliseconds. */
+/** A message of a dead-letter topic, and when the topic stored it (epoch milliseconds). */
 export type DeadLetterRecord = Pick<Message, "key" | "value" | "eventTime" | "properties"> & {
   readonly takenAt: number
 }
-/** A message that a subscription gave up. */
+/** A dead letter of a subscription. */
 export interface SubscriptionDeadLetter {
   /** The dead-letter topic, by its full name. */
   readonly topic: string
-  /** The message's place in the topic that it came from, `partition:position`. A letter that was written twice has the same. */
+  /** The message's position in its source topic, `partition:position`. A dead letter that a crash wrote twice has the same one. */
   readonly origin: string
   readonly subscription: string
-  /** The topic that it came from, as the subscription names it, and its partition there. */
+  /** The source topic, by the name that the subscription uses, and the message's partition there. */
   readonly source: string
   readonly partition: number
   readonly reason: string
@@ -25,20 +25,21 @@ export interface SubscriptionDeadLetter {
   /** Epoch milliseconds. */
   readonly eventTime: number
   readonly failedAt: number
-  /** The message's own. */
+  /** The properties of the message, without those that describe the dead letter. */
   readonly properties: Readonly<Record<string, string>>
 }
 /** The dead-letter topics of a system's subscriptions, read and retried. Adapters are PostgreSQL and Pulsar. `E` is what sending fails with. */
 export interface DeadLetterTopics<out E> {
-  /** Topics whose names end as those of dead letters do, where nothing else was said: `.dlq`. */
+  /** The topics whose names end with `.dlq`, as dead-letter topics do by default. */
   readonly names: Effect.Effect<ReadonlyArray<string>, FanOutError>
-  /** Hands over a topic's letters from the first to the last that is there now, partition by partition; nothing of a topic that is not there. */
-  readonly each: (topic: string, take: (letter: SubscriptionDeadLetter) => void) => Effect.Effect<void, FanOutError>
-  /** Sends a letter's message to the end of the topic that it came from, where its subscription alone handles it. */
+  /** Calls `take` with each dead letter that the topic has now, partition by partition, in order. Not at all if the topic does not exist. */
+  readonly each: (topic: string, take: (deadLetter: SubscriptionDeadLetter) => void) => Effect.Effect<void, FanOutError>
+  /** Sends a dead letter's message to the end of its source topic, where only its subscription handles it. */
   readonly sender: DeadLetterSender<SubscriptionDeadLetter, E>
 }
 
-const own = {
+/** The names of the properties that describe a dead letter. */
+const propertyNames = {
   source: "millrace-topic",
   partition: "millrace-partition",
   position: "millrace-position",
@@ -46,17 +47,37 @@ const own = {
   redeliveries: "millrace-redeliveries",
   reason: "millrace-reason"
 } as const
-/** Says of a message that comes again which letter it is of. */
+/** The property of a retried message that has the `origin` of its dead letter. */
 const retryOf = "millrace-retry-of"
-const names = new Set<string>([...Object.values(own), retryHeader, retryOf])
+const addedProperties = new Set<string>([...Object.values(propertyNames), retryHeader, retryOf])
 
-/** The letter that a message is; undefined where no subscription wrote it. */
+/** The properties (on PostgreSQL: headers) that a message gets when it becomes a dead letter; `position` is the adapter's text for it. */
+export const deadLetterProperties = (deadLetter: {
+  readonly source: string
+  readonly partition: number
+  readonly position: string
+  readonly subscription: string
+  readonly redeliveries: number
+  readonly reason: string
+}): Record<string, string> => ({
+  [propertyNames.source]: deadLetter.source,
+  [propertyNames.partition]: String(deadLetter.partition),
+  [propertyNames.position]: deadLetter.position,
+  [propertyNames.subscription]: deadLetter.subscription,
+  [propertyNames.redeliveries]: String(deadLetter.redeliveries),
+  [propertyNames.reason]: deadLetter.reason
+})
+/** The dead letter that a message describes; undefined if no subscription wrote the message. */
 export const subscriptionDeadLetter = (
   topic: string,
   { eventTime, key, properties, takenAt, value }: DeadLetterRecord
 ) => {
-  const [source, partition, position] = [properties[own.source], properties[own.partition], properties[own.position]]
-  const subscription = properties[own.subscription]
+  const [source, partition, position] = [
+    properties[propertyNames.source],
+    properties[propertyNames.partition],
+    properties[propertyNames.position]
+  ]
+  const subscription = properties[propertyNames.subscription]
   if (source === undefined || partition === undefined || position === undefined || subscription === undefined) return
   return {
     topic,
@@ -64,34 +85,34 @@ export const subscriptionDeadLetter = (
     subscription,
     source,
     partition: Number(partition),
-    reason: properties[own.reason] ?? "",
-    redeliveries: Number(properties[own.redeliveries] ?? 0),
+    reason: properties[propertyNames.reason] ?? "",
+    redeliveries: Number(properties[propertyNames.redeliveries] ?? 0),
     key,
     value,
     eventTime,
     failedAt: takenAt,
-    properties: Object.fromEntries(Object.entries(properties).filter(([name]) => !names.has(name)))
+    properties: Object.fromEntries(Object.entries(properties).filter(([name]) => !addedProperties.has(name)))
   } satisfies SubscriptionDeadLetter
 }
 
-const prefix = "subscription:"
-/** The properties of a letter's message when it comes again: its own, with which `once` knows it, and whom it is for. */
+const retryPrefix = "subscription:"
+/** The properties of a retried message: its own (by which `once` recognises it), and those that name its subscription and dead letter. */
 export const retryProperties = ({
   origin,
   properties,
   subscription
 }: SubscriptionDeadLetter): Record<string, string> => ({
   ...properties,
-  [retryHeader]: `${prefix}${subscription}`,
+  [retryHeader]: `${retryPrefix}${subscription}`,
   [retryOf]: origin
 })
-/** Whether a message's properties are those of a letter that comes again. */
+/** Whether a message with these properties retries the dead letter. */
 export const isRetryOf = (
   { origin, subscription }: SubscriptionDeadLetter,
   properties: Readonly<Record<string, string>>
-): boolean => properties[retryHeader] === `${prefix}${subscription}` && properties[retryOf] === origin
-/** Whether a message is there for another subscription to retry, so that this one passes it over. */
+): boolean => properties[retryHeader] === `${retryPrefix}${subscription}` && properties[retryOf] === origin
+/** Whether a message is a retry for another subscription, so that this one skips it. */
 export const isRetryForAnother = (subscription: string, { properties }: Pick<Message, "properties">): boolean => {
   const wanted = properties[retryHeader]
-  return wanted?.startsWith(prefix) === true && wanted !== `${prefix}${subscription}`
+  return wanted?.startsWith(retryPrefix) === true && wanted !== `${retryPrefix}${subscription}`
 }

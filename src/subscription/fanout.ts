@@ -1,4 +1,4 @@
-// The fan-out port: topics of derived records with durable subscriptions. Adapters are PostgreSQL, embedded, and Pulsar.
+// The fan-out port: durable subscriptions of derived topics. Its adapters are PostgreSQL and Pulsar.
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
@@ -7,19 +7,19 @@ import type { UnknownTopic } from "../log/log.ts"
 
 /** How a subscription's messages are shared among its consumers. */
 export type SubscriptionType =
-  /** One consumer; a second is refused with `ConsumerBusy`. */
+  /** One consumer; a second one fails with `ConsumerBusy`. */
   | "exclusive"
-  /** One consumer works, others stand by. */
+  /** One consumer receives all messages; the others take over when it ends. */
   | "failover"
-  /** Any consumer gets any message: no order. */
+  /** Any consumer gets any message, in no order. */
   | "shared"
   /**
-   * A key's messages go to one consumer at a time, in their order: while one is not acknowledged the next ones go to no other
-   * consumer, and while one waits to be redelivered they wait behind it.
+   * The messages of a key go to one consumer at a time, in order. While one of them is not acknowledged, the next ones go to no other
+   * consumer; while one waits for its redelivery, they wait behind it.
    */
   | "keyShared"
 
-/** A message as a consumer gets it. */
+/** A message as a consumer receives it. */
 export interface Message {
   readonly topic: string
   readonly partition: number
@@ -30,49 +30,59 @@ export interface Message {
   /** Epoch milliseconds. */
   readonly eventTime: number
   readonly properties: Readonly<Record<string, string>>
-  /** The outbox stream that it came from and its sequence there, from 1 with no gap: what a consumer can dedupe by. Undefined for foreign messages. */
+  /**
+   * The outbox stream of the message and its sequence number there, from 1 without a gap: consumers can detect duplicates by them. Undefined
+   * for a message that no relay published.
+   */
   readonly stream: string | undefined
   readonly seq: number | undefined
   /**
-   * Which history of the stream its sequence counts in, 8 hex digits: after a restore from backup or a rebuild the same sequence may
-   * mean another message. Undefined where whoever brought it does not say.
+   * The incarnation in which the sequence number counts: after a restore from backup or a rebuild, the same number may mean another
+   * message. Undefined if the publisher does not give it.
    */
   readonly incarnation: string | undefined
-  /** How often it was delivered before. */
+  /** How often the message was delivered before. */
   readonly redeliveries: number
 }
-/** A place in a topic: that of a message, for one. */
+/** A position in a topic. */
 export type MessagePosition = Pick<Message, "partition" | "position">
 /**
- * Where a subscription begins, or is moved to: at the first message, after the last one, at the first that the topic took at a time
- * (epoch milliseconds) or after it, or at given places. Partitions that no place is given for begin at their first message.
+ * Where a new subscription starts, or where `seek` moves one: at the first message (`earliest`), after the last one (`latest`), at the first
+ * message that the topic stored at or after a `time` (epoch milliseconds), or at given positions (`places`). Partitions that are not among
+ * `places` start at their first message.
  */
 export type StartAt =
   | "earliest"
   | "latest"
   | { readonly time: number }
   | { readonly places: ReadonlyArray<MessagePosition> }
-/** A durable subscription. It remembers what was acknowledged under its name, across consumers and restarts. */
+/** A durable subscription. What was acknowledged is kept under its name, across consumers and restarts. */
 export interface SubscribeOptions {
   readonly topic: string
   readonly name: string
   readonly type: SubscriptionType
-  /** Where a subscription that is new begins; one that is there goes on where it was: see `seek`. Default `latest`. */
+  /** Where a new subscription starts; an existing one continues where it was (see `seek`). Default `latest`. */
   readonly from?: StartAt
-  /** Messages delivered to a consumer and not yet acknowledged, at most: `receive` waits then. Default 1,000. */
+  /** The most messages that a consumer may hold without acknowledging them; `receive` waits at this limit. Default 1,000. */
   readonly receiveQueue?: number
-  /** After this many redeliveries a message goes to the dead-letter topic instead. A consumer that dies or hangs counts too. Default 16. */
+  /**
+   * A message that was redelivered this often goes to the dead-letter topic after its next failure. The death or a timeout of its consumer
+   * counts as a redelivery too. Default 16.
+   */
   readonly maxRedeliveries?: number
-  /** Made with the subscription's first dead letter where it is not there. Default `<topic>.<name>.dlq`. */
+  /** The dead-letter topic; it is created with the first dead letter. Default `<topic>.<name>.dlq`. */
   readonly deadLetterTopic?: string
-  /** How long after a negative acknowledgement a message comes again, in milliseconds. Default 1,000. */
+  /** How long after a negative acknowledgement a message is redelivered, in milliseconds. Default 1,000. */
   readonly redeliveryDelayMs?: number
-  /** The delay doubles with each redelivery up to this, in milliseconds. Default: it stays the same. */
+  /** The delay doubles with each redelivery up to this limit, in milliseconds. Default: the delay stays the same. */
   readonly maxRedeliveryDelayMs?: number
-  /** A consumer that acknowledges nothing of what it has for so long loses it: it is redelivered, to another where there is one, in milliseconds. Default 60,000. */
+  /**
+   * If a consumer acknowledges none of its messages for so long, they are redelivered, to another consumer if there is one. Milliseconds;
+   * default 60,000.
+   */
   readonly ackTimeoutMs?: number
 }
-/** What a subscription does where it says nothing else. */
+/** The defaults of `SubscribeOptions`. */
 export const defaults = {
   from: "latest",
   receiveQueue: 1_000,
@@ -80,7 +90,7 @@ export const defaults = {
   redeliveryDelayMs: 1_000,
   ackTimeoutMs: 60_000
 } as const
-/** How long a message that is given back waits, which was delivered so often before. Milliseconds. */
+/** How long a message waits for its redelivery after a negative acknowledgement, by the number of its redeliveries so far. Milliseconds. */
 export const redeliveryDelay = (
   options: Pick<SubscribeOptions, "redeliveryDelayMs" | "maxRedeliveryDelayMs">,
   redeliveries: number
@@ -88,19 +98,19 @@ export const redeliveryDelay = (
   const { redeliveryDelayMs: first = defaults.redeliveryDelayMs } = options
   return Math.min(first * 2 ** redeliveries, Math.max(first, options.maxRedeliveryDelayMs ?? first))
 }
-/** One consumer of a subscription. Every message is delivered until it is acknowledged: at least once. */
+/** One consumer of a subscription. Delivery is at least once: a message is redelivered until it is acknowledged. */
 export interface Consumer {
-  /** Waits for the next messages; at least one, `max` at most. */
+  /** Waits for messages and returns at least one, at most `max`. */
   readonly receive: (max: number) => Effect.Effect<ReadonlyArray<Message>, FanOutError>
-  /** They were handled and do not come again. */
+  /** Marks messages as handled: they are not delivered again. */
   readonly acknowledge: (messages: ReadonlyArray<Message>) => Effect.Effect<void, FanOutError>
-  /** They come again after the redelivery delay, or go to the dead-letter topic once the cap is reached. */
+  /** Returns messages: they are redelivered after the delay, or go to the dead-letter topic after `maxRedeliveries`. */
   readonly negativeAcknowledge: (messages: ReadonlyArray<Message>) => Effect.Effect<void, FanOutError>
-  /** They go to the dead-letter topic now and do not come again: no redelivery would mend them. */
+  /** Moves messages to the dead-letter topic at once, because a redelivery would not help. */
   readonly deadLetter: (messages: ReadonlyArray<Message>, reason: string) => Effect.Effect<void, FanOutError>
 }
 
-/** The fan-out failed. */
+/** The fan-out failed. `retryable`: the same call may succeed later. */
 export class FanOutError extends Schema.TaggedError<FanOutError>()("FanOutError", {
   operation: Schema.String,
   retryable: Schema.Boolean,
@@ -111,20 +121,21 @@ export class FanOutError extends Schema.TaggedError<FanOutError>()("FanOutError"
     return `fan-out: ${this.operation} failed: ${this.reason}`
   }
 }
-/** Fails where a place is in a partition that the topic does not have. */
+/** Fails if a position is in a partition that the topic does not have. */
 export const assertPositions = (
   operation: "subscribe" | "seek",
   topic: string,
   partitions: number,
   at: StartAt
 ): Effect.Effect<void, FanOutError> => {
-  const lost =
-    typeof at === "object" && "places" in at ? at.places.find((one) => one.partition >= partitions) : undefined
-  if (lost === undefined) return Effect.void
-  const reason = `there is no partition ${lost.partition}: ${topic} has ${partitions === 1 ? "0 alone" : `0 to ${partitions - 1}`}`
+  const outside =
+    typeof at === "object" && "places" in at ? at.places.find(({ partition }) => partition >= partitions) : undefined
+  if (outside === undefined) return Effect.void
+  const existing = partitions === 1 ? "partition 0 only" : `partitions 0 to ${partitions - 1}`
+  const reason = `partition ${outside.partition} does not exist; ${topic} has ${existing}`
   return Effect.fail(new FanOutError({ operation, retryable: false, reason }))
 }
-/** A subscription has a consumer that suffers no other one, or none of this type. `type` is the subscription's. */
+/** The subscription has a consumer, and is exclusive or of another type than was requested. `type` is the subscription's. */
 export class ConsumerBusy extends Schema.TaggedError<ConsumerBusy>()("ConsumerBusy", {
   topic: Schema.String,
   subscription: Schema.String,
@@ -132,26 +143,27 @@ export class ConsumerBusy extends Schema.TaggedError<ConsumerBusy>()("ConsumerBu
 }) {
   override get message() {
     const advice = this.type === "exclusive" ? "subscribe as failover or shared" : `subscribe as ${this.type}`
-    return `subscription ${this.subscription} of ${this.topic} is ${this.type} and has a consumer; stop that one, or ${advice}`
+    return `subscription ${this.subscription} of ${this.topic} is ${this.type} and already has a consumer; stop that consumer, or ${advice}`
   }
 }
 
-/** Topics with durable subscriptions. */
+/** Durable subscriptions of topics. */
 export class FanOut extends Context.Service<
   FanOut,
   {
+    /** Opens a consumer until the scope closes. Creates the subscription if it does not exist. */
     readonly subscribe: (
       options: SubscribeOptions
     ) => Effect.Effect<Consumer, FanOutError | ConsumerBusy | UnknownTopic, Scope.Scope>
     /**
-     * Moves a subscription, forwards or back: what lies behind the new place is delivered, again where it was before, and what lies
-     * before it is not. One that is not there is made. Refused with `ConsumerBusy` while it has a consumer.
+     * Moves a subscription forwards or back. Messages from the new position on are delivered, even if they were acknowledged before; earlier
+     * ones are not. Creates the subscription if it does not exist. Fails with `ConsumerBusy` while it has a consumer.
      */
     readonly seek: (
       options: Pick<SubscribeOptions, "topic" | "name" | "type">,
       to: StartAt
     ) => Effect.Effect<void, FanOutError | ConsumerBusy | UnknownTopic>
-    /** Forgets a subscription and what it had acknowledged. */
+    /** Deletes a subscription with all that is known of its acknowledgements. */
     readonly unsubscribe: (topic: string, name: string) => Effect.Effect<void, FanOutError>
   }
 >()("millrace/FanOut") {}

@@ -1,9 +1,9 @@
-// Effectively once: whoever handles a message commits, with its own rows, that it has. The port; the adapter is PostgreSQL.
+// Effectively once: the port by which a handler's transaction also records that the message was handled. Its adapter is PostgreSQL.
 import type * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import type { Message, SubscribeOptions } from "./fanout.ts"
 
-/** What tells a message from all others of its subscription, wherever and however often it is delivered. */
+/** Identifies a message of a subscription, wherever and however often it is delivered. */
 export interface MessageIdentity {
   readonly topic: string
   readonly subscription: string
@@ -11,7 +11,7 @@ export interface MessageIdentity {
   readonly incarnation: string
   readonly seq: number
 }
-/** By stream, incarnation and sequence; a foreign message, which has none, by its place. */
+/** The identity of a message: stream, incarnation and sequence number; partition and position if no relay published it. */
 export const messageIdentity = (
   { name, topic }: Pick<SubscribeOptions, "topic" | "name">,
   { incarnation = "", partition, position, seq, stream }: Message
@@ -20,7 +20,10 @@ export const messageIdentity = (
     ? { topic, subscription: name, stream: `#${partition}`, incarnation: "", seq: position }
     : { topic, subscription: name, stream, incarnation, seq }
 
-/** The consumer's database failed, not the handler. The message was not handled, or `retryable` tells whether asking again may tell. */
+/**
+ * The consumer's database failed, not the handler. Whether the message was handled may be unknown; `handle` finds out when it is called
+ * again, which may succeed if the error is `retryable`.
+ */
 export class OnceError extends Schema.TaggedError<OnceError>()("OnceError", {
   operation: Schema.String,
   retryable: Schema.Boolean,
@@ -32,16 +35,16 @@ export class OnceError extends Schema.TaggedError<OnceError>()("OnceError", {
   }
 }
 
-/** Keeps which messages were handled, in transactions that the handler's own changes are part of. */
+/** Records which messages were handled, in the transaction that has the handler's own changes. */
 export interface Once<in out Tx> {
   /**
-   * Runs `use` in a transaction, and commits what it did together with the message's mark: both or neither. Where the message has a mark
-   * nothing is run, and the answer is `before`; where another consumer handles it at this moment this waits for what becomes of that.
+   * Runs `use` in a transaction, and commits its changes together with a mark of the message: both or neither. If the message has a mark
+   * already, `use` is not run and the result is `before`. While another consumer handles the same message, this waits for its outcome.
    */
   readonly handle: <E, R>(
     message: MessageIdentity,
     use: (tx: Tx) => Effect.Effect<unknown, E, R>
   ) => Effect.Effect<"handled" | "before", E | OnceError, R>
-  /** Forgets what a subscription handled, so that a replay handles it again. Nobody may consume it meanwhile. */
+  /** Deletes a subscription's marks, so that a replay handles its messages again. It must have no consumer meanwhile. */
   readonly forget: (subscription: Pick<SubscribeOptions, "topic" | "name">) => Effect.Effect<void, OnceError>
 }

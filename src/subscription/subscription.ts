@@ -1,4 +1,4 @@
-// A durable subscription as users write it: a value, and two ways to consume it. Which system keeps it, the fan-out says.
+// Durable subscriptions as users write them: a value, and two ways to consume its messages (`stream`, `run`).
 import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import * as Latch from "effect/Latch"
@@ -14,36 +14,40 @@ import {
   type Message,
   type SubscribeOptions
 } from "./fanout.ts"
+import { InFlight, positionText, processChain } from "./in-flight.ts"
 import { envelopeHeaders } from "../log/envelope.ts"
 import type { UnknownTopic } from "../log/log.ts"
 import { messageIdentity, type Once, OnceError } from "./once.ts"
 import { isRetryForAnother } from "./dead-letter.ts"
 import type { Topic } from "../model/topic.ts"
 
-/** A durable subscription of a topic's values. What was acknowledged under its name does not come again, to whichever process. */
+/** A durable subscription of a topic. A message that was acknowledged under its name is not delivered again, to any process. */
 export interface Subscription<in out V> extends Omit<SubscribeOptions, "topic"> {
   readonly topic: Topic<string, V>
 }
-/** A value that came, and its message, which says key, event time, properties, stream and sequence. */
+/** A received value, and its message with key, event time, properties, stream and sequence number. */
 export interface Received<out V> {
   readonly value: V
   readonly message: Message
-  /** It was handled and does not come again. */
+  /** Marks the message as handled: it is not delivered again. */
   readonly acknowledge: Effect.Effect<void, FanOutError>
-  /** It comes again after the redelivery delay, or goes to the dead-letter topic once the cap is reached. */
+  /** Returns the message: it is redelivered after the delay, or goes to the dead-letter topic after `maxRedeliveries`. */
   readonly negativeAcknowledge: Effect.Effect<void, FanOutError>
 }
-/** Everything that consuming can fail with. */
+/** Every error of consuming. */
 export type SubscriptionError = FanOutError | ConsumerBusy | UnknownTopic | OnceError
 
-/** How messages are handled. */
+/** How `Subscription.run` handles messages. */
 export interface RunOptions {
-  /** Messages handled at once, at most; those of one key in turn where the type is `keyShared`. Default 16; 1 where one consumer has all. */
+  /**
+   * The most messages that are handled at once; with `keyShared` those of one key one after another. Default 16 for `shared` and `keyShared`,
+   * 1 for `exclusive` and `failover`.
+   */
   readonly concurrency?: number
 }
-/** How messages are handled effectively once. */
+/** How `Subscription.run` handles messages effectively once. */
 export interface OnceOptions<in out Tx> extends RunOptions {
-  /** Where it is kept what was handled. The handler is given a transaction, and makes its changes in that. */
+  /** Records what was handled. The handler receives a transaction as its third argument, and makes its changes in it. */
   readonly once: Once<Tx>
 }
 
@@ -54,15 +58,15 @@ const backoff = pauses.pipe(
   Schedule.setInputType<FanOutError>(),
   Schedule.while(({ input }) => input.retryable)
 )
-/** A consumer that waits and tries again where that may help. */
-const patient = (consumer: Consumer): Consumer => ({
+/** A consumer that retries every retryable failure. */
+const retrying = (consumer: Consumer): Consumer => ({
   receive: (max) => Effect.retry(consumer.receive(max), backoff),
   acknowledge: (messages) => Effect.retry(consumer.acknowledge(messages), backoff),
   negativeAcknowledge: (messages) => Effect.retry(consumer.negativeAcknowledge(messages), backoff),
   deadLetter: (messages, reason) => Effect.retry(consumer.deadLetter(messages, reason), backoff)
 })
 const isRetryable = (error: SubscriptionError) => error._tag === "FanOutError" && error.retryable
-/** While what keeps the subscription is away it is asked again. */
+/** Opens the consumer, and tries again while the fan-out is unavailable. */
 const subscribe = <V>({ topic, ...options }: Subscription<V>) =>
   Effect.service(FanOut).pipe(
     Effect.flatMap((fanOut) =>
@@ -73,25 +77,27 @@ const subscribe = <V>({ topic, ...options }: Subscription<V>) =>
         Effect.retry({ schedule: pauses, while: isRetryable })
       )
     ),
-    Effect.map(patient)
+    Effect.map(retrying)
   )
 
-/** A message's value. Undefined: it is none, which is taken care of. */
+/** The value of a message. Undefined if it has none for the handler; the message is then acknowledged or in the dead-letter topic. */
 const decode = Effect.fnUntraced(function* <V>(
   { name, topic }: Pick<Subscription<V>, "name" | "topic">,
   consumer: Consumer,
   message: Message
 ) {
-  // a compacted topic's deletion, or another subscription's dead letter that comes again
+  // a deletion in a compacted topic, or a retry of another subscription's dead letter
   if (message.value === "null" || isRetryForAnother(name, message))
     return yield* Effect.as(consumer.acknowledge([message]), undefined)
   const version = message.properties[envelopeHeaders.schemaVersion]
   try {
     return { value: topic.decode(JSON.parse(message.value), version === undefined ? undefined : Number(version)) }
   } catch (error) {
-    const reason = `it cannot be decoded: ${error instanceof Error ? error.message : String(error)}`
+    const reason = `the value cannot be decoded: ${error instanceof Error ? error.message : String(error)}`
     const { partition, position } = message
-    yield* Effect.logWarning(`${topic.name} ${partition}/${position} goes to the dead-letter topic: ${reason}`)
+    yield* Effect.logWarning(
+      `subscription ${name}: message ${partition}:${position} of ${topic.name} goes to the dead-letter topic: ${reason}`
+    )
     return yield* Effect.as(consumer.deadLetter([message], reason), undefined)
   }
 })
@@ -122,7 +128,7 @@ const streamOf = <V>(subscription: Subscription<V>): Stream.Stream<Received<V>, 
     )
   )
 
-/** Acknowledges what is handed to it, all that came while the last statement was under way with the next one. */
+/** Acknowledges messages in the background: one call for all that were added during the last call. */
 const acknowledger = Effect.fnUntraced(function* (
   consumer: Consumer
 ): Effect.fn.Return<
@@ -138,7 +144,7 @@ const acknowledger = Effect.fnUntraced(function* (
     waiting = []
     return messages.length === 0 ? Effect.void : consumer.acknowledge(messages)
   })
-  // what was handled when it ended; what this misses comes again
+  // acknowledges what was handled before the end; what this misses is redelivered
   yield* Effect.addFinalizer(() => Effect.ignore(flush))
   const add = (message: Message) => {
     waiting.push(message)
@@ -146,77 +152,6 @@ const acknowledger = Effect.fnUntraced(function* (
   }
   return { add, run: Effect.forever(Effect.andThen(some.await, Effect.uninterruptible(flush))) }
 })
-
-/** Messages of one key in their order, or one message where keys do not matter. */
-interface Chain {
-  readonly messages: Array<Message>
-  /** The first one failed and comes again, at the latest then. The others wait for it. */
-  blockedUntil: number | undefined
-  /** The first one came again before its failure was dealt with. */
-  again: Message | undefined
-}
-const placeOf = ({ partition, position }: Message) => `${partition}:${position}`
-
-/** What one `run` has in hand: chains that wait for a worker, or for a message that failed to come again. */
-class Hand {
-  readonly work = Latch.makeUnsafe(false)
-  readonly freed = Latch.makeUnsafe(false)
-  readonly waiting: Array<Chain> = []
-  count = 0
-  private readonly chains = new Map<string, Chain>()
-  private readonly keyed: boolean
-
-  constructor(keyed: boolean) {
-    this.keyed = keyed
-  }
-  private keyOf(message: Message): string {
-    return this.keyed ? message.key : placeOf(message)
-  }
-  add(message: Message): void {
-    const chain = this.chains.get(this.keyOf(message))
-    const first = chain?.messages[0]
-    if (chain === undefined || first === undefined) {
-      this.count += 1
-      const made: Chain = { messages: [message], blockedUntil: undefined, again: undefined }
-      this.chains.set(this.keyOf(message), made)
-      this.start(made)
-      return
-    }
-    const at = chain.messages.findIndex((other) => placeOf(other) === placeOf(message))
-    if (at > 0) chain.messages[at] = message
-    else if (at === 0 && chain.blockedUntil === undefined) chain.again = message
-    else if (at === 0) {
-      chain.messages[0] = message
-      this.start(chain)
-    } else {
-      this.count += 1
-      chain.messages.push(message)
-    }
-  }
-  private start(chain: Chain): void {
-    chain.blockedUntil = undefined
-    this.waiting.push(chain)
-    this.work.openUnsafe()
-  }
-  /** The first message of a chain is done with. */
-  settle(chain: Chain): void {
-    const message = chain.messages.shift()!
-    this.count -= 1
-    if (chain.messages.length === 0) this.chains.delete(this.keyOf(message))
-    this.freed.openUnsafe()
-  }
-  /** Chains whose first message did not come again: this consumer lost it. */
-  lost(now: number): ReadonlyArray<Chain> {
-    const lost = [...this.chains.values()].filter(
-      ({ blockedUntil }) => blockedUntil !== undefined && blockedUntil < now
-    )
-    for (const chain of lost) {
-      this.chains.delete(this.keyOf(chain.messages[0]!))
-      this.count -= chain.messages.length
-    }
-    return lost
-  }
-}
 
 /** Why a handler failed, for a dead letter. */
 const textOf = (cause: Cause.Cause<unknown>): string => {
@@ -226,8 +161,8 @@ const textOf = (cause: Cause.Cause<unknown>): string => {
   return text.slice(0, 1_000)
 }
 
-/** Handles one message; whether it is done with. */
-const handling = <V, E, R>(
+/** A function that handles one message, and returns whether it is finished. */
+const messageHandler = <V, E, R>(
   subscription: Subscription<V>,
   consumer: Consumer,
   handle: (value: V, message: Message) => Effect.Effect<unknown, E | OnceError, R>,
@@ -242,12 +177,12 @@ const handling = <V, E, R>(
       acknowledge(message)
       return true
     }
-    // the consumer's database, not the handler: nothing would become of any message
+    // the consumer's database failed, not the handler: every other message would fail too
     const failure = Cause.findErrorOption(exit.cause)
     if (failure._tag === "Some" && failure.value instanceof OnceError) return yield* failure.value
     const { redeliveries } = message
-    const what = `subscription ${name}: ${topic.name} ${placeOf(message)} failed, redelivered ${redeliveries} times`
-    yield* Effect.logWarning(what, exit.cause)
+    const text = `subscription ${name}: message ${positionText(message)} of ${topic.name} failed after ${redeliveries} redeliveries`
+    yield* Effect.logWarning(text, exit.cause)
     if (redeliveries >= maxRedeliveries) {
       yield* consumer.deadLetter([message], `redelivered ${redeliveries} times, and failed: ${textOf(exit.cause)}`)
       return true
@@ -257,27 +192,7 @@ const handling = <V, E, R>(
   })
 }
 
-/** Handles a chain's messages in turn until there is none, or one failed that the others must wait for. */
-const follow = <E, R>(hand: Hand, attempt: (message: Message) => Effect.Effect<boolean, E, R>, patienceMs: number) =>
-  Effect.fnUntraced(function* (chain: Chain) {
-    while (chain.messages.length > 0) {
-      const done = yield* attempt(chain.messages[0]!)
-      const { again } = chain
-      chain.again = undefined
-      if (!done && again !== undefined) {
-        chain.messages[0] = again
-        continue
-      }
-      if (!done && chain.messages.length > 1) {
-        // it comes again to this consumer, which has others of its key
-        chain.blockedUntil = performance.now() + patienceMs
-        return
-      }
-      hand.settle(chain)
-    }
-  })
-
-/** The handler within a transaction that marks the message. While the consumer's database is away it is tried again, and counts as no failure. */
+/** The handler in a transaction that marks the message. While the consumer's database is unavailable it is retried, and no failure is counted. */
 const inTransaction =
   <V, E, R, Tx>(
     { name, topic }: Subscription<V>,
@@ -299,34 +214,34 @@ const runWith = Effect.fnUntraced(function* <V, E, R>(
   const acknowledged = yield* acknowledger(consumer)
   const keyed = type === "keyShared"
   const concurrency = options.concurrency ?? (keyed || type === "shared" ? 16 : 1)
-  // where any consumer may have any message, what waits here would be idle elsewhere
+  // with `shared`, a message that waits here could be handled by another consumer
   const most = type === "shared" ? concurrency : Math.max(concurrency, receiveAtOnce)
-  const hand = new Hand(keyed)
-  const attempt = handling(subscription, consumer, handle, acknowledged.add)
-  const proceed = follow(hand, attempt, redeliveryDelayMs + ackTimeoutMs)
+  const inFlight = new InFlight(keyed)
+  const handleMessage = messageHandler(subscription, consumer, handle, acknowledged.add)
+  const process = processChain(inFlight, handleMessage, redeliveryDelayMs + ackTimeoutMs)
 
   const worker = Effect.gen(function* () {
     while (true) {
-      const chain = hand.waiting.shift()
-      if (chain !== undefined) yield* proceed(chain)
+      const chain = inFlight.waiting.shift()
+      if (chain !== undefined) yield* process(chain)
       else {
-        hand.work.closeUnsafe()
-        yield* hand.work.await
+        inFlight.work.closeUnsafe()
+        yield* inFlight.work.await
       }
     }
   })
   const receiver = Effect.gen(function* () {
     while (true) {
-      hand.freed.closeUnsafe()
-      // with keys in order, what is in hand may wait for what comes again, so it must go on receiving; its queue bounds it
-      if (hand.count >= most && !keyed) yield* hand.freed.await
-      else for (const message of yield* consumer.receive(Math.max(most - hand.count, 1))) hand.add(message)
+      inFlight.freed.closeUnsafe()
+      // with `keyShared`, messages in flight may wait for a redelivery, so receiving must go on; `receiveQueue` limits it
+      if (inFlight.count >= most && !keyed) yield* inFlight.freed.await
+      else for (const message of yield* consumer.receive(Math.max(most - inFlight.count, 1))) inFlight.add(message)
     }
   })
   const cleaner = Effect.gen(function* () {
     while (true) {
       yield* Effect.sleep(ackTimeoutMs)
-      for (const { messages } of hand.lost(performance.now())) yield* consumer.negativeAcknowledge(messages)
+      for (const { messages } of inFlight.takeLost(performance.now())) yield* consumer.negativeAcknowledge(messages)
     }
   })
   const workers = Array.from({ length: concurrency }, () => worker)
@@ -335,23 +250,32 @@ const runWith = Effect.fnUntraced(function* <V, E, R>(
 
 export const Subscription = {
   /**
-   * A subscription of a topic. `type` says how its messages are shared: `exclusive`, `failover`, `shared`, or `keyShared`, which
-   * keeps the order of each key. A new one begins at the latest message, or at the `earliest`.
+   * Defines a subscription of a topic. `type` decides how consumers share its messages: `exclusive`, `failover`, `shared`, or `keyShared`,
+   * which keeps the order of each key.
+   *
+   * ```ts
+   * const mails = Subscription.make({ topic: Alerts, name: "mails", type: "keyShared", from: "earliest" })
+   * ```
    */
   make: <V>(options: Subscription<V>): Subscription<V> => options,
   /**
-   * Its messages, decoded, for as long as the stream runs. Each is delivered until it is acknowledged: at least once. What cannot be
-   * decoded goes to the dead-letter topic; deletions of a compacted topic are left out. A failure that is retryable is tried again.
+   * The decoded messages, for as long as the stream runs. Delivery is at least once: each message is redelivered until it is acknowledged.
+   * A message that cannot be decoded goes to the dead-letter topic; deletions in a compacted topic are left out. Retryable failures are
+   * retried; the stream fails with any other.
    */
   stream: streamOf,
   /**
-   * Runs a handler for each message until it is interrupted: success acknowledges, failure brings the message again, up to the cap,
-   * then to the dead-letter topic. With `keyShared` the messages of a key are handled one after another, also when one failed. Ends with
-   * a failure of the fan-out that is not retryable.
+   * Runs a handler for each message until it is interrupted. A message whose handler succeeds is acknowledged; one whose handler fails is
+   * redelivered, and goes to the dead-letter topic after `maxRedeliveries`. With `keyShared` the messages of a key are handled one after
+   * another, also when one of them failed. Fails with the first failure of the fan-out that is not retryable.
    *
-   * A message may come more than once. With `once` it takes effect once: the handler gets a transaction, and what it does with that is
-   * committed together with a mark of the message, by which it is known if it comes again. What the handler does elsewhere may happen
-   * more than once.
+   * A message may be delivered more than once. With `once` it takes effect once: the handler receives a transaction, and its changes there
+   * are committed together with a mark of the message, by which a second delivery is recognised. Effects outside of the transaction may
+   * happen more than once.
+   *
+   * ```ts
+   * yield* Subscription.run(mails, (alert) => sendMail(alert))
+   * ```
    */
   run: ((
     subscription: Subscription<unknown>,

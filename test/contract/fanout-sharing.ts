@@ -32,7 +32,7 @@ export const fanOutSharing = (it: It) => {
       for (const from of [fanOut, another]) {
         const error = yield* Effect.flip(from.subscribe(options(topic, "exclusive")))
         assert.strictEqual(error._tag, "ConsumerBusy")
-        assert.match(error.message, /is exclusive and has a consumer/)
+        assert.match(error.message, /is exclusive and already has a consumer/)
       }
       const error = yield* Effect.flip(Effect.scoped(another.subscribe(options(topic, "shared"))))
       assert.strictEqual(error._tag, "ConsumerBusy")

@@ -95,7 +95,7 @@ export const logTopics = (it: Vitest.MethodsNonLive<Log>) => {
         ],
         [{ ...spec, name: `${name}x`, partitions: 0 }, /partitions is 0/],
         [{ ...spec, name: `${name}x`, retentionMs: -1 }, /retention is -1/],
-        [{ ...spec, name: "" }, /needs a name/]
+        [{ ...spec, name: "" }, /the topic has no name; give it one/]
       ]
       for (const [wrong, reason] of refused) {
         const error = yield* Effect.flip(log.declare([wrong]))

@@ -17,6 +17,7 @@ import { isJoined, join, type Locks, type Member } from "./locks.ts"
 import * as Statement from "./leases-sql.ts"
 import { byPlace, messageOf, positionsOf } from "./message.ts"
 import { pack } from "../log/batch-codec.ts"
+import { deadLetterProperties } from "../../subscription/dead-letter.ts"
 import { notifyEnds } from "../log/notify.ts"
 
 /** Options with everything decided. */
@@ -338,12 +339,14 @@ export class PostgresConsumer implements Consumer {
       if (held === undefined) continue
       const headers = {
         ...held.record.headers,
-        "millrace-topic": settings.topic,
-        "millrace-partition": String(partition),
-        "millrace-position": String(position),
-        "millrace-subscription": settings.name,
-        "millrace-redeliveries": String(held.redeliveries),
-        "millrace-reason": reason
+        ...deadLetterProperties({
+          source: settings.topic,
+          partition,
+          position: String(position),
+          subscription: settings.name,
+          redeliveries: held.redeliveries,
+          reason
+        })
       }
       const packed = pack([{ ...held.record, headers }])
       const rows = yield* attempt("deadLetter", () =>

@@ -1,6 +1,7 @@
 // A consumer of a subscription on Pulsar. It asks partitions for as much as it has room for, delivers it, and redelivers what is not acknowledged.
 import * as Effect from "effect/Effect"
 import * as Latch from "effect/Latch"
+import { deadLetterProperties } from "../../subscription/dead-letter.ts"
 import { streamHeaders } from "../../log/envelope.ts"
 import {
   type Consumer,
@@ -385,12 +386,14 @@ export class PulsarConsumer implements Consumer {
         eventTime: eventTime > 0 ? eventTime : publishTime,
         properties: {
           ...properties,
-          "millrace-topic": settings.topic,
-          "millrace-partition": String(one.partition),
-          "millrace-position": messageIdText(id),
-          "millrace-subscription": settings.name,
-          "millrace-redeliveries": String(one.redeliveries),
-          "millrace-reason": reason
+          ...deadLetterProperties({
+            source: settings.topic,
+            partition: one.partition,
+            position: messageIdText(id),
+            subscription: settings.name,
+            redeliveries: one.redeliveries,
+            reason
+          })
         }
       })
       await this.settle([one])

@@ -204,7 +204,7 @@ suite("millrace subscribe on Pulsar", () => {
             2,
             /^millrace: --from is 'yesterday'; it must be .*\ntry: --from earliest, .*\n$/
           ],
-          [[topic, "--from", "1:7"], 1, /^millrace: .* there is no partition 1: \S+ has 0 alone\n$/],
+          [[topic, "--from", "1:7"], 1, /^millrace: .* partition 1 does not exist; \S+ has partition 0 only\n$/],
           [[topic, "--max", "0"], 2, /^millrace: --max is 0; it must be at least 1\ntry: --max 10, .*\n$/],
           [["nowhere"], 1, /^millrace: .* persistent:.*nowhere does not exist; set MILLRACE_PULSAR_TENANT .*\n$/]
         ]

@@ -1,0 +1,107 @@
+// The messages that one `Subscription.run` has received and not finished: by key where order matters, each by itself otherwise.
+import * as Effect from "effect/Effect"
+import * as Latch from "effect/Latch"
+import type { Message } from "./fanout.ts"
+
+/** Messages of one key, in order; or one message, if order does not matter. */
+export interface MessageChain {
+  readonly messages: Array<Message>
+  /** The first message failed and is expected again by this time (`performance.now()`), with the others waiting for it. Undefined: it did not. */
+  blockedUntil: number | undefined
+  /** The first message was redelivered before its failure was dealt with. */
+  again: Message | undefined
+}
+export const positionText = ({ partition, position }: Message) => `${partition}:${position}`
+
+/** All messages in flight: chains that wait for a worker, and chains whose failed first message will be redelivered. */
+export class InFlight {
+  /** Open while a chain waits for a worker. */
+  readonly work = Latch.makeUnsafe(false)
+  /** Opened whenever a message is finished. */
+  readonly freed = Latch.makeUnsafe(false)
+  /** Chains that wait for a worker. */
+  readonly waiting: Array<MessageChain> = []
+  /** Messages in flight. */
+  count = 0
+  private readonly chains = new Map<string, MessageChain>()
+  private readonly keyed: boolean
+
+  constructor(keyed: boolean) {
+    this.keyed = keyed
+  }
+  private keyOf(message: Message): string {
+    return this.keyed ? message.key : positionText(message)
+  }
+  /** Takes a received message; a redelivered one takes the place of its former delivery. */
+  add(message: Message): void {
+    const chain = this.chains.get(this.keyOf(message))
+    const first = chain?.messages[0]
+    if (chain === undefined || first === undefined) {
+      this.count += 1
+      const added: MessageChain = { messages: [message], blockedUntil: undefined, again: undefined }
+      this.chains.set(this.keyOf(message), added)
+      this.start(added)
+      return
+    }
+    const at = chain.messages.findIndex((other) => positionText(other) === positionText(message))
+    if (at > 0) chain.messages[at] = message
+    else if (at === 0 && chain.blockedUntil === undefined) chain.again = message
+    else if (at === 0) {
+      chain.messages[0] = message
+      this.start(chain)
+    } else {
+      this.count += 1
+      chain.messages.push(message)
+    }
+  }
+  private start(chain: MessageChain): void {
+    chain.blockedUntil = undefined
+    this.waiting.push(chain)
+    this.work.openUnsafe()
+  }
+  /** Removes the first message of a chain, which is handled or given up. */
+  finish(chain: MessageChain): void {
+    const message = chain.messages.shift()!
+    this.count -= 1
+    if (chain.messages.length === 0) this.chains.delete(this.keyOf(message))
+    this.freed.openUnsafe()
+  }
+  /** Removes and returns chains whose first message was not redelivered in time: the broker gave it to another consumer. */
+  takeLost(now: number): ReadonlyArray<MessageChain> {
+    const lost = [...this.chains.values()].filter(
+      ({ blockedUntil }) => blockedUntil !== undefined && blockedUntil < now
+    )
+    for (const chain of lost) {
+      this.chains.delete(this.keyOf(chain.messages[0]!))
+      this.count -= chain.messages.length
+    }
+    return lost
+  }
+}
+
+/**
+ * Handles the messages of a chain one after another, until none is left or one failed that the others have to wait for. `handle` returns
+ * whether a message is finished; a failed one is expected again within `patienceMs`.
+ */
+export const processChain = <E, R>(
+  inFlight: InFlight,
+  handle: (message: Message) => Effect.Effect<boolean, E, R>,
+  patienceMs: number
+) =>
+  Effect.fnUntraced(function* (chain: MessageChain) {
+    while (chain.messages.length > 0) {
+      const isFinished = yield* handle(chain.messages[0]!)
+      const { again } = chain
+      chain.again = undefined
+      if (!isFinished && again !== undefined) {
+        chain.messages[0] = again
+        continue
+      }
+      if (!isFinished && chain.messages.length > 1) {
+        // it will be redelivered to this consumer, which holds others of its key
+        chain.blockedUntil = performance.now() + patienceMs
+        return
+      }
+      inFlight.finish(chain)
+    }
+  })
