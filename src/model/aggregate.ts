@@ -4,13 +4,16 @@ import type { EventType } from "./event.ts"
 import type { Fields, Member, Named, Simplify, TypeOf } from "./fields.ts"
 import type { Source } from "./topic.ts"
 
-/** A refusal with a type: any `Schema.TaggedError`. */
+/** Why a command was rejected: any `Schema.TaggedError`. */
 export type Rejection = Error & { readonly _tag: string }
 type CommandFields = { readonly [name: string]: Fields }
 type CommandOf<C extends CommandFields, K extends keyof C> = Simplify<{ readonly type: K } & TypeOf<C[K]>>
 type Decision<Ev> = Ev | ReadonlyArray<Ev> | Rejection
 
-/** A decider: three pure functions over events and commands. */
+/**
+ * A decider: the initial state, `evolve` (state and event to state) and `decide` (state and command to new events or a rejection). All of it
+ * is pure.
+ */
 export interface Aggregate<
   out Name extends string,
   in out State,
@@ -25,11 +28,16 @@ export interface Aggregate<
 }
 export declare namespace Aggregate {
   type Any = Aggregate<string, any, any, any, unknown>
+  /** The union of an aggregate's commands. */
   type Command<A> = A extends Aggregate<string, any, any, infer C, any> ? C : never
+  /** The type of an aggregate's state. */
   type State<A> = A extends Aggregate<string, infer S, any, any, any> ? S : never
 }
 export const Aggregate = {
-  /** `evolve` and `decide` have one function for every event and command; a missing or unknown one does not compile. */
+  /**
+   * Declares an aggregate. `evolve` needs one function for each event type, `decide` one for each command; a missing or unknown name does
+   * not compile.
+   */
   make: <
     const Name extends string,
     const E extends ReadonlyArray<EventType.Any>,
@@ -42,13 +50,13 @@ export const Aggregate = {
     readonly name: Name
     readonly events: E
     readonly commands: C
-    /** A schema, so that snapshots can be kept. */
+    /** The schema of the state, by which snapshots can be stored. */
     readonly state: S
     readonly initial: NoInfer<S["Type"]>
     readonly evolve: {
       readonly [T in E[number]["type"]]: (state: S["Type"], event: Member<E[number]["Event"], T>) => NoInfer<S["Type"]>
     }
-    /** New events (one, several, none), or a rejection. */
+    /** Each returns one new event, an array of them (which may be empty), or a rejection. */
     readonly decide: D & { readonly [K in Exclude<keyof D, keyof C>]: "not a command of this aggregate" }
   }): Aggregate<
     Name,

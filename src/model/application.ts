@@ -1,4 +1,4 @@
-// An application is what `millrace.config.ts` exports: its projections and aggregates, and the services that their handlers need.
+// An application, the value that `millrace.config.ts` exports: its projections, aggregates, and the services that their handlers need.
 import type * as Layer from "effect/Layer"
 import type { Aggregate } from "./aggregate.ts"
 import { deadLetterTopics } from "./dead-letter-topic.ts"
@@ -9,24 +9,31 @@ import type { Tenancy } from "./tenancy.ts"
 import type { Destination, Topic } from "./topic.ts"
 import type { Window } from "./window.ts"
 
-/** What `millrace.config.ts` exports; the CLI, the server and the tests read it. */
+/** An application. `millrace.config.ts` exports one by default; the CLI, the server and tests read it. */
 export interface Application<out E, in out R> {
   readonly name: string
   readonly aggregates: ReadonlyArray<Aggregate.Any>
   readonly projections: ReadonlyArray<Run<E, R>>
   readonly services: Layer.Layer<R> | undefined
-  /** Who gets its derived topics on Pulsar. */
+  /** The tenants that get derived topics on Pulsar. */
   readonly pulsar: Tenancy | undefined
 }
 export declare namespace Application {
-  /** Of any errors and services. */
+  /** An application with any errors and services. */
   type Any = Omit<Application<unknown, never>, "services"> & { readonly services: Layer.Layer<never> | undefined }
 }
 type RunError<P> = P extends ReadonlyArray<Run<infer E, any>> ? E : never
 type RunServices<P> = P extends ReadonlyArray<Run<any, infer R>> ? R : never
 type Provided<R> = [R] extends [never] ? { readonly services?: undefined } : { readonly services: Layer.Layer<R> }
 export const Application = {
-  /** `services` is asked for if, and only if, a handler needs some. */
+  /**
+   * Declares an application. `services` is required if a handler needs some, and does not compile otherwise. Throws if two projections have
+   * the same name and version, if two write one read model that is not shared, or if one reads a topic that is not in the log.
+   *
+   * ```ts
+   * export default Application.make({ name: "flights", projections: [Projection.async(departures)] })
+   * ```
+   */
   make: <const P extends ReadonlyArray<Run<any, any>>>(
     options: {
       readonly name: string
@@ -42,14 +49,14 @@ export const Application = {
   }
 }
 
-/** A read model has one projection as its owner, of which there may be several versions, or is shared by all that write it. */
+/** A read model belongs to one projection, which may have several versions, or is shared by all projections that write it. */
 const assertDistinct = (projections: ReadonlyArray<Projection.Any>) => {
   const versions = new Set<string>()
   const owners = new Map<string, { readonly target: Table.Any | Window.Any; readonly projection: string }>()
   for (const { name, version, writes } of projections) {
     if (versions.has(`${name} ${version}`)) {
       throw new Error(
-        `there are two projections ${name} of version ${version}; give one of them another name, or the next version`
+        `two projections are called ${name} and have version ${version}; rename one of them, or increase its version`
       )
     }
     versions.add(`${name} ${version}`)
@@ -63,43 +70,46 @@ const assertDistinct = (projections: ReadonlyArray<Projection.Any>) => {
   }
 }
 const assertShared = (target: Table.Any | Window.Any, other: Table.Any | Window.Any, writers: string) => {
-  const both = `${writers} both write the read model ${target.name}`
+  const both = `${writers} write the same read model ${target.name}`
   if (target === other && target.shared) return
   if (!target.shared && !other.shared)
-    throw new Error(`${both}; give one of the two another name, or say \`shared: true\``)
+    throw new Error(`${both}; rename one of the two read models, or declare it with \`shared: true\``)
   if (target.shared !== other.shared)
-    throw new Error(`${both}, and only one says \`shared: true\`; define it once and use it in both`)
-  throw new Error(`${both}, each a definition of its own; define it once and use it in both`)
+    throw new Error(`${both}, but only one declares it with \`shared: true\`; declare it once and use it in both`)
+  throw new Error(`${both} by two declarations; declare it once and use it in both`)
 }
 
-/** What a projection reads must be in the log. */
+/** A projection can read topics of the log only, not those that are on Pulsar alone. */
 const assertReadable = (projections: ReadonlyArray<Projection.Any>) => {
   for (const { enrich, name, sources } of projections) {
     const read = [
       ...(sources as unknown as ReadonlyArray<Topic.Any>),
       ...Object.values(enrich).map(({ topic }) => topic)
     ]
-    const lost = read.find(({ to }) => to?.includes("kafka") === false)
-    if (lost !== undefined)
-      throw new Error(`projection ${name} reads ${lost.name}, which goes to Pulsar alone; say to: ["kafka", "pulsar"]`)
+    const unreadable = read.find(({ to }) => to?.includes("kafka") === false)
+    if (unreadable !== undefined) {
+      throw new Error(
+        `projection ${name} reads topic ${unreadable.name}, which is on Pulsar only; declare the topic with to: ["kafka", "pulsar"]`
+      )
+    }
   }
 }
 
-/** A topic of an application, and how many partitions it has. */
+/** A topic of an application, with its number of partitions. */
 export interface DeclaredTopic {
   readonly topic: Topic.Any
   readonly partitions: number
-  /** The projections that write it; none for a topic that events come in by. */
+  /** The names of the projections that write it; empty for a source topic. */
   readonly writtenBy: ReadonlyArray<string>
 }
 
-/** Whether a topic goes there, by its name. What no projection of the application writes any more goes everywhere. */
+/** Whether a topic, by its name, is published to a destination. A topic that the application no longer declares goes everywhere. */
 export const goesTo = (application: Application.Any, where: Destination): ((topic: string) => boolean) => {
   const declared = new Map(topicsOf(application).map(({ topic }) => [topic.name, topic.to]))
   return (topic) => declared.get(topic)?.includes(where) ?? true
 }
 
-/** The topics that a projection writes: those in `writes`, its windows' own, and those of its dead letters. */
+/** The topics that a projection publishes to: those in `writes`, its windows' topics, and its dead-letter topics. */
 export const publishedBy = (projection: Projection.Any): ReadonlyArray<Topic.Any> => [
   ...(projection.writes as ReadonlyArray<Writable>).flatMap((target) =>
     target.kind === "topic" ? [target] : target.kind === "window" && target.topic !== undefined ? [target.topic] : []
@@ -111,15 +121,15 @@ const declare = (found: Map<string, DeclaredTopic>, topic: Topic.Any, partitions
   const before = found.get(topic.name)
   if (before !== undefined && before.partitions !== partitions) {
     throw new Error(
-      `topic ${topic.name} would have ${before.partitions} partitions here and ${partitions} there; say \`partitions\` where it is defined`
+      `topic ${topic.name} would need both ${before.partitions} and ${partitions} partitions; declare the topic with \`partitions\``
     )
   }
   const writtenBy = [...(before?.writtenBy ?? []), ...(writer === undefined ? [] : [writer])]
   found.set(topic.name, { topic: before?.topic ?? topic, partitions, writtenBy })
 }
 /**
- * Every topic that an application reads or writes. A derived topic that does not say has as many partitions as its projection's
- * first source; another one has 1. Throws where two places disagree.
+ * Every topic that an application reads or writes. A topic that declares no number of partitions has as many as its projection's first
+ * source if it is derived, and 1 otherwise. Throws if that gives a topic two different numbers.
  */
 export const topicsOf = (application: Application.Any): ReadonlyArray<DeclaredTopic> => {
   const found = new Map<string, DeclaredTopic>()
@@ -138,7 +148,7 @@ export const topicsOf = (application: Application.Any): ReadonlyArray<DeclaredTo
   }
   return [...found.values()]
 }
-/** A projection may read what another derives, and so on; a ring of them has no number. */
+/** The partitions of a source, which another projection may derive in its turn. A circle of projections counts as 1. */
 const sourcePartitions = (
   projections: ReadonlyArray<Projection.Any>,
   source: Topic.Any | undefined,

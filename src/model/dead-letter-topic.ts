@@ -1,4 +1,4 @@
-// A dead letter as a message: which topic a projection's parked events are published to, and what is in one. It publishes nothing.
+// Dead-letter topics of projections: their names, and the messages that describe parked events. Pure.
 import * as Schema from "effect/Schema"
 import type { FailurePolicy } from "./failure-policy.ts"
 import type { TypeOf } from "./fields.ts"
@@ -21,9 +21,9 @@ const fields = {
   trace_id: Schema.NullOr(Schema.String)
 }
 /**
- * A parked event, as it is published: what failed (`error`, `message`, `attempts`), where (`projection`, `version`), and the record by
- * its place, key, value as it was read and headers. `truncated`: value, message or headers were too large and are cut; the row of
- * `millrace.dead_letters` has all of it. Times are epoch milliseconds.
+ * A parked event as it is published: why it failed (`error`, `message`, `attempts`), in which `projection` and `version`, and the record's
+ * topic, partition, position, key, value (the text as it was read) and headers. `truncated`: value, message or headers were too large and
+ * were cut; the row in `millrace.dead_letters` has all of it. Times are epoch milliseconds.
  */
 export type DeadLetterMessage = TypeOf<typeof fields>
 
@@ -42,8 +42,9 @@ interface NamedPolicyAndSources extends NamedPolicy {
 }
 
 /**
- * Where a projection's parked events of a source are published: `<source>.<projection>.dlq`, or as its failure policy says. Undefined
- * where it parks none or publishes none. A topic that is named has one partition, so that projections may share it. Throws `InvalidTopicName` where a topic cannot have the name.
+ * The topic that a projection's parked events of a source are published to: `<source>.<projection>.dlq`, or the one that its failure policy
+ * names, which has one partition so that projections can share it. Undefined if the policy does not park or does not publish. Throws
+ * `InvalidTopicName`.
  */
 export const deadLetterTopic = (
   { failure, name }: NamedPolicy,
@@ -58,7 +59,7 @@ export const deadLetterTopic = (
     eventTime: ({ event_time }) => event_time ?? 0
   })
 }
-/** The topics of all its sources, each once. */
+/** The dead-letter topics of all sources of a projection, each once. */
 export const deadLetterTopics = (
   projection: NamedPolicyAndSources
 ): ReadonlyArray<Topic<string, DeadLetterMessage>> => {
@@ -70,9 +71,16 @@ export const deadLetterTopics = (
   return [...found.values()]
 }
 
-/** For subscriptions of parked events. */
+/** Dead-letter topics of projections, for subscriptions. */
 export const DeadLetters = {
-  /** The topic that parked events of a projection's source, its first one by default, are published to. Throws where there is none. */
+  /**
+   * The topic that parked events of a projection's source (by default its first) are published to. Throws if the failure policy publishes
+   * none.
+   *
+   * ```ts
+   * const failed = Subscription.make({ topic: DeadLetters.topic(signals), name: "failed", type: "shared" })
+   * ```
+   */
   topic: (
     projection: NamedPolicyAndSources,
     source: Topic.Any = projection.sources[0] as never
@@ -80,7 +88,7 @@ export const DeadLetters = {
     const topic = deadLetterTopic(projection, source)
     if (topic === undefined) {
       throw new Error(
-        `projection ${projection.name} publishes no dead letters; let its failure policy park, and not say no topic`
+        `projection ${projection.name} publishes no dead letters; its failure policy needs \`then: "park"\` and a \`deadLetterTopic\` that is not false`
       )
     }
     return topic

@@ -1,38 +1,45 @@
-// A type of event: its name, its newest shape, and how stored older versions become the newest. It holds no events.
+// Event types: a name, the fields of every version, and the upcasters that turn older versions into the newest. Pure.
 import * as Schema from "effect/Schema"
 import type { Fields, Simplify, TypeOf } from "./fields.ts"
 import { codec } from "./json-codec.ts"
 
-/** A type of event: its name, its newest shape, and how older versions become the newest. */
+/** An event type: its name, its newest fields, and how events of older versions become the newest one. */
 export interface EventType<out Name extends string, in out Data extends object> {
   readonly type: Name
-  /** Every version's shape, the oldest first; version `n` stands at `n - 1`. */
+  /** The fields of every version, oldest first: version `n` is at index `n - 1`. */
   readonly versions: ReadonlyArray<{ readonly fields: Fields; readonly upcast: (previous: never) => unknown }>
   readonly Event: Simplify<{ readonly type: Name } & Data>
-  /** The event value; data is what the newest version declares. */
+  /** Creates an event from the data of the newest version. */
   readonly make: (data: Data) => this["Event"]
-  /** Declares the next version. `from` gets the previous one decoded; readers only ever see the newest. */
+  /**
+   * Declares the next version. `from` turns the decoded data of the previous version into the new one; readers see the newest version only.
+   *
+   * ```ts
+   * const Departed = Event.make("flight.departed", { at: Schema.Int })
+   *   .upcast({ at: Schema.Int, gate: Schema.String }, ({ at }) => ({ at, gate: "unknown" }))
+   * ```
+   */
   readonly upcast: <F extends Fields>(fields: F, from: (previous: Data) => TypeOf<F>) => EventType<Name, TypeOf<F>>
   /**
-   * Reads a stored event of any version; one that says none is of version 1. Fields that the version does not declare are left out. Throws a
-   * `Schema.SchemaError` that names the field where the value does not fit, an `UnknownVersion` where no such version was declared.
+   * Decodes a stored event of any version (default 1) into the newest. Fields that the version does not declare are left out. Throws a
+   * `Schema.SchemaError` that names the field if the value does not fit, and `UnknownVersion` if the version is not declared.
    */
   readonly decode: (json: unknown, version?: number) => this["Event"]
-  /** The JSON object of an event of the newest version: declared fields only. */
+  /** The JSON object of an event: the declared fields of the newest version, no others. */
   readonly encode: (event: never) => unknown
 }
 export declare namespace EventType {
   type Any = EventType<string, any> // `any`: Data is invariant
 }
 
-/** An event was stored with a version that this application does not declare: it was written by newer code. */
+/** A stored event has a version that this application does not declare, because newer code wrote it. */
 export class UnknownVersion extends Schema.TaggedError<UnknownVersion>()("UnknownVersion", {
   type: Schema.String,
   version: Schema.Unknown,
   newest: Schema.Int
 }) {
   override get message() {
-    return `${this.type} has no version ${String(this.version)}, the newest is ${this.newest}; deploy the code that declares it`
+    return `event type ${this.type} has no version ${String(this.version)}, the newest is ${this.newest}; deploy the code that declares it`
   }
 }
 
@@ -57,7 +64,7 @@ const eventType = (type: string, versions: EventType.Any["versions"]): EventType
 }
 
 export const Event = {
-  /** Version 1 of an event type. Its name is in the past tense, as `flight.departed`. */
+  /** Declares version 1 of an event type. By convention its name is in the past tense, as `flight.departed`. */
   make: <const Name extends string, F extends Fields>(type: Name, fields: F): EventType<Name, TypeOf<F>> =>
     eventType(type, [{ fields, upcast: (data) => data }]) as EventType<Name, TypeOf<F>>
 }

@@ -1,10 +1,10 @@
-// Schemas by field name, and the small type functions that every definition is written with. No values of its own but three helpers.
+// Schemas by field name, and the small types and helpers that every declaration uses. Pure.
 import * as Duration from "effect/Duration"
 import type * as Schema from "effect/Schema"
 
 /** Flattens an intersection, so that hovering over a type shows its fields. */
 export type Simplify<A> = { [K in keyof A]: A[K] } & {}
-/** Schemas by field name. They need no services, so decoding is a plain function. */
+/** Schemas by field name. They need no services, so that decoding is a plain function. */
 export type Fields = {
   readonly [name: string]: Schema.Constraint & { readonly DecodingServices: never; readonly EncodingServices: never }
 }
@@ -14,28 +14,28 @@ export type TypeOf<F extends Fields> = Schema.Struct.Type<F>
 export type Named = { readonly type: string }
 /** The member of a union of events whose type is `Type`. */
 export type Member<Ev, Type> = Extract<Ev, { readonly type: Type }>
-/** Names of properties that every member of `A` has and whose values are `V`. */
+/** The names of fields that every member of `A` has with values of type `V`. */
 export type CommonField<A, V> = { [K in keyof A]: A[K] extends V ? K : never }[keyof A] & string
-/** A value of the event: the name of a field, or a function. */
+/** How to get a `V` from a value: the name of a field, or a function. */
 export type Select<A, V> = CommonField<A, V> | ((value: A) => V)
 /** One value or several. */
 export type OneOrMore<A> = A | readonly [A, ...ReadonlyArray<A>]
 /** The element of an array, or the value itself. */
 export type One<A> = A extends ReadonlyArray<infer B> ? B : A
 
-/** A selector as a function. */
+/** The function that a `Select` stands for. */
 export const select = (by: string | ((value: never) => unknown)): ((value: never) => never) =>
   typeof by === "function" ? (by as never) : (value) => value[by]
 
-/** One or several, as an array. */
+/** One value or several, as an array. */
 export const list = <A>(input: OneOrMore<A>): ReadonlyArray<A> => (Array.isArray(input) ? input : [input as A])
 
-/** A duration in milliseconds. Throws where the text is no duration. */
+/** A duration in milliseconds. Throws if the input is not a duration. */
 export const millis = (input: Duration.Input): number => Duration.toMillis(Duration.fromInputUnsafe(input))
 
 /**
- * The text of a composite key: the value itself where there is one column, else the JSON array of the values, which no two
- * different keys share.
+ * The text of a key of several columns: the value itself if there is one column, else the JSON array of the values. Different keys have
+ * different texts.
  */
 export const keyText = (columns: ReadonlyArray<string>, row: Readonly<Record<string, unknown>>): string =>
   columns.length === 1 ? String(row[columns[0]!]) : JSON.stringify(columns.map((column) => row[column]))

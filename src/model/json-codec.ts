@@ -1,12 +1,12 @@
-// Objects of declared fields as JSON and back, as their schemas would do it: at once where every field is a plain one, by the schema where not.
+// Encodes and decodes objects of declared fields as JSON: directly if every field is plain, by their schema otherwise. Pure.
 import * as Schema from "effect/Schema"
 import type { Fields } from "./fields.ts"
 
-/** Whether a value is one of the schema, and so is its JSON form and the other way round. */
+/** Whether a value fits a schema whose values are their own JSON. */
 type Fits = (value: unknown) => boolean
 type Values = Readonly<Record<string, unknown>>
 
-/** Schemas whose values are their own JSON. Any other, a checked string too, is the schema's own to read. */
+/** Schemas whose values are their own JSON. All others, such as strings with checks, are decoded by the schema. */
 const plain: ReadonlyMap<unknown, Fits> = new Map<unknown, Fits>([
   [Schema.String, (value) => typeof value === "string"],
   [Schema.Finite, (value) => Number.isFinite(value)],
@@ -18,15 +18,15 @@ const isOptional = (schema: Fields[string]) =>
   (schema.ast as { readonly context?: { readonly isOptional?: boolean } }).context?.isOptional === true
 
 /**
- * Takes the declared fields of a value that is its own JSON, in their order; undefined where a field is not plain, does not fit, or is
- * there though it may be missing: the schema then says what it becomes, or what is wrong. A plain struct costs a tenth of its schema.
+ * A function that copies the declared fields of a value, in their order. It returns undefined if a field is not plain or does not fit, or if
+ * an optional field is present: then the schema has to decode the value, or report what is wrong. Ten times as fast as the schema.
  */
 const copier = (fields: Fields, type: string | undefined): ((value: unknown) => Values | undefined) => {
   const checks = Object.entries(fields).map(([name, schema]) => {
     const fits = plain.get(schema) ?? (isOptional(schema) ? absent : undefined)
     return fits === undefined ? undefined : { name, fits, isAbsent: fits === absent }
   })
-  // a name that is no ordinary property is the schema's too
+  // `__proto__` is no ordinary property, so the schema decodes it
   if (!checks.every((check) => check !== undefined) || Object.hasOwn(fields, "__proto__")) return () => undefined
   return (value) => {
     if (typeof value !== "object" || value === null) return undefined
@@ -47,12 +47,12 @@ const copier = (fields: Fields, type: string | undefined): ((value: unknown) => 
   }
 }
 
-// nothing of this is written otherwise than as it is
+// characters that JSON writes as they are
 const bare = /^[ !#-[\]-~]*$/
-/** A text as JSON. */
+/** A string as JSON text. */
 export const quoted = (text: string): string => (bare.test(text) ? `"${text}"` : JSON.stringify(text))
 
-/** The JSON of the declared fields, of values that `copier` takes. */
+/** A function that writes the JSON text of values that `copier` accepts; undefined for others. */
 const writer = (fields: Fields): ((value: Values) => string | undefined) => {
   const checks = Object.entries(fields).map(([name, schema], i) => {
     const fits = plain.get(schema)
@@ -65,21 +65,21 @@ const writer = (fields: Fields): ((value: Values) => string | undefined) => {
       const { before, fits, name } = checks[i]!
       const field = value[name]
       if (!fits(field)) return undefined
-      // minus zero is 0 in JSON and in a text
+      // String(-0) is "0", as in JSON
       text += before + (typeof field === "string" ? quoted(field) : String(field))
     }
     return `${text}}`
   }
 }
 
-/** Reads and writes objects of declared fields; other fields are left out. Both throw a `Schema.SchemaError` that names what does not fit. */
+/** Decodes and encodes objects of declared fields; other fields are left out. Both throw a `Schema.SchemaError` that names what does not fit. */
 export interface Codec {
   readonly decode: (json: unknown) => unknown
   readonly encode: (value: unknown) => unknown
-  /** The JSON text of what `encode` makes; undefined where that has none. */
+  /** The JSON text of what `encode` returns; undefined if it has none. */
   readonly stringify: (value: unknown) => string | undefined
 }
-/** The codec of fields, and of events of a type where one is given. */
+/** The codec of objects with these fields; with `type`, of events of that type. */
 export const codec = (fields: Fields, type?: string): Codec => {
   const schema = Schema.Struct(type === undefined ? fields : { type: Schema.Literal(type), ...fields })
   const copy = copier(fields, type)

@@ -1,4 +1,4 @@
-// Kafka's default partitioner: murmur2 over the key's UTF-8 bytes, so that JVM clients and this one agree where a key lives.
+// Kafka's default partitioner: murmur2 of the key's UTF-8 bytes, so that JVM clients and Millrace put a key into the same partition.
 
 const utf8 = new TextEncoder()
 const scratch = new Uint8Array(512)
@@ -25,7 +25,7 @@ export const murmur2 = (data: Uint8Array, length: number = data.length): number 
 /** The partition, from 0, that Kafka's default partitioner gives a key. `partitions` is at least 1. */
 export const partitionOf = (key: string, partitions: number): number => {
   if (partitions === 1) return 0
-  // three bytes a UTF-16 unit at most, so a short key needs no allocation
+  // a UTF-16 unit has at most three bytes in UTF-8, so a short key needs no allocation
   if (key.length * 3 <= scratch.length) {
     return (murmur2(scratch, utf8.encodeInto(key, scratch).written) & 0x7fffffff) % partitions
   }

@@ -1,4 +1,4 @@
-// A projection is a value: what it reads, what it writes, a handler, and what becomes of events that fail. Runners decide when it runs.
+// Projections as users declare them: sources, a handler, what it writes to, and what happens to events that fail. Pure.
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import { deadLetterTopics } from "./dead-letter-topic.ts"
@@ -12,7 +12,7 @@ import type { Source, Topic } from "./topic.ts"
 type EventOf<S> = One<S> extends Source<infer Ev, any> ? Ev : never
 type KindOf<S> = One<S> extends Source<any, infer K> ? K : never
 
-/** A projection is a value: what it reads, what it writes, and a handler. Runners decide when it runs: async, inline or live. */
+/** A projection: what it reads, its handler, and what it writes. A value; runners decide when it runs (async, inline or live). */
 export interface Projection<
   out Name extends string,
   in out Ev,
@@ -30,12 +30,12 @@ export interface Projection<
     Record<string, { readonly topic: Topic.Any; readonly by: ((event: Ev) => string | undefined) | undefined }>
   >
   readonly failure: FailurePolicy
-  /** Events dated further than this beyond their arrival in the log are parked and do not move stream time. Milliseconds. */
+  /** Events dated more than this after their append to the log are parked and do not advance stream time. Milliseconds. */
   readonly maxAheadMs: number
   readonly handle: (event: Ev, out: Out<never>, context: object) => void | Effect.Effect<void, E, R>
 }
 export declare namespace Projection {
-  /** Of any name, events and writes. */
+  /** A projection with any name, events and read models. */
   type Of<E, R> = Projection<string, any, any, E, R, any>
   type Any = Projection<string, any, any, any, any, any>
   type Event<P> = P extends Projection<string, infer Ev, any, any, any, any> ? Ev : never
@@ -56,11 +56,13 @@ const project = (options: {
   const { dedupe, handle, name, version, writes } = options
   checkedName("projection", name)
   if (!(Number.isInteger(version) && version >= 1)) {
-    throw new Error(`projection ${name}: version is ${version}, it must be a whole number from 1`)
+    throw new Error(`projection ${name}: version is ${version}; it must be a whole number, at least 1`)
   }
   for (const [i, target] of writes.entries()) {
     if (writes.findIndex((other) => other.name === target.name) < i) {
-      throw new Error(`projection ${name} writes ${target.name} twice; give one of the two another name`)
+      throw new Error(
+        `projection ${name} lists ${target.name} twice in \`writes\`; remove one, or rename one of the two`
+      )
     }
   }
   const sources = list(options.source as OneOrMore<Topic.Any>)
@@ -68,15 +70,15 @@ const project = (options: {
     const nameless = sources.find(({ idOf }) => idOf === undefined)
     if (nameless !== undefined) {
       throw new Error(
-        `projection ${name} dedupes ${nameless.name}, which has no id; give the topic an \`id\`, or \`dedupe\` a \`by\``
+        `projection ${name} deduplicates topic ${nameless.name}, which declares no \`id\`; declare the topic's \`id\`, or \`dedupe.by\``
       )
     }
   }
   const failure = options.failure ?? {}
   if (failure.order !== undefined && (failure.then ?? "park") !== "park") {
-    throw new Error(`projection ${name}: only parked events wait for their key's; leave out \`order\`, or \`then\``)
+    throw new Error(`projection ${name}: \`order: "key"\` needs \`then: "park"\`; remove one of the two`)
   }
-  deadLetterTopics({ name, failure, sources }) // throws where no topic can have the name
+  deadLetterTopics({ name, failure, sources }) // throws if a topic's name is invalid
   return {
     name,
     version,
@@ -101,7 +103,17 @@ const project = (options: {
   } as never
 }
 export const Projection = {
-  /** Everything is inferred from the values given; `E` and `R` are those of the Effects that handlers return. */
+  /**
+   * Declares a projection. All types are inferred from the values; `E` and `R` are the errors and services of the Effects that handlers
+   * return. Throws `InvalidName` or an `Error` if the declaration is not consistent.
+   *
+   * ```ts
+   * const departures = Projection.make({
+   *   name: "departures", version: 1, source: Flights, writes: [Departures],
+   *   handle: { "flight.departed": (event, out) => out.upsert(Departures, { flight: event.flight, at: event.at }) }
+   * })
+   * ```
+   */
   make: <
     const Name extends string,
     const S extends OneOrMore<Source<any, any>>, // `any`: an event is whatever the source says
@@ -110,29 +122,29 @@ export const Projection = {
     En extends Record<string, unknown> = {}
   >(options: {
     readonly name: Name
-    /** A new version is built beside the live one and promoted. */
+    /** Starts at 1. A new version is built beside the running one and then promoted. */
     readonly version: number
-    /** Topics or aggregates; several are read each at its own pace, in order within a partition. */
+    /** A topic or an aggregate, or several; each is read at its own pace, in order within a partition. */
     readonly source: S
     /**
-     * An event with an id that an earlier record of its partition and tenant had, dated `within` this time of it, is not handled
-     * again. `by` defaults to the topic's `id`.
+     * Ignores duplicates: events with the id of an earlier record of the same partition and tenant, whose event times differ by no more than
+     * `within`. `by` selects the id; by default it is the topic's `id`.
      */
     readonly dedupe?: { readonly within: Duration.Input; readonly by?: Select<EventOf<S>, string> }
-    /** Compacted topics, read in full before the first event. */
+    /** Lookups in compacted topics, which are read in full before the first event. */
     readonly enrich?: { readonly [K in keyof En]: Lookup<EventOf<S>, En[K]> }
-    /** Tables, windows and topics that the handler writes to. */
+    /** The tables, windows and topics that the handler writes to. */
     readonly writes: W
-    /** What becomes of an event whose handler fails. Default: no retry, parked as a dead letter. */
+    /** What happens to an event whose handler fails. Default: it is parked as a dead letter, without a retry. */
     readonly failure?: FailurePolicy
-    /** Events dated further than this beyond their arrival are parked. Default 1 hour. */
+    /** Events dated more than this after their append to the log are parked. Default 1 hour. */
     readonly maxAhead?: Duration.Input
-    /** Plain and synchronous, or an Effect. Either one function, or one per event type. */
+    /** One function, or one for each event type. It is synchronous, or returns an Effect. */
     readonly handle: H & Unknown<H, EventOf<S>>
   }): Projection<Name, EventOf<S>, W[number], HandlerError<H>, HandlerServices<H>, KindOf<S>> => project(options),
-  /** Runs behind the log, with the epoch fence. */
+  /** Runs the projection behind the log, each partition in one process at a time. */
   async: <E, R>(projection: Projection<string, any, any, E, R>): Run<E, R> => ({ lifecycle: "async", projection }),
-  /** Runs in the transaction that appends. Only aggregates have one. */
+  /** Runs the projection in the transaction that appends the events; for aggregates only. */
   inline: <E, R>(projection: Projection<string, any, any, E, R, "aggregate">): Run<E, R> => ({
     lifecycle: "inline",
     projection
@@ -147,7 +159,7 @@ export const Projection = {
     return driver.rows() as Rows<W>
   }
 }
-/** A projection and when it runs. */
+/** A projection, and when it runs. */
 export interface Run<out E, out R> {
   readonly lifecycle: "async" | "inline"
   readonly projection: Projection<string, any, any, E, R, any>

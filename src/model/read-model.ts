@@ -1,20 +1,20 @@
-// A read model's table as the user declares it: columns from schemas, and the primary key. The store derives its DDL from this.
+// Tables of read models as users declare them: columns from schemas, and the primary key. The store derives the DDL from them. Pure.
 import * as Schema from "effect/Schema"
 import type { Fields, Simplify, TypeOf } from "./fields.ts"
 
-/** Column types that JSON schemas do not tell apart. Others follow the schema: String text, Finite float8, Int bigint, Struct jsonb. */
+/** Columns whose SQL type no JSON schema expresses. Other types follow from the schema: String text, Finite float8, Int bigint, Struct jsonb. */
 export const Column = {
-  /** `timestamptz` in SQL, epoch milliseconds here: no Date is made for an event. */
+  /** `timestamptz` in SQL, epoch milliseconds in handlers. */
   timestamptz: Schema.Int.annotate({ title: "timestamptz" })
 }
 
-/** A table that a projection keeps. */
+/** A table of a read model. */
 export interface Table<out Name extends string, out Row extends object, out Key extends string> {
   readonly kind: "table"
   readonly name: Name
   readonly columns: Fields
   readonly primaryKey: ReadonlyArray<Key>
-  /** Several projections may write it; it is then outside their versions, and a rebuild does not replace it. */
+  /** Several projections may write it. Then all their versions write the same table, and a rebuild does not replace it. */
   readonly shared: boolean
   readonly Row: Row
 }
@@ -27,18 +27,18 @@ export declare namespace Table {
     T extends Table<string, infer R, infer K> ? Simplify<Pick<R, K & keyof R> & Partial<Omit<R, K>>> : never
 }
 
-/** A name that SQL will not take as it is. */
+/** A name that SQL does not accept unquoted. */
 export class InvalidName extends Schema.TaggedError<InvalidName>()("InvalidName", {
   what: Schema.String,
   name: Schema.String
 }) {
   override get message() {
-    return `${this.what} ${JSON.stringify(this.name)} is no identifier; try lower-case letters, digits and _, beginning with a letter, 55 at most`
+    return `${this.what} ${JSON.stringify(this.name)}: the name is not allowed; use at most 55 lower-case letters, digits and _, beginning with a letter`
   }
 }
-// 63 bytes is PostgreSQL's limit; the rest is room for what is put around a name
+// PostgreSQL's limit is 63 bytes; the rest is room for prefixes and suffixes
 const identifier = /^[a-z][a-z0-9_]{0,54}$/
-/** Returns a name that SQL takes unquoted. Throws `InvalidName`. */
+/** Returns the name if SQL accepts it unquoted. Throws `InvalidName`, whose message begins with `what`. */
 export const checkedName = <const Name extends string>(what: string, name: Name): Name => {
   if (!identifier.test(name)) throw new InvalidName({ what, name })
   return name
@@ -46,25 +46,31 @@ export const checkedName = <const Name extends string>(what: string, name: Name)
 
 export const ReadModel = {
   /**
-   * Columns from schemas, and the primary key. The DDL follows from them. Throws `InvalidName` where the table or a column has a
-   * name that is no identifier.
+   * Declares a table: columns from schemas, and the primary key. Throws `InvalidName` if a name is not allowed, and an `Error` if the primary
+   * key names no column or an unknown one.
+   *
+   * ```ts
+   * const Users = ReadModel.table("users", { columns: { id: Schema.String, name: Schema.String }, primaryKey: ["id"] })
+   * ```
    */
   table: <const Name extends string, F extends Fields, const Key extends string & keyof F>(
     name: Name,
     options: {
       readonly columns: F
       readonly primaryKey: readonly [Key, ...ReadonlyArray<Key>]
-      /** Several projections write it. Default: it belongs to one projection, and each version of that has its own. */
+      /** Several projections write the table. Default: it belongs to one projection, each version of which has a table of its own. */
       readonly shared?: boolean
     }
   ): Table<Name, TypeOf<F>, Key> => {
     checkedName("table", name)
     for (const column of Object.keys(options.columns)) checkedName(`column of table ${name},`, column)
     const { columns, primaryKey } = options
-    const wrong = primaryKey.find((column, i) => !Object.hasOwn(columns, column) || primaryKey.indexOf(column) < i)
-    if (wrong !== undefined)
-      throw new Error(`table ${name}: its primary key names ${wrong} twice, or there is no such column`)
-    if (primaryKey.length === 0) throw new Error(`table ${name}: its primary key names no column`)
+    const unknown = primaryKey.find((column) => !Object.hasOwn(columns, column))
+    if (unknown !== undefined)
+      throw new Error(`table ${name}: the primary key names ${unknown}, which is no column of the table`)
+    const twice = primaryKey.find((column, i) => primaryKey.indexOf(column) < i)
+    if (twice !== undefined) throw new Error(`table ${name}: the primary key names column ${twice} twice; name it once`)
+    if (primaryKey.length === 0) throw new Error(`table ${name}: the primary key is empty; name at least one column`)
     return { kind: "table", name, shared: false, ...options } as never // phantom `Row`
   }
 }

@@ -1,13 +1,13 @@
-// Records what a handler asks of `out`, flat and in order. It interprets nothing: the driver and the runner's batch do.
+// Records the calls that a handler makes on `out`, in order, in one flat array. The fold interprets them. Pure.
 import type { Table } from "./read-model.ts"
 import type { Topic } from "./topic.ts"
 import type { Window } from "./window.ts"
 
 /** A row of any table. */
 export type Row = Record<string, any> // `any`: rows of every table pass through here
-/** What is asked for: a row, a key, a contribution, a message. */
+/** The argument of a call: a row, a key, a contribution or a message. */
 export type Payload = any // `any`: what the target's own types have checked where the handler was written
-/** A recorder's log: kind, target and payload, over and over. */
+/** A recorder's log: kind, target and payload of each call, one after another. */
 export type Entries = ReadonlyArray<any> // `any`: entries of three kinds side by side
 /** The payload of a `modify`. */
 export interface Modification {
@@ -16,8 +16,8 @@ export interface Modification {
 }
 
 /**
- * Stands behind a handler's `out`. Each call appends three entries to `log`: kind, target, payload; one flat array is what makes
- * recording cheap, and undoing a failed event is setting the length back.
+ * The implementation of `out`. Each call appends three entries to `log`: kind, target, payload. A flat array makes recording cheap, and a
+ * failed event is undone by resetting its length.
  */
 export class Recorder {
   readonly log: Array<any> = [] // `any`: entries of three kinds side by side

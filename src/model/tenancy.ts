@@ -1,41 +1,45 @@
-// Who gets an application's derived topics on Pulsar: tenants, their topics by tier, and what holds for them. It connects to nothing.
+// Tenancy on Pulsar as users declare it: the tenants, the topics that each of them has, and the policies of their namespaces. Pure.
 import type * as Duration from "effect/Duration"
 import { millis } from "./fields.ts"
 import type { Topic } from "./topic.ts"
 
-/** What a role may do in its tenant's namespace. Dead letters of its subscriptions are produced. */
+/** What a role may do in its tenant's namespace. Subscriptions with dead letters need `produce` as well. */
 export type TenantAction = "consume" | "produce"
-/** A tenant: it sees its own namespace and no other's. */
+/** A tenant, which has access to its own namespace only. */
 export interface Tenant {
   readonly name: string
-  /** The role (the subject of its token, the name of its certificate) that may use the namespace. */
+  /** The role that may use the namespace: the subject of its token, or the name in its certificate. */
   readonly role: string
   readonly actions: ReadonlyArray<TenantAction>
 }
 /** A topic that every tenant has. */
 export interface TenantTopic {
   readonly name: string
-  /** 1: it is not partitioned. */
+  /** 1: the topic is not partitioned. */
   readonly partitions: number
-  /** Values with one of these texts in that field go to a topic of their own. */
+  /** Values whose field `by` has one of the texts `values` go to a topic of their own, one for each text. */
   readonly tier: { readonly by: string; readonly values: ReadonlyArray<string> } | undefined
+  /** The relay may send messages of the topic in batches. */
   readonly batching: boolean
 }
-/** What holds for the namespaces. Undefined: as the cluster has it, and not looked at. */
+/** The policies of the tenants' namespaces. What is undefined is left as the cluster has it, and is not compared. */
 export interface NamespacePolicies {
-  /** How long messages are kept that everyone acknowledged, for new subscriptions and replays; in milliseconds, Infinity for good. */
+  /** How long messages are kept that all subscriptions acknowledged, for new subscriptions and replays. Milliseconds; Infinity: forever. */
   readonly retentionMs: number
-  /** The same by size, in megabytes, for each topic; Infinity: no bound. The oldest go first. */
+  /** How many megabytes of acknowledged messages each topic keeps; the oldest are deleted first. Infinity: no limit. */
   readonly retentionMegabytes: number
-  /** Messages older than this count as acknowledged, in milliseconds. */
+  /** Messages older than this count as acknowledged. Milliseconds. */
   readonly timeToLiveMs: number | undefined
-  /** How much may be unacknowledged for each topic, and what happens then: producers wait or are refused, or the oldest are dropped. */
+  /**
+   * How many megabytes each topic may have unacknowledged, and what happens at that limit: producers wait (`hold`), producers fail (`refuse`),
+   * or the oldest messages are dropped (`evict`).
+   */
   readonly backlog: { readonly megabytes: number; readonly whenFull: "hold" | "refuse" | "evict" } | undefined
-  /** The relay's exactly-once publishing rests on it. */
+  /** The broker drops duplicates. The relay needs it to publish exactly once. */
   readonly deduplication: boolean
-  /** Clusters that have every message. */
+  /** The clusters that messages are replicated to. */
   readonly clusters: ReadonlyArray<string> | undefined
-  /** When ledgers go to the tiered storage that the brokers are configured for, and how long they stay on bookies as well. */
+  /** When ledgers are moved to the brokers' tiered storage, and how long they stay on bookies as well. */
   readonly offload:
     | {
         readonly megabytes: number | undefined
@@ -44,39 +48,45 @@ export interface NamespacePolicies {
       }
     | undefined
 }
-/** What the tenants of an application have on Pulsar. */
+/** The tenants of an application on Pulsar, their topics and policies. */
 export interface Tenancy {
   readonly namespace: string
   readonly tenants: ReadonlyArray<Tenant>
-  /** The role of the relay: it may produce in every namespace, and consume, for it reads what is there before it sends. */
+  /** The role of the relay. It may produce in every namespace, and consume, because it reads the end of a topic before it sends. */
   readonly publisher: string | undefined
   readonly topics: ReadonlyArray<TenantTopic>
   readonly policies: NamespacePolicies
-  /** As in `make`. */
+  /** What happens to messages of tenants that are not declared; see `Tenancy.make`. */
   readonly undeclared: "park" | "wait"
 }
 
 interface TopicOptions<V> {
-  /** Default 1. A topic keeps its number for good. */
+  /** Default 1. The number of an existing topic does not change. */
   readonly partitions?: number
-  /** Puts values apart by a field of text: with `severity` and `high` of `alerts.v1` they are in `alerts-high.v1`. Others stay in the plain topic. */
+  /**
+   * Divides values by a text field: with `{ by: "severity", values: ["high"] }`, values of `alerts.v1` whose severity is `high` are in
+   * `alerts-high.v1`. All others are in the topic itself.
+   */
   readonly tier?: { readonly by: keyof V & string; readonly values: ReadonlyArray<string> }
   /**
-   * The relay sends batches where many messages wait: less work for brokers, and for consumers half of it. A batch goes whole to the consumer of its
-   * first key, so `keyShared` subscriptions of the topic do not keep keys in order. Default false.
+   * The relay sends messages in batches when many of them wait, which is less work for brokers and consumers. A batch goes to the consumer of
+   * its first key as a whole, so `keyShared` subscriptions of the topic do not keep the order of keys. Default false.
    */
   readonly batching?: boolean
 }
 interface TenancyOptions {
-  /** By name; the role has the tenant's name unless it is said. */
+  /** A name, or a name with its role (default: the tenant's name) and actions (default: both). */
   readonly tenants: ReadonlyArray<
     string | { readonly name: string; readonly role?: string; readonly actions?: ReadonlyArray<TenantAction> }
   >
   readonly topics: ReadonlyArray<TenantTopic>
-  /** Default `alerts`. */
+  /** The namespace of every tenant. Default `alerts`. */
   readonly namespace?: string
   readonly publisher?: string
-  /** Default 7 days, whatever their size. Without retention a topic keeps nothing for subscriptions that come later, and dead letters are lost. */
+  /**
+   * Default: 7 days, of any size. Without retention a topic keeps nothing for later subscriptions, and dead letters without a subscription are
+   * lost.
+   */
   readonly retention?: { readonly time?: Duration.Input; readonly megabytes?: number }
   readonly timeToLive?: Duration.Input
   readonly backlog?: NamespacePolicies["backlog"]
@@ -84,8 +94,9 @@ interface TenancyOptions {
   readonly deduplication?: boolean
   readonly clusters?: ReadonlyArray<string>
   /**
-   * What becomes of messages for a tenant that is not in `tenants`, and that Pulsar does not have, or does not let the relay write to, once they fill
-   * what may wait of a stream: they become dead letters of the relay and the stream goes on, or it halts until the tenant is there. Default `park`.
+   * What happens to messages of a tenant that is not in `tenants` and that the relay cannot write to on Pulsar, once they fill the buffer of
+   * their stream. `park` (default): they become dead letters of the relay, and the stream goes on. `wait`: the stream halts until the tenant
+   * exists.
    */
   readonly undeclared?: "park" | "wait"
   readonly offload?: { readonly megabytes?: number; readonly after?: Duration.Input; readonly keep?: Duration.Input }
@@ -95,22 +106,30 @@ const defaultRetentionMs = 7 * 24 * 3_600_000
 const plain = /^[\w.=:-]{1,128}$/
 const assertName = (what: string, name: string) => {
   if (!plain.test(name))
-    throw new Error(`${what} ${JSON.stringify(name)}: Pulsar takes letters, digits and _ . = : -, 128 at most`)
+    throw new Error(
+      `${what} ${JSON.stringify(name)}: the name is not allowed; use at most 128 letters, digits and _ . = : -`
+    )
 }
 const assertDistinct = (what: string, names: ReadonlyArray<string>) => {
   const twice = names.find((name, i) => names.indexOf(name) !== i)
-  if (twice !== undefined) throw new Error(`${what} ${twice} is named twice; name it once`)
+  if (twice !== undefined) throw new Error(`${what} ${twice} is declared twice; declare it once`)
 }
 const maybe = (input: Duration.Input | undefined) => (input === undefined ? undefined : millis(input))
 
-/** The topic of a tier: `alerts.v1` and `high` are `alerts-high.v1`. */
+/** The topic of a tier: `alerts-high.v1` for topic `alerts.v1` and tier `high`. */
 const tierTopic = (name: string, tier: string): string => {
   const at = /\.v\d+$/.exec(name)?.index ?? name.length
   return `${name.slice(0, at)}-${tier}${name.slice(at)}`
 }
 
 export const Tenancy = {
-  /** Says who has what. Throws where a name is none, or is there twice. */
+  /**
+   * Declares the tenants, their topics and policies. Throws if a name is not allowed, or is declared twice.
+   *
+   * ```ts
+   * Tenancy.make({ tenants: ["acme", "globex"], topics: [Tenancy.topic(Alerts, { tier: { by: "severity", values: ["high"] } })] })
+   * ```
+   */
   make: (options: TenancyOptions): Tenancy => {
     const {
       backlog,
@@ -158,25 +177,25 @@ export const Tenancy = {
       }
     }
   },
-  /** A topic that every tenant has, perhaps parted by tier. */
+  /** Declares a topic that every tenant has, which may be divided by tier. */
   topic: <V>(
     topic: Topic<string, V>,
     { batching = false, partitions = 1, tier }: TopicOptions<V> = {}
   ): TenantTopic => {
     if (!(Number.isInteger(partitions) && partitions >= 1))
-      throw new Error(`topic ${topic.name}: partitions is ${partitions}, it must be a whole number from 1`)
+      throw new Error(`topic ${topic.name}: partitions is ${partitions}; it must be a whole number, at least 1`)
     for (const value of tier?.values ?? []) assertName(`topic ${topic.name}, tier`, value)
     return { name: topic.name, partitions, tier, batching }
   },
-  /** The names that a topic has on Pulsar: its own, and one a tier. */
+  /** The names of a topic on Pulsar: its own, and one for each tier. */
   topicsOf: ({ name, tier }: TenantTopic): ReadonlyArray<string> => [
     name,
     ...(tier?.values ?? []).map((value) => tierTopic(name, value))
   ],
-  /** Whether a tenant's messages are parked where they cannot be brought to it, and fill what may wait. */
+  /** Whether messages of a tenant are parked if they cannot be published: it is not declared, and `undeclared` is `park`. */
   parks: ({ tenants, undeclared }: Tenancy, tenant: string): boolean =>
     undeclared === "park" && !tenants.some(({ name }) => name === tenant),
-  /** Where a value goes. Pass what the topic encodes. */
+  /** The name of the topic on Pulsar that a value goes to; `value` is what the topic encodes. */
   topicFor: ({ name, tier }: TenantTopic, value: Readonly<Record<string, unknown>>): string => {
     const found = tier === undefined ? undefined : value[tier.by]
     return typeof found === "string" && tier?.values.includes(found) === true ? tierTopic(name, found) : name

@@ -1,67 +1,67 @@
-// A topic: the name, key, time and shape of a partitioned log's values. It says what is in the log and reads none of it.
+// Topics as users declare them: name, key, event time and the shape of values, with the codec of their JSON. Pure.
 import type * as Duration from "effect/Duration"
 import * as Schema from "effect/Schema"
 import type { EventType } from "./event.ts"
 import { millis, select, type Fields, type Named, type Select, type TypeOf } from "./fields.ts"
 import { codec } from "./json-codec.ts"
 
-/** Where events come from: a topic, or an aggregate's streams. */
+/** A source of events: a topic, or an aggregate. */
 export interface Source<out Ev, out Kind extends "topic" | "aggregate"> {
   readonly kind: Kind
   readonly name: string
-  /** The event types told apart by `type`; none where values have one shape. */
+  /** The names of the event types, which values have as `type`; undefined if all values have one shape. */
   readonly types?: ReadonlyArray<string>
   readonly Event: Ev
 }
-/** What takes values of `V`. A topic whose values have fewer fields than `V` will do. */
+/** Something that accepts values of `V`, such as a topic whose values have fewer fields than `V`. */
 export interface Sink<in V> {
   readonly name: string
   readonly keyOf: (value: V) => string
 }
-/** How a topic is made on Kafka, where the declaration alone does not say. Other logs pass it over. */
+/** Settings for creating a topic on Kafka. Other logs ignore them. */
 export interface KafkaTopic {
-  /** Copies of each partition. Default: `MILLRACE_KAFKA_REPLICATION`, else the cluster's. A topic that is there keeps its number. */
+  /** Replicas of each partition. Default: `MILLRACE_KAFKA_REPLICATION`, else the cluster's. An existing topic keeps its number. */
   readonly replication?: number
-  /** Copies that must have a record before its append is acknowledged. Default: `MILLRACE_KAFKA_MIN_ISR`, else the cluster's. */
+  /** Replicas that must store a record before its append is acknowledged. Default: `MILLRACE_KAFKA_MIN_ISR`, else the cluster's. */
   readonly minInSyncReplicas?: number
   /**
-   * Topic settings by Kafka's names, as `{ "remote.storage.enable": "true", "local.retention.ms": "86400000" }` for tiered storage. What the
-   * declaration says otherwise (`cleanup.policy`, `retention.ms`, `min.insync.replicas`) is not among them.
+   * Topic settings by Kafka's names, as `{ "remote.storage.enable": "true", "local.retention.ms": "86400000" }` for tiered storage. Settings
+   * that the declaration expresses (`cleanup.policy`, `retention.ms`, `min.insync.replicas`) are refused here.
    */
   readonly settings?: Readonly<Record<string, string>>
 }
-/** Where relays bring derived topics: `kafka`, which is the log, and `pulsar`, whose consumers subscribe. */
+/** Where a derived topic is published: `kafka` (the log), or `pulsar` (for subscriptions). */
 export type Destination = "kafka" | "pulsar"
 /** A partitioned log of values on Kafka (or on PostgreSQL, embedded). */
 export interface Topic<out Name extends string, in out V> extends Source<V, "topic">, Sink<V> {
   readonly name: Name
-  /** Undefined for a derived topic, which has as many as its projection's source. */
+  /** Undefined for a derived topic that has as many as its projection's source. */
   readonly partitions: number | undefined
-  /** How long records are kept, in milliseconds; undefined: for good. */
+  /** How long records are kept, in milliseconds; undefined: forever. */
   readonly retentionMs: number | undefined
-  /** The newest value of each key is kept, whatever its age. */
+  /** The log keeps the newest value of each key, of any age. */
   readonly compacted?: boolean
-  /** How the topic is made on Kafka. */
+  /** Settings for Kafka. */
   readonly kafka?: KafkaTopic | undefined
-  /** Where a derived topic goes; undefined: everywhere. */
+  /** Where a derived topic is published; undefined: everywhere. */
   readonly to?: ReadonlyArray<Destination>
-  /** An event type's versions, by type; where values have one shape there are none. */
+  /** The event types by name; undefined if all values have one shape. */
   readonly eventTypes?: ReadonlyMap<string, EventType.Any>
-  /** The fields that a value of one shape declares; undefined where values are of several shapes, or taken as they are. */
+  /** The declared fields, if all values have one shape; undefined if they have several, or are not decoded. */
   readonly fields?: ReadonlyArray<string>
   readonly timeOf: ((value: V) => number) | undefined
   readonly idOf: ((value: V) => string) | undefined
   readonly tenantOf: ((value: V) => string) | undefined
-  /** Reads a stored value of any version. Throws what says why it does not fit. */
+  /** Decodes a stored value of any version. Throws an error that says why it does not fit. */
   readonly decode: (json: unknown, version?: number) => V
-  /** The JSON object of a value: declared fields only, whatever else the object has. */
+  /** The JSON object of a value: the declared fields, no others. */
   readonly encode: (value: V) => unknown
-  /** The JSON text of what `encode` makes; undefined where it has none. */
+  /** The JSON text of what `encode` returns; undefined if it has none. */
   readonly stringify: (value: V) => string | undefined
   /** The schema's version that `encode` writes. */
   readonly versionOf: (value: V) => number
 }
-/** A topic that keeps the newest value of each key; null deletes. Projections look values up in it. */
+/** A topic that keeps the newest value of each key; null deletes a key. Projections use it for lookups. */
 export interface Compacted<out Name extends string, in out V> extends Topic<Name, V> {
   readonly compacted: true
 }
@@ -70,57 +70,60 @@ export declare namespace Topic {
   type Value<T> = T extends Topic<string, infer V> ? V : never
 }
 
-/** A value has an event type that its topic does not declare. */
+/** The `type` of a value is no event type of its topic. */
 export class UnknownEventType extends Schema.TaggedError<UnknownEventType>()("UnknownEventType", {
   topic: Schema.String,
   type: Schema.Unknown,
   known: Schema.Array(Schema.String)
 }) {
   override get message() {
-    return `${this.topic} has no event type ${JSON.stringify(this.type) ?? "undefined"}; it has ${this.known.join(", ")}`
+    return `topic ${this.topic} has no event type ${JSON.stringify(this.type) ?? "undefined"}; it has ${this.known.join(", ")}`
   }
 }
 
-/** A name that a log will not take. */
+/** A topic's name that the log does not accept. */
 export class InvalidTopicName extends Schema.TaggedError<InvalidTopicName>()("InvalidTopicName", {
   name: Schema.String
 }) {
   override get message() {
-    return `topic ${JSON.stringify(this.name)}: a topic's name has letters, digits, dots, _ and -, 249 at most`
+    return `topic ${JSON.stringify(this.name)}: the name is not allowed; use at most 249 letters, digits, dots, _ and -`
   }
 }
 
 interface LogOptions<V> {
-  /** Decides the partition (murmur2, as JVM clients do) and the order: events of one key are handled in order. */
+  /** The key of a value. It decides the partition (murmur2, as in JVM clients); events of one key are processed in order. */
   readonly key: Select<V, string>
-  /** Epoch milliseconds; fractions are cut off. Without it the record's own timestamp, which for a derived topic is its event's time. */
+  /**
+   * The event time of a value: epoch milliseconds, rounded down. Default: the record's timestamp, which in a derived topic is the time of the
+   * event that it was derived from.
+   */
   readonly eventTime?: Select<V, number>
-  /** What makes a value the same one when it comes twice. */
+  /** The id of a value, by which duplicates are recognised. */
   readonly id?: Select<V, string>
-  /** Whose value it is. Travels in the envelope; deduplication keeps tenants apart. */
+  /** The tenant of a value. It is part of the record's envelope; ids of different tenants are never duplicates. */
   readonly tenant?: Select<V, string>
-  /** From 1. A derived topic has as many as its projection's source, unless it says otherwise. */
+  /** At least 1. Default: a derived topic has as many as its projection's source, others have 1. */
   readonly partitions?: number
-  /** Records older than this may be deleted. Default: kept for good. */
+  /** Records older than this may be deleted. Default: they are kept forever. */
   readonly retention?: Duration.Input
-  /** How the topic is made on Kafka; other logs pass it over. */
+  /** Settings for Kafka; other logs ignore them. */
   readonly kafka?: KafkaTopic
   /**
-   * Where the topic goes that projections derive: both by default, Pulsar being there where `MILLRACE_PULSAR_URL` is set. What goes to Pulsar
-   * alone no projection can read, and Kafka does not have. The log on PostgreSQL has every topic.
+   * Where a derived topic is published. Default: to Kafka, and to Pulsar if `MILLRACE_PULSAR_URL` is set. Projections cannot read a topic that
+   * is published to Pulsar only. The log on PostgreSQL has every topic.
    */
   readonly to?: ReadonlyArray<Destination>
 }
 
-// what Kafka takes
+// names that Kafka accepts
 const topicName = /^(?!\.\.?$)[a-zA-Z0-9._-]{1,249}$/
-/** Whole milliseconds: times less than one apart would be told apart here, and not by PostgreSQL. */
+/** The event time in whole milliseconds, because times with fractions would differ here and be equal in PostgreSQL. */
 const instant = (by: Select<any, number>) => {
   const timeOf = select(by as string) as (value: never) => number
   return (value: never) => Math.floor(timeOf(value))
 }
 
-const saidElsewhere: Readonly<Record<string, string>> = {
+const declaredElsewhere: Readonly<Record<string, string>> = {
   "cleanup.policy": "Topic.compacted, or Topic.events and Topic.records",
   "retention.ms": "`retention`",
   "min.insync.replicas": "`kafka.minInSyncReplicas`"
@@ -128,25 +131,26 @@ const saidElsewhere: Readonly<Record<string, string>> = {
 const assertKafka = (name: string, { minInSyncReplicas, replication, settings = {} }: KafkaTopic) => {
   for (const [what, value] of Object.entries({ replication, minInSyncReplicas })) {
     if (value === undefined || (Number.isInteger(value) && value >= 1)) continue
-    throw new Error(`topic ${name}: kafka.${what} is ${value}, it must be a whole number from 1`)
+    throw new Error(`topic ${name}: kafka.${what} is ${value}; it must be a whole number, at least 1`)
   }
   if (replication !== undefined && minInSyncReplicas !== undefined && minInSyncReplicas > replication)
     throw new Error(
-      `topic ${name}: kafka.minInSyncReplicas is ${minInSyncReplicas}, and there are ${replication} copies`
+      `topic ${name}: kafka.minInSyncReplicas is ${minInSyncReplicas}, more than kafka.replication (${replication}); lower one or raise the other`
     )
   for (const setting in settings) {
-    const place = saidElsewhere[setting]
-    if (place !== undefined) throw new Error(`topic ${name}: say ${setting} by ${place}, not in kafka.settings`)
+    const option = declaredElsewhere[setting]
+    if (option !== undefined)
+      throw new Error(`topic ${name}: kafka.settings has ${setting}; remove it and use ${option} instead`)
   }
 }
 
 const topic = (name: string, options: LogOptions<any>, codec: object) => {
   if (!topicName.test(name)) throw new InvalidTopicName({ name })
   if (options.partitions !== undefined && !(Number.isInteger(options.partitions) && options.partitions >= 1)) {
-    throw new Error(`topic ${name}: partitions is ${options.partitions}, it must be a whole number from 1`)
+    throw new Error(`topic ${name}: partitions is ${options.partitions}; it must be a whole number, at least 1`)
   }
   if (options.kafka !== undefined) assertKafka(name, options.kafka)
-  if (options.to?.length === 0) throw new Error(`topic ${name}: \`to\` is empty; say "kafka", "pulsar" or both`)
+  if (options.to?.length === 0) throw new Error(`topic ${name}: \`to\` is empty; list "kafka", "pulsar" or both`)
   return {
     kind: "topic",
     name,
@@ -165,7 +169,13 @@ const topic = (name: string, options: LogOptions<any>, codec: object) => {
 const recordCodec = (value: Fields) => ({ ...codec(value), fields: Object.keys(value) })
 
 export const Topic = {
-  /** Events of several types, told apart by `type`. */
+  /**
+   * Declares a topic of events, whose `type` names their event type. Throws if a name is not allowed or an event type is declared twice.
+   *
+   * ```ts
+   * const Flights = Topic.events("flights.v1", { events: [Departed, Landed], key: "flight", eventTime: "at" })
+   * ```
+   */
   events: <const Name extends string, const E extends ReadonlyArray<EventType.Any>>(
     name: Name,
     options: { readonly events: E } & LogOptions<E[number]["Event"]>
@@ -190,17 +200,17 @@ export const Topic = {
       versionOf: (value: unknown) => find(value).versions.length
     })
   },
-  /** Values of one shape. */
+  /** Declares a topic whose values all have one shape. */
   records: <const Name extends string, F extends Fields>(
     name: Name,
     options: { readonly value: F } & LogOptions<TypeOf<F>>
   ): Topic<Name, TypeOf<F>> => topic(name, options, recordCodec(options.value)),
-  /** Values of one shape, the newest of each key; null deletes. */
+  /** Declares a compacted topic: values of one shape, of which the log keeps the newest for each key. Null deletes a key. */
   compacted: <const Name extends string, F extends Fields>(
     name: Name,
     options: { readonly value: F } & LogOptions<TypeOf<F>>
   ): Compacted<Name, TypeOf<F>> => topic(name, options, { ...recordCodec(options.value), compacted: true }),
-  /** A topic of values that are taken as they are: what a window with a topic name alone publishes. */
+  /** A topic whose values are neither checked nor changed. Windows that `publish` to a name use it. */
   plain: <const Name extends string, V>(name: Name, keyOf: (value: V) => string): Topic<Name, V> =>
     topic(name, { key: keyOf as never } as LogOptions<any>, {
       decode: (json: unknown) => json,

@@ -1,4 +1,4 @@
-// What the runner cannot run yet: definitions that types allow and the driver plays, and that a store must refuse. Pure.
+// Projections that types allow and that cannot run yet, with the reason and the remedy. Pure.
 import type { Writable } from "./handler.ts"
 import type { Projection } from "./projection.ts"
 import type { Window } from "./window.ts"
@@ -18,14 +18,14 @@ const windowReason = (window: Window.Any, sources: number): string | undefined =
   return Object.values(aggregate).some(({ sql }) => sql === "fold") ? `${name} has a fold and ${why}` : undefined
 }
 
-/** Why the runner cannot run a projection; undefined where it can. The reason says what to do instead. */
+/** Why a projection cannot run, and what to do instead; undefined if it can. */
 export const unsupportedReason = ({ sources, writes }: Projection.Any): string | undefined => {
   const aggregate = sources.find(({ kind }) => kind !== "topic")
   if (aggregate !== undefined) {
-    return `it reads the aggregate ${aggregate.name}, whose events no log has so far; use \`Projection.live\``
+    return `it reads the aggregate ${aggregate.name}, whose events are not in a log yet; use \`Projection.live\``
   }
   const twice = sources.find(({ name }, i) => sources.findIndex((other) => other.name === name) < i)
-  if (twice !== undefined) return `it reads ${twice.name} twice; name it once`
+  if (twice !== undefined) return `it lists the source ${twice.name} twice; list it once`
   for (const target of writes as ReadonlyArray<Writable>) {
     const reason = target.kind === "window" ? windowReason(target, sources.length) : undefined
     if (reason !== undefined) return reason

@@ -1,4 +1,4 @@
-// A window: aggregates by key and event time, as the user declares them, and which spans of time an event falls in. It holds no state.
+// Windows as users declare them (aggregates by key and span of event time), and the spans that contain an event. Pure.
 import * as DateTime from "effect/DateTime"
 import type * as Duration from "effect/Duration"
 import type * as Schema from "effect/Schema"
@@ -6,7 +6,7 @@ import { keyText, list, millis, type Fields, type One, type OneOrMore, type Simp
 import { checkedName } from "./read-model.ts"
 import { Topic, type Sink } from "./topic.ts"
 
-/** A length of time whose text names its windows: `"5 minutes"` gives the label `5m`. */
+/** The size of a window, as text. `"5 minutes"` gives windows the label `5m`. */
 export type Size = `${number} ${Duration.Unit}`
 type Short<U> = U extends "milli" | "millis"
   ? "ms"
@@ -23,33 +23,36 @@ type Short<U> = U extends "milli" | "millis"
             : U
 type Label<S> = S extends `${infer N} ${infer U}` ? `${N}${Short<U> & string}` : S & string
 
-/** How contributions become one column. With `merge`, a batch is folded before the database sees it. */
+/** An aggregate: how contributions become the value of a column. With `merge`, a batch is combined into one delta before it is stored. */
 export interface Agg<in In, in out Out> {
-  /** What the database does with a batch's delta; a `fold` is read, folded here and written back. */
+  /** What the database does with the delta of a batch. The row of a `fold` is read, changed by the runner and written back. */
   readonly sql: "count" | "sum" | "min" | "max" | "fold"
-  /** The column's schema, where it is not a number. */
+  /** The schema of the column, if it is not a number. */
   readonly state?: Schema.Constraint
   readonly initial: Out | undefined
   readonly add: (state: Out | undefined, input: In) => Out
   readonly merge: ((a: Out, b: Out) => Out) | undefined
 }
+/** The aggregates that a window may have, as `{ flights: Agg.count, longest: Agg.max }`. */
 export const Agg = {
-  /** How many contributions were true, or the sum of whole numbers. `bigint` in SQL. */
+  /** The number of contributions that are true, or the sum of whole numbers. `bigint` in SQL. */
   count: { sql: "count", initial: 0, add: (n = 0, by) => n + Number(by), merge: (a, b) => a + b } as Agg<
     number | boolean,
     number
   >,
-  /** The sum of doubles, added in the log's order; `double precision` in SQL. */
+  /** The sum of numbers, added in the order of the log. `double precision` in SQL. */
   sum: { sql: "sum", initial: 0, add: (n = 0, by) => n + by, merge: (a, b) => a + b } as Agg<number, number>,
+  /** The smallest contribution. `double precision` in SQL. */
   min: { sql: "min", initial: undefined, add: (n, by) => (n === undefined || by < n ? by : n), merge: Math.min } as Agg<
     number,
     number
   >,
+  /** The largest contribution. `double precision` in SQL. */
   max: { sql: "max", initial: undefined, add: (n, by) => (n === undefined || by > n ? by : n), merge: Math.max } as Agg<
     number,
     number
   >,
-  /** Your own. The rows of a batch's keys are read first, so it is for keys that one partition owns. `jsonb` in SQL. */
+  /** An aggregate of your own. Its rows are read and written back, so it needs keys that one partition owns. `jsonb` in SQL. */
   fold: <In extends Schema.Constraint, const Out extends Schema.Constraint>(options: {
     readonly input: In
     readonly state: Out
@@ -65,18 +68,18 @@ type Inputs<A extends Aggs> = { readonly [K in keyof A]: A[K] extends Agg<infer 
 type Sized<L> = { readonly window_size: L; readonly window_start: number }
 type Bounded = { readonly window_start: number; readonly window_end: number }
 
-/** How a window cuts time. */
+/** How a window divides time. */
 export type Shape =
   | { readonly type: "fixed"; readonly spans: ReadonlyArray<{ label: string; sizeMs: number; everyMs: number }> }
   | { readonly type: "session"; readonly gapMs: number }
   | { readonly type: "calendar"; readonly units: ReadonlyArray<CalendarUnit>; readonly timeZone: string }
   | { readonly type: "global" }
-/** Aggregates by key and event time; its rows are a read model of its own name. */
+/** Aggregates by key and span of event time. Its rows are a read model of the same name. */
 export interface Window<out Name extends string, out Row extends object, in Add, out Published = never> {
   readonly kind: "window"
   readonly name: Name
   readonly shape: Shape
-  /** The key's columns, in order, and their schemas. */
+  /** The columns of the key, in order; `keyFields` has their schemas. */
   readonly key: ReadonlyArray<string>
   readonly keyFields: Fields
   readonly aggregate: Aggs
@@ -84,28 +87,29 @@ export interface Window<out Name extends string, out Row extends object, in Add,
   readonly emit: "onUpdate" | "onWindowClose"
   /** Several projections may write it; see `Table.shared`. */
   readonly shared: boolean
-  /** Where rows are published, if anywhere; other projections can read it. */
+  /** The topic that changed rows are published to, if there is one; other projections can read it. */
   readonly topic: Published
   readonly Row: Row
   readonly add: (contribution: Add) => void
 }
 export declare namespace Window {
   type Any = Window<string, object, never, Topic.Any>
-  /** What `out.add` takes: the key's columns and a contribution to every aggregate. */
+  /** The argument of `out.add`: the columns of the key, and a contribution to every aggregate. */
   type Add<W> = W extends Window<string, object, infer A, unknown> ? A : never
 }
+/** A unit of the calendar, for `Window.calendar`. */
 export type CalendarUnit = "day" | "week" | "month" | "year"
 interface WindowOptions<F extends Fields, A extends Aggs, P> {
-  /** The columns that a row is kept for. */
+  /** The columns of the key. A window has one row for each key and span of time. */
   readonly key: F
   readonly aggregate: A
-  /** How long after its end a window still takes late events. Default 0. */
+  /** How long after its end a window still accepts events, in stream time. Default 0. */
   readonly grace?: Duration.Input
-  /** Publish a row whenever a batch changed it (default), or once, when its window has closed. */
+  /** Publish a row after each batch that changed it (default), or once, when its window has closed. */
   readonly emit?: "onUpdate" | "onWindowClose"
-  /** The topic for rows, whose values may have fewer fields than a row; or a name, for a topic of just these rows. */
+  /** The topic that rows are published to; its values may have fewer fields than a row. A name declares a topic with all fields. */
   readonly publish?: P
-  /** Several projections contribute to it. Default: it belongs to one projection, and each version of that has its own. */
+  /** Several projections contribute to the window. Default: it belongs to one projection, each version of which has rows of its own. */
   readonly shared?: boolean
 }
 type PublishedTo<P, Row> = P extends string ? Topic<P, Row> : P
@@ -113,11 +117,11 @@ type RowOf<F extends Fields, W, A extends Aggs> = Simplify<TypeOf<F> & W & Outpu
 type AddOf<F extends Fields, A extends Aggs> = Simplify<TypeOf<F> & Inputs<A>>
 const short = { milli: "ms", second: "s", minute: "m", hour: "h", day: "d", week: "w" } as Record<string, string>
 const label = (size: Size) => size.replace(/^(\S+) (\w+?)(s?)$/, (_, n, unit, s) => n + (short[unit] ?? unit + s))
-/** A length above zero: a window of no length would never end its loop over starts. */
+/** A duration above zero; without this check a window of length 0 would have infinitely many spans. */
 const length = (input: Duration.Input) => {
   const ms = millis(input)
   if (!(Number.isSafeInteger(ms) && ms > 0))
-    throw new Error(`a window's length is ${ms} ms; it must be a whole number above 0`)
+    throw new Error(`the length of a window is ${ms} ms; it must be a whole number above 0`)
   return ms
 }
 const own = {
@@ -126,7 +130,7 @@ const own = {
   session: ["window_start", "window_end"],
   global: []
 }
-/** What types do not see: names that meet in one table, and shapes that would count an event twice or not at all. */
+/** Checks what types do not express: columns with the same name, and shapes that would count an event twice or never. */
 const assertSound = (name: string, shape: Shape, { aggregate, key }: WindowOptions<Fields, Aggs, unknown>) => {
   const columns = [...own[shape.type], ...Object.keys(key), ...Object.keys(aggregate)]
   const labels =
@@ -135,15 +139,18 @@ const assertSound = (name: string, shape: Shape, { aggregate, key }: WindowOptio
   const refuse = (reason: string) => {
     throw new Error(`window ${name}: ${reason}`)
   }
-  if (twice(columns) !== undefined) refuse(`it has two columns ${twice(columns)}; give one of them another name`)
-  if (twice(labels) !== undefined) refuse(`${twice(labels)} is listed twice; once will do`)
-  if (Object.keys(aggregate).length === 0)
-    refuse("it aggregates nothing; add at least one column, as `{ n: Agg.count }`")
+  if (twice(columns) !== undefined) refuse(`two columns are called ${twice(columns)}; rename one of them`)
+  if (twice(labels) !== undefined) refuse(`the size or unit ${twice(labels)} is listed twice; list it once`)
+  if (Object.keys(aggregate).length === 0) refuse("it has no aggregate; add at least one, as `{ n: Agg.count }`")
   if (shape.type === "global" && Object.keys(key).length === 0)
-    refuse("it needs a key, for without one all partitions would write one row")
+    refuse(
+      "a global window needs a key, because all partitions would write the same row otherwise; add a column to `key`"
+    )
   if (shape.type === "calendar") DateTime.zoneMakeNamedUnsafe(shape.timeZone)
   if (shape.type === "fixed" && shape.spans.some(({ everyMs, sizeMs }) => everyMs > sizeMs)) {
-    refuse("its `every` is longer than its size, so events in between would be in no window; make it as long at most")
+    refuse(
+      "`every` is longer than `size`, so some events would be in no window; make `every` at most as long as `size`"
+    )
   }
 }
 const windowOf = (name: string, shape: Shape, options: WindowOptions<Fields, Aggs, unknown>) => {
@@ -167,8 +174,17 @@ const windowOf = (name: string, shape: Shape, options: WindowOptions<Fields, Agg
         : Topic.plain(options.publish, (row: Record<string, unknown>) => keyText(key, row))
   } as never // phantom `Row` and `add`
 }
+/** The five kinds of windows. Each throws `InvalidName` or an `Error` if the declaration is not consistent. */
 export const Window = {
-  /** Side by side, aligned to the epoch; several sizes at once share one table. */
+  /**
+   * Windows of one size, one after another, aligned to the epoch. Several sizes share one table.
+   *
+   * ```ts
+   * const Activity = Window.tumbling("activity", {
+   *   size: ["1 minute", "1 hour"], key: { user: Schema.String }, aggregate: { events: Agg.count }
+   * })
+   * ```
+   */
   tumbling: <
     const Name extends string,
     const S extends OneOrMore<Size>,
@@ -191,7 +207,7 @@ export const Window = {
       },
       options
     ),
-  /** Overlapping: one of `size` begins `every` so often. */
+  /** Overlapping windows: one of length `size` begins at each multiple of `every`. */
   hopping: <
     const Name extends string,
     const S extends Size,
@@ -210,7 +226,7 @@ export const Window = {
       },
       options
     ),
-  /** As long as events of a key are at most `gap` apart. */
+  /** Windows that last as long as the events of a key are at most `gap` apart. */
   session: <
     const Name extends string,
     F extends Fields,
@@ -221,7 +237,7 @@ export const Window = {
     options: { readonly gap: Duration.Input } & WindowOptions<F, A, P>
   ): Window<Name, RowOf<F, Bounded, A>, AddOf<F, A>, PublishedTo<P, RowOf<F, Bounded, A>>> =>
     windowOf(name, { type: "session", gapMs: length(options.gap) }, options),
-  /** Days, weeks, months or years of a time zone, as long as they are there. */
+  /** Days, weeks, months or years of a time zone, with its changes of daylight saving time. */
   calendar: <
     const Name extends string,
     const U extends OneOrMore<CalendarUnit>,
@@ -233,7 +249,7 @@ export const Window = {
     options: { readonly unit: U; readonly timeZone: string } & WindowOptions<F, A, P>
   ): Window<Name, RowOf<F, Sized<One<U>>, A>, AddOf<F, A>, PublishedTo<P, RowOf<F, Sized<One<U>>, A>>> =>
     windowOf(name, { type: "calendar", units: list<CalendarUnit>(options.unit), timeZone: options.timeZone }, options),
-  /** All of time: running totals of a key. Never late, never closed. */
+  /** One window over all time: running totals of a key. It never closes, and no event is late for it. */
   global: <
     const Name extends string,
     F extends Fields,
@@ -246,7 +262,7 @@ export const Window = {
     windowOf(name, { type: "global" }, options)
 }
 
-/** One span of time that an event falls in: its label, where it has one, and its bounds in epoch milliseconds, the end not included. */
+/** A span of time that contains an event: its label, if it has one, and its bounds in epoch milliseconds; `end` is not included. */
 export interface Span {
   readonly label: string | undefined
   readonly start: number
@@ -254,13 +270,13 @@ export interface Span {
 }
 
 const everything: ReadonlyArray<Span> = [{ label: undefined, start: -Infinity, end: Infinity }]
-/** The spans that an event's time falls in, in the order of sizes, then of starts. A session's is the event's own instant. */
+/** The spans that contain a time, ordered by size as declared, then by start. For a session it is the instant itself. */
 export const spansOf = (shape: Shape, time: number): ReadonlyArray<Span> => {
   switch (shape.type) {
     case "fixed": {
       const found: Array<Span> = []
       for (const { everyMs, label, sizeMs } of shape.spans) {
-        // by floor, so that times before 1970 have windows like all others
+        // rounded down, so that times before 1970 are in windows like all others
         const last = Math.floor(time / everyMs) * everyMs
         for (let start = last - Math.floor((sizeMs - 1) / everyMs) * everyMs; start <= last; start += everyMs) {
           if (start > time - sizeMs) found.push({ label, start, end: start + sizeMs })
@@ -271,7 +287,7 @@ export const spansOf = (shape: Shape, time: number): ReadonlyArray<Span> => {
     case "calendar":
       return shape.units.map((unit) => {
         const start = DateTime.startOf(DateTime.makeZonedUnsafe(time, { timeZone: shape.timeZone }), unit)
-        // the start of what comes next: where a day has no midnight, one more day would be an hour too much
+        // the start of the next unit: if a day has no midnight, adding a day to the start would be an hour too much
         const end = DateTime.startOf(DateTime.add(start, { [`${unit}s`]: 1 }), unit)
         return { label: unit, start: start.epochMilliseconds, end: end.epochMilliseconds }
       })
@@ -282,10 +298,10 @@ export const spansOf = (shape: Shape, time: number): ReadonlyArray<Span> => {
   }
 }
 
-/** Whether a span is over for good at this stream time: an event would be late for it, and its row changes no more. */
+/** Whether a window with this end is closed at this stream time: later events for it are late, and its row no longer changes. */
 export const isClosed = (window: Window.Any, end: number, streamTime: number): boolean =>
   end + (window.shape.type === "session" ? window.shape.gapMs : 0) + window.graceMs <= streamTime
 
-/** Whether a window's rows must be read to be changed. */
+/** Whether the window has an aggregate whose rows must be read before they are changed. */
 export const hasFold = (window: Window.Any): boolean =>
   Object.values(window.aggregate).some(({ sql }) => sql === "fold")

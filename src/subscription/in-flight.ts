@@ -11,6 +11,7 @@ export interface MessageChain {
   /** The first message was redelivered before its failure was dealt with. */
   again: Message | undefined
 }
+/** A message's position as text, `<partition>:<position>`. */
 export const positionText = ({ partition, position }: Message) => `${partition}:${position}`
 
 /** All messages in flight: chains that wait for a worker, and chains whose failed first message will be redelivered. */

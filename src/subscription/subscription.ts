@@ -218,12 +218,12 @@ const runWith = Effect.fnUntraced(function* <V, E, R>(
   const most = type === "shared" ? concurrency : Math.max(concurrency, receiveAtOnce)
   const inFlight = new InFlight(keyed)
   const handleMessage = messageHandler(subscription, consumer, handle, acknowledged.add)
-  const process = processChain(inFlight, handleMessage, redeliveryDelayMs + ackTimeoutMs)
+  const runChain = processChain(inFlight, handleMessage, redeliveryDelayMs + ackTimeoutMs)
 
   const worker = Effect.gen(function* () {
     while (true) {
       const chain = inFlight.waiting.shift()
-      if (chain !== undefined) yield* process(chain)
+      if (chain !== undefined) yield* runChain(chain)
       else {
         inFlight.work.closeUnsafe()
         yield* inFlight.work.await

@@ -261,14 +261,14 @@ describe("millrace topics on the embedded log", () => {
 describe("a topic's options for Kafka", () => {
   const sights = (kafka: object) => () => Topic.records("x", { value: {}, key: (() => "") as never, kafka })
   it("are refused with the option that makes no sense", () => {
-    assert.throws(sights({ replication: 0 }), "topic x: kafka.replication is 0, it must be a whole number from 1")
+    assert.throws(sights({ replication: 0 }), "topic x: kafka.replication is 0; it must be a whole number, at least 1")
     assert.throws(
       sights({ replication: 2, minInSyncReplicas: 3 }),
-      "kafka.minInSyncReplicas is 3, and there are 2 copies"
+      "kafka.minInSyncReplicas is 3, more than kafka.replication (2); lower one or raise the other"
     )
     assert.throws(
       sights({ settings: { "retention.ms": "1" } }),
-      "say retention.ms by `retention`, not in kafka.settings"
+      "kafka.settings has retention.ms; remove it and use `retention` instead"
     )
     assert.doesNotThrow(sights({ replication: 3, minInSyncReplicas: 2 }))
   })

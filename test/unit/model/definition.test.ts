@@ -1,4 +1,4 @@
-// What definitions refuse before anything runs: names, keys, read models with two owners, and what the runner cannot run.
+// Declarations that are refused before anything runs: names, keys, read models with two owners, and projections that cannot run.
 // oxlint-disable unicorn/no-thenable -- `then` is a word of failure policies
 import * as Schema from "effect/Schema"
 import { describe, expect, test } from "vitest"
@@ -42,7 +42,7 @@ const application = (...projections: ReadonlyArray<ReturnType<typeof projectionO
 
 describe("names", () => {
   const names = ["order by", "Orders", "1st", "", "é", "a-b", "_a", "a.b", 'a"b', "x".repeat(56), "a\n", "__proto__"]
-  test.each(names)("%j is no identifier", (name) => {
+  test.each(names)("%j is not allowed", (name) => {
     expect(() => tableOf(name)).toThrow(InvalidName)
     expect(() => projectionOf(name, [])).toThrow(InvalidName)
     const columns = Object.fromEntries([
@@ -53,31 +53,37 @@ describe("names", () => {
       expect(() => ReadModel.table("t", { columns, primaryKey: ["id"] })).toThrow(InvalidName)
     }
   })
-  test.each(["order", "user", "select", "a1_b", "x".repeat(55), "constructor"])("%s is one", (name) => {
+  test.each(["order", "user", "select", "a1_b", "x".repeat(55), "constructor"])("%s is allowed", (name) => {
     expect(tableOf(name).name).toBe(name)
     expect(projectionOf(name, []).name).toBe(name)
   })
-  test("the error says what was named, and what to try", () => {
+  test("the error has the kind of thing, its name, and what is allowed", () => {
     expect(() => tableOf("order by")).toThrow(
-      'table "order by" is no identifier; try lower-case letters, digits and _, beginning with a letter, 55 at most'
+      'table "order by": the name is not allowed; use at most 55 lower-case letters, digits and _, beginning with a letter'
     )
     expect(() => ReadModel.table("t", { columns: { "A b": Schema.String }, primaryKey: ["A b"] })).toThrow(
-      'column of table t, "A b" is no identifier'
+      'column of table t, "A b": the name is not allowed'
     )
   })
 })
 
 describe("keys", () => {
-  test("of a table are columns, each once", () => {
+  test("the primary key of a table names columns of the table, each once", () => {
     const columns = { a: Schema.String }
     expect(() => ReadModel.table("t", { columns, primaryKey: ["b" as "a"] })).toThrow(
-      /primary key names b twice, or there is no/
+      "table t: the primary key names b, which is no column of the table"
     )
-    expect(() => ReadModel.table("t", { columns, primaryKey: ["a", "a"] })).toThrow(/primary key names a twice/)
-    expect(() => ReadModel.table("t", { columns, primaryKey: [] as never })).toThrow(/names no column/)
-    expect(() => ReadModel.table("t", { columns, primaryKey: ["toString" as "a"] })).toThrow(/no such column/)
+    expect(() => ReadModel.table("t", { columns, primaryKey: ["a", "a"] })).toThrow(
+      "table t: the primary key names column a twice; name it once"
+    )
+    expect(() => ReadModel.table("t", { columns, primaryKey: [] as never })).toThrow(
+      "table t: the primary key is empty; name at least one column"
+    )
+    expect(() => ReadModel.table("t", { columns, primaryKey: ["toString" as "a"] })).toThrow(
+      /names toString, which is no column/
+    )
   })
-  test("have a text of their own", () => {
+  test("different keys have different texts", () => {
     const two = (a: unknown, b: unknown) => keyText(["a", "b"], { a, b })
     expect(keyText(["a"], { a: "x" })).toBe("x")
     expect(keyText(["a"], { a: 5 })).toBe("5")
@@ -88,7 +94,7 @@ describe("keys", () => {
     expect(two(0, true)).not.toBe(two("0", "true"))
     expect(keyText(["b", "a"], { a: 1, b: 2 })).toBe("[2,1]")
   })
-  test(`no two keys share a text, seed ${seed}`, () => {
+  test(`no two random keys share a text, seed ${seed}`, () => {
     const random = randomOf(seed)
     const parts = ["", '"', ",", "]", "[", "\\", "a", '","', "null", "1", 1, 0, -1, 0.5, true, false]
     const found = new Map<string, string>()
@@ -107,30 +113,30 @@ describe("keys", () => {
 })
 
 describe("a projection", () => {
-  test.each([0, -1, 1.5, Number.NaN])("has no version %d", (version) => {
-    expect(() => projectionOf("p", [], { version })).toThrow(/version is .* whole number from 1/)
+  test.each([0, -1, 1.5, Number.NaN])("version %d is refused", (version) => {
+    expect(() => projectionOf("p", [], { version })).toThrow(/version is .*; it must be a whole number, at least 1/)
   })
-  test("does not write two things of one name", () => {
+  test("two targets of the same name are refused", () => {
     expect(() => projectionOf("p", [tableOf("t"), Window.global("t", windowOf)])).toThrow(
-      "projection p writes t twice; give one of the two another name"
+      "projection p lists t twice in `writes`; remove one, or rename one of the two"
     )
     expect(() => projectionOf("p", [tableOf("t"), Topic.records("t", { value, key: "user" })])).toThrow(
-      /writes t twice/
+      /lists t twice in `writes`/
     )
   })
-  test("dedupes by an id that is there", () => {
+  test("deduplication needs an id: the topic's, or one that `by` selects", () => {
     const make = (
       from: From,
       dedupe: { readonly within: "1 hour"; readonly by?: () => string } = { within: "1 hour" }
     ) => Projection.make({ name: "p", version: 1, source: from, writes: [], dedupe, handle: () => {} })
     expect(make(source).dedupe).toEqual({ by: undefined, withinMs: 3_600_000 })
     expect(() => make(other)).toThrow(
-      "projection p dedupes o, which has no id; give the topic an `id`, or `dedupe` a `by`"
+      "projection p deduplicates topic o, which declares no `id`; declare the topic's `id`, or `dedupe.by`"
     )
-    expect(() => make([source, other])).toThrow(/dedupes o/)
+    expect(() => make([source, other])).toThrow(/deduplicates topic o/)
     expect(make(other, { within: "1 hour", by: () => "u" }).dedupe?.by?.({})).toBe("u")
   })
-  test("handles types that it names, not what objects have anyway", () => {
+  test("an event type called like a property of Object has no handler unless one is given", () => {
     const made: Array<string> = []
     const events = [Event.make("made", value), Event.make("toString", value)]
     const topic = Topic.events("t", { events, key: "user" })
@@ -148,10 +154,10 @@ describe("a projection", () => {
 })
 
 describe("an application", () => {
-  const both = "projections a and b both write the read model t"
-  test("has one owner for each read model", () => {
+  const both = "projections a and b write the same read model t"
+  test("a read model that is not shared has one projection that writes it", () => {
     expect(() => application(projectionOf("a", [tableOf("t")]), projectionOf("b", [tableOf("t")]))).toThrow(
-      `${both}; give one of the two another name, or say \`shared: true\``
+      `${both}; rename one of the two read models, or declare it with \`shared: true\``
     )
     expect(() =>
       application(projectionOf("a", [tableOf("t")]), projectionOf("b", [Window.global("t", windowOf)]))
@@ -159,20 +165,22 @@ describe("an application", () => {
     const table = tableOf("t")
     expect(() => application(projectionOf("a", [table]), projectionOf("b", [table]))).toThrow(both)
   })
-  test("shares what both declare shared, by one definition", () => {
+  test("a read model is shared if both projections use one declaration with `shared: true`", () => {
     const shared = tableOf("t", true)
     expect(() => application(projectionOf("a", [shared]), projectionOf("b", [tableOf("t")]))).toThrow(
-      `${both}, and only one says \`shared: true\`; define it once and use it in both`
+      `${both}, but only one declares it with \`shared: true\`; declare it once and use it in both`
     )
-    expect(() => application(projectionOf("a", [tableOf("t")]), projectionOf("b", [shared]))).toThrow(/only one says/)
+    expect(() => application(projectionOf("a", [tableOf("t")]), projectionOf("b", [shared]))).toThrow(
+      /only one declares it/
+    )
     expect(() => application(projectionOf("a", [shared]), projectionOf("b", [tableOf("t", true)]))).toThrow(
-      `${both}, each a definition of its own; define it once and use it in both`
+      `${both} by two declarations; declare it once and use it in both`
     )
     expect(application(projectionOf("a", [shared]), projectionOf("b", [shared])).projections).toHaveLength(2)
   })
-  test("has no two projections of one name and version; versions may stand side by side", () => {
+  test("two projections of the same name need different versions", () => {
     expect(() => application(projectionOf("a", [tableOf("t")]), projectionOf("a", [tableOf("u")]))).toThrow(
-      "there are two projections a of version 1; give one of them another name, or the next version"
+      "two projections are called a and have version 1; rename one of them, or increase its version"
     )
     const next = projectionOf("a", [tableOf("t")], { version: 2 })
     expect(application(projectionOf("a", [tableOf("t")]), next).projections).toHaveLength(2)
@@ -188,7 +196,7 @@ describe("topics of an application", () => {
         .map(({ partitions, topic }) => [topic.name, partitions])
     )
 
-  test("a derived one has as many partitions as its source, through others and through windows", () => {
+  test("a derived topic has as many partitions as its source, also through other projections and windows", () => {
     const window = Window.global("w", { ...windowOf, publish: "w.changed" })
     const third = Topic.records("third", { value, key: "user" })
     expect(
@@ -199,11 +207,11 @@ describe("topics of an application", () => {
       )
     ).toEqual({ s: 3, d: 3, third: 3, "w.changed": 3 })
   })
-  test("one that says has what it says", () => {
+  test("a derived topic that declares a number of partitions has that number", () => {
     const own = Topic.records("d", { value, key: "user", partitions: 7 })
     expect(namesOf(projectionOf("a", [own]))).toEqual({ s: 3, d: 7 })
   })
-  test("those of dead letters are among them", () => {
+  test("dead-letter topics are topics of the application", () => {
     const failing = (name: string, from: From, failure: FailurePolicy) =>
       Projection.make({ name, version: 1, source: from, writes: [], handle: () => {}, failure })
     const names = topicsOf(
@@ -220,16 +228,16 @@ describe("topics of an application", () => {
     expect(names.toSorted()).toEqual(["errors 1 c d", "o 5", "o.b.dlq 5 b", "s 3", "s.a.dlq 3 a"])
     expect(() => failing("h", source, { deadLetterTopic: "a topic" })).toThrow(InvalidTopicName)
   })
-  test("two places that disagree are refused", () => {
+  test("a topic that would need two different numbers of partitions is refused", () => {
     expect(() => namesOf(projectionOf("a", [derived]), projectionOf("b", [derived], { from: other }))).toThrow(
-      "topic d would have 3 partitions here and 5 there; say `partitions` where it is defined"
+      "topic d would need both 3 and 5 partitions; declare the topic with `partitions`"
     )
     const again = Topic.records("s", { value, key: "user", partitions: 4 })
     expect(() => namesOf(projectionOf("a", []), projectionOf("b", [], { from: again }))).toThrow(
-      /topic s would have 3 .* 4/
+      /topic s would need both 3 and 4 partitions/
     )
   })
-  test("a ring of topics that do not say has one partition each", () => {
+  test("derived topics in a circle have one partition each, unless they declare a number", () => {
     const back = Topic.records("back", { value, key: "user" })
     expect(namesOf(projectionOf("a", [derived], { from: back }), projectionOf("b", [back], { from: derived }))).toEqual(
       {
@@ -285,11 +293,11 @@ describe("the runner cannot run", () => {
       /^w has a fold and is shared/
     ],
     ["aggregates", projectionOf("p", [], { from: aggregate }), /^it reads the aggregate agg, .*Projection\.live/],
-    ["one source twice", projectionOf("p", [], { from: [source, source] }), /^it reads s twice/]
+    ["one source twice", projectionOf("p", [], { from: [source, source] }), /^it lists the source s twice/]
   ])("%s", (_, projection, reason) => {
     expect(unsupportedReason(projection)).toMatch(reason)
   })
-  test("everything else it can", () => {
+  test("all other projections can run", () => {
     const writes = [
       tableOf("t"),
       tableOf("u", true),

@@ -11,32 +11,32 @@ const stored = (fields: object) => JSON.parse(JSON.stringify({ type: "paid", id:
 describe("versions", () => {
   const newest = { type: "paid", id: "p", cents: 150, currency: "USD" }
 
-  test("an event of any version is read as the newest", () => {
+  test("an event of any version is decoded as the newest version", () => {
     expect(Paid.decode(stored({ amount: 1.5 }), 1)).toEqual(newest)
     expect(Paid.decode(stored({ cents: 150 }), 2)).toEqual(newest)
     expect(Paid.decode(stored({ cents: 150, currency: "EUR" }), 3)).toEqual({ ...newest, currency: "EUR" })
   })
 
-  test("one that says no version is of version 1", () => {
+  test("an event without a version is of version 1", () => {
     expect(Paid.decode(stored({ amount: 1.5 }))).toEqual(newest)
     expect(() => Paid.decode(stored({ cents: 150, currency: "EUR" }))).toThrow(/amount/)
   })
 
-  test.each([0, 4, -1, 1.5, Number.NaN])("version %d is unknown, and the error says which is the newest", (version) => {
+  test.each([0, 4, -1, 1.5, Number.NaN])("version %d is unknown, and the error has the newest version", (version) => {
     expect(() => Paid.decode(stored({ amount: 1 }), version)).toThrow(UnknownVersion)
     expect(() => Paid.decode(stored({ amount: 1 }), version)).toThrow(
-      `paid has no version ${version}, the newest is 3; deploy the code that declares it`
+      `event type paid has no version ${version}, the newest is 3; deploy the code that declares it`
     )
   })
 
-  test("an earlier value of a chain keeps its own newest version", () => {
+  test("`upcast` leaves the event type that it is called on unchanged", () => {
     const first = Event.make("grown", { a: Schema.Int })
     first.upcast({ b: Schema.Int }, ({ a }) => ({ b: a }))
     expect(first.versions).toHaveLength(1)
     expect(first.decode({ type: "grown", a: 1 })).toEqual({ type: "grown", a: 1 })
   })
 
-  test("the newest version is what is made, inferred and written", () => {
+  test("`make`, the inferred type and `encode` are of the newest version", () => {
     const made = Paid.make({ id: "p", cents: 1, currency: "NOK" })
     expectTypeOf(made).toEqualTypeOf<{
       readonly type: "paid"
@@ -49,7 +49,7 @@ describe("versions", () => {
     expect(Paid.decode(JSON.parse(JSON.stringify(Paid.encode(made as never))), 3)).toEqual(made)
   })
 
-  test("what an upcaster throws comes through", () => {
+  test("an error that an upcaster throws is thrown by `decode`", () => {
     const Broken = Event.make("broken", { a: Schema.Int }).upcast({ b: Schema.Int }, () => {
       throw new Error("cannot tell")
     })
@@ -58,7 +58,7 @@ describe("versions", () => {
 })
 
 describe("fields", () => {
-  test("those that no version declares are dropped, from what is read and from what is written", () => {
+  test("undeclared fields are left out, when decoded and when encoded", () => {
     expect(Object.keys(Paid.decode(stored({ amount: 1, extra: 1, cents: 5 })))).toEqual([
       "type",
       "id",
@@ -78,13 +78,13 @@ describe("fields", () => {
     expect(() => Paid.decode({ type: "paid", ...fields })).toThrow(message)
   })
 
-  test("another type's event is refused", () => {
+  test("an event of another type is refused", () => {
     expect(() => Paid.decode({ type: "refunded", id: "p", amount: 1 })).toThrow(/type/)
     expect(() => Paid.decode(null)).toThrow()
     expect(() => Paid.decode([])).toThrow()
   })
 
-  test("`__proto__` in the input changes nothing", () => {
+  test("`__proto__` in the input has no effect", () => {
     const text =
       '{"type":"paid","id":"p","amount":1,"__proto__":{"polluted":true},"constructor":{"prototype":{"polluted":true}}}'
     const event = Paid.decode(JSON.parse(text)) as object
@@ -94,12 +94,12 @@ describe("fields", () => {
     expect(({} as { polluted?: boolean }).polluted).toBeUndefined()
   })
 
-  test("`__proto__` does not stand in for a field that is missing", () => {
+  test("`__proto__` does not supply a missing field", () => {
     const text = '{"type":"paid","__proto__":{"id":"p","amount":1}}'
     expect(() => Paid.decode(JSON.parse(text))).toThrow(/id|amount/)
   })
 
-  test("types named like parts of Object are found only where they are declared", () => {
+  test("an event type called like a property of Object exists only if it is declared", () => {
     const topic = Topic.events("payments", { events: [Paid], key: "id" })
     for (const type of ["__proto__", "constructor", "toString", "hasOwnProperty"]) {
       expect(() => topic.decode({ type, id: "p", amount: 1 })).toThrow(

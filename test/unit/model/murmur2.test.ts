@@ -1,4 +1,4 @@
-// Kafka's partitioner against what Kafka's own Java client computes: `test/data/murmur2.json` is kafka-clients 4.1.0's answer.
+// The partitioner against Kafka's Java client: `test/data/murmur2.json` has the results of kafka-clients 4.1.0.
 import { readFileSync } from "node:fs"
 import { describe, expect, test } from "vitest"
 import { murmur2, partitionOf } from "../../../src/model/partitioner.ts"
@@ -32,20 +32,20 @@ describe("murmur2", () => {
     )
   })
 
-  test("looks at the first `length` bytes only", () => {
+  test("hashes the first `length` bytes only", () => {
     const padded = bytes("foobar and more")
     expect(murmur2(padded, 6)).toBe(-790_332_482)
   })
 })
 
 describe("partitionOf", () => {
-  test("places 230 keys where the Java client does, of 12 partitions and of 7", () => {
+  test("puts 230 keys into the same partitions as the Java client, of 12 and of 7", () => {
     const placed = vectors.map(({ key }) => [key, partitionOf(key, 12), partitionOf(key, 7)])
     expect(placed).toEqual(vectors.map(({ key, of12, of7 }) => [key, of12, of7]))
     expect(new Set(vectors.map(({ of12 }) => of12)).size).toBe(12)
   })
 
-  test("short and long keys, whose bytes lie in different buffers, do not disturb one another", () => {
+  test("short and long keys, which use different buffers, do not affect each other", () => {
     const long = vectors.filter(({ key }) => key.length > 170)
     const short = vectors.filter(({ key }) => key.length <= 170)
     expect(long.length).toBeGreaterThan(10)
@@ -56,7 +56,7 @@ describe("partitionOf", () => {
     }
   })
 
-  test("one partition takes every key", () => {
+  test("with one partition every key is in partition 0", () => {
     for (const { key } of vectors) expect(partitionOf(key, 1)).toBe(0)
   })
 

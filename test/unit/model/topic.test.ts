@@ -1,4 +1,4 @@
-// Topics: what they refuse when they are declared, and how values go in and out.
+// Topics: declarations that are refused, and how values are encoded and decoded.
 import * as Schema from "effect/Schema"
 import { describe, expect, test } from "vitest"
 import { Event, InvalidTopicName, Topic, UnknownEventType } from "../../../src/index.ts"
@@ -16,21 +16,25 @@ describe("a declaration", () => {
   })
   test.each(["", ".", "..", "a b", "ü", "a/b", "a\n", "x".repeat(250)])("refuses the name %j", (name) => {
     expect(() => Topic.records(name, { value, key: "user" })).toThrow(InvalidTopicName)
-    expect(() => Topic.records(name, { value, key: "user" })).toThrow(/letters, digits, dots, _ and -, 249 at most/)
+    expect(() => Topic.records(name, { value, key: "user" })).toThrow(
+      /the name is not allowed; use at most 249 letters, digits, dots, _ and -/
+    )
   })
   test.each([0, -1, 1.5, Number.NaN])("refuses %d partitions", (partitions) => {
-    expect(() => Topic.records("t", { value, key: "user", partitions })).toThrow(/partitions is .*whole number from 1/)
+    expect(() => Topic.records("t", { value, key: "user", partitions })).toThrow(
+      /partitions is .*; it must be a whole number, at least 1/
+    )
   })
-  test("refuses a type twice, or none", () => {
+  test("refuses an event type that is listed twice, and an empty list", () => {
     expect(() => Topic.events("t", { events: [Made, Made], key: "user" })).toThrow(
       "topic t declares an event type twice: made"
     )
     expect(() => Topic.events("t", { events: [], key: "user" as never })).toThrow("topic t declares no event type")
   })
-  test("refuses what is no duration", () => {
+  test("refuses a retention that is not a duration", () => {
     expect(() => Topic.records("t", { value, key: "user", retention: "1 fortnight" as never })).toThrow()
   })
-  test("says what was declared", () => {
+  test("has the values that were declared", () => {
     const topic = Topic.compacted("t", { value, key: "user", partitions: 3, retention: "2 days" })
     expect(topic).toMatchObject({
       compacted: true,
@@ -60,7 +64,7 @@ describe("selectors", () => {
     ])
     expect(Topic.records("t", { value, key: "user" }).timeOf).toBeUndefined()
   })
-  test("event times are whole milliseconds, fractions cut off downwards", () => {
+  test("event times are rounded down to whole milliseconds", () => {
     const { timeOf } = Topic.records("t", { value, key: "user", eventTime: "at" })
     expect([1.9, 1, -0.1, -1.5].map((at) => timeOf!({ user: "u", at }))).toEqual([1, 1, -1, -2])
   })
@@ -69,28 +73,30 @@ describe("selectors", () => {
 describe("values", () => {
   const topic = Topic.events("t", { events: [Made, Moved], key: "user" })
 
-  test("an unknown type is told with the known ones", () => {
+  test("the error of an unknown event type lists the known ones", () => {
     expect(() => topic.decode({ type: "flown", user: "u" })).toThrow(UnknownEventType)
-    expect(() => topic.decode({ type: "flown", user: "u" })).toThrow('t has no event type "flown"; it has made, moved')
-    expect(() => topic.decode({ user: "u" })).toThrow("t has no event type undefined; it has made, moved")
+    expect(() => topic.decode({ type: "flown", user: "u" })).toThrow(
+      'topic t has no event type "flown"; it has made, moved'
+    )
+    expect(() => topic.decode({ user: "u" })).toThrow("topic t has no event type undefined; it has made, moved")
     for (const json of [null, undefined, 1, "made", []]) expect(() => topic.decode(json)).toThrow(UnknownEventType)
     expect(() => topic.encode({ type: "flown" } as never)).toThrow(UnknownEventType)
   })
-  test("are read by their type's version, and written as the newest", () => {
+  test("are decoded by the version of their event type, and encoded as the newest", () => {
     expect(topic.decode({ type: "moved", user: "u" }, 1)).toEqual({ type: "moved", user: "u", to: "?" })
     const moved = Moved.make({ user: "u", to: "b" })
     expect(topic.versionOf(moved)).toBe(2)
     expect(topic.versionOf(Made.make({ user: "u", at: 1 }))).toBe(1)
     expect(topic.decode(topic.encode(moved), topic.versionOf(moved))).toEqual(moved)
   })
-  test("of one shape have declared fields only, both ways", () => {
+  test("of one shape keep declared fields only, when decoded and when encoded", () => {
     const records = Topic.records("t", { value, key: "user" })
     expect(records.decode({ user: "u", at: 1, more: 1 })).toEqual({ user: "u", at: 1 })
     expect(records.encode({ user: "u", at: 1, more: 1 } as never)).toEqual({ user: "u", at: 1 })
     expect(() => records.encode({ user: "u", at: Number.NaN })).toThrow(/at/)
     expect(() => records.decode({ user: "u" })).toThrow(/at/)
   })
-  test("of a plain topic are taken as they are", () => {
+  test("of a plain topic are not changed", () => {
     const plain = Topic.plain("t", ({ k }: { readonly k: string }) => k)
     expect(plain.decode({ k: "a", more: 1 })).toEqual({ k: "a", more: 1 })
     expect(plain.keyOf({ k: "a" })).toBe("a")

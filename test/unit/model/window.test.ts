@@ -1,4 +1,4 @@
-// Windows: which spans an event falls in, when a span is closed, and what a definition refuses.
+// Windows: the spans that contain an event, when a span is closed, and declarations that are refused.
 import * as Schema from "effect/Schema"
 import { describe, expect, test } from "vitest"
 import { Agg, InvalidName, Window } from "../../../src/index.ts"
@@ -13,7 +13,7 @@ const spans = (shape: Shape, time: number) => spansOf(shape, time).map(({ end, l
 describe("tumbling", () => {
   const { shape } = Window.tumbling("w", { ...of, size: ["1 minute", "1 hour"] })
 
-  test("an event falls in one span of each size, from the start on and up to its end", () => {
+  test("a time is in one span of each size; a span includes its start and not its end", () => {
     expect(spans(shape, 0)).toEqual([
       ["1m", 0, minute],
       ["1h", 0, hour]
@@ -27,7 +27,7 @@ describe("tumbling", () => {
       ["1h", 0, hour]
     ])
   })
-  test("before 1970 spans go by floor as well", () => {
+  test("times before 1970 are in aligned spans as well", () => {
     expect(spans(shape, -1)).toEqual([
       ["1m", -minute, 0],
       ["1h", -hour, 0]
@@ -41,14 +41,14 @@ describe("tumbling", () => {
 })
 
 describe("hopping", () => {
-  test("an event falls in every span that is under way", () => {
+  test("a time is in every span that contains it", () => {
     const { shape } = Window.hopping("w", { ...of, size: "10 minutes", every: "4 minutes" })
     expect(spans(shape, 9 * minute).map(([, start]) => Number(start) / minute)).toEqual([0, 4, 8])
     expect(spans(shape, 10 * minute).map(([, start]) => Number(start) / minute)).toEqual([4, 8])
     expect(spans(shape, -1).map(([, start]) => Number(start) / minute)).toEqual([-8, -4])
   })
 
-  test(`fixed spans are those that hold the time, seed ${seed}`, () => {
+  test(`random hopping spans are exactly those that contain the time, seed ${seed}`, () => {
     const random = randomOf(seed)
     for (let i = 0; i < 3_000; i++) {
       const everyMs = random.int(1, 50)
@@ -91,7 +91,7 @@ describe("calendar", () => {
     expect(spans(calendar(unit, "America/New_York"), at(time))).toEqual([[unit, at(start), at(start) + length]])
   })
 
-  test("several units give a span each", () => {
+  test("several units give one span each", () => {
     const { shape } = Window.calendar("w", { ...of, unit: ["day", "month"], timeZone: "UTC" })
     expect(spans(shape, at("2026-02-10T01:00:00Z"))).toEqual([
       ["day", at("2026-02-10T00:00:00Z"), at("2026-02-11T00:00:00Z")],
@@ -112,7 +112,7 @@ describe("calendar", () => {
     ["Asia/Kathmandu", "1986-01-01"],
     ["Pacific/Apia", "2011-12-30"],
     ["Australia/Lord_Howe", "2026-04-05"]
-  ])("spans lie side by side in %s about %s", (timeZone, day) => {
+  ])("spans neither overlap nor leave gaps in %s around %s", (timeZone, day) => {
     const unlike: Array<string> = []
     for (const unit of ["day", "week", "month", "year"] as const) {
       const shape = calendar(unit, timeZone)
@@ -137,30 +137,30 @@ describe("calendar", () => {
 })
 
 describe("global and session", () => {
-  test("all of time is one span without a label", () => {
+  test("a global window has one span, without a label", () => {
     expect(spans(Window.global("w", of).shape, -5)).toEqual([[undefined, -Infinity, Infinity]])
   })
-  test("a session begins as its event's instant", () => {
+  test("the span of a session begins as the instant of its event", () => {
     expect(spans(Window.session("w", { ...of, gap: "1 minute" }).shape, 7)).toEqual([[undefined, 7, 7]])
   })
 })
 
 describe("lateness", () => {
   const window = Window.tumbling("w", { ...of, size: "1 minute", grace: "5 minutes" })
-  test("a span is closed when its end and the grace have been reached, not a millisecond before", () => {
+  test("a window is closed once stream time reaches its end plus grace, and not a millisecond before", () => {
     expect(isClosed(window, minute, 6 * minute - 1)).toBe(false)
     expect(isClosed(window, minute, 6 * minute)).toBe(true)
     expect(isClosed(window, 0, 5 * minute)).toBe(true)
   })
-  test("without grace it is closed at its end", () => {
+  test("a window without grace is closed at its end", () => {
     const strict = Window.tumbling("w", { ...of, size: "1 minute" })
     expect([isClosed(strict, minute, minute - 1), isClosed(strict, minute, minute)]).toEqual([false, true])
   })
-  test("a session has its gap before the grace", () => {
+  test("a session is closed after its gap plus grace", () => {
     const session = Window.session("w", { ...of, gap: "1 minute", grace: "1 minute" })
     expect([isClosed(session, 0, 2 * minute - 1), isClosed(session, 0, 2 * minute)]).toEqual([false, true])
   })
-  test("all of time never is", () => {
+  test("a global window is never closed", () => {
     expect(isClosed(Window.global("w", of), Infinity, 8.64e15)).toBe(false)
   })
 })
@@ -184,7 +184,7 @@ describe("labels", () => {
   })
 })
 
-describe("a definition refuses", () => {
+describe("a declaration refuses", () => {
   test.each(["order by", "Orders", "1st", "", "naïve", "a-b", "_a", "x".repeat(56), "a;drop table b", "a\n"])(
     "the name %j, of a window or of its columns",
     (name) => {
@@ -198,30 +198,34 @@ describe("a definition refuses", () => {
   test.each(["0 minutes", "-1 minutes", "1.5 millis", "0.1 millis"] as const)("the size %s", (size) => {
     expect(() => Window.tumbling("w", { ...of, size })).toThrow(/must be a whole number above 0/)
   })
-  test("a size or unit twice, which would count each event twice", () => {
+  test("a size or unit that is listed twice, because it would count each event twice", () => {
     expect(() => Window.tumbling("w", { ...of, size: ["1 minute", "1 minutes"] })).toThrow(
-      "window w: 1m is listed twice"
+      "window w: the size or unit 1m is listed twice"
     )
-    expect(() => Window.calendar("w", { ...of, unit: ["day", "day"], timeZone: "UTC" })).toThrow("day is listed twice")
+    expect(() => Window.calendar("w", { ...of, unit: ["day", "day"], timeZone: "UTC" })).toThrow(
+      "the size or unit day is listed twice; list it once"
+    )
   })
-  test("hops that leave time out", () => {
+  test("hops that are longer than the size", () => {
     expect(() => Window.hopping("w", { ...of, size: "1 minute", every: "2 minutes" })).toThrow(/in no window/)
   })
-  test("two columns of one name", () => {
+  test("two columns of the same name", () => {
     const twice = { key: { n: Schema.String }, aggregate: { n: Agg.count } }
-    expect(() => Window.global("w", twice)).toThrow("window w: it has two columns n")
+    expect(() => Window.global("w", twice)).toThrow("window w: two columns are called n; rename one of them")
     const own = { key: { window_start: Schema.Int }, aggregate: { n: Agg.count } }
-    expect(() => Window.tumbling("w", { ...own, size: "1 hour" })).toThrow("it has two columns window_start")
+    expect(() => Window.tumbling("w", { ...own, size: "1 hour" })).toThrow("two columns are called window_start")
     expect(Window.global("w", own).key).toEqual(["window_start"])
   })
-  test("no aggregate, no key for all of time, and a zone that is none", () => {
-    expect(() => Window.tumbling("w", { key: of.key, aggregate: {}, size: "1 hour" })).toThrow("it aggregates nothing")
-    expect(() => Window.global("w", { key: {}, aggregate: of.aggregate })).toThrow("it needs a key")
+  test("a window without aggregates, a global window without a key, and an unknown time zone", () => {
+    expect(() => Window.tumbling("w", { key: of.key, aggregate: {}, size: "1 hour" })).toThrow(
+      "it has no aggregate; add at least one"
+    )
+    expect(() => Window.global("w", { key: {}, aggregate: of.aggregate })).toThrow("a global window needs a key")
     expect(() => Window.calendar("w", { ...of, unit: "day", timeZone: "Mars/Olympus" })).toThrow(/Mars\/Olympus/)
   })
 })
 
-test("what a window publishes by name is keyed as its rows are", () => {
+test("messages of a window that publishes to a name have the key of their row", () => {
   const one = Window.tumbling("w", { ...of, size: "1 hour", publish: "totals" })
   expect(one.topic.keyOf({ user: "ann", window_size: "1h", window_start: 0, n: 1 })).toBe("ann")
   const two = Window.global("w", {
