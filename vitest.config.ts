@@ -1,29 +1,44 @@
-// How the tests run, on Node and on Deno: forked processes, few at a time, since many start a PostgreSQL of their own.
+// How the tests run, on Node and on Deno: in forked processes, the longest files first.
+import { existsSync, readFileSync } from "node:fs"
 import { availableParallelism } from "node:os"
-import { defineConfig } from "vitest/config"
+import { join, relative } from "node:path"
+import { configDefaults, defineConfig } from "vitest/config"
 import { BaseSequencer, type TestSpecification } from "vitest/node"
+import { onNodeOnly } from "./test/deno.ts"
 
-/** Where vitest does not know how long files take, it begins with the largest. The one that takes longest is small, and would run alone at the end. */
+const tests = join(import.meta.dirname, "test")
+/** Seconds that files took when they were last recorded (`scripts/durations.mjs`); one that is not listed took less than five. */
+const durations = JSON.parse(readFileSync(join(tests, "durations.json"), "utf8")) as Readonly<Record<string, number>>
+
+/** Starts the longest files first, so that none of them runs alone at the end. */
 class LongestFirst extends BaseSequencer {
   override async sort(files: Array<TestSpecification>): Promise<Array<TestSpecification>> {
-    const isLongest = ({ moduleId }: TestSpecification) => moduleId.includes("/test/fault/kafka/")
-    // oxlint-disable-next-line unicorn/no-array-sort -- it is no array's
-    return (await super.sort(files)).toSorted((a, b) => Number(isLongest(b)) - Number(isLongest(a)))
+    const seconds = ({ moduleId }: TestSpecification) => durations[relative(tests, moduleId)] ?? 0
+    return files.toSorted((a, b) => seconds(b) - seconds(a))
   }
 }
+
+/** Patterns of the files that Deno leaves to Node. Throws if a path of the list does not exist. */
+const leftToNode = (): ReadonlyArray<string> =>
+  Object.keys(onNodeOnly).map((path) => {
+    if (!existsSync(join(tests, path))) throw new Error(`test/deno.ts lists ${path}, which does not exist`)
+    return path.endsWith(".test.ts") ? `test/${path}` : `test/${path}/**`
+  })
 
 export default defineConfig({
   test: {
     include: ["test/**/*.test.ts"],
+    exclude: [...configDefaults.exclude, ...("Deno" in globalThis ? leftToNode() : [])],
     reporters: ["default", "./test/support/skipped-reporter.ts"],
     pool: "forks",
     sequence: { sequencer: LongestFirst },
-    // brokers live for a minute: what compiles best is not done before they end
+    // brokers live for a minute in tests: the optimizing compiler would not have paid off by then
     env: { MILLRACE_STACK_JVM: "-XX:+UseSerialGC -XX:TieredStopAtLevel=1" },
-    maxWorkers: Math.max(1, Math.min(4, availableParallelism())),
-    // CI shares its two cores, and a wait in a test may be too short there; what fails twice is broken, and the report names what was tried again
+    // most tests wait for brokers, sessions and processes for most of their time
+    maxWorkers: Math.max(2, Math.min(6, Math.ceil(availableParallelism() * 1.5))),
+    // CI shares its cores, so that a wait in a test may be too short there; a test that fails twice is broken, and the report names retries
     retry: process.env["CI"] === "true" ? 1 : 0,
-    // a hang is found all the same, and a machine that is four times slower finds none
+    // long enough for a machine that is four times slower, short enough to find a hang
     testTimeout: 60_000,
     hookTimeout: 120_000,
     teardownTimeout: 20_000
