@@ -1,6 +1,7 @@
 // How a command fails: what it prints to standard error, and a stable exit code.
 import * as Data from "effect/Data"
 import { InvalidBridge } from "../bridge/rule.ts"
+import { SystemHalted } from "../system/errors.ts"
 import { DeadLettersFailed } from "../system/dead-letters/errors.ts"
 
 /** Exit codes beside 0 for success. Scripts rely on them, so they do not change. */
@@ -35,5 +36,6 @@ export const isBrokenPipe = (error: unknown): boolean => (error as { readonly co
 export const exitCodeOf = (error: unknown): number => {
   if (error instanceof CommandFailed) return error.exitCode ?? exitCodes.failed
   if (error instanceof DeadLettersFailed) return exitCodeOf(error.cause)
+  if (error instanceof SystemHalted) return exitCodes.unhealthy
   return error instanceof InvalidBridge ? exitCodes.usage : exitCodes.failed
 }

@@ -1,13 +1,14 @@
 // Runs `millrace dev`: all roles of a system in one process, fed from a file if one is given.
 import * as Effect from "effect/Effect"
+import { countEvents, countRows } from "../postgres/store/status.ts"
 import { loadApplication, type AnyApplication } from "./config.ts"
 import { drained } from "./shutdown.ts"
 import { CommandFailed, exitCodes } from "./command-failure.ts"
 import { feed, type FeedResult } from "./feed.ts"
 import { watchAlerts } from "./print-alerts.ts"
 import { openDatabase, type Database } from "../system/database.ts"
-import { readStatus } from "../system/observed.ts"
 import { openSystem, type System } from "../system/system.ts"
+import { untilProcessed } from "../system/until-processed.ts"
 import { roles, runLoops, serveHttp } from "./serve.ts"
 
 /** The flags of the command. */
@@ -84,7 +85,7 @@ const featuresTopic = (application: AnyApplication) => {
 
 /** Sends the files, waits until they are processed, and returns the counts of `--json`. */
 const sendFiles = Effect.fnUntraced(function* (system: System, options: DevFlags, url: string) {
-  const before = yield* counts(system)
+  const before = yield* countsOf(system)
   if (options.features !== undefined) {
     const topic = yield* featuresTopic(system.application)
     const fed = yield* feed(options.features, { url, topic, speed: "max" })
@@ -107,13 +108,13 @@ const sendFiles = Effect.fnUntraced(function* (system: System, options: DevFlags
       : yield* feed(options.input, { url, topic: undefined, speed: options.speed, ...(onProgress && { onProgress }) })
   if (options.input !== undefined || options.once) yield* untilProcessed(system)
   const seconds = (performance.now() - started) / 1000
-  const after = yield* counts(system)
+  const after = yield* countsOf(system)
   return {
     events: fed.accepted,
     duplicates: after.duplicates - before.duplicates,
     late: after.late,
     alerts: after.alerts,
-    dead_letters: after.dead_letters,
+    dead_letters: after.deadLetters,
     seconds: Number(seconds.toFixed(3)),
     events_per_second: Math.round(fed.accepted / seconds),
     database_url: system.database.url,
@@ -131,54 +132,13 @@ const everySeconds = (seconds: number, line: (fed: FeedResult) => string) => {
   }
 }
 
-/** Waits until the projections have processed all that is in the log now, and the relays have published the results. */
-const untilProcessed = Effect.fnUntraced(function* (system: System) {
-  const { database, log } = system
-  const topics = yield* Effect.promise(
-    () => database.sql<Array<{ topic: string }>>`select distinct topic from millrace.progress`
-  )
-  const ends = new Map<string, number>()
-  for (const { topic } of topics) {
-    for (const { end, partition } of yield* log.bounds(topic)) ends.set(`${topic}/${partition}`, end)
-  }
-  while (true) {
-    const { projections, relays } = yield* readStatus(system)
-    const halted = projections.find((projection) => projection.halted !== null)
-    if (halted !== undefined) {
-      return yield* new CommandFailed({
-        message: `projection ${halted.name} is halted at ${halted.topic}/${halted.partition}: ${halted.halted}`,
-        exitCode: exitCodes.unhealthy
-      })
-    }
-    const stopped = relays.find((target) => target.halted !== null)
-    if (stopped !== undefined) {
-      return yield* new CommandFailed({
-        message: `the relay to ${stopped.target} is halted: ${stopped.halted}`,
-        exitCode: exitCodes.unhealthy
-      })
-    }
-    const behind = projections.some(
-      ({ partition, position, topic }) => position < (ends.get(`${topic}/${partition}`) ?? 0)
-    )
-    if (!behind && relays.every(({ lag }) => lag === 0)) return
-    yield* Effect.sleep("15 millis")
-  }
-})
-
-const counts = Effect.fnUntraced(function* ({ application, database: { sql } }: System) {
+const countsOf = Effect.fnUntraced(function* ({ application, database: { sql } }: System) {
   const hasAlerts = application.projections.some(({ projection }) =>
     projection.writes.some(
       (target: { kind: string; name: string }) => target.kind !== "topic" && target.name === "alerts"
     )
   )
-  return yield* Effect.promise(async () => {
-    const [row] = await sql<Array<{ duplicates: number; late: number; alerts: number; dead_letters: number }>>`
-      select (select coalesce(sum(duplicates), 0)::int8 from millrace.progress) as duplicates,
-        (select count(*) from millrace.late_events) as late,
-        ${hasAlerts ? sql`(select count(*) from alerts)` : sql`0::int8`} as alerts,
-        (select count(*) from millrace.dead_letters) as dead_letters`
-    return row!
-  })
+  return { ...(yield* countEvents(sql)), alerts: hasAlerts ? yield* countRows(sql, "alerts") : 0 }
 })
 
 type DevResult = Omit<Effect.Success<ReturnType<typeof sendFiles>>, "fed">

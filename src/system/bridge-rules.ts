@@ -2,16 +2,10 @@
 import { existsSync, readFileSync } from "node:fs"
 import { resolve } from "node:path"
 import { pathToFileURL } from "node:url"
-import * as Data from "effect/Data"
 import * as Effect from "effect/Effect"
 import { Bridge, type BridgeOptions } from "../bridge/definition.ts"
 import { InvalidBridge } from "../bridge/rule.ts"
-
-/** The file of the rules does not exist, does not load, or has no bridge. Rules that make no sense fail with `InvalidBridge` instead. */
-export class BridgeRulesError extends Data.TaggedError("BridgeRulesError")<{
-  readonly message: string
-  readonly try: string
-}> {}
+import { BridgeRulesError } from "./errors.ts"
 
 const usualNames = ["millrace.bridge.json", "millrace.bridge.ts", "millrace.config.ts"]
 const example = 'write { "rules": [{ "from": "kafka:TOPIC", "to": "pulsar:persistent://TENANT/NAMESPACE/TOPIC" }] }'

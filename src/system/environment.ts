@@ -1,14 +1,8 @@
 // Reads from environment variables where Kafka and Pulsar are and how to connect to them.
-import * as Data from "effect/Data"
 import * as Effect from "effect/Effect"
 import { type KafkaOptions, optionsFrom as kafkaOptionsFrom } from "../kafka/protocol/options.ts"
 import { type PulsarOptions, optionsFrom as pulsarOptionsFrom } from "../pulsar/client/options.ts"
-
-/** An environment variable is missing or has a value that makes no sense. The message names the variable. */
-export class InvalidEnvironment extends Data.TaggedError("InvalidEnvironment")<{
-  readonly message: string
-  readonly try?: string
-}> {}
+import { InvalidEnvironment } from "./errors.ts"
 
 const read = <A>(optionsFrom: (env: NodeJS.ProcessEnv) => A | undefined) =>
   Effect.try({

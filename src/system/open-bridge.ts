@@ -12,7 +12,8 @@ import * as KafkaBridge from "../kafka/bridge-side.ts"
 import * as KafkaLog from "../kafka/log/log.ts"
 import * as PulsarBridge from "../pulsar/bridge-side.ts"
 import { defaults } from "../pulsar/client/options.ts"
-import { InvalidEnvironment, kafkaOptions, pulsarOptions } from "./environment.ts"
+import { kafkaOptions, pulsarOptions } from "./environment.ts"
+import { InvalidEnvironment } from "./errors.ts"
 
 /** Fails if the environment does not name the system. */
 const required = <A>(name: string, options: Effect.Effect<A | undefined, InvalidEnvironment>) =>

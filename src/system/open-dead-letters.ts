@@ -2,7 +2,8 @@
 import * as Effect from "effect/Effect"
 import * as PostgresLetters from "../postgres/subscription/dead-letters.ts"
 import type { Sql } from "../postgres/client/client.ts"
-import { InvalidEnvironment, pulsarOptions } from "./environment.ts"
+import { pulsarOptions } from "./environment.ts"
+import { InvalidEnvironment } from "./errors.ts"
 import { openLog } from "./open-log.ts"
 
 /**

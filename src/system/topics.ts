@@ -1,5 +1,4 @@
 // The topics that an application needs in the log: their declarations, whether the log has them, and where their partitions start.
-import * as Data from "effect/Data"
 import * as Effect from "effect/Effect"
 import { type Log, specOf } from "../log/log.ts"
 import type { TopicPlan, TopicAdmin } from "../log/topic-plan.ts"
@@ -7,6 +6,7 @@ import { type Application, topicsOf } from "../model/application.ts"
 import type { Projection } from "../model/projection.ts"
 import { migrate } from "../postgres/client/migrate.ts"
 import { openDatabase } from "./database.ts"
+import { TopicsNotReady } from "./errors.ts"
 import { openLog, type OpenedLog } from "./open-log.ts"
 
 /**
@@ -30,12 +30,6 @@ export const openTopics = Effect.fnUntraced(function* (dataDir: string) {
   const { on, topics } = yield* openLog(database)
   return { where: on, topics }
 })
-
-/** The topics on Kafka do not fit the application, so it cannot run on them. */
-export class TopicsNotReady extends Data.TaggedError("TopicsNotReady")<{
-  readonly message: string
-  readonly try: string
-}> {}
 
 /** Fails with `TopicsNotReady` if a topic does not exist, or if it has another number of partitions or another cleanup policy than declared. */
 export const assertReady = Effect.fnUntraced(function* (application: Application.Any, topics: TopicAdmin) {

@@ -1,4 +1,4 @@
-// The queries of the status: partitions' positions, relays' lags and counts of open dead letters. They change nothing.
+// The queries of the status, and of the counts that commands print. They change nothing.
 import type * as Effect from "effect/Effect"
 import { query, type Sql, type SqlError } from "../client/client.ts"
 import { arrayOf } from "../client/columns.ts"
@@ -69,4 +69,28 @@ export const countDeadLetters = (sql: Sql): Effect.Effect<OpenDeadLetters, SqlEr
       select (select count(*) from millrace.dead_letters where status in ('parked', 'retrying')) as events,
         (select count(*) from millrace.relay_parked where status in ('parked', 'retrying')) as messages`
     return row!
+  })
+
+/** What all projections have counted since the database was created. */
+export interface EventCounts {
+  readonly duplicates: number
+  /** Contributions that came too late for a window. */
+  readonly late: number
+  /** Events that were parked, whatever was decided about them. */
+  readonly deadLetters: number
+}
+/** Counts duplicates, late contributions and dead letters of projections. */
+export const countEvents = (sql: Sql): Effect.Effect<EventCounts, SqlError> =>
+  query("count events", async () => {
+    const [row] = await sql<Array<EventCounts>>`
+      select (select coalesce(sum(duplicates), 0)::int8 from millrace.progress) as duplicates,
+        (select count(*) from millrace.late_events) as late,
+        (select count(*) from millrace.dead_letters) as "deadLetters"`
+    return row!
+  })
+/** Counts the rows of a read model. */
+export const countRows = (sql: Sql, readModel: string): Effect.Effect<number, SqlError> =>
+  query("count rows", async () => {
+    const [row] = await sql<Array<{ readonly rows: number }>>`select count(*) as rows from ${sql(readModel)}`
+    return row!.rows
   })

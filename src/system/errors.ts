@@ -1,0 +1,23 @@
+// The errors of a system, beside those of its parts. A field `try` says what to do.
+import * as Data from "effect/Data"
+
+/** An environment variable is missing or has a value that makes no sense. The message names the variable. */
+export class InvalidEnvironment extends Data.TaggedError("InvalidEnvironment")<{
+  readonly message: string
+  readonly try?: string
+}> {}
+
+/** The topics on Kafka do not fit the application, so it cannot run on them. */
+export class TopicsNotReady extends Data.TaggedError("TopicsNotReady")<{
+  readonly message: string
+  readonly try: string
+}> {}
+
+/** The file of a bridge's rules does not exist, does not load, or has no bridge. Rules that make no sense fail with `InvalidBridge` instead. */
+export class BridgeRulesError extends Data.TaggedError("BridgeRulesError")<{
+  readonly message: string
+  readonly try: string
+}> {}
+
+/** A partition of a projection, or a relay, is halted, so waiting for it makes no sense. */
+export class SystemHalted extends Data.TaggedError("SystemHalted")<{ readonly message: string }> {}
