@@ -1,13 +1,13 @@
-// The process of a proxy: it prints its port, then takes ports to go to and orders to cut, and ends with its standard input; not a test itself.
+// The process behind `proxy.ts`: prints its port, reads target ports and `cut` from standard input line by line, and ends when that closes.
 import { createInterface } from "node:readline"
-import { Cutter } from "./cutter.ts"
+import { TcpProxy } from "./tcp-proxy.ts"
 
-const cutter = new Cutter()
-await cutter.open()
+const proxy = new TcpProxy()
+await proxy.open()
 createInterface({ input: process.stdin })
   .on("line", (order) => {
-    if (order === "cut") process.stdout.write(`${cutter.cut()}\n`)
-    else cutter.target = Number(order)
+    if (order === "cut") process.stdout.write(`${proxy.cut()}\n`)
+    else proxy.target = Number(order)
   })
   .on("close", () => process.exit(0))
-process.stdout.write(`${cutter.port}\n`)
+process.stdout.write(`${proxy.port}\n`)

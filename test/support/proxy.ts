@@ -1,4 +1,4 @@
-// A TCP proxy whose connections can be cut, a process of its own: clients that block this one would else block it too. It knows no protocol.
+// A TCP proxy whose connections can be cut, in a process of its own, so that a client that blocks this process does not block the proxy as well.
 import { spawn } from "node:child_process"
 import { createInterface } from "node:readline"
 import { fileURLToPath } from "node:url"
@@ -8,9 +8,9 @@ import type * as Scope from "effect/Scope"
 /** A proxy on 127.0.0.1. */
 export interface Proxy {
   readonly port: number
-  /** Where connections go from now on. */
+  /** Sets the port that new connections lead to. */
   readonly to: (port: number) => void
-  /** Cuts every connection, and tells how many there were. */
+  /** Cuts every connection, and returns how many there were. */
   readonly cut: () => Promise<number>
 }
 

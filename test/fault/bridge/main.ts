@@ -1,66 +1,44 @@
-// `npm run fault -- bridge`: a long run by seed, or the mutants. It prints its figures last, and ends with 1 where anything was lost, doubled,
-// out of order or wrong, or did not come about.
+// `npm run fault -- bridge`: a long run of the harness of the bridge by seed, or its mutants. Prints the figures last, and ends with 1 if anything is
+// wrong.
 import { parseArgs } from "node:util"
 import * as Effect from "effect/Effect"
 import * as References from "effect/References"
-import { say, tell } from "../command.ts"
-import { mutants } from "./mutants.ts"
+import type * as Scope from "effect/Scope"
+import { commonFlags, isCaught, runHarness, say, whole } from "../harness/command.ts"
+import { type Mutant, mutants } from "./mutants.ts"
 import { planOf, type Step } from "./plan.ts"
 import { execute } from "./run.ts"
 import { services } from "./services.ts"
 
 const { values } = parseArgs({
   options: {
+    ...commonFlags,
     cycles: { type: "string", default: "40" },
-    seed: { type: "string" },
     minutes: { type: "string", default: "60" },
-    outage: { type: "string" },
-    json: { type: "boolean", default: false },
-    mutants: { type: "boolean", default: false },
-    only: { type: "string", default: "" }
+    outage: { type: "string" }
   }
 })
-const whole = (name: "cycles" | "seed" | "minutes" | "outage", text: string) => {
-  if (!/^\d{1,9}$/.test(text)) throw new Error(`--${name} ${text} is no whole number`)
-  return Number(text)
-}
-const seed = whole("seed", values.seed ?? String(Math.floor(Math.random() * 1e9)))
+const count = whole("cycles", values.cycles)!
+const maxMs = whole("minutes", values.minutes)! * 60_000
+const outageSeconds = whole("outage", values.outage)
 
-/** Both brokers are killed, one after another, and stay away for so many seconds. */
+/** Kills Kafka, then Pulsar, and leaves each down for so many seconds. */
 const outage = (seconds: number) =>
   (["kafka", "pulsar"] as const).map((kind): Step => ({ kind, downMs: seconds * 1_000, transport: "native" }))
 
-const long = Effect.gen(function* () {
-  say(`seed ${seed}`)
-  const steps =
-    values.outage === undefined ? planOf(seed, whole("cycles", values.cycles)) : outage(whole("outage", values.outage))
-  const mostMs = whole("minutes", values.minutes) * 60_000
-  const report = yield* execute({ seed, steps, copied: true, say, mostMs }, yield* services)
-  return tell(report, values.json)
-})
+const run = <A>(effect: Effect.Effect<A, unknown, Scope.Scope>): Promise<A> =>
+  Effect.runPromise(effect.pipe(Effect.scoped, Effect.provideService(References.MinimumLogLevel, "Fatal")))
 
-/** Every mutant, or those whose names hold one of some texts. */
-const hunts = Effect.gen(function* () {
-  const texts = values.only.split(",")
-  const wanted = mutants.filter(({ name }) => texts.some((text) => name.includes(text)))
-  const all = yield* services
-  const figures: Record<string, string> = {}
-  const missed: Array<string> = []
-  for (const { found, name, patches, steps } of wanted) {
-    const options = { seed, steps, patches, copied: true, say, patienceMs: 30_000 }
-    const report = yield* Effect.scoped(execute(options, all))
-    const { disordered, doubled, hang, lost, wrong } = report
-    const caught = report[found] > 0
-    if (!caught) missed.push(name)
-    figures[name] = `${caught ? "caught" : "MISSED"}: ${JSON.stringify({ lost, doubled, disordered, wrong })}`
-    say(`${name}: ${figures[name]} ${hang?.slice(0, 300) ?? ""}`)
+const main = Effect.gen(function* () {
+  const opened = yield* services
+  const long = (seed: number) => {
+    const steps = outageSeconds === undefined ? planOf(seed, count) : outage(outageSeconds)
+    return run(execute({ seed, steps, copied: true, say, maxMs }, opened))
   }
-  const told = { seed, mutants: wanted.length, missed, figures }
-  process.stdout.write(`${JSON.stringify(told, undefined, values.json ? 0 : 2)}\n`)
-  return missed.length > 0 ? 1 : 0
+  const hunt = async ({ found, patches, steps }: Mutant, seed: number) => {
+    const report = await run(execute({ seed, steps, patches, copied: true, say, patienceMs: 30_000 }, opened))
+    return { caught: isCaught(found, report), report }
+  }
+  return yield* Effect.promise(() => runHarness(values, { long, mutants, hunt }))
 })
-
-const code = await Effect.runPromise(
-  (values.mutants ? hunts : long).pipe(Effect.scoped, Effect.provideService(References.MinimumLogLevel, "Fatal"))
-)
-process.exit(code)
+process.exit(await run(main))

@@ -1,5 +1,6 @@
 // Mutants: the bridge with one protection less, each as a patch. The harness must find every one of them, or it proves nothing.
-import type { Patch } from "../kafka/copy.ts"
+import type { Finding } from "../harness/command.ts"
+import type { Patch } from "../harness/patched-copy.ts"
 import type { Step } from "./plan.ts"
 
 /** A mutant, and the faults that bring it to light. */
@@ -7,8 +8,8 @@ export interface Mutant {
   readonly name: string
   readonly patches: ReadonlyArray<Patch>
   readonly steps: ReadonlyArray<Step>
-  /** What is found of it, among other things. */
-  readonly found: "lost" | "doubled" | "disordered" | "wrong"
+  /** What it must be found by: at least one of these. */
+  readonly found: ReadonlyArray<Finding>
 }
 
 const native = { transport: "native" } as const
@@ -41,7 +42,7 @@ export const mutants: ReadonlyArray<Mutant> = [
       }
     ],
     steps: kill("in, committed", 3),
-    found: "doubled"
+    found: ["doubled"]
   },
   {
     name: "records and the place on Pulsar are written in two transactions",
@@ -55,7 +56,7 @@ export const mutants: ReadonlyArray<Mutant> = [
       }
     ],
     steps: kill("between", 3),
-    found: "doubled"
+    found: ["doubled"]
   },
   {
     name: "messages of Pulsar are acknowledged before Kafka has them",
@@ -69,7 +70,7 @@ export const mutants: ReadonlyArray<Mutant> = [
       }
     ],
     steps: kill("acknowledged early", 3),
-    found: "lost"
+    found: ["lost"]
   },
   {
     name: "every process writes to Kafka under an id of its own",
@@ -82,7 +83,7 @@ export const mutants: ReadonlyArray<Mutant> = [
       ...late
     ],
     steps: [zombie("in, taken"), zombie("in, taken", 3)],
-    found: "doubled"
+    found: ["doubled"]
   },
   {
     name: "the position on Kafka is written before Pulsar has the records",
@@ -94,13 +95,13 @@ export const mutants: ReadonlyArray<Mutant> = [
       }
     ],
     steps: kill("out, message under way", 3, 1),
-    found: "lost"
+    found: ["lost"]
   },
   {
     name: "the end of the topic on Pulsar is not read",
     patches: [{ file: producers, find: "      if (offset >= committed) present.add(offset)\n", replace: "" }],
     steps: [...kill("out, all stored", 1), forget, ...kill("out, all stored", 1), forget],
-    found: "doubled"
+    found: ["doubled"]
   },
   {
     name: "every process sends to Pulsar under a name of its own, and reads no end",
@@ -118,7 +119,7 @@ export const mutants: ReadonlyArray<Mutant> = [
       { file: producers, find: "      if (offset >= committed) present.add(offset)\n", replace: "" }
     ],
     steps: kill("out, all stored", 3),
-    found: "doubled"
+    found: ["doubled"]
   },
   {
     name: "what was lost on the way to Pulsar is let go",
@@ -135,7 +136,7 @@ export const mutants: ReadonlyArray<Mutant> = [
       }
     ],
     steps: Array.from({ length: 4 }, (): Step => ({ kind: "cut", transport: "websocket" })),
-    found: "lost"
+    found: ["lost"]
   },
   {
     name: "a record goes back to where it came from",
@@ -147,7 +148,7 @@ export const mutants: ReadonlyArray<Mutant> = [
       }
     ],
     steps: [{ kind: "killAtRandom", afterMs: 1, ...native }],
-    found: "wrong"
+    found: ["wrong"]
   },
   {
     name: "of messages that are too large together none is taken",
@@ -162,6 +163,6 @@ export const mutants: ReadonlyArray<Mutant> = [
       { kind: "killAtRandom", afterMs: 1_000, ...native },
       { kind: "killAtRandom", afterMs: 1_000, ...native }
     ],
-    found: "lost"
+    found: ["lost"]
   }
 ]

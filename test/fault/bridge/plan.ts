@@ -1,7 +1,8 @@
 // Which faults a run has, in which order, from its seed. It does none of them.
 import { type Random, randomOf } from "../../support/random.ts"
 import { type TransportName, transports } from "../../support/pulsar.ts"
-import { type Point, points } from "./points.ts"
+import type { Point } from "../harness/points.ts"
+import { points } from "./points.ts"
 
 /** What is done to the bridge, or to what it joins; by which transport the process that it is done to reaches Pulsar. */
 export type Step = { readonly transport: TransportName } & (

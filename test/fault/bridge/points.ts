@@ -1,15 +1,7 @@
-// The named points of a bridge, each a patch that tells when it is reached. `out` is Kafka → Pulsar, `in` is Pulsar → Kafka.
-import type { Patch } from "../kafka/copy.ts"
+// The named points of a bridge. `out` is from Kafka to Pulsar, `in` is from Pulsar to Kafka.
+import { afterWriting, type Point, reached as call } from "../harness/points.ts"
 import { relayPoints } from "../kafka/failpoints.ts"
 
-/** A point, by which streams a process comes by it. */
-export interface Point extends Patch {
-  readonly name: string
-  /** The first time may be one of starting; so often a process comes by at least. */
-  readonly often: number
-}
-
-const call = (name: string) => `globalThis.reached(${JSON.stringify(name)})`
 const before = (name: string, file: string, find: string, often = 3): Point => {
   const [indent = ""] = /^ */.exec(find) ?? []
   return { name, file, find, replace: `${indent}${call(name)}\n${find}`, often }
@@ -27,7 +19,7 @@ const deadLetters = "    if (prepared.dead.size > 0) yield* this.writeDeadLetter
 
 const transaction = new Set(["transaction begun", "records produced", "offsets sent", "transaction ended"])
 
-/** All of them, in the order in which a stream comes by. */
+/** All of them, in the order in which a stream reaches them. */
 export const points: ReadonlyArray<Point> = [
   before("out, id taken", out, "  let start = yield* startOf(context, source, state, writer)\n", 1),
   before("out, name taken", producers, "    const end = ends[shortName(partition)]\n", 1),
@@ -36,10 +28,9 @@ export const points: ReadonlyArray<Point> = [
     name: "out, message under way",
     file: "src/pulsar/bridge-side.ts",
     find: sending,
-    // the client writes at the end of this turn of the event loop
     replace:
       "      const sending = this.producer.send(message)\n" +
-      `      setImmediate(() => setImmediate(() => ${call("out, message under way")}))\n` +
+      `      ${afterWriting(call("out, message under way"))}\n` +
       "      const { duplicate, id } = await sending\n",
     often: 40
   },

@@ -9,7 +9,7 @@ import { type Both, both, forgetProducers, full, partitioned, progressOf, unique
 import { type BridgeProcess, bridgeProcess, rulesFile } from "../../support/bridge-process.ts"
 import type { TransportName } from "../../support/pulsar.ts"
 import { randomOf } from "../../support/random.ts"
-import { copy, type Patch } from "../kafka/copy.ts"
+import { type Patch, patchedCopy } from "../harness/patched-copy.ts"
 import { compare, type Differences } from "./compare.ts"
 import { kafkaBytes, partitions, skipped, writing } from "./load.ts"
 import type { Kind, Step } from "./plan.ts"
@@ -26,7 +26,7 @@ export interface RunOptions {
   /** How long anything may take to come about. */
   readonly patienceMs?: number
   /** After so long no step is begun. */
-  readonly mostMs?: number
+  readonly maxMs?: number
   readonly say: (line: string) => void
 }
 /** What came of a run. */
@@ -276,7 +276,7 @@ const prepared = Effect.fnUntraced(function* (
   const file = yield* rulesFile(options)
   const tree = copied
     ? yield* Effect.acquireRelease(
-        Effect.sync(() => copy([...points, ...patches])),
+        Effect.sync(() => patchedCopy([...points, ...patches])),
         ({ remove }) => Effect.sync(remove)
       )
     : undefined
@@ -288,7 +288,7 @@ export const execute = Effect.fnUntraced(function* (
   options: RunOptions,
   all: Services
 ): Effect.fn.Return<Report, unknown, Scope.Scope> {
-  const { mostMs = Infinity, say, seed, steps } = options
+  const { maxMs = Infinity, say, seed, steps } = options
   const began = yield* Clock.currentTimeMillis
   const run = yield* prepared(options, all)
   let over = false
@@ -305,7 +305,7 @@ export const execute = Effect.fnUntraced(function* (
   const going = Effect.gen(function* () {
     yield* run.begin()
     for (const [i, step] of steps.entries()) {
-      if ((yield* Clock.currentTimeMillis) - began > mostMs) break
+      if ((yield* Clock.currentTimeMillis) - began > maxMs) break
       say(`${i + 1}/${steps.length} ${JSON.stringify(step)}`)
       yield* run.step(step, i % 2)
     }

@@ -5,7 +5,7 @@ import { freePorts } from "../../../stack/ports.ts"
 import * as Stack from "../../../stack/testing.ts"
 import { type Places, placesOf } from "../../support/bridge.ts"
 import type { TransportName } from "../../support/pulsar.ts"
-import { Cutter } from "../../support/cutter.ts"
+import { TcpProxy } from "../../support/tcp-proxy.ts"
 
 export interface Services {
   readonly kafka: Stack.Service
@@ -18,9 +18,9 @@ export interface Services {
   readonly cut: () => number
 }
 
-const cutter = Effect.acquireRelease(
+const tcpProxy = Effect.acquireRelease(
   Effect.promise(async () => {
-    const made = new Cutter()
+    const made = new TcpProxy()
     await made.open()
     return made
   }),
@@ -29,7 +29,7 @@ const cutter = Effect.acquireRelease(
 
 /** Starts both. */
 export const services: Effect.Effect<Services, Stack.StackError, Scope.Scope> = Effect.gen(function* () {
-  const [broker, web] = [yield* cutter, yield* cutter]
+  const [broker, web] = [yield* tcpProxy, yield* tcpProxy]
   const [inner = 0, outer = 0] = yield* Effect.promise(() => freePorts(2))
   broker.target = outer
   const properties = {

@@ -4,7 +4,7 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { jars, java } from "../../../stack/jars.ts"
-import { patience } from "./patience.ts"
+import { patience } from "../harness/patience.ts"
 
 /** A record as it was printed. */
 export interface Printed {

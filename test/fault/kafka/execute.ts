@@ -1,12 +1,12 @@
 // One run from beginning to end: the plan's faults, then what everything has come to, compared with the fold of the log.
-import type { Outcome } from "../command.ts"
+import type { Figures } from "../harness/fault-run.ts"
 import type { Fold } from "./fold.ts"
 import { type Run, type RunOptions, withRun } from "./run.ts"
 import { Steps } from "./steps.ts"
-import { Hang } from "./until.ts"
+import { Hang } from "../harness/until.ts"
 
 /** What became of a run. */
-export interface Report extends Outcome {
+export interface Report extends Figures {
   readonly seed: number
   readonly events: number
   readonly duplicates: number
@@ -15,11 +15,7 @@ export interface Report extends Outcome {
   readonly dead: number
   /** Records of transactions that were aborted, and none of which may be seen. */
   readonly aborted: number
-  readonly faults: Readonly<Record<string, number>>
   readonly fenced: number
-  /** Processes that were started. */
-  readonly processes: number
-  readonly seconds: number
 }
 
 /** Regular processes, beside those that faults start. */
@@ -62,7 +58,6 @@ export const execute = async (
       hang = error.message
     }
     if (options.hold === true && (hang !== undefined || run.differences.total > 0)) await held(run, hang)
-    const { doubled, lost, order, wrong } = run.differences.counts
     const { alerts = 0, dead = 0, duplicates = 0, events = 0, late = 0 } = fold?.totals ?? {}
     return {
       seed: options.seed,
@@ -72,16 +67,8 @@ export const execute = async (
       alerts,
       dead,
       aborted: run.feeder.aborted,
-      faults: run.faults,
       fenced: run.fleet.fenced,
-      processes: run.fleet.started,
-      seconds: Math.round((performance.now() - began) / 100) / 10,
-      lost,
-      doubled,
-      disordered: order,
-      wrong,
-      hang,
-      examples: run.differences.examples
+      ...run.figures(began, hang)
     }
   })
 }

@@ -1,14 +1,12 @@
-// The named points of a projector and of a relay: each a patch that tells when it is reached, at the place that its name says.
-import type { Patch } from "./copy.ts"
+// The named points of processes that run projections, and of relays to Kafka.
+import type { Patch } from "../harness/patched-copy.ts"
+import * as Points from "../harness/points.ts"
 
-const reached = (point: string) => `globalThis.reached(${JSON.stringify(point)})`
+const { afterWriting, greed, reached } = Points
 
-/** A point of a role, in the order in which a process comes by. */
-export interface Point extends Patch {
-  readonly name: string
+/** A point of a role. They are in the order in which a process reaches them. */
+export interface Point extends Points.Point {
   readonly role: "projections" | "relay"
-  /** A process comes by at least so often. */
-  readonly often: number
 }
 
 const projector = (name: string, file: string, find: string, replace: (call: string) => string, often = 6): Point => ({
@@ -44,13 +42,7 @@ export const projectorPoints: ReadonlyArray<Point> = [
     changed,
     (call) => `      Effect.tap(() => Effect.sync(() => ${call})),\n${changed}`
   ),
-  projector(
-    "commit sent",
-    "src/postgres/store/committer.ts",
-    sent,
-    // the driver writes at the end of this turn of the event loop
-    (call) => `    setImmediate(() => setImmediate(() => ${call}))\n${sent}`
-  ),
+  projector("commit sent", "src/postgres/store/committer.ts", sent, (call) => `    ${afterWriting(call)}\n${sent}`),
   projector(
     "after commit",
     "src/postgres/store/committer.ts",
@@ -90,15 +82,6 @@ export const relayPoints: ReadonlyArray<Point> = [
   relay("transaction ended", transaction, ended, (call) => `${ended}    ${call}\n`),
   relay("position moved", "src/kafka/relay/lane.ts", moved, (call) => `    ${call}\n${moved}`)
 ]
-
-/** Told to, a relay takes every lane for its own, whoever else has it: then transactional ids alone keep order. */
-export const greed: Patch = {
-  file: "src/postgres/relay/lanes.ts",
-  find: "  if (session.pid() === undefined) return nothing\n",
-  replace:
-    '  if (process.env["MILLRACE_GREED"] !== undefined) return { held: Array.from({ length: lanes }, (_, i) => i), surplus: 0 }\n' +
-    "  if (session.pid() === undefined) return nothing\n"
-}
 
 /** All points, and what else a run's steps need. */
 export const points: ReadonlyArray<Patch> = [...projectorPoints, ...relayPoints, greed]

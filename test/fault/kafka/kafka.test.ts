@@ -3,7 +3,7 @@
 // MILLRACE_FAULT_SEED repeats a run. `npm run fault` runs it longer, and `npm run fault -- --mutants` hunts all mutants.
 import { assert, describe, it } from "vitest"
 import { owning } from "../../support/stack.ts"
-import { copy } from "./copy.ts"
+import { patchedCopy } from "../harness/patched-copy.ts"
 import { points } from "./failpoints.ts"
 import { hunt, mutants } from "./mutants.ts"
 import { isLong } from "../../support/size.ts"
@@ -24,8 +24,8 @@ const say = (line: string) => void lines.push(line)
 const count = (faults: Readonly<Record<string, number>>, kind: RegExp) =>
   Object.entries(faults).reduce((sum, [name, n]) => sum + (kind.test(name) ? n : 0), 0)
 
-it("points and mutants fit the source", () => {
-  for (const { patches } of mutants) copy([...patches, ...points]).remove()
+it("the patches of named points and mutants fit the source", () => {
+  for (const { patches } of mutants) patchedCopy([...patches, ...points]).remove()
 })
 
 suite("faults on Kafka", () => {

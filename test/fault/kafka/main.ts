@@ -1,51 +1,38 @@
-// `npm run fault`: a long run of the harness by seed, or its mutants. It prints its figures last, and ends with 1 where anything was lost,
-// doubled, out of order or wrong, or did not come about.
+// `npm run fault -- kafka`: a long run of the harness on Kafka and PostgreSQL by seed, or its mutants. Prints the figures last, and ends with 1 if
+// anything is wrong.
 import { parseArgs } from "node:util"
-import { huntAll, say, tell, whole } from "../command.ts"
+import { commonFlags, runHarness, say, whole } from "../harness/command.ts"
+import { execute } from "./execute.ts"
 import { hunt, mutants } from "./mutants.ts"
 import { cycles, planOf, standard } from "./plan.ts"
-import { execute } from "./execute.ts"
 import { backUp, cutLog, restoredDatabase } from "./scenarios.ts"
 
 const { values } = parseArgs({
   options: {
+    ...commonFlags,
     cycles: { type: "string" },
-    seed: { type: "string" },
     events: { type: "string" },
     entities: { type: "string" },
-    json: { type: "boolean", default: false },
-    mutants: { type: "boolean", default: false },
-    only: { type: "string" },
     hold: { type: "boolean", default: false }
   }
 })
-const number = (name: "cycles" | "seed" | "events" | "entities") => whole(name, values[name])
+const count = whole("cycles", values.cycles)
+const events = whole("events", values.events) ?? 20_000
+const entities = whole("entities", values.entities)
 
-const seed = number("seed") ?? Math.floor(Math.random() * 2 ** 31)
-
-const long = async () => {
-  const count = number("cycles")
-  const entities = number("entities")
-  say(`seed ${seed}`)
-  const report = await execute(
+const long = (seed: number) =>
+  execute(
     {
       seed,
       plan: planOf(seed, count === undefined ? standard : cycles(count)),
-      events: number("events") ?? 20_000,
+      events,
       ahead: 2_000,
       patienceMs: 240_000,
-      ...(entities === undefined ? {} : { entities }),
+      ...(entities !== undefined && { entities }),
       hold: values.hold,
       say
     },
     [backUp, restoredDatabase, cutLog]
   )
-  process.exitCode = tell(report, values.json)
-}
 
-/** Every mutant, or those whose names hold a text. */
-const hunts = async () => {
-  process.exitCode = await huntAll(mutants, hunt, { seed, only: values.only, json: values.json })
-}
-
-await (values.mutants ? hunts() : long())
+process.exitCode = await runHarness(values, { long, mutants, hunt })

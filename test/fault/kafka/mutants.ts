@@ -1,6 +1,6 @@
 // Mutants: the application with one protection less, each as a patch. The harness must find every one of them, or it proves nothing.
-import type { Patch } from "./copy.ts"
-import type { Kind } from "./differences.ts"
+import type { Patch } from "../harness/patched-copy.ts"
+import { type Finding, isCaught } from "../harness/command.ts"
 import type { Plan, Step } from "./plan.ts"
 import { execute, type Report } from "./execute.ts"
 import type { Run } from "./run.ts"
@@ -12,7 +12,7 @@ export interface Mutant {
   readonly patches: ReadonlyArray<Patch>
   readonly plan: Plan
   /** What is found of it, at least one of these, among other things. `hang`: what should come about does not. */
-  readonly found: ReadonlyArray<Kind | "hang">
+  readonly found: ReadonlyArray<Finding>
   readonly after?: ReadonlyArray<(run: Run) => Promise<void>>
 }
 
@@ -259,7 +259,7 @@ ${offsetsLine}`
   }
 ]
 
-/** Whether the harness finds a mutant, and by what. */
+/** Runs the harness against a mutant, and returns whether it was found. */
 export const hunt = async (
   mutant: Mutant,
   seed: number,
@@ -270,7 +270,5 @@ export const hunt = async (
     { seed, plan, events: 5_000, ahead: 2_500, mutant: patches, patienceMs: 40_000, say },
     after
   )
-  const counts = { lost: report.lost, doubled: report.doubled, order: report.disordered, wrong: report.wrong }
-  const caught = found.some((kind) => (kind === "hang" ? report.hang !== undefined : counts[kind] > 0))
-  return { caught, report }
+  return { caught: isCaught(found, report), report }
 }

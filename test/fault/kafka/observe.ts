@@ -1,39 +1,26 @@
-// What the harness sees of the application in PostgreSQL while it runs: how far it is, who commits, and whether one moment is whole.
-import { setTimeout as sleep } from "node:timers/promises"
+// What the harness reads in PostgreSQL while the application runs: positions, commits under way, and whether a snapshot is consistent.
 import type postgres from "postgres"
-import type { Differences } from "./differences.ts"
+import type { Differences } from "../harness/differences.ts"
+import { patiently } from "../harness/postgres.ts"
 
 type Sql = postgres.Sql
-/** Where a partition stands. */
-export interface Place {
+/** How far a partition of the projection is. */
+export interface PartitionState {
   readonly partition: number
   readonly position: number
   readonly epoch: number
   readonly published: number
-  /** How much of that Kafka has, as the relay noted; undefined before it noted anything. */
+  /** How much of that is relayed, as the relay has stored; undefined if it has not stored anything yet. */
   readonly relayed: number | undefined
   readonly halted: string | null
   readonly relayHalted: string | null
 }
 
-const tries = 20
-/** Asks again where a connection was lost, or none is had: the harness looks at a server that it kills. */
-export const patiently = async <A>(ask: () => Promise<A>): Promise<A> => {
-  for (let n = 1; ; n++) {
-    try {
-      return await ask()
-    } catch (error) {
-      if (n === tries) throw error
-      await sleep(Math.min(100 * n, 1_000))
-    }
-  }
-}
-
-/** All partitions, at one moment. */
-export const places = (sql: Sql): Promise<ReadonlyArray<Place>> =>
+/** The state of all partitions in one snapshot. */
+export const partitionStates = (sql: Sql): Promise<ReadonlyArray<PartitionState>> =>
   patiently(
     async () =>
-      await sql<Array<Place>>`
+      await sql<Array<PartitionState>>`
     select g.partition, g.next_position::float8 as position, g.epoch::float8 as epoch, g.outbox_seq::float8 as published,
       r.seq::float8 as relayed, g.halted, r.halted as "relayHalted"
     from millrace.progress g left join millrace.relay_position r on r.target = 'kafka'
@@ -41,21 +28,21 @@ export const places = (sql: Sql): Promise<ReadonlyArray<Place>> =>
     where g.projection = 'signals' order by g.partition`
   )
 
-/** How many claims there have been. */
+/** How often partitions have been claimed so far. */
 export const claims = async (sql: Sql): Promise<number> =>
-  (await places(sql)).reduce((sum, { epoch }) => sum + epoch, 0)
+  (await partitionStates(sql)).reduce((sum, { epoch }) => sum + epoch, 0)
 
-/** Whether every partition was handled up to its end. */
+/** Whether every partition is processed up to its end. */
 export const isHandled = async (
   sql: Sql,
   ends: ReadonlyArray<{ readonly partition: number; readonly end: number }>
 ) => {
-  const found = new Map((await places(sql)).map(({ partition, position }) => [partition, position]))
+  const found = new Map((await partitionStates(sql)).map(({ partition, position }) => [partition, position]))
   return ends.every(({ end, partition }) => (found.get(partition) ?? 0) >= end)
 }
-// one commit's text, or that of several together
+// matches the statement of one commit, and that of several together
 const commitText = "%update millrace.progress%commit_no + 1%"
-/** Ends the sessions in the middle of a commit; how many. */
+/** Ends the sessions that are executing a commit, and returns how many. */
 export const endCommits = async (sql: Sql): Promise<number> => {
   const rows = await patiently(
     async () =>
@@ -65,7 +52,7 @@ export const endCommits = async (sql: Sql): Promise<number> => {
   )
   return rows.filter(({ ended }) => ended).length
 }
-/** Ends the sessions that hold relays' lanes, as a network does that forgets them; how many. */
+/** Ends the sessions that hold relays' lanes, as a network does that drops idle connections, and returns how many. */
 export const endLanes = async (sql: Sql): Promise<number> => {
   const rows = await patiently(
     async () =>
@@ -75,7 +62,7 @@ export const endLanes = async (sql: Sql): Promise<number> => {
   )
   return rows.length
 }
-/** Holds every partition's row over a connection of its own, so that commits wait; returns what lets go. */
+/** Locks the row of every partition, so that commits wait. Returns how to release them. */
 export const holdCommits = (connect: () => Sql): Promise<() => Promise<void>> => patiently(() => hold(connect))
 const hold = async (connect: () => Sql) => {
   const held = connect()
@@ -86,20 +73,20 @@ const hold = async (connect: () => Sql) => {
     await held.end({ timeout: 1 })
     throw error
   }
-  // a session that ends rolls back
+  // ending the session rolls back
   return () => held.end({ timeout: 1 })
 }
 
-/** Compares two looks at one run: nothing goes back, and at no moment is a commit torn. */
+/** Compares snapshots of one run: no position goes back, and no snapshot contains a part of a commit. */
 export class Watch {
-  private before: ReadonlyArray<Place> = []
+  private before: ReadonlyArray<PartitionState> = []
 
-  /** Positions and sequences may go back from here on: another database was put in place. */
+  /** Lets positions and sequences go back once, because another database was put in place. */
   forget(): void {
     this.before = []
   }
   async look(sql: Sql, differences: Differences): Promise<void> {
-    const now = await places(sql)
+    const now = await partitionStates(sql)
     for (const [i, before] of this.before.entries()) {
       for (const what of ["position", "published", "epoch"] as const)
         if (now[i]![what] < before[what])
@@ -111,7 +98,7 @@ export class Watch {
         (select coalesce(sum(events), 0)::float8 from entity_activity where window_size = '1m')
           + (select count(*) from millrace.late_events where window_size = '1m')::float8 as counted`
     const { counted, events } = row!
-    if (counted < events) differences.add("lost", `${events} events are handled, and ${counted} counted`)
-    if (counted > events) differences.add("doubled", `${events} events are handled, and ${counted} counted`)
+    if (counted < events) differences.add("lost", `${events} events are processed, but ${counted} counted`)
+    if (counted > events) differences.add("doubled", `${events} events are processed, but ${counted} counted`)
   }
 }

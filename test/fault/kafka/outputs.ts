@@ -1,6 +1,6 @@
 // Compares the derived topics, as a consumer reads them, with the fold of the log. Order counts, and so does every sequence number.
 import type { Printed } from "./consumer.ts"
-import type { Differences } from "./differences.ts"
+import type { Differences } from "../harness/differences.ts"
 import type { Alert, Fold, Score, Window } from "./fold.ts"
 
 /** The derived topics, that of dead letters included. */

@@ -1,7 +1,8 @@
 // The schedule of a run: which fault follows which, all of it from the seed. It does nothing.
-import { type Random, randomOf } from "../../support/random.ts"
-import { type Point, projectorPoints, relayPoints } from "./failpoints.ts"
-import { type Loss, losses } from "./proxy.ts"
+import { randomOf } from "../../support/random.ts"
+import { drawn, grouped, many, shuffled } from "../harness/schedule.ts"
+import { projectorPoints, relayPoints } from "./failpoints.ts"
+import { type Loss, losses } from "./commit-proxy.ts"
 
 /** One fault, or a few that belong together. */
 export type Step =
@@ -81,26 +82,6 @@ export const cycles = (count: number): Counts => {
     kafkaCrashes: scale(0.3)
   }
 }
-
-/** So many. */
-export const many = <A>(count: number | undefined, of: (i: number) => A): Array<A> =>
-  Array.from({ length: count ?? 0 }, (_, i) => of(i))
-/** In an order of chance. */
-export const shuffled = <A>(values: ReadonlyArray<A>, random: Random): Array<A> => {
-  const left = [...values]
-  return values.map(() => left.splice(random.int(0, left.length - 1), 1)[0]!)
-}
-/** So many names in a random order. No name comes a second time before all have come once. */
-export const drawn = (points: ReadonlyArray<Pick<Point, "name" | "often">>, count: number, random: Random) => {
-  const order = shuffled(points, random)
-  return shuffled(
-    many(count, (i) => order[i % order.length]!),
-    random
-  ).map(({ name, often }) => ({ name, nth: random.int(1, often) }))
-}
-/** In groups of at most so many. */
-const grouped = <A>(values: ReadonlyArray<A>, size: number): Array<ReadonlyArray<A>> =>
-  many(Math.ceil(values.length / size), (i) => values.slice(i * size, (i + 1) * size))
 
 /** Steps for two hands: one works on projectors and the database, the other on relays and the broker, both at once. */
 export interface Plan {

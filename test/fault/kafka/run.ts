@@ -1,21 +1,21 @@
 // A run while it is under way: services, the application in processes of its own, a load; and the comparison with the fold of the log.
 import { join } from "node:path"
 import { consume, type Printed } from "./consumer.ts"
-import { copy, type Copy, type Patch } from "./copy.ts"
-import { Course, type CourseOptions } from "./course.ts"
+import { type Copy, type Patch, patchedCopy } from "../harness/patched-copy.ts"
+import { FaultRun, type FaultRunOptions } from "../harness/fault-run.ts"
 import { points } from "./failpoints.ts"
 import { Feeder } from "./feeder.ts"
-import { Fleet } from "./fleet.ts"
+import { Fleet } from "../harness/fleet.ts"
 import { Fold, partitions } from "./fold.ts"
 import { features } from "./load.ts"
-import { isHandled, places, Watch } from "./observe.ts"
+import { isHandled, partitionStates, Watch } from "./observe.ts"
 import { type Output, Outputs, topics } from "./outputs.ts"
 import type { Plan } from "./plan.ts"
 import { type Services, services, sessionMs } from "./services.ts"
 import { compareTables } from "./tables.ts"
 
 /** What a run is to be. */
-export interface RunOptions extends CourseOptions {
+export interface RunOptions extends FaultRunOptions {
   readonly seed: number
   readonly plan: Plan
   /** At least so many; while a fault is waited for more are sent. */
@@ -31,7 +31,7 @@ export interface RunOptions extends CourseOptions {
   readonly hold?: boolean
 }
 /** A run while it is under way. */
-export class Run extends Course<RunOptions> {
+export class Run extends FaultRun<RunOptions> {
   readonly services: Services
   readonly feeder: Feeder
   readonly watch = new Watch()
@@ -56,7 +56,7 @@ export class Run extends Course<RunOptions> {
     }
   }
   protected async describe(): Promise<ReadonlyArray<string>> {
-    const where = await places(this.services.sql).catch(() => [])
+    const where = await partitionStates(this.services.sql).catch(() => [])
     const ends = await this.feeder.ends().catch(() => [])
     return [JSON.stringify(where), JSON.stringify(ends)]
   }
@@ -72,9 +72,9 @@ export class Run extends Course<RunOptions> {
   async relayed(what: string): Promise<void> {
     if (this.options.projectionsOnly === true) return
     const { sql } = this.services
-    const published = new Map((await places(sql)).map((place) => [place.partition, place.published]))
+    const published = new Map((await partitionStates(sql)).map(({ partition, published }) => [partition, published]))
     await this.until(what, async () =>
-      (await places(sql)).every(({ partition, relayed }) => (relayed ?? 0) >= published.get(partition)!)
+      (await partitionStates(sql)).every(({ partition, relayed }) => (relayed ?? 0) >= published.get(partition)!)
     )
   }
 
@@ -84,7 +84,7 @@ export class Run extends Course<RunOptions> {
     const fold = await this.fold(end)
     await compareTables(sql, fold, this.differences)
     if (this.options.projectionsOnly === true) return fold
-    const published = await places(sql)
+    const published = await partitionStates(sql)
     await this.outputs(end, fold, new Map(published.map(({ partition, published }) => [partition, published])))
     return fold
   }
@@ -127,7 +127,7 @@ const prepare = async (fleet: Fleet) => {
 /** Opens a run, lets `use` have it, and leaves nothing behind. */
 export const withRun = async <A>(options: RunOptions, use: (run: Run) => Promise<A>): Promise<A> => {
   // mutants first: points are then put into what they left
-  const tree: Copy = copy([...(options.mutant ?? []), ...points])
+  const tree: Copy = patchedCopy([...(options.mutant ?? []), ...points])
   let opened: Services | undefined
   let feeder: Feeder | undefined
   let fleet: Fleet | undefined

@@ -1,6 +1,6 @@
 // What needs a person, after a run: a database restored to an older state, and a log cut off before a consumer. Nothing is guessed: they halt.
 import { setTimeout as sleep } from "node:timers/promises"
-import { isHandled, places } from "./observe.ts"
+import { isHandled, partitionStates } from "./observe.ts"
 import type { Run } from "./run.ts"
 
 interface Status {
@@ -57,7 +57,7 @@ export const restoredDatabase = async (run: Run): Promise<void> => {
   begin()
   await run.until("handling of what the restored database lacks", () => isHandled(services.sql, ends))
   await run.until("halt of the relay of a restored database", async () =>
-    (await places(services.sql)).some(({ relayHalted }) => relayHalted !== null)
+    (await partitionStates(services.sql)).some(({ relayHalted }) => relayHalted !== null)
   )
   // another round, in which it may not go on
   await feeder.feed(500)
@@ -76,7 +76,7 @@ export const cutLog = async (run: Run): Promise<void> => {
   const { differences, feeder, fleet, services } = run
   await fleet.stop()
   await feeder.feed(600)
-  const before = await places(services.sql)
+  const before = await partitionStates(services.sql)
   const ends = await feeder.ends()
   // the one that has most to lose
   const { end, partition } = ends.toSorted(
@@ -87,9 +87,9 @@ export const cutLog = async (run: Run): Promise<void> => {
   const others = ends.filter((one) => one.partition !== partition)
   await run.until("handling beside a partition that was cut off", () => isHandled(services.sql, others))
   await run.until("halt of a partition that was cut off", async () => {
-    return (await places(services.sql))[partition]!.halted !== null
+    return (await partitionStates(services.sql))[partition]!.halted !== null
   })
-  const now = (await places(services.sql))[partition]!
+  const now = (await partitionStates(services.sql))[partition]!
   if (now.position !== before[partition]!.position)
     differences.add("lost", `partition ${partition} went on at ${now.position}, past what retention took`)
   const reason = (await unhealthy(run)).projections.find((one) => one.partition === partition)?.halted ?? ""

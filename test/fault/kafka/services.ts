@@ -1,45 +1,33 @@
-// Kafka and PostgreSQL of one run, its own to kill, with the application's database and topics. It runs none of the application.
+// Starts a Kafka and a PostgreSQL for one run, which can be killed, with an empty database for the application.
 import { mkdtempSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
-import { setTimeout as sleep } from "node:timers/promises"
-import postgres from "postgres"
+import type postgres from "postgres"
 import { launch } from "../../../stack/pick.ts"
-import { padding, socketFor } from "../../../src/postgres/client/socket.ts"
 import type { Local } from "../../../stack/service.ts"
+import { connect, onServer } from "../harness/postgres.ts"
 
 /** A run's services. */
 export interface Services {
   readonly kafka: Local
   readonly postgres: Local
   readonly brokers: string
-  /** Of the application's database. */
+  /** The URL of the application's database. */
   readonly url: string
-  /** Connections of the harness to it, opened anew when they are lost. */
+  /** The harness's connections to it, which reconnect when they are lost. */
   readonly sql: postgres.Sql
-  /** One connection more, to be ended by who asks for it. */
+  /** Opens one more connection, which the caller ends. */
   readonly connect: () => postgres.Sql
-  /** Runs one statement beside the application's database, as `drop database`. */
+  /** Runs a statement on the server outside the application's database, such as `drop database`. */
   readonly beside: (statement: string) => Promise<ReadonlyArray<unknown>>
   readonly close: () => Promise<void>
 }
 
 const database = "signals"
-/** Members of a group that are gone are missed after a second and a half. */
+/** The session timeout of groups, so that a killed member is removed soon. */
 export const sessionMs = 1_500
 
-const types = {
-  bigint: { to: 20, from: [20], serialize: (value: number) => String(value), parse: (text: string) => Number(text) }
-}
-/** Connections to a database, opened anew when they are lost. */
-export const connect = (url: string, max: number): postgres.Sql => {
-  // the driver's own socket takes the process with it, or hangs, when a server dies under load
-  const bearing = { socket: socketFor(undefined), connection: { options: padding } }
-  const usual = { max, fetch_types: false, connect_timeout: 5, backoff: () => 0.05, onnotice: () => undefined, types }
-  return postgres(url, { ...usual, ...bearing } as postgres.Options<{}>) as unknown as postgres.Sql
-}
-
-/** Starts both, with an empty database. */
+/** Starts both, and creates an empty database. */
 export const services = async (): Promise<Services> => {
   const directory = mkdtempSync(join(tmpdir(), "millrace-fault-"))
   const opened: Array<Local> = []
@@ -82,31 +70,9 @@ export const services = async (): Promise<Services> => {
     throw error
   }
 }
-/** Runs a statement beside the databases of a run. */
-export const onServer = (server: Local) => async (statement: string) => {
-  const sql = connect(server.endpoints.MILLRACE_DATABASE_URL!, 1)
-  try {
-    return await sql.unsafe(statement)
-  } finally {
-    await sql.end({ timeout: 1 })
-  }
-}
-
-/** Ends PostgreSQL at once, as a crash does, and starts it again; `immediate` lets it tell its sessions. */
-export const crashPostgres = async (
-  { postgres: server }: Pick<Services, "postgres">,
-  immediate: boolean
-): Promise<void> => {
-  const pid = server.pid()
-  if (immediate && pid !== undefined) {
-    process.kill(pid, "SIGQUIT")
-    while (server.pid() !== undefined) await sleep(10)
-  } else await server.kill()
-  await server.start()
-}
-/** Ends the broker at once and starts it again. */
+/** Kills the broker and starts it again. */
 export const crashKafka = async ({ kafka }: Services): Promise<void> => {
   await kafka.kill()
-  // a machine that is overloaded may need more patience than one start has
+  // on an overloaded machine one start may time out
   await kafka.start().catch(() => kafka.start())
 }

@@ -1,14 +1,15 @@
 // Carries out a plan's steps on a run: each brings its fault about, waits until it has happened, and leaves regular processes running.
 import { setTimeout as sleep } from "node:timers/promises"
-import type { Role, Worker } from "./fleet.ts"
+import type { Role, Worker } from "../harness/fleet.ts"
 import { partitions } from "./fold.ts"
 import { claims, endCommits, endLanes, holdCommits, isHandled } from "./observe.ts"
-import { Gate } from "./gate.ts"
+import { Gate } from "../harness/gate.ts"
 import type { Plan, Step } from "./plan.ts"
-import { type Loss, Proxy } from "./proxy.ts"
+import { CommitProxy, type Loss } from "./commit-proxy.ts"
 import type { Run } from "./run.ts"
-import { crashKafka, crashPostgres } from "./services.ts"
-import { assertAlive } from "./until.ts"
+import { crashPostgres } from "../harness/postgres.ts"
+import { crashKafka } from "./services.ts"
+import { assertAlive } from "../harness/until.ts"
 
 type Of<K extends Step["kind"]> = Extract<Step, { readonly kind: K }>
 
@@ -263,7 +264,7 @@ export class Steps {
     this.run.note("backend ended during commit", ended)
   }
   private async loseReplies(losses: ReadonlyArray<Loss>) {
-    const proxy = new Proxy(this.run.services.url)
+    const proxy = new CommitProxy(this.run.services.url)
     await proxy.open()
     const worker = await this.start("projections", undefined, proxy.url)
     try {

@@ -1,6 +1,6 @@
 // Compares what is in SQL with the fold of the log: read models, late and dead events, duplicates, and each partition's progress.
 import type postgres from "postgres"
-import type { Differences } from "./differences.ts"
+import type { Differences } from "../harness/differences.ts"
 import type { Fold } from "./fold.ts"
 
 type Sql = postgres.Sql

@@ -1,22 +1,18 @@
 // One run from beginning to end: the plan's faults, then what everything has come to, compared with what was published.
-import type { Outcome } from "../command.ts"
-import { Hang } from "../kafka/until.ts"
+import type { Figures } from "../harness/fault-run.ts"
+import { Hang } from "../harness/until.ts"
 import { compare } from "./compare.ts"
 import { type RunOptions, withRun } from "./run.ts"
 import { Steps } from "./steps.ts"
 
 /** What became of a run. */
-export interface Report extends Outcome {
+export interface Report extends Figures {
   readonly seed: number
   /** Messages that came in batches of several. */
   readonly batched: number
   readonly messages: number
   /** Processes that were ended by SIGKILL. */
   readonly kills: number
-  readonly faults: Readonly<Record<string, number>>
-  /** Processes that were started. */
-  readonly processes: number
-  readonly seconds: number
 }
 
 /** Runs the plan from beginning to end. */
@@ -42,21 +38,12 @@ export const execute = async (options: RunOptions): Promise<Report> => {
     // what hangs is not lost; what is there twice is, hang or not
     await compare(run)
     run.say(`everything is compared: ${JSON.stringify(run.differences.counts)}`)
-    const { doubled, lost, order, wrong } = run.differences.counts
     return {
       seed: options.seed,
       batched: run.batched,
       messages: run.feeder.fed.length,
       kills: Object.entries(run.faults).reduce((sum, [name, n]) => sum + (/^\w+ killed/.test(name) ? n : 0), 0),
-      faults: run.faults,
-      processes: run.fleet.started,
-      seconds: Math.round((performance.now() - began) / 100) / 10,
-      lost,
-      doubled,
-      disordered: order,
-      wrong,
-      hang,
-      examples: run.differences.examples
+      ...run.figures(began, hang)
     }
   })
 }

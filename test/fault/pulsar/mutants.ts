@@ -1,19 +1,18 @@
 // Mutants: the relay to Pulsar and its consumers with one protection less, each as a patch. The harness must find every one of them, or it
 // proves nothing.
-import type { Patch } from "../kafka/copy.ts"
-import type { Kind } from "../kafka/differences.ts"
+import type { Patch } from "../harness/patched-copy.ts"
+import { type Finding, isCaught } from "../harness/command.ts"
 import type { TransportName } from "../../support/pulsar.ts"
 import { execute, type Report } from "./execute.ts"
 import type { Plan, Step } from "./plan.ts"
 
-type Found = Kind | "hang"
 /** A mutant, and what brings its fault to light. */
 export interface Mutant {
   readonly name: string
   readonly patches: ReadonlyArray<Patch>
   readonly plan: Plan
   /** What is found of it, one of these, among other things. `hang`: what should come about does not. */
-  readonly found: ReadonlyArray<Found>
+  readonly found: ReadonlyArray<Finding>
   /** Where it shows. Default: any. */
   readonly transport?: TransportName
 }
@@ -148,7 +147,7 @@ export const mutants: ReadonlyArray<Mutant> = [
   }
 ]
 
-/** Whether the harness finds a mutant, and by what. */
+/** Runs the harness against a mutant, and returns whether it was found. */
 export const hunt = async (
   mutant: Mutant,
   seed: number,
@@ -164,7 +163,5 @@ export const hunt = async (
     say,
     ...(transport !== undefined && { transport })
   })
-  const { disordered: order, doubled, hang, lost, wrong } = report
-  const counts = { lost, doubled, order, wrong, hang: hang === undefined ? 0 : 1 }
-  return { caught: found.some((kind) => counts[kind] > 0), report }
+  return { caught: isCaught(found, report), report }
 }

@@ -1,6 +1,6 @@
 // The schedule of a run: which fault follows which, all of it from the seed. It does nothing.
 import { randomOf } from "../../support/random.ts"
-import { drawn, many, shuffled } from "../kafka/plan.ts"
+import { drawn, many, shuffled } from "../harness/schedule.ts"
 import { consumerPoints, relayPoints, type Role } from "./points.ts"
 
 /** One fault, or a few that belong together. */

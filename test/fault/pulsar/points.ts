@@ -1,14 +1,12 @@
-// The named points of a relay to Pulsar and of a consumer: each a patch that tells when it is reached, at the place that its name says.
-import type { Patch } from "../kafka/copy.ts"
-import { greed } from "../kafka/failpoints.ts"
+// The named points of relays to Pulsar and of consumers.
+import type { Patch } from "../harness/patched-copy.ts"
+import * as Points from "../harness/points.ts"
 
+/** What a process under test runs. */
 export type Role = "relay" | "consumer"
-/** A point of a role, in the order in which a process comes by. */
-export interface Point extends Patch {
-  readonly name: string
+/** A point of a role. They are in the order in which a process reaches them. */
+export interface Point extends Points.Point {
   readonly role: Role
-  /** A process comes by at least so often. */
-  readonly often: number
 }
 
 const channel = "src/pulsar/relay/channel.ts"
@@ -16,9 +14,7 @@ const lane = "src/pulsar/relay/lane.ts"
 const subscription = "src/subscription/subscription.ts"
 const once = "src/postgres/subscription/once.ts"
 
-const reached = (name: string) => `globalThis.reached(${JSON.stringify(name)})`
-/** The driver, or the client, writes at the end of this turn of the event loop. */
-const soon = (call: string) => `setImmediate(() => setImmediate(() => ${call}))`
+const { afterWriting, greed, reached } = Points
 
 type At = Omit<Patch, "replace"> & { readonly name: string; readonly often: number }
 const before = (role: Role, at: At, wrap: (call: string) => string = (call) => call): Point => ({
@@ -51,7 +47,7 @@ export const relayPoints: ReadonlyArray<Point> = [
   after(
     "relay",
     { name: "message sent", file: channel, find: "    void this.outcome(item, sent, era)\n", often: 60 },
-    soon
+    afterWriting
   ),
   before("relay", {
     name: "receipt came",
@@ -96,7 +92,7 @@ export const consumerPoints: ReadonlyArray<Point> = [
       find: '      if (exit.value === "handled") yield* commit(tx)\n',
       often: 60
     },
-    soon
+    afterWriting
   ),
   before("consumer", {
     name: "committed",

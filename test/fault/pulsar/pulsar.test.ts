@@ -3,7 +3,7 @@
 // MILLRACE_FAULT_SEED repeats a run. `npm run fault -- pulsar` runs it longer, and with `--mutants` hunts mutants.
 import { assert, describe, it } from "vitest"
 import { owning } from "../../support/stack.ts"
-import { copy } from "../kafka/copy.ts"
+import { patchedCopy } from "../harness/patched-copy.ts"
 import { execute } from "./execute.ts"
 import { mutants } from "./mutants.ts"
 import { isLong } from "../../support/size.ts"
@@ -19,9 +19,9 @@ const seed = Number(process.env["MILLRACE_FAULT_SEED"] ?? Math.floor(Math.random
 const lines: Array<string> = []
 const say = (line: string) => void lines.push(line)
 
-it("points and mutants fit the source", () => {
-  for (const { patches } of mutants) copy([...patches, ...points]).remove()
-  copy([...earlyBatches, ...points]).remove()
+it("the patches of named points and mutants fit the source", () => {
+  for (const { patches } of mutants) patchedCopy([...patches, ...points]).remove()
+  patchedCopy([...earlyBatches, ...points]).remove()
 })
 
 onNode("faults on Pulsar", () => {

@@ -3,10 +3,10 @@ import { join } from "node:path"
 import type { PulsarRelayOptions } from "../../../src/pulsar/relay/relay.ts"
 import { type TransportName, transports } from "../../support/pulsar.ts"
 import { type Random, randomOf } from "../../support/random.ts"
-import { type Copy, copy, type Patch } from "../kafka/copy.ts"
-import { Course, type CourseOptions } from "../kafka/course.ts"
-import { Fleet, type Worker } from "../kafka/fleet.ts"
-import { patiently } from "../kafka/observe.ts"
+import { type Copy, type Patch, patchedCopy } from "../harness/patched-copy.ts"
+import { FaultRun, type FaultRunOptions } from "../harness/fault-run.ts"
+import { Fleet, type Worker } from "../harness/fleet.ts"
+import { patiently } from "../harness/postgres.ts"
 import type { ConsumerGiven } from "./consumer-process.ts"
 import { Feeder, projection } from "./feeder.ts"
 import type { Plan } from "./plan.ts"
@@ -16,7 +16,7 @@ import { services, type Services, topics } from "./services.ts"
 import { subscriptions } from "./subscriptions.ts"
 
 /** What a run is to be. */
-export interface RunOptions extends CourseOptions {
+export interface RunOptions extends FaultRunOptions {
   readonly seed: number
   readonly plan: Plan
   /** At least so many messages; while a fault is waited for more are published. */
@@ -41,7 +41,7 @@ export interface Special {
 }
 
 /** A run while it is under way. */
-export class Run extends Course<RunOptions> {
+export class Run extends FaultRun<RunOptions> {
   /** Messages in topics that came there with others. */
   batched = 0
   readonly services: Services
@@ -141,7 +141,7 @@ const here = "test/fault/pulsar"
 /** Opens a run, lets `use` have it, and leaves nothing behind. */
 export const withRun = async <A>(options: RunOptions, use: (run: Run) => Promise<A>): Promise<A> => {
   // mutants first: points are then put into what they left
-  const tree: Copy = copy(
+  const tree: Copy = patchedCopy(
     [...(options.mutant ?? []), ...(options.batching === true ? earlyBatches : []), ...points],
     [here]
   )

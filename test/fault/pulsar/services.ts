@@ -15,8 +15,8 @@ import type { PulsarOptions } from "../../../src/pulsar/client/options.ts"
 import { apply } from "../../../src/pulsar/tenants.ts"
 import { Tenancy } from "../../../src/model/tenancy.ts"
 import { optionsOf, type TransportName } from "../../support/pulsar.ts"
-import { connect, onServer } from "../kafka/services.ts"
-import { Cutter } from "../../support/cutter.ts"
+import { connect, onServer } from "../harness/postgres.ts"
+import { TcpProxy } from "../../support/tcp-proxy.ts"
 
 /** The tenants, and the partitions of their topics; 1: it is not partitioned. */
 export const tenants = ["north", "south"] as const
@@ -78,7 +78,7 @@ const makeTables = (url: string) =>
   )
 
 /** A broker that is reached by proxies only, whatever it tells of itself. */
-const startPulsar = async (directory: string, broker: Cutter, web: Cutter) => {
+const startPulsar = async (directory: string, broker: TcpProxy, web: TcpProxy) => {
   const [inner = 0, outer = 0] = await freePorts(2)
   broker.target = outer
   const local = await pulsar(directory, {
@@ -106,7 +106,7 @@ export const services = async (): Promise<Services> => {
     for (const one of closing.toReversed()) await one()
   }
   try {
-    const [broker, web] = [new Cutter(), new Cutter()]
+    const [broker, web] = [new TcpProxy(), new TcpProxy()]
     for (const one of [broker, web]) {
       await one.open()
       closing.push(() => one.close())

@@ -1,9 +1,9 @@
 // Carries out a plan's steps on a run: each brings its fault about, waits until it has happened, and leaves regular processes running.
 import { setTimeout as sleep } from "node:timers/promises"
-import type { Worker } from "../kafka/fleet.ts"
-import { Gate } from "../kafka/gate.ts"
-import { crashPostgres } from "../kafka/services.ts"
-import { assertAlive } from "../kafka/until.ts"
+import type { Worker } from "../harness/fleet.ts"
+import { Gate } from "../harness/gate.ts"
+import { crashPostgres } from "../harness/postgres.ts"
+import { assertAlive } from "../harness/until.ts"
 import type { Plan, Step } from "./plan.ts"
 import type { Role } from "./points.ts"
 import type { Run, Special } from "./run.ts"

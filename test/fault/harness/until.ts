@@ -1,28 +1,28 @@
-// Waiting for what is to come about, with what there is to see where it does not.
+// Waits for something to happen, and reports the state of the run if it does not.
 import { setTimeout as sleep } from "node:timers/promises"
 import type { Fleet } from "./fleet.ts"
 
-/** Something did not come about in time. */
+/** Something did not happen in time, or a process ended by itself. */
 export class Hang extends Error {
   override readonly name = "Hang"
 }
-/** Nothing ends by itself, whatever happens around it. Throws a `Hang` where something did. */
+/** Throws a `Hang` if a process ended that was neither told to nor killed. */
 export const assertAlive = ({ fell: [first] }: Fleet): void => {
   if (first !== undefined)
     throw new Hang(`${first.role} ${first.pid} ended by itself with ${first.exit}:\n${first.output}`)
 }
-/** Who waits. */
+/** What waiting needs of a run. */
 export interface Waiting {
   readonly patienceMs: number
-  /** None of its processes may end by itself meanwhile. */
+  /** If one of its processes ends by itself the wait fails. */
   readonly fleet: Fleet
-  /** Throws what failed elsewhere. */
+  /** Throws if something failed elsewhere in the run. */
   readonly assertSound: () => void
-  /** Lines that tell where everything is. */
+  /** Lines that describe the state of the run. */
   readonly describe: () => Promise<ReadonlyArray<string>>
 }
 
-/** Asks until it is so. Questions that fail, as to a server that is away, are asked again. */
+/** Asks until the answer is true. If asking fails, as when a server is down, it asks again. Throws a `Hang` after `patienceMs`. */
 export const until = async (what: string, ask: () => boolean | Promise<boolean>, waiting: Waiting): Promise<void> => {
   const { assertSound, fleet, patienceMs } = waiting
   let waited = 0
@@ -34,7 +34,7 @@ export const until = async (what: string, ask: () => boolean | Promise<boolean>,
       wrong = error
     }
     assertSound()
-    // a machine that stood still, and this process with it, is no patience spent
+    // time in which the machine, and this process with it, was suspended does not count
     const now = performance.now()
     waited += Math.min(now - before, 2_000)
     before = now
@@ -44,7 +44,7 @@ export const until = async (what: string, ask: () => boolean | Promise<boolean>,
           `-- ${role} ${pid}${stopped ? " (stopped)" : ""} ${exit ?? ""}\n${output.slice(-1_500)}`
       )
       const reason = wrong === undefined ? "" : `: ${String(wrong)}`
-      throw new Hang([`no ${what}${reason}`, ...(await waiting.describe()), ...workers].join("\n"))
+      throw new Hang([`did not happen in time: ${what}${reason}`, ...(await waiting.describe()), ...workers].join("\n"))
     }
     await sleep(25)
   }

@@ -1,12 +1,12 @@
-// What a comparison finds wrong, by kind. Counts go on for ever, examples do not.
+// Collects what a comparison finds wrong: counts by kind, and a few examples of each.
 
-/** Something is missing, is there twice, came in another order, or says another thing than the fold of the log. */
+/** Something is missing, is there twice, is in the wrong order, or has other contents than it should. */
 export type Kind = "lost" | "doubled" | "order" | "wrong"
 
-/** Collects differences. */
+/** The differences that were found so far. */
 export class Differences {
   readonly counts: Record<Kind, number> = { lost: 0, doubled: 0, order: 0, wrong: 0 }
-  /** The first few of each kind. */
+  /** The first of each kind, `most` at most. */
   readonly examples: Array<string> = []
   private readonly most: number
 
@@ -17,9 +17,9 @@ export class Differences {
     this.counts[kind] += count
     if (this.examples.filter((one) => one.startsWith(kind)).length < this.most) this.examples.push(`${kind}: ${what}`)
   }
-  /** Both values, where they differ. */
+  /** Adds a difference if the two values are not the same. */
   same(what: string, found: unknown, expected: unknown) {
-    if (!Object.is(found, expected)) this.add("wrong", `${what} is ${String(found)}, and not ${String(expected)}`)
+    if (!Object.is(found, expected)) this.add("wrong", `${what} is ${String(found)} instead of ${String(expected)}`)
   }
   get total(): number {
     return Object.values(this.counts).reduce((sum, count) => sum + count, 0)

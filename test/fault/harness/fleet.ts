@@ -1,28 +1,28 @@
-// The application's processes: started from a copy of the tree, watched, signalled by their own ids, and none of them outlives the harness.
+// The processes under test: started from a patched copy of the tree, watched, and signalled. None of them outlives the harness.
 import { type ChildProcess, spawn } from "node:child_process"
 import { readFileSync } from "node:fs"
 import { patience } from "./patience.ts"
 
-/** What a process of the application is for. */
+/** What a process of the application runs. */
 export type Role = "projections" | "relay"
 
 /** One process, running or ended. */
 export class Worker {
   readonly role: string
   readonly pid: number
-  /** Settles when it has ended, with its exit code or the signal that ended it. */
+  /** Resolves when it has ended, with its exit code or the signal that ended it. */
   readonly ended: Promise<number | NodeJS.Signals>
-  /** How many of its commits the fence held off. */
+  /** How many of its commits were fenced. */
   fenced = 0
-  /** It has opened everything and runs. */
+  /** Whether it has started completely. */
   up = false
-  /** How often it found that its transactional id had gone to another relay. */
+  /** How often it found that another relay had taken its transactional id. */
   overtaken = 0
   /** How many partitions it has claimed. */
   claims = 0
-  /** How many statements of commits were answered since it stood still at a point. */
+  /** How many statements with commits the database has answered since the process was stopped at a point. */
   answered = 0
-  /** It was told to end, or is to kill itself at a point. */
+  /** Whether it was told to end, or is to be killed at a point. */
   doomed: boolean
   private result: number | NodeJS.Signals | undefined
   private readonly lines: Array<string> = []
@@ -55,11 +55,11 @@ export class Worker {
     if (!line.startsWith("point: ")) this.lines.push(line)
     if (this.lines.length > 400) this.lines.shift()
   }
-  /** The last lines that it wrote. */
+  /** The last 400 lines that it wrote. */
   get output(): string {
     return this.lines.join("\n")
   }
-  /** Undefined while it runs. */
+  /** Its exit code or the signal that ended it; undefined while it runs. */
   get exit(): number | NodeJS.Signals | undefined {
     return this.result
   }
@@ -74,7 +74,7 @@ export class Worker {
   signal(signal: NodeJS.Signals): void {
     if (this.result === undefined) this.child.kill(signal)
   }
-  /** Ends it, orderly or not, and waits until it has ended. After a minute it is killed, and that is a failure. */
+  /** Sends the signal and waits until the process has ended. If that takes more than a minute it is killed, and this throws. */
   async end(signal: "SIGTERM" | "SIGKILL"): Promise<void> {
     this.doomed = true
     this.signal(signal)
@@ -95,16 +95,16 @@ const application = ["bin/millrace.mjs"]
 /** All processes of a run. */
 export class Fleet {
   readonly workers: Array<Worker> = []
-  /** Of all processes, those that have ended included. */
+  /** How many were started, including those that have ended. */
   started = 0
-  /** Those that ended by themselves. */
+  /** Processes that ended although nothing told them to. */
   readonly fell: Array<Worker> = []
   private readonly root: string
   private readonly environment: Readonly<Record<string, string>>
   private readonly commandOf: (role: string) => ReadonlyArray<string>
   private fencedBefore = 0
 
-  /** `commandOf`: what Node runs for a role; by default the application. */
+  /** `commandOf` returns what Node runs for a role; by default the application. */
   constructor(
     root: string,
     environment: Readonly<Record<string, string>>,
@@ -115,7 +115,7 @@ export class Fleet {
     this.commandOf = commandOf
   }
 
-  /** Starts a process; `point` is what `points.mjs` reads. It is in `workers` until it has ended. */
+  /** Starts a process, which stays in `workers` until it has ended. `point` is the value of MILLRACE_POINT, see `points.mjs`. */
   start(
     role: string,
     more: { readonly point?: string; readonly environment?: Readonly<Record<string, string>> } = {}
@@ -145,7 +145,7 @@ export class Fleet {
       stdio: ["pipe", "pipe", "pipe"]
     })
   }
-  /** Runs a command to its end. */
+  /** Runs a command of the application and waits until it has ended. */
   async command(
     ...args: ReadonlyArray<string>
   ): Promise<{ readonly code: number; readonly output: string; readonly errors: string }> {
@@ -160,17 +160,17 @@ export class Fleet {
   of(role: string): ReadonlyArray<Worker> {
     return this.workers.filter((worker) => worker.role === role)
   }
-  /** How many commits of all processes the fence held off. */
+  /** How many commits of all processes were fenced. */
   get fenced(): number {
     return this.fencedBefore + this.workers.reduce((sum, { fenced }) => sum + fenced, 0)
   }
-  /** Ends all of a role, or all, orderly. */
+  /** Ends all processes of a role, or all, by SIGTERM. */
   async stop(role?: string): Promise<void> {
     await Promise.all(
       this.workers.filter((one) => role === undefined || one.role === role).map((one) => one.end("SIGTERM"))
     )
   }
-  /** Leaves nothing running. */
+  /** Kills all processes. */
   async kill(): Promise<void> {
     await Promise.all([...this.workers].map((one) => one.end("SIGKILL")))
   }

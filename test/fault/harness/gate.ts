@@ -1,17 +1,17 @@
-// Keeps processes from starting while a service is down: every one that runs bears it, one that only starts would end with a clear error.
+// Keeps processes from starting while a service is down: a running process tolerates that, but one that starts ends with an error.
 import type { Fleet } from "./fleet.ts"
 
-/** What a gate needs of a run. */
+/** What the gate needs of a run. */
 export interface Guarded {
   readonly fleet: Fleet
   readonly until: (what: string, ask: () => boolean) => Promise<void>
 }
-/** A gate that processes start through. */
+/** Steps wait for it before they start a process. */
 export class Gate {
-  /** Resolves when it is open. */
+  /** Resolves when the gate is open. */
   passage: Promise<void> = Promise.resolve()
 
-  /** Closes it once all processes are up, for as long as `use` runs. Those that come meanwhile wait for their turn. */
+  /** Waits until all processes have started, then keeps the gate closed while `use` runs. Calls take turns. */
   async closed(run: Guarded, use: () => Promise<void>): Promise<void> {
     let open = () => undefined as void
     await this.passage

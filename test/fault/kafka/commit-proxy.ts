@@ -1,20 +1,21 @@
-// A TCP proxy before PostgreSQL that loses the replies of commits, in three ways. It reads the protocol just far enough to know a commit.
-import net from "node:net"
+// A TCP proxy in front of PostgreSQL that loses the replies to commits, in three ways. It reads the protocol just far enough to recognize a commit.
+import type net from "node:net"
+import { TcpProxy } from "../../support/tcp-proxy.ts"
 
-/** What becomes of a commit's connection: lost once it was executed, before it was sent, or while it runs. */
+/** When a commit loses its connection: after it was executed, before it was sent, or while it runs. */
 export type Loss = "executed" | "unsent" | "running"
 export const losses: ReadonlyArray<Loss> = ["executed", "unsent", "running"]
 
 const bind = 0x42
 const parse = 0x50
-/** ReadyForQuery, outside a transaction: the statement is done. */
+/** ReadyForQuery outside a transaction: the statement has been executed. */
 const ready = Buffer.from([0x5a, 0, 0, 0, 5, 0x49])
 const commit = Buffer.from("update millrace.progress")
 const fence = Buffer.from("commit_no + 1")
-/** Sync: the client has sent all of a statement. */
+/** Sync: the client has sent the whole statement. */
 const sync = Buffer.from([0x53, 0, 0, 0, 4])
 
-/** The messages of a connection's client, which may lie across packets; the first ones, without a type, are passed over. */
+/** Splits what a client sends into messages, which may span packets. The first messages have no type and are skipped. */
 class Frames {
   private rest: Buffer = Buffer.alloc(0)
   private started = false
@@ -28,7 +29,7 @@ class Frames {
       const frame = this.rest.subarray(0, size)
       this.rest = this.rest.subarray(size)
       if (this.started) frames.push(frame)
-      // a request for TLS is 8 bytes, and the start follows it
+      // a request for TLS has 8 bytes, and the startup message follows it
       else if (size > 8) this.started = true
     }
     return frames
@@ -36,31 +37,25 @@ class Frames {
 }
 const textAt = (frame: Buffer, at: number) => frame.subarray(at, frame.indexOf(0, at))
 
-/** Listens on a port of 127.0.0.1. */
-export class Proxy {
-  /** How many commits lost their connection, by how. */
+/** Loses the connection of the next commit after it was armed. */
+export class CommitProxy extends TcpProxy {
+  /** How many commits lost their connection, by when. */
   readonly lost: Record<Loss, number> = { executed: 0, unsent: 0, running: 0 }
-  url = ""
-  private readonly target: URL
-  private readonly sockets = new Set<net.Socket>()
+  private readonly database: URL
   private armed: Loss | undefined
-  private readonly server: net.Server
 
   constructor(url: string) {
-    this.target = new URL(url)
-    this.server = net.createServer((client) => this.connect(client))
+    const database = new URL(url)
+    super(Number(database.port), database.hostname)
+    this.database = database
   }
-  async open(): Promise<void> {
-    await new Promise<void>((resolve) => this.server.listen(0, "127.0.0.1", resolve))
-    const own = new URL(this.target)
-    own.port = String((this.server.address() as net.AddressInfo).port)
-    this.url = own.href
+  /** The database's URL through the proxy. */
+  get url(): string {
+    const own = new URL(this.database)
+    own.port = String(this.port)
+    return own.href
   }
-  async close(): Promise<void> {
-    for (const socket of this.sockets) socket.destroy()
-    await new Promise((resolve) => this.server.close(resolve))
-  }
-  /** The next commit is lost so. */
+  /** Makes the next commit lose its connection. */
   arm(loss: Loss): void {
     this.armed = loss
   }
@@ -68,12 +63,7 @@ export class Proxy {
     return Object.values(this.lost).reduce((sum, count) => sum + count, 0)
   }
 
-  private connect(client: net.Socket) {
-    const backend = net.connect(Number(this.target.port), this.target.hostname)
-    for (const socket of [client, backend]) {
-      this.sockets.add(socket.on("error", () => undefined))
-      socket.once("close", () => this.sockets.delete(socket))
-    }
+  protected override join(client: net.Socket, backend: net.Socket): void {
     const frames = new Frames()
     const commits = new Set<string>()
     let losing: Loss | undefined
@@ -106,7 +96,7 @@ export class Proxy {
       backend.end()
     })
     backend.once("close", () => client.destroy())
-    // a backend is told of a lost client only where the loss is not that it runs on
+    // after a loss the backend is left to run the commit to its end
     client.once("close", () => losing === undefined && backend.destroy())
   }
 }

@@ -1,16 +1,17 @@
-// Copies of the source tree with patches: named points at which a process dies or stands still, and mutants. The tree itself has no switch for tests.
+// Makes copies of the source tree with patches in them: named points at which a process can be killed or stopped, and mutants. The tree itself has no
+// switches for tests.
 import { cpSync, existsSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { fileURLToPath } from "node:url"
 
-/** A change of one file: the text is there exactly once, and another is put in its place. */
+/** Replaces a text of a file that occurs in it exactly once. */
 export interface Patch {
   readonly file: string
   readonly find: string
   readonly replace: string
 }
-/** A copy of the tree that can be run. */
+/** A copy of the tree that can be run. Remove it after use. */
 export interface Copy {
   readonly root: string
   readonly remove: () => void
@@ -28,13 +29,16 @@ const parts = [
   "millrace.config.ts"
 ]
 
-/** Puts the patches in. Fails where a text is not there exactly once: then what the patch is for has moved, and it proves nothing. */
+/** Applies patches. Throws if a text does not occur exactly once: then the source has changed, and the patch must be changed with it. */
 export const patch = (directory: string, patches: ReadonlyArray<Patch>): void => {
   for (const { file, find, replace } of patches) {
     const path = join(directory, file)
     const text = existsSync(path) ? readFileSync(path, "utf8") : ""
     const found = text.split(find).length - 1
-    if (found !== 1) throw new Error(`a patch does not fit: ${file} has ${found} times\n${find}`)
+    if (found !== 1)
+      throw new Error(
+        `a patch does not fit the source: ${file} has this text ${found} times instead of once; change the patch with the source:\n${find}`
+      )
     writeFileSync(
       path,
       text.replace(find, () => replace)
@@ -42,8 +46,8 @@ export const patch = (directory: string, patches: ReadonlyArray<Patch>): void =>
   }
 }
 
-/** A copy with patches in a temporary directory, and with what lets points be reached (`points.mjs`). `more` are files beside the application. */
-export const copy = (patches: ReadonlyArray<Patch>, more: ReadonlyArray<string> = []): Copy => {
+/** Makes a patched copy in a temporary directory. `points.mjs` is loaded first in it. `more` are further files or folders to copy. */
+export const patchedCopy = (patches: ReadonlyArray<Patch>, more: ReadonlyArray<string> = []): Copy => {
   const directory = mkdtempSync(join(tmpdir(), "millrace-copy-"))
   const remove = () => rmSync(directory, { recursive: true, force: true })
   try {

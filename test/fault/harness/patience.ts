@@ -1,8 +1,8 @@
-// Waiting that does not count while the machine, or this process, stands still.
+// A timeout that does not count the time in which the machine, or this process, is suspended.
 
 const tickMs = 250
 
-/** Settles after so long, in ticks of this process; `signal` gives it up. It keeps no process alive. */
+/** Resolves with "late" after so many milliseconds in which this process ran, or with "given up" on `signal`. Does not keep the process alive. */
 export const patience = (ms: number, signal: AbortSignal): Promise<"late" | "given up"> =>
   new Promise((resolve) => {
     let ticks = Math.ceil(ms / tickMs)

@@ -1,7 +1,7 @@
-// Loaded first by a patched copy of the command: ends or stops the process when a named point is reached. It is in no release.
+// Loaded first by processes of a patched copy: kills or stops the process when a named point is reached. It is not part of a release.
 //
 // MILLRACE_POINT is `kill:NAME:NTH` or `stop:NAME:NTH`: SIGKILL or SIGSTOP to this process when the point is reached the nth time.
-// With `step:NAME:NTH` it stops there, and again as soon as the database has answered what it sends once it goes on.
+// With `step:NAME:NTH` the process is stopped there, and once more as soon as the database has answered what it sends after SIGCONT.
 import * as Module from "node:module"
 import process from "node:process"
 
@@ -10,12 +10,12 @@ const signal = deed === "kill" ? "SIGKILL" : "SIGSTOP"
 let count = 0
 let afterStop = 0
 
-/** Called at every point of a patched tree. */
+/** Every point calls this. */
 globalThis.reached = (point) => {
   if (point === name && ++count === Number(nth)) process.kill(process.pid, signal)
 }
 
-/** Called when the database has answered a statement of commits: so many of them are fenced. */
+/** Called when the database has answered a statement with commits, `fenced` of which were fenced. */
 globalThis.answered = (fenced) => {
   const stopped = signal === "SIGSTOP" && count >= Number(nth)
   if (fenced > 0 || stopped)
@@ -23,13 +23,13 @@ globalThis.answered = (fenced) => {
   if (deed === "step" && afterStop === 1) process.kill(process.pid, signal)
 }
 
-/** Called when a partition was claimed. */
+/** Called when a partition has been claimed. */
 globalThis.claimed = () => process.stderr.write("point: claimed\n")
 
-// what is killed leaves no cache by itself
+// a killed process would not write its compile cache
 setTimeout(() => Module.flushCompileCache?.(), 3_000).unref?.()
 
-// whoever started it holds the other end: when that process is gone, however, this one goes
+// the harness holds the other end of standard input, so this process ends when the harness does, however that ends
 process.stdin.on("error", () => undefined)
 process.stdin.on("close", () => process.kill(process.pid, "SIGKILL"))
 process.stdin.on("end", () => process.kill(process.pid, "SIGKILL"))
