@@ -1,5 +1,5 @@
-// Produce to visible in SQL, beside the peer: events are due at a rate whatever happens, and every alert of the measured time counts from
-// when its event was due until a query first sees it. Both in turn, on one Kafka and PostgreSQL.
+// Measures latency from produce to visible in SQL, beside the peer: events are due at a fixed rate whatever happens, and every alert of the
+// measured time counts from when its event was due until a query first sees it. Both in turn, on one Kafka and PostgreSQL.
 import { parseArgs } from "node:util"
 import { type Figures, measure, number, shapeOf, type Side, sides, type Stack, verify, withStack } from "./side.ts"
 
@@ -57,7 +57,7 @@ const compare = async (stack: Stack) => {
       "--seed",
       values.seed
     ]
-    // only SQL: the last outputs may still be on their way, and were not waited for
+    // only SQL: all rows were waited for, but not the last records of the output topics
     found[side] = latencyOf(figures, await verify(stack, [...workload, "--sql-only"]))
   }
   const { millrace, peer } = found

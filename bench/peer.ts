@@ -1,5 +1,5 @@
-// Throughput beside the peer: N events lie in Kafka, the clock starts with the application's process and stops when all of them are
-// visible in SQL and in the committed ends of the output topics. Both in turn, on one stack; the peer's model verifies both.
+// Measures throughput, beside the peer: N events lie in Kafka, and the clock runs from the start of the application's process until all of them are
+// visible in SQL and at the committed ends of the output topics. Both in turn, on one stack; the peer's model verifies both.
 import { parseArgs } from "node:util"
 import {
   type Figures,
@@ -48,11 +48,11 @@ interface Run {
     readonly postgres: number
     readonly total: number
   }
-  /** All else on the machine: a run where it is much says nothing. */
+  /** Everything else on the machine: if it is much, the run is worthless. */
   readonly cpuSecondsOthers: number
   readonly peakMiB: number
   readonly walBytesPerEvent: number
-  /** On the broker's disk, by topic. */
+  /** Bytes on the broker's disk for each event, by topic. */
   readonly kafkaBytesPerEvent: Readonly<Record<string, number>>
   readonly verified: boolean
 }
@@ -79,7 +79,7 @@ const runOf = (stack: Stack, figures: Figures, verified: boolean): Run => {
   }
 }
 
-/** The run of the middle rate, and all rates. */
+/** The run with the median rate, and the rates of all. */
 const middle = (runs: ReadonlyArray<Run>) => {
   const rates = runs.map(({ eventsPerSecond }) => eventsPerSecond)
   const run = runs.find(({ eventsPerSecond }) => eventsPerSecond === median(rates))
@@ -89,7 +89,7 @@ const middle = (runs: ReadonlyArray<Run>) => {
 const compare = async (stack: Stack) => {
   const chosen = sides.filter((side) => values.only === undefined || values.only === side)
   const runs: Record<Side, Array<Run>> = { peer: [], millrace: [] }
-  // a broker that just started is slow, and whoever goes first would pay for that
+  // a broker that just started is slow, which would count against the side that goes first
   if (values.warmup !== "0") {
     for (const side of chosen) await measure(stack, side, "throughput", plain, ["--events", values.warmup, ...others])
   }

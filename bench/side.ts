@@ -1,5 +1,5 @@
-// One Kafka and one PostgreSQL for two implementations of the same application, the peer's and Millrace's, each started the same way and
-// measured by the same Java harness (`peer/`). It measures nothing itself.
+// One Kafka and one PostgreSQL for two implementations of the same application, the peer's and Millrace's, both started the same way and
+// measured by the same Java harness (`peer/`).
 import { spawn } from "node:child_process"
 import { once } from "node:events"
 import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, statSync, writeFileSync } from "node:fs"
@@ -16,19 +16,19 @@ const root = join(import.meta.dirname, "..")
 export const sides = ["peer", "millrace"] as const
 export type Side = (typeof sides)[number]
 
-/** The services that both run on, and what is told to whatever runs on them. */
+/** The services that both run on, and the environment of the processes that use them. */
 export interface Stack {
   readonly directory: string
   readonly environment: Readonly<Record<string, string>>
 }
-/** How Millrace is run. */
+/** How Millrace is started. */
 export interface Shape {
   /** The roles of each of its processes. */
   readonly processes: ReadonlyArray<string>
-  /** Flags of node, such as `--cpu-prof`. */
+  /** Flags for node, such as `--cpu-prof`. */
   readonly node: ReadonlyArray<string>
 }
-/** What the harness printed, by name. */
+/** The figures that the harness printed, by name. */
 export type Figures = Readonly<Record<string, string>>
 
 /** Reads `--processes projections+relay` (one process with both) or `projections,relay` (one each), `--profile DIR`, and flags of node. */
@@ -64,7 +64,7 @@ const sources = (at: string): ReadonlyArray<string> =>
     .filter((entry) => entry.isFile())
     .map((entry) => join(entry.parentPath, entry.name))
 
-/** Compiles the peer and fetches its jars, where that was not done since it changed. */
+/** Compiles the peer and fetches its jars, unless that was done since it last changed. */
 const build = async (): Promise<void> => {
   const built = join(folder, "target", "built")
   const since = existsSync(built) ? statSync(built).mtimeMs : 0
@@ -80,15 +80,15 @@ const build = async (): Promise<void> => {
   writeFileSync(built, "")
 }
 
-/** Opens a stack for as long as `use` runs: fresh directories, free ports, ended by process id. */
+/** Opens a stack for as long as `use` runs, with new directories and free ports, and ends its processes by their ids. */
 export const withStack = async <A>(use: (stack: Stack) => Promise<A>): Promise<A> => {
   await build()
   const directory = mkdtempSync(join(tmpdir(), "millrace-bench-"))
-  // the services end with this process; what the harness started is told by it
+  // the services end with this process; the harness ends the processes that it started
   for (const signal of ["SIGINT", "SIGTERM"] as const) process.once(signal, () => process.exit(1))
   const services = []
   try {
-    // both implementations have members that join one after another: a rebalance waits for them
+    // members of both implementations join one after another, and a rebalance waits for them
     const properties = { "group.initial.rebalance.delay.ms": "200" }
     const broker = await kafka(join(directory, "kafka"), { heapMb: 1024, properties })
     services.push(broker)
@@ -120,7 +120,7 @@ const quiet = [
 ]
 const classpath = ["-cp", `${join(folder, "target", "classes")}:${join(folder, "target", "libs", "*")}`]
 
-/** Runs a command of the harness; what it printed, as `name value` lines. Fails where it does, unless that is an answer (`verify`). */
+/** Runs a command of the harness, and returns the `name value` lines that it printed. Rejects if it fails, except for `verify`, where that is an answer. */
 export const harness = async (stack: Stack, args: ReadonlyArray<string>) => {
   const options = ["-Xmx768m", "-XX:+UseSerialGC", ...quiet, ...classpath, "peer.Main", ...args]
   const { code, output } = await run(java(), options, { cwd: root, env: stack.environment })
@@ -145,7 +145,7 @@ export const commandOf = (side: Side, shape: Shape): string => {
   return [join(folder, "all.sh"), ...commands.map((command) => `"${command}"`)].join(" ")
 }
 
-/** Puts broker and database back to their beginning, and lets an implementation that makes its own topics and tables make them. */
+/** Empties broker and database, and runs the commands by which Millrace creates its own topics and tables. */
 export const prepare = async (stack: Stack, side: Side): Promise<ReadonlyArray<string>> => {
   rmSync(stack.environment["PEER_STATE"] ?? "", { recursive: true, force: true })
   mkdirSync(join(stack.directory, "logs"), { recursive: true })
@@ -158,7 +158,7 @@ export const prepare = async (stack: Stack, side: Side): Promise<ReadonlyArray<s
   return ["--prepared"]
 }
 
-/** Measures an implementation: `throughput`, `latency` or `recovery`, with the harness's flags for it. */
+/** Measures an implementation: `throughput`, `latency` or `recovery`, with the harness's flags for it. Outputs that never came are named on standard error. */
 export const measure = async (
   stack: Stack,
   side: Side,
@@ -170,10 +170,14 @@ export const measure = async (
   const log = join(stack.directory, "logs", `${side}.log`)
   const app = ["--app", commandOf(side, shape), "--log", log]
   const { figures } = await harness(stack, [what, ...app, ...prepared, ...flags])
+  for (const name of ["rows_missing", "updates_missing"]) {
+    const missing = figures[name] ?? ""
+    if (missing !== "") process.stderr.write(`${side}: ${missing} did not come in time\n`)
+  }
   return figures
 }
 
-/** Holds tables and topics against the model. The lines that say what differs go to standard error. */
+/** Compares tables and topics with the model's. Differences are written to standard error. */
 export const verify = async (stack: Stack, workload: ReadonlyArray<string>): Promise<boolean> => {
   const { code, output } = await harness(stack, ["verify", "--out", join(stack.directory, "verify"), ...workload])
   const lines = output.trim().split("\n")
@@ -181,7 +185,7 @@ export const verify = async (stack: Stack, workload: ReadonlyArray<string>): Pro
   return code === 0
 }
 
-/** Bytes that the broker has of each topic, internal ones left out. */
+/** How many bytes the broker has of each topic, without internal ones. */
 export const topicBytes = (stack: Stack): Readonly<Record<string, number>> => {
   const bytes: Record<string, number> = {}
   const data = join(stack.directory, "kafka", "data")
@@ -194,9 +198,9 @@ export const topicBytes = (stack: Stack): Readonly<Record<string, number>> => {
   return bytes
 }
 
-/** A figure as a number; NaN where the harness has none. */
+/** A figure as a number; NaN if the harness did not print it. */
 export const number = (figures: Figures, name: string): number => Number(figures[name])
 
-/** The middle one; of an even number the lower. */
+/** The median; of an even number of values the lower one in the middle. */
 export const median = (values: ReadonlyArray<number>): number =>
   values.toSorted((a, b) => a - b)[Math.floor((values.length - 1) / 2)] ?? Number.NaN

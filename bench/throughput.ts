@@ -1,4 +1,4 @@
-// Log to SQL: how fast events that lie in the log are projected and visible, with nothing else going on. Prints one JSON line.
+// Measures how fast events that lie in the log are projected and visible in SQL, with nothing else going on. Prints one line of JSON.
 import { parseArgs } from "node:util"
 import * as Effect from "effect/Effect"
 import type { NewRecord } from "../src/log/log.ts"
@@ -12,7 +12,8 @@ const { values } = parseArgs({
     events: { type: "string", default: "300000" },
     entities: { type: "string", default: "10000" },
     seed: { type: "string", default: "1" },
-    relay: { type: "boolean", default: false }
+    relay: { type: "boolean", default: false },
+    timeout: { type: "string", default: "600" }
   }
 })
 const load: Load = { events: Number(values.events), entities: Number(values.entities), seed: Number(values.seed) }
@@ -51,6 +52,9 @@ const main = Effect.gen(function* () {
   const before = usage()
   const serverBefore = yield* Effect.promise(() => serverCpuSeconds(sql))
   const started = performance.now()
+  const timeoutMs = Number(values.timeout) * 1000
+  const late = (missing: string) =>
+    performance.now() - started > timeoutMs ? Effect.die(`not done after ${values.timeout} s: ${missing}`) : Effect.void
   yield* Effect.forkScoped(runProjections(system))
   if (values.relay) yield* Effect.forkScoped(runRelay(system))
   while (true) {
@@ -60,10 +64,16 @@ const main = Effect.gen(function* () {
     )
     if (row!.halted !== null) return yield* Effect.die(row!.halted)
     if (row!.handled >= load.events) break
+    yield* late(`${row!.handled} of ${load.events} events are processed`)
     yield* Effect.sleep("10 millis")
   }
   const lags = Effect.map(Effect.all(system.relays.map(({ lag }) => lag)), (all) => all.flat())
-  if (values.relay) while ((yield* lags).some(({ lag }) => lag > 0)) yield* Effect.sleep("10 millis")
+  if (values.relay) {
+    for (let behind = yield* lags; behind.some(({ lag }) => lag > 0); behind = yield* lags) {
+      yield* late(`${behind.reduce((sum, { lag }) => sum + lag, 0)} messages are not relayed`)
+      yield* Effect.sleep("10 millis")
+    }
+  }
   const seconds = (performance.now() - started) / 1000
   const { cpuSeconds, peakMiB } = usage()
   const serverMicrosPerEvent =

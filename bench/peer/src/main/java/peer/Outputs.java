@@ -1,7 +1,7 @@
 package peer;
 
 import java.time.Duration;
-import java.util.Arrays;
+import java.util.ArrayList;
 import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
@@ -32,32 +32,70 @@ final class Outputs implements AutoCloseable {
         expected = Map.of(Workload.SCORES, m.lastEvent, Workload.ALERTS, m.lastAlert);
     }
 
-    boolean complete() {
+    /** the partitions whose committed ends do not have the outputs of the last events, empty if all have */
+    String missing() {
+        List<String> all = new ArrayList<>();
         for (Map.Entry<String, long[]> e : expected.entrySet()) {
             long[] last = last(e.getKey());
-            for (int p = 0; p < last.length; p++) if (last[p] < e.getValue()[p]) return false;
+            for (int p = 0; p < last.length; p++) {
+                if (last[p] < e.getValue()[p]) all.add(e.getKey() + "/" + p + " (at event " + last[p] + " of " + e.getValue()[p] + ")");
+            }
         }
-        return true;
+        return String.join(", ", all);
+    }
+
+    /**
+     * Waits until the committed ends have the final updates of the windows of each partition's last event, or the deadline (of
+     * System.nanoTime) has passed; how many are missing then, empty if none is. An application publishes a partition's updates in order.
+     */
+    String awaitUpdates(Workload w, Model m, Measure.Subject subject, long deadline) throws Exception {
+        Map<Sink.ActivityKey, Long> wanted = new HashMap<>();
+        Workload.Event ev = w.new Event();
+        for (long i : m.lastEvent) {
+            if (i == 0) continue;
+            w.fill(ev, i);
+            for (int k = 0; k < Workload.WINDOW_NAMES.length; k++) {
+                long start = ev.occurredAt - Math.floorMod(ev.occurredAt, Workload.WINDOW_MS[k]);
+                Model.Agg a = m.windows.get(new Model.Key(k, ev.entity, start));
+                if (a != null) wanted.put(new Sink.ActivityKey(w.entityId[ev.entity], Workload.WINDOW_NAMES[k], start), a.events);
+            }
+        }
+        while (true) {
+            tail(Workload.ANALYTICS, 20_000, r -> {
+                Codec.Activity a = Codec.parse(r.value(), Codec::readActivity);
+                Sink.ActivityKey key = new Sink.ActivityKey(a.entityId(), a.windowSize(), a.windowStart());
+                Long events = wanted.get(key);
+                if (events != null && a.events() >= events) wanted.remove(key);
+            });
+            if (wanted.isEmpty()) return "";
+            if (System.nanoTime() > deadline) return wanted.size() + " last updates of " + Workload.ANALYTICS;
+            subject.alive();
+            Thread.sleep(200);
+        }
     }
 
     /** the number of the last event at the committed end of each partition, 0 where there is none */
     private long[] last(String topic) {
-        List<TopicPartition> parts = new java.util.ArrayList<>();
+        long[] last = new long[Workload.PARTITIONS];
+        // a few, as the markers of transactions take offsets too
+        tail(topic, 10, r -> {
+            long i = Long.parseLong(Codec.parse(r.value(), Codec::readAlert).eventId().substring(2));
+            last[r.partition()] = Math.max(last[r.partition()], i);
+        });
+        return last;
+    }
+
+    /** shows the committed records of the last so many offsets of each partition */
+    private void tail(String topic, long offsets, Verify.Each each) {
+        List<TopicPartition> parts = new ArrayList<>();
         for (int p = 0; p < Workload.PARTITIONS; p++) parts.add(new TopicPartition(topic, p));
         consumer.assign(parts);
         Map<TopicPartition, Long> end = new HashMap<>(consumer.endOffsets(parts));
-        // a few, as the markers of transactions take offsets too
-        parts.forEach(t -> consumer.seek(t, Math.max(0, end.get(t) - 10)));
-        long[] last = new long[Workload.PARTITIONS];
-        Arrays.fill(last, 0);
+        parts.forEach(t -> consumer.seek(t, Math.max(0, end.get(t) - offsets)));
         long until = System.nanoTime() + 5_000_000_000L;
         while (System.nanoTime() < until && parts.stream().anyMatch(t -> consumer.position(t) < end.get(t))) {
-            for (ConsumerRecord<String, byte[]> r : consumer.poll(Duration.ofMillis(50))) {
-                long i = Long.parseLong(Codec.parse(r.value(), Codec::readAlert).eventId().substring(2));
-                last[r.partition()] = Math.max(last[r.partition()], i);
-            }
+            for (ConsumerRecord<String, byte[]> r : consumer.poll(Duration.ofMillis(50))) each.record(r);
         }
-        return last;
     }
 
     @Override

@@ -21,6 +21,7 @@ final class Recovery {
         long n = (long) (rate * (warm + 30));
         long killAt = (long) (rate * warm);
         Workload w = Measure.paced(f, n, rate);
+        Model m = new Model(w, false);
         Measure.begin(f);
         Map<String, Long> open = new ConcurrentHashMap<>();
         try (KafkaProducer<byte[], byte[]> p = Generator.producer(f, true);
@@ -60,13 +61,16 @@ final class Recovery {
                     if ((now - t0) / 1e9 > timeout) break;
                     LockSupport.parkNanos(5_000_000);
                 }
+                double alerts = (System.nanoTime() - t0) / 1e9;
+                // the last events may have no alert, and their rows are verified too
+                String missing = Rows.await(s, m, subject, t0 + (long) (timeout * 1e9));
                 double all = (System.nanoTime() - t0) / 1e9;
-                // events without an alert may still be on their way, and are verified too
-                Thread.sleep(f.whole("settle-ms", 3000));
                 Measure.print("rate_events_per_s", rate);
                 Measure.print("seconds_to_kill", (gone - t0) / 1e9);
                 Measure.print("seconds_to_first_new_row", first == 0 ? Double.NaN : (first - t0) / 1e9);
-                Measure.print("seconds_to_all_rows", all);
+                Measure.print("seconds_to_all_alerts", alerts);
+                Measure.print("seconds_to_all_rows", missing.isEmpty() ? all : Double.NaN);
+                Measure.print("rows_missing", missing);
                 Measure.print("alerts_not_seen", open.size());
                 Measure.print("events", w.events);
             } finally {
