@@ -2,7 +2,7 @@
 // measured by the same Java harness (`peer/`).
 import { spawn } from "node:child_process"
 import { once } from "node:events"
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, statSync, writeFileSync } from "node:fs"
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { find, java } from "../stack/jars.ts"
@@ -40,6 +40,11 @@ export const shapeOf = (processes: string, profile: string | undefined, flags = 
   ]
 })
 
+/** This process's environment without settings of Millrace, which would change what is measured, such as a Pulsar to relay to. */
+const plainEnvironment = Object.fromEntries(
+  Object.entries(process.env).filter(([name]) => !name.startsWith("MILLRACE_"))
+)
+
 const run = async (
   command: string,
   args: ReadonlyArray<string>,
@@ -47,7 +52,7 @@ const run = async (
 ) => {
   const child = spawn(command, args, {
     cwd: options.cwd,
-    env: { ...process.env, ...options.env },
+    env: { ...plainEnvironment, ...options.env },
     stdio: ["ignore", "pipe", "inherit"]
   })
   let output = ""
@@ -169,7 +174,11 @@ export const measure = async (
   const prepared = await prepare(stack, side)
   const log = join(stack.directory, "logs", `${side}.log`)
   const app = ["--app", commandOf(side, shape), "--log", log]
-  const { figures } = await harness(stack, [what, ...app, ...prepared, ...flags])
+  const { figures } = await harness(stack, [what, ...app, ...prepared, ...flags]).catch((error: unknown) => {
+    // the stack's directory goes, and the log with it
+    process.stderr.write(`the last lines of ${side}:\n${readFileSync(log, "utf8").split("\n").slice(-20).join("\n")}\n`)
+    throw error
+  })
   for (const name of ["rows_missing", "updates_missing"]) {
     const missing = figures[name] ?? ""
     if (missing !== "") process.stderr.write(`${side}: ${missing} did not come in time\n`)

@@ -42,7 +42,7 @@ const mismatchMs = 1_000
 const passMs = 1_000
 /** A stream of this lane. Times are on the clock of `performance.now()`. */
 interface StreamState {
-  place: OutboxPosition
+  position: OutboxPosition
   /** The sequence number that Kafka has stored. */
   kept: number
   /** When it was stored. */
@@ -81,7 +81,7 @@ export class KafkaLane implements RelayLane {
     return [...this.reasons].flatMap(([name, reason]) => {
       const state = this.states.get(name)
       if (state === undefined) return []
-      const { partition, projection, source } = state.place
+      const { partition, projection, source } = state.position
       return [{ projection, source, partition, reason }]
     })
   }
@@ -140,10 +140,10 @@ export class KafkaLane implements RelayLane {
     }
     this.advance(transaction.after)
     const keptAt = performance.now()
-    for (const place of due) Object.assign(this.states.get(streamName(place))!, { kept: place.seq, keptAt })
+    for (const position of due) Object.assign(this.states.get(streamName(position))!, { kept: position.seq, keptAt })
     const { outbox, target } = this.settings
     yield* outbox.move(target, due)
-    for (const place of due) this.marked.delete(streamName(place))
+    for (const position of due) this.marked.delete(streamName(position))
     if (ahead !== undefined) this.prepared = yield* Fiber.join(ahead)
     return { messages: transaction.messages, more: transaction.more }
   })
@@ -195,13 +195,13 @@ export class KafkaLane implements RelayLane {
       }
     }
   })
-  private admitted(mirrored: MirroredPosition, place: OutboxPosition | HaltReason) {
+  private admitted(mirrored: MirroredPosition, position: OutboxPosition | HaltReason) {
     const name = streamName(mirrored)
-    const mismatch = "reason" in place ? place : undefined
+    const mismatch = "reason" in position ? position : undefined
     if (mirrored.halted !== undefined) this.marked.set(name, mirrored.halted)
     this.states.set(name, {
-      place: "reason" in place ? mirrored : place,
-      kept: ("reason" in place ? mirrored : place).seq,
+      position: "reason" in position ? mirrored : position,
+      kept: ("reason" in position ? mirrored : position).seq,
       // not known, so it is written with the first transaction
       keptAt: -Infinity,
       mismatch,
@@ -220,16 +220,16 @@ export class KafkaLane implements RelayLane {
     if (mirror.length === 0) return
     const { outbox, target } = this.settings
     const following = yield* outbox.read(target, mirror, { segments: 1, streamBytes: 1, bytes: 1 }, [])
-    const places: Array<OutboxPosition> = []
-    for (const [i, { place, there }] of following.entries()) {
-      const { partition, projection, seq, source } = place
-      const found = adoptionProblem(place, there) ?? { projection, source, partition, seq, incarnation: there }
+    const positions: Array<OutboxPosition> = []
+    for (const [i, { place: position, there }] of following.entries()) {
+      const { partition, projection, seq, source } = position
+      const found = adoptionProblem(position, there) ?? { projection, source, partition, seq, incarnation: there }
       this.admitted(mirror[i]!, found)
-      if (!("reason" in found)) places.push(found)
+      if (!("reason" in found)) positions.push(found)
     }
-    if (places.length === 0) return
-    yield* this.attempt(() => producer.commit([], this.offsetsOf(places)))
-    yield* outbox.move(target, places)
+    if (positions.length === 0) return
+    yield* this.attempt(() => producer.commit([], this.offsetsOf(positions)))
+    yield* outbox.move(target, positions)
   })
 
   /** Reads the segments that follow and builds a transaction. `ahead` has the positions of streams after the transaction that is being sent. */
@@ -240,12 +240,12 @@ export class KafkaLane implements RelayLane {
   ): Effect.fn.Return<Transaction, RelayError> {
     const { bounds, outbox, target } = this.settings
     const halted = new Map<string, string>()
-    const places: Array<OutboxPosition> = []
-    for (const [name, { mismatch, place }] of this.states) {
-      if (mismatch === undefined) places.push(ahead.get(name) ?? place)
+    const positions: Array<OutboxPosition> = []
+    for (const [name, { mismatch, position }] of this.states) {
+      if (mismatch === undefined) positions.push(ahead.get(name) ?? position)
       else halted.set(name, mismatch.reason)
     }
-    const following = yield* outbox.read(target, places, bounds, this.builder.ignoredTopics)
+    const following = yield* outbox.read(target, positions, bounds, this.builder.ignoredTopics)
     for (const one of following) {
       const mismatch = positionMismatch(one)
       if (mismatch === undefined) continue
@@ -253,7 +253,7 @@ export class KafkaLane implements RelayLane {
       const mismatchUntil = performance.now() + mismatchMs
       Object.assign(this.states.get(streamName(one.place))!, { mismatch, mismatchUntil })
     }
-    const fitting = following.filter(({ place }) => !halted.has(streamName(place)))
+    const fitting = following.filter((one) => !halted.has(streamName(one.place)))
     const transaction = yield* this.attempt(() => this.builder.build(producer.client, fitting))
     return { ...transaction, halted: new Map([...halted, ...transaction.halted]) }
   })
@@ -264,22 +264,23 @@ export class KafkaLane implements RelayLane {
     const due: Array<OutboxPosition> = []
     for (const [name, state] of this.states) {
       if (state.mismatch !== undefined || (transaction.halted.has(name) && !transaction.after.has(name))) continue
-      const place = transaction.after.get(name) ?? state.place
-      if (place.incarnation === undefined) continue
+      const position = transaction.after.get(name) ?? state.position
+      if (position.incarnation === undefined) continue
       const waited = now - state.keptAt
-      const moved = place.seq > state.kept
-      if (moved ? transaction.batches.length > 0 || waited > passMs : waited > this.settings.refreshMs) due.push(place)
+      const moved = position.seq > state.kept
+      if (moved ? transaction.batches.length > 0 || waited > passMs : waited > this.settings.refreshMs)
+        due.push(position)
     }
     return due
   }
   private advance(after: ReadonlyMap<string, OutboxPosition>) {
-    for (const [name, place] of after) this.states.get(name)!.place = place
+    for (const [name, position] of after) this.states.get(name)!.position = position
   }
 
   /** Positions as offsets, by consumer group. */
-  private offsetsOf(places: ReadonlyArray<OutboxPosition>): ReadonlyMap<string, ReadonlyArray<GroupOffset>> {
+  private offsetsOf(positions: ReadonlyArray<OutboxPosition>): ReadonlyMap<string, ReadonlyArray<GroupOffset>> {
     const offsets = new Map<string, Array<GroupOffset>>()
-    for (const { incarnation = "", partition, projection, seq, source } of places) {
+    for (const { incarnation = "", partition, projection, seq, source } of positions) {
       const group = groupOf(this.settings.prefix, projection)
       const offset = { topic: source, partition, offset: seq, metadata: incarnation }
       const list = offsets.get(group)
@@ -316,7 +317,7 @@ export class KafkaLane implements RelayLane {
     )
     for (const name of this.marked.keys()) {
       const state = this.states.get(name)
-      if (state !== undefined && !halted.has(name)) news.push({ ...state.place, reason: undefined })
+      if (state !== undefined && !halted.has(name)) news.push({ ...state.position, reason: undefined })
     }
     if (news.length === 0) return
     yield* outbox.halt(target, news)

@@ -48,11 +48,11 @@ export const adoptionProblem = ({ seq }: OutboxPosition, there: string | undefin
       }
 
 /** Why the outbox does not continue from the position on Kafka; undefined if it does. */
-export const positionMismatch = ({ place, there }: FollowingSegments): HaltReason | undefined => {
-  if (place.incarnation === undefined || place.incarnation === there) return undefined
+export const positionMismatch = ({ place: position, there }: FollowingSegments): HaltReason | undefined => {
+  if (position.incarnation === undefined || position.incarnation === there) return undefined
   const reason =
-    `message ${place.seq} was the last one published, but the outbox has another one there, or none: the database was restored ` +
-    `to another state. Messages that Kafka has beyond it stay there; ${repair(place)}`
+    `message ${position.seq} was the last one published, but the outbox has another one there, or none: the database was restored ` +
+    `to another state. Messages that Kafka has beyond it stay there; ${repair(position)}`
   return { reason }
 }
 /** Why a segment is not the next one; undefined if it is. */

@@ -59,8 +59,8 @@ export class TransactionBuilder {
   /** A transaction of what can be published, each stream up to its first obstacle. Rejects with `KafkaFailure` if brokers do not answer. */
   async build(client: Client, following: ReadonlyArray<FollowingSegments>): Promise<Transaction> {
     const partitions = new Map<string, number | undefined>()
-    for (const { place, segments } of following) {
-      if (segments.length > 0) partitions.set(place.source, undefined)
+    for (const { place: position, segments } of following) {
+      if (segments.length > 0) partitions.set(position.source, undefined)
       for (const { topic } of segments) {
         if (this.accepts(topic)) partitions.set(topic, undefined)
         else this.others.add(topic)

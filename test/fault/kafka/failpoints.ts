@@ -70,7 +70,7 @@ const ended =
   '    await this.coordinated("transaction", id, (broker) => Wire.endTransaction(broker, id, identity, true, requestMs))\n'
 const tookOver = "    this.fenced = false\n    // checked after the id was taken over"
 const sending = "    const sent = yield* Effect.exit(this.attempt(() => this.send(producer, transaction, due)))\n"
-const moved = "    for (const place of due) this.marked.delete(streamName(place))\n"
+const moved = "    for (const position of due) this.marked.delete(streamName(position))\n"
 
 /** Points of a process that relays. */
 export const relayPoints: ReadonlyArray<Point> = [

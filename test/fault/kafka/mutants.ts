@@ -234,8 +234,8 @@ ${offsetsLine}`
     patches: [
       {
         file: "src/kafka/relay/position.ts",
-        find: "  if (place.incarnation === undefined || place.incarnation === there) return undefined\n",
-        replace: "  if (place.incarnation !== there || place.seq >= 0) return undefined\n"
+        find: "  if (position.incarnation === undefined || position.incarnation === there) return undefined\n",
+        replace: "  if (position.incarnation !== there || position.seq >= 0) return undefined\n"
       }
     ],
     plan: nothing,

@@ -1,4 +1,4 @@
-// Record batches without a broker: what is written is read, and no aborted record comes through, however brokers tell of aborts.
+// Record batches without a broker: what is encoded is decoded, and no aborted record comes through, in whatever order brokers list aborts.
 import * as zlib from "node:zlib"
 import { assert, describe, it } from "vitest"
 import { codecs } from "../../../src/kafka/protocol/compression.ts"
@@ -44,12 +44,12 @@ const valuesOf = (bytes: Buffer, aborted: Parameters<typeof decodeRecords>[3], f
 }
 
 describe("record batches", () => {
-  it("sums as CRC-32C does", () => {
+  it("have the checksum that CRC-32C defines", () => {
     assert.strictEqual(crc32c(Buffer.from("123456789"), 0, 9), 0xe3069283)
     assert.strictEqual(crc32c(Buffer.from("x123456789y"), 1, 10), 0xe3069283)
   })
 
-  it("keeps text that is no UTF-8", () => {
+  it("keep text that is not well-formed UTF-8", () => {
     for (const text of ["", "a", "żółw 🐢", "\ud800", "\udfff\ud800x", "a\ufffd\ud83d", "🐢\udc22🐢", "\0"]) {
       const bytes = Buffer.concat([Buffer.from("<"), bytesOf(text), Buffer.from(">")])
       assert.strictEqual(textOf(bytes, 1, bytes.length - 1), text)
@@ -57,7 +57,7 @@ describe("record batches", () => {
     assert.strictEqual(textOf(Buffer.from([0x61, 0xff, 0x62]), 0, 3), "a\ufffdb")
   })
 
-  it("leaves out aborted records though the list of aborts has no order", () => {
+  it("are decoded without aborted records, though the list of aborts is unordered", () => {
     const bytes = Buffer.concat([
       batchOf(0, ["1"], 7n, transactional),
       batchOf(1, ["2"], 8n, transactional),
@@ -74,7 +74,7 @@ describe("record batches", () => {
     assert.deepStrictEqual(valuesOf(bytes, aborted), [["3", "4"], 7])
   })
 
-  it("leaves out every aborted transaction of a producer, whole batches of many records", () => {
+  it("are decoded without any aborted transaction of a producer, in whole batches of many records", () => {
     const many = range(0, 50).map(String)
     const bytes = Buffer.concat([
       batchOf(0, many, 7n, transactional),
@@ -93,7 +93,7 @@ describe("record batches", () => {
     assert.deepStrictEqual(valuesOf(bytes, aborted), [["fine", "other"], 106])
   })
 
-  it("takes no record for a marker by its key", () => {
+  it("are not mistaken for transaction markers because of a record's key", () => {
     const bytes = Buffer.concat([
       batchOf(0, ["1"], 7n, transactional, "\0\0\0\0"),
       batchOf(1, ["2"], 7n, transactional),
@@ -103,20 +103,20 @@ describe("record batches", () => {
     assert.deepStrictEqual(valuesOf(bytes, [{ producerId: 7n, firstOffset: 0 }]), [["3"], 4])
   })
 
-  it("moves past what has no record, and stops before a batch that is cut short", () => {
+  it("are skipped if they hold no record, and ignored if they are cut short", () => {
     const bytes = Buffer.concat([batchOf(5, ["1", "2", "3"]), marker(8, 3n, true), batchOf(20, ["x"])])
     assert.deepStrictEqual(valuesOf(bytes, [], 7), [["3", "x"], 21])
     assert.deepStrictEqual(valuesOf(bytes.subarray(0, -1), [], 7), [["3"], 9])
     assert.deepStrictEqual(valuesOf(marker(8, 3n, true), [], 8), [[], 9])
   })
 
-  it("refuses a damaged batch", () => {
+  it("are refused if they are damaged", () => {
     const bytes = batchOf(0, ["12345"])
     bytes[bytes.length - 3]! ^= 1
     assert.throws(() => decodeRecords(bytes, 0, 0, []), /damaged/)
   })
 
-  it("packs with every codec", () => {
+  it("can be compressed with every codec", () => {
     const records = range(0, 3_000).map((i) =>
       record({ key: `${i}`, value: `{"n":${i},"text":"${"ab".repeat(i % 40)}"}` })
     )
@@ -135,9 +135,9 @@ describe("record batches", () => {
   })
 })
 
-describe("balance", () => {
+describe("assignment of partitions", () => {
   const ids = ["a", "b", "c", "d"]
-  it("is fair, gives no partition to two, and takes none from its owner while he has it", () => {
+  it("is even, gives no partition to two members, and none to another member while its owner uses it", () => {
     for (let seed = 1; seed < 500; seed++) {
       const random = (n: number) => ((Math.imul(seed, 2_654_435_761) >>> 8) + seed * 31 + n * 7919) % 97
       const partitions = 1 + (random(1) % 9)
@@ -174,7 +174,7 @@ describe("balance", () => {
 })
 
 describe("options from the environment", () => {
-  it("are none without brokers, and name what makes no sense", () => {
+  it("are undefined without brokers, and an invalid one is named", () => {
     assert.isUndefined(optionsFrom({}))
     assert.isUndefined(optionsFrom({ MILLRACE_KAFKA_BROKERS: " " }))
     const brokers = { MILLRACE_KAFKA_BROKERS: "a:1, b:2," }

@@ -46,7 +46,7 @@ suite("Three brokers", () => {
   }, 180_000)
 
   it.live(
-    "lose and double nothing when the leader is killed, time and again",
+    "lose and duplicate nothing when the leader is killed repeatedly",
     () =>
       Effect.scoped(
         Effect.gen(function* () {

@@ -1,4 +1,4 @@
-// The log on Kafka through faults of brokers, networks and other people's producers. Each wall was taken down once to see its test fail.
+// The log on Kafka through faults of brokers, networks and other producers. Each protection was removed once to see its test fail.
 import { assert, it as vitest } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
@@ -20,7 +20,7 @@ const layer = nodeWithLog({ heartbeatMs: 200, sessionMs: 2_000, requestMs: 3_000
 const suite = await owning("kafka")
 suite("with a node of its own", () => {
   vitest.layer(layer, { timeout: "90 seconds", excludeTestServices: true })("Log (Kafka) under faults", (it) => {
-    it.effect("shows nothing of aborted transactions that lie between others' records", () =>
+    it.effect("reads no record of aborted transactions that lie between other records", () =>
       Effect.gen(function* () {
         const log = yield* Log
         const topic = yield* fresh()
@@ -80,7 +80,7 @@ suite("with a node of its own", () => {
       }).pipe(Effect.scoped)
     )
 
-    it.effect("holds back what is not decided, and goes on past a transaction without records left", () =>
+    it.effect("waits for open transactions, and goes on past a transaction whose records are gone", () =>
       Effect.gen(function* () {
         const log = yield* Log
         const topic = yield* fresh()
@@ -111,7 +111,7 @@ suite("with a node of its own", () => {
       }).pipe(Effect.scoped)
     )
 
-    it.effect("fails where retention went past a reader, and never goes elsewhere by itself", () =>
+    it.effect("fails if retention deleted what a reader needs next, and never changes the position by itself", () =>
       Effect.gen(function* () {
         const log = yield* Log
         const topic = yield* fresh(2)
@@ -155,7 +155,7 @@ suite("with a node of its own", () => {
       }).pipe(Effect.scoped)
     )
 
-    it.effect("appends once where answers are lost", () =>
+    it.effect("appends once though answers are lost", () =>
       Effect.gen(function* () {
         const log = yield* Log
         const topic = yield* fresh(2)
@@ -200,7 +200,7 @@ suite("with a node of its own", () => {
       })
     )
 
-    it.effect("loses, doubles and reorders nothing while the broker is killed and restarted", () =>
+    it.effect("loses, duplicates and reorders nothing while the broker is killed and restarted", () =>
       Effect.gen(function* () {
         const log = yield* Log
         const node = yield* Node
@@ -251,48 +251,50 @@ suite("with a node of its own", () => {
       }).pipe(Effect.timeout("60 seconds"))
     )
 
-    it.effect("gives up a hung broker, interrupts what it had of a group, and comes back by itself", () =>
-      Effect.gen(function* () {
-        const log = yield* Log
-        const node = yield* Node
-        const topic = yield* fresh(2)
-        const had: Array<string> = []
-        const generations: Array<number> = []
-        const member = yield* Effect.forkChild(
-          log.assign(topic, "group", ({ generation, partition }) =>
-            Effect.acquireUseRelease(
-              Effect.sync(() => {
-                had.push(`+${partition}`)
-                generations.push(generation)
-              }),
-              () => Effect.never,
-              () => Effect.sync(() => had.push(`-${partition}`))
+    it.effect(
+      "drops the connection to a hung broker, interrupts its partitions of a group, and recovers by itself",
+      () =>
+        Effect.gen(function* () {
+          const log = yield* Log
+          const node = yield* Node
+          const topic = yield* fresh(2)
+          const had: Array<string> = []
+          const generations: Array<number> = []
+          const member = yield* Effect.forkChild(
+            log.assign(topic, "group", ({ generation, partition }) =>
+              Effect.acquireUseRelease(
+                Effect.sync(() => {
+                  had.push(`+${partition}`)
+                  generations.push(generation)
+                }),
+                () => Effect.never,
+                () => Effect.sync(() => had.push(`-${partition}`))
+              )
             )
           )
-        )
-        while (had.length < 2) yield* Effect.sleep(20)
-        const pid = node.pid()!
-        process.kill(pid, "SIGSTOP")
-        const error = yield* Effect.flip(log.bounds(topic)).pipe(
-          Effect.timeout("20 seconds"),
-          Effect.tap(() =>
-            Effect.gen(function* () {
-              while (had.length < 4) yield* Effect.sleep(20)
-            })
-          ),
-          Effect.ensuring(Effect.sync(() => process.kill(pid, "SIGCONT")))
-        )
-        assert.instanceOf(error, LogError)
-        assert.isTrue((error as LogError).retryable)
-        while (had.length < 6) yield* Effect.sleep(20)
-        assert.deepStrictEqual(had.slice(2, 4).toSorted(), ["-0", "-1"])
-        assert.isAbove(generations.at(-1)!, generations[0]!)
-        assert.strictEqual((yield* log.bounds(topic)).length, 2)
-        yield* Fiber.interrupt(member)
-      }).pipe(Effect.timeout("60 seconds"))
+          while (had.length < 2) yield* Effect.sleep(20)
+          const pid = node.pid()!
+          process.kill(pid, "SIGSTOP")
+          const error = yield* Effect.flip(log.bounds(topic)).pipe(
+            Effect.timeout("20 seconds"),
+            Effect.tap(() =>
+              Effect.gen(function* () {
+                while (had.length < 4) yield* Effect.sleep(20)
+              })
+            ),
+            Effect.ensuring(Effect.sync(() => process.kill(pid, "SIGCONT")))
+          )
+          assert.instanceOf(error, LogError)
+          assert.isTrue((error as LogError).retryable)
+          while (had.length < 6) yield* Effect.sleep(20)
+          assert.deepStrictEqual(had.slice(2, 4).toSorted(), ["-0", "-1"])
+          assert.isAbove(generations.at(-1)!, generations[0]!)
+          assert.strictEqual((yield* log.bounds(topic)).length, 2)
+          yield* Fiber.interrupt(member)
+        }).pipe(Effect.timeout("60 seconds"))
     )
 
-    it.effect("says in one line that no broker answers", () =>
+    it.effect("reports in one line that no broker answers", () =>
       Effect.gen(function* () {
         const error = yield* Effect.flip(KafkaLog.make({ brokers: ["127.0.0.1:1"] }))
         assert.isTrue(error.retryable)

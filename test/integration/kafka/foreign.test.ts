@@ -60,7 +60,7 @@ public class Foreign {
 const suite = await owning("kafka")
 suite("beside Java", () => {
   vitest.layer(nodeWithLog(), { timeout: "90 seconds", excludeTestServices: true })("Kafka's Java clients", (it) => {
-    it.effect("write what is read here, and read what is written here, with every codec", () =>
+    it.effect("Java clients write what is read here, and read what is written here, with every codec", () =>
       Effect.gen(function* () {
         const list = yield* brokers
         const [theirs, ours] = [yield* fresh(), yield* fresh()]
@@ -98,7 +98,7 @@ suite("beside Java", () => {
       })
     )
 
-    it.effect("kafkajs writes and reads every codec too, once a log was made", () =>
+    it.effect("kafkajs writes and reads every codec too, once a log was opened", () =>
       Effect.gen(function* () {
         const topic = yield* fresh()
         const kafka = new Kafka({ brokers: [...(yield* brokers)], logLevel: logLevel.NOTHING })

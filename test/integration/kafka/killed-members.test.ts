@@ -45,7 +45,7 @@ const taker = (log: Log["Service"], topic: string) => {
 const suite = await owning("kafka")
 suite("killed members of a group", () => {
   vitest.layer(layer, { timeout: "60 seconds", excludeTestServices: true })("Log (Kafka)", (it) => {
-    it.effect("give their partitions to whoever starts on the same machine", () =>
+    it.effect("lose their partitions at once to a member that starts on the same machine", () =>
       Effect.gen(function* () {
         const log = yield* Log
         const topic = yield* fresh(partitions)
@@ -70,7 +70,7 @@ suite("killed members of a group", () => {
       })
     )
 
-    it.effect("are noticed while another joins, too", () =>
+    it.effect("are noticed also while another member is joining", () =>
       Effect.gen(function* () {
         const log = yield* Log
         const topic = yield* fresh(partitions)
@@ -109,13 +109,15 @@ suite("killed members of a group", () => {
       })
     )
 
-    it.effect("are told from those that live, that run elsewhere, or whose number another process has", () =>
-      Effect.sync(() => {
-        assert.isFalse(hasEnded(ownProcess))
-        assert.isTrue(hasEnded({ ...ownProcess, since: ownProcess.since - 1 }))
-        assert.isFalse(hasEnded({ ...ownProcess, pid: process.ppid }))
-        assert.isFalse(hasEnded({ ...ownProcess, host: `not-${ownProcess.host}`, since: 0 }))
-      })
+    it.effect(
+      "a dead process is distinguished from a live one, one on another host, and one whose pid was reused",
+      () =>
+        Effect.sync(() => {
+          assert.isFalse(hasEnded(ownProcess))
+          assert.isTrue(hasEnded({ ...ownProcess, since: ownProcess.since - 1 }))
+          assert.isFalse(hasEnded({ ...ownProcess, pid: process.ppid }))
+          assert.isFalse(hasEnded({ ...ownProcess, host: `not-${ownProcess.host}`, since: 0 }))
+        })
     )
   })
 })

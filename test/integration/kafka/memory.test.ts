@@ -1,4 +1,4 @@
-// What readers of Kafka hold in memory: bounded for the process, however many partitions it has, and nobody starves for it.
+// The memory of readers of Kafka: bounded for the process, however many partitions it reads, and every reader goes on.
 import { randomBytes } from "node:crypto"
 import { Socket } from "node:net"
 import { assert, it as vitest } from "@effect/vitest"
@@ -96,7 +96,7 @@ const test = Effect.fnUntraced(function* (compression: Compression) {
 const suite = await needing("kafka")
 suite("on Kafka", () => {
   vitest.layer(Layer.empty, { timeout: "120 seconds", excludeTestServices: true })("Memory of readers", (it) => {
-    it.effect("is bounded over 60 partitions that nobody reads on", () => test("none"))
-    it.effect("counts what was packed as what it is unpacked", () => test("zstd"))
+    it.effect("is bounded while 60 partitions wait for their batches to be handled", () => test("none"))
+    it.effect("counts compressed records by their size after decompression", () => test("zstd"))
   })
 })

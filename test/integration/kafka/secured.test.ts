@@ -59,7 +59,7 @@ suite("signing in", () => {
           yield* works({ brokers: [tls], tls: certificates })
         })
       )
-      it.effect("says that an authority is not trusted, and that a client certificate is missing", () =>
+      it.effect("reports an authority that is not trusted, and a missing client certificate", () =>
         Effect.gen(function* () {
           const { certificates, tls } = yield* Secured
           const untrusted = yield* refused({ brokers: [tls], tls: true })

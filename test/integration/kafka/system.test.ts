@@ -88,7 +88,7 @@ suite("The commands on Kafka", () => {
     node = await Effect.runPromise(Scope.provide(kafka(), scope))
   }, 120_000)
 
-  test("say what is missing before the topics are made, make them, and then say that nothing is to be done", () =>
+  test("report which topics are missing, create them, and then report that nothing is left to do", () =>
     Effect.gen(function* () {
       const { environment } = yield* installed()
       const early = yield* Cli.run(environment, "start", "--port", "0")
@@ -111,7 +111,7 @@ suite("The commands on Kafka", () => {
     }))
 
   test(
-    "give January's tables and topics, the same as embedded",
+    "produce the same tables and topics of January's flights as the embedded system",
     () =>
       Effect.gen(function* () {
         const { environment, log, sql } = yield* installed()

@@ -38,7 +38,7 @@ suite("with a node of its own", () => {
   vitest.layer(nodeWithLog({}, { properties }), { timeout: "90 seconds", excludeTestServices: true })(
     "Topics on Kafka",
     (it) => {
-      it.effect("keeps an event of 2013 as long as one of today, and changes nothing but the retention", () =>
+      it.effect("keeps an event of 2013 as long as one of today, and changes only the retention", () =>
         Effect.gen(function* () {
           const list = yield* brokers
           const log = yield* KafkaLog.make({
@@ -104,7 +104,7 @@ suite("with a node of its own", () => {
         }).pipe(Effect.scoped)
       )
 
-      it.effect("gives higher generations though the brokers forgot the group", () =>
+      it.effect("assigns higher generations though the brokers forgot the group", () =>
         Effect.gen(function* () {
           const log = yield* Log
           const topic = yield* fresh(1)
@@ -132,7 +132,7 @@ suite("with a node of its own", () => {
         })
       )
 
-      it.effect("tells of a topic that was removed, or made anew with more than it had", () =>
+      it.effect("reports a topic that was deleted, or recreated with more records than it had", () =>
         Effect.gen(function* () {
           const log = yield* Log
           const topic = yield* fresh(1)

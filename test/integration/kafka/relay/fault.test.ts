@@ -129,7 +129,7 @@ suite("relay to Kafka, under faults", () => {
   }
 
   test(
-    "two relays that both think the lane theirs: 1..n, once, in order",
+    "two relays that both consider the lane theirs: 1..n, once, in order",
     Effect.fnUntraced(function* ({ log, name, outbox, records, relay, sql }) {
       const topics = [`${name}-a`, `${name}-b`]
       for (const topic of topics) yield* declare(log, topic, partitions)
@@ -148,7 +148,7 @@ suite("relay to Kafka, under faults", () => {
   )
 
   test(
-    "requests that are lost before or after the broker has them, ends of transactions included: 1..n, once, in order",
+    "requests that are lost before or after they reach the broker, ends of transactions included: 1..n, once, in order",
     Effect.fnUntraced(function* ({ log, name, options, records, relay, sql }) {
       const topics = [`${name}-a`, `${name}-b`]
       for (const topic of topics) yield* declare(log, topic, partitions)
@@ -182,7 +182,7 @@ suite("relay to Kafka, under faults", () => {
   )
 
   test(
-    "a change of the number of lanes takes over every producer of before, also those that wait",
+    "a change of the number of lanes takes over every earlier producer, also those that wait",
     Effect.fnUntraced(function* ({ log, name: target, outbox, records, relay, sql }) {
       yield* declare(log, target, partitions)
       for (let partition = 0; partition < partitions; partition++)
@@ -224,7 +224,7 @@ suite("relay to Kafka, under faults", () => {
   )
 
   test(
-    "a relay of the lanes before that takes its producer only after the change does not ship",
+    "a relay that opens its producer only after the number of lanes changed publishes nothing",
     Effect.fnUntraced(function* ({ log, name: target, outbox, records, relay, sql }) {
       yield* declare(log, target, partitions)
       const [taking, adding] = yield* Effect.all([Deferred.make<void>(), Deferred.make<void>()])
@@ -271,7 +271,7 @@ suite("relay to Kafka, under faults", () => {
   )
 
   test(
-    "backends that die: 1..n, once, in order",
+    "database backends that die: 1..n, once, in order",
     Effect.fnUntraced(function* ({ log, name, records, relay, sql, url }) {
       const topics = [`${name}-a`]
       yield* declare(log, topics[0]!, partitions)
@@ -301,7 +301,7 @@ suite("relay to Kafka, under faults", () => {
   )
 
   test(
-    "a broker that is killed and started, and restarted: 1..n, once, in order",
+    "a broker that is killed and started again, and one that is restarted: 1..n, once, in order",
     Effect.fnUntraced(function* ({ log, name, records, relay, sql }) {
       const topics = [`${name}-a`, `${name}-b`]
       for (const topic of topics) yield* declare(log, topic, partitions)

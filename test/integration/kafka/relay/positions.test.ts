@@ -38,7 +38,7 @@ suite("positions of the relay to Kafka", () => {
   afterAll(() => Effect.runPromise(Scope.close(scope, Exit.void)))
 
   test(
-    "halts where the database was restored to another state, also while it runs, and goes on at a person's word",
+    "halts if the database was restored to another state, also while it runs, and goes on from the position that a person sets",
     Effect.fnUntraced(function* ({ log, name: target, options, records, relay, sql }) {
       yield* declare(log, target, 3)
       for (const partition of [0, 1, 2]) {
@@ -93,7 +93,7 @@ suite("positions of the relay to Kafka", () => {
   )
 
   test(
-    "halts where Kafka has no offset any more, or an older one",
+    "halts if Kafka no longer has the offset, or has an older one",
     Effect.fnUntraced(function* ({ log, name: target, options, records, relay, sql }) {
       yield* declare(log, target, 2)
       yield* publish(sql, { firstSeq: 1, messages: 3, target })
@@ -123,7 +123,7 @@ suite("positions of the relay to Kafka", () => {
   )
 
   test(
-    "begins where the outbox does when another relay had the rest, and nothing of what it begins with is collected",
+    "starts where the outbox starts if another relay published the rest, and deletes nothing that it still needs",
     Effect.fnUntraced(function* ({ log, name: target, records, relay, sql }) {
       yield* declare(log, target, 1)
       yield* Embedded.declare(sql, target, 1)
@@ -142,7 +142,7 @@ suite("positions of the relay to Kafka", () => {
   )
 
   test(
-    "begins after what is being collected while it begins",
+    "starts after the segments that are being deleted while it starts",
     Effect.fnUntraced(function* ({ outbox, sql }) {
       for (let i = 0; i < 4; i++) yield* publish(sql, { firstSeq: 1 + i * 2, messages: 2, target: "t" })
       yield* query(

@@ -39,7 +39,7 @@ suite("relay to Kafka", () => {
   afterAll(() => Effect.runPromise(Scope.close(scope, Exit.void)))
 
   test(
-    "brings segments with stream and sequence, in order, once, and keeps the position on Kafka",
+    "publishes segments with stream and sequence, in order, once, and stores the position on Kafka",
     Effect.fnUntraced(function* ({ log, name, options, records, relay, sql }) {
       const [alerts, scores] = [`${name}-alerts`, `${name}-scores`]
       yield* declare(log, alerts, 3)
@@ -71,7 +71,7 @@ suite("relay to Kafka", () => {
   )
 
   test(
-    "gives records the key, value and headers that the log on PostgreSQL gives, and parts segments by key as it does",
+    "publishes records with the key, value and headers that the log on PostgreSQL gives, and partitions them by key as it does",
     Effect.fnUntraced(function* ({ log, name, records, relay, sql }) {
       yield* declare(log, name, 4)
       yield* Embedded.declare(sql, name, 4)
@@ -130,7 +130,7 @@ suite("relay to Kafka", () => {
   )
 
   test(
-    "passes over topics that go elsewhere, and its position moves past them",
+    "skips topics that go elsewhere, and moves its position past them",
     Effect.fnUntraced(function* ({ log, name, options, records, relay, sql }) {
       yield* declare(log, name, 2)
       for (let i = 0; i < 10; i++) {
@@ -150,7 +150,7 @@ suite("relay to Kafka", () => {
   )
 
   test(
-    "halts a stream at a gap and never skips; the others flow",
+    "halts a stream at a gap and never skips; the other streams go on",
     Effect.fnUntraced(function* ({ log, name: target, records, relay, sql }) {
       yield* declare(log, target, 3)
       yield* publish(sql, { firstSeq: 1, messages: 3, target })
@@ -182,7 +182,7 @@ suite("relay to Kafka", () => {
   )
 
   test(
-    "halts where a topic is missing, has too few partitions, or holds no such record; others flow, and it goes on",
+    "halts a stream if its topic is missing, has too few partitions, or refuses a record; the other streams go on, and so does this one once that is corrected",
     Effect.fnUntraced(function* ({ log, name, records, relay, sql }) {
       const [alerts, later, small] = [`${name}-alerts`, `${name}-later`, `${name}-small`]
       yield* declare(log, alerts, 2)
@@ -260,7 +260,7 @@ suite("relay to Kafka", () => {
   )
 
   test(
-    "several processes share the lanes, and take over those of one that ends",
+    "several processes share the lanes, and take over those of a process that ends",
     Effect.fnUntraced(function* ({ log, name: target, outbox, records, relay, sql }) {
       yield* declare(log, target, 8)
       const scopes = yield* Effect.all([Scope.make(), Scope.make()])

@@ -4,7 +4,7 @@ import { headersOf, headingOf } from "../../../../src/kafka/log/records.ts"
 const trace = "0af7651916cd43dd8448eb211c80319c"
 const traceparent = `00-${trace}-b7ad6b7169203331-01`
 
-test("the id of a trace alone is carried on as a trace context", () => {
+test("a trace id without a traceparent continues the trace", () => {
   const { headers, traceparent } = headingOf([["trace_id", trace]])
   expect(traceparent).toBe(`00-${trace}-8448eb211c80319c-01`)
   expect(headers).toEqual({})
@@ -13,7 +13,7 @@ test("the id of a trace alone is carried on as a trace context", () => {
   expect(written).toContainEqual(["trace_id", trace])
 })
 
-test("a trace context holds where there is one", () => {
+test("a traceparent takes precedence over a trace id", () => {
   const both = [
     ["trace_id", trace],
     ["traceparent", traceparent]
@@ -24,7 +24,7 @@ test("a trace context holds where there is one", () => {
 })
 
 test.each(["", "not hex", trace.toUpperCase(), trace.slice(1), "0af7651916cd43dd0000000000000000"])(
-  "what is no id of a trace stays as it is: %s",
+  "an invalid trace id stays an ordinary header: %s",
   (id) => {
     expect(headingOf([["trace_id", id]])).toMatchObject({ traceparent: undefined, headers: { trace_id: id } })
   }

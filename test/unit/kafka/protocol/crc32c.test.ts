@@ -11,11 +11,11 @@ const slow = (bytes: Uint8Array): number => {
   return ~crc >>> 0
 }
 
-test("the check value of CRC-32C", () => {
+test("the checksum of the standard check text is the defined one", () => {
   expect(crc32c(Buffer.from("123456789"), 0, 9)).toBe(0xe3069283)
 })
 
-test("is the defined one wherever a part begins and however long it is", () => {
+test("the checksum is the defined one wherever a part of a buffer starts and however long it is", () => {
   const all = Uint8Array.from({ length: 120 }, (_, i) => (i * 151) ^ (i >> 2))
   for (let offset = 0; offset < 5; offset++) {
     const bytes = all.subarray(offset)

@@ -118,13 +118,13 @@ describe("segments as record batches", () => {
     }
   })
 
-  it("take spaces, and meta as commits write it", () => {
+  it("may have spaces in meta, and meta as commits write it", () => {
     const meta = metaText("k", 5, "e", undefined, "00-0af7651916cd43dd8448eb211c80319c-00f067aa0ba902b7-01", 2)
     check([segmentOf(`[${meta},${metaText("k", 5, undefined, "t", undefined)}]`, "{}\n", 2, 0)], 1)
     check([segmentOf(` [ [ "k" , 1.0e2 , null ,\n"t" ] , ["k",007.0e0] ] `.replace("007.0e0", "7.0"), "1\n2", 2, 0)], 1)
   })
 
-  it("keep batches within a limit that one record alone may pass", () => {
+  it("become batches within a limit, which a single record may exceed", () => {
     const records = Array.from({ length: 50 }, (_, i): NewRecord => ({
       partition: 0,
       key: "k",
@@ -144,7 +144,7 @@ describe("segments as record batches", () => {
     }
   })
 
-  it("refuse a segment that is broken", () => {
+  it("are refused if they are damaged", () => {
     const good = metaText("k", 5, undefined, undefined, undefined)
     for (const [meta, vals, messages] of [
       [`[${good}]`, "1", 2],
