@@ -32,23 +32,23 @@ const move = async (admin: Admin, topic: string, name: string, start: PartitionS
   await admin.onSubscription("POST", topic, name, "/resetcursor", body)
 }
 
-/** Creates a subscription at a start in each partition. Where it exists already it stays as it is. `topics` are the partitions in order. */
-export const createAt = async (
+const startAll = async (
   admin: Admin,
   topics: ReadonlyArray<string>,
   name: string,
-  from: StartAt
+  to: StartAt,
+  keepExisting: boolean
 ): Promise<void> => {
   for (const [partition, topic] of topics.entries()) {
-    if ((await admin.subscription(topic, name)) !== undefined) continue
-    await admin.onSubscription("PUT", topic, name, "")
-    await move(admin, topic, name, startIn(partition, from))
-  }
-}
-/** Moves a subscription without consumers. Creates it where it does not exist. `topics` are the partitions in order. */
-export const moveTo = async (admin: Admin, topics: ReadonlyArray<string>, name: string, to: StartAt): Promise<void> => {
-  for (const [partition, topic] of topics.entries()) {
-    if ((await admin.subscription(topic, name)) === undefined) await admin.onSubscription("PUT", topic, name, "")
+    const exists = (await admin.subscription(topic, name)) !== undefined
+    if (exists && keepExisting) continue
+    if (!exists) await admin.onSubscription("PUT", topic, name, "")
     await move(admin, topic, name, startIn(partition, to))
   }
 }
+/** Creates a subscription at a start in each partition. Where it exists already it stays as it is. `topics` are the partitions in order. */
+export const createAt = (admin: Admin, topics: ReadonlyArray<string>, name: string, from: StartAt): Promise<void> =>
+  startAll(admin, topics, name, from, true)
+/** Moves a subscription without consumers. Creates it where it does not exist. `topics` are the partitions in order. */
+export const moveTo = (admin: Admin, topics: ReadonlyArray<string>, name: string, to: StartAt): Promise<void> =>
+  startAll(admin, topics, name, to, false)
