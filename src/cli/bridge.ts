@@ -10,6 +10,7 @@ import { outcomes, type StreamStatus } from "../bridge/status.ts"
 import type { BridgeContext } from "../bridge/context.ts"
 import * as Http from "../server/server.ts"
 import { loadRules } from "../system/bridge-rules.ts"
+import { print } from "./print.ts"
 import { openBridge, openBridgeWhenReachable, prepareBridge } from "../system/open-bridge.ts"
 
 /** The command's flags. */
@@ -21,8 +22,6 @@ export interface BridgeFlags {
   /** The port of the health server; undefined: no server. */
   readonly port: number | undefined
 }
-
-const print = (text: string) => Effect.sync(() => process.stdout.write(`${text}\n`))
 
 const sum = (streams: ReadonlyArray<StreamStatus>) =>
   Object.fromEntries(outcomes.map((outcome) => [outcome, streams.reduce((total, one) => total + one[outcome], 0)]))

@@ -7,12 +7,11 @@ import { loadApplication } from "./config.ts"
 import { drained } from "./shutdown.ts"
 import { CommandFailed, exitCodes } from "./command-failure.ts"
 import { feed } from "./feed.ts"
+import { print } from "./print.ts"
 import { openDatabase } from "../system/database.ts"
 import { openObserved, readStatus } from "../system/observed.ts"
 import { openSystem } from "../system/system.ts"
 import { parseRoles, runLoops, serveHttp } from "./serve.ts"
-
-const print = (text: string) => Effect.sync(() => process.stdout.write(text === "" ? "" : `${text}\n`))
 
 /** Runs some or all roles of a system until stopped. */
 export const start = Effect.fnUntraced(function* (options: {

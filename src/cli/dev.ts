@@ -23,7 +23,8 @@ export interface DevFlags {
   readonly port: number
 }
 
-const say = (options: DevFlags, line: string) =>
+/** Prints a line for people: to standard error if standard output is for JSON. */
+const printLine = (options: DevFlags, line: string) =>
   Effect.sync(() => (options.json ? process.stderr : process.stdout).write(`${line}\n`))
 
 /** Runs until stopped; with `once`, until everything that was sent is processed by the projections and published by the relays. */
@@ -36,16 +37,16 @@ export const dev = Effect.fnUntraced(function* (options: DevFlags) {
 const runSystem = Effect.fnUntraced(function* (application: AnyApplication, database: Database, options: DevFlags) {
   const system = yield* openSystem(application, database, { makesTopics: true })
   const server = yield* serveHttp(system, roles, options.port)
-  yield* say(options, banner(options, database, server.url))
-  if (!options.json && !options.once) yield* Effect.forkScoped(watchAlerts(system, (line) => say(options, line)))
+  yield* printLine(options, banner(options, database, server.url))
+  if (!options.json && !options.once) yield* Effect.forkScoped(watchAlerts(system, (line) => printLine(options, line)))
   const work = Effect.gen(function* () {
     const { fed, ...result } = yield* sendFiles(system, options, server.url)
     if (options.json) process.stdout.write(`${JSON.stringify(result)}\n`)
-    else if (options.input !== undefined) yield* say(options, summary(result))
-    if (fed.rejected > 0) yield* say(options, rejections(fed))
+    else if (options.input !== undefined) yield* printLine(options, summary(result))
+    if (fed.rejected > 0) yield* printLine(options, rejections(fed))
     if (options.once) return fed.rejected > 0 ? exitCodes.rejected : 0
     if (options.input !== undefined)
-      yield* say(options, "All events are processed. The system keeps running; stop it with Ctrl-C.")
+      yield* printLine(options, "All events are processed. The system keeps running; stop it with Ctrl-C.")
     return yield* Effect.never
   })
   return yield* Effect.raceFirst(work, runLoops(system, roles))

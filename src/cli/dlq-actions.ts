@@ -8,11 +8,12 @@ import * as DeadLetters from "../system/dead-letters/dead-letters.ts"
 import { openSystem } from "../system/system.ts"
 import { CommandFailed, exitCodes, usageError } from "./command-failure.ts"
 import { loadApplication } from "./config.ts"
+import { print, warn } from "./print.ts"
 import { rowsAs } from "./tables.ts"
 import { timeOf } from "./time.ts"
 
-/** The filters as they were given. */
-export interface DlqFilters {
+/** The filters that `list`, `retry` and `discard` share, as they were given. */
+export interface DlqFilterFlags {
   /** Ids, as `list` prints them. */
   readonly ids: ReadonlyArray<string>
   /** Names with commas between them; undefined: all kinds. */
@@ -27,27 +28,24 @@ export interface DlqFilters {
   readonly since: string | undefined
   readonly limit: number
 }
-/** Where dead letters are, and how they are printed. */
-export interface DlqPlaces {
+/** The flags that all commands share. */
+export interface DlqSharedFlags {
   readonly data: string
   readonly config: string | undefined
   /** The file of the bridge's rules. */
   readonly rules: string | undefined
   readonly json: boolean
 }
-/** What `list` is given. */
-export interface DlqListOptions extends DlqPlaces, DlqFilters {
+/** The flags of `list`. */
+export interface DlqListFlags extends DlqSharedFlags, DlqFilterFlags {
   /** Names with commas between them. */
   readonly status: string
 }
-/** What `retry` and `discard` are given. */
-export interface DlqBulkOptions extends DlqPlaces, DlqFilters {
+/** The flags of `retry` and `discard`. */
+export interface DlqBulkFlags extends DlqSharedFlags, DlqFilterFlags {
   readonly all: boolean
   readonly dryRun: boolean
 }
-
-const print = (text: string) => Effect.sync(() => process.stdout.write(text === "" ? "" : `${text}\n`))
-const warn = (text: string) => Effect.sync(() => process.stderr.write(`millrace: ${text}\n`))
 
 const namesOf = (text: string) => text.split(",").map((name) => name.trim())
 const advice: Readonly<Record<DeadLetters.InvalidSelection["field"], string>> = {
@@ -59,7 +57,7 @@ const advice: Readonly<Record<DeadLetters.InvalidSelection["field"], string>> = 
 }
 const asUsageError = ({ field, message }: DeadLetters.InvalidSelection) => usageError(message, advice[field])
 /** The filters as a request: kinds as a list, and the time as a number. */
-const requestOf = Effect.fnUntraced(function* ({ kind, since, ...filters }: DlqFilters) {
+const requestOf = Effect.fnUntraced(function* ({ kind, since, ...filters }: DlqFilterFlags) {
   const time = since === undefined ? undefined : timeOf(since, Date.now())
   if (since !== undefined && time === undefined)
     return yield* usageError(
@@ -83,7 +81,7 @@ const openDecisions = Effect.fnUntraced(function* (data: string, max: number) {
   yield* migrateWhereEmpty(database.sql)
   return database
 })
-const contextOf = (database: Database, { config, rules }: DlqPlaces): DeadLetters.DeadLettersContext => ({
+const contextOf = (database: Database, { config, rules }: DlqSharedFlags): DeadLetters.DeadLettersContext => ({
   sql: database.sql,
   openLog: Effect.gen(function* () {
     return (yield* openSystem(yield* loadApplication(config), database, { relaysHere: false })).log
@@ -117,7 +115,7 @@ const reportLeftOut = Effect.fnUntraced(function* (leftOut: ReadonlyArray<DeadLe
 })
 
 /** Prints dead letters, the newest first. Exits with 1 if a kind is left out. */
-export const list = Effect.fnUntraced(function* ({ status, ...options }: DlqListOptions) {
+export const list = Effect.fnUntraced(function* ({ status, ...options }: DlqListFlags) {
   const request = { ...(yield* requestOf(options)), statuses: namesOf(status) }
   const selection = yield* Effect.mapError(DeadLetters.selectionOf(request), asUsageError)
   const database = yield* openDecisions(options.data, 1)
@@ -131,20 +129,20 @@ export const list = Effect.fnUntraced(function* ({ status, ...options }: DlqList
 /** Prints all that is known of one dead letter. */
 export const show = Effect.fnUntraced(function* ({
   id,
-  ...places
-}: Pick<DlqPlaces, "data" | "json" | "rules"> & { readonly id: string }) {
+  ...flags
+}: Pick<DlqSharedFlags, "data" | "json" | "rules"> & { readonly id: string }) {
   const request = { ids: [id], statuses: DeadLetters.deadLetterStatuses, limit: 1 }
   const selection = yield* Effect.mapError(DeadLetters.selectionOf(request), asUsageError)
-  const database = yield* openDecisions(places.data, 1)
+  const database = yield* openDecisions(flags.data, 1)
   const { deadLetters, leftOut } = yield* DeadLetters.list(
-    contextOf(database, { ...places, config: undefined }),
+    contextOf(database, { ...flags, config: undefined }),
     selection
   )
   yield* reportLeftOut(leftOut)
   const [found] = deadLetters
   if (found === undefined)
     return yield* new CommandFailed({ message: `there is no dead letter ${id}`, try: "millrace dlq list" })
-  yield* print(places.json ? JSON.stringify(found.details) : linesOf(found))
+  yield* print(flags.json ? JSON.stringify(found.details) : linesOf(found))
   return 0
 })
 const linesOf = ({ details }: DeadLetters.ListedDeadLetter) =>
@@ -165,17 +163,17 @@ const currentUser = () => {
 }
 
 /** Checks the flags of a retry or a discard. */
-const bulkSelectionOf = Effect.fnUntraced(function* (options: DlqBulkOptions) {
+const bulkSelectionOf = Effect.fnUntraced(function* (options: DlqBulkFlags) {
   const request = { ...(yield* requestOf(options)), all: options.all }
   return yield* Effect.mapError(DeadLetters.bulkSelectionOf(request), asUsageError)
 })
 /** Opens the database with a connection beside the one that keeps other processes from deciding. */
-const openForDecisions = ({ data }: DlqBulkOptions) => openDecisions(data, 2)
+const openForDecisions = ({ data }: DlqBulkFlags) => openDecisions(data, 2)
 
 /** Prints which dead letters a command would decide about. */
 const printPreview = Effect.fnUntraced(function* (
   verb: "retry" | "discard",
-  { json }: DlqBulkOptions,
+  { json }: DlqBulkFlags,
   { deadLetters, leftOut }: DeadLetters.DeadLetterPreview
 ) {
   yield* reportLeftOut(leftOut)
@@ -183,7 +181,7 @@ const printPreview = Effect.fnUntraced(function* (
   return 0
 })
 /** Fails if ids were named and nothing was done. */
-const assertDone = (verb: "retried" | "discarded", { ids }: DlqFilters, done: number) =>
+const assertDone = (verb: "retried" | "discarded", { ids }: DlqFilterFlags, done: number) =>
   done > 0 || ids.length === 0
     ? Effect.succeed(0)
     : Effect.fail(
@@ -194,7 +192,7 @@ const assertDone = (verb: "retried" | "discarded", { ids }: DlqFilters, done: nu
       )
 
 /** Retries dead letters. Exits with 4 if some are refused again, with 1 if a kind is left out. */
-export const retry = Effect.fnUntraced(function* (options: DlqBulkOptions) {
+export const retry = Effect.fnUntraced(function* (options: DlqBulkFlags) {
   const selection = yield* bulkSelectionOf(options)
   const context = contextOf(yield* openForDecisions(options), options)
   if (options.dryRun)
@@ -208,10 +206,7 @@ export const retry = Effect.fnUntraced(function* (options: DlqBulkOptions) {
   yield* assertDone("retried", options, result.retried)
   return code
 })
-const printRetry = Effect.fnUntraced(function* (
-  { json }: DlqBulkOptions,
-  { refused, retried }: DeadLetters.RetryResult
-) {
+const printRetry = Effect.fnUntraced(function* ({ json }: DlqBulkFlags, { refused, retried }: DeadLetters.RetryResult) {
   for (const [reason, some] of Map.groupBy(refused, (one) => one.reason)) {
     const which =
       some.length === 1 ? `${some[0]!.id} stays parked` : `${some[0]!.id} and ${some.length - 1} more stay parked`
@@ -225,7 +220,7 @@ const printRetry = Effect.fnUntraced(function* (
 })
 
 /** Discards dead letters. Exits with 1 if a kind is left out. */
-export const discard = Effect.fnUntraced(function* (options: DlqBulkOptions) {
+export const discard = Effect.fnUntraced(function* (options: DlqBulkFlags) {
   const selection = yield* bulkSelectionOf(options)
   const context = contextOf(yield* openForDecisions(options), options)
   if (options.dryRun)

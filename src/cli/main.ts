@@ -152,9 +152,9 @@ const sql = Command.make(
   ])
 )
 
-const topicsOf = (doing: "plan" | "apply" | "check", description: string) =>
+const topicsOf = (action: "plan" | "apply" | "check", description: string) =>
   Command.make(
-    doing,
+    action,
     {
       data,
       config,
@@ -168,7 +168,7 @@ const topicsOf = (doing: "plan" | "apply" | "check", description: string) =>
       runToExitCode(
         Effect.flatMap(
           Effect.promise(() => import("./topics.ts")),
-          (module) => module.topics(doing, { ...flags, config: Option.getOrUndefined(flags.config) })
+          (module) => module.topics(action, { ...flags, config: Option.getOrUndefined(flags.config) })
         )
       )
   ).pipe(Command.withDescription(description))

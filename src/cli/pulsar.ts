@@ -5,6 +5,7 @@ import * as Option from "effect/Option"
 import { CommandFailed, exitCodes } from "./command-failure.ts"
 import { loadApplication } from "./config.ts"
 import { config, json, optionalText, runToExitCode } from "./flags.ts"
+import { print } from "./print.ts"
 import { type Application, topicsOf } from "../model/application.ts"
 import type { ResourcePlan } from "../pulsar/tenants.ts"
 import { Tenancy } from "../model/tenancy.ts"
@@ -66,7 +67,7 @@ const tenancyOf = (application: Application.Any, tenants: string | undefined) =>
 }
 
 const run = Effect.fnUntraced(function* (
-  doing: "plan" | "apply" | "check",
+  action: "plan" | "apply" | "check",
   options: { readonly config: string | undefined; readonly tenants: string | undefined; readonly json: boolean }
 ) {
   const tenancy = yield* tenancyOf(yield* loadApplication(options.config), options.tenants)
@@ -75,29 +76,29 @@ const run = Effect.fnUntraced(function* (
     try: admin,
     catch: (cause) => new CommandFailed({ message: (cause as Error).message, exitCode: exitCodes.usage })
   })
-  const plans = yield* doing === "apply" ? tenants.apply(client, tenancy) : tenants.plan(client, tenancy)
+  const plans = yield* action === "apply" ? tenants.apply(client, tenancy) : tenants.plan(client, tenancy)
   const text = options.json
     ? JSON.stringify({ pulsar: client.url, resources: plans, differs: plans.some(tenants.differs) })
-    : textOf(plans, doing === "apply" ? " were" : "")
-  yield* Effect.sync(() => process.stdout.write(`${text}\n`))
+    : textOf(plans, action === "apply" ? " were" : "")
+  yield* print(text)
   const refused = plans.filter(({ action }) => action === "refused")
-  if (doing === "apply" && refused.length > 0) {
+  if (action === "apply" && refused.length > 0) {
     const first = refused[0]!
     return yield* new CommandFailed({
       message: `${refused.map(({ name }) => name).join(", ")}: refused, so nothing was changed: ${first.note}`
     })
   }
-  return doing === "check" && plans.some(tenants.differs) ? exitCodes.unhealthy : 0
+  return action === "check" && plans.some(tenants.differs) ? exitCodes.unhealthy : 0
 })
 
 const tenants = optionalText(
   "tenants",
   "Tenants in addition to those that the application declares, separated by commas"
 )
-const subcommand = (doing: "plan" | "apply" | "check", description: string) =>
-  Command.make(doing, { config, tenants, json }, (flags) =>
+const subcommand = (action: "plan" | "apply" | "check", description: string) =>
+  Command.make(action, { config, tenants, json }, (flags) =>
     runToExitCode(
-      run(doing, {
+      run(action, {
         json: flags.json,
         config: Option.getOrUndefined(flags.config),
         tenants: Option.getOrUndefined(flags.tenants)

@@ -76,12 +76,12 @@ const changeOf = (from: number | string | undefined, to: number | string) =>
   from === undefined || from === to ? String(to) : `${from} → ${to}`
 
 /** A plan for topics, for people: a line for each topic, with its settings and notes below it. */
-export const planText = (where: string, plans: ReadonlyArray<TopicPlan>): string => {
+export const planText = (log: string, plans: ReadonlyArray<TopicPlan>): string => {
   const width = Math.max(...plans.map(({ topic }) => topic.length))
   const lines = plans.flatMap(({ action, notes, partitions, settings, topic }) => [
     `${topic.padEnd(width)}  ${changeOf(partitions.from, partitions.to)} partition${partitions.to === 1 ? "" : "s"}: ${actionNames[action]}`,
     ...settings.map(({ from, name, to }) => `  ${name} ${changeOf(from, to)}`),
     ...notes.map((note) => `  ${note}`)
   ])
-  return [`Topics on ${where}`, ...lines].join("\n")
+  return [`Topics on ${log}`, ...lines].join("\n")
 }

@@ -4,6 +4,7 @@ import { openTopics, specsOf } from "../system/topics.ts"
 import { differs, type TopicPlan } from "../log/topic-plan.ts"
 import { loadApplication } from "./config.ts"
 import { CommandFailed, exitCodes } from "./command-failure.ts"
+import { print } from "./print.ts"
 import { planText } from "./tables.ts"
 
 /** The flags of the three commands. */
@@ -15,33 +16,31 @@ export interface TopicsFlags {
 }
 
 /** The error of `apply` if a topic is refused; undefined if none is. */
-const refusalOf = (plans: ReadonlyArray<TopicPlan>, where: string) => {
+const refusalOf = (plans: ReadonlyArray<TopicPlan>, on: string) => {
   const refused = plans.filter(({ action }) => action === "refused")
   const [first] = refused
   if (first === undefined) return undefined
   const grows = refused.every(({ partitions: { from, to } }) => from !== undefined && from < to)
   return new CommandFailed({
     message: `${refused.map(({ topic }) => topic).join(", ")}: refused, so no topic was changed: ${first.notes.join("; ")}`,
-    ...(grows && where === "Kafka"
+    ...(grows && on === "Kafka"
       ? { try: "--allow-repartition, if keys may lose their order and you rebuild every projection over the topic" }
       : {})
   })
 }
 
 /** Prints the plan, and with `apply` carries it out. `check` exits with 3 if anything differs from the declaration. */
-export const topics = Effect.fnUntraced(function* (doing: "plan" | "apply" | "check", options: TopicsFlags) {
+export const topics = Effect.fnUntraced(function* (action: "plan" | "apply" | "check", options: TopicsFlags) {
   const { allowRepartition, config, data, json } = options
   const application = yield* loadApplication(config)
-  const { topics, where } = yield* openTopics(data)
-  const specs = specsOf(application, where)
+  const { topics, on } = yield* openTopics(data)
+  const specs = specsOf(application, on)
   const plans = yield* topics.plan(specs, { allowRepartition })
-  const text = json
-    ? JSON.stringify({ log: where, topics: plans, differs: plans.some(differs) })
-    : planText(where, plans)
-  yield* Effect.sync(() => process.stdout.write(`${text}\n`))
-  if (doing === "check") return plans.some(differs) ? exitCodes.unhealthy : 0
-  if (doing === "plan") return 0
-  const refused = refusalOf(plans, where)
+  const text = json ? JSON.stringify({ log: on, topics: plans, differs: plans.some(differs) }) : planText(on, plans)
+  yield* print(text)
+  if (action === "check") return plans.some(differs) ? exitCodes.unhealthy : 0
+  if (action === "plan") return 0
+  const refused = refusalOf(plans, on)
   if (refused !== undefined) return yield* refused
   yield* topics.apply(specs, plans)
   return 0

@@ -68,22 +68,3 @@ const openPulsarRelay = Effect.fnUntraced(function* (application: Application.An
     })
   })
 })
-
-/** Returns what wakes the relays of other processes after a commit. Commits that end while a notification is under way share the next one. */
-export const makeNotifier = (sql: Sql): (() => void) => {
-  let wanted = false
-  let busy = false
-  const notify = async () => {
-    busy = true
-    while (wanted) {
-      wanted = false
-      // if the notification is lost, the relays find the commit with their next poll
-      await sql`select pg_notify(${PostgresRelay.outboxChannel}, '')`.catch(() => undefined)
-    }
-    busy = false
-  }
-  return () => {
-    wanted = true
-    if (!busy) void notify()
-  }
-}

@@ -28,7 +28,7 @@ export const openTopics = Effect.fnUntraced(function* (dataDir: string) {
     return sql
   })
   const { on, topics } = yield* openLog(database)
-  return { where: on, topics }
+  return { on, topics }
 })
 
 /** Fails with `TopicsNotReady` if a topic does not exist, or if it has another number of partitions or another cleanup policy than declared. */
