@@ -8,7 +8,7 @@ import { type StreamHalt, RelayError, type RelayRound } from "./target.ts"
 export interface LaneRound {
   /** Messages that reached the target since the round before. */
   readonly messages: number
-  /** The round ended at its bound: there is more to ship at once. */
+  /** The round ended at its limit: there is more to publish at once. */
   readonly more: boolean
 }
 /** A lane that this process runs. Its rounds run one after another. */

@@ -1,5 +1,5 @@
-// Lanes of a relay on PostgreSQL: their grouping is rows, and who has which is advisory locks, which a process that dies lets go at once, and
-// one that stands still loses.
+// Lanes of relays on PostgreSQL. Their grouping is stored in rows. The lanes that a process holds are advisory locks, which the server
+// releases when the process dies, and which it loses when it hangs.
 import { randomInt } from "node:crypto"
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
@@ -10,15 +10,15 @@ import type { Sql } from "../client/client.ts"
 import { queryFor } from "./outbox-sql.ts"
 import { make as makeSession, type ListeningSession } from "../client/session.ts"
 
-// First keys of the advisory locks: two a target, beside those of groups of the log's readers.
+// First keys of the advisory locks, two for each target; groups of the log have others.
 const membersKey = (number: number) => 1_820_000_000 + 2 * number
 const lanesKey = (number: number) => membersKey(number) + 1
-/** A member says every second that it is there. After so long a silence its session is ended, in milliseconds. */
+/** A process uses its session every second. After so many milliseconds without that, another process ends the session. */
 const silentMs = 10_000
 const insufficientPrivilege = "42501"
 
-/** Sets the number of lanes, or begins with one, and names the ids of all that there are. */
-const regroup = async (sql: Sql, target: string, lanes: number | undefined, idOf: (lane: number) => string) => {
+/** Sets the number of lanes, if given (at first 1), and stores the producer ids of all lanes. Returns the number of the target. */
+const storeGrouping = async (sql: Sql, target: string, lanes: number | undefined, idOf: (lane: number) => string) => {
   await sql`
     insert into millrace.relay_grouping as g (target, lanes) values (${target}, ${lanes ?? 1})
     on conflict (target) do update set lanes = excluded.lanes, generation = g.generation + 1, fenced = false
@@ -37,22 +37,26 @@ const groupingOf = async (sql: Sql, target: string): Promise<LaneGrouping> => {
   return { ...row!, ids: JSON.parse(row!.ids) as ReadonlyArray<string> }
 }
 
-interface Member {
+/** This process as one of those that share a target's lanes. */
+interface LaneMember {
   readonly session: ListeningSession
   readonly number: number
   readonly id: number
 }
-interface Lock {
+/** An advisory lock of a member or of a lane. */
+interface LaneLock {
+  /** Whether it is a member's. */
   readonly member: boolean
+  /** The member, or the number of the lane. */
   readonly id: number
   readonly own: boolean
-  /** Its session was not heard of for too long; null: whose it is, this role may not see. */
+  /** Whether its session was unused for too long; null if this role may not see that. */
   readonly silent: boolean | null
 }
 const silence = `clock_timestamp() - interval '${silentMs} milliseconds'`
-// one statement over one connection: it may be another one than before, and then it has no locks
-const look = ({ number, session }: Member) =>
-  session.sql.unsafe<Array<Lock>>(
+// One statement, and so one connection: after a reconnect it is another one, which holds no locks.
+const readLocks = ({ number, session }: LaneMember) =>
+  session.sql.unsafe<Array<LaneLock>>(
     `select (l.classid::bigint = $1::bigint) as member, l.objid::bigint::int as id, l.pid = pg_backend_pid() as own,
     a.state_change < ${silence} as silent
   from pg_locks l left join pg_stat_activity a on a.pid = l.pid
@@ -62,10 +66,10 @@ const look = ({ number, session }: Member) =>
     { prepare: true }
   )
 /**
- * Ends the sessions of members that stand still, so that others get their lanes. Such a process, once it goes on, is fenced by its target; if it
- * was only slow it joins again. Where this role may not end them they keep their lanes.
+ * Ends the sessions of processes that hang, so that others get their lanes. When such a process continues, its target fences it, and it
+ * joins again. If this role may not end sessions, hanging processes keep their lanes.
  */
-const endSilent = async ({ number, session }: Member): Promise<void> => {
+const endSilent = async ({ number, session }: LaneMember): Promise<void> => {
   try {
     await session.sql.unsafe(
       `select pg_terminate_backend(a.pid) from pg_stat_activity a
@@ -82,23 +86,23 @@ const endSilent = async ({ number, session }: Member): Promise<void> => {
 }
 const nothing: LaneClaims = { held: [], surplus: 0 }
 
-const claim = async (member: Member, lanes: number): Promise<LaneClaims> => {
+const claim = async (member: LaneMember, lanes: number): Promise<LaneClaims> => {
   const { id, number, session } = member
   if (session.pid() === undefined) return nothing
-  let locks = await look(member)
+  let locks = await readLocks(member)
   if (locks.some(({ own, silent }) => !own && silent === true)) {
     await endSilent(member)
-    locks = await look(member)
+    locks = await readLocks(member)
   }
   if (!locks.some((lock) => lock.member && lock.own)) {
     await session.sql`select pg_try_advisory_lock(${membersKey(number)}::int, ${id}::int)`
-    locks = await look(member)
+    locks = await readLocks(member)
   }
   const members = locks.filter((lock) => lock.member).map((lock) => lock.id)
-  const had = locks.filter((lock) => !lock.member && lock.own).map((lock) => lock.id)
-  const gone = had.filter((lane) => lane >= lanes)
+  const current = locks.filter((lock) => !lock.member && lock.own).map((lock) => lock.id)
+  const gone = current.filter((lane) => lane >= lanes)
   for (const lane of gone) await session.sql`select pg_advisory_unlock(${lanesKey(number)}::int, ${lane}::int)`
-  const held = had.filter((lane) => lane < lanes)
+  const held = current.filter((lane) => lane < lanes)
   const share = shareOf(id, members, lanes)
   const taken = new Set(locks.filter((lock) => !lock.member).map((lock) => lock.id))
   for (let lane = 0; lane < lanes && held.length < share; lane++) {
@@ -110,7 +114,7 @@ const claim = async (member: Member, lanes: number): Promise<LaneClaims> => {
   return { held: held.toSorted((a, b) => a - b), surplus: Math.max(0, held.length - share) }
 }
 
-/** Joins those who share a target's lanes, over a connection of its own until the scope closes. */
+/** Joins the processes that share a target's lanes, over a connection of its own, until the scope closes. */
 export const lanesOf = Effect.fnUntraced(function* (
   sql: Sql,
   target: string,
@@ -118,11 +122,11 @@ export const lanesOf = Effect.fnUntraced(function* (
   idOf: (lane: number) => string
 ): Effect.fn.Return<RelayLanes, RelayError, Scope.Scope> {
   const run = queryFor(target)
-  const number = yield* run("publish", () => regroup(sql, target, lanes, idOf))
+  const number = yield* run("publish", () => storeGrouping(sql, target, lanes, idOf))
   const quiet = () => undefined
   const session = yield* makeSession(sql, "millrace_relay", { notified: quiet, ready: quiet, lost: quiet })
   yield* session.opened
-  const member: Member = { session, number, id: randomInt(1, 2 ** 31 - 1) }
+  const member: LaneMember = { session, number, id: randomInt(1, 2 ** 31 - 1) }
   return {
     grouping: run("publish", () => groupingOf(sql, target)),
     fenced: (generation) =>

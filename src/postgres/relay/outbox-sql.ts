@@ -24,7 +24,7 @@ export const queryFor =
       return new RelayError({ target, operation, retryable, reason: error.reason, cause: error.cause ?? error })
     })
 
-/** The streams of the outbox by one probe of its key each, for it holds many segments of few streams. */
+/** The streams of the outbox, found by one index lookup each, because the outbox has many segments of few streams. */
 export const streams = `
   with recursive stream as (
     (select projection, source, partition from millrace.outbox order by projection, source, partition limit 1)
@@ -40,13 +40,13 @@ export const streams = `
     ) next
   )`
 
-/** Begins the streams that have segments and no position yet. How many did. */
-export const begin = async (sql: Sql, target: string): Promise<number> => {
+/** Stores a position for each stream that has segments and no position yet. Returns the number of those. */
+export const startStreams = async (sql: Sql, target: string): Promise<number> => {
   const [row] = await sql<Array<{ readonly begun: number }>>`select millrace.relay_begin(${target}) as begun`
   return row!.begun
 }
 
-/** Every position of a target. */
+/** All positions of a target. */
 export const positions = async (sql: Sql, target: string): Promise<ReadonlyArray<MirroredPosition>> => {
   const rows = await sql<
     Array<
@@ -73,14 +73,14 @@ export const positions = async (sql: Sql, target: string): Promise<ReadonlyArray
   }))
 }
 
-/** Columns of an `unnest` over streams. */
+/** The columns of streams, as array parameters. */
 const streamArrays = (list: ReadonlyArray<OutboxStream>) =>
   [
     arrayLiteral(list.map(({ projection }) => projection)),
     arrayLiteral(list.map(({ source }) => source)),
     arrayLiteral(list.map(({ partition }) => partition))
   ] as const
-/** The same as arguments of `unnest`. */
+/** The same, as arguments of `unnest`. */
 const streamColumns = (sql: Sql, list: ReadonlyArray<OutboxStream>) => {
   const [projections, sources, partitions] = streamArrays(list)
   return sql`${projections}::text[], ${sources}::text[], ${partitions}::integer[]`
@@ -119,13 +119,13 @@ const reading = `
   from place p
   left join measured m on m.n = p.n and m.own_before < $7::bigint and m.bytes_before < $8::bigint
   order by p.n, m.k`
-/** A row of `reading`, as the server sent it. */
-type Row = ReadonlyArray<Uint8Array | null>
+/** A row of `reading` in the server's text form. */
+type RawRow = ReadonlyArray<Uint8Array | null>
 
 const textOf = (value: Uint8Array | null | undefined): string | undefined =>
   value == null ? undefined : Buffer.from(value.buffer, value.byteOffset, value.byteLength).toString("utf8")
 const none = new Uint8Array(0)
-const segmentOf = (row: Row): Segment => {
+const segmentOf = (row: RawRow): Segment => {
   const partition = textOf(row[7])
   return {
     firstSeq: Number(textOf(row[3])),
@@ -138,33 +138,33 @@ const segmentOf = (row: Row): Segment => {
   }
 }
 
-/** What follows places. Texts stay bytes: nobody needs them as strings. */
+/** Reads the segments after positions. Their texts stay bytes, because targets need no strings. */
 export const read = async (
   sql: Sql,
-  places: ReadonlyArray<OutboxPosition>,
+  positions: ReadonlyArray<OutboxPosition>,
   { bytes, segments, streamBytes }: ReadLimits,
-  pass: ReadonlyArray<string>
+  skip: ReadonlyArray<string>
 ): Promise<ReadonlyArray<FollowingSegments>> => {
-  if (places.length === 0) return []
+  if (positions.length === 0) return []
   const parameters = [
-    ...streamArrays(places),
-    arrayLiteral(places.map(({ seq }) => seq)),
-    arrayLiteral(pass),
+    ...streamArrays(positions),
+    arrayLiteral(positions.map(({ seq }) => seq)),
+    arrayLiteral(skip),
     segments,
     streamBytes,
     bytes
   ]
-  const rows = (await sql.unsafe(reading, parameters, { prepare: true }).raw()) as unknown as ReadonlyArray<Row>
-  const there = places.map((): string | undefined => undefined)
-  const candidates = places.map(() => 0)
-  const found = places.map((): Array<Segment> => [])
+  const rows = (await sql.unsafe(reading, parameters, { prepare: true }).raw()) as unknown as ReadonlyArray<RawRow>
+  const there = positions.map((): string | undefined => undefined)
+  const candidates = positions.map(() => 0)
+  const found = positions.map((): Array<Segment> => [])
   for (const row of rows) {
     const n = Number(textOf(row[0]))
     there[n] = textOf(row[1])
     candidates[n] = Number(textOf(row[2]))
     if (row[3] != null) found[n]!.push(segmentOf(row))
   }
-  return places.map((place, n) => ({
+  return positions.map((place, n) => ({
     place,
     there: there[n],
     segments: found[n]!,
@@ -173,19 +173,19 @@ export const read = async (
 }
 
 /** Moves positions, never backwards. */
-export const move = (sql: Sql, target: string, places: ReadonlyArray<OutboxPosition>) => sql`
+export const move = (sql: Sql, target: string, positions: ReadonlyArray<OutboxPosition>) => sql`
   update millrace.relay_position p
   set seq = m.seq, incarnation = m.incarnation, moved_at = clock_timestamp(), halted = null, adopt = false,
     generation = p.generation + p.adopt::integer
   from unnest(
-    ${streamColumns(sql, places)},
-    ${arrayLiteral(places.map(({ seq }) => seq))}::bigint[],
-    ${arrayLiteral(places.map(({ incarnation }) => incarnation ?? null))}::uuid[]
+    ${streamColumns(sql, positions)},
+    ${arrayLiteral(positions.map(({ seq }) => seq))}::bigint[],
+    ${arrayLiteral(positions.map(({ incarnation }) => incarnation ?? null))}::uuid[]
   ) as m (projection, source, partition, seq, incarnation)
   where (p.target, p.projection, p.source, p.partition) = (${target}, m.projection, m.source, m.partition) and p.seq <= m.seq`
 
-/** Where a stream is in a topic: as it was begun by whoever came first, or was connected to it first. */
-export const topicPlace = async (sql: Sql, target: string, begin: TopicPosition): Promise<TopicPosition> => {
+/** The position of a stream in a topic: as stored, or else as `begin` says, which is stored then. */
+export const topicPosition = async (sql: Sql, target: string, begin: TopicPosition): Promise<TopicPosition> => {
   const { generation, partition, place, projection, sent, seq, source, topic } = begin
   const [row] = await sql<Array<TopicPosition>>`
     with begun as (
@@ -200,18 +200,18 @@ export const topicPlace = async (sql: Sql, target: string, begin: TopicPosition)
   return row!
 }
 
-/** Moves places in topics, never backwards, and keeps what was parked. */
+/** Moves positions in topics, never backwards, and stores parked messages. */
 export const keep = async (
   sql: Sql,
   target: string,
-  places: ReadonlyArray<TopicPosition>,
+  positions: ReadonlyArray<TopicPosition>,
   parked: ReadonlyArray<ParkedMessage>
 ) => {
-  // first: a place that has passed a message says that it is dealt with
+  // before the positions, because a position past a message means that the message is published or parked
   if (parked.length > 0) await sql`${insertParked(sql, target, parked)} order by m.seq on conflict do nothing`
-  if (places.length > 0) await keepPlaces(sql, target, places)
+  if (positions.length > 0) await moveTopicPositions(sql, target, positions)
 }
-/** What names rows of `m`, in whose order letters are numbered, is to follow. */
+/** The statement that stores parked messages, to be followed by conditions on, and the order of, its rows `m`. Dead letters are numbered in that order. */
 const insertParked = (sql: Sql, target: string, parked: ReadonlyArray<ParkedMessage>) => sql`
   insert into millrace.relay_parked
     (target, projection, source, partition, seq, incarnation, topic, key, meta, val, reason)
@@ -226,7 +226,10 @@ const insertParked = (sql: Sql, target: string, parked: ReadonlyArray<ParkedMess
     ${arrayLiteral(parked.map(({ val }) => val))}::text[],
     ${arrayLiteral(parked.map(({ reason }) => reason))}::text[]
   ) as m (projection, source, partition, seq, incarnation, topic, key, meta, val, reason)`
-/** Keeps what is parked of topics that the stream was never connected to. Which: who connects to one waits for this, and goes on behind it. */
+/**
+ * Parks messages of topics that the stream never connected to, and returns these topics. A relay that connects to one at the same time
+ * waits for this statement, and continues after the parked messages.
+ */
 export const park = async (sql: Sql, target: string, parking: ParkRequest): Promise<ReadonlyArray<string>> => {
   const { generation, parked, partition, projection, source, topics } = parking
   const rows = await sql<Array<{ readonly topic: string }>>`
@@ -249,21 +252,21 @@ export const park = async (sql: Sql, target: string, parking: ParkRequest): Prom
     select topic from closed`
   return rows.map(({ topic }) => topic)
 }
-const keepPlaces = (sql: Sql, target: string, places: ReadonlyArray<TopicPosition>) => sql`
+const moveTopicPositions = (sql: Sql, target: string, positions: ReadonlyArray<TopicPosition>) => sql`
   update millrace.relay_topic t
   set seq = m.seq, sent = m.sent, place = m.place
   from unnest(
-    ${streamColumns(sql, places)},
-    ${arrayLiteral(places.map(({ generation }) => generation))}::integer[],
-    ${arrayLiteral(places.map(({ topic }) => topic))}::text[],
-    ${arrayLiteral(places.map(({ seq }) => seq))}::bigint[],
-    ${arrayLiteral(places.map(({ sent }) => sent))}::bigint[],
-    ${arrayLiteral(places.map(({ place }) => place))}::text[]
+    ${streamColumns(sql, positions)},
+    ${arrayLiteral(positions.map(({ generation }) => generation))}::integer[],
+    ${arrayLiteral(positions.map(({ topic }) => topic))}::text[],
+    ${arrayLiteral(positions.map(({ seq }) => seq))}::bigint[],
+    ${arrayLiteral(positions.map(({ sent }) => sent))}::bigint[],
+    ${arrayLiteral(positions.map(({ place }) => place))}::text[]
   ) as m (projection, source, partition, generation, topic, seq, sent, place)
   where (t.target, t.projection, t.source, t.partition, t.generation, t.topic) =
     (${target}, m.projection, m.source, m.partition, m.generation, m.topic) and t.seq <= m.seq`
 
-/** Writes down why streams stand still, or that they do not. */
+/** Stores why streams are halted, or that they are not. */
 export const halt = (
   sql: Sql,
   target: string,
@@ -278,7 +281,7 @@ export const halt = (
   where (p.target, p.projection, p.source, p.partition) = (${target}, m.projection, m.source, m.partition)
     and p.halted is distinct from m.reason`
 
-/** How many messages of each stream the target lacks; streams without a position yet included. */
+/** How many messages of each stream the target does not have yet, also of streams without a position. */
 export const lag = (sql: Sql, target: string) => sql.unsafe<Array<StreamLag>>(lags, [target], { prepare: true })
 const lags = `${streams}
   select s.projection, s.source, s.partition, (last.seq - coalesce(p.seq, 0))::float8 as lag
@@ -293,7 +296,7 @@ const lags = `${streams}
     on (p.target, p.projection, p.source, p.partition) = ($1, s.projection, s.source, s.partition)
   order by 1, 2, 3`
 
-/** Deletes segments that every target has, older than the retention, at most so many. How many it did. */
+/** Deletes at most `limit` segments that every target has and that are older than the retention. Returns how many it deleted. */
 export const collect = async (sql: Sql, targets: ReadonlyArray<string>, retentionMs: number, limit: number) => {
   const [row] = await sql<Array<{ readonly deleted: number }>>`
     select millrace.outbox_collect(${arrayLiteral(targets)}::text[], ${retentionMs}::float8, ${limit}::integer) as deleted`

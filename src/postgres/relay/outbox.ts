@@ -1,4 +1,4 @@
-// The outbox on PostgreSQL, for relays that bring it elsewhere, and what they share with the one that copies it within the server.
+// The outbox on PostgreSQL, for relays to Kafka and Pulsar, and the signals of commits, which the relay to the log uses too.
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Queue from "effect/Queue"
@@ -10,7 +10,7 @@ import { lanesOf } from "./lanes.ts"
 import * as Statement from "./outbox-sql.ts"
 import { queryFor } from "./outbox-sql.ts"
 
-/** The channel that is notified after a commit which published something. */
+/** The channel of notifications after commits that published something. */
 export const outboxChannel = "millrace_outbox"
 
 /** Listens for commits until the scope closes. */
@@ -19,29 +19,31 @@ export const signalsOf = Effect.fnUntraced(function* (
   target: string
 ): Effect.fn.Return<CommitSignals, RelayError, Scope.Scope> {
   const run = queryFor(target)
-  const signs = yield* Queue.sliding<void>(1)
-  const signal = () => void Queue.offerUnsafe(signs, undefined)
+  const signals = yield* Queue.sliding<void>(1)
+  const signal = () => void Queue.offerUnsafe(signals, undefined)
   yield* Effect.acquireRelease(
-    // called again after a reconnect: what was notified meanwhile is lost
+    // also called after a reconnect, because notifications in between are lost
     run("listen", () => sql.listen(outboxChannel, signal, signal)),
     ({ unlisten }) => Effect.ignore(run("listen", unlisten))
   )
-  return { wait: Queue.take(signs), signal }
+  return { wait: Queue.take(signals), signal }
 })
 
-/** The port over a pool. */
+/** The outbox over a pool of connections. */
 export const make = (sql: Sql): Outbox["Service"] =>
   Outbox.of({
     streams: (target) =>
       queryFor(target)("publish", async () => {
-        await Statement.begin(sql, target)
+        await Statement.startStreams(sql, target)
         return Statement.positions(sql, target)
       }),
-    read: (target, places, bounds, pass) =>
-      queryFor(target)("publish", () => Statement.read(sql, places, bounds, pass)),
-    move: (target, places) => Effect.asVoid(queryFor(target)("publish", () => Statement.move(sql, target, places))),
-    topicPosition: (target, begin) => queryFor(target)("publish", () => Statement.topicPlace(sql, target, begin)),
-    keep: (target, places, parked) => queryFor(target)("publish", () => Statement.keep(sql, target, places, parked)),
+    read: (target, positions, limits, skip) =>
+      queryFor(target)("publish", () => Statement.read(sql, positions, limits, skip)),
+    move: (target, positions) =>
+      Effect.asVoid(queryFor(target)("publish", () => Statement.move(sql, target, positions))),
+    topicPosition: (target, begin) => queryFor(target)("publish", () => Statement.topicPosition(sql, target, begin)),
+    keep: (target, positions, parked) =>
+      queryFor(target)("publish", () => Statement.keep(sql, target, positions, parked)),
     park: (target, parking) => queryFor(target)("publish", () => Statement.park(sql, target, parking)),
     halt: (target, halts) => Effect.asVoid(queryFor(target)("publish", () => Statement.halt(sql, target, halts))),
     lag: (target) => queryFor(target)("lag", () => Statement.lag(sql, target)),
@@ -49,5 +51,5 @@ export const make = (sql: Sql): Outbox["Service"] =>
     lanes: (target, lanes, idOf) => lanesOf(sql, target, lanes, idOf)
   })
 
-/** The port as a layer. */
+/** The outbox as a layer. */
 export const layer = (sql: Sql): Layer.Layer<Outbox> => Layer.succeed(Outbox, make(sql))

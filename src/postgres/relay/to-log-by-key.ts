@@ -1,12 +1,12 @@
-// Segments whose messages go to several partitions: read, parted by key, and brought to the log with the position in one statement.
+// Copies a segment whose messages go to several partitions: reads it, splits it by key, and appends it to the log.
 import type { LogRecord } from "../../log/log.ts"
 import { partitionOf } from "../../model/partitioner.ts"
 import type { Sql } from "../client/client.ts"
 import { identityHeaders, pack, unpack } from "../log/batch-codec.ts"
 import { arrayLiteral } from "../client/types.ts"
 
-/** A stream's next segment, as it stands in the outbox. */
-interface Segment {
+/** A stream's next segment in the outbox, and its topic. */
+interface OutboxSegment {
   readonly messages: number
   readonly incarnation: string
   readonly meta: string
@@ -14,16 +14,16 @@ interface Segment {
   readonly topic_id: number
   readonly partitions: number
 }
-/** The stream and the sequence of the segment's first message. */
-export interface Place {
+/** A stream, and the sequence number of the first message of a segment. */
+export interface SegmentPosition {
   readonly projection: string
   readonly source: string
   readonly partition: number
   readonly firstSeq: number
 }
 
-/** The segment's messages by partition, in order; each carries its own sequence, for the part's positions do not follow it. */
-export const part = (segment: Omit<Segment, "topic_id">, stream: string, firstSeq: number) => {
+/** The segment's messages by partition, in order. Each carries its own sequence number, because positions in the log do not show it. */
+export const splitByPartition = (segment: Omit<OutboxSegment, "topic_id">, stream: string, firstSeq: number) => {
   const records: Array<LogRecord> = []
   const { incarnation, meta, partitions, vals } = segment
   unpack({ partition: 0, base: 0, next: segment.messages, bytes: 0, appendedAt: 0, meta, vals }, 0, records)
@@ -39,17 +39,21 @@ export const part = (segment: Omit<Segment, "topic_id">, stream: string, firstSe
 }
 
 /**
- * Brings the stream's next segment to its topic, unless another relay did so first. Returns the messages brought and the ends of
- * the partitions that grew.
+ * Copies the stream's next segment to its topic and moves the position, in one statement, unless another relay did so first. Returns the
+ * number of messages copied and the ends of the partitions that grew.
  */
-export const split = async (sql: Sql, target: string, { firstSeq, partition, projection, source }: Place) => {
-  const [segment] = await sql<Array<Segment>>`
+export const splitSegment = async (
+  sql: Sql,
+  target: string,
+  { firstSeq, partition, projection, source }: SegmentPosition
+) => {
+  const [segment] = await sql<Array<OutboxSegment>>`
     select o.messages, o.incarnation, o.meta, o.vals, t.topic_id, t.partitions
     from millrace.outbox o
     join millrace.log_topic t on t.name = o.target
     where (o.projection, o.source, o.partition, o.first_seq) = (${projection}, ${source}, ${partition}, ${firstSeq})`
   if (segment === undefined) return { messages: 0, ends: [] }
-  const parts = part(segment, `${projection}/${source}/${partition}`, firstSeq)
+  const parts = splitByPartition(segment, `${projection}/${source}/${partition}`, firstSeq)
   const rows = await sql<Array<{ readonly ends: string }>>`
     with moved as (
       update millrace.relay_position

@@ -1,27 +1,31 @@
-// The statements of the embedded relay: copy segments of the outbox into the log and move the position, in one. It runs none of them.
+// The statement that copies segments of the outbox into the log and moves positions, and the one that notes halts.
 import type { OutboxStream } from "../../relay/target.ts"
 import type { Sql } from "../client/client.ts"
 import { arrayLiteral } from "../client/types.ts"
 
-/** Why a stream stands at its next segment. `split` is no halt: its messages go to several partitions. */
-export type Stop = "position" | "gap" | "topic" | "partition" | "split"
-/** A row of what `ship` returns: a stream's move, or where it stands. */
-export interface ShipRow extends OutboxStream {
+/** Why a segment was not copied. `split` is no halt: the segment's messages go to several partitions. */
+export type StopReason = "position" | "gap" | "topic" | "partition" | "split"
+/** What a copy did with one stream. */
+export interface CopyRow extends OutboxStream {
+  /** How many messages were copied. */
   readonly messages: number
-  readonly stop: Stop | null
-  /** Where the stream stood before. */
+  /** Why the copy stopped before a segment; null if it did not. */
+  readonly stop: StopReason | null
+  /** The stream's position before the copy. */
   readonly seq: number
+  /** Why the stream was halted before. */
   readonly halted: string | null
+  /** The segment at which the copy stopped, and its topic. */
   readonly first_seq: number | null
   readonly target: string | null
   readonly target_partition: number | null
   readonly partitions: number | null
   readonly more: boolean
-  /** What the log's readers are told: topic id, partition and new end of each partition that grew. The same in every row. */
+  /** Topic id, partition and new end of each partition that grew, for the log's readers. The same in every row. */
   readonly ends: ReadonlyArray<string> | null
 }
 
-const shipment = `
+const copying = `
   with stream as materialized (
     select p.projection, p.source, p.partition, p.seq, p.incarnation, p.halted
     from millrace.relay_position p
@@ -104,20 +108,20 @@ const shipment = `
   left join judged j on (j.projection, j.source, j.partition) = (s.projection, s.source, s.partition) and j.n = j.stop_n
   left join gain g on (g.projection, g.source, g.partition) = (s.projection, s.source, s.partition)`
 /**
- * One round. Streams that another relay has locked are left to it. The outbox is seen as of the statement's start, a position as
- * of its lock: what a stream's snapshot holds beyond its position is contiguous, for commits publish in the order of their sequence.
- * Heads are locked in the order of topic and partition, as every append does, and after the positions.
+ * Copies segments once. Streams that another relay has locked are skipped. The outbox is read as of the statement's start, and a position
+ * as of its lock: what the snapshot has of a stream after its position is contiguous, because commits publish in the order of their
+ * sequence numbers. Heads of the log are locked after the positions, in the order of topic and partition, as every append does.
  */
-export const ship = (sql: Sql, target: string, bounds: { readonly segments: number; readonly bytes: number }) =>
-  sql.unsafe<Array<ShipRow>>(shipment, [target, bounds.segments, bounds.bytes], { prepare: true })
+export const copySegments = (sql: Sql, target: string, limits: { readonly segments: number; readonly bytes: number }) =>
+  sql.unsafe<Array<CopyRow>>(copying, [target, limits.segments, limits.bytes], { prepare: true })
 
-/** Why a stream stands at a sequence. */
-export interface Mark extends OutboxStream {
+/** Why a stream is halted at a sequence number. */
+export interface HaltMark extends OutboxStream {
   readonly seq: number
   readonly reason: string
 }
-/** Writes down why streams stand still, unless they moved meanwhile. */
-export const mark = (sql: Sql, target: string, marks: ReadonlyArray<Mark>) => sql`
+/** Stores why streams are halted, unless they moved in the meantime. */
+export const markHalted = (sql: Sql, target: string, marks: ReadonlyArray<HaltMark>) => sql`
   update millrace.relay_position p
   set halted = m.reason
   from unnest(

@@ -1,4 +1,4 @@
-// The embedded target of the relay: the outbox's segments become records of the log on PostgreSQL, copied within the server.
+// The relay target on PostgreSQL: copies segments of the outbox into the log, within the server.
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import type { StreamHalt, RelayError, RelayTarget, RelayRound } from "../../relay/target.ts"
@@ -7,25 +7,25 @@ import { notifyEnds } from "../log/notify.ts"
 import * as Statement from "./to-log-sql.ts"
 import { signalsOf } from "./outbox.ts"
 import * as Outbox from "./outbox-sql.ts"
-import { split } from "./to-log-by-key.ts"
+import { splitSegment } from "./to-log-by-key.ts"
 
-/** The name of the embedded target. */
+/** The name of this target. */
 export const embedded = "embedded"
 export { outboxChannel } from "./outbox.ts"
 
-/** How much a round takes, and who is told. */
-export interface Options {
-  /** Segments of one stream that a round takes at most. Default 32. */
+/** Limits of a round, and a callback. */
+export interface LogTargetOptions {
+  /** How many segments of one stream a round copies at most. Default 32. */
   readonly segments?: number
-  /** Bytes of values that a round takes, at least one segment; it may pass them by one. Default 8 MiB. */
+  /** How many bytes of values a round copies at most; it may exceed them by one segment. Default 8 MiB. */
   readonly bytes?: number
-  /** Told of each partition that grew, before other processes are: to wake readers of this process at once. */
+  /** Called for each partition that grew, before other processes are notified, to wake readers of this process at once. */
   readonly appended?: (topicId: number, partition: number, end: number) => void
 }
 
 const run = Outbox.queryFor(embedded)
 
-const reasonOf = ({
+const haltReason = ({
   first_seq,
   messages,
   partitions,
@@ -33,46 +33,46 @@ const reasonOf = ({
   stop,
   target,
   target_partition
-}: Statement.ShipRow): string => {
+}: Statement.CopyRow): string => {
   switch (stop) {
     case "position":
-      return `message ${seq} was the last one shipped, and the outbox has another one there, or none: the database was restored to another state`
+      return `message ${seq} was the last one published, but the outbox has another one there, or none: the database was restored to another state`
     case "gap":
-      return `message ${seq + messages + 1} should be next, and the outbox goes on with ${first_seq}: something deleted from it`
+      return `message ${seq + messages + 1} should be next, but the outbox goes on with ${first_seq}: messages were deleted from it`
     case "topic":
-      return `there is no topic ${target}: declare it in an application and run 'millrace migrate'`
+      return `the topic ${target} does not exist; declare it in an application and run 'millrace migrate'`
     default:
-      return `${target} has ${partitions} partitions, and message ${first_seq} is for partition ${target_partition}: it was made anew with fewer`
+      return `${target} has ${partitions} partitions, but message ${first_seq} is for partition ${target_partition}: the topic was recreated with fewer partitions`
   }
 }
 
-type Bounds = Required<Pick<Options, "bytes" | "segments">>
+type CopyLimits = Required<Pick<LogTargetOptions, "bytes" | "segments">>
 
-/** New streams are looked for at least this often, in milliseconds, and whenever those that are known have nothing. */
+/** How often new streams are looked for at least, in milliseconds; they also are whenever the known ones have nothing to copy. */
 const discoverMs = 100
 
-/** The copy, of new streams too where it is time to look for them. */
-const makeCopy = (sql: Sql, bounds: Bounds) => {
+/** Copies what follows the positions of streams, also of new ones when it is time to look for them. */
+const makeCopy = (sql: Sql, limits: CopyLimits) => {
   let discovered = -Infinity
-  const copy = () => Statement.ship(sql, embedded, bounds)
-  return async (): Promise<ReadonlyArray<Statement.ShipRow>> => {
+  const copy = () => Statement.copySegments(sql, embedded, limits)
+  return async (): Promise<ReadonlyArray<Statement.CopyRow>> => {
     const due = performance.now() > discovered + discoverMs
     if (!due) {
       const rows = await copy()
       if (rows.length > 0) return rows
     }
-    const count = await Outbox.begin(sql, embedded)
+    const count = await Outbox.startStreams(sql, embedded)
     discovered = performance.now()
     return due || count > 0 ? await copy() : []
   }
 }
 
-/** One round: the copy, then segments that must be parted. */
-const shipRound = async (sql: Sql, copy: () => Promise<ReadonlyArray<Statement.ShipRow>>) => {
+/** One round: copies segments, and then splits those whose messages go to several partitions. */
+const copyRound = async (sql: Sql, copy: () => Promise<ReadonlyArray<Statement.CopyRow>>) => {
   const rows = await copy()
   const ends = [...(rows[0]?.ends ?? [])]
   const halted: Array<StreamHalt> = []
-  const marks: Array<Statement.Mark> = []
+  const marks: Array<Statement.HaltMark> = []
   let messages = 0
   let more = false
   for (const row of rows) {
@@ -81,26 +81,26 @@ const shipRound = async (sql: Sql, copy: () => Promise<ReadonlyArray<Statement.S
     more ||= row.more
     if (stop === null) continue
     if (stop === "split") {
-      // what stands before it is shipped first, in a further round where this one ended at its bound
+      // the segments before it are copied first, in another round if this one ended at its limit
       if (row.more) continue
-      const done = await split(sql, embedded, { projection, source, partition, firstSeq: row.first_seq! })
+      const done = await splitSegment(sql, embedded, { projection, source, partition, firstSeq: row.first_seq! })
       messages += done.messages
       ends.push(...done.ends)
       more = true
       continue
     }
     if (row.more) continue
-    const reason = reasonOf(row)
+    const reason = haltReason(row)
     halted.push({ projection, source, partition, reason })
     if (row.messages > 0 || row.halted !== reason) {
       marks.push({ projection, source, partition, seq: row.seq + row.messages, reason })
     }
   }
-  if (marks.length > 0) await Statement.mark(sql, embedded, marks)
-  return { shipment: { messages, more, halted } satisfies RelayRound, ends }
+  if (marks.length > 0) await Statement.markHalted(sql, embedded, marks)
+  return { round: { messages, more, halted } satisfies RelayRound, ends }
 }
 
-const wakeOwn = (ends: ReadonlyArray<string>, appended: NonNullable<Options["appended"]>) => {
+const wakeReaders = (ends: ReadonlyArray<string>, appended: NonNullable<LogTargetOptions["appended"]>) => {
   for (const end of ends) {
     const [topicId, partition, next] = end.split(/[.=]/)
     appended(Number(topicId), Number(partition), Number(next))
@@ -108,28 +108,28 @@ const wakeOwn = (ends: ReadonlyArray<string>, appended: NonNullable<Options["app
 }
 
 /**
- * The target that copies segments into the topics of the log on PostgreSQL: the copy and the position move in one statement, so
- * each message is there once whatever dies, and several processes may run it. Listens until the scope closes.
+ * The target that copies segments into topics of the log on PostgreSQL. One statement copies them and moves the positions, so each
+ * message is copied once, whatever fails; several processes may run it. Listens for commits until the scope closes.
  */
 export const make = Effect.fnUntraced(function* (
   sql: Sql,
-  options: Options = {}
+  options: LogTargetOptions = {}
 ): Effect.fn.Return<RelayTarget, RelayError, Scope.Scope> {
-  const bounds = { segments: options.segments ?? 32, bytes: options.bytes ?? 8 << 20 }
-  const copy = makeCopy(sql, bounds)
+  const limits = { segments: options.segments ?? 32, bytes: options.bytes ?? 8 << 20 }
+  const copy = makeCopy(sql, limits)
   const { signal, wait } = yield* signalsOf(sql, embedded)
   const scope = yield* Effect.scope
-  const ship = Effect.gen(function* () {
-    const { ends, shipment } = yield* run("publish", () => shipRound(sql, copy))
-    if (options.appended !== undefined) wakeOwn(ends, options.appended)
-    // beside the next round; not in the statement: that would cost its commit more
+  const publish = Effect.gen(function* () {
+    const { ends, round } = yield* run("publish", () => copyRound(sql, copy))
+    if (options.appended !== undefined) wakeReaders(ends, options.appended)
+    // concurrently with the next round, and not in the statement, where it would slow the commit
     if (ends.length > 0) yield* Effect.forkIn(notifyEnds(sql, ends), scope)
-    return shipment
+    return round
   })
   return {
     name: embedded,
-    // a statement that was sent cannot be taken back; its outcome is worth knowing
-    publish: Effect.uninterruptible(ship),
+    // a statement that was sent cannot be cancelled, so its outcome is awaited
+    publish: Effect.uninterruptible(publish),
     wait,
     lag: run("lag", () => Outbox.lag(sql, embedded)),
     signal
@@ -137,8 +137,8 @@ export const make = Effect.fnUntraced(function* (
 })
 
 /**
- * Deletes shipped segments older than the retention (milliseconds, default 24 h), at most `limit` (default 500), and returns how
- * many. Keeps what one of `targets`, or one that has positions already, lacks, and the last segment of each stream.
+ * Deletes published segments older than the retention (in milliseconds, default 24 h), at most `limit` (default 500), and returns their
+ * number. Keeps segments that one of `targets`, or another target with positions, does not have, and the last segment of each stream.
  */
 export const collect = (
   sql: Sql,

@@ -1,4 +1,4 @@
-// Several relays while backends die: every message once and in order.
+// Several relays to the log while database backends die: every message is copied once and in order.
 import { afterAll, assert, beforeAll, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -12,7 +12,7 @@ import * as Relay from "../../../../src/relay/relay.ts"
 import { declare, incarnation, positions, recordsOf, sequences, topicOf, upTo } from "../../../support/outbox.ts"
 import { databaseOn, server } from "../../../support/postgres.ts"
 
-// backends that die are no news
+// logs of backends that die are expected
 const quietly = Effect.provideService(References.MinimumLogLevel, "Error")
 
 const scope = Scope.makeUnsafe()
@@ -35,7 +35,7 @@ const test = (
 
 describe("relay to the log on PostgreSQL, under faults", () => {
   test(
-    "several relays, appenders and dying backends: 1..n, once, in order",
+    "several relays, appenders and dying backends copy messages 1..n once and in order",
     Effect.fnUntraced(function* (sql, url) {
       const partitions = 4
       for (const topic of ["alerts", "scores"]) yield* declare(sql, topic, partitions)

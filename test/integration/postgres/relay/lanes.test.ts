@@ -1,4 +1,4 @@
-// Lanes of relays on PostgreSQL: a process that stands still loses them by itself, and is no hindrance when it comes back.
+// Lanes of relays on PostgreSQL: a process that hangs loses its lanes, and joins again when it continues.
 import { type ChildProcess, spawn } from "node:child_process"
 import { fileURLToPath } from "node:url"
 import { assert, it } from "@effect/vitest"
@@ -12,7 +12,7 @@ const child = fileURLToPath(new URL("../../../support/lanes-child.ts", import.me
 const runtime = "Deno" in globalThis ? ["run", "-A"] : []
 const targets = ["kafka", "pulsar"]
 
-/** A process that has lanes, and the last line that it said of each target. Killed with the scope. */
+/** A process that holds lanes, and the last line that it printed for each target. It is killed with the scope. */
 const holder = (url: string) =>
   Effect.acquireRelease(
     Effect.sync(() => {
@@ -27,7 +27,7 @@ const holder = (url: string) =>
     }),
     ({ made }) => Effect.sync(() => void made.kill("SIGKILL"))
   )
-/** Claims until it has both lanes of every target. How long that took, in milliseconds. */
+/** Claims until this process has both lanes of every target, and returns how many milliseconds that took. */
 const takeAll = Effect.fnUntraced(function* (sql: Sql) {
   const outbox = PostgresOutbox.make(sql)
   yield* Effect.forEach(
@@ -39,11 +39,11 @@ const takeAll = Effect.fnUntraced(function* (sql: Sql) {
     { concurrency: "unbounded" }
   )
 })
-// Deno takes a process that it was told to stop for ended
+// Deno considers a process that was suspended to have ended
 const stop = (made: ChildProcess, signal: "SIGSTOP" | "SIGCONT") => Effect.sync(() => process.kill(made.pid!, signal))
 
 it.live(
-  "lanes of a process that stands still go to another, and it gets its share when it goes on",
+  "another process gets the lanes of a process that hangs, which gets its share when it continues",
   () =>
     Effect.gen(function* () {
       const { sql, url } = yield* database
@@ -52,7 +52,7 @@ it.live(
       yield* stop(made, "SIGSTOP")
       yield* Effect.scoped(takeAll(sql))
       yield* stop(made, "SIGCONT")
-      // what it believed before counts for nothing: it finds its session gone, and joins again
+      // it finds its session ended, and joins again
       for (const target of targets) delete said[target]
       yield* until(() => targets.every((target) => said[target] === `${target} 0,1`))
       const rows = yield* Effect.promise(

@@ -1,4 +1,4 @@
-// The relay to the log on PostgreSQL, round by round: order, bounds, halts, parting, deletion.
+// The relay to the log on PostgreSQL, round by round: order, limits, halts, splitting by key, deletion.
 import { afterAll, assert, beforeAll, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -29,7 +29,7 @@ const test = (
 
 describe("relay to the log on PostgreSQL", () => {
   test(
-    "copies segments with stream and sequence, in order, once",
+    "copies segments with stream and sequence numbers, in order, once",
     Effect.fnUntraced(function* (sql) {
       yield* declare(sql, "alerts", 3)
       yield* declare(sql, "scores", 3)
@@ -57,7 +57,7 @@ describe("relay to the log on PostgreSQL", () => {
   )
 
   test(
-    "readers of the log get stream, sequence and incarnation as headers, and wake at once",
+    "readers of the log get stream, sequence number and incarnation as headers, and are woken at once",
     Effect.fnUntraced(function* (sql) {
       yield* declare(sql, "alerts", 1)
       const target = yield* PostgresRelay.make(sql)
@@ -85,7 +85,7 @@ describe("relay to the log on PostgreSQL", () => {
   )
 
   test(
-    "a compacted topic keeps stream, sequence and incarnation of what it keeps",
+    "a compacted topic keeps stream, sequence number and incarnation of the records that it keeps",
     Effect.fnUntraced(function* (sql) {
       yield* declare(sql, "alerts", 1)
       yield* query("compact", () => sql`update millrace.log_topic set compacted = true`)
@@ -109,7 +109,7 @@ describe("relay to the log on PostgreSQL", () => {
   )
 
   test(
-    "takes bounded rounds",
+    "limits each round in segments and bytes",
     Effect.fnUntraced(function* (sql) {
       yield* declare(sql, "alerts", 2)
       for (let i = 0; i < 10; i++)
@@ -117,9 +117,9 @@ describe("relay to the log on PostgreSQL", () => {
       const target = yield* PostgresRelay.make(sql, { segments: 4, bytes: 1000 })
       const rounds = []
       for (let more = true; more;) {
-        const shipment = yield* target.publish
-        rounds.push(shipment.messages)
-        more = shipment.more
+        const round = yield* target.publish
+        rounds.push(round.messages)
+        more = round.more
       }
       assert.isAtLeast(rounds.length, 5)
       assert.isAtMost(Math.max(...rounds), 80)
@@ -131,7 +131,7 @@ describe("relay to the log on PostgreSQL", () => {
   )
 
   test(
-    "halts a stream at a gap and never skips; the others flow",
+    "halts a stream at a gap and skips nothing; other streams continue",
     Effect.fnUntraced(function* (sql) {
       yield* declare(sql, "alerts", 3)
       yield* publish(sql, { firstSeq: 1, messages: 3 })
@@ -145,8 +145,14 @@ describe("relay to the log on PostgreSQL", () => {
         halted.map(({ partition }) => partition),
         [0, 1]
       )
-      assert.match(halted[0]!.reason, /message 4 should be next, and the outbox goes on with 5/)
-      assert.match(halted[1]!.reason, /message 1 should be next, and the outbox goes on with 2/)
+      assert.match(
+        halted[0]!.reason,
+        /message 4 should be next, but the outbox goes on with 5: messages were deleted from it/
+      )
+      assert.match(
+        halted[1]!.reason,
+        /message 1 should be next, but the outbox goes on with 2: messages were deleted from it/
+      )
       const [first, second, third] = yield* positions(sql)
       assert.deepStrictEqual([first!.seq, second!.seq, third!.seq], [3, 0, 1])
       assert.deepStrictEqual(
@@ -161,7 +167,7 @@ describe("relay to the log on PostgreSQL", () => {
   )
 
   test(
-    "halts where the outbox is not the one that it shipped from",
+    "halts if the outbox differs from the one that it published from",
     Effect.fnUntraced(function* (sql) {
       yield* declare(sql, "alerts", 2)
       for (const partition of [0, 1]) yield* publish(sql, { firstSeq: 1, messages: 3, partition })
@@ -173,12 +179,15 @@ describe("relay to the log on PostgreSQL", () => {
       const { halted, messages } = yield* target.publish
       assert.strictEqual(messages, 0)
       assert.strictEqual(halted.length, 2)
-      assert.match(halted[0]!.reason, /message 3 was the last one shipped, and the outbox has another one there/)
+      assert.match(
+        halted[0]!.reason,
+        /message 3 was the last one published, but the outbox has another one there, or none/
+      )
     })
   )
 
   test(
-    "halts at a topic that is missing, and goes on once it is there",
+    "halts at a topic that does not exist, and continues once it does",
     Effect.fnUntraced(function* (sql) {
       yield* declare(sql, "alerts", 2)
       yield* publish(sql, { firstSeq: 1, messages: 1 })
@@ -189,8 +198,14 @@ describe("relay to the log on PostgreSQL", () => {
       const target = yield* PostgresRelay.make(sql)
       const { halted, messages } = yield* target.publish
       assert.strictEqual(messages, 2)
-      assert.match(halted[0]!.reason, /no topic later: declare it/)
-      assert.match(halted[1]!.reason, /alerts has 2 partitions, and message 1 is for partition 5/)
+      assert.match(
+        halted[0]!.reason,
+        /the topic later does not exist; declare it in an application and run 'millrace migrate'/
+      )
+      assert.match(
+        halted[1]!.reason,
+        /alerts has 2 partitions, but message 1 is for partition 5: the topic was recreated with fewer partitions/
+      )
       yield* declare(sql, "later", 1)
       assert.strictEqual((yield* target.publish).messages, 2)
       assert.deepStrictEqual(sequences(yield* topicOf(sql, "alerts"))["p/events/0"], [1, 3])
@@ -198,7 +213,7 @@ describe("relay to the log on PostgreSQL", () => {
   )
 
   test(
-    "parts a segment that goes to several partitions by key",
+    "splits by key a segment whose messages go to several partitions",
     Effect.fnUntraced(function* (sql) {
       yield* declare(sql, "alerts", 4)
       yield* publish(sql, { firstSeq: 1, messages: 2 })
@@ -226,7 +241,7 @@ describe("relay to the log on PostgreSQL", () => {
   )
 
   test(
-    "deletes what every target has and is old, and keeps each stream's last segment",
+    "deletes old segments that every target has, and keeps each stream's last segment",
     Effect.fnUntraced(function* (sql) {
       yield* declare(sql, "alerts", 2)
       for (const firstSeq of [1, 2, 3, 4]) yield* publish(sql, { firstSeq, messages: 1 })
