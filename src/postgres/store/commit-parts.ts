@@ -1,32 +1,32 @@
-// A commit statement while it is put together: its parameters, its parts one after the other, and its fence. What parts write is elsewhere.
+// A commit statement while it is built: its parameters, its parts in order, and its fence.
 import type { Changes, Claim } from "../../runner/store.ts"
 import { arrayOf } from "../client/columns.ts"
 
-/** What a parameter may be: arrays go as their text form. */
+/** A value of a parameter. Arrays are sent in their text form. */
 export type Parameter = string | number | null | Uint8Array
-/** A statement's text and its parameters. The text depends on which parts a batch has, so that few are prepared. */
-export interface Statement {
+/** A statement's text and its parameters. The text depends only on which parts a batch has, so that few statements are prepared. */
+export interface CommitStatement {
   readonly text: string
   readonly parameters: ReadonlyArray<Parameter>
 }
 
-/** What one partition commits. */
-export interface Commit {
+/** The changes that one partition commits, and its claim. */
+export interface PartitionCommit {
   readonly claim: Claim
   readonly changes: Changes
 }
-/** A change, and the commit that it is of. */
-export interface Of<A> {
+/** A change, and the index of the commit that it belongs to. */
+export interface FromCommit<A> {
   readonly part: number
   readonly of: A
 }
 
-/** How many messages a batch publishes: the sequence moves by so many. */
+/** How many messages a batch publishes, which is how far the stream's sequence number moves. */
 export const messagesOf = (changes: Changes): number =>
   changes.segments.reduce((sum, { messages }) => sum + messages, 0) +
   changes.windows.reduce((sum, { deltas, window }) => sum + (window.topic === undefined ? 0 : deltas.length), 0)
 
-/** The chunk of ids that a batch's go to: small batches fill one together, so that a trickle of events is no row each. */
+/** The chunk that a batch's ids are added to. Small batches fill a chunk together, so that a trickle of events does not take a row each. */
 export const seenChunkOf = (claim: Claim, changes: Changes): { readonly chunk: number; readonly fill: number } => {
   const count = changes.seen?.count ?? 0
   if (count === 0) return { chunk: claim.seenChunk, fill: claim.seenFill }
@@ -41,13 +41,13 @@ const textOf = (value: Parameter): string | number | null =>
     ? `\\x${Buffer.from(value.buffer, value.byteOffset, value.byteLength).toString("hex")}`
     : value
 
-/** Common table expressions one after the other, each referring to the one before. */
-export class Parts {
+/** Common table expressions, each of which refers to the one before, so that they run in order. */
+export class StatementParts {
   private readonly texts: Array<string> = []
   private readonly parameters: Array<Parameter> = []
   private count = 0
   private last: string | undefined
-  /** Whether there are several commits. */
+  /** Whether the statement has several commits. */
   readonly several: boolean
 
   constructor(commits: number, fenceTexts: (parameter: (value: Parameter) => string) => ReadonlyArray<string>) {
@@ -58,8 +58,8 @@ export class Parts {
     return `$${this.parameters.push(value)}`
   }
   /**
-   * Rows of parameters, by column name and type, as something to select from. One row is written out; several go as arrays, so that
-   * the text, and with it the prepared statement, is the same however many there are.
+   * Rows of parameters, by column name and type, to select from. In a statement of one commit they are written out; in one of several they
+   * are sent as arrays, so that the text, and with it the prepared statement, does not depend on their number.
    */
   rows(
     columns: ReadonlyArray<readonly [name: string, type: string]>,
@@ -78,26 +78,26 @@ export class Parts {
     )
     return `unnest(${arrays.join(", ")}) as ${alias}(${names})`
   }
-  /** A part that writes nothing; its name. */
+  /** Adds a part that only selects. Returns its name. */
   input(text: string): string {
     const name = `i${++this.count}`
     this.texts.push(`${name} as materialized (${text})`)
     return name
   }
-  /** A part that writes; `after` makes it run behind the part before. */
+  /** Adds a part that writes; `after` makes it run after the part before. Returns its name. */
   write(text: (after: string) => string): string {
     const name = `w${++this.count}`
     this.texts.push(`${name} as (${text(this.after())})`)
     this.last = name
     return name
   }
-  // counted once, before the first row: as a relation it would be counted again for each row that it is joined to
+  // a scalar subquery is evaluated once; as a relation it would be evaluated for each row that it is joined to
   private after(): string {
     const { last } = this
     return last === undefined ? "" : `, (select where (select count(*) from ${last}) >= 0) as after_${last}`
   }
-  statement(): Statement {
-    // the first part to be evaluated evaluates those before it, so the last one is asked for
+  statement(): CommitStatement {
+    // evaluating the last part evaluates those before it
     return {
       text: `with ${this.texts.join(",\n")}\nselect fence.part, fence.mode, fence.outbox_seq from fence${this.after()}`,
       parameters: this.parameters
@@ -105,10 +105,10 @@ export class Parts {
   }
 }
 
-type Parametrised = (parameter: (value: Parameter) => string) => ReadonlyArray<string>
+type StatementTexts = (parameter: (value: Parameter) => string) => ReadonlyArray<string>
 /** The fence of one partition's commit. */
 export const fence =
-  ({ changes, claim }: Commit): Parametrised =>
+  ({ changes, claim }: PartitionCommit): StatementTexts =>
   (parameter) => {
     const { chunk, fill } = seenChunkOf(claim, changes)
     return [
@@ -124,12 +124,12 @@ export const fence =
   returning 0 as part, projection, version, topic, partition, incarnation, mode, outbox_seq)`
     ]
   }
-/** The fences of several partitions, locked in the order of partitions before any is moved. */
+/** The fences of several partitions, which are all locked in the order of partitions before any is moved. */
 export const fences =
-  (commits: ReadonlyArray<Commit>): Parametrised =>
+  (commits: ReadonlyArray<PartitionCommit>): StatementTexts =>
   (parameter) => {
-    const column = (of: (commit: Commit) => string | number | undefined) => parameter(arrayOf(commits.map(of)))
-    const chunk = (commit: Commit) => seenChunkOf(commit.claim, commit.changes)
+    const column = (of: (commit: PartitionCommit) => string | number | undefined) => parameter(arrayOf(commits.map(of)))
+    const chunk = (commit: PartitionCommit) => seenChunkOf(commit.claim, commit.changes)
     return [
       `claims as materialized (select * from unnest(${column(({ claim }) => claim.projection)}::text[], ${column(({ claim }) => claim.version)}::int4[],
         ${column(({ claim }) => claim.topic)}::text[], ${column(({ claim }) => claim.partition)}::int4[],

@@ -1,8 +1,8 @@
-// The parts of a commit statement that write Millrace's own tables: the outbox, late and dead events, handled ids.
+// The parts of a commit statement that write Millrace's own tables: outbox, late events, dead letters, seen ids.
 import { isStorable } from "../../dead-letter/event-failure.ts"
 import type { Changes, DeadLetter, LateEvent, RetriedDeadLetter } from "../../runner/store.ts"
 import { arrayOf } from "../client/columns.ts"
-import { type Commit, outboxColumns, type Parts, seenChunkOf } from "./commit-parts.ts"
+import { type PartitionCommit, outboxColumns, type StatementParts, seenChunkOf } from "./commit-parts.ts"
 
 const segmentColumns = [
   ["part", "int4"],
@@ -13,8 +13,12 @@ const segmentColumns = [
   ["meta", "text"],
   ["vals", "text"]
 ] as const
-/** What handlers published comes before what windows do. `behind`: as for windows. */
-export const segmentPart = (parts: Parts, commits: ReadonlyArray<Commit>, behind: ReadonlyArray<number>) => {
+/** Messages that handlers published; they precede those of windows in the stream. `behind` is as for `windowParts`. */
+export const segmentPart = (
+  parts: StatementParts,
+  commits: ReadonlyArray<PartitionCommit>,
+  behind: ReadonlyArray<number>
+) => {
   const rows = commits.flatMap(({ changes: { segments } }, part) => {
     let left = behind[part]! + segments.reduce((sum, { messages }) => sum + messages, 0)
     return segments.map(({ messages, meta, partition, topic, vals }) => {
@@ -23,7 +27,7 @@ export const segmentPart = (parts: Parts, commits: ReadonlyArray<Commit>, behind
     })
   })
   if (rows.length === 0) return
-  // alone, each text is a parameter of its own: in an array all its quotes would have to be escaped
+  // in a statement of one commit each text is a parameter of its own, because in an array all its quotes would have to be escaped
   const input = parts.input(`select * from ${parts.rows(segmentColumns, rows, "u")}`)
   parts.write(
     (after) => `insert into millrace.outbox (${outboxColumns})
@@ -33,24 +37,24 @@ export const segmentPart = (parts: Parts, commits: ReadonlyArray<Commit>, behind
   )
 }
 
-/** JSON text that jsonb takes: it has no place for NUL, nor for half a surrogate pair. */
+/** JSON text for jsonb, which can hold neither NUL nor a lone surrogate: they are replaced by U+FFFD. */
 const jsonb = (value: unknown): string =>
   JSON.stringify(value, (_, inner: unknown) =>
     typeof inner === "string" ? inner.replaceAll("\u0000", "\ufffd").toWellFormed() : inner
   )
-/** Each late pair's number within its event, which may contribute to one window several times. */
+/** Numbers late contributions within their event, because one event can contribute to a window several times. */
 const numbered = (late: ReadonlyArray<LateEvent>): ReadonlyArray<number> => {
   let number = 0
   return late.map(({ position }, i) => (number = position === late[i - 1]?.position ? number + 1 : 1))
 }
-/** What all commits have of a kind, and which commit each is of. */
-const ofAll = <A>(commits: ReadonlyArray<Commit>, pick: (changes: Changes) => ReadonlyArray<A>) => {
+/** All commits' items of one kind, and the index of each item's commit. */
+const collectItems = <A>(commits: ReadonlyArray<PartitionCommit>, pick: (changes: Changes) => ReadonlyArray<A>) => {
   const of = commits.map(({ changes }) => pick(changes))
   return { all: of.flat(), partOf: of.flatMap((some, part) => some.map(() => part)) }
 }
 /** Events that came too late for a window. */
-export const latePart = (parts: Parts, commits: ReadonlyArray<Commit>) => {
-  const { all: late, partOf } = ofAll(commits, (changes) => changes.late)
+export const latePart = (parts: StatementParts, commits: ReadonlyArray<PartitionCommit>) => {
+  const { all: late, partOf } = collectItems(commits, (changes) => changes.late)
   if (late.length === 0) return
   const numbers = commits.flatMap(({ changes }) => numbered(changes.late))
   const instants = (of: (event: LateEvent) => number) =>
@@ -76,16 +80,16 @@ export const latePart = (parts: Parts, commits: ReadonlyArray<Commit>) => {
   )
 }
 
-/** Text that PostgreSQL can hold: what it cannot is written as JSON. */
+/** A text that PostgreSQL can store; one that it cannot is encoded as JSON. */
 export const storable = (text: string | null): string | null =>
   text === null || isStorable(text) ? text : JSON.stringify(text)
-// what lies outside is told by the dead letter's value; timestamptz ends in the year 294276
+// null beyond the range of timestamptz, which ends in the year 294276; the dead letter's value still has the time
 const instant = (time: number | undefined) => (time !== undefined && time > -2.1e14 && time < 8.6e15 ? time : null)
-/** Events that could not be handled. */
-export const deadPart = (parts: Parts, commits: ReadonlyArray<Commit>) => {
-  const { all: dead, partOf } = ofAll(commits, (changes) => changes.deadLetters)
+/** Dead letters: events that could not be processed. */
+export const deadPart = (parts: StatementParts, commits: ReadonlyArray<PartitionCommit>) => {
+  const { all: dead, partOf } = collectItems(commits, (changes) => changes.deadLetters)
   if (dead.length === 0) return
-  const texts = (of: (letter: DeadLetter) => string | null | undefined) =>
+  const texts = (of: (deadLetter: DeadLetter) => string | null | undefined) =>
     `${parts.parameter(arrayOf(dead.map(of)))}::text[]`
   const input = parts.input(
     `select * from unnest(${parts.parameter(arrayOf(dead.map(({ position }) => position)))}::int8[],
@@ -107,16 +111,16 @@ export const deadPart = (parts: Parts, commits: ReadonlyArray<Commit>) => {
   )
 }
 
-/** What the value's column cannot hold stands beside the envelope, as it was. */
+/** The envelope, together with the original value if the value's column cannot hold it. */
 const fullEnvelope = (envelope: string | undefined, value: string | null) =>
   envelope === undefined || value === null || isStorable(value) ? envelope : JSON.stringify({ envelope, value })
 
-/** Dead letters that were handled again. */
-export const retriedPart = (parts: Parts, commits: ReadonlyArray<Commit>) => {
-  const { all: retried, partOf } = ofAll(commits, (changes) => changes.retried ?? [])
+/** Dead letters that were retried. */
+export const retriedPart = (parts: StatementParts, commits: ReadonlyArray<PartitionCommit>) => {
+  const { all: retried, partOf } = collectItems(commits, (changes) => changes.retried ?? [])
   if (retried.length === 0) return
-  const texts = (of: (letter: RetriedDeadLetter) => string | undefined) =>
-    `${parts.parameter(arrayOf(retried.map((letter) => storable(of(letter) ?? null))))}::text[]`
+  const texts = (of: (deadLetter: RetriedDeadLetter) => string | undefined) =>
+    `${parts.parameter(arrayOf(retried.map((deadLetter) => storable(of(deadLetter) ?? null))))}::text[]`
   const input = parts.input(
     `select * from unnest(${parts.parameter(arrayOf(retried.map(({ position }) => position)))}::int8[],
       ${parts.parameter(arrayOf(retried.map(({ by }) => by)))}::int8[], ${texts(({ failed }) => failed?.error)},
@@ -140,8 +144,8 @@ const seenColumns = [
   ["max_time", "float8"],
   ["ids", "bytea"]
 ] as const
-/** Ids that were handled. */
-export const seenPart = (parts: Parts, commits: ReadonlyArray<Commit>) => {
+/** Ids of events that were processed. */
+export const seenPart = (parts: StatementParts, commits: ReadonlyArray<PartitionCommit>) => {
   const rows = commits.flatMap(({ changes, claim }, part) => {
     if (changes.seen === undefined) return []
     const { maxTime, minTime, packed } = changes.seen

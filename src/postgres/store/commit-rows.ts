@@ -1,21 +1,21 @@
-// The parts of a commit statement that write read models: tables row by row, windows by deltas, and what windows publish.
+// The parts of a commit statement that write read models: rows of tables, deltas of windows, and the messages of windows.
 import { metaText } from "../../runner/segments.ts"
 import type { Column } from "../../model/columns.ts"
 import type { Row } from "../../model/recorder.ts"
 import type { TableChange, WindowChange, WindowDelta } from "../../runner/store.ts"
 import { columnArray, fromParameter, keyOrder, parameterType, quote, toJson, arrayOf } from "../client/columns.ts"
-import { type Of, outboxColumns, type Parts } from "./commit-parts.ts"
-import type { Placed } from "./ddl.ts"
+import { type FromCommit, outboxColumns, type StatementParts } from "./commit-parts.ts"
+import type { StoredRelation } from "./ddl.ts"
 
 /**
- * Rows as `select c1, c2 … from unnest($1::t1[], …)`, in the order of the key, each with its part. `more`: further columns, a line
- * a row.
+ * Adds rows as `select c1, c2 … from unnest($1::t1[], …)`, in the order of the key, each with its part. `more` has further columns, as
+ * texts with one line for each row.
  */
 const rowsInput = (
-  parts: Parts,
-  relation: Placed,
+  parts: StatementParts,
+  relation: StoredRelation,
   columns: ReadonlyArray<Column>,
-  rows: ReadonlyArray<Of<Row>>,
+  rows: ReadonlyArray<FromCommit<Row>>,
   more: ReadonlyArray<[string, string]> = []
 ) => {
   const values = rows.map(({ of }) => of)
@@ -34,22 +34,26 @@ const rowsInput = (
     `select ${selected.join(", ")} from unnest(${arrays.join(", ")}) as u(${names.join(", ")}) order by ${keyOrder(relation, "u")}`
   )
 }
-/** Rows whose part's fence holds, and the clause that keeps them in the order of the key where that takes one. */
-const fenced = (parts: Parts, relation: Placed, rows: string) =>
+/** Rows whose part's fence holds, in the order of the key. */
+const fenced = (parts: StatementParts, relation: StoredRelation, rows: string) =>
   parts.several
     ? (after: string) => `fence join ${rows} r on r.part = fence.part${after} order by ${keyOrder(relation, "r")}`
     : (after: string) => `fence, ${rows} r${after}`
-const keyColumns = (relation: Placed) => relation.columns.filter(({ name }) => relation.key.includes(name))
-const valueColumns = (relation: Placed) => relation.columns.filter(({ name }) => !relation.key.includes(name))
+const keyColumns = (relation: StoredRelation) => relation.columns.filter(({ name }) => relation.key.includes(name))
+const valueColumns = (relation: StoredRelation) => relation.columns.filter(({ name }) => !relation.key.includes(name))
 const list = (columns: ReadonlyArray<{ readonly name: string }>, prefix = "") =>
   columns.map(({ name }) => prefix + quote(name)).join(", ")
-const keyList = (relation: Placed, prefix = "") => relation.key.map((name) => prefix + quote(name)).join(", ")
+const keyList = (relation: StoredRelation, prefix = "") => relation.key.map((name) => prefix + quote(name)).join(", ")
 
 /** Upserts, updates and deletes of one table. */
-export const tableParts = (parts: Parts, relation: Placed, changes: ReadonlyArray<Of<TableChange>>) => {
+export const tableParts = (
+  parts: StatementParts,
+  relation: StoredRelation,
+  changes: ReadonlyArray<FromCommit<TableChange>>
+) => {
   const values = valueColumns(relation)
   const upserts = changes.flatMap(({ of, part }) => of.upserts.map((row) => ({ part, of: row })))
-  // only a commit that goes alone has these
+  // only a statement of one commit has updates and deletes
   const updates = changes.flatMap(({ of, part }) => of.updates.map((row) => ({ part, of: row })))
   const deletes = changes.flatMap(({ of, part }) => of.deletes.map((row) => ({ part, of: row })))
   const others = [...updates, ...deletes]
@@ -58,9 +62,9 @@ export const tableParts = (parts: Parts, relation: Placed, changes: ReadonlyArra
     const more: ReadonlyArray<[string, string]> = others.length === 0 ? [] : [["upserted", kinds]]
     const rows = rowsInput(parts, relation, relation.columns, [...upserts, ...others], more)
     const set = values.map(({ name }) => `${quote(name)} = excluded.${quote(name)}`).join(", ")
-    const from = others.length === 0 ? fenced(parts, relation, rows) : lockedOnTheWay(parts, relation, rows)
+    const from = others.length === 0 ? fenced(parts, relation, rows) : upsertsAmongLocks(parts, relation, rows)
     parts.write(
-      (after) => `insert into ${relation.at} (${list(relation.columns)})
+      (after) => `insert into ${relation.qualifiedName} (${list(relation.columns)})
       select ${list(relation.columns, "r.")} from ${from(after)}
       on conflict (${keyList(relation)}) do ${values.length === 0 ? "nothing" : `update set ${set}`} returning 1`
     )
@@ -76,7 +80,7 @@ export const tableParts = (parts: Parts, relation: Placed, changes: ReadonlyArra
       ({ name }, i) => `${quote(name)} = case when r.m${i} = 't' then r.${quote(name)} else t.${quote(name)} end`
     )
     parts.write(
-      (after) => `update ${relation.at} t set ${set.join(", ")}
+      (after) => `update ${relation.qualifiedName} t set ${set.join(", ")}
       from (select r.* from fence, ${rows} r join ${locked(parts, relation, rows)} l using (${keyList(relation)})${after}) r
       where ${matches(relation, "r")} returning 1`
     )
@@ -84,32 +88,32 @@ export const tableParts = (parts: Parts, relation: Placed, changes: ReadonlyArra
   if (deletes.length > 0) {
     const rows = rowsInput(parts, relation, keyColumns(relation), deletes)
     parts.write(
-      (after) => `delete from ${relation.at} t
+      (after) => `delete from ${relation.qualifiedName} t
       using (select r.* from fence, ${rows} r join ${locked(parts, relation, rows)} l using (${keyList(relation)})${after}) r
       where ${matches(relation, "r")} returning 1`
     )
   }
 }
 /**
- * Rows to upsert, each locked or inserted before the next is looked at, and between them, in the same order, the rows that later
- * parts change: one kind after the other would lock them in an order that another batch does not have.
+ * Rows to upsert, and between them, in the order of the key, locks on the rows that later parts update or delete. Each row is locked or
+ * inserted before the next one is read. Locking one kind of rows after the other could deadlock with another batch.
  */
-const lockedOnTheWay = (parts: Parts, relation: Placed, rows: string) => {
-  // no lock before the fence holds and the parts before are done; `offset` keeps the planner from merging this into what follows
+const upsertsAmongLocks = (parts: StatementParts, relation: StoredRelation, rows: string) => {
+  // nothing is locked before the fence holds and earlier parts have run; `offset` keeps the planner from merging this into what follows
   const gate = parts.write((after) => `select fence.mode from fence${after} offset 0`)
   return () => `${gate} g, ${rows} r, lateral (select count(*) as n from (
-        select from ${relation.at} t where g.mode is not null and r.upserted = 'f' and ${matches(relation, "r")} for update) x) l
+        select from ${relation.qualifiedName} t where g.mode is not null and r.upserted = 'f' and ${matches(relation, "r")} for update) x) l
       where case when l.n >= 0 then r.upserted = 't' end`
 }
-/** The rows that are there, locked in the order of their keys before any of them is changed. */
-const locked = (parts: Parts, relation: Placed, rows: string) =>
+/** Locks the existing rows in the order of their keys, before any of them is changed. */
+const locked = (parts: StatementParts, relation: StoredRelation, rows: string) =>
   parts.write(
     (
       after
-    ) => `select ${keyList(relation, "t.")} from fence, ${relation.at} t join ${rows} r on ${matches(relation, "r")}${after}
+    ) => `select ${keyList(relation, "t.")} from fence, ${relation.qualifiedName} t join ${rows} r on ${matches(relation, "r")}${after}
     order by ${keyOrder(relation, "t")} for update of t`
   )
-const matches = (relation: Placed, alias: string) =>
+const matches = (relation: StoredRelation, alias: string) =>
   relation.key.map((name) => `t.${quote(name)} = ${alias}.${quote(name)}`).join(" and ")
 
 const merged = ({ delta, name }: Column) => {
@@ -133,18 +137,18 @@ const messageColumns = [
   ["target_partition", "int4"]
 ] as const
 /**
- * Deltas are added to rows that are there; the new rows are published from what the upsert returns, so no read races with it.
- * `behind`: the messages of each commit that come behind these in its stream; these are added.
+ * Adds deltas to the rows of a window, and publishes the new rows that the upsert returns, so that no read races with it. `behind` has, for
+ * each commit, how many of its messages follow these in its stream, and is increased by these.
  */
 export const windowParts = (
-  parts: Parts,
-  relation: Placed,
-  changes: ReadonlyArray<Of<WindowChange>>,
+  parts: StatementParts,
+  relation: StoredRelation,
+  changes: ReadonlyArray<FromCommit<WindowChange>>,
   behind: Array<number>
 ) => {
   const { topic } = changes[0]!.of.window
   const deltas = changes.flatMap(({ of, part }) => of.deltas.map((delta) => ({ part, of: delta })))
-  // JSON has no raw line feed, so lines do for an array, and nothing in them must be escaped
+  // JSON has no raw line feeds, so lines can stand for an array, and nothing has to be escaped
   const meta =
     topic && deltas.map(({ of }) => metaText(of.key, of.eventTime, undefined, of.tenant, of.traceparent)).join("\n")
   const rows = rowsInput(
@@ -156,7 +160,7 @@ export const windowParts = (
   )
   const from = fenced(parts, relation, rows)
   const written = parts.write(
-    (after) => `insert into ${relation.at} as t (${list(relation.columns)})
+    (after) => `insert into ${relation.qualifiedName} as t (${list(relation.columns)})
     select ${list(relation.columns, "r.")} from ${from(after)}
     on conflict (${keyList(relation)}) do update set ${valueColumns(relation).map(merged).join(", ")}
     returning ${topic === undefined ? "1" : list(relation.columns, "t.")}`
@@ -184,17 +188,17 @@ export const windowParts = (
 }
 
 const packedMeta = (order: string) => `'[' || string_agg(x.meta, ',' order by ${order}) || ']'`
-/** The texts of a segment that has all rows. */
-const textsOfAll = (relation: Placed, rows: string, written: string, line: string) => {
+/** The texts of one segment with all rows. */
+const textsOfAll = (relation: StoredRelation, rows: string, written: string, line: string) => {
   const order = keyOrder(relation, "x")
   return `(select ${packedMeta(order)} from ${rows} x),
       (select string_agg(${line}, E'\\n' order by ${order}) from ${written} x)`
 }
 /**
- * The texts of a segment a part. What was written does not tell its part, and a join would compare each row with each: the planner
- * knows nothing of how many there are. Rows are written in the order of their keys, so the n-th has the n-th part.
+ * The texts of a segment for each part. The upsert does not return a row's part, and a join would compare all rows with each other, because
+ * the planner cannot estimate their number. Rows are written in the order of their keys, so the n-th row has the n-th part.
  */
-const textsByPart = (parts: Parts, relation: Placed, rows: string, written: string, line: string) => {
+const textsByPart = (parts: StatementParts, relation: StoredRelation, rows: string, written: string, line: string) => {
   const order = keyOrder(relation, "x")
   const metas = parts.input(`select x.part, ${packedMeta(order)} as text from ${rows} x group by x.part`)
   const numbered = `select x.*, (select array_agg(x.part order by ${order}) from fence join ${rows} x on x.part = fence.part)

@@ -1,27 +1,28 @@
-// Sends commits: large ones each alone and at once, small ones of several partitions together when they would only queue for the server.
+// Sends commits: large ones each at once, and small ones of several partitions together while another round is under way.
 import type { Sql } from "../client/client.ts"
 import type { CommitBuilder } from "./commit.ts"
-import type { Commit, Parameter } from "./commit-parts.ts"
+import type { PartitionCommit, Parameter } from "./commit-parts.ts"
 import { toSqlError } from "../client/errors.ts"
 
-/** Rounds of small commits in flight at once. Further commits wait, and go together: rounds grow longer under load, rather than more. */
+/** How many rounds of small commits are in flight at once. Further commits wait and share a round: under load rounds get larger, not more. */
 const roundsAtOnce = 1
 const commitsAtOnce = 16
 
-/** The server's own word that it refuses the data, and so that nothing was done. */
+/** Whether the server refused the data, and so committed nothing. */
 const refused = (code: string) => /^2[123]/.test(code)
 
-interface Waiting {
-  readonly commit: Commit
+/** A small commit that waits for a round. */
+interface WaitingCommit {
+  readonly commit: PartitionCommit
   readonly keys: ReadonlyArray<string>
   readonly resolve: (committed: boolean | Promise<boolean>) => void
 }
 
-/** The way of one projection's commits to the server. It tries nothing again: what became of a lost reply is the caller's to ask. */
+/** Sends the commits of one projection. It retries nothing: after a lost reply the caller must check what was committed. */
 export class Committer {
   private readonly sql: Sql
   private readonly builder: CommitBuilder
-  private waiting: Array<Waiting> = []
+  private waiting: Array<WaitingCommit> = []
   private rounds = 0
 
   constructor(sql: Sql, builder: CommitBuilder) {
@@ -29,8 +30,8 @@ export class Committer {
     this.builder = builder
   }
 
-  /** Whether it was committed; false where its fence does not hold. Rejects with the driver's error. */
-  send(commit: Commit): Promise<boolean> {
+  /** Sends a commit, perhaps with others. False if its fence does not hold. Rejects with the driver's error. */
+  send(commit: PartitionCommit): Promise<boolean> {
     const keys = this.builder.shareable(commit)
     if (keys === undefined) return this.alone(commit)
     return new Promise((resolve) => {
@@ -39,8 +40,8 @@ export class Committer {
     })
   }
 
-  /** The commit by itself, now. */
-  async alone(commit: Commit): Promise<boolean> {
+  /** Sends a commit by itself, at once. */
+  async alone(commit: PartitionCommit): Promise<boolean> {
     return (await this.execute([commit])).has(0)
   }
 
@@ -55,10 +56,10 @@ export class Committer {
     this.rounds--
   }
 
-  /** The first that wait and write no row in common: one statement can change a row only once. */
-  private next(): ReadonlyArray<Waiting> {
-    const round: Array<Waiting> = []
-    const left: Array<Waiting> = []
+  /** Takes the first commits that write no row in common, because one statement can change a row only once. */
+  private next(): ReadonlyArray<WaitingCommit> {
+    const round: Array<WaitingCommit> = []
+    const left: Array<WaitingCommit> = []
     const taken = new Set<string>()
     for (const waiting of this.waiting) {
       if (round.length === commitsAtOnce || waiting.keys.some((key) => taken.has(key))) left.push(waiting)
@@ -71,12 +72,12 @@ export class Committer {
     return round
   }
 
-  private async together(commits: ReadonlyArray<Commit>): Promise<ReadonlyArray<boolean | Promise<boolean>>> {
+  private async together(commits: ReadonlyArray<PartitionCommit>): Promise<ReadonlyArray<boolean | Promise<boolean>>> {
     try {
       const committed = await this.execute(commits)
       return commits.map((_, part) => committed.has(part))
     } catch (cause) {
-      // the server refused the statement, so nothing of it was done, and one commit may be at fault: each by itself
+      // the server refused the statement and committed nothing; one of the commits may be at fault, so each is sent by itself
       if (commits.length > 1 && refused(toSqlError("commit", cause).code)) {
         return commits.map((commit) => {
           const alone = this.alone(commit)
@@ -88,7 +89,7 @@ export class Committer {
     }
   }
 
-  private async execute(commits: ReadonlyArray<Commit>): Promise<ReadonlySet<number>> {
+  private async execute(commits: ReadonlyArray<PartitionCommit>): Promise<ReadonlySet<number>> {
     const { parameters, text } = this.builder.build(commits)
     const rows = await this.sql.unsafe<Array<{ part: number }>>(text, parameters as Array<Parameter>, { prepare: true })
     return new Set(rows.map(({ part }) => part))

@@ -1,29 +1,29 @@
-// The DDL of a projection: a schema a version, a table a read model, and the stable views over the version that is live.
+// The DDL of a projection: a schema for each version, a table for each read model, and views over the tables of the live version.
 import type { Projection } from "../../model/projection.ts"
 import { readModelsOf, type Relation } from "../../model/columns.ts"
 import type { Writable } from "../../model/handler.ts"
 import { quote } from "../client/columns.ts"
 
-/** The schema that a projection's version has to itself. */
+/** The schema of one version of a projection. */
 export const schemaOf = (projection: string, version: number): string => `${projection}_v${version}`
-/** The schema of read models that several projections write. */
+/** The schema of read models that several projections share. */
 export const sharedSchema = "millrace_shared"
 
-/** A read model with its place in the database. */
-export interface Placed extends Relation {
-  /** Schema and table, as SQL names it. */
-  readonly at: string
+/** A read model's table in the database. */
+export interface StoredRelation extends Relation {
+  /** Schema and table, quoted for SQL. */
+  readonly qualifiedName: string
   readonly shared: boolean
 }
 
-/** Every read model of a projection, in the order of their names. */
-export const relationsOf = (projection: Projection.Any): ReadonlyArray<Placed> =>
+/** The read models of a projection, sorted by name. */
+export const relationsOf = (projection: Projection.Any): ReadonlyArray<StoredRelation> =>
   readModelsOf(projection.writes as ReadonlyArray<Writable>).map((relation) => {
     const schema = relation.shared ? sharedSchema : schemaOf(projection.name, projection.version)
-    return Object.assign(relation, { at: `${schema}.${quote(relation.name)}` })
+    return Object.assign(relation, { qualifiedName: `${schema}.${quote(relation.name)}` })
   })
 
-/** The statements that make a version's tables where they are missing. */
+/** The statements that create a version's tables if they do not exist. */
 export const tablesDdl = (projection: Projection.Any): ReadonlyArray<string> => {
   const relations = relationsOf(projection)
   const schemas = new Set([
@@ -35,18 +35,18 @@ export const tablesDdl = (projection: Projection.Any): ReadonlyArray<string> => 
     ...relations.map((relation) => tableDdl(relation))
   ]
 }
-const tableDdl = ({ at, columns, key }: Placed): string => {
+const tableDdl = ({ columns, key, qualifiedName }: StoredRelation): string => {
   const lines = columns.map(({ name, nullable, type }) => `${quote(name)} ${type}${nullable ? "" : " not null"}`)
   const primaryKey = `primary key (${key.map(quote).join(", ")})`
-  // room on each page: rows of windows are updated many times while they are open
-  return `create table if not exists ${at} (\n  ${[...lines, primaryKey].join(",\n  ")}\n) with (fillfactor = 80)`
+  // leaves room on each page, because rows of open windows are updated many times
+  return `create table if not exists ${qualifiedName} (\n  ${[...lines, primaryKey].join(",\n  ")}\n) with (fillfactor = 80)`
 }
-/** The statements that point the stable views at a version. */
+/** The statements that make the public views show a version's tables. */
 export const viewsDdl = (projection: Projection.Any): ReadonlyArray<string> =>
-  relationsOf(projection).flatMap(({ at, name }) => [
+  relationsOf(projection).flatMap(({ name, qualifiedName }) => [
     `drop view if exists public.${quote(name)}`,
-    `create view public.${quote(name)} as select * from ${at}`
+    `create view public.${quote(name)} as select * from ${qualifiedName}`
   ])
-/** What tells a changed definition: the tables' shapes, and no more. */
+/** A text that changes when the shapes of the tables change, and only then. */
 export const definitionOf = (projection: Projection.Any): string =>
   JSON.stringify(relationsOf(projection).map(({ columns, key, name, shared }) => ({ name, key, shared, columns })))

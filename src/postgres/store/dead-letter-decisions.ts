@@ -1,4 +1,4 @@
-// What became of dead letters that are messages of topics, and of messages that relays parked: the statements. It reads no topic and sends nothing.
+// The statements over decisions about dead letters of topics, and over messages that relays parked.
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import type { ParkedMessage } from "../../relay/outbox.ts"
@@ -6,22 +6,22 @@ import type { ResendAttempt, ResendJournal } from "../../dead-letter/resend.ts"
 import { query, session, type Sql, type SqlError } from "../client/client.ts"
 import { arrayLiteral } from "../client/types.ts"
 
-/** What became of a letter. */
-export type Status = "parked" | "retrying" | "retried" | "discarded"
-/** A decision about a letter of a topic. */
-export interface Decision {
-  /** What tells it from the topic's other letters. */
+/** The state of a dead letter of a topic or a relay. */
+export type DeadLetterStatus = "parked" | "retrying" | "retried" | "discarded"
+/** A decision about a dead letter of a topic. */
+export interface DeadLetterDecision {
+  /** Identifies the dead letter within the topic. */
   readonly origin: string
-  readonly status: Status
+  readonly status: DeadLetterStatus
   readonly decided_by: string
   /** Epoch milliseconds. */
   readonly decided_at: number
 }
-/** Decisions about letters of a topic. */
-export const decisions = (sql: Sql, topic: string) => sql<Array<Decision>>`
+/** All decisions about dead letters of a topic. */
+export const decisions = (sql: Sql, topic: string) => sql<Array<DeadLetterDecision>>`
   select origin, status, decided_by, decided_at from millrace.topic_letter where topic = ${topic}`
 
-/** Discards a letter, unless it was retried or discarded before. Returns whether it was not. */
+/** Discards a dead letter of a topic. Returns false if it was retried or discarded before. */
 export const discard = async (sql: Sql, topic: string, origin: string, by: string): Promise<boolean> => {
   const rows = await sql`
     insert into millrace.topic_letter as l (topic, origin, status, decided_by)
@@ -34,14 +34,14 @@ export const discard = async (sql: Sql, topic: string, origin: string, by: strin
 }
 
 const note = <A>(run: () => PromiseLike<A>) => query("note a retry", run)
-/** Microseconds since 1970 of the attempt: grows as long as the server's clock does. */
+/** The attempt's number: microseconds since 1970, which grow as long as the server's clock does. */
 const number = (sql: Sql) => sql`(extract(epoch from decided_at) * 1000000)::int8 as number`
-/** The same for a statement that answers the note; undefined: there is none. */
+/** Runs a statement that notes an attempt and returns it; undefined if the dead letter is no longer open. */
 const noted = (run: () => PromiseLike<ReadonlyArray<ResendAttempt>>) =>
   Effect.map(note(run), ([row]) => row && { ...row })
 
-/** The notes of a letter of a topic. One without a row is parked. */
-export const topicNotes = (sql: Sql, topic: string, origin: string, by: string): ResendJournal<SqlError> => {
+/** The journal of a dead letter of a topic. One without a row is parked. */
+export const topicJournal = (sql: Sql, topic: string, origin: string, by: string): ResendJournal<SqlError> => {
   const it = sql`topic = ${topic} and origin = ${origin} and status = 'retrying'`
   return {
     begin: ({ after, part }) =>
@@ -67,31 +67,31 @@ export const topicNotes = (sql: Sql, topic: string, origin: string, by: string):
   }
 }
 
-/** A message that a relay parked, for people. Times are epoch milliseconds. */
-export interface ParkedLetter extends ParkedMessage {
+/** A message that a relay parked. Times are epoch milliseconds. */
+export interface ParkedDeadLetter extends ParkedMessage {
   readonly id: number
   readonly target: string
-  readonly status: Status
+  readonly status: DeadLetterStatus
   readonly parked_at: number
   readonly decided_by: string | null
   readonly decided_at: number | null
 }
-/** Which of them. What is undefined does not matter; `topic` is the name without tenant and namespace, or the full one. */
-export interface ParkedFilter {
+/** Selects messages; undefined fields do not restrict. `topic` is the name with or without tenant and namespace. */
+export interface ParkedQuery {
   readonly ids?: ReadonlyArray<number> | undefined
   readonly projection?: string | undefined
   readonly topic?: string | undefined
   readonly key?: string | undefined
-  /** Parked from then on, epoch milliseconds. */
+  /** Only those that were parked at this time or later, in epoch milliseconds. */
   readonly since?: number | undefined
   readonly statuses: ReadonlyArray<string>
   readonly limit: number
   readonly oldestFirst: boolean
 }
-/** Messages that relays parked. Those of a stream are in its order where the oldest come first. */
-export const parked = (sql: Sql, filter: ParkedFilter) => {
+/** Lists messages that relays parked. With the oldest first, those of a stream are in the stream's order. */
+export const parked = (sql: Sql, filter: ParkedQuery) => {
   const { ids, key, limit, oldestFirst, projection, since, statuses, topic } = filter
-  return sql<Array<ParkedLetter>>`
+  return sql<Array<ParkedDeadLetter>>`
     select id, target, projection, source, partition, seq, incarnation, topic, key, meta, val, reason, parked_at, status,
       decided_by, decided_at
     from millrace.relay_parked
@@ -105,7 +105,7 @@ export const parked = (sql: Sql, filter: ParkedFilter) => {
     order by case when ${oldestFirst} then id else -id end
     limit ${limit}`
 }
-/** Discards a message that a relay parked, unless it was retried or discarded before. Returns whether it was not. */
+/** Discards a message that a relay parked. Returns false if it was retried or discarded before. */
 export const discardParked = async (sql: Sql, id: number, by: string): Promise<boolean> => {
   const rows = await sql`
     update millrace.relay_parked set status = 'discarded', decided_by = ${by}, decided_at = clock_timestamp()
@@ -114,9 +114,9 @@ export const discardParked = async (sql: Sql, id: number, by: string): Promise<b
   return rows.length > 0
 }
 
-/** The notes of a message that a relay parked, which goes where it was to go. */
-export const parkedNotes = (sql: Sql, id: number, by: string): ResendJournal<SqlError> => {
-  // versions that counted no attempts left 0 with one that did not come to its end
+/** The journal of a message that a relay parked. It is sent to the topic that it was meant for. */
+export const parkedJournal = (sql: Sql, id: number, by: string): ResendJournal<SqlError> => {
+  // earlier versions of Millrace did not count attempts, and left 0 for an unfinished one
   const columns = sql`topic as part, sent_after as after, ${number(sql)}, tries > 1 as resumed`
   return {
     begin: ({ after }) =>
@@ -149,10 +149,10 @@ export const parkedNotes = (sql: Sql, id: number, by: string): ResendJournal<Sql
 }
 
 /**
- * Makes this process the only one on the database that retries or discards letters, while the scope is open; false where another one is. A process that dies gives
- * it up at once.
+ * Makes this process the only one on the database that retries or discards dead letters, until the scope closes or the process dies.
+ * Returns false if another process is.
  */
-export const soleRetry = Effect.fnUntraced(function* (sql: Sql): Effect.fn.Return<boolean, SqlError, Scope.Scope> {
+export const lockRetries = Effect.fnUntraced(function* (sql: Sql): Effect.fn.Return<boolean, SqlError, Scope.Scope> {
   const own = yield* session(sql)
   const [row] = yield* query(
     "lock retries",

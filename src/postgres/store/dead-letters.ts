@@ -1,19 +1,19 @@
-// The statements over dead letters beside the commit that parks them: what is open, for the runner, and lists and decisions, for people.
+// The statements over projections' dead letters: the open ones, for the runner, and lists and decisions, for people.
 import type { LogRecord } from "../../log/log.ts"
 import { recordFromEnvelope } from "../../dead-letter/retry-record.ts"
 import type { ProjectionPartition } from "../../runner/store.ts"
 import type { Sql } from "../client/client.ts"
 import { arrayLiteral } from "../client/types.ts"
 
-/** A letter's record, as the table has it. */
-export interface LetterRow {
+/** The record of a dead letter, as stored. */
+export interface DeadLetterRow {
   readonly position: number
   readonly envelope: string
   readonly value: string | null
 }
 
-/** The record that was parked. `appendedAt` is not kept: it is for whoever brings it again to say. */
-export const recordOfLetter = ({ envelope, position, value }: LetterRow, partition: number): LogRecord => {
+/** The record that became a dead letter. Its `appendedAt` is not stored and is 0 here; the caller has to set it. */
+export const recordOfDeadLetter = ({ envelope, position, value }: DeadLetterRow, partition: number): LogRecord => {
   const kept = JSON.parse(envelope) as { readonly envelope?: string; readonly value?: string }
   const record =
     kept.envelope === undefined
@@ -23,45 +23,46 @@ export const recordOfLetter = ({ envelope, position, value }: LetterRow, partiti
 }
 
 const isOpen = (sql: Sql) => sql`status in ('parked', 'skipped', 'retrying')`
-const at = (sql: Sql, { partition, projection, topic, version }: ProjectionPartition) =>
+/** The condition that a row belongs to a projection's partition. */
+export const isAt = (sql: Sql, { partition, projection, topic, version }: ProjectionPartition) =>
   sql`projection = ${projection} and version = ${version} and topic = ${topic} and partition = ${partition}`
 
-/** The open letter at a position, then those of its key behind it. */
-export const openLetters = (
+/** The open dead letter at a position, and then at most `behind` open ones of its key after it. */
+export const openDeadLetters = (
   sql: Sql,
-  place: ProjectionPartition,
+  at: ProjectionPartition,
   position: number,
   ordered: boolean,
   behind: number
-) => sql<Array<LetterRow>>`
+) => sql<Array<DeadLetterRow>>`
   with head as (
     select key, position from millrace.dead_letters
-    where ${at(sql, place)} and position = ${position} and ${isOpen(sql)} and envelope is not null
+    where ${isAt(sql, at)} and position = ${position} and ${isOpen(sql)} and envelope is not null
   )
   select d.position, d.envelope, d.value
   from head h
-  join millrace.dead_letters d on ${at(sql, place)} and ${isOpen(sql)} and d.envelope is not null
+  join millrace.dead_letters d on ${isAt(sql, at)} and ${isOpen(sql)} and d.envelope is not null
     and (d.position = h.position or (${ordered} and md5(d.key) = md5(h.key) and d.key = h.key and d.position > h.position))
   where not ${ordered} or not exists (
     select from millrace.dead_letters e
-    where ${at(sql, place)} and ${isOpen(sql)} and md5(e.key) = md5(h.key) and e.key = h.key and e.position < h.position
+    where ${isAt(sql, at)} and ${isOpen(sql)} and md5(e.key) = md5(h.key) and e.key = h.key and e.position < h.position
   )
   order by d.position
   limit ${behind + 1}`
 
-/** Those of the keys that have a parked letter. */
-export const parkedKeys = (sql: Sql, place: ProjectionPartition, keys: ReadonlyArray<string>) => sql<
+/** Those of the keys that have a parked dead letter. */
+export const parkedKeys = (sql: Sql, at: ProjectionPartition, keys: ReadonlyArray<string>) => sql<
   Array<{ readonly key: string }>
 >`
   select k.key from unnest(${arrayLiteral(keys)}::text[]) as k(key)
   where exists (
     select from millrace.dead_letters d
-    where ${at(sql, place)} and md5(d.key) = md5(k.key) and d.key = k.key
+    where ${isAt(sql, at)} and md5(d.key) = md5(k.key) and d.key = k.key
       and ${isOpen(sql)} and status <> 'skipped'
   )`
 
-/** A dead letter, for people. Times are epoch milliseconds. */
-export interface Letter {
+/** A dead letter of a projection. Times are epoch milliseconds. */
+export interface StoredDeadLetter {
   readonly id: number
   readonly status: "parked" | "skipped" | "retrying" | "retried" | "discarded"
   readonly projection: string
@@ -78,32 +79,32 @@ export interface Letter {
   readonly event_time: number | null
   readonly trace_id: string | null
   readonly failed_at: number
-  /** Where the record lies by which it was last retried. */
+  /** The position of its last retry record. */
   readonly retried_position: number | null
-  /** Who last retried or discarded it, and when. */
+  /** The person who last retried or discarded it, and when. */
   readonly decided_by: string | null
   readonly decided_at: number | null
-  /** As `envelopeOf` makes it; null for a record of a lookup's topic, which no retry would help. */
+  /** As encoded by `envelopeOf`; null for a record of a lookup topic, which cannot be retried. */
   readonly envelope: string | null
 }
-/** Which letters. What is undefined does not matter. */
-export interface LetterFilter {
+/** Selects dead letters; undefined fields do not restrict. */
+export interface DeadLetterQuery {
   readonly ids?: ReadonlyArray<number> | undefined
   readonly projection?: string | undefined
   readonly topic?: string | undefined
   readonly key?: string | undefined
   readonly error?: string | undefined
-  /** Failed from then on, epoch milliseconds. */
+  /** Only those that failed at this time or later, in epoch milliseconds. */
   readonly since?: number | undefined
-  readonly statuses: ReadonlyArray<Letter["status"]>
-  /** How many at most. */
+  readonly statuses: ReadonlyArray<StoredDeadLetter["status"]>
+  /** The largest number to return. */
   readonly limit: number
 }
 const columns = (
   sql: Sql
 ) => sql`d.id, d.status, d.projection, d.version, d.topic, d.partition, d.position, d.key, d.error, d.message,
   d.attempts, d.value, d.headers, d.event_time, d.trace_id, d.failed_at, d.retried_position, d.decided_by, d.decided_at, d.envelope`
-const matches = (sql: Sql, { error, ids, key, projection, since, statuses, topic }: LetterFilter) => sql`
+const matches = (sql: Sql, { error, ids, key, projection, since, statuses, topic }: DeadLetterQuery) => sql`
   (${ids === undefined} or d.id = any (${arrayLiteral(ids ?? [])}::int8[]))
   and d.status = any (${arrayLiteral(statuses)}::text[])
   and (${projection ?? null}::text is null or d.projection = ${projection ?? null})
@@ -112,16 +113,16 @@ const matches = (sql: Sql, { error, ids, key, projection, since, statuses, topic
   and (${error ?? null}::text is null or d.error = ${error ?? null})
   and (${since ?? null}::float8 is null or d.failed_at >= to_timestamp(${since ?? null}::float8 / 1000.0))`
 
-/** Letters, the newest or the oldest first. */
-export const list = (sql: Sql, filter: LetterFilter, oldestFirst = false) => sql<Array<Letter>>`
+/** Lists dead letters, the newest or the oldest first. */
+export const list = (sql: Sql, filter: DeadLetterQuery, oldestFirst = false) => sql<Array<StoredDeadLetter>>`
   select ${columns(sql)} from millrace.dead_letters d where ${matches(sql, filter)}
   order by case when ${oldestFirst} then d.id else -d.id end limit ${filter.limit}`
 
 /**
- * Letters as they would be retried: by place, in order, the oldest first. One that waits behind another of its key stands for the
- * first of them, which brings it.
+ * The dead letters to retry, by partition and position. In at of one that waits behind others of its key, the first of these is
+ * returned, because its retry retries them all.
  */
-export const retryable = (sql: Sql, filter: LetterFilter) => sql<Array<Letter>>`
+export const retryable = (sql: Sql, filter: DeadLetterQuery) => sql<Array<StoredDeadLetter>>`
   with chosen as (
     select d.* from millrace.dead_letters d
     where ${matches(sql, filter)} and d.envelope is not null
@@ -138,7 +139,7 @@ export const retryable = (sql: Sql, filter: LetterFilter) => sql<Array<Letter>>`
   )
   order by d.topic, d.projection, d.version, d.partition, d.position`
 
-/** Notes that letters are about to be retried. Returns those that still are open. */
+/** Marks dead letters as being retried. Returns the ids of those that are still open. */
 export const markRetrying = (sql: Sql, ids: ReadonlyArray<number>, by: string) => sql<Array<{ readonly id: number }>>`
   update millrace.dead_letters set status = 'retrying', decided_by = ${by}, decided_at = now()
   where id in (
@@ -147,8 +148,8 @@ export const markRetrying = (sql: Sql, ids: ReadonlyArray<number>, by: string) =
   )
   returning id`
 
-/** Discards letters, the oldest first: they are kept and count as dealt with. Returns their ids. */
-export const discard = (sql: Sql, filter: LetterFilter, by: string) => sql<Array<{ readonly id: number }>>`
+/** Discards dead letters, the oldest first; they stay in the table. Returns their ids. */
+export const discard = (sql: Sql, filter: DeadLetterQuery, by: string) => sql<Array<{ readonly id: number }>>`
   update millrace.dead_letters set status = 'discarded', decided_by = ${by}, decided_at = now()
   where id in (
     select d.id from millrace.dead_letters d where ${matches(sql, filter)} order by d.id limit ${filter.limit} for update

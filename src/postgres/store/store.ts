@@ -1,4 +1,4 @@
-// The store on PostgreSQL: prepares a projection's tables, claims its partitions, and commits its batches.
+// The store on PostgreSQL: prepares projections' tables, claims partitions, and commits batches.
 import * as Effect from "effect/Effect"
 import * as Schedule from "effect/Schedule"
 import type { Projection } from "../../model/projection.ts"
@@ -21,17 +21,17 @@ import { Committer } from "./committer.ts"
 import { CommitBuilder } from "./commit.ts"
 import { messagesOf, seenChunkOf } from "./commit-parts.ts"
 import { storable } from "./commit-records.ts"
-import { openLetters, parkedKeys, recordOfLetter } from "./dead-letters.ts"
+import { isAt, openDeadLetters, parkedKeys, recordOfDeadLetter } from "./dead-letters.ts"
 import { definitionOf, relationsOf, tablesDdl, viewsDdl } from "./ddl.ts"
 import { query, type SqlError } from "../client/errors.ts"
 
-/** What the store tells of its commits, for those who wait for them in the same process. */
-export interface Options {
-  /** Messages went to the outbox. */
+/** Callbacks of the store. */
+export interface PostgresStoreOptions {
+  /** Called after a commit that published messages, to wake relays of the same process. */
   readonly published?: () => void
 }
 
-// any number that others are unlikely to take
+// an arbitrary number that other programs are unlikely to use
 const ddlLock = 7_216_513_001
 
 const storeError = (error: SqlError): StoreError =>
@@ -44,7 +44,7 @@ const storeError = (error: SqlError): StoreError =>
 const run = <A>(operation: string, statement: () => PromiseLike<A>): Effect.Effect<A, StoreError> =>
   Effect.mapError(query(operation, statement), storeError)
 
-/** The data is at fault, not the server: a wrong value, or (class 54) one too large, as text that no index entry has room for. */
+/** The error if the data is at fault: a wrong value, or (class 54) one that is too large, such as a text that does not fit into an index. */
 const unstorable = ({ code, reason }: SqlError): Unstorable | undefined =>
   /^(2[123]|54)/.test(code) ? new Unstorable({ code, reason }) : undefined
 
@@ -56,8 +56,8 @@ const committerOf = (committers: Committers, sql: Sql, projection: Projection.An
   return committer
 }
 
-/** The store over a pool of connections. Nothing of it outlives the pool. */
-export const make = (sql: Sql, options: Options = {}): Store["Service"] => {
+/** The store over a pool of connections. */
+export const make = (sql: Sql, options: PostgresStoreOptions = {}): Store["Service"] => {
   const committers: Committers = new WeakMap()
   return Store.of({
     prepare: (projections, partitionsOf, startOf = () => 0) => prepare(sql, projections, { partitionsOf, startOf }),
@@ -66,47 +66,49 @@ export const make = (sql: Sql, options: Options = {}): Store["Service"] => {
     commit: (projection, held, changes) =>
       commit(sql, committerOf(committers, sql, projection), held, changes, options),
     readRows: (projection, target, keys) => rows(sql, projection, target.name, keys),
-    seenIds: (place, ranges) =>
+    seenIds: (at, ranges) =>
       run(
-        "load handled ids",
+        "load seen ids",
         () =>
-          sql<Array<{ ids: Uint8Array }>>`select ids from millrace.seen s where ${here(sql, place)} and exists (
+          sql<Array<{ ids: Uint8Array }>>`select ids from millrace.seen s where ${isAt(sql, at)} and exists (
           select from unnest(${arrayOf(ranges.map(({ from }) => from))}::float8[], ${arrayOf(ranges.map(({ to }) => to))}::float8[]) as r(low, high)
           where s.max_time >= r.low and s.min_time <= r.high)`
       ).pipe(Effect.map((found) => found.map(({ ids }) => ids))),
-    deadLetters: (place, position, { behind, ordered }) =>
-      run("read dead letters", () => openLetters(sql, place, position, ordered, behind)).pipe(
-        Effect.map((found) => found.map((row) => recordOfLetter(row, place.partition)))
+    deadLetters: (at, position, { behind, ordered }) =>
+      run("read dead letters", () => openDeadLetters(sql, at, position, ordered, behind)).pipe(
+        Effect.map((found) => found.map((row) => recordOfDeadLetter(row, at.partition)))
       ),
-    parkedKeys: (place, keys) =>
-      run("look for parked keys", () => parkedKeys(sql, place, keys.map(storable) as Array<string>)).pipe(
+    parkedKeys: (at, keys) =>
+      run("look for parked keys", () => parkedKeys(sql, at, keys.map(storable) as Array<string>)).pipe(
         Effect.map((found) => {
           const parked = new Set(found.map(({ key }) => key))
           return keys.filter((key) => parked.has(storable(key)!))
         })
       ),
-    park: (place, letter) => run("park a dead letter", () => park(sql, place, letter)).pipe(Effect.asVoid),
-    halt: (place, reason) =>
+    park: (at, deadLetter) => run("park a dead letter", () => park(sql, at, deadLetter)).pipe(Effect.asVoid),
+    halt: (at, reason) =>
       run(
-        "note why a partition stands still",
-        () => sql`update millrace.progress set halted = ${reason} where ${here(sql, place)}`
+        "note why a partition is halted",
+        () => sql`update millrace.progress set halted = ${reason} where ${isAt(sql, at)}`
       ).pipe(Effect.asVoid)
   })
 }
-const here = (sql: Sql, { partition, projection, topic, version }: ProjectionPartition) =>
-  sql`projection = ${projection} and version = ${version} and topic = ${topic} and partition = ${partition}`
 
-/** The partitions of a topic, and where each begins. */
-interface Sources {
+/** The number of partitions of a topic, and the position that each starts at. */
+interface SourceTopics {
   readonly partitionsOf: (topic: string) => number
   readonly startOf: (topic: string, partition: number) => number
 }
 
-const prepare = Effect.fnUntraced(function* (sql: Sql, projections: ReadonlyArray<Projection.Any>, sources: Sources) {
+const prepare = Effect.fnUntraced(function* (
+  sql: Sql,
+  projections: ReadonlyArray<Projection.Any>,
+  sources: SourceTopics
+) {
   yield* transaction(
     sql,
     Effect.fnUntraced(function* (tx) {
-      yield* query("wait for others who prepare", () => tx`select pg_advisory_xact_lock(${ddlLock})`)
+      yield* query("wait for other processes that prepare", () => tx`select pg_advisory_xact_lock(${ddlLock})`)
       for (const projection of projections) yield* prepareOne(tx, projection, sources)
     })
   ).pipe(Effect.catchTag("SqlError", (error) => Effect.fail(storeError(error))))
@@ -115,7 +117,7 @@ const prepare = Effect.fnUntraced(function* (sql: Sql, projections: ReadonlyArra
 const prepareOne = Effect.fnUntraced(function* (
   tx: Session,
   projection: Projection.Any,
-  { partitionsOf, startOf }: Sources
+  { partitionsOf, startOf }: SourceTopics
 ) {
   const { name, version } = projection
   const refused = unsupportedReason(projection) ?? keyProblem(projection.writes)
@@ -130,28 +132,30 @@ const prepareOne = Effect.fnUntraced(function* (
   )
   const same = known.find((other) => other.version === version)
   if (same !== undefined && same.definition !== definition) {
-    const reason = `its tables are defined otherwise than when version ${version} was first run; give it the next version`
+    const next = Math.max(...known.map((other) => other.version)) + 1
+    const reason = `its tables changed since version ${version} first ran; increase version to ${next}`
     return yield* new Mismatch({ what: `projection ${name}`, reason })
   }
   if (same === undefined) {
     yield* assertFree(tx, projection)
     for (const statement of tablesDdl(projection))
-      yield* query(`make the tables of ${name}`, () => tx.unsafe(statement))
+      yield* query(`create the tables of ${name}`, () => tx.unsafe(statement))
     yield* query(
       "note the projection",
       () => tx`insert into millrace.projection (name, version, definition) values (${name}, ${version}, ${definition})`
     )
   }
   const first = !known.some(({ live, version: other }) => live && other !== version)
-  // a version beside a live one follows the log and publishes nothing, until it is promoted
+  // a version beside a live one follows the log, and publishes nothing until it is promoted
   const mode = first ? "live" : "follower"
   if (first && same === undefined) {
-    for (const statement of viewsDdl(projection)) yield* query(`make the views of ${name}`, () => tx.unsafe(statement))
+    for (const statement of viewsDdl(projection))
+      yield* query(`create the views of ${name}`, () => tx.unsafe(statement))
   }
   for (const { name: topic } of projection.sources) {
     const starts = Array.from({ length: partitionsOf(topic) }, (_, partition) => startOf(topic, partition))
     yield* query(
-      "make progress rows",
+      "create progress rows",
       () =>
         tx`insert into millrace.progress (projection, version, topic, partition, mode, first_position, next_position)
         select ${name}, ${version}, ${topic}, p - 1, ${mode}, start, start
@@ -160,9 +164,9 @@ const prepareOne = Effect.fnUntraced(function* (
   }
 })
 
-/** Refuses to put a view where something else is: a table of the user's, or another projection's read model. */
+/** Fails if the name of a view is taken: by a table of the user, or by another projection's read model. */
 const assertFree = Effect.fnUntraced(function* (tx: Session, projection: Projection.Any) {
-  for (const { at, name } of relationsOf(projection)) {
+  for (const { name, qualifiedName } of relationsOf(projection)) {
     const [found] = yield* query(
       "look for the view",
       () =>
@@ -171,11 +175,11 @@ const assertFree = Effect.fnUntraced(function* (tx: Session, projection: Project
         where n.nspname = 'public' and c.relname = ${name}`
     )
     if (found === undefined) continue
-    // a view over any version of this projection, and not of one whose name only begins alike
-    const schema = at.slice(0, at.indexOf(".")).replace(/_v\d+$/, String.raw`_v\d+`)
+    // a view over any version of this projection, but not of a projection whose name only starts the same
+    const schema = qualifiedName.slice(0, qualifiedName.indexOf(".")).replace(/_v\d+$/, String.raw`_v\d+`)
     const ours = found.kind === "v" && new RegExp(String.raw`\s${schema}\.`).test(found.of ?? "")
     if (!ours) {
-      const reason = `public.${name} is there already and belongs to someone else; give the read model another name`
+      const reason = `public.${name} already exists and is not a view of this projection; give the read model another name`
       return yield* new Mismatch({ what: `projection ${projection.name}`, reason })
     }
   }
@@ -198,38 +202,38 @@ interface ProgressRow {
 
 const claim = Effect.fnUntraced(function* (
   sql: Sql,
-  place: ProjectionPartition,
+  at: ProjectionPartition,
   generation: number,
   identity: string | undefined
 ) {
-  const what = `${place.projection} ${place.topic}/${place.partition}`
-  // a stopped client can hold the row's lock for ever, and no timeout of the server's frees it: wait shortly, then end its backend
+  const what = `${at.projection} ${at.topic}/${at.partition}`
+  // a suspended client can hold the row's lock forever, and no timeout of the server releases it: wait 2 s, then end its backend
   const take = run(
     "claim a partition",
     () =>
       sql<Array<ProgressRow>>`with patience as materialized (select set_config('lock_timeout', '2s', true) as set)
       update millrace.progress p set epoch = epoch + 1, generation = ${generation}, incarnation = gen_random_uuid(), halted = null,
         topic_identity = coalesce(topic_identity, ${identity ?? null}::text)
-      from patience where patience.set is not null and ${here(sql, place)} and generation <= ${generation}
+      from patience where patience.set is not null and ${isAt(sql, at)} and generation <= ${generation}
       returning incarnation, epoch, generation, commit_no, next_position, fingerprint, topic_identity, stream_time, outbox_seq, mode,
         seen_chunk, seen_fill`
   )
   const [row] = yield* take.pipe(
     Effect.tapError((error) =>
-      (error.cause as SqlError | undefined)?.code === "55P03" ? Effect.ignore(endBlocker(sql, place)) : Effect.void
+      (error.cause as SqlError | undefined)?.code === "55P03" ? Effect.ignore(endBlocker(sql, at)) : Effect.void
     ),
     Effect.retry({ times: 3, while: ({ retryable }) => retryable })
   )
   if (row === undefined) {
     const [held] = yield* run(
-      "look who claimed",
-      () => sql`select generation from millrace.progress where ${here(sql, place)}`
+      "look for another claim",
+      () => sql`select generation from millrace.progress where ${isAt(sql, at)}`
     )
-    if (held !== undefined) return yield* new Fenced(place)
-    return yield* new Mismatch({ what, reason: "it has no progress row; run 'millrace migrate'" })
+    if (held !== undefined) return yield* new Fenced(at)
+    return yield* new Mismatch({ what, reason: "it has no row in millrace.progress; run 'millrace migrate'" })
   }
   return {
-    ...place,
+    ...at,
     incarnation: row.incarnation,
     commitNo: row.commit_no,
     epoch: row.epoch,
@@ -243,40 +247,40 @@ const claim = Effect.fnUntraced(function* (
     seenFill: row.seen_fill
   } satisfies Claim
 })
-const endBlocker = (sql: Sql, place: ProjectionPartition) =>
+const endBlocker = (sql: Sql, at: ProjectionPartition) =>
   query(
     "end the session that holds the partition",
     () =>
       sql`select pg_terminate_backend(l.pid) from millrace.progress p join pg_locks l on l.locktype = 'transactionid'
-      and l.granted and l.transactionid = p.xmax where ${here(sql, place)} and l.pid <> pg_backend_pid()`
+      and l.granted and l.transactionid = p.xmax where ${isAt(sql, at)} and l.pid <> pg_backend_pid()`
   )
 
 const resend = Schedule.min([Schedule.exponential("20 millis"), Schedule.spaced("500 millis")]).pipe(
   Schedule.upTo({ times: 20 })
 )
-/** What an attempt came to: committed, sent and not there (it may go again), or someone else's partition. */
-type Outcome = "committed" | "absent"
+/** The outcome of sending a commit: it was committed, or is absent and can be sent again. */
+type CommitOutcome = "committed" | "absent"
 
 const commit = Effect.fnUntraced(function* (
   sql: Sql,
   committer: Committer,
   held: Claim,
   changes: Changes,
-  options: Options
+  options: PostgresStoreOptions
 ) {
   const one = { claim: held, changes }
   let sent = false
   const attempt = query("commit a batch", () => {
-    // what was not committed in company goes alone the next time
+    // a commit that failed together with others is sent alone the next time
     const committed = sent ? committer.alone(one) : committer.send(one)
     sent = true
     return committed
   }).pipe(
-    Effect.flatMap((committed) => (committed ? Effect.succeed<Outcome>("committed") : resolve(sql, held))),
-    Effect.catchTag("SqlError", (error): Effect.Effect<Outcome, StoreError | Unstorable | Fenced> => {
+    Effect.flatMap((committed) => (committed ? Effect.succeed<CommitOutcome>("committed") : resolve(sql, held))),
+    Effect.catchTag("SqlError", (error): Effect.Effect<CommitOutcome, StoreError | Unstorable | Fenced> => {
       const refused = unstorable(error)
       if (refused !== undefined) return Effect.fail(refused)
-      // never sent again unasked: the reply may be lost and the commit done
+      // not sent again without checking: the reply may be lost although the commit succeeded
       return error.retryable || error.inDoubt ? resolve(sql, held) : Effect.fail(storeError(error))
     })
   )
@@ -284,7 +288,9 @@ const commit = Effect.fnUntraced(function* (
     Effect.flatMap((outcome) =>
       outcome === "committed"
         ? Effect.void
-        : Effect.fail(new StoreError({ operation: "commit a batch", retryable: true, reason: "it was not committed" }))
+        : Effect.fail(
+            new StoreError({ operation: "commit a batch", retryable: true, reason: "the batch was not committed" })
+          )
     ),
     Effect.retry({ schedule: resend, while: (error) => error._tag === "StoreError" && error.retryable })
   )
@@ -302,14 +308,17 @@ const commit = Effect.fnUntraced(function* (
     seenFill: fill
   } satisfies Claim
 })
-/** What became of a commit. It locks the row, for a plain read would say "not committed" while the statement still runs. */
-const resolve = Effect.fnUntraced(function* (sql: Sql, held: Claim): Effect.fn.Return<Outcome, StoreError | Fenced> {
+/** Finds out whether a commit succeeded. Locks the row, because a plain read would find nothing while the statement still runs. */
+const resolve = Effect.fnUntraced(function* (
+  sql: Sql,
+  held: Claim
+): Effect.fn.Return<CommitOutcome, StoreError | Fenced> {
   const [row] = yield* run(
-    "ask what became of a commit",
+    "check whether a batch was committed",
     () =>
       sql<
         Array<ProgressRow>
-      >`select incarnation, commit_no, mode from millrace.progress where ${here(sql, held)} for update`
+      >`select incarnation, commit_no, mode from millrace.progress where ${isAt(sql, held)} for update`
   ).pipe(Effect.retry({ schedule: resend, while: ({ retryable }) => retryable }))
   if (row?.incarnation !== held.incarnation) return yield* new Fenced(held)
   if (row.commit_no === held.commitNo + 1) return "committed"
@@ -323,7 +332,7 @@ const rows = (sql: Sql, projection: Projection.Any, name: string, keys: Readonly
   const arrays = columns.map((column, i) => `$${i + 1}::${parameterType(column)}`)
   const names = columns.map((column) => quote(column.name)).join(", ")
   const on = columns.map((column) => `t.${quote(column.name)} = ${fromParameter(column, "u")}`).join(" and ")
-  const text = `select t.* from unnest(${arrays.join(", ")}) as u(${names}) join ${relation.at} t on ${on}`
+  const text = `select t.* from unnest(${arrays.join(", ")}) as u(${names}) join ${relation.qualifiedName} t on ${on}`
   return query(`read rows of ${name}`, () =>
     sql.unsafe<Array<Record<string, unknown>>>(
       text,
@@ -336,9 +345,9 @@ const rows = (sql: Sql, projection: Projection.Any, name: string, keys: Readonly
   )
 }
 
-const park = (sql: Sql, place: ProjectionPartition, letter: DeadLetter) =>
+const park = (sql: Sql, at: ProjectionPartition, deadLetter: DeadLetter) =>
   sql`insert into millrace.dead_letters (projection, version, topic, partition, position, status, key, error, message, attempts, value, headers, event_time, trace_id)
-    values (${place.projection}, ${place.version}, ${place.topic}, ${place.partition}, ${letter.position}, ${letter.status},
-      ${letter.key}, ${letter.error}, ${letter.message}, ${letter.attempts}, ${letter.value}, ${sql.json({ ...letter.headers })},
-      ${letter.eventTime === undefined ? null : new Date(letter.eventTime).toISOString()}, ${letter.traceId ?? null})
+    values (${at.projection}, ${at.version}, ${at.topic}, ${at.partition}, ${deadLetter.position}, ${deadLetter.status},
+      ${deadLetter.key}, ${deadLetter.error}, ${deadLetter.message}, ${deadLetter.attempts}, ${deadLetter.value}, ${sql.json({ ...deadLetter.headers })},
+      ${deadLetter.eventTime === undefined ? null : new Date(deadLetter.eventTime).toISOString()}, ${deadLetter.traceId ?? null})
     on conflict do nothing`

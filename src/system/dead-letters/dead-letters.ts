@@ -2,7 +2,7 @@
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import { SqlError } from "../../postgres/client/client.ts"
-import { soleRetry } from "../../postgres/store/dead-letter-decisions.ts"
+import { lockRetries } from "../../postgres/store/dead-letter-decisions.ts"
 import { type DeadLetterKind, kinds } from "./kinds.ts"
 import { DeadLettersFailed, DecisionsBusy, NotMigrated } from "./errors.ts"
 import type { DeadLetterSelection } from "./selection.ts"
@@ -110,7 +110,7 @@ const select = Effect.fnUntraced(function* (
 
 /** Claims the right to decide about dead letters of a database, until the scope closes. */
 const claimDecisions = Effect.fnUntraced(function* ({ sql }: DeadLettersContext) {
-  if (yield* soleRetry(sql)) return
+  if (yield* lockRetries(sql)) return
   const message = "another process is retrying or discarding dead letters of this database"
   return yield* new DecisionsBusy({ message, try: "again when it has finished" })
 })

@@ -14,7 +14,7 @@ import {
 } from "./source.ts"
 
 /** All that is known of a dead letter, with the envelope's fields beside its columns. */
-const detailsOf = ({ envelope, ...columns }: Letters.Letter) => {
+const detailsOf = ({ envelope, ...columns }: Letters.StoredDeadLetter) => {
   const { eventId = null, tenant = null } = (
     envelope === null ? {} : JSON.parse((JSON.parse(envelope) as { envelope?: string }).envelope ?? envelope)
   ) as { readonly eventId?: string; readonly tenant?: string }
@@ -28,7 +28,7 @@ const detailsOf = ({ envelope, ...columns }: Letters.Letter) => {
     decided_at: iso(columns.decided_at)
   }
 }
-const listedOf = (deadLetter: Letters.Letter): ListedDeadLetter => {
+const listedOf = (deadLetter: Letters.StoredDeadLetter): ListedDeadLetter => {
   const { attempts, error, failed_at: failedAt, id, key, message, partition, position, status, topic } = deadLetter
   return {
     id,
@@ -55,7 +55,7 @@ const discardable = ["parked", "skipped"] as const
 export const appendRetryRecords = Effect.fnUntraced(function* (
   sql: Sql,
   log: Log["Service"],
-  deadLetters: ReadonlyArray<Letters.Letter>,
+  deadLetters: ReadonlyArray<Letters.StoredDeadLetter>,
   by: string
 ) {
   let appended = 0
@@ -74,7 +74,7 @@ export const appendRetryRecords = Effect.fnUntraced(function* (
       const records = ofTopic
         .filter(({ id }) => open.has(id))
         .map(({ envelope, partition, position, projection, value }) => {
-          const record = Letters.recordOfLetter({ envelope: envelope!, position, value }, partition)
+          const record = Letters.recordOfDeadLetter({ envelope: envelope!, position, value }, partition)
           return retryRecord(record, projection, position)
         })
       if (records.length > 0) yield* log.append(topic, records)
@@ -86,7 +86,7 @@ export const appendRetryRecords = Effect.fnUntraced(function* (
 
 /** The dead letters of all projections. */
 export const projectionDeadLetters = ({ openLog, sql }: DeadLettersContext): DeadLetterSource => {
-  const known = new Map<number, Letters.Letter>()
+  const known = new Map<number, Letters.StoredDeadLetter>()
   const filterOf = (ids: ReadonlyArray<string> | undefined, filter: DeadLetterFilter, purpose: ListPurpose) => ({
     ...filter,
     ids: ids?.map(Number),

@@ -9,7 +9,7 @@ import { type DeadLetterSource, discardEach, iso, type ListedDeadLetter, retryEa
 
 const idPrefix = "relay:"
 
-const listedOf = (parked: Decisions.ParkedLetter): ListedDeadLetter => {
+const listedOf = (parked: Decisions.ParkedDeadLetter): ListedDeadLetter => {
   const { decided_at, decided_by, id: number, key, meta, parked_at, partition, projection, reason } = parked
   const { seq, source, status, target, topic, val } = parked
   const id = `${idPrefix}${number}`
@@ -37,9 +37,9 @@ const listedOf = (parked: Decisions.ParkedLetter): ListedDeadLetter => {
 /** The messages that relays parked. `openSender` opens what sends them again, and runs only if there are some to retry. */
 export const relayDeadLetters = (
   sql: Sql,
-  openSender: Effect.Effect<DeadLetterSender<Decisions.ParkedLetter, Error>, Error, Scope.Scope>
+  openSender: Effect.Effect<DeadLetterSender<Decisions.ParkedDeadLetter, Error>, Error, Scope.Scope>
 ): DeadLetterSource => {
-  const known = new Map<string, Decisions.ParkedLetter>()
+  const known = new Map<string, Decisions.ParkedDeadLetter>()
   const parkedOf = ({ id }: ListedDeadLetter) => known.get(String(id))!
   return {
     list: Effect.fnUntraced(function* (ids, { error, ...filter }, purpose) {
@@ -55,7 +55,7 @@ export const relayDeadLetters = (
       const sender = yield* openSender
       return yield* retryEach(deadLetters, (deadLetter) => {
         const parked = parkedOf(deadLetter)
-        return resend(parked, sender, Decisions.parkedNotes(sql, parked.id, by))
+        return resend(parked, sender, Decisions.parkedJournal(sql, parked.id, by))
       })
     }),
     discard: (deadLetters, by) =>

@@ -37,7 +37,7 @@ const listedOf = <L>(
   topics: TopicsOfKind<L>,
   id: string,
   deadLetter: L,
-  decision: Decisions.Decision | undefined
+  decision: Decisions.DeadLetterDecision | undefined
 ): ListedDeadLetter => {
   const status = decision?.status ?? "parked"
   const described = topics.describe(deadLetter)
@@ -91,7 +91,7 @@ export const topicDeadLetters = <L>(sql: Sql, topics: TopicsOfKind<L>): DeadLett
       const sender = yield* topics.openSender
       return yield* retryEach(deadLetters, ({ id }) => {
         const { deadLetter, origin, topic } = known.get(String(id))!
-        return resend(deadLetter, sender, Decisions.topicNotes(sql, topic, origin, by))
+        return resend(deadLetter, sender, Decisions.topicJournal(sql, topic, origin, by))
       })
     }),
     discard: (deadLetters, by) =>

@@ -40,7 +40,7 @@ const handled = Effect.fnUntraced(function* (engine: Engine, values: ReadonlyArr
   yield* settled(engine)
   yield* stop
 })
-const retry = Effect.fnUntraced(function* ({ log, sql }: Engine, filter: Partial<Letters.LetterFilter> = {}) {
+const retry = Effect.fnUntraced(function* ({ log, sql }: Engine, filter: Partial<Letters.DeadLetterQuery> = {}) {
   const letters = yield* query("read", () =>
     Letters.retryable(sql, { statuses: ["parked", "retrying"], limit: 1_000, ...filter })
   )
@@ -49,7 +49,8 @@ const retry = Effect.fnUntraced(function* ({ log, sql }: Engine, filter: Partial
 const letters = (sql: Sql) =>
   query(
     "letters",
-    () => sql<Array<Letters.Letter>>`select * from millrace.dead_letters order by version, partition, position`
+    () =>
+      sql<Array<Letters.StoredDeadLetter>>`select * from millrace.dead_letters order by version, partition, position`
   )
 const statuses = (sql: Sql) =>
   Effect.map(letters(sql), (found) => found.map(({ attempts, status }) => `${status} ${attempts}`))

@@ -1,4 +1,4 @@
-// The claim and the commit statement under attack. Each check also runs against mutants that lack one protection, and must fail for them.
+// Claims and commits under faults and races. Each check also runs against mutants that lack one protection, and must fail for them.
 import { afterAll, assert, beforeAll, describe, it } from "@effect/vitest"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
@@ -64,7 +64,7 @@ const zombie: Check = Effect.fnUntraced(function* ({ sql }, make) {
   assert.strictEqual(failureOf(late), "Fenced")
   const next = yield* store.commit(one, other, batchOf(other, ["b", "c"]))
   assert.strictEqual(next.position, 4)
-  // the same again, now that the other has moved on
+  // once more, after the other claimant has committed
   assert.strictEqual(failureOf(yield* Effect.exit(store.commit(one, held, batchOf(held, ["a"])))), "Fenced")
   assert.deepStrictEqual(yield* counted(sql), { a: 1, b: 2, c: 1 })
   // both publish a message and a window's row for each key
@@ -83,16 +83,16 @@ const standing: Check = Effect.fnUntraced(function* ({ sql }, make) {
   assert.deepStrictEqual(yield* counted(sql), { a: 2 })
   yield* assertOutbox(sql, 4)
 })
-/** A reply is lost; whatever became of the statement, the commit is applied once, and its claimant goes on. */
+/** A reply is lost. Whether or not the statement was executed, the commit is applied once, and its claimant continues. */
 const lostReply = (loss: Loss): Check =>
   Effect.fnUntraced(function* ({ sql, url }, make) {
     const proxy = yield* lossy(url)
     const store = make(yield* connect(proxy.url, { max: 1 }))
     let held = yield* claim(store)
-    // the statement is prepared by then, so the next use of it is one message
+    // the statement is prepared now, so its next use is one message
     for (let i = 0; i < 2; i++) held = yield* store.commit(one, held, batchOf(held, ["a", "b"]))
     proxy.arm(loss)
-    // the statement waits here until what became of it is asked, or until it is sent again
+    // the statement waits here until its outcome is checked, or until it is sent again
     const blocker = loss === "running" ? yield* blocking(sql, someoneWaits(sql, 2)) : undefined
     const committing = yield* Effect.forkChild(Effect.exit(store.commit(one, held, batchOf(held, ["a", "c"]))))
     const exit = yield* Fiber.join(committing)
@@ -105,7 +105,7 @@ const lostReply = (loss: Loss): Check =>
     yield* assertOutbox(sql, 14)
     assert.strictEqual(held.position, 7)
   })
-/** Holds a row of `sums` for so long, and a moment more. */
+/** Locks a row of `sums` for so long, and a moment more. */
 const blocking = Effect.fnUntraced(function* (sql: Sql, during: Effect.Effect<unknown, unknown>) {
   const session = yield* Effect.acquireRelease(
     query("reserve", () => sql.reserve()),
@@ -118,7 +118,7 @@ const blocking = Effect.fnUntraced(function* (sql: Sql, during: Effect.Effect<un
   )
 })
 
-/** Until so many statements wait for a row that another session holds: then those before have what they need, however slow the machine. */
+/** Waits until so many statements wait for a row that another session has locked; by then earlier statements hold their locks. */
 const someoneWaits = (sql: Sql, count = 1) =>
   query(
     "look who waits",
@@ -128,13 +128,13 @@ const someoneWaits = (sql: Sql, count = 1) =>
     Effect.repeat({ until: (waiting) => waiting.length >= count, times: 2_000 })
   )
 
-describe("a claim fences what came before it", () => {
+describe("a claim fences earlier claims", () => {
   test("a zombie with the same position and commit number changes nothing", zombie)
   caught("caught: no fence", zombie, Mutant.withoutFence)
   caught("caught: the position alone", zombie, Mutant.positionAlone)
 
   test(
-    "two claimants that take turns at random: one commit at a time is applied",
+    "of two claimants that take turns at random, one commit at a time is applied",
     Effect.fnUntraced(function* ({ sql }, make) {
       const store = make(sql)
       let applied = 0
@@ -183,7 +183,7 @@ describe("a claim fences what came before it", () => {
         "stall",
         () => stalled`select pg_backend_pid() as pid, incarnation from millrace.progress where partition = 0 for update`
       )
-      // it waits for nobody longer than the test does
+      // it does not wait longer than the test does
       const next = yield* claim(store)
       assert.notStrictEqual(next.incarnation, held.incarnation)
       const left = yield* query("look", () => sql`select from pg_stat_activity where pid = ${backend!["pid"]}`)
@@ -200,7 +200,7 @@ describe("a claim fences what came before it", () => {
       const blocker = yield* blocking(sql, Effect.andThen(Deferred.await(claiming), someoneWaits(sql, 2)))
       const committing = yield* Effect.forkChild(Effect.exit(store.commit(one, held, batchOf(held, ["a"]))))
       yield* someoneWaits(sql)
-      // it holds the progress row and waits for the other one: a claim must wait for it, or its state would be old
+      // it holds the progress row and waits for the other row; a claim must wait for it, or read outdated state
       yield* Deferred.succeed(claiming, undefined)
       const next = yield* claim(store)
       yield* Fiber.join(blocker)
@@ -213,7 +213,7 @@ describe("a claim fences what came before it", () => {
 })
 
 describe("a commit is applied once", () => {
-  test("that does not move the position, sent twice", standing)
+  test("that does not move the position and is sent twice", standing)
   caught("caught: the position alone", standing, Mutant.positionAlone)
   caught("caught: the incarnation alone", standing, Mutant.incarnationAlone)
 
@@ -238,7 +238,7 @@ describe("a commit is applied once", () => {
         })
       )
       const fiber = yield* Effect.forkChild(killer)
-      // as the runner does: what fails for now is claimed anew
+      // as the runner does: after a retryable failure it claims again
       const claimed = Effect.retry(claim(store), { while: ({ _tag }) => _tag === "StoreError" })
       let held = yield* claimed
       while (killed.backends < 25) {
@@ -272,7 +272,7 @@ describe("a commit is applied once", () => {
       const store = make(pool)
       let held = yield* claim(store)
       held = yield* store.commit(one, held, batchOf(held, ["a", "b"]))
-      // the other is patient, so the store's session is the one that PostgreSQL rolls back
+      // the other session has a longer deadlock timeout, so PostgreSQL rolls back the store's
       const other = yield* Effect.acquireRelease(
         query("reserve", () => sql.reserve()),
         (reserved) => Effect.sync(() => reserved.release())
@@ -292,7 +292,7 @@ describe("a commit is applied once", () => {
     })
   )
   test(
-    "or not at all, where PostgreSQL refuses a value of it",
+    "or not at all, if PostgreSQL refuses one of its values",
     Effect.fnUntraced(function* ({ sql, store }) {
       const held = yield* claim(store)
       const changes = batchOf(held, ["a", "b"])
@@ -301,7 +301,7 @@ describe("a commit is applied once", () => {
       const exit = yield* Effect.exit(store.commit(one, held, { ...changes, tables: [wrong] }))
       assert.strictEqual(failureOf(exit), "Unstorable")
       assert.deepStrictEqual(yield* stateOf(sql), before)
-      // an index entry has room for some 2,700 bytes
+      // an index entry can hold about 2,700 bytes
       const long = Array.from({ length: 4_000 }, () => String.fromCharCode(33 + Math.random() * 90)).join("")
       const tooLong = { ...changes.tables[0]!, upserts: [{ key: long, n: 1, at: 0 }] }
       assert.strictEqual(
@@ -317,7 +317,7 @@ describe("a commit is applied once", () => {
 
 describe("the mode", () => {
   test(
-    "a follower has its rows and publishes nothing; a frozen one commits nothing",
+    "a follower writes rows and publishes nothing, and a frozen version commits nothing",
     Effect.fnUntraced(function* ({ sql, store }) {
       const next = counting(2)
       yield* store.prepare([next], () => 4)
@@ -335,7 +335,7 @@ describe("the mode", () => {
       const committing = yield* Effect.forkChild(Effect.exit(store.commit(one, live, batchOf(live, ["a"]))))
       yield* Effect.sleep(150)
       assert.deepStrictEqual(yield* stateOf(sql), before)
-      // promotion was called off: what waited goes on
+      // the promotion was cancelled, so the waiting commit continues
       yield* query("thaw", () => sql`update millrace.progress set mode = 'live' where version = 1`)
       assert.strictEqual(failureOf(yield* Fiber.join(committing)), "none")
       assert.deepStrictEqual(yield* counted(sql), { a: 1 })
@@ -351,7 +351,7 @@ const shuffled = () =>
     .map((key) => ({ key, at: Math.random() }))
     .toSorted((a, b) => a.at - b.at)
     .map(({ key }) => key)
-/** Four partitions commit rows of the same keys at once; how many deadlocks that made. */
+/** Commits rows of the same keys from four partitions at once, and returns the number of deadlocks. */
 const writers = Effect.fnUntraced(function* (
   { sql, url }: Engine,
   make: Mutant.MakeStore,
@@ -374,12 +374,12 @@ const writers = Effect.fnUntraced(function* (
   yield* assertOutbox(sql, 4 * rounds * keyCount * 2)
   return deadlocks
 })
-/** Half of them come with their rows forwards, half of them backwards. */
+/** Half of the commits have their rows in one order, half in the opposite order. */
 const crossing: Check = Effect.fnUntraced(function* (made, make) {
   const changesOf = (held: Claim) => batchOf(held, held.partition % 2 === 0 ? keys : keys.toReversed())
   assert.strictEqual(yield* writers(made, make, changesOf), 0, "deadlocks")
 })
-/** A table's rows are replaced, changed and deleted by one batch, each kind among the same keys. */
+/** Each batch replaces, updates and deletes rows of a table, with the same keys for all three. */
 const mixing: Check = Effect.fnUntraced(function* (made, make) {
   const mixed = (held: Claim) => {
     const changes = batchOf(held, shuffled())
@@ -390,17 +390,17 @@ const mixing: Check = Effect.fnUntraced(function* (made, make) {
       updates: change!.upserts.slice(third, 2 * third).map(({ key, n }) => ({ key, n })),
       deletes: change!.upserts.slice(2 * third).map(({ key }) => ({ key }))
     }
-    // every other one brings back what was deleted
+    // every other batch inserts the deleted rows again
     return held.commitNo % 2 === 0 ? changes : { ...changes, tables: [{ ...change!, ...kinds }] }
   }
   assert.strictEqual(yield* writers(made, make, mixed), 0, "deadlocks")
 })
 
 describe("writers of the same rows", () => {
-  test("wait for one another and never deadlock", crossing, 60_000)
-  test("whatever they do to them", mixing, 60_000)
+  test("wait for each other and never deadlock", crossing, 60_000)
+  test("never deadlock when they replace, update and delete", mixing, 60_000)
   test(
-    "one batch replaces, changes and deletes rows of a table",
+    "one batch replaces, updates and deletes rows of a table",
     Effect.fnUntraced(function* ({ sql, store }) {
       let held = yield* claim(store)
       held = yield* store.commit(one, held, batchOf(held, ["a", "b", "c", "d"]))

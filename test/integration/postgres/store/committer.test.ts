@@ -1,4 +1,4 @@
-// Commits of several partitions in one statement: each holds or fails by itself, and what they write is what they write alone.
+// Commits of several partitions in one statement: each succeeds or fails by itself, and writes what it would write alone.
 import { afterAll, assert, beforeAll, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -31,7 +31,7 @@ const one = counting()
 const partitions = [0, 1, 2, 3]
 const claims = (store: Store["Service"]) =>
   Effect.forEach(partitions, (partition) => store.claim(one, events.name, partition, 1))
-/** A pool that notes how many fences each commit statement has, and may rewrite it. */
+/** A pool that records how many fences each commit statement has, and can rewrite it. */
 const spied = (sql: Sql, fences: Array<number>, rewrite: (text: string) => string = (text) => text) =>
   watched(sql, {
     statement: (text) => {
@@ -40,12 +40,12 @@ const spied = (sql: Sql, fences: Array<number>, rewrite: (text: string) => strin
       return rewrite(text)
     }
   })
-/** Commits of all partitions at once; the first two go alone, since nothing is under way. */
+/** Commits all partitions at once; the first two are sent alone, because nothing is under way. */
 const together = (store: Store["Service"], held: ReadonlyArray<Claim>, changesOf: (claim: Claim) => Changes) =>
   Effect.forEach(held, (claim) => Effect.exit(store.commit(one, claim, changesOf(claim))), { concurrency: "unbounded" })
 const ownKeys = (claim: Claim) => batchOf(claim, [`a${claim.partition}`, `b${claim.partition}`])
 
-it.live("small commits that wait go together, and come out as each alone", () =>
+it.live("small commits that wait share a statement, and write what each would write alone", () =>
   Effect.scoped(
     Effect.gen(function* () {
       const { sql } = yield* engine(root, application)
@@ -67,7 +67,7 @@ it.live("small commits that wait go together, and come out as each alone", () =>
         )
       )
       yield* assertOutbox(sql, 4 * 5 * 4)
-      // a window's published line is of the row that its metadata names, and of its own partition
+      // each published line of a window belongs to the row that its metadata names, and to its own partition
       const published = yield* query(
         "read what windows published",
         () => sql<Array<{ partition: number; meta: string; vals: string }>>`
@@ -94,7 +94,7 @@ const oneFenced = (rewrite?: (text: string) => string) =>
       const { sql } = yield* engine(root, application)
       const store = PostgresStore.make(spied(sql, [], rewrite))
       const held = yield* claims(store)
-      // another claimant has taken partition 2 meanwhile
+      // another claimant has taken partition 2 in the meantime
       yield* PostgresStore.make(sql).claim(one, events.name, 2, 1)
       const exits = yield* together(
         store,
@@ -106,15 +106,15 @@ const oneFenced = (rewrite?: (text: string) => string) =>
       yield* assertOutbox(sql, 3 * 4)
     })
   )
-it.live("one that is fenced commits nothing, and the others do not notice", () => oneFenced())
+it.live("a fenced commit writes nothing, and does not affect the others", () => oneFenced())
 const mutants: ReadonlyArray<readonly [string, (text: string) => string]> = [
   [
-    "rows that any fence lets through",
+    "rows are written if any fence of the statement holds",
     (text) =>
       text.replaceAll(/fence join (\w+) r on r\.part = fence\.part/g, "(select from fence limit 1) f join $1 r on true")
   ],
   [
-    "fences that ask for no claim",
+    "fences do not compare claims",
     (text) => text.replaceAll("p.incarnation = c.incarnation and p.commit_no = c.commit_no and", "")
   ]
 ]
@@ -122,7 +122,7 @@ for (const [name, rewrite] of mutants) {
   it.live(`caught: ${name}`, () => Effect.map(Effect.exit(oneFenced(rewrite)), assertCaught))
 }
 
-it.live("one that PostgreSQL refuses fails alone", () =>
+it.live("a commit that PostgreSQL refuses fails alone", () =>
   Effect.scoped(
     Effect.gen(function* () {
       const { sql } = yield* engine(root, application)
@@ -142,7 +142,7 @@ it.live("one that PostgreSQL refuses fails alone", () =>
   )
 )
 
-it.live("those that write a row in common do not share a statement", () =>
+it.live("commits that write a row in common do not share a statement", () =>
   Effect.scoped(
     Effect.gen(function* () {
       const { sql } = yield* engine(root, application)

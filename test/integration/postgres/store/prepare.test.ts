@@ -1,4 +1,4 @@
-// Preparing projections: what is made once, and what is refused before anything is made.
+// Preparing projections: what is created once, and what is refused before anything is created.
 import { afterAll, assert, beforeAll, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -25,7 +25,7 @@ const projectionOf = (name: string, writes: ReadonlyArray<Writable>, version = 1
   Projection.make({ name, version, source, writes, handle: () => {} })
 const prepare = (sql: Sql, ...projections: ReadonlyArray<ReturnType<typeof projectionOf>>) =>
   PostgresStore.make(sql).prepare(projections, () => 2)
-/** The error's message, and its tag before it. */
+/** The error's tag and message. */
 const refusal = (sql: Sql, ...projections: ReadonlyArray<ReturnType<typeof projectionOf>>) =>
   Effect.map(Effect.flip(prepare(sql, ...projections)), (error) => `${error._tag} ${error.message}`)
 const made = (sql: Sql) =>
@@ -43,7 +43,7 @@ const test = (name: string, body: (sql: Sql) => Effect.Effect<void, unknown>) =>
 
 describe("preparing", () => {
   test(
-    "makes tables, views and progress rows, once",
+    "creates tables, views and progress rows once",
     Effect.fnUntraced(function* (sql) {
       const shared = tableOf("both", {}, true)
       const projections = [projectionOf("select", [tableOf("order"), shared]), projectionOf("b", [shared])]
@@ -58,7 +58,7 @@ describe("preparing", () => {
   )
 
   test(
-    "refuses what the runner cannot run, and makes nothing",
+    "refuses what the runner cannot run, and creates nothing",
     Effect.fnUntraced(function* (sql) {
       const sessions = Window.session("w", {
         key: { user: Schema.String },
@@ -79,13 +79,13 @@ describe("preparing", () => {
   )
 
   test(
-    "refuses tables that changed without their version, and makes the next version beside the live one",
+    "refuses tables that changed while the version did not, and creates the next version beside the live one",
     Effect.fnUntraced(function* (sql) {
       yield* prepare(sql, projectionOf("p", [tableOf("t")]))
       const changed = [tableOf("t", { n: Schema.Int })]
       assert.match(
         yield* refusal(sql, projectionOf("p", changed)),
-        /^Mismatch projection p: its tables are defined otherwise than when version 1 was first run; give it the next version/
+        /^Mismatch projection p: its tables changed since version 1 first ran; increase version to 2$/
       )
       yield* prepare(sql, projectionOf("p", changed, 2))
       assert.deepStrictEqual(yield* made(sql), ["p_v1.t", "p_v2.t", "public.t"])
@@ -101,14 +101,16 @@ describe("preparing", () => {
   )
 
   test(
-    "refuses a name that someone else has: a table, a view, another projection's read model",
+    "refuses a name that a table, a view or another projection's read model has",
     Effect.fnUntraced(function* (sql) {
       yield* query("make", () => sql.unsafe("create table public.mine (); create view public.seen as select 1 as p_v1"))
       const taken = (name: string) =>
-        new RegExp(`^Mismatch projection p: public\\.${name} is there already and belongs to someone else`)
+        new RegExp(
+          `^Mismatch projection p: public\\.${name} already exists and is not a view of this projection; give the read model another name$`
+        )
       assert.match(yield* refusal(sql, projectionOf("p", [tableOf("mine")])), taken("mine"))
       assert.match(yield* refusal(sql, projectionOf("p", [tableOf("seen")])), taken("seen"))
-      // the other one's name only begins like this one's
+      // the other projection's name only starts like this one's
       yield* prepare(sql, projectionOf("p_vehicles", [tableOf("t")]), projectionOf("xp", [tableOf("u")]))
       assert.match(yield* refusal(sql, projectionOf("p", [tableOf("t")])), taken("t"))
       assert.match(yield* refusal(sql, projectionOf("p", [tableOf("u")])), taken("u"))

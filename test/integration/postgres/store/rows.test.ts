@@ -1,4 +1,4 @@
-// Rows in PostgreSQL: every kind of column comes back as it went in, and what cannot be kept parks its event alone and whole.
+// Rows in PostgreSQL: every kind of column is read back as it was written, and an event with a value that cannot be stored is parked alone.
 import { afterAll, assert, beforeAll, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -50,7 +50,7 @@ const all = ReadModel.table("user", {
     date: Schema.Date,
     big: Schema.BigInt
   },
-  // of every type that a key may have
+  // one of every type that a key can have
   primaryKey: ["key", "order", "real", "bool", "at"]
 })
 type All = (typeof all)["Row"]
@@ -116,7 +116,7 @@ const variants: ReadonlyArray<Partial<All>> = [
 const rows = variants.map((variant, i): All => Object.assign({}, plain, { order: 1_000 + i }, variant))
 
 describe("every kind of column", () => {
-  it.live("comes back as it went in, to `modify` and to SQL", () => {
+  it.live("is read back as it was written, by `modify` and by SQL", () => {
     const found: Array<All | undefined> = []
     const projection = Projection.make({
       name: "order",
@@ -244,7 +244,7 @@ const parts = ReadModel.table("parts", {
   primaryKey: ["key", "part"]
 })
 const timed = Topic.records("timed", { value: { key: Schema.String, at: Schema.Number }, key: "key", eventTime: "at" })
-/** What a handler asks for after changes that are fine, by the event's `what`. */
+/** What a handler does after valid changes, by the event's `what`. */
 const faulty = Projection.make({
   name: "p",
   version: 1,
@@ -271,7 +271,7 @@ const faulty = Projection.make({
   }
 })
 
-describe("an event whose changes cannot be kept", () => {
+describe("an event whose changes cannot be stored", () => {
   const faults: ReadonlyArray<readonly [string, string, RegExp]> = [
     ["bad", "Error", /bad name/],
     ["throws in modify", "Error", /no change/],
@@ -280,12 +280,12 @@ describe("an event whose changes cannot be kept", () => {
     ["someone else's row", "KeyNotOwned", /holds the event's key "k"/],
     ["too large a number", "Unstorable", /9007199254740992 is not a whole number/],
     ["infinite", "Unstorable", /Infinity is not a finite number/],
-    ["infinite sum", "UnstorableValue", /sums\.sum: -Infinity/],
-    ["no number", "UnstorableValue", /sums\.sum: undefined/],
+    ["infinite sum", "UnstorableValue", /sums: sum is -Infinity; windows add up finite numbers only/],
+    ["no number", "UnstorableValue", /sums: sum is undefined; windows add up finite numbers only/],
     ["modified to text with NUL", "UnstorableValue", /NUL character/],
     ["no time", "UnstorableValue", /event time is NaN/]
   ]
-  it.live("is parked alone, and nothing of it is kept", () =>
+  it.live("is parked alone, and none of its changes are stored", () =>
     Effect.scoped(
       Effect.gen(function* () {
         const { append, handle, sql } = yield* memoryEngine(root, faulty, [source])
@@ -341,7 +341,7 @@ describe("an event whose changes cannot be kept", () => {
     )
   )
 
-  it.live("its time is none, or none that PostgreSQL has", () =>
+  it.live("is parked if its time is not finite or beyond PostgreSQL's range", () =>
     Effect.scoped(
       Effect.gen(function* () {
         const loose = Topic.records("did", {
@@ -375,7 +375,7 @@ describe("an event whose changes cannot be kept", () => {
 })
 
 describe("a published event of several versions", () => {
-  it.live("carries the version that it was written with", () =>
+  it.live("has the version that it was written with", () =>
     Effect.scoped(
       Effect.gen(function* () {
         const Made = Event.make("made", { key: Schema.String })

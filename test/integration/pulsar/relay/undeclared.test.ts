@@ -50,7 +50,7 @@ const retryAll = Effect.fnUntraced(function* ({ options, sql }: Case) {
   const filter = { statuses: ["parked"], limit: 1_000, oldestFirst: true }
   const letters = yield* query("letters", () => Decisions.parked(sql, filter))
   const sent = yield* Effect.forEach(letters, (letter) =>
-    resend(letter, sender, Decisions.parkedNotes(sql, letter.id, "test"))
+    resend(letter, sender, Decisions.parkedJournal(sql, letter.id, "test"))
   )
   return sent.filter(Boolean).length
 }, Effect.scoped)
