@@ -4,7 +4,7 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Scope from "effect/Scope"
 import { connect, query } from "../../../src/postgres/client/client.ts"
-import { soleRetry } from "../../../src/postgres/store/dead-letter-decisions.ts"
+import { lockRetries } from "../../../src/postgres/store/dead-letter-decisions.ts"
 import * as DeadLetters from "../../../src/system/dead-letters/dead-letters.ts"
 import { append, engine, run, settled } from "../../support/engine.ts"
 import { application, events, fails } from "../../support/letters-application.ts"
@@ -50,7 +50,7 @@ it.live(
         )
         const other = yield* connect(on.url, { max: 1 })
         const busy = Effect.gen(function* () {
-          assert.isTrue(yield* soleRetry(other))
+          assert.isTrue(yield* lockRetries(other))
           return yield* Effect.flip(DeadLetters.discard(context, yield* ofKey("c"), "tester"))
         })
         assert.strictEqual((yield* Effect.scoped(busy))._tag, "DecisionsBusy")
