@@ -120,7 +120,7 @@ suite("tenants on Pulsar", () => {
           (made) => Effect.sync(() => rmSync(made, { recursive: true, force: true }))
         )
         const file = join(directory, "millrace.config.ts")
-        const place = (path: string) => JSON.stringify(new URL(`../../${path}`, import.meta.url).href)
+        const place = (path: string) => JSON.stringify(new URL(`../../../${path}`, import.meta.url).href)
         writeFileSync(
           file,
           `import { Application, Projection, Tenancy } from ${place("src/index.ts")}
