@@ -1,11 +1,14 @@
-// How a server ends: nothing new is accepted, what was begun has a time to finish, and no idle connection keeps it. It opens nothing.
+// Closes a server: new requests are refused, running ones have some time to finish, and idle connections are closed.
 import type { Socket } from "node:net"
 import type { FastifyInstance } from "fastify"
 import { Problem, retryAfterSeconds } from "./http/problem.ts"
 
-/** Watches a server's requests and connections from its beginning, before its routes are added. The result closes it, within about `closeMs`, and never rejects. */
+/**
+ * Watches a server's requests and connections; to be called before its routes are added. Returns a function that closes the server within
+ * about `closeMs` and never rejects.
+ */
 export const closerOf = (app: FastifyInstance, closeMs: number): (() => Promise<void>) => {
-  // clients open connections ahead, which Node does not count as idle before their first request
+  // clients open connections in advance, and Node does not count those as idle before their first request
   const unused = new Set<Socket>()
   app.server.on("connection", (socket: Socket) => {
     unused.add(socket)
@@ -22,7 +25,7 @@ export const closerOf = (app: FastifyInstance, closeMs: number): (() => Promise<
   return async () => {
     closing = true
     const force = setTimeout(() => app.server.closeAllConnections(), closeMs)
-    // nor does it close those that become idle while it closes
+    // Node does not close connections that become idle while it closes
     const idle = setInterval(() => {
       app.server.closeIdleConnections()
       for (const socket of unused) socket.destroy()

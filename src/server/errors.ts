@@ -1,7 +1,7 @@
-// Why a server did not start. Errors of requests are in problem.ts.
+// Why a server did not start. The errors of requests are in http/problem.ts.
 import * as Schema from "effect/Schema"
 
-/** The port that was asked for is taken, or may not be used. */
+/** Another program uses the requested port. */
 export class PortInUse extends Schema.TaggedError<PortInUse>()("PortInUse", {
   host: Schema.String,
   port: Schema.Int
@@ -14,7 +14,7 @@ export class PortInUse extends Schema.TaggedError<PortInUse>()("PortInUse", {
     return "stop that program, or choose another port (--port N; 0 picks a free one)"
   }
 }
-/** The server could not listen for another reason, as a port below 1024 without the right to it. */
+/** The server cannot listen for another reason, such as a port below 1024 without the permission for it. */
 export class ListenFailed extends Schema.TaggedError<ListenFailed>()("ListenFailed", {
   host: Schema.String,
   port: Schema.Int,

@@ -1,8 +1,8 @@
-// The routes that machines ask how the server is: alive, ready, and in figures. What ready means is the caller's to say.
+// The routes for monitoring: `/healthz` (alive), `/readyz` (ready; the caller decides what that means) and `/metrics`.
 import type { FastifyInstance } from "fastify"
 import type { Metrics } from "./http/metrics.ts"
 
-/** Whether the process can do its work now. Further fields are passed on as they are. */
+/** Whether the process can do its work now. Other fields are returned as they are. */
 export interface Readiness {
   readonly ready: boolean
   readonly [detail: string]: unknown
@@ -16,7 +16,7 @@ export const health = (app: FastifyInstance, ready: () => Promise<Readiness>, me
   app.get(
     "/readyz",
     {
-      schema: { tags: ["health"], summary: "200 when the process can do its work, 503 with the reason when it cannot" }
+      schema: { tags: ["health"], summary: "200 while the process can do its work, else 503 with the reason" }
     },
     async (_request, reply) => {
       const readiness = await ready()
@@ -25,7 +25,7 @@ export const health = (app: FastifyInstance, ready: () => Promise<Readiness>, me
   )
   app.get(
     "/metrics",
-    { schema: { tags: ["health"], summary: "Figures in Prometheus' text format" } },
+    { schema: { tags: ["health"], summary: "Metrics in Prometheus' text format" } },
     async (_request, reply) => reply.type("text/plain; version=0.0.4; charset=utf-8").send(await metrics.text())
   )
 }

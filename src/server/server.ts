@@ -1,4 +1,4 @@
-// The HTTP server: a Fastify application that listens while its scope is open. Routes live in gateway.ts, alerts.ts, health.ts; nothing is decided here.
+// The HTTP server: a Fastify application that listens while its scope is open. Its routes are in gateway/, streams/ and health.ts.
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -8,7 +8,7 @@ import Fastify, { type FastifyError, type FastifyInstance } from "fastify"
 import type { Application } from "../model/application.ts"
 import { Log } from "../log/log.ts"
 import { Appender, type Appended } from "./gateway/appender.ts"
-import { Held } from "./http/body.ts"
+import { BodyMemory } from "./http/body.ts"
 import { catalogOf } from "./http/catalog.ts"
 import { Checker } from "./gateway/validate.ts"
 import { closerOf } from "./closing.ts"
@@ -23,32 +23,32 @@ import { records } from "./streams/log-routes.ts"
 import { traceFor } from "./http/request.ts"
 import { streams } from "./streams/routes.ts"
 
-/** How a server serves. */
+/** The options of every server. */
 interface ServerOptions {
-  /** 0 picks a free one. */
+  /** 0 picks a free port. */
   readonly port: number
   /** Default 127.0.0.1. */
   readonly host?: string
-  /** What `/readyz` answers. Default: ready. */
+  /** The response of `/readyz`. Default: ready. */
   readonly ready?: Effect.Effect<Readiness>
-  /** Those that differ from `defaultLimits`. */
+  /** The limits that differ from `defaultLimits`. */
   readonly limits?: Partial<Limits>
-  /** Origins whose pages may call the server. Default: none. */
+  /** The origins whose pages may call the server (CORS). Default: none. */
   readonly cors?: ReadonlyArray<string>
-  /** Requests that one address may send in a time. Default: as many as it likes. */
+  /** How many requests one address may send within `windowMs`. Default: no limit. */
   readonly rateLimit?: { readonly max: number; readonly windowMs: number }
   /** What Fastify's logger writes to standard output, as JSON lines. Default `silent`. */
   readonly logLevel?: "silent" | "error" | "warn" | "info" | "debug"
 }
-/** What a server serves, and how. */
+/** The options of a server of an application. */
 export interface ServeOptions extends ServerOptions {
   readonly application: Application.Any
-  /** Which routes there are: `gateway` takes events, `api` streams records and shows the documentation. Default: both. Health is always there. */
+  /** The routes: `gateway` accepts events, `api` streams records and has the documentation. Default: both. Health routes always exist. */
   readonly roles?: ReadonlyArray<"gateway" | "api">
 }
 /** A server that listens. */
 export interface Served {
-  /** Without a slash at its end. */
+  /** Without a trailing slash. */
   readonly url: string
   readonly port: number
 }
@@ -71,13 +71,21 @@ const problemOf = (error: FastifyError | Problem, limits: Limits): Problem => {
   if (status === 413) {
     return new Problem(413, "body_too_large", error.message, `send at most ${limits.bodyBytes} bytes at once`)
   }
-  if (status === 429) return new Problem(429, "rate_limited", error.message, "send fewer requests", retryAfterSeconds)
-  if (status < 500) return new Problem(status, "invalid_request", error.message, "see /docs")
+  if (status === 429)
+    return new Problem(
+      429,
+      "rate_limited",
+      error.message,
+      "send fewer requests, and this one again after Retry-After seconds",
+      retryAfterSeconds
+    )
+  if (status < 500)
+    return new Problem(status, "invalid_request", error.message, "compare the request with its description in /docs")
   return new Problem(
     500,
     "internal_error",
-    "the server made a mistake",
-    "send the request again; if it stays, report it with the trace id"
+    "an internal error occurred",
+    "send the request again; if the error persists, report it with the trace id"
   )
 }
 
@@ -95,7 +103,12 @@ const answers = (app: FastifyInstance, metrics: Metrics, limits: Limits): void =
   })
   app.setNotFoundHandler((request) => {
     const path = request.url.split("?", 1)[0]
-    throw new Problem(404, "not_found", `there is no ${request.method} ${path}`, "see /docs, or /openapi.json")
+    throw new Problem(
+      404,
+      "not_found",
+      `no route ${request.method} ${path} exists`,
+      "see the routes in /docs or /openapi.json"
+    )
   })
   app.addHook("onSend", (request, reply, payload, done) => {
     reply.header("traceparent", traceFor(request).traceparent)
@@ -104,7 +117,7 @@ const answers = (app: FastifyInstance, metrics: Metrics, limits: Limits): void =
 }
 
 const plugins = async (app: FastifyInstance, options: ServerOptions, limits: Limits): Promise<void> => {
-  // the console and the docs are served over plain HTTP on a loopback address
+  // the documentation is served over plain HTTP on a loopback address
   const directives = { upgradeInsecureRequests: null }
   await app.register((await import("@fastify/helmet")).default, {
     contentSecurityPolicy: { directives },
@@ -148,7 +161,7 @@ const documented = async (app: FastifyInstance, name: string): Promise<void> => 
   await app.register(swaggerUi.default, {
     routePrefix: "/docs",
     staticCSP: true,
-    // Safari would ask a loopback address for TLS
+    // with this directive Safari would use TLS for a loopback address
     transformStaticCSP: (header) => header.replace(" upgrade-insecure-requests;", ""),
     uiConfig: { tryItOutEnabled: true }
   })
@@ -159,9 +172,9 @@ interface Built {
   readonly close: () => Promise<void>
 }
 
-/** Adds routes to those of health. */
+/** Adds routes beside those of health. */
 type Routes = (app: FastifyInstance, metrics: Metrics) => Promise<void>
-/** Builds a server; it listens to nothing yet. */
+/** Builds a server, which does not listen yet. */
 const build = async (
   options: ServerOptions,
   limits: Limits,
@@ -171,14 +184,13 @@ const build = async (
   const app = Fastify({
     logger: options.logLevel === undefined || options.logLevel === "silent" ? false : { level: options.logLevel },
     forceCloseConnections: "idle",
-    // requests that come while the server closes are answered in the form of all others, by closing.ts
+    // closing.ts answers requests while the server closes, in the same form as all other problems
     return503OnClosing: false,
     bodyLimit: limits.bodyBytes,
-    // the port's log of what was sent must not be read by a browser as something else
     routerOptions: { ignoreTrailingSlash: true, maxParamLength: 256 }
   })
   const metrics = metricsOf(context)
-  // schemas describe; what is taken is decided by the topics
+  // the schemas are documentation; the topics decide which events are valid
   app.setValidatorCompiler(() => () => true)
   app.setSerializerCompiler(() => (value) => JSON.stringify(value))
   app.decorateRequest("share", null)
@@ -192,12 +204,12 @@ const build = async (
     const exit = await run(ready)
     return Exit.isSuccess(exit) ? exit.value : { ready: false, error: Cause.pretty(exit.cause) }
   }
-  // the documentation is among them, and shows what is registered after it
+  // the documentation is one of these routes, and has only routes that are registered after it
   await routes(app, metrics)
   await app.register(async (inner) => health(inner, readiness, metrics))
   return { app, close }
 }
-/** The routes of an application. */
+/** The routes of an application, by the roles in the options. */
 const routesOf =
   (options: ServeOptions, limits: Limits, context: Context.Context<Log>): Routes =>
   async (app, metrics) => {
@@ -219,7 +231,7 @@ const routesOf =
           checker: new Checker(catalog, limits),
           appender: new Appender(append, limits.waitingEvents),
           partitions: partitionsOf(log, context),
-          held: new Held(limits.heldBytes),
+          held: new BodyMemory(limits.heldBytes),
           limits,
           metrics
         })
@@ -264,15 +276,15 @@ const serving = Effect.fnUntraced(function* (
 })
 
 /**
- * Serves an application until the scope closes; then nothing new is accepted, requests that were begun have `closeMs` to finish, and streams
- * end. Fails with `PortInUse` where the port is taken.
+ * Serves an application until the scope closes. Then new requests are refused, running ones have `closeMs` to finish, and HTTP streams end.
+ * Fails with `PortInUse` if another program uses the port, and with `ListenFailed` if listening fails otherwise.
  */
 export const serve = (options: ServeOptions): Effect.Effect<Served, PortInUse | ListenFailed, Log | Scope.Scope> =>
   Effect.gen(function* () {
     const limits: Limits = { ...defaultLimits, ...options.limits }
     return yield* serving(options, limits, routesOf(options, limits, yield* Effect.context<Log>()))
   })
-/** Serves `/healthz`, `/readyz` and `/metrics` alone, in the same way. It needs no log. */
+/** Serves `/healthz`, `/readyz` and `/metrics` only, until the scope closes. Needs no log. */
 export const serveHealth = (
   options: Pick<ServerOptions, "port" | "host" | "ready">
 ): Effect.Effect<Served, PortInUse | ListenFailed, Scope.Scope> =>

@@ -1,4 +1,4 @@
-// A server over a log in memory, for tests over real HTTP; and small helpers to talk to it.
+// A server on a log in memory, for tests over real HTTP, and a client for it.
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -11,14 +11,14 @@ import { catalogOf } from "../../src/server/http/catalog.ts"
 import { serve, type ServeOptions } from "../../src/server/server.ts"
 import application from "../../millrace.config.ts"
 
-/** The reference application, as the server takes it. */
+/** The reference application, with the type that the server expects. */
 export const reference = application as unknown as ServeOptions["application"]
 
-/** Makes the application's topics, with 12 partitions where a topic does not say. */
+/** Creates the application's topics, with 12 partitions unless a topic declares a number. */
 export const declare = (log: Log["Service"], app = reference) =>
   Effect.runPromise(log.declare([...catalogOf(app, 0).topics.values()].map(({ topic }) => specOf(topic, 12))))
 
-/** Starts a server. `log` takes the place of a fresh one in memory, whose topics are declared. */
+/** Starts a server on `log`; default: a new log in memory with the application's topics. */
 export const start = async (options: Partial<ServeOptions> = {}, given?: Log["Service"]) => {
   const log = given ?? make().log
   if (given === undefined) await declare(log, options.application)
@@ -29,7 +29,7 @@ export const start = async (options: Partial<ServeOptions> = {}, given?: Log["Se
 }
 export type Server = Awaited<ReturnType<typeof start>>
 
-/** A result of a post, as far as tests look at it. */
+/** A result of a post: the fields that tests use. */
 export interface Result {
   readonly status: "accepted" | "rejected"
   readonly topic?: string
@@ -60,7 +60,7 @@ export interface Answer {
 export const json = "application/json"
 export const ndjson = "application/x-ndjson"
 
-/** Posts to `/v1/events` and reads the answer. */
+/** Posts to `/v1/events` and reads the response. */
 export const post = async (
   server: Pick<Server, "url">,
   body: string | Uint8Array<ArrayBuffer>,
@@ -71,7 +71,7 @@ export const post = async (
   return { status: response.status, headers: response.headers, body: (await response.json()) as Answer["body"] }
 }
 
-/** A GET's answer, whose JSON the test knows the form of. */
+/** The response to a GET, with its JSON as the type that the test expects. */
 export const get = async <A = { readonly error: { readonly code: string; readonly try: string } }>(
   url: string,
   headers: Record<string, string> = {}
@@ -97,7 +97,7 @@ export const recordsOf = (log: Log["Service"], topic: string): Promise<ReadonlyA
   )
 
 let count = 0
-/** A sound event with an id of its own. */
+/** A valid event with an id of its own. */
 export const transfer = (fields: Readonly<Record<string, unknown>> = {}) => ({
   type: "transfer",
   event_id: `t-${++count}`,
@@ -108,7 +108,7 @@ export const transfer = (fields: Readonly<Record<string, unknown>> = {}) => ({
   ...fields
 })
 
-/** A frame of a stream. */
+/** A frame of an HTTP stream. */
 export interface Frame {
   readonly id?: string
   readonly event?: string
@@ -125,7 +125,7 @@ const frameOf = (text: string): Frame => {
   return frame
 }
 
-/** Opens a stream and reads its frames one by one; `next` resolves to undefined at the end. Comments count as frames. */
+/** Opens an HTTP stream. `next` reads one frame (comments are frames too), and resolves to undefined at the end. */
 export const stream = async (url: string, headers: Record<string, string> = {}) => {
   const abort = new AbortController()
   const response = await fetch(url, { headers, signal: abort.signal })
@@ -157,7 +157,7 @@ export const stream = async (url: string, headers: Record<string, string> = {}) 
   return { status: response.status, headers: response.headers, frame, records, close: () => abort.abort() }
 }
 
-/** A log whose appends a test holds back or fails. */
+/** A log whose appends a test can delay or fail. */
 export const faulty = () => {
   const { log } = make()
   let gate: Deferred.Deferred<void> | undefined
@@ -209,6 +209,6 @@ export const idsOf = (frames: ReadonlyArray<Frame>) =>
 
 /** Events as NDJSON. */
 export const lines = (events: ReadonlyArray<object>): string => events.map((event) => JSON.stringify(event)).join("\n")
-/** Sound events. */
+/** Valid events. */
 export const many = (count: number, fields: Readonly<Record<string, unknown>> = {}) =>
   Array.from({ length: count }, () => transfer(fields))

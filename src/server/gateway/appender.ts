@@ -1,7 +1,7 @@
-// Brings checked events to the log: small requests that meet share one append, large ones go by themselves. It retries nothing.
+// Appends valid events to the log: small requests that arrive together share one append, large ones have their own. Retries nothing.
 import type { LogError, NewRecord, LogPosition, UnknownTopic } from "../../log/log.ts"
 
-/** What came of an append. `Overloaded`: too many events are waiting, nothing was tried. */
+/** The result of an append. `Overloaded`: too many events are waiting, so nothing was appended. */
 export type Appended =
   | { readonly _tag: "Places"; readonly places: ReadonlyArray<LogPosition> }
   | { readonly _tag: "Failed"; readonly error: LogError | UnknownTopic }
@@ -9,57 +9,58 @@ export type Appended =
 
 type Append = (topic: string, records: ReadonlyArray<NewRecord>) => Promise<Appended>
 
-interface Job {
+interface PendingAppend {
   readonly records: ReadonlyArray<NewRecord>
   readonly done: (appended: Appended) => void
 }
-interface Lane {
-  jobs: Array<Job>
+/** The appends of one topic. */
+interface TopicQueue {
+  pending: Array<PendingAppend>
   waiting: number
   busy: boolean
 }
 
-/** From here on a request's records are worth an append of their own. */
+/** A request with this many records gets an append of its own. */
 const alone = 200
-/** Records of a shared append, about. */
+/** About how many records a shared append has. */
 const together = 1_000
 
-/** Group commit at the gateway: while one append of a topic is on its way, what arrives waits and goes with the next. */
+/** Group commit: records of a topic that arrive during an append wait, and are appended together by the next one. */
 export class Appender {
   readonly #append: Append
   readonly #most: number
-  readonly #lanes = new Map<string, Lane>()
+  readonly #queues = new Map<string, TopicQueue>()
 
-  /** `most` is how many records of a topic may wait. */
+  /** `most`: how many records of a topic may wait. */
   constructor(append: Append, most: number) {
     this.#append = append
     this.#most = most
   }
 
-  /** Appends records of one topic in their order. Two calls of one caller keep their order if the second begins when the first is done. */
+  /** Appends records of one topic, in order. The records of two calls are in order if the second call is made after the first resolved. */
   append(topic: string, records: ReadonlyArray<NewRecord>): Promise<Appended> {
     if (records.length >= alone) return this.#append(topic, records)
-    const lane = this.#lanes.get(topic) ?? { jobs: [], waiting: 0, busy: false }
-    this.#lanes.set(topic, lane)
-    // one request is let in however few may wait, or it never would be
-    if (lane.waiting > 0 && lane.waiting + records.length > this.#most) return Promise.resolve({ _tag: "Overloaded" })
-    lane.waiting += records.length
+    const queue = this.#queues.get(topic) ?? { pending: [], waiting: 0, busy: false }
+    this.#queues.set(topic, queue)
+    // one request is accepted whatever its size, because otherwise one above the limit never would be
+    if (queue.waiting > 0 && queue.waiting + records.length > this.#most) return Promise.resolve({ _tag: "Overloaded" })
+    queue.waiting += records.length
     return new Promise((done) => {
-      lane.jobs.push({ records, done })
-      if (!lane.busy) void this.#drain(topic, lane)
+      queue.pending.push({ records, done })
+      if (!queue.busy) void this.#drain(topic, queue)
     })
   }
 
-  async #drain(topic: string, lane: Lane): Promise<void> {
-    lane.busy = true
-    while (lane.jobs.length > 0) {
-      const jobs = nextOf(lane)
+  async #drain(topic: string, queue: TopicQueue): Promise<void> {
+    queue.busy = true
+    while (queue.pending.length > 0) {
+      const jobs = nextOf(queue)
       await this.#run(topic, jobs)
     }
-    lane.busy = false
+    queue.busy = false
   }
 
-  async #run(topic: string, jobs: ReadonlyArray<Job>): Promise<void> {
+  async #run(topic: string, jobs: ReadonlyArray<PendingAppend>): Promise<void> {
     const appended = await this.#append(
       topic,
       jobs.length === 1 ? jobs[0]!.records : jobs.flatMap((job) => job.records)
@@ -69,7 +70,7 @@ export class Appender {
       jobs.length > 1 &&
       !(appended.error._tag === "LogError" && appended.error.retryable)
     ) {
-      // one request's records must not spoil another's
+      // an invalid record of one request must not fail the others
       for (const job of jobs) job.done(await this.#append(topic, job.records))
       return
     }
@@ -86,12 +87,12 @@ export class Appender {
   }
 }
 
-const nextOf = (lane: Lane): ReadonlyArray<Job> => {
+const nextOf = (queue: TopicQueue): ReadonlyArray<PendingAppend> => {
   let count = 0
   let records = 0
-  while (count < lane.jobs.length && records < together) records += lane.jobs[count++]!.records.length
-  lane.waiting -= records
-  const jobs = lane.jobs.slice(0, count)
-  lane.jobs = lane.jobs.slice(count)
+  while (count < queue.pending.length && records < together) records += queue.pending[count++]!.records.length
+  queue.waiting -= records
+  const jobs = queue.pending.slice(0, count)
+  queue.pending = queue.pending.slice(count)
   return jobs
 }

@@ -1,4 +1,4 @@
-// Says in plain words what a schema found wrong, with the field and what it was. It decides nothing.
+// Explains what a schema found wrong with an event: the field, what was expected, and what it has. Pure.
 import * as Schema from "effect/Schema"
 import * as SchemaIssue from "effect/SchemaIssue"
 import { UnknownVersion } from "../../model/event.ts"
@@ -15,13 +15,13 @@ const segmentOf = (segment: unknown): PropertyKey =>
 const at = (value: unknown, path: ReadonlyArray<PropertyKey>): unknown =>
   path.reduce<unknown>((inner, name) => (inner as Record<PropertyKey, unknown> | null | undefined)?.[name], value)
 
-/** What a decoder threw, as a fault of the event. `what` names the shape that was expected, as `payment`. */
+/** The error that a decoder threw, as a fault. `what` is the name of the expected shape, as `payment`. */
 export const explain = (error: unknown, json: unknown, what: string): Fault => {
   if (error instanceof UnknownVersion) {
     return fault(
       "unknown_schema_version",
       error.message,
-      `send a version from 1 to ${error.newest}, or leave it out`,
+      `send a version from 1 to ${error.newest}, or leave the field out`,
       "schema_version"
     )
   }

@@ -1,59 +1,59 @@
-// A posted body's way into the log: split, checked, appended in chunks, in order, with a result for each event. It knows no HTTP.
+// Ingests the body of a post: splits it into events, checks them, and appends them in chunks and in order, with a result for each event.
 import { setImmediate } from "node:timers/promises"
 import type { LogError, NewRecord, UnknownTopic } from "../../log/log.ts"
 import { partitionOf } from "../../model/partitioner.ts"
 import type { Appended, Appender } from "./appender.ts"
-import type { Entry } from "../http/catalog.ts"
-import type { Checked, Checker, Faulty, Request } from "./validate.ts"
+import type { CatalogTopic } from "../http/catalog.ts"
+import type { ValidEvent, Checker, InvalidEvent, RequestContext } from "./validate.ts"
 import type { Limits } from "../http/limits.ts"
 import type { Metrics } from "../http/metrics.ts"
 import { fault, Problem, type Fault } from "../http/problem.ts"
-import { Results, type Answer, type Spot } from "./results.ts"
+import { Results, type Answer, type EventPlace } from "./results.ts"
 import { elementsOf, linesOf, type EventText } from "./split.ts"
 
-/** What a gateway's ingest works with. */
+/** What `ingest` needs. */
 export interface IngestParts {
   readonly checker: Checker
   readonly appender: Appender
-  /** The number of partitions that a topic has in the log. */
+  /** Resolves to the number of partitions of a topic, or to the log's error. */
   readonly partitions: (topic: string) => Promise<number | LogError | UnknownTopic>
   readonly limits: Limits
   readonly metrics: Metrics
 }
-/** A body to take in. */
+/** A body to ingest. */
 export interface Post {
   readonly text: string
   readonly form: "json" | "ndjson"
-  readonly request: Request
+  readonly request: RequestContext
   readonly traceId: string
-  /** Only rejected events are listed in the answer. */
+  /** The response lists rejected events only. */
   readonly minimal: boolean
 }
 
 interface Item {
-  readonly spot: Spot
-  readonly event: Checked | Faulty
+  readonly spot: EventPlace
+  readonly event: ValidEvent | InvalidEvent
 }
 
-/** Events that are checked without a pause and appended in one call. */
+/** The most events that are checked without a pause and appended in one call. */
 const chunkEvents = 2_000
-/** Characters of such a chunk, about. */
+/** About how many characters such a chunk has at most. */
 const chunkSize = 1024 * 1024
 
 const malformed = (reason: string): Problem =>
   new Problem(
     400,
     "malformed_json",
-    `the body is not JSON: ${reason}`,
-    "send one event, an array of events, or NDJSON with its own content type"
+    `the body is not valid JSON: ${reason}`,
+    "send one event, an array of events, or NDJSON as application/x-ndjson"
   )
 
-// Every element is parsed before any event is taken: an array that is broken at its end is broken.
+// Every element is parsed before any event is appended, because an array that is invalid at its end is invalid as a whole.
 const textsOfJson = async (body: string, limits: Limits): Promise<ReadonlyArray<EventText>> => {
   const text = body.trim()
   if (!text.startsWith("[")) return [{ text, line: 1 }]
   const elements = elementsOf(text)
-  if (elements === undefined) throw malformed("its brackets and commas do not fit")
+  if (elements === undefined) throw malformed("its brackets or commas do not match")
   checkCount(elements.length, limits)
   for (const [index, element] of elements.entries()) {
     if (index % chunkEvents === chunkEvents - 1) await setImmediate()
@@ -72,7 +72,7 @@ const checkCount = (count: number, { events }: Limits): void => {
       413,
       "too_many_events",
       `the body has more than ${events} events`,
-      "send it in several requests; nothing of it was taken"
+      "send it in several requests; nothing of it was stored"
     )
   }
 }
@@ -83,26 +83,26 @@ const countLines = (text: string): number => {
   return count
 }
 
-/** Takes in one body. Throws a `Problem` where it is refused as a whole; then nothing of it is in the log. */
+/** Ingests one body. Rejects with a `Problem` if it is refused as a whole; then nothing of it is in the log. */
 export const ingest = async (parts: IngestParts, post: Post): Promise<Answer> => {
   const { limits, metrics } = parts
   if (post.text === "")
     throw new Problem(400, "empty_body", "the body is empty", "send an event, an array of events, or NDJSON")
   const ndjson = post.form === "ndjson"
-  // a line takes a character at least, so a short body need not be counted
+  // a line has at least one character, so the lines of a short body need not be counted
   if (ndjson && post.text.length > limits.events) checkCount(countLines(post.text), limits)
   const texts = ndjson ? linesOf(post.text) : await textsOfJson(post.text, limits)
   const results = new Results(post.minimal)
-  const run = new Run(parts, results)
+  const requestAppender = new RequestAppender(parts, results)
   let storing: Promise<void> | undefined
   for (const chunk of chunksOf(parts.checker, texts, post)) {
-    // while one chunk is on its way to the log the next is checked
+    // while one chunk is being appended, the next is checked
     if (storing !== undefined) await storing
-    storing = run.store(chunk)
+    storing = requestAppender.store(chunk)
     storing.catch(() => {})
     if (chunk.length > 1) await setImmediate()
   }
-  if (storing === undefined) throw new Problem(400, "no_events", "the body holds no event", "send at least one")
+  if (storing === undefined) throw new Problem(400, "no_events", "the body contains no event", "send at least one")
   await storing
   for (const [code, count] of results.codes) metrics.rejected(code, count)
   return results.answer(post.traceId)
@@ -130,12 +130,12 @@ function* chunksOf(
   if (chunk.length > 0) yield chunk
 }
 
-/** The storing half of one request. */
-class Run {
+/** Appends the events of one request, and collects their results. */
+class RequestAppender {
   readonly #parts: IngestParts
   readonly #results: Results
-  /** Topics that failed. Later events of theirs are not tried, or they might overtake earlier ones of their key that are sent again. */
-  readonly #broken = new Set<Entry>()
+  /** Topics that failed. Their later events are not appended, because they could overtake earlier events of their key that are sent again. */
+  readonly #broken = new Set<CatalogTopic>()
 
   constructor(parts: IngestParts, results: Results) {
     this.#parts = parts
@@ -143,14 +143,14 @@ class Run {
   }
 
   async store(chunk: ReadonlyArray<Item>): Promise<void> {
-    const byTopic = new Map<Entry, Array<Checked["record"]>>()
+    const byTopic = new Map<CatalogTopic, Array<ValidEvent["record"]>>()
     for (const { event } of chunk) {
       if (!event.ok) continue
       const records = byTopic.get(event.entry)
       if (records === undefined) byTopic.set(event.entry, [event.record])
       else records.push(event.record)
     }
-    const outcomes = new Map<Entry, { readonly appended: Appended | Fault; next: number }>()
+    const outcomes = new Map<CatalogTopic, { readonly appended: Appended | Fault; next: number }>()
     await Promise.all(
       [...byTopic].map(async ([entry, records]) => {
         outcomes.set(entry, { appended: await this.#append(entry, records), next: 0 })
@@ -170,7 +170,7 @@ class Run {
     }
   }
 
-  async #append(entry: Entry, drafts: ReadonlyArray<Checked["record"]>): Promise<Appended | Fault> {
+  async #append(entry: CatalogTopic, drafts: ReadonlyArray<ValidEvent["record"]>): Promise<Appended | Fault> {
     const { appender, metrics, partitions } = this.#parts
     const topic = entry.topic.name
     if (this.#broken.has(entry)) return notAttempted(topic)
@@ -190,30 +190,34 @@ class Run {
   }
 }
 
-const withPartitions = (drafts: ReadonlyArray<Checked["record"]>, partitions: number): ReadonlyArray<NewRecord> => {
+const withPartitions = (drafts: ReadonlyArray<ValidEvent["record"]>, partitions: number): ReadonlyArray<NewRecord> => {
   for (const draft of drafts) (draft as { partition?: number }).partition = partitionOf(draft.key ?? "", partitions)
   return drafts as ReadonlyArray<NewRecord>
 }
 
-const again = (entry: Entry): string =>
+const again = (entry: CatalogTopic): string =>
   entry.topic.idOf === undefined && entry.topic.compacted !== true
     ? "send it again; it may then be in the log twice"
-    : "send it again as it is: what is in the log already counts once"
+    : "send it again unchanged: if it is in the log already, it counts once"
 
 const overloaded = (topic: string): Fault =>
-  fault("overloaded", `too many events wait for ${topic}`, "send it again after Retry-After seconds, and fewer at once")
+  fault(
+    "overloaded",
+    `too many events of ${topic} are waiting to be appended`,
+    "send it again after Retry-After seconds, with fewer at once"
+  )
 
 const notAttempted = (topic: string): Fault =>
   fault(
     "not_attempted",
-    `earlier events of ${topic} in this request failed, and order is kept`,
-    "send it again after them"
+    `earlier events of ${topic} in this request failed, and the order is kept`,
+    "send it again after those"
   )
 
-const storageFault = (entry: Entry, error: LogError | UnknownTopic): Fault => {
+const storageFault = (entry: CatalogTopic, error: LogError | UnknownTopic): Fault => {
   if (error._tag === "UnknownTopic")
     return fault("topic_not_ready", error.message, "run 'millrace migrate', then send it again")
   if (!error.retryable)
-    return fault("log_refused", error.message, "see the server's log; the same event will fail again")
+    return fault("log_refused", error.message, "see the log of the server; the same event will fail again")
   return fault("log_unavailable", error.message, again(entry))
 }

@@ -1,9 +1,9 @@
-// How many partitions topics have in the log, asked once for each. A topic's number does not change while it lives.
+// The number of partitions of each topic, read from the log once and remembered.
 import type * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import { UnknownTopic, type Log, type LogError } from "../../log/log.ts"
 
-/** Looks up numbers of partitions. Failures are not remembered. */
+/** Returns a function that resolves to a topic's number of partitions, or to the log's error. Errors are not remembered. */
 export const partitionsOf = (
   log: Log["Service"],
   context: Context.Context<never>
@@ -15,7 +15,7 @@ export const partitionsOf = (
     const asked = Effect.runPromiseWith(context)(
       Effect.match(log.bounds(topic), {
         onSuccess: (bounds): number | LogError | UnknownTopic =>
-          bounds.length > 0 ? bounds.length : new UnknownTopic({ topic, reason: "has no partition" }),
+          bounds.length > 0 ? bounds.length : new UnknownTopic({ topic, reason: "the topic has no partition" }),
         onFailure: (error): number | LogError | UnknownTopic => error
       })
     )

@@ -1,8 +1,8 @@
-// The answer to a post: a result for each event in the order of the request, and the HTTP status that sums them up.
+// The response to a post: a result for each event, in the order of the request, and the HTTP status for all of them.
 import type { LogPosition } from "../../log/log.ts"
 import { retryAfterSeconds, type Fault, type FaultCode } from "../http/problem.ts"
 
-/** What is sent back. */
+/** The response. */
 export interface Answer {
   readonly status: number
   /** JSON text. */
@@ -10,24 +10,25 @@ export interface Answer {
   readonly retryAfter: number | undefined
 }
 
-/** Where an event stands in the request: among its events, from 0, and on which line, from 1, where lines matter. */
-export interface Spot {
+/** Where an event is in the request: its index, from 0, and in NDJSON its line, from 1. */
+export interface EventPlace {
   readonly index: number
   readonly line: number | undefined
 }
 
+/** Codes of failures that may pass. */
 const passing: ReadonlySet<FaultCode> = new Set(["log_unavailable", "not_attempted", "topic_not_ready"])
 
-/** Collects the results of one request. They are given in order. */
+/** Collects the results of one request, which are added in the order of its events. */
 export class Results {
   accepted = 0
-  /** Rejected events by code. */
+  /** The number of rejected events by code. */
   readonly codes = new Map<FaultCode, number>()
   readonly #minimal: boolean
   readonly #lines: Array<string> = []
   #rejected = 0
 
-  /** `minimal`: only rejected events are listed. */
+  /** `minimal`: the response lists rejected events only. */
   constructor(minimal: boolean) {
     this.#minimal = minimal
   }
@@ -41,15 +42,15 @@ export class Results {
     )
   }
 
-  reject({ index, line }: Spot, { code, message, path, try: advice }: Fault): void {
+  reject({ index, line }: EventPlace, { code, message, path, try: advice }: Fault): void {
     this.#rejected++
     this.codes.set(code, (this.codes.get(code) ?? 0) + 1)
     this.#lines.push(JSON.stringify({ status: "rejected", error: { index, line, code, message, path, try: advice } }))
   }
 
   /**
-   * 202: the log has every event. 207: it has some. 422: it has none, since none is sound; 400 where none is even JSON. 429 and 503 where sound
-   * events were not taken for now, 500 where the log will not take them.
+   * 202: all events are in the log. 207: some are, the others are invalid. 422: all are invalid; 400 if none is even JSON. 429 and 503: valid
+   * events were not appended and may be sent again. 500: the log refuses valid events.
    */
   get status(): number {
     const codes = [...this.codes.keys()]

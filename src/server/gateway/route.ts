@@ -1,14 +1,14 @@
-// The gateway's route, `POST /v1/events`: from HTTP to `ingest` and back. What an event is and where it goes is decided there.
+// The route of the gateway, `POST /v1/events`: reads the HTTP request, calls `ingest`, and writes the response.
 import type { Readable } from "node:stream"
 import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify"
-import { textOf, type Held } from "../http/body.ts"
-import type { Catalog, Entry } from "../http/catalog.ts"
+import { textOf, type BodyMemory } from "../http/body.ts"
+import type { Catalog, CatalogTopic } from "../http/catalog.ts"
 import { ingest, type IngestParts, type Post } from "./ingest.ts"
 import { postSchema } from "../http/openapi.ts"
 import { Problem } from "../http/problem.ts"
 import { traceFor } from "../http/request.ts"
 
-/** Media types of bodies, and how they are split into events. */
+/** The media types of bodies, and how each is split into events. */
 const forms: ReadonlyMap<string, Post["form"]> = new Map([
   ["application/json", "json"],
   ["application/x-ndjson", "ndjson"],
@@ -21,8 +21,8 @@ const unsupported = (type: string | undefined): Problem =>
   new Problem(
     415,
     "unsupported_media_type",
-    type === undefined ? "the request has no Content-Type" : `Content-Type ${type} is not taken here`,
-    "send application/json (one event or an array) or application/x-ndjson (one event a line), in UTF-8"
+    type === undefined ? "the request has no Content-Type" : `Content-Type ${type} is not supported`,
+    "send application/json (one event, or an array) or application/x-ndjson (one event per line), in UTF-8"
   )
 
 const formOf = (request: FastifyRequest): Post["form"] => {
@@ -44,11 +44,11 @@ const formOf = (request: FastifyRequest): Post["form"] => {
 
 const single = (value: unknown, name: string): string | undefined => {
   if (value === undefined || typeof value === "string") return value
-  throw new Problem(400, "invalid_parameter", `${name} is given more than once`, `give ${name} once`)
+  throw new Problem(400, "invalid_parameter", `the parameter ${name} occurs more than once`, `use ${name} once`)
 }
 
-/** The topic that a request names, if it does. Throws a `Problem`: 404 where there is none, 403 where only projections write it. */
-const namedTopic = (catalog: Catalog, name: string | undefined): Entry | undefined => {
+/** The topic that a request names, if it names one. Throws a `Problem`: 404 if it does not exist, 403 if projections write it. */
+const namedTopic = (catalog: Catalog, name: string | undefined): CatalogTopic | undefined => {
   if (name === undefined) return undefined
   const entry = catalog.topics.get(name)
   const writable = [...catalog.topics.values()]
@@ -58,17 +58,17 @@ const namedTopic = (catalog: Catalog, name: string | undefined): Entry | undefin
     throw new Problem(
       404,
       "unknown_topic",
-      `there is no topic ${JSON.stringify(name)}`,
+      `the application has no topic ${JSON.stringify(name)}`,
       `send to one of ${writable.join(", ")}`
     )
   }
   if (entry.writtenBy.length > 0) {
-    const message = `${name} is derived: only ${entry.writtenBy.join(" and ")} writes it`
+    const message = `topic ${name} is derived: only ${entry.writtenBy.join(" and ")} may write it`
     throw new Problem(
       403,
       "derived_topic",
       message,
-      `send the events it is made from, to one of ${writable.join(", ")}`
+      `send the events that it is derived from, to one of ${writable.join(", ")}`
     )
   }
   return entry
@@ -80,8 +80,8 @@ const versionOf = (header: string | undefined): number | undefined => {
   throw new Problem(
     400,
     "invalid_parameter",
-    `the header schema-version is ${JSON.stringify(header)}`,
-    "send a whole number from 1, or leave it out"
+    `the header schema-version is ${JSON.stringify(header)}; it must be a version`,
+    "send a whole number, at least 1, or leave the header out"
   )
 }
 
@@ -91,15 +91,15 @@ const isMinimal = (request: FastifyRequest, results: string | undefined): boolea
   throw new Problem(
     400,
     "invalid_parameter",
-    `results is ${JSON.stringify(results)}`,
-    "ask for results=all or results=errors"
+    `the parameter results is ${JSON.stringify(results)}`,
+    "use results=all or results=errors"
   )
 }
 
-/** Adds the route. */
+/** Adds `POST /v1/events`. */
 export const gateway = (
   app: FastifyInstance,
-  parts: IngestParts & { readonly catalog: Catalog; readonly held: Held }
+  parts: IngestParts & { readonly catalog: Catalog; readonly held: BodyMemory }
 ): void => {
   const { catalog, held, limits } = parts
   app.removeAllContentTypeParsers()
@@ -109,12 +109,12 @@ export const gateway = (
     return textOf(payload, request.headers, request.share, limits)
   })
   const onRequest = (request: FastifyRequest, reply: FastifyReply, done: () => void): void => {
-    // also where the client goes away before its body is complete
+    // also if the client disconnects before its body is complete
     reply.raw.once("close", () => request.share?.release())
     reply.header("x-content-type-options", "nosniff")
     done()
   }
-  // helmet's headers are for pages; they would cost an eighth of a small request's time
+  // helmet's headers are for pages, and would take an eighth of the time of a small request
   app.post("/v1/events", { schema: postSchema(catalog), onRequest, helmet: false }, async (request, reply) => {
     const query = request.query as Readonly<Record<string, unknown>>
     const minimal = isMinimal(request, single(query["results"], "results"))

@@ -1,12 +1,12 @@
-// Splits a body's text into the texts of its events, and finds in a text what JSON allows and a log should not hold. It parses nothing.
+// Splits the text of a body into the texts of its events, and finds characters that JSON allows and the log does not. Parses nothing.
 
-/** The text of one event, trimmed, and the line of the body that it stands on, from 1. */
+/** The trimmed text of one event, and its line in the body, from 1. */
 export interface EventText {
   readonly text: string
   readonly line: number
 }
 
-/** The lines of NDJSON. Blank ones are skipped; LF and CRLF both end a line, and the last one needs no end. */
+/** The lines of NDJSON, without blank ones. LF and CRLF both end a line; the last line needs no end. */
 export function* linesOf(body: string): Generator<EventText> {
   let line = 0
   for (let start = 0; start < body.length;) {
@@ -22,7 +22,7 @@ export function* linesOf(body: string): Generator<EventText> {
 const quote = 34
 const backslash = 92
 
-/** The end of the string literal that begins at `start`: the place after its closing quote, or the text's end. */
+/** The end of the string literal that begins at `start`: the index after its closing quote, or the end of the text. */
 const afterString = (text: string, start: number): number => {
   let end = start
   for (;;) {
@@ -35,8 +35,8 @@ const afterString = (text: string, start: number): number => {
 }
 
 /**
- * The elements of a JSON array, as they are written. Undefined where brackets or commas do not fit; each element has still to be parsed,
- * and the array is sound if all of them are.
+ * The texts of the elements of a JSON array. Undefined if brackets or commas do not match. Each element still has to be parsed: the array is
+ * valid if all of them are.
  */
 export const elementsOf = (body: string): Array<string> | undefined => {
   const text = body.trim()
@@ -66,7 +66,7 @@ export const elementsOf = (body: string): Array<string> | undefined => {
   return last === "" && elements.length === 0 ? [] : [...elements, last]
 }
 
-/** The text on one line. Line ends of valid JSON stand between tokens only, so the value stays the same. */
+/** The text on one line. In valid JSON line ends occur only between tokens, so the value stays the same. */
 export const onOneLine = (text: string): string =>
   /[\n\r]/.test(text) ? text.replaceAll(/[\n\r]+[ \t\n\r]*/g, " ") : text
 
@@ -76,9 +76,9 @@ const countOf = (text: string, bracket: string, enough: number): number => {
   return count
 }
 
-/** Whether objects and arrays lie more than `limit` deep in one another. */
+/** Whether objects and arrays are nested more than `limit` levels deep. */
 export const isDeeper = (text: string, limit: number): boolean => {
-  // few brackets cannot be deep; counting them is faster than looking at every character
+  // few brackets cannot be nested deeply, and counting them is faster than looking at every character
   if (countOf(text, "{", limit) + countOf(text, "[", limit) <= limit) return false
   let depth = 0
   for (let i = 0; i < text.length;) {
@@ -95,23 +95,23 @@ export const isDeeper = (text: string, limit: number): boolean => {
   return false
 }
 
-/** Whether a text of valid UTF-8 may hold a NUL or half a surrogate pair: only an escape can bring one in. */
+/** Whether the value of a JSON text of valid UTF-8 may contain NUL or an unpaired surrogate: only escapes can produce them. */
 export const isSuspect = (text: string): boolean => text.includes("\\u") && /\\u(?:0000|[dD][89a-fA-F])/.test(text)
 
-/** The first field, as a path, whose name or text holds a NUL or half a surrogate pair. The value is not deep. */
+/** The path of the first field whose name or text contains NUL or an unpaired surrogate. `value` must not be nested deeply. */
 export const forbiddenCharacterAt = (
   value: unknown,
   path = ""
 ): { readonly path: string; readonly what: string } | undefined => {
   if (typeof value === "string") {
     if (value.includes("\0")) return { path, what: "a NUL character" }
-    return value.isWellFormed() ? undefined : { path, what: "half a surrogate pair" }
+    return value.isWellFormed() ? undefined : { path, what: "an unpaired surrogate" }
   }
   if (typeof value !== "object" || value === null) return undefined
   for (const [name, inner] of Object.entries(value)) {
-    // the name itself is not shown: it may be what cannot be
+    // the path does not have the name itself, because it may be what cannot be shown
     const inName = forbiddenCharacterAt(name, path)
-    if (inName !== undefined) return { path, what: `${inName.what} in a field's name` }
+    if (inName !== undefined) return { path, what: `${inName.what} in the name of a field` }
     const found = forbiddenCharacterAt(inner, path === "" ? name : `${path}.${name}`)
     if (found !== undefined) return found
   }

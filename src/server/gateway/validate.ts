@@ -1,46 +1,46 @@
-// From the text of one event to the record that is appended, or to what is wrong with it. It does no I/O, and no event affects another.
+// Turns the text of one event into the record to append, or into the fault that it has. Pure; events do not affect each other.
 import * as SecureJson from "secure-json-parse"
 import { UnknownVersion } from "../../model/event.ts"
 import type { NewRecord } from "../../log/log.ts"
-import type { Catalog, Entry } from "../http/catalog.ts"
+import type { Catalog, CatalogTopic } from "../http/catalog.ts"
 import { explain } from "./explain.ts"
 import type { Limits } from "../http/limits.ts"
 import { fault, shown, type Fault } from "../http/problem.ts"
 import { forbiddenCharacterAt, isDeeper, isSuspect, onOneLine } from "./split.ts"
 
 /** What all events of a request share. */
-export interface Request {
-  /** The topic that the request names; undefined: each event goes where its type belongs. */
-  readonly entry: Entry | undefined
-  /** The version of events that say none; undefined: found by what fits. */
+export interface RequestContext {
+  /** The topic that the request names; undefined: the type of each event decides. */
+  readonly entry: CatalogTopic | undefined
+  /** The version of events without one; undefined: the newest version that fits. */
   readonly version: number | undefined
   readonly traceparent: string
   /** Epoch milliseconds. */
   readonly now: number
 }
-/** A sound event on its way to the log. Its partition is set where the topic's number of partitions is known. */
-export interface Checked {
+/** A valid event. Its partition is set later, when the topic's number of partitions is known. */
+export interface ValidEvent {
   readonly ok: true
-  readonly entry: Entry
+  readonly entry: CatalogTopic
   readonly record: Omit<NewRecord, "partition">
 }
-/** An event with a fault, and its id where it could be read. */
-export interface Faulty {
+/** An invalid event, with its fault. */
+export interface InvalidEvent {
   readonly ok: false
   readonly fault: Fault
 }
 
-// PostgreSQL's timestamptz begins in 4714 BC; JavaScript's dates end in 275760.
+// PostgreSQL's timestamptz begins in 4714 BC; JavaScript's dates end in the year 275760.
 const firstTime = -210_866_803_200_000
 const lastTime = 8.64e15
 const noHeaders: Readonly<Record<string, string>> = Object.freeze({})
 
-const faulty = (code: Fault["code"], message: string, advice: string, path?: string): Faulty => ({
+const faulty = (code: Fault["code"], message: string, advice: string, path?: string): InvalidEvent => ({
   ok: false,
   fault: fault(code, message, advice, path)
 })
 
-/** Checks events against a catalog and limits. */
+/** Checks events by a catalog and limits. */
 export class Checker {
   readonly #catalog: Catalog
   readonly #limits: Limits
@@ -50,17 +50,17 @@ export class Checker {
     this.#limits = limits
   }
 
-  /** One event's text, of valid UTF-8 and trimmed. */
-  check(text: string, request: Request): Checked | Faulty {
+  /** Checks one event: its trimmed text, which is valid UTF-8. */
+  check(text: string, request: RequestContext): ValidEvent | InvalidEvent {
     const { depth, eventBytes } = this.#limits
     if (isLonger(text, eventBytes)) {
-      const message = `the event has ${Buffer.byteLength(text)} bytes, ${eventBytes} are allowed`
-      return faulty("event_too_large", message, "split it, or keep large parts elsewhere and send a reference")
+      const message = `the event has ${Buffer.byteLength(text)} bytes; the limit is ${eventBytes}`
+      return faulty("event_too_large", message, "split it, or store large parts elsewhere and send a reference")
     }
     if (isDeeper(text, depth)) {
       return faulty(
         "nesting_too_deep",
-        `objects and arrays lie more than ${depth} deep in one another`,
+        `objects and arrays are nested more than ${depth} levels deep`,
         "flatten the event"
       )
     }
@@ -71,22 +71,26 @@ export class Checker {
       return unparsable(error as Error)
     }
     if (typeof json !== "object" || json === null || Array.isArray(json)) {
-      return faulty("not_an_object", `an event is a JSON object, this is ${shown(json)}`, 'send {"type": …, …}')
+      return faulty(
+        "not_an_object",
+        `an event must be a JSON object, but this is ${shown(json)}`,
+        'send {"type": …, …}'
+      )
     }
     const forbidden = isSuspect(text) ? forbiddenCharacterAt(json) : undefined
     if (forbidden !== undefined) {
       const { path, what } = forbidden
       return faulty(
         "forbidden_character",
-        `${path === "" ? "the event" : path} holds ${what}`,
-        "remove it, or encode the text (base64)",
+        `${path === "" ? "the event" : path} contains ${what}`,
+        "remove it, or encode the text, for example as base64",
         path
       )
     }
     return this.#place(json as Readonly<Record<string, unknown>>, text, request)
   }
 
-  #place(json: Readonly<Record<string, unknown>>, text: string, request: Request): Checked | Faulty {
+  #place(json: Readonly<Record<string, unknown>>, text: string, request: RequestContext): ValidEvent | InvalidEvent {
     const entry = request.entry ?? this.#entryOf(json)
     if ("ok" in entry) return entry
     if (entry.topic.compacted === true && json["value"] === null && typeof json["key"] === "string" && isPair(json)) {
@@ -106,23 +110,34 @@ export class Checker {
     return this.#record(entry, value, version, text, request)
   }
 
-  #entryOf({ type }: Readonly<Record<string, unknown>>): Entry | Faulty {
+  #entryOf({ type }: Readonly<Record<string, unknown>>): CatalogTopic | InvalidEvent {
     const found = typeof type === "string" ? this.#catalog.byType.get(type) : undefined
     if (found?.length === 1) return found[0]!
     const known = [...this.#catalog.byType.keys()].join(", ")
     if (found !== undefined) {
       const names = found.map((entry) => entry.topic.name)
-      const message = `${names.join(" and ")} both take events of type ${shown(type)}`
-      return faulty("ambiguous_event_type", message, `name the topic: ?topic=${names[0]}`, "type")
+      const message = `the topics ${names.join(" and ")} both have events of type ${shown(type)}`
+      return faulty("ambiguous_event_type", message, `name the topic, as ?topic=${names[0]}`, "type")
     }
     if (type === undefined) {
-      const advice = `add type (${known}), or name a topic that has none: ?topic=NAME`
-      return faulty("missing_event_type", "type is missing, so the event has no topic", advice, "type")
+      const advice = `add a type (${known}), or name a topic without event types by ?topic=NAME`
+      return faulty(
+        "missing_event_type",
+        "the field type is missing, so the topic of the event is unknown",
+        advice,
+        "type"
+      )
     }
-    return faulty("unknown_event_type", `no topic takes events of type ${shown(type)}`, `send one of ${known}`, "type")
+    return faulty("unknown_event_type", `no topic has events of type ${shown(type)}`, `send one of ${known}`, "type")
   }
 
-  #record(entry: Entry, value: unknown, version: number | undefined, text: string, request: Request): Checked | Faulty {
+  #record(
+    entry: CatalogTopic,
+    value: unknown,
+    version: number | undefined,
+    text: string,
+    request: RequestContext
+  ): ValidEvent | InvalidEvent {
     const { idOf, keyOf, tenantOf, timeOf } = entry.topic
     let key: string
     let eventId: string | undefined
@@ -134,7 +149,7 @@ export class Checker {
       tenant = tenantOf?.(value)
       time = timeOf?.(value) ?? request.now
     } catch (error) {
-      const message = `${entry.topic.name} cannot read the event's key, id, tenant or time: ${String(error)}`
+      const message = `topic ${entry.topic.name} failed to read the key, id, tenant or time of the event: ${String(error)}`
       return faulty("invalid_key", message, "compare the event with its schema in /openapi.json")
     }
     return (
@@ -145,7 +160,7 @@ export class Checker {
         : faulty(
             "tenant_too_long",
             `the tenant is longer than ${this.#limits.nameBytes} bytes`,
-            "send a shorter one"
+            "send a shorter tenant"
           )) ??
       timely(time, entry, request.now) ??
       checked(entry, request, {
@@ -159,7 +174,7 @@ export class Checker {
     )
   }
 
-  #named(name: unknown, what: "key" | "event_id", value: unknown): Faulty | undefined {
+  #named(name: unknown, what: "key" | "event_id", value: unknown): InvalidEvent | undefined {
     const { nameBytes } = this.#limits
     if (typeof name === "string" && name !== "" && !isLonger(name, nameBytes)) return undefined
     const says = what === "key" ? "the key" : "the event id"
@@ -167,33 +182,33 @@ export class Checker {
     if (typeof name !== "string") {
       return faulty(
         "invalid_key",
-        `${says} is ${shown(name)}, it must be text`,
+        `${says} is ${shown(name)}; it must be a string`,
         "compare the event with its schema in /openapi.json",
         path
       )
     }
-    if (name === "") return faulty(`empty_${what}`, `${says} is empty`, "send what tells it from others", path)
-    const message = `${says} has ${Buffer.byteLength(name)} bytes, ${nameBytes} are allowed`
-    return faulty(`${what}_too_long`, message, "send a shorter one, for instance a hash", path)
+    if (name === "") return faulty(`empty_${what}`, `${says} is empty`, "send a value that is not empty", path)
+    const message = `${says} has ${Buffer.byteLength(name)} bytes; the limit is ${nameBytes}`
+    return faulty(`${what}_too_long`, message, "send a shorter value, for example a hash", path)
   }
 }
 
-// a UTF-16 unit has three bytes of UTF-8 at most, so short texts need no counting
+// a UTF-16 unit has at most three bytes in UTF-8, so short texts need no counting
 const isLonger = (text: string, bytes: number): boolean => text.length * 3 > bytes && Buffer.byteLength(text) > bytes
 
 const isPair = (json: object): boolean => Object.keys(json).length === 2
 
-// The selector may be any function; where a field has what it returned, that field is meant.
+// The selector may be any function. If a field has the value that it returned, that field is meant.
 const fieldOf = (value: unknown, found: unknown): string | undefined =>
   typeof value === "object" && value !== null
     ? Object.entries(value).find(([, inner]) => inner === found)?.[0]
     : undefined
 
 const checked = (
-  entry: Entry,
-  request: Request,
+  entry: CatalogTopic,
+  request: RequestContext,
   record: Pick<NewRecord, "key" | "value" | "eventTime"> & Partial<NewRecord>
-): Checked => ({
+): ValidEvent => ({
   ok: true,
   entry,
   record: {
@@ -208,34 +223,43 @@ const checked = (
   }
 })
 
-const read = (entry: Entry, json: Readonly<Record<string, unknown>>, type: unknown, asked: number | undefined) => {
+const read = (
+  entry: CatalogTopic,
+  json: Readonly<Record<string, unknown>>,
+  type: unknown,
+  asked: number | undefined
+) => {
   const versions = typeof type === "string" ? entry.versions.get(type) : undefined
   if (versions === undefined) return { value: entry.topic.decode(json), version: undefined }
   const said = versions.ownsVersionField ? undefined : json["schema_version"]
   const version = said === undefined ? asked : said
   if (version === undefined) return versions.read(json)
-  // a text "2" would index the versions too
+  // the text "2" would index the versions as well
   if (typeof version !== "number")
     throw new UnknownVersion({ type: versions.eventType.type, version, newest: versions.newest })
   return { value: versions.eventType.decode(json, version), version }
 }
 
-const unparsable = (error: Error): Faulty =>
+const unparsable = (error: Error): InvalidEvent =>
   error.message.includes("forbidden prototype property")
-    ? faulty("forbidden_key", "a field is named __proto__, or constructor with a prototype", "rename the field")
+    ? faulty(
+        "forbidden_key",
+        "a field is called __proto__, or is called constructor and has a prototype",
+        "rename the field"
+      )
     : faulty(
         "malformed_json",
-        `this is not JSON: ${error.message}`,
+        `the event is not valid JSON: ${error.message}`,
         "send one complete JSON object (NaN and Infinity are not JSON)"
       )
 
-const timely = (time: number, entry: Entry, now: number): Faulty | undefined => {
+const timely = (time: number, entry: CatalogTopic, now: number): InvalidEvent | undefined => {
   if (!(time >= firstTime && time <= lastTime)) {
-    const message = `the event's time ${shown(time)} is not between the years 4713 BC and 275760`
+    const message = `the event time is ${shown(time)}, which is not between the years 4713 BC and 275760`
     return faulty("event_time_out_of_range", message, "send epoch milliseconds")
   }
   if (time <= now + entry.maxAheadMs) return undefined
-  const ahead = `${Math.round((time - now) / 1000)} s ahead of this server's clock, ${Math.round(entry.maxAheadMs / 1000)} s are allowed`
+  const ahead = `${Math.round((time - now) / 1000)} s ahead of this server's clock; the limit is ${Math.round(entry.maxAheadMs / 1000)} s`
   return faulty(
     "event_time_ahead",
     `the event is dated ${ahead}`,

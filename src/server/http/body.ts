@@ -1,4 +1,4 @@
-// Takes in request bodies: within a limit each, within a limit together, unpacked, as text of valid UTF-8. It knows nothing of events.
+// Reads request bodies as text: with a limit for each and for all together, decompressed, and checked to be UTF-8.
 import { isUtf8 } from "node:buffer"
 import type { Readable } from "node:stream"
 import { promisify } from "node:util"
@@ -8,8 +8,8 @@ import { Problem, retryAfterSeconds } from "./problem.ts"
 
 const unpack = promisify(gunzip)
 
-/** Bytes that all requests hold together. */
-export class Held {
+/** The memory that the bodies of all requests use together. */
+export class BodyMemory {
   readonly limit: number
   bytes = 0
 
@@ -17,14 +17,14 @@ export class Held {
     this.limit = limit
   }
 
-  /** A share of the bytes, which grows as it is asked to and ends with `release`. */
-  share(): Share {
+  /** The share of one request, which grows with `grow` and ends with `release`. */
+  share(): BodyShare {
     let own = 0
     return {
       grow: (bytes) => {
-        // one body is let in however small the limit is, or none of its size ever would be
+        // one body is accepted whatever its size, because otherwise a body above the limit never would be
         if (this.bytes > own && this.bytes + bytes > this.limit) {
-          const message = `requests of ${this.bytes} bytes are being handled, ${this.limit} are allowed at once`
+          const message = `the bodies of running requests have ${this.bytes} bytes; the limit is ${this.limit}`
           return new Problem(
             429,
             "overloaded",
@@ -44,10 +44,11 @@ export class Held {
     }
   }
 }
-/** What one request holds. */
-export interface Share {
-  /** A `Problem` 429 where there is no room. */
+/** What one request uses of the memory for bodies. */
+export interface BodyShare {
+  /** Adds bytes to the share. Returns a `Problem` 429 if all bodies together would exceed the limit. */
   readonly grow: (bytes: number) => Problem | undefined
+  /** Gives the whole share back. */
   readonly release: () => void
 }
 
@@ -56,10 +57,10 @@ const tooLarge = (limit: number): Problem =>
     413,
     "body_too_large",
     `the body has more than ${limit} bytes`,
-    "send it in several requests; nothing of it was taken"
+    "send it in several requests; nothing of it was stored"
   )
 
-// A connection that closes while its client still sends loses the answer, so the rest is read away, for a while.
+// If a connection is closed while its client still sends, the client loses the response. So the rest is read and dropped, for a while.
 const readAway = (payload: Readable): Promise<void> =>
   new Promise((done) => {
     if (payload.readableEnded || payload.destroyed) return done()
@@ -71,8 +72,8 @@ const readAway = (payload: Readable): Promise<void> =>
     payload.once("end", settle).once("close", settle).once("error", settle).resume()
   })
 
-// By events, since an async iterator costs a small request a tenth of its time.
-const collect = (payload: Readable, limit: number, share: Share): Promise<Buffer | Problem> =>
+// With events, because an async iterator would take a tenth of the time of a small request.
+const collect = (payload: Readable, limit: number, share: BodyShare): Promise<Buffer | Problem> =>
   new Promise((done) => {
     const chunks: Array<Buffer> = []
     let size = 0
@@ -91,13 +92,14 @@ const collect = (payload: Readable, limit: number, share: Share): Promise<Buffer
       payload.off("error", gone).off("close", gone)
       done(chunks.length === 1 ? chunks[0]! : Buffer.concat(chunks))
     }
-    const gone = (): void => done(new Problem(400, "invalid_request", "the body ended early", "send it again"))
-    // a client that goes away may do so without an error
+    const gone = (): void =>
+      done(new Problem(400, "invalid_request", "the body ended before it was complete", "send the request again"))
+    // a client may disconnect without an error
     payload.on("data", take).once("end", finish).once("error", gone).once("close", gone)
   })
 
-const unzip = async (packed: Buffer, limit: number, share: Share): Promise<Buffer> => {
-  // what it will grow to is not known, and a bomb must not outgrow the room
+const unzip = async (packed: Buffer, limit: number, share: BodyShare): Promise<Buffer> => {
+  // the size after decompression is not known yet, and a decompression bomb must not exceed the limit
   const problem = share.grow(limit)
   if (problem !== undefined) throw problem
   try {
@@ -109,20 +111,20 @@ const unzip = async (packed: Buffer, limit: number, share: Share): Promise<Buffe
     throw new Problem(
       400,
       "invalid_gzip",
-      `the body is no gzip: ${(error as Error).message}`,
-      "send it again, or without Content-Encoding"
+      `the body is not valid gzip: ${(error as Error).message}`,
+      "send a valid gzip body, or an uncompressed one without Content-Encoding"
     )
   }
 }
 
 /**
- * The text of a body, without a byte order mark. Rejects with a `Problem`: 413 above the limit, 415 for another encoding than gzip, 400
- * for broken gzip and for bytes that are not UTF-8, 429 where all bodies together hold too much.
+ * The text of a body, without a byte order mark. Rejects with a `Problem`: 413 above the limit, 415 for an encoding other than gzip, 400 for
+ * invalid gzip and invalid UTF-8, 429 if all bodies together are too large.
  */
 export const textOf = async (
   payload: Readable,
   headers: Readonly<Record<string, string | ReadonlyArray<string> | undefined>>,
-  share: Share,
+  share: BodyShare,
   limits: Limits
 ): Promise<string> => {
   const encoding = String(headers["content-encoding"] ?? "identity")
@@ -132,8 +134,8 @@ export const textOf = async (
     throw new Problem(
       415,
       "unsupported_encoding",
-      `Content-Encoding ${encoding} is not known here`,
-      "send the body plain or with gzip"
+      `Content-Encoding ${encoding} is not supported`,
+      "send the body uncompressed, or with gzip"
     )
   }
   const isLarge = Number(headers["content-length"]) > limits.bodyBytes
@@ -143,7 +145,7 @@ export const textOf = async (
     throw raw
   }
   const body = encoding === "identity" ? raw : await unzip(raw, limits.bodyBytes, share)
-  if (!isUtf8(body)) throw new Problem(400, "invalid_utf8", "the body is not UTF-8", "encode the body as UTF-8")
+  if (!isUtf8(body)) throw new Problem(400, "invalid_utf8", "the body is not valid UTF-8", "encode the body as UTF-8")
   const text = body.toString("utf8")
   return text.charCodeAt(0) === 0xfe_ff ? text.slice(1) : text
 }

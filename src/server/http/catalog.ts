@@ -1,25 +1,25 @@
-// The application's topics as the gateway sees them: which may be written, who reads them, where an event type belongs. It holds no records.
+// The catalog: an application's topics, the projections that write and read them, and the topics of each event type. Pure.
 import { publishedBy, type Application } from "../../model/application.ts"
 import type { Projection } from "../../model/projection.ts"
 import type { Topic } from "../../model/topic.ts"
 import { Versions } from "./versions.ts"
 
-/** A topic and what the application does with it. */
-export interface Entry {
+/** A topic, and what the application does with it. */
+export interface CatalogTopic {
   readonly topic: Topic.Any
-  /** The projections that write it: then it is derived, and nobody else may. */
+  /** The projections that write the topic; if there are any, the topic is derived and clients may not write it. */
   readonly writtenBy: ReadonlyArray<string>
-  /** The projections that read it as their source. */
+  /** The projections whose source the topic is. */
   readonly readBy: ReadonlyArray<string>
-  /** How far ahead of now an event may be dated. Milliseconds. */
+  /** How far in the future an event may be dated. Milliseconds. */
   readonly maxAheadMs: number
-  /** By event type; empty where values have one shape. */
+  /** The versions of each event type; empty if all values have one shape. */
   readonly versions: ReadonlyMap<string, Versions>
 }
-/** Every topic by name, and the topics that take events of a type without being named. */
+/** All topics by name, and the topics that declare an event type. */
 export interface Catalog {
-  readonly topics: ReadonlyMap<string, Entry>
-  readonly byType: ReadonlyMap<string, ReadonlyArray<Entry>>
+  readonly topics: ReadonlyMap<string, CatalogTopic>
+  readonly byType: ReadonlyMap<string, ReadonlyArray<CatalogTopic>>
 }
 
 interface Draft {
@@ -49,13 +49,13 @@ const drafts = (application: Application.Any): Map<string, Draft> => {
   return found
 }
 
-/** Reads an application's topics: sources, lookups and what is published. `maxAheadMs` is for topics that no projection reads. */
+/** The catalog of an application: its sources, lookup topics and derived topics. `maxAheadMs` applies to topics that no projection reads. */
 export const catalogOf = (application: Application.Any, maxAheadMs: number): Catalog => {
-  const topics = new Map<string, Entry>()
-  const byType = new Map<string, Array<Entry>>()
+  const topics = new Map<string, CatalogTopic>()
+  const byType = new Map<string, Array<CatalogTopic>>()
   for (const [name, draft] of drafts(application)) {
     const types = [...(draft.topic.eventTypes ?? new Map())]
-    const entry: Entry = {
+    const entry: CatalogTopic = {
       ...draft,
       maxAheadMs: draft.maxAheadMs ?? maxAheadMs,
       versions: new Map(types.map(([type, eventType]) => [type, new Versions(eventType)]))

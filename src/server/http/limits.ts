@@ -1,37 +1,38 @@
-// The gateway's bounds, with their defaults. Every queue, body and stream of the server is held to one of them.
+// The limits of the server, with their defaults: every queue, body and stream has one.
 
-/** Bounds of the server. Bytes are of UTF-8, times in milliseconds. */
+/** Limits of the server. Bytes are bytes of UTF-8, times are milliseconds. */
 export interface Limits {
-  /** One request's body, after decompression. */
+  /** The body of one request, after decompression. */
   readonly bodyBytes: number
-  /** All bodies that are held at once; more are refused with 429. */
+  /** All bodies in memory together; further requests are refused with 429. */
   readonly heldBytes: number
   /** One event. */
   readonly eventBytes: number
   /** Events in one request. */
   readonly events: number
-  /** Objects and arrays within one another. */
+  /** How deep objects and arrays may be nested. */
   readonly depth: number
-  /** A key, an event id, a tenant. */
+  /** A key, an event id or a tenant. */
   readonly nameBytes: number
-  /** How far ahead of now an event may be dated where no projection of its topic says. */
+  /** How far in the future an event may be dated, if no projection reads its topic. */
   readonly maxAheadMs: number
-  /** Events that wait for their turn at the log, by topic; more are refused with 429. */
+  /** Events of one topic that wait to be appended; more are refused with 429. */
   readonly waitingEvents: number
-  /** Mean delay of the event loop from which posts are refused with 503. 0: never, as on Deno, which does not measure it. */
+  /** The mean delay of the event loop at which posts are refused with 503. 0: never, for example on Deno, which does not measure the delay. */
   readonly eventLoopDelayMs: number
-  /** Streams open at once. */
+  /** HTTP streams that are open at once. */
   readonly streams: number
-  /** How long a stream's client may leave what was sent to it unread. */
+  /** How long the client of a stream may read nothing of what was sent. */
   readonly slowClientMs: number
-  /** Pause between a stream's comments, which keep proxies from closing it. */
+  /** The pause between heartbeat comments, which keep proxies from closing a stream. */
   readonly heartbeatMs: number
   /** Bytes of recent records that are kept for all streams of a topic. */
   readonly recentBytes: number
-  /** How long a closing server waits for requests that were begun. */
+  /** How long a closing server waits for running requests. */
   readonly closeMs: number
 }
 
+/** The limits that apply unless an option says otherwise. */
 export const defaultLimits: Limits = {
   bodyBytes: 16 * 1024 * 1024,
   heldBytes: 64 * 1024 * 1024,

@@ -1,8 +1,8 @@
-// What the server counts, in Effect's metric registry, and the Prometheus text of everything that is in it. It keeps no history.
+// The metrics of the server, in Effect's metric registry, and the Prometheus text of everything in the registry.
 import type * as Context from "effect/Context"
 import * as Metric from "effect/Metric"
 
-// upper bounds in seconds: from a memory log's append to a database that is in trouble
+// upper bounds in seconds: from an append in memory to a database in trouble
 const seconds = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10]
 
 const accepted = Metric.counter("millrace_gateway_events_accepted_total", {
@@ -27,7 +27,7 @@ const ended = Metric.counter("millrace_streams_ended_total", {
   incremental: true
 })
 
-/** Records what the server does. Names and labels are stable. */
+/** The counters of the server. Names and labels of metrics are stable. */
 export interface Metrics {
   readonly accepted: (topic: string, events: number) => void
   readonly rejected: (code: string, events: number) => void
@@ -39,7 +39,7 @@ export interface Metrics {
   readonly text: () => Promise<string>
 }
 
-/** Metrics that write to the registry of the context, outside any fiber. */
+/** Creates metrics that write to the registry of the context, outside of any fiber. */
 export const metricsOf = (context: Context.Context<never>): Metrics => {
   const labelled = <Input, State>(metric: Metric.Metric<Input, State>, label: string) => {
     const known = new Map<string, Metric.Metric<Input, State>>()
@@ -59,7 +59,7 @@ export const metricsOf = (context: Context.Context<never>): Metrics => {
     appended: (topic, millis) => appended(topic, millis / 1000),
     streams: (open) => streams.updateUnsafe(open, context),
     streamEnded: (reason) => endedBy(reason, 1),
-    // imported when asked for: it brings Effect's HTTP modules along
+    // imported on first use, because it imports Effect's HTTP modules
     text: async () => (await import("effect/observability/PrometheusMetrics")).formatUnsafe(context)
   }
 }

@@ -1,4 +1,4 @@
-// What the routes take and answer, as JSON Schema for /openapi.json and /docs. It describes; the topics' own schemas decide.
+// JSON Schemas of requests and responses, for /openapi.json and /docs. They are documentation: the topics' own schemas decide.
 import * as Schema from "effect/Schema"
 import type { EventType } from "../../model/event.ts"
 import type { Catalog } from "./catalog.ts"
@@ -13,7 +13,7 @@ const eventSchema = (eventType: EventType.Any): Json => {
     const own = Object.keys(definitions).length > 0 ? { $defs: definitions } : {}
     return { title: eventType.type, description: `version ${eventType.versions.length}`, ...(schema as Json), ...own }
   } catch {
-    // a schema that JSON Schema cannot say still decodes
+    // the schema has no JSON Schema; events are still decoded by it
     return {
       title: eventType.type,
       type: "object",
@@ -64,8 +64,8 @@ const result: Json = {
         error: {
           type: "object",
           properties: {
-            index: { type: "integer", description: "place among the request's events, from 0" },
-            line: { type: "integer", description: "line of NDJSON, from 1" },
+            index: { type: "integer", description: "index among the events of the request, from 0" },
+            line: { type: "integer", description: "line of the NDJSON body, from 1" },
             code: { type: "string" },
             message: { type: "string" },
             path: { type: "string" },
@@ -101,21 +101,25 @@ export const postSchema = (catalog: Catalog): Json => {
     tags: ["events"],
     summary: "Append events to the log",
     description:
-      "One event, an array, or NDJSON (gzip allowed). 202 means that every event is durably in the log. An event may be sent again " +
-      "with the same id: it counts once. Records of topics without event types need ?topic=; on compacted topics " +
-      '{"key":"K","value":null} deletes.',
+      "The body is one event, an array, or NDJSON (gzip allowed). 202 means that every event is stored durably in the log. An event may be " +
+      "sent again with the same id: it counts once. Topics without event types must be named by ?topic=; in compacted topics " +
+      '{"key":"K","value":null} deletes a key.',
     querystring: {
       type: "object",
       properties: {
         topic: { type: "string", description: "Default: the topic that declares the event's type" },
-        results: { type: "string", enum: ["all", "errors"], description: "errors: list rejected events only" }
+        results: {
+          type: "string",
+          enum: ["all", "errors"],
+          description: "errors: the response lists rejected events only"
+        }
       }
     },
     headers: {
       type: "object",
       properties: {
-        traceparent: { type: "string", description: "W3C trace context, continued into every record" },
-        "schema-version": { type: "integer", description: "The version of events that do not say schema_version" }
+        traceparent: { type: "string", description: "W3C trace context, which every record continues" },
+        "schema-version": { type: "integer", description: "The version of events without a field schema_version" }
       }
     },
     body: {
@@ -125,14 +129,14 @@ export const postSchema = (catalog: Catalog): Json => {
       }
     },
     response: {
-      202: answer("every event is in the log"),
+      202: answer("all events are in the log"),
       207: answer("some events are in the log, some were rejected"),
       400: { ...problem, description: "the body is not JSON, not UTF-8, or empty" },
-      413: { ...problem, description: "the body is too large; nothing of it was taken" },
-      415: { ...problem, description: "another content type or encoding is needed" },
-      422: answer("no event is sound"),
-      429: { ...problem, description: "too much at once; send again after Retry-After" },
-      503: answer("the log is unavailable; send again after Retry-After, with the same ids")
+      413: { ...problem, description: "the body is too large; nothing of it was stored" },
+      415: { ...problem, description: "the content type or encoding is not supported" },
+      422: answer("no event is valid"),
+      429: { ...problem, description: "too many events or requests at once; send again after Retry-After seconds" },
+      503: answer("the log is unavailable; send again after Retry-After seconds, with the same ids")
     }
   }
 }

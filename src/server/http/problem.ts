@@ -1,6 +1,6 @@
-// What the server answers where it refuses: a stable code, plain words and what to do. One form for a whole request, one for one event of it.
+// The errors of the HTTP API, for a whole request (`Problem`) or for one event of it (`Fault`): a stable code, a message, and what to do.
 
-/** Codes of what is wrong with one event. Stable: clients may tell them apart. */
+/** The codes of rejected events. Stable: clients may depend on them. */
 export type FaultCode =
   | "malformed_json"
   | "not_an_object"
@@ -23,25 +23,25 @@ export type FaultCode =
   | "event_time_ahead"
   | StorageCode
 
-/** Codes of events that are sound, and that the log did not take. They may be sent again as they are, but for `log_refused`. */
+/** The codes of valid events that were not appended. Except for `log_refused`, the same event may be sent again. */
 export type StorageCode = "log_unavailable" | "not_attempted" | "topic_not_ready" | "overloaded" | "log_refused"
 
-/** Why one event was not taken. */
+/** Why one event was rejected. */
 export interface Fault {
   readonly code: FaultCode
-  /** Plain words, for people. Not stable. */
+  /** A text for people. Not stable. */
   readonly message: string
-  /** The field, as `attributes.delay`; absent where it is the whole event. */
+  /** The field, as `attributes.delay`; absent if the fault concerns the whole event. */
   readonly path?: string
   /** What to do about it. */
   readonly try: string
 }
 
-/** A `Fault` as a value; `path` is left out where it is empty. */
+/** Creates a `Fault`. An empty `path` is left out. */
 export const fault = (code: FaultCode, message: string, advice: string, path?: string): Fault =>
   path === undefined || path === "" ? { code, message, try: advice } : { code, message, path, try: advice }
 
-/** Codes of refused requests. Stable, as those of events. */
+/** The codes of refused requests. Stable, as those of events. */
 export type ProblemCode =
   | "malformed_json"
   | "empty_body"
@@ -65,7 +65,7 @@ export type ProblemCode =
   | "not_found"
   | "internal_error"
 
-/** A request that is refused as a whole. `Fastify` handlers throw it; the server's error handler answers with `problemBody`. */
+/** The error of a request that is refused as a whole. Handlers throw it; the server's error handler responds with `problemBody`. */
 export class Problem extends Error {
   readonly status: number
   readonly code: ProblemCode
@@ -83,17 +83,17 @@ export class Problem extends Error {
   }
 }
 
-/** The JSON of a refused request. */
+/** The JSON body of the response to a refused request. */
 export const problemBody = (problem: Problem, traceId: string | undefined) => ({
   error: { code: problem.code, message: problem.message, try: problem.try },
   ...(traceId === undefined ? {} : { trace_id: traceId })
 })
 
-/** A value as an error message shows it: JSON, cut after 60 characters. */
+/** A value for an error message: JSON, cut after 60 characters. */
 export const shown = (value: unknown): string => {
   const text = typeof value === "number" ? String(value) : (JSON.stringify(value) ?? String(value))
   return text.length > 60 ? `${text.slice(0, 60)}…` : text
 }
 
-/** How many seconds a client is asked to wait before it sends a request again. */
+/** The value of Retry-After: how many seconds a client should wait before it sends a request again. */
 export const retryAfterSeconds = 1

@@ -1,7 +1,7 @@
-// W3C trace context at the door: a `traceparent` is continued or begun. It records no spans.
+// W3C trace context of requests: continues the trace of a `traceparent` header, or starts one. Records no spans.
 import { randomFillSync } from "node:crypto"
 
-/** The trace of one request; every record that it appends carries `traceparent`. */
+/** The trace of a request. Every record that the request appends has its `traceparent`. */
 export interface Trace {
   /** 32 hex digits. */
   readonly traceId: string
@@ -12,7 +12,7 @@ export interface Trace {
 const pool = Buffer.allocUnsafe(4096)
 let used = pool.length
 
-/** Random hex digits, never all zero, which W3C keeps for "none". */
+/** Random hex digits, never all zero: W3C reserves that for "none". */
 const randomHex = (bytes: number): string => {
   if (used + bytes > pool.length) {
     randomFillSync(pool)
@@ -23,13 +23,13 @@ const randomHex = (bytes: number): string => {
   return /^0+$/.test(hex) ? randomHex(bytes) : hex
 }
 
-// Version 00 is exact; a later version may go on after the flags, and is read as 00.
+// Version 00 has exactly this form. A later version may have more after the flags, and is read like 00.
 const format =
   /^(?:00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})|(?!00|ff)[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(?:-.*)?)$/
 
 /**
- * Continues the trace of a `traceparent` header with a new span, or begins one where there is none. An invalid header counts as none,
- * as W3C asks for.
+ * Continues the trace of a `traceparent` header with a new span, or starts a trace if there is no header or an invalid one, as W3C
+ * specifies.
  */
 export const traceOf = (header: string | ReadonlyArray<string> | undefined): Trace => {
   const found = typeof header === "string" ? format.exec(header) : null

@@ -1,4 +1,4 @@
-// Which version of an event type a value was written with. It never takes a spoilt new event for an old one.
+// Finds the version that a value without one was written with. An invalid event of a new version is never accepted as an old one.
 import * as Schema from "effect/Schema"
 import type { EventType } from "../../model/event.ts"
 
@@ -8,7 +8,7 @@ interface Shape {
   readonly newer: ReadonlyArray<string>
 }
 
-/** A value that was read, and the version that it fits. */
+/** A decoded value, and the version that it fits. */
 export interface Versioned {
   readonly value: unknown
   readonly version: number
@@ -36,8 +36,8 @@ export class Versions {
   }
 
   /**
-   * Reads a value that does not say its version: the newest that fits. An older one is taken only where the value has no field that only
-   * newer ones declare. Throws the `Schema.SchemaError` of the newest version that could have been meant.
+   * Decodes a value without a version by the newest version that fits. An older version is tried only if the value has no field that only
+   * newer ones declare. Throws the `Schema.SchemaError` of the newest version that could be meant.
    */
   read(json: object): Versioned {
     let failure: unknown
@@ -53,7 +53,7 @@ export class Versions {
     return { value: this.eventType.decode(json, this.newest), version: this.newest }
   }
 
-  // Cheap enough for every event, where a decode that fails costs ten times one that does not.
+  // Cheap enough for every event; a decode that fails costs ten times as much as one that succeeds.
   #mayBe(json: object, version: number): boolean {
     const { newer, required } = this.#shapes[version - 1]!
     for (const name of required) if (!Object.hasOwn(json, name)) return false

@@ -1,30 +1,30 @@
-// One client of a stream: it reads on at the client's pace, so that a slow one costs no memory, and ends it with a reason. It parses no requests.
+// One client of an HTTP stream: sends records at the client's pace, so that a slow client uses no memory, and ends the stream with a reason.
 import type { ServerResponse } from "node:http"
 import type { LogRecord, Position, ReadError } from "../../log/log.ts"
-import { commentFrame, endFrame, idOf, recordFrame, type Vector } from "./sse.ts"
+import { commentFrame, endFrame, streamId, recordFrame, type StreamPositions } from "./sse.ts"
 import type { Limits } from "../http/limits.ts"
-import type { Stretch, Tail } from "./tail.ts"
+import type { RecordRange, Tail } from "./tail.ts"
 
-/** What a client follows. */
+/** What one client receives, and from where. */
 export interface Follow {
   readonly response: ServerResponse
   readonly tail: Tail
-  /** Where to begin; moves along. */
-  readonly vector: Vector
-  /** The name of a record's event. */
+  /** The position to start at; it moves with the records that are sent. */
+  readonly vector: StreamPositions
+  /** The event name of records. */
   readonly event: string
   readonly wants: (record: LogRecord) => boolean
-  /** Reads what the tail no longer has. */
-  readonly read: (partition: number, position: Position) => Promise<Stretch | ReadError>
+  /** Reads records that the tail no longer has. */
+  readonly read: (partition: number, position: Position) => Promise<RecordRange | ReadError>
   readonly limits: Limits
 }
 
-/** Characters that are written at once, about. */
+/** About how many characters are written at once. */
 const chunk = 64 * 1024
-/** Pause before the log is asked again after it failed. */
+/** The pause before the next read after a failed one. */
 const patienceMs = 1_000
 
-/** Follows a topic for one client. */
+/** Sends the records of a topic to one client. */
 export class Follower {
   readonly #follow: Follow
   #reason: string | undefined
@@ -36,14 +36,14 @@ export class Follower {
     follow.response.once("close", () => this.#end("client_gone"))
   }
 
-  /** Runs until the client or the server ends it, and resolves to the reason. Never rejects. */
+  /** Sends until the client or the server ends the stream, and resolves to the reason. Never rejects. */
   async run(): Promise<string> {
     const { limits, response, tail, vector } = this.#follow
     const unlisten = tail.listen(() => this.#signal())
     const heartbeat = setInterval(() => {
       if (!response.writableNeedDrain && this.#reason === undefined) response.write(commentFrame("heartbeat"))
     }, limits.heartbeatMs)
-    response.write(`retry: 1000\n${commentFrame(`from ${idOf(vector)}`)}`)
+    response.write(`retry: 1000\n${commentFrame(`from ${streamId(vector)}`)}`)
     try {
       while (this.#reason === undefined) {
         if (!(await this.#round())) await this.#more()
@@ -52,7 +52,7 @@ export class Follower {
       this.stop(
         "internal_error",
         `the stream failed: ${String(error)}`,
-        "connect again; Last-Event-ID goes on where this ended"
+        "connect again with Last-Event-ID to continue where the stream ended"
       )
     } finally {
       clearInterval(heartbeat)
@@ -61,13 +61,13 @@ export class Follower {
     return this.#reason ?? "client_gone"
   }
 
-  /** Tells the client why, and ends the stream. */
+  /** Sends the client the reason, and ends the stream. */
   stop(reason: string, message: string, advice: string): void {
     if (this.#reason !== undefined) return
     this.#end(reason)
     const { response } = this.#follow
     response.end(endFrame(reason, message, advice))
-    // a client that does not read would keep the connection
+    // a client that does not read would keep the connection open
     const force = setTimeout(() => response.destroy(), 1_000)
     response.once("close", () => clearTimeout(force))
   }
@@ -87,7 +87,7 @@ export class Follower {
     this.#wake = undefined
   }
 
-  /** Sends what there is in every partition. False where there was nothing. */
+  /** Sends what is new in every partition. Resolves to false if there was nothing. */
   async #round(): Promise<boolean> {
     const { tail, vector } = this.#follow
     this.#signalled = false
@@ -111,13 +111,13 @@ export class Follower {
     return moved
   }
 
-  async #send(partition: number, { next, records }: Stretch): Promise<void> {
+  async #send(partition: number, { next, records }: RecordRange): Promise<void> {
     const { event, vector, wants } = this.#follow
     let text = ""
     for (const record of records) {
       vector[partition] = record.position + 1
       if (!wants(record)) continue
-      text += recordFrame(idOf(vector), event, record)
+      text += recordFrame(streamId(vector), event, record)
       if (text.length < chunk) continue
       await this.#write(text)
       text = ""
@@ -142,7 +142,7 @@ export class Follower {
       response.once("drain", onDrain).once("close", onClose)
     })
     if (drained) return
-    const message = `nothing was read for ${limits.slowClientMs} ms`
+    const message = `the client read nothing for ${limits.slowClientMs} ms`
     this.stop(
       "slow_client",
       message,

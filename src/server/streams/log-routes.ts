@@ -1,4 +1,4 @@
-// The routes for looking at the log: the topics and their ends, and a page of one partition. They follow nothing.
+// The routes for inspecting the log: the application's topics, and a page of one partition.
 import * as Effect from "effect/Effect"
 import type { FastifyInstance } from "fastify"
 import { traceIdOf } from "../../log/envelope.ts"
@@ -16,12 +16,12 @@ const whole = (value: unknown, name: string, most: number, otherwise: number): n
   throw new Problem(
     400,
     "invalid_parameter",
-    `${name} is ${JSON.stringify(value)}`,
-    `give a whole number from 0 to ${most}`
+    `the parameter ${name} is ${JSON.stringify(value)}; it must be a whole number`,
+    `use a whole number from 0 to ${most}`
   )
 }
 
-/** A record's JSON text. The value is put in as it stands in the log, so that no digit of a number is lost. */
+/** The JSON text of a record. Its value is the text from the log, so that no digit of a number is lost. */
 const recordJson = ({ value, ...record }: LogRecord): string => {
   const head = JSON.stringify({
     partition: record.partition,
@@ -39,7 +39,7 @@ const recordJson = ({ value, ...record }: LogRecord): string => {
   return `${head.slice(0, -1)},"value":${value ?? "null"}}`
 }
 
-/** Adds `/v1/topics` and `/v1/topics/:topic/records`. */
+/** Adds `GET /v1/topics` and `GET /v1/topics/:topic/records`. */
 export const records = (app: FastifyInstance, parts: StreamParts): void => {
   const { catalog, context, log } = parts
   app.get("/v1/topics", { schema: { tags: ["streams"], summary: "The application's topics" } }, async () => ({
@@ -75,12 +75,12 @@ export const records = (app: FastifyInstance, parts: StreamParts): void => {
 
 const pageSchema = {
   tags: ["streams"],
-  summary: "A page of one partition",
+  summary: "A page of records of one partition",
   querystring: {
     type: "object",
     properties: {
       partition: { type: "integer", default: 0 },
-      from: { type: "integer", description: "Default: the first position that is still there" },
+      from: { type: "integer", description: "Default: the first position that the partition still has" },
       limit: { type: "integer", default: 100, maximum: pageRecords }
     }
   }

@@ -1,4 +1,4 @@
-// The routes that show a topic's records: live as server-sent events, and a page of a partition. WebSockets are not here.
+// The routes that stream the records of a topic as server-sent events, and what they share with the other routes of topics.
 import type { IncomingMessage } from "node:http"
 import type * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
@@ -7,14 +7,14 @@ import type { PartitionBounds, Log, LogRecord, Position, ReadError } from "../..
 import { isRetry } from "../../dead-letter/retry-record.ts"
 import type { Catalog } from "../http/catalog.ts"
 import { Follower } from "./client.ts"
-import { vectorOf, type Vector } from "./sse.ts"
+import { parseStreamId, type StreamPositions } from "./sse.ts"
 import type { Limits } from "../http/limits.ts"
 import type { Metrics } from "../http/metrics.ts"
 import { Problem, retryAfterSeconds } from "../http/problem.ts"
-import { Tails, type Stretch } from "./tail.ts"
+import { Tails, type RecordRange } from "./tail.ts"
 import { traceFor } from "../http/request.ts"
 
-/** What the routes work with. */
+/** What the routes of topics need. */
 export interface StreamParts {
   readonly catalog: Catalog
   readonly log: Log["Service"]
@@ -25,25 +25,31 @@ export interface StreamParts {
 
 /** The topic of `/v1/alerts`. */
 const alertsTopic = "alerts.v1"
-/** Bytes that a stream which is behind reads at once. */
+/** Bytes that a stream reads from the log at once when it is behind. */
 const readBytes = 256 * 1024
 
-/** A failed read, as the request's problem. */
+/** The problem of a request whose read failed. */
 export const readProblem = (error: ReadError): Problem => {
   if (error._tag === "UnknownTopic")
     return new Problem(503, "topic_not_ready", error.message, "run 'millrace migrate'", retryAfterSeconds)
-  if (error._tag === "OutOfRange") return new Problem(410, "position_gone", error.message, "ask with from=earliest")
-  return new Problem(503, "log_unavailable", error.message, "ask again after Retry-After seconds", retryAfterSeconds)
+  if (error._tag === "OutOfRange") return new Problem(410, "position_gone", error.message, "request from=earliest")
+  return new Problem(
+    503,
+    "log_unavailable",
+    error.message,
+    "send the request again after Retry-After seconds",
+    retryAfterSeconds
+  )
 }
 
-/** Throws a `Problem` 404 where the application has no such topic. */
+/** Returns the name of a topic. Throws a `Problem` 404 if the application has no such topic. */
 export const knownTopic = (catalog: Catalog, name: string): string => {
   if (catalog.topics.has(name)) return name
   const names = [...catalog.topics.keys()].join(", ")
-  throw new Problem(404, "unknown_topic", `there is no topic ${JSON.stringify(name)}`, `ask for one of ${names}`)
+  throw new Problem(404, "unknown_topic", `the application has no topic ${JSON.stringify(name)}`, `use one of ${names}`)
 }
 
-/** Bounds by partition, or a `Problem`. */
+/** The bounds of every partition. Rejects with a `Problem`. */
 export const boundsOf = async (
   { context, log }: StreamParts,
   topic: string
@@ -58,31 +64,31 @@ export const boundsOf = async (
 const text = (query: Readonly<Record<string, unknown>>, name: string): string | undefined => {
   const value = query[name]
   if (value === undefined || typeof value === "string") return value
-  throw new Problem(400, "invalid_parameter", `${name} is given more than once`, `give ${name} once`)
+  throw new Problem(400, "invalid_parameter", `the parameter ${name} occurs more than once`, `use ${name} once`)
 }
 
-const beginning = (asked: string, bounds: ReadonlyArray<PartitionBounds>, topic: string): Vector => {
+const beginning = (asked: string, bounds: ReadonlyArray<PartitionBounds>, topic: string): StreamPositions => {
   if (asked === "latest") return bounds.map(({ end }) => end)
   if (asked === "earliest") return bounds.map(({ start }) => start)
-  const vector = vectorOf(asked, bounds.length)
+  const vector = parseStreamId(asked, bounds.length)
   if (vector === undefined) {
-    const message = `${JSON.stringify(asked)} is no place in ${topic}, which has ${bounds.length} partitions`
+    const message = `${JSON.stringify(asked)} is not a position in ${topic}, which has ${bounds.length} partitions`
     throw new Problem(
       400,
       "invalid_parameter",
       message,
-      "give from=latest, from=earliest, or the id of a record of this stream"
+      "use from=latest, from=earliest, or the id of a record of this stream"
     )
   }
   for (const { end, partition, start } of bounds) {
     const position = vector[partition]!
     if (position >= start && position <= end) continue
-    const message = `partition ${partition} of ${topic} has positions ${start} to ${end}, the stream was at ${position}`
+    const message = `partition ${partition} of ${topic} has positions ${start} to ${end}, but the stream was at position ${position}`
     throw new Problem(
       410,
       "position_gone",
       message,
-      "begin again with from=earliest, or with from=latest, without Last-Event-ID"
+      "start again with from=earliest or from=latest, without Last-Event-ID"
     )
   }
   return vector
@@ -90,15 +96,15 @@ const beginning = (asked: string, bounds: ReadonlyArray<PartitionBounds>, topic:
 
 const reader =
   ({ context, log }: StreamParts, topic: string) =>
-  (partition: number, position: Position): Promise<Stretch | ReadError> =>
+  (partition: number, position: Position): Promise<RecordRange | ReadError> =>
     Effect.runPromiseWith(context)(
       Effect.match(log.read(topic, partition, position, { maxBytes: readBytes }), {
-        onSuccess: (batch): Stretch | ReadError => batch,
-        onFailure: (error): Stretch | ReadError => error
+        onSuccess: (batch): RecordRange | ReadError => batch,
+        onFailure: (error): RecordRange | ReadError => error
       })
     )
 
-/** Adds `/v1/alerts` and `/v1/topics/:topic/stream`. Open streams end when the server closes. */
+/** Adds `GET /v1/alerts` and `GET /v1/topics/:topic/stream`. Open streams end when the server closes. */
 export const streams = (app: FastifyInstance, parts: StreamParts): void => {
   const { catalog, limits, metrics } = parts
   const tails = new Tails(parts.log, limits.recentBytes, parts.context)
@@ -114,7 +120,7 @@ export const streams = (app: FastifyInstance, parts: StreamParts): void => {
     const { release, tail } = tails.use(topic, bounds)
     try {
       const wants = (record: LogRecord): boolean =>
-        // it was there before
+        // a retry record is a copy of an earlier record
         !isRetry(record) &&
         (tenant === undefined || record.tenant === tenant) &&
         (key === undefined || record.key === key)
@@ -129,7 +135,13 @@ export const streams = (app: FastifyInstance, parts: StreamParts): void => {
   }
   const bounded = async (request: FastifyRequest, reply: FastifyReply, topic: string, event: string): Promise<void> => {
     if (opening >= limits.streams) {
-      throw new Problem(429, "overloaded", `${opening} streams are open, no more are allowed`, "connect again later", 5)
+      throw new Problem(
+        429,
+        "overloaded",
+        `${opening} streams are open, which is the limit of this server`,
+        "connect again after Retry-After seconds",
+        5
+      )
     }
     opening++
     try {
@@ -138,7 +150,7 @@ export const streams = (app: FastifyInstance, parts: StreamParts): void => {
       opening--
     }
   }
-  app.get("/v1/alerts", { schema: streamSchema("Alerts as they are made") }, (request, reply) =>
+  app.get("/v1/alerts", { schema: streamSchema("Alerts as they are published") }, (request, reply) =>
     bounded(request, reply, alertsTopic, "alert")
   )
   app.get("/v1/topics/:topic/stream", { schema: streamSchema("Records of a topic as they arrive") }, (request, reply) =>
@@ -149,7 +161,7 @@ export const streams = (app: FastifyInstance, parts: StreamParts): void => {
   })
 }
 
-/** Takes the connection out of Fastify's hands and sends the headers. */
+/** Takes the connection over from Fastify, and sends the headers. */
 const begin = (
   request: FastifyRequest,
   reply: FastifyReply,
@@ -163,7 +175,7 @@ const begin = (
     traceparent: traceFor(request).traceparent,
     "content-type": "text/event-stream; charset=utf-8",
     "cache-control": "no-store",
-    // nginx would hold records back
+    // without it nginx would buffer records
     "x-accel-buffering": "no"
   })
   // a client may keep its stream for days
@@ -175,8 +187,8 @@ const streamSchema = (summary: string) => ({
   tags: ["streams"],
   summary,
   description:
-    "Server-sent events. Each record's id is the stream's place in every partition: with it as Last-Event-ID a client goes on without gap or " +
-    "duplicate. An event `end` without an id says why the server ends the stream.",
+    "Server-sent events. The id of a record is the stream's position in every partition: a client that sends it as Last-Event-ID continues " +
+    "without a gap or a duplicate. An event `end`, without an id, has the reason why the server ends the stream.",
   querystring: {
     type: "object",
     properties: {

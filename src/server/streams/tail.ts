@@ -1,12 +1,12 @@
-// The one reader of a topic that all its streams share: it follows every partition and keeps a bounded number of recent records.
+// The reader of a topic that all its HTTP streams share: follows every partition, and keeps a limited number of recent records.
 import type * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import * as Schedule from "effect/Schedule"
 import type { PartitionBounds, Log, LogRecord, Position, ReadError } from "../../log/log.ts"
 
-/** Records of one partition from a position on, and where the next ones begin. */
-export interface Stretch {
+/** Records of one partition from a position on, and the position of the next ones. */
+export interface RecordRange {
   readonly records: ReadonlyArray<LogRecord>
   readonly next: Position
 }
@@ -14,21 +14,21 @@ export interface Stretch {
 interface Ring {
   records: Array<LogRecord>
   bytes: number
-  /** From here to `next` nothing is missing in `records`. */
+  /** `records` is complete from this position up to `next`. */
   from: Position
   next: Position
 }
 
-/** Records that a stream is given at once. */
+/** The most records that a stream gets at once. */
 const stretch = 500
 
 const sizeOf = (record: LogRecord): number => 200 + (record.value?.length ?? 0)
 
 const again = Schedule.min([Schedule.exponential("100 millis"), Schedule.spaced("5 seconds")])
 
-/** A topic's newest records and its ends, followed live. */
+/** The newest records of a topic and its ends, as they arrive. */
 export class Tail {
-  /** What ended it; the streams end too. Undefined while it follows. */
+  /** The error that ended the tail, and ends its streams. Undefined while it runs. */
   failure: ReadError | undefined
   readonly #topic: string
   readonly #log: Log["Service"]
@@ -37,7 +37,7 @@ export class Tail {
   readonly #listeners = new Set<() => void>()
   readonly #fiber: Fiber.Fiber<void>
 
-  /** Follows from the ends in `bounds`, until `stop`. `bytes` bounds what is kept of all partitions together. */
+  /** Follows the topic from the ends in `bounds` until `stop`. `bytes` limits what is kept of all partitions together. */
   constructor(
     topic: string,
     log: Log["Service"],
@@ -56,13 +56,13 @@ export class Tail {
     return this.#rings.length
   }
 
-  /** Where a partition ends, as far as the tail has come. */
+  /** The end of a partition, as far as the tail has read it. */
   end(partition: number): Position {
     return this.#rings[partition]!.next
   }
 
-  /** Records from a position on, where they are still kept; undefined: read them from the log. */
-  recent(partition: number, position: Position): Stretch | undefined {
+  /** Records from a position on, if they are still kept; undefined: read them from the log. */
+  recent(partition: number, position: Position): RecordRange | undefined {
     const ring = this.#rings[partition]!
     if (position < ring.from || position > ring.next) return undefined
     const first = firstFrom(ring.records, position)
@@ -71,13 +71,13 @@ export class Tail {
     return { records, next: isAll ? ring.next : records.at(-1)!.position + 1 }
   }
 
-  /** Calls back whenever there is more, or the tail failed. Returns what ends that. */
+  /** Calls `listener` whenever there are new records, and when the tail fails. Returns a function that stops it. */
   listen(listener: () => void): () => void {
     this.#listeners.add(listener)
     return () => this.#listeners.delete(listener)
   }
 
-  /** Ends the following. Resolves when it has ended. */
+  /** Stops the tail. Resolves when it has stopped. */
   stop(): Promise<void> {
     return Effect.runPromise(Effect.asVoid(Fiber.interrupt(this.#fiber)))
   }
@@ -90,7 +90,7 @@ export class Tail {
       Effect.catch((error) =>
         Effect.sync(() => {
           this.failure = error
-          this.#tell()
+          this.#notify()
         })
       )
     )
@@ -119,10 +119,10 @@ export class Tail {
       ring.from = ring.records[gone - 1]!.position + 1
       ring.records = ring.records.slice(gone)
     }
-    this.#tell()
+    this.#notify()
   }
 
-  #tell(): void {
+  #notify(): void {
     for (const listener of this.#listeners) listener()
   }
 }
@@ -144,7 +144,7 @@ interface Shared {
   users: number
 }
 
-/** Tails by topic. One begins with its first user and stops after its last. */
+/** The tails of all topics. A tail starts with its first user and stops after its last. */
 export class Tails {
   readonly #log: Log["Service"]
   readonly #bytes: number
@@ -157,7 +157,7 @@ export class Tails {
     this.#context = context
   }
 
-  /** The topic's tail, which follows from `bounds` where it is new or the last one failed. Give it back with `release`. */
+  /** The tail of a topic. If there is none, or the last one failed, a new one starts at the ends in `bounds`. To be given back by `release`. */
   use(topic: string, bounds: ReadonlyArray<PartitionBounds>): { readonly tail: Tail; readonly release: () => void } {
     let shared = this.#shared.get(topic)
     if (shared === undefined || shared.tail.failure !== undefined) {

@@ -1,4 +1,4 @@
-// Bad input over real HTTP: each fault has its own code, words and advice, and the events around it are in the log. No database.
+// Invalid input over real HTTP: each fault has a code, a message and advice of its own, and the events around it are in the log.
 import { gzipSync } from "node:zlib"
 import { afterAll, beforeAll, describe, expect, test } from "vitest"
 import { json, ndjson, post, recordsOf, start, transfer, type Server } from "../../support/http.ts"
@@ -12,7 +12,7 @@ beforeAll(async () => {
 afterAll(() => server.stop())
 
 const line = (fields: Readonly<Record<string, unknown>> = {}) => JSON.stringify(transfer(fields))
-/** A sound event's text with one field as it is written, not as JSON.stringify would. */
+/** The text of a valid event with one field given as text, so that it need not be what JSON.stringify writes. */
 const written = (name: string, text: string) => line({ [name]: "@" }).replace('"@"', text)
 const nested = (depth: number) => `${"[".repeat(depth)}${"]".repeat(depth)}`
 
@@ -66,7 +66,7 @@ const faults: ReadonlyArray<readonly [string, () => string, string, string?]> = 
   ["a version that is not", () => line({ schema_version: 2 }), "unknown_schema_version", "schema_version"]
 ]
 
-describe("one bad event among good ones", () => {
+describe("one invalid event among valid ones", () => {
   test.each(faults.map((row) => ({ row })))("$row.0", async ({ row: [, bad, code, path] }) => {
     const [before, after] = [transfer(), transfer()]
     const { body, status } = await post(server, `${JSON.stringify(before)}\n${bad()}\n${JSON.stringify(after)}\n`, {
@@ -92,7 +92,7 @@ describe("one bad event among good ones", () => {
     }
   })
 
-  test("all of them at once, and nothing of them is in the log", async () => {
+  test("all kinds of invalid events at once: none is in the log", async () => {
     const good = transfer()
     const bad = faults.map((fault) => fault[1]())
     const { body, status } = await post(server, [...bad, JSON.stringify(good), ...bad].join("\n"), {
@@ -112,7 +112,7 @@ describe("one bad event among good ones", () => {
     expect(({} as { admin?: boolean }).admin).toBeUndefined()
   })
 
-  test("in an array the index tells which", async () => {
+  test("in an array a fault has the index of its event", async () => {
     const { body, status } = await post(
       server,
       JSON.stringify([transfer(), { type: "x" }, transfer({ amount: "1" }), transfer()])
@@ -127,7 +127,7 @@ describe("one bad event among good ones", () => {
   })
 })
 
-describe("what is odd and right", () => {
+describe("unusual input that is valid", () => {
   const accepted = async (text: string) => {
     const { body, status } = await post(server, text, { "content-type": ndjson })
     expect(body.results.map(({ error }) => error)).not.toContainEqual(expect.anything())
@@ -149,12 +149,12 @@ describe("what is odd and right", () => {
     await accepted(text())
   })
 
-  test("CRLF, blank lines, a byte order mark, no end of line", async () => {
+  test("CRLF, blank lines, a byte order mark, and no line end at the end are accepted", async () => {
     const body = await accepted(`\uFEFF\r\n${line()}\r\n\r\n   \n${line()}`)
     expect(body.accepted).toBe(2)
   })
 
-  test("a JSON event on several lines is kept on one", async () => {
+  test("a JSON event on several lines is stored on one line", async () => {
     const event = transfer({ tenant: "pretty" })
     const text = JSON.stringify(event, null, 2).replace('"amount": 10', '"amount": 10.00')
     const { status } = await post(server, `\uFEFF${text}\n`)
@@ -165,7 +165,7 @@ describe("what is odd and right", () => {
     expect(JSON.parse(found!.value!)).toEqual(event)
   })
 
-  test("the same id 100 times in parallel: all accepted, each at a place of its own", async () => {
+  test("100 events with the same id in parallel are all accepted, each at its own position", async () => {
     const event = JSON.stringify(transfer({ event_id: "again" }))
     const answers = await Promise.all(Array.from({ length: 100 }, () => post(server, event)))
     expect(new Set(answers.map(({ status }) => status))).toEqual(new Set([202]))
@@ -211,7 +211,7 @@ describe("requests that are refused as a whole", () => {
     expect(await refused(body, { "content-type": type })).toEqual([status, code])
   })
 
-  test("a huge body whose length is not said", async () => {
+  test("a body above the limit without Content-Length", async () => {
     const body = new ReadableStream<Uint8Array>({
       start(controller) {
         for (let i = 0; i < 30; i++) controller.enqueue(new Uint8Array(100_000).fill(120))
@@ -226,7 +226,7 @@ describe("requests that are refused as a whole", () => {
     ])
   })
 
-  test("gzip that is none, one that ends early, a bomb, and another encoding", async () => {
+  test("invalid gzip, truncated gzip, a decompression bomb, and another encoding", async () => {
     const gzip = { "content-type": ndjson, "content-encoding": "gzip" }
     expect(await refused("hello", gzip)).toEqual([400, "invalid_gzip"])
     expect(await refused(Uint8Array.from(gzipSync(line()).subarray(0, 30)), gzip)).toEqual([400, "invalid_gzip"])
@@ -234,7 +234,7 @@ describe("requests that are refused as a whole", () => {
     expect(await refused(line(), { ...gzip, "content-encoding": "br" })).toEqual([415, "unsupported_encoding"])
   })
 
-  test("topics and parameters", async () => {
+  test("unknown and derived topics, and invalid parameters", async () => {
     const type = { "content-type": json }
     expect(await refused(line(), type, "?topic=alerts.v1")).toEqual([403, "derived_topic"])
     expect(await refused(line(), type, "?topic=alerts.analytics.v1")).toEqual([403, "derived_topic"])
@@ -245,13 +245,13 @@ describe("requests that are refused as a whole", () => {
     expect(await refused(line(), { ...type, "schema-version": "two" })).toEqual([400, "invalid_parameter"])
   })
 
-  test("all rejected: 422, or 400 where nothing is even JSON", async () => {
+  test("if all events are rejected the status is 422, or 400 if none is JSON", async () => {
     expect((await post(server, `{"type":"x"}\n{`, { "content-type": ndjson })).status).toBe(422)
     expect((await post(server, "{\n[", { "content-type": ndjson })).status).toBe(400)
     expect((await post(server, "{")).status).toBe(400)
   })
 
-  test("the server still takes events", async () => {
+  test("the server accepts events after all of that", async () => {
     expect((await post(server, line())).status).toBe(202)
   })
 })
@@ -260,7 +260,7 @@ describe("compacted topics", () => {
   const features = "?topic=features.entity.v1"
   const plane = { entity_id: "N1", risk_weight: 1.5, threshold: 100, segment: "Boeing" }
 
-  test("values and deletions are told apart, faults among them", async () => {
+  test("values, deletions and faults are distinguished", async () => {
     const lines = [
       JSON.stringify(plane),
       '{"key":"N1","value":null}',

@@ -1,4 +1,4 @@
-// The server over real HTTP on a log in memory: posts, streams, health, roles, faults of the log, and its end.
+// The server over real HTTP, on a log in memory and on PostgreSQL: posts, metrics, documentation, failures of the log, limits.
 import { connect } from "node:net"
 import { setTimeout } from "node:timers/promises"
 import { gzipSync } from "node:zlib"
@@ -41,7 +41,7 @@ describe("posting", () => {
   })
   afterAll(() => server.stop())
 
-  test("one event: 202, its place, and in the log all that the envelope says", async () => {
+  test("one event gets 202 and its position, and the log has its whole envelope", async () => {
     const event = transfer({ entity_id: "N14228" })
     const traceparent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
     const { body, headers, status } = await post(server, JSON.stringify(event), { "content-type": json, traceparent })
@@ -69,12 +69,12 @@ describe("posting", () => {
     })
   })
 
-  test("without a traceparent, or with a bad one, a trace is made", async () => {
+  test("a trace is started if there is no traceparent, or an invalid one", async () => {
     const { body, headers } = await post(server, lines(many(1)), { "content-type": json, traceparent: "00-1-2-3" })
     expect(headers.get("traceparent")).toMatch(new RegExp(`^00-${body.trace_id}-[0-9a-f]{16}-01$`))
   })
 
-  test("a large packed body in one request: each result in order, the order of each key kept", async () => {
+  test("a large gzip body: results are in order, and so are the records of each key", async () => {
     const events = many(7_500).map((event) => JSON.stringify(event))
     const headers = { ...asNdjson, "content-encoding": "gzip" }
     const { body, status } = await post(server, Uint8Array.from(gzipSync(events.join("\n"))), headers)
@@ -106,14 +106,14 @@ describe("posting", () => {
     }
   })
 
-  test("the version that the request says", async () => {
+  test("the version of the request applies to its events", async () => {
     const event = { ...transfer(), type: "payment", currency: "EUR", fee: 1 }
     await post(server, JSON.stringify(event), { "content-type": json, "schema-version": "2" })
     const found = (await recordsOf(server.log, "events.raw.v1")).find(({ eventId }) => eventId === event.event_id)
     expect(found?.schemaVersion).toBe(2)
   })
 
-  test("figures", async () => {
+  test("/metrics has the counters of the server", async () => {
     await post(server, lines([transfer(), { type: "x" }]), asNdjson)
     const response = await fetch(`${server.url}/metrics`)
     const text = await response.text()
@@ -123,7 +123,7 @@ describe("posting", () => {
     expect(text).toMatch(/millrace_gateway_append_seconds_count\{topic="events.raw.v1"\} [1-9]/)
   })
 
-  test("the documentation knows each event type's schema, and its page loads", async () => {
+  test("the documentation has the schema of each event type, and its page loads", async () => {
     interface Schema {
       readonly title: string
       readonly required: ReadonlyArray<string>
@@ -145,7 +145,7 @@ describe("posting", () => {
     expect(docs.headers.get("access-control-allow-origin")).toBeNull()
   })
 
-  test("a page of the log, and what is not there", async () => {
+  test("a page of the log, and the errors for unknown topics, partitions and positions", async () => {
     interface Page {
       readonly records: ReadonlyArray<{ readonly position: number; readonly event_id: string; readonly value: object }>
     }
@@ -164,8 +164,8 @@ describe("posting", () => {
   })
 })
 
-describe("when the log is slow or away", () => {
-  test("503 with Retry-After; the same events sent again are taken", async () => {
+describe("when the log is slow or unavailable", () => {
+  test("posts get 503 with Retry-After, and the same events are accepted later", async () => {
     const { fail, log, mend } = faulty()
     await declare(log)
     const server = await start({}, log)
@@ -182,7 +182,7 @@ describe("when the log is slow or away", () => {
     await server.stop()
   })
 
-  test("in the middle of a bulk: what is in the log is said, and nothing behind it is tried", async () => {
+  test("a failure within a large body: the results list what is in the log, and nothing after it is appended", async () => {
     const { log } = make()
     await declare(log)
     let appends = 0
@@ -203,7 +203,7 @@ describe("when the log is slow or away", () => {
   })
   const rank = (code: string) => ["accepted", "log_unavailable", "not_attempted"].indexOf(code)
 
-  test("a topic that the log does not have yet: 503, and taken once it is declared", async () => {
+  test("a topic that the log does not have yet gets 503, and is accepted once it is declared", async () => {
     const { log } = make()
     const server = await start({}, log)
     const event = JSON.stringify(transfer())
@@ -219,7 +219,7 @@ describe("when the log is slow or away", () => {
     await server.stop()
   })
 
-  test("requests that meet share an append; the answer waits for it", async () => {
+  test("requests that arrive together share an append, and their responses wait for it", async () => {
     const { calls, hold, log } = faulty()
     await declare(log)
     // the 51st is refused: by then all others are there
@@ -239,7 +239,7 @@ describe("when the log is slow or away", () => {
     await server.stop()
   })
 
-  test("more than may wait, and more than may be held, is refused with 429", async () => {
+  test("too many waiting events, and too many bytes in memory, are refused with 429", async () => {
     const { calls, hold, log } = faulty()
     await declare(log)
     const server = await start({ limits: { waitingEvents: 3, heldBytes: 1_000 } }, log)
@@ -268,7 +268,7 @@ describe("when the log is slow or away", () => {
     await server.stop()
   })
 
-  test("a client that goes away while it sends gives back what it held", async () => {
+  test("a client that disconnects while it sends frees the memory of its body", async () => {
     const server = await start({ limits: { heldBytes: 100_000 } })
     for (let i = 0; i < 5; i++) {
       const socket = connect(server.port, "127.0.0.1")
@@ -287,22 +287,25 @@ describe("when the log is slow or away", () => {
   })
 
   // Deno does not measure its event loop's delay
-  test.skipIf("Deno" in globalThis)("a busy process refuses posts with 503, and still says how it is", async () => {
-    const server = await start({ limits: { eventLoopDelayMs: 30 } })
-    const busy = setInterval(() => {
-      for (const until = performance.now() + 100; performance.now() < until;);
-    }, 105)
-    const refused = async () => {
-      const { body, headers, status } = await post(server, lines(many(1)))
-      return [status, body.error?.code, headers.get("retry-after")]
+  test.skipIf("Deno" in globalThis)(
+    "a busy process refuses posts with 503, and still serves its health routes",
+    async () => {
+      const server = await start({ limits: { eventLoopDelayMs: 30 } })
+      const busy = setInterval(() => {
+        for (const until = performance.now() + 100; performance.now() < until;);
+      }, 105)
+      const refused = async () => {
+        const { body, headers, status } = await post(server, lines(many(1)))
+        return [status, body.error?.code, headers.get("retry-after")]
+      }
+      await expect.poll(refused, { timeout: 20_000 }).toEqual([503, "overloaded", "1"])
+      expect((await fetch(`${server.url}/healthz`)).status).toBe(200)
+      clearInterval(busy)
+      await server.stop()
     }
-    await expect.poll(refused, { timeout: 20_000 }).toEqual([503, "overloaded", "1"])
-    expect((await fetch(`${server.url}/healthz`)).status).toBe(200)
-    clearInterval(busy)
-    await server.stop()
-  })
+  )
 
-  test("a rate limit answers 429 in the same form", async () => {
+  test("a rate limit responds with 429 in the form of all problems", async () => {
     const server = await start({ rateLimit: { max: 2, windowMs: 60_000 } })
     const answers = [
       await post(server, lines(many(1))),
@@ -336,7 +339,7 @@ describe("on PostgreSQL", () => {
     await Effect.runPromise(Scope.close(scope, Exit.void))
   })
 
-  test("a bulk is in the log as it was sent, with bad events among the good", async () => {
+  test("the valid events of a large body are in the log as they were sent", async () => {
     const events = many(3_000)
     const text = `${lines(events)}\n{"type":"x"}\n${String.raw`{"type":"transfer","event_id":"\u0000"}`}`
     const { body, status } = await post(server, text, asNdjson)
@@ -353,7 +356,7 @@ describe("on PostgreSQL", () => {
     }
   })
 
-  test("single events in parallel share appends, each with its own place", async () => {
+  test("single events in parallel share appends, and each has its own position", async () => {
     const answers = await Promise.all(many(200).map((event) => post(server, JSON.stringify(event))))
     expect(new Set(answers.map(({ status }) => status))).toEqual(new Set([202]))
     expect(new Set(answers.map(({ body }) => `${body.results[0]!.partition}/${body.results[0]!.position}`)).size).toBe(
@@ -361,7 +364,7 @@ describe("on PostgreSQL", () => {
     )
   })
 
-  test("an alert is on the stream once it is in the log, and a resume misses none", async () => {
+  test("an alert is streamed once it is in the log, and a client that resumes misses none", async () => {
     const alerts = await stream(`${server.url}/v1/alerts`)
     await publish(server, [alert("pg-1", "P1")])
     const [first] = await alerts.records(1)

@@ -1,4 +1,4 @@
-// Streams of records as server-sent events, and the life of the server that they hang on. The log is in memory.
+// HTTP streams of records as server-sent events, and how a server starts and closes. The log is in memory.
 import { connect } from "node:net"
 import { setTimeout } from "node:timers/promises"
 import * as Effect from "effect/Effect"
@@ -29,7 +29,7 @@ describe("streams", () => {
   })
   afterAll(() => server.stop())
 
-  test("alerts as they are made, with the record's text; comments carry no id", async () => {
+  test("alerts are streamed as they are published, with the text of the record; comments have no id", async () => {
     const alerts = await stream(`${server.url}/v1/alerts`)
     expect([alerts.status, alerts.headers.get("content-type")]).toEqual([200, "text/event-stream; charset=utf-8"])
     const record = alert("live-1", "N1")
@@ -42,7 +42,7 @@ describe("streams", () => {
     alerts.close()
   })
 
-  test("from latest begins behind what is there, from earliest at the beginning", async () => {
+  test("from=latest starts after the last record, from=earliest at the first", async () => {
     await publish(server, [alert("old", "N2")])
     const [latest, earliest] = [
       await stream(`${server.url}/v1/alerts`),
@@ -57,7 +57,7 @@ describe("streams", () => {
     earliest.close()
   })
 
-  test("a client that leaves again and again and resumes gets every record once, a key's in order", async () => {
+  test("a client that often disconnects and resumes gets every record once, in the order of each key", async () => {
     const sent: Array<string> = []
     const first = await stream(`${server.url}/v1/alerts`)
     const received: Array<Frame> = []
@@ -86,7 +86,7 @@ describe("streams", () => {
     }
   })
 
-  test("a burst of one key is all there, in order, from memory and from the log", async () => {
+  test("a burst of records of one key arrives completely and in order, from memory and from the log", async () => {
     const own = await start()
     const live = await stream(`${own.url}/v1/alerts`)
     const burst = Array.from({ length: 1_200 }, (_, i) => alert(`b-${i}`, "B"))
@@ -98,7 +98,7 @@ describe("streams", () => {
     await own.stop()
   })
 
-  test("filters by tenant and by entity", async () => {
+  test("records are filtered by tenant and by entity_id", async () => {
     const tenant = await stream(`${server.url}/v1/alerts?tenant=globex`)
     const entity = await stream(`${server.url}/v1/alerts?entity_id=F2`)
     await publish(server, [
@@ -113,14 +113,14 @@ describe("streams", () => {
     entity.close()
   })
 
-  test("any declared topic, and a deletion", async () => {
+  test("every declared topic can be streamed, with its deletions", async () => {
     const planes = await stream(`${server.url}/v1/topics/features.entity.v1/stream`)
     await post(server, '{"key":"N9","value":null}', { "content-type": json }, "?topic=features.entity.v1")
     expect(await planes.records(1)).toMatchObject([{ event: "delete", data: '{"key":"N9","value":null}' }])
     planes.close()
   })
 
-  test("an id that is none, of another topic, or beyond the end is refused", async () => {
+  test("an invalid id, the id of another topic and one beyond the end are refused", async () => {
     for (const [id, status] of [
       ["x", 400],
       ["1.2.3", 400],
@@ -132,7 +132,7 @@ describe("streams", () => {
     }
   })
 
-  test("a client that does not read is let go, and the server's memory stays", async () => {
+  test("a client that does not read is disconnected, and the memory of the server does not grow", async () => {
     const big = Array.from({ length: 500 }, (_, i) => ({
       ...alert(`s-${i}`, `S${i}`),
       value: JSON.stringify({ x: "x".repeat(50_000) })
@@ -156,7 +156,7 @@ describe("streams", () => {
     await closed
   })
 
-  test("no more streams than allowed", async () => {
+  test("streams above the limit are refused", async () => {
     const open = await Promise.all(Array.from({ length: 20 }, () => stream(`${server.url}/v1/alerts`)))
     expect((await fetch(`${server.url}/v1/alerts`)).status).toBe(429)
     for (const { close } of open) close()
@@ -173,8 +173,8 @@ describe("streams", () => {
   })
 })
 
-describe("a server's life", () => {
-  test("a port in use says so, and what to do", async () => {
+describe("starting and closing a server", () => {
+  test("the error of a port in use has the port and the remedy", async () => {
     const server = await start()
     const error = await start({ port: server.port }).catch((error: unknown) => error)
     expect(error).toBeInstanceOf(PortInUse)
@@ -184,7 +184,7 @@ describe("a server's life", () => {
     await again.stop()
   })
 
-  test("ready is what the caller says; alive is alive", async () => {
+  test("/readyz returns what the caller's check returns, /healthz always 200", async () => {
     let ready = false
     const server = await start({ ready: Effect.sync(() => ({ ready, lag: 7 })) })
     const first = await fetch(`${server.url}/readyz`)
@@ -195,7 +195,7 @@ describe("a server's life", () => {
     await server.stop()
   })
 
-  test("roles: a gateway has no streams, an api takes no events", async () => {
+  test("a server with the role gateway has no streams, and one with the role api accepts no events", async () => {
     const limits = { closeMs: 600_000 }
     const gateway = await start({ roles: ["gateway"], limits })
     const api = await start({ roles: ["api"], limits })
@@ -210,7 +210,7 @@ describe("a server's life", () => {
     await Promise.all([gateway.stop(), api.stop()])
   })
 
-  test("closing lets requests finish, tells streams why, and takes nothing new", async () => {
+  test("a closing server finishes running requests, ends streams with the reason, and refuses new requests", async () => {
     const { calls, hold, log } = faulty()
     await declare(log)
     const server = await start({ limits: { closeMs: 600_000 } }, log)
@@ -234,7 +234,7 @@ describe("a server's life", () => {
     await stopped
   })
 
-  test("a request that never ends does not keep the server", async () => {
+  test("a request that never ends does not keep the server from closing", async () => {
     const { calls, hold, log } = faulty()
     await declare(log)
     const server = await start({ limits: { closeMs: 200 } }, log)

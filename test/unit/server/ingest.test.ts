@@ -1,12 +1,12 @@
-// What becomes of a posted text before the log: splitting, checks, versions, trace, group commit. No HTTP.
+// The gateway without HTTP: splitting a posted text, checks, versions, trace, group commit.
 import { Schema } from "effect"
 import { describe, expect, test } from "vitest"
 import { LogError, UnknownTopic, type NewRecord } from "../../../src/log/log.ts"
 import { Application, Event, Projection, Topic } from "../../../src/index.ts"
 import { Appender, type Appended } from "../../../src/server/gateway/appender.ts"
 import { catalogOf } from "../../../src/server/http/catalog.ts"
-import { Checker, type Request } from "../../../src/server/gateway/validate.ts"
-import { vectorOf } from "../../../src/server/streams/sse.ts"
+import { Checker, type RequestContext } from "../../../src/server/gateway/validate.ts"
+import { parseStreamId } from "../../../src/server/streams/sse.ts"
 import type { ServeOptions } from "../../../src/server/server.ts"
 import { defaultLimits } from "../../../src/server/http/limits.ts"
 import {
@@ -23,7 +23,7 @@ import application from "../../../millrace.config.ts"
 const reference = application as unknown as ServeOptions["application"]
 
 describe("texts", () => {
-  test("lines: LF, CRLF, blank ones, none at the end", () => {
+  test("NDJSON is split at LF and CRLF, without blank lines, and with or without a line end at the end", () => {
     const lines = [...linesOf('{"a":1}\r\n\n  \t\n{"b":2}\n {"c":3}')]
     expect(lines).toEqual([
       { text: '{"a":1}', line: 1 },
@@ -45,7 +45,7 @@ describe("texts", () => {
     expect(elementsOf(text)).toEqual(elements)
   })
 
-  test.each(["[", "[1", "[1]]", "[1] 2", '["a]', "[{]}", "[1}"])("no array: %s", (text) => {
+  test.each(["[", "[1", "[1]]", "[1] 2", '["a]', "[{]}", "[1}"])("is not a complete array: %s", (text) => {
     const elements = elementsOf(text)
     const parses = (element: string) => {
       try {
@@ -57,7 +57,7 @@ describe("texts", () => {
     expect(elements === undefined || !elements.every(parses)).toBe(true)
   })
 
-  test("depth counts brackets outside strings only", () => {
+  test("brackets within strings do not count for the depth", () => {
     const nested = (depth: number) => "[".repeat(depth) + "]".repeat(depth)
     expect(isDeeper(nested(64), 64)).toBe(false)
     expect(isDeeper(nested(65), 64)).toBe(true)
@@ -66,17 +66,17 @@ describe("texts", () => {
     expect(isDeeper(`{"a":"\\"${"[".repeat(65)}"}`, 64)).toBe(false)
   })
 
-  test("NUL and half pairs are found by their escapes, and an escaped backslash is none", () => {
+  test("escaped NUL and escaped unpaired surrogates are found; an escaped backslash is neither", () => {
     const found = (text: string) => (isSuspect(text) ? forbiddenCharacterAt(JSON.parse(text)) : undefined)
     expect(found(String.raw`{"a":{"b":["x\u0000"]}}`)).toEqual({ path: "a.b.0", what: "a NUL character" })
-    expect(found(String.raw`{"a":"\ud800"}`)?.what).toBe("half a surrogate pair")
-    expect(found(String.raw`{"a":"\uDC00x"}`)?.what).toBe("half a surrogate pair")
-    expect(found(String.raw`{"k\u0000":1}`)?.what).toBe("a NUL character in a field's name")
+    expect(found(String.raw`{"a":"\ud800"}`)?.what).toBe("an unpaired surrogate")
+    expect(found(String.raw`{"a":"\uDC00x"}`)?.what).toBe("an unpaired surrogate")
+    expect(found(String.raw`{"k\u0000":1}`)?.what).toBe("a NUL character in the name of a field")
     expect(found(String.raw`{"a":"\ud83d\ude00"}`)).toBeUndefined()
     expect(found(String.raw`{"a":"\\u0000"}`)).toBeUndefined()
   })
 
-  test("a value is put on one line", () => {
+  test("a value on several lines becomes one line", () => {
     expect(onOneLine('{\n  "a": 1,\r\n  "b": "x\\ny"\n}')).toBe('{ "a": 1, "b": "x\\ny" }')
   })
 })
@@ -91,7 +91,7 @@ describe("trace", () => {
     expect(traceparent).not.toContain("00f067aa0ba902b7")
   })
 
-  test("a later version is read as far as it is known", () => {
+  test("a traceparent of a later version is read like version 00", () => {
     expect(traceOf(`cc-${parent.slice(3)}-more`).traceId).toBe("4bf92f3577b34da6a3ce929d0e0e4736")
   })
 
@@ -112,9 +112,14 @@ describe("trace", () => {
   })
 })
 
-const request = (now = 1_000_000): Request => ({ entry: undefined, version: undefined, traceparent: "00-a-b-01", now })
+const request = (now = 1_000_000): RequestContext => ({
+  entry: undefined,
+  version: undefined,
+  traceparent: "00-a-b-01",
+  now
+})
 const checker = new Checker(catalogOf(reference, defaultLimits.maxAheadMs), defaultLimits)
-const check = (event: object, more: Partial<Request> = {}) =>
+const check = (event: object, more: Partial<RequestContext> = {}) =>
   checker.check(JSON.stringify(event), { ...request(), ...more })
 const raw = { event_id: "p-1", entity_id: "e", amount: 1, occurred_at: 5, tenant: "acme" }
 const payment = { type: "payment", ...raw }
@@ -137,11 +142,11 @@ describe("versions", () => {
     ["fee without currency", { ...payment, fee: 1 }, "currency"],
     ["currency of a wrong type", { ...payment, currency: 5 }, "currency"],
     ["amount of a wrong type in the oldest", { ...payment, amount: "1" }, "amount"]
-  ])("a spoilt new event is not an old one: %s", (_name, event, path) => {
+  ])("an invalid event of a new version is not accepted as an old one: %s", (_name, event, path) => {
     expect(check(event)).toMatchObject({ ok: false, fault: { code: "schema_mismatch", path } })
   })
 
-  test("said by the event, by the request, and both", () => {
+  test("the version in the event takes precedence over the one of the request", () => {
     expect(check({ ...payment, currency: "EUR", fee: 1, schema_version: 2 })).toMatchObject({
       record: { schemaVersion: 2 }
     })
@@ -152,7 +157,7 @@ describe("versions", () => {
     expect(check(payment, { version: 3 })).toMatchObject({ fault: { code: "schema_mismatch", path: "currency" } })
   })
 
-  test.each([0, 4, -1, 1.5, "2", null, {}])("unknown: %j", (version) => {
+  test.each([0, 4, -1, 1.5, "2", null, {}])("%j is an unknown version", (version) => {
     expect(check({ ...payment, schema_version: version })).toMatchObject({ fault: { code: "unknown_schema_version" } })
   })
 })
@@ -175,26 +180,26 @@ describe("routing", () => {
   const catalog = catalogOf(app as unknown as ServeOptions["application"], 1)
   const own = new Checker(catalog, defaultLimits)
 
-  test("by type, and not where two topics take it", () => {
+  test("the event type decides the topic, unless two topics have it", () => {
     expect(own.check('{"type":"paid","id":"1"}', request())).toMatchObject({ entry: { topic: { name: "orders" } } })
     const both = own.check('{"type":"sent","id":"1"}', request())
-    expect(both).toMatchObject({ fault: { code: "ambiguous_event_type", try: "name the topic: ?topic=orders" } })
+    expect(both).toMatchObject({ fault: { code: "ambiguous_event_type", try: "name the topic, as ?topic=orders" } })
     const named = own.check('{"type":"sent","id":"1"}', { ...request(), entry: catalog.topics.get("parcels") })
     expect(named).toMatchObject({ entry: { topic: { name: "parcels" } } })
   })
 
-  test("what is derived, and how far ahead its readers allow", () => {
+  test("the catalog has the writers of a topic, and how far in the future its readers allow events", () => {
     expect(catalog.topics.get("counts")).toMatchObject({ writtenBy: ["count"], maxAheadMs: 1 })
     expect(catalog.topics.get("orders")).toMatchObject({ readBy: ["count"], maxAheadMs: 10_000 })
   })
 
-  test("an event without a time is of now", () => {
+  test("the event time of an event without one is now", () => {
     expect(own.check('{"type":"paid","id":"1"}', request(77))).toMatchObject({ record: { eventTime: 77 } })
   })
 })
 
 describe("what is kept", () => {
-  test("the text as it was written, digits and foreign fields included", () => {
+  test("the text as it was sent, with all digits and undeclared fields", () => {
     const text =
       '{"type":"transfer","event_id":"a","entity_id":"b","amount":1.50,"occurred_at":5,"tenant":"t","big":12345678901234567890}'
     expect(checker.check(text, request())).toMatchObject({ record: { value: text } })
@@ -227,7 +232,7 @@ describe("group commit", () => {
     return { append, calls, places }
   }
 
-  test("what arrives while one append is on its way shares the next, and each gets its own places", async () => {
+  test("requests that arrive during an append share the next one, and each gets its own positions", async () => {
     const { append, calls, places } = held()
     const appender = new Appender(append, 100)
     const first = appender.append("t", [record("a")])
@@ -243,7 +248,7 @@ describe("group commit", () => {
     expect(await third).toMatchObject({ places: [{ position: 12 }] })
   })
 
-  test("one request's refused record does not spoil another's", async () => {
+  test("a record that the log refuses fails its own request only", async () => {
     const { append, calls, places } = held()
     const appender = new Appender(append, 100)
     void appender.append("t", [record("a")])
@@ -260,7 +265,7 @@ describe("group commit", () => {
     expect(await good).toMatchObject({ places: [{ position: 5 }] })
   })
 
-  test("more than may wait is refused, and nothing of it tried", async () => {
+  test("a request above the limit of waiting records is refused, and nothing of it is appended", async () => {
     const { append, calls } = held()
     const appender = new Appender(append, 2)
     void appender.append("t", [record("a")])
@@ -269,7 +274,7 @@ describe("group commit", () => {
     expect(calls).toHaveLength(1)
   })
 
-  test("an unknown topic fails each of those who share", async () => {
+  test("an unknown topic fails every request that shares the append", async () => {
     const { append, calls } = held()
     const appender = new Appender(append, 9)
     const error = new UnknownTopic({ topic: "t", reason: "gone" })
@@ -284,7 +289,8 @@ describe("group commit", () => {
   })
 })
 
-test("a stream's id is one position for each partition", () => {
-  expect(vectorOf("1.20.3", 3)).toEqual([1, 20, 3])
-  for (const id of ["1.2", "1.2.3.4", "1..3", "a.b.c", "-1.2.3", "", "1.2.1e3"]) expect(vectorOf(id, 3)).toBeUndefined()
+test("the id of an HTTP stream has one position for each partition", () => {
+  expect(parseStreamId("1.20.3", 3)).toEqual([1, 20, 3])
+  for (const id of ["1.2", "1.2.3.4", "1..3", "a.b.c", "-1.2.3", "", "1.2.1e3"])
+    expect(parseStreamId(id, 3)).toBeUndefined()
 })
