@@ -18,7 +18,7 @@ export interface Column {
   readonly delta?: "count" | "sum" | "min" | "max"
   /** Null stands for a field that the row does not have. */
   readonly optional?: true
-  /** A value for PostgreSQL, where it is not itself. */
+  /** A value for PostgreSQL, if it is not itself. Throws `UnencodableValue`. */
   readonly encode?: (value: unknown) => unknown
   /** A value from PostgreSQL, where it is not itself. */
   readonly decode?: (value: unknown) => unknown
@@ -58,15 +58,29 @@ export const columnOf = (name: string, schema: Fields[string]): Column => {
     type,
     nullable: hasNull || isOptional,
     ...(isOptional && !hasNull && { optional: true as const }),
-    ...codecOf(schema as unknown as Schema.Codec<unknown>, type)
+    ...codecOf(name, schema as unknown as Schema.Codec<unknown>, type)
+  }
+}
+/** A value does not fit its column's schema. It counts as data that PostgreSQL refuses: `code` is the SQLSTATE for that. */
+export class UnencodableValue extends Error {
+  readonly code = "22023"
+  constructor(column: string, reason: string) {
+    super(`column ${column}: ${reason}`)
   }
 }
 /** How values go in and come back, where they do not as they are. */
-const codecOf = (schema: Schema.Codec<unknown>, type: SqlType): Pick<Column, "encode" | "decode"> => {
+const codecOf = (name: string, schema: Schema.Codec<unknown>, type: SqlType): Pick<Column, "encode" | "decode"> => {
   const codec = Schema.toCodecJson(schema)
   const isPlain = SchemaAST.toEncoded(codec.ast) === codec.ast
   if (isPlain && type !== "jsonb") return {}
-  const toJson = Schema.encodeUnknownSync(codec)
+  const encodeSync = Schema.encodeUnknownSync(codec)
+  const toJson = (value: unknown) => {
+    try {
+      return encodeSync(value)
+    } catch (error) {
+      throw new UnencodableValue(name, (error as Error).message)
+    }
+  }
   const encode = type === "jsonb" ? (value: unknown) => JSON.stringify(toJson(value)) : toJson
   return isPlain ? { encode } : { encode, decode: Schema.decodeUnknownSync(codec) }
 }

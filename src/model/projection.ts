@@ -1,9 +1,8 @@
 // Projections as users declare them: sources, a handler, what it writes to, and what happens to events that fail. Pure.
 import type * as Duration from "effect/Duration"
-import * as Effect from "effect/Effect"
+import type * as Effect from "effect/Effect"
 import { deadLetterTopics } from "./dead-letter-topic.ts"
 import type { FailurePolicy } from "./failure-policy.ts"
-import { Driver } from "../runner/in-memory.ts"
 import { list, millis, select, type Named, type One, type OneOrMore, type Select } from "./fields.ts"
 import type { Handler, HandlerError, Handlers, HandlerServices, Lookup, Out, Unknown, Writable } from "./handler.ts"
 import { checkedName } from "./read-model.ts"
@@ -148,16 +147,7 @@ export const Projection = {
   inline: <E, R>(projection: Projection<string, any, any, E, R, "aggregate">): Run<E, R> => ({
     lifecycle: "inline",
     projection
-  }),
-  /** Folds events now and returns the rows; nothing is stored or published. */
-  live: <Ev, W extends Writable>(
-    projection: Projection<string, Ev, W>,
-    events: ReadonlyArray<NoInfer<Ev>>
-  ): Rows<W> => {
-    const driver = new Driver(projection)
-    Effect.runSync(driver.batch(events))
-    return driver.rows() as Rows<W>
-  }
+  })
 }
 /** A projection, and when it runs. */
 export interface Run<out E, out R> {

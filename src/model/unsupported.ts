@@ -6,10 +6,10 @@ import type { Window } from "./window.ts"
 const windowReason = (window: Window.Any, sources: number): string | undefined => {
   const { aggregate, emit, name, shape, shared, topic } = window
   if (shape.type === "session") {
-    return `${name} is a session window, which runs in tests and \`Projection.live\` only so far; use tumbling, hopping or calendar windows`
+    return `${name} is a session window, which is not supported yet; use a tumbling, hopping or calendar window`
   }
   if (emit === "onWindowClose") {
-    return `${name} emits "onWindowClose", which runs in tests and \`Projection.live\` only so far; use "onUpdate"`
+    return `${name} emits "onWindowClose", which is not supported yet; use "onUpdate"`
   }
   if (sources === 1 && !shared) return undefined
   const writers = shared ? "is shared" : `the projection has ${sources} sources`
@@ -18,12 +18,8 @@ const windowReason = (window: Window.Any, sources: number): string | undefined =
   return Object.values(aggregate).some(({ sql }) => sql === "fold") ? `${name} has a fold and ${why}` : undefined
 }
 
-/** Why a projection cannot run, and what to do instead; undefined if it can. */
-export const unsupportedReason = ({ sources, writes }: Projection.Any): string | undefined => {
-  const aggregate = sources.find(({ kind }) => kind !== "topic")
-  if (aggregate !== undefined) {
-    return `it reads the aggregate ${aggregate.name}, whose events are not in a log yet; use \`Projection.live\``
-  }
+/** Why nothing can run a projection, the test kit included; undefined if it can be run. The reason says what to do instead. */
+export const definitionProblem = ({ sources, writes }: Projection.Any): string | undefined => {
   const twice = sources.find(({ name }, i) => sources.findIndex((other) => other.name === name) < i)
   if (twice !== undefined) return `it lists the source ${twice.name} twice; list it once`
   for (const target of writes as ReadonlyArray<Writable>) {
@@ -31,4 +27,10 @@ export const unsupportedReason = ({ sources, writes }: Projection.Any): string |
     if (reason !== undefined) return reason
   }
   return undefined
+}
+/** Why the runner cannot run a projection; undefined if it can. The reason says what to do instead. */
+export const unsupportedReason = (projection: Projection.Any): string | undefined => {
+  const aggregate = projection.sources.find(({ kind }) => kind !== "topic")
+  if (aggregate === undefined) return definitionProblem(projection)
+  return `it reads the aggregate ${aggregate.name}, whose events are not in a log yet; use \`Projection.live\``
 }

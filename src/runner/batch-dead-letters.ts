@@ -33,7 +33,7 @@ const bytesOf = (value: unknown) => encoder.encode(JSON.stringify(value)).length
 
 /** A dead letter as it is published; `at` is where its record lies. */
 export const messageOf = (
-  { attempts, error, eventTime, headers, key, message, position, traceId, value }: DeadLetter,
+  { attempts, error, eventTime, headers, key, message, position, traceId, value }: Omit<DeadLetter, "status">,
   { partition, projection, topic, version }: ProjectionPartition
 ): DeadLetterMessage => ({
   error,

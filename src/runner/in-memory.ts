@@ -1,314 +1,262 @@
-// Runs a projection over arrays of events, in memory: what the test kit and `Projection.live` use, and the runner's model.
-import * as Cause from "effect/Cause"
+// The engine in memory, for the test kit and `Projection.live`: events become records, which the runner's own processor handles and
+// commits to a store in memory.
+import type * as Cause from "effect/Cause"
+import * as Clock from "effect/Clock"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import type { Batch, LogRecord } from "../log/log.ts"
+import { publishedBy } from "../model/application.ts"
+import { keyProblem } from "../model/columns.ts"
 import type { DeadLetterMessage } from "../model/dead-letter-topic.ts"
-import { assertOwned, describeError } from "../dead-letter/event-failure.ts"
-import { keyText, type Named } from "../model/fields.ts"
-import type { Meta, Writable } from "../model/handler.ts"
+import type { EventType } from "../model/event.ts"
+import type { Named } from "../model/fields.ts"
+import type { Out, Writable } from "../model/handler.ts"
 import { partitionOf } from "../model/partitioner.ts"
-import type { Projection } from "../model/projection.ts"
+import type { Projection, Rows } from "../model/projection.ts"
 import type { Table } from "../model/read-model.ts"
-import { Recorder, type Modification, type Row } from "../model/recorder.ts"
-import type { Source, Topic } from "../model/topic.ts"
-import { hasFold, isClosed, spansOf, type Span, type Window } from "../model/window.ts"
+import type { Row } from "../model/recorder.ts"
+import { type Source, Topic } from "../model/topic.ts"
+import { definitionProblem } from "../model/unsupported.ts"
+import { messageOf } from "./batch-dead-letters.ts"
+import { LookupTable } from "./lookup-tables.ts"
+import { MemoryStore } from "./memory-store.ts"
+import { PartitionProcessor, type ProcessError } from "./partition-processor.ts"
 
-interface Open {
-  row: Row
-  readonly end: number
-  dirty: boolean
-}
-/** What a driver published: a topic's name, and a record as the relay would send it. */
-export interface Published {
+/** A message that was published: its topic's name, key and partition, and the value as a reader of the topic gets it. */
+export interface PublishedMessage {
   readonly topic: string
   readonly key: string
   readonly partition: number
   readonly value: Row
 }
+/** A source as a topic. An aggregate has no topic yet: its events get one codec, no keys, and one partition. */
+const topicOf = (source: Source<unknown, "topic" | "aggregate">): Topic.Any => {
+  if (source.kind === "topic") return source as never
+  const { events } = source as unknown as { readonly events: ReadonlyArray<EventType.Any> }
+  return { ...Topic.events("aggregate", { events, key: () => "" }), name: source.name, kind: source.kind as never }
+}
+/** A clock that moves on at once by what is slept: retries of handlers wait for no time, and schedules that last for a time end. */
+const waitingForNoTime = (clock: Clock.Clock): Clock.Clock => {
+  let sleptMs = 0
+  const millis = () => clock.currentTimeMillisUnsafe() + sleptMs
+  const nanos = () => clock.currentTimeNanosUnsafe() + BigInt(Math.floor(sleptMs)) * 1_000_000n
+  return {
+    currentTimeMillisUnsafe: millis,
+    currentTimeMillis: Effect.sync(millis),
+    currentTimeNanosUnsafe: nanos,
+    currentTimeNanos: Effect.sync(nanos),
+    monotonicTimeNanosUnsafe: nanos,
+    monotonicTimeNanos: Effect.sync(nanos),
+    sleep: (duration: Duration.Duration) => Effect.sync(() => void (sleptMs += Duration.toMillis(duration)))
+  } as Clock.Clock
+}
+const textAt = (topic: string, partition: number) => `${topic}/${partition}`
 
-const columnsOf = (window: Window.Any, span: Span): Row => {
-  switch (window.shape.type) {
-    case "global":
-      return {}
-    case "session":
-      return { window_start: span.start, window_end: span.end }
-    default:
-      return { window_size: span.label, window_start: span.start }
+/** A projection in memory: feed it events, look at its rows, messages, late events and dead letters. */
+export class MemoryEngine<Ev, E, R> {
+  readonly store: MemoryStore
+  /** The clock that handlers see and that events without a time of their own get, in epoch milliseconds. */
+  nowMs = 0
+  /** Whether events arrive at the time of this clock. Else they arrive now, so that events of the past pass. */
+  isClockSet = false
+  private readonly projection: Projection.Of<E, R>
+  private readonly partitions: number
+  private readonly sources: ReadonlyArray<Topic.Any>
+  private readonly topics: ReadonlyMap<string, Topic.Any>
+  private readonly processors = new Map<string, PartitionProcessor<E, R>>()
+  private readonly positions = new Map<string, number>()
+  /** What the clock shows while a record of the current batch is handled, by `topic/partition/position`. */
+  private readonly clocks = new Map<string, number>()
+  private handlerClock = Clock.Clock.defaultValue()
+  private readonly lookupRecords = new Map<string, Array<LogRecord>>()
+  private readonly lookupTables: ReadonlyMap<string, LookupTable>
+
+  /** `partitions`: how many each source has. `store`: that of an engine before, to go on from. Throws if nothing can run the projection. */
+  constructor(projection: Projection<string, Ev, any, E, R, any>, partitions = 1, store = new MemoryStore(projection)) {
+    const { enrich, name, sources, writes } = projection
+    const reason = definitionProblem(projection) ?? keyProblem(writes as ReadonlyArray<Writable>)
+    if (reason !== undefined) throw new Error(`projection ${name}: ${reason}`)
+    this.projection = { ...projection, handle: (event, out, context) => this.handle(projection, event, out, context) }
+    this.partitions = partitions
+    this.sources = sources.map(topicOf)
+    this.store = store
+    this.topics = new Map(publishedBy(projection).map((topic) => [topic.name, topic]))
+    const tables = Object.values(enrich).map(({ topic }) => [topic.name, this.lookupTable(topic)] as const)
+    this.lookupTables = new Map(tables)
+  }
+
+  /** Puts values on a lookup topic, or rows into a table, before the events. Throws if they do not fit, or if the table is not written. */
+  seed(target: Topic.Any | Table.Any, values: ReadonlyArray<object>): void {
+    if (target.kind === "table") {
+      const { name } = this.projection
+      if (!this.store.has(target.name))
+        throw new Error(`${name} writes no table ${target.name}; list it in its \`writes\``)
+      return this.store.seed(target.name, values as ReadonlyArray<Row>)
+    }
+    const records = this.recordsOf(target.name)
+    for (const value of values) {
+      const given = { partition: 0, key: target.keyOf(value), eventTime: this.nowMs }
+      records.push(this.record(target, value, { ...given, position: records.length, appendedAt: this.nowMs }))
+    }
+  }
+
+  /**
+   * Processes events: consecutive events of one source are one batch for each partition. Dies if an event does not fit its topic's
+   * schema. If the failure policy stops the partition at an event, it fails with that event's own error.
+   */
+  readonly process = Effect.fnUntraced(function* (
+    this: MemoryEngine<Ev, E, R>,
+    events: ReadonlyArray<Ev>
+  ): Effect.fn.Return<void, E | ProcessError, R> {
+    this.clocks.clear()
+    this.handlerClock = yield* Clock.Clock
+    const given = events.map((event) => ({ event, source: this.sourceOf(event) }))
+    let clockMs = this.nowMs
+    for (let from = 0, to = 0; from < given.length; from = to) {
+      const { source } = given[from]!
+      while (given[to]?.source === source) to++
+      const records = given.slice(from, to).map(({ event }) => {
+        const record = this.eventRecord(source, event, clockMs)
+        if (record.eventTime <= record.appendedAt + this.projection.maxAheadMs)
+          clockMs = Math.max(clockMs, record.eventTime)
+        this.clocks.set(`${textAt(source.name, record.partition)}/${record.position}`, clockMs)
+        return record
+      })
+      for (const [partition, of] of Map.groupBy(records, (record) => record.partition))
+        yield* Effect.catchTag(
+          this.processBatch(source.name, partition, { records: of, next: of.at(-1)!.position + 1 }),
+          "Mismatch",
+          (error) => Effect.fail((error.cause ?? error) as E)
+        )
+    }
+    this.nowMs = clockMs
+  })
+  /** The same, but fails as the first event failed, whether it was parked, skipped or stopped at. */
+  readonly processOrFail = Effect.fnUntraced(function* (this: MemoryEngine<Ev, E, R>, events: ReadonlyArray<Ev>) {
+    yield* this.process(events)
+    const cause = this.store.deadLetters[0]?.cause
+    if (cause !== undefined) yield* Effect.failCause(cause as Cause.Cause<E>)
+  })
+
+  /** Processes records of a partition of a source as one batch. */
+  readonly processBatch = Effect.fnUntraced(function* (
+    this: MemoryEngine<Ev, E, R>,
+    topic: string,
+    partition: number,
+    batch: Pick<Batch, "records" | "next">
+  ): Effect.fn.Return<void, ProcessError, R> {
+    const at = textAt(topic, partition)
+    let processor = this.processors.get(at)
+    if (processor === undefined) {
+      const { lookupTables, partitions, projection } = this
+      const store = this.store.service
+      const source = this.sources.find(({ name }) => name === topic)!
+      const claim = yield* store.claim(projection, topic, partition, 1)
+      processor = new PartitionProcessor({ projection, source, partitions, claim, lookupTables, store })
+      this.processors.set(at, processor)
+    }
+    const { handlerClock } = this
+    yield* Effect.provideService(processor.process(batch), Clock.Clock, waitingForNoTime(handlerClock))
+  })
+
+  /** The rows of every table and window, by name, in the order in which they were inserted. */
+  rows(): Record<string, ReadonlyArray<Row>> {
+    const models = (this.projection.writes as ReadonlyArray<Writable>).filter(({ kind }) => kind !== "topic")
+    return Object.fromEntries(models.map(({ name }) => [name, this.store.rows(name)]))
+  }
+  /** The messages that were published. Throws if one does not fit its topic's schema. */
+  published(): ReadonlyArray<PublishedMessage> {
+    return this.store.outbox.map(({ key, schemaVersion, topic, value }) => {
+      const { decode, partitions = this.partitions } = this.topics.get(topic)!
+      return {
+        topic,
+        key,
+        partition: partitionOf(key, partitions),
+        value: decode(JSON.parse(value), schemaVersion) as Row
+      }
+    })
+  }
+  /** The events that came too late for a window, once for each window. */
+  late(): ReadonlyArray<Row> {
+    return this.store.late.map(({ key, size, start, window }): Row => ({
+      window,
+      ...key,
+      window_size: size,
+      window_start: start
+    }))
+  }
+  /** The events that failed, and records of lookup topics that could not be read, as their dead letters are published. */
+  deadLetters(): ReadonlyArray<DeadLetterMessage> {
+    return this.store.deadLetters.map((deadLetter) => messageOf(deadLetter, deadLetter.at))
+  }
+  /** Calls the projection's handler under the clock that the event is to be handled at. */
+  private handle(projection: Projection.Of<E, R>, event: unknown, out: Out<never>, context: object) {
+    const { meta } = context as { readonly meta: { topic: string; partition: number; position: number } }
+    this.nowMs = this.clocks.get(`${textAt(meta.topic, meta.partition)}/${meta.position}`) ?? this.nowMs
+    const done = projection.handle(event, out, context)
+    return Effect.isEffect(done) ? Effect.provideService(done, Clock.Clock, this.handlerClock) : done
+  }
+
+  private sourceOf(event: Ev): Topic.Any {
+    const { type } = event as Partial<Named>
+    return this.sources.find(({ types }) => type !== undefined && types?.includes(type)) ?? this.sources[0]!
+  }
+  private eventRecord(source: Topic.Any, event: Ev, clockMs: number): LogRecord {
+    const key = source.keyOf(event)
+    const partition = partitionOf(key, this.partitions)
+    const at = textAt(source.name, partition)
+    const position = this.positions.get(at) ?? 0
+    this.positions.set(at, position + 1)
+    const eventTime = source.timeOf?.(event) ?? clockMs
+    const appendedAt = this.isClockSet ? clockMs : Date.now()
+    return this.record(source, event, { partition, position, key, eventTime, appendedAt })
+  }
+  /** A value as the record that an append would make of it. */
+  private record(
+    topic: Topic.Any,
+    value: unknown,
+    place: Pick<LogRecord, "partition" | "position" | "key" | "eventTime" | "appendedAt">
+  ): LogRecord {
+    const text = topic.stringify(value)
+    if (text === undefined) throw new Error(`${topic.name}: the value has no JSON form`)
+    return {
+      ...place,
+      value: text,
+      eventId: topic.idOf?.(value),
+      tenant: topic.tenantOf?.(value),
+      traceparent: undefined,
+      schemaVersion: topic.versionOf(value),
+      headers: {}
+    }
+  }
+
+  private recordsOf(topic: string): Array<LogRecord> {
+    const found = this.lookupRecords.get(topic) ?? []
+    this.lookupRecords.set(topic, found)
+    return found
+  }
+  private lookupTable(topic: Topic.Any): LookupTable {
+    const { name, version } = this.projection
+    const log = {
+      ends: (of: string) => Effect.succeed([this.recordsOf(of).length]),
+      bounds: (of: string) => Effect.succeed([{ partition: 0, start: 0, end: this.recordsOf(of).length }]),
+      read: (of: string, _: number, position: number) => {
+        const { length } = this.recordsOf(of)
+        return Effect.succeed({ records: this.recordsOf(of).slice(position), next: length, end: length })
+      }
+    }
+    return new LookupTable(log, topic, (partition, deadLetter) =>
+      this.store.service.park({ projection: name, version, topic: topic.name, partition }, deadLetter)
+    )
   }
 }
 
-/** An in-memory projection: feed it batches, look at its rows. A failed event leaves no changes behind. */
-export class Driver<Ev, E, R> {
-  readonly published: Array<Published> = []
-  readonly late: Array<Row> = []
-  /** Events that failed, where they are parked and not thrown: what their dead letters say of them. */
-  readonly dead: Array<Partial<DeadLetterMessage>> = []
-  /** The clock that handlers see and that events without a time of their own get, in epoch milliseconds. */
-  nowMs = 0
-  private readonly tables = new Map<string, Map<string, Row>>()
-  private readonly windows = new Map<Window.Any, Map<string, Open>>()
-  private readonly references = new Map<string, Map<string, unknown>>()
-  private readonly seen = new Map<string, Array<number>>()
-  private readonly streamTimes = new Map<number, number>()
-  private readonly recorder = new Recorder()
-  private readonly projection: Projection<string, Ev, any, E, R, any>
-  private readonly partitions: number
-  private readonly parks: boolean
-  private position = 0
-  private meta: Meta | undefined
-  /** What deduplication knows the event by. */
-  private identity: string | undefined
-  /** Whether the event's source has keys; an aggregate's streams have none here. */
-  private isKeyed = false
-
-  constructor(
-    projection: Projection<string, Ev, any, E, R, any>,
-    options: { readonly partitions?: number | undefined; readonly parks?: boolean } = {}
-  ) {
-    this.projection = projection
-    this.partitions = options.partitions ?? 1
-    this.parks = options.parks ?? false
-    for (const target of projection.writes as ReadonlyArray<Writable>) {
-      if (target.kind === "table") this.tables.set(target.name, new Map())
-      if (target.kind === "window") this.windows.set(target, new Map())
-    }
-  }
-
-  /** Puts values on a compacted topic, or rows into a table, before the events. */
-  seed(target: Topic.Any | Table.Any, values: ReadonlyArray<object>): void {
-    for (const value of values) {
-      if (target.kind === "table") this.tableOf(target).set(keyText(target.primaryKey, value as Row), value)
-      else this.reference(target.name).set(target.keyOf(value), value)
-    }
-  }
-
-  /** Handles events as one batch. Fails with the handler's error, or dies with what it threw, unless such events are parked. */
-  batch(events: ReadonlyArray<Ev>): Effect.Effect<void, E, R> {
-    return Effect.gen({ self: this }, function* () {
-      for (const event of events) {
-        const handled = Effect.suspend(() => this.event(event) ?? Effect.void)
-        const applied = Effect.andThen(
-          handled,
-          Effect.sync(() => this.apply())
-        )
-        yield* this.parks ? Effect.catchCause(applied, (cause) => this.park(event, Cause.squash(cause))) : applied
-      }
-      this.emitUpdates()
-    })
-  }
-
-  private park(event: Ev, error: unknown): Effect.Effect<void> {
-    return Effect.sync(() => {
-      const { eventTime, key, partition, position, topic } = this.meta!
-      this.seen.get(this.identity ?? "")?.pop()
-      const { name: projection, version } = this.projection
-      const place = { projection, version, topic, partition, position, key, event_time: eventTime }
-      this.dead.push({ ...describeError(error), ...place, value: JSON.stringify(event) })
-    })
-  }
-
-  /** Time passes without events: stream time follows on every partition, and windows close. */
-  idle(durationMs: number): void {
-    this.nowMs += durationMs
-    for (const [partition, time] of this.streamTimes) this.advance(partition, time + durationMs)
-  }
-
-  /** The rows of every table and window, by name, in the order in which they came to be. */
-  rows(): Record<string, ReadonlyArray<Row>> {
-    const rows: Record<string, ReadonlyArray<Row>> = {}
-    for (const [name, table] of this.tables) rows[name] = [...table.values()]
-    for (const [window, open] of this.windows) rows[window.name] = [...open.values()].map(({ row }) => row)
-    return rows
-  }
-
-  private event(event: Ev): Effect.Effect<void, E, R> | undefined {
-    const { enrich, handle, sources } = this.projection
-    const { type } = event as Partial<Named>
-    const source = (sources.find(({ types }) => type !== undefined && types?.includes(type)) ?? sources[0]) as Source<
-      Ev,
-      any
-    > &
-      Partial<Topic<string, Ev>>
-    const key = source.keyOf?.(event) ?? ""
-    this.isKeyed = source.keyOf !== undefined
-    const partition = partitionOf(key, this.partitions)
-    const eventTime = source.timeOf?.(event) ?? this.nowMs
-    const tenant = source.tenantOf?.(event)
-    this.nowMs = Math.max(this.nowMs, eventTime)
-    this.recorder.log.length = 0 // what a failed event left behind
-    this.identity = undefined
-    const streamTime = this.advance(partition, eventTime)
-    if (this.isDuplicate(source, event, partition, tenant, eventTime)) return undefined
-    this.meta = {
-      topic: source.name,
-      partition,
-      position: this.position++,
-      key,
-      eventTime,
-      streamTime,
-      tenant,
-      traceId: undefined
-    }
-    const context: Record<string, unknown> = { meta: this.meta }
-    for (const name in enrich) {
-      const { by, topic } = enrich[name]!
-      const lookup = by === undefined ? key : by(event)
-      context[name] = lookup === undefined ? undefined : this.reference(topic.name).get(lookup)
-    }
-    const done = handle(event, this.recorder as never, context)
-    return Effect.isEffect(done) ? done : undefined
-  }
-
-  private isDuplicate(
-    source: Partial<Topic<string, Ev>>,
-    event: Ev,
-    partition: number,
-    tenant: string | undefined,
-    time: number
-  ) {
-    const { dedupe } = this.projection
-    const id = dedupe && (dedupe.by ?? source.idOf)?.(event)
-    if (dedupe === undefined || id === undefined) return false
-    const key = JSON.stringify([partition, tenant, id])
-    this.identity = key
-    const before = this.seen.get(key) ?? []
-    this.seen.set(key, [...before, time])
-    return before.some((other) => Math.abs(other - time) <= dedupe.withinMs)
-  }
-
-  private apply() {
-    const { log } = this.recorder
-    if (this.isKeyed) for (let i = 0; i < log.length; i += 3) this.check(log[i], log[i + 1], log[i + 2])
-    for (let i = 0; i < log.length; i += 3) {
-      const target = log[i + 1]
-      const payload = log[i + 2]
-      if (log[i] === "add") this.contribute(target, payload)
-      else if (log[i] === "publish") this.publish(target, payload)
-      else this.write(log[i], target, payload)
-    }
-    log.length = 0
-  }
-
-  /** What the runner would park an event for. */
-  private check(kind: string, target: Table.Any | Window.Any, payload: Row) {
-    const { key } = this.meta!
-    if (kind === "modify") assertOwned(target.name, (target as Table.Any).primaryKey, payload["key"], key)
-    if (kind !== "add") return
-    const window = target as Window.Any
-    if (window.topic !== undefined || hasFold(window)) assertOwned(window.name, window.key, payload, key)
-  }
-
-  private write(kind: "upsert" | "update" | "delete" | "modify", table: Table.Any, payload: Row) {
-    const rows = this.tableOf(table)
-    const key = keyText(table.primaryKey, kind === "modify" ? payload.key : payload)
-    const row = rows.get(key)
-    const next =
-      kind === "upsert"
-        ? payload
-        : kind === "update"
-          ? row && { ...row, ...payload }
-          : kind === "modify"
-            ? (payload as Modification).change(row)
-            : undefined
-    if (next === undefined) rows.delete(key)
-    else rows.set(key, next)
-  }
-
-  /** As a reader of the topic would get it: what the schema does not declare is gone, what does not fit throws. */
-  private publish(topic: Topic.Any, written: Row) {
-    const value: Row = topic.decode(JSON.parse(JSON.stringify(topic.encode(written))), topic.versionOf(written))
-    const key = topic.keyOf(value)
-    const partition = partitionOf(key, topic.partitions ?? this.partitions)
-    this.published.push({ topic: topic.name, key, partition, value })
-  }
-
-  private contribute(window: Window.Any, contribution: Row) {
-    const { eventTime, streamTime } = this.meta!
-    const rows = this.windows.get(window)!
-    const key = Object.fromEntries(window.key.map((column) => [column, contribution[column]]))
-    for (const span of spansOf(window.shape, eventTime)) {
-      const columns = columnsOf(window, span)
-      if (isClosed(window, span.end, streamTime)) {
-        this.late.push({ window: window.name, ...key, ...columns })
-        continue
-      }
-      const id = JSON.stringify([keyText(window.key, key), columns])
-      let open = window.shape.type === "session" ? this.session(window, key, span) : rows.get(id)
-      if (open === undefined) {
-        const initial = Object.entries(window.aggregate).map(([column, agg]) => [column, agg.initial])
-        rows.set(
-          id,
-          (open = { row: { ...key, ...columns, ...Object.fromEntries(initial) }, end: span.end, dirty: true })
-        )
-      }
-      for (const column in window.aggregate) {
-        open.row[column] = window.aggregate[column]!.add(open.row[column], contribution[column] as never)
-      }
-      open.dirty = true
-    }
-  }
-
-  /** Merges the sessions of a key that the event touches; the merged row replaces them. */
-  private session(window: Window.Any, key: Row, span: Span): Open | undefined {
-    const gapMs = window.shape.type === "session" ? window.shape.gapMs : 0
-    const rows = this.windows.get(window)!
-    let merged: Open | undefined
-    for (const [id, { row }] of rows) {
-      const touches = row.window_start - gapMs <= span.end && span.start <= row.window_end + gapMs
-      if (!touches || window.key.some((column) => row[column] !== key[column])) continue
-      rows.delete(id)
-      const other = merged?.row
-      const next: Row = {
-        ...row,
-        window_start: Math.min(row.window_start, span.start, other?.window_start ?? Infinity),
-        window_end: Math.max(row.window_end, span.end, other?.window_end ?? -Infinity)
-      }
-      if (other !== undefined) {
-        for (const [column, agg] of Object.entries(window.aggregate)) {
-          next[column] = agg.merge?.(row[column], other[column]) ?? row[column]
-        }
-      }
-      merged = { row: next, end: next.window_end, dirty: true }
-    }
-    if (merged === undefined) return undefined
-    rows.set(JSON.stringify([keyText(window.key, key), merged.row.window_start, merged.row.window_end]), merged)
-    return merged
-  }
-
-  private emitUpdates() {
-    for (const [window, rows] of this.windows) {
-      if (window.emit !== "onUpdate" || window.topic === undefined) continue
-      for (const open of rows.values()) {
-        if (open.dirty) this.publish(window.topic, { ...open.row })
-        open.dirty = false
-      }
-    }
-  }
-
-  private advance(partition: number, time: number): number {
-    const before = this.streamTimes.get(partition) ?? -Infinity
-    if (time <= before) return before
-    this.streamTimes.set(partition, time)
-    for (const [window, rows] of this.windows) {
-      if (window.emit !== "onWindowClose" || window.topic === undefined) continue
-      const closed = [...rows.values()].filter((open) => open.dirty && isClosed(window, open.end, time))
-      for (const open of closed.toSorted((a, b) => a.end - b.end)) {
-        open.dirty = false
-        this.publish(window.topic, { ...open.row })
-      }
-    }
-    return time
-  }
-
-  private tableOf({ name }: Table.Any): Map<string, Row> {
-    const rows = this.tables.get(name)
-    if (rows === undefined)
-      throw new Error(`${this.projection.name} writes no table ${name}; list it in its \`writes\``)
-    return rows
-  }
-
-  private reference(name: string) {
-    let values = this.references.get(name)
-    if (values === undefined) this.references.set(name, (values = new Map()))
-    return values
-  }
+/** Processes events at once and returns the rows; nothing is stored or published. Throws the first error of a handler. */
+export const live = <Ev, W extends Writable>(
+  projection: Projection<string, Ev, W>,
+  events: ReadonlyArray<NoInfer<Ev>>
+): Rows<W> => {
+  const engine = new MemoryEngine(projection)
+  Effect.runSync(engine.processOrFail(events))
+  return engine.rows() as Rows<W>
 }

@@ -1,4 +1,5 @@
-// Compacted topics in memory, for lookups: read in full before the first event, then followed. It joins nothing by itself.
+// Lookup tables: compacted topics in memory, read in full before the first event, and followed from then on.
+import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import * as Semaphore from "effect/Semaphore"
 import { describeError } from "../dead-letter/event-failure.ts"
@@ -7,14 +8,16 @@ import type { Log, LogRecord, ReadError } from "../log/log.ts"
 import type { DeadLetter, StoreError } from "./store.ts"
 import type { Topic } from "../model/topic.ts"
 
+/** What is read of the log. */
+export type LookupLog = Pick<Log["Service"], "ends" | "bounds" | "read">
 /** Everything that following a lookup's topic can fail with. */
 export type LookupError = ReadError | StoreError
 
 /**
  * The newest value of each key of one compacted topic. After `catchUp` it holds everything that the log had acknowledged before
- * the call, so an event's lookup sees each reference value that was appended before the event was.
+ * the call, so an event's lookup sees each value that was appended before the event was.
  *
- * Memory is that of the topic's live values. A record that cannot be read leaves its key's earlier value and is given to `park`.
+ * Its memory is that of the topic's current values. A record that cannot be read does not replace its key's value and goes to `park`.
  */
 export class LookupTable {
   private readonly values = new Map<string, unknown>()
@@ -23,28 +26,28 @@ export class LookupTable {
   private asked = 0
   private served = 0
   private readonly topic: Topic.Any
-  private readonly log: Log["Service"]
-  private readonly park: (partition: number, letter: DeadLetter) => Effect.Effect<void, LookupError>
+  private readonly log: LookupLog
+  private readonly park: (partition: number, deadLetter: DeadLetter) => Effect.Effect<void, LookupError>
 
   constructor(
-    log: Log["Service"],
+    log: LookupLog,
     topic: Topic.Any,
-    park: (partition: number, letter: DeadLetter) => Effect.Effect<void, LookupError>
+    park: (partition: number, deadLetter: DeadLetter) => Effect.Effect<void, LookupError>
   ) {
     this.log = log
     this.topic = topic
     this.park = park
   }
 
-  /** The newest value of a key; undefined where there is none, or it was deleted. */
+  /** The newest value of a key; undefined if there is none, or if it was deleted. */
   get(key: string): unknown {
     return this.values.get(key)
   }
 
-  /** Reads on to where the topic ended when this was called. Calls that meet share a run that began after them. */
+  /** Reads up to where the topic ended when this was called. Concurrent calls share a run that began after them. */
   readonly catchUp: Effect.Effect<void, LookupError> = Effect.suspend(() => {
     const asked = ++this.asked
-    // whoever comes first runs; a run that began after this call has done its work
+    // the first caller runs; a run that began after this call has done its work
     return this.turn.withPermits(1)(
       Effect.suspend(() => {
         if (this.served >= asked) return Effect.void
@@ -85,7 +88,7 @@ export class LookupTable {
 
   private refuse(record: LogRecord, cause: unknown): Effect.Effect<void, LookupError> {
     const { eventTime, headers, key, partition, position, traceparent, value } = record
-    const letter: DeadLetter = {
+    const deadLetter: DeadLetter = {
       ...describeError(cause),
       position,
       status: "parked",
@@ -94,8 +97,9 @@ export class LookupTable {
       value,
       headers,
       eventTime,
-      traceId: traceIdOf(traceparent)
+      traceId: traceIdOf(traceparent),
+      cause: Cause.die(cause)
     }
-    return this.park(partition, letter)
+    return this.park(partition, deadLetter)
   }
 }

@@ -376,14 +376,14 @@ export class PartitionProcessor<E, R> {
 
   /** Folds what an event's handler asked for. An event whose changes are refused fails; `Stopped` if that stops the partition. */
   private apply(batch: BatchState, { from, id, origin, record, to }: HandledEvent, read: ReadRow): Stopped | undefined {
+    // an earlier event of its key may have been refused since it was handled
+    const parked = this.failed.behindParked(record)
     try {
-      // an earlier event of its key may have been refused since it was handled
-      const parked = this.failed.behindParked(record)
       if (parked !== undefined) throw parked
       batch.fold.apply(this.recorder.log, from, to, origin, read)
     } catch (error) {
       if (id !== undefined) this.seen!.forget(origin.tenant, id, origin.eventTime)
-      return this.failed.fail({ record, error, attempts: 1, ...origin })
+      return this.failed.fail({ record, error, attempts: parked === undefined ? 1 : 0, ...origin })
     }
     batch.folded++
     this.failed.succeed(record)

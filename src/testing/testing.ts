@@ -1,4 +1,5 @@
-// The test kit: given, when, then for projections and aggregates, with a clock that tests hold. No servers, and no test runner is imported.
+// The test kit: given, when, then for projections and aggregates, with a clock that tests set. No servers; it imports no test runner.
+import * as Cause from "effect/Cause"
 import * as Clock from "effect/Clock"
 import * as DateTime from "effect/DateTime"
 import type * as Duration from "effect/Duration"
@@ -8,7 +9,6 @@ import * as Exit from "effect/Exit"
 import type * as Layer from "effect/Layer"
 import type { Aggregate, Rejection } from "../model/aggregate.ts"
 import type { DeadLetterMessage } from "../model/dead-letter-topic.ts"
-import { Driver } from "../runner/in-memory.ts"
 import { millis, type One, type Simplify } from "../model/fields.ts"
 import type { Writable } from "../model/handler.ts"
 import type { Projection, Rows } from "../model/projection.ts"
@@ -16,13 +16,15 @@ import type { Table } from "../model/read-model.ts"
 import type { Row } from "../model/recorder.ts"
 import type { Compacted, Topic } from "../model/topic.ts"
 import type { Window } from "../model/window.ts"
+import { DatedAhead } from "../runner/event-decoder.ts"
+import { MemoryEngine } from "../runner/in-memory.ts"
 
 type ValuesOf<T> = T extends { readonly Row: infer R } ? R : T extends Topic<string, infer V> ? V : never
 type PublishedTopic<W> = Extract<W, Topic.Any> | (W extends Window<string, object, never, infer P> ? P : never)
 type PublishedValues<T> = {
   readonly [X in T as X extends Topic<infer N, any> ? N : never]?: ReadonlyArray<Partial<Topic.Value<X>>>
 }
-/** Rows by table, values by topic. Columns left out are not compared; tables and topics left out are not looked at. */
+/** Rows by table, values by topic. Columns that are left out are not compared, and tables and topics neither. */
 export type Expected<W> = { readonly [T in keyof Rows<W>]?: ReadonlyArray<Partial<One<Rows<W>[T]>>> } & {
   readonly published?: Simplify<PublishedValues<PublishedTopic<W>>>
   readonly late?: ReadonlyArray<{
@@ -30,59 +32,77 @@ export type Expected<W> = { readonly [T in keyof Rows<W>]?: ReadonlyArray<Partia
     readonly window_size?: string
     readonly window_start?: number
   }>
-  /** Events that failed. Where this is asked for they are parked, as under the runner; else the first one's error is thrown. */
+  /**
+   * Dead letters: the events that failed, and were parked or skipped as the failure policy says. If this is left out, the first
+   * failed event's own error is thrown.
+   */
   readonly deadLetters?: ReadonlyArray<Partial<DeadLetterMessage>>
 }
 /** Given, when, then, for a projection; no test runner is imported. */
 export interface ProjectionTest<in Ev, W, E, R> {
-  /** Values of a compacted topic, or rows that are there before. */
+  /** Values of a lookup topic, or rows that a table has before the events. */
   given<T extends Compacted<string, any> | Table.Any>(
     target: T,
     values: ReadonlyArray<ValuesOf<T>>
   ): ProjectionTest<Ev, W, E, R>
-  /** Events, as one batch. */
+  /** Events, as one batch. They pass through their topic's schemas, as events of the log do. */
   when(events: ReadonlyArray<Ev>): ProjectionTest<Ev, W, E, R>
-  /** Sets the clock that effects see and that events without a time of their own get. */
+  /**
+   * Sets the clock: what effects see, when events arrive (see `maxAhead`), and the time of events that have none of their own. It
+   * moves on with the events' times. Unless it is set, effects see the greatest event time so far, and events arrive now.
+   */
   at(time: DateTime.DateTime.Input): ProjectionTest<Ev, W, E, R>
-  /** No events for so long: stream time moves on and windows close. */
+  /** No events for so long: the clock moves on. Stream time does not, so no event becomes late by it. */
   idle(duration: Duration.Input): ProjectionTest<Ev, W, E, R>
-  /** Runs it all and compares. Throws what differs, or the handler's error. */
+  /** Runs everything and compares. Throws what differs, or the error of the first event that failed. */
   then(expected: Expected<W>): void
-  /** The same for handlers that wait. */
+  /** The same for handlers whose effects are asynchronous. */
   thenEffect(expected: Expected<W>): Effect.Effect<void, E>
 }
 export const ProjectionTest = {
-  /** `services` is asked for if, and only if, the handler needs some. */
+  /**
+   * A specification of a projection. It runs the runner's own code over a store in memory, so what passes here passes in production.
+   * `services` must be given if, and only if, the handler needs some. Using it throws if nothing can run the projection yet.
+   */
   make: <Ev, W extends Writable, E, R>(
     projection: Projection<string, Ev, W, E, R>,
     ...services: [R] extends [never] ? [] : [services: Layer.Layer<R>]
   ): ProjectionTest<Ev, W, E, R> => specification(projection, services[0] as Layer.Layer<any> | undefined, []) as never
 }
+type Engine = MemoryEngine<unknown, any, any>
+/** One step of a specification. */
+type Step = (engine: Engine, parks: boolean) => Effect.Effect<void, any, any> | void
 const specification = (
   projection: Projection.Any,
   services: Layer.Layer<any> | undefined,
-  steps: ReadonlyArray<(driver: Driver<any, any, any>) => unknown>
+  steps: ReadonlyArray<Step>
 ): object => {
-  const and = (step: (driver: Driver<any, any, any>) => unknown) =>
-    specification(projection, services, [...steps, step])
+  const and = (step: Step) => specification(projection, services, [...steps, step])
   const thenEffect = (expected: Row): Effect.Effect<void, any> =>
     Effect.gen(function* () {
-      const driver = new Driver(projection, { parks: expected["deadLetters"] !== undefined })
+      const engine: Engine = new MemoryEngine(projection)
       for (const step of steps) {
-        const effect = step(driver)
+        const effect = step(engine, expected["deadLetters"] !== undefined)
         if (Effect.isEffect(effect))
-          yield* Effect.provideService(effect as Effect.Effect<void, any>, Clock.Clock, clockOf(driver))
+          yield* Effect.provideService(effect as Effect.Effect<void, any>, Clock.Clock, clockOf(engine))
       }
-      compare(driver, expected)
+      compare(engine, expected)
     }).pipe((effect) => (services === undefined ? effect : Effect.provide(effect, services)))
   return {
-    given: (target: Topic.Any, values: ReadonlyArray<object>) => and((driver) => driver.seed(target, values)),
-    when: (events: ReadonlyArray<unknown>) => and((driver) => driver.batch(events)),
+    given: (target: Topic.Any, values: ReadonlyArray<object>) => and((engine) => engine.seed(target, values)),
+    when: (events: ReadonlyArray<unknown>) =>
+      and((engine, parks) =>
+        parks ? engine.process(events) : Effect.catchCause(engine.processOrFail(events), withAdvice)
+      ),
     at: (time: DateTime.DateTime.Input) =>
-      and((driver) => {
-        driver.nowMs = DateTime.makeUnsafe(time).epochMilliseconds
+      and((engine) => {
+        engine.nowMs = DateTime.makeUnsafe(time).epochMilliseconds
+        engine.isClockSet = true
       }),
-    idle: (duration: Duration.Input) => and((driver) => driver.idle(millis(duration))),
+    idle: (duration: Duration.Input) =>
+      and((engine) => {
+        engine.nowMs += millis(duration)
+      }),
     thenEffect,
     then: (expected: unknown) => {
       // `await spec` would call this with two functions
@@ -91,16 +111,24 @@ const specification = (
       if (Exit.isSuccess(exit)) return
       const failure = exit.cause.reasons.map((reason: any) => reason.error ?? reason.defect)[0]
       throw failure?._tag === "AsyncFiberError"
-        ? new Error("a handler waits; run .thenEffect({ … }) instead of .then")
+        ? new Error("a handler is asynchronous; run .thenEffect({ … }) instead of .then")
         : failure
     }
   }
 }
-const clockOf = (driver: Driver<any, any, any>): Clock.Clock => {
-  const nanos = () => BigInt(driver.nowMs) * 1_000_000n
+/** An event that is dated ahead of the clock may only need another clock. */
+const withAdvice = (cause: Cause.Cause<unknown>): Effect.Effect<never, unknown> => {
+  const error = Cause.squash(cause)
+  if (!(error instanceof DatedAhead)) return Effect.failCause(cause)
+  return Effect.die(
+    new Error(`${error.message}. In a test, set the time at which events arrive with .at(…)`, { cause: error })
+  )
+}
+const clockOf = (engine: Engine): Clock.Clock => {
+  const nanos = () => BigInt(engine.nowMs) * 1_000_000n
   return {
-    currentTimeMillisUnsafe: () => driver.nowMs,
-    currentTimeMillis: Effect.sync(() => driver.nowMs),
+    currentTimeMillisUnsafe: () => engine.nowMs,
+    currentTimeMillis: Effect.sync(() => engine.nowMs),
     currentTimeNanosUnsafe: nanos,
     currentTimeNanos: Effect.sync(nanos),
     monotonicTimeNanosUnsafe: nanos,
@@ -110,28 +138,40 @@ const clockOf = (driver: Driver<any, any, any>): Clock.Clock => {
 }
 const matches = (actual: any, expected: any) =>
   Object.entries(expected).every(([column, value]) => Equal.equals(actual?.[column], value))
-const compare = (driver: Driver<any, any, any>, { deadLetters, late, published, ...tables }: Row) => {
-  const rows = driver.rows()
+const compare = (engine: Engine, { deadLetters, late, published, ...tables }: Row) => {
+  // first of all, for an event that was parked explains what else is missing
+  if (deadLetters !== undefined) sameDeadLetters(engine, deadLetters)
+  const rows = engine.rows()
   for (const [name, expected] of Object.entries(tables)) same(name, rows[name] ?? [], expected, false)
+  const messages = Object.keys(published ?? {}).length === 0 ? [] : engine.published()
   for (const [name, expected] of Object.entries(published ?? {})) {
-    same(
-      name,
-      driver.published.filter(({ topic }) => topic === name).map(({ value }) => value),
-      expected as Array<Row>,
-      true
-    )
+    const values = messages.filter(({ topic }) => topic === name).map(({ value }) => value)
+    same(name, values, expected as Array<Row>, true)
   }
-  if (late !== undefined) same("late", driver.late, late, true)
-  if (deadLetters !== undefined) same("deadLetters", driver.dead, deadLetters, true)
+  if (late !== undefined) same("late", engine.late(), late, true)
 }
-const same = (name: string, actual: ReadonlyArray<Row>, expected: ReadonlyArray<Row>, ordered: boolean) => {
+/** Compares dead letters. What differs has the first unexpected event's own error as its cause. */
+const sameDeadLetters = (engine: Engine, expected: ReadonlyArray<Row>) => {
+  const actual = engine.deadLetters()
+  const other = actual.findIndex((deadLetter, i) => !(i < expected.length && matches(deadLetter, expected[i])))
+  const cause = engine.store.deadLetters[other]?.cause
+  same("deadLetters", actual, expected, true, cause && { cause: Cause.squash(cause) })
+}
+const same = (
+  name: string,
+  actual: ReadonlyArray<Row>,
+  expected: ReadonlyArray<Row>,
+  ordered: boolean,
+  options?: ErrorOptions
+) => {
   const fits = ordered ? expected.every((row, i) => matches(actual[i], row)) : pairUp(actual, expected)
   if (fits && actual.length === expected.length) return
   const value = (_: string, inner: unknown) => (typeof inner === "bigint" ? `${inner}n` : inner)
   const text = (rows: ReadonlyArray<Row>) =>
     rows.map((row) => `\n    ${JSON.stringify(row, value)}`).join("") || "\n    nothing"
+  const message = `${name}\n  expected${text(expected)}\n  was${text(actual)}`
   // test runners draw a diff from `actual` and `expected`
-  throw Object.assign(new Error(`${name}\n  expected${text(expected)}\n  was${text(actual)}`), { actual, expected })
+  throw Object.assign(new Error(message, options), { actual, expected })
 }
 /** Whether each expected row has an actual one to itself. One that took another's only choice gives way, if it has a second. */
 const pairUp = (actual: ReadonlyArray<Row>, expected: ReadonlyArray<Row>): boolean => {

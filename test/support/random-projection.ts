@@ -1,6 +1,8 @@
-// A projection that does what its events say, and random events for it: whatever a handler may ask for, in any order.
+// A projection that does what its events say, and random events for it: whatever a handler may ask for, in any order, and every way to fail.
+import * as Effect from "effect/Effect"
+import * as Schedule from "effect/Schedule"
 import * as Schema from "effect/Schema"
-import { Agg, Column, Projection, ReadModel, Topic, Window } from "../../src/index.ts"
+import { Agg, Column, Event, type FailurePolicy, Projection, ReadModel, Topic, Window } from "../../src/index.ts"
 import type { Random } from "./random.ts"
 
 const everybody = ["ann", "bob", "çelik", "d", "eve", "ﬀ 6"]
@@ -23,16 +25,45 @@ const eventFields = {
   steps: Schema.Array(Schema.Unknown)
 }
 
-/** The parts that a run has in hand. */
-export const randomProjection = (random: Random, partitions: number) => {
-  const source = Topic.records("happened", {
-    value: eventFields,
-    key: "user",
-    id: "id",
-    eventTime: "at",
-    tenant: "tenant",
-    partitions
-  })
+const Happened = Event.make("happened", eventFields)
+const Moved = Event.make("moved", eventFields)
+
+/** What a run varies. */
+export interface Variant {
+  /** A second topic, whose events may write the same rows. */
+  readonly hasTwoSources: boolean
+  /** Tables and windows are shared with other projections. */
+  readonly isShared: boolean
+  /** Whether events ask for what only the store refuses. Whether that fails depends on the batch: a later event may replace the value. */
+  readonly hasRefusals: boolean
+  readonly failure: FailurePolicy
+}
+/** A random variant; every second one is of one source that owns its rows, with the default policy. */
+export const randomVariant = (random: Random): Variant => {
+  const isPlain = random.chance(0.5)
+  const then = isPlain ? "park" : random.pick(["park", "park", "skip", "stop"] as const)
+  return {
+    hasTwoSources: !isPlain && random.chance(0.4),
+    isShared: !isPlain && random.chance(0.4),
+    hasRefusals: true,
+    // oxlint-disable-next-line unicorn/no-thenable -- a word of failure policies
+    failure: {
+      retry: Schedule.recurs(2),
+      then,
+      ...(then === "park" && random.chance(0.5) && { order: "key" as const })
+    }
+  }
+}
+
+/** The parts that a run has in hand. Once `isFixed` is set, handlers no longer throw. */
+export const randomProjection = (random: Random, partitions: number, variant: Variant) => {
+  const { failure, hasTwoSources, isShared: shared } = variant
+  // what only one partition may write: published windows, and folds
+  const isOwned = !hasTwoSources && !shared
+  const of = { id: "id", key: "user", eventTime: "at", tenant: "tenant", partitions } as const
+  const source = Topic.events("happened", { events: [Happened], ...of })
+  const second = Topic.events("moved", { events: [Moved], ...of })
+  const state = { isFixed: false }
   const known = Topic.compacted("known", {
     value: { user: Schema.String, weight: Schema.Int },
     key: "user",
@@ -49,11 +80,13 @@ export const randomProjection = (random: Random, partitions: number) => {
       at: Schema.optionalKey(Column.timestamptz),
       json: Schema.NullOr(Schema.Struct({ list: Schema.Array(Schema.String), none: Schema.Null }))
     },
-    primaryKey: ["user", "group"]
+    primaryKey: ["user", "group"],
+    shared
   })
   const flat = ReadModel.table("flat", {
     columns: { user: Schema.String, tag: Schema.String },
-    primaryKey: ["tag", "user"]
+    primaryKey: ["tag", "user"],
+    shared
   })
   const numbers = { n: Agg.count, total: Agg.sum, low: Agg.min, high: Agg.max }
   const grace = random.pick(["0 minutes", "1 minute", "30 minutes"] as const)
@@ -62,16 +95,24 @@ export const randomProjection = (random: Random, partitions: number) => {
     grace,
     key: { user: Schema.String },
     aggregate: numbers,
-    publish: "tumbling.changed"
+    shared,
+    ...(isOwned && { publish: "tumbling.changed" })
   })
   // several partitions write its rows
-  const common = Window.tumbling("user", { size: "1 hour", grace, key: { tag: Schema.String }, aggregate: numbers })
+  const common = Window.tumbling("user", {
+    size: "1 hour",
+    grace,
+    key: { tag: Schema.String },
+    aggregate: numbers,
+    shared
+  })
   const hopping = Window.hopping("hopping", {
     size: "10 minutes",
     every: random.pick(["10 minutes", "4 minutes", "1 minute"] as const),
     grace,
     key: { tag: Schema.String, user: Schema.String },
-    aggregate: numbers
+    aggregate: numbers,
+    shared
   })
   const daily = Topic.records("daily", {
     value: { user: Schema.String, window_size: Schema.String, window_start: Schema.Int, n: Schema.Int },
@@ -82,7 +123,8 @@ export const randomProjection = (random: Random, partitions: number) => {
     timeZone: random.pick(["America/New_York", "UTC", "Asia/Kathmandu"]),
     key: { user: Schema.String },
     aggregate: numbers,
-    publish: daily
+    shared,
+    ...(isOwned && { publish: daily })
   })
   const folded = Window.tumbling("folded", {
     size: "1 hour",
@@ -102,7 +144,8 @@ export const randomProjection = (random: Random, partitions: number) => {
   const ever = Window.global("ever", {
     key: { user: Schema.String, tag: Schema.String },
     aggregate: numbers,
-    publish: "ever.changed"
+    shared,
+    ...(isOwned && { publish: "ever.changed" })
   })
   const said = Topic.records("said", {
     value: { user: Schema.String, text: Schema.String, weight: Schema.Int, seq: Schema.Int },
@@ -119,32 +162,63 @@ export const randomProjection = (random: Random, partitions: number) => {
   const projection = Projection.make({
     name: "any",
     version: 1,
-    source,
+    source: hasTwoSources ? [source, second] : [source],
+    failure,
     dedupe: { within: random.pick(["1 minute", "1 hour"] as const) },
     enrich: { known, friend: { topic: known, by: "friend" } },
-    writes: [order, flat, tumbling, common, hopping, calendar, folded, ever, said, told],
+    writes: [order, flat, tumbling, common, hopping, calendar, ...(isOwned ? [folded] : []), ever, said, told],
     handle: ({ friend, steps, user }, out, context) => {
+      let effect: Effect.Effect<void, Error> | undefined
       const weight = (context.known?.weight ?? 1) * (context.friend?.weight ?? 1)
       for (const [seq, step] of (steps as ReadonlyArray<Step>).entries()) {
-        const row = { ...step.row, user } as never
+        const row = spelled({ user, ...step.row }) as never
         const table = tables[step.of as keyof typeof tables] as typeof order
         if (step.do === "upsert") out.upsert(table, row)
         else if (step.do === "update") out.update(table, row)
         else if (step.do === "delete") out.delete(table, row)
         else if (step.do === "modify") out.modify(order, row, change(step.row!["how"] as string, row) as never)
+        else if (step.do === "throw" && !state.isFixed) throw new RangeError(`step ${seq}`)
+        else if (step.do === "throw") continue
+        else if (step.do === "wait") effect = failing(step.row as never, () => out.upsert(flat, row))
+        else if (step.do === "add" && step.of === "folded" && !isOwned) continue
         else if (step.do === "add") out.add(windows[step.of as keyof typeof windows] as typeof tumbling, row)
         else if (step.do === "say") out.publish(said, { user, text: String(step.row!["text"]), weight, seq })
-        else out.publish(told, { user, to: friend, seq })
+        else out.publish(told, { user, to: (step.row?.["to"] as string | undefined) ?? friend, seq })
       }
+      return effect
     }
   })
-  return { projection, source, known, daily, order, flat, folded, windows }
+  return { projection, source, second, known, state }
+}
+
+const spellings = new Map<unknown, unknown>([
+  ["#NaN", NaN],
+  ["#Infinity", Infinity],
+  ["#-Infinity", -Infinity],
+  ["#undefined", undefined]
+])
+/** A row with the values that JSON has no form for. */
+const spelled = (row: Readonly<Record<string, unknown>>) =>
+  Object.fromEntries(
+    Object.entries(row).map(([column, value]) => [column, spellings.has(value) ? spellings.get(value) : value])
+  )
+/** An Effect that fails so often, or dies, and each time records something that its failure must undo. */
+const failing = ({ dies, times }: { readonly times: number; readonly dies: boolean }, record: () => void) => {
+  let calls = 0
+  return Effect.suspend(() => {
+    record()
+    if (calls++ >= times) return Effect.void
+    const error = new TypeError(`call ${calls}`)
+    return dies ? Effect.die(error) : Effect.fail(error)
+  })
 }
 
 type Order = { readonly user: string; readonly group: number; readonly select: number | null } & Record<string, unknown>
 const change =
   (how: string, { group, user }: Order) =>
   (row: Order | undefined): unknown => {
+    if (how === "throw") throw new SyntaxError("the change failed")
+    if (how === "bare") return { user, group }
     const fresh = { user, group, select: 0, real: 0.5, flag: false, json: null }
     switch (how) {
       case "count":
@@ -210,27 +284,113 @@ const randomStep = (random: Random): Step => {
   }
 }
 
-/** Events in the order in which they come: some late, some twice, about a day where something is odd. */
-export const randomEvents = (random: Random, count: number) => {
+/** Columns that PostgreSQL refuses, or takes as something else. What JSON has no form for is written as a text, see `spelled`. */
+const oddColumns: ReadonlyArray<Readonly<Record<string, unknown>>> = [
+  { real: "#NaN" },
+  { real: "#Infinity" },
+  { real: "#undefined" },
+  { real: "one" },
+  { real: "0.5" },
+  { select: 1.5 },
+  { select: 2 ** 60 },
+  { select: "7" },
+  { select: true },
+  { text: "a\u0000b" },
+  { text: "half \ud83d" },
+  { text: 5 },
+  { flag: "#undefined" },
+  { flag: null },
+  { flag: "maybe" },
+  { flag: 1 },
+  { at: 1e16 },
+  { at: -3e14 },
+  { json: { list: ["\u0000"], none: null } },
+  { json: { list: ["\ude00"], none: null } },
+  { json: { list: 5, none: null } },
+  { group: null },
+  { group: 0.5 }
+]
+/** The first four are refused before the store sees them. */
+const oddContributions: ReadonlyArray<Readonly<Record<string, unknown>>> = [
+  { total: "#NaN" },
+  { total: "#undefined" },
+  { high: "#-Infinity" },
+  { tag: "\u0000" },
+  { total: 1.7e308 },
+  { n: 1.5 },
+  { n: 2 ** 60 },
+  { low: true },
+  { tag: null },
+  { names: 5 }
+]
+/** A step that fails its event, or may. */
+const oddStep = (random: Random, hasRefusals: boolean): Step => {
+  const group = random.int(-1, 0)
+  switch (random.pick(hasRefusals ? [0, 1, 2, 3, 4, 5, 6, 7, 8] : [0, 1, 5, 6, 7])) {
+    case 0:
+      return { do: "throw" }
+    case 1:
+      return { do: "wait", row: { tag: random.pick(tags), times: random.int(0, 4), dies: random.chance(0.3) } }
+    case 2:
+    case 3:
+      return { do: "upsert", of: "order", row: { ...randomRow(random), ...random.pick(oddColumns) } }
+    case 4:
+      return { do: "update", of: "order", row: { group, ...random.pick(oddColumns) } }
+    case 5:
+      return { do: "modify", row: { group, how: hasRefusals ? random.pick(["throw", "bare"]) : "throw" } }
+    case 6:
+      return random.pick([
+        { do: "modify", row: { group, how: "count", user: "someone else" } },
+        { do: "tell", row: { to: "\u0000" } },
+        { do: "say", row: { text: "\u0000 \ud83d" } }
+      ])
+    default:
+      return {
+        do: "add",
+        of: random.pick(["tumbling", "user", "hopping", "calendar", "folded", "ever"]),
+        row: { ...contribution(random), ...random.pick(hasRefusals ? oddContributions : oddContributions.slice(0, 4)) }
+      }
+  }
+}
+const oddTimes = [9e15, -9e15, Date.UTC(2100, 0, 1)]
+
+type RandomEvent = Schema.Struct.Type<typeof eventFields> & { readonly type: "happened" | "moved" }
+/**
+ * Events in the order in which they come: some late, some twice, about a day where something is odd. One in twelve does something
+ * that fails, or may fail, or has a time that is too far ahead or does not exist.
+ */
+export const randomEvents = (
+  random: Random,
+  count: number,
+  { hasRefusals, hasTwoSources }: Variant
+): ReadonlyArray<RandomEvent> => {
   const users = everybody.slice(0, random.int(2, everybody.length))
   const base = Date.parse(`${random.pick(days)}T00:00:00Z`)
   const paceMs = random.pick([1, 20_000, 900_000])
-  const events: Array<Schema.Struct.Type<typeof eventFields>> = []
+  const events: Array<RandomEvent> = []
   for (let i = 0; i < count; i++) {
     if (events.length > 0 && random.chance(0.08)) {
       const again = random.pick(events)
       events.push(random.chance(0.5) ? again : { ...again, at: again.at + random.int(-90_000, 90_000) })
       continue
     }
+    const isOdd = random.chance(0.08)
     const lateMs = random.chance(0.2) ? random.int(0, 7_200_000) : random.int(0, 1_000)
+    const steps = Array.from({ length: random.int(0, 6) }, () => randomStep(random))
+    if (isOdd) steps.splice(random.int(0, steps.length), 0, oddStep(random, hasRefusals))
     events.push({
+      type: hasTwoSources ? random.pick(["happened", "moved"] as const) : "happened",
       id: `e${i}`,
       user: random.pick(users),
       friend: random.pick(users),
       // half of them where spans begin and end
-      at: random.chance(0.5) ? base + i * paceMs - lateMs : Math.round((base + i * paceMs - lateMs) / 30_000) * 30_000,
+      at: random.chance(0.01)
+        ? random.pick(oddTimes)
+        : random.chance(0.5)
+          ? base + i * paceMs - lateMs
+          : Math.round((base + i * paceMs - lateMs) / 30_000) * 30_000,
       tenant: random.pick(["t", "u"]),
-      steps: Array.from({ length: random.int(0, 6) }, () => randomStep(random))
+      steps
     })
   }
   return events

@@ -4,7 +4,7 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Scope from "effect/Scope"
 import application from "../../../millrace.config.ts"
-import { Driver } from "../../../src/runner/in-memory.ts"
+import { MemoryEngine } from "../../../src/runner/in-memory.ts"
 import * as MemoryLog from "../../../src/memory/log.ts"
 import { query, type Sql } from "../../../src/postgres/client/client.ts"
 import type { Row } from "../../../src/model/recorder.ts"
@@ -103,15 +103,15 @@ describe("January's flights", () => {
     60_000
   )
 
-  it.live("give the oracle's tables in the driver, without a database", () =>
+  it.live("give the oracle's tables in the engine in memory, without a database", () =>
     Effect.gen(function* () {
-      const driver = new Driver(signals, { partitions: 12 })
-      driver.seed(features, known)
-      for (let i = 0; i < events.length; i += 1_000) yield* driver.batch(events.slice(i, i + 1_000))
-      const { alerts, entity_activity } = driver.rows()
+      const engine = new MemoryEngine(signals, 12)
+      engine.seed(features, known)
+      for (let i = 0; i < events.length; i += 1_000) yield* engine.processOrFail(events.slice(i, i + 1_000))
+      const { alerts, entity_activity } = engine.rows()
       sameAsOracle(alerts!, entity_activity!)
-      assert.strictEqual(driver.late.length, late)
-      const sizes = Object.groupBy(driver.late, (row) => row["window_size"] as string)
+      assert.strictEqual(engine.late().length, late)
+      const sizes = Object.groupBy(engine.late(), (row) => row["window_size"] as string)
       assert.deepStrictEqual(
         Object.fromEntries(Object.entries(sizes).map(([size, rows]) => [size, rows!.length])),
         lateBySize

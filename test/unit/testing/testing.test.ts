@@ -26,8 +26,7 @@ const hours = Window.tumbling("hours", {
   grace: "5 minutes",
   key: { user: Schema.String },
   aggregate: { n: Agg.count },
-  emit: "onWindowClose",
-  publish: "hours.closed"
+  publish: "hours.changed"
 })
 const greetings = Topic.records("greetings", { value: { user: Schema.String, text: Schema.String }, key: "user" })
 const projection = Projection.make({
@@ -83,7 +82,7 @@ describe("a projection's specification", () => {
         hours: [{ user: "ann", window_start: 0, n: 1 }, { user: "bob", n: 1 }, { window_start: 60 * minute }],
         published: {
           greetings: [{ text: "hi Ann" }, { text: "hi stranger" }, { text: "hi Ann" }, { text: "hi Ann" }],
-          "hours.closed": [{ user: "ann", n: 1 }, { user: "bob" }]
+          "hours.changed": [{ user: "ann", n: 1 }, { user: "bob" }, { user: "ann", window_start: 60 * minute }]
         },
         late: [{ window: "hours", window_start: 0 }]
       })
@@ -97,16 +96,9 @@ describe("a projection's specification", () => {
     spec.when([visit("ann", 0)]).then({})
     spec.when([visit("ann", 0)]).then({ hours: [{}] })
   })
-  test("time passes without events, and windows close", () => {
-    spec.when([visit("ann", 0)]).then({ published: { "hours.closed": [] } })
-    spec
-      .when([visit("ann", 0)])
-      .idle("64 minutes")
-      .then({ published: { "hours.closed": [] } })
-    spec
-      .when([visit("ann", 0)])
-      .idle("65 minutes")
-      .then({ published: { "hours.closed": [{ user: "ann", window_start: 0, n: 1 }] } })
+  test("time without events moves the clock, and makes no event late", () => {
+    const idle = spec.when([visit("ann", 0)]).idle("3 hours")
+    idle.when([visit("ann", 1)]).then({ last: [{ n: 2 }], hours: [{ n: 2 }], late: [] })
   })
 
   test("says what was expected and what was", () => {
@@ -263,7 +255,7 @@ describe("a specification of a handler that waits", () => {
   })
   test("that really waits runs by `thenEffect`, and `then` says so", async () => {
     const asleep = of.when([{ user: "asleep" }])
-    expect(() => asleep.then({})).toThrow("a handler waits; run .thenEffect({ … }) instead of .then")
+    expect(() => asleep.then({})).toThrow("a handler is asynchronous; run .thenEffect({ … }) instead of .then")
     await Effect.runPromise(asleep.thenEffect({ last: [{ name: "ASLEEP" }] }))
     await expect(Effect.runPromise(asleep.thenEffect({ last: [] }))).rejects.toThrow(/expected\s+nothing/)
   })

@@ -1,0 +1,330 @@
+// The store port in memory, for one projection: commits changes to maps of rows as PostgreSQL's statement does, and refuses what it refuses.
+import * as Effect from "effect/Effect"
+import { recordFromEnvelope } from "../dead-letter/retry-record.ts"
+import type { LogRecord } from "../log/log.ts"
+import { readModelsOf, type Relation, UnencodableValue } from "../model/columns.ts"
+import { keyText } from "../model/fields.ts"
+import type { Writable } from "../model/handler.ts"
+import type { Projection } from "../model/projection.ts"
+import type { Row } from "../model/recorder.ts"
+import {
+  Fenced,
+  Store,
+  Unstorable,
+  type Changes,
+  type Claim,
+  type DeadLetter,
+  type LateEvent,
+  type PackedIds,
+  type ProjectionPartition,
+  type RetriedDeadLetter,
+  type TableChange,
+  type WindowChange
+} from "./store.ts"
+import { assertNotNull, byKey, decoded, keyOnly, merged, messageText, refused, storedRow } from "./stored-values.ts"
+
+/** A message in the outbox. `source` and `sourcePartition` name its stream; a stream's messages are in order. */
+export interface OutboxMessage {
+  readonly source: string
+  readonly sourcePartition: number
+  readonly topic: string
+  readonly key: string
+  readonly eventTime: number
+  readonly eventId: string | null
+  readonly tenant: string | null
+  readonly traceparent: string | null
+  readonly schemaVersion: number
+  /** The value's JSON text. */
+  readonly value: string
+}
+/** A dead letter, where its record lies, and how many of its events' attempts failed. */
+export interface StoredDeadLetter extends Omit<DeadLetter, "status"> {
+  readonly at: ProjectionPartition
+  readonly status: DeadLetter["status"] | "retried"
+  /** The position of the record by which it was last retried. */
+  readonly retriedPosition?: number
+}
+/** A late event, and the partition that its record lies in. */
+export interface StoredLateEvent extends LateEvent {
+  readonly at: ProjectionPartition
+}
+
+/** A read model's rows, by the text of their keys. A row holds what PostgreSQL's columns would: jsonb as JSON text, instants as milliseconds. */
+interface StoredRows {
+  readonly relation: Relation
+  readonly rows: Map<string, Row>
+}
+/** What a commit does with one row; an undefined row is deleted. */
+interface RowWrite {
+  readonly rows: Map<string, Row>
+  readonly key: string
+  readonly row: Row | undefined
+}
+
+type MetaElement = readonly [
+  key: string,
+  eventTime: number,
+  eventId: string | null,
+  tenant: string | null,
+  traceparent: string | null,
+  schemaVersion?: number
+]
+const textAt = ({ partition, topic }: ProjectionPartition) => `${topic}/${partition}`
+const isOpen = ({ status }: StoredDeadLetter) => status === "parked" || status === "skipped"
+
+/** A store for one projection that keeps everything in memory. `service` is the port. */
+export class MemoryStore {
+  readonly outbox: Array<OutboxMessage> = []
+  readonly late: Array<StoredLateEvent> = []
+  readonly deadLetters: Array<StoredDeadLetter> = []
+  /** Why partitions are halted, by `topic/partition`. */
+  readonly halted = new Map<string, string>()
+  private readonly relations: ReadonlyMap<string, StoredRows>
+  /** How far each partition is, by `topic/partition`. */
+  readonly claims = new Map<string, Claim>()
+  private readonly seen = new Map<string, Array<PackedIds>>()
+  private epochs = 0
+
+  constructor({ writes }: Projection.Any) {
+    const relations = readModelsOf(writes as ReadonlyArray<Writable>)
+    this.relations = new Map(relations.map((relation) => [relation.name, { relation, rows: new Map() }]))
+  }
+
+  readonly service: Store["Service"] = Store.of({
+    prepare: () => Effect.void,
+    claim: (projection, topic, partition) => Effect.sync(() => this.claim(projection, topic, partition)),
+    commit: (_, claim, changes) => orUnstorable(() => this.commit(claim, changes)),
+    readRows: (_, { name }, keys) => orUnstorable(() => Effect.succeed(this.readRows(name, keys))),
+    seenIds: (at, ranges) =>
+      Effect.sync(() =>
+        this.seenOf(at)
+          .filter(({ maxTime, minTime }) => ranges.some(({ from, to }) => maxTime >= from && minTime <= to))
+          .map(({ packed }) => packed)
+      ),
+    deadLetters: (at, position, { behind, ordered }) =>
+      Effect.sync(() => this.openDeadLetters(at, position, ordered, behind)),
+    parkedKeys: (at, keys) =>
+      Effect.sync(() => {
+        const parked = new Set(this.openAt(at).flatMap(({ key, status }) => (status === "skipped" ? [] : [key])))
+        return keys.filter((key) => parked.has(key))
+      }),
+    park: (at, deadLetter) => Effect.sync(() => this.addDeadLetter(at, deadLetter)),
+    halt: (at, reason) => Effect.sync(() => void this.halted.set(textAt(at), reason))
+  })
+
+  /** The rows of a table or window, as the definition has them, in the order in which they were inserted. */
+  rows(name: string): ReadonlyArray<Row> {
+    const { relation, rows } = this.relations.get(name)!
+    return [...rows.values()].map((row) => decoded(relation, row))
+  }
+  /** Whether the projection writes the read model. */
+  has(name: string): boolean {
+    return this.relations.has(name)
+  }
+  /** Puts rows into a read model before any commit. Throws `Unstorable`. */
+  seed(name: string, rows: ReadonlyArray<Row>): void {
+    const to = this.relations.get(name)!
+    for (const row of rows) apply(this.upserts(to, [row]))
+  }
+
+  private claim({ name: projection, version }: Projection.Any, topic: string, partition: number): Claim {
+    const at = { projection, version, topic, partition }
+    const none = { commitNo: 0, position: 0, fingerprint: undefined, streamTime: undefined, outboxSeq: 0 }
+    const first = { ...at, ...none, identity: undefined, mode: "live", seenChunk: 0, seenFill: 0 } as const
+    const epoch = ++this.epochs
+    const claim = { ...(this.claims.get(textAt(at)) ?? first), epoch, incarnation: `incarnation ${epoch}` }
+    this.claims.set(textAt(at), claim)
+    this.halted.delete(textAt(at))
+    return claim
+  }
+
+  private commit(claim: Claim, changes: Changes): Effect.Effect<Claim, Fenced> {
+    const held = this.claims.get(textAt(claim))
+    if (held?.incarnation !== claim.incarnation || held.commitNo !== claim.commitNo)
+      return Effect.fail(new Fenced(claim))
+    // everything that can be refused comes before the first write
+    const writes = changes.tables.flatMap((change) => this.tableWrites(change))
+    const windows = changes.windows.map((change) => ({ change, writes: this.windowWrites(change) }))
+    const messages = [
+      ...this.published(claim, changes),
+      ...windows.toReversed().flatMap((of) => this.updates(claim, of))
+    ]
+    apply([...writes, ...windows.flatMap((of) => of.writes)])
+    this.outbox.push(...messages)
+    for (const late of changes.late) this.late.push({ ...late, at: claim })
+    for (const deadLetter of changes.deadLetters) this.addDeadLetter(claim, deadLetter)
+    for (const retried of changes.retried ?? []) this.retry(claim, retried)
+    if (changes.seen !== undefined)
+      this.seen.set(textAt(claim), [...(this.seen.get(textAt(claim)) ?? []), changes.seen])
+    const { fingerprint, position, streamTime } = changes
+    const outboxSeq = claim.outboxSeq + messages.length
+    const next = { ...claim, commitNo: claim.commitNo + 1, position, fingerprint, streamTime, outboxSeq }
+    this.claims.set(textAt(claim), next)
+    return Effect.succeed(next)
+  }
+
+  private tableWrites({ deletes, table, updates, upserts }: TableChange): ReadonlyArray<RowWrite> {
+    const to = this.relations.get(table.name)!
+    const { relation, rows } = to
+    const changed = updates.flatMap((patch) => {
+      const next = storedRow(relation, patch)
+      const key = keyText(relation.key, next)
+      const before = rows.get(key)
+      if (before === undefined) return []
+      const given = Object.entries(next).filter(([column]) => column in patch)
+      return [{ rows, key, row: assertNotNull(relation, { ...before, ...Object.fromEntries(given) }) }]
+    })
+    const deleted = deletes.map((row) => ({
+      rows,
+      key: keyText(relation.key, storedRow(keyOnly(relation), row)),
+      row: undefined
+    }))
+    return [...this.upserts(to, upserts), ...changed, ...deleted]
+  }
+  private upserts({ relation, rows }: StoredRows, upserted: ReadonlyArray<Row>): ReadonlyArray<RowWrite> {
+    const writes = upserted.map((given) => {
+      const row = assertNotNull(relation, storedRow(relation, given))
+      return { rows, key: keyText(relation.key, row), row }
+    })
+    assertDistinct(relation, writes)
+    return writes
+  }
+  private windowWrites({ deltas, window }: WindowChange): ReadonlyArray<RowWrite & { readonly row: Row }> {
+    const { relation, rows } = this.relations.get(window.name)!
+    const writes = deltas.map((delta) => {
+      const added = assertNotNull(relation, storedRow(relation, delta.row))
+      const key = keyText(relation.key, added)
+      const before = rows.get(key)
+      if (before === undefined) return { rows, key, row: added }
+      const values = relation.columns
+        .filter(({ name }) => !relation.key.includes(name))
+        .map((column) => [column.name, merged(column, before[column.name] as never, added[column.name] as never)])
+      return { rows, key, row: { ...before, ...(Object.fromEntries(values) as Row) } }
+    })
+    assertDistinct(relation, writes)
+    return writes
+  }
+
+  /** What handlers published, and dead letters. It comes before what windows publish. */
+  private published({ partition, topic: source }: Claim, { segments }: Changes): ReadonlyArray<OutboxMessage> {
+    return segments.flatMap(({ meta, topic, vals }) => {
+      const values = vals.split("\n")
+      return (JSON.parse(meta) as ReadonlyArray<MetaElement>).map(
+        ([key, eventTime, eventId, tenant, traceparent, schemaVersion = 1], i): OutboxMessage => ({
+          source,
+          sourcePartition: partition,
+          topic,
+          key,
+          eventTime,
+          eventId,
+          tenant,
+          traceparent,
+          schemaVersion,
+          value: values[i]!
+        })
+      )
+    })
+  }
+  /** The new rows of a window that publishes its updates, in the order of their keys. The windows' own order is that of the statement. */
+  private updates(
+    { partition, topic: source }: Claim,
+    {
+      change,
+      writes
+    }: { readonly change: WindowChange; readonly writes: ReadonlyArray<RowWrite & { readonly row: Row }> }
+  ): ReadonlyArray<OutboxMessage> {
+    const { topic } = change.window
+    const { relation } = this.relations.get(change.window.name)!
+    if (topic === undefined) return []
+    const compare = byKey(relation)
+    return writes
+      .map(({ row }, i) => ({ row, delta: change.deltas[i]! }))
+      .toSorted((a, b) => compare(a.row, b.row))
+      .map(({ delta, row }): OutboxMessage => {
+        const { eventTime, key, tenant = null, traceparent = null } = delta
+        return {
+          source,
+          sourcePartition: partition,
+          topic: topic.name,
+          key,
+          eventTime,
+          eventId: null,
+          tenant,
+          traceparent,
+          schemaVersion: 1,
+          value: messageText(relation, row, topic.fields)
+        }
+      })
+  }
+
+  private readRows(name: string, keys: ReadonlyArray<Row>): ReadonlyArray<Row> {
+    const { relation, rows } = this.relations.get(name)!
+    return keys.flatMap((key) => {
+      const row = rows.get(keyText(relation.key, storedRow(keyOnly(relation), key)))
+      return row === undefined ? [] : [decoded(relation, row)]
+    })
+  }
+
+  private seenOf(at: ProjectionPartition): Array<PackedIds> {
+    const found = this.seen.get(textAt(at)) ?? []
+    this.seen.set(textAt(at), found)
+    return found
+  }
+  private openAt(at: ProjectionPartition): ReadonlyArray<StoredDeadLetter> {
+    return this.deadLetters.filter((deadLetter) => isOpen(deadLetter) && textAt(deadLetter.at) === textAt(at))
+  }
+  private openDeadLetters(at: ProjectionPartition, position: number, ordered: boolean, behind: number) {
+    const open = this.openAt(at)
+      .filter(({ envelope }) => envelope !== undefined)
+      .toSorted((a, b) => a.position - b.position)
+    const head = open.find((deadLetter) => deadLetter.position === position)
+    if (head === undefined) return []
+    if (!ordered) return [parkedRecord(head)]
+    const ofKey = open.filter(({ key }) => key !== null && key === head.key)
+    if (ofKey[0] !== undefined && ofKey[0] !== head) return []
+    return (ofKey.length === 0 ? [head] : ofKey).slice(0, behind + 1).map(parkedRecord)
+  }
+  private addDeadLetter(at: ProjectionPartition, deadLetter: DeadLetter): void {
+    const isThere = this.deadLetters.some(
+      (other) => other.position === deadLetter.position && textAt(other.at) === textAt(at)
+    )
+    if (!isThere) this.deadLetters.push({ ...deadLetter, at })
+  }
+  private retry(at: ProjectionPartition, { by, failed, position }: RetriedDeadLetter): void {
+    const i = this.deadLetters.findIndex((other) => other.position === position && textAt(other.at) === textAt(at))
+    const before = this.deadLetters[i]
+    if (before === undefined) return
+    const attempts = before.attempts + (failed?.attempts ?? 1)
+    const status = failed === undefined ? ("retried" as const) : ("parked" as const)
+    const { error, message } = failed ?? before
+    this.deadLetters[i] = { ...before, status, error, message, attempts, retriedPosition: by }
+  }
+}
+
+const apply = (writes: ReadonlyArray<RowWrite>) => {
+  for (const { key, row, rows } of writes) {
+    if (row === undefined) rows.delete(key)
+    else rows.set(key, row)
+  }
+}
+/** One statement cannot change a row twice: keys that differ here and are one key in the database are refused. */
+const assertDistinct = ({ name }: Relation, writes: ReadonlyArray<RowWrite>) => {
+  if (new Set(writes.map(({ key }) => key)).size < writes.length)
+    throw refused("21000", `two rows of ${name} have the same key`)
+}
+const parkedRecord = ({ at, envelope, position, value }: StoredDeadLetter): LogRecord => ({
+  ...recordFromEnvelope(envelope!, at.partition, value),
+  position,
+  appendedAt: 0
+})
+/** Runs what may throw `Unstorable`, or `UnencodableValue`, which is the same. */
+const orUnstorable = <A, E>(run: () => Effect.Effect<A, E>): Effect.Effect<A, E | Unstorable> =>
+  Effect.suspend((): Effect.Effect<A, E | Unstorable> => {
+    try {
+      return run()
+    } catch (error) {
+      if (error instanceof Unstorable) return Effect.fail(error)
+      if (error instanceof UnencodableValue) return Effect.fail(refused(error.code, error.message))
+      throw error
+    }
+  })

@@ -1,0 +1,147 @@
+// Values as PostgreSQL's columns hold them, for the store in memory: what is refused, how rows are merged, ordered, read and published. Pure.
+import { isStorable } from "../dead-letter/event-failure.ts"
+import { fromRow, isStorableNumber, storableNumbers, type Column, type Relation } from "../model/columns.ts"
+import type { Row } from "../model/recorder.ts"
+import { Unstorable } from "./store.ts"
+
+/** Data that PostgreSQL would refuse, with the SQLSTATE that it gives. */
+export const refused = (code: string, reason: string) => new Unstorable({ code, reason })
+const invalid = (column: Column, value: unknown) =>
+  refused("22P02", `invalid input for column ${column.name} of type ${column.type}: ${String(value)}`)
+
+// PostgreSQL's int8 ends before 2^63, and its timestamps are from 4714 BC to 294276 AD
+const int8End = 2 ** 63
+const firstInstant = -210_866_803_200_000
+const endOfInstants = 9_224_318_016_000_000
+const numeric = /^\s*[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?\s*$/i
+const truths: ReadonlySet<string> = new Set(["t", "true", "y", "yes", "on", "1"])
+const untruths: ReadonlySet<string> = new Set(["f", "false", "n", "no", "off", "0"])
+
+/** Throws for what jsonb cannot store. */
+const assertJson = (value: unknown): void => {
+  if (typeof value === "string" && !isStorable(value))
+    throw refused(
+      "22P05",
+      "unsupported Unicode escape sequence: JSON text has a NUL character or half a surrogate pair"
+    )
+  if (typeof value !== "object" || value === null) return
+  for (const [key, inner] of Object.entries(value)) {
+    assertJson(key)
+    assertJson(inner)
+  }
+}
+const numberOf = (column: Column, value: unknown): number => {
+  const text = typeof value === "number" || typeof value === "bigint" || typeof value === "string" ? String(value) : ""
+  if (!numeric.test(text)) throw invalid(column, value)
+  if (column.type === "bigint" && !/^\s*[-+]?\d+\s*$/.test(text)) throw invalid(column, value)
+  return Number(text)
+}
+/** A value as its column holds it; null if there is none. Throws `Unstorable` if PostgreSQL would refuse it. */
+const stored = (column: Column, value: unknown): unknown => {
+  const { encode, nullable, type } = column
+  // JSON's null is a value of its own only if the column has no other
+  if (value === undefined || (value === null && (nullable || encode === undefined))) return null
+  if (encode !== undefined) {
+    const encoded = encode(value)
+    if (type === "jsonb") assertJson(JSON.parse(encoded as string))
+    else if (typeof encoded === "string" && !isStorable(encoded)) throw refused("22021", `NUL in column ${column.name}`)
+    return encoded
+  }
+  if (typeof value === "number" && !isStorableNumber(type, value))
+    throw refused("22P02", `${column.name}: ${value} is not ${storableNumbers[type]} (${type})`)
+  if (typeof value === "object" || typeof value === "function" || typeof value === "symbol")
+    throw invalid(column, value)
+  switch (type) {
+    case "text":
+      if (!isStorable(String(value))) throw refused("22021", `NUL or half a surrogate pair in column ${column.name}`)
+      return String(value)
+    case "boolean": {
+      const text = String(value).trim().toLowerCase()
+      if (!truths.has(text) && !untruths.has(text)) throw invalid(column, value)
+      return truths.has(text)
+    }
+    case "timestamptz": {
+      const time = numberOf(column, value)
+      if (!(time >= firstInstant && time < endOfInstants)) throw refused("22008", `timestamp out of range: ${time}`)
+      return time
+    }
+    case "bigint": {
+      const number = numberOf(column, value)
+      if (!(number >= -int8End && number < int8End)) throw refused("22003", `${number} is out of range for type bigint`)
+      return number
+    }
+    default:
+      return numberOf(column, value)
+  }
+}
+/** A row with its values as the columns hold them. Throws `Unstorable` or `UnencodableValue`. */
+export const storedRow = ({ columns }: Relation, row: Row): Row =>
+  Object.fromEntries(columns.map((column) => [column.name, stored(column, row[column.name])]))
+/** Returns the row. Throws `Unstorable` if a column has no value that must have one. */
+export const assertNotNull = ({ columns, name }: Relation, row: Row): Row => {
+  const missing = columns.find((column) => !column.nullable && row[column.name] === null)
+  if (missing === undefined) return row
+  throw refused("23502", `null value in column ${missing.name} of ${name}, which must have a value`)
+}
+
+/** What becomes of a window's column when a batch's delta is added. Throws `Unstorable` on overflow. */
+export const merged = ({ delta, name, type }: Column, before: never, value: never): unknown => {
+  switch (delta) {
+    case "count":
+    case "sum": {
+      const sum = before + value
+      if (type === "bigint" ? Math.abs(sum) >= int8End : !Number.isFinite(sum))
+        throw refused("22003", `value out of range: overflow of column ${name} (${type})`)
+      return sum
+    }
+    case "min":
+      return Math.min(before, value)
+    case "max":
+      return Math.max(before, value)
+    default:
+      return value
+  }
+}
+
+/** Texts in the order of their code points, as PostgreSQL's collation "C" has them in UTF-8. */
+const compareTexts = (a: string, b: string): number => {
+  for (let i = 0; i < a.length && i < b.length; i++) {
+    const [x, y] = [a.charCodeAt(i), b.charCodeAt(i)]
+    if (x === y) continue
+    // a surrogate belongs to a code point above all that are one unit
+    const [high, other] = [x >= 0xd800 && x < 0xe000, y >= 0xd800 && y < 0xe000]
+    return high === other ? x - y : high ? 1 : -1
+  }
+  return a.length - b.length
+}
+/** Rows in the order of their keys, as PostgreSQL sorts them. */
+export const byKey =
+  ({ key }: Relation) =>
+  (a: Row, b: Row): number => {
+    for (const column of key) {
+      const [x, y] = [a[column], b[column]]
+      const order = typeof x === "string" ? compareTexts(x, y) : Number(x) - Number(y)
+      if (order !== 0) return order
+    }
+    return 0
+  }
+/** A row as a message: the columns that the topic declares, jsonb as JSON. */
+export const messageText = ({ columns }: Relation, row: Row, fields: ReadonlyArray<string> | undefined): string => {
+  const shown = fields === undefined ? columns : columns.filter(({ name }) => fields.includes(name))
+  const value = ({ name, type }: Column) =>
+    type === "jsonb" && row[name] !== null ? (row[name] as string) : JSON.stringify(row[name])
+  return `{${shown.map((column) => `${JSON.stringify(column.name)}:${value(column)}`).join(",")}}`
+}
+
+/** The relation with the columns of its key alone. */
+export const keyOnly = ({ columns, key, name }: Relation): Relation => ({
+  name,
+  key,
+  columns: columns.filter((column) => key.includes(column.name))
+})
+/** A row as the read model's definition has it, from the stored one. */
+export const decoded = (relation: Relation, row: Row): Row => {
+  const json = relation.columns.filter(({ name, type }) => type === "jsonb" && row[name] !== null)
+  const parsed = json.map(({ name }) => [name, JSON.parse(row[name] as string) as unknown])
+  return fromRow(relation, { ...row, ...(Object.fromEntries(parsed) as Row) })
+}
