@@ -1,14 +1,15 @@
-// Whether the other side has every record once, as it was and in the order of its key; and every dead letter once. It knows no fault.
+// Compares both sides after a run: each record must be on the other side once, unchanged and in the order of its key, and each dead letter once.
 import * as Effect from "effect/Effect"
 import { errorTopicSuffix } from "../../../src/bridge/rule.ts"
 import { formatPosition } from "../../../src/bridge/pulsar-position.ts"
 import { type Both, full, messagesOf } from "../../support/bridge.ts"
 import { recordsOf } from "../../support/relay-kafka.ts"
+import { Differences } from "../harness/differences.ts"
 import { kafkaBytes, skipped } from "./load.ts"
 
-/** A record as both sides have it. */
+/** A record as it is on either side. */
 interface Seen {
-  /** Its partition and place there, which say where its copies came from. */
+  /** Its partition and position: what the bridge's headers of its copies name. */
   readonly id: string
   readonly partition: string
   readonly key: string | null
@@ -16,20 +17,19 @@ interface Seen {
   readonly eventTime: number
   readonly headers: Readonly<Record<string, string>>
 }
-/** What is not as it must be. */
-export interface Differences {
-  /** Records that were to be mirrored, and those that came. */
+/** The result of a comparison. */
+export interface Comparison {
+  /** How many records had to be mirrored. */
   readonly mirrored: number
+  /** How many records had to become dead letters. */
   readonly letters: number
-  readonly lost: number
-  readonly doubled: number
-  readonly disordered: number
-  readonly wrong: number
-  readonly examples: ReadonlyArray<string>
+  readonly differences: Differences
 }
 
-const origin = "millrace-bridge-origin"
-const own = "millrace-bridge-"
+// written here once more, so that a mistake in the source does not hide itself
+const originHeader = "millrace-bridge-origin"
+const streamHeader = "millrace-bridge-stream"
+const offsetHeader = "millrace-bridge-offset"
 
 const onKafka = Effect.fnUntraced(function* (ends: Both, topic: string) {
   const found = yield* recordsOf(ends.kafkaOptions, ends.log, topic)
@@ -65,84 +65,85 @@ const onPulsar = Effect.fnUntraced(function* (ends: Both, topic: string) {
       })
   return all
 })
-/** Of which record it is the copy. A stream from Kafka is named after its rule and its topic, too. */
+/** The id of the record that it is the copy of, from its headers. The name of a stream from Kafka also contains its rule and topic. */
 const sourceOf = ({ headers }: Seen) => {
-  const stream = headers[`${own}stream`] ?? ""
+  const stream = headers[streamHeader] ?? ""
   const partition = stream.startsWith("persistent:") ? stream : (/\/(\d+)(#\w+)?$/.exec(stream)?.[1] ?? stream)
-  return `${partition} ${headers[`${own}offset`]}`
+  return `${partition} ${headers[offsetHeader]}`
 }
-const same = (original: Seen, copy: Seen) =>
+const isSame = (original: Seen, copy: Seen) =>
   original.key === copy.key &&
   original.value === copy.value &&
   original.eventTime === copy.eventTime &&
   Object.entries(original.headers).every(([name, text]) => copy.headers[name] === text)
 
-class Found {
-  mirrored = 0
-  letters = 0
-  lost = 0
-  doubled = 0
-  disordered = 0
-  wrong = 0
-  readonly examples: Array<string> = []
-  note(kind: "lost" | "doubled" | "disordered" | "wrong", what: string, seen: Seen) {
-    if (this[kind]++ < 4) this.examples.push(`${kind}: ${what}: ${JSON.stringify(seen).slice(0, 600)}`)
+const text = (seen: Seen) => JSON.stringify(seen).slice(0, 500)
+
+/** Adds what is wrong with the copies of originals: each has one copy and no more, and each copy is of an original. */
+const compareEach = (
+  differences: Differences,
+  what: string,
+  originals: ReadonlyArray<Seen>,
+  copies: ReadonlyArray<Seen>
+): void => {
+  const bySource = Map.groupBy(copies, sourceOf)
+  for (const original of originals) {
+    const [copy, ...more] = bySource.get(original.id) ?? []
+    bySource.delete(original.id)
+    if (copy === undefined) differences.add("lost", `${what}: ${text(original)}`)
+    else if (!isSame(original, copy))
+      differences.add("wrong", `${what}: ${text(copy)} is the copy of ${text(original)}`)
+    for (const one of more) differences.add("doubled", `${what}: ${text(one)}`)
   }
-  /** Each original has one copy and no more, and no copy is another's. */
-  each(what: string, originals: ReadonlyArray<Seen>, copies: ReadonlyArray<Seen>) {
-    const bySource = Map.groupBy(copies, sourceOf)
-    for (const original of originals) {
-      const [copy, ...more] = bySource.get(original.id) ?? []
-      bySource.delete(original.id)
-      if (copy === undefined) this.note("lost", what, original)
-      else if (!same(original, copy)) this.note("wrong", `${what}, of ${JSON.stringify(original).slice(0, 400)}`, copy)
-      for (const one of more) this.note("doubled", what, one)
-    }
-    for (const [stray = copies[0]!] of bySource.values()) this.note("wrong", `${what}, of nothing`, stray)
-    return originals.length
-  }
-  /** Copies of one key from one partition lie in one partition, in the order of their originals. */
-  order(what: string, originals: ReadonlyArray<Seen>, copies: ReadonlyArray<Seen>) {
-    const rank = new Map(originals.map(({ id }, i) => [id, i]))
-    const last = new Map<string, { readonly rank: number; readonly partition: string }>()
-    for (const copy of copies) {
-      const source = sourceOf(copy)
-      const from = `${copy.key} ${source.slice(0, source.lastIndexOf(" "))}`
-      const now = { rank: rank.get(source) ?? -1, partition: copy.partition }
-      const before = last.get(from)
-      if (before !== undefined && (now.rank <= before.rank || now.partition !== before.partition))
-        this.note("disordered", what, copy)
-      last.set(from, now)
-    }
+  for (const [stray = copies[0]!] of bySource.values())
+    differences.add("wrong", `${what}: ${text(stray)} is the copy of no record`)
+}
+/** Adds what is wrong with the order of copies: those of one key from one partition are in one partition, in the order of their originals. */
+const compareOrder = (
+  differences: Differences,
+  what: string,
+  originals: ReadonlyArray<Seen>,
+  copies: ReadonlyArray<Seen>
+): void => {
+  const rank = new Map(originals.map(({ id }, i) => [id, i]))
+  const last = new Map<string, { readonly rank: number; readonly partition: string }>()
+  for (const copy of copies) {
+    const source = sourceOf(copy)
+    const from = `${copy.key} ${source.slice(0, source.lastIndexOf(" "))}`
+    const now = { rank: rank.get(source) ?? -1, partition: copy.partition }
+    const before = last.get(from)
+    if (before !== undefined && (now.rank <= before.rank || now.partition !== before.partition))
+      differences.add("order", `${what}: ${text(copy)}`)
+    last.set(from, now)
   }
 }
 
-/** Compares both sides. Letters are those of the rules `out` and `back`, one topic's mirror. */
-export const compare = Effect.fnUntraced(function* (ends: Both, topic: string): Effect.fn.Return<Differences, unknown> {
+/** Compares both sides. The dead letters are those of the rules `out` and `back`, which mirror one topic. */
+export const compare = Effect.fnUntraced(function* (ends: Both, topic: string): Effect.fn.Return<Comparison, unknown> {
   const kafka = yield* onKafka(ends, topic)
   const pulsar = yield* onPulsar(ends, full(topic))
-  const letters = {
-    // there is no such topic before the first one
+  const deadLetters = {
+    // the topic does not exist before the first dead letter
     out: yield* onKafka(ends, `${topic}${errorTopicSuffix}`).pipe(Effect.catchCause(() => Effect.succeed([]))),
     back: yield* onPulsar(ends, `${full(topic)}${errorTopicSuffix}`)
   }
-  const found = new Found()
-  const native = (seen: Seen) => seen.headers[origin] === undefined
-  const goes = (seen: Seen) => native(seen) && seen.headers[skipped] === undefined
+  const differences = new Differences()
+  let [mirrored, letters] = [0, 0]
+  const isNative = (seen: Seen) => seen.headers[originHeader] === undefined
+  const isMirrored = (seen: Seen) => isNative(seen) && seen.headers[skipped] === undefined
   const sides = [
-    ["Kafka → Pulsar", kafka, pulsar, letters.out, ({ value }: Seen) => value.includes("\ufffd")],
-    ["Pulsar → Kafka", pulsar, kafka, letters.back, ({ value }: Seen) => value.length > kafkaBytes]
+    ["Kafka → Pulsar", kafka, pulsar, deadLetters.out, ({ value }: Seen) => value.includes("\ufffd")],
+    ["Pulsar → Kafka", pulsar, kafka, deadLetters.back, ({ value }: Seen) => value.length > kafkaBytes]
   ] as const
-  for (const [what, source, target, dead, refused] of sides) {
-    const originals = source.filter(goes)
-    const copies = target.filter((seen) => !native(seen))
-    found.mirrored += found.each(
-      what,
-      originals.filter((seen) => !refused(seen)),
-      copies
-    )
-    found.order(what, originals, copies)
-    found.letters += found.each(`letters of ${what}`, originals.filter(refused), dead)
+  for (const [what, source, target, dead, isRefused] of sides) {
+    const originals = source.filter(isMirrored)
+    const [refused, accepted] = [originals.filter(isRefused), originals.filter((seen) => !isRefused(seen))]
+    const copies = target.filter((seen) => !isNative(seen))
+    compareEach(differences, what, accepted, copies)
+    compareOrder(differences, what, originals, copies)
+    compareEach(differences, `dead letters of ${what}`, refused, dead)
+    mirrored += accepted.length
+    letters += refused.length
   }
-  return found
+  return { mirrored, letters, differences }
 })

@@ -1,4 +1,4 @@
-// What a run writes on both sides: records of all kinds, of keys that come again and again. It writes until it is told to end, whatever fails.
+// The load of a run: writes records of all kinds on both sides, for a few keys, until it is told to end, whatever fails meanwhile.
 import * as Effect from "effect/Effect"
 import { partitionOf } from "../../../src/model/partitioner.ts"
 import { type Both, full, publish, recordOf } from "../../support/bridge.ts"
@@ -6,15 +6,15 @@ import type { Random } from "../../support/random.ts"
 
 /** Partitions of the topic, on Kafka and on Pulsar. */
 export const partitions = { kafka: 4, pulsar: 3 } as const
-/** Records of Kafka's topic take so many bytes: those of Pulsar that are larger are dead letters. */
+/** The limit of Kafka's topic for a record, in bytes. Larger ones from Pulsar must become dead letters. */
 export const kafkaBytes = 20_000
-/** A record with this header goes nowhere. */
+/** The rules leave records with this header out. */
 export const skipped = "skip"
 
 const keys = 12
 const pauseMs = 100
 
-interface Made {
+interface Generated {
   readonly key: string | null
   readonly value: string
   readonly headers: Record<string, string>
@@ -24,11 +24,11 @@ interface Made {
 const hex = (random: Random, digits: number) =>
   Array.from({ length: digits }, () => random.int(0, 15).toString(16)).join("")
 
-/** A record of one side; now and then one without a key, a deletion, an empty one, one to leave out, or one that the other side refuses. */
-const made = (random: Random, side: "kafka" | "pulsar", i: number): Made => {
+/** Generates a record; sometimes one without a key, a deletion, an empty one, one that the rules leave out, or one that the other side refuses. */
+const generate = (random: Random, side: "kafka" | "pulsar", i: number): Generated => {
   const kind = random.int(1, 150)
   const text = JSON.stringify({ side, i })
-  // each too large one is found by halving, which takes sessions
+  // rare, because it takes the bridge several sessions to find one that is too large
   const refused = side === "kafka" ? "\ufffd" : random.chance(0.1) ? "x".repeat(kafkaBytes * 2) : text
   return {
     key: kind <= 5 ? null : `${side}-${random.int(0, keys - 1)}`,
@@ -38,9 +38,10 @@ const made = (random: Random, side: "kafka" | "pulsar", i: number): Made => {
     eventTime: 1_357_000_000_000 + i
   }
 }
-const spread = (key: string | null, count: number, i: number) => (key === null ? i % count : partitionOf(key, count))
+const partitionFor = (key: string | null, count: number, i: number) =>
+  key === null ? i % count : partitionOf(key, count)
 
-/** Writes on both sides at once until `isOver`. A burst now and then, so that there are batches; a write that fails is let go. */
+/** Writes on both sides at the same time until `isOver`, sometimes a burst, so that there are batches. Ignores writes that fail. */
 export const writing = (
   ends: Both,
   topic: string,
@@ -52,8 +53,8 @@ export const writing = (
   const few = () => (random.chance(0.04) ? random.int(100, 300) : random.int(1, 12))
   const toKafka = () => {
     const records = Array.from({ length: few() }, () => {
-      const { value, ...one } = made(random, "kafka", ++i)
-      const partition = spread(one.key, partitions.kafka, i)
+      const { value, ...one } = generate(random, "kafka", ++i)
+      const partition = partitionFor(one.key, partitions.kafka, i)
       // a deletion needs a key
       return recordOf(one.key, value === "" && one.key !== null && i % 2 === 0 ? null : value, {
         ...one,
@@ -66,7 +67,7 @@ export const writing = (
   }
   const toPulsar = () => {
     const all = Array.from({ length: few() }, () => {
-      const { eventTime, headers, key, traceparent, value } = made(random, "pulsar", ++i)
+      const { eventTime, headers, key, traceparent, value } = generate(random, "pulsar", ++i)
       const properties = {
         ...headers,
         traceparent,
@@ -74,7 +75,10 @@ export const writing = (
         event_id: `e${i}`,
         tenant: "acme"
       }
-      return { part: spread(key, partitions.pulsar, i), message: { key: key ?? "", value, eventTime, properties } }
+      return {
+        part: partitionFor(key, partitions.pulsar, i),
+        message: { key: key ?? "", value, eventTime, properties }
+      }
     })
     const batching = random.chance(0.5)
     return Effect.forEach(

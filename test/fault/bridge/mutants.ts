@@ -1,9 +1,9 @@
-// Mutants: the bridge with one protection less, each as a patch. The harness must find every one of them, or it proves nothing.
+// Mutants: the bridge without one of its protections, each as a patch of the source. The harness must find every one of them, or it proves nothing.
 import type { Finding } from "../harness/command.ts"
 import type { Patch } from "../harness/patched-copy.ts"
 import type { Step } from "./plan.ts"
 
-/** A mutant, and the faults that bring it to light. */
+/** A mutant, and the faults that reveal it. */
 export interface Mutant {
   readonly name: string
   readonly patches: ReadonlyArray<Patch>
@@ -23,7 +23,10 @@ const out = "src/bridge/to-pulsar.ts"
 const producers = "src/bridge/pulsar-producers.ts"
 const search = "src/bridge/rejection-search.ts"
 
-/** No protection, but a circumstance: who hears at once that its group went on is seldom the one that still writes. */
+/**
+ * Not a protection, but a circumstance: a process learns 3 s late that its group has moved on. If it learned that at once it would seldom still
+ * write.
+ */
 const late = ["lose", "stopAll"].map((what): Patch => ({
   file: "src/kafka/log/group.ts",
   find: ` return yield* ${what}\n`,
@@ -33,7 +36,7 @@ const late = ["lose", "stopAll"].map((what): Patch => ({
 /** All of them. */
 export const mutants: ReadonlyArray<Mutant> = [
   {
-    name: "what comes again from Pulsar is not known by its place",
+    name: "redelivered messages of Pulsar are not recognized by their position",
     patches: [
       {
         file: inward,
@@ -45,7 +48,7 @@ export const mutants: ReadonlyArray<Mutant> = [
     found: ["doubled"]
   },
   {
-    name: "records and the place on Pulsar are written in two transactions",
+    name: "records and the position on Pulsar are committed in two transactions",
     patches: [
       {
         file: inward,
@@ -73,7 +76,7 @@ export const mutants: ReadonlyArray<Mutant> = [
     found: ["lost"]
   },
   {
-    name: "every process writes to Kafka under an id of its own",
+    name: "every process writes to Kafka under a transactional id of its own",
     patches: [
       {
         file: inward,
@@ -86,7 +89,7 @@ export const mutants: ReadonlyArray<Mutant> = [
     found: ["doubled"]
   },
   {
-    name: "the position on Kafka is written before Pulsar has the records",
+    name: "the position on Kafka is committed before Pulsar has the records",
     patches: [
       {
         file: out,
@@ -98,13 +101,13 @@ export const mutants: ReadonlyArray<Mutant> = [
     found: ["lost"]
   },
   {
-    name: "the end of the topic on Pulsar is not read",
+    name: "a new producer does not scan what Pulsar has",
     patches: [{ file: producers, find: "      if (offset >= committed) present.add(offset)\n", replace: "" }],
     steps: [...kill("out, all stored", 1), forget, ...kill("out, all stored", 1), forget],
     found: ["doubled"]
   },
   {
-    name: "every process sends to Pulsar under a name of its own, and reads no end",
+    name: "every process sends to Pulsar under a producer's name of its own, and does not scan what Pulsar has",
     patches: [
       {
         file: producers,
@@ -122,7 +125,7 @@ export const mutants: ReadonlyArray<Mutant> = [
     found: ["doubled"]
   },
   {
-    name: "what was lost on the way to Pulsar is let go",
+    name: "records that were lost on the way to Pulsar are taken for duplicates",
     patches: [
       {
         file: "src/pulsar/bridge-side.ts",
@@ -139,7 +142,7 @@ export const mutants: ReadonlyArray<Mutant> = [
     found: ["lost"]
   },
   {
-    name: "a record goes back to where it came from",
+    name: "a record is mirrored back to where it came from",
     patches: [
       {
         file: "src/bridge/route.ts",
@@ -151,7 +154,7 @@ export const mutants: ReadonlyArray<Mutant> = [
     found: ["wrong"]
   },
   {
-    name: "of messages that are too large together none is taken",
+    name: "messages that are too large together all become dead letters",
     patches: [
       {
         file: search,

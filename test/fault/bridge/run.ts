@@ -9,57 +9,61 @@ import { type Both, both, forgetProducers, full, partitioned, progressOf, unique
 import { type BridgeProcess, bridgeProcess, rulesFile } from "../../support/bridge-process.ts"
 import type { TransportName } from "../../support/pulsar.ts"
 import { randomOf } from "../../support/random.ts"
+import type { Outcome } from "../harness/command.ts"
 import { type Patch, patchedCopy } from "../harness/patched-copy.ts"
-import { compare, type Differences } from "./compare.ts"
+import { Hang } from "../harness/until.ts"
+import { compare } from "./compare.ts"
 import { kafkaBytes, partitions, skipped, writing } from "./load.ts"
-import type { Kind, Step } from "./plan.ts"
+import type { FaultKind, Step } from "./plan.ts"
 import { points } from "./points.ts"
 import type { Services } from "./services.ts"
 
-/** What a run is asked for. */
+/** Options of a run. */
 export interface RunOptions {
   readonly seed: number
   readonly steps: ReadonlyArray<Step>
-  /** Taken away protections. Without a copy of the tree there are no points either. */
+  /** The patches of a mutant. */
   readonly patches?: ReadonlyArray<Patch>
+  /** Whether processes run in a patched copy of the tree. Without it there are no points and no mutants. */
   readonly copied: boolean
-  /** How long anything may take to come about. */
+  /** How long the run waits for anything, in milliseconds. */
   readonly patienceMs?: number
-  /** After so long no step is begun. */
+  /** After so many milliseconds no further step begins. */
   readonly maxMs?: number
   readonly say: (line: string) => void
 }
-/** What came of a run. */
-export interface Report extends Differences {
+/** The result of a run. */
+export interface Report extends Outcome {
   readonly seed: number
-  /** Faults that were done. */
+  /** How many faults happened. */
   readonly cycles: number
-  /** The same by kind. */
-  readonly done: Readonly<Partial<Record<Kind, number>>>
+  /** How many of each kind. */
+  readonly done: Readonly<Partial<Record<FaultKind, number>>>
   readonly processes: number
   readonly seconds: number
-  /** What did not come about. */
-  readonly hang: string | undefined
+  /** Records that had to be mirrored. */
+  readonly mirrored: number
+  /** Records that had to become dead letters. */
+  readonly letters: number
 }
-/** What did not come about in time. */
-class Hang extends Error {}
 const usualMs = 120_000
-/** So long a zombie may do harm before it is killed. */
+/** How long a stopped process may do harm after it continues, before it is killed. */
 const harmMs = 3_000
-/** So long a point may take before the other process leaves all work to the one that is to come by. */
+/** If a process has not reached its point within this time the other one is killed, so that it has all the work. */
 const aloneMs = 4_000
 
-const patiently = Effect.fnUntraced(function* (
+/** Asks until the answer is true, also if asking fails. Fails with a `Hang` after so many milliseconds. */
+const waitUntil = Effect.fnUntraced(function* (
   what: string,
   condition: Effect.Effect<boolean, unknown>,
   ms: number
 ): Effect.fn.Return<void, Hang> {
   const until = (yield* Clock.currentTimeMillis) + ms
   while (true) {
-    // brokers may be away, and what asks them dies of that
+    // brokers may be down, which makes asking fail
     const exit = yield* Effect.exit(condition)
     if (exit._tag === "Success" && exit.value) return
-    if ((yield* Clock.currentTimeMillis) > until) return yield* Effect.fail(new Hang(what))
+    if ((yield* Clock.currentTimeMillis) > until) return yield* Effect.fail(new Hang(`did not happen in time: ${what}`))
     yield* Effect.sleep(50)
   }
 })
@@ -67,7 +71,7 @@ const patiently = Effect.fnUntraced(function* (
 class Run {
   processes = 0
   paused = false
-  readonly done: Partial<Record<Kind, number>> = {}
+  readonly done: Partial<Record<FaultKind, number>> = {}
   readonly ends: Both
   readonly topic: string
   readonly options: BridgeOptions
@@ -98,17 +102,18 @@ class Run {
     this.say = given.say
   }
 
-  private start(transport: TransportName, point?: string) {
+  private launch(transport: TransportName, point?: string) {
     this.processes++
     const { file, root, services } = this
     const more = { ...(root !== undefined && { root }), ...(point !== undefined && { point }) }
     return bridgeProcess(services.through(transport), file, more)
   }
+  /** Starts one process on each transport, and waits until records move. */
   readonly begin = Effect.fnUntraced(function* (this: Run) {
-    this.running = [yield* this.start("native"), yield* this.start("websocket")]
-    yield* this.moves()
+    this.running = [yield* this.launch("native"), yield* this.launch("websocket")]
+    yield* this.untilMoving()
   })
-  /** How far each direction has come. */
+  /** The sum of the committed positions of each direction. */
   private async progress(): Promise<readonly [out: number, back: number]> {
     const { kafkaOptions } = this.ends
     const { name } = this.options
@@ -118,11 +123,11 @@ class Run {
     )
     return [await progressOf(kafkaOptions, `${name}/out`, this.topic), back.reduce((sum, one) => sum + one, 0)]
   }
-  /** Waits until something more was mirrored each way. */
-  private readonly moves = Effect.fnUntraced(function* (this: Run) {
+  /** Waits until both directions have committed further. */
+  private readonly untilMoving = Effect.fnUntraced(function* (this: Run) {
     let [outBefore, backBefore] = [Infinity, Infinity]
-    yield* patiently(
-      "records move",
+    yield* waitUntil(
+      "records to move in both directions",
       Effect.map(
         Effect.promise(() => this.progress()),
         ([out, back]) => {
@@ -134,7 +139,7 @@ class Run {
       this.patienceMs
     )
   })
-  /** Puts another process in the place of one that is gone. */
+  /** Kills the process of a slot, if it still runs, and starts another one there. */
   private readonly replace = Effect.fnUntraced(function* (
     this: Run,
     slot: number,
@@ -144,42 +149,43 @@ class Run {
     const one = this.running[slot]!
     one.signal("SIGKILL")
     yield* Effect.promise(() => one.ended)
-    this.running = this.running.with(slot, yield* this.start(transport, point))
+    this.running = this.running.with(slot, yield* this.launch(transport, point))
     return this.running[slot]!
   })
-  /** Waits for what a process does at a point; after a while it has all the work for itself. */
-  private readonly alone = Effect.fnUntraced(function* (
+  /** Waits until a process is killed or stopped at its point. If that takes long the other process is killed, so that this one has all the work. */
+  private readonly untilAtPoint = Effect.fnUntraced(function* (
     this: Run,
     slot: number,
     transport: TransportName,
     what: string,
     condition: Effect.Effect<boolean>
   ) {
-    const soon = yield* Effect.exit(patiently(what, condition, aloneMs))
+    const soon = yield* Effect.exit(waitUntil(what, condition, aloneMs))
     if (soon._tag === "Success") return
     const other = this.running[1 - slot]!
     other.signal("SIGKILL")
     yield* Effect.promise(() => other.ended)
-    yield* patiently(`${what}: ${this.running[slot]!.said()}`, condition, this.patienceMs)
+    yield* waitUntil(`${what}: ${this.running[slot]!.said()}`, condition, this.patienceMs)
     yield* this.replace(1 - slot, transport)
   })
 
+  /** Carries out one step, and waits before it until both processes run and records move. */
   readonly step = Effect.fnUntraced(function* (this: Run, step: Step, slot: number) {
-    const fell = this.running.find((one) => !one.isAlive())
-    if (fell !== undefined) return yield* Effect.fail(new Hang(`a process fell: ${fell.said()}`))
-    // a bridge that finds no broker when it starts says so and ends
+    const ended = this.running.find((one) => !one.isAlive())
+    if (ended !== undefined) return yield* Effect.fail(new Hang(`a process ended by itself: ${ended.said()}`))
+    // a process that is still starting must not lose a broker
     const up = Effect.sync(() => this.running.every((one) => !one.isAlive() || one.url() !== undefined))
-    yield* patiently("processes start", up, this.patienceMs)
-    yield* this.moves()
-    yield* this.happen(step, slot)
+    yield* waitUntil("start of both processes", up, this.patienceMs)
+    yield* this.untilMoving()
+    yield* this.perform(step, slot)
     this.done[step.kind] = (this.done[step.kind] ?? 0) + 1
   })
-  private readonly happen = Effect.fnUntraced(function* (this: Run, step: Step, slot: number) {
+  private readonly perform = Effect.fnUntraced(function* (this: Run, step: Step, slot: number) {
     const { ends, services, topic } = this
     const { transport } = step
     if (step.kind === "kill") {
       const armed = yield* this.replace(slot, transport, `kill:${step.point}:${step.nth}`)
-      yield* this.alone(
+      yield* this.untilAtPoint(
         slot,
         transport,
         step.point,
@@ -205,9 +211,9 @@ class Run {
       yield* Effect.sleep(step.downMs)
       yield* service.start
       const from = yield* Clock.currentTimeMillis
-      yield* this.moves()
+      yield* this.untilMoving()
       const seconds = ((yield* Clock.currentTimeMillis) - from) / 1_000
-      this.say(`${step.kind} is back, and ${seconds.toFixed(1)} s later records move both ways`)
+      this.say(`${step.kind} is back, and records moved in both directions ${seconds.toFixed(1)} s later`)
     }
   })
   private readonly zombie = Effect.fnUntraced(function* (
@@ -217,44 +223,46 @@ class Run {
   ) {
     const { transport } = step
     const armed = yield* this.replace(slot, transport, `stop:${step.point}:${step.nth}`)
-    yield* this.alone(
+    yield* this.untilAtPoint(
       slot,
       transport,
-      `zombie at ${step.point}`,
+      `stop at ${step.point}`,
       Effect.sync(() => armed.isStopped())
     )
     this.paused = true
-    yield* this.settle("others do a zombie's work")
+    yield* this.settle("the other process to do the work of a stopped one")
     armed.signal("SIGCONT")
     this.paused = false
     yield* Effect.sleep(harmMs)
-    yield* this.moves()
+    yield* this.untilMoving()
     yield* this.replace(slot, transport)
   })
-  /** Waits until the other side has everything, as long as it comes nearer to that. */
+  /** Waits until nothing is missing on the other side. Gives up if the number of missing records has not decreased for long. */
   readonly settle = Effect.fnUntraced(function* (this: Run, what: string) {
     let [least, since] = [Infinity, yield* Clock.currentTimeMillis]
     while (least > 0) {
       const exit = yield* Effect.exit(compare(this.ends, this.topic))
       const now = yield* Clock.currentTimeMillis
-      if (exit._tag === "Success" && exit.value.lost < least) [least, since] = [exit.value.lost, now]
+      if (exit._tag === "Success" && exit.value.differences.counts.lost < least)
+        [least, since] = [exit.value.differences.counts.lost, now]
       const said = () => this.running.map((one) => one.said().slice(-1_500)).join("\n")
-      if (now - since > this.patienceMs) return yield* Effect.fail(new Hang(`${what}: ${said()}`))
+      if (now - since > this.patienceMs) return yield* Effect.fail(new Hang(`did not happen in time: ${what}: ${said()}`))
       if (least > 0) yield* Effect.sleep(500)
     }
   })
-  /** Ends both in good order; what is left to do afterwards is nothing. */
+  /** Ends both processes by SIGTERM, then mirrors once what they left, such as acknowledgements. */
   readonly end = Effect.fnUntraced(function* (this: Run) {
     for (const one of this.running) one.signal("SIGTERM")
     for (const one of this.running) {
       const code = yield* Effect.promise(() => one.ended)
-      if (code !== 0) return yield* Effect.fail(new Hang(`SIGTERM: ended with ${code}: ${one.said()}`))
+      if (code !== 0) return yield* Effect.fail(new Hang(`a process ended with ${code} on SIGTERM: ${one.said()}`))
     }
     yield* mirrorOnce(yield* this.ends.bridge(this.options))
   })
 }
 
-const prepared = Effect.fnUntraced(function* (
+/** Creates the topics, the rules file and the patched copy. */
+const prepare = Effect.fnUntraced(function* (
   { copied, patches = [], patienceMs = usualMs, say }: RunOptions,
   all: Services
 ) {
@@ -283,14 +291,14 @@ const prepared = Effect.fnUntraced(function* (
   return new Run({ ends, topic, services: all, file, root: tree?.root, options, patienceMs, say })
 })
 
-/** Does a run. It fails where it could not begin; what did not come about later is in the report. */
+/** Carries out a run and compares both sides. Fails if the run cannot begin; what does not happen later is in the report. */
 export const execute = Effect.fnUntraced(function* (
   options: RunOptions,
   all: Services
 ): Effect.fn.Return<Report, unknown, Scope.Scope> {
   const { maxMs = Infinity, say, seed, steps } = options
   const began = yield* Clock.currentTimeMillis
-  const run = yield* prepared(options, all)
+  const run = yield* prepare(options, all)
   let over = false
   const random = randomOf(seed + 1)
   const writer = yield* Effect.forkChild(
@@ -311,7 +319,7 @@ export const execute = Effect.fnUntraced(function* (
     }
     over = true
     yield* Fiber.join(writer)
-    yield* run.settle("everything is mirrored in the end")
+    yield* run.settle("everything to be mirrored")
     yield* run.end()
   })
   const exit = yield* Effect.exit(going)
@@ -319,7 +327,9 @@ export const execute = Effect.fnUntraced(function* (
   const hang = exit._tag === "Success" ? undefined : String(exit.cause)
   const found = yield* compare(run.ends, run.topic)
   const seconds = Math.round(((yield* Clock.currentTimeMillis) - began) / 1_000)
-  const { disordered, doubled, examples, letters, lost, mirrored, wrong } = found
+  const { differences, letters, mirrored } = found
+  const { doubled, lost, order: disordered, wrong } = differences.counts
+  const { examples } = differences
   const { done, processes } = run
   const cycles = Object.values(done).reduce((sum, count) => sum + count, 0)
   return { seed, cycles, done, processes, seconds, mirrored, letters, lost, doubled, disordered, wrong, hang, examples }

@@ -1,11 +1,10 @@
-// Pulsar and PostgreSQL of one run, its own to kill, with a database and tenants; clients reach the brokers through proxies. It runs no relay.
+// Starts a Pulsar and a PostgreSQL for one run, which can be killed, with tenants and a database. Clients reach Pulsar through proxies.
 import { mkdtempSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import * as Effect from "effect/Effect"
 import type postgres from "postgres"
 import { launch } from "../../../stack/pick.ts"
-import { freePorts } from "../../../stack/ports.ts"
 import { pulsar } from "../../../stack/pulsar.ts"
 import type { Local } from "../../../stack/service.ts"
 import { connect as connectAs } from "../../../src/postgres/client/client.ts"
@@ -16,30 +15,30 @@ import { apply } from "../../../src/pulsar/tenants.ts"
 import { Tenancy } from "../../../src/model/tenancy.ts"
 import { optionsOf, type TransportName } from "../../support/pulsar.ts"
 import { connect, onServer } from "../harness/postgres.ts"
-import { TcpProxy } from "../../support/tcp-proxy.ts"
+import { PulsarProxies } from "../harness/proxied-pulsar.ts"
 
-/** The tenants, and the partitions of their topics; 1: it is not partitioned. */
+/** The tenants, and the numbers of partitions of their topics; 1 means not partitioned. */
 export const tenants = ["north", "south"] as const
 export const topics = { alerts: 1, scores: 2 } as const
 export type Tenant = (typeof tenants)[number]
 export type TopicName = keyof typeof topics
-/** What a broker takes, in bytes. */
+/** The largest message that the broker accepts, in bytes. */
 export const maxMessageBytes = 128 * 1024
 
 /** A run's services. */
 export interface Services {
   readonly pulsar: Local
   readonly postgres: Local
-  /** Of the database. */
+  /** The URL of the database. */
   readonly url: string
-  /** Connections of the harness to it, opened anew when they are lost. */
+  /** The harness's connections to it, which reconnect when they are lost. */
   readonly sql: postgres.Sql
-  /** Brokers as the processes under test reach them. */
+  /** How the processes under test reach Pulsar. */
   readonly through: (transport: TransportName) => PulsarOptions
-  /** Past the proxies. */
+  /** How Pulsar is reached past the proxies. */
   readonly direct: PulsarOptions
   readonly admin: Admin
-  /** Cuts every connection to a broker, and tells how many there were. */
+  /** Cuts every connection to Pulsar, and returns how many there were. */
   readonly cut: () => number
   readonly close: () => Promise<void>
 }
@@ -47,8 +46,8 @@ export interface Services {
 const database = "fanned"
 const namespace = "alerts"
 
-/** Made as `millrace pulsar apply` does it: deduplication is on. */
-const makeTenants = async (admin: Admin) => {
+/** Creates them as `millrace pulsar apply` does: with deduplication. */
+const createTenants = async (admin: Admin) => {
   const tenancy = Tenancy.make({
     tenants,
     namespace,
@@ -62,7 +61,7 @@ const makeTenants = async (admin: Admin) => {
   })
   await Effect.runPromise(apply(admin, tenancy))
 }
-const makeTables = (url: string) =>
+const createTables = (url: string) =>
   Effect.runPromise(
     Effect.scoped(
       Effect.gen(function* () {
@@ -77,26 +76,7 @@ const makeTables = (url: string) =>
     )
   )
 
-/** A broker that is reached by proxies only, whatever it tells of itself. */
-const startPulsar = async (directory: string, broker: TcpProxy, web: TcpProxy) => {
-  const [inner = 0, outer = 0] = await freePorts(2)
-  broker.target = outer
-  const local = await pulsar(directory, {
-    properties: {
-      brokerServicePort: String(inner),
-      internalListenerName: "internal",
-      advertisedListeners: `internal:pulsar://127.0.0.1:${inner},outer:pulsar://127.0.0.1:${broker.port}`,
-      bindAddresses: `outer:pulsar://127.0.0.1:${outer}`,
-      // longer than clients are silent: a process that stands still loses its socket, and with it its producers' names
-      webSocketSessionIdleTimeoutMillis: "15000",
-      maxMessageSize: String(maxMessageBytes)
-    }
-  })
-  web.target = Number(new URL(local.endpoints.MILLRACE_PULSAR_ADMIN_URL!).port)
-  return { local, inner }
-}
-
-/** Starts both, with what a run needs in them. */
+/** Starts both, and creates tenants and tables. */
 export const services = async (): Promise<Services> => {
   const directory = mkdtempSync(join(tmpdir(), "millrace-fault-"))
   const closing: Array<() => Promise<unknown>> = [
@@ -106,30 +86,22 @@ export const services = async (): Promise<Services> => {
     for (const one of closing.toReversed()) await one()
   }
   try {
-    const [broker, web] = [new TcpProxy(), new TcpProxy()]
-    for (const one of [broker, web]) {
-      await one.open()
-      closing.push(() => one.close())
-    }
-    // what ends here is processes, and no machine: what was written is there
+    const proxies = new PulsarProxies()
+    closing.push(() => proxies.close())
+    const properties = { ...(await proxies.open()), maxMessageSize: String(maxMessageBytes) }
+    // processes are killed here, not the machine, so nothing that was written is lost
     const server = await launch("postgres", join(directory, "postgres"), { postgres: { settings: { fsync: "off" } } })
     closing.push(() => server.close())
     await onServer(server)(`create database ${database}`)
     const url = new URL(server.endpoints.MILLRACE_DATABASE_URL!)
     url.pathname = `/${database}`
-    await makeTables(url.href)
-    const { inner, local } = await startPulsar(join(directory, "pulsar"), broker, web)
+    await createTables(url.href)
+    const local = await pulsar(join(directory, "pulsar"), { properties })
     closing.push(() => local.close())
-    const at = (port: number, webPort: number) => (transport: TransportName) => ({
-      ...optionsOf(transport, {
-        MILLRACE_PULSAR_URL: `pulsar://127.0.0.1:${port}`,
-        MILLRACE_PULSAR_ADMIN_URL: `http://127.0.0.1:${webPort}`
-      }),
-      namespace
-    })
-    const direct = { ...at(inner, web.target)("websocket"), timeoutMs: 60_000 }
+    proxies.started(local.endpoints)
+    const direct = { ...optionsOf("websocket", proxies.direct), namespace, timeoutMs: 60_000 }
     const admin = new Admin(direct)
-    await makeTenants(admin)
+    await createTenants(admin)
     const sql = connect(url.href, 4)
     closing.push(() => sql.end({ timeout: 1 }))
     return {
@@ -137,10 +109,10 @@ export const services = async (): Promise<Services> => {
       postgres: server,
       url: url.href,
       sql,
-      through: at(broker.port, web.port),
+      through: (transport) => ({ ...optionsOf(transport, proxies.through), namespace }),
       direct,
       admin,
-      cut: () => broker.cut() + web.cut(),
+      cut: () => proxies.cut(),
       close
     }
   } catch (error) {
