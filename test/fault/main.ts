@@ -1,4 +1,4 @@
-// `npm run fault`: which harness is asked for by the name of its folder, Kafka's where none is named. It runs none itself.
+// `npm run fault -- HARNESS`: starts the harness in the folder of that name, `kafka` if none is named.
 import { existsSync } from "node:fs"
 import { join } from "node:path"
 

@@ -246,7 +246,8 @@ class Run {
       if (exit._tag === "Success" && exit.value.differences.counts.lost < least)
         [least, since] = [exit.value.differences.counts.lost, now]
       const said = () => this.running.map((one) => one.said().slice(-1_500)).join("\n")
-      if (now - since > this.patienceMs) return yield* Effect.fail(new Hang(`did not happen in time: ${what}: ${said()}`))
+      if (now - since > this.patienceMs)
+        return yield* Effect.fail(new Hang(`did not happen in time: ${what}: ${said()}`))
       if (least > 0) yield* Effect.sleep(500)
     }
   })

@@ -1,4 +1,4 @@
-// A topic as Kafka's own console consumer prints it, read committed: nothing of this project reads the log here.
+// Reads a topic with Kafka's own console consumer, read committed, so that the comparison does not depend on this project's client.
 import { spawn } from "node:child_process"
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
@@ -6,7 +6,7 @@ import { join } from "node:path"
 import { jars, java } from "../../../stack/jars.ts"
 import { patience } from "../harness/patience.ts"
 
-/** A record as it was printed. */
+/** A record as the consumer printed it. */
 export interface Printed {
   readonly partition: number
   readonly offset: number
@@ -14,7 +14,7 @@ export interface Printed {
   readonly key: string | null
   readonly value: string | null
 }
-/** What is printed for null. */
+/** What the consumer prints for null. */
 const none = "<null>"
 const patienceMs = 300_000
 
@@ -41,8 +41,8 @@ const parse = (line: string): Printed => {
 }
 
 /**
- * Reads a topic from its beginning, and calls `take` with each record in the order of its partition, until a record that `isLast` says
- * is the last was seen in each of so many partitions. What comes behind it is passed over. Fails where that does not come, in five minutes.
+ * Reads a topic from its beginning, and calls `take` with each record in the order of its partition, until `isLast` has been true for a record of
+ * each partition. Records behind that one are ignored. Rejects if this takes more than five minutes.
  */
 export const consume = async (options: {
   readonly brokers: string
@@ -99,7 +99,9 @@ export const consume = async (options: {
   const waiting = new AbortController()
   const closed = new Promise((resolve) => child.once("close", resolve))
   if ((await Promise.race([closed, patience(patienceMs, waiting.signal)])) === "late") {
-    failure = new Error(`${topic}: ${partitions - seen.size} partitions do not come to their end in ${patienceMs} ms`)
+    failure = new Error(
+      `${topic}: ${partitions - seen.size} partitions did not reach their end within ${patienceMs} ms`
+    )
     child.kill("SIGKILL")
     await closed
   }

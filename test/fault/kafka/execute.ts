@@ -1,11 +1,11 @@
-// One run from beginning to end: the plan's faults, then what everything has come to, compared with the fold of the log.
+// Executes a run: carries out the plan, waits until everything is processed, and compares the result with the fold of the log.
 import type { Figures } from "../harness/fault-run.ts"
 import type { Fold } from "./fold.ts"
 import { type Run, type RunOptions, withRun } from "./run.ts"
 import { Steps } from "./steps.ts"
 import { Hang } from "../harness/until.ts"
 
-/** What became of a run. */
+/** The result of a run. */
 export interface Report extends Figures {
   readonly seed: number
   readonly events: number
@@ -13,21 +13,23 @@ export interface Report extends Figures {
   readonly late: number
   readonly alerts: number
   readonly dead: number
-  /** Records of transactions that were aborted, and none of which may be seen. */
+  /** Records of aborted transactions, none of which may be processed. */
   readonly aborted: number
   readonly fenced: number
 }
 
-/** Regular processes, beside those that faults start. */
+/** How many processes run besides those that steps start. */
 const regular = (options: RunOptions) => ({ projections: 2, relay: options.projectionsOnly === true ? 0 : 2 })
 
-const held = async (run: Run, hang: string | undefined) => {
+const hold = async (run: Run, hang: string | undefined) => {
   const { brokers, url } = run.services
-  run.say(`${hang ?? run.differences.toString()}\nheld: MILLRACE_KAFKA_BROKERS=${brokers} MILLRACE_DATABASE_URL=${url}`)
+  run.say(
+    `${hang ?? run.differences.toString()}\nkept running: MILLRACE_KAFKA_BROKERS=${brokers} MILLRACE_DATABASE_URL=${url}`
+  )
   await new Promise((resolve) => process.once("SIGINT", resolve).once("SIGTERM", resolve))
 }
 
-/** Runs the plan from beginning to end. */
+/** Executes a run, then the scenarios `then`. */
 export const execute = async (
   options: RunOptions,
   then: ReadonlyArray<(run: Run) => Promise<void>> = []
@@ -39,17 +41,17 @@ export const execute = async (
     try {
       const steps = new Steps(run, options.plan, regular(options))
       await steps.carryOut()
-      run.say("the plan is done")
+      run.say("the plan is carried out")
       await run.stopFeeding()
       const left = options.events - run.feeder.fed
       if (left > 0) await run.feeder.feed(left)
       await run.feeder.mark("end")
-      run.say("everything is fed")
+      run.say("everything is sent")
       await run.drain()
-      run.say("everything is handled")
+      run.say("everything is processed and relayed")
       await run.watch.look(run.services.sql, run.differences)
       await run.fleet.stop()
-      run.say("everything has ended")
+      run.say("all processes have ended")
       fold = await run.compare("end")
       run.say(`everything is compared: ${JSON.stringify(run.differences.counts)}`)
       for (const scenario of then) await scenario(run)
@@ -57,7 +59,7 @@ export const execute = async (
       if (!(error instanceof Hang)) throw error
       hang = error.message
     }
-    if (options.hold === true && (hang !== undefined || run.differences.total > 0)) await held(run, hang)
+    if (options.hold === true && (hang !== undefined || run.differences.total > 0)) await hold(run, hang)
     const { alerts = 0, dead = 0, duplicates = 0, events = 0, late = 0 } = fold?.totals ?? {}
     return {
       seed: options.seed,

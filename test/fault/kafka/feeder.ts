@@ -1,4 +1,4 @@
-// Sends the load to Kafka as foreign clients do: plain batches, and transactions, some of which are aborted. What lies in the log is the truth.
+// Sends the load to Kafka as foreign clients do: in plain batches and in transactions, some of which are aborted. What is in the log counts.
 import { type Admin, Kafka, type Message, Partitioners, type Producer, type Transaction } from "kafkajs"
 import { configOf } from "../../../src/kafka/protocol/kafkajs.ts"
 import { features, type Load, type Made, marker, phantoms, records } from "./load.ts"
@@ -6,14 +6,14 @@ import { features, type Load, type Made, marker, phantoms, records } from "./loa
 const input = "events.raw.v1"
 const lookup = "features.entity.v1"
 const slice = 500
-/** Where there is much to send. */
+/** The same if there is much to send. */
 const largeSlice = 2_000
-/** Of so many slices one goes in a transaction, and one has one beside it that is aborted. */
+/** Of so many slices one is sent in a transaction, and one has an aborted transaction beside it. */
 const every = 4
 
 const messageOf = ({ headers, key, value }: Made): Message => ({ key, value, headers: { ...headers } })
 const quiet = { initialRetryTime: 30, retries: 40, maxRetryTime: 500 }
-/** After that long kafkajs hangs, as it does now and then when brokers were lost. */
+/** A call of kafkajs that takes longer hangs, as it sometimes does after a broker was lost. */
 const hungMs = 15_000
 const within = async <A>(run: Promise<A>): Promise<A> => {
   let timer: NodeJS.Timeout | undefined
@@ -27,10 +27,10 @@ const within = async <A>(run: Promise<A>): Promise<A> => {
   }
 }
 
-/** Feeds one run. Calls are made one after another. */
+/** Sends the load of one run. Calls wait for one another. */
 export class Feeder {
   readonly load: Load
-  /** Events sent so far, markers and repetitions not counted. */
+  /** Events sent so far, without markers and repetitions. */
   fed = 0
   aborted = 0
   private marked = 0
@@ -49,12 +49,12 @@ export class Feeder {
     this.admin = this.kafka.admin()
   }
 
-  /** Connects, and sends what is known of the entities. */
+  /** Connects, and sends the lookup records of the entities. */
   async open() {
     await Promise.all([this.plain.connect(), this.admin.connect()])
     await this.deliver(lookup, features(this.load).map(messageOf))
   }
-  /** Everything that was asked for is fed. */
+  /** Resolves when everything that was asked for is sent. */
   get settled(): Promise<unknown> {
     return this.last
   }
@@ -63,21 +63,21 @@ export class Feeder {
     await Promise.all(all.map((one) => one?.disconnect().catch(() => undefined)))
   }
 
-  /** Sends the next events. All of them are in the log when this resolves, whatever the brokers went through. */
+  /** Sends the next events. When this resolves all of them are in the log, whatever happened to the broker meanwhile. */
   feed(count: number): Promise<void> {
     return this.behind(async () => {
       const size = count > 2 * largeSlice ? largeSlice : slice
       for (let left = count; left > 0; left -= size) await this.next(Math.min(left, size))
     })
   }
-  /** The same, and no transaction. */
+  /** The same without transactions. */
   drip(count: number): Promise<void> {
     return this.behind(async () => {
       await this.send(records(this.load, this.fed, this.fed + count))
       this.fed += count
     })
   }
-  /** One after another. */
+  /** Runs after everything that was asked for before. */
   private behind(run: () => Promise<void>): Promise<void> {
     const before = this.last
     const done = (async () => {
@@ -94,14 +94,14 @@ export class Feeder {
     const aborting = number % every === 1 ? await this.begin(number) : undefined
     if (aborting !== undefined) await this.leak(aborting, number)
     if (number % every === 3 && (await this.committed(number, made.slice(0, half)))) {
-      // the same producer aborts what it sends next, so that a fetch has both of it
+      // the same producer aborts what it sends next, so that one fetch contains both
       const next = await this.begin(number)
       if (next !== undefined) await this.leak(next, number)
       if (next !== undefined) await within(next.abort()).catch(() => this.drop(number))
       await this.send(made.slice(half))
     } else {
       await this.send(made.slice(0, half))
-      // one more between: records of both kinds alternate within a partition
+      // aborted and plain records alternate within a partition
       if (aborting !== undefined) await this.leak(aborting, number)
       await this.send(made.slice(half))
     }
@@ -114,7 +114,7 @@ export class Feeder {
   private producer() {
     return this.kafka.producer({ createPartitioner: Partitioners.DefaultPartitioner })
   }
-  /** Sends until it is told that all is there. What was there before is there twice then, as from any client. */
+  /** Sends until the broker confirms. Records may then be in the log twice, as from any client. */
   private async deliver(topic: string, messages: Array<Message>): Promise<void> {
     for (let left = 8; ; left--) {
       try {
@@ -128,7 +128,7 @@ export class Feeder {
       }
     }
   }
-  /** The producer of a slice. It commits in one and aborts in another. */
+  /** The index of the transactional producer of a slice. */
   private of(number: number): number {
     return Math.floor(number / every) % this.transactional.length
   }
@@ -170,19 +170,19 @@ export class Feeder {
       await within(transaction.commit())
       return true
     } catch {
-      // it may be there all the same: then what is sent again is a duplicate, as from any client
+      // it may be committed all the same: then what is sent again is a duplicate, as from any client
       this.drop(number)
       return false
     }
   }
-  /** After an error a transactional producer of kafkajs is stuck. The next one with its id fences it. */
+  /** Drops a transactional producer, which kafkajs cannot use after an error. The next one with its id fences it. */
   private drop(number: number) {
     const i = this.of(number)
     void this.transactional[i]?.disconnect().catch(() => undefined)
     this.transactional[i] = undefined
   }
 
-  /** Events of one partition, in one batch. */
+  /** Sends events to one partition, in one batch. */
   async only(count: number): Promise<void> {
     this.keys ??= await this.keyOfEach()
     const [key = ""] = this.keys
@@ -190,7 +190,7 @@ export class Feeder {
     await this.last
     await this.send(made)
   }
-  /** An event in every partition, and the id that ends each one's. Everything fed before lies before it in its partition. */
+  /** Sends a marker with this id to every partition, behind everything sent before. */
   async mark(id: string): Promise<void> {
     this.keys ??= await this.keyOfEach()
     await this.last
@@ -216,18 +216,18 @@ export class Feeder {
     return [...keys].toSorted(([a], [b]) => a - b).map(([, key]) => key)
   }
 
-  /** The end of every partition of a topic, control records included. */
+  /** The end of every partition of a topic, behind control records. */
   async ends(topic: string = input): Promise<ReadonlyArray<{ readonly partition: number; readonly end: number }>> {
     const offsets = await this.admin.fetchTopicOffsets(topic)
     return offsets
       .map(({ high, partition }) => ({ partition, end: Number(high) }))
       .toSorted((a, b) => a.partition - b.partition)
   }
-  /** Cuts a partition of the input off before an offset, as retention does. */
+  /** Deletes records of the input before an offset, as retention does. */
   async cut(partition: number, offset: number): Promise<void> {
     await this.admin.deleteTopicRecords({ topic: input, partitions: [{ partition, offset: String(offset) }] })
   }
-  /** Tells readers of a topic that this is all: a record in each partition that carries `text`. */
+  /** Ends each partition of a topic with a record whose value is `text`. */
   async seal(topic: string, text: string): Promise<void> {
     const ends = await this.ends(topic)
     await this.deliver(

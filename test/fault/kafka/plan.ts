@@ -1,4 +1,4 @@
-// The schedule of a run: which fault follows which, all of it from the seed. It does nothing.
+// The plan of a run: which faults happen in which order, all of it from the seed.
 import { randomOf } from "../../support/random.ts"
 import { drawn, grouped, many, shuffled } from "../harness/schedule.ts"
 import { projectorPoints, relayPoints } from "./failpoints.ts"
@@ -19,9 +19,9 @@ export type Step =
   | { readonly kind: "crashPostgres"; readonly immediate: boolean }
   | { readonly kind: "crashKafka" }
 
-/** How often each fault is to happen. What is left out does not. */
+/** How often each fault happens. A fault that is left out does not happen. */
 export interface Counts {
-  /** How many projectors are armed at once. Default 2. */
+  /** How many processes are killed at points at the same time. Default 2. */
   readonly together?: number
   readonly projectorKills?: number
   readonly relayKills?: number
@@ -64,7 +64,7 @@ export const standard = {
   postgresCrashes: 1,
   kafkaCrashes: 1
 } satisfies Counts
-/** A long run's: so many kills, twice as many of projectors as of relays, and the other faults in the proportion of `standard`. */
+/** The counts of a long run: `count` kills, two thirds of them of projections and one of relays, and the other faults in proportion. */
 export const cycles = (count: number): Counts => {
   const scale = (n: number) => Math.max(1, Math.round((n * count) / 30))
   return {
@@ -83,7 +83,7 @@ export const cycles = (count: number): Counts => {
   }
 }
 
-/** Steps for two hands: one works on projectors and the database, the other on relays and the broker, both at once. */
+/** Steps for two hands that work at the same time: the left one on projections and the database, the right one on relays and the broker. */
 export interface Plan {
   readonly left: ReadonlyArray<Step>
   readonly right: ReadonlyArray<Step>

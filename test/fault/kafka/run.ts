@@ -1,4 +1,4 @@
-// A run while it is under way: services, the application in processes of its own, a load; and the comparison with the fold of the log.
+// A run of the harness on Kafka: its services, the processes of the application, the load, and the comparison with a fold of the log.
 import { join } from "node:path"
 import { consume, type Printed } from "./consumer.ts"
 import { type Copy, type Patch, patchedCopy } from "../harness/patched-copy.ts"
@@ -14,23 +14,23 @@ import type { Plan } from "./plan.ts"
 import { type Services, services, sessionMs } from "./services.ts"
 import { compareTables } from "./tables.ts"
 
-/** What a run is to be. */
+/** Options of a run. */
 export interface RunOptions extends FaultRunOptions {
   readonly seed: number
   readonly plan: Plan
-  /** At least so many; while a fault is waited for more are sent. */
+  /** How many events are sent at least. While a step waits for its fault more are sent. */
   readonly events: number
-  /** Of these: what lies in the log before the first process starts. */
+  /** How many of them are in the log before the first process starts. */
   readonly ahead?: number
   readonly entities?: number
-  /** What makes the application a mutant. */
+  /** The patches of a mutant. */
   readonly mutant?: ReadonlyArray<Patch>
-  /** Without relays, and so without outputs. */
+  /** Runs no relays, and so compares no outputs. */
   readonly projectionsOnly?: boolean
-  /** Where something is wrong services are left running for whoever wants to look, until the process is told to end. */
+  /** If something is wrong, keep the services running for inspection until SIGINT or SIGTERM. */
   readonly hold?: boolean
 }
-/** A run while it is under way. */
+/** A run. */
 export class Run extends FaultRun<RunOptions> {
   readonly services: Services
   readonly feeder: Feeder
@@ -45,7 +45,7 @@ export class Run extends FaultRun<RunOptions> {
       if (!this.quiet) await this.feeder.drip(12)
     }, 100)
   }
-  /** Feeds nothing by itself meanwhile. */
+  /** Stops the load in the background while `use` runs. */
   async quietly<A>(use: () => Promise<A>): Promise<A> {
     this.quiet = true
     try {
@@ -61,14 +61,14 @@ export class Run extends FaultRun<RunOptions> {
     return [JSON.stringify(where), JSON.stringify(ends)]
   }
 
-  /** Everything that was fed is handled, and everything published is relayed. Others must have stopped feeding. */
+  /** Waits until everything that was sent is processed and everything published is relayed. Nothing may be sent meanwhile. */
   async drain(): Promise<void> {
     const ends = await this.feeder.ends()
     const { sql } = this.services
-    await this.until("handling of everything that was fed", () => isHandled(sql, ends))
+    await this.until("processing of everything that was sent", () => isHandled(sql, ends))
     await this.relayed("relaying of everything that was published")
   }
-  /** What is published by now is relayed. */
+  /** Waits until everything that is published by now is relayed. */
   async relayed(what: string): Promise<void> {
     if (this.options.projectionsOnly === true) return
     const { sql } = this.services
@@ -78,7 +78,7 @@ export class Run extends FaultRun<RunOptions> {
     )
   }
 
-  /** Reads the log and the outputs with Kafka's own consumer, and compares. Nothing may run. `end` is the last marker's id. */
+  /** Reads the log and the outputs with Kafka's own consumer, and compares them with the tables. No process may run. `end` is the id of the last marker. */
   async compare(end: string): Promise<Fold> {
     const { sql } = this.services
     const fold = await this.fold(end)
@@ -88,11 +88,11 @@ export class Run extends FaultRun<RunOptions> {
     await this.outputs(end, fold, new Map(published.map(({ partition, published }) => [partition, published])))
     return fold
   }
-  /** Compares the outputs alone, with the log up to one marker; another names what ends them. */
+  /** Compares only the outputs with the log up to the marker `end`. `seal` names the records that end the outputs. */
   async compareOutputs(end: string, seal: string): Promise<void> {
     await this.outputs(seal, await this.fold(end), new Map())
   }
-  /** The log up to a marker, folded. */
+  /** Folds the log up to a marker. */
   private async fold(end: string): Promise<Fold> {
     const fold = new Fold()
     for (const feature of features(this.feeder.load)) fold.feature(feature)
@@ -118,15 +118,15 @@ export class Run extends FaultRun<RunOptions> {
 }
 const isSeal = ({ value }: Printed) => value?.startsWith("sealed ") === true
 
-/** Makes the topics. Everything else is made by whichever process starts first. */
+/** Creates the topics. The process that starts first creates everything else. */
 const prepare = async (fleet: Fleet) => {
   const { code, errors, output } = await fleet.command("topics", "apply")
   if (code !== 0) throw new Error(`topics apply ended with ${code}: ${output}${errors}`)
 }
 
-/** Opens a run, lets `use` have it, and leaves nothing behind. */
+/** Starts everything that a run needs, calls `use`, and stops and removes everything again. */
 export const withRun = async <A>(options: RunOptions, use: (run: Run) => Promise<A>): Promise<A> => {
-  // mutants first: points are then put into what they left
+  // mutants first, because points are patches of lines that mutants keep
   const tree: Copy = patchedCopy([...(options.mutant ?? []), ...points])
   let opened: Services | undefined
   let feeder: Feeder | undefined
@@ -138,7 +138,7 @@ export const withRun = async <A>(options: RunOptions, use: (run: Run) => Promise
       MILLRACE_KAFKA_BROKERS: opened.brokers,
       MILLRACE_DATABASE_URL: opened.url,
       MILLRACE_KAFKA_SESSION_MS: String(sessionMs),
-      // a start takes half as long
+      // halves the time that a process takes to start
       NODE_COMPILE_CACHE: join(tree.root, ".compiled")
     })
     await prepare(fleet)

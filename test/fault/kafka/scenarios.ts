@@ -1,4 +1,5 @@
-// What needs a person, after a run: a database restored to an older state, and a log cut off before a consumer. Nothing is guessed: they halt.
+// Scenarios after a run that need a person: a database that is restored to an older state, and a log that lost records before they were processed.
+// The application must halt in both.
 import { setTimeout as sleep } from "node:timers/promises"
 import { isHandled, partitionStates } from "./observe.ts"
 import type { Run } from "./run.ts"
@@ -8,7 +9,7 @@ interface Status {
   readonly projections: ReadonlyArray<{ readonly partition: number; readonly halted: string | null }>
   readonly relays: ReadonlyArray<{ readonly target: string; readonly halted: string | null }>
 }
-/** What `millrace status` says; it must not be healthy. */
+/** The output of `millrace status`, which must not be healthy. */
 const unhealthy = async ({ fleet }: Run): Promise<Status> => {
   const { code, errors, output } = await fleet.command("status", "--json")
   const status = JSON.parse(output.trim().split("\n").at(-1) ?? "null") as Status
@@ -17,31 +18,31 @@ const unhealthy = async ({ fleet }: Run): Promise<Status> => {
 }
 
 const older = "signals_older"
-/** A copy of the application's database, as of now. Nothing may run. */
+/** Copies the application's database. No process may run. */
 export const backUp = async (run: Run): Promise<void> => {
   const { beside } = run.services
   await disconnected(run.services)
   await beside(`create database ${older} template signals`)
 }
-/** Puts the copy in the place of the database. */
+/** Replaces the database by the copy. */
 const restore = async (run: Run): Promise<void> => {
   const { beside } = run.services
   await disconnected(run.services)
   await beside("drop database signals with (force)")
   await beside(`alter database ${older} rename to signals`)
 }
-/** All sessions of the database end, the harness's own too, which are opened anew by whoever asks next. Asked for beside it: who asks has one. */
+/** Ends all sessions of the database, including the harness's own, which reconnect. Asks from outside the database, since the question needs a session. */
 const disconnected = async ({ beside }: Run["services"]) => {
   const end = "select pg_terminate_backend(pid) from pg_stat_activity where datname = 'signals'"
   for (let left = 200; (await beside(end)).length > 0; left--) {
-    if (left === 0) throw new Error("sessions of the database do not end")
+    if (left === 0) throw new Error("the sessions of the database did not end within 10 s")
     await sleep(50)
   }
 }
 
 /**
- * More is handled and relayed, then the database is that of before. Projections handle the rest of the log again; the relay must not
- * publish what Kafka has: it halts, and says why. The outputs stay what they were.
+ * Processes and relays more, then restores the older database. Projections must process the rest of the log again. The relay must not publish
+ * what Kafka has already: it halts with the reason, and the outputs stay as they were.
  */
 export const restoredDatabase = async (run: Run): Promise<void> => {
   const { differences, feeder, fleet, services } = run
@@ -55,15 +56,15 @@ export const restoredDatabase = async (run: Run): Promise<void> => {
   await restore(run)
   run.watch.forget()
   begin()
-  await run.until("handling of what the restored database lacks", () => isHandled(services.sql, ends))
-  await run.until("halt of the relay of a restored database", async () =>
+  await run.until("processing of what the restored database lacks", () => isHandled(services.sql, ends))
+  await run.until("the relay to halt on a restored database", async () =>
     (await partitionStates(services.sql)).some(({ relayHalted }) => relayHalted !== null)
   )
-  // another round, in which it may not go on
+  // more events, which it must not relay
   await feeder.feed(500)
   await feeder.mark("after")
   const more = await feeder.ends()
-  await run.until("handling on a restored database", () => isHandled(services.sql, more))
+  await run.until("processing on a restored database", () => isHandled(services.sql, more))
   const reason = (await unhealthy(run)).relays.find(({ halted }) => halted !== null)?.halted ?? ""
   if (!/restored/.test(reason)) differences.add("wrong", `the relay of a restored database says: ${reason}`)
   await fleet.stop()
@@ -71,30 +72,30 @@ export const restoredDatabase = async (run: Run): Promise<void> => {
   run.note("database restored to an older state")
 }
 
-/** Retention takes records that were not handled: the partition halts, and says why; the others flow. */
+/** Deletes records that were not processed, as retention does: the partition must halt with the reason, and the others must go on. */
 export const cutLog = async (run: Run): Promise<void> => {
   const { differences, feeder, fleet, services } = run
   await fleet.stop()
   await feeder.feed(600)
   const before = await partitionStates(services.sql)
   const ends = await feeder.ends()
-  // the one that has most to lose
+  // the partition with the most unprocessed records
   const { end, partition } = ends.toSorted(
     (a, b) => b.end - before[b.partition]!.position - (a.end - before[a.partition]!.position)
   )[0]!
   await feeder.cut(partition, end - 2)
   fleet.start("projections")
   const others = ends.filter((one) => one.partition !== partition)
-  await run.until("handling beside a partition that was cut off", () => isHandled(services.sql, others))
-  await run.until("halt of a partition that was cut off", async () => {
+  await run.until("processing of the other partitions", () => isHandled(services.sql, others))
+  await run.until("the partition with deleted records to halt", async () => {
     return (await partitionStates(services.sql))[partition]!.halted !== null
   })
   const now = (await partitionStates(services.sql))[partition]!
   if (now.position !== before[partition]!.position)
-    differences.add("lost", `partition ${partition} went on at ${now.position}, past what retention took`)
+    differences.add("lost", `partition ${partition} continued at ${now.position}, behind the deleted records`)
   const reason = (await unhealthy(run)).projections.find((one) => one.partition === partition)?.halted ?? ""
   if (!reason.includes(String(now.position)) || !reason.includes(String(end - 2)))
-    differences.add("wrong", `the partition that was cut off at ${end - 2} says: ${reason}`)
+    differences.add("wrong", `the partition whose records before ${end - 2} were deleted says: ${reason}`)
   run.note("log cut off before a consumer")
   await fleet.stop()
 }

@@ -1,4 +1,4 @@
-// Carries out a plan's steps on a run: each brings its fault about, waits until it has happened, and leaves regular processes running.
+// Carries out the steps of a plan: each causes its fault, waits until it has happened, and leaves the regular processes running.
 import { setTimeout as sleep } from "node:timers/promises"
 import type { Role, Worker } from "../harness/fleet.ts"
 import { partitions } from "./fold.ts"
@@ -13,7 +13,7 @@ import { assertAlive } from "../harness/until.ts"
 
 type Of<K extends Step["kind"]> = Extract<Step, { readonly kind: K }>
 
-/** The hands that carry out a plan. */
+/** Carries out a plan with two hands, which work at the same time. */
 export class Steps {
   private readonly run: Run
   private readonly plan: Plan
@@ -27,13 +27,13 @@ export class Steps {
     this.regular = regular
   }
 
-  /** Both hands at once, until both are done. Events are fed beside them in proportion. */
+  /** Runs both hands until both are done. Before each step its share of the events is sent. */
   async carryOut(): Promise<void> {
     const { left, right } = this.plan
     await this.restock("projections")
     await this.restock("relay")
     const { sql } = this.run.services
-    await this.run.until("claim of every partition", async () => (await claims(sql)) >= partitions)
+    await this.run.until("claims of all partitions", async () => (await claims(sql)) >= partitions)
     const hand = async (steps: ReadonlyArray<Step>, role: Role) => {
       for (const step of steps) {
         this.run.assertSound()
@@ -46,12 +46,12 @@ export class Steps {
         await this.look()
       }
     }
-    // where one fails the other gives up what it waits for, and both have ended before anything is closed
+    // if one hand fails the other one stops waiting, and both have ended before anything is closed
     const hands = [hand(left, "projections"), hand(right, "relay")].map((one) => one.catch(this.run.fail))
     await Promise.all(hands)
     this.run.assertSound()
   }
-  /** The load's share of a step, in one burst. */
+  /** Sends the share of one step in a burst. */
   private async feed() {
     const { feeder, options } = this.run
     const all = this.plan.left.length + this.plan.right.length
@@ -60,7 +60,7 @@ export class Steps {
   }
   private async look() {
     const { differences, services, watch } = this.run
-    // another hand may have the server down
+    // the other hand may have stopped the server
     await watch.look(services.sql, differences).catch(() => undefined)
   }
   private async restock(role: Role) {
@@ -113,8 +113,8 @@ export class Steps {
     for (const [i, worker] of armed.entries()) {
       const { name } = points[i]!
       let newest = worker
-      await this.run.until(`arrival at the point '${name}'`, async () => {
-        // what a process has is only taken from it where others join
+      await this.run.until(`a process reaches the point '${name}'`, async () => {
+        // partitions are only revoked from a process when others join
         if (name === "at revocation" && more < 4 && newest.claims > 0) {
           newest = await this.start("projections")
           more++
@@ -128,15 +128,15 @@ export class Steps {
   private async killRelayAtPoint({ name, nth }: Of<"killRelayAtPoint">) {
     const armed = await this.start("relay", `kill:${name}:${nth}`)
     await this.leaveTo(armed)
-    await this.run.until(`arrival at the point '${name}'`, () => armed.exit !== undefined)
+    await this.run.until(`a process reaches the point '${name}'`, () => armed.exit !== undefined)
     this.killed(armed, `relay killed ${name}`)
   }
-  /** The lane comes to one relay alone. */
+  /** Ends all relays but these, so that they get the lane. */
   private async leaveTo(...those: ReadonlyArray<Worker>) {
     const others = this.run.fleet.of("relay").filter((worker) => !those.includes(worker))
     await Promise.all(others.map((worker) => worker.end("SIGTERM")))
   }
-  /** It ended as it was told to. */
+  /** Checks that the process was killed, and counts the fault. */
   private killed(worker: Worker, what: string) {
     if (worker.exit !== "SIGKILL") throw new Error(`${worker.role} ended with ${worker.exit}:\n${worker.output}`)
     this.run.note(what)
@@ -147,18 +147,18 @@ export class Steps {
     await worker?.end("SIGKILL")
     this.run.note(`${role === "relay" ? "relay" : "projector"} killed at random`)
   }
-  /** Back to the number of regular processes: the oldest leave, in order. */
+  /** Ends the oldest processes by SIGTERM until only the regular number is left. */
   private async reduce() {
     const running = this.run.fleet.of("projections").filter(({ stopped }) => !stopped)
     const surplus = running.slice(0, Math.max(0, running.length - this.regular.projections))
     await Promise.all(surplus.map((worker) => worker.end("SIGTERM")))
-    if (surplus.length > 0) this.run.note("member left in order", surplus.length)
+    if (surplus.length > 0) this.run.note("member left by SIGTERM", surplus.length)
   }
 
   private async joinAndLeave({ signal }: Of<"joinAndLeave">) {
     const { services } = this.run
     const worker = await this.start("projections")
-    await this.run.until("claim of a process that joined", () => worker.claims > 0)
+    await this.run.until("claim by a process that joined", () => worker.claims > 0)
     this.run.note("rebalance: joined")
     const before = await claims(services.sql)
     await worker.end(signal)
@@ -169,19 +169,19 @@ export class Steps {
   private async zombie({ nth }: Of<"zombie">) {
     const { feeder, services } = this.run
     const worker = await this.start("projections", `stop:before commit:${nth}`)
-    await this.run.until("process that stands before a commit", () => worker.stopped)
-    // all that is fed by now is handled by others, and so what it has in hand
+    await this.run.until("a process to be stopped before a commit", () => worker.stopped)
+    // other processes take over everything that is sent by now, and so the events of the stopped process
     const ends = await feeder.ends()
-    await this.run.until("takeover from a process that stands still", () => isHandled(services.sql, ends))
+    await this.run.until("takeover from a stopped process", () => isHandled(services.sql, ends))
     const before = worker.fenced
     worker.signal("SIGCONT")
-    // without a fence its commits are answered all the same
+    // without fencing its commits are answered, too
     const answered = () => worker.fenced > before || worker.answered > partitions || worker.exit !== undefined
-    await this.run.until("answer to the commit of a process that came back", answered)
+    await this.run.until("answer to the commit of a continued process", answered)
     this.run.note(worker.fenced > before ? "zombie fenced" : "zombie not fenced")
     await this.reduce()
   }
-  /** Until two claims of a partition overlapped. What the other hand feeds meanwhile may be in the first process's hand instead. */
+  /** Tries up to three times to overlap two claims, because the first process may have read events that the other hand sent instead. */
   private async overlap() {
     for (let tries = 3; tries > 0; tries--) {
       const fenced = await this.run.quietly(() => this.overlapOnce())
@@ -190,34 +190,35 @@ export class Steps {
     this.run.note("overlapping claim not fenced")
   }
   /**
-   * Two processes at once before a commit of the same partition, the later claimant with more events in hand than the first, which
-   * comes back before the other has committed anything: nothing but the claim tells their commits apart. Whether the first was fenced.
+   * Stops two processes before a commit of the same partition. The later claimant has more events than the first one, which continues before
+   * the other has committed anything, so that only the claim distinguishes their commits. Returns whether the first one was fenced.
    */
   private async overlapOnce(): Promise<boolean> {
     const { feeder, fleet, services } = this.run
     const isAllHandled = async () => isHandled(services.sql, await feeder.ends())
-    const alone = async (deed: "stop" | "step") => {
+    const startAlone = async (deed: "stop" | "step") => {
       const worker = await this.start("projections", `${deed}:before commit:1`)
       await Promise.all(fleet.of("projections").map((one) => one !== worker && !one.stopped && one.end("SIGTERM")))
       return worker
     }
-    const stands = (worker: Worker) => this.run.until("process that stands before a commit", () => worker.stopped)
-    await this.run.until("handling before an overlap", isAllHandled)
-    const first = await alone("step")
+    const untilStopped = (worker: Worker) =>
+      this.run.until("a process to be stopped before a commit", () => worker.stopped)
+    await this.run.until("processing before an overlap", isAllHandled)
+    const first = await startAlone("step")
     await feeder.only(30)
-    await stands(first)
-    // in the log before the second reads it, and too much for the first to have
+    await untilStopped(first)
+    // in the log before the second process reads it, and more than the first one has read
     await feeder.only(30)
     const ends = await feeder.ends()
-    const second = await alone("stop")
-    await stands(second)
+    const second = await startAlone("stop")
+    await untilStopped(second)
     for (const worker of [first, second]) {
       worker.signal("SIGCONT")
       const answered = () => worker.fenced + worker.answered > 0 || worker.exit !== undefined
-      await this.run.until("answer to the commit of a process that came back", answered)
+      await this.run.until("answer to the commit of a continued process", answered)
     }
     first.signal("SIGCONT")
-    await this.run.until("handling after an overlap", () => isHandled(services.sql, ends))
+    await this.run.until("processing after an overlap", () => isHandled(services.sql, ends))
     await this.restock("projections")
     await Promise.all([first.end("SIGTERM"), second.end("SIGTERM")])
     return first.fenced > 0
@@ -226,14 +227,14 @@ export class Steps {
     const { services } = this.run
     const armed = await this.start("relay", `stop:${name}:1`)
     await this.leaveTo(armed)
-    await this.run.until("relay that stands still", () => armed.stopped)
+    await this.run.until("a relay to be stopped", () => armed.stopped)
     await this.restock("relay")
-    // a session that lives is let have its lane; here the server is told that it is gone
-    await this.run.until("end of a lane's session", async () => (await endLanes(services.sql)) > 0)
-    await this.run.relayed("takeover from a relay that stands still")
+    // a relay whose session lives keeps its lane, so its session is ended
+    await this.run.until("end of the session that holds the lane", async () => (await endLanes(services.sql)) > 0)
+    await this.run.relayed("takeover from a stopped relay")
     armed.signal("SIGCONT")
     await this.run.feeder.feed(200)
-    await this.run.relayed("relaying beside a relay that came back")
+    await this.run.relayed("relaying beside a continued relay")
     this.run.note("relay zombie")
     await armed.end("SIGTERM")
   }
@@ -243,7 +244,7 @@ export class Steps {
     const pair = [1, 2].map(() => this.run.fleet.start("relay", { environment }))
     await this.leaveTo(...pair)
     const overtaken = () => pair.every((worker) => worker.overtaken >= times)
-    await this.run.until("fences between two relays of one lane", overtaken)
+    await this.run.until("two relays to fence each other", overtaken)
     this.run.note("two relays on one lane")
     await Promise.all(pair.map((worker) => worker.end("SIGTERM")))
   }
@@ -255,7 +256,7 @@ export class Steps {
     try {
       if (!held) await feeder.feed(400)
       await this.run.until(
-        "session in the middle of a commit",
+        "a session that executes a commit",
         async () => (ended += await endCommits(services.sql)) > 0
       )
     } finally {
