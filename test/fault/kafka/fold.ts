@@ -1,4 +1,4 @@
-// The rules of the signals application, once more and by other hands: what the log must come to. It shares no code with src/.
+// Computes what the application must make of a log: the rules of the signals application written a second time, without any code of src/.
 import type { Printed } from "./consumer.ts"
 
 /** Partitions of every topic. */
@@ -27,7 +27,7 @@ interface Known {
   readonly threshold: number
   readonly segment: string
 }
-/** A score that must be published, in the order of the log. */
+/** A score that must be published. Scores are in the order of the log. */
 export interface Score {
   readonly id: string
   readonly entity: string
@@ -35,7 +35,7 @@ export interface Score {
   readonly at: number
   readonly trace: string | undefined
 }
-/** An alert that must be published, and be a row. */
+/** An alert that must be published and be a row of the table. */
 export interface Alert extends Score {
   readonly threshold: number
   readonly segment: string
@@ -51,11 +51,11 @@ export interface Window {
   readonly sum: Array<number>
   readonly max: Array<number>
 }
-/** What a partition of the input must come to. */
+/** What the application must make of one partition of the input. */
 export interface Partition {
   readonly scores: Array<Score>
   readonly alerts: Array<Alert>
-  /** `offset size start` of each contribution that came too late for its window. */
+  /** `OFFSET SIZE START` of each contribution that is late for its window. */
   readonly late: Set<string>
   /** Offsets. */
   readonly dead: Set<number>
@@ -66,7 +66,7 @@ export interface Partition {
   next: number
 }
 
-/** A record's event; undefined where no handler can take it. */
+/** The event of a record; undefined if it cannot be processed. */
 const eventOf = (value: string | null): Raw | undefined => {
   try {
     const raw = JSON.parse(value ?? "") as Raw
@@ -78,7 +78,7 @@ const eventOf = (value: string | null): Raw | undefined => {
   }
 }
 
-/** Folds the log, one record after the other of each partition. */
+/** Folds the log. The records of each partition must come in order. */
 export class Fold {
   readonly partitions: ReadonlyArray<Partition> = Array.from({ length: partitions }, () => ({
     scores: [],
@@ -91,18 +91,18 @@ export class Fold {
     next: 0
   }))
   readonly windows = new Map<string, Window>()
-  /** Rows of the table: the last alert of an id. */
+  /** The rows of the table: the last alert with each id. */
   readonly alerts = new Map<string, Alert>()
   private readonly known = new Map<string, Known>()
 
-  /** A record of `features.entity.v1`; all of them come before the first event. */
+  /** Takes a record of `features.entity.v1`. All of them come before the first event. */
   feature = ({ key, value }: Pick<Printed, "key" | "value">): void => {
     if (key === null) return
     if (value === null) this.known.delete(key)
     else this.known.set(key, JSON.parse(value) as Known)
   }
 
-  /** A record of `events.raw.v1`. */
+  /** Takes a record of `events.raw.v1`. */
   event = ({ headers, offset, partition: number, value }: Printed): void => {
     const partition = this.partitions[number]!
     partition.next = offset + 1
@@ -113,7 +113,7 @@ export class Fold {
     }
     const { occurred_at: at } = event
     partition.streamTime = Math.max(partition.streamTime, at)
-    // a text that PostgreSQL cannot hold
+    // a text that PostgreSQL cannot store
     if (event.entity_id.includes("\u0000")) {
       partition.dead.add(offset)
       return
@@ -164,7 +164,7 @@ export class Fold {
     window.max.push(Math.max(window.max.at(-1) ?? -Infinity, score))
   }
 
-  /** Figures of all partitions. */
+  /** Totals of all partitions. */
   get totals() {
     const sum = (of: (partition: Partition) => number) => this.partitions.reduce((all, one) => all + of(one), 0)
     return {

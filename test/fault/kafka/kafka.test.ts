@@ -1,6 +1,6 @@
-// The standard run of the harness on Kafka: every fault that there is, and the log's fold in the end; and some of the mutants.
+// A run of the harness on Kafka with every kind of fault, whose result is compared with a fold of the log; and some of the mutants.
 //
-// MILLRACE_FAULT_SEED repeats a run. `npm run fault` runs it longer, and `npm run fault -- --mutants` hunts all mutants.
+// MILLRACE_FAULT_SEED repeats a run. `npm run fault -- kafka` makes longer runs, and with `--mutants` hunts all mutants.
 import { assert, describe, it } from "vitest"
 import { owning } from "../../support/stack.ts"
 import { patchedCopy } from "../harness/patched-copy.ts"
@@ -11,7 +11,7 @@ import { planOf, short, standard } from "./plan.ts"
 import { execute } from "./execute.ts"
 import { backUp, cutLog, restoredDatabase } from "./scenarios.ts"
 
-// a process of Deno lives as long as its standard input, by which the harness's processes know that the harness is there
+// processes of the harness end when their standard input closes, which a process of Deno does not notice
 const suite =
   "Deno" in globalThis
     ? (title: string, body: () => void) => describe.skip(`${title} (the harness's processes run on Node)`, body)
@@ -20,7 +20,7 @@ const seed = Number(process.env["MILLRACE_FAULT_SEED"] ?? Math.floor(Math.random
 const lines: Array<string> = []
 const say = (line: string) => void lines.push(line)
 
-/** How many faults of a kind there were. */
+/** How many faults there were whose names match. */
 const count = (faults: Readonly<Record<string, number>>, kind: RegExp) =>
   Object.entries(faults).reduce((sum, [name, n]) => sum + (kind.test(name) ? n : 0), 0)
 
@@ -29,7 +29,7 @@ it("the patches of named points and mutants fit the source", () => {
 })
 
 suite("faults on Kafka", () => {
-  it(`lose and double nothing (seed ${seed})`, async () => {
+  it(`nothing is lost, doubled, out of order or wrong after faults of every kind (seed ${seed})`, async () => {
     process.stdout.write(`seed ${seed}: repeat with MILLRACE_FAULT_SEED=${seed}\n`)
     const counts = isLong ? standard : short
     const events = isLong ? 20_000 : 10_000
@@ -66,7 +66,7 @@ suite("faults on Kafka", () => {
     ...(isLong ? ["no fence", "the relay's offsets are committed after"] : [])
   ]
   for (const mutant of mutants.filter(({ name }) => quick.some((begin) => name.startsWith(begin)))) {
-    it(`find a mutant: ${mutant.name}`, async () => {
+    it(`the harness finds the mutant: ${mutant.name}`, async () => {
       const { caught, report } = await hunt(mutant, seed)
       assert.isTrue(caught, JSON.stringify(report))
     }, 300_000)

@@ -1,20 +1,20 @@
-// The input of the fault harness: events about entities, each depending on the seed and its number alone. It sends nothing.
+// Generates the input of the harness: events about entities, each of which depends on the seed and its number only.
 //
 // Amounts and weights are multiples of 1/4, so that sums of scores are exact in any order, and are compared to the last bit.
 
-/** What a load is made of. */
+/** The parameters of a load. */
 export interface Load {
   readonly seed: number
   readonly entities: number
 }
-/** A record of the input, before it has a partition: the key's decides. */
+/** A record of the input. Its key decides on the partition. */
 export interface Made {
   readonly key: string
   readonly value: string | null
   readonly headers: Readonly<Record<string, string>>
 }
 
-/** When the load's event time begins: a second before a whole minute, so that windows soon end. */
+/** The event time of the first event: a second before a whole minute, so that windows end soon. */
 export const startMs = 1_735_689_600_000 - 1_000
 const perMs = 2
 const tenants = ["acme", "globex", "initech", "umbrella"]
@@ -22,7 +22,7 @@ const types = ["transfer", "withdrawal", "refund"]
 const minute = 60_000
 const hour = 60 * minute
 
-/** Numbers from 0, up to and without 1, that depend on the seed, `i` and `of` alone (splitmix32). */
+/** A number from 0 to below 1 that depends on the seed, `i` and `of` only (splitmix32). */
 const random = (seed: number, i: number, of: number): number => {
   let a = (Math.imul(seed, 0x9e3779b9) + Math.imul(i + 1, 0x85ebca6b) + Math.imul(of + 1, 0xc2b2ae35)) | 0
   a = Math.imul(a ^ (a >>> 16), 0x21f0aaad)
@@ -30,10 +30,10 @@ const random = (seed: number, i: number, of: number): number => {
   return ((a ^ (a >>> 15)) >>> 0) / 4_294_967_296
 }
 
-/** Zipf with s = 1 by inversion of the harmonic sum, near enough for a load. */
+/** A Zipf distribution with s = 1, by inversion of the harmonic sum, which is exact enough for a load. */
 const zipf = (u: number, n: number) => Math.min(n - 1, Math.floor(Math.exp(u * Math.log(n + 1))) - 1)
 
-/** What is known of every entity but one in fifty. */
+/** The lookup records: one for each entity except one in fifty. */
 export const features = ({ entities, seed }: Load): ReadonlyArray<Made> =>
   Array.from({ length: entities }, (_, entity) => entity)
     .filter((entity) => random(seed, entity, 10) >= 0.02)
@@ -84,7 +84,7 @@ const made = (load: Load, i: number, raw: Raw): Made => {
   return { key: raw.entity_id, value: JSON.stringify(raw), headers }
 }
 
-/** What no handler can take, one of each sort in turn. */
+/** Records that cannot be processed, one of each sort in turn. */
 const poison = (load: Load, i: number): Made => {
   const raw = { ...rawOf(load, i), event_id: `poison-${load.seed}-${i}` }
   const sorts: ReadonlyArray<() => Made> = [
@@ -100,8 +100,8 @@ const poison = (load: Load, i: number): Made => {
 const poisonEvery = 1_500
 
 /**
- * Around the moment at which a minute ends: for each of many entities an event of exactly that moment, then one of a window whose
- * grace ends with it. The second is late by nothing.
+ * Events around the end of a minute: for each of many entities one at exactly that moment, then one of a window whose grace ends with it. The
+ * second one is just late.
  */
 const boundary = (load: Load, i: number): ReadonlyArray<Made> => {
   const end = startMs + Math.floor(i / perMs)
@@ -117,31 +117,31 @@ const boundary = (load: Load, i: number): ReadonlyArray<Made> => {
   ]
 }
 
-/** Event `i`, and whatever comes with it: one in 150 is sent again later, some with the same id and another time. */
+/** Event `i` and those that accompany it. One in 150 is sent again later, sometimes with the same id and another time. */
 const recordsOf = (load: Load, i: number): ReadonlyArray<Made> => {
   const found = [...boundary(load, i), made(load, i, rawOf(load, i))]
   if (i > 100 && random(load.seed, i, 3) < 1 / 150) {
     const earlier = i - 1 - Math.floor(random(load.seed, i, 4) * Math.min(i - 1, 3_000))
     const raw = rawOf(load, earlier)
     found.push(made(load, earlier, raw))
-    // over an hour from its namesake it is an event of its own, late for every window
+    // more than an hour from the event with the same id it is another event, and late for every window
     if (i % 8 === 0) found.push(made(load, earlier, { ...raw, occurred_at: raw.occurred_at - hour - 1 }))
   }
   if (i % poisonEvery === poisonEvery - 1) found.push(poison(load, i))
   return found
 }
 
-/** The records of the events from one number up to another. */
+/** The records of the events with numbers from `from` to below `to`. */
 export const records = (load: Load, from: number, to: number): ReadonlyArray<Made> =>
   Array.from({ length: to - from }, (_, n) => recordsOf(load, from + n)).flat()
 
-/** Events of transactions that are never committed: they would be seen, if they were read. */
+/** Events of transactions that are aborted. If they were processed, the comparison would find them. */
 export const phantoms = (load: Load, i: number, count: number): ReadonlyArray<Made> =>
   Array.from({ length: count }, (_, n) => {
     const raw = rawOf(load, i + n)
     return made(load, i + n, { ...raw, event_id: `phantom-${load.seed}-${i + n}`, amount: 600 })
   })
 
-/** An ordinary event under the key given; `id` says what it is sent for. */
+/** An ordinary event with the given key and id. */
 export const marker = (load: Load, i: number, key: string, id: string): Made =>
   made(load, i, { ...rawOf(load, i), entity_id: key, event_id: id })

@@ -1,4 +1,4 @@
-// Mutants: the application with one protection less, each as a patch. The harness must find every one of them, or it proves nothing.
+// Mutants: the application without one of its protections, each as a patch of the source. The harness must find every one, or it proves nothing.
 import type { Patch } from "../harness/patched-copy.ts"
 import { type Finding, isCaught } from "../harness/command.ts"
 import type { Plan, Step } from "./plan.ts"
@@ -6,12 +6,12 @@ import { execute, type Report } from "./execute.ts"
 import type { Run } from "./run.ts"
 import { backUp, cutLog, restoredDatabase } from "./scenarios.ts"
 
-/** A mutant, and what brings its fault to light. */
+/** A mutant, and the run that reveals it. */
 export interface Mutant {
   readonly name: string
   readonly patches: ReadonlyArray<Patch>
   readonly plan: Plan
-  /** What is found of it, at least one of these, among other things. `hang`: what should come about does not. */
+  /** What it must be found by: at least one of these. */
   readonly found: ReadonlyArray<Finding>
   readonly after?: ReadonlyArray<(run: Run) => Promise<void>>
 }
@@ -27,7 +27,7 @@ const times = (count: number, step: Step): ReadonlyArray<Step> => Array.from({ l
 const restart: Step = { kind: "killAtRandom", role: "projections", afterMs: 100 }
 const join: Step = { kind: "joinAndLeave", signal: "SIGKILL" }
 
-/** One commit's fence, and that of several together. */
+/** Replaces the fence of a single commit, and that of several together. */
 const fences = (one: string, several: string): ReadonlyArray<Patch> => [
   {
     file: fence,
@@ -55,13 +55,13 @@ const offsetsLine = "    // one after another: a broker that has to check the tr
 /** All of them. */
 export const mutants: ReadonlyArray<Mutant> = [
   {
-    name: "no fence",
+    name: "no fence: commits of a former claim have effect",
     patches: fences(`and ${both} and ${number} is not null`, "c.incarnation is not null"),
     plan: left({ kind: "zombie", nth: 1 }, { kind: "zombie", nth: 2 }),
     found: ["doubled"]
   },
   {
-    name: "no incarnation: commits are compared by their number alone",
+    name: "no incarnation: commits are fenced by their number only",
     patches: fences(`and ${both} and commit_no = ${number}`, "p.commit_no = c.commit_no"),
     plan: left({ kind: "overlap" }),
     found: ["hang"]
@@ -84,7 +84,7 @@ export const mutants: ReadonlyArray<Mutant> = [
     found: ["hang"]
   },
   {
-    name: "no dedupe",
+    name: "no dedupe: every record counts as an event of its own",
     patches: [
       {
         file: handling,
@@ -96,7 +96,7 @@ export const mutants: ReadonlyArray<Mutant> = [
     found: ["doubled"]
   },
   {
-    name: "dedupe forgets when a partition moves",
+    name: "seen ids are not loaded when a partition moves",
     patches: [
       {
         file: handling,
@@ -108,7 +108,7 @@ export const mutants: ReadonlyArray<Mutant> = [
     found: ["doubled"]
   },
   {
-    name: "a commit whose reply was lost is sent again",
+    name: "a commit whose reply was lost is repeated without checking whether it was executed",
     patches: [
       {
         file: store,
@@ -121,7 +121,7 @@ export const mutants: ReadonlyArray<Mutant> = [
     found: ["doubled"]
   },
   {
-    name: "reading begins at the end of the partition",
+    name: "a claim reads from the end of the partition, and not from the committed position",
     patches: [
       {
         file: runner,
@@ -135,7 +135,7 @@ export const mutants: ReadonlyArray<Mutant> = [
     found: ["lost", "hang"]
   },
   {
-    name: "stream time is forgotten when a partition moves",
+    name: "stream time is not loaded when a partition moves",
     patches: [
       { file: store, find: "    streamTime: row.stream_time ?? undefined,\n", replace: "    streamTime: undefined,\n" }
     ],
@@ -143,7 +143,7 @@ export const mutants: ReadonlyArray<Mutant> = [
     found: ["wrong"]
   },
   {
-    name: "late by one millisecond more",
+    name: "an event counts as late one millisecond too late",
     patches: [
       { file: "src/model/window.ts", find: "window.graceMs <= streamTime", replace: "window.graceMs < streamTime" }
     ],
@@ -151,7 +151,7 @@ export const mutants: ReadonlyArray<Mutant> = [
     found: ["lost"]
   },
   {
-    name: "input is read uncommitted",
+    name: "input is read uncommitted: records of aborted transactions are processed",
     patches: [
       {
         file: "src/kafka/protocol/fetch-request.ts",
@@ -164,7 +164,7 @@ export const mutants: ReadonlyArray<Mutant> = [
     found: ["wrong"]
   },
   {
-    name: "what a producer committed before it aborted is left out too",
+    name: "records that a producer committed before an aborted transaction are skipped, too",
     patches: [
       {
         file: "src/kafka/protocol/batch-decode.ts",
@@ -176,7 +176,7 @@ export const mutants: ReadonlyArray<Mutant> = [
     found: ["lost"]
   },
   {
-    name: "sequences have gaps",
+    name: "sequence numbers have gaps",
     patches: [
       {
         file: fence,
@@ -206,7 +206,7 @@ ${offsetsLine}`
     found: ["doubled"]
   },
   {
-    name: "the relay goes on where the database says, and not where Kafka does",
+    name: "the relay continues from the position in the database, and not from the one on Kafka",
     patches: [
       {
         file: "src/kafka/relay/position.ts",
@@ -230,7 +230,7 @@ ${offsetsLine}`
     found: ["doubled"]
   },
   {
-    name: "the relay does not look whether the outbox is the one it knows",
+    name: "the relay does not check whether the outbox is the one that it relayed before",
     patches: [
       {
         file: "src/kafka/relay/position.ts",
@@ -243,7 +243,7 @@ ${offsetsLine}`
     found: ["hang"]
   },
   {
-    name: "what retention took is passed over",
+    name: "records that retention deleted are skipped silently",
     patches: [
       {
         file: runner,

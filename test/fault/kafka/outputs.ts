@@ -1,14 +1,14 @@
-// Compares the derived topics, as a consumer reads them, with the fold of the log. Order counts, and so does every sequence number.
+// Compares the derived topics, as a consumer reads them, with the fold of the log, including the order and every sequence number.
 import type { Printed } from "./consumer.ts"
 import type { Differences } from "../harness/differences.ts"
 import type { Alert, Fold, Score, Window } from "./fold.ts"
 
-/** The derived topics, that of dead letters included. */
+/** The derived topics, including the one of dead letters. */
 export const topics = ["signals.scores.v1", "alerts.v1", "alerts.analytics.v1", "events.raw.v1.signals.dlq"] as const
 export type Output = (typeof topics)[number]
 
 type Value = Readonly<Record<string, string | number>>
-/** Records that must come exactly in this order; from the first that does not, all are kept for the verdict. */
+/** Records that must come in exactly this order. From the first one that does not, all are kept to find out what is wrong. */
 interface Sequence<A extends Score> {
   readonly expected: ReadonlyArray<A>
   matched: number
@@ -19,7 +19,7 @@ const sequence = <A extends Score>(expected: ReadonlyArray<A>): Sequence<A> => (
 const scoreText = ({ at, entity, id, score }: Score) => `${id} ${entity} ${score} ${at}`
 const alertText = (alert: Alert) => `${scoreText(alert)} ${alert.threshold} ${alert.segment}`
 
-/** Counts how often each text occurs: what is missing, and what is too much. */
+/** Compares how often each text occurs: what is missing, and what is there too often. */
 const compare = (expected: ReadonlyArray<string>, found: ReadonlyArray<string>) => {
   const counts = new Map<string, number>()
   for (const text of expected) counts.set(text, (counts.get(text) ?? 0) + 1)
@@ -28,15 +28,15 @@ const compare = (expected: ReadonlyArray<string>, found: ReadonlyArray<string>) 
   return { lost: all.filter(([, count]) => count > 0), extra: all.filter(([, count]) => count < 0) }
 }
 
-/** One run's outputs. `take` each topic's records, then `finish`. */
+/** The outputs of a run. Call `take` with the records of each topic, then `finish`. */
 export class Outputs {
   private readonly fold: Fold
   private readonly differences: Differences
   private readonly scores: ReadonlyArray<Sequence<Score>>
   private readonly alerts: ReadonlyArray<Sequence<Alert>>
-  /** By window: how many events the last record counted. */
+  /** How many events the last record of each window counted. */
   private readonly last = new Map<string, number>()
-  /** By stream: which sequence numbers were there, each bit one. */
+  /** The sequence numbers that were there, by stream. */
   private readonly numbers = new Map<string, Set<number>>()
   private readonly letters = new Set<string>()
   private readonly places = new Map<string, number>()
@@ -58,13 +58,13 @@ export class Outputs {
     else this.next(this.alerts, topic, record, alertText, value)
   }
 
-  /** Sequences are 1..n a stream over all its topics, and grow within each place. */
+  /** The sequence numbers of a stream are 1..n over all its topics, and ascend within each partition. */
   private number(topic: Output, { headers, offset, partition }: Printed) {
     const stream = headers["millrace-stream"] ?? ""
     const seq = Number(headers["millrace-seq"])
     const what = `${topic}/${partition} ${offset}: number ${seq} of ${stream}`
     if (stream !== `signals/events.raw.v1/${partition}`)
-      this.differences.add("wrong", `${what} is of another partition`)
+      this.differences.add("wrong", `${what} belongs to another partition`)
     let numbers = this.numbers.get(stream)
     if (numbers === undefined) this.numbers.set(stream, (numbers = new Set()))
     if (numbers.has(seq)) this.differences.add("doubled", what)
@@ -98,7 +98,7 @@ export class Outputs {
     const known = this.fold.partitions[Number(partition)]?.dead.has(Number(position)) === true
     if (this.letters.has(text)) this.differences.add("doubled", `dead letter ${text} in record ${offset}`)
     else if (!known)
-      this.differences.add("wrong", `dead letter ${text} in record ${offset} is of an event that is none`)
+      this.differences.add("wrong", `dead letter ${text} in record ${offset} is of an event that is not dead`)
     this.letters.add(text)
   }
   private window({ offset, partition }: Printed, value: Value) {
@@ -123,7 +123,7 @@ export class Outputs {
     )
   }
 
-  /** Everything was taken; `published` says the last number of each stream, by partition. */
+  /** Compares what is only known at the end. `published` has the last sequence number of each stream, by partition. */
   finish(published: ReadonlyMap<number, number>): void {
     for (const [partition, one] of this.scores.entries()) this.settle(`scores/${partition}`, one, scoreText)
     for (const [partition, one] of this.alerts.entries()) this.settle(`alerts/${partition}`, one, alertText)

@@ -6,15 +6,23 @@ import { type Loss, losses } from "./commit-proxy.ts"
 
 /** One fault, or a few that belong together. */
 export type Step =
+  /** Processes that run projections are killed, each at its point. */
   | { readonly kind: "killAtPoints"; readonly points: ReadonlyArray<{ readonly name: string; readonly nth: number }> }
   | { readonly kind: "killAtRandom"; readonly role: "projections" | "relay"; readonly afterMs: number }
   | { readonly kind: "killRelayAtPoint"; readonly name: string; readonly nth: number }
+  /** A process joins the group and leaves it again. */
   | { readonly kind: "joinAndLeave"; readonly signal: "SIGTERM" | "SIGKILL" }
+  /** A process is stopped before a commit until others have taken over, and then continues. */
   | { readonly kind: "zombie"; readonly nth: number }
+  /** Two processes claim a partition, and the first one commits after the second claim. */
   | { readonly kind: "overlap" }
+  /** A relay is stopped at a point until another one has taken its lane, and then continues. */
   | { readonly kind: "relayZombie"; readonly name: string }
+  /** Two relays take the same lane until each has been fenced so many times. */
   | { readonly kind: "relayFight"; readonly times: number }
+  /** PostgreSQL ends sessions that execute a commit; with `held` commits wait for a lock meanwhile. */
   | { readonly kind: "endBackends"; readonly held: boolean }
+  /** The replies to commits are lost. */
   | { readonly kind: "loseReplies"; readonly losses: ReadonlyArray<Loss> }
   | { readonly kind: "crashPostgres"; readonly immediate: boolean }
   | { readonly kind: "crashKafka" }

@@ -1,4 +1,4 @@
-// Compares what is in SQL with the fold of the log: read models, late and dead events, duplicates, and each partition's progress.
+// Compares the tables with the fold of the log: read models, windows, late events, dead letters, duplicates and the progress of each partition.
 import type postgres from "postgres"
 import type { Differences } from "../harness/differences.ts"
 import type { Fold } from "./fold.ts"
@@ -6,7 +6,7 @@ import type { Fold } from "./fold.ts"
 type Sql = postgres.Sql
 const page = 20_000
 
-/** Every table of the application. The application must be at rest. */
+/** Compares every table of the application, which must have processed everything. */
 export const compareTables = async (sql: Sql, fold: Fold, differences: Differences): Promise<void> => {
   await alerts(sql, fold, differences)
   await windows(sql, fold, differences)
@@ -25,7 +25,7 @@ const alerts = async (sql: Sql, fold: Fold, differences: Differences) => {
       found++
       const expected = fold.alerts.get(row["alert_id"] as string)
       if (expected === undefined) {
-        differences.add("wrong", `row ${row["alert_id"]} of alerts is no alert of the log`)
+        differences.add("wrong", `row ${row["alert_id"]} of alerts is not an alert of the log`)
         continue
       }
       const { at, entity, score, segment, tenant, threshold, trace } = expected
@@ -63,7 +63,7 @@ const windows = async (sql: Sql, fold: Fold, differences: Differences) => {
   if (found < fold.windows.size) differences.add("lost", "rows of windows", fold.windows.size - found)
 }
 
-/** What two sets do not have in common. */
+/** Adds the elements that only one of two sets has. */
 const compareSets = (what: string, found: ReadonlySet<string>, expected: ReadonlySet<string>, into: Differences) => {
   for (const one of expected) if (!found.has(one)) into.add("lost", `${what} ${one}`)
   for (const one of found) if (!expected.has(one)) into.add("wrong", `${what} ${one} should not be there`)

@@ -1,4 +1,4 @@
-// What a run came to, compared with what was published: topics by a reader of their own, subscriptions by their rows, and what was parked.
+// Compares the result of a run with what was published: the topics by reading them, the subscriptions by their rows, and the parked messages.
 import * as Effect from "effect/Effect"
 import { connect } from "../../../src/pulsar/client/cluster.ts"
 import type { Received } from "../../../src/pulsar/client/transport.ts"
@@ -17,7 +17,7 @@ interface Found {
 }
 const nameOf = ({ seq, stream }: Pick<Found, "stream" | "seq">) => `${stream}#${seq}`
 
-/** Each expected one is there once, nothing else is, and within each `group` sequences ascend. */
+/** Each expected message is there once, no other one is, and sequence numbers ascend within each group. */
 const once = (
   differences: Differences,
   where: string,
@@ -62,7 +62,7 @@ const compareTopics = (run: Run) =>
             found.push(asFound(message))
             if (message.id.batchSize > 1) run.batched += 1
           }
-        // a stream is in order in each partition, and a key is in one
+        // a stream is in order within each partition, and a key has one partition
         const groupOf = partitions.length === 1 ? (one: Found) => one.stream : byKey
         once(differences, `${tenant}/${topic}`, found, expected, groupOf)
       }
@@ -89,19 +89,19 @@ const compareParked = async ({ differences, faults, feeder, services }: Run) => 
     feeder.fed.filter(({ poison }) => poison),
     undefined
   )
-  // only a relay that heard no answer knows no more than that later messages are there
+  // after a fault the relay may know only that later messages are there, so any reason will do
   if (Object.keys(faults).some((name) => name !== tooLarge)) return
   for (const { reason, seq, stream } of found)
     if (reason.startsWith("Pulsar took message")) differences.add("wrong", `${stream} ${seq} is parked: ${reason}`)
 }
 
-/** Compares all there is. Nothing may run. */
+/** Compares everything. No process may run. */
 export const compare = async (run: Run): Promise<void> => {
   await Effect.runPromise(compareTopics(run))
   await compareSubscriptions(run)
   await compareParked(run)
   for (const { halted, seq, stream } of await run.positions()) {
     run.differences.same(`the position of ${stream}`, seq, run.feeder.ends.get(stream))
-    run.differences.same(`why ${stream} stands still`, halted, null)
+    run.differences.same(`why ${stream} is halted`, halted, null)
   }
 }

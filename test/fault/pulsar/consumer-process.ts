@@ -1,5 +1,4 @@
-// Subscriptions of every type as a process of its own, for the harness to kill: each message is a row, committed effectively once. It runs
-// in a patched copy of the tree.
+// A process of the harness that consumes: subscriptions of every type, which write a row for each message with effectively-once handling.
 import * as Effect from "effect/Effect"
 import * as Schedule from "effect/Schedule"
 import * as Schema from "effect/Schema"
@@ -13,13 +12,13 @@ import { Subscription } from "../../../src/subscription/subscription.ts"
 import { Topic } from "../../../src/model/topic.ts"
 import { type Subscribed, subscriptions } from "./subscriptions.ts"
 
-/** What the harness says, as JSON in MILLRACE_FAULT. */
+/** What the harness passes as JSON in MILLRACE_FAULT. */
 export interface ConsumerGiven {
   readonly url: string
   readonly options: PulsarOptions
-  /** How many of a hundred handlers fail once they have written, where order suffers it. */
+  /** How many of a hundred handlers fail after they have written; those of failover subscriptions never do. */
   readonly failing: number
-  /** How many of a hundred handlers take their time: up to twice as long as a shared subscription lets them. */
+  /** How many of a hundred handlers are slow, up to twice the time that a shared subscription allows. */
   readonly slow: number
 }
 const { failing, options, slow, url } = JSON.parse(process.env["MILLRACE_FAULT"]!) as ConsumerGiven
@@ -51,7 +50,7 @@ const consume = Effect.fnUntraced(function* ({ name, tenant, topic, type }: Subs
             values (${name}, ${message.stream!}, ${seq}, ${key}, ${process.pid})`
         )
         if (chance(slow)) yield* Effect.sleep(Math.random() * (type === "shared" ? 1_400 : 200))
-        // what comes again to a failover consumer comes out of order
+        // redelivery to a failover consumer breaks the order
         if (type !== "failover" && chance(failing)) {
           process.stdout.write("point: given back\n")
           return yield* Effect.fail("no")

@@ -1,21 +1,21 @@
-// One run from beginning to end: the plan's faults, then what everything has come to, compared with what was published.
+// Executes a run: carries out the plan, waits until everything is relayed and handled, and compares the result with what was published.
 import type { Figures } from "../harness/fault-run.ts"
 import { Hang } from "../harness/until.ts"
 import { compare } from "./compare.ts"
 import { type RunOptions, withRun } from "./run.ts"
 import { Steps } from "./steps.ts"
 
-/** What became of a run. */
+/** The result of a run. */
 export interface Report extends Figures {
   readonly seed: number
-  /** Messages that came in batches of several. */
+  /** Messages that were in batches of several. */
   readonly batched: number
   readonly messages: number
-  /** Processes that were ended by SIGKILL. */
+  /** Processes that were killed by SIGKILL. */
   readonly kills: number
 }
 
-/** Runs the plan from beginning to end. */
+/** Executes a run. */
 export const execute = async (options: RunOptions): Promise<Report> => {
   const began = performance.now()
   return withRun(options, async (run) => {
@@ -23,7 +23,7 @@ export const execute = async (options: RunOptions): Promise<Report> => {
     try {
       run.say("services run")
       await new Steps(run, options.plan).carryOut()
-      run.say("the plan is done")
+      run.say("the plan is carried out")
       await run.stopFeeding()
       await run.relayed("relaying of everything that was published")
       await run.handledAll("handling of everything that was published")
@@ -35,7 +35,7 @@ export const execute = async (options: RunOptions): Promise<Report> => {
       await run.stopFeeding()
       await run.fleet.kill()
     }
-    // what hangs is not lost; what is there twice is, hang or not
+    // after a hang messages are missing, but those that are there twice are wrong all the same
     await compare(run)
     run.say(`everything is compared: ${JSON.stringify(run.differences.counts)}`)
     return {

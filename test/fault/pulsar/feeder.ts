@@ -1,4 +1,4 @@
-// What a run publishes: commits of an outbox, by seed, on several streams, for topics of two tenants; and what of it must come to be where.
+// Publishes the load of a run: commits to the outbox on several streams, for topics of two tenants, all of it from the seed.
 import type postgres from "postgres"
 import { setTimeout as sleep } from "node:timers/promises"
 import type { NewRecord } from "../../../src/log/log.ts"
@@ -6,7 +6,7 @@ import { pack } from "../../../src/postgres/log/batch-codec.ts"
 import { randomOf } from "../../support/random.ts"
 import { type Tenant, tenants, type TopicName, topics } from "./services.ts"
 
-/** A message that must come to be in a topic, or, where it is too large, among what is parked. */
+/** A message that must arrive in its topic, or must be parked if it is too large (`poison`). */
 export interface Fed {
   readonly stream: string
   readonly seq: number
@@ -20,16 +20,16 @@ export const projection = "fanned"
 const source = "events"
 const partitions = 3
 const keys = 7
-/** Where in a commit it is. */
+/** Where in its commit the message is that is too large. */
 type Poison = "anywhere" | "last"
 const names = Object.keys(topics) as ReadonlyArray<TopicName>
 const incarnation = "00000000-0000-4000-8000-000000000001"
-/** More than the brokers take. */
+/** More than the broker accepts. */
 const poisonText = "x".repeat(160_000)
 
 export const streamOf = (partition: number) => `${projection}/${source}/${partition}`
 
-/** Publishes commits one after another; each is there once, also where its connection was lost. */
+/** Publishes one commit after another, each once, even if a connection is lost. */
 export class Feeder {
   readonly fed: Array<Fed> = []
   readonly next: Array<number> = Array.from({ length: partitions }, () => 1)
@@ -41,11 +41,11 @@ export class Feeder {
     this.sql = sql
     this.random = randomOf(seed)
   }
-  /** Messages that were published, by stream. */
+  /** How many messages are published on each stream. */
   get ends(): ReadonlyMap<string, number> {
     return new Map(this.next.map((seq, partition) => [streamOf(partition), seq - 1]))
   }
-  /** At least so many messages more, in commits of up to 40; with `poison` one of the first commit is what no topic takes. */
+  /** Publishes at least so many messages, in commits of up to 40. With `poison` one message of the first commit is too large for every topic. */
   feed(messages: number, poison?: Poison): Promise<void> {
     const feeding = this.feedAfter(this.waiting, messages, poison)
     this.waiting = feeding.catch(() => undefined)
@@ -95,7 +95,7 @@ const recordOf = ({ key, poison, seq, stream, tenant }: Fed): NewRecord => ({
   headers: {}
 })
 
-/** A server that is killed meanwhile is asked again, for some ten seconds. */
+/** Repeats a statement for about ten seconds if the server is down. */
 const patiently = async (run: () => Promise<void>): Promise<void> => {
   for (let n = 1; ; n++) {
     try {

@@ -1,19 +1,19 @@
-// Mutants: the relay to Pulsar and its consumers with one protection less, each as a patch. The harness must find every one of them, or it
-// proves nothing.
+// Mutants: the relay to Pulsar and its consumers without one of their protections, each as a patch of the source. The harness must find every one,
+// or it proves nothing.
 import type { Patch } from "../harness/patched-copy.ts"
 import { type Finding, isCaught } from "../harness/command.ts"
 import type { TransportName } from "../../support/pulsar.ts"
 import { execute, type Report } from "./execute.ts"
 import type { Plan, Step } from "./plan.ts"
 
-/** A mutant, and what brings its fault to light. */
+/** A mutant, and the run that reveals it. */
 export interface Mutant {
   readonly name: string
   readonly patches: ReadonlyArray<Patch>
   readonly plan: Plan
-  /** What is found of it, one of these, among other things. `hang`: what should come about does not. */
+  /** What it must be found by: at least one of these. */
   readonly found: ReadonlyArray<Finding>
-  /** Where it shows. Default: any. */
+  /** The transport on which it shows; by default any. */
   readonly transport?: TransportName
 }
 
@@ -28,7 +28,7 @@ const consumerKilled = (name: string, nth: number): Step => ({ kind: "killAtPoin
 /** All of them. */
 export const mutants: ReadonlyArray<Mutant> = [
   {
-    name: "the topic is not read before anything is sent",
+    name: "a relay sends without reading what the topic has",
     patches: [
       {
         file: channel,
@@ -50,25 +50,25 @@ export const mutants: ReadonlyArray<Mutant> = [
       }
     ],
     plan: right({ kind: "relayZombie", name: "before sending", nth: 1 }),
-    // over the other one the brokers have long ended the connection
+    // over WebSocket Pulsar has closed the connection by then
     transport: "native",
     found: ["doubled"]
   },
   {
-    name: "sequence ids begin anew with every connection",
+    name: "sequence ids begin at 0 again with every connection",
     patches: [{ file: channel, find: "    this.sent = sent\n", replace: "    this.sent = 0\n" }],
     plan: right(relayKilled("receipt came", 30), relayKilled("receipt came", 30)),
     found: ["hang", "lost"],
     transport: "native"
   },
   {
-    name: "the position is written down before messages are acknowledged",
+    name: "the position is stored before Pulsar has confirmed the messages",
     patches: [{ file: stream, find: "left: found.length }", replace: "left: 0 }" }],
     plan: right(relayKilled("before sending", 5), relayKilled("position moved", 1)),
     found: ["lost", "hang"]
   },
   {
-    name: "what no topic takes is not kept",
+    name: "messages that no topic accepts are not parked",
     patches: [
       {
         file: stream,
@@ -80,7 +80,7 @@ export const mutants: ReadonlyArray<Mutant> = [
     found: ["lost"]
   },
   {
-    name: "what no topic takes is tried for ever",
+    name: "messages that no topic accepts are tried forever",
     patches: [
       {
         file: channel,
@@ -92,7 +92,7 @@ export const mutants: ReadonlyArray<Mutant> = [
     found: ["wrong", "hang"]
   },
   {
-    name: "a relay that stands still keeps its lane",
+    name: "a stopped relay keeps its lane",
     patches: [
       {
         file: "src/postgres/relay/lanes.ts",
@@ -117,7 +117,7 @@ export const mutants: ReadonlyArray<Mutant> = [
     found: ["lost", "hang"]
   },
   {
-    name: "handled messages have no mark",
+    name: "handled messages are not marked",
     patches: [
       {
         file: "src/postgres/subscription/once.ts",
@@ -129,7 +129,7 @@ export const mutants: ReadonlyArray<Mutant> = [
     found: ["doubled"]
   },
   {
-    name: "a key goes on behind a message that failed",
+    name: "later messages of a key are delivered after one that failed",
     patches: [
       {
         file: subscription,

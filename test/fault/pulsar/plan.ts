@@ -1,4 +1,4 @@
-// The schedule of a run: which fault follows which, all of it from the seed. It does nothing.
+// The plan of a run: which faults happen in which order, all of it from the seed.
 import { randomOf } from "../../support/random.ts"
 import { drawn, many, shuffled } from "../harness/schedule.ts"
 import { consumerPoints, relayPoints, type Role } from "./points.ts"
@@ -7,19 +7,28 @@ import { consumerPoints, relayPoints, type Role } from "./points.ts"
 export type Step =
   | { readonly kind: "killAtPoint"; readonly role: Role; readonly name: string; readonly nth: number }
   | { readonly kind: "killAtRandom"; readonly role: Role; readonly afterMs: number }
+  /** A relay is stopped at a point until another one has taken over, and then continues. */
   | { readonly kind: "relayZombie"; readonly name: string; readonly nth: number }
+  /** Two relays take the same lane. */
   | { readonly kind: "relayFight" }
   | { readonly kind: "killBroker" }
+  /** All connections to Pulsar are cut. */
   | { readonly kind: "cut"; readonly times: number }
+  /** A relay is killed after it sent a message, and Pulsar forgets the sequence ids of producers. */
   | { readonly kind: "forget"; readonly nth: number }
+  /** Pulsar unloads the topics, which moves them to another broker in a cluster. */
   | { readonly kind: "unload" }
+  /** A message is published that is too large for every topic. */
   | { readonly kind: "poison" }
   | { readonly kind: "crashPostgres"; readonly immediate: boolean }
+  /** A consumer with slow handlers. */
   | { readonly kind: "slow" }
+  /** A consumer of whose handlers many fail, so that many messages are redelivered. */
   | { readonly kind: "storm" }
+  /** A consumer is stopped for a while. */
   | { readonly kind: "consumerStop" }
 
-/** How often each fault is to happen. What is left out does not. */
+/** How often each fault happens. A fault that is left out does not happen. */
 export interface Counts {
   readonly relayKills?: number
   readonly consumerKills?: number
@@ -63,7 +72,7 @@ export const standard = {
   slow: 1,
   storms: 1
 } satisfies Counts
-/** A long run's: so many kills, two thirds of relays, and the other faults in proportion. */
+/** The counts of a long run: `count` kills, two thirds of them of relays, and the other faults in proportion. */
 export const cycles = (count: number): Counts => {
   const scale = (n: number) => Math.max(1, Math.round((n * count) / 30))
   const relayKills = Math.round((count * 2) / 3)
@@ -84,7 +93,7 @@ export const cycles = (count: number): Counts => {
   }
 }
 
-/** Steps for two hands: one works on consumers, the other on relays, brokers and the database, both at once. */
+/** Steps for two hands that work at the same time: the left one on consumers, the right one on relays, the broker and the database. */
 export interface Plan {
   readonly left: ReadonlyArray<Step>
   readonly right: ReadonlyArray<Step>

@@ -1,6 +1,6 @@
-// The standard run of the harness on Pulsar: every fault that there is, and what was published in the end, once.
+// A run of the harness on Pulsar with every kind of fault, whose result is compared with what was published.
 //
-// MILLRACE_FAULT_SEED repeats a run. `npm run fault -- pulsar` runs it longer, and with `--mutants` hunts mutants.
+// MILLRACE_FAULT_SEED repeats a run. `npm run fault -- pulsar` makes longer runs, and with `--mutants` hunts all mutants.
 import { assert, describe, it } from "vitest"
 import { owning } from "../../support/stack.ts"
 import { patchedCopy } from "../harness/patched-copy.ts"
@@ -10,7 +10,7 @@ import { isLong } from "../../support/size.ts"
 import { planOf, short, standard } from "./plan.ts"
 import { earlyBatches, points } from "./points.ts"
 
-// a process of Deno lives as long as its standard input, by which the harness's processes know that the harness is there
+// processes of the harness end when their standard input closes, which a process of Deno does not notice
 const onNode =
   "Deno" in globalThis
     ? (title: string, body: () => void) => describe.skip(`${title} (the harness's processes run on Node)`, body)
@@ -25,7 +25,7 @@ it("the patches of named points and mutants fit the source", () => {
 })
 
 onNode("faults on Pulsar", () => {
-  it(`lose and double nothing (seed ${seed})`, async () => {
+  it(`nothing is lost, doubled, out of order or wrong after faults of every kind (seed ${seed})`, async () => {
     process.stdout.write(`seed ${seed}: repeat with MILLRACE_FAULT_SEED=${seed}\n`)
     const counts = isLong ? standard : short
     const messages = isLong ? 1_000 : 500

@@ -1,4 +1,4 @@
-// A relay to Pulsar as a process of its own, for the harness to kill and to stop. It runs in a patched copy of the tree.
+// A process of the harness that relays to Pulsar.
 import * as Effect from "effect/Effect"
 import * as Schedule from "effect/Schedule"
 import { connect } from "../../../src/postgres/client/client.ts"
@@ -7,7 +7,7 @@ import type { PulsarOptions } from "../../../src/pulsar/client/options.ts"
 import * as PulsarRelay from "../../../src/pulsar/relay/relay.ts"
 import * as Relay from "../../../src/relay/relay.ts"
 
-/** What the harness says, as JSON in MILLRACE_FAULT. */
+/** What the harness passes as JSON in MILLRACE_FAULT. */
 export interface RelayGiven {
   readonly url: string
   readonly options: PulsarOptions
@@ -22,7 +22,7 @@ const running = new AbortController()
 process.once("SIGTERM", () => running.abort())
 const main = Effect.gen(function* () {
   const sql = yield* Effect.retry(connect(url, { max: 4 }), again)
-  // as whoever keeps it running starts it again
+  // a supervisor would start it again
   const target = yield* Effect.retry(PulsarRelay.make(options, PostgresOutbox.make(sql), relay), again)
   process.stdout.write("point: up\n")
   yield* Relay.run(target, { pollMs: 50 })

@@ -1,4 +1,4 @@
-// A run while it is under way: services, relays and consumers in processes of their own, and what is published meanwhile.
+// A run of the harness on Pulsar: its services, the processes with relays and consumers, and what is published meanwhile.
 import { join } from "node:path"
 import type { PulsarRelayOptions } from "../../../src/pulsar/relay/relay.ts"
 import { type TransportName, transports } from "../../support/pulsar.ts"
@@ -15,34 +15,34 @@ import type { RelayGiven } from "./relay-process.ts"
 import { services, type Services, topics } from "./services.ts"
 import { subscriptions } from "./subscriptions.ts"
 
-/** What a run is to be. */
+/** Options of a run. */
 export interface RunOptions extends FaultRunOptions {
   readonly seed: number
   readonly plan: Plan
-  /** At least so many messages; while a fault is waited for more are published. */
+  /** How many messages are published at least. While a step waits for its fault more are published. */
   readonly messages: number
-  /** Relays send batches where many messages wait, and key-shared subscriptions have no order then. */
+  /** Relays send batches if many messages wait. Key-shared subscriptions are not ordered then. */
   readonly batching?: boolean
-  /** Of all processes; default: each by chance. */
+  /** The transport of all processes; by default random for each. */
   readonly transport?: TransportName
-  /** After so long no further fault begins, and what there is by then is compared. */
+  /** After so many minutes no further step begins, and the result is compared. */
   readonly minutes?: number
-  /** What makes the relay a mutant. */
+  /** The patches of a mutant. */
   readonly mutant?: ReadonlyArray<Patch>
 }
 /** How a process differs from a regular one. */
 export interface Special {
   readonly point?: string
-  /** It takes every lane for its own. */
+  /** Whether it takes every lane, even those of other relays. */
   readonly greedy?: boolean
-  /** Handlers of a hundred. */
+  /** How many of a hundred handlers fail, and how many are slow. */
   readonly failing?: number
   readonly slow?: number
 }
 
-/** A run while it is under way. */
+/** A run. */
 export class Run extends FaultRun<RunOptions> {
-  /** Messages in topics that came there with others. */
+  /** How many messages were in batches with others. */
   batched = 0
   readonly services: Services
   readonly feeder: Feeder
@@ -54,11 +54,11 @@ export class Run extends FaultRun<RunOptions> {
     this.feeder = new Feeder(opened.sql, options.seed)
     this.random = randomOf(options.seed + 1)
     this.feedOn(async () => {
-      // on a slow machine consumers would fall behind for good
+      // on a slow machine consumers would never catch up
       if ((await this.backlog().catch(() => 0)) < mostBehind) await this.feeder.feed(10)
     }, 250)
   }
-  /** Messages that were published and the slowest subscription has not handled. */
+  /** How many published messages the slowest subscription has not handled yet. */
   private async backlog(): Promise<number> {
     const handled = await this.handled()
     return Math.max(...this.expected().map(([name, count]) => count - (handled.get(name) ?? 0)))
@@ -71,7 +71,7 @@ export class Run extends FaultRun<RunOptions> {
     ]
   }
 
-  /** Starts a process, over a transport of chance. */
+  /** Starts a process, by default with a random transport. */
   start(role: Role, special: Special = {}): Worker {
     const { batching = false, seed } = this.options
     const { failing = 2, greedy = false, point, slow = 0 } = special
@@ -90,7 +90,7 @@ export class Run extends FaultRun<RunOptions> {
     return worker
   }
 
-  /** How far the relays have written down that they came. */
+  /** The positions that the relays have stored. */
   positions(): Promise<
     ReadonlyArray<{ readonly stream: string; readonly seq: number; readonly halted: string | null }>
   > {
@@ -101,7 +101,7 @@ export class Run extends FaultRun<RunOptions> {
           from millrace.relay_position where target = 'pulsar' and projection = ${projection} order by 1`
     )
   }
-  /** What is published by now is relayed. */
+  /** Waits until everything that is published by now is relayed. */
   async relayed(what: string): Promise<void> {
     const { ends } = this.feeder
     await this.until(what, async () => {
@@ -109,7 +109,7 @@ export class Run extends FaultRun<RunOptions> {
       return [...ends].every(([stream, end]) => (found.get(stream) ?? 0) >= end)
     })
   }
-  /** Different messages that subscriptions have handled. */
+  /** How many different messages each subscription has handled. */
   async handled(): Promise<ReadonlyMap<string, number>> {
     const rows = await patiently(
       async () =>
@@ -118,14 +118,14 @@ export class Run extends FaultRun<RunOptions> {
     )
     return new Map(rows.map(({ count, subscription }) => [subscription, count]))
   }
-  /** Messages that are published by now, for each subscription. */
+  /** How many messages are published by now for each subscription. */
   private expected(): ReadonlyArray<readonly [subscription: string, messages: number]> {
     return subscriptions.map(({ name, tenant, topic }) => [
       name,
       this.feeder.fed.filter((fed) => !fed.poison && fed.tenant === tenant && fed.topic === topic).length
     ])
   }
-  /** What is published by now is handled by every subscription. */
+  /** Waits until every subscription has handled everything that is published by now. */
   async handledAll(what: string): Promise<void> {
     const expected = this.expected()
     await this.until(what, async () => {
@@ -135,12 +135,12 @@ export class Run extends FaultRun<RunOptions> {
   }
 }
 
-/** So many messages behind the trickle stops. */
+/** If a subscription is this many messages behind, the load in the background pauses. */
 const mostBehind = 400
 const here = "test/fault/pulsar"
-/** Opens a run, lets `use` have it, and leaves nothing behind. */
+/** Starts everything that a run needs, calls `use`, and stops and removes everything again. */
 export const withRun = async <A>(options: RunOptions, use: (run: Run) => Promise<A>): Promise<A> => {
-  // mutants first: points are then put into what they left
+  // mutants first, because points are patches of lines that mutants keep
   const tree: Copy = patchedCopy(
     [...(options.mutant ?? []), ...(options.batching === true ? earlyBatches : []), ...points],
     [here]

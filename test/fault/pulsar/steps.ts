@@ -1,4 +1,4 @@
-// Carries out a plan's steps on a run: each brings its fault about, waits until it has happened, and leaves regular processes running.
+// Carries out the steps of a plan: each causes its fault, waits until it has happened, and leaves the regular processes running.
 import { setTimeout as sleep } from "node:timers/promises"
 import type { Worker } from "../harness/fleet.ts"
 import { Gate } from "../harness/gate.ts"
@@ -10,12 +10,12 @@ import type { Run, Special } from "./run.ts"
 import { tenants, topics } from "./services.ts"
 
 type Of<K extends Step["kind"]> = Extract<Step, { readonly kind: K }>
-/** What a message that no topic takes is counted as. */
+/** The name of the fault of a message that no topic accepts. */
 export const tooLarge = "message too large"
-/** Regular processes, beside those that faults start. */
+/** How many processes run besides those that steps start. */
 const regular: Readonly<Record<Role, number>> = { relay: 1, consumer: 2 }
 
-/** The hands that carry out a plan. */
+/** Carries out a plan with two hands, which work at the same time. */
 export class Steps {
   private readonly run: Run
   private readonly plan: Plan
@@ -26,7 +26,7 @@ export class Steps {
     this.run = run
     this.plan = plan
   }
-  /** Both hands at once, until both are done. Messages are published beside them in proportion. */
+  /** Runs both hands until both are done. Before each step its share of the messages is published. */
   async carryOut(): Promise<void> {
     const { left, right } = this.plan
     const end = performance.now() + (this.run.options.minutes ?? Infinity) * 60_000
@@ -45,11 +45,11 @@ export class Steps {
         await this.restock(role)
       }
     }
-    // where one fails the other gives up what it waits for, and both have ended before anything is closed
+    // if one hand fails the other one stops waiting, and both have ended before anything is closed
     await Promise.all([hand(left, "consumer"), hand(right, "relay")].map((one) => one.catch(this.run.fail)))
     this.run.assertSound()
   }
-  /** The load's share of a step, in one burst. */
+  /** Publishes the share of one step in a burst. */
   private async feed() {
     const { feeder, options } = this.run
     const all = this.plan.left.length + this.plan.right.length
@@ -96,7 +96,7 @@ export class Steps {
         return this.consumerStop()
     }
   }
-  /** Others of a role end: what they had comes to those alone. */
+  /** Ends all processes of a role but these, so that they get all the work. */
   private async leaveTo(role: Role, ...those: ReadonlyArray<Worker>) {
     const others = this.run.fleet.of(role).filter((worker) => !those.includes(worker))
     await Promise.all(others.map((worker) => worker.end("SIGTERM")))
@@ -110,7 +110,7 @@ export class Steps {
     const armed = await this.start(role, { point: `kill:${name}:${nth}`, failing: 10 })
     if (role === "relay") await this.leaveTo(role, armed)
     await this.run.feeder.feed(100)
-    await this.run.until(`arrival at the point '${name}'`, () => armed.exit !== undefined)
+    await this.run.until(`a process reaches the point '${name}'`, () => armed.exit !== undefined)
     this.killed(armed, `${role} killed ${name}`)
   }
   private async killAtRandom({ afterMs, role }: Of<"killAtRandom">) {
@@ -124,14 +124,14 @@ export class Steps {
     const armed = await this.start("relay", { point: `stop:${name}:${nth}` })
     await this.leaveTo("relay", armed)
     await this.run.feeder.feed(100)
-    await this.run.until("relay that stands still", () => armed.stopped)
+    await this.run.until("a relay to be stopped", () => armed.stopped)
     await this.restock("relay")
     const next = await this.start("relay", {})
-    // nobody tells the server that it is gone: its silence does
-    await this.run.relayed("takeover from a relay that stands still")
+    // the server notices only by its silence that it is gone
+    await this.run.relayed("takeover from a stopped relay")
     armed.signal("SIGCONT")
     await this.run.feeder.feed(100)
-    await this.run.relayed("relaying beside a relay that came back")
+    await this.run.relayed("relaying beside a continued relay")
     this.run.note(`relay zombie ${name}`)
     await Promise.all([armed, next].map((one) => one.end("SIGTERM")))
   }
@@ -140,11 +140,11 @@ export class Steps {
     const pair = [await this.start("relay", { greedy: true }), await this.start("relay", { greedy: true })]
     await this.leaveTo("relay", ...pair)
     await this.run.feeder.feed(120)
-    // each of them has names that the other one wants
-    await this.run.until("two relays that meet", () => pair.every((one) => one.up) && pair.some(wantsName))
+    // each of them has producers' names that the other one wants
+    await this.run.until("two relays to want the same names", () => pair.every((one) => one.up) && pair.some(wantsName))
     await pair[0]!.end("SIGKILL")
     await this.run.feeder.feed(100)
-    await this.run.relayed("relaying by the one that is left of two")
+    await this.run.relayed("relaying by the remaining relay")
     await pair[1]!.end("SIGTERM")
     this.run.note("two relays on one lane")
     this.run.note("relay killed of two")
@@ -155,7 +155,7 @@ export class Steps {
     await this.gate.closed(this.run, async () => {
       await this.run.feeder.feed(120)
       await pulsar.kill()
-      // a machine that is overloaded may need more patience than one start has
+      // on an overloaded machine one start may time out
       await pulsar.start().catch(() => pulsar.start())
     })
     await this.run.relayed("relaying after the broker was killed")
@@ -170,7 +170,7 @@ export class Steps {
     }
     this.run.note("connections cut", count)
   }
-  /** The brokers forget producers while messages are there that nobody wrote down. */
+  /** Kills a relay after it sent messages beyond its stored position, then has Pulsar forget sequence ids by switching deduplication off and on. */
   private async forget({ nth }: Of<"forget">) {
     await this.killAtPoint({ kind: "killAtPoint", role: "relay", name: "message sent", nth })
     const { admin } = this.run.services
@@ -200,14 +200,14 @@ export class Steps {
   }
   private async poison() {
     await this.run.feeder.feed(50, "anywhere")
-    await this.run.relayed("relaying past what no topic takes")
-    // what comes after it would tell that it is missing
+    await this.run.relayed("relaying past a message that no topic accepts")
+    // a message behind it would show that it is missing, so here none comes
     await this.run.feeder.feed(1, "last")
-    await this.run.relayed("relaying what no topic takes, and nothing after it")
+    await this.run.relayed("relaying a message that no topic accepts as the last one")
     this.run.note(tooLarge)
   }
 
-  /** A consumer of another kind among the regular ones, until all is handled. */
+  /** Runs a special consumer beside the regular ones until everything is handled. */
   private async among(special: Special, what: string) {
     const worker = await this.start("consumer", special)
     await this.run.until(`start of a ${what}`, () => worker.up)
@@ -221,16 +221,16 @@ export class Steps {
     const [worker] = this.run.fleet.of("consumer")
     worker?.signal("SIGSTOP")
     await this.run.feeder.feed(120)
-    await this.run.relayed("relaying beside a consumer that stands still")
+    await this.run.relayed("relaying beside a stopped consumer")
     worker?.signal("SIGCONT")
-    await this.run.handledAll("handling by a consumer that stood still")
-    this.run.note("consumer stood still")
+    await this.run.handledAll("handling by a continued consumer")
+    this.run.note("consumer stopped")
   }
 }
 
 const wantsName = ({ output }: Worker) => /ProducerBusy|already connected/.test(output)
 
-/** The topics of a tenant without `persistent://`, partition by partition. */
+/** The partitions of a tenant's topics, without `persistent://`. */
 export const partitionsOf = (tenant: string): ReadonlyArray<string> =>
   Object.entries(topics).flatMap(([name, count]) =>
     count === 1
