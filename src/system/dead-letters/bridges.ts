@@ -1,4 +1,4 @@
-// Dead letters of bridges: records that a bridge could not mirror, as the topics of errors on both sides have them.
+// Dead letters of bridges: records that a bridge could not mirror, as the error topics on both sides have them.
 import { createHash } from "node:crypto"
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
@@ -37,9 +37,9 @@ const originOf = ({ bridge, offset, rule, stream }: BridgeDeadLetter) =>
     .digest("hex")
     .slice(0, 16)
 
-/** The topics of errors, and what sends their dead letters by the bridge's rules. */
+/** The error topics, and what sends their dead letters by the bridge's rules. */
 export interface ErrorTopics extends Pick<TopicsOfKind<BridgeDeadLetter>, "names" | "each" | "openSender"> {}
-/** The dead letters of topics of errors. */
+/** The dead letters of error topics. */
 export const bridgeDeadLetters = (sql: Sql, topics: ErrorTopics): DeadLetterSource =>
   topicDeadLetters<BridgeDeadLetter>(sql, { ...topics, originOf, describe, keyOf: ({ record: { key } }) => key })
 
@@ -57,7 +57,7 @@ const rulesFrom = (file: string | undefined) =>
 /**
  * Opens the dead letters of bridges on the sides that the environment names.
  *
- * With rules they are read from the rules' topics of errors. Without rules they are read from all topics whose names end as those of errors do,
+ * With rules they are read from the error topics of the rules. Without rules they are read from all topics whose names end like those of error topics,
  * but only if `isAskedFor`, because others may run bridges on the same systems. Undefined if there is nothing to read and they are not asked for.
  * A retry needs the rules and both sides.
  */
