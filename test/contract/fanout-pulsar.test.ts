@@ -1,4 +1,4 @@
-// Runs the fan-out's contract on a real Pulsar: over the native client and over WebSocket.
+// Runs the contract of the fan-out on a real Pulsar: with the native client and over WebSocket.
 import { needing, overTransports } from "../support/stack.ts"
 import { fanOutOnPulsar } from "../support/pulsar.ts"
 import { fanOutContract } from "./fanout.ts"

@@ -1,4 +1,4 @@
-// The fan-out's contract, what several consumers of a subscription may expect of its type.
+// The contract of the fan-out: how the consumers of a subscription share its messages, by type.
 import { assert } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -22,7 +22,7 @@ import { until } from "../support/until.ts"
 
 export const fanOutSharing = (it: It) => {
   it.effect(
-    "exclusive: a second consumer is refused, in this process and in another, until the first ends",
+    "exclusive: a second consumer, in the same or another process, is refused until the first one ends",
     Effect.fnUntraced(function* () {
       const [fanOut, topics] = [yield* FanOut, yield* Topics]
       const another = yield* topics.another
@@ -43,7 +43,7 @@ export const fanOutSharing = (it: It) => {
   )
 
   it.effect(
-    "a subscription changes its type only while it has no consumer",
+    "the type of a subscription can change only while it has no consumer",
     Effect.fnUntraced(function* () {
       const [fanOut, topics] = [yield* FanOut, yield* Topics]
       const topic = yield* topicWith()
@@ -63,7 +63,7 @@ export const fanOutSharing = (it: It) => {
   )
 
   it.effect(
-    "failover: the next consumer takes over, with what was not acknowledged",
+    "failover: the next consumer takes over, including messages that were not acknowledged",
     Effect.fnUntraced(function* () {
       const [fanOut, topics] = [yield* FanOut, yield* Topics]
       const topic = yield* topicWith()
@@ -91,7 +91,7 @@ export const fanOutSharing = (it: It) => {
   )
 
   it.effect(
-    "shared: each message goes to one of the consumers, and a slow one delays only what it has",
+    "shared: each message goes to one consumer, and a slow consumer delays only its own messages",
     Effect.fnUntraced(function* () {
       const [fanOut, topics] = [yield* FanOut, yield* Topics]
       const topic = yield* topicWith(3)
@@ -127,7 +127,7 @@ export const fanOutSharing = (it: It) => {
   )
 
   it.effect(
-    "keyShared: a key's messages go to one consumer at a time, in order, redelivered ones too",
+    "keyShared: the messages of a key go to one consumer at a time and in order, also when redelivered",
     Effect.fnUntraced(function* () {
       const [fanOut, topics] = [yield* FanOut, yield* Topics]
       const another = yield* topics.another
@@ -193,7 +193,7 @@ export const fanOutSharing = (it: It) => {
   )
 
   it.effect(
-    "keyShared: what comes after a message that was given back waits behind it",
+    "keyShared: later messages of a key wait behind one that was negatively acknowledged",
     Effect.fnUntraced(function* () {
       const [fanOut, topics] = [yield* FanOut, yield* Topics]
       const topic = yield* topicWith()
@@ -203,7 +203,7 @@ export const fanOutSharing = (it: It) => {
         yield* fanOut.subscribe(options(topic, "keyShared", { redeliveryDelayMs: 500 })),
         yield* (yield* topics.another).subscribe(options(topic, "keyShared", { redeliveryDelayMs: 500 }))
       ]
-      /** Which consumer a key belongs to is the adapter's to say; it is one at a time. */
+      /** The adapter decides which consumer gets a key; it is one at a time. */
       const take = (count: number) => receiveAmong(consumers, count)
       const first = yield* take(2)
       assert.sameDeepMembers(first.map(seqs), [[1, 2], []])

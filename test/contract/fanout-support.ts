@@ -1,4 +1,4 @@
-// What the fan-out's contract needs beside the port: topics to publish to, and a fan-out as another process has it.
+// What the contract of the fan-out needs beside the port: topics to publish to, and the fan-out of another process.
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
@@ -11,32 +11,32 @@ export interface Sent {
   readonly seq: number
   readonly partition?: number
 }
-/** The topics of an adapter under test. */
+/** Publishes to topics of the adapter under test. */
 export class Topics extends Context.Service<
   Topics,
   {
     readonly declare: (topic: string, partitions: number) => Effect.Effect<void, unknown>
     readonly publish: (topic: string, messages: ReadonlyArray<Sent>) => Effect.Effect<void, unknown>
-    /** The same fan-out as another process has it. */
+    /** The fan-out of another process. */
     readonly another: Effect.Effect<FanOut["Service"], unknown, Scope.Scope>
   }
 >()("test/Topics") {}
 
 let made = 0
-/** A new topic with one partition, or several. */
+/** Creates a topic; by default it has one partition. */
 export const topicWith = Effect.fnUntraced(function* (partitions = 1) {
   const topic = `t${process.pid}-${made++}`
   yield* (yield* Topics).declare(topic, partitions)
   return topic
 })
-/** Messages 1 to `to`, with keys `k0` to `k<keys - 1>` in turn. */
+/** Messages 1 to `to`, with the keys `k0` to `k<keys - 1>` in turn. */
 export const sent = (to: number, from = 1, keys = 4, partitions = 1): ReadonlyArray<Sent> =>
   Array.from({ length: to - from + 1 }, (_, i) => {
     const seq = from + i
     return { key: `k${seq % keys}`, seq, partition: (seq % keys) % partitions }
   })
 
-/** Receives until there are `count`. Answers fewer where nothing comes for so long that more are not to be expected. */
+/** Receives `count` messages; fewer if nothing arrives for so long that no more can be expected. */
 export const receiveAll = Effect.fnUntraced(function* (consumer: Consumer, count: number, quietMs = 15_000) {
   const messages: Array<Message> = []
   while (messages.length < count) {
@@ -46,13 +46,13 @@ export const receiveAll = Effect.fnUntraced(function* (consumer: Consumer, count
   }
   return messages
 })
-/** What comes within a while: to see that nothing does. */
+/** The messages that arrive within a short time, to check that there are none. */
 export const within = (consumer: Consumer, ms: number) => receiveAll(consumer, Infinity, ms)
-/** All that there is: `count`, and what comes beyond that. */
+/** Receives `count` messages, and those that arrive beyond them. */
 export const receiveJust = Effect.fnUntraced(function* (consumer: Consumer, count: number) {
   return [...(yield* receiveAll(consumer, count)), ...(yield* within(consumer, 300))]
 })
-/** What each of several consumers gets, at most `count`, until they have so many together, and in the moment after that. */
+/** The messages of each of several consumers, until they have `count` together, and those that arrive shortly after. */
 export const receiveAmong = Effect.fnUntraced(function* (consumers: ReadonlyArray<Consumer>, count: number) {
   const received = consumers.map((): Array<Message> => [])
   const taking = consumers.map((consumer, i) =>

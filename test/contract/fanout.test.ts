@@ -1,4 +1,4 @@
-// Runs the fan-out's contract for the adapters that need nothing installed.
+// Runs the contract of the fan-out for the adapters that need nothing installed.
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import { fanOutOn } from "../support/fanout.ts"

@@ -1,4 +1,4 @@
-// What every fan-out must do, whatever it is kept in: one suite, run for each adapter. It knows no adapter.
+// The contract of the fan-out: one suite, which every adapter of the port passes.
 import { assert, it as vitest } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -13,7 +13,7 @@ import { options, receiveAll, receiveJust, sent, seqs, Topics, topicWith, upTo, 
 const live = { timeout: "60 seconds", excludeTestServices: true } as const
 export type It = Parameters<Parameters<ReturnType<typeof vitest.layer<FanOut | Topics, unknown>>>[1]>[0]
 
-/** Runs the suite against an adapter. */
+/** Runs the suite for an adapter. */
 export const fanOutContract = <E>(name: string, layer: Layer.Layer<FanOut | Topics, E>) =>
   vitest.layer(layer, live)(`FanOut (${name})`, (it) => {
     receiving(it as It)
@@ -23,7 +23,7 @@ export const fanOutContract = <E>(name: string, layer: Layer.Layer<FanOut | Topi
 
 const receiving = (it: It) => {
   it.effect(
-    "a new subscription begins at the latest message, or at the earliest",
+    "a new subscription starts after the latest message, or at the earliest",
     Effect.fnUntraced(function* () {
       const [fanOut, topics] = [yield* FanOut, yield* Topics]
       const topic = yield* topicWith(2)
@@ -38,7 +38,7 @@ const receiving = (it: It) => {
   )
 
   it.effect(
-    "a new subscription begins at a time, or at places",
+    "a new subscription can start at a time, or at positions",
     Effect.fnUntraced(function* () {
       const [fanOut, topics] = [yield* FanOut, yield* Topics]
       const topic = yield* topicWith(2)
@@ -61,7 +61,7 @@ const receiving = (it: It) => {
   )
 
   it.effect(
-    "a subscription that nobody consumes can be moved",
+    "a subscription without a consumer can be moved",
     Effect.fnUntraced(function* () {
       const [fanOut, topics] = [yield* FanOut, yield* Topics]
       const topic = yield* topicWith()
@@ -95,7 +95,7 @@ const receiving = (it: It) => {
   )
 
   it.effect(
-    "a message says what it is",
+    "a message has its topic, position, key, value, event time, properties, stream and sequence",
     Effect.fnUntraced(function* () {
       const [fanOut, topics] = [yield* FanOut, yield* Topics]
       const topic = yield* topicWith()
@@ -124,7 +124,7 @@ const receiving = (it: It) => {
   )
 
   it.effect(
-    "receive wakes when something is published",
+    "`receive` waits until something is published",
     Effect.fnUntraced(function* () {
       const [fanOut, topics] = [yield* FanOut, yield* Topics]
       const topic = yield* topicWith()
@@ -144,7 +144,7 @@ const receiving = (it: It) => {
   )
 
   it.effect(
-    "what was acknowledged does not come again after a restart; the rest does, in order",
+    "after a restart acknowledged messages are not delivered again; the others are, in order",
     Effect.fnUntraced(function* () {
       const [fanOut, topics] = [yield* FanOut, yield* Topics]
       const topic = yield* topicWith()
@@ -165,7 +165,7 @@ const receiving = (it: It) => {
   )
 
   it.effect(
-    "a consumer has no more than its receive queue unacknowledged",
+    "a consumer holds at most `receiveQueue` unacknowledged messages",
     Effect.fnUntraced(function* () {
       const [fanOut, topics] = [yield* FanOut, yield* Topics]
       const topic = yield* topicWith(2)
@@ -180,7 +180,7 @@ const receiving = (it: It) => {
   )
 
   it.effect(
-    "an unknown topic is a clear error",
+    "subscribing to an unknown topic fails with `UnknownTopic`",
     Effect.fnUntraced(function* () {
       const error = yield* Effect.flip((yield* FanOut).subscribe(options("nowhere", "shared")))
       assert.strictEqual(error._tag, "UnknownTopic")
@@ -189,7 +189,7 @@ const receiving = (it: It) => {
   )
 
   it.effect(
-    "a subscription that was removed begins anew",
+    "after `unsubscribe` a subscription of the same name starts as a new one",
     Effect.fnUntraced(function* () {
       const [fanOut, topics] = [yield* FanOut, yield* Topics]
       const topic = yield* topicWith()
@@ -210,7 +210,7 @@ const receiving = (it: It) => {
 
 const redelivering = (it: It) => {
   it.effect(
-    "a negative acknowledgement brings a message again, later, counted, the same by stream and sequence",
+    "a negatively acknowledged message is redelivered later, with its count, stream and sequence",
     Effect.fnUntraced(function* () {
       const [fanOut, topics] = [yield* FanOut, yield* Topics]
       const topic = yield* topicWith()
@@ -230,7 +230,7 @@ const redelivering = (it: It) => {
   )
 
   it.effect(
-    "each redelivery is later than the one before, up to a bound",
+    "the delay of redeliveries grows up to its limit",
     Effect.fnUntraced(function* () {
       const [fanOut, topics] = [yield* FanOut, yield* Topics]
       const topic = yield* topicWith()
@@ -249,7 +249,7 @@ const redelivering = (it: It) => {
   )
 
   it.effect(
-    "after its last redelivery a message goes to the dead-letter topic, once",
+    "after its last redelivery a message goes to the dead-letter topic once",
     Effect.fnUntraced(function* () {
       const [fanOut, topics] = [yield* FanOut, yield* Topics]
       const topic = yield* topicWith()
@@ -286,7 +286,7 @@ const redelivering = (it: It) => {
   )
 
   it.effect(
-    "a dead letter goes at once",
+    "`deadLetter` moves a message to the dead-letter topic at once",
     Effect.fnUntraced(function* () {
       const [fanOut, topics] = [yield* FanOut, yield* Topics]
       const topic = yield* topicWith()
@@ -308,7 +308,7 @@ const redelivering = (it: It) => {
   )
 
   it.effect(
-    "a consumer that acknowledges nothing for too long loses what it has",
+    "the messages of a consumer that acknowledges nothing for too long are redelivered",
     Effect.fnUntraced(function* () {
       const [fanOut, topics] = [yield* FanOut, yield* Topics]
       const topic = yield* topicWith()
@@ -326,7 +326,7 @@ const redelivering = (it: It) => {
   )
 
   it.effect(
-    "what a closed consumer had goes to the next one, uncounted",
+    "the messages of a closed consumer go to the next one, without counting as redelivered",
     Effect.fnUntraced(function* () {
       const [fanOut, topics] = [yield* FanOut, yield* Topics]
       const topic = yield* topicWith()

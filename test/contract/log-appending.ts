@@ -1,4 +1,4 @@
-// The part of the log's contract that is about appending: what is stored, and in which order it is seen.
+// The contract of the log on appending: what is stored, and in which order readers see it.
 import { assert, type Vitest } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
@@ -25,7 +25,7 @@ const odd: ReadonlyArray<Partial<NewRecord>> = [
 
 /** Adds the tests. */
 export const logAppending = (it: Vitest.MethodsNonLive<Log>) => {
-  it.effect("reads what was appended, in order, with all of the envelope", () =>
+  it.effect("records are read in order, with their whole envelope", () =>
     Effect.gen(function* () {
       const log = yield* Log
       const topic = yield* fresh()
@@ -58,7 +58,7 @@ export const logAppending = (it: Vitest.MethodsNonLive<Log>) => {
     })
   )
 
-  it.effect("puts values on one line, and refuses what is no JSON", () =>
+  it.effect("values are stored on one line, and values that are not JSON are refused", () =>
     Effect.gen(function* () {
       const log = yield* Log
       const topic = yield* fresh()
@@ -83,7 +83,7 @@ export const logAppending = (it: Vitest.MethodsNonLive<Log>) => {
     })
   )
 
-  it.effect("appends nothing where nothing is given", () =>
+  it.effect("appending no records is allowed and appends nothing", () =>
     Effect.gen(function* () {
       const log = yield* Log
       const topic = yield* fresh()
@@ -92,7 +92,7 @@ export const logAppending = (it: Vitest.MethodsNonLive<Log>) => {
     })
   )
 
-  it.effect("appends 50,000 records at once", () =>
+  it.effect("50,000 records can be appended at once", () =>
     Effect.gen(function* () {
       const log = yield* Log
       const topic = yield* fresh(3)
@@ -110,7 +110,7 @@ export const logAppending = (it: Vitest.MethodsNonLive<Log>) => {
     })
   )
 
-  it.effect("gives concurrent appenders positions without gaps, each its own order", () =>
+  it.effect("concurrent appenders get positions without gaps, each in its own order", () =>
     Effect.gen(function* () {
       const log = yield* Log
       const topic = yield* fresh(4)
@@ -150,7 +150,7 @@ export const logAppending = (it: Vitest.MethodsNonLive<Log>) => {
     })
   )
 
-  it.effect("keeps the order of calls that a caller does not wait for", () =>
+  it.effect("calls are in order even if the caller does not wait for them", () =>
     Effect.gen(function* () {
       const log = yield* Log
       const topic = yield* fresh()
@@ -167,7 +167,7 @@ export const logAppending = (it: Vitest.MethodsNonLive<Log>) => {
     })
   )
 
-  it.effect("does not let a small append overtake a large one", () =>
+  it.effect("a small append does not overtake an earlier large one", () =>
     Effect.gen(function* () {
       const log = yield* Log
       const topic = yield* fresh()
@@ -181,7 +181,7 @@ export const logAppending = (it: Vitest.MethodsNonLive<Log>) => {
     })
   )
 
-  it.effect("shows positions in their order, a call's records at once, while others append", () =>
+  it.effect("readers see positions in order and the records of a call at once, while others append", () =>
     Effect.gen(function* () {
       const log = yield* Log
       const topic = yield* fresh()
@@ -215,7 +215,7 @@ export const logAppending = (it: Vitest.MethodsNonLive<Log>) => {
     }).pipe(Effect.scoped)
   )
 
-  it.effect("leaves the others alone when an appender is interrupted", () =>
+  it.effect("interrupting one appender does not affect the others", () =>
     Effect.gen(function* () {
       const log = yield* Log
       const topic = yield* fresh()

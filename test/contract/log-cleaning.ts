@@ -1,4 +1,4 @@
-// The part of the log's contract that is about staying small: compaction and retention.
+// The contract of the log on cleaning: compaction and retention.
 import { assert, type Vitest } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
@@ -14,7 +14,7 @@ const appendKeys = Effect.fnUntraced(function* (topic: string, keys: ReadonlyArr
 
 /** Adds the tests. */
 export const logCleaning = (it: Vitest.MethodsNonLive<Log | LogCleaner>) => {
-  it.effect("keeps the newest record of every key, as it was, at its position", () =>
+  it.effect("compaction keeps the newest record of every key unchanged, at its position", () =>
     Effect.gen(function* () {
       const log = yield* Log
       const { clean } = yield* LogCleaner
@@ -58,7 +58,7 @@ export const logCleaning = (it: Vitest.MethodsNonLive<Log | LogCleaner>) => {
     })
   )
 
-  it.effect("compacts only what is compacted, when enough of it is new", () =>
+  it.effect("only compacted topics are compacted, and only when enough of a partition is new", () =>
     Effect.gen(function* () {
       const { clean } = yield* LogCleaner
       const plain = yield* fresh()
@@ -75,7 +75,7 @@ export const logCleaning = (it: Vitest.MethodsNonLive<Log | LogCleaner>) => {
     })
   )
 
-  it.effect("keeps a deletion for a while after it met it, then forgets the key", () =>
+  it.effect("a deletion is kept for some time after the first compaction that finds it, and removed then", () =>
     Effect.gen(function* () {
       const log = yield* Log
       const { clean } = yield* LogCleaner
@@ -107,7 +107,7 @@ export const logCleaning = (it: Vitest.MethodsNonLive<Log | LogCleaner>) => {
     })
   )
 
-  it.effect("compacts under readers and writers", () =>
+  it.effect("compaction does not disturb readers and writers", () =>
     Effect.gen(function* () {
       const log = yield* Log
       const { clean } = yield* LogCleaner
@@ -151,7 +151,7 @@ export const logCleaning = (it: Vitest.MethodsNonLive<Log | LogCleaner>) => {
     }).pipe(Effect.scoped)
   )
 
-  it.effect("deletes what is older than the retention, from the front, and moves the start", () =>
+  it.effect("records older than the retention are deleted from the front, and the start moves", () =>
     Effect.gen(function* () {
       const log = yield* Log
       const { clean } = yield* LogCleaner

@@ -1,4 +1,4 @@
-// The part of the log's contract that is about groups: members that share a topic's partitions.
+// The contract of the log on groups: members that share the partitions of a topic.
 import { assert, type Vitest } from "@effect/vitest"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
@@ -7,7 +7,7 @@ import type * as Scope from "effect/Scope"
 import { type Assignment, Log } from "../../src/log/log.ts"
 import { fresh, range, record } from "./log-support.ts"
 
-/** What members have had, written down by `use`: who has what, and when two had a partition at once. */
+/** What `use` recorded: the partitions of each member, and whether two members ever had one partition at once. */
 export const roster = () => {
   const having = new Map<string, Assignment & { readonly who: string }>()
   const generations = new Map<number, Array<number>>()
@@ -33,7 +33,7 @@ export const roster = () => {
           )
       )
   const of = (who: string) => [...having.values()].filter((one) => one.who === who).map(({ partition }) => partition)
-  /** Waits until each has so many. */
+  /** Waits until each member has this number of partitions. */
   const until = (counts: Readonly<Record<string, number>>) =>
     Effect.gen(function* () {
       const settled = () => Object.entries(counts).every(([who, count]) => of(who).length === count)
@@ -42,7 +42,7 @@ export const roster = () => {
       Effect.timeout("25 seconds"),
       Effect.mapError(() => new Error(`wanted ${JSON.stringify(counts)}, it is ${[...having.keys()].join(", ")}`))
     )
-  /** No partition was had by two at once. Not so where locks were lost, which another hears of first. */
+  /** Checks that no two members had a partition at once. Does not hold after lost locks, which the other member learns of first. */
   const alone = () => assert.deepStrictEqual(overlaps, [])
   const growing = () => {
     for (const [partition, list] of generations) {
@@ -62,7 +62,7 @@ export const roster = () => {
 
 /** Adds the tests. */
 export const logGroups = (it: Vitest.MethodsNonLive<Log>) => {
-  it.effect("gives a sole member everything, and lets it read", () =>
+  it.effect("a sole member gets all partitions, and can read them", () =>
     Effect.gen(function* () {
       const log = yield* Log
       const topic = yield* fresh(3)
@@ -91,7 +91,7 @@ export const logGroups = (it: Vitest.MethodsNonLive<Log>) => {
     })
   )
 
-  it.effect("shares partitions fairly as members come and go", () =>
+  it.effect("partitions are shared fairly as members join and leave", () =>
     Effect.gen(function* () {
       const log = yield* Log
       const topic = yield* fresh(8)
@@ -124,7 +124,7 @@ export const logGroups = (it: Vitest.MethodsNonLive<Log>) => {
     })
   )
 
-  it.effect("leaves a member without any where there are more members than partitions, as a stand-by", () =>
+  it.effect("with more members than partitions, a member without any takes over when another leaves", () =>
     Effect.gen(function* () {
       const log = yield* Log
       const topic = yield* fresh(1)
@@ -140,7 +140,7 @@ export const logGroups = (it: Vitest.MethodsNonLive<Log>) => {
     })
   )
 
-  it.effect("keeps groups, and topics, apart", () =>
+  it.effect("groups, and topics of a group, are independent", () =>
     Effect.gen(function* () {
       const log = yield* Log
       const [one, two] = [yield* fresh(2), yield* fresh(2)]
@@ -159,7 +159,7 @@ export const logGroups = (it: Vitest.MethodsNonLive<Log>) => {
     })
   )
 
-  it.effect("ends with the first failure of a use, after the others were interrupted", () =>
+  it.effect("`assign` fails with the first failure of a `use`, after the others were interrupted", () =>
     Effect.gen(function* () {
       const log = yield* Log
       const topic = yield* fresh(3)
@@ -180,7 +180,7 @@ export const logGroups = (it: Vitest.MethodsNonLive<Log>) => {
     })
   )
 
-  it.effect("does not end when a use does", () =>
+  it.effect("`assign` goes on when a `use` ends", () =>
     Effect.gen(function* () {
       const log = yield* Log
       const topic = yield* fresh(2)
@@ -196,7 +196,7 @@ export const logGroups = (it: Vitest.MethodsNonLive<Log>) => {
     })
   )
 
-  it.effect("passes a use what the caller provides", () =>
+  it.effect("a `use` has the services that the caller provides", () =>
     Effect.gen(function* () {
       const log = yield* Log
       const topic = yield* fresh(1)

@@ -1,4 +1,4 @@
-// Runs the log's contract on real Kafka, where it can be had.
+// Runs the contract of the log on a real Kafka, if one is available.
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import { shared } from "../../stack/testing.ts"

@@ -1,4 +1,4 @@
-// The part of the log's contract that is about reading: waiting, bounds and places that are not there.
+// The contract of the log on reading: waiting, limits, and positions that do not exist.
 import { assert, type Vitest } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
@@ -7,7 +7,7 @@ import { fresh, range, readAll, record } from "./log-support.ts"
 
 /** Adds the tests. */
 export const logReading = (it: Vitest.MethodsNonLive<Log>) => {
-  it.effect("wakes a waiting reader at once", () =>
+  it.effect("an append wakes a waiting reader at once", () =>
     Effect.gen(function* () {
       const log = yield* Log
       const topic = yield* fresh(2)
@@ -29,7 +29,7 @@ export const logReading = (it: Vitest.MethodsNonLive<Log>) => {
     }).pipe(Effect.scoped)
   )
 
-  it.effect("sees what was appended between opening and taking", () =>
+  it.effect("a reader sees records that were appended between `open` and `take`", () =>
     Effect.gen(function* () {
       const log = yield* Log
       const topic = yield* fresh()
@@ -39,7 +39,7 @@ export const logReading = (it: Vitest.MethodsNonLive<Log>) => {
     }).pipe(Effect.scoped)
   )
 
-  it.effect("goes on after an interrupted take without losing or repeating", () =>
+  it.effect("after an interrupted `take` no record is lost or repeated", () =>
     Effect.gen(function* () {
       const log = yield* Log
       const topic = yield* fresh()
@@ -60,7 +60,7 @@ export const logReading = (it: Vitest.MethodsNonLive<Log>) => {
     }).pipe(Effect.scoped)
   )
 
-  it.effect("returns at most maxBytes of values, but at least one record", () =>
+  it.effect("a read returns at most `maxBytes` of values, but at least one record", () =>
     Effect.gen(function* () {
       const log = yield* Log
       const topic = yield* fresh()
@@ -90,7 +90,7 @@ export const logReading = (it: Vitest.MethodsNonLive<Log>) => {
     }).pipe(Effect.scoped)
   )
 
-  it.effect("refuses positions that are not there", () =>
+  it.effect("positions that do not exist are refused", () =>
     Effect.gen(function* () {
       const log = yield* Log
       const topic = yield* fresh()

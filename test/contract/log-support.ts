@@ -1,16 +1,16 @@
-// What the parts of the log's contract share: topics of their own, records, and reading everything.
+// What the files of the log's contract share: topics, records, and reading a whole partition.
 import * as Effect from "effect/Effect"
 import { Log, type NewRecord, type TopicSpec } from "../../src/log/log.ts"
 
 let topics = 0
-/** Declares a topic that no other test has. Its name. */
+/** Declares a topic that no other test uses, and returns its name. */
 export const fresh = Effect.fnUntraced(function* (partitions = 1, spec: Partial<TopicSpec> = {}) {
   const name = `topic-${process.pid}-${topics++}`
   const log = yield* Log
   yield* log.declare([{ name, partitions, compacted: false, retentionMs: undefined, ...spec }])
   return name
 })
-/** A record of partition 0, with what is given. */
+/** A record of partition 0, with the given fields. */
 export const record = (given: Partial<NewRecord> = {}): NewRecord => ({
   partition: 0,
   key: "k",
@@ -23,7 +23,7 @@ export const record = (given: Partial<NewRecord> = {}): NewRecord => ({
   headers: {},
   ...given
 })
-/** Everything of a partition, read until its end. */
+/** All records of a partition, read up to its end. */
 export const readAll = Effect.fnUntraced(function* (topic: string, partition = 0, from = 0, maxBytes?: number) {
   const log = yield* Log
   const records = []
@@ -36,5 +36,5 @@ export const readAll = Effect.fnUntraced(function* (topic: string, partition = 0
     position = batch.next
   }
 })
-/** From, up to and without to. */
+/** Whole numbers from `from` up to `to`, not included. */
 export const range = (from: number, to: number) => Array.from({ length: to - from }, (_, i) => from + i)

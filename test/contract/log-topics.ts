@@ -1,4 +1,4 @@
-// The part of the log's contract that is about topics: declaring them, and what was never declared.
+// The contract of the log on topics: declaring them, and topics that were never declared.
 import { assert, type Vitest } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import { Log, type TopicSpec, UnknownTopic } from "../../src/log/log.ts"
@@ -7,7 +7,7 @@ import { fresh, range, record } from "./log-support.ts"
 let tries = 0
 /** Adds the tests. */
 export const logTopics = (it: Vitest.MethodsNonLive<Log>) => {
-  it.effect("knows no topic that was not declared, and no partition beyond the last", () =>
+  it.effect("an undeclared topic, and a partition beyond the last, fail with `UnknownTopic`", () =>
     Effect.gen(function* () {
       const log = yield* Log
       const topic = yield* fresh(2)
@@ -32,7 +32,7 @@ export const logTopics = (it: Vitest.MethodsNonLive<Log>) => {
     })
   )
 
-  it.effect("tells the bounds of every partition, with what was appended before", () =>
+  it.effect("the bounds of every partition include everything that was appended before", () =>
     Effect.gen(function* () {
       const log = yield* Log
       const topic = yield* fresh(3)
@@ -47,7 +47,7 @@ export const logTopics = (it: Vitest.MethodsNonLive<Log>) => {
     })
   )
 
-  it.effect("tells topics apart, and the same topic from none", () =>
+  it.effect("topics have different identities, and a topic keeps its own", () =>
     Effect.gen(function* () {
       const log = yield* Log
       const [one, other] = [yield* fresh(2), yield* fresh(1)]
@@ -61,7 +61,7 @@ export const logTopics = (it: Vitest.MethodsNonLive<Log>) => {
     })
   )
 
-  it.effect("declares a topic once, however often and by whomever at once", () =>
+  it.effect("a topic is created once, however often and concurrently it is declared", () =>
     Effect.gen(function* () {
       const log = yield* Log
       const spec = {
@@ -82,7 +82,7 @@ export const logTopics = (it: Vitest.MethodsNonLive<Log>) => {
     })
   )
 
-  it.effect("refuses another number of partitions, another policy and nonsense, and says what to do", () =>
+  it.effect("another number of partitions, another cleanup policy and invalid values are refused with the remedy", () =>
     Effect.gen(function* () {
       const log = yield* Log
       const name = yield* fresh(2)

@@ -1,4 +1,4 @@
-// Runs the log's contract for the adapters that need nothing installed.
+// Runs the contract of the log for the adapters that need nothing installed.
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as MemoryLog from "../../src/memory/log.ts"

@@ -1,4 +1,4 @@
-// What every log must do, whatever it is kept in: one suite, run for each adapter. It knows no adapter.
+// The contract of the log: one suite, which every adapter of the port passes.
 import { it as vitest } from "@effect/vitest"
 import type * as Layer from "effect/Layer"
 import type { LogCleaner } from "../../src/log/cleaner.ts"
@@ -11,7 +11,7 @@ import { logTopics } from "./log-topics.ts"
 
 const live = { timeout: "60 seconds", excludeTestServices: true } as const
 
-/** Runs the suite against an adapter that keeps its log, and its cleaner, in `layer`. */
+/** Runs the suite for an adapter whose log and cleaner are in `layer`. */
 export const logContract = <E>(name: string, layer: Layer.Layer<Log | LogCleaner, E>) =>
   vitest.layer(layer, live)(`Log (${name})`, (it) => {
     logTopics(it)
@@ -21,7 +21,7 @@ export const logContract = <E>(name: string, layer: Layer.Layer<Log | LogCleaner
     logGroups(it)
   })
 
-/** The same for an adapter whose server cleans by itself. */
+/** Runs the suite without cleaning, for an adapter whose server cleans by itself. */
 export const logContractUncleaned = <E>(name: string, layer: Layer.Layer<Log, E>) =>
   vitest.layer(layer, live)(`Log (${name})`, (it) => {
     logTopics(it)

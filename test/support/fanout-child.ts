@@ -1,6 +1,6 @@
-// A process of its own that consumes a subscription, acknowledges nothing, and waits to be killed; not a test itself.
+// A child process that consumes a subscription, acknowledges nothing, and waits to be killed. Used by tests.
 //
-// node fanout-child.ts URL TOPIC TYPE: prints the sequence of each message it gets.
+// node fanout-child.ts URL TOPIC TYPE: prints the sequence number of each message that it receives.
 import * as Effect from "effect/Effect"
 import { connect } from "../../src/postgres/client/client.ts"
 import * as PostgresFanOut from "../../src/postgres/subscription/fanout.ts"

@@ -9,7 +9,7 @@ import * as PostgresLog from "../../src/postgres/log/log.ts"
 import { Topics } from "../contract/fanout-support.ts"
 import { type Database, databaseOn } from "./postgres.ts"
 
-/** On a database that has the project's tables. */
+/** A fan-out on a database that has the project's tables. */
 export const fanOutOn = (sql: Sql) => {
   const log = PostgresLog.layer(sql)
   const topics = Layer.effect(
@@ -41,7 +41,7 @@ export const fanOutOn = (sql: Sql) => {
   const quiet = Layer.succeed(References.MinimumLogLevel, "Error")
   return Layer.mergeAll(quiet, PostgresFanOut.layer(sql), topics).pipe(Layer.provideMerge(log))
 }
-/** On a new database of a server, for as long as `use` takes. */
+/** A fan-out on a new database of a server, which exists until `use` ends. */
 export const onFanOut = <A, E, R>(root: string, use: (database: Database) => Effect.Effect<A, E, R>) =>
   Effect.scoped(
     Effect.gen(function* () {

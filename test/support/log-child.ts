@@ -1,4 +1,4 @@
-// A process of its own that is a member of a group, and says which partitions it has; not a test itself.
+// A child process that is a member of a group and prints its partitions. Used by tests.
 //
 // node log-child.ts URL TOPIC GROUP: prints `+ partition generation` and `- partition` as they come and go.
 import * as Effect from "effect/Effect"

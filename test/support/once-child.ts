@@ -1,4 +1,4 @@
-// A process of its own that consumes a subscription effectively once, and waits to be killed; not a test itself.
+// A child process that consumes a subscription effectively once, and waits to be killed. Used by tests.
 //
 // node once-child.ts URL TOPIC TYPE: counts each message in the table `counted`, and keeps the order of keys in `ordered`.
 import * as Effect from "effect/Effect"

@@ -1,4 +1,4 @@
-// An outbox for tests: segments as commits publish them, and what readers of the log find of them. Values say their stream and sequence.
+// An outbox for tests: segments as commits publish them, and what readers of the log find. Values have their stream and sequence number.
 import { assert } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import type { LogRecord } from "../../src/log/log.ts"
@@ -61,7 +61,7 @@ export interface Found extends LogRecord {
   readonly stream: string
   readonly seq: number
 }
-/** A topic's records as its readers get them; positions are checked to be gapless. */
+/** The records of a topic as readers get them; checks that positions have no gap. */
 export const topicOf = Effect.fnUntraced(function* (sql: Sql, topic: string) {
   const rows = yield* query(
     "read",
@@ -101,7 +101,7 @@ export const topicOf = Effect.fnUntraced(function* (sql: Sql, topic: string) {
   for (const row of rows) assert.strictEqual(ends.get(row["partition"]), row["end"])
   return found
 })
-/** Sequences by stream, in the order in which a reader of each partition gets them. */
+/** Sequence numbers by stream, in the order in which readers of each partition get them. */
 export const sequences = (records: ReadonlyArray<Found>) => {
   const streams: Record<string, Array<number>> = {}
   for (const { seq, stream } of records) (streams[stream] ??= []).push(seq)

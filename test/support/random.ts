@@ -1,8 +1,8 @@
-// Random inputs from a seed that tests print, so that a failure can be had again: MILLRACE_TEST_SEED repeats it.
+// Random inputs from a seed that tests print. MILLRACE_TEST_SEED sets the seed, to repeat a failure.
 
 /** A source of random values. */
 export interface Random {
-  /** From 0, up to and without 1. */
+  /** From 0 up to 1, not included. */
   readonly next: () => number
   /** A whole number, both ends included. */
   readonly int: (low: number, high: number) => number
@@ -11,10 +11,10 @@ export interface Random {
   readonly chance: (probability: number) => boolean
 }
 
-/** The run's seed. */
+/** The seed of this run. */
 export const seed = Number(process.env["MILLRACE_TEST_SEED"] ?? Math.floor(Math.random() * 2 ** 31))
 
-/** mulberry32: the same values for the same number. */
+/** A mulberry32 generator: equal seeds give equal values. */
 export const randomOf = (number: number): Random => {
   let state = number
   const next = () => {

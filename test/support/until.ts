@@ -1,7 +1,7 @@
-// Waiting in tests for what is to come about; a test's own limit ends it.
+// Waits in tests for a condition; the timeout of the test limits it.
 import * as Effect from "effect/Effect"
 
-/** Waits for a condition. */
+/** Waits until the condition holds. */
 export const until = (done: () => boolean) =>
   Effect.gen(function* () {
     while (!done()) yield* Effect.sleep(10)

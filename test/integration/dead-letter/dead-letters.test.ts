@@ -1,4 +1,4 @@
-// Parked events are published to their error topic: once, whatever becomes of the commit, and whatever is in them.
+// Parked events are published to their dead-letter topic: once, whatever happens to the commit, and whatever they contain.
 // oxlint-disable unicorn/no-thenable -- `then` is a word of failure policies
 import { afterAll, assert, beforeAll, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
@@ -36,7 +36,7 @@ const poisoned = (value: object, more: Partial<NewRecord> = {}): NewRecord => ({
   ...more
 })
 const topic = DeadLetters.topic(application({}).projections[0]!.projection)
-/** What readers of the error topic get, once the relay has brought everything. */
+/** The messages of the dead-letter topic, once the relay has published everything. */
 const published = Effect.fnUntraced(function* (made: Engine, name = topic.name) {
   const target = yield* relay(made)
   while ((yield* target.lag).some(({ lag }) => lag > 0)) yield* Effect.sleep(5)
@@ -54,7 +54,7 @@ const published = Effect.fnUntraced(function* (made: Engine, name = topic.name) 
 
 describe("a dead letter", () => {
   test(
-    "is a row and a message that say the same, with the event's envelope",
+    "is a row and an equal message, with the envelope of the event",
     {},
     Effect.fnUntraced(function* (made) {
       assert.strictEqual(topic.name, "p.events.poison.dlq")
@@ -99,7 +99,7 @@ describe("a dead letter", () => {
     })
   )
   test(
-    "goes where the policy says",
+    "is published to the topic that the policy names",
     { deadLetterTopic: "errors" },
     Effect.fnUntraced(function* (made) {
       yield* handled(made, [done("throw"), done("fail"), ...many(5), done("whole")])
@@ -110,7 +110,7 @@ describe("a dead letter", () => {
   )
   for (const failure of [{ deadLetterTopic: false }, { then: "skip" }] as const) {
     test(
-      `is a row alone where the policy is ${JSON.stringify(failure)}`,
+      `is a row and no message with the policy ${JSON.stringify(failure)}`,
       failure,
       Effect.fnUntraced(function* (made) {
         yield* handled(made, [done("throw")])
@@ -128,7 +128,7 @@ describe("a dead letter", () => {
     )
   }
   test(
-    "of a follower is a row alone",
+    "of a later event that waits behind a parked one is a row and no message",
     {},
     Effect.fnUntraced(function* (made) {
       yield* query("follow", () => made.sql`update millrace.progress set mode = 'follower'`)
@@ -138,7 +138,7 @@ describe("a dead letter", () => {
     })
   )
   test(
-    "is published whatever is in it; what is too large is cut",
+    "is published whatever it contains, and cut if it is too large",
     {},
     Effect.fnUntraced(function* (made) {
       const odd = "nul \u0000 and half \ud83d"
@@ -183,7 +183,7 @@ const assertOnce = Effect.fnUntraced(function* (made: Engine, ids: ReadonlyArray
   const found = yield* published(made)
   assert.deepStrictEqual(found.map(({ record }) => record.eventId).toSorted(), ids.toSorted())
 })
-/** The reply of a commit that parks is lost, and the commit is done. */
+/** The reply of a commit that parks an event is lost, although the commit succeeded. */
 const lostReply: Check = Effect.fnUntraced(function* (made, make) {
   const proxy = yield* lossy(made.url)
   const poisons = Array.from({ length: 4 }, () => done("throw", { key: "k1" }))
@@ -209,7 +209,7 @@ const lostReply: Check = Effect.fnUntraced(function* (made, make) {
     poisons.map(({ id }) => id)
   )
 })
-/** Someone else claims the partition while the commit that parks is on its way. */
+/** Another process claims the partition during the commit that parks an event. */
 const fenced: Check = Effect.fnUntraced(function* (made, make) {
   const poison = done("throw", { key: "k1" })
   yield* made.log.append("p.events", [poisoned(poison)])
@@ -229,7 +229,7 @@ const fenced: Check = Effect.fnUntraced(function* (made, make) {
   assert.isAbove(progress!["epoch"], 2)
   yield* assertOnce(made, [poison.id])
 })
-/** A store before whose nth commit something happens. */
+/** A store that runs an effect before its nth commit. */
 const beforeCommit = (
   store: Engine["store"],
   nth: number,
@@ -247,10 +247,10 @@ const beforeCommit = (
 
 describe("a dead letter is published once", () => {
   const checked = (name: string, check: Check) => test(name, {}, (made) => check(made, Mutant.real))
-  checked("though the reply of its commit is lost", lostReply)
-  checked("though its commit is fenced and made again", fenced)
+  checked("even if the reply of its commit is lost", lostReply)
+  checked("even if its commit is fenced and repeated", fenced)
   test(
-    "caught: a commit that is sent again and does not say which it is",
+    "the mutant that repeats a commit without its number is found",
     {},
     Effect.fnUntraced(function* (made) {
       assertCaught(yield* Effect.exit(lostReply(made, Mutant.resendUnnumbered)))

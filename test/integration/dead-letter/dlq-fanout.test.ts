@@ -1,4 +1,4 @@
-// Dead letters of subscriptions and messages that the relay parked, by the same command, on the embedded fan-out and on both transports to Pulsar.
+// `millrace dlq` with dead letters of subscriptions and of the relay: on the fan-out on PostgreSQL, and over both transports to Pulsar.
 import { afterAll, assert, beforeAll, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -41,13 +41,13 @@ interface Listed {
   readonly trace_id: string
   readonly event_id: string
   readonly attempts: number
-  /** Of a message that a relay parked. */
+  /** Only for a message that a relay parked. */
   readonly stream?: string
   readonly seq?: number
 }
 const seqOf = ({ value }: Listed) => (JSON.parse(value) as { readonly seq: number }).seq
 
-/** What was retried is not written down as such. */
+/** Makes the journal forget that dead letters were retried. */
 const unnoted = (environment: Environment, table: string, forgotten = "") =>
   Effect.scoped(
     Effect.gen(function* () {
@@ -58,7 +58,7 @@ const unnoted = (environment: Environment, table: string, forgotten = "") =>
     })
   )
 
-/** A subscription that cannot handle three of eight messages, beside one that handles all. */
+/** A subscription that fails to handle three of eight messages, and another one that handles all. */
 const retried = Effect.fnUntraced(function* (environment: Environment) {
   const topics = yield* Topics
   const name = yield* topicWith(2)
@@ -125,7 +125,7 @@ const retried = Effect.fnUntraced(function* (environment: Environment) {
   assert.deepStrictEqual(yield* list(), [])
 })
 
-/** Two subscriptions of a topic that give up the same message to one topic. */
+/** Two subscriptions of a topic that move the same message to one dead-letter topic. */
 const sharing = Effect.fnUntraced(function* (environment: Environment) {
   const topics = yield* Topics
   const name = yield* topicWith(1)
@@ -159,14 +159,14 @@ const sharing = Effect.fnUntraced(function* (environment: Environment) {
   assert.deepStrictEqual(yield* list, [])
 })
 
-describe("dead letters of a subscription of the embedded fan-out", () => {
+describe("dead letters of a subscription on PostgreSQL", () => {
   it.live(
-    "of several that share a topic of dead letters are told apart",
+    "of several subscriptions with one dead-letter topic are distinguished",
     () => onFanOut(root, ({ url }) => sharing({ MILLRACE_DATABASE_URL: url })),
     60_000
   )
   it.live(
-    "are listed, shown, retried for it alone and in the order of keys, and discarded",
+    "are listed, shown, retried for that subscription only and in the order of keys, and discarded",
     () => onFanOut(root, ({ url }) => retried({ MILLRACE_DATABASE_URL: url })),
     120_000
   )
@@ -180,7 +180,7 @@ suite("dead letters on Pulsar", () => {
   }, 180_000)
 
   testOverTransports(
-    "of a subscription are listed, shown, retried for it alone and in the order of keys, and discarded: %s",
+    "of a subscription are listed, shown, retried for that subscription only and in the order of keys, and discarded: %s",
     (transport) =>
       Effect.scoped(
         Effect.gen(function* () {
@@ -197,7 +197,7 @@ suite("dead letters on Pulsar", () => {
     () => ({ root, endpoints }),
     "native"
   )(
-    "that the relay parked stay so while they are refused, are sent once they are taken, and do not mislead the relay",
+    "of the relay stay parked while Pulsar rejects them, are sent once it accepts them, and do not confuse the relay",
     Effect.fnUntraced(function* ({ messages, relay, sql, url }) {
       yield* publish(sql, {
         firstSeq: 1,

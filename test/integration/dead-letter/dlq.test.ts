@@ -1,4 +1,4 @@
-// Dead letters that are retried and discarded: handled once however often that is asked for, by their projection alone, in order where asked.
+// Retrying and discarding dead letters of projections: processed once however often it is requested, by their projection only, and in order.
 import { spawn } from "node:child_process"
 import { fileURLToPath } from "node:url"
 import { afterAll, afterEach, assert, beforeAll, describe, it } from "@effect/vitest"
@@ -33,7 +33,7 @@ let made = 0
 const event = (key: string, does = "") => ({ id: `e${made++}`, key, at: start + made, does })
 const idsOf = (values: ReadonlyArray<{ readonly id: string }>) => values.map(({ id }) => id).join(" ")
 
-/** Appends, and handles everything until nothing is left. */
+/** Appends records, and processes everything in the log. */
 const handled = Effect.fnUntraced(function* (engine: Engine, values: ReadonlyArray<object>) {
   yield* append(engine, events, values)
   const stop = yield* run(engine)
@@ -61,7 +61,7 @@ const orderOf = (sql: Sql, version = 1) =>
     ),
     (rows) => Object.fromEntries(rows.map(({ ids, key }) => [key, ids]))
   )
-/** Both projections have counted so many of each key. */
+/** Checks how many events of each key both projections have counted. */
 const assertCounts = Effect.fnUntraced(function* (sql: Sql, watched: object, everything: object, version = 1) {
   const read = (table: string) =>
     Effect.map(
@@ -76,7 +76,7 @@ const assertCounts = Effect.fnUntraced(function* (sql: Sql, watched: object, eve
 
 describe("a dead letter that is retried", () => {
   test(
-    "is handled by its projection alone, at the log's end, once",
+    "is processed once, by its projection only, at the end of the log",
     {},
     Effect.fnUntraced(function* (engine) {
       const [before, poison, after] = [event("a"), event("a", "bad"), event("a")]
@@ -105,7 +105,7 @@ describe("a dead letter that is retried", () => {
     })
   )
   test(
-    "and fails once more stays parked, with one attempt more",
+    "and fails again stays parked, with one more attempt",
     {},
     Effect.fnUntraced(function* (engine) {
       yield* handled(engine, [event("a", "bad"), event("a", "whole")])
@@ -124,7 +124,7 @@ describe("a dead letter that is retried", () => {
     })
   )
   test(
-    "is what it was, whatever is in it",
+    "is the same event, whatever it contains",
     {},
     Effect.fnUntraced(function* (engine) {
       const odd = "nul \u0000 and half \ud83d"
@@ -150,7 +150,7 @@ describe("a dead letter that is retried", () => {
     })
   )
   test(
-    "is no other projection's, though that could not handle the event either",
+    "does not change the dead letter of another projection for the same event",
     {},
     Effect.fnUntraced(function* (engine) {
       yield* engine.log.append(events.name, [{ ...recordOf(events, event("a"), 2), value: "{}" }])
@@ -163,7 +163,7 @@ describe("a dead letter that is retried", () => {
   )
   for (const when of ["before", "after"] as const) {
     test(
-      `is handled once though who retried it was killed ${when} appending it`,
+      `is processed once even if the process that retried it was killed ${when} appending it`,
       {},
       Effect.fnUntraced(function* (engine) {
         const poisons = [event("a", "bad"), event("b", "bad"), event("c", "bad")]
@@ -179,7 +179,7 @@ describe("a dead letter that is retried", () => {
       })
     )
   }
-  it.live("is decided by each version for itself, so a rebuild comes to the same", () =>
+  it.live("is decided for each version separately, so a rebuild has the same result", () =>
     Effect.scoped(
       Effect.gen(function* () {
         const first = yield* engine(root, application({}, [1], false))
@@ -205,7 +205,7 @@ describe("a dead letter that is retried", () => {
     )
   )
 })
-/** A process that retries everything was killed there. */
+/** Starts a process that retries everything, and kills it before or after its append. */
 const killed = (url: string, when: "before" | "after") =>
   Effect.callback<void, Error>((resume) => {
     const script = fileURLToPath(new URL("../../support/retry-child.ts", import.meta.url))
@@ -221,7 +221,7 @@ const configured = ["--config", fileURLToPath(new URL("../../support/letters-app
 
 describe("millrace dlq", () => {
   test(
-    "leaves out what is on a system that is away, and says so",
+    "leaves out dead letters on an unavailable system, and reports that",
     {},
     Effect.fnUntraced(function* (engine) {
       yield* handled(engine, [event("a", "bad")])
@@ -286,9 +286,9 @@ describe("millrace dlq", () => {
 })
 
 const ordered = { order: "key" } as const
-describe("where keys keep their order", () => {
+describe('with `order: "key"`', () => {
   test(
-    "events of a parked one's key wait behind it, and follow it",
+    "later events of a parked event's key wait behind it, and are processed after it",
     ordered,
     Effect.fnUntraced(function* (engine) {
       const [a1, a2, a3, a4] = [event("a"), event("a", "bad"), event("a"), event("a")] as const
@@ -314,7 +314,7 @@ describe("where keys keep their order", () => {
     })
   )
   test(
-    "the first that fails again stops those behind it",
+    "the first event that fails again keeps those behind it parked",
     ordered,
     Effect.fnUntraced(function* (engine) {
       const [a1, a2, a3, a4] = [event("a", "bad"), event("a"), event("a", "worse"), event("a")] as const
@@ -339,7 +339,7 @@ describe("where keys keep their order", () => {
     })
   )
   test(
-    "what cannot be read and what cannot be kept holds its key back like any other",
+    "events that cannot be decoded or stored hold back their key as well",
     ordered,
     Effect.fnUntraced(function* (engine) {
       const [unread, a2, whole, b2] = [event("a"), event("a"), event("b", "whole"), event("b")]
@@ -368,7 +368,7 @@ describe("where keys keep their order", () => {
     })
   )
   test(
-    "it is kept whatever happens, at random",
+    "the order of keys holds in random runs",
     ordered,
     Effect.fnUntraced(function* (engine) {
       const sent: Array<ReturnType<typeof event>> = []

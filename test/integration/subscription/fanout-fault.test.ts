@@ -1,4 +1,4 @@
-// The fan-out on PostgreSQL while processes and backends die: nothing is lost, an order of keys stays one.
+// The fan-out on PostgreSQL while processes and backends die: no message is lost, and the order of keys holds.
 import { spawn } from "node:child_process"
 import { fileURLToPath } from "node:url"
 import { assert, describe, it } from "@effect/vitest"
@@ -34,7 +34,7 @@ const lines = (process: ReturnType<typeof spawn>, count: number) =>
     })
   })
 
-/** A pool that executes one claim and loses its reply. */
+/** A pool that loses the reply of one claim, which was executed. */
 const losingAClaim = (sql: Sql): Sql => {
   let lost = false
   return new Proxy(sql, {
@@ -53,7 +53,7 @@ const losingAClaim = (sql: Sql): Sql => {
 }
 
 describe("fan-out on PostgreSQL, under faults", () => {
-  it.live("what was claimed and never came, for the reply was lost, comes at once", () =>
+  it.live("messages whose claim lost its reply are delivered again at once", () =>
     Effect.gen(function* () {
       const { sql } = yield* database
       yield* Effect.gen(function* () {
@@ -75,7 +75,7 @@ describe("fan-out on PostgreSQL, under faults", () => {
     }).pipe(Effect.scoped)
   )
 
-  it.live("a killed process lets its subscription and its messages go at once", () =>
+  it.live("the subscription and the messages of a killed process are free at once", () =>
     Effect.gen(function* () {
       const { sql, url } = yield* database
       yield* Effect.gen(function* () {
@@ -112,7 +112,7 @@ describe("fan-out on PostgreSQL, under faults", () => {
   )
 
   it.live(
-    "dying backends: every message is handled, each key's in order, and nothing is left over",
+    "while backends die every message is handled, those of a key in order, and no lease is left",
     () =>
       Effect.gen(function* () {
         const { sql, url } = yield* database

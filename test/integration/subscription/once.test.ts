@@ -1,4 +1,4 @@
-// Effectively once: whatever happens to consumers, their database and deliveries, each message's changes are there once. And without it they are not.
+// Effectively once: whatever happens to consumers, their database and deliveries, each message changes rows once. Without it, not.
 import { spawn, type ChildProcess } from "node:child_process"
 import { fileURLToPath } from "node:url"
 import { afterAll, assert, beforeAll, describe, it } from "@effect/vitest"
@@ -43,7 +43,7 @@ const test = (name: string, body: Body, timeout = 120_000) =>
       ),
     timeout
   )
-// no key of `counted` keeps a second count out
+// `counted` has no key that would prevent a second count
 const tables = `
   create table counted (stream text, seq integer, process integer);
   create table ordered (key text primary key, seqs integer[] not null)`
@@ -61,7 +61,7 @@ const assertOnce = Effect.fnUntraced(function* (sql: Sql, total: number) {
     upTo(total)
   )
 })
-/** Waits until so many messages are counted, and nothing is delivered or waits to be. */
+/** Waits until this number of messages is counted, and no message is leased or waits. */
 const settled = Effect.fnUntraced(function* (sql: Sql, total: number) {
   yield* query(
     "look",
@@ -100,7 +100,7 @@ const count: Handler = ({ seq }, { stream }, tx) =>
 
 describe("a message that is handled once", () => {
   test(
-    "does not take effect again when it is delivered again, in a storm of redeliveries",
+    "takes effect once, however often it is redelivered",
     Effect.fnUntraced(function* ({ sql }) {
       const [topics, topic] = [yield* Topics, yield* topicWith(2)]
       yield* topics.publish(topic, sent(200, 1, 4, 2))
@@ -124,7 +124,7 @@ describe("a message that is handled once", () => {
     })
   )
   test(
-    "takes no effect while its handler fails, and effect when it does not",
+    "takes no effect while its handler fails, and takes effect once it succeeds",
     Effect.fnUntraced(function* ({ sql }) {
       const [topics, topic] = [yield* Topics, yield* topicWith()]
       yield* topics.publish(topic, sent(60))
@@ -166,7 +166,7 @@ describe("a message that is handled once", () => {
     })
   )
   test(
-    "is known again after a replay, until that is forgotten",
+    "is recognised after a replay, until its marks are deleted with `forget`",
     Effect.fnUntraced(function* ({ sql }) {
       const [fanOut, topics, topic] = [yield* FanOut, yield* Topics, yield* topicWith()]
       yield* topics.publish(topic, sent(50))
@@ -188,7 +188,7 @@ describe("a message that is handled once", () => {
     })
   )
   test(
-    "is another one in another incarnation of its stream, for another subscription, and where it has no stream by its place",
+    "is another one in another incarnation of its stream, for another subscription, and (without a stream) at another position",
     Effect.fnUntraced(function* ({ sql }) {
       const marks = yield* Once.make(sql, { mergeMs: 5 })
       const message = { partition: 1, position: 9, stream: "a", incarnation: "1", seq: 5 } as Message
@@ -214,7 +214,7 @@ describe("a message that is handled once", () => {
     })
   )
   test(
-    "counts as no failure of the handler while the consumer's database is away",
+    "has no failure counted while the consumer's database is unavailable",
     Effect.fnUntraced(function* ({ sql }) {
       const [topics, topic] = [yield* Topics, yield* topicWith()]
       yield* topics.publish(topic, sent(30))
@@ -252,7 +252,7 @@ const forgetting = (fanOut: FanOut["Service"], share: number): FanOut["Service"]
 
 describe("marks", () => {
   test(
-    "are merged, while others handle the same messages, and none is lost or counted twice",
+    "are merged while others handle the same messages, and none is lost or duplicated",
     Effect.fnUntraced(function* ({ sql }) {
       const random = randomOf(seed)
       const marks = yield* Once.make(sql, { mergeMs: 1, max: 12 })
@@ -285,7 +285,7 @@ describe("marks", () => {
     })
   )
   test(
-    "that are old are forgotten",
+    "that are old are deleted",
     Effect.fnUntraced(function* ({ sql }) {
       const marks = yield* Once.make(sql, { mergeMs: 5, keepMs: 0 })
       const handle = (seq: number) =>
@@ -301,12 +301,12 @@ describe("marks", () => {
   )
 })
 
-describe("kill -9 of consumers at random", () => {
+describe("consumers that are killed at random", () => {
   // so many that each of two consumers has some
   const keys = 48
   for (const type of ["keyShared", "shared"] as const) {
     test(
-      `${type}: their rows count each message once${type === "keyShared" ? ", in the order of its key" : ""} (seed ${seed})`,
+      `${type}: rows count each message once${type === "keyShared" ? ", in the order of its key" : ""} (seed ${seed})`,
       Effect.fnUntraced(function* ({ sql, url }) {
         const random = randomOf(seed)
         const [topics, topic] = [yield* Topics, yield* topicWith(2)]

@@ -18,7 +18,7 @@ const layer = Layer.unwrap(Effect.map(database, ({ sql }) => fanOutOn(sql)))
 const numbers = (name: string) => Topic.records(name, { key: "key", value: { key: Schema.String, seq: Schema.Int } })
 const strict = (name: string) =>
   Topic.records(name, { key: "key", value: { key: Schema.Literals(["k1", "k3"]), seq: Schema.Int } })
-/** Dead letters of the subscription `s`; the first makes their topic. */
+/** The dead letters of the subscription `s`; the first one creates their topic. */
 const lettersOf = Effect.fnUntraced(function* (topic: string) {
   const dead = { topic: `${topic}.s.dlq`, name: "dead", type: "exclusive", from: "earliest" } as const
   return yield* Effect.retry((yield* FanOut).subscribe(dead), {
@@ -29,7 +29,7 @@ const lettersOf = Effect.fnUntraced(function* (topic: string) {
 
 vitest.layer(layer, { timeout: "60 seconds", excludeTestServices: true })("Subscription", (it) => {
   it.effect(
-    "streams decoded values; what is acknowledged does not come again",
+    "`stream` has decoded values, and acknowledged messages are not delivered again",
     Effect.fnUntraced(function* () {
       const topic = yield* topicWith(2)
       yield* (yield* Topics).publish(topic, sent(10, 1, 4, 2))
@@ -51,7 +51,7 @@ vitest.layer(layer, { timeout: "60 seconds", excludeTestServices: true })("Subsc
   )
 
   it.effect(
-    "what cannot be decoded goes to the dead-letter topic",
+    "a message that cannot be decoded goes to the dead-letter topic",
     Effect.fnUntraced(function* () {
       const topic = yield* topicWith()
       yield* (yield* Topics).publish(topic, sent(8))
@@ -73,7 +73,7 @@ vitest.layer(layer, { timeout: "60 seconds", excludeTestServices: true })("Subsc
   )
 
   it.effect(
-    "a failure brings the message again, and at last to the dead-letter topic; defects too",
+    "a message whose handler fails or dies is redelivered, and finally goes to the dead-letter topic",
     Effect.fnUntraced(function* () {
       const topic = yield* topicWith()
       yield* (yield* Topics).publish(topic, sent(6))
@@ -117,7 +117,7 @@ vitest.layer(layer, { timeout: "60 seconds", excludeTestServices: true })("Subsc
   )
 
   it.effect(
-    "subscribes again while what keeps the subscription is away",
+    "subscribing is retried while the fan-out is unavailable",
     Effect.fnUntraced(function* () {
       const fanOut = yield* FanOut
       const topic = yield* topicWith()
@@ -146,7 +146,7 @@ vitest.layer(layer, { timeout: "60 seconds", excludeTestServices: true })("Subsc
   )
 
   it.effect(
-    "keyShared: the messages of a key are handled in order, also when some fail, and keys beside one another",
+    "keyShared: the messages of a key are handled in order, also when some fail, and keys in parallel",
     Effect.fnUntraced(function* () {
       const topics = yield* Topics
       const topic = yield* topicWith(2)
