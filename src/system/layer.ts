@@ -61,7 +61,7 @@ const noFanOut = FanOut.of({
 })
 
 /** Where and how `once` keeps the ids of handled messages. */
-export interface OnceOptions extends PostgresOnce.Options {
+export interface OnceOptions extends PostgresOnce.OnceOptions {
   /** The consumer's own database. Default: that of `MILLRACE_DATABASE_URL`, or the embedded one of `dataDir`. */
   readonly url?: string
   /** The state directory whose embedded database is used, or started for as long as the scope is open. Default `.millrace`. */

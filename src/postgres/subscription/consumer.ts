@@ -1,4 +1,4 @@
-// One consumer of a subscription on PostgreSQL: claims what it delivers, and remembers it until it is acknowledged. Bounded by its queue.
+// One consumer of a subscription on PostgreSQL: claims messages before it delivers them, and tracks them until they are acknowledged.
 import * as Effect from "effect/Effect"
 import * as Latch from "effect/Latch"
 import * as Semaphore from "effect/Semaphore"
@@ -12,64 +12,65 @@ import {
 import type { Log, LogRecord } from "../../log/log.ts"
 import type { Sql } from "../client/client.ts"
 import { query, type SqlError } from "../client/errors.ts"
-import { chunksOf, type Feed, slotOf } from "./prefetch.ts"
-import { isJoined, join, type Locks, type Member } from "./locks.ts"
+import { chunksOf, type PartitionFeed, slotOf } from "./prefetch.ts"
+import { isJoined, join, type ConsumerMember, type SubscriptionLocks } from "./locks.ts"
 import * as Statement from "./leases-sql.ts"
-import { byPlace, messageOf, positionsOf } from "./message.ts"
+import { byPosition, messageOf, positionsOf } from "./message.ts"
 import { pack } from "../log/batch-codec.ts"
 import { deadLetterProperties } from "../../subscription/dead-letter.ts"
 import { notifyEnds } from "../log/notify.ts"
 
-/** Options with everything decided. */
-export type Settings = Required<SubscribeOptions>
-/** What a consumer is made of. */
-export interface Parts {
+/** The options of a subscription, with defaults filled in. */
+export type ConsumerSettings = Required<SubscribeOptions>
+/** What a consumer works with. */
+export interface ConsumerParts {
   readonly sql: Sql
   readonly log: Log["Service"]
-  readonly locks: Locks
-  readonly member: Member
-  readonly settings: Settings
-  readonly feeds: ReadonlyArray<Feed>
-  /** Tells this subscription's consumers in every process that in so many milliseconds there is something to redeliver. */
+  readonly locks: SubscriptionLocks
+  readonly member: ConsumerMember
+  readonly settings: ConsumerSettings
+  readonly feeds: ReadonlyArray<PartitionFeed>
+  /** Notifies the subscription's consumers in every process that something is to be redelivered in so many milliseconds. */
   readonly notify: (delayMs: number) => Effect.Effect<void>
-  /** Makes the dead-letter topic where it is not there. */
+  /** Creates the dead-letter topic if it does not exist. */
   readonly declareDeadLetters: Effect.Effect<void, FanOutError>
 }
 
 const failed = (operation: string) => (error: SqlError) =>
   new FanOutError({ operation, retryable: error.retryable, reason: error.reason, cause: error.cause ?? error })
-/** Runs a statement of the fan-out. */
-export const attempt = <A>(operation: string, run: () => PromiseLike<A>) =>
+/** Runs a statement and translates its error to the fan-out's. */
+export const fanOutQuery = <A>(operation: string, run: () => PromiseLike<A>) =>
   Effect.mapError(query(operation, run), failed(operation))
 
-interface Delivered {
+interface DeliveredRecord {
   readonly record: LogRecord
   readonly redeliveries: number
 }
-/** The state of a consumer, and what it does. */
+/** A consumer. */
 export class PostgresConsumer implements Consumer {
-  /** Opened whenever `receive` should look again. */
+  /** Opens when `receive` should look again. */
   readonly signal = Latch.makeUnsafe(false)
+  /** A failure of reading that does not go away; the next `receive` fails with it. */
   failure: FanOutError | undefined
-  private readonly parts: Parts
+  private readonly parts: ConsumerParts
   private readonly claimant: Statement.Claimant
-  /** Delivered, or about to be, and not acknowledged: by place. */
-  private readonly outstanding = new Map<string, Delivered>()
-  /** Claimed and not delivered yet. */
+  /** Messages that are delivered, or about to be, and not acknowledged, by partition and position. */
+  private readonly outstanding = new Map<string, DeliveredRecord>()
+  /** Messages that are claimed and not delivered yet. */
   private ready: Array<Message> = []
-  /** Chunks to redeliver that were claimed and not read yet. */
-  private returned: Array<Statement.Returned> = []
+  /** Chunks to redeliver that are claimed and not read yet. */
+  private returned: Array<Statement.RedeliveredChunk> = []
   private readonly one = Semaphore.makeUnsafe(1)
-  /** Held while something is claimed, or given back, so that the one sees the other. */
+  /** Held while messages are claimed or returned, so that these do not overlap. */
   private readonly claiming = Semaphore.makeUnsafe(1)
-  /** The reply to a claim was lost, so the server may count messages as this consumer's that it never saw. */
+  /** Whether the reply to a claim was lost: the server may have leased messages to this consumer that it does not know of. */
   private inDoubt = false
   private dueAt = 0
   private activeAt = performance.now()
   private extendedAt = performance.now()
   private turn = 0
 
-  constructor(parts: Parts) {
+  constructor(parts: ConsumerParts) {
     this.parts = parts
     const { member, settings } = parts
     const { consumer, subscription } = member
@@ -80,7 +81,7 @@ export class PostgresConsumer implements Consumer {
       ackTimeoutMs: settings.ackTimeoutMs
     }
   }
-  /** Something may be redelivered in so many milliseconds. */
+  /** Has `receive` look for redeliveries in so many milliseconds. */
   due(delayMs: number): void {
     const at = performance.now() + delayMs
     if (at >= this.dueAt) return
@@ -98,7 +99,7 @@ export class PostgresConsumer implements Consumer {
       if (!(yield* this.joined())) continue
       if (this.ready.length > 0) return this.ready.splice(0, max)
       const room = Math.min(max, this.room())
-      if (yield* this.claiming.withPermit(this.look(room))) continue
+      if (yield* this.claiming.withPermit(this.claimMore(room))) continue
       const timeout = room > 0 ? Infinity : this.activeAt + this.parts.settings.ackTimeoutMs
       const until = room > 0 || this.claimant.keyed ? Math.min(this.dueAt, timeout) : timeout
       yield* Effect.raceFirst(
@@ -108,10 +109,10 @@ export class PostgresConsumer implements Consumer {
     }
   }).bind(this)
 
-  /** Claims what comes again, else what was read ahead. Whether `next` should look again. */
-  private readonly look = Effect.fnUntraced(function* (this: PostgresConsumer, room: number) {
+  /** Claims messages to redeliver, or else messages that were read ahead. Returns whether `next` should look again. */
+  private readonly claimMore = Effect.fnUntraced(function* (this: PostgresConsumer, room: number) {
     if (this.inDoubt) yield* this.disown()
-    // with keys in order, what this consumer has may wait for what comes again: a full queue must let it in
+    // with keys in order, messages of this consumer may wait for redeliveries, so even a full queue must accept these
     if (room > 0 || this.claimant.keyed) {
       if (this.returned.length > 0 || this.dueAt <= performance.now()) yield* this.redeliver(Math.max(room, 1))
     }
@@ -128,34 +129,35 @@ export class PostgresConsumer implements Consumer {
       ...known,
       ...returned.flatMap(({ partition, positions }) => positions.map((position) => ({ partition, position })))
     ]
-    yield* attempt("receive", () => Statement.disown(this.parts.sql, this.claimant, positionsOf(places)))
+    yield* fanOutQuery("receive", () => Statement.disown(this.parts.sql, this.claimant, positionsOf(places)))
     this.inDoubt = false
     this.due(0)
     yield* this.parts.notify(0)
   }).bind(this)
 
-  /** Whether this consumer may claim; if not, it has waited before it says so. */
+  /** Whether this consumer holds its locks and may claim. If not, it waits a while before it returns false. */
   private readonly joined = Effect.fnUntraced(function* (this: PostgresConsumer) {
     const { locks, member, settings } = this.parts
     if (isJoined(locks, member)) return true
     const result = yield* Effect.mapError(join(locks, member), failed("receive"))
     if (result === "joined") {
-      yield* attempt("receive", () => Statement.sweep(this.parts.sql, [member.subscription]))
+      yield* fanOutQuery("receive", () => Statement.sweep(this.parts.sql, [member.subscription]))
       this.due(0)
       return true
     }
     if (result === "busy" && settings.type === "exclusive") {
-      const reason = "the session was lost, and another consumer has the exclusive subscription since; subscribe again"
+      const reason =
+        "the connection to PostgreSQL was lost, and another consumer has taken the exclusive subscription since; subscribe again"
       return yield* new FanOutError({ operation: "receive", retryable: false, reason })
     }
-    locks.nudged.closeUnsafe()
-    yield* Effect.raceFirst(locks.nudged.await, Effect.sleep(result === "lost" ? 50 : 1_000))
+    locks.released.closeUnsafe()
+    yield* Effect.raceFirst(locks.released.await, Effect.sleep(result === "lost" ? 50 : 1_000))
     return false
   }).bind(this)
 
   private room(): number {
     const { ackTimeoutMs, receiveQueue } = this.parts.settings
-    // what was held too long is not this consumer's any more
+    // the leases of messages that were held too long have expired
     if (this.outstanding.size > 0 && performance.now() > this.activeAt + ackTimeoutMs) this.outstanding.clear()
     return receiveQueue - this.outstanding.size
   }
@@ -166,12 +168,12 @@ export class PostgresConsumer implements Consumer {
     this.activeAt = performance.now()
   }
 
-  /** Claims what was read ahead. False: there is nothing. */
+  /** Claims messages that were read ahead. False if there are none. */
   private readonly claim = Effect.fnUntraced(function* (this: PostgresConsumer, room: number) {
     const { feeds, sql } = this.parts
-    const examined: Array<Statement.Examined> = []
-    const chunks: Array<Statement.Chunk> = []
-    const candidates = new Map<Feed, ReadonlyArray<LogRecord>>()
+    const examined: Array<Statement.ExaminedRange> = []
+    const chunks: Array<Statement.PositionChunk> = []
+    const candidates = new Map<PartitionFeed, ReadonlyArray<LogRecord>>()
     let left = room
     this.turn += 1
     for (let i = 0; i < feeds.length && left > 0; i++) {
@@ -184,11 +186,11 @@ export class PostgresConsumer implements Consumer {
       candidates.set(feed, peeked.records)
     }
     if (examined.length === 0) return false
-    const claimed = yield* attempt("receive", () => Statement.claim(sql, this.claimant, examined, chunks)).pipe(
+    const claimed = yield* fanOutQuery("receive", () => Statement.claim(sql, this.claimant, examined, chunks)).pipe(
       Effect.tapError(() => Effect.sync(() => (this.inDoubt = true)))
     )
     if (claimed.length < examined.length) {
-      const reason = "the subscription was removed; subscribe again"
+      const reason = "the subscription was deleted; subscribe again"
       return yield* new FanOutError({ operation: "receive", retryable: false, reason })
     }
     for (const [feed, records] of candidates) {
@@ -199,21 +201,21 @@ export class PostgresConsumer implements Consumer {
     return true
   }, Effect.uninterruptible).bind(this)
 
-  private take(partition: number, records: ReadonlyArray<LogRecord>, { first, held }: Statement.Claimed): void {
+  private take(partition: number, records: ReadonlyArray<LogRecord>, { first, held }: Statement.PartitionClaim): void {
     const mine = records.filter(({ position }) => position >= first)
     if (held === null) return mine.forEach((record) => this.deliver(record, 0))
     const waiting = new Set(held)
     for (const record of mine) if (!waiting.has(slotOf(record.key ?? ""))) this.deliver(record, 0)
-    // they may have become free while they were claimed
+    // slots may have become free during the claim
     this.due(0)
   }
 
-  /** Claims and reads what comes again, and buries what came too often. */
+  /** Claims and reads messages to redeliver, and moves those that were redelivered too often to the dead-letter topic. */
   private readonly redeliver = Effect.fnUntraced(function* (this: PostgresConsumer, room: number) {
     const { sql, settings } = this.parts
     if (this.returned.length === 0) {
       this.dueAt = Infinity
-      this.returned = yield* attempt("receive", async () => [
+      this.returned = yield* fanOutQuery("receive", async () => [
         ...(await Statement.redeliver(sql, this.claimant, room))
       ]).pipe(
         Effect.tapError(() =>
@@ -223,8 +225,8 @@ export class PostgresConsumer implements Consumer {
           })
         )
       )
-      const [waiting] = yield* attempt("receive", () => Statement.nextDue(sql, [this.claimant.subscription]))
-      // what is due and could not be had is another's for now: that one's acknowledgement tells, or the next sweep
+      const [waiting] = yield* fanOutQuery("receive", () => Statement.nextDue(sql, [this.claimant.subscription]))
+      // what is due and could not be claimed is held by another consumer; its acknowledgement or the next sweep wakes this one
       if (waiting !== undefined && (waiting.due_ms > 0 || this.returned.length > 0))
         this.due(Math.max(waiting.due_ms, 0))
     }
@@ -235,8 +237,8 @@ export class PostgresConsumer implements Consumer {
       this.returned.shift()
     }
     const spent = this.ready.filter(({ redeliveries }) => redeliveries > settings.maxRedeliveries)
-    this.ready = this.ready.filter(({ redeliveries }) => redeliveries <= settings.maxRedeliveries).toSorted(byPlace)
-    if (spent.length > 0) yield* this.bury(spent, `redelivered ${settings.maxRedeliveries} times`)
+    this.ready = this.ready.filter(({ redeliveries }) => redeliveries <= settings.maxRedeliveries).toSorted(byPosition)
+    if (spent.length > 0) yield* this.moveToDeadLetters(spent, `redelivered ${settings.maxRedeliveries} times`)
   }, Effect.uninterruptible).bind(this)
 
   private readonly read = Effect.fnUntraced(function* (
@@ -267,7 +269,7 @@ export class PostgresConsumer implements Consumer {
     }
     const gone = positions.filter((position) => !found.has(position))
     if (gone.length > 0) {
-      yield* attempt("receive", () =>
+      yield* fanOutQuery("receive", () =>
         Statement.acknowledge(sql, this.claimant.subscription, [{ partition, positions: gone }])
       )
     }
@@ -277,10 +279,10 @@ export class PostgresConsumer implements Consumer {
   readonly acknowledge = Effect.fnUntraced(function* (this: PostgresConsumer, messages: ReadonlyArray<Message>) {
     if (messages.length === 0) return
     const { notify, sql } = this.parts
-    const rows = yield* attempt("acknowledge", () =>
+    const rows = yield* fanOutQuery("acknowledge", () =>
       Statement.acknowledge(sql, this.claimant.subscription, positionsOf(messages))
     )
-    this.settle(messages)
+    this.removeOutstanding(messages)
     if (rows[0]?.waits === true) yield* notify(0)
     yield* this.extend()
   }).bind(this)
@@ -293,40 +295,43 @@ export class PostgresConsumer implements Consumer {
     const spent = messages.filter(({ redeliveries }) => redeliveries >= settings.maxRedeliveries)
     const back = messages.filter(({ redeliveries }) => redeliveries < settings.maxRedeliveries)
     for (const [delayMs, some] of Map.groupBy(back, ({ redeliveries }) => redeliveryDelay(settings, redeliveries))) {
-      yield* this.claiming.withPermit(this.giveBack(some, delayMs))
+      yield* this.claiming.withPermit(this.returnWithDelay(some, delayMs))
       yield* notify(delayMs)
     }
-    if (spent.length > 0) yield* this.bury(spent, `redelivered ${settings.maxRedeliveries} times and not acknowledged`)
+    if (spent.length > 0)
+      yield* this.moveToDeadLetters(spent, `redelivered ${settings.maxRedeliveries} times and not acknowledged`)
     yield* this.extend()
   }).bind(this)
 
-  private readonly giveBack = Effect.fnUntraced(function* (
+  private readonly returnWithDelay = Effect.fnUntraced(function* (
     this: PostgresConsumer,
     messages: ReadonlyArray<Message>,
     delayMs: number
   ) {
     const { sql } = this.parts
-    const give = (some: ReadonlyArray<Message>, count: 0 | 1) =>
-      attempt("negativeAcknowledge", () => Statement.giveBack(sql, this.claimant, positionsOf(some), delayMs, count))
-    yield* give(messages, 1)
-    this.settle(messages)
-    // what was claimed behind them, and is not delivered yet, is to come behind them
+    const returnTo = (some: ReadonlyArray<Message>, count: 0 | 1) =>
+      fanOutQuery("negativeAcknowledge", () =>
+        Statement.returnMessages(sql, this.claimant, positionsOf(some), delayMs, count)
+      )
+    yield* returnTo(messages, 1)
+    this.removeOutstanding(messages)
+    // messages of these slots that are claimed and not delivered yet are returned too, so that they come after them
     const slots = new Set(
       this.claimant.keyed ? messages.map(({ key, partition }) => `${partition}:${slotOf(key)}`) : []
     )
     const behind = this.ready.filter(({ key, partition }) => slots.has(`${partition}:${slotOf(key)}`))
     if (behind.length > 0) {
       this.ready = this.ready.filter((message) => !behind.includes(message))
-      yield* give(behind, 0)
-      this.settle(behind)
+      yield* returnTo(behind, 0)
+      this.removeOutstanding(behind)
     }
     this.due(delayMs)
   }, Effect.uninterruptible).bind(this)
 
   readonly deadLetter = (messages: ReadonlyArray<Message>, reason: string) =>
-    messages.length === 0 ? Effect.void : this.bury(messages, reason)
+    messages.length === 0 ? Effect.void : this.moveToDeadLetters(messages, reason)
 
-  private readonly bury = Effect.fnUntraced(function* (
+  private readonly moveToDeadLetters = Effect.fnUntraced(function* (
     this: PostgresConsumer,
     messages: ReadonlyArray<Message>,
     reason: string
@@ -334,7 +339,7 @@ export class PostgresConsumer implements Consumer {
     const { declareDeadLetters, notify, settings, sql } = this.parts
     yield* declareDeadLetters
     const ends: Array<string> = []
-    for (const { partition, position } of messages.toSorted(byPlace)) {
+    for (const { partition, position } of messages.toSorted(byPosition)) {
       const held = this.outstanding.get(`${partition}:${position}`)
       if (held === undefined) continue
       const headers = {
@@ -349,34 +354,34 @@ export class PostgresConsumer implements Consumer {
         })
       }
       const packed = pack([{ ...held.record, headers }])
-      const rows = yield* attempt("deadLetter", () =>
-        Statement.bury(sql, this.claimant, partition, position, settings.deadLetterTopic, packed)
+      const rows = yield* fanOutQuery("deadLetter", () =>
+        Statement.deadLetter(sql, this.claimant, partition, position, settings.deadLetterTopic, packed)
       )
       ends.push(...rows.map((row) => row.ends))
     }
-    this.settle(messages)
+    this.removeOutstanding(messages)
     yield* notifyEnds(sql, ends)
     if (this.claimant.keyed) yield* notify(0)
   }).bind(this)
 
-  private settle(messages: ReadonlyArray<Message>): void {
+  private removeOutstanding(messages: ReadonlyArray<Message>): void {
     for (const { partition, position } of messages) this.outstanding.delete(`${partition}:${position}`)
     this.activeAt = performance.now()
     this.signal.openUnsafe()
   }
-  /** It acknowledged something, so what else it has stays its own; written down at times, not each time. */
+  /** Extends the leases of the other messages after an acknowledgement, at most once in a tenth of their time. */
   private readonly extend = Effect.fnUntraced(function* (this: PostgresConsumer) {
     const now = performance.now()
     if (this.outstanding.size === 0 || now < this.extendedAt + this.claimant.ackTimeoutMs / 10) return
     this.extendedAt = now
-    yield* attempt("acknowledge", () => Statement.extend(this.parts.sql, this.claimant))
+    yield* fanOutQuery("acknowledge", () => Statement.extend(this.parts.sql, this.claimant))
   }).bind(this)
 
-  /** What it has can be delivered to others at once. */
+  /** Returns all messages, to be redelivered to other consumers at once. */
   get close(): Effect.Effect<void> {
-    return attempt("close", () => Statement.release(this.parts.sql, this.claimant)).pipe(
+    return fanOutQuery("close", () => Statement.release(this.parts.sql, this.claimant)).pipe(
       Effect.tap(() => this.parts.notify(0)),
-      // a consumer that is gone loses it to the next sweep
+      // if this fails, the next sweep returns them
       Effect.ignore
     )
   }

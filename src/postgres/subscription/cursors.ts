@@ -1,9 +1,9 @@
-// The statements of the fan-out's subscriptions on PostgreSQL, and of their cursors: where each partition is claimed on. It runs them; it keeps nothing.
+// The statements over subscriptions on PostgreSQL and their cursors. A cursor is the next position of a partition to be claimed.
 import type { StartAt } from "../../subscription/fanout.ts"
 import type { Sql } from "../client/client.ts"
 import { arrayLiteral } from "../client/types.ts"
 
-/** Where each of a topic's partitions `h` begins for somebody who starts there. */
+/** The SQL of the position in partition `h` where a subscription starts. */
 const startOf = (sql: Sql, from: StartAt) => {
   if (from === "earliest") return sql`h.start_position`
   if (from === "latest") return sql`h.next_position`
@@ -23,7 +23,7 @@ const startOf = (sql: Sql, from: StartAt) => {
     limit 1
   ), h.start_position)`
 }
-/** The subscription of a topic, and its cursors; made where it is not there. */
+/** Finds a subscription of a topic, or creates it with its cursors. No row if another process creates it at the same moment. */
 export const open = (sql: Sql, topicId: number, name: string, type: string, from: StartAt) => sql<
   Array<{ readonly subscription_id: number; readonly type: string }>
 >`
@@ -41,7 +41,7 @@ export const open = (sql: Sql, topicId: number, name: string, type: string, from
   union all
   select subscription_id, type from millrace.subscription where topic_id = ${topicId} and name = ${name}`
 
-/** Moves all cursors; what was delivered and is not acknowledged is forgotten. Nobody may consume meanwhile. */
+/** Moves all cursors and deletes all leases. The subscription must have no consumer meanwhile. */
 export const seek = (sql: Sql, subscription: number, to: StartAt) => sql`
   with moved as (
     update millrace.subscription_cursor c set next_position = ${startOf(sql, to)}, claims = c.claims + 1
@@ -51,23 +51,23 @@ export const seek = (sql: Sql, subscription: number, to: StartAt) => sql`
   )
   delete from millrace.subscription_lease where subscription_id = ${subscription}`
 
-/** What the subscription is from now on. */
+/** Changes the type of a subscription. */
 export const setType = (sql: Sql, subscription: number, type: string) =>
   sql`update millrace.subscription set type = ${type} where subscription_id = ${subscription}`
 
-/** The next position of each partition. */
+/** The cursor of each partition. */
 export const cursors = (sql: Sql, subscription: number) => sql<
   Array<{ readonly partition: number; readonly next: number }>
 >`
   select partition, next_position::float8 as next from millrace.subscription_cursor
   where subscription_id = ${subscription} order by partition`
 
-/** Retention went past a cursor. */
+/** Moves a cursor to a position that retention has deleted everything before. */
 export const skipTo = (sql: Sql, subscription: number, partition: number, position: number) => sql`
   update millrace.subscription_cursor set next_position = ${position}, claims = claims + 1
   where subscription_id = ${subscription} and partition = ${partition} and next_position < ${position}::bigint`
 
-/** Forgets a subscription, with all that it has. */
+/** Deletes a subscription, with its cursors and leases. */
 export const remove = (sql: Sql, topic: string, name: string) => sql`
   delete from millrace.subscription s using millrace.log_topic t
   where s.topic_id = t.topic_id and t.name = ${topic} and s.name = ${name}`

@@ -1,4 +1,4 @@
-// Dead-letter topics of subscriptions on PostgreSQL: found, read and retried through the log. It decides about no letter.
+// Dead-deadLetter topics of subscriptions on PostgreSQL: finds and reads them, and sends dead letters again, through the log.
 import * as Effect from "effect/Effect"
 import { FanOutError } from "../../subscription/fanout.ts"
 import { envelopeHeaders } from "../../log/envelope.ts"
@@ -11,14 +11,14 @@ import {
   retryProperties,
   type SubscriptionDeadLetter
 } from "../../subscription/dead-letter.ts"
-import { attempt } from "./consumer.ts"
+import { fanOutQuery } from "./consumer.ts"
 import { messageOf } from "./message.ts"
 import type { Sql } from "../client/client.ts"
 
 const failed = (operation: string) => (error: { readonly message: string }) =>
   new FanOutError({ operation, retryable: false, reason: error.message, cause: error })
 
-/** The record of properties, the envelope's among them. */
+/** The record of a message, whose properties hold its headers and envelope. */
 const recordOf = (
   partition: number,
   key: string,
@@ -47,9 +47,9 @@ const recordOf = (
   } satisfies NewRecord
 }
 
-/** The dead-letter topics of the log on a database. */
+/** The dead-letter topics of the log, whose database `sql` is. */
 export const make = (sql: Sql, log: Log["Service"]): DeadLetterTopics<FanOutError> => ({
-  names: attempt("list dead letters", async () => {
+  names: fanOutQuery("list dead letters", async () => {
     const rows = await sql<Array<{ readonly name: string }>>`
       select name from millrace.log_topic where name like '%.dlq' order by name`
     return rows.map(({ name }) => name)
@@ -61,14 +61,14 @@ export const make = (sql: Sql, log: Log["Service"]): DeadLetterTopics<FanOutErro
           const { next, records } = yield* log.read(topic, partition, position)
           for (const record of records) {
             const { eventTime, key, properties, value } = messageOf(topic, record, 0)
-            const letter = subscriptionDeadLetter(topic, {
+            const deadLetter = subscriptionDeadLetter(topic, {
               key,
               value,
               eventTime,
               properties,
               takenAt: record.appendedAt
             })
-            if (letter !== undefined) take(letter)
+            if (deadLetter !== undefined) take(deadLetter)
           }
           position = next
         }
@@ -80,32 +80,31 @@ export const make = (sql: Sql, log: Log["Service"]): DeadLetterTopics<FanOutErro
   sender: senderOf(log)
 })
 
-const again = failed("retry a dead letter")
+const retryFailed = failed("retry a dead letter")
 const orRefused = (error: LogError | UnknownTopic | OutOfRange) =>
-  error._tag === "UnknownTopic" ? new DeadLetterRejected({ reason: error.message }) : again(error)
+  error._tag === "UnknownTopic" ? new DeadLetterRejected({ reason: error.message }) : retryFailed(error)
 
-/** Parts are partitions of the letter's source. */
+/** Sends dead letters to their source. A target's `part` is the number of the partition. */
 const senderOf = (log: Log["Service"]): DeadLetterSender<SubscriptionDeadLetter, FanOutError> => ({
   aim: Effect.fnUntraced(function* ({ partition, source }) {
     const bounds = yield* Effect.mapError(log.bounds(source), orRefused)
     const found = bounds.find((one) => one.partition === partition)
-    if (found === undefined)
-      return yield* new DeadLetterRejected({ reason: `there is no partition ${partition} of ${source}` })
+    if (found === undefined) return yield* new DeadLetterRejected({ reason: `${source} has no partition ${partition}` })
     return { part: String(partition), after: String(found.end) }
   }),
-  isThere: Effect.fnUntraced(function* (letter, { after }) {
-    const { partition, source } = letter
+  isThere: Effect.fnUntraced(function* (deadLetter, { after }) {
+    const { partition, source } = deadLetter
     const { end, start } = (yield* log.bounds(source)).find((one) => one.partition === partition)!
     for (let position = Math.max(start, Number(after)); position < end;) {
       const { next, records } = yield* log.read(source, partition, position)
-      if (records.some(({ headers }) => isRetryOf(letter, headers))) return true
+      if (records.some(({ headers }) => isRetryOf(deadLetter, headers))) return true
       position = next
     }
     return false
-  }, Effect.mapError(again)),
-  send: (letter) => {
-    const { eventTime, key, partition, source, value } = letter
-    const record = recordOf(partition, key, value, eventTime, retryProperties(letter))
+  }, Effect.mapError(retryFailed)),
+  send: (deadLetter) => {
+    const { eventTime, key, partition, source, value } = deadLetter
+    const record = recordOf(partition, key, value, eventTime, retryProperties(deadLetter))
     return Effect.as(Effect.mapError(log.append(source, [record]), orRefused), true)
   }
 })

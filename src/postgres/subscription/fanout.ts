@@ -1,4 +1,4 @@
-// The fan-out on PostgreSQL: durable subscriptions of the log's topics, whose state is in tables. It reads the log through its port.
+// The fan-out on PostgreSQL: durable subscriptions of the log's topics. Their state is in tables; the log is read through its port.
 import { randomInt } from "node:crypto"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -20,47 +20,47 @@ import { Log, type OutOfRange, type ReadError, UnknownTopic } from "../../log/lo
 import type { Sql } from "../client/client.ts"
 import { query, type SqlError } from "../client/errors.ts"
 import * as Cursors from "./cursors.ts"
-import { attempt, PostgresConsumer, type Parts, type Settings } from "./consumer.ts"
-import { Feed } from "./prefetch.ts"
-import { join, leave, type Locks, type Member, unreserve } from "./locks.ts"
+import { fanOutQuery, PostgresConsumer, type ConsumerParts, type ConsumerSettings } from "./consumer.ts"
+import { PartitionFeed } from "./prefetch.ts"
+import { join, leave, type ConsumerMember, type SubscriptionLocks, unreserve } from "./locks.ts"
 import * as Statement from "./leases-sql.ts"
 import * as Session from "../client/session.ts"
 
-/** How the fan-out on PostgreSQL works. */
-export interface Options {
-  /** How often it looks for consumers that died or hang, and for what they had, in milliseconds. Default 1,000. */
+/** Options of the fan-out on PostgreSQL. */
+export interface PostgresFanOutOptions {
+  /** How often it looks for expired leases and for consumers that died, in milliseconds. Default 1,000. */
   readonly sweepMs?: number
 }
-/** What is notified: `<subscription>;<in so many milliseconds>`. */
+/** The channel of notifications: `<subscription>;<milliseconds until something is due>`. */
 const channel = "millrace_fanout"
 
-const settingsOf = (options: SubscribeOptions): Settings => ({
+const settingsOf = (options: SubscribeOptions): ConsumerSettings => ({
   ...defaults,
   deadLetterTopic: `${options.topic}.${options.name}.dlq`,
   maxRedeliveryDelayMs: redeliveryDelay(options, 0),
   ...options
 })
 
-/** What the subscriptions of a process share. */
-interface Shared {
+/** What the consumers of a process share. */
+interface ProcessConsumers {
   readonly sql: Sql
   readonly log: Log["Service"]
-  readonly locks: Locks
-  /** By subscription. */
+  readonly locks: SubscriptionLocks
+  /** The consumers of this process, by subscription. */
   readonly consumers: Map<number, Set<PostgresConsumer>>
 }
-const due = ({ consumers }: Shared, subscription: number, delayMs: number) => {
+const due = ({ consumers }: ProcessConsumers, subscription: number, delayMs: number) => {
   for (const consumer of consumers.get(subscription) ?? []) consumer.due(delayMs)
 }
 
 const makeShared = Effect.fnUntraced(function* (
   sql: Sql,
   log: Log["Service"]
-): Effect.fn.Return<Shared, never, Scope.Scope> {
-  const consumers: Shared["consumers"] = new Map()
-  const nudged = Latch.makeUnsafe(false)
+): Effect.fn.Return<ProcessConsumers, never, Scope.Scope> {
+  const consumers: ProcessConsumers["consumers"] = new Map()
+  const released = Latch.makeUnsafe(false)
   const look = () => {
-    nudged.openUnsafe()
+    released.openUnsafe()
     for (const of of consumers.values()) {
       for (const consumer of of) {
         consumer.due(0)
@@ -71,18 +71,18 @@ const makeShared = Effect.fnUntraced(function* (
   const session = yield* Session.make(sql, channel, {
     notified: (payload) => {
       const [subscription, delayMs] = payload.split(";")
-      nudged.openUnsafe()
+      released.openUnsafe()
       due(shared, Number(subscription), Number(delayMs))
     },
     ready: look,
     lost: look
   })
-  const shared: Shared = { sql, log, consumers, locks: { session, reserved: new Map(), nudged } }
+  const shared: ProcessConsumers = { sql, log, consumers, locks: { session, reserved: new Map(), released } }
   return shared
 })
 
-/** One look at what consumers lost, and at what is due to come again. */
-const sweep = Effect.fnUntraced(function* (shared: Shared) {
+/** Returns messages of dead consumers and expired leases, and wakes consumers for which something is due. */
+const sweep = Effect.fnUntraced(function* (shared: ProcessConsumers) {
   const subscriptions = [...shared.consumers.keys()]
   if (subscriptions.length === 0) return
   yield* query("sweep", () => Statement.sweep(shared.sql, subscriptions))
@@ -91,7 +91,7 @@ const sweep = Effect.fnUntraced(function* (shared: Shared) {
 })
 
 const topicOf = Effect.fnUntraced(function* (sql: Sql, topic: string) {
-  const [row] = yield* attempt(
+  const [row] = yield* fanOutQuery(
     "subscribe",
     () => sql<Array<{ topic_id: number; partitions: number }>>`
       select topic_id, partitions from millrace.log_topic where name = ${topic}`
@@ -100,10 +100,15 @@ const topicOf = Effect.fnUntraced(function* (sql: Sql, topic: string) {
   return row
 })
 
-/** Joins as a member until the scope closes. A failover consumer that finds another one joins later, when it receives. */
-const enter = Effect.fnUntraced(function* (shared: Shared, settings: Settings, subscription: number, alone: boolean) {
+/** Joins a subscription until the scope closes. A failover consumer that finds another one joins later, when it receives. */
+const joinSubscription = Effect.fnUntraced(function* (
+  shared: ProcessConsumers,
+  settings: ConsumerSettings,
+  subscription: number,
+  alone: boolean
+) {
   const { locks } = shared
-  const member: Member = {
+  const member: ConsumerMember = {
     consumer: randomInt(1, 2 ** 31 - 1),
     subscription,
     alone,
@@ -130,56 +135,57 @@ const enter = Effect.fnUntraced(function* (shared: Shared, settings: Settings, s
 
 const isAlone = (type: string) => type === "exclusive" || type === "failover"
 
-/** The subscription with this type, and this consumer's locks in it. */
-const member = Effect.fnUntraced(function* (shared: Shared, settings: Settings, topicId: number) {
+/** Finds or creates the subscription, gives it the requested type, and joins it. */
+const openMember = Effect.fnUntraced(function* (shared: ProcessConsumers, settings: ConsumerSettings, topicId: number) {
   const { sql } = shared
   const { from, name, topic, type } = settings
   const find = Effect.gen(function* () {
     while (true) {
-      const [row] = yield* attempt("subscribe", () => Cursors.open(sql, topicId, name, type, from))
-      // made by another at this moment, so that neither part of the statement saw it
+      const [row] = yield* fanOutQuery("subscribe", () => Cursors.open(sql, topicId, name, type, from))
+      // another process created it at the same moment, so neither part of the statement saw it
       if (row !== undefined) return row
     }
   })
   const found = yield* find
   if (found.type !== type) {
-    // nobody may be there while it changes
+    // the subscription must have no consumer while its type changes
     const changed = yield* Effect.scoped(
       Effect.gen(function* () {
-        const { result } = yield* enter(shared, settings, found.subscription_id, true)
-        if (result === "joined") yield* attempt("subscribe", () => Cursors.setType(sql, found.subscription_id, type))
+        const { result } = yield* joinSubscription(shared, settings, found.subscription_id, true)
+        if (result === "joined")
+          yield* fanOutQuery("subscribe", () => Cursors.setType(sql, found.subscription_id, type))
         return result === "joined"
       })
     )
     if (!changed) return yield* new ConsumerBusy({ topic, subscription: name, type: found.type })
   }
-  const entered = yield* enter(shared, settings, found.subscription_id, isAlone(type))
+  const entered = yield* joinSubscription(shared, settings, found.subscription_id, isAlone(type))
   if (entered.result === "busy" && type !== "failover") {
     return yield* new ConsumerBusy({ topic, subscription: name, type: (yield* find).type })
   }
   return entered.member
 })
 
-const again = Schedule.min([Schedule.exponential("50 millis"), Schedule.spaced("1 second")]).pipe(
+const rereading = Schedule.min([Schedule.exponential("50 millis"), Schedule.spaced("1 second")]).pipe(
   Schedule.setInputType<ReadError | SqlError>(),
   Schedule.while(({ input }) => "retryable" in input && input.retryable)
 )
 
-/** Reads ahead of a feed until the scope closes; a failure that stays is the consumer's. */
+/** Fills a feed until the scope closes. A failure that does not go away becomes the consumer's. */
 const follow = Effect.fnUntraced(function* (
-  shared: Shared,
+  shared: ProcessConsumers,
   consumer: PostgresConsumer,
-  feed: Feed,
-  { name, topic }: Settings,
+  feed: PartitionFeed,
+  { name, topic }: ConsumerSettings,
   subscription: number
 ) {
   const { partition } = feed
   const skip = (error: OutOfRange): Effect.Effect<void, OutOfRange | SqlError> => {
     if (error.position > error.end) return Effect.fail(error)
-    // retention deleted what was not delivered: nobody can have it any more
+    // retention deleted messages before they were delivered
     return Effect.gen(function* () {
-      yield* Effect.logWarning(`subscription ${name}: ${error.message}; going on at ${error.start}`)
-      yield* query("skip", () => Cursors.skipTo(shared.sql, subscription, partition, error.start))
+      yield* Effect.logWarning(`subscription ${name}: ${error.message}; it continues at ${error.start}`)
+      yield* query("skip deleted messages", () => Cursors.skipTo(shared.sql, subscription, partition, error.start))
       feed.forget(error.start)
     })
   }
@@ -187,7 +193,7 @@ const follow = Effect.fnUntraced(function* (
     .pump(shared.log, topic, () => consumer.signal.openUnsafe())
     .pipe(Effect.catchTag("OutOfRange", skip))
   yield* Effect.forever(reading).pipe(
-    Effect.retry(again),
+    Effect.retry(rereading),
     Effect.catch((error) =>
       Effect.sync(() => {
         consumer.failure = new FanOutError({
@@ -203,7 +209,7 @@ const follow = Effect.fnUntraced(function* (
   )
 })
 
-const notifier = (shared: Shared, subscription: number) =>
+const notifier = (shared: ProcessConsumers, subscription: number) =>
   Effect.fnUntraced(function* (delayMs: number) {
     due(shared, subscription, delayMs)
     yield* Effect.ignore(
@@ -211,23 +217,23 @@ const notifier = (shared: Shared, subscription: number) =>
     )
   })
 
-const subscribe = Effect.fnUntraced(function* (shared: Shared, options: SubscribeOptions) {
+const subscribe = Effect.fnUntraced(function* (shared: ProcessConsumers, options: SubscribeOptions) {
   const { consumers, locks, log, sql } = shared
   const settings = settingsOf(options)
   const { deadLetterTopic: name, topic } = settings
   const { partitions, topic_id: topicId } = yield* topicOf(sql, topic)
   yield* assertPositions("subscribe", topic, partitions, settings.from)
-  const joined = yield* member(shared, settings, topicId)
+  const joined = yield* openMember(shared, settings, topicId)
   const { subscription } = joined
-  yield* attempt("subscribe", () => Statement.sweep(sql, [subscription]))
-  const cursors = yield* attempt("subscribe", () => Cursors.cursors(sql, subscription))
-  const parts: Parts = {
+  yield* fanOutQuery("subscribe", () => Statement.sweep(sql, [subscription]))
+  const cursors = yield* fanOutQuery("subscribe", () => Cursors.cursors(sql, subscription))
+  const parts: ConsumerParts = {
     sql,
     log,
     locks,
     member: joined,
     settings,
-    feeds: cursors.map(({ next, partition }) => new Feed(partition, next)),
+    feeds: cursors.map(({ next, partition }) => new PartitionFeed(partition, next)),
     notify: notifier(shared, subscription),
     declareDeadLetters: topicOf(sql, name).pipe(
       Effect.catchTag("UnknownTopic", () =>
@@ -257,53 +263,53 @@ const subscribe = Effect.fnUntraced(function* (shared: Shared, options: Subscrib
   return consumer
 })
 
-/** Moves a subscription while nobody consumes it. */
-const seek = Effect.fnUntraced(function* (shared: Shared, options: SubscribeOptions, to: StartAt) {
+/** Moves a subscription that has no consumer. */
+const seek = Effect.fnUntraced(function* (shared: ProcessConsumers, options: SubscribeOptions, to: StartAt) {
   const { sql } = shared
   const settings = settingsOf(options)
   const { name, topic } = settings
   const { partitions, topic_id: topicId } = yield* topicOf(sql, topic)
   yield* assertPositions("seek", topic, partitions, to)
-  const found = (yield* attempt("seek", () => Cursors.open(sql, topicId, name, settings.type, to)))[0]
+  const found = (yield* fanOutQuery("seek", () => Cursors.open(sql, topicId, name, settings.type, to)))[0]
   if (found === undefined) {
     return yield* new FanOutError({
       operation: "seek",
       retryable: true,
-      reason: "it was made at this moment by another"
+      reason: "another process created this subscription at the same time; try again"
     })
   }
-  const { result } = yield* enter(shared, settings, found.subscription_id, true)
+  const { result } = yield* joinSubscription(shared, settings, found.subscription_id, true)
   if (result === "busy") return yield* new ConsumerBusy({ topic, subscription: name, type: found.type })
-  yield* attempt("seek", () => Cursors.seek(sql, found.subscription_id, to))
+  yield* fanOutQuery("seek", () => Cursors.seek(sql, found.subscription_id, to))
 }, Effect.scoped)
 
-/** A subscription that failed leaves nothing in its scope: a further try would meet the locks of the first. */
-const whole = Effect.fnUntraced(function* <A, E>(effect: Effect.Effect<A, E, Scope.Scope>) {
+/** Closes what a failed effect opened in its scope, because its locks would block another try. */
+const closeOnFailure = Effect.fnUntraced(function* <A, E>(effect: Effect.Effect<A, E, Scope.Scope>) {
   const scope = yield* Scope.fork(yield* Effect.scope)
   return yield* Scope.provide(effect, scope).pipe(
     Effect.onExit((exit) => (Exit.isSuccess(exit) ? Effect.void : Scope.close(scope, exit)))
   )
 })
 
-/** The fan-out on a database that has its tables, reading `log`, which must be the log on the same database. */
+/** The fan-out on a database that has its tables. `log` must be the log on the same database. */
 export const make = Effect.fnUntraced(function* (
   sql: Sql,
   log: Log["Service"],
-  options: Options = {}
+  options: PostgresFanOutOptions = {}
 ): Effect.fn.Return<FanOut["Service"], never, Scope.Scope> {
   const shared = yield* makeShared(sql, log)
   yield* Effect.forkScoped(
     Effect.forever(Effect.andThen(Effect.sleep(options.sweepMs ?? 1_000), Effect.ignore(sweep(shared))))
   )
   return FanOut.of({
-    subscribe: (settings) => whole(subscribe(shared, settings)),
+    subscribe: (settings) => closeOnFailure(subscribe(shared, settings)),
     seek: (settings, to) => seek(shared, settings, to),
-    unsubscribe: (topic, name) => Effect.asVoid(attempt("unsubscribe", () => Cursors.remove(sql, topic, name)))
+    unsubscribe: (topic, name) => Effect.asVoid(fanOutQuery("unsubscribe", () => Cursors.remove(sql, topic, name)))
   })
 })
 
-/** The fan-out on PostgreSQL. `sql` is a pool that stays open as long; one connection more is made with its options. */
-export const layer = (sql: Sql, options?: Options): Layer.Layer<FanOut, never, Log> =>
+/** The fan-out on PostgreSQL. The pool `sql` must stay open as long; one more connection is opened with its options. */
+export const layer = (sql: Sql, options?: PostgresFanOutOptions): Layer.Layer<FanOut, never, Log> =>
   Layer.effect(
     FanOut,
     Effect.flatMap(Effect.service(Log), (log) => make(sql, log, options))

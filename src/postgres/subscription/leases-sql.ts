@@ -1,25 +1,25 @@
-// The statements of the fan-out's leases on PostgreSQL: claim, redeliver, acknowledge, return, dead-letter, sweep. It runs them; it keeps nothing.
+// The statements over leases of subscriptions on PostgreSQL: claim, redeliver, acknowledge, return, dead-letter, sweep.
 import type { Sql } from "../client/client.ts"
 import type { PackedRecords } from "../log/batch-codec.ts"
 import { arrayLiteral } from "../client/types.ts"
 
-/** First keys of advisory locks, beside those of the log: the second is the consumer's number, or the subscription's. */
+/** First keys of advisory locks, which differ from those of the log. The second key is the number of the consumer or subscription. */
 export const consumerKey = 1_829_999_997
 export const subscriptionKey = 1_829_999_998
 
-/** Positions of a partition. In a subscription that keeps keys together they have one slot; else it is 0. */
-export interface Chunk {
+/** Positions of a partition that are leased together. In a key-shared subscription they have the same slot; else the slot is 0. */
+export interface PositionChunk {
   readonly partition: number
   readonly slot: number
   readonly positions: ReadonlyArray<number>
 }
-/** What was looked at of a partition, from `first` up to `last`: all there is in it is a candidate, or a hole. */
-export interface Examined {
+/** A range of positions, from `first` up to `last`, whose records are all candidates of a claim. */
+export interface ExaminedRange {
   readonly partition: number
   readonly first: number
   readonly last: number
 }
-/** Whose statement it is. */
+/** The consumer on whose behalf a statement runs. */
 export interface Claimant {
   readonly subscription: number
   readonly consumer: number
@@ -27,7 +27,7 @@ export interface Claimant {
   readonly ackTimeoutMs: number
 }
 
-/** Ascending positions as a multirange. */
+/** Ascending positions as the text of a multirange. */
 export const multirange = (positions: ReadonlyArray<number>): string => {
   let text = "{"
   for (let i = 0; i < positions.length;) {
@@ -38,7 +38,7 @@ export const multirange = (positions: ReadonlyArray<number>): string => {
   }
   return `${text}}`
 }
-/** The positions of a multirange, ascending. */
+/** The positions in the text of a multirange, ascending. */
 export const positionsOf = (text: string): Array<number> => {
   const positions: Array<number> = []
   for (const [, from, to] of text.matchAll(/\[(\d+),(\d+)\)/g)) {
@@ -48,30 +48,30 @@ export const positionsOf = (text: string): Array<number> => {
 }
 const partitions = (chunks: ReadonlyArray<{ readonly partition: number }>) =>
   arrayLiteral(chunks.map(({ partition }) => partition))
-const multiranges = (chunks: ReadonlyArray<Pick<Chunk, "positions">>) =>
+const multiranges = (chunks: ReadonlyArray<Pick<PositionChunk, "positions">>) =>
   arrayLiteral(chunks.map(({ positions }) => multirange(positions)))
 
-/** A partition's part in a claim: what was a candidate from `first` on, up to `next`, is the claimant's, but for slots held. */
-export interface Claimed {
+/** The result of a claim for one partition: candidates from `first` up to `next` belong to the claimant, except those of slots in `held`. */
+export interface PartitionClaim {
   readonly partition: number
-  /** Whether anything was claimed; where not, another consumer was faster, and the cursor is at `next`. */
+  /** Whether anything was claimed. If not, another consumer was faster, and the cursor is at `next`. */
   readonly claimed: boolean
   readonly first: number
   readonly next: number
-  /** Slots that wait, since another consumer has them or earlier messages of theirs wait. */
+  /** Slots that have to wait, because another consumer holds them or earlier messages of theirs wait. */
   readonly held: ReadonlyArray<number> | null
 }
 /**
- * Claims candidates beyond the cursors and moves them. The leases were read as of the statement's start, perhaps before another's
- * claim that held the cursor's lock; where keys matter such a claim gets nothing, and is to be made again.
+ * Claims candidates after the cursors, and moves the cursors. Leases are read as of the statement's start, which may be before another
+ * claim that held the cursor's lock. In a key-shared subscription the statement then claims nothing, and has to be repeated.
  */
 export const claim = (
   sql: Sql,
   { ackTimeoutMs, consumer, keyed, subscription }: Claimant,
-  examined: ReadonlyArray<Examined>,
-  chunks: ReadonlyArray<Chunk>
+  examined: ReadonlyArray<ExaminedRange>,
+  chunks: ReadonlyArray<PositionChunk>
 ) =>
-  sql.unsafe<Array<Claimed>>(
+  sql.unsafe<Array<PartitionClaim>>(
     claimText,
     [
       subscription,
@@ -126,18 +126,22 @@ const claimText = `
     (select json_agg(k.slot) from candidate k where k.partition = c.partition and k.held) as held
   from cursor c left join ready r using (partition)`
 
-/** Messages that come again, now this consumer's. */
-export interface Returned {
+/** Positions that are redelivered to this consumer. */
+export interface RedeliveredChunk {
   readonly partition: number
   readonly slot: number
   readonly positions: string
   readonly redeliveries: number
 }
-/** Takes what is due, about `limit` messages, whole chunks. Of one slot nothing overtakes what waits, or what another consumer has. */
+/** Takes whole chunks that are due, about `limit` messages. No message of a slot overtakes one that waits or that another consumer holds. */
 export const redeliver = (sql: Sql, { ackTimeoutMs, consumer, keyed, subscription }: Claimant, limit: number) =>
-  sql.unsafe<Array<Returned>>(keyed ? redeliverKeyed : redeliverAny, [subscription, consumer, ackTimeoutMs, limit], {
-    prepare: true
-  })
+  sql.unsafe<Array<RedeliveredChunk>>(
+    keyed ? redeliverKeyed : redeliverAny,
+    [subscription, consumer, ackTimeoutMs, limit],
+    {
+      prepare: true
+    }
+  )
 const chosen = `
   chosen as (
     select lease_id, partition from (
@@ -193,7 +197,7 @@ const redeliverKeyed = `
     where c.subscription_id = $1::integer and c.partition in (select partition from chosen)
   ), locked as (select lease_id from chosen) ${leaseTo}`
 
-// Takes positions out of leases; what is left of each stays.
+// Removes positions from leases, and deletes leases that become empty.
 const takeOut = `
   given as (
     select * from unnest($2::integer[], $3::text[]) as g (partition, positions)
@@ -212,8 +216,8 @@ const takeOut = `
     update millrace.subscription_lease l set positions = t.rest from touched t
     where l.lease_id = t.lease_id and not isempty(t.rest)
   )`
-/** Forgets messages, whoever has them. Returns whether others of their slots wait, which may be free now. */
-export const acknowledge = (sql: Sql, subscription: number, chunks: ReadonlyArray<Omit<Chunk, "slot">>) =>
+/** Removes messages from all leases. Returns whether other messages of their slots wait, which may be delivered now. */
+export const acknowledge = (sql: Sql, subscription: number, chunks: ReadonlyArray<Omit<PositionChunk, "slot">>) =>
   sql.unsafe<Array<{ readonly waits: boolean }>>(
     acknowledgeText,
     [subscription, partitions(chunks), multiranges(chunks), null],
@@ -227,29 +231,32 @@ const acknowledgeText = `
     where t.slot > 0 and w.consumer is null
   ) as waits`
 
-/** Gives messages back, to come again after a time, perhaps counted once more. Those that the consumer does not have any more are left alone. */
-export const giveBack = (
+/** Returns messages, to be redelivered after a delay; `count` is added to their redeliveries. Ignores those that the consumer no longer holds. */
+export const returnMessages = (
   sql: Sql,
   { consumer, subscription }: Claimant,
-  chunks: ReadonlyArray<Omit<Chunk, "slot">>,
+  chunks: ReadonlyArray<Omit<PositionChunk, "slot">>,
   delayMs: number,
   count: 0 | 1
 ) =>
-  sql.unsafe(giveBackText, [subscription, partitions(chunks), multiranges(chunks), consumer, delayMs, count], {
+  sql.unsafe(returnText, [subscription, partitions(chunks), multiranges(chunks), consumer, delayMs, count], {
     prepare: true
   })
-const giveBackText = `
+const returnText = `
   with ${takeOut}
   insert into millrace.subscription_lease (subscription_id, partition, slot, positions, redeliveries, due)
   select $1::integer, partition, slot, taken, redeliveries + $6::integer, now() + $5::float8 * interval '1 millisecond'
   from touched`
 
 /**
- * Frees what a consumer has beyond the messages that it knows of: a claim whose reply was lost. They come again at once, and count as
- * never delivered.
+ * Returns messages that the server leased to a consumer beyond those that it knows of, because the reply to a claim was lost. They are
+ * redelivered at once, and count as never delivered.
  */
-export const disown = (sql: Sql, { consumer, subscription }: Claimant, known: ReadonlyArray<Omit<Chunk, "slot">>) =>
-  sql.unsafe(disownText, [subscription, partitions(known), multiranges(known), consumer], { prepare: true })
+export const disown = (
+  sql: Sql,
+  { consumer, subscription }: Claimant,
+  known: ReadonlyArray<Omit<PositionChunk, "slot">>
+) => sql.unsafe(disownText, [subscription, partitions(known), multiranges(known), consumer], { prepare: true })
 const disownText = `
   with known as (
     select * from unnest($2::integer[], $3::text[]) as k (partition, positions)
@@ -270,21 +277,21 @@ const disownText = `
   insert into millrace.subscription_lease (subscription_id, partition, slot, positions, redeliveries, due)
   select $1::integer, partition, slot, unknown, redeliveries, now() from mine where not isempty(unknown)`
 
-/** A consumer is at work: it has what it has for a further time. */
+/** Extends all leases of a consumer that shows activity. */
 export const extend = (sql: Sql, { ackTimeoutMs, consumer, subscription }: Claimant) => sql`
   update millrace.subscription_lease set due = now() + ${ackTimeoutMs}::float8 * interval '1 millisecond'
   where subscription_id = ${subscription} and consumer = ${consumer}`
 
-/** A consumer ends: what it has can be delivered at once, and counts as never delivered. */
+/** Returns everything that a closing consumer holds. It is redelivered at once, and counts as never delivered. */
 export const release = (sql: Sql, { consumer, subscription }: Claimant) => sql`
   update millrace.subscription_lease set consumer = null, due = now()
   where subscription_id = ${subscription} and consumer = ${consumer}`
 
 /**
- * Appends one message to the dead-letter topic and forgets it, in one statement. Nothing happens unless the consumer has it and the
- * topic is there. Returns the end of the partition it went to, for the log's readers.
+ * Appends a message to the dead-letter topic and removes it from its lease, in one statement. Does nothing unless the consumer holds the
+ * message and the topic exists. Returns the end of the partition that it was appended to, for the log's readers.
  */
-export const bury = (
+export const deadLetter = (
   sql: Sql,
   { consumer, subscription }: Claimant,
   partition: number,
@@ -315,7 +322,7 @@ export const bury = (
   )
   select topic_id || '.' || partition || '=' || next_position as ends from head`
 
-/** Takes from consumers what they had too long, and from those that died what they had. It counts as a redelivery. */
+/** Returns messages whose lease expired, or whose consumer died. This counts as a redelivery. */
 export const sweep = (sql: Sql, subscriptions: ReadonlyArray<number>) => sql`
   with alive as materialized (
     select l.objid::bigint::integer as consumer from pg_locks l
@@ -333,7 +340,7 @@ export const sweep = (sql: Sql, subscriptions: ReadonlyArray<number>) => sql`
   from lost
   where l.lease_id = lost.lease_id`
 
-/** In how many milliseconds the next of the messages that wait is due, by subscription; 0 or less: at once. */
+/** In how many milliseconds the next waiting message is due, by subscription; 0 or less if it is due now. */
 export const nextDue = (sql: Sql, subscriptions: ReadonlyArray<number>) => sql<
   Array<{ readonly subscription_id: number; readonly due_ms: number }>
 >`

@@ -1,31 +1,34 @@
-// Who consumes a subscription: advisory locks of the process's session, let go at once when it dies. It knows nothing of messages.
+// The advisory locks of a subscription's consumers, held by the process's session. The server releases them when the process dies.
 import * as Effect from "effect/Effect"
 import * as Latch from "effect/Latch"
 import { query, type SqlError } from "../client/errors.ts"
 import { consumerKey, subscriptionKey } from "./leases-sql.ts"
 import type { ListeningSession } from "../client/session.ts"
 
-/** A consumer's locks: that it lives, and its part in the subscription, alone or shared. */
-export interface Member {
+/** A consumer and its locks: one that shows that it lives, and one of the subscription, exclusive or shared. */
+export interface ConsumerMember {
   readonly consumer: number
   readonly subscription: number
   readonly alone: boolean
-  /** The server process that has the locks. */
+  /** The id of the server process that holds the locks. */
   joined: number | undefined
-  /** Whether it has a place among this process's consumers. */
+  /** Whether this process has counted it among its consumers. */
   reserved: boolean
 }
 /** What all consumers of the process share. */
-export interface Locks {
+export interface SubscriptionLocks {
   readonly session: ListeningSession
-  /** The session would give a lock twice to two consumers here, so they are counted: by subscription, Infinity for one alone. */
+  /**
+   * How many consumers of this process each subscription has; Infinity for an exclusive one. A session gets a lock that it holds once more,
+   * so the locks alone would not keep two consumers of one process apart.
+   */
   readonly reserved: Map<number, number>
-  /** Opened when a lock may be free. */
-  readonly nudged: Latch.Latch
+  /** Opens when a lock may have become free. */
+  readonly released: Latch.Latch
 }
 
-/** Reserves a place among this process's consumers. False: one of them is in the way. */
-const reserve = ({ reserved }: Locks, member: Member): boolean => {
+/** Counts a consumer among this process's. False if another consumer of the process excludes it. */
+const reserve = ({ reserved }: SubscriptionLocks, member: ConsumerMember): boolean => {
   const { alone, subscription } = member
   const count = reserved.get(subscription) ?? 0
   if (member.reserved) return true
@@ -34,16 +37,17 @@ const reserve = ({ reserved }: Locks, member: Member): boolean => {
   member.reserved = true
   return true
 }
-export const unreserve = ({ nudged, reserved }: Locks, member: Member): void => {
+/** Undoes `reserve`. */
+export const unreserve = ({ released, reserved }: SubscriptionLocks, member: ConsumerMember): void => {
   if (!member.reserved) return
   member.reserved = false
   const count = member.alone ? 0 : (reserved.get(member.subscription) ?? 1) - 1
   if (count === 0) reserved.delete(member.subscription)
   else reserved.set(member.subscription, count)
-  nudged.openUnsafe()
+  released.openUnsafe()
 }
 
-const lock = async ({ session }: Locks, member: Member): Promise<"joined" | "busy" | "lost"> => {
+const lock = async ({ session }: SubscriptionLocks, member: ConsumerMember): Promise<"joined" | "busy" | "lost"> => {
   const pid = session.pid()
   if (pid === undefined) return "lost"
   const { alone, consumer, subscription } = member
@@ -59,22 +63,28 @@ const lock = async ({ session }: Locks, member: Member): Promise<"joined" | "bus
   member.joined = pid
   return "joined"
 }
-/** Takes a place and the locks. Lost: there is no session at the moment. */
-export const join = (locks: Locks, member: Member): Effect.Effect<"joined" | "busy" | "lost", SqlError> =>
+/** Takes the locks. `busy`: another consumer excludes this one. `lost`: the session is lost at the moment. */
+export const join = (
+  locks: SubscriptionLocks,
+  member: ConsumerMember
+): Effect.Effect<"joined" | "busy" | "lost", SqlError> =>
   Effect.suspend(() => (reserve(locks, member) ? joinReserved(locks, member) : Effect.succeed("busy" as const)))
-const joinReserved = (locks: Locks, member: Member): Effect.Effect<"joined" | "busy" | "lost", SqlError> =>
+const joinReserved = (
+  locks: SubscriptionLocks,
+  member: ConsumerMember
+): Effect.Effect<"joined" | "busy" | "lost", SqlError> =>
   Effect.uninterruptible(query("join", () => lock(locks, member))).pipe(
     Effect.catchIf(
       ({ retryable }) => retryable,
       () => Effect.succeed("lost" as const)
     )
   )
-/** Whether the locks are held now. */
-export const isJoined = ({ session }: Locks, { joined }: Member): boolean =>
+/** Whether the consumer holds its locks now. */
+export const isJoined = ({ session }: SubscriptionLocks, { joined }: ConsumerMember): boolean =>
   joined !== undefined && joined === session.pid()
 
-/** Lets the locks go, if they are still there. */
-export const leave = (locks: Locks, member: Member): Effect.Effect<void> =>
+/** Releases the locks, if they are still held. */
+export const leave = (locks: SubscriptionLocks, member: ConsumerMember): Effect.Effect<void> =>
   Effect.promise(async () => {
     const { session } = locks
     if (!isJoined(locks, member)) return

@@ -1,9 +1,9 @@
-// A record of the log as the message that a consumer gets, and messages by their places. It reads nothing.
+// Turns a record of the log into the message that a consumer receives, and sorts messages by position. Pure.
 import type { Message } from "../../subscription/fanout.ts"
 import { addEnvelope, streamHeaders } from "../../log/envelope.ts"
 import type { LogRecord } from "../../log/log.ts"
 
-/** The message of a record that was delivered so often before. */
+/** The message of a record. `redeliveries`: how often it was delivered before. */
 export const messageOf = (topic: string, record: LogRecord, redeliveries: number): Message => {
   const { eventTime, headers, key, partition, position, value } = record
   const properties: Record<string, string> = { ...headers }
@@ -24,10 +24,10 @@ export const messageOf = (topic: string, record: LogRecord, redeliveries: number
   }
 }
 
-/** In the order of partitions, then of positions. */
-export const byPlace = (a: Message, b: Message) => a.partition - b.partition || a.position - b.position
+/** Compares messages by partition, then by position. */
+export const byPosition = (a: Message, b: Message) => a.partition - b.partition || a.position - b.position
 
-/** Positions by partition, ascending, each once. */
+/** The positions of messages by partition, ascending and without duplicates. */
 export const positionsOf = (messages: ReadonlyArray<Pick<Message, "partition" | "position">>) => {
   const partitions = new Map<number, Set<number>>()
   for (const { partition, position } of messages) {

@@ -1,6 +1,6 @@
-// Effectively once on PostgreSQL: a row for each message that was handled, in the transaction of its handler, merged to ranges later.
+// Effectively once on PostgreSQL: a row for each handled message, written in the transaction of its handler and merged into ranges later.
 //
-// The database is the consumer's own and need not be Millrace's, so the tables are made here, in a schema apart, and not by a migration.
+// The database is the consumer's own and need not be Millrace's, so the tables are in a schema of their own and not created by a migration.
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Scope from "effect/Scope"
@@ -11,23 +11,23 @@ import { query, type SqlError } from "../client/errors.ts"
 
 export type { Session } from "../client/client.ts"
 
-/** How marks are kept. */
-export interface Options {
-  /** Transactions at once, each on a connection of its own. Default 16. */
+/** OnceOptions of effectively once on PostgreSQL. */
+export interface OnceOptions {
+  /** The largest number of concurrent transactions, each on a connection of its own. Default 16. */
   readonly max?: number
   /**
-   * Marks older than this are forgotten: longer than a message may take to come again, be it by a redelivery or from a relay that sends
-   * its last ones twice. Milliseconds; default 30 days.
+   * How long marks are kept at least, in milliseconds: longer than any message may take to be delivered again, by a redelivery or by a relay
+   * that publishes its last messages twice. Default 30 days.
    */
   readonly keepMs?: number
-  /** How often marks are merged to ranges. Milliseconds; default 1,000. */
+  /** How often marks are merged into ranges, in milliseconds. Default 1,000. */
   readonly mergeMs?: number
 }
 
-// Sequences of a stream that one topic gets have gaps, so ranges do not always merge: a row holds those of 8,192 at most.
+// One topic does not get all sequence numbers of a stream, so ranges do not always merge; a row holds those of 8,192 numbers.
 const ddl = `
 create schema if not exists millrace_once;
--- Messages that were handled, each in its handler's transaction, until they are merged to ranges.
+-- Marks of handled messages, each written in its handler's transaction, until they are merged into ranges.
 create table if not exists millrace_once.handled (
   topic text not null,
   subscription text not null,
@@ -37,7 +37,7 @@ create table if not exists millrace_once.handled (
   handled_at timestamptz not null default now(),
   primary key (topic, subscription, stream, incarnation, seq)
 );
--- The same by ranges; a bucket is 8,192 sequences.
+-- The same marks as ranges. A bucket is 8,192 sequence numbers.
 create table if not exists millrace_once.handled_range (
   topic text not null,
   subscription text not null,
@@ -48,8 +48,8 @@ create table if not exists millrace_once.handled_range (
   newest timestamptz not null,
   primary key (topic, subscription, stream, incarnation, bucket)
 );
--- Whether the message had no mark, and has one now. The insertion waits for whoever handles the same message, or merges its mark, at
--- this moment; the look at the ranges comes after it, and so sees what was merged until then.
+-- Marks a message. Returns false if it was marked before. The insert waits for a transaction that handles the same message or merges its
+-- mark; the ranges are read after it, and so include what was merged until then.
 create or replace function millrace_once.mark(of_topic text, of_subscription text, of_stream text, of_incarnation text, of_seq bigint)
 returns boolean language plpgsql as $$
 begin
@@ -63,55 +63,56 @@ begin
   );
 end
 $$;`
-// any number that others are unlikely to take
+// an arbitrary number that other programs are unlikely to use
 const ddlLock = 7_216_513_002
 const mergedAtOnce = 10_000
 
 const failed = (error: SqlError) =>
   new OnceError({
     operation: error.operation,
-    // whether it was committed, the mark tells who asks again
+    // if the commit is in doubt, the mark shows on the next call whether it succeeded
     retryable: error.retryable || error.inDoubt,
     reason: error.reason,
     cause: error.cause ?? error
   })
-const attempt = <A>(operation: string, run: () => PromiseLike<A>) => Effect.mapError(query(operation, run), failed)
+const onceQuery = <A>(operation: string, run: () => PromiseLike<A>) => Effect.mapError(query(operation, run), failed)
 
 const prepare = (sql: Sql) =>
   transaction(
     sql,
     Effect.fnUntraced(function* (tx) {
-      yield* query("wait for others who prepare", () => tx`select pg_advisory_xact_lock(${ddlLock})`)
+      yield* query("wait for other processes that prepare", () => tx`select pg_advisory_xact_lock(${ddlLock})`)
       const signature = "millrace_once.mark(text,text,text,text,bigint)"
       const [made] = yield* query("look for marks", () => tx`select to_regprocedure(${signature})::text as at`)
-      if (made?.["at"] === null) yield* query("make the tables for marks", () => tx.unsafe(ddl))
+      if (made?.["at"] === null) yield* query("create the tables for marks", () => tx.unsafe(ddl))
     })
   ).pipe(Effect.mapError(failed))
 
-interface Held {
+/** A session, while no or one transaction uses it. */
+interface HeldSession {
   readonly tx: Session
   readonly scope: Scope.Closeable
-  /** It answers no more, or somebody was interrupted in the middle of something. */
+  /** Whether the connection was lost, or a transaction was left unfinished. */
   lost: boolean
 }
-/** Sessions that are opened when one is needed and kept while they last. */
+/** A pool of sessions, opened on demand and kept until they are lost. */
 const sessions = Effect.fnUntraced(function* (sql: Sql, max: number) {
-  const idle: Array<Held> = []
+  const idle: Array<HeldSession> = []
   const permits = Semaphore.makeUnsafe(max)
-  const close = ({ scope }: Held) => Scope.close(scope, Exit.void)
+  const close = ({ scope }: HeldSession) => Scope.close(scope, Exit.void)
   yield* Effect.addFinalizer(() => Effect.forEach(idle.splice(0), close, { concurrency: "unbounded", discard: true }))
   const take = Effect.suspend(() => {
     const held = idle.pop()
     if (held !== undefined) return Effect.succeed(held)
     return Effect.flatMap(Scope.make(), (scope) =>
       Scope.provide(session(sql), scope).pipe(
-        Effect.map((tx): Held => ({ tx, scope, lost: false })),
+        Effect.map((tx): HeldSession => ({ tx, scope, lost: false })),
         Effect.onExit((exit) => (Exit.isSuccess(exit) ? Effect.void : Scope.close(scope, exit)))
       )
     )
   })
-  /** Runs `use` with a session that nobody else has. */
-  return <A, E, R>(use: (held: Held) => Effect.Effect<A, E, R>): Effect.Effect<A, E | OnceError, R> =>
+  /** Runs `use` with a session that no other transaction uses. */
+  return <A, E, R>(use: (held: HeldSession) => Effect.Effect<A, E, R>): Effect.Effect<A, E | OnceError, R> =>
     permits.withPermit(
       Effect.acquireUseRelease(Effect.mapError(take, failed), use, (held) =>
         Effect.suspend(() => (held.lost ? close(held) : Effect.sync(() => idle.push(held))))
@@ -123,31 +124,37 @@ const connectionLost = (cause: unknown) =>
   new OnceError({
     operation: "handle a message",
     retryable: true,
-    reason: "the connection was lost, and what the handler did with it",
+    reason: "the connection was lost, and with it the handler's uncommitted changes",
     cause
   })
 const commit = (tx: Session) =>
   Effect.gen(function* () {
     const { command } = yield* query("commit", () => tx.unsafe("commit"))
     if (command !== "ROLLBACK") return
-    // so answers PostgreSQL where a statement had failed and its error was caught
-    return yield* Effect.die(new Error("a statement of the handler had failed, so its transaction was rolled back"))
+    // PostgreSQL answers a commit so if a statement failed and its error was caught
+    return yield* Effect.die(
+      new Error("the transaction was rolled back, because one of the handler's statements failed")
+    )
   }).pipe(
     Effect.catchTag("SqlError", (error) =>
-      // what the server refuses at the end, a deferred constraint for one, is the handler's failure
+      // what the server refuses at the commit, such as a deferred constraint, is the handler's failure
       error.inDoubt || error.retryable ? Effect.fail(failed(error)) : Effect.die(error)
     )
   )
 
-/** A transaction of one message. */
-const handling = <E, R>(held: Held, message: MessageIdentity, use: (tx: Session) => Effect.Effect<unknown, E, R>) =>
+/** Runs a handler in a transaction that marks its message. */
+const handleMarked = <E, R>(
+  held: HeldSession,
+  message: MessageIdentity,
+  use: (tx: Session) => Effect.Effect<unknown, E, R>
+) =>
   Effect.uninterruptibleMask(
     Effect.fnUntraced(function* (restore) {
       const { tx } = held
       const { incarnation, seq, stream, subscription, topic } = message
       const rollBack = Effect.isSuccess(query("roll back", () => tx.unsafe("rollback")))
       const body = Effect.gen(function* () {
-        const [row] = yield* attempt(
+        const [row] = yield* onceQuery(
           "mark a message",
           () => tx`select millrace_once.mark(${topic}, ${subscription}, ${stream}, ${incarnation}, ${seq}) as marked`
         )
@@ -155,13 +162,13 @@ const handling = <E, R>(held: Held, message: MessageIdentity, use: (tx: Session)
         yield* use(tx)
         return "handled" as const
       })
-      // a session is lost until its transaction has ended as it should
+      // the session counts as lost until its transaction has ended properly
       held.lost = true
-      yield* attempt("begin", () => tx.unsafe("begin isolation level read committed"))
+      yield* onceQuery("begin", () => tx.unsafe("begin isolation level read committed"))
       const exit = yield* Effect.exit(restore(body))
       if (Exit.isFailure(exit)) {
         held.lost = !(yield* rollBack)
-        // where the connection was lost the handler is not at fault, whatever it failed with
+        // if the connection was lost, the handler is not at fault, whatever it failed with
         return yield* held.lost ? connectionLost(exit.cause) : exit
       }
       if (exit.value === "handled") yield* commit(tx)
@@ -194,8 +201,8 @@ const merge = (sql: Sql, { subscription, topic }: Pick<MessageIdentity, "topic" 
   )
   select count(*)::integer as merged from gone`
 
-/** Merges marks of the subscriptions that were active, and forgets old ones, for as long as the scope is open. */
-const tidy = Effect.fnUntraced(function* (
+/** Merges marks of active subscriptions, and deletes old ones, until the scope closes. */
+const mergeMarks = Effect.fnUntraced(function* (
   sql: Sql,
   active: Map<string, MessageIdentity>,
   keepMs: number,
@@ -208,29 +215,29 @@ const tidy = Effect.fnUntraced(function* (
       while (merged === mergedAtOnce) merged = (yield* query("merge marks", () => merge(sql, identity)))[0]!.merged
       const { subscription, topic } = identity
       yield* query(
-        "forget old marks",
+        "delete old marks",
         () => sql`delete from millrace_once.handled_range
           where topic = ${topic} and subscription = ${subscription} and newest < now() - ${keepMs}::float8 * interval '1 millisecond'`
       )
     }
   })
-  // what is not merged now is merged after the next message
+  // after a failure, marks are merged when the next message was handled
   yield* Effect.forkScoped(Effect.forever(Effect.andThen(Effect.sleep(mergeMs), Effect.ignore(round))))
 })
 
-/** On a database of the consumer's; makes the tables for marks where they are missing. `sql` is a pool that stays open as long. */
+/** Effectively once on the consumer's database. Creates the tables for marks if they do not exist. The pool `sql` must stay open as long. */
 export const make = Effect.fnUntraced(function* (
   sql: Sql,
-  { keepMs = 30 * 86_400_000, max = 16, mergeMs = 1_000 }: Options = {}
+  { keepMs = 30 * 86_400_000, max = 16, mergeMs = 1_000 }: OnceOptions = {}
 ): Effect.fn.Return<Once<Session>, OnceError, Scope.Scope> {
   yield* prepare(sql)
   const withSession = yield* sessions(sql, max)
   const active = new Map<string, MessageIdentity>()
-  yield* tidy(sql, active, keepMs, mergeMs)
+  yield* mergeMarks(sql, active, keepMs, mergeMs)
 
   const handle: Once<Session>["handle"] = (message, use) =>
     Effect.tap(
-      withSession((held) => handling(held, message, use)),
+      withSession((held) => handleMarked(held, message, use)),
       (outcome) =>
         Effect.sync(() => {
           if (outcome === "handled") active.set(JSON.stringify([message.topic, message.subscription]), message)
@@ -239,7 +246,7 @@ export const make = Effect.fnUntraced(function* (
   return {
     handle,
     forget: ({ name, topic }) =>
-      attempt("forget marks", async () => {
+      onceQuery("delete marks", async () => {
         await sql`delete from millrace_once.handled_range where topic = ${topic} and subscription = ${name}`
         await sql`delete from millrace_once.handled where topic = ${topic} and subscription = ${name}`
       })

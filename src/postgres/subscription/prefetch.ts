@@ -1,24 +1,24 @@
-// What a consumer has read ahead of one partition, and the fiber that reads it. It claims nothing.
+// Reads ahead of a consumer's claims in one partition, and divides records into chunks to claim.
 import * as Effect from "effect/Effect"
 import * as Latch from "effect/Latch"
 import type { Batch, Log, LogRecord, ReadError } from "../../log/log.ts"
 import { murmur2 } from "../../model/partitioner.ts"
-import type { Chunk, Examined } from "./leases-sql.ts"
+import type { PositionChunk, ExaminedRange } from "./leases-sql.ts"
 
-/** How much of a partition is held read ahead, in bytes of values. */
+/** How much of a partition is read ahead, in bytes of values. */
 const maxBytes = 256 << 10
-/** Further than this many positions it is worth to leap rather than to read what others claimed. */
-const leap = 10_000
+/** If other consumers claimed more positions than this, reading continues behind them instead of through them. */
+const skipPositions = 10_000
 const slots = 64
 const utf8 = new TextEncoder()
 
-/** The slot of a key, from 1. Other bits than those that chose the partition. */
+/** The slot of a key, from 1. It uses other bits of the hash than the choice of the partition. */
 export const slotOf = (key: string): number => 1 + ((murmur2(utf8.encode(key)) >>> 16) % slots)
 
-/** One partition's records that may be claimed. */
-export class Feed {
+/** The records of one partition that can be claimed next. */
+export class PartitionFeed {
   readonly partition: number
-  /** All before it is claimed, by us or another consumer. */
+  /** Everything before this position is claimed, by this consumer or another one. */
   first: number
   private last: number
   private records: ReadonlyArray<LogRecord> = []
@@ -29,7 +29,7 @@ export class Feed {
     this.first = first
     this.last = first
   }
-  /** Whether there is anything to claim, if only a hole. */
+  /** Whether there is nothing to claim. Positions that compaction removed count as something. */
   get isEmpty(): boolean {
     return this.last <= this.first
   }
@@ -38,7 +38,7 @@ export class Feed {
     this.last = next
     this.forget(this.first)
   }
-  /** The cursor is at `next`. */
+  /** Drops what is before `next`, where the cursor is. */
   forget(next: number): void {
     this.first = Math.max(this.first, next)
     const at = this.records.findIndex(({ position }) => position >= this.first)
@@ -46,19 +46,19 @@ export class Feed {
     if (this.isEmpty) this.empty.openUnsafe()
     else this.empty.closeUnsafe()
   }
-  /** The first records, `limit` at most, and the range that they and the holes among them fill. */
-  peek(limit: number): { readonly records: ReadonlyArray<LogRecord>; readonly examined: Examined } {
+  /** The first records, at most `limit`, and the range of positions from the cursor to the last of them. */
+  peek(limit: number): { readonly records: ReadonlyArray<LogRecord>; readonly examined: ExaminedRange } {
     const records = this.records.length > limit ? this.records.slice(0, limit) : this.records
     const last = records.length < this.records.length ? this.records[records.length]!.position : this.last
     return { records, examined: { partition: this.partition, first: this.first, last } }
   }
-  /** Reads on whenever everything was claimed. `arrived` is told. Ends with a failure only. */
+  /** Reads on whenever everything was claimed, and calls `arrived` after each read. Ends only by a failure. */
   pump(log: Log["Service"], topic: string, arrived: () => void): Effect.Effect<never, ReadError> {
     const { partition } = this
-    const from = Effect.fnUntraced(function* (feed: Feed) {
+    const from = Effect.fnUntraced(function* (feed: PartitionFeed) {
       let at = feed.first
       const reader = yield* log.open(topic, partition, at, { maxBytes })
-      while (feed.first - at < leap) {
+      while (feed.first - at < skipPositions) {
         const batch = yield* reader.take
         at = batch.next
         if (at <= feed.first) continue
@@ -71,12 +71,12 @@ export class Feed {
   }
 }
 
-/** Records of a partition as chunks: one, or one for each slot. */
+/** Divides records of a partition into chunks: one for each slot if `keyed`, else one for all. */
 export const chunksOf = (
   partition: number,
   records: ReadonlyArray<LogRecord>,
   keyed: boolean
-): ReadonlyArray<Chunk> => {
+): ReadonlyArray<PositionChunk> => {
   if (!keyed)
     return records.length === 0 ? [] : [{ partition, slot: 0, positions: records.map(({ position }) => position) }]
   const chunks = new Map<number, { partition: number; slot: number; positions: Array<number> }>()
