@@ -48,7 +48,7 @@ export const bridgeError = (operation: string, topic: string) => (cause: unknown
   const retryable = failure.retryable || tryAgain
   return new BridgeError({ side: "pulsar", operation, kind, topic, retryable, reason: failure.message, cause })
 }
-const attempt = <A>(operation: string, topic: string, run: () => Promise<A>): Effect.Effect<A, BridgeError> =>
+const runBridge = <A>(operation: string, topic: string, run: () => Promise<A>): Effect.Effect<A, BridgeError> =>
   Effect.tryPromise({ try: run, catch: bridgeError(operation, topic) })
 
 const pulsarMessageOf = (message: Received): PulsarMessage => {
@@ -65,7 +65,7 @@ class BridgeProducer implements PulsarProducer {
     this.partition = partition
   }
   readonly send = (messages: ReadonlyArray<NumberedRecord>): Effect.Effect<ReadonlyArray<SendResult>, BridgeError> =>
-    attempt("send", this.partition, () => this.sendAll(messages))
+    runBridge("send", this.partition, () => this.sendAll(messages))
 
   private async sendOne({ record, sequenceId }: NumberedRecord): Promise<SendResult> {
     const { eventTime, headers, key, value } = record
@@ -128,7 +128,7 @@ class BridgeConsumer implements PulsarConsumer {
     this.wake()
   }
   readonly take = (max: number): Effect.Effect<ReadonlyArray<PulsarMessage>, BridgeError> =>
-    attempt("receive", this.partition, async () => {
+    runBridge("receive", this.partition, async () => {
       while (this.ready.length === 0 && this.failed === undefined)
         await new Promise<void>((resolve) => (this.wake = resolve))
       if (this.failed !== undefined) throw this.failed
@@ -141,7 +141,7 @@ class BridgeConsumer implements PulsarConsumer {
       })
     })
   readonly acknowledge = (messages: ReadonlyArray<PulsarMessage>): Effect.Effect<void, BridgeError> =>
-    attempt("acknowledge", this.partition, async () => {
+    runBridge("acknowledge", this.partition, async () => {
       const some = messages.flatMap((arrived) => {
         const message = this.handles.get(arrived)
         this.handles.delete(arrived)
@@ -158,7 +158,7 @@ const consume = (
   start: "earliest" | "latest"
 ): Effect.Effect<PulsarConsumer, BridgeError, Scope.Scope> =>
   Effect.acquireRelease(
-    attempt("subscribe", partition, async () => {
+    runBridge("subscribe", partition, async () => {
       const opened = new BridgeConsumer(partition)
       opened.consumer = await transport.consume({
         topic: partition,
@@ -204,35 +204,35 @@ const answeredStatuses = [401, 403, 404]
 export const fromCluster = (cluster: Cluster): PulsarSide => {
   const { admin, options, transport } = cluster
   return {
-    ping: attempt("reach a broker", options.url, async () => {
+    ping: runBridge("reach a broker", options.url, async () => {
       // the WebSocket interface is at the admin interface's address
       if (isWebSocket(options.url)) await admin?.call("GET", "clusters", undefined, answeredStatuses)
       else await checkSignIn(options, signInMs)
     }),
     topics: (tenant, namespace) =>
-      attempt("list topics", tenant ?? "all tenants", async () => topicsIn(adminOf(cluster), tenant, namespace)),
+      runBridge("list topics", tenant ?? "all tenants", async () => topicsIn(adminOf(cluster), tenant, namespace)),
     partitionsOf: (topic) =>
-      attempt("look up the topic", topic, async () =>
+      runBridge("look up the topic", topic, async () =>
         partitionTopics(topic, (await partitionCount(cluster, topic)) ?? 0)
       ),
     produce: (partition, name, batching) =>
       Effect.acquireRelease(
-        attempt("open a producer", partition, () =>
+        runBridge("open a producer", partition, () =>
           transport.produce({ topic: partition, name, batching, maxPending: maxInFlight })
         ),
         (producer) => Effect.promise(async () => void (await producer.close().catch(() => undefined)))
       ).pipe(Effect.map((producer) => new BridgeProducer(producer, partition))),
     scan: (partition, after, show) =>
-      attempt(
+      runBridge(
         "read the end",
         partition,
         async () => void (await readToEnd(cluster, partition, after, (message) => show(pulsarMessageOf(message))))
       ),
     consume: (partition, subscription, start) => consume(cluster, partition, subscription, start),
     lastPosition: (partition) =>
-      attempt("look up the end", partition, async () => adminOf(cluster).lastMessageId(partition)),
+      runBridge("look up the end", partition, async () => adminOf(cluster).lastMessageId(partition)),
     backlog: (partition, subscription) =>
-      attempt(
+      runBridge(
         "look up the backlog",
         partition,
         async () => (await admin?.subscription(partition, subscription))?.msgBacklog

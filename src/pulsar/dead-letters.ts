@@ -25,7 +25,7 @@ import { localName, namespaceOf, partitionTopics, topicName } from "./client/top
 import { messagesOf } from "./relay/messages.ts"
 import { readToEnd } from "./client/read-to-end.ts"
 
-const attempt = <A>(operation: string, run: () => Promise<A>) =>
+const runFanOut = <A>(operation: string, run: () => Promise<A>) =>
   Effect.tryPromise({ try: run, catch: fanOutError(operation) })
 
 const connected = (options: PulsarOptions) => Effect.mapError(connect(options), fanOutError("connect"))
@@ -48,9 +48,9 @@ const partitionsOf = async (cluster: Cluster, name: string): Promise<ReadonlyArr
 
 /** The dead-letter topics of a cluster. Everything needs the admin interface. */
 export const fromCluster = (cluster: Cluster): DeadLetterTopics<FanOutError | BridgeError> => ({
-  names: attempt("list dead letters", () => namesOf(cluster)),
+  names: runFanOut("list dead letters", () => namesOf(cluster)),
   each: (topic, take) =>
-    attempt("read dead letters", async () => {
+    runFanOut("read dead letters", async () => {
       const name = topicName(cluster.options, topic)
       for (const partition of await partitionsOf(cluster, name))
         await readToEnd(cluster, partition, undefined, ({ eventTime, key, properties, publishTime, value }) => {
@@ -70,7 +70,7 @@ const subscriptionSender = (cluster: Cluster): DeadLetterSender<SubscriptionDead
   }
   return {
     aim: Effect.fnUntraced(function* (deadLetter) {
-      const target = yield* attempt("retry a dead letter", () => partitionFor(deadLetter))
+      const target = yield* runFanOut("retry a dead letter", () => partitionFor(deadLetter))
       if (target !== undefined) return yield* resender.aim(target)
       const { partition, source } = deadLetter
       return yield* new DeadLetterRejected({ reason: `${source} has no partition ${partition}, or does not exist` })

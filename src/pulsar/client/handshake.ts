@@ -90,16 +90,16 @@ const signIn = async (options: PulsarOptions, { secure, ...to }: Address, timeou
   try {
     const frame = await new Promise<Buffer>((resolve, reject) => {
       timer = setTimeout(() => reject(new Error("timed out")), Math.min(timeoutMs, defaults.timeoutMs))
-      const made = secure ? overTls({ ...to, ...options.tls }) : overTcp(to)
-      socket = made
+      const opened = secure ? overTls({ ...to, ...options.tls }) : overTcp(to)
+      socket = opened
       let got = Buffer.alloc(0)
-      made.on("data", (data) => {
+      opened.on("data", (data) => {
         got = Buffer.concat([got, data])
         if ((got.length >= 4 && got.length >= got.readUInt32BE() + 4) || got.length > mostBytes) resolve(got)
       })
-      made.on("error", reject)
-      made.on("close", () => reject(new Error("AlreadyClosed")))
-      made.write(connectFrame(options))
+      opened.on("error", reject)
+      opened.on("close", () => reject(new Error("AlreadyClosed")))
+      opened.write(connectFrame(options))
     })
     const words = refusalIn(frame)
     if (words !== undefined) throw failureOf(new Error(`Authentication refused: ${words}`), options.url)

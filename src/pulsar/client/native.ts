@@ -242,8 +242,8 @@ export const native = async (options: PulsarOptions): Promise<Transport> => {
     read: (settings) => readers.open(settings).catch(failed("read", settings.topic)),
     sendsSequenceIds: true,
     partitions: async (topic) => {
-      const parts = await shared.client.getPartitionsForTopic(topic).catch(failed("look up", topic))
-      return parts.length === 1 && parts[0] === topic ? 0 : parts.length
+      const names = await shared.client.getPartitionsForTopic(topic).catch(failed("look up", topic))
+      return names.length === 1 && names[0] === topic ? 0 : names.length
     },
     close: async () => {
       await readers.close()

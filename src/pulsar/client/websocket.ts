@@ -81,7 +81,7 @@ const open = (
     let ping: NodeJS.Timeout | undefined
     const fail = (cause: unknown) => {
       clearInterval(ping)
-      sockets.delete(made)
+      sockets.delete(own)
       if (!opened) return reject(failureOf(cause, where))
       if (!ended) lost(failureOf(cause, where))
       ended = true
@@ -98,7 +98,7 @@ const open = (
     socket.on("close", (code, reason) => fail(lostBecause(`${code} ${reason.toString("utf8")}`.trim())))
     socket.on("pong", () => (alive = true))
     const cork = corking(socket)
-    const made: Socket = {
+    const own: Socket = {
       send: (frame) => {
         if (socket.readyState !== WebSocket.OPEN) throw lostBecause("it is closed")
         cork()
@@ -111,10 +111,10 @@ const open = (
         return closing(socket)
       }
     }
-    sockets.add(made)
+    sockets.add(own)
     socket.on("message", (data) => {
       alive = true
-      message(JSON.parse((data as Buffer).toString("utf8")) as Frame, made)
+      message(JSON.parse((data as Buffer).toString("utf8")) as Frame, own)
     })
     socket.on("open", () => {
       opened = true
@@ -123,7 +123,7 @@ const open = (
         alive = false
         socket.ping()
       }, pingMs)
-      resolve(made)
+      resolve(own)
     })
   })
 }

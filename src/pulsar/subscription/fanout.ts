@@ -47,24 +47,24 @@ const portTypes: Readonly<Record<string, string>> = {
 const lazyProducer = (cluster: Cluster, topic: string) => {
   const { admin, options, transport } = cluster
   const name = topicName(options, topic)
-  let made: Promise<TransportProducer> | undefined
-  const make = async () => {
+  let opened: Promise<TransportProducer> | undefined
+  const open = async () => {
     // without permission to create it, the broker may create it for the first message
     const count = await partitionCount(cluster, name).catch(() => 0)
     if (count === undefined) await admin?.create(name).catch(() => undefined)
     return transport.produce({ topic: name, batching: false, maxPending: 100 })
   }
   const send = async (message: Outgoing) => {
-    const making = (made ??= make())
+    const opening = (opened ??= open())
     try {
-      await (await making).send(message)
+      await (await opening).send(message)
     } catch (cause) {
-      if (made === making) made = undefined
-      void making.then((producer) => producer.close()).catch(() => undefined)
+      if (opened === opening) opened = undefined
+      void opening.then((producer) => producer.close()).catch(() => undefined)
       throw cause
     }
   }
-  const close = async () => void (await made?.then((producer) => producer.close()).catch(() => undefined))
+  const close = async () => void (await opened?.then((producer) => producer.close()).catch(() => undefined))
   return { send, close }
 }
 
@@ -105,7 +105,7 @@ const subscribe = Effect.fnUntraced(function* (cluster: Cluster, options: Subscr
           typeOf: () => typeOf(cluster, topics[0]!, name)
         })
     ),
-    (made) => Effect.promise(() => made.close())
+    (opened) => Effect.promise(() => opened.close())
   )
   const refused = yield* Effect.tryPromise({
     try: () => consumer.open().then(() => undefined),

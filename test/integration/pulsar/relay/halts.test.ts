@@ -321,11 +321,11 @@ suite("the protections of the relay to Pulsar", () => {
         yield* Effect.promise(() => cluster.admin!.call("POST", path, 5))
         yield* publish(sql, { firstSeq: 51, messages: 50 })
         yield* shipAll(yield* relay())
-        const parts = [yield* messages("alerts-partition-0"), yield* messages("alerts-partition-1")]
-        const keys = parts.map((part) => new Set(part.map(({ key }) => key)))
+        const byPartition = [yield* messages("alerts-partition-0"), yield* messages("alerts-partition-1")]
+        const keys = byPartition.map((part) => new Set(part.map(({ key }) => key)))
         assert.strictEqual(keys[0]!.size + keys[1]!.size, 7)
         assert.isTrue(keys.every(({ size }) => size > 0))
-        const all = parts.flat().map(({ properties }) => Number(properties["millrace-seq"]))
+        const all = byPartition.flat().map(({ properties }) => Number(properties["millrace-seq"]))
         assert.deepStrictEqual(
           all.toSorted((a, b) => a - b),
           Array.from({ length: 100 }, (_, i) => i + 1)

@@ -159,13 +159,13 @@ suite("relay to Pulsar", () => {
         assert.isUndefined(yield* Effect.promise(() => orUndefined(alerts)))
         yield* Effect.promise(() => cluster.admin!.create(`persistent://${name}/alerts/alerts`, 3))
         yield* shipAll(target)
-        const parts = yield* Effect.forEach([0, 1, 2], (n) => messages(`alerts-partition-${n}`))
-        const found = parts.flatMap((part) => sequencesOf(part)["p/events/0"] ?? [])
+        const byPartition = yield* Effect.forEach([0, 1, 2], (n) => messages(`alerts-partition-${n}`))
+        const found = byPartition.flatMap((part) => sequencesOf(part)["p/events/0"] ?? [])
         assert.deepStrictEqual(
           found.toSorted((a, b) => a - b),
           Array.from({ length: 20 }, (_, i) => i + 1)
         )
-        assert.isAbove(parts.filter((part) => part.length > 0).length, 1)
+        assert.isAbove(byPartition.filter((part) => part.length > 0).length, 1)
         assert.deepStrictEqual(sequencesOf(yield* messages("scores")), { "p/events/0": [21, 22, 23, 24, 25] })
       })
     )

@@ -48,9 +48,9 @@ const parkedOf = (sql: Sql) =>
 const retryAll = Effect.fnUntraced(function* ({ options, sql }: Case) {
   const sender = yield* makeSender(options)
   const filter = { statuses: ["parked"], limit: 1_000, oldestFirst: true }
-  const letters = yield* query("letters", () => Decisions.parked(sql, filter))
-  const sent = yield* Effect.forEach(letters, (letter) =>
-    resend(letter, sender, Decisions.parkedJournal(sql, letter.id, "test"))
+  const deadLetters = yield* query("dead letters", () => Decisions.parked(sql, filter))
+  const sent = yield* Effect.forEach(deadLetters, (deadLetter) =>
+    resend(deadLetter, sender, Decisions.parkedJournal(sql, deadLetter.id, "test"))
   )
   return sent.filter(Boolean).length
 }, Effect.scoped)
@@ -263,13 +263,13 @@ suite("a message for a tenant that is not declared", () => {
       yield* Effect.flatMap(relay(options), shipAll)
       const done = yield* retry
       assert.deepStrictEqual([done.code, JSON.parse(done.output)], [0, { retried: parked.length }], done.errors)
-      const parts = yield* Effect.forEach([0, 1, 2], (n) => messages(`alerts-partition-${n}`, late))
-      const seqs = parts.flat().map(({ properties }) => Number(properties["millrace-seq"]))
+      const byPartition = yield* Effect.forEach([0, 1, 2], (n) => messages(`alerts-partition-${n}`, late))
+      const seqs = byPartition.flat().map(({ properties }) => Number(properties["millrace-seq"]))
       assert.deepStrictEqual(
         seqs.toSorted((a, b) => a - b),
         upTo(last, isEven)
       )
-      const keys = parts.map((part) => new Set(part.map(({ key }) => key)))
+      const keys = byPartition.map((part) => new Set(part.map(({ key }) => key)))
       assert.strictEqual(keys[0]!.size + keys[1]!.size + keys[2]!.size, 7)
     })
   )
