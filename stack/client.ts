@@ -1,4 +1,4 @@
-// Orders to the services in the background: start, join, look, interfere, end. The services are the daemon's, not this process's.
+// Sends requests to the background process that owns the services (the daemon): start, status, kill, stop, restart, down.
 import { spawn } from "node:child_process"
 import { closeSync, mkdirSync, openSync } from "node:fs"
 import { request } from "node:http"
@@ -15,8 +15,9 @@ import { clear, type Entry, type Life, lives, read, type State } from "./state.t
 const daemonMs = 30_000
 
 /**
- * The services' endpoints, once all answer: those that a live background process of this directory has are joined, the others
- * started in it. With an `owner` they end when that process does. Fails with a `StackError`.
+ * Starts services in the background process of a directory, which is started if none runs, and returns their endpoints once all answer.
+ * Services that it already has are used as they are. With an `owner`, the background process stops when the owner does. Rejects with a
+ * `StackError`.
  */
 export const up = async (root: string, wanted: ReadonlyArray<Name>, owner?: Life): Promise<Endpoints> => {
   mkdirSync(root, { recursive: true })
@@ -25,7 +26,7 @@ export const up = async (root: string, wanted: ReadonlyArray<Name>, owner?: Life
   return Object.assign({}, ...services.filter(({ name }) => wanted.includes(name)).map(({ endpoints }) => endpoints))
 }
 
-/** Ends what runs in the background of a directory, and waits until nothing is left. False: nothing ran. */
+/** Stops what runs in the background of a directory, and waits until nothing is left. Returns false if nothing ran. */
 export const down = async (root: string): Promise<boolean> => {
   const state = read(root)
   if (state === undefined) {
@@ -43,13 +44,13 @@ export const down = async (root: string): Promise<boolean> => {
   return true
 }
 
-/** What runs in the background of a directory. Undefined: nothing. */
+/** What runs in the background of a directory; undefined if nothing does. */
 export const status = async (root: string): Promise<ReadonlyArray<Entry> | undefined> => {
   const state = read(root)
   return state === undefined ? undefined : order(state, "status")
 }
 
-/** Kills, stops, starts or restarts a service in the background. Fails with `Refused` where nothing runs. */
+/** Kills, stops, starts or restarts a service in the background. Rejects with `Refused` if nothing runs. */
 export const interfere = async (root: string, deed: Deed, service: Name): Promise<void> => {
   const state = read(root)
   if (state === undefined) throw new StackError({ reason: "Refused", message: "no service is up. try: up first" })
@@ -64,7 +65,7 @@ const order = async (state: State, action: string, wanted: ReadonlyArray<Name> =
   throw new StackError({ reason: reason ?? "Start", message })
 }
 
-// Not `fetch`, which gives up after five minutes: a first download may take longer.
+// not `fetch`, which gives up after five minutes: a first download may take longer
 const post = (url: string, token: string): Promise<{ readonly ok: boolean; readonly body: unknown }> =>
   new Promise((resolve, reject) => {
     const sent = request(url, { method: "POST", agent: false, headers: { authorization: token } }, (response) => {
@@ -77,7 +78,7 @@ const post = (url: string, token: string): Promise<{ readonly ok: boolean; reado
     sent.end()
   })
 
-/** Starts the background process, one at a time: who comes second joins the first one's. */
+/** Starts the background process. If several callers want it at the same time, one starts it and the others wait for that one. */
 const begin = async (root: string, owner: Life | undefined): Promise<State> => {
   const deadline = Date.now() + daemonMs
   const log = join(root, "stack.log")

@@ -1,4 +1,4 @@
-// The process in the background that has the services of a directory, and ends them when it is told to or ends. It is no command.
+// The background process that owns the services of a directory (the daemon), and stops them when it stops.
 import { randomBytes } from "node:crypto"
 import { rmSync } from "node:fs"
 import { createServer } from "node:http"
@@ -9,11 +9,11 @@ import { pick } from "./pick.ts"
 import { type Local, type Name, names } from "./service.ts"
 import { clear, type Entry, type Life, lifeOfProcess, lives, type State, write } from "./state.ts"
 
-/** What can be done to a service in the background, beside starting it at first. */
+/** What can be done to a service that was started in the background. */
 export const deeds = ["kill", "stop", "start", "restart"] as const
 export type Deed = (typeof deeds)[number]
 
-/** What of a request counts here. */
+/** The parts of an HTTP request that the daemon reads. */
 interface Order {
   readonly url?: string | undefined
   readonly method?: string | undefined
@@ -25,7 +25,7 @@ interface Kept {
   readonly startMs: number
 }
 
-/** Serves a directory until it is told to end, gets SIGTERM or SIGINT, or the owner is gone; then nothing is left but logs. */
+/** Serves a directory until it receives a `down` request, SIGTERM or SIGINT, or the owner is gone. Then it stops the services and deletes their files except logs. */
 export const daemon = async (root: string, owner: Life | undefined): Promise<void> => {
   const token = randomBytes(16).toString("hex")
   const kept = new Map<Name, Promise<Kept>>()
@@ -54,10 +54,10 @@ export const daemon = async (root: string, owner: Life | undefined): Promise<voi
         if (kept.has(name)) continue
         const starting = up(name)
         kept.set(name, starting)
-        // A failure is told to whoever waits; the next one tries again.
+        // the failure goes to the callers that wait; the next caller tries again
         starting.catch(() => {
           kept.delete(name)
-          // With nothing to keep it ends, once the failure was told.
+          // with no service left the daemon stops, once the failure was reported
           setTimeout(() => kept.size === 0 && over(), 500)
         })
       }
@@ -85,7 +85,7 @@ export const daemon = async (root: string, owner: Life | undefined): Promise<voi
   const all = await Promise.allSettled(kept.values())
   await Promise.allSettled(all.map(async (one) => (one.status === "fulfilled" ? one.value.local.close() : undefined)))
   await clear(root)
-  // A run of tests leaves nothing; what a person started leaves its log.
+  // a test run leaves nothing; services that a person started leave their logs
   if (owner !== undefined) rmSync(root, { recursive: true, force: true })
   server.closeAllConnections()
   server.close()

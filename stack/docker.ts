@@ -1,4 +1,4 @@
-// The same services as containers, where a Docker engine answers. It keeps none beyond its owner: Testcontainers removes them.
+// The services as containers, if a Docker engine answers. Testcontainers removes them when their owner stops.
 import { request } from "node:http"
 import { connect } from "node:net"
 import { setTimeout as sleep } from "node:timers/promises"
@@ -38,11 +38,11 @@ interface Image {
   readonly environment: (ports: ReadonlyArray<number>) => Record<string, string>
   readonly command: ReadonlyArray<string>
   readonly endpoints: (ports: ReadonlyArray<number>) => Endpoints
-  /** What its log says once it can be used. */
+  /** The line of the log that says that it can be used. */
   readonly ready: RegExp
 }
 
-// A broker tells clients its own address, so the port is the same inside and outside, and stays when it is restarted.
+// A broker sends its own address to clients, so the port is the same inside and outside, and stays the same after a restart.
 const images: Readonly<Record<Name, Image>> = {
   kafka: {
     image: `apache/kafka:${versions.kafka}`,
@@ -104,7 +104,7 @@ const images: Readonly<Record<Name, Image>> = {
   }
 }
 
-/** A service in a container; it runs when this answers. */
+/** Starts a service in a container; resolves when it answers. */
 export const container = async (name: Name): Promise<Local> => {
   const { GenericContainer, getContainerRuntimeClient, Wait } = await import("testcontainers")
   const { command, endpoints, environment, image, ports: count, ready } = images[name]
@@ -140,7 +140,7 @@ export const container = async (name: Name): Promise<Local> => {
           if (Date.now() > deadline) {
             throw new StackError({
               reason: "Start",
-              message: `the container of ${name} does not answer. try: docker logs`
+              message: `the container of ${name} did not answer within 60 s after its restart. try: docker logs`
             })
           }
           await sleep(100)

@@ -1,4 +1,4 @@
-// The jars of Kafka and Pulsar: fetched once by Maven into a cache outside the checkout. It starts no service.
+// Fetches the jars of Kafka and Pulsar with Maven, once, into a cache outside of the checkout; finds Java and other programs.
 import { spawn, spawnSync } from "node:child_process"
 import { mkdirSync, readdirSync, readFileSync, realpathSync, renameSync, rmSync, writeFileSync } from "node:fs"
 import { homedir } from "node:os"
@@ -9,7 +9,7 @@ import { findProgram } from "../src/postgres/embedded/binaries.ts"
 import { isAlive, lifeOf } from "../src/postgres/embedded/lock.ts"
 import { StackError } from "./errors.ts"
 
-/** What runs from jars, and which version. */
+/** The services that run from jars, and their versions. */
 export const versions = { kafka: "4.1.0", pulsar: "4.0.7" } as const
 export type Jars = keyof typeof versions
 
@@ -19,11 +19,11 @@ export const find = (program: string): string | undefined => {
   return findProgram(program, home === undefined ? [] : [join(home, "bin")])
 }
 
-/** What JVMs are told beside what a service needs: `MILLRACE_STACK_JVM`, which tests set for brokers that live for a minute. */
+/** Additional arguments of every JVM: MILLRACE_STACK_JVM, which tests set for brokers that live for a minute. */
 export const jvmFlags = (): ReadonlyArray<string> =>
   (process.env["MILLRACE_STACK_JVM"] ?? "").split(" ").filter((word) => word !== "")
 
-/** Where `java` is. Fails with `Missing`. */
+/** The path of `java`. Throws a `StackError` with the reason `Missing`. */
 export const java = (): string => {
   const found = find("java")
   if (found !== undefined) return found
@@ -61,11 +61,11 @@ export const javaProblem = (): string | undefined => {
   return `${program} is version ${version}, and Kafka and Pulsar need ${oldestJava} or newer. try: ${installJava}`
 }
 
-/** Where downloads are kept: MILLRACE_CACHE, else a folder of the user's cache. */
+/** The folder of downloads: MILLRACE_CACHE, else a folder in the user's cache. */
 export const cache = (): string =>
   process.env["MILLRACE_CACHE"] ?? join(process.env["XDG_CACHE_HOME"] ?? join(homedir(), ".cache"), "millrace")
 
-/** The folder of a service's jars, if they are there and complete. */
+/** The folder of a service's jars if they are complete, else undefined. */
 export const cached = (name: Jars): string | undefined => {
   const folder = join(cache(), `${name}-${versions[name]}`)
   try {
@@ -79,8 +79,8 @@ export const cached = (name: Jars): string | undefined => {
 const patienceMs = 600_000
 
 /**
- * The folder of a service's jars, fetched when they are not there: it appears complete or not at all, and two processes that
- * want it at once fetch it once. Fails with `Missing` (no `mvn`) or `Download`.
+ * Returns the folder of a service's jars, and fetches them first if they are missing. The folder appears complete or not at all; processes
+ * that want it at the same time fetch it once. Rejects with the reason `Missing` (no `mvn`) or `Download`.
  */
 export const jars = async (name: Jars, say: (line: string) => void = () => undefined): Promise<string> => {
   const target = join(cache(), `${name}-${versions[name]}`)
@@ -118,7 +118,7 @@ const fetch = async (name: Jars, target: string, say: (line: string) => void): P
   mkdirSync(fresh, { recursive: true })
   const pom = join(dirname(fileURLToPath(import.meta.url)), "poms", `${name}.xml`)
   const goal = ["dependency:copy-dependencies", `-DoutputDirectory=${fresh}`, "-DincludeScope=runtime"]
-  // Maven writes beside the POM's own folder, so it gets a copy.
+  // Maven writes beside the POM, so it gets a copy
   writeFileSync(join(fresh, "pom.xml"), readFileSync(pom))
   try {
     const { code, output } = await execute([mvn, "-q", "-B", "-f", join(fresh, "pom.xml"), ...goal])
@@ -139,7 +139,7 @@ const download = (name: Jars, output: string) => {
   const said = (lines.length > 0 ? lines : output.split("\n")).slice(0, 5).join("\n")
   return new StackError({
     reason: "Download",
-    message: `the jars of ${name} ${versions[name]} could not be fetched: ${said || "mvn said nothing"}\ntry: the same again (what was fetched is kept); behind a proxy or mirror, name it in ~/.m2/settings.xml`
+    message: `the jars of ${name} ${versions[name]} could not be fetched: ${said || "mvn printed nothing"}\ntry: the same again (what was fetched is kept); behind a proxy or mirror, name it in ~/.m2/settings.xml`
   })
 }
 
@@ -156,7 +156,7 @@ const execute = async ([command = "", ...args]: ReadonlyArray<string>) => {
   return { code, output }
 }
 
-/** Takes a lock file, or answers undefined while a live process has it. What a dead one left is removed. */
+/** Takes a lock file and returns its release, or undefined while a live process holds it. A lock file of a dead process is removed. */
 export const lock = (file: string): (() => void) | undefined => {
   const mine = `${process.pid} ${lifeOf(process.pid)}`
   try {
@@ -169,7 +169,7 @@ export const lock = (file: string): (() => void) | undefined => {
     const [pid, life = ""] = readFileSync(file, "utf8").split(" ")
     if (life !== "" && !isAlive(Number(pid), life)) rmSync(file, { force: true })
   } catch {
-    // It went between two looks.
+    // it was released between the two attempts
   }
   return undefined
 }

@@ -1,4 +1,4 @@
-// What every Kafka node begins from: formatted storage and an archive of loaded classes, made once and kept beside the jars. It runs no node.
+// What every Kafka node starts from: formatted storage and an archive of loaded classes, created once and kept beside the jars.
 import { randomBytes } from "node:crypto"
 import { cpSync, existsSync, mkdirSync, readdirSync, renameSync, rmSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
@@ -7,20 +7,20 @@ import { StackError } from "./errors.ts"
 import { java, jvmFlags, lock } from "./jars.ts"
 import { run, tail } from "./process.ts"
 
-/** Where a node begins. */
+/** What a node starts from. */
 export interface Image {
-  /** Storage to copy; undefined: it formats its own. */
+  /** Storage to copy; undefined if the node formats its own. */
   readonly template: string | undefined
-  /** The JVM's arguments about its class archive, which halves the time that a start takes. */
+  /** JVM arguments for the class archive, which halves the time of a start. */
   readonly archive: ReadonlyArray<string>
 }
 
-/** Starts and ends a first node in `directory`, whose classes go to `archive`. Answers the folder of its storage. */
+/** Starts and stops a first node in `directory`, whose JVM writes its classes to `archive`. Returns the folder of its storage. */
 export type Rehearse = (directory: string, libraries: string, archive: string) => Promise<string>
 
 const patienceMs = 180_000
 
-/** The image beside the jars. Who comes first makes it, which takes some ten seconds; who comes meanwhile waits. */
+/** Returns the image beside the jars. The first caller creates it, in about ten seconds; other callers wait for that. */
 export const image = async (libraries: string, rehearse: Rehearse): Promise<Image> => {
   const folder = join(libraries, "image")
   const deadline = Date.now() + patienceMs
@@ -38,7 +38,7 @@ export const image = async (libraries: string, rehearse: Rehearse): Promise<Imag
     if (release === undefined) await sleep(100)
   }
   const archive = join(folder, "classes.jsa")
-  // A JVM of another version passes over the archive, silently.
+  // a JVM of another version ignores the archive and says nothing
   const use = ["-Xshare:auto", "-Xlog:cds=off", "-Xlog:cds+dynamic=off", `-XX:SharedArchiveFile=${archive}`]
   return { template: join(folder, "storage"), archive: existsSync(archive) ? use : [] }
 }
@@ -50,7 +50,7 @@ const make = async (folder: string, libraries: string, rehearse: Rehearse): Prom
   try {
     const storage = await rehearse(join(fresh, "node"), libraries, join(fresh, "classes.jsa"))
     mkdirSync(join(fresh, "storage"))
-    // Only what formatting gave: not what the node wrote since.
+    // only what formatting wrote, not what the node wrote later
     for (const file of readdirSync(storage).filter((name) => name === "bootstrap.checkpoint")) {
       cpSync(join(storage, file), join(fresh, "storage", file))
     }
@@ -61,14 +61,14 @@ const make = async (folder: string, libraries: string, rehearse: Rehearse): Prom
   }
 }
 
-/** Makes the storage of a new node from an image's: formatting gives always the same but for its ids. */
+/** Creates the storage of a new node from an image: formatted storages differ in their ids alone. */
 export const copy = (template: string, storage: string, node = "1", cluster = randomId()): void => {
   cpSync(template, storage, { recursive: true })
   const ids = { "node.id": node, "cluster.id": cluster, "directory.id": randomId() }
   writeFileSync(join(storage, "meta.properties"), text({ version: "1", ...ids }))
 }
 
-/** Formats the storage that a configuration names, with Kafka's own tool in a JVM of its own. */
+/** Formats the storage that a configuration names, with Kafka's own tool in a separate JVM. */
 export const format = async (
   directory: string,
   libraries: string,
@@ -85,7 +85,7 @@ export const format = async (
   const message = `the storage of Kafka was not formatted: ${said}\ntry: the same again`
   throw new StackError({ reason: "Start", message })
 }
-/** A cluster's id, or a directory's. */
+/** A random id for a cluster or a directory. */
 export const randomId = () => randomBytes(16).toString("base64url")
 
 /** Properties as a file's text. */

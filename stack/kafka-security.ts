@@ -1,16 +1,16 @@
-// Listeners of a Kafka node that want passwords and certificates, for tests of connections. Its secrets protect nothing.
+// Listeners of a Kafka node that require passwords and certificates, for tests of connections. The secrets protect nothing.
 import { execFileSync } from "node:child_process"
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { StackError } from "./errors.ts"
 
-/** Where a node answers who says who they are, and with what; files are PEM. */
+/** The listeners of a secured node, and the credentials that they accept; files are PEM. */
 export interface Security {
-  /** Brokers that want a password by PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512, without TLS. */
+  /** Requires a password by PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512; no TLS. */
   readonly sasl: string
-  /** Brokers that want a certificate of the client's, by TLS. */
+  /** Requires TLS with a client certificate. */
   readonly tls: string
-  /** Brokers that want a password, over TLS. */
+  /** Requires a password, over TLS. */
   readonly saslTls: string
   readonly username: string
   readonly password: string
@@ -23,7 +23,7 @@ export interface Security {
 const username = "millrace"
 const password = "spring-well"
 
-/** Makes certificates in `directory` and says where the three listeners will be. Fails with `Missing` without openssl. */
+/** Creates certificates in `directory` and returns the addresses of the three listeners. Throws with the reason `Missing` without openssl. */
 export const security = (directory: string, ports: ReadonlyArray<number>): Security => {
   const [sasl, tls, saslTls] = ports.map((port) => `127.0.0.1:${port}`)
   const folder = join(directory, "certificates")
@@ -54,7 +54,7 @@ export const security = (directory: string, ports: ReadonlyArray<number>): Secur
   return { sasl: sasl ?? "", tls: tls ?? "", saslTls: saslTls ?? "", username, password, ...files }
 }
 
-/** What a node's configuration has beside its listener without any of it, whose `listeners` are given. */
+/** The configuration that adds the three listeners to a node's plain ones. */
 export const secured = (directory: string, plain: string, { sasl, saslTls, tls }: Security): Record<string, string> => {
   const extra = `SASL_PLAINTEXT://${sasl},SSL://${tls},SASL_SSL://${saslTls}`
   const store = join(directory, "certificates", "node-store.pem")
@@ -80,7 +80,7 @@ export const secured = (directory: string, plain: string, { sasl, saslTls, tls }
   }
 }
 
-/** Arguments of the storage tool: SCRAM's users are part of a node's first state. */
+/** Arguments of Kafka's storage tool: SCRAM users are part of a node's first state. */
 export const users: ReadonlyArray<string> = ["SCRAM-SHA-256", "SCRAM-SHA-512"].flatMap((mechanism) => [
   "--add-scram",
   `${mechanism}=[name=${username},password=${password}]`

@@ -1,4 +1,4 @@
-// One Kafka node from jars, broker and controller in one process (KRaft), on 127.0.0.1. It creates no topics.
+// Starts Kafka from jars on 127.0.0.1: one node that is broker and controller (KRaft), or a cluster of three.
 import { mkdirSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { setTimeout as sleep } from "node:timers/promises"
@@ -11,19 +11,19 @@ import { freePorts, listening } from "./ports.ts"
 import { run, type Running, sizeOf, tail } from "./process.ts"
 import type { Local } from "./service.ts"
 
-/** How the node differs from the usual. */
+/** Options of a node. */
 export interface KafkaOptions {
   /** The JVM's heap; default 512. */
   readonly heapMb?: number
-  /** Broker properties, over the stack's own. */
+  /** Broker properties that replace or add to the stack's own. */
   readonly properties?: Readonly<Record<string, string>>
-  /** Listeners beside the plain one that want passwords and certificates (see `Security`). */
+  /** Adds listeners that require passwords and certificates (see `Security`). */
   readonly secure?: boolean
-  /** One of a cluster's nodes; its storage is never made by Kafka's own tool. */
+  /** The node's place in a cluster. Its storage is copied, not formatted by Kafka's tool. */
   readonly member?: Member
   readonly say?: (line: string) => void
 }
-/** Which node of a cluster one is. */
+/** A node of a cluster. */
 export interface Member {
   /** From 1. */
   readonly id: number
@@ -31,22 +31,22 @@ export interface Member {
   readonly port: number
   readonly controller: number
 }
-/** A node, and how to reach its other listeners if it was asked for them. */
+/** A running node, and its secured listeners if it has them. */
 export interface KafkaNode extends Local {
   readonly security: Security | undefined
 }
 
 const patienceMs = 90_000
 
-/** A node whose files lie in `directory`, which has none yet; it runs when this answers. Fails with a `StackError`. */
+/** Starts a node with its files in `directory`, which must be empty; resolves when it answers. Rejects with a `StackError`. */
 export const kafka = async (directory: string, options: KafkaOptions = {}): Promise<KafkaNode> => {
   const libraries = await jars("kafka", options.say)
   return node(directory, options, libraries, await image(libraries, rehearse))
 }
 
 /**
- * A cluster of nodes in `directory`, each a broker and a controller, with three copies of everything unless properties say otherwise. One
- * of the three may be gone: what two have is acknowledged. Resolves when all answer.
+ * Starts a cluster of three nodes in `directory`, each a broker and a controller, with three copies of everything unless properties say
+ * otherwise. It works with two of three nodes: a write is acknowledged when two have it. Resolves when all answer.
  */
 export const kafkaCluster = async (
   directory: string,
@@ -64,7 +64,7 @@ export const kafkaCluster = async (
     "offsets.topic.replication.factor": "3",
     "transaction.state.log.replication.factor": "3",
     "transaction.state.log.min.isr": "2",
-    // a node that was killed counts no more after so long, and the others go on; three on a busy machine are slower than one
+    // after so long the others go on without a killed node; three nodes on a busy machine are slower than one
     "broker.session.timeout.ms": "6000",
     "broker.heartbeat.interval.ms": "1000",
     "replica.lag.time.max.ms": "6000",
@@ -83,7 +83,7 @@ export const kafkaCluster = async (
   throw failure.reason
 }
 
-/** Makes what nodes begin from, where it is not there: the first start would else do so. */
+/** Creates the image that nodes start from, if it is missing; otherwise the first start does so. */
 export const kafkaImage = async (): Promise<void> => {
   await image(await jars("kafka"), rehearse)
 }
@@ -137,7 +137,7 @@ const node = async (directory: string, options: KafkaOptions, libraries: string,
   } satisfies KafkaNode
 }
 
-/** A first node, started and ended in order, whose JVM leaves an archive of its classes. Answers the formatted storage. */
+/** Starts and stops a first node, whose JVM writes an archive of its classes. Returns the folder of the formatted storage. */
 const rehearse = async (directory: string, libraries: string, archive: string): Promise<string> => {
   const first = await node(directory, {}, libraries, {
     template: undefined,
@@ -147,7 +147,7 @@ const rehearse = async (directory: string, libraries: string, archive: string): 
   return join(directory, "data")
 }
 
-/** Waits until the node answers a request about itself. */
+/** Waits until the node answers a request about the cluster. */
 const answers = async (running: Running, port: number, log: string, from: number): Promise<void> => {
   const deadline = Date.now() + patienceMs
   while (!(await listening(port))) {
@@ -173,11 +173,11 @@ const answers = async (running: Running, port: number, log: string, from: number
 const failed = (log: string, from: number, alive: boolean, cause?: unknown) =>
   new StackError({
     reason: "Start",
-    message: `Kafka ${alive ? `did not answer in ${patienceMs / 1000} s` : "ended while it started"}: ${tail(log, from)}\ntry: the same again; the log is ${log}`,
+    message: `Kafka ${alive ? `did not answer in ${patienceMs / 1000} s` : "exited while it started"}: ${tail(log, from)}\ntry: the same again; the log is ${log}`,
     ...(cause === undefined ? {} : { cause })
   })
 
-/** One node can keep one copy only; waits that serve large clusters are left out. Topics are made by who needs them. */
+/** One node keeps one copy; waits that serve large clusters are left out. Topics are never created by themselves. */
 const settings = (directory: string, port: number, controller: number): Record<string, string> => ({
   "process.roles": "broker,controller",
   "node.id": "1",
@@ -190,7 +190,7 @@ const settings = (directory: string, port: number, controller: number): Record<s
     "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SSL:SSL,SASL_PLAINTEXT:SASL_PLAINTEXT,SASL_SSL:SASL_SSL",
   "log.dirs": join(directory, "data"),
   "auto.create.topics.enable": "false",
-  // A killed node is let in again once its last session has run out.
+  // a killed node is admitted again when its last session has expired
   "broker.session.timeout.ms": "2000",
   "broker.heartbeat.interval.ms": "400",
   "num.network.threads": "2",

@@ -1,4 +1,4 @@
-// `npm run stack -- …`: Kafka, PostgreSQL and Pulsar in the background, for development and tests. It is no part of the package.
+// `npm run stack -- …`: starts Kafka, PostgreSQL and Pulsar in the background, for development and tests. Not part of the package.
 import { dirname, join, resolve } from "node:path"
 import { fileURLToPath } from "node:url"
 import { parseArgs } from "node:util"
@@ -11,23 +11,23 @@ import { given, useDocker } from "./pick.ts"
 import { type Name, names } from "./service.ts"
 
 const usage = `npm run stack -- COMMAND
-  up [--services kafka,postgres,pulsar] [--json]   start them in the background and wait; what runs already is joined
-  status [--json]                                  what runs
-  kill | stop | start | restart NAME               interfere with one
-  fetch [--services kafka,pulsar]                  only fetch what they need, for a first start without a wait
-  down                                             end them all; their data goes
-Options: --root DIR  where their files lie (.stack in the checkout)
-Endpoints that the environment gives (MILLRACE_KAFKA_BROKERS, …) are used as they are; else a Docker engine that answers;
-else java, Maven and npm. MILLRACE_STACK=local leaves Docker alone, MILLRACE_CACHE says where jars are kept.`
+  up [--services kafka,postgres,pulsar] [--json]   start services in the background and wait; those that run already are used
+  status [--json]                                  show what runs
+  kill | stop | start | restart NAME               do that to one service
+  fetch [--services kafka,pulsar]                  only fetch what they need, so that a first start does not wait
+  down                                             stop all and delete their data
+Options: --root DIR  the folder of their files (.stack in the checkout)
+Each service comes from the environment (MILLRACE_KAFKA_BROKERS, …), else from a Docker engine that answers, else from java,
+Maven and npm. MILLRACE_STACK=local ignores Docker; MILLRACE_CACHE is the folder of the jars.`
 
 const print = (line: string): void => void process.stdout.write(`${line}\n`)
 const refuse = (message: string): never => {
   throw new StackError({ reason: "Refused", message: `${message}\n${usage}` })
 }
 const nameOf = (text: string): Name =>
-  names.find((name) => name === text) ?? refuse(`there is no service "${text}", but ${names.join(", ")}.`)
+  names.find((name) => name === text) ?? refuse(`unknown service "${text}"; the services are ${names.join(", ")}.`)
 
-/** Fetches the jars of services that would run from them, and makes Kafka's image by a first start. */
+/** Fetches the jars of services that would run from them, and creates Kafka's image by a first start. */
 const fetch = async (wanted: ReadonlyArray<Name>): Promise<void> => {
   for (const name of wanted) {
     if (name === "postgres" || given(name) !== undefined || (await useDocker())) continue
@@ -52,12 +52,12 @@ const main = async (): Promise<void> => {
     const wanted = values.services.split(",").map(nameOf)
     for (const name of wanted) {
       if (name === "postgres" || given(name) !== undefined || cached(name) !== undefined) continue
-      process.stderr.write(`${name} is fetched first, once; that may take some minutes\n`)
+      process.stderr.write(`the jars of ${name} are fetched first, once; this may take some minutes\n`)
     }
     const endpoints = await up(root, wanted)
     if (values.json) print(JSON.stringify(endpoints))
     else for (const [name, value] of Object.entries(endpoints)) print(`${name}=${value}`)
-  } else if (command === "down") print((await down(root)) ? "ended" : "nothing ran")
+  } else if (command === "down") print((await down(root)) ? "stopped" : "nothing ran")
   else if (command === "status") {
     const services = await status(root)
     if (values.json) return print(JSON.stringify(services ?? []))
@@ -71,7 +71,7 @@ const main = async (): Promise<void> => {
   else if (command === "daemon") {
     const [pid, life] = values.owner?.split(":") ?? []
     await daemon(root, pid === undefined || life === undefined ? undefined : { pid: Number(pid), life })
-  } else refuse(command === "" ? "say what to do." : `there is no command "${command}".`)
+  } else refuse(command === "" ? "no command is given." : `unknown command "${command}".`)
 }
 
 try {

@@ -1,4 +1,4 @@
-// Where a service comes from: the environment, else Docker, else this machine; or why it cannot be had. It keeps nothing running itself.
+// Decides where a service comes from: the environment, else Docker, else this machine; or says why it cannot be started.
 import { mkdirSync } from "node:fs"
 import { findBinaries } from "../src/postgres/embedded/binaries.ts"
 import { container, dockerAnswers } from "./docker.ts"
@@ -9,7 +9,7 @@ import { postgres, type PostgresOptions } from "./postgres.ts"
 import { pulsar, type PulsarOptions } from "./pulsar.ts"
 import { type Endpoints, type Local, type Name, variables } from "./service.ts"
 
-/** How services differ from the usual; only those of this machine do. */
+/** Options of services. Those of the environment and of Docker ignore them. */
 export interface Options {
   readonly kafka?: KafkaOptions
   readonly postgres?: PostgresOptions
@@ -17,13 +17,13 @@ export interface Options {
   readonly say?: (line: string) => void
 }
 
-/** The endpoints of a service that the environment gives. Undefined: it gives none, or not all. */
+/** The endpoints of a service in the environment; undefined unless all of them are set. */
 export const given = (name: Name): Endpoints | undefined => {
   const found = variables[name].map((variable) => [variable, process.env[variable] ?? ""] as const)
   return found.every(([, value]) => value !== "") ? Object.fromEntries(found) : undefined
 }
 
-/** Why a service cannot be started here, in a sentence that says what to try; undefined: it can. */
+/** Why a service cannot be started on this machine, in a sentence that ends with what to try; undefined if it can. */
 export const obstacle = async (name: Name): Promise<string | undefined> => {
   if (await useDocker()) return undefined
   if (name === "postgres") {
@@ -43,10 +43,10 @@ export const obstacle = async (name: Name): Promise<string | undefined> => {
   return `${name} needs ${variables[name].join(" and ")}, or a Docker engine that answers, or java and mvn; ${lacking.join(", and ")}. try: apt-get install openjdk-17-jre-headless maven`
 }
 
-/** Whether services run in containers: a Docker engine answers, and MILLRACE_STACK=local does not leave it alone. */
+/** Whether services run in containers: a Docker engine answers, and MILLRACE_STACK is not `local`. */
 export const useDocker = async () => process.env["MILLRACE_STACK"] !== "local" && (await dockerAnswers())
 
-/** Starts a service whose files lie in `directory`, in a container or as processes of this machine. */
+/** Starts a service in a container, or as processes of this machine with their files in `directory`. */
 export const launch = async (name: Name, directory: string, options: Options = {}): Promise<Local> => {
   const reason = await obstacle(name)
   if (reason !== undefined) throw new StackError({ reason: "Missing", message: reason })
@@ -58,12 +58,12 @@ export const launch = async (name: Name, directory: string, options: Options = {
   return postgres(directory, options.postgres)
 }
 
-/** A service from the environment, else as `launch`. One of the environment cannot be stopped or started. */
+/** A service of the environment, which cannot be stopped or started, else one that `launch` starts. */
 export const pick = async (name: Name, directory: string, options: Options = {}): Promise<Local> => {
   const endpoints = given(name)
   if (endpoints === undefined) return launch(name, directory, options)
   const refuse = async () => {
-    const message = `${name} is given by ${variables[name].join(" and ")}, and is not ours to stop or start. try: without them`
+    const message = `${name} comes from the environment (${variables[name].join(" and ")}), so this command must not stop or start it. try: the same without ${variables[name].join(" and ")}`
     throw new StackError({ reason: "Refused", message })
   }
   const close = async () => undefined

@@ -1,4 +1,4 @@
-// A PostgreSQL server of its own, from the programs that npm brings, on 127.0.0.1. It makes no tables.
+// Starts a PostgreSQL server on 127.0.0.1 from the programs that npm installs.
 import { appendFileSync, chmodSync, mkdirSync } from "node:fs"
 import { join } from "node:path"
 import { accountFor, findBinaries } from "../src/postgres/embedded/binaries.ts"
@@ -7,19 +7,19 @@ import { launch, type Postmaster, stopOrphan } from "../src/postgres/embedded/po
 import { freePorts } from "./ports.ts"
 import type { Local } from "./service.ts"
 
-/** How the server differs from the usual. */
+/** Options of a server. */
 export interface PostgresOptions {
-  /** Lines of postgresql.conf, over the embedded server's own. */
+  /** Settings of postgresql.conf that replace or add to the embedded server's own. */
   readonly settings?: Readonly<Record<string, string | number>>
 }
 
-// Several processes with a pool each, beside what the tests themselves open.
+// enough for several processes with a pool each, and for the connections of the tests
 const usual = { max_connections: 300 }
 
-/** A server whose files lie in `directory`; it runs when this answers. Fails with an `EmbeddedError`. */
+/** Starts a server with its files in `directory`; resolves when it runs. Rejects with an `EmbeddedError`. */
 export const postgres = async (directory: string, options: PostgresOptions = {}): Promise<Local> => {
   mkdirSync(directory, { recursive: true })
-  // The server of root runs as another account, which must get through.
+  // root's server runs under another account, which needs access to the folder
   chmodSync(directory, process.getuid?.() === 0 ? 0o711 : 0o700)
   const signal = new AbortController().signal
   const binaries = findBinaries()

@@ -4,10 +4,10 @@ import { type Child, logEnd, startChild } from "../src/postgres/embedded/process
 
 export { sizeOf } from "../src/postgres/embedded/process.ts"
 
-/** A process that runs, or ran. */
+/** A process that was started. */
 export interface Running {
   readonly pid: number
-  /** False once it has ended. */
+  /** False once the process has exited. */
   readonly alive: Child["isRunning"]
   /** Resolves when it has ended, for whatever reason. */
   readonly exited: Promise<void>
@@ -21,7 +21,7 @@ export interface Program {
   readonly log: string
 }
 
-/** Starts a program in a session of its own. It is killed when this process ends, even by kill -9. */
+/** Starts a program in a session of its own. It is killed when this process dies, even by kill -9. */
 export const run = async ({ command, directory, log }: Program): Promise<Running> => {
   const env = { PATH: process.env["PATH"] ?? "/usr/bin:/bin", LC_ALL: "C.UTF-8", HOME: directory }
   const { exited, isRunning, pid } = await startChild({ command, log, spawn: { cwd: directory, env }, signal: "KILL" })

@@ -1,9 +1,9 @@
-// Tokens, certificates and permissions of a standalone Pulsar, for tests of connections. Its secrets protect nothing.
+// Tokens, certificates and permissions of a standalone Pulsar, for tests of connections. The secrets protect nothing.
 import { createHmac, randomBytes } from "node:crypto"
 import { join } from "node:path"
 import { security as certificates } from "./kafka-security.ts"
 
-/** Where a broker answers who says who they are, and with what; files are PEM. */
+/** The addresses of a secured broker, and the credentials that it accepts; files are PEM. */
 export interface PulsarSecurity {
   readonly tls: {
     /** `pulsar+ssl://`, `https://`, `wss://`. */
@@ -11,14 +11,14 @@ export interface PulsarSecurity {
     readonly admin: string
     readonly webSocket: string
   }
-  /** A token of a role; `admin` may do everything. */
+  /** A token for a role; `admin` may do everything. */
   readonly token: (role: string) => string
   /** The authority that signed the broker's certificate and the client's, whose role is `client`. */
   readonly ca: string
   readonly cert: string
   readonly key: string
 }
-/** Who may do everything. */
+/** The role that may do everything. */
 const superuser = "admin"
 
 const tokens = (secret: Buffer) => (role: string) => {
@@ -27,7 +27,7 @@ const tokens = (secret: Buffer) => (role: string) => {
   return `${text}.${createHmac("sha256", secret).update(text).digest("base64url")}`
 }
 
-/** What a broker is told, and what its clients are. Fails with `Missing` without openssl. */
+/** The settings of a secured broker, and the credentials of its clients. Throws with the reason `Missing` without openssl. */
 export const security = (
   directory: string,
   brokerTls: number,

@@ -1,4 +1,4 @@
-// A standalone Pulsar from jars: broker, bookie and metadata in one process, on 127.0.0.1. It creates no tenants and no topics.
+// Starts a standalone Pulsar from jars on 127.0.0.1: broker, bookie and metadata in one process.
 import { mkdirSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { setTimeout as sleep } from "node:timers/promises"
@@ -9,11 +9,11 @@ import { freePorts } from "./ports.ts"
 import { run, type Running, sizeOf, tail } from "./process.ts"
 import type { Local } from "./service.ts"
 
-/** How the broker differs from the usual. */
+/** Options of a broker. */
 export interface PulsarOptions {
   /** The JVM's heap; default 768. Up to 512 MB of direct memory come on top. */
   readonly heapMb?: number
-  /** Lines of standalone.conf, over the stack's own. */
+  /** Settings of standalone.conf that replace or add to the stack's own. */
   readonly properties?: Readonly<Record<string, string>>
   /** It asks who everyone is, by token or certificate, answers by TLS as well, and allows what was granted. */
   readonly secure?: boolean
@@ -31,7 +31,7 @@ const opened = [
   "jdk.management/com.sun.management.internal"
 ]
 
-/** A broker whose files lie in `directory`; it runs when this answers. Fails with a `StackError`. */
+/** Starts a broker with its files in `directory`; resolves when it answers. Rejects with a `StackError`. */
 export const pulsar = async (
   directory: string,
   options: PulsarOptions = {}
@@ -90,7 +90,7 @@ export const pulsar = async (
   }
 }
 
-/** Waits until the default namespace is there: a standalone broker makes it last. */
+/** Waits for the default namespace, which a standalone broker creates last. */
 const answers = async (
   running: Running,
   url: string,
@@ -107,10 +107,10 @@ const answers = async (
       const body = await response.text()
       if (response.ok && body.includes("public/default")) return
     } catch {
-      // It does not listen yet.
+      // it does not listen yet
     }
     if (!running.alive() || Date.now() > deadline) {
-      const state = running.alive() ? `did not answer in ${patienceMs / 1000} s` : "ended while it started"
+      const state = running.alive() ? `did not answer in ${patienceMs / 1000} s` : "exited while it started"
       const message = `Pulsar ${state}: ${tail(log, from)}\ntry: the same again; the log is ${log}`
       throw new StackError({ reason: "Start", message })
     }
@@ -133,7 +133,7 @@ const settings = (broker: number, web: number): Record<string, string> => ({
   brokerDeduplicationEnabled: "true",
   loadBalancerEnabled: "false",
   allowAutoTopicCreation: "true",
-  // else the whole batch comes again as long as one of it is not acknowledged
+  // otherwise a whole batch is redelivered while one message of it is not acknowledged
   acknowledgmentAtBatchIndexLevelEnabled: "true"
 })
 

@@ -1,25 +1,25 @@
-// What is known of services in the background: the file that `up` leaves, and whether its process still lives. It starts nothing.
+// Reads and writes the state file of the services in the background, and tells whether their processes are alive.
 import { mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { setTimeout as sleep } from "node:timers/promises"
 import { lifeOf } from "../src/postgres/embedded/lock.ts"
 import type { Endpoints, Local, Name } from "./service.ts"
 
-/** A process, and the start time that tells it from a later one of the same id. */
+/** A process, and its start time, which distinguishes it from a later process with the same id. */
 export interface Life {
   readonly pid: number
   readonly life: string
 }
-/** A service, as the state file and `status` show it. */
+/** A service in the state file and in `status`. */
 export interface Entry {
   readonly name: Name
   readonly from: Local["from"]
   readonly endpoints: Endpoints
-  /** Null: it was stopped, or is no process of this machine. */
+  /** Null if it was stopped, or is not a process of this machine. */
   readonly process: Life | null
   readonly startMs: number
 }
-/** `state.json`: the process that has the services, where it takes orders, and what it has. */
+/** `state.json`: the process that owns the services, the URL at which it takes requests, and its services. */
 export interface State extends Life {
   readonly control: string
   readonly token: string
@@ -28,7 +28,7 @@ export interface State extends Life {
 
 const fileOf = (root: string) => join(root, "state.json")
 
-/** The state of a directory, if the process that wrote it lives. */
+/** The state of a directory; undefined unless the process that wrote it is alive. */
 export const read = (root: string): State | undefined => {
   const state = last(root)
   return state !== undefined && lives(state) ? state : undefined
@@ -42,7 +42,7 @@ const last = (root: string): State | undefined => {
   }
 }
 
-/** Writes the state, whole or not at all; it holds the order token, so others may not read it. */
+/** Writes the state, whole or not at all. It contains the token of requests, so other accounts cannot read it. */
 export const write = (root: string, state: State): void => {
   mkdirSync(root, { recursive: true })
   const fresh = `${fileOf(root)}.${process.pid}`
@@ -50,7 +50,7 @@ export const write = (root: string, state: State): void => {
   renameSync(fresh, fileOf(root))
 }
 
-/** This process, or another that lives. Null: there is none of that id. */
+/** The life of a process; null if no process has that id. */
 export const lifeOfProcess = (pid: number | undefined): Life | null => {
   const life = pid === undefined ? undefined : lifeOf(pid)
   return pid === undefined || life === undefined ? null : { pid, life }
@@ -59,7 +59,7 @@ export const lifeOfProcess = (pid: number | undefined): Life | null => {
 /** Whether this very process still lives. False where that cannot be told, since what lives may be killed. */
 export const lives = ({ life, pid }: Life): boolean => lifeOf(pid) === life
 
-/** Clears away what a dead owner left: its services, should one still be ending, and their files. */
+/** Removes what a dead owner left: kills services that are still stopping after two seconds, and deletes their files. */
 export const clear = async (root: string): Promise<void> => {
   const left = (last(root)?.services ?? []).flatMap(({ process: one }) => (one === null ? [] : [one]))
   for (const one of left) {

@@ -1,4 +1,4 @@
-// Services for tests, as resources: from the environment, else Docker, else this machine; or why there are none. It holds no test.
+// The services as resources of a scope, for tests and benchmarks.
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
@@ -18,19 +18,19 @@ import { lifeOfProcess } from "./state.ts"
 
 export { StackError } from "./errors.ts"
 
-/** A service that runs as long as the scope it was asked for in. Endpoints and what it stored outlast every fault. */
+/** A service that runs until its scope closes. Its endpoints and its stored data stay the same through every fault. */
 export interface Service {
   readonly name: Name
   readonly endpoints: Endpoints
   /** Where it comes from. */
   readonly from: Local["from"]
-  /** The main process's id; undefined: it does not run, or runs in a container. */
+  /** The id of the main process; undefined if it does not run, or runs in a container. */
   readonly pid: () => number | undefined
   /** kill -9. It stays down until `start`. */
   readonly kill: Effect.Effect<void, StackError>
-  /** An orderly end. It stays down until `start`. */
+  /** An orderly stop. It stays down until `start`. */
   readonly stop: Effect.Effect<void, StackError>
-  /** Starts it again and waits until it answers; nothing when it runs. */
+  /** Starts it again and waits until it answers; does nothing if it runs. */
   readonly start: Effect.Effect<void, StackError>
   /** `stop`, then `start`. */
   readonly restart: Effect.Effect<void, StackError>
@@ -45,7 +45,7 @@ const attempt = <A>(what: string, run: () => Promise<A>): Effect.Effect<A, Stack
         : new StackError({ reason: "Start", message: `${what}: ${(cause as Error).message}`, cause })
   })
 
-/** A service in a temporary directory: it ends with the scope, and the directory goes. */
+/** A service in a temporary directory. It stops when the scope closes, and the directory is deleted. */
 const own = Effect.fnUntraced(function* (
   name: Name,
   make: (directory: string) => Promise<Local>
@@ -70,11 +70,11 @@ const serviceOf = (name: Name, local: Local): Service => {
   return { name, endpoints, from, pid, kill, stop, start, restart: Effect.andThen(stop, start) }
 }
 
-/** A Kafka node of the test's own, for tests that stop or configure it; never one of the environment. */
+/** A Kafka node for one test, which may stop and configure it; never one of the environment. */
 export const kafka = (options: KafkaOptions = {}) =>
   own("kafka", (directory) => launch("kafka", directory, { kafka: options }))
 
-/** A local Kafka node whose other listeners want passwords and certificates; where, and which, is in `security`. */
+/** A local Kafka node with listeners that require passwords and certificates; `security` has their addresses and the credentials. */
 export const secureKafka = (
   options: KafkaOptions = {}
 ): Effect.Effect<Service & { readonly security: Security }, StackError, Scope.Scope> => {
@@ -87,7 +87,7 @@ export const secureKafka = (
   return Effect.map(own("kafka", make), (service) => ({ ...service, security: made.security as Security }))
 }
 
-/** A Kafka cluster of three nodes of the test's own, each to be killed and started; the endpoints of each name all three. */
+/** A Kafka cluster of three nodes for one test, which may kill and start each; the endpoints of each name all three. */
 export const kafkaCluster = Effect.fnUntraced(function* (
   options: Omit<KafkaOptions, "member" | "secure"> = {}
 ): Effect.fn.Return<ReadonlyArray<Service>, StackError, Scope.Scope> {
@@ -100,15 +100,15 @@ export const kafkaCluster = Effect.fnUntraced(function* (
   return nodes.map((node) => Object.assign(serviceOf("kafka", node), { endpoints }))
 })
 
-/** A PostgreSQL server of the test's own; never one of the environment. */
+/** A PostgreSQL server for one test; never one of the environment. */
 export const postgres = (options: PostgresOptions = {}) =>
   own("postgres", (directory) => launch("postgres", directory, { postgres: options }))
 
-/** A standalone Pulsar of the test's own; never one of the environment. */
+/** A standalone Pulsar for one test; never one of the environment. */
 export const pulsar = (options: PulsarOptions = {}) =>
   own("pulsar", (directory) => launch("pulsar", directory, { pulsar: options }))
 
-/** A local Pulsar that asks who everyone is; with what, and where it answers by TLS, is in `security`. */
+/** A local Pulsar that requires authentication; `security` has the credentials and the addresses with TLS. */
 export const securePulsar = (
   options: PulsarOptions = {}
 ): Effect.Effect<Service & { readonly security: PulsarSecurity }, StackError, Scope.Scope> => {
@@ -122,12 +122,12 @@ export const securePulsar = (
 }
 
 /**
- * The endpoints of services that all test files of a run share: from the environment, else started by the first file that asks,
- * and ended with the test runner. Tests name their topics and databases so that they do not meet, and stop nothing.
+ * The endpoints of services that all test files of a run share: those of the environment, else services that the first caller starts and
+ * that stop with the test runner. Tests use names of topics and databases that no other test has, and stop nothing.
  */
 export const shared = (...wanted: ReadonlyArray<Name>): Effect.Effect<Endpoints, StackError> =>
   attempt(`${wanted.join(", ")} did not start`, async () => {
-    // A worker's parent is the runner. A program that is no test's worker has them until it ends itself.
+    // the runner is the parent of a test worker; any other program owns the services itself
     const owner = lifeOfProcess(process.env["VITEST"] === undefined ? process.pid : process.ppid)
     if (owner === null)
       throw new StackError({ reason: "Start", message: "the test runner is gone. try: run the tests again" })

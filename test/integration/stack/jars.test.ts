@@ -1,4 +1,4 @@
-// How the stack fetches jars, with a Maven of the test's own: once, whole or not at all, and with errors that say what to do.
+// How the stack fetches jars, with a fake Maven: once, completely or not at all, and with errors that say what to do.
 import { execFile } from "node:child_process"
 import { chmodSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
@@ -9,7 +9,7 @@ import { versions } from "../../../stack/jars.ts"
 const made: Array<string> = []
 afterAll(() => made.forEach((folder) => rmSync(folder, { recursive: true, force: true })))
 
-/** A cache, and a folder for programs, with a Maven that does what the script says in `$out`. */
+/** A cache, and a folder of programs with a fake Maven that runs the script for the folder `$out`. */
 const place = (script?: string) => {
   const folder = mkdtempSync(join(tmpdir(), "millrace-jars-"))
   made.push(folder)
@@ -30,7 +30,7 @@ const place = (script?: string) => {
 }
 const file = join(import.meta.dirname, "../../support/jars-child.ts")
 
-/** Fetches Kafka's jars in a process of its own: their folder, or what the error says. */
+/** Fetches Kafka's jars in a separate process. Resolves with their folder, or with the error's reason and message. */
 const fetch = (cache: string, path: string): Promise<string> => {
   const args = "Deno" in globalThis ? ["run", "-A", file] : [file]
   const env = { ...process.env, MILLRACE_CACHE: cache, PATH: path }
@@ -52,7 +52,7 @@ describe("jars", () => {
     assert.deepStrictEqual(readdirSync(cache), [target])
   })
 
-  it("are fetched anew when one is missing, or when who fetched them was killed", async () => {
+  it("are fetched again if one is missing, or if the process that fetched them was killed", async () => {
     const { cache, path, runs } = place(`touch $out/a.jar $out/b.jar`)
     mkdirSync(cache)
     writeFileSync(join(cache, `${target}.lock`), "999999 gone")
@@ -63,7 +63,7 @@ describe("jars", () => {
     assert.include(readdirSync(join(cache, target)), "a.jar")
   })
 
-  it("that cannot be fetched leave nothing, and say what Maven said", async () => {
+  it("that cannot be fetched leave nothing behind, and the error quotes Maven", async () => {
     const { cache, path } = place(
       `touch $out/a.jar; echo '[ERROR] Could not transfer artifact: Connection refused'; exit 1`
     )

@@ -1,10 +1,10 @@
-// A standalone Pulsar from the stack: its admin interface and its WebSocket answer, and what was published outlasts kill -9.
+// A standalone Pulsar from the stack: its admin interface and its WebSocket answer, and published messages survive kill -9.
 import * as Effect from "effect/Effect"
 import { assert, it } from "@effect/vitest"
 import { pulsar } from "../../../stack/testing.ts"
 import { owning } from "../../support/stack.ts"
 
-/** The first message that a WebSocket of the broker sends, after it was sent one itself where there is one. */
+/** Opens a WebSocket to the broker, sends a message if one is given, and returns the first message that comes back. */
 const exchange = (url: string, message?: object): Promise<Record<string, unknown>> =>
   new Promise((resolve, reject) => {
     const socket = new WebSocket(url)
@@ -20,7 +20,7 @@ const suite = await owning("pulsar")
 
 suite("pulsar", () => {
   it.live(
-    "answers, and keeps what was published when it is killed",
+    "answers, and keeps published messages when it is killed",
     Effect.fnUntraced(function* () {
       const broker = yield* pulsar()
       const { MILLRACE_PULSAR_ADMIN_URL: admin = "", MILLRACE_PULSAR_URL: url = "" } = broker.endpoints

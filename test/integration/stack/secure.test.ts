@@ -1,4 +1,4 @@
-// A Kafka node whose listeners want passwords and certificates: each lets in who has them, and nobody else.
+// A Kafka node whose listeners require passwords and certificates: each accepts clients that have them, and no others.
 import { readFileSync } from "node:fs"
 import * as Effect from "effect/Effect"
 import { assert, it } from "@effect/vitest"
@@ -6,7 +6,7 @@ import { KafkaJs } from "../../../src/kafka/protocol/kafkajs.ts"
 import { secureKafka } from "../../../stack/testing.ts"
 import { owning } from "../../support/stack.ts"
 
-/** The number of brokers that a client of this configuration sees, or the name of its error. */
+/** The number of brokers that a client with this configuration sees, or the name of its error. */
 const brokersSeen = (broker: string, config: Omit<KafkaJs.KafkaConfig, "brokers">) =>
   Effect.promise(async () => {
     const kafka = new KafkaJs.Kafka({
@@ -30,7 +30,7 @@ const suite = await owning("kafka", "java", "maven", "openssl")
 
 suite("a secure kafka", () => {
   it.live(
-    "lets in who has the password or the certificate",
+    "accepts clients with the password or the certificate, and no others",
     Effect.fnUntraced(function* () {
       const { security } = yield* secureKafka()
       const { ca, cert, key, password, sasl, saslTls, tls, username } = security

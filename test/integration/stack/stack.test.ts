@@ -1,4 +1,4 @@
-// The stack's command on real services: what `up` starts answers, outlasts faults, is joined, and is gone after `down` or a killed owner.
+// `npm run stack` on real services: what `up` starts answers, keeps its data through kills, is shared, and is gone after `down` or when its owner dies.
 import { execFile, execFileSync, spawn } from "node:child_process"
 import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
@@ -25,7 +25,7 @@ const rootOf = () => {
 }
 const given = { MILLRACE_KAFKA_BROKERS: "", MILLRACE_DATABASE_URL: "", MILLRACE_STACK: "local" }
 
-/** Runs the command. Resolves with its output, rejects with what it said of a failure. */
+/** Runs the command. Resolves with its output; rejects with its error output if it fails. */
 const stack = (root: string, args: string, env: Record<string, string> = {}): Promise<string> => {
   const program = "Deno" in globalThis ? ["run", "-A", main] : [main]
   const options = { env: { ...process.env, ...given, ...env } }
@@ -42,7 +42,7 @@ const processesOf = (root: string): ReadonlyArray<Life> => {
   const { life, pid, services } = stateOf(root)
   return [{ pid, life }, ...services.flatMap(({ process: one }) => (one === null ? [] : [one]))]
 }
-/** Waits until all have ended. */
+/** Waits until all processes have exited. */
 const gone = async (processes: ReadonlyArray<Life>): Promise<void> => {
   while (processes.some(lives)) await sleep(10)
 }
@@ -54,7 +54,7 @@ const kafkaOf = ({ MILLRACE_KAFKA_BROKERS = "" }: Endpoints) =>
     retry: { initialRetryTime: 50, retries: 20 }
   })
 
-/** Every value of a topic, as a consumer of a new group gets them. */
+/** The values of a topic, sorted, as a consumer of a new group receives them. */
 const valuesOf = async (kafka: KafkaJs.Kafka, topic: string, count: number): Promise<ReadonlyArray<string>> => {
   const consumer = kafka.consumer({ groupId: `g-${Math.random()}` })
   const values: Array<string> = []
@@ -90,53 +90,57 @@ afterAll(async () => {
 const suite = await owning("kafka", "postgres")
 
 suite("kafka and postgres in the background", () => {
-  it("answer, are joined, outlast a kill, and are gone after down", { timeout: 300_000 }, async () => {
-    const root = rootOf()
-    const endpoints = endpointsOf(await stack(root, "up --services kafka,postgres --json"))
-    assert.hasAllKeys(endpoints, ["MILLRACE_KAFKA_BROKERS", "MILLRACE_DATABASE_URL"])
-    const kafka = kafkaOf(endpoints)
-    const admin = kafka.admin()
-    await admin.connect()
-    await admin.createTopics({ topics: [{ topic: "t", numPartitions: 3 }] })
-    await send(kafka, "t", ["a", "b", "c"])
-    assert.deepStrictEqual(await valuesOf(kafka, "t", 3), ["a", "b", "c"])
-    const sql = postgres(endpoints.MILLRACE_DATABASE_URL ?? "", { max: 1 })
-    await sql`create table kept (n integer)`
-    await sql`insert into kept values (7)`
-    await sql.end()
+  it(
+    "answer, are used by a second up, keep their data through kills, and are gone after down",
+    { timeout: 300_000 },
+    async () => {
+      const root = rootOf()
+      const endpoints = endpointsOf(await stack(root, "up --services kafka,postgres --json"))
+      assert.hasAllKeys(endpoints, ["MILLRACE_KAFKA_BROKERS", "MILLRACE_DATABASE_URL"])
+      const kafka = kafkaOf(endpoints)
+      const admin = kafka.admin()
+      await admin.connect()
+      await admin.createTopics({ topics: [{ topic: "t", numPartitions: 3 }] })
+      await send(kafka, "t", ["a", "b", "c"])
+      assert.deepStrictEqual(await valuesOf(kafka, "t", 3), ["a", "b", "c"])
+      const sql = postgres(endpoints.MILLRACE_DATABASE_URL ?? "", { max: 1 })
+      await sql`create table kept (n integer)`
+      await sql`insert into kept values (7)`
+      await sql.end()
 
-    // kafkajs alone sets timers of a negative time, of which Node warns
-    assert.notInclude(readFileSync(join(root, "stack.log"), "utf8"), "Warning")
+      // kafkajs alone sets timers of a negative time, of which Node warns
+      assert.notInclude(readFileSync(join(root, "stack.log"), "utf8"), "Warning")
 
-    const processes = processesOf(root)
-    assert.lengthOf(processes, 3)
-    const joined = endpointsOf(await stack(root, "up --services postgres --json"))
-    assert.hasAllKeys(joined, ["MILLRACE_DATABASE_URL"])
-    assert.strictEqual(joined.MILLRACE_DATABASE_URL, endpoints.MILLRACE_DATABASE_URL)
-    assert.deepStrictEqual(processesOf(root), processes)
+      const processes = processesOf(root)
+      assert.lengthOf(processes, 3)
+      const joined = endpointsOf(await stack(root, "up --services postgres --json"))
+      assert.hasAllKeys(joined, ["MILLRACE_DATABASE_URL"])
+      assert.strictEqual(joined.MILLRACE_DATABASE_URL, endpoints.MILLRACE_DATABASE_URL)
+      assert.deepStrictEqual(processesOf(root), processes)
 
-    for (const name of ["kafka", "postgres"]) {
-      await stack(root, `kill ${name}`)
-      const killed = (await statusOf(root)).find((one) => one.name === name)
-      assert.isNull(killed?.process)
-      await stack(root, `start ${name}`)
+      for (const name of ["kafka", "postgres"]) {
+        await stack(root, `kill ${name}`)
+        const killed = (await statusOf(root)).find((one) => one.name === name)
+        assert.isNull(killed?.process)
+        await stack(root, `start ${name}`)
+      }
+      await send(kafka, "t", ["d"])
+      assert.deepStrictEqual(await valuesOf(kafka, "t", 4), ["a", "b", "c", "d"])
+      await admin.disconnect()
+      const again = postgres(endpoints.MILLRACE_DATABASE_URL ?? "", { max: 1 })
+      assert.deepStrictEqual([...(await again`select n from kept`)], [{ n: 7 }])
+      await again.end()
+
+      const last = processesOf(root)
+      assert.lengthOf(last, 3)
+      await stack(root, "down")
+      assert.deepStrictEqual(last.filter(lives), [])
+      for (const left of ["state.json", "kafka", "postgres"]) assert.isFalse(existsSync(join(root, left)), left)
+      assert.include(await stack(root, "status"), "nothing runs")
     }
-    await send(kafka, "t", ["d"])
-    assert.deepStrictEqual(await valuesOf(kafka, "t", 4), ["a", "b", "c", "d"])
-    await admin.disconnect()
-    const again = postgres(endpoints.MILLRACE_DATABASE_URL ?? "", { max: 1 })
-    assert.deepStrictEqual([...(await again`select n from kept`)], [{ n: 7 }])
-    await again.end()
+  )
 
-    const last = processesOf(root)
-    assert.lengthOf(last, 3)
-    await stack(root, "down")
-    assert.deepStrictEqual(last.filter(lives), [])
-    for (const left of ["state.json", "kafka", "postgres"]) assert.isFalse(existsSync(join(root, left)), left)
-    assert.include(await stack(root, "status"), "nothing runs")
-  })
-
-  it("die with a killed background process, and come anew", { timeout: 120_000 }, async () => {
+  it("die with a killed background process, and the next up starts new ones", { timeout: 120_000 }, async () => {
     const root = rootOf()
     const first = endpointsOf(await stack(root, "up --json"))
     const processes = processesOf(root)
@@ -147,7 +151,7 @@ suite("kafka and postgres in the background", () => {
     assert.lengthOf(processesOf(root), 2)
   })
 
-  it("end with the process that they are for", { timeout: 60_000 }, async () => {
+  it("stop when the process that owns them is killed", { timeout: 60_000 }, async () => {
     const root = rootOf()
     const owner = spawn("sleep", ["600"])
     const life = lifeOfProcess(owner.pid) as Life
@@ -159,7 +163,7 @@ suite("kafka and postgres in the background", () => {
     assert.isFalse(existsSync(root))
   })
 
-  it("are started once by two that come at the same time", { timeout: 60_000 }, async () => {
+  it("are started once by three commands at the same time", { timeout: 60_000 }, async () => {
     const root = rootOf()
     const outputs = await Promise.all([1, 2, 3].map(() => stack(root, "up --services postgres --json")))
     assert.lengthOf(new Set(outputs), 1)
@@ -170,7 +174,7 @@ suite("kafka and postgres in the background", () => {
 const sharing = await needing("postgres")
 
 sharing("services that test files share", () => {
-  it("are the same for all who ask, and the runner's", { timeout: 60_000 }, async () => {
+  it("are the same for every caller, and belong to the test runner", { timeout: 60_000 }, async () => {
     const [one = {}, two = {}] = await Effect.runPromise(
       Effect.all([shared("postgres"), shared("postgres")], { concurrency: 2 })
     )
@@ -189,8 +193,8 @@ sharing("services that test files share", () => {
   })
 })
 
-describe("a service that cannot be had", () => {
-  it("is told of, and nothing stays in the background", async () => {
+describe("a service that cannot be started", () => {
+  it("is reported with what is missing, and nothing stays in the background", async () => {
     const root = rootOf()
     const env = { PATH: "/nowhere", JAVA_HOME: "" }
     const said = await stack(root, "up --services kafka", env).catch((error: Error) => error.message)
@@ -204,11 +208,14 @@ describe("a service that cannot be had", () => {
 })
 
 describe("endpoints of the environment", () => {
-  it("are passed on, and not stopped", async () => {
+  it("are returned as they are, and are not stopped", async () => {
     const root = rootOf()
     const env = { MILLRACE_KAFKA_BROKERS: "far:9092" }
     assert.deepStrictEqual(endpointsOf(await stack(root, "up --services kafka --json", env)), env)
     const failure = await stack(root, "kill kafka").catch(String)
-    assert.include(failure, "MILLRACE_KAFKA_BROKERS, and is not ours to stop")
+    assert.include(
+      failure,
+      "kafka comes from the environment (MILLRACE_KAFKA_BROKERS), so this command must not stop or start it"
+    )
   })
 })
