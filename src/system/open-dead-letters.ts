@@ -1,6 +1,6 @@
 // Opens what dead letters are read from and sent again with, where that depends on the environment.
 import * as Effect from "effect/Effect"
-import * as PostgresLetters from "../postgres/subscription/dead-letters.ts"
+import * as PostgresDeadLetters from "../postgres/subscription/dead-letters.ts"
 import type { Sql } from "../postgres/client/client.ts"
 import { pulsarOptions } from "./environment.ts"
 import { InvalidEnvironment } from "./errors.ts"
@@ -15,7 +15,7 @@ export const openDeadLetterTopics = Effect.fnUntraced(function* (sql: Sql) {
   if (pulsar !== undefined)
     return yield* (yield* Effect.promise(() => import("../pulsar/dead-letters.ts"))).make(pulsar)
   const { log, on } = yield* openLog(Effect.succeed(sql))
-  return on === "Kafka" ? undefined : PostgresLetters.make(sql, log)
+  return on === "Kafka" ? undefined : PostgresDeadLetters.make(sql, log)
 })
 
 /** Opens what sends to Pulsar the messages that the relay parked. Fails with `InvalidEnvironment` if `MILLRACE_PULSAR_URL` is not set. */

@@ -3,7 +3,7 @@ import * as Effect from "effect/Effect"
 import type { Log } from "../../log/log.ts"
 import { retryRecord } from "../../dead-letter/retry-record.ts"
 import { query, type Sql } from "../../postgres/client/client.ts"
-import * as Letters from "../../postgres/store/dead-letters.ts"
+import * as StoredDeadLetters from "../../postgres/store/dead-letters.ts"
 import {
   type DeadLetterFilter,
   type DeadLettersContext,
@@ -14,7 +14,7 @@ import {
 } from "./source.ts"
 
 /** All that is known of a dead letter, with the envelope's fields beside its columns. */
-const detailsOf = ({ envelope, ...columns }: Letters.StoredDeadLetter) => {
+const detailsOf = ({ envelope, ...columns }: StoredDeadLetters.StoredDeadLetter) => {
   const { eventId = null, tenant = null } = (
     envelope === null ? {} : JSON.parse((JSON.parse(envelope) as { envelope?: string }).envelope ?? envelope)
   ) as { readonly eventId?: string; readonly tenant?: string }
@@ -28,7 +28,7 @@ const detailsOf = ({ envelope, ...columns }: Letters.StoredDeadLetter) => {
     decided_at: iso(columns.decided_at)
   }
 }
-const listedOf = (deadLetter: Letters.StoredDeadLetter): ListedDeadLetter => {
+const listedOf = (deadLetter: StoredDeadLetters.StoredDeadLetter): ListedDeadLetter => {
   const { attempts, error, failed_at: failedAt, id, key, message, partition, position, status, topic } = deadLetter
   return {
     id,
@@ -45,7 +45,7 @@ const listedOf = (deadLetter: Letters.StoredDeadLetter): ListedDeadLetter => {
 
 /** How many dead letters are marked and appended together. */
 const chunk = 200
-/** Not `retrying`: the log may already have the retry record, which the projection then finds without its dead letter. */
+/** Those that can be discarded. The log may already have the retry record of one that is `retrying`. */
 const discardable = ["parked", "skipped"] as const
 
 /**
@@ -55,14 +55,14 @@ const discardable = ["parked", "skipped"] as const
 export const appendRetryRecords = Effect.fnUntraced(function* (
   sql: Sql,
   log: Log["Service"],
-  deadLetters: ReadonlyArray<Letters.StoredDeadLetter>,
+  deadLetters: ReadonlyArray<StoredDeadLetters.StoredDeadLetter>,
   by: string
 ) {
   let appended = 0
   for (let i = 0; i < deadLetters.length; i += chunk) {
     const some = deadLetters.slice(i, i + chunk)
     const marked = yield* query("note retries", () =>
-      Letters.markRetrying(
+      StoredDeadLetters.markRetrying(
         sql,
         some.map(({ id }) => id),
         by
@@ -74,7 +74,7 @@ export const appendRetryRecords = Effect.fnUntraced(function* (
       const records = ofTopic
         .filter(({ id }) => open.has(id))
         .map(({ envelope, partition, position, projection, value }) => {
-          const record = Letters.recordOfDeadLetter({ envelope: envelope!, position, value }, partition)
+          const record = StoredDeadLetters.recordOfDeadLetter({ envelope: envelope!, position, value }, partition)
           return retryRecord(record, projection, position)
         })
       if (records.length > 0) yield* log.append(topic, records)
@@ -86,7 +86,7 @@ export const appendRetryRecords = Effect.fnUntraced(function* (
 
 /** The dead letters of all projections. */
 export const projectionDeadLetters = ({ openLog, sql }: DeadLettersContext): DeadLetterSource => {
-  const known = new Map<number, Letters.StoredDeadLetter>()
+  const known = new Map<number, StoredDeadLetters.StoredDeadLetter>()
   const filterOf = (ids: ReadonlyArray<string> | undefined, filter: DeadLetterFilter, purpose: ListPurpose) => ({
     ...filter,
     ids: ids?.map(Number),
@@ -98,7 +98,9 @@ export const projectionDeadLetters = ({ openLog, sql }: DeadLettersContext): Dea
     list: Effect.fnUntraced(function* (ids, filter, purpose) {
       const asked = filterOf(ids, filter, purpose)
       const found = yield* query("read dead letters", () =>
-        purpose === "retry" ? Letters.retryable(sql, asked) : Letters.list(sql, asked, purpose === "discard")
+        purpose === "retry"
+          ? StoredDeadLetters.retryable(sql, asked)
+          : StoredDeadLetters.list(sql, asked, purpose === "discard")
       )
       for (const deadLetter of found) known.set(deadLetter.id, deadLetter)
       return found.map(listedOf)
@@ -111,7 +113,7 @@ export const projectionDeadLetters = ({ openLog, sql }: DeadLettersContext): Dea
     discard: Effect.fnUntraced(function* (deadLetters, by) {
       const ids = deadLetters.map(({ id }) => Number(id))
       const asked = { ids, statuses: discardable, limit: ids.length }
-      return (yield* query("discard dead letters", () => Letters.discard(sql, asked, by))).length
+      return (yield* query("discard dead letters", () => StoredDeadLetters.discard(sql, asked, by))).length
     })
   }
 }
