@@ -30,13 +30,13 @@ const main = Effect.gen(function* () {
   const sender = new BridgeDeadLetterSender(yield* makeContext(bridge, { log, kafka, pulsar }))
   const waiting: typeof sender.send = (deadLetter, to) =>
     when === "before" ? waitToBeKilled : Effect.andThen(sender.send(deadLetter, to), waitToBeKilled)
-  const letters = bridgeDeadLetters(sql, {
+  const deadLetters = bridgeDeadLetters(sql, {
     names: errorTopics(sources, bridge),
     each: (topic, take) => readDeadLetters(sources, topic, take),
     openSender: Effect.succeed({ aim: sender.aim, isThere: sender.isThere, send: waiting })
   })
   const asked = { ...filter, error: undefined, since: undefined, statuses: ["parked", "retrying"] as const, limit: 9 }
-  yield* letters.retry(yield* letters.list(undefined, asked, "retry"), "child")
+  yield* deadLetters.retry(yield* deadLetters.list(undefined, asked, "retry"), "child")
 }).pipe(Effect.scoped)
 
 setInterval(() => undefined, 1_000)

@@ -15,10 +15,10 @@ const waitToBeKilled = Effect.andThen(
 const main = Effect.gen(function* () {
   const sql = yield* connect(url, { max: 2 })
   const { log } = yield* PostgresLog.make(sql)
-  const letters = yield* query("read", () => retryable(sql, { statuses: ["parked", "retrying"], limit: 100 }))
+  const deadLetters = yield* query("read", () => retryable(sql, { statuses: ["parked", "retrying"], limit: 100 }))
   const waiting: typeof log.append = (topic, records) =>
     when === "before" ? waitToBeKilled : Effect.andThen(log.append(topic, records), waitToBeKilled)
-  yield* appendRetryRecords(sql, { ...log, append: waiting }, letters, "child")
+  yield* appendRetryRecords(sql, { ...log, append: waiting }, deadLetters, "child")
 }).pipe(Effect.scoped)
 
 setInterval(() => undefined, 1_000)

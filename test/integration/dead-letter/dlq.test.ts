@@ -12,7 +12,7 @@ import type { FailurePolicy } from "../../../src/model/failure-policy.ts"
 import { append, type Engine, engine, recordOf, run, settled } from "../../support/engine.ts"
 import * as Cli from "../../support/cli.ts"
 import { command } from "../../support/command.ts"
-import { application, events, fails } from "../../support/letters-application.ts"
+import { application, events, fails } from "../../support/dead-letter-application.ts"
 import { server } from "../../support/postgres.ts"
 
 const scope = Scope.makeUnsafe()
@@ -217,7 +217,7 @@ const killed = (url: string, when: "before" | "after") =>
     )
   })
 
-const configured = ["--config", fileURLToPath(new URL("../../support/letters-application.ts", import.meta.url))]
+const configured = ["--config", fileURLToPath(new URL("../../support/dead-letter-application.ts", import.meta.url))]
 
 describe("millrace dlq", () => {
   test(

@@ -7,7 +7,7 @@ import { connect, query } from "../../../src/postgres/client/client.ts"
 import { lockRetries } from "../../../src/postgres/store/dead-letter-decisions.ts"
 import * as DeadLetters from "../../../src/system/dead-letters/dead-letters.ts"
 import { append, engine, run, settled } from "../../support/engine.ts"
-import { application, events, fails } from "../../support/letters-application.ts"
+import { application, events, fails } from "../../support/dead-letter-application.ts"
 import { databaseOn, server } from "../../support/postgres.ts"
 
 const scope = Scope.makeUnsafe()

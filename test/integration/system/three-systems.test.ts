@@ -20,7 +20,7 @@ import { optionsOf, type TransportName } from "../../support/pulsar.ts"
 import { owning, testOverTransports } from "../../support/stack.ts"
 
 const config = fileURLToPath(new URL("../../support/two-tenants.config.ts", import.meta.url))
-const letters = "events.raw.v1.signals.dlq"
+const deadLetterTopic = "events.raw.v1.signals.dlq"
 const tenants = ["acme", "globex"] as const
 type Tenant = (typeof tenants)[number]
 
@@ -200,19 +200,19 @@ suite("the application on Kafka, PostgreSQL and Pulsar", () => {
           byId(onKafka.map(({ eventId: id, traceparent }) => ({ id: id!, trace: traceIdOf(traceparent)! }))),
           expected
         )
-        const [letter] = yield* once(
-          query("letter", () => sql`select id, error, key, trace_id, status from millrace.dead_letters`)
+        const [deadLetter] = yield* once(
+          query("read the dead letter", () => sql`select id, error, key, trace_id, status from millrace.dead_letters`)
         )
-        assert.deepInclude(letter, { key: "heavy", trace_id: poison.trace, status: "parked" })
-        const [record] = yield* once(recordsOf(log, letters))
-        const [message] = yield* received("acme", "websocket", letters, 1)
+        assert.deepInclude(deadLetter, { key: "heavy", trace_id: poison.trace, status: "parked" })
+        const [record] = yield* once(recordsOf(log, deadLetterTopic))
+        const [message] = yield* received("acme", "websocket", deadLetterTopic, 1)
         for (const text of [record!.value!, message!.value]) {
           const said = JSON.parse(text) as Record<string, unknown>
           assert.deepInclude(said, {
             key: "heavy",
             trace_id: poison.trace,
             projection: "signals",
-            error: letter!["error"]
+            error: deadLetter!["error"]
           })
         }
         assert.strictEqual(traceIdOf(record!.traceparent), poison.trace)

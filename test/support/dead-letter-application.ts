@@ -42,7 +42,7 @@ const other = Projection.make({
 /** The application with a failure policy and these versions of `watch`, which run side by side. */
 export const application = (failure: FailurePolicy = {}, versions: ReadonlyArray<number> = [1], dedupes = true) =>
   Application.make({
-    name: "letters",
+    name: "dead-letters",
     projections: [
       ...versions.map((version) => Projection.async(watched(failure, version, dedupes))),
       Projection.async(other)
