@@ -56,7 +56,7 @@ const follow = (log: Log["Service"], topic: string) =>
       ),
     { concurrency: "unbounded", discard: true }
   )
-/** From append to taken, one record at a time. */
+/** The time from an append until a reader has the record, one record at a time. */
 const latency = (log: Log["Service"], topic: string, from: number) =>
   Effect.scoped(
     Effect.gen(function* () {

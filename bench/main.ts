@@ -1,8 +1,8 @@
-// `npm run bench -- NAME [flags]`: one benchmark by name, each a program of its own. It is no part of the package.
+// `npm run bench -- NAME [flags]` runs one benchmark, each a program of its own. Not part of the package.
 import { readdirSync } from "node:fs"
 import { join } from "node:path"
 
-// what the others share
+// modules that benchmarks share
 const parts = new Set(["main", "percentile", "side", "system", "workload"])
 const names = readdirSync(import.meta.dirname)
   .filter((file) => file.endsWith(".ts"))
@@ -12,9 +12,9 @@ const names = readdirSync(import.meta.dirname)
 const [name = ""] = process.argv.splice(2, 1)
 if (names.includes(name)) await import(join(import.meta.dirname, `${name}.ts`))
 else {
-  const said = name === "" ? "say which benchmark" : `there is no benchmark "${name}"`
+  const problem = name === "" ? "name a benchmark" : `there is no benchmark "${name}"`
   process.stderr.write(
-    `${said}: npm run bench -- ${names.join(" | ")} [flags]. bench/README.md says what each measures\n`
+    `${problem}: npm run bench -- ${names.join(" | ")} [flags]. bench/README.md describes what each measures\n`
   )
   process.exitCode = 2
 }

@@ -1,4 +1,4 @@
-// How fast the relay brings the outbox to Kafka, and how long a committed message takes to a reader of committed records there. It starts
+// Measures how fast the relay publishes the outbox to Kafka, and the time from a commit until a reader of committed records has the message. Starts
 // a broker and a PostgreSQL of its own, or uses those of the environment, and prints one line of JSON last.
 //
 // node bench/relay-kafka.ts [--messages N] [--rate N] [--seconds N] [--lanes N] [--partitions N] [--split] [--compression zstd]
@@ -63,7 +63,7 @@ const insert = (sql: Sql, partition: number, firstSeq: number, messages: number,
   )
 }
 
-/** Ships all of a filled outbox. */
+/** Publishes a filled outbox. */
 const throughput = Effect.fnUntraced(function* (sql: Sql, target: RelayTarget, seqs: Array<number>) {
   for (let i = 0; i < Number(values.messages) / perSegment; i++) {
     const partition = i % partitions
@@ -115,7 +115,7 @@ const latency = Effect.fnUntraced(function* (sql: Sql, log: Log["Service"], targ
     if (due > performance.now()) yield* Effect.sleep(due - performance.now())
     const partition = i % partitions
     const seq = ++seqs[partition]!
-    // commits of one partition follow one another, those of several overlap
+    // commits of one partition follow one another; those of different partitions overlap
     const before = last[partition]
     last[partition] = yield* Effect.forkChild(
       Effect.gen(function* () {

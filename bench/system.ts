@@ -1,4 +1,4 @@
-// A system in this process for the benchmarks: the embedded database in a directory that goes with the run.
+// A system in this process for the benchmarks, on an embedded database in a temporary directory.
 import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
@@ -8,7 +8,7 @@ import { openDatabase } from "../src/system/database.ts"
 import { openSystem } from "../src/system/system.ts"
 import type { Sql } from "../src/postgres/client/client.ts"
 
-/** Opens the reference application on a fresh embedded database, for as long as the scope is open. */
+/** Opens the reference application on a new embedded database, until the scope closes. */
 export const freshSystem = Effect.gen(function* () {
   const directory = yield* Effect.acquireRelease(
     Effect.sync(() => mkdtempSync(join(tmpdir(), "millrace-bench-"))),
@@ -18,13 +18,13 @@ export const freshSystem = Effect.gen(function* () {
   return yield* openSystem(application, database)
 })
 
-/** Processor time and peak memory of this process and of the whole system's database, so far. */
+/** The processor time and peak memory of this process so far. */
 export const usage = () => {
   const { system, user } = process.cpuUsage()
   return { cpuSeconds: (system + user) / 1e6, peakMiB: Math.round(process.resourceUsage().maxRSS / 1024) }
 }
 
-/** Processor time of a database's server and all its backends so far, ended ones included. Linux only: it reads /proc. */
+/** The processor time of a database server and all its backends so far, including ended ones. Linux only: it reads /proc. */
 export const serverCpuSeconds = (sql: Sql): Promise<number> =>
   sql<Array<{ pid: number }>>`select pg_backend_pid() as pid`.then(([row]) => {
     const stat = (pid: number) =>

@@ -1,6 +1,6 @@
-// The synthetic load of the benchmarks: events over entities by Zipf, some late, some alerting; each depends on the seed and its number alone.
+// The synthetic load of the benchmarks: events over entities by Zipf, some late, some with an alert. Each depends on the seed and its number only.
 
-/** What a load is made of. */
+/** The size of a load, and its seed. */
 export interface Load {
   readonly events: number
   readonly entities: number
@@ -15,13 +15,13 @@ export interface Made {
   readonly text: string
 }
 
-/** When the load begins, and how many events a second of event time has. */
+/** When the load starts in event time, and how many events it has in a second of that. */
 const startMs = 1_735_689_600_000
 const perSecond = 2_000
 const tenants = ["acme", "globex", "initech", "umbrella"]
 const types = ["transfer", "withdrawal", "refund"]
 
-/** Numbers from 0 to 1 that depend on the seed and `i` alone (splitmix32). */
+/** A number from 0 to 1 that depends on the seed and `i` only (splitmix32). */
 export const random = (seed: number, i: number): number => {
   let a = (Math.imul(seed, 0x9e3779b9) + Math.imul(i + 1, 0x85ebca6b)) | 0
   a = Math.imul(a ^ (a >>> 16), 0x21f0aaad)
@@ -29,10 +29,10 @@ export const random = (seed: number, i: number): number => {
   return ((a ^ (a >>> 15)) >>> 0) / 4_294_967_296
 }
 
-/** Zipf with s = 1 by inversion of the harmonic sum, near enough for a load. */
+/** Zipf with s = 1 by inversion of the harmonic sum, accurate enough for a load. */
 const zipf = (u: number, n: number) => Math.min(n - 1, Math.floor(Math.exp(u * Math.log(n + 1))) - 1)
 
-/** The features of every entity but one in fifty, as NDJSON lines. */
+/** The features of all entities but one in fifty, as NDJSON lines. */
 export const featuresOf = ({
   entities,
   seed
@@ -49,7 +49,7 @@ export const featuresOf = ({
   }
   return found
 }
-/** Event `i`, from 0. */
+/** Event number `i`, from 0. */
 export const eventOf = ({ entities, seed }: Load, i: number, now?: number): Made => {
   const entity = zipf(random(seed, 4 * i), entities)
   const amount = Math.round(random(seed, 4 * i + 1) * 76_000) / 100

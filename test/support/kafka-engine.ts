@@ -1,4 +1,4 @@
-// The engine on Kafka and PostgreSQL in this process: an application's topics on a node, its tables in a database, and hands on both.
+// The engine on Kafka and PostgreSQL in this process: an application's topics on a node, its tables in a database, and operations on both.
 import * as Effect from "effect/Effect"
 import { Kafka, logLevel } from "kafkajs"
 import type { Application } from "../../src/model/application.ts"
@@ -9,7 +9,7 @@ import * as PostgresStore from "../../src/postgres/store/store.ts"
 import type { AnyApplication, Engine } from "./engine.ts"
 import { type Database, databaseOn } from "./postgres.ts"
 
-/** Declares the application's topics, and prepares its projections where each topic begins, as `millrace start` does. */
+/** Declares the application's topics, and prepares its projections at the first position of each topic, as `millrace start` does. */
 export const kafkaEngine = Effect.fnUntraced(function* (
   brokers: ReadonlyArray<string>,
   postgres: string,
@@ -35,7 +35,7 @@ export const kafkaEngine = Effect.fnUntraced(function* (
   return { ...database, application, log, store } satisfies Engine
 })
 
-/** Does something as the operator of a cluster. */
+/** Runs admin requests, as the operator of a cluster would. */
 export const asOperator = <A>(
   brokers: ReadonlyArray<string>,
   run: (admin: ReturnType<Kafka["admin"]>) => Promise<A>
@@ -50,14 +50,14 @@ export const asOperator = <A>(
     }
   })
 
-/** Deletes the records of a partition that lie before a position, as retention would. */
+/** Deletes the records of a partition before a position, as retention would. */
 export const cut = (brokers: ReadonlyArray<string>, topic: string, partition: number, position: number) =>
   asOperator(brokers, async (admin) => {
     await admin.fetchTopicOffsets(topic)
     await admin.deleteTopicRecords({ topic, partitions: [{ partition, offset: String(position) }] })
   })
 
-/** Deletes a topic and waits until the log knows of it. */
+/** Deletes a topic and waits until the log notices it. */
 export const deleteTopic = Effect.fnUntraced(function* (
   brokers: ReadonlyArray<string>,
   log: Log["Service"],

@@ -1,4 +1,4 @@
-// A Kafka node of a test file's own, to stop and to configure, and logs on it. It knows no stack but the project's.
+// A Kafka node of a test file's own, to stop and to configure, and logs on it.
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
@@ -10,7 +10,7 @@ import { Log } from "../../src/log/log.ts"
 /** The node of a test file. */
 export class Node extends Context.Service<Node, Service>()("test/Node") {}
 
-/** Its brokers. */
+/** The addresses of the node's brokers. */
 export const brokers = Effect.map(Effect.service(Node), ({ endpoints }) => endpoints.MILLRACE_KAFKA_BROKERS!.split(","))
 
 /** A node, and a log on it. */

@@ -1,4 +1,4 @@
-// A process that is a member of a group until it is killed: it says `has <partition>` for each partition that it is given.
+// A process that is a member of a group until it is killed. It prints `has <partition>` for each partition that it is assigned.
 import * as Effect from "effect/Effect"
 import * as KafkaLog from "../../src/kafka/log/log.ts"
 

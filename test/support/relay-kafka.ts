@@ -18,11 +18,11 @@ import type { Sql } from "../../src/postgres/client/client.ts"
 import * as PostgresOutbox from "../../src/postgres/relay/outbox.ts"
 import { databaseOn } from "./postgres.ts"
 
-/** A topic of a test's own; not compacted, kept for ever. */
+/** Declares a topic that is not compacted and kept for ever. */
 export const declare = (log: Log["Service"], name: string, partitions: number) =>
   log.declare([{ name, partitions, compacted: false, retentionMs: undefined }])
 
-/** Runs something of kafkajs's admin. */
+/** Runs requests of kafkajs's admin client. */
 export const withAdmin = <A>(
   options: KafkaOptions,
   use: (admin: ReturnType<ReturnType<typeof clientOf>["admin"]>) => Promise<A>
@@ -37,7 +37,7 @@ export const withAdmin = <A>(
     }
   })
 
-/** Ends of a topic's partitions, what transactions under way hold back included. */
+/** The ends of a topic's partitions, including records of open transactions. */
 const endsOf = (options: KafkaOptions, topic: string) =>
   Effect.tryPromise({
     try: async () => {
@@ -77,7 +77,7 @@ const readAll = Effect.fnUntraced(function* (options: KafkaOptions, log: Log["Se
   return all
 })
 /**
- * All committed records of a topic, a partition after the other, once no transaction is under way there. A broker that was just started may
+ * All committed records of a topic, one partition after the other, once no transaction is open there. A broker that has just started may
  * not lead them all yet.
  */
 export const recordsOf = (options: KafkaOptions, log: Log["Service"], topic: string) =>
@@ -85,13 +85,13 @@ export const recordsOf = (options: KafkaOptions, log: Log["Service"], topic: str
     Effect.retry({ schedule: Schedule.spaced(50), while: (cause) => failureOf(cause).retryable }),
     Effect.orDie
   )
-/** Sequences by stream, in the order of the partitions. */
+/** Sequence numbers by stream, in the order of the partitions. */
 export const sequencesOf = (records: ReadonlyArray<LogRecord>) => {
   const found: Record<string, Array<number>> = {}
   for (const { headers } of records) (found[headers["millrace-stream"]!] ??= []).push(Number(headers["millrace-seq"]))
   return found
 }
-/** Offsets of a group: partition of the topic, sequence, incarnation. */
+/** The offsets of a group as partition of the topic, sequence and incarnation. */
 export const offsetsOf = (options: KafkaOptions, group: string, topic: string) =>
   Effect.map(
     withAdmin(options, (admin) => admin.fetchOffsets({ groupId: group, topics: [topic] })),
@@ -102,7 +102,7 @@ export const offsetsOf = (options: KafkaOptions, group: string, topic: string) =
         .toSorted((a, b) => a.partition - b.partition)
   )
 
-/** Rounds until there is no more. How many messages they brought. */
+/** Publishes until the outbox has no more. Returns the number of messages. */
 export const shipAll = Effect.fnUntraced(function* (target: RelayTarget) {
   let messages = 0
   for (let more = true; more;) {
@@ -113,13 +113,13 @@ export const shipAll = Effect.fnUntraced(function* (target: RelayTarget) {
   return messages
 })
 
-/** What a test has. */
+/** What each test gets. */
 export interface Case {
   readonly sql: Sql
   readonly url: string
   readonly log: Log["Service"]
   readonly options: KafkaOptions
-  /** Of topics, groups and transactional ids, so that no two tests meet. */
+  /** The name of its topics, groups and transactional ids, so that tests do not disturb each other. */
   readonly name: string
   /** All committed records of a topic. */
   readonly records: (topic: string) => Effect.Effect<ReadonlyArray<LogRecord>, unknown>
@@ -130,7 +130,7 @@ export interface Case {
   ) => Effect.Effect<RelayTarget, unknown, Scope.Scope>
 }
 let made = 0
-/** Tests on a PostgreSQL server and brokers that are known when they run. Each has a database, a projection `p` of a topic of its own. */
+/** Tests on a PostgreSQL server and brokers that are known when they run. Each has its own database, and a projection `p` of its own topic. */
 export const testsOn =
   (services: () => { readonly root: string; readonly brokers: ReadonlyArray<string> }) =>
   (title: string, body: (_: Case) => Effect.Effect<void, unknown, Scope.Scope>, timeout = 180_000) =>
@@ -146,7 +146,7 @@ export const testsOn =
           const outbox = PostgresOutbox.make(sql)
           const relay = (relayOptions: KafkaRelay.KafkaRelayOptions = {}, own = outbox) =>
             KafkaRelay.make(options, own, { prefix: name, ...relayOptions })
-          // positions are kept under the source
+          // positions are stored under the source topic
           yield* declare(log, "events", 8)
           const records = (topic: string) => recordsOf(options, log, topic)
           yield* body({ sql, url, log, options, name, records, outbox, relay })
@@ -154,7 +154,7 @@ export const testsOn =
       timeout
     )
 
-/** An outbox whose lanes are had by everybody who asks: what keeps relays apart in peace does not. */
+/** An outbox that gives every lane to every process that asks, so that nothing but fencing keeps relays apart. */
 export const unclaimed = (outbox: Outbox["Service"]): Outbox["Service"] => ({
   ...outbox,
   lanes: (target, lanes, idOf) =>
@@ -164,12 +164,12 @@ export const unclaimed = (outbox: Outbox["Service"]): Outbox["Service"] => ({
     }))
 })
 
-/** Kafka's numbers of requests. */
+/** Kafka's API keys. */
 export const requests = { produce: 0, take: 22, addPartitions: 24, addOffsets: 25, end: 26, commitOffsets: 28 } as const
 type Send = Connection["send"]
 /**
- * Stands between this process's relays and their brokers while the scope is open. `meet` gets each request's number and how to send it,
- * and answers in the broker's place by what it resolves or rejects to.
+ * Intercepts the requests of this process's relays while the scope is open. `meet` gets each request's API key and how to send it,
+ * and what it resolves or rejects to is the answer.
  */
 export const intercept = (meet: (apiKey: number, send: () => Promise<unknown>) => Promise<unknown>) =>
   Effect.acquireRelease(
@@ -198,11 +198,11 @@ export const intercept = (meet: (apiKey: number, send: () => Promise<unknown>) =
     }),
     (use) => Effect.sync(() => void (Client.prototype.use = use))
   )
-/** What a connection that was lost rejects with. */
+/** The error of a lost connection. */
 export const lost = () =>
   Object.assign(new Error("lost by the test"), { name: "KafkaJSConnectionError", retriable: true })
 
-/** Each stream's messages are there once, and in order within each partition of a topic. */
+/** Asserts that each stream's messages are there once, and in order within each partition of a topic. */
 export const assertOnce = (
   topics: ReadonlyArray<ReadonlyArray<LogRecord>>,
   expected: Readonly<Record<string, number>>

@@ -1,6 +1,6 @@
-// Three brokers, of which the one that leads is killed while the application runs: everything goes on with the others, once.
+// Three brokers, whose leader is killed while the application runs: the others take over, and every message is there once.
 //
-// Three JVMs beside everything else take a machine of their own: MILLRACE_CLUSTER=1 runs it.
+// Three JVMs beside everything else need a machine of their own: MILLRACE_CLUSTER=1 runs it.
 import { afterAll, assert, beforeAll, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -18,7 +18,7 @@ let postgres = ""
 let nodes: ReadonlyArray<Service> = []
 afterAll(() => Effect.runPromise(Scope.close(scope, Exit.void)))
 
-/** How the payments' partitions are led and copied, as a live broker says. */
+/** Leaders and replicas of the payments' partitions, asked of a running broker. */
 const partitionsOf = ({ brokers, name }: Installed) =>
   asOperator(brokers.split(","), async (admin) => {
     const { topics } = await admin.fetchTopicMetadata({ topics: [`${name}.payments`] })

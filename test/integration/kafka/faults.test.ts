@@ -72,7 +72,7 @@ suite("with a node of its own", () => {
           )
           assert.strictEqual(batches.at(-1)!.next, end)
         }
-        // from the middle of an aborted one too
+        // also from the middle of an aborted transaction
         assert.deepStrictEqual(
           (yield* readAll(topic, 0, 9)).records.map(({ value }) => value),
           (yield* readAll(topic)).records.filter(({ position }) => position >= 9).map(({ value }) => value)
@@ -98,7 +98,7 @@ suite("with a node of its own", () => {
         yield* Effect.promise(() => transaction.abort())
         const first = yield* Fiber.join(taken)
         const seen = [...first.records]
-        // the marker alone moves the reader to the end
+        // only the transaction's marker is left, and it moves the reader to the end
         let next = first.next
         while (next < 3) {
           const more = yield* reader.take
@@ -139,7 +139,7 @@ suite("with a node of its own", () => {
           assert.deepStrictEqual([(error as OutOfRange).start, (error as OutOfRange).end], [7, 10])
         }
         assert.deepStrictEqual(numbers((yield* readAll(topic, 0, 7)).records), [7, 8, 9])
-        // one that follows hands out what it has fetched, then fails
+        // a following reader returns what it has fetched, then fails
         for (const i of range(0, 5)) yield* log.append(topic, [record({ partition: 1, value: `${i}` })])
         const behind = yield* log.open(topic, 1, 0, { maxBytes: 1 })
         assert.deepStrictEqual(numbers((yield* behind.take).records), [0])
@@ -195,7 +195,7 @@ suite("with a node of its own", () => {
         yield* Effect.promise(() => new Promise((resolve) => void original(resolve, 500))).pipe(
           Effect.ensuring(Effect.sync(() => (globalThis.setTimeout = original)))
         )
-        // kafkajs alone sets one a millisecond and connection
+        // kafkajs without the repair sets one in every millisecond for each connection
         assert.isBelow(timers, 20)
       })
     )
@@ -227,7 +227,7 @@ suite("with a node of its own", () => {
           )
         const readers = yield* Effect.forkChild(Effect.forEach(range(0, 3), follow, { concurrency: "unbounded" }))
         const appenders = yield* Effect.forkChild(Effect.forEach(range(0, 3), append, { concurrency: "unbounded" }))
-        /** Waits until every partition has so many more, or appending has failed. */
+        /** Waits until so many more records were appended to every partition, or appending has failed. */
         const more = Effect.fnUntraced(function* (count: number) {
           const enough = appended.map((n) => n + count)
           while (appended.some((n, i) => n < enough[i]!) && appenders.pollUnsafe() === undefined)

@@ -1,4 +1,4 @@
-// Kafka's own Java clients beside this adapter: each reads what the other wrote, whatever it is packed with.
+// Kafka's own Java clients and this adapter: each reads what the other wrote, with every compression.
 import { execFile } from "node:child_process"
 import { writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
@@ -93,7 +93,7 @@ suite("beside Java", () => {
           records.map(({ eventId, key, value }) => `${key} ${value} ${eventId}`),
           codecs.flatMap((codec) => range(0, 2_000).map((i) => `k${i} {"codec":"${codec}","n":${i}} ${codec}${i}`))
         )
-        // they know no header for event time; the topic's time is the broker's
+        // they write no header for the event time, and the topic's record time is the broker's
         assert.isTrue(records.every(({ appendedAt, eventTime }) => appendedAt > 1e12 && eventTime === appendedAt))
       })
     )

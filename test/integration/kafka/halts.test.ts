@@ -24,7 +24,7 @@ beforeAll(async () => {
 afterAll(() => Effect.runPromise(Scope.close(scope, Exit.void)))
 
 let made = 0
-/** An application of one topic, whose name nobody else has, with one partition. */
+/** An application with one topic of a unique name and one partition. */
 const applicationOf = () => {
   const Paid = Event.make("paid", { id: Schema.String, who: Schema.String, at: Schema.Int })
   const payments = Topic.events(`payments-${process.pid}-${made++}`, {
@@ -53,7 +53,7 @@ const applicationOf = () => {
 const range = (from: number, to: number) => Array.from({ length: to - from }, (_, i) => from + i)
 
 const statusOf = ({ log, sql }: Engine) => readStatus(sql, log, [])
-/** Waits until the only partition stands still, and tells why. */
+/** Waits until the only partition is halted, and returns why. */
 const halted = Effect.fnUntraced(function* (on: Engine) {
   while (true) {
     const [row] = yield* query(
@@ -66,14 +66,14 @@ const halted = Effect.fnUntraced(function* (on: Engine) {
 }, Effect.timeout("30 seconds"))
 const handled = (on: Engine) => Effect.map(totals(on.sql), ({ events }) => events)
 
-/** What `status` says of the only partition. */
+/** What `status` reports of the only partition. */
 const assertUnhealthy = Effect.fnUntraced(function* (on: Engine, reason: RegExp) {
   const { healthy, projections } = yield* statusOf(on)
   assert.isFalse(healthy)
   assert.match(projections[0]!.halted ?? "", reason)
 })
 
-/** The log of brokers that are too old to tell topics of one name apart. */
+/** A log on brokers that are too old to have topic ids. */
 const withoutIdentity = (on: Engine): Engine => ({
   ...on,
   log: { ...on.log, identity: () => Effect.succeed(undefined) }
@@ -82,7 +82,7 @@ const withoutIdentity = (on: Engine): Engine => ({
 const test = (title: string, body: () => Effect.Effect<void, unknown, Scope.Scope>) =>
   it.live(title, () => Effect.scoped(body()), 60_000)
 
-/** Runs a new application over its first events, and stops it. */
+/** Runs a new application over its first events, then stops it. */
 const begun = Effect.fnUntraced(function* (log: (on: Engine) => Engine = (on) => on) {
   const parts = applicationOf()
   const on = log(yield* kafkaEngine(brokers, postgres, parts.application))
@@ -93,7 +93,7 @@ const begun = Effect.fnUntraced(function* (log: (on: Engine) => Engine = (on) =>
   assert.strictEqual(yield* handled(on), 10)
   return { ...parts, on }
 })
-/** Deletes the topic and makes it again, with so many records. */
+/** Deletes the topic and creates it again with so many records. */
 const remake = Effect.fnUntraced(function* (
   { on, paid, payments }: Effect.Success<ReturnType<typeof begun>>,
   records: number
@@ -173,7 +173,7 @@ suite("On Kafka a projection", () => {
       const on = yield* kafkaEngine(brokers, postgres, parts.application)
       const stop = yield* run(on)
       yield* settled(on)
-      // claimed, and nothing handled
+      // claimed, and nothing processed
       while (((yield* statusOf(on)).projections[0]?.epoch ?? 0) === 0) yield* Effect.sleep(20)
       yield* stop
       const [row] = yield* query(

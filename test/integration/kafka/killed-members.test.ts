@@ -1,4 +1,4 @@
-// A process that is killed must not hold its partitions for the length of its session, where the next one starts on the same machine.
+// A killed process must not keep its partitions until its session ends if the next process starts on the same machine.
 import { spawn } from "node:child_process"
 import { once } from "node:events"
 import { createInterface } from "node:readline"
@@ -30,7 +30,7 @@ const memberOf = async (args: ReadonlyArray<string>) => {
   return member
 }
 
-/** Takes part in the group without end; which partitions it was given. */
+/** Takes part in the group until it is interrupted, and records which partitions it was assigned. */
 const taker = (log: Log["Service"], topic: string) => {
   const given = new Set<number>()
   const taking = log.assign(topic, "g", ({ partition }) =>
@@ -76,7 +76,7 @@ suite("killed members of a group", () => {
         const topic = yield* fresh(partitions)
         const args = [(yield* brokers).join(","), topic, "g", String(sessionMs)]
         const member = yield* Effect.promise(() => memberOf(args))
-        // it answers no call to share anew, and so the other waits for it
+        // it takes no part in the rebalance, so the other member waits for it
         process.kill(member.pid!, "SIGSTOP")
         const { given, taking } = taker(log, topic)
         yield* Effect.raceFirst(
@@ -93,7 +93,7 @@ suite("killed members of a group", () => {
 
     it.effect.skipIf(process.platform !== "linux")("are noticed where their parent does not ask about them", () =>
       Effect.promise(async () => {
-        // the shell becomes a program that never asks about the child that the shell started, which ends later: the shell would ask
+        // the shell replaces itself by a program that never waits for the child, as a shell would, so the child becomes a zombie
         const parent = spawn("sh", ["-c", "sleep 0.5 & echo $!; exec sleep 60"], {
           stdio: ["ignore", "pipe", "inherit"]
         })
@@ -101,7 +101,7 @@ suite("killed members of a group", () => {
           const [line] = (await once(createInterface({ input: parent.stdout }), "line")) as [string]
           const defunct = { ...ownProcess, pid: Number(line) }
           while (!hasEnded(defunct)) await sleep(20)
-          // it is there all the same
+          // signals still reach it
           process.kill(defunct.pid, 0)
         } finally {
           parent.kill("SIGKILL")

@@ -19,11 +19,11 @@ const partitions = 60
 const batches = 24
 const batchBytes = 64 << 10
 const fetchBytes = 8 << 20
-/** Brokers hand out whole batches, so each reader may have one more than its share. */
+/** Brokers send whole batches, so each reader may hold one more than its share. */
 const bound = fetchBytes + partitions * batchBytes * 1.1
 
 const brokers = Effect.map(shared("kafka"), (endpoints) => endpoints.MILLRACE_KAFKA_BROKERS!.split(","))
-/** Bytes that this process has read from the brokers by now; a socket that is gone does not count. */
+/** How many bytes this process has read from the brokers so far, over sockets that are still open. */
 const received = (ports: ReadonlyArray<number>) => {
   const handles = (process as unknown as Record<string, (() => ReadonlyArray<unknown>) | undefined>)[
     "_getActiveHandles"
@@ -34,10 +34,10 @@ const received = (ports: ReadonlyArray<number>) => {
 }
 const canCount = "_getActiveHandles" in process && !("Deno" in globalThis)
 
-/** 8,000 characters that take a tenth of that where they are packed. */
+/** 8,000 characters that compress to a tenth. */
 const value = () => JSON.stringify(randomBytes(800).toString("hex").repeat(5))
 
-/** A topic with so many batches of 64 KiB in each partition; packed, each takes a tenth of that. */
+/** A topic with so many batches of 64 KiB in each partition; compressed, each takes a tenth of that. */
 const filled = Effect.fnUntraced(function* (compression: Compression) {
   const list = yield* brokers
   const log = yield* KafkaLog.make({ brokers: list, compression })
@@ -65,7 +65,7 @@ const test = Effect.fnUntraced(function* (compression: Compression) {
     (partition) => open(client, budget, { topic, partition, maxBytes: 1 << 20 }, 0),
     { concurrency: "unbounded" }
   )
-  // each has one batch, and handles it for ever
+  // each reader has taken one batch, and does not ask for the next
   const first = yield* Effect.forEach(readers, ({ take }) => take, { concurrency: "unbounded" })
   let held = -1
   while (held !== received(ports)) {
@@ -76,7 +76,7 @@ const test = Effect.fnUntraced(function* (compression: Compression) {
   assert.isBelow(held - before, bound)
   assert.isBelow(budget.peak, bound)
 
-  // then all go on: everything comes, to everybody, and within the bound
+  // then all go on: every reader gets everything, within the bound
   const counts = yield* Effect.forEach(
     readers,
     Effect.fnUntraced(function* ({ take }, partition) {

@@ -1,4 +1,4 @@
-// Signing in to Kafka: every mechanism, client certificates, and the one line that a user reads when it goes wrong.
+// Signing in to Kafka: every mechanism, client certificates, and the one line that a user reads when it fails.
 import { assert, it as vitest } from "@effect/vitest"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"

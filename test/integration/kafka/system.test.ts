@@ -1,4 +1,4 @@
-// The commands on real Kafka and PostgreSQL: topics made first, then the same tables and topics as embedded.
+// The commands on real Kafka and PostgreSQL: topics are created first, then tables and topics become the same as embedded.
 import { mkdtempSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
@@ -30,7 +30,7 @@ afterAll(async () => {
   rmSync(directory, { recursive: true, force: true })
 })
 
-/** A database of its own, on the node. Topics are the node's, so only one test at a time may run the application on it. */
+/** A new database on the node. Tests share the node's topics, so only one of them may run the application at a time. */
 const installed = Effect.fnUntraced(function* () {
   const { sql, url } = yield* databaseOn(postgres, 4)
   const brokers = node.endpoints.MILLRACE_KAFKA_BROKERS!
@@ -42,7 +42,7 @@ const test = (title: string, body: () => Effect.Effect<void, unknown, Scope.Scop
   it.live(title, () => Effect.scoped(body()), timeout)
 
 const derived = ["signals.scores.v1", "alerts.v1", "alerts.analytics.v1"]
-/** What a derived topic says by key, in its order: of a window the last only, for how often it is published is left to the batches. */
+/** The messages of a derived topic by key, in order; of a window only the last one, because batches decide how often it is published. */
 const sayings = Effect.fnUntraced(function* (log: Log["Service"], topic: string) {
   const byKey = new Map<string, Array<string>>()
   for (const { key, partition, value } of yield* recordsOf(log, topic)) {
@@ -54,7 +54,7 @@ const sayings = Effect.fnUntraced(function* (log: Log["Service"], topic: string)
   }
   return [...byKey].map(([key, said]) => `${key} ${said.join(" ")}`).toSorted()
 })
-/** Rows of every table that January's flights make, but for the last bits of sums, which are left to where batches end. */
+/** The rows of every table after January's flights, without the last bits of sums, which depend on where batches end. */
 const tablesOf = Effect.fnUntraced(function* (sql: Sql) {
   const ask = (text: string) => query("read", () => sql.unsafe<Array<Record<string, unknown>>>(text))
   const asText = (rows: ReadonlyArray<Record<string, unknown>>) => rows.map((row) => JSON.stringify(row))

@@ -1,4 +1,4 @@
-// Topics on Kafka: their settings, holes that compaction leaves, and generations of a group that was forgotten.
+// Topics on Kafka: their settings, holes that compaction leaves, and generations of a group that the brokers forgot.
 import { assert, it as vitest } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
@@ -29,7 +29,7 @@ const settingsOf = (name: string) =>
     ({ resources }) =>
       Object.fromEntries(resources[0]!.configEntries.map(({ configName, configValue }) => [configName, configValue]))
   )
-// the broker looks for what is to go once a second, and not only after half a minute
+// the broker looks for expired records every second, instead of every half minute
 const properties = { "log.initial.task.delay.ms": "500", "log.retention.check.interval.ms": "1000" }
 let tries = 0
 
@@ -64,7 +64,7 @@ suite("with a node of its own", () => {
           assert.strictEqual(settings["message.timestamp.type"], "LogAppendTime")
           assert.strictEqual(settings["min.insync.replicas"], "1")
           assert.strictEqual((yield* settingsOf(yield* fresh()))["retention.ms"], "-1")
-          // the broker would expire nothing: the segment's time is that of the append
+          // the broker expires nothing: the segment's time is the time of the append
           yield* Effect.sleep(2_500)
           assert.deepStrictEqual(yield* log.bounds(spec.name), [{ partition: 0, start: 0, end: 1 }])
         }).pipe(Effect.scoped)
@@ -83,7 +83,7 @@ suite("with a node of its own", () => {
           for (const i of range(0, 60)) yield* log.append(name, [record({ key: keys[i % 3]!, value: `${i}` })])
           const left = Effect.gen(function* () {
             while (true) {
-              // a segment rolls when something is appended to it
+              // a new segment starts only when something is appended
               yield* log.append(name, [record({ key: "roll" })])
               const all = yield* readAll(name).pipe(Effect.provideService(Log, log))
               const kept = all.records.filter(({ key }) => key !== "roll")
@@ -141,7 +141,7 @@ suite("with a node of its own", () => {
           const reader = yield* log.open(topic, 0, 5)
           const before = yield* log.identity(topic)
           yield* withAdmin((admin) => admin.deleteTopics({ topics: [topic] }))
-          // the brokers hear of it a moment later
+          // the brokers learn of it a moment later
           const error = yield* Effect.flip(Effect.forever(Effect.andThen(log.bounds(topic), Effect.sleep(20))))
           assert.strictEqual(error._tag, "UnknownTopic")
           yield* log.declare([{ name: topic, partitions: 1, compacted: false, retentionMs: undefined }])

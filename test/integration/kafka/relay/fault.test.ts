@@ -1,8 +1,9 @@
 // The relay to Kafka under faults, on a broker of its own: zombies, lost requests and answers, dying brokers and backends. Every message is
-// there once and in order, each time. Each wall was taken down once to see its test fail.
+// there once and in order, each time. Each protection was removed once to see its test fail.
 import { afterAll, assert, beforeAll } from "@effect/vitest"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
+import { failureOf } from "../../../../src/kafka/protocol/errors.ts"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Scope from "effect/Scope"
@@ -34,7 +35,7 @@ let broker: Service
 const test = testsOn(() => services)
 const partitions = 4
 
-/** Commits segments to all streams, in order: so many to each, and on until `enough`. The last sequence by stream. */
+/** Commits segments to all streams, in order: so many to each, and then until `enough`. Returns the last sequence by stream. */
 const publishing = Effect.fnUntraced(function* (
   sql: Sql,
   topics: ReadonlyArray<string>,
@@ -57,7 +58,7 @@ const publishing = Effect.fnUntraced(function* (
   }
   return seqs
 })
-/** Commits one segment more to each stream. */
+/** Commits one more segment to each stream. */
 const publishMore = Effect.fnUntraced(function* (sql: Sql, target: string, seqs: Readonly<Record<string, number>>) {
   const after: Record<string, number> = {}
   for (const [stream, seq] of Object.entries(seqs)) {
@@ -67,11 +68,11 @@ const publishMore = Effect.fnUntraced(function* (sql: Sql, target: string, seqs:
   }
   return after
 })
-/** Waits until every stream's mirrored position is at its end. */
+/** Waits until every stream's position in the database is at its end. */
 const settled = (sql: Sql, seqs: Readonly<Record<string, number>>) =>
   Effect.gen(function* () {
     while (true) {
-      // a backend may be one that is terminated
+      // the backend of this query may be one that is terminated
       const found = yield* Effect.orElseSucceed(positions(sql), () => [])
       const at = new Map(found.map(({ seq, stream }) => [stream, seq]))
       if (Object.entries(seqs).every(([stream, seq]) => at.get(stream) === seq)) return
@@ -119,7 +120,7 @@ suite("relay to Kafka, under faults", () => {
         assert.isTrue(Exit.isFailure(exit))
         assert.match(String(exit), /another relay took .* over/)
         assertOnce([yield* records(target)], { "p/events/0": 10, "p/events/1": 5, "p/events/2": 5, "p/events/3": 5 })
-        // and it goes on as the newest
+        // and it goes on as the newest owner
         yield* publish(sql, { firstSeq: 6, messages: 5, partition: 1, target })
         yield* Effect.sleep(100)
         while ((yield* shipAll(zombie)) < 5);
@@ -135,8 +136,8 @@ suite("relay to Kafka, under faults", () => {
       for (const topic of topics) yield* declare(log, topic, partitions)
       let fenced = 0
       yield* intercept((_, send) =>
-        send().catch((cause: { readonly type?: string }) => {
-          if (cause.type === "INVALID_PRODUCER_EPOCH") fenced++
+        send().catch((cause: unknown) => {
+          if (failureOf(cause).code === "INVALID_PRODUCER_EPOCH") fenced++
           throw cause
         })
       )
@@ -201,7 +202,7 @@ suite("relay to Kafka, under faults", () => {
       const zombie = yield* relay({ lanes: 3 }, unclaimed(outbox))
       const round = yield* Effect.forkScoped(Effect.exit(zombie.publish))
       yield* Deferred.await(stopped)
-      // the lanes that are no more have no producer that would fence those of before
+      // lanes that no longer exist have no producer that would fence the earlier ones
       const successor = yield* relay({ lanes: 1 }, unclaimed(outbox))
       assert.strictEqual(yield* shipAll(successor), 5 * partitions)
       resume()
@@ -213,7 +214,7 @@ suite("relay to Kafka, under faults", () => {
         () => sql`select lanes, generation, fenced from millrace.relay_grouping`
       )
       assert.deepStrictEqual(grouping, { lanes: 1, generation: 2, fenced: true })
-      // more again, by one that runs beside: both end up with the new number
+      // more lanes again, by a relay that runs beside: both end up with the new number
       const third = yield* relay({ lanes: 2 })
       yield* run(successor)
       yield* run(third)
@@ -243,7 +244,7 @@ suite("relay to Kafka, under faults", () => {
         }
         return send()
       })
-      // the ids of one lane are taken over before, so that only the lane itself waits
+      // the ids of one lane were taken over before, so that only the lane itself waits
       yield* query(
         "group",
         () => sql`insert into millrace.relay_grouping (target, lanes, fenced) values ('kafka', 1, true)`
@@ -257,7 +258,7 @@ suite("relay to Kafka, under faults", () => {
         yield* publish(sql, { firstSeq: 1, messages: 5, partition, target })
       step = 2
       resume[0]!()
-      // it ends, or, without the wall, is about to send
+      // it ends or, without the protection, is about to send
       yield* Effect.raceFirst(Fiber.await(round), Deferred.await(adding))
       const went = step
       step = 4

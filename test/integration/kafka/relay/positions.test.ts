@@ -1,4 +1,4 @@
-// Where the relay to Kafka begins and goes on: positions on Kafka against the outbox, on a real broker and a real PostgreSQL.
+// Where the relay to Kafka starts and goes on: positions on Kafka compared with the outbox, on a real broker and a real PostgreSQL.
 import { afterAll, assert, beforeAll } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -48,7 +48,7 @@ suite("positions of the relay to Kafka", () => {
       const first = yield* Scope.make()
       const running = yield* Scope.provide(relay(), first)
       assert.strictEqual(yield* shipAll(running), 18)
-      // 0: the same numbers mean other messages; 1: fewer; 2: fewer, and grown beyond by others
+      // 0: the same numbers mean other messages; 1: fewer messages; 2: fewer, and then more other messages than before
       yield* query("restore", () => sql`delete from millrace.outbox where first_seq = 4`)
       yield* query("restore", () => sql`update millrace.relay_position set seq = 3`)
       yield* publish(sql, { firstSeq: 4, messages: 3, target, incarnation: other })
@@ -70,7 +70,7 @@ suite("positions of the relay to Kafka", () => {
         (yield* offsetsOf(options, `${target}/p`, "events")).map(({ seq }) => seq),
         [6, 6, 6]
       )
-      // as the reason says: what Kafka has is looked up, and that is where it goes on; answers that are lost change nothing
+      // as the reason advises: set the position that Kafka has, and go on there; lost answers change nothing
       let ends = 0
       yield* intercept(async (key, send) => {
         const answer = await send()
@@ -153,7 +153,7 @@ suite("positions of the relay to Kafka", () => {
       const beginning = yield* transaction(
         sql,
         Effect.fnUntraced(function* (tx) {
-          // as long as it is not committed nobody sees that they are gone
+          // until it is committed no other transaction sees that they were deleted
           const [row] = yield* query(
             "collect",
             () => tx`select millrace.outbox_collect('{other}', -60000, 2) as deleted`

@@ -1,6 +1,7 @@
 // The relay to Kafka on a real broker and a real PostgreSQL, round by round: order, envelope, halts, lanes. Faults have a file of their own.
 import { afterAll, assert, beforeAll } from "@effect/vitest"
 import * as Effect from "effect/Effect"
+import { failureOf } from "../../../../src/kafka/protocol/errors.ts"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Scope from "effect/Scope"
@@ -124,7 +125,7 @@ suite("relay to Kafka", () => {
         const seq = Number(headers["millrace-seq"])
         assert.strictEqual(partition, seq <= 20 ? 1 : seq > 45 ? 3 : partitionOf(key ?? "", 4))
       }
-      // trace_id is a header of its own for others; the log's reader takes it from traceparent
+      // trace_id is a header for other readers; the log's reader takes it from traceparent
       assert.isFalse(found.some(({ headers }) => "trace_id" in headers))
     })
   )
@@ -140,7 +141,7 @@ suite("relay to Kafka", () => {
       const target = yield* relay({ accepts: (topic) => topic === name, segments: 3 })
       assert.strictEqual(yield* shipAll(target), 10)
       assert.deepStrictEqual(sequencesOf(yield* records(name)), { "p/events/0": [1, 2, 5, 6, 9, 10, 13, 14, 17, 18] })
-      // positions that passed over others only are written now and then
+      // positions that only moved past other targets' segments are written later
       while ((yield* target.lag).some(({ lag }) => lag > 0)) yield* shipAll(target)
       assert.deepStrictEqual(
         (yield* offsetsOf(options, `${name}/p`, "events")).map(({ seq }) => seq),
@@ -229,7 +230,7 @@ suite("relay to Kafka", () => {
           resources: [{ type: 2, name: small, configEntries: [{ name: "max.message.bytes", value: "200000" }] }]
         })
       )
-      // what is halted is tried again by itself
+      // a halted stream tries again by itself
       while ((yield* positions(sql)).some(({ halted: reason, stream }) => reason !== null && stream !== "p/events/1")) {
         yield* kafka.publish
         yield* Effect.sleep(20)
@@ -266,8 +267,8 @@ suite("relay to Kafka", () => {
       const scopes = yield* Effect.all([Scope.make(), Scope.make()])
       let fenced = 0
       yield* intercept((_, send) =>
-        send().catch((cause: { readonly type?: string }) => {
-          if (cause.type === "INVALID_PRODUCER_EPOCH") fenced++
+        send().catch((cause: unknown) => {
+          if (failureOf(cause).code === "INVALID_PRODUCER_EPOCH") fenced++
           throw cause
         })
       )
@@ -287,7 +288,7 @@ suite("relay to Kafka", () => {
         select count(*)::int as lanes from pg_locks l join millrace.relay_grouping g on l.classid::bigint = 1820000001 + 2 * g.number
         where l.locktype = 'advisory' and l.granted group by l.pid order by 1`
       )
-      // this test is a member too
+      // this test takes part as well
       while (JSON.stringify(yield* held) !== '[{"lanes":1},{"lanes":1},{"lanes":2}]') {
         const { held: own, surplus } = yield* lanes.claim(4)
         if (surplus > 0) yield* lanes.release(own.at(-1)!)
