@@ -1,4 +1,4 @@
-// The log-cleaner port: compaction and retention, for logs that do not clean themselves. Topics say what is cleaned, the caller when.
+// The log-cleaner port: compaction and retention, for logs that do not clean themselves.
 import * as Context from "effect/Context"
 import type * as Effect from "effect/Effect"
 import type { LogError } from "./log.ts"

@@ -7,23 +7,23 @@ import type { Table } from "./read-model.ts"
 import type { Row } from "./recorder.ts"
 import type { Window } from "./window.ts"
 
-/** The SQL types that columns have. */
+/** The SQL types of columns. */
 export type SqlType = "text" | "bigint" | "double precision" | "boolean" | "timestamptz" | "jsonb"
 /** A column of a read model. */
 export interface Column {
   readonly name: string
   readonly type: SqlType
   readonly nullable: boolean
-  /** What a batch's delta does to it; undefined: the new value replaces the old one. */
+  /** How the delta of a batch changes the stored value; undefined: the new value replaces it. */
   readonly delta?: "count" | "sum" | "min" | "max"
-  /** Null stands for a field that the row does not have. */
+  /** The field is optional in the schema: null in the database means that the row does not have it. */
   readonly optional?: true
-  /** A value for PostgreSQL, if it is not itself. Throws `UnencodableValue`. */
+  /** Converts a value for PostgreSQL; undefined if it is stored as it is. Throws `UnencodableValue`. */
   readonly encode?: (value: unknown) => unknown
-  /** A value from PostgreSQL, where it is not itself. */
+  /** Converts a value from PostgreSQL; undefined if it is used as it is. */
   readonly decode?: (value: unknown) => unknown
 }
-/** A read model as the store knows it: a table or a window's rows. */
+/** A read model as a relation in SQL: a table, or the rows of a window. */
 export interface Relation {
   readonly name: string
   readonly columns: ReadonlyArray<Column>
@@ -39,7 +39,7 @@ type Json = {
   readonly $ref?: string
 }
 
-/** The column for a schema. What JSON tells apart decides; `Column.timestamptz` says so in its title. */
+/** The column of a schema. Its SQL type follows from the JSON Schema, whose title is `timestamptz` for `Column.timestamptz`. */
 export const columnOf = (name: string, schema: Fields[string]): Column => {
   const document = Schema.toJsonSchemaDocument(schema as unknown as Schema.Schema<unknown>)
   const definitions = document.definitions as Readonly<Record<string, Json>>
@@ -61,14 +61,14 @@ export const columnOf = (name: string, schema: Fields[string]): Column => {
     ...codecOf(name, schema as unknown as Schema.Codec<unknown>, type)
   }
 }
-/** A value does not fit its column's schema. It counts as data that PostgreSQL refuses: `code` is the SQLSTATE for that. */
+/** A value does not fit the schema of its column. It is treated as data that PostgreSQL refuses: `code` is the SQLSTATE for that. */
 export class UnencodableValue extends Error {
   readonly code = "22023"
   constructor(column: string, reason: string) {
     super(`column ${column}: ${reason}`)
   }
 }
-/** How values go in and come back, where they do not as they are. */
+/** The conversions of a column's values, if they are not stored as they are. */
 const codecOf = (name: string, schema: Schema.Codec<unknown>, type: SqlType): Pick<Column, "encode" | "decode"> => {
   const codec = Schema.toCodecJson(schema)
   const isPlain = SchemaAST.toEncoded(codec.ast) === codec.ast
@@ -102,14 +102,14 @@ const typeOf = (json: Json): SqlType => {
 const titled = (json: Json, title: string): boolean =>
   json.title === title || (json.allOf?.some((part) => titled(part, title)) ?? false)
 
-/** A table's relation. */
+/** The relation of a table. */
 export const tableRelation = (table: Table.Any): Relation => ({
   name: table.name,
   columns: Object.entries(table.columns).map(([name, schema]) => columnOf(name, schema)),
   key: table.primaryKey
 })
 
-/** A window's relation: key, `window_size` and `window_start` where its shape has them, and the aggregates. */
+/** The relation of a window: the key, `window_size` and `window_start` (except for a global window), and the aggregates. */
 export const windowRelation = (window: Window.Any): Relation => {
   const sized = window.shape.type !== "global"
   const fold = Object.values(window.aggregate).some(({ sql }) => sql === "fold")
@@ -122,14 +122,14 @@ export const windowRelation = (window: Window.Any): Relation => {
     if (sql === "fold") columns.push(columnOf(name, state as Fields[string]))
     else {
       const type = sql === "count" ? "bigint" : "double precision"
-      // where a row is read and folded here, all its columns are written back whole
+      // the row of a fold is read and changed by the runner, so all its columns are written back as values
       columns.push(fold ? { name, type, nullable: false } : { name, type, nullable: false, delta: sql })
     }
   }
   return { name: window.name, columns, key: sized ? [...window.key, "window_size", "window_start"] : window.key }
 }
 
-/** The relations of all read models that a projection writes, in the order of their names. */
+/** The relations of all read models that a projection writes, ordered by name. */
 export const readModelsOf = (writes: ReadonlyArray<Writable>): ReadonlyArray<Relation & { readonly shared: boolean }> =>
   writes
     .filter((target) => target.kind !== "topic")
@@ -138,30 +138,30 @@ export const readModelsOf = (writes: ReadonlyArray<Writable>): ReadonlyArray<Rel
     )
     .toSorted((a, b) => (a.name < b.name ? -1 : 1))
 
-/** Why a read model cannot have the key that it declares; undefined if all can. Keys are compared here and in the database alike. */
+/** Why the key of a read model is not possible; undefined if all keys are. Keys must compare the same in the runner and in PostgreSQL. */
 export const keyProblem = (writes: ReadonlyArray<Writable>): string | undefined => {
   for (const { columns, key, name } of readModelsOf(writes)) {
     for (const column of key.map((part) => columns.find((other) => other.name === part)!)) {
-      const what = `${column.name} is a column of ${name}'s key`
-      if (column.nullable) return `${what} and may be null or left out: give it a value that says so`
+      const what = `column ${column.name} in the key of ${name}`
+      if (column.nullable) return `${what} may be null or missing; use a schema that requires a value`
       if (column.encode !== undefined) {
-        return `${what} and has the type ${column.type} or is transformed: keys are texts, numbers, booleans or timestamptz, as they are`
+        return `${what} has the type ${column.type} or a schema that transforms it; keys can be strings, numbers, booleans or timestamptz`
       }
     }
   }
   return undefined
 }
 
-/** What a number must be so that its column can store it, read it back, publish it and add to it. Other numbers are refused. */
+/** Which numbers a column of each SQL type can store, read back, publish and add up; for errors. Other numbers are refused. */
 export const storableNumbers: Partial<Record<SqlType, string>> = {
   bigint: "a whole number up to 2^53",
   "double precision": "a finite number",
   timestamptz: "a number of milliseconds"
 }
-/** Whether a column of the type can store the number, see `storableNumbers`. */
+/** Whether a column of this type can store the number; see `storableNumbers`. */
 export const isStorableNumber = (type: SqlType, value: number): boolean =>
   type === "bigint" ? Number.isSafeInteger(value) : Number.isFinite(value)
-/** A row as the read model's definition has it, from the one that was read. */
+/** A row as the read model declares it, from a row that was read from PostgreSQL. */
 export const fromRow = ({ columns }: Relation, row: Row): Row => {
   const values: Row = {}
   for (const { decode, name, optional } of columns) {

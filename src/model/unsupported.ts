@@ -13,12 +13,12 @@ const windowReason = (window: Window.Any, sources: number): string | undefined =
   }
   if (sources === 1 && !shared) return undefined
   const writers = shared ? "is shared" : `the projection has ${sources} sources`
-  const why = `${writers}, so several partitions would write its rows: give each its own window, or re-key through one topic`
+  const why = `${writers}, so several partitions would write its rows; use a window for each of them, or re-key the events through one topic`
   if (topic !== undefined) return `${name} is published and ${why}`
   return Object.values(aggregate).some(({ sql }) => sql === "fold") ? `${name} has a fold and ${why}` : undefined
 }
 
-/** Why nothing can run a projection, the test kit included; undefined if it can be run. The reason says what to do instead. */
+/** Why a projection cannot run at all, not even in the test kit, and what to do instead; undefined if it can. */
 export const definitionProblem = ({ sources, writes }: Projection.Any): string | undefined => {
   const twice = sources.find(({ name }, i) => sources.findIndex((other) => other.name === name) < i)
   if (twice !== undefined) return `it lists the source ${twice.name} twice; list it once`
@@ -28,7 +28,7 @@ export const definitionProblem = ({ sources, writes }: Projection.Any): string |
   }
   return undefined
 }
-/** Why the runner cannot run a projection; undefined if it can. The reason says what to do instead. */
+/** Why the runner cannot run a projection, and what to do instead; undefined if it can. */
 export const unsupportedReason = (projection: Projection.Any): string | undefined => {
   const aggregate = projection.sources.find(({ kind }) => kind !== "topic")
   if (aggregate === undefined) return definitionProblem(projection)

@@ -221,7 +221,7 @@ const routesOf =
       const append = async (topic: string, records: Parameters<typeof log.append>[1]): Promise<Appended> =>
         Effect.runPromiseWith(context)(
           Effect.match(log.append(topic, records), {
-            onSuccess: (places): Appended => ({ _tag: "Places", places }),
+            onSuccess: (positions): Appended => ({ _tag: "Positions", positions }),
             onFailure: (error): Appended => ({ _tag: "Failed", error })
           })
         )

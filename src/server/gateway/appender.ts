@@ -3,7 +3,7 @@ import type { LogError, NewRecord, LogPosition, UnknownTopic } from "../../log/l
 
 /** The result of an append. `Overloaded`: too many events are waiting, so nothing was appended. */
 export type Appended =
-  | { readonly _tag: "Places"; readonly places: ReadonlyArray<LogPosition> }
+  | { readonly _tag: "Positions"; readonly positions: ReadonlyArray<LogPosition> }
   | { readonly _tag: "Failed"; readonly error: LogError | UnknownTopic }
   | { readonly _tag: "Overloaded" }
 
@@ -78,8 +78,8 @@ export class Appender {
     for (const { done, records } of jobs) {
       const until = from + records.length
       done(
-        appended._tag === "Places" && jobs.length > 1
-          ? { ...appended, places: appended.places.slice(from, until) }
+        appended._tag === "Positions" && jobs.length > 1
+          ? { ...appended, positions: appended.positions.slice(from, until) }
           : appended
       )
       from = until

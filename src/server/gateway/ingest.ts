@@ -164,8 +164,8 @@ class RequestAppender {
       const outcome = outcomes.get(event.entry)!
       const { appended } = outcome
       if ("code" in appended) this.#results.reject(spot, appended)
-      else if (appended._tag === "Places") {
-        this.#results.accept(event.entry.topic.name, appended.places[outcome.next++]!, event.record.eventId)
+      else if (appended._tag === "Positions") {
+        this.#results.accept(event.entry.topic.name, appended.positions[outcome.next++]!, event.record.eventId)
       }
     }
   }
@@ -180,12 +180,12 @@ class RequestAppender {
       typeof count === "number"
         ? await appender.append(topic, withPartitions(drafts, count))
         : ({ _tag: "Failed", error: count } as const)
-    if (appended._tag !== "Places") {
+    if (appended._tag !== "Positions") {
       this.#broken.add(entry)
       return appended._tag === "Overloaded" ? overloaded(topic) : storageFault(entry, appended.error)
     }
     metrics.appended(topic, performance.now() - began)
-    metrics.accepted(topic, appended.places.length)
+    metrics.accepted(topic, appended.positions.length)
     return appended
   }
 }

@@ -177,18 +177,18 @@ export class Checker {
   #named(name: unknown, what: "key" | "event_id", value: unknown): InvalidEvent | undefined {
     const { nameBytes } = this.#limits
     if (typeof name === "string" && name !== "" && !isLonger(name, nameBytes)) return undefined
-    const says = what === "key" ? "the key" : "the event id"
+    const label = what === "key" ? "the key" : "the event id"
     const path = fieldOf(value, name)
     if (typeof name !== "string") {
       return faulty(
         "invalid_key",
-        `${says} is ${shown(name)}; it must be a string`,
+        `${label} is ${shown(name)}; it must be a string`,
         "compare the event with its schema in /openapi.json",
         path
       )
     }
-    if (name === "") return faulty(`empty_${what}`, `${says} is empty`, "send a value that is not empty", path)
-    const message = `${says} has ${Buffer.byteLength(name)} bytes; the limit is ${nameBytes}`
+    if (name === "") return faulty(`empty_${what}`, `${label} is empty`, "send a value that is not empty", path)
+    const message = `${label} has ${Buffer.byteLength(name)} bytes; the limit is ${nameBytes}`
     return faulty(`${what}_too_long`, message, "send a shorter value, for example a hash", path)
   }
 }

@@ -322,7 +322,7 @@ describe("the runner cannot run", () => {
     )
     const nullable = ReadModel.table("t", { columns: { id: Schema.NullOr(Schema.String) }, primaryKey: ["id"] })
     expect(() => Projection.live(projectionOf("p", [nullable]) as never, [])).toThrow(
-      "projection p: id is a column of t's key and may be null"
+      "projection p: column id in the key of t may be null or missing; use a schema that requires a value"
     )
   })
 })

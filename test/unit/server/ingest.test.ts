@@ -225,44 +225,44 @@ describe("group commit", () => {
       []
     const append = (_topic: string, records: ReadonlyArray<NewRecord>) =>
       new Promise<Appended>((done) => calls.push({ keys: records.map(({ key }) => key), done }))
-    const places = (index: number, from: number): void => {
+    const positions = (index: number, from: number): void => {
       const { done, keys } = calls[index]!
-      done({ _tag: "Places", places: keys.map((_, i) => ({ partition: 0, position: from + i })) })
+      done({ _tag: "Positions", positions: keys.map((_, i) => ({ partition: 0, position: from + i })) })
     }
-    return { append, calls, places }
+    return { append, calls, positions }
   }
 
   test("requests that arrive during an append share the next one, and each gets its own positions", async () => {
-    const { append, calls, places } = held()
+    const { append, calls, positions } = held()
     const appender = new Appender(append, 100)
     const first = appender.append("t", [record("a")])
     const second = appender.append("t", [record("b"), record("c")])
     const third = appender.append("t", [record("d")])
     expect(calls.map(({ keys }) => keys)).toEqual([["a"]])
-    places(0, 0)
-    expect(await first).toMatchObject({ places: [{ position: 0 }] })
+    positions(0, 0)
+    expect(await first).toMatchObject({ positions: [{ position: 0 }] })
     await expect.poll(() => calls.length).toBe(2)
     expect(calls.map(({ keys }) => keys)).toEqual([["a"], ["b", "c", "d"]])
-    places(1, 10)
-    expect(await second).toMatchObject({ places: [{ position: 10 }, { position: 11 }] })
-    expect(await third).toMatchObject({ places: [{ position: 12 }] })
+    positions(1, 10)
+    expect(await second).toMatchObject({ positions: [{ position: 10 }, { position: 11 }] })
+    expect(await third).toMatchObject({ positions: [{ position: 12 }] })
   })
 
   test("a record that the log refuses fails its own request only", async () => {
-    const { append, calls, places } = held()
+    const { append, calls, positions } = held()
     const appender = new Appender(append, 100)
     void appender.append("t", [record("a")])
     const bad = appender.append("t", [record("bad")])
     const good = appender.append("t", [record("good")])
-    places(0, 0)
+    positions(0, 0)
     await expect.poll(() => calls.length).toBe(2)
     calls[1]!.done({ _tag: "Failed", error: unavailable })
     await expect.poll(() => calls.length).toBe(3)
     calls[2]!.done({ _tag: "Failed", error: unavailable })
     await expect.poll(() => calls.length).toBe(4)
-    places(3, 5)
+    positions(3, 5)
     expect(await bad).toMatchObject({ _tag: "Failed" })
-    expect(await good).toMatchObject({ places: [{ position: 5 }] })
+    expect(await good).toMatchObject({ positions: [{ position: 5 }] })
   })
 
   test("a request above the limit of waiting records is refused, and nothing of it is appended", async () => {

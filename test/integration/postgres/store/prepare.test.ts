@@ -72,7 +72,7 @@ describe("preparing", () => {
       const keyed = ReadModel.table("t", { columns: { k: Schema.NullOr(Schema.String) }, primaryKey: ["k"] })
       assert.match(
         yield* refusal(sql, projectionOf("p", [keyed])),
-        /^Mismatch projection p: k is a column of t's key and may be null/
+        /^Mismatch projection p: column k in the key of t may be null or missing; use a schema that requires a value/
       )
       assert.deepStrictEqual(yield* made(sql), [])
     })

@@ -163,15 +163,15 @@ describe("definitions", () => {
   })
 
   test.each([
-    ["null", Schema.NullOr(Schema.String), /may be null or left out/],
-    ["nothing", Schema.optionalKey(Schema.String), /may be null or left out/],
+    ["null", Schema.NullOr(Schema.String), /may be null or missing; use a schema that requires a value/],
+    ["nothing", Schema.optionalKey(Schema.String), /may be null or missing; use a schema that requires a value/],
     ["a struct", Schema.Struct({}), /has the type jsonb/],
-    ["a date", Schema.Date, /has the type text or is transformed/]
+    ["a date", Schema.Date, /has the type text or a schema that transforms it; keys can be/]
   ])("a key may not be %s", (_, schema, reason) => {
     expect(keyProblem(projectionOf({ id: Schema.String, k: schema }, ["id", "k"]).writes)).toMatch(reason)
     const window = Window.global("w", { key: { k: schema }, aggregate: { n: Agg.count } })
     const projection = Projection.make({ name: "p", version: 1, source, writes: [window], handle: () => {} })
-    expect(keyProblem(projection.writes)).toMatch(/^k is a column of w's key/)
+    expect(keyProblem(projection.writes)).toMatch(/^column k in the key of w /)
   })
   test("texts, numbers, booleans and instants can be keys", () => {
     const columns = { a: Schema.String, b: Schema.Finite, c: Schema.Boolean, d: Column.timestamptz, e: Schema.Int }
