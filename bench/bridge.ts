@@ -1,5 +1,5 @@
-// How fast the bridge mirrors what is there, each way, on both transports, and how soon a record is on the other side at a steady rate.
-// One process of the bridge, one broker each beside it, and this process, which writes and reads.
+// Measures how many records per second the bridge mirrors in each direction and on each transport, and its latency at a steady rate. One process of the
+// bridge, one Kafka and one Pulsar beside it, and this process, which writes and reads.
 //
 // node bench/bridge.ts [--records N] [--partitions N] [--rate N] [--seconds N] [--json]
 import { parseArgs } from "node:util"
@@ -9,13 +9,13 @@ import * as References from "effect/References"
 import { mirrorOnce } from "../src/bridge/bridge.ts"
 import { shared } from "../stack/testing.ts"
 import {
-  type Both,
-  both,
+  type BothSides,
+  openBothSides,
   declare,
   eventually,
   full,
   partitioned,
-  placesOf,
+  sideOptionsOf,
   publish,
   recordOf,
   unique
@@ -38,7 +38,7 @@ const rate = Number(values.rate)
 const seconds = Number(values.seconds)
 const value = (i: number) => JSON.stringify({ event_id: `e${i}`, score: (i * 31) % 1_000, text: "x".repeat(60) })
 
-/** Records a second, and what one of them costs this process, in which the bridge runs. */
+/** Measures records per second, and the CPU time per record of this process, in which the bridge runs. */
 const timed = Effect.fnUntraced(function* <A, E, R>(effect: Effect.Effect<A, E, R>) {
   const [from, before] = [performance.now(), process.cpuUsage()]
   yield* effect
@@ -48,11 +48,11 @@ const timed = Effect.fnUntraced(function* <A, E, R>(effect: Effect.Effect<A, E, 
 })
 
 const tickMs = 20
-/** The first records meet connections that are being made. */
+/** Records of this first time do not count, because connections are still being opened. */
 const warmMs = 2_000
 const now = () => performance.timeOrigin + performance.now()
 
-/** Writes at the rate for the time; a write has some records, each with when it was made. */
+/** Writes at the given rate for the given time. Each record contains the time at which it was written. */
 const steadily = Effect.fnUntraced(function* (
   write: (texts: ReadonlyArray<string>) => Effect.Effect<unknown, unknown>
 ) {
@@ -66,7 +66,7 @@ const steadily = Effect.fnUntraced(function* (
   }
   return made
 })
-/** Latencies of what arrived, in milliseconds, without those of the beginning. */
+/** The latencies of records that arrived, in milliseconds, without those of the warm-up. */
 class Latencies {
   count = 0
   private readonly first = now()
@@ -83,11 +83,11 @@ class Latencies {
   }
 }
 
-/** From the append on Kafka until a reader on Pulsar has it. */
-const latencyOut = Effect.fnUntraced(function* (ends: Both, topic: string) {
-  const parts = yield* ends.pulsar.partitionsOf(full(topic))
+/** Measures from the append on Kafka until a reader on Pulsar has the record. */
+const latencyOut = Effect.fnUntraced(function* (sides: BothSides, topic: string) {
+  const parts = yield* sides.pulsar.partitionsOf(full(topic))
   const readers = yield* Effect.promise(() =>
-    Promise.all(parts.map((part) => ends.cluster.transport.read({ topic: part, from: "latest" })))
+    Promise.all(parts.map((part) => sides.cluster.transport.read({ topic: part, from: "latest" })))
   )
   const seen = new Latencies()
   const state = { over: false }
@@ -102,7 +102,7 @@ const latencyOut = Effect.fnUntraced(function* (ends: Both, topic: string) {
   )
   let next = 0
   const write = (texts: ReadonlyArray<string>) =>
-    ends.log.append(
+    sides.log.append(
       topic,
       texts.map((text) => recordOf(`k${next}`, text, { partition: next++ % partitions }))
     )
@@ -112,16 +112,16 @@ const latencyOut = Effect.fnUntraced(function* (ends: Both, topic: string) {
   yield* Effect.promise(() => reading)
   return seen.figures
 })
-/** From the send to Pulsar until a reader of committed records on Kafka has it. */
-const latencyBack = Effect.fnUntraced(function* (ends: Both, topic: string) {
+/** Measures from the send to Pulsar until a reader of committed records on Kafka has the record. */
+const latencyBack = Effect.fnUntraced(function* (sides: BothSides, topic: string) {
   const seen = new Latencies()
   const reading = yield* Effect.forkChild(
     Effect.forEach(
-      yield* ends.log.bounds(topic),
+      yield* sides.log.bounds(topic),
       ({ end, partition }) =>
         Effect.scoped(
           Effect.gen(function* () {
-            const reader = yield* ends.log.open(topic, partition, end)
+            const reader = yield* sides.log.open(topic, partition, end)
             while (true) for (const { value } of (yield* reader.take).records) seen.add(value!)
           })
         ),
@@ -131,7 +131,7 @@ const latencyBack = Effect.fnUntraced(function* (ends: Both, topic: string) {
   const producers = yield* Effect.promise(() =>
     Promise.all(
       Array.from({ length: partitions }, (_, i) =>
-        ends.cluster.transport.produce({ topic: `${full(topic)}-partition-${i}`, batching: true, maxPending: 10_000 })
+        sides.cluster.transport.produce({ topic: `${full(topic)}-partition-${i}`, batching: true, maxPending: 10_000 })
       )
     )
   )
@@ -150,12 +150,12 @@ const latencyBack = Effect.fnUntraced(function* (ends: Both, topic: string) {
   yield* Effect.promise(() => Promise.all(producers.map((producer) => producer.close())))
   return seen.figures
 })
-/** Latencies both ways, one way after the other, through a process of its own. */
-const latencies = Effect.fnUntraced(function* (ends: Both) {
+/** Measures the latency in both directions, one after the other, through a bridge in a process of its own. */
+const latencies = Effect.fnUntraced(function* (sides: BothSides) {
   const [name, topic] = [unique("bench"), unique("latency")]
   for (const one of [topic, `${topic}-back`]) {
-    yield* declare(ends.log, one, partitions)
-    yield* partitioned(ends, full(one), partitions)
+    yield* declare(sides.log, one, partitions)
+    yield* partitioned(sides, full(one), partitions)
   }
   const file = yield* rulesFile({
     name,
@@ -164,25 +164,25 @@ const latencies = Effect.fnUntraced(function* (ends: Both) {
       { name: "in", from: `pulsar:${full(`${topic}-back`)}`, to: `kafka:${topic}-back` }
     ]
   })
-  const process = yield* bridgeProcess(ends.places, file)
+  const process = yield* bridgeProcess(sides.options, file)
   yield* eventually(Effect.sync(() => process.url() !== undefined))
-  // its groups have come together
+  // until its groups are formed
   yield* Effect.sleep(5_000)
-  return { to_pulsar: yield* latencyOut(ends, topic), to_kafka: yield* latencyBack(ends, `${topic}-back`) }
+  return { to_pulsar: yield* latencyOut(sides, topic), to_kafka: yield* latencyBack(sides, `${topic}-back`) }
 }, Effect.scoped)
 
 const measure = Effect.fnUntraced(function* (transport: (typeof transports)[number]) {
-  const ends = yield* both(placesOf(yield* shared("kafka", "pulsar"), transport))
+  const sides = yield* openBothSides(sideOptionsOf(yield* shared("kafka", "pulsar"), transport))
   const [name, topic] = [unique("bench"), unique("bench")]
-  yield* declare(ends.log, topic, partitions)
-  yield* declare(ends.log, `${topic}-back`, partitions)
-  yield* partitioned(ends, full(topic), partitions)
-  yield* partitioned(ends, full(`${topic}-back`), partitions)
+  yield* declare(sides.log, topic, partitions)
+  yield* declare(sides.log, `${topic}-back`, partitions)
+  yield* partitioned(sides, full(topic), partitions)
+  yield* partitioned(sides, full(`${topic}-back`), partitions)
   for (let i = 0; i < records; i += 5_000) {
     const some = Array.from({ length: Math.min(5_000, records - i) }, (_, n) =>
       recordOf(`k${(i + n) % 1_000}`, value(i + n), { partition: n % partitions, eventId: `e${i + n}`, tenant: "acme" })
     )
-    yield* ends.log.append(topic, some)
+    yield* sides.log.append(topic, some)
   }
   for (let partition = 0; partition < partitions; partition++) {
     for (let i = 0; i < records / partitions; i += 5_000) {
@@ -192,16 +192,16 @@ const measure = Effect.fnUntraced(function* (transport: (typeof transports)[numb
         value: value(i + n),
         properties: { event_id: `e${i + n}`, tenant: "acme" }
       }))
-      yield* publish(ends, `${full(`${topic}-back`)}-partition-${partition}`, some, true)
+      yield* publish(sides, `${full(`${topic}-back`)}-partition-${partition}`, some, true)
     }
   }
   const out = { name, rules: [{ name: "out", from: `kafka:${topic}`, to: `pulsar:${full(topic)}` }] }
   const back = { name, rules: [{ name: "in", from: `pulsar:${full(`${topic}-back`)}`, to: `kafka:${topic}-back` }] }
   return {
     transport,
-    to_pulsar: yield* timed(mirrorOnce(yield* ends.bridge(out))),
-    to_kafka: yield* timed(mirrorOnce(yield* ends.bridge(back))),
-    latency: yield* latencies(ends)
+    to_pulsar: yield* timed(mirrorOnce(yield* sides.bridge(out))),
+    to_kafka: yield* timed(mirrorOnce(yield* sides.bridge(back))),
+    latency: yield* latencies(sides)
   }
 })
 

@@ -1,4 +1,4 @@
-// `millrace bridge` as processes of their own, and the files that they are given. It holds no test.
+// Runs `millrace bridge` as a process, and writes the files that it reads.
 import { spawn } from "node:child_process"
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
@@ -7,42 +7,42 @@ import { fileURLToPath } from "node:url"
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import type { BridgeOptions } from "../../src/bridge/definition.ts"
-import type { Places } from "./bridge.ts"
+import type { SideOptions } from "./bridge.ts"
 
-/** The environment of a command that reaches both systems. */
-export const environmentOf = ({ kafka, pulsar: { adminUrl, client, url } }: Places) => ({
+/** The environment variables by which a command reaches both sides. */
+export const environmentOf = ({ kafka, pulsar: { adminUrl, client, url } }: SideOptions) => ({
   MILLRACE_KAFKA_BROKERS: kafka.brokers.join(","),
   MILLRACE_PULSAR_URL: url,
   MILLRACE_PULSAR_ADMIN_URL: adminUrl,
   MILLRACE_PULSAR_CLIENT: client
 })
 
-/** A bridge as a process of its own: the command. */
+/** A running `millrace bridge`. */
 export interface BridgeProcess {
   readonly signal: (signal: NodeJS.Signals) => void
   readonly isAlive: () => boolean
-  /** Whether SIGSTOP holds it. Linux only. */
+  /** Whether it is stopped by SIGSTOP. Linux only. */
   readonly isStopped: () => boolean
-  /** Its exit code, or null where a signal ended it, when it has ended. */
+  /** Resolves when it has ended: with its exit code, or null if a signal ended it. */
   readonly ended: Promise<number | null>
-  /** What it wrote to standard error, the last of it. */
+  /** The end of what it wrote to standard error. */
   readonly said: () => string
-  /** Where it serves health and metrics, once it does. */
+  /** The URL of its health and metrics; undefined until it serves them. */
   readonly url: () => string | undefined
 }
-/** How a process differs from the usual. */
+/** What is special about a process. */
 export interface ProcessOptions {
-  /** Of a patched copy of the tree; default: this one. */
+  /** The root of a patched copy of the tree. Default: this tree. */
   readonly root?: string
-  /** The point that `points.mjs` of the copy kills or stops it at. */
+  /** The value of MILLRACE_POINT: at which point the copy kills or stops it. */
   readonly point?: string
 }
 const here = fileURLToPath(new URL("../..", import.meta.url))
 const runtime = "Deno" in globalThis ? ["run", "-A"] : []
 
-/** Starts `millrace bridge` with the rules of a file; killed at the latest when the scope closes. */
+/** Starts `millrace bridge` with a rules file. The process is killed when the scope closes. */
 export const bridgeProcess = (
-  places: Places,
+  options: SideOptions,
   rules: string,
   { point, root = here }: ProcessOptions = {}
 ): Effect.Effect<BridgeProcess, never, Scope.Scope> =>
@@ -51,9 +51,9 @@ export const bridgeProcess = (
       const args = [...runtime, join(root, "bin", "millrace.mjs"), "bridge", "--rules", rules, "--json", "--port", "0"]
       const child = spawn(process.execPath, args, {
         cwd: root,
-        // a copy's process ends with whoever holds its standard input
+        // a process of a patched copy ends when its standard input closes
         stdio: [root === here ? "ignore" : "pipe", "pipe", "pipe"],
-        env: { ...process.env, NODE_OPTIONS: "", ...environmentOf(places), ...(point && { MILLRACE_POINT: point }) }
+        env: { ...process.env, NODE_OPTIONS: "", ...environmentOf(options), ...(point && { MILLRACE_POINT: point }) }
       })
       let [out, said] = ["", ""]
       child.stdout!.on("data", (chunk: Buffer) => (out += chunk.toString()))
@@ -63,7 +63,7 @@ export const bridgeProcess = (
       const ended = new Promise<number | null>((resolve) => child.once("close", (code) => resolve(code)))
       const isAlive = () => child.exitCode === null && child.signalCode === null
       return {
-        // not the child's own `kill`, after which Deno tells no exit code
+        // not the child's own `kill`, after which Deno reports no exit code
         signal: (signal) => void (isAlive() && process.kill(child.pid!, signal)),
         isAlive,
         isStopped: () => /^\d+ \(.*\) T/.test(readFileSync(`/proc/${child.pid}/stat`, "utf8")),
@@ -78,7 +78,7 @@ export const bridgeProcess = (
         return ended
       })
   )
-/** A file for the length of a scope. */
+/** Writes a file, and removes it when the scope closes. */
 export const fileWith = (name: string, text: string): Effect.Effect<string, never, Scope.Scope> =>
   Effect.acquireRelease(
     Effect.sync(() => {
@@ -88,5 +88,5 @@ export const fileWith = (name: string, text: string): Effect.Effect<string, neve
     }),
     (directory) => Effect.sync(() => rmSync(directory, { recursive: true, force: true }))
   ).pipe(Effect.map((directory) => join(directory, name)))
-/** Rules in a file, for the length of a scope. */
+/** Writes a rules file, and removes it when the scope closes. */
 export const rulesFile = (options: BridgeOptions) => fileWith("rules.json", JSON.stringify(options))

@@ -1,4 +1,4 @@
-// Bridges for tests: both systems as a bridge sees them, topics to fill and to read, and what is found there. It holds no test.
+// What tests of the bridge share: both sides, topics to write and to read, and changes that Kafka and Pulsar make by themselves only after long.
 import * as Effect from "effect/Effect"
 import * as References from "effect/References"
 import type * as Scope from "effect/Scope"
@@ -19,50 +19,50 @@ import { makeNamespace, optionsOf, type TransportName } from "./pulsar.ts"
 import { testOver } from "./stack.ts"
 
 export const namespace = "bridge"
-/** How both are reached. */
-export interface Places {
+/** The options of the clients of both sides. */
+export interface SideOptions {
   readonly kafka: KafkaLog.KafkaOptions
   readonly pulsar: PulsarOptions
 }
-export const placesOf = (endpoints: Endpoints, transport: TransportName = "native"): Places => ({
+export const sideOptionsOf = (endpoints: Endpoints, transport: TransportName = "native"): SideOptions => ({
   kafka: { brokers: endpoints.MILLRACE_KAFKA_BROKERS!.split(",") },
   pulsar: { ...optionsOf(transport, endpoints), namespace }
 })
-/** Both systems, a namespace whose topics keep everything, and a way to make bridges. */
-export const both = Effect.fnUntraced(function* (places: Places) {
-  yield* Effect.promise(() => makeNamespace(places.pulsar))
-  const log = yield* KafkaLog.make(places.kafka)
-  const cluster = yield* connect(places.pulsar)
-  const pulsar = yield* PulsarBridge.make(places.pulsar)
-  const kafka = KafkaBridge.make(places.kafka)
+/** Opens both sides, creates a namespace whose topics keep everything, and returns a function that makes the context of a bridge. */
+export const openBothSides = Effect.fnUntraced(function* (options: SideOptions) {
+  yield* Effect.promise(() => makeNamespace(options.pulsar))
+  const log = yield* KafkaLog.make(options.kafka)
+  const cluster = yield* connect(options.pulsar)
+  const pulsar = yield* PulsarBridge.make(options.pulsar)
+  const kafka = KafkaBridge.make(options.kafka)
   const bridge = (options: BridgeOptions) => makeContext(Bridge.make(options), { log, kafka, pulsar })
-  return { places, log, cluster, pulsar, kafka, bridge, admin: new Admin(places.pulsar), kafkaOptions: places.kafka }
+  return { options, log, cluster, pulsar, kafka, bridge, admin: new Admin(options.pulsar), kafkaOptions: options.kafka }
 })
-export type Both = Effect.Success<ReturnType<typeof both>>
+export type BothSides = Effect.Success<ReturnType<typeof openBothSides>>
 
-/** A test of its own with both systems, over one of the transports. */
+/** Declares a test with both sides, over one transport. */
 export const bridgeTest = (
   name: string,
-  body: (ends: Both) => Effect.Effect<void, unknown, Scope.Scope>,
+  body: (sides: BothSides) => Effect.Effect<void, unknown, Scope.Scope>,
   transport: TransportName = "native"
 ): void =>
   testOver(transport)(
     `${name} (${transport})`,
     () =>
       Effect.gen(function* () {
-        yield* body(yield* both(placesOf(yield* shared("kafka", "pulsar"), transport)))
+        yield* body(yield* openBothSides(sideOptionsOf(yield* shared("kafka", "pulsar"), transport)))
       }).pipe(Effect.scoped, Effect.provideService(References.MinimumLogLevel, "Fatal")) as Effect.Effect<void>,
     120_000
   )
 
-/** A topic's name in full. */
+/** The full name of a topic in the bridge's namespace. */
 export const full = (topic: string, tenant = "public") => `persistent://${tenant}/${namespace}/${topic}`
 
 let number = 0
-/** A name that no other test has. */
+/** A name that no other test uses. */
 export const unique = (text: string) => `${text}-${process.pid}-${Date.now().toString(36)}-${number++}`
 
-/** A record for Kafka; what is not given is usual. */
+/** A record for Kafka, with defaults for what is not given. */
 export const recordOf = (key: string | null, value: string | null, more: Partial<NewRecord> = {}): NewRecord => ({
   partition: 0,
   key,
@@ -78,8 +78,8 @@ export const recordOf = (key: string | null, value: string | null, more: Partial
 export const declare = (log: Log["Service"], name: string, partitions: number) =>
   log.declare([{ name, partitions, compacted: false, retentionMs: undefined }])
 
-/** Everything that a topic on Pulsar has, a part after the other. */
-export const messagesOf = Effect.fnUntraced(function* ({ cluster, pulsar }: Both, topic: string) {
+/** All messages of a topic on Pulsar, one partition after the other. */
+export const messagesOf = Effect.fnUntraced(function* ({ cluster, pulsar }: BothSides, topic: string) {
   const all: Array<Received> = []
   for (const part of yield* pulsar.partitionsOf(topic)) {
     const end = yield* pulsar.lastPosition(part)
@@ -89,7 +89,8 @@ export const messagesOf = Effect.fnUntraced(function* ({ cluster, pulsar }: Both
       try {
         while (true) {
           const message = await reader.next(30_000)
-          if (message === undefined) throw new Error(`${part} ends at ${JSON.stringify(end)}, which does not come`)
+          if (message === undefined)
+            throw new Error(`the message at the end of ${part}, ${JSON.stringify(end)}, did not come within 30 s`)
           all.push(message)
           const { batch, batchSize, entry, ledger } = message.id
           if (ledger === end.ledger && entry === end.entry && (batch < 0 || batch === batchSize - 1)) return
@@ -103,7 +104,7 @@ export const messagesOf = Effect.fnUntraced(function* ({ cluster, pulsar }: Both
 })
 /** Sends to a topic on Pulsar that is not partitioned, or to one partition. */
 export const publish = (
-  { cluster }: Pick<Both, "cluster">,
+  { cluster }: Pick<BothSides, "cluster">,
   topic: string,
   messages: ReadonlyArray<Partial<Outgoing>>,
   batching = false,
@@ -116,12 +117,12 @@ export const publish = (
     await Promise.all(messages.map((one) => producer.send({ key: "", value: "", eventTime, properties: {}, ...one })))
     await producer.close()
   })
-/** Makes a partitioned topic on Pulsar. */
-export const partitioned = ({ admin }: Both, topic: string, partitions: number) =>
+/** Creates a partitioned topic on Pulsar. */
+export const partitioned = ({ admin }: BothSides, topic: string, partitions: number) =>
   Effect.promise(() => admin.call("PUT", `${topic.replace("://", "/")}/partitions`, partitions))
 
-/** Makes a tenant with the bridge's namespace. */
-export const tenant = ({ admin, cluster: { options: pulsar } }: Both, name: string) =>
+/** Creates a tenant with the bridge's namespace. */
+export const tenant = ({ admin, cluster: { options: pulsar } }: BothSides, name: string) =>
   Effect.promise(async () => {
     await admin.call("PUT", `tenants/${name}`, { allowedClusters: ["standalone"] }, [409])
     await makeNamespace({ ...pulsar, tenant: name, namespace })
@@ -138,7 +139,7 @@ const administer = async <A>(
     await admin.disconnect()
   }
 }
-/** Begins a transaction with a record in a partition. Returns how it is aborted, once. */
+/** Begins a transaction with a record in a partition, and returns how to abort it. */
 export const transactionOf = Effect.fnUntraced(function* (
   options: KafkaLog.KafkaOptions,
   topic: string,
@@ -163,21 +164,21 @@ export const removeTopic = (options: KafkaLog.KafkaOptions, topic: string) =>
 /** Deletes partition 0's records before an offset, as retention does. */
 export const removeRecords = (options: KafkaLog.KafkaOptions, topic: string, before: number) =>
   administer(options, async (admin) => {
-    // kafkajs learns the topic by this
+    // so that kafkajs knows the topic
     await admin.fetchTopicOffsets(topic)
     await admin.deleteTopicRecords({ topic, partitions: [{ partition: 0, offset: String(before) }] })
   })
 /** Deletes a consumer group, as Kafka does after 7 idle days. */
 export const removeGroup = (options: KafkaLog.KafkaOptions, group: string) =>
   administer(options, (admin) => admin.deleteGroups([group]))
-/** The sum of a group's offsets on a topic: how far it came. */
+/** The sum of a group's offsets on a topic, as a measure of its progress. */
 export const progressOf = (options: KafkaLog.KafkaOptions, group: string, topic: string) =>
   administer(options, async (admin) => {
     const [found] = await admin.fetchOffsets({ groupId: group, topics: [topic] })
     return (found?.partitions ?? []).reduce((sum, { offset }) => sum + Math.max(0, Number(offset)), 0)
   })
-/** Has the broker forget the sequence ids of a topic's producers, as it does after 6 idle hours. */
-export const forgetProducers = async ({ admin }: Pick<Both, "admin">, topic: string) => {
+/** Makes the broker forget the sequence ids of a topic's producers, as it does after 6 idle hours. */
+export const forgetProducers = async ({ admin }: Pick<BothSides, "admin">, topic: string) => {
   const path = topic.replace("://", "/")
   const parts = (await orUndefined(admin.partitions(topic))) ?? 0
   const paths = parts === 0 ? [path] : Array.from({ length: parts }, (_, i) => `${path}-partition-${i}`)
@@ -193,14 +194,14 @@ export const forgetProducers = async ({ admin }: Pick<Both, "admin">, topic: str
   await admin.call("DELETE", `${path}/deduplicationEnabled`)
 }
 
-/** Waits for a condition, looking again and again. Dies after a thousand looks, with what there is to say about it. */
+/** Waits until a condition holds, asking up to a thousand times. Otherwise dies with what `details` returns. */
 export const eventually = <E, R>(
   condition: Effect.Effect<boolean, E, R>,
-  said: () => string = () => ""
+  details: () => string = () => ""
 ): Effect.Effect<void, E, R> =>
   Effect.gen(function* () {
     for (let looks = 1; !(yield* condition); looks++) {
-      if (looks === 1_000) return yield* Effect.die(new Error(`it does not come about: ${said()}`))
+      if (looks === 1_000) return yield* Effect.die(new Error(`the condition does not come to hold: ${details()}`))
       yield* Effect.sleep(100)
     }
   })

@@ -2,7 +2,7 @@
 import * as Effect from "effect/Effect"
 import { errorTopicSuffix } from "../../../src/bridge/rule.ts"
 import { formatPosition } from "../../../src/bridge/pulsar-position.ts"
-import { type Both, full, messagesOf } from "../../support/bridge.ts"
+import { type BothSides, full, messagesOf } from "../../support/bridge.ts"
 import { recordsOf } from "../../support/relay-kafka.ts"
 import { Differences } from "../harness/differences.ts"
 import { kafkaBytes, skipped } from "./load.ts"
@@ -31,8 +31,8 @@ const originHeader = "millrace-bridge-origin"
 const streamHeader = "millrace-bridge-stream"
 const offsetHeader = "millrace-bridge-offset"
 
-const onKafka = Effect.fnUntraced(function* (ends: Both, topic: string) {
-  const found = yield* recordsOf(ends.kafkaOptions, ends.log, topic)
+const onKafka = Effect.fnUntraced(function* (sides: BothSides, topic: string) {
+  const found = yield* recordsOf(sides.kafkaOptions, sides.log, topic)
   return found.map(({ eventId, eventTime, headers, key, partition, position, tenant, traceparent, value }): Seen => {
     const all: Record<string, string> = { ...headers }
     if (eventId !== undefined) all["event_id"] = eventId
@@ -51,10 +51,10 @@ const onKafka = Effect.fnUntraced(function* (ends: Both, topic: string) {
     }
   })
 })
-const onPulsar = Effect.fnUntraced(function* (ends: Both, topic: string) {
+const onPulsar = Effect.fnUntraced(function* (sides: BothSides, topic: string) {
   const all: Array<Seen> = []
-  for (const part of yield* ends.pulsar.partitionsOf(topic))
-    for (const { eventTime, id, key, properties, value } of yield* messagesOf(ends, part))
+  for (const part of yield* sides.pulsar.partitionsOf(topic))
+    for (const { eventTime, id, key, properties, value } of yield* messagesOf(sides, part))
       all.push({
         id: `${part} ${formatPosition(id)}`,
         partition: part,
@@ -119,23 +119,26 @@ const compareOrder = (
 }
 
 /** Compares both sides. The dead letters are those of the rules `out` and `back`, which mirror one topic. */
-export const compare = Effect.fnUntraced(function* (ends: Both, topic: string): Effect.fn.Return<Comparison, unknown> {
-  const kafka = yield* onKafka(ends, topic)
-  const pulsar = yield* onPulsar(ends, full(topic))
+export const compare = Effect.fnUntraced(function* (
+  sides: BothSides,
+  topic: string
+): Effect.fn.Return<Comparison, unknown> {
+  const kafka = yield* onKafka(sides, topic)
+  const pulsar = yield* onPulsar(sides, full(topic))
   const deadLetters = {
     // the topic does not exist before the first dead letter
-    out: yield* onKafka(ends, `${topic}${errorTopicSuffix}`).pipe(Effect.catchCause(() => Effect.succeed([]))),
-    back: yield* onPulsar(ends, `${full(topic)}${errorTopicSuffix}`)
+    out: yield* onKafka(sides, `${topic}${errorTopicSuffix}`).pipe(Effect.catchCause(() => Effect.succeed([]))),
+    back: yield* onPulsar(sides, `${full(topic)}${errorTopicSuffix}`)
   }
   const differences = new Differences()
   let [mirrored, letters] = [0, 0]
   const isNative = (seen: Seen) => seen.headers[originHeader] === undefined
   const isMirrored = (seen: Seen) => isNative(seen) && seen.headers[skipped] === undefined
-  const sides = [
+  const directions = [
     ["Kafka → Pulsar", kafka, pulsar, deadLetters.out, ({ value }: Seen) => value.includes("\ufffd")],
     ["Pulsar → Kafka", pulsar, kafka, deadLetters.back, ({ value }: Seen) => value.length > kafkaBytes]
   ] as const
-  for (const [what, source, target, dead, isRefused] of sides) {
+  for (const [what, source, target, dead, isRefused] of directions) {
     const originals = source.filter(isMirrored)
     const [refused, accepted] = [originals.filter(isRefused), originals.filter((seen) => !isRefused(seen))]
     const copies = target.filter((seen) => !isNative(seen))

@@ -1,7 +1,7 @@
 // The load of a run: writes records of all kinds on both sides, for a few keys, until it is told to end, whatever fails meanwhile.
 import * as Effect from "effect/Effect"
 import { partitionOf } from "../../../src/model/partitioner.ts"
-import { type Both, full, publish, recordOf } from "../../support/bridge.ts"
+import { type BothSides, full, publish, recordOf } from "../../support/bridge.ts"
 import type { Random } from "../../support/random.ts"
 
 /** Partitions of the topic, on Kafka and on Pulsar. */
@@ -43,7 +43,7 @@ const partitionFor = (key: string | null, count: number, i: number) =>
 
 /** Writes on both sides at the same time until `isOver`, sometimes a burst, so that there are batches. Ignores writes that fail. */
 export const writing = (
-  ends: Both,
+  sides: BothSides,
   topic: string,
   random: Random,
   isOver: () => boolean,
@@ -63,7 +63,7 @@ export const writing = (
         tenant: "acme"
       })
     })
-    return ends.log.append(topic, records)
+    return sides.log.append(topic, records)
   }
   const toPulsar = () => {
     const all = Array.from({ length: few() }, () => {
@@ -85,7 +85,7 @@ export const writing = (
       Map.groupBy(all, ({ part }) => part),
       ([part, some]) =>
         publish(
-          ends,
+          sides,
           `${full(topic)}-partition-${part}`,
           some.map(({ message }) => message),
           batching

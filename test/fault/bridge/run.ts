@@ -5,7 +5,15 @@ import * as Fiber from "effect/Fiber"
 import type * as Scope from "effect/Scope"
 import { mirrorOnce } from "../../../src/bridge/bridge.ts"
 import type { BridgeOptions } from "../../../src/bridge/definition.ts"
-import { type Both, both, forgetProducers, full, partitioned, progressOf, unique } from "../../support/bridge.ts"
+import {
+  type BothSides,
+  openBothSides,
+  forgetProducers,
+  full,
+  partitioned,
+  progressOf,
+  unique
+} from "../../support/bridge.ts"
 import { type BridgeProcess, bridgeProcess, rulesFile } from "../../support/bridge-process.ts"
 import type { TransportName } from "../../support/pulsar.ts"
 import { randomOf } from "../../support/random.ts"
@@ -72,7 +80,7 @@ class Run {
   processes = 0
   paused = false
   readonly done: Partial<Record<FaultKind, number>> = {}
-  readonly ends: Both
+  readonly sides: BothSides
   readonly topic: string
   readonly options: BridgeOptions
   private readonly patienceMs: number
@@ -83,7 +91,7 @@ class Run {
   private running: ReadonlyArray<BridgeProcess> = []
 
   constructor(given: {
-    ends: Both
+    sides: BothSides
     topic: string
     services: Services
     file: string
@@ -92,7 +100,7 @@ class Run {
     patienceMs: number
     say: (line: string) => void
   }) {
-    this.ends = given.ends
+    this.sides = given.sides
     this.topic = given.topic
     this.services = given.services
     this.file = given.file
@@ -115,7 +123,7 @@ class Run {
   })
   /** The sum of the committed positions of each direction. */
   private async progress(): Promise<readonly [out: number, back: number]> {
-    const { kafkaOptions } = this.ends
+    const { kafkaOptions } = this.sides
     const { name } = this.options
     const parts = Array.from({ length: partitions.pulsar }, (_, i) => `${full(this.topic)}-partition-${i}`)
     const back = await Promise.all(
@@ -181,7 +189,7 @@ class Run {
     this.done[step.kind] = (this.done[step.kind] ?? 0) + 1
   })
   private readonly perform = Effect.fnUntraced(function* (this: Run, step: Step, slot: number) {
-    const { ends, services, topic } = this
+    const { sides, services, topic } = this
     const { transport } = step
     if (step.kind === "kill") {
       const armed = yield* this.replace(slot, transport, `kill:${step.point}:${step.nth}`)
@@ -198,7 +206,7 @@ class Run {
     } else if (step.kind === "zombie") yield* this.zombie(step, slot)
     else if (step.kind === "forget") {
       for (const one of this.running) one.signal("SIGKILL")
-      yield* Effect.promise(() => forgetProducers(ends, full(topic)))
+      yield* Effect.promise(() => forgetProducers(sides, full(topic)))
       yield* this.replace(0, transport)
       yield* this.replace(1, transport)
     } else if (step.kind === "cut") {
@@ -241,7 +249,7 @@ class Run {
   readonly settle = Effect.fnUntraced(function* (this: Run, what: string) {
     let [least, since] = [Infinity, yield* Clock.currentTimeMillis]
     while (least > 0) {
-      const exit = yield* Effect.exit(compare(this.ends, this.topic))
+      const exit = yield* Effect.exit(compare(this.sides, this.topic))
       const now = yield* Clock.currentTimeMillis
       if (exit._tag === "Success" && exit.value.differences.counts.lost < least)
         [least, since] = [exit.value.differences.counts.lost, now]
@@ -258,7 +266,7 @@ class Run {
       const code = yield* Effect.promise(() => one.ended)
       if (code !== 0) return yield* Effect.fail(new Hang(`a process ended with ${code} on SIGTERM: ${one.said()}`))
     }
-    yield* mirrorOnce(yield* this.ends.bridge(this.options))
+    yield* mirrorOnce(yield* this.sides.bridge(this.options))
   })
 }
 
@@ -267,13 +275,13 @@ const prepare = Effect.fnUntraced(function* (
   { copied, patches = [], patienceMs = usualMs, say }: RunOptions,
   all: Services
 ) {
-  const ends = yield* both(all.direct)
+  const sides = yield* openBothSides(all.direct)
   const [name, topic] = [unique("bridge"), unique("fault")]
   const settings = { "max.message.bytes": String(kafkaBytes) }
-  yield* ends.log.declare([
+  yield* sides.log.declare([
     { name: topic, partitions: partitions.kafka, compacted: false, retentionMs: undefined, kafka: { settings } }
   ])
-  yield* partitioned(ends, full(topic), partitions.pulsar)
+  yield* partitioned(sides, full(topic), partitions.pulsar)
   const where = { header: skipped, not: true }
   const options: BridgeOptions = {
     name,
@@ -289,7 +297,7 @@ const prepare = Effect.fnUntraced(function* (
         ({ remove }) => Effect.sync(remove)
       )
     : undefined
-  return new Run({ ends, topic, services: all, file, root: tree?.root, options, patienceMs, say })
+  return new Run({ sides, topic, services: all, file, root: tree?.root, options, patienceMs, say })
 })
 
 /** Carries out a run and compares both sides. Fails if the run cannot begin; what does not happen later is in the report. */
@@ -304,7 +312,7 @@ export const execute = Effect.fnUntraced(function* (
   const random = randomOf(seed + 1)
   const writer = yield* Effect.forkChild(
     writing(
-      run.ends,
+      run.sides,
       run.topic,
       random,
       () => over,
@@ -326,7 +334,7 @@ export const execute = Effect.fnUntraced(function* (
   const exit = yield* Effect.exit(going)
   over = true
   const hang = exit._tag === "Success" ? undefined : String(exit.cause)
-  const found = yield* compare(run.ends, run.topic)
+  const found = yield* compare(run.sides, run.topic)
   const seconds = Math.round(((yield* Clock.currentTimeMillis) - began) / 1_000)
   const { differences, letters, mirrored } = found
   const { doubled, lost, order: disordered, wrong } = differences.counts

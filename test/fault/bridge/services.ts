@@ -2,7 +2,7 @@
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import * as Stack from "../../../stack/testing.ts"
-import { type Places, placesOf } from "../../support/bridge.ts"
+import { type SideOptions, sideOptionsOf } from "../../support/bridge.ts"
 import type { TransportName } from "../../support/pulsar.ts"
 import { PulsarProxies } from "../harness/proxied-pulsar.ts"
 
@@ -11,9 +11,9 @@ export interface Services {
   readonly kafka: Stack.Service
   readonly pulsar: Stack.Service
   /** How both are reached through the proxies. */
-  readonly through: (transport: TransportName) => Places
+  readonly through: (transport: TransportName) => SideOptions
   /** How both are reached past the proxies. */
-  readonly direct: Places
+  readonly direct: SideOptions
   /** Cuts every connection to Pulsar, and returns how many there were. */
   readonly cut: () => number
 }
@@ -35,8 +35,8 @@ export const services: Effect.Effect<Services, Stack.StackError, Scope.Scope> = 
   return {
     kafka,
     pulsar,
-    through: (transport) => placesOf({ ...kafka.endpoints, ...proxies.through }, transport),
-    direct: placesOf({ ...kafka.endpoints, ...proxies.direct }),
+    through: (transport) => sideOptionsOf({ ...kafka.endpoints, ...proxies.through }, transport),
+    direct: sideOptionsOf({ ...kafka.endpoints, ...proxies.direct }),
     cut: () => proxies.cut()
   }
 })

@@ -3,70 +3,51 @@ import { setTimeout as sleep } from "node:timers/promises"
 import type { Role, Worker } from "../harness/fleet.ts"
 import { partitions } from "./fold.ts"
 import { claims, endCommits, endLanes, holdCommits, isHandled } from "./observe.ts"
-import { Gate } from "../harness/gate.ts"
+import { Hands } from "../harness/hands.ts"
 import type { Plan, Step } from "./plan.ts"
 import { CommitProxy, type Loss } from "./commit-proxy.ts"
 import type { Run } from "./run.ts"
 import { crashPostgres } from "../harness/postgres.ts"
 import { crashKafka } from "./services.ts"
-import { assertAlive } from "../harness/until.ts"
 
 type Of<K extends Step["kind"]> = Extract<Step, { readonly kind: K }>
 
-/** Carries out a plan with two hands, which work at the same time. */
-export class Steps {
-  private readonly run: Run
+/** Carries out a plan: the left hand works on projections and the database, the right one on relays and the broker. */
+export class Steps extends Hands<Step, Role> {
+  protected readonly run: Run
+  protected readonly regular: Readonly<Record<Role, number>>
   private readonly plan: Plan
-  private readonly regular: Readonly<Record<Role, number>>
-  private done = 0
-  private readonly gate = new Gate()
 
   constructor(run: Run, plan: Plan, regular: Readonly<Record<Role, number>>) {
+    super()
     this.run = run
     this.plan = plan
     this.regular = regular
   }
 
-  /** Runs both hands until both are done. Before each step its share of the events is sent. */
+  /** Carries out the whole plan. */
   async carryOut(): Promise<void> {
-    const { left, right } = this.plan
     await this.restock("projections")
     await this.restock("relay")
     const { sql } = this.run.services
     await this.run.until("claims of all partitions", async () => (await claims(sql)) >= partitions)
-    const hand = async (steps: ReadonlyArray<Step>, role: Role) => {
-      for (const step of steps) {
-        this.run.assertSound()
-        await this.feed()
-        await this.perform(step)
-        this.done++
-        this.run.say(`${this.done} of ${left.length + right.length}: ${JSON.stringify(step)}`)
-        assertAlive(this.run.fleet)
-        await this.restock(role)
-        await this.look()
-      }
-    }
-    // if one hand fails the other one stops waiting, and both have ended before anything is closed
-    const hands = [hand(left, "projections"), hand(right, "relay")].map((one) => one.catch(this.run.fail))
-    await Promise.all(hands)
-    this.run.assertSound()
+    await this.runHands([
+      [this.plan.left, "projections"],
+      [this.plan.right, "relay"]
+    ])
   }
-  /** Sends the share of one step in a burst. */
-  private async feed() {
+  protected override launch(role: Role): void {
+    this.run.fleet.start(role)
+  }
+  protected override async feed(share: number): Promise<void> {
     const { feeder, options } = this.run
-    const all = this.plan.left.length + this.plan.right.length
-    const due = Math.floor((options.events * (this.done + 1)) / all) - feeder.fed
+    const due = Math.floor(options.events * share) - feeder.fed
     if (due > 0) await feeder.feed(Math.min(due, 20_000))
   }
-  private async look() {
+  protected override async after(): Promise<void> {
     const { differences, services, watch } = this.run
     // the other hand may have stopped the server
     await watch.look(services.sql, differences).catch(() => undefined)
-  }
-  private async restock(role: Role) {
-    await this.gate.passage
-    const { fleet } = this.run
-    for (let n = fleet.of(role).length; n < this.regular[role]; n++) fleet.start(role)
   }
   private async start(role: Role, point?: string, url?: string): Promise<Worker> {
     await this.gate.passage
@@ -76,7 +57,7 @@ export class Steps {
     })
   }
 
-  private async perform(step: Step): Promise<void> {
+  protected override async perform(step: Step): Promise<void> {
     switch (step.kind) {
       case "killAtPoints":
         return this.killAtPoints(step)
@@ -121,25 +102,15 @@ export class Steps {
         }
         return worker.exit !== undefined
       })
-      this.killed(worker, `projector killed ${name}`)
+      this.noteKilled(worker, `projector killed ${name}`)
     }
     await this.reduce()
   }
   private async killRelayAtPoint({ name, nth }: Of<"killRelayAtPoint">) {
     const armed = await this.start("relay", `kill:${name}:${nth}`)
-    await this.leaveTo(armed)
+    await this.leaveTo("relay", armed)
     await this.run.until(`a process reaches the point '${name}'`, () => armed.exit !== undefined)
-    this.killed(armed, `relay killed ${name}`)
-  }
-  /** Ends all relays but these, so that they get the lane. */
-  private async leaveTo(...those: ReadonlyArray<Worker>) {
-    const others = this.run.fleet.of("relay").filter((worker) => !those.includes(worker))
-    await Promise.all(others.map((worker) => worker.end("SIGTERM")))
-  }
-  /** Checks that the process was killed, and counts the fault. */
-  private killed(worker: Worker, what: string) {
-    if (worker.exit !== "SIGKILL") throw new Error(`${worker.role} ended with ${worker.exit}:\n${worker.output}`)
-    this.run.note(what)
+    this.noteKilled(armed, `relay killed ${name}`)
   }
   private async killAtRandom({ afterMs, role }: Of<"killAtRandom">) {
     const [worker] = this.run.fleet.of(role)
@@ -226,7 +197,7 @@ export class Steps {
   private async relayZombie({ name }: Of<"relayZombie">) {
     const { services } = this.run
     const armed = await this.start("relay", `stop:${name}:1`)
-    await this.leaveTo(armed)
+    await this.leaveTo("relay", armed)
     await this.run.until("a relay to be stopped", () => armed.stopped)
     await this.restock("relay")
     // a relay whose session lives keeps its lane, so its session is ended
@@ -242,7 +213,7 @@ export class Steps {
     const environment = { MILLRACE_GREED: "1" }
     await this.gate.passage
     const pair = [1, 2].map(() => this.run.fleet.start("relay", { environment }))
-    await this.leaveTo(...pair)
+    await this.leaveTo("relay", ...pair)
     const overtaken = () => pair.every((worker) => worker.overtaken >= times)
     await this.run.until("two relays to fence each other", overtaken)
     this.run.note("two relays on one lane")

@@ -1,9 +1,8 @@
 // Carries out the steps of a plan: each causes its fault, waits until it has happened, and leaves the regular processes running.
 import { setTimeout as sleep } from "node:timers/promises"
 import type { Worker } from "../harness/fleet.ts"
-import { Gate } from "../harness/gate.ts"
+import { Hands } from "../harness/hands.ts"
 import { crashPostgres } from "../harness/postgres.ts"
-import { assertAlive } from "../harness/until.ts"
 import type { Plan, Step } from "./plan.ts"
 import type { Role } from "./points.ts"
 import type { Run, Special } from "./run.ts"
@@ -12,60 +11,42 @@ import { tenants, topics } from "./services.ts"
 type Of<K extends Step["kind"]> = Extract<Step, { readonly kind: K }>
 /** The name of the fault of a message that no topic accepts. */
 export const tooLarge = "message too large"
-/** How many processes run besides those that steps start. */
-const regular: Readonly<Record<Role, number>> = { relay: 1, consumer: 2 }
-
-/** Carries out a plan with two hands, which work at the same time. */
-export class Steps {
-  private readonly run: Run
+/** Carries out a plan: the left hand works on consumers, the right one on relays, the broker and the database. */
+export class Steps extends Hands<Step, Role> {
+  protected readonly run: Run
+  protected readonly regular = { relay: 1, consumer: 2 }
   private readonly plan: Plan
-  private done = 0
-  private readonly gate = new Gate()
 
   constructor(run: Run, plan: Plan) {
+    super()
     this.run = run
     this.plan = plan
   }
-  /** Runs both hands until both are done. Before each step its share of the messages is published. */
+  /** Carries out the plan, as far as there is time. */
   async carryOut(): Promise<void> {
-    const { left, right } = this.plan
     const end = performance.now() + (this.run.options.minutes ?? Infinity) * 60_000
-    const hand = async (steps: ReadonlyArray<Step>, role: Role) => {
-      await this.restock(role)
-      for (const step of steps) {
-        if (performance.now() > end) return
-        this.run.assertSound()
-        await this.feed()
-        const began = performance.now()
-        await this.perform(step)
-        this.done++
-        const took = ((performance.now() - began) / 1_000).toFixed(1)
-        this.run.say(`${this.done} of ${left.length + right.length}: ${JSON.stringify(step)} ${took} s`)
-        assertAlive(this.run.fleet)
-        await this.restock(role)
-      }
-    }
-    // if one hand fails the other one stops waiting, and both have ended before anything is closed
-    await Promise.all([hand(left, "consumer"), hand(right, "relay")].map((one) => one.catch(this.run.fail)))
-    this.run.assertSound()
+    await this.runHands(
+      [
+        [this.plan.left, "consumer"],
+        [this.plan.right, "relay"]
+      ],
+      () => performance.now() <= end
+    )
   }
-  /** Publishes the share of one step in a burst. */
-  private async feed() {
+  protected override launch(role: Role): void {
+    this.run.start(role)
+  }
+  protected override async feed(share: number): Promise<void> {
     const { feeder, options } = this.run
-    const all = this.plan.left.length + this.plan.right.length
-    const due = Math.floor((options.messages * (this.done + 1)) / all) - feeder.fed.length
+    const due = Math.floor(options.messages * share) - feeder.fed.length
     await feeder.feed(Math.max(due, 20))
-  }
-  private async restock(role: Role) {
-    await this.gate.passage
-    for (let n = this.run.fleet.of(role).length; n < regular[role]; n++) this.run.start(role)
   }
   private async start(role: Role, special: Special): Promise<Worker> {
     await this.gate.passage
     return this.run.start(role, special)
   }
 
-  private async perform(step: Step): Promise<void> {
+  protected override async perform(step: Step): Promise<void> {
     switch (step.kind) {
       case "killAtPoint":
         return this.killAtPoint(step)
@@ -96,22 +77,13 @@ export class Steps {
         return this.consumerStop()
     }
   }
-  /** Ends all processes of a role but these, so that they get all the work. */
-  private async leaveTo(role: Role, ...those: ReadonlyArray<Worker>) {
-    const others = this.run.fleet.of(role).filter((worker) => !those.includes(worker))
-    await Promise.all(others.map((worker) => worker.end("SIGTERM")))
-  }
-  private killed(worker: Worker, what: string) {
-    if (worker.exit !== "SIGKILL") throw new Error(`${worker.role} ended with ${worker.exit}:\n${worker.output}`)
-    this.run.note(what)
-  }
 
   private async killAtPoint({ name, nth, role }: Of<"killAtPoint">) {
     const armed = await this.start(role, { point: `kill:${name}:${nth}`, failing: 10 })
     if (role === "relay") await this.leaveTo(role, armed)
     await this.run.feeder.feed(100)
     await this.run.until(`a process reaches the point '${name}'`, () => armed.exit !== undefined)
-    this.killed(armed, `${role} killed ${name}`)
+    this.noteKilled(armed, `${role} killed ${name}`)
   }
   private async killAtRandom({ afterMs, role }: Of<"killAtRandom">) {
     const [worker] = this.run.fleet.of(role)
@@ -165,7 +137,10 @@ export class Steps {
     let count = 0
     for (let i = 0; i < times; i++) {
       await this.run.feeder.feed(100)
-      count += this.run.services.cut()
+      let cut = 0
+      // a relay that has just started has no connection yet
+      await this.run.until("open connections to cut", () => (cut = this.run.services.cut()) > 0)
+      count += cut
       await this.run.relayed("relaying after connections were cut")
     }
     this.run.note("connections cut", count)

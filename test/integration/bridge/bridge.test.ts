@@ -26,9 +26,9 @@ suite("bridge", () => {
   for (const transport of transports) {
     test(
       "from Kafka to Pulsar each record arrives once, with key, event time, headers and trace",
-      Effect.fnUntraced(function* (ends) {
+      Effect.fnUntraced(function* (sides) {
         const [name, topic] = [unique("bridge"), unique("alerts")]
-        yield* declare(ends.log, topic, 2)
+        yield* declare(sides.log, topic, 2)
         const records = Array.from({ length: 500 }, (_, i) =>
           recordOf(`k${i % 7}`, JSON.stringify({ i }), {
             partition: i % 2,
@@ -40,15 +40,15 @@ suite("bridge", () => {
             headers: { colour: "rot ü" }
           })
         )
-        yield* ends.log.append(topic, records)
+        yield* sides.log.append(topic, records)
         const options = { name, rules: [{ name: "out", from: `kafka:${topic}`, to: `pulsar:${full(topic)}` }] }
-        const first = yield* mirrorOnce(yield* ends.bridge(options))
+        const first = yield* mirrorOnce(yield* sides.bridge(options))
         assert.strictEqual(
           first.reduce((sum, { mirrored }) => sum + mirrored, 0),
           500
         )
-        yield* mirrorOnce(yield* ends.bridge(options))
-        const found = yield* messagesOf(ends, full(topic))
+        yield* mirrorOnce(yield* sides.bridge(options))
+        const found = yield* messagesOf(sides, full(topic))
         assert.deepStrictEqual(
           found.map(({ value }) => JSON.parse(value).i).toSorted((a, b) => a - b),
           records.map((_, i) => i)
@@ -70,11 +70,11 @@ suite("bridge", () => {
     )
     test(
       "from Pulsar to Kafka each message arrives once, in the order of its key, batched or not",
-      Effect.fnUntraced(function* (ends) {
+      Effect.fnUntraced(function* (sides) {
         const [name, topic] = [unique("bridge"), unique("orders")]
         const source = full(topic)
-        yield* partitioned(ends, source, 2)
-        yield* declare(ends.log, topic, 3)
+        yield* partitioned(sides, source, 2)
+        yield* declare(sides.log, topic, 3)
         const of = (partition: number, from: number, count: number) =>
           Array.from({ length: count }, (_, i) => ({
             key: `k${partition}${(from + i) % 5}`,
@@ -82,18 +82,18 @@ suite("bridge", () => {
             eventTime: 1_357_000_000_000 + from + i,
             properties: { event_id: `e${partition}-${from + i}`, tenant: "acme", traceparent, colour: "rot ü" }
           }))
-        yield* publish(ends, `${source}-partition-0`, of(0, 0, 300), true)
-        yield* publish(ends, `${source}-partition-1`, of(1, 0, 300))
+        yield* publish(sides, `${source}-partition-0`, of(0, 0, 300), true)
+        yield* publish(sides, `${source}-partition-1`, of(1, 0, 300))
         const options = { name, rules: [{ name: "in", from: `pulsar:${source}`, to: `kafka:${topic}` }] }
-        yield* mirrorOnce(yield* ends.bridge(options))
-        yield* publish(ends, `${source}-partition-0`, of(0, 300, 50), true)
-        const second = yield* mirrorOnce(yield* ends.bridge(options))
+        yield* mirrorOnce(yield* sides.bridge(options))
+        yield* publish(sides, `${source}-partition-0`, of(0, 300, 50), true)
+        const second = yield* mirrorOnce(yield* sides.bridge(options))
         assert.strictEqual(
           second.reduce((sum, { mirrored }) => sum + mirrored, 0),
           50
         )
-        yield* mirrorOnce(yield* ends.bridge(options))
-        const found = yield* recordsOf(ends.kafkaOptions, ends.log, topic)
+        yield* mirrorOnce(yield* sides.bridge(options))
+        const found = yield* recordsOf(sides.kafkaOptions, sides.log, topic)
         for (const [key, some] of Map.groupBy(found, ({ key }) => key!)) {
           const [partition, rest] = [Number(key[1]), Number(key[2])]
           const all = Array.from({ length: partition === 0 ? 350 : 300 }, (_, i) => i).filter((i) => i % 5 === rest)
@@ -114,9 +114,9 @@ suite("bridge", () => {
 
   test(
     "rules in both directions do not mirror a record back to where it came from",
-    Effect.fnUntraced(function* (ends) {
+    Effect.fnUntraced(function* (sides) {
       const [name, topic] = [unique("bridge"), unique("mirror")]
-      yield* declare(ends.log, topic, 1)
+      yield* declare(sides.log, topic, 1)
       const options: BridgeOptions = {
         name,
         rules: [
@@ -124,18 +124,18 @@ suite("bridge", () => {
           { name: "back", from: `pulsar:${full(topic)}`, to: `kafka:${topic}` }
         ]
       }
-      yield* ends.log.append(
+      yield* sides.log.append(
         topic,
         Array.from({ length: 20 }, (_, i) => recordOf(`k${i}`, `{"kafka":${i}}`))
       )
       yield* publish(
-        ends,
+        sides,
         full(topic),
         Array.from({ length: 20 }, (_, i) => ({ key: `k${i}`, value: `{"pulsar":${i}}` }))
       )
-      for (let round = 0; round < 4; round++) yield* mirrorOnce(yield* ends.bridge(options))
-      const onKafka = yield* recordsOf(ends.kafkaOptions, ends.log, topic)
-      const onPulsar = yield* messagesOf(ends, full(topic))
+      for (let round = 0; round < 4; round++) yield* mirrorOnce(yield* sides.bridge(options))
+      const onKafka = yield* recordsOf(sides.kafkaOptions, sides.log, topic)
+      const onPulsar = yield* messagesOf(sides, full(topic))
       assert.lengthOf(onKafka, 40)
       assert.lengthOf(onPulsar, 40)
       const texts = onKafka.map(({ value }) => value!)
@@ -146,13 +146,13 @@ suite("bridge", () => {
 
   test(
     "deletions, filters, headers, tenants and patterns of topic names work as the rules say",
-    Effect.fnUntraced(function* (ends) {
+    Effect.fnUntraced(function* (sides) {
       const [name, topic] = [unique("bridge"), unique("tenants")]
       const [one, two] = [unique("acme"), unique("umbra")]
-      yield* tenant(ends, one)
-      yield* tenant(ends, two)
-      yield* declare(ends.log, `${topic}.a`, 1)
-      yield* declare(ends.log, `${topic}.b`, 1)
+      yield* tenant(sides, one)
+      yield* tenant(sides, two)
+      yield* declare(sides.log, `${topic}.a`, 1)
+      yield* declare(sides.log, `${topic}.b`, 1)
       const options: BridgeOptions = {
         name,
         rules: [
@@ -173,17 +173,17 @@ suite("bridge", () => {
         ]
       }
       const headers = { inner: "1", colour: "red" }
-      yield* ends.log.append(`${topic}.a`, [
+      yield* sides.log.append(`${topic}.a`, [
         recordOf("k", "1", { tenant: "acme", headers }),
         recordOf("k", null, { tenant: "acme" }),
         recordOf("k", "2", { tenant: "umbra", headers: { secret: "s" } }),
         recordOf("k", "3", { tenant: "umbra" })
       ])
-      yield* ends.log.append(`${topic}.b`, [recordOf(null, "4", { tenant: "umbra" })])
-      const statuses = yield* mirrorOnce(yield* ends.bridge(options))
+      yield* sides.log.append(`${topic}.b`, [recordOf(null, "4", { tenant: "umbra" })])
+      const statuses = yield* mirrorOnce(yield* sides.bridge(options))
       const status = statuses.find(({ source }) => source === `${topic}.a`)!
       assert.deepInclude(status, { mirrored: 3, filtered: 1, dead: 0 })
-      const acme = yield* messagesOf(ends, `persistent://${one}/bridge/${topic}.a`)
+      const acme = yield* messagesOf(sides, `persistent://${one}/bridge/${topic}.a`)
       assert.deepStrictEqual(
         acme.map(({ key, value }) => [key, value]),
         [
@@ -194,21 +194,21 @@ suite("bridge", () => {
       assert.deepInclude(acme[0]!.properties, { color: "red", tenant: "acme" })
       assert.notProperty(acme[0]!.properties, "inner")
       assert.deepStrictEqual(
-        (yield* messagesOf(ends, `persistent://${two}/bridge/${topic}.a`)).map(({ value }) => value),
+        (yield* messagesOf(sides, `persistent://${two}/bridge/${topic}.a`)).map(({ value }) => value),
         ["3"]
       )
       assert.deepStrictEqual(
-        (yield* messagesOf(ends, `persistent://${two}/bridge/${topic}.b`)).map(({ key, value }) => [key, value]),
+        (yield* messagesOf(sides, `persistent://${two}/bridge/${topic}.b`)).map(({ key, value }) => [key, value]),
         [["", "4"]]
       )
       // a message on Pulsar is mirrored to Kafka under the tenant's name there
-      yield* declare(ends.log, `${topic}.A.a`, 1)
-      yield* publish(ends, `persistent://${one}/bridge/${topic}.a`, [
+      yield* declare(sides.log, `${topic}.A.a`, 1)
+      yield* publish(sides, `persistent://${one}/bridge/${topic}.a`, [
         { key: "x", value: "" },
         { key: "x", value: "5" }
       ])
-      yield* mirrorOnce(yield* ends.bridge(options))
-      const home = yield* recordsOf(ends.kafkaOptions, ends.log, `${topic}.A.a`)
+      yield* mirrorOnce(yield* sides.bridge(options))
+      const home = yield* recordsOf(sides.kafkaOptions, sides.log, `${topic}.A.a`)
       assert.deepStrictEqual(
         home.map(({ key, tenant, value }) => [key, value, tenant]),
         [

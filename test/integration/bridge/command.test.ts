@@ -3,7 +3,7 @@ import { assert, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import type { BridgeOptions } from "../../../src/bridge/definition.ts"
 import {
-  type Both,
+  type BothSides,
   bridgeTest as test,
   declare,
   eventually,
@@ -69,11 +69,11 @@ suite("millrace bridge", () => {
   for (const transport of ["native", "websocket"] as const) {
     test(
       "--dry-run lists the topics, --once mirrors them and prints what became of the records; dead letters arrive on both sides",
-      Effect.fnUntraced(function* (ends) {
+      Effect.fnUntraced(function* (sides) {
         const [name, topic, acme] = [unique("bridge"), unique("once"), unique("acme")]
-        yield* tenant(ends, acme)
-        yield* declare(ends.log, topic, 2)
-        yield* declare(ends.log, `home.${topic}`, 1)
+        yield* tenant(sides, acme)
+        yield* declare(sides.log, topic, 2)
+        yield* declare(sides.log, `home.${topic}`, 1)
         const file = yield* rulesFile({
           name,
           rules: [
@@ -94,43 +94,43 @@ suite("millrace bridge", () => {
           ]
         })
         const severity = "high"
-        yield* ends.log.append(topic, [
+        yield* sides.log.append(topic, [
           recordOf("a", "1", { tenant: "acme", headers: { severity, debug: "x", colour: "red" } }),
           recordOf("b", "2", { tenant: "acme", headers: { severity: "low" }, partition: 1 }),
           recordOf("c", "3", { headers: { severity }, partition: 1 })
         ])
-        yield* publish(ends, full(topic, acme), [
+        yield* publish(sides, full(topic, acme), [
           { key: "x", value: "4", properties: { id: "i" } },
           { key: "y", value: "5" }
         ])
         const command = (...flags: ReadonlyArray<string>) =>
-          run(environmentOf(ends.places), "bridge", "--rules", file, "--log-level", "none", ...flags)
+          run(environmentOf(sides.options), "bridge", "--rules", file, "--log-level", "none", ...flags)
         const plan = json((yield* command("--dry-run", "--json")).output)
         assert.deepStrictEqual(
           (plan["rules"] as ReadonlyArray<{ readonly topics: unknown }>).map(({ topics }) => topics),
           [[{ topic, partitions: 2 }], [{ topic: full(topic, acme), partitions: 1 }]]
         )
-        assert.lengthOf(yield* recordsOf(ends.kafkaOptions, ends.log, `home.${topic}`), 0)
+        assert.lengthOf(yield* recordsOf(sides.kafkaOptions, sides.log, `home.${topic}`), 0)
         const done = yield* command("--once", "--json")
         assert.strictEqual(done.code, 0, done.errors)
         const [out, back] = rulesOf(done.output)
         assert.deepInclude(out, { mirrored: 1, filtered: 1, returned: 0, dead: 1, lag: 0, halted: [] })
         assert.deepInclude(back, { mirrored: 1, dead: 1, lag: 0, halted: [] })
-        const there = (yield* messagesOf(ends, full(topic, acme))).find(({ value }) => value === "1")
+        const there = (yield* messagesOf(sides, full(topic, acme))).find(({ value }) => value === "1")
         assert.deepInclude(there!.properties, { color: "red", tenant: "acme", severity })
         assert.notProperty(there!.properties, "debug")
-        const home = yield* recordsOf(ends.kafkaOptions, ends.log, `home.${topic}`)
+        const home = yield* recordsOf(sides.kafkaOptions, sides.log, `home.${topic}`)
         assert.deepStrictEqual(
           home.map(({ key, value }) => [key, value]),
           [["i", "4"]]
         )
-        const [kafkaDeadLetter] = yield* recordsOf(ends.kafkaOptions, ends.log, `${topic}.bridge-errors`)
+        const [kafkaDeadLetter] = yield* recordsOf(sides.kafkaOptions, sides.log, `${topic}.bridge-errors`)
         assert.deepInclude(kafkaDeadLetter, { key: "c", value: "3" })
         assert.match(
           kafkaDeadLetter!.headers["millrace-bridge-error"]!,
           /the record has no tenant, which `to` \(.*\) needs/
         )
-        const [pulsarDeadLetter] = yield* messagesOf(ends, `${full(topic, acme)}.bridge-errors`)
+        const [pulsarDeadLetter] = yield* messagesOf(sides, `${full(topic, acme)}.bridge-errors`)
         assert.deepInclude(pulsarDeadLetter, { key: "y", value: "5" })
         assert.match(
           pulsarDeadLetter!.properties["millrace-bridge-error"]!,
@@ -148,13 +148,13 @@ suite("millrace bridge", () => {
     )
   }
 
-  test("mirrors both ways until SIGTERM, ends with 0, and the next process continues", (ends) => untilStopped(ends))
-  test("a halted rule is reported at /readyz, and its lag goes on being measured", (ends) => halted(ends))
+  test("mirrors both ways until SIGTERM, ends with 0, and the next process continues", (sides) => untilStopped(sides))
+  test("a halted rule is reported at /readyz, and its lag goes on being measured", (sides) => halted(sides))
 })
 
-const untilStopped = Effect.fnUntraced(function* (ends: Both) {
+const untilStopped = Effect.fnUntraced(function* (sides: BothSides) {
   const [name, topic] = [unique("bridge"), unique("runs")]
-  yield* declare(ends.log, topic, 2)
+  yield* declare(sides.log, topic, 2)
   const options: BridgeOptions = {
     name,
     rules: [
@@ -167,12 +167,12 @@ const untilStopped = Effect.fnUntraced(function* (ends: Both) {
   const write = Effect.gen(function* () {
     const some = Array.from({ length: 200 }, () => written++)
     const half = some.splice(100)
-    yield* ends.log.append(
+    yield* sides.log.append(
       topic,
       some.map((i) => recordOf(`k${i % 5}`, `${i}`, { partition: (i % 5) % 2 }))
     )
     yield* publish(
-      ends,
+      sides,
       full(topic),
       half.map((i) => ({ key: `p${i % 5}`, value: `${i}` }))
     )
@@ -183,7 +183,7 @@ const untilStopped = Effect.fnUntraced(function* (ends: Both) {
       return url === undefined ? Effect.succeed("") : Effect.map(fetched(`${url}/metrics`), ({ text }) => text)
     })
   for (let round = 0; round < 2; round++) {
-    const one = yield* bridgeProcess(ends.places, file)
+    const one = yield* bridgeProcess(sides.options, file)
     yield* write
     // records have moved in both directions
     const counted = "millrace_bridge_records_total"
@@ -210,7 +210,7 @@ const untilStopped = Effect.fnUntraced(function* (ends: Both) {
     one.signal("SIGTERM")
     assert.strictEqual(yield* Effect.promise(() => one.ended), 0, one.said())
   }
-  const rest = yield* run(environmentOf(ends.places), "bridge", "--rules", file, "--once")
+  const rest = yield* run(environmentOf(sides.options), "bridge", "--rules", file, "--once")
   assert.strictEqual(rest.code, 0, rest.errors)
   const all = Array.from({ length: written }, (_, i) => i)
   interface Some {
@@ -218,8 +218,8 @@ const untilStopped = Effect.fnUntraced(function* (ends: Both) {
     readonly value: string | null
   }
   const numbers = (found: ReadonlyArray<Some>) => found.map(({ value }) => Number(value))
-  const onKafka = yield* recordsOf(ends.kafkaOptions, ends.log, topic)
-  const onPulsar = yield* messagesOf(ends, full(topic))
+  const onKafka = yield* recordsOf(sides.kafkaOptions, sides.log, topic)
+  const onPulsar = yield* messagesOf(sides, full(topic))
   assert.deepStrictEqual(
     numbers(onKafka).toSorted((a, b) => a - b),
     all
@@ -237,19 +237,19 @@ const untilStopped = Effect.fnUntraced(function* (ends: Both) {
       )
 })
 
-const halted = Effect.fnUntraced(function* (ends: Both) {
+const halted = Effect.fnUntraced(function* (sides: BothSides) {
   const [name, topic] = [unique("bridge"), unique("halts")]
-  yield* declare(ends.log, topic, 1)
+  yield* declare(sides.log, topic, 1)
   const values = (count: number) => Array.from({ length: count }, (_, i) => recordOf("k", `${i}`))
-  yield* ends.log.append(topic, values(2))
+  yield* sides.log.append(topic, values(2))
   const file = yield* rulesFile({
     name,
     rules: [{ name: "out", from: `kafka:${topic}`, to: `pulsar:${full(topic)}` }]
   })
-  yield* run(environmentOf(ends.places), "bridge", "--rules", file, "--once")
-  yield* ends.log.append(topic, values(5))
-  yield* Effect.promise(() => removeRecords(ends.kafkaOptions, topic, 4))
-  const one = yield* bridgeProcess(ends.places, file)
+  yield* run(environmentOf(sides.options), "bridge", "--rules", file, "--once")
+  yield* sides.log.append(topic, values(5))
+  yield* Effect.promise(() => removeRecords(sides.kafkaOptions, topic, 4))
+  const one = yield* bridgeProcess(sides.options, file)
   yield* eventually(
     Effect.sync(() => one.url() !== undefined),
     one.said
@@ -270,7 +270,7 @@ const halted = Effect.fnUntraced(function* (ends: Both) {
     Effect.map(lag, (records) => records === 3),
     one.said
   )
-  yield* ends.log.append(topic, values(4))
+  yield* sides.log.append(topic, values(4))
   yield* eventually(
     Effect.map(lag, (records) => records === 7),
     one.said

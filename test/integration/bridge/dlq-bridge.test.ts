@@ -14,7 +14,7 @@ import { mirrorOnce } from "../../../src/bridge/bridge.ts"
 import { connect, query } from "../../../src/postgres/client/client.ts"
 import { type ResendAttempt, type ResendJournal, resend } from "../../../src/dead-letter/resend.ts"
 import {
-  type Both,
+  type BothSides,
   bridgeTest as test,
   declare,
   full,
@@ -50,10 +50,14 @@ interface Listed {
   readonly message: string
 }
 /** `millrace dlq` with a database and rules of its own. */
-const commandOn = Effect.fnUntraced(function* (ends: Both, options: BridgeOptions) {
+const commandOn = Effect.fnUntraced(function* (sides: BothSides, options: BridgeOptions) {
   const { url } = yield* databaseOn(root)
   const rules = yield* rulesFile(options)
-  const environment = { ...environmentOf(ends.places), MILLRACE_DATABASE_URL: url, MILLRACE_PULSAR_NAMESPACE: "bridge" }
+  const environment = {
+    ...environmentOf(sides.options),
+    MILLRACE_DATABASE_URL: url,
+    MILLRACE_PULSAR_NAMESPACE: "bridge"
+  }
   const run = (what: string, ...args: ReadonlyArray<string>) =>
     Cli.run(environment, "dlq", what, ...args, "--rules", rules, "--json")
   const json = <A>(what: string, ...args: ReadonlyArray<string>) =>
@@ -66,7 +70,7 @@ const commandOn = Effect.fnUntraced(function* (ends: Both, options: BridgeOption
 })
 
 /** Two dead letters on Kafka, one for a tenant that Pulsar does not have and one without a tenant, and one on Pulsar for a topic that Kafka does not have. */
-const threeDeadLetters = Effect.fnUntraced(function* (ends: Both) {
+const threeDeadLetters = Effect.fnUntraced(function* (sides: BothSides) {
   const [name, topic, late] = [unique("bridge"), unique("dlq"), unique("late")]
   const source = full(`${topic}.`)
   const options: BridgeOptions = {
@@ -82,18 +86,18 @@ const threeDeadLetters = Effect.fnUntraced(function* (ends: Both) {
       { name: "back", from: `pulsar:${source}{kind}`, to: `kafka:home.${topic}.{kind}` }
     ]
   }
-  yield* declare(ends.log, topic, 2)
+  yield* declare(sides.log, topic, 2)
   const headers = { debug: "x", colour: "red" }
-  yield* ends.log.append(topic, [
+  yield* sides.log.append(topic, [
     recordOf("a", "1", { tenant: "acme", eventId: "e1", traceparent, headers, partition: 1 }),
     recordOf("b", "2", { eventId: "e2" })
   ])
   const properties = { event_id: "e3", trace_id: traceparent.slice(3, 35), traceparent, own: "h" }
-  yield* publish(ends, `${source}eu`, [{ key: "c", value: "3", properties }])
-  const mirror = Effect.flatMap(ends.bridge(options), mirrorOnce)
+  yield* publish(sides, `${source}eu`, [{ key: "c", value: "3", properties }])
+  const mirror = Effect.flatMap(sides.bridge(options), mirrorOnce)
   yield* mirror
-  const makePulsar = Effect.andThen(tenant(ends, late), partitioned(ends, full("orders", late), 4))
-  const makeKafka = declare(ends.log, `home.${topic}.eu`, 3)
+  const makePulsar = Effect.andThen(tenant(sides, late), partitioned(sides, full("orders", late), 4))
+  const makeKafka = declare(sides.log, `home.${topic}.eu`, 3)
   return {
     name,
     topic,
@@ -106,9 +110,9 @@ const threeDeadLetters = Effect.fnUntraced(function* (ends: Both) {
   }
 })
 
-const acrossBoth = Effect.fnUntraced(function* (ends: Both) {
-  const { makeKafka, makePulsar, mirror, name, onKafka, onPulsar, options, topic } = yield* threeDeadLetters(ends)
-  const { environment, json, list, run } = yield* commandOn(ends, options)
+const acrossBoth = Effect.fnUntraced(function* (sides: BothSides) {
+  const { makeKafka, makePulsar, mirror, name, onKafka, onPulsar, options, topic } = yield* threeDeadLetters(sides)
+  const { environment, json, list, run } = yield* commandOn(sides, options)
   const deadLetters = yield* list()
   const by = (event: string, of: ReadonlyArray<object> = deadLetters): Listed & Record<string, unknown> =>
     of.find((one) => (one as { event_id?: string }).event_id === event) as never
@@ -182,7 +186,7 @@ const acrossBoth = Effect.fnUntraced(function* (ends: Both) {
 
   // they arrive as the bridge itself would send them, and the bridge treats them like its own
   yield* mirror
-  const there = yield* messagesOf(ends, onPulsar)
+  const there = yield* messagesOf(sides, onPulsar)
   assert.lengthOf(there, 1)
   assert.deepInclude(there[0], { key: "a", value: "1", eventTime: 1_357_000_000_000 })
   const { "millrace-bridge-origin": origin, "millrace-bridge-stream": stream, ...properties } = there[0]!.properties
@@ -196,20 +200,20 @@ const acrossBoth = Effect.fnUntraced(function* (ends: Both) {
     color: "red",
     "millrace-bridge-offset": "0"
   })
-  const home = yield* recordsOf(ends.kafkaOptions, ends.log, onKafka)
+  const home = yield* recordsOf(sides.kafkaOptions, sides.log, onKafka)
   assert.lengthOf(home, 1)
   assert.deepInclude(home[0], { key: "c", value: "3", eventId: "e3", traceparent, eventTime: 1_357_000_000_000 })
   assert.strictEqual(home[0]!.headers["own"], "h")
   // both are in the partition of the next record of the key
-  yield* ends.log.append(topic, [recordOf("a", "4", { tenant: "acme", partition: 1 })])
-  yield* publish(ends, full(`${topic}.eu`), [{ key: "c", value: "5" }])
+  yield* sides.log.append(topic, [recordOf("a", "4", { tenant: "acme", partition: 1 })])
+  yield* publish(sides, full(`${topic}.eu`), [{ key: "c", value: "5" }])
   yield* mirror
-  const parts = (yield* ends.pulsar.partitionsOf(onPulsar)).map((part) => messagesOf(ends, part))
+  const parts = (yield* sides.pulsar.partitionsOf(onPulsar)).map((part) => messagesOf(sides, part))
   const values = (yield* Effect.all(parts))
     .map((some) => some.map(({ value }) => value))
     .filter((some) => some.length > 0)
   assert.deepStrictEqual(values, [["1", "4"]])
-  const after = yield* recordsOf(ends.kafkaOptions, ends.log, onKafka)
+  const after = yield* recordsOf(sides.kafkaOptions, sides.log, onKafka)
   assert.deepStrictEqual(
     after.map(({ value }) => value),
     ["3", "5"]
@@ -231,11 +235,11 @@ const killed = (environment: Readonly<Record<string, string | undefined>>, rules
       resume(code === null ? Effect.void : Effect.fail(new Error(`the child ended with ${code}`)))
     )
   })
-const killedAndAgain = Effect.fnUntraced(function* (ends: Both) {
-  const { makeKafka, makePulsar, onKafka, onPulsar, options, topic } = yield* threeDeadLetters(ends)
+const killedAndAgain = Effect.fnUntraced(function* (sides: BothSides) {
+  const { makeKafka, makePulsar, onKafka, onPulsar, options, topic } = yield* threeDeadLetters(sides)
   yield* makePulsar
   yield* makeKafka
-  const { environment, json, list, run, url } = yield* commandOn(ends, options)
+  const { environment, json, list, run, url } = yield* commandOn(sides, options)
   yield* list()
   // with the rules of one direction at a time, so that the process is killed at a dead letter of each
   for (const rule of options.rules) {
@@ -246,8 +250,8 @@ const killedAndAgain = Effect.fnUntraced(function* (ends: Both) {
   assert.lengthOf(retrying, 2)
   const ended = yield* run("retry", "--kind", "bridge")
   assert.deepInclude(JSON.parse(ended.output), { retried: 2 }, ended.errors)
-  assert.lengthOf(yield* messagesOf(ends, onPulsar), 1)
-  assert.lengthOf(yield* recordsOf(ends.kafkaOptions, ends.log, onKafka), 1)
+  assert.lengthOf(yield* messagesOf(sides, onPulsar), 1)
+  assert.lengthOf(yield* recordsOf(sides.kafkaOptions, sides.log, onKafka), 1)
   assert.lengthOf(yield* list("--status", "retried"), 2)
   assert.lengthOf(yield* json<ReadonlyArray<object>>("list", "--topic", topic), 1)
   // while another process retries, this one refuses to
@@ -267,7 +271,7 @@ suite("dead letters of a bridge", () => {
 
   test(
     "of two rules that mirror one topic on Pulsar are two",
-    Effect.fnUntraced(function* (ends) {
+    Effect.fnUntraced(function* (sides) {
       const [name, topic] = [unique("bridge"), unique("both")]
       const errors = full(`${topic}-refused`)
       const rule = (one: string) => ({
@@ -276,45 +280,45 @@ suite("dead letters of a bridge", () => {
         to: `kafka:nowhere.${one}.${topic}`,
         errors
       })
-      yield* publish(ends, full(topic), [{ key: "k", value: "1" }])
-      yield* Effect.flatMap(ends.bridge({ name, rules: [rule("one")] }), mirrorOnce)
-      yield* Effect.flatMap(ends.bridge({ name, rules: [rule("one"), rule("two")] }), mirrorOnce)
-      const { list } = yield* commandOn(ends, { name, rules: [rule("one"), rule("two")] })
+      yield* publish(sides, full(topic), [{ key: "k", value: "1" }])
+      yield* Effect.flatMap(sides.bridge({ name, rules: [rule("one")] }), mirrorOnce)
+      yield* Effect.flatMap(sides.bridge({ name, rules: [rule("one"), rule("two")] }), mirrorOnce)
+      const { list } = yield* commandOn(sides, { name, rules: [rule("one"), rule("two")] })
       assert.deepStrictEqual((yield* list()).map((one) => one.rule).toSorted(), ["one", "two"])
     })
   )
 
   test(
     "arrive once although an earlier attempt's message arrives late, or its sequence number was used up since",
-    Effect.fnUntraced(function* (ends) {
-      const { deadLetters, noted, options, part } = yield* unsent(ends)
+    Effect.fnUntraced(function* (sides) {
+      const { deadLetters, noted, options, part } = yield* unsent(sides)
       const late: { producer?: PulsarProducer } = {}
       const arriving = {
-        ...ends.pulsar,
-        produce: (...args: Parameters<typeof ends.pulsar.produce>) =>
-          Effect.map(ends.pulsar.produce(...args), (producer) => (late.producer = producer)),
-        scan: Effect.fnUntraced(function* (...args: Parameters<typeof ends.pulsar.scan>) {
-          yield* ends.pulsar.scan(...args)
+        ...sides.pulsar,
+        produce: (...args: Parameters<typeof sides.pulsar.produce>) =>
+          Effect.map(sides.pulsar.produce(...args), (producer) => (late.producer = producer)),
+        scan: Effect.fnUntraced(function* (...args: Parameters<typeof sides.pulsar.scan>) {
+          yield* sides.pulsar.scan(...args)
           const { producer } = late
           delete late.producer
           if (producer !== undefined) yield* producer.send([{ record: routedOf(deadLetters[0]!), sequenceId: 50 }])
         })
       }
-      const context = yield* ends.bridge(options)
+      const context = yield* sides.bridge(options)
       const routedOf = (deadLetter: BridgeDeadLetter) => recordSent(context.clusters.kafka, options.name!, deadLetter)
       const first = new BridgeDeadLetterSender({ ...context, pulsar: arriving })
-      const end = (yield* ends.pulsar.lastPosition(part))!
+      const end = (yield* sides.pulsar.lastPosition(part))!
       assert.isTrue(
         yield* Effect.scoped(resend(deadLetters[0]!, first, noted({ part, after: formatPosition(end), number: 50 })))
       )
-      assert.lengthOf(yield* messagesOf(ends, part), 2)
+      assert.lengthOf(yield* messagesOf(sides, part), 2)
       // the second one has a sequence number that the broker has passed, and its message is not there
       const second = new BridgeDeadLetterSender(context)
       assert.isTrue(
         yield* Effect.scoped(resend(deadLetters[1]!, second, noted({ part, after: formatPosition(end), number: 40 })))
       )
       assert.deepStrictEqual(
-        (yield* messagesOf(ends, part)).map(({ value }) => value),
+        (yield* messagesOf(sides, part)).map(({ value }) => value),
         ["0", "1", "2"]
       )
     })
@@ -322,8 +326,8 @@ suite("dead letters of a bridge", () => {
 
   test(
     "arrive once although an earlier sender continues: it is fenced",
-    Effect.fnUntraced(function* (ends) {
-      const { context, deadLetter, onKafka } = yield* forKafka(ends)
+    Effect.fnUntraced(function* (sides) {
+      const { context, deadLetter, onKafka } = yield* forKafka(sides)
       const [before, now] = [new BridgeDeadLetterSender(context), new BridgeDeadLetterSender(context)]
       const target = yield* before.aim(deadLetter)
       assert.isTrue(
@@ -335,24 +339,24 @@ suite("dead letters of a bridge", () => {
       )
       const fenced = yield* Effect.flip(before.send(deadLetter, { ...target, number: 1, resumed: false }))
       assert.deepInclude({ ...fenced }, { kind: "fenced" })
-      assert.lengthOf(yield* recordsOf(ends.kafkaOptions, ends.log, onKafka), 1)
+      assert.lengthOf(yield* recordsOf(sides.kafkaOptions, sides.log, onKafka), 1)
     })
   )
 
   test(
     "arrive once although an open transaction hides the record that an earlier attempt sent",
-    Effect.fnUntraced(function* (ends) {
-      const { context, deadLetter, onKafka } = yield* forKafka(ends)
+    Effect.fnUntraced(function* (sides) {
+      const { context, deadLetter, onKafka } = yield* forKafka(sides)
       const before = new BridgeDeadLetterSender(context)
       const target = yield* before.aim(deadLetter)
-      const other = yield* transactionOf(ends.kafkaOptions, onKafka, Number(target.part.split("/").at(-1)))
+      const other = yield* transactionOf(sides.kafkaOptions, onKafka, Number(target.part.split("/").at(-1)))
       yield* before.send(deadLetter, { ...target, number: 1, resumed: false })
-      const read: typeof ends.log.read = (...args) => Effect.tap(ends.log.read(...args), () => other)
-      const now = new BridgeDeadLetterSender({ ...context, log: { ...ends.log, read } })
+      const read: typeof sides.log.read = (...args) => Effect.tap(sides.log.read(...args), () => other)
+      const now = new BridgeDeadLetterSender({ ...context, log: { ...sides.log, read } })
       const noted = notesOf(() => ({ ...target, number: 1, resumed: true }))
       assert.isTrue(yield* resend(deadLetter, now, noted))
       yield* other
-      assert.lengthOf(yield* recordsOf(ends.kafkaOptions, ends.log, onKafka), 1)
+      assert.lengthOf(yield* recordsOf(sides.kafkaOptions, sides.log, onKafka), 1)
     })
   )
 })
@@ -369,22 +373,22 @@ const notesOf = (
   }
 }
 /** A dead letter on Pulsar whose target topic on Kafka exists by now. */
-const forKafka = Effect.fnUntraced(function* (ends: Both) {
-  const { makeKafka, onKafka, options, topic } = yield* threeDeadLetters(ends)
+const forKafka = Effect.fnUntraced(function* (sides: BothSides) {
+  const { makeKafka, onKafka, options, topic } = yield* threeDeadLetters(sides)
   yield* makeKafka
   const errors = full(`${topic}.eu.bridge-errors`)
-  const [message] = yield* messagesOf(ends, errors)
+  const [message] = yield* messagesOf(sides, errors)
   const { eventTime, key, properties: headers, value } = message!
   const deadLetter = parseDeadLetter("pulsar", errors, { key, value, eventTime, headers }, 0)!
-  return { context: yield* ends.bridge(options), deadLetter, onKafka }
+  return { context: yield* sides.bridge(options), deadLetter, onKafka }
 })
 /** A topic on Pulsar with one mirrored record, and two dead letters that belong behind it. */
-const unsent = Effect.fnUntraced(function* (ends: Both) {
+const unsent = Effect.fnUntraced(function* (sides: BothSides) {
   const [name, topic] = [unique("bridge"), unique("late")]
   const options = { name, rules: [{ name: "out", from: `kafka:${topic}`, to: `pulsar:${full(topic)}` }] }
-  yield* declare(ends.log, topic, 1)
-  yield* ends.log.append(topic, [recordOf("k", "0")])
-  yield* Effect.flatMap(ends.bridge(options), mirrorOnce)
+  yield* declare(sides.log, topic, 1)
+  yield* sides.log.append(topic, [recordOf("k", "0")])
+  yield* Effect.flatMap(sides.bridge(options), mirrorOnce)
   const deadLetters = ["1", "2"].map((value): BridgeDeadLetter => ({
     errors: `${topic}.bridge-errors`,
     side: "kafka",

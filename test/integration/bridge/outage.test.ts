@@ -5,13 +5,13 @@ import * as Exit from "effect/Exit"
 import * as References from "effect/References"
 import { kafka, pulsar, type Service } from "../../../stack/testing.ts"
 import {
-  type Both,
-  both,
+  type BothSides,
+  openBothSides,
   declare,
   eventually,
   full,
   messagesOf,
-  placesOf,
+  sideOptionsOf,
   publish,
   recordOf,
   unique
@@ -26,7 +26,7 @@ const suite = await owning("kafka", "pulsar", "native")
 
 /** A bridge that mirrors a topic both ways by one of the transports. */
 interface Mirror {
-  readonly ends: Both
+  readonly sides: BothSides
   readonly topic: string
   readonly file: string
   readonly process: BridgeProcess
@@ -46,38 +46,38 @@ const misses = (mirror: Mirror, side: "kafka" | "pulsar") =>
     )
   })
 /** Writes on both sides, and waits until the other side has it. */
-const moves = Effect.fnUntraced(function* ({ ends, process, topic }: Mirror, text: string) {
-  yield* ends.log.append(topic, [recordOf("k", `${text} out`)])
+const moves = Effect.fnUntraced(function* ({ sides, process, topic }: Mirror, text: string) {
+  yield* sides.log.append(topic, [recordOf("k", `${text} out`)])
   // a broker that has just started may not answer yet
-  const published = publish(ends, full(topic), [{ key: "k", value: `${text} back` }])
+  const published = publish(sides, full(topic), [{ key: "k", value: `${text} back` }])
   yield* eventually(Effect.map(Effect.exit(published), Exit.isSuccess))
   const has = (found: ReadonlyArray<{ readonly value: string | null }>, wanted: string) =>
     found.some(({ value }) => value === wanted)
   yield* eventually(
-    Effect.map(messagesOf(ends, full(topic)), (found) => has(found, `${text} out`)),
+    Effect.map(messagesOf(sides, full(topic)), (found) => has(found, `${text} out`)),
     process.said
   )
   yield* eventually(
-    Effect.map(recordsOf(ends.kafkaOptions, ends.log, topic), (found) => has(found, `${text} back`)),
+    Effect.map(recordsOf(sides.kafkaOptions, sides.log, topic), (found) => has(found, `${text} back`)),
     process.said
   )
 })
-const started = Effect.fnUntraced(function* (ends: Both, topic: string) {
+const started = Effect.fnUntraced(function* (sides: BothSides, topic: string) {
   const [from, to] = [`kafka:${topic}`, `pulsar:${full(topic)}`]
   const rules = [
     { name: "out", from, to },
     { name: "back", from: to, to: from }
   ]
   const file = yield* rulesFile({ name: unique("bridge"), rules })
-  const process = yield* bridgeProcess(ends.places, file)
+  const process = yield* bridgeProcess(sides.options, file)
   yield* eventually(Effect.sync(() => process.url() !== undefined || !process.isAlive()))
   assert.isTrue(process.isAlive(), process.said())
-  return { ends, topic, file, process } satisfies Mirror
+  return { sides, topic, file, process } satisfies Mirror
 })
 /** Runs the flags that do not wait for a side that is unavailable. */
-const failsOnce = Effect.fnUntraced(function* ({ ends, file }: Mirror, message: RegExp) {
+const failsOnce = Effect.fnUntraced(function* ({ sides, file }: Mirror, message: RegExp) {
   for (const flag of ["--once", "--dry-run"]) {
-    const { code, errors } = yield* run(environmentOf(ends.places), "bridge", "--rules", file, flag)
+    const { code, errors } = yield* run(environmentOf(sides.options), "bridge", "--rules", file, flag)
     assert.strictEqual(code, 1, errors)
     assert.match(errors, message)
   }
@@ -87,13 +87,13 @@ const outage = Effect.fnUntraced(function* (kafka: Service, pulsar: Service) {
   const mirrors: Array<Mirror> = []
   const all = <E>(check: (mirror: Mirror) => Effect.Effect<unknown, E>) =>
     Effect.forEach(mirrors, check, { concurrency: 2, discard: true })
-  const places = transports.map((transport) => placesOf({ ...kafka.endpoints, ...pulsar.endpoints }, transport))
-  const ends = yield* Effect.forEach(places, both)
+  const options = transports.map((transport) => sideOptionsOf({ ...kafka.endpoints, ...pulsar.endpoints }, transport))
+  const opened = yield* Effect.forEach(options, openBothSides)
   const topic = unique("outage")
-  for (const [i, one] of ends.entries()) yield* declare(one.log, `${topic}-${i}`, 1)
+  for (const [i, one] of opened.entries()) yield* declare(one.log, `${topic}-${i}`, 1)
 
   yield* kafka.kill
-  for (const [i, one] of ends.entries()) mirrors.push(yield* started(one, `${topic}-${i}`))
+  for (const [i, one] of opened.entries()) mirrors.push(yield* started(one, `${topic}-${i}`))
   yield* all((mirror) => eventually(misses(mirror, "kafka"), mirror.process.said))
   assert.strictEqual((yield* probed(mirrors[0]!, "healthz")).status, 200)
   yield* failsOnce(mirrors[0]!, /no broker answers at 127\.0\.0\.1:\d+: start it/)

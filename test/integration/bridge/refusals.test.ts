@@ -28,14 +28,14 @@ const suite = await needing("kafka", "pulsar")
 suite("bridge, refused records and lost sources", () => {
   test(
     "records that Pulsar refuses go to an error topic on Kafka with the reason, and the others are mirrored",
-    Effect.fnUntraced(function* (ends) {
+    Effect.fnUntraced(function* (sides) {
       const [name, topic] = [unique("bridge"), unique("refused")]
-      yield* declare(ends.log, topic, 1)
+      yield* declare(sides.log, topic, 1)
       const options: BridgeOptions = {
         name,
         rules: [{ name: "out", from: `kafka:${topic}`, to: `pulsar:persistent://{tenant}/bridge/${topic}` }]
       }
-      yield* ends.log.append(
+      yield* sides.log.append(
         topic,
         [
           recordOf("a", "1", { tenant: "public" }),
@@ -46,14 +46,14 @@ suite("bridge, refused records and lost sources", () => {
           recordOf("f", "6", { tenant: "public", headers: { own: "h" } })
         ].filter(({ value }) => value !== "\ufffd")
       )
-      const [status] = yield* mirrorOnce(yield* ends.bridge(options))
+      const [status] = yield* mirrorOnce(yield* sides.bridge(options))
       assert.deepInclude(status, { mirrored: 2, dead: 3 })
       assert.deepStrictEqual(
-        (yield* messagesOf(ends, full(topic))).map(({ value }) => value),
+        (yield* messagesOf(sides, full(topic))).map(({ value }) => value),
         ["1", "6"]
       )
-      yield* mirrorOnce(yield* ends.bridge(options))
-      const deadLetters = yield* recordsOf(ends.kafkaOptions, ends.log, `${topic}.bridge-errors`)
+      yield* mirrorOnce(yield* sides.bridge(options))
+      const deadLetters = yield* recordsOf(sides.kafkaOptions, sides.log, `${topic}.bridge-errors`)
       assert.deepStrictEqual(
         deadLetters.map(({ headers, key }) => [key, headers["millrace-bridge-offset"]]),
         [
@@ -72,9 +72,9 @@ suite("bridge, refused records and lost sources", () => {
 
   test(
     "messages that Kafka refuses go to an error topic on Pulsar with the reason, once, and the others are mirrored",
-    Effect.fnUntraced(function* (ends) {
+    Effect.fnUntraced(function* (sides) {
       const [name, topic] = [unique("bridge"), unique("refused")]
-      yield* ends.log.declare([
+      yield* sides.log.declare([
         {
           name: topic,
           partitions: 1,
@@ -94,26 +94,26 @@ suite("bridge, refused records and lost sources", () => {
         i === 11 || i === 30 ? JSON.stringify("x".repeat(50_000)) : String(i)
       )
       yield* publish(
-        ends,
+        sides,
         full(topic),
         values.map((value, i) => ({ key: `k${i}`, value }))
       )
-      yield* publish(ends, full(`${topic}-other`), [{ key: "o", value: "1" }])
-      yield* mirrorOnce(yield* ends.bridge(options))
-      const found = yield* recordsOf(ends.kafkaOptions, ends.log, topic)
+      yield* publish(sides, full(`${topic}-other`), [{ key: "o", value: "1" }])
+      yield* mirrorOnce(yield* sides.bridge(options))
+      const found = yield* recordsOf(sides.kafkaOptions, sides.log, topic)
       assert.deepStrictEqual(
         found.map(({ value }) => value),
         values.filter((value) => value.length < 100)
       )
-      yield* mirrorOnce(yield* ends.bridge(options))
-      const deadLetters = yield* messagesOf(ends, full(`${topic}.bridge-errors`))
+      yield* mirrorOnce(yield* sides.bridge(options))
+      const deadLetters = yield* messagesOf(sides, full(`${topic}.bridge-errors`))
       assert.deepStrictEqual(
         deadLetters.map(({ key }) => key),
         ["k11", "k30"]
       )
       for (const { properties } of deadLetters)
         assert.match(properties["millrace-bridge-error"]!, /larger than the topic takes/)
-      const lost = yield* messagesOf(ends, full(`${topic}-other.bridge-errors`))
+      const lost = yield* messagesOf(sides, full(`${topic}-other.bridge-errors`))
       assert.lengthOf(lost, 1)
       assert.match(lost[0]!.properties["millrace-bridge-error"]!, /the topic does not exist/)
     })
@@ -121,28 +121,28 @@ suite("bridge, refused records and lost sources", () => {
 
   test(
     "a topic that was deleted on Kafka and created again is mirrored from its beginning, although its offsets begin at 0 again",
-    Effect.fnUntraced(function* (ends) {
+    Effect.fnUntraced(function* (sides) {
       const [name, topic] = [unique("bridge"), unique("recreated")]
       const options: BridgeOptions = {
         name,
         rules: [{ name: "out", from: `kafka:${topic}`, to: `pulsar:${full(topic)}` }]
       }
       const append = (...values: ReadonlyArray<string>) =>
-        ends.log.append(
+        sides.log.append(
           topic,
           values.map((value) => recordOf("a", value))
         )
-      yield* declare(ends.log, topic, 1)
+      yield* declare(sides.log, topic, 1)
       yield* append("1", "2")
-      yield* mirrorOnce(yield* ends.bridge(options))
-      yield* Effect.promise(() => removeTopic(ends.kafkaOptions, topic))
+      yield* mirrorOnce(yield* sides.bridge(options))
+      yield* Effect.promise(() => removeTopic(sides.kafkaOptions, topic))
       const works = <A, E>(effect: Effect.Effect<A, E>) =>
         Effect.map(Effect.exit(effect), ({ _tag }) => _tag === "Success")
-      yield* eventually(works(declare(ends.log, topic, 1)))
+      yield* eventually(works(declare(sides.log, topic, 1)))
       yield* eventually(works(append("3", "4", "5")))
-      yield* mirrorOnce(yield* ends.bridge(options))
+      yield* mirrorOnce(yield* sides.bridge(options))
       assert.deepStrictEqual(
-        (yield* messagesOf(ends, full(topic))).map(({ value }) => value),
+        (yield* messagesOf(sides, full(topic))).map(({ value }) => value),
         ["1", "2", "3", "4", "5"]
       )
     })
@@ -150,31 +150,31 @@ suite("bridge, refused records and lost sources", () => {
 
   test(
     'a rule halts if Kafka deleted records or recreated the topic, and continues if it has `lost: "continue"`',
-    Effect.fnUntraced(function* (ends) {
+    Effect.fnUntraced(function* (sides) {
       const [name, topic] = [unique("bridge"), unique("lost")]
       const options = (lost: "halt" | "continue"): BridgeOptions => ({
         name,
         rules: [{ name: "out", from: `kafka:${topic}`, to: `pulsar:${full(topic)}`, lost }]
       })
-      yield* declare(ends.log, topic, 1)
-      yield* ends.log.append(topic, [recordOf("a", "1"), recordOf("a", "2")])
-      yield* mirrorOnce(yield* ends.bridge(options("halt")))
-      yield* ends.log.append(
+      yield* declare(sides.log, topic, 1)
+      yield* sides.log.append(topic, [recordOf("a", "1"), recordOf("a", "2")])
+      yield* mirrorOnce(yield* sides.bridge(options("halt")))
+      yield* sides.log.append(
         topic,
         ["3", "4", "5"].map((value) => recordOf("a", value))
       )
-      yield* Effect.promise(() => removeRecords(ends.kafkaOptions, topic, 3))
-      const gone = yield* Effect.flip(mirrorOnce(yield* ends.bridge(options("halt"))))
+      yield* Effect.promise(() => removeRecords(sides.kafkaOptions, topic, 3))
+      const gone = yield* Effect.flip(mirrorOnce(yield* sides.bridge(options("halt"))))
       assert.match(gone.message, /retention deleted records.*lost: "continue"/)
-      yield* mirrorOnce(yield* ends.bridge(options("continue")))
+      yield* mirrorOnce(yield* sides.bridge(options("continue")))
       assert.deepStrictEqual(
-        (yield* messagesOf(ends, full(topic))).map(({ value }) => value),
+        (yield* messagesOf(sides, full(topic))).map(({ value }) => value),
         ["1", "2", "4", "5"]
       )
       const held = { group: `${name}/out`, topic, partition: 0 }
-      const writer = yield* ends.kafka.openWriter(`${name}/out/${topic}/0`)
+      const writer = yield* sides.kafka.openWriter(`${name}/out/${topic}/0`)
       yield* writer.commit([], [{ ...held, offset: 5, metadata: JSON.stringify({ topic: "another" }) }])
-      const another = yield* Effect.flip(mirrorOnce(yield* ends.bridge(options("halt"))))
+      const another = yield* Effect.flip(mirrorOnce(yield* sides.bridge(options("halt"))))
       assert.match(another.message, /was deleted and created again since it was mirrored\. .*lost: "continue"/)
     })
   )
@@ -182,35 +182,35 @@ suite("bridge, refused records and lost sources", () => {
   for (const transport of transports)
     test(
       "a message of an earlier process that arrives while the producer's name is free for a moment is stored once",
-      Effect.fnUntraced(function* (ends) {
+      Effect.fnUntraced(function* (sides) {
         const [name, topic] = [unique("bridge"), unique("late")]
-        yield* declare(ends.log, topic, 1)
+        yield* declare(sides.log, topic, 1)
         const values = Array.from({ length: 300 }, (_, i) => String(i))
-        yield* ends.log.append(
+        yield* sides.log.append(
           topic,
           values.map((value) => recordOf("a", value))
         )
         let late = 0
         const usurped: PulsarSide = {
-          ...ends.pulsar,
+          ...sides.pulsar,
           produce: Effect.fnUntraced(function* (part, producer, batching) {
-            const there = yield* messagesOf(ends, part)
+            const there = yield* messagesOf(sides, part)
             if (batching && late++ === 0) {
               const sequenceId = there.length
               const properties = { ...there.at(-1)!.properties, "millrace-bridge-offset": String(sequenceId) }
               const message = { key: "a", value: String(sequenceId), properties, sequenceId }
-              yield* publish(ends, part, [message], false, producer)
+              yield* publish(sides, part, [message], false, producer)
             }
-            return yield* ends.pulsar.produce(part, producer, batching)
+            return yield* sides.pulsar.produce(part, producer, batching)
           })
         }
         const options = { name, rules: [{ name: "out", from: `kafka:${topic}`, to: `pulsar:${full(topic)}` }] }
         yield* mirrorOnce(
-          yield* makeContext(Bridge.make(options), { log: ends.log, kafka: ends.kafka, pulsar: usurped })
+          yield* makeContext(Bridge.make(options), { log: sides.log, kafka: sides.kafka, pulsar: usurped })
         )
         assert.isAbove(late, 0)
         assert.deepStrictEqual(
-          (yield* messagesOf(ends, full(topic))).map(({ value }) => value),
+          (yield* messagesOf(sides, full(topic))).map(({ value }) => value),
           values
         )
       }),
@@ -219,29 +219,29 @@ suite("bridge, refused records and lost sources", () => {
 
   test(
     "a position that Kafka forgot is found again in the messages on Pulsar",
-    Effect.fnUntraced(function* (ends) {
+    Effect.fnUntraced(function* (sides) {
       const [name, topic] = [unique("bridge"), unique("forgotten")]
       const options: BridgeOptions = {
         name,
         rules: [{ name: "out", from: `kafka:${topic}`, to: `pulsar:${full(topic)}` }]
       }
-      yield* declare(ends.log, topic, 1)
+      yield* declare(sides.log, topic, 1)
       const values = Array.from({ length: 300 }, (_, i) => String(i))
-      yield* ends.log.append(
+      yield* sides.log.append(
         topic,
         values.slice(0, 200).map((value) => recordOf("a", value))
       )
-      yield* mirrorOnce(yield* ends.bridge(options))
-      yield* Effect.promise(() => removeGroup(ends.kafkaOptions, `${name}/out`))
+      yield* mirrorOnce(yield* sides.bridge(options))
+      yield* Effect.promise(() => removeGroup(sides.kafkaOptions, `${name}/out`))
       // and the broker forgets what this producer sent
-      yield* Effect.promise(() => forgetProducers(ends, full(topic)))
-      yield* ends.log.append(
+      yield* Effect.promise(() => forgetProducers(sides, full(topic)))
+      yield* sides.log.append(
         topic,
         values.slice(200).map((value) => recordOf("a", value))
       )
-      yield* mirrorOnce(yield* ends.bridge(options))
+      yield* mirrorOnce(yield* sides.bridge(options))
       assert.deepStrictEqual(
-        (yield* messagesOf(ends, full(topic))).map(({ value }) => value),
+        (yield* messagesOf(sides, full(topic))).map(({ value }) => value),
         values
       )
     })
