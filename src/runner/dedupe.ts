@@ -1,13 +1,13 @@
-// Which event ids a partition has handled: exact within a time bound, 20 bytes an id, and a function of the log alone.
+// The event ids that a partition has seen, to find duplicates: exact within a time bound, 20 bytes an id. The log alone decides.
 import { hash } from "node:crypto"
 
 /**
- * A record is a duplicate where an earlier record of its partition had its tenant and id and was dated at most `within` from it.
- * Nothing else decides (not arrival, not stream time), so a replay decides the same, and an old file sent again is all duplicates.
+ * A record is a duplicate if an earlier record of its partition has its tenant and id, and a time at most `within` from its own.
+ * Neither arrival nor stream time matters, so a replay finds the same duplicates, and a file that is sent again is all duplicates.
  *
- * Ids are kept as the first 96 bits of a SHA-1 (a billion ids an hour meet by chance once in 10^11 hours), in buckets of event time.
- * Buckets that are not in memory are loaded from what commits have stored before a batch is looked at: `missing`, `load`, `test`
- * for each event, then `onCommitted` with the commit, or `reset` without it.
+ * Ids are kept as the first 96 bits of a SHA-1 (among a billion ids an hour, two collide once in 10^11 hours), in buckets of event
+ * time. Buckets that are not in memory are loaded from the store. For each batch, call `missing` and `load`, then `test` for each
+ * event, then `onCommitted` after the commit, or `reset` if there was none.
  */
 export class SeenIds {
   private readonly withinMs: number
@@ -15,13 +15,13 @@ export class SeenIds {
   private readonly buckets = new Map<number, Bucket>()
   private readonly maxIds: number
   private readonly pending: Array<Entry> = []
-  /** The same, to be found. */
-  private noted = new Bucket()
+  /** The pending ids once more, in a table to look them up in. */
+  private pendingTable = new Bucket()
   private ids = 0
-  /** The newest bucket that commits may have stored ids in; undefined where nothing was stored. */
+  /** The newest bucket of which commits may have stored ids; undefined if nothing was stored. */
   private newest: number | undefined
 
-  /** `streamTime` is the partition's highest event time so far: no stored id is dated beyond it. */
+  /** `streamTime` is the partition's greatest event time so far: no stored id has a later one. */
   constructor(withinMs: number, streamTime: number | undefined, maxIds = 2_000_000) {
     this.withinMs = withinMs
     this.widthMs = Math.max(withinMs, 60_000)
@@ -33,7 +33,7 @@ export class SeenIds {
     return Math.floor(time / this.widthMs)
   }
 
-  /** The ranges of event time, ends included, that must be loaded before events of these times are tested. */
+  /** The ranges of event time (ends included) that must be loaded before events of these times are tested. */
   missing(times: Iterable<number>): ReadonlyArray<{ readonly from: number; readonly to: number }> {
     const wanted = new Set<number>()
     for (const time of times) {
@@ -54,7 +54,7 @@ export class SeenIds {
     return ranges
   }
 
-  /** Takes what was stored for the ranges that `missing` gave. Ids beyond the ranges are passed over. */
+  /** Adds what was stored for the ranges that `missing` returned. Ids outside of the ranges are ignored. */
   load(ranges: ReadonlyArray<{ readonly from: number; readonly to: number }>, chunks: ReadonlyArray<Uint8Array>): void {
     const loading = new Set<number>()
     for (const { from, to } of ranges) {
@@ -75,32 +75,32 @@ export class SeenIds {
     }
   }
 
-  /** Whether the event is a duplicate; if not, it is noted until `onCommitted` or `reset`. */
+  /** Whether the event is a duplicate. Its id is pending until `onCommitted` or `reset`. */
   test(tenant: string | undefined, id: string, time: number): boolean {
     const entry = entryOf(tenant, id, time)
-    let before = this.noted.find(entry, this.withinMs)
+    let before = this.pendingTable.find(entry, this.withinMs)
     const last = this.bucketOf(time + this.withinMs)
     for (let bucket = this.bucketOf(time - this.withinMs); bucket <= last && before !== time; bucket++) {
       before = this.buckets.get(bucket)?.find(entry, this.withinMs) ?? before
     }
     if (before === time) return true
-    // a duplicate with a time of its own is an earlier record for those that come after it
+    // a duplicate with another time is an earlier record for later ones
     this.pending.push(entry)
-    this.noted.add(entry)
+    this.pendingTable.add(entry)
     return before !== undefined
   }
 
-  /** Takes back what `test` noted: its event failed, and one like it may come again. */
+  /** Undoes `test`: the event failed, so a later one with its id is no duplicate of it. */
   forget(tenant: string | undefined, id: string, time: number): void {
     const { a, b, c } = entryOf(tenant, id, time)
     const same = (entry: Entry) => entry.a === a && entry.b === b && entry.c === c && entry.time === time
     const at = this.pending.findLastIndex(same)
     if (at < 0) return
     this.pending.splice(at, 1)
-    this.noted.remove({ a, b, c, time })
+    this.pendingTable.remove({ a, b, c, time })
   }
 
-  /** What was noted, packed for the store. */
+  /** The pending ids, packed for the store; undefined if there are none. */
   packed():
     | { readonly minTime: number; readonly maxTime: number; readonly count: number; readonly packed: Uint8Array }
     | undefined {
@@ -122,7 +122,7 @@ export class SeenIds {
     return { minTime, maxTime, count: pending.length, packed }
   }
 
-  /** The commit holds: what was noted is stored. */
+  /** The pending ids are stored. */
   onCommitted(): void {
     for (const entry of this.pending) {
       this.insert(entry)
@@ -133,16 +133,16 @@ export class SeenIds {
     this.evict()
   }
 
-  /** There was no commit: nothing was noted. */
+  /** Forgets the pending ids: there was no commit. */
   reset(): void {
     if (this.pending.length === 0) return
     this.pending.length = 0
-    this.noted = new Bucket()
+    this.pendingTable = new Bucket()
   }
 
   private insert(entry: Entry): void {
     const bucket = this.buckets.get(this.bucketOf(entry.time))
-    if (bucket === undefined) return // stored, and evicted: it is loaded again when it is asked for
+    if (bucket === undefined) return // it is stored, and was evicted: it is loaded again when it is needed
     bucket.add(entry)
     this.ids++
   }
@@ -153,11 +153,11 @@ export class SeenIds {
     this.buckets.set(bucket, found)
   }
 
-  /** Forgets the buckets that were not asked for longest. They can be loaded again, so this is for memory alone. */
+  /** Drops the least recently used buckets to bound memory. They can be loaded again. */
   private evict(): void {
     for (const [bucket, { size }] of this.buckets) {
       if (this.buckets.size <= maxBuckets && this.ids <= this.maxIds) return
-      if (this.newest !== undefined && bucket > this.newest) continue // never stored: cheap, and nothing to load
+      if (this.newest !== undefined && bucket > this.newest) continue // empty, and nothing is stored of it
       this.buckets.delete(bucket)
       this.ids -= size
     }
@@ -167,7 +167,7 @@ export class SeenIds {
 const entryBytes = 20
 const maxBuckets = 2048
 
-/** Words are signed: an unsigned one beyond 2^31 would be an object of its own on the heap. */
+/** An id's hash in three signed words (an unsigned one beyond 2^31 would be an object of its own on the heap), and the event's time. */
 interface Entry {
   readonly a: number
   readonly b: number
@@ -176,7 +176,7 @@ interface Entry {
 }
 
 const entryOf = (tenant: string | undefined, id: string, time: number): Entry => {
-  // one character a byte: a buffer costs an allocation outside the heap, which is dearer than the hash
+  // a text with one character for each byte: a buffer would cost an allocation outside of the heap, which takes longer than the hash
   const digest = hash("sha1", tenant === undefined ? id : `${tenant}\u0000${id}`, "binary")
   return { a: wordOf(digest, 0), b: wordOf(digest, 4), c: wordOf(digest, 8), time }
 }
@@ -186,13 +186,13 @@ const wordOf = (digest: string, at: number): number =>
   (digest.charCodeAt(at + 2) << 8) |
   digest.charCodeAt(at + 3)
 
-/** An open-addressing table of ids; an id may be there with several times. */
+/** An open-addressing hash table of ids. An id may be in it with several times. */
 class Bucket {
   size = 0
   private words = new Int32Array(3 * 16)
-  private times = new Float64Array(16).fill(NaN) // NaN: free
+  private times = new Float64Array(16).fill(NaN) // NaN: a free slot
 
-  /** The time that the id has here within the bound, the very same one if it is there. */
+  /** A time that the id has here within the bound, preferably the very same one; undefined if there is none. */
   find({ a, b, c, time }: Entry, withinMs: number): number | undefined {
     let found: number | undefined
     const mask = this.times.length - 1
@@ -213,11 +213,11 @@ class Bucket {
 
   add(entry: Entry): void {
     if (this.size * 5 >= this.times.length * 3) this.grow()
-    this.place(entry.a, entry.b, entry.c, entry.time)
+    this.insert(entry.a, entry.b, entry.c, entry.time)
     this.size++
   }
 
-  /** Takes one back: its place stays taken, by a time that is near to none. */
+  /** Removes an id. Its slot stays occupied, by a time that is near no other. */
   remove({ a, b, c, time }: Entry): void {
     const mask = this.times.length - 1
     for (let slot = a & mask; !Number.isNaN(this.times[slot]!); slot = (slot + 1) & mask) {
@@ -228,7 +228,7 @@ class Bucket {
     }
   }
 
-  private place(a: number, b: number, c: number, time: number): void {
+  private insert(a: number, b: number, c: number, time: number): void {
     const mask = this.times.length - 1
     let slot = a & mask
     while (!Number.isNaN(this.times[slot]!)) slot = (slot + 1) & mask
@@ -243,7 +243,7 @@ class Bucket {
     this.words = new Int32Array(words.length * 2)
     this.times = new Float64Array(times.length * 2).fill(NaN)
     for (const [slot, time] of times.entries()) {
-      if (!Number.isNaN(time)) this.place(words[slot * 3]!, words[slot * 3 + 1]!, words[slot * 3 + 2]!, time)
+      if (!Number.isNaN(time)) this.insert(words[slot * 3]!, words[slot * 3 + 1]!, words[slot * 3 + 2]!, time)
     }
   }
 }

@@ -133,7 +133,7 @@ export class BatchFold {
     this.published = new BatchMessages(options.sourcePartitions)
   }
 
-  /** Applies one event's recorded changes. Throws why the event cannot be applied; it has then changed nothing. */
+  /** Folds one event's recorded changes in. Throws why the event cannot be applied; it has then changed nothing. */
   apply(log: Entries, from: number, to: number, origin: Origin, read: ReadRow): void {
     const messages: Array<Message> = []
     let risky = false

@@ -37,7 +37,7 @@ export interface OutboxMessage {
   /** The value's JSON text. */
   readonly value: string
 }
-/** A dead letter, where its record lies, and how many of its events' attempts failed. */
+/** A dead letter with the partition of its record, and what became of its retry. */
 export interface StoredDeadLetter extends Omit<DeadLetter, "status"> {
   readonly at: ProjectionPartition
   readonly status: DeadLetter["status"] | "retried"

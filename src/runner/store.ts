@@ -1,4 +1,4 @@
-// The store port: where a projection's rows, window state, position and outbox are committed together. The adapter is PostgreSQL.
+// The store port: a projection's rows, window state, position and outbox, committed together. PostgreSQL is its adapter; another is in memory.
 import type * as Cause from "effect/Cause"
 import * as Context from "effect/Context"
 import type * as Effect from "effect/Effect"
@@ -9,47 +9,52 @@ import type { Table } from "../model/read-model.ts"
 import type { Row } from "../model/recorder.ts"
 import type { Window } from "../model/window.ts"
 
-/** A partition of a projection's source, of one version. */
+/** One partition of a source, as one version of a projection processes it. */
 export interface ProjectionPartition {
   readonly projection: string
   readonly version: number
   readonly topic: string
   readonly partition: number
 }
-/** What a claimant holds: its fence, and the state that the last commit left. Each commit returns the next one. */
+/** A process's exclusive right to a partition, with the state that the last commit left. Each commit returns the next claim. */
 export interface Claim extends ProjectionPartition {
+  /** The fencing token: a commit with another one has no effect. */
   readonly incarnation: string
   readonly commitNo: number
   readonly epoch: number
-  /** The next position to handle. */
+  /** The next position to process. */
   readonly position: Position
-  /** Of the record before `position`; undefined where none was handled. */
+  /** Of the record before `position`, see `fingerprintOf`; undefined if none was processed. */
   readonly fingerprint: string | undefined
-  /** The topic that `position` is of (`Log.identity`); undefined where no claimant could tell. */
+  /** The identity of the topic that `position` belongs to (`Log.identity`); undefined if the log has no identities. */
   readonly identity: string | undefined
-  /** Epoch milliseconds; undefined before the first event. */
+  /** The partition's greatest event time so far, epoch milliseconds; undefined before the first event. */
   readonly streamTime: number | undefined
+  /** The sequence number of the last message in the partition's outbox stream. */
   readonly outboxSeq: number
   readonly mode: "live" | "follower" | "frozen"
-  /** The chunk of handled ids that is being filled, and how many ids it has. */
+  /** The chunk of seen ids that is being filled, and how many ids it has. */
   readonly seenChunk: number
   readonly seenFill: number
 }
 
-/** Changes to one table, folded to one a row. Values are in the order of `columns`; rows of other kinds hold keys first. */
+/** A batch's changes to one table: one for each row that it changes. */
 export interface TableChange {
   readonly table: Table.Any
   readonly upserts: ReadonlyArray<Row>
-  /** The key and the columns that change. */
+  /** Each has the key and the columns that change. Nothing is written if there is no such row. */
   readonly updates: ReadonlyArray<Row>
-  /** Keys. */
+  /** The keys of rows to delete. */
   readonly deletes: ReadonlyArray<Row>
 }
-/** One row's contributions of a batch. */
+/** What a batch contributes to one row of a window. */
 export interface WindowDelta {
-  /** The row: key, `window_size` and `window_start` where its shape has them, and each aggregate's delta. */
+  /**
+   * The key, `window_size` and `window_start` unless the window is global, and for each aggregate the value to merge: a delta that its
+   * `sql` kind adds, or the row's new value if the window has a fold.
+   */
   readonly row: Row
-  /** Where the row's new state is published. */
+  /** The key and the partition under which the row's new state is published. */
   readonly key: string
   readonly partition: number
   readonly eventTime: number
@@ -60,16 +65,16 @@ export interface WindowChange {
   readonly window: Window.Any
   readonly deltas: ReadonlyArray<WindowDelta>
 }
-/** Messages of a batch for one topic, packed as in the log's batches: `meta` a JSON array, `vals` one line a message. */
+/** A batch's messages for one topic, packed as in the log's batches: `meta` is a JSON array, `vals` has one line for each message. */
 export interface Segment {
   readonly topic: string
-  /** Of all its messages; undefined where they go to several. */
+  /** The partition of all messages; undefined if they go to several. */
   readonly partition: number | undefined
   readonly messages: number
   readonly meta: string
   readonly vals: string
 }
-/** An event that a window was closed for. Times are epoch milliseconds. */
+/** An event that came too late for a window. Times are epoch milliseconds. */
 export interface LateEvent {
   readonly position: Position
   readonly window: string
@@ -81,7 +86,7 @@ export interface LateEvent {
   readonly streamTime: number
   readonly traceId: string | undefined
 }
-/** An event that could not be handled. */
+/** An event that could not be processed. */
 export interface DeadLetter {
   readonly position: Position
   readonly status: "parked" | "skipped"
@@ -98,28 +103,28 @@ export interface DeadLetter {
   /** The failure itself, for callers in the same process. Stores keep `error` and `message`. */
   readonly cause?: Cause.Cause<unknown>
 }
-/** What became of a dead letter that was handled again. */
+/** The result of a dead letter's retry. */
 export interface RetriedDeadLetter {
-  /** The letter's position, and that of the record that asked for it. */
+  /** The dead letter's position, and that of the retry record. */
   readonly position: Position
   readonly by: Position
-  /** How it failed once more; undefined where it did not. */
+  /** How it failed once more; undefined if it succeeded. */
   readonly failed: Pick<DeadLetter, "error" | "message" | "attempts"> | undefined
 }
-/** Ids handled by a batch, packed 20 bytes each: 12 of a hash, 8 of the event time as a big-endian float8. */
+/** The ids of a batch's events, 20 bytes each: 12 of a hash, and 8 of the event time as a big-endian float8. */
 export interface PackedIds {
   readonly minTime: number
   readonly maxTime: number
   readonly count: number
   readonly packed: Uint8Array
 }
-/** Everything that one batch commits. */
+/** Everything that one commit writes. */
 export interface Changes {
-  /** Where the next batch begins. */
+  /** The position at which the next batch begins. */
   readonly position: Position
   readonly fingerprint: string | undefined
   readonly streamTime: number | undefined
-  /** Events handled, duplicates left out, and duplicates. */
+  /** How many events were processed, and how many were duplicates, which `events` does not count. */
   readonly events: number
   readonly duplicates: number
   readonly tables: ReadonlyArray<TableChange>
@@ -127,12 +132,12 @@ export interface Changes {
   readonly segments: ReadonlyArray<Segment>
   readonly late: ReadonlyArray<LateEvent>
   readonly deadLetters: ReadonlyArray<DeadLetter>
-  /** Dead letters of earlier commits that this one handles. */
+  /** Dead letters of earlier commits that this one retries. */
   readonly retried?: ReadonlyArray<RetriedDeadLetter>
   readonly seen: PackedIds | undefined
 }
 
-/** The store failed. `retryable` tells whether the same call may succeed later. */
+/** The store failed. If `retryable`, the same call may succeed later. */
 export class StoreError extends Schema.TaggedError<StoreError>()("StoreError", {
   operation: Schema.String,
   retryable: Schema.Boolean,
@@ -143,26 +148,26 @@ export class StoreError extends Schema.TaggedError<StoreError>()("StoreError", {
     return `store: ${this.operation} failed: ${this.reason}`
   }
 }
-/** Someone else claimed the partition since. What was computed must be dropped; nothing of it was committed. */
+/** Another process has claimed the partition. Nothing was committed, and what was computed must be dropped. */
 export class Fenced extends Schema.TaggedError<Fenced>()("Fenced", {
   projection: Schema.String,
   topic: Schema.String,
   partition: Schema.Int
 }) {
   override get message() {
-    return `${this.projection} ${this.topic}/${this.partition}: another process has claimed the partition since`
+    return `${this.projection} ${this.topic}/${this.partition}: another process has claimed the partition`
   }
 }
-/** PostgreSQL refuses the data of the batch (SQLSTATE classes 21, 22, 23, 54). Nothing of it was committed; a part of it may pass. */
+/** PostgreSQL refuses a batch's data (SQLSTATE classes 21, 22, 23, 54). Nothing was committed; parts of the batch may pass. */
 export class Unstorable extends Schema.TaggedError<Unstorable>()("Unstorable", {
   code: Schema.String,
   reason: Schema.String
 }) {
   override get message() {
-    return `PostgreSQL refuses it: ${this.reason} (SQLSTATE ${this.code})`
+    return `PostgreSQL refuses the values: ${this.reason} (SQLSTATE ${this.code})`
   }
 }
-/** What is in the database does not fit what is to run on it. Nothing goes on until someone mends it. */
+/** The database or the log does not match what is to run, or an event stops its partition. It stays halted until a person fixes that. */
 export class Mismatch extends Schema.TaggedError<Mismatch>()("Mismatch", {
   what: Schema.String,
   reason: Schema.String,
@@ -173,13 +178,13 @@ export class Mismatch extends Schema.TaggedError<Mismatch>()("Mismatch", {
   }
 }
 
-/** Where projections are committed. */
+/** Where projections commit their batches. */
 export class Store extends Context.Service<
   Store,
   {
     /**
-     * Makes a projection's tables, views and progress rows where they are missing. Refuses a definition that changed without its version.
-     * A partition that is new to the projection begins at `startOf`, where nothing is said at 0.
+     * Creates the tables, views and progress rows of projections that are missing. Fails with `Mismatch` if a definition changed and its
+     * version did not. A partition that is new to a projection begins at `startOf`, by default at 0.
      */
     readonly prepare: (
       projections: ReadonlyArray<Projection.Any>,
@@ -187,8 +192,8 @@ export class Store extends Context.Service<
       startOf?: (topic: string, partition: number) => Position
     ) => Effect.Effect<void, StoreError | Mismatch>
     /**
-     * Takes a partition over: from now on every commit of an earlier claimant is fenced. An older generation is refused. The first
-     * `identity` that is given is kept, and returned from then on.
+     * Claims a partition: from now on every commit under an earlier claim is fenced. An older generation than the last one is refused.
+     * The first `identity` that is given is stored and returned by all later claims.
      */
     readonly claim: (
       projection: Projection.Any,
@@ -198,42 +203,42 @@ export class Store extends Context.Service<
       identity?: string
     ) => Effect.Effect<Claim, StoreError | Fenced | Mismatch>
     /**
-     * Commits rows, window state, position, ids and outbox in one statement, or nothing of it. A lost reply is resolved by asking
-     * what became of it, never by sending again unasked.
+     * Commits rows, window state, position, seen ids and outbox in one statement, or nothing. After a lost reply it asks whether the
+     * statement was committed before it sends it again.
      */
     readonly commit: (
       projection: Projection.Any,
       claim: Claim,
       changes: Changes
     ) => Effect.Effect<Claim, StoreError | Fenced | Unstorable>
-    /** The rows with these keys, by `keyText` of the key's columns; rows that are not there are missing. `Unstorable`: a key is none. */
+    /** The rows with these keys, in any order; keys without a row are left out. `Unstorable`: a value cannot be one of its key column. */
     readonly readRows: (
       projection: Projection.Any,
       target: Table.Any | Window.Any,
       keys: ReadonlyArray<Row>
     ) => Effect.Effect<ReadonlyArray<Row>, StoreError | Unstorable>
-    /** Chunks of handled ids whose times touch one of the ranges, packed as in `PackedIds`. */
+    /** The chunks of seen ids whose times overlap one of the ranges (ends included), packed as in `PackedIds`. */
     readonly seenIds: (
-      place: ProjectionPartition,
+      at: ProjectionPartition,
       ranges: ReadonlyArray<{ readonly from: number; readonly to: number }>
     ) => Effect.Effect<ReadonlyArray<Uint8Array>, StoreError>
     /**
-     * The dead letter at a position, if it is open (neither retried nor discarded), and up to `behind` more of its key that are, in order.
-     * `ordered`: none where an earlier one of the key is open.
+     * The record of the dead letter at a position, if that is open (neither retried nor discarded). With `ordered`, also those of up to
+     * `behind` later open ones of its key, in order; and nothing if an earlier one of the key is open.
      */
     readonly deadLetters: (
-      place: ProjectionPartition,
+      at: ProjectionPartition,
       position: Position,
       options: { readonly ordered: boolean; readonly behind: number }
     ) => Effect.Effect<ReadonlyArray<LogRecord>, StoreError>
-    /** Those of the keys that have a parked dead letter. */
+    /** Which of the keys have a parked dead letter. */
     readonly parkedKeys: (
-      place: ProjectionPartition,
+      at: ProjectionPartition,
       keys: ReadonlyArray<string>
     ) => Effect.Effect<ReadonlyArray<string>, StoreError>
-    /** Keeps a record that could not be read, outside any batch: one of a lookup's topic. Doing it twice does nothing. */
-    readonly park: (place: ProjectionPartition, letter: DeadLetter) => Effect.Effect<void, StoreError>
-    /** Writes down why a partition stands still, for `status`. Claiming it clears that. */
-    readonly halt: (place: ProjectionPartition, reason: string) => Effect.Effect<void, StoreError>
+    /** Stores a dead letter outside any batch: an unreadable record of a lookup topic. A second call for one record does nothing. */
+    readonly park: (at: ProjectionPartition, deadLetter: DeadLetter) => Effect.Effect<void, StoreError>
+    /** Stores why a partition is halted, for `status`. The next claim clears it. */
+    readonly halt: (at: ProjectionPartition, reason: string) => Effect.Effect<void, StoreError>
   }
 >()("millrace/Store") {}
