@@ -1,4 +1,4 @@
-// An event that comes again is not counted again: within its bound, across restarts and claims, in parallel, and as a whole file.
+// Duplicates are counted once: within the bound of event time, across restarts and claims, in parallel, and as a whole file.
 import { Schema } from "effect"
 import { afterAll, assert, beforeAll, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
@@ -61,9 +61,9 @@ const handled = Effect.fnUntraced(function* (made: Engine, values: ReadonlyArray
   yield* stop
 })
 
-describe("an id that comes again", () => {
+describe("an event that is sent again", () => {
   test(
-    "within the bound of event time is one event, beyond it another",
+    "is a duplicate within the bound of event time, and another event beyond it",
     Effect.fnUntraced(function* (made) {
       yield* handled(made, [
         // each within the bound of an earlier record: one
@@ -88,7 +88,7 @@ describe("an id that comes again", () => {
     })
   )
   test(
-    "after a restart is known by what commits have stored",
+    "after a restart is found by the ids that commits have stored",
     Effect.fnUntraced(function* (made) {
       yield* handled(made, [hit("a", 0), hit("b", 0), hit("late", -500), hit("c", 300)])
       assert.deepStrictEqual(yield* totals(made.sql), { events: 4, duplicates: 0, dead: 0 })
@@ -109,7 +109,7 @@ describe("an id that comes again", () => {
     })
   )
   test(
-    "a hundred times in parallel counts once",
+    "a hundred times in parallel is counted once",
     Effect.fnUntraced(function* (made) {
       const stop = yield* run(made)
       const appends = Array.from({ length: 100 }, () => append(made, hits, [hit("same")]))
@@ -121,7 +121,7 @@ describe("an id that comes again", () => {
     })
   )
   test(
-    "while claimants take turns and partitions move",
+    "while partitions move between claimants is counted once",
     Effect.fnUntraced(function* (made) {
       const ids = Array.from({ length: 300 }, (_, i) => hit(`i${i}`, i / 100, "t", `k${i % 40}`))
       for (let round = 0; round < 6; round++) {

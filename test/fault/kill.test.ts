@@ -1,4 +1,4 @@
-// kill -9 at any point of a run: after every restart nothing is torn, and in the end everything is as if nothing had happened.
+// kill -9 at any point of a run: after every restart the database is consistent, and in the end the tables are as without kills.
 //
 // MILLRACE_KILL_SEED repeats a run, MILLRACE_KILLS says how many kills there are.
 import { spawn, type ChildProcess } from "node:child_process"
@@ -189,7 +189,7 @@ describe("kill -9", () => {
     return now
   }
 
-  it(`${kills} times at random, then to the end (seed ${seed})`, async () => {
+  it(`${kills} times at random gives the tables of an undisturbed run (seed ${seed})`, async () => {
     process.stdout.write(`seed ${seed}: repeat with MILLRACE_KILL_SEED=${seed}\n`)
     const began = performance.now()
     let before: Moment | undefined
@@ -223,7 +223,7 @@ describe("kill -9", () => {
 })
 
 describe("kill -9 of the server alone", () => {
-  it("while events flow: the run goes on, to the same tables", async () => {
+  it("while events are processed: the run continues, to the same tables", async () => {
     const dataDir = fresh()
     const child = dev(dataDir, flightsFile, "7000")
     while (!child.errors().includes("Millrace is running") && child.process.exitCode === null) await sleep(10)

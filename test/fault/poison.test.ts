@@ -1,4 +1,4 @@
-// Events that cannot be handled: each becomes what its projection's policy says, and all others count as if it had not been there.
+// Events that cannot be processed: the projection's policy decides what happens to each, and all others count as if it had not been there.
 // oxlint-disable unicorn/no-thenable -- `then` is a word of failure policies
 import { Schedule } from "effect"
 import { afterAll, assert, beforeAll, describe, it } from "@effect/vitest"
@@ -11,7 +11,7 @@ import { query } from "../../src/postgres/client/client.ts"
 import type { FailurePolicy } from "../../src/model/failure-policy.ts"
 import { append, type Engine, engine, halts, recordOf, run, settled } from "../support/engine.ts"
 import { server } from "../support/postgres.ts"
-import { application, assertCounted, calls, done, events, handled, letters, many, start } from "./poison.ts"
+import { application, assertCounted, calls, done, events, handled, deadLetters, many, start } from "./poison.ts"
 
 const scope = Scope.makeUnsafe()
 let root = ""
@@ -31,17 +31,17 @@ const test = (
 
 describe("an event whose handler fails", () => {
   test(
-    "is parked with its error, its value and its place, and the rest flows on",
+    "is parked with its error, value and position, and later events are processed",
     {},
     Effect.fnUntraced(function* ({ ...made }) {
       const [before, after] = [many(150), many(150)]
       const poison = done("throw")
       yield* handled(made, [...before, poison, ...after])
       yield* assertCounted(made.sql, [...before, ...after])
-      const [letter, ...others] = yield* letters(made.sql)
+      const [deadLetter, ...others] = yield* deadLetters(made.sql)
       assert.lengthOf(others, 0)
       assert.deepInclude(
-        { ...letter },
+        { ...deadLetter },
         {
           topic: "p.events",
           status: "parked",
@@ -53,15 +53,15 @@ describe("an event whose handler fails", () => {
           trace_id: "0af7651916cd43dd8448eb211c80319c"
         }
       )
-      assert.deepStrictEqual(JSON.parse(letter!.value), poison)
-      const { records } = yield* made.log.read(letter!.topic, letter!.partition, letter!.position)
+      assert.deepStrictEqual(JSON.parse(deadLetter!.value), poison)
+      const { records } = yield* made.log.read(deadLetter!.topic, deadLetter!.partition, deadLetter!.position)
       assert.strictEqual(records[0]!.eventId, poison.id)
       const status = yield* statusOf(made)
       assert.deepInclude(status, { healthy: true, dead_letters: 1 })
     })
   )
   test(
-    "is tried again as its schedule says, and what it had asked for before is undone",
+    "is retried as the schedule says, and what it wrote before it failed is undone",
     { retry: Schedule.spaced("5 millis").pipe(Schedule.upTo({ times: 4 })) },
     Effect.fnUntraced(function* (made) {
       const [third, hopeless, defect, interrupted, calm] = ["third", "fail", "die", "interrupt", "calm"].map((does) =>
@@ -72,13 +72,13 @@ describe("an event whose handler fails", () => {
       assert.strictEqual(calls.get(third!.id), 3)
       assert.strictEqual(calls.get(hopeless!.id), 5)
       yield* assertCounted(made.sql, [third!, calm!, ...others])
-      const found = (yield* letters(made.sql)).map(({ attempts, error, message, value }) => ({
+      const found = (yield* deadLetters(made.sql)).map(({ attempts, error, message, value }) => ({
         id: (JSON.parse(value) as { id: string }).id,
         error,
         message,
         attempts
       }))
-      const byId = new Map(found.map((letter) => [letter.id, letter]))
+      const byId = new Map(found.map((deadLetter) => [deadLetter.id, deadLetter]))
       assert.deepInclude(byId.get(hopeless!.id), { error: "Refused", message: "refused: call 5", attempts: 5 })
       assert.deepInclude(byId.get(defect!.id), { error: "Error", message: "a defect" })
       assert.isDefined(byId.get(interrupted!.id))
@@ -86,7 +86,7 @@ describe("an event whose handler fails", () => {
     })
   )
   test(
-    "is skipped, and written down, where the policy says so",
+    "is skipped, and recorded as skipped, under the policy `skip`",
     { then: "skip" },
     Effect.fnUntraced(function* (made) {
       const others = many(40)
@@ -100,7 +100,7 @@ describe("an event whose handler fails", () => {
       ])
       yield* assertCounted(made.sql, others)
       assert.deepStrictEqual(
-        (yield* letters(made.sql)).map(({ status }) => status),
+        (yield* deadLetters(made.sql)).map(({ status }) => status),
         Array(4).fill("skipped")
       )
       assert.deepInclude(yield* statusOf(made), { healthy: true, dead_letters: 0 })
@@ -115,7 +115,7 @@ describe("an event whose handler fails", () => {
     ["unreadable", "Expected number"]
   ] as const) {
     test(
-      `stops its partition, and no other, where the policy says so: ${does}`,
+      `stops its partition, and no other, under the policy \`stop\`: ${does}`,
       { then: "stop" },
       Effect.fnUntraced(function* (made) {
         const values = many(80)
@@ -131,13 +131,13 @@ describe("an event whose handler fails", () => {
         assert.deepStrictEqual([...(yield* halts(made.sql)).keys()], [`poison p.events/${partition}`])
         assert.include([...(yield* halts(made.sql)).values()][0], error)
         assert.isFalse((yield* statusOf(made)).healthy)
-        assert.lengthOf(yield* letters(made.sql), 0)
+        assert.lengthOf(yield* deadLetters(made.sql), 0)
         if (does !== "throw") return
-        // once the handler is mended nothing is lost
-        const mended = yield* engine(root, application({ then: "stop" }, true), { on: made })
-        const stop = yield* run(mended)
+        // once the handler is fixed nothing is lost
+        const fixed = yield* engine(root, application({ then: "stop" }, true), { on: made })
+        const stop = yield* run(fixed)
         while ((yield* halts(made.sql)).size > 0) yield* Effect.sleep(10)
-        yield* settled(mended)
+        yield* settled(fixed)
         yield* stop
         yield* assertCounted(made.sql, values)
         assert.isTrue((yield* statusOf(made)).healthy)
@@ -145,7 +145,7 @@ describe("an event whose handler fails", () => {
     )
   }
   test(
-    "because its partition is taken away has not failed",
+    "does not fail when it is interrupted because its partition is taken away",
     {},
     Effect.fnUntraced(function* (made) {
       const values = [...many(10), done("slow"), ...many(10)]
@@ -153,22 +153,22 @@ describe("an event whose handler fails", () => {
       const stop = yield* run(made)
       while (!calls.has(values[10]!.id)) yield* Effect.sleep(5)
       yield* stop
-      assert.lengthOf(yield* letters(made.sql), 0)
+      assert.lengthOf(yield* deadLetters(made.sql), 0)
       yield* handled(made, [])
       assert.strictEqual(calls.get(values[10]!.id), 2)
       yield* assertCounted(made.sql, values)
-      assert.lengthOf(yield* letters(made.sql), 0)
+      assert.lengthOf(yield* deadLetters(made.sql), 0)
     })
   )
   test(
-    "may come again: a failure is not remembered as handled",
+    "is not remembered as seen, so it may be sent again",
     {},
     Effect.fnUntraced(function* (made) {
       const event = done("throw")
       yield* handled(made, [event, event])
-      assert.lengthOf(yield* letters(made.sql), 2)
-      const mended = yield* engine(root, application({}, true), { on: made })
-      yield* handled(mended, [event, event])
+      assert.lengthOf(yield* deadLetters(made.sql), 2)
+      const fixed = yield* engine(root, application({}, true), { on: made })
+      yield* handled(fixed, [event, event])
       yield* assertCounted(made.sql, [event])
     })
   )
@@ -199,7 +199,7 @@ describe("an event that cannot be read", () => {
       yield* made.log.append("p.events", [of(good[0]!), ...bad, of(good[1]!)])
       yield* handled(made, [])
       yield* assertCounted(made.sql, good)
-      const found = yield* letters(made.sql)
+      const found = yield* deadLetters(made.sql)
       assert.deepStrictEqual(
         found.map(({ error, position }) => [position, error]),
         [
@@ -216,7 +216,7 @@ describe("an event that cannot be read", () => {
     })
   )
   test(
-    "is parked though its envelope is no text for PostgreSQL; one that can be read is handled without it",
+    "is parked even if PostgreSQL cannot store its envelope; one that can be read is processed without the envelope",
     {},
     Effect.fnUntraced(function* (made) {
       const traceparent = `00-\u0000","x${"\ud800".repeat(40)}`
@@ -225,7 +225,7 @@ describe("an event that cannot be read", () => {
       yield* made.log.append("p.events", [record(good, odd), record("just text", { ...odd, key: "\u0000" })])
       yield* handled(made, [])
       yield* assertCounted(made.sql, [good])
-      const found = yield* letters(made.sql)
+      const found = yield* deadLetters(made.sql)
       assert.deepStrictEqual(
         found.map(({ error }) => error),
         ["UnknownEventType"]
@@ -233,7 +233,7 @@ describe("an event that cannot be read", () => {
     })
   )
   test(
-    "for it is dated too far ahead does not move time for the others",
+    "because it is dated too far ahead does not move stream time",
     {},
     Effect.fnUntraced(function* (made) {
       const [before, after] = [many(10), many(10)]
@@ -243,7 +243,7 @@ describe("an event that cannot be read", () => {
       ]
       yield* handled(made, [...before, ...ahead, ...after])
       yield* assertCounted(made.sql, [...before, ...after])
-      assert.lengthOf(yield* letters(made.sql), 4)
+      assert.lengthOf(yield* deadLetters(made.sql), 4)
       const late = yield* query("late", () => made.sql`select from millrace.late_events`)
       assert.lengthOf(late, 0)
       const [time] = yield* query("time", () => made.sql`select max(stream_time) as time from millrace.progress`)
@@ -252,13 +252,14 @@ describe("an event that cannot be read", () => {
   )
 })
 
-describe("an event whose values cannot be kept", () => {
+describe("an event whose values cannot be stored", () => {
   for (const [does, error, message] of [
     ["nul", "UnstorableValue", /rows.note.*NUL/],
     ["surrogate", "UnstorableValue", /rows.note.*surrogate/],
     ["fold", "RangeError", /the change failed/],
     ["whole", "Unstorable", /bigint.*22003/],
-    ["long", "Unstorable", /index row.*54000/]
+    ["long", "Unstorable", /index row.*54000/],
+    ["json", "Unstorable", /column json: Expected array[^]*22023/]
   ] as const) {
     test(
       `is found in the middle of a big batch: ${does}`,
@@ -268,7 +269,7 @@ describe("an event whose values cannot be kept", () => {
         const poison = done(does, { key: "k1" })
         yield* handled(made, [...values.slice(0, 617), poison, ...values.slice(617)])
         yield* assertCounted(made.sql, values)
-        const found = yield* letters(made.sql)
+        const found = yield* deadLetters(made.sql)
         assert.lengthOf(found, 1)
         assert.deepInclude({ ...found[0] }, { position: 617, error, status: "parked" })
         assert.match(found[0]!.message, message)
@@ -279,7 +280,7 @@ describe("an event whose values cannot be kept", () => {
     )
   }
   test(
-    "for they overflow a total that was kept before",
+    "because they overflow a stored total is parked alone",
     {},
     Effect.fnUntraced(function* (made) {
       const first = done("", { key: "k1", n: 1.5e308 })
@@ -287,19 +288,19 @@ describe("an event whose values cannot be kept", () => {
       const values = [...many(30), done("", { key: "k1", n: 1.5e308 }), ...many(30)]
       yield* handled(made, values)
       yield* assertCounted(made.sql, [first, ...values.filter(({ n }) => n === 1)])
-      const found = yield* letters(made.sql)
+      const found = yield* deadLetters(made.sql)
       assert.lengthOf(found, 1)
       assert.match(found[0]!.message, /overflow.*22003/)
       // and one that overflows within its batch
       const again = [done("", { key: "k2", n: 1.5e308 }), done("", { key: "k2", n: 1.5e308 }), done("", { key: "k2" })]
       yield* handled(made, again)
-      assert.lengthOf(yield* letters(made.sql), 2)
+      assert.lengthOf(yield* deadLetters(made.sql), 2)
       const [sum] = yield* query("sum", () => made.sql`select n from sums where key = 'k2'`)
       assert.strictEqual(sum!["n"], 1.5e308)
     })
   )
   test(
-    "moves stream time as any other event does, so a replay decides the same of who is late",
+    "moves stream time as any other event does, so a replay finds the same events late",
     {},
     Effect.fnUntraced(function* (made) {
       const poison = done("whole", { key: "k1", at: start + 10 * 3_600_000 })
@@ -318,7 +319,7 @@ describe("an event whose values cannot be kept", () => {
     })
   )
   test(
-    "two hundred of them in one batch are found in bounded time",
+    "is found in bounded time, also if there are two hundred in one batch",
     {},
     Effect.fnUntraced(function* (made) {
       const values = Array.from({ length: 2_000 }, (_, i) => done(i % 10 === 3 ? "whole" : "", { key: "k1" }))
@@ -327,7 +328,7 @@ describe("an event whose values cannot be kept", () => {
         made.sql,
         values.filter(({ does }) => does === "")
       )
-      assert.lengthOf(yield* letters(made.sql), 200)
+      assert.lengthOf(yield* deadLetters(made.sql), 200)
     }),
     60_000
   )

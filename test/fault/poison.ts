@@ -1,4 +1,4 @@
-// A projection that fails as its events tell it to, and what its tables must then say; not a test itself.
+// A projection that fails as its events say, and what its tables must then hold. Used by poison.test.ts.
 import { Schema } from "effect"
 import { assert } from "@effect/vitest"
 import * as Context from "effect/Context"
@@ -14,7 +14,13 @@ const Done = Event.make("done", fields)
 /** Events of one type, in four partitions. */
 export const events = Topic.events("p.events", { events: [Done], id: "id", key: "key", eventTime: "at", partitions: 4 })
 const rows = ReadModel.table("rows", {
-  columns: { id: Schema.String, note: Schema.String, whole: Schema.Int, at: Column.timestamptz },
+  columns: {
+    id: Schema.String,
+    note: Schema.String,
+    whole: Schema.Int,
+    at: Column.timestamptz,
+    json: Schema.Struct({ list: Schema.Array(Schema.String) })
+  },
   primaryKey: ["id"]
 })
 const owned = ReadModel.table("owned", { columns: { key: Schema.String, times: Schema.Int }, primaryKey: ["key"] })
@@ -25,7 +31,7 @@ const hours = Window.tumbling("hours", {
   aggregate: { events: Agg.count }
 })
 
-/** Tells how often a handler was called for an id, and how often it shall fail. */
+/** Counts how often a handler was called for an id. */
 export class Calls extends Context.Service<Calls, { readonly of: (id: string) => Effect.Effect<number> }>()(
   "test/Calls"
 ) {}
@@ -47,13 +53,13 @@ export class Refused extends Schema.TaggedError<Refused>()("Refused", { why: Sch
 /** The first event's time; each later one is a millisecond on. */
 export const start = 1_700_000_000_000
 let made = 0
-/** A new event; `does` says what becomes of it. */
+/** A new event; `does` says how it fails. */
 export const done = (does = "", more: Partial<(typeof Done)["Event"]> = {}) => {
   const i = made++
   return { type: "done" as const, id: `e${i}`, key: `k${i % 16}`, at: start + i, n: 1, does, ...more }
 }
-/** Every event leaves a row, counts in both windows and in its key's row, but for those that are told to do otherwise. */
-const projection = (failure: FailurePolicy, mended = false) =>
+/** Every event leaves a row, and counts in both windows and in its key's row, unless it says how to fail. */
+const projection = (failure: FailurePolicy, fixed = false) =>
   Projection.make({
     name: "poison",
     version: 1,
@@ -69,17 +75,18 @@ const projection = (failure: FailurePolicy, mended = false) =>
           throw new RangeError("the change failed")
         })
       } else out.modify(owned, { key }, (row) => ({ key, times: (row?.times ?? 0) + 1 }))
-      if (does === "throw" && !mended) throw new TypeError(`cannot handle ${id}`)
+      if (does === "throw" && !fixed) throw new TypeError(`cannot handle ${id}`)
       const note =
         does === "nul" ? "a \u0000 b" : does === "surrogate" ? "half \ud83d" : does === "long" ? noise() : does
       const whole = does === "whole" ? 2 ** 63 : 1
-      out.upsert(rows, { id: does === "long" ? note : id, note, whole, at: does === "time" ? 8.64e15 : at })
+      const json = { list: does === "json" ? ("none" as never) : [does] }
+      out.upsert(rows, { id: does === "long" ? note : id, note, whole, json, at: does === "time" ? 8.64e15 : at })
       if (does === "" || does === "throw") return undefined
       return asked(does, id, () => out.add(sums, { key, events: 1_000, n: 1_000 }))
     }
   })
 const noise = () => Array.from({ length: 4_000 }, () => String.fromCharCode(33 + Math.random() * 90)).join("")
-/** What an event asks for as an Effect; `before` records something that its failure must undo. */
+/** What the handler does as an Effect; `before` records something that its failure must undo. */
 const asked = Effect.fnUntraced(function* (does: string, id: string, before: () => void) {
   const call = yield* (yield* Calls).of(id)
   if (does === "fail" || (does === "third" && call < 3)) before()
@@ -88,11 +95,11 @@ const asked = Effect.fnUntraced(function* (does: string, id: string, before: () 
   if (does === "interrupt") return yield* Effect.interrupt
   if (does === "slow" && call === 1) return yield* Effect.sleep("1 minute")
 })
-/** The projection under a policy; `mended`: its handler throws no more. */
-export const application = (failure: FailurePolicy, mended = false) =>
-  Application.make({ name: "poison", projections: [Projection.async(projection(failure, mended))], services: counted })
+/** The projection under a policy; `fixed`: its handler no longer throws. */
+export const application = (failure: FailurePolicy, fixed = false) =>
+  Application.make({ name: "poison", projections: [Projection.async(projection(failure, fixed))], services: counted })
 
-/** Appends, and runs the projection until all of it is handled or stands still. */
+/** Appends events, and runs the projection until all of them are processed or their partitions are halted. */
 export const handled = Effect.fnUntraced(function* (made: Engine, values: ReadonlyArray<object>) {
   yield* append(made, events, values)
   const stop = yield* run(made)
@@ -100,7 +107,7 @@ export const handled = Effect.fnUntraced(function* (made: Engine, values: Readon
   yield* stop
 })
 /** Dead letters, by position. */
-export const letters = (sql: Sql) =>
+export const deadLetters = (sql: Sql) =>
   query(
     "dead letters",
     () =>
@@ -120,7 +127,7 @@ export const letters = (sql: Sql) =>
         }>
       >`select * from millrace.dead_letters order by position, partition`
   )
-/** The values given are counted in all tables, once each, and nothing else is. */
+/** Asserts that the events given are counted in all tables, once each, and nothing else is. */
 export const assertCounted = Effect.fnUntraced(function* (
   sql: Sql,
   values: ReadonlyArray<{ id: string; key: string }>
@@ -137,5 +144,5 @@ export const assertCounted = Effect.fnUntraced(function* (
   }
   assert.strictEqual((yield* totals(sql)).events, values.length)
 })
-/** Events that nothing is wrong with. */
+/** Events that do not fail. */
 export const many = (count: number) => Array.from({ length: count }, () => done())

@@ -1,4 +1,4 @@
-// Two projections write the same few rows from all their partitions: nobody deadlocks, and every event is in the totals.
+// Two projections write the same few rows from all their partitions: no deadlock, and every event is in the totals.
 import { Schema } from "effect"
 import { afterAll, assert, beforeAll, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
@@ -83,7 +83,7 @@ const deadlocksOf = (sql: Sql) =>
 
 describe("rows that two projections share", () => {
   it.live(
-    "12 partitions of each write them at once",
+    "count every event, without a deadlock, while 12 partitions of each write them at once",
     () =>
       Effect.scoped(
         Effect.gen(function* () {

@@ -1,4 +1,4 @@
-// An application for tests of processes: counts payments by payer, says each on a derived topic, and takes as long as it is told to.
+// An application for tests of processes: counts payments by payer, publishes each to a derived topic, and sleeps as long as it is told to.
 import { Effect, Schema } from "effect"
 import { Agg, Application, Event, Projection, Topic, Window } from "../../src/index.ts"
 

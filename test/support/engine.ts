@@ -1,4 +1,4 @@
-// The engine in this process, for tests: a database of its own, the log, the store and the topics of an application, and its runner.
+// The engine in this process, for tests: a new database with the log, the store, the topics and the runner of an application.
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
@@ -106,7 +106,7 @@ export const append = ({ log }: Engine, topic: Topic.Any, values: ReadonlyArray<
     )
   )
 
-/** Why partitions stand still, by `projection topic/partition`. */
+/** Why partitions are halted, by `projection topic/partition`. */
 export const halts = (sql: Sql) =>
   Effect.map(
     query(
@@ -118,7 +118,7 @@ export const halts = (sql: Sql) =>
     ),
     (rows) => new Map(rows.map(({ halted, place }) => [place, halted]))
   )
-/** Waits until every partition has handled what is in the log now, or stands still. Fails after `withinMs`. */
+/** Waits until every partition has processed what is in the log now, or is halted. Fails after `withinMs`. */
 export const settled = Effect.fnUntraced(function* ({ log, sql }: Engine, withinMs = 20_000) {
   const topics = yield* query(
     "topics",

@@ -1,4 +1,4 @@
-// A projection over a log in memory and a database of its own: the quick way to see what it makes of a few values.
+// A projection over a log in memory and a new database, for tests of what it makes of a few values.
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import { Log } from "../../src/log/log.ts"
@@ -20,7 +20,7 @@ export interface MemoryEngine {
   readonly partitions: number
   /** Appends values to a topic, in one call. */
   readonly append: (topic: Topic.Any, values: ReadonlyArray<object>) => Effect.Effect<void, unknown>
-  /** Runs the projection until it has handled everything or stands still. */
+  /** Runs the projection until it has processed everything or is halted. */
   readonly handle: Effect.Effect<void, unknown>
 }
 

@@ -12,7 +12,7 @@ import type { Claim } from "../../../src/runner/store.ts"
 import { assertCaught } from "../../fault/commits.ts"
 import { lossy } from "../../fault/lossy.ts"
 import * as Mutant from "../../fault/mutants.ts"
-import { application, assertCounted, done, events, handled, letters, many } from "../../fault/poison.ts"
+import { application, assertCounted, done, events, deadLetters, handled, many } from "../../fault/poison.ts"
 import { engine, recordOf, relay, run, settled, type Engine } from "../../support/engine.ts"
 import { server } from "../../support/postgres.ts"
 
@@ -63,7 +63,7 @@ describe("a dead letter", () => {
       const others = many(40)
       yield* handled(made, others)
       yield* assertCounted(made.sql, others)
-      const [letter, ...more] = yield* letters(made.sql)
+      const [letter, ...more] = yield* deadLetters(made.sql)
       const [message, ...again] = yield* published(made)
       assert.deepStrictEqual([more, again], [[], []])
       const { partition, position } = letter!
@@ -114,7 +114,7 @@ describe("a dead letter", () => {
       failure,
       Effect.fnUntraced(function* (made) {
         yield* handled(made, [done("throw")])
-        assert.lengthOf(yield* letters(made.sql), 1)
+        assert.lengthOf(yield* deadLetters(made.sql), 1)
         assert.lengthOf(yield* query("read", () => made.sql`select from millrace.outbox`), 0)
         const topics = yield* query(
           "read",
@@ -133,7 +133,7 @@ describe("a dead letter", () => {
     Effect.fnUntraced(function* (made) {
       yield* query("follow", () => made.sql`update millrace.progress set mode = 'follower'`)
       yield* handled(made, [done("throw")])
-      assert.lengthOf(yield* letters(made.sql), 1)
+      assert.lengthOf(yield* deadLetters(made.sql), 1)
       assert.lengthOf(yield* query("read", () => made.sql`select from millrace.outbox`), 0)
     })
   )
@@ -155,7 +155,7 @@ describe("a dead letter", () => {
         records.map((record) => Object.assign({}, record, { partition: 1 }))
       )
       yield* handled(made, [])
-      assert.lengthOf(yield* letters(made.sql), 5)
+      assert.lengthOf(yield* deadLetters(made.sql), 5)
       const found = (yield* published(made)).toSorted((a, b) => a.value.position - b.value.position)
       assert.deepStrictEqual(
         found.map(({ value }) => value.position),
@@ -178,7 +178,7 @@ describe("a dead letter", () => {
 
 type Check = (made: Engine, make: Mutant.MakeStore) => Effect.Effect<void, unknown, Scope.Scope>
 const assertOnce = Effect.fnUntraced(function* (made: Engine, ids: ReadonlyArray<string>) {
-  const rows = yield* letters(made.sql)
+  const rows = yield* deadLetters(made.sql)
   assert.deepStrictEqual(rows.map(({ value }) => (JSON.parse(value) as { id: string }).id).toSorted(), ids.toSorted())
   const found = yield* published(made)
   assert.deepStrictEqual(found.map(({ record }) => record.eventId).toSorted(), ids.toSorted())

@@ -1,4 +1,4 @@
-// Handled ids against a model that keeps everything: batches that commit or do not, failed events, restarts and small memories.
+// Seen ids against a model that keeps everything: batches that commit or do not, failed events, restarts and small memories.
 import { describe, expect, test } from "vitest"
 import { SeenIds } from "../../../src/runner/dedupe.ts"
 import { randomOf, seed, type Random } from "../../support/random.ts"
@@ -89,8 +89,8 @@ const live = (random: Random) => {
   return { wrong, loads: stored.loads }
 }
 
-describe("handled ids", () => {
-  test(`are the model's, seed ${seed}`, () => {
+describe("seen ids", () => {
+  test(`find the duplicates that the model finds, seed ${seed}`, () => {
     const random = randomOf(seed)
     let loads = 0
     for (let run = 0; run < 300; run++) {
@@ -101,7 +101,7 @@ describe("handled ids", () => {
     expect(loads).toBeGreaterThan(300)
   })
 
-  test("the bound is exact, ends included", () => {
+  test("are duplicates up to the bound, which is included, and not beyond it", () => {
     const seen = new SeenIds(1_000, undefined)
     const at = (time: number) => {
       seen.missing([time])
@@ -110,7 +110,7 @@ describe("handled ids", () => {
     expect([at(0), at(1_000), at(2_001), at(-1_000)]).toEqual([false, true, false, true])
   })
 
-  test("tenants are apart, and no tenant from an empty one's id", () => {
+  test("of different tenants are different, and so are those of no tenant and of an empty one", () => {
     const seen = new SeenIds(1_000, undefined)
     seen.missing([0])
     expect([
@@ -122,7 +122,7 @@ describe("handled ids", () => {
     expect(seen.test("a", "b", 0)).toBe(true)
   })
 
-  test("what was noted is packed in 20 bytes an id, with the times' bounds, and is gone after a reset", () => {
+  test("are packed in 20 bytes each with the bounds of their times, and forgotten after a reset", () => {
     const seen = new SeenIds(1_000, undefined)
     seen.missing([-5, 7])
     seen.test(undefined, "x", 7)
@@ -135,7 +135,7 @@ describe("handled ids", () => {
     expect(seen.test(undefined, "x", 7)).toBe(false)
   })
 
-  test("only ranges that may have stored ids are asked for, and adjoining ones as one", () => {
+  test("are loaded only for ranges that may have stored ids; adjoining ranges are one", () => {
     const seen = new SeenIds(60_000, 300_000)
     expect(seen.missing([120_000])).toEqual([{ from: 60_000, to: 239_999 }])
     seen.load([{ from: 60_000, to: 239_999 }], [])
@@ -144,7 +144,7 @@ describe("handled ids", () => {
     expect(new SeenIds(60_000, undefined).missing([0, 5])).toEqual([])
   })
 
-  test("memory is bounded, and what left it is found again", () => {
+  test("take bounded memory, and evicted ones are loaded again", () => {
     const stored = new Stored()
     const seen = new SeenIds(1_000, undefined, 100)
     for (let i = 0; i < 5_000; i += 50) {

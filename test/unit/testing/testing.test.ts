@@ -1,4 +1,4 @@
-// The testing kit: what its specifications see, what they say when they fail, and that they need no server and no clock of the world.
+// The test kit: what specifications compare, what they report when they fail, and that they need no server and no real time.
 import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
@@ -55,7 +55,7 @@ const messageOf = (run: () => unknown): string => {
 }
 
 describe("a projection's specification", () => {
-  test("sees dead letters where they are asked for: what failed left nothing behind and may come again", () => {
+  test("compares dead letters if they are expected: a failed event leaves nothing behind, and one with its id is no duplicate", () => {
     const bad = visit("bad", minute)
     spec.when([visit("ann", 0), bad, bad, visit("bob", 2 * minute)]).then({
       last: [{ user: "ann" }, { user: "bob" }],
@@ -68,7 +68,7 @@ describe("a projection's specification", () => {
     expect(messageOf(() => spec.when([bad]).then({ deadLetters: [] }))).toMatch("deadLetters")
     expect(messageOf(() => spec.when([bad]).then({}))).toBe("bad visitor")
   })
-  test("sees rows, messages and late events; columns left out are not compared", () => {
+  test("compares rows, messages and late events; columns that are left out are not compared", () => {
     spec
       .given(names, [{ user: "ann", name: "Ann" }])
       .given(last, [{ user: "bob", name: "Bob", at: 0, n: 5 }])
@@ -87,12 +87,12 @@ describe("a projection's specification", () => {
         late: [{ window: "hours", window_start: 0 }]
       })
   })
-  test("steps are values: a specification goes on in two ways", () => {
+  test("is a value: it can be continued in two ways", () => {
     const common = spec.when([visit("ann", 0)])
     common.when([visit("ann", 1)]).then({ last: [{ n: 2 }] })
     common.then({ last: [{ n: 1 }] })
   })
-  test("what is left out of the expectation is not looked at", () => {
+  test("does not compare what the expectation leaves out", () => {
     spec.when([visit("ann", 0)]).then({})
     spec.when([visit("ann", 0)]).then({ hours: [{}] })
   })
@@ -101,7 +101,7 @@ describe("a projection's specification", () => {
     idle.when([visit("ann", 1)]).then({ last: [{ n: 2 }], hours: [{ n: 2 }], late: [] })
   })
 
-  test("says what was expected and what was", () => {
+  test("reports what was expected and what was found", () => {
     const wrong = () => spec.when([visit("ann", 0)]).then({ last: [{ user: "ann", n: 2 }] })
     expect(messageOf(wrong)).toBe(
       'last\n  expected\n    {"user":"ann","n":2}\n  was\n    {"user":"ann","name":"?","at":0,"n":1}'
@@ -129,7 +129,7 @@ describe("a projection's specification", () => {
     ["no late event", () => spec.when([visit("a", 0)]).then({ late: [{}] }), "late\n"]
   ])("fails for %s", (_, run, message) => expect(messageOf(run)).toContain(message))
 
-  test("rows pair up, whatever their order and that of their fields", () => {
+  test("pairs rows up in any order, whatever the order of their fields", () => {
     const visitors = spec.given(last, [
       { user: "a", name: "x", at: 1, n: 1 },
       { user: "b", name: "x", at: 1, n: 2 },
@@ -156,7 +156,7 @@ describe("a projection's specification", () => {
   test("throws what the handler throws", () => {
     expect(() => spec.when([visit("ann", 0), visit("bad", 1)]).then({})).toThrow("bad visitor")
   })
-  test("throws what the runner would park an event for", () => {
+  test("throws the error for which the runner would park an event", () => {
     const foreign = Projection.make({
       name: "p",
       version: 1,
@@ -177,7 +177,7 @@ describe("a projection's specification", () => {
     expect(of("publish")).toThrow(/text/)
     of("fine")()
   })
-  test("published values have what the topic declares, and no more", () => {
+  test("sees only the declared fields of published values", () => {
     const wide = Projection.make({
       name: "p",
       version: 1,
@@ -196,7 +196,7 @@ describe("a projection's specification", () => {
       )
     ).toContain('was\n    {"user":"ann","text":"hi"}')
   })
-  test("refuses to be awaited", async () => {
+  test("reports that it was awaited instead of ended with `then`", async () => {
     await expect(async () => await (spec.when([]) as unknown as Promise<void>)).rejects.toThrow(
       "a specification was awaited; end it with .then({ … })"
     )
@@ -224,13 +224,13 @@ const slow = Projection.make({
     })
 })
 
-describe("a specification of a handler that waits", () => {
+describe("a specification of a handler that returns Effects", () => {
   const of = ProjectionTest.make(slow, Lookup.layer)
 
-  test("has the services it was given, and sleeps for no time", () => {
+  test("has the services that it was given, and sleeps for no time", () => {
     of.when([{ user: "ann" }]).then({ last: [{ user: "ann", name: "ANN" }] })
   })
-  test("holds the clock, for effects and for events without a time", () => {
+  test("sets the clock, for Effects and for events without a time", () => {
     const noon = Date.UTC(2026, 0, 1, 12)
     of.at("2026-01-01T12:00:00Z")
       .when([{ user: "ann" }])
@@ -253,7 +253,7 @@ describe("a specification of a handler that waits", () => {
       Down
     )
   })
-  test("that really waits runs by `thenEffect`, and `then` says so", async () => {
+  test("that are asynchronous runs by `thenEffect`, and `then` reports so", async () => {
     const asleep = of.when([{ user: "asleep" }])
     expect(() => asleep.then({})).toThrow("a handler is asynchronous; run .thenEffect({ … }) instead of .then")
     await Effect.runPromise(asleep.thenEffect({ last: [{ name: "ASLEEP" }] }))
@@ -272,7 +272,7 @@ describe("an aggregate's specification", () => {
       .then([CaseAcknowledged.make({ case_id: "c", at: 2, by: "ann" })])
     of.given([opened]).when(acknowledge("ann")).when(acknowledge("ann")).then([])
   })
-  test("says what was expected and what was", () => {
+  test("reports what was expected and what was found", () => {
     expect(() => of.given([opened]).when(acknowledge("ann")).then([])).toThrow(
       'alert-case\n  expected\n    nothing\n  was\n    {"type":"case.acknowledged","case_id":"c","at":2,"by":"ann"}'
     )
@@ -283,7 +283,7 @@ describe("an aggregate's specification", () => {
         .then([CaseResolved.make({ case_id: "c", at: 2, resolution: "fixed" })])
     ).toThrow(/expected\s+\{"type":"case.resolved"/)
   })
-  test("compares rejections by tag and fields, and tells one from events", () => {
+  test("compares rejections by tag and fields, and distinguishes them from events", () => {
     const taken = of.given([opened]).when(acknowledge("ann")).when(acknowledge("bob"))
     taken.thenRejected("CaseTaken")
     taken.thenRejected("CaseTaken", { by: "ann" })
@@ -293,10 +293,10 @@ describe("an aggregate's specification", () => {
     expect(() => taken.then([])).toThrow(expect.objectContaining({ cause: new CaseTaken({ case_id: "c", by: "ann" }) }))
     expect(() => of.given([opened]).when(acknowledge("ann")).thenRejected("CaseTaken")).toThrow(/case.acknowledged/)
   })
-  test("a rejected command leaves the state as it was", () => {
+  test("keeps the state when a command is rejected", () => {
     of.given([opened]).when(acknowledge("ann")).when(acknowledge("bob")).when(acknowledge("ann")).then([])
   })
-  test("an expectation before any command says so", () => {
+  test("reports an expectation before any command", () => {
     expect(() => of.given([opened]).then([])).toThrow("no command was given; add .when({ … }) before .then")
     expect(() => of.given([opened]).thenRejected("CaseTaken")).toThrow("no command was given")
   })
