@@ -15,7 +15,7 @@ import { type OutboxStream, RelayError, type StreamLag } from "../../relay/targe
 import { query, type Sql } from "../client/client.ts"
 import { arrayLiteral } from "../client/types.ts"
 
-/** Runs statements for the relay to `target`. A full disk is retryable: people must free space, and meanwhile all stays in the outbox. */
+/** Runs a statement for the relay to `target`. A full disk is retryable, because nothing is lost from the outbox until a person frees space. */
 export const queryFor =
   (target: string) =>
   <A>(operation: RelayError["operation"], run: () => PromiseLike<A>): Effect.Effect<A, RelayError> =>
@@ -211,7 +211,10 @@ export const keep = async (
   if (parked.length > 0) await sql`${insertParked(sql, target, parked)} order by m.seq on conflict do nothing`
   if (positions.length > 0) await moveTopicPositions(sql, target, positions)
 }
-/** The statement that stores parked messages, to be followed by conditions on, and the order of, its rows `m`. Dead letters are numbered in that order. */
+/**
+ * The statement that stores parked messages. The caller appends conditions on its rows `m`, and their order, in which dead letters are
+ * numbered.
+ */
 const insertParked = (sql: Sql, target: string, parked: ReadonlyArray<ParkedMessage>) => sql`
   insert into millrace.relay_parked
     (target, projection, source, partition, seq, incarnation, topic, key, meta, val, reason)

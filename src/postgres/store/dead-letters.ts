@@ -119,7 +119,7 @@ export const list = (sql: Sql, filter: DeadLetterQuery, oldestFirst = false) => 
   order by case when ${oldestFirst} then d.id else -d.id end limit ${filter.limit}`
 
 /**
- * The dead letters to retry, by partition and position. In at of one that waits behind others of its key, the first of these is
+ * The dead letters to retry, by partition and position. In place of one that waits behind others of its key, the first of these is
  * returned, because its retry retries them all.
  */
 export const retryable = (sql: Sql, filter: DeadLetterQuery) => sql<Array<StoredDeadLetter>>`

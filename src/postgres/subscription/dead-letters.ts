@@ -1,4 +1,4 @@
-// Dead-deadLetter topics of subscriptions on PostgreSQL: finds and reads them, and sends dead letters again, through the log.
+// Dead-letter topics of subscriptions on PostgreSQL: finds and reads them, and sends dead letters again, through the log.
 import * as Effect from "effect/Effect"
 import { FanOutError } from "../../subscription/fanout.ts"
 import { envelopeHeaders } from "../../log/envelope.ts"

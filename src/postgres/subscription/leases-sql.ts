@@ -197,7 +197,15 @@ const redeliverKeyed = `
     where c.subscription_id = $1::integer and c.partition in (select partition from chosen)
   ), locked as (select lease_id from chosen) ${leaseTo}`
 
-// Removes positions from leases, and deletes leases that become empty.
+// Leaves the leases of a common table expression with the positions in its column `rest`, and deletes those without any.
+const keepRest = (leases: string) => `
+  gone as (
+    delete from millrace.subscription_lease l using ${leases} r where l.lease_id = r.lease_id and isempty(r.rest)
+  ), kept as (
+    update millrace.subscription_lease l set positions = r.rest from ${leases} r
+    where l.lease_id = r.lease_id and not isempty(r.rest)
+  )`
+// Removes positions from leases.
 const takeOut = `
   given as (
     select * from unnest($2::integer[], $3::text[]) as g (partition, positions)
@@ -210,12 +218,7 @@ const takeOut = `
       and ($4::integer is null or l.consumer = $4::integer)
     order by l.lease_id
     for update of l
-  ), gone as (
-    delete from millrace.subscription_lease l using touched t where l.lease_id = t.lease_id and isempty(t.rest)
-  ), kept as (
-    update millrace.subscription_lease l set positions = t.rest from touched t
-    where l.lease_id = t.lease_id and not isempty(t.rest)
-  )`
+  ), ${keepRest("touched")}`
 /** Removes messages from all leases. Returns whether other messages of their slots wait, which may be delivered now. */
 export const acknowledge = (sql: Sql, subscription: number, chunks: ReadonlyArray<Omit<PositionChunk, "slot">>) =>
   sql.unsafe<Array<{ readonly waits: boolean }>>(
@@ -261,21 +264,17 @@ const disownText = `
   with known as (
     select * from unnest($2::integer[], $3::text[]) as k (partition, positions)
   ), mine as materialized (
-    select l.lease_id, l.partition, l.slot, l.redeliveries,
-      l.positions - coalesce((select k.positions::int8multirange from known k where k.partition = l.partition), '{}') as unknown,
-      l.positions * coalesce((select k.positions::int8multirange from known k where k.partition = l.partition), '{}') as rest
+    select l.lease_id, l.partition, l.slot, l.redeliveries, l.positions - k.positions as unknown, l.positions * k.positions as rest
     from millrace.subscription_lease l
-    where l.subscription_id = $1::integer and l.consumer = $4::integer
+    cross join lateral (
+      select coalesce((select known.positions::int8multirange from known where known.partition = l.partition), '{}') as positions
+    ) k
+    where l.subscription_id = $1::integer and l.consumer = $4::integer and not l.positions <@ k.positions
     order by l.lease_id
     for update of l
-  ), gone as (
-    delete from millrace.subscription_lease l using mine m where l.lease_id = m.lease_id and isempty(m.rest)
-  ), kept as (
-    update millrace.subscription_lease l set positions = m.rest from mine m
-    where l.lease_id = m.lease_id and not isempty(m.rest) and not isempty(m.unknown)
-  )
+  ), ${keepRest("mine")}
   insert into millrace.subscription_lease (subscription_id, partition, slot, positions, redeliveries, due)
-  select $1::integer, partition, slot, unknown, redeliveries, now() from mine where not isempty(unknown)`
+  select $1::integer, partition, slot, unknown, redeliveries, now() from mine`
 
 /** Extends all leases of a consumer that shows activity. */
 export const extend = (sql: Sql, { ackTimeoutMs, consumer, subscription }: Claimant) => sql`
@@ -306,12 +305,7 @@ export const deadLetter = (
     where (l.subscription_id, l.partition, l.consumer) = (${subscription}, ${partition}, ${consumer})
       and l.positions @> ${position}::bigint and t.name = ${topic}
     for update of l
-  ), gone as (
-    delete from millrace.subscription_lease l using held h where l.lease_id = h.lease_id and isempty(h.rest)
-  ), kept as (
-    update millrace.subscription_lease l set positions = h.rest from held h
-    where l.lease_id = h.lease_id and not isempty(h.rest)
-  ), head as (
+  ), ${sql.unsafe(keepRest("held"))}, head as (
     insert into millrace.log_head as h (topic_id, partition, next_position)
     select topic_id, partition, 1 from held
     on conflict (topic_id, partition) do update set next_position = h.next_position + 1

@@ -93,7 +93,7 @@ const lostReply = (loss: Loss): Check =>
     for (let i = 0; i < 2; i++) held = yield* store.commit(one, held, batchOf(held, ["a", "b"]))
     proxy.arm(loss)
     // the statement waits here until its outcome is checked, or until it is sent again
-    const blocker = loss === "running" ? yield* blocking(sql, someoneWaits(sql, 2)) : undefined
+    const blocker = loss === "running" ? yield* blocking(sql, statementsWait(sql, 2)) : undefined
     const committing = yield* Effect.forkChild(Effect.exit(store.commit(one, held, batchOf(held, ["a", "c"]))))
     const exit = yield* Fiber.join(committing)
     if (blocker !== undefined) yield* Fiber.join(blocker)
@@ -119,7 +119,7 @@ const blocking = Effect.fnUntraced(function* (sql: Sql, during: Effect.Effect<un
 })
 
 /** Waits until so many statements wait for a row that another session has locked; by then earlier statements hold their locks. */
-const someoneWaits = (sql: Sql, count = 1) =>
+const statementsWait = (sql: Sql, count = 1) =>
   query(
     "look who waits",
     () => sql`select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'`
@@ -197,9 +197,9 @@ describe("a claim fences earlier claims", () => {
       let held = yield* claim(store)
       held = yield* store.commit(one, held, batchOf(held, ["a"]))
       const claiming = yield* Deferred.make<void>()
-      const blocker = yield* blocking(sql, Effect.andThen(Deferred.await(claiming), someoneWaits(sql, 2)))
+      const blocker = yield* blocking(sql, Effect.andThen(Deferred.await(claiming), statementsWait(sql, 2)))
       const committing = yield* Effect.forkChild(Effect.exit(store.commit(one, held, batchOf(held, ["a"]))))
-      yield* someoneWaits(sql)
+      yield* statementsWait(sql)
       // it holds the progress row and waits for the other row; a claim must wait for it, or read outdated state
       yield* Deferred.succeed(claiming, undefined)
       const next = yield* claim(store)
@@ -281,7 +281,7 @@ describe("a commit is applied once", () => {
       yield* query("begin", () => other`begin`)
       yield* query("lock", () => other`update counting_v1.sums set n = n where key = 'b'`)
       const committing = yield* Effect.forkChild(Effect.exit(store.commit(one, held, batchOf(held, ["a", "b"]))))
-      yield* someoneWaits(sql)
+      yield* statementsWait(sql)
       yield* query("cross", () => other`update counting_v1.sums set n = n where key = 'a'`)
       yield* query("commit", () => other`commit`)
       const exit = yield* Fiber.join(committing)

@@ -262,7 +262,7 @@ const faulty = Projection.make({
     }
     if (what === "NUL in a key") out.modify(parts, { key, part: "\0" }, (row) => row)
     if (what === "half a key") out.modify(table, { key, n: 1.5 }, (row) => row)
-    if (what === "someone else's row") out.modify(table, { key: "other", n: 1 }, (row) => row)
+    if (what === "the row of another key") out.modify(table, { key: "other", n: 1 }, (row) => row)
     if (what === "too large a number") out.upsert(table, { key, n: 2 ** 53 })
     if (what === "infinite") out.upsert(table, { key, n: 3, real: Infinity })
     if (what === "infinite sum") out.add(sums, { key, n: 1, sum: -Infinity })
@@ -277,7 +277,7 @@ describe("an event whose changes cannot be stored", () => {
     ["throws in modify", "Error", /no change/],
     ["NUL in a key", "UnstorableValue", /parts\.part: the text has a NUL character/],
     ["half a key", "Unstorable", /1\.5 is not a whole number/],
-    ["someone else's row", "KeyNotOwned", /holds the event's key "k"/],
+    ["the row of another key", "KeyNotOwned", /holds the event's key "k"/],
     ["too large a number", "Unstorable", /9007199254740992 is not a whole number/],
     ["infinite", "Unstorable", /Infinity is not a finite number/],
     ["infinite sum", "UnstorableValue", /sums: sum is -Infinity; windows add up finite numbers only/],
@@ -293,12 +293,12 @@ describe("an event whose changes cannot be stored", () => {
         yield* append(source, [...events, did("last")])
         yield* handle
         assert.deepStrictEqual([...(yield* halts(sql))], [])
-        const letters = yield* parked(sql)
+        const deadLetters = yield* parked(sql)
         assert.deepStrictEqual(
-          letters.map(([position, error]) => [position, error]),
+          deadLetters.map(([position, error]) => [position, error]),
           faults.map(([, error], i) => [2 * i + 1, error])
         )
-        for (const [i, [, , message]] of letters.entries()) assert.match(message, faults[i]![2])
+        for (const [i, [, , message]] of deadLetters.entries()) assert.match(message, faults[i]![2])
         const fine = faults.map((_, i) => `fine ${i}`)
         const read = yield* query(
           "read",
@@ -326,15 +326,15 @@ describe("an event whose changes cannot be stored", () => {
         yield* handle
         yield* append(source, [did("huge")])
         yield* handle
-        const letters = yield* parked(sql)
+        const deadLetters = yield* parked(sql)
         assert.deepStrictEqual(
-          letters.map(([position, error]) => [position, error]),
+          deadLetters.map(([position, error]) => [position, error]),
           [
             [1, "Unstorable"],
             [2, "Unstorable"]
           ]
         )
-        for (const [, , message] of letters) assert.match(message, /out of range|Infinity is not a finite number/)
+        for (const [, , message] of deadLetters) assert.match(message, /out of range|Infinity is not a finite number/)
         const [row] = yield* query("read", () => sql`select n, sum from sums`)
         assert.deepStrictEqual({ ...row }, { n: 1, sum: 1e308 })
       })
