@@ -56,7 +56,7 @@ export const lifeOfProcess = (pid: number | undefined): Life | null => {
   return pid === undefined || life === undefined ? null : { pid, life }
 }
 
-/** Whether this very process still lives. False where that cannot be told, since what lives may be killed. */
+/** Whether this very process still lives. False if that cannot be determined, because what lives may be killed. */
 export const lives = ({ life, pid }: Life): boolean => lifeOf(pid) === life
 
 /** Removes what a dead owner left: kills services that are still stopping after two seconds, and deletes their files. */

@@ -52,7 +52,7 @@ export const lifeOf = (pid: number): string | undefined => {
   }
 }
 
-/** Whether the process of this id is the one that had this life (see `lifeOf`). True where that cannot be told. */
+/** Whether the process of this id is the one that had this life (see `lifeOf`). True if that cannot be determined. */
 export const isAlive = (pid: number, life: string): boolean => {
   const now = lifeOf(pid)
   return now !== undefined && (now === life || now === unknown)

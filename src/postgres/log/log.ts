@@ -27,7 +27,7 @@ import * as LogTopics from "./topics.ts"
 import { channel, LogListeners } from "./listeners.ts"
 import * as Session from "../client/session.ts"
 
-/** PostgresLogOptions of the log on PostgreSQL. All times are in milliseconds. */
+/** Options of the log on PostgreSQL. All times are in milliseconds. */
 export interface PostgresLogOptions {
   /** How often waiting readers look for new records, in case a notification is lost. Default 1,000. */
   readonly pollMs?: number

@@ -54,7 +54,7 @@ export const make = (sql: postgres.Sql) => {
     known.set(name, topic)
     return topic
   }
-  /** Shares one query among all callers that ask for the same topic. A caller that comes before all of them have continued waits with them. */
+  /** Shares one query among all callers that ask for the same topic. A later caller joins them until the last of them has its answer. */
   const asked = (operation: LogError["operation"], name: string) =>
     Effect.suspend(() => {
       const question = asking.get(name) ?? { answer: ask(name), waiting: 0 }

@@ -15,7 +15,7 @@ export interface PartitionRow {
   /** Milliseconds since 1970; null before the first event. */
   readonly stream_time: number | null
   readonly mode: string
-  /** Why the partition is halted, as its runner recorded it; null where it is not. */
+  /** Why the partition is halted, as its runner recorded it; null if it is not. */
   readonly halted: string | null
   /** Whether nothing was committed for as long as was asked. */
   readonly quiet: boolean

@@ -11,7 +11,7 @@ import { query, type SqlError } from "../client/errors.ts"
 
 export type { Session } from "../client/client.ts"
 
-/** OnceOptions of effectively once on PostgreSQL. */
+/** Options of effectively once on PostgreSQL. */
 export interface OnceOptions {
   /** The largest number of concurrent transactions, each on a connection of its own. Default 16. */
   readonly max?: number
