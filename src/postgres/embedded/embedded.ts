@@ -9,7 +9,7 @@ import type * as Scope from "effect/Scope"
 import postgres from "postgres"
 import { accountFor, findBinaries } from "./binaries.ts"
 import { initialise, name, own, passwordOf, pathsOf } from "./cluster.ts"
-import { attempt, type EmbeddedError, failed, inUse, portInUse } from "./errors.ts"
+import { attemptIn, type EmbeddedError, failed, inUse, portInUse } from "./errors.ts"
 import { entryOf, type LockHolder, type LockKind, release, tryAcquire } from "./lock.ts"
 import { freePort, launch, type Postmaster, stopOrphan, trimLog } from "./postmaster.ts"
 
@@ -61,7 +61,7 @@ const patienceMs = 30_000
 const contendersMs = 300
 
 const obtain = Effect.fnUntraced(function* (kind: LockKind, { dataDir, port }: EmbeddedOptions) {
-  const state = yield* attempt(resolve(dataDir), () => directory(resolve(dataDir)))
+  const state = yield* attemptIn(resolve(dataDir), () => directory(resolve(dataDir)))
   const began = Date.now()
   for (;;) {
     const holder = yield* acquire(state, kind)
@@ -72,7 +72,7 @@ const obtain = Effect.fnUntraced(function* (kind: LockKind, { dataDir, port }: E
     }
     const waitMs = kind === "own" && holder.kind === "own" ? contendersMs : patienceMs
     if (Date.now() - began > waitMs) return yield* inUse(state, holder.pid)
-    yield* attempt(state, (signal) => sleep(10 + Math.random() * 40, undefined, { signal }))
+    yield* attemptIn(state, (signal) => sleep(10 + Math.random() * 40, undefined, { signal }))
   }
 })
 
@@ -85,28 +85,28 @@ const directory = (path: string): string => {
 
 const acquire = (state: string, kind: LockKind) =>
   Effect.gen(function* () {
-    const holder = yield* attempt(state, () => tryAcquire(state, kind))
+    const holder = yield* attemptIn(state, () => tryAcquire(state, kind))
     if (holder === undefined) yield* Effect.addFinalizer(() => Effect.sync(() => release(state, kind)))
     return holder
   }).pipe(Effect.uninterruptible)
 
 const serve = Effect.fnUntraced(function* (state: string, kind: LockKind, wanted: number) {
-  const context = yield* attempt(state, () => {
+  const context = yield* attemptIn(state, () => {
     const binaries = findBinaries()
     return { state, binaries, account: accountFor(state, pathsOf(state).cluster, binaries) }
   })
-  yield* attempt(state, () => stopOrphan(state))
-  const initialised = yield* attempt(state, (signal) => initialise(state, context.binaries, context.account, signal))
-  const port = yield* attempt(state, () => choosePort(state, wanted))
+  yield* attemptIn(state, () => stopOrphan(state))
+  const initialised = yield* attemptIn(state, (signal) => initialise(state, context.binaries, context.account, signal))
+  const port = yield* attemptIn(state, () => choosePort(state, wanted))
   const url = `postgres://${name}:${passwordOf(state, context.account)}@127.0.0.1:${port}/${name}`
   const record = { holder: entryOf(kind), port, url }
   const server: { launched?: Promise<Postmaster> } = {}
   const run = (signal: AbortSignal) => (server.launched = launch({ ...context, port }, signal))
   // Registered before the launch: an interrupted launch ends by itself, and the lock is held until it has.
-  yield* Effect.addFinalizer(() => Effect.ignore(attempt(state, () => stop(server.launched, kind, url))))
-  yield* attempt(state, run)
+  yield* Effect.addFinalizer(() => Effect.ignore(attemptIn(state, () => stop(server.launched, kind, url))))
+  yield* attemptIn(state, run)
   const publish = (pid: number | null) =>
-    attempt(state, () => own(writeRecord(state, { ...record, pid }), context.account))
+    attemptIn(state, () => own(writeRecord(state, { ...record, pid }), context.account))
   yield* Effect.addFinalizer(() => Effect.ignore(publish(null)))
   yield* publish(process.pid)
   const lost = yield* Deferred.make<never, EmbeddedError>()
@@ -137,11 +137,11 @@ const supervise = Effect.fnUntraced(function* (
   for (;;) {
     const died =
       failedAgain ||
-      (yield* attempt(state, async (signal) => {
+      (yield* attemptIn(state, async (signal) => {
         const minute = sleep(60_000, false, { signal, ref: false })
         return Promise.race([server.launched?.then(({ exited }) => exited).then(() => true), minute])
       }))
-    yield* attempt(state, () => trimLog(state))
+    yield* attemptIn(state, () => trimLog(state))
     if (died !== true) continue
     restarts = [...restarts.filter((time) => Date.now() - time < 60_000), Date.now()]
     if (restarts.length > 5) {
@@ -149,7 +149,7 @@ const supervise = Effect.fnUntraced(function* (
     }
     yield* Effect.logWarning("the embedded PostgreSQL ended unexpectedly; restarting it")
     // a server that is killed while it starts counts as one more death; a full disk or a taken port would not go away
-    failedAgain = yield* attempt(state, run).pipe(
+    failedAgain = yield* attemptIn(state, run).pipe(
       Effect.as(false),
       Effect.catchIf(
         ({ reason }) => reason === "Failed",
@@ -191,12 +191,12 @@ const lastSession = async (url: string) => {
 
 /** Joins the holder's server; undefined if it does not answer yet. */
 const join = Effect.fnUntraced(function* (state: string, holder: LockHolder) {
-  const record = yield* attempt(state, () => readRecord(state))
+  const record = yield* attemptIn(state, () => readRecord(state))
   if (record === undefined || record.pid === null || record.holder !== holder.name) return undefined
   const ended = yield* Deferred.make<never, EmbeddedError>()
   const gone = failed(state, `the process that owns the server of ${state} stopped it. try: run the same command again`)
   const session = yield* Effect.acquireRelease(
-    attempt(state, async () => {
+    attemptIn(state, async () => {
       const sql = openSession(record.url, () => Deferred.doneUnsafe(ended, Exit.fail(gone)))
       return sql.unsafe(joined).then(
         () => sql,

@@ -94,5 +94,5 @@ export const fromCause = (state: string, cause: unknown): EmbeddedError => {
 }
 
 /** Runs `run` and translates what it throws to an `EmbeddedError`. The signal aborts when the fiber is interrupted. */
-export const attempt = <A>(state: string, run: (signal: AbortSignal) => A | Promise<A>) =>
+export const attemptIn = <A>(state: string, run: (signal: AbortSignal) => A | Promise<A>) =>
   Effect.tryPromise({ try: async (signal) => run(signal), catch: (cause) => fromCause(state, cause) })
