@@ -198,7 +198,7 @@ suite("On Kafka a projection", () => {
       assert.strictEqual(yield* handled(on), 15)
       yield* append(on, payments, range(15, 20).map(paid))
       yield* cut(brokers, payments.name, 0, 18)
-      // before any runner has seen it, too
+      // also before any runner has noticed it
       yield* assertUnhealthy(on, /retention deleted records before they were processed/)
       yield* run(on)
       assert.match(yield* halted(on), /has positions 18 to 20, but position 15 was requested: retention deleted/)
