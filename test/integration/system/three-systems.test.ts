@@ -186,16 +186,21 @@ suite("the application on Kafka, PostgreSQL and Pulsar", () => {
     () =>
       Effect.gen(function* () {
         const { log, sql } = deployed
-        const rows = yield* query(
-          "alerts",
-          () => sql<Array<{ id: string; trace: string }>>`select alert_id as id, trace_id as trace from alerts`
-        )
         const expected = byId(tenants.flatMap(alertsOf).map(({ event_id: id, trace }) => ({ id, trace })))
+        /** Repeats until all alerts are there: projections and relays may still be at work. */
+        const all = <A, E>(look: Effect.Effect<ReadonlyArray<A>, E>) =>
+          Effect.repeat(look, { until: (found) => found.length >= expected.length })
+        const rows = yield* all(
+          query(
+            "alerts",
+            () => sql<Array<{ id: string; trace: string }>>`select alert_id as id, trace_id as trace from alerts`
+          )
+        )
         assert.deepStrictEqual(byId(rows.map(({ id, trace }) => ({ id, trace }))), expected)
         const once = Effect.fnUntraced(function* <A, E>(look: Effect.Effect<ReadonlyArray<A>, E>) {
           return yield* Effect.repeat(look, { until: (found) => found.length > 0 })
         })
-        const onKafka = yield* recordsOf(log, "alerts.v1")
+        const onKafka = yield* all(recordsOf(log, "alerts.v1"))
         assert.deepStrictEqual(
           byId(onKafka.map(({ eventId: id, traceparent }) => ({ id: id!, trace: traceIdOf(traceparent)! }))),
           expected
