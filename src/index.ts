@@ -1,4 +1,4 @@
-// The public names, nothing else.
+// The public names of Millrace: everything that `import … from "millrace"` can name.
 export { Aggregate } from "./aggregate/aggregate.ts"
 export { ConflictError, EventStore } from "./aggregate/event-store.ts"
 export type { Rejection } from "./model/aggregate.ts"

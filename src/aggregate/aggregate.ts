@@ -12,6 +12,7 @@ export type Aggregate<Name extends string, State, Ev, Command, Rejected> = Model
   Rejected
 >
 export declare namespace Aggregate {
+  /** Any aggregate. */
   type Any = Model.Aggregate.Any
   /** The union of an aggregate's commands. */
   type Command<A> = Model.Aggregate.Command<A>
@@ -45,4 +46,5 @@ const execute = <S, Ev, Cmd, Rj>(
     return decision as ReadonlyArray<Ev>
   }).pipe(Effect.retry({ times: conflictRetries, while: (error) => error instanceof ConflictError }))
 
+/** Declares aggregates (`make`) and runs commands on them (`execute`). */
 export const Aggregate = { ...Model.Aggregate, execute }

@@ -27,12 +27,14 @@ export interface Aggregate<
   readonly decide: (state: State, command: Command) => ReadonlyArray<Ev> | Rejected
 }
 export declare namespace Aggregate {
+  /** Any aggregate. */
   type Any = Aggregate<string, any, any, any, unknown>
   /** The union of an aggregate's commands. */
   type Command<A> = A extends Aggregate<string, any, any, infer C, any> ? C : never
   /** The type of an aggregate's state. */
   type State<A> = A extends Aggregate<string, infer S, any, any, any> ? S : never
 }
+/** Declares aggregates. */
 export const Aggregate = {
   /**
    * Declares an aggregate. `evolve` needs one function for each event type, `decide` one for each command; a missing or unknown name does

@@ -25,6 +25,7 @@ export declare namespace Application {
 type RunError<P> = P extends ReadonlyArray<Run<infer E, any>> ? E : never
 type RunServices<P> = P extends ReadonlyArray<Run<any, infer R>> ? R : never
 type Provided<R> = [R] extends [never] ? { readonly services?: undefined } : { readonly services: Layer.Layer<R> }
+/** Declares applications. */
 export const Application = {
   /**
    * Declares an application. `services` is required if a handler needs some, and does not compile otherwise. Throws if two projections have

@@ -29,6 +29,7 @@ export interface EventType<out Name extends string, in out Data extends object> 
   readonly encode: (event: never) => unknown
 }
 export declare namespace EventType {
+  /** Any event type. */
   type Any = EventType<string, any> // `any`: Data is invariant
 }
 
@@ -63,6 +64,7 @@ const eventType = (type: string, versions: EventType.Any["versions"]): EventType
   } as unknown as EventType.Any // phantom `Event`
 }
 
+/** Declares event types. */
 export const Event = {
   /** Declares version 1 of an event type. By convention its name is in the past tense, as `flight.departed`. */
   make: <const Name extends string, F extends Fields>(type: Name, fields: F): EventType<Name, TypeOf<F>> =>

@@ -34,11 +34,15 @@ export interface Projection<
   readonly handle: (event: Ev, out: Out<never>, context: object) => void | Effect.Effect<void, E, R>
 }
 export declare namespace Projection {
-  /** A projection with any name, events and read models. */
+  /** A projection with any name, events and read models, whose handlers have these errors and services. */
   type Of<E, R> = Projection<string, any, any, E, R, any>
+  /** Any projection. */
   type Any = Projection<string, any, any, any, any, any>
+  /** The union of the events that a projection handles. */
   type Event<P> = P extends Projection<string, infer Ev, any, any, any, any> ? Ev : never
+  /** The errors of a projection's handlers. */
   type Error<P> = P extends Projection<string, any, any, infer E, any, any> ? E : never
+  /** The services that a projection's handlers need. */
   type Services<P> = P extends Projection<string, any, any, any, infer R, any> ? R : never
 }
 const project = (options: {
@@ -101,6 +105,7 @@ const project = (options: {
           }
   } as never
 }
+/** Declares projections, and when they run. */
 export const Projection = {
   /**
    * Declares a projection. All types are inferred from the values; `E` and `R` are the errors and services of the Effects that handlers

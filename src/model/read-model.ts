@@ -19,10 +19,13 @@ export interface Table<out Name extends string, out Row extends object, out Key 
   readonly Row: Row
 }
 export declare namespace Table {
+  /** Any table. */
   type Any = Table<string, object, string>
+  /** The rows of a table. */
   type Row<T> = T extends { readonly Row: infer R } ? R : never
+  /** The columns of a table's primary key. */
   type Key<T> = T extends Table<string, infer R, infer K> ? Simplify<Pick<R, K & keyof R>> : never
-  /** The key and any of the other columns. */
+  /** The columns of the primary key, and any of the others: the argument of `out.update`. */
   type Patch<T> =
     T extends Table<string, infer R, infer K> ? Simplify<Pick<R, K & keyof R> & Partial<Omit<R, K>>> : never
 }
@@ -44,6 +47,7 @@ export const checkedName = <const Name extends string>(what: string, name: Name)
   return name
 }
 
+/** Declares tables of read models; windows are the other kind. */
 export const ReadModel = {
   /**
    * Declares a table: columns from schemas, and the primary key. Throws `InvalidName` if a name is not allowed, and an `Error` if the primary

@@ -122,6 +122,7 @@ const tierTopic = (name: string, tier: string): string => {
   return `${name.slice(0, at)}-${tier}${name.slice(at)}`
 }
 
+/** Declares the tenants of an application on Pulsar, and answers questions about them. */
 export const Tenancy = {
   /**
    * Declares the tenants, their topics and policies. Throws if a name is not allowed, or is declared twice.

@@ -66,7 +66,9 @@ export interface Compacted<out Name extends string, in out V> extends Topic<Name
   readonly compacted: true
 }
 export declare namespace Topic {
+  /** Any topic. */
   type Any = Topic<string, any> // `any`: the value is invariant
+  /** The values of a topic. */
   type Value<T> = T extends Topic<string, infer V> ? V : never
 }
 
@@ -168,6 +170,7 @@ const topic = (name: string, options: LogOptions<any>, codec: object) => {
 }
 const recordCodec = (value: Fields) => ({ ...codec(value), fields: Object.keys(value) })
 
+/** Declares topics. */
 export const Topic = {
   /**
    * Declares a topic of events, whose `type` names their event type. Throws if a name is not allowed or an event type is declared twice.

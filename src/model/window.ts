@@ -93,6 +93,7 @@ export interface Window<out Name extends string, out Row extends object, in Add,
   readonly add: (contribution: Add) => void
 }
 export declare namespace Window {
+  /** Any window. */
   type Any = Window<string, object, never, Topic.Any>
   /** The argument of `out.add`: the columns of the key, and a contribution to every aggregate. */
   type Add<W> = W extends Window<string, object, infer A, unknown> ? A : never

@@ -248,6 +248,7 @@ const runWith = Effect.fnUntraced(function* <V, E, R>(
   return yield* Effect.raceAllFirst([receiver, cleaner, acknowledged.run, ...workers])
 }, Effect.scoped)
 
+/** Defines subscriptions (`make`) and consumes their messages (`run`, or `stream`). */
 export const Subscription = {
   /**
    * Defines a subscription of a topic. `type` decides how consumers share its messages: `exclusive`, `failover`, `shared`, or `keyShared`,

@@ -1,4 +1,4 @@
-// Holds the file of mistakes to its word: each directive stands above an error of its own, and its examples run.
+// Checks mistakes.ts: each `@ts-expect-error` is above exactly one error, and its examples run.
 import { spawnSync } from "node:child_process"
 import { mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { dirname, join } from "node:path"
@@ -13,7 +13,7 @@ const mistakes = lines.flatMap((line, i) => {
   return comment === undefined ? [] : [{ comment, line: i + 2 }]
 })
 
-/** The lines of a file under `root/folder` that do not compile, with the project's settings. */
+/** The lines of a file in `folder` that do not compile with the project's settings. */
 const errorsOf = (folder: string, name: string): ReadonlyArray<number> => {
   const config = join(folder, "tsconfig.json")
   writeFileSync(config, JSON.stringify({ extends: join(root, "tsconfig.json"), include: [], files: [name] }))
@@ -36,13 +36,13 @@ const errorsOf = (folder: string, name: string): ReadonlyArray<number> => {
 }
 
 describe("mistakes that must not compile", () => {
-  test("are 44, each said once", () => {
+  test("there are 44, with different comments", () => {
     expect(mistakes).toHaveLength(44)
     expect(new Set(mistakes.map(({ comment }) => comment)).size).toBe(44)
   })
 
-  test("are errors on the line below their directive, and nothing else is one", { timeout: 60_000 }, () => {
-    // beside the packages, so that imports are found, and where no glob of a configuration looks
+  test("each is an error on the line below its directive, and no other line is an error", { timeout: 60_000 }, () => {
+    // within node_modules, so that imports are found and no configuration includes the file
     const folder = join(root, `node_modules/.cache/mistakes-${process.pid}`)
     mkdirSync(folder, { recursive: true })
     try {
@@ -55,8 +55,8 @@ describe("mistakes that must not compile", () => {
   })
 })
 
-test("the examples hold", async () => {
-  // they are the body of the module
+test("the examples of mistakes.ts run", async () => {
+  // importing the module runs them
   const { mistakes: never } = await import("./mistakes.ts")
   expect(never).toBeTypeOf("function")
 })

@@ -1,4 +1,4 @@
-// What must be inferred, and what must not compile. Running the file also runs the given/when/then examples.
+// Types that must be inferred, and mistakes that must not compile. Importing the file runs its given/when/then examples.
 import { Context, Effect, Layer, Schema } from "effect"
 import { AggregateTest, ProjectionTest } from "../../src/testing/testing.ts"
 import {
