@@ -19,11 +19,10 @@ const untruths: ReadonlySet<string> = new Set(["f", "false", "n", "no", "off", "
 
 /** Throws for what jsonb cannot store. */
 const assertJson = (value: unknown): void => {
+  if (typeof value === "string" && value.includes("\u0000"))
+    throw refused("22P05", "unsupported Unicode escape sequence: a text in JSON has a NUL character")
   if (typeof value === "string" && !isStorable(value))
-    throw refused(
-      "22P05",
-      "unsupported Unicode escape sequence: JSON text has a NUL character or half a surrogate pair"
-    )
+    throw refused("22P02", "invalid input syntax for type json: a text has half a surrogate pair")
   if (typeof value !== "object" || value === null) return
   for (const [key, inner] of Object.entries(value)) {
     assertJson(key)

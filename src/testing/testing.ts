@@ -61,7 +61,7 @@ export interface ProjectionTest<in Ev, W, E, R> {
 }
 export const ProjectionTest = {
   /**
-   * A specification of a projection. It runs the runner's own code over a store in memory, so what passes here passes in production.
+   * A specification of a projection. It runs the runner's own code over a store in memory, so events fail here as they do in production.
    * `services` must be given if, and only if, the handler needs some. Using it throws if nothing can run the projection yet.
    */
   make: <Ev, W extends Writable, E, R>(

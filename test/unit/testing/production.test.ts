@@ -208,6 +208,7 @@ describe("an event is parked that", () => {
   parks("has a time that PostgreSQL cannot store", put({ at: 9.3e15 }), /timestamp out of range/)
   parks("has JSON that does not fit its schema", put({ json: { list: 5 } }), /column json: Expected array/)
   parks("has NUL in JSON", put({ json: { list: ["\u0000"] } }), /22P05/)
+  parks("has half a surrogate pair in JSON", put({ json: { list: ["\ude00"] } }), /22P02/)
   parks("has NUL in a text", put({ shop: "oslo\u0000" }), /odd\.shop: the text has a NUL character/)
   parks(
     "has half a surrogate pair in a text",
