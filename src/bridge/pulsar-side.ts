@@ -23,7 +23,7 @@ export interface NumberedRecord {
   /** Ascending. The broker drops a message whose number is not above the last one that it has of the producer's name. */
   readonly sequenceId: number
 }
-/** A producer under a name that nobody else can use meanwhile. */
+/** A producer under a name that no other producer can use meanwhile. */
 export interface PulsarProducer {
   /** Sends in this order. Returns a result for each once the broker has answered all; fails if the fate of one of them is unknown. */
   readonly send: (records: ReadonlyArray<NumberedRecord>) => Effect.Effect<ReadonlyArray<SendResult>, BridgeError>

@@ -22,7 +22,7 @@ export interface Comparison {
   /** How many records had to be mirrored. */
   readonly mirrored: number
   /** How many records had to become dead letters. */
-  readonly letters: number
+  readonly deadLetters: number
   readonly differences: Differences
 }
 
@@ -125,18 +125,18 @@ export const compare = Effect.fnUntraced(function* (
 ): Effect.fn.Return<Comparison, unknown> {
   const kafka = yield* onKafka(sides, topic)
   const pulsar = yield* onPulsar(sides, full(topic))
-  const deadLetters = {
+  const errorTopics = {
     // the topic does not exist before the first dead letter
     out: yield* onKafka(sides, `${topic}${errorTopicSuffix}`).pipe(Effect.catchCause(() => Effect.succeed([]))),
     back: yield* onPulsar(sides, `${full(topic)}${errorTopicSuffix}`)
   }
   const differences = new Differences()
-  let [mirrored, letters] = [0, 0]
+  let [mirrored, deadLetters] = [0, 0]
   const isNative = (seen: Seen) => seen.headers[originHeader] === undefined
   const isMirrored = (seen: Seen) => isNative(seen) && seen.headers[skipped] === undefined
   const directions = [
-    ["Kafka → Pulsar", kafka, pulsar, deadLetters.out, ({ value }: Seen) => value.includes("\ufffd")],
-    ["Pulsar → Kafka", pulsar, kafka, deadLetters.back, ({ value }: Seen) => value.length > kafkaBytes]
+    ["Kafka → Pulsar", kafka, pulsar, errorTopics.out, ({ value }: Seen) => value.includes("\ufffd")],
+    ["Pulsar → Kafka", pulsar, kafka, errorTopics.back, ({ value }: Seen) => value.length > kafkaBytes]
   ] as const
   for (const [what, source, target, dead, isRefused] of directions) {
     const originals = source.filter(isMirrored)
@@ -146,7 +146,7 @@ export const compare = Effect.fnUntraced(function* (
     compareOrder(differences, what, originals, copies)
     compareEach(differences, `dead letters of ${what}`, refused, dead)
     mirrored += accepted.length
-    letters += refused.length
+    deadLetters += refused.length
   }
-  return { mirrored, letters, differences }
+  return { mirrored, deadLetters, differences }
 })

@@ -21,8 +21,8 @@ const transaction = new Set(["transaction begun", "records produced", "offsets s
 
 /** All of them, in the order in which a stream reaches them. */
 export const points: ReadonlyArray<Point> = [
-  before("out, id taken", out, "  let start = yield* startOf(context, source, state, writer)\n", 1),
-  before("out, name taken", producers, "    const end = ends[shortName(partition)]\n", 1),
+  before("out, transactional id taken", out, "  let start = yield* startOf(context, source, state, writer)\n", 1),
+  before("out, producer's name taken", producers, "    const end = ends[shortName(partition)]\n", 1),
   before("out, end read", producers, "    const opened: OpenProducer = {", 1),
   {
     name: "out, message under way",
@@ -35,7 +35,12 @@ export const points: ReadonlyArray<Point> = [
     often: 40
   },
   after("out, some stored", producers, "      const sent = yield* open.producer.send(some)\n"),
-  after("out, between its names", producers, "    yield* Scope.close(open.scope, Exit.void)\n", 1),
+  after(
+    "out, producer closed to be opened with batching",
+    producers,
+    "    yield* Scope.close(open.scope, Exit.void)\n",
+    1
+  ),
   before("out, all stored", out, "    this.counts.dead += dead.reasons.size\n"),
   after(
     "out, position written",
@@ -43,13 +48,13 @@ export const points: ReadonlyArray<Point> = [
     "    yield* this.writer.commit(deadLetters, [{ ...positionOf, offset: this.position, metadata }])\n"
   ),
   before("in, subscribed", inward, "  const writer = yield* kafka.openWriter(", 1),
-  after("in, id taken", inward, "  const committed = yield* writer.committedPosition(positionOf)\n", 1),
+  after("in, transactional id taken", inward, "  const committed = yield* writer.committedPosition(positionOf)\n", 1),
   after("in, taken", inward, "      const taken = yield* this.consumer.take(this.search.maxMessages)\n"),
   {
-    name: "in, letters stored",
+    name: "in, dead letters stored",
     file: inward,
     find: deadLetters,
-    replace: `    if (prepared.dead.size > 0) {\n  ${deadLetters}      ${call("in, letters stored")}\n    }\n`,
+    replace: `    if (prepared.dead.size > 0) {\n  ${deadLetters}      ${call("in, dead letters stored")}\n    }\n`,
     often: 1
   },
   before("in, committed", inward, "    this.position = position\n    this.mirrored = offset\n"),

@@ -51,8 +51,8 @@ export interface Report extends Outcome {
   readonly seconds: number
   /** Records that had to be mirrored. */
   readonly mirrored: number
-  /** Records that had to become dead letters. */
-  readonly letters: number
+  /** Records that had to become dead deadLetters. */
+  readonly deadLetters: number
 }
 const usualMs = 120_000
 /** How long a stopped process may do harm after it continues, before it is killed. */
@@ -336,10 +336,24 @@ export const execute = Effect.fnUntraced(function* (
   const hang = exit._tag === "Success" ? undefined : String(exit.cause)
   const found = yield* compare(run.sides, run.topic)
   const seconds = Math.round(((yield* Clock.currentTimeMillis) - began) / 1_000)
-  const { differences, letters, mirrored } = found
+  const { differences, deadLetters, mirrored } = found
   const { doubled, lost, order: disordered, wrong } = differences.counts
   const { examples } = differences
   const { done, processes } = run
   const cycles = Object.values(done).reduce((sum, count) => sum + count, 0)
-  return { seed, cycles, done, processes, seconds, mirrored, letters, lost, doubled, disordered, wrong, hang, examples }
+  return {
+    seed,
+    cycles,
+    done,
+    processes,
+    seconds,
+    mirrored,
+    deadLetters,
+    lost,
+    doubled,
+    disordered,
+    wrong,
+    hang,
+    examples
+  }
 })

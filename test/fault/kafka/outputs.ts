@@ -3,7 +3,7 @@ import type { Printed } from "./consumer.ts"
 import type { Differences } from "../harness/differences.ts"
 import type { Alert, Fold, Score, Window } from "./fold.ts"
 
-/** The derived topics, including the one of dead letters. */
+/** The derived topics, including the one of dead deadLetters. */
 export const topics = ["signals.scores.v1", "alerts.v1", "alerts.analytics.v1", "events.raw.v1.signals.dlq"] as const
 export type Output = (typeof topics)[number]
 
@@ -38,7 +38,7 @@ export class Outputs {
   private readonly last = new Map<string, number>()
   /** The sequence numbers that were there, by stream. */
   private readonly numbers = new Map<string, Set<number>>()
-  private readonly letters = new Set<string>()
+  private readonly deadLetters = new Set<string>()
   private readonly places = new Map<string, number>()
 
   constructor(fold: Fold, differences: Differences) {
@@ -50,7 +50,7 @@ export class Outputs {
 
   take(topic: Output, record: Printed): void {
     this.number(topic, record)
-    if (topic === "events.raw.v1.signals.dlq") return this.letter(record)
+    if (topic === "events.raw.v1.signals.dlq") return this.takeDeadLetter(record)
     const value = JSON.parse(record.value ?? "null") as Value
     this.differences.same(`the key of ${topic}/${record.partition} ${record.offset}`, record.key, value["entity_id"])
     if (topic === "alerts.analytics.v1") this.window(record, value)
@@ -92,14 +92,14 @@ export class Outputs {
     } else one.rest.push(text)
   }
 
-  private letter({ offset, value }: Printed) {
+  private takeDeadLetter({ offset, value }: Printed) {
     const { partition, position } = JSON.parse(value ?? "null") as Value
     const text = `${partition} ${position}`
     const known = this.fold.partitions[Number(partition)]?.dead.has(Number(position)) === true
-    if (this.letters.has(text)) this.differences.add("doubled", `dead letter ${text} in record ${offset}`)
+    if (this.deadLetters.has(text)) this.differences.add("doubled", `dead letter ${text} in record ${offset}`)
     else if (!known)
       this.differences.add("wrong", `dead letter ${text} in record ${offset} is of an event that is not dead`)
-    this.letters.add(text)
+    this.deadLetters.add(text)
   }
   private window({ offset, partition }: Printed, value: Value) {
     const { alerts, entity_id, events, score_max, score_sum, window_size, window_start } = value
@@ -129,7 +129,7 @@ export class Outputs {
     for (const [partition, one] of this.alerts.entries()) this.settle(`alerts/${partition}`, one, alertText)
     for (const [partition, { dead }] of this.fold.partitions.entries())
       for (const offset of dead)
-        if (!this.letters.has(`${partition} ${offset}`))
+        if (!this.deadLetters.has(`${partition} ${offset}`))
           this.differences.add("lost", `dead letter ${partition} ${offset}`)
     for (const [key, window] of this.fold.windows) this.settleWindow(key, window)
     for (const [partition, n] of published) {

@@ -54,7 +54,7 @@ suite("bridge, under faults", () => {
         const told = [...lines, ...examples, hang ?? ""].join("\n")
         assert.deepStrictEqual({ lost, doubled, disordered, wrong, hang }, { ...nothing }, told)
         assert.isAbove(report.mirrored, 0)
-        assert.isAbove(report.letters, 0)
+        assert.isAbove(report.deadLetters, 0)
       }).pipe(Effect.scoped, Effect.provideService(References.MinimumLogLevel, "Fatal")) as Effect.Effect<void>,
     900_000
   )
