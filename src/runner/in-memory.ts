@@ -215,12 +215,12 @@ export class MemoryEngine<Ev, E, R> {
   private record(
     topic: Topic.Any,
     value: unknown,
-    place: Pick<LogRecord, "partition" | "position" | "key" | "eventTime" | "appendedAt">
+    given: Pick<LogRecord, "partition" | "position" | "key" | "eventTime" | "appendedAt">
   ): LogRecord {
     const text = topic.stringify(value)
     if (text === undefined) throw new Error(`${topic.name}: the value has no JSON form`)
     return {
-      ...place,
+      ...given,
       value: text,
       eventId: topic.idOf?.(value),
       tenant: topic.tenantOf?.(value),

@@ -1,4 +1,4 @@
-// Commits for tests of the store: a small projection, batches that touch every part of the statement, and what the tables then say.
+// Commits for tests of the store: a small projection, batches that use every part of the statement, and checks of the tables.
 import { Schema } from "effect"
 import { assert } from "@effect/vitest"
 import * as Cause from "effect/Cause"
@@ -43,7 +43,7 @@ export const counting = (version = 1) =>
   })
 export const application = Application.make({ name: "counting", projections: [Projection.async(counting())] })
 
-/** Changes as a batch of one event a key would make them; `moved`: by how much the position does. A key counts 1, and 2 in `n`. */
+/** The changes of a batch with one event for each key, which adds 1 to `events` and 2 to `n`. The position moves by `moved`. */
 export const batchOf = (claim: Claim, keys: ReadonlyArray<string>, moved = keys.length): Changes => {
   const at = 3_600_000
   const position = claim.position
@@ -107,7 +107,7 @@ export const batchOf = (claim: Claim, keys: ReadonlyArray<string>, moved = keys.
   }
 }
 
-/** Everything that a commit writes, but for who claimed and when. */
+/** Everything that a commit writes, except incarnations and times. */
 export const stateOf = (sql: Sql) =>
   Effect.map(
     query(
@@ -125,7 +125,7 @@ export const stateOf = (sql: Sql) =>
     ),
     (rows) => Object.fromEntries(rows.map(({ part, rows }) => [part, rows]))
   )
-/** How often each key was counted, and what `n` came to. */
+/** How often each key was counted. Asserts that `n` agrees. */
 export const counted = (sql: Sql) =>
   Effect.map(
     query(
@@ -138,7 +138,7 @@ export const counted = (sql: Sql) =>
       return Object.fromEntries(rows.map(({ events, key }) => [key, events]))
     }
   )
-/** Each stream's segments follow one another from 1, to what its progress says; `messages` in all. */
+/** Asserts that the segments of each stream follow one another from 1 up to its progress, and that there are `messages` in all. */
 export const assertOutbox = Effect.fnUntraced(function* (sql: Sql, messages: number) {
   const segments = yield* query(
     "read the outbox",
@@ -157,14 +157,14 @@ export const assertOutbox = Effect.fnUntraced(function* (sql: Sql, messages: num
   )
 })
 
-/** The tag of a typed failure; fails the test where there is none. */
+/** The tag of a typed failure. Fails the test if the failure has none. */
 export const failureOf = <A, E extends { readonly _tag: string }>(exit: Exit.Exit<A, E>): E["_tag"] | "none" => {
   if (exit._tag === "Success") return "none"
   const error = Cause.squash(exit.cause) as { readonly _tag?: E["_tag"] }
   assert.isDefined(error._tag, Cause.pretty(exit.cause))
   return error._tag!
 }
-/** The check finds something wrong: an assertion failed, and not just anything. */
+/** Asserts that a check failed by an assertion, and not for any other reason. */
 export const assertCaught = <A, E>(exit: Exit.Exit<A, E>) => {
   assert.strictEqual(exit._tag, "Failure", "the check did not notice that the protection is gone")
   if (exit._tag === "Failure") {

@@ -67,7 +67,7 @@ const millrace = (...args: ReadonlyArray<string>): Child => {
   )
   return { process: child, output: () => output, errors: () => errors, ended }
 }
-/** Kills the directory's server, if one runs and is past its start, whose failure ends its owner. */
+/** Kills the directory's server, if one runs and has started: a failure at its start would end its owner. */
 const killPostmaster = (dataDir: string): boolean => {
   try {
     const lines = readFileSync(join(dataDir, "postgres", "postmaster.pid"), "utf8").split("\n")
@@ -76,7 +76,7 @@ const killPostmaster = (dataDir: string): boolean => {
     return false
   }
 }
-/** Joins the directory's server, or starts it, and looks. */
+/** Joins the directory's server, or starts it, and reads the database. */
 const looking = <A, E>(dataDir: string, look: (sql: Sql) => Effect.Effect<A, E>) =>
   Effect.runPromise(
     Effect.scoped(
@@ -121,7 +121,7 @@ describe("kill -9", () => {
   let dataDir = ""
   const lines = flights()
   let bannerMs = 0
-  /** So many of the file's first events are known to be in the log. */
+  /** How many of the file's first events are known to be in the log. */
   let frontier = 0
   const phases: Record<string, number> = {}
   const note = (phase: string) => (phases[phase] = (phases[phase] ?? 0) + 1)
@@ -143,7 +143,7 @@ describe("kill -9", () => {
     writeFileSync(input, `${lines.slice(from, from + speed * 2).join("\n")}\n`)
     return { input, speed: String(speed), ms: 2_000 }
   }
-  /** False: the run had ended before. */
+  /** False if the run had ended before. */
   const kill = async (cycle: number): Promise<boolean> => {
     const { input, ms, speed } = inputOf(cycle)
     const child = dev(dataDir, input, speed)
@@ -196,7 +196,7 @@ describe("kill -9", () => {
     for (let cycle = 0, killed = 0; killed < kills; cycle++) {
       assert.isBelow(cycle, 2 * kills, "runs that end before they are killed")
       if (await kill(cycle)) killed++
-      // every other restart meets what the kill left, with nobody in between
+      // every other restart finds what the kill left, with nothing run in between
       if (cycle % 2 === 1 || cycle === 0) before = await look(before)
     }
     const last = dev(dataDir, flightsFile, "max")

@@ -1,15 +1,15 @@
-// A TCP proxy before PostgreSQL that loses one reply, in one of three ways. It knows of the protocol just the two messages it waits for.
+// A TCP proxy in front of PostgreSQL that loses one reply, in one of three ways.
 import net from "node:net"
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 
-/** What becomes of the next prepared statement: executed, never sent, or sent and still running when its connection is lost. */
+/** What happens to the next prepared statement: executed, never sent, or still running when its connection is lost. */
 export type Loss = "executed" | "unsent" | "running"
 /** A proxy in front of a database. */
 export interface Lossy {
-  /** The database's URL, by the proxy. */
+  /** The database's URL through the proxy. */
   readonly url: string
-  /** The next prepared statement loses its reply. Later connections are left alone. */
+  /** Loses the reply of the next prepared statement. Later connections are not disturbed. */
   readonly arm: (loss: Loss) => void
   /** How many replies were lost. */
   readonly lost: () => number
@@ -55,7 +55,7 @@ export const lossy = Effect.fnUntraced(function* (url: string): Effect.fn.Return
       if (!client.destroyed && !dropReply) client.write(data)
     })
     backend.once("close", () => client.destroy())
-    // a client that is gone is not told to a backend that runs: so PostgreSQL would notice, too, when it next writes
+    // a running backend learns of a closed connection only when it next writes
     client.once("close", () => {
       if (armed !== undefined || lost === 0) backend.destroy()
     })

@@ -1,13 +1,13 @@
-// Stores that lack one protection each: what the store sends is rewritten on the way to PostgreSQL. Checks that pass for them prove nothing.
+// Mutants of the store, which lack one protection each: their statements are rewritten on the way to PostgreSQL. Checks must fail for them.
 import * as PostgresStore from "../../src/postgres/store/store.ts"
 import type { Sql } from "../../src/postgres/client/client.ts"
 import type { Claim, Store } from "../../src/runner/store.ts"
 
-/** Makes a store over a pool: the real one, or a mutant. */
+/** Creates a store over a pool: the real one, or a mutant. */
 export type MakeStore = (sql: Sql) => Store["Service"]
 export const real: MakeStore = (sql) => PostgresStore.make(sql)
 
-/** A pool whose statements are seen, or changed, before they are sent. Tagged templates may be answered here. */
+/** A pool whose statements are observed or changed before they are sent. Tagged templates may be answered without being sent. */
 export const watched = (
   sql: Sql,
   watch: {
@@ -54,19 +54,19 @@ const rewriting =
   })
 
 const fence = /and incarnation = (\$\d+)::uuid and commit_no = (\$\d+)::int8/g
-/** Nothing tells one claimant's commit from another's. */
+/** The fence compares nothing. */
 export const withoutFence = rewriting((text) =>
   replaced(text, fence, "and $1::uuid is not null and $2::int8 is not null")
 )
-/** The position is all that is compared. */
+/** The fence compares the position alone. */
 export const positionAlone = rewriting((text, claim) =>
   replaced(text, fence, `and $1::uuid is not null and $2::int8 is not null and next_position = ${claim.position}`)
 )
-/** The claimant is compared, and not which of its commits this is. */
+/** The fence compares the incarnation, and not the number of the commit. */
 export const incarnationAlone = rewriting((text) =>
   replaced(text, fence, "and incarnation = $1::uuid and $2::int8 is not null")
 )
-/** A lost reply is answered by sending again; no row, as ever, is taken for a fence. Nobody asks what became of the first. */
+/** After a lost reply the statement is sent again at once, without asking whether the first one was committed. */
 export const plainResend: MakeStore = (sql) =>
   PostgresStore.make(
     watched(sql, {
@@ -74,7 +74,7 @@ export const plainResend: MakeStore = (sql) =>
       failed: (code, again) => (code.startsWith("CONNECTION") || code === "57P01" ? again() : undefined)
     })
   )
-/** The same, by a statement that does not say which commit it is. */
+/** The same, with a fence that does not compare the number of the commit. */
 export const resendUnnumbered: MakeStore = (sql) =>
   PostgresStore.make(
     watched(sql, {
@@ -83,7 +83,7 @@ export const resendUnnumbered: MakeStore = (sql) =>
       failed: (code, again) => (code.startsWith("CONNECTION") || code === "57P01" ? again() : undefined)
     })
   )
-/** Rows are written as they come, and the parts of a statement as the planner likes. */
+/** Rows and the parts of a statement are written in no fixed order. */
 export const unordered = rewriting((text) =>
   replaced(
     replaced(text, / order by u\.[^)]*\)/g, ")"),

@@ -1,4 +1,4 @@
-// The application of counting.config.ts as processes on Kafka and PostgreSQL, for tests that interfere with them: what is sent, counted, said.
+// Runs the application of counting.config.ts as processes on Kafka and PostgreSQL, sends payments and reads what was counted.
 import { assert } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as KafkaLog from "../../src/kafka/log/log.ts"
@@ -14,7 +14,7 @@ const config = ["--config", "test/support/counting.config.ts"]
 const range = (from: number, to: number) => Array.from({ length: to - from }, (_, i) => from + i)
 type Environment = Readonly<Record<string, string>>
 
-/** An application of its own: its name begins its topics' and is its database's. */
+/** An installed application. Its name is that of its database and the prefix of its topics. */
 export interface Installed {
   readonly name: string
   readonly brokers: string
@@ -23,7 +23,7 @@ export interface Installed {
   readonly environment: Environment
 }
 let made = 0
-/** Makes the database and the topics. A test that is tried again has others. */
+/** Creates the database and the topics. A test that is retried gets new ones. */
 export const installed = Effect.fnUntraced(function* (
   title: string,
   brokers: string,
@@ -47,22 +47,22 @@ export const installed = Effect.fnUntraced(function* (
   assert.strictEqual(applied.code, 0, applied.errors)
   return { name, brokers, sql, log, environment } satisfies Installed
 })
-/** Starts a process, and waits until it says that it runs. */
+/** Starts a process, and waits until it reports that it runs. */
 export const begin = Effect.fnUntraced(function* (environment: Environment, ...more: ReadonlyArray<string>) {
   const running = yield* Cli.start(environment, "start", ...config, "--port", "0", ...more)
   yield* running.said(/^millrace \w+: .*/m)
   return running
 })
-/** Asks a process to end, and asserts that it does so in order. */
+/** Stops a process by a signal, and asserts that it exits with 0 and logs no error. */
 export const ends = Effect.fnUntraced(function* (running: Cli.Running, signal: NodeJS.Signals = "SIGTERM") {
-  // not its own `kill`, after which Deno tells no exit code
+  // its own `kill` would leave it without an exit code on Deno
   process.kill(running.process.pid!, signal)
   const code = yield* running.ended
   assert.strictEqual(code, 0, running.errors())
   assert.notMatch(running.errors(), /^millrace:|Error|stands still|is halted/m)
 })
 
-/** Sends the payments of these numbers, by 50 payers. It asks nothing before: a broker may be away. */
+/** Sends the payments with these numbers, of 50 payers. It makes no request before the append: a broker may be unavailable. */
 export const pay = ({ log, name }: Pick<Installed, "log" | "name">, from: number, to: number) =>
   log.append(
     `${name}.payments`,
@@ -76,14 +76,14 @@ export const counted = ({ sql }: Installed) =>
     query("count", () => sql<Array<{ n: number }>>`select coalesce(sum(payments), 0)::int8 as n from counts`),
     ([row]) => row!.n
   )
-/** Waits until so many are counted; fails where there are more. */
+/** Waits until so many payments are counted. Fails if there are more. */
 export const until = Effect.fnUntraced(function* (on: Installed, n: number) {
   for (let now = yield* counted(on); now !== n; now = yield* counted(on)) {
     if (now > n) assert.fail(`${now} are counted of ${n}`)
     yield* Effect.sleep(20)
   }
 })
-/** Waits until the derived topic has so many receipts, and answers their ids. */
+/** Waits until the derived topic has so many receipts, and returns their ids. */
 export const receiptsOf = Effect.fnUntraced(function* ({ log, name }: Installed, n: number) {
   while (true) {
     const found = yield* recordsOf(log, `${name}.receipts`)
@@ -91,7 +91,7 @@ export const receiptsOf = Effect.fnUntraced(function* ({ log, name }: Installed,
     yield* Effect.sleep(20)
   }
 })
-/** Waits until the projection's group has so many members, and all have their partitions. */
+/** Waits until the projection's group has so many members and is stable. */
 export const members = Effect.fnUntraced(function* ({ brokers, name }: Installed, n: number) {
   const group = `counting_v1/${name}.payments`
   while (true) {

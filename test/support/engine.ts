@@ -17,27 +17,27 @@ import type { Projection } from "../../src/model/projection.ts"
 import type { Topic } from "../../src/model/topic.ts"
 import { databaseOn, type Database } from "./postgres.ts"
 
-/** An application of any errors and services. */
+/** Any application. */
 export type AnyApplication = Pick<Application.Any, "name" | "aggregates"> & {
   readonly projections: ReadonlyArray<{ readonly projection: Projection.Any }>
   readonly services: Layer.Layer<never> | Layer.Layer<unknown> | undefined
 }
-/** What a test has in hand. */
+/** The parts of an engine. */
 export interface Engine extends Database {
   readonly application: AnyApplication
   readonly log: Log["Service"]
   readonly store: Store["Service"]
 }
-/** How to build it. */
+/** How to create an engine. */
 export interface EngineOptions {
   readonly max?: number
-  /** What the store is given instead of the pool. */
+  /** Replaces the pool that the store uses. */
   readonly storeSql?: (sql: Sql) => Sql
-  /** An existing database, to open an application on it once more. */
+  /** An existing database, to open an application on it again. */
   readonly on?: Database
 }
 
-/** Everything but loops: a new database with the application's topics and tables. */
+/** An engine whose runner does not run yet: a new database with the application's topics and tables. */
 export const engine = Effect.fnUntraced(function* (
   root: string,
   application: AnyApplication,
@@ -56,12 +56,12 @@ export const engine = Effect.fnUntraced(function* (
   return { ...database, application, log, store }
 })
 
-/** A pool of its own on the same database. */
+/** A second pool on the same database. */
 export const another = Effect.fnUntraced(function* ({ url }: Database, max = 10) {
   return { url, sql: yield* connect(url, { max }) } satisfies Database
 })
 
-/** Runs all projections until the returned effect stops them, as if the process ended in order. */
+/** Runs all projections until the returned effect stops them, as a process that exits normally does. */
 export const run = Effect.fnUntraced(function* ({ application, log, store }: Engine) {
   const lookupTables: Runner.LookupTables = new Map()
   const scope = yield* Scope.make()

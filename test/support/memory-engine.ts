@@ -12,7 +12,7 @@ import type { Topic } from "../../src/model/topic.ts"
 import { recordOf, settled } from "./engine.ts"
 import { databaseOn } from "./postgres.ts"
 
-/** What a test has in hand. */
+/** The parts of such an engine. */
 export interface MemoryEngine {
   readonly sql: Sql
   readonly log: Log["Service"]
@@ -24,7 +24,7 @@ export interface MemoryEngine {
   readonly handle: Effect.Effect<void, unknown>
 }
 
-/** Makes it; `topics` are those that the projection reads. `wrap` may stand before the log. */
+/** Creates the engine. `topics` are those that the projection reads; `wrap` may put something in front of the log. */
 export const memoryEngine = Effect.fnUntraced(function* (
   root: string,
   projection: Projection.Any,
@@ -54,7 +54,7 @@ export const memoryEngine = Effect.fnUntraced(function* (
   return { sql, log, store, partitions, append, handle: handle as Effect.Effect<void, unknown> }
 })
 
-/** Parked events' positions and why, in order. */
+/** The positions of dead letters with error and message, in order. */
 export const parked = (sql: Sql) =>
   Effect.map(
     query(
