@@ -2,7 +2,6 @@
 //
 // A batch goes: decode → drop duplicates → look up → call the handler → fold into changes → one commit. A batch that the store
 // refuses is halved until the event at fault is alone; that event fails, and the others are committed.
-import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import { fingerprintOf, type Batch, type LogRecord } from "../log/log.ts"
 import { traceIdOf } from "../log/envelope.ts"
@@ -12,11 +11,11 @@ import type { Table } from "../model/read-model.ts"
 import { Recorder, type Row } from "../model/recorder.ts"
 import type { Topic } from "../model/topic.ts"
 import type { Window } from "../model/window.ts"
-import type { FailedEvent } from "./batch-dead-letters.ts"
 import { SeenIds } from "./dedupe.ts"
 import { EventDecoder, type DecodedEvent } from "./event-decoder.ts"
 import { FailedEvents, type Stopped } from "./failed-events.ts"
 import { BatchFold, neededRows, readsRows, type ReadRow, windowKey, type Origin } from "./fold.ts"
+import { HandlerCaller } from "./handler-caller.ts"
 import type { LookupError, LookupTable } from "./lookup-tables.ts"
 import { sameKind } from "./retries.ts"
 import {
@@ -46,9 +45,6 @@ interface BatchState {
   streamTime: number
   duplicates: number
 }
-/** How a handler failed, and after how many attempts. */
-type HandlerFailure = Pick<FailedEvent, "error" | "cause" | "attempts">
-
 /** Everything that processing a batch can fail with. */
 export type ProcessError = StoreError | Fenced | Mismatch | LookupError
 
@@ -74,12 +70,7 @@ export class PartitionProcessor<E, R> {
   private readonly source: Topic.Any
   private readonly partitions: number
   private readonly store: Store["Service"]
-  private readonly lookups: ReadonlyArray<{
-    readonly name: string
-    readonly table: LookupTable
-    readonly by: Projection.Any["enrich"][string]["by"]
-  }>
-  private readonly lookupTables: ReadonlyArray<LookupTable>
+  private readonly handler: HandlerCaller<E, R>
   private readonly decoder: EventDecoder
   private readonly seen: SeenIds | undefined
   private readonly recorder = new Recorder()
@@ -93,12 +84,7 @@ export class PartitionProcessor<E, R> {
     this.store = store
     this.decoder = new EventDecoder(projection, source)
     this.failed = new FailedEvents(projection, source, claim, store)
-    this.lookups = Object.entries(projection.enrich).map(([name, { by, topic }]) => ({
-      name,
-      by,
-      table: lookupTables.get(topic.name)!
-    }))
-    this.lookupTables = [...new Set(this.lookups.map(({ table }) => table))]
+    this.handler = new HandlerCaller(projection, this.recorder, lookupTables)
     const { dedupe } = projection
     if (dedupe !== undefined) this.seen = new SeenIds(dedupe.withinMs, claim.streamTime)
   }
@@ -111,7 +97,7 @@ export class PartitionProcessor<E, R> {
     this: PartitionProcessor<E, R>,
     { next, records }: Pick<Batch, "records" | "next">
   ): Effect.fn.Return<Claim, ProcessError, R> {
-    yield* Effect.forEach(this.lookupTables, (table) => table.catchUp, { discard: true })
+    yield* this.handler.catchUp
     let rest = records
     for (let count = sameKind(rest); count < rest.length; count = sameKind(rest)) {
       yield* this.commitBatch(rest.slice(0, count), rest[count - 1]!.position + 1)
@@ -255,7 +241,7 @@ export class PartitionProcessor<E, R> {
     batch: BatchState,
     records: ReadonlyArray<LogRecord>
   ): Effect.fn.Return<void, StoreError | Stopped, R> {
-    const { decoder, failed, seen } = this
+    const { decoder, failed, handler, seen } = this
     const { log } = this.recorder
     const { needRows } = batch
     const decoded: Array<DecodedEvent> = []
@@ -279,8 +265,8 @@ export class PartitionProcessor<E, R> {
       const origin = this.originOf(record, time, batch.streamTime, tenant)
       const from = log.length
       const parked = failed.behindParked(record)
-      const called = parked === undefined ? this.call(event, origin) : { error: parked, attempts: 0 }
-      const failure = Effect.isEffect(called) ? yield* this.runEffect(called, from) : called
+      const called = parked === undefined ? handler.call(event, origin) : { error: parked, attempts: 0 }
+      const failure = Effect.isEffect(called) ? yield* handler.run(called, from) : called
       if (failure !== undefined) {
         log.length = from
         if (id !== undefined) seen!.forget(tenant, id, time)
@@ -331,47 +317,6 @@ export class PartitionProcessor<E, R> {
       traceparent,
       traceId: traceIdOf(traceparent)
     }
-  }
-
-  /** Calls the handler: undefined if it is done, the Effect that it returned, or how it failed. */
-  private call(event: unknown, meta: Origin): Effect.Effect<void, E, R> | HandlerFailure | undefined {
-    const context: Record<string, unknown> = { meta }
-    try {
-      for (const { by, name, table } of this.lookups) {
-        const key = by === undefined ? meta.key : by(event)
-        context[name] = key === undefined ? undefined : table.get(key)
-      }
-      const done = this.projection.handle(event, this.recorder as never, context)
-      return Effect.isEffect(done) ? done : undefined
-    } catch (error) {
-      // a plain handler fails the same way each time
-      return { error, attempts: 1 }
-    }
-  }
-
-  /** Runs a handler's Effect, again after failures as the policy says. What it recorded before it failed is undone. */
-  private runEffect(
-    effect: Effect.Effect<void, E, R>,
-    from: number
-  ): Effect.Effect<HandlerFailure | undefined, never, R> {
-    const { log } = this.recorder
-    const recorded = log.length
-    let attempts = 0
-    const attempt = Effect.suspend(() => {
-      attempts++
-      log.length = recorded
-      return effect
-    })
-    const { retry } = this.projection.failure
-    const tried = Effect.sandbox(attempt)
-    return (retry === undefined ? tried : Effect.retry(tried, retry)).pipe(
-      Effect.as(undefined),
-      Effect.catch((cause: Cause.Cause<E>) => {
-        // if the partition was taken away, nothing from here on runs: an interruption that is seen here is the handler's own
-        log.length = from
-        return Effect.succeed<HandlerFailure>({ error: Cause.squash(cause), cause, attempts })
-      })
-    )
   }
 
   /** Folds what an event's handler asked for. An event whose changes are refused fails; `Stopped` if that stops the partition. */
