@@ -25,7 +25,7 @@ import {
 import { isLong } from "../support/size.ts"
 
 const seed = Number(process.env["MILLRACE_KILL_SEED"] ?? Math.floor(Math.random() * 1e9))
-const kills = Number(process.env["MILLRACE_KILLS"] ?? (isLong ? 20 : 8))
+const kills = Number(process.env["MILLRACE_KILLS"] ?? (isLong ? 20 : 5))
 
 /** mulberry32: the same numbers for the same seed. */
 const randomOf = (state: number) => () => {
