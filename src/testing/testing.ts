@@ -2,7 +2,7 @@
 import * as Cause from "effect/Cause"
 import * as Clock from "effect/Clock"
 import * as DateTime from "effect/DateTime"
-import type * as Duration from "effect/Duration"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Equal from "effect/Equal"
 import * as Exit from "effect/Exit"
@@ -81,10 +81,11 @@ const specification = (
   const thenEffect = (expected: Row): Effect.Effect<void, any> =>
     Effect.gen(function* () {
       const engine: Engine = new MemoryEngine(projection)
+      const clock = yield* clockOf(engine)
       for (const step of steps) {
         const effect = step(engine, expected["deadLetters"] !== undefined)
         if (Effect.isEffect(effect))
-          yield* Effect.provideService(effect as Effect.Effect<void, any>, Clock.Clock, clockOf(engine))
+          yield* Effect.provideService(effect as Effect.Effect<void, any>, Clock.Clock, clock)
       }
       compare(engine, expected)
     }).pipe((effect) => (services === undefined ? effect : Effect.provide(effect, services)))
@@ -124,8 +125,39 @@ const withAdvice = (cause: Cause.Cause<unknown>): Effect.Effect<never, unknown> 
     new Error(`${error.message}. In a test, set the time at which events arrive with .at(…)`, { cause: error })
   )
 }
-const clockOf = (engine: Engine): Clock.Clock => {
-  const nanos = () => BigInt(engine.nowMs) * 1_000_000n
+/** How long a sleep beside other work lasts at most, in the world's time. Work that takes longer loses against any timeout. */
+const longestSleepMs = 1_000
+/** So often a sleeper lets all others run before it wakes. */
+const turnsOfOthers = 32
+const { clearTimeout, setTimeout } = globalThis
+/**
+ * The clock of handlers. Sleeping takes no time, on this clock as well. Only beside other work, which it may be the timeout of, a sleep waits:
+ * so long at most that the work can win. Sleepers wake by how long they sleep, so of a timeout and a longer sleep the timeout wins.
+ */
+const clockOf = Effect.fnUntraced(function* (engine: Engine) {
+  const nanos = () => BigInt(Math.floor(engine.nowMs)) * 1_000_000n
+  const own = yield* Effect.withFiber(Effect.succeed)
+  let sleptMs = 0
+  const sleepers = new Set<{ readonly untilMs: number }>()
+  const wait = (ms: number) =>
+    Effect.callback<void>((resume) => {
+      const timer = setTimeout(() => resume(Effect.void), Math.min(ms, longestSleepMs))
+      return Effect.sync(() => clearTimeout(timer))
+    })
+  const sleep = Effect.fnUntraced(function* (duration: Duration.Duration) {
+    const ms = Duration.toMillis(duration)
+    if (ms === Infinity) return yield* Effect.never
+    const sleeper = { untilMs: sleptMs + ms }
+    sleepers.add(sleeper)
+    yield* Effect.gen(function* () {
+      // a handler that sleeps in its own fiber waits for nothing else
+      if ((yield* Effect.withFiber(Effect.succeed)) !== own) yield* wait(ms)
+      do {
+        for (let turn = 0; turn < turnsOfOthers; turn++) yield* Effect.yieldNowWith(1_000)
+      } while ([...sleepers].some(({ untilMs }) => untilMs < sleeper.untilMs))
+      sleptMs = Math.max(sleptMs, sleeper.untilMs)
+    }).pipe(Effect.ensuring(Effect.sync(() => sleepers.delete(sleeper))))
+  })
   return {
     currentTimeMillisUnsafe: () => engine.nowMs,
     currentTimeMillis: Effect.sync(() => engine.nowMs),
@@ -133,9 +165,9 @@ const clockOf = (engine: Engine): Clock.Clock => {
     currentTimeNanos: Effect.sync(nanos),
     monotonicTimeNanosUnsafe: nanos,
     monotonicTimeNanos: Effect.sync(nanos),
-    sleep: () => Effect.void
+    sleep
   } as Clock.Clock
-}
+})
 const matches = (actual: any, expected: any) =>
   Object.entries(expected).every(([column, value]) => Equal.equals(actual?.[column], value))
 const compare = (engine: Engine, { deadLetters, late, published, ...tables }: Row) => {
