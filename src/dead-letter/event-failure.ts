@@ -35,23 +35,30 @@ export const assertOwned = (
   if (!columns.some((column) => row[column] === key)) throw new KeyNotOwned({ target, key })
 }
 
-/** The name and the message of any error. An object with a `_tag` that is no `Error` is shown as JSON. */
+/**
+ * The name and the message of any error, as texts. An object with a `_tag` that is no `Error` is shown as JSON. Never throws, whatever
+ * was thrown: an event whose error could not be described could not be parked.
+ */
 export const describeError = (error: unknown): { readonly error: string; readonly message: string } => {
-  if (error instanceof Error) {
-    const tag = (error as { readonly _tag?: unknown })._tag
-    return { error: typeof tag === "string" ? tag : error.name, message: error.message }
+  try {
+    if (error instanceof Error) {
+      const { _tag: tag, message, name } = error as { readonly [field in "_tag" | "message" | "name"]: unknown }
+      return { error: typeof tag === "string" ? tag : String(name ?? "Error"), message: String(message) }
+    }
+    if (typeof error === "object" && error !== null && "_tag" in error) {
+      return { error: String(error._tag), message: jsonOf(error) ?? "the error has no JSON form" }
+    }
+    return { error: "Error", message: String(error) }
+  } catch {
+    return { error: "Error", message: "it has no text" }
   }
-  if (typeof error === "object" && error !== null && "_tag" in error) {
-    return { error: String(error._tag), message: textOf(error) }
-  }
-  return { error: "Error", message: String(error) }
 }
 
-const textOf = (error: object): string => {
+const jsonOf = (error: object): string | undefined => {
   try {
     return JSON.stringify(error)
   } catch {
-    return "the error has no JSON form"
+    return undefined
   }
 }
 

@@ -68,6 +68,14 @@ export class UnencodableValue extends Error {
     super(`column ${column}: ${reason}`)
   }
 }
+/**
+ * Throws `UnencodableValue` for an object, a function or a symbol in a column of texts, numbers, booleans or times. They have no form as
+ * an element of an array parameter: an array would become several elements, and move the values of later rows.
+ */
+export const assertScalar = ({ name, type }: Column, value: unknown): void => {
+  if (typeof value !== "object" && typeof value !== "function" && typeof value !== "symbol") return
+  throw new UnencodableValue(name, `a value of the type ${typeof value} cannot be stored in a column of type ${type}`)
+}
 /** The conversions of a column's values, if they are not stored as they are. */
 const codecOf = (name: string, schema: Schema.Codec<unknown>, type: SqlType): Pick<Column, "encode" | "decode"> => {
   const codec = Schema.toCodecJson(schema)

@@ -1,4 +1,5 @@
 // Decodes the records of one source into events, with their times, tenants and ids. Throws what is wrong with a record.
+import { describeError } from "../dead-letter/event-failure.ts"
 import type { LogRecord } from "../log/log.ts"
 import type { Projection } from "../model/projection.ts"
 import type { Topic } from "../model/topic.ts"
@@ -10,6 +11,8 @@ export interface DecodedEvent {
   /** The event time, epoch milliseconds. */
   readonly time: number
   readonly tenant: string | undefined
+  /** The id by which duplicates are found; undefined if the projection does not dedupe. */
+  readonly id: string | undefined
 }
 
 // PostgreSQL's timestamptz begins in 4714 BC; JavaScript's dates end in 275760
@@ -42,7 +45,10 @@ export class EventDecoder {
     if (projection.dedupe !== undefined) this.dedupeBy = projection.dedupe.by ?? source.idOf
   }
 
-  /** Throws if the value does not fit the source's schemas, or if its time cannot be stored or lies too far ahead. */
+  /**
+   * Throws if the value does not fit the source's schemas, if its time cannot be stored or lies too far ahead, or if it has no id by which
+   * duplicates could be found.
+   */
   decode(record: LogRecord): DecodedEvent {
     const { source } = this
     if (record.value === null)
@@ -53,12 +59,10 @@ export class EventDecoder {
       throw new Error(`its event time ${time} is not between the years 4713 BC and 275760; send epoch milliseconds`)
     }
     if (time > record.appendedAt + this.maxAheadMs) throw new DatedAhead(time, this.maxAheadMs)
-    return { record, event, time, tenant: record.tenant ?? source.tenantOf?.(event) }
-  }
-
-  /** The id by which duplicates are found; undefined if the projection does not dedupe. */
-  idOf(event: unknown): string | undefined {
-    return this.dedupeBy?.(event as never)
+    const id: unknown = this.dedupeBy?.(event as never)
+    if (id !== undefined && typeof id !== "string")
+      throw new Error(`the id by which duplicates are found is ${describeError(id).message}, which is not a text`)
+    return { record, event, time, tenant: record.tenant ?? source.tenantOf?.(event), id }
   }
 
   /** A valid trace context as it is; undefined for an invalid one, for it is written into what is published. */

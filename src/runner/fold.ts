@@ -3,7 +3,7 @@ import { assertOwned, isStorable, UnstorableValue } from "../dead-letter/event-f
 import { keyText } from "../model/fields.ts"
 import type { Meta } from "../model/handler.ts"
 import { partitionOf } from "../model/partitioner.ts"
-import { BatchMessages, type Message } from "./segments.ts"
+import { BatchMessages, messageKey, type Message } from "./segments.ts"
 import type { Table } from "../model/read-model.ts"
 import type { Entries, Modification, Payload, Row } from "../model/recorder.ts"
 import type { LateEvent, Segment, TableChange, WindowChange, WindowDelta } from "./store.ts"
@@ -22,6 +22,8 @@ type RowChange =
 interface RowDelta {
   readonly row: Row
   origin: Origin
+  /** The key of its message, if the window's topic computes that by a function of its own. */
+  key?: string
 }
 /** What undoes one event's changes, to be called from the last to the first. */
 type Undo = Array<() => void>
@@ -32,6 +34,8 @@ interface WindowDeltas {
     Pick<Window.Any["aggregate"][string], "add" | "initial"> & { readonly column: string }
   >
   readonly fold: boolean
+  /** The topic that the window publishes to, if it was declared with a key and fields of its own. */
+  readonly declaredTopic: Topic.Any | undefined
   readonly byLabel: Map<string | undefined, Map<number, Map<string, RowDelta>>>
   /** The spans of the last event; they are the same for all times from `from` until before `to`. */
   spans: ReadonlyArray<Span>
@@ -139,7 +143,7 @@ export class BatchFold {
     let risky = false
     for (let i = from; i < to; i += 3) {
       this.check(log[i], log[i + 1], log[i + 2], origin, messages)
-      risky ||= log[i] === "modify" || (log[i] === "add" && this.deltasOf(log[i + 1]).fold)
+      risky ||= log[i] === "modify" || (log[i] === "add" && callsUser(this.deltasOf(log[i + 1])))
     }
     // nothing but a user's function can fail from here on
     const undo: Undo | undefined = risky ? [] : undefined
@@ -211,7 +215,10 @@ export class BatchFold {
       const row = stored && before?.kind === "update" ? { ...stored, ...before.row } : stored
       const next = (payload as Modification).change(row && { ...row })
       if (next === undefined) ops.set(key, { kind: "delete", row: payload.key })
-      else {
+      else if (next === null) {
+        const reason = "`modify` returned null; return the row, or undefined to delete it"
+        throw new UnstorableValue({ where: table.name, reason })
+      } else {
         assertStorable(table.name, next)
         ops.set(key, { kind: "upsert", row: next })
       }
@@ -245,6 +252,7 @@ export class BatchFold {
         row[column] = add(row[column], contribution[column] as never)
       }
       delta.origin = origin
+      if (deltas.declaredTopic !== undefined) delta.key ??= messageKey(deltas.declaredTopic, row)
     }
   }
 
@@ -253,7 +261,8 @@ export class BatchFold {
     if (deltas === undefined) {
       const columns = Object.entries(window.aggregate).map(([column, { add, initial }]) => ({ column, add, initial }))
       const none = { byLabel: new Map(), spans: [], rows: [], from: Infinity, to: -Infinity }
-      deltas = { window, columns, fold: hasFold(window), ...none }
+      const declaredTopic = window.topic?.fields === undefined ? undefined : window.topic
+      deltas = { window, columns, fold: hasFold(window), declaredTopic, ...none }
       this.windows.set(window, deltas)
     }
     return deltas
@@ -284,10 +293,10 @@ export class BatchFold {
     return changes.toSorted((a, b) => (a.window.name < b.window.name ? -1 : 1))
   }
 
-  private toPublish(window: Window.Any, { origin, row }: RowDelta): WindowDelta {
+  private toPublish(window: Window.Any, { key: given, origin, row }: RowDelta): WindowDelta {
     const { eventTime, tenant, traceparent } = origin
     if (window.topic === undefined) return { row, key: "", partition: 0, eventTime, tenant, traceparent }
-    const key = window.topic.keyOf(row)
+    const key = given ?? window.topic.keyOf(row)
     const partition = partitionOf(key, window.topic.partitions ?? this.options.sourcePartitions)
     return { row, key, partition, eventTime, tenant, traceparent }
   }
@@ -298,6 +307,8 @@ export class BatchFold {
   }
 }
 
+/** Whether adding to the window calls a user's function, which may throw. */
+const callsUser = ({ declaredTopic, fold }: WindowDeltas) => fold || declaredTopic !== undefined
 /** Sets the spans of a time. Those of tumbling windows stay the same until the first of them ends; others are computed for each event. */
 const setSpans = (deltas: WindowDeltas, time: number) => {
   const { shape } = deltas.window

@@ -21,7 +21,17 @@ import {
   type TableChange,
   type WindowChange
 } from "./store.ts"
-import { assertNotNull, byKey, decoded, keyOnly, merged, messageText, refused, storedRow } from "./stored-values.ts"
+import {
+  assertInstant,
+  assertNotNull,
+  byKey,
+  decoded,
+  keyOnly,
+  merged,
+  messageText,
+  refused,
+  storedRow
+} from "./stored-values.ts"
 
 /** A message in the outbox. `source` and `sourcePartition` name its stream; a stream's messages are in order. */
 export interface OutboxMessage {
@@ -143,6 +153,7 @@ export class MemoryStore {
     if (held?.incarnation !== claim.incarnation || held.commitNo !== claim.commitNo)
       return Effect.fail(new Fenced(claim))
     // everything that can be refused comes before the first write
+    for (const { start } of changes.late) assertInstant(start)
     const writes = changes.tables.flatMap((change) => this.tableWrites(change))
     const windows = changes.windows.map((change) => ({ change, writes: this.windowWrites(change) }))
     const messages = [

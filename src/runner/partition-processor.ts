@@ -254,9 +254,8 @@ export class PartitionProcessor<E, R> {
       }
     }
     yield* this.loadSeen(decoded)
-    for (const { event, record, tenant, time } of decoded) {
+    for (const { event, id, record, tenant, time } of decoded) {
       if (time > batch.streamTime) batch.streamTime = time
-      const id = decoder.idOf(event)
       if (id !== undefined && seen!.test(tenant, id, time)) {
         batch.duplicates++
         failed.succeed(record)

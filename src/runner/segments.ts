@@ -62,6 +62,16 @@ class JoinedText {
   }
 }
 
+/** The key of a value's message. Throws `UnstorableValue` if it cannot be one. */
+export const messageKey = (topic: Topic.Any, value: unknown): string => {
+  const key: unknown = topic.keyOf(value as never)
+  if (typeof key === "string" && isStorable(key)) return key
+  throw new UnstorableValue({
+    where: `the key of ${topic.name}`,
+    reason: "it must be text without NUL and half surrogate pairs"
+  })
+}
+
 /** The messages of a batch while it grows. */
 export class BatchMessages {
   private readonly byTopic = new Map<Topic.Any, TopicMessages>()
@@ -73,13 +83,7 @@ export class BatchMessages {
   }
   /** A value as a message of its topic. Throws `UnstorableValue` if it cannot be published, a `SchemaError` if it does not fit. */
   message(topic: Topic.Any, value: unknown, event: EventEnvelope): Message {
-    const key = topic.keyOf(value as never)
-    if (typeof key !== "string" || !isStorable(key)) {
-      throw new UnstorableValue({
-        where: `the key of ${topic.name}`,
-        reason: "it must be text without NUL and half surrogate pairs"
-      })
-    }
+    const key = messageKey(topic, value)
     const vals = topic.stringify(value as never)
     if (vals === undefined) throw new UnstorableValue({ where: topic.name, reason: "the value has no JSON form" })
     const eventTime = topic.timeOf?.(value as never) ?? event.eventTime

@@ -1,6 +1,13 @@
 // Values as PostgreSQL's columns hold them, for the store in memory: what is refused, how rows are merged, ordered, read and published. Pure.
 import { isStorable } from "../dead-letter/event-failure.ts"
-import { fromRow, isStorableNumber, storableNumbers, type Column, type Relation } from "../model/columns.ts"
+import {
+  assertScalar,
+  fromRow,
+  isStorableNumber,
+  storableNumbers,
+  type Column,
+  type Relation
+} from "../model/columns.ts"
 import type { Row } from "../model/recorder.ts"
 import { Unstorable } from "./store.ts"
 
@@ -17,6 +24,15 @@ const numeric = /^\s*[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?\s*$/i
 const truths: ReadonlySet<string> = new Set(["t", "true", "y", "yes", "on", "1"])
 const untruths: ReadonlySet<string> = new Set(["f", "false", "n", "no", "off", "0"])
 
+const utf8 = new TextEncoder()
+const compareJsonKeys = (a: string, b: string) => utf8.encode(a).length - utf8.encode(b).length || compareTexts(a, b)
+/** JSON with the keys of objects in jsonb's order, in which they are read again: by length in UTF-8, then by code points. */
+const inOrderOfJsonb = (value: unknown): unknown => {
+  if (Array.isArray(value)) return value.map(inOrderOfJsonb)
+  if (typeof value !== "object" || value === null) return value
+  const fields = Object.entries(value).toSorted(([a], [b]) => compareJsonKeys(a, b))
+  return Object.fromEntries(fields.map(([key, inner]) => [key, inOrderOfJsonb(inner)]))
+}
 /** Throws for what jsonb cannot store. */
 const assertJson = (value: unknown): void => {
   if (typeof value === "string" && value.includes("\u0000"))
@@ -28,6 +44,11 @@ const assertJson = (value: unknown): void => {
     assertJson(key)
     assertJson(inner)
   }
+}
+/** Returns the time. Throws `Unstorable` if no timestamptz can be it. */
+export const assertInstant = (time: number): number => {
+  if (time >= firstInstant && time < endOfInstants) return time
+  throw refused("22008", `timestamp out of range: ${time}`)
 }
 const numberOf = (column: Column, value: unknown): number => {
   const text = typeof value === "number" || typeof value === "bigint" || typeof value === "string" ? String(value) : ""
@@ -42,14 +63,17 @@ const stored = (column: Column, value: unknown): unknown => {
   if (value === undefined || (value === null && (nullable || encode === undefined))) return null
   if (encode !== undefined) {
     const encoded = encode(value)
-    if (type === "jsonb") assertJson(JSON.parse(encoded as string))
-    else if (typeof encoded === "string" && !isStorable(encoded)) throw refused("22021", `NUL in column ${column.name}`)
+    if (type === "jsonb") {
+      const json: unknown = JSON.parse(encoded as string)
+      assertJson(json)
+      return JSON.stringify(inOrderOfJsonb(json))
+    }
+    if (typeof encoded === "string" && !isStorable(encoded)) throw refused("22021", `NUL in column ${column.name}`)
     return encoded
   }
   if (typeof value === "number" && !isStorableNumber(type, value))
     throw refused("22P02", `${column.name}: ${value} is not ${storableNumbers[type]} (${type})`)
-  if (typeof value === "object" || typeof value === "function" || typeof value === "symbol")
-    throw invalid(column, value)
+  assertScalar(column, value)
   switch (type) {
     case "text":
       if (!isStorable(String(value))) throw refused("22021", `NUL or half a surrogate pair in column ${column.name}`)
@@ -60,9 +84,7 @@ const stored = (column: Column, value: unknown): unknown => {
       return truths.has(text)
     }
     case "timestamptz": {
-      const time = numberOf(column, value)
-      if (!(time >= firstInstant && time < endOfInstants)) throw refused("22008", `timestamp out of range: ${time}`)
-      return time
+      return assertInstant(Math.floor(numberOf(column, value)))
     }
     case "bigint": {
       const number = numberOf(column, value)

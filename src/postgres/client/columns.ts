@@ -1,5 +1,5 @@
 // How the columns of a read model are written in SQL: names, array parameters, casts, and their form in published JSON.
-import { isStorableNumber, storableNumbers, type Column, type Relation } from "../../model/columns.ts"
+import { assertScalar, isStorableNumber, storableNumbers, type Column, type Relation } from "../../model/columns.ts"
 import type { Row } from "../../model/recorder.ts"
 import { arrayLiteral } from "./types.ts"
 
@@ -13,18 +13,21 @@ export const arrayOf = (values: ReadonlyArray<string | number | null | undefined
  * A column of rows as one array parameter of `parameterType`. A number that cannot be stored is sent as a text that PostgreSQL refuses,
  * so that its error says why.
  */
-export const columnArray = ({ encode, name, nullable, type }: Column, rows: ReadonlyArray<Row>): string =>
-  arrayLiteral(
+export const columnArray = (column: Column, rows: ReadonlyArray<Row>): string => {
+  const { encode, name, nullable, type } = column
+  return arrayLiteral(
     rows.map((row) => {
       const value = row[name]
       // JSON's null is a value of its own only in a column that is not nullable
       if (value === undefined || (value === null && (nullable || encode === undefined))) return null
       if (encode !== undefined) return encode(value) as string
+      assertScalar(column, value)
       return typeof value === "number" && !isStorableNumber(type, value)
         ? `${value} is not ${storableNumbers[type]}`
         : value
     })
   )
+}
 /** The type of a column's array parameter. Instants are sent as epoch milliseconds. */
 export const parameterType = ({ type }: Column): string =>
   type === "timestamptz" ? "float8[]" : type === "jsonb" ? "text[]" : `${type}[]`
@@ -33,9 +36,10 @@ export const fromParameter = ({ name, type }: Column, alias: string): string => 
   const value = `${alias}.${quote(name)}`
   if (type === "jsonb") return `${value}::jsonb`
   if (type !== "timestamptz") return value
-  // seconds and milliseconds are added separately: one double cannot hold the milliseconds of years far away
+  // seconds and milliseconds are added separately: one double cannot hold the milliseconds of years far away. Fractions of milliseconds
+  // are rounded down as event times are: rows would be read with one millisecond, and published with another
   const seconds = `floor(${value} / 1000)`
-  return `to_timestamp(${seconds}) + (${value} - ${seconds} * 1000) * interval '1 ms'`
+  return `to_timestamp(${seconds}) + (floor(${value}) - ${seconds} * 1000) * interval '1 ms'`
 }
 /** The SQL of a column's value in published JSON: instants become epoch milliseconds. */
 export const toJson = ({ name, type }: Column, alias: string): string =>

@@ -37,11 +37,24 @@ export const segmentPart = (
   )
 }
 
-/** JSON text for jsonb, which can hold neither NUL nor a lone surrogate: they are replaced by U+FFFD. */
-const jsonb = (value: unknown): string =>
-  JSON.stringify(value, (_, inner: unknown) =>
-    typeof inner === "string" ? inner.replaceAll("\u0000", "\ufffd").toWellFormed() : inner
-  )
+/** JSON text for jsonb, which can hold neither NUL nor a lone surrogate: they are replaced by U+FFFD. What has no JSON form is null. */
+const jsonb = (row: Readonly<Record<string, unknown>>): string => {
+  const fields = Object.entries(row).flatMap(([name, value]) => {
+    const text = jsonOf(value)
+    return text === undefined ? [] : [`${jsonOf(name)!}:${text}`]
+  })
+  return `{${fields.join(",")}}`
+}
+const jsonOf = (value: unknown): string | undefined => {
+  try {
+    return JSON.stringify(value, (_, inner: unknown) => {
+      if (typeof inner === "bigint") return String(inner)
+      return typeof inner === "string" ? inner.replaceAll("\u0000", "\ufffd").toWellFormed() : inner
+    })
+  } catch {
+    return "null"
+  }
+}
 /** Numbers late contributions within their event, because one event can contribute to a window several times. */
 const numbered = (late: ReadonlyArray<LateEvent>): ReadonlyArray<number> => {
   let number = 0

@@ -9,7 +9,7 @@ import type { StoredRelation } from "./ddl.ts"
 
 /**
  * Adds rows as `select c1, c2 … from unnest($1::t1[], …)`, in the order of the key, each with its part. `more` has further columns, as
- * texts with one line for each row.
+ * texts with one line for each row. Their names begin with an underscore, which no name of a user's column does.
  */
 const rowsInput = (
   parts: StatementParts,
@@ -24,7 +24,7 @@ const rowsInput = (
     ...more.map(([, lines]) => `string_to_array(${parts.parameter(lines)}::text, E'\\n')`),
     ...(parts.several ? [`${parts.parameter(arrayOf(rows.map(({ part }) => part)))}::int4[]`] : [])
   ]
-  const also = [...more.map(([name]) => name), ...(parts.several ? ["part"] : [])]
+  const also = [...more.map(([name]) => name), ...(parts.several ? ["_part"] : [])]
   const names = [...columns.map(({ name }) => quote(name)), ...also]
   const selected = [
     ...columns.map((column) => `${fromParameter(column, "u")} as ${quote(column.name)}`),
@@ -37,7 +37,7 @@ const rowsInput = (
 /** Rows whose part's fence holds, in the order of the key. */
 const fenced = (parts: StatementParts, relation: StoredRelation, rows: string) =>
   parts.several
-    ? (after: string) => `fence join ${rows} r on r.part = fence.part${after} order by ${keyOrder(relation, "r")}`
+    ? (after: string) => `fence join ${rows} r on r._part = fence.part${after} order by ${keyOrder(relation, "r")}`
     : (after: string) => `fence, ${rows} r${after}`
 const keyColumns = (relation: StoredRelation) => relation.columns.filter(({ name }) => relation.key.includes(name))
 const valueColumns = (relation: StoredRelation) => relation.columns.filter(({ name }) => !relation.key.includes(name))
@@ -59,7 +59,7 @@ export const tableParts = (
   const others = [...updates, ...deletes]
   if (upserts.length > 0) {
     const kinds = [...upserts.map(() => "t"), ...others.map(() => "f")].join("\n")
-    const more: ReadonlyArray<[string, string]> = others.length === 0 ? [] : [["upserted", kinds]]
+    const more: ReadonlyArray<[string, string]> = others.length === 0 ? [] : [["_upserted", kinds]]
     const rows = rowsInput(parts, relation, relation.columns, [...upserts, ...others], more)
     const set = values.map(({ name }) => `${quote(name)} = excluded.${quote(name)}`).join(", ")
     const from = others.length === 0 ? fenced(parts, relation, rows) : upsertsAmongLocks(parts, relation, rows)
@@ -73,11 +73,11 @@ export const tableParts = (
   }
   if (updates.length > 0 && values.length > 0) {
     const masks = values.map(
-      ({ name }, i) => [`m${i}`, updates.map(({ of }) => (name in of ? "t" : "f")).join("\n")] as [string, string]
+      ({ name }, i) => [`_m${i}`, updates.map(({ of }) => (name in of ? "t" : "f")).join("\n")] as [string, string]
     )
     const rows = rowsInput(parts, relation, relation.columns, updates, masks)
     const set = values.map(
-      ({ name }, i) => `${quote(name)} = case when r.m${i} = 't' then r.${quote(name)} else t.${quote(name)} end`
+      ({ name }, i) => `${quote(name)} = case when r._m${i} = 't' then r.${quote(name)} else t.${quote(name)} end`
     )
     parts.write(
       (after) => `update ${relation.qualifiedName} t set ${set.join(", ")}
@@ -102,8 +102,8 @@ const upsertsAmongLocks = (parts: StatementParts, relation: StoredRelation, rows
   // nothing is locked before the fence holds and earlier parts have run; `offset` keeps the planner from merging this into what follows
   const gate = parts.write((after) => `select fence.mode from fence${after} offset 0`)
   return () => `${gate} g, ${rows} r, lateral (select count(*) as n from (
-        select from ${relation.qualifiedName} t where g.mode is not null and r.upserted = 'f' and ${matches(relation, "r")} for update) x) l
-      where case when l.n >= 0 then r.upserted = 't' end`
+        select from ${relation.qualifiedName} t where g.mode is not null and r._upserted = 'f' and ${matches(relation, "r")} for update) x) l
+      where case when l.n >= 0 then r._upserted = 't' end`
 }
 /** Locks the existing rows in the order of their keys, before any of them is changed. */
 const locked = (parts: StatementParts, relation: StoredRelation, rows: string) =>
@@ -156,7 +156,7 @@ export const windowParts = (
     relation,
     relation.columns,
     deltas.map(({ of, part }) => ({ part, of: of.row })),
-    meta === undefined ? [] : [["meta", meta]]
+    meta === undefined ? [] : [["_meta", meta]]
   )
   const from = fenced(parts, relation, rows)
   const written = parts.write(
@@ -174,7 +174,7 @@ export const windowParts = (
     behind[part]! += of.deltas.length
     return [part, behind[part]! - of.deltas.length, of.deltas.length, one]
   })
-  const line = `(select row_to_json(j)::text from (select ${fields.map((field) => toJson(field, "x")).join(", ")}) j)`
+  const line = `(select row_to_json(_row)::text from (select ${fields.map((field) => toJson(field, "x")).join(", ")}) _row)`
   const texts = parts.several
     ? textsByPart(parts, relation, rows, written, line)
     : textsOfAll(relation, rows, written, line)
@@ -187,7 +187,7 @@ export const windowParts = (
   )
 }
 
-const packedMeta = (order: string) => `'[' || string_agg(x.meta, ',' order by ${order}) || ']'`
+const packedMeta = (order: string) => `'[' || string_agg(x._meta, ',' order by ${order}) || ']'`
 /** The texts of one segment with all rows. */
 const textsOfAll = (relation: StoredRelation, rows: string, written: string, line: string) => {
   const order = keyOrder(relation, "x")
@@ -200,11 +200,11 @@ const textsOfAll = (relation: StoredRelation, rows: string, written: string, lin
  */
 const textsByPart = (parts: StatementParts, relation: StoredRelation, rows: string, written: string, line: string) => {
   const order = keyOrder(relation, "x")
-  const metas = parts.input(`select x.part, ${packedMeta(order)} as text from ${rows} x group by x.part`)
-  const numbered = `select x.*, (select array_agg(x.part order by ${order}) from fence join ${rows} x on x.part = fence.part)
-      [row_number() over (order by ${order})] as part from ${written} x`
+  const metas = parts.input(`select x._part as part, ${packedMeta(order)} as text from ${rows} x group by x._part`)
+  const numbered = `select x.*, (select array_agg(x._part order by ${order}) from fence join ${rows} x on x._part = fence.part)
+      [row_number() over (order by ${order})] as _part from ${written} x`
   const vals = parts.input(
-    `select x.part, string_agg(${line}, E'\\n' order by ${order}) as text from (${numbered}) x group by x.part`
+    `select x._part as part, string_agg(${line}, E'\\n' order by ${order}) as text from (${numbered}) x group by x._part`
   )
   return `(select t.text from ${metas} t where t.part = f.part), (select t.text from ${vals} t where t.part = f.part)`
 }

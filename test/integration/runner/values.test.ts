@@ -1,0 +1,157 @@
+// Names and values that PostgreSQL might see in another way than the store in memory: both do the same with them.
+import { afterAll, assert, beforeAll, describe, it } from "@effect/vitest"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Schema from "effect/Schema"
+import * as Scope from "effect/Scope"
+import { Agg, Column, Event, Projection, ReadModel, Topic, Window } from "../../../src/index.ts"
+import type { Out, Writable } from "../../../src/model/handler.ts"
+import { query } from "../../../src/postgres/client/client.ts"
+import { MemoryEngine } from "../../../src/runner/in-memory.ts"
+import { halts } from "../../support/engine.ts"
+import { memoryEngine } from "../../support/memory-engine.ts"
+import { server } from "../../support/postgres.ts"
+import {
+  outbox,
+  outboxOf,
+  same,
+  sameDeadLetters,
+  sameRows,
+  type Engine,
+  type Message
+} from "../../support/same-as-memory.ts"
+
+const scope = Scope.makeUnsafe()
+let root = ""
+beforeAll(async () => {
+  root = await Effect.runPromise(Scope.provide(server, scope))
+})
+afterAll(() => Effect.runPromise(Scope.close(scope, Exit.void)))
+
+/** Plays batches of events on PostgreSQL and in memory, and compares all but late events. Returns the database. */
+const playGiven = Effect.fnUntraced(function* (
+  projection: Projection.Any,
+  source: Topic.Any,
+  batches: ReadonlyArray<ReadonlyArray<object>>
+) {
+  const { append, handle, sql } = yield* memoryEngine(root, projection, [source])
+  const engine: Engine = new MemoryEngine(projection as never)
+  for (const batch of batches) {
+    yield* append(source, batch)
+    yield* handle
+    yield* engine.process(batch as never)
+  }
+  assert.deepStrictEqual([...(yield* halts(sql))], [])
+  yield* sameRows(sql, engine)
+  yield* sameDeadLetters(sql, engine)
+  const published = (messages: ReadonlyArray<Message>) => messages.filter(([, topic]) => !topic.endsWith(".dlq"))
+  same(published(yield* outbox(sql, () => 1)), published(outboxOf(engine)), "messages")
+  return sql
+})
+const WasSet = Event.make("set", { k: Schema.String, at: Schema.Int, how: Schema.String, value: Schema.Unknown })
+const sets = Topic.events("sets", { events: [WasSet], key: "k", eventTime: "at" })
+const set = (k: string, how: string, value: unknown = null, at = Date.UTC(2026, 0, 1, 12)) =>
+  WasSet.make({ k, at, how, value })
+/** A projection whose handler writes what its events say. */
+const setting = (
+  writes: ReadonlyArray<Writable>,
+  handle: (event: (typeof WasSet)["Event"], out: Out<Writable>) => void
+): Projection.Any => Projection.make({ name: "setting", version: 1, source: sets, writes, handle: handle as never })
+
+describe("what PostgreSQL might see in another way is the same in memory", () => {
+  it.live(
+    "columns that are called as parts of the statement were",
+    () =>
+      Effect.gen(function* () {
+        for (const name of ["meta", "upserted", "m0", "m1", "part", "j"]) {
+          const table = ReadModel.table("named", {
+            columns: { k: Schema.String, [name]: Schema.Int, other: Schema.Int },
+            primaryKey: ["k"]
+          })
+          const window = Window.global("totals", {
+            key: { k: Schema.String },
+            aggregate: { [name]: Agg.sum },
+            publish: "totals.changed"
+          })
+          const projection = setting([table, window], ({ how, k, value }, out) => {
+            if (how === "upsert") out.upsert(table, { k, [name]: value, other: 1 } as never)
+            else if (how === "update") out.update(table, { k, [name]: value } as never)
+            else out.delete(table, { k } as never)
+            out.add(window, { k, [name]: 2 } as never)
+          })
+          yield* playGiven(projection, sets, [
+            [set("a", "upsert", 1), set("b", "upsert", 2)],
+            [set("a", "update", 3), set("b", "delete"), set("c", "upsert", 4)]
+          ])
+        }
+      }).pipe(Effect.scoped),
+    60_000
+  )
+  it.live("instants with fractions of milliseconds, and the order of the keys of jsonb", () => {
+    const table = ReadModel.table("odd", {
+      columns: {
+        k: Schema.String,
+        at: Column.timestamptz,
+        counts: Schema.Record(Schema.String, Schema.Int),
+        seen: Schema.String
+      },
+      primaryKey: ["k"]
+    })
+    const newest = Window.global("newest", {
+      key: { k: Schema.String },
+      aggregate: {
+        at: Agg.fold({ input: Column.timestamptz, state: Column.timestamptz, initial: 0, add: (_, at) => at })
+      },
+      publish: "newest.changed"
+    })
+    const projection = setting([table, newest], ({ how, k, value }, out) => {
+      out.modify(table, { k }, (row) => {
+        const counts = { ...row?.counts, [how]: 1 }
+        return { k, at: value as number, counts, seen: Object.keys(counts).join() }
+      })
+      out.add(newest, { k, at: value as number })
+    })
+    return Effect.scoped(
+      playGiven(projection, sets, [
+        [set("a", "zz", 1.5), set("b", "x", -1.5)],
+        [set("a", "\u{1f600}", 1.9), set("b", "y", 1e-9)],
+        [set("a", "b", 253_402_300_799_999.9)],
+        [set("a", "ü", 7)],
+        [set("a", "end", 7)]
+      ])
+    )
+  })
+  it.live("late events whose contribution has no JSON form, or whose window began before PostgreSQL's time", () => {
+    const counted = Window.tumbling("counted", {
+      size: "7 hours",
+      key: { k: Schema.String },
+      aggregate: {
+        n: Agg.fold({ input: Schema.Unknown, state: Schema.Int, initial: 0, add: (n) => n + 1 })
+      }
+    })
+    const circle: Array<unknown> = []
+    circle.push(circle)
+    const inputs: Readonly<Record<string, unknown>> = { big: 12n, circle, none: undefined, nul: "\u0000" }
+    const projection = setting([counted], ({ how, k }, out) => out.add(counted, { k, n: inputs[how] }))
+    return Effect.gen(function* () {
+      const sql = yield* playGiven(projection, sets, [
+        [
+          set("a", "big"),
+          ...Object.keys(inputs).map((how) => set("a", how, null, 0)),
+          set("a", "big", null, -210_866_803_200_000),
+          set("a", "big")
+        ]
+      ])
+      const late = yield* query(
+        "read late events",
+        () => sql`select contribution from millrace.late_events order by position`
+      )
+      assert.deepStrictEqual(
+        late.map(({ contribution }) => contribution as unknown),
+        [{ n: "12" }, { n: null }, {}, { n: "\ufffd" }]
+      )
+      const dead = yield* query("read dead letters", () => sql`select position, message from millrace.dead_letters`)
+      assert.match(dead[0]!["message"] as string, /timestamp out of range/)
+    }).pipe(Effect.scoped)
+  })
+})
