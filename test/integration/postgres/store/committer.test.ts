@@ -111,7 +111,10 @@ const mutants: ReadonlyArray<readonly [string, (text: string) => string]> = [
   [
     "rows are written if any fence of the statement holds",
     (text) =>
-      text.replaceAll(/fence join (\w+) r on r\._part = fence\.part/g, "(select from fence limit 1) f join $1 r on true")
+      text.replaceAll(
+        /fence join (\w+) r on r\._part = fence\.part/g,
+        "(select from fence limit 1) f join $1 r on true"
+      )
   ],
   [
     "fences do not compare claims",
