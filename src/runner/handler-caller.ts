@@ -67,7 +67,10 @@ export class HandlerCaller<E, R> {
     })
     const { retry } = this.projection.failure
     const tried = Effect.sandbox(attempt)
-    return (retry === undefined ? tried : Effect.retry(tried, retry)).pipe(
+    // a schedule's own functions may throw, too
+    const retried = (schedule: NonNullable<typeof retry>) =>
+      Effect.catchDefect(Effect.retry(tried, schedule), (defect) => Effect.fail<Cause.Cause<E>>(Cause.die(defect)))
+    return (retry === undefined ? tried : retried(retry)).pipe(
       Effect.as(undefined),
       Effect.catch((cause: Cause.Cause<E>) => {
         // if the partition was taken away, nothing from here on runs: an interruption that is seen here is the handler's own

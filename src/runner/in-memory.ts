@@ -50,6 +50,13 @@ const waitingForNoTime = (clock: Clock.Clock): Clock.Clock => {
     sleep: (duration: Duration.Duration) => Effect.sync(() => void (sleptMs += Duration.toMillis(duration)))
   } as Clock.Clock
 }
+const canEncode = (topic: Topic.Any, value: unknown): boolean => {
+  try {
+    return topic.stringify(value) !== undefined
+  } catch {
+    return false
+  }
+}
 const textAt = (topic: string, partition: number) => `${topic}/${partition}`
 
 /** A projection in memory: feed it events, look at its rows, messages, late events and dead letters. */
@@ -199,7 +206,12 @@ export class MemoryEngine<Ev, E, R> {
 
   private sourceOf(event: Ev): Topic.Any {
     const { type } = event as Partial<Named>
-    return this.sources.find(({ types }) => type !== undefined && types?.includes(type)) ?? this.sources[0]!
+    const typed = this.sources.find(({ types }) => type !== undefined && types?.includes(type))
+    if (typed !== undefined || this.sources.length === 1) return typed ?? this.sources[0]!
+    // topics of records are told apart by their fields: one may fit several, which leave out what they do not declare
+    const names = Object.keys(event as object)
+    const fits = this.sources.filter((source) => source.types === undefined && canEncode(source, event))
+    return fits.find(({ fields }) => names.every((name) => fields?.includes(name))) ?? fits[0] ?? this.sources[0]!
   }
   private eventRecord(source: Topic.Any, event: Ev, clockMs: number): LogRecord {
     const key = source.keyOf(event)

@@ -5,6 +5,7 @@
 import * as Effect from "effect/Effect"
 import * as Metric from "effect/Metric"
 import * as Schedule from "effect/Schedule"
+import { describeError } from "../dead-letter/event-failure.ts"
 import { fingerprintOf, Log, type Assignment, type Batch, type LogRecord } from "../log/log.ts"
 import type { Projection } from "../model/projection.ts"
 import type { Topic } from "../model/topic.ts"
@@ -26,8 +27,8 @@ const afterFence = "500 millis"
 
 /**
  * Runs a projection on all partitions that its group assigns to this process, until interrupted. Failures that may pass are retried
- * without end, with growing waits. What needs a person (a log that does not match the position, an event under a `stop` policy) halts
- * its partition alone: the reason is logged and shown in `status`, and the other partitions continue.
+ * without end, with growing waits. What needs a person (a log that does not match the position, an event under a `stop` policy, a defect)
+ * halts its partition alone: the reason is logged and shown in `status`, and the other partitions continue.
  */
 export const run = Effect.fn("Runner.run")(function* <E, R>(
   projection: Projection.Of<E, R>,
@@ -80,6 +81,10 @@ const runPartition = <E, R>(
     ),
     Effect.retry({ schedule: retrySchedule, while: (error) => "retryable" in error && error.retryable }),
     Effect.forever,
+    // without this an error that nothing expects would end the loop, and neither the log nor `status` would show it
+    Effect.catchDefect((cause) =>
+      Effect.fail(new Mismatch({ what: name, reason: describeError(cause).message, cause }))
+    ),
     Effect.catch((error) =>
       Effect.gen(function* () {
         const store = yield* Store

@@ -6,6 +6,7 @@ import * as Schema from "effect/Schema"
 import * as Scope from "effect/Scope"
 import { Agg, Column, Event, Projection, ReadModel, Topic, Window } from "../../../src/index.ts"
 import type { Out, Writable } from "../../../src/model/handler.ts"
+import { Log } from "../../../src/log/log.ts"
 import { query } from "../../../src/postgres/client/client.ts"
 import { MemoryEngine } from "../../../src/runner/in-memory.ts"
 import { halts } from "../../support/engine.ts"
@@ -155,3 +156,26 @@ describe("what PostgreSQL might see in another way is the same in memory", () =>
     }).pipe(Effect.scoped)
   })
 })
+
+it.live("a defect halts its partition with the reason", () =>
+  Effect.gen(function* () {
+    const projection = setting([], () => {})
+    const { append, handle, sql } = yield* memoryEngine(root, projection, [sets], {
+      wrap: (log) =>
+        Log.of({
+          ...log,
+          assign: (topic, group, use, options) =>
+            log.assign(
+              topic,
+              group,
+              (assignment) =>
+                use({ ...assignment, open: () => Effect.succeed({ take: Effect.die(new TypeError("not expected")) }) }),
+              options
+            )
+        })
+    })
+    yield* append(sets, [set("a", "upsert")])
+    yield* handle
+    assert.deepStrictEqual([...(yield* halts(sql))], [["setting sets/0", "setting_v1 sets/0: not expected"]])
+  }).pipe(Effect.scoped)
+)

@@ -1,5 +1,6 @@
 // Handlers, and functions of declarations, that throw or return odd things: their events are parked in the test kit, as in production.
 import * as Effect from "effect/Effect"
+import * as Schedule from "effect/Schedule"
 import * as Schema from "effect/Schema"
 import { test } from "vitest"
 import { Agg, Event, Projection, ReadModel, Topic, Window } from "../../../src/index.ts"
@@ -133,5 +134,46 @@ test("an event is parked that changes a window whose topic has no key for the ro
       totals: [{ shop: "rome" }, { shop: "rome" }],
       published: { keyed: [{ shop: "rome", n: 1 }, { shop: "rome" }] },
       deadLetters: [{ error: "TypeError", message: "no key for oslo" }]
+    })
+})
+test("an event is parked whose retry policy throws", () => {
+  const retry = Schedule.recurs(3).pipe(
+    Schedule.while(() => {
+      throw new TypeError("no such field")
+    })
+  )
+  const retried = Projection.make({
+    name: "retried",
+    version: 1,
+    source: orders,
+    failure: { retry },
+    writes: [newest],
+    handle: ({ id, shop }, out) => {
+      out.upsert(newest, { shop, id })
+      return shop === "oslo" ? Effect.fail(new Error("not now")) : Effect.void
+    }
+  })
+  ProjectionTest.make(retried)
+    .when([order("oslo"), order("rome")])
+    .then({ newest: [{ shop: "rome" }], deadLetters: [{ error: "TypeError", message: "no such field", attempts: 1 }] })
+})
+test("records of several sources without event types are told apart by their fields", () => {
+  const short = Topic.records("short", { value: { shop: Schema.String }, key: "shop" })
+  const long = Topic.records("long", { value: { shop: Schema.String, id: Schema.String }, key: "shop" })
+  const both = Projection.make({
+    name: "both",
+    version: 1,
+    source: [short, long],
+    writes: [newest],
+    handle: (value, out, { meta }) =>
+      out.upsert(newest, { shop: `${meta.topic} ${value.shop}`, id: "id" in value ? String(value.id) : "none" })
+  })
+  ProjectionTest.make(both)
+    .when([{ shop: "oslo" }, Object.assign({ shop: "rome" }, { id: "x" })])
+    .then({
+      newest: [
+        { shop: "short oslo", id: "none" },
+        { shop: "long rome", id: "x" }
+      ]
     })
 })
