@@ -3,6 +3,7 @@ import { assertOwned, isStorable, UnstorableValue } from "../dead-letter/event-f
 import { keyText } from "../model/fields.ts"
 import type { Meta } from "../model/handler.ts"
 import { partitionOf } from "../model/partitioner.ts"
+import { copied } from "./copied.ts"
 import { BatchMessages, messageKey, type Message } from "./segments.ts"
 import type { Table } from "../model/read-model.ts"
 import type { Entries, Modification, Payload, Row } from "../model/recorder.ts"
@@ -213,7 +214,7 @@ export class BatchFold {
     } else {
       const stored = before?.kind === "upsert" ? before.row : before?.kind === "delete" ? undefined : read(table, key)
       const row = stored && before?.kind === "update" ? { ...stored, ...before.row } : stored
-      const next = (payload as Modification).change(row && { ...row })
+      const next = (payload as Modification).change(copied(row))
       if (next === undefined) ops.set(key, { kind: "delete", row: payload.key })
       else if (next === null) {
         const reason = "`modify` returned null; return the row, or undefined to delete it"
@@ -348,7 +349,7 @@ const deltaOf = (
       row["window_start"] = span.start
     }
     const stored = fold ? read(window, keyText(windowKey(window), row)) : undefined
-    for (const { column, initial } of columns) row[column] = stored ? stored[column] : initial
+    for (const { column, initial } of columns) row[column] = copied(stored ? stored[column] : initial)
     byKey.set(key, (delta = { row, origin }))
     undo?.push(() => byKey.delete(key))
   }

@@ -177,3 +177,50 @@ test("records of several sources without event types are told apart by their fie
       ]
     })
 })
+
+const list = Schema.mutable(Schema.Array(Schema.String))
+test("a modification that changes its row in place and fails leaves nothing behind", () => {
+  const lists = ReadModel.table("lists", { columns: { shop: Schema.String, ids: list }, primaryKey: ["shop"] })
+  const pushing = Projection.make({
+    name: "pushing",
+    version: 1,
+    source: orders,
+    writes: [lists],
+    handle: ({ id, shop }, out) =>
+      out.modify(lists, { shop }, (row = { shop, ids: [] }) => {
+        row.ids.push(id)
+        if (row.ids.length === 2) throw new Error("the second")
+        return row
+      })
+  })
+  ProjectionTest.make(pushing)
+    .when([order("oslo"), order("oslo")])
+    .then({ lists: [{ ids: ["of oslo"] }], deadLetters: [{ message: "the second" }] })
+})
+test("a fold that changes its state in place changes no other key's", () => {
+  const folded = Window.global("folded", {
+    key: { shop: Schema.String },
+    aggregate: {
+      ids: Agg.fold({
+        input: Schema.String,
+        state: list,
+        initial: [],
+        add: (ids, id) => {
+          ids.push(id)
+          return ids
+        }
+      })
+    }
+  })
+  const pushing = Projection.make({
+    name: "pushing",
+    version: 1,
+    source: orders,
+    writes: [folded],
+    handle: ({ id, shop }, out) => out.add(folded, { shop, ids: id })
+  })
+  ProjectionTest.make(pushing)
+    .when([order("oslo"), order("rome")])
+    .when([order("paris")])
+    .then({ folded: [{ ids: ["of oslo"] }, { ids: ["of rome"] }, { ids: ["of paris"] }] })
+})
