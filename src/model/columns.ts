@@ -146,9 +146,12 @@ export const readModelsOf = (writes: ReadonlyArray<Writable>): ReadonlyArray<Rel
     )
     .toSorted((a, b) => (a.name < b.name ? -1 : 1))
 
+const mostKeyColumns = 32
 /** Why the key of a read model is not possible; undefined if all keys are. Keys must compare the same in the runner and in PostgreSQL. */
 export const keyProblem = (writes: ReadonlyArray<Writable>): string | undefined => {
   for (const { columns, key, name } of readModelsOf(writes)) {
+    if (key.length > mostKeyColumns)
+      return `the key of ${name} has ${key.length} columns, and PostgreSQL takes at most ${mostKeyColumns}; combine some of them`
     for (const column of key.map((part) => columns.find((other) => other.name === part)!)) {
       const what = `column ${column.name} in the key of ${name}`
       if (column.nullable) return `${what} may be null or missing; use a schema that requires a value`

@@ -47,6 +47,14 @@ export const checkedName = <const Name extends string>(what: string, name: Name)
   return name
 }
 
+// every table of PostgreSQL has these
+const systemColumns: ReadonlySet<string> = new Set(["tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"])
+/** The same for a column. Throws an `Error` if PostgreSQL gives every table a column of this name. */
+export const checkedColumn = (what: string, name: string): string => {
+  if (!systemColumns.has(name)) return checkedName(what, name)
+  throw new Error(`${what} "${name}": PostgreSQL gives every table a column of this name; use another one`)
+}
+
 /** Declares tables of read models; windows are the other kind. */
 export const ReadModel = {
   /**
@@ -67,7 +75,7 @@ export const ReadModel = {
     }
   ): Table<Name, TypeOf<F>, Key> => {
     checkedName("table", name)
-    for (const column of Object.keys(options.columns)) checkedName(`column of table ${name},`, column)
+    for (const column of Object.keys(options.columns)) checkedColumn(`column of table ${name},`, column)
     const { columns, primaryKey } = options
     const unknown = primaryKey.find((column) => !Object.hasOwn(columns, column))
     if (unknown !== undefined)

@@ -3,7 +3,7 @@ import * as DateTime from "effect/DateTime"
 import type * as Duration from "effect/Duration"
 import type * as Schema from "effect/Schema"
 import { keyText, list, millis, type Fields, type One, type OneOrMore, type Simplify, type TypeOf } from "./fields.ts"
-import { checkedName } from "./read-model.ts"
+import { checkedColumn, checkedName } from "./read-model.ts"
 import { Topic, type Sink } from "./topic.ts"
 
 /** The size of a window, as text. `"5 minutes"` gives windows the label `5m`. */
@@ -157,7 +157,7 @@ const assertSound = (name: string, shape: Shape, { aggregate, key }: WindowOptio
 const windowOf = (name: string, shape: Shape, options: WindowOptions<Fields, Aggs, unknown>) => {
   checkedName("window", name)
   const key = Object.keys(options.key)
-  for (const column of [...key, ...Object.keys(options.aggregate)]) checkedName(`column of window ${name},`, column)
+  for (const column of [...key, ...Object.keys(options.aggregate)]) checkedColumn(`column of window ${name},`, column)
   assertSound(name, shape, options)
   return {
     kind: "window",

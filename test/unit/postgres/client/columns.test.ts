@@ -173,6 +173,27 @@ describe("definitions", () => {
     const projection = Projection.make({ name: "p", version: 1, source, writes: [window], handle: () => {} })
     expect(keyProblem(projection.writes)).toMatch(/^column k in the key of w /)
   })
+  test("a key has at most 32 columns, those of a window's span included", () => {
+    const keyOf = (count: number) =>
+      Object.fromEntries(Array.from({ length: count }, (_, i) => [`c${i}`, Schema.String] as const))
+    const problem = (count: number) => {
+      const names = Object.keys(keyOf(count)) as [string, ...Array<string>]
+      const window = Window.tumbling("w", { size: "1 hour", key: keyOf(count - 2), aggregate: { n: Agg.count } })
+      return [projectionOf(keyOf(count), names).writes, [window]].map((writes) => keyProblem(writes))
+    }
+    expect(problem(32)).toEqual([undefined, undefined])
+    for (const found of problem(33))
+      expect(found).toMatch(/has 33 columns, and PostgreSQL takes at most 32; combine some/)
+  })
+  test.each(["ctid", "xmin", "xmax", "cmin", "cmax", "tableoid"])("no column is called %s", (name) => {
+    const refused = `"${name}": PostgreSQL gives every table a column of this name; use another one`
+    const columns = { id: Schema.String, [name]: Schema.Int }
+    expect(() => ReadModel.table("t", { columns, primaryKey: ["id"] })).toThrow(`column of table t, ${refused}`)
+    const aggregate = { [name]: Agg.count }
+    expect(() => Window.global("w", { key: { id: Schema.String }, aggregate })).toThrow(
+      `column of window w, ${refused}`
+    )
+  })
   test("texts, numbers, booleans and instants can be keys", () => {
     const columns = { a: Schema.String, b: Schema.Finite, c: Schema.Boolean, d: Column.timestamptz, e: Schema.Int }
     expect(keyProblem(projectionOf(columns, ["a", "b", "c", "d", "e"]).writes)).toBeUndefined()
