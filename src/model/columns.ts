@@ -69,12 +69,38 @@ export class UnencodableValue extends Error {
   }
 }
 /**
- * Throws `UnencodableValue` for an object, a function or a symbol in a column of texts, numbers, booleans or times. They have no form as
- * an element of an array parameter: an array would become several elements, and move the values of later rows.
+ * Throws `UnencodableValue` for what a column of texts, numbers, booleans or times cannot hold, and PostgreSQL would not refuse for that. An
+ * object, a function or a symbol has no form as an element of an array parameter: an array would become several elements, and move the
+ * values of later rows. A text for a number may only be a decimal one, for others are not the same number everywhere.
  */
 export const assertScalar = ({ name, type }: Column, value: unknown): void => {
-  if (typeof value !== "object" && typeof value !== "function" && typeof value !== "symbol") return
-  throw new UnencodableValue(name, `a value of the type ${typeof value} cannot be stored in a column of type ${type}`)
+  const isNumeric = storableNumbers[type] !== undefined
+  switch (typeof value) {
+    case "object":
+    case "function":
+    case "symbol":
+      throw new UnencodableValue(
+        name,
+        `a value of the type ${typeof value} cannot be stored in a column of type ${type}`
+      )
+    case "number":
+      if (isNumeric || Number.isFinite(value)) return
+      throw new UnencodableValue(name, `${value} cannot be stored in a column of type ${type}`)
+    case "bigint":
+    case "string": {
+      const text = String(value)
+      if (!isNumeric || !(foreignNumber.test(text) || isRounded(type, text))) return
+      throw new UnencodableValue(name, `${text} is not ${storableNumbers[type]}`)
+    }
+  }
+}
+// texts that PostgreSQL reads as numbers, and that are none or others in JavaScript
+const foreignNumber = /^\s*[-+]?(nan|inf|0[xob])|_/i
+/** Whether the text is a decimal number that would be another one once it was read. */
+const isRounded = (type: SqlType, text: string): boolean => {
+  const number = Number(text)
+  if (type === "bigint") return Number.isInteger(number) && !Number.isSafeInteger(number)
+  return Math.abs(number) === Infinity || (number === 0 && /^[^e]*[1-9]/i.test(text))
 }
 /** The conversions of a column's values, if they are not stored as they are. */
 const codecOf = (name: string, schema: Schema.Codec<unknown>, type: SqlType): Pick<Column, "encode" | "decode"> => {

@@ -20,9 +20,11 @@ const invalid = (column: Column, value: unknown) =>
 const int8End = 2 ** 63
 const firstInstant = -210_866_803_200_000
 const endOfInstants = 9_224_318_016_000_000
-const numeric = /^\s*[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?\s*$/i
-const truths: ReadonlySet<string> = new Set(["t", "true", "y", "yes", "on", "1"])
-const untruths: ReadonlySet<string> = new Set(["f", "false", "n", "no", "off", "0"])
+// PostgreSQL skips this white space around a value, and no other
+const around = /^[ \t\n\r\v\f]+|[ \t\n\r\v\f]+$/g
+const numeric = /^[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?$/i
+const truths: ReadonlySet<string> = new Set(["t", "tr", "tru", "true", "y", "ye", "yes", "on", "1"])
+const untruths: ReadonlySet<string> = new Set(["f", "fa", "fal", "fals", "false", "n", "no", "of", "off", "0"])
 
 const utf8 = new TextEncoder()
 const compareJsonKeys = (a: string, b: string) => utf8.encode(a).length - utf8.encode(b).length || compareTexts(a, b)
@@ -51,9 +53,12 @@ export const assertInstant = (time: number): number => {
   throw refused("22008", `timestamp out of range: ${time}`)
 }
 const numberOf = (column: Column, value: unknown): number => {
-  const text = typeof value === "number" || typeof value === "bigint" || typeof value === "string" ? String(value) : ""
+  const text =
+    typeof value === "number" || typeof value === "bigint" || typeof value === "string"
+      ? String(value).replace(around, "")
+      : ""
   if (!numeric.test(text)) throw invalid(column, value)
-  if (column.type === "bigint" && !/^\s*[-+]?\d+\s*$/.test(text)) throw invalid(column, value)
+  if (column.type === "bigint" && !/^[-+]?\d+$/.test(text)) throw invalid(column, value)
   return Number(text)
 }
 /** A value as its column holds it; null if there is none. Throws `Unstorable` if PostgreSQL would refuse it. */
@@ -71,15 +76,15 @@ const stored = (column: Column, value: unknown): unknown => {
     if (typeof encoded === "string" && !isStorable(encoded)) throw refused("22021", `NUL in column ${column.name}`)
     return encoded
   }
+  assertScalar(column, value)
   if (typeof value === "number" && !isStorableNumber(type, value))
     throw refused("22P02", `${column.name}: ${value} is not ${storableNumbers[type]} (${type})`)
-  assertScalar(column, value)
   switch (type) {
     case "text":
       if (!isStorable(String(value))) throw refused("22021", `NUL or half a surrogate pair in column ${column.name}`)
       return String(value)
     case "boolean": {
-      const text = String(value).trim().toLowerCase()
+      const text = String(value).replace(around, "").toLowerCase()
       if (!truths.has(text) && !untruths.has(text)) throw invalid(column, value)
       return truths.has(text)
     }

@@ -15,9 +15,12 @@ export const parseTimestamp = (text: string): number => {
   const match = /^(\d+)-(\d\d)-(\d\d) (\d\d):(\d\d):(\d\d)(\.\d+)?\+00( BC)?$/.exec(text)
   if (match === null) throw new RangeError(`${text} is not a timestamptz in UTC and ISO style`)
   const [, year, month, day, hour, minute, second, fraction = ".0", bc] = match
+  // dates of JavaScript end in the year 275760, and those of PostgreSQL in 294276; the calendar repeats after 400 years
+  const [yearsBefore, msBefore] = Number(year) > 270_000 ? [40_000, 14_609_700 * 86_400_000] : [0, 0]
   const date = new Date(0)
-  date.setUTCFullYear(bc === undefined ? Number(year) : 1 - Number(year), Number(month) - 1, Number(day))
-  return date.setUTCHours(Number(hour), Number(minute), Number(second), Number(fraction.slice(1, 4).padEnd(3, "0")))
+  date.setUTCFullYear(bc === undefined ? Number(year) - yearsBefore : 1 - Number(year), Number(month) - 1, Number(day))
+  date.setUTCHours(Number(hour), Number(minute), Number(second), Number(fraction.slice(1, 4).padEnd(3, "0")))
+  return date.getTime() + msBefore
 }
 
 /** The text form of an array, for a parameter: `unnest(${arrayLiteral(ids)}::text[])`. */

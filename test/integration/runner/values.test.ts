@@ -118,9 +118,50 @@ describe("what PostgreSQL might see in another way is the same in memory", () =>
         [set("a", "\u{1f600}", 1.9), set("b", "y", 1e-9)],
         [set("a", "b", 253_402_300_799_999.9)],
         [set("a", "ü", 7)],
-        [set("a", "end", 7)]
+        [set("a", "far", 9e15)],
+        [set("a", "end", 7), set("b", "far", 9e15)]
       ])
     )
+  })
+  it.live("values that are not of their column's type", () => {
+    const optional = Schema.optionalKey
+    const table = ReadModel.table("odd", {
+      columns: {
+        k: Schema.String,
+        text: optional(Schema.String),
+        int: optional(Schema.Int),
+        real: optional(Schema.Finite),
+        flag: optional(Schema.Boolean),
+        at: optional(Column.timestamptz)
+      },
+      primaryKey: ["k"]
+    })
+    const scalars = [
+      NaN,
+      Infinity,
+      -0,
+      1.5,
+      1e21,
+      1e-7,
+      true,
+      5n,
+
+      2n ** 64n,
+      new Date(0),
+      ["a"],
+      [],
+      {}
+    ]
+    const texts =
+      "7,7.0, 7 ,+5,.5,1.,1e3,1e400,1e-400,0x10,1_000,NaN,-Infinity,-9007199254740993,,tr,ye,YES,of,o,on,nul".split(",")
+    const values: ReadonlyArray<unknown> = [...scalars, ...texts, Symbol("a"), () => 1, "\ufeff7"]
+    const events = values.flatMap((_, i) =>
+      ["text", "int", "real", "flag", "at"].map((column) => set(`${i} ${column}`, column, i))
+    )
+    const projection = setting([table], ({ how, k, value }, out) =>
+      out.upsert(table, { k, [how]: values[value as number] } as never)
+    )
+    return Effect.scoped(playGiven(projection, sets, [events]))
   })
   it.live("late events whose contribution has no JSON form, or whose window began before PostgreSQL's time", () => {
     const counted = Window.tumbling("counted", {
