@@ -28,6 +28,7 @@ export default defineConfig({
     include: ["test/**/*.test.ts"],
     exclude: [...configDefaults.exclude, ...("Deno" in globalThis ? leftToNode : [])],
     reporters: ["default", "./test/support/skipped-reporter.ts"],
+    globalSetup: ["./test/support/expected-parts.ts"],
     pool: "forks",
     sequence: { sequencer: LongestFirst },
     // brokers live for a minute in tests: the optimizing compiler would not have paid off by then
