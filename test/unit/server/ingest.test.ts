@@ -104,7 +104,7 @@ describe("trace", () => {
     `ff-${parent.slice(3)}`,
     `00-${"0".repeat(32)}-00f067aa0ba902b7-01`,
     `00-4bf92f3577b34da6a3ce929d0e0e4736-${"0".repeat(16)}-01`
-  ])("made anew for %j", (header) => {
+  ])("a new trace begins if the traceparent is %j", (header) => {
     const { traceId, traceparent } = traceOf(header)
     expect(traceId).toMatch(/^[0-9a-f]{32}$/)
     expect(traceId).not.toMatch(/^(4bf92f3577b34da6a3ce929d0e0e4736|0+)$/)
