@@ -158,9 +158,15 @@ export const transactionOf = Effect.fnUntraced(function* (
   yield* Effect.promise(() => transaction.send({ topic, messages: [{ partition, value: "other" }] }))
   return yield* Effect.cached(Effect.promise(() => transaction.abort()))
 })
-/** Deletes a topic on Kafka. */
+/** Deletes a topic on Kafka, and waits until the broker has: until then it takes the old topic for the one that is created next. */
 export const removeTopic = (options: KafkaLog.KafkaOptions, topic: string) =>
-  administer(options, (admin) => admin.deleteTopics({ topics: [topic] }))
+  administer(options, async (admin) => {
+    await admin.deleteTopics({ topics: [topic] })
+    for (let i = 0; (await admin.listTopics()).includes(topic); i++) {
+      if (i === 600) throw new Error(`the broker still has ${topic}`)
+      await new Promise((resolve) => setTimeout(resolve, 50))
+    }
+  })
 /** Deletes partition 0's records before an offset, as retention does. */
 export const removeRecords = (options: KafkaLog.KafkaOptions, topic: string, before: number) =>
   administer(options, async (admin) => {
