@@ -92,7 +92,7 @@ const compareParked = async ({ differences, faults, feeder, services }: Run) => 
   // after a fault the relay may know only that later messages are there, so any reason will do
   if (Object.keys(faults).some((name) => name !== tooLarge)) return
   for (const { reason, seq, stream } of found)
-    if (reason.startsWith("Pulsar took message")) differences.add("wrong", `${stream} ${seq} is parked: ${reason}`)
+    if (reason.startsWith("Pulsar accepted message")) differences.add("wrong", `${stream} ${seq} is parked: ${reason}`)
 }
 
 /** Compares everything. No process may run. */
