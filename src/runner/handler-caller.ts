@@ -19,6 +19,7 @@ export class HandlerCaller<E, R> {
     readonly table: LookupTable
     readonly by: Projection.Any["enrich"][string]["by"]
   }>
+  private readonly tables: ReadonlySet<LookupTable>
 
   /** `lookupTables`: the tables of the projection's lookup topics, by topic. */
   constructor(projection: Projection.Of<E, R>, recorder: Recorder, lookupTables: ReadonlyMap<string, LookupTable>) {
@@ -29,11 +30,12 @@ export class HandlerCaller<E, R> {
       by,
       table: lookupTables.get(topic.name)!
     }))
+    this.tables = new Set(this.lookups.map(({ table }) => table))
   }
 
   /** Reads each lookup topic up to its present end, so that the next events see every value that was appended before them. */
   readonly catchUp: Effect.Effect<void, LookupError> = Effect.suspend(() =>
-    Effect.forEach(new Set(this.lookups.map(({ table }) => table)), (table) => table.catchUp, { discard: true })
+    Effect.forEach(this.tables, (table) => table.catchUp, { discard: true })
   )
 
   /** Calls the handler: undefined if it is done, the Effect that it returned, or how it failed. */

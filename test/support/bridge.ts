@@ -162,10 +162,8 @@ export const transactionOf = Effect.fnUntraced(function* (
 export const removeTopic = (options: KafkaLog.KafkaOptions, topic: string) =>
   administer(options, async (admin) => {
     await admin.deleteTopics({ topics: [topic] })
-    for (let i = 0; (await admin.listTopics()).includes(topic); i++) {
-      if (i === 600) throw new Error(`the broker still has ${topic}`)
-      await new Promise((resolve) => setTimeout(resolve, 50))
-    }
+    const isGone = Effect.promise(async () => !(await admin.listTopics()).includes(topic))
+    await Effect.runPromise(eventually(isGone, () => `the broker still has ${topic}`))
   })
 /** Deletes partition 0's records before an offset, as retention does. */
 export const removeRecords = (options: KafkaLog.KafkaOptions, topic: string, before: number) =>
