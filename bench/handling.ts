@@ -37,7 +37,8 @@ const claimOf = (partition: number): Claim => ({
   outboxSeq: 0,
   mode: "live",
   seenChunk: 0,
-  seenFill: 0
+  seenFill: 0,
+  newestSeen: undefined
 })
 
 /** Fetched bytes, a batch at a time, by partition. */

@@ -21,9 +21,15 @@ export interface NewRecord extends Envelope {
 /** A record as it is read. */
 export interface LogRecord extends NewRecord {
   readonly position: Position
-  /** When the log stored it, epoch milliseconds. */
+  /**
+   * When the log stored it, epoch milliseconds; not above 0 if that is not known (see `appendTimeOf`). On a Kafka topic with
+   * `message.timestamp.type=CreateTime` it is the time that the producer gave.
+   */
   readonly appendedAt: number
 }
+/** When the log stored a record, epoch milliseconds; undefined for a record of Kafka's that has no timestamp. */
+export const appendTimeOf = ({ appendedAt }: Pick<LogRecord, "appendedAt">): number | undefined =>
+  appendedAt > 0 ? appendedAt : undefined
 /** Records of one partition, in order, and where the next batch begins. */
 export interface Batch {
   readonly records: ReadonlyArray<LogRecord>

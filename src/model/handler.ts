@@ -39,7 +39,10 @@ export interface Meta {
   readonly position: number
   readonly key: string
   readonly eventTime: number
-  /** The highest event time of the partition so far, this event's included. */
+  /**
+   * The partition's stream time, this event included: the highest event time so far, where an event counts with the time at which the
+   * log stored it if it is dated ahead of that.
+   */
   readonly streamTime: number
   readonly tenant: string | undefined
   readonly traceId: string | undefined

@@ -21,12 +21,15 @@ export class SeenIds {
   /** The newest bucket of which commits may have stored ids; undefined if nothing was stored. */
   private newest: number | undefined
 
-  /** `streamTime` is the partition's greatest event time so far: no stored id has a later one. */
-  constructor(withinMs: number, streamTime: number | undefined, maxIds = 2_000_000) {
+  /**
+   * `newestTime` is the greatest event time of a stored id. Stream time would not do: an event may be dated ahead of it, and a retried
+   * one further still.
+   */
+  constructor(withinMs: number, newestTime: number | undefined, maxIds = 2_000_000) {
     this.withinMs = withinMs
     this.widthMs = Math.max(withinMs, 60_000)
     this.maxIds = maxIds
-    this.newest = streamTime === undefined ? undefined : this.bucketOf(streamTime)
+    this.newest = newestTime === undefined ? undefined : this.bucketOf(newestTime)
   }
 
   private bucketOf(time: number): number {

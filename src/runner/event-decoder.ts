@@ -1,6 +1,6 @@
 // Decodes the records of one source into events, with their times, tenants and ids. Throws what is wrong with a record.
 import { describeError } from "../dead-letter/event-failure.ts"
-import type { LogRecord } from "../log/log.ts"
+import { appendTimeOf, type LogRecord } from "../log/log.ts"
 import type { Projection } from "../model/projection.ts"
 import type { Topic } from "../model/topic.ts"
 
@@ -58,7 +58,8 @@ export class EventDecoder {
     if (!(time >= firstTime && time <= lastTime)) {
       throw new Error(`its event time ${time} is not between the years 4713 BC and 275760; send epoch milliseconds`)
     }
-    if (time > record.appendedAt + this.maxAheadMs) throw new DatedAhead(time, this.maxAheadMs)
+    const appendedAt = appendTimeOf(record)
+    if (appendedAt !== undefined && time > appendedAt + this.maxAheadMs) throw new DatedAhead(time, this.maxAheadMs)
     const id: unknown = this.dedupeBy?.(event as never)
     if (id !== undefined && typeof id !== "string")
       throw new Error(`the id by which duplicates are found is ${describeError(id).message}, which is not a text`)

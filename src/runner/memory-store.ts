@@ -142,7 +142,11 @@ export class MemoryStore {
     const none = { commitNo: 0, position: 0, fingerprint: undefined, streamTime: undefined, outboxSeq: 0 }
     const first = { ...at, ...none, identity: undefined, mode: "live", seenChunk: 0, seenFill: 0 } as const
     const epoch = ++this.epochs
-    const claim = { ...(this.claims.get(textAt(at)) ?? first), epoch, incarnation: `incarnation ${epoch}` }
+    const newestSeen = this.seenOf(at).reduce<number | undefined>(
+      (newest, { maxTime }) => Math.max(newest ?? -Infinity, maxTime),
+      undefined
+    )
+    const claim = { ...(this.claims.get(textAt(at)) ?? first), epoch, incarnation: `incarnation ${epoch}`, newestSeen }
     this.claims.set(textAt(at), claim)
     this.halted.delete(textAt(at))
     return claim

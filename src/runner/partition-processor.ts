@@ -18,6 +18,7 @@ import { BatchFold, neededRows, readsRows, type ReadRow, windowKey, type Origin 
 import { HandlerCaller } from "./handler-caller.ts"
 import type { LookupError, LookupTable } from "./lookup-tables.ts"
 import { sameKind } from "./retries.ts"
+import { PartitionTime, type StreamTime } from "./stream-time.ts"
 import {
   Mismatch,
   type Changes,
@@ -41,8 +42,8 @@ interface HandledEvent {
 interface BatchState {
   readonly fold: BatchFold
   readonly needRows: Array<HandledEvent>
+  readonly time: StreamTime
   folded: number
-  streamTime: number
   duplicates: number
 }
 /** Everything that processing a batch can fail with. */
@@ -86,7 +87,7 @@ export class PartitionProcessor<E, R> {
     this.failed = new FailedEvents(projection, source, claim, store)
     this.handler = new HandlerCaller(projection, this.recorder, lookupTables)
     const { dedupe } = projection
-    if (dedupe !== undefined) this.seen = new SeenIds(dedupe.withinMs, claim.streamTime)
+    if (dedupe !== undefined) this.seen = new SeenIds(dedupe.withinMs, claim.newestSeen)
   }
 
   /**
@@ -151,7 +152,8 @@ export class PartitionProcessor<E, R> {
     const [failed = record] = yield* this.begin([record])
     // stream time moves as with any event that failed, or lateness would depend on who refused it
     const { tenant, time } = this.tryDecode(failed) ?? {}
-    const streamTime = time === undefined ? this.claim.streamTime : Math.max(this.claim.streamTime ?? -Infinity, time)
+    const streamTime = this.streamTime()
+    if (time !== undefined) streamTime.advance(failed, time)
     const traceparent = this.decoder.traceOf(failed.traceparent)
     const stopped = this.failed.fail({
       record: failed,
@@ -166,7 +168,7 @@ export class PartitionProcessor<E, R> {
       .commit(this.projection, this.claim, {
         position: next,
         fingerprint: fingerprintOf(record),
-        streamTime,
+        streamTime: streamTime.current,
         events: 0,
         duplicates: 0,
         tables: [],
@@ -184,6 +186,10 @@ export class PartitionProcessor<E, R> {
     } catch {
       return undefined
     }
+  }
+  /** Stream time as the last commit left it. */
+  private streamTime(): StreamTime {
+    return new PartitionTime(this.claim.streamTime)
   }
   private mismatch({ message }: Unstorable): Mismatch {
     return new Mismatch({ what: this.projection.name, reason: message })
@@ -215,7 +221,7 @@ export class PartitionProcessor<E, R> {
       hasKeys: source.kind === "topic"
     })
     const { ignoredRetries: duplicates } = failed
-    const batch: BatchState = { fold, needRows: [], folded: 0, streamTime: claim.streamTime ?? -Infinity, duplicates }
+    const batch: BatchState = { fold, needRows: [], time: this.streamTime(), folded: 0, duplicates }
     for (let at = 0; at < records.length; at += sliceSize)
       yield* this.processRecords(batch, records.slice(at, at + sliceSize))
     if (batch.needRows.length > 0) yield* this.applyWithRows(batch)
@@ -223,7 +229,7 @@ export class PartitionProcessor<E, R> {
     return {
       position: next,
       fingerprint: given.length === 0 ? claim.fingerprint : fingerprintOf(given.at(-1)!),
-      streamTime: Number.isFinite(batch.streamTime) ? batch.streamTime : undefined,
+      streamTime: batch.time.current,
       events: batch.folded,
       duplicates: batch.duplicates,
       tables: fold.tableChanges(),
@@ -255,13 +261,13 @@ export class PartitionProcessor<E, R> {
     }
     yield* this.loadSeen(decoded)
     for (const { event, id, record, tenant, time } of decoded) {
-      if (time > batch.streamTime) batch.streamTime = time
+      const streamTime = batch.time.advance(record, time)
       if (id !== undefined && seen!.test(tenant, id, time)) {
         batch.duplicates++
         failed.succeed(record)
         continue
       }
-      const origin = this.originOf(record, time, batch.streamTime, tenant)
+      const origin = this.originOf(record, time, streamTime, tenant)
       const from = log.length
       const parked = failed.behindParked(record)
       const called = parked === undefined ? handler.call(event, origin) : { error: parked, attempts: 0 }

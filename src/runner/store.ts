@@ -28,7 +28,7 @@ export interface Claim extends ProjectionPartition {
   readonly fingerprint: string | undefined
   /** The identity of the topic that `position` belongs to (`Log.identity`); undefined if the log has no identities. */
   readonly identity: string | undefined
-  /** The partition's greatest event time so far, epoch milliseconds; undefined before the first event. */
+  /** The partition's stream time, whole epoch milliseconds; undefined before the first event. */
   readonly streamTime: number | undefined
   /** The sequence number of the last message in the partition's outbox stream. */
   readonly outboxSeq: number
@@ -36,6 +36,8 @@ export interface Claim extends ProjectionPartition {
   /** The chunk of seen ids that is being filled, and how many ids it has. */
   readonly seenChunk: number
   readonly seenFill: number
+  /** The greatest event time of the ids that were stored when the partition was claimed; undefined if there are none. */
+  readonly newestSeen: number | undefined
 }
 
 /** A batch's changes to one table: one for each row that it changes. */

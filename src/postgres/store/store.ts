@@ -198,6 +198,7 @@ interface ProgressRow {
   readonly mode: Claim["mode"]
   readonly seen_chunk: number
   readonly seen_fill: number
+  readonly newest_seen: number | null
 }
 
 const claim = Effect.fnUntraced(function* (
@@ -216,7 +217,8 @@ const claim = Effect.fnUntraced(function* (
         topic_identity = coalesce(topic_identity, ${identity ?? null}::text)
       from patience where patience.set is not null and ${isAt(sql, at)} and generation <= ${generation}
       returning incarnation, epoch, generation, commit_no, next_position, fingerprint, topic_identity, stream_time, outbox_seq, mode,
-        seen_chunk, seen_fill`
+        seen_chunk, seen_fill, (select max(s.max_time) from millrace.seen s where s.projection = p.projection and s.version = p.version
+          and s.topic = p.topic and s.partition = p.partition) as newest_seen`
   )
   const [row] = yield* take.pipe(
     Effect.tapError((error) =>
@@ -244,7 +246,8 @@ const claim = Effect.fnUntraced(function* (
     outboxSeq: row.outbox_seq,
     mode: row.mode,
     seenChunk: row.seen_chunk,
-    seenFill: row.seen_fill
+    seenFill: row.seen_fill,
+    newestSeen: row.newest_seen ?? undefined
   } satisfies Claim
 })
 const endBlocker = (sql: Sql, at: ProjectionPartition) =>

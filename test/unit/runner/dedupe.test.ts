@@ -54,11 +54,11 @@ const live = (random: Random) => {
   const spread = random.pick([10, 5_000, 200_000, 10_000_000, 400_000_000])
   const stored = new Stored()
   const model = new Model(withinMs)
-  let streamTime: number | undefined
-  let seen = new SeenIds(withinMs, streamTime, maxIds)
+  let newest: number | undefined
+  let seen = new SeenIds(withinMs, newest, maxIds)
   const wrong: Array<string> = []
   for (let batch = 0; batch < 25; batch++) {
-    if (random.chance(0.15)) seen = new SeenIds(withinMs, streamTime, maxIds) // a restart
+    if (random.chance(0.15)) seen = new SeenIds(withinMs, newest, maxIds) // a restart
     const events = Array.from({ length: random.int(0, 12) }, () => ({
       tenant: random.pick([undefined, "a", "b"]),
       id: `id${random.int(0, 8)}`,
@@ -82,7 +82,7 @@ const live = (random: Random) => {
     }
     const packed = seen.packed()
     if (packed !== undefined) stored.chunks.push(packed)
-    for (const { time } of events) streamTime = Math.max(streamTime ?? -Infinity, time)
+    if (packed !== undefined) newest = Math.max(newest ?? -Infinity, packed.maxTime)
     seen.onCommitted()
     model.onCommitted()
   }
