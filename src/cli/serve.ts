@@ -28,11 +28,19 @@ export const parseRoles = (text: string): Effect.Effect<ReadonlyArray<Role>, Com
     : Effect.succeed([...new Set(named)] as ReadonlyArray<Role>)
 }
 
+/** The names in `MILLRACE_HTTP_HOSTS`, separated by commas, which a Host header may have beside those of this machine. */
+const httpHosts = ({ MILLRACE_HTTP_HOSTS: names = "" }: NodeJS.ProcessEnv): ReadonlyArray<string> =>
+  names
+    .split(",")
+    .map((name) => name.trim())
+    .filter((name) => name !== "")
+
 /** Starts the HTTP server with the routes of the roles. It is closed with the scope. */
 export const serveHttp = (system: System, held: ReadonlyArray<Role>, port: number) =>
   Http.serve({
     application: system.application,
     port,
+    hosts: httpHosts(process.env),
     roles: held.filter((role) => role === "gateway" || role === "api"),
     ready: readStatus(system).pipe(
       Effect.map((status) => ({ ready: status.healthy, ...status })),

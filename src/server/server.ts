@@ -19,9 +19,12 @@ import { defaultLimits, type Limits } from "./http/limits.ts"
 import { metricsOf, type Metrics } from "./http/metrics.ts"
 import { partitionsOf } from "./gateway/partitions.ts"
 import { Problem, problemBody, retryAfterSeconds } from "./http/problem.ts"
+import { isLoopbackName, siteCheck } from "./http/site-check.ts"
 import { records } from "./streams/log-routes.ts"
 import { traceFor } from "./http/request.ts"
 import { streams } from "./streams/routes.ts"
+
+const loopback = "127.0.0.1"
 
 /** The options of every server. */
 interface ServerOptions {
@@ -33,6 +36,11 @@ interface ServerOptions {
   readonly ready?: Effect.Effect<Readiness>
   /** The limits that differ from `defaultLimits`. */
   readonly limits?: Partial<Limits>
+  /**
+   * On a loopback address: names that a Host header may have beside loopback names, for example that of a reverse proxy on this machine.
+   * Default: none.
+   */
+  readonly hosts?: ReadonlyArray<string>
   /** The origins whose pages may call the server (CORS). Default: none. */
   readonly cors?: ReadonlyArray<string>
   /** How many requests one address may send within `windowMs`. Default: no limit. */
@@ -94,6 +102,8 @@ const answers = (app: FastifyInstance, metrics: Metrics, limits: Limits): void =
     const problem = problemOf(error, limits)
     if (problem.status >= 500 && !(error instanceof Problem)) request.log.error(error)
     metrics.refused(problem.code)
+    // the rest of the body is not read
+    if (problem.status === 408) reply.header("connection", "close")
     if (problem.retryAfter !== undefined && !reply.hasHeader("retry-after"))
       reply.header("retry-after", problem.retryAfter)
     return reply
@@ -184,6 +194,8 @@ const build = async (
   const app = Fastify({
     logger: options.logLevel === undefined || options.logLevel === "silent" ? false : { level: options.logLevel },
     forceCloseConnections: "idle",
+    requestTimeout: limits.requestMs,
+    http: { headersTimeout: limits.headersMs, connectionsCheckingInterval: 1_000 },
     // closing.ts answers requests while the server closes, in the same form as all other problems
     return503OnClosing: false,
     bodyLimit: limits.bodyBytes,
@@ -196,6 +208,11 @@ const build = async (
   app.decorateRequest("share", null)
   app.decorateRequest("trace", null)
   const close = closerOf(app, limits.closeMs)
+  const { cors: origins = [], host = loopback, hosts = [] } = options
+  if (isLoopbackName(host)) {
+    const problemOfSite = siteCheck({ hosts, origins })
+    app.addHook("onRequest", ({ headers, method }, _reply, done) => done(problemOfSite(method, headers)))
+  }
   answers(app, metrics, limits)
   await plugins(app, options, limits)
   const run = Effect.runPromiseExitWith(context)
@@ -231,7 +248,7 @@ const routesOf =
           checker: new Checker(catalog, limits),
           appender: new Appender(append, limits.waitingEvents),
           partitions: partitionsOf(log, context),
-          held: new BodyMemory(limits.heldBytes),
+          held: new BodyMemory(limits.heldBytes, limits.bodySlowMs),
           limits,
           metrics
         })
@@ -266,7 +283,7 @@ const serving = Effect.fnUntraced(function* (
   routes: Routes
 ): Effect.fn.Return<Served, PortInUse | ListenFailed, Scope.Scope> {
   const context = yield* Effect.context<never>()
-  const host = options.host ?? "127.0.0.1"
+  const host = options.host ?? loopback
   const { app } = yield* Effect.acquireRelease(
     Effect.promise(() => build(options, limits, context, routes)),
     ({ close }) => Effect.promise(close)

@@ -6,6 +6,13 @@ export interface Limits {
   readonly bodyBytes: number
   /** All bodies in memory together; further requests are refused with 429. */
   readonly heldBytes: number
+  /** How long a client may send nothing of its body; then the request is refused with 408. */
+  readonly bodyIdleMs: number
+  /** After how long an upload may be refused with 408 if other requests need its memory. */
+  readonly bodySlowMs: number
+  /** How long the headers of a request may take, and the whole of it. Then the connection is closed. */
+  readonly headersMs: number
+  readonly requestMs: number
   /** One event. */
   readonly eventBytes: number
   /** Events in one request. */
@@ -36,6 +43,10 @@ export interface Limits {
 export const defaultLimits: Limits = {
   bodyBytes: 16 * 1024 * 1024,
   heldBytes: 64 * 1024 * 1024,
+  bodyIdleMs: 10_000,
+  bodySlowMs: 5_000,
+  headersMs: 10_000,
+  requestMs: 120_000,
   eventBytes: 1024 * 1024,
   events: 100_000,
   depth: 64,

@@ -51,6 +51,7 @@ export type ProblemCode =
   | "invalid_parameter"
   | "invalid_request"
   | "body_too_large"
+  | "request_timeout"
   | "too_many_events"
   | "unsupported_media_type"
   | "unsupported_encoding"
@@ -62,6 +63,8 @@ export type ProblemCode =
   | "log_unavailable"
   | "topic_not_ready"
   | "shutting_down"
+  | "unknown_host"
+  | "cross_site"
   | "not_found"
   | "internal_error"
 

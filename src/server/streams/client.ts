@@ -33,7 +33,9 @@ export class Follower {
 
   constructor(follow: Follow) {
     this.#follow = follow
-    follow.response.once("close", () => this.#end("client_gone"))
+    // the client may have disconnected while the stream was opened
+    if (follow.response.destroyed) this.#end("client_gone")
+    else follow.response.once("close", () => this.#end("client_gone"))
   }
 
   /** Sends until the client or the server ends the stream, and resolves to the reason. Never rejects. */

@@ -25,6 +25,7 @@ export interface StreamParts {
 
 /** The topic of `/v1/alerts`. */
 const alertsTopic = "alerts.v1"
+const contentType = "text/event-stream; charset=utf-8"
 /** Bytes that a stream reads from the log at once when it is behind. */
 const readBytes = 256 * 1024
 
@@ -104,20 +105,46 @@ const reader =
       })
     )
 
+/** Asks for the bounds of a topic once for all streams that open at the same time, so that clients that connect and disconnect ask little. */
+const sharedBounds = (parts: StreamParts) => {
+  const asked = new Map<string, ReturnType<typeof boundsOf>>()
+  return (topic: string): ReturnType<typeof boundsOf> => {
+    let bounds = asked.get(topic)
+    if (bounds === undefined) {
+      bounds = boundsOf(parts, topic).finally(() => asked.delete(topic))
+      asked.set(topic, bounds)
+    }
+    return bounds
+  }
+}
+/** Resolves to undefined when the client has disconnected. */
+const disconnected = ({ raw }: FastifyReply): Promise<undefined> =>
+  new Promise((resolve) => {
+    if (raw.destroyed) resolve(undefined)
+    else raw.once("close", () => resolve(undefined))
+  })
+
 /** Adds `GET /v1/alerts` and `GET /v1/topics/:topic/stream`. Open streams end when the server closes. */
 export const streams = (app: FastifyInstance, parts: StreamParts): void => {
   const { catalog, limits, metrics } = parts
+  const bounds = sharedBounds(parts)
   const tails = new Tails(parts.log, limits.recentBytes, parts.context)
   const open = new Set<Follower>()
   let opening = 0
 
+  /** Streams until the client or the server ends the stream. A HEAD request gets the headers alone. */
   const stream = async (request: FastifyRequest, reply: FastifyReply, topic: string, event: string): Promise<void> => {
     const query = request.query as Readonly<Record<string, unknown>>
     const [tenant, key] = [text(query, "tenant"), text(query, "entity_id")]
     const asked = String(request.headers["last-event-id"] ?? text(query, "from") ?? "latest")
-    const bounds = await boundsOf(parts, topic)
-    const vector = beginning(asked, bounds, topic)
-    const { release, tail } = tails.use(topic, bounds)
+    const found = await Promise.race([bounds(topic), disconnected(reply)])
+    if (found === undefined) {
+      reply.hijack()
+      return
+    }
+    const vector = beginning(asked, found, topic)
+    if (request.method === "HEAD") return reply.type(contentType).send()
+    const { release, tail } = tails.use(topic, found)
     try {
       const wants = (record: LogRecord): boolean =>
         // a retry record is a copy of an earlier record
@@ -173,7 +200,7 @@ const begin = (
   raw.writeHead(200, {
     ...headers,
     traceparent: traceFor(request).traceparent,
-    "content-type": "text/event-stream; charset=utf-8",
+    "content-type": contentType,
     "cache-control": "no-store",
     // without it nginx would buffer records
     "x-accel-buffering": "no"

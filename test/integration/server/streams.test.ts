@@ -143,7 +143,7 @@ describe("streams", () => {
     }
     const slowBefore = await slow()
     const socket = connect(server.port, "127.0.0.1")
-    socket.write("GET /v1/alerts HTTP/1.1\r\nhost: x\r\n\r\n")
+    socket.write("GET /v1/alerts HTTP/1.1\r\nhost: localhost\r\n\r\n")
     await new Promise((done) => socket.once("data", done))
     socket.pause()
     const closed = new Promise((done) => socket.once("close", done).once("error", done))
