@@ -8,6 +8,7 @@ import type { ValidEvent, Checker, InvalidEvent, RequestContext } from "./valida
 import type { Limits } from "../http/limits.ts"
 import type { Metrics } from "../http/metrics.ts"
 import { fault, Problem, type Fault } from "../http/problem.ts"
+import { withNewSpan } from "../http/trace.ts"
 import { Results, type Answer, type EventPlace } from "./results.ts"
 import { elementsOf, linesOf, type EventText } from "./split.ts"
 
@@ -111,15 +112,18 @@ export const ingest = async (parts: IngestParts, post: Post): Promise<Answer> =>
 function* chunksOf(
   checker: Checker,
   texts: Iterable<EventText>,
-  { form, request }: Post
+  { form, request, text: body }: Post
 ): Generator<ReadonlyArray<Item>> {
+  // the events of one request have spans of their own, so that what each of them causes can be told apart in its trace
+  const isBulk = form === "ndjson" || body.trimStart().startsWith("[")
+  const { traceparent } = request
   let chunk: Array<Item> = []
   let size = 0
   let index = 0
   for (const { line, text } of texts) {
     chunk.push({
       spot: { index: index++, line: form === "ndjson" ? line : undefined },
-      event: checker.check(text, request)
+      event: checker.check(text, isBulk ? { ...request, traceparent: withNewSpan(traceparent) } : request)
     })
     size += text.length
     if (chunk.length < chunkEvents && size < chunkSize) continue

@@ -41,3 +41,7 @@ export const traceOf = (header: string | ReadonlyArray<string> | undefined): Tra
   }
   return { traceId, traceparent: `00-${traceId}-${randomHex(8)}-${found?.[3] ?? found?.[6]}` }
 }
+
+/** A `traceparent` with a new span of the same trace, for one of several events of a request. */
+export const withNewSpan = (traceparent: string): string =>
+  `${traceparent.slice(0, 36)}${randomHex(8)}${traceparent.slice(52)}`
