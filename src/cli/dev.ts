@@ -9,7 +9,9 @@ import { watchAlerts } from "./print-alerts.ts"
 import { openDatabase, type Database } from "../system/database.ts"
 import { openSystem, type System } from "../system/system.ts"
 import { untilProcessed } from "../system/until-processed.ts"
+import { print } from "./print.ts"
 import { roles, runLoops, serveHttp } from "./serve.ts"
+import { terminalText } from "./terminal-text.ts"
 
 /** The flags of the command. */
 export interface DevFlags {
@@ -25,7 +27,7 @@ export interface DevFlags {
 
 /** Prints a line for people: to standard error if standard output is for JSON. */
 const printLine = (options: DevFlags, line: string) =>
-  Effect.sync(() => (options.json ? process.stderr : process.stdout).write(`${line}\n`))
+  Effect.sync(() => (options.json ? process.stderr : process.stdout).write(`${terminalText(line)}\n`))
 
 /** Runs until stopped; with `once`, until everything that was sent is processed by the projections and published by the relays. */
 export const dev = Effect.fnUntraced(function* (options: DevFlags) {
@@ -41,7 +43,7 @@ const runSystem = Effect.fnUntraced(function* (application: AnyApplication, data
   if (!options.json && !options.once) yield* Effect.forkScoped(watchAlerts(system, (line) => printLine(options, line)))
   const work = Effect.gen(function* () {
     const { fed, ...result } = yield* sendFiles(system, options, server.url)
-    if (options.json) process.stdout.write(`${JSON.stringify(result)}\n`)
+    if (options.json) yield* print(JSON.stringify(result))
     else if (options.input !== undefined) yield* printLine(options, summary(result))
     if (fed.rejected > 0) yield* printLine(options, rejections(fed))
     if (options.once) return fed.rejected > 0 ? exitCodes.rejected : 0

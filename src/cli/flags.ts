@@ -4,6 +4,7 @@ import { Flag } from "effect/cli"
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import { exitCodeOf, explain } from "./command-failure.ts"
+import { terminalText } from "./terminal-text.ts"
 
 /** A flag with a text that may be left out. */
 export const optionalText = (name: string, description: string) =>
@@ -31,7 +32,7 @@ export const runToExitCode = (run: Effect.Effect<number, unknown, Scope.Scope>) 
       onFailure: (cause) => {
         if (Cause.hasInterruptsOnly(cause)) return 0
         const error = Cause.squash(cause)
-        process.stderr.write(`${explain(error)}\n`)
+        process.stderr.write(`${terminalText(explain(error))}\n`)
         return exitCodeOf(error)
       }
     }),

@@ -13,6 +13,7 @@ import { dlq } from "./dlq.ts"
 import { config, data, json, optionalText, port, runToExitCode, toggle } from "./flags.ts"
 import { pulsar } from "./pulsar.ts"
 import { subscribe } from "./subscribe.ts"
+import { terminalText } from "./terminal-text.ts"
 
 const speedOf = (speed: string): Effect.Effect<number | "max", CommandFailed> => {
   const rate = Number(speed)
@@ -234,7 +235,7 @@ Command.make("millrace").pipe(
   Command.withSubcommands([bridge, dev, start, topics, migrate, ingest, status, subscribe, dlq, pulsar, sql]),
   Command.run({ version }),
   // logs go to standard error: standard output is for results
-  Effect.provide(Logger.layer([Logger.withConsoleError(Logger.formatLogFmt)])),
+  Effect.provide(Logger.layer([Logger.withConsoleError(Logger.map(Logger.formatLogFmt, terminalText))])),
   Effect.provide(NodeServices.layer),
   NodeRuntime.runMain({
     disableErrorReporting: true,

@@ -3,6 +3,7 @@ import * as Effect from "effect/Effect"
 import { topicsOf } from "../model/application.ts"
 import type { LogRecord } from "../log/log.ts"
 import type { System } from "../system/system.ts"
+import { terminalLine } from "./terminal-text.ts"
 
 /** Prints a line for each new record of the topics `alerts` and `alerts.v1`, `.v2` …, until interrupted. */
 export const watchAlerts = Effect.fnUntraced(function* (
@@ -35,5 +36,7 @@ const lineOf = ({ eventTime, key, tenant, value }: LogRecord): string => {
   const fields = JSON.parse(value ?? "{}") as Record<string, unknown>
   const shown = Object.entries(fields).filter(([name]) => !["alert_id", "entity_id", "occurred_at"].includes(name))
   const rest = shown.map(([name, of]) => `${name} ${typeof of === "number" ? Math.round(of * 100) / 100 : String(of)}`)
-  return `${new Date(eventTime).toISOString().slice(0, 16).replace("T", " ")}  ALERT  ${(key ?? "").padEnd(8)} ${(tenant ?? "").padEnd(4)} ${rest.join("  ")}`
+  return terminalLine(
+    `${new Date(eventTime).toISOString().slice(0, 16).replace("T", " ")}  ALERT  ${(key ?? "").padEnd(8)} ${(tenant ?? "").padEnd(4)} ${rest.join("  ")}`
+  )
 }

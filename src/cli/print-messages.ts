@@ -6,6 +6,7 @@ import { FanOut, type FanOutError, type Message, type StartAt, type Subscription
 import { isRetryForAnother } from "../subscription/dead-letter.ts"
 import { layer } from "../system/layer.ts"
 import { CommandFailed, isBrokenPipe, usageError } from "./command-failure.ts"
+import { terminalLine, terminalText } from "./terminal-text.ts"
 import { timeOf } from "./time.ts"
 
 /** The flags and the argument of the command. */
@@ -43,10 +44,10 @@ const jsonOf = ({ value, ...message }: Message): string => {
   } catch {
     // messages of other writers need not be JSON; they are printed as text
   }
-  return JSON.stringify({ ...rest, event_time: new Date(eventTime).toISOString(), value: parsed })
+  return terminalText(JSON.stringify({ ...rest, event_time: new Date(eventTime).toISOString(), value: parsed }))
 }
 const lineOf = ({ eventTime, key, partition, position, value }: Message): string =>
-  `${new Date(eventTime).toISOString()}  ${partition}:${position}  ${key}  ${value}`
+  terminalLine(`${new Date(eventTime).toISOString()}  ${partition}:${position}  ${key}  ${value}`)
 /** Writes to standard output. True when the reader, or the pipe to it, has the lines; false if the reader has closed the pipe. */
 const write = (lines: string) =>
   Effect.callback<boolean, CommandFailed>((resume) => {

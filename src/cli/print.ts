@@ -1,7 +1,9 @@
-// Writes results to standard output and warnings to standard error.
+// Writes results to standard output and warnings to standard error, with everything that a terminal would obey as an escape.
 import * as Effect from "effect/Effect"
+import { terminalText } from "./terminal-text.ts"
 
 /** Prints a result; an empty text prints nothing. */
-export const print = (text: string) => Effect.sync(() => void process.stdout.write(text === "" ? "" : `${text}\n`))
+export const print = (text: string) =>
+  Effect.sync(() => void process.stdout.write(text === "" ? "" : `${terminalText(text)}\n`))
 /** Prints a warning in the form of the error lines. */
-export const warn = (text: string) => Effect.sync(() => void process.stderr.write(`millrace: ${text}\n`))
+export const warn = (text: string) => Effect.sync(() => void process.stderr.write(`millrace: ${terminalText(text)}\n`))
