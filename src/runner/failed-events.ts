@@ -9,7 +9,7 @@ import type { Topic } from "../model/topic.ts"
 import { BatchDeadLetters, type FailedEvent } from "./batch-dead-letters.ts"
 import { KeyOrder } from "./key-order.ts"
 import { Retries } from "./retries.ts"
-import { Mismatch, type Changes, type ProjectionPartition, type Store } from "./store.ts"
+import { Mismatch, Unstorable, type Changes, type ProjectionPartition, type Store } from "./store.ts"
 
 /** The failure policy stops the partition before the record at `position`. Earlier records of the batch may still be committed. */
 export class Stopped extends Data.TaggedError("Stopped")<{ readonly position: number; readonly reason: Mismatch }> {}
@@ -81,7 +81,14 @@ export class FailedEvents {
     const what = `${projection} stopped at ${topic}/${partition} position ${record.position}`
     return new Stopped({
       position: record.position,
-      reason: new Mismatch({ what, reason: describeError(error).message, cause: error })
+      // The handler would run again at each trial, with its side effects: a person continues, by a restart. What the store refuses may
+      // have its cause in the database, and continues once that is gone.
+      reason: new Mismatch({
+        what,
+        reason: describeError(error).message,
+        ...(!(error instanceof Unstorable) && { retry: "never" as const }),
+        cause: error
+      })
     })
   }
 

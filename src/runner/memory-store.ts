@@ -80,6 +80,8 @@ type MetaElement = readonly [
   schemaVersion?: number
 ]
 const textAt = ({ partition, topic }: ProjectionPartition) => `${topic}/${partition}`
+const note = (reasons: Map<string, string>, at: ProjectionPartition, reason: string | undefined) =>
+  void (reason === undefined ? reasons.delete(textAt(at)) : reasons.set(textAt(at), reason))
 const isOpen = ({ status }: StoredDeadLetter) => status === "parked" || status === "skipped"
 
 /** A store for one projection that keeps everything in memory. `service` is the port. */
@@ -89,6 +91,8 @@ export class MemoryStore {
   readonly deadLetters: Array<StoredDeadLetter> = []
   /** Why partitions are halted, by `topic/partition`. */
   readonly halted = new Map<string, string>()
+  /** Why partitions are being tried again, by `topic/partition`. */
+  readonly waiting = new Map<string, string>()
   private readonly relations: ReadonlyMap<string, StoredRows>
   /** How far each partition is, by `topic/partition`. */
   readonly claims = new Map<string, Claim>()
@@ -119,7 +123,12 @@ export class MemoryStore {
         return keys.filter((key) => parked.has(key))
       }),
     park: (at, deadLetter) => Effect.sync(() => this.addDeadLetter(at, deadLetter)),
-    halt: (at, reason) => Effect.sync(() => void this.halted.set(textAt(at), reason))
+    halt: (at, reason) =>
+      Effect.sync(() => {
+        note(this.waiting, at, undefined)
+        note(this.halted, at, reason)
+      }),
+    waiting: (at, reason) => Effect.sync(() => note(this.waiting, at, reason))
   })
 
   /** The rows of a table or window, as the definition has them, in the order in which they were inserted. */
@@ -148,7 +157,6 @@ export class MemoryStore {
     )
     const claim = { ...(this.claims.get(textAt(at)) ?? first), epoch, incarnation: `incarnation ${epoch}`, newestSeen }
     this.claims.set(textAt(at), claim)
-    this.halted.delete(textAt(at))
     return claim
   }
 
@@ -171,10 +179,11 @@ export class MemoryStore {
     for (const retried of changes.retried ?? []) this.retry(claim, retried)
     if (changes.seen !== undefined)
       this.seen.set(textAt(claim), [...(this.seen.get(textAt(claim)) ?? []), changes.seen])
-    const { fingerprint, position, streamTime } = changes
+    const { failing, fingerprint, position, streamTime } = changes
     const outboxSeq = claim.outboxSeq + messages.length
-    const next = { ...claim, commitNo: claim.commitNo + 1, position, fingerprint, streamTime, outboxSeq }
+    const next = { ...claim, commitNo: claim.commitNo + 1, position, fingerprint, streamTime, outboxSeq, failing }
     this.claims.set(textAt(claim), next)
+    for (const reasons of [this.halted, this.waiting]) note(reasons, claim, undefined)
     return Effect.succeed(next)
   }
 

@@ -24,8 +24,8 @@ import {
   type Changes,
   type Claim,
   type Fenced,
+  StoreError,
   type Store,
-  type StoreError,
   type Unstorable
 } from "./store.ts"
 
@@ -131,10 +131,12 @@ export class PartitionProcessor<E, R> {
     refused: Unstorable
   ): Effect.Effect<void, StoreError | Fenced | Mismatch | Stopped, R> {
     const [record] = records
+    const isSmallest = records.length <= 1 && !this.failed.halveRetries()
+    if (isSmallest && refused.mayPass === true) return Effect.fail(busy(refused))
     // without a record there is nothing to blame but the statement itself
     if (record === undefined) return Effect.fail(this.mismatch(refused))
-    if (records.length === 1)
-      return this.failed.halveRetries() ? this.commitBatch(records, next) : this.commitFailed(record, next, refused)
+    if (isSmallest) return this.commitFailed(record, next, refused)
+    if (records.length === 1) return this.commitBatch(records, next)
     const half = records.length >> 1
     return Effect.andThen(
       this.commitBatch(records.slice(0, half), records[half - 1]!.position + 1),
@@ -370,5 +372,8 @@ export class PartitionProcessor<E, R> {
   })
 }
 
+/** The server lacks the time or the memory for a single event: it is tried again later, and not blamed. */
+const busy = ({ code, reason }: Unstorable) =>
+  new StoreError({ operation: "commit an event", retryable: true, reason: `${reason} (SQLSTATE ${code})` })
 const noRows: ReadRow = () => undefined
 const keyOf = (target: Table.Any | Window.Any) => (target.kind === "table" ? target.primaryKey : windowKey(target))

@@ -2,6 +2,7 @@
 //
 // Nothing is kept between batches but the claim and caches, which can be read again. So recovery from any crash is to claim the
 // partition and read on from the claim's position.
+import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Metric from "effect/Metric"
 import * as Schedule from "effect/Schedule"
@@ -11,24 +12,32 @@ import type { Projection } from "../model/projection.ts"
 import type { Topic } from "../model/topic.ts"
 import { LookupTable } from "./lookup-tables.ts"
 import { PartitionProcessor } from "./partition-processor.ts"
-import { type Claim, type DeadLetter, Mismatch, type ProjectionPartition, Store } from "./store.ts"
+import { type Claim, type DeadLetter, Mismatch, type ProjectionPartition, Store, type StoreError } from "./store.ts"
 
 /** The lookup tables that the projections of a process share, by topic. */
 export type LookupTables = Map<string, LookupTable>
 
-/** The waits between attempts after the log or the database was unavailable. */
+/** The waits between attempts of a group after the log was unavailable. */
 const retrySchedule = Schedule.min([Schedule.exponential("50 millis"), Schedule.spaced("5 seconds")]).pipe(
   Schedule.jittered
 )
-/** After this long without a failure, the next one is retried with the short waits again. */
-const steadyMs = 30_000
+/** How long a partition waits before it is tried again: first `firstMs`, then longer and longer, `mostMs` at most. A commit starts it over. */
+export interface Waits {
+  readonly firstMs: number
+  readonly mostMs: number
+}
+/** The waits of a partition after a failure that passes without a person's help (`waiting`), and while it is halted. */
+export const RetryWaits = Context.Reference<{ readonly waiting: Waits; readonly halted: Waits }>("millrace/RetryWaits", {
+  defaultValue: () => ({ waiting: { firstMs: 50, mostMs: 5_000 }, halted: { firstMs: 1_000, mostMs: 60_000 } })
+})
 /** The wait before a partition is claimed again that another process has claimed, in case it is still assigned to this one. */
 const afterFence = "500 millis"
 
 /**
  * Runs a projection on all partitions that its group assigns to this process, until interrupted. Failures that may pass are retried
- * without end, with growing waits. What needs a person (a log that does not match the position, an event under a `stop` policy, a defect)
- * halts its partition alone: the reason is logged and shown in `status`, and the other partitions continue.
+ * without end, with growing waits. What needs a person (a missing privilege or table, a log that does not match the position, an event
+ * under a `stop` policy, a defect) halts its partition alone: the reason is logged and shown in `status`, and the other partitions
+ * continue. A halted partition is tried again from time to time, and continues by itself once the cause is gone; see `Mismatch.retry`.
  */
 export const run = Effect.fn("Runner.run")(function* <E, R>(
   projection: Projection.Of<E, R>,
@@ -54,77 +63,130 @@ export const run = Effect.fn("Runner.run")(function* <E, R>(
   )
 })
 
-const runPartition = <E, R>(
+/** What is known of a partition from one attempt to the next. */
+interface PartitionAttempts {
+  /** How many attempts failed since the last commit, or since the last failure of the other kind. */
+  failures: number
+  /** Why the partition is halted, and when it may be tried again. */
+  halt: { readonly reason: string; readonly retry: Mismatch["retry"] } | undefined
+  /** Whether the last attempt failed to process a batch that it had read. */
+  isProcessing: boolean
+  /**
+   * What the reason that `status` may show is about: a batch, until a commit, or what comes before it, which may be of an earlier process,
+   * too; undefined if there is no reason.
+   */
+  reasonOf: "batch" | "start" | undefined
+}
+
+const runPartition = Effect.fnUntraced(function* <E, R>(
   projection: Projection.Of<E, R>,
   source: Topic.Any,
   assignment: Assignment,
   lookupTables: LookupTables
-): Effect.Effect<void, never, R | Log | Store> => {
+): Effect.fn.Return<never, never, R | Log | Store> {
   const { partition, topic } = assignment
   const at: ProjectionPartition = { projection: projection.name, version: projection.version, topic, partition }
   const name = `${projection.name}_v${projection.version} ${topic}/${partition}`
-  let since = 0
-  return Effect.suspend(() => {
-    since = performance.now()
-    return Effect.scoped(claimAndProcess(projection, source, assignment, lookupTables))
-  }).pipe(
-    Effect.tapError((error) =>
-      "retryable" in error && error.retryable ? Effect.logWarning(`${name}: ${error.message}; retrying`) : Effect.void
-    ),
-    // both end this series of retries, so that the next one begins with the short waits
-    Effect.catchIf(
-      (error) => "retryable" in error && error.retryable && performance.now() - since > steadyMs,
-      () => Effect.void
-    ),
-    Effect.catchTag("Fenced", (fenced) =>
-      Effect.logInfo(fenced.message).pipe(Effect.andThen(Effect.sleep(afterFence)))
-    ),
-    Effect.retry({ schedule: retrySchedule, while: (error) => "retryable" in error && error.retryable }),
-    Effect.forever,
-    // without this an error that nothing expects would end the loop, and neither the log nor `status` would show it
-    Effect.catchDefect((cause) =>
-      Effect.fail(new Mismatch({ what: name, reason: describeError(cause).message, cause }))
-    ),
-    Effect.catch((error) =>
-      Effect.gen(function* () {
-        const store = yield* Store
-        yield* Effect.logError(`${name} is halted: ${error.message}`)
-        yield* Effect.retry(store.halt(at, error.message), {
-          schedule: retrySchedule,
-          while: ({ retryable }) => retryable
-        })
-        return yield* Effect.never
-      })
-    ),
-    Effect.catch((error) => Effect.logError(error.message).pipe(Effect.andThen(Effect.never))),
-    Effect.annotateLogs({ projection: at.projection, topic, partition })
-  )
-}
+  const waits = yield* RetryWaits
+  const attempts: PartitionAttempts = { failures: 0, halt: undefined, isProcessing: false, reasonOf: "start" }
+  const labels = { projection: at.projection, topic, partition }
+  while (true) {
+    attempts.isProcessing = false
+    const error = yield* Effect.scoped(claimAndProcess(projection, source, assignment, lookupTables, attempts)).pipe(
+      // without this an error that nothing expects would end the loop, and neither the log nor `status` would show it
+      Effect.catchDefect((cause) =>
+        Effect.fail(new Mismatch({ what: name, reason: describeError(cause).message, cause }))
+      ),
+      Effect.flip,
+      Effect.annotateLogs(labels)
+    )
+    yield* Effect.annotateLogs(pause(at, name, error, attempts, waits), labels)
+  }
+})
+
+type AttemptError = Effect.Error<ReturnType<typeof claimAndProcess>>
+/** Notes why an attempt failed, and waits until the next one. Never returns if only a restart can help. */
+const pause = Effect.fnUntraced(function* (
+  at: ProjectionPartition,
+  name: string,
+  error: AttemptError,
+  attempts: PartitionAttempts,
+  waits: { readonly waiting: Waits; readonly halted: Waits }
+): Effect.fn.Return<void, never, Store> {
+  const store = yield* Store
+  const { message } = error
+  if (error._tag === "Fenced") {
+    attempts.reasonOf = "start"
+    attempts.failures = 0
+    yield* Effect.logInfo(message)
+    return yield* Effect.sleep(afterFence)
+  }
+  const note = (noting: Effect.Effect<void, StoreError>) =>
+    noting.pipe(Effect.timeoutOption(noteMs), Effect.catch((failed) => Effect.logWarning(`${name}: ${failed.message}`)))
+  if (attempts.isProcessing) attempts.reasonOf = "batch"
+  else attempts.reasonOf ??= "start"
+  if ("retryable" in error && error.retryable) {
+    // a halted partition stays halted while the database or the log is away
+    yield* Effect.logWarning(`${name}: ${message}; retrying`)
+    if (attempts.halt === undefined) yield* note(store.waiting(at, message))
+    return yield* Effect.sleep(waitMs(waits.waiting, attempts.failures++))
+  }
+  const retry = error._tag === "Mismatch" ? error.retry : undefined
+  if (attempts.halt === undefined) attempts.failures = 0
+  if (attempts.halt?.reason !== message) yield* Effect.logError(`${name} is halted: ${message}`)
+  // what was noted may be gone: another process may have had the partition in the meantime
+  yield* note(store.halt(at, message))
+  attempts.halt = { reason: message, retry: retry ?? attempts.halt?.retry }
+  if (retry === "never") return yield* Effect.never
+  yield* Effect.sleep(waitMs(waits.halted, attempts.failures++))
+})
+/** `status` shows reasons; processing does not wait for them longer than this. */
+const noteMs = 5_000
+/** A wait that grows, and varies so that partitions do not all try at once. */
+const waitMs = ({ firstMs, mostMs }: Waits, failures: number): number =>
+  Math.min(mostMs, firstMs * 2 ** Math.min(failures, 30)) * (0.8 + 0.4 * Math.random())
 
 const claimAndProcess = Effect.fnUntraced(function* <E, R>(
   projection: Projection.Of<E, R>,
   source: Topic.Any,
   assignment: Assignment,
-  lookupTables: LookupTables
+  lookupTables: LookupTables,
+  attempts: PartitionAttempts
 ) {
   const log = yield* Log
   const store = yield* Store
   const { partition, topic } = assignment
   const claim = yield* store.claim(projection, topic, partition, assignment.generation, yield* log.identity(topic))
-  yield* assertSameLog(claim)
+  yield* assertSameLog(claim, attempts.halt?.retry === "proven" ? attempts.halt.reason : undefined)
   yield* addLookupTables(projection, lookupTables)
   const partitions = (yield* log.bounds(topic)).length
   const processor = new PartitionProcessor({ projection, source, partitions, claim, lookupTables, store })
   const reader = yield* assignment.open(claim.position)
   // a reader keeps to the topic that it was opened on: it is the one that was looked at
   yield* assertSameTopic(claim)
+  yield* clearReasons(claim, attempts)
   const measure = measured(projection, topic, partition)
   while (true) {
     const batch = yield* reader.take
     const taken = performance.now()
+    attempts.isProcessing = true
     const { position } = yield* processor.process(batch)
+    attempts.isProcessing = false
+    if (attempts.halt !== undefined) yield* Effect.logInfo(`${projection.name} ${topic}/${partition} continues`)
+    Object.assign(attempts, { failures: 0, halt: undefined, reasonOf: undefined })
     yield* measure(batch, position, performance.now() - taken)
   }
+})
+/**
+ * The log is the right one and can be read. What `status` shows of earlier attempts is cleared, except for the reason of a batch that could
+ * not be processed: a commit clears that.
+ */
+const clearReasons = Effect.fnUntraced(function* (at: ProjectionPartition, attempts: PartitionAttempts) {
+  const store = yield* Store
+  if (attempts.reasonOf !== "start") return
+  yield* store.halt(at, undefined)
+  attempts.reasonOf = undefined
+  attempts.halt = undefined
 })
 
 const records = Metric.counter("millrace_projection_records_total", {
@@ -160,32 +222,38 @@ const assertSameTopic = Effect.fnUntraced(function* ({ identity, partition, topi
   if (identity === undefined || now === undefined || identity === now) return
   const reason =
     "the topic was recreated: the events that were processed are of the deleted one. Rebuild the projection"
-  return yield* new Mismatch({ what: `${topic}/${partition}`, reason })
+  return yield* new Mismatch({ what: `${topic}/${partition}`, reason, retry: "proven" })
 })
 
 /**
  * Fails if the log is not the one that the claim's position belongs to. A log that has no identities of topics is recognised by the
- * last record that was processed, for as long as it is kept.
+ * last record that was processed, for as long as it is kept. `unless` is why the partition was halted: a log that was not the right one
+ * becomes that again only if the record is there and the same. A log that merely grew past the position is still a wrong one.
  */
-const assertSameLog = Effect.fnUntraced(function* (claim: Claim) {
+const assertSameLog = Effect.fnUntraced(function* (claim: Claim, unless: string | undefined) {
   const { fingerprint, partition, position, topic } = claim
   const log = yield* Log
   yield* assertSameTopic(claim)
   if (position === 0) return
   const bounds = (yield* log.bounds(topic)).find((other) => other.partition === partition)
   const what = `${topic}/${partition}`
-  if (bounds === undefined) return yield* new Mismatch({ what, reason: "the log no longer has this partition" })
+  const retry = "proven"
+  if (bounds === undefined) return yield* new Mismatch({ what, reason: "the log no longer has this partition", retry })
   if (position > bounds.end) {
     const reason = `it ends at ${bounds.end}, and records up to ${position} were processed: it was recreated or restored to an older state`
-    return yield* new Mismatch({ what, reason })
+    return yield* new Mismatch({ what, reason, retry })
   }
   // a deleted record cannot be compared; if retention deleted records that were not processed, the reader fails
-  if (fingerprint === undefined || position - 1 < bounds.start) return
-  const { records } = yield* log.read(topic, partition, position - 1, { maxBytes: 1 })
-  const last: LogRecord | undefined = records[0]
-  if (last?.position === position - 1 && fingerprintOf(last) !== fingerprint) {
+  const isKept = fingerprint !== undefined && position - 1 >= bounds.start
+  const { records } = isKept ? yield* log.read(topic, partition, position - 1, { maxBytes: 1 }) : { records: [] }
+  const last: LogRecord | undefined = records[0]?.position === position - 1 ? records[0] : undefined
+  if (last !== undefined && fingerprintOf(last) !== fingerprint) {
     const reason = `the record at ${position - 1} is not the one that was processed: the topic was recreated. Rebuild the projection`
-    return yield* new Mismatch({ what, reason })
+    return yield* new Mismatch({ what, reason, retry })
+  }
+  if (last === undefined && unless !== undefined) {
+    const reason = unless.startsWith(`${what}: `) ? unless.slice(what.length + 2) : unless
+    return yield* new Mismatch({ what, reason, retry })
   }
 })
 

@@ -16,6 +16,18 @@ export interface ProjectionPartition {
   readonly topic: string
   readonly partition: number
 }
+/**
+ * Events of a partition that failed one after another for the same reason, with none between that succeeded. Retries of dead letters do not
+ * count.
+ */
+export interface FailureStreak {
+  /** The error's name, and its message without the values in it: see `failureShape`. */
+  readonly reason: string
+  readonly count: number
+  /** The position of the first of these events, and the message of its error. */
+  readonly first: Position
+  readonly message: string
+}
 /** A process's exclusive right to a partition, with the state that the last commit left. Each commit returns the next claim. */
 export interface Claim extends ProjectionPartition {
   /** The fencing token: a commit with another one has no effect. */
@@ -38,6 +50,8 @@ export interface Claim extends ProjectionPartition {
   readonly seenFill: number
   /** The greatest event time of the ids that were stored when the partition was claimed; undefined if there are none. */
   readonly newestSeen: number | undefined
+  /** How the last events failed; undefined if the last one succeeded. */
+  readonly failing?: FailureStreak | undefined
 }
 
 /** A batch's changes to one table: one for each row that it changes. */
@@ -137,6 +151,8 @@ export interface Changes {
   /** Dead letters of earlier commits that this one retries. */
   readonly retried?: ReadonlyArray<RetriedDeadLetter>
   readonly seen: PackedIds | undefined
+  /** How the last events failed, up to the end of the batch; undefined if the last one succeeded. */
+  readonly failing?: FailureStreak | undefined
 }
 
 /** The store failed. If `retryable`, the same call may succeed later. */
@@ -160,19 +176,27 @@ export class Fenced extends Schema.TaggedError<Fenced>()("Fenced", {
     return `${this.projection} ${this.topic}/${this.partition}: another process has claimed the partition`
   }
 }
-/** PostgreSQL refuses a batch's data (SQLSTATE classes 21, 22, 23, 54). Nothing was committed; parts of the batch may pass. */
+/**
+ * PostgreSQL refuses a batch's data: by a type, a constraint, a limit or a user's trigger. Nothing was committed; parts of the batch may
+ * pass. With `mayPass` the server lacked time or memory: fewer events may pass, and a single one later.
+ */
 export class Unstorable extends Schema.TaggedError<Unstorable>()("Unstorable", {
   code: Schema.String,
-  reason: Schema.String
+  reason: Schema.String,
+  mayPass: Schema.optionalKey(Schema.Boolean)
 }) {
   override get message() {
-    return `PostgreSQL refuses the values: ${this.reason} (SQLSTATE ${this.code})`
+    return `PostgreSQL refuses the values: ${this.reason}${this.code === "" ? "" : ` (SQLSTATE ${this.code})`}`
   }
 }
-/** The database or the log does not match what is to run, or an event stops its partition. It stays halted until a person fixes that. */
+/**
+ * The database or the log does not match what is to run, or an event stops its partition. The partition is halted and tried again from time
+ * to time. `retry` limits that: `never` until the process is restarted, `proven` only once the record before the position is known again.
+ */
 export class Mismatch extends Schema.TaggedError<Mismatch>()("Mismatch", {
   what: Schema.String,
   reason: Schema.String,
+  retry: Schema.optionalKey(Schema.Literals(["never", "proven"])),
   cause: Schema.optionalKey(Schema.Defect())
 }) {
   override get message() {
@@ -240,7 +264,9 @@ export class Store extends Context.Service<
     ) => Effect.Effect<ReadonlyArray<string>, StoreError>
     /** Stores a dead letter outside any batch: an unreadable record of a lookup topic. A second call for one record does nothing. */
     readonly park: (at: ProjectionPartition, deadLetter: DeadLetter) => Effect.Effect<void, StoreError>
-    /** Stores why a partition is halted, for `status`. The next claim clears it. */
-    readonly halt: (at: ProjectionPartition, reason: string) => Effect.Effect<void, StoreError>
+    /** Stores why a partition is halted, for `status`, or (undefined) that it is neither halted nor waiting. The next commit does that, too. */
+    readonly halt: (at: ProjectionPartition, reason: string | undefined) => Effect.Effect<void, StoreError>
+    /** Stores why a partition is being tried again without a person's help, or (undefined) that it is not. The next commit clears it. */
+    readonly waiting: (at: ProjectionPartition, reason: string | undefined) => Effect.Effect<void, StoreError>
   }
 >()("millrace/Store") {}

@@ -67,6 +67,35 @@ export const toSqlError = (operation: string, cause: unknown): SqlError => {
 }
 
 /**
+ * Who can help when a statement was refused that was sent by itself:
+ * - `moment`: nobody has to. The server or the connection could not do it now: lost connections, deadlocks, timeouts, a full disk, a
+ *   server that starts, stops or is read-only.
+ * - `size`: the statement took too much time, memory or text. A smaller one may pass; the smallest may pass later.
+ * - `data`: the values are refused, by a type, a constraint, a trigger, a limit, or before they could be sent. Other values may pass.
+ * - `person`: a definition, a privilege or the server's configuration must change.
+ *
+ * A SQLSTATE that PostgreSQL does not define comes from a function of the user, and so from a trigger: `data`.
+ */
+export type Blame = "moment" | "size" | "data" | "person"
+/** Who can help with an error of a statement that was sent by itself: see `Blame`. */
+export const blameOf = ({ code, inDoubt, retryable }: SqlError): Blame => {
+  if (inDoubt || code === "CONNECTION_ENDED") return "moment"
+  // XX000 is any internal error, among them a text that is too long to be allocated
+  if (code === "57014" || code === "53200" || code === "25P04" || code === "XX000" || unsendable.has(code)) return "size"
+  if (retryable || moment.test(code)) return "moment"
+  // no code, or one of Node's for wrong arguments: a value could not be written out
+  if (code === "" || code === "UNDEFINED_VALUE" || code.startsWith("ERR_INVALID_ARG")) return "data"
+  return code.length !== 5 || person.test(code) ? "person" : "data"
+}
+/** More parameters, or longer texts, than can be sent. */
+const unsendable = new Set(["MAX_PARAMETERS_EXCEEDED", "ERR_STRING_TOO_LONG", "ERR_OUT_OF_RANGE"])
+// besides `transient`: all of class 53 (resources), 57 (an operator intervened), 58 (the system), a server that is read-only after a
+// failover, an object that is in use, a prepared statement that a pooler lost, a foreign server that does not answer
+const moment = /^(53|57|58|25|26|55006|HV00N)/
+// authorization, catalogs and schemas, definitions, features, configuration, foreign data, damaged data; 44 (`with check option`) is data
+const person = /^(0A|0L|0P|28|2B|2D|2F|34|3B|3D|3F|42|55|F0|HV|XX)/
+
+/**
  * Runs a query of postgres.js as an Effect: `query("read heads", () => sql\`select …\`)`. An interruption ends the waiting, not the
  * statement.
  */

@@ -105,6 +105,9 @@ export class StatementParts {
   }
 }
 
+/** The streak of failures as it is stored: JSON, whose escapes make any text storable. */
+const failingText = ({ failing }: Changes) => (failing === undefined ? null : JSON.stringify(failing))
+
 type StatementTexts = (parameter: (value: Parameter) => string) => ReadonlyArray<string>
 /** The fence of one partition's commit. */
 export const fence =
@@ -117,7 +120,8 @@ export const fence =
     outbox_seq = outbox_seq + case when mode = 'live' then ${parameter(messagesOf(changes))}::int8 else 0 end,
     events = events + ${parameter(changes.events)}::int8, duplicates = duplicates + ${parameter(changes.duplicates)}::int8,
     seen_chunk = ${parameter(chunk)}::int8, seen_fill = ${parameter(fill)}::int4,
-    committed_at = clock_timestamp(), halted = null
+    failing = ${parameter(failingText(changes))}::text,
+    committed_at = clock_timestamp(), halted = null, waiting = null, waiting_since = null
   where projection = ${parameter(claim.projection)}::text and version = ${parameter(claim.version)}::int4
     and topic = ${parameter(claim.topic)}::text and partition = ${parameter(claim.partition)}::int4
     and incarnation = ${parameter(claim.incarnation)}::uuid and commit_no = ${parameter(claim.commitNo)}::int8 and mode <> 'frozen'
@@ -138,16 +142,17 @@ export const fences =
         ${column(({ changes }) => changes.streamTime)}::int8[], ${column(({ changes }) => messagesOf(changes))}::int8[],
         ${column(({ changes }) => changes.events)}::int8[], ${column(({ changes }) => changes.duplicates)}::int8[],
         ${column((commit) => chunk(commit).chunk)}::int8[], ${column((commit) => chunk(commit).fill)}::int4[],
+        ${column(({ changes }) => failingText(changes) ?? undefined)}::text[],
         ${column((commit) => commits.indexOf(commit))}::int4[])
         as c(projection, version, topic, partition, incarnation, commit_no, position, fingerprint, stream_time, messages, events, duplicates,
-          seen_chunk, seen_fill, part))`,
+          seen_chunk, seen_fill, failing, part))`,
       `held as materialized (select c.part from millrace.progress p join claims c using (projection, version, topic, partition)
         where p.incarnation = c.incarnation and p.commit_no = c.commit_no and p.mode <> 'frozen'
         order by topic, partition for update of p)`,
       `fence as (update millrace.progress p set commit_no = p.commit_no + 1, next_position = c.position, fingerprint = c.fingerprint,
         stream_time = c.stream_time, outbox_seq = p.outbox_seq + case when p.mode = 'live' then c.messages else 0 end,
         events = p.events + c.events, duplicates = p.duplicates + c.duplicates, seen_chunk = c.seen_chunk, seen_fill = c.seen_fill,
-        committed_at = clock_timestamp(), halted = null
+        failing = c.failing, committed_at = clock_timestamp(), halted = null, waiting = null, waiting_since = null
       from claims c join held using (part)
       where p.projection = c.projection and p.version = c.version and p.topic = c.topic and p.partition = c.partition
         and p.incarnation = c.incarnation and p.commit_no = c.commit_no and p.mode <> 'frozen'

@@ -2,14 +2,11 @@
 import type { Sql } from "../client/client.ts"
 import type { CommitBuilder } from "./commit.ts"
 import type { PartitionCommit, Parameter } from "./commit-parts.ts"
-import { toSqlError } from "../client/errors.ts"
+import { blameOf, toSqlError } from "../client/errors.ts"
 
 /** How many rounds of small commits are in flight at once. Further commits wait and share a round: under load rounds get larger, not more. */
 const roundsAtOnce = 1
 const commitsAtOnce = 16
-
-/** Whether the server refused the data, and so committed nothing. */
-const refused = (code: string) => /^2[123]/.test(code)
 
 /** A small commit that waits for a round. */
 interface WaitingCommit {
@@ -77,8 +74,11 @@ export class Committer {
       const committed = await this.execute(commits)
       return commits.map((_, part) => committed.has(part))
     } catch (cause) {
-      // the server refused the statement and committed nothing; one of the commits may be at fault, so each is sent by itself
-      if (commits.length > 1 && refused(toSqlError("commit", cause).code)) {
+      // Whatever the error is, nobody is blamed for it before its commit was tried alone. If the statement was refused, nothing was
+      // committed, and each is sent by itself. After a lost reply, or an error that may pass, each caller checks and sends its own again.
+      const error = toSqlError("commit", cause)
+      const isCheckedByCaller = error.inDoubt || (error.retryable && blameOf(error) === "moment")
+      if (commits.length > 1 && !isCheckedByCaller) {
         return commits.map((commit) => {
           const alone = this.alone(commit)
           alone.catch(() => undefined)

@@ -1,4 +1,5 @@
 // The store on PostgreSQL: prepares projections' tables, claims partitions, and commits batches.
+import * as Data from "effect/Data"
 import * as Effect from "effect/Effect"
 import * as Schedule from "effect/Schedule"
 import type { Projection } from "../../model/projection.ts"
@@ -13,6 +14,7 @@ import {
   type Changes,
   type Claim,
   type DeadLetter,
+  type FailureStreak,
   type ProjectionPartition
 } from "../../runner/store.ts"
 import { transaction, type Session, type Sql } from "../client/client.ts"
@@ -23,7 +25,7 @@ import { messagesOf, seenChunkOf } from "./commit-parts.ts"
 import { storable } from "./commit-records.ts"
 import { isAt, openDeadLetters, parkedKeys, recordOfDeadLetter } from "./dead-letters.ts"
 import { definitionOf, relationsOf, tablesDdl, viewsDdl } from "./ddl.ts"
-import { query, type SqlError } from "../client/errors.ts"
+import { blameOf, query, type SqlError } from "../client/errors.ts"
 
 /** Callbacks of the store. */
 export interface PostgresStoreOptions {
@@ -37,16 +39,23 @@ const ddlLock = 7_216_513_001
 const storeError = (error: SqlError): StoreError =>
   new StoreError({
     operation: error.operation,
-    retryable: error.retryable || error.inDoubt,
+    retryable: /^(moment|size)$/.test(blameOf(error)),
     reason: error.reason,
     cause: error
   })
 const run = <A>(operation: string, statement: () => PromiseLike<A>): Effect.Effect<A, StoreError> =>
   Effect.mapError(query(operation, statement), storeError)
 
-/** The error if the data is at fault: a wrong value, or (class 54) one that is too large, such as a text that does not fit into an index. */
-const unstorable = ({ code, reason }: SqlError): Unstorable | undefined =>
-  /^(2[123]|54)/.test(code) ? new Unstorable({ code, reason }) : undefined
+/** The error if a statement is refused for its values, or may pass with fewer of them. */
+const unstorable = (error: SqlError): Unstorable | undefined => {
+  const { code, reason } = error
+  const blame = blameOf(error)
+  if (blame === "data") return new Unstorable({ code, reason })
+  return blame === "size" ? new Unstorable({ code, reason, mayPass: true }) : undefined
+}
+
+/** A reason as PostgreSQL can store it. */
+const text = (reason: string | undefined) => storable(reason ?? null)
 
 type Committers = WeakMap<Projection.Any, Committer>
 const committerOf = (committers: Committers, sql: Sql, projection: Projection.Any): Committer => {
@@ -89,7 +98,15 @@ export const make = (sql: Sql, options: PostgresStoreOptions = {}): Store["Servi
     halt: (at, reason) =>
       run(
         "note why a partition is halted",
-        () => sql`update millrace.progress set halted = ${reason} where ${isAt(sql, at)}`
+        () => sql`update millrace.progress set halted = ${text(reason)}, waiting = null, waiting_since = null
+          where ${isAt(sql, at)} and (halted is distinct from ${text(reason)} or waiting is not null)`
+      ).pipe(Effect.asVoid),
+    waiting: (at, reason) =>
+      run(
+        "note why a partition waits",
+        () => sql`update millrace.progress set waiting = ${text(reason)},
+            waiting_since = case when ${reason !== undefined} then coalesce(waiting_since, clock_timestamp()) end
+          where ${isAt(sql, at)} and waiting is distinct from ${text(reason)}`
       ).pipe(Effect.asVoid)
   })
 }
@@ -198,6 +215,7 @@ interface ProgressRow {
   readonly mode: Claim["mode"]
   readonly seen_chunk: number
   readonly seen_fill: number
+  readonly failing: string | null
   readonly newest_seen: number | null
 }
 
@@ -213,11 +231,11 @@ const claim = Effect.fnUntraced(function* (
     "claim a partition",
     () =>
       sql<Array<ProgressRow>>`with patience as materialized (select set_config('lock_timeout', '2s', true) as set)
-      update millrace.progress p set epoch = epoch + 1, generation = ${generation}, incarnation = gen_random_uuid(), halted = null,
+      update millrace.progress p set epoch = epoch + 1, generation = ${generation}, incarnation = gen_random_uuid(),
         topic_identity = coalesce(topic_identity, ${identity ?? null}::text)
       from patience where patience.set is not null and ${isAt(sql, at)} and generation <= ${generation}
       returning incarnation, epoch, generation, commit_no, next_position, fingerprint, topic_identity, stream_time, outbox_seq, mode,
-        seen_chunk, seen_fill, (select max(s.max_time) from millrace.seen s where s.projection = p.projection and s.version = p.version
+        seen_chunk, seen_fill, failing, (select max(s.max_time) from millrace.seen s where s.projection = p.projection and s.version = p.version
           and s.topic = p.topic and s.partition = p.partition) as newest_seen`
   )
   const [row] = yield* take.pipe(
@@ -247,7 +265,8 @@ const claim = Effect.fnUntraced(function* (
     mode: row.mode,
     seenChunk: row.seen_chunk,
     seenFill: row.seen_fill,
-    newestSeen: row.newest_seen ?? undefined
+    newestSeen: row.newest_seen ?? undefined,
+    failing: row.failing === null ? undefined : (JSON.parse(row.failing) as FailureStreak)
   } satisfies Claim
 })
 const endBlocker = (sql: Sql, at: ProjectionPartition) =>
@@ -263,6 +282,8 @@ const resend = Schedule.min([Schedule.exponential("20 millis"), Schedule.spaced(
 )
 /** The outcome of sending a commit: it was committed, or is absent and can be sent again. */
 type CommitOutcome = "committed" | "absent"
+/** The commit is absent. It may be sent again at once. */
+class NotCommitted extends Data.TaggedError("NotCommitted") {}
 
 const commit = Effect.fnUntraced(function* (
   sql: Sql,
@@ -273,6 +294,7 @@ const commit = Effect.fnUntraced(function* (
 ) {
   const one = { claim: held, changes }
   let sent = false
+  let reason = "the batch was not committed"
   const attempt = query("commit a batch", () => {
     // a commit that failed together with others is sent alone the next time
     const committed = sent ? committer.alone(one) : committer.send(one)
@@ -283,19 +305,20 @@ const commit = Effect.fnUntraced(function* (
     Effect.catchTag("SqlError", (error): Effect.Effect<CommitOutcome, StoreError | Unstorable | Fenced> => {
       const refused = unstorable(error)
       if (refused !== undefined) return Effect.fail(refused)
+      reason = error.reason
       // not sent again without checking: the reply may be lost although the commit succeeded
+      // a full disk and the like are not over within seconds
       return error.retryable || error.inDoubt ? resolve(sql, held) : Effect.fail(storeError(error))
     })
   )
   yield* attempt.pipe(
     Effect.flatMap((outcome) =>
-      outcome === "committed"
-        ? Effect.void
-        : Effect.fail(
-            new StoreError({ operation: "commit a batch", retryable: true, reason: "the batch was not committed" })
-          )
+      outcome === "committed" ? Effect.void : Effect.fail(new NotCommitted())
     ),
-    Effect.retry({ schedule: resend, while: (error) => error._tag === "StoreError" && error.retryable })
+    Effect.retry({ schedule: resend, while: (error) => error._tag === "NotCommitted" }),
+    Effect.catchTag("NotCommitted", () =>
+      Effect.fail(new StoreError({ operation: "commit a batch", retryable: true, reason }))
+    )
   )
   const messages = messagesOf(changes)
   if (messages > 0 && held.mode === "live") options.published?.()
@@ -308,7 +331,8 @@ const commit = Effect.fnUntraced(function* (
     streamTime: changes.streamTime,
     outboxSeq: held.outboxSeq + (held.mode === "live" ? messages : 0),
     seenChunk: chunk,
-    seenFill: fill
+    seenFill: fill,
+    failing: changes.failing
   } satisfies Claim
 })
 /** Finds out whether a commit succeeded. Locks the row, because a plain read would find nothing while the statement still runs. */
