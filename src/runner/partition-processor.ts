@@ -19,15 +19,7 @@ import { HandlerCaller } from "./handler-caller.ts"
 import type { LookupError, LookupTable } from "./lookup-tables.ts"
 import { sameKind } from "./retries.ts"
 import { PartitionTime, type StreamTime } from "./stream-time.ts"
-import {
-  Mismatch,
-  type Changes,
-  type Claim,
-  type Fenced,
-  StoreError,
-  type Store,
-  type Unstorable
-} from "./store.ts"
+import { Mismatch, type Changes, type Claim, type Fenced, StoreError, type Store, type Unstorable } from "./store.ts"
 
 /** An event that was handled, and the part of the recorder's log that its handler asked for. */
 interface HandledEvent {

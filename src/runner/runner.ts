@@ -27,9 +27,12 @@ export interface Waits {
   readonly mostMs: number
 }
 /** The waits of a partition after a failure that passes without a person's help (`waiting`), and while it is halted. */
-export const RetryWaits = Context.Reference<{ readonly waiting: Waits; readonly halted: Waits }>("millrace/RetryWaits", {
-  defaultValue: () => ({ waiting: { firstMs: 50, mostMs: 5_000 }, halted: { firstMs: 1_000, mostMs: 60_000 } })
-})
+export const RetryWaits = Context.Reference<{ readonly waiting: Waits; readonly halted: Waits }>(
+  "millrace/RetryWaits",
+  {
+    defaultValue: () => ({ waiting: { firstMs: 50, mostMs: 5_000 }, halted: { firstMs: 1_000, mostMs: 60_000 } })
+  }
+)
 /** The wait before a partition is claimed again that another process has claimed, in case it is still assigned to this one. */
 const afterFence = "500 millis"
 
@@ -122,7 +125,10 @@ const pause = Effect.fnUntraced(function* (
     return yield* Effect.sleep(afterFence)
   }
   const note = (noting: Effect.Effect<void, StoreError>) =>
-    noting.pipe(Effect.timeoutOption(noteMs), Effect.catch((failed) => Effect.logWarning(`${name}: ${failed.message}`)))
+    noting.pipe(
+      Effect.timeoutOption(noteMs),
+      Effect.catch((failed) => Effect.logWarning(`${name}: ${failed.message}`))
+    )
   if (attempts.isProcessing) attempts.reasonOf = "batch"
   else attempts.reasonOf ??= "start"
   if ("retryable" in error && error.retryable) {

@@ -81,7 +81,8 @@ export type Blame = "moment" | "size" | "data" | "person"
 export const blameOf = ({ code, inDoubt, retryable }: SqlError): Blame => {
   if (inDoubt || code === "CONNECTION_ENDED") return "moment"
   // XX000 is any internal error, among them a text that is too long to be allocated
-  if (code === "57014" || code === "53200" || code === "25P04" || code === "XX000" || unsendable.has(code)) return "size"
+  if (code === "57014" || code === "53200" || code === "25P04" || code === "XX000" || unsendable.has(code))
+    return "size"
   if (retryable || moment.test(code)) return "moment"
   // no code, or one of Node's for wrong arguments: a value could not be written out
   if (code === "" || code === "UNDEFINED_VALUE" || code.startsWith("ERR_INVALID_ARG")) return "data"

@@ -312,9 +312,7 @@ const commit = Effect.fnUntraced(function* (
     })
   )
   yield* attempt.pipe(
-    Effect.flatMap((outcome) =>
-      outcome === "committed" ? Effect.void : Effect.fail(new NotCommitted())
-    ),
+    Effect.flatMap((outcome) => (outcome === "committed" ? Effect.void : Effect.fail(new NotCommitted()))),
     Effect.retry({ schedule: resend, while: (error) => error._tag === "NotCommitted" }),
     Effect.catchTag("NotCommitted", () =>
       Effect.fail(new StoreError({ operation: "commit a batch", retryable: true, reason }))

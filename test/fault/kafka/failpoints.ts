@@ -18,8 +18,7 @@ const projector = (name: string, file: string, find: string, replace: (call: str
   replace: replace(reached(name))
 })
 
-const claimed =
-  '  yield* assertSameLog(claim, attempts.halt?.retry === "proven" ? attempts.halt.reason : undefined)\n'
+const claimed = '  yield* assertSameLog(claim, attempts.halt?.retry === "proven" ? attempts.halt.reason : undefined)\n'
 const taken = "    const batch = yield* reader.take\n"
 const changed = "      Effect.flatMap((changes) => this.store.commit(this.projection, this.claim, changes)),\n"
 const sent = "    const rows = await this.sql.unsafe<Array<{ part: number }>>("

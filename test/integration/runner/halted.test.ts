@@ -103,7 +103,10 @@ describe("an event that the database refuses is parked, and no other", () => {
         yield* running(engine, projection)
         yield* until(Effect.map(parked(sql), (found) => found.length === 2))
         yield* until(Effect.map(rows(sql), (found) => found.length === 9))
-        assert.deepStrictEqual(yield* rows(sql), k0to9.filter((k) => k !== "k3"))
+        assert.deepStrictEqual(
+          yield* rows(sql),
+          k0to9.filter((k) => k !== "k3")
+        )
         assert.deepStrictEqual(yield* reasons(sql), [])
       })
     )
@@ -138,10 +141,22 @@ describe("what needs a person halts its partition alone, and goes on by itself o
     )
   }
   for (const [what, take, give] of [
-    ["a privilege is taken and given back", "revoke insert, update on p_v1.rows from limited", "grant all on p_v1.rows to limited"],
+    [
+      "a privilege is taken and given back",
+      "revoke insert, update on p_v1.rows from limited",
+      "grant all on p_v1.rows to limited"
+    ],
     ["a table is renamed and back", "alter table p_v1.rows rename to away", "alter table p_v1.away rename to rows"],
-    ["a table loses its key and gets it back", "alter table p_v1.rows drop constraint rows_pkey", "alter table p_v1.rows add primary key (k)"],
-    ["a rule is created and dropped", "create rule also as on insert to p_v1.rows do also select 1", "drop rule also on p_v1.rows"]
+    [
+      "a table loses its key and gets it back",
+      "alter table p_v1.rows drop constraint rows_pkey",
+      "alter table p_v1.rows add primary key (k)"
+    ],
+    [
+      "a rule is created and dropped",
+      "create rule also as on insert to p_v1.rows do also select 1",
+      "drop rule also on p_v1.rows"
+    ]
   ] as const) {
     test(what, (engine, projection) =>
       Effect.gen(function* () {
@@ -154,12 +169,19 @@ describe("what needs a person halts its partition alone, and goes on by itself o
         yield* execute(sql, take)
         const [name] = yield* query("database", () => sql<Array<{ name: string }>>`select current_database() as name`)
         if (what.includes("privilege")) yield* execute(sql, `alter database ${name!.name} set role limited`)
-        if (what.includes("privilege")) yield* execute(sql, "select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()")
-        if (what.includes("privilege")) yield* Effect.ignore(execute(sql, "select pg_terminate_backend(pg_backend_pid())"))
+        if (what.includes("privilege"))
+          yield* execute(
+            sql,
+            "select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()"
+          )
+        if (what.includes("privilege"))
+          yield* Effect.ignore(execute(sql, "select pg_terminate_backend(pg_backend_pid())"))
         yield* append(source, puts(k0to9))
         yield* running(engine, projection)
         const halted = new Set(k0to9.map(partitionOf)).size
-        yield* until(Effect.map(reasons(sql), (found) => found.length === halted && found.every((one) => one.halted !== null)))
+        yield* until(
+          Effect.map(reasons(sql), (found) => found.length === halted && found.every((one) => one.halted !== null))
+        )
         assert.deepStrictEqual(yield* parked(sql), [])
         if (what.includes("privilege")) yield* execute(sql, `set role none; ${give}; set role limited`)
         else yield* execute(sql, give)
@@ -191,8 +213,7 @@ describe("what may pass is tried again without end, and status has the reason", 
         yield* execute(sql, "drop trigger refuse on p_v1.rows")
         yield* until(Effect.map(rows(sql), (all) => all.length === 10))
         assert.deepStrictEqual(yield* reasons(sql), [])
-      })
-    )
+      }))
   }
   test("a deadlock that a trigger raises four times", (engine, projection) =>
     Effect.gen(function* () {
@@ -203,8 +224,7 @@ describe("what may pass is tried again without end, and status has the reason", 
       yield* running(engine, projection)
       yield* until(Effect.map(rows(sql), (all) => all.length === 10))
       assert.deepStrictEqual([yield* parked(sql), yield* reasons(sql)], [[], []])
-    })
-  )
+    }))
 })
 
 describe("a policy that stops", () => {

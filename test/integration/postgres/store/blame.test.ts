@@ -39,7 +39,8 @@ const together = Effect.fnUntraced(function* (sql: Sql) {
   const claims = yield* Effect.forEach([0, 1, 2, 3], (partition) => store.claim(one, events.name, partition, 1))
   const exits = yield* Effect.forEach(
     claims,
-    (claim) => Effect.exit(store.commit(one, claim, batchOf(claim, [claim.partition === 2 ? "bad" : `a${claim.partition}`]))),
+    (claim) =>
+      Effect.exit(store.commit(one, claim, batchOf(claim, [claim.partition === 2 ? "bad" : `a${claim.partition}`]))),
     { concurrency: "unbounded" }
   )
   assert.isNotEmpty(shared, "no statement had several commits")
