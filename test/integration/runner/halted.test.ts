@@ -248,7 +248,10 @@ describe("a policy that stops", () => {
       Effect.gen(function* () {
         let calls = 0
         const projection: Projection.Any = Projection.make({
-          ...{ name: "p", version: 1, source, writes: [table] },
+          name: "p",
+          version: 1,
+          source,
+          writes: [table],
           failure: { then: "stop" },
           handle: () => {
             calls++
