@@ -25,4 +25,6 @@ export { Column, InvalidName, ReadModel, type Table } from "./model/read-model.t
 export { Subscription, type Received } from "./subscription/subscription.ts"
 export { Tenancy, type TenantTopic } from "./model/tenancy.ts"
 export { InvalidTopicName, Topic, UnknownEventType, type Compacted, type Sink, type Source } from "./model/topic.ts"
-export { Agg, Window, type CalendarUnit, type Size } from "./model/window.ts"
+export type { CalendarUnit, WeekStart } from "./model/calendar.ts"
+export { InvalidOption } from "./model/options.ts"
+export { Agg, Window, type Size } from "./model/window.ts"

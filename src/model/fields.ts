@@ -1,5 +1,4 @@
 // Schemas by field name, and the small types and helpers that every declaration uses. Pure.
-import * as Duration from "effect/Duration"
 import type * as Schema from "effect/Schema"
 
 /** Flattens an intersection, so that hovering over a type shows its fields. */
@@ -29,9 +28,6 @@ export const select = (by: string | ((value: never) => unknown)): ((value: never
 
 /** One value or several, as an array. */
 export const list = <A>(input: OneOrMore<A>): ReadonlyArray<A> => (Array.isArray(input) ? input : [input as A])
-
-/** A duration in milliseconds. Throws if the input is not a duration. */
-export const millis = (input: Duration.Input): number => Duration.toMillis(Duration.fromInputUnsafe(input))
 
 /**
  * The text of a key of several columns: the value itself if there is one column, else the JSON array of the values. Different keys have

@@ -1,10 +1,12 @@
 // Projections as users declare them: sources, a handler, what it writes to, and what happens to events that fail. Pure.
 import type * as Duration from "effect/Duration"
 import type * as Effect from "effect/Effect"
+import * as Schedule from "effect/Schedule"
 import { deadLetterTopics } from "./dead-letter-topic.ts"
 import type { FailurePolicy } from "./failure-policy.ts"
-import { list, millis, select, type Named, type One, type OneOrMore, type Select } from "./fields.ts"
+import { list, select, type Named, type One, type OneOrMore, type Select } from "./fields.ts"
 import type { Handler, HandlerError, Handlers, HandlerServices, Lookup, Out, Unknown, Writable } from "./handler.ts"
+import { checkedChoice, checkedCount, checkedDuration, invalidOption } from "./options.ts"
 import { checkedName } from "./read-model.ts"
 import type { Source, Topic } from "./topic.ts"
 
@@ -58,9 +60,7 @@ const project = (options: {
 }) => {
   const { dedupe, handle, name, version, writes } = options
   checkedName("projection", name)
-  if (!(Number.isInteger(version) && version >= 1)) {
-    throw new Error(`projection ${name}: version is ${version}; it must be a whole number, at least 1`)
-  }
+  checkedCount(`projection ${name}: version`, version, { least: 1 })
   for (const [i, target] of writes.entries()) {
     if (writes.findIndex((other) => other.name === target.name) < i) {
       throw new Error(
@@ -78,6 +78,10 @@ const project = (options: {
     }
   }
   const failure = options.failure ?? {}
+  checkedChoice(`projection ${name}: failure.then`, failure.then ?? "park", ["park", "skip", "stop"])
+  if (failure.order !== undefined) checkedChoice(`projection ${name}: failure.order`, failure.order, ["key"])
+  if (failure.retry !== undefined && !Schedule.isSchedule(failure.retry))
+    throw invalidOption(`projection ${name}: failure.retry`, failure.retry, "use a Schedule, as `Schedule.recurs(5)`")
   if (failure.order !== undefined && (failure.then ?? "park") !== "park") {
     throw new Error(`projection ${name}: \`order: "key"\` needs \`then: "park"\`; remove one of the two`)
   }
@@ -87,7 +91,10 @@ const project = (options: {
     version,
     writes,
     sources,
-    dedupe: dedupe && { by: dedupe.by && select(dedupe.by as string), withinMs: millis(dedupe.within) },
+    dedupe: dedupe && {
+      by: dedupe.by && select(dedupe.by as string),
+      withinMs: checkedDuration(`projection ${name}: dedupe.within`, dedupe.within)
+    },
     enrich: Object.fromEntries(
       Object.entries(options.enrich ?? {}).map(([lookup, value]) => [
         lookup,
@@ -95,7 +102,7 @@ const project = (options: {
       ])
     ),
     failure,
-    maxAheadMs: millis(options.maxAhead ?? "1 hour"),
+    maxAheadMs: checkedDuration(`projection ${name}: maxAhead`, options.maxAhead ?? "1 hour"),
     handle:
       typeof handle === "function"
         ? handle

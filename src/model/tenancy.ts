@@ -1,6 +1,6 @@
 // Tenancy on Pulsar as users declare it: the tenants, the topics that each of them has, and the policies of their namespaces. Pure.
 import type * as Duration from "effect/Duration"
-import { millis } from "./fields.ts"
+import { checkedChoice, checkedCount, checkedDuration, invalidOption, type DurationBounds } from "./options.ts"
 import type { Topic } from "./topic.ts"
 
 /** What a role may do in its tenant's namespace. Subscriptions with dead letters need `produce` as well. */
@@ -114,7 +114,17 @@ const assertDistinct = (what: string, names: ReadonlyArray<string>) => {
   const twice = names.find((name, i) => names.indexOf(name) !== i)
   if (twice !== undefined) throw new Error(`${what} ${twice} is declared twice; declare it once`)
 }
-const maybe = (input: Duration.Input | undefined) => (input === undefined ? undefined : millis(input))
+const maybe = (what: string, input: Duration.Input | undefined, bounds?: DurationBounds) =>
+  input === undefined ? undefined : checkedDuration(`tenancy: ${what}`, input, bounds)
+const megabytesOf = (what: string, megabytes: number): number => {
+  if (typeof megabytes === "number" && megabytes >= 0 && megabytes <= Number.MAX_SAFE_INTEGER / 2 ** 20)
+    return megabytes
+  throw invalidOption(`tenancy: ${what}`, megabytes, "it must be a number of megabytes, at least 0")
+}
+const backlogOf = ({ megabytes, whenFull }: NonNullable<NamespacePolicies["backlog"]>) => ({
+  megabytes: megabytesOf("backlog.megabytes", megabytes),
+  whenFull: checkedChoice("tenancy: backlog.whenFull", whenFull, ["hold", "refuse", "evict"])
+})
 
 /** The topic of a tier: `alerts-high.v1` for topic `alerts.v1` and tier `high`. */
 const tierTopic = (name: string, tier: string): string => {
@@ -164,16 +174,21 @@ export const Tenancy = {
       topics,
       undeclared,
       policies: {
-        retentionMs: maybe(retention?.time) ?? (retention?.megabytes === undefined ? defaultRetentionMs : Infinity),
-        retentionMegabytes: retention?.megabytes ?? Infinity,
-        timeToLiveMs: maybe(options.timeToLive),
-        backlog,
+        retentionMs:
+          maybe("retention.time", retention?.time, { orInfinite: true }) ??
+          (retention?.megabytes === undefined ? defaultRetentionMs : Infinity),
+        retentionMegabytes:
+          retention?.megabytes === undefined || retention.megabytes === Infinity
+            ? Infinity
+            : megabytesOf("retention.megabytes", retention.megabytes),
+        timeToLiveMs: maybe("timeToLive", options.timeToLive, { least: 1 }),
+        backlog: backlog && backlogOf(backlog),
         deduplication,
         clusters,
         offload: offload && {
-          megabytes: offload.megabytes,
-          afterMs: maybe(offload.after),
-          keepMs: maybe(offload.keep)
+          megabytes: offload.megabytes === undefined ? undefined : megabytesOf("offload.megabytes", offload.megabytes),
+          afterMs: maybe("offload.after", offload.after),
+          keepMs: maybe("offload.keep", offload.keep)
         }
       }
     }
@@ -183,8 +198,7 @@ export const Tenancy = {
     topic: Topic<string, V>,
     { batching = false, partitions = 1, tier }: TopicOptions<V> = {}
   ): TenantTopic => {
-    if (!(Number.isInteger(partitions) && partitions >= 1))
-      throw new Error(`topic ${topic.name}: partitions is ${partitions}; it must be a whole number, at least 1`)
+    checkedCount(`topic ${topic.name}: partitions`, partitions, { least: 1 })
     for (const value of tier?.values ?? []) assertName(`topic ${topic.name}, tier`, value)
     return { name: topic.name, partitions, tier, batching }
   },

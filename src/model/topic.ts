@@ -2,8 +2,9 @@
 import type * as Duration from "effect/Duration"
 import * as Schema from "effect/Schema"
 import type { EventType } from "./event.ts"
-import { millis, select, type Fields, type Named, type Select, type TypeOf } from "./fields.ts"
+import { select, type Fields, type Named, type Select, type TypeOf } from "./fields.ts"
 import { codec } from "./json-codec.ts"
+import { checkedCount, checkedDuration } from "./options.ts"
 
 /** A source of events: a topic, or an aggregate. */
 export interface Source<out Ev, out Kind extends "topic" | "aggregate"> {
@@ -106,7 +107,7 @@ interface LogOptions<V> {
   readonly tenant?: Select<V, string>
   /** At least 1. Default: a derived topic has as many as its projection's source, others have 1. */
   readonly partitions?: number
-  /** Records older than this may be deleted. Default: they are kept forever. */
+  /** Records older than this may be deleted. Default, and with `"Infinity"`: they are kept forever. */
   readonly retention?: Duration.Input
   /** Settings for Kafka; other logs ignore them. */
   readonly kafka?: KafkaTopic
@@ -132,8 +133,7 @@ const declaredElsewhere: Readonly<Record<string, string>> = {
 }
 const assertKafka = (name: string, { minInSyncReplicas, replication, settings = {} }: KafkaTopic) => {
   for (const [what, value] of Object.entries({ replication, minInSyncReplicas })) {
-    if (value === undefined || (Number.isInteger(value) && value >= 1)) continue
-    throw new Error(`topic ${name}: kafka.${what} is ${value}; it must be a whole number, at least 1`)
+    if (value !== undefined) checkedCount(`topic ${name}: kafka.${what}`, value, { least: 1 })
   }
   if (replication !== undefined && minInSyncReplicas !== undefined && minInSyncReplicas > replication)
     throw new Error(
@@ -146,18 +146,22 @@ const assertKafka = (name: string, { minInSyncReplicas, replication, settings = 
   }
 }
 
+const retentionOf = (name: string, retention: Duration.Input | undefined): number | undefined => {
+  if (retention === undefined) return undefined
+  const ms = checkedDuration(`topic ${name}: retention`, retention, { least: 1, orInfinite: true })
+  return ms === Infinity ? undefined : ms
+}
+
 const topic = (name: string, options: LogOptions<any>, codec: object) => {
   if (!topicName.test(name)) throw new InvalidTopicName({ name })
-  if (options.partitions !== undefined && !(Number.isInteger(options.partitions) && options.partitions >= 1)) {
-    throw new Error(`topic ${name}: partitions is ${options.partitions}; it must be a whole number, at least 1`)
-  }
+  if (options.partitions !== undefined) checkedCount(`topic ${name}: partitions`, options.partitions, { least: 1 })
   if (options.kafka !== undefined) assertKafka(name, options.kafka)
   if (options.to?.length === 0) throw new Error(`topic ${name}: \`to\` is empty; list "kafka", "pulsar" or both`)
   return {
     kind: "topic",
     name,
     partitions: options.partitions,
-    retentionMs: options.retention === undefined ? undefined : millis(options.retention),
+    retentionMs: retentionOf(name, options.retention),
     ...(options.kafka !== undefined && { kafka: options.kafka }),
     ...(options.to !== undefined && { to: options.to }),
     keyOf: select(options.key as string),

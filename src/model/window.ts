@@ -1,8 +1,9 @@
 // Windows as users declare them (aggregates by key and span of event time), and the spans that contain an event. Pure.
-import * as DateTime from "effect/DateTime"
 import type * as Duration from "effect/Duration"
 import type * as Schema from "effect/Schema"
-import { keyText, list, millis, type Fields, type One, type OneOrMore, type Simplify, type TypeOf } from "./fields.ts"
+import { calendarSpan, calendarUnits, isTimeZone, weekStarts, type CalendarUnit, type WeekStart } from "./calendar.ts"
+import { keyText, list, type Fields, type One, type OneOrMore, type Simplify, type TypeOf } from "./fields.ts"
+import { checkedChoice, checkedDuration, invalidOption } from "./options.ts"
 import { checkedColumn, checkedName } from "./read-model.ts"
 import { Topic, type Sink } from "./topic.ts"
 
@@ -68,11 +69,22 @@ type Inputs<A extends Aggs> = { readonly [K in keyof A]: A[K] extends Agg<infer 
 type Sized<L> = { readonly window_size: L; readonly window_start: number }
 type Bounded = { readonly window_start: number; readonly window_end: number }
 
+/** Spans of one length that start at the multiples of `everyMs`. */
+export interface FixedSpan {
+  readonly label: string
+  readonly sizeMs: number
+  readonly everyMs: number
+}
 /** How a window divides time. */
 export type Shape =
-  | { readonly type: "fixed"; readonly spans: ReadonlyArray<{ label: string; sizeMs: number; everyMs: number }> }
+  | { readonly type: "fixed"; readonly spans: ReadonlyArray<FixedSpan> }
   | { readonly type: "session"; readonly gapMs: number }
-  | { readonly type: "calendar"; readonly units: ReadonlyArray<CalendarUnit>; readonly timeZone: string }
+  | {
+      readonly type: "calendar"
+      readonly units: ReadonlyArray<CalendarUnit>
+      readonly timeZone: string
+      readonly weekStart: WeekStart
+    }
   | { readonly type: "global" }
 /** Aggregates by key and span of event time. Its rows are a read model of the same name. */
 export interface Window<out Name extends string, out Row extends object, in Add, out Published = never> {
@@ -98,8 +110,13 @@ export declare namespace Window {
   /** The argument of `out.add`: the columns of the key, and a contribution to every aggregate. */
   type Add<W> = W extends Window<string, object, infer A, unknown> ? A : never
 }
-/** A unit of the calendar, for `Window.calendar`. */
-export type CalendarUnit = "day" | "week" | "month" | "year"
+interface CalendarOptions<U> {
+  readonly unit: U
+  /** A name of the IANA database, as `Europe/Berlin`, or `UTC`. Its rules are those of the runtime. */
+  readonly timeZone: string
+  /** The day on which weeks begin. Default `monday`. */
+  readonly weekStartsOn?: WeekStart
+}
 interface WindowOptions<F extends Fields, A extends Aggs, P> {
   /** The columns of the key. A window has one row for each key and span of time. */
   readonly key: F
@@ -117,14 +134,17 @@ type PublishedTo<P, Row> = P extends string ? Topic<P, Row> : P
 type RowOf<F extends Fields, W, A extends Aggs> = Simplify<TypeOf<F> & W & Outputs<A>>
 type AddOf<F extends Fields, A extends Aggs> = Simplify<TypeOf<F> & Inputs<A>>
 const short = { milli: "ms", second: "s", minute: "m", hour: "h", day: "d", week: "w" } as Record<string, string>
-const label = (size: Size) => size.replace(/^(\S+) (\w+?)(s?)$/, (_, n, unit, s) => n + (short[unit] ?? unit + s))
-/** A duration above zero; without this check a window of length 0 would have infinitely many spans. */
-const length = (input: Duration.Input) => {
-  const ms = millis(input)
-  if (!(Number.isSafeInteger(ms) && ms > 0))
-    throw new Error(`the length of a window is ${ms} ms; it must be a whole number above 0`)
-  return ms
-}
+const label = (size: Size) => size.replace(/^(\S+)\s+(\w+?)(s?)$/, (_, n, unit, s) => n + (short[unit] ?? unit + s))
+/** The most spans that one event may be in: so many rows it changes. */
+const mostSpans = 1_000
+const sizesOf = (name: string, sizes: OneOrMore<Size>, every?: Duration.Input) =>
+  list<Size>(sizes).map((size) => {
+    if (typeof size !== "string") throw invalidOption(`window ${name}: size`, size, 'write it as "5 minutes"')
+    // a window of length 0 would have infinitely many spans
+    const sizeMs = checkedDuration(`window ${name}: size`, size, { least: 1 })
+    const everyMs = every === undefined ? sizeMs : checkedDuration(`window ${name}: every`, every, { least: 1 })
+    return { label: label(size), sizeMs, everyMs }
+  })
 const own = {
   fixed: ["window_size", "window_start"],
   calendar: ["window_size", "window_start"],
@@ -134,25 +154,63 @@ const own = {
 /** Checks what types do not express: columns with the same name, and shapes that would count an event twice or never. */
 const assertSound = (name: string, shape: Shape, { aggregate, key }: WindowOptions<Fields, Aggs, unknown>) => {
   const columns = [...own[shape.type], ...Object.keys(key), ...Object.keys(aggregate)]
-  const labels =
-    shape.type === "fixed" ? shape.spans.map((span) => span.label) : shape.type === "calendar" ? shape.units : []
-  const twice = (names: ReadonlyArray<string>) => names.find((other, i) => names.indexOf(other) < i)
   const refuse = (reason: string) => {
     throw new Error(`window ${name}: ${reason}`)
   }
   if (twice(columns) !== undefined) refuse(`two columns are called ${twice(columns)}; rename one of them`)
-  if (twice(labels) !== undefined) refuse(`the size or unit ${twice(labels)} is listed twice; list it once`)
+  if (shape.type === "fixed") assertSpans(refuse, shape.spans)
+  if (shape.type === "calendar") assertUnits(refuse, shape.units)
   if (Object.keys(aggregate).length === 0) refuse("it has no aggregate; add at least one, as `{ n: Agg.count }`")
   if (shape.type === "global" && Object.keys(key).length === 0)
     refuse(
       "a global window needs a key, because all partitions would write the same row otherwise; add a column to `key`"
     )
-  if (shape.type === "calendar") DateTime.zoneMakeNamedUnsafe(shape.timeZone)
-  if (shape.type === "fixed" && shape.spans.some(({ everyMs, sizeMs }) => everyMs > sizeMs)) {
-    refuse(
-      "`every` is longer than `size`, so some events would be in no window; make `every` at most as long as `size`"
-    )
+}
+const twice = (names: ReadonlyArray<string>) => names.find((other, i) => names.indexOf(other) < i)
+const assertSpans = (refuse: (reason: string) => void, spans: ReadonlyArray<FixedSpan>) => {
+  if (spans.length === 0) refuse("it has no size; list at least one")
+  for (const [i, { everyMs, label, sizeMs }] of spans.entries()) {
+    const same = spans.slice(0, i).find((other) => other.sizeMs === sizeMs)
+    if (same?.label === label) refuse(`the size or unit ${label} is listed twice; list it once`)
+    if (same !== undefined)
+      refuse(`the sizes ${same.label} and ${label} are the same, so each event would count twice; list one of them`)
+    if (everyMs > sizeMs)
+      refuse(
+        "`every` is longer than `size`, so some events would be in no window; make `every` at most as long as `size`"
+      )
+    if (sizeMs > mostSpans * everyMs)
+      refuse(
+        `each event would be in ${Math.ceil(sizeMs / everyMs)} windows, and change as many rows; make \`every\` at least ${sizeMs / mostSpans} ms`
+      )
   }
+}
+const assertUnits = (refuse: (reason: string) => void, units: ReadonlyArray<CalendarUnit>) => {
+  if (units.length === 0) refuse("it has no unit; list at least one")
+  if (twice(units) !== undefined) refuse(`the size or unit ${twice(units)} is listed twice; list it once`)
+}
+const calendarOf = (name: string, options: CalendarOptions<OneOrMore<CalendarUnit>>): Shape => {
+  const { timeZone, weekStartsOn = "monday" } = options
+  const units = list<CalendarUnit>(options.unit)
+  for (const unit of units) checkedChoice(`window ${name}: unit`, unit, calendarUnits)
+  if (typeof timeZone !== "string" || !isTimeZone(timeZone))
+    throw invalidOption(
+      `window ${name}: timeZone`,
+      timeZone,
+      'it is no time zone that Intl knows; use a name such as "Europe/Berlin" or "UTC"'
+    )
+  const weekStart = checkedChoice(`window ${name}: weekStartsOn`, weekStartsOn, weekStarts)
+  return { type: "calendar", units, timeZone, weekStart }
+}
+const graceOf = (name: string, { emit = "onUpdate", grace = 0 }: WindowOptions<Fields, Aggs, unknown>) => {
+  checkedChoice(`window ${name}: emit`, emit, ["onUpdate", "onWindowClose"])
+  const graceMs = checkedDuration(`window ${name}: grace`, grace, { orInfinite: true })
+  if (graceMs === Infinity && emit === "onWindowClose")
+    throw invalidOption(
+      `window ${name}: grace`,
+      grace,
+      "so the window would never close and `emit` nothing; make it finite"
+    )
+  return graceMs
 }
 const windowOf = (name: string, shape: Shape, options: WindowOptions<Fields, Aggs, unknown>) => {
   checkedName("window", name)
@@ -166,7 +224,7 @@ const windowOf = (name: string, shape: Shape, options: WindowOptions<Fields, Agg
     key,
     keyFields: options.key,
     aggregate: options.aggregate,
-    graceMs: millis(options.grace ?? 0),
+    graceMs: graceOf(name, options),
     emit: options.emit ?? "onUpdate",
     shared: options.shared ?? false,
     topic:
@@ -175,7 +233,7 @@ const windowOf = (name: string, shape: Shape, options: WindowOptions<Fields, Agg
         : Topic.plain(options.publish, (row: Record<string, unknown>) => keyText(key, row))
   } as never // phantom `Row` and `add`
 }
-/** The five kinds of windows. Each throws `InvalidName` or an `Error` if the declaration is not consistent. */
+/** The five kinds of windows. Each throws `InvalidName`, `InvalidOption` or an `Error` if the declaration is not consistent. */
 export const Window = {
   /**
    * Windows of one size, one after another, aligned to the epoch. Several sizes share one table.
@@ -196,18 +254,7 @@ export const Window = {
     name: Name,
     options: { readonly size: S } & WindowOptions<F, A, P>
   ): Window<Name, RowOf<F, Sized<Label<One<S>>>, A>, AddOf<F, A>, PublishedTo<P, RowOf<F, Sized<Label<One<S>>>, A>>> =>
-    windowOf(
-      name,
-      {
-        type: "fixed",
-        spans: list<Size>(options.size).map((size) => ({
-          label: label(size),
-          sizeMs: length(size),
-          everyMs: length(size)
-        }))
-      },
-      options
-    ),
+    windowOf(name, { type: "fixed", spans: sizesOf(name, options.size) }, options),
   /** Overlapping windows: one of length `size` begins at each multiple of `every`. */
   hopping: <
     const Name extends string,
@@ -219,14 +266,7 @@ export const Window = {
     name: Name,
     options: { readonly size: S; readonly every: Duration.Input } & WindowOptions<F, A, P>
   ): Window<Name, RowOf<F, Sized<Label<S>>, A>, AddOf<F, A>, PublishedTo<P, RowOf<F, Sized<Label<S>>, A>>> =>
-    windowOf(
-      name,
-      {
-        type: "fixed",
-        spans: [{ label: label(options.size), sizeMs: length(options.size), everyMs: length(options.every) }]
-      },
-      options
-    ),
+    windowOf(name, { type: "fixed", spans: sizesOf(name, options.size, options.every) }, options),
   /** Windows that last as long as the events of a key are at most `gap` apart. */
   session: <
     const Name extends string,
@@ -237,8 +277,15 @@ export const Window = {
     name: Name,
     options: { readonly gap: Duration.Input } & WindowOptions<F, A, P>
   ): Window<Name, RowOf<F, Bounded, A>, AddOf<F, A>, PublishedTo<P, RowOf<F, Bounded, A>>> =>
-    windowOf(name, { type: "session", gapMs: length(options.gap) }, options),
-  /** Days, weeks, months or years of a time zone, with its changes of daylight saving time. */
+    windowOf(
+      name,
+      { type: "session", gapMs: checkedDuration(`window ${name}: gap`, options.gap, { least: 1 }) },
+      options
+    ),
+  /**
+   * Days, weeks, months or years of a time zone, with its changes of daylight saving time. Weeks begin on Monday, as in SQL's
+   * `date_trunc('week', …)`, or as `weekStartsOn` says.
+   */
   calendar: <
     const Name extends string,
     const U extends OneOrMore<CalendarUnit>,
@@ -247,9 +294,9 @@ export const Window = {
     const P extends Sink<RowOf<F, Sized<One<U>>, A>> | string = never
   >(
     name: Name,
-    options: { readonly unit: U; readonly timeZone: string } & WindowOptions<F, A, P>
+    options: CalendarOptions<U> & WindowOptions<F, A, P>
   ): Window<Name, RowOf<F, Sized<One<U>>, A>, AddOf<F, A>, PublishedTo<P, RowOf<F, Sized<One<U>>, A>>> =>
-    windowOf(name, { type: "calendar", units: list<CalendarUnit>(options.unit), timeZone: options.timeZone }, options),
+    windowOf(name, calendarOf(name, options), options),
   /** One window over all time: running totals of a key. It never closes, and no event is late for it. */
   global: <
     const Name extends string,
@@ -286,12 +333,10 @@ export const spansOf = (shape: Shape, time: number): ReadonlyArray<Span> => {
       return found
     }
     case "calendar":
-      return shape.units.map((unit) => {
-        const start = DateTime.startOf(DateTime.makeZonedUnsafe(time, { timeZone: shape.timeZone }), unit)
-        // the start of the next unit: if a day has no midnight, adding a day to the start would be an hour too much
-        const end = DateTime.startOf(DateTime.add(start, { [`${unit}s`]: 1 }), unit)
-        return { label: unit, start: start.epochMilliseconds, end: end.epochMilliseconds }
-      })
+      return shape.units.map((unit) => ({
+        label: unit,
+        ...calendarSpan(unit, shape.timeZone, shape.weekStart, time)
+      }))
     case "session":
       return [{ label: undefined, start: time, end: time }]
     case "global":

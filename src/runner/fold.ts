@@ -310,12 +310,14 @@ export class BatchFold {
 
 /** Whether adding to the window calls a user's function, which may throw. */
 const callsUser = ({ declaredTopic, fold }: WindowDeltas) => fold || declaredTopic !== undefined
-/** Sets the spans of a time. Those of tumbling windows stay the same until the first of them ends; others are computed for each event. */
+/** Sets the spans of a time. Those of tumbling and calendar windows stay the same until the first of them ends; others are computed for each event. */
 const setSpans = (deltas: WindowDeltas, time: number) => {
   const { shape } = deltas.window
   deltas.spans = spansOf(shape, time)
   deltas.rows = []
-  const sideBySide = shape.type === "fixed" && shape.spans.every(({ everyMs, sizeMs }) => everyMs === sizeMs)
+  const sideBySide =
+    shape.type === "calendar" ||
+    (shape.type === "fixed" && shape.spans.every(({ everyMs, sizeMs }) => everyMs === sizeMs))
   deltas.from = sideBySide ? Math.max(...deltas.spans.map(({ start }) => start)) : Infinity
   deltas.to = sideBySide ? Math.min(...deltas.spans.map(({ end }) => end)) : -Infinity
 }

@@ -4,6 +4,7 @@ import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import type { UnknownTopic } from "../log/log.ts"
+import { checkedChoice, checkedCount, checkedDuration, InvalidOption, invalidOption } from "../model/options.ts"
 
 /** How a subscription's messages are shared among its consumers. */
 export type SubscriptionType =
@@ -90,6 +91,50 @@ export const defaults = {
   redeliveryDelayMs: 1_000,
   ackTimeoutMs: 60_000
 } as const
+// timers of JavaScript and integers of PostgreSQL reach so far; 24 days for a delay
+const most = 2 ** 31 - 1
+/** Throws `InvalidOption` if a subscription's settings make no sense. `topic` is the topic's name. */
+export const checkSubscription = (options: SubscribeOptions): void => {
+  const what = (option: string) => `subscription ${options.name} of ${options.topic}: ${option}`
+  const { from, maxRedeliveries, receiveQueue, type } = options
+  checkedChoice(what("type"), type, ["exclusive", "failover", "shared", "keyShared"])
+  if (receiveQueue !== undefined) checkedCount(what("receiveQueue"), receiveQueue, { least: 1, most })
+  if (maxRedeliveries !== undefined && maxRedeliveries !== Infinity)
+    checkedCount(what("maxRedeliveries"), maxRedeliveries, { most })
+  for (const [option, least] of [
+    ["redeliveryDelayMs", 0],
+    ["maxRedeliveryDelayMs", 0],
+    ["ackTimeoutMs", 1]
+  ] as const) {
+    const value = options[option]
+    if (value !== undefined) checkedDuration(what(option), value, { least, most })
+  }
+  checkStart(what("from"), from)
+}
+const checkStart = (what: string, at: StartAt | undefined): void => {
+  if (at === undefined || at === "earliest" || at === "latest") return
+  if (typeof at === "object" && "places" in at) {
+    for (const { partition, position } of at.places) {
+      checkedCount(`${what}, a partition in \`places\`,`, partition)
+      checkedCount(`${what}, a position in \`places\`,`, position)
+    }
+  } else if (typeof at !== "object" || !Number.isFinite(at.time))
+    throw invalidOption(what, at, 'use "earliest", "latest", a `time` in epoch milliseconds, or `places`')
+}
+const refuseInvalid = (operation: "subscribe" | "seek", check: () => void): Effect.Effect<void, FanOutError> =>
+  Effect.suspend(() => {
+    try {
+      check()
+    } catch (error) {
+      if (error instanceof InvalidOption)
+        return Effect.fail(new FanOutError({ operation, retryable: false, reason: error.message }))
+      throw error
+    }
+    return Effect.void
+  })
+/** The same as an effect, for adapters: fails if settings make no sense. */
+export const assertSettings = (options: SubscribeOptions): Effect.Effect<void, FanOutError> =>
+  refuseInvalid("subscribe", () => checkSubscription(options))
 /** How long a message waits for its redelivery after a negative acknowledgement, by the number of its redeliveries so far. Milliseconds. */
 export const redeliveryDelay = (
   options: Pick<SubscribeOptions, "redeliveryDelayMs" | "maxRedeliveryDelayMs">,
@@ -130,7 +175,7 @@ export const assertPositions = (
 ): Effect.Effect<void, FanOutError> => {
   const outside =
     typeof at === "object" && "places" in at ? at.places.find(({ partition }) => partition >= partitions) : undefined
-  if (outside === undefined) return Effect.void
+  if (outside === undefined) return refuseInvalid(operation, () => checkStart(`${operation} of ${topic}`, at))
   const existing = partitions === 1 ? "partition 0 only" : `partitions 0 to ${partitions - 1}`
   const reason = `partition ${outside.partition} does not exist; ${topic} has ${existing}`
   return Effect.fail(new FanOutError({ operation, retryable: false, reason }))

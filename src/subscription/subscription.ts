@@ -6,6 +6,7 @@ import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import {
+  checkSubscription,
   type Consumer,
   type ConsumerBusy,
   defaults,
@@ -19,6 +20,7 @@ import { envelopeHeaders } from "../log/envelope.ts"
 import type { UnknownTopic } from "../log/log.ts"
 import { messageIdentity, type Once, OnceError } from "./once.ts"
 import { isRetryForAnother } from "./dead-letter.ts"
+import { checkedCount } from "../model/options.ts"
 import type { Topic } from "../model/topic.ts"
 
 /** A durable subscription of a topic. A message that was acknowledged under its name is not delivered again, to any process. */
@@ -52,6 +54,8 @@ export interface OnceOptions<in out Tx> extends RunOptions {
 }
 
 const receiveAtOnce = 256
+/** Each is a fiber. */
+const mostConcurrency = 100_000
 
 const pauses = Schedule.min([Schedule.exponential("50 millis"), Schedule.spaced("1 second")]).pipe(Schedule.jittered)
 const backoff = pauses.pipe(
@@ -252,13 +256,16 @@ const runWith = Effect.fnUntraced(function* <V, E, R>(
 export const Subscription = {
   /**
    * Defines a subscription of a topic. `type` decides how consumers share its messages: `exclusive`, `failover`, `shared`, or `keyShared`,
-   * which keeps the order of each key.
+   * which keeps the order of each key. Throws `InvalidOption` if a setting makes no sense.
    *
    * ```ts
    * const mails = Subscription.make({ topic: Alerts, name: "mails", type: "keyShared", from: "earliest" })
    * ```
    */
-  make: <V>(options: Subscription<V>): Subscription<V> => options,
+  make: <V>(options: Subscription<V>): Subscription<V> => {
+    checkSubscription({ ...options, topic: options.topic.name })
+    return options
+  },
   /**
    * The decoded messages, for as long as the stream runs. Delivery is at least once: each message is redelivered until it is acknowledged.
    * A message that cannot be decoded goes to the dead-letter topic; deletions in a compacted topic are left out. Retryable failures are
@@ -283,7 +290,9 @@ export const Subscription = {
     handle: (value: unknown, message: Message, tx: unknown) => Effect.Effect<unknown, unknown, unknown>,
     options: RunOptions & { readonly once?: Once<unknown> } = {}
   ) => {
-    const { once } = options
+    const { concurrency, once } = options
+    if (concurrency !== undefined)
+      checkedCount(`subscription ${subscription.name}: concurrency`, concurrency, { least: 1, most: mostConcurrency })
     const handler =
       once === undefined
         ? (value: unknown, message: Message) => handle(value, message, undefined)

@@ -9,8 +9,9 @@ import * as Exit from "effect/Exit"
 import type * as Layer from "effect/Layer"
 import type { Aggregate, Rejection } from "../model/aggregate.ts"
 import type { DeadLetterMessage } from "../model/dead-letter-topic.ts"
-import { millis, type One, type Simplify } from "../model/fields.ts"
+import type { One, Simplify } from "../model/fields.ts"
 import type { Writable } from "../model/handler.ts"
+import { checkedDuration } from "../model/options.ts"
 import type { Projection, Rows } from "../model/projection.ts"
 import type { Table } from "../model/read-model.ts"
 import type { Row } from "../model/recorder.ts"
@@ -102,7 +103,7 @@ const specification = (
       }),
     idle: (duration: Duration.Input) =>
       and((engine) => {
-        engine.nowMs += millis(duration)
+        engine.nowMs += checkedDuration("idle", duration)
       }),
     thenEffect,
     then: (expected: unknown) => {

@@ -8,6 +8,7 @@ import * as Schedule from "effect/Schedule"
 import * as Scope from "effect/Scope"
 import {
   assertPositions,
+  assertSettings,
   ConsumerBusy,
   defaults,
   FanOut,
@@ -219,6 +220,7 @@ const notifier = (shared: ProcessConsumers, subscription: number) =>
 
 const subscribe = Effect.fnUntraced(function* (shared: ProcessConsumers, options: SubscribeOptions) {
   const { consumers, locks, log, sql } = shared
+  yield* assertSettings(options)
   const settings = settingsOf(options)
   const { deadLetterTopic: name, topic } = settings
   const { partitions, topic_id: topicId } = yield* topicOf(sql, topic)

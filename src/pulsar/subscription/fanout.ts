@@ -6,6 +6,7 @@ import * as Layer from "effect/Layer"
 import * as Scope from "effect/Scope"
 import {
   assertPositions,
+  assertSettings,
   ConsumerBusy,
   defaults as subscriptions,
   FanOut,
@@ -75,6 +76,7 @@ const typeOf = async ({ admin }: Cluster, topic: string, name: string) => {
 }
 
 const subscribe = Effect.fnUntraced(function* (cluster: Cluster, options: SubscribeOptions) {
+  yield* assertSettings(options)
   const settings: SubscriptionSettings = {
     ...subscriptions,
     deadLetterTopic: `${options.topic}.${options.name}.dlq`,

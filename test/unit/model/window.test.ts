@@ -84,7 +84,7 @@ describe("calendar", () => {
       "2026-03-01T05:00:00Z",
       31 * 24 * hour - hour
     ],
-    ["a week, from Sunday", "week", "2026-11-04T12:00:00Z", "2026-11-01T04:00:00Z", 7 * 24 * hour + hour],
+    ["a week, from Monday", "week", "2026-11-01T12:00:00Z", "2026-10-26T04:00:00Z", 7 * 24 * hour + hour],
     ["a leap year", "year", "2024-07-01T00:00:00Z", "2024-01-01T05:00:00Z", 366 * 24 * hour],
     ["a day before 1970", "day", "1969-12-31T23:59:59Z", "1969-12-31T05:00:00Z", 24 * hour]
   ] as const)("%s, in New York", (_, unit, time, start, length) => {
