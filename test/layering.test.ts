@@ -13,7 +13,7 @@ import { parseAst } from "vitest/node"
 const layers: ReadonlyArray<ReadonlyArray<string>> = [
   // the client of Kafka stands on nothing of the project, so that another client can replace it alone
   ["model", "kafka/protocol"],
-  ["log"],
+  ["log", "monitor"],
   ["dead-letter"],
   ["aggregate", "runner", "relay", "subscription", "memory"],
   ["bridge"],
@@ -55,7 +55,7 @@ const testRunner = /^(vitest|@effect\/vitest|@vitest\/|node:test|jest|@jest\/|mo
 /** The packages and built-ins that a room may import; a room that is not named may import any but a test runner. */
 const packages: Readonly<Record<string, RegExp>> = {
   ...Object.fromEntries(
-    ["model", "log", "dead-letter", "aggregate", "relay", "subscription", ".", "testing"].map((room) => [
+    ["model", "log", "monitor", "dead-letter", "aggregate", "relay", "subscription", ".", "testing"].map((room) => [
       room,
       effectOnly
     ])

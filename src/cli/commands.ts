@@ -9,6 +9,7 @@ import { CommandFailed, exitCodes } from "./command-failure.ts"
 import { feed } from "./feed.ts"
 import { print } from "./print.ts"
 import { openDatabase } from "../system/database.ts"
+import { healthMaxAgeMs, parseMaxAge } from "../system/environment.ts"
 import { openObserved, readStatus } from "../system/observed.ts"
 import { openSystem } from "../system/system.ts"
 import { parseRoles, runLoops, serveHttp } from "./serve.ts"
@@ -93,17 +94,28 @@ const startGateway = Effect.fnUntraced(function* (options: {
   return server.url
 })
 
-/** Prints how far projections and relays have come. The exit code is 0 only if the system is healthy. */
-export const status = Effect.fnUntraced(function* (options: { readonly data: string; readonly json: boolean }) {
+/** Prints how far projections and relays have come, and what is wrong. The exit code is 0 only if the system is healthy. */
+export const status = Effect.fnUntraced(function* (options: {
+  readonly data: string
+  readonly maxAge: string | undefined
+  readonly json: boolean
+}) {
+  const maxAgeMs =
+    options.maxAge === undefined ? yield* healthMaxAgeMs : yield* parseMaxAge(options.maxAge, "--max-age")
   const database = yield* openDatabase(options.data, "join", { max: 2 })
-  const found = yield* Effect.flatMap(openObserved(database), readStatus).pipe(
+  const found = yield* Effect.flatMap(openObserved(database), (observed) => readStatus(observed, { maxAgeMs })).pipe(
     Effect.mapError((error) =>
-      /millrace\.\w+" does not exist/.test(error.message)
+      /millrace\.process" does not exist|claimed_by does not exist/.test(error.message)
         ? new CommandFailed({
-            message: "this database has no tables of Millrace yet",
+            message: "the tables of Millrace in this database are missing, or those of an earlier release",
             try: "millrace migrate, or millrace dev"
           })
-        : error
+        : /millrace\.\w+" does not exist/.test(error.message)
+          ? new CommandFailed({
+              message: "this database has no tables of Millrace yet",
+              try: "millrace migrate, or millrace dev"
+            })
+          : error
     )
   )
   if (options.json) yield* print(JSON.stringify(found))

@@ -126,11 +126,25 @@ const ingest = Command.make(
   )
 )
 
-const status = Command.make("status", { data, json }, (flags) =>
-  runToExitCode(Effect.flatMap(Effect.promise(commands), (module) => module.status(flags)))
+const status = Command.make(
+  "status",
+  {
+    data,
+    maxAge: optionalText(
+      "max-age",
+      'How long a record or a message may wait before the system is not healthy, such as "2 minutes"; default: MILLRACE_HEALTH_MAX_AGE, or 1 minute'
+    ),
+    json
+  },
+  (flags) =>
+    runToExitCode(
+      Effect.flatMap(Effect.promise(commands), (module) =>
+        module.status({ ...flags, maxAge: Option.getOrUndefined(flags.maxAge) })
+      )
+    )
 ).pipe(
   Command.withDescription(
-    "Print how far projections and relays are behind, what is halted, and how many dead letters they have (dlq list shows all). Exits with 3 if the system is not healthy"
+    "Print how far projections and relays are behind, which processes run, what is wrong and what to do, and how many dead letters there are (dlq list shows all). Exits with 3 if the system is not healthy"
   )
 )
 

@@ -1,6 +1,7 @@
 // Formats rows, the status and topic plans as text.
 import Table from "cli-table3"
-import type { Status } from "../system/status.ts"
+import { durationText, type Finding } from "../system/findings.ts"
+import type { ProcessStatus, Status } from "../system/status.ts"
 import type { TopicPlan } from "../log/topic-plan.ts"
 
 /** The values of each row, in the order of the columns. */
@@ -53,20 +54,39 @@ const quoteCsv = (value: unknown) => {
 const makeTable = (head: ReadonlyArray<string>) =>
   new Table({ head: [...head], style: { head: [], border: [], compact: true } })
 
-/** The status for people: a line for each partition of a projection, a line for each relay, and the numbers of dead letters. */
-export const statusTable = ({ dead_letters, healthy, parked_messages, projections, relays }: Status): string => {
-  const table = makeTable(["projection", "topic", "position", "end", "lag", "epoch", "stream time", "state"])
-  for (const { end, epoch, halted, lag, mode, name, partition, position, stream_time, topic, version } of projections) {
+const ageText = (ms: number | null) => (ms === null ? "" : durationText(ms))
+const processLine = ({ failing, host, pid, roles, running, seen_ms }: ProcessStatus) =>
+  `process ${pid} on ${host}: ${roles.join(", ")}, ${running ? "running" : `last seen ${durationText(seen_ms)} ago`}` +
+  failing
+    .map(({ reason, since_ms, what }) => `\n  tries again for ${durationText(since_ms)}: ${what}: ${reason}`)
+    .join("")
+const findingLine = (label: string, { message, try: advice, what }: Finding) =>
+  `${label}: ${what}: ${message}${advice === null ? "" : `\n  try: ${advice}`}`
+
+/**
+ * The status for people: a line for each partition of a projection, a line for each relay and process, the numbers of dead letters, and what
+ * is wrong.
+ */
+export const statusTable = (status: Status): string => {
+  const { dead_letters, healthy, notices, parked_messages, problems, processes, projections, relays } = status
+  const table = makeTable(["projection", "topic", "position", "end", "lag", "oldest", "epoch", "stream time", "state"])
+  for (const one of projections) {
+    const { end, epoch, halted, lag, mode, name, oldest_ms, partition, position, stream_time, topic, version } = one
     const time = stream_time === null ? "" : new Date(stream_time).toISOString()
-    table.push([`${name} v${version}`, `${topic}/${partition}`, position, end, lag, epoch, time, halted ?? mode])
+    const where = `${topic}/${partition}`
+    table.push([`${name} v${version}`, where, position, end, lag, ageText(oldest_ms), epoch, time, halted ?? mode])
   }
   return [
     table.toString(),
     ...relays.map(
-      ({ halted, lag, target }) =>
-        `relay to ${target}: ${lag} messages behind${halted === null ? "" : `, halted: ${halted}`}`
+      ({ halted, lag, oldest_ms, target }) =>
+        `relay to ${target}: ${lag} messages behind${oldest_ms === null ? "" : `, the oldest for ${durationText(oldest_ms)}`}` +
+        (halted === null ? "" : `, halted: ${halted}`)
     ),
+    ...processes.map(processLine),
     `dead letters of projections: ${dead_letters}, of relays: ${parked_messages}${dead_letters + parked_messages === 0 ? "" : "; millrace dlq list shows them"}`,
+    ...problems.map((one) => findingLine("problem", one)),
+    ...notices.map((one) => findingLine("note", one)),
     healthy ? "healthy" : "not healthy"
   ].join("\n")
 }

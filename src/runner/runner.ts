@@ -10,6 +10,7 @@ import { describeError } from "../dead-letter/event-failure.ts"
 import { fingerprintOf, Log, type Assignment, type Batch, type LogRecord } from "../log/log.ts"
 import type { Projection } from "../model/projection.ts"
 import type { Topic } from "../model/topic.ts"
+import { CurrentFailures, projectionSubject } from "../monitor/ongoing-failures.ts"
 import { LookupTable } from "./lookup-tables.ts"
 import { PartitionProcessor } from "./partition-processor.ts"
 import { type Claim, type DeadLetter, Mismatch, type ProjectionPartition, Store, type StoreError } from "./store.ts"
@@ -47,17 +48,27 @@ export const run = Effect.fn("Runner.run")(function* <E, R>(
   lookupTables: LookupTables = new Map()
 ) {
   const log = yield* Log
-  const group = `${projection.name}_v${projection.version}`
+  const { version } = projection
+  const group = `${projection.name}_v${version}`
   yield* Effect.forEach(
     projection.sources as ReadonlyArray<Topic.Any>,
     (source) =>
       log
-        .assign(source.name, group, (assignment) => runPartition(projection, source, assignment, lookupTables))
+        .assign(source.name, group, (assignment) =>
+          // what another process has from now on does not fail here any more
+          Effect.ensuring(
+            runPartition(projection, source, assignment, lookupTables),
+            clearFailure({ projection: projection.name, version, topic: source.name, partition: assignment.partition })
+          )
+        )
         .pipe(
           // brokers may be unavailable for longer than a group tolerates
           Effect.tapError((error) =>
             "retryable" in error && error.retryable
-              ? Effect.logWarning(`${group} ${source.name}: ${error.message}; retrying`)
+              ? Effect.andThen(
+                  reportFailure({ projection: projection.name, version, topic: source.name }, error.message),
+                  Effect.logWarning(`${group} ${source.name}: ${error.message}; retrying`)
+                )
               : Effect.void
           ),
           Effect.retry({ schedule: retrySchedule, while: (error) => "retryable" in error && error.retryable })
@@ -65,6 +76,13 @@ export const run = Effect.fn("Runner.run")(function* <E, R>(
     { concurrency: "unbounded", discard: true }
   )
 })
+
+/** Notes a failure that is tried again, for the readiness of the process. `repeatAfterMs`: after how long it is tried again. */
+const reportFailure = (at: Parameters<typeof projectionSubject>[0], reason: string, repeatAfterMs?: number) =>
+  Effect.map(CurrentFailures, (failures) => failures.report(projectionSubject(at), reason, repeatAfterMs))
+
+const clearFailure = (at: Parameters<typeof projectionSubject>[0]) =>
+  Effect.map(CurrentFailures, (failures) => failures.clear(projectionSubject(at)))
 
 /** What is known of a partition from one attempt to the next. */
 interface PartitionAttempts {
@@ -131,6 +149,8 @@ const pause = Effect.fnUntraced(function* (
     )
   if (attempts.isProcessing) attempts.reasonOf = "batch"
   else attempts.reasonOf ??= "start"
+  const isHalt = !("retryable" in error && error.retryable)
+  yield* reportFailure(at, message, isHalt ? 2 * waits.halted.mostMs : waits.waiting.mostMs)
   if ("retryable" in error && error.retryable) {
     // a halted partition stays halted while the database or the log is away
     yield* Effect.logWarning(`${name}: ${message}; retrying`)
@@ -190,6 +210,7 @@ const claimAndProcess = Effect.fnUntraced(function* <E, R>(
 const clearReasons = Effect.fnUntraced(function* (at: ProjectionPartition, attempts: PartitionAttempts) {
   const store = yield* Store
   if (attempts.reasonOf !== "start") return
+  yield* clearFailure(at)
   yield* store.halt(at, undefined)
   attempts.reasonOf = undefined
   attempts.halt = undefined

@@ -1,8 +1,11 @@
-// Reads from environment variables where Kafka and Pulsar are and how to connect to them.
+// Reads from environment variables where Kafka and Pulsar are and how to connect to them, and what counts as healthy.
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
 import { type KafkaOptions, optionsFrom as kafkaOptionsFrom } from "../kafka/protocol/options.ts"
 import { type PulsarOptions, optionsFrom as pulsarOptionsFrom } from "../pulsar/client/options.ts"
 import { InvalidEnvironment } from "./errors.ts"
+import { defaultMaxAgeMs } from "./status.ts"
 
 const read = <A>(optionsFrom: (env: NodeJS.ProcessEnv) => A | undefined) =>
   Effect.try({
@@ -14,3 +17,21 @@ const read = <A>(optionsFrom: (env: NodeJS.ProcessEnv) => A | undefined) =>
 export const kafkaOptions: Effect.Effect<KafkaOptions | undefined, InvalidEnvironment> = read(kafkaOptionsFrom)
 /** How to connect to Pulsar; undefined if `MILLRACE_PULSAR_URL` is not set: nothing is published to Pulsar then. */
 export const pulsarOptions: Effect.Effect<PulsarOptions | undefined, InvalidEnvironment> = read(pulsarOptionsFrom)
+
+/** The milliseconds of a duration such as `2 minutes`. Fails if the text is none, or not above 0. `name`: where it was given. */
+export const parseMaxAge = (text: string, name: string): Effect.Effect<number, InvalidEnvironment> => {
+  const ms = Option.match(Duration.fromInput(text as Duration.Input), { onNone: () => NaN, onSome: Duration.toMillis })
+  return ms > 0 && Number.isFinite(ms)
+    ? Effect.succeed(ms)
+    : Effect.fail(
+        new InvalidEnvironment({
+          message: `${name} is '${text}'; it must be a duration above 0`,
+          try: `${name.startsWith("--") ? `${name} ` : `${name}=`}"2 minutes"`
+        })
+      )
+}
+/** How long a record or a message may wait before the system is not healthy, in milliseconds: `MILLRACE_HEALTH_MAX_AGE`, by default a minute. */
+export const healthMaxAgeMs: Effect.Effect<number, InvalidEnvironment> = Effect.suspend(() => {
+  const text = process.env["MILLRACE_HEALTH_MAX_AGE"] ?? ""
+  return text === "" ? Effect.succeed(defaultMaxAgeMs) : parseMaxAge(text, "MILLRACE_HEALTH_MAX_AGE")
+})

@@ -4,7 +4,9 @@ import type { Log } from "../log/log.ts"
 import type { Database } from "./database.ts"
 import { openLog } from "./open-log.ts"
 import { targetNames } from "./open-relays.ts"
-import { readStatus as readStatusOf } from "./status.ts"
+import { readStatus as readStatusOf, type Status } from "./status.ts"
+import type { ReadError } from "../log/log.ts"
+import type { SqlError } from "../postgres/client/client.ts"
 
 /** What the status is read from. A `System` has it, too. */
 export interface Observed {
@@ -20,5 +22,8 @@ export const openObserved = Effect.fnUntraced(function* (database: Database) {
   return { database, log, targets: yield* targetNames(on) } satisfies Observed
 })
 
-/** Reads how far the projections and relays of a system have come. */
-export const readStatus = ({ database, log, targets }: Observed) => readStatusOf(database.sql, log, targets)
+/** Reads how far the projections and relays of a system have come, and what is wrong. `maxAgeMs`: as in `StatusSources`. */
+export const readStatus = (
+  { database, log, targets }: Observed,
+  options: { readonly maxAgeMs?: number } = {}
+): Effect.Effect<Status, SqlError | ReadError> => readStatusOf({ sql: database.sql, log, targets, ...options })

@@ -2,7 +2,7 @@
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import type { KafkaOptions } from "../kafka/protocol/options.ts"
-import { type Application, goesTo } from "../model/application.ts"
+import { type Application, goesTo, topicsOf } from "../model/application.ts"
 import { Tenancy } from "../model/tenancy.ts"
 import type { Sql } from "../postgres/client/client.ts"
 import * as PostgresOutbox from "../postgres/relay/outbox.ts"
@@ -17,6 +17,15 @@ export const targetNames = Effect.fnUntraced(function* (on: OpenedLog["on"]) {
   const log = on === "Kafka" ? "kafka" : PostgresRelay.embedded
   return (yield* pulsarOptions) === undefined ? [log] : [log, "pulsar"]
 })
+
+/** The topics of an application that a target skips. The log on PostgreSQL takes all topics. */
+export const skippedTopics = (application: Application.Any, target: string): ReadonlyArray<string> => {
+  if (target !== "kafka" && target !== "pulsar") return []
+  const accepts = goesTo(application, target)
+  return topicsOf(application).flatMap(({ topic: { name }, writtenBy }) =>
+    writtenBy.length > 0 && !accepts(name) ? [name] : []
+  )
+}
 
 /** Opens the relay target of each of `targetNames`. */
 export const openRelays = Effect.fnUntraced(function* (application: Application.Any, sql: Sql, opened: OpenedLog) {

@@ -1,33 +1,65 @@
-// Reads how far a system has come: projections against the ends of the log, relays against the outbox, and what is halted and why.
-import * as Clock from "effect/Clock"
+// Reads how far a system has come: projections against the ends of the log, relays against the outbox, what runs, and what is wrong.
 import * as Effect from "effect/Effect"
 import { type PartitionBounds, type Log, OutOfRange, type ReadError } from "../log/log.ts"
 import type { Sql, SqlError } from "../postgres/client/client.ts"
-import {
-  countDeadLetters,
-  type PartitionRow,
-  readPartitions,
-  readRelays,
-  type RelayRow
-} from "../postgres/store/status.ts"
+import { readRelays, readUnpublished, type RelayRow } from "../postgres/relay/lag.ts"
+import { type ProcessRow, readProcesses } from "../postgres/store/processes.ts"
+import { countDeadLetters, type PartitionRow, readClock, readPartitions } from "../postgres/store/status.ts"
+import { readSubscriptions, type SubscriptionRow } from "../postgres/subscription/lag.ts"
+import { type Finding, type Findings, findingsOf, isAlive } from "./findings.ts"
 
 /** How far a partition of a projection has come. `halted`: why it is halted, as its runner recorded it or as the log shows; null if it is not. */
-export interface PartitionStatus extends Omit<PartitionRow, "quiet"> {
+export interface PartitionStatus extends PartitionRow {
   readonly end: number
   readonly lag: number
+  /** How long ago the oldest record that is not processed was appended, in milliseconds; null if there is none. */
+  readonly oldest_ms: number | null
+}
+/** A process, as `status` prints it. Durations are in milliseconds of the database's clock. */
+export interface ProcessStatus {
+  readonly id: string
+  readonly host: string
+  readonly pid: number
+  readonly roles: ReadonlyArray<string>
+  readonly projections: ReadonlyArray<string>
+  readonly relays: ReadonlyArray<string>
+  readonly started_ms: number
+  readonly seen_ms: number
+  /** Whether it was seen within the last 20 seconds. */
+  readonly running: boolean
+  /** What it tries again: what failed, why, and for how long. */
+  readonly failing: ReadonlyArray<{ readonly what: string; readonly reason: string; readonly since_ms: number }>
 }
 /** How far a system has come, as `millrace status --json` prints it. */
 export interface Status {
   readonly healthy: boolean
+  /** What makes the system unhealthy. */
+  readonly problems: ReadonlyArray<Finding>
+  /** What a person should know although the system is healthy. */
+  readonly notices: ReadonlyArray<Finding>
+  /** A record or a message that waits for longer makes the system unhealthy. */
+  readonly max_age_ms: number
   readonly projections: ReadonlyArray<PartitionStatus>
   readonly relays: ReadonlyArray<RelayRow>
   readonly dead_letters: number
   /** Messages that relays parked because their target refuses them. */
   readonly parked_messages: number
+  readonly subscriptions: ReadonlyArray<SubscriptionRow>
+  /** Processes that run, and those that died within the last hour. */
+  readonly processes: ReadonlyArray<ProcessStatus>
+}
+/** What the status is read from. */
+export interface StatusSources {
+  readonly sql: Sql
+  readonly log: Log["Service"]
+  /** The names of the relays' targets. */
+  readonly targets: ReadonlyArray<string>
+  /** A record or a message that waits for longer makes the system unhealthy, in milliseconds. Default 60,000. */
+  readonly maxAgeMs?: number
 }
 
-/** A partition that lags and commits nothing for this long is not healthy: no process works on it. Milliseconds. */
-const stalledMs = 60_000
+/** How long a record or a message may wait, in milliseconds, unless an option says otherwise. */
+export const defaultMaxAgeMs = 60_000
 /** How many requests to the log run at once. */
 const concurrency = 16
 
@@ -35,28 +67,25 @@ const concurrency = 16
 const boundsOf = (log: Log["Service"], topic: string) =>
   Effect.catchTag(log.bounds(topic), "UnknownTopic", (error) => Effect.succeed(error.message))
 
-/** Whether a record has waited for longer than `stalledMs`. */
-const isStalled = Effect.fnUntraced(function* (
+/** When the log stored the oldest record that a partition has not processed; undefined if there is none, or it was deleted meanwhile. */
+const oldestOf = (
   log: Log["Service"],
-  { lag, partition, position, topic }: PartitionStatus
-) {
-  if (lag === 0) return false
-  const { records } = yield* log.read(topic, partition, position, { maxBytes: 1 })
-  const waiting = records[0]
-  return waiting !== undefined && waiting.appendedAt < (yield* Clock.currentTimeMillis) - stalledMs
-})
+  { halted, lag, partition, position, topic }: Omit<PartitionStatus, "oldest_ms">
+) =>
+  lag === 0 || halted !== null
+    ? Effect.undefined
+    : log.read(topic, partition, position, { maxBytes: 1 }).pipe(
+        Effect.map(({ records }) => records[0]?.appendedAt),
+        // retention may have deleted it, or the topic, since the bounds were read: the next status says so
+        Effect.catchTag(["OutOfRange", "UnknownTopic"], () => Effect.undefined)
+      )
 
 const partitionStatusOf = (
-  { quiet: _, ...row }: PartitionRow,
+  row: PartitionRow,
   bounds: ReadonlyArray<PartitionBounds> | string
-): PartitionStatus => {
+): Omit<PartitionStatus, "oldest_ms"> => {
   const { halted, partition, position, topic } = row
-  const haltedBecause = (reason: string): PartitionStatus => ({
-    ...row,
-    end: position,
-    lag: 0,
-    halted: halted ?? reason
-  })
+  const haltedBecause = (reason: string) => ({ ...row, end: position, lag: 0, halted: halted ?? reason })
   if (typeof bounds === "string") return haltedBecause(bounds)
   const found = bounds.find((other) => other.partition === partition)
   if (found === undefined) return haltedBecause(`the log no longer has partition ${partition} of ${topic}`)
@@ -66,30 +95,77 @@ const partitionStatusOf = (
   return { ...row, end, lag: Math.max(0, end - position), halted: halted ?? reason }
 }
 
-/**
- * Reads the status. `targets` are the names of the relays' targets. Positions are read before the ends of the log and before the relays, so a lag
- * of 0 means that nothing was behind. Fails if the database or the log does not answer.
- */
-export const readStatus = Effect.fnUntraced(function* (
+const processStatusOf = (row: ProcessRow): ProcessStatus => {
+  const { failing, seenMs, startedMs, targets, ...same } = row
+  return {
+    ...same,
+    relays: targets,
+    started_ms: Math.round(startedMs),
+    seen_ms: Math.round(seenMs),
+    running: isAlive(row),
+    failing: failing.map(({ reason, sinceMs, what }) => ({ what, reason, since_ms: Math.round(sinceMs) }))
+  }
+}
+
+/** A partition with the age of the record that the log stored at `appendedAt`. */
+const withAge = (one: Omit<PartitionStatus, "oldest_ms">, appendedAt: number | undefined, now: number) => ({
+  ...one,
+  oldest_ms: appendedAt === undefined ? null : Math.max(0, Math.round(now - appendedAt))
+})
+
+/** Reads the projections' partitions against the log. Their ages are the difference of the database's clock and the log's times. */
+const readProjections = Effect.fnUntraced(function* (
   sql: Sql,
-  log: Log["Service"],
-  targets: ReadonlyArray<string>
-): Effect.fn.Return<Status, SqlError | ReadError> {
-  const rows = yield* readPartitions(sql, stalledMs)
+  log: Log["Service"]
+): Effect.fn.Return<ReadonlyArray<PartitionStatus>, SqlError | ReadError> {
+  const rows = yield* readPartitions(sql)
   const topics = [...new Set(rows.map(({ topic }) => topic))]
   const bounds = new Map(
     yield* Effect.forEach(topics, (topic) => Effect.map(boundsOf(log, topic), (found) => [topic, found] as const), {
       concurrency
     })
   )
+  const partitions = rows.map((row) => partitionStatusOf(row, bounds.get(row.topic)!))
+  const oldest = yield* Effect.forEach(partitions, (one) => oldestOf(log, one), { concurrency })
+  const now = yield* readClock(sql)
+  return partitions.map((one, i) => withAge(one, oldest[i], now))
+})
+
+/**
+ * Reads the status. Positions are read before the ends of the log and before the relays, so a lag of 0 means that nothing was behind. No clock of
+ * this process counts. Fails if the database or the log does not answer.
+ */
+export const readStatus = Effect.fnUntraced(function* ({
+  log,
+  maxAgeMs = defaultMaxAgeMs,
+  sql,
+  targets
+}: StatusSources): Effect.fn.Return<Status, SqlError | ReadError> {
+  const projections = yield* readProjections(sql, log)
   const relays = yield* readRelays(sql, targets)
   const { events, messages } = yield* countDeadLetters(sql)
-  const projections = rows.map((row) => partitionStatusOf(row, bounds.get(row.topic)!))
-  const suspects = projections.filter(({ halted }, i) => rows[i]!.quiet && halted === null)
-  const stalled = yield* Effect.forEach(suspects, (one) => isStalled(log, one), { concurrency })
-  const healthy =
-    projections.every(({ halted }) => halted === null) &&
-    relays.every(({ halted }) => halted === null) &&
-    !stalled.includes(true)
-  return { healthy, projections, relays: [...relays], dead_letters: events, parked_messages: messages }
+  const processes = yield* readProcesses(sql)
+  const subscriptions = yield* readSubscriptions(sql)
+  const unpublished = yield* readUnpublished(sql, targets)
+  const { notices, problems }: Findings = findingsOf({
+    maxAgeMs,
+    partitions: projections,
+    relays,
+    configured: targets,
+    processes,
+    subscriptions,
+    unpublished
+  })
+  return {
+    healthy: problems.length === 0,
+    problems,
+    notices,
+    max_age_ms: maxAgeMs,
+    projections,
+    relays,
+    dead_letters: events,
+    parked_messages: messages,
+    subscriptions,
+    processes: processes.map(processStatusOf)
+  }
 })

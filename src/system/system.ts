@@ -4,7 +4,9 @@ import * as Layer from "effect/Layer"
 import { Log } from "../log/log.ts"
 import type { Application } from "../model/application.ts"
 import type { Projection } from "../model/projection.ts"
+import { CurrentFailures } from "../monitor/ongoing-failures.ts"
 import { migrate } from "../postgres/client/migrate.ts"
+import { storeSkipped } from "../postgres/relay/lag.ts"
 import { makeNotifier } from "../postgres/relay/notify.ts"
 import * as PostgresRelay from "../postgres/relay/to-log.ts"
 import * as PostgresStore from "../postgres/store/store.ts"
@@ -15,7 +17,9 @@ import { Store } from "../runner/store.ts"
 import type { Database } from "./database.ts"
 import type { Observed } from "./observed.ts"
 import { openLog } from "./open-log.ts"
-import { openRelays, targetNames } from "./open-relays.ts"
+import { measuredRelay, measuredStore } from "./measured.ts"
+import { openRelays, skippedTopics, targetNames } from "./open-relays.ts"
+import { Presence } from "./presence.ts"
 import { assertReady, specsOf, startsOf } from "./topics.ts"
 
 /** The parts of a system that are open. `targets` has the names of all relay targets, whichever process runs their relays. */
@@ -25,6 +29,8 @@ export interface System extends Observed {
   readonly store: Store["Service"]
   /** The targets whose relays this process runs. */
   readonly relays: ReadonlyArray<RelayTarget>
+  /** This process among those of the system. */
+  readonly presence: Presence
 }
 
 /** How to open a system. */
@@ -54,35 +60,47 @@ export const openSystem = Effect.fnUntraced(function* (
   yield* migrate(sql)
   const specs = specsOf(application, on)
   if (on === "PostgreSQL" || makesTopics) yield* log.declare(specs)
+  for (const target of targets) yield* storeSkipped(sql, target, skippedTopics(application, target))
+  const presence = new Presence()
+  yield* presence.announce(sql)
   const relays = relaysHere ? yield* openRelays(application, sql, opened) : []
   const signal = () => {
     for (const target of relays) target.signal()
   }
-  const store = PostgresStore.make(sql, { published: relaysHere ? signal : makeNotifier(sql) })
+  const published = relaysHere ? signal : makeNotifier(sql)
+  const store = measuredStore(PostgresStore.make(sql, { published, processId: presence.id }), presence.failures)
   const starts = yield* startsOf(application, log)
   yield* store.prepare(
     application.projections.map(({ projection }) => projection),
     (name) => specs.find((spec) => spec.name === name)?.partitions ?? 1,
     (name, partition) => starts.get(name)?.[partition] ?? 0
   )
-  return { application, database, log, store, targets, relays } satisfies System
+  const measured = relays.map((target) => measuredRelay(target, presence.failures))
+  return { application, database, log, store, targets, relays: measured, presence } satisfies System
 })
 
 /** Runs every projection of the application, until interrupted. */
-export const runProjections = ({ application, log, store }: System): Effect.Effect<void> => {
+export const runProjections = ({ application, log, presence, store }: System): Effect.Effect<void> => {
   const lookupTables: Runner.LookupTables = new Map()
   const services = (application.services ?? Layer.empty) as Layer.Layer<unknown>
   const runs = application.projections.map(({ projection }) => Runner.run(projection as Projection.Any, lookupTables))
-  return Effect.all(runs, { concurrency: "unbounded", discard: true }).pipe(
+  const running = Effect.all(runs, { concurrency: "unbounded", discard: true }).pipe(
     Effect.provideService(Log, log),
     Effect.provideService(Store, store),
+    Effect.provideService(CurrentFailures, presence.failures),
     Effect.provide(services)
   ) as Effect.Effect<void>
+  const projections = application.projections.map(({ projection: { name, version } }) => `${name}_v${version}`)
+  return presence.during("projections", { projections }, running)
 }
 
 /** Runs the relays, and deletes from the outbox what every target has, until interrupted. */
-export const runRelay = ({ database, relays, targets }: System) =>
-  Effect.all(
-    [...relays.map((target) => Relay.run(target)), Relay.collect(PostgresRelay.collect(database.sql, { targets }))],
-    { concurrency: "unbounded", discard: true }
+export const runRelay = ({ database, presence, relays, targets }: System) =>
+  presence.during(
+    "relay",
+    { targets: relays.map(({ name }) => name) },
+    Effect.all(
+      [...relays.map((target) => Relay.run(target)), Relay.collect(PostgresRelay.collect(database.sql, { targets }))],
+      { concurrency: "unbounded", discard: true }
+    )
   )

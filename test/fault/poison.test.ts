@@ -20,7 +20,7 @@ beforeAll(async () => {
 })
 afterAll(() => Effect.runPromise(Scope.close(scope, Exit.void)))
 
-const statusOf = ({ log, sql }: Engine) => readStatus(sql, log, ["embedded"])
+const statusOf = ({ log, sql }: Engine) => readStatus({ sql, log, targets: ["embedded"] })
 
 const test = (
   name: string,

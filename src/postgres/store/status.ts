@@ -1,7 +1,6 @@
 // The queries of the status, and of the counts that commands print. They change nothing.
 import type * as Effect from "effect/Effect"
 import { query, type Sql, type SqlError } from "../client/client.ts"
-import { arrayOf } from "../client/columns.ts"
 
 /** A projection's partition as the database has it. Names of fields are those that `status` prints. */
 export interface PartitionRow {
@@ -17,14 +16,13 @@ export interface PartitionRow {
   readonly mode: string
   /** Why the partition is halted, as its runner recorded it; null if it is not. */
   readonly halted: string | null
-  /** Whether nothing was committed for as long as was asked. */
-  readonly quiet: boolean
-}
-/** How many messages a relay target lacks, and why any of its streams are halted. */
-export interface RelayRow {
-  readonly target: string
-  readonly lag: number
-  readonly halted: string | null
+  /** Why it is tried again, for how many milliseconds it has been; null if it is not. */
+  readonly waiting: string | null
+  readonly waiting_ms: number | null
+  /** The process that made the last claim; null if none did, or a process of an earlier release. */
+  readonly claimed_by: string | null
+  /** How long ago the last commit was, in milliseconds of the server's clock; null if there was none. */
+  readonly committed_ms: number | null
 }
 /** Dead letters that are open: neither retried nor discarded. */
 export interface OpenDeadLetters {
@@ -34,32 +32,47 @@ export interface OpenDeadLetters {
   readonly messages: number
 }
 
-/** Every partition of every projection. `quietMs`: a partition without a commit for that long, in milliseconds, is quiet. */
-export const readPartitions = (sql: Sql, quietMs: number): Effect.Effect<ReadonlyArray<PartitionRow>, SqlError> =>
+/** Every partition of every projection. */
+export const readPartitions = (sql: Sql): Effect.Effect<ReadonlyArray<PartitionRow>, SqlError> =>
   query(
     "read positions",
     () => sql<Array<PartitionRow>>`
       select g.projection as name, g.version, g.topic, g.partition, g.next_position as position, g.epoch, g.stream_time, g.mode, g.halted,
-        coalesce(g.committed_at, 'epoch') < now() - ${quietMs}::float8 * interval '1 millisecond' as quiet
+        g.waiting, round(extract(epoch from clock_timestamp() - g.waiting_since) * 1000)::float8 as waiting_ms,
+        g.claimed_by, round(extract(epoch from clock_timestamp() - g.committed_at) * 1000)::float8 as committed_ms
       from millrace.progress g order by 1, 2, 3, 4`
   )
 
-/** Every target, ordered by name. A target without positions lacks all messages. */
-export const readRelays = (
-  sql: Sql,
-  targets: ReadonlyArray<string>
-): Effect.Effect<ReadonlyArray<RelayRow>, SqlError> =>
+/** The server's clock, epoch milliseconds. */
+export const readClock = (sql: Sql): Effect.Effect<number, SqlError> =>
+  query("read the database's clock", async () => {
+    const [row] = await sql<Array<{ readonly now: number }>>`
+      select (extract(epoch from clock_timestamp()) * 1000)::float8 as now`
+    return row!.now
+  })
+
+/** How many dead letters there are, by what they belong to and by their status. */
+export interface DeadLetterCount {
+  /** A projection, `<name>_v<version>`, or a relay target. */
+  readonly of: string
+  readonly status: string
+  readonly count: number
+}
+/** Counts dead letters of projections that are parked, skipped or being retried. */
+export const countByProjection = (sql: Sql): Effect.Effect<ReadonlyArray<DeadLetterCount>, SqlError> =>
   query(
-    "read relays",
-    () => sql<Array<RelayRow>>`
-      select target, coalesce(sum(greatest(lag, 0)), 0)::int8 as lag, string_agg(distinct halted, '; ') as halted from (
-        select t.target, (select max(o.outbox_seq) from millrace.progress o where o.projection = s.projection
-            and o.topic = s.topic and o.partition = s.partition) - coalesce(r.seq, 0) as lag, r.halted
-        from unnest(${arrayOf(targets)}::text[]) as t(target)
-        cross join (select distinct projection, topic, partition from millrace.progress) s
-        left join millrace.relay_position r on r.target = t.target and r.projection = s.projection and r.source = s.topic
-          and r.partition = s.partition
-      ) streams group by target order by target`
+    "count dead letters by projection",
+    () => sql<Array<DeadLetterCount>>`
+      select projection || '_v' || version as of, status, count(*) as count from millrace.dead_letters
+      where status in ('parked', 'skipped', 'retrying') group by 1, 2 order by 1, 2`
+  )
+/** Counts messages that relays parked and that are open. */
+export const countByTarget = (sql: Sql): Effect.Effect<ReadonlyArray<DeadLetterCount>, SqlError> =>
+  query(
+    "count dead letters by relay",
+    () => sql<Array<DeadLetterCount>>`
+      select target as of, status, count(*) as count from millrace.relay_parked
+      where status in ('parked', 'retrying') group by 1, 2 order by 1, 2`
   )
 
 /** Counts open dead letters. */

@@ -31,6 +31,8 @@ import { blameOf, query, type SqlError } from "../client/errors.ts"
 export interface PostgresStoreOptions {
   /** Called after a commit that published messages, to wake relays of the same process. */
   readonly published?: () => void
+  /** The id of this process, which claims store: a UUID. */
+  readonly processId?: string
 }
 
 // an arbitrary number that other programs are unlikely to use
@@ -71,7 +73,11 @@ export const make = (sql: Sql, options: PostgresStoreOptions = {}): Store["Servi
   return Store.of({
     prepare: (projections, partitionsOf, startOf = () => 0) => prepare(sql, projections, { partitionsOf, startOf }),
     claim: (projection, topic, partition, generation, identity) =>
-      claim(sql, { projection: projection.name, version: projection.version, topic, partition }, generation, identity),
+      claim(
+        sql,
+        { projection: projection.name, version: projection.version, topic, partition },
+        { generation, identity, processId: options.processId }
+      ),
     commit: (projection, held, changes) =>
       commit(sql, committerOf(committers, sql, projection), held, changes, options),
     readRows: (projection, target, keys) => rows(sql, projection, target.name, keys),
@@ -219,11 +225,17 @@ interface ProgressRow {
   readonly newest_seen: number | null
 }
 
+/** What a claim stores: the assignment's generation, the topic's identity, and which process claims. */
+interface ClaimRequest {
+  readonly generation: number
+  readonly identity: string | undefined
+  readonly processId: string | undefined
+}
+
 const claim = Effect.fnUntraced(function* (
   sql: Sql,
   at: ProjectionPartition,
-  generation: number,
-  identity: string | undefined
+  { generation, identity, processId }: ClaimRequest
 ) {
   const what = `${at.projection} ${at.topic}/${at.partition}`
   // a suspended client can hold the row's lock forever, and no timeout of the server releases it: wait 2 s, then end its backend
@@ -232,7 +244,7 @@ const claim = Effect.fnUntraced(function* (
     () =>
       sql<Array<ProgressRow>>`with patience as materialized (select set_config('lock_timeout', '2s', true) as set)
       update millrace.progress p set epoch = epoch + 1, generation = ${generation}, incarnation = gen_random_uuid(),
-        topic_identity = coalesce(topic_identity, ${identity ?? null}::text)
+        topic_identity = coalesce(topic_identity, ${identity ?? null}::text), claimed_by = ${processId ?? null}::uuid
       from patience where patience.set is not null and ${isAt(sql, at)} and generation <= ${generation}
       returning incarnation, epoch, generation, commit_no, next_position, fingerprint, topic_identity, stream_time, outbox_seq, mode,
         seen_chunk, seen_fill, failing, (select max(s.max_time) from millrace.seen s where s.projection = p.projection and s.version = p.version

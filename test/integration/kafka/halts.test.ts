@@ -52,7 +52,7 @@ const applicationOf = () => {
 }
 const range = (from: number, to: number) => Array.from({ length: to - from }, (_, i) => from + i)
 
-const statusOf = ({ log, sql }: Engine) => readStatus(sql, log, [])
+const statusOf = ({ log, sql }: Engine) => readStatus({ sql, log, targets: [] })
 /** Waits until the only partition is halted, and returns why. */
 const halted = Effect.fnUntraced(function* (on: Engine) {
   while (true) {

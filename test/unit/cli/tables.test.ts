@@ -1,15 +1,55 @@
 // How commands print things for people.
 import { assert, test } from "vitest"
 import { statusTable } from "../../../src/cli/tables.ts"
+import type { Status } from "../../../src/system/status.ts"
+
+const status: Status = {
+  healthy: true,
+  problems: [],
+  notices: [],
+  max_age_ms: 60_000,
+  projections: [],
+  relays: [{ target: "pulsar", lag: 0, oldest_ms: null, halted: null, halted_streams: 0, moved_ms: null }],
+  dead_letters: 0,
+  parked_messages: 0,
+  subscriptions: [],
+  processes: []
+}
 
 test("the status counts dead letters of projections and of relays, and names the command that lists them", () => {
-  const status = { healthy: true, projections: [], relays: [{ target: "pulsar", lag: 0, halted: null }] }
   assert.include(
     statusTable({ ...status, dead_letters: 2, parked_messages: 3 }),
     "\nrelay to pulsar: 0 messages behind\ndead letters of projections: 2, of relays: 3; millrace dlq list shows them\nhealthy"
   )
+  assert.include(statusTable(status), "\ndead letters of projections: 0, of relays: 0\nhealthy")
+})
+test("the status ends with each problem and note, what to do about it, and whether the system is healthy", () => {
+  const [relay] = status.relays
+  const text = statusTable({
+    ...status,
+    healthy: false,
+    relays: [{ ...relay!, lag: 92_866, oldest_ms: 7_500_000 }],
+    problems: [{ kind: "not_running", what: "relay to pulsar", message: "no process runs it", try: "millrace start" }],
+    notices: [{ kind: "behind", what: "projection a v2 (follower)", message: "1 record waits", try: null }]
+  })
+  assert.include(text, "relay to pulsar: 92866 messages behind, the oldest for 2 h 5 min\n")
   assert.include(
-    statusTable({ ...status, dead_letters: 0, parked_messages: 0 }),
-    "\ndead letters of projections: 0, of relays: 0\nhealthy"
+    text,
+    "\nproblem: relay to pulsar: no process runs it\n  try: millrace start\nnote: projection a v2 (follower): 1 record waits\nnot healthy"
+  )
+})
+test("the status lists the processes, when one that died was last seen, and what they try again", () => {
+  const one = { id: "1", host: "a", pid: 7, roles: ["relay"], projections: [], relays: ["kafka"], started_ms: 1 }
+  const failing = [{ what: "relay to kafka", reason: "no broker answers", since_ms: 61_000 }]
+  const text = statusTable({
+    ...status,
+    processes: [
+      { ...one, seen_ms: 900, running: true, failing },
+      { ...one, pid: 8, seen_ms: 120_000, running: false, failing: [] }
+    ]
+  })
+  assert.include(
+    text,
+    "process 7 on a: relay, running\n  tries again for 1 min 1 s: relay to kafka: no broker answers\nprocess 8 on a: relay, last seen 2 min ago\n"
   )
 })

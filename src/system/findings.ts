@@ -1,0 +1,351 @@
+// Judges a system's facts: what keeps it from being healthy, who is missing, what is tried again and what needs a person. Pure: no I/O.
+import type { ProcessRow } from "../postgres/store/processes.ts"
+import type { SubscriptionRow } from "../postgres/subscription/lag.ts"
+import { projectionSubject, relaySubject } from "../monitor/ongoing-failures.ts"
+
+/**
+ * What is wrong.
+ * - `nothing_runs`: no process of the system runs.
+ * - `not_running`: no process runs this projection or relay, or none has claimed these partitions.
+ * - `behind`: it is processed, but the oldest record or message has waited for too long.
+ * - `stuck`: a process has it, and nothing moves.
+ * - `trying_again`: it fails, and continues by itself once the cause is gone.
+ * - `needs_a_person`: it is halted.
+ * - `not_published`: no relay publishes the topic.
+ * - `no_consumer`: messages of a subscription wait, and no consumer is connected.
+ */
+export type FindingKind =
+  | "nothing_runs"
+  | "not_running"
+  | "behind"
+  | "stuck"
+  | "trying_again"
+  | "needs_a_person"
+  | "not_published"
+  | "no_consumer"
+/** Something that a person should know. Names of fields are those that `status --json` prints. */
+export interface Finding {
+  readonly kind: FindingKind
+  /** What it is about, such as `projection alerts v1` or `relay to kafka`. */
+  readonly what: string
+  readonly message: string
+  /** What to do; null if nothing has to be done. */
+  readonly try: string | null
+}
+/** Problems make the system unhealthy; notices do not. */
+export interface Findings {
+  readonly problems: ReadonlyArray<Finding>
+  readonly notices: ReadonlyArray<Finding>
+}
+
+/** What is known of a partition of a projection. Ages are in milliseconds. */
+export interface PartitionFacts {
+  readonly name: string
+  readonly version: number
+  readonly topic: string
+  readonly partition: number
+  readonly mode: string
+  readonly lag: number
+  readonly halted: string | null
+  /** Why it is tried again, and for how long it has been. */
+  readonly waiting: string | null
+  readonly waiting_ms: number | null
+  readonly claimed_by: string | null
+  readonly committed_ms: number | null
+  /** Of the oldest record that is not processed; null if there is none. */
+  readonly oldest_ms: number | null
+}
+/** What is known of a relay. */
+export interface RelayFacts {
+  readonly target: string
+  readonly lag: number
+  readonly oldest_ms: number | null
+  readonly halted: string | null
+  readonly moved_ms: number | null
+}
+/** Everything that is judged. */
+export interface Facts {
+  /** A record or a message that waits for longer makes the system unhealthy, in milliseconds. */
+  readonly maxAgeMs: number
+  readonly partitions: ReadonlyArray<PartitionFacts>
+  readonly relays: ReadonlyArray<RelayFacts>
+  /** The targets that the environment configures. */
+  readonly configured: ReadonlyArray<string>
+  readonly processes: ReadonlyArray<ProcessRow>
+  readonly subscriptions: ReadonlyArray<SubscriptionRow>
+  /** Topics that no relay publishes. */
+  readonly unpublished: ReadonlyArray<string>
+}
+
+/** A process that has not written its row for so long is taken for dead, in milliseconds. It writes every 5 seconds. */
+export const aliveMs = 20_000
+/** Whether a process runs. */
+export const isAlive = ({ seenMs }: ProcessRow): boolean => seenMs <= aliveMs
+
+/** A duration for people: `45 s`, `5 min`, `2 h 5 min`, `3 d 4 h`. */
+export const durationText = (ms: number): string => {
+  const seconds = Math.max(0, Math.round(ms / 1000))
+  const [minutes, hours, days] = [60, 3_600, 86_400].map((size) => Math.floor(seconds / size)) as [
+    number,
+    number,
+    number
+  ]
+  const and = (rest: number, unit: string) => (rest === 0 ? "" : ` ${rest} ${unit}`)
+  if (days > 0) return `${days} d${and(hours % 24, "h")}`
+  if (hours > 0) return `${hours} h${and(minutes % 60, "min")}`
+  return minutes > 0 ? `${minutes} min${and(seconds % 60, "s")}` : `${seconds} s`
+}
+const amount = (count: number, noun: string) => `${count} ${noun}${count === 1 ? "" : "s"}`
+const processText = ({ host, pid }: ProcessRow) => `process ${pid} on ${host}`
+/** Numbers of partitions, the first twenty by name. */
+const partitionsText = (partitions: ReadonlyArray<number>) => {
+  const shown = partitions
+    .toSorted((a, b) => a - b)
+    .slice(0, 20)
+    .join(", ")
+  const more = partitions.length > 20 ? ` and ${partitions.length - 20} more` : ""
+  return `partition${partitions.length === 1 ? "" : "s"} ${shown}${more}`
+}
+const oldestOf = (ages: ReadonlyArray<number | null>): number =>
+  ages.reduce<number>((oldest, age) => Math.max(oldest, age ?? 0), 0)
+
+/** Which process did it last, if one that died did. */
+const lastText = (gone: ProcessRow | undefined) =>
+  gone === undefined ? "" : `; ${processText(gone)} did, and was last seen ${durationText(gone.seenMs)} ago`
+
+/** What was found, and whether it makes the system unhealthy. */
+interface Judged extends Finding {
+  readonly isProblem: boolean
+}
+const startProjections = "millrace start --roles projections"
+const mendHalted =
+  "remove the cause; the process tries again within a minute. If it does not continue then, restart the process"
+const startRelay = "millrace start --roles relay"
+
+/** One version of a projection over one topic, and the processes that run it. */
+interface ProjectionView {
+  readonly facts: Facts
+  readonly what: string
+  readonly topic: string
+  /** Whether it is the live version: what keeps another one back is no fault of the system, but must not pass unseen. */
+  readonly isLive: boolean
+  readonly partitions: ReadonlyArray<PartitionFacts>
+  readonly running: ReadonlyArray<ProcessRow>
+  /** A process that ran it and died. */
+  readonly gone: ProcessRow | undefined
+  /** What a running process tries again at the partition; what one noted that died is over. */
+  readonly failureOf: (one: PartitionFacts) => { readonly reason: string; readonly sinceMs: number } | undefined
+}
+const viewOf = (facts: Facts, partitions: ReadonlyArray<PartitionFacts>): ProjectionView => {
+  const [{ mode, name, topic, version }] = partitions as readonly [PartitionFacts, ...ReadonlyArray<PartitionFacts>]
+  const isLive = mode === "live"
+  const runs = facts.processes.filter(({ projections }) => projections.includes(`${name}_v${version}`))
+  const running = runs.filter(isAlive)
+  const subject = { projection: name, version, topic }
+  return {
+    facts,
+    what: `projection ${name} v${version}${isLive ? "" : ` (${mode})`}`,
+    topic,
+    isLive,
+    partitions,
+    running,
+    gone: runs.find((one) => !isAlive(one)),
+    failureOf: ({ partition, waiting, waiting_ms }) => {
+      if (waiting !== null && running.length > 0) return { reason: waiting, sinceMs: waiting_ms ?? 0 }
+      const [own, all] = [projectionSubject({ ...subject, partition }), projectionSubject(subject)]
+      return running.flatMap(({ failing }) => failing).find(({ what }) => what === own || what === all)
+    }
+  }
+}
+const numbersOf = (list: ReadonlyArray<PartitionFacts>) => partitionsText(list.map(({ partition }) => partition))
+const oldestIn = (list: ReadonlyArray<PartitionFacts>) => oldestOf(list.map(({ oldest_ms }) => oldest_ms))
+const waitingIn = (topic: string, list: ReadonlyArray<PartitionFacts>) => {
+  const lag = list.reduce((sum, one) => sum + one.lag, 0)
+  return `${amount(lag, "record")} of ${topic} wait${lag === 1 ? "s" : ""}, the oldest for ${durationText(oldestIn(list))}`
+}
+
+/** The partitions that are halted, by the reason. */
+const judgeHalted = ({ isLive, partitions, topic, what }: ProjectionView): ReadonlyArray<Judged> => {
+  const halted = partitions.filter((one) => one.halted !== null)
+  return [...Map.groupBy(halted, (one) => one.halted)].map(([reason, list]) => ({
+    kind: "needs_a_person",
+    what,
+    message: `${numbersOf(list)} of ${topic} halted: ${reason}`,
+    try: mendHalted,
+    isProblem: isLive
+  }))
+}
+/** The partitions that fail and are tried again, by the reason. */
+const judgeRetried = ({ facts, failureOf, isLive, partitions, topic, what }: ProjectionView): ReadonlyArray<Judged> => {
+  const retried = partitions.filter((one) => one.halted === null && failureOf(one) !== undefined)
+  return [...Map.groupBy(retried, (one) => failureOf(one)!.reason)].map(([reason, list]) => {
+    const since = oldestOf(list.map((one) => failureOf(one)!.sinceMs))
+    const [fails, are] = list.length === 1 ? ["fails", "is"] : ["fail", "are"]
+    const message =
+      `${numbersOf(list)} of ${topic} ${fails} for ${durationText(since)} and ${are} tried again: ${reason}` +
+      (list.some(({ lag }) => lag > 0) ? `; ${waitingIn(topic, list)}` : "")
+    const isProblem = isLive && (since > facts.maxAgeMs || oldestIn(list) > facts.maxAgeMs)
+    return { kind: "trying_again", what, message, try: null, isProblem }
+  })
+}
+/** The partitions whose oldest record is too old, although nothing is known to fail. */
+const judgeLate = (view: ProjectionView): ReadonlyArray<Judged> => {
+  const { facts, failureOf, gone, isLive, partitions, running, topic, what } = view
+  const { maxAgeMs } = facts
+  const late = partitions.filter(
+    (one) => one.halted === null && failureOf(one) === undefined && (one.oldest_ms ?? 0) > maxAgeMs
+  )
+  const found: Array<Judged> = []
+  const add = (kind: FindingKind, list: ReadonlyArray<PartitionFacts>, message: string, advice: string) => {
+    if (list.length > 0) found.push({ kind, what, message, try: advice, isProblem: isLive })
+  }
+  if (running.length === 0) {
+    const message = `no process runs it${lastText(gone)}; ${waitingIn(topic, late)}`
+    add("not_running", late, message, startProjections)
+    return found
+  }
+  const holder = ({ claimed_by }: PartitionFacts) => running.find(({ id }) => id === claimed_by)
+  const moves = ({ committed_ms }: PartitionFacts) => committed_ms !== null && committed_ms <= maxAgeMs
+  const unclaimed = late.filter((one) => holder(one) === undefined)
+  const last = facts.processes.find((one) => !isAlive(one) && one.id === unclaimed[0]?.claimed_by)
+  add(
+    "not_running",
+    unclaimed,
+    `no process holds ${numbersOf(unclaimed)} of ${topic}${lastText(last)}; ${waitingIn(topic, unclaimed)}; ` +
+      `running: ${running.slice(0, 3).map(processText).join(", ")}`,
+    `restart a process that runs the projection, or start another: ${startProjections}`
+  )
+  const behind = late.filter((one) => holder(one) !== undefined && moves(one))
+  add(
+    "behind",
+    behind,
+    `${waitingIn(topic, behind)}; ${numbersOf(behind)} ${behind.length === 1 ? "is" : "are"} processed, but not fast enough or not for long enough yet`,
+    `wait, or start more processes: ${startProjections}`
+  )
+  const stuck = late.filter((one) => holder(one) !== undefined && !moves(one))
+  for (const [owner, list] of Map.groupBy(stuck, (one) => holder(one)!)) {
+    const committed = list[0]!.committed_ms
+    const since = committed === null ? "nothing yet" : `nothing for ${durationText(committed)}`
+    add(
+      "stuck",
+      list,
+      `${processText(owner)} holds ${numbersOf(list)} of ${topic} and has committed ${since}: a handler does not end, or a batch takes too long; ${waitingIn(topic, list)}`,
+      "look at what the handler waits for, then restart that process"
+    )
+  }
+  return found
+}
+const judgeProjection = (facts: Facts, partitions: ReadonlyArray<PartitionFacts>): ReadonlyArray<Judged> => {
+  const view = viewOf(facts, partitions)
+  return [...judgeHalted(view), ...judgeRetried(view), ...judgeLate(view)]
+}
+
+/** Judges one relay. */
+const judgeRelay = (
+  { configured, maxAgeMs, processes }: Facts,
+  { halted, lag, moved_ms, oldest_ms, target }: RelayFacts
+): ReadonlyArray<Judged> => {
+  const what = `relay to ${target}`
+  const runs = ({ targets }: ProcessRow) => targets.includes(target)
+  const running = processes.filter((one) => isAlive(one) && runs(one))
+  const found: Array<Judged> = []
+  const waiting = `${amount(lag, "message")} wait${lag === 1 ? "s" : ""}, the oldest for ${durationText(oldest_ms ?? 0)}`
+  if (!configured.includes(target) && running.length === 0) {
+    if (lag > 0) {
+      const message = `it is not configured here and no process runs it; ${waiting}, and the outbox keeps what follows its positions`
+      const advice = `configure it and start a relay; or, if it was given up, delete its rows from millrace.relay_position`
+      found.push({ kind: "not_running", what, message, try: advice, isProblem: false })
+    }
+    return found
+  }
+  if (halted !== null)
+    found.push({
+      kind: "needs_a_person",
+      what,
+      message: `it is halted: ${halted}`,
+      try: "remove the cause; the relay tries again by itself",
+      isProblem: true
+    })
+  const isLate = (oldest_ms ?? 0) > maxAgeMs
+  const failure = running.flatMap(({ failing }) => failing).find((one) => one.what === relaySubject(target))
+  if (failure !== undefined) {
+    const isProblem = isLate || failure.sinceMs > maxAgeMs
+    const message = `it fails for ${durationText(failure.sinceMs)} and is tried again: ${failure.reason}; ${amount(lag, "message")} wait${lag === 1 ? "s" : ""}`
+    found.push({ kind: "trying_again", what, message, try: null, isProblem })
+    return found
+  }
+  if (!isLate) return found
+  if (running.length === 0) {
+    const gone = processes.find((one) => !isAlive(one) && runs(one))
+    const message = `no process runs it${lastText(gone)}; ${waiting}`
+    found.push({ kind: "not_running", what, message, try: startRelay, isProblem: true })
+  } else if (halted === null) {
+    const moves = moved_ms !== null && moved_ms <= maxAgeMs
+    const names = running.slice(0, 3).map(processText).join(", ")
+    const message = moves
+      ? `${waiting}; it publishes, but not fast enough or not for long enough yet`
+      : `${names} run${running.length === 1 ? "s" : ""} it and nothing was published ${moved_ms === null ? "yet" : `for ${durationText(moved_ms)}`}; ${waiting}`
+    const advice = moves ? "wait, or give the relay more lanes" : "look at that process's log, then restart it"
+    found.push({ kind: moves ? "behind" : "stuck", what, message, try: advice, isProblem: true })
+  }
+  return found
+}
+
+const judgeSubscription = ({ consumed, subscription, topic, undelivered }: SubscriptionRow): ReadonlyArray<Judged> =>
+  consumed || undelivered === 0
+    ? []
+    : [
+        {
+          kind: "no_consumer",
+          what: `subscription ${subscription} of ${topic}`,
+          // whether somebody reads them is not the system's affair, so it stays healthy
+          message: `${amount(undelivered, "message")} wait${undelivered === 1 ? "s" : ""} and no consumer is connected`,
+          try: "start its consumer",
+          isProblem: false
+        }
+      ]
+
+const judgeNothingRuns = ({ partitions, processes, relays }: Facts): ReadonlyArray<Judged> => {
+  if (processes.some(isAlive)) return []
+  const records = partitions.filter(({ mode }) => mode === "live").reduce((sum, { lag }) => sum + lag, 0)
+  const messages = relays.reduce((sum, { lag }) => sum + lag, 0)
+  const work = [
+    ...(records > 0 ? [`${amount(records, "record")} to process`] : []),
+    ...(messages > 0 ? [`${amount(messages, "message")} to publish`] : [])
+  ]
+  const message = `no process of the system runs${lastText(processes[0]).replace(" did, and was", " was")}; ${
+    work.length === 0 ? "nothing waits" : `waiting: ${work.join(", ")}`
+  }`
+  return [
+    {
+      kind: "nothing_runs",
+      what: "system",
+      message,
+      try: "millrace start, or millrace dev",
+      isProblem: work.length > 0
+    }
+  ]
+}
+
+/** Judges the facts. */
+export const findingsOf = (facts: Facts): Findings => {
+  const projections = Map.groupBy(facts.partitions, ({ name, topic, version }) => `${name} ${version} ${topic}`)
+  const judged: ReadonlyArray<Judged> = [
+    ...judgeNothingRuns(facts),
+    ...[...projections.values()].flatMap((partitions) => judgeProjection(facts, partitions)),
+    ...facts.relays.flatMap((relay) => judgeRelay(facts, relay)),
+    ...facts.unpublished.map((topic) => ({
+      kind: "not_published" as const,
+      what: `topic ${topic}`,
+      message: "it goes to Pulsar alone, and no relay to Pulsar is configured: what is published to it reaches nobody",
+      try: "set MILLRACE_PULSAR_URL for the processes that run the relay, or declare the topic with another `to`",
+      isProblem: false
+    })),
+    ...facts.subscriptions.flatMap(judgeSubscription)
+  ]
+  const without = ({ isProblem: _, ...finding }: Judged): Finding => finding
+  return {
+    problems: judged.filter(({ isProblem }) => isProblem).map(without),
+    notices: judged.filter(({ isProblem }) => !isProblem).map(without)
+  }
+}

@@ -1,0 +1,76 @@
+// Counts what a process's projections and relays do, as metrics, and notes what they try again.
+import * as Effect from "effect/Effect"
+import * as Metric from "effect/Metric"
+import { type OngoingFailures, projectionSubject, relaySubject } from "../monitor/ongoing-failures.ts"
+import type { RelayTarget } from "../relay/target.ts"
+import { Store } from "../runner/store.ts"
+
+const counter = (name: string, description: string) => Metric.counter(name, { description, incremental: true })
+const duplicates = counter(
+  "millrace_projection_duplicates_total",
+  "Events that were ignored because they were duplicates"
+)
+const late = counter("millrace_projection_late_events_total", "Contributions of events that came too late for a window")
+const deadLetters = counter(
+  "millrace_projection_dead_letters_total",
+  "Events that failed and became dead letters, by status"
+)
+const commits = counter("millrace_projection_commits_total", "Batches that were committed")
+const commitFailures = counter(
+  "millrace_projection_failures_total",
+  "Commits and claims of partitions that failed, whether they are tried again or not"
+)
+const messages = counter("millrace_relay_messages_total", "Messages that this process published, by relay target")
+const relayFailures = counter(
+  "millrace_relay_failures_total",
+  "Rounds of a relay that failed and are tried again, by target"
+)
+
+const add = (metric: Metric.Counter<number>, attributes: Readonly<Record<string, string>>, number: number) =>
+  number === 0 ? Effect.void : Metric.update(Metric.withAttributes(metric, attributes), number)
+
+/** The store, which counts what is committed. A commit ends the failure of its partition. */
+export const measuredStore = (store: Store["Service"], failures: OngoingFailures): Store["Service"] =>
+  Store.of({
+    ...store,
+    claim: (projection, ...rest) =>
+      Effect.tapError(store.claim(projection, ...rest), () =>
+        add(commitFailures, { projection: `${projection.name}_v${projection.version}` }, 1)
+      ),
+    commit: (projection, claim, changes) => {
+      const attributes = { projection: `${projection.name}_v${projection.version}` }
+      return store.commit(projection, claim, changes).pipe(
+        Effect.tap(() =>
+          Effect.gen(function* () {
+            failures.clear(projectionSubject(claim))
+            yield* add(commits, attributes, 1)
+            yield* add(duplicates, attributes, changes.duplicates)
+            yield* add(late, attributes, changes.late.length)
+            for (const status of ["parked", "skipped"] as const) {
+              const number = changes.deadLetters.filter((one) => one.status === status).length
+              yield* add(deadLetters, { ...attributes, status }, number)
+            }
+          })
+        ),
+        Effect.tapError(() => add(commitFailures, attributes, 1))
+      )
+    }
+  })
+
+/** A relay target, which counts what is published and notes rounds that fail. */
+export const measuredRelay = (target: RelayTarget, failures: OngoingFailures): RelayTarget => {
+  const attributes = { target: target.name }
+  return {
+    ...target,
+    publish: target.publish.pipe(
+      Effect.tap((round) => {
+        failures.clear(relaySubject(target.name))
+        return add(messages, attributes, round.messages)
+      }),
+      Effect.tapError((error) => {
+        failures.report(relaySubject(target.name), error.reason)
+        return add(relayFailures, attributes, 1)
+      })
+    )
+  }
+}

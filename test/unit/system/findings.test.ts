@@ -1,0 +1,197 @@
+// What the status makes of the facts: what is a problem and what a notice, who is missing, and what to do.
+import { assert, describe, test } from "vitest"
+import {
+  durationText,
+  type Facts,
+  findingsOf,
+  type PartitionFacts,
+  type RelayFacts
+} from "../../../src/system/findings.ts"
+import type { ProcessRow } from "../../../src/postgres/store/processes.ts"
+
+const minute = 60_000
+const partition: PartitionFacts = {
+  name: "alerts",
+  version: 1,
+  topic: "events.v1",
+  partition: 0,
+  mode: "live",
+  lag: 0,
+  halted: null,
+  waiting: null,
+  waiting_ms: null,
+  claimed_by: "one",
+  committed_ms: 1_000,
+  oldest_ms: null
+}
+const relay: RelayFacts = { target: "kafka", lag: 0, oldest_ms: null, halted: null, moved_ms: null }
+const running: ProcessRow = {
+  id: "one",
+  host: "a",
+  pid: 7,
+  roles: ["projections", "relay"],
+  projections: ["alerts_v1"],
+  targets: ["kafka"],
+  failing: [],
+  startedMs: 3_600_000,
+  seenMs: 2_000
+}
+const facts: Facts = {
+  maxAgeMs: minute,
+  partitions: [partition],
+  relays: [relay],
+  configured: ["kafka"],
+  processes: [running],
+  subscriptions: [],
+  unpublished: []
+}
+const late = { lag: 5, oldest_ms: 5 * minute, committed_ms: 10 * minute }
+const kinds = (given: Partial<Facts>) => {
+  const { notices, problems } = findingsOf({ ...facts, ...given })
+  const named = (list: typeof problems) => list.map(({ kind, what }) => `${kind}: ${what}`)
+  return { problems: named(problems), notices: named(notices) }
+}
+const first = (given: Partial<Facts>) => findingsOf({ ...facts, ...given }).problems[0]!
+
+describe("the age decides, not the number", () => {
+  test("nothing waits: healthy, without a word", () => assert.deepEqual(kinds({}), { problems: [], notices: [] }))
+  test("a million records that wait for seconds are healthy; a single one that waits for minutes is not", () => {
+    const many = { ...partition, lag: 1_000_000, oldest_ms: 5_000 }
+    assert.deepEqual(kinds({ partitions: [many] }).problems, [])
+    const one = { ...partition, lag: 1, oldest_ms: minute + 1 }
+    assert.deepEqual(kinds({ partitions: [one] }).problems, ["behind: projection alerts v1"])
+    assert.deepEqual(kinds({ relays: [{ ...relay, lag: 1_000_000, oldest_ms: 5_000 }] }).problems, [])
+    assert.deepEqual(kinds({ relays: [{ ...relay, lag: 1, oldest_ms: minute + 1, moved_ms: 5 }] }).problems, [
+      "behind: relay to kafka"
+    ])
+  })
+  test("the threshold is the given one", () =>
+    assert.deepEqual(kinds({ maxAgeMs: 10 * minute, partitions: [{ ...partition, ...late }] }).problems, []))
+})
+
+describe("who is missing", () => {
+  test("a relay that no process runs is named, with what waits and the role to start", () => {
+    const processes = [{ ...running, targets: [], roles: ["projections"] }]
+    const relays = [{ ...relay, lag: 92_866, oldest_ms: 125 * minute }]
+    assert.deepEqual(findingsOf({ ...facts, processes, relays }).problems, [
+      {
+        kind: "not_running",
+        what: "relay to kafka",
+        message: "no process runs it; 92866 messages wait, the oldest for 2 h 5 min",
+        try: "millrace start --roles relay"
+      }
+    ])
+  })
+  test("a process that died is named with when it was last seen", () => {
+    const processes = [
+      { ...running, id: "two", pid: 8, projections: [] },
+      { ...running, seenMs: 3 * minute }
+    ]
+    const { message } = first({ processes, partitions: [{ ...partition, ...late }], relays: [] })
+    assert.strictEqual(
+      message,
+      "no process runs it; process 7 on a did, and was last seen 3 min ago; 5 records of events.v1 wait, the oldest for 5 min"
+    )
+  })
+  test("partitions that no running process has claimed are named, although the projection runs", () => {
+    const partitions = [
+      { ...partition, ...late, partition: 3, claimed_by: "gone" },
+      { ...partition, ...late, partition: 1, claimed_by: null }
+    ]
+    assert.match(first({ partitions }).message, /^no process holds partitions 1, 3 of events\.v1; 10 records/)
+  })
+  test("without any process waiting work is a problem at once, and no work is only noted", () => {
+    assert.deepEqual(kinds({ processes: [], partitions: [{ ...partition, lag: 1, oldest_ms: 10 }] }), {
+      problems: ["nothing_runs: system"],
+      notices: []
+    })
+    assert.deepEqual(kinds({ processes: [] }), { problems: [], notices: ["nothing_runs: system"] })
+  })
+  test("a topic that no relay publishes and a subscription without a consumer are noted", () => {
+    const subscription = { topic: "t", subscription: "s", undelivered: 4, unacknowledged: 0, consumed: false }
+    const given = { unpublished: ["alerts.v1"], subscriptions: [subscription, { ...subscription, consumed: true }] }
+    assert.deepEqual(kinds(given), {
+      problems: [],
+      notices: ["not_published: topic alerts.v1", "no_consumer: subscription s of t"]
+    })
+  })
+  test("a target that is not configured and that no process runs is noted as long as something waits for it", () => {
+    const gone = { ...relay, target: "pulsar", lag: 9, oldest_ms: 10 * minute }
+    assert.deepEqual(kinds({ relays: [gone] }), { problems: [], notices: ["not_running: relay to pulsar"] })
+    const runs = [{ ...running, targets: ["kafka", "pulsar"] }]
+    assert.deepEqual(kinds({ relays: [gone], processes: runs }).problems, ["stuck: relay to pulsar"])
+  })
+})
+
+describe("why work waits", () => {
+  test("a process that holds a partition and commits nothing is named as stuck", () => {
+    const { kind, message } = first({ partitions: [{ ...partition, ...late }] })
+    assert.strictEqual(kind, "stuck")
+    assert.match(message, /^process 7 on a holds partition 0 of events\.v1 and has committed nothing for 10 min: /)
+  })
+  test("what is tried again has the reason and since when, and is a problem only once it lasts", () => {
+    const failing = (sinceMs: number) => [
+      { ...running, failing: [{ what: "projection alerts_v1 events.v1/0", reason: "no broker answers", sinceMs }] }
+    ]
+    const one = { ...partition, lag: 5, oldest_ms: 5_000 }
+    assert.deepEqual(kinds({ partitions: [one], processes: failing(5_000) }), {
+      problems: [],
+      notices: ["trying_again: projection alerts v1"]
+    })
+    const { kind, message } = first({ partitions: [{ ...one, ...late }], processes: failing(2 * minute) })
+    assert.strictEqual(kind, "trying_again")
+    assert.strictEqual(
+      message,
+      "partition 0 of events.v1 fails for 2 min and is tried again: no broker answers; 5 records of events.v1 wait, the oldest for 5 min"
+    )
+  })
+  test("a relay that fails is tried again, with the reason", () => {
+    const processes = [{ ...running, failing: [{ what: "relay to kafka", reason: "refused", sinceMs: 90_000 }] }]
+    const { kind, message } = first({ processes, relays: [{ ...relay, lag: 2, oldest_ms: 90_000 }] })
+    assert.strictEqual(kind, "trying_again")
+    assert.strictEqual(message, "it fails for 1 min 30 s and is tried again: refused; 2 messages wait")
+  })
+  test("what is halted needs a person, at once, with the command that continues it; one reason is said once", () => {
+    const halted = { ...partition, halted: "the topic was recreated" }
+    const { problems } = findingsOf({ ...facts, partitions: [halted, { ...halted, partition: 1 }] })
+    assert.strictEqual(problems.length, 1)
+    assert.strictEqual(problems[0]!.kind, "needs_a_person")
+    assert.strictEqual(problems[0]!.message, "partitions 0, 1 of events.v1 halted: the topic was recreated")
+    assert.match(problems[0]!.try!, /restart the process/)
+    assert.deepEqual(kinds({ relays: [{ ...relay, halted: "a gap" }] }).problems, ["needs_a_person: relay to kafka"])
+  })
+  test("what a partition waits for comes from its row, unless no process runs that could try again", () => {
+    const waiting = { ...partition, ...late, waiting: "the disk is full", waiting_ms: 2 * minute }
+    const { kind, message } = first({ partitions: [waiting] })
+    assert.strictEqual(kind, "trying_again")
+    assert.match(message, /^partition 0 of events\.v1 fails for 2 min and is tried again: the disk is full; 5 records/)
+    assert.strictEqual(
+      first({ partitions: [waiting], processes: [{ ...running, projections: [] }] }).kind,
+      "not_running"
+    )
+  })
+})
+
+test("a follower is noted with the same reasons and never makes the system unhealthy", () => {
+  const follower = { ...partition, version: 2, mode: "follower" }
+  const partitions = [
+    { ...follower, ...late },
+    { ...follower, topic: "others.v1", halted: "x" }
+  ]
+  assert.deepEqual(kinds({ partitions: [partition, ...partitions] }), {
+    problems: [],
+    notices: ["not_running: projection alerts v2 (follower)", "needs_a_person: projection alerts v2 (follower)"]
+  })
+})
+
+test("durations are readable", () =>
+  assert.deepEqual([-5, 0, 59_400, 60_000, 61_000, 3_600_000, 90_000_000, 86_400_000].map(durationText), [
+    "0 s",
+    "0 s",
+    "59 s",
+    "1 min",
+    "1 min 1 s",
+    "1 h",
+    "1 d 1 h",
+    "1 d"
+  ]))
