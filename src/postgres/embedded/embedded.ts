@@ -8,10 +8,11 @@ import * as Exit from "effect/Exit"
 import type * as Scope from "effect/Scope"
 import postgres from "postgres"
 import { accountFor, findBinaries } from "./binaries.ts"
-import { initialise, name, own, passwordOf, pathsOf } from "./cluster.ts"
+import { ensureRoles, initialise, own, passwordOf, pathsOf } from "./cluster.ts"
 import { attemptIn, type EmbeddedError, failed, inUse, portInUse } from "./errors.ts"
 import { entryOf, type LockHolder, type LockKind, release, tryAcquire } from "./lock.ts"
 import { freePort, launch, type Postmaster, stopOrphan, trimLog } from "./postmaster.ts"
+import { name, reader, readerPassword } from "./roles.ts"
 
 export { EmbeddedError } from "./errors.ts"
 
@@ -24,8 +25,10 @@ export interface EmbeddedOptions {
 }
 /** A running server. */
 export interface EmbeddedServer {
-  /** The connection URL for any client, such as psql; it holds the password. */
+  /** The connection URL for any client, such as psql; it holds the password. Its role owns the database and is no superuser. */
   readonly url: string
+  /** The same for a role that can read every table and change nothing. */
+  readonly readerUrl: string
   readonly port: number
   /** The absolute path of the state directory. */
   readonly dataDir: string
@@ -40,6 +43,7 @@ interface StateFile {
   readonly holder: string
   readonly port: number
   readonly url: string
+  readonly reader_url: string
 }
 
 /**
@@ -98,8 +102,9 @@ const serve = Effect.fnUntraced(function* (state: string, kind: LockKind, wanted
   yield* attemptIn(state, () => stopOrphan(state))
   const initialised = yield* attemptIn(state, (signal) => initialise(state, context.binaries, context.account, signal))
   const port = yield* attemptIn(state, () => choosePort(state, wanted))
-  const url = `postgres://${name}:${passwordOf(state, context.account)}@127.0.0.1:${port}/${name}`
-  const record = { holder: entryOf(kind), port, url }
+  if (!initialised) yield* attemptIn(state, (signal) => ensureRoles(state, context.binaries, context.account, signal))
+  const { readerUrl, url } = urlsOf(passwordOf(state, context.account), port)
+  const record = { holder: entryOf(kind), port, url, reader_url: readerUrl }
   const server: { launched?: Promise<Postmaster> } = {}
   const run = (signal: AbortSignal) => (server.launched = launch({ ...context, port }, signal))
   // Registered before the launch: an interrupted launch ends by itself, and the lock is held until it has.
@@ -115,7 +120,12 @@ const serve = Effect.fnUntraced(function* (state: string, kind: LockKind, wanted
     Effect.forkScoped
   )
   const started = initialised ? ("initialised" as const) : ("restarted" as const)
-  return { url, port, dataDir: state, started, failed: Deferred.await(lost) } satisfies EmbeddedServer
+  return { url, readerUrl, port, dataDir: state, started, failed: Deferred.await(lost) } satisfies EmbeddedServer
+})
+
+const urlsOf = (password: string, port: number) => ({
+  url: `postgres://${name}:${password}@127.0.0.1:${port}/${name}`,
+  readerUrl: `postgres://${reader}:${readerPassword(password)}@127.0.0.1:${port}/${name}`
 })
 
 const choosePort = async (state: string, wanted: number): Promise<number> => {
@@ -206,8 +216,15 @@ const join = Effect.fnUntraced(function* (state: string, holder: LockHolder) {
     (sql) => Effect.promise(async () => sql?.end({ timeout: 0 }))
   )
   if (session === undefined) return undefined
-  const { port, url } = record
-  return { url, port, dataDir: state, started: "joined", failed: Deferred.await(ended) } satisfies EmbeddedServer
+  const { port, reader_url: readerUrl, url } = record
+  return {
+    url,
+    readerUrl,
+    port,
+    dataDir: state,
+    started: "joined",
+    failed: Deferred.await(ended)
+  } satisfies EmbeddedServer
 })
 
 const readRecord = (state: string): StateFile | undefined => {

@@ -130,7 +130,8 @@ const stopProcess = async (pid: number, running: () => boolean): Promise<void> =
  */
 export const stopOrphan = async (state: string): Promise<void> => {
   const { cluster } = pathsOf(state)
-  const pid = Number(pidFile(cluster)[0] ?? 0)
+  // a server in single-user mode writes its process id with a minus sign
+  const pid = Math.abs(Number(pidFile(cluster)[0] ?? 0))
   if (!(pid > 0)) return
   if (isServer(pid, cluster)) {
     await stopProcess(pid, () => isServer(pid, cluster))

@@ -1,6 +1,6 @@
 // The PostgreSQL client: its errors, its conversions of values, and transactions outside of which nothing is executed.
 import { spawnSync } from "node:child_process"
-import { chownSync, mkdtempSync, readFileSync, rmSync, statSync } from "node:fs"
+import { chownSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { afterAll, assert, beforeAll, describe, it } from "@effect/vitest"
@@ -119,8 +119,8 @@ describe("TLS", () => {
     )
     const { gid, uid } = statSync(cluster)
     for (const file of [certificate, key]) chownSync(file, uid, gid)
-    await sql`alter system set ssl = on`
-    await sql`select pg_reload_conf()`
+    writeFileSync(join(cluster, "postgresql.conf"), "\nssl = on\n", { flag: "a" })
+    process.kill(Number.parseInt(readFileSync(join(cluster, "postmaster.pid"), "utf8"), 10), "SIGHUP")
     // the server reloads its configuration a moment later
     while ((await encrypted("prefer")) !== true) await new Promise((resolve) => setTimeout(resolve, 20))
     assert.strictEqual(await encrypted("disable"), false)
