@@ -111,7 +111,19 @@ export const ensureRoles = async (
   const file = join(cluster, rolesFile)
   if (existsSync(file) && readFileSync(file, "utf8") === rolesVersion) return
   configure(state, account)
-  const give = (database: string) => giveRoles({ state, binaries, account, cluster, database, create: false }, signal)
+  const give = async (database: string) => {
+    const deadline = Date.now() + busyMs
+    for (;;) {
+      try {
+        return await giveRoles({ state, binaries, account, cluster, database, create: false }, signal)
+      } catch (error) {
+        // a server in single-user mode whose owner was killed ends by itself, because its input has ended
+        const busy = /lock file .* already exists|shared memory block .* is still in use/.test((error as Error).message)
+        if (!busy || Date.now() > deadline) throw error
+        await sleep(50, undefined, { signal })
+      }
+    }
+  }
   for (const database of databasesIn(await give("template1"))) await give(database)
   writeFileSync(file, rolesVersion, { mode: 0o600 })
   own(file, account)

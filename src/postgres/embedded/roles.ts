@@ -29,13 +29,15 @@ const withEffects =
 /**
  * The lines for PostgreSQL's single-user mode that give a database its roles. One statement does everything, so that it is done or not;
  * running it again is harmless. A cluster of an earlier version, whose superuser is the application's role, is changed: the superuser gets
- * another name and loses its password, and what it owns in this database goes to the application's role. With `create` the application's
+ * another name and loses its password, and what it owns in this database goes to the application's role. With `createDatabase` the application's
  * database is created as well.
  */
-export const rolesScript = (password: string, create: boolean): string =>
+export const rolesScript = (password: string, createDatabase: boolean): string =>
   [
     `do $roles$ ${oneLine(roles(password))} $roles$`,
-    ...(create ? [`create database ${name} owner ${name}`, `revoke temporary on database ${name} from public`] : []),
+    ...(createDatabase
+      ? [`create database ${name} owner ${name}`, `revoke temporary on database ${name} from public`]
+      : []),
     "select datname from pg_database where datallowconn and not datistemplate and datname <> 'postgres'",
     // single-user mode goes on after an error, and exits with 0; a setting that a failed transaction made is undone
     `select 'millrace roles are ' || current_setting('millrace.roles') as done from pg_database where datname = '${name}'`,
@@ -44,13 +46,8 @@ export const rolesScript = (password: string, create: boolean): string =>
 
 const oneLine = (text: string) => text.replaceAll(/\s*\n\s*/g, " ").trim()
 
-// Names of pg_catalog come first in the search path, but an operator or a function of the application could fit better.
-const roles = (password: string) => `
-declare
-  super name;
-  item record;
-begin
-  perform pg_catalog.set_config('search_path'::text, 'pg_catalog, pg_temp'::text, true);
+// The superuser of an earlier version has the name of the application's role. A session cannot rename its own role.
+const rename = `
   select rolname into super from pg_authid where oid = 10;
   if super = '${name}' then
     create role millrace_rename superuser;
@@ -59,14 +56,19 @@ begin
     set session authorization ${superuser};
     drop role millrace_rename;
     super := '${superuser}';
-  end if;
+  end if;`
+
+const create = (password: string) => `
   execute format('alter role %I password null', super);
   if not exists (select from pg_roles where rolname = '${name}') then create role ${name}; end if;
   if not exists (select from pg_roles where rolname = '${reader}') then create role ${reader}; end if;
   alter role ${name} login nosuperuser createdb nocreaterole noreplication nobypassrls password ${literal(password)};
   alter role ${reader} login nosuperuser nocreatedb nocreaterole noreplication nobypassrls password ${literal(readerPassword(password))};
   alter role ${reader} set default_transaction_read_only = on;
-  grant pg_checkpoint to ${name};
+  grant pg_checkpoint to ${name};`
+
+// `reassign owned` refuses to take anything from the role that initdb created.
+const own = `
   for item in
     select datname from pg_database where datname = '${name}' or (datdba = 10 and not datistemplate and datname <> 'postgres')
   loop
@@ -101,7 +103,9 @@ begin
     order by o.step, o.oid
   loop
     execute item.statement;
-  end loop;
+  end loop;`
+
+const allow = `
   for item in
     select p.oid::regprocedure as routine from pg_proc p
     where p.pronamespace = 'pg_catalog'::regnamespace and p.proname ~ ${literal(withEffects)} and has_function_privilege('public', p.oid, 'execute')
@@ -117,6 +121,15 @@ begin
   end loop;
   alter default privileges for role ${name} grant usage on schemas to ${reader};
   alter default privileges for role ${name} grant select on tables to ${reader};
-  alter default privileges for role ${name} grant select on sequences to ${reader};
+  alter default privileges for role ${name} grant select on sequences to ${reader};`
+
+// Names of pg_catalog come first in the search path, but an operator or a function of the application could fit better.
+const roles = (password: string) => `
+declare
+  super name;
+  item record;
+begin
+  perform pg_catalog.set_config('search_path'::text, 'pg_catalog, pg_temp'::text, true);
+  ${rename}${create(password)}${own}${allow}
   perform set_config('millrace.roles', 'ready', false);
 end`

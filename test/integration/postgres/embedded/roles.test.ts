@@ -234,16 +234,19 @@ describe("a cluster of an earlier version, whose application's role is the super
           Effect.gen(function* () {
             const { port, readerUrl, url: same } = yield* Embedded.start({ dataDir: state })
             assert.strictEqual(same, url(port))
-            const run_ = (statement: string) => Effect.promise(() => run(same, statement))
+            const asApplication = (statement: string) => Effect.promise(() => run(same, statement))
             assert.deepStrictEqual(
-              yield* run_("select rolname, rolsuper from pg_roles where rolname like 'millrace%' order by 1"),
+              yield* asApplication("select rolname, rolsuper from pg_roles where rolname like 'millrace%' order by 1"),
               [
                 { rolname: "millrace", rolsuper: false },
                 { rolname: "millrace_reader", rolsuper: false },
                 { rolname: "millrace_superuser", rolsuper: true }
               ]
             )
-            assert.deepStrictEqual(yield* run_("select rolname from pg_roles where rolname = 'millrace_rename'"), [])
+            assert.deepStrictEqual(
+              yield* asApplication("select rolname from pg_roles where rolname = 'millrace_rename'"),
+              []
+            )
             yield* Effect.promise(() => refusal(same, "select pg_read_file('/etc/hostname')"))
             // only an owner may do these
             for (const statement of [
@@ -262,7 +265,7 @@ describe("a cluster of an earlier version, whose application's role is the super
               "select lo_unlink(77)",
               "create table millrace.later as select 1 as n"
             ])
-              yield* run_(statement)
+              yield* asApplication(statement)
             const read = (statement: string) => Effect.promise(() => run(readerUrl, statement))
             assert.deepStrictEqual(yield* read("select k from millrace.t"), [{ k: "x" }])
             assert.deepStrictEqual(yield* read("select n from millrace.later"), [{ n: 1 }])
