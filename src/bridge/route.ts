@@ -10,7 +10,9 @@ import {
 import type { BridgeRecord } from "./record.ts"
 import type { CheckedRule, HeaderFilter } from "./rule.ts"
 import { fillPattern, topicNameProblem } from "./topic-pattern.ts"
+import { describeError } from "../dead-letter/event-failure.ts"
 import { partitionOf } from "../model/partitioner.ts"
+import { syncResult } from "../model/user-code.ts"
 
 /** What one bridge stream applies to each of its records. */
 export interface RouteContext {
@@ -42,13 +44,21 @@ const fulfils = ({ equals, header, matches, not = false }: HeaderFilter, headers
     (matches === undefined || new RegExp(matches).test(value))
   return holds !== not
 }
+const synchronous = "write a synchronous function"
 const isWanted = ({ where }: CheckedRule, record: BridgeRecord): boolean =>
   where === undefined ||
-  (typeof where === "function" ? where(record) : [where].flat().every((filter) => fulfils(filter, record.headers)))
+  (typeof where === "function"
+    ? syncResult("`where`", where(record), synchronous)
+    : [where].flat().every((filter) => fulfils(filter, record.headers)))
 
 /** Undefined if the record lacks the header that should be its key. */
-const keyOf = ({ key }: CheckedRule, record: BridgeRecord): string | null | undefined =>
-  key === undefined ? record.key : typeof key === "function" ? key(record) : record.headers[key.header]
+const keyOf = ({ key }: CheckedRule, record: BridgeRecord): string | null | undefined => {
+  if (key === undefined) return record.key
+  if (typeof key !== "function") return record.headers[key.header]
+  const computed: unknown = syncResult("`key`", key(record), synchronous)
+  if (computed === null || typeof computed === "string") return computed
+  throw new Error(`\`key\` returned ${describeError(computed).message}; it must return a text or null`)
+}
 
 const mapHeaders = ({ headers: mapping = {} }: CheckedRule, headers: BridgeRecord["headers"]) => {
   const { drop = [], rename = {}, set = {} } = mapping
@@ -116,7 +126,7 @@ export const route = (context: RouteContext, record: BridgeRecord, offset: strin
   try {
     return decide(context, record, offset)
   } catch (cause) {
-    return dead(`the rule's code failed: ${cause instanceof Error ? cause.message : String(cause)}`)
+    return dead(`the rule's code failed: ${describeError(cause).message}`)
   }
 }
 

@@ -1,6 +1,7 @@
 // Checks of a bridge's rules: each by itself, then all together. Pure.
 import { bridgeHeaderPrefix } from "./headers.ts"
 import { type CheckedRule, InvalidBridge, type Rule } from "./rule.ts"
+import { assertSync } from "../model/user-code.ts"
 import { parseTopicPattern, sideNames, topicNameProblem, type TopicPattern } from "./topic-pattern.ts"
 
 const refuse = (rule: string, problem: string, remedy: string): never => {
@@ -45,6 +46,15 @@ const checkFilters = (name: string, { where }: Rule) => {
     } catch (cause) {
       const problem = `\`matches\` of header ${header} in \`where\` is '${matches}', which is not a regular expression`
       refuse(name, `${problem} (${(cause as Error).message})`, "correct it")
+    }
+  }
+}
+const checkCode = (name: string, { key, where }: Rule) => {
+  for (const [field, code] of Object.entries({ where, key })) {
+    try {
+      assertSync(`\`${field}\``, code, "write a synchronous function")
+    } catch (error) {
+      throw new InvalidBridge(`rule ${name}: ${(error as Error).message}`)
     }
   }
 }
@@ -97,6 +107,7 @@ export const checkRule = (rule: Rule): CheckedRule => {
   const target = patternOf(name, "to", rule.to)
   checkTopics(name, rule, source, target)
   checkFilters(name, rule)
+  checkCode(name, rule)
   checkHeaders(name, rule)
   checkTenants(name, rule)
   checkErrorTopic(name, rule, source)

@@ -3,6 +3,7 @@ import type * as Schema from "effect/Schema"
 import type { EventType } from "./event.ts"
 import type { Fields, Member, Named, Simplify, TypeOf } from "./fields.ts"
 import type { Source } from "./topic.ts"
+import { checkedFunction } from "./user-code.ts"
 
 /** Why a command was rejected: any `Schema.TaggedError`. */
 export type Rejection = Error & { readonly _tag: string }
@@ -34,6 +35,15 @@ export declare namespace Aggregate {
   /** The type of an aggregate's state. */
   type State<A> = A extends Aggregate<string, infer S, any, any, any> ? S : never
 }
+type StateFunction = (state: never, argument: never) => unknown
+const synchronous = "write a synchronous function; what a command needs from elsewhere belongs into the command"
+const checkedFunctions = (what: string, functions: object): Readonly<Record<string, StateFunction>> =>
+  Object.fromEntries(
+    Object.entries(functions as Readonly<Record<string, StateFunction>>).map(([name, run]) => [
+      name,
+      checkedFunction(`${what} of ${name}`, run, synchronous)
+    ])
+  )
 /** Declares aggregates. */
 export const Aggregate = {
   /**
@@ -66,15 +76,18 @@ export const Aggregate = {
     E[number]["Event"],
     { [K in keyof C]: CommandOf<C, K> }[keyof C],
     Extract<ReturnType<D[keyof C]>, Rejection>
-  > =>
-    ({
+  > => {
+    const evolve = checkedFunctions(`aggregate ${options.name}: \`evolve\``, options.evolve)
+    const decide = checkedFunctions(`aggregate ${options.name}: \`decide\``, options.decide)
+    return {
       ...options,
       kind: "aggregate",
       types: options.events.map((event) => event.type),
-      evolve: (state: never, event: Named) => (options.evolve as any)[event.type](state, event), // keyed by a run-time name
+      evolve: (state: never, event: Named) => evolve[event.type]!(state, event as never),
       decide: (state: never, command: Named) => {
-        const decision = (options.decide as any)[command.type](state, command)
+        const decision = decide[command.type]!(state, command as never)
         return decision instanceof Error || Array.isArray(decision) ? decision : [decision]
       }
-    }) as never
+    } as never
+  }
 }

@@ -61,6 +61,13 @@ export const columnOf = (name: string, schema: Fields[string]): Column => {
     ...codecOf(name, schema as unknown as Schema.Codec<unknown>, type)
   }
 }
+/** A value that `Column.encode` has encoded already: JSON as text, or what the schema makes of the value. */
+export class EncodedValue {
+  readonly value: unknown
+  constructor(value: unknown) {
+    this.value = value
+  }
+}
 /** A value does not fit the schema of its column. It is treated as data that PostgreSQL refuses: `code` is the SQLSTATE for that. */
 export class UnencodableValue extends Error {
   readonly code = "22023"
@@ -108,14 +115,14 @@ const codecOf = (name: string, schema: Schema.Codec<unknown>, type: SqlType): Pi
   const isPlain = SchemaAST.toEncoded(codec.ast) === codec.ast
   if (isPlain && type !== "jsonb") return {}
   const encodeSync = Schema.encodeUnknownSync(codec)
-  const toJson = (value: unknown) => {
+  const encode = (value: unknown) => {
     try {
-      return encodeSync(value)
+      const encoded = encodeSync(value)
+      return type === "jsonb" ? JSON.stringify(encoded) : encoded
     } catch (error) {
       throw new UnencodableValue(name, (error as Error).message)
     }
   }
-  const encode = type === "jsonb" ? (value: unknown) => JSON.stringify(toJson(value)) : toJson
   return isPlain ? { encode } : { encode, decode: Schema.decodeUnknownSync(codec) }
 }
 const typeOf = (json: Json): SqlType => {
@@ -136,15 +143,24 @@ const typeOf = (json: Json): SqlType => {
 const titled = (json: Json, title: string): boolean =>
   json.title === title || (json.allOf?.some((part) => titled(part, title)) ?? false)
 
-/** The relation of a table. */
-export const tableRelation = (table: Table.Any): Relation => ({
+const relations = new WeakMap<Table.Any | Window.Any, Relation>()
+/** The relation of a read model. */
+export const relationOf = (target: Table.Any | Window.Any): Relation => {
+  let relation = relations.get(target)
+  if (relation === undefined) {
+    relation = target.kind === "table" ? tableRelation(target) : windowRelation(target)
+    relations.set(target, relation)
+  }
+  return relation
+}
+const tableRelation = (table: Table.Any): Relation => ({
   name: table.name,
   columns: Object.entries(table.columns).map(([name, schema]) => columnOf(name, schema)),
   key: table.primaryKey
 })
 
-/** The relation of a window: the key, `window_size` and `window_start` (except for a global window), and the aggregates. */
-export const windowRelation = (window: Window.Any): Relation => {
+/** The key, `window_size` and `window_start` (except for a global window), and the aggregates. */
+const windowRelation = (window: Window.Any): Relation => {
   const sized = window.shape.type !== "global"
   const fold = Object.values(window.aggregate).some(({ sql }) => sql === "fold")
   const columns: Array<Column> = window.key.map((name) => columnOf(name, window.keyFields[name]!))
@@ -167,9 +183,7 @@ export const windowRelation = (window: Window.Any): Relation => {
 export const readModelsOf = (writes: ReadonlyArray<Writable>): ReadonlyArray<Relation & { readonly shared: boolean }> =>
   writes
     .filter((target) => target.kind !== "topic")
-    .map((target) =>
-      Object.assign(target.kind === "table" ? tableRelation(target) : windowRelation(target), { shared: target.shared })
-    )
+    .map((target) => Object.assign({ shared: target.shared }, relationOf(target)))
     .toSorted((a, b) => (a.name < b.name ? -1 : 1))
 
 const mostKeyColumns = 32

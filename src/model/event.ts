@@ -2,6 +2,7 @@
 import * as Schema from "effect/Schema"
 import type { Fields, Simplify, TypeOf } from "./fields.ts"
 import { codec } from "./json-codec.ts"
+import { checkedFunction } from "./user-code.ts"
 
 /** An event type: its name, its newest fields, and how events of older versions become the newest one. */
 export interface EventType<out Name extends string, in out Data extends object> {
@@ -44,6 +45,18 @@ export class UnknownVersion extends Schema.TaggedError<UnknownVersion>()("Unknow
   }
 }
 
+/** The same function, which throws what is wrong with its result. */
+const checkedUpcaster = (type: string, version: number, upcast: (previous: never) => unknown) => {
+  const what = `the upcaster of event type ${type} to version ${version}`
+  const checked = checkedFunction(what, upcast, "write a synchronous function, which returns the new data")
+  return (previous: never) => {
+    const data = checked(previous)
+    if (typeof data === "object" && data !== null && !Array.isArray(data)) return data
+    throw new Error(
+      `${what} returned ${data === null ? "null" : typeof data}; it must return an object with the new data`
+    )
+  }
+}
 const eventType = (type: string, versions: EventType.Any["versions"]): EventType.Any => {
   const codecs = versions.map(({ fields }) => codec(fields, type))
   return {
@@ -51,7 +64,8 @@ const eventType = (type: string, versions: EventType.Any["versions"]): EventType
     versions,
     encode: codecs.at(-1)!.encode,
     make: (data: object) => ({ type, ...data }),
-    upcast: (fields: Fields, upcast: never) => eventType(type, [...versions, { fields, upcast }]),
+    upcast: (fields: Fields, upcast: (previous: never) => unknown) =>
+      eventType(type, [...versions, { fields, upcast: checkedUpcaster(type, versions.length + 1, upcast) }]),
     decode: (json: unknown, version = 1) => {
       const stored = codecs[version - 1]
       if (stored === undefined) throw new UnknownVersion({ type, version, newest: versions.length })

@@ -1,5 +1,6 @@
 // Schemas by field name, and the small types and helpers that every declaration uses. Pure.
 import type * as Schema from "effect/Schema"
+import { checkedFunction } from "./user-code.ts"
 
 /** Flattens an intersection, so that hovering over a type shows its fields. */
 export type Simplify<A> = { [K in keyof A]: A[K] } & {}
@@ -22,9 +23,12 @@ export type OneOrMore<A> = A | readonly [A, ...ReadonlyArray<A>]
 /** The element of an array, or the value itself. */
 export type One<A> = A extends ReadonlyArray<infer B> ? B : A
 
-/** The function that a `Select` stands for. */
-export const select = (by: string | ((value: never) => unknown)): ((value: never) => never) =>
-  typeof by === "function" ? (by as never) : (value) => value[by]
+/**
+ * The function that a `Select` stands for. `what` names it in errors: one that is declared `async` or as a generator is refused, and one that
+ * returns a promise throws.
+ */
+export const select = (what: string, by: string | ((value: never) => unknown)): ((value: never) => never) =>
+  typeof by === "function" ? (checkedFunction(what, by) as never) : (value) => value[by]
 
 /** One value or several, as an array. */
 export const list = <A>(input: OneOrMore<A>): ReadonlyArray<A> => (Array.isArray(input) ? input : [input as A])

@@ -9,6 +9,7 @@ import type { Handler, HandlerError, Handlers, HandlerServices, Lookup, Out, Unk
 import { checkedChoice, checkedCount, checkedDuration, invalidOption } from "./options.ts"
 import { checkedName } from "./read-model.ts"
 import type { Source, Topic } from "./topic.ts"
+import { assertHandler } from "./user-code.ts"
 
 type EventOf<S> = One<S> extends Source<infer Ev, any> ? Ev : never
 type KindOf<S> = One<S> extends Source<any, infer K> ? K : never
@@ -61,6 +62,7 @@ const project = (options: {
   const { dedupe, handle, name, version, writes } = options
   checkedName("projection", name)
   checkedCount(`projection ${name}: version`, version, { least: 1 })
+  assertHandlers(name, handle)
   for (const [i, target] of writes.entries()) {
     if (writes.findIndex((other) => other.name === target.name) < i) {
       throw new Error(
@@ -92,13 +94,15 @@ const project = (options: {
     writes,
     sources,
     dedupe: dedupe && {
-      by: dedupe.by && select(dedupe.by as string),
+      by: dedupe.by && select(`projection ${name}: \`dedupe.by\``, dedupe.by as string),
       withinMs: checkedDuration(`projection ${name}: dedupe.within`, dedupe.within)
     },
     enrich: Object.fromEntries(
       Object.entries(options.enrich ?? {}).map(([lookup, value]) => [
         lookup,
-        "compacted" in value ? { topic: value, by: undefined } : { topic: value.topic, by: select(value.by) }
+        "compacted" in value
+          ? { topic: value, by: undefined }
+          : { topic: value.topic, by: select(`projection ${name}: \`by\` of the lookup ${lookup}`, value.by) }
       ])
     ),
     failure,
@@ -108,9 +112,19 @@ const project = (options: {
         ? handle
         : (event: Named, out: never, context: object) => {
             const handlers = handle as Handlers<Named, never, {}>
-            return Object.hasOwn(handlers, event.type) ? handlers[event.type]!(event, out, context as never) : undefined
+            return Object.hasOwn(handlers, event.type)
+              ? handlers[event.type]?.(event, out, context as never)
+              : undefined
           }
   } as never
+}
+/** Throws an `Error` if there is no handler, or one whose result nothing would wait for. */
+const assertHandlers = (projection: string, handle: unknown): void => {
+  if (typeof handle !== "object" || handle === null)
+    return assertHandler(`projection ${projection}: the handler`, handle)
+  for (const [type, handler] of Object.entries(handle)) {
+    if (handler !== undefined) assertHandler(`projection ${projection}: the handler of ${type}`, handler)
+  }
 }
 /** Declares projections, and when they run. */
 export const Projection = {

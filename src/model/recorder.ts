@@ -7,36 +7,62 @@ import type { Window } from "./window.ts"
 export type Row = Record<string, any> // `any`: rows of every table pass through here
 /** The argument of a call: a row, a key, a contribution or a message. */
 export type Payload = any // `any`: what the target's own types have checked where the handler was written
-/** A recorder's log: kind, target and payload of each call, one after another. */
-export type Entries = ReadonlyArray<any> // `any`: entries of three kinds side by side
+/** A log of recorders: kind, target and payload of each call, one after another. */
+export type Entries = Array<any> // `any`: entries of three kinds side by side
 /** The payload of a `modify`. */
 export interface Modification {
   readonly key: Row
   readonly change: (row: Row | undefined) => Row | undefined
 }
 
+/** A handler's `out` was used after the handler had ended. Nothing was recorded. */
+export class HandlerEnded extends Error {
+  override readonly name = "HandlerEnded"
+}
+
 /**
- * The implementation of `out`. Each call appends three entries to `log`: kind, target, payload. A flat array makes recording cheap, and a
- * failed event is undone by resetting its length.
+ * The implementation of `out`, for one event. Each call appends three entries to the log: kind, target, payload. A flat array makes recording
+ * cheap, and a failed event is undone by resetting its length. After `close` every call throws `HandlerEnded`, because the log is then that of
+ * another event.
  */
 export class Recorder {
-  readonly log: Array<any> = [] // `any`: entries of three kinds side by side
+  private log: Entries | undefined
+  private readonly describe: () => string
+
+  /** `describe` names the event in errors. */
+  constructor(log: Entries, describe: () => string) {
+    this.log = log
+    this.describe = describe
+  }
   upsert(table: Table.Any, row: object): void {
-    this.log.push("upsert", table, row)
+    this.record("upsert", table, row)
   }
   update(table: Table.Any, columns: object): void {
-    this.log.push("update", table, columns)
+    this.record("update", table, columns)
   }
   delete(table: Table.Any, key: object): void {
-    this.log.push("delete", table, key)
+    this.record("delete", table, key)
   }
   modify(table: Table.Any, key: object, change: unknown): void {
-    this.log.push("modify", table, { key, change })
+    this.record("modify", table, { key, change })
   }
   add(window: Window.Any, contribution: object): void {
-    this.log.push("add", window, contribution)
+    this.record("add", window, contribution)
   }
   publish(topic: Topic.Any, value: unknown): void {
-    this.log.push("publish", topic, value)
+    this.record("publish", topic, value)
+  }
+  /** The handler has ended. */
+  close(): void {
+    this.log = undefined
+  }
+
+  private record(kind: string, target: unknown, payload: unknown): void {
+    if (this.log === undefined)
+      throw new HandlerEnded(
+        `out.${kind} was called after the handler of ${this.describe()} had ended, so nothing was written; return an Effect that waits ` +
+          "for the work: Effect.promise(() => …)"
+      )
+    this.log.push(kind, target, payload)
   }
 }

@@ -121,8 +121,8 @@ interface LogOptions<V> {
 // names that Kafka accepts
 const topicName = /^(?!\.\.?$)[a-zA-Z0-9._-]{1,249}$/
 /** The event time in whole milliseconds, because times with fractions would differ here and be equal in PostgreSQL. */
-const instant = (by: Select<any, number>) => {
-  const timeOf = select(by as string) as (value: never) => number
+const instant = (what: string, by: Select<any, number>) => {
+  const timeOf = select(what, by as string) as (value: never) => number
   return (value: never) => Math.floor(timeOf(value))
 }
 
@@ -164,11 +164,11 @@ const topic = (name: string, options: LogOptions<any>, codec: object) => {
     retentionMs: retentionOf(name, options.retention),
     ...(options.kafka !== undefined && { kafka: options.kafka }),
     ...(options.to !== undefined && { to: options.to }),
-    keyOf: select(options.key as string),
-    timeOf: options.eventTime && instant(options.eventTime),
+    keyOf: select(`topic ${name}: \`key\``, options.key as string),
+    timeOf: options.eventTime && instant(`topic ${name}: \`eventTime\``, options.eventTime),
     versionOf: () => 1,
-    idOf: options.id && select(options.id as string),
-    tenantOf: options.tenant && select(options.tenant as string),
+    idOf: options.id && select(`topic ${name}: \`id\``, options.id as string),
+    tenantOf: options.tenant && select(`topic ${name}: \`tenant\``, options.tenant as string),
     ...codec
   } as never // phantom `Event`
 }

@@ -6,6 +6,7 @@ import { keyText, list, type Fields, type One, type OneOrMore, type Simplify, ty
 import { checkedChoice, checkedDuration, invalidOption } from "./options.ts"
 import { checkedColumn, checkedName } from "./read-model.ts"
 import { Topic, type Sink } from "./topic.ts"
+import { assertSync } from "./user-code.ts"
 
 /** The size of a window, as text. `"5 minutes"` gives windows the label `5m`. */
 export type Size = `${number} ${Duration.Unit}`
@@ -60,7 +61,11 @@ export const Agg = {
     readonly initial: NoInfer<Out["Type"]>
     readonly add: (state: Out["Type"], input: In["Type"]) => NoInfer<Out["Type"]>
     readonly merge?: (a: Out["Type"], b: Out["Type"]) => NoInfer<Out["Type"]>
-  }): Agg<In["Type"], Out["Type"]> => ({ sql: "fold", merge: undefined, ...options }) as never
+  }): Agg<In["Type"], Out["Type"]> => {
+    assertSync("Agg.fold: `add`", options.add)
+    assertSync("Agg.fold: `merge`", options.merge)
+    return { sql: "fold", merge: undefined, ...options } as never
+  }
 }
 /** Aggregates by column. */
 export type Aggs = { readonly [column: string]: Agg<never, any> } // `any`: Out is invariant
@@ -212,6 +217,14 @@ const graceOf = (name: string, { emit = "onUpdate", grace = 0 }: WindowOptions<F
     )
   return graceMs
 }
+const namedTopics = new WeakSet<object>()
+/** Whether a window declared the topic itself, by a name: it has all columns, and its key is that of the row. */
+export const isNamedTopic = (topic: object): boolean => namedTopics.has(topic)
+const namedTopic = (name: string, key: ReadonlyArray<string>) => {
+  const topic = Topic.plain(name, (row: Record<string, unknown>) => keyText(key, row))
+  namedTopics.add(topic)
+  return topic
+}
 const windowOf = (name: string, shape: Shape, options: WindowOptions<Fields, Aggs, unknown>) => {
   checkedName("window", name)
   const key = Object.keys(options.key)
@@ -227,10 +240,7 @@ const windowOf = (name: string, shape: Shape, options: WindowOptions<Fields, Agg
     graceMs: graceOf(name, options),
     emit: options.emit ?? "onUpdate",
     shared: options.shared ?? false,
-    topic:
-      typeof options.publish !== "string"
-        ? options.publish
-        : Topic.plain(options.publish, (row: Record<string, unknown>) => keyText(key, row))
+    topic: typeof options.publish === "string" ? namedTopic(options.publish, key) : options.publish
   } as never // phantom `Row` and `add`
 }
 /** The five kinds of windows. Each throws `InvalidName`, `InvalidOption` or an `Error` if the declaration is not consistent. */

@@ -67,8 +67,8 @@ export class BatchDeadLetters {
   added: Array<DeadLetter> = []
   /** Dead letters of earlier batches that this one retries, and what became of them. */
   retried: Array<RetriedDeadLetter> = []
-  private metas: Array<string> = []
-  private vals: Array<string> = []
+  /** `by` and `position` give their order. */
+  private messages: Array<{ readonly by: number; readonly position: number; meta: string; vals: string }> = []
   private readonly at: ProjectionPartition
   private readonly maxAheadMs: number
   private readonly topic: string | undefined
@@ -83,15 +83,14 @@ export class BatchDeadLetters {
   reset(): void {
     this.added = []
     this.retried = []
-    this.metas = []
-    this.vals = []
+    this.messages = []
   }
 
   /** Adds a dead letter for an event that failed. */
   add(failed: FailedEvent, status: DeadLetter["status"]): void {
     const deadLetter = deadLetterOf(failed, status)
     this.added.push(deadLetter)
-    if (status === "parked") this.publish(failed, deadLetter)
+    if (status === "parked") this.publish(failed, deadLetter, deadLetter.position)
   }
   /** Notes that a dead letter's retry, requested at `by`, succeeded. */
   retrySucceeded({ position }: LogRecord, by: number): void {
@@ -101,21 +100,25 @@ export class BatchDeadLetters {
   retryFailed(failed: FailedEvent, by: number): void {
     const deadLetter = deadLetterOf(failed, "parked")
     this.retried.push({ position: failed.record.position, by, failed: deadLetter })
-    this.publish(failed, deadLetter)
+    this.publish(failed, deadLetter, by)
   }
 
-  private publish(failed: FailedEvent, deadLetter: DeadLetter): void {
+  private publish(failed: FailedEvent, deadLetter: DeadLetter, by: number): void {
     if (this.topic === undefined) return
-    this.metas.push(metaOf(failed, this.maxAheadMs))
-    this.vals.push(JSON.stringify(truncated(messageOf(deadLetter, this.at))))
+    const meta = metaOf(failed, this.maxAheadMs)
+    const vals = JSON.stringify(truncated(messageOf(deadLetter, this.at)))
+    this.messages.push({ by, position: deadLetter.position, meta, vals })
   }
 
-  /** The parked events as one segment. It names no partition: each message goes to that of its key, which the relay computes. */
+  /** The parked events in the order of the log, as one segment. It names no partition: each message goes to that of its key, which the relay computes. */
   segments(): ReadonlyArray<Segment> {
-    const { metas, topic, vals } = this
-    if (topic === undefined || metas.length === 0) return []
-    const [meta, lines] = [`[${metas.join(",")}]`, vals.join("\n")]
-    return [{ topic, partition: undefined, messages: metas.length, meta, vals: lines }]
+    const { topic } = this
+    if (topic === undefined || this.messages.length === 0) return []
+    // events that could not be read failed first
+    const messages = this.messages.toSorted((a, b) => a.by - b.by || a.position - b.position)
+    const meta = `[${messages.map((message) => message.meta).join(",")}]`
+    const vals = messages.map((message) => message.vals).join("\n")
+    return [{ topic, partition: undefined, messages: messages.length, meta, vals }]
   }
 }
 

@@ -1,26 +1,33 @@
 // Folds what handlers asked for into one batch's changes: one entry a row, one delta a window's row, one segment a topic. No I/O.
-import { assertOwned, isStorable, UnstorableValue } from "../dead-letter/event-failure.ts"
+import { UnstorableValue } from "../dead-letter/event-failure.ts"
+import { fromRow, relationOf, type Column } from "../model/columns.ts"
 import { keyText } from "../model/fields.ts"
-import type { Meta } from "../model/handler.ts"
 import { partitionOf } from "../model/partitioner.ts"
+import { syncResult } from "../model/user-code.ts"
 import { copied } from "./copied.ts"
+import { assertRow } from "./prepared-changes.ts"
+import type {
+  Origin,
+  PreparedContribution,
+  PreparedModification,
+  PreparedPayloads,
+  PreparedRow
+} from "./prepared-changes.ts"
 import { BatchMessages, messageKey, type Message } from "./segments.ts"
+import { assertNotNull, preparedRow, preparedValue, readRow, readValue } from "./stored-values.ts"
 import type { Table } from "../model/read-model.ts"
-import type { Entries, Modification, Payload, Row } from "../model/recorder.ts"
+import type { Entries, Row } from "../model/recorder.ts"
 import type { LateEvent, Segment, TableChange, WindowChange, WindowDelta } from "./store.ts"
 import type { Topic } from "../model/topic.ts"
-import { hasFold, isClosed, spansOf, type Span, type Window } from "../model/window.ts"
+import { hasFold, isClosed, isNamedTopic, spansOf, type Span, type Window } from "../model/window.ts"
 
-/** Where an event lies and its envelope, as far as changes carry them on. */
-export interface Origin extends Meta {
-  readonly traceparent: string | undefined
-}
 /** What the batch does with a table's row, all events so far taken together. */
 type RowChange =
   | { readonly kind: "upsert"; readonly row: Row }
   | { readonly kind: "update"; readonly row: Row }
   | { readonly kind: "delete"; readonly row: Row }
 interface RowDelta {
+  /** The prepared values; in a window with a fold, first those that were read. */
   readonly row: Row
   origin: Origin
   /** The key of its message, if the window's topic computes that by a function of its own. */
@@ -32,10 +39,10 @@ type Undo = Array<() => void>
 interface WindowDeltas {
   readonly window: Window.Any
   readonly columns: ReadonlyArray<
-    Pick<Window.Any["aggregate"][string], "add" | "initial"> & { readonly column: string }
+    Pick<Window.Any["aggregate"][string], "add" | "initial"> & { readonly column: string; readonly stored: Column }
   >
   readonly fold: boolean
-  /** The topic that the window publishes to, if it was declared with a key and fields of its own. */
+  /** The topic that the window publishes to, if it was declared with a key of its own. */
   readonly declaredTopic: Topic.Any | undefined
   readonly byLabel: Map<string | undefined, Map<number, Map<string, RowDelta>>>
   /** The spans of the last event; they are the same for all times from `from` until before `to`. */
@@ -51,7 +58,7 @@ export interface NeededRow {
   readonly key: Row
 }
 
-/** Returns a row that was read because `neededRows` named it; undefined if there is no such row. */
+/** Returns a row that was read because `neededRows` named it, as its columns hold it; undefined if there is no such row. */
 export type ReadRow = (target: Table.Any | Window.Any, keyText: string) => Row | undefined
 
 /** Whether one event's changes, from `from` on, need rows to be read: see `neededRows`. */
@@ -62,28 +69,21 @@ export const readsRows = (log: Entries, from: number): boolean => {
   return false
 }
 
-/** The rows that one event's changes, from `from` to `to` of a recorder's log, need: those of `modify`, and of windows with a fold. */
+/** The rows that one event's prepared changes, from `from` to `to` of the log, need: those of `modify`, and of windows with a fold. */
 export const neededRows = (log: Entries, from: number, to: number, origin: Origin): ReadonlyArray<NeededRow> => {
   const found: Array<NeededRow> = []
   for (let i = from; i < to; i += 3) {
     const target = log[i + 1] as Table.Any | Window.Any
-    if (log[i] === "modify") {
-      const key = pick((target as Table.Any).primaryKey, (log[i + 2] as Modification).key)
-      if (isReadable(key)) found.push({ target, key })
-    } else if (log[i] === "add" && hasFold(target as Window.Any)) {
+    if (log[i] === "modify") found.push({ target, key: (log[i + 2] as PreparedModification).row })
+    else if (log[i] === "add" && hasFold(target as Window.Any)) {
       const window = target as Window.Any
-      for (const span of spansOf(window.shape, origin.eventTime)) {
-        const key = { ...pick(window.key, log[i + 2]), ...spanColumns(window, span) }
-        if (isReadable(key)) found.push({ target, key })
-      }
+      const { contribution } = log[i + 2] as PreparedContribution
+      for (const span of spansOf(window.shape, origin.eventTime))
+        found.push({ target, key: { ...pick(window.key, contribution), ...spanColumns(window, span) } })
     }
   }
   return found
 }
-
-/** Whether a row can be read by the key. An event with another key is refused later, alone; the read is shared by all events. */
-const isReadable = (key: Row): boolean =>
-  Object.values(key).every((value) => value != null && (typeof value !== "string" || isStorable(value)))
 
 /** The columns of a window's row that name its span. */
 export const spanColumns = (window: Window.Any, span: Span): Row =>
@@ -93,140 +93,98 @@ export const windowKey = (window: Window.Any): ReadonlyArray<string> =>
   window.shape.type === "global" ? window.key : [...window.key, "window_size", "window_start"]
 const pick = (columns: ReadonlyArray<string>, row: Row): Row =>
   Object.fromEntries(columns.map((column) => [column, row[column]]))
-/** Throws `UnstorableValue` for text that PostgreSQL cannot store. */
-const assertStorable = (where: string, row: Row) => {
-  for (const column in row) assertStorableValue(where, column, row[column])
-}
-const assertStorableValue = (where: string, column: string, value: unknown) => {
-  if (typeof value !== "string" || isStorable(value)) return
-  throw new UnstorableValue({
-    where: `${where}.${column}`,
-    reason:
-      "the text has a NUL character or half a surrogate pair, which PostgreSQL cannot store; clean or leave it out"
-  })
-}
-/** Throws `UnstorableValue` for a contribution that would make its total NaN or infinite for good. */
-const assertCountable = (window: Window.Any, contribution: Row) => {
-  for (const column in window.aggregate) {
-    const value = contribution[column]
-    if (Number.isFinite(value) || typeof value === "boolean" || window.aggregate[column]!.sql === "fold") continue
-    const reason = `${column} is ${value}; windows add up finite numbers only`
-    throw new UnstorableValue({ where: window.name, reason })
-  }
-}
-
-/** How a batch is folded. */
-export interface FoldOptions {
-  /** The partitions of a derived topic that does not declare how many it has. */
-  readonly sourcePartitions: number
-  /** The projection has one source: no other topic's partitions can write a row that holds the event's key. */
-  readonly hasOneSource: boolean
-  /** Events have keys, which decide their partition. An aggregate's events have none, and one writer owns all rows. */
-  readonly hasKeys: boolean
-}
-
 /** One batch's changes while they grow. `apply` takes an event whole or, by throwing, not at all. */
 export class BatchFold {
   readonly late: Array<LateEvent> = []
   private readonly tables = new Map<Table.Any, Map<string, RowChange>>()
   private readonly windows = new Map<Window.Any, WindowDeltas>()
   private readonly published: BatchMessages
-  private readonly options: FoldOptions
+  private readonly sourcePartitions: number
 
-  constructor(options: FoldOptions) {
-    this.options = options
-    this.published = new BatchMessages(options.sourcePartitions)
+  /** `sourcePartitions`: the partitions of a derived topic that does not declare how many it has. */
+  constructor(sourcePartitions: number) {
+    this.sourcePartitions = sourcePartitions
+    this.published = new BatchMessages()
   }
 
-  /** Folds one event's recorded changes in. Throws why the event cannot be applied; it has then changed nothing. */
+  /** Folds one event's prepared changes in. Throws why the event cannot be applied; it has then changed nothing. */
   apply(log: Entries, from: number, to: number, origin: Origin, read: ReadRow): void {
-    const messages: Array<Message> = []
     let risky = false
-    for (let i = from; i < to; i += 3) {
-      this.check(log[i], log[i + 1], log[i + 2], origin, messages)
+    for (let i = from; i < to; i += 3)
       risky ||= log[i] === "modify" || (log[i] === "add" && callsUser(this.deltasOf(log[i + 1])))
-    }
     // nothing but a user's function can fail from here on
     const undo: Undo | undefined = risky ? [] : undefined
     try {
       for (let i = from; i < to; i += 3) {
-        if (log[i] === "add") this.contribute(log[i + 1], log[i + 2], origin, read, undo)
-        else if (log[i] !== "publish") this.write(log[i], log[i + 1], log[i + 2], read, undo)
+        const kind = log[i] as keyof PreparedPayloads
+        if (kind === "add") this.contribute(log[i + 1], log[i + 2], origin, read, undo)
+        else if (kind === "modify") this.modify(log[i + 1], log[i + 2], read, undo)
+        else if (kind !== "publish") this.write(kind, log[i + 1], log[i + 2], undo)
       }
     } catch (error) {
       for (const step of undo?.toReversed() ?? []) step()
       throw error
     }
-    for (const message of messages) this.published.add(message)
+    for (let i = from; i < to; i += 3) if (log[i] === "publish") this.published.add(log[i + 2] as Message)
   }
 
-  private check(
-    kind: string,
-    target: Table.Any | Window.Any | Topic.Any,
-    payload: Payload,
-    origin: Origin,
-    messages: Array<Message>
-  ) {
-    switch (kind) {
-      case "publish":
-        messages.push(this.published.message(target as Topic.Any, payload, origin))
-        return
-      case "add": {
-        const window = target as Window.Any
-        for (const column of window.key) assertStorableValue(window.name, column, payload[column])
-        assertCountable(window, payload)
-        if (this.options.hasKeys && (window.topic !== undefined || this.deltasOf(window).fold))
-          assertOwned(window.name, window.key, payload, origin.key)
-        return
-      }
-      case "modify":
-        assertStorable(target.name, payload.key)
-        if (this.options.hasKeys) assertOwned(target.name, (target as Table.Any).primaryKey, payload.key, origin.key)
-        if ((target as Table.Any).shared || !this.options.hasOneSource) {
-          const reason =
-            "other projections or sources may write the row too, and `modify` could lose what they wrote; use upsert, or a window"
-          throw new UnstorableValue({ where: target.name, reason })
-        }
-        return
-      default:
-        assertStorable(target.name, payload)
-    }
+  private changesOf(table: Table.Any): Map<string, RowChange> {
+    let changes = this.tables.get(table)
+    if (changes === undefined) this.tables.set(table, (changes = new Map()))
+    return changes
   }
-
   private write(
-    kind: "upsert" | "update" | "delete" | "modify",
+    kind: "upsert" | "update" | "delete",
     table: Table.Any,
-    payload: Payload,
+    { key, row }: PreparedRow,
+    undo: Undo | undefined
+  ) {
+    const rows = this.changesOf(table)
+    const before = rows.get(key)
+    undo?.push(() => (before === undefined ? rows.delete(key) : rows.set(key, before)))
+    if (kind !== "update" || before === undefined) rows.set(key, { kind, row })
+    else if (before.kind !== "delete") rows.set(key, { kind: before.kind, row: { ...before.row, ...row } })
+  }
+  private modify(
+    table: Table.Any,
+    { change, key, row: keyRow }: PreparedModification,
     read: ReadRow,
     undo: Undo | undefined
   ) {
-    let ops = this.tables.get(table)
-    if (ops === undefined) this.tables.set(table, (ops = new Map()))
-    const key = keyText(table.primaryKey, kind === "modify" ? payload.key : payload)
-    const before = ops.get(key)
-    const rows = ops
-    undo?.push(() => (before === undefined ? rows.delete(key) : rows.set(key, before)))
-    if (kind === "upsert") ops.set(key, { kind, row: payload })
-    else if (kind === "delete") ops.set(key, { kind, row: payload })
-    else if (kind === "update") {
-      if (before === undefined) ops.set(key, { kind, row: payload })
-      else if (before.kind !== "delete") ops.set(key, { kind: before.kind, row: { ...before.row, ...payload } })
-    } else {
-      const stored = before?.kind === "upsert" ? before.row : before?.kind === "delete" ? undefined : read(table, key)
-      const row = stored && before?.kind === "update" ? { ...stored, ...before.row } : stored
-      const next = (payload as Modification).change(copied(row))
-      if (next === undefined) ops.set(key, { kind: "delete", row: payload.key })
-      else if (next === null) {
-        const reason = "`modify` returned null; return the row, or undefined to delete it"
-        throw new UnstorableValue({ where: table.name, reason })
-      } else {
-        assertStorable(table.name, next)
-        ops.set(key, { kind: "upsert", row: next })
-      }
+    const relation = relationOf(table)
+    const before = this.changesOf(table).get(key)
+    const found = before === undefined || before.kind === "update" ? read(table, key) : undefined
+    const stored = found && fromRow(relation, copied(found))
+    // each change sees the row as it would be read after a commit, so that it does not matter whether there was one
+    const row =
+      before === undefined || (before.kind === "update" && stored === undefined)
+        ? stored
+        : before.kind === "delete"
+          ? undefined
+          : readRow(relation, before.row, stored)
+    const next = syncResult(`the function of \`modify\` of ${table.name}`, change(row))
+    if (next === undefined) return this.write("delete", table, { key, row: keyRow }, undo)
+    if (next === null) {
+      const reason = "`modify` returned null; return the row, or undefined to delete it"
+      throw new UnstorableValue({ where: table.name, reason })
     }
+    assertRow(table.name, next)
+    const changed = preparedRow(relation, next)
+    const changedKey = keyText(relation.key, changed)
+    if (changedKey !== key) {
+      const reason = `\`modify\` of the row with the key ${key} returned a row with the key ${changedKey}; keep the key, or delete and upsert`
+      throw new UnstorableValue({ where: table.name, reason })
+    }
+    this.write("upsert", table, { key, row: changed }, undo)
   }
 
-  private contribute(window: Window.Any, contribution: Row, origin: Origin, read: ReadRow, undo: Undo | undefined) {
+  private contribute(
+    window: Window.Any,
+    { contribution, key }: PreparedContribution,
+    origin: Origin,
+    read: ReadRow,
+    undo: Undo | undefined
+  ) {
     if (undo !== undefined) {
       const late = this.late.length
       undo.push(() => (this.late.length = late))
@@ -234,8 +192,7 @@ export class BatchFold {
     const deltas = this.deltasOf(window)
     const { eventTime } = origin
     if (!(eventTime >= deltas.from && eventTime < deltas.to)) setSpans(deltas, eventTime)
-    const key = keyText(window.key, contribution)
-    const { columns, spans } = deltas
+    const { spans } = deltas
     for (let i = 0; i < spans.length; i++) {
       const span = spans[i]!
       if (isClosed(window, span.end, origin.streamTime)) {
@@ -248,21 +205,26 @@ export class BatchFold {
         const before = { row: { ...row }, origin: delta.origin }
         undo.push(() => (Object.assign(row, before.row), (delta.origin = before.origin)))
       }
-      for (let c = 0; c < columns.length; c++) {
-        const { add, column } = columns[c]!
-        row[column] = add(row[column], contribution[column] as never)
-      }
+      if (deltas.fold) addToFold(deltas, row, contribution)
+      else for (const { add, column } of deltas.columns) row[column] = add(row[column], contribution[column] as never)
       delta.origin = origin
-      if (deltas.declaredTopic !== undefined) delta.key ??= messageKey(deltas.declaredTopic, row)
+      if (deltas.declaredTopic !== undefined)
+        delta.key ??= messageKey(deltas.declaredTopic, pick(windowKey(window), row))
     }
   }
 
   private deltasOf(window: Window.Any): WindowDeltas {
     let deltas = this.windows.get(window)
     if (deltas === undefined) {
-      const columns = Object.entries(window.aggregate).map(([column, { add, initial }]) => ({ column, add, initial }))
+      const { columns: all } = relationOf(window)
+      const columns = Object.entries(window.aggregate).map(([column, { add, initial }]) => ({
+        column,
+        add,
+        initial,
+        stored: all.find(({ name }) => name === column)!
+      }))
       const none = { byLabel: new Map(), spans: [], rows: [], from: Infinity, to: -Infinity }
-      const declaredTopic = window.topic?.fields === undefined ? undefined : window.topic
+      const declaredTopic = window.topic !== undefined && isNamedTopic(window.topic) ? undefined : window.topic
       deltas = { window, columns, fold: hasFold(window), declaredTopic, ...none }
       this.windows.set(window, deltas)
     }
@@ -298,7 +260,7 @@ export class BatchFold {
     const { eventTime, tenant, traceparent } = origin
     if (window.topic === undefined) return { row, key: "", partition: 0, eventTime, tenant, traceparent }
     const key = given ?? window.topic.keyOf(row)
-    const partition = partitionOf(key, window.topic.partitions ?? this.options.sourcePartitions)
+    const partition = partitionOf(key, window.topic.partitions ?? this.sourcePartitions)
     return { row, key, partition, eventTime, tenant, traceparent }
   }
 
@@ -350,12 +312,27 @@ const deltaOf = (
       row["window_size"] = span.label
       row["window_start"] = span.start
     }
-    const stored = fold ? read(window, keyText(windowKey(window), row)) : undefined
-    for (const { column, initial } of columns) row[column] = copied(stored ? stored[column] : initial)
+    const found = fold ? read(window, keyText(windowKey(window), row)) : undefined
+    const values = found && fromRow(relationOf(window), copied(found))
+    for (const { column, initial } of columns) row[column] = values === undefined ? initial : values[column]
     byKey.set(key, (delta = { row, origin }))
     undo?.push(() => byKey.delete(key))
   }
   return delta
+}
+
+/**
+ * Adds a contribution to the row of a window with a fold. The user's functions get copies, as they would be read after a commit: so it does
+ * not matter whether there was one, and what such a function changes in place before it throws is not kept.
+ */
+const addToFold = ({ columns, window }: WindowDeltas, row: Row, contribution: Row) => {
+  const next: Row = {}
+  for (const { add, column, stored } of columns) {
+    const state = add(copied(readValue(stored, row[column])), contribution[column] as never)
+    next[column] = preparedValue(stored, syncResult(`${window.name}: the fold of ${column}`, state))
+  }
+  assertNotNull(relationOf(window), next)
+  Object.assign(row, next)
 }
 
 const lateOf = (window: Window.Any, span: Span, contribution: Row, origin: Origin): LateEvent => ({

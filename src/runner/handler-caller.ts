@@ -1,19 +1,39 @@
 // Calls a projection's handler for one event: looks up its reference data, and runs the Effect that the handler may return.
 import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
+import * as Schedule from "effect/Schedule"
 import type { Projection } from "../model/projection.ts"
-import type { Recorder } from "../model/recorder.ts"
+import { Recorder, type Entries } from "../model/recorder.ts"
+import { handlerResult } from "../model/user-code.ts"
 import type { FailedEvent } from "./batch-dead-letters.ts"
-import type { Origin } from "./fold.ts"
 import type { LookupError, LookupTable } from "./lookup-tables.ts"
+import type { Origin } from "./prepared-changes.ts"
+import { attributed, runAs } from "./running-code.ts"
 
 /** How a handler failed, and after how many attempts. */
 export type HandlerFailure = Pick<FailedEvent, "error" | "cause" | "attempts">
 
-/** Calls the handler of one projection. What the handler asks of `out` is appended to the recorder's log. */
+/** A handler's Effect is attempted at most so often, whatever the retry policy says: later events of its partition wait for it. */
+export const mostAttempts = 1_000
+
+/** An Effect that a handler returned, with the recorder that it writes to. */
+export class RunningHandler<E, R> {
+  readonly effect: Effect.Effect<void, E, R>
+  readonly recorder: Recorder
+  readonly describe: () => string
+
+  constructor(effect: Effect.Effect<void, E, R>, recorder: Recorder, describe: () => string) {
+    this.effect = effect
+    this.recorder = recorder
+    this.describe = describe
+  }
+}
+
+/** Calls the handler of one projection. What the handler asks of `out` is appended to `log`. */
 export class HandlerCaller<E, R> {
   private readonly projection: Projection.Of<E, R>
-  private readonly recorder: Recorder
+  private readonly log: Entries
   private readonly lookups: ReadonlyArray<{
     readonly name: string
     readonly table: LookupTable
@@ -22,9 +42,9 @@ export class HandlerCaller<E, R> {
   private readonly tables: ReadonlySet<LookupTable>
 
   /** `lookupTables`: the tables of the projection's lookup topics, by topic. */
-  constructor(projection: Projection.Of<E, R>, recorder: Recorder, lookupTables: ReadonlyMap<string, LookupTable>) {
+  constructor(projection: Projection.Of<E, R>, log: Entries, lookupTables: ReadonlyMap<string, LookupTable>) {
     this.projection = projection
-    this.recorder = recorder
+    this.log = log
     this.lookups = Object.entries(projection.enrich).map(([name, { by, topic }]) => ({
       name,
       by,
@@ -39,46 +59,71 @@ export class HandlerCaller<E, R> {
   )
 
   /** Calls the handler: undefined if it is done, the Effect that it returned, or how it failed. */
-  call(event: unknown, meta: Origin): Effect.Effect<void, E, R> | HandlerFailure | undefined {
-    const context: Record<string, unknown> = { meta }
+  call(event: unknown, meta: Origin): RunningHandler<E, R> | HandlerFailure | undefined {
+    const { name, version } = this.projection
+    const describe = () =>
+      `projection ${name}_v${version}, event ${meta.topic}/${meta.partition} position ${meta.position}`
+    const recorder = new Recorder(this.log, describe)
     try {
-      for (const { by, name, table } of this.lookups) {
-        const key = by === undefined ? meta.key : by(event)
-        context[name] = key === undefined ? undefined : table.get(key)
-      }
-      const done = this.projection.handle(event, this.recorder as never, context)
-      return Effect.isEffect(done) ? done : undefined
+      const effect = runAs(describe, () =>
+        handlerResult(this.projection.handle(event, recorder as never, this.contextOf(event, meta)))
+      )
+      if (effect !== undefined) return new RunningHandler(effect as Effect.Effect<void, E, R>, recorder, describe)
+      recorder.close()
+      return undefined
     } catch (error) {
+      recorder.close()
       // a plain handler fails the same way each time
       return { error, attempts: 1 }
     }
+  }
+  private contextOf(event: unknown, meta: Origin): object {
+    const context: Record<string, unknown> = { meta }
+    for (const { by, name, table } of this.lookups) {
+      const key = by === undefined ? meta.key : by(event)
+      context[name] = key === undefined ? undefined : table.get(key)
+    }
+    return context
   }
 
   /**
    * Runs a handler's Effect, again after failures as the policy says. What a failed attempt recorded is undone: to the state before the
    * Effect between attempts, to the length `from` after the last.
    */
-  run(effect: Effect.Effect<void, E, R>, from: number): Effect.Effect<HandlerFailure | undefined, never, R> {
-    const { log } = this.recorder
+  run(
+    { describe, effect, recorder }: RunningHandler<E, R>,
+    from: number
+  ): Effect.Effect<HandlerFailure | undefined, never, R> {
+    const { log } = this
     const recorded = log.length
     let attempts = 0
+    const own = inOwnFiber(attributed(describe, effect))
     const attempt = Effect.suspend(() => {
       attempts++
       log.length = recorded
-      return effect
+      return own
     })
     const { retry } = this.projection.failure
     const tried = Effect.sandbox(attempt)
     // a schedule's own functions may throw, too
     const retried = (schedule: NonNullable<typeof retry>) =>
-      Effect.catchDefect(Effect.retry(tried, schedule), (defect) => Effect.fail<Cause.Cause<E>>(Cause.die(defect)))
+      Effect.catchDefect(Effect.retry(tried, Schedule.upTo(schedule, { times: mostAttempts - 1 })), (defect) =>
+        Effect.fail<Cause.Cause<E>>(Cause.die(defect))
+      )
     return (retry === undefined ? tried : retried(retry)).pipe(
       Effect.as(undefined),
       Effect.catch((cause: Cause.Cause<E>) => {
         // if the partition was taken away, nothing from here on runs: an interruption that is seen here is the handler's own
         log.length = from
         return Effect.succeed<HandlerFailure>({ error: Cause.squash(cause), cause, attempts })
-      })
+      }),
+      Effect.ensuring(Effect.sync(() => recorder.close()))
     )
   }
 }
+
+/** Runs an Effect in a fiber of its own. If it interrupts its fiber, that fails it alone, and not the fiber of the partition. */
+const inOwnFiber = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
+  Effect.flatMap(Effect.forkChild(effect, { startImmediately: true }), (fiber) =>
+    Effect.onInterrupt(Effect.flatten(Fiber.await(fiber)), () => Fiber.interrupt(fiber))
+  )

@@ -1,9 +1,11 @@
 // The engine in memory, for the test kit and `Projection.live`: events become records, which the runner's own processor handles and
 // commits to a store in memory.
-import type * as Cause from "effect/Cause"
+import * as Cause from "effect/Cause"
 import * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import type * as Fiber from "effect/Fiber"
 import type { Batch, LogRecord } from "../log/log.ts"
 import { publishedBy } from "../model/application.ts"
 import { keyProblem } from "../model/columns.ts"
@@ -21,6 +23,7 @@ import { messageOf } from "./batch-dead-letters.ts"
 import { LookupTable } from "./lookup-tables.ts"
 import { MemoryStore } from "./memory-store.ts"
 import { PartitionProcessor, type ProcessError } from "./partition-processor.ts"
+import { runNow } from "./run-now.ts"
 
 /** A message that was published: its topic's name, key and partition, and the value as a reader of the topic gets it. */
 export interface PublishedMessage {
@@ -66,6 +69,8 @@ export class MemoryEngine<Ev, E, R> {
   nowMs = 0
   /** Whether events arrive at the time of this clock. Else they arrive now, so that events of the past pass. */
   isClockSet = false
+  /** The fiber of the last Effect that a handler returned. */
+  handlerFiber: Fiber.Fiber<unknown, unknown> | undefined
   private readonly projection: Projection.Of<E, R>
   private readonly partitions: number
   private readonly sources: ReadonlyArray<Topic.Any>
@@ -201,7 +206,11 @@ export class MemoryEngine<Ev, E, R> {
     const { meta } = context as { readonly meta: { topic: string; partition: number; position: number } }
     this.nowMs = this.clocks.get(`${textAt(meta.topic, meta.partition)}/${meta.position}`) ?? this.nowMs
     const done = projection.handle(event, out, context)
-    return Effect.isEffect(done) ? Effect.provideService(done, Clock.Clock, this.handlerClock) : done
+    if (!Effect.isEffect(done)) return done
+    return Effect.withFiber<void, E, R>((fiber) => {
+      this.handlerFiber = fiber
+      return Effect.provideService(done, Clock.Clock, this.handlerClock)
+    })
   }
 
   private sourceOf(event: Ev): Topic.Any {
@@ -269,6 +278,8 @@ export const live = <Ev, W extends Writable>(
   events: ReadonlyArray<NoInfer<Ev>>
 ): Rows<W> => {
   const engine = new MemoryEngine(projection)
-  Effect.runSync(engine.processOrFail(events))
+  const exit = runNow(engine.processOrFail(events))
+  if (exit === undefined) throw new Error("a handler is asynchronous, which `Projection.live` does not wait for")
+  if (Exit.isFailure(exit)) throw Cause.squash(exit.cause)
   return engine.rows() as Rows<W>
 }

@@ -29,6 +29,7 @@ import {
   keyOnly,
   merged,
   messageText,
+  parsedRow,
   refused,
   storedRow
 } from "./stored-values.ts"
@@ -285,7 +286,7 @@ export class MemoryStore {
     const { relation, rows } = this.relations.get(name)!
     return keys.flatMap((key) => {
       const row = rows.get(keyText(relation.key, storedRow(keyOnly(relation), key)))
-      return row === undefined ? [] : [decoded(relation, row)]
+      return row === undefined ? [] : [parsedRow(relation, row)]
     })
   }
 

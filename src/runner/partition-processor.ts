@@ -8,33 +8,42 @@ import { traceIdOf } from "../log/envelope.ts"
 import { keyText } from "../model/fields.ts"
 import type { Projection } from "../model/projection.ts"
 import type { Table } from "../model/read-model.ts"
-import { Recorder, type Row } from "../model/recorder.ts"
+import type { Writable } from "../model/handler.ts"
+import type { Entries, Row } from "../model/recorder.ts"
 import type { Topic } from "../model/topic.ts"
 import type { Window } from "../model/window.ts"
 import { SeenIds } from "./dedupe.ts"
 import { EventDecoder, type DecodedEvent } from "./event-decoder.ts"
 import { FailedEvents, type Stopped } from "./failed-events.ts"
-import { BatchFold, neededRows, readsRows, type ReadRow, windowKey, type Origin } from "./fold.ts"
-import { HandlerCaller } from "./handler-caller.ts"
+import { BatchFold, neededRows, readsRows, type ReadRow, windowKey } from "./fold.ts"
+import { HandlerCaller, RunningHandler, type HandlerFailure } from "./handler-caller.ts"
 import type { LookupError, LookupTable } from "./lookup-tables.ts"
+import { ChangePreparer, type Origin } from "./prepared-changes.ts"
 import { sameKind } from "./retries.ts"
+import { runAs } from "./running-code.ts"
 import { PartitionTime, type StreamTime } from "./stream-time.ts"
-import { Mismatch, type Changes, type Claim, type Fenced, StoreError, type Store, type Unstorable } from "./store.ts"
+import { Mismatch, type Changes, type Claim, type Fenced, StoreError, type Store, Unstorable } from "./store.ts"
 
-/** An event that was handled, and the part of the recorder's log that its handler asked for. */
+/** An event that was handled, and the part of the log that its handler asked for, or how it failed. */
 interface HandledEvent {
   readonly record: LogRecord
   readonly origin: Origin
+  readonly failure: HandlerFailure | undefined
   /** By which it is known as a duplicate, if the projection dedupes. */
   readonly id: string | undefined
   readonly from: number
   readonly to: number
 }
-/** How far a batch is: what its events came to, and those whose changes need rows that must be read first. */
+/** How far a batch is: what its events came to, and those that wait for rows to be read. */
 interface BatchState {
   readonly fold: BatchFold
-  readonly needRows: Array<HandledEvent>
+  /** The number of its records; for retries, of those that they bring back. */
+  readonly size: number
   readonly time: StreamTime
+  /** The first one needs rows; all later ones are applied after it, in order. */
+  readonly waiting: Array<HandledEvent>
+  /** The tenants and ids of those that wait. Whether one of them fails decides whether later ones are duplicates. */
+  readonly waitingIds: Set<string>
   folded: number
   duplicates: number
 }
@@ -66,7 +75,9 @@ export class PartitionProcessor<E, R> {
   private readonly handler: HandlerCaller<E, R>
   private readonly decoder: EventDecoder
   private readonly seen: SeenIds | undefined
-  private readonly recorder = new Recorder()
+  private readonly preparer: ChangePreparer
+  /** What handlers asked for of the events that are not applied yet. */
+  private readonly log: Entries = []
   private readonly failed: FailedEvents
 
   constructor({ claim, lookupTables, partitions, projection, source, store }: ProcessorOptions<E, R>) {
@@ -77,7 +88,12 @@ export class PartitionProcessor<E, R> {
     this.store = store
     this.decoder = new EventDecoder(projection, source)
     this.failed = new FailedEvents(projection, source, claim, store)
-    this.handler = new HandlerCaller(projection, this.recorder, lookupTables)
+    this.handler = new HandlerCaller(projection, this.log, lookupTables)
+    this.preparer = new ChangePreparer(projection.writes as ReadonlyArray<Writable>, {
+      sourcePartitions: partitions,
+      hasOneSource: projection.sources.length === 1,
+      hasKeys: source.kind === "topic"
+    })
     const { dedupe } = projection
     if (dedupe !== undefined) this.seen = new SeenIds(dedupe.withinMs, claim.newestSeen)
   }
@@ -192,7 +208,7 @@ export class PartitionProcessor<E, R> {
   /** Forgets what an attempt that was not committed has noted. Returns the records to process: those given, or what they retry. */
   private begin(records: ReadonlyArray<LogRecord>): Effect.Effect<ReadonlyArray<LogRecord>, StoreError> {
     this.seen?.reset()
-    this.recorder.log.length = 0
+    this.log.length = 0
     return this.failed.begin(records)
   }
   private onCommitted(claim: Claim): void {
@@ -208,17 +224,20 @@ export class PartitionProcessor<E, R> {
     next: number
   ): Effect.fn.Return<Changes, StoreError | Stopped | Unstorable, R> {
     const records = yield* this.begin(given)
-    const { claim, failed, projection, source } = this
-    const fold = new BatchFold({
-      sourcePartitions: this.partitions,
-      hasOneSource: projection.sources.length === 1,
-      hasKeys: source.kind === "topic"
-    })
-    const { ignoredRetries: duplicates } = failed
-    const batch: BatchState = { fold, needRows: [], time: this.streamTime(), folded: 0, duplicates }
+    const { claim, failed } = this
+    const fold = new BatchFold(this.partitions)
+    const batch: BatchState = {
+      fold,
+      size: records.length,
+      time: this.streamTime(),
+      waiting: [],
+      waitingIds: new Set(),
+      folded: 0,
+      duplicates: failed.ignoredRetries
+    }
     for (let at = 0; at < records.length; at += sliceSize)
       yield* this.processRecords(batch, records.slice(at, at + sliceSize))
-    if (batch.needRows.length > 0) yield* this.applyWithRows(batch)
+    yield* this.applyWaiting(batch)
     const { segments, ...deadLetters } = failed.changes()
     return {
       position: next,
@@ -240,22 +259,20 @@ export class PartitionProcessor<E, R> {
     this: PartitionProcessor<E, R>,
     batch: BatchState,
     records: ReadonlyArray<LogRecord>
-  ): Effect.fn.Return<void, StoreError | Stopped, R> {
-    const { decoder, failed, handler, seen } = this
-    const { log } = this.recorder
-    const { needRows } = batch
+  ): Effect.fn.Return<void, StoreError | Stopped | Unstorable, R> {
+    const { failed, handler, log, seen } = this
+    const { waiting, waitingIds } = batch
     const decoded: Array<DecodedEvent> = []
-    for (const record of records) {
-      try {
-        decoded.push(decoder.decode(record))
-      } catch (error) {
-        const stopped = this.failUnread(record, error)
-        if (stopped !== undefined) return yield* stopped
-      }
-    }
+    const stopped = runAs(
+      () => this.describe(records[0]!.position),
+      () => this.decode(records, decoded)
+    )
+    if (stopped !== undefined) return yield* stopped
     yield* this.loadSeen(decoded)
     for (const { event, id, record, tenant, time } of decoded) {
       const streamTime = batch.time.advance(record, time)
+      const idText = id === undefined ? undefined : `${tenant ?? ""}\u0000${id}`
+      if (idText !== undefined && waitingIds.has(idText)) yield* this.applyWaiting(batch)
       if (id !== undefined && seen!.test(tenant, id, time)) {
         batch.duplicates++
         failed.succeed(record)
@@ -265,18 +282,16 @@ export class PartitionProcessor<E, R> {
       const from = log.length
       const parked = failed.behindParked(record)
       const called = parked === undefined ? handler.call(event, origin) : { error: parked, attempts: 0 }
-      const failure = Effect.isEffect(called) ? yield* handler.run(called, from) : called
-      if (failure !== undefined) {
-        log.length = from
-        if (id !== undefined) seen!.forget(tenant, id, time)
-        const stopped = failed.fail({ ...failure, record, eventTime: time, tenant, traceparent: origin.traceparent })
-        if (stopped !== undefined) return yield* stopped
-        continue
-      }
-      const handled = { record, origin, id, from, to: log.length }
-      // once one event needs rows, all later ones are applied after it, in order
-      if (needRows.length > 0 || readsRows(log, from)) {
-        needRows.push(handled)
+      const prepared =
+        (called instanceof RunningHandler ? yield* handler.run(called, from) : called) ?? this.prepare(from, origin)
+      if (prepared === "alone" && batch.size > 1)
+        return yield* new Unstorable({ code: "22003", reason: "a large contribution is committed alone" })
+      const failure = prepared === "alone" ? undefined : prepared
+      if (failure !== undefined) log.length = from
+      const handled: HandledEvent = { record, origin, failure, id, from, to: log.length }
+      if (waiting.length > 0 || readsRows(log, from)) {
+        waiting.push(handled)
+        if (idText !== undefined) waitingIds.add(idText)
         continue
       }
       const stopped = this.apply(batch, handled, noRows)
@@ -284,6 +299,31 @@ export class PartitionProcessor<E, R> {
       log.length = from
     }
   })
+
+  /** Decodes records. One that cannot be read fails; returns `Stopped` if that stops the partition. */
+  private decode(records: ReadonlyArray<LogRecord>, decoded: Array<DecodedEvent>): Stopped | undefined {
+    for (const record of records) {
+      try {
+        decoded.push(this.decoder.decode(record))
+      } catch (error) {
+        const stopped = this.failUnread(record, error)
+        if (stopped !== undefined) return stopped
+      }
+    }
+    return undefined
+  }
+  private describe(position: number): string {
+    const { partition, projection, topic, version } = this.claim
+    return `projection ${projection}_v${version}, event ${topic}/${partition} position ${position}`
+  }
+  /** Checks and prepares what a handler asked for. Returns how the event fails if it cannot be stored; `alone`: see `ChangePreparer`. */
+  private prepare(from: number, origin: Origin): HandlerFailure | "alone" | undefined {
+    try {
+      return this.preparer.prepare(this.log, from, origin) ? "alone" : undefined
+    } catch (error) {
+      return { error, attempts: 1 }
+    }
+  }
 
   /** No handler saw the event, and it reads the same each time, so nothing is retried. */
   private failUnread(record: LogRecord, error: unknown): Stopped | undefined {
@@ -318,29 +358,49 @@ export class PartitionProcessor<E, R> {
     }
   }
 
-  /** Folds what an event's handler asked for. An event whose changes are refused fails; `Stopped` if that stops the partition. */
-  private apply(batch: BatchState, { from, id, origin, record, to }: HandledEvent, read: ReadRow): Stopped | undefined {
-    // an earlier event of its key may have been refused since it was handled
+  /** Folds what an event's handler asked for. An event that failed, or whose changes are refused, fails; `Stopped` if that stops the partition. */
+  private apply(batch: BatchState, handled: HandledEvent, read: ReadRow): Stopped | undefined {
+    const { id, origin, record } = handled
+    // an earlier event of its key may have failed since it was handled
     const parked = this.failed.behindParked(record)
-    try {
-      if (parked !== undefined) throw parked
-      batch.fold.apply(this.recorder.log, from, to, origin, read)
-    } catch (error) {
+    const failure = parked === undefined ? this.folded(batch, handled, read) : { error: parked, attempts: 0 }
+    if (failure !== undefined) {
       if (id !== undefined) this.seen!.forget(origin.tenant, id, origin.eventTime)
-      return this.failed.fail({ record, error, attempts: parked === undefined ? 1 : 0, ...origin })
+      return this.failed.fail({ ...failure, record, ...origin })
     }
     batch.folded++
     this.failed.succeed(record)
     return undefined
   }
+  private folded(
+    batch: BatchState,
+    { failure, from, origin, to }: HandledEvent,
+    read: ReadRow
+  ): HandlerFailure | undefined {
+    if (failure !== undefined || from === to) return failure
+    const apply = () => batch.fold.apply(this.log, from, to, origin, read)
+    try {
+      // changes that need rows call functions of users
+      if (read === noRows) apply()
+      else runAs(() => this.describe(origin.position), apply)
+      return undefined
+    } catch (error) {
+      return { error, attempts: 1 }
+    }
+  }
 
-  /** Reads all rows that events need at once (what they asked for is known before anything is applied), then applies them. */
-  private readonly applyWithRows = Effect.fnUntraced(function* (this: PartitionProcessor<E, R>, batch: BatchState) {
-    const rows = yield* this.readRows(batch.needRows)
-    for (const handled of batch.needRows) {
+  /** Reads all rows that the waiting events need at once (what they asked for is known before anything is applied), then applies them. */
+  private readonly applyWaiting = Effect.fnUntraced(function* (this: PartitionProcessor<E, R>, batch: BatchState) {
+    const { waiting, waitingIds } = batch
+    if (waiting.length === 0) return
+    const rows = yield* this.readRows(waiting)
+    for (const handled of waiting) {
       const stopped = this.apply(batch, handled, (target, key) => rows.get(target)?.get(key))
       if (stopped !== undefined) return yield* stopped
     }
+    waiting.length = 0
+    waitingIds.clear()
+    this.log.length = 0
   })
 
   private readonly readRows = Effect.fnUntraced(function* (
@@ -349,7 +409,7 @@ export class PartitionProcessor<E, R> {
   ) {
     const needed = new Map<Table.Any | Window.Any, Map<string, Row>>()
     for (const { from, origin, to } of handled) {
-      for (const { key, target } of neededRows(this.recorder.log, from, to, origin)) {
+      for (const { key, target } of neededRows(this.log, from, to, origin)) {
         let keys = needed.get(target)
         if (keys === undefined) needed.set(target, (keys = new Map()))
         keys.set(keyText(keyOf(target), key), key)

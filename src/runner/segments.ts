@@ -4,6 +4,7 @@ import { quoted } from "../model/json-codec.ts"
 import { partitionOf } from "../model/partitioner.ts"
 import type { Topic } from "../model/topic.ts"
 import type { Segment } from "./store.ts"
+import { isTooDeep, mostLevels } from "./stored-values.ts"
 
 /**
  * One element of a segment's `meta`, as in the log's batches: key, event time, event id, tenant, traceparent, and the schema's version
@@ -72,38 +73,43 @@ export const messageKey = (topic: Topic.Any, value: unknown): string => {
   })
 }
 
+/**
+ * A value as a message of its topic. `sourcePartitions`: the partitions of a topic that does not declare how many it has. Throws
+ * `UnstorableValue` if it cannot be published, a `SchemaError` if it does not fit.
+ */
+export const messageFor = (
+  topic: Topic.Any,
+  value: unknown,
+  event: EventEnvelope,
+  sourcePartitions: number
+): Message => {
+  const key = messageKey(topic, value)
+  const vals = topic.stringify(value as never)
+  if (vals === undefined) throw new UnstorableValue({ where: topic.name, reason: "the value has no JSON form" })
+  if (isTooDeep(vals))
+    throw new UnstorableValue({ where: topic.name, reason: `the value is nested deeper than ${mostLevels} levels` })
+  const eventTime = topic.timeOf?.(value as never) ?? event.eventTime
+  if (!Number.isFinite(eventTime)) {
+    throw new UnstorableValue({
+      where: topic.name,
+      reason: `the value's event time is ${eventTime}, not a number of milliseconds`
+    })
+  }
+  const tenant = topic.tenantOf?.(value as never) ?? event.tenant
+  const meta = metaText(
+    key,
+    eventTime,
+    topic.idOf?.(value as never),
+    tenant,
+    event.traceparent,
+    topic.versionOf(value as never)
+  )
+  return { topic, partition: partitionOf(key, topic.partitions ?? sourcePartitions), meta, vals }
+}
+
 /** The messages of a batch while it grows. */
 export class BatchMessages {
   private readonly byTopic = new Map<Topic.Any, TopicMessages>()
-  private readonly sourcePartitions: number
-
-  /** `sourcePartitions`: the partitions of a topic that does not declare how many it has. */
-  constructor(sourcePartitions: number) {
-    this.sourcePartitions = sourcePartitions
-  }
-  /** A value as a message of its topic. Throws `UnstorableValue` if it cannot be published, a `SchemaError` if it does not fit. */
-  message(topic: Topic.Any, value: unknown, event: EventEnvelope): Message {
-    const key = messageKey(topic, value)
-    const vals = topic.stringify(value as never)
-    if (vals === undefined) throw new UnstorableValue({ where: topic.name, reason: "the value has no JSON form" })
-    const eventTime = topic.timeOf?.(value as never) ?? event.eventTime
-    if (!Number.isFinite(eventTime)) {
-      throw new UnstorableValue({
-        where: topic.name,
-        reason: `the value's event time is ${eventTime}, not a number of milliseconds`
-      })
-    }
-    const tenant = topic.tenantOf?.(value as never) ?? event.tenant
-    const meta = metaText(
-      key,
-      eventTime,
-      topic.idOf?.(value as never),
-      tenant,
-      event.traceparent,
-      topic.versionOf(value as never)
-    )
-    return { topic, partition: partitionOf(key, topic.partitions ?? this.sourcePartitions), meta, vals }
-  }
 
   /** Adds a message. Never throws. */
   add({ meta, partition, topic, vals }: Message): void {

@@ -237,7 +237,10 @@ export class Store extends Context.Service<
       claim: Claim,
       changes: Changes
     ) => Effect.Effect<Claim, StoreError | Fenced | Unstorable>
-    /** The rows with these keys, in any order; keys without a row are left out. `Unstorable`: a value cannot be one of its key column. */
+    /**
+     * The rows with these keys, in any order and as their columns hold them (`fromRow` decodes them); keys without a row are left out.
+     * `Unstorable`: a value cannot be one of its key column.
+     */
     readonly readRows: (
       projection: Projection.Any,
       target: Table.Any | Window.Any,

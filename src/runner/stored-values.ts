@@ -1,7 +1,9 @@
-// Values as PostgreSQL's columns hold them, for the store in memory: what is refused, how rows are merged, ordered, read and published. Pure.
+// Values as PostgreSQL's columns hold them: what is refused, how rows are merged, ordered, read and published. Handlers' values are checked with
+// this before anything is stored, and the store in memory keeps them like this. Pure.
 import { isStorable } from "../dead-letter/event-failure.ts"
 import {
   assertScalar,
+  EncodedValue,
   fromRow,
   isStorableNumber,
   storableNumbers,
@@ -61,21 +63,44 @@ const numberOf = (column: Column, value: unknown): number => {
   if (column.type === "bigint" && !/^[-+]?\d+$/.test(text)) throw invalid(column, value)
   return Number(text)
 }
+/** JSON may be nested so deep: PostgreSQL and JavaScript read it by functions that call themselves, and their stacks end. */
+export const mostLevels = 1_000
+/** Whether JSON text is nested deeper than `mostLevels`. */
+export const isTooDeep = (json: string): boolean => {
+  if (json.length <= 2 * mostLevels) return false
+  let depth = 0
+  let isText = false
+  for (let i = 0; i < json.length; i++) {
+    const unit = json.charCodeAt(i)
+    if (isText) {
+      if (unit === 0x5c) i++
+      else if (unit === 0x22) isText = false
+    } else if (unit === 0x22) isText = true
+    else if (unit === 0x5b || unit === 0x7b) {
+      if (++depth > mostLevels) return true
+    } else if (unit === 0x5d || unit === 0x7d) depth--
+  }
+  return false
+}
+const encodedJson = ({ name }: Column, text: string): string => {
+  if (isTooDeep(text)) throw refused("54001", `column ${name}: the JSON is nested deeper than ${mostLevels} levels`)
+  const json: unknown = JSON.parse(text)
+  assertJson(json)
+  return JSON.stringify(inOrderOfJsonb(json))
+}
 /** A value as its column holds it; null if there is none. Throws `Unstorable` if PostgreSQL would refuse it. */
-const stored = (column: Column, value: unknown): unknown => {
+const stored = (column: Column, given: unknown): unknown => {
+  if (given instanceof EncodedValue) return given.value
   const { encode, nullable, type } = column
   // JSON's null is a value of its own only if the column has no other
-  if (value === undefined || (value === null && (nullable || encode === undefined))) return null
-  if (encode !== undefined) {
-    const encoded = encode(value)
-    if (type === "jsonb") {
-      const json: unknown = JSON.parse(encoded as string)
-      assertJson(json)
-      return JSON.stringify(inOrderOfJsonb(json))
-    }
-    if (typeof encoded === "string" && !isStorable(encoded)) throw refused("22021", `NUL in column ${column.name}`)
-    return encoded
-  }
+  if (given === undefined || (given === null && (nullable || encode === undefined))) return null
+  if (encode === undefined) return storedScalar(column, given)
+  const encoded = encode(given)
+  return type === "jsonb" ? encodedJson(column, encoded as string) : storedScalar(column, encoded)
+}
+const storedScalar = (column: Column, value: unknown): unknown => {
+  const { type } = column
+  if (type === "text" && typeof value === "string" && isStorable(value)) return value
   assertScalar(column, value)
   if (typeof value === "number" && !isStorableNumber(type, value))
     throw refused("22P02", `${column.name}: ${value} is not ${storableNumbers[type]} (${type})`)
@@ -101,8 +126,42 @@ const stored = (column: Column, value: unknown): unknown => {
   }
 }
 /** A row with its values as the columns hold them. Throws `Unstorable` or `UnencodableValue`. */
-export const storedRow = ({ columns }: Relation, row: Row): Row =>
-  Object.fromEntries(columns.map((column) => [column.name, stored(column, row[column.name])]))
+export const storedRow = ({ columns }: Relation, row: Row): Row => {
+  const values: Row = {}
+  for (const column of columns) values[column.name] = stored(column, row[column.name])
+  return values
+}
+/** A value that a commit can store whatever else is in its batch: `stored` once and for all. Throws `Unstorable` or `UnencodableValue`. */
+export const preparedValue = (column: Column, value: unknown): unknown => {
+  const kept = stored(column, value)
+  return column.encode === undefined || kept === null ? kept : new EncodedValue(kept)
+}
+/** The same for a row: its columns, or with `isPatch` the key and those that it has. */
+export const preparedRow = (relation: Relation, row: Row, isPatch = false): Row => {
+  const values: Row = {}
+  for (const column of relation.columns) {
+    if (!isPatch || column.name in row || relation.key.includes(column.name))
+      values[column.name] = preparedValue(column, row[column.name])
+  }
+  return assertNotNull(relation, values)
+}
+/** A column's value as the read model's definition has it, from a prepared one. */
+export const readValue = ({ decode, type }: Column, value: unknown): unknown => {
+  if (!(value instanceof EncodedValue)) return value
+  const parsed: unknown = type === "jsonb" ? JSON.parse(value.value as string) : value.value
+  return decode === undefined ? parsed : decode(parsed)
+}
+/** A row as the read model's definition has it, from the values of a prepared row, on top of those of another one. */
+export const readRow = (relation: Relation, row: Row, before: Row = {}): Row => {
+  const values: Row = { ...before }
+  for (const column of relation.columns) {
+    const { name, optional } = column
+    if (!(name in row)) continue
+    if (row[name] === null && optional === true) delete values[name]
+    else values[name] = readValue(column, row[name])
+  }
+  return values
+}
 /** Returns the row. Throws `Unstorable` if a column has no value that must have one. */
 export const assertNotNull = ({ columns, name }: Relation, row: Row): Row => {
   const missing = columns.find((column) => !column.nullable && row[column.name] === null)
@@ -116,7 +175,7 @@ export const merged = ({ delta, name, type }: Column, before: never, value: neve
     case "count":
     case "sum": {
       const sum = before + value
-      if (type === "bigint" ? Math.abs(sum) >= int8End : !Number.isFinite(sum))
+      if (!isStorableNumber(type, sum))
         throw refused("22003", `value out of range: overflow of column ${name} (${type})`)
       return sum
     }
@@ -165,9 +224,10 @@ export const keyOnly = ({ columns, key, name }: Relation): Relation => ({
   key,
   columns: columns.filter((column) => key.includes(column.name))
 })
-/** A row as the read model's definition has it, from the stored one. */
-export const decoded = (relation: Relation, row: Row): Row => {
-  const json = relation.columns.filter(({ name, type }) => type === "jsonb" && row[name] !== null)
-  const parsed = json.map(({ name }) => [name, JSON.parse(row[name] as string) as unknown])
-  return fromRow(relation, { ...row, ...(Object.fromEntries(parsed) as Row) })
+/** A stored row as PostgreSQL's client returns it: jsonb is parsed. */
+export const parsedRow = ({ columns }: Relation, row: Row): Row => {
+  const json = columns.filter(({ name, type }) => type === "jsonb" && row[name] !== null)
+  return { ...row, ...Object.fromEntries(json.map(({ name }) => [name, JSON.parse(row[name] as string) as unknown])) }
 }
+/** A row as the read model's definition has it, from the stored one. */
+export const decoded = (relation: Relation, row: Row): Row => fromRow(relation, parsedRow(relation, row))

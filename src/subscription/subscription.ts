@@ -16,12 +16,14 @@ import {
   type SubscribeOptions
 } from "./fanout.ts"
 import { InFlight, positionText, processChain } from "./in-flight.ts"
+import { describeError } from "../dead-letter/event-failure.ts"
 import { envelopeHeaders } from "../log/envelope.ts"
 import type { UnknownTopic } from "../log/log.ts"
 import { messageIdentity, type Once, OnceError } from "./once.ts"
 import { isRetryForAnother } from "./dead-letter.ts"
 import { checkedCount } from "../model/options.ts"
 import type { Topic } from "../model/topic.ts"
+import { assertHandler, handlerResult } from "../model/user-code.ts"
 
 /** A durable subscription of a topic. A message that was acknowledged under its name is not delivered again, to any process. */
 export interface Subscription<in out V> extends Omit<SubscribeOptions, "topic"> {
@@ -97,7 +99,7 @@ const decode = Effect.fnUntraced(function* <V>(
   try {
     return { value: topic.decode(JSON.parse(message.value), version === undefined ? undefined : Number(version)) }
   } catch (error) {
-    const reason = `the value cannot be decoded: ${error instanceof Error ? error.message : String(error)}`
+    const reason = `the value cannot be decoded: ${describeError(error).message}`
     const { partition, position } = message
     yield* Effect.logWarning(
       `subscription ${name}: message ${partition}:${position} of ${topic.name} goes to the dead-letter topic: ${reason}`
@@ -159,10 +161,9 @@ const acknowledger = Effect.fnUntraced(function* (
 
 /** Why a handler failed, for a dead letter. */
 const textOf = (cause: Cause.Cause<unknown>): string => {
-  const error = Cause.squash(cause)
-  const { _tag: tag, message, name } = (error ?? {}) as Readonly<Record<"_tag" | "message" | "name", unknown>>
-  const text = typeof message === "string" ? `${String(tag ?? name ?? "Error")}: ${message}` : String(error)
-  return text.slice(0, 1_000)
+  const failure = Cause.squash(cause)
+  const { error, message } = describeError(failure)
+  return (typeof failure === "object" ? `${error}: ${message}` : message).slice(0, 1_000)
 }
 
 /** A function that handles one message, and returns whether it is finished. */
@@ -293,10 +294,13 @@ export const Subscription = {
     const { concurrency, once } = options
     if (concurrency !== undefined)
       checkedCount(`subscription ${subscription.name}: concurrency`, concurrency, { least: 1, most: mostConcurrency })
+    assertHandler(`subscription ${subscription.name}: the handler`, handle)
+    const checked = (value: unknown, message: Message, tx: unknown) =>
+      handlerResult(handle(value, message, tx)) ?? Effect.void
     const handler =
       once === undefined
-        ? (value: unknown, message: Message) => handle(value, message, undefined)
-        : inTransaction(subscription, handle, once)
+        ? (value: unknown, message: Message) => checked(value, message, undefined)
+        : inTransaction(subscription, checked, once)
     return runWith(subscription, handler, options)
   }) as {
     <V, E, R, Tx>(

@@ -19,6 +19,7 @@ import type { Compacted, Topic } from "../model/topic.ts"
 import type { Window } from "../model/window.ts"
 import { DatedAhead } from "../runner/event-decoder.ts"
 import { MemoryEngine } from "../runner/in-memory.ts"
+import { runNow } from "../runner/run-now.ts"
 
 type ValuesOf<T> = T extends { readonly Row: infer R } ? R : T extends Topic<string, infer V> ? V : never
 type PublishedTopic<W> = Extract<W, Topic.Any> | (W extends Window<string, object, never, infer P> ? P : never)
@@ -82,7 +83,7 @@ const specification = (
   const thenEffect = (expected: Row): Effect.Effect<void, any> =>
     Effect.gen(function* () {
       const engine: Engine = new MemoryEngine(projection)
-      const clock = yield* clockOf(engine)
+      const clock = clockOf(engine)
       for (const step of steps) {
         const effect = step(engine, expected["deadLetters"] !== undefined)
         if (Effect.isEffect(effect))
@@ -109,12 +110,9 @@ const specification = (
     then: (expected: unknown) => {
       // `await spec` would call this with two functions
       if (typeof expected === "function") throw new Error("a specification was awaited; end it with .then({ … })")
-      const exit = Effect.runSyncExit(thenEffect(expected as Row))
-      if (Exit.isSuccess(exit)) return
-      const failure = exit.cause.reasons.map((reason: any) => reason.error ?? reason.defect)[0]
-      throw failure?._tag === "AsyncFiberError"
-        ? new Error("a handler is asynchronous; run .thenEffect({ … }) instead of .then")
-        : failure
+      const exit = runNow(thenEffect(expected as Row))
+      if (exit === undefined) throw new Error("a handler is asynchronous; run .thenEffect({ … }) instead of .then")
+      if (Exit.isFailure(exit)) throw exit.cause.reasons.map((reason: any) => reason.error ?? reason.defect)[0]
     }
   }
 }
@@ -135,9 +133,8 @@ const { clearTimeout, setTimeout } = globalThis
  * The clock of handlers. Sleeping takes no time, on this clock as well. Only beside other work, which it may be the timeout of, a sleep waits:
  * so long at most that the work can win. Sleepers wake by how long they sleep, so of a timeout and a longer sleep the timeout wins.
  */
-const clockOf = Effect.fnUntraced(function* (engine: Engine) {
+const clockOf = (engine: Engine) => {
   const nanos = () => BigInt(Math.floor(engine.nowMs)) * 1_000_000n
-  const own = yield* Effect.withFiber(Effect.succeed)
   let sleptMs = 0
   const sleepers = new Set<{ readonly untilMs: number }>()
   const wait = (ms: number) =>
@@ -152,7 +149,7 @@ const clockOf = Effect.fnUntraced(function* (engine: Engine) {
     sleepers.add(sleeper)
     yield* Effect.gen(function* () {
       // a handler that sleeps in its own fiber waits for nothing else
-      if ((yield* Effect.withFiber(Effect.succeed)) !== own) yield* wait(ms)
+      if ((yield* Effect.withFiber(Effect.succeed)) !== engine.handlerFiber) yield* wait(ms)
       do {
         for (let turn = 0; turn < turnsOfOthers; turn++) yield* Effect.yieldNowWith(1_000)
       } while ([...sleepers].some(({ untilMs }) => untilMs < sleeper.untilMs))
@@ -168,7 +165,7 @@ const clockOf = Effect.fnUntraced(function* (engine: Engine) {
     monotonicTimeNanos: Effect.sync(nanos),
     sleep
   } as Clock.Clock
-})
+}
 const matches = (actual: any, expected: any) =>
   Object.entries(expected).every(([column, value]) => Equal.equals(actual?.[column], value))
 const compare = (engine: Engine, { deadLetters, late, published, ...tables }: Row) => {

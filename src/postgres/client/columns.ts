@@ -1,5 +1,12 @@
 // How the columns of a read model are written in SQL: names, array parameters, casts, and their form in published JSON.
-import { assertScalar, isStorableNumber, storableNumbers, type Column, type Relation } from "../../model/columns.ts"
+import {
+  assertScalar,
+  EncodedValue,
+  isStorableNumber,
+  storableNumbers,
+  type Column,
+  type Relation
+} from "../../model/columns.ts"
 import type { Row } from "../../model/recorder.ts"
 import { arrayLiteral } from "./types.ts"
 
@@ -20,6 +27,7 @@ export const columnArray = (column: Column, rows: ReadonlyArray<Row>): string =>
       const value = row[name]
       // JSON's null is a value of its own only in a column that is not nullable
       if (value === undefined || (value === null && (nullable || encode === undefined))) return null
+      if (value instanceof EncodedValue) return value.value as string
       if (encode !== undefined) return encode(value) as string
       assertScalar(column, value)
       return typeof value === "number" && !isStorableNumber(type, value)

@@ -120,6 +120,8 @@ const merged = ({ delta, name }: Column) => {
   const column = quote(name)
   switch (delta) {
     case "count":
+      // a total that JavaScript cannot read overflows bigint here
+      return `${column} = (t.${column} + excluded.${column}) * case when abs(t.${column} + excluded.${column}) < ${2 ** 53} then 1 else 2048 end`
     case "sum":
       return `${column} = t.${column} + excluded.${column}`
     case "min":

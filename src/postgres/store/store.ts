@@ -3,7 +3,7 @@ import * as Data from "effect/Data"
 import * as Effect from "effect/Effect"
 import * as Schedule from "effect/Schedule"
 import type { Projection } from "../../model/projection.ts"
-import { fromRow, keyProblem } from "../../model/columns.ts"
+import { keyProblem } from "../../model/columns.ts"
 import { unsupportedReason } from "../../model/unsupported.ts"
 import {
   Fenced,
@@ -376,10 +376,7 @@ const rows = (sql: Sql, projection: Projection.Any, name: string, keys: Readonly
       columns.map((column) => columnArray(column, keys)),
       { prepare: true }
     )
-  ).pipe(
-    Effect.mapError((error) => unstorable(error) ?? storeError(error)),
-    Effect.map((found) => found.map((row) => fromRow(relation, row)))
-  )
+  ).pipe(Effect.mapError((error) => unstorable(error) ?? storeError(error)))
 }
 
 const park = (sql: Sql, at: ProjectionPartition, deadLetter: DeadLetter) =>

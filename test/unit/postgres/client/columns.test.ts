@@ -3,7 +3,7 @@ import * as Schema from "effect/Schema"
 import { describe, expect, test } from "vitest"
 import { Agg, Column, Projection, ReadModel, Topic, Window } from "../../../../src/index.ts"
 import type { Fields } from "../../../../src/model/fields.ts"
-import { columnOf, fromRow, keyProblem, tableRelation, windowRelation } from "../../../../src/model/columns.ts"
+import { columnOf, fromRow, keyProblem, relationOf } from "../../../../src/model/columns.ts"
 import { columnArray, quote } from "../../../../src/postgres/client/columns.ts"
 import { definitionOf, tablesDdl } from "../../../../src/postgres/store/ddl.ts"
 
@@ -55,7 +55,7 @@ describe("a schema's column", () => {
       low: Agg.min,
       high: Agg.max
     }
-    const { columns, key: primaryKey } = windowRelation(Window.tumbling("w", { size: "1 hour", key, aggregate }))
+    const { columns, key: primaryKey } = relationOf(Window.tumbling("w", { size: "1 hour", key, aggregate }))
     expect(columns.map(({ delta, name, type }) => [name, type, delta])).toEqual([
       ["user", "text", undefined],
       ["n", "bigint", undefined],
@@ -76,7 +76,7 @@ describe("a schema's column", () => {
       initial: [],
       add: (all, n) => [...all, n]
     })
-    const { columns, key } = windowRelation(
+    const { columns, key } = relationOf(
       Window.global("w", { key: { user: Schema.String }, aggregate: { n: Agg.count, list } })
     )
     expect(columns.map(({ delta, name, type }) => [name, type, delta])).toEqual([
@@ -136,7 +136,7 @@ describe("rows as they are read", () => {
     primaryKey: ["id"]
   })
   test("omit absent fields, keep null, and hold decoded values", () => {
-    const row = fromRow(tableRelation(table), { id: "a", none: null, no: null, at: "1970-01-01T00:00:00.000Z" })
+    const row = fromRow(relationOf(table), { id: "a", none: null, no: null, at: "1970-01-01T00:00:00.000Z" })
     expect(row).toEqual({ id: "a", no: null, at: new Date(0) })
     expect(row).not.toHaveProperty("none")
   })
