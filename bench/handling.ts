@@ -34,6 +34,8 @@ const claimOf = (partition: number): Claim => ({
   position: 0,
   fingerprint: undefined,
   streamTime: undefined,
+  streamTimes: undefined,
+  announced: undefined,
   outboxSeq: 0,
   mode: "live",
   seenChunk: 0,

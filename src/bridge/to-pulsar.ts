@@ -16,6 +16,7 @@ import { type CheckedRule, errorTopicOf } from "./rule.ts"
 import { runSessions, type StreamError } from "./sessions.ts"
 import { type StreamState, zeroCounts } from "./status.ts"
 import type { Batch, OutOfRange, Position, Reader, ReadError } from "../log/log.ts"
+import { isTimeMark } from "../log/time-mark.ts"
 
 /** How often the position is committed while records flow, and how long after the last one. */
 const commitMs = 200
@@ -98,6 +99,10 @@ class Session {
     const byTopic = new Map<string, Array<NumberedRecord>>()
     const dead: DeadRecords = { reasons: new Map(), originals: new Map() }
     for (const read of batch.records) {
+      if (isTimeMark(read)) {
+        this.counts.filtered++
+        continue
+      }
       const record = fromLogRecord(read)
       const routed = route(this.start.routeContext, record, String(read.position))
       if (routed.kind === "send" || routed.kind === "dead") dead.originals.set(read.position, record)

@@ -1,6 +1,7 @@
 // An application, the value that `millrace.config.ts` exports: its projections, aggregates, and the services that their handlers need.
 import type * as Layer from "effect/Layer"
 import type { Aggregate } from "./aggregate.ts"
+import { writtenTopics } from "./chains.ts"
 import { deadLetterTopics } from "./dead-letter-topic.ts"
 import type { Writable } from "./handler.ts"
 import type { Projection, Run } from "./projection.ts"
@@ -112,9 +113,7 @@ export const goesTo = (application: Application.Any, where: Destination): ((topi
 
 /** The topics that a projection publishes to: those in `writes`, its windows' topics, and its dead-letter topics. */
 export const publishedBy = (projection: Projection.Any): ReadonlyArray<Topic.Any> => [
-  ...(projection.writes as ReadonlyArray<Writable>).flatMap((target) =>
-    target.kind === "topic" ? [target] : target.kind === "window" && target.topic !== undefined ? [target.topic] : []
-  ),
+  ...writtenTopics(projection),
   ...deadLetterTopics(projection)
 ]
 

@@ -66,6 +66,15 @@ export class EventDecoder {
     return { record, event, time, tenant: record.tenant ?? source.tenantOf?.(event), id }
   }
 
+  /** Undefined if the record cannot be decoded. */
+  tryDecode(record: LogRecord): DecodedEvent | undefined {
+    try {
+      return this.decode(record)
+    } catch {
+      return undefined
+    }
+  }
+
   /** A valid trace context as it is; undefined for an invalid one, for it is written into what is published. */
   traceOf(traceparent: string | undefined): string | undefined {
     if (traceparent !== this.trace.given) {

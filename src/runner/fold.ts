@@ -13,12 +13,13 @@ import type {
   PreparedPayloads,
   PreparedRow
 } from "./prepared-changes.ts"
-import { BatchMessages, messageKey, type Message } from "./segments.ts"
+import { BatchMessages, messageKey, type Message, type MessageTimes } from "./segments.ts"
 import { assertNotNull, preparedRow, preparedValue, readRow, readValue } from "./stored-values.ts"
 import type { Table } from "../model/read-model.ts"
 import type { Entries, Row } from "../model/recorder.ts"
 import type { LateEvent, Segment, TableChange, WindowChange, WindowDelta } from "./store.ts"
 import type { Topic } from "../model/topic.ts"
+import { type ChangedRow, withTimes } from "./window-times.ts"
 import { hasFold, isClosed, isNamedTopic, spansOf, type Span, type Window } from "../model/window.ts"
 
 /** What the batch does with a table's row, all events so far taken together. */
@@ -101,10 +102,16 @@ export class BatchFold {
   private readonly published: BatchMessages
   private readonly sourcePartitions: number
 
-  /** `sourcePartitions`: the partitions of a derived topic that does not declare how many it has. */
-  constructor(sourcePartitions: number) {
+  private readonly times: MessageTimes | undefined
+
+  /**
+   * `sourcePartitions`: the partitions of a derived topic that does not declare how many it has. `times` takes notice of the messages, if
+   * other projections read them.
+   */
+  constructor(sourcePartitions: number, times?: MessageTimes) {
     this.sourcePartitions = sourcePartitions
-    this.published = new BatchMessages()
+    this.times = times
+    this.published = new BatchMessages(times)
   }
 
   /** Folds one event's prepared changes in. Throws why the event cannot be applied; it has then changed nothing. */
@@ -244,16 +251,25 @@ export class BatchFold {
 
   /** What the batch contributes to windows, in order of their names. */
   windowChanges(): ReadonlyArray<WindowChange> {
+    const { times } = this
     const changes: Array<WindowChange> = []
+    const published: Array<ChangedRow> = []
     for (const { byLabel, window } of this.windows.values()) {
+      const { topic } = window
       const deltas: Array<WindowDelta> = []
       for (const byStart of byLabel.values()) {
-        for (const byKey of byStart.values())
-          for (const delta of byKey.values()) deltas.push(this.toPublish(window, delta))
+        for (const byKey of byStart.values()) {
+          for (const row of byKey.values()) {
+            const delta = this.toPublish(window, row)
+            deltas.push(delta)
+            if (times !== undefined && topic !== undefined) published.push({ topic, delta, event: row.origin })
+          }
+        }
       }
       if (deltas.length > 0) changes.push({ window, deltas })
     }
-    return changes.toSorted((a, b) => (a.window.name < b.window.name ? -1 : 1))
+    const sorted = changes.toSorted((a, b) => (a.window.name < b.window.name ? -1 : 1))
+    return times === undefined || published.length === 0 ? sorted : withTimes(sorted, published, times)
   }
 
   private toPublish(window: Window.Any, { key: given, origin, row }: RowDelta): WindowDelta {

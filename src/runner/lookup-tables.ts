@@ -5,6 +5,7 @@ import * as Semaphore from "effect/Semaphore"
 import { describeError } from "../dead-letter/event-failure.ts"
 import { traceIdOf } from "../log/envelope.ts"
 import type { Log, LogRecord, ReadError } from "../log/log.ts"
+import { isTimeMark } from "../log/time-mark.ts"
 import type { DeadLetter, StoreError } from "./store.ts"
 import type { Topic } from "../model/topic.ts"
 
@@ -73,6 +74,7 @@ export class LookupTable {
 
   private take(record: LogRecord): Effect.Effect<void, LookupError> {
     const { key, value } = record
+    if (isTimeMark(record)) return Effect.void
     if (key === null) return this.refuse(record, new Error("it has no key"))
     if (value === null) {
       this.values.delete(key)

@@ -149,8 +149,9 @@ export class MemoryStore {
 
   private claim({ name: projection, version }: Projection.Any, topic: string, partition: number): Claim {
     const at = { projection, version, topic, partition }
-    const none = { commitNo: 0, position: 0, fingerprint: undefined, streamTime: undefined, outboxSeq: 0 }
-    const first = { ...at, ...none, identity: undefined, mode: "live", seenChunk: 0, seenFill: 0 } as const
+    const none = { commitNo: 0, position: 0, fingerprint: undefined, outboxSeq: 0 }
+    const times = { streamTime: undefined, streamTimes: undefined, announced: undefined }
+    const first = { ...at, ...none, ...times, identity: undefined, mode: "live", seenChunk: 0, seenFill: 0 } as const
     const epoch = ++this.epochs
     const newestSeen = this.seenOf(at).reduce<number | undefined>(
       (newest, { maxTime }) => Math.max(newest ?? -Infinity, maxTime),
@@ -180,9 +181,12 @@ export class MemoryStore {
     for (const retried of changes.retried ?? []) this.retry(claim, retried)
     if (changes.seen !== undefined)
       this.seen.set(textAt(claim), [...(this.seen.get(textAt(claim)) ?? []), changes.seen])
-    const { failing, fingerprint, position, streamTime } = changes
-    const outboxSeq = claim.outboxSeq + messages.length
-    const next = { ...claim, commitNo: claim.commitNo + 1, position, fingerprint, streamTime, outboxSeq, failing }
+    const { failing, fingerprint, marks = [], position, streamTime } = changes
+    const { streamTimes = claim.streamTimes, announced = claim.announced } = changes
+    // marks are no messages, but they have numbers in the stream
+    const outboxSeq = claim.outboxSeq + messages.length + marks.length
+    const commitNo = claim.commitNo + 1
+    const next = { ...claim, commitNo, position, fingerprint, streamTime, streamTimes, announced, outboxSeq, failing }
     this.claims.set(textAt(claim), next)
     for (const reasons of [this.halted, this.waiting]) note(reasons, claim, undefined)
     return Effect.succeed(next)

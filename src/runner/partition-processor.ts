@@ -5,6 +5,7 @@
 import * as Effect from "effect/Effect"
 import { fingerprintOf, type Batch, type LogRecord } from "../log/log.ts"
 import { traceIdOf } from "../log/envelope.ts"
+import { isTimeMark } from "../log/time-mark.ts"
 import { keyText } from "../model/fields.ts"
 import type { Projection } from "../model/projection.ts"
 import type { Table } from "../model/read-model.ts"
@@ -12,6 +13,7 @@ import type { Writable } from "../model/handler.ts"
 import type { Entries, Row } from "../model/recorder.ts"
 import type { Topic } from "../model/topic.ts"
 import type { Window } from "../model/window.ts"
+import { type ChainLinks, ChainPosition, unlinked } from "./chain.ts"
 import { SeenIds } from "./dedupe.ts"
 import { EventDecoder, type DecodedEvent } from "./event-decoder.ts"
 import { FailedEvents, type Stopped } from "./failed-events.ts"
@@ -21,7 +23,7 @@ import type { LookupError, LookupTable } from "./lookup-tables.ts"
 import { ChangePreparer, type Origin } from "./prepared-changes.ts"
 import { sameKind } from "./retries.ts"
 import { runAs } from "./running-code.ts"
-import { PartitionTime, type StreamTime } from "./stream-time.ts"
+import type { StreamTime } from "./stream-time.ts"
 import { Mismatch, type Changes, type Claim, type Fenced, StoreError, type Store, Unstorable } from "./store.ts"
 
 /** An event that was handled, and the part of the log that its handler asked for, or how it failed. */
@@ -60,6 +62,8 @@ export interface ProcessorOptions<E, R> {
   /** The tables of the projection's lookup topics, by topic. */
   readonly lookupTables: ReadonlyMap<string, LookupTable>
   readonly store: Store["Service"]
+  /** The streams around the partition. Default: the projection stands by itself. */
+  readonly links?: ChainLinks
 }
 
 /** Records that are decoded together: what is folded of them is garbage while it is young, which costs the collector least. */
@@ -79,9 +83,12 @@ export class PartitionProcessor<E, R> {
   /** What handlers asked for of the events that are not applied yet. */
   private readonly log: Entries = []
   private readonly failed: FailedEvents
+  private readonly chain: ChainPosition
 
-  constructor({ claim, lookupTables, partitions, projection, source, store }: ProcessorOptions<E, R>) {
+  constructor(options: ProcessorOptions<E, R>) {
+    const { claim, links = unlinked, lookupTables, partitions, projection, source, store } = options
     this.claim = claim
+    this.chain = new ChainPosition(links, claim)
     this.projection = projection
     this.source = source
     this.partitions = partitions
@@ -92,7 +99,8 @@ export class PartitionProcessor<E, R> {
     this.preparer = new ChangePreparer(projection.writes as ReadonlyArray<Writable>, {
       sourcePartitions: partitions,
       hasOneSource: projection.sources.length === 1,
-      hasKeys: source.kind === "topic"
+      hasKeys: source.kind === "topic",
+      times: this.chain.messageTimes
     })
     const { dedupe } = projection
     if (dedupe !== undefined) this.seen = new SeenIds(dedupe.withinMs, claim.newestSeen)
@@ -115,6 +123,14 @@ export class PartitionProcessor<E, R> {
     yield* this.commitBatch(rest, next)
     return this.claim
   })
+  /** In how many milliseconds `announce` is due if no batch comes; undefined if it is not. */
+  get announceDueMs(): number | undefined {
+    return this.chain.dueMs
+  }
+  /** Commits the time marks that are due. */
+  readonly announce: Effect.Effect<void, ProcessError, R> = Effect.suspend(() =>
+    this.commitBatch([], this.claim.position)
+  )
 
   private commitBatch(
     records: ReadonlyArray<LogRecord>,
@@ -141,8 +157,8 @@ export class PartitionProcessor<E, R> {
     const [record] = records
     const isSmallest = records.length <= 1 && !this.failed.halveRetries()
     if (isSmallest && refused.mayPass === true) return Effect.fail(busy(refused))
-    // without a record there is nothing to blame but the statement itself
-    if (record === undefined) return Effect.fail(this.mismatch(refused))
+    // without an event there is nothing to blame but the statement itself
+    if (record === undefined || (isSmallest && isTimeMark(record))) return Effect.fail(this.mismatch(refused))
     if (isSmallest) return this.commitFailed(record, next, refused)
     if (records.length === 1) return this.commitBatch(records, next)
     const half = records.length >> 1
@@ -161,8 +177,8 @@ export class PartitionProcessor<E, R> {
   ) {
     const [failed = record] = yield* this.begin([record])
     // stream time moves as with any event that failed, or lateness would depend on who refused it
-    const { tenant, time } = this.tryDecode(failed) ?? {}
-    const streamTime = this.streamTime()
+    const { tenant, time } = this.decoder.tryDecode(failed) ?? {}
+    const streamTime = this.chain.time(this.claim)
     if (time !== undefined) streamTime.advance(failed, time)
     const traceparent = this.decoder.traceOf(failed.traceparent)
     const stopped = this.failed.fail({
@@ -178,7 +194,7 @@ export class PartitionProcessor<E, R> {
       .commit(this.projection, this.claim, {
         position: next,
         fingerprint: fingerprintOf(record),
-        streamTime: streamTime.current,
+        ...this.chain.changes(streamTime),
         events: 0,
         duplicates: 0,
         tables: [],
@@ -190,17 +206,6 @@ export class PartitionProcessor<E, R> {
       .pipe(Effect.catchTag("Unstorable", (again) => Effect.fail(this.mismatch(again))))
     this.onCommitted(claim)
   })
-  private tryDecode(record: LogRecord): DecodedEvent | undefined {
-    try {
-      return this.decoder.decode(record)
-    } catch {
-      return undefined
-    }
-  }
-  /** Stream time as the last commit left it. */
-  private streamTime(): StreamTime {
-    return new PartitionTime(this.claim.streamTime)
-  }
   private mismatch({ message }: Unstorable): Mismatch {
     return new Mismatch({ what: this.projection.name, reason: message })
   }
@@ -209,12 +214,14 @@ export class PartitionProcessor<E, R> {
   private begin(records: ReadonlyArray<LogRecord>): Effect.Effect<ReadonlyArray<LogRecord>, StoreError> {
     this.seen?.reset()
     this.log.length = 0
+    this.chain.reset()
     return this.failed.begin(records)
   }
   private onCommitted(claim: Claim): void {
     this.claim = claim
     this.seen?.onCommitted()
     this.failed.onCommitted()
+    this.chain.onCommitted()
   }
 
   /** The changes that the records make. */
@@ -225,11 +232,11 @@ export class PartitionProcessor<E, R> {
   ): Effect.fn.Return<Changes, StoreError | Stopped | Unstorable, R> {
     const records = yield* this.begin(given)
     const { claim, failed } = this
-    const fold = new BatchFold(this.partitions)
+    const fold = new BatchFold(this.partitions, this.chain.messageTimes)
     const batch: BatchState = {
       fold,
       size: records.length,
-      time: this.streamTime(),
+      time: this.chain.time(claim),
       waiting: [],
       waitingIds: new Set(),
       folded: 0,
@@ -242,12 +249,12 @@ export class PartitionProcessor<E, R> {
     return {
       position: next,
       fingerprint: given.length === 0 ? claim.fingerprint : fingerprintOf(given.at(-1)!),
-      streamTime: batch.time.current,
       events: batch.folded,
       duplicates: batch.duplicates,
       tables: fold.tableChanges(),
       windows: fold.windowChanges(),
       segments: [...fold.segments(), ...segments],
+      ...this.chain.changes(batch.time),
       late: fold.late,
       ...deadLetters,
       seen: this.seen?.packed()
@@ -263,13 +270,18 @@ export class PartitionProcessor<E, R> {
     const { failed, handler, log, seen } = this
     const { waiting, waitingIds } = batch
     const decoded: Array<DecodedEvent> = []
+    const marks: Array<LogRecord> = []
     const stopped = runAs(
       () => this.describe(records[0]!.position),
-      () => this.decode(records, decoded)
+      () => this.decode(records, decoded, marks)
     )
     if (stopped !== undefined) return yield* stopped
     yield* this.loadSeen(decoded)
+    const marksBefore = (position: number) => {
+      while (marks.length > 0 && marks[0]!.position < position) batch.time.mark?.(marks.shift()!)
+    }
     for (const { event, id, record, tenant, time } of decoded) {
+      marksBefore(record.position)
       const streamTime = batch.time.advance(record, time)
       const idText = id === undefined ? undefined : `${tenant ?? ""}\u0000${id}`
       if (idText !== undefined && waitingIds.has(idText)) yield* this.applyWaiting(batch)
@@ -278,7 +290,7 @@ export class PartitionProcessor<E, R> {
         failed.succeed(record)
         continue
       }
-      const origin = this.originOf(record, time, streamTime, tenant)
+      const origin = this.originOf(record, { time, streamTime, reached: batch.time.current, tenant })
       const from = log.length
       const parked = failed.behindParked(record)
       const called = parked === undefined ? handler.call(event, origin) : { error: parked, attempts: 0 }
@@ -298,13 +310,19 @@ export class PartitionProcessor<E, R> {
       if (stopped !== undefined) return yield* stopped
       log.length = from
     }
+    marksBefore(Infinity)
   })
 
-  /** Decodes records. One that cannot be read fails; returns `Stopped` if that stops the partition. */
-  private decode(records: ReadonlyArray<LogRecord>, decoded: Array<DecodedEvent>): Stopped | undefined {
+  /** Decodes records, and sets time marks apart. One that cannot be read fails; returns `Stopped` if that stops the partition. */
+  private decode(
+    records: ReadonlyArray<LogRecord>,
+    decoded: Array<DecodedEvent>,
+    marks: Array<LogRecord>
+  ): Stopped | undefined {
     for (const record of records) {
       try {
-        decoded.push(this.decoder.decode(record))
+        if (isTimeMark(record)) marks.push(record)
+        else decoded.push(this.decoder.decode(record))
       } catch (error) {
         const stopped = this.failUnread(record, error)
         if (stopped !== undefined) return stopped
@@ -342,7 +360,11 @@ export class PartitionProcessor<E, R> {
     this.seen.load(ranges, yield* this.store.seenIds(this.claim, ranges))
   })
 
-  private originOf(record: LogRecord, eventTime: number, streamTime: number, tenant: string | undefined): Origin {
+  private originOf(
+    record: LogRecord,
+    of: Pick<Origin, "streamTime" | "reached" | "tenant"> & { readonly time: number }
+  ): Origin {
+    const { reached, streamTime, tenant, time: eventTime } = of
     const { key, partition, position } = record
     const traceparent = this.decoder.traceOf(record.traceparent)
     return {
@@ -352,6 +374,7 @@ export class PartitionProcessor<E, R> {
       key: key ?? "",
       eventTime,
       streamTime,
+      reached,
       tenant,
       traceparent,
       traceId: traceIdOf(traceparent)

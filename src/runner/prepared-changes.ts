@@ -9,12 +9,14 @@ import type { Entries, Modification, Row } from "../model/recorder.ts"
 import type { Topic } from "../model/topic.ts"
 import { hasFold, spansOf, type Window } from "../model/window.ts"
 import { copied } from "./copied.ts"
-import { messageFor, type Message } from "./segments.ts"
+import { messageFor, type Message, type MessageTimes } from "./segments.ts"
 import { assertInstant, keyOnly, preparedRow } from "./stored-values.ts"
 
 /** Where an event lies and its envelope, as far as changes carry them on. */
 export interface Origin extends Meta {
   readonly traceparent: string | undefined
+  /** The partition's stream time; undefined while it has none. */
+  readonly reached: number | undefined
 }
 /** What decides which changes an event may ask for. */
 export interface PrepareOptions {
@@ -24,6 +26,8 @@ export interface PrepareOptions {
   readonly hasOneSource: boolean
   /** Events have keys, which decide their partition. An aggregate's events have none, and one writer owns all rows. */
   readonly hasKeys: boolean
+  /** Says which messages carry the stream time, if other projections read them. */
+  readonly times?: MessageTimes | undefined
 }
 
 /** A row, or the columns of one, as prepared values; `key` is the text of its key. */
@@ -124,7 +128,7 @@ export class ChangePreparer {
   ) {
     switch (kind) {
       case "publish":
-        return messageFor(target as Topic.Any, given, origin, this.options.sourcePartitions)
+        return messageFor(target as Topic.Any, given, origin, this.options.sourcePartitions, this.options.times)
       case "add":
         return this.contribution(target as Window.Any, relation!, given, origin, isOwned)
       case "modify": {

@@ -9,10 +9,13 @@ import * as Schedule from "effect/Schedule"
 import { describeError } from "../dead-letter/event-failure.ts"
 import { fingerprintOf, Log, type Assignment, type Batch, type LogRecord } from "../log/log.ts"
 import type { Projection } from "../model/projection.ts"
+import { type Chains, noChains } from "../model/chains.ts"
 import type { Topic } from "../model/topic.ts"
 import { CurrentFailures, projectionSubject } from "../monitor/ongoing-failures.ts"
+import { linksOf } from "./chain.ts"
 import { LookupTable } from "./lookup-tables.ts"
 import { PartitionProcessor } from "./partition-processor.ts"
+import { takerOf } from "./take-within.ts"
 import { type Claim, type DeadLetter, Mismatch, type ProjectionPartition, Store, type StoreError } from "./store.ts"
 
 /** The lookup tables that the projections of a process share, by topic. */
@@ -45,7 +48,8 @@ const afterFence = "500 millis"
  */
 export const run = Effect.fn("Runner.run")(function* <E, R>(
   projection: Projection.Of<E, R>,
-  lookupTables: LookupTables = new Map()
+  lookupTables: LookupTables = new Map(),
+  chains: Chains = noChains
 ) {
   const log = yield* Log
   const { version } = projection
@@ -57,7 +61,7 @@ export const run = Effect.fn("Runner.run")(function* <E, R>(
         .assign(source.name, group, (assignment) =>
           // what another process has from now on does not fail here any more
           Effect.ensuring(
-            runPartition(projection, source, assignment, lookupTables),
+            runPartition(projection, source, assignment, { lookupTables, chains }),
             clearFailure({ projection: projection.name, version, topic: source.name, partition: assignment.partition })
           )
         )
@@ -99,11 +103,17 @@ interface PartitionAttempts {
   reasonOf: "batch" | "start" | undefined
 }
 
+/** What the partitions of a process share. */
+interface SharedParts {
+  readonly lookupTables: LookupTables
+  readonly chains: Chains
+}
+
 const runPartition = Effect.fnUntraced(function* <E, R>(
   projection: Projection.Of<E, R>,
   source: Topic.Any,
   assignment: Assignment,
-  lookupTables: LookupTables
+  shared: SharedParts
 ): Effect.fn.Return<never, never, R | Log | Store> {
   const { partition, topic } = assignment
   const at: ProjectionPartition = { projection: projection.name, version: projection.version, topic, partition }
@@ -113,7 +123,7 @@ const runPartition = Effect.fnUntraced(function* <E, R>(
   const labels = { projection: at.projection, topic, partition }
   while (true) {
     attempts.isProcessing = false
-    const error = yield* Effect.scoped(claimAndProcess(projection, source, assignment, lookupTables, attempts)).pipe(
+    const error = yield* Effect.scoped(claimAndProcess(projection, source, assignment, shared, attempts)).pipe(
       // without this an error that nothing expects would end the loop, and neither the log nor `status` would show it
       Effect.catchDefect((cause) =>
         Effect.fail(new Mismatch({ what: name, reason: describeError(cause).message, cause }))
@@ -176,24 +186,31 @@ const claimAndProcess = Effect.fnUntraced(function* <E, R>(
   projection: Projection.Of<E, R>,
   source: Topic.Any,
   assignment: Assignment,
-  lookupTables: LookupTables,
+  shared: SharedParts,
   attempts: PartitionAttempts
 ) {
   const log = yield* Log
   const store = yield* Store
   const { partition, topic } = assignment
+  const { chains, lookupTables } = shared
   const claim = yield* store.claim(projection, topic, partition, assignment.generation, yield* log.identity(topic))
   yield* assertSameLog(claim, attempts.halt?.retry === "proven" ? attempts.halt.reason : undefined)
   yield* addLookupTables(projection, lookupTables)
   const partitions = (yield* log.bounds(topic)).length
-  const processor = new PartitionProcessor({ projection, source, partitions, claim, lookupTables, store })
+  const links = yield* linksOf(chains, projection, topic, partitions, log)
+  const processor = new PartitionProcessor({ projection, source, partitions, claim, lookupTables, store, links })
   const reader = yield* assignment.open(claim.position)
   // a reader keeps to the topic that it was opened on: it is the one that was looked at
   yield* assertSameTopic(claim)
   yield* clearReasons(claim, attempts)
   const measure = measured(projection, topic, partition)
+  const takeWithin = takerOf(reader.take)
   while (true) {
-    const batch = yield* reader.take
+    const batch = yield* takeWithin(processor.announceDueMs)
+    if (batch === undefined) {
+      yield* processor.announce
+      continue
+    }
     const taken = performance.now()
     attempts.isProcessing = true
     const { position } = yield* processor.process(batch)

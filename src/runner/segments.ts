@@ -1,5 +1,6 @@
 // What one batch publishes, by topic: each message as texts, and a topic's messages packed as one segment. No I/O.
 import { isStorable, UnstorableValue } from "../dead-letter/event-failure.ts"
+import { timeHeader } from "../log/time-mark.ts"
 import { quoted } from "../model/json-codec.ts"
 import { partitionOf } from "../model/partitioner.ts"
 import type { Topic } from "../model/topic.ts"
@@ -7,24 +8,46 @@ import type { Segment } from "./store.ts"
 import { isTooDeep, mostLevels } from "./stored-values.ts"
 
 /**
- * One element of a segment's `meta`, as in the log's batches: key, event time, event id, tenant, traceparent, and the schema's version
- * unless it is 1.
+ * One element of a segment's `meta`, as in the log's batches: key, event time, event id, tenant, traceparent, the schema's version unless
+ * it is 1, and the header `millrace-time` if the message has one.
  */
 export const metaText = (
-  key: string,
+  key: string | null,
   eventTime: number,
   eventId: string | undefined,
   tenant: string | undefined,
   traceparent: string | undefined,
-  schemaVersion = 1
+  schemaVersion = 1,
+  sentTime?: string
 ): string =>
-  `[${quoted(key)},${eventTime},${eventId === undefined ? "null" : quoted(eventId)},` +
+  `[${key === null ? "null" : quoted(key)},${eventTime},${eventId === undefined ? "null" : quoted(eventId)},` +
   `${tenant === undefined ? "null" : quoted(tenant)},${traceparent === undefined ? "null" : quoted(traceparent)}` +
-  (schemaVersion === 1 ? "]" : `,${schemaVersion}]`)
+  (sentTime !== undefined
+    ? `,${schemaVersion === 1 ? "null" : schemaVersion},{"${timeHeader}":"${sentTime}"}]`
+    : schemaVersion === 1
+      ? "]"
+      : `,${schemaVersion}]`)
+
+/** The times of an event that messages are made of. */
+export interface SendingEvent {
+  readonly eventTime: number
+  /** The stream time of the projection's partition at the event; undefined if it has none yet. */
+  readonly reached: number | undefined
+}
+/** Takes notice of the times of messages. */
+export interface MessageTimes {
+  /** Whether a topic's messages announce the stream time. */
+  readonly isAnnounced: (topic: string) => boolean
+  /** The text of a message's header `millrace-time`; undefined if it needs none. */
+  readonly header: (topic: string, time: number, event: SendingEvent) => string | undefined
+  /** The message is part of the batch. */
+  readonly sent: (topic: string, partition: number, time: number, event: SendingEvent) => void
+  /** The same of a window's message. */
+  readonly sentByWindow: (topic: string, partition: number, time: number, event: SendingEvent) => void
+}
 
 /** What a message takes over from its event unless its topic says otherwise. */
-interface EventEnvelope {
-  readonly eventTime: number
+interface EventEnvelope extends SendingEvent {
   readonly tenant: string | undefined
   readonly traceparent: string | undefined
 }
@@ -34,6 +57,8 @@ export interface Message {
   readonly partition: number
   readonly meta: string
   readonly vals: string
+  readonly eventTime: number
+  readonly event: SendingEvent
 }
 interface TopicMessages {
   readonly topic: Topic.Any
@@ -81,7 +106,8 @@ export const messageFor = (
   topic: Topic.Any,
   value: unknown,
   event: EventEnvelope,
-  sourcePartitions: number
+  sourcePartitions: number,
+  times?: MessageTimes
 ): Message => {
   const key = messageKey(topic, value)
   const vals = topic.stringify(value as never)
@@ -102,17 +128,25 @@ export const messageFor = (
     topic.idOf?.(value as never),
     tenant,
     event.traceparent,
-    topic.versionOf(value as never)
+    topic.versionOf(value as never),
+    times?.header(topic.name, eventTime, event)
   )
-  return { topic, partition: partitionOf(key, topic.partitions ?? sourcePartitions), meta, vals }
+  return { topic, partition: partitionOf(key, topic.partitions ?? sourcePartitions), meta, vals, eventTime, event }
 }
 
 /** The messages of a batch while it grows. */
 export class BatchMessages {
   private readonly byTopic = new Map<Topic.Any, TopicMessages>()
+  private readonly times: MessageTimes | undefined
+
+  /** `times` takes notice of the messages, if other projections read them. */
+  constructor(times: MessageTimes | undefined) {
+    this.times = times
+  }
 
   /** Adds a message. Never throws. */
-  add({ meta, partition, topic, vals }: Message): void {
+  add({ event, eventTime, meta, partition, topic, vals }: Message): void {
+    this.times?.sent(topic.name, partition, eventTime, event)
     let messages = this.byTopic.get(topic)
     if (messages === undefined) {
       messages = { topic, partition, meta: new JoinedText(","), vals: new JoinedText("\n"), count: 0 }

@@ -28,6 +28,21 @@ export interface FailureStreak {
   readonly first: Position
   readonly message: string
 }
+/**
+ * The greatest time that each stream has announced in one partition of a derived topic, whole epoch milliseconds: by `<projection>/<source>`,
+ * then by the partition of the source. Null for a stream that has announced nothing.
+ */
+export type StreamTimes = Readonly<Record<string, ReadonlyArray<number | null>>>
+/** What a stream has announced to all partitions of a derived topic that another projection reads. */
+export interface AnnouncedTime {
+  /** The stream time of the projection's partition, epoch milliseconds; null if none was announced to all partitions. */
+  readonly time: number | null
+  /** How far the event time of a message has been before that of its event, in milliseconds: time marks are so much earlier. */
+  readonly shift: number
+}
+/** The same by topic. */
+export type AnnouncedTimes = Readonly<Record<string, AnnouncedTime>>
+
 /** A process's exclusive right to a partition, with the state that the last commit left. Each commit returns the next claim. */
 export interface Claim extends ProjectionPartition {
   /** The fencing token: a commit with another one has no effect. */
@@ -42,6 +57,10 @@ export interface Claim extends ProjectionPartition {
   readonly identity: string | undefined
   /** The partition's stream time, whole epoch milliseconds; undefined before the first event. */
   readonly streamTime: number | undefined
+  /** What the streams of the topic have announced here, if it is a derived one; undefined if none has announced anything. */
+  readonly streamTimes: StreamTimes | undefined
+  /** What this partition's stream has announced; undefined if nothing. */
+  readonly announced: AnnouncedTimes | undefined
   /** The sequence number of the last message in the partition's outbox stream. */
   readonly outboxSeq: number
   readonly mode: "live" | "follower" | "frozen"
@@ -76,6 +95,8 @@ export interface WindowDelta {
   readonly eventTime: number
   readonly tenant: string | undefined
   readonly traceparent: string | undefined
+  /** The text of the header `millrace-time`, if the message needs it. */
+  readonly sentTime?: string | undefined
 }
 export interface WindowChange {
   readonly window: Window.Any
@@ -146,6 +167,12 @@ export interface Changes {
   readonly tables: ReadonlyArray<TableChange>
   readonly windows: ReadonlyArray<WindowChange>
   readonly segments: ReadonlyArray<Segment>
+  /** Time marks, which follow all other messages of the commit. */
+  readonly marks?: ReadonlyArray<Segment>
+  /** Undefined: as before. */
+  readonly streamTimes?: StreamTimes | undefined
+  /** Undefined: as before. */
+  readonly announced?: AnnouncedTimes | undefined
   readonly late: ReadonlyArray<LateEvent>
   readonly deadLetters: ReadonlyArray<DeadLetter>
   /** Dead letters of earlier commits that this one retries. */

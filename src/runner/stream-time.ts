@@ -1,12 +1,17 @@
 // How a partition's stream time moves. Pure. The runner and the test kit both process through it, so that all decide the same.
 import { appendTimeOf, type LogRecord } from "../log/log.ts"
+import type { StreamTimes } from "./store.ts"
 
 /** How stream time moves while the events of a batch are processed, in their order. Each attempt at a batch begins with a new one. */
 export interface StreamTime {
   /** Moves stream time by an event, before the event is judged and counted. Returns the stream time that lateness is judged by. */
   readonly advance: (record: LogRecord, eventTime: number) => number
+  /** Takes what a time mark announces, where streams announce their times. */
+  readonly mark?: (record: LogRecord) => void
   /** The stream time to commit, whole epoch milliseconds; undefined before the first event. */
   readonly current: number | undefined
+  /** The times of the streams that feed the topic, to be committed; undefined if they are as before. */
+  readonly streamTimes?: StreamTimes | undefined
 }
 
 /**

@@ -3,6 +3,7 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import { Log } from "../log/log.ts"
 import type { Application } from "../model/application.ts"
+import { chainsOf } from "../model/chains.ts"
 import type { Projection } from "../model/projection.ts"
 import { CurrentFailures } from "../monitor/ongoing-failures.ts"
 import { migrate } from "../postgres/client/migrate.ts"
@@ -83,15 +84,17 @@ export const openSystem = Effect.fnUntraced(function* (
 export const runProjections = ({ application, log, presence, store }: System): Effect.Effect<void> => {
   const lookupTables: Runner.LookupTables = new Map()
   const services = (application.services ?? Layer.empty) as Layer.Layer<unknown>
-  const runs = application.projections.map(({ projection }) => Runner.run(projection as Projection.Any, lookupTables))
+  const projections = application.projections.map(({ projection }) => projection as Projection.Any)
+  const chains = chainsOf(projections)
+  const runs = projections.map((projection) => Runner.run(projection, lookupTables, chains))
   const running = Effect.all(runs, { concurrency: "unbounded", discard: true }).pipe(
     Effect.provideService(Log, log),
     Effect.provideService(Store, store),
     Effect.provideService(CurrentFailures, presence.failures),
     Effect.provide(services)
   ) as Effect.Effect<void>
-  const projections = application.projections.map(({ projection: { name, version } }) => `${name}_v${version}`)
-  return presence.during("projections", { projections }, running)
+  const names = projections.map(({ name, version }) => `${name}_v${version}`)
+  return presence.during("projections", { projections: names }, running)
 }
 
 /** Runs the relays, and deletes from the outbox what every target has, until interrupted. */

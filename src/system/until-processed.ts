@@ -1,37 +1,115 @@
-// Waits until a system has processed what its log has now.
+// Waits until a system has processed what its log has now, down to the last projection of a chain.
 import * as Effect from "effect/Effect"
+import { chainsOf, longestChain } from "../model/chains.ts"
+import type { Projection } from "../model/projection.ts"
+import { readAnnouncements } from "../postgres/store/status.ts"
 import { SystemHalted } from "./errors.ts"
 import { readStatus } from "./observed.ts"
+import type { PartitionStatus, Status } from "./status.ts"
 import type { System } from "./system.ts"
 
 /** How often the status is read, in milliseconds. */
 const pollMs = 15
+/** How often it is reported what is waited for, in milliseconds. */
+const reportMs = 10_000
+/** After so long without any progress it fails, in milliseconds. */
+const stalledMs = 300_000
+
+/** Options of the wait. */
+export interface WaitOptions {
+  /** Called every ten seconds with what is waited for. Default: it is logged. */
+  readonly report?: (waitsFor: string) => Effect.Effect<void>
+}
+
+const placeOf = ({ name, partition, topic }: Pick<PartitionStatus, "name" | "topic" | "partition">) =>
+  `${name} ${topic}/${partition}`
+const count = (n: number, what: string) => `${n} ${what}${n === 1 ? "" : "s"}`
+
+/** Why the system cannot go on; undefined if it can. */
+const haltOf = (projections: ReadonlyArray<PartitionStatus>, relays: Status["relays"]): string | undefined => {
+  const partition = projections.find(({ halted }) => halted !== null)
+  if (partition !== undefined) {
+    const place = `${partition.topic}/${partition.partition}`
+    return `projection ${partition.name} is halted at ${place}: ${partition.halted}`
+  }
+  const relay = relays.find(({ halted }) => halted !== null)
+  return relay && `the relay to ${relay.target} is halted: ${relay.halted}`
+}
 
 /**
- * Waits until the projections have processed everything that the log has at the time of the call, and the relays have published the results.
- * Fails with `SystemHalted` if a projection or a relay is halted.
+ * Waits until the application's projections have processed everything that the log has at the time of the call, the relays have published
+ * the results, and projections that read these have processed them in their turn. Fails with `SystemHalted` if a projection or a relay is
+ * halted, or if nothing moves for five minutes.
  */
-export const untilProcessed = Effect.fnUntraced(function* (system: System) {
-  const topics = new Set((yield* readStatus(system)).projections.map(({ topic }) => topic))
-  const ends = new Map<string, number>()
-  for (const topic of topics)
-    for (const { end, partition } of yield* system.log.bounds(topic)) ends.set(`${topic}/${partition}`, end)
-  while (true) {
-    const { projections, relays } = yield* readStatus(system)
-    const partition = projections.find(({ halted }) => halted !== null)
-    if (partition !== undefined) {
-      const place = `${partition.topic}/${partition.partition}`
-      return yield* new SystemHalted({
-        message: `projection ${partition.name} is halted at ${place}: ${partition.halted}`
-      })
-    }
-    const relay = relays.find(({ halted }) => halted !== null)
-    if (relay !== undefined)
-      return yield* new SystemHalted({ message: `the relay to ${relay.target} is halted: ${relay.halted}` })
-    const isBehind = projections.some(
-      ({ partition, position, topic }) => position < (ends.get(`${topic}/${partition}`) ?? 0)
+export const untilProcessed = Effect.fnUntraced(function* (system: System, options: WaitOptions = {}) {
+  const { application, database, log } = system
+  const { report = (waitsFor: string) => Effect.logInfo(`waiting for ${waitsFor}`) } = options
+  const projections = application.projections.map(({ projection }) => projection as Projection.Any)
+  const versions = new Set(projections.map(({ name, version }) => `${name} ${version}`))
+  const isOurs = ({ name, version }: Pick<PartitionStatus, "name" | "version">) => versions.has(`${name} ${version}`)
+  const chains = chainsOf(projections)
+  const announcing = (name: string, topic: string) =>
+    [...chains.feeds].flatMap(([target, feeds]) =>
+      feeds.some(({ projection, source }) => projection === name && source === topic) ? [target] : []
     )
-    if (!isBehind && relays.every(({ lag }) => lag === 0)) return
-    yield* Effect.sleep(pollMs)
+  // where the topics end that come from outside; what is appended to them meanwhile is not waited for
+  const ends = new Map<string, number>()
+  for (const { name } of new Set(
+    projections.flatMap(({ sources }) => sources.filter(({ kind }) => kind === "topic"))
+  )) {
+    if (chains.feeds.has(name)) continue
+    for (const { end, partition } of yield* log.bounds(name)) ends.set(`${name}/${partition}`, end)
+  }
+
+  const look = Effect.gen(function* () {
+    const announcements = chains.feeds.size === 0 ? [] : (yield* readAnnouncements(database.sql)).filter(isOurs)
+    const status = yield* readStatus(system)
+    const ours = status.projections.filter(isOurs)
+    const message = haltOf(ours, status.relays)
+    if (message !== undefined) return yield* new SystemHalted({ message })
+    const behind = ours.flatMap((one) => {
+      const left = (ends.get(`${one.topic}/${one.partition}`) ?? one.end) - one.position
+      return left > 0 ? [`${placeOf(one)} (${count(left, "record")})`] : []
+    })
+    const silent = announcements.flatMap((one) =>
+      announcing(one.name, one.topic)
+        .filter((target) => (one.announced?.[target]?.time ?? -Infinity) < one.stream_time)
+        .map((target) => `${placeOf(one)}, which announces its stream time in ${target}`)
+    )
+    const unpublished = status.relays.flatMap(({ lag, target }) =>
+      lag > 0 ? [`the relay to ${target} (${count(lag, "message")})`] : []
+    )
+    const state = JSON.stringify([
+      ours.map(({ position, stream_time }) => [position, stream_time]),
+      unpublished,
+      silent
+    ])
+    return { waitsFor: [...behind, ...unpublished, ...silent], state }
+  })
+
+  // a look reads positions before the relays: what a relay published in between is seen by the next look, one for each link of a chain
+  const looks = 1 + longestChain(chains)
+  let quiet = 0
+  let state = ""
+  let movedAt = performance.now()
+  let reportAt = movedAt + reportMs
+  while (true) {
+    const found = yield* look
+    quiet = found.waitsFor.length === 0 ? quiet + 1 : 0
+    if (quiet === looks) return
+    const now = performance.now()
+    const more = found.waitsFor.length - 3
+    const waitsFor = found.waitsFor.slice(0, 3).join("; ") + (more > 0 ? `; and ${more} more` : "")
+    if (found.state !== state) movedAt = now
+    state = found.state
+    if (now - movedAt > stalledMs) {
+      const message = `nothing moved for ${stalledMs / 60_000} minutes, while waiting for ${waitsFor}`
+      return yield* new SystemHalted({ message })
+    }
+    if (now > reportAt && waitsFor !== "") {
+      reportAt = now + reportMs
+      yield* report(waitsFor)
+    }
+    if (quiet === 0) yield* Effect.sleep(pollMs)
   }
 })

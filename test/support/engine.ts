@@ -5,6 +5,7 @@ import * as Layer from "effect/Layer"
 import * as Scope from "effect/Scope"
 import { type Application, topicsOf } from "../../src/model/application.ts"
 import { Log, specOf, type NewRecord } from "../../src/log/log.ts"
+import { chainsOf } from "../../src/model/chains.ts"
 import { partitionOf } from "../../src/model/partitioner.ts"
 import { connect, query, type Sql } from "../../src/postgres/client/client.ts"
 import * as PostgresLog from "../../src/postgres/log/log.ts"
@@ -66,7 +67,8 @@ export const run = Effect.fnUntraced(function* ({ application, log, store }: Eng
   const lookupTables: Runner.LookupTables = new Map()
   const scope = yield* Scope.make()
   yield* Effect.addFinalizer(() => Scope.close(scope, Exit.void))
-  const runs = application.projections.map(({ projection }) => Runner.run(projection, lookupTables))
+  const chains = chainsOf(application.projections.map(({ projection }) => projection))
+  const runs = application.projections.map(({ projection }) => Runner.run(projection, lookupTables, chains))
   const loops = Effect.all(runs, { concurrency: "unbounded", discard: true }).pipe(
     Effect.provideService(Log, log),
     Effect.provideService(Store, store),

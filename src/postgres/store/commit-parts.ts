@@ -23,7 +23,7 @@ export interface FromCommit<A> {
 
 /** How many messages a batch publishes, which is how far the stream's sequence number moves. */
 export const messagesOf = (changes: Changes): number =>
-  changes.segments.reduce((sum, { messages }) => sum + messages, 0) +
+  [...changes.segments, ...(changes.marks ?? [])].reduce((sum, { messages }) => sum + messages, 0) +
   changes.windows.reduce((sum, { deltas, window }) => sum + (window.topic === undefined ? 0 : deltas.length), 0)
 
 /** The chunk that a batch's ids are added to. Small batches fill a chunk together, so that a trickle of events does not take a row each. */
@@ -107,6 +107,12 @@ export class StatementParts {
 
 /** The streak of failures as it is stored: JSON, whose escapes make any text storable. */
 const failingText = ({ failing }: Changes) => (failing === undefined ? null : JSON.stringify(failing))
+/** Columns that a commit writes only if they change: most projections neither read nor feed another one. */
+const timeColumns: ReadonlyArray<{ readonly name: string; readonly of: (changes: Changes) => object | undefined }> = [
+  { name: "stream_times", of: ({ streamTimes }) => streamTimes },
+  { name: "announced", of: ({ announced }) => announced }
+]
+const textOrNone = (value: object | undefined) => (value === undefined ? undefined : JSON.stringify(value))
 
 type StatementTexts = (parameter: (value: Parameter) => string) => ReadonlyArray<string>
 /** The fence of one partition's commit. */
@@ -114,13 +120,16 @@ export const fence =
   ({ changes, claim }: PartitionCommit): StatementTexts =>
   (parameter) => {
     const { chunk, fill } = seenChunkOf(claim, changes)
+    const times = timeColumns
+      .filter(({ of }) => of(changes) !== undefined)
+      .map(({ name, of }) => `${name} = ${parameter(JSON.stringify(of(changes)))}::text::jsonb, `)
     return [
       `fence as (update millrace.progress set commit_no = commit_no + 1, next_position = ${parameter(changes.position)}::int8,
     fingerprint = ${parameter(changes.fingerprint ?? null)}::text, stream_time = ${parameter(changes.streamTime ?? null)}::int8,
     outbox_seq = outbox_seq + case when mode = 'live' then ${parameter(messagesOf(changes))}::int8 else 0 end,
     events = events + ${parameter(changes.events)}::int8, duplicates = duplicates + ${parameter(changes.duplicates)}::int8,
     seen_chunk = ${parameter(chunk)}::int8, seen_fill = ${parameter(fill)}::int4,
-    failing = ${parameter(failingText(changes))}::text,
+    failing = ${parameter(failingText(changes))}::text, ${times.join("")}
     committed_at = clock_timestamp(), halted = null, waiting = null, waiting_since = null
   where projection = ${parameter(claim.projection)}::text and version = ${parameter(claim.version)}::int4
     and topic = ${parameter(claim.topic)}::text and partition = ${parameter(claim.partition)}::int4
@@ -134,6 +143,7 @@ export const fences =
   (parameter) => {
     const column = (of: (commit: PartitionCommit) => string | number | undefined) => parameter(arrayOf(commits.map(of)))
     const chunk = (commit: PartitionCommit) => seenChunkOf(commit.claim, commit.changes)
+    const times = timeColumns.filter(({ of }) => commits.some(({ changes }) => of(changes) !== undefined))
     return [
       `claims as materialized (select * from unnest(${column(({ claim }) => claim.projection)}::text[], ${column(({ claim }) => claim.version)}::int4[],
         ${column(({ claim }) => claim.topic)}::text[], ${column(({ claim }) => claim.partition)}::int4[],
@@ -143,16 +153,17 @@ export const fences =
         ${column(({ changes }) => changes.events)}::int8[], ${column(({ changes }) => changes.duplicates)}::int8[],
         ${column((commit) => chunk(commit).chunk)}::int8[], ${column((commit) => chunk(commit).fill)}::int4[],
         ${column(({ changes }) => failingText(changes) ?? undefined)}::text[],
-        ${column((commit) => commits.indexOf(commit))}::int4[])
+        ${column((commit) => commits.indexOf(commit))}::int4[]${times.map(({ of }) => `, ${column(({ changes }) => textOrNone(of(changes)))}::text[]`).join("")})
         as c(projection, version, topic, partition, incarnation, commit_no, position, fingerprint, stream_time, messages, events, duplicates,
-          seen_chunk, seen_fill, failing, part))`,
+          seen_chunk, seen_fill, failing, part${times.map(({ name }) => `, ${name}`).join("")}))`,
       `held as materialized (select c.part from millrace.progress p join claims c using (projection, version, topic, partition)
         where p.incarnation = c.incarnation and p.commit_no = c.commit_no and p.mode <> 'frozen'
         order by topic, partition for update of p)`,
       `fence as (update millrace.progress p set commit_no = p.commit_no + 1, next_position = c.position, fingerprint = c.fingerprint,
         stream_time = c.stream_time, outbox_seq = p.outbox_seq + case when p.mode = 'live' then c.messages else 0 end,
         events = p.events + c.events, duplicates = p.duplicates + c.duplicates, seen_chunk = c.seen_chunk, seen_fill = c.seen_fill,
-        failing = c.failing, committed_at = clock_timestamp(), halted = null, waiting = null, waiting_since = null
+        failing = c.failing, ${times.map(({ name }) => `${name} = coalesce(c.${name}::jsonb, p.${name}), `).join("")}
+        committed_at = clock_timestamp(), halted = null, waiting = null, waiting_since = null
       from claims c join held using (part)
       where p.projection = c.projection and p.version = c.version and p.topic = c.topic and p.partition = c.partition
         and p.incarnation = c.incarnation and p.commit_no = c.commit_no and p.mode <> 'frozen'

@@ -1,6 +1,6 @@
 // The parts of a commit statement that write Millrace's own tables: outbox, late events, dead letters, seen ids.
 import { isStorable } from "../../dead-letter/event-failure.ts"
-import type { Changes, DeadLetter, LateEvent, RetriedDeadLetter } from "../../runner/store.ts"
+import type { Changes, DeadLetter, LateEvent, RetriedDeadLetter, Segment } from "../../runner/store.ts"
 import { arrayOf } from "../client/columns.ts"
 import { type PartitionCommit, outboxColumns, type StatementParts, seenChunkOf } from "./commit-parts.ts"
 
@@ -13,13 +13,15 @@ const segmentColumns = [
   ["meta", "text"],
   ["vals", "text"]
 ] as const
-/** Messages that handlers published; they precede those of windows in the stream. `behind` is as for `windowParts`. */
+/** Segments of each commit, picked by `pick`. `behind` has how many of its messages follow them in its stream. */
 export const segmentPart = (
   parts: StatementParts,
   commits: ReadonlyArray<PartitionCommit>,
-  behind: ReadonlyArray<number>
+  behind: ReadonlyArray<number>,
+  pick: (changes: Changes) => ReadonlyArray<Segment>
 ) => {
-  const rows = commits.flatMap(({ changes: { segments } }, part) => {
+  const rows = commits.flatMap(({ changes }, part) => {
+    const segments = pick(changes)
     let left = behind[part]! + segments.reduce((sum, { messages }) => sum + messages, 0)
     return segments.map(({ messages, meta, partition, topic, vals }) => {
       left -= messages

@@ -152,7 +152,10 @@ export const windowParts = (
   const deltas = changes.flatMap(({ of, part }) => of.deltas.map((delta) => ({ part, of: delta })))
   // JSON has no raw line feeds, so lines can stand for an array, and nothing has to be escaped
   const meta =
-    topic && deltas.map(({ of }) => metaText(of.key, of.eventTime, undefined, of.tenant, of.traceparent)).join("\n")
+    topic &&
+    deltas
+      .map(({ of }) => metaText(of.key, of.eventTime, undefined, of.tenant, of.traceparent, 1, of.sentTime))
+      .join("\n")
   const rows = rowsInput(
     parts,
     relation,

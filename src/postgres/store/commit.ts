@@ -34,14 +34,21 @@ export class CommitBuilder {
    */
   build(commits: ReadonlyArray<PartitionCommit>): CommitStatement {
     const parts = new StatementParts(commits.length, commits.length === 1 ? fence(commits[0]!) : fences(commits))
-    const behind = commits.map(() => 0)
+    // the stream has messages of handlers, then those of windows, then time marks
+    const behind = commits.map(({ changes: { marks = [] } }) => marks.length)
     for (const [name, changes] of byRelation(commits)) {
       const relation = this.relations.get(name)!
       const tables = changes.filter((change) => "table" in change.of)
       if (tables.length > 0) tableParts(parts, relation, tables as ReadonlyArray<FromCommit<TableChange>>)
       else windowParts(parts, relation, changes as ReadonlyArray<FromCommit<WindowChange>>, behind)
     }
-    segmentPart(parts, commits, behind)
+    segmentPart(parts, commits, behind, ({ segments }) => segments)
+    segmentPart(
+      parts,
+      commits,
+      commits.map(() => 0),
+      ({ marks = [] }) => marks
+    )
     latePart(parts, commits)
     deadPart(parts, commits)
     retriedPart(parts, commits)

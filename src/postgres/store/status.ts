@@ -43,6 +43,22 @@ export const readPartitions = (sql: Sql): Effect.Effect<ReadonlyArray<PartitionR
       from millrace.progress g order by 1, 2, 3, 4`
   )
 
+/** How far a partition that publishes has announced its stream time to the topics that other projections read. */
+export interface AnnouncementRow extends Pick<PartitionRow, "name" | "version" | "topic" | "partition"> {
+  /** Milliseconds since 1970. */
+  readonly stream_time: number
+  /** The stream time that all partitions of a topic know, by topic. */
+  readonly announced: Readonly<Record<string, { readonly time: number | null }>> | null
+}
+/** Every partition that publishes and has a stream time. */
+export const readAnnouncements = (sql: Sql): Effect.Effect<ReadonlyArray<AnnouncementRow>, SqlError> =>
+  query(
+    "read announced times",
+    () => sql<Array<AnnouncementRow>>`
+      select projection as name, version, topic, partition, stream_time, announced from millrace.progress
+      where mode = 'live' and stream_time is not null order by 1, 2, 3, 4`
+  )
+
 /** The server's clock, epoch milliseconds. */
 export const readClock = (sql: Sql): Effect.Effect<number, SqlError> =>
   query("read the database's clock", async () => {

@@ -14,8 +14,10 @@ import {
   type Changes,
   type Claim,
   type DeadLetter,
+  type AnnouncedTimes,
   type FailureStreak,
-  type ProjectionPartition
+  type ProjectionPartition,
+  type StreamTimes
 } from "../../runner/store.ts"
 import { transaction, type Session, type Sql } from "../client/client.ts"
 import { arrayOf, columnArray, fromParameter, parameterType, quote } from "../client/columns.ts"
@@ -217,6 +219,8 @@ interface ProgressRow {
   readonly fingerprint: string | null
   readonly topic_identity: string | null
   readonly stream_time: number | null
+  readonly stream_times: StreamTimes | null
+  readonly announced: AnnouncedTimes | null
   readonly outbox_seq: number
   readonly mode: Claim["mode"]
   readonly seen_chunk: number
@@ -246,8 +250,9 @@ const claim = Effect.fnUntraced(function* (
       update millrace.progress p set epoch = epoch + 1, generation = ${generation}, incarnation = gen_random_uuid(),
         topic_identity = coalesce(topic_identity, ${identity ?? null}::text), claimed_by = ${processId ?? null}::uuid
       from patience where patience.set is not null and ${isAt(sql, at)} and generation <= ${generation}
-      returning incarnation, epoch, generation, commit_no, next_position, fingerprint, topic_identity, stream_time, outbox_seq, mode,
-        seen_chunk, seen_fill, failing, (select max(s.max_time) from millrace.seen s where s.projection = p.projection and s.version = p.version
+      returning incarnation, epoch, generation, commit_no, next_position, fingerprint, topic_identity, stream_time, stream_times,
+        announced, outbox_seq, mode, seen_chunk, seen_fill, failing,
+        (select max(s.max_time) from millrace.seen s where s.projection = p.projection and s.version = p.version
           and s.topic = p.topic and s.partition = p.partition) as newest_seen`
   )
   const [row] = yield* take.pipe(
@@ -273,6 +278,8 @@ const claim = Effect.fnUntraced(function* (
     fingerprint: row.fingerprint ?? undefined,
     identity: row.topic_identity ?? undefined,
     streamTime: row.stream_time ?? undefined,
+    streamTimes: row.stream_times ?? undefined,
+    announced: row.announced ?? undefined,
     outboxSeq: row.outbox_seq,
     mode: row.mode,
     seenChunk: row.seen_chunk,
@@ -339,6 +346,8 @@ const commit = Effect.fnUntraced(function* (
     position: changes.position,
     fingerprint: changes.fingerprint,
     streamTime: changes.streamTime,
+    streamTimes: changes.streamTimes ?? held.streamTimes,
+    announced: changes.announced ?? held.announced,
     outboxSeq: held.outboxSeq + (held.mode === "live" ? messages : 0),
     seenChunk: chunk,
     seenFill: fill,

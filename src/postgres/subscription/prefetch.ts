@@ -2,6 +2,7 @@
 import * as Effect from "effect/Effect"
 import * as Latch from "effect/Latch"
 import type { Batch, Log, LogRecord, ReadError } from "../../log/log.ts"
+import { withoutTimeMarks } from "../../log/time-mark.ts"
 import { murmur2 } from "../../model/partitioner.ts"
 import type { PositionChunk, ExaminedRange } from "./leases-sql.ts"
 
@@ -34,7 +35,8 @@ export class PartitionFeed {
     return this.last <= this.first
   }
   private fill({ next, records }: Batch): void {
-    this.records = records
+    // what is left out counts like a position that compaction removed
+    this.records = withoutTimeMarks(records)
     this.last = next
     this.forget(this.first)
   }

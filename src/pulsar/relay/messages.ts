@@ -1,5 +1,6 @@
 // Converts segments of the outbox into messages for Pulsar: topic, key, payload, properties. Pure.
 import { addEnvelope, envelopeHeaders, streamHeaders } from "../../log/envelope.ts"
+import { timeHeader } from "../../log/time-mark.ts"
 import type { Segment } from "../../relay/outbox.ts"
 import { topicName } from "../client/topic-names.ts"
 
@@ -83,10 +84,12 @@ export const messagesOf = (
   if (!Array.isArray(metas) || metas.length !== messages || values.length !== messages)
     throw new SyntaxError(`it has values for ${values.length} of ${messages} messages`)
   const topics = new Map<string, string>()
-  return metas.map((one, i) => {
+  return metas.flatMap((one, i) => {
     const seq = firstSeq + i
     const shared = one[6]
     const headers = typeof shared === "number" ? metas[shared]?.[6] : shared
+    // projections read time marks from the log; subscribers have no use for them
+    if (values[i] === "" && typeof headers === "object" && headers?.[timeHeader] !== undefined) return []
     const of = one[3] ?? tenant ?? ""
     const local = topicFor === undefined || values[i] === "" ? topic : topicFor(topic, values[i]!)
     let name = topics.get(`${of} ${local}`)
@@ -94,18 +97,20 @@ export const messagesOf = (
       name = topicName({ ...(of !== "" && { tenant: of }), ...(namespace !== undefined && { namespace }) }, local)
       topics.set(`${of} ${local}`, name)
     }
-    return {
-      seq,
-      incarnation,
-      topic: name,
-      key: one[0] ?? "",
-      value: values[i]!,
-      eventTime: one[1],
-      properties: propertiesOf(stream, incarnation, seq, one, headers),
-      meta: one,
-      headers,
-      refusal: of === "" || tenantName.test(of) ? undefined : refusalOf(of)
-    }
+    return [
+      {
+        seq,
+        incarnation,
+        topic: name,
+        key: one[0] ?? "",
+        value: values[i]!,
+        eventTime: one[1],
+        properties: propertiesOf(stream, incarnation, seq, one, headers),
+        meta: one,
+        headers,
+        refusal: of === "" || tenantName.test(of) ? undefined : refusalOf(of)
+      }
+    ]
   })
 }
 

@@ -3,6 +3,7 @@ import * as Effect from "effect/Effect"
 import type { FastifyInstance } from "fastify"
 import { traceIdOf } from "../../log/envelope.ts"
 import type { LogRecord } from "../../log/log.ts"
+import { withoutTimeMarks } from "../../log/time-mark.ts"
 import { Problem } from "../http/problem.ts"
 import { boundsOf, knownTopic, readProblem, type StreamParts } from "./routes.ts"
 
@@ -65,8 +66,9 @@ export const records = (app: FastifyInstance, parts: StreamParts): void => {
       })
     )
     if ("_tag" in batch) throw readProblem(batch)
-    const page = batch.records.slice(0, limit)
-    const next = page.length === batch.records.length ? batch.next : batch.records[page.length]!.position
+    const records = withoutTimeMarks(batch.records)
+    const page = records.slice(0, limit)
+    const next = page.length === records.length ? batch.next : records[page.length]!.position
     const head = JSON.stringify({ topic, partition, start, end: batch.end, next })
     const body = `${head.slice(0, -1)},"records":[${page.map(recordJson).join(",")}]}`
     return reply.type("application/json; charset=utf-8").send(body)

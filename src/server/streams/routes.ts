@@ -4,6 +4,7 @@ import type * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify"
 import type { PartitionBounds, Log, LogRecord, Position, ReadError } from "../../log/log.ts"
+import { isTimeMark } from "../../log/time-mark.ts"
 import { isRetry } from "../../dead-letter/retry-record.ts"
 import type { Catalog } from "../http/catalog.ts"
 import { Follower } from "./client.ts"
@@ -147,8 +148,9 @@ export const streams = (app: FastifyInstance, parts: StreamParts): void => {
     const { release, tail } = tails.use(topic, found)
     try {
       const wants = (record: LogRecord): boolean =>
-        // a retry record is a copy of an earlier record
+        // a retry record is a copy of an earlier record, and a time mark is for projections alone
         !isRetry(record) &&
+        !isTimeMark(record) &&
         (tenant === undefined || record.tenant === tenant) &&
         (key === undefined || record.key === key)
       const follower = begin(request, reply, { event, limits, read: reader(parts, topic), tail, vector, wants })
