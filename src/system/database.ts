@@ -1,6 +1,7 @@
 // Opens the system's PostgreSQL: the server that MILLRACE_DATABASE_URL names, or the embedded one of a state directory.
 import * as Effect from "effect/Effect"
-import { connect, type Sql } from "../postgres/client/client.ts"
+import { connect, query, type Sql } from "../postgres/client/client.ts"
+import { checkConnections } from "../postgres/client/server-check.ts"
 import * as Embedded from "../postgres/embedded/embedded.ts"
 
 /** A database that answers, and where it is. */
@@ -18,6 +19,8 @@ export interface Database {
  * cores busy. At 500 events a second 6 connections had half the p99 latency of 16.
  */
 const connections = 6
+/** Connections that a process opens beside the pool: for notifications, locks and transactions. */
+const connectionsBeside = 6
 
 /**
  * Opens the database of `MILLRACE_DATABASE_URL`; without that the embedded one of a state directory. `own` starts the embedded server and fails
@@ -33,6 +36,7 @@ export const openDatabase = Effect.fnUntraced(function* (
     url === ""
       ? yield* how === "own" ? Embedded.start({ dataDir }) : Embedded.use({ dataDir })
       : { url, failed: Effect.never }
-  const sql = yield* connect(server.url, { max: connections, ...options })
+  const sql = yield* connect(server.url, { max: connections, searchPath: `"$user",public`, ...options })
+  if (how === "own") yield* query("connect", () => checkConnections(sql, connections + connectionsBeside))
   return { url: server.url, embedded: url === "", sql, failed: server.failed } satisfies Database
 })

@@ -4,6 +4,7 @@ import * as Exit from "effect/Exit"
 import type * as Scope from "effect/Scope"
 import postgres from "postgres"
 import { query, SqlError } from "./errors.ts"
+import { checkPooler, checkServer, neededSettings, optionsOf } from "./server-check.ts"
 import { padding, socketFor, splitTls } from "./socket.ts"
 import { texts, values } from "./types.ts"
 
@@ -19,35 +20,48 @@ export interface ConnectOptions {
   readonly max?: number
   /** Whether every value is returned as PostgreSQL's text, for display. Default false: numbers, booleans, JSON and milliseconds. */
   readonly asText?: boolean
+  /** The schemas in which names without one are looked for, whatever the role is set to. Default: as the role is set. */
+  readonly searchPath?: string
 }
 
-const oldest = 150_000
 const closeSeconds = 2
 
 /**
- * Opens a pool of connections, which is closed with the scope within two seconds. Sessions are in UTC; an int8 is returned as a safe
- * integer and a timestamptz as epoch milliseconds. Fails with a hint if the server cannot be reached or is older than PostgreSQL 15.
+ * Opens a pool of connections, which is closed with the scope within two seconds. Sessions have the settings of
+ * `neededSettings`; an int8 is returned as a safe integer and a timestamptz as epoch milliseconds. Fails with a hint if the server cannot be
+ * reached or cannot be used: it is older than PostgreSQL 15, a standby, not in UTF8, or behind a pooler that shares sessions.
  */
 export const connect = Effect.fnUntraced(function* (
   url: string,
   options: ConnectOptions = {}
 ): Effect.fn.Return<Sql, SqlError, Scope.Scope> {
-  const sql = yield* Effect.acquireRelease(
-    query("connect", async () => open(url, options)),
-    (client) => Effect.promise(() => client.end({ timeout: closeSeconds }))
-  )
-  const [row] = yield* query("connect", () => sql`select current_setting('server_version_num') as version`)
-  const version = Number(row?.["version"])
-  if (version < oldest) {
-    const reason = `the server is PostgreSQL ${Math.floor(version / 10_000)}. try: use PostgreSQL 15 or newer, or the embedded one`
-    return yield* new SqlError({ operation: "connect", code: "", retryable: false, inDoubt: false, reason })
-  }
-  return sql
+  const sql = yield* opened(url, options)
+  const { isPooled, losesCommits } = yield* query("connect", () => checkServer(sql))
+  if (isPooled) yield* query("connect", () => checkPooler(() => open(url, { ...options, max: 1 })))
+  // an accepted event must not be lost with the server: these commits are few and large
+  return losesCommits ? yield* opened(url, options, { synchronous_commit: "on" }) : sql
 })
 
-const open = (text: string, { applicationName = "millrace", asText = false, max = 10 }: ConnectOptions): Sql => {
+const opened = (url: string, options: ConnectOptions, settings: Readonly<Record<string, string>> = {}) =>
+  Effect.acquireRelease(
+    query("connect", async () => open(url, options, settings)),
+    (client) => Effect.promise(() => client.end({ timeout: closeSeconds }))
+  )
+
+const open = (
+  text: string,
+  { applicationName = "millrace", asText = false, max = 10, searchPath }: ConnectOptions,
+  settings: Readonly<Record<string, string>> = {}
+): Sql => {
   const { tls, url } = splitTls(checked(text))
-  const settings = {
+  const { DateStyle, TimeZone, ...others } = neededSettings
+  const asked = {
+    plan_cache_mode: "force_generic_plan",
+    ...others,
+    ...settings,
+    ...(searchPath !== undefined && { search_path: searchPath })
+  }
+  const clientOptions = {
     max,
     types: asText ? texts : values,
     // If the backend is killed during the query for types, Node crashes; and every new connection would have to wait for that query.
@@ -61,16 +75,15 @@ const open = (text: string, { applicationName = "millrace", asText = false, max 
     onnotice: () => undefined,
     connection: {
       application_name: applicationName,
-      TimeZone: "UTC",
-      DateStyle: "ISO, YMD",
-      plan_cache_mode: "force_generic_plan",
-      options: padding
+      TimeZone,
+      DateStyle,
+      options: `${optionsOf(asked)}${padding}`
     },
     // The socket does TLS itself.
     ssl: false,
     socket: socketFor(tls)
   }
-  return postgres(url, settings) as unknown as Sql
+  return postgres(url, clientOptions) as unknown as Sql
 }
 
 const checked = (url: string): string => {

@@ -32,15 +32,17 @@ const unreached = new Set([
 ])
 // … and may have executed one that failed with one of these.
 const lost = new Set(["CONNECTION_CLOSED", "CONNECTION_DESTROYED", "ECONNRESET", "EPIPE", "40003", "08007"])
-// Lost connections, rollbacks by the server, too many connections, lock timeouts, a server that stops or starts. Not all of
+// Lost connections, rollbacks by the server, a primary that became a standby, too many connections, lock timeouts, a server that stops or starts. Not all of
 // class 53: a full disk (53100) needs a person.
-const transient = /^(08...|40...|53300|53200|53400|55P03|57P0[1-5]|25P03|25P04)$/
+const transient = /^(08...|40...|53300|53200|53400|55P03|57P0[1-5]|25006|25P03|25P04)$/
 
 const hints: Readonly<Record<string, string>> = {
   "28P01": "check the user and the password in the database's URL",
   "28000": "check the user in the database's URL, and what pg_hba.conf allows it",
   "3D000": "create the database (createdb), or correct its name in the database's URL",
-  "42501": "grant the role the privilege, or use another role",
+  "25006": "name the primary in the database's URL; this server is a standby or was made read-only",
+  "42501":
+    "use another role, or grant this one the privilege: grant create on database NAME to ROLE (for schemas), grant create on schema public to ROLE (for views)",
   "53100": "free space on the database's disk",
   "53300": "raise max_connections, or run fewer processes",
   ECONNREFUSED: "start the server there, or correct the host and port in the database's URL",
@@ -49,13 +51,15 @@ const hints: Readonly<Record<string, string>> = {
   CONNECT_TIMEOUT: "check that a PostgreSQL server runs at that address and that no firewall blocks it"
 }
 
+const poolerHint = "set ignore_startup_parameters = options in the configuration of PgBouncer"
+
 /** Translates an error of the driver. An `SqlError` is returned as it is. */
 export const toSqlError = (operation: string, cause: unknown): SqlError => {
   if (cause instanceof SqlError) return cause
   const { code: given, message: text = String(cause) } = cause as { readonly code?: unknown; readonly message?: string }
   const code = typeof given === "string" ? given : ""
   const message = text === "" ? code : text
-  const hint = hints[code]
+  const hint = message.startsWith("unsupported startup parameter") ? poolerHint : hints[code]
   return new SqlError({
     operation,
     code,

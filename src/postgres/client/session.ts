@@ -33,7 +33,9 @@ export const single = (
 ): Effect.Effect<postgres.Sql, never, Scope.Scope> =>
   Effect.acquireRelease(
     Effect.sync(() => {
-      const connection = { ...sql.options.connection, application_name: name, lock_timeout: 10_000 }
+      const { connection: given } = sql.options
+      const settings = `-c lock_timeout=10000 ${String(given["options"] ?? "")}`
+      const connection = { ...given, application_name: name, options: settings }
       // `max_lifetime` would end the connection, and with it the locks
       const options = {
         ...sql.options,
