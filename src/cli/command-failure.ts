@@ -39,3 +39,12 @@ export const exitCodeOf = (error: unknown): number => {
   if (error instanceof SystemHalted) return exitCodes.unhealthy
   return error instanceof InvalidBridge ? exitCodes.usage : exitCodes.failed
 }
+
+/** What to do if an error says that a table of Millrace does not exist; any other error as it is. */
+export const asUnprepared = <E extends { readonly message: string }>(error: E): E | CommandFailed =>
+  /millrace\.\w+" does not exist/.test(error.message)
+    ? new CommandFailed({
+        message: "this database has no tables of Millrace yet",
+        try: "millrace migrate, or millrace dev"
+      })
+    : error

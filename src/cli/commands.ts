@@ -5,11 +5,13 @@ import { Log } from "../log/log.ts"
 import { migrate as migrateSchema } from "../postgres/client/migrate.ts"
 import { loadApplication } from "./config.ts"
 import { drained } from "./shutdown.ts"
-import { CommandFailed, exitCodes } from "./command-failure.ts"
+import { asUnprepared, CommandFailed, exitCodes, usageError } from "./command-failure.ts"
 import { feed } from "./feed.ts"
 import { print } from "./print.ts"
-import { openDatabase } from "../system/database.ts"
+import { assertDatabaseExists, openDatabase } from "../system/database.ts"
 import { healthMaxAgeMs, parseMaxAge } from "../system/environment.ts"
+import { assertOwn, assertRegistered } from "../system/identity.ts"
+import { openLog } from "../system/open-log.ts"
 import { openObserved, readStatus } from "../system/observed.ts"
 import { openSystem } from "../system/system.ts"
 import { parseRoles, runLoops, serveHttp } from "./serve.ts"
@@ -46,12 +48,21 @@ export const start = Effect.fnUntraced(function* (options: {
 export const migrate = Effect.fnUntraced(function* (options: {
   readonly data: string
   readonly config: string | undefined
+  readonly adopt: boolean
+  readonly newIdentity: boolean
   readonly json: boolean
 }) {
+  const { adopt, newIdentity } = options
+  if (adopt && newIdentity)
+    return yield* usageError(
+      "--adopt and --new-identity exclude each other",
+      "--adopt if the database replaces the original, --new-identity if it is a copy that runs beside the original"
+    )
   const application = yield* loadApplication(options.config)
   const database = yield* openDatabase(options.data, "join")
+  if (!adopt) yield* assertOwn(application, database.sql)
   const applied = yield* migrateSchema(database.sql)
-  yield* openSystem(application, database, { relaysHere: false })
+  yield* openSystem(application, database, { relaysHere: false, identity: { adopt, newIdentity } })
   const projections = application.projections.map(({ projection }) => `${projection.name} v${projection.version}`)
   yield* print(
     options.json
@@ -87,10 +98,11 @@ const startGateway = Effect.fnUntraced(function* (options: {
   readonly config: string | undefined
 }) {
   const application = yield* loadApplication(options.config)
-  const system = yield* openSystem(application, yield* openDatabase(options.data, "join"), { relaysHere: false })
-  const server = yield* Http.serve({ application, port: 0, roles: ["gateway"] }).pipe(
-    Effect.provideService(Log, system.log)
-  )
+  yield* assertDatabaseExists(options.data)
+  const { sql } = yield* openDatabase(options.data, "join")
+  yield* assertRegistered(application, sql)
+  const { log } = yield* openLog(Effect.succeed(sql))
+  const server = yield* Http.serve({ application, port: 0, roles: ["gateway"] }).pipe(Effect.provideService(Log, log))
   return server.url
 })
 
@@ -102,6 +114,7 @@ export const status = Effect.fnUntraced(function* (options: {
 }) {
   const maxAgeMs =
     options.maxAge === undefined ? yield* healthMaxAgeMs : yield* parseMaxAge(options.maxAge, "--max-age")
+  yield* assertDatabaseExists(options.data)
   const database = yield* openDatabase(options.data, "join", { max: 2 })
   const found = yield* Effect.flatMap(openObserved(database), (observed) => readStatus(observed, { maxAgeMs })).pipe(
     Effect.mapError((error) =>
@@ -110,12 +123,7 @@ export const status = Effect.fnUntraced(function* (options: {
             message: "the tables of Millrace in this database are missing, or those of an earlier release",
             try: "millrace migrate, or millrace dev"
           })
-        : /millrace\.\w+" does not exist/.test(error.message)
-          ? new CommandFailed({
-              message: "this database has no tables of Millrace yet",
-              try: "millrace migrate, or millrace dev"
-            })
-          : error
+        : asUnprepared(error)
     )
   )
   if (options.json) yield* print(JSON.stringify(found))
@@ -130,6 +138,7 @@ export const sql = Effect.fnUntraced(function* (options: {
   readonly format: "table" | "tsv" | "csv" | "json"
   readonly write: boolean
 }) {
+  yield* assertDatabaseExists(options.data)
   const database = yield* openDatabase(options.data, "join", { max: 1, asText: options.format !== "json" })
   const rows = yield* Effect.tryPromise({
     try: async () => {

@@ -11,9 +11,14 @@ export type AnyApplication = Application.Any
 
 const names = ["millrace.config.ts", "millrace.config.js", "millrace.config.mjs"]
 
+/** Loads the application as `loadApplication` does, if there is one: a file that is named must exist. */
+export const loadApplicationIfAny = (file: string | undefined) =>
+  file === undefined && usualFile() === undefined ? Effect.undefined : loadApplication(file)
+
+const usualFile = () => names.map((name) => resolve(name)).find((name) => existsSync(name))
 /** Loads the application from a file; without a file, from `millrace.config.ts`, `.js` or `.mjs` in the working directory. */
 export const loadApplication = Effect.fnUntraced(function* (file: string | undefined) {
-  const path = file === undefined ? names.map((name) => resolve(name)).find((name) => existsSync(name)) : resolve(file)
+  const path = file === undefined ? usualFile() : resolve(file)
   if (path === undefined || !existsSync(path)) {
     return yield* new CommandFailed({
       message: file === undefined ? `there is no ${names[0]} in ${process.cwd()}` : `the file ${path} does not exist`,

@@ -3,11 +3,15 @@ import { existsSync } from "node:fs"
 import { userInfo } from "node:os"
 import * as Effect from "effect/Effect"
 import { migrateWhereEmpty } from "../postgres/client/migrate.ts"
+import type { Sql } from "../postgres/client/client.ts"
+import { projectionNames } from "../postgres/store/identity.ts"
 import { type Database, openDatabase } from "../system/database.ts"
 import * as DeadLetters from "../system/dead-letters/dead-letters.ts"
-import { openSystem } from "../system/system.ts"
+import { assertOwn } from "../system/identity.ts"
+import { openLog } from "../system/open-log.ts"
 import { CommandFailed, exitCodes, usageError } from "./command-failure.ts"
-import { loadApplication } from "./config.ts"
+import { loadApplicationIfAny } from "./config.ts"
+import { adviceFor } from "./similar-names.ts"
 import { print, warn } from "./print.ts"
 import { rowsAs } from "./tables.ts"
 import { timeOf } from "./time.ts"
@@ -81,11 +85,10 @@ const openDecisions = Effect.fnUntraced(function* (data: string, max: number) {
   yield* migrateWhereEmpty(database.sql)
   return database
 })
-const contextOf = (database: Database, { config, rules }: DlqSharedFlags): DeadLetters.DeadLettersContext => ({
-  sql: database.sql,
-  openLog: Effect.gen(function* () {
-    return (yield* openSystem(yield* loadApplication(config), database, { relaysHere: false })).log
-  }),
+const contextOf = ({ sql }: Database, { rules }: DlqSharedFlags): DeadLetters.DeadLettersContext => ({
+  sql,
+  // of what the environment names: a retry registers nothing of an application
+  openLog: Effect.map(openLog(Effect.succeed(sql)), ({ log }) => log),
   bridgeRules: rules
 })
 
@@ -119,6 +122,7 @@ export const list = Effect.fnUntraced(function* ({ status, ...options }: DlqList
   const request = { ...(yield* requestOf(options)), statuses: namesOf(status) }
   const selection = yield* Effect.mapError(DeadLetters.selectionOf(request), asUsageError)
   const database = yield* openDecisions(options.data, 1)
+  yield* assertKnownProjection(database.sql, options.projection)
   const { deadLetters, hasMore, leftOut } = yield* DeadLetters.list(contextOf(database, options), selection)
   const code = yield* reportLeftOut(leftOut)
   yield* print(options.json ? jsonOf(deadLetters) : tableOf(deadLetters))
@@ -168,7 +172,18 @@ const bulkSelectionOf = Effect.fnUntraced(function* (options: DlqBulkFlags) {
   return yield* Effect.mapError(DeadLetters.bulkSelectionOf(request), asUsageError)
 })
 /** Opens the database with a connection beside the one that keeps other processes from deciding. */
-const openForDecisions = ({ data }: DlqBulkFlags) => openDecisions(data, 2)
+const openForDecisions = Effect.fnUntraced(function* ({ data, projection }: DlqBulkFlags) {
+  const database = yield* openDecisions(data, 2)
+  yield* assertKnownProjection(database.sql, projection)
+  return database
+})
+/** Fails if the database has no projection of this name. */
+const assertKnownProjection = Effect.fnUntraced(function* (sql: Sql, name: string | undefined) {
+  if (name === undefined) return
+  const known = yield* projectionNames(sql)
+  if (known.includes(name)) return
+  return yield* usageError(`this database has no projection called '${name}'`, adviceFor(name, known))
+})
 
 /** Prints which dead letters a command would decide about. */
 const printPreview = Effect.fnUntraced(function* (
@@ -194,7 +209,11 @@ const assertDone = (verb: "retried" | "discarded", { ids }: DlqFilterFlags, done
 /** Retries dead letters. Exits with 4 if some are refused again, with 1 if a kind is left out. */
 export const retry = Effect.fnUntraced(function* (options: DlqBulkFlags) {
   const selection = yield* bulkSelectionOf(options)
-  const context = contextOf(yield* openForDecisions(options), options)
+  const database = yield* openForDecisions(options)
+  const application =
+    options.dryRun && options.config === undefined ? undefined : yield* loadApplicationIfAny(options.config)
+  if (application !== undefined) yield* assertOwn(application, database.sql)
+  const context = contextOf(database, options)
   if (options.dryRun)
     return yield* printPreview("retry", options, yield* DeadLetters.preview(context, selection, "retry"))
   const result = yield* DeadLetters.retry(context, selection, currentUser())

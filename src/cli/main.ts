@@ -91,12 +91,27 @@ const start = Command.make(
     )
 ).pipe(Command.withDescription("Run some or all roles of the system until stopped"))
 
-const migrate = Command.make("migrate", { data, config, json }, (flags) =>
-  runToExitCode(
-    Effect.flatMap(Effect.promise(commands), (module) =>
-      module.migrate({ ...flags, config: Option.getOrUndefined(flags.config) })
+const migrate = Command.make(
+  "migrate",
+  {
+    data,
+    config,
+    adopt: toggle(
+      "adopt",
+      "The database is this application's from now on: after the application was renamed, or the database was restored or moved and replaces the original"
+    ),
+    newIdentity: toggle(
+      "new-identity",
+      "The database is a copy that runs beside the original: give it names of its own on Kafka and Pulsar"
+    ),
+    json
+  },
+  (flags) =>
+    runToExitCode(
+      Effect.flatMap(Effect.promise(commands), (module) =>
+        module.migrate({ ...flags, config: Option.getOrUndefined(flags.config) })
+      )
     )
-  )
 ).pipe(
   Command.withDescription("Update the database to this version of Millrace, and create the tables of the application")
 )

@@ -4,6 +4,8 @@ import * as Effect from "effect/Effect"
 import * as Schedule from "effect/Schedule"
 import { FanOut, type FanOutError, type Message, type StartAt, type SubscriptionType } from "../subscription/fanout.ts"
 import { isRetryForAnother } from "../subscription/dead-letter.ts"
+import { assertDatabaseExists } from "../system/database.ts"
+import { kafkaOptions } from "../system/environment.ts"
 import { layer } from "../system/layer.ts"
 import { CommandFailed, isBrokenPipe, usageError } from "./command-failure.ts"
 import { terminalLine, terminalText } from "./terminal-text.ts"
@@ -99,5 +101,10 @@ export const subscribe = Effect.fnUntraced(
     return 0
   },
   Effect.scoped,
-  (run, { data }) => Effect.provide(run, layer({ dataDir: data }))
+  (run, { data }) =>
+    Effect.andThen(
+      // with the log on Kafka no database is opened
+      Effect.flatMap(kafkaOptions, (kafka) => (kafka === undefined ? assertDatabaseExists(data) : Effect.void)),
+      Effect.provide(run, layer({ dataDir: data }))
+    )
 )

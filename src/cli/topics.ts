@@ -3,7 +3,7 @@ import * as Effect from "effect/Effect"
 import { openTopics, specsOf } from "../system/topics.ts"
 import { differs, type TopicPlan } from "../log/topic-plan.ts"
 import { loadApplication } from "./config.ts"
-import { CommandFailed, exitCodes } from "./command-failure.ts"
+import { asUnprepared, CommandFailed, exitCodes } from "./command-failure.ts"
 import { print } from "./print.ts"
 import { planText } from "./tables.ts"
 
@@ -33,9 +33,9 @@ const refusalOf = (plans: ReadonlyArray<TopicPlan>, on: string) => {
 export const topics = Effect.fnUntraced(function* (action: "plan" | "apply" | "check", options: TopicsFlags) {
   const { allowRepartition, config, data, json } = options
   const application = yield* loadApplication(config)
-  const { topics, on } = yield* openTopics(data)
+  const { topics, on } = yield* openTopics(application, data, action === "apply")
   const specs = specsOf(application, on)
-  const plans = yield* topics.plan(specs, { allowRepartition })
+  const plans = yield* Effect.mapError(topics.plan(specs, { allowRepartition }), asUnprepared)
   const text = json ? JSON.stringify({ log: on, topics: plans, differs: plans.some(differs) }) : planText(on, plans)
   yield* print(text)
   if (action === "check") return plans.some(differs) ? exitCodes.unhealthy : 0

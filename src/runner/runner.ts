@@ -21,6 +21,16 @@ import { type Claim, type DeadLetter, Mismatch, type ProjectionPartition, Store,
 /** The lookup tables that the projections of a process share, by topic. */
 export type LookupTables = Map<string, LookupTable>
 
+/** The consumer groups of a database's projections. */
+export interface GroupNames {
+  /** What the groups' names start with. */
+  readonly prefix: string
+  /** Grows when the prefix changes: a claim by a member of the newest group supersedes those by members of earlier ones, for good. */
+  readonly epoch: number
+}
+/** More than any generation of a group: on Kafka these are epoch milliseconds. */
+const generationsPerEpoch = 10_000_000_000_000
+
 /** The waits between attempts of a group after the log was unavailable. */
 const retrySchedule = Schedule.min([Schedule.exponential("50 millis"), Schedule.spaced("5 seconds")]).pipe(
   Schedule.jittered
@@ -49,11 +59,16 @@ const afterFence = "500 millis"
 export const run = Effect.fn("Runner.run")(function* <E, R>(
   projection: Projection.Of<E, R>,
   lookupTables: LookupTables = new Map(),
-  chains: Chains = noChains
+  chains: Chains = noChains,
+  groups: GroupNames = { prefix: "", epoch: 0 }
 ) {
   const log = yield* Log
   const { version } = projection
-  const group = `${projection.name}_v${version}`
+  const group = `${groups.prefix}${projection.name}_v${version}`
+  const inEpoch = (assignment: Assignment): Assignment => ({
+    ...assignment,
+    generation: assignment.generation + groups.epoch * generationsPerEpoch
+  })
   yield* Effect.forEach(
     projection.sources as ReadonlyArray<Topic.Any>,
     (source) =>
@@ -61,7 +76,7 @@ export const run = Effect.fn("Runner.run")(function* <E, R>(
         .assign(source.name, group, (assignment) =>
           // what another process has from now on does not fail here any more
           Effect.ensuring(
-            runPartition(projection, source, assignment, { lookupTables, chains }),
+            runPartition(projection, source, inEpoch(assignment), { lookupTables, chains }),
             clearFailure({ projection: projection.name, version, topic: source.name, partition: assignment.partition })
           )
         )

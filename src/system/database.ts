@@ -1,8 +1,24 @@
 // Opens the system's PostgreSQL: the server that MILLRACE_DATABASE_URL names, or the embedded one of a state directory.
+import { existsSync } from "node:fs"
+import { resolve } from "node:path"
 import * as Effect from "effect/Effect"
 import { connect, query, type Sql } from "../postgres/client/client.ts"
 import { checkConnections } from "../postgres/client/server-check.ts"
+import { pathsOf } from "../postgres/embedded/cluster.ts"
 import * as Embedded from "../postgres/embedded/embedded.ts"
+import { NoDatabase } from "./errors.ts"
+
+/**
+ * Fails with `NoDatabase` if there is no database that a command could read: `MILLRACE_DATABASE_URL` is not set, and the state directory has no
+ * embedded one. Commands that only look at a system must not create one.
+ */
+export const assertDatabaseExists = Effect.fnUntraced(function* (dataDir: string) {
+  if ((process.env["MILLRACE_DATABASE_URL"] ?? "") !== "" || existsSync(pathsOf(resolve(dataDir)).cluster)) return
+  return yield* new NoDatabase({
+    message: `there is no database: MILLRACE_DATABASE_URL is not set, and ${dataDir} has no embedded one`,
+    try: "name the state directory of the system with --data, or set MILLRACE_DATABASE_URL; millrace dev and millrace start create a new one"
+  })
+})
 
 /** A database that answers, and where it is. */
 export interface Database {

@@ -21,3 +21,15 @@ export class BridgeRulesError extends Data.TaggedError("BridgeRulesError")<{
 
 /** A partition of a projection, or a relay, is halted, so waiting for it makes no sense. */
 export class SystemHalted extends Data.TaggedError("SystemHalted")<{ readonly message: string }> {}
+
+/** The database belongs to another application, is a copy of another database, or is not prepared for the application. */
+export class ForeignDatabase extends Data.TaggedError("ForeignDatabase")<{
+  readonly message: string
+  readonly try: string
+}> {}
+
+/** A command needs a database that exists, and there is none. */
+export class NoDatabase extends Data.TaggedError("NoDatabase")<{
+  readonly message: string
+  readonly try: string
+}> {}

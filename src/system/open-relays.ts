@@ -10,6 +10,7 @@ import * as PostgresRelay from "../postgres/relay/to-log.ts"
 import { defaults as pulsarDefaults, type PulsarOptions } from "../pulsar/client/options.ts"
 import type { RelayError, RelayTarget } from "../relay/target.ts"
 import { pulsarOptions } from "./environment.ts"
+import type { Identity } from "./identity.ts"
 import type { OpenedLog } from "./open-log.ts"
 
 /** The names of the targets that the environment configures, for a log. They are known without loading the targets' code. */
@@ -27,32 +28,40 @@ export const skippedTopics = (application: Application.Any, target: string): Rea
   )
 }
 
-/** Opens the relay target of each of `targetNames`. */
-export const openRelays = Effect.fnUntraced(function* (application: Application.Any, sql: Sql, opened: OpenedLog) {
+/** Opens the relay target of each of `targetNames`. Their names on brokers are the identity's, because equal names on one cluster would fence each other. */
+export const openRelays = Effect.fnUntraced(function* (
+  application: Application.Any,
+  sql: Sql,
+  opened: OpenedLog,
+  { relayPrefix }: Identity
+) {
   const pulsar = yield* pulsarOptions
   const relays: Array<RelayTarget> = [
     opened.on === "Kafka"
-      ? yield* openKafkaRelay(application, sql, opened.kafka)
+      ? yield* openKafkaRelay(application, sql, opened.kafka, relayPrefix)
       : yield* PostgresRelay.make(sql, { appended: opened.grown })
   ]
-  if (pulsar !== undefined) relays.push(yield* openPulsarRelay(application, sql, pulsar))
+  if (pulsar !== undefined) relays.push(yield* openPulsarRelay(application, sql, pulsar, relayPrefix))
   return relays as ReadonlyArray<RelayTarget>
 })
-
-/** Names of producers and transactional ids start with this. It holds the application's name, because equal names on one cluster would fence each other. */
-const prefixOf = (application: Application.Any) => `millrace-relay/${application.name}`
 
 const openKafkaRelay = Effect.fnUntraced(function* (
   application: Application.Any,
   sql: Sql,
-  options: KafkaOptions
+  options: KafkaOptions,
+  prefix: string
 ): Effect.fn.Return<RelayTarget, RelayError, Scope.Scope> {
   const KafkaRelay = yield* Effect.promise(() => import("../kafka/relay/relay.ts"))
   const accepts = goesTo(application, "kafka")
-  return yield* KafkaRelay.make(options, PostgresOutbox.make(sql), { prefix: prefixOf(application), accepts })
+  return yield* KafkaRelay.make(options, PostgresOutbox.make(sql), { prefix, accepts })
 })
 
-const openPulsarRelay = Effect.fnUntraced(function* (application: Application.Any, sql: Sql, options: PulsarOptions) {
+const openPulsarRelay = Effect.fnUntraced(function* (
+  application: Application.Any,
+  sql: Sql,
+  options: PulsarOptions,
+  prefix: string
+) {
   const PulsarRelay = yield* Effect.promise(() => import("../pulsar/relay/relay.ts"))
   const { pulsar } = application
   // for a topic with tiers its tenancy chooses the topic of each value
@@ -65,7 +74,7 @@ const openPulsarRelay = Effect.fnUntraced(function* (application: Application.An
   // where records without a tenant go
   const ownTenant = withNamespace.tenant ?? pulsarDefaults.tenant
   return yield* PulsarRelay.make(withNamespace, PostgresOutbox.make(sql), {
-    prefix: prefixOf(application),
+    prefix,
     accepts: goesTo(application, "pulsar"),
     batched: pulsar?.topics.filter(({ batching }) => batching).flatMap(Tenancy.topicsOf) ?? [],
     partitions: new Map(

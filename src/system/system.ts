@@ -16,6 +16,7 @@ import type { RelayTarget } from "../relay/target.ts"
 import * as Runner from "../runner/runner.ts"
 import { Store } from "../runner/store.ts"
 import type { Database } from "./database.ts"
+import { assertOwn, claimDatabase, type IdentityDecision } from "./identity.ts"
 import type { Observed } from "./observed.ts"
 import { openLog } from "./open-log.ts"
 import { measuredRelay, measuredStore } from "./measured.ts"
@@ -28,6 +29,8 @@ export interface System extends Observed {
   readonly database: Database
   readonly application: Application.Any
   readonly store: Store["Service"]
+  /** The names of the projections' consumer groups. */
+  readonly groups: Runner.GroupNames
   /** The targets whose relays this process runs. */
   readonly relays: ReadonlyArray<RelayTarget>
   /** This process among those of the system. */
@@ -38,6 +41,8 @@ export interface System extends Observed {
 export interface OpenOptions {
   /** Whether this process runs the relays. Default true. */
   readonly relaysHere?: boolean
+  /** What a person decided about whose database it is. */
+  readonly identity?: IdentityDecision
   /** Whether topics that do not exist on Kafka are created. If not, opening fails with `TopicsNotReady`. Default false. */
   readonly makesTopics?: boolean
 }
@@ -51,20 +56,24 @@ const cleanMs = 60_000
 export const openSystem = Effect.fnUntraced(function* (
   application: Application.Any,
   database: Database,
-  { makesTopics = false, relaysHere = true }: OpenOptions = {}
+  { identity: decision = {}, makesTopics = false, relaysHere = true }: OpenOptions = {}
 ) {
   const { sql } = database
   const opened = yield* openLog(Effect.succeed(sql), { cleanMs })
   const { log, on, topics } = opened
   const targets = yield* targetNames(on)
   if (on === "Kafka" && !makesTopics) yield* assertReady(application, topics)
+  // before the migration: another application's database stays as it is
+  if (decision.adopt !== true) yield* assertOwn(application, sql)
   yield* migrate(sql)
+  const usesBrokers = targets.some((target) => target !== PostgresRelay.embedded)
+  const identity = yield* claimDatabase(application, sql, { ...decision, usesBrokers })
   const specs = specsOf(application, on)
   if (on === "PostgreSQL" || makesTopics) yield* log.declare(specs)
   for (const target of targets) yield* storeSkipped(sql, target, skippedTopics(application, target))
   const presence = new Presence()
   yield* presence.announce(sql)
-  const relays = relaysHere ? yield* openRelays(application, sql, opened) : []
+  const relays = relaysHere ? yield* openRelays(application, sql, opened, identity) : []
   const signal = () => {
     for (const target of relays) target.signal()
   }
@@ -76,17 +85,22 @@ export const openSystem = Effect.fnUntraced(function* (
     (name) => specs.find((spec) => spec.name === name)?.partitions ?? 1,
     (name, partition) => starts.get(name)?.[partition] ?? 0
   )
+  // the groups of a log on PostgreSQL are in the database, which no other application uses
+  const groups =
+    on === "Kafka"
+      ? { prefix: `${identity.application}/${identity.id}/`, epoch: identity.epoch }
+      : { prefix: "", epoch: 0 }
   const measured = relays.map((target) => measuredRelay(target, presence.failures))
-  return { application, database, log, store, targets, relays: measured, presence } satisfies System
+  return { application, database, log, store, targets, relays: measured, groups, presence } satisfies System
 })
 
 /** Runs every projection of the application, until interrupted. */
-export const runProjections = ({ application, log, presence, store }: System): Effect.Effect<void> => {
+export const runProjections = ({ application, groups, log, presence, store }: System): Effect.Effect<void> => {
   const lookupTables: Runner.LookupTables = new Map()
   const services = (application.services ?? Layer.empty) as Layer.Layer<unknown>
   const projections = application.projections.map(({ projection }) => projection as Projection.Any)
   const chains = chainsOf(projections)
-  const runs = projections.map((projection) => Runner.run(projection, lookupTables, chains))
+  const runs = projections.map((projection) => Runner.run(projection, lookupTables, chains, groups))
   const running = Effect.all(runs, { concurrency: "unbounded", discard: true }).pipe(
     Effect.provideService(Log, log),
     Effect.provideService(Store, store),

@@ -5,7 +5,8 @@ import type { TopicPlan, TopicAdmin } from "../log/topic-plan.ts"
 import { type Application, topicsOf } from "../model/application.ts"
 import type { Projection } from "../model/projection.ts"
 import { migrate } from "../postgres/client/migrate.ts"
-import { openDatabase } from "./database.ts"
+import { assertDatabaseExists, openDatabase } from "./database.ts"
+import { assertOwn } from "./identity.ts"
 import { TopicsNotReady } from "./errors.ts"
 import { openLog, type OpenedLog } from "./open-log.ts"
 
@@ -20,11 +21,20 @@ export const specsOf = (application: Application.Any, on: OpenedLog["on"]) =>
     )
     .map(({ partitions, topic }) => specOf(topic, partitions))
 
-/** Opens the topics of the log, for commands about topics alone. If the log is on Kafka no database is opened; otherwise it is migrated first. */
-export const openTopics = Effect.fnUntraced(function* (dataDir: string) {
+/**
+ * Opens the topics of the log, for commands about topics alone. If the log is on Kafka no database is opened. Otherwise it must exist and not belong
+ * to another application; it is migrated if it is going to be changed.
+ */
+export const openTopics = Effect.fnUntraced(function* (
+  application: Application.Any,
+  dataDir: string,
+  changes: boolean
+) {
   const database = Effect.gen(function* () {
+    yield* assertDatabaseExists(dataDir)
     const { sql } = yield* openDatabase(dataDir, "join", { max: 2 })
-    yield* migrate(sql)
+    yield* assertOwn(application, sql)
+    if (changes) yield* migrate(sql)
     return sql
   })
   const { on, topics } = yield* openLog(database)

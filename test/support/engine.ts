@@ -63,12 +63,12 @@ export const another = Effect.fnUntraced(function* ({ url }: Database, max = 10)
 })
 
 /** Runs all projections until the returned effect stops them, as a process that exits normally does. */
-export const run = Effect.fnUntraced(function* ({ application, log, store }: Engine) {
+export const run = Effect.fnUntraced(function* ({ application, log, store }: Engine, groups?: Runner.GroupNames) {
   const lookupTables: Runner.LookupTables = new Map()
   const scope = yield* Scope.make()
   yield* Effect.addFinalizer(() => Scope.close(scope, Exit.void))
   const chains = chainsOf(application.projections.map(({ projection }) => projection))
-  const runs = application.projections.map(({ projection }) => Runner.run(projection, lookupTables, chains))
+  const runs = application.projections.map(({ projection }) => Runner.run(projection, lookupTables, chains, groups))
   const loops = Effect.all(runs, { concurrency: "unbounded", discard: true }).pipe(
     Effect.provideService(Log, log),
     Effect.provideService(Store, store),

@@ -1,0 +1,31 @@
+// Finds what a misspelled name may have meant. Pure.
+
+/** How many single characters must be inserted, deleted, replaced or swapped with the next to turn one text into the other. */
+const distance = (a: string, b: string): number => {
+  let before: Array<number> = []
+  let last = Array.from({ length: b.length + 1 }, (_, i) => i)
+  for (let i = 1; i <= a.length; i++) {
+    const row = [i]
+    for (let j = 1; j <= b.length; j++) {
+      const same = a[i - 1] === b[j - 1]
+      row[j] = Math.min(row[j - 1]! + 1, last[j]! + 1, last[j - 1]! + (same ? 0 : 1))
+      if (i > 1 && j > 1 && a[i - 1] === b[j - 2] && a[i - 2] === b[j - 1])
+        row[j] = Math.min(row[j]!, before[j - 2]! + 1)
+    }
+    before = last
+    last = row
+  }
+  return last[b.length]!
+}
+
+const maxListed = 10
+/** Advice for a name that is not known: the similar one, else the names that there are. Undefined if there are none. */
+export const adviceFor = (name: string, known: ReadonlyArray<string>): string | undefined => {
+  const [nearest] = known
+    .map((other) => ({ other, far: distance(name.toLowerCase(), other.toLowerCase()) }))
+    .toSorted((a, b) => a.far - b.far)
+  if (nearest === undefined) return undefined
+  if (nearest.far <= Math.max(1, Math.floor(name.length / 3))) return `did you mean ${nearest.other}?`
+  const more = known.length > maxListed ? ` and ${known.length - maxListed} more` : ""
+  return `one of ${known.slice(0, maxListed).join(", ")}${more}`
+}

@@ -1,0 +1,30 @@
+// Applications for tests of who a database belongs to: each has one projection over a topic of its own.
+import { Schema } from "effect"
+import { Application, Projection, ReadModel, Topic } from "../../src/index.ts"
+
+/** An application with one projection, which keeps the ids of the events of its topic, and publishes them if asked to. */
+export const applicationOf = (
+  name: string,
+  projection: string,
+  { version = 1, publishes = false, columns = 1 }: { version?: number; publishes?: boolean; columns?: number } = {}
+) => {
+  const events = Topic.records(`${projection}.events`, { value: { id: Schema.String }, key: "id", partitions: 2 })
+  const derived = Topic.records(`${projection}.ids`, { value: { id: Schema.String }, key: "id" })
+  const ids = ReadModel.table(`${projection}_ids`, {
+    columns: { id: Schema.String, ...(columns > 1 && { twice: Schema.String }) },
+    primaryKey: ["id"]
+  })
+  const made = Projection.make({
+    name: projection,
+    version,
+    source: events,
+    writes: [ids, derived],
+    handle: ({ id }, out) => {
+      out.upsert(ids, { id, ...(columns > 1 && { twice: id + id }) })
+      if (publishes) out.publish(derived, { id })
+    }
+  })
+  return Application.make({ name, projections: [Projection.async(made)] })
+}
+
+export default applicationOf("flights", "departures")
