@@ -8,6 +8,7 @@ import { deadLetterTopic, type DeadLetterMessage } from "../model/dead-letter-to
 import type { Projection } from "../model/projection.ts"
 import type { Topic } from "../model/topic.ts"
 import { metaText } from "./segments.ts"
+import { beforeEveryEvent } from "./stream-time.ts"
 import type { DeadLetter, ProjectionPartition, RetriedDeadLetter, Segment } from "./store.ts"
 
 /** An event that failed, as far as it was read. */
@@ -19,6 +20,8 @@ export interface FailedEvent {
   readonly attempts: number
   /** The event's time, epoch milliseconds; undefined if it could not be read. */
   readonly eventTime: number | undefined
+  /** The stream time at its position; undefined before the partition's first event. */
+  readonly streamTime: number | undefined
   readonly tenant: string | undefined
   /** A valid trace context, for it is published as it is. */
   readonly traceparent: string | undefined
@@ -130,7 +133,7 @@ const metaOf = ({ eventTime, record, tenant, traceparent }: FailedEvent, maxAhea
   return metaText(key ?? "", Math.floor(isValid ? time : appendedAt), eventId, tenant ?? record.tenant, traceparent)
 }
 const deadLetterOf = (
-  { attempts, cause, error, eventTime, record }: FailedEvent,
+  { attempts, cause, error, eventTime, record, streamTime = beforeEveryEvent }: FailedEvent,
   status: DeadLetter["status"]
 ): DeadLetter => ({
   ...describeError(error),
@@ -141,6 +144,7 @@ const deadLetterOf = (
   value: record.value,
   headers: record.headers,
   eventTime: eventTime ?? record.eventTime,
+  streamTime,
   traceId: traceIdOf(record.traceparent),
   envelope: storedEnvelope(record),
   cause: cause ?? Cause.die(error)

@@ -1,6 +1,7 @@
 // Decodes the records of one source into events, with their times, tenants and ids. Throws what is wrong with a record.
 import { describeError } from "../dead-letter/event-failure.ts"
 import { appendTimeOf, type LogRecord } from "../log/log.ts"
+import { isTimeMark } from "../log/time-mark.ts"
 import type { Projection } from "../model/projection.ts"
 import type { Topic } from "../model/topic.ts"
 
@@ -13,6 +14,14 @@ export interface DecodedEvent {
   readonly tenant: string | undefined
   /** The id by which duplicates are found; undefined if the projection does not dedupe. */
   readonly id: string | undefined
+}
+
+/** A record that no handler sees, and how many events of its batch come before it. */
+export interface OtherRecord {
+  readonly record: LogRecord
+  readonly before: number
+  /** Why it cannot be read; undefined for a time mark. */
+  readonly unread: { readonly error: unknown } | undefined
 }
 
 // PostgreSQL's timestamptz begins in 4714 BC; JavaScript's dates end in 275760
@@ -73,6 +82,24 @@ export class EventDecoder {
     } catch {
       return undefined
     }
+  }
+
+  /** Decodes records in their order, and sets those apart that no handler sees. */
+  decodeAll(records: ReadonlyArray<LogRecord>): {
+    readonly decoded: ReadonlyArray<DecodedEvent>
+    readonly others: Array<OtherRecord>
+  } {
+    const decoded: Array<DecodedEvent> = []
+    const others: Array<OtherRecord> = []
+    for (const record of records) {
+      try {
+        if (isTimeMark(record)) others.push({ record, before: decoded.length, unread: undefined })
+        else decoded.push(this.decode(record))
+      } catch (error) {
+        others.push({ record, before: decoded.length, unread: { error } })
+      }
+    }
+    return { decoded, others }
   }
 
   /** A valid trace context as it is; undefined for an invalid one, for it is written into what is published. */

@@ -8,7 +8,7 @@ import type { Projection } from "../model/projection.ts"
 import type { Topic } from "../model/topic.ts"
 import { BatchDeadLetters, type FailedEvent } from "./batch-dead-letters.ts"
 import { KeyOrder } from "./key-order.ts"
-import { Retries } from "./retries.ts"
+import { Retries, type RetryRequest } from "./retries.ts"
 import { Mismatch, Unstorable, type Changes, type ProjectionPartition, type Store } from "./store.ts"
 
 /** The failure policy stops the partition before the record at `position`. Earlier records of the batch may still be committed. */
@@ -53,24 +53,28 @@ export class FailedEvents {
     return this.retries.ignored
   }
 
+  /** What asked for the record, if it is a retried dead letter's. */
+  retryOf(record: LogRecord): RetryRequest | undefined {
+    return this.retries.requestOf(record)
+  }
   /** With `order: "key"`: how the record fails because an earlier event of its key is parked; undefined if none is. */
   behindParked(record: LogRecord): EarlierParked | undefined {
     return this.keyOrder.isBehindParked(record) ? new EarlierParked({ key: record.key! }) : undefined
   }
   /** Notes that an event was processed: if it is a dead letter, its retry succeeded. */
   succeed(record: LogRecord): void {
-    const by = this.retries.requestOf(record)
-    if (by !== undefined) this.deadLetters.retrySucceeded(record, by)
+    const request = this.retries.requestOf(record)
+    if (request !== undefined) this.deadLetters.retrySucceeded(record, request.by)
   }
   /** Does what the policy says with a failed event. Returns `Stopped` if that stops the partition. */
   fail(failed: FailedEvent): Stopped | undefined {
     const { error, record } = failed
     const { then = "park" } = this.policy
-    const by = this.retries.requestOf(record)
+    const request = this.retries.requestOf(record)
     this.keyOrder.park(record)
-    if (by !== undefined) {
+    if (request !== undefined) {
       // a dead letter behind one whose retry failed stays as it is
-      if (!(error instanceof EarlierParked)) this.deadLetters.retryFailed(failed, by)
+      if (!(error instanceof EarlierParked)) this.deadLetters.retryFailed(failed, request.by)
       return undefined
     }
     if (then !== "stop") {

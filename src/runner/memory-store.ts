@@ -1,7 +1,6 @@
 // The store port in memory, for one projection: commits changes to maps of rows as PostgreSQL's statement does, and refuses what it refuses.
 import * as Effect from "effect/Effect"
 import { recordFromEnvelope } from "../dead-letter/retry-record.ts"
-import type { LogRecord } from "../log/log.ts"
 import { readModelsOf, type Relation, UnencodableValue } from "../model/columns.ts"
 import { keyText } from "../model/fields.ts"
 import type { Writable } from "../model/handler.ts"
@@ -15,6 +14,7 @@ import {
   type Claim,
   type DeadLetter,
   type LateEvent,
+  type OpenDeadLetter,
   type PackedIds,
   type ProjectionPartition,
   type RetriedDeadLetter,
@@ -308,10 +308,10 @@ export class MemoryStore {
       .toSorted((a, b) => a.position - b.position)
     const head = open.find((deadLetter) => deadLetter.position === position)
     if (head === undefined) return []
-    if (!ordered) return [parkedRecord(head)]
+    if (!ordered) return [opened(head)]
     const ofKey = open.filter(({ key }) => key !== null && key === head.key)
     if (ofKey[0] !== undefined && ofKey[0] !== head) return []
-    return (ofKey.length === 0 ? [head] : ofKey).slice(0, behind + 1).map(parkedRecord)
+    return (ofKey.length === 0 ? [head] : ofKey).slice(0, behind + 1).map(opened)
   }
   private addDeadLetter(at: ProjectionPartition, deadLetter: DeadLetter): void {
     const isThere = this.deadLetters.some(
@@ -341,10 +341,9 @@ const assertDistinct = ({ name }: Relation, writes: ReadonlyArray<RowWrite>) => 
   if (new Set(writes.map(({ key }) => key)).size < writes.length)
     throw refused("21000", `two rows of ${name} have the same key`)
 }
-const parkedRecord = ({ at, envelope, position, value }: StoredDeadLetter): LogRecord => ({
-  ...recordFromEnvelope(envelope!, at.partition, value),
-  position,
-  appendedAt: 0
+const opened = ({ at, envelope, position, streamTime, value }: StoredDeadLetter): OpenDeadLetter => ({
+  record: { ...recordFromEnvelope(envelope!, at.partition, value), position, appendedAt: 0 },
+  streamTime
 })
 /** Runs what may throw `Unstorable`, or `UnencodableValue`, which is the same. */
 const orUnstorable = <A, E>(run: () => Effect.Effect<A, E>): Effect.Effect<A, E | Unstorable> =>

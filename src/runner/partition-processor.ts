@@ -15,7 +15,7 @@ import type { Topic } from "../model/topic.ts"
 import type { Window } from "../model/window.ts"
 import { type ChainLinks, ChainPosition, unlinked } from "./chain.ts"
 import { SeenIds } from "./dedupe.ts"
-import { EventDecoder, type DecodedEvent } from "./event-decoder.ts"
+import { EventDecoder, type DecodedEvent, type OtherRecord } from "./event-decoder.ts"
 import { FailedEvents, type Stopped } from "./failed-events.ts"
 import { BatchFold, neededRows, readsRows, type ReadRow, windowKey } from "./fold.ts"
 import { HandlerCaller, RunningHandler, type HandlerFailure } from "./handler-caller.ts"
@@ -23,7 +23,7 @@ import type { LookupError, LookupTable } from "./lookup-tables.ts"
 import { ChangePreparer, type Origin } from "./prepared-changes.ts"
 import { sameKind } from "./retries.ts"
 import { runAs } from "./running-code.ts"
-import type { StreamTime } from "./stream-time.ts"
+import { streamTimeOfRetry, type StreamTime } from "./stream-time.ts"
 import { Mismatch, type Changes, type Claim, type Fenced, StoreError, type Store, Unstorable } from "./store.ts"
 
 /** An event that was handled, and the part of the log that its handler asked for, or how it failed. */
@@ -179,13 +179,14 @@ export class PartitionProcessor<E, R> {
     // stream time moves as with any event that failed, or lateness would depend on who refused it
     const { tenant, time } = this.decoder.tryDecode(failed) ?? {}
     const streamTime = this.chain.time(this.claim)
-    if (time !== undefined) streamTime.advance(failed, time)
+    const judgedBy = time === undefined ? streamTime.current : this.streamTimeAt(streamTime, failed, time)
     const traceparent = this.decoder.traceOf(failed.traceparent)
     const stopped = this.failed.fail({
       record: failed,
       error: refused,
       attempts: 1,
       eventTime: time,
+      streamTime: judgedBy,
       tenant,
       traceparent
     })
@@ -206,6 +207,15 @@ export class PartitionProcessor<E, R> {
       .pipe(Effect.catchTag("Unstorable", (again) => Effect.fail(this.mismatch(again))))
     this.onCommitted(claim)
   })
+  /**
+   * Moves stream time by an event, and returns the one that the event is judged by. A retried dead letter moves nothing: it is as late as it
+   * was when it failed.
+   */
+  private streamTimeAt(time: StreamTime, record: LogRecord, eventTime: number): number {
+    const request = this.failed.retryOf(record)
+    if (request === undefined) return time.advance(record, eventTime)
+    return streamTimeOfRetry(request.streamTime, time.current, record, eventTime)
+  }
   private mismatch({ message }: Unstorable): Mismatch {
     return new Mismatch({ what: this.projection.name, reason: message })
   }
@@ -269,20 +279,20 @@ export class PartitionProcessor<E, R> {
   ): Effect.fn.Return<void, StoreError | Stopped | Unstorable, R> {
     const { failed, handler, log, seen } = this
     const { waiting, waitingIds } = batch
-    const decoded: Array<DecodedEvent> = []
-    const marks: Array<LogRecord> = []
-    const stopped = runAs(
+    const { decoded, others } = runAs(
       () => this.describe(records[0]!.position),
-      () => this.decode(records, decoded, marks)
+      () => this.decoder.decodeAll(records)
     )
-    if (stopped !== undefined) return yield* stopped
     yield* this.loadSeen(decoded)
-    const marksBefore = (position: number) => {
-      while (marks.length > 0 && marks[0]!.position < position) batch.time.mark?.(marks.shift()!)
-    }
-    for (const { event, id, record, tenant, time } of decoded) {
-      marksBefore(record.position)
-      const streamTime = batch.time.advance(record, time)
+    for (let at = 0; at <= decoded.length; at++) {
+      // in their turn: a mark moves stream time, and a record that cannot be read keeps that of its position
+      while (others[0]?.before === at) {
+        const stopped = this.takeOther(batch.time, others.shift()!)
+        if (stopped !== undefined) return yield* stopped
+      }
+      if (at === decoded.length) break
+      const { event, id, record, tenant, time } = decoded[at]!
+      const streamTime = this.streamTimeAt(batch.time, record, time)
       const idText = id === undefined ? undefined : `${tenant ?? ""}\u0000${id}`
       if (idText !== undefined && waitingIds.has(idText)) yield* this.applyWaiting(batch)
       if (id !== undefined && seen!.test(tenant, id, time)) {
@@ -310,26 +320,8 @@ export class PartitionProcessor<E, R> {
       if (stopped !== undefined) return yield* stopped
       log.length = from
     }
-    marksBefore(Infinity)
   })
 
-  /** Decodes records, and sets time marks apart. One that cannot be read fails; returns `Stopped` if that stops the partition. */
-  private decode(
-    records: ReadonlyArray<LogRecord>,
-    decoded: Array<DecodedEvent>,
-    marks: Array<LogRecord>
-  ): Stopped | undefined {
-    for (const record of records) {
-      try {
-        if (isTimeMark(record)) marks.push(record)
-        else decoded.push(this.decoder.decode(record))
-      } catch (error) {
-        const stopped = this.failUnread(record, error)
-        if (stopped !== undefined) return stopped
-      }
-    }
-    return undefined
-  }
   private describe(position: number): string {
     const { partition, projection, topic, version } = this.claim
     return `projection ${projection}_v${version}, event ${topic}/${partition} position ${position}`
@@ -343,10 +335,13 @@ export class PartitionProcessor<E, R> {
     }
   }
 
-  /** No handler saw the event, and it reads the same each time, so nothing is retried. */
-  private failUnread(record: LogRecord, error: unknown): Stopped | undefined {
-    const unread = { eventTime: undefined, tenant: undefined, traceparent: this.decoder.traceOf(record.traceparent) }
-    return this.failed.fail({ record, error, attempts: 1, ...unread })
+  /** Takes a time mark, or a record that cannot be read: no handler sees it, and it reads the same each time, so nothing is retried. */
+  private takeOther(time: StreamTime, { record, unread }: OtherRecord): Stopped | undefined {
+    if (unread === undefined) return void time.mark?.(record)
+    const traceparent = this.decoder.traceOf(record.traceparent)
+    const streamTime = time.current
+    const unknown = { eventTime: undefined, tenant: undefined, traceparent }
+    return this.failed.fail({ record, error: unread.error, attempts: 1, streamTime, ...unknown })
   }
 
   /** Loads the stored ids that events of these times may be duplicates of. */

@@ -14,11 +14,19 @@ export const sameKind = (records: ReadonlyArray<LogRecord>): number => {
   return end === -1 ? records.length : end
 }
 
+/** What asked for a dead letter's retry. */
+export interface RetryRequest {
+  /** The position of the retry record. */
+  readonly by: number
+  /** The stream time at the dead letter's own position; undefined if it was not kept. */
+  readonly streamTime: number | undefined
+}
+
 /** The dead letters that a batch of retry records brings back. */
 export class Retries {
   /** Retry records that bring nothing back: they are another projection's, or their dead letter is not open. */
   ignored = 0
-  private readonly requestedAt = new Map<LogRecord, number>()
+  private readonly requests = new Map<LogRecord, RetryRequest>()
   private later = mostLater
   private readonly isOrdered: boolean
   private readonly at: ProjectionPartition
@@ -32,7 +40,7 @@ export class Retries {
 
   /** Forgets the retries of the batch before. */
   reset(): void {
-    this.requestedAt.clear()
+    this.requests.clear()
     this.ignored = 0
   }
   /** After a commit the next retry may bring back many dead letters again. */
@@ -41,7 +49,7 @@ export class Retries {
   }
   /** Lets the next attempt bring back half as many dead letters, for the store refuses them together. False if there is only one. */
   halve(): boolean {
-    const found = this.requestedAt.size
+    const found = this.requests.size
     if (found <= 1) return false
     this.later = (found >> 1) - 1
     return true
@@ -56,18 +64,18 @@ export class Retries {
       const isWanted = position !== undefined && position < record.position && !found.has(position)
       const parked = isWanted ? yield* this.store.deadLetters(at, position, { ordered: isOrdered, behind: later }) : []
       if (parked.length === 0) this.ignored++
-      for (const deadLetter of parked) {
+      for (const { record: deadLetter, streamTime } of parked) {
         // so an event that was dated too far ahead can be processed once its time has come
         const again = { ...deadLetter, appendedAt: record.appendedAt }
         found.set(deadLetter.position, again)
-        this.requestedAt.set(again, record.position)
+        this.requests.set(again, { by: record.position, streamTime })
       }
     }
     return [...found.values()]
   })
 
-  /** The position of the retry record that asked for this record; undefined if it is no retry. */
-  requestOf(record: LogRecord): number | undefined {
-    return this.requestedAt.get(record)
+  /** What asked for this record; undefined if it is no retry. */
+  requestOf(record: LogRecord): RetryRequest | undefined {
+    return this.requests.get(record)
   }
 }

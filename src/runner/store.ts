@@ -134,11 +134,20 @@ export interface DeadLetter {
   readonly value: string | null
   readonly headers: Readonly<Record<string, string>>
   readonly eventTime: number | undefined
+  /** The stream time at its position, by which a retry is judged; undefined where there is none to judge by, as for lookup topics. */
+  readonly streamTime?: number | undefined
   readonly traceId: string | undefined
   /** The record's envelope, from which it can be processed again. Undefined for a lookup topic's record, which cannot. */
   readonly envelope?: string
   /** The failure itself, for callers in the same process. Stores keep `error` and `message`. */
   readonly cause?: Cause.Cause<unknown>
+}
+/** An open dead letter, to process it again. */
+export interface OpenDeadLetter {
+  /** Its record; `appendedAt` is not known and 0. */
+  readonly record: LogRecord
+  /** `DeadLetter.streamTime`; undefined if it was stored before stream times were kept. */
+  readonly streamTime: number | undefined
 }
 /** The result of a dead letter's retry. */
 export interface RetriedDeadLetter {
@@ -279,14 +288,14 @@ export class Store extends Context.Service<
       ranges: ReadonlyArray<{ readonly from: number; readonly to: number }>
     ) => Effect.Effect<ReadonlyArray<Uint8Array>, StoreError>
     /**
-     * The record of the dead letter at a position, if that is open (neither retried nor discarded). With `ordered`, also those of up to
+     * The dead letter at a position, if that is open (neither retried nor discarded). With `ordered`, also those of up to
      * `behind` later open ones of its key, in order; and nothing if an earlier one of the key is open.
      */
     readonly deadLetters: (
       at: ProjectionPartition,
       position: Position,
       options: { readonly ordered: boolean; readonly behind: number }
-    ) => Effect.Effect<ReadonlyArray<LogRecord>, StoreError>
+    ) => Effect.Effect<ReadonlyArray<OpenDeadLetter>, StoreError>
     /** Which of the keys have a parked dead letter. */
     readonly parkedKeys: (
       at: ProjectionPartition,

@@ -40,3 +40,20 @@ export class PartitionTime implements StreamTime {
     return this.current !== undefined && this.current >= reached ? this.current : (this.current = reached)
   }
 }
+
+/** The stream time that a dead letter keeps if its partition had none when it failed: earlier than every event. */
+export const beforeEveryEvent = -8.64e15
+/**
+ * The stream time by which a retried dead letter is judged: `kept`, that of its own position. So it counts where a replay would count it,
+ * however far stream time has moved since. A dead letter that was stored before stream times were kept is judged by the `current` one.
+ */
+export const streamTimeOfRetry = (
+  kept: number | undefined,
+  current: number | undefined,
+  record: LogRecord,
+  eventTime: number
+): number => {
+  const at = kept ?? current ?? beforeEveryEvent
+  // the event could not be read, and no other had been: it is the first
+  return at === beforeEveryEvent ? reachOf(record, eventTime) : at
+}

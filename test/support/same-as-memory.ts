@@ -138,11 +138,11 @@ export const sameLate = Effect.fnUntraced(function* (sql: Sql, engine: Engine, i
 export const sameDeadLetters = Effect.fnUntraced(function* (sql: Sql, engine: Engine) {
   const found = yield* query(
     "read dead letters",
-    () => sql`select topic, partition, position, status, key, error, attempts, value, retried_position as retried,
+    () => sql`select topic, partition, position, status, key, error, attempts, value, stream_time, retried_position as retried,
       case when error = 'Unstorable' then substring(message from 'SQLSTATE (.....)') else message end as message from millrace.dead_letters`
   )
   const dead = engine.store.deadLetters.map(
-    ({ at, attempts, error, key, message, position, retriedPosition, status, value }): Row => ({
+    ({ at, attempts, error, key, message, position, retriedPosition, status, streamTime, value }): Row => ({
       topic: at.topic,
       partition: at.partition,
       position,
@@ -151,6 +151,7 @@ export const sameDeadLetters = Effect.fnUntraced(function* (sql: Sql, engine: En
       error,
       attempts,
       value,
+      stream_time: streamTime,
       retried: retriedPosition,
       message: error === "Unstorable" ? kindOf(message) : message
     })
@@ -164,6 +165,7 @@ export const sameDeadLetters = Effect.fnUntraced(function* (sql: Sql, engine: En
     "error",
     "attempts",
     "value",
+    "stream_time",
     "retried",
     "message"
   ]

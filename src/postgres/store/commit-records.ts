@@ -112,16 +112,17 @@ export const deadPart = (parts: StatementParts, commits: ReadonlyArray<Partition
       ${texts(({ message }) => storable(message))}, ${parts.parameter(arrayOf(dead.map(({ attempts }) => attempts)))}::int4[],
       ${texts(({ value }) => storable(value))}, ${texts(({ headers }) => jsonb(headers))},
       ${parts.parameter(arrayOf(dead.map(({ eventTime }) => instant(eventTime))))}::float8[], ${texts(({ traceId }) => storable(traceId ?? null))},
+      ${parts.parameter(arrayOf(dead.map(({ streamTime }) => streamTime ?? null)))}::int8[],
       ${texts(({ envelope, value }) => fullEnvelope(envelope, value))}, ${parts.parameter(arrayOf(partOf))}::int4[])
-      as u(position, status, key, error, message, attempts, value, headers, event_time, trace_id, envelope, part)`
+      as u(position, status, key, error, message, attempts, value, headers, event_time, trace_id, stream_time, envelope, part)`
   )
   parts.write(
     (
       after
     ) => `insert into millrace.dead_letters (projection, version, topic, partition, position, status, key, error, message,
-      attempts, value, headers, event_time, trace_id, envelope)
+      attempts, value, headers, event_time, trace_id, stream_time, envelope)
     select f.projection, f.version, f.topic, f.partition, d.position, d.status, d.key, d.error, d.message, d.attempts, d.value,
-      d.headers::jsonb, to_timestamp(d.event_time / 1000.0), d.trace_id, d.envelope
+      d.headers::jsonb, to_timestamp(d.event_time / 1000.0), d.trace_id, d.stream_time, d.envelope
     from fence f join ${input} d on d.part = f.part${after} on conflict do nothing returning 1`
   )
 }

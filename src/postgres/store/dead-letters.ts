@@ -11,6 +11,11 @@ export interface DeadLetterRow {
   readonly envelope: string
   readonly value: string | null
 }
+/** An open dead letter, as stored. */
+export interface OpenDeadLetterRow extends DeadLetterRow {
+  /** Null if it was stored before stream times were kept. */
+  readonly stream_time: number | null
+}
 
 /** The record that became a dead letter. Its `appendedAt` is not stored and is 0 here; the caller has to set it. */
 export const recordOfDeadLetter = ({ envelope, position, value }: DeadLetterRow, partition: number): LogRecord => {
@@ -34,12 +39,12 @@ export const openDeadLetters = (
   position: number,
   ordered: boolean,
   behind: number
-) => sql<Array<DeadLetterRow>>`
+) => sql<Array<OpenDeadLetterRow>>`
   with head as (
     select key, position from millrace.dead_letters
     where ${isAt(sql, at)} and position = ${position} and ${isOpen(sql)} and envelope is not null
   )
-  select d.position, d.envelope, d.value
+  select d.position, d.envelope, d.value, d.stream_time
   from head h
   join millrace.dead_letters d on ${isAt(sql, at)} and ${isOpen(sql)} and d.envelope is not null
     and (d.position = h.position or (${ordered} and md5(d.key) = md5(h.key) and d.key = h.key and d.position > h.position))

@@ -93,7 +93,12 @@ export const make = (sql: Sql, options: PostgresStoreOptions = {}): Store["Servi
       ).pipe(Effect.map((found) => found.map(({ ids }) => ids))),
     deadLetters: (at, position, { behind, ordered }) =>
       run("read dead letters", () => openDeadLetters(sql, at, position, ordered, behind)).pipe(
-        Effect.map((found) => found.map((row) => recordOfDeadLetter(row, at.partition)))
+        Effect.map((found) =>
+          found.map((row) => ({
+            record: recordOfDeadLetter(row, at.partition),
+            streamTime: row.stream_time ?? undefined
+          }))
+        )
       ),
     parkedKeys: (at, keys) =>
       run("look for parked keys", () => parkedKeys(sql, at, keys.map(storable) as Array<string>)).pipe(
