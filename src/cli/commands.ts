@@ -14,14 +14,15 @@ import { assertOwn, assertRegistered } from "../system/identity.ts"
 import { openLog } from "../system/open-log.ts"
 import { openObserved, readStatus } from "../system/observed.ts"
 import { openSystem } from "../system/system.ts"
-import { parseRoles, runLoops, serveHttp } from "./serve.ts"
+import { defaultPort, parseRoles, runLoops, serveHttp } from "./serve.ts"
 
 /** Runs some or all roles of a system until stopped. */
 export const start = Effect.fnUntraced(function* (options: {
   readonly data: string
   readonly config: string | undefined
   readonly roles: string
-  readonly port: number
+  /** Default: 7070 for a gateway and an api, else a free one. */
+  readonly port: number | undefined
   readonly json: boolean
 }) {
   const roles = yield* parseRoles(options.roles)
@@ -31,13 +32,10 @@ export const start = Effect.fnUntraced(function* (options: {
   return yield* drained(
     Effect.gen(function* () {
       const system = yield* openSystem(application, database, { relaysHere: roles.includes("relay") })
-      const listens = roles.includes("gateway") || roles.includes("api")
-      const server = listens ? yield* serveHttp(system, roles, options.port) : undefined
-      const started = { roles, url: server?.url ?? null, database_url: database.url }
+      const server = yield* serveHttp(system, roles, options.port ?? defaultPort(roles))
+      const started = { roles, url: server.url, database_url: database.url }
       yield* print(
-        options.json
-          ? JSON.stringify(started)
-          : `millrace ${application.name}: ${roles.join(", ")}${server === undefined ? "" : ` at ${server.url}`}`
+        options.json ? JSON.stringify(started) : `millrace ${application.name}: ${roles.join(", ")} at ${server.url}`
       )
       return yield* runLoops(system, roles)
     })

@@ -80,13 +80,23 @@ const start = Command.make(
       Flag.withDescription("What this process does, separated by commas; default: gateway,projections,relay,api"),
       Flag.withDefault("gateway,projections,relay,api")
     ),
-    port,
+    port: Flag.optional(
+      Flag.Int("port").pipe(
+        Flag.withDescription(
+          "Port of the HTTP server on 127.0.0.1, which every role has: /healthz, /readyz, /metrics, /status; 0 picks a free port; default: 7070 for a gateway or an api, else a free one"
+        )
+      )
+    ),
     json
   },
   (flags) =>
     runToExitCode(
       Effect.flatMap(Effect.promise(commands), (module) =>
-        module.start({ ...flags, config: Option.getOrUndefined(flags.config) })
+        module.start({
+          ...flags,
+          config: Option.getOrUndefined(flags.config),
+          port: Option.getOrUndefined(flags.port)
+        })
       )
     )
 ).pipe(Command.withDescription("Run some or all roles of the system until stopped"))

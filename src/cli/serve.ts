@@ -3,7 +3,11 @@ import * as Effect from "effect/Effect"
 import * as Http from "../server/server.ts"
 import { Log } from "../log/log.ts"
 import { CommandFailed, exitCodes } from "./command-failure.ts"
+import { healthMaxAgeMs } from "../system/environment.ts"
+import { systemMetricsText, withCounts } from "../system/metrics.ts"
 import { readStatus } from "../system/observed.ts"
+import { makeReadiness } from "../system/readiness.ts"
+import { makeSharedReading } from "../system/shared-reading.ts"
 import { runProjections, runRelay, type System } from "../system/system.ts"
 
 /** The roles that a process can have in a system. */
@@ -35,18 +39,39 @@ const httpHosts = ({ MILLRACE_HTTP_HOSTS: names = "" }: NodeJS.ProcessEnv): Read
     .map((name) => name.trim())
     .filter((name) => name !== "")
 
-/** Starts the HTTP server with the routes of the roles. It is closed with the scope. */
-export const serveHttp = (system: System, held: ReadonlyArray<Role>, port: number) =>
-  Http.serve({
-    application: system.application,
+/** The port that is used if none is given: the known one for requests, and a free one for monitoring alone, since processes share machines. */
+export const defaultPort = (held: ReadonlyArray<Role>): number =>
+  held.includes("gateway") || held.includes("api") ? 7070 : 0
+
+/** How often the status of the system is read for `/metrics` and `/status`, and how long they wait for it, in milliseconds. */
+const statusReading = { freshMs: 5_000, patienceMs: 3_000 }
+
+/** Starts the HTTP server with the routes of the roles, and those for monitoring, which every role has. It is closed with the scope. */
+export const serveHttp = Effect.fnUntraced(function* (system: System, held: ReadonlyArray<Role>, port: number) {
+  const maxAgeMs = yield* healthMaxAgeMs
+  const { presence } = system
+  const reading = yield* makeSharedReading(
+    withCounts(system.database.sql, readStatus(system, { maxAgeMs })),
+    statusReading
+  )
+  const monitoring = {
     port,
     hosts: httpHosts(process.env),
-    roles: held.filter((role) => role === "gateway" || role === "api"),
-    ready: readStatus(system).pipe(
-      Effect.map((status) => ({ ready: status.healthy, ...status })),
-      Effect.catch((error) => Effect.succeed({ ready: false, reason: error.message }))
-    )
-  }).pipe(Effect.provideService(Log, system.log))
+    ready: yield* makeReadiness(system, held),
+    status: Effect.map(reading, ({ ageMs, failure, value }) =>
+      value === undefined || failure !== undefined
+        ? { healthy: false, reason: `the status cannot be read: ${failure ?? "it was not read yet"}` }
+        : { ...value.status, read_ms_ago: Math.round(ageMs) }
+    ),
+    moreMetrics: Effect.flatMap(reading, systemMetricsText)
+  }
+  const routes = held.filter((role) => role === "gateway" || role === "api")
+  for (const role of routes) yield* presence.add(role)
+  if (routes.length === 0) return yield* Http.serveHealth(monitoring)
+  return yield* Http.serve({ ...monitoring, application: system.application, roles: routes }).pipe(
+    Effect.provideService(Log, system.log)
+  )
+})
 
 /** Runs the loops of the roles. Fails as soon as one of them fails, or the database has ended for good. */
 export const runLoops = (system: System, held: ReadonlyArray<Role>): Effect.Effect<never, unknown> =>

@@ -228,11 +228,11 @@ const claimAndProcess = Effect.fnUntraced(function* <E, R>(
     }
     const taken = performance.now()
     attempts.isProcessing = true
-    const { position } = yield* processor.process(batch)
+    yield* processor.process(batch)
     attempts.isProcessing = false
     if (attempts.halt !== undefined) yield* Effect.logInfo(`${projection.name} ${topic}/${partition} continues`)
     Object.assign(attempts, { failures: 0, halt: undefined, reasonOf: undefined })
-    yield* measure(batch, position, performance.now() - taken)
+    yield* measure(batch, performance.now() - taken)
   }
 })
 /**
@@ -252,9 +252,6 @@ const records = Metric.counter("millrace_projection_records_total", {
   description: "Records of the log that were processed and committed, duplicates and parked ones included",
   incremental: true
 })
-const lag = Metric.gauge("millrace_projection_lag", {
-  description: "Records of the partition that were not processed yet when the last batch was committed"
-})
 const batches = Metric.histogram("millrace_projection_batch_seconds", {
   description: "Time from taking a batch until it was committed",
   boundaries: [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10]
@@ -262,16 +259,10 @@ const batches = Metric.histogram("millrace_projection_batch_seconds", {
 /** Counts a batch in the metrics of its partition. */
 const measured = ({ name, version }: Projection.Any, topic: string, partition: number) => {
   const attributes = { projection: `${name}_v${version}`, topic, partition: String(partition) }
-  const [processed, behind, seconds] = [
-    Metric.withAttributes(records, attributes),
-    Metric.withAttributes(lag, attributes),
-    Metric.withAttributes(batches, attributes)
-  ]
-  return (batch: Batch, position: number, millis: number) =>
-    Effect.andThen(
-      Metric.update(processed, batch.records.length),
-      Effect.andThen(Metric.update(behind, Math.max(0, batch.end - position)), Metric.update(seconds, millis / 1000))
-    )
+  const processed = Metric.withAttributes(records, attributes)
+  const seconds = Metric.withAttributes(batches, attributes)
+  return (batch: Batch, millis: number) =>
+    Effect.andThen(Metric.update(processed, batch.records.length), Metric.update(seconds, millis / 1000))
 }
 
 /** Fails if the topic is not the one that the claim's position belongs to. */

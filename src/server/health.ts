@@ -1,4 +1,4 @@
-// The routes for monitoring: `/healthz` (alive), `/readyz` (ready; the caller decides what that means) and `/metrics`.
+// The routes for monitoring: `/healthz` (alive), `/readyz` (ready; the caller decides what that means), `/metrics` and `/status` (the whole system).
 import type { FastifyInstance } from "fastify"
 import type { Metrics } from "./http/metrics.ts"
 
@@ -8,8 +8,23 @@ export interface Readiness {
   readonly [detail: string]: unknown
 }
 
-/** Adds `/healthz`, `/readyz` and `/metrics`. `ready` never rejects. */
-export const health = (app: FastifyInstance, ready: () => Promise<Readiness>, metrics: Metrics): void => {
+/** What the routes return. None of the functions rejects. */
+export interface HealthParts {
+  readonly ready: () => Promise<Readiness>
+  /** The status of the whole system; undefined: there is no route for it. */
+  readonly status: (() => Promise<SystemStatus>) | undefined
+  /** Metrics in Prometheus' text format beside those of the process. */
+  readonly moreMetrics: () => Promise<string>
+  readonly metrics: Metrics
+}
+/** The status of a whole system. Other fields are returned as they are. */
+export interface SystemStatus {
+  readonly healthy: boolean
+  readonly [detail: string]: unknown
+}
+
+/** Adds `/healthz`, `/readyz`, `/metrics` and, if there is a status, `/status`. */
+export const health = (app: FastifyInstance, { metrics, moreMetrics, ready, status }: HealthParts): void => {
   app.get("/healthz", { schema: { tags: ["health"], summary: "200 while the process is alive" } }, async () => ({
     status: "ok"
   }))
@@ -26,6 +41,21 @@ export const health = (app: FastifyInstance, ready: () => Promise<Readiness>, me
   app.get(
     "/metrics",
     { schema: { tags: ["health"], summary: "Metrics in Prometheus' text format" } },
-    async (_request, reply) => reply.type("text/plain; version=0.0.4; charset=utf-8").send(await metrics.text())
+    async (_request, reply) =>
+      reply.type("text/plain; version=0.0.4; charset=utf-8").send((await metrics.text()) + (await moreMetrics()))
+  )
+  if (status === undefined) return
+  app.get(
+    "/status",
+    {
+      schema: {
+        tags: ["health"],
+        summary: "200 while the whole system is healthy, else 503; with what millrace status --json prints"
+      }
+    },
+    async (_request, reply) => {
+      const found = await status()
+      return reply.code(found.healthy ? 200 : 503).send(found)
+    }
   )
 }

@@ -14,7 +14,7 @@ import { Checker } from "./gateway/validate.ts"
 import { closerOf } from "./closing.ts"
 import { ListenFailed, PortInUse } from "./errors.ts"
 import { gateway } from "./gateway/route.ts"
-import { health, type Readiness } from "./health.ts"
+import { health, type Readiness, type SystemStatus } from "./health.ts"
 import { defaultLimits, type Limits } from "./http/limits.ts"
 import { metricsOf, type Metrics } from "./http/metrics.ts"
 import { partitionsOf } from "./gateway/partitions.ts"
@@ -34,6 +34,10 @@ interface ServerOptions {
   readonly host?: string
   /** The response of `/readyz`. Default: ready. */
   readonly ready?: Effect.Effect<Readiness>
+  /** The response of `/status`. Default: there is no such route. */
+  readonly status?: Effect.Effect<SystemStatus>
+  /** Metrics in Prometheus' text format that `/metrics` has beside those of the process. Default: none. */
+  readonly moreMetrics?: Effect.Effect<string>
   /** The limits that differ from `defaultLimits`. */
   readonly limits?: Partial<Limits>
   /**
@@ -216,14 +220,22 @@ const build = async (
   answers(app, metrics, limits)
   await plugins(app, options, limits)
   const run = Effect.runPromiseExitWith(context)
-  const ready = options.ready ?? Effect.succeed({ ready: true })
-  const readiness = async (): Promise<Readiness> => {
-    const exit = await run(ready)
-    return Exit.isSuccess(exit) ? exit.value : { ready: false, error: Cause.pretty(exit.cause) }
+  /** The value of an effect, or what to answer if it dies. */
+  const answerOf =
+    <A>(effect: Effect.Effect<A>, failed: (error: string) => A) =>
+    async (): Promise<A> => {
+      const exit = await run(effect)
+      return Exit.isSuccess(exit) ? exit.value : failed(Cause.pretty(exit.cause))
+    }
+  const parts = {
+    ready: answerOf<Readiness>(options.ready ?? Effect.succeed({ ready: true }), (error) => ({ ready: false, error })),
+    status: options.status && answerOf<SystemStatus>(options.status, (error) => ({ healthy: false, error })),
+    moreMetrics: answerOf(options.moreMetrics ?? Effect.succeed(""), () => ""),
+    metrics
   }
   // the documentation is one of these routes, and has only routes that are registered after it
   await routes(app, metrics)
-  await app.register(async (inner) => health(inner, readiness, metrics))
+  await app.register(async (inner) => health(inner, parts))
   return { app, close }
 }
 /** The routes of an application, by the roles in the options. */
@@ -303,6 +315,6 @@ export const serve = (options: ServeOptions): Effect.Effect<Served, PortInUse | 
   })
 /** Serves `/healthz`, `/readyz` and `/metrics` only, until the scope closes. Needs no log. */
 export const serveHealth = (
-  options: Pick<ServerOptions, "port" | "host" | "ready">
+  options: Pick<ServerOptions, "port" | "host" | "hosts" | "ready" | "status" | "moreMetrics">
 ): Effect.Effect<Served, PortInUse | ListenFailed, Scope.Scope> =>
   serving(options, defaultLimits, () => Promise.resolve())

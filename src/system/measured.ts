@@ -29,6 +29,24 @@ const relayFailures = counter(
 const add = (metric: Metric.Counter<number>, attributes: Readonly<Record<string, string>>, number: number) =>
   number === 0 ? Effect.void : Metric.update(Metric.withAttributes(metric, attributes), number)
 
+/** Counters of projections begin at 0 when their process starts, so that rates are known from the first failure on. */
+export const beginProjectionCounters = (projections: ReadonlyArray<string>) =>
+  Effect.forEach(
+    projections.flatMap((projection) => [
+      ...[duplicates, late, commits, commitFailures].map((metric) => Metric.withAttributes(metric, { projection })),
+      ...["parked", "skipped"].map((status) => Metric.withAttributes(deadLetters, { projection, status }))
+    ]),
+    (metric) => Metric.update(metric, 0),
+    { discard: true }
+  )
+/** The same for relays. */
+export const beginRelayCounters = (targets: ReadonlyArray<string>) =>
+  Effect.forEach(
+    targets.flatMap((target) => [messages, relayFailures].map((metric) => Metric.withAttributes(metric, { target }))),
+    (metric) => Metric.update(metric, 0),
+    { discard: true }
+  )
+
 /** The store, which counts what is committed. A commit ends the failure of its partition. */
 export const measuredStore = (store: Store["Service"], failures: OngoingFailures): Store["Service"] =>
   Store.of({
@@ -60,11 +78,15 @@ export const measuredStore = (store: Store["Service"], failures: OngoingFailures
 /** A relay target, which counts what is published and notes rounds that fail. */
 export const measuredRelay = (target: RelayTarget, failures: OngoingFailures): RelayTarget => {
   const attributes = { target: target.name }
+  const streams = `stream of the ${relaySubject(target.name)}`
   return {
     ...target,
     publish: target.publish.pipe(
       Effect.tap((round) => {
         failures.clear(relaySubject(target.name))
+        const [halt] = round.halted
+        if (halt === undefined) failures.clear(streams)
+        else failures.report(streams, `${halt.projection} ${halt.source}/${halt.partition} is halted: ${halt.reason}`)
         return add(messages, attributes, round.messages)
       }),
       Effect.tapError((error) => {

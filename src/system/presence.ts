@@ -30,7 +30,12 @@ export class Presence {
   readonly failures = new OngoingFailures()
   private readonly duties = new Map<string, Duties>()
   private readonly changed = Latch.makeUnsafe(false)
+  private answeredAt = performance.now()
 
+  /** How long ago the database answered last, in milliseconds; at first, since when this exists. */
+  get silentMs(): number {
+    return performance.now() - this.answeredAt
+  }
   /** The roles that run now. */
   get roles(): ReadonlyArray<string> {
     return [...this.duties.keys()]
@@ -91,7 +96,10 @@ export class Presence {
           })
         : deleteProcess(sql, this.id)
       return Effect.match(written, {
-        onSuccess: () => this.failures.clear(database),
+        onSuccess: () => {
+          this.answeredAt = performance.now()
+          this.failures.clear(database)
+        },
         onFailure: (error) => this.failures.report(database, error.message, everyMs)
       })
     })

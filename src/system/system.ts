@@ -19,7 +19,7 @@ import type { Database } from "./database.ts"
 import { assertOwn, claimDatabase, type IdentityDecision } from "./identity.ts"
 import type { Observed } from "./observed.ts"
 import { openLog } from "./open-log.ts"
-import { measuredRelay, measuredStore } from "./measured.ts"
+import { beginProjectionCounters, beginRelayCounters, measuredRelay, measuredStore } from "./measured.ts"
 import { openRelays, skippedTopics, targetNames } from "./open-relays.ts"
 import { Presence } from "./presence.ts"
 import { assertReady, specsOf, startsOf } from "./topics.ts"
@@ -108,16 +108,15 @@ export const runProjections = ({ application, groups, log, presence, store }: Sy
     Effect.provide(services)
   ) as Effect.Effect<void>
   const names = projections.map(({ name, version }) => `${name}_v${version}`)
-  return presence.during("projections", { projections: names }, running)
+  return presence.during("projections", { projections: names }, Effect.andThen(beginProjectionCounters(names), running))
 }
 
 /** Runs the relays, and deletes from the outbox what every target has, until interrupted. */
-export const runRelay = ({ database, presence, relays, targets }: System) =>
-  presence.during(
-    "relay",
-    { targets: relays.map(({ name }) => name) },
-    Effect.all(
-      [...relays.map((target) => Relay.run(target)), Relay.collect(PostgresRelay.collect(database.sql, { targets }))],
-      { concurrency: "unbounded", discard: true }
-    )
+export const runRelay = ({ database, presence, relays, targets }: System) => {
+  const names = relays.map(({ name }) => name)
+  const running = Effect.all(
+    [...relays.map((target) => Relay.run(target)), Relay.collect(PostgresRelay.collect(database.sql, { targets }))],
+    { concurrency: "unbounded", discard: true }
   )
+  return presence.during("relay", { targets: names }, Effect.andThen(beginRelayCounters(names), running))
+}

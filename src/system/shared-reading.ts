@@ -1,0 +1,65 @@
+// Something that is read for many callers: once at a time, not more often than it costs, and never waited for without end.
+import * as Cause from "effect/Cause"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
+import * as Scope from "effect/Scope"
+
+/** What is known. */
+export interface Reading<A> {
+  /** What the last reading that succeeded returned; undefined if none has. */
+  readonly value: A | undefined
+  /** How old `value` is, in milliseconds. */
+  readonly ageMs: number
+  /** Why the last reading failed, or that it has not answered; undefined if it succeeded. */
+  readonly failure: string | undefined
+}
+/** How often to read, and how long to wait. Milliseconds. */
+export interface ReadingOptions {
+  /** A value of this age is read again. After a reading that took long it is ten times that, so that reading takes a tenth of the time at most. */
+  readonly freshMs: number
+  /** How long a caller waits for a reading that is under way; then it gets what was known before. */
+  readonly patienceMs: number
+}
+
+/** A reading that callers share. A reading under way ends with the scope. */
+export const makeSharedReading = Effect.fnUntraced(function* <A, E>(
+  read: Effect.Effect<A, E>,
+  { freshMs, patienceMs }: ReadingOptions
+): Effect.fn.Return<Effect.Effect<Reading<A>>, never, Scope.Scope> {
+  const scope = yield* Effect.scope
+  let value: A | undefined
+  let readAt = -Infinity
+  let failure: string | undefined
+  let running: Fiber.Fiber<void> | undefined
+  let startedAt = 0
+  let nextAt = -Infinity
+  const once = Effect.gen(function* () {
+    const exit = yield* Effect.exit(read)
+    const now = performance.now()
+    if (Exit.isSuccess(exit)) {
+      value = exit.value
+      readAt = now
+      failure = undefined
+    } else {
+      const error = Cause.squash(exit.cause)
+      failure = error instanceof Error && error.message !== "" ? error.message : String(error)
+    }
+    nextAt = now + Math.max(freshMs, 10 * (now - startedAt))
+    running = undefined
+  })
+  return Effect.gen(function* () {
+    if (running === undefined && performance.now() >= nextAt) {
+      startedAt = performance.now()
+      running = yield* Effect.forkIn(once, scope)
+    }
+    if (running !== undefined) yield* Effect.timeoutOption(Fiber.await(running), patienceMs)
+    const now = performance.now()
+    const isSlow = running !== undefined && now - startedAt >= patienceMs
+    return {
+      value,
+      ageMs: now - readAt,
+      failure: isSlow ? `no answer for ${Math.round((now - startedAt) / 1000)} s` : failure
+    }
+  })
+})

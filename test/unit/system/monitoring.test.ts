@@ -1,0 +1,232 @@
+// Readiness by role, readings that callers share, what a process tries again, and the reference of metrics.
+import { readdirSync, readFileSync } from "node:fs"
+import { join } from "node:path"
+import { assert, describe, it, test } from "@effect/vitest"
+import { Deferred, Effect, Fiber } from "effect"
+import { OngoingFailures } from "../../../src/monitor/ongoing-failures.ts"
+import { systemMetricsText } from "../../../src/system/metrics.ts"
+import { type ProcessFacts, readinessOf } from "../../../src/system/readiness.ts"
+import { makeSharedReading } from "../../../src/system/shared-reading.ts"
+import type { Status } from "../../../src/system/status.ts"
+
+const facts: ProcessFacts = {
+  roles: ["gateway", "projections", "relay", "api"],
+  running: ["projections", "relay"],
+  failing: [],
+  databaseMs: 5_000,
+  log: { failure: undefined }
+}
+/** The reasons of the roles that are not ready. */
+const reasons = (given: Partial<ProcessFacts>) => {
+  const { ready, roles } = readinessOf({ ...facts, ...given })
+  const found = Object.entries(roles).flatMap(([role, { reason }]) => (reason === undefined ? [] : [[role, reason]]))
+  assert.strictEqual(ready, found.length === 0)
+  return Object.fromEntries(found) as Readonly<Record<string, string>>
+}
+describe("readiness", () => {
+  test("a process whose parts all answer is ready", () => assert.deepEqual(reasons({}), {}))
+  test("only what needs the log is unready while the log is away", () =>
+    assert.deepEqual(reasons({ log: { failure: "no broker answers" } }), {
+      gateway: "the log does not answer: no broker answers",
+      api: "the log does not answer: no broker answers"
+    }))
+  test("projections and relays are unready while the database fails, or hangs", () => {
+    const failing = [{ what: "database", reason: "connection refused", sinceMs: 0 }]
+    const reason = "the database does not answer: connection refused"
+    assert.deepEqual(reasons({ failing }), { projections: reason, relay: reason })
+    assert.deepEqual(reasons({ roles: ["gateway"], failing }), {})
+    assert.deepEqual(reasons({ databaseMs: 20_000 })["relay"], "the database has not answered for 20 s")
+  })
+  test("a failure counts once it lasts, and only for the role that it is of", () => {
+    const failing = (sinceMs: number) => [
+      { what: "projection a_v1 t/0", reason: "no", sinceMs },
+      { what: "stream of the relay to kafka", reason: "a is halted", sinceMs: 0 }
+    ]
+    assert.deepEqual(reasons({ failing: failing(1_000) }), {})
+    assert.deepEqual(reasons({ failing: failing(60_000) }), {
+      projections: "projection a_v1 t/0 fails for 1 min: no"
+    })
+  })
+  test("a role whose loop does not run is unready", () =>
+    assert.deepEqual(reasons({ running: ["relay"] }), { projections: "it is starting or stopping" }))
+})
+
+describe("ongoing failures", () => {
+  test("one failure keeps when it began, and ends with a success, or when it is not repeated", () => {
+    let now = 0
+    const failures = new OngoingFailures(() => now)
+    failures.report("a", "first")
+    now = 20_000
+    failures.report("a", "second")
+    failures.report("b", "slow", 60_000)
+    assert.deepEqual(failures.list, [
+      { what: "a", reason: "second", sinceMs: 20_000 },
+      { what: "b", reason: "slow", sinceMs: 0 }
+    ])
+    now = 60_000
+    assert.deepEqual(
+      failures.list.map(({ what }) => what),
+      ["b"]
+    )
+    failures.clear("b")
+    assert.deepEqual(failures.list, [])
+  })
+  test("are limited in number and in length", () => {
+    const failures = new OngoingFailures(() => 0)
+    for (let i = 0; i < 1_000; i++) failures.report(`${i}`, "x".repeat(10_000))
+    assert.strictEqual(failures.list.length, 200)
+    assert.strictEqual(failures.list[0]!.reason.length, 500)
+  })
+})
+
+describe("a shared reading", () => {
+  const options = { freshMs: 10_000, patienceMs: 20 }
+  it.live("is read once for callers that come together or shortly after", () =>
+    Effect.gen(function* () {
+      let reads = 0
+      const get = yield* makeSharedReading(
+        Effect.sync(() => ++reads),
+        options
+      )
+      const found = yield* Effect.all([get, get, get], { concurrency: "unbounded" })
+      assert.deepEqual(
+        [...found, yield* get].map(({ value }) => value),
+        [1, 1, 1, 1]
+      )
+    })
+  )
+  it.live("that hangs is not read again, and callers get what was known, with the reason", () =>
+    Effect.gen(function* () {
+      let reads = 0
+      const gate = yield* Deferred.make<void>()
+      const read = Effect.suspend(() =>
+        ++reads === 1 ? Effect.succeed("old") : Effect.as(Deferred.await(gate), "new")
+      )
+      const get = yield* makeSharedReading(read, { ...options, freshMs: 0 })
+      assert.strictEqual((yield* get).value, "old")
+      yield* Effect.sleep(5)
+      for (let i = 0; i < 3; i++) {
+        const { failure, value } = yield* get
+        assert.strictEqual(value, "old")
+        assert.match(failure!, /^no answer for \d+ s$/)
+      }
+      assert.strictEqual(reads, 2)
+      const waiting = yield* Effect.forkChild(get)
+      yield* Deferred.succeed(gate, undefined)
+      assert.deepInclude(yield* Fiber.join(waiting), { value: "new", failure: undefined })
+    })
+  )
+  it.live("that fails keeps the value and its age", () =>
+    Effect.gen(function* () {
+      let reads = 0
+      const read = Effect.suspend(() => (++reads === 1 ? Effect.succeed(1) : Effect.fail(new Error("away"))))
+      const get = yield* makeSharedReading(read, { ...options, freshMs: 0 })
+      yield* get
+      yield* Effect.sleep(5)
+      const { ageMs, failure, value } = yield* get
+      assert.deepEqual([value, failure], [1, "away"])
+      assert.isAtLeast(ageMs, 5)
+    })
+  )
+})
+
+const partition = {
+  name: "a",
+  version: 1,
+  topic: 'odd "topic"\\\n',
+  partition: 0,
+  position: 1,
+  end: 3,
+  lag: 2,
+  epoch: 1,
+  stream_time: null,
+  mode: "live",
+  halted: null,
+  waiting: null,
+  waiting_ms: null,
+  claimed_by: null,
+  committed_ms: null,
+  oldest_ms: 1_500
+}
+const status: Status = {
+  healthy: false,
+  problems: [],
+  notices: [],
+  max_age_ms: 60_000,
+  projections: [partition],
+  relays: [{ target: "kafka", lag: 7, oldest_ms: 30_000, halted: null, halted_streams: 0, moved_ms: null }],
+  dead_letters: 0,
+  parked_messages: 0,
+  subscriptions: [{ topic: "t", subscription: "s", undelivered: 4, unacknowledged: 1, consumed: false }],
+  processes: []
+}
+const value = {
+  status,
+  deadLetters: [{ of: "a_v1", status: "parked", count: 3 }],
+  parked: [{ of: "kafka", status: "parked", count: 1 }]
+}
+
+describe("metrics of the system", () => {
+  it.effect("ages grow with the age of the reading, and text in labels is escaped", () =>
+    Effect.gen(function* () {
+      const text = yield* systemMetricsText({ value, ageMs: 2_000, failure: "away" })
+      assert.include(text, "\nmillrace_status_up 0\n".trimStart())
+      assert.include(text, "millrace_status_age_seconds 2\n")
+      const labels = String.raw`{projection="a_v1",topic="odd \"topic\"\\\n",partition="0"}`
+      assert.include(text, `millrace_projection_lag${labels} 2\n`)
+      assert.include(text, `millrace_projection_oldest_seconds${labels} 3.5\n`)
+      assert.include(text, 'millrace_relay_oldest_seconds{target="kafka"} 32\n')
+      assert.include(
+        text,
+        "# HELP millrace_relay_lag Messages for the target that it does not have\n# TYPE millrace_relay_lag gauge\n"
+      )
+    })
+  )
+  it.effect("what is gone is reported no longer, and nothing is reported before the first reading", () =>
+    Effect.gen(function* () {
+      const gone = { ...value, status: { ...status, projections: [] } }
+      assert.notInclude(yield* systemMetricsText({ value: gone, ageMs: 0, failure: undefined }), "projection_lag")
+      const first = yield* systemMetricsText({ value: undefined, ageMs: Infinity, failure: "away" })
+      assert.strictEqual(first.match(/^millrace/gm)!.length, 1)
+    })
+  )
+})
+
+describe("the reference of metrics", () => {
+  const root = join(import.meta.dirname, "../../..")
+  const page = readFileSync(join(root, "docs/reference/metrics.md"), "utf8")
+  const listed = [...page.matchAll(/^\| `(millrace_\w+)` +\| (\w+) +\| ([^|]*) +\|/gm)].map(
+    ([, name, type, labels]) => ({ name: name!, type: type!, labels: labels!.replaceAll("`", "").trim() })
+  )
+  test("lists every metric that the source declares, and no other", () => {
+    const files = readdirSync(join(root, "src"), { recursive: true, encoding: "utf8" }).filter((f) => f.endsWith(".ts"))
+    const declared = files.flatMap((file) => {
+      const code = readFileSync(join(root, "src", file), "utf8")
+      return [...code.matchAll(/\b(counter|gauge|histogram)\(\s*"(millrace_\w+)"/g)].map(([, type, name]) => ({
+        name: name!,
+        type: type!
+      }))
+    })
+    const sorted = (list: ReadonlyArray<{ readonly name: string; readonly type: string }>) =>
+      list.map(({ name, type }) => `${name} ${type}`).toSorted()
+    assert.isAbove(declared.length, 30)
+    assert.deepEqual(sorted(listed), sorted(declared))
+  })
+  test("names follow Prometheus' conventions", () => {
+    for (const { name, type } of listed) {
+      assert.strictEqual(name.endsWith("_total"), type === "counter", name)
+      if (type === "histogram") assert.match(name, /_seconds$/)
+    }
+  })
+  it.effect("has the labels that are exported", () =>
+    Effect.gen(function* () {
+      const text = yield* systemMetricsText({ value, ageMs: 0, failure: undefined })
+      const samples = [...text.matchAll(/^(millrace_\w+)(?:\{(.*)\})? /gm)]
+      assert.isAbove(samples.length, 15)
+      for (const [, name, labels = ""] of samples) {
+        const names = [...labels.matchAll(/(\w+)="(?:[^"\\]|\\.)*"/g)].map(([, label]) => label).join(",")
+        assert.strictEqual(listed.find((one) => one.name === name)?.labels, names, name)
+      }
+    })
+  )
+})
