@@ -44,7 +44,7 @@ export const defaultPort = (held: ReadonlyArray<Role>): number =>
   held.includes("gateway") || held.includes("api") ? 7070 : 0
 
 /** How often the status of the system is read for `/metrics` and `/status`, and how long they wait for it, in milliseconds. */
-const statusReading = { freshMs: 5_000, patienceMs: 3_000 }
+const statusReading = { freshMs: 2_000, patienceMs: 3_000 }
 
 /** Starts the HTTP server with the routes of the roles, and those for monitoring, which every role has. It is closed with the scope. */
 export const serveHttp = Effect.fnUntraced(function* (system: System, held: ReadonlyArray<Role>, port: number) {
