@@ -145,7 +145,9 @@ describe("why work waits", () => {
       const system = yield* opened(application(1, Effect.never))
       yield* Effect.forkScoped(runProjections(system))
       yield* pay(system, 8)
-      const status = yield* until(system, ({ problems }) => problems.some(({ kind }) => kind === "stuck"))
+      const status = yield* until(system, ({ problems }) =>
+        problems.some(({ kind, message }) => kind === "stuck" && message.includes("partitions 0, 1"))
+      )
       assert.deepEqual(found(status).problems, ["stuck: projection counting v1"])
       assert.include(status.problems[0]!.message, `process ${process.pid} on `)
       assert.include(status.problems[0]!.message, "holds partitions 0, 1 of payments and has committed nothing yet")
