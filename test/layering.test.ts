@@ -11,7 +11,8 @@ import { parseAst } from "vitest/node"
  * imports from the layers below its own, not from its neighbours. A new folder gets its place here first, in the lowest layer that suffices.
  */
 const layers: ReadonlyArray<ReadonlyArray<string>> = [
-  // the client of Kafka stands on nothing of the project, so that another client can replace it alone
+  ["text"],
+  // the client of Kafka stands on nothing of the project but text, so that another client can replace it alone
   ["model", "kafka/protocol"],
   ["log", "monitor"],
   ["dead-letter"],
@@ -55,10 +56,9 @@ const testRunner = /^(vitest|@effect\/vitest|@vitest\/|node:test|jest|@jest\/|mo
 /** The packages and built-ins that a room may import; a room that is not named may import any but a test runner. */
 const packages: Readonly<Record<string, RegExp>> = {
   ...Object.fromEntries(
-    ["model", "log", "monitor", "dead-letter", "aggregate", "relay", "subscription", ".", "testing"].map((room) => [
-      room,
-      effectOnly
-    ])
+    ["text", "model", "log", "monitor", "dead-letter", "aggregate", "relay", "subscription", ".", "testing"].map(
+      (room) => [room, effectOnly]
+    )
   ),
   ...Object.fromEntries(["runner", "bridge"].map((room) => [room, effectAndComputing])),
   application: effectAnywhere

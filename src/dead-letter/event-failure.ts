@@ -61,6 +61,3 @@ const jsonOf = (error: object): string | undefined => {
     return undefined
   }
 }
-
-/** Whether PostgreSQL can store the text: it has no NUL and no unpaired surrogate. */
-export const isStorable = (text: string): boolean => !text.includes("\u0000") && text.isWellFormed()

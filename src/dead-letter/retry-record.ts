@@ -1,5 +1,6 @@
 // Retry records: what a dead letter keeps of its record, and the record that asks the projection to process it again. Pure.
 import type { LogRecord, NewRecord } from "../log/log.ts"
+import { singleLineJson } from "../log/rules.ts"
 
 /**
  * The header of a retry record: `<projection>/<position of the parked record in the same partition>`. That projection processes the dead
@@ -32,8 +33,12 @@ export const recordFromEnvelope = (envelope: string, partition: number, value: s
   const { eventId, schemaVersion, tenant, traceparent } = rest
   return { ...rest, partition, value, eventId, tenant, traceparent, schemaVersion, headers: own }
 }
-/** The retry record of a parked record: a copy of it with the header, so that other readers of the topic see a duplicate. */
+/**
+ * The retry record of a parked record: a copy of it with the header, so that other readers of the topic see a duplicate. A value that is not
+ * JSON, which no log takes, is in it as a JSON text.
+ */
 export const retryRecord = (record: NewRecord, projection: string, position: number): NewRecord => ({
   ...record,
+  value: record.value === null ? null : (singleLineJson(record.value) ?? JSON.stringify(record.value)),
   headers: { ...record.headers, [retryHeader]: `${projection}/${position}` }
 })

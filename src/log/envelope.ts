@@ -40,6 +40,10 @@ export const streamHeaders = {
 /** As many characters of an incarnation as the log on Kafka and on PostgreSQL keeps in the header. */
 export const incarnationDigits = 8
 
+/** Whether a text is a trace context of W3C: two digits of the version, 32 of the trace, 16 of the span, two of flags. */
+export const isTraceparent = (text: string): boolean =>
+  /^(?!ff)[\da-f]{2}-(?!0{32})[\da-f]{32}-(?!0{16})[\da-f]{16}-[\da-f]{2}$/.test(text)
+
 /** The 32 hex digits of a `traceparent`'s trace id. */
 export const traceIdOf = (traceparent: string | undefined): string | undefined => traceparent?.slice(3, 35)
 

@@ -42,11 +42,15 @@ export const partitionProblem = (topic: string, partitions: number, partition: n
         reason: `partition ${partition} does not exist; the topic has partitions 0 to ${partitions - 1}`
       })
 
-/** A value as one line of well-formed text without NUL; other JSON is parsed and written again. Undefined if the value is not JSON. */
+/**
+ * A value as one line of well-formed text without NUL. Undefined if the value is not JSON. In valid JSON line ends occur only between tokens,
+ * so they become spaces; only text that is not well-formed is written again, with escapes.
+ */
 export const singleLineJson = (value: string): string | undefined => {
   if (value.length > 0 && !value.includes("\n") && !value.includes("\0") && value.isWellFormed()) return value
   try {
-    return JSON.stringify(JSON.parse(value))
+    const parsed = JSON.parse(value) as unknown
+    return value.isWellFormed() ? value.replaceAll("\n", " ") : JSON.stringify(parsed)
   } catch {
     return undefined
   }

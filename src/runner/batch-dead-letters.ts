@@ -2,11 +2,13 @@
 import * as Cause from "effect/Cause"
 import { describeError } from "../dead-letter/event-failure.ts"
 import { storedEnvelope } from "../dead-letter/retry-record.ts"
+import { nameProblem } from "../log/acceptable.ts"
 import { traceIdOf } from "../log/envelope.ts"
 import type { LogRecord } from "../log/log.ts"
 import { deadLetterTopic, type DeadLetterMessage } from "../model/dead-letter-topic.ts"
 import type { Projection } from "../model/projection.ts"
 import type { Topic } from "../model/topic.ts"
+import { storable } from "../text/text.ts"
 import { metaText } from "./segments.ts"
 import { beforeEveryEvent } from "./stream-time.ts"
 import type { DeadLetter, ProjectionPartition, RetriedDeadLetter, Segment } from "./store.ts"
@@ -34,22 +36,31 @@ const mostCharacters = { value: 80_000, message: 8_192, headers: 16_384 }
 const encoder = new TextEncoder()
 const bytesOf = (value: unknown) => encoder.encode(JSON.stringify(value)).length
 
-/** A dead letter as it is published; `at` is where its record lies. */
+// no value of ours may have a field called __proto__
+const storableHeaders = (headers: Readonly<Record<string, string>>) =>
+  Object.fromEntries(
+    Object.entries(headers)
+      .filter(([name]) => name !== "__proto__")
+      .map(([name, value]) => [storable(name), storable(value)])
+  )
+const cut = (text: string, characters: number) => text.slice(0, characters).toWellFormed()
+
+/** A dead letter as it is published; `at` is where its record lies. Texts that not every reader could take are there as JSON, with escapes. */
 export const messageOf = (
   { attempts, error, eventTime, headers, key, message, position, traceId, value }: Omit<DeadLetter, "status">,
   { partition, projection, topic, version }: ProjectionPartition
 ): DeadLetterMessage => ({
-  error,
-  message,
+  error: storable(error),
+  message: storable(message),
   attempts,
   projection,
   version,
   topic,
   partition,
   position,
-  key,
-  value,
-  headers,
+  key: key === null ? null : storable(key),
+  value: value === null ? null : storable(value),
+  headers: storableHeaders(headers),
   truncated: false,
   event_time: Number.isFinite(eventTime) ? eventTime! : null,
   trace_id: traceId ?? null
@@ -59,8 +70,8 @@ const truncated = (message: DeadLetterMessage): DeadLetterMessage =>
     ? message
     : {
         ...message,
-        message: message.message.slice(0, mostCharacters.message),
-        value: message.value && message.value.slice(0, mostCharacters.value),
+        message: cut(message.message, mostCharacters.message),
+        value: message.value && cut(message.value, mostCharacters.value),
         headers: JSON.stringify(message.headers).length > mostCharacters.headers ? {} : message.headers,
         truncated: true
       }
@@ -130,10 +141,12 @@ const metaOf = ({ eventTime, record, tenant, traceparent }: FailedEvent, maxAhea
   const time = eventTime ?? record.eventTime
   const isValid = Number.isFinite(time) && time >= 0 && time <= record.appendedAt + maxAheadMs
   const { appendedAt, eventId, key } = record
-  return metaText(key ?? "", Math.floor(isValid ? time : appendedAt), eventId, tenant ?? record.tenant, traceparent)
+  const named = (name: string | undefined) => (name === undefined || nameProblem(name) !== undefined ? undefined : name)
+  const at = Math.floor(isValid ? time : appendedAt)
+  return metaText(storable(key ?? ""), at, named(eventId), named(tenant ?? record.tenant), traceparent)
 }
 const deadLetterOf = (
-  { attempts, cause, error, eventTime, record, streamTime = beforeEveryEvent }: FailedEvent,
+  { attempts, cause, error, eventTime, record, streamTime = beforeEveryEvent, traceparent }: FailedEvent,
   status: DeadLetter["status"]
 ): DeadLetter => ({
   ...describeError(error),
@@ -145,7 +158,7 @@ const deadLetterOf = (
   headers: record.headers,
   eventTime: eventTime ?? record.eventTime,
   streamTime,
-  traceId: traceIdOf(record.traceparent),
+  traceId: traceIdOf(traceparent),
   envelope: storedEnvelope(record),
   cause: cause ?? Cause.die(error)
 })

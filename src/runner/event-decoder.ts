@@ -1,5 +1,8 @@
 // Decodes the records of one source into events, with their times, tenants and ids. Throws what is wrong with a record.
 import { describeError } from "../dead-letter/event-failure.ts"
+import { assertAcceptable, nameProblem } from "../log/acceptable.ts"
+import { isTraceparent } from "../log/envelope.ts"
+import { parseJson } from "../log/json.ts"
 import { appendTimeOf, type LogRecord } from "../log/log.ts"
 import { isTimeMark } from "../log/time-mark.ts"
 import type { Projection } from "../model/projection.ts"
@@ -55,14 +58,15 @@ export class EventDecoder {
   }
 
   /**
-   * Throws if the value does not fit the source's schemas, if its time cannot be stored or lies too far ahead, or if it has no id by which
-   * duplicates could be found.
+   * Throws if the record's envelope or value is not acceptable, if the value does not fit the source's schemas, if its time cannot be stored
+   * or lies too far ahead, or if it has no id by which duplicates could be found.
    */
   decode(record: LogRecord): DecodedEvent {
     const { source } = this
+    assertAcceptable(record)
     if (record.value === null)
       throw new Error(`a null value deletes a key of a compacted topic; ${source.name} has events`)
-    const event = source.decode(JSON.parse(record.value), record.schemaVersion)
+    const event = source.decode(parseJson(record.value), record.schemaVersion)
     const time = source.timeOf?.(event) ?? record.eventTime
     if (!(time >= firstTime && time <= lastTime)) {
       throw new Error(`its event time ${time} is not between the years 4713 BC and 275760; send epoch milliseconds`)
@@ -72,7 +76,11 @@ export class EventDecoder {
     const id: unknown = this.dedupeBy?.(event as never)
     if (id !== undefined && typeof id !== "string")
       throw new Error(`the id by which duplicates are found is ${describeError(id).message}, which is not a text`)
-    return { record, event, time, tenant: record.tenant ?? source.tenantOf?.(event), id }
+    if (id === "") throw new Error("the id by which duplicates are found is empty")
+    const tenant = record.tenant ?? source.tenantOf?.(event)
+    const problem = tenant === undefined ? undefined : nameProblem(tenant)
+    if (problem !== undefined) throw new Error(`its tenant ${problem}`)
+    return { record, event, time, tenant, id }
   }
 
   /** Undefined if the record cannot be decoded. */
@@ -105,7 +113,7 @@ export class EventDecoder {
   /** A valid trace context as it is; undefined for an invalid one, for it is written into what is published. */
   traceOf(traceparent: string | undefined): string | undefined {
     if (traceparent !== this.trace.given) {
-      const isValid = traceparent !== undefined && /^[\da-f]{2}(-[\da-f]+){3}$/.test(traceparent)
+      const isValid = traceparent !== undefined && isTraceparent(traceparent)
       this.trace = { given: traceparent, valid: isValid ? traceparent : undefined }
     }
     return this.trace.valid

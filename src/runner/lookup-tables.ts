@@ -3,7 +3,9 @@ import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import * as Semaphore from "effect/Semaphore"
 import { describeError } from "../dead-letter/event-failure.ts"
+import { assertAcceptable } from "../log/acceptable.ts"
 import { traceIdOf } from "../log/envelope.ts"
+import { parseJson } from "../log/json.ts"
 import type { Log, LogRecord, ReadError } from "../log/log.ts"
 import { isTimeMark } from "../log/time-mark.ts"
 import type { DeadLetter, StoreError } from "./store.ts"
@@ -76,12 +78,10 @@ export class LookupTable {
     const { key, value } = record
     if (isTimeMark(record)) return Effect.void
     if (key === null) return this.refuse(record, new Error("it has no key"))
-    if (value === null) {
-      this.values.delete(key)
-      return Effect.void
-    }
     try {
-      this.values.set(key, this.topic.decode(JSON.parse(value), record.schemaVersion))
+      assertAcceptable(record)
+      if (value === null) this.values.delete(key)
+      else this.values.set(key, this.topic.decode(parseJson(value), record.schemaVersion))
       return Effect.void
     } catch (error) {
       return this.refuse(record, error)

@@ -1,6 +1,7 @@
 // Checks what a handler asked for, once it has ended, and replaces it by what will be stored. So a value is refused whatever else its batch
 // holds, and what the handler changes in its objects afterwards has no effect. No I/O.
-import { assertOwned, isStorable, UnstorableValue } from "../dead-letter/event-failure.ts"
+import { assertOwned, UnstorableValue } from "../dead-letter/event-failure.ts"
+import { isStorable } from "../text/text.ts"
 import { relationOf, type Relation } from "../model/columns.ts"
 import { keyText } from "../model/fields.ts"
 import type { Meta, Writable } from "../model/handler.ts"

@@ -1,9 +1,11 @@
 // What one batch publishes, by topic: each message as texts, and a topic's messages packed as one segment. No I/O.
-import { isStorable, UnstorableValue } from "../dead-letter/event-failure.ts"
+import { UnstorableValue } from "../dead-letter/event-failure.ts"
+import { nameProblem } from "../log/acceptable.ts"
 import { timeHeader } from "../log/time-mark.ts"
 import { quoted } from "../model/json-codec.ts"
 import { partitionOf } from "../model/partitioner.ts"
 import type { Topic } from "../model/topic.ts"
+import { isStorable } from "../text/text.ts"
 import type { Segment } from "./store.ts"
 import { isTooDeep, mostLevels } from "./stored-values.ts"
 
@@ -98,6 +100,15 @@ export const messageKey = (topic: Topic.Any, value: unknown): string => {
   })
 }
 
+/** The last moment that a JavaScript date can be, in epoch milliseconds. */
+const lastDate = 8.64e15
+/** An id or a tenant of a value's message. Throws `UnstorableValue` if it cannot be one. */
+const named = (topic: Topic.Any, what: "id" | "tenant", name: string | undefined): string | undefined => {
+  const problem = name === undefined ? undefined : nameProblem(name)
+  if (problem === undefined) return name
+  throw new UnstorableValue({ where: `the ${what} of a message for ${topic.name}`, reason: `it ${problem}` })
+}
+
 /**
  * A value as a message of its topic. `sourcePartitions`: the partitions of a topic that does not declare how many it has. Throws
  * `UnstorableValue` if it cannot be published, a `SchemaError` if it does not fit.
@@ -115,17 +126,18 @@ export const messageFor = (
   if (isTooDeep(vals))
     throw new UnstorableValue({ where: topic.name, reason: `the value is nested deeper than ${mostLevels} levels` })
   const eventTime = topic.timeOf?.(value as never) ?? event.eventTime
-  if (!Number.isFinite(eventTime)) {
+  if (!(Math.abs(eventTime) <= lastDate)) {
     throw new UnstorableValue({
       where: topic.name,
-      reason: `the value's event time is ${eventTime}, not a number of milliseconds`
+      reason: `the value's event time is ${eventTime}, not a number of milliseconds that a date can be`
     })
   }
-  const tenant = topic.tenantOf?.(value as never) ?? event.tenant
+  const id = named(topic, "id", topic.idOf?.(value as never))
+  const tenant = named(topic, "tenant", topic.tenantOf?.(value as never)) ?? event.tenant
   const meta = metaText(
     key,
     eventTime,
-    topic.idOf?.(value as never),
+    id,
     tenant,
     event.traceparent,
     topic.versionOf(value as never),

@@ -1,6 +1,5 @@
 // Values as PostgreSQL's columns hold them: what is refused, how rows are merged, ordered, read and published. Handlers' values are checked with
 // this before anything is stored, and the store in memory keeps them like this. Pure.
-import { isStorable } from "../dead-letter/event-failure.ts"
 import {
   assertScalar,
   EncodedValue,
@@ -11,6 +10,7 @@ import {
   type Relation
 } from "../model/columns.ts"
 import type { Row } from "../model/recorder.ts"
+import { isStorable } from "../text/text.ts"
 import { Unstorable } from "./store.ts"
 
 /** Data that PostgreSQL would refuse, with the SQLSTATE that it gives. */

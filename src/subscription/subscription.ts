@@ -18,6 +18,7 @@ import {
 import { InFlight, positionText, processChain } from "./in-flight.ts"
 import { describeError } from "../dead-letter/event-failure.ts"
 import { envelopeHeaders } from "../log/envelope.ts"
+import { parseJson } from "../log/json.ts"
 import type { UnknownTopic } from "../log/log.ts"
 import { messageIdentity, type Once, OnceError } from "./once.ts"
 import { isRetryForAnother } from "./dead-letter.ts"
@@ -97,7 +98,7 @@ const decode = Effect.fnUntraced(function* <V>(
     return yield* Effect.as(consumer.acknowledge([message]), undefined)
   const version = message.properties[envelopeHeaders.schemaVersion]
   try {
-    return { value: topic.decode(JSON.parse(message.value), version === undefined ? undefined : Number(version)) }
+    return { value: topic.decode(parseJson(message.value), version === undefined ? undefined : Number(version)) }
   } catch (error) {
     const reason = `the value cannot be decoded: ${describeError(error).message}`
     const { partition, position } = message

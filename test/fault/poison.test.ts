@@ -208,27 +208,32 @@ describe("an event that cannot be read", () => {
           [3, "UnknownEventType"],
           [4, "Error"],
           [5, "UnknownVersion"],
-          [6, "UnknownEventType"],
-          [7, "UnstorableValue"]
+          [6, "UnacceptableJson"],
+          [7, "UnacceptableRecord"]
         ]
       )
       assert.match(found[0]!.message, /n/)
     })
   )
   test(
-    "is parked even if PostgreSQL cannot store its envelope; one that can be read is processed without the envelope",
+    "is parked even if PostgreSQL cannot store its envelope; one whose trace and other headers alone are odd is processed without them",
     {},
     Effect.fnUntraced(function* (made) {
       const traceparent = `00-\u0000","x${"\ud800".repeat(40)}`
       const good = done()
-      const odd = { key: good.key, traceparent, headers: { odd: "\u0000 \ud800" }, eventId: "\u0000" }
-      yield* made.log.append("p.events", [record(good, odd), record("just text", { ...odd, key: "\u0000" })])
+      const odd = { key: good.key, traceparent, headers: { odd: "\u0000 \ud800" } }
+      yield* made.log.append("p.events", [
+        record(good, odd),
+        record("just text", { ...odd, key: null }),
+        record(done(), { ...odd, eventId: "\u0000" }),
+        record(done(), { ...odd, key: "\u0000", tenant: "\u0000" })
+      ])
       yield* handled(made, [])
       yield* assertCounted(made.sql, [good])
       const found = yield* deadLetters(made.sql)
       assert.deepStrictEqual(
         found.map(({ error }) => error),
-        ["UnknownEventType"]
+        ["UnknownEventType", "UnacceptableRecord", "UnacceptableRecord"]
       )
     })
   )

@@ -8,7 +8,17 @@ import { type Compression, decode, encode } from "../protocol/protocol.ts"
 /** Header names that users cannot have. */
 const own = new Set<string>(Object.values(names))
 
-/** The headers of a record, in order. A user's header with a name of the envelope is left out. */
+/** A schema version as a header: a whole number from 1 to 2^31 - 1. */
+const versionOf = (text: string): number | undefined =>
+  /^[1-9]\d{0,9}$/.test(text) && Number(text) < 2 ** 31 ? Number(text) : undefined
+/** A number of milliseconds, as `String` writes finite numbers. */
+const timeOf = (text: string): number | undefined =>
+  /^-?\d+(\.\d+)?(e[-+]\d+)?$/.test(text) && Number.isFinite(Number(text)) ? Number(text) : undefined
+
+/**
+ * The headers of a record, in order. A user's header with a name of the envelope is left out; a schema version that could not be read is
+ * written again as it was.
+ */
 export const headersOf = (record: NewRecord): Array<readonly [string, string]> => {
   const { eventId, eventTime, headers, schemaVersion, tenant, traceparent } = record
   const list: Array<readonly [string, string]> = [[names.eventTime, String(eventTime)]]
@@ -18,7 +28,10 @@ export const headersOf = (record: NewRecord): Array<readonly [string, string]> =
   if (traceparent !== undefined && trace !== undefined)
     list.push([names.traceId, trace], [names.traceparent, traceparent])
   if (schemaVersion !== undefined) list.push([names.schemaVersion, String(schemaVersion)])
-  for (const name in headers) if (!own.has(name)) list.push([name, headers[name]!])
+  for (const name in headers) {
+    const isUnread = name === names.schemaVersion && schemaVersion === undefined
+    if (!own.has(name) || isUnread) list.push([name, headers[name]!])
+  }
   return list
 }
 
@@ -27,12 +40,15 @@ const traceparentOf = (trace: string): string | undefined =>
   /^[\da-f]{32}$/.test(trace) && !trace.endsWith("0000000000000000") ? `00-${trace}-${trace.slice(16)}-01` : undefined
 
 const none: Readonly<Record<string, string>> = Object.freeze({})
-/** The envelope that headers contain. Other producers write no `event_time`; then the event time is undefined, and the record's time counts. */
+/**
+ * The envelope that headers contain. Other producers write no `event_time`; then the event time is undefined, and the record's time counts. An
+ * event time or a schema version that cannot be read stays among the other headers, for which `assertAcceptable` refuses the record.
+ */
 export type Heading = Omit<NewRecord, "partition" | "key" | "value" | "eventTime"> & {
   readonly eventTime: number | undefined
 }
 
-/** The envelope of headers in their order; the last one of a name counts. */
+/** The envelope of headers in their order; the last one of a name counts, as in Kafka's own clients. */
 export const headingOf = (list: ReadonlyArray<readonly [string, string]>): Heading => {
   let eventId: string | undefined
   let eventTime: number | undefined
@@ -41,24 +57,37 @@ export const headingOf = (list: ReadonlyArray<readonly [string, string]>): Headi
   let trace: string | undefined
   let traceparent: string | undefined
   let headers: Record<string, string> | undefined
+  const keep = (name: string, value: string) => {
+    headers ??= {}
+    if (name === "__proto__") Object.defineProperty(headers, name, { value, enumerable: true, configurable: true })
+    else headers[name] = value
+  }
+  /** Of several headers with the name only the last counts, so what an earlier one left behind goes. */
+  const unlessUnread = <A>(name: string, value: string, read: A | undefined): A | undefined => {
+    if (headers !== undefined) delete headers[name]
+    if (read === undefined) keep(name, value)
+    return read
+  }
   for (const [name, value] of list) {
-    if (name === names.eventTime) eventTime = value !== "" && Number.isFinite(Number(value)) ? Number(value) : undefined
+    if (name === names.eventTime) eventTime = unlessUnread(name, value, timeOf(value))
     else if (name === names.eventId) eventId = value
     else if (name === names.tenant) tenant = value
     else if (name === names.traceparent) traceparent = value
     else if (name === names.traceId) trace = value
-    else if (name === names.schemaVersion && /^\d{1,9}$/.test(value)) schemaVersion = Number(value)
-    else if (name === "__proto__") Object.defineProperty((headers ??= {}), name, { value, enumerable: true })
-    else (headers ??= {})[name] = value
+    else if (name === names.schemaVersion) schemaVersion = unlessUnread(name, value, versionOf(value))
+    else keep(name, value)
   }
   // a producer that sends only a trace id still wants the trace continued
   if (traceparent === undefined && trace !== undefined) traceparent = traceparentOf(trace)
   // `traceparent` contains it already, unless another producer wrote a different one
-  if (trace !== undefined && trace !== traceIdOf(traceparent)) (headers ??= {})[names.traceId] = trace
+  if (trace !== undefined && trace !== traceIdOf(traceparent)) keep(names.traceId, trace)
   return { eventId, eventTime, tenant, traceparent, schemaVersion, headers: headers ?? none }
 }
 
-/** A record of the log from one of Kafka. A JSON value becomes one line; any other value stays as it is, for its reader to refuse. */
+/** A value on one line if it is JSON; any other, and what is not UTF-8, stays as it is, for its reader to refuse. */
+const readValue = (value: string): string => (value.isWellFormed() ? (singleLineJson(value) ?? value) : value)
+
+/** A record of the log from one of Kafka. */
 const recordOf = (
   partition: number,
   position: number,
@@ -71,7 +100,7 @@ const recordOf = (
   return {
     partition,
     key,
-    value: value === null ? null : (singleLineJson(value) ?? value),
+    value: value === null ? null : readValue(value),
     eventTime,
     eventId,
     tenant,

@@ -2,7 +2,7 @@
 import { codecOf } from "./compression.ts"
 import { crc32c } from "./crc32c.ts"
 import { headBytes } from "./batch-encode.ts"
-import { textOf } from "./utf8.ts"
+import { textOf } from "../../text/utf8.ts"
 
 /** An aborted transaction, and where it starts in this partition. */
 export interface Aborted {

@@ -2,7 +2,7 @@
 import { codecs } from "./compression.ts"
 import { crc32c } from "./crc32c.ts"
 import type { Compression } from "./options.ts"
-import { bytesOf } from "./utf8.ts"
+import { bytesOf } from "../../text/utf8.ts"
 
 /** The size of a batch's header in bytes; its records follow. */
 export const headBytes = 61

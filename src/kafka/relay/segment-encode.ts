@@ -163,7 +163,7 @@ export class SegmentEncoder {
 
   /**
    * Adds a segment's messages. `limit` is how many bytes a batch of the topic may take before compression; a single message may take more.
-   * Throws a SyntaxError if the segment is damaged; then nothing of this encoder may be used.
+   * Throws if the segment is damaged; then nothing of this encoder may be used.
    */
   add(segment: Segment, origin: StreamOrigin, partitions: number, limit: number): void {
     const { firstSeq, messages, meta, topic, vals } = segment

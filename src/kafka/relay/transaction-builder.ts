@@ -1,5 +1,6 @@
 // Builds the transactions of the relay to Kafka: segments that can be published become batches, and others halt their stream.
 import { setImmediate } from "node:timers/promises"
+import { describeError } from "../../dead-letter/event-failure.ts"
 import { type FollowingSegments, streamName, type OutboxPosition, type Segment } from "../../relay/outbox.ts"
 import { type Client, type Compression, failureOf, type KafkaFailure } from "../protocol/protocol.ts"
 import { type EncodedBatch, SegmentEncoder, type StreamOrigin, streamHeader } from "./segment-encode.ts"
@@ -153,9 +154,9 @@ export class TransactionBuilder {
       encoder.add(segment, origin, partitions, this.limits.get(segment.topic) ?? batchBytes)
       return true
     } catch (cause) {
-      if (!(cause instanceof SyntaxError)) throw cause
+      // whatever it is, it is about this segment: encoding does nothing else, and other streams must go on
       const seq = segment.firstSeq
-      const reason = `the segment of message ${seq} is damaged: ${cause.message}`
+      const reason = `the segment of message ${seq} is damaged: ${describeError(cause).message}`
       this.refusals.set(origin.stream, { seq, reason, until: performance.now() + refusedMs })
       return false
     }

@@ -8,6 +8,7 @@ import {
   type Relation
 } from "../../model/columns.ts"
 import type { Row } from "../../model/recorder.ts"
+import { storable } from "../../text/text.ts"
 import { arrayLiteral } from "./types.ts"
 
 /** Quotes a name, since a read model or a column may be called `order` or `user`. */
@@ -16,6 +17,12 @@ export const quote = (name: string): string => `"${name.replaceAll('"', '""')}"`
 /** Values as one array parameter; an undefined value becomes null. */
 export const arrayOf = (values: ReadonlyArray<string | number | null | undefined>): string =>
   arrayLiteral(values.map((value) => value ?? null))
+/**
+ * Texts of people, records and errors as one array parameter, for Millrace's own tables: a text that PostgreSQL cannot store is there as JSON,
+ * with escapes. Every such text passes here or through `storable`.
+ */
+export const textArray = (texts: ReadonlyArray<string | null | undefined>): string =>
+  arrayLiteral(texts.map((text) => (text == null ? null : storable(text))))
 /**
  * A column of rows as one array parameter of `parameterType`. A number that cannot be stored is sent as a text that PostgreSQL refuses,
  * so that its error says why.

@@ -12,7 +12,9 @@ import {
   unopened
 } from "../../relay/outbox.ts"
 import { type OutboxStream, RelayError, type StreamLag } from "../../relay/target.ts"
+import { storable } from "../../text/text.ts"
 import { query, type Sql } from "../client/client.ts"
+import { textArray } from "../client/columns.ts"
 import { arrayLiteral } from "../client/types.ts"
 
 /** Runs a statement for the relay to `target`. A full disk is retryable, because nothing is lost from the outbox until a person frees space. */
@@ -190,7 +192,7 @@ export const topicPosition = async (sql: Sql, target: string, begin: TopicPositi
   const [row] = await sql<Array<TopicPosition>>`
     with begun as (
       insert into millrace.relay_topic as t
-      values (${target}, ${projection}, ${source}, ${partition}, ${generation}, ${topic}, ${seq}, ${sent}, ${place})
+      values (${target}, ${projection}, ${source}, ${partition}, ${generation}, ${storable(topic)}, ${seq}, ${sent}, ${storable(place)})
       on conflict (target, projection, source, partition, generation, topic) do update set
         sent = case t.place when ${unopened} then excluded.sent else t.sent end,
         place = case t.place when ${unopened} then excluded.place else t.place end
@@ -223,11 +225,11 @@ const insertParked = (sql: Sql, target: string, parked: ReadonlyArray<ParkedMess
     ${streamColumns(sql, parked)},
     ${arrayLiteral(parked.map(({ seq }) => seq))}::bigint[],
     ${arrayLiteral(parked.map(({ incarnation }) => incarnation))}::uuid[],
-    ${arrayLiteral(parked.map(({ topic }) => topic))}::text[],
-    ${arrayLiteral(parked.map(({ key }) => key))}::text[],
-    ${arrayLiteral(parked.map(({ meta }) => meta))}::text[],
-    ${arrayLiteral(parked.map(({ val }) => val))}::text[],
-    ${arrayLiteral(parked.map(({ reason }) => reason))}::text[]
+    ${textArray(parked.map(({ topic }) => topic))}::text[],
+    ${textArray(parked.map(({ key }) => key))}::text[],
+    ${textArray(parked.map(({ meta }) => meta))}::text[],
+    ${textArray(parked.map(({ val }) => val))}::text[],
+    ${textArray(parked.map(({ reason }) => reason))}::text[]
   ) as m (projection, source, partition, seq, incarnation, topic, key, meta, val, reason)`
 /**
  * Parks messages of topics that the stream never connected to, and returns these topics. A relay that connects to one at the same time
@@ -240,7 +242,7 @@ export const park = async (sql: Sql, target: string, parking: ParkRequest): Prom
       insert into millrace.relay_topic as t
       select ${target}::text, ${projection}::text, ${source}::text, ${partition}::integer, ${generation}::integer, m.topic, m.seq, 0, ${unopened}
       from unnest(
-        ${arrayLiteral(topics.map(({ topic }) => topic))}::text[],
+        ${textArray(topics.map(({ topic }) => topic))}::text[],
         ${arrayLiteral(topics.map(({ seq }) => seq))}::bigint[]
       ) as m (topic, seq)
       on conflict (target, projection, source, partition, generation, topic) do update set seq = greatest(t.seq, excluded.seq)
@@ -261,10 +263,10 @@ const moveTopicPositions = (sql: Sql, target: string, positions: ReadonlyArray<T
   from unnest(
     ${streamColumns(sql, positions)},
     ${arrayLiteral(positions.map(({ generation }) => generation))}::integer[],
-    ${arrayLiteral(positions.map(({ topic }) => topic))}::text[],
+    ${textArray(positions.map(({ topic }) => topic))}::text[],
     ${arrayLiteral(positions.map(({ seq }) => seq))}::bigint[],
     ${arrayLiteral(positions.map(({ sent }) => sent))}::bigint[],
-    ${arrayLiteral(positions.map(({ place }) => place))}::text[]
+    ${textArray(positions.map(({ place }) => place))}::text[]
   ) as m (projection, source, partition, generation, topic, seq, sent, place)
   where (t.target, t.projection, t.source, t.partition, t.generation, t.topic) =
     (${target}, m.projection, m.source, m.partition, m.generation, m.topic) and t.seq <= m.seq`
@@ -279,7 +281,7 @@ export const halt = (
   set halted = m.reason
   from unnest(
     ${streamColumns(sql, halts)},
-    ${arrayLiteral(halts.map(({ reason }) => reason ?? null))}::text[]
+    ${textArray(halts.map(({ reason }) => reason))}::text[]
   ) as m (projection, source, partition, reason)
   where (p.target, p.projection, p.source, p.partition) = (${target}, m.projection, m.source, m.partition)
     and p.halted is distinct from m.reason`

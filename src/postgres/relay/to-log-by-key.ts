@@ -1,4 +1,5 @@
 // Copies a segment whose messages go to several partitions: reads it, splits it by key, and appends it to the log.
+import { describeError } from "../../dead-letter/event-failure.ts"
 import type { LogRecord } from "../../log/log.ts"
 import { partitionOf } from "../../model/partitioner.ts"
 import type { Sql } from "../client/client.ts"
@@ -40,7 +41,7 @@ export const splitByPartition = (segment: Omit<OutboxSegment, "topic_id">, strea
 
 /**
  * Copies the stream's next segment to its topic and moves the position, in one statement, unless another relay did so first. Returns the
- * number of messages copied and the ends of the partitions that grew.
+ * number of messages copied and the ends of the partitions that grew, or how the segment is damaged.
  */
 export const splitSegment = async (
   sql: Sql,
@@ -53,7 +54,12 @@ export const splitSegment = async (
     join millrace.log_topic t on t.name = o.target
     where (o.projection, o.source, o.partition, o.first_seq) = (${projection}, ${source}, ${partition}, ${firstSeq})`
   if (segment === undefined) return { messages: 0, ends: [] }
-  const parts = splitByPartition(segment, `${projection}/${source}/${partition}`, firstSeq)
+  let parts: ReturnType<typeof splitByPartition>
+  try {
+    parts = splitByPartition(segment, `${projection}/${source}/${partition}`, firstSeq)
+  } catch (cause) {
+    return { damage: describeError(cause).message }
+  }
   const rows = await sql<Array<{ readonly ends: string }>>`
     with moved as (
       update millrace.relay_position

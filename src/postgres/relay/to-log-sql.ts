@@ -1,6 +1,7 @@
 // The statement that copies segments of the outbox into the log and moves positions, and the one that notes halts.
 import type { OutboxStream } from "../../relay/target.ts"
 import type { Sql } from "../client/client.ts"
+import { textArray } from "../client/columns.ts"
 import { arrayLiteral } from "../client/types.ts"
 
 /** Why a segment was not copied. `split` is no halt: the segment's messages go to several partitions. */
@@ -129,7 +130,7 @@ export const markHalted = (sql: Sql, target: string, marks: ReadonlyArray<HaltMa
     ${arrayLiteral(marks.map(({ source }) => source))}::text[],
     ${arrayLiteral(marks.map(({ partition }) => partition))}::integer[],
     ${arrayLiteral(marks.map(({ seq }) => seq))}::bigint[],
-    ${arrayLiteral(marks.map(({ reason }) => reason))}::text[]
+    ${textArray(marks.map(({ reason }) => reason))}::text[]
   ) as m (projection, source, partition, seq, reason)
   where (p.target, p.projection, p.source, p.partition, p.seq) = (${target}, m.projection, m.source, m.partition, m.seq)
     and p.halted is distinct from m.reason`

@@ -84,6 +84,12 @@ const copyRound = async (sql: Sql, copy: () => Promise<ReadonlyArray<Statement.C
       // the segments before it are copied first, in another round if this one ended at its limit
       if (row.more) continue
       const done = await splitSegment(sql, embedded, { projection, source, partition, firstSeq: row.first_seq! })
+      if ("damage" in done) {
+        const reason = `the segment of message ${row.first_seq} is damaged: ${done.damage}`
+        halted.push({ projection, source, partition, reason })
+        if (row.halted !== reason) marks.push({ projection, source, partition, seq: row.seq + row.messages, reason })
+        continue
+      }
       messages += done.messages
       ends.push(...done.ends)
       more = true

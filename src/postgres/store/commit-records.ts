@@ -1,7 +1,7 @@
 // The parts of a commit statement that write Millrace's own tables: outbox, late events, dead letters, seen ids.
-import { isStorable } from "../../dead-letter/event-failure.ts"
 import type { Changes, DeadLetter, LateEvent, RetriedDeadLetter, Segment } from "../../runner/store.ts"
-import { arrayOf } from "../client/columns.ts"
+import { isStorable } from "../../text/text.ts"
+import { arrayOf, textArray } from "../client/columns.ts"
 import { type PartitionCommit, outboxColumns, type StatementParts, seenChunkOf } from "./commit-parts.ts"
 
 const segmentColumns = [
@@ -74,7 +74,7 @@ export const latePart = (parts: StatementParts, commits: ReadonlyArray<Partition
   const numbers = commits.flatMap(({ changes }) => numbered(changes.late))
   const instants = (of: (event: LateEvent) => number) =>
     `${parts.parameter(arrayOf(late.map((event) => (Number.isFinite(of(event)) ? of(event) : null))))}::float8[]`
-  const texts = (of: (event: LateEvent) => string | undefined) => `${parts.parameter(arrayOf(late.map(of)))}::text[]`
+  const texts = (of: (event: LateEvent) => string | undefined) => `${parts.parameter(textArray(late.map(of)))}::text[]`
   const input = parts.input(
     `select * from unnest(${parts.parameter(arrayOf(late.map(({ position }) => position)))}::int8[],
       ${texts(({ window }) => window)}, ${texts(({ size }) => size)}, ${instants(({ start }) => start)},
@@ -95,9 +95,6 @@ export const latePart = (parts: StatementParts, commits: ReadonlyArray<Partition
   )
 }
 
-/** A text that PostgreSQL can store; one that it cannot is encoded as JSON. */
-export const storable = (text: string | null): string | null =>
-  text === null || isStorable(text) ? text : JSON.stringify(text)
 // null beyond the range of timestamptz, which ends in the year 294276; the dead letter's value still has the time
 const instant = (time: number | undefined) => (time !== undefined && time > -2.1e14 && time < 8.6e15 ? time : null)
 /** Dead letters: events that could not be processed. */
@@ -105,13 +102,13 @@ export const deadPart = (parts: StatementParts, commits: ReadonlyArray<Partition
   const { all: dead, partOf } = collectItems(commits, (changes) => changes.deadLetters)
   if (dead.length === 0) return
   const texts = (of: (deadLetter: DeadLetter) => string | null | undefined) =>
-    `${parts.parameter(arrayOf(dead.map(of)))}::text[]`
+    `${parts.parameter(textArray(dead.map(of)))}::text[]`
   const input = parts.input(
     `select * from unnest(${parts.parameter(arrayOf(dead.map(({ position }) => position)))}::int8[],
-      ${texts(({ status }) => status)}, ${texts(({ key }) => storable(key))}, ${texts(({ error }) => storable(error))},
-      ${texts(({ message }) => storable(message))}, ${parts.parameter(arrayOf(dead.map(({ attempts }) => attempts)))}::int4[],
-      ${texts(({ value }) => storable(value))}, ${texts(({ headers }) => jsonb(headers))},
-      ${parts.parameter(arrayOf(dead.map(({ eventTime }) => instant(eventTime))))}::float8[], ${texts(({ traceId }) => storable(traceId ?? null))},
+      ${texts(({ status }) => status)}, ${texts(({ key }) => key)}, ${texts(({ error }) => error)},
+      ${texts(({ message }) => message)}, ${parts.parameter(arrayOf(dead.map(({ attempts }) => attempts)))}::int4[],
+      ${texts(({ value }) => value)}, ${texts(({ headers }) => jsonb(headers))},
+      ${parts.parameter(arrayOf(dead.map(({ eventTime }) => instant(eventTime))))}::float8[], ${texts(({ traceId }) => traceId)},
       ${parts.parameter(arrayOf(dead.map(({ streamTime }) => streamTime ?? null)))}::int8[],
       ${texts(({ envelope, value }) => fullEnvelope(envelope, value))}, ${parts.parameter(arrayOf(partOf))}::int4[])
       as u(position, status, key, error, message, attempts, value, headers, event_time, trace_id, stream_time, envelope, part)`
@@ -136,7 +133,7 @@ export const retriedPart = (parts: StatementParts, commits: ReadonlyArray<Partit
   const { all: retried, partOf } = collectItems(commits, (changes) => changes.retried ?? [])
   if (retried.length === 0) return
   const texts = (of: (deadLetter: RetriedDeadLetter) => string | undefined) =>
-    `${parts.parameter(arrayOf(retried.map((deadLetter) => storable(of(deadLetter) ?? null))))}::text[]`
+    `${parts.parameter(textArray(retried.map(of)))}::text[]`
   const input = parts.input(
     `select * from unnest(${parts.parameter(arrayOf(retried.map(({ position }) => position)))}::int8[],
       ${parts.parameter(arrayOf(retried.map(({ by }) => by)))}::int8[], ${texts(({ failed }) => failed?.error)},

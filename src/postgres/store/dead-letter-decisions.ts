@@ -3,6 +3,7 @@ import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import type { ParkedMessage } from "../../relay/outbox.ts"
 import type { ResendAttempt, ResendJournal } from "../../dead-letter/resend.ts"
+import { storable } from "../../text/text.ts"
 import { query, session, type Sql, type SqlError } from "../client/client.ts"
 import { arrayLiteral } from "../client/types.ts"
 
@@ -143,7 +144,7 @@ export const parkedJournal = (sql: Sql, id: number, by: string): ResendJournal<S
     undo: (reason) =>
       note(
         () => sql`
-          update millrace.relay_parked set status = 'parked', reason = ${reason} where id = ${id} and status = 'retrying'`
+          update millrace.relay_parked set status = 'parked', reason = ${storable(reason)} where id = ${id} and status = 'retrying'`
       )
   }
 }

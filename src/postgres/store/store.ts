@@ -24,7 +24,7 @@ import { arrayOf, columnArray, fromParameter, parameterType, quote } from "../cl
 import { Committer } from "./committer.ts"
 import { CommitBuilder } from "./commit.ts"
 import { messagesOf, seenChunkOf } from "./commit-parts.ts"
-import { storable } from "./commit-records.ts"
+import { storable } from "../../text/text.ts"
 import { isAt, openDeadLetters, parkedKeys, recordOfDeadLetter } from "./dead-letters.ts"
 import { definitionOf, relationsOf, tablesDdl, viewsDdl } from "./ddl.ts"
 import { blameOf, query, type SqlError } from "../client/errors.ts"
@@ -59,7 +59,7 @@ const unstorable = (error: SqlError): Unstorable | undefined => {
 }
 
 /** A reason as PostgreSQL can store it. */
-const text = (reason: string | undefined) => storable(reason ?? null)
+const text = (reason: string | undefined) => (reason === undefined ? null : storable(reason))
 
 type Committers = WeakMap<Projection.Any, Committer>
 const committerOf = (committers: Committers, sql: Sql, projection: Projection.Any): Committer => {
@@ -101,10 +101,10 @@ export const make = (sql: Sql, options: PostgresStoreOptions = {}): Store["Servi
         )
       ),
     parkedKeys: (at, keys) =>
-      run("look for parked keys", () => parkedKeys(sql, at, keys.map(storable) as Array<string>)).pipe(
+      run("look for parked keys", () => parkedKeys(sql, at, keys.map(storable))).pipe(
         Effect.map((found) => {
           const parked = new Set(found.map(({ key }) => key))
-          return keys.filter((key) => parked.has(storable(key)!))
+          return keys.filter((key) => parked.has(storable(key)))
         })
       ),
     park: (at, deadLetter) => run("park a dead letter", () => park(sql, at, deadLetter)).pipe(Effect.asVoid),

@@ -1,4 +1,5 @@
 // What consumers and readers of the native client share: connections, when these count as lost, and the conversion of messages.
+import { textOf } from "../../text/utf8.ts"
 import { PulsarFailure } from "./errors.ts"
 import { decodeMessageId } from "./message-id.ts"
 import type * as Pulsar from "./native-types.ts"
@@ -22,7 +23,7 @@ export const receivedOf = (message: Pulsar.Message): Received => {
     id: decodeMessageId(handle.serialize()),
     handle,
     key: message.getPartitionKey(),
-    value: message.getData().toString("utf8"),
+    value: textOf(message.getData()),
     eventTime: message.getEventTimestamp(),
     publishTime: message.getPublishTimestamp(),
     // the client returns an array with named properties

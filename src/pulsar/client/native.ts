@@ -1,4 +1,5 @@
 // The transport over the package `pulsar-client`, a native addon. The package is optional and loaded on first use.
+import { bytesOf } from "../../text/utf8.ts"
 import { pathToFileURL } from "node:url"
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs"
 import { isAbsolute, join } from "node:path"
@@ -204,7 +205,7 @@ class NativeProducer implements TransportProducer {
   async send({ eventTime, key, properties, sequenceId, value }: Outgoing): Promise<Receipt> {
     try {
       const sent = await this.producer.send({
-        data: Buffer.from(value),
+        data: bytesOf(value),
         partitionKey: key,
         ...(eventTime > 0 && { eventTimestamp: eventTime }),
         properties,

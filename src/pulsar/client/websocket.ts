@@ -1,4 +1,5 @@
 // The transport over Pulsar's WebSocket interface, without native code. A lost connection ends its consumer, producer or reader.
+import { bytesOf, textOf } from "../../text/utf8.ts"
 import { WebSocket } from "ws"
 import { randomUUID } from "node:crypto"
 import type { Duplex } from "node:stream"
@@ -155,7 +156,7 @@ const receivedOf = (frame: Frame): Received => ({
   id: decodeMessageId(Buffer.from(frame.messageId ?? "", "base64")),
   handle: frame.messageId,
   key: frame.key ?? "",
-  value: Buffer.from(frame.payload ?? "", "base64").toString("utf8"),
+  value: textOf(Buffer.from(frame.payload ?? "", "base64")),
   eventTime: frame.eventTime === undefined ? 0 : Date.parse(frame.eventTime),
   publishTime: Date.parse(frame.publishTime ?? ""),
   properties: frame.properties ?? {},
@@ -301,7 +302,7 @@ class WebSocketProducer implements TransportProducer {
       return Promise.reject(failureOf(new Error("ProducerQueueIsFull"), `send to ${this.topic}`))
     const context = String(this.count)
     const frame = JSON.stringify({
-      payload: Buffer.from(value).toString("base64"),
+      payload: bytesOf(value).toString("base64"),
       key,
       properties,
       ...(eventTime > 0 && { eventTime: new Date(eventTime).toISOString() }),

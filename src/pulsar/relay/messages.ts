@@ -2,6 +2,7 @@
 import { addEnvelope, envelopeHeaders, streamHeaders } from "../../log/envelope.ts"
 import { timeHeader } from "../../log/time-mark.ts"
 import type { Segment } from "../../relay/outbox.ts"
+import { isStorable, shown } from "../../text/text.ts"
 import { topicName } from "../client/topic-names.ts"
 
 /** A message of a stream, ready to be sent to Pulsar. */
@@ -20,7 +21,7 @@ export interface RelayMessage {
   /** The message's entry in the segment's `meta`. */
   readonly meta: MessageMeta
   readonly headers: MessageMeta[6]
-  /** Why the message can never be sent: its topic cannot exist. Undefined if it can. */
+  /** Why the message can never be sent: its topic cannot exist, or Pulsar cannot hold one of its texts. Undefined if it can. */
   readonly refusal?: string | undefined
 }
 /** How records and topics are mapped to topics of Pulsar. */
@@ -67,13 +68,30 @@ const propertiesOf = (stream: string, incarnation: string, seq: number, meta: Me
 }
 
 // the broker would read `a/b` as tenant and cluster, and create the topic there, even if there is no such tenant
-const tenantName = /^(?!\.+$)[\w.=:-]+$/
-const refusalOf = (tenant: string): string =>
-  `Pulsar cannot have a tenant named ${JSON.stringify(tenant)}: names of tenants have letters, digits and _ . = : - only`
+const tenantName = /^(?!\.+$)[\w.=:-]{1,256}$/
+/** Why the broker or its clients cannot take a message as it is; undefined if they can. The one place that judges texts on their way to Pulsar. */
+const refusalOf = (tenant: string, key: string, properties: Readonly<Record<string, string>>): string | undefined => {
+  if (tenant !== "" && !tenantName.test(tenant))
+    return `Pulsar cannot have a tenant named ${shown(tenant)}: names of tenants have at most 256 letters, digits and _ . = : - only`
+  // the client cuts texts off at NUL, and others would replace what is not UTF-8
+  const problem = (what: string, text: unknown) =>
+    typeof text === "string" && isStorable(text)
+      ? undefined
+      : `Pulsar cannot take the message's ${what}, ${shown(text)}: it must be text in UTF-8 without NUL`
+  for (const name in properties) {
+    const found = problem("property name", name) ?? problem(`property ${name}`, properties[name])
+    if (found !== undefined) return found
+  }
+  return problem("key", key)
+}
+/** The last moment that a JavaScript date can be, which the WebSocket interface writes as a date. */
+const lastDate = 8.64e15
+/** An event time as Pulsar can hold it, in whole milliseconds after 1970; 0, which stands for none, for any other. */
+const pulsarTime = (time: number): number => (time >= 1 && time <= lastDate ? Math.floor(time) : 0)
 
 const decoder = new TextDecoder()
 
-/** The messages of a segment. Throws a SyntaxError if the segment is malformed. */
+/** The messages of a segment. Throws if the segment is malformed. */
 export const messagesOf = (
   { firstSeq, incarnation, messages, meta, topic, vals }: Segment,
   stream: string,
@@ -91,6 +109,8 @@ export const messagesOf = (
     // projections read time marks from the log; subscribers have no use for them
     if (values[i] === "" && typeof headers === "object" && headers?.[timeHeader] !== undefined) return []
     const of = one[3] ?? tenant ?? ""
+    const properties = propertiesOf(stream, incarnation, seq, one, headers)
+    const key = one[0] ?? ""
     const local = topicFor === undefined || values[i] === "" ? topic : topicFor(topic, values[i]!)
     let name = topics.get(`${of} ${local}`)
     if (name === undefined) {
@@ -102,13 +122,13 @@ export const messagesOf = (
         seq,
         incarnation,
         topic: name,
-        key: one[0] ?? "",
+        key,
         value: values[i]!,
-        eventTime: one[1],
-        properties: propertiesOf(stream, incarnation, seq, one, headers),
+        eventTime: pulsarTime(one[1]),
+        properties,
         meta: one,
         headers,
-        refusal: of === "" || tenantName.test(of) ? undefined : refusalOf(of)
+        refusal: refusalOf(of, key, properties)
       }
     ]
   })

@@ -9,6 +9,7 @@ import {
   type Segment,
   type TopicPosition
 } from "../../relay/outbox.ts"
+import { describeError } from "../../dead-letter/event-failure.ts"
 import type { RelayError, OutboxStream } from "../../relay/target.ts"
 import type { Cluster } from "../client/cluster.ts"
 import { PulsarFailure } from "../client/errors.ts"
@@ -143,8 +144,8 @@ export class StreamRelay {
       this.readAt = place
       this.advance()
     } catch (cause) {
-      if (!(cause instanceof SyntaxError)) throw cause
-      this.haltReason = `the segment of message ${firstSeq} is malformed: ${cause.message}`
+      // whatever it is, it is about this segment: other streams must go on
+      this.haltReason = `the segment of message ${firstSeq} is malformed: ${describeError(cause).message}`
     }
   }
   /** Sends what may be sent now. */
