@@ -8,7 +8,7 @@ import { isStorable } from "../text/text.ts"
 export const maxDepth = 1_000
 
 /** What is wrong with a JSON text that `JSON.parse` accepts. */
-export type JsonFault = "utf8" | "depth" | "name" | "character" | "duplicate" | "number"
+export type JsonFault = "utf8" | "depth" | "name" | "character" | "duplicate"
 
 /** A JSON text breaks a rule for values. `path`: the field, as `attributes.delay`; empty if it is the value itself. */
 export class UnacceptableJson extends Error {
@@ -160,27 +160,24 @@ const assertNoDuplicates = (text: string): void => {
   }
 }
 
-// the digits of an integer beyond 2^53, and the exponents of numbers that are infinite
-const mayLose = /\d{16}|[eE]\+?\d{3}/
+// an integer beyond 2^53 has at least so many digits
+const mayLose = /\d{16}/
 const number = /-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?/y
 const isRounded = (source: string): boolean =>
   /^-?\d{16,}$/.test(source) && (!Number.isFinite(Number(source)) || BigInt(source) !== BigInt(Number(source)))
-/** Whether an integer outside of strings would be rounded. Throws if a number is too large to be one. */
+/** Whether an integer outside of strings would be rounded. */
 const losesDigits = (text: string): boolean => {
-  let isLossy = false
   for (let i = 0; i < text.length;) {
     const char = text.charCodeAt(i)
     if (char === quote) i = afterString(text, i)
     else if (char === 45 || (char >= 48 && char <= 57)) {
       number.lastIndex = i
       const [source] = number.exec(text)!
-      if (isRounded(source)) isLossy = true
-      else if (!Number.isFinite(Number(source)))
-        throw new UnacceptableJson("number", `the number ${source.slice(0, 40)} is too large`)
+      if (isRounded(source)) return true
       i += source.length
     } else i++
   }
-  return isLossy
+  return false
 }
 type Reviver = (this: unknown, name: string, value: unknown) => unknown
 const exactly = (_: string, value: unknown, { source }: { readonly source?: string }): unknown =>

@@ -1,5 +1,6 @@
 // Event types: a name, the fields of every version, and the upcasters that turn older versions into the newest. Pure.
 import * as Schema from "effect/Schema"
+import { shown } from "../text/text.ts"
 import type { Fields, Simplify, TypeOf } from "./fields.ts"
 import { codec } from "./json-codec.ts"
 import { checkedFunction } from "./user-code.ts"
@@ -41,7 +42,7 @@ export class UnknownVersion extends Schema.TaggedError<UnknownVersion>()("Unknow
   newest: Schema.Int
 }) {
   override get message() {
-    return `event type ${this.type} has no version ${String(this.version)}, the newest is ${this.newest}; deploy the code that declares it`
+    return `event type ${this.type} has no version ${shown(this.version)}, the newest is ${this.newest}; deploy the code that declares it`
   }
 }
 

@@ -45,12 +45,19 @@ const sizeAt = (bytes: Uint8Array, i: number, to: number): number => {
   return isOutside ? 0 : size
 }
 /** Half of a surrogate pair that lies at `i` as three bytes; undefined if there is none, or if `bytesOf` would write it otherwise. */
-const halfAt = (bytes: Uint8Array, i: number, to: number, before: string): number | undefined => {
+const halfAt = (bytes: Uint8Array, i: number, to: number): number | undefined => {
   if (bytes[i] !== 0xed || i + 2 >= to || bytes[i + 1]! < 0xa0 || bytes[i + 1]! > 0xbf) return undefined
   if ((bytes[i + 2]! & 0xc0) !== 0x80) return undefined
   const code = 0xd000 | ((bytes[i + 1]! & 63) << 6) | (bytes[i + 2]! & 63)
-  const isPair = isLow(code) && before !== "" && isHigh(before.charCodeAt(before.length - 1))
-  return isByte(code) || isPair ? undefined : code
+  return isByte(code) ? undefined : code
+}
+const escaped = (...bytes: ReadonlyArray<number>) => String.fromCharCode(...bytes.map((byte) => 0xdc00 | byte))
+/** Appends a half or an escaped byte. A half before it that would become a pair with it is escaped. */
+const append = (text: string, code: number): string => {
+  const last = text.charCodeAt(text.length - 1)
+  if (!isHigh(last) || !isLow(code)) return text + String.fromCharCode(code)
+  const half = escaped(0xe0 | (last >> 12), 0x80 | ((last >> 6) & 63), 0x80 | (last & 63))
+  return text.slice(0, -1) + half + String.fromCharCode(code)
 }
 
 /** The text of the bytes from `from` to `to`. `bytesOf` returns the same bytes for it. */
@@ -67,8 +74,8 @@ export const textOf = (bytes: Uint8Array, from: number = 0, to: number = bytes.l
       continue
     }
     all += view.toString("utf8", start, i)
-    const half = halfAt(bytes, i, to, all)
-    all += String.fromCharCode(half ?? 0xdc00 | bytes[i]!)
+    const half = halfAt(bytes, i, to)
+    all = append(all, half ?? 0xdc00 | bytes[i]!)
     start = i += half === undefined ? 1 : 3
   }
   return all + view.toString("utf8", start, to)

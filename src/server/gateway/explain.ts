@@ -1,9 +1,11 @@
 // Explains what a schema found wrong with an event: the field, what was expected, and what it has. Pure.
 import * as Schema from "effect/Schema"
 import * as SchemaIssue from "effect/SchemaIssue"
+import { describeError } from "../../dead-letter/event-failure.ts"
 import { UnknownVersion } from "../../model/event.ts"
 import { UnknownEventType } from "../../model/topic.ts"
-import { fault, shown, type Fault } from "../http/problem.ts"
+import { shown } from "../../text/text.ts"
+import { fault, type Fault } from "../http/problem.ts"
 
 const issuesOf = SchemaIssue.makeFormatterStandardSchemaV1()
 
@@ -29,7 +31,7 @@ export const explain = (error: unknown, json: unknown, what: string): Fault => {
     return fault("unknown_event_type", error.message, `send one of ${error.known.join(", ")}`, "type")
   }
   if (!Schema.isSchemaError(error)) {
-    const reason = error instanceof Error ? error.message : String(error)
+    const reason = describeError(error).message
     return fault(
       "schema_mismatch",
       `${what} does not fit its schema: ${reason}`,

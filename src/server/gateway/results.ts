@@ -49,7 +49,7 @@ export class Results {
   }
 
   /**
-   * 202: all events are in the log. 207: some are, the others are invalid. 422: all are invalid; 400 if none is even JSON. 429 and 503: valid
+   * 202: all events are in the log. 207: some are, the others are invalid. 422: all are invalid; 400 if none is even JSON in UTF-8. 429 and 503: valid
    * events were not appended and may be sent again. 500: the log refuses valid events.
    */
   get status(): number {
@@ -59,7 +59,7 @@ export class Results {
     if (codes.includes("overloaded")) return 429
     if (codes.includes("log_refused")) return 500
     if (this.accepted > 0) return 207
-    return codes.every((code) => code === "malformed_json") ? 400 : 422
+    return codes.every((code) => code === "malformed_json" || code === "invalid_utf8") ? 400 : 422
   }
 
   answer(traceId: string): Answer {

@@ -104,9 +104,9 @@ export const gateway = (
   const { catalog, held, limits } = parts
   app.removeAllContentTypeParsers()
   app.addContentTypeParser("*", async (request: FastifyRequest, payload: Readable) => {
-    formOf(request)
+    const isLines = formOf(request) === "ndjson"
     request.share = held.share()
-    return textOf(payload, request.headers, request.share, limits)
+    return textOf(payload, request.headers, request.share, limits, isLines)
   })
   const onRequest = (request: FastifyRequest, reply: FastifyReply, done: () => void): void => {
     // also if the client disconnects before its body is complete

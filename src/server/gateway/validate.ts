@@ -1,12 +1,15 @@
 // Turns the text of one event into the record to append, or into the fault that it has. Pure; events do not affect each other.
-import * as SecureJson from "secure-json-parse"
+import { describeError } from "../../dead-letter/event-failure.ts"
+import { nameProblem } from "../../log/acceptable.ts"
+import { type JsonFault, parseJson, UnacceptableJson } from "../../log/json.ts"
 import { UnknownVersion } from "../../model/event.ts"
 import type { NewRecord } from "../../log/log.ts"
 import type { Catalog, CatalogTopic } from "../http/catalog.ts"
 import { explain } from "./explain.ts"
 import type { Limits } from "../http/limits.ts"
-import { fault, shown, type Fault } from "../http/problem.ts"
-import { forbiddenCharacterAt, isDeeper, isSuspect, onOneLine } from "./split.ts"
+import { fault, type Fault, type FaultCode } from "../http/problem.ts"
+import { onOneLine } from "./split.ts"
+import { shown } from "../../text/text.ts"
 
 /** What all events of a request share. */
 export interface RequestContext {
@@ -50,41 +53,33 @@ export class Checker {
     this.#limits = limits
   }
 
-  /** Checks one event: its trimmed text, which is valid UTF-8. */
+  /** Checks one event: its trimmed text. Never throws, so that whatever is wrong with an event is that event's fault. */
   check(text: string, request: RequestContext): ValidEvent | InvalidEvent {
+    try {
+      return this.#check(text, request)
+    } catch (error) {
+      const message = `the event could not be checked: ${describeError(error).message}`
+      return faulty("schema_mismatch", message, "compare the event with its schema in /openapi.json")
+    }
+  }
+
+  #check(text: string, request: RequestContext): ValidEvent | InvalidEvent {
     const { depth, eventBytes } = this.#limits
     if (isLonger(text, eventBytes)) {
       const message = `the event has ${Buffer.byteLength(text)} bytes; the limit is ${eventBytes}`
       return faulty("event_too_large", message, "split it, or store large parts elsewhere and send a reference")
     }
-    if (isDeeper(text, depth)) {
-      return faulty(
-        "nesting_too_deep",
-        `objects and arrays are nested more than ${depth} levels deep`,
-        "flatten the event"
-      )
-    }
     let json: unknown
     try {
-      json = SecureJson.parse(text)
+      json = parseJson(text, depth)
     } catch (error) {
-      return unparsable(error as Error)
+      return unparsable(error)
     }
     if (typeof json !== "object" || json === null || Array.isArray(json)) {
       return faulty(
         "not_an_object",
         `an event must be a JSON object, but this is ${shown(json)}`,
         'send {"type": …, …}'
-      )
-    }
-    const forbidden = isSuspect(text) ? forbiddenCharacterAt(json) : undefined
-    if (forbidden !== undefined) {
-      const { path, what } = forbidden
-      return faulty(
-        "forbidden_character",
-        `${path === "" ? "the event" : path} contains ${what}`,
-        "remove it, or encode the text, for example as base64",
-        path
       )
     }
     return this.#place(json as Readonly<Record<string, unknown>>, text, request)
@@ -149,19 +144,13 @@ export class Checker {
       tenant = tenantOf?.(value)
       time = timeOf?.(value) ?? request.now
     } catch (error) {
-      const message = `topic ${entry.topic.name} failed to read the key, id, tenant or time of the event: ${String(error)}`
+      const message = `topic ${entry.topic.name} failed to read the key, id, tenant or time of the event: ${describeError(error).message}`
       return faulty("invalid_key", message, "compare the event with its schema in /openapi.json")
     }
     return (
       this.#named(key, "key", value) ??
       (eventId === undefined ? undefined : this.#named(eventId, "event_id", value)) ??
-      (tenant === undefined || !isLonger(tenant, this.#limits.nameBytes)
-        ? undefined
-        : faulty(
-            "tenant_too_long",
-            `the tenant is longer than ${this.#limits.nameBytes} bytes`,
-            "send a shorter tenant"
-          )) ??
+      (tenant === undefined ? undefined : this.#named(tenant, "tenant", value)) ??
       timely(time, entry, request.now) ??
       checked(entry, request, {
         key,
@@ -174,10 +163,11 @@ export class Checker {
     )
   }
 
-  #named(name: unknown, what: "key" | "event_id", value: unknown): InvalidEvent | undefined {
+  #named(name: unknown, what: keyof typeof labels, value: unknown): InvalidEvent | undefined {
     const { nameBytes } = this.#limits
-    if (typeof name === "string" && name !== "" && !isLonger(name, nameBytes)) return undefined
-    const label = what === "key" ? "the key" : "the event id"
+    const problem = nameProblem(name)
+    if (problem === undefined && !isLonger(name as string, nameBytes)) return undefined
+    const label = labels[what]
     const path = fieldOf(value, name)
     if (typeof name !== "string") {
       return faulty(
@@ -188,10 +178,14 @@ export class Checker {
       )
     }
     if (name === "") return faulty(`empty_${what}`, `${label} is empty`, "send a value that is not empty", path)
+    if (problem !== undefined)
+      return faulty("forbidden_character", `${label} ${problem}`, "remove it, or encode the text", path)
     const message = `${label} has ${Buffer.byteLength(name)} bytes; the limit is ${nameBytes}`
     return faulty(`${what}_too_long`, message, "send a shorter value, for example a hash", path)
   }
 }
+
+const labels = { key: "the key", event_id: "the event id", tenant: "the tenant" } as const
 
 // a UTF-16 unit has at most three bytes in UTF-8, so short texts need no counting
 const isLonger = (text: string, bytes: number): boolean => text.length * 3 > bytes && Buffer.byteLength(text) > bytes
@@ -240,18 +234,23 @@ const read = (
   return { value: versions.eventType.decode(json, version), version }
 }
 
-const unparsable = (error: Error): InvalidEvent =>
-  error.message.includes("forbidden prototype property")
-    ? faulty(
-        "forbidden_key",
-        "a field is called __proto__, or is called constructor and has a prototype",
-        "rename the field"
-      )
-    : faulty(
-        "malformed_json",
-        `the event is not valid JSON: ${error.message}`,
-        "send one complete JSON object (NaN and Infinity are not JSON)"
-      )
+/** The code and the advice for each rule that a JSON text can break. */
+const jsonFaults: Readonly<Record<JsonFault, readonly [FaultCode, string]>> = {
+  utf8: ["invalid_utf8", "encode the line as UTF-8"],
+  depth: ["nesting_too_deep", "flatten the event"],
+  name: ["forbidden_key", "rename the field"],
+  character: ["forbidden_character", "remove it, or encode the text, for example as base64"],
+  duplicate: ["duplicate_key", "send the field once"]
+}
+const unparsable = (error: unknown): InvalidEvent => {
+  if (error instanceof UnacceptableJson) {
+    const [code, advice] = jsonFaults[error.fault]
+    return faulty(code, error.message.replace(/^the value /, "the event "), advice, error.path)
+  }
+  const { message } = describeError(error)
+  const advice = "send one complete JSON object (NaN and Infinity are not JSON)"
+  return faulty("malformed_json", `the event is not valid JSON: ${message}`, advice)
+}
 
 const timely = (time: number, entry: CatalogTopic, now: number): InvalidEvent | undefined => {
   if (!(time >= firstTime && time <= lastTime)) {

@@ -2,6 +2,7 @@
 import { isUtf8 } from "node:buffer"
 import type { Readable } from "node:stream"
 import { createGunzip } from "node:zlib"
+import { textOf as bytesAsText } from "../../text/utf8.ts"
 import type { Limits } from "./limits.ts"
 import { Problem, retryAfterSeconds } from "./problem.ts"
 
@@ -186,14 +187,15 @@ const unzip = (packed: Buffer, limit: number, share: BodyShare): Promise<Buffer>
   })
 
 /**
- * The text of a body, without a byte order mark. Rejects with a `Problem`: 413 above the limit, 415 for an encoding other than gzip, 400 for
+ * The text of a body, without a byte order mark. `isLines`: each line is an event of its own. Rejects with a `Problem`: 413 above the limit, 415 for an encoding other than gzip, 400 for
  * invalid gzip and invalid UTF-8, 408 for a body that stalls, 429 if all bodies together are too large.
  */
 export const textOf = async (
   payload: Readable,
   headers: Readonly<Record<string, string | ReadonlyArray<string> | undefined>>,
   share: BodyShare,
-  limits: Limits
+  limits: Limits,
+  isLines = false
 ): Promise<string> => {
   const encoding = String(headers["content-encoding"] ?? "identity")
     .trim()
@@ -214,7 +216,9 @@ export const textOf = async (
     throw raw
   }
   const body = encoding === "identity" ? raw : await unzip(raw, limits.bodyBytes, share)
-  if (!isUtf8(body)) throw new Problem(400, "invalid_utf8", "the body is not valid UTF-8", "encode the body as UTF-8")
-  const text = body.toString("utf8")
+  // in a line of several, what is not UTF-8 becomes text that is not well-formed, which is that event's fault
+  if (!isUtf8(body) && !(isLines && body.includes("\n")))
+    throw new Problem(400, "invalid_utf8", "the body is not valid UTF-8", "encode the body as UTF-8")
+  const text = bytesAsText(body)
   return text.charCodeAt(0) === 0xfe_ff ? text.slice(1) : text
 }

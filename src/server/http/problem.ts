@@ -4,6 +4,8 @@
 export type FaultCode =
   | "malformed_json"
   | "not_an_object"
+  | "invalid_utf8"
+  | "duplicate_key"
   | "forbidden_key"
   | "forbidden_character"
   | "nesting_too_deep"
@@ -18,6 +20,7 @@ export type FaultCode =
   | "key_too_long"
   | "empty_event_id"
   | "event_id_too_long"
+  | "empty_tenant"
   | "tenant_too_long"
   | "event_time_out_of_range"
   | "event_time_ahead"
@@ -91,12 +94,6 @@ export const problemBody = (problem: Problem, traceId: string | undefined) => ({
   error: { code: problem.code, message: problem.message, try: problem.try },
   ...(traceId === undefined ? {} : { trace_id: traceId })
 })
-
-/** A value for an error message: JSON, cut after 60 characters. */
-export const shown = (value: unknown): string => {
-  const text = typeof value === "number" ? String(value) : (JSON.stringify(value) ?? String(value))
-  return text.length > 60 ? `${text.slice(0, 60)}…` : text
-}
 
 /** The value of Retry-After: how many seconds a client should wait before it sends a request again. */
 export const retryAfterSeconds = 1

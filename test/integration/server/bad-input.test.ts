@@ -55,7 +55,7 @@ const faults: ReadonlyArray<readonly [string, () => string, string, string?]> = 
   ["an empty id", () => line({ event_id: "" }), "empty_event_id", "event_id"],
   ["a long key", () => line({ entity_id: "é".repeat(513) }), "key_too_long", "entity_id"],
   ["a long id", () => line({ event_id: "x".repeat(1025) }), "event_id_too_long", "event_id"],
-  ["a long tenant", () => line({ tenant: "x".repeat(1025) }), "tenant_too_long"],
+  ["a long tenant", () => line({ tenant: "x".repeat(1025) }), "tenant_too_long", "tenant"],
   ["deep nesting", () => written("more", nested(64)), "nesting_too_deep"],
   ["very deep nesting", () => written("more", nested(40_000)), "nesting_too_deep"],
   ["a huge event", () => line({ more: "x".repeat(100_000) }), "event_too_large"],
