@@ -124,7 +124,7 @@ test("what was accepted is in the log once, and is processed or a dead letter; n
     expect(found, id).toHaveLength(1)
     expect(bytes.toString("utf8").replaceAll("\r", " "), id).toContain(found[0]!.value)
   }
-  const status = await Effect.runPromise(readStatus(made.sql, made.log, ["embedded"]))
+  const status = await Effect.runPromise(readStatus({ sql: made.sql, log: made.log, targets: ["embedded"] }))
   expect(status.projections.filter(({ halted }) => halted !== null)).toEqual([])
   expect(status.relays.filter(({ halted }) => halted !== null)).toEqual([])
   const [row] = await Effect.runPromise(
