@@ -1,6 +1,8 @@
 // What one batch publishes, by topic: each message as texts, and a topic's messages packed as one segment. No I/O.
-import { UnstorableValue } from "../dead-letter/event-failure.ts"
+import { describeError, UnstorableValue } from "../dead-letter/event-failure.ts"
 import { nameProblem } from "../log/acceptable.ts"
+import { nameProblem } from "../log/acceptable.ts"
+import { assertTexts } from "../log/json.ts"
 import { timeHeader } from "../log/time-mark.ts"
 import { quoted } from "../model/json-codec.ts"
 import { partitionOf } from "../model/partitioner.ts"
@@ -125,6 +127,11 @@ export const messageFor = (
   if (vals === undefined) throw new UnstorableValue({ where: topic.name, reason: "the value has no JSON form" })
   if (isTooDeep(vals))
     throw new UnstorableValue({ where: topic.name, reason: `the value is nested deeper than ${mostLevels} levels` })
+  try {
+    assertTexts(vals)
+  } catch (error) {
+    throw new UnstorableValue({ where: topic.name, reason: describeError(error).message })
+  }
   const eventTime = topic.timeOf?.(value as never) ?? event.eventTime
   if (!(Math.abs(eventTime) <= lastDate)) {
     throw new UnstorableValue({

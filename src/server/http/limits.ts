@@ -1,6 +1,5 @@
 // The limits of the server, with their defaults: every queue, body and stream has one.
 import { maxTenantBytes } from "../../log/acceptable.ts"
-import { maxDepth } from "../../log/json.ts"
 
 /** Limits of the server. Bytes are bytes of UTF-8, times are milliseconds. */
 export interface Limits {
@@ -51,7 +50,7 @@ export const defaultLimits: Limits = {
   requestMs: 120_000,
   eventBytes: 1024 * 1024,
   events: 100_000,
-  depth: maxDepth,
+  depth: 64,
   nameBytes: maxTenantBytes,
   maxAheadMs: 3_600_000,
   waitingEvents: 20_000,
