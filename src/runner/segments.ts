@@ -1,7 +1,6 @@
 // What one batch publishes, by topic: each message as texts, and a topic's messages packed as one segment. No I/O.
 import { describeError, UnstorableValue } from "../dead-letter/event-failure.ts"
 import { nameProblem } from "../log/acceptable.ts"
-import { nameProblem } from "../log/acceptable.ts"
 import { assertTexts } from "../log/json.ts"
 import { timeHeader } from "../log/time-mark.ts"
 import { quoted } from "../model/json-codec.ts"
