@@ -1,15 +1,14 @@
 // Sends NDJSON to a gateway over HTTP, in the order of the file and at a given speed. The gateway validates it.
-import { createReadStream } from "node:fs"
-import { createInterface } from "node:readline"
-import { createGunzip } from "node:zlib"
 import * as Effect from "effect/Effect"
 import { CommandFailed } from "./command-failure.ts"
+import { linesOf, type InputLine } from "./input-lines.ts"
+import { terminalText } from "./terminal-text.ts"
 
 /** What the gateway answered to the events sent so far. */
 export interface FeedResult {
   readonly accepted: number
   readonly rejected: number
-  /** The first few rejections, as JSON of the gateway. */
+  /** The first few rejections, as JSON of the gateway, with lines of the file. */
   readonly examples: ReadonlyArray<string>
 }
 /** Where to send events, and how fast. */
@@ -22,57 +21,71 @@ export interface FeedOptions {
   readonly speed: number | "max"
   /** Called after each request. */
   readonly onProgress?: (result: FeedResult) => void
+  /** How long the gateway may be away, too busy or silent before sending ends. Default 30 seconds. */
+  readonly patienceMs?: number
 }
 
 const linesPerRequest = 4_000
 const charactersPerRequest = 2 << 20
 const examplesKept = 5
-const maxAttempts = 20
+const defaultPatienceMs = 30_000
+/** How long one answer may take. */
+const answerMs = 60_000
 /** HTTP statuses of answers with a result for each event: appended to the log, or rejected for good. */
 const answered = new Set([202, 207, 400, 422])
 
-/** The lines of a file, decompressed if it is gzip; `-` is standard input. Blank lines are left out. */
-async function* linesOf(file: string): AsyncGenerator<string> {
-  const input = file === "-" ? process.stdin : createReadStream(file)
-  const text = file.endsWith(".gz") ? input.pipe(createGunzip()) : input
-  // a pipe does not forward an error of its source
-  input.once("error", (error: Error) => text.destroy(error))
-  for await (const line of createInterface({ input: text, crlfDelay: Infinity })) if (line.trim() !== "") yield line
-}
+const warn = (text: string): void => void process.stderr.write(`millrace: ${terminalText(text)}\n`)
 
-/** Sends a file and waits until the log has all of it. Requests that the gateway could not serve are repeated, which event ids make safe. */
+/**
+ * Sends a file and waits until the log has all of it. Requests that the gateway could not serve are repeated for up to 30 seconds, which event
+ * ids make safe; standard error says so. Fails with the number of events that the log has.
+ */
 export const feed = (file: string, options: FeedOptions): Effect.Effect<FeedResult, CommandFailed> =>
   Effect.tryPromise({
-    try: (signal) => send(linesOf(file), options, signal),
+    try: (signal) =>
+      send(
+        linesOf(file, () => warn(`waiting for data from ${nameOf(file)}`)),
+        options,
+        signal
+      ),
     catch: (cause) =>
       cause instanceof CommandFailed
         ? cause
         : new CommandFailed({
-            message: `cannot send ${file}: ${cause instanceof Error ? cause.message : String(cause)}`,
+            message: `cannot read ${nameOf(file)}: ${cause instanceof Error ? cause.message : String(cause)}`,
             try: "check the name of the file; it must be NDJSON or gzipped NDJSON"
           })
   })
+const nameOf = (file: string): string => (file === "-" ? "standard input" : file)
 
-const send = async (lines: AsyncIterable<string>, options: FeedOptions, signal: AbortSignal): Promise<FeedResult> => {
+const send = async (
+  lines: AsyncIterable<InputLine>,
+  options: FeedOptions,
+  signal: AbortSignal
+): Promise<FeedResult> => {
   const { speed } = options
   const pace = speed === "max" ? undefined : { started: performance.now(), perMs: speed / 1000 }
   // with a limited speed a request has the events of 50 ms
   const perRequest = speed === "max" ? linesPerRequest : Math.max(1, Math.min(linesPerRequest, Math.round(speed / 20)))
   let fed: FeedResult = { accepted: 0, rejected: 0, examples: [] }
-  let pending: Array<string> = []
+  let pending: Array<InputLine> = []
   let characters = 0
   const flush = async () => {
     if (pending.length === 0) return
     const due = pace === undefined ? 0 : pace.started + (fed.accepted + fed.rejected) / pace.perMs - performance.now()
     if (due > 0) await sleep(due, signal)
-    fed = add(fed, await post(pending.join("\n"), options, signal))
+    fed = add(fed, await post(pending, options, signal, fed.accepted))
     pending = []
     characters = 0
     options.onProgress?.(fed)
   }
   for await (const line of lines) {
+    if (line.text === undefined) {
+      fed = add(fed, notUtf8(line))
+      continue
+    }
     pending.push(line)
-    characters += line.length
+    characters += line.text.length
     if (pending.length >= perRequest || characters >= charactersPerRequest) await flush()
   }
   await flush()
@@ -89,43 +102,82 @@ const add = (a: FeedResult, b: FeedResult): FeedResult => ({
   examples: [...a.examples, ...b.examples].slice(0, examplesKept)
 })
 
-const post = async (body: string, { topic, url }: FeedOptions, signal: AbortSignal): Promise<FeedResult> => {
+const notUtf8 = ({ number }: InputLine): FeedResult => {
+  const error = {
+    line: number,
+    code: "invalid_utf8",
+    message: "the line is not valid UTF-8",
+    try: "encode it as UTF-8"
+  }
+  return { accepted: 0, rejected: 1, examples: [JSON.stringify({ status: "rejected", error })] }
+}
+
+/** Why a request is sent again; undefined if that cannot help. */
+const reasonToRepeat = (answer: Response | Error): string | undefined => {
+  if (answer instanceof Error) {
+    const { cause, message } = answer
+    return cause instanceof Error ? cause.message || String((cause as { readonly code?: string }).code) : message
+  }
+  return answer.status === 429 || answer.status === 503 ? `it answers ${answer.status}` : undefined
+}
+const sendAgain =
+  "send the file again: events that are in the log already are not counted twice where a projection deduplicates"
+
+/** Sends one request until it is answered. `before`: how many events the log has of the requests before. */
+const post = async (
+  lines: ReadonlyArray<InputLine>,
+  { patienceMs = defaultPatienceMs, topic, url }: FeedOptions,
+  signal: AbortSignal,
+  before: number
+): Promise<FeedResult> => {
   const target = new URL("/v1/events", url)
   target.searchParams.set("results", "errors")
   if (topic !== undefined) target.searchParams.set("topic", topic)
+  const body = lines.map(({ text }) => text).join("\n")
+  const until = performance.now() + patienceMs
   for (let attempt = 1; ; attempt++) {
-    const response = await fetch(target, {
+    const answer = await fetch(target, {
       method: "POST",
       headers: { "content-type": "application/x-ndjson" },
       body,
-      signal
-    }).catch((cause: unknown) => {
-      if (attempt >= maxAttempts || signal.aborted) throw cause
-      return undefined
-    })
-    const text = await response?.text()
-    if (response !== undefined && text !== undefined && answered.has(response.status) && text.includes('"accepted":'))
-      return resultOf(text)
-    const mayPass = response === undefined || response.status === 429 || response.status === 503
-    if (!mayPass || attempt >= maxAttempts) {
+      signal: AbortSignal.any([signal, AbortSignal.timeout(answerMs)])
+    }).catch((error: unknown) => error as Error)
+    signal.throwIfAborted()
+    const text = answer instanceof Error ? "" : await answer.text().catch(() => "")
+    if (answer instanceof Response && answered.has(answer.status) && text.includes('"accepted":'))
+      return resultOf(text, lines)
+    const sent = `the log has ${before} events of it, up to line ${lines[0]!.number - 1}`
+    const reason = reasonToRepeat(answer)
+    if (reason === undefined) {
+      const { status } = answer as Response
+      const message = `the gateway at ${url} answered ${status}: ${text.slice(0, 500)}; ${sent}`
+      throw new CommandFailed({ message, try: `look at the gateway's log, then ${sendAgain}` })
+    }
+    if (performance.now() > until) {
       throw new CommandFailed({
-        message: `the gateway at ${url} answered ${response?.status}: ${text?.slice(0, 500)}`,
-        try: "look at the gateway's log, and send the file again: events that are in the log already are not counted twice"
+        message: `the gateway at ${url} accepted nothing for ${patienceMs / 1000} s: ${reason}; ${sent}`,
+        try: `check that the gateway runs there (millrace start --roles gateway) and is not overloaded, then ${sendAgain}`
       })
     }
+    if (attempt === 3) warn(`waiting for the gateway at ${url}: ${reason}`)
     await sleep(Math.min(100 * 2 ** attempt, 2_000), signal)
   }
 }
-const resultOf = (text: string): FeedResult => {
+
+interface Rejection {
+  readonly error?: { line?: number }
+}
+const resultOf = (text: string, lines: ReadonlyArray<InputLine>): FeedResult => {
   const answer = JSON.parse(text) as {
     readonly accepted: number
     readonly rejected: number
-    readonly results?: ReadonlyArray<{ readonly error?: unknown }>
+    readonly results?: ReadonlyArray<Rejection>
   }
-  const errors = (answer.results ?? []).filter(({ error }) => error !== undefined)
+  const errors = (answer.results ?? []).filter(({ error }) => error !== undefined).slice(0, examplesKept)
+  for (const { error } of errors) if (error?.line !== undefined) error.line = lines[error.line - 1]!.number
   return {
     accepted: answer.accepted,
     rejected: answer.rejected,
-    examples: errors.slice(0, examplesKept).map((result) => JSON.stringify(result))
+    examples: errors.map((result) => JSON.stringify(result))
   }
 }
