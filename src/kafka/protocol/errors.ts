@@ -160,6 +160,17 @@ const reasonOf = (code: string, chain: ReadonlyArray<Known>): readonly [retryabl
   const isConnection = chain.some(
     ({ name }) => name?.startsWith("KafkaJSConnection") || name === "KafkaJSRequestTimeoutError"
   )
+  // both are all that a client sees if one side speaks TLS and the other does not
+  if (/before secure TLS connection/.test(message))
+    return [
+      true,
+      `${where} closed the connection during the TLS handshake; if it always does, it does not speak TLS: correct MILLRACE_KAFKA_BROKERS, or unset MILLRACE_KAFKA_TLS and _TLS_CA, _CERT and _KEY`
+    ]
+  if (/Closed connection/.test(message))
+    return [
+      true,
+      `${where} closed the connection; if it always does, it speaks TLS (set MILLRACE_KAFKA_TLS=true) or is not a broker of Kafka`
+    ]
   if (isConnection || lostCodes.has(code))
     return [true, `the connection to ${where} was lost, or not made (${message}); try again`]
   return [chain.some(({ retriable }) => retriable === true), `${message}${code === "" ? "" : ` (${code})`}`]

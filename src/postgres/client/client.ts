@@ -25,6 +25,8 @@ export interface ConnectOptions {
 }
 
 const closeSeconds = 2
+/** How long the first answer may take, in milliseconds: the driver connects again and again to a server that closes every connection. */
+const firstAnswerMs = 15_000
 
 /**
  * Opens a pool of connections, which is closed with the scope within two seconds. Sessions have the settings of
@@ -36,7 +38,13 @@ export const connect = Effect.fnUntraced(function* (
   options: ConnectOptions = {}
 ): Effect.fn.Return<Sql, SqlError, Scope.Scope> {
   const sql = yield* opened(url, options)
-  const { isPooled, losesCommits } = yield* query("connect", () => checkServer(sql))
+  const { isPooled, losesCommits } = yield* query("connect", () => checkServer(sql)).pipe(
+    Effect.timeoutOrElse({ duration: firstAnswerMs, orElse: () => noAnswer(url) }),
+    Effect.catchIf(
+      ({ code }) => code === "CONNECT_TIMEOUT",
+      () => noAnswer(url)
+    )
+  )
   if (isPooled) yield* query("connect", () => checkPooler(() => open(url, { ...options, max: 1 })))
   // an accepted event must not be lost with the server: these commits are few and large
   return losesCommits ? yield* opened(url, options, { synchronous_commit: "on" }) : sql
@@ -47,6 +55,14 @@ const opened = (url: string, options: ConnectOptions, settings: Readonly<Record<
     query("connect", async () => open(url, options, settings)),
     (client) => Effect.promise(() => client.end({ timeout: closeSeconds }))
   )
+
+const noAnswer = (url: string): Effect.Effect<never, SqlError> => {
+  const { host } = new URL(url)
+  const reason = `${host} does not answer as PostgreSQL does. try: check that a PostgreSQL server runs at that address, that no firewall blocks it, and that it asks for TLS only if the URL has an sslmode`
+  return Effect.fail(
+    new SqlError({ operation: "connect", code: "CONNECT_TIMEOUT", retryable: true, inDoubt: false, reason })
+  )
+}
 
 const open = (
   text: string,

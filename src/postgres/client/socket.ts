@@ -15,7 +15,7 @@ export interface Tls {
   readonly root: string | undefined
 }
 
-/** Splits the TLS settings off a database's URL, as libpq understands them. Undefined if the connection uses no TLS. */
+/** Splits the TLS settings off a database's URL, as libpq understands them. Undefined if the connection uses no TLS. Throws if there is no such mode. */
 export const splitTls = (text: string): { readonly url: string; readonly tls: Tls | undefined } => {
   const url = new URL(text)
   const take = (name: string) => {
@@ -26,12 +26,13 @@ export const splitTls = (text: string): { readonly url: string; readonly tls: Tl
   const root = take("sslrootcert")
   const mode = take("sslmode") ?? (root === undefined ? "disable" : "verify-full")
   if (mode === "disable") return { url: url.href, tls: undefined }
-  const known = ["prefer", "require", "verify-ca", "verify-full"] as const
-  return {
-    url: url.href,
-    tls: { mode: known.find((name) => name === mode) ?? "prefer", root: root === "system" ? undefined : root }
-  }
+  // a server that offers TLS is better than none, so `allow` is taken as `prefer`
+  const found = modes.find((name) => name === (mode === "allow" ? "prefer" : mode))
+  if (found === undefined)
+    throw new Error(`sslmode is '${mode}' in the database's URL; it must be disable, allow, ${modes.join(", ")}`)
+  return { url: url.href, tls: { mode: found, root: root === "system" ? undefined : root } }
 }
+const modes = ["prefer", "require", "verify-ca", "verify-full"] as const
 
 /** The part of the argument of postgres.js's `socket` option that is used here. */
 interface SocketAddress {
@@ -57,7 +58,7 @@ export const socketFor = (secure: Tls | undefined) => {
       typeof address.path === "string"
         ? net.connect(address.path)
         : net.connect({ host, port: Number(address.port[index] ?? 5432) })
-    if (secure === undefined) return joinEvents(raw)
+    if (secure === undefined) return joinEvents(assertPostgres(raw))
     try {
       return joinEvents(await encrypt(raw, host, secure))
     } catch (error) {
@@ -67,6 +68,22 @@ export const socketFor = (secure: Tls | undefined) => {
       return failed
     }
   }
+}
+
+/** The first byte of what other services answer to PostgreSQL's first message: an alert of TLS, or text of HTTP. */
+const others: ReadonlyMap<number, string> = new Map([
+  [0x15, "expects TLS from the first byte, which PostgreSQL does not"],
+  ["H".charCodeAt(0), "speaks HTTP, not PostgreSQL's protocol"]
+])
+/** Ends a connection whose other side is recognized as not PostgreSQL; the driver would connect again and again. */
+const assertPostgres = (socket: net.Socket): net.Socket => {
+  socket.once("data", (first: Buffer) => {
+    const speaks = others.get(first[0] ?? 0)
+    if (speaks === undefined) return
+    const where = `${socket.remoteAddress}:${socket.remotePort}`
+    socket.destroy(failure("NOT_POSTGRES", `${where} ${speaks}. try: correct the host and port in the database's URL`))
+  })
+  return socket
 }
 
 /** Emits `error` and `close` together, and drops what an earlier connection left in the driver's buffer. */

@@ -124,6 +124,12 @@ const known: ReadonlyArray<readonly [pattern: RegExp, kind: FailureKind, retryab
   [/ProducerQueueIsFull/, "other", true, "send fewer messages at once"],
   [/Quota/, "other", true, "the backlog quota is used up because subscriptions lag behind"],
   [
+    /socket hang up|before secure TLS connection/,
+    "lost",
+    true,
+    `Pulsar closed the connection; if it always does, ${mixedTls}`
+  ],
+  [
     /ECONNREFUSED|ConnectError|TimeOut|Timeout|timed out|Retryable|NotConnected|Disconnected|ServiceUnitNotReady|ServiceNotReady|AlreadyClosed|ECONNRESET|EPIPE|ETIMEDOUT|ENOTFOUND|EAI_AGAIN|LookupError|socket hang up|TooMany/,
     "lost",
     true,

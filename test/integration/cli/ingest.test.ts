@@ -159,7 +159,7 @@ describe("gateways", () => {
       request
         .on("data", (chunk: Buffer) => chunks.push(chunk))
         .once("end", () => {
-          if (busy-- > 0) return response.writeHead(429).end()
+          if (busy-- > 0) return void response.writeHead(429).end()
           void fetch(server.url + request.url!, {
             method: "POST",
             headers: { "content-type": "application/x-ndjson" },

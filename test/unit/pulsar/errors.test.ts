@@ -38,6 +38,7 @@ const causes: ReadonlyArray<readonly [kind: FailureKind, retryable: boolean, fai
   ["lost", true, reported("Failed to create producer: TimeOut")],
   ["lost", true, reported("Failed to create producer: ServiceUnitNotReady")],
   ["lost", true, reported("connect ECONNREFUSED 127.0.0.1:8080")],
+  ["lost", true, reported("socket hang up ECONNRESET")],
   ["other", true, reported("Failed to create producer: ProducerBlockedQuotaExceededError")],
   ["other", true, reported("ProducerQueueIsFull")],
   ["other", true, answered(503, "Service Unavailable")],
