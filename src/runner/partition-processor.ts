@@ -115,8 +115,9 @@ export class PartitionProcessor<E, R> {
     { next, records }: Pick<Batch, "records" | "next">
   ): Effect.fn.Return<Claim, ProcessError, R> {
     yield* this.handler.catchUp
+    const isOrdered = this.projection.failure.order === "key"
     let rest = records
-    for (let count = sameKind(rest); count < rest.length; count = sameKind(rest)) {
+    for (let count = sameKind(rest, isOrdered); count < rest.length; count = sameKind(rest, isOrdered)) {
       yield* this.commitBatch(rest.slice(0, count), rest[count - 1]!.position + 1)
       rest = rest.slice(count)
     }

@@ -1,16 +1,26 @@
 // Retries of dead letters: finds the parked records that the retry records of a batch ask for.
 import * as Effect from "effect/Effect"
-import { isRetry, retriedBy } from "../dead-letter/retry-record.ts"
+import { isRetry, retriedBy, retryHeader } from "../dead-letter/retry-record.ts"
 import type { LogRecord } from "../log/log.ts"
 import type { ProjectionPartition, Store } from "./store.ts"
 
 /** With `order: "key"`, a retry also brings back so many later dead letters of the key; all are processed and committed as one batch. */
 const mostLater = 999
 
-/** How many records at the start of a batch are all retry records, or all none: a retry is processed once what it retries is committed. */
-export const sameKind = (records: ReadonlyArray<LogRecord>): number => {
+/**
+ * How many records at the start of a batch can be committed together: either no retry records, or retry records that each ask for another
+ * dead letter. What a retry brings back must be committed before, and a second retry of a dead letter depends on what became of the first;
+ * with `isOrdered` (`order: "key"`) so does a retry of another dead letter of its key.
+ */
+export const sameKind = (records: ReadonlyArray<LogRecord>, isOrdered: boolean): number => {
   const first = isRetry(records[0])
-  const end = records.findIndex((record) => isRetry(record) !== first)
+  const asked = new Set<string>()
+  const end = records.findIndex((record) => {
+    if (isRetry(record) !== first) return true
+    if (!first) return false
+    const what = isOrdered && record.key !== null ? record.key : record.headers[retryHeader]!
+    return asked.has(what) || !asked.add(what)
+  })
   return end === -1 ? records.length : end
 }
 

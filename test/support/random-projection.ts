@@ -3,6 +3,7 @@ import * as Effect from "effect/Effect"
 import * as Schedule from "effect/Schedule"
 import * as Schema from "effect/Schema"
 import { Agg, Column, Event, type FailurePolicy, Projection, ReadModel, Topic, Window } from "../../src/index.ts"
+import { reuse, spelled } from "./odd-rows.ts"
 import type { Random } from "./random.ts"
 
 const everybody = ["ann", "bob", "çelik", "d", "eve", "ﬀ 6"]
@@ -34,7 +35,7 @@ export interface Variant {
   readonly hasTwoSources: boolean
   /** Tables and windows are shared with other projections. */
   readonly isShared: boolean
-  /** Whether events ask for what only the store refuses. Whether that fails depends on the batch: a later event may replace the value. */
+  /** Whether events ask for what PostgreSQL refuses. */
   readonly hasRefusals: boolean
   readonly failure: FailurePolicy
 }
@@ -137,7 +138,13 @@ export const randomProjection = (random: Random, partitions: number, variant: Va
         input: Schema.String,
         state: Schema.Array(Schema.String),
         initial: [],
-        add: (all, name) => [...all, name].slice(-5)
+        // some change the state in place, and then fail
+        add: (all, name) => {
+          if (name !== "NULL" && name !== "null") return [...all, name].slice(-5)
+          ;(all as Array<string>).push(name)
+          if (name === "NULL") throw new RangeError("the fold failed")
+          return all.slice(-5)
+        }
       })
     }
   })
@@ -173,7 +180,7 @@ export const randomProjection = (random: Random, partitions: number, variant: Va
       for (const [seq, step] of (steps as ReadonlyArray<Step>).entries()) {
         const row = spelled({ user, ...step.row }) as never
         const table = tables[step.of as keyof typeof tables] as typeof order
-        if (step.do === "upsert") out.upsert(table, row)
+        if (step.do === "upsert") out.upsert(table, (step.row?.["reused"] === true ? reuse(row) : row) as never)
         else if (step.do === "update") out.update(table, row)
         else if (step.do === "delete") out.delete(table, row)
         else if (step.do === "modify") out.modify(order, row, change(step.row!["how"] as string, row) as never)
@@ -191,17 +198,6 @@ export const randomProjection = (random: Random, partitions: number, variant: Va
   return { projection, source, second, known, state }
 }
 
-const spellings = new Map<unknown, unknown>([
-  ["#NaN", NaN],
-  ["#Infinity", Infinity],
-  ["#-Infinity", -Infinity],
-  ["#undefined", undefined]
-])
-/** A row with the values that JSON has no form for. */
-const spelled = (row: Readonly<Record<string, unknown>>) =>
-  Object.fromEntries(
-    Object.entries(row).map(([column, value]) => [column, spellings.has(value) ? spellings.get(value) : value])
-  )
 /** An Effect that fails so often, or dies, and each time records something that its failure must undo. */
 const failing = ({ dies, times }: { readonly times: number; readonly dies: boolean }, record: () => void) => {
   let calls = 0
@@ -218,6 +214,10 @@ const change =
   (how: string, { group, user }: Order) =>
   (row: Order | undefined): unknown => {
     if (how === "throw") throw new SyntaxError("the change failed")
+    if (how === "spoil") {
+      ;(row?.["json"] as { list?: Array<string> } | null | undefined)?.list?.push("spoilt")
+      throw new SyntaxError("the change failed late")
+    }
     if (how === "bare") return { user, group }
     const fresh = { user, group, select: 0, real: 0.5, flag: false, json: null }
     switch (how) {
@@ -225,6 +225,15 @@ const change =
         return row === undefined ? fresh : { ...row, select: (row.select ?? 0) + 1 }
       case "delete":
         return undefined
+      case "other":
+        return { ...fresh, group: group - 1 }
+      case "extra":
+        return { ...fresh, extra: "not a column", real: -0, json: { none: null, list: ["b", "a"] } }
+      case "grow":
+        ;(row?.["json"] as { list?: Array<string> } | null | undefined)?.list?.push("more")
+        return row
+      case "null":
+        return null
       case "strip":
         return row && { ...fresh, select: row.select, real: row["real"] }
       default:
@@ -260,7 +269,7 @@ const randomStep = (random: Random): Step => {
   const group = random.int(-1, 0)
   switch (random.int(0, 10)) {
     case 0:
-      return { do: "upsert", of: "order", row: randomRow(random) }
+      return { do: "upsert", of: "order", row: { ...randomRow(random), ...(random.chance(0.2) && { reused: true }) } }
     case 1:
     case 7:
       return { do: "update", of: "order", row: randomPatch(random) }
@@ -268,7 +277,10 @@ const randomStep = (random: Random): Step => {
       return { do: "delete", of: "order", row: { group } }
     case 3:
     case 8:
-      return { do: "modify", row: { group, how: random.pick(["count", "count", "delete", "strip", "same"]) } }
+      return {
+        do: "modify",
+        row: { group, how: random.pick(["count", "count", "delete", "strip", "same", "extra", "grow"]) }
+      }
     case 4:
       return { do: random.pick(["upsert", "update", "delete"]), of: "flat", row: { tag: random.pick(tags) } }
     case 5:
@@ -307,7 +319,9 @@ const oddColumns: ReadonlyArray<Readonly<Record<string, unknown>>> = [
   { json: { list: ["\u0000"], none: null } },
   { json: { list: ["\ude00"], none: null } },
   { json: { list: 5, none: null } },
+  { json: { list: [[["too", "deep"]]], none: null } },
   { group: null },
+  { group: "0" },
   { group: 0.5 }
 ]
 /** The first four are refused before the store sees them. */
@@ -319,7 +333,13 @@ const oddContributions: ReadonlyArray<Readonly<Record<string, unknown>>> = [
   { total: 1.7e308 },
   { n: 1.5 },
   { n: 2 ** 60 },
+  { n: 2 ** 52 },
+  { n: -(2 ** 52) },
+  { n: 0.5 },
+  { total: -1.7e308 },
+  { total: -0, low: -0, high: -0 },
   { low: true },
+  { high: "5" },
   { tag: null },
   { names: 5 }
 ]
@@ -337,7 +357,10 @@ const oddStep = (random: Random, hasRefusals: boolean): Step => {
     case 4:
       return { do: "update", of: "order", row: { group, ...random.pick(oddColumns) } }
     case 5:
-      return { do: "modify", row: { group, how: hasRefusals ? random.pick(["throw", "bare"]) : "throw" } }
+      return {
+        do: "modify",
+        row: { group, how: hasRefusals ? random.pick(["throw", "bare", "other", "null", "spoil"]) : "throw" }
+      }
     case 6:
       return random.pick([
         { do: "modify", row: { group, how: "count", user: "someone else" } },

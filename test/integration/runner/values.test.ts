@@ -7,7 +7,7 @@ import * as Scope from "effect/Scope"
 import { Agg, Column, Event, Projection, ReadModel, Topic, Window } from "../../../src/index.ts"
 import type { Out, Writable } from "../../../src/model/handler.ts"
 import { Log } from "../../../src/log/log.ts"
-import { query } from "../../../src/postgres/client/client.ts"
+import { query, type Sql } from "../../../src/postgres/client/client.ts"
 import { MemoryEngine } from "../../../src/runner/in-memory.ts"
 import { halts } from "../../support/engine.ts"
 import { memoryEngine } from "../../support/memory-engine.ts"
@@ -162,6 +162,53 @@ describe("what PostgreSQL might see in another way is the same in memory", () =>
       out.upsert(table, { k, [how]: values[value as number] } as never)
     )
     return Effect.scoped(playGiven(projection, sets, [events]))
+  })
+  it.live("totals that overflow: the event that exceeds them fails, in one batch and singly", () => {
+    const totals = Window.global("totals", {
+      key: { k: Schema.String },
+      aggregate: { n: Agg.count, total: Agg.sum, low: Agg.min, high: Agg.max }
+    })
+    const most = Number.MAX_SAFE_INTEGER
+    const contributions: ReadonlyArray<Readonly<Record<string, unknown>>> = [
+      { n: most },
+      { n: 1 },
+      { n: -1 },
+      { n: 2 ** 52 },
+      { n: 0.5 },
+      { n: 0.5 },
+      { n: true, total: true },
+      { total: 1.7e308 },
+      { total: 1.7e308 },
+      { total: -1.7e308 },
+      { low: true },
+      { low: -0, high: "5" },
+      { low: -0, high: -0 },
+      { low: 0, high: 0 },
+      { n: -most },
+      { n: -most },
+      { n: -1 }
+    ]
+    const projection = setting([totals], ({ k, value }, out) =>
+      out.add(totals, { k, n: 0, total: 1, low: 1, high: 1, ...contributions[value as number] } as never)
+    )
+    const events = contributions.map((_, i) => set("a", "add", i))
+    return Effect.gen(function* () {
+      const parked = (sql: Sql) =>
+        Effect.map(
+          query("read dead letters", () => sql`select position from millrace.dead_letters order by position`),
+          (rows) => rows.map(({ position }) => position as number)
+        )
+      const together = yield* parked(yield* playGiven(projection, sets, [events]))
+      const singly = yield* parked(
+        yield* playGiven(
+          projection,
+          sets,
+          events.map((event) => [event])
+        )
+      )
+      assert.deepStrictEqual(together, singly)
+      assert.deepStrictEqual(together, [1, 3, 4, 5, 6, 8, 10, 11, 15])
+    }).pipe(Effect.scoped)
   })
   it.live("late events whose contribution has no JSON form, or whose window began before PostgreSQL's time", () => {
     const counted = Window.tumbling("counted", {
