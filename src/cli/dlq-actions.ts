@@ -216,25 +216,59 @@ export const retry = Effect.fnUntraced(function* (options: DlqBulkFlags) {
   const context = contextOf(database, options)
   if (options.dryRun)
     return yield* printPreview("retry", options, yield* DeadLetters.preview(context, selection, "retry"))
-  const result = yield* DeadLetters.retry(context, selection, currentUser())
+  const ids: Array<number> = []
+  const result = yield* DeadLetters.retry(context, selection, currentUser(), (kind, sent) => {
+    if (kind === "projection") ids.push(...sent.map(({ id }) => Number(id)))
+  })
   const code = yield* reportLeftOut(result.leftOut)
-  yield* printRetry(options, result)
+  yield* printRetry(options, result, yield* outcomeOf(context, ids))
   const [failure] = result.failures
   if (failure !== undefined) return yield* failure
   if (result.refused.length > 0) return exitCodes.rejected
   yield* assertDone("retried", options, result.retried)
   return code
 })
-const printRetry = Effect.fnUntraced(function* ({ json }: DlqBulkFlags, { refused, retried }: DeadLetters.RetryResult) {
+/** How long a retry waits for running processes to process what it sent. */
+const outcomeMs = 10_000
+/** What became of retried events once running processes have processed them; undefined if there is none, or nothing was processed. */
+const outcomeOf = Effect.fnUntraced(function* (
+  context: DeadLetters.DeadLettersContext,
+  ids: ReadonlyArray<number>
+): Effect.fn.Return<DeadLetters.RetryOutcome | undefined> {
+  if (ids.length === 0) return undefined
+  // what was sent is sent: a database that fails now only takes the report away
+  const look = Effect.orElseSucceed(DeadLetters.retryOutcome(context, ids), () => undefined)
+  const until = Date.now() + outcomeMs
+  let outcome = yield* look
+  while (outcome !== undefined && outcome.waiting > 0 && Date.now() < until) {
+    yield* Effect.sleep("100 millis")
+    outcome = yield* look
+  }
+  return outcome === undefined || outcome.processed + outcome.failedAgain === 0 ? undefined : outcome
+})
+const outcomeText = ({ failedAgain, late, processed }: DeadLetters.RetryOutcome) =>
+  `; ${processed} processed${failedAgain === 0 ? "" : `, ${failedAgain} failed again`}` +
+  (late === 0
+    ? ""
+    : `; ${late} ${late === 1 ? "contribution was" : "contributions were"} too late for a window when the event failed, and ${late === 1 ? "is" : "are"} in millrace.late_events`)
+const printRetry = Effect.fnUntraced(function* (
+  { json }: DlqBulkFlags,
+  { refused, retried }: DeadLetters.RetryResult,
+  outcome: DeadLetters.RetryOutcome | undefined
+) {
   for (const [reason, some] of Map.groupBy(refused, (one) => one.reason)) {
     const which =
       some.length === 1 ? `${some[0]!.id} stays parked` : `${some[0]!.id} and ${some.length - 1} more stay parked`
     yield* warn(`${which}: ${reason}`)
   }
+  if (json) {
+    const known = outcome && { processed: outcome.processed, failed_again: outcome.failedAgain, late: outcome.late }
+    return yield* print(JSON.stringify({ retried, ...(refused.length > 0 && { refused }), ...known }))
+  }
+  const isDone = outcome !== undefined && outcome.processed + outcome.failedAgain >= retried
+  const hint = "; millrace dlq list --status parked,retrying shows those that are not processed yet"
   yield* print(
-    json
-      ? JSON.stringify({ retried, ...(refused.length > 0 && { refused }) })
-      : `${retried} sent again${retried === 0 ? "" : "; millrace dlq list --status parked,retrying shows those that are not processed yet"}`
+    `${retried} sent again${outcome === undefined ? "" : outcomeText(outcome)}${retried === 0 || isDone ? "" : hint}`
   )
 })
 

@@ -153,6 +153,31 @@ export const markRetrying = (sql: Sql, ids: ReadonlyArray<number>, by: string) =
   )
   returning id`
 
+/** What became of dead letters that were retried. */
+export interface RetriedRow {
+  readonly processed: number
+  readonly failed_again: number
+  /** Those that a process is about to process; others wait for a process that runs their projection. */
+  readonly waiting: number
+  /** Contributions of those that were processed, and of those behind them, that were too late for their windows. */
+  readonly late: number
+}
+/** What became of dead letters since they were marked as being retried. */
+export const retryOutcome = (sql: Sql, ids: ReadonlyArray<number>) => sql<Array<RetriedRow>>`
+  with asked as (select * from millrace.dead_letters where id = any (${arrayLiteral(ids)}::int8[])),
+  retried as ( -- with an order of keys, a retry also brings back those that wait behind its dead letter
+    select distinct d.projection, d.version, d.topic, d.partition, d.position
+    from asked a join millrace.dead_letters d using (projection, version, topic, partition, retried_position)
+    where a.status = 'retried' and d.status = 'retried'
+  )
+  select count(*) filter (where a.status = 'retried') as processed, count(*) filter (where a.status = 'parked') as failed_again,
+    count(*) filter (where a.status = 'retrying' and exists (
+      select from millrace.process p
+      where p.last_seen > clock_timestamp() - interval '30 seconds' and a.projection || '_v' || a.version = any (p.projections)
+    )) as waiting,
+    (select count(*) from retried join millrace.late_events using (projection, version, topic, partition, position)) as late
+  from asked a`
+
 /** Discards dead letters, the oldest first; they stay in the table. Returns their ids. */
 export const discard = (sql: Sql, filter: DeadLetterQuery, by: string) => sql<Array<{ readonly id: number }>>`
   update millrace.dead_letters set status = 'discarded', decided_by = ${by}, decided_at = now()

@@ -1,7 +1,8 @@
 // Lists, retries and discards dead letters of all kinds: for the command line, a console and HTTP routes.
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
-import { SqlError } from "../../postgres/client/client.ts"
+import { query, SqlError } from "../../postgres/client/client.ts"
+import * as StoredDeadLetters from "../../postgres/store/dead-letters.ts"
 import { lockRetries } from "../../postgres/store/dead-letter-decisions.ts"
 import { type DeadLetterKind, kinds } from "./kinds.ts"
 import { DeadLettersFailed, DecisionsBusy, NotMigrated } from "./errors.ts"
@@ -56,6 +57,15 @@ export interface RetryResult {
   readonly leftOut: ReadonlyArray<LeftOutKind>
   /** What ended the retry of a kind before its last dead letter; those of other kinds were retried all the same. */
   readonly failures: ReadonlyArray<DeadLettersFailed | NotMigrated>
+}
+/** What became of the events of projections that were retried, as far as they were processed. */
+export interface RetryOutcome {
+  readonly processed: number
+  readonly failedAgain: number
+  /** Those that a running process is about to process. */
+  readonly waiting: number
+  /** Contributions to windows that were too late; they are in `millrace.late_events`. */
+  readonly late: number
 }
 /** What a discard did. */
 export interface DiscardResult {
@@ -139,12 +149,13 @@ export const preview = Effect.fnUntraced(function* (
 
 /**
  * Retries dead letters: events of projections are appended to the end of their topic, messages and records are sent again. `by`: who decided it.
- * Fails with `DecisionsBusy` while another process retries or discards.
+ * `onRetried` is called with the dead letters of each kind once they were sent. Fails with `DecisionsBusy` while another process retries or discards.
  */
 export const retry = (
   context: DeadLettersContext,
   selection: DeadLetterSelection,
-  by: string
+  by: string,
+  onRetried: (kind: DeadLetterKind, deadLetters: ReadonlyArray<ListedDeadLetter>) => void = () => undefined
 ): Effect.Effect<RetryResult, DeadLettersFailed | NotMigrated | DecisionsBusy | SqlError> =>
   Effect.scoped(
     Effect.gen(function* () {
@@ -158,10 +169,23 @@ export const retry = (
           .retry(deadLetters, by)
           .pipe(Effect.catch((failure) => Effect.succeed({ retried: 0, refused: [], failure })))
         retried += result.retried
+        onRetried(kind, deadLetters)
         refused.push(...result.refused)
         if (result.failure !== undefined) failures.push(failureOf(kind, result.failure))
       }
       return { retried, refused, leftOut, failures }
+    })
+  )
+
+/** What became of retried dead letters of projections, by their ids, since their retry. */
+export const retryOutcome = (
+  { sql }: DeadLettersContext,
+  ids: ReadonlyArray<number>
+): Effect.Effect<RetryOutcome, SqlError> =>
+  query("read what became of retries", () => StoredDeadLetters.retryOutcome(sql, ids)).pipe(
+    Effect.map(([row]) => {
+      const { failed_again: failedAgain, late, processed, waiting } = row!
+      return { processed, failedAgain, waiting, late }
     })
   )
 
