@@ -8,9 +8,12 @@ import type { Sql } from "../postgres/client/client.ts"
 import * as PostgresOutbox from "../postgres/relay/outbox.ts"
 import * as PostgresRelay from "../postgres/relay/to-log.ts"
 import { defaults as pulsarDefaults, type PulsarOptions } from "../pulsar/client/options.ts"
+import { type OngoingFailures, relaySubject } from "../monitor/ongoing-failures.ts"
+import { supervise, type SupervisedRelay } from "../relay/supervised.ts"
 import type { RelayError, RelayTarget } from "../relay/target.ts"
 import { pulsarOptions } from "./environment.ts"
 import type { Identity } from "./identity.ts"
+import { measuredRelay } from "./measured.ts"
 import type { OpenedLog } from "./open-log.ts"
 
 /** The names of the targets that the environment configures, for a log. They are known without loading the targets' code. */
@@ -28,21 +31,31 @@ export const skippedTopics = (application: Application.Any, target: string): Rea
   )
 }
 
-/** Opens the relay target of each of `targetNames`. Their names on brokers are the identity's, because equal names on one cluster would fence each other. */
+/**
+ * The relay to each of `targetNames`. Each opens its target when it runs, and again after whatever ended it. Their names on brokers are the
+ * identity's, because equal names on one cluster would fence each other.
+ */
 export const openRelays = Effect.fnUntraced(function* (
   application: Application.Any,
   sql: Sql,
   opened: OpenedLog,
-  { relayPrefix }: Identity
+  { relayPrefix }: Identity,
+  failures: OngoingFailures
 ) {
   const pulsar = yield* pulsarOptions
-  const relays: Array<RelayTarget> = [
+  const outbox = PostgresOutbox.make(sql)
+  const supervised = (name: string, open: Effect.Effect<RelayTarget, RelayError, Scope.Scope>): SupervisedRelay => {
+    const ended = (reason: string, againMs: number) => failures.report(relaySubject(name), reason, againMs)
+    const measured = Effect.map(open, (target) => measuredRelay(target, failures))
+    return supervise(name, measured, outbox.lag(name), { ended })
+  }
+  const toLog =
     opened.on === "Kafka"
-      ? yield* openKafkaRelay(application, sql, opened.kafka, relayPrefix)
-      : yield* PostgresRelay.make(sql, { appended: opened.grown })
-  ]
-  if (pulsar !== undefined) relays.push(yield* openPulsarRelay(application, sql, pulsar, relayPrefix))
-  return relays as ReadonlyArray<RelayTarget>
+      ? supervised("kafka", openKafkaRelay(application, sql, opened.kafka, relayPrefix))
+      : supervised(PostgresRelay.embedded, PostgresRelay.make(sql, { appended: opened.grown }))
+  return pulsar === undefined
+    ? [toLog]
+    : [toLog, supervised("pulsar", openPulsarRelay(application, sql, pulsar, relayPrefix))]
 })
 
 const openKafkaRelay = Effect.fnUntraced(function* (

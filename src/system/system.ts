@@ -12,14 +12,14 @@ import { makeNotifier } from "../postgres/relay/notify.ts"
 import * as PostgresRelay from "../postgres/relay/to-log.ts"
 import * as PostgresStore from "../postgres/store/store.ts"
 import * as Relay from "../relay/relay.ts"
-import type { RelayTarget } from "../relay/target.ts"
+import { again, type SupervisedRelay } from "../relay/supervised.ts"
 import * as Runner from "../runner/runner.ts"
 import { Store } from "../runner/store.ts"
 import type { Database } from "./database.ts"
 import { assertOwn, claimDatabase, type IdentityDecision } from "./identity.ts"
 import type { Observed } from "./observed.ts"
 import { openLog } from "./open-log.ts"
-import { beginProjectionCounters, beginRelayCounters, measuredRelay, measuredStore } from "./measured.ts"
+import { beginProjectionCounters, beginRelayCounters, measuredStore } from "./measured.ts"
 import { openRelays, skippedTopics, targetNames } from "./open-relays.ts"
 import { Presence } from "./presence.ts"
 import { assertReady, specsOf, startsOf } from "./topics.ts"
@@ -31,8 +31,8 @@ export interface System extends Observed {
   readonly store: Store["Service"]
   /** The names of the projections' consumer groups. */
   readonly groups: Runner.GroupNames
-  /** The targets whose relays this process runs. */
-  readonly relays: ReadonlyArray<RelayTarget>
+  /** The relays that this process runs. */
+  readonly relays: ReadonlyArray<SupervisedRelay>
   /** This process among those of the system. */
   readonly presence: Presence
 }
@@ -73,7 +73,7 @@ export const openSystem = Effect.fnUntraced(function* (
   for (const target of targets) yield* storeSkipped(sql, target, skippedTopics(application, target))
   const presence = new Presence()
   yield* presence.announce(sql)
-  const relays = relaysHere ? yield* openRelays(application, sql, opened, identity) : []
+  const relays = relaysHere ? yield* openRelays(application, sql, opened, identity, presence.failures) : []
   const signal = () => {
     for (const target of relays) target.signal()
   }
@@ -90,8 +90,7 @@ export const openSystem = Effect.fnUntraced(function* (
     on === "Kafka"
       ? { prefix: `${identity.application}/${identity.id}/`, epoch: identity.epoch }
       : { prefix: "", epoch: 0 }
-  const measured = relays.map((target) => measuredRelay(target, presence.failures))
-  return { application, database, log, store, targets, relays: measured, groups, presence } satisfies System
+  return { application, database, log, store, targets, relays, groups, presence } satisfies System
 })
 
 /** Runs every projection of the application, until interrupted. */
@@ -111,12 +110,12 @@ export const runProjections = ({ application, groups, log, presence, store }: Sy
   return presence.during("projections", { projections: names }, Effect.andThen(beginProjectionCounters(names), running))
 }
 
-/** Runs the relays, and deletes from the outbox what every target has, until interrupted. */
+/** Runs the relays, and deletes from the outbox what every target has, until interrupted. Nothing that ends one of them ends another one. */
 export const runRelay = ({ database, presence, relays, targets }: System) => {
   const names = relays.map(({ name }) => name)
-  const running = Effect.all(
-    [...relays.map((target) => Relay.run(target)), Relay.collect(PostgresRelay.collect(database.sql, { targets }))],
-    { concurrency: "unbounded", discard: true }
-  )
+  const collecting = "the deletion of published messages"
+  const ended = (reason: string, againMs: number) => presence.failures.report(collecting, reason, againMs)
+  const collect = again(collecting, Relay.collect(PostgresRelay.collect(database.sql, { targets })), { ended })
+  const running = Effect.all([...relays.map(({ run }) => run), collect], { concurrency: "unbounded", discard: true })
   return presence.during("relay", { targets: names }, Effect.andThen(beginRelayCounters(names), running))
 }
