@@ -1,4 +1,4 @@
-// Runs `millrace start`, `migrate`, `ingest`, `status` and `sql`.
+// Runs `millrace start`, `migrate`, `ingest` and `status`.
 import * as Effect from "effect/Effect"
 import * as Http from "../server/server.ts"
 import { Log } from "../log/log.ts"
@@ -127,35 +127,4 @@ export const status = Effect.fnUntraced(function* (options: {
   if (options.json) yield* print(JSON.stringify(found))
   else yield* print(yield* Effect.promise(() => import("./tables.ts").then(({ statusTable }) => statusTable(found))))
   return found.healthy ? 0 : exitCodes.unhealthy
-})
-
-/** Runs one query and prints its rows. Without `write` the query can only read. */
-export const sql = Effect.fnUntraced(function* (options: {
-  readonly data: string
-  readonly query: string
-  readonly format: "table" | "tsv" | "csv" | "json"
-  readonly write: boolean
-}) {
-  yield* assertDatabaseExists(options.data)
-  const database = yield* openDatabase(options.data, "join", { max: 1, asText: options.format !== "json" })
-  const rows = yield* Effect.tryPromise({
-    try: async () => {
-      if (!options.write) await database.sql`set default_transaction_read_only = on`
-      // rows as arrays: an object would lose columns that have the same name
-      return await database.sql.unsafe(options.query).values()
-    },
-    catch: (cause) => {
-      const { code, message } = cause as { readonly code?: string; readonly message?: string }
-      const hint =
-        code === "25006"
-          ? "add --write to change data"
-          : code === "42P01"
-            ? "millrace sql \"select table_name from information_schema.tables where table_schema = 'public'\""
-            : undefined
-      return new CommandFailed({ message: message ?? String(cause), ...(hint === undefined ? {} : { try: hint }) })
-    }
-  })
-  const { rowsAs } = yield* Effect.promise(() => import("./tables.ts"))
-  yield* print(rowsAs(options.format, rows, rows.columns?.map(({ name }) => name) ?? []))
-  return 0
 })

@@ -13,7 +13,7 @@ import { CommandFailed, exitCodes, usageError } from "./command-failure.ts"
 import { loadApplicationIfAny } from "./config.ts"
 import { adviceFor } from "./similar-names.ts"
 import { print, warn } from "./print.ts"
-import { rowsAs } from "./tables.ts"
+import { rowCount, tableOf as table } from "./tables.ts"
 import { timeOf } from "./time.ts"
 
 /** The filters that `list`, `retry` and `discard` share, as they were given. */
@@ -106,7 +106,8 @@ const tableOf = (deadLetters: ReadonlyArray<DeadLetters.ListedDeadLetter>) => {
     attempts,
     new Date(failedAt).toISOString()
   ])
-  return rowsAs("table", rows, ["id", "status", "failed in", "record", "key", "error", "attempts", "failed at"])
+  const columns = ["id", "status", "failed in", "record", "key", "error", "attempts", "failed at"]
+  return `${table(columns, rows)}\n${rowCount(rows.length)}`
 }
 const jsonOf = (deadLetters: ReadonlyArray<DeadLetters.ListedDeadLetter>) =>
   JSON.stringify(deadLetters.map(({ details }) => details))

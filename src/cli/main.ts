@@ -184,9 +184,17 @@ const sql = Command.make(
     write: toggle("write", "Allow the query to change data"),
     query: Argument.String("query").pipe(Argument.withDescription("One SQL query"))
   },
-  (flags) => runToExitCode(Effect.flatMap(Effect.promise(commands), (module) => module.sql(flags)))
+  (flags) =>
+    runToExitCode(
+      Effect.flatMap(
+        Effect.promise(() => import("./sql.ts")),
+        (module) => module.sql(flags)
+      )
+    )
 ).pipe(
-  Command.withDescription("Run a SQL query on the database: read models, and Millrace's own tables"),
+  Command.withDescription(
+    "Run a SQL query on the database: read models, and Millrace's own tables. It cannot change anything unless --write is given"
+  ),
   Command.withExamples([
     { command: 'millrace sql "select * from alerts order by score desc limit 5"', description: "The highest alerts" }
   ])

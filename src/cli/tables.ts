@@ -4,53 +4,14 @@ import { durationText, type Finding } from "../system/findings.ts"
 import type { ProcessStatus, Status } from "../system/status.ts"
 import type { TopicPlan } from "../log/topic-plan.ts"
 
-/** The values of each row, in the order of the columns. */
-type Rows = ReadonlyArray<ReadonlyArray<unknown>>
-
-/**
- * Formats rows. `tsv` has no header; NULL is empty, and a tab or a line end within a value is written as `\t`, `\n` or `\r`. JSON has an object for
- * each row; the second column with the same name gets the suffix `_2`.
- */
-export const rowsAs = (
-  format: "table" | "tsv" | "csv" | "json",
-  rows: Rows,
-  columns: ReadonlyArray<string>
-): string => {
-  // a statement that returns no rows, or several statements
-  if (columns.length === 0) return format === "json" ? "[]" : ""
-  switch (format) {
-    case "json": {
-      const names = uniqueNames(columns)
-      return JSON.stringify(rows.map((row) => Object.fromEntries(names.map((name, i) => [name, row[i]]))))
-    }
-    case "tsv":
-      return rows.map((row) => row.map(escapeTsv).join("\t")).join("\n")
-    case "csv":
-      return [columns, ...rows].map((row) => row.map(quoteCsv).join(",")).join("\n")
-    case "table": {
-      const table = makeTable(columns)
-      for (const row of rows) table.push(row.map(textOf))
-      return `${table.toString()}\n(${rows.length} row${rows.length === 1 ? "" : "s"})`
-    }
-  }
+/** A table of rows, with the values of each in the order of the columns. NULL is empty. */
+export const tableOf = (columns: ReadonlyArray<string>, rows: ReadonlyArray<ReadonlyArray<unknown>>): string => {
+  const table = makeTable(columns)
+  for (const row of rows) table.push(row.map((value) => (value === null || value === undefined ? "" : String(value))))
+  return table.toString()
 }
-const uniqueNames = (columns: ReadonlyArray<string>) => {
-  const taken = new Set<string>()
-  return columns.map((column) => {
-    let name = column
-    for (let i = 2; taken.has(name); i++) name = `${column}_${i}`
-    taken.add(name)
-    return name
-  })
-}
-const textOf = (value: unknown): string =>
-  value === null || value === undefined ? "" : typeof value === "object" ? JSON.stringify(value) : String(value)
-const escapes: Readonly<Record<string, string>> = { "\t": "\\t", "\n": "\\n", "\r": "\\r" }
-const escapeTsv = (value: unknown) => textOf(value).replaceAll(/[\t\n\r]/g, (character) => escapes[character]!)
-const quoteCsv = (value: unknown) => {
-  const text = textOf(value)
-  return /[",\n\r]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text
-}
+/** A number of rows in words. */
+export const rowCount = (count: number): string => `(${count} row${count === 1 ? "" : "s"})`
 const makeTable = (head: ReadonlyArray<string>) =>
   new Table({ head: [...head], style: { head: [], border: [], compact: true } })
 

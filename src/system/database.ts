@@ -6,7 +6,7 @@ import { connect, query, type Sql } from "../postgres/client/client.ts"
 import { checkConnections } from "../postgres/client/server-check.ts"
 import { pathsOf } from "../postgres/embedded/cluster.ts"
 import * as Embedded from "../postgres/embedded/embedded.ts"
-import { NoDatabase } from "./errors.ts"
+import { InvalidEnvironment, NoDatabase } from "./errors.ts"
 
 /**
  * Fails with `NoDatabase` if there is no database that a command could read: `MILLRACE_DATABASE_URL` is not set, and the state directory has no
@@ -55,4 +55,29 @@ export const openDatabase = Effect.fnUntraced(function* (
   const sql = yield* connect(server.url, { max: connections, searchPath: `"$user",public`, ...options })
   if (how === "own") yield* query("connect", () => checkConnections(sql, connections + connectionsBeside))
   return { url: server.url, embedded: url === "", sql, failed: server.failed } satisfies Database
+})
+
+/**
+ * Opens connections that can only read: of the embedded server's reader, or of the role of `MILLRACE_READER_URL` on the server of
+ * `MILLRACE_DATABASE_URL`; without it with the application's own role, which the caller must keep from writing.
+ */
+export const openReader = Effect.fnUntraced(function* (
+  dataDir: string,
+  options: { readonly max?: number; readonly asText?: boolean } = {}
+) {
+  const reader = yield* readerUrlOf
+  const url = reader ?? (yield* Embedded.use({ dataDir })).readerUrl
+  return yield* connect(url, { max: connections, ...options })
+})
+
+/** The URL for reading that the environment names; undefined if the database is the embedded one. */
+export const readerUrlOf = Effect.gen(function* () {
+  const [database = "", reader = ""] = ["MILLRACE_DATABASE_URL", "MILLRACE_READER_URL"].map((name) => process.env[name])
+  if (database === "" && reader !== "")
+    return yield* new InvalidEnvironment({
+      message:
+        "MILLRACE_READER_URL is set, and MILLRACE_DATABASE_URL is not: the embedded database has a reader of its own",
+      try: "set both, or none"
+    })
+  return reader !== "" ? reader : database !== "" ? database : undefined
 })
