@@ -52,7 +52,9 @@ export const openDatabase = Effect.fnUntraced(function* (
     url === ""
       ? yield* how === "own" ? Embedded.start({ dataDir }) : Embedded.use({ dataDir })
       : { url, failed: Effect.never }
-  const sql = yield* connect(server.url, { max: connections, searchPath: `"$user",public`, ...options })
+  // the embedded server's role has the name of the schema of internal tables, which must not hide read models
+  const searchPath = url === "" ? "public" : `"$user",public`
+  const sql = yield* connect(server.url, { max: connections, searchPath, ...options })
   if (how === "own") yield* query("connect", () => checkConnections(sql, connections + connectionsBeside))
   return { url: server.url, embedded: url === "", sql, failed: server.failed } satisfies Database
 })

@@ -7,7 +7,8 @@ import { afterAll, assert, beforeAll, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Scope from "effect/Scope"
-import { ingest, migrate, sql, status } from "../../../src/cli/commands.ts"
+import { ingest, migrate, status } from "../../../src/cli/commands.ts"
+import { sql as sqlCommand } from "../../../src/cli/sql.ts"
 import * as Dlq from "../../../src/cli/dlq-actions.ts"
 import { subscribe } from "../../../src/cli/print-messages.ts"
 import { topics } from "../../../src/cli/topics.ts"
@@ -203,7 +204,7 @@ describe("A command that does not start a system", () => {
       const options = { ...shared, data }
       for (const command of [
         status({ ...options, maxAge: undefined }),
-        sql({ data, query: "select 1", format: "json", write: false }),
+        sqlCommand({ data, query: "select 1", format: "json", write: false }),
         subscribe({ ...options, topic: "t", type: "shared", name: undefined, from: "latest", seek: false, max: 1 }),
         ingest({ ...options, topic: undefined, file: "/dev/null" }),
         topics("plan", { ...options, allowRepartition: false })
