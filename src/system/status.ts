@@ -113,11 +113,8 @@ const withAge = (one: Omit<PartitionStatus, "oldest_ms">, appendedAt: number | u
   oldest_ms: appendedAt === undefined ? null : Math.max(0, Math.round(now - appendedAt))
 })
 
-/** Reads the projections' partitions against the log. Their ages are the difference of the database's clock and the log's times. */
-const readProjections = Effect.fnUntraced(function* (
-  sql: Sql,
-  log: Log["Service"]
-): Effect.fn.Return<ReadonlyArray<PartitionStatus>, SqlError | ReadError> {
+/** Reads the projections' partitions against the ends of the log. */
+const readPositions = Effect.fnUntraced(function* (sql: Sql, log: Log["Service"]) {
   const rows = yield* readPartitions(sql)
   const topics = [...new Set(rows.map(({ topic }) => topic))]
   const bounds = new Map(
@@ -125,10 +122,32 @@ const readProjections = Effect.fnUntraced(function* (
       concurrency
     })
   )
-  const partitions = rows.map((row) => partitionStatusOf(row, bounds.get(row.topic)!))
+  return rows.map((row) => partitionStatusOf(row, bounds.get(row.topic)!))
+})
+/** Reads the same with the ages of what waits, which are the difference of the database's clock and the log's times. */
+const readProjections = Effect.fnUntraced(function* (
+  sql: Sql,
+  log: Log["Service"]
+): Effect.fn.Return<ReadonlyArray<PartitionStatus>, SqlError | ReadError> {
+  const partitions = yield* readPositions(sql, log)
   const oldest = yield* Effect.forEach(partitions, (one) => oldestOf(log, one), { concurrency })
   const now = yield* readClock(sql)
   return partitions.map((one, i) => withAge(one, oldest[i], now))
+})
+
+/** How far projections and relays have come, without ages and reasons: cheap enough to be read many times a second. */
+export interface Progress {
+  readonly projections: ReadonlyArray<Omit<PartitionStatus, "oldest_ms">>
+  readonly relays: ReadonlyArray<RelayRow>
+}
+/** Reads the progress, in the order in which `readStatus` reads. */
+export const readProgress = Effect.fnUntraced(function* ({
+  log,
+  sql,
+  targets
+}: StatusSources): Effect.fn.Return<Progress, SqlError | ReadError> {
+  const projections = yield* readPositions(sql, log)
+  return { projections, relays: yield* readRelays(sql, targets) }
 })
 
 /**

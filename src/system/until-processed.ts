@@ -4,8 +4,7 @@ import { chainsOf, longestChain } from "../model/chains.ts"
 import type { Projection } from "../model/projection.ts"
 import { readAnnouncements } from "../postgres/store/status.ts"
 import { SystemHalted } from "./errors.ts"
-import { readStatus } from "./observed.ts"
-import type { PartitionStatus, Status } from "./status.ts"
+import { type PartitionStatus, type Progress, readProgress } from "./status.ts"
 import type { System } from "./system.ts"
 
 /** How often the status is read, in milliseconds. */
@@ -26,7 +25,7 @@ const placeOf = ({ name, partition, topic }: Pick<PartitionStatus, "name" | "top
 const count = (n: number, what: string) => `${n} ${what}${n === 1 ? "" : "s"}`
 
 /** Why the system cannot go on; undefined if it can. */
-const haltOf = (projections: ReadonlyArray<PartitionStatus>, relays: Status["relays"]): string | undefined => {
+const haltOf = ({ projections, relays }: Progress): string | undefined => {
   const partition = projections.find(({ halted }) => halted !== null)
   if (partition !== undefined) {
     const place = `${partition.topic}/${partition.partition}`
@@ -42,7 +41,7 @@ const haltOf = (projections: ReadonlyArray<PartitionStatus>, relays: Status["rel
  * halted, or if nothing moves for five minutes.
  */
 export const untilProcessed = Effect.fnUntraced(function* (system: System, options: WaitOptions = {}) {
-  const { application, database, log } = system
+  const { application, database, log, targets } = system
   const { report = (waitsFor: string) => Effect.logInfo(`waiting for ${waitsFor}`) } = options
   const projections = application.projections.map(({ projection }) => projection as Projection.Any)
   const versions = new Set(projections.map(({ name, version }) => `${name} ${version}`))
@@ -63,9 +62,9 @@ export const untilProcessed = Effect.fnUntraced(function* (system: System, optio
 
   const look = Effect.gen(function* () {
     const announcements = chains.feeds.size === 0 ? [] : (yield* readAnnouncements(database.sql)).filter(isOurs)
-    const status = yield* readStatus(system)
+    const status = yield* readProgress({ sql: database.sql, log, targets })
     const ours = status.projections.filter(isOurs)
-    const message = haltOf(ours, status.relays)
+    const message = haltOf({ projections: ours, relays: status.relays })
     if (message !== undefined) return yield* new SystemHalted({ message })
     const behind = ours.flatMap((one) => {
       const left = (ends.get(`${one.topic}/${one.partition}`) ?? one.end) - one.position

@@ -1,5 +1,6 @@
 // How far relays are behind, for the status: messages, and the age of the oldest one that its target does not have.
 import type * as Effect from "effect/Effect"
+import { timeHeader } from "../../log/time-mark.ts"
 import { query, type Sql, type SqlError } from "../client/client.ts"
 import { arrayOf } from "../client/columns.ts"
 
@@ -19,10 +20,12 @@ export interface RelayRow {
 
 /** How many segments of a stream are looked through for those that a target does not skip. */
 const looked = 5_000
+/** The target that gets no time marks: its relay drops them, since projections read them from the log. */
+const withoutMarks = "pulsar"
 
 /**
  * Every target, ordered by name: those given and those that have positions. A target without positions lacks everything. Topics that it
- * skips (see `storeSkipped`) do not count.
+ * skips (see `storeSkipped`), and time marks for Pulsar, do not count.
  */
 export const readRelays = (
   sql: Sql,
@@ -32,13 +35,14 @@ export const readRelays = (
     "read relays",
     () => sql<Array<RelayRow>>`
       with target as (
-        select n.target, coalesce((select array_agg(k.topic) from millrace.relay_skipped k where k.target = n.target), '{}') as skipped
+        select n.target, coalesce((select array_agg(k.topic) from millrace.relay_skipped k where k.target = n.target), '{}') as skipped,
+          n.target = ${withoutMarks} or exists (select from millrace.relay_skipped k where k.target = n.target) as skips
         from (select unnest(${arrayOf(targets)}::text[]) as target union select target from millrace.relay_position) n
       ), stream as (
         select projection, topic as source, partition, max(outbox_seq) as seq from millrace.progress group by 1, 2, 3
       )
       select t.target,
-        coalesce(sum(case when cardinality(t.skipped) = 0 then greatest(s.seq - coalesce(r.seq, 0), 0)
+        coalesce(sum(case when not t.skips then greatest(s.seq - coalesce(r.seq, 0), 0)
           else coalesce(o.messages, 0) + case when o.segments = ${looked} then greatest(s.seq - o.last, 0) else 0 end end), 0)::int8 as lag,
         round(extract(epoch from clock_timestamp() - min(coalesce(o.oldest, case when o.segments = ${looked} then o.newest end))) * 1000)::float8 as oldest_ms,
         string_agg(distinct r.halted, '; ') as halted,
@@ -51,11 +55,12 @@ export const readRelays = (
         select sum(w.messages) filter (where not w.skip) as messages, min(w.created_at) filter (where not w.skip) as oldest,
           max(w.created_at) as newest, max(w.first_seq + w.messages - 1) as last, count(*) as segments
         from (
-          select o.first_seq, o.messages, o.created_at, o.target = any (t.skipped) as skip
+          select o.first_seq, o.messages, o.created_at, o.target = any (t.skipped)
+            or (t.target = ${withoutMarks} and o.messages = 1 and o.vals = '' and o.meta like ${`%"${timeHeader}"%`}) as skip
           from millrace.outbox o
           where (o.projection, o.source, o.partition) = (s.projection, s.source, s.partition) and o.first_seq > coalesce(r.seq, 0)
           order by o.first_seq
-          limit case when cardinality(t.skipped) = 0 then 1 else ${looked} end
+          limit case when t.skips then ${looked} else 1 end
         ) w
       ) o on s.seq > coalesce(r.seq, 0)
       group by t.target order by t.target`

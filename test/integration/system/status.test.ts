@@ -222,8 +222,23 @@ describe("what a relay lacks", () => {
         "and its position",
         () => system.database.sql`update millrace.progress set outbox_seq = outbox_seq + 3 where partition = 0`
       )
-      const [, pulsar] = (yield* readStatus(toPulsar(system))).relays
+      // and a time mark, which the relay to Pulsar drops
+      yield* query(
+        "a mark",
+        () => system.database.sql`
+          insert into millrace.outbox (projection, source, partition, first_seq, messages, incarnation, target, meta, vals, created_at)
+          select projection, topic, partition, outbox_seq + 1, 1, gen_random_uuid(), 'other',
+            '[[null,1,null,null,null,null,{"millrace-time":"1"}]]', '', now() - interval '2 hours'
+          from millrace.progress where partition = 1`
+      )
+      yield* query(
+        "its position",
+        () => system.database.sql`update millrace.progress set outbox_seq = outbox_seq + 1 where partition = 1`
+      )
+      const [embedded, pulsar] = (yield* readStatus(toPulsar(system))).relays
+      assert.strictEqual(embedded!.lag, 24)
       assert.strictEqual(pulsar!.lag, 3)
+      assert.isBelow(pulsar!.oldest_ms!, 7_200_000)
       assert.isAtLeast(pulsar!.oldest_ms!, 3_600_000)
     }))
   test("a topic that every target skips is noted as published by nobody", () =>
