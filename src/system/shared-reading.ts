@@ -20,12 +20,14 @@ export interface ReadingOptions {
   readonly freshMs: number
   /** How long a caller waits for a reading that is under way; then it gets what was known before. */
   readonly patienceMs: number
+  /** A steady clock in milliseconds. Default `performance.now`. */
+  readonly now?: () => number
 }
 
 /** A reading that callers share. A reading under way ends with the scope. */
 export const makeSharedReading = Effect.fnUntraced(function* <A, E>(
   read: Effect.Effect<A, E>,
-  { freshMs, patienceMs }: ReadingOptions
+  { freshMs, now: clock = () => performance.now(), patienceMs }: ReadingOptions
 ): Effect.fn.Return<Effect.Effect<Reading<A>>, never, Scope.Scope> {
   const scope = yield* Effect.scope
   let value: A | undefined
@@ -36,7 +38,7 @@ export const makeSharedReading = Effect.fnUntraced(function* <A, E>(
   let nextAt = -Infinity
   const once = Effect.gen(function* () {
     const exit = yield* Effect.exit(read)
-    const now = performance.now()
+    const now = clock()
     if (Exit.isSuccess(exit)) {
       value = exit.value
       readAt = now
@@ -49,12 +51,12 @@ export const makeSharedReading = Effect.fnUntraced(function* <A, E>(
     running = undefined
   })
   return Effect.gen(function* () {
-    if (running === undefined && performance.now() >= nextAt) {
-      startedAt = performance.now()
+    if (running === undefined && clock() >= nextAt) {
+      startedAt = clock()
       running = yield* Effect.forkIn(once, scope)
     }
     if (running !== undefined) yield* Effect.timeoutOption(Fiber.await(running), patienceMs)
-    const now = performance.now()
+    const now = clock()
     const isSlow = running !== undefined && now - startedAt >= patienceMs
     return {
       value,

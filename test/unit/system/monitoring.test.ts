@@ -98,34 +98,52 @@ describe("a shared reading", () => {
   it.live("that hangs is not read again, and callers get what was known, with the reason", () =>
     Effect.gen(function* () {
       let reads = 0
+      let now = 0
       const gate = yield* Deferred.make<void>()
       const read = Effect.suspend(() =>
         ++reads === 1 ? Effect.succeed("old") : Effect.as(Deferred.await(gate), "new")
       )
-      const get = yield* makeSharedReading(read, { ...options, freshMs: 0 })
+      const get = yield* makeSharedReading(read, { ...options, now: () => now })
       assert.strictEqual((yield* get).value, "old")
-      yield* Effect.sleep(5)
-      for (let i = 0; i < 3; i++) {
-        const { failure, value } = yield* get
-        assert.strictEqual(value, "old")
-        assert.match(failure!, /^no answer for \d+ s$/)
+      now = 10_000
+      const asking = yield* Effect.forkChild(get)
+      yield* Effect.yieldNow
+      for (const seconds of [3, 60]) {
+        now = 10_000 + seconds * 1_000
+        assert.deepInclude(yield* get, { value: "old", failure: `no answer for ${seconds} s` })
       }
+      yield* Fiber.join(asking)
       assert.strictEqual(reads, 2)
       const waiting = yield* Effect.forkChild(get)
       yield* Deferred.succeed(gate, undefined)
       assert.deepInclude(yield* Fiber.join(waiting), { value: "new", failure: undefined })
     })
   )
+  it.live("that took long is not read again for ten times as long", () =>
+    Effect.gen(function* () {
+      let now = 0
+      let reads = 0
+      const read = Effect.sync(() => {
+        now += 5_000
+        return ++reads
+      })
+      const get = yield* makeSharedReading(read, { ...options, now: () => now })
+      yield* get
+      now += 49_000
+      assert.strictEqual((yield* get).value, 1)
+      now += 1_000
+      assert.strictEqual((yield* get).value, 2)
+    })
+  )
   it.live("that fails keeps the value and its age", () =>
     Effect.gen(function* () {
       let reads = 0
       const read = Effect.suspend(() => (++reads === 1 ? Effect.succeed(1) : Effect.fail(new Error("away"))))
-      const get = yield* makeSharedReading(read, { ...options, freshMs: 0 })
+      let now = 0
+      const get = yield* makeSharedReading(read, { ...options, now: () => now })
       yield* get
-      yield* Effect.sleep(5)
-      const { ageMs, failure, value } = yield* get
-      assert.deepEqual([value, failure], [1, "away"])
-      assert.isAtLeast(ageMs, 5)
+      now = 12_000
+      assert.deepEqual(yield* get, { value: 1, ageMs: 12_000, failure: "away" })
     })
   )
 })
