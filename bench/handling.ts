@@ -40,7 +40,8 @@ const claimOf = (partition: number): Claim => ({
   mode: "live",
   seenChunk: 0,
   seenFill: 0,
-  newestSeen: undefined
+  newestSeen: undefined,
+  hasSucceeded: false
 })
 
 /** Fetched bytes, a batch at a time, by partition. */

@@ -35,6 +35,43 @@ export const assertOwned = (
   if (!columns.some((column) => row[column] === key)) throw new KeyNotOwned({ target, key })
 }
 
+/** The key of a row is longer than an index of PostgreSQL can surely hold. */
+export class KeyTooLong extends Data.TaggedError("KeyTooLong")<{ readonly target: string; readonly bytes: number }> {
+  override get message() {
+    return (
+      `${this.target}: the row's key has ${this.bytes} bytes, and an index can hold ${mostKeyBytes}; ` +
+      "use a shorter key, such as a hash of the text, and keep the text in another column"
+    )
+  }
+}
+/**
+ * How many bytes a row's key may have: the texts in UTF-8, and 16 more for each column. PostgreSQL's limit for an entry of an index is 2,704
+ * bytes after compression; with this one the same keys are refused whether they can be compressed or not.
+ */
+export const mostKeyBytes = 2_696
+const columnBytes = 16
+/** The bytes of a key that is too long; undefined if it is not. */
+export const tooLongKey = (
+  columns: ReadonlyArray<string>,
+  row: Readonly<Record<string, unknown>>
+): number | undefined => {
+  let most = columns.length * columnBytes
+  for (const column of columns) most += 3 * textOf(row[column]).length
+  if (most <= mostKeyBytes) return undefined
+  const bytes = columns.reduce((sum, column) => sum + columnBytes + Buffer.byteLength(textOf(row[column])), 0)
+  return bytes > mostKeyBytes ? bytes : undefined
+}
+const textOf = (value: unknown): string => (typeof value === "string" ? value : "")
+/** Throws `KeyTooLong`. */
+export const assertKeyFits = (
+  target: string,
+  columns: ReadonlyArray<string>,
+  row: Readonly<Record<string, unknown>>
+): void => {
+  const bytes = tooLongKey(columns, row)
+  if (bytes !== undefined) throw new KeyTooLong({ target, bytes })
+}
+
 /**
  * The name and the message of any error, as texts. An object with a `_tag` that is no `Error` is shown as JSON. Never throws, whatever
  * was thrown: an event whose error could not be described could not be parked.

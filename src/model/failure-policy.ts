@@ -25,6 +25,13 @@ export interface FailurePolicy {
    */
   readonly order?: "key"
   /**
+   * How many events of a partition may fail one after another for the same reason: the next one halts the partition, before it and with the
+   * first cause, so that a projection that cannot work does not park its whole log. The same reason is the same error with a message that
+   * differs in values only. Until any event of the partition has succeeded, failures for different reasons count together. A success starts
+   * the count over; retries of dead letters do not count. Default 1,000; `Infinity` parks all.
+   */
+  readonly haltAfter?: number
+  /**
    * The topic that parked events are also published to, exactly once, for subscribers. Default `<source>.<projection>.dlq`; `false`
    * publishes them nowhere. A topic that is named here has one partition, and several projections may share it. Unreadable records of a
    * lookup topic are parked outside of any batch, so they are in `millrace.dead_letters` only.

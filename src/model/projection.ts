@@ -87,6 +87,12 @@ const project = (options: {
   if (failure.order !== undefined && (failure.then ?? "park") !== "park") {
     throw new Error(`projection ${name}: \`order: "key"\` needs \`then: "park"\`; remove one of the two`)
   }
+  const { haltAfter = 1 } = failure
+  if (!(haltAfter === Infinity || (Number.isSafeInteger(haltAfter) && haltAfter >= 1))) {
+    throw new Error(
+      `projection ${name}: \`failure.haltAfter\` is ${haltAfter}; it must be a whole number, at least 1, or Infinity`
+    )
+  }
   deadLetterTopics({ name, failure, sources }) // throws if a topic's name is invalid
   return {
     name,

@@ -117,6 +117,27 @@ export class BatchDeadLetters {
     this.publish(failed, deadLetter, by)
   }
 
+  /**
+   * Keeps of each dead letter only what any store can hold: where its record is, and the error, in ASCII. Nothing is published. For a commit
+   * that is refused for its dead letters.
+   */
+  reduce(reason: string): void {
+    const reduced = ({ attempts, error, message }: Pick<DeadLetter, "error" | "message" | "attempts">) => ({
+      error: ascii(error),
+      message: ascii(
+        `${message.slice(0, mostCharacters.message)} (key, value and headers are only in the log: ${reason})`
+      ),
+      attempts
+    })
+    this.added = this.added.map((deadLetter) => {
+      const { position, status } = deadLetter
+      const none = { key: null, value: null, headers: {}, eventTime: undefined, traceId: undefined }
+      return { ...none, position, status, ...reduced(deadLetter) }
+    })
+    this.retried = this.retried.map((one) => ({ ...one, failed: one.failed && reduced(one.failed) }))
+    this.messages = []
+  }
+
   private publish(failed: FailedEvent, deadLetter: DeadLetter, by: number): void {
     if (this.topic === undefined) return
     const meta = metaOf(failed, this.maxAheadMs)
@@ -136,6 +157,8 @@ export class BatchDeadLetters {
   }
 }
 
+const ascii = (text: string): string =>
+  text.replaceAll(/[^ -~]/g, (character) => `\\u${character.charCodeAt(0).toString(16).padStart(4, "0")}`)
 const metaOf = ({ eventTime, record, tenant, traceparent }: FailedEvent, maxAheadMs: number): string => {
   // an event that was parked for its time is published with its arrival's: brokers refuse records that are dated far ahead
   const time = eventTime ?? record.eventTime

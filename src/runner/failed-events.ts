@@ -9,7 +9,16 @@ import type { Topic } from "../model/topic.ts"
 import { BatchDeadLetters, type FailedEvent } from "./batch-dead-letters.ts"
 import { KeyOrder } from "./key-order.ts"
 import { Retries, type RetryRequest } from "./retries.ts"
-import { Mismatch, Unstorable, type Changes, type ProjectionPartition, type Store } from "./store.ts"
+import { BatchOutcomes, defaultHaltAfter, streakReason } from "./failure-streak.ts"
+import {
+  Mismatch,
+  Unstorable,
+  type Changes,
+  type Claim,
+  type FailureStreak,
+  type ProjectionPartition,
+  type Store
+} from "./store.ts"
 
 /** The failure policy stops the partition before the record at `position`. Earlier records of the batch may still be committed. */
 export class Stopped extends Data.TaggedError("Stopped")<{ readonly position: number; readonly reason: Mismatch }> {}
@@ -19,6 +28,7 @@ export class FailedEvents {
   private readonly deadLetters: BatchDeadLetters
   private readonly retries: Retries
   private readonly keyOrder: KeyOrder
+  private readonly outcomes = new BatchOutcomes()
   private readonly at: ProjectionPartition
   private readonly policy: Projection.Any["failure"]
 
@@ -36,6 +46,7 @@ export class FailedEvents {
     this.deadLetters.reset()
     this.retries.reset()
     this.keyOrder.reset()
+    this.outcomes.reset()
     if (isRetry(records[0])) return yield* this.retries.load(records)
     yield* this.keyOrder.load(records)
     return records
@@ -61,10 +72,11 @@ export class FailedEvents {
   behindParked(record: LogRecord): EarlierParked | undefined {
     return this.keyOrder.isBehindParked(record) ? new EarlierParked({ key: record.key! }) : undefined
   }
-  /** Notes that an event was processed: if it is a dead letter, its retry succeeded. */
-  succeed(record: LogRecord): void {
+  /** Notes that an event was processed: if it is a dead letter, its retry succeeded. A duplicate says nothing of the handler. */
+  succeed(record: LogRecord, isDuplicate = false): void {
     const request = this.retries.requestOf(record)
     if (request !== undefined) this.deadLetters.retrySucceeded(record, request.by)
+    else if (!isDuplicate) this.outcomes.succeed(record.position)
   }
   /** Does what the policy says with a failed event. Returns `Stopped` if that stops the partition. */
   fail(failed: FailedEvent): Stopped | undefined {
@@ -78,22 +90,45 @@ export class FailedEvents {
       return undefined
     }
     if (then !== "stop") {
+      if (!(error instanceof EarlierParked)) this.outcomes.fail(record.position, error)
       this.deadLetters.add(failed, then === "skip" ? "skipped" : "parked")
       return undefined
     }
-    const { partition, projection, topic } = this.at
-    const what = `${projection} stopped at ${topic}/${partition} position ${record.position}`
     return new Stopped({
       position: record.position,
       // The handler would run again at each trial, with its side effects: a person continues, by a restart. What the store refuses may
       // have its cause in the database, and continues once that is gone.
       reason: new Mismatch({
-        what,
+        what: this.stoppedAt(record.position),
         reason: describeError(error).message,
         ...(!(error instanceof Unstorable) && { retry: "never" as const }),
         cause: error
       })
     })
+  }
+
+  /** Whether the next event that fails may halt the partition: then it is better tried alone. */
+  isAtBound({ failing, hasSucceeded }: Claim): boolean {
+    if (failing === undefined) return false
+    return (hasSucceeded ? failing.count : failing.total) >= this.haltAfter
+  }
+  /** How the batch's last events failed, after those of earlier commits. Fails with `Stopped` if an event failed once too often. */
+  streak({ failing, hasSucceeded }: Claim): Effect.Effect<FailureStreak | undefined, Stopped> {
+    const result = this.outcomes.result(failing, hasSucceeded, this.haltAfter)
+    if (result.haltAt === undefined || result.failing === undefined) return Effect.succeed(result.failing)
+    const reason = new Mismatch({ what: this.stoppedAt(result.haltAt), reason: streakReason(result.failing) })
+    return Effect.fail(new Stopped({ position: result.haltAt, reason }))
+  }
+  private stoppedAt(position: number): string {
+    const { partition, projection, topic } = this.at
+    return `${projection} stopped at ${topic}/${partition} position ${position}`
+  }
+  /** Reduces the batch's dead letters to what any store can hold, because a commit was refused for them. */
+  reduce(reason: string): void {
+    this.deadLetters.reduce(reason)
+  }
+  private get haltAfter(): number {
+    return this.policy.haltAfter ?? defaultHaltAfter
   }
 
   /** The batch's dead letters, and the segments that publish them. */

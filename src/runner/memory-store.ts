@@ -1,5 +1,6 @@
 // The store port in memory, for one projection: commits changes to maps of rows as PostgreSQL's statement does, and refuses what it refuses.
 import * as Effect from "effect/Effect"
+import { mostKeyBytes, tooLongKey } from "../dead-letter/event-failure.ts"
 import { recordFromEnvelope } from "../dead-letter/retry-record.ts"
 import { readModelsOf, type Relation, UnencodableValue } from "../model/columns.ts"
 import { keyText } from "../model/fields.ts"
@@ -149,7 +150,7 @@ export class MemoryStore {
 
   private claim({ name: projection, version }: Projection.Any, topic: string, partition: number): Claim {
     const at = { projection, version, topic, partition }
-    const none = { commitNo: 0, position: 0, fingerprint: undefined, outboxSeq: 0 }
+    const none = { hasSucceeded: false, commitNo: 0, position: 0, fingerprint: undefined, outboxSeq: 0 }
     const times = { streamTime: undefined, streamTimes: undefined, announced: undefined }
     const first = { ...at, ...none, ...times, identity: undefined, mode: "live", seenChunk: 0, seenFill: 0 } as const
     const epoch = ++this.epochs
@@ -186,7 +187,9 @@ export class MemoryStore {
     // marks are no messages, but they have numbers in the stream
     const outboxSeq = claim.outboxSeq + messages.length + marks.length
     const commitNo = claim.commitNo + 1
-    const next = { ...claim, commitNo, position, fingerprint, streamTime, streamTimes, announced, outboxSeq, failing }
+    const hasSucceeded = claim.hasSucceeded || changes.events > 0
+    const moved = { position, fingerprint, streamTime, streamTimes, announced, outboxSeq, failing, hasSucceeded }
+    const next = { ...claim, commitNo, ...moved }
     this.claims.set(textAt(claim), next)
     for (const reasons of [this.halted, this.waiting]) note(reasons, claim, undefined)
     return Effect.succeed(next)
@@ -213,6 +216,9 @@ export class MemoryStore {
   private upserts({ relation, rows }: StoredRows, upserted: ReadonlyArray<Row>): ReadonlyArray<RowWrite> {
     const writes = upserted.map((given) => {
       const row = assertNotNull(relation, storedRow(relation, given))
+      const bytes = tooLongKey(relation.key, row)
+      if (bytes !== undefined)
+        throw refused("54000", `the key of a row of ${relation.name} has ${bytes} bytes, more than ${mostKeyBytes}`)
       return { rows, key: keyText(relation.key, row), row }
     })
     assertDistinct(relation, writes)

@@ -117,6 +117,10 @@ export class PartitionProcessor<E, R> {
     yield* this.handler.catchUp
     const isOrdered = this.projection.failure.order === "key"
     let rest = records
+    if (rest.length > 1 && this.failed.isAtBound(this.claim)) {
+      yield* this.commitBatch(rest.slice(0, 1), rest[0]!.position + 1)
+      rest = rest.slice(1)
+    }
     for (let count = sameKind(rest, isOrdered); count < rest.length; count = sameKind(rest, isOrdered)) {
       yield* this.commitBatch(rest.slice(0, count), rest[count - 1]!.position + 1)
       rest = rest.slice(count)
@@ -192,8 +196,9 @@ export class PartitionProcessor<E, R> {
       traceparent
     })
     if (stopped !== undefined) return yield* stopped
-    const claim = yield* this.store
-      .commit(this.projection, this.claim, {
+    const failing = yield* this.failed.streak(this.claim)
+    const commit = Effect.suspend(() =>
+      this.store.commit(this.projection, this.claim, {
         position: next,
         fingerprint: fingerprintOf(record),
         ...this.chain.changes(streamTime),
@@ -203,9 +208,19 @@ export class PartitionProcessor<E, R> {
         windows: [],
         late: [],
         seen: undefined,
+        failing,
         ...this.failed.changes()
       })
-      .pipe(Effect.catchTag("Unstorable", (again) => Effect.fail(this.mismatch(again))))
+    )
+    const claim = yield* commit.pipe(
+      // the dead letter itself is refused: where its record is, and why it failed, can always be kept
+      Effect.catchTag("Unstorable", (again) => {
+        if (again.mayPass === true) return Effect.fail(again)
+        this.failed.reduce(again.message)
+        return commit
+      }),
+      Effect.catchTag("Unstorable", (again) => Effect.fail(again.mayPass === true ? busy(again) : this.mismatch(again)))
+    )
     this.onCommitted(claim)
   })
   /**
@@ -257,6 +272,7 @@ export class PartitionProcessor<E, R> {
       yield* this.processRecords(batch, records.slice(at, at + sliceSize))
     yield* this.applyWaiting(batch)
     const { segments, ...deadLetters } = failed.changes()
+    const failing = yield* failed.streak(claim)
     return {
       position: next,
       fingerprint: given.length === 0 ? claim.fingerprint : fingerprintOf(given.at(-1)!),
@@ -268,7 +284,8 @@ export class PartitionProcessor<E, R> {
       ...this.chain.changes(batch.time),
       late: fold.late,
       ...deadLetters,
-      seen: this.seen?.packed()
+      seen: this.seen?.packed(),
+      failing
     }
   })
 
@@ -298,7 +315,7 @@ export class PartitionProcessor<E, R> {
       if (idText !== undefined && waitingIds.has(idText)) yield* this.applyWaiting(batch)
       if (id !== undefined && seen!.test(tenant, id, time)) {
         batch.duplicates++
-        failed.succeed(record)
+        failed.succeed(record, true)
         continue
       }
       const origin = this.originOf(record, { time, streamTime, reached: batch.time.current, tenant })

@@ -1,6 +1,6 @@
 // Checks what a handler asked for, once it has ended, and replaces it by what will be stored. So a value is refused whatever else its batch
 // holds, and what the handler changes in its objects afterwards has no effect. No I/O.
-import { assertOwned, UnstorableValue } from "../dead-letter/event-failure.ts"
+import { assertKeyFits, assertOwned, UnstorableValue } from "../dead-letter/event-failure.ts"
 import { isStorable } from "../text/text.ts"
 import { relationOf, type Relation } from "../model/columns.ts"
 import { keyText } from "../model/fields.ts"
@@ -142,11 +142,12 @@ export class ChangePreparer {
           throw new UnstorableValue({ where: target.name, reason })
         }
         const row = preparedRow(key!, modified)
+        assertKeyFits(target.name, key!.key, row)
         return { key: keyText(key!.key, row), row, change } satisfies PreparedModification
       }
       default:
         assertRow(target.name, given)
-        return keyed(preparedRow(kind === "delete" ? key! : relation!, given, kind === "update"), relation!)
+        return keyed(preparedRow(kind === "delete" ? key! : relation!, given, kind === "update"), relation!, target)
     }
   }
 
@@ -164,6 +165,7 @@ export class ChangePreparer {
     }
     if (isOwned) assertOwned(window.name, window.key, contribution, origin.key)
     const row = preparedRow(keyColumns(window, relation), contribution)
+    assertKeyFits(window.name, relation.key, row)
     for (const column in window.aggregate) {
       const value = contributed(window, column, given[column])
       row[column] = value
@@ -176,7 +178,10 @@ export class ChangePreparer {
   }
 }
 
-const keyed = (row: Row, { key }: Relation): PreparedRow => ({ key: keyText(key, row), row })
+const keyed = (row: Row, { key }: Relation, { name }: Writable): PreparedRow => {
+  assertKeyFits(name, key, row)
+  return { key: keyText(key, row), row }
+}
 const keyRelations = new WeakMap<Window.Any, Relation>()
 /** The columns of a window's key, without those of its spans. */
 const keyColumns = (window: Window.Any, { columns, name }: Relation): Relation => {

@@ -18,15 +18,17 @@ export interface ProjectionPartition {
 }
 /**
  * Events of a partition that failed one after another for the same reason, with none between that succeeded. Retries of dead letters do not
- * count.
+ * count, nor do events that are parked behind another one.
  */
 export interface FailureStreak {
   /** The error's name, and its message without the values in it: see `failureShape`. */
   readonly reason: string
   readonly count: number
-  /** The position of the first of these events, and the message of its error. */
+  /** The position of the first of these events, and its error. */
   readonly first: Position
   readonly message: string
+  /** How many events failed one after another for any reason. */
+  readonly total: number
 }
 /**
  * The greatest time that each stream has announced in one partition of a derived topic, whole epoch milliseconds: by `<projection>/<source>`,
@@ -71,6 +73,8 @@ export interface Claim extends ProjectionPartition {
   readonly newestSeen: number | undefined
   /** How the last events failed; undefined if the last one succeeded. */
   readonly failing?: FailureStreak | undefined
+  /** Whether any event of the partition has been processed without failing. */
+  readonly hasSucceeded: boolean
 }
 
 /** A batch's changes to one table: one for each row that it changes. */

@@ -88,12 +88,19 @@ export const blameOf = ({ code, inDoubt, retryable }: SqlError): Blame => {
   if (code === "57014" || code === "53200" || code === "25P04" || code === "XX000" || unsendable.has(code))
     return "size"
   if (retryable || moment.test(code)) return "moment"
-  // no code, or one of Node's for wrong arguments: a value could not be written out
-  if (code === "" || code === "UNDEFINED_VALUE" || code.startsWith("ERR_INVALID_ARG")) return "data"
+  if (unsendable.has(code)) return "data"
   return code.length !== 5 || person.test(code) ? "person" : "data"
 }
-/** More parameters, or longer texts, than can be sent. */
-const unsendable = new Set(["MAX_PARAMETERS_EXCEEDED", "ERR_STRING_TOO_LONG", "ERR_OUT_OF_RANGE"])
+// no code, or one of Node's or the driver's: a value could not be written out, or there were too many
+const unsendable = new Set([
+  "",
+  "UNDEFINED_VALUE",
+  "ERR_INVALID_ARG_TYPE",
+  "ERR_INVALID_ARG_VALUE",
+  "MAX_PARAMETERS_EXCEEDED",
+  "ERR_STRING_TOO_LONG",
+  "ERR_OUT_OF_RANGE"
+])
 // besides `transient`: all of class 53 (resources), 57 (an operator intervened), 58 (the system), a server that is read-only after a
 // failover, an object that is in use, a prepared statement that a pooler lost, a foreign server that does not answer
 const moment = /^(53|57|58|25|26|55006|HV00N)/

@@ -231,6 +231,7 @@ interface ProgressRow {
   readonly seen_chunk: number
   readonly seen_fill: number
   readonly failing: string | null
+  readonly has_succeeded: boolean
   readonly newest_seen: number | null
 }
 
@@ -256,7 +257,7 @@ const claim = Effect.fnUntraced(function* (
         topic_identity = coalesce(topic_identity, ${identity ?? null}::text), claimed_by = ${processId ?? null}::uuid
       from patience where patience.set is not null and ${isAt(sql, at)} and generation <= ${generation}
       returning incarnation, epoch, generation, commit_no, next_position, fingerprint, topic_identity, stream_time, stream_times,
-        announced, outbox_seq, mode, seen_chunk, seen_fill, failing,
+        announced, outbox_seq, mode, seen_chunk, seen_fill, failing, events > 0 as has_succeeded,
         (select max(s.max_time) from millrace.seen s where s.projection = p.projection and s.version = p.version
           and s.topic = p.topic and s.partition = p.partition) as newest_seen`
   )
@@ -290,7 +291,8 @@ const claim = Effect.fnUntraced(function* (
     seenChunk: row.seen_chunk,
     seenFill: row.seen_fill,
     newestSeen: row.newest_seen ?? undefined,
-    failing: row.failing === null ? undefined : (JSON.parse(row.failing) as FailureStreak)
+    failing: row.failing === null ? undefined : (JSON.parse(row.failing) as FailureStreak),
+    hasSucceeded: row.has_succeeded
   } satisfies Claim
 })
 const endBlocker = (sql: Sql, at: ProjectionPartition) =>
@@ -356,7 +358,8 @@ const commit = Effect.fnUntraced(function* (
     outboxSeq: held.outboxSeq + (held.mode === "live" ? messages : 0),
     seenChunk: chunk,
     seenFill: fill,
-    failing: changes.failing
+    failing: changes.failing,
+    hasSucceeded: held.hasSucceeded || changes.events > 0
   } satisfies Claim
 })
 /** Finds out whether a commit succeeded. Locks the row, because a plain read would find nothing while the statement still runs. */
