@@ -263,7 +263,7 @@ describe("an event whose values cannot be stored", () => {
     ["surrogate", "UnstorableValue", /rows.note.*surrogate/],
     ["fold", "RangeError", /the change failed/],
     ["whole", "Unstorable", /bigint.*22003/],
-    ["long", "Unstorable", /index row.*54000/],
+    ["long", "KeyTooLong", /the row.s key has 4016 bytes/],
     ["json", "Unstorable", /column json: Expected array[^]*22023/]
   ] as const) {
     test(
