@@ -130,7 +130,11 @@ describe("events that fail one after another for the same reason", () => {
         let claims = 0
         const claimed = query("read", () => sql<Array<{ epoch: number }>>`select epoch from millrace.progress`)
         const before = (yield* claimed)[0]!.epoch
-        yield* runUntil(engine, projection, Effect.map(claimed, ([row]) => (claims = row!.epoch - before) > 3))
+        yield* runUntil(
+          engine,
+          projection,
+          Effect.map(claimed, ([row]) => (claims = row!.epoch - before) > 3)
+        )
         assert.isAbove(calls, 1)
         assert.isAtMost(calls, claims)
         isBroken = false
