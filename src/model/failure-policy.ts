@@ -1,5 +1,6 @@
 // The failure policy of a projection: what happens to an event whose handler fails.
-import type * as Schedule from "effect/Schedule"
+import * as Schedule from "effect/Schedule"
+import { checkedChoice, invalidOption } from "./options.ts"
 
 /**
  * What happens to an event whose handler fails. By default it is parked as a dead letter at once, and later events go on.
@@ -37,4 +38,22 @@ export interface FailurePolicy {
    * lookup topic are parked outside of any batch, so they are in `millrace.dead_letters` only.
    */
   readonly deadLetterTopic?: string | false
+}
+
+/** Throws `InvalidOption` or an `Error` if a projection's policy makes no sense. */
+export const assertFailurePolicy = (name: string, failure: FailurePolicy): void => {
+  checkedChoice(`projection ${name}: failure.then`, failure.then ?? "park", ["park", "skip", "stop"])
+  if (failure.order !== undefined) checkedChoice(`projection ${name}: failure.order`, failure.order, ["key"])
+  if (failure.retry !== undefined && !Schedule.isSchedule(failure.retry))
+    throw invalidOption(`projection ${name}: failure.retry`, failure.retry, "use a Schedule, as `Schedule.recurs(5)`")
+  if (failure.order !== undefined && (failure.then ?? "park") !== "park") {
+    throw new Error(`projection ${name}: \`order: "key"\` needs \`then: "park"\`; remove one of the two`)
+  }
+  const { haltAfter = 1 } = failure
+  if (!(haltAfter === Infinity || (Number.isSafeInteger(haltAfter) && haltAfter >= 1)))
+    throw invalidOption(
+      `projection ${name}: failure.haltAfter`,
+      haltAfter,
+      "it must be a whole number, at least 1, or Infinity"
+    )
 }

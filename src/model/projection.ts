@@ -1,12 +1,11 @@
 // Projections as users declare them: sources, a handler, what it writes to, and what happens to events that fail. Pure.
 import type * as Duration from "effect/Duration"
 import type * as Effect from "effect/Effect"
-import * as Schedule from "effect/Schedule"
 import { deadLetterTopics } from "./dead-letter-topic.ts"
-import type { FailurePolicy } from "./failure-policy.ts"
+import { assertFailurePolicy, type FailurePolicy } from "./failure-policy.ts"
 import { list, select, type Named, type One, type OneOrMore, type Select } from "./fields.ts"
 import type { Handler, HandlerError, Handlers, HandlerServices, Lookup, Out, Unknown, Writable } from "./handler.ts"
-import { checkedChoice, checkedCount, checkedDuration, invalidOption } from "./options.ts"
+import { checkedCount, checkedDuration } from "./options.ts"
 import { checkedName } from "./read-model.ts"
 import type { Source, Topic } from "./topic.ts"
 import { assertHandler } from "./user-code.ts"
@@ -80,19 +79,7 @@ const project = (options: {
     }
   }
   const failure = options.failure ?? {}
-  checkedChoice(`projection ${name}: failure.then`, failure.then ?? "park", ["park", "skip", "stop"])
-  if (failure.order !== undefined) checkedChoice(`projection ${name}: failure.order`, failure.order, ["key"])
-  if (failure.retry !== undefined && !Schedule.isSchedule(failure.retry))
-    throw invalidOption(`projection ${name}: failure.retry`, failure.retry, "use a Schedule, as `Schedule.recurs(5)`")
-  if (failure.order !== undefined && (failure.then ?? "park") !== "park") {
-    throw new Error(`projection ${name}: \`order: "key"\` needs \`then: "park"\`; remove one of the two`)
-  }
-  const { haltAfter = 1 } = failure
-  if (!(haltAfter === Infinity || (Number.isSafeInteger(haltAfter) && haltAfter >= 1))) {
-    throw new Error(
-      `projection ${name}: \`failure.haltAfter\` is ${haltAfter}; it must be a whole number, at least 1, or Infinity`
-    )
-  }
+  assertFailurePolicy(name, failure)
   deadLetterTopics({ name, failure, sources }) // throws if a topic's name is invalid
   return {
     name,

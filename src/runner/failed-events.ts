@@ -12,6 +12,7 @@ import { Retries, type RetryRequest } from "./retries.ts"
 import { BatchOutcomes, defaultHaltAfter, streakReason } from "./failure-streak.ts"
 import {
   Mismatch,
+  StoreError,
   Unstorable,
   type Changes,
   type Claim,
@@ -22,6 +23,10 @@ import {
 
 /** The failure policy stops the partition before the record at `position`. Earlier records of the batch may still be committed. */
 export class Stopped extends Data.TaggedError("Stopped")<{ readonly position: number; readonly reason: Mismatch }> {}
+
+/** The server lacks the time or the memory for a single event: it is tried again later, and not blamed. */
+export const busy = ({ code, reason }: Unstorable): StoreError =>
+  new StoreError({ operation: "commit an event", retryable: true, reason: `${reason} (SQLSTATE ${code})` })
 
 /** Applies a projection's failure policy to the events of one partition, a batch at a time. */
 export class FailedEvents {
@@ -123,9 +128,16 @@ export class FailedEvents {
     const { partition, projection, topic } = this.at
     return `${projection} stopped at ${topic}/${partition} position ${position}`
   }
-  /** Reduces the batch's dead letters to what any store can hold, because a commit was refused for them. */
-  reduce(reason: string): void {
-    this.deadLetters.reduce(reason)
+  /** Commits past a failed event. If the store refuses the dead letter itself, only where its record is and why it failed are kept. */
+  reducing<A, E>(commit: Effect.Effect<A, E | Unstorable>): Effect.Effect<A, E | Unstorable> {
+    return Effect.catchIf(
+      commit,
+      (error) => error instanceof Unstorable && error.mayPass !== true,
+      (error) => {
+        this.deadLetters.reduce((error as Unstorable).message)
+        return commit
+      }
+    )
   }
   private get haltAfter(): number {
     return this.policy.haltAfter ?? defaultHaltAfter

@@ -16,7 +16,7 @@ import type { Window } from "../model/window.ts"
 import { type ChainLinks, ChainPosition, unlinked } from "./chain.ts"
 import { SeenIds } from "./dedupe.ts"
 import { EventDecoder, type DecodedEvent, type OtherRecord } from "./event-decoder.ts"
-import { FailedEvents, type Stopped } from "./failed-events.ts"
+import { busy, FailedEvents, type Stopped } from "./failed-events.ts"
 import { BatchFold, neededRows, readsRows, type ReadRow, windowKey } from "./fold.ts"
 import { HandlerCaller, RunningHandler, type HandlerFailure } from "./handler-caller.ts"
 import type { LookupError, LookupTable } from "./lookup-tables.ts"
@@ -212,15 +212,9 @@ export class PartitionProcessor<E, R> {
         ...this.failed.changes()
       })
     )
-    const claim = yield* commit.pipe(
-      // the dead letter itself is refused: where its record is, and why it failed, can always be kept
-      Effect.catchTag("Unstorable", (again) => {
-        if (again.mayPass === true) return Effect.fail(again)
-        this.failed.reduce(again.message)
-        return commit
-      }),
-      Effect.catchTag("Unstorable", (again) => Effect.fail(again.mayPass === true ? busy(again) : this.mismatch(again)))
-    )
+    const claim = yield* this.failed
+      .reducing(commit)
+      .pipe(Effect.catchTag("Unstorable", (again) => Effect.fail(again.mayPass ? busy(again) : this.mismatch(again))))
     this.onCommitted(claim)
   })
   /**
@@ -460,8 +454,5 @@ export class PartitionProcessor<E, R> {
   })
 }
 
-/** The server lacks the time or the memory for a single event: it is tried again later, and not blamed. */
-const busy = ({ code, reason }: Unstorable) =>
-  new StoreError({ operation: "commit an event", retryable: true, reason: `${reason} (SQLSTATE ${code})` })
 const noRows: ReadRow = () => undefined
 const keyOf = (target: Table.Any | Window.Any) => (target.kind === "table" ? target.primaryKey : windowKey(target))

@@ -174,7 +174,7 @@ describe("events that fail one after another for the same reason", () => {
         const third = yield* memoryEngine(root, projection, [source])
         yield* third.append(
           source,
-          puts(50).map((event) => ({ ...event, v: 5 }))
+          puts(50).map((event) => Object.assign(event, { v: 5 }))
         )
         yield* third.handle
         assert.deepStrictEqual([yield* parkedCount(third.sql), (yield* halts(third.sql)).size], [4, 1])
