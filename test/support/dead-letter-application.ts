@@ -16,17 +16,24 @@ export const fails = { for: new Set(["bad"]) }
 const order = ReadModel.table("handled", { columns: { key: Schema.String, ids: Schema.String }, primaryKey: ["key"] })
 const rows = ReadModel.table("whole", { columns: { id: Schema.String, n: Schema.Int }, primaryKey: ["id"] })
 const counts = Window.global("counts", { key: { key: Schema.String }, aggregate: { events: Agg.count } })
+/** The events of each hour, which closes with the first event of the next one. */
+const hours = Window.tumbling("hours", {
+  size: "1 hour",
+  key: { key: Schema.String },
+  aggregate: { events: Agg.count }
+})
 const watched = (failure: FailurePolicy, version: number, dedupes: boolean) =>
   Projection.make({
     name: "watch",
     version,
     source: events,
     ...(dedupes && { dedupe: { within: "1 hour" } }),
-    writes: [order, rows, counts],
+    writes: [order, rows, counts, hours],
     failure,
     handle: ({ does, id, key }, out) => {
       if (fails.for.has(does)) throw new TypeError(`cannot handle ${id}`)
       out.add(counts, { key, events: 1 })
+      out.add(hours, { key, events: 1 })
       out.upsert(rows, { id, n: does === "whole" ? 2 ** 63 : 1 })
       out.modify(order, { key }, (row) => ({ key, ids: row === undefined ? id : `${row.ids} ${id}` }))
     }
