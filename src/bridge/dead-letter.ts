@@ -1,4 +1,5 @@
 // The form of a bridge's dead letter in its error topic: how a record is written as one, and how one is read. Pure.
+import { storable } from "../text/text.ts"
 import { errorHeader, nameHeader, offsetHeader, ruleHeader, streamHeader } from "./headers.ts"
 import type { BridgeRecord } from "./record.ts"
 import type { RouteContext } from "./route.ts"
@@ -17,7 +18,7 @@ export const toDeadLetter = (
   ...record,
   headers: {
     ...record.headers,
-    [errorHeader]: reason.slice(0, maxReasonLength),
+    [errorHeader]: storable(reason.slice(0, maxReasonLength).toWellFormed()),
     [ruleHeader]: rule.name,
     [nameHeader]: bridge,
     [streamHeader]: stream,

@@ -76,15 +76,16 @@ const mapTenant = ({ source, tenants = {} }: CheckedRule, tenant: string): strin
   if (source.side === "kafka") return Object.hasOwn(tenants, tenant) ? tenants[tenant]! : tenant
   return Object.entries(tenants).find(([, pulsar]) => pulsar === tenant)?.[0] ?? tenant
 }
+/** Whether it is text in UTF-8. Pulsar's clients put U+FFFD in place of what is not, in keys and properties. */
+const isText = (text: string): boolean => text.isWellFormed() && !text.includes("\ufffd")
 /** Why the target's side cannot represent the record unchanged; undefined if it can. */
 const textProblem = (rule: CheckedRule, { headers, key, value }: BridgeRecord): string | undefined => {
   const notText = (what: string) => `the record's ${what} is not text in UTF-8, and only text is mirrored`
   const cutOff = (what: string) => `the record's ${what} has a NUL character, at which Pulsar's client cuts it off`
-  if (key?.includes("\ufffd") === true) return notText("key")
-  if (value?.includes("\ufffd") === true) return notText("value")
+  if (key !== null && !isText(key)) return notText("key")
+  if (value !== null && !isText(value)) return notText("value")
   for (const [name, text] of Object.entries(headers)) {
-    if (name.includes("\ufffd") || text.includes("\ufffd"))
-      return `${notText(`header ${name}`)}; drop it in the rule's \`headers\``
+    if (!isText(name) || !isText(text)) return `${notText(`header ${name}`)}; drop it in the rule's \`headers\``
     if (rule.target.side === "pulsar" && (name.includes("\0") || text.includes("\0"))) return cutOff(`header ${name}`)
   }
   return rule.target.side === "pulsar" && key?.includes("\0") === true ? cutOff("key") : undefined

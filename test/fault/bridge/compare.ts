@@ -5,7 +5,7 @@ import { formatPosition } from "../../../src/bridge/pulsar-position.ts"
 import { type BothSides, full, messagesOf } from "../../support/bridge.ts"
 import { recordsOf } from "../../support/relay-kafka.ts"
 import { Differences } from "../harness/differences.ts"
-import { kafkaBytes, skipped } from "./load.ts"
+import { kafkaBytes, skipped, throws } from "./load.ts"
 
 /** A record as it is on either side. */
 interface Seen {
@@ -134,9 +134,13 @@ export const compare = Effect.fnUntraced(function* (
   let [mirrored, deadLetters] = [0, 0]
   const isNative = (seen: Seen) => seen.headers[originHeader] === undefined
   const isMirrored = (seen: Seen) => isNative(seen) && seen.headers[skipped] === undefined
+  const isText = (one: string) => one.isWellFormed() && !one.includes("\ufffd")
+  const texts = ({ headers, key, value }: Seen) => [key ?? "", value, ...Object.entries(headers).flat()]
+  const isOdd = (seen: Seen) => !texts(seen).every(isText) || seen.headers[throws] !== undefined
+  const hasNul = ({ headers, key }: Seen) => [key ?? "", ...Object.entries(headers).flat()].join().includes("\0")
   const directions = [
-    ["Kafka → Pulsar", kafka, pulsar, errorTopics.out, ({ value }: Seen) => value.includes("\ufffd")],
-    ["Pulsar → Kafka", pulsar, kafka, errorTopics.back, ({ value }: Seen) => value.length > kafkaBytes]
+    ["Kafka → Pulsar", kafka, pulsar, errorTopics.out, (seen: Seen) => isOdd(seen) || hasNul(seen)],
+    ["Pulsar → Kafka", pulsar, kafka, errorTopics.back, (seen: Seen) => isOdd(seen) || seen.value.length > kafkaBytes]
   ] as const
   for (const [what, source, target, dead, isRefused] of directions) {
     const originals = source.filter(isMirrored)

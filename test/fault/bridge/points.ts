@@ -1,6 +1,8 @@
 // The named points of a bridge. `out` is from Kafka to Pulsar, `in` is from Pulsar to Kafka.
 import { afterWriting, type Point, reached as call } from "../harness/points.ts"
+import type { Patch } from "../harness/patched-copy.ts"
 import { relayPoints } from "../kafka/failpoints.ts"
+import { throws } from "./load.ts"
 
 const before = (name: string, file: string, find: string, often = 3): Point => {
   const [indent = ""] = /^ */.exec(find) ?? []
@@ -18,6 +20,16 @@ const sending = "      const { duplicate, id } = await this.producer.send(messag
 const deadLetters = "    if (prepared.dead.size > 0) yield* this.writeDeadLetters(prepared.dead)\n"
 
 const transaction = new Set(["transaction begun", "records produced", "offsets sent", "transaction ended"])
+
+const wanted = '  if (!isWanted(rule, record)) return { kind: "filtered" }\n'
+/** Makes the filter of every rule throw what no error is, for the load's records that ask for it in a header. */
+export const strangeThrows: Patch = {
+  file: "src/bridge/route.ts",
+  find: wanted,
+  replace: `  if (record.headers["${throws}"] === "bare") throw Object.create(null)
+  if (record.headers["${throws}"] === "strange") throw Object.assign(new Error(), { message: { no: "text" } })
+${wanted}`
+}
 
 /** All of them, in the order in which a stream reaches them. */
 export const points: ReadonlyArray<Point> = [

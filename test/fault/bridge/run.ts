@@ -23,7 +23,7 @@ import { Hang } from "../harness/until.ts"
 import { compare } from "./compare.ts"
 import { kafkaBytes, partitions, skipped, writing } from "./load.ts"
 import type { FaultKind, Step } from "./plan.ts"
-import { points } from "./points.ts"
+import { points, strangeThrows } from "./points.ts"
 import type { Services } from "./services.ts"
 
 /** Options of a run. */
@@ -293,7 +293,7 @@ const prepare = Effect.fnUntraced(function* (
   const file = yield* rulesFile(options)
   const tree = copied
     ? yield* Effect.acquireRelease(
-        Effect.sync(() => patchedCopy([...points, ...patches])),
+        Effect.sync(() => patchedCopy([...points, strangeThrows, ...patches])),
         ({ remove }) => Effect.sync(remove)
       )
     : undefined
@@ -316,7 +316,8 @@ export const execute = Effect.fnUntraced(function* (
       run.topic,
       random,
       () => over,
-      () => run.paused
+      () => run.paused,
+      options.copied
     )
   )
   const going = Effect.gen(function* () {

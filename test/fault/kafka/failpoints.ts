@@ -1,6 +1,7 @@
 // The named points of processes that run projections, and of relays to Kafka.
 import type { Patch } from "../harness/patched-copy.ts"
 import * as Points from "../harness/points.ts"
+import { thrown } from "./load.ts"
 
 const { afterWriting, greed, reached } = Points
 
@@ -83,5 +84,15 @@ export const relayPoints: ReadonlyArray<Point> = [
   relay("position moved", "src/kafka/relay/lane.ts", moved, (call) => `    ${call}\n${moved}`)
 ]
 
+const scored = "    const score = amount * risk_weight\n"
+/** Makes the reference application's handler throw what no error is, for the load's events with these amounts. */
+const strangeThrows: Patch = {
+  file: "projections/signals.ts",
+  find: scored,
+  replace: `    if (amount === ${thrown.bare}) throw Object.create(null)
+    if (amount === ${thrown.strange}) throw Object.assign(new Error(), { message: { no: "text" } })
+${scored}`
+}
+
 /** All points, and what else a run's steps need. */
-export const points: ReadonlyArray<Patch> = [...projectorPoints, ...relayPoints, greed]
+export const points: ReadonlyArray<Patch> = [...projectorPoints, ...relayPoints, greed, strangeThrows]

@@ -1,5 +1,6 @@
 // Computes what the application must make of a log: the rules of the signals application written a second time, without any code of src/.
 import type { Printed } from "./consumer.ts"
+import { thrown } from "./load.ts"
 
 /** Partitions of every topic. */
 export const partitions = 12
@@ -66,10 +67,18 @@ export interface Partition {
   next: number
 }
 
-/** The event of a record; undefined if it cannot be processed. */
-const eventOf = (value: string | null): Raw | undefined => {
+/** Whether a text is what docs/reference/input.md accepts; the consumer prints U+FFFD in place of bytes that are not UTF-8. */
+const isText = (text: string) => !/[\0\ufffd]/.test(text)
+/** Whether the load's values, which are flat, have a name twice. */
+const hasDuplicates = (value: string, raw: object) => value.match(/"\w+":/g)!.length > Object.keys(raw).length
+
+/** The event of a record; undefined if it cannot be read. */
+const eventOf = ({ headers, key, value }: Pick<Printed, "headers" | "key" | "value">): Raw | undefined => {
   try {
     const raw = JSON.parse(value ?? "") as Raw
+    const names = [key ?? "", value ?? "", raw.entity_id, headers["tenant"] ?? "", headers["event_id"] ?? ""]
+    if (!names.every(isText) || hasDuplicates(value ?? "", raw)) return undefined
+    if (!/^[1-9]\d*$/.test(headers["schema_version"] ?? "1")) return undefined
     const texts = [raw.event_id, raw.entity_id, raw.type, raw.tenant].every((text) => typeof text === "string")
     const numbers = Number.isFinite(raw.amount) && Number.isSafeInteger(raw.occurred_at)
     return texts && numbers && types.has(raw.type) && raw.occurred_at <= Date.now() + maxAhead ? raw : undefined
@@ -103,18 +112,18 @@ export class Fold {
   }
 
   /** Takes a record of `events.raw.v1`. */
-  event = ({ headers, offset, partition: number, value }: Printed): void => {
+  event = ({ headers, key, offset, partition: number, value }: Printed): void => {
     const partition = this.partitions[number]!
     partition.next = offset + 1
-    const event = eventOf(value)
+    const event = eventOf({ headers, key, value })
     if (event === undefined) {
       partition.dead.add(offset)
       return
     }
     const { occurred_at: at } = event
     partition.streamTime = Math.max(partition.streamTime, at)
-    // a text that PostgreSQL cannot store
-    if (event.entity_id.includes("\u0000")) {
+    // the handler throws
+    if (event.amount === thrown.bare || event.amount === thrown.strange) {
       partition.dead.add(offset)
       return
     }

@@ -9,8 +9,8 @@ export interface Load {
 }
 /** A record of the input. Its key decides on the partition. */
 export interface Made {
-  readonly key: string
-  readonly value: string | null
+  readonly key: string | Buffer
+  readonly value: string | Buffer | null
   readonly headers: Readonly<Record<string, string>>
 }
 
@@ -34,7 +34,10 @@ const random = (seed: number, i: number, of: number): number => {
 const zipf = (u: number, n: number) => Math.min(n - 1, Math.floor(Math.exp(u * Math.log(n + 1))) - 1)
 
 /** The lookup records: one for each entity except one in fifty. */
-export const features = ({ entities, seed }: Load): ReadonlyArray<Made> =>
+export const features = ({
+  entities,
+  seed
+}: Load): ReadonlyArray<Made & { readonly key: string; readonly value: string }> =>
   Array.from({ length: entities }, (_, entity) => entity)
     .filter((entity) => random(seed, entity, 10) >= 0.02)
     .map((entity) => {
@@ -84,6 +87,15 @@ const made = (load: Load, i: number, raw: Raw): Made => {
   return { key: raw.entity_id, value: JSON.stringify(raw), headers }
 }
 
+/** Amounts for which the patched handler throws: an object without a prototype, and an error whose message is an object. */
+export const thrown = { bare: -13, strange: -14 } as const
+/** The text as UTF-8 with a byte that is none. */
+const broken = (text: string) => {
+  const bytes = Buffer.from(text)
+  bytes[bytes.indexOf("tenant") + 10] = 0xff
+  return bytes
+}
+
 /** Records that cannot be processed, one of each sort in turn. */
 const poison = (load: Load, i: number): Made => {
   const raw = { ...rawOf(load, i), event_id: `poison-${load.seed}-${i}` }
@@ -92,12 +104,19 @@ const poison = (load: Load, i: number): Made => {
     () => made(load, i, { ...raw, amount: "much" as unknown as number }),
     () => made(load, i, { ...raw, occurred_at: Date.UTC(2100, 0) }),
     () => ({ key: raw.entity_id, value: null, headers: {} }),
-    // PostgreSQL's text has no NUL: the batch is refused, halved, and the one event parked
-    () => made(load, i, { ...raw, entity_id: "e-\u0000" })
+    () => made(load, i, { ...raw, entity_id: "e-\u0000" }),
+    () => ({ ...made(load, i, raw), value: broken(JSON.stringify(raw)) }),
+    () => ({ ...made(load, i, raw), key: Buffer.of(0x65, 0x2d, 0xff) }),
+    () => ({ ...made(load, i, raw), value: JSON.stringify(raw).replace("{", '{"amount":1,') }),
+    () => ({ ...made(load, i, raw), headers: { tenant: "ac\u0000me" } }),
+    () => ({ ...made(load, i, raw), headers: { event_id: `poison\u0000${i}` } }),
+    () => ({ ...made(load, i, raw), headers: { schema_version: "abc" } }),
+    () => made(load, i, { ...raw, amount: thrown.bare }),
+    () => made(load, i, { ...raw, amount: thrown.strange })
   ]
   return sorts[Math.floor(i / poisonEvery) % sorts.length]!()
 }
-const poisonEvery = 1_500
+const poisonEvery = 400
 
 /**
  * Events around the end of a minute: for each of many entities one at exactly that moment, then one of a window whose grace ends with it. The

@@ -14,6 +14,8 @@ export interface Fed {
   readonly tenant: Tenant
   readonly topic: TopicName
   readonly poison: boolean
+  /** What Pulsar cannot take: then the message must be parked, too. */
+  readonly odd?: Partial<NewRecord> | undefined
 }
 
 export const projection = "fanned"
@@ -67,7 +69,16 @@ export class Feeder {
     const all = Array.from({ length: count }, (_, i): Fed => {
       const tenant = random.pick(tenants)
       const key = `${partition}-${random.int(1, keys)}`
-      return { stream, seq: firstSeq + i, key, tenant, topic, poison: i === bad }
+      const odd = random.chance(1 / 150) ? random.pick(oddities) : undefined
+      return {
+        stream,
+        seq: firstSeq + i,
+        key: odd?.key == null ? key : JSON.stringify(odd.key),
+        tenant,
+        topic,
+        poison: i === bad || odd !== undefined,
+        odd
+      }
     })
     const { meta, vals } = pack(all.map(recordOf))
     await patiently(
@@ -83,16 +94,28 @@ export class Feeder {
   }
 }
 
-const recordOf = ({ key, poison, seq, stream, tenant }: Fed): NewRecord => ({
+/** What Pulsar or its clients cannot take as it is: NUL, half of a pair, names that no tenant can have, and a time that is no date. */
+const oddities: ReadonlyArray<Partial<NewRecord>> = [
+  { tenant: "no\0rth" },
+  { tenant: "\ud800" },
+  { tenant: "x".repeat(10_000) },
+  { key: "nul \0" },
+  { eventId: "e\0" },
+  { headers: { "he\0ader": "x" } },
+  { headers: { header: "\udcff" } }
+]
+
+const recordOf = ({ key, odd, poison, seq, stream, tenant }: Fed): NewRecord => ({
   partition: 0,
   key,
-  value: JSON.stringify({ key, seq, ...(poison && { text: poisonText }) }),
+  value: JSON.stringify({ key, seq, ...(poison && odd === undefined && { text: poisonText }) }),
   eventTime: 1_000 + seq,
   eventId: `${stream}-${seq}`,
   tenant,
   traceparent: `00-0af7651916cd43dd8448eb211c80319c-${String(seq).padStart(16, "0")}-01`,
   schemaVersion: 1,
-  headers: {}
+  headers: {},
+  ...odd
 })
 
 /** Repeats a statement for about ten seconds if the server is down. */

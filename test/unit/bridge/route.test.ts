@@ -109,6 +109,9 @@ describe("what becomes of a record under a rule", () => {
   it("records that are not text, or that Pulsar's client would cut off, become dead letters with the reason", () => {
     for (const given of [
       { value: "\ufffd" },
+      { value: '"\udcff"' },
+      { key: "k\udcff" },
+      { headers: { a: "\ud800" } },
       { key: "\ufffd" },
       { headers: { a: "\ufffd" } },
       { key: "a\0b" },
