@@ -11,7 +11,8 @@ import type { BridgeContext } from "../bridge/context.ts"
 import * as Http from "../server/server.ts"
 import { loadRules } from "../system/bridge-rules.ts"
 import { print } from "./print.ts"
-import { openBridge, openBridgeWhenReachable, prepareBridge } from "../system/open-bridge.ts"
+import { openBridge, prepareBridge } from "../system/open-bridge.ts"
+import { whenReachable } from "../system/when-reachable.ts"
 
 /** The command's flags. */
 export interface BridgeFlags {
@@ -103,7 +104,7 @@ const mirror = Effect.fnUntraced(function* (
   const server = port === undefined ? undefined : yield* Http.serveHealth({ port, ready })
   yield* printStarted(rules, json, server?.url)
   const since = Date.now()
-  state.context = yield* openBridgeWhenReachable(rules, prepared, (reason) => {
+  state.context = yield* whenReachable(openBridge(rules, prepared), (reason) => {
     state.away = [{ side: "kafka", reason, since }]
     return Effect.logWarning(`bridge: Kafka is unavailable: ${reason}; waiting until it answers`)
   })

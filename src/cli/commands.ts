@@ -7,14 +7,14 @@ import { loadApplication } from "./config.ts"
 import { drained } from "./shutdown.ts"
 import { asUnprepared, CommandFailed, exitCodes, usageError } from "./command-failure.ts"
 import { feed } from "./feed.ts"
-import { print } from "./print.ts"
+import { print, warn } from "./print.ts"
 import { assertDatabaseExists, openDatabase } from "../system/database.ts"
 import { healthMaxAgeMs, parseMaxAge } from "../system/environment.ts"
 import { assertOwn, assertRegistered } from "../system/identity.ts"
 import { openLog } from "../system/open-log.ts"
 import { openObserved, readStatus } from "../system/observed.ts"
 import { openSystem } from "../system/system.ts"
-import { defaultPort, parseRoles, runLoops, serveHttp } from "./serve.ts"
+import { defaultPort, openWaiting, parseRoles, runLoops, serveHttp, servicesText } from "./serve.ts"
 
 /** Runs some or all roles of a system until stopped. */
 export const start = Effect.fnUntraced(function* (options: {
@@ -27,12 +27,17 @@ export const start = Effect.fnUntraced(function* (options: {
 }) {
   const roles = yield* parseRoles(options.roles)
   const application = yield* loadApplication(options.config)
+  const port = options.port ?? defaultPort(roles)
+  const line = `${application.name} runs against ${yield* servicesText(options.data)}`
+  // standard output is for JSON
+  yield* options.json ? warn(line) : print(`millrace ${line}`)
   // outside of `drained`: an embedded server gets as much time to stop as it needs
-  const database = yield* openDatabase(options.data, "own")
+  const database = yield* openWaiting(openDatabase(options.data, "own"), port)
   return yield* drained(
     Effect.gen(function* () {
-      const system = yield* openSystem(application, database, { relaysHere: roles.includes("relay") })
-      const server = yield* serveHttp(system, roles, options.port ?? defaultPort(roles))
+      const opening = openSystem(application, database, { relaysHere: roles.includes("relay") })
+      const system = yield* openWaiting(opening, port)
+      const server = yield* serveHttp(system, roles, port)
       const started = { roles, url: server.url, database_url: database.url }
       yield* print(
         options.json ? JSON.stringify(started) : `millrace ${application.name}: ${roles.join(", ")} at ${server.url}`

@@ -10,7 +10,7 @@ import { openDatabase, type Database } from "../system/database.ts"
 import { openSystem, type System } from "../system/system.ts"
 import { untilProcessed } from "../system/until-processed.ts"
 import { print } from "./print.ts"
-import { roles, runLoops, serveHttp } from "./serve.ts"
+import { openWaiting, roles, runLoops, serveHttp, servicesText } from "./serve.ts"
 import { terminalText } from "./terminal-text.ts"
 
 /** The flags of the command. */
@@ -32,12 +32,13 @@ const printLine = (options: DevFlags, line: string) =>
 /** Runs until stopped; with `once`, until everything that was sent is processed by the projections and published by the relays. */
 export const dev = Effect.fnUntraced(function* (options: DevFlags) {
   const application = yield* loadApplication(options.config)
-  const database = yield* openDatabase(options.data, "own")
+  yield* printLine(options, `millrace ${application.name} runs against ${yield* servicesText(options.data)}`)
+  const database = yield* openWaiting(openDatabase(options.data, "own"), options.port)
   return yield* drained(runSystem(application, database, options))
 })
 
 const runSystem = Effect.fnUntraced(function* (application: AnyApplication, database: Database, options: DevFlags) {
-  const system = yield* openSystem(application, database, { makesTopics: true })
+  const system = yield* openWaiting(openSystem(application, database, { makesTopics: true }), options.port)
   const server = yield* serveHttp(system, roles, options.port)
   yield* printLine(options, banner(options, database, server.url))
   if (!options.json && !options.once) yield* Effect.forkScoped(watchAlerts(system, (line) => printLine(options, line)))

@@ -5,6 +5,7 @@ import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import { exitCodeOf, explain } from "./command-failure.ts"
 import { terminalText } from "./terminal-text.ts"
+import { misspelledVariable } from "./variables.ts"
 
 /** A flag with a text that may be left out. */
 export const optionalText = (name: string, description: string) =>
@@ -24,9 +25,14 @@ export const port = Flag.Int("port").pipe(
   Flag.withDefault(7070)
 )
 
+const checkVariables = Effect.suspend(() => {
+  const misspelled = misspelledVariable(process.env)
+  return misspelled === undefined ? Effect.void : Effect.fail(misspelled)
+})
+
 /** Runs a command and sets the exit code of the process. Errors of all commands are printed here, in one form. */
 export const runToExitCode = (run: Effect.Effect<number, unknown, Scope.Scope>) =>
-  Effect.scoped(run).pipe(
+  Effect.scoped(Effect.andThen(checkVariables, run)).pipe(
     Effect.matchCause({
       onSuccess: (code) => code,
       onFailure: (cause) => {

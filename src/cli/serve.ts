@@ -1,14 +1,17 @@
 // What `millrace dev` and `millrace start` share: the roles of a system, its HTTP server, and its loops.
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Scope from "effect/Scope"
 import * as Http from "../server/server.ts"
 import { Log } from "../log/log.ts"
 import { CommandFailed, exitCodes } from "./command-failure.ts"
-import { healthMaxAgeMs } from "../system/environment.ts"
+import { healthMaxAgeMs, kafkaOptions, pulsarOptions } from "../system/environment.ts"
 import { systemMetricsText, withCounts } from "../system/metrics.ts"
 import { readStatus } from "../system/observed.ts"
 import { makeReadiness } from "../system/readiness.ts"
 import { makeSharedReading } from "../system/shared-reading.ts"
 import { runProjections, runRelay, type System } from "../system/system.ts"
+import { whenReachable } from "../system/when-reachable.ts"
 
 /** The roles that a process can have in a system. */
 export const roles = ["gateway", "projections", "relay", "api"] as const
@@ -42,6 +45,44 @@ const httpHosts = ({ MILLRACE_HTTP_HOSTS: names = "" }: NodeJS.ProcessEnv): Read
 /** The port that is used if none is given: the known one for requests, and a free one for monitoring alone, since processes share machines. */
 export const defaultPort = (held: ReadonlyArray<Role>): number =>
   held.includes("gateway") || held.includes("api") ? 7070 : 0
+
+/** One line that says against which services the process runs, without passwords. */
+export const servicesText = Effect.fnUntraced(function* (dataDir: string) {
+  const [kafka, pulsar, url] = [yield* kafkaOptions, yield* pulsarOptions, process.env["MILLRACE_DATABASE_URL"] ?? ""]
+  const address = URL.parse(url)
+  const database =
+    url === ""
+      ? `embedded PostgreSQL in ${dataDir}, because MILLRACE_DATABASE_URL is not set`
+      : `PostgreSQL at ${address?.host}${address?.pathname}`
+  const log = kafka === undefined ? "the log in the same database" : `the log on Kafka at ${kafka.brokers.join(", ")}`
+  const toPulsar = pulsar === undefined ? "no Pulsar" : `Pulsar at ${URL.parse(pulsar.url)?.host}`
+  return `${database}; ${log}; ${toPulsar}`
+})
+
+/**
+ * Opens something of the system, and waits while a service that it needs is away. Meanwhile the log says so, and `/readyz` at the port of the
+ * process has the reason.
+ */
+export const openWaiting = Effect.fnUntraced(function* <A, E, R>(open: Effect.Effect<A, E, R>, port: number) {
+  const monitoring = yield* Scope.fork(yield* Effect.scope)
+  let waitingFor: string | undefined
+  const ready = Effect.sync(() => ({ ready: false, waiting_for: waitingFor }))
+  const opened = yield* whenReachable(
+    open,
+    Effect.fnUntraced(function* (reason: string) {
+      const isFirst = waitingFor === undefined
+      waitingFor = reason
+      yield* Effect.logWarning(`waiting for a service that is away: ${reason}`)
+      if (!isFirst || port === 0) return
+      yield* Scope.provide(Http.serveHealth({ port, hosts: httpHosts(process.env), ready }), monitoring).pipe(
+        Effect.catch(({ message }) => Effect.logWarning(message))
+      )
+    })
+  )
+  if (waitingFor !== undefined) yield* Effect.logInfo("the service answers; starting")
+  yield* Scope.close(monitoring, Exit.void)
+  return opened
+})
 
 /** How often the status of the system is read for `/metrics` and `/status`, and how long they wait for it, in milliseconds. */
 const statusReading = { freshMs: 2_000, patienceMs: 3_000 }

@@ -18,6 +18,10 @@ const distance = (a: string, b: string): number => {
   return last[b.length]!
 }
 
+/** Whether a name is almost another one: at most two characters differ, or upper and lower case. */
+export const isSimilar = (name: string, other: string): boolean =>
+  distance(name.toLowerCase(), other.toLowerCase()) <= 2
+
 const maxListed = 10
 /** Advice for a name that is not known: the similar one, else the names that there are. Undefined if there are none. */
 export const adviceFor = (name: string, known: ReadonlyArray<string>): string | undefined => {

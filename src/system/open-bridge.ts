@@ -1,9 +1,5 @@
 // Opens a bridge between the Kafka and the Pulsar that the environment names.
-import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
-import * as Exit from "effect/Exit"
-import * as Option from "effect/Option"
-import * as Scope from "effect/Scope"
 import { makeContext } from "../bridge/context.ts"
 import type { DeadLetterSources } from "../bridge/dead-letter-reader.ts"
 import type { PulsarSide } from "../bridge/pulsar-side.ts"
@@ -54,27 +50,4 @@ export const openBridge = Effect.fnUntraced(function* (rules: Bridge, { kafka, p
   // joining is tried for ever: if the process gave up and joined again, the group would also wait for its former member
   const log = yield* KafkaLog.make({ ...kafka, joinMs: Infinity })
   return yield* makeContext(rules, { log, kafka: KafkaBridge.make(kafka), pulsar })
-})
-
-/** How often Kafka is tried while it cannot be reached, in milliseconds. */
-const retryMs = 1_000
-/** The same, but waits until Kafka can be reached. `onWaiting` is run with the reason, once for each reason that follows another one. */
-export const openBridgeWhenReachable = Effect.fnUntraced(function* (
-  rules: Bridge,
-  prepared: PreparedBridge,
-  onWaiting: (reason: string) => Effect.Effect<void>
-) {
-  const outer = yield* Effect.scope
-  let reported = ""
-  while (true) {
-    // a scope of its own, so that a failed try leaves no connection open
-    const scope = yield* Scope.fork(outer)
-    const exit = yield* Effect.exit(Scope.provide(openBridge(rules, prepared), scope))
-    if (Exit.isSuccess(exit)) return exit.value
-    yield* Scope.close(scope, exit)
-    const error = Cause.findErrorOption(exit.cause)
-    if (Option.isNone(error) || !error.value.retryable) return yield* exit
-    if (error.value.reason !== reported) yield* onWaiting((reported = error.value.reason))
-    yield* Effect.sleep(retryMs)
-  }
 })

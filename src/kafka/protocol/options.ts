@@ -55,21 +55,43 @@ const refuse = (text: string): never => {
 }
 const mechanisms = ["plain", "scram-sha-256", "scram-sha-512"] as const
 
-const tlsFrom = (env: Readonly<Record<string, string | undefined>>): boolean | ConnectionOptions | undefined => {
-  const file = (name: string) => {
-    const path = env[name]
-    return path === undefined || path === "" ? undefined : readFileSync(path, "utf8")
+/** The text of a PEM file; undefined if the variable is not set. */
+const pemFrom = (env: Readonly<Record<string, string | undefined>>, name: string): string | undefined => {
+  const path = env[name]
+  if (path === undefined || path === "") return undefined
+  const read = () => {
+    try {
+      return readFileSync(path, "utf8")
+    } catch {
+      return refuse(`${name} is '${path}', which cannot be read`)
+    }
   }
-  const ca = file("MILLRACE_KAFKA_TLS_CA")
-  const cert = file("MILLRACE_KAFKA_TLS_CERT")
-  const key = file("MILLRACE_KAFKA_TLS_KEY")
-  if (ca === undefined && cert === undefined && key === undefined)
-    return env["MILLRACE_KAFKA_TLS"] === "true" || undefined
-  return { ...(ca !== undefined && { ca }), ...(cert !== undefined && { cert }), ...(key !== undefined && { key }) }
+  const pem = read()
+  return pem.includes("-----BEGIN ") ? pem : refuse(`${name} is '${path}', which is no PEM file`)
+}
+const tlsFrom = (env: Readonly<Record<string, string | undefined>>): boolean | ConnectionOptions | undefined => {
+  const [ca, cert, key] = ["CA", "CERT", "KEY"].map((name) => pemFrom(env, `MILLRACE_KAFKA_TLS_${name}`))
+  if ((cert === undefined) !== (key === undefined))
+    refuse("MILLRACE_KAFKA_TLS_CERT and MILLRACE_KAFKA_TLS_KEY belong together: set both, or none")
+  const asked = (env["MILLRACE_KAFKA_TLS"] ?? "").toLowerCase()
+  // anything else would go on without TLS, and send the password in plain text
+  if (asked !== "" && asked !== "true" && asked !== "false")
+    refuse(`MILLRACE_KAFKA_TLS is '${env["MILLRACE_KAFKA_TLS"]}'; it must be true or false`)
+  const files = {
+    ...(ca !== undefined && { ca }),
+    ...(cert !== undefined && { cert }),
+    ...(key !== undefined && { key })
+  }
+  const hasFiles = Object.keys(files).length > 0
+  if (asked === "false" && hasFiles)
+    refuse(
+      "MILLRACE_KAFKA_TLS is false, but certificates are given: unset it, or MILLRACE_KAFKA_TLS_CA, _CERT and _KEY"
+    )
+  return hasFiles ? files : asked === "true" || undefined
 }
 
 /**
- * Options from `MILLRACE_KAFKA_BROKERS` (comma-separated), `_USERNAME`, `_PASSWORD`, `_MECHANISM` (default `scram-sha-512`), `_TLS` (`true`),
+ * Options from `MILLRACE_KAFKA_BROKERS` (comma-separated), `_USERNAME`, `_PASSWORD`, `_MECHANISM` (default `scram-sha-512`), `_TLS` (`true` or `false`),
  * `_TLS_CA`, `_TLS_CERT`, `_TLS_KEY` (PEM files), `_COMPRESSION`, `_REPLICATION`, `_MIN_ISR`, `_SESSION_MS`, `_REQUEST_MS` and `_FETCH_BYTES`.
  * Undefined without brokers. Throws an Error that names the variable if a value is not valid.
  */
@@ -91,6 +113,9 @@ export const optionsFrom = (env: Readonly<Record<string, string | undefined>>): 
     return value === undefined ? undefined : Number(value)
   }
   const username = of("USERNAME")
+  const password = of("PASSWORD")
+  if ((username === undefined) !== (password === undefined))
+    refuse("MILLRACE_KAFKA_USERNAME and MILLRACE_KAFKA_PASSWORD belong together: set both, or none")
   const mechanism = one("MECHANISM", mechanisms) ?? "scram-sha-512"
   const compression = one("COMPRESSION", ["none", "gzip", "snappy", "lz4", "zstd"] as const)
   const replicationFactor = whole("REPLICATION")
@@ -101,7 +126,7 @@ export const optionsFrom = (env: Readonly<Record<string, string | undefined>>): 
   const tls = tlsFrom(env)
   return {
     brokers: brokers.filter((broker) => broker !== ""),
-    ...(username !== undefined && { sasl: { mechanism, username, password: of("PASSWORD") ?? "" } }),
+    ...(username !== undefined && { sasl: { mechanism, username, password: password! } }),
     ...(tls !== undefined && { tls }),
     ...(compression !== undefined && { compression }),
     ...(replicationFactor !== undefined && { replicationFactor }),

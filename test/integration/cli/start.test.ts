@@ -1,0 +1,128 @@
+// `millrace start` while its database is away: what its first line says, that it waits, and what makes it end.
+import { createServer, connect as connectTo, type AddressInfo } from "node:net"
+import { assert, it } from "@effect/vitest"
+import { Effect, Exit, Scope } from "effect"
+import { afterAll, beforeAll } from "vitest"
+import * as Cli from "../../support/cli.ts"
+import { databaseOn, server } from "../../support/postgres.ts"
+
+const scope = Scope.makeUnsafe()
+let root = ""
+beforeAll(async () => {
+  root = await Effect.runPromise(Scope.provide(server, scope))
+}, 120_000)
+afterAll(() => Effect.runPromise(Scope.close(scope, Exit.void)))
+
+const config = ["--config", "test/support/counting.config.ts"]
+const withPort = (url: string, port: number) => {
+  const moved = new URL(url)
+  moved.port = String(port)
+  return moved.href
+}
+/** A port on which nothing listens. */
+const freePort = Effect.promise(async () => {
+  const probe = createServer()
+  await new Promise<void>((done) => probe.listen(0, "127.0.0.1", done))
+  const { port } = probe.address() as AddressInfo
+  await new Promise((done) => probe.close(done))
+  return port
+})
+/** Forwards a port to the database from now on. */
+const forward = (port: number, url: string) =>
+  Effect.acquireRelease(
+    Effect.promise(async () => {
+      const proxy = createServer((client) => {
+        const backend = connectTo(Number(new URL(url).port), "127.0.0.1")
+        for (const socket of [client, backend]) socket.on("error", () => socket.destroy())
+        client.pipe(backend).pipe(client)
+      })
+      await new Promise<void>((done) => proxy.listen(port, "127.0.0.1", done))
+      return proxy
+    }),
+    (proxy) => Effect.sync(() => proxy.close())
+  )
+const readiness = (port: number) =>
+  Effect.promise(async () => {
+    // the line in the log may come just before the server
+    for (
+      let i = 0;
+      i < 100 &&
+      !(await fetch(`http://127.0.0.1:${port}/healthz`).then(
+        () => true,
+        () => false
+      ));
+      i++
+    )
+      await new Promise((done) => setTimeout(done, 20))
+    const response = await fetch(`http://127.0.0.1:${port}/readyz`)
+    return { status: response.status, body: (await response.json()) as { readonly waiting_for?: string } }
+  })
+
+it.live(
+  "start waits for a database that is away, says so in the log and at /readyz, and runs when it answers",
+  () =>
+    Effect.scoped(
+      Effect.gen(function* () {
+        const { url } = yield* databaseOn(root)
+        const [away, port] = [yield* freePort, yield* freePort]
+        const environment = { MILLRACE_DATABASE_URL: withPort(url, away) }
+        const { errors, said } = yield* Cli.start(environment, "start", ...config, "--port", String(port), "--json")
+        yield* said(/waiting for a service that is away: .*ECONNREFUSED/)
+        const path = new URL(url).pathname
+        assert.isTrue(
+          errors().startsWith(
+            `millrace: counting runs against PostgreSQL at 127.0.0.1:${away}${path}; the log in the same database; no Pulsar\n`
+          ),
+          errors()
+        )
+        assert.notInclude(errors(), new URL(url).password)
+        const waiting = yield* readiness(port)
+        assert.deepEqual([waiting.status, waiting.body.waiting_for?.includes("ECONNREFUSED")], [503, true])
+        yield* forward(away, url)
+        yield* said(/^\{"roles".*\}$/m)
+        assert.strictEqual((yield* readiness(port)).status, 200)
+      })
+    ),
+  60_000
+)
+
+it.live(
+  "start does not wait for what needs a person: a wrong password, a database that does not exist",
+  () =>
+    Effect.scoped(
+      Effect.gen(function* () {
+        const { url } = yield* databaseOn(root)
+        for (const [change, expected] of [
+          [(wrong: URL) => (wrong.password = "wrong"), "check the user and the password"],
+          [(wrong: URL) => (wrong.pathname = "/nothing"), "create the database (createdb)"]
+        ] as const) {
+          const wrong = new URL(url)
+          change(wrong)
+          const { code, errors } = yield* Cli.run(
+            { MILLRACE_DATABASE_URL: wrong.href },
+            "start",
+            ...config,
+            "--port",
+            "0"
+          )
+          assert.strictEqual(code, 1)
+          assert.include(errors, expected)
+        }
+      })
+    ),
+  60_000
+)
+
+it.live("a misspelled variable ends every command before it opens anything", () =>
+  Effect.gen(function* () {
+    for (const args of [["status"], ["start", ...config], ["sql", "select 1"]]) {
+      const { code, errors } = yield* Cli.run({ MILLRACE_DATABSE_URL: "postgres://a@127.0.0.1:1/b" }, ...args)
+      assert.strictEqual(code, 2)
+      assert.strictEqual(
+        errors,
+        "millrace: the environment variable MILLRACE_DATABSE_URL is not one of Millrace's\n" +
+          "try: did you mean MILLRACE_DATABASE_URL? If not, unset MILLRACE_DATABSE_URL\n"
+      )
+    }
+  })
+)
