@@ -121,7 +121,7 @@ export const status = Effect.fnUntraced(function* (options: {
   const database = yield* openDatabase(options.data, "join", { max: 2 })
   const found = yield* Effect.flatMap(openObserved(database), (observed) => readStatus(observed, { maxAgeMs })).pipe(
     Effect.mapError((error) =>
-      /millrace\.process" does not exist|claimed_by does not exist/.test(error.message)
+      /millrace\.process" does not exist|claimed_by does not exist|p\.\w+_at does not exist/.test(error.message)
         ? new CommandFailed({
             message: "the tables of Millrace in this database are missing, or those of an earlier release",
             try: "millrace migrate, or millrace dev"

@@ -12,6 +12,7 @@ import { type CommandFailed, exitCodes, isBrokenPipe, usageError } from "./comma
 import { dlq } from "./dlq.ts"
 import { config, data, json, optionalText, port, runToExitCode, toggle } from "./flags.ts"
 import { pulsar } from "./pulsar.ts"
+import { retire } from "./retire.ts"
 import { subscribe } from "./subscribe.ts"
 import { terminalText } from "./terminal-text.ts"
 
@@ -208,7 +209,7 @@ const topicsOf = (action: "plan" | "apply" | "check", description: string) =>
       config,
       allowRepartition: toggle(
         "allow-repartition",
-        "Allow partitions to be added on Kafka. Keys then lose their order, and projections over the topic must be rebuilt"
+        "Allow partitions to be added on Kafka. Keys then lose their order, and projections over the topic must start over, under their next versions or new names"
       ),
       json
     },
@@ -279,7 +280,7 @@ process.stdout.on("error", (error) => {
 
 Command.make("millrace").pipe(
   Command.withDescription("Event sourcing with projections: one log, one atomic commit, exactly-once publishing"),
-  Command.withSubcommands([bridge, dev, start, topics, migrate, ingest, status, subscribe, dlq, pulsar, sql]),
+  Command.withSubcommands([bridge, dev, start, topics, migrate, ingest, status, retire, subscribe, dlq, pulsar, sql]),
   Command.run({ version }),
   // logs go to standard error: standard output is for results
   Effect.provide(Logger.layer([Logger.withConsoleError(Logger.map(Logger.formatLogFmt, terminalText))])),

@@ -32,10 +32,34 @@ export const statusTable = (status: Status): string => {
   const { dead_letters, healthy, notices, parked_messages, problems, processes, projections, relays } = status
   const table = makeTable(["projection", "topic", "position", "end", "lag", "oldest", "epoch", "stream time", "state"])
   for (const one of projections) {
-    const { end, epoch, halted, lag, mode, name, oldest_ms, partition, position, stream_time, topic, version } = one
+    const {
+      end,
+      epoch,
+      halted,
+      lag,
+      mode,
+      name,
+      oldest_ms,
+      partition,
+      position,
+      removed,
+      stream_time,
+      topic,
+      version
+    } = one
     const time = stream_time === null ? "" : new Date(stream_time).toISOString()
     const where = `${topic}/${partition}`
-    table.push([`${name} v${version}`, where, position, end, lag, ageText(oldest_ms), epoch, time, halted ?? mode])
+    table.push([
+      `${name} v${version}`,
+      where,
+      position,
+      end,
+      lag,
+      ageText(oldest_ms),
+      epoch,
+      time,
+      removed ? "removed" : (halted ?? mode)
+    ])
   }
   return [
     table.toString(),

@@ -24,7 +24,9 @@ const refusalOf = (plans: ReadonlyArray<TopicPlan>, on: string) => {
   return new CommandFailed({
     message: `${refused.map(({ topic }) => topic).join(", ")}: refused, so no topic was changed: ${first.notes.join("; ")}`,
     ...(grows && on === "Kafka"
-      ? { try: "--allow-repartition, if keys may lose their order and you rebuild every projection over the topic" }
+      ? {
+          try: "--allow-repartition, if keys may lose their order and every projection over the topic starts over, under its next version or a new name"
+        }
       : {})
   })
 }

@@ -83,6 +83,9 @@ export class UnknownTopic extends Schema.TaggedError<UnknownTopic>()("UnknownTop
     return `log: ${topic}: ${reason}; ${advice}`
   }
 }
+/** What a person can do about a position that has lost its meaning. */
+export const startOver =
+  "Process the topic from its start under the projection's next version, or under a new name if the projection publishes, and retire this one (millrace retire)"
 /** The position does not exist any more (retention deleted it) or not yet (the topic was truncated or recreated). */
 export class OutOfRange extends Schema.TaggedError<OutOfRange>()("OutOfRange", {
   topic: Schema.String,
@@ -95,7 +98,7 @@ export class OutOfRange extends Schema.TaggedError<OutOfRange>()("OutOfRange", {
     return (
       `log: ${this.topic}/${this.partition} has positions ${this.start} to ${this.end}, but position ${this.position} was requested: ` +
       (this.position < this.start
-        ? "retention deleted records before they were processed; restore them, or rebuild the projection"
+        ? `retention deleted records before they were processed; restore them, or start over with those that are left. ${startOver}`
         : "the partition is shorter than what was already processed of it; it was recreated, or restored to an older state")
     )
   }

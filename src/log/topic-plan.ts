@@ -62,7 +62,7 @@ export const planCreation = (
 
 const repartitioned = (from: number, to: number) =>
   `partitions ${from} to ${to - 1} are new, and most keys move to another partition: a key's later records are no longer in one order with ` +
-  "its earlier ones, and the new partition does not see the rows, windows and seen ids of the old one. Rebuild every projection over the topic"
+  "its earlier ones, and the new partition does not see the rows, windows and seen ids of the old one. Every projection over the topic must start over: under its next version, or under a new name if it publishes"
 
 /** The plan for a topic that exists. */
 export const planChange = (

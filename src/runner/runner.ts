@@ -7,7 +7,7 @@ import * as Effect from "effect/Effect"
 import * as Metric from "effect/Metric"
 import * as Schedule from "effect/Schedule"
 import { describeError } from "../dead-letter/event-failure.ts"
-import { fingerprintOf, Log, type Assignment, type Batch, type LogRecord } from "../log/log.ts"
+import { fingerprintOf, Log, type Assignment, type Batch, type LogRecord, startOver } from "../log/log.ts"
 import type { Projection } from "../model/projection.ts"
 import { type Chains, noChains } from "../model/chains.ts"
 import type { Topic } from "../model/topic.ts"
@@ -270,8 +270,7 @@ const assertSameTopic = Effect.fnUntraced(function* ({ identity, partition, topi
   const log = yield* Log
   const now = yield* log.identity(topic)
   if (identity === undefined || now === undefined || identity === now) return
-  const reason =
-    "the topic was recreated: the events that were processed are of the deleted one. Rebuild the projection"
+  const reason = `the topic was recreated: the events that were processed are of the deleted one. ${startOver}`
   return yield* new Mismatch({ what: `${topic}/${partition}`, reason, retry: "proven" })
 })
 
@@ -298,7 +297,7 @@ const assertSameLog = Effect.fnUntraced(function* (claim: Claim, unless: string 
   const { records } = isKept ? yield* log.read(topic, partition, position - 1, { maxBytes: 1 }) : { records: [] }
   const last: LogRecord | undefined = records[0]?.position === position - 1 ? records[0] : undefined
   if (last !== undefined && fingerprintOf(last) !== fingerprint) {
-    const reason = `the record at ${position - 1} is not the one that was processed: the topic was recreated. Rebuild the projection`
+    const reason = `the record at ${position - 1} is not the one that was processed: the topic was recreated. ${startOver}`
     return yield* new Mismatch({ what, reason, retry })
   }
   if (last === undefined && unless !== undefined) {

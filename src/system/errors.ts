@@ -33,3 +33,9 @@ export class NoDatabase extends Data.TaggedError("NoDatabase")<{
   readonly message: string
   readonly try: string
 }> {}
+
+/** A projection or a version cannot be retired as things are. */
+export class NotRetired extends Data.TaggedError("NotRetired")<{
+  readonly message: string
+  readonly try: string
+}> {}

@@ -12,6 +12,7 @@ import { projectionSubject, relaySubject } from "../monitor/ongoing-failures.ts"
  * - `trying_again`: it fails, and continues by itself once the cause is gone.
  * - `needs_a_person`: it is halted.
  * - `not_published`: no relay publishes the topic.
+ * - `removed`: the configuration no longer has the projection, or this version of it.
  * - `no_consumer`: messages of a subscription wait, and no consumer is connected.
  */
 export type FindingKind =
@@ -22,6 +23,7 @@ export type FindingKind =
   | "trying_again"
   | "needs_a_person"
   | "not_published"
+  | "removed"
   | "no_consumer"
 /** Something that a person should know. Names of fields are those that `status --json` prints. */
 export interface Finding {
@@ -45,6 +47,7 @@ export interface PartitionFacts {
   readonly topic: string
   readonly partition: number
   readonly mode: string
+  readonly removed: boolean
   readonly lag: number
   readonly halted: string | null
   /** Why it is tried again, and for how long it has been. */
@@ -235,7 +238,21 @@ const judgeLate = (view: ProjectionView): ReadonlyArray<Judged> => {
   }
   return found
 }
+/** A projection that the configuration no longer has: that is no fault, but somebody has to decide what becomes of it. */
+const judgeRemoved = ([one]: ReadonlyArray<PartitionFacts>): ReadonlyArray<Judged> =>
+  one === undefined
+    ? []
+    : [
+        {
+          kind: "removed",
+          what: `projection ${one.name} v${one.version}`,
+          message: "the configuration no longer has it, so nothing processes its topics",
+          try: `put it back, or end it: millrace retire ${one.name} ${one.version}`,
+          isProblem: false
+        }
+      ]
 const judgeProjection = (facts: Facts, partitions: ReadonlyArray<PartitionFacts>): ReadonlyArray<Judged> => {
+  if (partitions[0]?.removed === true) return judgeRemoved(partitions)
   const view = viewOf(facts, partitions)
   return [...judgeHalted(view), ...judgeRetried(view), ...judgeLate(view)]
 }
@@ -307,7 +324,9 @@ const judgeSubscription = ({ consumed, subscription, topic, undelivered }: Subsc
 
 const judgeNothingRuns = ({ partitions, processes, relays }: Facts): ReadonlyArray<Judged> => {
   if (processes.some(isAlive)) return []
-  const records = partitions.filter(({ mode }) => mode === "live").reduce((sum, { lag }) => sum + lag, 0)
+  const records = partitions
+    .filter(({ mode, removed }) => mode === "live" && !removed)
+    .reduce((sum, { lag }) => sum + lag, 0)
   const messages = relays.reduce((sum, { lag }) => sum + lag, 0)
   const work = [
     ...(records > 0 ? [`${amount(records, "record")} to process`] : []),

@@ -10,6 +10,7 @@ import { migrate } from "../postgres/client/migrate.ts"
 import { storeSkipped } from "../postgres/relay/lag.ts"
 import { makeNotifier } from "../postgres/relay/notify.ts"
 import * as PostgresRelay from "../postgres/relay/to-log.ts"
+import { noteConfigured } from "../postgres/store/retire.ts"
 import * as PostgresStore from "../postgres/store/store.ts"
 import * as Relay from "../relay/relay.ts"
 import { again, type SupervisedRelay } from "../relay/supervised.ts"
@@ -85,6 +86,14 @@ export const openSystem = Effect.fnUntraced(function* (
     (name) => specs.find((spec) => spec.name === name)?.partitions ?? 1,
     (name, partition) => starts.get(name)?.[partition] ?? 0
   )
+  const removed = yield* noteConfigured(
+    sql,
+    application.projections.map(({ projection }) => projection)
+  )
+  if (removed.length > 0)
+    yield* Effect.logWarning(
+      `the database has projections that the configuration does not have: ${removed.join(", ")}. Nothing processes them; put them back, or end them with millrace retire`
+    )
   // the groups of a log on PostgreSQL are in the database, which no other application uses
   const groups =
     on === "Kafka"

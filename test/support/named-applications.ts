@@ -6,7 +6,17 @@ import { Application, Projection, ReadModel, Topic } from "../../src/index.ts"
 export const applicationOf = (
   name: string,
   projection: string,
-  { version = 1, publishes = false, columns = 1 }: { version?: number; publishes?: boolean; columns?: number } = {}
+  {
+    columns = 1,
+    publishes = false,
+    version = 1,
+    writesTopic = true
+  }: {
+    readonly version?: number
+    readonly publishes?: boolean
+    readonly columns?: number
+    readonly writesTopic?: boolean
+  } = {}
 ) => {
   const events = Topic.records(`${projection}.events`, { value: { id: Schema.String }, key: "id", partitions: 2 })
   const derived = Topic.records(`${projection}.ids`, { value: { id: Schema.String }, key: "id" })
@@ -18,7 +28,7 @@ export const applicationOf = (
     name: projection,
     version,
     source: events,
-    writes: [ids, derived],
+    writes: writesTopic ? [ids, derived] : [ids],
     handle: ({ id }, out) => {
       out.upsert(ids, { id, ...(columns > 1 && { twice: id + id }) })
       if (publishes) out.publish(derived, { id })

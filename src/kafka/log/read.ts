@@ -1,7 +1,15 @@
 // Reads a partition: once, or following it over a connection of its own with one fetch ahead.
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
-import { type Batch, LogError, OutOfRange, type Position, type Reader, type ReadError } from "../../log/log.ts"
+import {
+  type Batch,
+  LogError,
+  OutOfRange,
+  type Position,
+  type Reader,
+  type ReadError,
+  startOver
+} from "../../log/log.ts"
 import { splitBatch } from "../../log/rules.ts"
 import {
   type Broker,
@@ -32,8 +40,7 @@ const recreated = (topic: string) =>
     operation: "read",
     topic,
     retryable: false,
-    reason:
-      "it was deleted and recreated while it was read: the events processed so far were another topic's. Rebuild what was derived from them"
+    reason: `it was deleted and recreated while it was read: the events processed so far were another topic's. ${startOver}`
   })
 
 const orFail = (result: FetchedBatch | OutOfRange): Effect.Effect<Batch, OutOfRange> =>

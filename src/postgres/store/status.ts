@@ -14,6 +14,8 @@ export interface PartitionRow {
   /** Milliseconds since 1970; null before the first event. */
   readonly stream_time: number | null
   readonly mode: string
+  /** Whether the configuration no longer has this version of the projection. */
+  readonly removed: boolean
   /** Why the partition is halted, as its runner recorded it; null if it is not. */
   readonly halted: string | null
   /** Why it is tried again, for how many milliseconds it has been; null if it is not. */
@@ -32,15 +34,16 @@ export interface OpenDeadLetters {
   readonly messages: number
 }
 
-/** Every partition of every projection. */
+/** Every partition of every projection that is not retired. */
 export const readPartitions = (sql: Sql): Effect.Effect<ReadonlyArray<PartitionRow>, SqlError> =>
   query(
     "read positions",
     () => sql<Array<PartitionRow>>`
-      select g.projection as name, g.version, g.topic, g.partition, g.next_position as position, g.epoch, g.stream_time, g.mode, g.halted,
+      select g.projection as name, g.version, g.topic, g.partition, g.next_position as position, g.epoch, g.stream_time, g.mode, p.removed_at is not null as removed, g.halted,
         g.waiting, round(extract(epoch from clock_timestamp() - g.waiting_since) * 1000)::float8 as waiting_ms,
         g.claimed_by, round(extract(epoch from clock_timestamp() - g.committed_at) * 1000)::float8 as committed_ms
-      from millrace.progress g order by 1, 2, 3, 4`
+      from millrace.progress g join millrace.projection p on (p.name, p.version) = (g.projection, g.version)
+      where p.retired_at is null order by 1, 2, 3, 4`
   )
 
 /** How far a partition that publishes has announced its stream time to the topics that other projections read. */

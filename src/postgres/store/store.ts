@@ -21,6 +21,7 @@ import {
 } from "../../runner/store.ts"
 import { transaction, type Session, type Sql } from "../client/client.ts"
 import { arrayOf, columnArray, fromParameter, parameterType, quote } from "../client/columns.ts"
+import { prepare } from "./prepare.ts"
 import { Committer } from "./committer.ts"
 import { CommitBuilder } from "./commit.ts"
 import { messagesOf, seenChunkOf } from "./commit-parts.ts"
@@ -36,9 +37,6 @@ export interface PostgresStoreOptions {
   /** The id of this process, which claims store: a UUID. */
   readonly processId?: string
 }
-
-// an arbitrary number that other programs are unlikely to use
-const ddlLock = 7_216_513_001
 
 const storeError = (error: SqlError): StoreError =>
   new StoreError({
@@ -73,7 +71,10 @@ const committerOf = (committers: Committers, sql: Sql, projection: Projection.An
 export const make = (sql: Sql, options: PostgresStoreOptions = {}): Store["Service"] => {
   const committers: Committers = new WeakMap()
   return Store.of({
-    prepare: (projections, partitionsOf, startOf = () => 0) => prepare(sql, projections, { partitionsOf, startOf }),
+    prepare: (projections, partitionsOf, startOf = () => 0) =>
+      prepare(sql, projections, { partitionsOf, startOf }).pipe(
+        Effect.catchTag("SqlError", (error) => Effect.fail(storeError(error)))
+      ),
     claim: (projection, topic, partition, generation, identity) =>
       claim(
         sql,
@@ -124,97 +125,6 @@ export const make = (sql: Sql, options: PostgresStoreOptions = {}): Store["Servi
   })
 }
 
-/** The number of partitions of a topic, and the position that each starts at. */
-interface SourceTopics {
-  readonly partitionsOf: (topic: string) => number
-  readonly startOf: (topic: string, partition: number) => number
-}
-
-const prepare = Effect.fnUntraced(function* (
-  sql: Sql,
-  projections: ReadonlyArray<Projection.Any>,
-  sources: SourceTopics
-) {
-  yield* transaction(
-    sql,
-    Effect.fnUntraced(function* (tx) {
-      yield* query("wait for other processes that prepare", () => tx`select pg_advisory_xact_lock(${ddlLock})`)
-      for (const projection of projections) yield* prepareOne(tx, projection, sources)
-    })
-  ).pipe(Effect.catchTag("SqlError", (error) => Effect.fail(storeError(error))))
-})
-
-const prepareOne = Effect.fnUntraced(function* (
-  tx: Session,
-  projection: Projection.Any,
-  { partitionsOf, startOf }: SourceTopics
-) {
-  const { name, version } = projection
-  const refused = unsupportedReason(projection) ?? keyProblem(projection.writes)
-  if (refused !== undefined) return yield* new Mismatch({ what: `projection ${name}`, reason: refused })
-  const definition = definitionOf(projection)
-  const known = yield* query(
-    "look for earlier versions",
-    () =>
-      tx<Array<{ version: number; definition: string; live: boolean }>>`select version, definition,
-      exists (select from millrace.progress g where g.projection = p.name and g.version = p.version and g.mode <> 'follower') as live
-      from millrace.projection p where name = ${name}`
-  )
-  const same = known.find((other) => other.version === version)
-  if (same !== undefined && same.definition !== definition) {
-    const next = Math.max(...known.map((other) => other.version)) + 1
-    const reason = `its tables changed since version ${version} first ran; increase version to ${next}`
-    return yield* new Mismatch({ what: `projection ${name}`, reason })
-  }
-  if (same === undefined) {
-    yield* assertFree(tx, projection)
-    for (const statement of tablesDdl(projection))
-      yield* query(`create the tables of ${name}`, () => tx.unsafe(statement))
-    yield* query(
-      "note the projection",
-      () => tx`insert into millrace.projection (name, version, definition) values (${name}, ${version}, ${definition})`
-    )
-  }
-  const first = !known.some(({ live, version: other }) => live && other !== version)
-  // a version beside a live one follows the log, and publishes nothing until it is promoted
-  const mode = first ? "live" : "follower"
-  if (first && same === undefined) {
-    for (const statement of viewsDdl(projection))
-      yield* query(`create the views of ${name}`, () => tx.unsafe(statement))
-  }
-  for (const { name: topic } of projection.sources) {
-    const starts = Array.from({ length: partitionsOf(topic) }, (_, partition) => startOf(topic, partition))
-    yield* query(
-      "create progress rows",
-      () =>
-        tx`insert into millrace.progress (projection, version, topic, partition, mode, first_position, next_position)
-        select ${name}, ${version}, ${topic}, p - 1, ${mode}, start, start
-        from unnest(${arrayOf(starts)}::bigint[]) with ordinality as s (start, p) on conflict do nothing`
-    )
-  }
-})
-
-/** Fails if the name of a view is taken: by a table of the user, or by another projection's read model. */
-const assertFree = Effect.fnUntraced(function* (tx: Session, projection: Projection.Any) {
-  for (const { name, qualifiedName } of relationsOf(projection)) {
-    const [found] = yield* query(
-      "look for the view",
-      () =>
-        tx<Array<{ kind: string; of: string | null }>>`select c.relkind::text as kind, pg_get_viewdef(c.oid) as of
-        from pg_class c join pg_namespace n on n.oid = c.relnamespace
-        where n.nspname = 'public' and c.relname = ${name}`
-    )
-    if (found === undefined) continue
-    // a view over any version of this projection, but not of a projection whose name only starts the same
-    const schema = qualifiedName.slice(0, qualifiedName.indexOf(".")).replace(/_v\d+$/, String.raw`_v\d+`)
-    const ours = found.kind === "v" && new RegExp(String.raw`\s${schema}\.`).test(found.of ?? "")
-    if (!ours) {
-      const reason = `public.${name} already exists and is not a view of this projection; give the read model another name`
-      return yield* new Mismatch({ what: `projection ${projection.name}`, reason })
-    }
-  }
-})
-
 interface ProgressRow {
   readonly incarnation: string
   readonly epoch: number
@@ -255,7 +165,7 @@ const claim = Effect.fnUntraced(function* (
       sql<Array<ProgressRow>>`with patience as materialized (select set_config('lock_timeout', '2s', true) as set)
       update millrace.progress p set epoch = epoch + 1, generation = ${generation}, incarnation = gen_random_uuid(),
         topic_identity = coalesce(topic_identity, ${identity ?? null}::text), claimed_by = ${processId ?? null}::uuid
-      from patience where patience.set is not null and ${isAt(sql, at)} and generation <= ${generation}
+      from patience where patience.set is not null and ${isAt(sql, at)} and generation <= ${generation} and mode <> 'frozen'
       returning incarnation, epoch, generation, commit_no, next_position, fingerprint, topic_identity, stream_time, stream_times,
         announced, outbox_seq, mode, seen_chunk, seen_fill, failing, events > 0 as has_succeeded,
         (select max(s.max_time) from millrace.seen s where s.projection = p.projection and s.version = p.version

@@ -17,6 +17,7 @@ const partition: PartitionFacts = {
   partition: 0,
   mode: "live",
   lag: 0,
+  removed: false,
   halted: null,
   waiting: null,
   waiting_ms: null,

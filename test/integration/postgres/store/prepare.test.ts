@@ -85,7 +85,7 @@ describe("preparing", () => {
       const changed = [tableOf("t", { n: Schema.Int })]
       assert.match(
         yield* refusal(sql, projectionOf("p", changed)),
-        /^Mismatch projection p: its tables changed since version 1 first ran; increase version to 2$/
+        /^Mismatch projection p: its tables changed since version 1 first ran; increase version to 2, which is built beside version 1; when it has caught up, millrace retire p 1 puts it in its place$/
       )
       yield* prepare(sql, projectionOf("p", changed, 2))
       assert.deepStrictEqual(yield* made(sql), ["p_v1.t", "p_v2.t", "public.t"])
@@ -104,16 +104,20 @@ describe("preparing", () => {
     "refuses a name that a table, a view or another projection's read model has",
     Effect.fnUntraced(function* (sql) {
       yield* query("make", () => sql.unsafe("create table public.mine (); create view public.seen as select 1 as p_v1"))
-      const taken = (name: string) =>
+      const taken = (name: string, owner?: string) =>
         new RegExp(
-          `^Mismatch projection p: public\\.${name} already exists and is not a view of this projection; give the read model another name$`
+          `^Mismatch projection p: public\\.${name} already exists and is not a view of this projection; give the read model another name${
+            owner === undefined
+              ? ""
+              : `, or retire projection ${owner} if the configuration no longer has it: millrace retire ${owner} --drop`
+          }$`
         )
       assert.match(yield* refusal(sql, projectionOf("p", [tableOf("mine")])), taken("mine"))
       assert.match(yield* refusal(sql, projectionOf("p", [tableOf("seen")])), taken("seen"))
       // the other projection's name only starts like this one's
       yield* prepare(sql, projectionOf("p_vehicles", [tableOf("t")]), projectionOf("xp", [tableOf("u")]))
-      assert.match(yield* refusal(sql, projectionOf("p", [tableOf("t")])), taken("t"))
-      assert.match(yield* refusal(sql, projectionOf("p", [tableOf("u")])), taken("u"))
+      assert.match(yield* refusal(sql, projectionOf("p", [tableOf("t")])), taken("t", "p_vehicles"))
+      assert.match(yield* refusal(sql, projectionOf("p", [tableOf("u")])), taken("u", "xp"))
       yield* prepare(sql, projectionOf("p", [tableOf("fine")]))
     })
   )

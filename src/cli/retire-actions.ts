@@ -1,0 +1,45 @@
+// Runs `millrace retire`: opens the database and the log, and prints what was retired.
+import * as Effect from "effect/Effect"
+import { projectionNames } from "../postgres/store/identity.ts"
+import { assertDatabaseExists, openDatabase } from "../system/database.ts"
+import { assertRegistered } from "../system/identity.ts"
+import { openLog } from "../system/open-log.ts"
+import { targetNames } from "../system/open-relays.ts"
+import { retire as retireProjection, type RetireRequest, type Retired } from "../system/retire.ts"
+import { usageError } from "./command-failure.ts"
+import { loadApplication } from "./config.ts"
+import { print } from "./print.ts"
+import { adviceFor } from "./similar-names.ts"
+
+/** The flags and arguments of the command. */
+export interface RetireFlags extends RetireRequest {
+  readonly data: string
+  readonly config: string | undefined
+  readonly json: boolean
+}
+
+/** Retires a projection or a version, and prints what was done. */
+export const retire = Effect.fnUntraced(function* ({ config, data, json, ...request }: RetireFlags) {
+  const application = yield* loadApplication(config)
+  yield* assertDatabaseExists(data)
+  const { sql } = yield* openDatabase(data, "join", { max: 2 })
+  yield* assertRegistered(application, sql)
+  const known = yield* projectionNames(sql)
+  if (!known.includes(request.name))
+    return yield* usageError(`this database has no projection called '${request.name}'`, adviceFor(request.name, known))
+  const { log, on } = yield* openLog(Effect.succeed(sql))
+  const retired = yield* retireProjection({ application, sql, log, targets: yield* targetNames(on) }, request)
+  yield* print(json ? JSON.stringify({ ...retired, promoted: retired.promoted ?? null }) : textOf(request, retired))
+  return 0
+})
+
+const textOf = ({ dryRun, name }: RetireRequest, { dropped, promoted, published, versions }: Retired) => {
+  const which = versions.map((version) => `${name} v${version}`).join(", ")
+  const lines = [
+    `${dryRun ? "would retire" : "retired"} ${which}${dropped ? ", and dropped its tables" : "; its tables stay"}`
+  ]
+  if (promoted !== undefined) lines.push(`version ${promoted} takes its place, and the views show its tables`)
+  if (published)
+    lines.push("what it published stays in its topics; a later version would publish from the start of the log again")
+  return lines.join("\n")
+}

@@ -1,0 +1,43 @@
+// `millrace retire NAME [VERSION]`: ends a projection, or a version of one, that the configuration no longer has.
+import { Argument, Command } from "effect/cli"
+import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
+import { config, data, json, runToExitCode, toggle } from "./flags.ts"
+
+/** `millrace retire`. */
+export const retire = Command.make(
+  "retire",
+  {
+    data,
+    config,
+    name: Argument.String("name").pipe(Argument.withDescription("A projection")),
+    version: Argument.optional(
+      Argument.Int("version").pipe(
+        Argument.withDescription("A version of it; default: all that the configuration does not have")
+      )
+    ),
+    drop: toggle("drop", "Drop its tables and the views over them; without this they are kept"),
+    dryRun: toggle("dry-run", "Print what would be done, and change nothing"),
+    json
+  },
+  (flags) =>
+    runToExitCode(
+      Effect.flatMap(
+        Effect.promise(() => import("./retire-actions.ts")),
+        (module) =>
+          module.retire({
+            ...flags,
+            config: Option.getOrUndefined(flags.config),
+            version: Option.getOrUndefined(flags.version)
+          })
+      )
+    )
+).pipe(
+  Command.withDescription(
+    "End a projection, or a version of one, that the configuration no longer has. A newer version that follows it and publishes nothing takes its place"
+  ),
+  Command.withExamples([
+    { command: "millrace retire orders 1", description: "After version 2, which follows it, has caught up" },
+    { command: "millrace retire orders --drop", description: "After the projection was removed from the configuration" }
+  ])
+)

@@ -1,0 +1,158 @@
+// Retires versions of projections that the configuration no longer has: what would be lost, and the change itself.
+import * as Effect from "effect/Effect"
+import { query, type Session, type Sql, type SqlError } from "../client/client.ts"
+import { arrayOf } from "../client/columns.ts"
+import { quote } from "../client/columns.ts"
+import { schemaOf } from "./ddl.ts"
+
+/** A version of a projection, as the database has it. */
+export interface StoredVersion {
+  readonly name: string
+  readonly version: number
+  /** Whether it, or none, is shown by the views. */
+  readonly live: boolean
+  readonly retired: boolean
+  readonly dropped: boolean
+  /** Messages that its partitions have published since they exist. */
+  readonly published: number
+  /** Dead letters that are neither retried nor discarded. */
+  readonly open: number
+}
+/** How far a partition of a version is. */
+export interface VersionPosition {
+  readonly version: number
+  readonly topic: string
+  readonly partition: number
+  readonly position: number
+}
+/** Messages of a projection that a relay target does not have. */
+export interface Unpublished {
+  readonly target: string
+  readonly messages: number
+}
+
+/** All versions of a projection, retired ones included. */
+export const readVersions = (sql: Sql | Session, name: string): Effect.Effect<ReadonlyArray<StoredVersion>, SqlError> =>
+  query("read the versions of a projection", () =>
+    sql.unsafe<Array<StoredVersion>>(
+      `select p.name, p.version, p.retired_at is not null as retired, p.dropped,
+        exists (select from millrace.progress g where (g.projection, g.version) = (p.name, p.version) and g.mode = 'live') as live,
+        coalesce((select sum(g.outbox_seq) from millrace.progress g where (g.projection, g.version) = (p.name, p.version)), 0)::int8 as published,
+        (select count(*) from millrace.dead_letters d where (d.projection, d.version) = (p.name, p.version)
+          and d.status in ('parked', 'retrying')) as open
+      from millrace.projection p where p.name = $1 order by p.version`,
+      [name]
+    )
+  )
+
+/** How far the partitions of a projection's versions are. */
+export const readVersionPositions = (
+  sql: Sql | Session,
+  name: string
+): Effect.Effect<ReadonlyArray<VersionPosition>, SqlError> =>
+  query("read the positions of a projection", () =>
+    sql.unsafe<Array<VersionPosition>>(
+      `select version, topic, partition, next_position as position from millrace.progress where projection = $1 order by 1, 2, 3`,
+      [name]
+    )
+  )
+
+/** What targets lack of a projection's streams: of `targets`, and of all others that have positions. Targets that lack nothing are left out. */
+export const readUnpublishedOf = (
+  sql: Sql | Session,
+  name: string,
+  targets: ReadonlyArray<string>
+): Effect.Effect<ReadonlyArray<Unpublished>, SqlError> =>
+  query("read what is not published yet", () =>
+    sql.unsafe<Array<Unpublished>>(
+      `with stream as (
+        select topic, partition, max(outbox_seq) as seq from millrace.progress where projection = $1 group by 1, 2
+      )
+      select t.target, sum(greatest(s.seq - coalesce(r.seq, 0), 0))::int8 as messages
+      from (select unnest($2::text[]) as target union select target from millrace.relay_position) t
+      cross join stream s
+      left join millrace.relay_position r on (r.target, r.projection, r.source, r.partition) = (t.target, $1, s.topic, s.partition)
+      group by 1 having sum(greatest(s.seq - coalesce(r.seq, 0), 0)) > 0 order by 1`,
+      [name, arrayOf(targets)]
+    )
+  )
+
+/** Ends a version: no process can commit for it from now on. Its tables stay. */
+export const freeze = (tx: Session, name: string, version: number) =>
+  query(
+    "retire a version",
+    () =>
+      tx`with ended as (
+        update millrace.progress set mode = 'frozen', incarnation = null, halted = null where projection = ${name} and version = ${version}
+      )
+      update millrace.projection set retired_at = now(), removed_at = coalesce(removed_at, now())
+      where name = ${name} and version = ${version}`
+  )
+
+/** Makes a follower the live version. A process that runs it is fenced, and goes on after it has claimed its partitions again. */
+export const makeLive = (tx: Session, name: string, version: number) =>
+  query(
+    "put a version in its place",
+    () =>
+      tx`update millrace.progress set mode = 'live', incarnation = null, epoch = epoch + 1
+      where projection = ${name} and version = ${version}`
+  )
+
+/** The tables of a version's own schema; none if it was dropped. */
+const tablesOf = (tx: Session, name: string, version: number) =>
+  query(
+    "read the version's tables",
+    () =>
+      tx<
+        Array<{ readonly table: string }>
+      >`select c.relname::text as table from pg_class c join pg_namespace n on n.oid = c.relnamespace
+      where n.nspname = ${schemaOf(name, version)} and c.relkind = 'r' order by 1`
+  )
+
+/**
+ * Drops a version's tables, the views over them that were created for it, and its seen ids. Fails with what PostgreSQL says if something else, as a
+ * view of a user, depends on them.
+ */
+export const dropVersion = Effect.fnUntraced(function* (tx: Session, name: string, version: number) {
+  const schema = schemaOf(name, version)
+  for (const { table } of yield* tablesOf(tx, name, version)) {
+    const [view] = yield* query(
+      "look for the view",
+      () =>
+        tx<
+          Array<{ readonly of: string }>
+        >`select pg_get_viewdef(c.oid) as of from pg_class c join pg_namespace n on n.oid = c.relnamespace
+        where n.nspname = 'public' and c.relname = ${table} and c.relkind = 'v'`
+    )
+    if (view !== undefined && new RegExp(String.raw`\s${schema}\.`).test(view.of))
+      yield* query(`drop the view ${table}`, () => tx.unsafe(`drop view public.${quote(table)}`))
+    yield* query(`drop the table ${table}`, () => tx.unsafe(`drop table ${schema}.${quote(table)}`))
+  }
+  yield* query("drop the version's schema", () => tx.unsafe(`drop schema if exists ${schema}`))
+  yield* query("drop seen ids", () => tx`delete from millrace.seen where projection = ${name} and version = ${version}`)
+  yield* query(
+    "note what was dropped",
+    () => tx`update millrace.projection set dropped = true where name = ${name} and version = ${version}`
+  )
+})
+
+/** Notes which projections the configuration has. Returns those that it does not have and that are not retired, as `name v1`. */
+export const noteConfigured = (
+  sql: Sql,
+  configured: ReadonlyArray<{ readonly name: string; readonly version: number }>
+): Effect.Effect<ReadonlyArray<string>, SqlError> =>
+  query("note which projections are configured", async () => {
+    const rows = await sql<Array<{ readonly name: string; readonly version: number }>>`
+      with configured as (
+        select * from unnest(${arrayOf(configured.map(({ name }) => name))}::text[], ${arrayOf(configured.map(({ version }) => version))}::int4[])
+          as c(name, version)
+      ), changed as (
+        update millrace.projection p
+        set removed_at = case when exists (select from configured c where (c.name, c.version) = (p.name, p.version)) then null else now() end
+        where retired_at is null
+          and (removed_at is null) <> exists (select from configured c where (c.name, c.version) = (p.name, p.version))
+      )
+      select name, version from millrace.projection p
+      where retired_at is null and not exists (select from configured c where (c.name, c.version) = (p.name, p.version)) order by 1, 2`
+    return rows.map(({ name, version }) => `${name} v${version}`)
+  })

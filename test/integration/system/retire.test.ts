@@ -1,0 +1,215 @@
+// What becomes of projections that the configuration no longer has: `status` names them, and `retire` ends them without losing anything.
+import { afterAll, assert, beforeAll, it } from "@effect/vitest"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Scope from "effect/Scope"
+import { partitionOf } from "../../../src/model/partitioner.ts"
+import type { Application } from "../../../src/model/application.ts"
+import { query } from "../../../src/postgres/client/client.ts"
+import { embedded } from "../../../src/postgres/relay/to-log.ts"
+import type { Database } from "../../../src/system/database.ts"
+import { openObserved, readStatus } from "../../../src/system/observed.ts"
+import { retire } from "../../../src/system/retire.ts"
+import { openSystem, runProjections, runRelay, type System } from "../../../src/system/system.ts"
+import { untilProcessed } from "../../../src/system/until-processed.ts"
+import { applicationOf } from "../../support/named-applications.ts"
+import { databaseOn, server } from "../../support/postgres.ts"
+
+const scope = Scope.makeUnsafe()
+let url: string
+beforeAll(async () => {
+  url = await Effect.runPromise(Scope.provide(server, scope))
+}, 60_000)
+afterAll(() => Effect.runPromise(Scope.close(scope, Exit.void)))
+
+const test = (title: string, body: (database: Database) => Effect.Effect<void, unknown, Scope.Scope>) =>
+  it.live(
+    title,
+    () =>
+      Effect.scoped(
+        Effect.flatMap(databaseOn(url, 6), (own) => body({ ...own, embedded: false, failed: Effect.never }))
+      ),
+    60_000
+  )
+
+/** Runs an application on a database until it has processed these events and those before. `relays`: whether it publishes as well. */
+const processed = (application: Application.Any, database: Database, ids: ReadonlyArray<string>, relays = true) =>
+  Effect.scoped(
+    Effect.gen(function* () {
+      const system = yield* openSystem(application, database)
+      const [source] = application.projections[0]!.projection.sources as ReadonlyArray<{ readonly name: string }>
+      const records = ids.map((id) => ({
+        partition: partitionOf(id, 2),
+        key: id,
+        value: JSON.stringify({ id }),
+        eventTime: Date.now(),
+        eventId: undefined,
+        tenant: undefined,
+        traceparent: undefined,
+        schemaVersion: 1,
+        headers: {}
+      }))
+      if (records.length > 0) yield* system.log.append(source!.name, records)
+      yield* Effect.forkScoped(runProjections(system))
+      if (relays) yield* Effect.forkScoped(runRelay(system))
+      yield* relays ? untilProcessed(system) : untilCommitted(system, ids.length)
+    })
+  )
+const untilCommitted = ({ database: { sql } }: System, events: number): Effect.Effect<void, unknown> =>
+  Effect.flatMap(
+    query("count", () => sql`select coalesce(sum(events), 0)::int8 as events from millrace.progress`),
+    ([row]) =>
+      Number(row!["events"]) >= events
+        ? Effect.void
+        : Effect.andThen(
+            Effect.sleep("20 millis"),
+            Effect.suspend(() => untilCommitted({ database: { sql } } as System, events))
+          )
+  )
+const contextOf = Effect.fnUntraced(function* (application: Application.Any, database: Database) {
+  const { log } = yield* openObserved(database)
+  return { application, sql: database.sql, log, targets: [embedded] }
+})
+const retiring = (
+  application: Application.Any,
+  database: Database,
+  options: { readonly version?: number; readonly drop?: boolean; readonly dryRun?: boolean } = {}
+) =>
+  Effect.scoped(
+    Effect.flatMap(contextOf(application, database), (context) =>
+      retire(context, { name: "orders", version: undefined, drop: false, dryRun: false, ...options })
+    )
+  )
+const refusal = (...args: Parameters<typeof retiring>) =>
+  Effect.map(Effect.flip(retiring(...args)), (error) => error as { readonly message: string; readonly try: string })
+const idsIn = ({ sql }: Database, table = "orders_ids") =>
+  Effect.map(
+    query("rows", () => sql.unsafe<Array<{ readonly id: string }>>(`select id from ${table} order by id`)),
+    (rows) => rows.map(({ id }) => id)
+  )
+const status = (database: Database) => Effect.scoped(Effect.flatMap(openObserved(database), (one) => readStatus(one)))
+
+const [first, publishing] = [
+  applicationOf("shop", "orders", { writesTopic: false }),
+  applicationOf("shop", "orders", { publishes: true })
+]
+const without = applicationOf("shop", "refunds", { writesTopic: false })
+const second = applicationOf("shop", "orders", { writesTopic: false, version: 2, columns: 2 })
+
+test("a changed projection that publishes nothing is built as the next version, and takes the place of the one before when that is retired", (database) =>
+  Effect.gen(function* () {
+    yield* processed(first, database, ["a", "b", "c"])
+    const changed = applicationOf("shop", "orders", { writesTopic: false, columns: 2 })
+    assert.strictEqual(
+      ((yield* Effect.flip(Effect.scoped(openSystem(changed, database)))) as Error).message,
+      "projection orders: its tables changed since version 1 first ran; increase version to 2, which is built beside version 1; when it has caught up, millrace retire orders 1 puts it in its place"
+    )
+    yield* Effect.scoped(openSystem(second, database))
+    const early = yield* refusal(second, database, { version: 1 })
+    assert.match(early.message, /^version 2 has \d records of orders\.events\/\d to go until it is where version 1 is$/)
+    yield* processed(second, database, ["d"])
+    assert.deepStrictEqual(yield* idsIn(database), ["a", "b", "c"])
+    const would = yield* retiring(second, database, { version: 1, dryRun: true })
+    assert.deepStrictEqual(would, { versions: [1], promoted: 2, dropped: false, published: false })
+    assert.deepStrictEqual(yield* idsIn(database), ["a", "b", "c"])
+    yield* retiring(second, database, { version: 1, drop: true })
+    assert.deepStrictEqual(yield* idsIn(database), ["a", "b", "c", "d"])
+    yield* processed(second, database, ["e"])
+    assert.deepStrictEqual(yield* idsIn(database), ["a", "b", "c", "d", "e"])
+    const { healthy, projections } = yield* status(database)
+    assert.deepStrictEqual(
+      [healthy, new Set(projections.map(({ mode, version }) => `${version} ${mode}`))],
+      [true, new Set(["2 live"])]
+    )
+    // the version before cannot come back in its place
+    assert.match(
+      ((yield* Effect.flip(Effect.scoped(openSystem(first, database)))) as Error).message,
+      /version 1 was retired and its tables were dropped; increase version to 3$/
+    )
+  }))
+
+test("a removed projection is named by status without making the system unhealthy, is not run, and goes on where it was if it is put back", (database) =>
+  Effect.gen(function* () {
+    yield* processed(first, database, ["a"])
+    yield* processed(without, database, ["x"])
+    const removed = yield* status(database)
+    assert.deepInclude(
+      removed.notices.find(({ kind }) => kind === "removed"),
+      { what: "projection orders v1", try: "put it back, or end it: millrace retire orders 1" }
+    )
+    assert.isTrue(removed.healthy)
+    yield* retiring(without, database)
+    const after = yield* status(database)
+    assert.isFalse(after.notices.some(({ kind }) => kind === "removed"))
+    assert.isFalse(after.projections.some(({ name }) => name === "orders"))
+    yield* processed(first, database, ["b"])
+    assert.deepStrictEqual(yield* idsIn(database), ["a", "b"])
+    assert.isTrue((yield* status(database)).projections.some(({ mode, name }) => name === "orders" && mode === "live"))
+  }))
+
+test("what is configured, runs, is not published yet or has open dead letters is not retired", (database) =>
+  Effect.gen(function* () {
+    const { sql } = database
+    yield* processed(publishing, database, ["a", "b"], false)
+    assert.match((yield* refusal(publishing, database)).message, /^projection orders v1 is in the configuration$/)
+    assert.strictEqual(
+      (yield* refusal(without, database)).message,
+      "2 messages of projection orders are not published to embedded yet"
+    )
+    yield* processed(publishing, database, [])
+    yield* query("run elsewhere", () =>
+      sql.unsafe(`insert into millrace.process (process_id, host, pid, roles, projections, targets, failing)
+        values (gen_random_uuid(), 'far', 7, '{projections}', '{orders_v1}', '{}', '[]')`)
+    )
+    assert.strictEqual((yield* refusal(without, database)).message, "process 7 on far runs projection orders")
+    yield* query("stop", () => sql.unsafe("delete from millrace.process"))
+    yield* query("park", () =>
+      sql.unsafe(`insert into millrace.dead_letters (projection, version, topic, partition, position, status, error, message, attempts, headers)
+        values ('orders', 1, 'orders.events', 0, 9, 'parked', 'E', 'm', 1, '{}')`)
+    )
+    assert.match((yield* refusal(without, database)).message, /^1 dead letter of projection orders is open/)
+    yield* query("discard", () => sql.unsafe("update millrace.dead_letters set status = 'discarded'"))
+    assert.deepStrictEqual(yield* retiring(without, database), {
+      versions: [1],
+      promoted: undefined,
+      dropped: false,
+      published: true
+    })
+    assert.strictEqual((yield* refusal(without, database)).message, "projection orders is retired already")
+    // the tables are still there, and --drop drops them later, but not what a person built on them
+    assert.deepStrictEqual(yield* idsIn(database), ["a", "b"])
+    yield* query("depend", () => sql.unsafe("create view mine as select * from orders_ids"))
+    assert.match((yield* refusal(without, database, { drop: true })).message, /other objects depend on it/)
+    yield* query("no longer", () => sql.unsafe("drop view mine"))
+    yield* retiring(without, database, { drop: true })
+    assert.strictEqual((yield* Effect.flip(idsIn(database)))._tag, "SqlError")
+  }))
+
+test("a projection that publishes is not replaced by a version that follows it; under a later version it continues its streams", (database) =>
+  Effect.gen(function* () {
+    const { sql } = database
+    yield* processed(publishing, database, ["a", "b"])
+    const changed = { publishes: true, columns: 2 }
+    assert.match(
+      ((yield* Effect.flip(Effect.scoped(openSystem(applicationOf("shop", "orders", changed), database)))) as Error)
+        .message,
+      /its tables changed since version 1 first ran; give the projection and its read models new names, and retire this one \(millrace retire orders\)/
+    )
+    const next = applicationOf("shop", "orders", { ...changed, version: 2 })
+    yield* Effect.scoped(openSystem(next, database))
+    assert.match(
+      (yield* refusal(next, database, { version: 1 })).message,
+      /^projection orders publishes, and version 2, which follows/
+    )
+    // without the follower, version 1 can be retired, and a later version publishes from the start of the log in the same streams
+    yield* retiring(without, database, { version: 2, drop: true })
+    yield* retiring(without, database, { version: 1 })
+    yield* processed(applicationOf("shop", "orders", { ...changed, version: 3 }), database, ["c"])
+    const [row] = yield* query(
+      "sequences",
+      () => sql<Array<{ seq: number; sent: number }>>`select sum(outbox_seq)::int8 as seq,
+        (select sum(seq)::int8 from millrace.relay_position) as sent from millrace.progress where version = 3`
+    )
+    assert.deepStrictEqual(row, { seq: 5, sent: 5 } as never)
+    assert.isTrue((yield* status(database)).healthy)
+  }))
