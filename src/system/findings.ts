@@ -252,9 +252,13 @@ const judgeRemoved = ([one]: ReadonlyArray<PartitionFacts>): ReadonlyArray<Judge
         }
       ]
 const judgeProjection = (facts: Facts, partitions: ReadonlyArray<PartitionFacts>): ReadonlyArray<Judged> => {
-  if (partitions[0]?.removed === true) return judgeRemoved(partitions)
+  const [{ name, removed }] = partitions as readonly [PartitionFacts, ...ReadonlyArray<PartitionFacts>]
+  // while the configuration has another version, the views may still show this one
+  const isGone = removed && !facts.partitions.some((other) => other.name === name && !other.removed)
+  if (isGone) return judgeRemoved(partitions)
   const view = viewOf(facts, partitions)
-  return [...judgeHalted(view), ...judgeRetried(view), ...judgeLate(view)]
+  const judged = [...judgeHalted(view), ...judgeRetried(view), ...judgeLate(view)]
+  return removed ? [...judged, ...judgeRemoved(partitions)] : judged
 }
 
 /** Judges one relay. */

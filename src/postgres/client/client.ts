@@ -4,7 +4,7 @@ import * as Exit from "effect/Exit"
 import type * as Scope from "effect/Scope"
 import postgres from "postgres"
 import { query, SqlError } from "./errors.ts"
-import { checkPooler, checkServer, neededSettings, optionsOf } from "./server-check.ts"
+import { checkPooler, checkServer, optionsOf, settingsFor } from "./server-check.ts"
 import { padding, socketFor, splitTls } from "./socket.ts"
 import { texts, values } from "./types.ts"
 
@@ -22,6 +22,8 @@ export interface ConnectOptions {
   readonly asText?: boolean
   /** The schemas in which names without one are looked for, whatever the role is set to. Default: as the role is set. */
   readonly searchPath?: string
+  /** Whether transactions stay read-only if the role is set so. Default false. */
+  readonly readOnly?: boolean
 }
 
 const closeSeconds = 2
@@ -38,7 +40,7 @@ export const connect = Effect.fnUntraced(function* (
   options: ConnectOptions = {}
 ): Effect.fn.Return<Sql, SqlError, Scope.Scope> {
   const sql = yield* opened(url, options)
-  const { isPooled, losesCommits } = yield* query("connect", () => checkServer(sql)).pipe(
+  const { isPooled, losesCommits } = yield* query("connect", () => checkServer(sql, options.readOnly)).pipe(
     Effect.timeoutOrElse({ duration: firstAnswerMs, orElse: () => noAnswer(url) }),
     Effect.catchIf(
       ({ code }) => code === "CONNECT_TIMEOUT",
@@ -66,11 +68,11 @@ const noAnswer = (url: string): Effect.Effect<never, SqlError> => {
 
 const open = (
   text: string,
-  { applicationName = "millrace", asText = false, max = 10, searchPath }: ConnectOptions,
+  { applicationName = "millrace", asText = false, max = 10, readOnly = false, searchPath }: ConnectOptions,
   settings: Readonly<Record<string, string>> = {}
 ): Sql => {
   const { tls, url } = splitTls(checked(text))
-  const { DateStyle, TimeZone, ...others } = neededSettings
+  const { DateStyle, TimeZone, ...others } = settingsFor(readOnly)
   const asked = {
     plan_cache_mode: "force_generic_plan",
     ...others,

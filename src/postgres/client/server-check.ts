@@ -23,6 +23,13 @@ export const neededSettings = {
   statement_timeout: "0",
   idle_session_timeout: "0"
 } as const
+/** The needed settings of a session; one that only reads keeps what its role has about writing. */
+export const settingsFor = (
+  readOnly: boolean
+): Readonly<Omit<typeof neededSettings, "default_transaction_read_only">> => {
+  const { default_transaction_read_only: writing, ...others } = neededSettings
+  return readOnly ? others : Object.assign(others, { default_transaction_read_only: writing })
+}
 /** Settings that every session has by itself, unless a superuser changed them. */
 const unchangedSettings = { session_replication_role: "origin", client_encoding: "UTF8" } as const
 
@@ -50,7 +57,7 @@ type Simple = Promise<ReadonlyArray<Readonly<Record<string, string>>>> & {
 }
 
 /** Reads what a client is connected to. Throws an `SqlError` that says what to do if it cannot be used. */
-export const checkServer = async (sql: postgres.Sql): Promise<ServerFacts> => {
+export const checkServer = async (sql: postgres.Sql, readOnly = false): Promise<ServerFacts> => {
   // without parameters, so that no prepared statement is created before it is known whether there can be one
   const asked = sql.unsafe(
     `select current_setting('server_version_num') as version, current_setting('server_encoding') as encoding,
@@ -75,7 +82,9 @@ export const checkServer = async (sql: postgres.Sql): Promise<ServerFacts> => {
       "the server is a standby, which cannot write. try: name the primary in the database's URL, or promote this server",
       "25006"
     )
-  const wrong = Object.entries({ ...neededSettings, ...unchangedSettings }).find(([name, value]) => row[name] !== value)
+  const wrong = Object.entries({ ...settingsFor(readOnly), ...unchangedSettings }).find(
+    ([name, value]) => row[name] !== value
+  )
   if (wrong !== undefined) {
     const [name, value] = wrong
     throw refused(

@@ -70,6 +70,15 @@ describe("the age decides, not the number", () => {
     assert.deepEqual(kinds({ maxAgeMs: 10 * minute, partitions: [{ ...partition, ...late }] }).problems, []))
 })
 
+test("a removed projection is noted and not a problem; while the configuration has another version, it is still judged", () => {
+  const gone = { ...partition, ...late, removed: true }
+  assert.deepEqual(kinds({ partitions: [gone] }), { problems: [], notices: ["removed: projection alerts v1"] })
+  const { notices, problems } = kinds({ partitions: [gone, { ...partition, version: 2, mode: "follower" }] })
+  assert.lengthOf(problems, 1)
+  assert.include(problems[0], "projection alerts v1")
+  assert.deepEqual(notices, ["removed: projection alerts v1"])
+})
+
 describe("who is missing", () => {
   test("a relay that no process runs is named, with what waits and the role to start", () => {
     const processes = [{ ...running, targets: [], roles: ["projections"] }]
