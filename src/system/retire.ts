@@ -1,6 +1,6 @@
 // Retires projections, and versions of them, that the configuration no longer has, and refuses where something would be lost.
 import * as Effect from "effect/Effect"
-import { type Application } from "../model/application.ts"
+import type { Application } from "../model/application.ts"
 import type { Projection } from "../model/projection.ts"
 import { type Sql, transaction } from "../postgres/client/client.ts"
 import { readProcesses } from "../postgres/store/processes.ts"
@@ -79,9 +79,9 @@ const chosen = (
 
 /** Fails if a process runs one of the versions, or if dead letters of them are open. */
 const assertIdle = Effect.fnUntraced(function* (sql: Sql, name: string, asked: ReadonlyArray<StoredVersion>) {
-  const names = asked.map(({ version }) => `${name}_v${version}`)
+  const names = new Set(asked.map(({ version }) => `${name}_v${version}`))
   const running = (yield* readProcesses(sql)).find(
-    (one) => isAlive(one) && one.projections.some((other) => names.includes(other))
+    (one) => isAlive(one) && one.projections.some((other) => names.has(other))
   )
   if (running !== undefined)
     return yield* refuse(

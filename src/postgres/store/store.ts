@@ -3,8 +3,6 @@ import * as Data from "effect/Data"
 import * as Effect from "effect/Effect"
 import * as Schedule from "effect/Schedule"
 import type { Projection } from "../../model/projection.ts"
-import { keyProblem } from "../../model/columns.ts"
-import { unsupportedReason } from "../../model/unsupported.ts"
 import {
   Fenced,
   Mismatch,
@@ -19,7 +17,7 @@ import {
   type ProjectionPartition,
   type StreamTimes
 } from "../../runner/store.ts"
-import { transaction, type Session, type Sql } from "../client/client.ts"
+import type { Sql } from "../client/client.ts"
 import { arrayOf, columnArray, fromParameter, parameterType, quote } from "../client/columns.ts"
 import { prepare } from "./prepare.ts"
 import { Committer } from "./committer.ts"
@@ -27,7 +25,7 @@ import { CommitBuilder } from "./commit.ts"
 import { messagesOf, seenChunkOf } from "./commit-parts.ts"
 import { storable } from "../../text/text.ts"
 import { isAt, openDeadLetters, parkedKeys, recordOfDeadLetter } from "./dead-letters.ts"
-import { definitionOf, relationsOf, tablesDdl, viewsDdl } from "./ddl.ts"
+import { relationsOf } from "./ddl.ts"
 import { blameOf, query, type SqlError } from "../client/errors.ts"
 
 /** Callbacks of the store. */

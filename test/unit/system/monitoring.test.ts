@@ -159,6 +159,7 @@ const partition = {
   epoch: 1,
   stream_time: null,
   mode: "live",
+  removed: false,
   halted: null,
   waiting: null,
   waiting_ms: null,
