@@ -51,7 +51,7 @@ export interface ProjectionTest<in Ev, W, E, R> {
   when(events: ReadonlyArray<Ev>): ProjectionTest<Ev, W, E, R>
   /**
    * Sets the clock: what effects see, when events arrive (see `maxAhead`), and the time of events that have none of their own. It
-   * moves on with the events' times. Unless it is set, effects see the greatest event time so far, and events arrive now.
+   * moves on with the events' times, after each has arrived. An event that is dated ahead of it moves stream time to it and no further. Unless it is set, effects see the greatest event time so far, and events arrive now.
    */
   at(time: DateTime.DateTime.Input): ProjectionTest<Ev, W, E, R>
   /** No events for so long: the clock moves on. Stream time does not, so no event becomes late by it. */

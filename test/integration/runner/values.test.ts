@@ -5,13 +5,16 @@ import * as Exit from "effect/Exit"
 import * as Schema from "effect/Schema"
 import * as Scope from "effect/Scope"
 import { Agg, Column, Event, Projection, ReadModel, Topic, Window } from "../../../src/index.ts"
+import { calendarSpan, calendarUnits } from "../../../src/model/calendar.ts"
 import type { Out, Writable } from "../../../src/model/handler.ts"
 import { Log } from "../../../src/log/log.ts"
-import { query, type Sql } from "../../../src/postgres/client/client.ts"
+import { connect, query, type Sql } from "../../../src/postgres/client/client.ts"
+import { arrayLiteral } from "../../../src/postgres/client/types.ts"
 import { MemoryEngine } from "../../../src/runner/in-memory.ts"
 import { halts } from "../../support/engine.ts"
 import { memoryEngine } from "../../support/memory-engine.ts"
 import { server } from "../../support/postgres.ts"
+import { randomOf, seed } from "../../support/random.ts"
 import {
   outbox,
   outboxOf,
@@ -266,4 +269,43 @@ it.live("a defect halts its partition with the reason", () =>
     yield* handle
     assert.deepStrictEqual([...(yield* halts(sql))], [["setting sets/0", "setting_v1 sets/0: not expected"]])
   }).pipe(Effect.scoped)
+)
+
+it.live("calendar windows begin where date_trunc does, in every zone: weeks on Monday", () =>
+  Effect.scoped(
+    Effect.gen(function* () {
+      const sql = yield* connect(root)
+      const known = new Set(
+        (yield* query("zones", () => sql`select name from pg_timezone_names`)).map(({ name }) => name as string)
+      )
+      const random = randomOf(seed)
+      const asked = Intl.supportedValuesOf("timeZone")
+        .filter((zone) => known.has(zone))
+        .flatMap((zone) =>
+          calendarUnits.flatMap((unit) => {
+            const time = random.int(0, Date.UTC(2025, 0, 1))
+            return [{ zone, unit, time, start: calendarSpan(unit, zone, "monday", time).start }]
+          })
+        )
+      assert.isAbove(asked.length, 1_000)
+      const numbers = (of: (one: (typeof asked)[number]) => number) => arrayLiteral(asked.map(of))
+      const found = yield* query(
+        "truncate",
+        () => sql<Array<{ start: number; weekday: number }>>`
+          select (extract(epoch from date_trunc(a.unit, to_timestamp(a.time / 1000.0), a.zone)) * 1000)::float8 as start,
+            extract(isodow from to_timestamp(a.start / 1000.0) at time zone a.zone)::int4 as weekday
+          from unnest(${arrayLiteral(asked.map(({ zone }) => zone))}::text[], ${arrayLiteral(asked.map(({ unit }) => unit))}::text[],
+            ${numbers(({ time }) => time)}::float8[], ${numbers(({ start }) => start)}::float8[]) with ordinality as a(zone, unit, time, start, n)
+          order by a.n`
+      )
+      const other = asked.filter(({ start }, i) => found[i]!.start !== start)
+      // midnights that come twice, and rules that differ between the versions of the zone database
+      assert.isBelow(other.length, asked.length / 100, JSON.stringify(other.slice(0, 3)))
+      for (const [i, { start, unit, zone }] of asked.entries()) {
+        const { start: theirs, weekday } = found[i]!
+        assert.isAtMost(Math.abs(theirs - start), 7_200_000, `${unit} of ${zone}, seed ${seed}`)
+        if (unit === "week" && theirs === start) assert.strictEqual(weekday, 1, zone)
+      }
+    })
+  )
 )

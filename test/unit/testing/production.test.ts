@@ -289,6 +289,41 @@ describe("the clock", () => {
   })
 })
 
+describe("stream time in the kit", () => {
+  const minutes = Window.tumbling("minutes", {
+    size: "1 minute",
+    grace: "5 minutes",
+    key: { shop: Schema.String },
+    aggregate: { n: Agg.count }
+  })
+  const counted = Projection.make({
+    name: "counted",
+    version: 1,
+    source: orders,
+    writes: [minutes],
+    handle: ({ shop }, out) => out.add(minutes, { shop, n: true })
+  })
+  const at = (minute: number) => order("oslo", { at: noon + minute * 60_000 })
+  test("moves at most to the time of arrival, once that is set", () => {
+    const fast = ProjectionTest.make(counted)
+      .at(noon)
+      .when([at(59), at(0)])
+    fast.then({ late: [], minutes: [{ window_start: noon + 59 * 60_000 }, { window_start: noon }] })
+    fast
+      .at(noon + 60_000)
+      .when([at(1), at(59)])
+      .at(noon + 120_000)
+      .when([at(2)])
+      .then({ late: [] })
+  })
+  test("moves to event times where events arrive now, as in history", () => {
+    ProjectionTest.make(counted)
+      .when([at(59), at(0)])
+      .then({ late: [{ window: "minutes", window_start: noon }] })
+    expect(Projection.live(counted, [at(59), at(0)]).minutes).toMatchObject([{ window_start: noon + 59 * 60_000 }])
+  })
+})
+
 describe("values pass through their topics' schemas", () => {
   test("an event that does not fit its topic is refused, as an append would", () => {
     const run = () =>
