@@ -119,6 +119,16 @@ describe("what does not run", () => {
       )
       const again = yield* readStatus(system, { maxAgeMs: 1 })
       assert.match(again.problems[0]!.message, /; process 99 on away did, and was last seen 3 min ago;/)
+      // the age of records does not depend on the clock of this process either
+      const clock = vi.spyOn(Date, "now").mockReturnValue(0)
+      const early = yield* readStatus(system)
+      clock.mockReturnValue(4e12)
+      const ages = [...early.projections, ...(yield* readStatus(system)).projections].map(({ oldest_ms }) => oldest_ms)
+      clock.mockRestore()
+      assert.isTrue(
+        ages.every((age) => age === null || (age > 0 && age < 600_000)),
+        ages.join()
+      )
       assert.deepInclude(again.processes[1]!, { host: "away", pid: 99, running: false })
     }))
   test("without any process waiting records are a problem at once, and a process leaves no row when it stops", () =>

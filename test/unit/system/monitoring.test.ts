@@ -2,9 +2,11 @@
 import { readdirSync, readFileSync } from "node:fs"
 import { join } from "node:path"
 import { assert, describe, it, test } from "@effect/vitest"
-import { Deferred, Effect, Fiber } from "effect"
-import { OngoingFailures } from "../../../src/monitor/ongoing-failures.ts"
+import { Deferred, Effect, Exit, Fiber, Scope } from "effect"
+import { OngoingFailures, projectionSubject } from "../../../src/monitor/ongoing-failures.ts"
+import { measuredStore } from "../../../src/system/measured.ts"
 import { systemMetricsText } from "../../../src/system/metrics.ts"
+import { Presence } from "../../../src/system/presence.ts"
 import { type ProcessFacts, readinessOf } from "../../../src/system/readiness.ts"
 import { makeSharedReading } from "../../../src/system/shared-reading.ts"
 import type { Status } from "../../../src/system/status.ts"
@@ -77,6 +79,41 @@ describe("ongoing failures", () => {
     assert.strictEqual(failures.list.length, 200)
     assert.strictEqual(failures.list[0]!.reason.length, 500)
   })
+})
+
+describe("a process among those of a system", () => {
+  it.live("deletes its row only once a write under way has ended", () =>
+    Effect.gen(function* () {
+      const statements: Array<string> = []
+      let written = (): void => undefined
+      const sql = ([text]: TemplateStringsArray) => {
+        statements.push(text!.includes("with gone as") ? "write" : "delete")
+        return statements.length === 1 ? new Promise<void>((resolve) => (written = resolve)) : Promise.resolve()
+      }
+      const presence = new Presence()
+      const scope = yield* Scope.make()
+      yield* Scope.provide(presence.announce(sql as never), scope)
+      yield* Effect.forkChild(presence.during("relay", {}, Effect.never))
+      while (statements.length === 0) yield* Effect.sleep(1)
+      const closing = yield* Effect.forkChild(Scope.close(scope, Exit.void))
+      yield* Effect.sleep(5)
+      assert.deepEqual(statements, ["write"])
+      written()
+      yield* Fiber.join(closing)
+      assert.deepEqual(statements, ["write", "delete"])
+    })
+  )
+  it.effect("forgets a partition's failure with a commit of it", () =>
+    Effect.gen(function* () {
+      const failures = new OngoingFailures()
+      const at = { projection: "a", version: 1, topic: "t", partition: 0 }
+      failures.report(projectionSubject(at), "the disk is full")
+      const store = measuredStore({ commit: () => Effect.succeed(at) } as never, failures)
+      const changes = { duplicates: 0, late: [], deadLetters: [] }
+      yield* store.commit({ name: "a", version: 1 } as never, at as never, changes as never)
+      assert.deepEqual(failures.list, [])
+    })
+  )
 })
 
 describe("a shared reading", () => {
