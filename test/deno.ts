@@ -32,5 +32,6 @@ export const onNodeOnly: Readonly<Record<string, string>> = {
   "integration/runner/halted.test.ts": "errors of SQL, and what the engine does with them",
   "integration/runner/poison-application.test.ts": "the engine's logic on PostgreSQL",
   "integration/runner/projection.test.ts": "the engine's logic on PostgreSQL",
-  "integration/stack": "the launcher of the services; every suite on Deno that needs one starts it there"
+  "integration/stack": "the launcher of the services; every suite on Deno that needs one starts it there",
+  "unit/cli/stray-errors.test.ts": "how Node ends a process with an error that nothing catches"
 }

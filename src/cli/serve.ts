@@ -7,6 +7,7 @@ import { Log } from "../log/log.ts"
 import { CommandFailed, exitCodes } from "./command-failure.ts"
 import { healthMaxAgeMs, kafkaOptions, pulsarOptions } from "../system/environment.ts"
 import { systemMetricsText, withCounts } from "../system/metrics.ts"
+import { logStrayErrors } from "./stray-errors.ts"
 import { readStatus } from "../system/observed.ts"
 import { makeReadiness } from "../system/readiness.ts"
 import { makeSharedReading } from "../system/shared-reading.ts"
@@ -116,8 +117,13 @@ export const serveHttp = Effect.fnUntraced(function* (system: System, held: Read
 
 /** Runs the loops of the roles. Fails as soon as one of them fails, or the database has ended for good. */
 export const runLoops = (system: System, held: ReadonlyArray<Role>): Effect.Effect<never, unknown> =>
-  Effect.raceAllFirst<Effect.Effect<never, unknown>>([
-    system.database.failed,
-    held.includes("projections") ? Effect.andThen(runProjections(system), Effect.never) : Effect.never,
-    held.includes("relay") ? Effect.andThen(runRelay(system), Effect.never) : Effect.never
-  ])
+  Effect.scoped(
+    Effect.andThen(
+      logStrayErrors,
+      Effect.raceAllFirst<Effect.Effect<never, unknown>>([
+        system.database.failed,
+        held.includes("projections") ? Effect.andThen(runProjections(system), Effect.never) : Effect.never,
+        held.includes("relay") ? Effect.andThen(runRelay(system), Effect.never) : Effect.never
+      ])
+    )
+  )

@@ -25,6 +25,14 @@ export class EarlierParked extends Data.TaggedError("EarlierParked")<{ readonly 
     return `an earlier event of the key ${JSON.stringify(this.key)} is parked; this event is processed after that one is retried`
   }
 }
+/** Whether an error is `EarlierParked`. Asking a revoked proxy for its class throws, and that may be what was thrown. */
+export const isEarlierParked = (error: unknown): boolean => {
+  try {
+    return error instanceof EarlierParked
+  } catch {
+    return false
+  }
+}
 /** Throws `KeyNotOwned` if none of the key's `columns` has the event's key as its value. */
 export const assertOwned = (
   target: string,
@@ -74,9 +82,17 @@ export const assertKeyFits = (
 
 /**
  * The name and the message of any error, as texts. An object with a `_tag` that is no `Error` is shown as JSON. Never throws, whatever
- * was thrown: an event whose error could not be described could not be parked.
+ * was thrown: an event whose error could not be described could not be parked. Texts are cut: the message at 100,000 characters.
  */
-export const describeError = (error: unknown): { readonly error: string; readonly message: string } => {
+export const describeError = (thrown: unknown): { readonly error: string; readonly message: string } => {
+  const { error, message } = describe(thrown)
+  return { error: cut(error, mostNameCharacters), message: cut(message, mostMessageCharacters) }
+}
+const mostNameCharacters = 200
+const mostMessageCharacters = 100_000
+const cut = (text: string, most: number): string =>
+  text.length <= most ? text : `${text.slice(0, most).toWellFormed()}… (${text.length - most} more characters)`
+const describe = (error: unknown): { readonly error: string; readonly message: string } => {
   try {
     if (error instanceof Error) {
       const { _tag: tag, message, name } = error as { readonly [field in "_tag" | "message" | "name"]: unknown }

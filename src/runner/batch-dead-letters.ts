@@ -17,6 +17,8 @@ import type { DeadLetter, ProjectionPartition, RetriedDeadLetter, Segment } from
 export interface FailedEvent {
   readonly record: LogRecord
   readonly error: unknown
+  /** The store refused its changes. The cause may be in the database, and be gone later. */
+  readonly isOfStore?: true
   /** How the handler's Effect failed; undefined if `error` was thrown. */
   readonly cause?: Cause.Cause<unknown> | undefined
   readonly attempts: number

@@ -1,7 +1,7 @@
 // What happens to the events of a batch that fail: parked or skipped as dead letters, or the partition stops before them.
 import * as Data from "effect/Data"
 import * as Effect from "effect/Effect"
-import { describeError, EarlierParked } from "../dead-letter/event-failure.ts"
+import { describeError, EarlierParked, isEarlierParked } from "../dead-letter/event-failure.ts"
 import { isRetry } from "../dead-letter/retry-record.ts"
 import type { LogRecord } from "../log/log.ts"
 import type { Projection } from "../model/projection.ts"
@@ -91,11 +91,11 @@ export class FailedEvents {
     this.keyOrder.park(record)
     if (request !== undefined) {
       // a dead letter behind one whose retry failed stays as it is
-      if (!(error instanceof EarlierParked)) this.deadLetters.retryFailed(failed, request.by)
+      if (!isEarlierParked(error)) this.deadLetters.retryFailed(failed, request.by)
       return undefined
     }
     if (then !== "stop") {
-      if (!(error instanceof EarlierParked)) this.outcomes.fail(record.position, error)
+      if (!isEarlierParked(error)) this.outcomes.fail(record.position, error)
       this.deadLetters.add(failed, then === "skip" ? "skipped" : "parked")
       return undefined
     }
@@ -106,7 +106,7 @@ export class FailedEvents {
       reason: new Mismatch({
         what: this.stoppedAt(record.position),
         reason: describeError(error).message,
-        ...(!(error instanceof Unstorable) && { retry: "never" as const }),
+        ...(failed.isOfStore !== true && { retry: "never" as const }),
         cause: error
       })
     })

@@ -14,13 +14,21 @@ const longestMessage = 2_000
  */
 export const failureShape = (error: unknown): string => {
   const { error: name, message } = describeError(error)
-  const code = typeof error === "object" && error !== null && "code" in error ? ` ${String(error.code)}` : ""
+  const code = codeOf(error)
   const shape = message
     .slice(0, 4 * longestShape)
     .replaceAll(/"(?:[^"\\]|\\.)*"|'[^']*'|`[^`]*`/g, '"…"')
     .replaceAll(/\b[\da-f]{8}[\da-f-]*\b/gi, "#")
     .replaceAll(/\d+(?:[.,]\d+)*/g, "#")
   return `${name}${code}: ${shape.slice(0, longestShape)}`
+}
+/** The error's `code`, if it has one that is a text. Anything may have been thrown: a proxy, or a getter that throws. */
+const codeOf = (error: unknown): string => {
+  try {
+    return typeof error === "object" && error !== null && "code" in error ? ` ${String(error.code)}` : ""
+  } catch {
+    return ""
+  }
 }
 /** Whether two shapes are of the same reason, although their messages may have different words for values. */
 export const isSameReason = (a: string, b: string): boolean => {

@@ -1,13 +1,13 @@
 // Calls a projection's handler for one event: looks up its reference data, and runs the Effect that the handler may return.
 import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
-import * as Fiber from "effect/Fiber"
 import * as Schedule from "effect/Schedule"
 import type { Projection } from "../model/projection.ts"
 import { Recorder, type Entries } from "../model/recorder.ts"
 import { handlerResult } from "../model/user-code.ts"
 import type { FailedEvent } from "./batch-dead-letters.ts"
 import type { LookupError, LookupTable } from "./lookup-tables.ts"
+import { inOwnFiber } from "./own-fiber.ts"
 import type { Origin } from "./prepared-changes.ts"
 import { attributed, runAs } from "./running-code.ts"
 
@@ -121,9 +121,3 @@ export class HandlerCaller<E, R> {
     )
   }
 }
-
-/** Runs an Effect in a fiber of its own. If it interrupts its fiber, that fails it alone, and not the fiber of the partition. */
-const inOwnFiber = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
-  Effect.flatMap(Effect.forkChild(effect, { startImmediately: true }), (fiber) =>
-    Effect.onInterrupt(Effect.flatten(Fiber.await(fiber)), () => Fiber.interrupt(fiber))
-  )

@@ -189,6 +189,7 @@ export class PartitionProcessor<E, R> {
     const stopped = this.failed.fail({
       record: failed,
       error: refused,
+      isOfStore: true,
       attempts: 1,
       eventTime: time,
       streamTime: judgedBy,

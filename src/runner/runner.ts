@@ -3,6 +3,7 @@
 // Nothing is kept between batches but the claim and caches, which can be read again. So recovery from any crash is to claim the
 // partition and read on from the claim's position.
 import * as Context from "effect/Context"
+import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import * as Metric from "effect/Metric"
 import * as Schedule from "effect/Schedule"
@@ -14,6 +15,7 @@ import type { Topic } from "../model/topic.ts"
 import { CurrentFailures, projectionSubject } from "../monitor/ongoing-failures.ts"
 import { linksOf } from "./chain.ts"
 import { LookupTable } from "./lookup-tables.ts"
+import { inOwnFiber } from "./own-fiber.ts"
 import { PartitionProcessor } from "./partition-processor.ts"
 import { takerOf } from "./take-within.ts"
 import { type Claim, type DeadLetter, Mismatch, type ProjectionPartition, Store, type StoreError } from "./store.ts"
@@ -138,7 +140,13 @@ const runPartition = Effect.fnUntraced(function* <E, R>(
   const labels = { projection: at.projection, topic, partition }
   while (true) {
     attempts.isProcessing = false
-    const error = yield* Effect.scoped(claimAndProcess(projection, source, assignment, shared, attempts)).pipe(
+    const error = yield* inOwnFiber(
+      Effect.scoped(claimAndProcess(projection, source, assignment, shared, attempts))
+    ).pipe(
+      // if the partition was taken away, nothing from here on runs: a handler has got at the fiber
+      Effect.catchCauseIf(Cause.hasInterruptsOnly, () =>
+        Effect.fail(new Mismatch({ what: name, reason: "the code of an event interrupted the fiber of its partition" }))
+      ),
       // without this an error that nothing expects would end the loop, and neither the log nor `status` would show it
       Effect.catchDefect((cause) =>
         Effect.fail(new Mismatch({ what: name, reason: describeError(cause).message, cause }))

@@ -2,6 +2,7 @@
 import { afterAll, assert, beforeAll, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
 import * as Schema from "effect/Schema"
 import * as Scope from "effect/Scope"
 import { Agg, Column, Event, Projection, ReadModel, Topic, Window } from "../../../src/index.ts"
@@ -308,4 +309,16 @@ it.live("calendar windows begin where date_trunc does, in every zone: weeks on M
       }
     })
   )
+)
+it.live("a handler that interrupts the fiber of its partition halts that with the reason", () =>
+  Effect.gen(function* () {
+    const projection = setting([], ({ how }) => {
+      if (how === "interrupt") Fiber.getCurrent()?.interruptUnsafe()
+    })
+    const { append, handle, sql } = yield* memoryEngine(root, projection, [sets])
+    yield* append(sets, [set("a", "fine"), set("a", "interrupt")])
+    yield* handle
+    const reason = "setting_v1 sets/0: the code of an event interrupted the fiber of its partition"
+    assert.deepStrictEqual([...(yield* halts(sql))], [["setting sets/0", reason]])
+  }).pipe(Effect.scoped)
 )
