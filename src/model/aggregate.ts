@@ -1,5 +1,6 @@
 // An aggregate as users declare it: a decider, with the types of its events, commands, state and rejections. Pure.
 import type * as Schema from "effect/Schema"
+import { assertOptions } from "./declaration.ts"
 import type { EventType } from "./event.ts"
 import type { Fields, Member, Named, Simplify, TypeOf } from "./fields.ts"
 import type { Source } from "./topic.ts"
@@ -77,6 +78,13 @@ export const Aggregate = {
     { [K in keyof C]: CommandOf<C, K> }[keyof C],
     Extract<ReturnType<D[keyof C]>, Rejection>
   > => {
+    const all = ["name", "events", "commands", "state", "initial", "evolve", "decide"]
+    assertOptions(`aggregate ${String((options as { readonly name?: string } | undefined)?.name)}`, options, all, [
+      "name",
+      "events",
+      "evolve",
+      "decide"
+    ])
     const evolve = checkedFunctions(`aggregate ${options.name}: \`evolve\``, options.evolve)
     const decide = checkedFunctions(`aggregate ${options.name}: \`decide\``, options.decide)
     return {

@@ -1,6 +1,8 @@
 // An application, the value that `millrace.config.ts` exports: its projections, aggregates, and the services that their handlers need.
 import type * as Layer from "effect/Layer"
 import type { Aggregate } from "./aggregate.ts"
+import { shown } from "../text/text.ts"
+import { assertOptions, refuse } from "./declaration.ts"
 import { writtenTopics } from "./chains.ts"
 import { deadLetterTopics } from "./dead-letter-topic.ts"
 import type { Writable } from "./handler.ts"
@@ -44,6 +46,23 @@ export const Application = {
       readonly pulsar?: Tenancy
     } & Provided<RunServices<P>>
   ): Application<RunError<P>, RunServices<P>> => {
+    assertOptions(
+      "application",
+      options,
+      ["name", "aggregates", "projections", "pulsar", "services"],
+      ["name", "projections"]
+    )
+    if (typeof options.name !== "string" || options.name.trim() === "")
+      refuse(
+        "application",
+        `its name is ${shown(options.name)}; give it one, because its consumer groups and its database carry it`
+      )
+    for (const [i, run] of (options.projections as ReadonlyArray<Partial<Run<unknown, unknown>> | undefined>).entries())
+      if (run?.projection === undefined || run.lifecycle === undefined)
+        refuse(
+          "application",
+          `element ${i} of \`projections\` is no run of a projection; wrap it, as \`Projection.async(projection)\``
+        )
     const projections = options.projections.map(({ projection }) => projection as Projection.Any)
     assertDistinct(projections)
     assertReadable(projections)

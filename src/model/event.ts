@@ -1,6 +1,7 @@
 // Event types: a name, the fields of every version, and the upcasters that turn older versions into the newest. Pure.
 import * as Schema from "effect/Schema"
 import { shown } from "../text/text.ts"
+import { assertFields, refuse } from "./declaration.ts"
 import type { Fields, Simplify, TypeOf } from "./fields.ts"
 import { codec } from "./json-codec.ts"
 import { checkedFunction } from "./user-code.ts"
@@ -58,7 +59,18 @@ const checkedUpcaster = (type: string, version: number, upcast: (previous: never
     )
   }
 }
+const assertEvent = (type: unknown, fields: Fields) => {
+  if (typeof type !== "string" || type === "")
+    refuse("event type", `its name is ${shown(type)}; give a text, as "order.placed"`)
+  assertFields(`event type ${String(type)}`, fields)
+  if (Object.hasOwn(fields, "type"))
+    refuse(
+      `event type ${String(type)}`,
+      "a field is called `type`, which every event has for the name of its type; rename the field"
+    )
+}
 const eventType = (type: string, versions: EventType.Any["versions"]): EventType.Any => {
+  assertEvent(type, versions.at(-1)!.fields)
   const codecs = versions.map(({ fields }) => codec(fields, type))
   return {
     type,

@@ -1,12 +1,15 @@
 // Projections as users declare them: sources, a handler, what it writes to, and what happens to events that fail. Pure.
 import type * as Duration from "effect/Duration"
 import type * as Effect from "effect/Effect"
+import { shown } from "../text/text.ts"
+import { assertOptions, assertSelected, canBeText, refuse } from "./declaration.ts"
 import { deadLetterTopics } from "./dead-letter-topic.ts"
 import { assertFailurePolicy, type FailurePolicy } from "./failure-policy.ts"
 import { list, select, type Named, type One, type OneOrMore, type Select } from "./fields.ts"
 import type { Handler, HandlerError, Handlers, HandlerServices, Lookup, Out, Unknown, Writable } from "./handler.ts"
 import { checkedCount, checkedDuration } from "./options.ts"
 import { checkedName } from "./read-model.ts"
+import { hasFold } from "./window.ts"
 import type { Source, Topic } from "./topic.ts"
 import { assertHandler } from "./user-code.ts"
 
@@ -47,6 +50,69 @@ export declare namespace Projection {
   /** The services that a projection's handlers need. */
   type Services<P> = P extends Projection<string, any, any, any, infer R, any> ? R : never
 }
+const projectionOptions = ["name", "version", "source", "writes", "handle", "dedupe", "enrich", "failure", "maxAhead"]
+/** Throws `InvalidDeclaration` if a target of `writes` is none. */
+const assertWrites = (name: string, writes: ReadonlyArray<Writable>) => {
+  const what = `projection ${name}: \`writes\``
+  if (!Array.isArray(writes))
+    refuse(what, `it is ${shown(writes)}; list the tables, windows and topics that the handler writes to`)
+  for (const [i, target] of (writes as ReadonlyArray<Partial<Writable> | undefined>).entries())
+    if (!["table", "window", "topic"].includes(target?.kind as string))
+      refuse(what, `its element ${i} is ${shown(target?.name ?? target)}, which is no table, window or topic`)
+}
+/** Throws `InvalidDeclaration` for sources, lookups and windows with which no event could be processed. */
+const assertProjection = (
+  name: string,
+  sources: ReadonlyArray<Topic.Any>,
+  { dedupe, enrich = {}, failure, handle, writes }: Parameters<typeof project>[0]
+) => {
+  const what = `projection ${name}`
+  if (sources.length === 0) refuse(what, "it has no source; name at least one topic")
+  for (const source of sources as ReadonlyArray<Partial<Topic.Any> | undefined>)
+    if (!["topic", "aggregate"].includes(source?.kind as string))
+      refuse(
+        what,
+        `the source ${shown(source?.name ?? source)} is no topic and no aggregate; use what \`Topic.events\` declares`
+      )
+  const shapes = sources.flatMap((source) => source.shapes ?? [])
+  if (dedupe !== undefined) {
+    assertOptions(`${what}: \`dedupe\``, dedupe, ["by", "within"], ["within"])
+    assertSelected(`${what}: \`dedupe.by\``, dedupe.by, shapes, "text")
+  }
+  if (failure !== undefined)
+    assertOptions(`${what}: \`failure\``, failure, ["retry", "then", "order", "haltAfter", "deadLetterTopic"])
+  for (const [lookup, value] of Object.entries(enrich) as ReadonlyArray<
+    [string, Partial<Topic.Any> & { by?: unknown; topic?: Topic.Any }]
+  >) {
+    const topic = value?.topic ?? value
+    if (topic?.kind !== "topic" || topic.compacted !== true)
+      refuse(`${what}: \`enrich.${lookup}\``, "it is no compacted topic; declare the topic with `Topic.compacted`")
+    if (value.topic !== undefined) assertSelected(`${what}: \`enrich.${lookup}.by\``, value.by, shapes, "text")
+  }
+  const types = sources.flatMap((source) => source.types ?? [])
+  const unknown =
+    typeof handle === "object" && handle !== null
+      ? Object.keys(handle).find((type) => !types.includes(type))
+      : undefined
+  if (unknown !== undefined && sources.every((source) => source.types !== undefined))
+    refuse(
+      what,
+      `there is a handler for \`${unknown}\`, which is no event type of its sources; they have ${types.join(", ")}`
+    )
+  // only an event's key can be compared with a row's, and it is a text
+  for (const target of writes)
+    if (
+      target.kind === "window" &&
+      sources.every(({ kind }) => kind === "topic") &&
+      (target.topic !== undefined || hasFold(target))
+    )
+      if (!target.key.some((column) => canBeText(target.keyFields[column]!)))
+        refuse(
+          what,
+          `${target.name} ${target.topic === undefined ? "has a fold" : "is published"}, so a column of its key must hold the event's key, which is a text; ` +
+            `${target.key.length === 0 ? "its key has no column" : `${target.key.join(", ")} can hold none`}. Add a text column to its key`
+        )
+}
 const project = (options: {
   readonly name: string
   readonly version: number
@@ -60,8 +126,10 @@ const project = (options: {
 }) => {
   const { dedupe, handle, name, version, writes } = options
   checkedName("projection", name)
+  assertOptions(`projection ${name}`, options, projectionOptions, ["version", "source", "writes"])
   checkedCount(`projection ${name}: version`, version, { least: 1 })
   assertHandlers(name, handle)
+  assertWrites(name, writes)
   for (const [i, target] of writes.entries()) {
     if (writes.findIndex((other) => other.name === target.name) < i) {
       throw new Error(
@@ -70,6 +138,7 @@ const project = (options: {
     }
   }
   const sources = list(options.source as OneOrMore<Topic.Any>)
+  assertProjection(name, sources, options)
   if (dedupe !== undefined && dedupe.by === undefined) {
     const nameless = sources.find(({ idOf }) => idOf === undefined)
     if (nameless !== undefined) {

@@ -1,5 +1,7 @@
 // Tables of read models as users declare them: columns from schemas, and the primary key. The store derives the DDL from them. Pure.
 import * as Schema from "effect/Schema"
+import { shown } from "../text/text.ts"
+import { assertFields, assertOptions, refuse } from "./declaration.ts"
 import type { Fields, Simplify, TypeOf } from "./fields.ts"
 
 /** Columns whose SQL type no JSON schema expresses. Other types follow from the schema: String text, Finite float8, Int bigint, Struct jsonb. */
@@ -75,6 +77,13 @@ export const ReadModel = {
     }
   ): Table<Name, TypeOf<F>, Key> => {
     checkedName("table", name)
+    assertOptions(`table ${name}`, options, ["columns", "primaryKey", "shared"], ["columns", "primaryKey"])
+    if (!Array.isArray(options.primaryKey))
+      refuse(
+        `table ${name}`,
+        `the primary key is ${shown(options.primaryKey)}; list its columns, as \`primaryKey: ["id"]\``
+      )
+    assertFields(`table ${name}: \`columns\``, options.columns)
     for (const column of Object.keys(options.columns)) checkedColumn(`column of table ${name},`, column)
     const { columns, primaryKey } = options
     const unknown = primaryKey.find((column) => !Object.hasOwn(columns, column))

@@ -1,5 +1,6 @@
 // Tenancy on Pulsar as users declare it: the tenants, the topics that each of them has, and the policies of their namespaces. Pure.
 import type * as Duration from "effect/Duration"
+import { assertOptions } from "./declaration.ts"
 import { checkedChoice, checkedCount, checkedDuration, invalidOption, type DurationBounds } from "./options.ts"
 import type { Topic } from "./topic.ts"
 
@@ -153,6 +154,20 @@ export const Tenancy = {
       topics,
       undeclared = "park"
     } = options
+    const known = [
+      "backlog",
+      "clusters",
+      "deduplication",
+      "namespace",
+      "offload",
+      "publisher",
+      "retention",
+      "tenants",
+      "timeToLive",
+      "topics",
+      "undeclared"
+    ]
+    assertOptions("tenancy", options, known, ["tenants"])
     const tenants = options.tenants.map((tenant): Tenant => {
       const given = typeof tenant === "string" ? { name: tenant } : tenant
       return { role: given.name, actions: ["consume", "produce"], ...given }

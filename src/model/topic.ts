@@ -2,6 +2,7 @@
 import type * as Duration from "effect/Duration"
 import * as Schema from "effect/Schema"
 import type { EventType } from "./event.ts"
+import { assertFields, assertOptions, assertSelected, type ValueShape } from "./declaration.ts"
 import { select, type Fields, type Named, type Select, type TypeOf } from "./fields.ts"
 import { codec } from "./json-codec.ts"
 import { checkedCount, checkedDuration } from "./options.ts"
@@ -50,6 +51,10 @@ export interface Topic<out Name extends string, in out V> extends Source<V, "top
   readonly eventTypes?: ReadonlyMap<string, EventType.Any>
   /** The declared fields, if all values have one shape; undefined if they have several, or are not decoded. */
   readonly fields?: ReadonlyArray<string>
+  /** The field that is the key; undefined if a function computes it. */
+  readonly keyField?: string | undefined
+  /** The fields of each kind of values; undefined if they are not decoded. */
+  readonly shapes?: ReadonlyArray<ValueShape>
   readonly timeOf: ((value: V) => number) | undefined
   readonly idOf: ((value: V) => string) | undefined
   readonly tenantOf: ((value: V) => string) | undefined
@@ -152,6 +157,13 @@ const retentionOf = (name: string, retention: Duration.Input | undefined): numbe
   return ms === Infinity ? undefined : ms
 }
 
+const logOptions = ["key", "eventTime", "id", "tenant", "partitions", "retention", "kafka", "to"]
+const assertTopic = (name: string, options: LogOptions<any>, own: string, shapes: ReadonlyArray<ValueShape>) => {
+  assertOptions(`topic ${name}`, options, [...logOptions, own], ["key", own])
+  for (const what of ["key", "id", "tenant"] as const)
+    assertSelected(`topic ${name}: \`${what}\``, options[what], shapes, "text")
+  assertSelected(`topic ${name}: \`eventTime\``, options.eventTime, shapes, "number")
+}
 const topic = (name: string, options: LogOptions<any>, codec: object) => {
   if (!topicName.test(name)) throw new InvalidTopicName({ name })
   if (options.partitions !== undefined) checkedCount(`topic ${name}: partitions`, options.partitions, { least: 1 })
@@ -164,6 +176,7 @@ const topic = (name: string, options: LogOptions<any>, codec: object) => {
     retentionMs: retentionOf(name, options.retention),
     ...(options.kafka !== undefined && { kafka: options.kafka }),
     ...(options.to !== undefined && { to: options.to }),
+    ...(typeof options.key === "string" && { keyField: options.key as string }),
     keyOf: select(`topic ${name}: \`key\``, options.key as string),
     timeOf: options.eventTime && instant(`topic ${name}: \`eventTime\``, options.eventTime),
     versionOf: () => 1,
@@ -172,7 +185,13 @@ const topic = (name: string, options: LogOptions<any>, codec: object) => {
     ...codec
   } as never // phantom `Event`
 }
-const recordCodec = (value: Fields) => ({ ...codec(value), fields: Object.keys(value) })
+const recordTopic = (name: string, options: LogOptions<any> & { readonly value: Fields }) => {
+  assertOptions(`topic ${name}`, options, [...logOptions, "value"], ["value"])
+  assertFields(`topic ${name}: \`value\``, options.value)
+  const shapes = [{ name: "the value", fields: options.value }]
+  assertTopic(name, options, "value", shapes)
+  return { ...codec(options.value), fields: Object.keys(options.value), shapes }
+}
 
 /** Declares topics. */
 export const Topic = {
@@ -187,11 +206,17 @@ export const Topic = {
     name: Name,
     options: { readonly events: E } & LogOptions<E[number]["Event"]>
   ): Topic<Name, E[number]["Event"]> => {
+    assertOptions(`topic ${name}`, options, [...logOptions, "events"], ["events"])
     const eventTypes = new Map<string, EventType.Any>(options.events.map((event) => [event.type, event]))
     const known = [...eventTypes.keys()]
     if (known.length === 0) throw new Error(`topic ${name} declares no event type; list at least one in \`events\``)
     if (known.length < options.events.length)
       throw new Error(`topic ${name} declares an event type twice: ${known.join(", ")}`)
+    const shapes = options.events.map(({ type, versions }) => ({
+      name: `event type ${type}`,
+      fields: { type: Schema.String, ...versions.at(-1)!.fields }
+    }))
+    assertTopic(name, options, "events", shapes)
     const find = (value: unknown) => {
       const type = (value as Partial<Named> | null | undefined)?.type
       const found = eventTypes.get(type as string)
@@ -201,6 +226,7 @@ export const Topic = {
     return topic(name, options, {
       types: known,
       eventTypes,
+      shapes,
       decode: (json: unknown, version?: number) => find(json).decode(json, version),
       encode: (value: unknown) => find(value).encode(value as never),
       stringify: (value: unknown) => JSON.stringify(find(value).encode(value as never)),
@@ -211,12 +237,12 @@ export const Topic = {
   records: <const Name extends string, F extends Fields>(
     name: Name,
     options: { readonly value: F } & LogOptions<TypeOf<F>>
-  ): Topic<Name, TypeOf<F>> => topic(name, options, recordCodec(options.value)),
+  ): Topic<Name, TypeOf<F>> => topic(name, options, recordTopic(name, options)),
   /** Declares a compacted topic: values of one shape, of which the log keeps the newest for each key. Null deletes a key. */
   compacted: <const Name extends string, F extends Fields>(
     name: Name,
     options: { readonly value: F } & LogOptions<TypeOf<F>>
-  ): Compacted<Name, TypeOf<F>> => topic(name, options, { ...recordCodec(options.value), compacted: true }),
+  ): Compacted<Name, TypeOf<F>> => topic(name, options, { ...recordTopic(name, options), compacted: true }),
   /** A topic whose values are neither checked nor changed. Windows that `publish` to a name use it. */
   plain: <const Name extends string, V>(name: Name, keyOf: (value: V) => string): Topic<Name, V> =>
     topic(name, { key: keyOf as never } as LogOptions<any>, {

@@ -2,6 +2,8 @@
 import type * as Duration from "effect/Duration"
 import type * as Schema from "effect/Schema"
 import { calendarSpan, calendarUnits, isTimeZone, weekStarts, type CalendarUnit, type WeekStart } from "./calendar.ts"
+import { shown } from "../text/text.ts"
+import { assertFields, assertOptions, refuse } from "./declaration.ts"
 import { keyText, list, type Fields, type One, type OneOrMore, type Simplify, type TypeOf } from "./fields.ts"
 import { checkedChoice, checkedDuration, invalidOption } from "./options.ts"
 import { checkedColumn, checkedName } from "./read-model.ts"
@@ -225,11 +227,65 @@ const namedTopic = (name: string, key: ReadonlyArray<string>) => {
   namedTopics.add(topic)
   return topic
 }
+const optionsOf: Readonly<Record<Shape["type"], ReadonlyArray<string>>> = {
+  fixed: ["size", "every"],
+  calendar: ["unit", "timeZone", "weekStartsOn"],
+  session: ["gap"],
+  global: []
+}
+const assertWindow = (name: string, shape: Shape, options: WindowOptions<Fields, Aggs, unknown>) => {
+  const what = `window ${name}`
+  const known = [...optionsOf[shape.type], "key", "aggregate", "grace", "emit", "publish", "shared"]
+  assertOptions(what, options, known, ["key", "aggregate"])
+  assertFields(`${what}: \`key\``, options.key)
+  assertOptions(`${what}: \`aggregate\``, options.aggregate, Object.keys(options.aggregate ?? {}))
+  for (const [column, given] of Object.entries(options.aggregate) as ReadonlyArray<
+    [string, Partial<Agg<never, unknown>>]
+  >)
+    if (!["count", "sum", "min", "max", "fold"].includes(given?.sql as string))
+      refuse(what, `the aggregate \`${column}\` is ${shown(given)}; use one of \`Agg\`, as \`Agg.count\``)
+}
+/** Throws `InvalidDeclaration` if rows of the window can never be messages of the topic. */
+const assertPublished = (name: string, shape: Shape, options: WindowOptions<Fields, Aggs, unknown>) => {
+  const { aggregate, key, publish } = options
+  if (publish === undefined || typeof publish === "string") return
+  const what = `window ${name}: \`publish\``
+  const topic = publish as Topic.Any
+  if (topic?.kind !== "topic" || topic.types !== undefined)
+    return refuse(
+      what,
+      `it is ${shown(topic?.name ?? topic)}; give the name of a topic, or one that \`Topic.records\` declares`
+    )
+  const columns = [...own[shape.type], ...Object.keys(key), ...Object.keys(aggregate)]
+  const missing = Object.entries(topic.shapes?.[0]?.fields ?? {}).find(
+    ([field, schema]) => !columns.includes(field) && !isOptional(schema)
+  )
+  if (missing !== undefined)
+    refuse(
+      what,
+      `topic ${topic.name} has the field \`${missing[0]}\`, which rows of the window do not have; they have ${columns.join(", ")}`
+    )
+  const { keyField } = topic
+  if (
+    keyField !== undefined &&
+    !Object.hasOwn(key, keyField) &&
+    !(keyField === "window_size" && columns.includes(keyField))
+  )
+    refuse(
+      what,
+      `the key of topic ${topic.name} is \`${keyField}\`, which is not in the key of the window; use a column of the window's key (${Object.keys(key).join(", ")}), or add it there`
+    )
+}
+const isOptional = (schema: Fields[string]): boolean =>
+  (schema.ast as { readonly context?: { readonly isOptional?: boolean } }).context?.isOptional === true
+
 const windowOf = (name: string, shape: Shape, options: WindowOptions<Fields, Aggs, unknown>) => {
   checkedName("window", name)
+  assertWindow(name, shape, options)
   const key = Object.keys(options.key)
   for (const column of [...key, ...Object.keys(options.aggregate)]) checkedColumn(`column of window ${name},`, column)
   assertSound(name, shape, options)
+  assertPublished(name, shape, options)
   return {
     kind: "window",
     name,

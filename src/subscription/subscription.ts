@@ -23,6 +23,7 @@ import type { UnknownTopic } from "../log/log.ts"
 import { messageIdentity, type Once, OnceError } from "./once.ts"
 import { isRetryForAnother } from "./dead-letter.ts"
 import { checkedCount } from "../model/options.ts"
+import { assertOptions } from "../model/declaration.ts"
 import type { Topic } from "../model/topic.ts"
 import { assertHandler, handlerResult } from "../model/user-code.ts"
 
@@ -254,6 +255,18 @@ const runWith = Effect.fnUntraced(function* <V, E, R>(
   return yield* Effect.raceAllFirst([receiver, cleaner, acknowledged.run, ...workers])
 }, Effect.scoped)
 
+const subscriptionOptions = [
+  "topic",
+  "name",
+  "type",
+  "from",
+  "receiveQueue",
+  "maxRedeliveries",
+  "deadLetterTopic",
+  "redeliveryDelayMs",
+  "maxRedeliveryDelayMs",
+  "ackTimeoutMs"
+]
 /** Defines subscriptions (`make`) and consumes their messages (`run`, or `stream`). */
 export const Subscription = {
   /**
@@ -265,6 +278,7 @@ export const Subscription = {
    * ```
    */
   make: <V>(options: Subscription<V>): Subscription<V> => {
+    assertOptions(`subscription ${String(options?.name)}`, options, subscriptionOptions, ["topic", "name", "type"])
     checkSubscription({ ...options, topic: options.topic.name })
     return options
   },
