@@ -7,6 +7,7 @@ import { loadApplication } from "./config.ts"
 import { config, json, optionalText, runToExitCode } from "./flags.ts"
 import { print } from "./print.ts"
 import { type Application, topicsOf } from "../model/application.ts"
+import { defaults, type PulsarOptions } from "../pulsar/client/options.ts"
 import type { ResourcePlan } from "../pulsar/tenants.ts"
 import { Tenancy } from "../model/tenancy.ts"
 
@@ -17,7 +18,7 @@ const load = Effect.promise(async () => {
     import("../pulsar/tenants.ts"),
     import("../pulsar/client/options.ts")
   ])
-  return { tenants, admin: () => new Admin(adminOptionsFrom(process.env)) }
+  return { tenants, Admin, adminOptionsFrom }
 })
 
 const signs = { create: "+", change: "~", refused: "!" } as const
@@ -43,39 +44,46 @@ const derivedTopics = (application: Application.Any) =>
     .filter(({ topic: { to }, writtenBy }) => writtenBy.length > 0 && to?.includes("pulsar") !== false)
     .map(({ topic }) => Tenancy.topic(topic))
 
-/** What the application declares, with the tenants that the command names in addition. */
-const tenancyOf = (application: Application.Any, tenants: string | undefined) => {
-  const named = (tenants ?? "").split(",").flatMap((name) => (name.trim() === "" ? [] : [name.trim()]))
-  const { pulsar } = application
-  if (pulsar === undefined && named.length === 0) {
-    return Effect.fail(
-      new CommandFailed({
-        message: "the application declares no tenants on Pulsar",
-        try: '--tenants acme,globex, or Application.make({ …, pulsar: Tenancy.make({ tenants: ["acme"], topics: [Tenancy.topic(alerts)] }) })'
-      })
-    )
-  }
-  return Effect.try({
+/**
+ * What the application declares, with the tenants that the command names in addition. An application that declares none has the tenant of this
+ * process. The namespace of this process counts before the declared one, as for relays and subscriptions.
+ */
+const tenancyOf = (
+  application: Application.Any,
+  tenants: string | undefined,
+  { namespace, tenant = defaults.tenant }: Pick<PulsarOptions, "tenant" | "namespace">
+) =>
+  Effect.try({
     try: () => {
-      const made = Tenancy.make({ tenants: [...new Set(named)], topics: derivedTopics(application) })
-      if (pulsar === undefined) return made
-      const isNew = (name: string) => !pulsar.tenants.some((tenant) => tenant.name === name)
-      return { ...pulsar, tenants: [...pulsar.tenants, ...made.tenants.filter(({ name }) => isNew(name))] }
+      const names = (tenants ?? "").split(",").flatMap((name) => (name.trim() === "" ? [] : [name.trim()]))
+      const { pulsar } = application
+      const made = Tenancy.make({
+        tenants: [...new Set(pulsar === undefined && names.length === 0 ? [tenant] : names)],
+        topics: derivedTopics(application)
+      })
+      const isNew = (name: string) => !pulsar?.tenants.some((other) => other.name === name)
+      const all = {
+        ...made,
+        ...pulsar,
+        tenants: [...(pulsar?.tenants ?? []), ...made.tenants.filter(({ name }) => isNew(name))]
+      }
+      return { ...all, namespace: namespace ?? all.namespace }
     },
     catch: (cause) => new CommandFailed({ message: (cause as Error).message, exitCode: exitCodes.usage })
   })
-}
 
 const run = Effect.fnUntraced(function* (
   action: "plan" | "apply" | "check",
   options: { readonly config: string | undefined; readonly tenants: string | undefined; readonly json: boolean }
 ) {
-  const tenancy = yield* tenancyOf(yield* loadApplication(options.config), options.tenants)
-  const { admin, tenants } = yield* load
-  const client = yield* Effect.try({
-    try: admin,
+  const application = yield* loadApplication(options.config)
+  const { Admin, adminOptionsFrom, tenants } = yield* load
+  const own = yield* Effect.try({
+    try: () => adminOptionsFrom(process.env),
     catch: (cause) => new CommandFailed({ message: (cause as Error).message, exitCode: exitCodes.usage })
   })
+  const tenancy = yield* tenancyOf(application, options.tenants, own)
+  const client = new Admin(own)
   const plans = yield* action === "apply" ? tenants.apply(client, tenancy) : tenants.plan(client, tenancy)
   const text = options.json
     ? JSON.stringify({ pulsar: client.url, resources: plans, differs: plans.some(tenants.differs) })
@@ -93,7 +101,7 @@ const run = Effect.fnUntraced(function* (
 
 const tenants = optionalText(
   "tenants",
-  "Tenants in addition to those that the application declares, separated by commas"
+  "Tenants in addition to those that the application declares, separated by commas; default, if it declares none: MILLRACE_PULSAR_TENANT, or public"
 )
 const subcommand = (action: "plan" | "apply" | "check", description: string) =>
   Command.make(action, { config, tenants, json }, (flags) =>

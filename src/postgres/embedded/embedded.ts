@@ -1,5 +1,5 @@
 // The embedded PostgreSQL server of a state directory, as a scoped resource: started, joined, and restarted when it dies.
-import { chmodSync, mkdirSync, readFileSync, realpathSync, renameSync, writeFileSync } from "node:fs"
+import { chmodSync, readFileSync, realpathSync, renameSync, writeFileSync } from "node:fs"
 import { resolve } from "node:path"
 import { setTimeout as sleep } from "node:timers/promises"
 import * as Deferred from "effect/Deferred"
@@ -9,6 +9,7 @@ import type * as Scope from "effect/Scope"
 import postgres from "postgres"
 import { accountFor, findBinaries } from "./binaries.ts"
 import { ensureRoles, initialise, own, passwordOf, pathsOf } from "./cluster.ts"
+import { createDirectory } from "./directory.ts"
 import { attemptIn, type EmbeddedError, failed, inUse, portInUse } from "./errors.ts"
 import { entryOf, type LockHolder, type LockKind, release, tryAcquire } from "./lock.ts"
 import { freePort, launch, type Postmaster, stopOrphan, trimLog } from "./postmaster.ts"
@@ -81,7 +82,7 @@ const obtain = Effect.fnUntraced(function* (kind: LockKind, { dataDir, port }: E
 })
 
 const directory = (path: string): string => {
-  const made = mkdirSync(path, { recursive: true })
+  const made = createDirectory(path)
   // A server that root starts runs as another account, which must be able to enter the directory; no other account may list it.
   if (made !== undefined) chmodSync(path, process.getuid?.() === 0 ? 0o711 : 0o700)
   return realpathSync(path)

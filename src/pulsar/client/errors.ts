@@ -56,6 +56,8 @@ const forbidden =
   "it is not allowed: give the role of MILLRACE_PULSAR_TOKEN, or of the client certificate, the permission on the namespace (run millrace pulsar apply as a superuser)"
 const unauthenticated =
   "the broker refused the token or the certificate: correct MILLRACE_PULSAR_TOKEN, or MILLRACE_PULSAR_TLS_CERT and _KEY"
+const createFirst =
+  "create it first: millrace pulsar apply, with --tenants TENANT if the application does not declare the tenant"
 const stopOther = "stop the other one first"
 /** Why an answer may be unreadable, or none may come. */
 export const mixedTls =
@@ -103,17 +105,12 @@ const known: ReadonlyArray<readonly [pattern: RegExp, kind: FailureKind, retryab
     false,
     "names of tenants, namespaces and topics have letters, digits, -, =, :, . and _ only"
   ],
-  [
-    missingNamespace,
-    "namespaceMissing",
-    false,
-    "create it first: millrace pulsar apply, or correct MILLRACE_PULSAR_TENANT and _NAMESPACE"
-  ],
+  [missingNamespace, "namespaceMissing", false, `${createFirst}, or correct MILLRACE_PULSAR_TENANT and _NAMESPACE`],
   [
     /TopicNotFound|NotFound|does not exist|not found/,
     "missing",
     false,
-    "create it first: millrace pulsar apply, or correct MILLRACE_PULSAR_TENANT and _NAMESPACE"
+    `${createFirst}, or correct MILLRACE_PULSAR_TENANT and _NAMESPACE`
   ],
   [
     /certificate|self.signed|CERT_|UNABLE_TO_|ERR_TLS|EPROTO/i,
@@ -159,7 +156,7 @@ export const failureOf = (cause: unknown, where: string): PulsarFailure => {
 const statuses: Readonly<Record<number, readonly [kind: FailureKind, retryable: boolean, advice: string]>> = {
   401: ["unauthenticated", false, unauthenticated],
   403: ["forbidden", false, forbidden],
-  404: ["missing", false, "create it first: millrace pulsar apply"],
+  404: ["missing", false, createFirst],
   409: ["busy", false, stopOther]
 }
 const entities: Readonly<Record<string, string>> = { quot: '"', apos: "'", amp: "&", lt: "<", gt: ">" }

@@ -25,7 +25,8 @@ import { partitionTopics, topicName } from "../client/topic-names.ts"
 import { createAt, moveTo } from "./seek.ts"
 import type { Outgoing, TransportProducer } from "../client/transport.ts"
 
-const createAdvice = "set MILLRACE_PULSAR_TENANT to the tenant that has it, or create it: 'millrace pulsar apply'"
+const createAdvice =
+  "set MILLRACE_PULSAR_TENANT to the tenant that has it, or create it: 'millrace pulsar apply', with --tenants TENANT if the application does not declare the tenant"
 /** The full names of a topic's partitions. Fails with `UnknownTopic` if the admin interface says that the topic does not exist. */
 const partitionsOf = Effect.fnUntraced(function* (cluster: Cluster, operation: string, topic: string) {
   const name = topicName(cluster.options, topic)

@@ -40,6 +40,28 @@ const command = (args: ReadonlyArray<string>, env: Record<string, string>) =>
 
 const suite = await needing("pulsar")
 suite("tenants on Pulsar", () => {
+  it.live(
+    "of an application that declares none: the tenant and the namespace of the process are created, as errors advise",
+    () =>
+      Effect.gen(function* () {
+        const endpoints = yield* shared("pulsar")
+        const { adminUrl, url } = optionsOf("websocket", endpoints)
+        const namespace = `own${process.pid}`
+        const env = {
+          MILLRACE_PULSAR_URL: url,
+          ...(adminUrl !== undefined && { MILLRACE_PULSAR_ADMIN_URL: adminUrl }),
+          MILLRACE_PULSAR_TENANT: `${namespace}t`,
+          MILLRACE_PULSAR_NAMESPACE: namespace
+        }
+        const config = ["--config", "test/support/counting.config.ts"]
+        const [code, output] = yield* command(["pulsar", "apply", ...config], env)
+        assert.strictEqual(code, 0, output)
+        assert.include(output, `+ tenant ${namespace}t: create`)
+        assert.include(output, `+ namespace ${namespace}t/${namespace}: create`)
+        assert.include(output, `+ topic ${namespace}t/${namespace}/counting.receipts: create`)
+        assert.deepStrictEqual(yield* command(["pulsar", "check", ...config], env), [0, "4 of 4 as declared\n"])
+      })
+  )
   it.live("are planned and created, and then match their declaration", () =>
     Effect.gen(function* () {
       const client = yield* admin

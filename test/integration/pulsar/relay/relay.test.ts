@@ -153,7 +153,7 @@ suite("relay to Pulsar", () => {
         const { halted } = yield* rounds(target, (shipment, lag) => shipment.halted.length > 0 || lag === 0)
         assert.match(
           halted[0]?.reason ?? "",
-          /alerts\/alerts\/partitions at .*not found.*; create it first: millrace pulsar apply$/
+          /alerts\/alerts\/partitions at .*not found.*; create it first: millrace pulsar apply, with --tenants TENANT if the application does not declare the tenant$/
         )
         const alerts = cluster.admin!.partitions(`persistent://${name}/alerts/alerts`)
         assert.isUndefined(yield* Effect.promise(() => orUndefined(alerts)))

@@ -231,7 +231,10 @@ suite("a message for a tenant that is not declared", () => {
       const target = yield* relay(narrow)
       yield* until(own, target, ({ length }) => length >= 20)
       const { halted } = yield* rounds(target, (shipment) => shipment.halted.length > 0)
-      assert.match(halted[0]!.reason, /not found; create it first: millrace pulsar apply$/)
+      assert.match(
+        halted[0]!.reason,
+        /not found; create it first: millrace pulsar apply, with --tenants TENANT if the application does not declare the tenant$/
+      )
       for (let i = 0; i < 20; i++) yield* target.publish
       assert.isBelow((yield* until(own, target, () => true)).length, 50)
       assert.deepStrictEqual(yield* parkedOf(sql), [])
