@@ -1,7 +1,9 @@
 // Calls a projection's handler for one event: looks up its reference data, and runs the Effect that the handler may return.
 import * as Cause from "effect/Cause"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Schedule from "effect/Schedule"
+import { invalidOption } from "../model/options.ts"
 import type { Projection } from "../model/projection.ts"
 import { Recorder, type Entries } from "../model/recorder.ts"
 import { handlerResult } from "../model/user-code.ts"
@@ -107,8 +109,9 @@ export class HandlerCaller<E, R> {
     const tried = Effect.sandbox(attempt)
     // a schedule's own functions may throw, too
     const retried = (schedule: NonNullable<typeof retry>) =>
-      Effect.catchDefect(Effect.retry(tried, Schedule.upTo(schedule, { times: mostAttempts - 1 })), (defect) =>
-        Effect.fail<Cause.Cause<E>>(Cause.die(defect))
+      Effect.catchDefect(
+        Effect.retry(tried, Schedule.upTo(this.ending(schedule), { times: mostAttempts - 1 })),
+        (defect) => Effect.fail<Cause.Cause<E>>(Cause.die(defect))
       )
     return (retry === undefined ? tried : retried(retry)).pipe(
       Effect.as(undefined),
@@ -118,6 +121,16 @@ export class HandlerCaller<E, R> {
         return Effect.succeed<HandlerFailure>({ error: Cause.squash(cause), cause, attempts })
       }),
       Effect.ensuring(Effect.sync(() => recorder.close()))
+    )
+  }
+
+  /** The schedule, but a delay without an end fails the event: its partition would wait for ever, without a word. */
+  private ending(schedule: NonNullable<Projection.Any["failure"]["retry"]>) {
+    const what = `projection ${this.projection.name}: a delay of failure.retry`
+    return Schedule.modifyDelay(schedule, ({ duration }) =>
+      Duration.isFinite(duration)
+        ? Effect.succeed(duration)
+        : Effect.die(invalidOption(what, duration, "its partition would wait for ever; make it finite"))
     )
   }
 }

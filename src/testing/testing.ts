@@ -7,11 +7,12 @@ import * as Effect from "effect/Effect"
 import * as Equal from "effect/Equal"
 import * as Exit from "effect/Exit"
 import type * as Layer from "effect/Layer"
+import * as Option from "effect/Option"
 import type { Aggregate, Rejection } from "../model/aggregate.ts"
 import type { DeadLetterMessage } from "../model/dead-letter-topic.ts"
 import type { One, Simplify } from "../model/fields.ts"
 import type { Writable } from "../model/handler.ts"
-import { checkedDuration } from "../model/options.ts"
+import { checkedDuration, invalidOption } from "../model/options.ts"
 import type { Projection, Rows } from "../model/projection.ts"
 import type { Table } from "../model/read-model.ts"
 import type { Row } from "../model/recorder.ts"
@@ -97,11 +98,14 @@ const specification = (
       and((engine, parks) =>
         parks ? engine.process(events) : Effect.catchCause(engine.processOrFail(events), withAdvice)
       ),
-    at: (time: DateTime.DateTime.Input) =>
-      and((engine) => {
-        engine.nowMs = DateTime.makeUnsafe(time).epochMilliseconds
+    at: (time: DateTime.DateTime.Input) => {
+      const at = Option.getOrUndefined(DateTime.make(time))
+      if (at === undefined) throw invalidOption("at", time, "it must be a date; write one such as 2026-01-31T12:00:00Z")
+      return and((engine) => {
+        engine.nowMs = at.epochMilliseconds
         engine.isClockSet = true
-      }),
+      })
+    },
     idle: (duration: Duration.Input) =>
       and((engine) => {
         engine.nowMs += checkedDuration("idle", duration)

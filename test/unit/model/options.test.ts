@@ -217,6 +217,10 @@ test("a failure policy with words that there are not, or a retry that is no sche
   for (const retry of [5, "1 second", {}]) expect(refused(failing({ retry }))).toContain("as `Schedule.recurs(5)`")
   expect(failing({ retry: Schedule.recurs(5) })).not.toThrow()
 })
+test("a time of the test kit's clock that is none is refused", () => {
+  for (const time of [NaN, Infinity, "noon"])
+    expect(refused(() => ProjectionTest.make(projectionOf({})).at(time as number))).toContain("; it must be a date")
+})
 test("a subscription's start that is none is refused", () => {
   for (const from of ["newest", { time: NaN }, { time: "1 hour" }, {}, 5, { places: [{ partition: -1, position: 0 }] }])
     expect(refused(() => subscriptionOf({ from }))).toContain("subscription s of source: from")

@@ -1,5 +1,6 @@
 // Retried dead letters: as late as they were when they failed, so that retries give what a replay with the corrected handler gives.
 import * as Effect from "effect/Effect"
+import * as Schedule from "effect/Schedule"
 import * as Schema from "effect/Schema"
 import { describe, expect, test } from "vitest"
 import { recordFromEnvelope, retryRecord } from "../../../src/dead-letter/retry-record.ts"
@@ -214,6 +215,27 @@ describe("a dead letter that is retried after its windows have closed", () => {
     expect(engine.rows()["ever"]).toMatchObject([{ n: 2 }])
     expect(outcome(engine).late).toEqual(outcome(replay(records, more)).late)
   })
+})
+
+test("a retry schedule with a delay without an end fails the event, and does not stop its partition", () => {
+  const waiting = Projection.make({
+    name: "waiting",
+    version: 1,
+    source,
+    writes: [rows],
+    failure: { retry: Schedule.spaced("Infinity") },
+    handle: ({ id, n }, out) => (n === 0 ? Effect.fail(new Error("no")) : out.upsert(rows, { id, n, stream: 0 }))
+  })
+  const engine: Engine = new MemoryEngine(waiting as never)
+  run(engine, [{ at: 0 }, { at: 1 }].map(recordOf))
+  expect(engine.deadLetters()).toMatchObject([
+    {
+      error: "InvalidOption",
+      message:
+        "projection waiting: a delay of failure.retry is Infinity; its partition would wait for ever; make it finite"
+    }
+  ])
+  expect(engine.rows()["rows"]).toMatchObject([{ id: "e1" }])
 })
 
 /** Random events, some of which fail; batches of any size; retries in between and at the end. Then everything is as in a replay. */
