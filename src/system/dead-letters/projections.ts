@@ -3,6 +3,7 @@ import * as Effect from "effect/Effect"
 import type { Log } from "../../log/log.ts"
 import { retryRecord } from "../../dead-letter/retry-record.ts"
 import { query, type Sql } from "../../postgres/client/client.ts"
+import { bytesOf } from "../../text/utf8.ts"
 import * as StoredDeadLetters from "../../postgres/store/dead-letters.ts"
 import {
   type DeadLetterFilter,
@@ -13,13 +14,20 @@ import {
   type ListPurpose
 } from "./source.ts"
 
+/** The value's bytes as base64, if its envelope keeps a value that is not text. */
+const bytesIfNoText = (envelope: string): string | null => {
+  const { value } = JSON.parse(envelope) as { readonly value?: string }
+  return value === undefined ? null : bytesOf(value).toString("base64")
+}
 /** All that is known of a dead letter, with the envelope's fields beside its columns. */
 const detailsOf = ({ envelope, ...columns }: StoredDeadLetters.StoredDeadLetter) => {
   const { eventId = null, tenant = null } = (
     envelope === null ? {} : JSON.parse((JSON.parse(envelope) as { envelope?: string }).envelope ?? envelope)
   ) as { readonly eventId?: string; readonly tenant?: string }
+  const bytes = envelope === null || columns.value === null ? null : bytesIfNoText(envelope)
   return {
     ...columns,
+    ...(bytes !== null && { value_base64: bytes }),
     kind: "projection",
     event_id: eventId,
     tenant,

@@ -5,6 +5,8 @@ import { parseJson } from "../../../src/log/json.ts"
 import type { LogRecord } from "../../../src/log/log.ts"
 import { singleLineJson } from "../../../src/log/rules.ts"
 import { headersOf, headingOf } from "../../../src/kafka/log/records.ts"
+import { recordFromEnvelope, retryRecord, storedEnvelope } from "../../../src/dead-letter/retry-record.ts"
+import { isStorable } from "../../../src/text/text.ts"
 import { randomOf, seed } from "../../support/random.ts"
 
 describe("JSON", () => {
@@ -141,6 +143,29 @@ describe("an envelope", () => {
     expect(problemOf({ key: "" })).toBeUndefined()
     expect(problemOf({ eventId: "x".repeat(1 << 20) })).toBeUndefined()
   })
+})
+
+describe("a dead letter", () => {
+  test("keeps a key, headers and an id that are not text, and is retried with the same ones", () => {
+    const odd = {
+      ...record,
+      key: "k\udcff",
+      eventId: "\0",
+      tenant: "\ud800",
+      headers: { schema_version: "abc", b3: "\udc80" }
+    }
+    const envelope = storedEnvelope(odd)
+    expect(isStorable(envelope)).toBe(true)
+    const { position: _, appendedAt: __, ...same } = odd
+    expect(recordFromEnvelope(envelope, 0, odd.value)).toEqual(same)
+  })
+  test.each(['{"a":', "\udcff", '{"a":"\udcff"}', "", "NaN"])(
+    "with the value %j has a retry record that every log takes",
+    (value) => {
+      const { value: written } = retryRecord({ ...record, value }, "p", 7)
+      expect(singleLineJson(written!)).toBe(written)
+    }
+  )
 })
 
 describe("headers of Kafka", () => {

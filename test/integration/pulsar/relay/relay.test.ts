@@ -1,4 +1,5 @@
 // The relay to Pulsar on a real broker and a real PostgreSQL, on both transports: what arrives where, and what halts.
+import type { NewRecord } from "../../../../src/log/log.ts"
 import { assert } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import { query } from "../../../../src/postgres/client/client.ts"
@@ -136,6 +137,45 @@ suite("relay to Pulsar", () => {
           parked.map((row) => [row["seq"], /named "(.*)":/.exec(row["reason"])?.[1]]),
           [...Object.entries(tenants), ["7", "a b"]].map(([seq, tenant]) => [Number(seq), tenant])
         )
+      })
+    )
+
+    test(
+      "parks messages with texts that Pulsar or PostgreSQL cannot hold, each once, and sends times that Pulsar has no number for as none",
+      Effect.fnUntraced(function* ({ messages, name, relay, sql }) {
+        const odd: Readonly<Record<number, Partial<NewRecord>>> = {
+          2: { tenant: "a\0b" },
+          3: { tenant: "\ud800" },
+          4: { tenant: "x".repeat(10_000) },
+          6: { key: "k\0" },
+          7: { eventId: "e\0" },
+          8: { headers: { a: "\udcff" } },
+          9: { headers: { "a\0": "b" } }
+        }
+        const times: Readonly<Record<number, number>> = { 11: -5, 12: 1e300, 13: 1.5 }
+        yield* publish(sql, {
+          firstSeq: 1,
+          messages: 14,
+          record: (seq) => ({
+            tenant: name,
+            ...(times[seq] !== undefined && { eventTime: times[seq] }),
+            ...odd[seq]
+          })
+        })
+        const target = yield* relay()
+        yield* shipAll(target)
+        assert.deepStrictEqual(sequencesOf(yield* messages("alerts")), { "p/events/0": [1, 5, 10, 11, 12, 13, 14] })
+        const parked = yield* query(
+          "parked",
+          () => sql<Array<{ seq: number; key: string }>>`select seq::int, key from millrace.relay_parked order by seq`
+        )
+        assert.deepStrictEqual(
+          parked.map(({ seq }) => seq),
+          Object.keys(odd).map(Number)
+        )
+        assert.strictEqual(parked.find(({ seq }) => seq === 6)!.key, String.raw`"k\u0000"`)
+        const halted = yield* query("halted", () => sql`select from millrace.relay_position where halted is not null`)
+        assert.lengthOf(halted, 0)
       })
     )
 
