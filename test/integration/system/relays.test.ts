@@ -5,6 +5,7 @@ import * as Exit from "effect/Exit"
 import * as Scope from "effect/Scope"
 import { Schema } from "effect"
 import { Application, Event, Projection, Topic } from "../../../src/index.ts"
+import type { NewRecord } from "../../../src/log/log.ts"
 import { readStatus } from "../../../src/system/observed.ts"
 import { openSystem, runProjections, runRelay } from "../../../src/system/system.ts"
 import { databaseOn, server } from "../../support/postgres.ts"
@@ -49,13 +50,18 @@ describe("a relay to Pulsar that cannot connect", () => {
         const system = yield* openSystem(application, database)
         yield* Effect.forkScoped(runProjections(system))
         yield* Effect.forkScoped(runRelay(system))
-        const record = { partition: 0, key: "a", eventTime: Date.now(), traceparent: undefined, headers: {} }
-        const more = { eventId: undefined, tenant: undefined, schemaVersion: 1 }
-        const values = ["a", "b", "c"].map((id) => JSON.stringify({ type: "happened", id }))
-        yield* system.log.append(
-          "source",
-          values.map((value) => ({ ...record, ...more, value }))
-        )
+        const recordOf = (id: string): NewRecord => ({
+          partition: 0,
+          key: id,
+          value: JSON.stringify({ type: "happened", id }),
+          eventTime: Date.now(),
+          eventId: undefined,
+          tenant: undefined,
+          traceparent: undefined,
+          schemaVersion: 1,
+          headers: {}
+        })
+        yield* system.log.append("source", ["a", "b", "c"].map(recordOf))
         for (let n = 0; (yield* system.log.ends("derived"))[0] !== 3; n++) {
           if (n > 400) assert.fail("the relay into the log did not run")
           yield* Effect.sleep(25)
