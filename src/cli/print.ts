@@ -7,6 +7,11 @@ export const print = (text: string) =>
   Effect.sync(() => void process.stdout.write(text === "" ? "" : `${terminalText(text)}\n`))
 /** Prints a warning in the form of the error lines. */
 export const warn = (text: string) => Effect.sync(() => void process.stderr.write(`millrace: ${terminalText(text)}\n`))
-/** Writes a part of a result to standard output. False if the reader has closed the pipe or the output cannot be written. */
-export const writeOut = (text: string): Promise<boolean> =>
-  new Promise((resolve) => void process.stdout.write(terminalText(text), (error) => resolve(error == null)))
+/**
+ * Writes a part of a result to standard output. False if the reader has closed the pipe or the output cannot be written. `isData`: a file or a
+ * program gets the text as it is; only a terminal gets escapes.
+ */
+export const writeOut = (text: string, isData: boolean): Promise<boolean> => {
+  const shown = isData && !process.stdout.isTTY ? text : terminalText(text)
+  return new Promise((resolve) => void process.stdout.write(shown, (error) => resolve(error == null)))
+}

@@ -100,7 +100,8 @@ export const sql = Effect.fnUntraced(function* ({ data, format, query, write }: 
   const connections = write ? (yield* openDatabase(data, "join", options)).sql : yield* openReader(data, options)
   let printer: RowPrinter | undefined
   let open = true
-  const put = async (text: string) => (open = open && (text === "" || (await writeOut(text))))
+  const put = async (text: string) =>
+    (open = open && (text === "" || (await writeOut(text, format === "csv" || format === "tsv"))))
   const sink: RowSink = {
     start: (columns) => {
       printer = rowPrinter(format, columns)

@@ -58,6 +58,11 @@ it.live(
       })
       assert.strictEqual(yield* printed("tsv", query), "5\t3\t\ta,b\n")
       assert.strictEqual(yield* printed("csv", query), 'count,count,none,text\n5,3,,"a,b"\n')
+      // a program gets the text as it is; what people read, and JSON, have escapes
+      const colour = String.raw`select E'\x1b[31m' || chr(155) as c`
+      assert.strictEqual(yield* printed("csv", colour), "c\n\u001b[31m\u009b\n")
+      assert.strictEqual(yield* printed("json", colour), String.raw`[{"c":"\u001b[31m\u009b"}]` + "\n")
+      assert.include(yield* printed("table", colour), String.raw`\u001b[31m\u009b`)
       assert.match(yield* printed("table", query), /│ 5 {5}│ 3 {5}│ {6}│ a,b {2}│/)
       assert.deepStrictEqual(JSON.parse(yield* printed("json", query)), [
         { count: 5, count_2: 3, none: null, text: "a,b" }
