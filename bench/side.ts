@@ -156,7 +156,10 @@ export const prepare = async (stack: Stack, side: Side): Promise<ReadonlyArray<s
   mkdirSync(join(stack.directory, "logs"), { recursive: true })
   if (side === "peer") return []
   await harness(stack, ["reset", "--bare"])
-  for (const args of [["topics", "apply"], ["migrate"]]) {
+  for (const args of [
+    ["topics", "apply"],
+    ["migrate", "--adopt"]
+  ]) {
     const { code, output } = await run(process.execPath, millrace(...args), { cwd: root, env: stack.environment })
     if (code !== 0) throw new Error(`millrace ${args.join(" ")} ended with ${code}:\n${output}`)
   }

@@ -23,6 +23,7 @@ import { openLog } from "./open-log.ts"
 import { beginProjectionCounters, beginRelayCounters, measuredStore } from "./measured.ts"
 import { openRelays, skippedTopics, targetNames } from "./open-relays.ts"
 import { Presence } from "./presence.ts"
+import { ownTopics } from "./topic-ownership.ts"
 import { assertReady, specsOf, startsOf } from "./topics.ts"
 
 /** The parts of a system that are open. `targets` has the names of all relay targets, whichever process runs their relays. */
@@ -71,6 +72,8 @@ export const openSystem = Effect.fnUntraced(function* (
   const identity = yield* claimDatabase(application, sql, { ...decision, usesBrokers })
   const specs = specsOf(application, on)
   if (on === "PostgreSQL" || makesTopics) yield* log.declare(specs)
+  if (opened.on === "Kafka" && (relaysHere || decision.adopt === true))
+    yield* ownTopics(application, opened.kafka, identity, decision.adopt === true)
   for (const target of targets) yield* storeSkipped(sql, target, skippedTopics(application, target))
   const presence = new Presence()
   yield* presence.announce(sql)

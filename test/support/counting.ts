@@ -92,8 +92,12 @@ export const receiptsOf = Effect.fnUntraced(function* ({ log, name }: Installed,
   }
 })
 /** Waits until the projection's group has so many members and is stable. */
-export const members = Effect.fnUntraced(function* ({ brokers, name }: Installed, n: number) {
-  const group = `counting_v1/${name}.payments`
+export const members = Effect.fnUntraced(function* ({ brokers, name, sql }: Installed, n: number) {
+  const [identity] = yield* query(
+    "identity",
+    () => sql<Array<{ prefix: string }>>`select application || '/' || id as prefix from millrace.system`
+  )
+  const group = `${identity!.prefix}/counting_v1/${name}.payments`
   while (true) {
     const { groups } = yield* asOperator(brokers.split(","), (admin) => admin.describeGroups([group]))
     const [found] = groups
