@@ -39,7 +39,7 @@ export const claimTopics = (
         const found = await producer.offsets(group, asked)
         const other = found.find(({ metadata }) => metadata !== "" && metadata !== database)
         if (other !== undefined && !takesOver) return { topic: other.topic, database: other.metadata }
-        const notes = asked.map((one) => ({ ...one, offset: 0, metadata: database }))
+        const notes = topics.map((topic) => ({ topic, partition: 0, offset: 0, metadata: database }))
         await producer.commit([], new Map([[group, notes]]))
         return undefined
       } finally {
