@@ -33,5 +33,6 @@ export const onNodeOnly: Readonly<Record<string, string>> = {
   "integration/runner/poison-application.test.ts": "the engine's logic on PostgreSQL",
   "integration/runner/projection.test.ts": "the engine's logic on PostgreSQL",
   "integration/stack": "the launcher of the services; every suite on Deno that needs one starts it there",
+  "integration/system/status.test.ts": "statements of SQL; cli/roles.test.ts runs the processes on Deno",
   "unit/cli/stray-errors.test.ts": "how Node ends a process with an error that nothing catches"
 }

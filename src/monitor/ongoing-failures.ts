@@ -1,5 +1,6 @@
 // What a process tries again at the moment: for its readiness, and for the status, which explains with it why work waits.
 import * as Context from "effect/Context"
+import { storable } from "../text/text.ts"
 
 /** Something that failed, is tried again, and has not succeeded since. */
 export interface OngoingFailure {
@@ -48,8 +49,10 @@ export class OngoingFailures {
     const now = this.now()
     const before = this.current(what)
     if (before === undefined && this.known.size >= most) return
+    // messages of errors often begin with what failed
+    const shown = reason.startsWith(`${what}: `) ? reason.slice(what.length + 2) : reason
     this.known.set(what, {
-      reason: reason.slice(0, mostReason),
+      reason: storable(shown.slice(0, mostReason).toWellFormed()),
       first: before?.first ?? now,
       last: now + repeatAfterMs
     })

@@ -59,7 +59,7 @@ describe("ongoing failures", () => {
     const failures = new OngoingFailures(() => now)
     failures.report("a", "first")
     now = 20_000
-    failures.report("a", "second")
+    failures.report("a", "a: second")
     failures.report("b", "slow", 60_000)
     assert.deepEqual(failures.list, [
       { what: "a", reason: "second", sinceMs: 20_000 },
@@ -72,6 +72,15 @@ describe("ongoing failures", () => {
     )
     failures.clear("b")
     assert.deepEqual(failures.list, [])
+  })
+  test("have reasons that a database can store, whatever an error says and wherever it is cut", () => {
+    const failures = new OngoingFailures(() => 0)
+    failures.report("nul", "a\u0000b")
+    failures.report("cut", `${"x".repeat(499)}\u{1F600}`)
+    assert.deepEqual(
+      failures.list.map(({ reason }) => reason),
+      [String.raw`"a\u0000b"`, `${"x".repeat(499)}\uFFFD`]
+    )
   })
   test("are limited in number and in length", () => {
     const failures = new OngoingFailures(() => 0)
