@@ -24,9 +24,12 @@ const placeOf = ({ name, partition, topic }: Pick<PartitionStatus, "name" | "top
   `${name} ${topic}/${partition}`
 const count = (n: number, what: string) => `${n} ${what}${n === 1 ? "" : "s"}`
 
-/** Why the system cannot go on; undefined if it can. */
-const haltOf = ({ projections, relays }: Progress): string | undefined => {
-  const partition = projections.find(({ halted }) => halted !== null)
+/** Why the system cannot go on; undefined if it can. What an earlier process noted counts once the partition was claimed again. */
+const haltOf = (
+  { projections, relays }: Progress,
+  isNoted: (partition: Progress["projections"][number]) => boolean
+): string | undefined => {
+  const partition = projections.find((one) => one.halted !== null && isNoted(one))
   if (partition !== undefined) {
     const place = `${partition.topic}/${partition.partition}`
     return `projection ${partition.name} is halted at ${place}: ${partition.halted}`
@@ -41,7 +44,7 @@ const haltOf = ({ projections, relays }: Progress): string | undefined => {
  * halted, or if nothing moves for five minutes.
  */
 export const untilProcessed = Effect.fnUntraced(function* (system: System, options: WaitOptions = {}) {
-  const { application, database, log, targets } = system
+  const { application, database, log, presence, targets } = system
   const { report = (waitsFor: string) => Effect.logInfo(`waiting for ${waitsFor}`) } = options
   const projections = application.projections.map(({ projection }) => projection as Projection.Any)
   const versions = new Set(projections.map(({ name, version }) => `${name} ${version}`))
@@ -60,11 +63,16 @@ export const untilProcessed = Effect.fnUntraced(function* (system: System, optio
     for (const { end, partition } of yield* log.bounds(name)) ends.set(`${name}/${partition}`, end)
   }
 
+  // the halts that were there before, by the claim under which they were noted
+  let earlier: ReadonlyMap<string, number> | undefined
+  const isNoted = (one: Progress["projections"][number]) =>
+    one.claimed_by === presence.id || earlier?.get(placeOf(one)) !== one.epoch
   const look = Effect.gen(function* () {
     const announcements = chains.feeds.size === 0 ? [] : (yield* readAnnouncements(database.sql)).filter(isOurs)
     const status = yield* readProgress({ sql: database.sql, log, targets })
     const ours = status.projections.filter(isOurs)
-    const message = haltOf({ projections: ours, relays: status.relays })
+    earlier ??= new Map(ours.flatMap((one) => (one.halted === null ? [] : [[placeOf(one), one.epoch] as const])))
+    const message = haltOf({ projections: ours, relays: status.relays }, isNoted)
     if (message !== undefined) return yield* new SystemHalted({ message })
     const behind = ours.flatMap((one) => {
       const left = (ends.get(`${one.topic}/${one.partition}`) ?? one.end) - one.position

@@ -162,7 +162,8 @@ const claim = Effect.fnUntraced(function* (
     () =>
       sql<Array<ProgressRow>>`with patience as materialized (select set_config('lock_timeout', '2s', true) as set)
       update millrace.progress p set epoch = epoch + 1, generation = ${generation}, incarnation = gen_random_uuid(),
-        topic_identity = coalesce(topic_identity, ${identity ?? null}::text), claimed_by = ${processId ?? null}::uuid
+        topic_identity = coalesce(topic_identity, ${identity ?? null}::text), claimed_by = ${processId ?? null}::uuid,
+        halted = case when claimed_by is not distinct from ${processId ?? null}::uuid then halted end
       from patience where patience.set is not null and ${isAt(sql, at)} and generation <= ${generation} and mode <> 'frozen'
       returning incarnation, epoch, generation, commit_no, next_position, fingerprint, topic_identity, stream_time, stream_times,
         announced, outbox_seq, mode, seen_chunk, seen_fill, failing, events > 0 as has_succeeded,
