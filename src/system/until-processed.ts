@@ -39,6 +39,19 @@ const haltOf = (
 }
 
 /**
+ * Says which halts count: those that this process noted, and those that were not there, under the same claim, when `untilProcessed` first
+ * looked. The cause of an earlier one may be gone.
+ */
+const notedNow = (processId: string) => {
+  let earlier: ReadonlyMap<string, number> | undefined
+  return (partitions: Progress["projections"]) => {
+    earlier ??= new Map(partitions.flatMap((one) => (one.halted === null ? [] : [[placeOf(one), one.epoch] as const])))
+    return (one: Progress["projections"][number]) =>
+      one.claimed_by === processId || earlier?.get(placeOf(one)) !== one.epoch
+  }
+}
+
+/**
  * Waits until the application's projections have processed everything that the log has at the time of the call, the relays have published
  * the results, and projections that read these have processed them in their turn. Fails with `SystemHalted` if a projection or a relay is
  * halted, or if nothing moves for five minutes.
@@ -63,16 +76,12 @@ export const untilProcessed = Effect.fnUntraced(function* (system: System, optio
     for (const { end, partition } of yield* log.bounds(name)) ends.set(`${name}/${partition}`, end)
   }
 
-  // the halts that were there before, by the claim under which they were noted
-  let earlier: ReadonlyMap<string, number> | undefined
-  const isNoted = (one: Progress["projections"][number]) =>
-    one.claimed_by === presence.id || earlier?.get(placeOf(one)) !== one.epoch
+  const isNoted = notedNow(presence.id)
   const look = Effect.gen(function* () {
     const announcements = chains.feeds.size === 0 ? [] : (yield* readAnnouncements(database.sql)).filter(isOurs)
     const status = yield* readProgress({ sql: database.sql, log, targets })
     const ours = status.projections.filter(isOurs)
-    earlier ??= new Map(ours.flatMap((one) => (one.halted === null ? [] : [[placeOf(one), one.epoch] as const])))
-    const message = haltOf({ projections: ours, relays: status.relays }, isNoted)
+    const message = haltOf({ projections: ours, relays: status.relays }, isNoted(ours))
     if (message !== undefined) return yield* new SystemHalted({ message })
     const behind = ours.flatMap((one) => {
       const left = (ends.get(`${one.topic}/${one.partition}`) ?? one.end) - one.position
