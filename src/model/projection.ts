@@ -7,8 +7,8 @@ import { deadLetterTopics } from "./dead-letter-topic.ts"
 import { assertFailurePolicy, type FailurePolicy } from "./failure-policy.ts"
 import { list, select, type Named, type One, type OneOrMore, type Select } from "./fields.ts"
 import type { Handler, HandlerError, Handlers, HandlerServices, Lookup, Out, Unknown, Writable } from "./handler.ts"
-import { checkedCount, checkedDuration } from "./options.ts"
-import { checkedName } from "./read-model.ts"
+import { checkedCount, checkedDuration, invalidOption } from "./options.ts"
+import { checkedRelationName } from "./read-model.ts"
 import { hasFold } from "./window.ts"
 import type { Source, Topic } from "./topic.ts"
 import { assertHandler } from "./user-code.ts"
@@ -125,9 +125,11 @@ const project = (options: {
   readonly handle: unknown
 }) => {
   const { dedupe, handle, name, version, writes } = options
-  checkedName("projection", name)
+  checkedRelationName("projection", name)
   assertOptions(`projection ${name}`, options, projectionOptions, ["version", "source", "writes"])
   checkedCount(`projection ${name}: version`, version, { least: 1 })
+  // a schema's name has 63 bytes, 55 of them for the projection's
+  if (version > 999_999) throw invalidOption(`projection ${name}: version`, version, "it must be at most 999999")
   assertHandlers(name, handle)
   assertWrites(name, writes)
   for (const [i, target] of writes.entries()) {

@@ -43,16 +43,24 @@ export class InvalidName extends Schema.TaggedError<InvalidName>()("InvalidName"
 }
 // PostgreSQL's limit is 63 bytes; the rest is room for prefixes and suffixes
 const identifier = /^[a-z][a-z0-9_]{0,54}$/
-/** Returns the name if SQL accepts it unquoted. Throws `InvalidName`, whose message begins with `what`. */
+/** Returns the name if it can be one in SQL. Throws `InvalidName`, whose message begins with `what`. */
 export const checkedName = <const Name extends string>(what: string, name: Name): Name => {
-  if (!identifier.test(name)) throw new InvalidName({ what, name })
+  if (typeof name !== "string" || !identifier.test(name)) throw new InvalidName({ what, name })
   return name
+}
+/** The same for what becomes a schema or a relation. Throws an `Error` if PostgreSQL keeps the name for itself. */
+export const checkedRelationName = <const Name extends string>(what: string, name: Name): Name => {
+  if (!checkedName(what, name).startsWith("pg_")) return name
+  throw new Error(`${what} "${name}": PostgreSQL keeps names that begin with pg_ for itself; use another one`)
 }
 
 // every table of PostgreSQL has these
 const systemColumns: ReadonlySet<string> = new Set(["tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"])
 /** The same for a column. Throws an `Error` if PostgreSQL gives every table a column of this name. */
 export const checkedColumn = (what: string, name: string): string => {
+  // a row that lacks the column would seem to have it
+  if (name === "constructor")
+    throw new Error(`${what} "${name}": JavaScript gives every object a property of this name; use another one`)
   if (!systemColumns.has(name)) return checkedName(what, name)
   throw new Error(`${what} "${name}": PostgreSQL gives every table a column of this name; use another one`)
 }
@@ -76,7 +84,7 @@ export const ReadModel = {
       readonly shared?: boolean
     }
   ): Table<Name, TypeOf<F>, Key> => {
-    checkedName("table", name)
+    checkedRelationName("table", name)
     assertOptions(`table ${name}`, options, ["columns", "primaryKey", "shared"], ["columns", "primaryKey"])
     if (!Array.isArray(options.primaryKey))
       refuse(

@@ -6,7 +6,7 @@ import { shown } from "../text/text.ts"
 import { assertFields, assertOptions, refuse } from "./declaration.ts"
 import { keyText, list, type Fields, type One, type OneOrMore, type Simplify, type TypeOf } from "./fields.ts"
 import { checkedChoice, checkedDuration, invalidOption } from "./options.ts"
-import { checkedColumn, checkedName } from "./read-model.ts"
+import { checkedColumn, checkedRelationName } from "./read-model.ts"
 import { Topic, type Sink } from "./topic.ts"
 import { assertSync } from "./user-code.ts"
 
@@ -280,7 +280,7 @@ const isOptional = (schema: Fields[string]): boolean =>
   (schema.ast as { readonly context?: { readonly isOptional?: boolean } }).context?.isOptional === true
 
 const windowOf = (name: string, shape: Shape, options: WindowOptions<Fields, Aggs, unknown>) => {
-  checkedName("window", name)
+  checkedRelationName("window", name)
   assertWindow(name, shape, options)
   const key = Object.keys(options.key)
   for (const column of [...key, ...Object.keys(options.aggregate)]) checkedColumn(`column of window ${name},`, column)

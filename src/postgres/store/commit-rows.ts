@@ -64,7 +64,8 @@ export const tableParts = (
     const set = values.map(({ name }) => `${quote(name)} = excluded.${quote(name)}`).join(", ")
     const from = others.length === 0 ? fenced(parts, relation, rows) : upsertsAmongLocks(parts, relation, rows)
     parts.write(
-      (after) => `insert into ${relation.qualifiedName} (${list(relation.columns)})
+      // the alias, because a table may be called excluded
+      (after) => `insert into ${relation.qualifiedName} as t (${list(relation.columns)})
       select ${list(relation.columns, "r.")} from ${from(after)}
       on conflict (${keyList(relation)}) do ${values.length === 0 ? "nothing" : `update set ${set}`} returning 1`
     )
