@@ -1,4 +1,5 @@
 // Rules that every adapter of the log follows: what may be declared and appended, and how a batch is split. Pure.
+import { afterString } from "./json.ts"
 import { type Batch, LogError, type NewRecord, type TopicSpec, UnknownTopic } from "./log.ts"
 
 /** The default of `ReadOptions.maxBytes`. */
@@ -42,15 +43,29 @@ export const partitionProblem = (topic: string, partitions: number, partition: n
         reason: `partition ${partition} does not exist; the topic has partitions 0 to ${partitions - 1}`
       })
 
+/** Valid JSON without the white space between its tokens. */
+const withoutSpaces = (json: string): string => {
+  let text = ""
+  let start = 0
+  for (let i = 0; i < json.length;) {
+    const char = json.charAt(i)
+    if (char === '"') i = afterString(json, i)
+    else if (char === " " || char === "\n" || char === "\r" || char === "\t") {
+      text += json.slice(start, i)
+      start = ++i
+    } else i++
+  }
+  return text + json.slice(start)
+}
 /**
  * A value as one line of well-formed text without NUL. Undefined if the value is not JSON. In valid JSON line ends occur only between tokens,
- * so they become spaces; only text that is not well-formed is written again, with escapes.
+ * so the spaces there are removed, and nothing else changes; only text that is not well-formed is written again, with escapes.
  */
 export const singleLineJson = (value: string): string | undefined => {
   if (value.length > 0 && !value.includes("\n") && !value.includes("\0") && value.isWellFormed()) return value
   try {
     const parsed = JSON.parse(value) as unknown
-    return value.isWellFormed() ? value.replaceAll("\n", " ") : JSON.stringify(parsed)
+    return value.isWellFormed() ? withoutSpaces(value) : JSON.stringify(parsed)
   } catch {
     return undefined
   }

@@ -88,7 +88,7 @@ describe("JSON", () => {
   })
 
   test("a value on several lines becomes one line without losing duplicates or digits", () => {
-    expect(singleLineJson('{"a":1,\n"a":9007199254740993}')).toBe('{"a":1, "a":9007199254740993}')
+    expect(singleLineJson('{"a":1,\n"a":9007199254740993}')).toBe('{"a":1,"a":9007199254740993}')
     expect(singleLineJson('{"a":"\n"}')).toBeUndefined()
   })
 })
