@@ -52,8 +52,8 @@ export const openDatabase = Effect.fnUntraced(function* (
     url === ""
       ? yield* how === "own" ? Embedded.start({ dataDir }) : Embedded.use({ dataDir })
       : { url, failed: Effect.never }
-  // the embedded server's role has the name of the schema of internal tables, which must not hide read models
-  const searchPath = url === "" ? "public" : `"$user",public`
+  // a role that has the name of the schema of internal tables, as the embedded server's, must not hide read models
+  const searchPath = url === "" ? "public" : `public,"$user"`
   const sql = yield* connect(server.url, { max: connections, searchPath, ...options })
   if (how === "own") yield* query("connect", () => checkConnections(sql, connections + connectionsBeside))
   return { url: server.url, embedded: url === "", sql, failed: server.failed } satisfies Database
@@ -69,7 +69,7 @@ export const openReader = Effect.fnUntraced(function* (
 ) {
   const reader = yield* readerUrlOf
   const url = reader ?? (yield* Embedded.use({ dataDir })).readerUrl
-  return yield* connect(url, { max: connections, ...options })
+  return yield* connect(url, { max: connections, searchPath: "public", readOnly: true, ...options })
 })
 
 /** The URL for reading that the environment names; undefined if the database is the embedded one. */

@@ -22,7 +22,7 @@ export interface ConnectOptions {
   readonly asText?: boolean
   /** The schemas in which names without one are looked for, whatever the role is set to. Default: as the role is set. */
   readonly searchPath?: string
-  /** Whether transactions stay read-only if the role is set so. Default false. */
+  /** Whether the connections only read: a standby will do, and transactions stay read-only if the role is set so. Default false. */
   readonly readOnly?: boolean
 }
 

@@ -77,7 +77,7 @@ export const checkServer = async (sql: postgres.Sql, readOnly = false): Promise<
       `the database ${database} is encoded in ${encoding}, which cannot hold every text; Millrace needs UTF8. ` +
         `try: create database NAME encoding 'UTF8' template template0, and name that one in the database's URL`
     )
-  if (row["standby"] === "true")
+  if (row["standby"] === "true" && !readOnly)
     throw refused(
       "the server is a standby, which cannot write. try: name the primary in the database's URL, or promote this server",
       "25006"

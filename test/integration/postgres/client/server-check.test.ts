@@ -54,6 +54,8 @@ describe("A server or a role that cannot write", () => {
       error.message,
       "connect: the server is a standby, which cannot write. try: name the primary in the database's URL, or promote this server"
     )
+    const standby = urlWith((other) => other.searchParams.set("search_path", "standby,pg_catalog"))
+    await Effect.runPromise(Effect.scoped(connect(standby, { readOnly: true })))
   })
   it("a role without the right to create schemas is told which right it lacks", async () => {
     await sql.unsafe("create database readable")
