@@ -5,7 +5,7 @@ import * as Schedule from "effect/Schedule"
 import { FanOut, type FanOutError, type Message, type StartAt, type SubscriptionType } from "../subscription/fanout.ts"
 import { isRetryForAnother } from "../subscription/dead-letter.ts"
 import { assertDatabaseExists } from "../system/database.ts"
-import { kafkaOptions } from "../system/environment.ts"
+import { kafkaOptions, pulsarOptions } from "../system/environment.ts"
 import { layer } from "../system/layer.ts"
 import { CommandFailed, isBrokenPipe, usageError } from "./command-failure.ts"
 import { terminalLine, terminalText } from "./terminal-text.ts"
@@ -65,19 +65,26 @@ const retrySchedule = Schedule.min([Schedule.exponential("50 millis"), Schedule.
 )
 const batchSize = 100
 
+/** Fails if the flags make no sense, or if there is no system whose topics could be read: the command must not create one. */
+const assertReadable = Effect.fnUntraced(function* ({ data, from, max = Infinity }: SubscribeFlags) {
+  if (startOf(from, Date.now()) === undefined) {
+    return yield* usageError(
+      `--from is '${from}'; it must be earliest, latest, a duration, a date or positions`,
+      '--from earliest, latest, "2 hours", 2026-01-31T12:00Z, or 0:42,1:17 for positions of partitions'
+    )
+  }
+  if (max < 1)
+    return yield* usageError(`--max is ${max}; it must be at least 1`, "--max 10, or no --max to print until stopped")
+  // topics on Kafka or Pulsar are read without a database
+  if ((yield* kafkaOptions) === undefined && (yield* pulsarOptions) === undefined) yield* assertDatabaseExists(data)
+})
+
 /** Prints messages until interrupted, or until `max` are printed. Returns the exit code. */
 export const subscribe = Effect.fnUntraced(
   function* (options: SubscribeFlags) {
     const { json, max = Infinity, seek, topic, type } = options
-    const from = startOf(options.from, Date.now())
-    if (from === undefined) {
-      return yield* usageError(
-        `--from is '${options.from}'; it must be earliest, latest, a duration, a date or positions`,
-        '--from earliest, latest, "2 hours", 2026-01-31T12:00Z, or 0:42,1:17 for positions of partitions'
-      )
-    }
-    if (max < 1)
-      return yield* usageError(`--max is ${max}; it must be at least 1`, "--max 10, or no --max to print until stopped")
+    // checked before
+    const from = startOf(options.from, Date.now())!
     const fanOut = yield* FanOut
     const name = options.name ?? `cli-${randomInt(2 ** 40).toString(36)}`
     if (options.name === undefined) {
@@ -101,10 +108,5 @@ export const subscribe = Effect.fnUntraced(
     return 0
   },
   Effect.scoped,
-  (run, { data }) =>
-    Effect.andThen(
-      // with the log on Kafka no database is opened
-      Effect.flatMap(kafkaOptions, (kafka) => (kafka === undefined ? assertDatabaseExists(data) : Effect.void)),
-      Effect.provide(run, layer({ dataDir: data }))
-    )
+  (run, options) => Effect.andThen(assertReadable(options), Effect.provide(run, layer({ dataDir: options.data })))
 )
