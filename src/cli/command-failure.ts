@@ -3,6 +3,7 @@ import * as Data from "effect/Data"
 import { InvalidBridge } from "../bridge/rule.ts"
 import { SystemHalted } from "../system/errors.ts"
 import { DeadLettersFailed } from "../system/dead-letters/errors.ts"
+import { maskSecrets } from "../text/secrets.ts"
 
 /** Exit codes beside 0 for success. Scripts rely on them, so they do not change. */
 export const exitCodes = { failed: 1, usage: 2, unhealthy: 3, rejected: 4 } as const
@@ -18,7 +19,7 @@ export class CommandFailed extends Data.TaggedError("CommandFailed")<{
 export const usageError = (message: string, advice?: string) =>
   new CommandFailed({ message, exitCode: exitCodes.usage, ...(advice !== undefined && { try: advice }) })
 
-/** The text of any error, for people: its message, and what to do if the error says so. With `MILLRACE_DEBUG` also its stack. */
+/** The text of any error, for people: its message, and what to do if the error says so. With `MILLRACE_DEBUG` also its stack. Passwords are masked. */
 export const explain = (error: unknown): string => {
   const {
     message,
@@ -28,7 +29,7 @@ export const explain = (error: unknown): string => {
   const lines = [`millrace: ${message === undefined || message === "" ? String(error) : message}`]
   if (advice !== undefined) lines.push(`try: ${advice}`)
   if (process.env["MILLRACE_DEBUG"] !== undefined && stack !== undefined) lines.push(stack)
-  return lines.join("\n")
+  return maskSecrets(lines.join("\n"))
 }
 /** Whether writing failed because the reader has closed the pipe, as `head` does when it has enough lines. */
 export const isBrokenPipe = (error: unknown): boolean => (error as { readonly code?: string }).code === "EPIPE"

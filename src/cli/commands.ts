@@ -15,6 +15,7 @@ import { openLog } from "../system/open-log.ts"
 import { openObserved, readStatus } from "../system/observed.ts"
 import { openSystem } from "../system/system.ts"
 import { defaultPort, openWaiting, parseRoles, runLoops, serveHttp, servicesText } from "./serve.ts"
+import { maskSecrets } from "../text/secrets.ts"
 
 /** Runs some or all roles of a system until stopped. */
 export const start = Effect.fnUntraced(function* (options: {
@@ -38,7 +39,7 @@ export const start = Effect.fnUntraced(function* (options: {
       const opening = openSystem(application, database, { relaysHere: roles.includes("relay") })
       const system = yield* openWaiting(opening, port)
       const server = yield* serveHttp(system, roles, port)
-      const started = { roles, url: server.url, database_url: database.url }
+      const started = { roles, url: server.url, database_url: maskSecrets(database.url) }
       yield* print(
         options.json ? JSON.stringify(started) : `millrace ${application.name}: ${roles.join(", ")} at ${server.url}`
       )

@@ -12,6 +12,7 @@ import { untilProcessed } from "../system/until-processed.ts"
 import { print } from "./print.ts"
 import { openWaiting, roles, runLoops, serveHttp, servicesText } from "./serve.ts"
 import { terminalText } from "./terminal-text.ts"
+import { maskSecrets } from "../text/secrets.ts"
 
 /** The flags of the command. */
 export interface DevFlags {
@@ -63,7 +64,7 @@ const banner = ({ data }: DevFlags, database: Database, url: string) => {
     `  alerts (SSE)   curl -N ${url}/v1/alerts`,
     `  docs           ${url}/docs`,
     `  metrics        ${url}/metrics`,
-    `  database       psql ${database.url}`,
+    `  database       psql "$(npx millrace url${flag})"`,
     `  data           kept in ${database.embedded ? data : "this database"}`,
     `  query          npx millrace sql${flag} "select * from alerts order by score desc limit 5"`,
     `  status         npx millrace status${flag}`,
@@ -121,7 +122,8 @@ const sendFiles = Effect.fnUntraced(function* (system: System, options: DevFlags
     dead_letters: after.deadLetters,
     seconds: Number(seconds.toFixed(3)),
     events_per_second: Math.round(fed.accepted / seconds),
-    database_url: system.database.url,
+    // programs read it after a run; only the embedded database's password is nobody else's
+    database_url: options.once && system.database.embedded ? system.database.url : maskSecrets(system.database.url),
     fed
   }
 })

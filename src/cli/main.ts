@@ -15,6 +15,7 @@ import { pulsar } from "./pulsar.ts"
 import { retire } from "./retire.ts"
 import { subscribe } from "./subscribe.ts"
 import { terminalText } from "./terminal-text.ts"
+import { maskSecrets } from "../text/secrets.ts"
 
 const speedOf = (speed: string): Effect.Effect<number | "max", CommandFailed> => {
   const rate = Number(speed)
@@ -201,6 +202,20 @@ const sql = Command.make(
   ])
 )
 
+const url = Command.make("url", { data, reader: toggle("reader", "The URL of the role that can only read") }, (flags) =>
+  runToExitCode(
+    Effect.flatMap(
+      Effect.promise(() => import("./url.ts")),
+      (module) => module.url(flags)
+    )
+  )
+).pipe(
+  Command.withDescription(
+    "Print the URL of the database with its password, for other programs. Exits with 3 if the embedded database does not run"
+  ),
+  Command.withExamples([{ command: 'psql "$(npx millrace url)"', description: "Open a session on the database" }])
+)
+
 const topicsOf = (action: "plan" | "apply" | "check", description: string) =>
   Command.make(
     action,
@@ -280,10 +295,26 @@ process.stdout.on("error", (error) => {
 
 Command.make("millrace").pipe(
   Command.withDescription("Event sourcing with projections: one log, one atomic commit, exactly-once publishing"),
-  Command.withSubcommands([bridge, dev, start, topics, migrate, ingest, status, retire, subscribe, dlq, pulsar, sql]),
+  Command.withSubcommands([
+    bridge,
+    dev,
+    start,
+    topics,
+    migrate,
+    ingest,
+    status,
+    retire,
+    subscribe,
+    dlq,
+    pulsar,
+    sql,
+    url
+  ]),
   Command.run({ version }),
   // logs go to standard error: standard output is for results
-  Effect.provide(Logger.layer([Logger.withConsoleError(Logger.map(Logger.formatLogFmt, terminalText))])),
+  Effect.provide(
+    Logger.layer([Logger.withConsoleError(Logger.map(Logger.formatLogFmt, (line) => terminalText(maskSecrets(line))))])
+  ),
   Effect.provide(NodeServices.layer),
   NodeRuntime.runMain({
     disableErrorReporting: true,

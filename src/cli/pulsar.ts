@@ -10,6 +10,7 @@ import { type Application, topicsOf } from "../model/application.ts"
 import { defaults, type PulsarOptions } from "../pulsar/client/options.ts"
 import type { ResourcePlan } from "../pulsar/tenants.ts"
 import { Tenancy } from "../model/tenancy.ts"
+import { maskSecrets } from "../text/secrets.ts"
 
 // Pulsar's code is loaded only if a command runs.
 const load = Effect.promise(async () => {
@@ -86,7 +87,7 @@ const run = Effect.fnUntraced(function* (
   const client = new Admin(own)
   const plans = yield* action === "apply" ? tenants.apply(client, tenancy) : tenants.plan(client, tenancy)
   const text = options.json
-    ? JSON.stringify({ pulsar: client.url, resources: plans, differs: plans.some(tenants.differs) })
+    ? JSON.stringify({ pulsar: maskSecrets(client.url), resources: plans, differs: plans.some(tenants.differs) })
     : textOf(plans, action === "apply" ? " were" : "")
   yield* print(text)
   const refused = plans.filter(({ action }) => action === "refused")

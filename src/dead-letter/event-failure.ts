@@ -1,5 +1,6 @@
 // Why an event failed: errors of the runner's own, and the name and message that any error has in a dead letter. Pure.
 import * as Data from "effect/Data"
+import { maskSecrets } from "../text/secrets.ts"
 
 /** A handler produced a row or a message that cannot be stored. The event fails, as if its handler had thrown. */
 export class UnstorableValue extends Data.TaggedError("UnstorableValue")<{
@@ -82,11 +83,12 @@ export const assertKeyFits = (
 
 /**
  * The name and the message of any error, as texts. An object with a `_tag` that is no `Error` is shown as JSON. Never throws, whatever
- * was thrown: an event whose error could not be described could not be parked. Texts are cut: the message at 100,000 characters.
+ * was thrown: an event whose error could not be described could not be parked. Texts are cut: the message at 100,000 characters,
+ * and passwords in it are masked.
  */
 export const describeError = (thrown: unknown): { readonly error: string; readonly message: string } => {
   const { error, message } = describe(thrown)
-  return { error: cut(error, mostNameCharacters), message: cut(message, mostMessageCharacters) }
+  return { error: cut(error, mostNameCharacters), message: maskSecrets(cut(message, mostMessageCharacters)) }
 }
 const mostNameCharacters = 200
 const mostMessageCharacters = 100_000

@@ -1,6 +1,7 @@
 // What a process tries again at the moment: for its readiness, and for the status, which explains with it why work waits.
 import * as Context from "effect/Context"
 import { storable } from "../text/text.ts"
+import { maskSecrets } from "../text/secrets.ts"
 
 /** Something that failed, is tried again, and has not succeeded since. */
 export interface OngoingFailure {
@@ -52,7 +53,7 @@ export class OngoingFailures {
     // messages of errors often begin with what failed
     const shown = reason.startsWith(`${what}: `) ? reason.slice(what.length + 2) : reason
     this.known.set(what, {
-      reason: storable(shown.slice(0, mostReason).toWellFormed()),
+      reason: storable(maskSecrets(shown).slice(0, mostReason).toWellFormed()),
       first: before?.first ?? now,
       last: now + repeatAfterMs
     })

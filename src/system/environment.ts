@@ -6,11 +6,12 @@ import { type KafkaOptions, optionsFrom as kafkaOptionsFrom } from "../kafka/pro
 import { type PulsarOptions, optionsFrom as pulsarOptionsFrom } from "../pulsar/client/options.ts"
 import { InvalidEnvironment } from "./errors.ts"
 import { defaultMaxAgeMs } from "./status.ts"
+import { maskSecrets } from "../text/secrets.ts"
 
 const read = <A>(optionsFrom: (env: NodeJS.ProcessEnv) => A | undefined) =>
   Effect.try({
     try: () => optionsFrom(process.env),
-    catch: (cause) => new InvalidEnvironment({ message: (cause as Error).message })
+    catch: (cause) => new InvalidEnvironment({ message: maskSecrets((cause as Error).message) })
   })
 
 /** How to connect to Kafka; undefined if `MILLRACE_KAFKA_BROKERS` is not set: the log is on PostgreSQL then. */

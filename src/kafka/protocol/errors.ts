@@ -1,4 +1,5 @@
 // What went wrong with Kafka, as one typed error: its kind for programs, one line for people. Every error that leaves this room is one.
+import { maskSecrets } from "../../text/secrets.ts"
 import { errorFromCode } from "./kafkajs.ts"
 
 /**
@@ -54,7 +55,7 @@ export class KafkaFailure extends Error {
   /** The partition that refused its part of a request; undefined if the failure is about the request as a whole. */
   readonly partition: TopicPartition | undefined
   constructor(kind: FailureKind, reason: string, details: FailureDetails = {}) {
-    super(reason, { cause: details.cause })
+    super(maskSecrets(reason), { cause: details.cause })
     this.kind = kind
     this.code = details.code ?? ""
     this.retryable = details.retryable ?? (kind === "moved" || kind === "busy" || kind === "lost")

@@ -1,6 +1,7 @@
 // The error of a statement or a connection, from what PostgreSQL and its driver report.
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
+import { maskSecrets } from "../../text/secrets.ts"
 
 /** A statement, or a connection, failed. The message names the operation and, where one is known, ends with what to try. */
 export class SqlError extends Schema.TaggedError<SqlError>()("SqlError", {
@@ -65,7 +66,7 @@ export const toSqlError = (operation: string, cause: unknown): SqlError => {
     code,
     retryable: unreached.has(code) || lost.has(code) || transient.test(code),
     inDoubt: lost.has(code),
-    reason: hint === undefined ? message : `${message}. try: ${hint}`,
+    reason: maskSecrets(hint === undefined ? message : `${message}. try: ${hint}`),
     cause
   })
 }

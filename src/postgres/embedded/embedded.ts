@@ -1,6 +1,6 @@
 // The embedded PostgreSQL server of a state directory, as a scoped resource: started, joined, and restarted when it dies.
-import { chmodSync, readFileSync, realpathSync, renameSync, writeFileSync } from "node:fs"
-import { resolve } from "node:path"
+import { chmodSync, existsSync, readFileSync, realpathSync, renameSync, writeFileSync } from "node:fs"
+import { join as joinPath, resolve } from "node:path"
 import { setTimeout as sleep } from "node:timers/promises"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
@@ -11,7 +11,7 @@ import { accountFor, findBinaries } from "./binaries.ts"
 import { ensureRoles, initialise, own, passwordOf, pathsOf } from "./cluster.ts"
 import { createDirectory } from "./directory.ts"
 import { attemptIn, type EmbeddedError, failed, inUse, portInUse } from "./errors.ts"
-import { entryOf, type LockHolder, type LockKind, release, tryAcquire } from "./lock.ts"
+import { entryOf, holderOf, type LockHolder, type LockKind, release, tryAcquire } from "./lock.ts"
 import { freePort, launch, type Postmaster, stopOrphan, trimLog } from "./postmaster.ts"
 import { name, reader, readerPassword } from "./roles.ts"
 
@@ -44,7 +44,6 @@ interface StateFile {
   readonly holder: string
   readonly port: number
   readonly url: string
-  readonly reader_url: string
 }
 
 /**
@@ -61,6 +60,17 @@ export const start = (options: EmbeddedOptions): Effect.Effect<EmbeddedServer, E
  */
 export const use = (options: EmbeddedOptions): Effect.Effect<EmbeddedServer, EmbeddedError, Scope.Scope> =>
   obtain("use", options)
+
+/** Where the server of a directory was started last, and whether it runs now. Undefined if there is none. Starts nothing. */
+export const locate = (dataDir: string) =>
+  attemptIn(resolve(dataDir), () => {
+    const state = resolve(dataDir)
+    const record = readRecord(state)
+    if (record === undefined) return undefined
+    const holder = existsSync(joinPath(state, "lock")) ? holderOf(state) : undefined
+    const isRunning = record.pid !== null && holder !== undefined && holder.name === record.holder
+    return { ...urlsOf(new URL(record.url).password, record.port), isRunning }
+  })
 
 const patienceMs = 30_000
 const contendersMs = 300
@@ -105,7 +115,7 @@ const serve = Effect.fnUntraced(function* (state: string, kind: LockKind, wanted
   const port = yield* attemptIn(state, () => choosePort(state, wanted))
   if (!initialised) yield* attemptIn(state, (signal) => ensureRoles(state, context.binaries, context.account, signal))
   const { readerUrl, url } = urlsOf(passwordOf(state, context.account), port)
-  const record = { holder: entryOf(kind), port, url, reader_url: readerUrl }
+  const record = { holder: entryOf(kind), port, url }
   const server: { launched?: Promise<Postmaster> } = {}
   const run = (signal: AbortSignal) => (server.launched = launch({ ...context, port }, signal))
   // Registered before the launch: an interrupted launch ends by itself, and the lock is held until it has.
@@ -217,7 +227,8 @@ const join = Effect.fnUntraced(function* (state: string, holder: LockHolder) {
     (sql) => Effect.promise(async () => sql?.end({ timeout: 0 }))
   )
   if (session === undefined) return undefined
-  const { port, reader_url: readerUrl, url } = record
+  const { port, url } = record
+  const { readerUrl } = urlsOf(new URL(url).password, port)
   return {
     url,
     readerUrl,

@@ -1,4 +1,5 @@
 // The error of Pulsar's client. It turns what the transports, the handshake and the admin interface report into a kind and one line for the user.
+import { maskSecrets } from "../../text/secrets.ts"
 
 /** What went wrong. Code decides by it; the text is for people. */
 export type FailureKind =
@@ -34,7 +35,7 @@ export class PulsarFailure extends Error {
   /** Whether the same call may succeed later, with Pulsar and the configuration as they are. */
   readonly retryable: boolean
   constructor(kind: FailureKind, retryable: boolean, reason: string, cause?: unknown) {
-    super(reason, { cause })
+    super(maskSecrets(reason), { cause })
     this.kind = kind
     this.retryable = retryable
   }
