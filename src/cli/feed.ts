@@ -2,6 +2,7 @@
 import * as Effect from "effect/Effect"
 import { CommandFailed } from "./command-failure.ts"
 import { linesOf, type InputLine } from "./input-lines.ts"
+import { maskSecrets } from "../text/secrets.ts"
 import { terminalText } from "./terminal-text.ts"
 
 /** What the gateway answered to the events sent so far. */
@@ -34,7 +35,7 @@ const answerMs = 60_000
 /** HTTP statuses of answers with a result for each event: appended to the log, or rejected for good. */
 const answered = new Set([202, 207, 400, 422])
 
-const warn = (text: string): void => void process.stderr.write(`millrace: ${terminalText(text)}\n`)
+const warn = (text: string): void => void process.stderr.write(`millrace: ${terminalText(maskSecrets(text))}\n`)
 
 /**
  * Sends a file and waits until the log has all of it. Requests that the gateway could not serve are repeated for up to 30 seconds, which event
