@@ -13,6 +13,7 @@ import { makeReadiness } from "../system/readiness.ts"
 import { makeSharedReading } from "../system/shared-reading.ts"
 import { runProjections, runRelay, type System } from "../system/system.ts"
 import { whenReachable } from "../system/when-reachable.ts"
+import { maskSecrets } from "../text/secrets.ts"
 
 /** The roles that a process can have in a system. */
 export const roles = ["gateway", "projections", "relay", "api"] as const
@@ -50,14 +51,14 @@ export const defaultPort = (held: ReadonlyArray<Role>): number =>
 /** One line that says against which services the process runs, without passwords. */
 export const servicesText = Effect.fnUntraced(function* (dataDir: string) {
   const [kafka, pulsar, url] = [yield* kafkaOptions, yield* pulsarOptions, process.env["MILLRACE_DATABASE_URL"] ?? ""]
-  const address = URL.parse(url)
+  const address = URL.parse(maskSecrets(url))
   const database =
     url === ""
       ? `embedded PostgreSQL in ${dataDir}, because MILLRACE_DATABASE_URL is not set`
       : `PostgreSQL at ${address?.host}${address?.pathname}`
   const log = kafka === undefined ? "the log in the same database" : `the log on Kafka at ${kafka.brokers.join(", ")}`
   const toPulsar = pulsar === undefined ? "no Pulsar" : `Pulsar at ${URL.parse(pulsar.url)?.host}`
-  return `${database}; ${log}; ${toPulsar}`
+  return maskSecrets(`${database}; ${log}; ${toPulsar}`)
 })
 
 /**
