@@ -1,5 +1,5 @@
 // Finds PostgreSQL's programs, and the account that they run as: PostgreSQL refuses to run as root.
-import { accessSync, constants, existsSync, readFileSync, statSync, symlinkSync } from "node:fs"
+import { accessSync, constants, existsSync, lstatSync, readFileSync, statSync, symlinkSync } from "node:fs"
 import { createRequire } from "node:module"
 import { delimiter, dirname, join, relative } from "node:path"
 import { permission, unsupported } from "./errors.ts"
@@ -73,7 +73,11 @@ export const accountFor = (state: string, cluster: string, binaries: Binaries): 
     .split("\n")
     .map((line) => line.split(":"))
     .map(([name, , uid, gid]) => ({ name, uid: Number(uid), gid: Number(gid) }))
-  const owners = [cluster, state].filter((path) => existsSync(path)).map((path) => statSync(path).uid)
+  // a cluster counts if root or the owner of the state directory put it there
+  const of = (path: string) => lstatSync(path, { throwIfNoEntry: false })
+  const [stateOwner, made] = [of(state)?.uid ?? 0, of(cluster)]
+  const isTrusted = made?.isDirectory() === true && (stateOwner === 0 || made.uid === stateOwner)
+  const owners = [...(isTrusted ? [made.uid] : []), stateOwner]
   const user =
     owners.map((owner) => users.find(({ uid }) => uid === owner && uid > 0)).find((found) => found !== undefined) ??
     users.find(({ name }) => name === "postgres") ??

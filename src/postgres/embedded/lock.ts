@@ -4,8 +4,9 @@
 // neither kill -9 nor a reused id leaves a lock behind. A process writes its file before it looks for others, so that of two
 // processes at least one sees the other.
 import { execFileSync } from "node:child_process"
-import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs"
+import { readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
+import { inState, makeDirectory, type OpenDirectory } from "./files.ts"
 
 /** `own` is held while an application runs, `use` by a short command that found no server running. */
 export type LockKind = "own" | "use"
@@ -57,32 +58,36 @@ export const isAlive = (pid: number, life: string): boolean => {
   const now = lifeOf(pid)
   return now !== undefined && (now === life || now === unknown)
 }
-const directory = (state: string) => join(state, "lock")
+const inLock = <A>(state: string, use: (directory: OpenDirectory) => A): A => inState(state, ["lock"], use)
 /** The name of this process's lock file. */
 export const entryOf = (kind: LockKind) => `${kind}-${process.pid}-${lifeOf(process.pid)}`
 
 /** The process that holds the lock by a file other than `except`; undefined if none does. Removes the files of dead processes. */
-export const holderOf = (state: string, except?: string): LockHolder | undefined => {
-  for (const name of readdirSync(directory(state))) {
-    const match = /^(own|use)-(\d+)-(\w+)$/.exec(name)
-    if (match === null || name === except) continue
-    const [, kind, pid, life] = match
-    if (isAlive(Number(pid), life ?? "")) return { name, kind: kind as LockKind, pid: Number(pid) }
-    rmSync(join(directory(state), name), { force: true })
-  }
-  return undefined
-}
+export const holderOf = (state: string, except?: string): LockHolder | undefined =>
+  inLock(state, ({ at }) => {
+    for (const name of readdirSync(at)) {
+      const match = /^(own|use)-(\d+)-(\w+)$/.exec(name)
+      if (match === null || name === except) continue
+      const [, kind, pid, life] = match
+      if (isAlive(Number(pid), life ?? "")) return { name, kind: kind as LockKind, pid: Number(pid) }
+      rmSync(join(at, name), { force: true })
+    }
+    return undefined
+  })
 
 /**
  * Takes the lock for this process, or returns the process that holds it. Two processes that try at the same moment may both be
  * refused, so try again before giving up.
  */
 export const tryAcquire = (state: string, kind: LockKind): LockHolder | undefined => {
-  mkdirSync(directory(state), { recursive: true })
+  // root's goes to the owner of the state directory, who may run the server later
+  inState(state, [], (directory) =>
+    makeDirectory(directory, "lock", process.getuid?.() === 0 && directory.uid > 0 ? directory : undefined, 0o755)
+  )
   const held = holderOf(state)
   if (held !== undefined) return held
   const name = entryOf(kind)
-  writeFileSync(join(directory(state), name), "", { flag: "wx" })
+  inLock(state, ({ at }) => writeFileSync(join(at, name), "", { flag: "wx" }))
   const rival = holderOf(state, name)
   if (rival !== undefined) release(state, kind)
   return rival
@@ -90,5 +95,5 @@ export const tryAcquire = (state: string, kind: LockKind): LockHolder | undefine
 
 /** Releases this process's lock. */
 export const release = (state: string, kind: LockKind): void => {
-  rmSync(join(directory(state), entryOf(kind)), { force: true })
+  inLock(state, ({ at }) => rmSync(join(at, entryOf(kind)), { force: true }))
 }

@@ -1,14 +1,25 @@
 // One PostgreSQL server process: started, awaited until it accepts connections, and stopped.
 import { execFileSync } from "node:child_process"
-import { closeSync, copyFileSync, mkdirSync, openSync, readFileSync, rmSync, statfsSync, truncateSync } from "node:fs"
+import { closeSync, ftruncateSync, readFileSync, rmSync, statfsSync, statSync } from "node:fs"
 import { createServer } from "node:net"
-import { basename, dirname, join } from "node:path"
+import { basename, join } from "node:path"
 import { setTimeout as sleep } from "node:timers/promises"
 import type { Account, Binaries } from "./binaries.ts"
-import { configure, environment, own, pathsOf } from "./cluster.ts"
+import { configure, environment, pathsOf } from "./cluster.ts"
 import { diskFull, failed, fromOutput, inUse } from "./errors.ts"
 import { lifeOf } from "./lock.ts"
-import { logEnd, sizeOf, startChild } from "./process.ts"
+import {
+  inState,
+  makeDirectory,
+  type OpenDirectory,
+  openForAppending,
+  openForWriting,
+  readEnd,
+  readSmall,
+  replaceFile,
+  sizeIn
+} from "./files.ts"
+import { startChild } from "./process.ts"
 
 /** A running server. */
 export interface Postmaster {
@@ -37,11 +48,11 @@ const fullBytes = 16_000_000
 export const launch = async (options: Launch, signal: AbortSignal): Promise<Postmaster> => {
   const deadline = Date.now() + busyMs
   for (;;) {
-    const from = trimLog(options.state)
+    const from = trimLog(options.state, options.account)
     try {
       return await launchOnce(options, signal)
     } catch (error) {
-      const output = logEnd(pathsOf(options.state).log, from)
+      const output = inLogs(options.state, (directory) => readEnd(directory, logName, 20_000, from))?.toString() ?? ""
       // The sessions of a killed server may outlive it for a moment.
       const busy = /lock file "postmaster.pid" already exists|shared memory block .* is still in use/.test(output)
       if (signal.aborted || error !== ended) throw error
@@ -61,13 +72,11 @@ const launchOnce = async ({ account, binaries, port, state }: Launch, signal: Ab
   const { cluster, log } = pathsOf(state)
   configure(state, account)
   const server = [binaries.postgres, "-D", cluster, "-p", String(port)]
-  closeSync(openSync(log, "a", 0o600))
-  own(log, account)
   // a server whose owner was killed shuts down by itself; Ctrl-C reaches the owner only, which stops the server when nothing uses it
   const child = await startChild({
     command: server,
     prefix: account.prefix,
-    log,
+    log: inLogs(state, (directory) => openForAppending(directory, logName, account.owner)),
     spawn: { ...account.spawn, cwd: state, env: environment() },
     signal: "INT"
   })
@@ -79,7 +88,7 @@ const launchOnce = async ({ account, binaries, port, state }: Launch, signal: Ab
     await exited
   }
   const deadline = Date.now() + recoveryMs
-  while (!isReady(cluster, pid)) {
+  while (!isReady(state, pid)) {
     if (signal.aborted || Date.now() > deadline) await stop()
     if (!isRunning()) {
       if (Date.now() > deadline)
@@ -91,15 +100,17 @@ const launchOnce = async ({ account, binaries, port, state }: Launch, signal: Ab
   return { pid, port, exited, stop }
 }
 
-const pidFile = (cluster: string): ReadonlyArray<string> => {
+const pidFile = (state: string): ReadonlyArray<string> => {
   try {
-    return readFileSync(join(cluster, "postmaster.pid"), "utf8").split("\n")
-  } catch {
-    return []
+    return inState(state, ["postgres"], (directory) => readSmall(directory, "postmaster.pid") ?? "").split("\n")
+  } catch (error) {
+    // there is no cluster
+    if ((error as NodeJS.ErrnoException).code === "ENOENT") return []
+    throw error
   }
 }
-const isReady = (cluster: string, pid: number): boolean => {
-  const lines = pidFile(cluster)
+const isReady = (state: string, pid: number): boolean => {
+  const lines = pidFile(state)
   return Number(lines[0]) === pid && lines[7]?.trim() === "ready"
 }
 
@@ -131,19 +142,21 @@ const stopProcess = async (pid: number, running: () => boolean): Promise<void> =
 export const stopOrphan = async (state: string): Promise<void> => {
   const { cluster } = pathsOf(state)
   // a server in single-user mode writes its process id with a minus sign
-  const pid = Math.abs(Number(pidFile(cluster)[0] ?? 0))
+  const pid = Math.abs(Number(pidFile(state)[0] ?? 0))
   if (!(pid > 0)) return
   if (isServer(pid, cluster)) {
     await stopProcess(pid, () => isServer(pid, cluster))
     if (isServer(pid, cluster)) throw inUse(state, pid, "a PostgreSQL server that cannot be stopped, process")
   }
   // If another program has the old server's process id by now, PostgreSQL would take it for a running server.
-  rmSync(join(cluster, "postmaster.pid"), { force: true })
+  inState(state, ["postgres"], ({ at }) => rmSync(join(at, "postmaster.pid"), { force: true }))
 }
 
 const isServer = (pid: number, cluster: string): boolean => {
   if (lifeOf(pid) === undefined) return false
   try {
+    // a file may name any process: only one of the cluster's owner is stopped
+    if (process.platform === "linux" && statSync(`/proc/${pid}`).uid !== statSync(cluster).uid) return false
     const args =
       process.platform === "linux"
         ? readFileSync(`/proc/${pid}/cmdline`, "utf8").split("\0")
@@ -156,16 +169,23 @@ const isServer = (pid: number, cluster: string): boolean => {
   }
 }
 
-/** Moves the log to `postgres.log.1` when it exceeds 8 MB. Returns the log's size in bytes. */
-export const trimLog = (state: string): number => {
-  const { log } = pathsOf(state)
-  mkdirSync(dirname(log), { recursive: true })
-  const size = sizeOf(log)
-  if (size < logBytes) return size
-  // The server appends to the file, so it continues at the new end.
-  copyFileSync(log, `${log}.1`)
-  truncateSync(log)
-  return 0
+const logName = "postgres.log"
+const inLogs = <A>(state: string, use: (directory: OpenDirectory) => A): A => inState(state, ["log"], use)
+
+/** Moves the last 8 MB of a log that exceeds them to `postgres.log.1`. Returns the log's size in bytes. */
+export const trimLog = (state: string, { owner }: Account): number => {
+  inState(state, [], (directory) => makeDirectory(directory, "log", owner))
+  return inLogs(state, (directory) => {
+    const size = sizeIn(directory, logName)
+    if (size < logBytes) return size
+    replaceFile(directory, `${logName}.1`, readEnd(directory, logName, logBytes) ?? "", owner)
+    // the server appends to the file, so it continues at the new end
+    const descriptor = openForWriting(directory, logName)
+    if (descriptor === undefined) return 0
+    ftruncateSync(descriptor)
+    closeSync(descriptor)
+    return 0
+  })
 }
 
 /** The port if it is free, or a free one for 0; undefined if the port is taken. */

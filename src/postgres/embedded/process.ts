@@ -18,8 +18,8 @@ export interface ChildProgram {
   readonly command: ReadonlyArray<string>
   /** A command, with its arguments, that starts the program with other rights. */
   readonly prefix?: ReadonlyArray<string>
-  /** The file that the output is appended to. */
-  readonly log: string
+  /** The file that the output is appended to: its path, or the descriptor of one that is open, which is closed here. */
+  readonly log: string | number
   readonly spawn: Pick<SpawnOptions, "cwd" | "env" | "uid" | "gid">
   /** The signal that the child gets when this process ends. */
   readonly signal: "INT" | "KILL"
@@ -34,7 +34,7 @@ exec "$@" 3<&-`
 /** Starts a program in a session of its own, so that Ctrl-C in a terminal does not reach it. Rejects if it cannot be spawned. */
 export const startChild = async ({ command, log, prefix = [], signal, spawn: how }: ChildProgram): Promise<Child> => {
   const [program = "", ...args] = [...prefix, "/bin/sh", "-c", watched(signal), "sh", ...command]
-  const output = openSync(log, "a", 0o600)
+  const output = typeof log === "number" ? log : openSync(log, "a", 0o600)
   const child = spawn(program, args, { ...how, detached: true, stdio: ["pipe", output, output] })
   closeSync(output)
   child.stdin?.on("error", () => undefined)
