@@ -7,7 +7,8 @@ import { terminalText } from "./terminal-text.ts"
 export const print = (text: string) =>
   Effect.sync(() => void process.stdout.write(text === "" ? "" : `${terminalText(text)}\n`))
 /** Prints a warning in the form of the error lines, with passwords masked. */
-export const warn = (text: string) => Effect.sync(() => void process.stderr.write(`millrace: ${terminalText(text)}\n`))
+export const warn = (text: string) =>
+  Effect.sync(() => void process.stderr.write(`millrace: ${terminalText(maskSecrets(text))}\n`))
 /**
  * Writes a part of a result to standard output. False if the reader has closed the pipe or the output cannot be written. `isData`: a file or a
  * program gets the text as it is; only a terminal gets escapes.
