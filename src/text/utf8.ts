@@ -52,12 +52,16 @@ const halfAt = (bytes: Uint8Array, i: number, to: number): number | undefined =>
   return isByte(code) ? undefined : code
 }
 const escaped = (...bytes: ReadonlyArray<number>) => String.fromCharCode(...bytes.map((byte) => 0xdc00 | byte))
-/** Appends a half or an escaped byte. A half before it that would become a pair with it is escaped. */
+/** Appends a half or an escaped byte. Halves before it that would become a pair with it, or with what one of them becomes, are escaped. */
 const append = (text: string, code: number): string => {
-  const last = text.charCodeAt(text.length - 1)
-  if (!isHigh(last) || !isLow(code)) return text + String.fromCharCode(code)
-  const half = escaped(0xe0 | (last >> 12), 0x80 | ((last >> 6) & 63), 0x80 | (last & 63))
-  return text.slice(0, -1) + half + String.fromCharCode(code)
+  let end = text.length
+  if (isLow(code)) while (end > 0 && isHigh(text.charCodeAt(end - 1))) end--
+  let all = text.slice(0, end)
+  for (let i = end; i < text.length; i++) {
+    const half = text.charCodeAt(i)
+    all += escaped(0xe0 | (half >> 12), 0x80 | ((half >> 6) & 63), 0x80 | (half & 63))
+  }
+  return all + String.fromCharCode(code)
 }
 
 /** The text of the bytes from `from` to `to`. `bytesOf` returns the same bytes for it. */

@@ -17,6 +17,7 @@ const invalid: ReadonlyArray<readonly [string, ReadonlyArray<number>]> = [
   ["half a pair", [0xed, 0xa0, 0x80]],
   ["a pair as six bytes", [0xed, 0xa0, 0xbd, 0xed, 0xb8, 0x80]],
   ["a half that stands for a byte", [0xed, 0xb2, 0x80]],
+  ["two first halves and a byte", [0xed, 0xa0, 0xa0, 0xed, 0xa0, 0xbf, 0xf4, 0x41]],
   ["Latin 1", [...Buffer.from("café", "latin1")]],
   ["bytes beside U+FFFD", [...Buffer.from("\ufffd"), 0xff]]
 ]
