@@ -59,13 +59,15 @@ export class Outputs {
   }
 
   /** The sequence numbers of a stream are 1..n over all its topics, and ascend within each partition. */
-  private number(topic: Output, { headers, key, offset, partition }: Printed) {
+  private number(topic: Output, { headers, key, offset, partition, value }: Printed) {
     const stream = headers["millrace-stream"] ?? ""
     const seq = Number(headers["millrace-seq"])
     const what = `${topic}/${partition} ${offset}: number ${seq} of ${stream}`
-    // a dead letter whose key is not text has the key's JSON as its key
-    const isOdd = topic === "events.raw.v1.signals.dlq" && key?.startsWith('"') === true
-    if (stream !== `signals/events.raw.v1/${partition}` && !isOdd)
+    const isDeadLetter = topic === "events.raw.v1.signals.dlq"
+    const source = isDeadLetter ? Number((JSON.parse(value ?? "null") as Value)["partition"]) : partition
+    // a dead letter whose key is not text has the key's JSON as its key, which decides on another partition
+    const mayMove = isDeadLetter && key?.startsWith('"') === true
+    if (stream !== `signals/events.raw.v1/${source}` || (source !== partition && !mayMove))
       this.differences.add("wrong", `${what} belongs to another partition`)
     let numbers = this.numbers.get(stream)
     if (numbers === undefined) this.numbers.set(stream, (numbers = new Set()))

@@ -40,6 +40,23 @@ const disconnected = async ({ beside }: Run["services"]) => {
   }
 }
 
+/** A process must refuse a database that was copied, until a person says that it replaces the original. */
+const adopt = async (run: Run): Promise<void> => {
+  const { differences, fleet, services } = run
+  const refused = ["projections", "relay"].map((role) => fleet.start(role))
+  // they end by themselves
+  for (const worker of refused) worker.doomed = true
+  await run.until("refusal of a copied database", () => refused.every(({ exit }) => exit !== undefined))
+  for (const { exit, output, role } of refused)
+    if (exit === 0 || !output.includes("millrace migrate --adopt"))
+      differences.add("wrong", `a process with the role ${role} on a copied database ended with ${exit}: ${output}`)
+  const states = async () => JSON.stringify(await partitionStates(services.sql))
+  const before = await states()
+  const { code, errors, output } = await fleet.command("migrate", "--adopt")
+  if (code !== 0) throw new Error(`migrate --adopt ended with ${code}: ${output}${errors}`)
+  differences.same("the state of the partitions after an adoption", await states(), before)
+}
+
 /**
  * Processes and relays more, then restores the older database. Projections must process the rest of the log again. The relay must not publish
  * what Kafka has already: it halts with the reason, and the outputs stay as they were.
@@ -54,6 +71,7 @@ export const restoredDatabase = async (run: Run): Promise<void> => {
   await fleet.stop()
   const ends = await feeder.ends()
   await restore(run)
+  await adopt(run)
   run.watch.forget()
   begin()
   await run.until("processing of what the restored database lacks", () => isHandled(services.sql, ends))
