@@ -306,8 +306,7 @@ export class PartitionProcessor<E, R> {
       if (at === decoded.length) break
       const { event, id, record, tenant, time } = decoded[at]!
       const streamTime = this.streamTimeAt(batch.time, record, time)
-      const idText = id === undefined ? undefined : `${tenant ?? ""}\u0000${id}`
-      if (idText !== undefined && waitingIds.has(idText)) yield* this.applyWaiting(batch)
+      if (id !== undefined && waitingIds.size > 0 && waitingIds.has(idText(tenant, id))) yield* this.applyWaiting(batch)
       if (id !== undefined && seen!.test(tenant, id, time)) {
         batch.duplicates++
         failed.succeed(record, true)
@@ -326,7 +325,7 @@ export class PartitionProcessor<E, R> {
       const handled: HandledEvent = { record, origin, failure, id, from, to: log.length }
       if (waiting.length > 0 || readsRows(log, from)) {
         waiting.push(handled)
-        if (idText !== undefined) waitingIds.add(idText)
+        if (id !== undefined) waitingIds.add(idText(tenant, id))
         continue
       }
       const stopped = this.apply(batch, handled, noRows)
@@ -455,5 +454,6 @@ export class PartitionProcessor<E, R> {
   })
 }
 
+const idText = (tenant: string | undefined, id: string): string => `${tenant ?? ""}\u0000${id}`
 const noRows: ReadRow = () => undefined
 const keyOf = (target: Table.Any | Window.Any) => (target.kind === "table" ? target.primaryKey : windowKey(target))

@@ -88,11 +88,6 @@ describe("rows that two projections share", () => {
       Effect.scoped(
         Effect.gen(function* () {
           const database = yield* databaseOn(root, 2)
-          const [{ name }] = (yield* query(
-            "name",
-            () => database.sql`select current_database() as name`
-          )) as unknown as [{ name: string }]
-          yield* query("impatient", () => database.sql.unsafe(`alter database ${name} set deadlock_timeout = '30ms'`))
           let deadlocks = 0
           const rolledBack = (code: string) => void (deadlocks += code === "40P01" ? 1 : 0)
           yield* Effect.scoped(
