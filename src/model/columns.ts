@@ -70,6 +70,7 @@ export class EncodedValue {
 }
 /** A value does not fit the schema of its column. It is treated as data that PostgreSQL refuses: `code` is the SQLSTATE for that. */
 export class UnencodableValue extends Error {
+  override readonly name = "UnencodableValue"
   readonly code = "22023"
   constructor(column: string, reason: string) {
     super(`column ${column}: ${reason}`)

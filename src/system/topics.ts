@@ -22,8 +22,8 @@ export const specsOf = (application: Application.Any, on: OpenedLog["on"]) =>
     .map(({ partitions, topic }) => specOf(topic, partitions))
 
 /**
- * Opens the topics of the log, for commands about topics alone. If the log is on Kafka no database is opened. Otherwise it must exist and not belong
- * to another application; it is migrated if it is going to be changed.
+ * Opens the topics of the log, for commands about topics alone. If the log is on Kafka no database is opened. Otherwise it must not belong
+ * to another application; it is created and migrated if it is going to be changed, and must exist if not.
  */
 export const openTopics = Effect.fnUntraced(function* (
   application: Application.Any,
@@ -31,7 +31,7 @@ export const openTopics = Effect.fnUntraced(function* (
   changes: boolean
 ) {
   const database = Effect.gen(function* () {
-    yield* assertDatabaseExists(dataDir)
+    if (!changes) yield* assertDatabaseExists(dataDir)
     const { sql } = yield* openDatabase(dataDir, "join", { max: 2 })
     yield* assertOwn(application, sql)
     if (changes) yield* migrate(sql)
