@@ -1,10 +1,13 @@
 // An embedded PostgreSQL server for a test file, and databases on it for its tests; all are removed with the scope.
-import { mkdtempSync, rmSync } from "node:fs"
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import * as Effect from "effect/Effect"
+import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
+import { pathsOf } from "../../src/postgres/embedded/cluster.ts"
 import * as Embedded from "../../src/postgres/embedded/embedded.ts"
+import { superuser } from "../../src/postgres/embedded/roles.ts"
 import { connect, query, type Sql } from "../../src/postgres/client/client.ts"
 import { migrate } from "../../src/postgres/client/migrate.ts"
 
@@ -20,7 +23,29 @@ export const server = Effect.gen(function* () {
     Effect.sync(() => mkdtempSync(join(tmpdir(), "millrace-test-"))),
     (directory) => Effect.sync(() => rmSync(directory, { recursive: true, force: true }))
   )
-  return (yield* Embedded.start({ dataDir })).url
+  const { url } = yield* Embedded.start({ dataDir })
+  directories.set(new URL(url).host, dataDir)
+  return url
+})
+/** The state directories of the servers of this process, by host and port. */
+const directories = new Map<string, string>()
+/** The directory of the cluster that a URL of `server` leads to. */
+export const clusterOf = (url: string): string => pathsOf(directories.get(new URL(url).host)!).cluster
+/** The process id of the server that a URL of `server` leads to. */
+export const processOf = (url: string): number =>
+  Number(readFileSync(join(clusterOf(url), "postmaster.pid"), "utf8").split("\n")[0])
+
+/** Connects to a database as the superuser, which nobody can do until the server's own configuration allows it. */
+export const asSuperuser = Effect.fnUntraced(function* (url: string): Effect.fn.Return<Sql, unknown, Scope.Scope> {
+  const file = join(clusterOf(url), "pg_hba.conf")
+  const line = `host all ${superuser} 127.0.0.1/32 trust\n`
+  if (!readFileSync(file, "utf8").startsWith(line)) {
+    writeFileSync(file, `${line}${readFileSync(file, "utf8")}`)
+    process.kill(processOf(url), "SIGHUP")
+  }
+  const own = new URL(url)
+  own.username = superuser
+  return yield* Effect.retry(connect(own.href, { max: 1 }), { times: 50, schedule: Schedule.spaced("50 millis") })
 })
 
 let made = 0

@@ -43,7 +43,7 @@ const hints: Readonly<Record<string, string>> = {
   "3D000": "create the database (createdb), or correct its name in the database's URL",
   "25006": "name the primary in the database's URL; this server is a standby or was made read-only",
   "42501":
-    "use another role, or grant this one the privilege: grant create on database NAME to ROLE (for schemas), grant create on schema public to ROLE (for views)",
+    "use another role, or grant this one the privilege; to create schemas and views: grant create on database NAME to ROLE, grant create on schema public to ROLE",
   "53100": "free space on the database's disk",
   "53300": "raise max_connections, or run fewer processes",
   ECONNREFUSED: "start the server there, or correct the host and port in the database's URL",

@@ -1,7 +1,7 @@
 // The log on PostgreSQL when its server fails, its disk is full, or cleaners collide, and its records as seen through SQL.
 import { spawnSync } from "node:child_process"
 import { randomBytes } from "node:crypto"
-import { mkdtempSync, readFileSync, rmSync, statSync } from "node:fs"
+import { mkdtempSync, rmSync, statSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { assert, it as vitest } from "@effect/vitest"
@@ -16,7 +16,7 @@ import { migrate } from "../../../../src/postgres/client/migrate.ts"
 import { roster } from "../../../contract/log-groups.ts"
 import { range, record } from "../../../contract/log-support.ts"
 import { gapless, persistently, readAll, Server, setUp } from "../../../support/log-postgres.ts"
-import { server } from "../../../support/postgres.ts"
+import { asSuperuser, clusterOf, processOf, server } from "../../../support/postgres.ts"
 import { skipWithout } from "../../../support/stack.ts"
 
 vitest.layer(Server.layer, { timeout: "60 seconds", excludeTestServices: true })(
@@ -52,8 +52,6 @@ vitest.layer(Server.layer, { timeout: "60 seconds", excludeTestServices: true })
         })
         const member = yield* Effect.forkChild(log.assign("topic", "group", following))
         yield* until({ me: 2 })
-        const [row] = yield* query("where", () => sql`show data_directory`)
-        const [pid] = readFileSync(join(row!["data_directory"] as string, "postmaster.pid"), "utf8").split("\n")
         const appending = yield* Effect.forkChild(
           Effect.forEach(range(0, 150), (i) =>
             persistently(
@@ -63,7 +61,7 @@ vitest.layer(Server.layer, { timeout: "60 seconds", excludeTestServices: true })
           )
         )
         yield* Effect.sleep(300)
-        process.kill(Number(pid), "SIGKILL")
+        process.kill(processOf(url), "SIGKILL")
         const failures = (yield* Fiber.join(appending)).reduce((a, b) => a + b)
         assert.isAbove(failures, 0)
         for (const [partition, positions] of seen) {
@@ -151,9 +149,9 @@ vitest.layer(Server.layer, { timeout: "60 seconds", excludeTestServices: true })
 
     it.effect("fails with advice while the disk is full, and continues without a gap once there is space", ({ skip }) =>
       Effect.gen(function* () {
-        const { log, sql } = yield* setUp(1, 1)
-        const [row] = yield* query("where", () => sql`show data_directory`)
-        const owner = statSync(row!["data_directory"] as string)
+        const { log, url } = yield* setUp(1, 1)
+        const sql = yield* asSuperuser(url)
+        const owner = statSync(clusterOf(url))
         const small = mkdtempSync(join(tmpdir(), "millrace-small-"))
         const mounted = spawnSync("mount", [
           "-t",

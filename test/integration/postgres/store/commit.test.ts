@@ -364,8 +364,11 @@ const writers = Effect.fnUntraced(function* (
   const writer = (partition: number) =>
     Effect.gen(function* () {
       let held = yield* claim(store, 1, partition)
-      // one deadlock is enough to fail, and each takes a second
-      for (let i = 0; i < rounds && deadlocks === 0; i++) held = yield* store.commit(one, held, changesOf(held))
+      for (let i = 0; i < rounds; i++) {
+        held = yield* store.commit(one, held, changesOf(held))
+        // one is enough to fail, and each takes a second
+        if (deadlocks > 0) return
+      }
     })
   yield* Effect.all([0, 1, 2, 3].map(writer), { concurrency: "unbounded" })
   if (deadlocks > 0) return deadlocks
