@@ -15,6 +15,7 @@ import { openLog } from "../system/open-log.ts"
 import { openObserved, readStatus } from "../system/observed.ts"
 import { openSystem } from "../system/system.ts"
 import { defaultPort, openWaiting, parseRoles, runLoops, serveHttp, servicesText } from "./serve.ts"
+import { terminalText } from "./terminal-text.ts"
 import { maskSecrets } from "../text/secrets.ts"
 
 /** Runs some or all roles of a system until stopped. */
@@ -93,7 +94,7 @@ export const ingest = Effect.fnUntraced(function* (options: {
       : `${accepted} accepted, ${rejected} rejected`
   )
   if (rejected === 0) return 0
-  if (!options.json) for (const example of examples) process.stderr.write(`${example}\n`)
+  if (!options.json) for (const example of examples) process.stderr.write(`${terminalText(example)}\n`)
   return exitCodes.rejected
 })
 /** Starts a gateway for as long as the command runs, so that events pass the same checks as through a gateway of the system. */

@@ -9,8 +9,9 @@ import * as Scope from "effect/Scope"
 const retryMs = 1_000
 
 const reasonOf = (error: unknown): string | undefined => {
-  const { message, reason, retryable } = (error ?? {}) as Partial<Record<"message" | "reason" | "retryable", unknown>>
-  return retryable === true ? String(reason ?? message) : undefined
+  const { _tag, message, reason, retryable } = (error ?? {}) as Partial<Record<string, unknown>>
+  // a state directory that another process uses is not away
+  return retryable === true && _tag !== "EmbeddedError" ? String(reason ?? message) : undefined
 }
 
 /**

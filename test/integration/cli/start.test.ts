@@ -36,7 +36,12 @@ const forward = (port: number, url: string) =>
         for (const socket of [client, backend]) socket.on("error", () => socket.destroy())
         client.pipe(backend).pipe(client)
       })
-      await new Promise<void>((done) => proxy.listen(port, "127.0.0.1", done))
+      // another program's connection may have the port for a moment
+      const listen = () =>
+        new Promise<boolean>((done) => {
+          proxy.once("error", () => done(false)).listen(port, "127.0.0.1", () => done(true))
+        })
+      while (!(await listen())) await new Promise((done) => setTimeout(done, 100))
       return proxy
     }),
     (proxy) => Effect.sync(() => proxy.close())
