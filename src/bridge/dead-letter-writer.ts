@@ -5,7 +5,7 @@ import type * as Scope from "effect/Scope"
 import { type DeadLetterOwner, isFrom } from "./dead-letter.ts"
 import { BridgeError } from "./errors.ts"
 import { offsetHeader } from "./headers.ts"
-import { formatPosition, type PulsarPosition } from "./pulsar-position.ts"
+import { comparePositions, formatPosition, parsePosition, type PulsarPosition } from "./pulsar-position.ts"
 import type { PulsarProducer, PulsarSide } from "./pulsar-side.ts"
 import type { BridgeRecord } from "./record.ts"
 
@@ -28,23 +28,28 @@ const numberOf = ({ batch, entry, ledger }: PulsarPosition) => ledger * 2 ** 31 
 
 /** Writes dead letters. Opens the error topic on first use. */
 export class DeadLetterWriter {
-  /** The last position of the error topic that the writer has seen. */
-  end: PulsarPosition | undefined
   readonly topic: string
   private readonly options: DeadLetterWriterOptions
   private partition: string
   private producer: PulsarProducer | undefined
-  /** For messages whose positions do not fit into a number. */
+  /** For messages whose positions do not fit into a number, or whose number is below one that was sent. */
   private countingProducer: PulsarProducer | undefined
   private count = 0
-  /** Formatted positions of messages whose dead letters were there when the topic was opened. */
-  private readonly present = new Set<string>()
+  /** The highest number of a dead letter in the topic. The broker drops what the named producer sends below it. */
+  private highest = -1
+  /** The last position of the error topic that the writer has seen. */
+  private end: PulsarPosition | undefined
+  /** What `endFor` returned last. */
+  private passed: PulsarPosition | undefined
+  /** The messages whose dead letters are in the topic, and that `endFor` was not asked for yet, by formatted position. */
+  private readonly present = new Map<string, PulsarPosition>()
 
   constructor(options: DeadLetterWriterOptions) {
     this.options = options
     this.topic = options.topic
     this.partition = options.topic
     this.end = options.after
+    this.passed = options.after
   }
 
   private readonly open = Effect.fnUntraced(function* (
@@ -56,10 +61,15 @@ export class DeadLetterWriter {
     const producer = yield* pulsar.produce(partition, name, false)
     yield* pulsar.scan(partition, after, ({ position, record: { headers } }) => {
       this.end = position
-      if (isFrom(owner, headers)) this.present.add(headers[offsetHeader] ?? "")
+      const of = isFrom(owner, headers) ? parsePosition(headers[offsetHeader] ?? "") : undefined
+      if (of !== undefined) this.noteStored(of)
     })
     return (this.producer = producer)
   })
+  private noteStored(of: PulsarPosition) {
+    this.present.set(formatPosition(of), of)
+    if (hasNumber(of)) this.highest = Math.max(this.highest, numberOf(of))
+  }
   private openCounting() {
     const { name, pulsar } = this.options
     return pulsar.produce(this.partition, `${name}/${randomUUID()}`, false)
@@ -75,14 +85,24 @@ export class DeadLetterWriter {
   ): Effect.fn.Return<void, BridgeError, Scope.Scope> {
     const named = this.producer ?? (yield* this.open())
     const missing = deadLetters.filter(([position]) => !this.present.has(formatPosition(position)))
-    // without a number that ascends with the position the broker cannot recognize duplicates: only the scan above does
-    const areCounted = !missing.every(([position]) => hasNumber(position))
-    const producer = areCounted ? (this.countingProducer ??= yield* this.openCounting()) : named
-    const records = missing.map(([position, record]) => ({
-      record,
-      sequenceId: areCounted ? this.count++ : numberOf(position)
-    }))
-    for (const result of yield* producer.send(records)) {
+    // a message can turn out to be refused after dead letters of later ones were written: the broker would drop its number as a duplicate
+    const isNumbered = ([position]: readonly [PulsarPosition, BridgeRecord]) =>
+      hasNumber(position) && numberOf(position) > this.highest
+    const [numbered, others] = [missing.filter(isNumbered), missing.filter((one) => !isNumbered(one))]
+    if (others.length > 0) {
+      const producer = (this.countingProducer ??= yield* this.openCounting())
+      yield* this.send(producer, others, () => this.count++)
+    }
+    yield* this.send(named, numbered, numberOf)
+  })
+  private readonly send = Effect.fnUntraced(function* (
+    this: DeadLetterWriter,
+    producer: PulsarProducer,
+    deadLetters: ReadonlyArray<readonly [PulsarPosition, BridgeRecord]>,
+    sequenceIdOf: (position: PulsarPosition) => number
+  ): Effect.fn.Return<void, BridgeError> {
+    const records = deadLetters.map(([position, record]) => ({ record, sequenceId: sequenceIdOf(position) }))
+    for (const [i, result] of (yield* producer.send(records)).entries()) {
       if (result.kind === "stored") this.end = result.position
       if (result.kind === "refused")
         return yield* new BridgeError({
@@ -93,6 +113,17 @@ export class DeadLetterWriter {
           retryable: false,
           reason: result.reason
         })
+      this.noteStored(deadLetters[i]![0])
     }
   })
+
+  /**
+   * Where the next session is to scan the error topic from if the stream's position is this one: all dead letters up to there are of messages
+   * that it has passed. Dead letters of later messages can be there already, if a commit failed after they were written. Positions must ascend.
+   */
+  endFor(position: PulsarPosition): PulsarPosition | undefined {
+    for (const [text, of] of this.present) if (comparePositions(of, position) <= 0) this.present.delete(text)
+    if (this.present.size === 0) this.passed = this.end
+    return this.passed
+  }
 }

@@ -173,10 +173,11 @@ class Session {
     if (prepared.dead.size > 0) yield* this.writeDeadLetters(prepared.dead)
     const position = messages.at(-1)!.position
     const offset = this.mirrored + messages.length
+    const errors = this.deadLetters.endFor(position)
     const metadata = JSON.stringify({
       place: formatPosition(position),
       at: Date.now(),
-      ...(this.deadLetters.end !== undefined && { errors: formatPosition(this.deadLetters.end) })
+      ...(errors !== undefined && { errors: formatPosition(errors) })
     })
     yield* this.writer
       .commit(prepared.records, [{ ...this.source.positionOf, offset, metadata }])
