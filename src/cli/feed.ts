@@ -1,6 +1,6 @@
 // Sends NDJSON to a gateway over HTTP, in the order of the file and at a given speed. The gateway validates it.
 import * as Effect from "effect/Effect"
-import { CommandFailed } from "./command-failure.ts"
+import { CommandFailed, usageError } from "./command-failure.ts"
 import { linesOf, type InputLine } from "./input-lines.ts"
 import { maskSecrets } from "../text/secrets.ts"
 import { terminalText } from "./terminal-text.ts"
@@ -42,6 +42,16 @@ const warn = (text: string): void => void process.stderr.write(`millrace: ${term
  * ids make safe; standard error says so. Fails with the number of events that the log has.
  */
 export const feed = (file: string, options: FeedOptions): Effect.Effect<FeedResult, CommandFailed> =>
+  Effect.andThen(assertUrl(options.url), sending(file, options))
+/** Fails if no request could ever be sent to the URL. */
+const assertUrl = (text: string): Effect.Effect<void, CommandFailed> => {
+  const url = URL.parse(text)
+  const isHttp = url?.protocol === "http:" || url?.protocol === "https:"
+  if (isHttp && url.username === "" && url.password === "") return Effect.void
+  const reason = isHttp ? "has a user or a password, which are not sent" : "is not an http:// or https:// URL"
+  return Effect.fail(usageError(`the URL of the gateway ${reason}`, "MILLRACE_URL=http://127.0.0.1:7070"))
+}
+const sending = (file: string, options: FeedOptions): Effect.Effect<FeedResult, CommandFailed> =>
   Effect.tryPromise({
     try: (signal) =>
       send(

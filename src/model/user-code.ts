@@ -54,12 +54,19 @@ export const syncResult = <A>(what: string, value: A, remedy = synchronous): A =
   ignoreRejection(value)
   throw new RefusedResult(`${what} returned a promise, and nothing would wait for it; ${remedy}`)
 }
+/** Throws an `Error` unless a value is a function that can be called: a class cannot. `what` begins the message. */
+export const assertFunction = (what: string, value: unknown): void => {
+  if (typeof value !== "function") throw new Error(`${what} is ${typeof value}; it must be a function`)
+  if (/^class\b/.test(Function.prototype.toString.call(value)))
+    throw new Error(`${what} is a class; it must be a function`)
+}
 /** The same function, which throws `RefusedResult` if it returns a promise. Throws an `Error` if it is declared `async` or as a generator. */
 export const checkedFunction = <A extends ReadonlyArray<never>, B>(
   what: string,
   run: (...args: A) => B,
   remedy?: string
 ): ((...args: A) => B) => {
+  assertFunction(what, run)
   assertSync(what, run, remedy)
   return (...args) => syncResult(what, run(...args), remedy)
 }
@@ -67,7 +74,7 @@ export const checkedFunction = <A extends ReadonlyArray<never>, B>(
 const returnsEffect = "return an Effect: Effect.promise(() => …), or Effect.gen(function* () { … })"
 /** Throws an `Error` if a handler is no function, or is declared `async` or as a generator. `what` begins the message. */
 export const assertHandler = (what: string, handler: unknown): void => {
-  if (typeof handler !== "function") throw new Error(`${what} is ${typeof handler}; it must be a function`)
+  assertFunction(what, handler)
   assertSync(what, handler, returnsEffect)
 }
 /**

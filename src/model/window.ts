@@ -8,7 +8,7 @@ import { keyText, list, type Fields, type One, type OneOrMore, type Simplify, ty
 import { checkedChoice, checkedDuration, invalidOption } from "./options.ts"
 import { checkedColumn, checkedRelationName } from "./read-model.ts"
 import { Topic, type Sink } from "./topic.ts"
-import { assertSync } from "./user-code.ts"
+import { assertFold } from "./fold-options.ts"
 
 /** The size of a window, as text. `"5 minutes"` gives windows the label `5m`. */
 export type Size = `${number} ${Duration.Unit}`
@@ -64,8 +64,7 @@ export const Agg = {
     readonly add: (state: Out["Type"], input: In["Type"]) => NoInfer<Out["Type"]>
     readonly merge?: (a: Out["Type"], b: Out["Type"]) => NoInfer<Out["Type"]>
   }): Agg<In["Type"], Out["Type"]> => {
-    assertSync("Agg.fold: `add`", options.add)
-    assertSync("Agg.fold: `merge`", options.merge)
+    assertFold(options)
     return { sql: "fold", merge: undefined, ...options } as never
   }
 }

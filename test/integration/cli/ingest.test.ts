@@ -152,6 +152,15 @@ describe("gateways", () => {
     const { message } = await failure(file(), { url })
     expect(message).toBe(`the gateway at ${url} answered 404: no such route; the log has 0 events of it, up to line 0`)
   })
+  test.each(["127.0.0.1:7070", "ftp://127.0.0.1", "http://user:secret@127.0.0.1:1", "http://a:b", ""])(
+    "the URL %j, to which nothing can be sent, is refused at once and not printed",
+    async (url) => {
+      const { message, try: advice } = await failure(file(), { url })
+      expect(message).toMatch(/^the URL of the gateway (is not an http|has a user)/)
+      expect(message).not.toContain("secret")
+      expect(advice).toBe("MILLRACE_URL=http://127.0.0.1:7070")
+    }
+  )
   test("one that is back within the time gets everything", async () => {
     let busy = 2
     const front = createServer((request, response) => {
