@@ -57,6 +57,10 @@ const unstorable = (error: SqlError): Unstorable | undefined => {
 /** A reason as PostgreSQL can store it. */
 const text = (reason: string | undefined) => (reason === undefined ? null : storable(reason))
 
+/** The name of the operation that stores a reason, or (undefined) that there is none: if it fails, the log does not say that the partition is halted. */
+const notingOf = (reason: string | undefined, what: string) =>
+  reason === undefined ? "note that a partition is processed" : `note why a partition ${what}`
+
 type Committers = WeakMap<Projection.Any, Committer>
 const committerOf = (committers: Committers, sql: Sql, projection: Projection.Any): Committer => {
   let committer = committers.get(projection)
@@ -109,13 +113,13 @@ export const make = (sql: Sql, options: PostgresStoreOptions = {}): Store["Servi
     park: (at, deadLetter) => run("park a dead letter", () => park(sql, at, deadLetter)).pipe(Effect.asVoid),
     halt: (at, reason) =>
       run(
-        "note why a partition is halted",
+        notingOf(reason, "is halted"),
         () => sql`update millrace.progress set halted = ${text(reason)}, waiting = null, waiting_since = null
           where ${isAt(sql, at)} and (halted is distinct from ${text(reason)} or waiting is not null)`
       ).pipe(Effect.asVoid),
     waiting: (at, reason) =>
       run(
-        "note why a partition waits",
+        notingOf(reason, "waits"),
         () => sql`update millrace.progress set waiting = ${text(reason)},
             waiting_since = case when ${reason !== undefined} then coalesce(waiting_since, clock_timestamp()) end
           where ${isAt(sql, at)} and waiting is distinct from ${text(reason)}`
