@@ -2,6 +2,7 @@
 import { accessSync, constants, existsSync, lstatSync, readFileSync, statSync, symlinkSync } from "node:fs"
 import { createRequire } from "node:module"
 import { delimiter, dirname, join, relative } from "node:path"
+import { userOf, userServing } from "./accounts.ts"
 import { permission, unsupported } from "./errors.ts"
 
 /** The paths of PostgreSQL's programs. */
@@ -63,25 +64,19 @@ export interface Account {
 }
 
 /**
- * The account that the server runs as: this process's own, or, if that is root, the one that already owns the cluster or the state
- * directory, else `postgres`, else `nobody`. If that account cannot enter a directory on the path, such as /root, the server is started
+ * The account that the server runs as: this process's own, or, if that is root, the one that already owns the cluster, else the one that
+ * `userServing` has for the owner of the state directory. If that account cannot enter a directory on the path, such as /root, the server is started
  * with the one capability that lets it (Linux's `setpriv`). Throws `Permission` if `setpriv` is needed and not installed.
  */
 export const accountFor = (state: string, cluster: string, binaries: Binaries): Account => {
   if (process.getuid?.() !== 0) return { owner: undefined, spawn: {}, prefix: [] }
-  const users = readFileSync("/etc/passwd", "utf8")
-    .split("\n")
-    .map((line) => line.split(":"))
-    .map(([name, , uid, gid]) => ({ name, uid: Number(uid), gid: Number(gid) }))
-  // a cluster counts if root or the owner of the state directory put it there
+  // a cluster counts if root, the owner of the state directory, or the account that serves that owner put it there
   const of = (path: string) => lstatSync(path, { throwIfNoEntry: false })
   const [stateOwner, made] = [of(state)?.uid ?? 0, of(cluster)]
-  const isTrusted = made?.isDirectory() === true && (stateOwner === 0 || made.uid === stateOwner)
-  const owners = [...(isTrusted ? [made.uid] : []), stateOwner]
-  const user =
-    owners.map((owner) => users.find(({ uid }) => uid === owner && uid > 0)).find((found) => found !== undefined) ??
-    users.find(({ name }) => name === "postgres") ??
-    users.find(({ name }) => name === "nobody")
+  const serving = userServing(stateOwner)
+  const isTrusted =
+    made?.isDirectory() === true && (stateOwner === 0 || made.uid === stateOwner || made.uid === serving?.uid)
+  const user = (isTrusted ? userOf(made.uid) : undefined) ?? serving
   if (user === undefined)
     throw permission(
       state,

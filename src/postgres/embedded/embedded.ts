@@ -9,7 +9,7 @@ import type * as Scope from "effect/Scope"
 import postgres from "postgres"
 import { type Account, accountFor, findBinaries } from "./binaries.ts"
 import { ensureRoles, initialise, passwordOf, pathsOf } from "./cluster.ts"
-import { createDirectory } from "./directory.ts"
+import { assertStateDirectory, createDirectory } from "./directory.ts"
 import { attemptIn, type EmbeddedError, failed, inUse, portInUse } from "./errors.ts"
 import { assertOwnWish, inState, readSecret, replaceFile } from "./files.ts"
 import { entryOf, holderOf, type LockHolder, type LockKind, release, tryAcquire } from "./lock.ts"
@@ -100,7 +100,9 @@ const directory = (path: string): string => {
   // A server that root starts runs as another account, which must be able to enter the directory; no other account may list it.
   if (made !== undefined) chmodSync(path, process.getuid?.() === 0 ? 0o711 : 0o700)
   assertOwnWish(path)
-  return realpathSync(path)
+  const state = realpathSync(path)
+  if (made === undefined) assertStateDirectory(state)
+  return state
 }
 
 const acquire = (state: string, kind: LockKind) =>

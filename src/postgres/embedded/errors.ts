@@ -7,7 +7,7 @@ import * as Schema from "effect/Schema"
  * - `InUse`: another live process owns the state directory, or a server that cannot be stopped runs in it.
  * - `DiskFull`: there is no space for the cluster or its write-ahead log.
  * - `PortInUse`: another program listens on the requested port.
- * - `Permission`: files belong to another account, or the account that the server runs as cannot reach them.
+ * - `Permission`: files belong to another account, the account that the server runs as cannot reach them, or the directory holds something else.
  * - `Unsupported`: there is no PostgreSQL for this platform, or the cluster is of another major version.
  * - `Failed`: anything else, with the end of the server's log.
  */
@@ -49,6 +49,9 @@ export const portInUse = (state: string, port: number) =>
 /** Files cannot be read, written or reached. */
 export const permission = (path: string, what: string, cause?: unknown) =>
   make("Permission", path, `${what}. try: choose another directory with --data DIR, or fix the permissions`, cause)
+/** A directory that holds something else, and is left as it is. */
+export const notOurs = (path: string, what: string) =>
+  make("Permission", path, `${path} ${what}. try: choose another directory with --data DIR, a new or an empty one`)
 /** There is no server for this platform, or for the version of this data. */
 export const unsupported = (path: string, what: string) => make("Unsupported", path, `${what}. try: ${external}`)
 /** The disk is full. */
@@ -88,9 +91,18 @@ export const fromCause = (state: string, cause: unknown): EmbeddedError => {
     case "EEXIST":
     case "ENOTDIR":
       return permission(state, `${state} is not a directory: ${error.message}`, cause)
-    default:
-      return failed(state, `the embedded PostgreSQL failed: ${error.message ?? String(cause)}. try: ${external}`, cause)
+    case "ENOENT":
+    case "ELOOP":
+    case "EINVAL":
+    case "ENAMETOOLONG":
+    case "ENOSYS":
+    case "ENOTSUP":
+    case "EOPNOTSUPP":
+      // a program that cannot be started has a path elsewhere
+      if (error.path?.startsWith(state) === true || state.startsWith(`${error.path}/`))
+        return permission(state, `${state} cannot be used: ${error.message}`, cause)
   }
+  return failed(state, `the embedded PostgreSQL failed: ${error.message ?? String(cause)}. try: ${external}`, cause)
 }
 
 /** Runs `run` and translates what it throws to an `EmbeddedError`. The signal aborts when the fiber is interrupted. */

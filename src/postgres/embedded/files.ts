@@ -22,6 +22,7 @@ import {
   writeSync
 } from "node:fs"
 import { dirname, join, resolve } from "node:path"
+import { userServing } from "./accounts.ts"
 import { permission } from "./errors.ts"
 
 /** An account that owns files; undefined for this process's own. */
@@ -57,7 +58,21 @@ const open = (path: string, shown: string, flags: number, mode?: number): number
   }
 }
 
-/** Opens a directory for as long as `use` runs. An entry of it must belong to root, to this user or to the directory's owner. */
+/** An error of the system about an entry of a directory, with the path that people know in the place of the descriptor's. */
+const named = (error: unknown, through: string, shown: string): unknown => {
+  if (!(error instanceof Error) || !error.message.includes(`${through}/`)) return error
+  const { code, message, path, syscall } = error as NodeJS.ErrnoException
+  return Object.assign(new Error(message.replaceAll(`${through}/`, `${shown}/`), { cause: error }), {
+    code,
+    syscall,
+    path: path?.replace(`${through}/`, `${shown}/`)
+  })
+}
+
+/**
+ * Opens a directory for as long as `use` runs. An entry of it must belong to root, to this user, to the directory's owner or to the account that
+ * runs the server of that owner (see `userServing`).
+ */
 const withDirectory = <A>(
   path: string,
   shown: string,
@@ -66,14 +81,18 @@ const withDirectory = <A>(
 ): A => {
   if (lstatSync(path).isSymbolicLink()) throw refuse(shown, "is a symbolic link")
   const descriptor = open(path, shown, O_RDONLY | O_DIRECTORY)
+  const through = `/proc/self/fd/${descriptor}`
   try {
     const { gid, mode, uid } = fstatSync(descriptor)
     if (parent !== undefined && !parent.trusts(uid)) throw refuse(shown, `belongs to user ${uid}`)
     // what nobody else can write into holds only what root put there
     const isRoots = uid === 0 && (mode & 0o022) === 0
-    const trusts = (owner: number) => isRoots || owner === 0 || owner === own || owner === uid
-    const through = `/proc/self/fd/${descriptor}`
+    // root gives the files that it creates here to the account that runs the server
+    const isServers = (owner: number) => own === 0 && owner === userServing(uid)?.uid
+    const trusts = (owner: number) => isRoots || owner === 0 || owner === own || owner === uid || isServers(owner)
     return use({ path: shown, at: existsSync(through) ? through : path, uid, gid, trusts })
+  } catch (error) {
+    throw named(error, through, shown)
   } finally {
     closeSync(descriptor)
   }

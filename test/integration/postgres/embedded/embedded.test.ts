@@ -216,7 +216,12 @@ describe("start", () => {
     const directory = temporary()
     writeFileSync(join(directory, "file"), "")
     assert.strictEqual((await refused("start", { dataDir: join(directory, "file") })).reason, "Permission")
+    // somebody's directory stays as it is
+    const error = await refused("start", { dataDir: directory })
+    assert.deepStrictEqual([error.reason, readdirSync(directory)], ["Permission", ["file"]])
+    assert.include(error.message, `${directory} is no state directory of Millrace, and it is not empty: it holds file`)
     mkdirSync(join(directory, "other/postgres"), { recursive: true })
+    writeFileSync(join(directory, "other/password"), "")
     writeFileSync(join(directory, "other/postgres/mine.txt"), "")
     assert.include(
       (await refused("start", { dataDir: join(directory, "other") })).message,
@@ -225,6 +230,19 @@ describe("start", () => {
     writeFileSync(join(directory, "other/postgres/PG_VERSION"), "9.6\n")
     assert.strictEqual((await refused("start", { dataDir: join(directory, "other") })).reason, "Unsupported")
   })
+})
+
+describe.skipIf(process.platform !== "linux")("a directory that cannot hold files", () => {
+  it.for(["/proc", "/proc/self", "/proc/self/no/such", "/sys/kernel"])(
+    "%s is refused by its own name",
+    async (dataDir) => {
+      const { message, reason } = await refused("use", { dataDir })
+      assert.strictEqual(reason, "Permission")
+      assert.notInclude(message, "/fd/")
+      assert.isTrue(/^\/(proc|sys)/.test(message), message)
+      assert.include(message, "try: choose another directory with --data DIR")
+    }
+  )
 })
 
 describe("interruption", () => {

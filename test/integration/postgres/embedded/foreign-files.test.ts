@@ -20,6 +20,9 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { afterAll, assert, beforeEach, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
+import { userServing } from "../../../../src/postgres/embedded/accounts.ts"
+import { accountFor, findBinaries } from "../../../../src/postgres/embedded/binaries.ts"
+import { passwordOf } from "../../../../src/postgres/embedded/cluster.ts"
 import * as Embedded from "../../../../src/postgres/embedded/embedded.ts"
 import {
   assertOwnWish,
@@ -131,6 +134,29 @@ describe("a directory", () => {
   })
 })
 
+describe("an error of the system", () => {
+  it("names the path in the state directory, not the descriptor that leads there", () => {
+    mkdirSync(join(state, "log"))
+    const raised = (names: ReadonlyArray<string>) => {
+      try {
+        inState(state, names, ({ at }) => mkdirSync(join(at, "none/deeper")))
+        return undefined
+      } catch (error) {
+        return error as NodeJS.ErrnoException
+      }
+    }
+    for (const [names, path] of [
+      [[], join(state, "none/deeper")],
+      [["log"], join(state, "log/none/deeper")]
+    ] as const) {
+      const error = raised(names)
+      assert.strictEqual(error?.code, "ENOENT")
+      assert.include(error?.message, `'${path}'`)
+      assert.notInclude(error?.message, "/proc/")
+    }
+  })
+})
+
 describe.skipIf(!isRoot)("root", () => {
   it("follows a link to a state directory that root made, or whose target is the link's owner's, and no other", () => {
     const link = `${state}-link`
@@ -203,4 +229,38 @@ describe.skipIf(!isRoot)("root", () => {
       assert.include(stranger.stdout, "belongs to user 65534, and this process runs as user 1234")
     }
   )
+
+  it("trusts in a directory the files that it gives to the server's account there, and no other account's", () => {
+    const system = userServing(1_234)
+    assert.isDefined(system)
+    for (const [owner, mode] of [
+      [1_234, 0o755],
+      [1_234, 0o700],
+      [0, 0o775]
+    ] as const) {
+      chmodSync(state, mode)
+      lchownSync(state, owner, owner)
+      const account = accountFor(state, join(state, "postgres"), findBinaries())
+      assert.strictEqual(account.owner?.uid, system?.uid)
+      assert.strictEqual(passwordOf(state, account), passwordOf(state, account))
+      lchownSync(join(state, "password"), 1_235, 1_235)
+      assert.throws(() => passwordOf(state, account), /belongs to user 1235/)
+      rmSync(join(state, "password"))
+    }
+    // a user of the machine has its own account, and no other is trusted there
+    lchownSync(state, nobody.uid, nobody.gid)
+    lchownSync(victim, system?.uid ?? 0, 0)
+    renameSync(victim, join(state, "password"))
+    assert.throws(() => inState(state, [], (directory) => readSecret(directory, "password")), /belongs to user/)
+  })
+
+  it("starts and restarts the server in a directory of a user without an account", { timeout: 60_000 }, async () => {
+    lchownSync(state, 1_234, 1_234)
+    const start = Effect.scoped(
+      Effect.map(Embedded.start({ dataDir: state }), ({ started, url }) => ({ started, url }))
+    )
+    const first = await Effect.runPromise(start)
+    assert.strictEqual(first.started, "initialised")
+    assert.deepStrictEqual(await Effect.runPromise(start), { started: "restarted", url: first.url })
+  })
 })
