@@ -99,8 +99,7 @@ const table = new LookupTable(
         end: 1
       })
   } as never,
-  features as never,
-  () => Effect.void
+  features as never
 )
 Effect.runSync(table.catchUp)
 const lookupTables = new Map([[features.name, table]])

@@ -9,6 +9,7 @@ import { deadLetterTopic, type DeadLetterMessage } from "../model/dead-letter-to
 import type { Projection } from "../model/projection.ts"
 import type { Topic } from "../model/topic.ts"
 import { storable } from "../text/text.ts"
+import { reducedDeadLetter, reducedFailure, storableHeaders } from "./dead-letter-texts.ts"
 import { metaText } from "./segments.ts"
 import { beforeEveryEvent } from "./stream-time.ts"
 import type { DeadLetter, ProjectionPartition, RetriedDeadLetter, Segment } from "./store.ts"
@@ -39,12 +40,8 @@ const encoder = new TextEncoder()
 const bytesOf = (value: unknown) => encoder.encode(JSON.stringify(value)).length
 
 // no value of ours may have a field called __proto__
-const storableHeaders = (headers: Readonly<Record<string, string>>) =>
-  Object.fromEntries(
-    Object.entries(headers)
-      .filter(([name]) => name !== "__proto__")
-      .map(([name, value]) => [storable(name), storable(value)])
-  )
+const publishedHeaders = (headers: Readonly<Record<string, string>>) =>
+  Object.fromEntries(Object.entries(storableHeaders(headers)).filter(([name]) => name !== "__proto__"))
 const cut = (text: string, characters: number) => text.slice(0, characters).toWellFormed()
 
 /** A dead letter as it is published; `at` is where its record lies. Texts that not every reader could take are there as JSON, with escapes. */
@@ -62,7 +59,7 @@ export const messageOf = (
   position,
   key: key === null ? null : storable(key),
   value: value === null ? null : storable(value),
-  headers: storableHeaders(headers),
+  headers: publishedHeaders(headers),
   truncated: false,
   event_time: Number.isFinite(eventTime) ? eventTime! : null,
   trace_id: traceId ?? null
@@ -124,19 +121,8 @@ export class BatchDeadLetters {
    * that is refused for its dead letters.
    */
   reduce(reason: string): void {
-    const reduced = ({ attempts, error, message }: Pick<DeadLetter, "error" | "message" | "attempts">) => ({
-      error: ascii(error),
-      message: ascii(
-        `${message.slice(0, mostCharacters.message)} (key, value and headers are only in the log: ${reason})`
-      ),
-      attempts
-    })
-    this.added = this.added.map((deadLetter) => {
-      const { position, status } = deadLetter
-      const none = { key: null, value: null, headers: {}, eventTime: undefined, traceId: undefined }
-      return { ...none, position, status, ...reduced(deadLetter) }
-    })
-    this.retried = this.retried.map((one) => ({ ...one, failed: one.failed && reduced(one.failed) }))
+    this.added = this.added.map((deadLetter) => reducedDeadLetter(deadLetter, reason))
+    this.retried = this.retried.map((one) => ({ ...one, failed: one.failed && reducedFailure(one.failed, reason) }))
     this.messages = []
   }
 
@@ -159,8 +145,6 @@ export class BatchDeadLetters {
   }
 }
 
-const ascii = (text: string): string =>
-  text.replaceAll(/[^ -~]/g, (character) => `\\u${character.charCodeAt(0).toString(16).padStart(4, "0")}`)
 const metaOf = ({ eventTime, record, tenant, traceparent }: FailedEvent, maxAheadMs: number): string => {
   // an event that was parked for its time is published with its arrival's: brokers refuse records that are dated far ahead
   const time = eventTime ?? record.eventTime

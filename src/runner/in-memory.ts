@@ -266,9 +266,11 @@ export class MemoryEngine<Ev, E, R> {
         return Effect.succeed({ records: this.recordsOf(of).slice(position), next: length, end: length })
       }
     }
-    return new LookupTable(log, topic, (partition, deadLetter) =>
+    const table = new LookupTable(log, topic)
+    table.addReader(name, (partition, deadLetter) =>
       this.store.service.park({ projection: name, version, topic: topic.name, partition }, deadLetter)
     )
+    return table
   }
 }
 

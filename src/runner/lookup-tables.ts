@@ -8,11 +8,14 @@ import { traceIdOf } from "../log/envelope.ts"
 import { parseJson } from "../log/json.ts"
 import type { Log, LogRecord, ReadError } from "../log/log.ts"
 import { isTimeMark } from "../log/time-mark.ts"
-import type { DeadLetter, StoreError } from "./store.ts"
+import { reducedDeadLetter, storableDeadLetter } from "./dead-letter-texts.ts"
+import type { DeadLetter, StoreError, Unstorable } from "./store.ts"
 import type { Topic } from "../model/topic.ts"
 
 /** What is read of the log. */
 export type LookupLog = Pick<Log["Service"], "ends" | "bounds" | "read">
+/** Stores a dead letter of a projection that reads the lookup topic, for the record's partition. */
+export type ParkLookup = (partition: number, deadLetter: DeadLetter) => Effect.Effect<void, StoreError | Unstorable>
 /** Everything that following a lookup's topic can fail with. */
 export type LookupError = ReadError | StoreError
 
@@ -20,7 +23,8 @@ export type LookupError = ReadError | StoreError
  * The newest value of each key of one compacted topic. After `catchUp` it holds everything that the log had acknowledged before
  * the call, so an event's lookup sees each value that was appended before the event was.
  *
- * Its memory is that of the topic's current values. A record that cannot be read does not replace its key's value and goes to `park`.
+ * Its memory is that of the topic's current values. A record that cannot be read does not replace its key's value; it becomes a dead letter
+ * of each reader. A dead letter that a store refuses is reduced, and if that is refused, too, logged: no record stops the table.
  */
 export class LookupTable {
   private readonly values = new Map<string, unknown>()
@@ -30,16 +34,16 @@ export class LookupTable {
   private served = 0
   private readonly topic: Topic.Any
   private readonly log: LookupLog
-  private readonly park: (partition: number, deadLetter: DeadLetter) => Effect.Effect<void, LookupError>
+  private readonly readers = new Map<string, ParkLookup>()
 
-  constructor(
-    log: LookupLog,
-    topic: Topic.Any,
-    park: (partition: number, deadLetter: DeadLetter) => Effect.Effect<void, LookupError>
-  ) {
+  constructor(log: LookupLog, topic: Topic.Any) {
     this.log = log
     this.topic = topic
-    this.park = park
+  }
+
+  /** Adds a projection that reads the table, before the first `catchUp`. A reader with the same name is replaced. */
+  addReader(name: string, park: ParkLookup): void {
+    this.readers.set(name, park)
   }
 
   /** The newest value of a key; undefined if there is none, or if it was deleted. */
@@ -102,6 +106,25 @@ export class LookupTable {
       traceId: traceIdOf(traceparent),
       cause: Cause.die(cause)
     }
-    return this.park(partition, deadLetter)
+    const stored = storableDeadLetter(deadLetter)
+    return Effect.forEach(this.readers, ([name, park]) => this.parkFor(name, park, partition, stored), {
+      discard: true
+    })
+  }
+  private parkFor(
+    reader: string,
+    park: ParkLookup,
+    partition: number,
+    deadLetter: DeadLetter
+  ): Effect.Effect<void, StoreError> {
+    return park(partition, deadLetter).pipe(
+      Effect.catchTag("Unstorable", ({ message }) => park(partition, reducedDeadLetter(deadLetter, message))),
+      Effect.catchTag("Unstorable", ({ message }) =>
+        Effect.logError(
+          `${reader}: the record at ${this.topic.name}/${partition} position ${deadLetter.position} cannot be read, and is skipped ` +
+            `without a dead letter: ${message}`
+        )
+      )
+    )
   }
 }

@@ -18,7 +18,7 @@ import { LookupTable } from "./lookup-tables.ts"
 import { inOwnFiber } from "./own-fiber.ts"
 import { PartitionProcessor } from "./partition-processor.ts"
 import { takerOf } from "./take-within.ts"
-import { type Claim, type DeadLetter, Mismatch, type ProjectionPartition, Store, type StoreError } from "./store.ts"
+import { type Claim, Mismatch, type ProjectionPartition, Store, type StoreError } from "./store.ts"
 
 /** The lookup tables that the projections of a process share, by topic. */
 export type LookupTables = Map<string, LookupTable>
@@ -66,6 +66,8 @@ export const run = Effect.fn("Runner.run")(function* <E, R>(
 ) {
   const log = yield* Log
   const { version } = projection
+  // before anything waits: the projections of a process start together, and each is to get the dead letters of its lookup topics
+  yield* addLookupTables(projection, lookupTables)
   const group = `${groups.prefix}${projection.name}_v${version}`
   const inEpoch = (assignment: Assignment): Assignment => ({
     ...assignment,
@@ -218,7 +220,6 @@ const claimAndProcess = Effect.fnUntraced(function* <E, R>(
   const { chains, lookupTables } = shared
   const claim = yield* store.claim(projection, topic, partition, assignment.generation, yield* log.identity(topic))
   yield* assertSameLog(claim, attempts.halt?.retry === "proven" ? attempts.halt.reason : undefined)
-  yield* addLookupTables(projection, lookupTables)
   const partitions = (yield* log.bounds(topic)).length
   const links = yield* linksOf(chains, projection, topic, partitions, log)
   const processor = new PartitionProcessor({ projection, source, partitions, claim, lookupTables, store, links })
@@ -314,15 +315,16 @@ const assertSameLog = Effect.fnUntraced(function* (claim: Claim, unless: string 
   }
 })
 
-/** Adds a table for each lookup topic of the projection that has none yet. */
+/** Adds a table for each lookup topic of the projection that has none yet, and the projection as one of its readers. */
 const addLookupTables = Effect.fnUntraced(function* (projection: Projection.Any, lookupTables: LookupTables) {
   const log = yield* Log
   const store = yield* Store
   const { enrich, name, version } = projection
   for (const { topic } of Object.values(enrich)) {
-    if (lookupTables.has(topic.name)) continue
-    const park = (partition: number, deadLetter: DeadLetter) =>
+    const table = lookupTables.get(topic.name) ?? new LookupTable(log, topic)
+    table.addReader(`${name}_v${version}`, (partition, deadLetter) =>
       store.park({ projection: name, version, topic: topic.name, partition }, deadLetter)
-    lookupTables.set(topic.name, new LookupTable(log, topic, park))
+    )
+    lookupTables.set(topic.name, table)
   }
 })

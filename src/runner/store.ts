@@ -305,8 +305,11 @@ export class Store extends Context.Service<
       at: ProjectionPartition,
       keys: ReadonlyArray<string>
     ) => Effect.Effect<ReadonlyArray<string>, StoreError>
-    /** Stores a dead letter outside any batch: an unreadable record of a lookup topic. A second call for one record does nothing. */
-    readonly park: (at: ProjectionPartition, deadLetter: DeadLetter) => Effect.Effect<void, StoreError>
+    /**
+     * Stores a dead letter outside any batch: an unreadable record of a lookup topic. A second call for one record does nothing. `Unstorable`: it
+     * is refused for what is in it.
+     */
+    readonly park: (at: ProjectionPartition, deadLetter: DeadLetter) => Effect.Effect<void, StoreError | Unstorable>
     /** Stores why a partition is halted, for `status`, or (undefined) that it is neither halted nor waiting. The next commit does that, too. */
     readonly halt: (at: ProjectionPartition, reason: string | undefined) => Effect.Effect<void, StoreError>
     /** Stores why a partition is being tried again without a person's help, or (undefined) that it is not. The next commit clears it. */

@@ -95,8 +95,9 @@ export const latePart = (parts: StatementParts, commits: ReadonlyArray<Partition
   )
 }
 
-// null beyond the range of timestamptz, which ends in the year 294276; the dead letter's value still has the time
-const instant = (time: number | undefined) => (time !== undefined && time > -2.1e14 && time < 8.6e15 ? time : null)
+/** A dead letter's time; null beyond the range of timestamptz, which ends in the year 294276. The value still has the time. */
+export const instant = (time: number | undefined) =>
+  time !== undefined && time > -2.1e14 && time < 8.6e15 ? time : null
 /** Dead letters: events that could not be processed. */
 export const deadPart = (parts: StatementParts, commits: ReadonlyArray<PartitionCommit>) => {
   const { all: dead, partOf } = collectItems(commits, (changes) => changes.deadLetters)

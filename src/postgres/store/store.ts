@@ -23,6 +23,7 @@ import { prepare } from "./prepare.ts"
 import { Committer } from "./committer.ts"
 import { CommitBuilder } from "./commit.ts"
 import { messagesOf, seenChunkOf } from "./commit-parts.ts"
+import { instant } from "./commit-records.ts"
 import { storable } from "../../text/text.ts"
 import { isAt, openDeadLetters, parkedKeys, recordOfDeadLetter } from "./dead-letters.ts"
 import { relationsOf } from "./ddl.ts"
@@ -110,7 +111,11 @@ export const make = (sql: Sql, options: PostgresStoreOptions = {}): Store["Servi
           return keys.filter((key) => parked.has(storable(key)))
         })
       ),
-    park: (at, deadLetter) => run("park a dead letter", () => park(sql, at, deadLetter)).pipe(Effect.asVoid),
+    park: (at, deadLetter) =>
+      query("park a dead letter", () => park(sql, at, deadLetter)).pipe(
+        Effect.mapError((error) => unstorable(error) ?? storeError(error)),
+        Effect.asVoid
+      ),
     halt: (at, reason) =>
       run(
         notingOf(reason, "is halted"),
@@ -313,5 +318,5 @@ const park = (sql: Sql, at: ProjectionPartition, deadLetter: DeadLetter) =>
   sql`insert into millrace.dead_letters (projection, version, topic, partition, position, status, key, error, message, attempts, value, headers, event_time, trace_id)
     values (${at.projection}, ${at.version}, ${at.topic}, ${at.partition}, ${deadLetter.position}, ${deadLetter.status},
       ${deadLetter.key}, ${deadLetter.error}, ${deadLetter.message}, ${deadLetter.attempts}, ${deadLetter.value}, ${sql.json({ ...deadLetter.headers })},
-      ${deadLetter.eventTime === undefined ? null : new Date(deadLetter.eventTime).toISOString()}, ${deadLetter.traceId ?? null})
+      to_timestamp(${instant(deadLetter.eventTime)}::float8 / 1000.0), ${deadLetter.traceId ?? null})
     on conflict do nothing`

@@ -71,7 +71,8 @@ test("HTTP streams and pages of a topic leave time marks out, and a page goes on
 test("lookups have no values of time marks, and park none of them", async () => {
   const log = await filled()
   const parked: Array<unknown> = []
-  const table = new LookupTable(log, latest, (_, deadLetter) => Effect.sync(() => void parked.push(deadLetter)))
+  const table = new LookupTable(log, latest)
+  table.addReader("p", (_, deadLetter) => Effect.sync(() => void parked.push(deadLetter)))
   await Effect.runPromise(table.catchUp)
   expect([table.get("a"), table.get("b"), parked]).toEqual([{ id: "a" }, { id: "b" }, []])
 })
