@@ -31,6 +31,13 @@ const closeSeconds = 2
 const firstAnswerMs = 15_000
 
 /**
+ * The driver's `max_pipeline` that lets a connection have one statement at a time. Otherwise the driver sends further statements behind it, and
+ * mixes up their answers when it sends the first one again, because a table changed that it reads (`cached plan must not change result type`),
+ * or when a value of one cannot be written out: statements then get the rows of others, fail with their errors, or are never answered.
+ */
+const onePerConnection = 0
+
+/**
  * Opens a pool of connections, which is closed with the scope within two seconds. Sessions have the settings of
  * `neededSettings`; an int8 is returned as a safe integer and a timestamptz as epoch milliseconds. Fails with a hint if the server cannot be
  * reached or cannot be used: it is older than PostgreSQL 15, a standby, not in UTF8, or behind a pooler that shares sessions.
@@ -85,6 +92,7 @@ const open = (
     // If the backend is killed during the query for types, Node crashes; and every new connection would have to wait for that query.
     fetch_types: false,
     prepare: true,
+    max_pipeline: onePerConnection,
     connect_timeout: 10,
     keep_alive: 30,
     max_lifetime: null,

@@ -284,3 +284,81 @@ describe("transaction", () => {
     while ((await idle()).length > 0) await new Promise((resolve) => setTimeout(resolve, 20))
   })
 })
+
+describe("statements of one connection", () => {
+  // each gives a row of its own, so that a row of another statement is recognized
+  const marked = (one: Sql, mark: number) =>
+    one
+      .unsafe<Array<{ mark: number }>>("select w.*, $1::int as mark from w", [mark], { prepare: true })
+      .then(([row]) => row?.mark)
+  const oneConnection = async (use: (one: Sql) => Promise<void>) =>
+    Effect.runPromise(
+      Effect.scoped(
+        Effect.flatMap(connect(server.url, { max: 1 }), (one) => Effect.promise(() => use(one))).pipe(
+          Effect.timeout("10 seconds")
+        )
+      )
+    )
+  for (const [what, change] of [
+    ["a column is added", "alter table w add column c int"],
+    ["a column is renamed", "alter table w rename column b to d"],
+    ["a column's type changes", "alter table w alter column a type bigint"]
+  ] as const) {
+    it(`get their own rows when ${what} in a table that they read, and are all answered`, () =>
+      oneConnection(async (one) => {
+        await sql.unsafe("drop table if exists w; create table w (a int, b int); insert into w values (1, 1)")
+        assert.strictEqual(await marked(one, 0), 0)
+        // prepares the statement that the others are sent with
+        const echo = (n: number) =>
+          one.unsafe<Array<{ n: number }>>("select $1::int as n", [n], { prepare: true }).then(([row]) => row?.n)
+        assert.strictEqual(await echo(0), 0)
+        await sql.unsafe(change)
+        const first = Promise.all([marked(one, 1), marked(one, 2), echo(3)])
+        await new Promise((resolve) => setTimeout(resolve, 1))
+        const later = Promise.all([echo(4), marked(one, 5), echo(6), marked(one, 7)])
+        assert.deepStrictEqual([...(await first), ...(await later)], [1, 2, 3, 4, 5, 6, 7])
+      }))
+  }
+
+  it("do not fail with the error of one whose values cannot be written out, and are all answered", () =>
+    oneConnection(async (one) => {
+      const slow = one.unsafe("select pg_sleep(0.1)::text as done, $1::int as n", [1], { prepare: true })
+      const tooMany = Array.from({ length: 65_535 }, () => 1)
+      const bad = failure(() => one.unsafe("select $1::int", tooMany, { prepare: true }))
+      const last = one.unsafe("select $1::int as n", [2], { prepare: true })
+      assert.strictEqual((await slow)[0]?.["n"], 1)
+      assert.strictEqual((await bad).code, "MAX_PARAMETERS_EXCEEDED")
+      assert.strictEqual((await last)[0]?.["n"], 2)
+    }))
+})
+
+describe("the error of a deferred constraint", () => {
+  beforeAll(() =>
+    sql.unsafe(`create table parent (k int primary key); insert into parent values (1);
+      create table deferred (k int references parent deferrable initially deferred, u int unique deferrable initially deferred);
+      create function refuse_later() returns trigger language plpgsql as $$ begin
+        if new.u = 13 then perform 1 from missing; end if;
+        if new.u = 14 then raise exception 'no'; end if; return new; end $$;
+      create constraint trigger later after insert on deferred deferrable initially deferred for each row execute function refuse_later();
+      insert into deferred values (1, 1)`)
+  )
+  for (const [what, k, u, code] of [
+    ["a foreign key", 2, 2, "23503"],
+    ["a unique column", 1, 1, "23505"],
+    ["a trigger that reads a missing table", 1, 13, "42P01"],
+    ["a trigger that raises", 1, 14, "P0001"]
+  ] as const) {
+    it(`of ${what} is that of the statement, or of the commit of its transaction`, async () => {
+      const text = "insert into deferred values ($1::int, $2::int) returning k"
+      // at first the driver has to describe the statement, then it is prepared
+      for (let time = 0; time < 3; time++) {
+        assert.strictEqual((await failure(() => sql.unsafe(text, [k, u], { prepare: true }))).code, code)
+      }
+      const error = await Effect.runPromise(
+        Effect.flip(transaction(sql, (tx) => query("insert", () => tx.unsafe(text, [k, u]))))
+      )
+      assert.deepStrictEqual([error.operation, error.code, error.inDoubt], ["commit", code, false])
+      assert.strictEqual((await sql`select from deferred`).length, 1)
+    })
+  }
+})

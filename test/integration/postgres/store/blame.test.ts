@@ -98,6 +98,10 @@ describe("an error of a statement that several partitions share is that of the c
     60_000
   )
   const texts = "(select string_agg(md5(i::text), '') from generate_series(1, 1000) i)"
+  const deferred = (raise: string) => `create function refuse_later() returns trigger language plpgsql as $$
+      begin if new.key = 'bad' then ${raise}; end if; return new; end $$;
+      create constraint trigger later after insert or update on counting_v1.notes deferrable initially deferred
+        for each row execute function refuse_later()`
   for (const [what, change] of [
     ["a check constraint of the user", "alter table counting_v1.notes add check (key <> 'bad')"],
     [
@@ -116,7 +120,13 @@ describe("an error of a statement that several partitions share is that of the c
       `create domain good as text check (value <> 'bad');
       create function cast_key() returns trigger language plpgsql as $$ begin perform new.key::good; return new; end $$;
       create trigger cast_key after insert on counting_v1.sums for each row execute function cast_key()`
-    ]
+    ],
+    [
+      "a deferred foreign key of the user",
+      `create table keys (key text primary key); insert into keys values ('a0'), ('a1'), ('a3');
+      alter table counting_v1.notes add foreign key (key) references keys deferrable initially deferred`
+    ],
+    ["a deferred trigger of the user", deferred("raise exception 'no'")]
   ] as const) {
     it.live(`so is ${what}`, () =>
       Effect.scoped(
@@ -128,4 +138,14 @@ describe("an error of a statement that several partitions share is that of the c
       )
     )
   }
+  it.live("a deferred trigger that needs a person halts its commit alone", () =>
+    Effect.scoped(
+      Effect.gen(function* () {
+        const { sql } = yield* engine(root, application)
+        yield* query("change", () => sql.unsafe(deferred("perform 1 from missing")))
+        assert.deepStrictEqual(yield* together(sql), ["none", "none", "StoreError", "none"])
+        yield* query("drop", () => sql.unsafe("drop trigger later on counting_v1.notes"))
+      })
+    )
+  )
 })
