@@ -6,7 +6,7 @@ import { migrate as migrateSchema } from "../postgres/client/migrate.ts"
 import { loadApplication } from "./config.ts"
 import { drained } from "./shutdown.ts"
 import { asUnprepared, CommandFailed, exitCodes, usageError } from "./command-failure.ts"
-import { feed } from "./feed.ts"
+import { feed, type FeedResult, nameOf, sendAgain } from "./feed.ts"
 import { print, warn } from "./print.ts"
 import { assertDatabaseExists, openDatabase } from "../system/database.ts"
 import { healthMaxAgeMs, parseMaxAge } from "../system/environment.ts"
@@ -30,15 +30,16 @@ export const start = Effect.fnUntraced(function* (options: {
   const roles = yield* parseRoles(options.roles)
   const application = yield* loadApplication(options.config)
   const port = options.port ?? defaultPort(roles)
-  const line = `${application.name} runs against ${yield* servicesText(options.data)}`
+  const services = yield* servicesText(options.data)
+  const line = `${application.name} runs against ${services}`
   // standard output is for JSON
   yield* options.json ? warn(line) : print(`millrace ${line}`)
   // outside of `drained`: an embedded server gets as much time to stop as it needs
-  const database = yield* openWaiting(openDatabase(options.data, "own"), port)
+  const database = yield* openWaiting(openDatabase(options.data, "own"), { port, services })
   return yield* drained(
     Effect.gen(function* () {
       const opening = openSystem(application, database, { relaysHere: roles.includes("relay") })
-      const system = yield* openWaiting(opening, port)
+      const system = yield* openWaiting(opening, { port, services })
       const server = yield* serveHttp(system, roles, port)
       const started = { roles, url: server.url, database_url: maskSecrets(database.url) }
       yield* print(
@@ -87,7 +88,14 @@ export const ingest = Effect.fnUntraced(function* (options: {
 }) {
   const given = process.env["MILLRACE_URL"]
   const url = given === undefined || given === "" ? yield* startGateway(options) : given
-  const { accepted, examples, rejected } = yield* feed(options.file, { url, topic: options.topic, speed: "max" })
+  let sent = { accepted: 0, rejected: 0 }
+  const onProgress = (fed: FeedResult) => void (sent = fed)
+  const { accepted, examples, rejected } = yield* feed(options.file, {
+    url,
+    topic: options.topic,
+    speed: "max",
+    onProgress
+  }).pipe(Effect.onInterrupt(() => Effect.suspend(() => warn(cutText(options.file, sent)))))
   yield* print(
     options.json
       ? JSON.stringify({ accepted, rejected, examples: examples.map((example) => JSON.parse(example) as unknown) })
@@ -97,6 +105,10 @@ export const ingest = Effect.fnUntraced(function* (options: {
   if (!options.json) for (const example of examples) process.stderr.write(`${terminalText(example)}\n`)
   return exitCodes.rejected
 })
+/** What is known of a file when its command was interrupted. */
+const cutText = (file: string, { accepted, rejected }: Pick<FeedResult, "accepted" | "rejected">) =>
+  `interrupted: the log has ${accepted} events of ${nameOf(file)}, perhaps also those of the request that was under way; ${rejected} were rejected\n` +
+  `try: ${sendAgain}`
 /** Starts a gateway for as long as the command runs, so that events pass the same checks as through a gateway of the system. */
 const startGateway = Effect.fnUntraced(function* (options: {
   readonly data: string

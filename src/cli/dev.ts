@@ -10,7 +10,7 @@ import { openDatabase, type Database } from "../system/database.ts"
 import { openSystem, type System } from "../system/system.ts"
 import { untilProcessed } from "../system/until-processed.ts"
 import { print } from "./print.ts"
-import { openWaiting, roles, runLoops, serveHttp, servicesText } from "./serve.ts"
+import { openWaiting, roles, runLoops, serveHttp, servicesText, type WaitingOptions } from "./serve.ts"
 import { terminalText } from "./terminal-text.ts"
 import { maskSecrets } from "../text/secrets.ts"
 
@@ -33,13 +33,20 @@ const printLine = (options: DevFlags, line: string) =>
 /** Runs until stopped; with `once`, until everything that was sent is processed by the projections and published by the relays. */
 export const dev = Effect.fnUntraced(function* (options: DevFlags) {
   const application = yield* loadApplication(options.config)
-  yield* printLine(options, `millrace ${application.name} runs against ${yield* servicesText(options.data)}`)
-  const database = yield* openWaiting(openDatabase(options.data, "own"), options.port)
-  return yield* drained(runSystem(application, database, options))
+  const services = yield* servicesText(options.data)
+  yield* printLine(options, `millrace ${application.name} runs against ${services}`)
+  const waiting = { port: options.port, services }
+  const database = yield* openWaiting(openDatabase(options.data, "own"), waiting)
+  return yield* drained(runSystem(application, database, options, waiting))
 })
 
-const runSystem = Effect.fnUntraced(function* (application: AnyApplication, database: Database, options: DevFlags) {
-  const system = yield* openWaiting(openSystem(application, database, { makesTopics: true }), options.port)
+const runSystem = Effect.fnUntraced(function* (
+  application: AnyApplication,
+  database: Database,
+  options: DevFlags,
+  waiting: WaitingOptions
+) {
+  const system = yield* openWaiting(openSystem(application, database, { makesTopics: true }), waiting)
   const server = yield* serveHttp(system, roles, options.port)
   yield* printLine(options, banner(options, database, server.url))
   if (!options.json && !options.once) yield* Effect.forkScoped(watchAlerts(system, (line) => printLine(options, line)))

@@ -67,7 +67,8 @@ const sending = (file: string, options: FeedOptions): Effect.Effect<FeedResult, 
             try: "check the name of the file; it must be NDJSON or gzipped NDJSON"
           })
   })
-const nameOf = (file: string): string => (file === "-" ? "standard input" : file)
+/** What messages call the input. */
+export const nameOf = (file: string): string => (file === "-" ? "standard input" : file)
 
 const send = async (
   lines: AsyncIterable<InputLine>,
@@ -131,7 +132,8 @@ const reasonToRepeat = (answer: Response | Error): string | undefined => {
   }
   return answer.status === 429 || answer.status === 503 ? `it answers ${answer.status}` : undefined
 }
-const sendAgain =
+/** What to do if only a part of a file was sent. */
+export const sendAgain =
   "send the file again: events that are in the log already are not counted twice where a projection deduplicates"
 
 /** Sends one request until it is answered. `before`: how many events the log has of the requests before. */

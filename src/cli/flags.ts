@@ -30,13 +30,38 @@ const checkVariables = Effect.suspend(() => {
   return misspelled === undefined ? Effect.void : Effect.fail(misspelled)
 })
 
-/** Runs a command and sets the exit code of the process. Errors of all commands are printed here, in one form. */
-export const runToExitCode = (run: Effect.Effect<number, unknown, Scope.Scope>) =>
-  Effect.scoped(Effect.andThen(checkVariables, run)).pipe(
+const interruptedCodes = { SIGINT: 130, SIGTERM: 143 } as const
+/** From now on the first of these signals decides the exit code, unless the command still ends with its own. It does not keep the signal from others. */
+const exitBySignal = Effect.sync(() => {
+  const signals = ["SIGINT", "SIGTERM"] as const
+  const stopListening = () => signals.forEach((signal) => process.off(signal, onSignal))
+  const onSignal = (signal: NodeJS.Signals) => {
+    // without a listener a second signal ends the process at once
+    stopListening()
+    process.exitCode = interruptedCodes[signal as keyof typeof interruptedCodes]
+  }
+  // before the listener that interrupts the command, which may end the process at once
+  signals.forEach((signal) => process.prependListener(signal, onSignal))
+})
+
+/** How a command ends. */
+export interface EndOptions {
+  /** Whether it runs until a signal stops it, so that this is its orderly end. Otherwise a signal cuts it off. Default false. */
+  readonly untilStopped?: boolean
+}
+/**
+ * Runs a command and sets the exit code of the process. Errors of all commands are printed here, in one form. A command that SIGINT or SIGTERM
+ * cuts off exits with 130 or 143; one that runs until it is stopped, with 0.
+ */
+export const runToExitCode = (
+  run: Effect.Effect<number, unknown, Scope.Scope>,
+  { untilStopped = false }: EndOptions = {}
+) =>
+  Effect.scoped(Effect.andThen(untilStopped ? checkVariables : Effect.andThen(exitBySignal, checkVariables), run)).pipe(
     Effect.matchCause({
       onSuccess: (code) => code,
       onFailure: (cause) => {
-        if (Cause.hasInterruptsOnly(cause)) return 0
+        if (Cause.hasInterruptsOnly(cause)) return Number(process.exitCode ?? 0)
         const error = Cause.squash(cause)
         process.stderr.write(`${terminalText(explain(error))}\n`)
         return exitCodeOf(error)

@@ -59,7 +59,8 @@ const dev = Command.make(
           features: Option.getOrUndefined(features),
           input: Option.getOrUndefined(input)
         })
-      })
+      }),
+      { untilStopped: !flags.once }
     )
 ).pipe(
   Command.withDescription("Run all roles in one process, on the embedded database unless MILLRACE_DATABASE_URL is set"),
@@ -99,7 +100,8 @@ const start = Command.make(
           config: Option.getOrUndefined(flags.config),
           port: Option.getOrUndefined(flags.port)
         })
-      )
+      ),
+      { untilStopped: true }
     )
 ).pipe(Command.withDescription("Run some or all roles of the system until stopped"))
 
@@ -276,7 +278,8 @@ const bridge = Command.make(
             rules: Option.getOrUndefined(flags.rules),
             port: Option.getOrUndefined(flags.port)
           })
-      )
+      ),
+      { untilStopped: !flags.once && !flags.dryRun }
     )
 ).pipe(
   Command.withDescription(

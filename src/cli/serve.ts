@@ -61,25 +61,53 @@ export const servicesText = Effect.fnUntraced(function* (dataDir: string) {
   return maskSecrets(`${database}; ${log}; ${toPulsar}`)
 })
 
+/** If opening takes longer, the log says so and the port of the process answers, in milliseconds. */
+const slowMs = 2_000
+
+/** How a process waits for what it opens. */
+export interface WaitingOptions {
+  /** The port of the process; 0: nothing is served meanwhile. */
+  readonly port: number
+  /** The services that are connected to, for people. */
+  readonly services: string
+}
 /**
- * Opens something of the system, and waits while a service that it needs is away. Meanwhile the log says so, and `/readyz` at the port of the
- * process has the reason.
+ * Opens something of the system, and waits while a service that it needs is away. Meanwhile the log says so, and `/readyz`, `/status` and
+ * `/metrics` at the port of the process have the reason: from the first failure on, or after 2 seconds without an answer.
  */
-export const openWaiting = Effect.fnUntraced(function* <A, E, R>(open: Effect.Effect<A, E, R>, port: number) {
+export const openWaiting = Effect.fnUntraced(function* <A, E, R>(
+  open: Effect.Effect<A, E, R>,
+  { port, services }: WaitingOptions
+) {
   const monitoring = yield* Scope.fork(yield* Effect.scope)
   let waitingFor: string | undefined
-  const ready = Effect.sync(() => ({ ready: false, waiting_for: waitingFor }))
-  const opened = yield* whenReachable(
-    open,
-    Effect.fnUntraced(function* (reason: string) {
-      const isFirst = waitingFor === undefined
-      waitingFor = reason
-      yield* Effect.logWarning(`waiting for a service that is away: ${reason}`)
-      if (!isFirst || port === 0) return
-      yield* Scope.provide(Http.serveHealth({ port, hosts: httpHosts(process.env), ready }), monitoring).pipe(
-        Effect.catch(({ message }) => Effect.logWarning(message))
-      )
-    })
+  const health = {
+    port,
+    hosts: httpHosts(process.env),
+    ready: Effect.sync(() => ({ ready: false, waiting_for: waitingFor })),
+    status: Effect.sync(() => ({ healthy: false, reason: `waiting for a service that is away: ${waitingFor}` })),
+    moreMetrics: Effect.suspend(() => systemMetricsText({ value: undefined, ageMs: 0, failure: waitingFor }))
+  }
+  const waiting = Effect.fnUntraced(function* (reason: string, line: Effect.Effect<void>) {
+    const isFirst = waitingFor === undefined
+    waitingFor = reason
+    yield* line
+    if (!isFirst || port === 0) return
+    yield* Scope.provide(Http.serveHealth(health), monitoring).pipe(
+      Effect.catch(({ message }) => Effect.logWarning(message))
+    )
+  })
+  const slow = Effect.suspend(() =>
+    waitingFor === undefined
+      ? waiting(
+          `no answer yet; connecting to ${services}`,
+          Effect.logInfo(`connecting to ${services} (no answer for ${slowMs / 1000} s)`)
+        )
+      : Effect.void
+  )
+  yield* Effect.forkIn(Effect.andThen(Effect.sleep(slowMs), slow), monitoring)
+  const opened = yield* whenReachable(open, (reason) =>
+    waiting(reason, Effect.logWarning(`waiting for a service that is away: ${reason}`))
   )
   if (waitingFor !== undefined) yield* Effect.logInfo("the service answers; starting")
   yield* Scope.close(monitoring, Exit.void)

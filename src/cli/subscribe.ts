@@ -35,7 +35,8 @@ export const subscribe = Command.make(
             name: Option.getOrUndefined(flags.name),
             max: Option.getOrUndefined(flags.max)
           })
-      )
+      ),
+      { untilStopped: true }
     )
 ).pipe(
   Command.withDescription(

@@ -11,6 +11,7 @@ import * as Effect from "effect/Effect"
 import { afterAll, beforeAll, describe, expect, onTestFinished, test, vi } from "vitest"
 import type { CommandFailed } from "../../../src/cli/command-failure.ts"
 import { feed, type FeedOptions } from "../../../src/cli/feed.ts"
+import * as Cli from "../../support/cli.ts"
 import { many, recordsOf, start, transfer, type Server } from "../../support/http.ts"
 
 const directory = mkdtempSync(join(tmpdir(), "millrace-ingest-"))
@@ -182,3 +183,41 @@ describe("gateways", () => {
     expect(await send(file(), { url })).toMatchObject({ accepted: 3, rejected: 0 })
   })
 })
+
+test("a signal ends ingest with its code, and standard error says how many events the log has", async () => {
+  let requests = 0
+  const slow = createServer((request, response) => {
+    requests++
+    // the second request gets no answer
+    request.resume().once("end", () => void (requests === 1 && response.writeHead(202).end(JSON.stringify(first))))
+  })
+  const first = { accepted: 3_999, rejected: 1, results: [] }
+  await new Promise<void>((done) => slow.listen(0, "127.0.0.1", done))
+  onTestFinished(() => void slow.closeAllConnections())
+  onTestFinished(() => void slow.close())
+  const url = `http://127.0.0.1:${(slow.address() as AddressInfo).port}`
+  const file = fileOf("cut.ndjson", text(8_000))
+  for (const [signal, code] of [
+    ["SIGINT", 130],
+    ["SIGTERM", 143]
+  ] as const) {
+    requests = 0
+    const ended = await Effect.runPromise(
+      Effect.scoped(
+        Effect.gen(function* () {
+          const running = yield* Cli.start({ MILLRACE_URL: url }, "ingest", file)
+          while (requests < 2) yield* Effect.sleep(20)
+          running.process.kill(signal)
+          return { code: yield* running.ended, errors: running.errors(), output: running.output() }
+        })
+      )
+    )
+    expect(ended).toEqual({
+      code,
+      output: "",
+      errors:
+        `millrace: interrupted: the log has 3999 events of ${file}, perhaps also those of the request that was under way; 1 were rejected\n` +
+        "try: send the file again: events that are in the log already are not counted twice where a projection deduplicates\n"
+    })
+  }
+}, 60_000)

@@ -207,13 +207,13 @@ describe("the command's end", () => {
   })
 
   it.live(
-    "Ctrl-C cancels the statement on the server",
+    "Ctrl-C cancels the statement on the server, and the command exits with 130",
     () =>
       Effect.gen(function* () {
         const { ended, process: child } = yield* Cli.start({}, "sql", "--data", server.dataDir, "select pg_sleep(61)")
         yield* until(1)
         child.kill("SIGINT")
-        yield* ended
+        assert.strictEqual(yield* ended, 130)
         yield* until(0)
       }).pipe(Effect.scoped),
     60_000

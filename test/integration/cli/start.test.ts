@@ -1,5 +1,5 @@
 // `millrace start` while its database is away: what its first line says, that it waits, and what makes it end.
-import { createServer, connect as connectTo, type AddressInfo } from "node:net"
+import { createServer, connect as connectTo, type AddressInfo, type Socket } from "node:net"
 import { assert, it } from "@effect/vitest"
 import { Effect, Exit, Scope } from "effect"
 import { afterAll, beforeAll } from "vitest"
@@ -63,6 +63,59 @@ const readiness = (port: number) =>
     return { status: response.status, body: (await response.json()) as { readonly waiting_for?: string } }
   })
 
+const got = (port: number, path: string) =>
+  Effect.promise(async () => {
+    const response = await fetch(`http://127.0.0.1:${port}${path}`)
+    return { status: response.status, text: await response.text() }
+  })
+/** A port that accepts connections and never answers. */
+const silentPort = Effect.map(
+  Effect.acquireRelease(
+    Effect.promise(async () => {
+      const sockets = new Set<Socket>()
+      const silent = createServer((socket) => void sockets.add(socket.on("error", () => {})))
+      await new Promise<void>((done) => silent.listen(0, "127.0.0.1", done))
+      return { silent, sockets }
+    }),
+    ({ silent, sockets }) =>
+      Effect.sync(() => {
+        silent.close()
+        for (const socket of sockets) socket.destroy()
+      })
+  ),
+  ({ silent }) => (silent.address() as AddressInfo).port
+)
+
+it.live(
+  "a database that accepts and never answers: start says so and serves its port, and a signal ends start with 0 and commands with 130 and 143",
+  () =>
+    Effect.scoped(
+      Effect.gen(function* () {
+        const [silent, port] = [yield* silentPort, yield* freePort]
+        const environment = { MILLRACE_DATABASE_URL: `postgres://me:secret@127.0.0.1:${silent}/some` }
+        const one = yield* Cli.start(environment, "start", ...config, "--port", String(port))
+        const status = yield* Cli.start(environment, "status")
+        const sql = yield* Cli.start(environment, "sql", "select 1")
+        yield* one.said(/connecting to PostgreSQL at 127\.0\.0\.1:\d+\/some; .* \(no answer for 2 s\)/)
+        const { body, status: code } = yield* readiness(port)
+        assert.strictEqual(code, 503)
+        assert.match(body.waiting_for ?? "", /^no answer yet; connecting to PostgreSQL at 127\.0\.0\.1/)
+        assert.match((yield* got(port, "/status")).text, /"healthy":false,"reason":".*no answer yet/)
+        assert.include((yield* got(port, "/metrics")).text, "millrace_status_up 0\n")
+        one.process.kill("SIGTERM")
+        status.process.kill("SIGTERM")
+        sql.process.kill("SIGINT")
+        for (const [running, expected] of [
+          [one, 0],
+          [status, 143],
+          [sql, 130]
+        ] as const)
+          assert.strictEqual(yield* running.ended, expected, running.errors())
+      })
+    ),
+  60_000
+)
+
 it.live(
   "start waits for a database that is away, says so in the log and at /readyz, and runs when it answers",
   () =>
@@ -83,6 +136,10 @@ it.live(
         assert.notInclude(errors(), new URL(url).password)
         const waiting = yield* readiness(port)
         assert.deepEqual([waiting.status, waiting.body.waiting_for?.includes("ECONNREFUSED")], [503, true])
+        const [status, metrics] = [yield* got(port, "/status"), yield* got(port, "/metrics")]
+        assert.strictEqual(status.status, 503)
+        assert.match(status.text, /^\{"healthy":false,"reason":"waiting for a service that is away: .*ECONNREFUSED/)
+        assert.deepEqual([metrics.status, metrics.text.includes("millrace_status_up 0\n")], [200, true])
         yield* forward(away, url)
         yield* said(/^\{"roles".*\}$/m)
         assert.strictEqual((yield* readiness(port)).status, 200)
