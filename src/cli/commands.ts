@@ -144,6 +144,11 @@ export const status = Effect.fnUntraced(function* (options: {
     )
   )
   if (options.json) yield* print(JSON.stringify(found))
-  else yield* print(yield* Effect.promise(() => import("./tables.ts").then(({ statusTable }) => statusTable(found))))
+  else
+    yield* print(
+      yield* Effect.promise(() =>
+        import("./tables.ts").then(({ statusTable }) => statusTable(found, database.embeddedDir))
+      )
+    )
   return found.healthy ? 0 : exitCodes.unhealthy
 })

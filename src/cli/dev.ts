@@ -7,6 +7,7 @@ import { CommandFailed, exitCodes } from "./command-failure.ts"
 import { feed, type FeedResult } from "./feed.ts"
 import { watchAlerts } from "./print-alerts.ts"
 import { openDatabase, type Database } from "../system/database.ts"
+import { dataFlag } from "../system/findings.ts"
 import { openSystem, type System } from "../system/system.ts"
 import { untilProcessed } from "../system/until-processed.ts"
 import { print } from "./print.ts"
@@ -64,7 +65,7 @@ const runSystem = Effect.fnUntraced(function* (
 })
 
 const banner = ({ data }: DevFlags, database: Database, url: string) => {
-  const flag = database.embedded && data !== ".millrace" ? ` --data ${data}` : ""
+  const flag = dataFlag(database.embeddedDir)
   return [
     `Millrace is running.`,
     `  send events    POST ${url}/v1/events`,

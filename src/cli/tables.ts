@@ -1,6 +1,6 @@
 // Formats rows, the status and topic plans as text.
 import Table from "cli-table3"
-import { durationText, type Finding } from "../system/findings.ts"
+import { dataFlag, durationText, type Finding } from "../system/findings.ts"
 import type { ProcessStatus, Status } from "../system/status.ts"
 import type { TopicPlan } from "../log/topic-plan.ts"
 
@@ -26,9 +26,9 @@ const findingLine = (label: string, { message, try: advice, what }: Finding) =>
 
 /**
  * The status for people: a line for each partition of a projection, a line for each relay and process, the numbers of dead letters, and what
- * is wrong.
+ * is wrong. `embeddedDir`: the state directory of an embedded database.
  */
-export const statusTable = (status: Status): string => {
+export const statusTable = (status: Status, embeddedDir?: string): string => {
   const { dead_letters, healthy, notices, parked_messages, problems, processes, projections, relays } = status
   const table = makeTable(["projection", "topic", "position", "end", "lag", "oldest", "epoch", "stream time", "state"])
   for (const one of projections) {
@@ -69,7 +69,7 @@ export const statusTable = (status: Status): string => {
         (halted === null ? "" : `, halted: ${halted}`)
     ),
     ...processes.map(processLine),
-    `dead letters of projections: ${dead_letters}, of relays: ${parked_messages}${dead_letters + parked_messages === 0 ? "" : "; millrace dlq list shows them"}`,
+    `dead letters of projections: ${dead_letters}, of relays: ${parked_messages}${dead_letters + parked_messages === 0 ? "" : `; millrace dlq list${dataFlag(embeddedDir)} shows them`}`,
     ...problems.map((one) => findingLine("problem", one)),
     ...notices.map((one) => findingLine("note", one)),
     healthy ? "healthy" : "not healthy"

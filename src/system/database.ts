@@ -25,6 +25,8 @@ export interface Database {
   readonly url: string
   /** Whether it is the embedded server of a state directory. */
   readonly embedded: boolean
+  /** The state directory of the embedded server, as it was given. */
+  readonly embeddedDir?: string | undefined
   readonly sql: Sql
   /** Fails when the server has ended and will not come back. */
   readonly failed: Effect.Effect<never, Error>
@@ -56,7 +58,9 @@ export const openDatabase = Effect.fnUntraced(function* (
   const searchPath = url === "" ? "public" : `public,"$user"`
   const sql = yield* connect(server.url, { max: connections, searchPath, ...options })
   if (how === "own") yield* query("connect", () => checkConnections(sql, connections + connectionsBeside))
-  return { url: server.url, embedded: url === "", sql, failed: server.failed } satisfies Database
+  const embedded = url === ""
+  const embeddedDir = embedded ? dataDir : undefined
+  return { url: server.url, embedded, embeddedDir, sql, failed: server.failed } satisfies Database
 })
 
 /**

@@ -78,6 +78,8 @@ export interface Facts {
   readonly subscriptions: ReadonlyArray<SubscriptionRow>
   /** Topics that no relay publishes. */
   readonly unpublished: ReadonlyArray<string>
+  /** The state directory if the database is the embedded one; undefined if it is a server. */
+  readonly embeddedDir: string | undefined
 }
 
 /** A process that has not written its row for so long is taken for dead, in milliseconds. It writes every 5 seconds. */
@@ -120,10 +122,22 @@ const lastText = (gone: ProcessRow | undefined) =>
 interface Judged extends Finding {
   readonly isProblem: boolean
 }
-const startProjections = "millrace start --roles projections"
-const mendHalted =
+const haltedAdvice =
   "remove the cause; the process tries again within a minute. If it does not continue then, restart the process"
-const startRelay = "millrace start --roles relay"
+
+/** The flag that commands need to find an embedded database; empty for the default directory and for a server. */
+export const dataFlag = (embeddedDir: string | undefined): string => {
+  if (embeddedDir === undefined || embeddedDir === ".millrace") return ""
+  return ` --data ${/^[\w./@:+-]+$/.test(embeddedDir) ? embeddedDir : `'${embeddedDir.replaceAll("'", `'\\''`)}'`}`
+}
+/** How to get a role that no process has. An embedded database belongs to one process, which must have all roles. */
+const startRole = ({ embeddedDir, processes }: Facts, role: "projections" | "relay"): string => {
+  if (embeddedDir === undefined) return `millrace start --roles ${role}`
+  const start = `millrace start${dataFlag(embeddedDir)}`
+  const [holder] = processes.toSorted((a, b) => a.seenMs - b.seenMs)
+  if (holder === undefined) return start
+  return `stop ${processText(holder)}${isAlive(holder) ? "" : " if it still runs"}, because an embedded database belongs to one process; then start all roles: ${start}`
+}
 
 /** One version of a projection over one topic, and the processes that run it. */
 interface ProjectionView {
@@ -174,7 +188,7 @@ const judgeHalted = ({ isLive, partitions, topic, what }: ProjectionView): Reado
     kind: "needs_a_person",
     what,
     message: `${numbersOf(list)} of ${topic} halted: ${reason}`,
-    try: mendHalted,
+    try: haltedAdvice,
     isProblem: isLive
   }))
 }
@@ -204,7 +218,7 @@ const judgeLate = (view: ProjectionView): ReadonlyArray<Judged> => {
   }
   if (running.length === 0) {
     const message = `no process runs it${lastText(gone)}; ${waitingIn(topic, late)}`
-    add("not_running", late, message, startProjections)
+    add("not_running", late, message, startRole(facts, "projections"))
     return found
   }
   const holder = ({ claimed_by }: PartitionFacts) => running.find(({ id }) => id === claimed_by)
@@ -216,14 +230,18 @@ const judgeLate = (view: ProjectionView): ReadonlyArray<Judged> => {
     unclaimed,
     `no process holds ${numbersOf(unclaimed)} of ${topic}${lastText(last)}; ${waitingIn(topic, unclaimed)}; ` +
       `running: ${running.slice(0, 3).map(processText).join(", ")}`,
-    `restart a process that runs the projection, or start another: ${startProjections}`
+    facts.embeddedDir === undefined
+      ? `restart a process that runs the projection, or start another: ${startRole(facts, "projections")}`
+      : startRole(facts, "projections")
   )
   const behind = late.filter((one) => holder(one) !== undefined && moves(one))
   add(
     "behind",
     behind,
     `${waitingIn(topic, behind)}; ${numbersOf(behind)} ${behind.length === 1 ? "is" : "are"} processed, but not fast enough or not for long enough yet`,
-    `wait, or start more processes: ${startProjections}`
+    facts.embeddedDir === undefined
+      ? `wait, or start more processes: ${startRole(facts, "projections")}`
+      : "wait; more processes need a PostgreSQL server, see MILLRACE_DATABASE_URL"
   )
   const stuck = late.filter((one) => holder(one) !== undefined && !moves(one))
   for (const [owner, list] of Map.groupBy(stuck, (one) => holder(one)!)) {
@@ -239,7 +257,7 @@ const judgeLate = (view: ProjectionView): ReadonlyArray<Judged> => {
   return found
 }
 /** A projection that the configuration no longer has: that is no fault, but somebody has to decide what becomes of it. */
-const judgeRemoved = ([one]: ReadonlyArray<PartitionFacts>): ReadonlyArray<Judged> =>
+const judgeRemoved = ({ embeddedDir }: Facts, [one]: ReadonlyArray<PartitionFacts>): ReadonlyArray<Judged> =>
   one === undefined
     ? []
     : [
@@ -247,7 +265,7 @@ const judgeRemoved = ([one]: ReadonlyArray<PartitionFacts>): ReadonlyArray<Judge
           kind: "removed",
           what: `projection ${one.name} v${one.version}`,
           message: "the configuration no longer has it, so nothing processes its topics",
-          try: `put it back, or end it: millrace retire ${one.name} ${one.version}`,
+          try: `put it back, or end it: millrace retire${dataFlag(embeddedDir)} ${one.name} ${one.version}`,
           isProblem: false
         }
       ]
@@ -255,17 +273,15 @@ const judgeProjection = (facts: Facts, partitions: ReadonlyArray<PartitionFacts>
   const [{ name, removed }] = partitions as readonly [PartitionFacts, ...ReadonlyArray<PartitionFacts>]
   // while the configuration has another version, the views may still show this one
   const isGone = removed && !facts.partitions.some((other) => other.name === name && !other.removed)
-  if (isGone) return judgeRemoved(partitions)
+  if (isGone) return judgeRemoved(facts, partitions)
   const view = viewOf(facts, partitions)
   const judged = [...judgeHalted(view), ...judgeRetried(view), ...judgeLate(view)]
-  return removed ? [...judged, ...judgeRemoved(partitions)] : judged
+  return removed ? [...judged, ...judgeRemoved(facts, partitions)] : judged
 }
 
 /** Judges one relay. */
-const judgeRelay = (
-  { configured, maxAgeMs, processes }: Facts,
-  { halted, lag, moved_ms, oldest_ms, target }: RelayFacts
-): ReadonlyArray<Judged> => {
+const judgeRelay = (facts: Facts, { halted, lag, moved_ms, oldest_ms, target }: RelayFacts): ReadonlyArray<Judged> => {
+  const { configured, embeddedDir, maxAgeMs, processes } = facts
   const what = `relay to ${target}`
   const runs = ({ targets }: ProcessRow) => targets.includes(target)
   const running = processes.filter((one) => isAlive(one) && runs(one))
@@ -274,7 +290,8 @@ const judgeRelay = (
   if (!configured.includes(target) && running.length === 0) {
     if (lag > 0) {
       const message = `it is not configured here and no process runs it; ${waiting}, and the outbox keeps what follows its positions`
-      const advice = `configure it and start a relay; or, if it was given up, delete its rows from millrace.relay_position`
+      const forget = `millrace sql${dataFlag(embeddedDir)} --write "delete from millrace.relay_position where target = '${target}'"`
+      const advice = `configure it and start a relay; or, if it was given up: ${forget}`
       found.push({ kind: "not_running", what, message, try: advice, isProblem: false })
     }
     return found
@@ -299,14 +316,16 @@ const judgeRelay = (
   if (running.length === 0) {
     const gone = processes.find((one) => !isAlive(one) && runs(one))
     const message = `no process runs it${lastText(gone)}; ${waiting}`
-    found.push({ kind: "not_running", what, message, try: startRelay, isProblem: true })
+    found.push({ kind: "not_running", what, message, try: startRole(facts, "relay"), isProblem: true })
   } else if (halted === null) {
     const moves = moved_ms !== null && moved_ms <= maxAgeMs
     const names = running.slice(0, 3).map(processText).join(", ")
     const message = moves
       ? `${waiting}; it publishes, but not fast enough or not for long enough yet`
       : `${names} run${running.length === 1 ? "s" : ""} it and nothing was published ${moved_ms === null ? "yet" : `for ${durationText(moved_ms)}`}; ${waiting}`
-    const advice = moves ? "wait, or give the relay more lanes" : "look at that process's log, then restart it"
+    const advice = moves
+      ? "wait. If it falls further behind, the target or the database is too slow for what is published"
+      : "look at that process's log, then restart it"
     found.push({ kind: moves ? "behind" : "stuck", what, message, try: advice, isProblem: true })
   }
   return found
@@ -326,7 +345,7 @@ const judgeSubscription = ({ consumed, subscription, topic, undelivered }: Subsc
         }
       ]
 
-const judgeNothingRuns = ({ partitions, processes, relays }: Facts): ReadonlyArray<Judged> => {
+const judgeNothingRuns = ({ embeddedDir, partitions, processes, relays }: Facts): ReadonlyArray<Judged> => {
   if (processes.some(isAlive)) return []
   const records = partitions
     .filter(({ mode, removed }) => mode === "live" && !removed)
@@ -344,7 +363,7 @@ const judgeNothingRuns = ({ partitions, processes, relays }: Facts): ReadonlyArr
       kind: "nothing_runs",
       what: "system",
       message,
-      try: "millrace start, or millrace dev",
+      try: `millrace start${dataFlag(embeddedDir)}, or millrace dev${dataFlag(embeddedDir)}`,
       isProblem: work.length > 0
     }
   ]

@@ -10,7 +10,7 @@ import type { SqlError } from "../postgres/client/client.ts"
 
 /** What the status is read from. A `System` has it, too. */
 export interface Observed {
-  readonly database: Pick<Database, "sql">
+  readonly database: Pick<Database, "sql" | "embeddedDir">
   readonly log: Log["Service"]
   /** The names of the relays' targets. */
   readonly targets: ReadonlyArray<string>
@@ -26,4 +26,5 @@ export const openObserved = Effect.fnUntraced(function* (database: Database) {
 export const readStatus = (
   { database, log, targets }: Observed,
   options: { readonly maxAgeMs?: number } = {}
-): Effect.Effect<Status, SqlError | ReadError> => readStatusOf({ sql: database.sql, log, targets, ...options })
+): Effect.Effect<Status, SqlError | ReadError> =>
+  readStatusOf({ sql: database.sql, log, targets, embeddedDir: database.embeddedDir, ...options })

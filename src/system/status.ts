@@ -56,6 +56,8 @@ export interface StatusSources {
   readonly targets: ReadonlyArray<string>
   /** A record or a message that waits for longer makes the system unhealthy, in milliseconds. Default 60,000. */
   readonly maxAgeMs?: number
+  /** The state directory if the database is the embedded one. Advice names it. */
+  readonly embeddedDir?: string | undefined
 }
 
 /** How long a record or a message may wait, in milliseconds, unless an option says otherwise. */
@@ -155,6 +157,7 @@ export const readProgress = Effect.fnUntraced(function* ({
  * this process counts. Fails if the database or the log does not answer.
  */
 export const readStatus = Effect.fnUntraced(function* ({
+  embeddedDir,
   log,
   maxAgeMs = defaultMaxAgeMs,
   sql,
@@ -173,7 +176,8 @@ export const readStatus = Effect.fnUntraced(function* ({
     configured: targets,
     processes,
     subscriptions,
-    unpublished
+    unpublished,
+    embeddedDir
   })
   return {
     healthy: problems.length === 0,

@@ -197,21 +197,18 @@ test("a signal ends ingest with its code, and standard error says how many event
   onTestFinished(() => void slow.close())
   const url = `http://127.0.0.1:${(slow.address() as AddressInfo).port}`
   const file = fileOf("cut.ndjson", text(8_000))
+  const cut = Effect.fnUntraced(function* (signal: NodeJS.Signals) {
+    requests = 0
+    const running = yield* Cli.start({ MILLRACE_URL: url }, "ingest", file)
+    while (requests < 2) yield* Effect.sleep(20)
+    running.process.kill(signal)
+    return { code: yield* running.ended, errors: running.errors(), output: running.output() }
+  }, Effect.scoped)
   for (const [signal, code] of [
     ["SIGINT", 130],
     ["SIGTERM", 143]
   ] as const) {
-    requests = 0
-    const ended = await Effect.runPromise(
-      Effect.scoped(
-        Effect.gen(function* () {
-          const running = yield* Cli.start({ MILLRACE_URL: url }, "ingest", file)
-          while (requests < 2) yield* Effect.sleep(20)
-          running.process.kill(signal)
-          return { code: yield* running.ended, errors: running.errors(), output: running.output() }
-        })
-      )
-    )
+    const ended = await Effect.runPromise(cut(signal))
     expect(ended).toEqual({
       code,
       output: "",

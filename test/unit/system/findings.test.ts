@@ -44,7 +44,8 @@ const facts: Facts = {
   configured: ["kafka"],
   processes: [running],
   subscriptions: [],
-  unpublished: []
+  unpublished: [],
+  embeddedDir: undefined
 }
 const late = { lag: 5, oldest_ms: 5 * minute, committed_ms: 10 * minute }
 const kinds = (given: Partial<Facts>) => {
@@ -77,6 +78,50 @@ test("a removed projection is noted and not a problem; while the configuration h
   assert.lengthOf(problems, 1)
   assert.include(problems[0], "projection alerts v1")
   assert.deepEqual(notices, ["removed: projection alerts v1"])
+})
+
+describe("advice on an embedded database, which belongs to one process, can be followed", () => {
+  const embedded = { ...facts, embeddedDir: "my data/it's" }
+  const flag = String.raw`--data 'my data/it'\''s'`
+  const stop = (who: string) =>
+    `stop process 7 on a${who}, because an embedded database belongs to one process; then start all roles: millrace start ${flag}`
+  const advice = (given: Partial<Facts>) => {
+    const { notices, problems } = findingsOf({ ...embedded, ...given })
+    return [...problems, ...notices].map((one) => one.try)
+  }
+  const noRoles = { ...running, projections: [], targets: [], roles: ["gateway"] }
+  const oldMessages = { ...relay, lag: 1, oldest_ms: 5 * minute }
+  test("a projection or a relay that no process runs: the process that runs must be stopped first", () => {
+    assert.deepEqual(advice({ processes: [noRoles], partitions: [{ ...partition, ...late }], relays: [oldMessages] }), [
+      stop(""),
+      stop("")
+    ])
+  })
+  test("partitions that no process holds", () =>
+    assert.deepEqual(advice({ partitions: [{ ...partition, ...late, claimed_by: null }] }), [stop("")]))
+  test("a process that was last seen a while ago may still run; without any the command alone is enough", () => {
+    const partitions = [{ ...partition, ...late }]
+    const start = `millrace start ${flag}, or millrace dev ${flag}`
+    assert.deepEqual(advice({ processes: [{ ...running, seenMs: minute }], partitions }), [
+      start,
+      stop(" if it still runs")
+    ])
+    assert.deepEqual(advice({ processes: [], partitions }), [start, `millrace start ${flag}`])
+  })
+  test("more processes are no advice", () =>
+    assert.deepEqual(advice({ partitions: [{ ...partition, ...late, committed_ms: 1 }] }), [
+      "wait; more processes need a PostgreSQL server, see MILLRACE_DATABASE_URL"
+    ]))
+  test("retire and sql name the directory; the default one needs no flag", () => {
+    const partitions = [{ ...partition, removed: true }]
+    assert.deepEqual(advice({ partitions, relays: [{ ...oldMessages, target: "pulsar" }] }), [
+      `put it back, or end it: millrace retire ${flag} alerts 1`,
+      `configure it and start a relay; or, if it was given up: millrace sql ${flag} --write "delete from millrace.relay_position where target = 'pulsar'"`
+    ])
+    assert.deepEqual(advice({ partitions, embeddedDir: ".millrace" }), [
+      "put it back, or end it: millrace retire alerts 1"
+    ])
+  })
 })
 
 describe("who is missing", () => {
