@@ -185,11 +185,11 @@ describe("gateways", () => {
 })
 
 test("a signal ends ingest with its code, and standard error says how many events the log has", async () => {
-  let requests = 0
+  const requests: Array<unknown> = []
   const slow = createServer((request, response) => {
-    requests++
+    const isFirst = requests.push(request) === 1
     // the second request gets no answer
-    request.resume().once("end", () => void (requests === 1 && response.writeHead(202).end(JSON.stringify(first))))
+    request.resume().once("end", () => void (isFirst && response.writeHead(202).end(JSON.stringify(first))))
   })
   const first = { accepted: 3_999, rejected: 1, results: [] }
   await new Promise<void>((done) => slow.listen(0, "127.0.0.1", done))
@@ -198,9 +198,9 @@ test("a signal ends ingest with its code, and standard error says how many event
   const url = `http://127.0.0.1:${(slow.address() as AddressInfo).port}`
   const file = fileOf("cut.ndjson", text(8_000))
   const cut = Effect.fnUntraced(function* (signal: NodeJS.Signals) {
-    requests = 0
+    requests.length = 0
     const running = yield* Cli.start({ MILLRACE_URL: url }, "ingest", file)
-    while (requests < 2) yield* Effect.sleep(20)
+    while (requests.length < 2) yield* Effect.sleep(20)
     running.process.kill(signal)
     return { code: yield* running.ended, errors: running.errors(), output: running.output() }
   }, Effect.scoped)
