@@ -8,9 +8,11 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Logger from "effect/Logger"
 import * as Option from "effect/Option"
-import { type CommandFailed, exitCodes, isBrokenPipe, usageError } from "./command-failure.ts"
+import { type CommandFailed, exitCodes, usageError } from "./command-failure.ts"
+import { withStatements } from "./arguments.ts"
 import { dlq } from "./dlq.ts"
 import { config, data, json, optionalText, port, runToExitCode, toggle } from "./flags.ts"
+import { watchOutput } from "./output-errors.ts"
 import { pulsar } from "./pulsar.ts"
 import { retire } from "./retire.ts"
 import { subscribe } from "./subscribe.ts"
@@ -291,10 +293,8 @@ const { version } = JSON.parse(readFileSync(new URL("../../package.json", import
   readonly version: string
 }
 
-// Without a listener a closed pipe ends the process with a stack trace. Code that must know gets the error with its own write.
-process.stdout.on("error", (error) => {
-  if (!isBrokenPipe(error)) throw error
-})
+const hasLostOutput = watchOutput()
+if (process.argv[2] === "sql") process.argv = [...process.argv.slice(0, 3), ...withStatements(process.argv.slice(3))]
 
 Command.make("millrace").pipe(
   Command.withDescription("Event sourcing with projections: one log, one atomic commit, exactly-once publishing"),
@@ -321,9 +321,11 @@ Command.make("millrace").pipe(
   Effect.provide(NodeServices.layer),
   NodeRuntime.runMain({
     disableErrorReporting: true,
-    teardown: (exit, done) =>
-      done(
+    teardown: (exit, done) => {
+      const code =
         Exit.isSuccess(exit) || Cause.hasInterruptsOnly(exit.cause) ? Number(process.exitCode ?? 0) : exitCodes.usage
-      )
+      // the error of the last write arrives after this moment
+      setImmediate(() => done(code === 0 && hasLostOutput() ? exitCodes.failed : code))
+    }
   })
 )

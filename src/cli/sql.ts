@@ -102,17 +102,24 @@ export const sql = Effect.fnUntraced(function* ({ data, format, query, write }: 
   let open = true
   const put = async (text: string) =>
     (open = open && (text === "" || (await writeOut(text, format === "csv" || format === "tsv"))))
+  // a statement that fails before its first row prints nothing
+  let before = ""
+  const putNext = async (text: string) => {
+    const first = before
+    before = ""
+    return put(first + text)
+  }
   const sink: RowSink = {
     start: (columns) => {
       printer = rowPrinter(format, columns)
-      void put(printer.before)
+      before = printer.before
     },
-    rows: (rows) => put(printer!.rows(rows))
+    rows: (rows) => putNext(printer!.rows(rows))
   }
   const { command, count } = yield* runStatement(connections, query, { readOnly: !write, sink }).pipe(
     Effect.mapError((error) => explained(error, write))
   )
   const text = printer!.after(count)
-  yield* Effect.promise(() => put(text === "" && format === "table" ? `${command} ${count}\n` : text))
+  yield* Effect.promise(() => putNext(text === "" && format === "table" ? `${command} ${count}\n` : text))
   return 0
 })

@@ -3,17 +3,20 @@ import Table from "cli-table3"
 import { dataFlag, durationText, type Finding } from "../system/findings.ts"
 import type { ProcessStatus, Status } from "../system/status.ts"
 import type { TopicPlan } from "../log/topic-plan.ts"
+import { terminalText } from "./terminal-text.ts"
 
 /** A table of rows, with the values of each in the order of the columns. NULL is empty. */
 export const tableOf = (columns: ReadonlyArray<string>, rows: ReadonlyArray<ReadonlyArray<unknown>>): string => {
   const table = makeTable(columns)
-  for (const row of rows) table.push(row.map((value) => (value === null || value === undefined ? "" : String(value))))
+  for (const row of rows) table.push(row.map(cellOf))
   return table.toString()
 }
+/** The text of a cell. The table would close colours that a value sets, and measure control characters, so it gets escapes in their place. */
+const cellOf = (value: unknown): string => (value === null || value === undefined ? "" : terminalText(String(value)))
 /** A number of rows in words. */
 export const rowCount = (count: number): string => `(${count} row${count === 1 ? "" : "s"})`
 const makeTable = (head: ReadonlyArray<string>) =>
-  new Table({ head: [...head], style: { head: [], border: [], compact: true } })
+  new Table({ head: head.map(cellOf), style: { head: [], border: [], compact: true } })
 
 const ageText = (ms: number | null) => (ms === null ? "" : durationText(ms))
 const processLine = ({ failing, host, pid, roles, running, seen_ms }: ProcessStatus) =>
@@ -49,17 +52,19 @@ export const statusTable = (status: Status, embeddedDir?: string): string => {
     } = one
     const time = stream_time === null ? "" : new Date(stream_time).toISOString()
     const where = `${topic}/${partition}`
-    table.push([
-      `${name} v${version}`,
-      where,
-      position,
-      end,
-      lag,
-      ageText(oldest_ms),
-      epoch,
-      time,
-      removed ? "removed" : (halted ?? mode)
-    ])
+    table.push(
+      [
+        `${name} v${version}`,
+        where,
+        position,
+        end,
+        lag,
+        ageText(oldest_ms),
+        epoch,
+        time,
+        removed ? "removed" : (halted ?? mode)
+      ].map(cellOf)
+    )
   }
   return [
     table.toString(),

@@ -112,9 +112,20 @@ const open = (
   return postgres(url, clientOptions) as unknown as Sql
 }
 
+const isDecodable = (text: string): boolean => {
+  try {
+    decodeURIComponent(text)
+    return true
+  } catch {
+    return false
+  }
+}
 const checked = (url: string): string => {
-  if (URL.canParse(url) && /^postgres(ql)?:$/.test(new URL(url).protocol)) return url
-  const reason = "the database's URL is malformed. try: postgres://user:password@host:5432/database"
+  const isUrl = URL.canParse(url) && /^postgres(ql)?:$/.test(new URL(url).protocol)
+  if (isUrl && isDecodable(url.split("?", 1)[0] ?? "")) return url
+  const reason = isUrl
+    ? "the database's URL has a % that is not followed by the two digits of a character. try: write %25 for a % in the user, the password or the name"
+    : "the database's URL is malformed. try: postgres://user:password@host:5432/database"
   throw new SqlError({ operation: "connect", code: "", retryable: false, inDoubt: false, reason })
 }
 

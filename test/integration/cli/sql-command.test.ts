@@ -5,7 +5,8 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Scope from "effect/Scope"
-import { mkdtempSync, rmSync } from "node:fs"
+import { spawnSync } from "node:child_process"
+import { closeSync, existsSync, mkdtempSync, openSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { connect, type Sql } from "../../../src/postgres/client/client.ts"
@@ -108,6 +109,53 @@ it.live(
         assert.match(errors, said, query)
       }
     }),
+  60_000
+)
+
+it.live(
+  "millrace sql prints nothing of a statement that fails before its first row, in any format",
+  () =>
+    Effect.gen(function* () {
+      for (const format of ["json", "csv"])
+        for (const query of ["select 1/0 as x", "select * from generate_series(1, 3) i where 1 / (i - 1) = 7"])
+          assert.deepStrictEqual(yield* run("--format", format, query), {
+            code: 1,
+            output: "",
+            errors: "millrace: division by zero\n"
+          })
+    }),
+  60_000
+)
+
+it.live(
+  "millrace sql runs a statement that begins with a comment",
+  () =>
+    Effect.gen(function* () {
+      for (const more of [["-- one\nselect 1"], ["--one two\nselect 1"], ["--", "-- one\nselect 1"]])
+        assert.deepStrictEqual(yield* run("--format", "tsv", ...more), { code: 0, output: "1\n", errors: "" })
+    }),
+  60_000
+)
+
+const hasFullDevice = existsSync("/dev/full") && !("Deno" in globalThis)
+it.skipIf(!hasFullDevice)(
+  "a command whose output has no space left prints one line about it, and fails",
+  () => {
+    const full = openSync("/dev/full", "w")
+    const ended = (args: ReadonlyArray<string>, isOutput: boolean) =>
+      spawnSync(process.execPath, ["bin/millrace.mjs", ...args, "--data", server.dataDir], {
+        encoding: "utf8",
+        stdio: isOutput ? ["ignore", full, "pipe"] : ["ignore", "pipe", full]
+      })
+    for (const args of [["sql", "select 1"], ["sql", "--format", "csv", "select 1"], ["url"]]) {
+      const { status, stderr } = ended(args, true)
+      const line = "millrace: cannot write to standard output: ENOSPC: no space left on device, write\n"
+      assert.deepStrictEqual([status, stderr], [1, line], args.join(" "))
+    }
+    // there is nowhere to report it
+    assert.strictEqual(ended(["sql", "select 1/0"], false).status, 1)
+    closeSync(full)
+  },
   60_000
 )
 

@@ -1,5 +1,6 @@
 // Statements that `millrace sql` refuses before it sends them.
 import { assert, test } from "vitest"
+import { withStatements } from "../../../src/cli/arguments.ts"
 import { rowPrinter } from "../../../src/cli/rows.ts"
 import { firstWord, refusalOf } from "../../../src/cli/sql.ts"
 
@@ -55,4 +56,32 @@ test("columns with the same name keep their values under names of their own", ()
     { a: 1, a_3: 2, a_2: 3, a_4: 4 },
     { a: 5, a_3: 6, a_2: 7, a_4: 8 }
   ])
+})
+
+test("a statement that begins with a comment is not taken for a flag, and flags and their values stay as they are", () => {
+  for (const [given, expected] of [
+    [["-- a\nselect 1"], [" -- a\nselect 1"]],
+    [
+      ["--a b\nselect 1", "--data", "x"],
+      [" --a b\nselect 1", "--data", "x"]
+    ],
+    [
+      ["--format", "csv", "--\nselect 1"],
+      ["--format", "csv", " --\nselect 1"]
+    ],
+    [["- 1"], [" - 1"]],
+    [
+      ["--data", "-- my dir", "select 1"],
+      ["--data", "-- my dir", "select 1"]
+    ],
+    [
+      ["--data=my dir", "--write", "select 1 -- x"],
+      ["--data=my dir", "--write", "select 1 -- x"]
+    ],
+    [
+      ["--", "-- a\nselect 1"],
+      ["--", "-- a\nselect 1"]
+    ]
+  ] as const)
+    assert.deepStrictEqual(withStatements(given), [...expected])
 })

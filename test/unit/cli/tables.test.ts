@@ -1,6 +1,6 @@
 // How commands print things for people.
 import { assert, test } from "vitest"
-import { statusTable } from "../../../src/cli/tables.ts"
+import { statusTable, tableOf } from "../../../src/cli/tables.ts"
 import type { Status } from "../../../src/system/status.ts"
 
 const status: Status = {
@@ -52,4 +52,45 @@ test("the status lists the processes, when one that died was last seen, and what
     text,
     "process 7 on a: relay, running\n  tries again for 1 min 1 s: relay to kafka: no broker answers\nprocess 8 on a: relay, last seen 2 min ago\n"
   )
+})
+
+test("control characters of values are escapes in tables, and the table adds none", () => {
+  const escape = "\u001b"
+  const text = tableOf(
+    ["plain", `head${escape}[32m`],
+    [
+      [`a${escape}[31mred`, `${escape}[1mbold`],
+      [`x${escape}[4mline\u009b7m`, `${escape}]0;title\u0007`],
+      [null, 5]
+    ]
+  )
+  assert.notInclude(text, escape)
+  for (const cell of [
+    "a\\u001b[31mred ",
+    "\\u001b[1mbold ",
+    "x\\u001b[4mline\\u009b7m ",
+    "\\u001b]0;title\\u0007 ",
+    "head\\u001b[32m "
+  ])
+    assert.include(text, `│ ${cell}`)
+})
+test("control characters in the status are escapes, also in the table of partitions", () => {
+  const one = {
+    name: "a\u001b[31m",
+    version: 1,
+    topic: "t",
+    partition: 0,
+    position: 0,
+    end: 0,
+    lag: 0,
+    oldest_ms: null,
+    epoch: 0,
+    mode: "live",
+    stream_time: null,
+    removed: false,
+    halted: null
+  } as unknown as Status["projections"][number]
+  const text = statusTable({ ...status, projections: [one] })
+  assert.notInclude(text, "\u001b")
+  assert.include(text, "│ a\\u001b[31m v1 │")
 })

@@ -53,6 +53,15 @@ describe("connect", () => {
     const malformed = await refused("mysql://user:secret@host/db")
     assert.include(malformed.message, "try: postgres://")
     assert.notInclude(malformed.message, "secret")
+    for (const url of [
+      "postgres://u:s%zzecret@host/db",
+      "postgres://u%:secret@host/db",
+      "postgres://u:secret@host/d%2"
+    ]) {
+      const { message } = await refused(url)
+      assert.include(message, "has a % that is not followed by the two digits of a character. try: write %25 for a %")
+      assert.notInclude(message, "ecret")
+    }
   })
 
   it("refuses a server older than version 15", async () => {
