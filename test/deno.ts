@@ -17,6 +17,7 @@ export const onNodeOnly: Readonly<Record<string, string>> = {
   "integration/bridge/refusals.test.ts": "what brokers refuse",
   "integration/cli/topics.test.ts": "what a broker makes of topics; drain.test.ts runs commands on Kafka on Deno",
   "integration/dead-letter/dead-letters.test.ts": "the engine's logic on PostgreSQL",
+  "integration/dead-letter/foreign-retry.test.ts": "the engine's logic on PostgreSQL",
   "integration/dead-letter/late-retry.test.ts": "the engine's logic on PostgreSQL",
   "integration/dead-letter/dlq-fanout.test.ts":
     "dead letters of brokers' answers; dlq.test.ts runs the same commands on Deno",

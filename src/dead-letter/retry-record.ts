@@ -3,16 +3,54 @@ import type { LogRecord, NewRecord } from "../log/log.ts"
 import { singleLineJson } from "../log/rules.ts"
 
 /**
- * The header of a retry record: `<projection>/<position of the parked record in the same partition>`. That projection processes the dead
- * letter, not this record; every other projection of the topic skips it.
+ * The header of a retry record: `<projection>/<position of the parked record in the same partition>/<id of the database>`. That projection
+ * processes the dead letter, not this record; every other projection of the topic skips it, as do the same projection's processes on another
+ * database. Records from before databases had ids lack the last part and count for each database.
  */
 export const retryHeader = "millrace-retry"
-/** Whether a record is a retry record, of any projection. */
-export const isRetry = (record: LogRecord | undefined): boolean => record?.headers[retryHeader] !== undefined
-/** The position of the parked record that a record retries for this projection. Undefined if it retries none of it. */
-export const retriedBy = (record: LogRecord, projection: string): number | undefined => {
-  const [name, position] = (record.headers[retryHeader] ?? "").split("/")
-  return name === projection && /^\d{1,15}$/.test(position ?? "") ? Number(position) : undefined
+/** The database that a dead letter is in, and the projections that it has, retired ones included. */
+export interface RetryOwner {
+  /** `millrace.system.id`: 8 hex digits. */
+  readonly id: string
+  readonly projections: ReadonlyArray<string>
+}
+interface ProjectionRetry {
+  readonly projection: string
+  readonly position: number
+  readonly database: string | undefined
+}
+const projectionRetry = /^([a-z_][a-z0-9_]{0,62})\/(\d{1,15})(?:\/([0-9a-f]{8}))?$/
+const projectionRetryOf = ({ headers }: Pick<LogRecord, "headers">): ProjectionRetry | undefined => {
+  const [, projection, position, database] = projectionRetry.exec(headers[retryHeader] ?? "") ?? []
+  return projection === undefined ? undefined : { projection, position: Number(position), database }
+}
+const isSubscriptionRetry = ({ headers }: Pick<LogRecord, "headers">) =>
+  headers[retryHeader]?.startsWith("subscription:") === true
+
+/**
+ * Why a record is neither an event for sure nor a retry record: its header has the form from before databases had ids, but names no projection
+ * of this database, or a position that is not before its own. Undefined for all other records.
+ */
+export const retryProblem = (record: LogRecord, owner: RetryOwner | undefined): string | undefined => {
+  const retry = record.headers[retryHeader] === undefined ? undefined : projectionRetryOf(record)
+  // an id proves that a dlq command wrote the record; newer processes may have projections that this one does not know
+  if (owner === undefined || retry === undefined || retry.database !== undefined) return undefined
+  const what = `its header ${retryHeader} is ${JSON.stringify(record.headers[retryHeader])}`
+  const advice = "if it is an event, retry this dead letter, which processes it without the header; if not, discard it"
+  if (!owner.projections.includes(retry.projection))
+    return `${what}, and this database has no projection ${retry.projection}; ${advice}`
+  return retry.position < record.position ? undefined : `${what}, and that position is not before its own; ${advice}`
+}
+/** Whether a record is a retry record, of any projection or subscription. With another value, the header is one of any others. */
+export const isRetry = (record: LogRecord | undefined, owner?: RetryOwner): boolean =>
+  record?.headers[retryHeader] !== undefined &&
+  (isSubscriptionRetry(record) || projectionRetryOf(record) !== undefined) &&
+  retryProblem(record, owner) === undefined
+/** The position of the parked record that a record retries for this projection of the database. Undefined if it retries none of it. */
+export const retriedBy = (record: LogRecord, projection: string, owner?: RetryOwner): number | undefined => {
+  const retry = projectionRetryOf(record)
+  if (retry?.projection !== projection) return undefined
+  return owner === undefined || (retry.database ?? owner.id) === owner.id ? retry.position : undefined
 }
 
 /** Everything of a record but its position and value, as JSON text that PostgreSQL can store. */
@@ -35,10 +73,13 @@ export const recordFromEnvelope = (envelope: string, partition: number, value: s
 }
 /**
  * The retry record of a parked record: a copy of it with the header, so that other readers of the topic see a duplicate. A value that is not
- * JSON, which no log takes, is in it as a JSON text.
+ * JSON, which no log takes, is in it as a JSON text. `database`: the id of the database that has the dead letter.
  */
-export const retryRecord = (record: NewRecord, projection: string, position: number): NewRecord => ({
+export const retryRecord = (record: NewRecord, projection: string, position: number, database?: string): NewRecord => ({
   ...record,
   value: record.value === null ? null : (singleLineJson(record.value) ?? JSON.stringify(record.value)),
-  headers: { ...record.headers, [retryHeader]: `${projection}/${position}` }
+  headers: {
+    ...record.headers,
+    [retryHeader]: `${projection}/${position}${database === undefined ? "" : `/${database}`}`
+  }
 })

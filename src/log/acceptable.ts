@@ -20,6 +20,16 @@ export const nameProblem = (text: unknown): string | undefined => {
   return text.includes("\0") ? "contains a NUL character" : "is not text in UTF-8, or has half of a surrogate pair"
 }
 
+/** Why a value cannot be a tenant, whether it comes from a header or from an event's fields; undefined if it can. */
+export const tenantProblem = (tenant: unknown): string | undefined => {
+  const problem = nameProblem(tenant)
+  if (problem !== undefined) return problem
+  const text = tenant as string
+  return text.length * 3 > maxTenantBytes && Buffer.byteLength(text) > maxTenantBytes
+    ? `has more than ${maxTenantBytes} bytes`
+    : undefined
+}
+
 /** What an envelope of our own never has among its other headers: a reader leaves a header there that it cannot read. */
 const readable = {
   [envelopeHeaders.schemaVersion]: `it must be a whole number from 1 to ${lastVersion}`,
@@ -31,10 +41,8 @@ const problemOf = ({ eventId, headers, key, schemaVersion, tenant }: LogRecord):
   if (inKey !== undefined) return `its key ${inKey}`
   const inId = eventId === undefined ? undefined : nameProblem(eventId)
   if (inId !== undefined) return `its event id ${inId}`
-  const inTenant = tenant === undefined ? undefined : nameProblem(tenant)
+  const inTenant = tenant === undefined ? undefined : tenantProblem(tenant)
   if (inTenant !== undefined) return `its tenant ${inTenant}`
-  if (tenant !== undefined && tenant.length * 3 > maxTenantBytes && Buffer.byteLength(tenant) > maxTenantBytes)
-    return `its tenant has more than ${maxTenantBytes} bytes`
   if (schemaVersion !== undefined && !(Number.isInteger(schemaVersion) && schemaVersion > 0))
     return `its schema version is ${shown(schemaVersion)}; ${readable[envelopeHeaders.schemaVersion]}`
   for (const name in readable) {

@@ -26,8 +26,8 @@ const streamOf = (record: LogRecord): readonly [name: string, partition: number]
  * The stream time of a partition of a derived topic: the least of the greatest times that its streams have announced there. A stream that
  * has announced nothing holds it, and then no event is late. What streams announce is in the log, so a replay decides the same.
  *
- * The streams are those that the application declares (`feeds`); records of other writers do not move the time. Without `feeds` they are
- * those that were seen so far, and until there is one, the time is that of any other topic.
+ * The streams are those that the application declares (`feeds`); records without the header of one of them do not move the time. A program
+ * that writes that header announces times as the stream does. Without `feeds` the streams are those that were seen so far, and until there is one, the time is that of any other topic.
  */
 export class DerivedTime implements StreamTime {
   current: number | undefined

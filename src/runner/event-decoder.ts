@@ -1,6 +1,7 @@
 // Decodes the records of one source into events, with their times, tenants and ids. Throws what is wrong with a record.
 import { describeError } from "../dead-letter/event-failure.ts"
-import { assertAcceptable, nameProblem } from "../log/acceptable.ts"
+import { retryProblem, type RetryOwner } from "../dead-letter/retry-record.ts"
+import { assertAcceptable, tenantProblem } from "../log/acceptable.ts"
 import { isTraceparent } from "../log/envelope.ts"
 import { parseJson } from "../log/json.ts"
 import { appendTimeOf, type LogRecord } from "../log/log.ts"
@@ -51,8 +52,12 @@ export class EventDecoder {
     valid: undefined
   }
 
-  constructor(projection: Projection.Any, source: Topic.Any) {
+  private readonly owner: RetryOwner | undefined
+
+  /** `owner`: the database, whose retry records are no events. */
+  constructor(projection: Projection.Any, source: Topic.Any, owner?: RetryOwner) {
     this.source = source
+    this.owner = owner
     this.maxAheadMs = projection.maxAheadMs
     if (projection.dedupe !== undefined) this.dedupeBy = projection.dedupe.by ?? source.idOf
   }
@@ -64,6 +69,8 @@ export class EventDecoder {
   decode(record: LogRecord): DecodedEvent {
     const { source } = this
     assertAcceptable(record)
+    const unclear = retryProblem(record, this.owner)
+    if (unclear !== undefined) throw new Error(unclear)
     if (record.value === null)
       throw new Error(`a null value deletes a key of a compacted topic; ${source.name} has events`)
     const event = source.decode(parseJson(record.value), record.schemaVersion)
@@ -78,7 +85,7 @@ export class EventDecoder {
       throw new Error(`the id by which duplicates are found is ${describeError(id).message}, which is not a text`)
     if (id === "") throw new Error("the id by which duplicates are found is empty")
     const tenant = record.tenant ?? source.tenantOf?.(event)
-    const problem = tenant === undefined ? undefined : nameProblem(tenant)
+    const problem = tenant === undefined ? undefined : tenantProblem(tenant)
     if (problem !== undefined) throw new Error(`its tenant ${problem}`)
     return { record, event, time, tenant, id }
   }

@@ -34,10 +34,15 @@ export class FailedEvents {
   private readonly retries: Retries
   private readonly keyOrder: KeyOrder
   private readonly outcomes = new BatchOutcomes()
-  private readonly at: ProjectionPartition
+  private readonly at: ProjectionPartition & Pick<Claim, "owner">
   private readonly policy: Projection.Any["failure"]
 
-  constructor(projection: Projection.Any, source: Topic.Any, at: ProjectionPartition, store: Store["Service"]) {
+  constructor(
+    projection: Projection.Any,
+    source: Topic.Any,
+    at: ProjectionPartition & Pick<Claim, "owner">,
+    store: Store["Service"]
+  ) {
     const isOrdered = projection.failure.order === "key"
     this.at = at
     this.policy = projection.failure
@@ -52,7 +57,7 @@ export class FailedEvents {
     this.retries.reset()
     this.keyOrder.reset()
     this.outcomes.reset()
-    if (isRetry(records[0])) return yield* this.retries.load(records)
+    if (isRetry(records[0], this.at.owner)) return yield* this.retries.load(records)
     yield* this.keyOrder.load(records)
     return records
   })

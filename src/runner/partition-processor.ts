@@ -93,7 +93,7 @@ export class PartitionProcessor<E, R> {
     this.source = source
     this.partitions = partitions
     this.store = store
-    this.decoder = new EventDecoder(projection, source)
+    this.decoder = new EventDecoder(projection, source, claim.owner)
     this.failed = new FailedEvents(projection, source, claim, store)
     this.handler = new HandlerCaller(projection, this.log, lookupTables)
     this.preparer = new ChangePreparer(projection.writes as ReadonlyArray<Writable>, {
@@ -121,7 +121,8 @@ export class PartitionProcessor<E, R> {
       yield* this.commitBatch(rest.slice(0, 1), rest[0]!.position + 1)
       rest = rest.slice(1)
     }
-    for (let count = sameKind(rest, isOrdered); count < rest.length; count = sameKind(rest, isOrdered)) {
+    const { owner } = this.claim
+    for (let count = sameKind(rest, isOrdered, owner); count < rest.length; count = sameKind(rest, isOrdered, owner)) {
       yield* this.commitBatch(rest.slice(0, count), rest[count - 1]!.position + 1)
       rest = rest.slice(count)
     }

@@ -1,8 +1,8 @@
 // Retries of dead letters: finds the parked records that the retry records of a batch ask for.
 import * as Effect from "effect/Effect"
-import { isRetry, retriedBy, retryHeader } from "../dead-letter/retry-record.ts"
+import { isRetry, retriedBy, type RetryOwner, retryHeader } from "../dead-letter/retry-record.ts"
 import type { LogRecord } from "../log/log.ts"
-import type { ProjectionPartition, Store } from "./store.ts"
+import type { Claim, ProjectionPartition, Store } from "./store.ts"
 
 /** With `order: "key"`, a retry also brings back so many later dead letters of the key; all are processed and committed as one batch. */
 const mostLater = 999
@@ -12,17 +12,20 @@ const mostLater = 999
  * dead letter. What a retry brings back must be committed before, and a second retry of a dead letter depends on what became of the first;
  * with `isOrdered` (`order: "key"`) so does a retry of another dead letter of its key.
  */
-export const sameKind = (records: ReadonlyArray<LogRecord>, isOrdered: boolean): number => {
-  const first = isRetry(records[0])
+export const sameKind = (records: ReadonlyArray<LogRecord>, isOrdered: boolean, owner?: RetryOwner): number => {
+  const first = isRetry(records[0], owner)
   const asked = new Set<string>()
   const end = records.findIndex((record) => {
-    if (isRetry(record) !== first) return true
+    if (isRetry(record, owner) !== first) return true
     if (!first) return false
-    const what = isOrdered && record.key !== null ? record.key : record.headers[retryHeader]!
+    const what = isOrdered && record.key !== null ? record.key : deadLetterAskedFor(record)
     return asked.has(what) || !asked.add(what)
   })
   return end === -1 ? records.length : end
 }
+
+/** The dead letter that a retry record asks for; those of another database do not matter here. */
+const deadLetterAskedFor = ({ headers }: LogRecord): string => headers[retryHeader]!.split("/", 2).join("/")
 
 /** What asked for a dead letter's retry. */
 export interface RetryRequest {
@@ -34,15 +37,15 @@ export interface RetryRequest {
 
 /** The dead letters that a batch of retry records brings back. */
 export class Retries {
-  /** Retry records that bring nothing back: they are another projection's, or their dead letter is not open. */
+  /** Retry records that bring nothing back: they are another projection's or another database's, or their dead letter is not open. */
   ignored = 0
   private readonly requests = new Map<LogRecord, RetryRequest>()
   private later = mostLater
   private readonly isOrdered: boolean
-  private readonly at: ProjectionPartition
+  private readonly at: ProjectionPartition & Pick<Claim, "owner">
   private readonly store: Store["Service"]
 
-  constructor(isOrdered: boolean, at: ProjectionPartition, store: Store["Service"]) {
+  constructor(isOrdered: boolean, at: ProjectionPartition & Pick<Claim, "owner">, store: Store["Service"]) {
     this.isOrdered = isOrdered
     this.at = at
     this.store = store
@@ -70,7 +73,7 @@ export class Retries {
     const found = new Map<number, LogRecord>()
     const { at, isOrdered, later } = this
     for (const record of records) {
-      const position = retriedBy(record, at.projection)
+      const position = retriedBy(record, at.projection, at.owner)
       const isWanted = position !== undefined && position < record.position && !found.has(position)
       const parked = isWanted ? yield* this.store.deadLetters(at, position, { ordered: isOrdered, behind: later }) : []
       if (parked.length === 0) this.ignored++

@@ -4,6 +4,7 @@ import * as Context from "effect/Context"
 import type * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import type { LogRecord, Position } from "../log/log.ts"
+import type { RetryOwner } from "../dead-letter/retry-record.ts"
 import type { Projection } from "../model/projection.ts"
 import type { Table } from "../model/read-model.ts"
 import type { Row } from "../model/recorder.ts"
@@ -75,6 +76,8 @@ export interface Claim extends ProjectionPartition {
   readonly failing?: FailureStreak | undefined
   /** Whether any event of the partition has been processed without failing. */
   readonly hasSucceeded: boolean
+  /** The database of the store, by which retry records are recognized; undefined in memory, where all count. */
+  readonly owner?: RetryOwner | undefined
 }
 
 /** A batch's changes to one table: one for each row that it changes. */

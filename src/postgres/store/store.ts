@@ -150,6 +150,8 @@ interface ProgressRow {
   readonly failing: string | null
   readonly has_succeeded: boolean
   readonly newest_seen: number | null
+  readonly database: string
+  readonly projections: ReadonlyArray<string>
 }
 
 /** What a claim stores: the assignment's generation, the topic's identity, and which process claims. */
@@ -177,7 +179,9 @@ const claim = Effect.fnUntraced(function* (
       returning incarnation, epoch, generation, commit_no, next_position, fingerprint, topic_identity, stream_time, stream_times,
         announced, outbox_seq, mode, seen_chunk, seen_fill, failing, events > 0 as has_succeeded,
         (select max(s.max_time) from millrace.seen s where s.projection = p.projection and s.version = p.version
-          and s.topic = p.topic and s.partition = p.partition) as newest_seen`
+          and s.topic = p.topic and s.partition = p.partition) as newest_seen,
+        (select id from millrace.system) as database,
+        (select array_agg(distinct name) from millrace.projection) as projections`
   )
   const [row] = yield* take.pipe(
     Effect.tapError((error) =>
@@ -210,7 +214,8 @@ const claim = Effect.fnUntraced(function* (
     seenFill: row.seen_fill,
     newestSeen: row.newest_seen ?? undefined,
     failing: row.failing === null ? undefined : (JSON.parse(row.failing) as FailureStreak),
-    hasSucceeded: row.has_succeeded
+    hasSucceeded: row.has_succeeded,
+    owner: { id: row.database, projections: row.projections }
   } satisfies Claim
 })
 const endBlocker = (sql: Sql, at: ProjectionPartition) =>

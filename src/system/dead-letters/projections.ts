@@ -4,6 +4,7 @@ import type { Log } from "../../log/log.ts"
 import { retryRecord } from "../../dead-letter/retry-record.ts"
 import { query, type Sql } from "../../postgres/client/client.ts"
 import { bytesOf } from "../../text/utf8.ts"
+import { readIdentity } from "../../postgres/store/identity.ts"
 import * as StoredDeadLetters from "../../postgres/store/dead-letters.ts"
 import {
   type DeadLetterFilter,
@@ -67,6 +68,7 @@ export const appendRetryRecords = Effect.fnUntraced(function* (
   by: string
 ) {
   let appended = 0
+  const database = (yield* readIdentity(sql))?.id
   for (let i = 0; i < deadLetters.length; i += chunk) {
     const some = deadLetters.slice(i, i + chunk)
     const marked = yield* query("note retries", () =>
@@ -83,7 +85,7 @@ export const appendRetryRecords = Effect.fnUntraced(function* (
         .filter(({ id }) => open.has(id))
         .map(({ envelope, partition, position, projection, value }) => {
           const record = StoredDeadLetters.recordOfDeadLetter({ envelope: envelope!, position, value }, partition)
-          return retryRecord(record, projection, position)
+          return retryRecord(record, projection, position, database)
         })
       if (records.length > 0) yield* log.append(topic, records)
       appended += records.length
