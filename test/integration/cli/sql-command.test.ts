@@ -137,6 +137,18 @@ it.live(
   60_000
 )
 
+it.live(
+  "millrace sql reads as the reader of the embedded database, and always in a read-only transaction",
+  () =>
+    Effect.gen(function* () {
+      const query = "select current_user, current_setting('transaction_read_only')"
+      assert.strictEqual((yield* run("--format", "tsv", query)).output, "millrace_reader\ton\n")
+      const own = { MILLRACE_DATABASE_URL: server.url }
+      assert.strictEqual((yield* Cli.run(own, "sql", "--format", "tsv", query)).output, "millrace\ton\n")
+    }),
+  60_000
+)
+
 const hasFullDevice = existsSync("/dev/full") && !("Deno" in globalThis)
 it.skipIf(!hasFullDevice)(
   "a command whose output has no space left prints one line about it, and fails",
