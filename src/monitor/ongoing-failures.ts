@@ -23,6 +23,10 @@ export const projectionSubject = (at: {
   `projection ${at.projection}_v${at.version} ${at.topic}${at.partition === undefined ? "" : `/${at.partition}`}`
 /** A relay, as failures name it. */
 export const relaySubject = (target: string): string => `relay to ${target}`
+/** Streams of a relay that are halted, as failures name them. */
+export const haltedStreamSubject = (target: string): string => `stream of the relay to ${target}`
+/** Streams of a relay that wait for their target, as failures name them. */
+export const waitingStreamSubject = (target: string): string => `waiting stream of the relay to ${target}`
 
 /** A failure that was not repeated for so long is over, in milliseconds: everything is tried again more often. */
 const repeatedMs = 30_000

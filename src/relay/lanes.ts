@@ -14,6 +14,8 @@ export interface LaneRound {
 /** A lane that this process runs. Its rounds run one after another. */
 export interface RelayLane {
   readonly halted: ReadonlyArray<StreamHalt>
+  /** As in `RelayRound`. */
+  readonly waiting?: ReadonlyArray<StreamHalt>
   /** One round over the lane's streams. After a failure the lane must be able to run another round. */
   readonly round: (streams: ReadonlyArray<MirroredPosition>) => Effect.Effect<LaneRound, RelayError>
 }
@@ -171,6 +173,7 @@ export class LaneShare<L extends RelayLane> {
       { concurrency: "unbounded" }
     )
     const halted: Array<StreamHalt> = [...this.running.values()].flatMap(({ lane }) => lane.halted)
+    const waiting = [...this.running.values()].flatMap(({ lane }) => lane.waiting ?? [])
     const rounds = exits.filter(Exit.isSuccess).map(({ value }) => value)
     const failure = exits.find(Exit.hasDies) ?? (rounds.length === 0 ? exits[0] : undefined)
     if (failure !== undefined) yield* failure
@@ -179,7 +182,8 @@ export class LaneShare<L extends RelayLane> {
     return {
       messages: rounds.reduce((sum, { messages }) => sum + messages, 0),
       more: isNew || rounds.some(({ more }) => more),
-      halted
+      halted,
+      ...(waiting.length > 0 && { waiting })
     }
   })
   private readonly runRounds = Effect.fnUntraced(function* (

@@ -23,25 +23,29 @@ const labelOf = (halt: StreamHalt) => `${halt.projection} ${halt.source}/${halt.
 
 /**
  * Publishes until it is interrupted. Tries again after a `retryable` failure, with pauses of up to 1 s, and fails with any other. Logs once
- * when a stream halts, and once when it continues.
+ * when a stream halts or has to wait, and once when it continues.
  */
 export const run = Effect.fnUntraced(function* (
   target: RelayTarget,
   options: RelayOptions = {}
 ): Effect.fn.Return<never, RelayError> {
   const pause = Effect.sleep(options.pollMs ?? 500)
-  let haltedBefore = new Map<string, string>()
+  let before = new Map<string, string>()
   while (true) {
-    const { halted, more } = yield* persist(target.publish)
-    const now = new Map(halted.map((halt) => [labelOf(halt), halt.reason]))
-    for (const [stream, reason] of now) {
-      if (haltedBefore.get(stream) !== reason)
-        yield* Effect.logError(`relay to ${target.name}: stream ${stream} halted: ${reason}`)
+    const { halted, more, waiting = [] } = yield* persist(target.publish)
+    const now = new Map<string, string>()
+    for (const halt of waiting) now.set(labelOf(halt), `waits and is tried again: ${halt.reason}`)
+    const isWaiting = new Set(now.keys())
+    for (const halt of halted) now.set(labelOf(halt), `halted: ${halt.reason}`)
+    for (const [stream, text] of now) {
+      if (before.get(stream) === text) continue
+      const line = `relay to ${target.name}: stream ${stream} ${text}`
+      yield* isWaiting.has(stream) ? Effect.logWarning(line) : Effect.logError(line)
     }
-    for (const stream of haltedBefore.keys()) {
+    for (const stream of before.keys()) {
       if (!now.has(stream)) yield* Effect.logInfo(`relay to ${target.name}: stream ${stream} continues`)
     }
-    haltedBefore = now
+    before = now
     if (!more) yield* Effect.raceFirst(target.wait, pause)
   }
 })

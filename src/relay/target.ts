@@ -23,6 +23,10 @@ export interface RelayRound {
   /** The round ended at its limit: there is more to publish at once. */
   readonly more: boolean
   readonly halted: ReadonlyArray<StreamHalt>
+  /** Streams that do not go on because the target fails in a way that may end by itself, such as a broker that is away. Absent: none. */
+  readonly waiting?: ReadonlyArray<StreamHalt>
+  /** How many attempts to connect or to send failed since the last round. They are repeated. Absent: none. */
+  readonly failures?: number
 }
 
 /** The relay or its target failed. `retryable`: the same round may succeed later. */

@@ -1,7 +1,7 @@
 // Judges a system's facts: what keeps it from being healthy, who is missing, what is tried again and what needs a person. Pure: no I/O.
 import type { ProcessRow } from "../postgres/store/processes.ts"
 import type { SubscriptionRow } from "../postgres/subscription/lag.ts"
-import { projectionSubject, relaySubject } from "../monitor/ongoing-failures.ts"
+import { projectionSubject, relaySubject, waitingStreamSubject } from "../monitor/ongoing-failures.ts"
 
 /**
  * What is wrong.
@@ -305,7 +305,11 @@ const judgeRelay = (facts: Facts, { halted, lag, moved_ms, oldest_ms, target }: 
       isProblem: true
     })
   const isLate = (oldest_ms ?? 0) > maxAgeMs
-  const failure = running.flatMap(({ failing }) => failing).find((one) => one.what === relaySubject(target))
+  const failing = running.flatMap((one) => one.failing)
+  const failureOf = (subject: string) => failing.find((one) => one.what === subject)
+  // a halt needs a person, whatever else waits
+  const failure =
+    failureOf(relaySubject(target)) ?? (halted === null ? failureOf(waitingStreamSubject(target)) : undefined)
   if (failure !== undefined) {
     const isProblem = isLate || failure.sinceMs > maxAgeMs
     const message = `it fails for ${durationText(failure.sinceMs)} and is tried again: ${failure.reason}; ${amount(lag, "message")} wait${lag === 1 ? "s" : ""}`

@@ -1,8 +1,15 @@
 // Counts what a process's projections and relays do, as metrics, and notes what they try again.
+import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import * as Metric from "effect/Metric"
-import { type OngoingFailures, projectionSubject, relaySubject } from "../monitor/ongoing-failures.ts"
-import type { RelayTarget } from "../relay/target.ts"
+import {
+  haltedStreamSubject,
+  type OngoingFailures,
+  projectionSubject,
+  relaySubject,
+  waitingStreamSubject
+} from "../monitor/ongoing-failures.ts"
+import type { RelayError, RelayTarget, StreamHalt } from "../relay/target.ts"
 import { Store } from "../runner/store.ts"
 
 const counter = (name: string, description: string) => Metric.counter(name, { description, incremental: true })
@@ -23,7 +30,7 @@ const commitFailures = counter(
 const messages = counter("millrace_relay_messages_total", "Messages that this process published, by relay target")
 const relayFailures = counter(
   "millrace_relay_failures_total",
-  "Rounds of a relay that failed and are tried again, by target"
+  "Attempts of a relay to open its target, to connect and to publish that failed and are tried again, by target"
 )
 
 const add = (metric: Metric.Counter<number>, attributes: Readonly<Record<string, string>>, number: number) =>
@@ -75,24 +82,32 @@ export const measuredStore = (store: Store["Service"], failures: OngoingFailures
     }
   })
 
-/** A relay target, which counts what is published and notes rounds that fail. */
-export const measuredRelay = (target: RelayTarget, failures: OngoingFailures): RelayTarget => {
-  const attributes = { target: target.name }
-  const streams = `stream of the ${relaySubject(target.name)}`
-  return {
-    ...target,
-    publish: target.publish.pipe(
-      Effect.tap((round) => {
-        failures.clear(relaySubject(target.name))
-        const [halt] = round.halted
-        if (halt === undefined) failures.clear(streams)
-        else failures.report(streams, `${halt.projection} ${halt.source}/${halt.partition} is halted: ${halt.reason}`)
-        return add(messages, attributes, round.messages)
-      }),
-      Effect.tapError((error) => {
-        failures.report(relaySubject(target.name), error.reason)
-        return add(relayFailures, attributes, 1)
-      })
-    )
-  }
+/** Counts the failures and defects of an effect of a relay, not its interruption. */
+const counted = <A, E, R>(effect: Effect.Effect<A, E, R>, target: string): Effect.Effect<A, E, R> =>
+  Effect.tapCause(effect, (cause) => (Cause.hasInterruptsOnly(cause) ? Effect.void : add(relayFailures, { target }, 1)))
+
+/** Opens a relay target, which counts what is published, and counts and notes what fails, opening included. */
+export const measuredRelay = <R>(
+  name: string,
+  open: Effect.Effect<RelayTarget, RelayError, R>,
+  failures: OngoingFailures
+): Effect.Effect<RelayTarget, RelayError, R> => Effect.map(counted(open, name), (target) => measured(target, failures))
+
+const measured = (target: RelayTarget, failures: OngoingFailures): RelayTarget => {
+  const { name } = target
+  const note = (subject: string, [first]: ReadonlyArray<StreamHalt>, state: string) =>
+    first === undefined
+      ? failures.clear(subject)
+      : failures.report(subject, `${first.projection} ${first.source}/${first.partition} ${state}: ${first.reason}`)
+  const publish = target.publish.pipe(
+    Effect.tap((round) => {
+      failures.clear(relaySubject(name))
+      note(haltedStreamSubject(name), round.halted, "is halted")
+      note(waitingStreamSubject(name), round.waiting ?? [], "waits")
+      const failed = add(relayFailures, { target: name }, round.failures ?? 0)
+      return Effect.andThen(failed, add(messages, { target: name }, round.messages))
+    }),
+    Effect.tapError((error) => Effect.sync(() => failures.report(relaySubject(name), error.reason)))
+  )
+  return { ...target, publish: counted(publish, name) }
 }

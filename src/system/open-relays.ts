@@ -46,8 +46,7 @@ export const openRelays = Effect.fnUntraced(function* (
   const outbox = PostgresOutbox.make(sql)
   const supervised = (name: string, open: Effect.Effect<RelayTarget, RelayError, Scope.Scope>): SupervisedRelay => {
     const ended = (reason: string, againMs: number) => failures.report(relaySubject(name), reason, againMs)
-    const measured = Effect.map(open, (target) => measuredRelay(target, failures))
-    return supervise(name, measured, outbox.lag(name), { ended })
+    return supervise(name, measuredRelay(name, open, failures), outbox.lag(name), { ended })
   }
   const toLog =
     opened.on === "Kafka"

@@ -59,7 +59,7 @@ export const readinessOf = (facts: ProcessFacts): ProcessReadiness => {
       role === "projections"
         ? loop(role, /^projection /)
         : role === "relay"
-          ? loop(role, /^relay to |^stream of the relay to /)
+          ? loop(role, /^relay to |^(waiting )?stream of the relay to /)
           : overHttp
     ])
   )

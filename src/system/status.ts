@@ -6,6 +6,7 @@ import { readRelays, readUnpublished, type RelayRow } from "../postgres/relay/la
 import { type ProcessRow, readProcesses } from "../postgres/store/processes.ts"
 import { countDeadLetters, type PartitionRow, readClock, readPartitions } from "../postgres/store/status.ts"
 import { readSubscriptions, type SubscriptionRow } from "../postgres/subscription/lag.ts"
+import { relaySubject } from "../monitor/ongoing-failures.ts"
 import { type Finding, type Findings, findingsOf, isAlive } from "./findings.ts"
 
 /** How far a partition of a projection has come. `halted`: why it is halted, as its runner recorded it or as the log shows; null if it is not. */
@@ -153,6 +154,16 @@ export const readProgress = Effect.fnUntraced(function* ({
 })
 
 /**
+ * A relay without the halts of streams that are recorded, if every process that runs it now fails to do so: then the recorded ones are those of
+ * an earlier run, and the failure is the newer reason.
+ */
+export const withoutOldHalts = (relay: RelayRow, processes: ReadonlyArray<ProcessRow>): RelayRow => {
+  const running = processes.filter((one) => isAlive(one) && one.targets.includes(relay.target))
+  const fails = ({ failing }: ProcessRow) => failing.some(({ what }) => what === relaySubject(relay.target))
+  return running.length > 0 && running.every(fails) ? { ...relay, halted: null, halted_streams: 0 } : relay
+}
+
+/**
  * Reads the status. Positions are read before the ends of the log and before the relays, so a lag of 0 means that nothing was behind. No clock of
  * this process counts. Fails if the database or the log does not answer.
  */
@@ -164,9 +175,10 @@ export const readStatus = Effect.fnUntraced(function* ({
   targets
 }: StatusSources): Effect.fn.Return<Status, SqlError | ReadError> {
   const projections = yield* readProjections(sql, log)
-  const relays = yield* readRelays(sql, targets)
+  const recorded = yield* readRelays(sql, targets)
   const { events, messages } = yield* countDeadLetters(sql)
   const processes = yield* readProcesses(sql)
+  const relays = recorded.map((relay) => withoutOldHalts(relay, processes))
   const subscriptions = yield* readSubscriptions(sql)
   const unpublished = yield* readUnpublished(sql, targets)
   const { notices, problems }: Findings = findingsOf({

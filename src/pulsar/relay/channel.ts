@@ -42,6 +42,8 @@ export interface ChannelHost {
   readonly holds: () => boolean
   /** Called once for each message: the topic has it, or, with a `reason`, Pulsar refuses it for good. */
   readonly done: (message: RelayMessage, reason: string | undefined) => void
+  /** Called for each failure after which it connects again. */
+  readonly failed: () => void
   /** Halts the stream: the topic contradicts the outbox. */
   readonly halt: (reason: string) => void
 }
@@ -73,6 +75,16 @@ const encoded = ({ place, seq, sent }: Reached): ChannelPosition => ({
   sent,
   place: typeof place === "string" ? place : encodePosition(place)
 })
+/** Why messages do not go on. `retryable`: it may end by itself; otherwise a person has to act. */
+export interface Obstacle {
+  readonly reason: string
+  readonly retryable: boolean
+}
+/** The one of several obstacles to report: one that needs a person, if there is any. */
+export const worstOf = (obstacles: ReadonlyArray<Obstacle | undefined>): Obstacle | undefined => {
+  const found = obstacles.filter((one) => one !== undefined)
+  return found.find(({ retryable }) => !retryable) ?? found[0]
+}
 interface Trouble {
   readonly failure: PulsarFailure
   readonly since: number
@@ -150,11 +162,12 @@ export class Channel {
     return encoded(this.reached)
   }
   /** Why it does not go on, if that lasts or needs a person. */
-  get obstacle(): string | undefined {
+  get obstacle(): Obstacle | undefined {
     if (this.trouble === undefined) return undefined
     const { failure, since } = this.trouble
-    const needsPerson = !failure.retryable && failure.kind !== "busy"
-    return needsPerson || performance.now() > since + patienceMs ? failure.message : undefined
+    const { message: reason, retryable } = failure
+    const needsPerson = !retryable && failure.kind !== "busy"
+    return needsPerson || performance.now() > since + patienceMs ? { reason, retryable } : undefined
   }
   /** What waits for a topic that Pulsar refuses and may be parked; undefined if nothing may. */
   get parkable(): ParkableMessages | undefined {
@@ -203,6 +216,7 @@ export class Channel {
     this.drop()
     this.batched = batched
     if (failure === undefined) return this.pump()
+    this.host.failed()
     this.trouble = { failure, since: this.trouble?.since ?? performance.now() }
     this.timer = setTimeout(
       () => {

@@ -39,6 +39,8 @@ export class PulsarLane implements RelayLane {
   /** Why streams are halted, and the same as the database has it. */
   private readonly reasons = new Map<string, string>()
   private readonly recordedReasons = new Map<string, string>()
+  /** Why other streams wait for Pulsar. */
+  private readonly waitingReasons = new Map<string, string>()
   // not recorded yet
   private readonly places = new Map<string, TopicPosition>()
   private readonly positions = new Map<string, OutboxPosition>()
@@ -50,8 +52,15 @@ export class PulsarLane implements RelayLane {
 
   /** The streams that are halted. */
   get halted(): ReadonlyArray<StreamHalt> {
+    return this.named(this.reasons)
+  }
+  /** The streams that wait because Pulsar fails in a way that may end by itself. */
+  get waiting(): ReadonlyArray<StreamHalt> {
+    return this.named(this.waitingReasons)
+  }
+  private named(reasons: ReadonlyMap<string, string>): ReadonlyArray<StreamHalt> {
     const found: Array<StreamHalt> = []
-    for (const [name, reason] of this.reasons) found.push({ ...this.streamOf.get(name)!, reason })
+    for (const [name, reason] of reasons) found.push({ ...this.streamOf.get(name)!, reason })
     return found
   }
 
@@ -86,6 +95,7 @@ export class PulsarLane implements RelayLane {
       if (stream?.haltReason !== undefined) {
         // after this only `reasons` has the reason of the stream
         this.reasons.set(name, stream.haltReason)
+        this.waitingReasons.delete(name)
         this.streams.delete(name)
         this.closedStreams.set(name, {
           closing: stream.close(),
@@ -113,7 +123,10 @@ export class PulsarLane implements RelayLane {
       if (place !== undefined) this.positions.set(stream.name, place)
       this.parked.push(...parked)
       messages += stream.shipped
-      if (stream.shipped > 0) this.reasons.delete(stream.name)
+      if (stream.shipped > 0) {
+        this.reasons.delete(stream.name)
+        this.waitingReasons.delete(stream.name)
+      }
       stream.shipped = 0
     }
     if (this.places.size > 0 || this.parked.length > 0) {
@@ -158,14 +171,16 @@ export class PulsarLane implements RelayLane {
   private readonly recordHalts = Effect.fnUntraced(function* (this: PulsarLane): Effect.fn.Return<void, RelayError> {
     for (const [name, stream] of this.streams) {
       const { obstacle } = stream
-      if (obstacle !== undefined) this.reasons.set(name, obstacle)
-      else if (stream.isIdle) this.reasons.delete(name)
+      if (obstacle === undefined && !stream.isIdle) continue
+      this.reasons.delete(name)
+      this.waitingReasons.delete(name)
+      if (obstacle !== undefined) (obstacle.retryable ? this.waitingReasons : this.reasons).set(name, obstacle.reason)
     }
     const news: Array<OutboxStream & { reason: string | undefined }> = []
     for (const [name, reason] of this.reasons)
       if (this.recordedReasons.get(name) !== reason) news.push({ ...this.streamOf.get(name)!, reason })
     for (const name of this.recordedReasons.keys())
-      if (!this.reasons.has(name) && this.streams.get(name)?.isIdle === true)
+      if (!this.reasons.has(name) && (this.waitingReasons.has(name) || this.streams.get(name)?.isIdle === true))
         news.push({ ...this.streamOf.get(name)!, reason: undefined })
     if (news.length === 0) return
     yield* this.settings.outbox.halt(this.settings.target, news)

@@ -5,7 +5,7 @@ import * as Semaphore from "effect/Semaphore"
 import type * as Scope from "effect/Scope"
 import { LaneLease, LaneShare } from "../../relay/lanes.ts"
 import type { Outbox } from "../../relay/outbox.ts"
-import { RelayError, type RelayTarget } from "../../relay/target.ts"
+import { RelayError, type RelayRound, type RelayTarget } from "../../relay/target.ts"
 import { type Cluster, connect } from "../client/cluster.ts"
 import type { PulsarOptions } from "../client/options.ts"
 import { type LaneSettings, PulsarLane } from "./lane.ts"
@@ -58,7 +58,7 @@ const settingsOf = (
   outbox: Outbox["Service"],
   relay: PulsarRelayOptions,
   lease: LaneLease,
-  moved: () => void
+  { failed, moved }: Pick<LaneSettings, "failed" | "moved">
 ): LaneSettings => {
   const { accepts = () => true, batched = [], inFlight = 5_000, prefix = "millrace-relay", segments = 64 } = relay
   const { inFlightBytes = 4 << 20, partitions = new Map(), topicFor, undeclared = () => false } = relay
@@ -81,6 +81,7 @@ const settingsOf = (
     topicPosition: (begin) => Effect.runPromise(outbox.topicPosition(pulsar, begin)),
     inTurn,
     holds: lease.holds,
+    failed,
     moved
   }
 }
@@ -112,7 +113,17 @@ export const fromCluster = Effect.fnUntraced(function* (
 ): Effect.fn.Return<RelayTarget, RelayError, Scope.Scope> {
   const movements = yield* Queue.sliding<void>(1)
   const lease = new LaneLease(relay.leaseMs ?? 10_000)
-  const settings = settingsOf(cluster, outbox, relay, lease, () => void Queue.offerUnsafe(movements, undefined))
+  let failures = 0
+  const settings = settingsOf(cluster, outbox, relay, lease, {
+    failed: () => void failures++,
+    moved: () => void Queue.offerUnsafe(movements, undefined)
+  })
+  /** The round with the failures since the last one. */
+  const withFailures = (round: RelayRound): RelayRound => {
+    const since = failures
+    failures = 0
+    return since === 0 ? round : { ...round, failures: since }
+  }
   const { signal, wait } = yield* outbox.signals(pulsar)
   const lanes = yield* outbox.lanes(pulsar, relay.lanes, (lane) => `${settings.prefix}/${lane}`)
   const share = yield* Effect.acquireRelease(
@@ -138,7 +149,7 @@ export const fromCluster = Effect.fnUntraced(function* (
   return {
     name: pulsar,
     // what was taken from streams must be recorded
-    publish: Effect.uninterruptible(Effect.suspend(() => share.publish())),
+    publish: Effect.uninterruptible(Effect.suspend(() => Effect.map(share.publish(), withFailures))),
     wait: Effect.raceFirst(wait, Queue.take(movements)),
     lag: outbox.lag(pulsar),
     signal

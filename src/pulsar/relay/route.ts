@@ -3,7 +3,7 @@ import { partitionOf } from "../../model/partitioner.ts"
 import { failureOf, isMissing, isTopicRefused, type PulsarFailure } from "../client/errors.ts"
 import type { Cluster } from "../client/cluster.ts"
 import { partitionTopics } from "../client/topic-names.ts"
-import type { Channel, ParkableMessages, ChannelPosition } from "./channel.ts"
+import { type Channel, type ParkableMessages, type ChannelPosition, type Obstacle, worstOf } from "./channel.ts"
 import type { RelayMessage } from "./messages.ts"
 
 /** What a route needs of its stream. */
@@ -20,6 +20,8 @@ export interface RouteHost {
   readonly inTurn: <A>(run: () => Promise<A>) => Promise<A>
   /** Creates a channel to one partition, by its full name. Messages up to `from` were parked. */
   readonly channel: (partition: string, from: number) => Channel
+  /** Called for each look-up that failed and is repeated. */
+  readonly failed: () => void
   /** Called when there is something to look at. */
   readonly moved: () => void
 }
@@ -69,10 +71,11 @@ export class Route {
     for (const channel of this.channels ?? []) channel.pump()
   }
   /** Why the topic, or a partition of it, does not go on. */
-  get obstacle(): string | undefined {
+  get obstacle(): Obstacle | undefined {
     const { channels = [], failure, host } = this
-    if (failure === undefined) return channels.map(({ obstacle }) => obstacle).find((one) => one !== undefined)
-    return host.undeclared && isTopicRefused(failure) ? `${failure.message}${host.advice}` : failure.message
+    if (failure === undefined) return worstOf(channels.map(({ obstacle }) => obstacle))
+    const { message, retryable } = failure
+    return { reason: host.undeclared && isTopicRefused(failure) ? `${message}${host.advice}` : message, retryable }
   }
   /** The positions, by partition, that changed since the last call. */
   takePositions(): ReadonlyArray<ChannelPosition & { readonly topic: string }> {
@@ -133,6 +136,7 @@ export class Route {
       const failure = failureOf(cause, topic)
       this.failure = failure
       if (this.ended) return
+      host.failed()
       const { first, most } = retryMs
       this.timer = setTimeout(
         () => {

@@ -13,7 +13,7 @@ import { describeError } from "../../dead-letter/event-failure.ts"
 import type { RelayError, OutboxStream } from "../../relay/target.ts"
 import type { Cluster } from "../client/cluster.ts"
 import { PulsarFailure } from "../client/errors.ts"
-import { Channel, type ChannelPosition, type ParkableMessages } from "./channel.ts"
+import { Channel, type ChannelPosition, type Obstacle, type ParkableMessages, worstOf } from "./channel.ts"
 import { type TopicMapping, type RelayMessage, messagesOf, metaOf } from "./messages.ts"
 import { positionMismatch, producerName, repairAdvice, segmentGap } from "./position.ts"
 import { Route } from "./route.ts"
@@ -38,6 +38,8 @@ export interface StreamSettings {
   readonly holds: () => boolean
   /** Limits how much runs at once: see `ChannelHost.inTurn`. */
   readonly inTurn: <A>(run: () => Promise<A>) => Promise<A>
+  /** Called for each attempt to connect or to send that failed and is repeated. */
+  readonly failed: () => void
   /** Called when there is something to record or to look at. */
   readonly moved: () => void
 }
@@ -106,10 +108,9 @@ export class StreamRelay {
     return this.hasRead && this.haltReason === undefined && this.bySeq.size === 0
   }
   /** Why the stream, or one of its topics, does not go on. */
-  get obstacle(): string | undefined {
-    if (this.haltReason !== undefined) return this.haltReason
-    for (const { obstacle } of this.routes.values()) if (obstacle !== undefined) return obstacle
-    return undefined
+  get obstacle(): Obstacle | undefined {
+    if (this.haltReason !== undefined) return { reason: this.haltReason, retryable: false }
+    return worstOf([...this.routes.values()].map(({ obstacle }) => obstacle))
   }
 
   /** Takes what was read from the outbox. */
@@ -159,13 +160,13 @@ export class StreamRelay {
     route.push(messages)
   }
   private route(topic: string): Route {
-    const { cluster, inTurn, moved } = this.settings
+    const { cluster, failed, inTurn, moved } = this.settings
     const recordedPosition = (of: string, initial: ChannelPosition) => this.recordedPosition(of, initial)
     const channel = (partition: string, from: number) => this.channel(partition, from)
     const undeclared = this.settings.undeclared(namespaceOf(topic).tenant)
     const partitions = this.settings.partitions.get(localName(topic)) ?? 1
     return new Route(
-      { cluster, partitions, undeclared, advice: advice(topic), recordedPosition, channel, inTurn, moved },
+      { cluster, partitions, undeclared, advice: advice(topic), recordedPosition, channel, inTurn, failed, moved },
       topic
     )
   }
@@ -179,7 +180,7 @@ export class StreamRelay {
     }
   }
   private channel(topic: string, from: number): Channel {
-    const { batched, cluster, holds, inTurn, moved, prefix } = this.settings
+    const { batched, cluster, failed, holds, inTurn, moved, prefix } = this.settings
     return new Channel(
       {
         cluster,
@@ -190,6 +191,7 @@ export class StreamRelay {
         recordedPosition: (initial) => this.recordedPosition(topic, { ...initial, seq: from }),
         inTurn,
         holds,
+        failed,
         done: (message, reason) => this.done(topic, message, reason),
         halt: (reason) => {
           this.haltReason ??= `${reason}. ${repairAdvice(this.stream)}`

@@ -7,6 +7,7 @@ import {
   type PartitionFacts,
   type RelayFacts
 } from "../../../src/system/findings.ts"
+import { withoutOldHalts } from "../../../src/system/status.ts"
 import type { ProcessRow } from "../../../src/postgres/store/processes.ts"
 
 const minute = 60_000
@@ -78,6 +79,37 @@ test("a removed projection is noted and not a problem; while the configuration h
   assert.lengthOf(problems, 1)
   assert.include(problems[0], "projection alerts v1")
   assert.deepEqual(notices, ["removed: projection alerts v1"])
+})
+
+describe("a relay whose target is away", () => {
+  const waiting = {
+    what: "waiting stream of the relay to kafka",
+    reason: "alerts events.v1/0 waits: no answer",
+    sinceMs: 9_000
+  }
+  const processes = [{ ...running, failing: [waiting] }]
+  test("is tried again: a note while it is younger than the threshold, then a problem", () => {
+    assert.deepEqual(kinds({ processes }), { problems: [], notices: ["trying_again: relay to kafka"] })
+    assert.deepEqual(kinds({ processes, maxAgeMs: 8_000 }), { problems: ["trying_again: relay to kafka"], notices: [] })
+    assert.deepEqual(kinds({ processes, relays: [{ ...relay, lag: 1, oldest_ms: 2 * minute }] }).problems, [
+      "trying_again: relay to kafka"
+    ])
+  })
+  test("does not hide a stream that needs a person", () =>
+    assert.deepEqual(kinds({ processes, relays: [{ ...relay, halted: "a gap" }] }), {
+      problems: ["needs_a_person: relay to kafka"],
+      notices: []
+    }))
+  test("no longer shows recorded halts once every process that runs it fails to; where one works, they count", () => {
+    const failing = [{ what: "relay to kafka", reason: "the client cannot be loaded", sinceMs: 1_000 }]
+    const halted = { ...relay, halted: "an earlier reason", halted_streams: 2 }
+    const ended = { ...running, failing }
+    const none = { ...halted, halted: null, halted_streams: 0 }
+    assert.deepEqual(withoutOldHalts(halted, [ended, { ...ended, id: "two" }]), none)
+    assert.deepEqual(withoutOldHalts(halted, [ended, { ...running, seenMs: minute }]), none)
+    for (const others of [[], [running], [ended, running], [{ ...ended, targets: ["pulsar"] }], processes])
+      assert.deepEqual(withoutOldHalts(halted, others), halted)
+  })
 })
 
 describe("advice on an embedded database, which belongs to one process, can be followed", () => {

@@ -3,8 +3,10 @@ import { readdirSync, readFileSync } from "node:fs"
 import { join } from "node:path"
 import { assert, describe, it, test } from "@effect/vitest"
 import { Deferred, Effect, Exit, Fiber, Scope } from "effect"
+import { formatUnsafe } from "effect/observability/PrometheusMetrics"
 import { OngoingFailures, projectionSubject } from "../../../src/monitor/ongoing-failures.ts"
-import { measuredStore } from "../../../src/system/measured.ts"
+import { measuredRelay, measuredStore } from "../../../src/system/measured.ts"
+import { RelayError, type RelayTarget } from "../../../src/relay/target.ts"
 import { systemMetricsText } from "../../../src/system/metrics.ts"
 import { Presence } from "../../../src/system/presence.ts"
 import { type ProcessFacts, readinessOf } from "../../../src/system/readiness.ts"
@@ -292,6 +294,57 @@ describe("the reference of metrics", () => {
         const names = [...labels.matchAll(/(\w+)="(?:[^"\\]|\\.)*"/g)].map(([, label]) => label).join(",")
         assert.strictEqual(listed.find((one) => one.name === name)?.labels, names, name)
       }
+    })
+  )
+})
+
+describe("a relay's failures are counted and noted", () => {
+  const failed = new RelayError({ target: "pulsar", operation: "publish", retryable: false, reason: "no client" })
+  const halt = { projection: "p", source: "s", partition: 0, reason: "a gap" }
+  const round = { messages: 2, more: false, halted: [] }
+  const counted = Effect.map(Effect.context<never>(), (context) => {
+    const found = /^millrace_relay_failures_total\{target="pulsar"\} (\d+)$/m.exec(formatUnsafe(context))
+    return Number(found?.[1] ?? 0)
+  })
+  /** Opens a target and publishes once, then returns by how much the counter grew, and what fails. */
+  const measured = Effect.fnUntraced(function* (
+    open: Effect.Effect<RelayTarget, RelayError>,
+    failures: OngoingFailures = new OngoingFailures(() => 0)
+  ) {
+    const before = yield* counted
+    yield* Effect.exit(Effect.flatMap(measuredRelay("pulsar", open, failures), ({ publish }) => publish))
+    const now = yield* counted
+    return [now - before, failures.list.map(({ reason, what }) => `${what}: ${reason}`)] as const
+  })
+  const publishing = (publish: RelayTarget["publish"]) =>
+    Effect.succeed({ name: "pulsar", publish, wait: Effect.never, lag: Effect.succeed([]), signal: () => {} })
+
+  it.effect("if its target cannot be opened, or opening throws", () =>
+    Effect.gen(function* () {
+      assert.deepEqual((yield* measured(Effect.fail(failed)))[0], 1)
+      assert.deepEqual((yield* measured(Effect.die(new TypeError("x"))))[0], 1)
+    })
+  )
+  it.effect("if a round fails or throws; not if it is interrupted", () =>
+    Effect.gen(function* () {
+      assert.deepEqual(yield* measured(publishing(Effect.fail(failed))), [1, ["relay to pulsar: no client"]])
+      assert.deepEqual((yield* measured(publishing(Effect.die(new TypeError("x")))))[0], 1)
+      assert.deepEqual((yield* measured(publishing(Effect.interrupt)))[0], 0)
+    })
+  )
+  it.effect("if attempts within rounds fail: each is counted, and streams that wait differ from halted ones", () =>
+    Effect.gen(function* () {
+      const failures = new OngoingFailures(() => 0)
+      const waiting = { ...round, waiting: [{ ...halt, reason: "no answer" }], failures: 3 }
+      assert.deepEqual(yield* measured(publishing(Effect.succeed(waiting)), failures), [
+        3,
+        ["waiting stream of the relay to pulsar: p s/0 waits: no answer"]
+      ])
+      assert.deepEqual(yield* measured(publishing(Effect.succeed({ ...round, halted: [halt] })), failures), [
+        0,
+        ["stream of the relay to pulsar: p s/0 is halted: a gap"]
+      ])
+      assert.deepEqual(yield* measured(publishing(Effect.succeed(round)), failures), [0, []])
     })
   )
 })

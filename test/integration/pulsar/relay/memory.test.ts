@@ -58,6 +58,7 @@ suite("a channel of the relay to Pulsar", () => {
                 recordedPosition: (initial) => Promise.resolve(initial),
                 inTurn: (run) => run(),
                 holds: () => true,
+                failed: () => {},
                 done,
                 halt: assert.fail
               },

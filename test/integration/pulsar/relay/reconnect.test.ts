@@ -35,6 +35,7 @@ const channelOn = (cluster: Cluster, name: string, topic: string) => {
       recordedPosition: (initial) => Promise.resolve({ ...initial, place: "" }),
       inTurn: (run) => run(),
       holds: () => true,
+      failed: () => {},
       done: ({ seq }, reason) => {
         if (became.has(seq)) errors.push(`message ${seq} is done twice`)
         became.set(seq, reason)
