@@ -252,9 +252,14 @@ const outcomeText = ({ failedAgain, late, processed }: DeadLetters.RetryOutcome)
   (late === 0
     ? ""
     : `; ${late} ${late === 1 ? "contribution was" : "contributions were"} too late for a window when the event failed, and ${late === 1 ? "is" : "are"} in millrace.late_events`)
+/** What the limit left out, for the last line of a command. */
+const othersText = (others: number, done: "tried" | "discarded") =>
+  others === 0
+    ? ""
+    : `; ${others} more ${others === 1 ? "was" : "were"} not ${done}: repeat the command, or raise --limit`
 const printRetry = Effect.fnUntraced(function* (
   { json }: DlqBulkFlags,
-  { refused, retried }: DeadLetters.RetryResult,
+  { notTried, refused, retried }: DeadLetters.RetryResult,
   outcome: DeadLetters.RetryOutcome | undefined
 ) {
   for (const [reason, some] of Map.groupBy(refused, (one) => one.reason)) {
@@ -264,12 +269,19 @@ const printRetry = Effect.fnUntraced(function* (
   }
   if (json) {
     const known = outcome && { processed: outcome.processed, failed_again: outcome.failedAgain, late: outcome.late }
-    return yield* print(JSON.stringify({ retried, ...(refused.length > 0 && { refused }), ...known }))
+    return yield* print(
+      JSON.stringify({
+        retried,
+        ...(refused.length > 0 && { refused }),
+        ...known,
+        ...(notTried > 0 && { not_tried: notTried })
+      })
+    )
   }
   const isDone = outcome !== undefined && outcome.processed + outcome.failedAgain >= retried
   const hint = "; millrace dlq list --status parked,retrying shows those that are not processed yet"
   yield* print(
-    `${retried} sent again${outcome === undefined ? "" : outcomeText(outcome)}${retried === 0 || isDone ? "" : hint}`
+    `${retried} sent again${outcome === undefined ? "" : outcomeText(outcome)}${othersText(notTried, "tried")}${retried === 0 || isDone ? "" : hint}`
   )
 })
 
@@ -279,9 +291,13 @@ export const discard = Effect.fnUntraced(function* (options: DlqBulkFlags) {
   const context = contextOf(yield* openForDecisions(options), options)
   if (options.dryRun)
     return yield* printPreview("discard", options, yield* DeadLetters.preview(context, selection, "discard"))
-  const { discarded, leftOut } = yield* DeadLetters.discard(context, selection, currentUser())
+  const { discarded, leftOut, notDiscarded } = yield* DeadLetters.discard(context, selection, currentUser())
   const code = yield* reportLeftOut(leftOut)
-  yield* print(options.json ? JSON.stringify({ discarded }) : `${discarded} discarded`)
+  yield* print(
+    options.json
+      ? JSON.stringify({ discarded, ...(notDiscarded > 0 && { not_discarded: notDiscarded }) })
+      : `${discarded} discarded${othersText(notDiscarded, "discarded")}`
+  )
   yield* assertDone("discarded", options, discarded)
   return code
 })

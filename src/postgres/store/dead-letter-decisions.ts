@@ -89,20 +89,31 @@ export interface ParkedQuery {
   readonly limit: number
   readonly oldestFirst: boolean
 }
+const matches = (
+  sql: Sql,
+  { ids, key, projection, since, statuses, topic }: Omit<ParkedQuery, "limit" | "oldestFirst">
+) => sql`
+  (${ids === undefined} or id = any (${arrayLiteral(ids ?? [])}::int8[]))
+  and status = any (${arrayLiteral(statuses)}::text[])
+  and (${projection ?? null}::text is null or projection = ${projection ?? null})
+  and (${topic ?? null}::text is null or topic = ${topic ?? null}
+    or regexp_replace(topic, '^.*/|-partition-[0-9]+$', '', 'g') = ${topic ?? null})
+  and (${key ?? null}::text is null or key = ${key ?? null})
+  and (${since ?? null}::float8 is null or parked_at >= to_timestamp(${since ?? null}::float8 / 1000.0))`
+/** How many messages that relays parked match. */
+export const countParked = async (sql: Sql, filter: Omit<ParkedQuery, "limit" | "oldestFirst">): Promise<number> => {
+  const [row] = await sql<Array<{ readonly n: number }>>`
+    select count(*) as n from millrace.relay_parked where ${matches(sql, filter)}`
+  return row!.n
+}
 /** Lists messages that relays parked. With the oldest first, those of a stream are in the stream's order. */
 export const parked = (sql: Sql, filter: ParkedQuery) => {
-  const { ids, key, limit, oldestFirst, projection, since, statuses, topic } = filter
+  const { limit, oldestFirst } = filter
   return sql<Array<ParkedDeadLetter>>`
     select id, target, projection, source, partition, seq, incarnation, topic, key, meta, val, reason, parked_at, status,
       decided_by, decided_at
     from millrace.relay_parked
-    where (${ids === undefined} or id = any (${arrayLiteral(ids ?? [])}::int8[]))
-      and status = any (${arrayLiteral(statuses)}::text[])
-      and (${projection ?? null}::text is null or projection = ${projection ?? null})
-      and (${topic ?? null}::text is null or topic = ${topic ?? null}
-        or regexp_replace(topic, '^.*/|-partition-[0-9]+$', '', 'g') = ${topic ?? null})
-      and (${key ?? null}::text is null or key = ${key ?? null})
-      and (${since ?? null}::float8 is null or parked_at >= to_timestamp(${since ?? null}::float8 / 1000.0))
+    where ${matches(sql, filter)}
     order by case when ${oldestFirst} then id else -id end
     limit ${limit}`
 }

@@ -118,6 +118,13 @@ const matches = (sql: Sql, { error, ids, key, projection, since, statuses, topic
   and (${error ?? null}::text is null or d.error = ${error ?? null})
   and (${since ?? null}::float8 is null or d.failed_at >= to_timestamp(${since ?? null}::float8 / 1000.0))`
 
+/** How many dead letters match, whatever the limit. `isRetryable`: of those that can be retried. */
+export const count = async (sql: Sql, filter: DeadLetterQuery, isRetryable: boolean): Promise<number> => {
+  const [row] = await sql<Array<{ readonly n: number }>>`
+    select count(*) as n from millrace.dead_letters d
+    where ${matches(sql, filter)} and (${!isRetryable} or d.envelope is not null)`
+  return row!.n
+}
 /** Lists dead letters, the newest or the oldest first. */
 export const list = (sql: Sql, filter: DeadLetterQuery, oldestFirst = false) => sql<Array<StoredDeadLetter>>`
   select ${columns(sql)} from millrace.dead_letters d where ${matches(sql, filter)}

@@ -52,6 +52,8 @@ export interface DeadLetterList extends DeadLetterPreview {
 export interface RetryResult {
   /** How many dead letters were sent again. */
   readonly retried: number
+  /** How many others match that were not tried, because there are more than the selection's limit. */
+  readonly notTried: number
   /** Those that are still refused, and stay as they are. */
   readonly refused: ReadonlyArray<RefusedDeadLetter>
   readonly leftOut: ReadonlyArray<LeftOutKind>
@@ -70,6 +72,8 @@ export interface RetryOutcome {
 /** What a discard did. */
 export interface DiscardResult {
   readonly discarded: number
+  /** How many others match, because there are more than the selection's limit. */
+  readonly notDiscarded: number
   readonly leftOut: ReadonlyArray<LeftOutKind>
 }
 
@@ -96,26 +100,36 @@ const select = Effect.fnUntraced(function* (
   selection: DeadLetterSelection,
   purpose: ListPurpose
 ): Effect.fn.Return<
-  { readonly selected: ReadonlyArray<SelectedOfKind>; readonly leftOut: ReadonlyArray<LeftOutKind> },
+  {
+    readonly selected: ReadonlyArray<SelectedOfKind>
+    readonly leftOut: ReadonlyArray<LeftOutKind>
+    readonly beyondLimit: number
+  },
   DeadLettersFailed | NotMigrated,
   Scope.Scope
 > {
   const { filter, isAskedFor } = selection
   const selected: Array<SelectedOfKind> = []
   const leftOut: Array<LeftOutKind> = []
+  let beyondLimit = 0
   for (const kind of selection.kinds) {
     const { idPattern, open } = kinds[kind]
     const ids = selection.ids?.filter((id) => idPattern.test(id))
     const read = Effect.gen(function* () {
       const source = yield* open(context, isAskedFor)
-      if (source !== undefined) selected.push({ kind, source, deadLetters: yield* source.list(ids, filter, purpose) })
+      if (source === undefined) return
+      const deadLetters = yield* source.list(ids, filter, purpose)
+      // in place of many events of a projection that wait behind others of their key, one is listed
+      if (purpose !== "show" && (kind === "projection" || deadLetters.length >= filter.limit))
+        beyondLimit += Math.max(0, (yield* source.count(ids, filter, purpose)) - filter.limit)
+      selected.push({ kind, source, deadLetters })
     }).pipe(Effect.mapError((error) => failureOf(kind, error)))
     const isAway = (error: DeadLettersFailed | NotMigrated) => error._tag === "DeadLettersFailed" && error.retryable
     const leaveOut = ({ message }: { readonly message: string }) =>
       Effect.sync(() => void leftOut.push({ kind, reason: message }))
     yield* selection.kinds.length === 1 ? read : Effect.catchIf(read, isAway, leaveOut)
   }
-  return { selected, leftOut }
+  return { selected, leftOut, beyondLimit }
 })
 
 /** Claims the right to decide about dead letters of a database, until the scope closes. */
@@ -160,7 +174,7 @@ export const retry = (
   Effect.scoped(
     Effect.gen(function* () {
       yield* claimDecisions(context)
-      const { leftOut, selected } = yield* select(context, selection, "retry")
+      const { beyondLimit, leftOut, selected } = yield* select(context, selection, "retry")
       let retried = 0
       const refused: Array<RefusedDeadLetter> = []
       const failures: Array<RetryResult["failures"][number]> = []
@@ -173,7 +187,7 @@ export const retry = (
         refused.push(...result.refused)
         if (result.failure !== undefined) failures.push(failureOf(kind, result.failure))
       }
-      return { retried, refused, leftOut, failures }
+      return { retried, notTried: beyondLimit, refused, leftOut, failures }
     })
   )
 
@@ -201,10 +215,10 @@ export const discard = (
   Effect.scoped(
     Effect.gen(function* () {
       yield* claimDecisions(context)
-      const { leftOut, selected } = yield* select(context, selection, "discard")
+      const { beyondLimit, leftOut, selected } = yield* select(context, selection, "discard")
       let discarded = 0
       for (const { deadLetters, kind, source } of selected)
         discarded += yield* Effect.mapError(source.discard(deadLetters, by), (error) => failureOf(kind, error))
-      return { discarded, leftOut }
+      return { discarded, notDiscarded: beyondLimit, leftOut }
     })
   )

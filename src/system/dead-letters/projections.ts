@@ -115,6 +115,10 @@ export const projectionDeadLetters = ({ openLog, sql }: DeadLettersContext): Dea
       for (const deadLetter of found) known.set(deadLetter.id, deadLetter)
       return found.map(listedOf)
     }),
+    count: (ids, filter, purpose) =>
+      query("count dead letters", () =>
+        StoredDeadLetters.count(sql, filterOf(ids, filter, purpose), purpose === "retry")
+      ),
     retry: Effect.fnUntraced(function* (deadLetters, by) {
       if (deadLetters.length === 0) return { retried: 0, refused: [] }
       const some = deadLetters.map(({ id }) => known.get(Number(id))!)

@@ -50,6 +50,11 @@ export const relayDeadLetters = (
       for (const parked of found) known.set(`${idPrefix}${parked.id}`, parked)
       return found.map(listedOf)
     }),
+    count: (ids, { error, ...filter }) => {
+      if (error !== undefined && error !== "Refused") return Effect.succeed(0)
+      const numbers = ids?.map((id) => Number(id.slice(idPrefix.length)))
+      return query("count parked messages", () => Decisions.countParked(sql, { ...filter, ids: numbers }))
+    },
     retry: Effect.fnUntraced(function* (deadLetters, by) {
       if (deadLetters.length === 0) return { retried: 0, refused: [] }
       const sender = yield* openSender

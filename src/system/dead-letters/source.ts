@@ -72,6 +72,12 @@ export interface DeadLetterSource {
     filter: DeadLetterFilter,
     purpose: ListPurpose
   ) => Effect.Effect<ReadonlyArray<ListedDeadLetter>, Error, Scope.Scope>
+  /** How many match, beyond the filter's limit too. */
+  readonly count: (
+    ids: ReadonlyArray<string> | undefined,
+    filter: DeadLetterFilter,
+    purpose: ListPurpose
+  ) => Effect.Effect<number, Error, Scope.Scope>
   /** Sends them again, one after another. `by`: who decided it. */
   readonly retry: (
     deadLetters: ReadonlyArray<ListedDeadLetter>,

@@ -46,6 +46,27 @@ const listedOf = <L>(
   return { ...described, id, status, key: topics.keyOf(deadLetter), details }
 }
 
+/** How many dead letters of a topic match, as `list` finds them. */
+const countOf = Effect.fnUntraced(function* <L>(
+  sql: Sql,
+  topics: TopicsOfKind<L>,
+  topic: string,
+  ids: ReadonlySet<string> | undefined,
+  filter: DeadLetterFilter
+) {
+  const decisions = yield* query("read decisions", () => Decisions.decisions(sql, topic))
+  const decided = new Map(decisions.map((decision) => [decision.origin, decision]))
+  const seen = new Set<string>()
+  yield* topics.each(topic, (deadLetter) => {
+    const origin = topics.originOf(deadLetter)
+    const id = `${topic}@${origin}`
+    if (seen.has(origin) || (ids !== undefined && !ids.has(id))) return
+    const listed = listedOf(topics, id, deadLetter, decided.get(origin))
+    if (ids === undefined ? matches(listed, filter) : filter.statuses.includes(listed.status)) seen.add(origin)
+  })
+  return seen.size
+})
+
 /** The dead letters of topics, which are read from their first message on. Ids are `<topic>@<origin>`. */
 export const topicDeadLetters = <L>(sql: Sql, topics: TopicsOfKind<L>): DeadLetterSource => {
   const known = new Map<string, KnownDeadLetter<L>>()
@@ -77,6 +98,13 @@ export const topicDeadLetters = <L>(sql: Sql, topics: TopicsOfKind<L>): DeadLett
     return oldestFirst ? found : found.toReversed()
   })
   return {
+    count: Effect.fnUntraced(function* (ids, filter) {
+      const named = ids && [...new Set(ids.map((id) => id.slice(0, id.lastIndexOf("@"))))]
+      const wanted = ids && new Set(ids)
+      let counted = 0
+      for (const topic of named ?? (yield* topics.names)) counted += yield* countOf(sql, topics, topic, wanted, filter)
+      return counted
+    }),
     list: Effect.fnUntraced(function* (ids, filter, purpose) {
       const oldestFirst = purpose !== "show"
       const named = ids && [...new Set(ids.map((id) => id.slice(0, id.lastIndexOf("@"))))]

@@ -56,14 +56,30 @@ it.live(
         assert.strictEqual((yield* Effect.scoped(busy))._tag, "DecisionsBusy")
         assert.deepStrictEqual(yield* DeadLetters.discard(context, yield* ofKey("c"), "tester"), {
           discarded: 1,
+          notDiscarded: 0,
           leftOut: []
         })
         fails.for.clear()
+        // the limit leaves some out, and the result has how many; those that are tried stay open until they are processed
+        const first = yield* DeadLetters.bulkSelectionOf({ all: true, kinds, limit: 1 })
+        const some = yield* DeadLetters.retry(context, first, "tester")
+        assert.deepStrictEqual([some.retried, some.notTried], [1, 1])
+        yield* query(
+          "park messages",
+          () => on.sql`insert into millrace.relay_parked (target, projection, source, partition, seq, incarnation, topic, key, meta, val, reason)
+            select 'pulsar', 'watch', 's', 0, n, gen_random_uuid(), 't', 'k', '[["k",1]]', '{}', 'no' from generate_series(1, 5) n`
+        )
+        const parked = (limit: number) => DeadLetters.bulkSelectionOf({ all: false, kinds: ["relay"], limit })
+        const left = { leftOut: [] }
+        const discarded = yield* DeadLetters.discard(context, yield* parked(2), "tester")
+        assert.deepStrictEqual(discarded, { discarded: 2, notDiscarded: 3, ...left })
+        const others = yield* DeadLetters.discard(context, yield* parked(3), "tester")
+        assert.deepStrictEqual(others, { discarded: 3, notDiscarded: 0, ...left })
         const rest = yield* DeadLetters.bulkSelectionOf({ all: true, kinds, limit: 9 })
         const result = yield* DeadLetters.retry(context, rest, "tester")
-        assert.deepStrictEqual(result, { retried: 2, refused: [], leftOut: [], failures: [] })
+        assert.deepStrictEqual(result, { retried: 2, notTried: 0, refused: [], leftOut: [], failures: [] })
         yield* processed
-        const decided = { kinds, statuses: ["retried", "discarded"], limit: 9 }
+        const decided = { kinds: ["projection"], statuses: ["retried", "discarded"], limit: 9 }
         const after = yield* DeadLetters.list(context, yield* DeadLetters.selectionOf(decided))
         assert.deepStrictEqual(
           after.deadLetters
