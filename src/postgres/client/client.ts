@@ -181,7 +181,7 @@ const single = (sql: Sql) => {
         send(self)
         return self.then(
           () => undefined,
-          () => undefined
+          (cause: unknown) => (lost || isAnswer(cause) ? undefined : client.unsafe("").then(ignore, ignore))
         )
       })
     }
@@ -195,6 +195,10 @@ const single = (sql: Sql) => {
   }) as unknown as Session
   return { client, guarded, isLost: () => lost }
 }
+
+/** Whether an error is PostgreSQL's. Otherwise values could not be written out, and the driver would never answer a second such statement at once. */
+const isAnswer = (cause: unknown) => cause instanceof Error && "severity" in cause
+const ignore = () => undefined
 
 const closed = () =>
   new SqlError({

@@ -32,7 +32,15 @@ const unreached = new Set([
   "CONNECT_TIMEOUT"
 ])
 // … and may have executed one that failed with one of these.
-const lost = new Set(["CONNECTION_CLOSED", "CONNECTION_DESTROYED", "ECONNRESET", "EPIPE", "40003", "08007"])
+const lost = new Set([
+  "NO_ANSWER",
+  "CONNECTION_CLOSED",
+  "CONNECTION_DESTROYED",
+  "ECONNRESET",
+  "EPIPE",
+  "40003",
+  "08007"
+])
 // Lost connections, rollbacks by the server, a primary that became a standby, too many connections, lock timeouts, a server that stops or starts. Not all of
 // class 53: a full disk (53100) needs a person.
 const transient = /^(08...|40...|53300|53200|53400|55P03|57P0[1-5]|25006|25P03|25P04)$/
@@ -46,6 +54,7 @@ const hints: Readonly<Record<string, string>> = {
     "use another role, or grant this one the privilege; to create schemas and views: grant create on database NAME to ROLE, grant create on schema public to ROLE",
   "53100": "free space on the database's disk",
   "53300": "raise max_connections, or run fewer processes",
+  NO_ANSWER: "look in pg_stat_activity and pg_locks for what its session waits for",
   ECONNREFUSED: "start the server there, or correct the host and port in the database's URL",
   ENOTFOUND: "correct the host in the database's URL",
   EAI_AGAIN: "correct the host in the database's URL, or try again later",

@@ -86,18 +86,45 @@ const assertPostgres = (socket: net.Socket): net.Socket => {
   return socket
 }
 
+/** Open connections by the session that the server named to each. */
+const connections = new Map<string, net.Socket>()
+/** A session of the server, as its `BackendKeyData` message names it. */
+interface BackendKey {
+  readonly pid: number | null
+  readonly secret: number | null
+}
+const nameOf = ({ pid, secret }: BackendKey) => `${pid} ${secret}`
+/** Closes the connection of a session at once. The statement that it executes fails; the server may go on with it. */
+export const endConnection = (session: BackendKey): void => {
+  connections.get(nameOf(session))?.destroy(failure("CONNECTION_CLOSED", "the connection was closed: no answer came"))
+}
+const keyData = "K".charCodeAt(0)
+/** The session that the server names in these messages. */
+const sessionIn = (messages: Buffer): BackendKey | undefined => {
+  for (let at = 0; at + 13 <= messages.length; at += 1 + messages.readUInt32BE(at + 1)) {
+    if (messages[at] === keyData) return { pid: messages.readUInt32BE(at + 5), secret: messages.readUInt32BE(at + 9) }
+  }
+  return undefined
+}
+
 /** Emits `error` and `close` together, and drops what an earlier connection left in the driver's buffer. */
 const joinEvents = (socket: net.Socket): net.Socket => {
   const emit = socket.emit.bind(socket) as (event: string, ...values: ReadonlyArray<unknown>) => boolean
   const write = socket.write.bind(socket) as (data: Uint8Array, ...rest: ReadonlyArray<unknown>) => boolean
   let failure: unknown
   let first = true
+  let session: string | undefined
   socket.emit = ((event: string, ...values: ReadonlyArray<unknown>) => {
     if (event === "error") {
       failure ??= values[0]
       return true
     }
+    if (event === "data" && session === undefined) {
+      const found = sessionIn(values[0] as Buffer)
+      if (found !== undefined) connections.set((session = nameOf(found)), socket)
+    }
     if (event !== "close") return emit(event, ...values)
+    if (session !== undefined) connections.delete(session)
     if (failure !== undefined) emit("error", failure)
     // With `true`, the driver would not reject the statements that were not answered yet.
     return emit("close", false)

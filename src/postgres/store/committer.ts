@@ -2,6 +2,7 @@
 import type { Sql } from "../client/client.ts"
 import type { CommitBuilder } from "./commit.ts"
 import type { PartitionCommit, Parameter } from "./commit-parts.ts"
+import { answered } from "../client/answer.ts"
 import { blameOf, toSqlError } from "../client/errors.ts"
 
 /** How many rounds of small commits are in flight at once. Further commits wait and share a round: under load rounds get larger, not more. */
@@ -19,12 +20,14 @@ interface WaitingCommit {
 export class Committer {
   private readonly sql: Sql
   private readonly builder: CommitBuilder
+  private readonly answerMs: number | undefined
   private waiting: Array<WaitingCommit> = []
   private rounds = 0
 
-  constructor(sql: Sql, builder: CommitBuilder) {
+  constructor(sql: Sql, builder: CommitBuilder, answerMs?: number) {
     this.sql = sql
     this.builder = builder
+    this.answerMs = answerMs
   }
 
   /** Sends a commit, perhaps with others. False if its fence does not hold. Rejects with the driver's error. */
@@ -91,7 +94,10 @@ export class Committer {
 
   private async execute(commits: ReadonlyArray<PartitionCommit>): Promise<ReadonlySet<number>> {
     const { parameters, text } = this.builder.build(commits)
-    const rows = await this.sql.unsafe<Array<{ part: number }>>(text, parameters as Array<Parameter>, { prepare: true })
+    const rows = await answered(
+      this.sql.unsafe<Array<{ part: number }>>(text, parameters as Array<Parameter>, { prepare: true }),
+      this.answerMs
+    )
     return new Set(rows.map(({ part }) => part))
   }
 }

@@ -18,6 +18,7 @@ import {
   type StreamTimes
 } from "../../runner/store.ts"
 import type { Sql } from "../client/client.ts"
+import { answered, endSession } from "../client/answer.ts"
 import { arrayOf, columnArray, fromParameter, parameterType, quote } from "../client/columns.ts"
 import { prepare } from "./prepare.ts"
 import { Committer } from "./committer.ts"
@@ -27,7 +28,7 @@ import { instant } from "./commit-records.ts"
 import { storable } from "../../text/text.ts"
 import { isAt, openDeadLetters, parkedKeys, recordOfDeadLetter } from "./dead-letters.ts"
 import { relationsOf } from "./ddl.ts"
-import { blameOf, query, type SqlError } from "../client/errors.ts"
+import { blameOf, query, SqlError } from "../client/errors.ts"
 
 /** Callbacks of the store. */
 export interface PostgresStoreOptions {
@@ -35,6 +36,8 @@ export interface PostgresStoreOptions {
   readonly published?: () => void
   /** The id of this process, which claims store: a UUID. */
   readonly processId?: string
+  /** How long a commit, and the check whether it was committed, wait for an answer, in milliseconds. Default: `answerMs`. */
+  readonly answerMs?: number
 }
 
 const storeError = (error: SqlError): StoreError =>
@@ -44,8 +47,11 @@ const storeError = (error: SqlError): StoreError =>
     reason: error.reason,
     cause: error
   })
-const run = <A>(operation: string, statement: () => PromiseLike<A>): Effect.Effect<A, StoreError> =>
-  Effect.mapError(query(operation, statement), storeError)
+const run = <A>(operation: string, statement: () => PromiseLike<A>, ms?: number): Effect.Effect<A, StoreError> =>
+  Effect.mapError(
+    query(operation, () => answered(statement(), ms)),
+    storeError
+  )
 
 /** The error if a statement is refused for its values, or may pass with fewer of them. */
 const unstorable = (error: SqlError): Unstorable | undefined => {
@@ -63,10 +69,10 @@ const notingOf = (reason: string | undefined, what: string) =>
   reason === undefined ? "note that a partition is processed" : `note why a partition ${what}`
 
 type Committers = WeakMap<Projection.Any, Committer>
-const committerOf = (committers: Committers, sql: Sql, projection: Projection.Any): Committer => {
+const committerOf = (committers: Committers, sql: Sql, projection: Projection.Any, ms?: number): Committer => {
   let committer = committers.get(projection)
   if (committer === undefined)
-    committers.set(projection, (committer = new Committer(sql, new CommitBuilder(projection))))
+    committers.set(projection, (committer = new Committer(sql, new CommitBuilder(projection), ms)))
   return committer
 }
 
@@ -85,7 +91,7 @@ export const make = (sql: Sql, options: PostgresStoreOptions = {}): Store["Servi
         { generation, identity, processId: options.processId }
       ),
     commit: (projection, held, changes) =>
-      commit(sql, committerOf(committers, sql, projection), held, changes, options),
+      commit(sql, committerOf(committers, sql, projection, options.answerMs), held, changes, options),
     readRows: (projection, target, keys) => rows(sql, projection, target.name, keys),
     seenIds: (at, ranges) =>
       run(
@@ -184,9 +190,7 @@ const claim = Effect.fnUntraced(function* (
         (select array_agg(distinct name) from millrace.projection) as projections`
   )
   const [row] = yield* take.pipe(
-    Effect.tapError((error) =>
-      (error.cause as SqlError | undefined)?.code === "55P03" ? Effect.ignore(endBlocker(sql, at)) : Effect.void
-    ),
+    Effect.tapError((error) => (codeOf(error) === "55P03" ? Effect.ignore(endBlocker(sql, at)) : Effect.void)),
     Effect.retry({ times: 3, while: ({ retryable }) => retryable })
   )
   if (row === undefined) {
@@ -226,6 +230,8 @@ const endBlocker = (sql: Sql, at: ProjectionPartition) =>
       and l.granted and l.transactionid = p.xmax where ${isAt(sql, at)} and l.pid <> pg_backend_pid()`
   )
 
+const codeOf = ({ cause }: StoreError) => (cause instanceof SqlError ? cause.code : "")
+
 const resend = Schedule.min([Schedule.exponential("20 millis"), Schedule.spaced("500 millis")]).pipe(
   Schedule.upTo({ times: 20 })
 )
@@ -243,6 +249,7 @@ const commit = Effect.fnUntraced(function* (
 ) {
   const one = { claim: held, changes }
   let sent = false
+  let hasAnswer = true
   let reason = "the batch was not committed"
   const attempt = query("commit a batch", () => {
     // a commit that failed together with others is sent alone the next time
@@ -250,19 +257,25 @@ const commit = Effect.fnUntraced(function* (
     sent = true
     return committed
   }).pipe(
-    Effect.flatMap((committed) => (committed ? Effect.succeed<CommitOutcome>("committed") : resolve(sql, held))),
+    Effect.flatMap((committed) =>
+      committed ? Effect.succeed<CommitOutcome>("committed") : resolve(sql, held, options.answerMs)
+    ),
     Effect.catchTag("SqlError", (error): Effect.Effect<CommitOutcome, StoreError | Unstorable | Fenced> => {
       const refused = unstorable(error)
       if (refused !== undefined) return Effect.fail(refused)
       reason = error.reason
       // not sent again without checking: the reply may be lost although the commit succeeded
+      hasAnswer = error.code !== "NO_ANSWER"
+      const check = resolve(sql, held, options.answerMs)
+      // the server may still execute it, and wait for a lock
+      if (!hasAnswer) return Effect.andThen(endSession(sql, error), check)
       // a full disk and the like are not over within seconds
-      return error.retryable || error.inDoubt ? resolve(sql, held) : Effect.fail(storeError(error))
+      return error.retryable || error.inDoubt ? check : Effect.fail(storeError(error))
     })
   )
   yield* attempt.pipe(
     Effect.flatMap((outcome) => (outcome === "committed" ? Effect.void : Effect.fail(new NotCommitted()))),
-    Effect.retry({ schedule: resend, while: (error) => error._tag === "NotCommitted" }),
+    Effect.retry({ schedule: resend, while: (error) => hasAnswer && error._tag === "NotCommitted" }),
     Effect.catchTag("NotCommitted", () =>
       Effect.fail(new StoreError({ operation: "commit a batch", retryable: true, reason }))
     )
@@ -288,15 +301,17 @@ const commit = Effect.fnUntraced(function* (
 /** Finds out whether a commit succeeded. Locks the row, because a plain read would find nothing while the statement still runs. */
 const resolve = Effect.fnUntraced(function* (
   sql: Sql,
-  held: Claim
+  held: Claim,
+  answerMs: number | undefined
 ): Effect.fn.Return<CommitOutcome, StoreError | Fenced> {
   const [row] = yield* run(
     "check whether a batch was committed",
     () =>
       sql<
         Array<ProgressRow>
-      >`select incarnation, commit_no, mode from millrace.progress where ${isAt(sql, held)} for update`
-  ).pipe(Effect.retry({ schedule: resend, while: ({ retryable }) => retryable }))
+      >`select incarnation, commit_no, mode from millrace.progress where ${isAt(sql, held)} for update`,
+    answerMs
+  ).pipe(Effect.retry({ schedule: resend, while: (error) => error.retryable && codeOf(error) !== "NO_ANSWER" }))
   if (row?.incarnation !== held.incarnation) return yield* new Fenced(held)
   if (row.commit_no === held.commitNo + 1) return "committed"
   if (row.commit_no === held.commitNo) return "absent"
@@ -311,10 +326,12 @@ const rows = (sql: Sql, projection: Projection.Any, name: string, keys: Readonly
   const on = columns.map((column) => `t.${quote(column.name)} = ${fromParameter(column, "u")}`).join(" and ")
   const text = `select t.* from unnest(${arrays.join(", ")}) as u(${names}) join ${relation.qualifiedName} t on ${on}`
   return query(`read rows of ${name}`, () =>
-    sql.unsafe<Array<Record<string, unknown>>>(
-      text,
-      columns.map((column) => columnArray(column, keys)),
-      { prepare: true }
+    answered(
+      sql.unsafe<Array<Record<string, unknown>>>(
+        text,
+        columns.map((column) => columnArray(column, keys)),
+        { prepare: true }
+      )
     )
   ).pipe(Effect.mapError((error) => unstorable(error) ?? storeError(error)))
 }

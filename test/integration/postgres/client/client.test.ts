@@ -236,6 +236,19 @@ describe("transaction", () => {
     assert.strictEqual((error as SqlError).code, "25P02")
   })
 
+  it("answers every statement whose values cannot be written out, and those after it", async () => {
+    const codes: Array<string> = []
+    const one = transaction(sql, (tx) =>
+      Effect.gen(function* () {
+        for (const value of [undefined, undefined, undefined])
+          codes.push((yield* Effect.flip(query("bad", () => tx.unsafe("select $1::int", [value as never])))).code)
+        return (yield* query("good", () => tx`select ${7}::int as n`))[0]?.["n"]
+      })
+    ).pipe(Effect.timeout("5 seconds"))
+    assert.strictEqual(await Effect.runPromise(one), 7)
+    assert.deepStrictEqual(codes, ["UNDEFINED_VALUE", "UNDEFINED_VALUE", "UNDEFINED_VALUE"])
+  })
+
   it("executes nothing after its connection was lost", async () => {
     const before = await count()
     const errors: Array<SqlError> = []
