@@ -22,7 +22,7 @@ const projector = (name: string, file: string, find: string, replace: (call: str
 const claimed = '  yield* assertSameLog(claim, attempts.halt?.retry === "proven" ? attempts.halt.reason : undefined)\n'
 const taken = "    const batch = yield* takeWithin(processor.announceDueMs)\n"
 const changed = "      Effect.flatMap((changes) => this.store.commit(this.projection, this.claim, changes)),\n"
-const sent = "    const rows = await this.sql.unsafe<Array<{ part: number }>>("
+const sent = "    const rows = await answered(\n"
 const answered = "    return new Set(rows.map(({ part }) => part))\n"
 const settled = "      Effect.map((claim) => this.onCommitted(claim)),\n"
 const revoked = "    for (const [, one] of stopping) one.isStopping = true\n"
