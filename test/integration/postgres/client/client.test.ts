@@ -191,8 +191,12 @@ describe("query", () => {
         const workers = Array.from({ length: 12 }, (_, n) => worker(n))
         await new Promise((resolve) => setTimeout(resolve, 100))
         const file = join(directory, "state/postgres/postmaster.pid")
-        process.kill(Number(readFileSync(file, "utf8").split("\n")[0]), "SIGKILL")
+        const pid = () => readFileSync(file, "utf8").split("\n")[0]
+        const killed = pid()
+        process.kill(Number(killed), "SIGKILL")
         await Promise.all(workers)
+        // until then a session of the killed server may still answer
+        while (pid() === killed) await new Promise((resolve) => setTimeout(resolve, 20))
         while (Exit.isFailure(await attempt(0))) await new Promise((resolve) => setTimeout(resolve, 20))
         const exits = await Promise.all(Array.from({ length: 16 }, (_, n) => attempt(n)))
         assert.deepStrictEqual(exits.filter(Exit.isFailure).map(String), [])
