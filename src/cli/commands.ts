@@ -126,6 +126,7 @@ const startGateway = Effect.fnUntraced(function* (options: {
 /** Prints how far projections and relays have come, and what is wrong. The exit code is 0 only if the system is healthy. */
 export const status = Effect.fnUntraced(function* (options: {
   readonly data: string
+  readonly config: string | undefined
   readonly maxAge: string | undefined
   readonly json: boolean
 }) {
@@ -133,6 +134,7 @@ export const status = Effect.fnUntraced(function* (options: {
     options.maxAge === undefined ? yield* healthMaxAgeMs : yield* parseMaxAge(options.maxAge, "--max-age")
   yield* assertDatabaseExists(options.data)
   const database = yield* openDatabase(options.data, "join", { max: 2 })
+  if (options.config !== undefined) yield* assertOwn(yield* loadApplication(options.config), database.sql)
   const found = yield* Effect.flatMap(openObserved(database), (observed) => readStatus(observed, { maxAgeMs })).pipe(
     Effect.mapError((error) =>
       /millrace\.process" does not exist|claimed_by does not exist|p\.\w+_at does not exist/.test(error.message)

@@ -10,7 +10,7 @@ import * as DeadLetters from "../system/dead-letters/dead-letters.ts"
 import { assertOwn } from "../system/identity.ts"
 import { openLog } from "../system/open-log.ts"
 import { CommandFailed, exitCodes, usageError } from "./command-failure.ts"
-import { loadApplicationIfAny } from "./config.ts"
+import { loadApplication, loadApplicationIfAny } from "./config.ts"
 import { adviceFor } from "./similar-names.ts"
 import { print, warn } from "./print.ts"
 import { rowCount, tableOf as table } from "./tables.ts"
@@ -74,7 +74,10 @@ const requestOf = Effect.fnUntraced(function* ({ kind, since, ...filters }: DlqF
 })
 
 /** Opens the database that keeps the decisions about dead letters. Commands do not create a state directory for that; an empty database is migrated. */
-const openDecisions = Effect.fnUntraced(function* (data: string, max: number) {
+const openDecisions = Effect.fnUntraced(function* (
+  { config, data }: Pick<DlqSharedFlags, "config" | "data">,
+  max: number
+) {
   if ((process.env["MILLRACE_DATABASE_URL"] ?? "") === "" && !existsSync(data)) {
     return yield* new CommandFailed({
       message: `dlq keeps its decisions about dead letters in a database, and there is none: ${data} does not exist, and MILLRACE_DATABASE_URL is not set`,
@@ -83,6 +86,7 @@ const openDecisions = Effect.fnUntraced(function* (data: string, max: number) {
   }
   const database = yield* openDatabase(data, "join", { max })
   yield* migrateWhereEmpty(database.sql)
+  if (config !== undefined) yield* assertOwn(yield* loadApplication(config), database.sql)
   return database
 })
 const contextOf = ({ sql }: Database, { rules }: DlqSharedFlags): DeadLetters.DeadLettersContext => ({
@@ -122,7 +126,7 @@ const reportLeftOut = Effect.fnUntraced(function* (leftOut: ReadonlyArray<DeadLe
 export const list = Effect.fnUntraced(function* ({ status, ...options }: DlqListFlags) {
   const request = { ...(yield* requestOf(options)), statuses: namesOf(status) }
   const selection = yield* Effect.mapError(DeadLetters.selectionOf(request), asUsageError)
-  const database = yield* openDecisions(options.data, 1)
+  const database = yield* openDecisions(options, 1)
   yield* assertKnownProjection(database.sql, options.projection)
   const { deadLetters, hasMore, leftOut } = yield* DeadLetters.list(contextOf(database, options), selection)
   const code = yield* reportLeftOut(leftOut)
@@ -132,17 +136,11 @@ export const list = Effect.fnUntraced(function* ({ status, ...options }: DlqList
 })
 
 /** Prints all that is known of one dead letter. */
-export const show = Effect.fnUntraced(function* ({
-  id,
-  ...flags
-}: Pick<DlqSharedFlags, "data" | "json" | "rules"> & { readonly id: string }) {
+export const show = Effect.fnUntraced(function* ({ id, ...flags }: DlqSharedFlags & { readonly id: string }) {
   const request = { ids: [id], statuses: DeadLetters.deadLetterStatuses, limit: 1 }
   const selection = yield* Effect.mapError(DeadLetters.selectionOf(request), asUsageError)
-  const database = yield* openDecisions(flags.data, 1)
-  const { deadLetters, leftOut } = yield* DeadLetters.list(
-    contextOf(database, { ...flags, config: undefined }),
-    selection
-  )
+  const database = yield* openDecisions(flags, 1)
+  const { deadLetters, leftOut } = yield* DeadLetters.list(contextOf(database, flags), selection)
   yield* reportLeftOut(leftOut)
   const [found] = deadLetters
   if (found === undefined)
@@ -173,9 +171,9 @@ const bulkSelectionOf = Effect.fnUntraced(function* (options: DlqBulkFlags) {
   return yield* Effect.mapError(DeadLetters.bulkSelectionOf(request), asUsageError)
 })
 /** Opens the database with a connection beside the one that keeps other processes from deciding. */
-const openForDecisions = Effect.fnUntraced(function* ({ data, projection }: DlqBulkFlags) {
-  const database = yield* openDecisions(data, 2)
-  yield* assertKnownProjection(database.sql, projection)
+const openForDecisions = Effect.fnUntraced(function* (options: DlqBulkFlags) {
+  const database = yield* openDecisions(options, 2)
+  yield* assertKnownProjection(database.sql, options.projection)
   return database
 })
 /** Fails if the database has no projection of this name. */
@@ -254,9 +252,7 @@ const outcomeText = ({ failedAgain, late, processed }: DeadLetters.RetryOutcome)
     : `; ${late} ${late === 1 ? "contribution was" : "contributions were"} too late for a window when the event failed, and ${late === 1 ? "is" : "are"} in millrace.late_events`)
 /** What the limit left out, for the last line of a command. */
 const othersText = (others: number, done: "tried" | "discarded") =>
-  others === 0
-    ? ""
-    : `; ${others} more ${others === 1 ? "was" : "were"} not ${done}: repeat the command, or raise --limit`
+  others === 0 ? "" : `; ${others} more ${others === 1 ? "was" : "were"} not ${done}; raise --limit for them`
 const printRetry = Effect.fnUntraced(function* (
   { json }: DlqBulkFlags,
   { notTried, refused, retried }: DeadLetters.RetryResult,

@@ -2,7 +2,7 @@
 import { Argument, Command, Flag } from "effect/cli"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
-import { config, data, json, optionalText, runToExitCode, toggle } from "./flags.ts"
+import { config, data, json, optionalText, ownConfig, runToExitCode, toggle } from "./flags.ts"
 
 const statuses = ["parked", "skipped", "retrying", "retried", "discarded"] as const
 const filters = {
@@ -50,6 +50,7 @@ const list = Command.make(
   "list",
   {
     data,
+    config: ownConfig,
     ...filters,
     status: Flag.String("status").pipe(
       Flag.withDescription(
@@ -65,7 +66,9 @@ const list = Command.make(
   },
   (flags) =>
     runToExitCode(
-      Effect.flatMap(actions, (module) => module.list({ ...withoutOptions(flags), config: undefined, ids: [] }))
+      Effect.flatMap(actions, (module) =>
+        module.list({ ...withoutOptions(flags), config: Option.getOrUndefined(flags.config), ids: [] })
+      )
     )
 ).pipe(
   Command.withDescription("List dead letters with the reason of each: what could not be processed, sent or mirrored"),
@@ -78,13 +81,20 @@ const show = Command.make(
   "show",
   {
     data,
+    config: ownConfig,
     id: Argument.String("id").pipe(Argument.withDescription("An id, as list prints it")),
     rules: filters.rules,
     json
   },
   (flags) =>
     runToExitCode(
-      Effect.flatMap(actions, (module) => module.show({ ...flags, rules: Option.getOrUndefined(flags.rules) }))
+      Effect.flatMap(actions, (module) =>
+        module.show({
+          ...flags,
+          config: Option.getOrUndefined(flags.config),
+          rules: Option.getOrUndefined(flags.rules)
+        })
+      )
     )
 ).pipe(
   Command.withDescription(
@@ -114,8 +124,12 @@ const retry = Command.make("retry", { data, config, ...bulk, json }, (flags) =>
   ])
 )
 
-const discard = Command.make("discard", { data, ...bulk, json }, (flags) =>
-  runToExitCode(Effect.flatMap(actions, (module) => module.discard({ ...withoutOptions(flags), config: undefined })))
+const discard = Command.make("discard", { data, config: ownConfig, ...bulk, json }, (flags) =>
+  runToExitCode(
+    Effect.flatMap(actions, (module) =>
+      module.discard({ ...withoutOptions(flags), config: Option.getOrUndefined(flags.config) })
+    )
+  )
 ).pipe(
   Command.withDescription(
     "Decide that dead letters will not be processed. They are kept, and list shows them with --status discarded only"

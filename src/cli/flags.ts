@@ -19,6 +19,11 @@ export const data = Flag.String("data").pipe(
   Flag.withDefault(".millrace")
 )
 export const config = optionalText("config", "File of the application; default: millrace.config.ts")
+/** `--config` of commands that need no application. */
+export const ownConfig = optionalText(
+  "config",
+  "File of the application; the command then fails if the database belongs to another one"
+)
 export const json = toggle("json", "Print JSON")
 export const port = Flag.Int("port").pipe(
   Flag.withDescription("Port of the HTTP server on 127.0.0.1; 0 picks a free port; default: 7070"),

@@ -11,7 +11,7 @@ import * as Option from "effect/Option"
 import { type CommandFailed, exitCodes, usageError } from "./command-failure.ts"
 import { withStatements } from "./arguments.ts"
 import { dlq } from "./dlq.ts"
-import { config, data, json, optionalText, port, runToExitCode, toggle } from "./flags.ts"
+import { config, data, json, optionalText, ownConfig, port, runToExitCode, toggle } from "./flags.ts"
 import { watchOutput } from "./output-errors.ts"
 import { pulsar } from "./pulsar.ts"
 import { retire } from "./retire.ts"
@@ -161,6 +161,7 @@ const status = Command.make(
   "status",
   {
     data,
+    config: ownConfig,
     maxAge: optionalText(
       "max-age",
       'How long a record or a message may wait before the system is not healthy, such as "2 minutes"; default: MILLRACE_HEALTH_MAX_AGE, or 1 minute'
@@ -170,7 +171,11 @@ const status = Command.make(
   (flags) =>
     runToExitCode(
       Effect.flatMap(Effect.promise(commands), (module) =>
-        module.status({ ...flags, maxAge: Option.getOrUndefined(flags.maxAge) })
+        module.status({
+          ...flags,
+          config: Option.getOrUndefined(flags.config),
+          maxAge: Option.getOrUndefined(flags.maxAge)
+        })
       )
     )
 ).pipe(

@@ -170,6 +170,10 @@ describe("A command that does not start a system", () => {
       const before = yield* registered(sql)
       for (const command of [
         retry(),
+        status({ ...shared, maxAge: undefined }),
+        Dlq.list({ ...shared, ...filters, ...other, projection: undefined, status: "parked" }),
+        Dlq.show({ ...shared, rules: undefined, id: "1" }),
+        Dlq.discard({ ...shared, ...filters, ...other, projection: undefined }),
         migrate({ ...shared, adopt: false, newIdentity: false }),
         topics("apply", { ...shared, allowRepartition: false }),
         ingest({ ...shared, topic: undefined, file: "/dev/null" })
