@@ -273,7 +273,8 @@ describe("the command's end", () => {
         const { ended, process: child } = yield* Cli.start({}, "sql", "--data", server.dataDir, "select pg_sleep(61)")
         yield* until(1)
         child.kill("SIGINT")
-        assert.strictEqual(yield* ended, 130)
+        // a process of Deno ends by the signal, without a code
+        assert.strictEqual(yield* ended, "Deno" in globalThis ? null : 130)
         yield* until(0)
       }).pipe(Effect.scoped),
     60_000

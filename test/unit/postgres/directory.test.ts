@@ -32,7 +32,8 @@ test("a file, a path below a file, and a link to nothing are refused", () => {
   writeFileSync(join(root, "file"), "")
   symlinkSync(join(root, "nothing"), join(root, "dangling"))
   expect(codeOf(join(root, "file"))).toBe("EEXIST")
-  expect(codeOf(join(root, "file/below"))).toBe("EEXIST")
+  // runtimes differ in whether they look at the path or create it first
+  expect(["EEXIST", "ENOTDIR"]).toContain(codeOf(join(root, "file/below")))
   expect(codeOf(join(root, "dangling"))).toBe("EEXIST")
   expect(codeOf("/dev/null")).toBe("EEXIST")
 })
