@@ -93,7 +93,7 @@ const table = new LookupTable(
     read: () =>
       Effect.succeed({
         records: featuresOf(load).map(
-          ({ key, text }) => ({ key, value: text, partition: 0, position: 0 }) as LogRecord
+          ({ key, text }) => ({ key, value: text, partition: 0, position: 0, headers: {} }) as LogRecord
         ),
         next: 1,
         end: 1

@@ -99,7 +99,7 @@ test("an `out` that a timer, another event or a child fiber uses later throws", 
     ).pipe(Effect.andThen(Effect.sync(() => out.upsert(newest, { shop, id }))))
   }).when([order("oslo"), order("rome")])
   await Effect.runPromise(spec.thenEffect({ newest: [{ shop: "rome" }], deadLetters: [] }))
-  await later(5)
+  await expect.poll(() => errors.length).toBe(4)
   expect(errors).toEqual(["HandlerEnded", "HandlerEnded", "HandlerEnded", "HandlerEnded"])
 })
 test("an event fails whose `modify`, fold, key or lookup returns a promise", () => {
