@@ -6,20 +6,18 @@ import * as Effect from "effect/Effect"
 import { fingerprintOf, type Batch, type LogRecord } from "../log/log.ts"
 import { traceIdOf } from "../log/envelope.ts"
 import { isTimeMark } from "../log/time-mark.ts"
-import { keyText } from "../model/fields.ts"
 import type { Projection } from "../model/projection.ts"
-import type { Table } from "../model/read-model.ts"
 import type { Writable } from "../model/handler.ts"
-import type { Entries, Row } from "../model/recorder.ts"
+import type { Entries } from "../model/recorder.ts"
 import type { Topic } from "../model/topic.ts"
-import type { Window } from "../model/window.ts"
 import { type ChainLinks, ChainPosition, unlinked } from "./chain.ts"
 import { SeenIds } from "./dedupe.ts"
 import { EventDecoder, type DecodedEvent, type OtherRecord } from "./event-decoder.ts"
 import { busy, FailedEvents, type Stopped } from "./failed-events.ts"
-import { BatchFold, neededRows, readsRows, type ReadRow, windowKey } from "./fold.ts"
+import { BatchFold, readsRows, type ReadRow } from "./fold.ts"
 import { HandlerCaller, RunningHandler, type HandlerFailure } from "./handler-caller.ts"
 import type { LookupError, LookupTable } from "./lookup-tables.ts"
+import { readRows } from "./needed-rows.ts"
 import { ChangePreparer, type Origin } from "./prepared-changes.ts"
 import { sameKind } from "./retries.ts"
 import { runAs } from "./running-code.ts"
@@ -424,7 +422,7 @@ export class PartitionProcessor<E, R> {
   private readonly applyWaiting = Effect.fnUntraced(function* (this: PartitionProcessor<E, R>, batch: BatchState) {
     const { waiting, waitingIds } = batch
     if (waiting.length === 0) return
-    const rows = yield* this.readRows(waiting)
+    const rows = yield* readRows(this.store, this.projection, this.log, waiting)
     for (const handled of waiting) {
       const stopped = this.apply(batch, handled, (target, key) => rows.get(target)?.get(key))
       if (stopped !== undefined) return yield* stopped
@@ -433,28 +431,7 @@ export class PartitionProcessor<E, R> {
     waitingIds.clear()
     this.log.length = 0
   })
-
-  private readonly readRows = Effect.fnUntraced(function* (
-    this: PartitionProcessor<E, R>,
-    handled: ReadonlyArray<HandledEvent>
-  ) {
-    const needed = new Map<Table.Any | Window.Any, Map<string, Row>>()
-    for (const { from, origin, to } of handled) {
-      for (const { key, target } of neededRows(this.log, from, to, origin)) {
-        let keys = needed.get(target)
-        if (keys === undefined) needed.set(target, (keys = new Map()))
-        keys.set(keyText(keyOf(target), key), key)
-      }
-    }
-    const rows = new Map<Table.Any | Window.Any, Map<string, Row>>()
-    for (const [target, keys] of needed) {
-      const found = yield* this.store.readRows(this.projection, target, [...keys.values()])
-      rows.set(target, new Map(found.map((row) => [keyText(keyOf(target), row), row])))
-    }
-    return rows
-  })
 }
 
 const idText = (tenant: string | undefined, id: string): string => `${tenant ?? ""}\u0000${id}`
 const noRows: ReadRow = () => undefined
-const keyOf = (target: Table.Any | Window.Any) => (target.kind === "table" ? target.primaryKey : windowKey(target))
