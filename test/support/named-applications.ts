@@ -1,6 +1,9 @@
 // Applications for tests of who a database belongs to: each has one projection over a topic of its own.
 import { Schema } from "effect"
 import { Application, Projection, ReadModel, Topic } from "../../src/index.ts"
+import type { NewRecord } from "../../src/log/log.ts"
+import { partitionOf } from "../../src/model/partitioner.ts"
+import { record } from "../contract/log-support.ts"
 
 /** An application with one projection, which keeps the ids of the events of its topic, and publishes them if asked to. */
 export const applicationOf = (
@@ -36,5 +39,15 @@ export const applicationOf = (
   })
   return Application.make({ name, projections: [Projection.async(made)] })
 }
+
+/** An event of such an application's topic. */
+export const eventOf = (id: string): NewRecord =>
+  record({
+    partition: partitionOf(id, 2),
+    key: id,
+    value: JSON.stringify({ id }),
+    eventTime: Date.now(),
+    schemaVersion: 1
+  })
 
 export default applicationOf("flights", "departures")

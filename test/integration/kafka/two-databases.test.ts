@@ -9,8 +9,7 @@ import type { ForeignDatabase } from "../../../src/system/errors.ts"
 import { openSystem, runProjections, runRelay } from "../../../src/system/system.ts"
 import { untilProcessed } from "../../../src/system/until-processed.ts"
 import { query } from "../../../src/postgres/client/client.ts"
-import { partitionOf } from "../../../src/model/partitioner.ts"
-import { applicationOf } from "../../support/named-applications.ts"
+import { applicationOf, eventOf } from "../../support/named-applications.ts"
 import { databaseOn, server } from "../../support/postgres.ts"
 import { needing } from "../../support/stack.ts"
 
@@ -57,20 +56,7 @@ suite("Two databases of one application", () => {
         assert.notStrictEqual(second.groups.prefix, first.groups.prefix)
         yield* Effect.forkScoped(runProjections(second))
         const ids = Array.from({ length: 40 }, (_, i) => `e${i}`)
-        yield* first.log.append(
-          `${name}.events`,
-          ids.map((id) => ({
-            partition: partitionOf(id, 2),
-            key: id,
-            value: JSON.stringify({ id }),
-            eventTime: Date.now(),
-            eventId: undefined,
-            tenant: undefined,
-            traceparent: undefined,
-            schemaVersion: 1,
-            headers: {}
-          }))
-        )
+        yield* first.log.append(`${name}.events`, ids.map(eventOf))
         yield* untilProcessed(first)
         const rows = ({ sql }: Database) =>
           Effect.map(

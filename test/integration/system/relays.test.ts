@@ -5,9 +5,9 @@ import * as Exit from "effect/Exit"
 import * as Scope from "effect/Scope"
 import { Schema } from "effect"
 import { Application, Event, Projection, Topic } from "../../../src/index.ts"
-import type { NewRecord } from "../../../src/log/log.ts"
 import { readStatus } from "../../../src/system/observed.ts"
 import { openSystem, runProjections, runRelay } from "../../../src/system/system.ts"
+import { record } from "../../contract/log-support.ts"
 import { databaseOn, server } from "../../support/postgres.ts"
 
 const scope = Scope.makeUnsafe()
@@ -50,17 +50,13 @@ describe("a relay to Pulsar that cannot connect", () => {
         const system = yield* openSystem(application, database)
         yield* Effect.forkScoped(runProjections(system))
         yield* Effect.forkScoped(runRelay(system))
-        const recordOf = (id: string): NewRecord => ({
-          partition: 0,
-          key: id,
-          value: JSON.stringify({ type: "happened", id }),
-          eventTime: Date.now(),
-          eventId: undefined,
-          tenant: undefined,
-          traceparent: undefined,
-          schemaVersion: 1,
-          headers: {}
-        })
+        const recordOf = (id: string) =>
+          record({
+            key: id,
+            value: JSON.stringify({ type: "happened", id }),
+            eventTime: Date.now(),
+            schemaVersion: 1
+          })
         yield* system.log.append("source", ["a", "b", "c"].map(recordOf))
         for (let n = 0; (yield* system.log.ends("derived"))[0] !== 3; n++) {
           if (n > 400) assert.fail("the relay into the log did not run")

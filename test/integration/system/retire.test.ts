@@ -3,7 +3,6 @@ import { afterAll, assert, beforeAll, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Scope from "effect/Scope"
-import { partitionOf } from "../../../src/model/partitioner.ts"
 import type { Application } from "../../../src/model/application.ts"
 import { query } from "../../../src/postgres/client/client.ts"
 import { embedded } from "../../../src/postgres/relay/to-log.ts"
@@ -12,7 +11,7 @@ import { openObserved, readStatus } from "../../../src/system/observed.ts"
 import { retire } from "../../../src/system/retire.ts"
 import { openSystem, runProjections, runRelay, type System } from "../../../src/system/system.ts"
 import { untilProcessed } from "../../../src/system/until-processed.ts"
-import { applicationOf } from "../../support/named-applications.ts"
+import { applicationOf, eventOf } from "../../support/named-applications.ts"
 import { databaseOn, server } from "../../support/postgres.ts"
 
 const scope = Scope.makeUnsafe()
@@ -38,17 +37,7 @@ const processed = (application: Application.Any, database: Database, ids: Readon
     Effect.gen(function* () {
       const system = yield* openSystem(application, database)
       const [source] = application.projections[0]!.projection.sources as ReadonlyArray<{ readonly name: string }>
-      const records = ids.map((id) => ({
-        partition: partitionOf(id, 2),
-        key: id,
-        value: JSON.stringify({ id }),
-        eventTime: Date.now(),
-        eventId: undefined,
-        tenant: undefined,
-        traceparent: undefined,
-        schemaVersion: 1,
-        headers: {}
-      }))
+      const records = ids.map(eventOf)
       if (records.length > 0) yield* system.log.append(source!.name, records)
       yield* Effect.forkScoped(runProjections(system))
       if (relays) yield* Effect.forkScoped(runRelay(system))
