@@ -1,4 +1,4 @@
-// Runs `millrace url`: prints the database's URL, with its password, for whoever asks.
+// Runs `millrace url`: prints the database's URL, with its password, for people and scripts that ask for it.
 import * as Effect from "effect/Effect"
 import { locate } from "../postgres/embedded/embedded.ts"
 import { readerUrlOf } from "../system/database.ts"

@@ -1,4 +1,4 @@
-// What a record of a log must be for its event to be processed, whoever wrote it and on whatever way it came. Pure.
+// What a record of a log must be for its event to be processed, whichever program wrote it and whichever way it came. Pure.
 import { isStorable, shown } from "../text/text.ts"
 import { envelopeHeaders } from "./envelope.ts"
 import type { LogRecord } from "./log.ts"

@@ -64,7 +64,7 @@ export const supervise = (
   return {
     name,
     lag,
-    // a commit that nobody is told of is found by polling
+    // a commit without a notification is found by polling
     signal: () => current?.signal(),
     run: again(`the relay to ${name}`, Effect.scoped(once), options)
   }

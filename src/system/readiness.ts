@@ -66,7 +66,7 @@ export const readinessOf = (facts: ProcessFacts): ProcessReadiness => {
   return { ready: Object.values(byRole).every((one) => one.ready), roles: byRole }
 }
 
-/** The readiness of this process in its roles. The log is asked at most once a second, whoever asks. */
+/** The readiness of this process in its roles. The log is asked at most once a second for all callers together. */
 export const makeReadiness = Effect.fnUntraced(function* (
   { application, log, presence }: System,
   roles: ReadonlyArray<string>

@@ -32,7 +32,7 @@ export const claimTopics = (
     try: async () => {
       if (topics.length === 0) return undefined
       const group = `millrace-relay-topics/${application}`
-      // whoever takes the transactional id fences others that are between reading and writing
+      // the process that takes the transactional id fences others that are between reading and writing
       const producer = await TransactionalProducer.take(options, group)
       try {
         const asked = topics.map((topic) => ({ topic, partition: 0 }))

@@ -22,7 +22,7 @@ const until = (condition: () => boolean) =>
     while (!condition()) yield* Effect.sleep(1)
   })
 
-/** Ways to end a relay, with the reason that is told. */
+/** Ways to end a relay, with the reason that is reported. */
 const ends: ReadonlyArray<readonly [string, Effect.Effect<RelayTarget, RelayError, Scope.Scope>, RegExp]> = [
   ["its target cannot be opened", Effect.fail(error("no broker")), /no broker/],
   ["opening its target throws", Effect.sync(() => JSON.parse("{")), /JSON/],

@@ -205,7 +205,7 @@ describe.skipIf(!isRoot)("root", () => {
         rmSync(path)
         if (existsSync(`${path}.kept`)) renameSync(`${path}.kept`, path)
       }
-      // a file that is written anew takes the link's place
+      // a file that is written again takes the link's place
       rmSync(join(state, "postgres/millrace.conf"))
       symlinkSync(victim, join(state, "postgres/millrace.conf"))
       assert.strictEqual(await Effect.runPromise(start), url)
