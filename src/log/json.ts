@@ -65,6 +65,7 @@ const countOf = (text: string, bracket: string, enough: number): number => {
 
 /** Whether objects and arrays are nested more than `limit` levels deep. */
 export const isDeeper = (text: string, limit: number): boolean => {
+  if (text.length <= limit) return false
   // few brackets cannot be nested deeply, and counting them is faster than looking at every character
   if (countOf(text, "{", limit) + countOf(text, "[", limit) <= limit) return false
   let depth = 0

@@ -1,5 +1,5 @@
 // Copies of values that user functions may change in place. Pure.
-import { mostLevels } from "./stored-values.ts"
+import { maxDepth } from "../log/json.ts"
 
 /**
  * A copy of arrays, plain objects, maps, sets and dates, and of what is in them. Objects of other classes are returned as they are. Throws an
@@ -11,7 +11,7 @@ export const copied = <A>(value: A): A =>
 const copyOf = (value: unknown, copies: Map<object, unknown>, depth: number): unknown => {
   if (typeof value !== "object" || value === null) return value
   if (copies.has(value)) return copies.get(value)
-  if (depth > mostLevels) throw new Error(`a value is nested deeper than ${mostLevels} levels`)
+  if (depth > maxDepth) throw new Error(`a value is nested deeper than ${maxDepth} levels`)
   const copy = (inner: unknown) => copyOf(inner, copies, depth + 1)
   const remember = <A extends object>(empty: A): A => {
     copies.set(value, empty)

@@ -11,7 +11,7 @@ import type { FailedEvent } from "./batch-dead-letters.ts"
 import type { LookupError, LookupTable } from "./lookup-tables.ts"
 import { inOwnFiber } from "./own-fiber.ts"
 import type { Origin } from "./prepared-changes.ts"
-import { attributed, runAs } from "./running-code.ts"
+import { attributed, eventText, runAs } from "./running-code.ts"
 
 /** How a handler failed, and after how many attempts. */
 export type HandlerFailure = Pick<FailedEvent, "error" | "cause" | "attempts">
@@ -62,9 +62,7 @@ export class HandlerCaller<E, R> {
 
   /** Calls the handler: undefined if it is done, the Effect that it returned, or how it failed. */
   call(event: unknown, meta: Origin): RunningHandler<E, R> | HandlerFailure | undefined {
-    const { name, version } = this.projection
-    const describe = () =>
-      `projection ${name}_v${version}, event ${meta.topic}/${meta.partition} position ${meta.position}`
+    const describe = () => eventText(this.projection, meta)
     const recorder = new Recorder(this.log, describe)
     try {
       const effect = runAs(describe, () =>

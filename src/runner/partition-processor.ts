@@ -20,7 +20,7 @@ import type { LookupError, LookupTable } from "./lookup-tables.ts"
 import { readRows } from "./needed-rows.ts"
 import { ChangePreparer, type Origin } from "./prepared-changes.ts"
 import { sameKind } from "./retries.ts"
-import { runAs } from "./running-code.ts"
+import { eventText, runAs } from "./running-code.ts"
 import { streamTimeOfRetry, type StreamTime } from "./stream-time.ts"
 import { Mismatch, type Changes, type Claim, type Fenced, StoreError, type Store, Unstorable } from "./store.ts"
 
@@ -292,7 +292,7 @@ export class PartitionProcessor<E, R> {
     const { failed, handler, log, seen } = this
     const { waiting, waitingIds } = batch
     const { decoded, others } = runAs(
-      () => this.describe(records[0]!.position),
+      () => eventText(this.projection, { ...this.claim, position: records[0]!.position }),
       () => this.decoder.decodeAll(records)
     )
     yield* this.loadSeen(decoded)
@@ -333,10 +333,6 @@ export class PartitionProcessor<E, R> {
     }
   })
 
-  private describe(position: number): string {
-    const { partition, projection, topic, version } = this.claim
-    return `projection ${projection}_v${version}, event ${topic}/${partition} position ${position}`
-  }
   /** Checks and prepares what a handler asked for. Returns how the event fails if it cannot be stored; `alone`: see `ChangePreparer`. */
   private prepare(from: number, origin: Origin): HandlerFailure | "alone" | undefined {
     try {
@@ -411,7 +407,7 @@ export class PartitionProcessor<E, R> {
     try {
       // changes that need rows call functions of users
       if (read === noRows) apply()
-      else runAs(() => this.describe(origin.position), apply)
+      else runAs(() => eventText(this.projection, origin), apply)
       return undefined
     } catch (error) {
       return { error, attempts: 1 }

@@ -4,8 +4,14 @@ import { AsyncLocalStorage } from "node:async_hooks"
 import * as Effect from "effect/Effect"
 import * as Tracer from "effect/Tracer"
 
-/** What runs, as text: `projection departures_v1, event flights.v1/0 position 5`. */
+/** What runs, as text. */
 type Describe = () => string
+/** An event whose code runs, as text: `projection departures_v1, event flights.v1/0 position 5`. */
+export const eventText = (
+  projection: { readonly name: string; readonly version: number },
+  event: { readonly topic: string; readonly partition: number; readonly position: number }
+): string =>
+  `projection ${projection.name}_v${projection.version}, event ${event.topic}/${event.partition} position ${event.position}`
 const running = new AsyncLocalStorage<Describe>()
 
 /** Calls a function. All that it leaves behind (promises, timers) is attributed to what `describe` returns. */

@@ -1,14 +1,13 @@
 // What one batch publishes, by topic: each message as texts, and a topic's messages packed as one segment. No I/O.
 import { describeError, UnstorableValue } from "../dead-letter/event-failure.ts"
 import { nameProblem } from "../log/acceptable.ts"
-import { assertTexts } from "../log/json.ts"
+import { assertTexts, isDeeper, maxDepth } from "../log/json.ts"
 import { timeHeader } from "../log/time-mark.ts"
 import { quoted } from "../model/json-codec.ts"
 import { partitionOf } from "../model/partitioner.ts"
 import type { Topic } from "../model/topic.ts"
 import { isStorable } from "../text/text.ts"
 import type { Segment } from "./store.ts"
-import { isTooDeep, mostLevels } from "./stored-values.ts"
 
 /**
  * One element of a segment's `meta`, as in the log's batches: key, event time, event id, tenant, traceparent, the schema's version unless
@@ -124,8 +123,8 @@ export const messageFor = (
   const key = messageKey(topic, value)
   const vals = topic.stringify(value as never)
   if (vals === undefined) throw new UnstorableValue({ where: topic.name, reason: "the value has no JSON form" })
-  if (isTooDeep(vals))
-    throw new UnstorableValue({ where: topic.name, reason: `the value is nested deeper than ${mostLevels} levels` })
+  if (isDeeper(vals, maxDepth))
+    throw new UnstorableValue({ where: topic.name, reason: `the value is nested deeper than ${maxDepth} levels` })
   try {
     assertTexts(vals)
   } catch (error) {

@@ -9,6 +9,7 @@ import {
   type Column,
   type Relation
 } from "../model/columns.ts"
+import { isDeeper, maxDepth } from "../log/json.ts"
 import type { Row } from "../model/recorder.ts"
 import { isStorable } from "../text/text.ts"
 import { Unstorable } from "./store.ts"
@@ -55,6 +56,8 @@ export const assertInstant = (time: number): number => {
   throw refused("22008", `timestamp out of range: ${time}`)
 }
 const numberOf = (column: Column, value: unknown): number => {
+  // its text would be read as the same number, except that PostgreSQL's zero has no sign
+  if (typeof value === "number" && isStorableNumber(column.type, value)) return value + 0
   const text =
     typeof value === "number" || typeof value === "bigint" || typeof value === "string"
       ? String(value).replace(around, "")
@@ -63,27 +66,9 @@ const numberOf = (column: Column, value: unknown): number => {
   if (column.type === "bigint" && !/^[-+]?\d+$/.test(text)) throw invalid(column, value)
   return Number(text)
 }
-/** JSON may be nested so deep: PostgreSQL and JavaScript read it by functions that call themselves, and their stacks end. */
-export const mostLevels = 1_000
-/** Whether JSON text is nested deeper than `mostLevels`. */
-export const isTooDeep = (json: string): boolean => {
-  if (json.length <= 2 * mostLevels) return false
-  let depth = 0
-  let isText = false
-  for (let i = 0; i < json.length; i++) {
-    const unit = json.charCodeAt(i)
-    if (isText) {
-      if (unit === 0x5c) i++
-      else if (unit === 0x22) isText = false
-    } else if (unit === 0x22) isText = true
-    else if (unit === 0x5b || unit === 0x7b) {
-      if (++depth > mostLevels) return true
-    } else if (unit === 0x5d || unit === 0x7d) depth--
-  }
-  return false
-}
 const encodedJson = ({ name }: Column, text: string): string => {
-  if (isTooDeep(text)) throw refused("54001", `column ${name}: the JSON is nested deeper than ${mostLevels} levels`)
+  if (isDeeper(text, maxDepth))
+    throw refused("54001", `column ${name}: the JSON is nested deeper than ${maxDepth} levels`)
   const json: unknown = JSON.parse(text)
   assertJson(json)
   return JSON.stringify(inOrderOfJsonb(json))
