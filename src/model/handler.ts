@@ -54,7 +54,17 @@ export type Lookup<Ev, V> =
       readonly topic: Compacted<string, V>
       readonly by: Select<Ev, string> | ((event: Ev) => string | undefined)
     }
-type Enriched<En> = Simplify<{ readonly [K in keyof En]: En[K] | undefined } & { readonly meta: Meta }>
+/** What a handler receives besides its lookups. */
+interface Context {
+  readonly meta: Meta
+  /**
+   * Whether the event is processed for a build that follows the live one, as during `millrace rebuild`: nothing is published. Use it to
+   * leave out side effects of a handler's own. It must not change what the handler asks of `out`, or a rebuild would give other rows; the
+   * test kit runs a handler that reads it both ways, and fails if the rows differ.
+   */
+  readonly replaying: boolean
+}
+type Enriched<En> = Simplify<{ readonly [K in keyof En]: En[K] | undefined } & Context>
 // `void | undefined`, for a bare `void` would let a nested Effect through; `any`: E and R are read off the handler's own type
 type Done = void | Effect.Effect<void | undefined, any, any>
 /** A handler of every event. */

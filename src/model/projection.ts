@@ -84,6 +84,8 @@ const assertProjection = (
   for (const [lookup, value] of Object.entries(enrich) as ReadonlyArray<
     [string, Partial<Topic.Any> & { by?: unknown; topic?: Topic.Any }]
   >) {
+    if (lookup === "meta" || lookup === "replaying")
+      refuse(`${what}: \`enrich.${lookup}\``, `handlers find something else under that name; choose another one`)
     const topic = value?.topic ?? value
     if (topic?.kind !== "topic" || topic.compacted !== true)
       refuse(`${what}: \`enrich.${lookup}\``, "it is no compacted topic; declare the topic with `Topic.compacted`")

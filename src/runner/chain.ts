@@ -66,7 +66,7 @@ export class ChainPosition {
   constructor({ feeds, markEveryMs: everyMs = markEveryMs, targets }: ChainLinks, claim: Claim) {
     const { mode, partition, projection, topic } = claim
     this.feeds = feeds
-    // a follower publishes nothing
+    // a follower publishes nothing; once it is live, it is claimed again
     if (targets.length > 0 && mode !== "follower")
       this.marks = new TimeMarks(`${projection}/${topic}/${partition}`, targets, claim, everyMs)
   }

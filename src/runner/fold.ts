@@ -13,7 +13,7 @@ import type {
   PreparedPayloads,
   PreparedRow
 } from "./prepared-changes.ts"
-import { BatchMessages, messageKey, type Message, type MessageTimes } from "./segments.ts"
+import { BatchMessages, messageKey, type Message, type MessageOptions } from "./segments.ts"
 import { assertNotNull, preparedRow, preparedValue, readRow, readValue } from "./stored-values.ts"
 import type { Table } from "../model/read-model.ts"
 import type { Entries, Row } from "../model/recorder.ts"
@@ -100,18 +100,11 @@ export class BatchFold {
   private readonly tables = new Map<Table.Any, Map<string, RowChange>>()
   private readonly windows = new Map<Window.Any, WindowDeltas>()
   private readonly published: BatchMessages
-  private readonly sourcePartitions: number
+  private readonly options: MessageOptions
 
-  private readonly times: MessageTimes | undefined
-
-  /**
-   * `sourcePartitions`: the partitions of a derived topic that does not declare how many it has. `times` takes notice of the messages, if
-   * other projections read them.
-   */
-  constructor(sourcePartitions: number, times?: MessageTimes) {
-    this.sourcePartitions = sourcePartitions
-    this.times = times
-    this.published = new BatchMessages(times)
+  constructor(options: MessageOptions) {
+    this.options = options
+    this.published = new BatchMessages(options)
   }
 
   /** Folds one event's prepared changes in. Throws why the event cannot be applied; it has then changed nothing. */
@@ -251,7 +244,7 @@ export class BatchFold {
 
   /** What the batch contributes to windows, in order of their names. */
   windowChanges(): ReadonlyArray<WindowChange> {
-    const { times } = this
+    const { isMuted = false, times } = this.options
     const changes: Array<WindowChange> = []
     const published: Array<ChangedRow> = []
     for (const { byLabel, window } of this.windows.values()) {
@@ -262,11 +255,12 @@ export class BatchFold {
           for (const row of byKey.values()) {
             const delta = this.toPublish(window, row)
             deltas.push(delta)
-            if (times !== undefined && topic !== undefined) published.push({ topic, delta, event: row.origin })
+            if (times !== undefined && topic !== undefined && !isMuted)
+              published.push({ topic, delta, event: row.origin })
           }
         }
       }
-      if (deltas.length > 0) changes.push({ window, deltas })
+      if (deltas.length > 0) changes.push({ window, deltas, ...(isMuted && { isMuted }) })
     }
     const sorted = changes.toSorted((a, b) => (a.window.name < b.window.name ? -1 : 1))
     return times === undefined || published.length === 0 ? sorted : withTimes(sorted, published, times)
@@ -274,13 +268,18 @@ export class BatchFold {
 
   private toPublish(window: Window.Any, { key: given, origin, row }: RowDelta): WindowDelta {
     const { eventTime, tenant, traceparent } = origin
-    if (window.topic === undefined) return { row, key: "", partition: 0, eventTime, tenant, traceparent }
+    const { isMuted, sourcePartitions } = this.options
+    if (window.topic === undefined || isMuted) return { row, key: "", partition: 0, eventTime, tenant, traceparent }
     const key = given ?? window.topic.keyOf(row)
-    const partition = partitionOf(key, window.topic.partitions ?? this.sourcePartitions)
+    const partition = partitionOf(key, window.topic.partitions ?? sourcePartitions)
     return { row, key, partition, eventTime, tenant, traceparent }
   }
 
-  /** What the handlers published, one segment a topic. */
+  /** How many messages the handlers published, by topic. */
+  messageCounts(): Readonly<Record<string, number>> {
+    return this.published.counts()
+  }
+  /** What the handlers published, one segment a topic; nothing if it is muted. */
   segments(): ReadonlyArray<Segment> {
     return this.published.segments()
   }

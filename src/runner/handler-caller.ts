@@ -42,11 +42,18 @@ export class HandlerCaller<E, R> {
     readonly by: Projection.Any["enrich"][string]["by"]
   }>
   private readonly tables: ReadonlySet<LookupTable>
+  private readonly isReplaying: boolean
 
-  /** `lookupTables`: the tables of the projection's lookup topics, by topic. */
-  constructor(projection: Projection.Of<E, R>, log: Entries, lookupTables: ReadonlyMap<string, LookupTable>) {
+  /** `lookupTables`: the tables of the projection's lookup topics, by topic. `isReplaying`: what handlers read as `replaying`. */
+  constructor(
+    projection: Projection.Of<E, R>,
+    log: Entries,
+    lookupTables: ReadonlyMap<string, LookupTable>,
+    isReplaying = false
+  ) {
     this.projection = projection
     this.log = log
+    this.isReplaying = isReplaying
     this.lookups = Object.entries(projection.enrich).map(([name, { by, topic }]) => ({
       name,
       by,
@@ -78,7 +85,7 @@ export class HandlerCaller<E, R> {
     }
   }
   private contextOf(event: unknown, meta: Origin): object {
-    const context: Record<string, unknown> = { meta }
+    const context: Record<string, unknown> = { meta, replaying: this.isReplaying }
     for (const { by, name, table } of this.lookups) {
       const key = by === undefined ? meta.key : by(event)
       context[name] = key === undefined ? undefined : table.get(key)

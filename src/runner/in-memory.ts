@@ -12,7 +12,7 @@ import { keyProblem } from "../model/columns.ts"
 import type { DeadLetterMessage } from "../model/dead-letter-topic.ts"
 import type { EventType } from "../model/event.ts"
 import type { Named } from "../model/fields.ts"
-import type { Out, Writable } from "../model/handler.ts"
+import type { Meta, Out, Writable } from "../model/handler.ts"
 import { partitionOf } from "../model/partitioner.ts"
 import type { Projection, Rows } from "../model/projection.ts"
 import type { Table } from "../model/read-model.ts"
@@ -71,6 +71,8 @@ export class MemoryEngine<Ev, E, R> {
   isClockSet = false
   /** The fiber of the last Effect that a handler returned. */
   handlerFiber: Fiber.Fiber<unknown, unknown> | undefined
+  /** Whether a handler has read `replaying`. */
+  hasReadReplaying = false
   private readonly projection: Projection.Of<E, R>
   private readonly partitions: number
   private readonly sources: ReadonlyArray<Topic.Any>
@@ -203,9 +205,13 @@ export class MemoryEngine<Ev, E, R> {
   }
   /** Calls the projection's handler under the clock that the event is to be handled at. */
   private handle(projection: Projection.Of<E, R>, event: unknown, out: Out<never>, context: object) {
-    const { meta } = context as { readonly meta: { topic: string; partition: number; position: number } }
+    const { meta, replaying } = context as { readonly meta: Meta; readonly replaying: boolean }
     this.nowMs = this.clocks.get(`${textAt(meta.topic, meta.partition)}/${meta.position}`) ?? this.nowMs
-    const done = projection.handle(event, out, context)
+    const get = () => {
+      this.hasReadReplaying = true
+      return replaying
+    }
+    const done = projection.handle(event, out, Object.defineProperty(context, "replaying", { get, enumerable: true }))
     if (!Effect.isEffect(done)) return done
     return Effect.withFiber<void, E, R>((fiber) => {
       this.handlerFiber = fiber

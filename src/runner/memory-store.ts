@@ -100,8 +100,11 @@ export class MemoryStore {
   readonly claims = new Map<string, Claim>()
   private readonly seen = new Map<string, Array<PackedIds>>()
   private epochs = 0
+  private readonly mode: "live" | "follower"
 
-  constructor({ writes }: Projection.Any) {
+  /** `mode`: that of all partitions. A follower's messages are muted. */
+  constructor({ writes }: Projection.Any, mode: "live" | "follower" = "live") {
+    this.mode = mode
     const relations = readModelsOf(writes as ReadonlyArray<Writable>)
     this.relations = new Map(relations.map((relation) => [relation.name, { relation, rows: new Map() }]))
   }
@@ -152,7 +155,7 @@ export class MemoryStore {
     const at = { projection, version, topic, partition }
     const none = { hasSucceeded: false, commitNo: 0, position: 0, fingerprint: undefined, outboxSeq: 0 }
     const times = { streamTime: undefined, streamTimes: undefined, announced: undefined }
-    const first = { ...at, ...none, ...times, identity: undefined, mode: "live", seenChunk: 0, seenFill: 0 } as const
+    const first = { ...at, ...none, ...times, identity: undefined, mode: this.mode, seenChunk: 0, seenFill: 0 } as const
     const epoch = ++this.epochs
     const newestSeen = this.seenOf(at).reduce<number | undefined>(
       (newest, { maxTime }) => Math.max(newest ?? -Infinity, maxTime),
@@ -270,7 +273,7 @@ export class MemoryStore {
   ): ReadonlyArray<OutboxMessage> {
     const { topic } = change.window
     const { relation } = this.relations.get(change.window.name)!
-    if (topic === undefined) return []
+    if (topic === undefined || change.isMuted) return []
     const compare = byKey(relation)
     return writes
       .map(({ row }, i) => ({ row, delta: change.deltas[i]! }))

@@ -20,9 +20,19 @@ import type { LookupError, LookupTable } from "./lookup-tables.ts"
 import { readRows } from "./needed-rows.ts"
 import { ChangePreparer, type Origin } from "./prepared-changes.ts"
 import { sameKind } from "./retries.ts"
+import type { MessageOptions } from "./segments.ts"
 import { eventText, runAs } from "./running-code.ts"
 import { streamTimeOfRetry, type StreamTime } from "./stream-time.ts"
-import { Mismatch, type Changes, type Claim, type Fenced, StoreError, type Store, Unstorable } from "./store.ts"
+import {
+  Mismatch,
+  type Changes,
+  type Claim,
+  type Fenced,
+  type Segment,
+  StoreError,
+  type Store,
+  Unstorable
+} from "./store.ts"
 
 /** An event that was handled, and the part of the log that its handler asked for, or how it failed. */
 interface HandledEvent {
@@ -72,7 +82,7 @@ export class PartitionProcessor<E, R> {
   private claim: Claim
   private readonly projection: Projection.Of<E, R>
   private readonly source: Topic.Any
-  private readonly partitions: number
+  private readonly messages: MessageOptions
   private readonly store: Store["Service"]
   private readonly handler: HandlerCaller<E, R>
   private readonly decoder: EventDecoder
@@ -89,16 +99,20 @@ export class PartitionProcessor<E, R> {
     this.chain = new ChainPosition(links, claim)
     this.projection = projection
     this.source = source
-    this.partitions = partitions
     this.store = store
+    // what follows is live only under another claim
+    this.messages = {
+      sourcePartitions: partitions,
+      times: this.chain.messageTimes,
+      isMuted: claim.mode === "follower"
+    }
     this.decoder = new EventDecoder(projection, source, claim.owner)
     this.failed = new FailedEvents(projection, source, claim, store)
-    this.handler = new HandlerCaller(projection, this.log, lookupTables)
+    this.handler = new HandlerCaller(projection, this.log, lookupTables, claim.mode === "follower")
     this.preparer = new ChangePreparer(projection.writes as ReadonlyArray<Writable>, {
-      sourcePartitions: partitions,
+      ...this.messages,
       hasOneSource: projection.sources.length === 1,
-      hasKeys: source.kind === "topic",
-      times: this.chain.messageTimes
+      hasKeys: source.kind === "topic"
     })
     const { dedupe } = projection
     if (dedupe !== undefined) this.seen = new SeenIds(dedupe.withinMs, claim.newestSeen)
@@ -209,7 +223,7 @@ export class PartitionProcessor<E, R> {
         late: [],
         seen: undefined,
         failing,
-        ...this.failed.changes()
+        ...this.published({ segments: [], counts: {} })
       })
     )
     const claim = yield* this.failed
@@ -252,7 +266,7 @@ export class PartitionProcessor<E, R> {
   ): Effect.fn.Return<Changes, StoreError | Stopped | Unstorable, R> {
     const records = yield* this.begin(given)
     const { claim, failed } = this
-    const fold = new BatchFold(this.partitions, this.chain.messageTimes)
+    const fold = new BatchFold(this.messages)
     const batch: BatchState = {
       fold,
       size: records.length,
@@ -265,7 +279,6 @@ export class PartitionProcessor<E, R> {
     for (let at = 0; at < records.length; at += sliceSize)
       yield* this.processRecords(batch, records.slice(at, at + sliceSize))
     yield* this.applyWaiting(batch)
-    const { segments, ...deadLetters } = failed.changes()
     const failing = yield* failed.streak(claim)
     return {
       position: next,
@@ -274,14 +287,24 @@ export class PartitionProcessor<E, R> {
       duplicates: batch.duplicates,
       tables: fold.tableChanges(),
       windows: fold.windowChanges(),
-      segments: [...fold.segments(), ...segments],
+      ...this.published({ segments: fold.segments(), counts: fold.messageCounts() }),
       ...this.chain.changes(batch.time),
       late: fold.late,
-      ...deadLetters,
       seen: this.seen?.packed(),
       failing
     }
   })
+
+  /** The batch's dead letters, and its messages: what handlers published, then the dead letters that are; only their counts if it is muted. */
+  private published(handlers: {
+    readonly segments: ReadonlyArray<Segment>
+    readonly counts: Readonly<Record<string, number>>
+  }): Pick<Changes, "deadLetters" | "retried" | "segments" | "muted"> {
+    const { segments, ...deadLetters } = this.failed.changes()
+    if (this.messages.isMuted !== true) return { ...deadLetters, segments: [...handlers.segments, ...segments] }
+    const counted = segments.map(({ messages, topic }) => [topic, messages])
+    return { ...deadLetters, segments: [], muted: { ...handlers.counts, ...Object.fromEntries(counted) } }
+  }
 
   /** Decodes records, calls the handler for each event, and folds the changes that need no rows. */
   private readonly processRecords = Effect.fnUntraced(function* (

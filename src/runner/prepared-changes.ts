@@ -10,7 +10,7 @@ import type { Entries, Modification, Row } from "../model/recorder.ts"
 import type { Topic } from "../model/topic.ts"
 import { hasFold, spansOf, type Window } from "../model/window.ts"
 import { copied } from "./copied.ts"
-import { messageFor, type Message, type MessageTimes } from "./segments.ts"
+import { messageFor, type Message, type MessageOptions } from "./segments.ts"
 import { assertInstant, keyOnly, preparedRow } from "./stored-values.ts"
 
 /** Where an event lies and its envelope, as far as changes carry them on. */
@@ -20,15 +20,11 @@ export interface Origin extends Meta {
   readonly reached: number | undefined
 }
 /** What decides which changes an event may ask for. */
-export interface PrepareOptions {
-  /** The partitions of a derived topic that does not declare how many it has. */
-  readonly sourcePartitions: number
+export interface PrepareOptions extends MessageOptions {
   /** The projection has one source: no other topic's partitions can write a row that holds the event's key. */
   readonly hasOneSource: boolean
   /** Events have keys, which decide their partition. An aggregate's events have none, and one writer owns all rows. */
   readonly hasKeys: boolean
-  /** Says which messages carry the stream time, if other projections read them. */
-  readonly times?: MessageTimes | undefined
 }
 
 /** A row, or the columns of one, as prepared values; `key` is the text of its key. */
@@ -129,7 +125,7 @@ export class ChangePreparer {
   ) {
     switch (kind) {
       case "publish":
-        return messageFor(target as Topic.Any, given, origin, this.options.sourcePartitions, this.options.times)
+        return messageFor(target as Topic.Any, given, origin, this.options)
       case "add":
         return this.contribution(target as Window.Any, relation!, given, origin, isOwned)
       case "modify": {

@@ -175,7 +175,7 @@ const pause = Effect.fnUntraced(function* (
     attempts.reasonOf = "start"
     attempts.failures = 0
     yield* Effect.logInfo(message)
-    return yield* Effect.sleep(afterFence)
+    return error.isPromoted === true ? undefined : yield* Effect.sleep(afterFence)
   }
   const note = (noting: Effect.Effect<void, StoreError>) =>
     noting.pipe(

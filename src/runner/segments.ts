@@ -109,16 +109,22 @@ const named = (topic: Topic.Any, what: "id" | "tenant", name: string | undefined
   throw new UnstorableValue({ where: `the ${what} of a message for ${topic.name}`, reason: `it ${problem}` })
 }
 
-/**
- * A value as a message of its topic. `sourcePartitions`: the partitions of a topic that does not declare how many it has. Throws
- * `UnstorableValue` if it cannot be published, a `SchemaError` if it does not fit.
- */
+/** How messages are made of values. */
+export interface MessageOptions {
+  /** The partitions of a topic that does not declare how many it has. */
+  readonly sourcePartitions: number
+  /** Says which messages carry the stream time, if other projections read them. */
+  readonly times?: MessageTimes | undefined
+  /** The messages are checked and counted, but not published, so they have no texts. */
+  readonly isMuted?: boolean
+}
+
+/** A value as a message of its topic. Throws `UnstorableValue` if it cannot be published, a `SchemaError` if it does not fit. */
 export const messageFor = (
   topic: Topic.Any,
   value: unknown,
   event: EventEnvelope,
-  sourcePartitions: number,
-  times?: MessageTimes
+  { isMuted = false, sourcePartitions, times }: MessageOptions
 ): Message => {
   const key = messageKey(topic, value)
   const vals = topic.stringify(value as never)
@@ -139,15 +145,10 @@ export const messageFor = (
   }
   const id = named(topic, "id", topic.idOf?.(value as never))
   const tenant = named(topic, "tenant", topic.tenantOf?.(value as never)) ?? event.tenant
-  const meta = metaText(
-    key,
-    eventTime,
-    id,
-    tenant,
-    event.traceparent,
-    topic.versionOf(value as never),
-    times?.header(topic.name, eventTime, event)
-  )
+  const version = topic.versionOf(value as never)
+  if (isMuted) return { topic, partition: 0, meta: "", vals: "", eventTime, event }
+  const header = times?.header(topic.name, eventTime, event)
+  const meta = metaText(key, eventTime, id, tenant, event.traceparent, version, header)
   return { topic, partition: partitionOf(key, topic.partitions ?? sourcePartitions), meta, vals, eventTime, event }
 }
 
@@ -155,10 +156,12 @@ export const messageFor = (
 export class BatchMessages {
   private readonly byTopic = new Map<Topic.Any, TopicMessages>()
   private readonly times: MessageTimes | undefined
+  private readonly isMuted: boolean
 
   /** `times` takes notice of the messages, if other projections read them. */
-  constructor(times: MessageTimes | undefined) {
+  constructor({ isMuted = false, times }: Pick<MessageOptions, "isMuted" | "times">) {
     this.times = times
+    this.isMuted = isMuted
   }
 
   /** Adds a message. Never throws. */
@@ -169,14 +172,21 @@ export class BatchMessages {
       messages = { topic, partition, meta: new JoinedText(","), vals: new JoinedText("\n"), count: 0 }
       this.byTopic.set(topic, messages)
     }
+    messages.count++
+    if (this.isMuted) return
     messages.meta.add(meta)
     messages.vals.add(vals)
-    messages.count++
     if (messages.partition !== partition) messages.partition = undefined
   }
 
-  /** One segment a topic, in the order in which the topics were first published to. */
+  /** How many messages there are, by topic. */
+  counts(): Readonly<Record<string, number>> {
+    return Object.fromEntries([...this.byTopic.values()].map(({ count, topic }) => [topic.name, count]))
+  }
+
+  /** One segment a topic, in the order in which the topics were first published to; none of muted messages. */
   segments(): ReadonlyArray<Segment> {
+    if (this.isMuted) return []
     return [...this.byTopic.values()].map(({ count, meta, partition, topic, vals }) => ({
       topic: topic.name,
       partition,

@@ -108,6 +108,8 @@ export interface WindowDelta {
 export interface WindowChange {
   readonly window: Window.Any
   readonly deltas: ReadonlyArray<WindowDelta>
+  /** Nothing of it is published, although the window has a topic: see `Changes.muted`. The deltas have no key and partition then. */
+  readonly isMuted?: true
 }
 /** A batch's messages for one topic, packed as in the log's batches: `meta` is a JSON array, `vals` has one line for each message. */
 export interface Segment {
@@ -183,6 +185,11 @@ export interface Changes {
   readonly tables: ReadonlyArray<TableChange>
   readonly windows: ReadonlyArray<WindowChange>
   readonly segments: ReadonlyArray<Segment>
+  /**
+   * Set if the changes were made for a follower: how many messages by handlers, and of dead letters, they leave out, by topic. They can be
+   * committed only while the partition follows: a live one refuses them, and the batch is processed again with its messages.
+   */
+  readonly muted?: Readonly<Record<string, number>> | undefined
   /** Time marks, which follow all other messages of the commit. */
   readonly marks?: ReadonlyArray<Segment>
   /** Undefined: as before. */
@@ -209,14 +216,21 @@ export class StoreError extends Schema.TaggedError<StoreError>()("StoreError", {
     return `store: ${this.operation} failed: ${this.reason}`
   }
 }
-/** Another process has claimed the partition. Nothing was committed, and what was computed must be dropped. */
+/**
+ * Another process has claimed the partition, or (`isPromoted`) the partition went live and what was computed for it as a follower has no
+ * messages. Nothing was committed, and what was computed must be dropped.
+ */
 export class Fenced extends Schema.TaggedError<Fenced>()("Fenced", {
   projection: Schema.String,
   topic: Schema.String,
-  partition: Schema.Int
+  partition: Schema.Int,
+  isPromoted: Schema.optionalKey(Schema.Boolean)
 }) {
   override get message() {
-    return `${this.projection} ${this.topic}/${this.partition}: another process has claimed the partition`
+    const what = this.isPromoted
+      ? "the partition went live; its batch is processed again with its messages"
+      : "another process has claimed the partition"
+    return `${this.projection} ${this.topic}/${this.partition}: ${what}`
   }
 }
 /**

@@ -20,6 +20,7 @@ import type { Compacted, Topic } from "../model/topic.ts"
 import type { Window } from "../model/window.ts"
 import { DatedAhead } from "../runner/event-decoder.ts"
 import { MemoryEngine } from "../runner/in-memory.ts"
+import { MemoryStore } from "../runner/memory-store.ts"
 import { runNow } from "../runner/run-now.ts"
 
 type ValuesOf<T> = T extends { readonly Row: infer R } ? R : T extends Topic<string, infer V> ? V : never
@@ -57,7 +58,10 @@ export interface ProjectionTest<in Ev, W, E, R> {
   at(time: DateTime.DateTime.Input): ProjectionTest<Ev, W, E, R>
   /** No events for so long: the clock moves on. Stream time does not, so no event becomes late by it. */
   idle(duration: Duration.Input): ProjectionTest<Ev, W, E, R>
-  /** Runs everything and compares. Throws what differs, or the error of the first event that failed. */
+  /**
+   * Runs everything and compares. Throws what differs, or the error of the first event that failed. If the handler reads `replaying`, it
+   * runs everything a second time as a rebuild does, and throws if that gives other rows.
+   */
   then(expected: Expected<W>): void
   /** The same for handlers whose effects are asynchronous. */
   thenEffect(expected: Expected<W>): Effect.Effect<void, E>
@@ -81,16 +85,22 @@ const specification = (
   steps: ReadonlyArray<Step>
 ): object => {
   const and = (step: Step) => specification(projection, services, [...steps, step])
+  const runSteps = Effect.fnUntraced(function* (engine: Engine, expected: Row): Effect.fn.Return<void, any> {
+    const clock = clockOf(engine)
+    for (const step of steps) {
+      const effect = step(engine, expected["deadLetters"] !== undefined)
+      if (Effect.isEffect(effect)) yield* Effect.provideService(effect as Effect.Effect<void, any>, Clock.Clock, clock)
+    }
+  })
   const thenEffect = (expected: Row): Effect.Effect<void, any> =>
     Effect.gen(function* () {
       const engine: Engine = new MemoryEngine(projection)
-      const clock = clockOf(engine)
-      for (const step of steps) {
-        const effect = step(engine, expected["deadLetters"] !== undefined)
-        if (Effect.isEffect(effect))
-          yield* Effect.provideService(effect as Effect.Effect<void, any>, Clock.Clock, clock)
-      }
+      yield* runSteps(engine, expected)
       compare(engine, expected)
+      if (!engine.hasReadReplaying) return
+      const follower: Engine = new MemoryEngine(projection, 1, new MemoryStore(projection, "follower"))
+      yield* runSteps(follower, expected)
+      sameReplayed(engine, follower)
     }).pipe((effect) => (services === undefined ? effect : Effect.provide(effect, services)))
   return {
     given: (target: Topic.Any, values: ReadonlyArray<object>) => and((engine) => engine.seed(target, values)),
@@ -183,6 +193,14 @@ const compare = (engine: Engine, { deadLetters, late, published, ...tables }: Ro
     same(name, values, expected as Array<Row>, true)
   }
   if (late !== undefined) same("late", engine.late(), late, true)
+}
+/** Throws if a replay gives other rows, late events or dead letters than live processing. */
+const sameReplayed = (live: Engine, follower: Engine) => {
+  const changed = "with `replaying`; a handler must not let it change rows"
+  const replayed = follower.rows()
+  for (const [name, rows] of Object.entries(live.rows())) same(`${name}, ${changed}`, replayed[name]!, rows, false)
+  same(`late, ${changed}`, follower.late(), live.late(), true)
+  same(`deadLetters, ${changed}`, follower.deadLetters(), live.deadLetters() as ReadonlyArray<Row>, true)
 }
 /** Compares dead letters. What differs has the first unexpected event's own error as its cause. */
 const sameDeadLetters = (engine: Engine, expected: ReadonlyArray<Row>) => {

@@ -21,9 +21,10 @@ export interface FromCommit<A> {
   readonly of: A
 }
 
-/** How many messages a batch publishes, which is how far the stream's sequence number moves. */
+/** How many messages a batch publishes, which is how far the stream's sequence number moves; of a muted batch, how many it leaves out. */
 export const messagesOf = (changes: Changes): number =>
   [...changes.segments, ...(changes.marks ?? [])].reduce((sum, { messages }) => sum + messages, 0) +
+  Object.values(changes.muted ?? {}).reduce((sum, messages) => sum + messages, 0) +
   changes.windows.reduce((sum, { deltas, window }) => sum + (window.topic === undefined ? 0 : deltas.length), 0)
 
 /** The chunk that a batch's ids are added to. Small batches fill a chunk together, so that a trickle of events does not take a row each. */
@@ -105,6 +106,8 @@ export class StatementParts {
   }
 }
 
+/** Whether a batch is muted, as a boolean's text. A live partition refuses it, or its messages would be lost. */
+const mutedText = ({ muted }: Changes) => (muted === undefined ? "f" : "t")
 /** The streak of failures as it is stored: JSON, whose escapes make any text storable. */
 const failingText = ({ failing }: Changes) => (failing === undefined ? null : JSON.stringify(failing))
 /** Columns that a commit writes only if they change: most projections neither read nor feed another one. */
@@ -134,6 +137,7 @@ export const fence =
   where projection = ${parameter(claim.projection)}::text and version = ${parameter(claim.version)}::int4
     and topic = ${parameter(claim.topic)}::text and partition = ${parameter(claim.partition)}::int4
     and incarnation = ${parameter(claim.incarnation)}::uuid and commit_no = ${parameter(claim.commitNo)}::int8 and mode <> 'frozen'
+    and (mode = 'follower' or not ${parameter(mutedText(changes))}::text::bool)
   returning 0 as part, projection, version, topic, partition, incarnation, mode, outbox_seq)`
     ]
   }
@@ -153,11 +157,13 @@ export const fences =
         ${column(({ changes }) => changes.events)}::int8[], ${column(({ changes }) => changes.duplicates)}::int8[],
         ${column((commit) => chunk(commit).chunk)}::int8[], ${column((commit) => chunk(commit).fill)}::int4[],
         ${column(({ changes }) => failingText(changes) ?? undefined)}::text[],
+        ${column(({ changes }) => mutedText(changes))}::bool[],
         ${column((commit) => commits.indexOf(commit))}::int4[]${times.map(({ of }) => `, ${column(({ changes }) => textOrNone(of(changes)))}::text[]`).join("")})
         as c(projection, version, topic, partition, incarnation, commit_no, position, fingerprint, stream_time, messages, events, duplicates,
-          seen_chunk, seen_fill, failing, part${times.map(({ name }) => `, ${name}`).join("")}))`,
+          seen_chunk, seen_fill, failing, muted, part${times.map(({ name }) => `, ${name}`).join("")}))`,
       `held as materialized (select c.part from millrace.progress p join claims c using (projection, version, topic, partition)
         where p.incarnation = c.incarnation and p.commit_no = c.commit_no and p.mode <> 'frozen'
+          and (p.mode = 'follower' or not c.muted)
         order by topic, partition for update of p)`,
       `fence as (update millrace.progress p set commit_no = p.commit_no + 1, next_position = c.position, fingerprint = c.fingerprint,
         stream_time = c.stream_time, outbox_seq = p.outbox_seq + case when p.mode = 'live' then c.messages else 0 end,

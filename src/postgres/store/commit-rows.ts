@@ -149,7 +149,8 @@ export const windowParts = (
   changes: ReadonlyArray<FromCommit<WindowChange>>,
   behind: Array<number>
 ) => {
-  const { topic } = changes[0]!.of.window
+  // in a statement of several commits, one that is muted publishes nothing because its fence does not hold where another one's is live
+  const topic = changes.find(({ of }) => of.isMuted !== true)?.of.window.topic
   const deltas = changes.flatMap(({ of, part }) => of.deltas.map((delta) => ({ part, of: delta })))
   // JSON has no raw line feeds, so lines can stand for an array, and nothing has to be escaped
   const meta =

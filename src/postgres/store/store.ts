@@ -314,6 +314,9 @@ const resolve = Effect.fnUntraced(function* (
   ).pipe(Effect.retry({ schedule: resend, while: (error) => error.retryable && codeOf(error) !== "NO_ANSWER" }))
   if (row?.incarnation !== held.incarnation) return yield* new Fenced(held)
   if (row.commit_no === held.commitNo + 1) return "committed"
+  // it was promoted since: a muted batch would be refused for ever
+  if (row.commit_no === held.commitNo && held.mode === "follower" && row.mode !== "follower")
+    return yield* new Fenced({ ...held, isPromoted: true })
   if (row.commit_no === held.commitNo) return "absent"
   return yield* new Fenced(held)
 })

@@ -55,6 +55,47 @@ const messageOf = (run: () => unknown): string => {
 }
 
 describe("a projection's specification", () => {
+  test("runs a handler that reads `replaying` as a rebuild does, too, and fails if its rows differ", () => {
+    const pings = Topic.records("pings", { value: { id: Schema.String }, key: "id" })
+    const seen = ReadModel.table("seen", { columns: { id: Schema.String, live: Schema.Boolean }, primaryKey: ["id"] })
+    const reading = (changesRows: boolean) =>
+      Projection.make({
+        name: "pings",
+        version: 1,
+        source: pings,
+        writes: [seen, greetings],
+        handle: ({ id }, out, { replaying }) => {
+          if (!replaying) out.publish(greetings, { user: id, text: "hi" })
+          out.upsert(seen, { id, live: !(changesRows && replaying) })
+        }
+      })
+    const expected = { seen: [{ id: "a", live: true }], published: { greetings: [{ user: "a" }] } }
+    ProjectionTest.make(reading(false))
+      .when([{ id: "a" }])
+      .then(expected)
+    const message = messageOf(() =>
+      ProjectionTest.make(reading(true))
+        .when([{ id: "a" }])
+        .then(expected)
+    )
+    expect(message).toContain("seen, with `replaying`; a handler must not let it change rows")
+  })
+  test("refuses a message that does not fit in a replay as in live processing, although a replay publishes nothing", () => {
+    const notes = Topic.records("notes", { value: { user: Schema.String, n: Schema.Int }, key: "user" })
+    const sending = Projection.make({
+      name: "notes_of_visits",
+      version: 1,
+      source: visits,
+      writes: [last, notes],
+      handle: ({ at, user }, out, { replaying }) => {
+        out.publish(notes, { user: user === "nul" ? "\u0000" : user, n: user === "half" ? 0.5 : replaying ? 1 : 1 })
+        out.upsert(last, { user, name: "", at, n: 1 })
+      }
+    })
+    ProjectionTest.make(sending)
+      .when([visit("ann", 0), visit("half", 1), visit("nul", 2)])
+      .then({ last: [{ user: "ann" }], deadLetters: [{ position: 1 }, { position: 2 }] })
+  })
   test("compares dead letters if they are expected: a failed event leaves nothing behind, and one with its id is no duplicate", () => {
     const bad = visit("bad", minute)
     spec.when([visit("ann", 0), bad, bad, visit("bob", 2 * minute)]).then({
