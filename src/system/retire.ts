@@ -7,8 +7,8 @@ import { readProcesses } from "../postgres/store/processes.ts"
 import { viewsDdl } from "../postgres/store/ddl.ts"
 import { query } from "../postgres/client/errors.ts"
 import { lockProjections, publishes } from "../postgres/store/prepare.ts"
+import { deleteBuild } from "../postgres/store/delete-build.ts"
 import {
-  dropVersion,
   freeze,
   makeLive,
   readUnpublishedOf,
@@ -171,7 +171,7 @@ export const retire = Effect.fnUntraced(function* (context: RetireContext, reque
         for (const statement of viewsDdl(successor))
           yield* query(`create the views of ${name}`, () => tx.unsafe(statement))
       }
-      if (drop) for (const { version } of asked) yield* dropVersion(tx, name, version)
+      if (drop) for (const { version } of asked) yield* deleteBuild(tx, name, version)
     })
   )
   return result

@@ -2,8 +2,6 @@
 import * as Effect from "effect/Effect"
 import { query, type Session, type Sql, type SqlError } from "../client/client.ts"
 import { arrayOf } from "../client/columns.ts"
-import { quote } from "../client/columns.ts"
-import { schemaOf } from "./ddl.ts"
 
 /** A version of a projection, as the database has it. */
 export interface StoredVersion {
@@ -97,44 +95,6 @@ export const makeLive = (tx: Session, name: string, version: number) =>
       tx`update millrace.progress set mode = 'live', incarnation = null, epoch = epoch + 1
       where projection = ${name} and version = ${version}`
   )
-
-/** The tables of a version's own schema; none if it was dropped. */
-const tablesOf = (tx: Session, name: string, version: number) =>
-  query(
-    "read the version's tables",
-    () =>
-      tx<
-        Array<{ readonly table: string }>
-      >`select c.relname::text as table from pg_class c join pg_namespace n on n.oid = c.relnamespace
-      where n.nspname = ${schemaOf(name, version)} and c.relkind = 'r' order by 1`
-  )
-
-/**
- * Drops a version's tables, the views over them that were created for it, and its seen ids. Fails with what PostgreSQL says if something else, as a
- * view of a user, depends on them.
- */
-export const dropVersion = Effect.fnUntraced(function* (tx: Session, name: string, version: number) {
-  const schema = schemaOf(name, version)
-  for (const { table } of yield* tablesOf(tx, name, version)) {
-    const [view] = yield* query(
-      "look for the view",
-      () =>
-        tx<
-          Array<{ readonly of: string }>
-        >`select pg_get_viewdef(c.oid) as of from pg_class c join pg_namespace n on n.oid = c.relnamespace
-        where n.nspname = 'public' and c.relname = ${table} and c.relkind = 'v'`
-    )
-    if (view !== undefined && new RegExp(String.raw`\s${schema}\.`).test(view.of))
-      yield* query(`drop the view ${table}`, () => tx.unsafe(`drop view public.${quote(table)}`))
-    yield* query(`drop the table ${table}`, () => tx.unsafe(`drop table ${schema}.${quote(table)}`))
-  }
-  yield* query("drop the version's schema", () => tx.unsafe(`drop schema if exists ${schema}`))
-  yield* query("drop seen ids", () => tx`delete from millrace.seen where projection = ${name} and version = ${version}`)
-  yield* query(
-    "note what was dropped",
-    () => tx`update millrace.projection set dropped = true where name = ${name} and version = ${version}`
-  )
-})
 
 /** Notes which projections the configuration has. Returns those that it does not have and that are not retired, as `name v1`. */
 export const noteConfigured = (

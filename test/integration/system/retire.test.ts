@@ -76,6 +76,24 @@ const idsIn = ({ sql }: Database, table = "orders_ids") =>
     query("rows", () => sql.unsafe<Array<{ readonly id: string }>>(`select id from ${table} order by id`)),
     (rows) => rows.map(({ id }) => id)
   )
+/** How many rows of Millrace's own tables belong to a build, by table, and how many tables it has. */
+const leftOf = (sql: Database["sql"], name: string, version: number) =>
+  Effect.map(
+    query("what is left", () =>
+      sql.unsafe<Array<{ readonly table: string; readonly n: number }>>(
+        `select * from (
+          select 'seen' as table, count(*) as n from millrace.seen where (projection, version) = ($1, $2)
+          union all select 'late_events', count(*) from millrace.late_events where (projection, version) = ($1, $2)
+          union all select 'dead_letters', count(*) from millrace.dead_letters where (projection, version) = ($1, $2)
+          union all select 'log_group', count(*) from millrace.log_group where name = $1 || '_v' || $2
+          union all select 'tables', count(*) from pg_tables where schemaname = $1 || '_v' || $2
+        ) x where n > 0`,
+        [name, version]
+      )
+    ),
+    (rows) => Object.fromEntries(rows.map(({ n, table }) => [table, n]))
+  )
+const noRows: Record<string, number> = {}
 const status = (database: Database) => Effect.scoped(Effect.flatMap(openObserved(database), (one) => readStatus(one)))
 
 const [first, publishing] = [
@@ -167,11 +185,26 @@ test("what is configured, runs, is not published yet or has open dead letters is
     assert.strictEqual((yield* refusal(without, database)).message, "projection orders is retired already")
     // the tables are still there, and --drop drops them later, but not what a person built on them
     assert.deepStrictEqual(yield* idsIn(database), ["a", "b"])
+    yield* query("have rows", () =>
+      sql.unsafe(`insert into millrace.seen select p, 1, 'orders.events', 0, 0, 0, 0, '' from unnest('{orders,refunds}'::text[]) p;
+        insert into millrace.late_events (projection, version, topic, partition, position, number, window_name, window_size, key, contribution)
+        values ('orders', 1, 'orders.events', 0, 1, 1, 'w', '1 hour', '{}', '{}');
+        insert into millrace.log_group (topic_id, name) select min(topic_id), 'orders_v1' from millrace.log_topic on conflict do nothing`)
+    )
+    assert.deepStrictEqual(
+      Object.keys(yield* leftOf(sql, "orders", 1)).filter((table) => table !== "tables"),
+      ["seen", "late_events", "dead_letters", "log_group"]
+    )
     yield* query("depend", () => sql.unsafe("create view mine as select * from orders_ids"))
     assert.match((yield* refusal(without, database, { drop: true })).message, /other objects depend on it/)
-    yield* query("no longer", () => sql.unsafe("drop view mine"))
+    yield* query("no longer", () => sql.unsafe("drop view mine; create table orders_v1.own (n int)"))
+    assert.match((yield* refusal(without, database, { drop: true })).message, /other objects depend on it/)
+    yield* query("no longer", () => sql.unsafe("drop table orders_v1.own"))
     yield* retiring(without, database, { drop: true })
     assert.strictEqual((yield* Effect.flip(idsIn(database)))._tag, "SqlError")
+    assert.deepStrictEqual(yield* leftOf(sql, "orders", 1), noRows)
+    // what other projections have stays
+    assert.notDeepEqual(yield* leftOf(sql, "refunds", 1), noRows)
   }))
 
 test("a projection that publishes is not replaced by a version that follows it; under a later version it continues its streams", (database) =>
