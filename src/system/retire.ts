@@ -4,8 +4,7 @@ import type { Application } from "../model/application.ts"
 import type { Projection } from "../model/projection.ts"
 import { type Sql, transaction } from "../postgres/client/client.ts"
 import { readProcesses } from "../postgres/store/processes.ts"
-import { viewsDdl } from "../postgres/store/ddl.ts"
-import { query } from "../postgres/client/errors.ts"
+import { showBuild } from "../postgres/store/views.ts"
 import { lockProjections, publishes } from "../postgres/store/prepare.ts"
 import { deleteBuild } from "../postgres/store/delete-build.ts"
 import {
@@ -168,8 +167,11 @@ export const retire = Effect.fnUntraced(function* (context: RetireContext, reque
       for (const { retired, version } of asked) if (!retired) yield* freeze(tx, name, version)
       if (successor !== undefined) {
         yield* makeLive(tx, name, successor.version)
-        for (const statement of viewsDdl(successor))
-          yield* query(`create the views of ${name}`, () => tx.unsafe(statement))
+        yield* showBuild(tx, name, { build: successor.version }).pipe(
+          Effect.catchTag("ViewsRefused", ({ message }) =>
+            refuse(message, "drop what depends on the views, and create it again afterwards")
+          )
+        )
       }
       if (drop) for (const { version } of asked) yield* deleteBuild(tx, name, version)
     })

@@ -1,4 +1,4 @@
-// The DDL of a projection: a schema for each version, a table for each read model, and views over the tables of the live version.
+// The DDL of a projection's tables: a schema for each build, and a table for each read model.
 import type { Projection } from "../../model/projection.ts"
 import { readModelsOf, type Relation } from "../../model/columns.ts"
 import type { Writable } from "../../model/handler.ts"
@@ -41,12 +41,6 @@ const tableDdl = ({ columns, key, qualifiedName }: StoredRelation): string => {
   // leaves room on each page, because rows of open windows are updated many times
   return `create table if not exists ${qualifiedName} (\n  ${[...lines, primaryKey].join(",\n  ")}\n) with (fillfactor = 80)`
 }
-/** The statements that make the public views show a version's tables. */
-export const viewsDdl = (projection: Projection.Any): ReadonlyArray<string> =>
-  relationsOf(projection).flatMap(({ name, qualifiedName }) => [
-    `drop view if exists public.${quote(name)}`,
-    `create view public.${quote(name)} as select * from ${qualifiedName}`
-  ])
 /** A text that changes when the shapes of the tables change, and only then. */
 export const definitionOf = (projection: Projection.Any): string =>
   JSON.stringify(relationsOf(projection).map(({ columns, key, name, shared }) => ({ name, key, shared, columns })))

@@ -8,7 +8,8 @@ import { Mismatch } from "../../runner/store.ts"
 import { type Session, type Sql, transaction } from "../client/client.ts"
 import { arrayOf } from "../client/columns.ts"
 import { query } from "../client/errors.ts"
-import { definitionOf, relationsOf, tablesDdl, viewsDdl } from "./ddl.ts"
+import { definitionOf, relationsOf, tablesDdl } from "./ddl.ts"
+import { createSharedView, showBuild, takenReason } from "./views.ts"
 
 // an arbitrary number that other programs are unlikely to use
 const ddlLock = 7_216_513_001
@@ -83,6 +84,7 @@ const prepareOne = Effect.fnUntraced(function* (
     yield* assertFree(tx, projection)
     for (const statement of tablesDdl(projection))
       yield* query(`create the tables of ${name}`, () => tx.unsafe(statement))
+    for (const relation of relationsOf(projection)) if (relation.shared) yield* createSharedView(tx, relation)
     yield* query(
       "note the projection",
       () => tx`insert into millrace.projection (name, version, definition) values (${name}, ${version}, ${definition})`
@@ -91,10 +93,7 @@ const prepareOne = Effect.fnUntraced(function* (
   const first = other === undefined
   // a version beside a live one follows the log, and publishes nothing until it is promoted
   const mode = first ? "live" : "follower"
-  if (first && same === undefined) {
-    for (const statement of viewsDdl(projection))
-      yield* query(`create the views of ${name}`, () => tx.unsafe(statement))
-  }
+  if (first && same === undefined) yield* showViews(tx, projection)
   for (const { name: topic } of projection.sources) {
     const starts = Array.from({ length: partitionsOf(topic) }, (_, partition) => startOf(topic, partition))
     yield* query(
@@ -141,26 +140,14 @@ const resume = Effect.fnUntraced(function* (
 
 /** Fails if the name of a view is taken: by a table of the user, or by another projection's read model. */
 const assertFree = Effect.fnUntraced(function* (tx: Session, projection: Projection.Any) {
-  for (const { name, qualifiedName } of relationsOf(projection)) {
-    const [found] = yield* query(
-      "look for the view",
-      () =>
-        tx<Array<{ kind: string; of: string | null }>>`select c.relkind::text as kind, pg_get_viewdef(c.oid) as of
-        from pg_class c join pg_namespace n on n.oid = c.relnamespace
-        where n.nspname = 'public' and c.relname = ${name}`
-    )
-    if (found === undefined) continue
-    // a view over any version of this projection, but not of a projection whose name only starts the same
-    const schema = qualifiedName.slice(0, qualifiedName.indexOf(".")).replace(/_v\d+$/, String.raw`_v\d+`)
-    const ours = found.kind === "v" && new RegExp(String.raw`\s${schema}\.`).test(found.of ?? "")
-    if (!ours) {
-      const owner = /\sfrom\s+"?(\w+)_v\d+"?\./i.exec(found.of ?? "")?.[1]
-      const orRetire =
-        owner === undefined
-          ? ""
-          : `, or retire projection ${owner} if the configuration no longer has it: millrace retire ${owner} --drop`
-      const reason = `public.${name} already exists and is not a view of this projection; give the read model another name${orRetire}`
-      return yield* new Mismatch({ what: `projection ${projection.name}`, reason })
-    }
+  for (const relation of relationsOf(projection)) {
+    const reason = yield* takenReason(tx, projection.name, relation)
+    if (reason !== undefined) return yield* new Mismatch({ what: `projection ${projection.name}`, reason })
   }
+})
+/** Makes the views show a build that is live from the start. */
+const showViews = Effect.fnUntraced(function* (tx: Session, { name, version }: Projection.Any) {
+  yield* showBuild(tx, name, { build: version }).pipe(
+    Effect.catchTag("ViewsRefused", ({ message: reason }) => new Mismatch({ what: `projection ${name}`, reason }))
+  )
 })
