@@ -2,7 +2,7 @@
 import * as Schema from "effect/Schema"
 import { shown } from "../text/text.ts"
 import { assertFields, refuse } from "./declaration.ts"
-import type { Fields, Simplify, TypeOf } from "./fields.ts"
+import { remember, type Fields, type Simplify, type TypeOf } from "./fields.ts"
 import { codec } from "./json-codec.ts"
 import { checkedFunction } from "./user-code.ts"
 
@@ -51,13 +51,14 @@ export class UnknownVersion extends Schema.TaggedError<UnknownVersion>()("Unknow
 const checkedUpcaster = (type: string, version: number, upcast: (previous: never) => unknown) => {
   const what = `the upcaster of event type ${type} to version ${version}`
   const checked = checkedFunction(what, upcast, "write a synchronous function, which returns the new data")
-  return (previous: never) => {
+  const upcaster = (previous: never) => {
     const data = checked(previous)
     if (typeof data === "object" && data !== null && !Array.isArray(data)) return data
     throw new Error(
       `${what} returned ${data === null ? "null" : typeof data}; it must return an object with the new data`
     )
   }
+  return remember(upcaster, upcast)
 }
 const assertEvent = (type: unknown, fields: Fields) => {
   if (typeof type !== "string" || type === "")

@@ -23,12 +23,21 @@ export type OneOrMore<A> = A | readonly [A, ...ReadonlyArray<A>]
 /** The element of an array, or the value itself. */
 export type One<A> = A extends ReadonlyArray<infer B> ? B : A
 
+const given = new WeakMap<object, unknown>()
+/** Remembers what a user gave where a declaration keeps a function. Returns the function. */
+export const remember = <F extends object>(kept: F, value: unknown): F => {
+  given.set(kept, value)
+  return kept
+}
+/** What a user gave where a declaration keeps this function: the name of a field, or a function. The function itself if nothing else is known. */
+export const givenFor = (kept: object): unknown => given.get(kept) ?? kept
+
 /**
  * The function that a `Select` stands for. `what` names it in errors: one that is declared `async` or as a generator is refused, and one that
  * returns a promise throws.
  */
 export const select = (what: string, by: string | ((value: never) => unknown)): ((value: never) => never) =>
-  typeof by === "function" ? (checkedFunction(what, by) as never) : (value) => value[by]
+  remember(typeof by === "function" ? (checkedFunction(what, by) as never) : (value: never) => value[by], by)
 
 /** One value or several, as an array. */
 export const list = <A>(input: OneOrMore<A>): ReadonlyArray<A> => (Array.isArray(input) ? input : [input as A])

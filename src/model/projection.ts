@@ -5,7 +5,7 @@ import { shown } from "../text/text.ts"
 import { assertOptions, assertSelected, canBeText, refuse } from "./declaration.ts"
 import { deadLetterTopics } from "./dead-letter-topic.ts"
 import { assertFailurePolicy, type FailurePolicy } from "./failure-policy.ts"
-import { list, select, type Named, type One, type OneOrMore, type Select } from "./fields.ts"
+import { remember, list, select, type Named, type One, type OneOrMore, type Select } from "./fields.ts"
 import type { Handler, HandlerError, Handlers, HandlerServices, Lookup, Out, Unknown, Writable } from "./handler.ts"
 import { checkedCount, checkedDuration, invalidOption } from "./options.ts"
 import { checkedRelationName } from "./read-model.ts"
@@ -176,12 +176,12 @@ const project = (options: {
     handle:
       typeof handle === "function"
         ? handle
-        : (event: Named, out: never, context: object) => {
+        : remember((event: Named, out: never, context: object) => {
             const handlers = handle as Handlers<Named, never, {}>
             return Object.hasOwn(handlers, event.type)
               ? handlers[event.type]?.(event, out, context as never)
               : undefined
-          }
+          }, handle)
   } as never
 }
 /** Throws an `Error` if there is no handler, or one whose result nothing would wait for. */

@@ -3,7 +3,7 @@ import type * as Duration from "effect/Duration"
 import * as Schema from "effect/Schema"
 import type { EventType } from "./event.ts"
 import { assertFields, assertOptions, assertSelected, type ValueShape } from "./declaration.ts"
-import { select, type Fields, type Named, type Select, type TypeOf } from "./fields.ts"
+import { remember, select, type Fields, type Named, type Select, type TypeOf } from "./fields.ts"
 import { codec } from "./json-codec.ts"
 import { checkedCount, checkedDuration } from "./options.ts"
 
@@ -128,7 +128,7 @@ const topicName = /^(?!\.\.?$)[a-zA-Z0-9._-]{1,249}$/
 /** The event time in whole milliseconds, because times with fractions would differ here and be equal in PostgreSQL. */
 const instant = (what: string, by: Select<any, number>) => {
   const timeOf = select(what, by as string) as (value: never) => number
-  return (value: never) => Math.floor(timeOf(value))
+  return remember((value: never) => Math.floor(timeOf(value)), by)
 }
 
 const declaredElsewhere: Readonly<Record<string, string>> = {

@@ -4,7 +4,7 @@ import type * as Schema from "effect/Schema"
 import { calendarSpan, calendarUnits, isTimeZone, weekStarts, type CalendarUnit, type WeekStart } from "./calendar.ts"
 import { shown } from "../text/text.ts"
 import { assertFields, assertOptions, refuse } from "./declaration.ts"
-import { keyText, list, type Fields, type One, type OneOrMore, type Simplify, type TypeOf } from "./fields.ts"
+import { remember, keyText, list, type Fields, type One, type OneOrMore, type Simplify, type TypeOf } from "./fields.ts"
 import { checkedChoice, checkedDuration, invalidOption } from "./options.ts"
 import { checkedColumn, checkedRelationName } from "./read-model.ts"
 import { Topic, type Sink } from "./topic.ts"
@@ -224,6 +224,7 @@ export const isNamedTopic = (topic: object): boolean => namedTopics.has(topic)
 const namedTopic = (name: string, key: ReadonlyArray<string>) => {
   const topic = Topic.plain(name, (row: Record<string, unknown>) => keyText(key, row))
   namedTopics.add(topic)
+  remember(topic.keyOf, key)
   return topic
 }
 const optionsOf: Readonly<Record<Shape["type"], ReadonlyArray<string>>> = {
