@@ -6,7 +6,10 @@ import * as Effect from "effect/Effect"
 import application from "../millrace.config.ts"
 import { openDatabase } from "../src/system/database.ts"
 import { openSystem } from "../src/system/system.ts"
+import type { Log, NewRecord } from "../src/log/log.ts"
+import { partitionOf } from "../src/model/partitioner.ts"
 import type { Sql } from "../src/postgres/client/client.ts"
+import { eventOf, featuresOf, type Load } from "./workload.ts"
 
 /** Opens the reference application on a new embedded database, until the scope closes. */
 export const freshSystem = Effect.gen(function* () {
@@ -16,6 +19,36 @@ export const freshSystem = Effect.gen(function* () {
   )
   const database = yield* openDatabase(directory, "own")
   return yield* openSystem(application, database)
+})
+
+const envelope = {
+  traceparent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+  schemaVersion: 1,
+  headers: {}
+}
+const record = (key: string, value: string, eventTime: number, eventId?: string, tenant?: string): NewRecord => ({
+  ...envelope,
+  partition: partitionOf(key, 12),
+  key,
+  value,
+  eventTime,
+  eventId,
+  tenant
+})
+
+/** Appends the features of a load and then its events, 10,000 at a time. */
+export const appendLoad = Effect.fnUntraced(function* (log: Log["Service"], load: Load) {
+  yield* log.append(
+    "features.entity.v1",
+    featuresOf(load).map(({ key, text }) => record(key, text, Date.now()))
+  )
+  for (let from = 0; from < load.events; from += 10_000) {
+    const batch = Array.from({ length: Math.min(10_000, load.events - from) }, (_, i) => eventOf(load, from + i))
+    yield* log.append(
+      "events.raw.v1",
+      batch.map(({ id, key, tenant, text, time }) => record(key, text, time, id, tenant))
+    )
+  }
 })
 
 /** The processor time and peak memory of this process so far. */

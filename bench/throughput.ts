@@ -1,11 +1,9 @@
 // Measures how fast events that lie in the log are projected and visible in SQL, with nothing else going on. Prints one line of JSON.
 import { parseArgs } from "node:util"
 import * as Effect from "effect/Effect"
-import type { NewRecord } from "../src/log/log.ts"
-import { partitionOf } from "../src/model/partitioner.ts"
 import { runProjections, runRelay } from "../src/system/system.ts"
-import { freshSystem, serverCpuSeconds, usage } from "./system.ts"
-import { eventOf, featuresOf, type Load } from "./workload.ts"
+import { appendLoad, freshSystem, serverCpuSeconds, usage } from "./system.ts"
+import type { Load } from "./workload.ts"
 
 const { values } = parseArgs({
   options: {
@@ -17,36 +15,11 @@ const { values } = parseArgs({
   }
 })
 const load: Load = { events: Number(values.events), entities: Number(values.entities), seed: Number(values.seed) }
-const envelope = {
-  traceparent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
-  schemaVersion: 1,
-  headers: {}
-}
-const record = (key: string, value: string, eventTime: number, eventId?: string, tenant?: string): NewRecord => ({
-  ...envelope,
-  partition: partitionOf(key, 12),
-  key,
-  value,
-  eventTime,
-  eventId,
-  tenant
-})
-
 const main = Effect.gen(function* () {
   const system = yield* freshSystem
   const { sql } = system.database
-  yield* system.log.append(
-    "features.entity.v1",
-    featuresOf(load).map(({ key, text }) => record(key, text, Date.now()))
-  )
   const filling = performance.now()
-  for (let from = 0; from < load.events; from += 10_000) {
-    const batch = Array.from({ length: Math.min(10_000, load.events - from) }, (_, i) => eventOf(load, from + i))
-    yield* system.log.append(
-      "events.raw.v1",
-      batch.map(({ id, key, tenant, text, time }) => record(key, text, time, id, tenant))
-    )
-  }
+  yield* appendLoad(system.log, load)
   const filled = performance.now() - filling
   yield* Effect.promise(() => sql`checkpoint`)
   const before = usage()

@@ -117,8 +117,8 @@ export interface Assignment {
   readonly partition: number
   /** Grows with every assignment of the partition, across members. The store's claim refuses an older generation. */
   readonly generation: number
-  /** Opens a reader at a position, until the scope closes. */
-  readonly open: (from: Position) => Effect.Effect<Reader, ReadError, Scope.Scope>
+  /** Opens a reader at a position, until the scope closes. `options` replaces that of `assign`. */
+  readonly open: (from: Position, options?: ReadOptions) => Effect.Effect<Reader, ReadError, Scope.Scope>
 }
 /** How much one read returns. */
 export interface ReadOptions {

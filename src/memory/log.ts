@@ -195,7 +195,7 @@ export const make = (): { readonly log: Log["Service"]; readonly cleaner: LogCle
           topic: name,
           partition,
           generation,
-          open: (from) => open(partitions[partition]!, from, options?.maxBytes ?? defaultMaxBytes)
+          open: (from, { maxBytes = defaultMaxBytes } = options ?? {}) => open(partitions[partition]!, from, maxBytes)
         }
         return use(assignment)
       })

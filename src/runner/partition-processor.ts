@@ -276,8 +276,11 @@ export class PartitionProcessor<E, R> {
       folded: 0,
       duplicates: failed.ignoredRetries
     }
-    for (let at = 0; at < records.length; at += sliceSize)
+    for (let at = 0; at < records.length; at += sliceSize) {
       yield* this.processRecords(batch, records.slice(at, at + sliceSize))
+      // a follower's batches are large, and live partitions of the process do not wait for them
+      if (this.messages.isMuted === true) yield* Effect.yieldNow
+    }
     yield* this.applyWaiting(batch)
     const failing = yield* failed.streak(claim)
     return {

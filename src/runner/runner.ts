@@ -8,7 +8,15 @@ import * as Effect from "effect/Effect"
 import * as Metric from "effect/Metric"
 import * as Schedule from "effect/Schedule"
 import { describeError } from "../dead-letter/event-failure.ts"
-import { fingerprintOf, Log, type Assignment, type Batch, type LogRecord, startOver } from "../log/log.ts"
+import {
+  fingerprintOf,
+  Log,
+  type Assignment,
+  type Batch,
+  type LogRecord,
+  type ReadOptions,
+  startOver
+} from "../log/log.ts"
 import type { Projection } from "../model/projection.ts"
 import { type Chains, noChains } from "../model/chains.ts"
 import type { Topic } from "../model/topic.ts"
@@ -223,7 +231,7 @@ const claimAndProcess = Effect.fnUntraced(function* <E, R>(
   const partitions = (yield* log.bounds(topic)).length
   const links = yield* linksOf(chains, projection, topic, partitions, log)
   const processor = new PartitionProcessor({ projection, source, partitions, claim, lookupTables, store, links })
-  const reader = yield* assignment.open(claim.position)
+  const reader = yield* assignment.open(claim.position, readingOf(claim, partitions))
   // a reader keeps to the topic that it was opened on: it is the one that was looked at
   yield* assertSameTopic(claim)
   yield* clearReasons(claim, attempts)
@@ -244,6 +252,14 @@ const claimAndProcess = Effect.fnUntraced(function* <E, R>(
     yield* measure(batch, performance.now() - taken)
   }
 })
+/** How many bytes of values the batches of a build that follows hold together, and those of one partition at least and at most. */
+const bulkBytes = { all: 64 << 20, least: 1 << 20, most: 16 << 20 }
+/** A follower is mostly far behind, where large batches cost less for each event, and nobody waits for its commits. */
+const readingOf = ({ mode }: Claim, partitions: number): ReadOptions | undefined => {
+  if (mode !== "follower") return undefined
+  return { maxBytes: Math.min(bulkBytes.most, Math.max(bulkBytes.least, Math.floor(bulkBytes.all / partitions))) }
+}
+
 /**
  * The log is the right one and can be read. What `status` shows of earlier attempts is cleared, except for the reason of a batch that could
  * not be processed: a commit clears that.

@@ -91,7 +91,7 @@ const logOf = (client: Client, declare: Log["Service"]["declare"]): Log["Service
           topic,
           partition,
           generation,
-          open: (from) => open(client, budget, readingOf(topic, partition, readOptions), from)
+          open: (from, options = readOptions) => open(client, budget, readingOf(topic, partition, options), from)
         }
         return use(assignment)
       })

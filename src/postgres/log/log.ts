@@ -157,12 +157,13 @@ export const make = Effect.fnUntraced(function* (
       const id = yield* groupOf(sql, topicId, name, group)
       const locks = locksOf(groups, name, id, partitions, options.rebalanceMs ?? 1000)
       return yield* sharePartitions(locks, (partition, generation) => {
-        const source: LogRead.ReadSource = { topicId, topic: name, partition, maxBytes: maxBytes(read) }
+        const source = { topicId, topic: name, partition }
         const assignment: Assignment = {
           topic: name,
           partition,
           generation,
-          open: (from) => LogRead.open(sql, listeners, tails, source, from)
+          open: (from, options = read) =>
+            LogRead.open(sql, listeners, tails, { ...source, maxBytes: maxBytes(options) }, from)
         }
         return use(assignment)
       })

@@ -24,8 +24,8 @@ export interface ReadSource {
   readonly partition: number
   readonly maxBytes: number
 }
-/** How many rows one read returns at most, in case there are many small ones. */
-const rowsAtOnce = 256
+/** How many rows one read returns at most, in case there are many small ones: one that may be larger than usual returns more. */
+const rowsAtOnce = ({ maxBytes }: ReadSource) => Math.max(256, maxBytes >> 12)
 
 /** Reads from several positions at once. Returns the request's number with each row, and no row for a partition that does not exist. */
 const query = `
@@ -43,12 +43,14 @@ left join lateral (
       where topic_id = a.topic_id and partition = a.partition and next_position > a.position and base_position >= (
         select base_position from millrace.log_batch
         where topic_id = a.topic_id and partition = a.partition and base_position <= a.position order by base_position desc limit 1)
-      order by base_position limit ${rowsAtOnce}
+      order by base_position limit ROWS
     ) c
     window w as (order by c.base_position)
   ) d where n = 1 or total <= a.max_bytes
 ) b on h.start_position <= a.position and h.next_position > a.position
 order by a.place, b.base_position`
+/** The query by the number of rows: a parameter in its place would spoil the plan. */
+const queryOf = (rows: number) => query.replace("ROWS", String(rows))
 
 interface FoundRow {
   readonly place: number
@@ -77,7 +79,8 @@ const ask = (sql: postgres.Sql, asked: ReadonlyArray<ReadRequest>) => {
     asked.map(({ position }) => position),
     asked.map(({ source }) => source.maxBytes)
   ]
-  return sql.unsafe<Array<FoundRow>>(query, parameters.map(arrayLiteral), { prepare: true })
+  const rows = Math.max(...asked.map(({ source }) => rowsAtOnce(source)))
+  return sql.unsafe<Array<FoundRow>>(queryOf(rows), parameters.map(arrayLiteral), { prepare: true })
 }
 
 const requestsAtOnce = 32

@@ -125,10 +125,10 @@ export const mutants: ReadonlyArray<Mutant> = [
     patches: [
       {
         file: runner,
-        find: "  const reader = yield* assignment.open(claim.position)\n",
+        find: "  const reader = yield* assignment.open(claim.position, readingOf(claim, partitions))\n",
         replace:
           "  const { end } = (yield* log.bounds(topic)).find((one) => one.partition === partition)!\n" +
-          "  const reader = yield* assignment.open(claim.epoch === 1 ? claim.position : end)\n"
+          "  const reader = yield* assignment.open(claim.epoch === 1 ? claim.position : end, readingOf(claim, partitions))\n"
       }
     ],
     plan: left(restart, restart, join),
@@ -247,10 +247,10 @@ ${offsetsLine}`
     patches: [
       {
         file: runner,
-        find: "  const reader = yield* assignment.open(claim.position)\n",
+        find: "  const reader = yield* assignment.open(claim.position, readingOf(claim, partitions))\n",
         replace:
           "  const { start } = (yield* log.bounds(topic)).find((one) => one.partition === partition)!\n" +
-          "  const reader = yield* assignment.open(Math.max(claim.position, start))\n"
+          "  const reader = yield* assignment.open(Math.max(claim.position, start), readingOf(claim, partitions))\n"
       }
     ],
     plan: nothing,
