@@ -110,7 +110,7 @@ export class MemoryStore {
   }
 
   readonly service: Store["Service"] = Store.of({
-    prepare: () => Effect.void,
+    prepare: (projections) => Effect.succeed(projections),
     claim: (projection, topic, partition) => Effect.sync(() => this.claim(projection, topic, partition)),
     commit: (_, claim, changes) => orUnstorable(() => this.commit(claim, changes)),
     readRows: (_, { name }, keys) => orUnstorable(() => Effect.succeed(this.readRows(name, keys))),

@@ -10,9 +10,10 @@ import type { Table } from "../model/read-model.ts"
 import type { Row } from "../model/recorder.ts"
 import type { Window } from "../model/window.ts"
 
-/** One partition of a source, as one version of a projection processes it. */
+/** One partition of a source, as one build of a projection processes it. */
 export interface ProjectionPartition {
   readonly projection: string
+  /** The number of the build. */
   readonly version: number
   readonly topic: string
   readonly partition: number
@@ -266,14 +267,15 @@ export class Store extends Context.Service<
   Store,
   {
     /**
-     * Creates the tables, views and progress rows of projections that are missing. Fails with `Mismatch` if a definition changed and its
-     * version did not. A partition that is new to a projection begins at `startOf`, by default at 0.
+     * Creates the builds, tables, views and progress rows of projections that are missing. Returns the builds to run, see `buildOf`: all of
+     * these declarations that are not retired. Fails with `Mismatch` if a definition changed and its version did not. A partition that is new to a
+     * projection begins at `startOf`, by default at 0.
      */
     readonly prepare: (
       projections: ReadonlyArray<Projection.Any>,
       partitionsOf: (topic: string) => number,
       startOf?: (topic: string, partition: number) => Position
-    ) => Effect.Effect<void, StoreError | Mismatch>
+    ) => Effect.Effect<ReadonlyArray<Projection.Any>, StoreError | Mismatch>
     /**
      * Claims a partition: from now on every commit under an earlier claim is fenced. An older generation than the last one is refused.
      * The first `identity` that is given is stored and returned by all later claims.

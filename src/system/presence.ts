@@ -49,6 +49,11 @@ export class Presence {
       () => Effect.sync(() => this.set(role, undefined))
     )
 
+  /** Changes what the process does in a role that it has. */
+  change(role: string, duties: Duties): void {
+    if (this.duties.has(role)) this.set(role, duties)
+  }
+
   /** Adds a role that needs no loop, such as that of a gateway, until the scope closes. */
   readonly add = (role: string): Effect.Effect<void, never, Scope.Scope> =>
     Effect.acquireRelease(

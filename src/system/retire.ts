@@ -1,11 +1,13 @@
 // Retires projections, and versions of them, that the configuration no longer has, and refuses where something would be lost.
 import * as Effect from "effect/Effect"
 import type { Application } from "../model/application.ts"
+import { buildOf } from "../model/build.ts"
 import type { Projection } from "../model/projection.ts"
 import { type Sql, transaction } from "../postgres/client/client.ts"
 import { readProcesses } from "../postgres/store/processes.ts"
 import { showBuild } from "../postgres/store/views.ts"
-import { lockProjections, publishes } from "../postgres/store/prepare.ts"
+import { lockProjections } from "../postgres/store/builds.ts"
+import { publishes } from "../postgres/store/prepare.ts"
 import { deleteBuild } from "../postgres/store/delete-build.ts"
 import {
   freeze,
@@ -60,13 +62,15 @@ const chosen = (
       .map(({ projection }) => projection as Projection.Any)
       .flatMap((one) => (one.name === name ? [one.version] : []))
   )
-  const asked = stored.filter((one) => (version === undefined ? !configured.has(one.version) : one.version === version))
+  const asked = stored.filter((one) =>
+    version === undefined ? !configured.has(one.declared) : one.version === version
+  )
   if (version !== undefined && asked.length === 0)
     return refuse(
       `projection ${name} has no version ${version}`,
       `one of ${stored.map((one) => one.version).join(", ")}`
     )
-  if (asked.length === 0 || configured.has(asked[0]!.version)) {
+  if (asked.length === 0 || configured.has(asked[0]!.declared)) {
     const which = version ?? [...configured].join(", ")
     return refuse(
       `projection ${name} v${which} is in the configuration`,
@@ -107,7 +111,7 @@ const successorOf = Effect.fnUntraced(function* (
   if (live === undefined || follower === undefined) return undefined
   const projection = application.projections
     .map((one) => one.projection as Projection.Any)
-    .find((one) => one.name === name && one.version === follower.version)
+    .find((one) => one.name === name && one.version === follower.declared)
   if (projection === undefined) return undefined
   if (live.published > 0 || publishes(projection))
     return yield* refuse(
@@ -127,7 +131,7 @@ const successorOf = Effect.fnUntraced(function* (
         "wait until millrace status shows that it has caught up, with a process that runs it"
       )
   }
-  return projection
+  return buildOf(projection, follower.version)
 })
 
 /**

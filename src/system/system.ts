@@ -16,11 +16,12 @@ import * as Relay from "../relay/relay.ts"
 import { again, type SupervisedRelay } from "../relay/supervised.ts"
 import * as Runner from "../runner/runner.ts"
 import { Store } from "../runner/store.ts"
+import { runBuilds } from "./builds.ts"
 import type { Database } from "./database.ts"
 import { assertOwn, claimDatabase, type IdentityDecision } from "./identity.ts"
 import type { Observed } from "./observed.ts"
 import { openLog } from "./open-log.ts"
-import { beginProjectionCounters, beginRelayCounters, measuredStore } from "./measured.ts"
+import { beginRelayCounters, measuredStore } from "./measured.ts"
 import { openRelays, skippedTopics, targetNames } from "./open-relays.ts"
 import { Presence } from "./presence.ts"
 import { ownTopics } from "./topic-ownership.ts"
@@ -31,6 +32,8 @@ export interface System extends Observed {
   readonly database: Database
   readonly application: Application.Any
   readonly store: Store["Service"]
+  /** The builds of the projections when the system was opened. */
+  readonly builds: ReadonlyArray<Projection.Any>
   /** The names of the projections' consumer groups. */
   readonly groups: Runner.GroupNames
   /** The relays that this process runs. */
@@ -84,7 +87,7 @@ export const openSystem = Effect.fnUntraced(function* (
   const published = relaysHere ? signal : makeNotifier(sql)
   const store = measuredStore(PostgresStore.make(sql, { published, processId: presence.id }), presence.failures)
   const starts = yield* startsOf(application, log)
-  yield* store.prepare(
+  const builds = yield* store.prepare(
     application.projections.map(({ projection }) => projection),
     (name) => specs.find((spec) => spec.name === name)?.partitions ?? 1,
     (name, partition) => starts.get(name)?.[partition] ?? 0
@@ -102,24 +105,24 @@ export const openSystem = Effect.fnUntraced(function* (
     on === "Kafka"
       ? { prefix: `${identity.application}/${identity.id}/`, epoch: identity.epoch }
       : { prefix: "", epoch: 0 }
-  return { application, database, log, store, targets, relays, groups, presence } satisfies System
+  return { application, builds, database, log, store, targets, relays, groups, presence } satisfies System
 })
 
-/** Runs every projection of the application, until interrupted. */
-export const runProjections = ({ application, groups, log, presence, store }: System): Effect.Effect<void> => {
+/** Runs every build of the application's projections, until interrupted, also those that appear while it runs. */
+export const runProjections = (system: System): Effect.Effect<void> => {
+  const { application, builds, database, groups, log, presence, store } = system
   const lookupTables: Runner.LookupTables = new Map()
   const services = (application.services ?? Layer.empty) as Layer.Layer<unknown>
-  const projections = application.projections.map(({ projection }) => projection as Projection.Any)
-  const chains = chainsOf(projections)
-  const runs = projections.map((projection) => Runner.run(projection, lookupTables, chains, groups))
-  const running = Effect.all(runs, { concurrency: "unbounded", discard: true }).pipe(
+  const chains = chainsOf(application.projections.map(({ projection }) => projection as Projection.Any))
+  const context = { application, builds, presence, sql: database.sql }
+  const running = runBuilds(context, (build) => Runner.run(build, lookupTables, chains, groups)).pipe(
+    Effect.scoped,
     Effect.provideService(Log, log),
     Effect.provideService(Store, store),
     Effect.provideService(CurrentFailures, presence.failures),
     Effect.provide(services)
   ) as Effect.Effect<void>
-  const names = projections.map(({ name, version }) => `${name}_v${version}`)
-  return presence.during("projections", { projections: names }, Effect.andThen(beginProjectionCounters(names), running))
+  return presence.during("projections", {}, running)
 }
 
 /** Runs the relays, and deletes from the outbox what every target has, until interrupted. Nothing that ends one of them ends another one. */

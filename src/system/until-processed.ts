@@ -61,7 +61,7 @@ export const untilProcessed = Effect.fnUntraced(function* (system: System, optio
   const { report = (waitsFor: string) => Effect.logInfo(`waiting for ${waitsFor}`) } = options
   const projections = application.projections.map(({ projection }) => projection as Projection.Any)
   const versions = new Set(projections.map(({ name, version }) => `${name} ${version}`))
-  const isOurs = ({ name, version }: Pick<PartitionStatus, "name" | "version">) => versions.has(`${name} ${version}`)
+  const isOurs = ({ declared, name }: Pick<PartitionStatus, "name" | "declared">) => versions.has(`${name} ${declared}`)
   const chains = chainsOf(projections)
   const announcing = (name: string, topic: string) =>
     [...chains.feeds].flatMap(([target, feeds]) =>

@@ -52,7 +52,7 @@ export const deleteBuild = Effect.fnUntraced(function* (tx: Session, name: strin
   // first, because a process that still runs the build may write until then
   yield* query(
     "end the build",
-    () => tx`update millrace.progress set mode = 'frozen', incarnation = null, halted = null, waiting = null, waiting_since = null
+    () => tx`update millrace.progress set mode = 'frozen', frozen_until = null, frozen_by = null, incarnation = null, halted = null, waiting = null, waiting_since = null
       where projection = ${name} and version = ${number}`
   )
   yield* dropTables(tx, name, number)

@@ -2,11 +2,15 @@
 import * as Effect from "effect/Effect"
 import { query, type Session, type Sql, type SqlError } from "../client/client.ts"
 import { arrayOf } from "../client/columns.ts"
+import { noteLive } from "./builds.ts"
 
 /** A version of a projection, as the database has it. */
 export interface StoredVersion {
   readonly name: string
+  /** The number of the build. */
   readonly version: number
+  /** The version that the code declares. */
+  readonly declared: number
   /** Whether it, or none, is shown by the views. */
   readonly live: boolean
   readonly retired: boolean
@@ -33,8 +37,8 @@ export interface Unpublished {
 export const readVersions = (sql: Sql | Session, name: string): Effect.Effect<ReadonlyArray<StoredVersion>, SqlError> =>
   query("read the versions of a projection", () =>
     sql.unsafe<Array<StoredVersion>>(
-      `select p.name, p.version, p.retired_at is not null as retired, p.dropped,
-        exists (select from millrace.progress g where (g.projection, g.version) = (p.name, p.version) and g.mode = 'live') as live,
+      `select p.name, p.version, p.declared, p.retired_at is not null as retired, p.dropped,
+        exists (select from millrace.live l where (l.projection, l.version) = (p.name, p.version)) as live,
         coalesce((select sum(g.outbox_seq) from millrace.progress g where (g.projection, g.version) = (p.name, p.version)), 0)::int8 as published,
         (select count(*) from millrace.dead_letters d where (d.projection, d.version) = (p.name, p.version)
           and d.status in ('parked', 'retrying')) as open
@@ -81,7 +85,10 @@ export const freeze = (tx: Session, name: string, version: number) =>
     "retire a version",
     () =>
       tx`with ended as (
-        update millrace.progress set mode = 'frozen', incarnation = null, halted = null where projection = ${name} and version = ${version}
+        update millrace.progress set mode = 'frozen', frozen_until = null, frozen_by = null, incarnation = null, halted = null
+        where projection = ${name} and version = ${version}
+      ), unseen as (
+        delete from millrace.live where projection = ${name} and version = ${version}
       )
       update millrace.projection set retired_at = now(), removed_at = coalesce(removed_at, now())
       where name = ${name} and version = ${version}`
@@ -89,14 +96,20 @@ export const freeze = (tx: Session, name: string, version: number) =>
 
 /** Makes a follower the live version. A process that runs it is fenced, and goes on after it has claimed its partitions again. */
 export const makeLive = (tx: Session, name: string, version: number) =>
-  query(
-    "put a version in its place",
-    () =>
-      tx`update millrace.progress set mode = 'live', incarnation = null, epoch = epoch + 1
-      where projection = ${name} and version = ${version}`
+  Effect.andThen(
+    noteLive(tx, name, version),
+    query(
+      "put a version in its place",
+      () =>
+        tx`update millrace.progress set mode = 'live', incarnation = null, epoch = epoch + 1
+        where projection = ${name} and version = ${version}`
+    )
   )
 
-/** Notes which projections the configuration has. Returns those that it does not have and that are not retired, as `name v1`. */
+/**
+ * Notes which projections the configuration has, by the versions that it declares. Returns the builds of those that it does not have and that are
+ * not retired, as `name v1`.
+ */
 export const noteConfigured = (
   sql: Sql,
   configured: ReadonlyArray<{ readonly name: string; readonly version: number }>
@@ -108,11 +121,11 @@ export const noteConfigured = (
           as c(name, version)
       ), changed as (
         update millrace.projection p
-        set removed_at = case when exists (select from configured c where (c.name, c.version) = (p.name, p.version)) then null else now() end
+        set removed_at = case when exists (select from configured c where (c.name, c.version) = (p.name, p.declared)) then null else now() end
         where retired_at is null
-          and (removed_at is null) <> exists (select from configured c where (c.name, c.version) = (p.name, p.version))
+          and (removed_at is null) <> exists (select from configured c where (c.name, c.version) = (p.name, p.declared))
       )
       select name, version from millrace.projection p
-      where retired_at is null and not exists (select from configured c where (c.name, c.version) = (p.name, p.version)) order by 1, 2`
+      where retired_at is null and not exists (select from configured c where (c.name, c.version) = (p.name, p.declared)) order by 1, 2`
     return rows.map(({ name, version }) => `${name} v${version}`)
   })

@@ -5,7 +5,10 @@ import { query, type Sql, type SqlError } from "../client/client.ts"
 /** A projection's partition as the database has it. Names of fields are those that `status` prints. */
 export interface PartitionRow {
   readonly name: string
+  /** The number of the build. */
   readonly version: number
+  /** The version that the code declares. */
+  readonly declared: number
   readonly topic: string
   readonly partition: number
   /** Of the record that is processed next. */
@@ -39,15 +42,15 @@ export const readPartitions = (sql: Sql): Effect.Effect<ReadonlyArray<PartitionR
   query(
     "read positions",
     () => sql<Array<PartitionRow>>`
-      select g.projection as name, g.version, g.topic, g.partition, g.next_position as position, g.epoch, g.stream_time, g.mode, p.removed_at is not null as removed, g.halted,
+      select g.projection as name, g.version, p.declared, g.topic, g.partition, g.next_position as position, g.epoch, g.stream_time, g.mode, p.removed_at is not null as removed, g.halted,
         g.waiting, round(extract(epoch from clock_timestamp() - g.waiting_since) * 1000)::float8 as waiting_ms,
         g.claimed_by, round(extract(epoch from clock_timestamp() - g.committed_at) * 1000)::float8 as committed_ms
       from millrace.progress g join millrace.projection p on (p.name, p.version) = (g.projection, g.version)
-      where p.retired_at is null order by 1, 2, 3, 4`
+      where p.retired_at is null order by 1, 2, 4, 5`
   )
 
 /** How far a partition that publishes has announced its stream time to the topics that other projections read. */
-export interface AnnouncementRow extends Pick<PartitionRow, "name" | "version" | "topic" | "partition"> {
+export interface AnnouncementRow extends Pick<PartitionRow, "name" | "declared" | "topic" | "partition"> {
   /** Milliseconds since 1970. */
   readonly stream_time: number
   /** The stream time that all partitions of a topic know, by topic. */
@@ -58,8 +61,9 @@ export const readAnnouncements = (sql: Sql): Effect.Effect<ReadonlyArray<Announc
   query(
     "read announced times",
     () => sql<Array<AnnouncementRow>>`
-      select projection as name, version, topic, partition, stream_time, announced from millrace.progress
-      where mode = 'live' and stream_time is not null order by 1, 2, 3, 4`
+      select g.projection as name, p.declared, g.topic, g.partition, g.stream_time, g.announced
+      from millrace.progress g join millrace.projection p on (p.name, p.version) = (g.projection, g.version)
+      where g.mode <> 'follower' and p.retired_at is null and g.stream_time is not null order by 1, 2, 3, 4`
   )
 
 /** The server's clock, epoch milliseconds. */

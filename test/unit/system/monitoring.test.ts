@@ -199,6 +199,7 @@ describe("a shared reading", () => {
 const partition = {
   name: "a",
   version: 1,
+  declared: 1,
   topic: 'odd "topic"\\\n',
   partition: 0,
   position: 1,

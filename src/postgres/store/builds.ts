@@ -1,0 +1,143 @@
+// Builds of projections in the database: which there are, and the creation of further ones.
+import * as Effect from "effect/Effect"
+import { buildOf, declarationOf } from "../../model/build.ts"
+import type { Projection } from "../../model/projection.ts"
+import { Mismatch } from "../../runner/store.ts"
+import { query, type Session, type Sql, type SqlError } from "../client/client.ts"
+import { arrayOf } from "../client/columns.ts"
+import { definitionOf, relationsOf, tablesDdl } from "./ddl.ts"
+import { createSharedView, showBuild } from "./views.ts"
+
+/** An arbitrary number that other programs are unlikely to use. `millrace.promote_flip` has it, too. */
+const ddlLock = 7_216_513_001
+/** Waits until no other process changes projections, for the rest of a transaction. */
+export const lockProjections = (tx: Session) =>
+  query("wait for other processes that prepare", () => tx`select pg_advisory_xact_lock(${ddlLock})`)
+
+/** A build of a projection, as the database has it. */
+export interface StoredBuild {
+  readonly name: string
+  readonly number: number
+  /** The version that the code declares. */
+  readonly declared: number
+  /** The text of its definition, see `definitionOf`. */
+  readonly definition: string
+  /** Whether readers see it, and it publishes. At most one build of a projection is live. */
+  readonly live: boolean
+  /** Whether no process may run it any more. */
+  readonly retired: boolean
+  /** Whether its tables were dropped. */
+  readonly dropped: boolean
+}
+
+/** All builds of a projection, or of all projections, retired ones included, by name and number. */
+export const readBuilds = (sql: Sql | Session, name?: string): Effect.Effect<ReadonlyArray<StoredBuild>, SqlError> =>
+  query("read the builds of projections", () =>
+    sql.unsafe<Array<StoredBuild>>(
+      `select p.name, p.version as number, p.declared, p.definition, p.retired_at is not null as retired, p.dropped,
+        l.version is not null as live
+      from millrace.projection p left join millrace.live l on (l.projection, l.version) = (p.name, p.version)
+      where $1::text is null or p.name = $1 order by 1, 2`,
+      [name ?? null]
+    )
+  )
+
+/** The candidate among the builds of one projection: its newest follower, if that is newer than the live build. */
+export const candidateOf = (builds: ReadonlyArray<StoredBuild>): StoredBuild | undefined => {
+  const live = builds.find((build) => build.live)
+  const newest = builds.findLast((build) => !build.retired)
+  return live !== undefined && newest !== undefined && newest.number > live.number ? newest : undefined
+}
+
+/** The number of the build that the last promotion of a projection replaced, if it is not retired and not live; undefined if there is none. */
+export const readPrevious = (sql: Sql | Session, name: string): Effect.Effect<number | undefined, SqlError> =>
+  query("read the last promotion", async () => {
+    const [row] = await sql.unsafe<Array<{ readonly old: number }>>(
+      `select last.old from (select old, new from millrace.promotion where projection = $1 order by at desc limit 1) last
+      join millrace.live l on (l.projection, l.version) = ($1, last.new)
+      join millrace.projection p on (p.name, p.version) = ($1, last.old) where p.retired_at is null`,
+      [name]
+    )
+    return row?.old
+  })
+
+/** The number of partitions of a topic, and the position that each starts at. */
+export interface SourceTopics {
+  readonly partitionsOf: (topic: string) => number
+  readonly startOf: (topic: string, partition: number) => number
+}
+
+/** A schema's name has 63 bytes, 55 of them for the projection's name. */
+const mostNumber = 999_999
+
+/**
+ * Creates the next build of a projection: its tables, and a position for each partition at the start of the log. It is the live build, with views over its
+ * tables, if the projection has no live one; otherwise it is a follower. Waits for other processes that prepare.
+ */
+export const createBuild = Effect.fnUntraced(function* <P extends Projection.Any>(
+  tx: Session,
+  projection: P,
+  sources: SourceTopics
+): Effect.fn.Return<P, SqlError | Mismatch> {
+  const { name } = projection
+  yield* lockProjections(tx)
+  const known = yield* readBuilds(tx, name)
+  const { version: declared } = declarationOf(projection)
+  const number = Math.max(declared, ...known.map((build) => build.number + 1))
+  if (number > mostNumber) {
+    const reason = `it has ${known.length} builds, and the next one's number, ${number}, is beyond ${mostNumber}; give the projection a new name`
+    return yield* new Mismatch({ what: `projection ${name}`, reason })
+  }
+  const build = buildOf(projection, number)
+  for (const statement of tablesDdl(build)) yield* query(`create the tables of ${name}`, () => tx.unsafe(statement))
+  for (const relation of relationsOf(build)) if (relation.shared) yield* createSharedView(tx, relation)
+  yield* query(
+    "note the projection",
+    () => tx`insert into millrace.projection (name, version, declared, definition)
+      values (${name}, ${number}, ${declared}, ${definitionOf(build)})`
+  )
+  if (!known.some(({ live }) => live)) {
+    yield* noteLive(tx, name, number)
+    yield* showBuild(tx, name, { build: number }).pipe(
+      Effect.catchTag("ViewsRefused", ({ message: reason }) => new Mismatch({ what: `projection ${name}`, reason }))
+    )
+  }
+  yield* createPositions(tx, build, [number], sources)
+  return build
+})
+
+/** Notes which build of a projection is live. */
+export const noteLive = (tx: Session, name: string, number: number) =>
+  query(
+    "note which build is live",
+    () => tx`insert into millrace.live as l (projection, version) values (${name}, ${number})
+      on conflict (projection) do update set version = excluded.version, moved_at = clock_timestamp()`
+  )
+
+/**
+ * Creates the positions that partitions of the projection's sources do not have yet: for these builds, and for all other builds that read the
+ * same topic, whichever process runs them. A partition of the live build continues the stream that earlier builds left.
+ */
+export const createPositions = Effect.fnUntraced(function* (
+  tx: Session,
+  { name, sources }: Projection.Any,
+  numbers: ReadonlyArray<number>,
+  { partitionsOf, startOf }: SourceTopics
+) {
+  for (const { name: topic } of sources) {
+    const starts = Array.from({ length: partitionsOf(topic) }, (_, partition) => startOf(topic, partition))
+    yield* query(
+      "create progress rows",
+      () =>
+        tx`insert into millrace.progress (projection, version, topic, partition, mode, first_position, next_position, outbox_seq)
+        select p.name, p.version, ${topic}, s.number - 1, case when l.version is null then 'follower' else 'live' end, s.start, s.start,
+          case when l.version is null then 0 else coalesce((select max(g.outbox_seq) from millrace.progress g
+            where (g.projection, g.topic, g.partition) = (p.name, ${topic}, s.number - 1)), 0) end
+        from millrace.projection p left join millrace.live l on (l.projection, l.version) = (p.name, p.version)
+        cross join unnest(${arrayOf(starts)}::bigint[]) with ordinality as s (start, number)
+        where p.name = ${name} and p.retired_at is null and (p.version = any(${arrayOf(numbers)}::int4[]) or exists (
+          select from millrace.progress g where (g.projection, g.version, g.topic) = (p.name, p.version, ${topic})))
+        on conflict do nothing`
+    )
+  }
+})

@@ -1,0 +1,108 @@
+// The steps of a promotion: freeze the live build, let the follower drain to where it stands, and switch. Each step is one statement, so a process
+// that dies leaves nothing to undo: a freeze ends by itself.
+import * as Effect from "effect/Effect"
+import * as Schema from "effect/Schema"
+import { query, type Session, type Sql, SqlError } from "../client/client.ts"
+
+/** What is promoted. */
+export interface Promotion {
+  readonly projection: string
+  /** The number of the build that is live. */
+  readonly live: number
+  /** The number of the follower that replaces it. */
+  readonly follower: number
+  /** A UUID. A call that is repeated with the same token has no further effect. */
+  readonly token: string
+}
+/** A partition of the live build, and the position at which it was frozen: the first one that it has not processed. */
+export interface FrozenPartition {
+  readonly topic: string
+  readonly partition: number
+  readonly position: number
+}
+/** How far a follower is from where the live build stands. */
+export interface Drain {
+  /** Whether every partition of both builds is at the same position. */
+  readonly isDrained: boolean
+  /** How many records it has to go. */
+  readonly behind: number
+  /** The reason why a partition of the follower is halted; null if none is. */
+  readonly halted: string | null
+}
+/** The switch was refused: not everything is as it was frozen. Nothing was changed. */
+export class FlipRefused extends Schema.TaggedError<FlipRefused>()("FlipRefused", {
+  projection: Schema.String,
+  reason: Schema.String
+}) {
+  override get message() {
+    return `projection ${this.projection}: ${this.reason}`
+  }
+}
+
+/**
+ * Freezes all partitions of the live build for `ms` milliseconds: until then it commits nothing, and waits. Undefined if nothing was frozen, because
+ * another promotion has frozen it, or it is not the live build; then try again later. A freeze need not be undone: when its time is over, the
+ * next commit of the live build ends it. With the token of an earlier call the freeze is extended.
+ */
+export const freeze = (
+  sql: Sql | Session,
+  { live, projection, token }: Omit<Promotion, "follower">,
+  ms: number
+): Effect.Effect<ReadonlyArray<FrozenPartition> | undefined, SqlError> =>
+  query("freeze the live build", async () => {
+    const frozen = await sql.unsafe<Array<FrozenPartition>>(
+      `select topic, partition, next_position as position from millrace.promote_freeze($1, $2::int4, $3::uuid, $4::float8) order by 1, 2`,
+      [projection, live, token, ms]
+    )
+    return frozen.length === 0 ? undefined : frozen
+  })
+
+/** Reads how far the follower is from the live build. With a frozen live build it says when the switch can be made. */
+export const drained = (
+  sql: Sql | Session,
+  { follower, live, projection }: Omit<Promotion, "token">
+): Effect.Effect<Drain, SqlError> =>
+  query("read how far the follower is", async () => {
+    const [row] = await sql.unsafe<Array<Drain>>(
+      `select coalesce(bool_and((o.next_position = n.next_position) is true), false) as "isDrained",
+        coalesce(sum(greatest(o.next_position - n.next_position, 0)), 0)::int8 as behind, min(n.halted) as halted
+      from (select * from millrace.progress where projection = $1 and version = $2::int4) o
+      full join (select * from millrace.progress where projection = $1 and version = $3::int4) n using (topic, partition)`,
+      [projection, live, follower]
+    )
+    return row!
+  })
+
+/** Ends a freeze of this token before its time. Returns how many partitions were frozen. */
+export const thaw = (
+  sql: Sql | Session,
+  { live, projection, token }: Omit<Promotion, "follower">
+): Effect.Effect<number, SqlError> =>
+  query("thaw the live build", async () => {
+    const [row] = await sql.unsafe<Array<{ readonly thawed: number }>>(
+      `select millrace.promote_thaw($1, $2::int4, $3::uuid) as thawed`,
+      [projection, live, token]
+    )
+    return row!.thawed
+  })
+
+/**
+ * Makes the follower the live build, and the live build a follower, in one transaction: readers see the new one from then on, and it publishes
+ * where the old one stopped. `before` if an earlier call with this token did it. Fails with `FlipRefused`, and changes nothing, if a partition is
+ * not frozen by this token any more, or the follower is not at the same positions. After a lost reply (`SqlError.inDoubt`), call it again.
+ */
+export const flip = (
+  sql: Sql | Session,
+  { follower, live, projection, token }: Promotion
+): Effect.Effect<"now" | "before", SqlError | FlipRefused> =>
+  query("make the follower the live build", async () => {
+    const [row] = await sql.unsafe<Array<{ readonly result: string }>>(
+      `select millrace.promote_flip($1, $2::int4, $3::int4, $4::uuid) as result`,
+      [projection, live, follower, token]
+    )
+    return row!.result === "done" ? ("now" as const) : ("before" as const)
+  }).pipe(
+    Effect.mapError((error) => (error.code === refused ? new FlipRefused({ projection, reason: error.reason }) : error))
+  )
+/** The SQLSTATE of `millrace.promote_flip`. */
+const refused = "MR001"

@@ -1,0 +1,69 @@
+// Runs the builds of an application's projections: all that are not retired, also those that appear while the process runs.
+import * as Effect from "effect/Effect"
+import * as FiberMap from "effect/FiberMap"
+import type * as Scope from "effect/Scope"
+import type { Application } from "../model/application.ts"
+import { buildName, buildOf } from "../model/build.ts"
+import type { Projection } from "../model/projection.ts"
+import type { Sql, SqlError } from "../postgres/client/client.ts"
+import { readBuilds } from "../postgres/store/builds.ts"
+import { beginProjectionCounters } from "./measured.ts"
+import type { Presence } from "./presence.ts"
+
+/** How often the process looks for builds that appeared or were retired. */
+const lookEvery = "1 second"
+
+/** The builds of the application's projections that are to run: those of its declared versions that are not retired. */
+export const buildsOf = (
+  { projections }: Pick<Application.Any, "projections">,
+  sql: Sql
+): Effect.Effect<ReadonlyArray<Projection.Any>, SqlError> =>
+  Effect.map(readBuilds(sql), (stored) =>
+    stored.flatMap(({ declared, name, number, retired }) => {
+      const found = projections
+        .map(({ projection }) => projection as Projection.Any)
+        .find((one) => one.name === name && one.version === declared)
+      return found === undefined || retired ? [] : [buildOf(found, number)]
+    })
+  )
+
+/** What `runBuilds` works on. */
+export interface BuildsContext {
+  readonly application: Pick<Application.Any, "projections">
+  readonly sql: Sql
+  readonly presence: Presence
+  /** The builds to start with. */
+  readonly builds: ReadonlyArray<Projection.Any>
+}
+/**
+ * Runs each build by `run`, until interrupted. Looks every second for builds that a rebuild created, which it starts, and for those that were
+ * retired or cancelled, which it stops. Fails as soon as the run of a build fails.
+ */
+export const runBuilds = Effect.fnUntraced(function* <E, R>(
+  { application, builds, presence, sql }: BuildsContext,
+  run: (build: Projection.Any) => Effect.Effect<void, E, R>
+): Effect.fn.Return<void, E, R | Scope.Scope> {
+  const running = yield* FiberMap.make<Projection.Any, void, E>()
+  const set = Effect.fnUntraced(function* (wanted: ReadonlyArray<Projection.Any>) {
+    const current = new Set(Array.from(running, ([build]) => build))
+    const [added, removed] = [
+      wanted.filter((one) => !current.has(one)),
+      [...current].filter((one) => !wanted.includes(one))
+    ]
+    if (added.length === 0 && removed.length === 0) return
+    presence.change("projections", { projections: wanted.map(buildName) })
+    yield* beginProjectionCounters(added.map(buildName))
+    for (const build of removed) {
+      yield* Effect.logInfo(`${buildName(build)} is no longer run: it was retired`)
+      yield* FiberMap.remove(running, build)
+    }
+    for (const build of added) yield* FiberMap.run(running, build, run(build))
+  })
+  yield* set(builds)
+  const look = Effect.matchEffect(buildsOf(application, sql), {
+    onSuccess: set,
+    // the runners themselves report a database that is away
+    onFailure: () => Effect.void
+  })
+  yield* Effect.raceFirst(FiberMap.join(running), Effect.forever(Effect.andThen(Effect.sleep(lookEvery), look)))
+})
