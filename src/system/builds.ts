@@ -54,7 +54,7 @@ export const runBuilds = Effect.fnUntraced(function* <E, R>(
     presence.change("projections", { projections: wanted.map(buildName) })
     yield* beginProjectionCounters(added.map(buildName))
     for (const build of removed) {
-      yield* Effect.logInfo(`${buildName(build)} is no longer run: it was retired`)
+      yield* Effect.logInfo(`${buildName(build)} is no longer run: it was retired or cancelled`)
       yield* FiberMap.remove(running, build)
     }
     for (const build of added) yield* FiberMap.run(running, build, run(build))
