@@ -47,7 +47,7 @@ const changesOfPart = (part: string, was: PartOptions, is: PartOptions): Readonl
   const changes: Array<DefinitionChange> = []
   const add = (option: string, text: string, effect: ChangeEffect = "rebuild") =>
     void changes.push({ part, option, text: `${part}: ${text}`, effect })
-  for (const option of new Set([...Object.keys(was), ...Object.keys(is)])) {
+  for (const option of new Set([...Object.keys(is), ...Object.keys(was)])) {
     const [before, now] = [was[option], is[option]]
     if (before === undefined) {
       if (isDynamic(option))
@@ -73,7 +73,7 @@ export const definitionChanges = (was: Definition, is: Definition): ReadonlyArra
     text: `${part} was ${what}`,
     effect: "rebuild"
   })
-  return [...new Set([...Object.keys(was), ...Object.keys(is)])].flatMap((part) => {
+  return [...new Set([...Object.keys(is), ...Object.keys(was)])].flatMap((part) => {
     if (was[part] === undefined) return [whole(part, "added")]
     return is[part] === undefined ? [whole(part, "removed")] : changesOfPart(part, was[part], is[part])
   })
@@ -92,7 +92,7 @@ export const functionChanges = (
   was: Readonly<Record<string, string>>,
   is: Readonly<Record<string, string>>
 ): ReadonlyArray<string> =>
-  [...new Set([...Object.keys(was), ...Object.keys(is)])].flatMap((name) => {
+  [...new Set([...Object.keys(is), ...Object.keys(was)])].flatMap((name) => {
     if (was[name] === is[name]) return []
     if (was[name] === undefined) return name.startsWith("upcaster ") ? [] : [`the ${name} was added`]
     return [is[name] === undefined ? `the ${name} was removed` : `the ${name} changed`]

@@ -255,6 +255,10 @@ export class Mismatch extends Schema.TaggedError<Mismatch>()("Mismatch", {
   what: Schema.String,
   reason: Schema.String,
   retry: Schema.optionalKey(Schema.Literals(["never", "proven"])),
+  /** What differs from the definition that a build was created with, by part; `option` is missing where a whole part was added or removed. */
+  changes: Schema.optionalKey(
+    Schema.Array(Schema.Struct({ part: Schema.String, option: Schema.optional(Schema.String), text: Schema.String }))
+  ),
   cause: Schema.optionalKey(Schema.Defect())
 }) {
   override get message() {

@@ -6,6 +6,7 @@ import { Mismatch } from "../../runner/store.ts"
 import { query, type Session, type Sql, type SqlError } from "../client/client.ts"
 import { arrayOf } from "../client/columns.ts"
 import { definitionOf, relationsOf, tablesDdl } from "./ddl.ts"
+import { storeDefinition } from "./definitions.ts"
 import { createSharedView, showBuild } from "./views.ts"
 
 /** An arbitrary number that other programs are unlikely to use. `millrace.promote_flip` has it, too. */
@@ -96,6 +97,7 @@ export const createBuild = Effect.fnUntraced(function* <P extends Projection.Any
     () => tx`insert into millrace.projection (name, version, declared, definition)
       values (${name}, ${number}, ${declared}, ${definitionOf(build)})`
   )
+  yield* storeDefinition(tx, build, number)
   if (!known.some(({ live }) => live)) {
     yield* noteLive(tx, name, number)
     yield* showBuild(tx, name, { build: number }).pipe(

@@ -1,5 +1,6 @@
 // Prepares projections in the database: finds the builds of what the code declares, creates those that are missing, and refuses what cannot run.
 import * as Effect from "effect/Effect"
+import * as Schedule from "effect/Schedule"
 import { buildOf } from "../../model/build.ts"
 import { keyProblem } from "../../model/columns.ts"
 import type { Writable } from "../../model/handler.ts"
@@ -16,7 +17,8 @@ import {
   type SourceTopics,
   type StoredBuild
 } from "./builds.ts"
-import { definitionOf, relationsOf } from "./ddl.ts"
+import { relationsOf } from "./ddl.ts"
+import { lockTimeout, settleDefinitions } from "./definitions.ts"
 import { takenReason } from "./views.ts"
 
 /** Whether a projection writes topics, its dead-letter topics left out. */
@@ -24,14 +26,6 @@ export const publishes = (projection: Projection.Any): boolean =>
   (projection.writes as ReadonlyArray<Writable>).some(
     (target) => target.kind === "topic" || (target.kind === "window" && target.topic !== undefined)
   )
-
-/** What to do about a projection whose tables changed: how the new ones come into use today. */
-const adviceAfterChange = (projection: Projection.Any, next: number): string => {
-  const { name, version } = projection
-  return publishes(projection)
-    ? `give the projection and its read models new names, and retire this one (millrace retire ${name}): a version ${next} could not continue what version ${version} publishes`
-    : `increase version to ${next}, which is built beside version ${version}; when it has caught up, millrace retire ${name} ${version} puts it in its place`
-}
 
 /**
  * Prepares projections, all or none, and returns the builds of them that are to run: all that are not retired. A declared version that has no
@@ -50,7 +44,11 @@ export const prepare = (
       const byVersion = projections.toSorted((a, b) => a.version - b.version)
       return (yield* Effect.forEach(byVersion, (projection) => prepareOne(tx, projection, sources))).flat()
     })
+  ).pipe(
+    Effect.retry({ schedule: lockRetry, while: (error) => error._tag === "SqlError" && error.code === lockTimeout })
   )
+/** A column is added only if that waits briefly for the table, so it is tried again for some seconds. */
+const lockRetry = Schedule.spaced("200 millis").pipe(Schedule.upTo({ times: 15 }))
 
 const prepareOne = Effect.fnUntraced(function* (tx: Session, projection: Projection.Any, sources: SourceTopics) {
   const { name, version } = projection
@@ -67,11 +65,6 @@ const prepareOne = Effect.fnUntraced(function* (tx: Session, projection: Project
     return yield* new Mismatch({ what, reason })
   }
   const kept = running.length === 0 && last !== undefined ? [last] : running
-  const definition = definitionOf(projection)
-  if (kept.some((build) => build.definition !== definition)) {
-    const reason = `its tables changed since version ${version} first ran; ${adviceAfterChange(projection, next)}`
-    return yield* new Mismatch({ what, reason })
-  }
   if (last === undefined) {
     yield* assertFree(tx, projection)
     return [yield* createBuild(tx, projection, sources)]
@@ -83,6 +76,7 @@ const prepareOne = Effect.fnUntraced(function* (tx: Session, projection: Project
       known.find(({ live }) => live)
     )
   const numbers = kept.map(({ number }) => number)
+  yield* settleDefinitions(tx, projection, numbers, next)
   yield* createPositions(tx, projection, numbers, sources)
   return numbers.map((number) => buildOf(projection, number))
 })

@@ -327,7 +327,9 @@ const rows = (sql: Sql, projection: Projection.Any, name: string, keys: Readonly
   const arrays = columns.map((column, i) => `$${i + 1}::${parameterType(column)}`)
   const names = columns.map((column) => quote(column.name)).join(", ")
   const on = columns.map((column) => `t.${quote(column.name)} = ${fromParameter(column, "u")}`).join(" and ")
-  const text = `select t.* from unnest(${arrays.join(", ")}) as u(${names}) join ${relation.qualifiedName} t on ${on}`
+  // by name: a column that is added while this runs would change the result of a prepared `select *`
+  const selected = relation.columns.map(({ name: column }) => `t.${quote(column)}`).join(", ")
+  const text = `select ${selected} from unnest(${arrays.join(", ")}) as u(${names}) join ${relation.qualifiedName} t on ${on}`
   return query(`read rows of ${name}`, () =>
     answered(
       sql.unsafe<Array<Record<string, unknown>>>(

@@ -125,6 +125,19 @@ export const createSharedView = (tx: Session, { columns, name, qualifiedName }: 
       await tx.unsafe(`create view public.${quote(name)} as select ${list} from ${qualifiedName}`)
   })
 
+/** Adds the columns of a shared table that its view does not have, behind those that it has. */
+export const extendSharedView = (tx: Session, { name, qualifiedName }: StoredRelation) =>
+  query(`add columns to the view ${name}`, async () => {
+    const [row] = await tx.unsafe<Array<{ readonly columns: ReadonlyArray<string> }>>(
+      `select jsonb_agg(t.attname order by v.attnum, t.attnum) as columns from pg_attribute t
+      left join pg_attribute v on v.attrelid = to_regclass($1) and v.attname = t.attname and v.attnum > 0
+      where t.attrelid = to_regclass($2) and t.attnum > 0 and not t.attisdropped`,
+      [`public.${quote(name)}`, qualifiedName]
+    )
+    const list = row!.columns.map(quote).join(", ")
+    await tx.unsafe(`create or replace view public.${quote(name)} as select ${list} from ${qualifiedName}`)
+  })
+
 /** What has a name in the schema `public`. */
 interface PublicName {
   readonly isView: boolean

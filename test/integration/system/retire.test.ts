@@ -109,7 +109,7 @@ test("a changed projection that publishes nothing is built as the next version, 
     const changed = applicationOf("shop", "orders", { writesTopic: false, columns: 2 })
     assert.strictEqual(
       ((yield* Effect.flip(Effect.scoped(openSystem(changed, database)))) as Error).message,
-      "projection orders: its tables changed since version 1 first ran; increase version to 2, which is built beside version 1; when it has caught up, millrace retire orders 1 puts it in its place"
+      "projection orders: its definition changed since version 1 first ran: table orders_ids: column twice (text) was added; undo the change, or increase version to 2, then millrace rebuild orders, millrace diff orders and millrace promote orders"
     )
     yield* Effect.scoped(openSystem(second, database))
     const early = yield* refusal(second, database, { version: 1 })
@@ -215,7 +215,7 @@ test("a projection that publishes is not replaced by a version that follows it; 
     assert.match(
       ((yield* Effect.flip(Effect.scoped(openSystem(applicationOf("shop", "orders", changed), database)))) as Error)
         .message,
-      /its tables changed since version 1 first ran; give the projection and its read models new names, and retire this one \(millrace retire orders\)/
+      /its definition changed since version 1 first ran: table orders_ids: column twice \(text\) was added; undo the change, or increase version to 2/
     )
     const next = applicationOf("shop", "orders", { ...changed, version: 2 })
     yield* Effect.scoped(openSystem(next, database))

@@ -85,7 +85,7 @@ describe("preparing", () => {
       const changed = [tableOf("t", { n: Schema.Int })]
       assert.match(
         yield* refusal(sql, projectionOf("p", changed)),
-        /^Mismatch projection p: its tables changed since version 1 first ran; increase version to 2, which is built beside version 1; when it has caught up, millrace retire p 1 puts it in its place$/
+        /^Mismatch projection p: its definition changed since version 1 first ran: table t: column n \(bigint\) was added; undo the change, or increase version to 2, then millrace rebuild p, millrace diff p and millrace promote p$/
       )
       yield* prepare(sql, projectionOf("p", changed, 2))
       assert.deepStrictEqual(yield* made(sql), ["p_v1.t", "p_v2.t", "public.t"])
