@@ -1,12 +1,12 @@
 // How a command fails: what it prints to standard error, and a stable exit code.
 import * as Data from "effect/Data"
 import { InvalidBridge } from "../bridge/rule.ts"
-import { SystemHalted } from "../system/errors.ts"
+import { NoCandidate, NotCaughtUp, SystemHalted } from "../system/errors.ts"
 import { DeadLettersFailed } from "../system/dead-letters/errors.ts"
 import { maskSecrets } from "../text/secrets.ts"
 
 /** Exit codes beside 0 for success. Scripts rely on them, so they do not change. */
-export const exitCodes = { failed: 1, usage: 2, unhealthy: 3, rejected: 4 } as const
+export const exitCodes = { failed: 1, usage: 2, unhealthy: 3, refused: 3, rejected: 4, timedOut: 4 } as const
 
 /** A command cannot do what it was asked. `try` says what to do; the default exit code is `exitCodes.failed`. */
 export class CommandFailed extends Data.TaggedError("CommandFailed")<{
@@ -38,6 +38,8 @@ export const exitCodeOf = (error: unknown): number => {
   if (error instanceof CommandFailed) return error.exitCode ?? exitCodes.failed
   if (error instanceof DeadLettersFailed) return exitCodeOf(error.cause)
   if (error instanceof SystemHalted) return exitCodes.unhealthy
+  if (error instanceof NotCaughtUp) return error.timedOut ? exitCodes.timedOut : exitCodes.refused
+  if (error instanceof NoCandidate) return exitCodes.refused
   return error instanceof InvalidBridge ? exitCodes.usage : exitCodes.failed
 }
 

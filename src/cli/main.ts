@@ -14,6 +14,7 @@ import { dlq } from "./dlq.ts"
 import { config, data, json, optionalText, ownConfig, port, runToExitCode, toggle } from "./flags.ts"
 import { watchOutput } from "./output-errors.ts"
 import { pulsar } from "./pulsar.ts"
+import { diff } from "./diff.ts"
 import { retire } from "./retire.ts"
 import { subscribe } from "./subscribe.ts"
 import { terminalText } from "./terminal-text.ts"
@@ -311,6 +312,7 @@ Command.make("millrace").pipe(
     migrate,
     ingest,
     status,
+    diff,
     retire,
     subscribe,
     dlq,

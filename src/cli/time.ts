@@ -1,6 +1,8 @@
-// Reads moments from flags, such as `--since "2 hours"`.
+// Reads moments and durations from flags, such as `--since "2 hours"` and `--timeout 5s`.
 import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
+import { type CommandFailed, usageError } from "./command-failure.ts"
 
 /** The moment that a text names, in epoch milliseconds: a date, or a duration before `now`. Undefined if the text is neither. */
 export const timeOf = (text: string, now: number): number | undefined => {
@@ -11,4 +13,19 @@ export const timeOf = (text: string, now: number): number | undefined => {
   }
   const date = Date.parse(text)
   return Number.isNaN(date) ? undefined : date
+}
+
+const units: Readonly<Record<string, number>> = { ms: 1, s: 1_000, m: 60_000, min: 60_000, h: 3_600_000 }
+/** The milliseconds of a duration above 0, such as `500ms`, `5s`, `2m`, `1h` or `2 minutes`. `flag`: where it was given. */
+export const parseDuration = (text: string, flag: string): Effect.Effect<number, CommandFailed> => {
+  const short = /^(\d+(?:\.\d+)?)(ms|s|m|min|h)$/.exec(text.trim())
+  const ms =
+    short === null
+      ? Option.match(Duration.fromInput(text as Duration.Input), { onNone: () => NaN, onSome: Duration.toMillis })
+      : Number(short[1]) * units[short[2]!]!
+  return ms > 0 && Number.isFinite(ms)
+    ? Effect.succeed(ms)
+    : Effect.fail(
+        usageError(`${flag} is '${text}'; it must be a duration above 0`, `${flag} 5s, or ${flag} "2 minutes"`)
+      )
 }

@@ -39,3 +39,17 @@ export class NotRetired extends Data.TaggedError("NotRetired")<{
   readonly message: string
   readonly try: string
 }> {}
+
+/** A projection has no build that could be compared with its live one, or promoted. */
+export class NoCandidate extends Data.TaggedError("NoCandidate")<{
+  readonly message: string
+  readonly try: string
+}> {}
+
+/** A follower did not reach the positions of the live build. Nothing was changed. */
+export class NotCaughtUp extends Data.TaggedError("NotCaughtUp")<{
+  readonly message: string
+  readonly try: string
+  /** Whether more time could help. Otherwise something must be done first. */
+  readonly timedOut: boolean
+}> {}

@@ -29,6 +29,16 @@ export interface Drain {
   /** The reason why a partition of the follower is halted; null if none is. */
   readonly halted: string | null
 }
+/** How far a partition of the live build and of a follower is. */
+export interface FollowerPosition {
+  readonly topic: string
+  readonly partition: number
+  /** The first position that the build has not processed; null if it has no such partition. */
+  readonly live: number | null
+  readonly follower: number | null
+  /** The reason why the partition of the follower is halted; null if it is not. */
+  readonly halted: string | null
+}
 /** The switch was refused: not everything is as it was frozen. Nothing was changed. */
 export class FlipRefused extends Schema.TaggedError<FlipRefused>()("FlipRefused", {
   projection: Schema.String,
@@ -72,6 +82,21 @@ export const drained = (
     )
     return row!
   })
+
+/** Reads how far each partition of both builds is. Empty if the one is not the live build any more. */
+export const readFollowerPositions = (
+  sql: Sql | Session,
+  { follower, live, projection }: Omit<Promotion, "token">
+): Effect.Effect<ReadonlyArray<FollowerPosition>, SqlError> =>
+  query("read the positions of builds", () =>
+    sql.unsafe<Array<FollowerPosition>>(
+      `select topic, partition, o.next_position as live, n.next_position as follower, n.halted
+      from (select * from millrace.progress where projection = $1 and version = $2::int4) o
+      full join (select * from millrace.progress where projection = $1 and version = $3::int4) n using (topic, partition)
+      where exists (select from millrace.live l where l.projection = $1 and l.version = $2::int4) order by 1, 2`,
+      [projection, live, follower]
+    )
+  )
 
 /** Ends a freeze of this token before its time. Returns how many partitions were frozen. */
 export const thaw = (

@@ -3,32 +3,41 @@ import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import { query, session, type Session, type Sql, type SqlError } from "../client/client.ts"
 
-/** A state of the database that sessions can read for as long as its scope is open. */
-export interface Snapshot {
-  readonly id: string
-  /** The session that took it. */
-  readonly session: Session
-}
-
-const begin = Effect.fnUntraced(function* (sql: Sql, more: string) {
+/** Opens a session that can take a snapshot, or join one. */
+export const openSnapshotSession = Effect.fnUntraced(function* (
+  sql: Sql
+): Effect.fn.Return<Session, SqlError, Scope.Scope> {
   const one = yield* session(sql)
-  // comparing large tables takes longer than the timeouts of a role may allow, and the first session waits for the others
-  const settings = "set statement_timeout = 0; set idle_in_transaction_session_timeout = 0; set work_mem = '64MB'"
-  yield* query("begin reading a snapshot", () =>
-    one.unsafe(`${settings}; begin transaction isolation level repeatable read, read only; ${more}`)
+  // reading large tables takes longer than the timeouts of a role may allow, and the first session waits for the others
+  yield* query("prepare a session", () =>
+    one.unsafe(
+      "set statement_timeout = 0; set idle_in_transaction_session_timeout = 0; set work_mem = '64MB'; set timezone = 'UTC'"
+    )
   )
+  // the server notices within a second that this process was killed; not every platform can
+  yield* Effect.ignore(query("watch the connection", () => one.unsafe("set client_connection_check_interval = '1s'")))
   return one
 })
 
-/** Takes a snapshot: everything that was committed before this returns is in it. */
-export const takeSnapshot = Effect.fnUntraced(function* (sql: Sql): Effect.fn.Return<Snapshot, SqlError, Scope.Scope> {
-  const one = yield* begin(sql, "")
-  const [row] = yield* query("export a snapshot", () =>
-    one.unsafe<Array<{ readonly id: string }>>("select pg_export_snapshot() as id")
-  )
-  return { id: row!.id, session: one }
-})
+const begin = "begin transaction isolation level repeatable read, read only"
 
-/** Opens a further session that reads a snapshot. */
-export const joinSnapshot = (sql: Sql, { id }: Snapshot): Effect.Effect<Session, SqlError, Scope.Scope> =>
-  begin(sql, `set transaction snapshot '${id.replaceAll("'", "''")}'`)
+/** Takes a snapshot: everything that was committed before is in it. Returns its id, by which other sessions can join while this one has it. */
+export const takeSnapshot = (one: Session): Effect.Effect<string, SqlError> =>
+  query("take a snapshot", async () => {
+    await one.unsafe(begin)
+    const [row] = await one.unsafe<Array<{ readonly id: string }>>("select pg_export_snapshot() as id")
+    return row!.id
+  })
+/** Gives the session's snapshot up, so that it can take another one. */
+export const leaveSnapshot = (one: Session): Effect.Effect<unknown, SqlError> =>
+  query("leave a snapshot", () => one.unsafe("rollback"))
+
+/** Opens a session that reads the snapshot of another one. */
+export const joinSnapshot = Effect.fnUntraced(function* (
+  sql: Sql,
+  id: string
+): Effect.fn.Return<Session, SqlError, Scope.Scope> {
+  const one = yield* openSnapshotSession(sql)
+  yield* query("join a snapshot", () => one.unsafe(`${begin}; set transaction snapshot '${id.replaceAll("'", "''")}'`))
+  return one
+})

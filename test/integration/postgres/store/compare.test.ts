@@ -6,7 +6,7 @@ import * as Scope from "effect/Scope"
 import { query, type Sql } from "../../../../src/postgres/client/client.ts"
 import { readBuildTables } from "../../../../src/postgres/store/build-tables.ts"
 import { compare, type Differences } from "../../../../src/postgres/store/compare.ts"
-import { joinSnapshot, takeSnapshot } from "../../../../src/postgres/store/snapshot.ts"
+import { joinSnapshot, openSnapshotSession, takeSnapshot } from "../../../../src/postgres/store/snapshot.ts"
 import { database } from "../../../support/postgres.ts"
 
 const scope = Scope.makeUnsafe()
@@ -35,15 +35,14 @@ const tables = Effect.fnUntraced(function* (
   return name
 })
 const tableOf = Effect.fnUntraced(function* (name: string) {
-  const snapshot = yield* takeSnapshot(sql)
-  const [table] = yield* readBuildTables(snapshot.session, name, { live: 1, candidate: 2 })
-  return { snapshot, table: table! }
+  const session = yield* openSnapshotSession(sql)
+  const [table] = yield* readBuildTables(session, name, { live: 1, candidate: 2 })
+  return table!
 }, Effect.scoped)
 const compared = (name: string, options: { readonly exact?: boolean; readonly samples?: number } = {}) =>
   Effect.scoped(
     Effect.gen(function* () {
-      const snapshot = yield* takeSnapshot(sql)
-      const session = yield* joinSnapshot(sql, snapshot)
+      const session = yield* openSnapshotSession(sql)
       const [table] = yield* readBuildTables(session, name, { live: 1, candidate: 2 })
       return yield* compare(session, table!.compared!, { exact: false, samples: 5, ...options })
     })
@@ -162,7 +161,7 @@ it.live(
         { live: "('a', 'x', 1, 1)", candidate: "('a', 'x', 1.5, 2)" },
         "k text primary key, v text, n float8, more int"
       )
-      const { table } = yield* tableOf(name)
+      const table = yield* tableOf(name)
       assert.deepStrictEqual(
         [table.onlyLive, table.onlyCandidate, table.retyped],
         [["old"], ["more"], [{ name: "n", live: "bigint", candidate: "double precision" }]]
@@ -174,12 +173,12 @@ it.live(
         ["k text", "k text in the live build, none in the candidate"]
       ]) {
         const differing = yield* tables(columns, { live: "", candidate: "" }, other)
-        const { table: without } = yield* tableOf(differing)
+        const without = yield* tableOf(differing)
         assert.strictEqual(without.compared, undefined)
         assert.strictEqual(without.notCompared, `its keys differ: ${keys}`)
       }
       yield* run(`alter table ${name}_v2.t rename to other`)
-      const { table: alone } = yield* tableOf(name)
+      const alone = yield* tableOf(name)
       assert.deepStrictEqual([alone.name, alone.onlyIn, alone.compared], ["other", "candidate", undefined])
     })
 )
@@ -192,7 +191,7 @@ it.live(
         live: rowsOf((i) => `(${i}, ${i})`, 5_000),
         candidate: rowsOf((i) => `(${i}, ${i})`, 5_000)
       })
-      const snapshot = yield* takeSnapshot(sql)
+      const snapshot = yield* takeSnapshot(yield* openSnapshotSession(sql))
       yield* run(`update ${name}_v2.t set v = v + 1`)
       const session = yield* joinSnapshot(sql, snapshot)
       const [table] = yield* readBuildTables(session, name, { live: 1, candidate: 2 })

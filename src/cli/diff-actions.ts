@@ -1,0 +1,42 @@
+// Runs `millrace diff`: opens the database and the log, and prints what differs between two builds.
+import * as Effect from "effect/Effect"
+import { projectionNames } from "../postgres/store/identity.ts"
+import { assertDatabaseExists, openDatabase } from "../system/database.ts"
+import { diff as diffBuilds } from "../system/diff.ts"
+import { assertRegistered } from "../system/identity.ts"
+import { openLog } from "../system/open-log.ts"
+import { exitCodes, usageError } from "./command-failure.ts"
+import { loadApplication } from "./config.ts"
+import { diffJson, diffText } from "./diff-text.ts"
+import { print } from "./print.ts"
+import { adviceFor } from "./similar-names.ts"
+import { parseDuration } from "./time.ts"
+
+/** The flags and the argument of the command. */
+export interface DiffFlags {
+  readonly data: string
+  readonly config: string | undefined
+  readonly name: string
+  readonly with: number | undefined
+  readonly exact: boolean
+  readonly samples: number
+  readonly timeout: string
+  readonly json: boolean
+}
+
+/** Compares two builds, and prints what differs. */
+export const diff = Effect.fnUntraced(function* ({ config, data, json, timeout, ...request }: DiffFlags) {
+  if (request.samples < 0) return yield* usageError(`--samples is ${request.samples}; it must be 0 or more`)
+  const timeoutMs = yield* parseDuration(timeout, "--timeout")
+  const application = yield* loadApplication(config)
+  yield* assertDatabaseExists(data)
+  const { sql } = yield* openDatabase(data, "join")
+  yield* assertRegistered(application, sql)
+  const known = yield* projectionNames(sql)
+  if (!known.includes(request.name))
+    return yield* usageError(`this database has no projection called '${request.name}'`, adviceFor(request.name, known))
+  const { log, on } = yield* openLog(Effect.succeed(sql))
+  const found = yield* diffBuilds({ application, sql, log, on }, { ...request, timeoutMs })
+  yield* print(json ? diffJson(found) : diffText(found))
+  return found.equal ? 0 : exitCodes.refused
+})

@@ -1,0 +1,126 @@
+// Compares a candidate with the live build of its projection, at the same positions: rows, late events, dead letters and published messages.
+import * as Effect from "effect/Effect"
+import type * as Scope from "effect/Scope"
+import { deadLettersOf, lateEventsOf } from "../postgres/store/build-records.ts"
+import { type BuildTables, readBuildTables } from "../postgres/store/build-tables.ts"
+import { candidateOf, readBuilds, type StoredBuild } from "../postgres/store/builds.ts"
+import { compare, type CompareOptions, type ComparedRelations, type Differences } from "../postgres/store/compare.ts"
+import { readFollowerPositions } from "../postgres/store/promotion.ts"
+import { joinSnapshot, leaveSnapshot, openSnapshotSession, takeSnapshot } from "../postgres/store/snapshot.ts"
+import { atEqualPositions, type BuildPair, type CatchUpOptions, type FollowerContext } from "./caught-up.ts"
+import { NoCandidate } from "./errors.ts"
+
+/** What is compared, and how. */
+export interface DiffRequest extends CompareOptions, CatchUpOptions {
+  /** The name of the projection. */
+  readonly name: string
+  /** The number of a build that follows the live one; undefined: the candidate. */
+  readonly with?: number | undefined
+}
+/** A read model's table in both builds. Tables that are not compared have no rows that differ. */
+export interface TableDiff extends Differences, Omit<BuildTables, "compared"> {}
+/** What differs between two builds. */
+export interface Diff {
+  readonly projection: string
+  /** The numbers of the builds. */
+  readonly live: number
+  readonly candidate: number
+  readonly tables: ReadonlyArray<TableDiff>
+  readonly late: Differences
+  readonly deadLetters: Differences
+  /** Whether nothing differs but by rounding. A column or a table that only one build has is no difference. */
+  readonly equal: boolean
+  /** For how long the live build was frozen, in milliseconds. */
+  readonly frozenMs: number
+}
+
+/** How many sessions compare at the same time. */
+const sessions = 3
+
+const nothing: Differences = {
+  missing: 0,
+  extra: 0,
+  changed: 0,
+  rounding: 0,
+  rows: { live: 0, candidate: 0 },
+  samples: []
+}
+const isEqual = ({ changed, extra, missing }: Differences) => missing + extra + changed === 0
+
+/** The live build of a projection and the one that it is compared with. Fails with `NoCandidate` if one of them does not exist. */
+export const pairOf = Effect.fnUntraced(function* (
+  builds: ReadonlyArray<StoredBuild>,
+  { name, with: asked }: Pick<DiffRequest, "name" | "with">
+): Effect.fn.Return<BuildPair, NoCandidate> {
+  const live = builds.find((build) => build.live)
+  const followers = builds.filter((build) => !build.live && !build.retired)
+  const follower = asked === undefined ? candidateOf(builds) : followers.find(({ number }) => number === asked)
+  if (live !== undefined && follower !== undefined) return { live, follower }
+  if (live === undefined)
+    return yield* new NoCandidate({
+      message: `projection ${name} has no live build`,
+      try: "start the application with millrace dev or millrace start, which makes its build the live one"
+    })
+  const others = followers.map(({ number }) => number).join(", ")
+  return yield* new NoCandidate(
+    asked === undefined
+      ? {
+          message: `projection ${name} has no candidate: no build is newer than the live one, build ${live.number}`,
+          try: `millrace rebuild ${name} builds one${others === "" ? "" : `; --with compares the live build with an older one: ${others}`}`
+        }
+      : {
+          message: `projection ${name} has no build ${asked} that follows the live one, build ${live.number}`,
+          try: others === "" ? `millrace rebuild ${name} builds one` : `one of ${others}`
+        }
+  )
+})
+
+/**
+ * Compares two builds as they are at the same positions. Both may run: the live one is frozen until a snapshot of the database was taken, and
+ * only if there is no moment at which both are at the same positions anyway. Fails with `NotCaughtUp` if the follower does not get there.
+ */
+export const diff = Effect.fnUntraced(function* (
+  context: FollowerContext,
+  request: DiffRequest
+): Effect.fn.Return<
+  Diff,
+  Effect.Error<ReturnType<typeof pairOf>> | Effect.Error<ReturnType<typeof atSnapshot>>,
+  Scope.Scope
+> {
+  const { sql } = context
+  const { name } = request
+  const builds = yield* pairOf(yield* readBuilds(sql, name), request)
+  const { frozenMs, value: snapshot } = yield* atSnapshot(context, builds, request)
+  const numbers = { live: builds.live.number, candidate: builds.follower.number }
+  const compareIn = (relations: ComparedRelations) =>
+    Effect.scoped(Effect.flatMap(joinSnapshot(sql, snapshot), (tx) => compare(tx, relations, request)))
+  const found = yield* Effect.scoped(
+    Effect.flatMap(joinSnapshot(sql, snapshot), (tx) => readBuildTables(tx, name, numbers))
+  )
+  const compared = yield* Effect.forEach(
+    [...found.map((table) => table.compared), lateEventsOf(name, numbers), deadLettersOf(name, numbers)],
+    (relations) => (relations === undefined ? Effect.succeed(nothing) : compareIn(relations)),
+    { concurrency: sessions }
+  )
+  const tables = found.map(({ compared: _, ...table }, i): TableDiff => ({ ...table, ...compared[i]! }))
+  const [late, deadLetters] = compared.slice(found.length) as [Differences, Differences]
+  const isComparable = ({ notCompared, onlyIn, retyped }: TableDiff) =>
+    (notCompared === undefined || onlyIn !== undefined) && retyped.length === 0
+  const equal = tables.every((table) => isEqual(table) && isComparable(table)) && isEqual(late) && isEqual(deadLetters)
+  return { projection: name, ...numbers, tables, late, deadLetters, equal, frozenMs }
+})
+
+/** Takes a snapshot in which both builds are at the same positions. It can be joined until the scope closes. */
+const atSnapshot = Effect.fnUntraced(function* (context: FollowerContext, builds: BuildPair, options: CatchUpOptions) {
+  const one = yield* openSnapshotSession(context.sql)
+  const take = Effect.gen(function* () {
+    const id = yield* takeSnapshot(one)
+    const pair = { projection: builds.live.name, live: builds.live.number, follower: builds.follower.number }
+    // a freeze ends by itself: only what the snapshot shows counts
+    const positions = yield* readFollowerPositions(one, pair)
+    if (positions.length > 0 && positions.every(({ follower, live }) => follower === live)) return id
+    yield* leaveSnapshot(one)
+    return undefined
+  })
+  return yield* atEqualPositions(context, builds, options, { unfrozen: take, use: () => take })
+})
