@@ -11,6 +11,7 @@ import * as Option from "effect/Option"
 import { type CommandFailed, exitCodes, usageError } from "./command-failure.ts"
 import { withStatements } from "./arguments.ts"
 import { dlq } from "./dlq.ts"
+import { explain } from "./explain.ts"
 import { config, data, json, optionalText, ownConfig, port, runToExitCode, toggle } from "./flags.ts"
 import { watchOutput } from "./output-errors.ts"
 import { pulsar } from "./pulsar.ts"
@@ -316,6 +317,7 @@ Command.make("millrace").pipe(
     retire,
     subscribe,
     dlq,
+    explain,
     pulsar,
     sql,
     url

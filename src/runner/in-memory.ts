@@ -39,7 +39,7 @@ const topicOf = (source: Source<unknown, "topic" | "aggregate">): Topic.Any => {
   return { ...Topic.events("aggregate", { events, key: () => "" }), name: source.name, kind: source.kind as never }
 }
 /** A clock that moves on at once by what is slept: retries of handlers wait for no time, and schedules that last for a time end. */
-const waitingForNoTime = (clock: Clock.Clock): Clock.Clock => {
+export const waitingForNoTime = (clock: Clock.Clock): Clock.Clock => {
   let sleptMs = 0
   const millis = () => clock.currentTimeMillisUnsafe() + sleptMs
   const nanos = () => clock.currentTimeNanosUnsafe() + BigInt(Math.floor(sleptMs)) * 1_000_000n

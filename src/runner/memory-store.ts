@@ -66,6 +66,19 @@ interface StoredRows {
   readonly relation: Relation
   readonly rows: Map<string, Row>
 }
+/** Whether the store keeps a row: by the name of its table or window, and the text of its key. */
+export type KeepsRow = (name: string, key: string) => boolean
+/** Rows of which only some are kept. */
+class SomeRows extends Map<string, Row> {
+  private readonly keeps: (key: string) => boolean
+  constructor(keeps: (key: string) => boolean) {
+    super()
+    this.keeps = keeps
+  }
+  override set(key: string, row: Row): this {
+    return this.keeps(key) ? super.set(key, row) : this
+  }
+}
 /** What a commit does with one row; an undefined row is deleted. */
 interface RowWrite {
   readonly rows: Map<string, Row>
@@ -102,11 +115,19 @@ export class MemoryStore {
   private epochs = 0
   private readonly mode: "live" | "follower"
 
-  /** `mode`: that of all partitions. A follower's messages are muted. */
-  constructor({ writes }: Projection.Any, mode: "live" | "follower" = "live") {
+  /**
+   * `mode`: that of all partitions. A follower's messages are muted. `keeps`: which rows are kept; the others are checked as all rows are, and then
+   * forgotten. Default: all are kept.
+   */
+  constructor({ writes }: Projection.Any, mode: "live" | "follower" = "live", keeps?: KeepsRow) {
     this.mode = mode
-    const relations = readModelsOf(writes as ReadonlyArray<Writable>)
-    this.relations = new Map(relations.map((relation) => [relation.name, { relation, rows: new Map() }]))
+    const rowsOf = (name: string) => (keeps === undefined ? new Map() : new SomeRows((key) => keeps(name, key)))
+    this.relations = new Map(
+      readModelsOf(writes as ReadonlyArray<Writable>).map((relation) => [
+        relation.name,
+        { relation, rows: rowsOf(relation.name) }
+      ])
+    )
   }
 
   readonly service: Store["Service"] = Store.of({
@@ -136,6 +157,16 @@ export class MemoryStore {
     waiting: (at, reason) => Effect.sync(() => note(this.waiting, at, reason))
   })
 
+  /** How many rows of all tables and windows are kept. */
+  get size(): number {
+    return [...this.relations.values()].reduce((sum, { rows }) => sum + rows.size, 0)
+  }
+  /** A row as PostgreSQL's client returns it, by the text of its key; undefined if there is none. */
+  row(name: string, key: string): Row | undefined {
+    const { relation, rows } = this.relations.get(name)!
+    const row = rows.get(key)
+    return row && parsedRow(relation, row)
+  }
   /** The rows of a table or window, as the definition has them, in the order in which they were inserted. */
   rows(name: string): ReadonlyArray<Row> {
     const { relation, rows } = this.relations.get(name)!

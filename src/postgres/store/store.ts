@@ -19,7 +19,7 @@ import {
 } from "../../runner/store.ts"
 import type { Sql } from "../client/client.ts"
 import { answered, endSession } from "../client/answer.ts"
-import { arrayOf, columnArray, fromParameter, parameterType, quote } from "../client/columns.ts"
+import { arrayOf } from "../client/columns.ts"
 import { prepare } from "./prepare.ts"
 import { Committer } from "./committer.ts"
 import { CommitBuilder } from "./commit.ts"
@@ -27,7 +27,7 @@ import { messagesOf, seenChunkOf } from "./commit-parts.ts"
 import { instant } from "./commit-records.ts"
 import { storable } from "../../text/text.ts"
 import { isAt, openDeadLetters, parkedKeys, recordOfDeadLetter } from "./dead-letters.ts"
-import { relationsOf } from "./ddl.ts"
+import { readRowsStatement } from "./read-rows.ts"
 import { blameOf, query, SqlError } from "../client/errors.ts"
 
 /** Callbacks of the store. */
@@ -322,22 +322,9 @@ const resolve = Effect.fnUntraced(function* (
 })
 
 const rows = (sql: Sql, projection: Projection.Any, name: string, keys: ReadonlyArray<Record<string, unknown>>) => {
-  const relation = relationsOf(projection).find((other) => other.name === name)!
-  const columns = relation.key.map((key) => relation.columns.find((column) => column.name === key)!)
-  const arrays = columns.map((column, i) => `$${i + 1}::${parameterType(column)}`)
-  const names = columns.map((column) => quote(column.name)).join(", ")
-  const on = columns.map((column) => `t.${quote(column.name)} = ${fromParameter(column, "u")}`).join(" and ")
-  // by name: a column that is added while this runs would change the result of a prepared `select *`
-  const selected = relation.columns.map(({ name: column }) => `t.${quote(column)}`).join(", ")
-  const text = `select ${selected} from unnest(${arrays.join(", ")}) as u(${names}) join ${relation.qualifiedName} t on ${on}`
+  const { parameters, text } = readRowsStatement(projection, name, keys)
   return query(`read rows of ${name}`, () =>
-    answered(
-      sql.unsafe<Array<Record<string, unknown>>>(
-        text,
-        columns.map((column) => columnArray(column, keys)),
-        { prepare: true }
-      )
-    )
+    answered(sql.unsafe<Array<Record<string, unknown>>>(text, parameters, { prepare: true }))
   ).pipe(Effect.mapError((error) => unstorable(error) ?? storeError(error)))
 }
 

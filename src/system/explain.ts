@@ -1,0 +1,269 @@
+// Explains a row of a read model: replays its projection in memory over the log, finds the events that made the row, and compares the results.
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import type { Log, ReadError } from "../log/log.ts"
+import type { Application } from "../model/application.ts"
+import { buildOf } from "../model/build.ts"
+import { chainsOf } from "../model/chains.ts"
+import { partitionOf } from "../model/partitioner.ts"
+import type { Projection } from "../model/projection.ts"
+import type { Row } from "../model/recorder.ts"
+import type { Topic } from "../model/topic.ts"
+import { hasFold } from "../model/window.ts"
+import type { Sql } from "../postgres/client/client.ts"
+import type { StoredBuild } from "../postgres/store/builds.ts"
+import { type BuildPosition, readDeadLettersAt, readRetryOwner, readRowState } from "../postgres/store/row-history.ts"
+import { linksOf } from "../runner/chain.ts"
+import { inAppendOrder, type PartitionRange, positionAt } from "../runner/in-append-order.ts"
+import { LookupTable } from "../runner/lookup-tables.ts"
+import { NeedsRows, readFor, type RowEvent, RowTrace, type TraceSource } from "../runner/row-trace.ts"
+import type { WatchedRow } from "../runner/row-watch.ts"
+
+/** What the explanation works on. */
+export interface ExplainContext {
+  readonly application: Application.Any
+  readonly sql: Sql
+  readonly log: Log["Service"]
+}
+/** Which row of which build is explained. Times are epoch milliseconds of appends. */
+export interface ExplainRequest {
+  /** The projection as the code declares it. */
+  readonly projection: Projection.Any
+  readonly build: Pick<StoredBuild, "number" | "live">
+  readonly row: WatchedRow
+  readonly from: number | undefined
+  readonly until: number | undefined
+  /** How many events are kept: the last ones. */
+  readonly mostEvents: number
+  /** Is called from time to time. */
+  readonly onProgress?: (done: number, total: number) => void
+}
+/** An event of an explanation. */
+export interface ExplainedEvent extends RowEvent {
+  /** The dead letter that the database has for the event, retried and discarded ones included. */
+  readonly deadLetter: { readonly id: number; readonly status: string } | undefined
+}
+/** A column that differs. */
+export interface DifferentColumn {
+  readonly column: string
+  readonly stored: unknown
+  readonly replayed: unknown
+  /** Both are numbers that differ by less than 1e-9 of their size. */
+  readonly isRounding: boolean
+}
+/** What was read of a partition. */
+export interface ReplayedPartition extends PartitionRange {
+  /** The positions that the build processed and that the log no longer has: the first, and the one after the last. */
+  readonly gone: { readonly from: number; readonly to: number } | undefined
+  /** Why the replay stopped before the end of the range; undefined if it did not. */
+  readonly stopped: string | undefined
+}
+/** Why a row is as it is. Rows hold what columns hold. */
+export interface RowExplanation {
+  readonly projection: string
+  readonly version: number
+  readonly build: number
+  readonly live: boolean
+  readonly row: WatchedRow
+  readonly events: ReadonlyArray<ExplainedEvent>
+  /** How many earlier events were left out. */
+  readonly omitted: number
+  /** The row that the replay gives, and the one that the database has; undefined if there is none. */
+  readonly replayed: Row | undefined
+  readonly stored: Row | undefined
+  /** Undefined if the rows cannot be compared: the replay was not of everything that the build processed, or others write the table. */
+  readonly differences: ReadonlyArray<DifferentColumn> | undefined
+  readonly partitions: ReadonlyArray<ReplayedPartition>
+  /** What the replay cannot reproduce. */
+  readonly notes: ReadonlyArray<string>
+}
+
+/** How many rows a replay keeps at most, if handlers read rows. */
+const mostRows = 2_000_000
+
+/** The ranges of the log that the build has processed, as far as the log still has them. */
+const rangesOf = Effect.fnUntraced(function* (
+  log: Log["Service"],
+  positions: ReadonlyArray<BuildPosition>,
+  { from, until }: Pick<ExplainRequest, "from" | "until">
+) {
+  const bounds = new Map<string, Effect.Success<ReturnType<Log["Service"]["bounds"]>>>()
+  for (const topic of new Set(positions.map((one) => one.topic))) bounds.set(topic, yield* log.bounds(topic))
+  return yield* Effect.forEach(
+    positions,
+    Effect.fnUntraced(function* ({ first, next, partition, topic }): Effect.fn.Return<ReplayedPartition, ReadError> {
+      const found = bounds.get(topic)!.find((one) => one.partition === partition)
+      const start = Math.max(first, found?.start ?? next)
+      const all = { topic, partition, from: start, to: Math.max(start, Math.min(next, found?.end ?? next)) }
+      const gone = start > first && next > first ? { from: first, to: Math.min(start, next) } : undefined
+      return {
+        ...all,
+        from: from === undefined ? all.from : yield* positionAt(log, all, from),
+        to: until === undefined ? all.to : yield* positionAt(log, all, until + 1),
+        gone,
+        stopped: undefined
+      }
+    })
+  )
+})
+
+/**
+ * Whether a partition may hold events of the row, if only some can: a window that is published or has a fold takes only events whose key is a
+ * column of the row's key. Writers that choose partitions in another way than by the key break this, so the result must be compared.
+ */
+const ownedBy = ({ key, relation, target }: WatchedRow, sources: ReadonlyArray<TraceSource>) => {
+  if (target.kind !== "window" || (target.topic === undefined && !hasFold(target))) return undefined
+  const texts = relation.key.flatMap((column) => (typeof key[column] === "string" ? [key[column] as string] : []))
+  const owners = new Map(
+    sources.map(({ partitions, topic }) => [topic.name, new Set(texts.map((text) => partitionOf(text, partitions)))])
+  )
+  return ({ partition, topic }: PartitionRange) => owners.get(topic)?.has(partition) === true
+}
+
+/** Lookup tables that are read once, up to where their topics end now. */
+const readLookups = Effect.fnUntraced(function* (log: Log["Service"], { enrich }: Projection.Any) {
+  const tables = new Map<string, LookupTable>()
+  for (const { topic } of Object.values(enrich)) {
+    if (tables.has(topic.name)) continue
+    const bounds = yield* log.bounds(topic.name)
+    const ends = bounds.map(({ end }) => end)
+    const fixed = { ends: () => Effect.succeed(ends), bounds: () => Effect.succeed(bounds), read: log.read }
+    const table = new LookupTable(fixed, topic)
+    yield* table.catchUp
+    tables.set(topic.name, table)
+  }
+  return tables
+})
+
+/** Explains a row. Runs the projection's handlers, with the services of the application. */
+export const explainRow = Effect.fnUntraced(function* (
+  { application, log, sql }: ExplainContext,
+  request: ExplainRequest
+) {
+  const { build, projection: declared, row } = request
+  const projection = buildOf(declared, build.number)
+  const all = application.projections.map((one) => one.projection as Projection.Any)
+  const state = yield* readRowState(sql, projection, row.target.name, row.key)
+  const ranges = yield* rangesOf(log, state.positions, request)
+  const chains = chainsOf(all)
+  const sources = yield* Effect.forEach(projection.sources as ReadonlyArray<Topic.Any>, (topic) =>
+    Effect.gen(function* () {
+      const { length: partitions } = yield* log.ends(topic.name)
+      return { topic, partitions, links: yield* linksOf(chains, projection, topic.name, partitions, log) }
+    })
+  )
+  const replay = yield* replayOf({ log, sources, request, projection, owner: yield* readRetryOwner(sql) })
+  const isOnlyWriter = all.filter((one) => one.writes.some(({ name }) => name === row.target.name)).length === 1
+  const isComparable =
+    request.from === undefined &&
+    request.until === undefined &&
+    ranges.every(({ gone }) => gone === undefined) &&
+    (isOnlyWriter || !row.target.shared)
+  const owns = ownedBy(row, sources)
+  const some = owns === undefined ? ranges : ranges.filter(owns)
+  let { partitions, trace } = yield* replay(some)
+  if (some.length < ranges.length && (!isComparable || differencesOf(row, state.row, trace.row).length > 0))
+    ({ partitions, trace } = yield* replay(ranges))
+  const known = yield* readDeadLettersAt(sql, projection, trace.events)
+  const byEvent = new Map(known.map((one) => [`${one.topic}/${one.partition}/${one.position}`, one]))
+  return {
+    projection: projection.name,
+    version: declared.version,
+    build: build.number,
+    live: build.live,
+    row,
+    events: trace.events.map((event): ExplainedEvent => {
+      const found = byEvent.get(`${event.topic}/${event.partition}/${event.position}`)
+      return { ...event, deadLetter: found && { id: found.id, status: found.status } }
+    }),
+    omitted: trace.omitted,
+    replayed: trace.row,
+    stored: state.row,
+    differences: isComparable ? differencesOf(row, state.row, trace.row) : undefined,
+    partitions,
+    notes: notesOf(request, partitions, !isOnlyWriter && row.target.shared)
+  } satisfies RowExplanation
+})
+
+/** Makes a function that replays ranges, from the start again whenever it turns out that more rows must be kept. */
+const replayOf = Effect.fnUntraced(function* (of: {
+  readonly log: Log["Service"]
+  readonly sources: ReadonlyArray<TraceSource>
+  readonly request: ExplainRequest
+  readonly projection: Projection.Any
+  readonly owner: Effect.Success<ReturnType<typeof readRetryOwner>>
+}) {
+  const { log, owner, projection, request, sources } = of
+  const { mostEvents, onProgress, row } = request
+  const lookupTables = yield* readLookups(log, projection)
+  const kept = new Set(readFor(projection))
+  const once = Effect.fnUntraced(function* (ranges: ReadonlyArray<ReplayedPartition>) {
+    const trace = new RowTrace({ projection, row, sources, lookupTables, owner, kept, mostEvents, mostRows })
+    const stopped = new Map<PartitionRange, string>()
+    const total = ranges.reduce((sum, { from, to }) => sum + to - from, 0)
+    let done = 0
+    yield* inAppendOrder(log, ranges, (range, record) => {
+      const source = sources.find(({ topic }) => topic.name === range.topic)!
+      if (++done % 1_000 === 0) onProgress?.(done, total)
+      return trace.process(source, record).pipe(
+        Effect.as(true),
+        Effect.catchTag("Mismatch", ({ message }) => Effect.sync(() => (stopped.set(range, message), false)))
+      )
+    })
+    const partitions = ranges.map((range): ReplayedPartition => ({ ...range, stopped: stopped.get(range) }))
+    return { trace, partitions }
+  })
+  const replay = (ranges: ReadonlyArray<ReplayedPartition>): ReturnType<typeof once> =>
+    once(ranges).pipe(
+      Effect.catchDefect((defect) => {
+        if (!(defect instanceof NeedsRows) || kept.has(defect.name)) return Effect.die(defect)
+        kept.add(defect.name)
+        return replay(ranges)
+      })
+    )
+  return replay
+})
+
+const differencesOf = (
+  { relation }: WatchedRow,
+  stored: Row | undefined,
+  replayed: Row | undefined
+): ReadonlyArray<DifferentColumn> =>
+  relation.columns.flatMap(({ name: column }) => {
+    const [before, now] = [stored?.[column], replayed?.[column]]
+    if (JSON.stringify(before) === JSON.stringify(now)) return []
+    return [{ column, stored: before, replayed: now, isRounding: isRounding(before, now) }]
+  })
+const isRounding = (a: unknown, b: unknown) =>
+  typeof a === "number" && typeof b === "number" && Math.abs(a - b) <= 1e-9 * Math.max(Math.abs(a), Math.abs(b))
+
+const notesOf = (
+  { from, projection, until }: ExplainRequest,
+  partitions: ReadonlyArray<ReplayedPartition>,
+  isShared: boolean
+): ReadonlyArray<string> => [
+  ...partitions.flatMap(({ gone, partition, topic }) =>
+    gone === undefined
+      ? []
+      : [
+          `${topic}/${partition}: the log no longer has the positions ${gone.from} to ${gone.to - 1}, which the build processed; what they did to the row is not known`
+        ]
+  ),
+  ...partitions
+    .filter(({ stopped }) => stopped !== undefined)
+    .map(
+      ({ partition, stopped, topic }) =>
+        `${topic}/${partition}: the replay stopped here, and the build did not: ${stopped}`
+    ),
+  ...(from === undefined && until === undefined
+    ? []
+    : ["a part of the log was replayed, so rows that handlers read and the result may differ from the stored row"]),
+  ...(Object.keys(projection.enrich).length > 0
+    ? ["lookups have the values of now; the event may have seen earlier ones when it was processed"]
+    : []),
+  ...(isShared ? ["other projections write this table too; the stored row has what they wrote"] : [])
+]
+
+/** Provides the services of an application to what runs its handlers. */
+export const withServices = <A, E, R>(application: Application.Any, effect: Effect.Effect<A, E, R>) =>
+  Effect.provide(effect, (application.services ?? Layer.empty) as Layer.Layer<unknown>) as Effect.Effect<A, E, never>
