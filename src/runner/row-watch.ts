@@ -93,7 +93,7 @@ export class RowWatch<E, R> {
   }
 
   private handle(projection: Projection.Of<E, R>, event: unknown, out: Calls, context: object) {
-    const { meta, ...lookups } = context as { readonly meta: Meta } & Row
+    const { meta, replaying: _, ...lookups } = context as { readonly meta: Meta } & Row
     const watched: WatchedEvent = { meta, event, lookups, calls: [] }
     this.events.push(watched)
     const done = projection.handle(event, this.watching(out, watched) as never, context)
