@@ -66,7 +66,15 @@ export const explain = Effect.fnUntraced(function* (flags: ExplainFlags) {
     const { build, projection } = yield* buildOfTable(sql, versions, found.build)
     // another version may have other columns
     const target = projection.writes.find(({ name }) => name === row.target.name) as Table.Any | Window.Any
-    const request = { build, projection, row: new WatchedRow(target, given), from, until, mostEvents: limit, onProgress: progressOf(projection.name) }
+    const request = {
+      build,
+      projection,
+      row: new WatchedRow(target, given),
+      from,
+      until,
+      mostEvents: limit,
+      onProgress: progressOf(projection.name)
+    }
     explanations.push(
       yield* withServices(application, explainRow(context, request)).pipe(Effect.mapError(asUnprepared))
     )
