@@ -16,6 +16,7 @@ import { config, data, json, optionalText, ownConfig, port, runToExitCode, toggl
 import { watchOutput } from "./output-errors.ts"
 import { pulsar } from "./pulsar.ts"
 import { diff } from "./diff.ts"
+import { rebuild } from "./rebuild.ts"
 import { retire } from "./retire.ts"
 import { subscribe } from "./subscribe.ts"
 import { terminalText } from "./terminal-text.ts"
@@ -313,6 +314,7 @@ Command.make("millrace").pipe(
     migrate,
     ingest,
     status,
+    rebuild,
     diff,
     retire,
     subscribe,

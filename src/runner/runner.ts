@@ -24,6 +24,7 @@ import { CurrentFailures, projectionSubject } from "../monitor/ongoing-failures.
 import { linksOf } from "./chain.ts"
 import { LookupTable } from "./lookup-tables.ts"
 import { inOwnFiber } from "./own-fiber.ts"
+import { paced } from "./pacing.ts"
 import { PartitionProcessor } from "./partition-processor.ts"
 import { takerOf } from "./take-within.ts"
 import { type Claim, Mismatch, type ProjectionPartition, Store, type StoreError } from "./store.ts"
@@ -237,6 +238,7 @@ const claimAndProcess = Effect.fnUntraced(function* <E, R>(
   yield* clearReasons(claim, attempts)
   const measure = measured(projection, topic, partition)
   const takeWithin = takerOf(reader.take)
+  const process = paced(claim, (part) => processor.process(part))
   while (true) {
     const batch = yield* takeWithin(processor.announceDueMs)
     if (batch === undefined) {
@@ -245,7 +247,7 @@ const claimAndProcess = Effect.fnUntraced(function* <E, R>(
     }
     const taken = performance.now()
     attempts.isProcessing = true
-    yield* processor.process(batch)
+    yield* process(batch)
     attempts.isProcessing = false
     if (attempts.halt !== undefined) yield* Effect.logInfo(`${projection.name} ${topic}/${partition} continues`)
     Object.assign(attempts, { failures: 0, halt: undefined, reasonOf: undefined })

@@ -53,3 +53,15 @@ export class NotCaughtUp extends Data.TaggedError("NotCaughtUp")<{
   /** Whether more time could help. Otherwise something must be done first. */
   readonly timedOut: boolean
 }> {}
+
+/** A projection cannot be rebuilt as it was asked, or not at all. Nothing was changed. */
+export class RebuildRefused extends Data.TaggedError("RebuildRefused")<{
+  readonly message: string
+  readonly try: string
+}> {}
+
+/** A rebuild ended before its build was where the live one is: it was cancelled, or is halted. */
+export class RebuildStopped extends Data.TaggedError("RebuildStopped")<{
+  readonly message: string
+  readonly try: string
+}> {}

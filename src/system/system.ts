@@ -3,6 +3,7 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import { Log } from "../log/log.ts"
 import type { Application } from "../model/application.ts"
+import { buildName } from "../model/build.ts"
 import { chainsOf } from "../model/chains.ts"
 import type { Projection } from "../model/projection.ts"
 import { CurrentFailures } from "../monitor/ongoing-failures.ts"
@@ -14,6 +15,7 @@ import { noteConfigured } from "../postgres/store/retire.ts"
 import * as PostgresStore from "../postgres/store/store.ts"
 import * as Relay from "../relay/relay.ts"
 import { again, type SupervisedRelay } from "../relay/supervised.ts"
+import { FollowerPacing } from "../runner/pacing.ts"
 import * as Runner from "../runner/runner.ts"
 import { Store } from "../runner/store.ts"
 import { runBuilds } from "./builds.ts"
@@ -24,6 +26,7 @@ import { openLog } from "./open-log.ts"
 import { beginRelayCounters, measuredStore } from "./measured.ts"
 import { openRelays, skippedTopics, targetNames } from "./open-relays.ts"
 import { Presence } from "./presence.ts"
+import { makePacing } from "./rebuild-pacing.ts"
 import { ownTopics } from "./topic-ownership.ts"
 import { assertReady, specsOf, startsOf } from "./topics.ts"
 
@@ -108,21 +111,35 @@ export const openSystem = Effect.fnUntraced(function* (
   return { application, builds, database, log, store, targets, relays, groups, presence } satisfies System
 })
 
-/** Runs every build of the application's projections, until interrupted, also those that appear while it runs. */
-export const runProjections = (system: System): Effect.Effect<void> => {
-  const { application, builds, database, groups, log, presence, store } = system
-  const lookupTables: Runner.LookupTables = new Map()
-  const services = (application.services ?? Layer.empty) as Layer.Layer<unknown>
-  const chains = chainsOf(application.projections.map(({ projection }) => projection as Projection.Any))
-  const context = { application, builds, presence, sql: database.sql }
-  const running = runBuilds(context, (build) => Runner.run(build, lookupTables, chains, groups)).pipe(
-    Effect.scoped,
+/** Provides what the runners of projections need. */
+const withRunning = (
+  { application, database, log, presence, store }: System,
+  run: Effect.Effect<void, unknown, unknown>
+): Effect.Effect<void> =>
+  run.pipe(
     Effect.provideService(Log, log),
     Effect.provideService(Store, store),
     Effect.provideService(CurrentFailures, presence.failures),
-    Effect.provide(services)
+    Effect.provideService(FollowerPacing, makePacing(database.sql, log)),
+    Effect.provide((application.services ?? Layer.empty) as Layer.Layer<unknown>)
   ) as Effect.Effect<void>
-  return presence.during("projections", {}, running)
+const chainsOfSystem = ({ application }: System) =>
+  chainsOf(application.projections.map(({ projection }) => projection as Projection.Any))
+
+/** Runs every build of the application's projections, until interrupted, also those that appear while it runs. */
+export const runProjections = (system: System): Effect.Effect<void> => {
+  const { application, builds, database, groups, presence } = system
+  const lookupTables: Runner.LookupTables = new Map()
+  const chains = chainsOfSystem(system)
+  const context = { application, builds, presence, sql: database.sql }
+  const running = runBuilds(context, (build) => Runner.run(build, lookupTables, chains, groups))
+  return presence.during("projections", {}, withRunning(system, Effect.scoped(running)))
+}
+
+/** Runs one build, and no other one, until interrupted. */
+export const runBuild = (system: System, build: Projection.Any): Effect.Effect<void> => {
+  const running = Runner.run(build, new Map(), chainsOfSystem(system), system.groups)
+  return system.presence.during("projections", { projections: [buildName(build)] }, withRunning(system, running))
 }
 
 /** Runs the relays, and deletes from the outbox what every target has, until interrupted. Nothing that ends one of them ends another one. */

@@ -1,0 +1,117 @@
+// Runs `millrace rebuild`: prints the plan, rebuilds and reports the progress, or pauses, resumes and cancels.
+import * as Effect from "effect/Effect"
+import { projectionNames } from "../postgres/store/identity.ts"
+import { assertDatabaseExists, type Database, openDatabase } from "../system/database.ts"
+import { assertRegistered } from "../system/identity.ts"
+import { openLog } from "../system/open-log.ts"
+import { beginRebuild, cancelRebuild, pauseRebuild, rebuild as rebuildBuild } from "../system/rebuild.ts"
+import { planRebuild, type RebuildPlan } from "../system/rebuild-plan.ts"
+import { openSystem } from "../system/system.ts"
+import { migrate } from "../postgres/client/migrate.ts"
+import { usageError, type CommandFailed } from "./command-failure.ts"
+import { type AnyApplication, loadApplication } from "./config.ts"
+import { print, warn } from "./print.ts"
+import { planText, progressText, rebuiltText } from "./rebuild-text.ts"
+import { drained } from "./shutdown.ts"
+import { adviceFor } from "./similar-names.ts"
+
+/** The flags and the argument of the command. */
+export interface RebuildFlags {
+  readonly data: string
+  readonly config: string | undefined
+  readonly name: string
+  readonly plan: boolean
+  readonly rate: string | undefined
+  readonly maxLiveLag: string | undefined
+  readonly pause: boolean
+  readonly resume: boolean
+  readonly cancel: boolean
+  readonly json: boolean
+}
+
+/** A number above 0, or null for the word that means no limit. */
+const limitOf = (
+  flag: string,
+  text: string | undefined,
+  none: string
+): Effect.Effect<number | null | undefined, CommandFailed> => {
+  if (text === undefined) return Effect.undefined
+  if (text === none) return Effect.succeed(null)
+  const value = text.trim() === "" ? NaN : Number(text)
+  if (value > 0 && Number.isFinite(value)) return Effect.succeed(value)
+  return Effect.fail(usageError(`${flag} is '${text}'; it must be a number above 0, or ${none}`, `${flag} ${none}`))
+}
+
+/** Rebuilds a projection, or does what the flags ask of its rebuild. */
+export const rebuild = Effect.fnUntraced(function* (flags: RebuildFlags) {
+  const { cancel, config, data, json, name, pause, plan, resume } = flags
+  const asked = Object.entries({ plan, pause, resume, cancel }).flatMap(([flag, isGiven]) =>
+    isGiven ? [`--${flag}`] : []
+  )
+  if (asked.length > 1) return yield* usageError(`${asked.join(" and ")} exclude each other`, `only ${asked[0]}`)
+  const rate = yield* limitOf("--rate", flags.rate, "max")
+  const lag = yield* limitOf("--max-live-lag", flags.maxLiveLag, "none")
+  const limits = { rate, maxLiveLagMs: lag == null ? lag : lag * 1000 }
+  const application = yield* loadApplication(config)
+  yield* assertDatabaseExists(data)
+  const database = yield* openDatabase(data, "join")
+  const { sql } = database
+  yield* assertRegistered(application, sql)
+  const known = yield* projectionNames(sql)
+  if (!known.includes(name))
+    return yield* usageError(`this database has no projection called '${name}'`, adviceFor(name, known))
+  // an older release may have created the database
+  if (!plan) yield* migrate(sql)
+  if (pause || resume) {
+    const build = yield* pauseRebuild(sql, name, pause)
+    const state = pause ? "paused" : "running"
+    yield* print(json ? JSON.stringify({ projection: name, build, state }) : pausedText(name, build, pause))
+    return 0
+  }
+  if (cancel) {
+    const build = yield* cancelRebuild(sql, name)
+    const text =
+      build === undefined
+        ? `no rebuild of ${name} is under way`
+        : `build ${build} of ${name} is deleted; the live build is as it was`
+    yield* print(json ? JSON.stringify({ projection: name, build: build ?? null, state: "cancelled" }) : text)
+    return 0
+  }
+  const { log } = yield* openLog(Effect.succeed(sql))
+  const planned = yield* planRebuild({ application, sql, log }, name, rate)
+  yield* plan && json ? print(JSON.stringify(planned)) : (json ? warn : print)(planText(planned))
+  if (plan) return 0
+  return yield* drained(run(application, database, planned, { json, limits }))
+})
+
+const pausedText = (name: string, build: number, isPaused: boolean) =>
+  isPaused
+    ? `the rebuild of ${name} (build ${build}) is paused; let it go on with: millrace rebuild ${name} --resume`
+    : `the rebuild of ${name} (build ${build}) goes on in the processes that run it; process it here, too, with: millrace rebuild ${name}`
+
+const run = Effect.fnUntraced(function* (
+  application: AnyApplication,
+  database: Database,
+  { projection: name }: RebuildPlan,
+  { json, limits }: { readonly json: boolean; readonly limits: Parameters<typeof beginRebuild>[2] }
+) {
+  const system = yield* openSystem(application, database, { relaysHere: false })
+  const build = yield* beginRebuild(system, name, limits)
+  const report = (progress: Parameters<typeof progressText>[0]) => warn(`${name}: ${progressText(progress)}`)
+  const interrupted = warn(
+    `interrupted: build ${build.version} of ${name} stays as far as it is. Continue it with: millrace rebuild ${name}; or delete it with: millrace rebuild ${name} --cancel`
+  )
+  const rebuilt = yield* rebuildBuild(system, build, report).pipe(Effect.onInterrupt(() => interrupted))
+  const { events, live, seconds } = rebuilt
+  const result = {
+    projection: name,
+    build: rebuilt.build,
+    live,
+    state: "done",
+    events,
+    seconds: Number(seconds.toFixed(3)),
+    events_per_second: seconds > 0 ? Math.round(events / seconds) : 0
+  }
+  yield* print(json ? JSON.stringify(result) : rebuiltText(name, rebuilt))
+  return 0
+})

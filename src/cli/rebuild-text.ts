@@ -1,0 +1,52 @@
+// What `millrace rebuild` prints for people: the plan, the progress and the result. Pure.
+import type { Rebuilt, RebuildProgress } from "../system/rebuild.ts"
+import type { RebuildPlan } from "../system/rebuild-plan.ts"
+
+const count = (n: number) => Math.round(n).toLocaleString("en-US")
+const durationText = (seconds: number) =>
+  seconds < 90
+    ? `${Math.ceil(seconds)} s`
+    : seconds < 5_400
+      ? `${Math.round(seconds / 60)} min`
+      : `${(seconds / 3_600).toFixed(1)} h`
+const sizeText = (bytes: number) =>
+  bytes < 1 << 20
+    ? `${Math.ceil(bytes / 1024)} KiB`
+    : bytes < 1 << 30
+      ? `${(bytes / 2 ** 20).toFixed(1)} MiB`
+      : `${(bytes / 2 ** 30).toFixed(1)} GiB`
+
+const rateOrigin: Readonly<Record<RebuildPlan["rate_from"], string>> = {
+  measured: "as the last rebuild here was measured",
+  asked: "as --rate asks",
+  assumed: "an assumption, because no rebuild was measured here yet"
+}
+
+/** A plan as a few lines. */
+export const planText = (plan: RebuildPlan): string => {
+  const { build, continues, live, projection, version } = plan
+  const lines = [
+    `${continues ? "continue" : "create"} build ${build} of ${projection} (version ${version}) beside build ${live.build} (version ${live.version}), which stays live`,
+    ...plan.topics.map(
+      (one) => `  replay   ${count(one.events)} records of ${one.topic} (${one.partitions} partitions)`
+    ),
+    `  time     about ${durationText(plan.seconds)}, at ${count(plan.events_per_second)} events a second: ${rateOrigin[plan.rate_from]}`,
+    `  disk     ${sizeText(plan.disk_bytes)} more, if the new tables get as large as those of build ${live.build}`
+  ]
+  if (plan.muted.length > 0)
+    lines.push(`  muted    nothing is published in ${plan.muted.join(", ")} before the build is promoted`)
+  for (const one of plan.not_reproduced) lines.push(`  differs  ${one}`)
+  return lines.join("\n")
+}
+
+/** How far a rebuild is, as one line. */
+export const progressText = ({ left, perSecond, processed, secondsLeft, state }: RebuildProgress): string =>
+  state === "paused"
+    ? `paused, with ${count(left)} records to go`
+    : `${count(processed)} records replayed, ${count(left)} to go, ${count(perSecond)} a second` +
+      (secondsLeft === undefined ? "" : `, about ${durationText(secondsLeft)} left`)
+
+/** The result, and what to do next. */
+export const rebuiltText = (name: string, { build, events, live, seconds }: Rebuilt): string =>
+  `build ${build} of ${name} is where build ${live} is: ${count(events)} records in ${durationText(seconds)}. It follows from now on, wherever the projection runs\n` +
+  `compare both with: millrace diff ${name}; then: millrace promote ${name}, or give it up with: millrace rebuild ${name} --cancel`

@@ -1,0 +1,53 @@
+// `millrace rebuild NAME`: replays the log into the next build of a projection, beside the live one.
+import { Argument, Command } from "effect/cli"
+import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
+import { config, data, json, optionalText, runToExitCode, toggle } from "./flags.ts"
+
+/** `millrace rebuild`. */
+export const rebuild = Command.make(
+  "rebuild",
+  {
+    data,
+    config,
+    name: Argument.String("name").pipe(Argument.withDescription("A projection")),
+    plan: toggle("plan", "Print what would be done, and change nothing"),
+    rate: optionalText("rate", "Events a second, for all processes together, or max; default: max, or as before"),
+    maxLiveLag: optionalText(
+      "max-live-lag",
+      "Wait while an event waits longer than so many seconds for the live build; or none; default: none, or as before"
+    ),
+    pause: toggle("pause", "Pause the rebuild, in all processes"),
+    resume: toggle("resume", "Let a paused rebuild go on"),
+    cancel: toggle("cancel", "Give the rebuild up, and delete its build"),
+    json
+  },
+  ({ config, maxLiveLag, rate, ...flags }) =>
+    runToExitCode(
+      Effect.flatMap(
+        Effect.promise(() => import("./rebuild-actions.ts")),
+        (module) =>
+          module.rebuild({
+            ...flags,
+            config: Option.getOrUndefined(config),
+            rate: Option.getOrUndefined(rate),
+            maxLiveLag: Option.getOrUndefined(maxLiveLag)
+          })
+      )
+    )
+).pipe(
+  Command.withDescription(
+    "Replay the log into the next build of a projection, beside the live one, which stays as it is. Other processes of the system help. Run it again after it was interrupted: it continues"
+  ),
+  Command.withExamples([
+    {
+      command: "millrace rebuild orders --plan",
+      description: "What it would replay, how long that takes, and what it cannot reproduce"
+    },
+    {
+      command: "millrace rebuild orders --max-live-lag 1",
+      description: "Slow down while live processing is more than a second behind"
+    },
+    { command: "millrace rebuild orders --cancel", description: "Delete the build" }
+  ])
+)

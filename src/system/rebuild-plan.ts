@@ -1,0 +1,178 @@
+// What a rebuild of a projection would do: what it replays, how long that takes, what it needs, and what it cannot reproduce. Changes nothing.
+import * as Effect from "effect/Effect"
+import type { Log } from "../log/log.ts"
+import type { Application } from "../model/application.ts"
+import { publishedBy } from "../model/application.ts"
+import { buildOf } from "../model/build.ts"
+import type { Projection } from "../model/projection.ts"
+import type { Sql } from "../postgres/client/client.ts"
+import { candidateOf, readBuilds, type StoredBuild } from "../postgres/store/builds.ts"
+import { relationsOf } from "../postgres/store/ddl.ts"
+import { readMeasuredRate, readRebuildPositions, readTableBytes } from "../postgres/store/rebuild.ts"
+import { RebuildRefused } from "./errors.ts"
+
+/** What plans and rebuilds work on. */
+export interface RebuildContext {
+  readonly application: Application.Any
+  readonly sql: Sql
+  readonly log: Log["Service"]
+}
+/** What is replayed of a topic. */
+export interface PlannedTopic {
+  readonly topic: string
+  readonly partitions: number
+  /** Records from where the build is, or else from the start of the log, up to where the live build is. */
+  readonly events: number
+}
+/** A plan, as `millrace rebuild --plan --json` prints it. */
+export interface RebuildPlan {
+  readonly projection: string
+  /** The number of the build that is created, or continued. */
+  readonly build: number
+  /** The version that the code declares. */
+  readonly version: number
+  readonly live: { readonly build: number; readonly version: number }
+  /** Whether the build is there, so that its rebuild is continued. */
+  readonly continues: boolean
+  readonly topics: ReadonlyArray<PlannedTopic>
+  readonly events: number
+  readonly events_per_second: number
+  /** Whether the rate is that of the projection's last rebuild, the one that is asked for, or a guess. */
+  readonly rate_from: "measured" | "asked" | "assumed"
+  readonly seconds: number
+  /** What the tables and indexes of the live build take now; the new build's will be about as large. */
+  readonly disk_bytes: number
+  /** The topics in which nothing is published before the build is promoted. */
+  readonly muted: ReadonlyArray<string>
+  /** What the build will have otherwise than live processing had it, and why. */
+  readonly not_reproduced: ReadonlyArray<string>
+}
+
+/** The rate of a rebuild that was never measured, in events a second. */
+const assumedRate = 25_000
+
+const refuse = (message: string, advice: string) => new RebuildRefused({ message, try: advice })
+
+/** The projection of the configuration with this name. */
+export const declaredProjection = ({ projections }: Pick<Application.Any, "projections">, name: string) => {
+  const found = projections.map(({ projection }) => projection as Projection.Any).find((one) => one.name === name)
+  return found === undefined
+    ? Effect.fail(
+        refuse(
+          `the configuration has no projection called '${name}'`,
+          `one of ${projections.map(({ projection }) => projection.name).join(", ")}`
+        )
+      )
+    : Effect.succeed(found)
+}
+
+/** The build to continue: the candidate, if it is of the declared version. Undefined if a new one is to be created. */
+export const buildToContinue = Effect.fnUntraced(function* (
+  { name, version }: Pick<Projection.Any, "name" | "version">,
+  builds: ReadonlyArray<StoredBuild>
+): Effect.fn.Return<StoredBuild | undefined, RebuildRefused> {
+  const candidate = candidateOf(builds)
+  if (candidate === undefined || candidate.declared < version) return undefined
+  if (candidate.declared === version) return candidate
+  return yield* refuse(
+    `build ${candidate.number} of projection ${name}, which is there to be promoted, is of version ${candidate.declared}, and the configuration declares version ${version}`,
+    `rebuild with the configuration that declares version ${candidate.declared}, or cancel it: millrace rebuild ${name} --cancel`
+  )
+})
+
+/** Why the read models of a projection cannot be rebuilt; undefined if they can. */
+const definitionRefusal = ({ name, writes }: Projection.Any): RebuildRefused | undefined => {
+  const models = writes.filter((target: { kind: string }) => target.kind !== "topic")
+  const shared = models.filter((target) => "shared" in target && target.shared === true)
+  if (models.length === 0)
+    return refuse(
+      `projection ${name} has no read models; a rebuild publishes nothing, so there is nothing to rebuild`,
+      "give it a new name if it is to publish from the start of the log again"
+    )
+  if (shared.length < models.length) return undefined
+  return refuse(
+    `all read models of projection ${name} are shared with other projections (${shared.map((one) => one.name).join(", ")}), and a rebuild does not write shared ones`,
+    "give the read models new names, or each projection its own"
+  )
+}
+
+/** What a replay gives otherwise, by the declaration alone. */
+const notReproducedOf = (
+  { enrich, sources, writes }: Projection.Any,
+  { services }: Pick<Application.Any, "services">
+): ReadonlyArray<string> => {
+  const found: Array<string> = []
+  const shared = writes.filter((target) => "shared" in target && target.shared === true)
+  if (shared.length > 0)
+    found.push(`${shared.map(({ name }) => name).join(", ")}: shared with other projections, so not rebuilt`)
+  for (const { compacted, name } of sources as ReadonlyArray<{ readonly name: string; readonly compacted?: boolean }>)
+    if (compacted === true) found.push(`${name} is compacted: earlier values of a key are no longer in the log`)
+  const lookups = Object.values(enrich).map(({ topic }) => topic.name)
+  if (lookups.length > 0)
+    found.push(
+      `lookups in ${[...new Set(lookups)].join(", ")}: an event that was processed before lookups were journalled sees today's values`
+    )
+  if (services !== undefined)
+    found.push(
+      "Effects of handlers run again, and read what their services have today; a handler can leave its side effects out by `replaying`"
+    )
+  return found
+}
+
+/** What a rebuild would do. `rate`: the limit that is asked for. Fails with `RebuildRefused` if it is not possible. */
+export const planRebuild = Effect.fnUntraced(function* (
+  { application, log, sql }: RebuildContext,
+  name: string,
+  rate: number | null | undefined
+) {
+  const projection = yield* declaredProjection(application, name)
+  const refused = definitionRefusal(projection)
+  if (refused !== undefined) return yield* refused
+  const builds = yield* readBuilds(sql, name)
+  const live = builds.find((build) => build.live)
+  if (live === undefined)
+    return yield* refuse(
+      `projection ${name} has no live build, so there is nothing to rebuild`,
+      "start the application: its first build is live at once"
+    )
+  const candidate = yield* buildToContinue(projection, builds)
+  const positions = yield* readRebuildPositions(sql, name, candidate?.number)
+  const topics: Array<PlannedTopic> = []
+  for (const { name: topic } of projection.sources) {
+    let events = 0
+    const bounds = yield* log.bounds(topic)
+    for (const { partition, start } of bounds) {
+      const at = positions.find((one) => one.topic === topic && one.partition === partition)
+      // a partition that the live build has not begun is begun by both
+      const first = at?.first ?? start
+      if (candidate === undefined && start > first)
+        return yield* refuse(
+          `the log has deleted the records of ${topic}/${partition} before ${start}, and the live build began at ${first}; a replay would lose what came of them`,
+          "restore the records, or keep the live build"
+        )
+      events += Math.max(0, (at?.live ?? start) - (at?.follower ?? start))
+    }
+    topics.push({ topic, partitions: bounds.length, events })
+  }
+  const events = topics.reduce((sum, one) => sum + one.events, 0)
+  const measured = yield* readMeasuredRate(sql, name)
+  const reachable = measured ?? assumedRate
+  const isLimited = typeof rate === "number" && rate < reachable
+  const perSecond = isLimited ? rate : reachable
+  const tables = relationsOf(buildOf(projection, live.number)).map(({ qualifiedName }) => qualifiedName)
+  return {
+    projection: name,
+    build: candidate?.number ?? Math.max(projection.version, ...builds.map((build) => build.number + 1)),
+    version: projection.version,
+    live: { build: live.number, version: live.declared },
+    continues: candidate !== undefined,
+    topics,
+    events,
+    events_per_second: Math.round(perSecond),
+    rate_from: isLimited ? "asked" : measured === undefined ? "assumed" : "measured",
+    seconds: Math.ceil(events / perSecond),
+    disk_bytes: yield* readTableBytes(sql, tables),
+    muted: publishedBy(projection).map((topic) => topic.name),
+    not_reproduced: notReproducedOf(projection, application)
+  } satisfies RebuildPlan
+})

@@ -1,0 +1,208 @@
+// Rebuilds a projection: creates its next build, or continues the one that is there, and processes it beside other processes until it is where the
+// live build is.
+import * as Effect from "effect/Effect"
+import type { Projection } from "../model/projection.ts"
+import { buildOf } from "../model/build.ts"
+import { type Sql, transaction } from "../postgres/client/client.ts"
+import { candidateOf, createBuild, lockProjections, readBuilds, type SourceTopics } from "../postgres/store/builds.ts"
+import { deleteBuild } from "../postgres/store/delete-build.ts"
+import {
+  type BuildId,
+  readRebuild,
+  type RebuildLimits,
+  type RebuildPosition,
+  type RebuildState,
+  readRebuildPositions,
+  setRebuildState,
+  startRebuild
+} from "../postgres/store/rebuild.ts"
+import { RebuildRefused, RebuildStopped } from "./errors.ts"
+import { buildToContinue, declaredProjection } from "./rebuild-plan.ts"
+import { runBuild, type System } from "./system.ts"
+
+/** How often the positions are read, and how often progress is reported, in milliseconds. */
+const every = { pollMs: 100, reportMs: 2_000 }
+/** The build is where the live one is once it reaches within this time all positions that the live one had at its start, in milliseconds. */
+const closeMs = 1_000
+/** A build that is halted and does not move for so long is given up, in milliseconds. */
+const haltedMs = 10_000
+
+/** How far a rebuild is. */
+export interface RebuildProgress {
+  readonly state: RebuildState
+  /** Records that were processed since this command began, and those that are left. */
+  readonly processed: number
+  readonly left: number
+  /** Over the last seconds; 0 before anything was processed. */
+  readonly perSecond: number
+  /** Until the build is where the live one is now, at this rate; undefined while nothing moves. */
+  readonly secondsLeft: number | undefined
+}
+/** The result of a rebuild. */
+export interface Rebuilt {
+  readonly build: number
+  readonly live: number
+  readonly events: number
+  readonly seconds: number
+}
+
+const sum = (positions: ReadonlyArray<RebuildPosition>, of: (one: RebuildPosition) => number) =>
+  positions.reduce((all, one) => all + of(one), 0)
+const leftOf = ({ follower, live }: RebuildPosition) => Math.max(0, (live ?? 0) - (follower ?? 0))
+
+/** Where the partitions of the projection's sources start, and how many there are. */
+const sourcesOf = Effect.fnUntraced(function* (log: System["log"], { sources }: Projection.Any) {
+  const bounds = new Map(
+    yield* Effect.forEach(sources, ({ name }) => Effect.map(log.bounds(name), (found) => [name, found] as const))
+  )
+  return {
+    partitionsOf: (topic) => bounds.get(topic)?.length ?? 0,
+    startOf: (topic, partition) => bounds.get(topic)?.[partition]?.start ?? 0
+  } satisfies SourceTopics
+})
+
+/** Creates the next build of a projection, or finds the one to continue, and notes that its rebuild runs. Safe while others do the same. */
+export const beginRebuild = Effect.fnUntraced(function* (
+  { application, database: { sql }, log }: Pick<System, "application" | "database" | "log">,
+  name: string,
+  limits: RebuildLimits
+) {
+  const projection = yield* declaredProjection(application, name)
+  const sources = yield* sourcesOf(log, projection)
+  return yield* transaction(
+    sql,
+    Effect.fnUntraced(function* (tx) {
+      yield* lockProjections(tx)
+      const known = yield* buildToContinue(projection, yield* readBuilds(tx, name))
+      const build =
+        known === undefined ? yield* createBuild(tx, projection, sources) : buildOf(projection, known.number)
+      yield* startRebuild(tx, { projection: name, version: build.version }, limits)
+      return build
+    })
+  )
+})
+
+/** Measures how fast positions move, over the last ten seconds. */
+class Speed {
+  private readonly seen: Array<{ readonly at: number; readonly processed: number }> = []
+
+  note(processed: number): number {
+    const at = performance.now()
+    this.seen.push({ at, processed })
+    while (this.seen.length > 2 && this.seen[0]!.at < at - 10_000) this.seen.shift()
+    const first = this.seen[0]!
+    return at === first.at ? 0 : ((processed - first.processed) / (at - first.at)) * 1000
+  }
+}
+
+/** Waits until the build is where the live one is. Fails with `RebuildStopped` if it was cancelled, or is halted. */
+const untilThere = Effect.fnUntraced(function* (
+  sql: Sql,
+  build: BuildId,
+  report: (progress: RebuildProgress) => Effect.Effect<void>
+) {
+  const { projection, version } = build
+  const first = yield* readRebuildPositions(sql, projection, version)
+  const begun = sum(first, ({ follower }) => follower ?? 0)
+  const speed = new Speed()
+  let goal = new Map(first.map((one) => [`${one.topic}/${one.partition}`, one.live ?? 0]))
+  let goalAt = performance.now()
+  let reportAt = performance.now() + every.reportMs
+  let moved = { at: performance.now(), processed: 0 }
+  while (true) {
+    const builds = yield* readBuilds(sql, projection)
+    const own = builds.find(({ number }) => number === version)
+    // it was promoted meanwhile: only a build that is where the live one is can be
+    if (own?.live === true) return 0
+    const state =
+      own === undefined || own.retired ? "cancelled" : ((yield* readRebuild(sql, build))?.state ?? "running")
+    if (state === "cancelled")
+      return yield* new RebuildStopped({
+        message: `the rebuild of projection ${projection} was cancelled, and its build ${version} deleted`,
+        try: `start it again: millrace rebuild ${projection}`
+      })
+    const positions = yield* readRebuildPositions(sql, projection, version)
+    const processed = sum(positions, ({ follower }) => follower ?? 0) - begun
+    const left = sum(positions, leftOf)
+    const perSecond = speed.note(processed)
+    const now = performance.now()
+    if (processed !== moved.processed || state === "paused") moved = { at: now, processed }
+    const halted = positions.find((one) => one.halted !== null)
+    if (halted !== undefined && now - moved.at > haltedMs)
+      return yield* new RebuildStopped({
+        message: `build ${version} of projection ${projection} is halted at ${halted.topic}/${halted.partition}: ${halted.halted}`,
+        try: `remove the cause and run it again: millrace rebuild ${projection}. Or give it up: millrace rebuild ${projection} --cancel`
+      })
+    if (now > reportAt) {
+      reportAt = now + every.reportMs
+      const secondsLeft = perSecond > 0 ? left / perSecond : undefined
+      yield* report({ state, processed, left, perSecond, secondsLeft })
+    }
+    if (positions.every((one) => (one.follower ?? 0) >= (goal.get(`${one.topic}/${one.partition}`) ?? 0))) {
+      if (left === 0 || now - goalAt < closeMs) return processed
+      goal = new Map(positions.map((one) => [`${one.topic}/${one.partition}`, one.live ?? 0]))
+      goalAt = now
+      continue
+    }
+    yield* Effect.sleep(every.pollMs)
+  }
+})
+
+/**
+ * Rebuilds a projection: processes its build in this process, beside all others that run it, until it is where the live build is. A process that dies
+ * leaves a build that the next call continues.
+ */
+export const rebuild = Effect.fnUntraced(function* (
+  system: System,
+  build: Projection.Any,
+  report: (progress: RebuildProgress) => Effect.Effect<void>
+) {
+  const { sql } = system.database
+  const id = { projection: build.name, version: build.version }
+  const live = (yield* readBuilds(sql, build.name)).find((one) => one.live)?.number ?? 0
+  const started = performance.now()
+  const events = yield* Effect.raceFirst(
+    untilThere(sql, id, report),
+    Effect.andThen(runBuild(system, build), Effect.never)
+  )
+  const seconds = (performance.now() - started) / 1000
+  yield* setRebuildState(sql, id, "done", events >= leastMeasured ? events / seconds : undefined)
+  return { build: build.version, live, events, seconds } satisfies Rebuilt
+})
+/** The speed of a smaller rebuild says nothing. */
+const leastMeasured = 10_000
+
+/** The candidate of a projection, and whether its rebuild is there. */
+const openRebuild = Effect.fnUntraced(function* (sql: Sql, name: string) {
+  const candidate = candidateOf(yield* readBuilds(sql, name))
+  if (candidate !== undefined) return { projection: name, version: candidate.number } satisfies BuildId
+  return yield* new RebuildRefused({
+    message: `projection ${name} has no build that follows the live one, so no rebuild is under way`,
+    try: `start one: millrace rebuild ${name}`
+  })
+})
+
+/** Pauses a rebuild, or lets it go on: in all processes, between two batches. Returns the number of its build. */
+export const pauseRebuild = Effect.fnUntraced(function* (sql: Sql, name: string, isPaused: boolean) {
+  const id = yield* openRebuild(sql, name)
+  if (isPaused) yield* setRebuildState(sql, id, "paused")
+  else yield* startRebuild(sql, id, { rate: undefined, maxLiveLagMs: undefined })
+  return id.version
+})
+
+/**
+ * Cancels a rebuild: its build and everything of it is deleted, and no process can commit for it any more. The live build stays as it is. Returns the
+ * number of the build that was deleted; undefined if there is none, as after an earlier call.
+ */
+export const cancelRebuild = (sql: Sql, name: string) =>
+  transaction(
+    sql,
+    Effect.fnUntraced(function* (tx) {
+      yield* lockProjections(tx)
+      const candidate = candidateOf(yield* readBuilds(tx, name))
+      if (candidate === undefined) return undefined
+      yield* deleteBuild(tx, name, candidate.number)
+      yield* setRebuildState(tx, { projection: name, version: candidate.number }, "cancelled")
+      return candidate.number
+    })
+  )
