@@ -38,6 +38,8 @@ const claimOf = (partition: number): Claim => ({
   announced: undefined,
   outboxSeq: 0,
   mode: "live",
+  lookups: "asSeen",
+  journal: 1,
   seenChunk: 0,
   seenFill: 0,
   newestSeen: undefined,

@@ -26,10 +26,15 @@ export interface LogRecord extends NewRecord {
    * `message.timestamp.type=CreateTime` it is the time that the producer gave.
    */
   readonly appendedAt: number
+  /** Whether `appendedAt` is a time that the producer gave. */
+  readonly isTimeOfProducer?: true
 }
 /** When the log stored a record, epoch milliseconds; undefined for a record of Kafka's that has no timestamp. */
 export const appendTimeOf = ({ appendedAt }: Pick<LogRecord, "appendedAt">): number | undefined =>
   appendedAt > 0 ? appendedAt : undefined
+/** The same by the log's own clock; undefined, too, if the producer gave the time. */
+export const brokerTimeOf = (record: Pick<LogRecord, "appendedAt" | "isTimeOfProducer">): number | undefined =>
+  record.isTimeOfProducer === true ? undefined : appendTimeOf(record)
 /** Records of one partition, in order, and where the next batch begins. */
 export interface Batch {
   readonly records: ReadonlyArray<LogRecord>

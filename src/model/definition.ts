@@ -81,8 +81,8 @@ export const definitionOf = (projection: Projection.Any): Definition => {
     within: dedupe?.withinMs ?? null,
     by: dedupe === undefined ? null : dedupe.by === undefined ? sorted(ids) : selected(dedupe.by)
   }
-  for (const [name, { by, topic }] of Object.entries(enrich))
-    parts[`lookup ${name}`] = { topic: topic.name, by: selected(by) }
+  for (const [name, { asOf, by, topic }] of Object.entries(enrich))
+    parts[`lookup ${name}`] = { topic: topic.name, by: selected(by), asOf }
   parts["failure"] = {
     // oxlint-disable-next-line unicorn/no-thenable -- a word of failure policies
     then: failure.then ?? "park",

@@ -47,12 +47,20 @@ export interface Meta {
   readonly tenant: string | undefined
   readonly traceId: string | undefined
 }
+/**
+ * Which value of a key an event sees. `appendTime`: the newest that the log stored before the event. `eventTime`: the one that was valid at the
+ * event's time, which is the newest by event time that is not after the event's; of those that were stored when the event was processed.
+ */
+export type LookupTime = "appendTime" | "eventTime"
 /** A lookup in a compacted topic: by the event's key (the topic alone), or `by` another value of the event. */
 export type Lookup<Ev, V> =
   | Compacted<string, V>
   | {
       readonly topic: Compacted<string, V>
-      readonly by: Select<Ev, string> | ((event: Ev) => string | undefined)
+      /** Default: the event's key. */
+      readonly by?: Select<Ev, string> | ((event: Ev) => string | undefined)
+      /** Default `appendTime`. */
+      readonly asOf?: LookupTime
     }
 /** What a handler receives besides its lookups. */
 interface Context {

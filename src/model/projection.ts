@@ -6,7 +6,7 @@ import { assertOptions, assertSelected, canBeText, refuse } from "./declaration.
 import { deadLetterTopics } from "./dead-letter-topic.ts"
 import { assertFailurePolicy, type FailurePolicy } from "./failure-policy.ts"
 import { remember, list, select, type Named, type One, type OneOrMore, type Select } from "./fields.ts"
-import type { Handler, HandlerError, Handlers, HandlerServices, Lookup, Out, Unknown, Writable } from "./handler.ts"
+import type { Handler, HandlerError, Handlers, HandlerServices, Lookup, LookupTime, Out, Unknown, Writable } from "./handler.ts"
 import { checkedCount, checkedDuration, invalidOption } from "./options.ts"
 import { checkedRelationName } from "./read-model.ts"
 import { hasFold } from "./window.ts"
@@ -31,7 +31,14 @@ export interface Projection<
   readonly writes: ReadonlyArray<W>
   readonly dedupe: { readonly by: ((event: Ev) => string) | undefined; readonly withinMs: number } | undefined
   readonly enrich: Readonly<
-    Record<string, { readonly topic: Topic.Any; readonly by: ((event: Ev) => string | undefined) | undefined }>
+    Record<
+      string,
+      {
+        readonly topic: Topic.Any
+        readonly by: ((event: Ev) => string | undefined) | undefined
+        readonly asOf: LookupTime
+      }
+    >
   >
   readonly failure: FailurePolicy
   /** Events dated more than this after their append to the log are parked and do not advance stream time. Milliseconds. */
@@ -82,14 +89,21 @@ const assertProjection = (
   if (failure !== undefined)
     assertOptions(`${what}: \`failure\``, failure, ["retry", "then", "order", "haltAfter", "deadLetterTopic"])
   for (const [lookup, value] of Object.entries(enrich) as ReadonlyArray<
-    [string, Partial<Topic.Any> & { by?: unknown; topic?: Topic.Any }]
+    [string, Partial<Topic.Any> & { by?: unknown; asOf?: unknown; topic?: Topic.Any }]
   >) {
     if (lookup === "meta" || lookup === "replaying")
       refuse(`${what}: \`enrich.${lookup}\``, `handlers find something else under that name; choose another one`)
     const topic = value?.topic ?? value
     if (topic?.kind !== "topic" || topic.compacted !== true)
       refuse(`${what}: \`enrich.${lookup}\``, "it is no compacted topic; declare the topic with `Topic.compacted`")
-    if (value.topic !== undefined) assertSelected(`${what}: \`enrich.${lookup}.by\``, value.by, shapes, "text")
+    if (value.topic === undefined) continue
+    assertOptions(`${what}: \`enrich.${lookup}\``, value, ["topic", "by", "asOf"], ["topic"])
+    if (value.by !== undefined) assertSelected(`${what}: \`enrich.${lookup}.by\``, value.by, shapes, "text")
+    if (value.asOf !== undefined && value.asOf !== "appendTime" && value.asOf !== "eventTime")
+      refuse(
+        `${what}: \`enrich.${lookup}.asOf\``,
+        `it is ${shown(value.asOf)}; it must be "appendTime" (the newest value when the event was appended) or "eventTime" (the value that was valid at the event's time)`
+      )
   }
   const types = sources.flatMap((source) => source.types ?? [])
   const unknown =
@@ -167,8 +181,12 @@ const project = (options: {
       Object.entries(options.enrich ?? {}).map(([lookup, value]) => [
         lookup,
         "compacted" in value
-          ? { topic: value, by: undefined }
-          : { topic: value.topic, by: select(`projection ${name}: \`by\` of the lookup ${lookup}`, value.by) }
+          ? { topic: value, by: undefined, asOf: "appendTime" }
+          : {
+              topic: value.topic,
+              by: value.by && select(`projection ${name}: \`by\` of the lookup ${lookup}`, value.by),
+              asOf: value.asOf ?? "appendTime"
+            }
       ])
     ),
     failure,

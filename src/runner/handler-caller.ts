@@ -1,4 +1,4 @@
-// Calls a projection's handler for one event: looks up its reference data, and runs the Effect that the handler may return.
+// Calls a projection's handler for one event with its lookups, and runs the Effect that the handler may return.
 import * as Cause from "effect/Cause"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -8,7 +8,7 @@ import type { Projection } from "../model/projection.ts"
 import { Recorder, type Entries } from "../model/recorder.ts"
 import { handlerResult } from "../model/user-code.ts"
 import type { FailedEvent } from "./batch-dead-letters.ts"
-import type { LookupError, LookupTable } from "./lookup-tables.ts"
+import { type LookedUp, LookupFailure } from "./batch-lookups.ts"
 import { inOwnFiber } from "./own-fiber.ts"
 import type { Origin } from "./prepared-changes.ts"
 import { attributed, eventText, runAs } from "./running-code.ts"
@@ -36,44 +36,28 @@ export class RunningHandler<E, R> {
 export class HandlerCaller<E, R> {
   private readonly projection: Projection.Of<E, R>
   private readonly log: Entries
-  private readonly lookups: ReadonlyArray<{
-    readonly name: string
-    readonly table: LookupTable
-    readonly by: Projection.Any["enrich"][string]["by"]
-  }>
-  private readonly tables: ReadonlySet<LookupTable>
+  private readonly lookups: ReadonlyArray<string>
   private readonly isReplaying: boolean
 
-  /** `lookupTables`: the tables of the projection's lookup topics, by topic. `isReplaying`: what handlers read as `replaying`. */
-  constructor(
-    projection: Projection.Of<E, R>,
-    log: Entries,
-    lookupTables: ReadonlyMap<string, LookupTable>,
-    isReplaying = false
-  ) {
+  /** `isReplaying`: what handlers read as `replaying`. */
+  constructor(projection: Projection.Of<E, R>, log: Entries, isReplaying = false) {
     this.projection = projection
     this.log = log
     this.isReplaying = isReplaying
-    this.lookups = Object.entries(projection.enrich).map(([name, { by, topic }]) => ({
-      name,
-      by,
-      table: lookupTables.get(topic.name)!
-    }))
-    this.tables = new Set(this.lookups.map(({ table }) => table))
+    this.lookups = Object.keys(projection.enrich)
   }
 
-  /** Reads each lookup topic up to its present end, so that the next events see every value that was appended before them. */
-  readonly catchUp: Effect.Effect<void, LookupError> = Effect.suspend(() =>
-    Effect.forEach(this.tables, (table) => table.catchUp, { discard: true })
-  )
-
-  /** Calls the handler: undefined if it is done, the Effect that it returned, or how it failed. */
-  call(event: unknown, meta: Origin): RunningHandler<E, R> | HandlerFailure | undefined {
+  /**
+   * Calls the handler: undefined if it is done, the Effect that it returned, or how it failed. `lookedUp` has the values of the event's
+   * lookups; undefined if the projection has none.
+   */
+  call(event: unknown, meta: Origin, lookedUp: LookedUp = []): RunningHandler<E, R> | HandlerFailure | undefined {
+    if (lookedUp instanceof LookupFailure) return { error: lookedUp.error, attempts: 1 }
     const describe = () => eventText(this.projection, meta)
     const recorder = new Recorder(this.log, describe)
     try {
       const effect = runAs(describe, () =>
-        handlerResult(this.projection.handle(event, recorder as never, this.contextOf(event, meta)))
+        handlerResult(this.projection.handle(event, recorder as never, this.contextOf(meta, lookedUp)))
       )
       if (effect !== undefined) return new RunningHandler(effect as Effect.Effect<void, E, R>, recorder, describe)
       recorder.close()
@@ -84,12 +68,9 @@ export class HandlerCaller<E, R> {
       return { error, attempts: 1 }
     }
   }
-  private contextOf(event: unknown, meta: Origin): object {
+  private contextOf(meta: Origin, lookedUp: ReadonlyArray<unknown>): object {
     const context: Record<string, unknown> = { meta, replaying: this.isReplaying }
-    for (const { by, name, table } of this.lookups) {
-      const key = by === undefined ? meta.key : by(event)
-      context[name] = key === undefined ? undefined : table.get(key)
-    }
+    for (const [i, name] of this.lookups.entries()) context[name] = lookedUp[i]
     return context
   }
 

@@ -110,7 +110,9 @@ export class MemoryEngine<Ev, E, R> {
     const records = this.recordsOf(target.name)
     for (const value of values) {
       const given = { partition: 0, key: target.keyOf(value), eventTime: this.nowMs }
-      records.push(this.record(target, value, { ...given, position: records.length, appendedAt: this.nowMs }))
+      // events that arrive now, at no set time, are later
+      const appendedAt = this.isClockSet ? this.nowMs : Math.min(this.nowMs, Date.now())
+      records.push(this.record(target, value, { ...given, position: records.length, appendedAt }))
     }
   }
 
@@ -272,7 +274,7 @@ export class MemoryEngine<Ev, E, R> {
         return Effect.succeed({ records: this.recordsOf(of).slice(position), next: length, end: length })
       }
     }
-    const table = new LookupTable(log, topic)
+    const table = new LookupTable(log, topic, this.store.service.lookups)
     table.addReader(name, (partition, deadLetter) =>
       this.store.service.park({ projection: name, version, topic: topic.name, partition }, deadLetter)
     )

@@ -7,6 +7,7 @@ import { keyText } from "../model/fields.ts"
 import type { Writable } from "../model/handler.ts"
 import type { Projection } from "../model/projection.ts"
 import type { Row } from "../model/recorder.ts"
+import { memoryLookupStore } from "./lookup-store.ts"
 import {
   Fenced,
   Store,
@@ -154,7 +155,8 @@ export class MemoryStore {
         note(this.waiting, at, undefined)
         note(this.halted, at, reason)
       }),
-    waiting: (at, reason) => Effect.sync(() => note(this.waiting, at, reason))
+    waiting: (at, reason) => Effect.sync(() => note(this.waiting, at, reason)),
+    lookups: memoryLookupStore()
   })
 
   /** How many rows of all tables and windows are kept. */
@@ -186,7 +188,8 @@ export class MemoryStore {
     const at = { projection, version, topic, partition }
     const none = { hasSucceeded: false, commitNo: 0, position: 0, fingerprint: undefined, outboxSeq: 0 }
     const times = { streamTime: undefined, streamTimes: undefined, announced: undefined }
-    const first = { ...at, ...none, ...times, identity: undefined, mode: this.mode, seenChunk: 0, seenFill: 0 } as const
+    const seen = { seenChunk: 0, seenFill: 0, lookups: "asSeen", journal: 1 } as const
+    const first = { ...at, ...none, ...times, ...seen, identity: undefined, mode: this.mode }
     const epoch = ++this.epochs
     const newestSeen = this.seenOf(at).reduce<number | undefined>(
       (newest, { maxTime }) => Math.max(newest ?? -Infinity, maxTime),

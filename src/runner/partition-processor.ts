@@ -11,6 +11,7 @@ import type { Writable } from "../model/handler.ts"
 import type { Entries } from "../model/recorder.ts"
 import type { Topic } from "../model/topic.ts"
 import { type ChainLinks, ChainPosition, unlinked } from "./chain.ts"
+import { BatchLookups } from "./batch-lookups.ts"
 import { SeenIds } from "./dedupe.ts"
 import { EventDecoder, type DecodedEvent, type OtherRecord } from "./event-decoder.ts"
 import { busy, FailedEvents, type Stopped } from "./failed-events.ts"
@@ -85,6 +86,7 @@ export class PartitionProcessor<E, R> {
   private readonly messages: MessageOptions
   private readonly store: Store["Service"]
   private readonly handler: HandlerCaller<E, R>
+  private readonly lookups: BatchLookups
   private readonly decoder: EventDecoder
   private readonly seen: SeenIds | undefined
   private readonly preparer: ChangePreparer
@@ -108,7 +110,8 @@ export class PartitionProcessor<E, R> {
     }
     this.decoder = new EventDecoder(projection, source, claim.owner)
     this.failed = new FailedEvents(projection, source, claim, store)
-    this.handler = new HandlerCaller(projection, this.log, lookupTables, claim.mode === "follower")
+    this.handler = new HandlerCaller(projection, this.log, claim.mode === "follower")
+    this.lookups = new BatchLookups(projection, claim, partitions, lookupTables, store)
     this.preparer = new ChangePreparer(projection.writes as ReadonlyArray<Writable>, {
       ...this.messages,
       hasOneSource: projection.sources.length === 1,
@@ -126,7 +129,7 @@ export class PartitionProcessor<E, R> {
     this: PartitionProcessor<E, R>,
     { next, records }: Pick<Batch, "records" | "next">
   ): Effect.fn.Return<Claim, ProcessError, R> {
-    yield* this.handler.catchUp
+    yield* this.lookups.begin(this.claim, next - 1)
     const isOrdered = this.projection.failure.order === "key"
     let rest = records
     if (rest.length > 1 && this.failed.isAtBound(this.claim)) {
@@ -222,6 +225,7 @@ export class PartitionProcessor<E, R> {
         windows: [],
         late: [],
         seen: undefined,
+        lookups: this.lookups.entries(this.claim.position),
         failing,
         ...this.published({ segments: [], counts: {} })
       })
@@ -255,6 +259,7 @@ export class PartitionProcessor<E, R> {
     this.claim = claim
     this.seen?.onCommitted()
     this.failed.onCommitted()
+    this.lookups.onCommitted()
     this.chain.onCommitted()
   }
 
@@ -294,6 +299,7 @@ export class PartitionProcessor<E, R> {
       ...this.chain.changes(batch.time),
       late: fold.late,
       seen: this.seen?.packed(),
+      lookups: this.lookups.entries(claim.position),
       failing
     }
   })
@@ -322,6 +328,9 @@ export class PartitionProcessor<E, R> {
       () => this.decoder.decodeAll(records)
     )
     yield* this.loadSeen(decoded)
+    // a retried event sees what the retry record's position saw, as it does in a replay
+    const positionOf = (record: LogRecord) => failed.retryOf(record)?.by ?? record.position
+    const lookedUp = yield* this.lookups.resolve(decoded, positionOf)
     for (let at = 0; at <= decoded.length; at++) {
       // in their turn: a mark moves stream time, and a record that cannot be read keeps that of its position
       while (others[0]?.before === at) {
@@ -340,7 +349,7 @@ export class PartitionProcessor<E, R> {
       const origin = this.originOf(record, { time, streamTime, reached: batch.time.current, tenant })
       const from = log.length
       const parked = failed.behindParked(record)
-      const called = parked === undefined ? handler.call(event, origin) : { error: parked, attempts: 0 }
+      const called = parked === undefined ? handler.call(event, origin, lookedUp[at]) : { error: parked, attempts: 0 }
       const prepared =
         (called instanceof RunningHandler ? yield* handler.run(called, from) : called) ?? this.prepare(from, origin)
       if (prepared === "alone" && batch.size > 1)

@@ -79,7 +79,8 @@ export class Retries {
       if (parked.length === 0) this.ignored++
       for (const { record: deadLetter, streamTime } of parked) {
         // so an event that was dated too far ahead can be processed once its time has come
-        const again = { ...deadLetter, appendedAt: record.appendedAt }
+        const { appendedAt, isTimeOfProducer } = record
+        const again = { ...deadLetter, appendedAt, ...(isTimeOfProducer === true && { isTimeOfProducer }) }
         found.set(deadLetter.position, again)
         this.requests.set(again, { by: record.position, streamTime })
       }

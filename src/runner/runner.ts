@@ -339,7 +339,7 @@ const addLookupTables = Effect.fnUntraced(function* (projection: Projection.Any,
   const store = yield* Store
   const { enrich, name, version } = projection
   for (const { topic } of Object.values(enrich)) {
-    const table = lookupTables.get(topic.name) ?? new LookupTable(log, topic)
+    const table = lookupTables.get(topic.name) ?? new LookupTable(log, topic, store.lookups)
     table.addReader(`${name}_v${version}`, (partition, deadLetter) =>
       store.park({ projection: name, version, topic: topic.name, partition }, deadLetter)
     )

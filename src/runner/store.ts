@@ -4,6 +4,7 @@ import * as Context from "effect/Context"
 import type * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import type { LogRecord, Position } from "../log/log.ts"
+import type { JournalEntry, LookupStore } from "./lookup-store.ts"
 import type { RetryOwner } from "../dead-letter/retry-record.ts"
 import type { Projection } from "../model/projection.ts"
 import type { Table } from "../model/read-model.ts"
@@ -77,6 +78,10 @@ export interface Claim extends ProjectionPartition {
   readonly failing?: FailureStreak | undefined
   /** Whether any event of the partition has been processed without failing. */
   readonly hasSucceeded: boolean
+  /** What events see of lookups while the build follows: what the live one saw, or the values of today. */
+  readonly lookups: "asSeen" | "today"
+  /** The number of the journal of lookups that the build reads and writes. */
+  readonly journal: number
   /** The database of the store, by which retry records are recognized; undefined in memory, where all count. */
   readonly owner?: RetryOwner | undefined
 }
@@ -202,6 +207,8 @@ export interface Changes {
   /** Dead letters of earlier commits that this one retries. */
   readonly retried?: ReadonlyArray<RetriedDeadLetter>
   readonly seen: PackedIds | undefined
+  /** What the journal of lookups gets. */
+  readonly lookups?: ReadonlyArray<JournalEntry>
   /** How the last events failed, up to the end of the batch; undefined if the last one succeeded. */
   readonly failing?: FailureStreak | undefined
 }
@@ -337,5 +344,7 @@ export class Store extends Context.Service<
     readonly halt: (at: ProjectionPartition, reason: string | undefined) => Effect.Effect<void, StoreError>
     /** Stores why a partition is being tried again without a person's help, or (undefined) that it is not. The next commit clears it. */
     readonly waiting: (at: ProjectionPartition, reason: string | undefined) => Effect.Effect<void, StoreError>
+    /** The versions of lookup values, and the journal of which of them batches saw. */
+    readonly lookups: LookupStore
   }
 >()("millrace/Store") {}

@@ -94,7 +94,8 @@ const recordOf = (
   key: string | null,
   value: string | null,
   list: ReadonlyArray<readonly [string, string]>,
-  appendedAt: number
+  appendedAt: number,
+  isOfBroker: boolean
 ): LogRecord => {
   const { eventId, eventTime = appendedAt, headers, schemaVersion, tenant, traceparent } = headingOf(list)
   return {
@@ -108,7 +109,8 @@ const recordOf = (
     schemaVersion,
     headers,
     position,
-    appendedAt
+    appendedAt,
+    ...(!isOfBroker && { isTimeOfProducer: true })
   }
 }
 

@@ -9,14 +9,18 @@ export interface Aborted {
   readonly producerId: bigint
   readonly firstOffset: number
 }
-/** Creates the caller's record from the parts of one in a batch. `appendedAt` is in epoch milliseconds. */
+/**
+ * Creates the caller's record from the parts of one in a batch. `appendedAt` is in epoch milliseconds; `isOfBroker`: it is the broker's time, not
+ * the producer's.
+ */
 export type RecordOf<A> = (
   partition: number,
   position: number,
   key: string | null,
   value: string | null,
   headers: ReadonlyArray<readonly [name: string, value: string]>,
-  appendedAt: number
+  appendedAt: number,
+  isOfBroker: boolean
 ) => A
 /** The records of fetched batches. */
 export interface Decoded<A> {
@@ -94,8 +98,9 @@ const recordsOf = <A>(batch: Buffer, partition: number, from: number, recordOf: 
       const value = cursor.text()
       const headers: Array<readonly [string, string]> = []
       for (let left = cursor.varint(); left > 0; left--) headers.push([cursor.text()!, cursor.text() ?? ""])
-      const appendedAt = (attributes & brokerTime) !== 0 ? lastTime : firstTime + time
-      into.push(recordOf(partition, position, key, value, headers, appendedAt))
+      const isOfBroker = (attributes & brokerTime) !== 0
+      const appendedAt = isOfBroker ? lastTime : firstTime + time
+      into.push(recordOf(partition, position, key, value, headers, appendedAt, isOfBroker))
     }
     cursor.at = end
   }

@@ -2,7 +2,7 @@
 import * as Effect from "effect/Effect"
 import { buildOf, declarationOf } from "../../model/build.ts"
 import type { Projection } from "../../model/projection.ts"
-import { Mismatch } from "../../runner/store.ts"
+import { type Claim, Mismatch } from "../../runner/store.ts"
 import { query, type Session, type Sql, type SqlError } from "../client/client.ts"
 import { arrayOf } from "../client/columns.ts"
 import { definitionOf, relationsOf, tablesDdl } from "./ddl.ts"
@@ -68,6 +68,12 @@ export interface SourceTopics {
   readonly startOf: (topic: string, partition: number) => number
 }
 
+/** How a build is made. */
+export interface BuildOptions {
+  /** What its events see of lookups while it follows: what the live build saw, or the values of today. Default: what the live build saw. */
+  readonly lookups?: Claim["lookups"]
+}
+
 /** A schema's name has 63 bytes, 55 of them for the projection's name. */
 const mostNumber = 999_999
 
@@ -78,7 +84,8 @@ const mostNumber = 999_999
 export const createBuild = Effect.fnUntraced(function* <P extends Projection.Any>(
   tx: Session,
   projection: P,
-  sources: SourceTopics
+  sources: SourceTopics,
+  { lookups = "asSeen" }: BuildOptions = {}
 ): Effect.fn.Return<P, SqlError | Mismatch> {
   const { name } = projection
   yield* lockProjections(tx)
@@ -94,8 +101,11 @@ export const createBuild = Effect.fnUntraced(function* <P extends Projection.Any
   for (const relation of relationsOf(build)) if (relation.shared) yield* createSharedView(tx, relation)
   yield* query(
     "note the projection",
-    () => tx`insert into millrace.projection (name, version, declared, definition)
-      values (${name}, ${number}, ${declared}, ${definitionOf(build)})`
+    // it follows what the live build saw of lookups, unless it begins a journal of its own
+    () => tx`insert into millrace.projection (name, version, declared, definition, lookups, lookup_journal)
+      values (${name}, ${number}, ${declared}, ${definitionOf(build)}, ${lookups}, case when ${lookups} = 'today' then ${number} else
+        coalesce((select p.lookup_journal from millrace.live l join millrace.projection p on (p.name, p.version) = (l.projection, l.version)
+          where l.projection = ${name}), 1) end)`
   )
   yield* storeDefinition(tx, build, number)
   if (!known.some(({ live }) => live)) {

@@ -17,6 +17,7 @@ import {
   type CommitStatement
 } from "./commit-parts.ts"
 import { deadPart, latePart, retriedPart, seenPart, segmentPart } from "./commit-records.ts"
+import { journalPart } from "./lookups.ts"
 import { tableParts, windowParts } from "./commit-rows.ts"
 import { relationsOf, type StoredRelation } from "./ddl.ts"
 
@@ -53,6 +54,7 @@ export class CommitBuilder {
     deadPart(parts, commits)
     retriedPart(parts, commits)
     seenPart(parts, commits)
+    journalPart(parts, commits)
     return parts.statement()
   }
 

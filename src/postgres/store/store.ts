@@ -21,6 +21,7 @@ import type { Sql } from "../client/client.ts"
 import { answered, endSession } from "../client/answer.ts"
 import { arrayOf } from "../client/columns.ts"
 import { prepare } from "./prepare.ts"
+import * as Lookups from "./lookups.ts"
 import { Committer } from "./committer.ts"
 import { CommitBuilder } from "./commit.ts"
 import { messagesOf, seenChunkOf } from "./commit-parts.ts"
@@ -134,7 +135,8 @@ export const make = (sql: Sql, options: PostgresStoreOptions = {}): Store["Servi
         () => sql`update millrace.progress set waiting = ${text(reason)},
             waiting_since = case when ${reason !== undefined} then coalesce(waiting_since, clock_timestamp()) end
           where ${isAt(sql, at)} and waiting is distinct from ${text(reason)}`
-      ).pipe(Effect.asVoid)
+      ).pipe(Effect.asVoid),
+    lookups: Lookups.make(sql, options.answerMs)
   })
 }
 
@@ -158,6 +160,8 @@ interface ProgressRow {
   readonly newest_seen: number | null
   readonly database: string
   readonly projections: ReadonlyArray<string>
+  readonly lookups: Claim["lookups"]
+  readonly lookup_journal: number
 }
 
 /** What a claim stores: the assignment's generation, the topic's identity, and which process claims. */
@@ -187,6 +191,8 @@ const claim = Effect.fnUntraced(function* (
         (select max(s.max_time) from millrace.seen s where s.projection = p.projection and s.version = p.version
           and s.topic = p.topic and s.partition = p.partition) as newest_seen,
         (select id from millrace.system) as database,
+        (select lookups from millrace.projection b where (b.name, b.version) = (p.projection, p.version)) as lookups,
+        (select lookup_journal from millrace.projection b where (b.name, b.version) = (p.projection, p.version)) as lookup_journal,
         (select array_agg(distinct name) from millrace.projection) as projections`
   )
   const [row] = yield* take.pipe(
@@ -219,6 +225,8 @@ const claim = Effect.fnUntraced(function* (
     newestSeen: row.newest_seen ?? undefined,
     failing: row.failing === null ? undefined : (JSON.parse(row.failing) as FailureStreak),
     hasSucceeded: row.has_succeeded,
+    lookups: row.lookups,
+    journal: row.lookup_journal,
     owner: { id: row.database, projections: row.projections }
   } satisfies Claim
 })
