@@ -6,7 +6,17 @@ import { assertOptions, assertSelected, canBeText, refuse } from "./declaration.
 import { deadLetterTopics } from "./dead-letter-topic.ts"
 import { assertFailurePolicy, type FailurePolicy } from "./failure-policy.ts"
 import { remember, list, select, type Named, type One, type OneOrMore, type Select } from "./fields.ts"
-import type { Handler, HandlerError, Handlers, HandlerServices, Lookup, LookupTime, Out, Unknown, Writable } from "./handler.ts"
+import type {
+  Handler,
+  HandlerError,
+  Handlers,
+  HandlerServices,
+  Lookup,
+  LookupTime,
+  Out,
+  Unknown,
+  Writable
+} from "./handler.ts"
 import { checkedCount, checkedDuration, invalidOption } from "./options.ts"
 import { checkedRelationName } from "./read-model.ts"
 import { hasFold } from "./window.ts"

@@ -82,7 +82,10 @@ export class BatchLookups {
       declared.map(({ topic: { name } }): [string, LookupTopic] => {
         const isOwnKey = declared.every(({ by, topic }) => topic.name !== name || by === undefined)
         const pin = { generation: 0, positions: [] }
-        return [name, { name, table: lookupTables.get(name)!, isOwnKey, crosses: false, pin, journal: [], noted: undefined }]
+        return [
+          name,
+          { name, table: lookupTables.get(name)!, isOwnKey, crosses: false, pin, journal: [], noted: undefined }
+        ]
       })
     )
     this.topics = [...topics.values()]

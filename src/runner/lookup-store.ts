@@ -128,7 +128,14 @@ const isNewer = (a: MemoryVersion, b: MemoryVersion, byValidFrom: boolean): bool
 }
 
 /** In memory, one build alone handles each event: it sees all values that were read. */
-const seesAll = { from: 0, generation: 1, only: undefined, newest: false, positions: [Infinity], isFirst: false } as const
+const seesAll = {
+  from: 0,
+  generation: 1,
+  only: undefined,
+  newest: false,
+  positions: [Infinity],
+  isFirst: false
+} as const
 /** A store of versions in memory, for lookup topics of one partition. */
 export const memoryLookupStore = (): LookupStore => {
   const topics = new Map<string, MemoryTopic>()
@@ -153,7 +160,8 @@ export const memoryLookupStore = (): LookupStore => {
         const topic = topicOf(name)
         const isOther = topic.identity !== undefined && identity !== undefined && topic.identity !== identity
         topic.identity = identity ?? topic.identity
-        if (isShrunk || isOther) Object.assign(topic, { generation: topic.generation + 1, next: [], isScattered: false })
+        if (isShrunk || isOther)
+          Object.assign(topic, { generation: topic.generation + 1, next: [], isScattered: false })
         const next = Array.from({ length: partitions }, (_, partition) => topic.next[partition] ?? 0)
         return { generation: topic.generation, next, isScattered: topic.isScattered, deletedAt: topic.deletedAt }
       }),
@@ -179,7 +187,10 @@ export const memoryLookupStore = (): LookupStore => {
         requests.map((request) => {
           let found: MemoryVersion | undefined
           for (const version of topicOf(name).versions.get(request.key) ?? [])
-            if (counts(version, request) && (found === undefined || isNewer(version, found, request.validAt !== undefined)))
+            if (
+              counts(version, request) &&
+              (found === undefined || isNewer(version, found, request.validAt !== undefined))
+            )
               found = version
           return found
         })

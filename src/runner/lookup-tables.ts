@@ -180,7 +180,10 @@ export class LookupTable {
     partitions: number,
     isShrunk: boolean
   ): Effect.fn.Return<void, LookupError> {
-    const { identity, name } = { name: this.topic.name, identity: yield* this.log.identity?.(this.topic.name) ?? Effect.undefined }
+    const { identity, name } = {
+      name: this.topic.name,
+      identity: yield* this.log.identity?.(this.topic.name) ?? Effect.undefined
+    }
     const stored = yield* this.store.open(name, partitions, identity, isShrunk)
     this.values.clear()
     this.positions = []

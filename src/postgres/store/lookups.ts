@@ -197,6 +197,8 @@ const entryOf = (row: JournalRow, lookup: string): JournalEntry => ({
   isFirst: false
 })
 
+/** The driver writes the text of a boolean's parameter itself, and takes any text for false. */
+const flag = (value: boolean) => (value ? "t" : "f")
 const journalColumns = [
   ["part", "int4"],
   ["own", "int4"],
@@ -204,8 +206,8 @@ const journalColumns = [
   ["from_position", "int8"],
   ["generation", "int4"],
   ["only_partition", "int4"],
-  ["newest", "bool"],
-  ["first", "bool"],
+  ["newest", "text"],
+  ["first", "text"],
   ["positions", "text"]
 ] as const
 /**
@@ -222,8 +224,8 @@ export const journalPart = (parts: StatementParts, commits: ReadonlyArray<Partit
       from,
       generation,
       only ?? null,
-      String(newest),
-      String(isFirst),
+      flag(newest),
+      flag(isFirst),
       `{${positions.join(",")}}`
     ])
   )
@@ -231,15 +233,19 @@ export const journalPart = (parts: StatementParts, commits: ReadonlyArray<Partit
   const input = parts.input(`select * from ${parts.rows(journalColumns, rows, "u")}`)
   if (commits.some(({ changes }) => changes.lookups?.some(({ isFirst }) => isFirst)))
     parts.write(
-      (after) => `delete from millrace.lookup_journal o using fence f join ${input} j on j.part = f.part and j.first${after}
+      (
+        after
+      ) => `delete from millrace.lookup_journal o using fence f join ${input} j on j.part = f.part and j.first::bool${after}
       where case when j.own is null then f.mode <> 'follower' else o.journal = j.own end
         and (o.projection, o.topic, o.partition, o.lookup) = (f.projection, f.topic, f.partition, j.lookup) and o.from_position > j.from_position
       returning 1`
     )
   parts.write(
-    (after) => `insert into millrace.lookup_journal (projection, journal, topic, partition, lookup, from_position, generation, only_partition,
+    (
+      after
+    ) => `insert into millrace.lookup_journal (projection, journal, topic, partition, lookup, from_position, generation, only_partition,
       newest, positions)
-    select f.projection, b.journal, f.topic, f.partition, j.lookup, j.from_position, j.generation, j.only_partition, j.newest, j.positions::int8[]
+    select f.projection, b.journal, f.topic, f.partition, j.lookup, j.from_position, j.generation, j.only_partition, j.newest::bool, j.positions::int8[]
     from fence f join ${input} j on j.part = f.part
       join (select distinct name, lookup_journal as journal from millrace.projection where retired_at is null) b on b.name = f.projection${after}
     where case when j.own is null then f.mode <> 'follower' else b.journal = j.own end

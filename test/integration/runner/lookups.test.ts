@@ -1,0 +1,406 @@
+// What events see of lookups, on PostgreSQL: one state for each batch, by append times, and the same again in a build that follows.
+import { afterAll, assert, beforeAll, describe, it } from "@effect/vitest"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Latch from "effect/Latch"
+import * as Schema from "effect/Schema"
+import * as Scope from "effect/Scope"
+import { Projection, ReadModel, Topic } from "../../../src/index.ts"
+import type { LogCleaner } from "../../../src/log/cleaner.ts"
+import { Log, type NewRecord, specOf } from "../../../src/log/log.ts"
+import * as MemoryLog from "../../../src/memory/log.ts"
+import { partitionOf } from "../../../src/model/partitioner.ts"
+import { query, type Sql, transaction } from "../../../src/postgres/client/client.ts"
+import * as PostgresLog from "../../../src/postgres/log/log.ts"
+import { type BuildOptions, createBuild } from "../../../src/postgres/store/builds.ts"
+import { readUnjournalled } from "../../../src/postgres/store/lookups.ts"
+import * as PostgresStore from "../../../src/postgres/store/store.ts"
+import * as Runner from "../../../src/runner/runner.ts"
+import { Store } from "../../../src/runner/store.ts"
+import { databaseOn, server } from "../../support/postgres.ts"
+import { randomOf, seed } from "../../support/random.ts"
+
+const scope = Scope.makeUnsafe()
+let root = ""
+beforeAll(async () => {
+  root = await Effect.runPromise(Scope.provide(server, scope))
+})
+afterAll(() => Effect.runPromise(Scope.close(scope, Exit.void)))
+
+const partitions = 4
+const source = Topic.records("source", {
+  value: { id: Schema.String, user: Schema.String, friend: Schema.String, at: Schema.Finite },
+  key: "user",
+  eventTime: "at",
+  partitions
+})
+const people = Topic.compacted("people", {
+  value: { user: Schema.String, n: Schema.Finite, since: Schema.Finite },
+  key: "user",
+  eventTime: "since",
+  partitions
+})
+const rows = ReadModel.table("seen", {
+  columns: { id: Schema.String, own: Schema.Finite, friend: Schema.Finite, valid: Schema.Finite },
+  primaryKey: ["id"]
+})
+interface Seen {
+  readonly own: { readonly n: number } | undefined
+  readonly friend: { readonly n: number } | undefined
+  readonly valid: { readonly n: number } | undefined
+}
+type Handled = (id: string) => Effect.Effect<void> | undefined
+const projectionOf = (before: Handled = () => undefined): Projection.Any =>
+  Projection.make({
+    name: "p",
+    version: 1,
+    source,
+    enrich: {
+      own: people,
+      friend: { topic: people, by: "friend" },
+      valid: { topic: people, by: "friend", asOf: "eventTime" }
+    },
+    writes: [rows],
+    handle: ({ id }, out, { friend, own, valid }: Seen) => {
+      const done = () => out.upsert(rows, { id, own: own?.n ?? -1, friend: friend?.n ?? -1, valid: valid?.n ?? -1 })
+      const first = before(id)
+      return first === undefined ? done() : Effect.andThen(first, Effect.sync(done))
+    }
+  }) as Projection.Any
+
+interface LogAndCleaner {
+  readonly log: Log["Service"]
+  readonly cleaner: LogCleaner["Service"]
+}
+interface System extends LogAndCleaner {
+  readonly sql: Sql
+  readonly store: Store["Service"]
+}
+const open = Effect.fnUntraced(function* (projection: Projection.Any, given?: LogAndCleaner) {
+  const { sql } = yield* databaseOn(root, 8)
+  const { cleaner, log } = given ?? (yield* PostgresLog.make(sql, { pollMs: 50 }))
+  yield* log.declare([specOf(source), specOf(people), { ...specOf(source, 1), name: "source.p.dlq" }])
+  const store = PostgresStore.make(sql)
+  yield* store.prepare([projection], () => partitions)
+  return { sql, log, cleaner, store } satisfies System
+})
+const running = ({ log, store }: System, projection: Projection.Any, maxBytes?: number) => {
+  const assign = (...[topic, group, use]: Parameters<typeof log.assign>) =>
+    log.assign(topic, group, use, maxBytes === undefined ? {} : { maxBytes })
+  return Runner.run(projection).pipe(
+    Effect.provideService(Log, { ...log, assign: assign as typeof log.assign }),
+    Effect.provideService(Store, store)
+  ) as Effect.Effect<void>
+}
+/** Runs a build until it has processed everything. */
+const processed = Effect.fnUntraced(function* (system: System, build: Projection.Any, maxBytes?: number) {
+  yield* Effect.scoped(
+    Effect.gen(function* () {
+      yield* Effect.forkScoped(running(system, build, maxBytes))
+      yield* caughtUp(system, build)
+    })
+  )
+})
+const caughtUp = Effect.fnUntraced(function* ({ log, sql }: System, { version }: Projection.Any) {
+  const end = (yield* log.ends("source")).reduce((sum, one) => sum + one, 0)
+  const done = () =>
+    count(
+      sql,
+      `(select sum(next_position) as at from millrace.progress where version = ${version}) p where at >= ${end}`
+    )
+  for (let waits = 0; (yield* done()) === 0; waits++) {
+    assert.isBelow(waits, 2_000, `build ${version} does not catch up`)
+    yield* Effect.sleep(10)
+  }
+})
+/** Creates the next build. */
+const follower = ({ sql }: System, projection: Projection.Any, options?: BuildOptions) =>
+  transaction(sql, (tx) => createBuild(tx, projection, { partitionsOf: () => partitions, startOf: () => 0 }, options))
+
+const record = (key: string, value: object | null, eventTime: number): NewRecord => ({
+  partition: partitionOf(key, partitions),
+  key,
+  value: value === null ? null : JSON.stringify(value),
+  eventTime,
+  eventId: undefined,
+  tenant: undefined,
+  traceparent: undefined,
+  schemaVersion: 1,
+  headers: {}
+})
+const person = (user: string, n: number, since = 0) => record(user, { user, n, since }, since)
+const event = (id: string, user: string, friend = user, at = 1_000) => record(user, { id, user, friend, at }, at)
+const seen = ({ sql }: System, build = 1) =>
+  query("read rows", () =>
+    sql.unsafe<Array<{ id: string; own: number; friend: number; valid: number }>>(
+      `select id, own, friend, valid from p_v${build}.seen order by id`
+    )
+  )
+const count = (sql: Sql, text: string) =>
+  Effect.map(
+    query("count", () => sql.unsafe<Array<{ n: number }>>(`select count(*)::int4 as n from ${text}`)),
+    ([row]) => row!.n
+  )
+/** How many rows of two builds differ, or are in one of them only. */
+const differing = ({ sql }: System, a: number, b: number) =>
+  count(sql, `p_v${a}.seen a full join p_v${b}.seen b using (id) where a is distinct from b`)
+/** A user whose events are in this partition. */
+const userIn = (partition: number): string =>
+  Array.from({ length: 100 }, (_, i) => `user-${i}`).find((user) => partitionOf(user, partitions) === partition)!
+
+describe("a batch", () => {
+  it.live("sees one state of its lookups, while its handlers wait and other partitions read on", () =>
+    Effect.scoped(
+      Effect.gen(function* () {
+        const [waiting, released] = [Latch.makeUnsafe(), Latch.makeUnsafe()]
+        const projection = projectionOf((id) => (id === "a" ? Effect.andThen(waiting.open, released.await) : undefined))
+        const { cleaner, log } = MemoryLog.make()
+        // append times that are not known: what was read when the batch began alone decides
+        const timeless: Log["Service"] = {
+          ...log,
+          read: (topic, ...where) =>
+            Effect.map(log.read(topic, ...where), (batch) => ({
+              ...batch,
+              records: batch.records.map((one) => ({ ...one, appendedAt: 0 }))
+            }))
+        }
+        const system = yield* open(projection, { log: timeless, cleaner })
+        const [one, two] = [userIn(0), userIn(1)]
+        yield* log.append("people", [person("x", 1), person(one, 1)])
+        yield* log.append("source", [event("a", one), event("b", one, "x"), event("c", one, "new")])
+        yield* Effect.forkScoped(running(system, projection))
+        yield* waiting.await
+        yield* log.append("people", [person("x", 2), record(one, null, 0), person("new", 2)])
+        yield* log.append("source", [event("d", two, "x"), event("e", two, "new")])
+        while ((yield* count(system.sql, "p_v1.seen")) < 2) yield* Effect.sleep(5)
+        yield* released.open
+        yield* caughtUp(system, projection)
+        assert.deepStrictEqual(
+          (yield* seen(system)).map(({ friend, id, own }) => [id, own, friend]),
+          [
+            ["a", 1, 1],
+            ["b", 1, 1],
+            ["c", 1, -1],
+            ["d", -1, 2],
+            ["e", -1, 2]
+          ]
+        )
+        const build = yield* follower(system, projection)
+        yield* processed(system, build)
+        assert.strictEqual(yield* differing(system, 1, 2), 0)
+      })
+    )
+  )
+})
+
+describe("an event", () => {
+  it.live("sees what was appended before it, however late it is processed", () =>
+    Effect.scoped(
+      Effect.gen(function* () {
+        const projection = projectionOf()
+        const system = yield* open(projection)
+        const { log } = system
+        const user = userIn(2)
+        const put = [
+          event("a", user),
+          person(user, 1),
+          event("b", user),
+          person(user, 2),
+          event("c", user),
+          null,
+          event("d", user)
+        ]
+        for (const one of put) {
+          const isEvent = one?.value?.includes('"id"') === true
+          yield* log.append(isEvent ? "source" : "people", [one ?? record(user, null, 0)])
+          yield* Effect.sleep(3)
+        }
+        yield* processed(system, projection)
+        assert.deepStrictEqual(
+          (yield* seen(system)).map(({ id, own }) => [id, own]),
+          [
+            ["a", -1],
+            ["b", 1],
+            ["c", 2],
+            ["d", -1]
+          ]
+        )
+      })
+    )
+  )
+
+  it.live("sees by event time the value that was valid then, of those that were read when its batch began", () =>
+    Effect.scoped(
+      Effect.gen(function* () {
+        const projection = projectionOf()
+        const system = yield* open(projection)
+        const { log } = system
+        const user = userIn(2)
+        // the second comes late: it is about the past
+        yield* log.append("people", [
+          person("x", 1, 100),
+          person("x", 3, 300),
+          person("x", 2, 200),
+          person("x", 4, 200)
+        ])
+        yield* log.append(
+          "source",
+          [50, 100, 199, 250, 299, 300, 900].map((at) => event(String(at), user, "x", at))
+        )
+        yield* processed(system, projection)
+        const before = (yield* seen(system)).map(({ id, valid }) => [id, valid])
+        assert.deepStrictEqual(before, [
+          ["100", 1],
+          ["199", 1],
+          ["250", 4],
+          ["299", 4],
+          ["300", 3],
+          ["50", -1],
+          ["900", 3]
+        ])
+        // a correction of the past does not join again
+        yield* log.append("people", [person("x", 9, 150)])
+        yield* log.append("source", [event("a", user, "x", 199)])
+        yield* processed(system, projection)
+        const build = yield* follower(system, projection)
+        yield* processed(system, build)
+        assert.strictEqual(yield* differing(system, 1, 2), 0)
+        assert.deepStrictEqual(
+          (yield* seen(system, 2)).filter(({ id }) => id === "199" || id === "a").map(({ valid }) => valid),
+          [1, 9]
+        )
+      })
+    )
+  )
+})
+
+describe("a build that follows", () => {
+  for (const kind of ["plain", "waiting"] as const)
+    it.live(`sees what the live one saw, with ${kind} handlers, whatever the borders of batches`, () =>
+      Effect.scoped(
+        Effect.gen(function* () {
+          const { chance, int } = randomOf(seed)
+          const projection = projectionOf(kind === "plain" ? undefined : () => Effect.sleep("1 millis"))
+          const system = yield* open(projection)
+          const { log } = system
+          const total = kind === "plain" ? 1_500 : 600
+          const user = () => `k${int(0, 40)}`
+          let appended = 0
+          // the runner restarts in between
+          while (appended < total)
+            yield* Effect.scoped(
+              Effect.gen(function* () {
+                yield* Effect.forkScoped(running(system, projection))
+                const until = appended + total / 3
+                while (appended < until) {
+                  const changes = Array.from({ length: int(1, 5) }, () => {
+                    const of = user()
+                    return chance(0.15) ? record(of, null, appended) : person(of, int(0, 1e9), int(0, 2_000))
+                  })
+                  if (chance(0.7)) yield* log.append("people", changes)
+                  const events = Array.from({ length: int(1, 30) }, () =>
+                    event(String(appended++), user(), user(), int(0, 2_000))
+                  )
+                  yield* log.append("source", events)
+                  if (chance(0.5)) yield* Effect.sleep(3)
+                }
+              })
+            )
+          yield* processed(system, projection)
+          // the topic loses what was superseded, and what was deleted
+          const cleaned = yield* system.cleaner.clean({ topics: ["people"], dirtyShare: 0, deletionsMs: 0 })
+          assert.isAbove(cleaned.compacted, 20)
+          const before = yield* seen(system)
+          assert.strictEqual(before.length, appended)
+          assert.isTrue(new Set(before.map(({ own }) => own)).size > 50, `seed ${seed}`)
+          for (const [number, maxBytes] of [[2], [3, 3_000]] as const) {
+            const build = yield* follower(system, projection)
+            yield* processed(system, build, maxBytes)
+            assert.strictEqual(yield* differing(system, 1, number), 0, `seed ${seed}, build ${number}`)
+          }
+          assert.deepStrictEqual(yield* unjournalled(system), [])
+        })
+      )
+    )
+
+  it.live("sees today's values where there is no journal, and the store says where", () =>
+    Effect.scoped(
+      Effect.gen(function* () {
+        const projection = projectionOf()
+        const system = yield* open(projection)
+        const { log, sql } = system
+        const user = userIn(0)
+        yield* log.append("people", [person(user, 1), person("x", 1)])
+        yield* log.append("source", [event("a", user, "x"), event("b", user, "x")])
+        yield* processed(system, projection)
+        yield* query("as before the migration", () => sql`delete from millrace.lookup_journal`)
+        yield* log.append("source", [event("c", user, "x")])
+        yield* processed(system, projection)
+        yield* log.append("people", [person(user, 2), person("x", 2)])
+        const build = yield* follower(system, projection)
+        yield* processed(system, build)
+        assert.deepStrictEqual(
+          (yield* seen(system, 2)).map(({ friend, id, own }) => [id, own, friend]),
+          [
+            ["a", 2, 2],
+            ["b", 2, 2],
+            ["c", 1, 1]
+          ]
+        )
+        assert.deepStrictEqual(yield* unjournalled(system), [
+          { topic: "source", partition: 0, lookup: "people", from: 0, to: 2 }
+        ])
+      })
+    )
+  )
+
+  it.live("that sees the values of today has a journal of its own, which its followers see", () =>
+    Effect.scoped(
+      Effect.gen(function* () {
+        const projection = projectionOf()
+        const system = yield* open(projection)
+        const { log, sql } = system
+        const user = userIn(0)
+        yield* log.append("people", [person(user, 1)])
+        yield* log.append("source", [event("a", user)])
+        yield* processed(system, projection)
+        yield* log.append("people", [person(user, 2)])
+        const again = yield* follower(system, projection, { lookups: "today" })
+        yield* processed(system, again)
+        assert.deepStrictEqual(
+          (yield* seen(system, 2)).map(({ own }) => own),
+          [2]
+        )
+        yield* query("promote", () =>
+          sql.unsafe(`update millrace.progress set mode = case when version = 2 then 'live' else 'follower' end;
+            update millrace.live set version = 2`)
+        )
+        yield* log.append("people", [person(user, 3)])
+        yield* log.append("source", [event("b", user)])
+        yield* processed(system, again)
+        yield* processed(system, projection)
+        yield* log.append("people", [person(user, 4)])
+        const build = yield* follower(system, projection)
+        yield* processed(system, build)
+        // the build before goes on as what is live sees it
+        const own = (number: number) => Effect.map(seen(system, number), (all) => all.map((row) => row.own))
+        assert.deepStrictEqual(
+          [yield* own(1), yield* own(2), yield* own(3)],
+          [
+            [1, 3],
+            [2, 3],
+            [2, 3]
+          ]
+        )
+      })
+    )
+  )
+})
+
+const unjournalled = ({ sql }: System) =>
+  readUnjournalled(
+    sql,
+    "p",
+    ["people"],
+    Array.from({ length: partitions }, (_, partition) => ({ topic: "source", partition, start: 0 }))
+  )
