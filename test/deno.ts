@@ -32,6 +32,7 @@ export const onNodeOnly: Readonly<Record<string, string>> = {
   "integration/pulsar/tenants.test.ts": "what a broker makes of tenants",
   "integration/runner/halted.test.ts": "errors of SQL, and what the engine does with them",
   "integration/runner/lookup-dead-letters.test.ts": "the engine's logic on PostgreSQL",
+  "integration/runner/lookups.test.ts": "the engine's logic on PostgreSQL",
   "integration/runner/poison-application.test.ts": "the engine's logic on PostgreSQL",
   "integration/runner/projection.test.ts": "the engine's logic on PostgreSQL",
   "integration/stack": "the launcher of the services; every suite on Deno that needs one starts it there",
