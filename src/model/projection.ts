@@ -139,6 +139,19 @@ const assertProjection = (
             `${target.key.length === 0 ? "its key has no column" : `${target.key.join(", ")} can hold none`}. Add a text column to its key`
         )
 }
+const lookupsOf = (name: string, enrich: object | undefined): Projection.Any["enrich"] =>
+  Object.fromEntries(
+    Object.entries(enrich ?? {}).map(([lookup, value]) => [
+      lookup,
+      "compacted" in value
+        ? { topic: value, by: undefined, asOf: "appendTime" }
+        : {
+            topic: value.topic,
+            by: value.by && select(`projection ${name}: \`by\` of the lookup ${lookup}`, value.by),
+            asOf: value.asOf ?? "appendTime"
+          }
+    ])
+  )
 const project = (options: {
   readonly name: string
   readonly version: number
@@ -187,18 +200,7 @@ const project = (options: {
       by: dedupe.by && select(`projection ${name}: \`dedupe.by\``, dedupe.by as string),
       withinMs: checkedDuration(`projection ${name}: dedupe.within`, dedupe.within)
     },
-    enrich: Object.fromEntries(
-      Object.entries(options.enrich ?? {}).map(([lookup, value]) => [
-        lookup,
-        "compacted" in value
-          ? { topic: value, by: undefined, asOf: "appendTime" }
-          : {
-              topic: value.topic,
-              by: value.by && select(`projection ${name}: \`by\` of the lookup ${lookup}`, value.by),
-              asOf: value.asOf ?? "appendTime"
-            }
-      ])
-    ),
+    enrich: lookupsOf(name, options.enrich),
     failure,
     maxAheadMs: checkedDuration(`projection ${name}: maxAhead`, options.maxAhead ?? "1 hour"),
     handle:

@@ -108,14 +108,19 @@ export class BatchLookups {
       topic.journal = yield* this.store.lookups.journal(claim, topic.name, claim.position, last)
   })
 
-  /** The values of events' lookups, in the order of the events. `positionOf` is where an event counts in the journal. */
+  /**
+   * The values of events' lookups, in the order of the events. `retriedBy`: the position of the retry record that brought an event back. Such
+   * an event sees what that position sees, as it does in a replay.
+   */
   resolve(
     events: ReadonlyArray<DecodedEvent>,
-    positionOf: (record: LogRecord) => number
+    retriedBy: (record: LogRecord) => number | undefined
   ): Effect.Effect<ReadonlyArray<LookedUp>, StoreError> {
     if (this.lookups.length === 0) return Effect.succeed([])
     const asked = new Map<LookupTopic, Map<string, Asked>>()
-    const values = events.map((event, i) => this.valuesOf(event, positionOf(event.record), i, asked))
+    const values = events.map((event, i) =>
+      this.valuesOf(event, retriedBy(event.record) ?? event.record.position, i, asked)
+    )
     return asked.size === 0 ? Effect.succeed(values) : Effect.as(this.ask(asked, values), values)
   }
   private valuesOf(

@@ -328,9 +328,7 @@ export class PartitionProcessor<E, R> {
       () => this.decoder.decodeAll(records)
     )
     yield* this.loadSeen(decoded)
-    // a retried event sees what the retry record's position saw, as it does in a replay
-    const positionOf = (record: LogRecord) => failed.retryOf(record)?.by ?? record.position
-    const lookedUp = yield* this.lookups.resolve(decoded, positionOf)
+    const lookedUp = yield* this.lookups.resolve(decoded, (record) => failed.retryOf(record)?.by)
     for (let at = 0; at <= decoded.length; at++) {
       // in their turn: a mark moves stream time, and a record that cannot be read keeps that of its position
       while (others[0]?.before === at) {

@@ -287,12 +287,12 @@ describe("a build that follows", () => {
           const user = () => `k${int(0, 40)}`
           let appended = 0
           // the runner restarts in between
-          while (appended < total)
+          for (let runs = 1; runs <= 3; runs++)
             yield* Effect.scoped(
               Effect.gen(function* () {
                 yield* Effect.forkScoped(running(system, projection))
-                const until = appended + total / 3
-                while (appended < until) {
+                for (const until = (total * runs) / 3; ;) {
+                  if (appended >= until) break
                   const changes = Array.from({ length: int(1, 5) }, () => {
                     const of = user()
                     return chance(0.15) ? record(of, null, appended) : person(of, int(0, 1e9), int(0, 2_000))
