@@ -1,7 +1,7 @@
 // Where versions of lookup values are kept, and the journal of which of them batches saw. A part of the store port; in memory for tests.
 import * as Effect from "effect/Effect"
 import type { Position } from "../log/log.ts"
-import type { ProjectionPartition, StoreError } from "./store.ts"
+import type { StoreError } from "./store-error.ts"
 
 /** What one record of a lookup topic put under a key, or that it deleted the key. */
 export interface LookupVersion {
@@ -55,6 +55,13 @@ export interface VersionBatch {
   readonly isScattered: boolean
   readonly versions: ReadonlyArray<LookupVersion>
 }
+/** A partition of a projection's source, and the number of the journal that is asked. */
+export interface JournalOf {
+  readonly projection: string
+  readonly topic: string
+  readonly partition: number
+  readonly journal: number
+}
 /** From `from` on, the events of a partition saw a lookup topic like this. */
 export interface JournalEntry {
   /** The name of the lookup topic. */
@@ -92,7 +99,7 @@ export interface LookupStore {
   ) => Effect.Effect<ReadonlyArray<FoundVersion | undefined>, StoreError>
   /** The entries of the journal that are about events at positions from `from` to `to`: the last one not after `from`, and all up to `to`. */
   readonly journal: (
-    at: ProjectionPartition & { readonly journal: number },
+    at: JournalOf,
     lookup: string,
     from: Position,
     to: Position

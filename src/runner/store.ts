@@ -5,11 +5,14 @@ import type * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import type { LogRecord, Position } from "../log/log.ts"
 import type { JournalEntry, LookupStore } from "./lookup-store.ts"
+import { StoreError } from "./store-error.ts"
 import type { RetryOwner } from "../dead-letter/retry-record.ts"
 import type { Projection } from "../model/projection.ts"
 import type { Table } from "../model/read-model.ts"
 import type { Row } from "../model/recorder.ts"
 import type { Window } from "../model/window.ts"
+
+export { StoreError } from "./store-error.ts"
 
 /** One partition of a source, as one build of a projection processes it. */
 export interface ProjectionPartition {
@@ -213,17 +216,6 @@ export interface Changes {
   readonly failing?: FailureStreak | undefined
 }
 
-/** The store failed. If `retryable`, the same call may succeed later. */
-export class StoreError extends Schema.TaggedError<StoreError>()("StoreError", {
-  operation: Schema.String,
-  retryable: Schema.Boolean,
-  reason: Schema.String,
-  cause: Schema.optionalKey(Schema.Defect())
-}) {
-  override get message() {
-    return `store: ${this.operation} failed: ${this.reason}`
-  }
-}
 /**
  * Another process has claimed the partition, or (`isPromoted`) the partition went live and what was computed for it as a follower has no
  * messages. Nothing was committed, and what was computed must be dropped.
