@@ -3,6 +3,7 @@ import * as Effect from "effect/Effect"
 import * as Http from "../server/server.ts"
 import { Log } from "../log/log.ts"
 import { migrate as migrateSchema } from "../postgres/client/migrate.ts"
+import { acceptFunctions } from "../postgres/store/definitions.ts"
 import { loadApplication } from "./config.ts"
 import { drained } from "./shutdown.ts"
 import { asUnprepared, CommandFailed, exitCodes, usageError } from "./command-failure.ts"
@@ -56,24 +57,37 @@ export const migrate = Effect.fnUntraced(function* (options: {
   readonly config: string | undefined
   readonly adopt: boolean
   readonly newIdentity: boolean
+  /** A projection whose functions changed without changing what they record. */
+  readonly accept?: string | undefined
   readonly json: boolean
 }) {
-  const { adopt, newIdentity } = options
+  const { accept, adopt, newIdentity } = options
   if (adopt && newIdentity)
     return yield* usageError(
       "--adopt and --new-identity exclude each other",
       "--adopt if the database replaces the original, --new-identity if it is a copy that runs beside the original"
     )
   const application = yield* loadApplication(options.config)
+  const accepting = application.projections.map(({ projection }) => projection).filter(({ name }) => name === accept)
+  if (accept !== undefined && accepting.length === 0)
+    return yield* usageError(
+      `the application has no projection ${accept}`,
+      `one of ${application.projections.map(({ projection }) => projection.name).join(", ")}`
+    )
   const database = yield* openDatabase(options.data, "join")
   if (!adopt) yield* assertOwn(application, database.sql)
   const applied = yield* migrateSchema(database.sql)
   yield* openSystem(application, database, { relaysHere: false, identity: { adopt, newIdentity } })
   const projections = application.projections.map(({ projection }) => `${projection.name} v${projection.version}`)
+  const accepted = (yield* Effect.forEach(accepting, (one) => acceptFunctions(database.sql, one))).flat()
+  const acceptedText =
+    accept === undefined
+      ? ""
+      : ` Accepted for ${accept}: ${accepted.length === 0 ? "nothing had changed" : accepted.join("; ")}.`
   yield* print(
     options.json
-      ? JSON.stringify({ applied, projections })
-      : `${applied.length === 0 ? "The schema is up to date." : `Applied ${applied.join(", ")}.`} Prepared ${projections.join(", ")}.`
+      ? JSON.stringify({ applied, projections, ...(accept !== undefined && { accepted }) })
+      : `${applied.length === 0 ? "The schema is up to date." : `Applied ${applied.join(", ")}.`} Prepared ${projections.join(", ")}.${acceptedText}`
   )
   return 0
 })

@@ -123,12 +123,20 @@ const migrate = Command.make(
       "new-identity",
       "The database is a copy that runs beside the original: give it names of its own on Kafka and Pulsar"
     ),
+    accept: optionalText(
+      "accept",
+      "A projection whose functions changed and record the same as before: its rows go on with them, and no start warns any more"
+    ),
     json
   },
   (flags) =>
     runToExitCode(
       Effect.flatMap(Effect.promise(commands), (module) =>
-        module.migrate({ ...flags, config: Option.getOrUndefined(flags.config) })
+        module.migrate({
+          ...flags,
+          config: Option.getOrUndefined(flags.config),
+          accept: Option.getOrUndefined(flags.accept)
+        })
       )
     )
 ).pipe(

@@ -13,6 +13,7 @@ import { projectionSubject, relaySubject, waitingStreamSubject } from "../monito
  * - `needs_a_person`: it is halted.
  * - `not_published`: no relay publishes the topic.
  * - `removed`: the configuration no longer has the projection, or this version of it.
+ * - `changed`, `building`: its functions differ from those that made its rows; a newer build follows the live one.
  * - `no_consumer`: messages of a subscription wait, and no consumer is connected.
  */
 export type FindingKind =
@@ -24,6 +25,8 @@ export type FindingKind =
   | "needs_a_person"
   | "not_published"
   | "removed"
+  | "changed"
+  | "building"
   | "no_consumer"
 /** Something that a person should know. Names of fields are those that `status --json` prints. */
 export interface Finding {

@@ -3,10 +3,13 @@ import * as Effect from "effect/Effect"
 import { type PartitionBounds, type Log, OutOfRange, type ReadError } from "../log/log.ts"
 import type { Sql, SqlError } from "../postgres/client/client.ts"
 import { readRelays, readUnpublished, type RelayRow } from "../postgres/relay/lag.ts"
+import { readBuilds } from "../postgres/store/builds.ts"
+import { readDefinitionWarnings } from "../postgres/store/definitions.ts"
 import { type ProcessRow, readProcesses } from "../postgres/store/processes.ts"
 import { countDeadLetters, type PartitionRow, readClock, readPartitions } from "../postgres/store/status.ts"
 import { readSubscriptions, type SubscriptionRow } from "../postgres/subscription/lag.ts"
 import { relaySubject } from "../monitor/ongoing-failures.ts"
+import { withBuilds } from "./build-findings.ts"
 import { type Finding, type Findings, findingsOf, isAlive } from "./findings.ts"
 
 /** How far a partition of a projection has come. `halted`: why it is halted, as its runner recorded it or as the log shows; null if it is not. */
@@ -181,7 +184,7 @@ export const readStatus = Effect.fnUntraced(function* ({
   const relays = recorded.map((relay) => withoutOldHalts(relay, processes))
   const subscriptions = yield* readSubscriptions(sql)
   const unpublished = yield* readUnpublished(sql, targets)
-  const { notices, problems }: Findings = findingsOf({
+  const judged: Findings = findingsOf({
     maxAgeMs,
     partitions: projections,
     relays,
@@ -189,6 +192,13 @@ export const readStatus = Effect.fnUntraced(function* ({
     processes,
     subscriptions,
     unpublished,
+    embeddedDir
+  })
+  const { notices, problems } = withBuilds(judged, {
+    builds: yield* readBuilds(sql),
+    partitions: projections,
+    processes,
+    warnings: yield* readDefinitionWarnings(sql),
     embeddedDir
   })
   return {

@@ -11,6 +11,8 @@ import { migrate } from "../postgres/client/migrate.ts"
 import { storeSkipped } from "../postgres/relay/lag.ts"
 import { makeNotifier } from "../postgres/relay/notify.ts"
 import * as PostgresRelay from "../postgres/relay/to-log.ts"
+import { readBuilds } from "../postgres/store/builds.ts"
+import { readProcesses } from "../postgres/store/processes.ts"
 import { noteConfigured } from "../postgres/store/retire.ts"
 import * as PostgresStore from "../postgres/store/store.ts"
 import * as Relay from "../relay/relay.ts"
@@ -21,6 +23,7 @@ import { Store } from "../runner/store.ts"
 import { runBuilds } from "./builds.ts"
 import type { Database } from "./database.ts"
 import { assertOwn, claimDatabase, type IdentityDecision } from "./identity.ts"
+import { deploymentOf } from "./deployments.ts"
 import type { Observed } from "./observed.ts"
 import { openLog } from "./open-log.ts"
 import { beginRelayCounters, measuredStore } from "./measured.ts"
@@ -95,10 +98,12 @@ export const openSystem = Effect.fnUntraced(function* (
     (name) => specs.find((spec) => spec.name === name)?.partitions ?? 1,
     (name, partition) => starts.get(name)?.[partition] ?? 0
   )
-  const removed = yield* noteConfigured(
-    sql,
-    application.projections.map(({ projection }) => projection)
-  )
+  const configured = application.projections.map(({ projection }) => projection)
+  const live = (yield* readBuilds(sql)).filter((build) => build.live)
+  // a live build beside which the configuration has another version is replaced, not removed: see `reportDeployments`
+  const isReplaced = (text: string) =>
+    live.some(({ name, number }) => text === `${name} v${number}` && configured.some((one) => one.name === name))
+  const removed = (yield* noteConfigured(sql, configured)).filter((text) => !isReplaced(text))
   if (removed.length > 0)
     yield* Effect.logWarning(
       `the database has projections that the configuration does not have: ${removed.join(", ")}. Nothing processes them; put them back, or end them with millrace retire`
@@ -110,6 +115,18 @@ export const openSystem = Effect.fnUntraced(function* (
       : { prefix: "", epoch: 0 }
   return { application, builds, database, log, store, targets, relays, groups, presence } satisfies System
 })
+
+/** Logs how new builds are deployed beside live ones, and what to do next. */
+const reportDeployments = ({ builds, database }: System) =>
+  Effect.gen(function* () {
+    const here = (name: string) => builds.filter((build) => build.name === name).map(({ version }) => version)
+    const processes = yield* readProcesses(database.sql)
+    for (const [name, stored] of Map.groupBy(yield* readBuilds(database.sql), (build) => build.name)) {
+      const facts = { builds: stored, processes, here: here(name), embeddedDir: database.embeddedDir }
+      const found = here(name).length === 0 ? undefined : deploymentOf(facts)
+      if (found !== undefined) yield* Effect.logInfo(`projection ${name}: ${found.message}. Next: ${found.try}`)
+    }
+  }).pipe(Effect.ignore)
 
 /** Provides what the runners of projections need. */
 const withRunning = (
@@ -133,7 +150,8 @@ export const runProjections = (system: System): Effect.Effect<void> => {
   const chains = chainsOfSystem(system)
   const context = { application, builds, presence, sql: database.sql }
   const running = runBuilds(context, (build) => Runner.run(build, lookupTables, chains, groups))
-  return presence.during("projections", {}, withRunning(system, Effect.scoped(running)))
+  const run = Effect.andThen(reportDeployments(system), withRunning(system, Effect.scoped(running)))
+  return presence.during("projections", {}, run)
 }
 
 /** Runs one build, and no other one, until interrupted. */

@@ -181,12 +181,9 @@ const showAdded = Effect.fnUntraced(function* (tx: Session, name: string, live: 
 
 /**
  * Accepts the functions that the code has now for all builds of its version: what they record is what the builds' rows shall hold. Returns what was
- * accepted, by build; undefined if there is no build of the projection.
+ * accepted; nothing if no function had changed.
  */
-export const acceptFunctions = (
-  sql: Sql,
-  projection: Projection.Any
-): Effect.Effect<ReadonlyArray<string> | undefined, SqlError> =>
+export const acceptFunctions = (sql: Sql, projection: Projection.Any): Effect.Effect<ReadonlyArray<string>, SqlError> =>
   query("accept the functions of a projection", async () => {
     const rows = await sql<Array<{ readonly warnings: ReadonlyArray<string> | null }>>`
       with before as (
@@ -195,7 +192,7 @@ export const acceptFunctions = (
       )
       update millrace.projection p set functions = ${JSON.stringify(hashesOf(projection))}::text::jsonb, warnings = null
       from before b where (b.name, b.version) = (p.name, p.version) and p.parts is not null returning b.warnings`
-    return rows.length === 0 ? undefined : [...new Set(rows.flatMap(({ warnings }) => warnings ?? []))]
+    return [...new Set(rows.flatMap(({ warnings }) => warnings ?? []))]
   })
 
 /** What the last start found of a projection's functions. */
