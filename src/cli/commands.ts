@@ -151,7 +151,9 @@ export const status = Effect.fnUntraced(function* (options: {
   if (options.config !== undefined) yield* assertOwn(yield* loadApplication(options.config), database.sql)
   const found = yield* Effect.flatMap(openObserved(database), (observed) => readStatus(observed, { maxAgeMs })).pipe(
     Effect.mapError((error) =>
-      /millrace\.process" does not exist|claimed_by does not exist|p\.\w+_at does not exist/.test(error.message)
+      /millrace\.process" does not exist|claimed_by does not exist|p\.\w+_at does not exist|millrace\.live" does not exist|"warnings" does not exist/.test(
+        error.message
+      )
         ? new CommandFailed({
             message: "the tables of Millrace in this database are missing, or those of an earlier release",
             try: "millrace migrate, or millrace dev"
