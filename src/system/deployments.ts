@@ -43,7 +43,7 @@ export const deploymentOf = ({
   const command = (verb: string) => `millrace ${verb}${flag} ${name}`
   const candidate = candidateOf(builds)
   const runsLive = (projections: ReadonlyArray<string>) => projections.includes(`${name}_v${live.number}`)
-  const running = processes.filter((one) => isAlive(one) && runsLive(one.projections))
+  const one = processes.find((other) => isAlive(other) && runsLive(other.projections))
   if (candidate === undefined) {
     const isOld = here !== undefined && here.length > 0 && !here.includes(live.number)
     if (!isOld) return undefined
@@ -62,7 +62,6 @@ export const deploymentOf = ({
       live.declared === candidate.declared ? "" : `, then remove version ${live.declared} from the configuration`
     return { projection: name, message: `${follows} and this process runs, too${ready}`, try: next + then }
   }
-  const [one] = running
   if (one !== undefined) {
     const message = `${follows} and process ${one.pid} on ${one.host} runs${ready}`
     const isSame = runsLive(one.projections) && one.projections.includes(`${name}_v${candidate.number}`)
