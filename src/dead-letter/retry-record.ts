@@ -1,4 +1,4 @@
-// Retry records: what a dead letter keeps of its record, and the record that asks the projection to process it again. Pure.
+// Retry and discard records: what a dead letter keeps of its record, and the records by which people decide about it. Pure.
 import type { LogRecord, NewRecord } from "../log/log.ts"
 import { singleLineJson } from "../log/rules.ts"
 
@@ -8,6 +8,12 @@ import { singleLineJson } from "../log/rules.ts"
  * database. Records from before databases had ids lack the last part and count for each database.
  */
 export const retryHeader = "millrace-retry"
+/**
+ * A second header of a discard record, which has `retryHeader`, too: every reader that skips retry records skips it. The dead letter is discarded
+ * where the record is processed, so that a replay decides as the first run did.
+ */
+export const decisionHeader = "millrace-decision"
+const discards = "discard"
 /** The database that a dead letter is in, and the projections that it has, retired ones included. */
 export interface RetryOwner {
   /** `millrace.system.id`: 8 hex digits. */
@@ -46,7 +52,9 @@ export const isRetry = (record: LogRecord | undefined, owner?: RetryOwner): bool
   record?.headers[retryHeader] !== undefined &&
   (isSubscriptionRetry(record) || projectionRetryOf(record) !== undefined) &&
   retryProblem(record, owner) === undefined
-/** The position of the parked record that a record retries for this projection of the database. Undefined if it retries none of it. */
+/** Whether a retry record asks that its dead letter is discarded instead. */
+export const isDiscard = ({ headers }: Pick<LogRecord, "headers">): boolean => headers[decisionHeader] === discards
+/** The position of the parked record that a record retries or discards for this projection of the database. Undefined if it is none of these. */
 export const retriedBy = (record: LogRecord, projection: string, owner?: RetryOwner): number | undefined => {
   const retry = projectionRetryOf(record)
   if (retry?.projection !== projection) return undefined
@@ -63,11 +71,11 @@ export const storedEnvelope = ({
   tenant,
   traceparent
 }: LogRecord): string => JSON.stringify({ key, eventTime, eventId, tenant, traceparent, schemaVersion, headers })
-/** The record that a stored envelope describes, to append it again. A retry header in it is left out. */
+/** The record that a stored envelope describes, to append it again. The headers of a retry or discard record are left out. */
 export const recordFromEnvelope = (envelope: string, partition: number, value: string | null): NewRecord => {
   const { headers, ...rest } = JSON.parse(envelope) as Pick<NewRecord, "key" | "eventTime" | "headers"> &
     Partial<NewRecord>
-  const { [retryHeader]: _, ...own } = headers
+  const { [retryHeader]: _, [decisionHeader]: __, ...own } = headers
   const { eventId, schemaVersion, tenant, traceparent } = rest
   return { ...rest, partition, value, eventId, tenant, traceparent, schemaVersion, headers: own }
 }
@@ -83,3 +91,13 @@ export const retryRecord = (record: NewRecord, projection: string, position: num
     [retryHeader]: `${projection}/${position}${database === undefined ? "" : `/${database}`}`
   }
 })
+/** The discard record of a parked record: as its retry record, with `decisionHeader`. */
+export const discardRecord = (
+  record: NewRecord,
+  projection: string,
+  position: number,
+  database?: string
+): NewRecord => {
+  const retry = retryRecord(record, projection, position, database)
+  return { ...retry, headers: { ...retry.headers, [decisionHeader]: discards } }
+}

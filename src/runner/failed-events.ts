@@ -8,6 +8,7 @@ import type { Projection } from "../model/projection.ts"
 import type { Topic } from "../model/topic.ts"
 import { BatchDeadLetters, type FailedEvent } from "./batch-dead-letters.ts"
 import { KeyOrder } from "./key-order.ts"
+import { LiveDecisions } from "./live-decisions.ts"
 import { Retries, type RetryRequest } from "./retries.ts"
 import { BatchOutcomes, defaultHaltAfter, streakReason } from "./failure-streak.ts"
 import {
@@ -33,6 +34,7 @@ export class FailedEvents {
   private readonly deadLetters: BatchDeadLetters
   private readonly retries: Retries
   private readonly keyOrder: KeyOrder
+  private readonly decisions: LiveDecisions
   private readonly outcomes = new BatchOutcomes()
   private readonly at: ProjectionPartition & Pick<Claim, "owner">
   private readonly policy: Projection.Any["failure"]
@@ -49,16 +51,23 @@ export class FailedEvents {
     this.deadLetters = new BatchDeadLetters(projection, source, at)
     this.retries = new Retries(isOrdered, at, store)
     this.keyOrder = new KeyOrder(isOrdered, at, store)
+    this.decisions = new LiveDecisions(isOrdered, at, store)
   }
 
   /** Begins a batch, or another attempt at one. Returns the records to process: those given, or the dead letters that they retry. */
-  readonly begin = Effect.fnUntraced(function* (this: FailedEvents, records: ReadonlyArray<LogRecord>) {
+  readonly begin = Effect.fnUntraced(function* (
+    this: FailedEvents,
+    records: ReadonlyArray<LogRecord>,
+    mode: Claim["mode"]
+  ) {
     this.deadLetters.reset()
     this.retries.reset()
     this.keyOrder.reset()
     this.outcomes.reset()
+    this.decisions.reset()
     if (isRetry(records[0], this.at.owner)) return yield* this.retries.load(records)
     yield* this.keyOrder.load(records)
+    if (mode === "follower") yield* this.decisions.load(records)
     return records
   })
   /** The batch is committed. */
@@ -80,7 +89,8 @@ export class FailedEvents {
   }
   /** With `order: "key"`: how the record fails because an earlier event of its key is parked; undefined if none is. */
   behindParked(record: LogRecord): EarlierParked | undefined {
-    return this.keyOrder.isBehindParked(record) ? new EarlierParked({ key: record.key! }) : undefined
+    const isBehind = this.keyOrder.isBehindParked(record) || this.decisions.isBehindDiscarded(record)
+    return isBehind ? new EarlierParked({ key: record.key! }) : undefined
   }
   /** Notes that an event was processed: if it is a dead letter, its retry succeeded. A duplicate says nothing of the handler. */
   succeed(record: LogRecord, isDuplicate = false): void {
@@ -93,7 +103,8 @@ export class FailedEvents {
     const { error, record } = failed
     const { then = "park" } = this.policy
     const request = this.retries.requestOf(record)
-    this.keyOrder.park(record)
+    const isDiscarded = request === undefined && this.decisions.discard(record)
+    if (!isDiscarded) this.keyOrder.park(record)
     if (request !== undefined) {
       // a dead letter behind one whose retry failed stays as it is
       if (!isEarlierParked(error)) this.deadLetters.retryFailed(failed, request.by)
@@ -101,7 +112,7 @@ export class FailedEvents {
     }
     if (then !== "stop") {
       if (!isEarlierParked(error)) this.outcomes.fail(record.position, error)
-      this.deadLetters.add(failed, then === "skip" ? "skipped" : "parked")
+      this.deadLetters.add(failed, isDiscarded ? "discarded" : then === "skip" ? "skipped" : "parked")
       return undefined
     }
     return new Stopped({
@@ -149,8 +160,8 @@ export class FailedEvents {
   }
 
   /** The batch's dead letters, and the segments that publish them. */
-  changes(): Pick<Changes, "deadLetters" | "retried"> & Pick<Changes, "segments"> {
+  changes(): Pick<Changes, "deadLetters" | "retried" | "discarded"> & Pick<Changes, "segments"> {
     const { added, retried } = this.deadLetters
-    return { deadLetters: added, retried, segments: this.deadLetters.segments() }
+    return { deadLetters: added, retried, discarded: this.retries.discarded, segments: this.deadLetters.segments() }
   }
 }

@@ -53,7 +53,7 @@ export interface OutboxMessage {
 /** A dead letter with the partition of its record, and what became of its retry. */
 export interface StoredDeadLetter extends Omit<DeadLetter, "status"> {
   readonly at: ProjectionPartition
-  readonly status: DeadLetter["status"] | "retried"
+  readonly status: DeadLetter["status"] | "retried" | "discarded"
   /** The position of the record by which it was last retried. */
   readonly retriedPosition?: number
 }
@@ -149,6 +149,8 @@ export class MemoryStore {
         const parked = new Set(this.openAt(at).flatMap(({ key, status }) => (status === "skipped" ? [] : [key])))
         return keys.filter((key) => parked.has(key))
       }),
+    // one build alone follows nothing
+    liveDecisions: () => Effect.succeed([]),
     park: (at, deadLetter) => Effect.sync(() => this.addDeadLetter(at, deadLetter)),
     halt: (at, reason) =>
       Effect.sync(() => {
@@ -217,6 +219,7 @@ export class MemoryStore {
     for (const late of changes.late) this.late.push({ ...late, at: claim })
     for (const deadLetter of changes.deadLetters) this.addDeadLetter(claim, deadLetter)
     for (const retried of changes.retried ?? []) this.retry(claim, retried)
+    for (const position of changes.discarded ?? []) this.discard(claim, position)
     if (changes.seen !== undefined)
       this.seen.set(textAt(claim), [...(this.seen.get(textAt(claim)) ?? []), changes.seen])
     const { failing, fingerprint, marks = [], position, streamTime } = changes
@@ -361,6 +364,11 @@ export class MemoryStore {
       (other) => other.position === deadLetter.position && textAt(other.at) === textAt(at)
     )
     if (!isThere) this.deadLetters.push({ ...deadLetter, at })
+  }
+  private discard(at: ProjectionPartition, position: number): void {
+    const i = this.deadLetters.findIndex((other) => other.position === position && textAt(other.at) === textAt(at))
+    const before = this.deadLetters[i]
+    if (before !== undefined && isOpen(before)) this.deadLetters[i] = { ...before, status: "discarded" }
   }
   private retry(at: ProjectionPartition, { by, failed, position }: RetriedDeadLetter): void {
     const i = this.deadLetters.findIndex((other) => other.position === position && textAt(other.at) === textAt(at))

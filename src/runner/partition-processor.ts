@@ -253,7 +253,7 @@ export class PartitionProcessor<E, R> {
     this.seen?.reset()
     this.log.length = 0
     this.chain.reset()
-    return this.failed.begin(records)
+    return this.failed.begin(records, this.claim.mode)
   }
   private onCommitted(claim: Claim): void {
     this.claim = claim

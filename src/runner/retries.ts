@@ -1,6 +1,6 @@
-// Retries of dead letters: finds the parked records that the retry records of a batch ask for.
+// Retries and discards of dead letters: finds the parked records that the retry and discard records of a batch ask for.
 import * as Effect from "effect/Effect"
-import { isRetry, retriedBy, type RetryOwner, retryHeader } from "../dead-letter/retry-record.ts"
+import { isDiscard, isRetry, retriedBy, type RetryOwner, retryHeader } from "../dead-letter/retry-record.ts"
 import type { LogRecord } from "../log/log.ts"
 import type { Claim, ProjectionPartition, Store } from "./store.ts"
 
@@ -8,7 +8,7 @@ import type { Claim, ProjectionPartition, Store } from "./store.ts"
 const mostLater = 999
 
 /**
- * How many records at the start of a batch can be committed together: either no retry records, or retry records that each ask for another
+ * How many records at the start of a batch can be committed together: either no retry or discard records, or those that each ask for another
  * dead letter. What a retry brings back must be committed before, and a second retry of a dead letter depends on what became of the first;
  * with `isOrdered` (`order: "key"`) so does a retry of another dead letter of its key.
  */
@@ -35,10 +35,12 @@ export interface RetryRequest {
   readonly streamTime: number | undefined
 }
 
-/** The dead letters that a batch of retry records brings back. */
+/** The dead letters that a batch of retry and discard records brings back or discards. */
 export class Retries {
-  /** Retry records that bring nothing back: they are another projection's or another database's, or their dead letter is not open. */
+  /** Records that bring nothing back: they are another projection's or another database's, they discard, or their dead letter is not open. */
   ignored = 0
+  /** The positions of the dead letters that the batch discards. */
+  discarded: Array<number> = []
   private readonly requests = new Map<LogRecord, RetryRequest>()
   private later = mostLater
   private readonly isOrdered: boolean
@@ -55,6 +57,7 @@ export class Retries {
   reset(): void {
     this.requests.clear()
     this.ignored = 0
+    this.discarded = []
   }
   /** After a commit the next retry may bring back many dead letters again. */
   onCommitted(): void {
@@ -74,7 +77,10 @@ export class Retries {
     const { at, isOrdered, later } = this
     for (const record of records) {
       const position = retriedBy(record, at.projection, at.owner)
-      const isWanted = position !== undefined && position < record.position && !found.has(position)
+      const isOurs = position !== undefined && position < record.position
+      const discards = isDiscard(record)
+      if (isOurs && discards) this.discarded.push(position)
+      const isWanted = isOurs && !discards && !found.has(position)
       const parked = isWanted ? yield* this.store.deadLetters(at, position, { ordered: isOrdered, behind: later }) : []
       if (parked.length === 0) this.ignored++
       for (const { record: deadLetter, streamTime } of parked) {

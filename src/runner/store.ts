@@ -144,7 +144,8 @@ export interface LateEvent {
 /** An event that could not be processed. */
 export interface DeadLetter {
   readonly position: Position
-  readonly status: "parked" | "skipped"
+  /** `discarded` only of a build that follows: the live one's dead letter was discarded before discards were records of the log. */
+  readonly status: "parked" | "skipped" | "discarded"
   readonly key: string | null
   readonly error: string
   readonly message: string
@@ -174,6 +175,16 @@ export interface RetriedDeadLetter {
   readonly by: Position
   /** How it failed once more; undefined if it succeeded. */
   readonly failed: Pick<DeadLetter, "error" | "message" | "attempts"> | undefined
+}
+/** What a person decided about the live build's dead letter of a record, where the log has no record of the decision. */
+export interface LiveDecision {
+  readonly position: Position
+  /** It was discarded before discards were records of the log. */
+  readonly discarded: boolean
+  /** The live build parked it behind another dead letter of its key. */
+  readonly behind: boolean
+  /** The build that asks has an earlier dead letter of its key that was discarded in this way. */
+  readonly followsDiscarded: boolean
 }
 /** The ids of a batch's events, 20 bytes each: 12 of a hash, and 8 of the event time as a big-endian float8. */
 export interface PackedIds {
@@ -209,6 +220,8 @@ export interface Changes {
   readonly deadLetters: ReadonlyArray<DeadLetter>
   /** Dead letters of earlier commits that this one retries. */
   readonly retried?: ReadonlyArray<RetriedDeadLetter>
+  /** The positions of dead letters of earlier commits that this one discards. Those that are not open any more stay as they are. */
+  readonly discarded?: ReadonlyArray<Position>
   readonly seen: PackedIds | undefined
   /** What the journal of lookups gets. */
   readonly lookups?: ReadonlyArray<JournalEntry>
@@ -314,19 +327,25 @@ export class Store extends Context.Service<
       ranges: ReadonlyArray<{ readonly from: number; readonly to: number }>
     ) => Effect.Effect<ReadonlyArray<Uint8Array>, StoreError>
     /**
-     * The dead letter at a position, if that is open (neither retried nor discarded). With `ordered`, also those of up to
-     * `behind` later open ones of its key, in order; and nothing if an earlier one of the key is open.
+     * The dead letter at a position, if that is open: neither retried, nor discarded by a record that is processed. With `ordered`, also those
+     * of up to `behind` later open ones of its key, in order; and nothing if an earlier one of the key is open.
      */
     readonly deadLetters: (
       at: ProjectionPartition,
       position: Position,
       options: { readonly ordered: boolean; readonly behind: number }
     ) => Effect.Effect<ReadonlyArray<OpenDeadLetter>, StoreError>
-    /** Which of the keys have a parked dead letter. */
+    /** Which of the keys have a parked dead letter, or one whose discard record is not processed yet. */
     readonly parkedKeys: (
       at: ProjectionPartition,
       keys: ReadonlyArray<string>
     ) => Effect.Effect<ReadonlyArray<string>, StoreError>
+    /** Decisions about the live build's dead letters at positions from `first` to `last`, for a build that follows it. */
+    readonly liveDecisions: (
+      at: ProjectionPartition,
+      first: Position,
+      last: Position
+    ) => Effect.Effect<ReadonlyArray<LiveDecision>, StoreError>
     /**
      * Stores a dead letter outside any batch: an unreadable record of a lookup topic. A second call for one record does nothing. `Unstorable`: it
      * is refused for what is in it.

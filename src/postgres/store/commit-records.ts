@@ -142,12 +142,33 @@ export const retriedPart = (parts: StatementParts, commits: ReadonlyArray<Partit
       ${parts.parameter(arrayOf(partOf))}::int4[]) as u(position, by, error, message, attempts, part)`
   )
   parts.write(
-    (after) => `update millrace.dead_letters d set status = case when r.error is null then 'retried' else 'parked' end,
+    (after) => `update millrace.dead_letters d set status = case when r.error is null then 'retried'
+        -- it was discarded since, by a record that is still to come
+        when d.discard_record = 'pending' then 'discarded' else 'parked' end,
+      discard_record = case when r.error is not null then d.discard_record end,
       retried_position = r.by, attempts = d.attempts + r.attempts, error = coalesce(r.error, d.error),
       message = coalesce(r.message, d.message), failed_at = case when r.error is null then d.failed_at else now() end
     from fence f join ${input} r on r.part = f.part${after}
     where (d.projection, d.version, d.topic, d.partition, d.position)
       = (f.projection, f.version, f.topic, f.partition, r.position) returning 1`
+  )
+}
+
+/** Dead letters that discard records discard. */
+export const discardedPart = (parts: StatementParts, commits: ReadonlyArray<PartitionCommit>) => {
+  const { all: discarded, partOf } = collectItems(commits, (changes) => changes.discarded ?? [])
+  if (discarded.length === 0) return
+  const input = parts.input(
+    `select * from unnest(${parts.parameter(arrayOf(discarded))}::int8[], ${parts.parameter(arrayOf(partOf))}::int4[]) as u(position, part)`
+  )
+  parts.write(
+    (
+      after
+    ) => `update millrace.dead_letters d set status = 'discarded', discard_record = 'processed', decided_at = coalesce(d.decided_at, now())
+    from fence f join ${input} r on r.part = f.part${after}
+    where (d.projection, d.version, d.topic, d.partition, d.position)
+      = (f.projection, f.version, f.topic, f.partition, r.position)
+      and (d.status in ('parked', 'skipped', 'retrying') or d.discard_record = 'pending') returning 1`
   )
 }
 

@@ -16,7 +16,7 @@ import {
   StatementParts,
   type CommitStatement
 } from "./commit-parts.ts"
-import { deadPart, latePart, retriedPart, seenPart, segmentPart } from "./commit-records.ts"
+import { deadPart, discardedPart, latePart, retriedPart, seenPart, segmentPart } from "./commit-records.ts"
 import { journalPart } from "./lookups.ts"
 import { tableParts, windowParts } from "./commit-rows.ts"
 import { relationsOf, type StoredRelation } from "./ddl.ts"
@@ -53,6 +53,7 @@ export class CommitBuilder {
     latePart(parts, commits)
     deadPart(parts, commits)
     retriedPart(parts, commits)
+    discardedPart(parts, commits)
     seenPart(parts, commits)
     journalPart(parts, commits)
     return parts.statement()
@@ -60,12 +61,13 @@ export class CommitBuilder {
 
   /** The keys of the rows that a commit writes, if it is small and simple enough to share a statement; else undefined. */
   shareable({ changes }: PartitionCommit): ReadonlyArray<string> | undefined {
-    const { deadLetters, late, retried = [], segments, tables, windows } = changes
+    const { deadLetters, discarded = [], late, retried = [], segments, tables, windows } = changes
     const rows = [
       ...tables.map(({ table, upserts }) => [table.name, upserts] as const),
       ...windows.map(({ deltas, window }) => [window.name, deltas.map(({ row }) => row)] as const)
     ]
-    const count = rows.reduce((sum, [, of]) => sum + of.length, deadLetters.length + late.length + retried.length)
+    const others = deadLetters.length + discarded.length + late.length + retried.length
+    const count = rows.reduce((sum, [, of]) => sum + of.length, others)
     if (count > sharedRows || segments.some(({ vals }) => vals.length > sharedCharacters)) return undefined
     if (tables.some(({ deletes, updates }) => deletes.length + updates.length > 0)) return undefined
     return rows.flatMap(([name, of]) => of.map((row) => `${name} ${keyText(this.relations.get(name)!.key, row)}`))

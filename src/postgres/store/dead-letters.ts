@@ -1,7 +1,7 @@
 // The statements over projections' dead letters: the open ones, for the runner, and lists and decisions, for people.
 import type { LogRecord } from "../../log/log.ts"
 import { recordFromEnvelope } from "../../dead-letter/retry-record.ts"
-import type { ProjectionPartition } from "../../runner/store.ts"
+import type { LiveDecision, ProjectionPartition } from "../../runner/store.ts"
 import type { Sql } from "../client/client.ts"
 import { arrayLiteral } from "../client/types.ts"
 
@@ -28,6 +28,8 @@ export const recordOfDeadLetter = ({ envelope, position, value }: DeadLetterRow,
 }
 
 const isOpen = (sql: Sql) => sql`status in ('parked', 'skipped', 'retrying')`
+/** As the projection sees it, for which a discard counts from its record on. The index `dead_letters_open` has this condition. */
+const isOpenInLog = (sql: Sql) => sql`(status in ('parked', 'skipped', 'retrying') or discard_record = 'pending')`
 /** The condition that a row belongs to a projection's partition. */
 export const isAt = (sql: Sql, { partition, projection, topic, version }: ProjectionPartition) =>
   sql`projection = ${projection} and version = ${version} and topic = ${topic} and partition = ${partition}`
@@ -42,20 +44,20 @@ export const openDeadLetters = (
 ) => sql<Array<OpenDeadLetterRow>>`
   with head as (
     select key, position from millrace.dead_letters
-    where ${isAt(sql, at)} and position = ${position} and ${isOpen(sql)} and envelope is not null
+    where ${isAt(sql, at)} and position = ${position} and ${isOpenInLog(sql)} and envelope is not null
   )
   select d.position, d.envelope, d.value, d.stream_time
   from head h
-  join millrace.dead_letters d on ${isAt(sql, at)} and ${isOpen(sql)} and d.envelope is not null
+  join millrace.dead_letters d on ${isAt(sql, at)} and ${isOpenInLog(sql)} and d.envelope is not null
     and (d.position = h.position or (${ordered} and md5(d.key) = md5(h.key) and d.key = h.key and d.position > h.position))
   where not ${ordered} or not exists (
     select from millrace.dead_letters e
-    where ${isAt(sql, at)} and ${isOpen(sql)} and md5(e.key) = md5(h.key) and e.key = h.key and e.position < h.position
+    where ${isAt(sql, at)} and ${isOpenInLog(sql)} and md5(e.key) = md5(h.key) and e.key = h.key and e.position < h.position
   )
   order by d.position
   limit ${behind + 1}`
 
-/** Those of the keys that have a parked dead letter. */
+/** Those of the keys that have a parked dead letter, or one whose discard record is not processed yet. */
 export const parkedKeys = (sql: Sql, at: ProjectionPartition, keys: ReadonlyArray<string>) => sql<
   Array<{ readonly key: string }>
 >`
@@ -63,8 +65,30 @@ export const parkedKeys = (sql: Sql, at: ProjectionPartition, keys: ReadonlyArra
   where exists (
     select from millrace.dead_letters d
     where ${isAt(sql, at)} and md5(d.key) = md5(k.key) and d.key = k.key
-      and ${isOpen(sql)} and status <> 'skipped'
+      and ${isOpenInLog(sql)} and status <> 'skipped'
   )`
+
+/** What was decided about the live build's dead letters at these positions where the log has no record of it. */
+export const liveDecisions = (sql: Sql, at: ProjectionPartition, first: number, last: number) => sql<
+  Array<LiveDecision>
+>`
+  with found as (
+    select d.position, d.key, d.status = 'discarded' and d.discard_record is null as discarded, d.error = 'EarlierParked' as behind
+    from millrace.dead_letters d
+    where (d.projection, d.topic, d.partition) = (${at.projection}, ${at.topic}, ${at.partition})
+      and d.position between ${first} and ${last}
+      and d.version = (
+        select l.version from millrace.progress l join millrace.projection p on (p.name, p.version) = (l.projection, l.version)
+        where (l.projection, l.topic, l.partition) = (${at.projection}, ${at.topic}, ${at.partition})
+          and l.version <> ${at.version} and l.mode <> 'follower' and p.retired_at is null
+        order by l.version desc limit 1
+      )
+  )
+  select position, discarded, behind, behind and exists (
+    select from millrace.dead_letters e where ${isAt(sql, at)} and e.key = f.key and e.position < f.position
+      and e.status = 'discarded' and e.discard_record is null
+  ) as "followsDiscarded"
+  from found f where discarded or behind`
 
 /** A dead letter of a projection. Times are epoch milliseconds. */
 export interface StoredDeadLetter {
@@ -185,10 +209,18 @@ export const retryOutcome = (sql: Sql, ids: ReadonlyArray<number>) => sql<Array<
     (select count(*) from retried join millrace.late_events using (projection, version, topic, partition, position)) as late
   from asked a`
 
-/** Discards dead letters, the oldest first; they stay in the table. Returns their ids. */
-export const discard = (sql: Sql, filter: DeadLetterQuery, by: string) => sql<Array<{ readonly id: number }>>`
-  update millrace.dead_letters set status = 'discarded', decided_by = ${by}, decided_at = now()
+/** Those of the dead letters that can be discarded. The log may already have the retry record of one that is `retrying`. */
+export const discardable = (sql: Sql, ids: ReadonlyArray<number>) => sql<Array<{ readonly id: number }>>`
+  select id from millrace.dead_letters where id = any (${arrayLiteral(ids)}::int8[]) and status in ('parked', 'skipped')`
+
+/**
+ * Notes that dead letters are discarded; they stay in the table. `isLogged`: the log has their discard records, and one that is parked keeps its key
+ * waiting until the projection has processed its own. The projection may have done that already.
+ */
+export const noteDiscarded = (sql: Sql, ids: ReadonlyArray<number>, by: string, isLogged: boolean) => sql`
+  update millrace.dead_letters set status = 'discarded', decided_by = ${by}, decided_at = now(),
+    discard_record = case when status = 'discarded' or not ${isLogged} then discard_record when status = 'parked' then 'pending' else 'processed' end
   where id in (
-    select d.id from millrace.dead_letters d where ${matches(sql, filter)} order by d.id limit ${filter.limit} for update
-  )
-  returning id`
+    select id from millrace.dead_letters where id = any (${arrayLiteral(ids)}::int8[])
+      and (status in ('parked', 'skipped') or (status = 'discarded' and decided_by is null)) order by id for update
+  )`

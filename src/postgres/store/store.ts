@@ -27,7 +27,7 @@ import { CommitBuilder } from "./commit.ts"
 import { messagesOf, seenChunkOf } from "./commit-parts.ts"
 import { instant } from "./commit-records.ts"
 import { storable } from "../../text/text.ts"
-import { isAt, openDeadLetters, parkedKeys, recordOfDeadLetter } from "./dead-letters.ts"
+import { isAt, liveDecisions, openDeadLetters, parkedKeys, recordOfDeadLetter } from "./dead-letters.ts"
 import { readRowsStatement } from "./read-rows.ts"
 import { blameOf, query, SqlError } from "../client/errors.ts"
 
@@ -118,6 +118,8 @@ export const make = (sql: Sql, options: PostgresStoreOptions = {}): Store["Servi
           return keys.filter((key) => parked.has(storable(key)))
         })
       ),
+    liveDecisions: (at, first, last) =>
+      run("read decisions about dead letters", () => liveDecisions(sql, at, first, last)),
     park: (at, deadLetter) =>
       query("park a dead letter", () => park(sql, at, deadLetter)).pipe(
         Effect.mapError((error) => unstorable(error) ?? storeError(error)),

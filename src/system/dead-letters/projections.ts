@@ -1,7 +1,8 @@
-// Dead letters of projections: events that a projection parked. A retry appends a retry record to the event's topic.
+// Dead letters of projections: events that a projection parked. Retries and discards append a record to the event's topic.
 import * as Effect from "effect/Effect"
+import type * as Scope from "effect/Scope"
 import type { Log } from "../../log/log.ts"
-import { retryRecord } from "../../dead-letter/retry-record.ts"
+import { discardRecord, retryRecord } from "../../dead-letter/retry-record.ts"
 import { query, type Sql } from "../../postgres/client/client.ts"
 import { bytesOf } from "../../text/utf8.ts"
 import { readIdentity } from "../../postgres/store/identity.ts"
@@ -54,7 +55,7 @@ const listedOf = (deadLetter: StoredDeadLetters.StoredDeadLetter): ListedDeadLet
 
 /** How many dead letters are marked and appended together. */
 const chunk = 200
-/** Those that can be discarded. The log may already have the retry record of one that is `retrying`. */
+/** The states in which a dead letter can be discarded. The log may already have the retry record of one that is `retrying`. */
 const discardable = ["parked", "skipped"] as const
 
 /**
@@ -94,6 +95,62 @@ export const appendRetryRecords = Effect.fnUntraced(function* (
   return appended
 })
 
+/** Appends a discard record for each dead letter to its topic. False: the topic does not exist any more. */
+const appendDiscards = (
+  log: Log["Service"],
+  topic: string,
+  deadLetters: ReadonlyArray<StoredDeadLetters.StoredDeadLetter>,
+  database: string | undefined
+) => {
+  const records = deadLetters.map(({ envelope, partition, position, projection, value }) => {
+    const record = StoredDeadLetters.recordOfDeadLetter({ envelope: envelope!, position, value }, partition)
+    return discardRecord(record, projection, position, database)
+  })
+  return log.append(topic, records).pipe(
+    Effect.as(true),
+    Effect.catchTag("UnknownTopic", () => Effect.succeed(false))
+  )
+}
+/**
+ * Discards dead letters, and returns how many were open. A discard record is appended to the topic of each before the decision is noted: if the
+ * process is killed between the two, the projection discards the dead letter when it processes the record, and the same call can be repeated. Dead
+ * letters without an envelope (of lookup topics, and from before retries), and those of topics that no longer exist, get no record, because no
+ * replay processes them.
+ */
+export const discardProjections = Effect.fnUntraced(function* (
+  { openLog, sql }: Pick<DeadLettersContext, "openLog" | "sql">,
+  deadLetters: ReadonlyArray<StoredDeadLetters.StoredDeadLetter>,
+  by: string
+): Effect.fn.Return<number, Error, Scope.Scope> {
+  let discarded = 0
+  const database = (yield* readIdentity(sql))?.id
+  const log = deadLetters.some(({ envelope }) => envelope !== null) ? yield* openLog : undefined
+  const note = (some: typeof deadLetters, isLogged: boolean) => {
+    const ids = some.map(({ id }) => id)
+    return query("note discards", () => StoredDeadLetters.noteDiscarded(sql, ids, by, isLogged))
+  }
+  for (let i = 0; i < deadLetters.length; i += chunk) {
+    const some = deadLetters.slice(i, i + chunk)
+    const found = yield* query("look for open dead letters", () =>
+      StoredDeadLetters.discardable(
+        sql,
+        some.map(({ id }) => id)
+      )
+    )
+    const ids = new Set(found.map(({ id }) => id))
+    const open = some.filter(({ id }) => ids.has(id))
+    yield* note(
+      open.filter(({ envelope }) => envelope === null),
+      false
+    )
+    const recorded = open.filter(({ envelope }) => envelope !== null)
+    for (const [topic, ofTopic] of Map.groupBy(recorded, (deadLetter) => deadLetter.topic))
+      yield* note(ofTopic, yield* appendDiscards(log!, topic, ofTopic, database))
+    discarded += open.length
+  }
+  return discarded
+})
+
 /** The dead letters of all projections. */
 export const projectionDeadLetters = ({ openLog, sql }: DeadLettersContext): DeadLetterSource => {
   const known = new Map<number, StoredDeadLetters.StoredDeadLetter>()
@@ -124,10 +181,11 @@ export const projectionDeadLetters = ({ openLog, sql }: DeadLettersContext): Dea
       const some = deadLetters.map(({ id }) => known.get(Number(id))!)
       return { retried: yield* appendRetryRecords(sql, yield* openLog, some, by), refused: [] }
     }),
-    discard: Effect.fnUntraced(function* (deadLetters, by) {
-      const ids = deadLetters.map(({ id }) => Number(id))
-      const asked = { ids, statuses: discardable, limit: ids.length }
-      return (yield* query("discard dead letters", () => StoredDeadLetters.discard(sql, asked, by))).length
-    })
+    discard: (deadLetters, by) =>
+      discardProjections(
+        { openLog, sql },
+        deadLetters.map(({ id }) => known.get(Number(id))!),
+        by
+      )
   }
 }

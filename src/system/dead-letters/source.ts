@@ -84,13 +84,16 @@ export interface DeadLetterSource {
     by: string
   ) => Effect.Effect<SourceRetryResult, Error, Scope.Scope>
   /** Returns how many were open until now and are discarded. */
-  readonly discard: (deadLetters: ReadonlyArray<ListedDeadLetter>, by: string) => Effect.Effect<number, Error>
+  readonly discard: (
+    deadLetters: ReadonlyArray<ListedDeadLetter>,
+    by: string
+  ) => Effect.Effect<number, Error, Scope.Scope>
 }
 /** What sources are opened with. */
 export interface DeadLettersContext {
   /** The database that keeps the dead letters of projections and relays, and the decisions about those of subscriptions and bridges. */
   readonly sql: Sql
-  /** Opens the log that retry records of projections are appended to. Runs only if there is something to append. */
+  /** Opens the log that retry and discard records of projections are appended to. Runs only if there is something to append. */
   readonly openLog: Effect.Effect<Log["Service"], Error, Scope.Scope>
   /** The file of the bridge's rules; undefined: the usual files. */
   readonly bridgeRules: string | undefined

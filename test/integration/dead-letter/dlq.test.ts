@@ -5,7 +5,7 @@ import { afterAll, afterEach, assert, beforeAll, describe, it } from "@effect/vi
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Scope from "effect/Scope"
-import { appendRetryRecords } from "../../../src/system/dead-letters/projections.ts"
+import { appendRetryRecords, discardProjections } from "../../../src/system/dead-letters/projections.ts"
 import { query, type Sql } from "../../../src/postgres/client/client.ts"
 import * as Letters from "../../../src/postgres/store/dead-letters.ts"
 import type { FailurePolicy } from "../../../src/model/failure-policy.ts"
@@ -351,12 +351,10 @@ describe('with `order: "key"`', () => {
       yield* retry(engine)
       yield* handled(engine, [])
       assert.deepStrictEqual(Object.keys(yield* orderOf(engine.sql)), ["c"])
-      yield* query("discard", () =>
-        Letters.discard(engine.sql, { error: "SchemaError", statuses: ["parked"], limit: 9 }, "tester")
-      )
-      yield* query("discard", () =>
-        Letters.discard(engine.sql, { error: "Unstorable", statuses: ["parked"], limit: 9 }, "tester")
-      )
+      for (const error of ["SchemaError", "Unstorable"]) {
+        const found = yield* query("read", () => Letters.list(engine.sql, { error, statuses: ["parked"], limit: 9 }))
+        yield* discardProjections({ sql: engine.sql, openLog: Effect.succeed(engine.log) }, found, "tester")
+      }
       // those that waited hold the key until they are retried
       const b3 = event("b")
       yield* handled(engine, [b3])
