@@ -15,6 +15,8 @@ export const onNodeOnly: Readonly<Record<string, string>> = {
   "integration/bridge/fault.test.ts":
     "faults in processes at named points; outage.test.ts kills both brokers under a bridge on Deno",
   "integration/bridge/refusals.test.ts": "what brokers refuse",
+  "integration/cli/rebuild.test.ts":
+    "the engine's logic on PostgreSQL; drain.test.ts has processes and signals on Deno",
   "integration/cli/topics.test.ts": "what a broker makes of topics; drain.test.ts runs commands on Kafka on Deno",
   "integration/dead-letter/dead-letters.test.ts": "the engine's logic on PostgreSQL",
   "integration/dead-letter/foreign-retry.test.ts": "the engine's logic on PostgreSQL",
@@ -36,6 +38,7 @@ export const onNodeOnly: Readonly<Record<string, string>> = {
   "integration/runner/poison-application.test.ts": "the engine's logic on PostgreSQL",
   "integration/runner/projection.test.ts": "the engine's logic on PostgreSQL",
   "integration/stack": "the launcher of the services; every suite on Deno that needs one starts it there",
+  "integration/system/rebuild.test.ts": "the engine's logic on PostgreSQL",
   "integration/system/status.test.ts": "statements of SQL; cli/roles.test.ts runs the processes on Deno",
   "unit/cli/stray-errors.test.ts": "how Node ends a process with an error that nothing catches"
 }

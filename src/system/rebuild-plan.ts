@@ -8,6 +8,7 @@ import type { Projection } from "../model/projection.ts"
 import type { Sql } from "../postgres/client/client.ts"
 import { candidateOf, readBuilds, type StoredBuild } from "../postgres/store/builds.ts"
 import { relationsOf } from "../postgres/store/ddl.ts"
+import { readUnjournalled } from "../postgres/store/lookups.ts"
 import { readMeasuredRate, readRebuildPositions, readTableBytes } from "../postgres/store/rebuild.ts"
 import { RebuildRefused } from "./errors.ts"
 
@@ -98,7 +99,7 @@ const definitionRefusal = ({ name, writes }: Projection.Any): RebuildRefused | u
 
 /** What a replay gives otherwise, by the declaration alone. */
 const notReproducedOf = (
-  { enrich, sources, writes }: Projection.Any,
+  { sources, writes }: Projection.Any,
   { services }: Pick<Application.Any, "services">
 ): ReadonlyArray<string> => {
   const found: Array<string> = []
@@ -107,17 +108,27 @@ const notReproducedOf = (
     found.push(`${shared.map(({ name }) => name).join(", ")}: shared with other projections, so not rebuilt`)
   for (const { compacted, name } of sources as ReadonlyArray<{ readonly name: string; readonly compacted?: boolean }>)
     if (compacted === true) found.push(`${name} is compacted: earlier values of a key are no longer in the log`)
-  const lookups = Object.values(enrich).map(({ topic }) => topic.name)
-  if (lookups.length > 0)
-    found.push(
-      `lookups in ${[...new Set(lookups)].join(", ")}: an event that was processed before lookups were journalled sees today's values`
-    )
   if (services !== undefined)
     found.push(
       "Effects of handlers run again, and read what their services have today; a handler can leave its side effects out by `replaying`"
     )
   return found
 }
+
+/** The lookups whose values at the time are not known for all events, with the number of these events. */
+const unjournalledOf = Effect.fnUntraced(function* (
+  sql: Sql,
+  { enrich, name }: Projection.Any,
+  starts: Parameters<typeof readUnjournalled>[3]
+) {
+  const lookups = [...new Set(Object.values(enrich).map(({ topic }) => topic.name))]
+  if (lookups.length === 0) return []
+  const found = Map.groupBy(yield* readUnjournalled(sql, name, lookups, starts), ({ lookup }) => lookup)
+  return [...found].map(([lookup, some]) => {
+    const events = some.reduce((sum, { from, to }) => sum + to - from, 0)
+    return `lookups in ${lookup}: ${events} events were processed before lookups were journalled, or without this one, and see today's values`
+  })
+})
 
 /** What a rebuild would do. `rate`: the limit that is asked for. Fails with `RebuildRefused` if it is not possible. */
 export const planRebuild = Effect.fnUntraced(function* (
@@ -138,10 +149,12 @@ export const planRebuild = Effect.fnUntraced(function* (
   const candidate = yield* buildToContinue(projection, builds)
   const positions = yield* readRebuildPositions(sql, name, candidate?.number)
   const topics: Array<PlannedTopic> = []
+  const starts: Array<{ readonly topic: string; readonly partition: number; readonly start: number }> = []
   for (const { name: topic } of projection.sources) {
     let events = 0
     const bounds = yield* log.bounds(topic)
     for (const { partition, start } of bounds) {
+      starts.push({ topic, partition, start })
       const at = positions.find((one) => one.topic === topic && one.partition === partition)
       // a partition that the live build has not begun is begun by both
       const first = at?.first ?? start
@@ -173,6 +186,6 @@ export const planRebuild = Effect.fnUntraced(function* (
     seconds: Math.ceil(events / perSecond),
     disk_bytes: yield* readTableBytes(sql, tables),
     muted: publishedBy(projection).map((topic) => topic.name),
-    not_reproduced: notReproducedOf(projection, application)
+    not_reproduced: [...notReproducedOf(projection, application), ...(yield* unjournalledOf(sql, projection, starts))]
   } satisfies RebuildPlan
 })
