@@ -17,6 +17,7 @@ import { watchOutput } from "./output-errors.ts"
 import { pulsar } from "./pulsar.ts"
 import { diff } from "./diff.ts"
 import { rebuild } from "./rebuild.ts"
+import { promote } from "./promote.ts"
 import { retire } from "./retire.ts"
 import { subscribe } from "./subscribe.ts"
 import { terminalText } from "./terminal-text.ts"
@@ -324,6 +325,7 @@ Command.make("millrace").pipe(
     status,
     rebuild,
     diff,
+    promote,
     retire,
     subscribe,
     dlq,

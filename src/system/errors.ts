@@ -65,3 +65,11 @@ export class RebuildStopped extends Data.TaggedError("RebuildStopped")<{
   readonly message: string
   readonly try: string
 }> {}
+
+/** A build cannot be promoted as things are, or its promotion did not succeed in time. Nothing was changed. */
+export class NotPromoted extends Data.TaggedError("NotPromoted")<{
+  readonly message: string
+  readonly try: string
+  /** Whether more time could help. Otherwise something must be done first. */
+  readonly timedOut: boolean
+}> {}

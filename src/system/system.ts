@@ -13,6 +13,7 @@ import { makeNotifier } from "../postgres/relay/notify.ts"
 import * as PostgresRelay from "../postgres/relay/to-log.ts"
 import { readBuilds } from "../postgres/store/builds.ts"
 import { readProcesses } from "../postgres/store/processes.ts"
+import { closeGates } from "../postgres/store/gate.ts"
 import { noteConfigured } from "../postgres/store/retire.ts"
 import * as PostgresStore from "../postgres/store/store.ts"
 import * as Relay from "../relay/relay.ts"
@@ -57,6 +58,8 @@ export interface OpenOptions {
   /** Whether topics that do not exist on Kafka are created. If not, opening fails with `TopicsNotReady`. Default false. */
   readonly makesTopics?: boolean
 }
+/** How often this process closes the gates that promotions have left open, in milliseconds. */
+const closeGatesMs = 5_000
 /** How often this process applies the retention of a log on PostgreSQL, in milliseconds. */
 const cleanMs = 60_000
 
@@ -150,7 +153,10 @@ export const runProjections = (system: System): Effect.Effect<void> => {
   const chains = chainsOfSystem(system)
   const context = { application, builds, presence, sql: database.sql }
   const running = runBuilds(context, (build) => Runner.run(build, lookupTables, chains, groups))
-  const run = Effect.andThen(reportDeployments(system), withRunning(system, Effect.scoped(running)))
+  // what fails is tried again the next time; status shows a gate that stays open
+  const closing = Effect.forever(Effect.andThen(Effect.sleep(closeGatesMs), Effect.ignore(closeGates(database.sql))))
+  const all = Effect.raceFirst(Effect.scoped(running), closing)
+  const run = Effect.andThen(reportDeployments(system), withRunning(system, all))
   return presence.during("projections", {}, run)
 }
 

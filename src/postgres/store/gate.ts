@@ -105,28 +105,46 @@ const untilFree = Effect.fnUntraced(function* <A>(
   }
 })
 
+/** Two builds between which a gate is. */
+export interface GateBuilds {
+  /** The build that is live when the gate is opened. */
+  readonly live: number
+  /** The build that is to replace it. */
+  readonly next: number
+}
 /**
  * Opens the gate between two builds: afterwards the views show the one that is live. Changes nothing for readers. Fails with `ViewsRefused` where the
- * columns of the builds cannot be shown in one view, and with `GateBusy` if readers hold the views until the deadline of `performance.now()`.
+ * columns of the builds cannot be shown in one view, and with `GateBusy` if readers hold the views, or need the gate of an earlier promotion, until
+ * the deadline of `performance.now()`.
  */
 export const openGate = Effect.fnUntraced(function* (
   sql: Sql,
   projection: string,
-  { build, other }: { readonly build: number; readonly other: number },
+  { live, next }: GateBuilds,
   deadline: number
 ): Effect.fn.Return<ViewPlan, SqlError | ViewsRefused | GateBusy> {
+  let holders: ReadonlyArray<GateHolder> = []
   const open = transaction(
     sql,
     Effect.fnUntraced(function* (tx) {
+      holders = []
       yield* lockProjections(tx)
       const facts = yield* readViewFacts(tx, projection)
-      const plan = planViews(facts, { build, other })
-      if (!isGateOpen(facts, [build, other])) yield* changeViews(tx, projection, plan)
+      const plan = planViews(facts, { build: next, other: live })
+      if (isGateOpen(facts, [live, next])) return plan
+      // a reader of a third build, which an earlier gate shows, would see nothing
+      if (!showsOnly(facts, live)) holders = yield* readSnapshotHolders(tx, projection)
+      if (holders.length > 0) return undefined
+      yield* changeViews(tx, projection, plan)
       return plan
     })
   )
   const opened = yield* untilFree(deadline, open)
-  return opened ?? (yield* new GateBusy({ projection, holders: yield* readViewHolders(sql, projection) }))
+  if (opened !== undefined) return opened
+  return yield* new GateBusy({
+    projection,
+    holders: holders.length > 0 ? holders : yield* readViewHolders(sql, projection)
+  })
 })
 
 /** What became of a gate. */

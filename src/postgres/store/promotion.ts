@@ -131,3 +131,16 @@ export const flip = (
   )
 /** The SQLSTATE of `millrace.promote_flip`. */
 const refused = "MR001"
+
+/** Whether the promotion of a token was made. */
+export const readPromotion = (sql: Sql, token: string): Effect.Effect<boolean, SqlError> =>
+  query("look for the promotion", async () => {
+    const [row] = await sql`select from millrace.promotion where token = ${token}::uuid`
+    return row !== undefined
+  })
+/** Stores for how long the projection processed nothing in a promotion, in milliseconds. */
+export const storePause = (sql: Sql, token: string, pauseMs: number) =>
+  query(
+    "store the pause of the promotion",
+    () => sql`update millrace.promotion set pause_ms = ${pauseMs} where token = ${token}::uuid`
+  )

@@ -111,7 +111,7 @@ test("ten switches under readers with open transactions, prepared statements and
       yield* Effect.scoped(
         Effect.gen(function* () {
           yield* promotionSession(sql, "p")
-          yield* openGate(sql, "p", { build: to, other: from }, soon())
+          yield* openGate(sql, "p", { live: from, next: to }, soon())
           yield* flip(sql, from, to)
         })
       )
@@ -139,7 +139,7 @@ test("a repeatable read transaction from before the switch goes on seeing the ol
     // it has a snapshot, and has not touched the views: nothing but the snapshot keeps it from seeing them replaced
     yield* Effect.promise(() => old.unsafe("begin isolation level repeatable read"))
     yield* Effect.promise(() => old.unsafe("select 1 from pg_class limit 1"))
-    yield* openGate(sql, "p", { build: 2, other: 1 }, soon())
+    yield* openGate(sql, "p", { live: 1, next: 2 }, soon())
     yield* flip(sql, 1, 2)
     const { holders, isClosed } = yield* closeGate(sql, "p", soon(100))
     assert.isFalse(isClosed)
@@ -169,7 +169,7 @@ test("the gate is not opened while a reader holds a view in an open transaction,
         state.longest = Math.max(state.longest, performance.now() - begun)
       }
     })()
-    const error = yield* Effect.flip(openGate(sql, "p", { build: 2, other: 1 }, soon(400)))
+    const error = yield* Effect.flip(openGate(sql, "p", { live: 1, next: 2 }, soon(400)))
     state.isDone = true
     yield* Effect.promise(() => reads)
     assert.strictEqual(error._tag, "GateBusy")
@@ -177,7 +177,7 @@ test("the gate is not opened while a reader holds a view in an open transaction,
     assert.isBelow(state.longest, 300)
     assert.isFalse((yield* readViewFacts(sql, "p")).views[0]!.isGated)
     yield* Effect.promise(() => holding.unsafe("commit"))
-    yield* openGate(sql, "p", { build: 2, other: 1 }, soon())
+    yield* openGate(sql, "p", { live: 1, next: 2 }, soon())
   }))
 
 test("a gate is not closed while its promoter lives, and one that a promoter left before the switch is undone", (sql) =>
@@ -187,7 +187,7 @@ test("a gate is not closed while its promoter lives, and one that a promoter lef
     yield* Scope.provide(promotionSession(sql, "p"), promoter)
     const refused = yield* Effect.flip(Effect.scoped(promotionSession(sql, "p")))
     assert.match(refused.message, /^another process promotes projection p \(PostgreSQL's session \d+\)$/)
-    yield* openGate(sql, "p", { build: 2, other: 1 }, soon())
+    yield* openGate(sql, "p", { live: 1, next: 2 }, soon())
     assert.deepStrictEqual(yield* closeGates(sql), [])
     assert.isTrue((yield* readViewFacts(sql, "p")).views[0]!.isGated)
     yield* Scope.close(promoter, Exit.void)
@@ -204,7 +204,7 @@ test("a transaction of another role keeps the gate open, too, although its begin
     own.password = readerPassword(decodeURIComponent(own.password))
     yield* run(sql, `grant select on t to ${reader}`)
     const client = yield* readerOf(own.href)
-    yield* openGate(sql, "p", { build: 2, other: 1 }, soon())
+    yield* openGate(sql, "p", { live: 1, next: 2 }, soon())
     yield* Effect.promise(() => client.unsafe("begin isolation level repeatable read"))
     yield* Effect.promise(() => client.unsafe("select 1 from t limit 1"))
     yield* flip(sql, 1, 2)
