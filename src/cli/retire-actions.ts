@@ -27,18 +27,18 @@ export const retire = Effect.fnUntraced(function* ({ config, data, json, ...requ
   const known = yield* projectionNames(sql)
   if (!known.includes(request.name))
     return yield* usageError(`this database has no projection called '${request.name}'`, adviceFor(request.name, known))
-  const { log, on } = yield* openLog(Effect.succeed(sql))
-  const retired = yield* retireProjection({ application, sql, log, targets: yield* targetNames(on) }, request)
-  yield* print(json ? JSON.stringify({ ...retired, promoted: retired.promoted ?? null }) : textOf(request, retired))
+  const { on } = yield* openLog(Effect.succeed(sql))
+  const retired = yield* retireProjection({ application, sql, targets: yield* targetNames(on) }, request)
+  // `promoted` is of the time when retiring a version promoted the next one
+  yield* print(json ? JSON.stringify({ ...retired, promoted: null }) : textOf(request, retired))
   return 0
 })
 
-const textOf = ({ dryRun, name }: RetireRequest, { dropped, promoted, published, versions }: Retired) => {
+const textOf = ({ dryRun, name }: RetireRequest, { dropped, published, versions }: Retired) => {
   const which = versions.map((version) => `${name} v${version}`).join(", ")
   const lines = [
     `${dryRun ? "would retire" : "retired"} ${which}${dropped ? ", and dropped its tables" : "; its tables stay"}`
   ]
-  if (promoted !== undefined) lines.push(`version ${promoted} takes its place, and the views show its tables`)
   if (published)
     lines.push("what it published stays in its topics; a later version would publish from the start of the log again")
   return lines.join("\n")

@@ -1,4 +1,4 @@
-// `millrace retire NAME [VERSION]`: ends a projection, or a version of one, that the configuration no longer has.
+// `millrace retire NAME [BUILD]`: ends a build that is not live, or a projection that the configuration no longer has.
 import { Argument, Command } from "effect/cli"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
@@ -13,7 +13,7 @@ export const retire = Command.make(
     name: Argument.String("name").pipe(Argument.withDescription("A projection")),
     version: Argument.optional(
       Argument.Int("version").pipe(
-        Argument.withDescription("A version of it; default: all that the configuration does not have")
+        Argument.withDescription("A build of it; default: all whose version the configuration does not have")
       )
     ),
     drop: toggle("drop", "Drop its tables and the views over them; without this they are kept"),
@@ -34,10 +34,10 @@ export const retire = Command.make(
     )
 ).pipe(
   Command.withDescription(
-    "End a projection, or a version of one, that the configuration no longer has. A newer version that follows it and publishes nothing takes its place"
+    "End a build that is not live, or a projection that the configuration no longer has. It is final while another build is live"
   ),
   Command.withExamples([
-    { command: "millrace retire orders 1", description: "After version 2, which follows it, has caught up" },
+    { command: "millrace retire orders 1", description: "After millrace promote orders has put build 2 in its place" },
     { command: "millrace retire orders --drop", description: "After the projection was removed from the configuration" }
   ])
 )

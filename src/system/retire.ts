@@ -1,30 +1,20 @@
-// Retires projections, and versions of them, that the configuration no longer has, and refuses where something would be lost.
+// Retires builds that are not live, and projections that the configuration no longer has; refuses where something would be lost.
 import * as Effect from "effect/Effect"
 import type { Application } from "../model/application.ts"
-import { buildOf } from "../model/build.ts"
 import type { Projection } from "../model/projection.ts"
 import { type Sql, transaction } from "../postgres/client/client.ts"
 import { readProcesses } from "../postgres/store/processes.ts"
-import { showBuild } from "../postgres/store/views.ts"
 import { lockProjections } from "../postgres/store/builds.ts"
-import { publishes } from "../postgres/store/prepare.ts"
+import { closeGate, holdersText, readOpenGates } from "../postgres/store/gate.ts"
 import { deleteBuild } from "../postgres/store/delete-build.ts"
-import {
-  freeze,
-  makeLive,
-  readUnpublishedOf,
-  readVersionPositions,
-  readVersions,
-  type StoredVersion
-} from "../postgres/store/retire.ts"
+import { discardOpen, freeze, readUnpublishedOf, readVersions, type StoredVersion } from "../postgres/store/retire.ts"
 import { NotRetired } from "./errors.ts"
 import { isAlive } from "./findings.ts"
-import type { Log } from "../log/log.ts"
 
 /** What is retired, and how. */
 export interface RetireRequest {
   readonly name: string
-  /** Undefined: all versions that the configuration does not have. */
+  /** The number of a build; undefined: all whose version the configuration does not have. */
   readonly version: number | undefined
   /** Whether the tables and their views are dropped. */
   readonly drop: boolean
@@ -34,24 +24,21 @@ export interface RetireRequest {
 /** What was retired. */
 export interface Retired {
   readonly versions: ReadonlyArray<number>
-  /** The version that took the place of the retired one; undefined if none did. */
-  readonly promoted: number | undefined
   readonly dropped: boolean
-  /** Whether messages were published, which stay in their topics. */
+  /** Whether messages were published that no other build continues; they stay in their topics. */
   readonly published: boolean
 }
 /** What `retire` works on. */
 export interface RetireContext {
   readonly application: Application.Any
   readonly sql: Sql
-  readonly log: Log["Service"]
   /** The relay targets that the environment configures. */
   readonly targets: ReadonlyArray<string>
 }
 
 const refuse = (message: string, advice: string) => new NotRetired({ message, try: advice })
 
-/** The versions that are asked for, each of which the configuration must not have. */
+/** The builds that are asked for. The configuration must not have the version of a live one: without a process that runs it, nothing would be processed. */
 const chosen = (
   { application }: RetireContext,
   { name, version }: RetireRequest,
@@ -66,11 +53,16 @@ const chosen = (
     version === undefined ? !configured.has(one.declared) : one.version === version
   )
   if (version !== undefined && asked.length === 0)
+    return refuse(`projection ${name} has no build ${version}`, `one of ${stored.map((one) => one.version).join(", ")}`)
+  const live = asked.find((one) => one.live)
+  const follower = stored.findLast((one) => !asked.includes(one) && !one.retired && !one.live)
+  if (live !== undefined && follower !== undefined)
     return refuse(
-      `projection ${name} has no version ${version}`,
-      `one of ${stored.map((one) => one.version).join(", ")}`
+      `build ${live.version} of projection ${name} is the live one, and build ${follower.version} follows it`,
+      `millrace promote ${name}, and then millrace retire ${name} ${live.version}`
     )
-  if (asked.length === 0 || configured.has(asked[0]!.declared)) {
+  const isConfigured = live !== undefined && configured.has(live.declared)
+  if (asked.length === 0 || isConfigured) {
     const which = version ?? [...configured].join(", ")
     return refuse(
       `projection ${name} v${which} is in the configuration`,
@@ -99,45 +91,27 @@ const assertIdle = Effect.fnUntraced(function* (sql: Sql, name: string, asked: R
     )
 })
 
-/** The version that takes the live one's place: the follower that the configuration has. Undefined if there is none. */
-const successorOf = Effect.fnUntraced(function* (
-  { application, log, sql }: RetireContext,
-  name: string,
-  asked: ReadonlyArray<StoredVersion>,
-  stored: ReadonlyArray<StoredVersion>
-) {
-  const live = asked.find((one) => one.live)
-  const follower = stored.findLast((one) => !asked.includes(one) && !one.retired && !one.live)
-  if (live === undefined || follower === undefined) return undefined
-  const projection = application.projections
-    .map((one) => one.projection as Projection.Any)
-    .find((one) => one.name === name && one.version === follower.declared)
-  if (projection === undefined) return undefined
-  if (live.published > 0 || publishes(projection))
-    return yield* refuse(
-      `projection ${name} publishes, and version ${follower.version}, which follows version ${live.version} without publishing, cannot continue its streams`,
-      `take version ${follower.version} out of the configuration and give the changed projection, its read models and what it publishes new names; then: millrace retire ${name}`
-    )
-  const positions = yield* readVersionPositions(sql, name)
-  for (const one of positions.filter(({ version }) => version === follower.version)) {
-    const before = positions.find(
-      (other) => other.version === live.version && other.topic === one.topic && other.partition === one.partition
-    )
-    const end = (yield* log.bounds(one.topic)).find(({ partition }) => partition === one.partition)?.end ?? 0
-    const needed = Math.min(before?.position ?? 0, end)
-    if (one.position < needed)
-      return yield* refuse(
-        `version ${follower.version} has ${needed - one.position} records of ${one.topic}/${one.partition} to go until it is where version ${live.version} is`,
-        "wait until millrace status shows that it has caught up, with a process that runs it"
+/** Fails if readers may still see a build that is to be dropped, through the gate of its promotion. */
+const assertGateClosed = Effect.fnUntraced(function* (sql: Sql, name: string, dryRun: boolean) {
+  const holders = dryRun
+    ? (yield* readOpenGates(sql)).find(({ projection }) => projection === name)?.holders
+    : yield* Effect.map(closeGate(sql, name, performance.now() + closeMs), (gate) =>
+        gate.isClosed ? undefined : gate.holders
       )
-  }
-  return buildOf(projection, follower.version)
+  if (holders === undefined) return
+  return yield* refuse(
+    `transactions that began before the last promotion of projection ${name} may still read its tables: ${holdersText(holders)}`,
+    "end them, or try again later; without --drop the build is retired and its tables stay"
+  )
 })
+/** How long dropping waits for such transactions, in milliseconds. */
+const closeMs = 1_000
 
 /**
- * Retires versions of a projection that the configuration does not have: they are not counted any more, and no process can commit for them. What they
- * published stays published. If the configuration has a newer version that follows the live one and publishes nothing, that version takes its place.
- * Fails with `NotRetired` where something would be lost or is still running.
+ * Retires builds of a projection: no process can commit for them, running processes stop them, and they are not counted any more. What they published
+ * stays published. This is final while another build of the projection is live. A build that is not live may be retired at any time; its open
+ * dead letters are discarded, because the live build has its own. The live one may be retired if the configuration does not have it, no other build
+ * follows it, and nothing would be lost. Fails with `NotRetired` otherwise.
  */
 export const retire = Effect.fnUntraced(function* (context: RetireContext, request: RetireRequest) {
   const { sql, targets } = context
@@ -148,34 +122,38 @@ export const retire = Effect.fnUntraced(function* (context: RetireContext, reque
   const asked = some.filter((one) => !one.retired || (drop && !one.dropped))
   if (asked.length === 0)
     return yield* refuse(`projection ${name} is retired already`, "millrace retire NAME --drop drops its tables")
-  yield* assertIdle(sql, name, asked)
-  // another version goes on with the streams otherwise
-  const [missing] = asked.some(({ live }) => live) ? yield* readUnpublishedOf(sql, name, targets) : []
+  // another build goes on with the events and the streams otherwise
+  const isEnd = !stored.some((one) => one.live && !asked.includes(one))
+  if (isEnd) yield* assertIdle(sql, name, asked)
+  const [missing] = isEnd ? yield* readUnpublishedOf(sql, name, targets) : []
   if (missing !== undefined)
     return yield* refuse(
       `${missing.messages} message${missing.messages === 1 ? "" : "s"} of projection ${name} ${missing.messages === 1 ? "is" : "are"} not published to ${missing.target} yet`,
       "run a relay until millrace status shows that none waits: millrace start --roles relay"
     )
-  const successor = yield* successorOf(context, name, asked, stored)
+  if (drop) yield* assertGateClosed(sql, name, dryRun)
   const result = {
     versions: asked.map(({ version }) => version),
-    promoted: successor?.version,
     dropped: drop,
-    published: asked.some(({ published }) => published > 0)
+    published: isEnd && asked.some(({ published }) => published > 0)
   } satisfies Retired
   if (dryRun) return result
   yield* transaction(
     sql,
     Effect.fnUntraced(function* (tx) {
       yield* lockProjections(tx)
-      for (const { retired, version } of asked) if (!retired) yield* freeze(tx, name, version)
-      if (successor !== undefined) {
-        yield* makeLive(tx, name, successor.version)
-        yield* showBuild(tx, name, { build: successor.version }).pipe(
-          Effect.catchTag("ViewsRefused", ({ message }) =>
-            refuse(message, "drop what depends on the views, and create it again afterwards")
-          )
+      const live = (yield* readVersions(tx, name)).filter(
+        (one) => one.live && asked.some(({ version }) => version === one.version)
+      )
+      if (!isEnd && live.length > 0)
+        return yield* refuse(
+          `build ${live[0]!.version} of projection ${name} has become the live one`,
+          "look at millrace status, and try again"
         )
+      for (const { retired, version } of asked) {
+        if (retired) continue
+        yield* freeze(tx, name, version)
+        if (!isEnd) yield* discardOpen(tx, name, version)
       }
       if (drop) for (const { version } of asked) yield* deleteBuild(tx, name, version)
     })

@@ -3,6 +3,7 @@ import * as Effect from "effect/Effect"
 import { query, type Session } from "../client/client.ts"
 import { quote } from "../client/columns.ts"
 import { schemaOf } from "./ddl.ts"
+import { readViewFacts } from "./views.ts"
 
 /** The tables in a build's schema that Millrace created: those of its definition, and unlogged ones, which a rebuild uses. A user's table is neither. */
 const tablesOf = (tx: Session, name: string, number: number) =>
@@ -23,16 +24,11 @@ const tablesOf = (tx: Session, name: string, number: number) =>
 /** Drops a build's tables, and the views over them that were created for it. */
 const dropTables = Effect.fnUntraced(function* (tx: Session, name: string, number: number) {
   const schema = schemaOf(name, number)
+  const { views } = yield* readViewFacts(tx, name)
   for (const { table } of yield* tablesOf(tx, name, number)) {
-    const [view] = yield* query(
-      "look for the view",
-      () =>
-        tx<
-          Array<{ readonly of: string }>
-        >`select pg_get_viewdef(c.oid) as of from pg_class c join pg_namespace n on n.oid = c.relnamespace
-        where n.nspname = 'public' and c.relname = ${table} and c.relkind = 'v'`
-    )
-    if (view !== undefined && new RegExp(String.raw`\s${schema}\.`).test(view.of))
+    const view = views.find((one) => one.name === table)
+    // one that also shows another build stays: PostgreSQL then refuses to drop the table
+    if (view !== undefined && view.builds.every((build) => build === number))
       yield* query(`drop the view ${table}`, () => tx.unsafe(`drop view public.${quote(table)}`))
     yield* query(`drop the table ${table}`, () => tx.unsafe(`drop table ${schema}.${quote(table)}`))
   }

@@ -42,7 +42,7 @@ export const prepare = (
       yield* lockProjections(tx)
       // the first build of a projection is the live one
       const byVersion = projections.toSorted((a, b) => a.version - b.version)
-      return (yield* Effect.forEach(byVersion, (projection) => prepareOne(tx, projection, sources))).flat()
+      return (yield* Effect.forEach(byVersion, (projection) => prepareOne(tx, projection, projections, sources))).flat()
     })
   ).pipe(
     Effect.retry({ schedule: lockRetry, while: (error) => error._tag === "SqlError" && error.code === lockTimeout })
@@ -50,7 +50,12 @@ export const prepare = (
 /** A column is added only if that waits briefly for the table, so it is tried again for some seconds. */
 const lockRetry = Schedule.spaced("200 millis").pipe(Schedule.upTo({ times: 15 }))
 
-const prepareOne = Effect.fnUntraced(function* (tx: Session, projection: Projection.Any, sources: SourceTopics) {
+const prepareOne = Effect.fnUntraced(function* (
+  tx: Session,
+  projection: Projection.Any,
+  all: ReadonlyArray<Projection.Any>,
+  sources: SourceTopics
+) {
   const { name, version } = projection
   const what = `projection ${name}`
   const refused = unsupportedReason(projection) ?? keyProblem(projection.writes)
@@ -60,6 +65,18 @@ const prepareOne = Effect.fnUntraced(function* (tx: Session, projection: Project
   const next = Math.max(version, ...known.map((build) => build.declared)) + 1
   const running = declared.filter(({ retired }) => !retired)
   const last = declared.at(-1)
+  const live = known.find((build) => build.live)
+  // a version that was retired after a promotion does not keep a configuration from starting that has the live one, too
+  if (
+    running.length === 0 &&
+    last !== undefined &&
+    all.some((other) => other.name === name && other.version === live?.declared)
+  ) {
+    yield* Effect.logWarning(
+      `${what}: version ${version} was retired and is not run; take it out of the configuration, which has the live version ${live!.declared}`
+    )
+    return []
+  }
   if (running.length === 0 && last?.dropped === true) {
     const reason = `version ${version} was retired and its tables were dropped; increase version to ${next}`
     return yield* new Mismatch({ what, reason })
@@ -69,12 +86,7 @@ const prepareOne = Effect.fnUntraced(function* (tx: Session, projection: Project
     yield* assertFree(tx, projection)
     return [yield* createBuild(tx, projection, sources)]
   }
-  if (running.length === 0)
-    yield* resume(
-      tx,
-      last,
-      known.find(({ live }) => live)
-    )
+  if (running.length === 0) yield* resume(tx, last, live)
   const numbers = kept.map(({ number }) => number)
   yield* settleDefinitions(tx, projection, numbers, next)
   yield* createPositions(tx, projection, numbers, sources)

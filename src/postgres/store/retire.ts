@@ -2,7 +2,6 @@
 import * as Effect from "effect/Effect"
 import { query, type Session, type Sql, type SqlError } from "../client/client.ts"
 import { arrayOf } from "../client/columns.ts"
-import { noteLive } from "./builds.ts"
 
 /** A version of a projection, as the database has it. */
 export interface StoredVersion {
@@ -20,13 +19,6 @@ export interface StoredVersion {
   /** Dead letters that are neither retried nor discarded. */
   readonly open: number
 }
-/** How far a partition of a version is. */
-export interface VersionPosition {
-  readonly version: number
-  readonly topic: string
-  readonly partition: number
-  readonly position: number
-}
 /** Messages of a projection that a relay target does not have. */
 export interface Unpublished {
   readonly target: string
@@ -43,18 +35,6 @@ export const readVersions = (sql: Sql | Session, name: string): Effect.Effect<Re
         (select count(*) from millrace.dead_letters d where (d.projection, d.version) = (p.name, p.version)
           and d.status in ('parked', 'retrying')) as open
       from millrace.projection p where p.name = $1 order by p.version`,
-      [name]
-    )
-  )
-
-/** How far the partitions of a projection's versions are. */
-export const readVersionPositions = (
-  sql: Sql | Session,
-  name: string
-): Effect.Effect<ReadonlyArray<VersionPosition>, SqlError> =>
-  query("read the positions of a projection", () =>
-    sql.unsafe<Array<VersionPosition>>(
-      `select version, topic, partition, next_position as position from millrace.progress where projection = $1 order by 1, 2, 3`,
       [name]
     )
   )
@@ -94,16 +74,12 @@ export const freeze = (tx: Session, name: string, version: number) =>
       where name = ${name} and version = ${version}`
   )
 
-/** Makes a follower the live version. A process that runs it is fenced, and goes on after it has claimed its partitions again. */
-export const makeLive = (tx: Session, name: string, version: number) =>
-  Effect.andThen(
-    noteLive(tx, name, version),
-    query(
-      "put a version in its place",
-      () =>
-        tx`update millrace.progress set mode = 'live', incarnation = null, epoch = epoch + 1
-        where projection = ${name} and version = ${version}`
-    )
+/** Discards the open dead letters of a build that no process runs any more. */
+export const discardOpen = (tx: Session, name: string, version: number) =>
+  query(
+    "discard the dead letters of a retired build",
+    () => tx`update millrace.dead_letters set status = 'discarded', decided_by = 'millrace retire', decided_at = now()
+      where projection = ${name} and version = ${version} and status in ('parked', 'retrying')`
   )
 
 /**
