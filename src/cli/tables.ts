@@ -27,12 +27,18 @@ const processLine = ({ failing, host, pid, roles, running, seen_ms }: ProcessSta
 const findingLine = (label: string, { message, try: advice, what }: Finding) =>
   `${label}: ${what}: ${message}${advice === null ? "" : `\n  try: ${advice}`}`
 
+/** A line for each projection that has several builds: `builds of orders: 1 previous, 2 live, 3 candidate`. */
+const buildLines = (builds: Status["builds"]): ReadonlyArray<string> =>
+  [...Map.groupBy(builds, ({ name }) => name)].flatMap(([name, list]) =>
+    list.length === 1 ? [] : [`builds of ${name}: ${list.map(({ build, role }) => `${build} ${role}`).join(", ")}`]
+  )
+
 /**
  * The status for people: a line for each partition of a projection, a line for each relay and process, the numbers of dead letters, and what
  * is wrong. `embeddedDir`: the state directory of an embedded database.
  */
 export const statusTable = (status: Status, embeddedDir?: string): string => {
-  const { dead_letters, healthy, notices, parked_messages, problems, processes, projections, relays } = status
+  const { builds, dead_letters, healthy, notices, parked_messages, problems, processes, projections, relays } = status
   const table = makeTable(["projection", "topic", "position", "end", "lag", "oldest", "epoch", "stream time", "state"])
   for (const one of projections) {
     const {
@@ -68,6 +74,7 @@ export const statusTable = (status: Status, embeddedDir?: string): string => {
   }
   return [
     table.toString(),
+    ...buildLines(builds),
     ...relays.map(
       ({ halted, lag, oldest_ms, target }) =>
         `relay to ${target}: ${lag} messages behind${oldest_ms === null ? "" : `, the oldest for ${durationText(oldest_ms)}`}` +

@@ -1,4 +1,5 @@
 // Judges a system's facts: what keeps it from being healthy, who is missing, what is tried again and what needs a person. Pure: no I/O.
+import { holdersText, type OpenGate } from "../postgres/store/gate-holders.ts"
 import type { ProcessRow } from "../postgres/store/processes.ts"
 import type { SubscriptionRow } from "../postgres/subscription/lag.ts"
 import { projectionSubject, relaySubject, waitingStreamSubject } from "../monitor/ongoing-failures.ts"
@@ -15,6 +16,7 @@ import { projectionSubject, relaySubject, waitingStreamSubject } from "../monito
  * - `removed`: the configuration no longer has the projection, or this version of it.
  * - `changed`, `building`: its functions differ from those that made its rows; a newer build follows the live one.
  * - `no_consumer`: messages of a subscription wait, and no consumer is connected.
+ * - `gate_open`: views still show the build from before a promotion to transactions that began before it.
  */
 export type FindingKind =
   | "nothing_runs"
@@ -28,6 +30,7 @@ export type FindingKind =
   | "changed"
   | "building"
   | "no_consumer"
+  | "gate_open"
 /** Something that a person should know. Names of fields are those that `status --json` prints. */
 export interface Finding {
   readonly kind: FindingKind
@@ -81,6 +84,8 @@ export interface Facts {
   readonly subscriptions: ReadonlyArray<SubscriptionRow>
   /** Topics that no relay publishes. */
   readonly unpublished: ReadonlyArray<string>
+  /** The gates of promotions that are open. */
+  readonly gates: ReadonlyArray<Pick<OpenGate, "projection" | "holders">>
   /** The state directory if the database is the embedded one; undefined if it is a server. */
   readonly embeddedDir: string | undefined
 }
@@ -352,6 +357,18 @@ const judgeSubscription = ({ consumed, subscription, topic, undelivered }: Subsc
         }
       ]
 
+/** A gate harms nobody but keeps the tables of a build, and makes some queries slower. Running processes close it. */
+const judgeGate = ({ holders, projection }: Facts["gates"][number]): Judged => ({
+  kind: "gate_open",
+  what: `projection ${projection}`,
+  message:
+    holders.length === 0
+      ? "its views are a gate between two builds, which a promotion opened and has not closed yet"
+      : `its views are a gate between two builds, because transactions from before the promotion may still read the old one: ${holdersText(holders)}`,
+  try: holders.length === 0 ? null : "nothing, or end these transactions: running processes then close the gate",
+  isProblem: false
+})
+
 const judgeNothingRuns = ({ embeddedDir, partitions, processes, relays }: Facts): ReadonlyArray<Judged> => {
   if (processes.some(isAlive)) return []
   const records = partitions
@@ -390,7 +407,8 @@ export const findingsOf = (facts: Facts): Findings => {
       try: "set MILLRACE_PULSAR_URL for the processes that run the relay, or declare the topic with another `to`",
       isProblem: false
     })),
-    ...facts.subscriptions.flatMap(judgeSubscription)
+    ...facts.subscriptions.flatMap(judgeSubscription),
+    ...facts.gates.map(judgeGate)
   ]
   const without = ({ isProblem: _, ...finding }: Judged): Finding => finding
   return {

@@ -5,15 +5,8 @@ import type * as Scope from "effect/Scope"
 import { buildName } from "../model/build.ts"
 import { query, type Session, type Sql, SqlError } from "../postgres/client/client.ts"
 import { candidateOf, readBuilds, readPrevious, type StoredBuild } from "../postgres/store/builds.ts"
-import {
-  closeGate,
-  type GateHolder,
-  GateBusy,
-  holdersText,
-  openGate,
-  PromotionUnderWay,
-  promotionSession
-} from "../postgres/store/gate.ts"
+import { type GateHolder, holdersText } from "../postgres/store/gate-holders.ts"
+import { closeGate, GateBusy, openGate, PromotionUnderWay, promotionSession } from "../postgres/store/gate.ts"
 import { readProcesses } from "../postgres/store/processes.ts"
 import { flip, FlipRefused, type Promotion, readPromotion, storePause } from "../postgres/store/promotion.ts"
 import { planViews } from "../postgres/store/view-plan.ts"

@@ -3,8 +3,9 @@ import * as Effect from "effect/Effect"
 import { type PartitionBounds, type Log, OutOfRange, type ReadError } from "../log/log.ts"
 import type { Sql, SqlError } from "../postgres/client/client.ts"
 import { readRelays, readUnpublished, type RelayRow } from "../postgres/relay/lag.ts"
-import { readBuilds } from "../postgres/store/builds.ts"
+import { type BuildStatus, readBuildRoles, readBuilds } from "../postgres/store/builds.ts"
 import { readDefinitionWarnings } from "../postgres/store/definitions.ts"
+import { readOpenGates } from "../postgres/store/gate.ts"
 import { type ProcessRow, readProcesses } from "../postgres/store/processes.ts"
 import { countDeadLetters, type PartitionRow, readClock, readPartitions } from "../postgres/store/status.ts"
 import { readSubscriptions, type SubscriptionRow } from "../postgres/subscription/lag.ts"
@@ -44,6 +45,8 @@ export interface Status {
   /** A record or a message that waits for longer makes the system unhealthy. */
   readonly max_age_ms: number
   readonly projections: ReadonlyArray<PartitionStatus>
+  /** The builds of the projections that are not retired. */
+  readonly builds: ReadonlyArray<BuildStatus>
   readonly relays: ReadonlyArray<RelayRow>
   readonly dead_letters: number
   /** Messages that relays parked because their target refuses them. */
@@ -184,6 +187,8 @@ export const readStatus = Effect.fnUntraced(function* ({
   const relays = recorded.map((relay) => withoutOldHalts(relay, processes))
   const subscriptions = yield* readSubscriptions(sql)
   const unpublished = yield* readUnpublished(sql, targets)
+  const builds = yield* readBuildRoles(sql)
+  const gates = yield* readOpenGates(sql)
   const judged: Findings = findingsOf({
     maxAgeMs,
     partitions: projections,
@@ -192,6 +197,7 @@ export const readStatus = Effect.fnUntraced(function* ({
     processes,
     subscriptions,
     unpublished,
+    gates,
     embeddedDir
   })
   const { notices, problems } = withBuilds(judged, {
@@ -207,6 +213,7 @@ export const readStatus = Effect.fnUntraced(function* ({
     notices,
     max_age_ms: maxAgeMs,
     projections,
+    builds,
     relays,
     dead_letters: events,
     parked_messages: messages,

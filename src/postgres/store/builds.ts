@@ -62,6 +62,36 @@ export const readPrevious = (sql: Sql | Session, name: string): Effect.Effect<nu
     return row?.old
   })
 
+/** What a build is to its projection: `previous` is the one that the last promotion replaced, `follower` any other that follows the live one. */
+export type BuildRole = "live" | "candidate" | "previous" | "follower"
+/** A build that is not retired, with its role. Names of fields are those that `status --json` prints. */
+export interface BuildStatus {
+  readonly name: string
+  readonly build: number
+  /** The version that the code declares. */
+  readonly version: number
+  readonly role: BuildRole
+}
+/** The builds of all projections that are not retired, by name and number. */
+export const readBuildRoles = Effect.fnUntraced(function* (
+  sql: Sql
+): Effect.fn.Return<ReadonlyArray<BuildStatus>, SqlError> {
+  const current = Map.groupBy(
+    (yield* readBuilds(sql)).filter(({ retired }) => !retired),
+    ({ name }) => name
+  )
+  const roles: Array<BuildStatus> = []
+  for (const [name, builds] of current) {
+    const candidate = candidateOf(builds)?.number
+    const previous = builds.length > 1 ? yield* readPrevious(sql, name) : undefined
+    for (const { declared, live, number } of builds) {
+      const role = live ? "live" : number === candidate ? "candidate" : number === previous ? "previous" : "follower"
+      roles.push({ name, build: number, version: declared, role })
+    }
+  }
+  return roles
+})
+
 /** The number of partitions of a topic, and the position that each starts at. */
 export interface SourceTopics {
   readonly partitionsOf: (topic: string) => number

@@ -9,21 +9,10 @@ import type * as Scope from "effect/Scope"
 import { query, session, type Session, type Sql, SqlError, transaction } from "../client/client.ts"
 import { arrayOf } from "../client/columns.ts"
 import { lockProjections } from "./builds.ts"
+import { type GateHolder, type GateState, holdersText, type OpenGate } from "./gate-holders.ts"
 import { isGateOpen, planViews, type ViewPlan, showsOnly } from "./view-plan.ts"
 import { executePlan, readViewFacts, type ViewsRefused } from "./views.ts"
 
-/** Whoever reads a database state from before the last switch, or holds a view, so that a gate cannot be opened or closed. */
-export interface GateHolder {
-  readonly kind: "session" | "prepared transaction" | "standby"
-  /** The process id of a session; null for others. */
-  readonly pid: number | null
-  /** The database role; null if it is not known. */
-  readonly user: string | null
-  /** The name of the application, the prepared transaction, or the replication slot. Null if this role may not see it. */
-  readonly name: string | null
-  /** For how long its transaction runs, in milliseconds. Null if this role may not see it. */
-  readonly sinceMs: number | null
-}
 /** The views could not be locked in time: these sessions use them in open transactions. Nothing was changed. */
 export class GateBusy extends Data.TaggedError("GateBusy")<{
   readonly projection: string
@@ -43,18 +32,6 @@ export class PromotionUnderWay extends Data.TaggedError("PromotionUnderWay")<{
     return `another process promotes projection ${projection}${pid === undefined ? "" : ` (PostgreSQL's session ${pid})`}`
   }
 }
-
-/** Holders as a text: `session 4711 of reader (psql) for 12 s`. */
-export const holdersText = (holders: ReadonlyArray<GateHolder>): string =>
-  holders.length === 0
-    ? "other sessions"
-    : holders
-        .map(({ kind, name, pid, sinceMs, user }) => {
-          const who = `${kind}${pid === null ? "" : ` ${pid}`}${user === null ? "" : ` of ${user}`}`
-          const since = sinceMs === null ? "" : ` for ${Math.max(0, Math.round(sinceMs / 1000))} s`
-          return `${who}${name === null || name === "" ? "" : ` (${name})`}${since}`
-        })
-        .join(", ")
 
 // an arbitrary number that other programs are unlikely to use; the second key is a hash of the projection's name
 const promotionLock = 721_651_301
@@ -147,14 +124,6 @@ export const openGate = Effect.fnUntraced(function* (
   })
 })
 
-/** What became of a gate. */
-export interface GateState {
-  /** Whether the views show the live build alone. */
-  readonly isClosed: boolean
-  /** Why not: who may see the build from before the switch, or uses the views. Empty also if another process promotes or closes. */
-  readonly holders: ReadonlyArray<GateHolder>
-}
-
 /**
  * Closes the gate of a projection if it is open: its views then show the live build alone. Waits until no snapshot is older than the last
  * switch, and until no reader holds the views, at most until the deadline of `performance.now()`; otherwise the gate stays open, which harms no reader.
@@ -202,10 +171,6 @@ const readLive = (sql: Sql | Session, projection: string) =>
     return row?.version
   })
 
-/** A gate that is open. */
-export interface OpenGate extends GateState {
-  readonly projection: string
-}
 /** The gates that are open, with who keeps each from being closed. */
 export const readOpenGates = Effect.fnUntraced(function* (
   sql: Sql

@@ -12,6 +12,7 @@ const status: Status = {
   relays: [{ target: "pulsar", lag: 0, oldest_ms: null, halted: null, halted_streams: 0, moved_ms: null }],
   dead_letters: 0,
   parked_messages: 0,
+  builds: [],
   subscriptions: [],
   processes: []
 }

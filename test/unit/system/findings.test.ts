@@ -46,6 +46,7 @@ const facts: Facts = {
   processes: [running],
   subscriptions: [],
   unpublished: [],
+  gates: [],
   embeddedDir: undefined
 }
 const late = { lag: 5, oldest_ms: 5 * minute, committed_ms: 10 * minute }
@@ -201,6 +202,20 @@ describe("who is missing", () => {
       problems: [],
       notices: ["not_published: topic alerts.v1", "no_consumer: subscription s of t"]
     })
+  })
+  test("a gate that stays open is noted with who keeps it", () => {
+    const holder = { kind: "session", pid: 7, user: "reader", name: "psql", sinceMs: 12_000 } as const
+    const { notices, problems } = findingsOf({ ...facts, gates: [{ projection: "orders", holders: [holder] }] })
+    assert.deepEqual(problems, [])
+    assert.deepEqual(notices, [
+      {
+        kind: "gate_open",
+        what: "projection orders",
+        message:
+          "its views are a gate between two builds, because transactions from before the promotion may still read the old one: session 7 of reader (psql) for 12 s",
+        try: "nothing, or end these transactions: running processes then close the gate"
+      }
+    ])
   })
   test("a target that is not configured and that no process runs is noted as long as something waits for it", () => {
     const gone = { ...relay, target: "pulsar", lag: 9, oldest_ms: 10 * minute }

@@ -225,6 +225,7 @@ const status: Status = {
   relays: [{ target: "kafka", lag: 7, oldest_ms: 30_000, halted: null, halted_streams: 0, moved_ms: null }],
   dead_letters: 0,
   parked_messages: 0,
+  builds: [],
   subscriptions: [{ topic: "t", subscription: "s", undelivered: 4, unacknowledged: 1, consumed: false }],
   processes: []
 }

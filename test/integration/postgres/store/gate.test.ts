@@ -9,10 +9,10 @@ import { Projection, ReadModel, Topic } from "../../../../src/index.ts"
 import type { Fields } from "../../../../src/model/fields.ts"
 import { reader, readerPassword } from "../../../../src/postgres/embedded/roles.ts"
 import { query, type Sql } from "../../../../src/postgres/client/client.ts"
+import { holdersText } from "../../../../src/postgres/store/gate-holders.ts"
 import {
   closeGate,
   closeGates,
-  holdersText,
   openGate,
   promotionSession,
   readOpenGates
