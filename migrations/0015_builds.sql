@@ -91,8 +91,8 @@ begin
   if bad is not null then
     raise exception '%', bad using errcode = 'MR001';
   end if;
-  -- it keeps its incarnation, so that its process goes on at once; the stream goes on where the old build left it
-  update millrace.progress n set mode = 'live', outbox_seq = o.outbox_seq
+  -- it keeps its incarnation, so that its process goes on at once; the stream goes on where the old build left it, with the times that it has announced
+  update millrace.progress n set mode = 'live', outbox_seq = o.outbox_seq, announced = coalesce(o.announced, n.announced)
   from millrace.progress o
   where n.projection = p and n.version = new and o.projection = p and o.version = old
     and (o.topic, o.partition) = (n.topic, n.partition);

@@ -135,6 +135,8 @@ export class MemoryStore {
     prepare: (projections) => Effect.succeed(projections),
     claim: (projection, topic, partition) => Effect.sync(() => this.claim(projection, topic, partition)),
     commit: (_, claim, changes) => orUnstorable(() => this.commit(claim, changes)),
+    // the partitions that it would follow are those of another store
+    bound: () => Effect.succeed(Infinity),
     readRows: (_, { name }, keys) => orUnstorable(() => Effect.succeed(this.readRows(name, keys))),
     seenIds: (at, ranges) =>
       Effect.sync(() =>

@@ -8,20 +8,13 @@ import * as Effect from "effect/Effect"
 import * as Metric from "effect/Metric"
 import * as Schedule from "effect/Schedule"
 import { describeError } from "../dead-letter/event-failure.ts"
-import {
-  fingerprintOf,
-  Log,
-  type Assignment,
-  type Batch,
-  type LogRecord,
-  type ReadOptions,
-  startOver
-} from "../log/log.ts"
+import { fingerprintOf, Log, type Assignment, type LogRecord, type ReadOptions, startOver } from "../log/log.ts"
 import type { Projection } from "../model/projection.ts"
 import { type Chains, noChains } from "../model/chains.ts"
 import type { Topic } from "../model/topic.ts"
 import { CurrentFailures, projectionSubject } from "../monitor/ongoing-failures.ts"
 import { linksOf } from "./chain.ts"
+import { Follower, type PartOfBatch } from "./follower.ts"
 import { LookupTable } from "./lookup-tables.ts"
 import { inOwnFiber } from "./own-fiber.ts"
 import { paced } from "./pacing.ts"
@@ -238,22 +231,26 @@ const claimAndProcess = Effect.fnUntraced(function* <E, R>(
   yield* clearReasons(claim, attempts)
   const measure = measured(projection, topic, partition)
   const takeWithin = takerOf(reader.take)
-  const process = paced(claim, (part) => processor.process(part))
-  while (true) {
-    const batch = yield* takeWithin(processor.announceDueMs)
-    if (batch === undefined) {
-      yield* processor.announce
-      continue
-    }
+  const inPace = paced(claim, (part) => processor.process(part))
+  const process = Effect.fnUntraced(function* (part: PartOfBatch) {
     const taken = performance.now()
     attempts.isProcessing = true
-    yield* process(batch)
+    yield* inPace(part)
     attempts.isProcessing = false
     if (attempts.halt !== undefined) yield* Effect.logInfo(`${projection.name} ${topic}/${partition} continues`)
     Object.assign(attempts, { failures: 0, halt: undefined, reasonOf: undefined })
-    yield* measure(batch, performance.now() - taken)
+    yield* measure(part, performance.now() - taken)
+  })
+  // once it is live, it is claimed again
+  const follower = claim.mode === "follower" ? new Follower(store, claim) : undefined
+  while (true) {
+    const batch = yield* takeWithin(follower === undefined ? processor.announceDueMs : idleMs)
+    if (batch === undefined) yield* follower === undefined ? processor.announce : follower.check
+    else yield* follower === undefined ? process(batch) : follower.process(batch, process)
   }
 })
+/** How often a follower that has nothing to read looks whether it is live, in milliseconds. */
+const idleMs = 1_000
 /** How many bytes of values the batches of a build that follows hold together, and those of one partition at least and at most. */
 const bulkBytes = { all: 64 << 20, least: 1 << 20, most: 16 << 20 }
 /** A follower is mostly far behind, where large batches cost less for each event, and nobody waits for its commits. */
@@ -288,8 +285,8 @@ const measured = ({ name, version }: Projection.Any, topic: string, partition: n
   const attributes = { projection: `${name}_v${version}`, topic, partition: String(partition) }
   const processed = Metric.withAttributes(records, attributes)
   const seconds = Metric.withAttributes(batches, attributes)
-  return (batch: Batch, millis: number) =>
-    Effect.andThen(Metric.update(processed, batch.records.length), Metric.update(seconds, millis / 1000))
+  return (part: PartOfBatch, millis: number) =>
+    Effect.andThen(Metric.update(processed, part.records.length), Metric.update(seconds, millis / 1000))
 }
 
 /** Fails if the topic is not the one that the claim's position belongs to. */

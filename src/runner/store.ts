@@ -313,6 +313,12 @@ export class Store extends Context.Service<
       changes: Changes
     ) => Effect.Effect<Claim, StoreError | Fenced | Unstorable>
     /**
+     * How far the partition of a follower may go: the position of the live build, which may have moved on since. Commits beyond it are refused, so
+     * that the live build never has to skip or repeat a record when it is replaced. Fails with `Fenced` if another process has claimed
+     * the partition, or if it is no longer that of a follower (`isPromoted`), and with `Mismatch` if there is no live build.
+     */
+    readonly bound: (claim: Claim) => Effect.Effect<Position, StoreError | Fenced | Mismatch>
+    /**
      * The rows with these keys, in any order and as their columns hold them (`fromRow` decodes them); keys without a row are left out.
      * `Unstorable`: a value cannot be one of its key column.
      */

@@ -38,6 +38,13 @@ const haltOf = (
   return relay && `the relay to ${relay.target} is halted: ${relay.halted}`
 }
 
+/** How far a partition may go: a follower no further than the live build, which another process may have to run. */
+const boundOf = (one: Progress["projections"][number], { projections }: Progress): number => {
+  if (one.mode !== "follower") return Infinity
+  const live = projections.find((other) => placeOf(other) === placeOf(one) && other.mode !== "follower")
+  return live?.position ?? 0
+}
+
 /**
  * Says which halts count: those that this process noted, and those that were not there, under the same claim, when `untilProcessed` first
  * looked. The cause of an earlier one may be gone.
@@ -53,7 +60,7 @@ const notedNow = (processId: string) => {
 
 /**
  * Waits until the application's projections have processed everything that the log has at the time of the call, the relays have published
- * the results, and projections that read these have processed them in their turn. Fails with `SystemHalted` if a projection or a relay is
+ * the results, and projections that read these have processed them in their turn. Builds that follow a live one go as far as that. Fails with `SystemHalted` if a projection or a relay is
  * halted, or if nothing moves for five minutes.
  */
 export const untilProcessed = Effect.fnUntraced(function* (system: System, options: WaitOptions = {}) {
@@ -84,8 +91,8 @@ export const untilProcessed = Effect.fnUntraced(function* (system: System, optio
     const message = haltOf({ projections: ours, relays: status.relays }, isNoted(ours))
     if (message !== undefined) return yield* new SystemHalted({ message })
     const behind = ours.flatMap((one) => {
-      const left = (ends.get(`${one.topic}/${one.partition}`) ?? one.end) - one.position
-      return left > 0 ? [`${placeOf(one)} (${count(left, "record")})`] : []
+      const end = Math.min(ends.get(`${one.topic}/${one.partition}`) ?? one.end, boundOf(one, status))
+      return end > one.position ? [`${placeOf(one)} (${count(end - one.position, "record")})`] : []
     })
     const silent = announcements.flatMap((one) =>
       announcing(one.name, one.topic)

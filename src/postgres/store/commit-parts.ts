@@ -117,27 +117,45 @@ const timeColumns: ReadonlyArray<{ readonly name: string; readonly of: (changes:
 ]
 const textOrNone = (value: object | undefined) => (value === undefined ? undefined : JSON.stringify(value))
 
+/**
+ * Whether a partition may be moved to a position: a frozen one only when the time of its freeze is over, and a follower up to where the live build
+ * is. The position of the live build may be read before it moves on, never after, so a follower does not pass it.
+ */
+const mayMove = (row: string, position: string) => `(${row}.mode <> 'frozen' or ${row}.frozen_until < clock_timestamp())
+    and (${row}.mode <> 'follower' or ${position} <= (select l.next_position from millrace.live v join millrace.progress l
+      on (l.projection, l.version, l.topic, l.partition) = (v.projection, v.version, ${row}.topic, ${row}.partition)
+      where v.projection = ${row}.projection))`
+/** How a commit changes the columns of the mode: it counts messages, which a follower does not publish, and ends a freeze. */
+const modeColumns = (
+  row: string,
+  messages: string
+) => `outbox_seq = ${row}.outbox_seq + case when ${row}.mode <> 'follower' then ${messages} else 0 end,
+    muted = ${row}.muted + case when ${row}.mode = 'follower' then ${messages} else 0 end,
+    mode = case when ${row}.mode = 'frozen' then 'live' else ${row}.mode end, frozen_until = null, frozen_by = null,`
+
 type StatementTexts = (parameter: (value: Parameter) => string) => ReadonlyArray<string>
 /** The fence of one partition's commit. */
 export const fence =
   ({ changes, claim }: PartitionCommit): StatementTexts =>
   (parameter) => {
     const { chunk, fill } = seenChunkOf(claim, changes)
+    const position = `${parameter(changes.position)}::int8`
+    const messages = `${parameter(messagesOf(changes))}::int8`
     const times = timeColumns
       .filter(({ of }) => of(changes) !== undefined)
       .map(({ name, of }) => `${name} = ${parameter(JSON.stringify(of(changes)))}::text::jsonb, `)
     return [
-      `fence as (update millrace.progress set commit_no = commit_no + 1, next_position = ${parameter(changes.position)}::int8,
+      `fence as (update millrace.progress set commit_no = commit_no + 1, next_position = ${position},
     fingerprint = ${parameter(changes.fingerprint ?? null)}::text, stream_time = ${parameter(changes.streamTime ?? null)}::int8,
-    outbox_seq = outbox_seq + case when mode = 'live' then ${parameter(messagesOf(changes))}::int8 else 0 end,
+    ${modeColumns("progress", messages)}
     events = events + ${parameter(changes.events)}::int8, duplicates = duplicates + ${parameter(changes.duplicates)}::int8,
     seen_chunk = ${parameter(chunk)}::int8, seen_fill = ${parameter(fill)}::int4,
     failing = ${parameter(failingText(changes))}::text, ${times.join("")}
     committed_at = clock_timestamp(), halted = null, waiting = null, waiting_since = null
   where projection = ${parameter(claim.projection)}::text and version = ${parameter(claim.version)}::int4
     and topic = ${parameter(claim.topic)}::text and partition = ${parameter(claim.partition)}::int4
-    and incarnation = ${parameter(claim.incarnation)}::uuid and commit_no = ${parameter(claim.commitNo)}::int8 and mode <> 'frozen'
-    and (mode = 'follower' or not ${parameter(mutedText(changes))}::text::bool)
+    and incarnation = ${parameter(claim.incarnation)}::uuid and commit_no = ${parameter(claim.commitNo)}::int8
+    and (mode = 'follower' or not ${parameter(mutedText(changes))}::text::bool) and ${mayMove("progress", position)}
   returning 0 as part, projection, version, topic, partition, incarnation, mode, outbox_seq)`
     ]
   }
@@ -162,17 +180,17 @@ export const fences =
         as c(projection, version, topic, partition, incarnation, commit_no, position, fingerprint, stream_time, messages, events, duplicates,
           seen_chunk, seen_fill, failing, muted, part${times.map(({ name }) => `, ${name}`).join("")}))`,
       `held as materialized (select c.part from millrace.progress p join claims c using (projection, version, topic, partition)
-        where p.incarnation = c.incarnation and p.commit_no = c.commit_no and p.mode <> 'frozen'
-          and (p.mode = 'follower' or not c.muted)
+        where p.incarnation = c.incarnation and p.commit_no = c.commit_no
+          and (p.mode = 'follower' or not c.muted) and ${mayMove("p", "c.position")}
         order by topic, partition for update of p)`,
       `fence as (update millrace.progress p set commit_no = p.commit_no + 1, next_position = c.position, fingerprint = c.fingerprint,
-        stream_time = c.stream_time, outbox_seq = p.outbox_seq + case when p.mode = 'live' then c.messages else 0 end,
+        stream_time = c.stream_time, ${modeColumns("p", "c.messages")}
         events = p.events + c.events, duplicates = p.duplicates + c.duplicates, seen_chunk = c.seen_chunk, seen_fill = c.seen_fill,
         failing = c.failing, ${times.map(({ name }) => `${name} = coalesce(c.${name}::jsonb, p.${name}), `).join("")}
         committed_at = clock_timestamp(), halted = null, waiting = null, waiting_since = null
       from claims c join held using (part)
       where p.projection = c.projection and p.version = c.version and p.topic = c.topic and p.partition = c.partition
-        and p.incarnation = c.incarnation and p.commit_no = c.commit_no and p.mode <> 'frozen'
+        and p.incarnation = c.incarnation and p.commit_no = c.commit_no
       returning c.part, p.projection, p.version, p.topic, p.partition, p.incarnation, p.mode, p.outbox_seq)`
     ]
   }

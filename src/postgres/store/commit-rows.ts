@@ -34,11 +34,15 @@ const rowsInput = (
     `select ${selected.join(", ")} from unnest(${arrays.join(", ")}) as u(${names.join(", ")}) order by ${keyOrder(relation, "u")}`
   )
 }
+/** The fence that a table's rows are written by. A follower writes no shared tables: the live build has written what it would. */
+const fenceOf = ({ shared }: StoredRelation) =>
+  shared ? "(select * from fence where mode <> 'follower') fence" : "fence"
 /** Rows whose part's fence holds, in the order of the key. */
 const fenced = (parts: StatementParts, relation: StoredRelation, rows: string) =>
   parts.several
-    ? (after: string) => `fence join ${rows} r on r._part = fence.part${after} order by ${keyOrder(relation, "r")}`
-    : (after: string) => `fence, ${rows} r${after}`
+    ? (after: string) =>
+        `${fenceOf(relation)} join ${rows} r on r._part = fence.part${after} order by ${keyOrder(relation, "r")}`
+    : (after: string) => `${fenceOf(relation)}, ${rows} r${after}`
 const keyColumns = (relation: StoredRelation) => relation.columns.filter(({ name }) => relation.key.includes(name))
 const valueColumns = (relation: StoredRelation) => relation.columns.filter(({ name }) => !relation.key.includes(name))
 const list = (columns: ReadonlyArray<{ readonly name: string }>, prefix = "") =>
@@ -82,7 +86,7 @@ export const tableParts = (
     )
     parts.write(
       (after) => `update ${relation.qualifiedName} t set ${set.join(", ")}
-      from (select r.* from fence, ${rows} r join ${locked(parts, relation, rows)} l using (${keyList(relation)})${after}) r
+      from (select r.* from ${fenceOf(relation)}, ${rows} r join ${locked(parts, relation, rows)} l using (${keyList(relation)})${after}) r
       where ${matches(relation, "r")} returning 1`
     )
   }
@@ -90,7 +94,7 @@ export const tableParts = (
     const rows = rowsInput(parts, relation, keyColumns(relation), deletes)
     parts.write(
       (after) => `delete from ${relation.qualifiedName} t
-      using (select r.* from fence, ${rows} r join ${locked(parts, relation, rows)} l using (${keyList(relation)})${after}) r
+      using (select r.* from ${fenceOf(relation)}, ${rows} r join ${locked(parts, relation, rows)} l using (${keyList(relation)})${after}) r
       where ${matches(relation, "r")} returning 1`
     )
   }
@@ -101,7 +105,7 @@ export const tableParts = (
  */
 const upsertsAmongLocks = (parts: StatementParts, relation: StoredRelation, rows: string) => {
   // nothing is locked before the fence holds and earlier parts have run; `offset` keeps the planner from merging this into what follows
-  const gate = parts.write((after) => `select fence.mode from fence${after} offset 0`)
+  const gate = parts.write((after) => `select fence.mode from ${fenceOf(relation)}${after} offset 0`)
   return () => `${gate} g, ${rows} r, lateral (select count(*) as n from (
         select from ${relation.qualifiedName} t where g.mode is not null and r._upserted = 'f' and ${matches(relation, "r")} for update) x) l
       where case when l.n >= 0 then r._upserted = 't' end`
@@ -111,7 +115,7 @@ const locked = (parts: StatementParts, relation: StoredRelation, rows: string) =
   parts.write(
     (
       after
-    ) => `select ${keyList(relation, "t.")} from fence, ${relation.qualifiedName} t join ${rows} r on ${matches(relation, "r")}${after}
+    ) => `select ${keyList(relation, "t.")} from ${fenceOf(relation)}, ${relation.qualifiedName} t join ${rows} r on ${matches(relation, "r")}${after}
     order by ${keyOrder(relation, "t")} for update of t`
   )
 const matches = (relation: StoredRelation, alias: string) =>
@@ -208,7 +212,7 @@ const textsOfAll = (relation: StoredRelation, rows: string, written: string, lin
 const textsByPart = (parts: StatementParts, relation: StoredRelation, rows: string, written: string, line: string) => {
   const order = keyOrder(relation, "x")
   const metas = parts.input(`select x._part as part, ${packedMeta(order)} as text from ${rows} x group by x._part`)
-  const numbered = `select x.*, (select array_agg(x._part order by ${order}) from fence join ${rows} x on x._part = fence.part)
+  const numbered = `select x.*, (select array_agg(x._part order by ${order}) from ${fenceOf(relation)} join ${rows} x on x._part = fence.part)
       [row_number() over (order by ${order})] as _part from ${written} x`
   const vals = parts.input(
     `select x._part as part, string_agg(${line}, E'\\n' order by ${order}) as text from (${numbered}) x group by x._part`

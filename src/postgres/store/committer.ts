@@ -1,4 +1,5 @@
 // Sends commits: large ones each at once, and small ones of several partitions together while another round is under way.
+import type { Claim } from "../../runner/store.ts"
 import type { Sql } from "../client/client.ts"
 import type { CommitBuilder } from "./commit.ts"
 import type { PartitionCommit, Parameter } from "./commit-parts.ts"
@@ -9,11 +10,26 @@ import { blameOf, toSqlError } from "../client/errors.ts"
 const roundsAtOnce = 1
 const commitsAtOnce = 16
 
+/** The partition's mode and the sequence of its stream after a commit, as the statement returns them. */
+export interface CommittedState {
+  readonly mode: Claim["mode"]
+  readonly outboxSeq: number
+}
+/** Undefined: the fence does not hold, and nothing was committed. */
+type CommitResult = CommittedState | undefined
+
 /** A small commit that waits for a round. */
 interface WaitingCommit {
   readonly commit: PartitionCommit
   readonly keys: ReadonlyArray<string>
-  readonly resolve: (committed: boolean | Promise<boolean>) => void
+  readonly resolve: (result: CommitResult | Promise<CommitResult>) => void
+}
+
+/** A row of the statement's result: a commit whose fence held. */
+interface CommittedRow {
+  readonly part: number
+  readonly mode: Claim["mode"]
+  readonly outbox_seq: number
 }
 
 /** Sends the commits of one projection. It retries nothing: after a lost reply the caller must check what was committed. */
@@ -30,8 +46,8 @@ export class Committer {
     this.answerMs = answerMs
   }
 
-  /** Sends a commit, perhaps with others. False if its fence does not hold. Rejects with the driver's error. */
-  send(commit: PartitionCommit): Promise<boolean> {
+  /** Sends a commit, perhaps with others. Undefined if its fence does not hold. Rejects with the driver's error. */
+  send(commit: PartitionCommit): Promise<CommitResult> {
     const keys = this.builder.shareable(commit)
     if (keys === undefined) return this.alone(commit)
     return new Promise((resolve) => {
@@ -41,8 +57,8 @@ export class Committer {
   }
 
   /** Sends a commit by itself, at once. */
-  async alone(commit: PartitionCommit): Promise<boolean> {
-    return (await this.execute([commit])).has(0)
+  async alone(commit: PartitionCommit): Promise<CommitResult> {
+    return (await this.execute([commit])).get(0)
   }
 
   private async run(): Promise<void> {
@@ -72,10 +88,12 @@ export class Committer {
     return round
   }
 
-  private async together(commits: ReadonlyArray<PartitionCommit>): Promise<ReadonlyArray<boolean | Promise<boolean>>> {
+  private async together(
+    commits: ReadonlyArray<PartitionCommit>
+  ): Promise<ReadonlyArray<CommitResult | Promise<CommitResult>>> {
     try {
       const committed = await this.execute(commits)
-      return commits.map((_, part) => committed.has(part))
+      return commits.map((_, part) => committed.get(part))
     } catch (cause) {
       // Whatever the error is, nobody is blamed for it before its commit was tried alone. If the statement was refused, nothing was
       // committed, and each is sent by itself. After a lost reply, or an error that may pass, each caller checks and sends its own again.
@@ -92,12 +110,12 @@ export class Committer {
     }
   }
 
-  private async execute(commits: ReadonlyArray<PartitionCommit>): Promise<ReadonlySet<number>> {
+  private async execute(commits: ReadonlyArray<PartitionCommit>): Promise<ReadonlyMap<number, CommittedState>> {
     const { parameters, text } = this.builder.build(commits)
     const rows = await answered(
-      this.sql.unsafe<Array<{ part: number }>>(text, parameters as Array<Parameter>, { prepare: true }),
+      this.sql.unsafe<Array<CommittedRow>>(text, parameters as Array<Parameter>, { prepare: true }),
       this.answerMs
     )
-    return new Set(rows.map(({ part }) => part))
+    return new Map(rows.map(({ mode, outbox_seq: outboxSeq, part }) => [part, { mode, outboxSeq }]))
   }
 }

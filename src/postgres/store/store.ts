@@ -22,7 +22,7 @@ import { answered, endSession } from "../client/answer.ts"
 import { arrayOf } from "../client/columns.ts"
 import { prepare } from "./prepare.ts"
 import * as Lookups from "./lookups.ts"
-import { Committer } from "./committer.ts"
+import { type CommittedState, Committer } from "./committer.ts"
 import { CommitBuilder } from "./commit.ts"
 import { messagesOf, seenChunkOf } from "./commit-parts.ts"
 import { instant } from "./commit-records.ts"
@@ -93,6 +93,7 @@ export const make = (sql: Sql, options: PostgresStoreOptions = {}): Store["Servi
       ),
     commit: (projection, held, changes) =>
       commit(sql, committerOf(committers, sql, projection, options.answerMs), held, changes, options),
+    bound: (held) => bound(sql, held),
     readRows: (projection, target, keys) => rows(sql, projection, target.name, keys),
     seenIds: (at, ranges) =>
       run(
@@ -187,7 +188,8 @@ const claim = Effect.fnUntraced(function* (
       update millrace.progress p set epoch = epoch + 1, generation = ${generation}, incarnation = gen_random_uuid(),
         topic_identity = coalesce(topic_identity, ${identity ?? null}::text), claimed_by = ${processId ?? null}::uuid,
         halted = case when claimed_by is not distinct from ${processId ?? null}::uuid then halted end
-      from patience where patience.set is not null and ${isAt(sql, at)} and generation <= ${generation} and mode <> 'frozen'
+      from patience where patience.set is not null and ${isAt(sql, at)} and generation <= ${generation}
+        and (mode <> 'frozen' or frozen_until is not null)
       returning incarnation, epoch, generation, commit_no, next_position, fingerprint, topic_identity, stream_time, stream_times,
         announced, outbox_seq, mode, seen_chunk, seen_fill, failing, events > 0 as has_succeeded,
         (select max(s.max_time) from millrace.seen s where s.projection = p.projection and s.version = p.version
@@ -246,7 +248,7 @@ const resend = Schedule.min([Schedule.exponential("20 millis"), Schedule.spaced(
   Schedule.upTo({ times: 20 })
 )
 /** The outcome of sending a commit: it was committed, or is absent and can be sent again. */
-type CommitOutcome = "committed" | "absent"
+type CommitOutcome = CommittedState | "absent"
 /** The commit is absent. It may be sent again at once. */
 class NotCommitted extends Data.TaggedError("NotCommitted") {}
 
@@ -268,7 +270,7 @@ const commit = Effect.fnUntraced(function* (
     return committed
   }).pipe(
     Effect.flatMap((committed) =>
-      committed ? Effect.succeed<CommitOutcome>("committed") : resolve(sql, held, options.answerMs)
+      committed ? Effect.succeed<CommitOutcome>(committed) : resolve(sql, held, options.answerMs)
     ),
     Effect.catchTag("SqlError", (error): Effect.Effect<CommitOutcome, StoreError | Unstorable | Fenced> => {
       const refused = unstorable(error)
@@ -283,15 +285,15 @@ const commit = Effect.fnUntraced(function* (
       return error.retryable || error.inDoubt ? check : Effect.fail(storeError(error))
     })
   )
-  yield* attempt.pipe(
-    Effect.flatMap((outcome) => (outcome === "committed" ? Effect.void : Effect.fail(new NotCommitted()))),
+  const { mode, outboxSeq } = yield* attempt.pipe(
+    Effect.flatMap((outcome) => (outcome === "absent" ? Effect.fail(new NotCommitted()) : Effect.succeed(outcome))),
     Effect.retry({ schedule: resend, while: (error) => hasAnswer && error._tag === "NotCommitted" }),
     Effect.catchTag("NotCommitted", () =>
       Effect.fail(new StoreError({ operation: "commit a batch", retryable: true, reason }))
     )
   )
-  const messages = messagesOf(changes)
-  if (messages > 0 && held.mode === "live") options.published?.()
+  // those of the statement: the partition may have been promoted, or thawed, since the claim
+  if (mode === "live" && messagesOf(changes) > 0) options.published?.()
   const { chunk, fill } = seenChunkOf(held, changes)
   return {
     ...held,
@@ -301,7 +303,8 @@ const commit = Effect.fnUntraced(function* (
     streamTime: changes.streamTime,
     streamTimes: changes.streamTimes ?? held.streamTimes,
     announced: changes.announced ?? held.announced,
-    outboxSeq: held.outboxSeq + (held.mode === "live" ? messages : 0),
+    mode,
+    outboxSeq,
     seenChunk: chunk,
     seenFill: fill,
     failing: changes.failing,
@@ -319,16 +322,56 @@ const resolve = Effect.fnUntraced(function* (
     () =>
       sql<
         Array<ProgressRow>
-      >`select incarnation, commit_no, mode from millrace.progress where ${isAt(sql, held)} for update`,
+      >`select incarnation, commit_no, mode, outbox_seq from millrace.progress where ${isAt(sql, held)} for update`,
     answerMs
   ).pipe(Effect.retry({ schedule: resend, while: (error) => error.retryable && codeOf(error) !== "NO_ANSWER" }))
   if (row?.incarnation !== held.incarnation) return yield* new Fenced(held)
-  if (row.commit_no === held.commitNo + 1) return "committed"
+  if (row.commit_no === held.commitNo + 1) return { mode: row.mode, outboxSeq: row.outbox_seq }
+  if (row.commit_no !== held.commitNo) return yield* new Fenced(held)
   // it was promoted since: a muted batch would be refused for ever
-  if (row.commit_no === held.commitNo && held.mode === "follower" && row.mode !== "follower")
-    return yield* new Fenced({ ...held, isPromoted: true })
-  if (row.commit_no === held.commitNo) return "absent"
-  return yield* new Fenced(held)
+  if (held.mode === "follower" && row.mode !== "follower") return yield* new Fenced({ ...held, isPromoted: true })
+  if (row.mode === "frozen") yield* untilThawed(sql, held)
+  return "absent"
+})
+
+/** How often a commit looks whether its partition is still frozen, and for how long, in milliseconds. */
+const frozen = { pollMs: 50, mostMs: 60_000 }
+/** Waits while a partition is frozen for a promotion: its commits are refused. It may have been promoted then. */
+const untilThawed = Effect.fnUntraced(function* (
+  sql: Sql,
+  at: ProjectionPartition
+): Effect.fn.Return<void, StoreError> {
+  for (let waited = 0; waited < frozen.mostMs; waited += frozen.pollMs) {
+    const [row] = yield* run(
+      "look whether a partition is frozen",
+      () => sql<Array<{ readonly isFrozen: boolean }>>`
+        select mode = 'frozen' and coalesce(frozen_until > clock_timestamp(), true) as "isFrozen"
+        from millrace.progress where ${isAt(sql, at)}`
+    )
+    if (row?.isFrozen !== true) return
+    yield* Effect.sleep(frozen.pollMs)
+  }
+  const reason = `the partition has been frozen by promotions for ${frozen.mostMs / 1_000} s`
+  return yield* new StoreError({ operation: "commit a batch", retryable: true, reason })
+})
+
+/** How far the partition of a follower may go: see `Store.bound`. */
+const bound = Effect.fnUntraced(function* (sql: Sql, held: Claim) {
+  const [row] = yield* run(
+    "look how far the live build is",
+    () => sql<
+      Array<{ readonly incarnation: string | null; readonly mode: Claim["mode"]; readonly position: number | null }>
+    >`select incarnation, mode, (
+        select l.next_position from millrace.live v join millrace.progress l
+          on (l.projection, l.version, l.topic, l.partition) = (v.projection, v.version, g.topic, g.partition)
+        where v.projection = g.projection) as position
+      from millrace.progress g where ${isAt(sql, held)}`
+  )
+  if (row?.incarnation !== held.incarnation) return yield* new Fenced(held)
+  if (row.mode !== "follower") return yield* new Fenced({ ...held, isPromoted: true })
+  if (row.position !== null) return row.position
+  const what = `${held.projection}_v${held.version} ${held.topic}/${held.partition}`
+  return yield* new Mismatch({ what, reason: "the projection has no live build that this one could follow" })
 })
 
 const rows = (sql: Sql, projection: Projection.Any, name: string, keys: ReadonlyArray<Record<string, unknown>>) => {

@@ -36,13 +36,13 @@ const fences = (one: string, several: string): ReadonlyArray<Patch> => [
   },
   {
     file: fence,
-    find: "        where p.incarnation = c.incarnation and p.commit_no = c.commit_no and p.mode <> 'frozen'",
-    replace: `        where ${several} and p.mode <> 'frozen'`
+    find: "        where p.incarnation = c.incarnation and p.commit_no = c.commit_no",
+    replace: `        where ${several}`
   },
   {
     file: fence,
-    find: "        and p.incarnation = c.incarnation and p.commit_no = c.commit_no and p.mode <> 'frozen'",
-    replace: `        and ${several} and p.mode <> 'frozen'`
+    find: "        and p.incarnation = c.incarnation and p.commit_no = c.commit_no",
+    replace: `        and ${several}`
   }
 ]
 const both = "${parameter(claim.incarnation)}::uuid is not null"
@@ -112,7 +112,7 @@ export const mutants: ReadonlyArray<Mutant> = [
     patches: [
       {
         file: store,
-        find: '  if (row.commit_no === held.commitNo + 1) return "committed"\n',
+        find: "  if (row.commit_no === held.commitNo + 1) return { mode: row.mode, outboxSeq: row.outbox_seq }\n",
         replace:
           '  if (row.commit_no === held.commitNo + 1) {\n    Object.assign(held, { commitNo: held.commitNo + 1 })\n    return "absent"\n  }\n'
       }

@@ -118,7 +118,7 @@ const mutants: ReadonlyArray<readonly [string, (text: string) => string]> = [
   ],
   [
     "fences do not compare claims",
-    (text) => text.replaceAll("p.incarnation = c.incarnation and p.commit_no = c.commit_no and", "")
+    (text) => text.replaceAll("p.incarnation = c.incarnation and p.commit_no = c.commit_no", "true")
   ]
 ]
 for (const [name, rewrite] of mutants) {

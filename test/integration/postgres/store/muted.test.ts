@@ -18,7 +18,16 @@ afterAll(() => Effect.runPromise(Scope.close(scope, Exit.void)))
 
 const one = counting()
 const setMode = (sql: Sql, mode: "live" | "follower") =>
-  Effect.promise(() => sql`update millrace.progress set mode = ${mode}`)
+  Effect.promise(() => sql`update millrace.progress set mode = ${mode} where version = 1`)
+/** Another build is live, and far ahead. */
+const addLive = (sql: Sql) =>
+  Effect.promise(() =>
+    sql.unsafe(`insert into millrace.projection (name, version, declared, definition) values ('counting', 2, 2, '');
+      insert into millrace.progress (projection, version, topic, partition, mode, next_position)
+        select projection, 2, topic, partition, 'live', 1000 from millrace.progress;
+      update millrace.live set version = 2`)
+  )
+const removeLive = (sql: Sql) => Effect.promise(() => sql`delete from millrace.projection where version = 2`)
 /** The same changes without their messages, as a follower's processor makes them. */
 const muted = ({ segments, windows, ...changes }: Changes): Changes => ({
   ...changes,
@@ -35,6 +44,7 @@ it.live("a muted batch whose partition went live is refused, and commits with it
     Effect.gen(function* () {
       const { sql, store } = yield* engine(root, application)
       yield* setMode(sql, "follower")
+      yield* addLive(sql)
       const held = yield* store.claim(one, events.name, 0, 1)
       yield* setMode(sql, "live")
       const changes = batchOf(held, ["a", "b"])
@@ -45,6 +55,7 @@ it.live("a muted batch whose partition went live is refused, and commits with it
       assert.strictEqual(live.mode, "live")
       yield* store.commit(one, live, changes)
       assert.deepStrictEqual(yield* counted(sql), { a: 1, b: 1 })
+      yield* removeLive(sql)
       yield* assertOutbox(sql, 4)
     })
   )
@@ -55,8 +66,11 @@ it.live("of commits that share a statement only those are refused whose partitio
     Effect.gen(function* () {
       const { sql, store } = yield* engine(root, application)
       yield* setMode(sql, "follower")
+      yield* addLive(sql)
       const followers = yield* Effect.forEach([0, 1, 2], (partition) => store.claim(one, events.name, partition, 1))
-      yield* Effect.promise(() => sql`update millrace.progress set mode = 'live' where partition in (1, 3)`)
+      yield* Effect.promise(
+        () => sql`update millrace.progress set mode = 'live' where version = 1 and partition in (1, 3)`
+      )
       const other = yield* store.claim(one, events.name, 3, 1)
       const keys = (claim: Claim) => [`k${claim.partition}`]
       // the first is sent alone, the others wait for it and share the next statement
@@ -69,6 +83,7 @@ it.live("of commits that share a statement only those are refused whose partitio
       assert.deepStrictEqual(exits.map(Exit.isSuccess), [true, false, true, true])
       assert.isTrue(isPromoted(exits[1]!))
       assert.deepStrictEqual(yield* counted(sql), { k0: 1, k2: 1, k3: 1 })
+      yield* removeLive(sql)
       yield* assertOutbox(sql, 2)
     })
   )
