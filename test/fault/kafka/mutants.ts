@@ -180,10 +180,9 @@ export const mutants: ReadonlyArray<Mutant> = [
     patches: [
       {
         file: fence,
-        find: "then ${parameter(messagesOf(changes))}::int8 else 0 end,",
-        replace: "then ${parameter(messagesOf(changes))}::int8 + 1 else 0 end,"
-      },
-      { file: fence, find: "then c.messages else 0 end,", replace: "then c.messages + 1 else 0 end," }
+        find: "<> 'follower' then ${messages} else 0 end,",
+        replace: "<> 'follower' then ${messages} + 1 else 0 end,"
+      }
     ],
     plan: nothing,
     found: ["hang"]
