@@ -108,7 +108,8 @@ test("a build is promoted beside running processes and back again under traffic,
     yield* Effect.forkScoped(runRelay(system))
     yield* until(one, "the first events", `${rows("accounts_v1.moves_seen")} = 100`)
     yield* build
-    const feeding = yield* Effect.forkScoped(Effect.forever(Effect.andThen(feed(system, 10), Effect.sleep(20))))
+    const feedSome = Effect.suspend(() => feed(system, 10))
+    const feeding = yield* Effect.forkScoped(Effect.forever(Effect.andThen(feedSome, Effect.sleep(20))))
     const ready = yield* promoting({ dryRun: true })
     assert.deepInclude(ready, { projection: "accounts", from: 1, to: 2, state: "ready", gate: "closed" })
     assert.strictEqual(yield* live, 1)
