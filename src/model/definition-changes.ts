@@ -46,7 +46,7 @@ const nullableColumn = (option: string, declared: Declared): boolean =>
 const changesOfPart = (part: string, was: PartOptions, is: PartOptions): ReadonlyArray<DefinitionChange> => {
   const changes: Array<DefinitionChange> = []
   const add = (option: string, text: string, effect: ChangeEffect = "rebuild") =>
-    void changes.push({ part, option, text: `${part}: ${text}`, effect })
+    void changes.push({ part, option, text: part === option ? text : `${part}: ${text}`, effect })
   for (const option of new Set([...Object.keys(is), ...Object.keys(was)])) {
     const [before, now] = [was[option], is[option]]
     if (before === undefined) {

@@ -7,6 +7,7 @@ import { invalidOption } from "../model/options.ts"
 import type { Projection } from "../model/projection.ts"
 import { Recorder, type Entries } from "../model/recorder.ts"
 import { handlerResult } from "../model/user-code.ts"
+import type { Samplers } from "./behaviour.ts"
 import type { FailedEvent } from "./batch-dead-letters.ts"
 import { type LookedUp, LookupFailure } from "./batch-lookups.ts"
 import { inOwnFiber } from "./own-fiber.ts"
@@ -38,9 +39,11 @@ export class HandlerCaller<E, R> {
   private readonly log: Entries
   private readonly lookups: ReadonlyArray<string>
   private readonly isReplaying: boolean
+  private readonly samplers: Samplers | undefined
 
   /** `isReplaying`: what handlers read as `replaying`. */
-  constructor(projection: Projection.Of<E, R>, log: Entries, isReplaying = false) {
+  constructor(projection: Projection.Of<E, R>, log: Entries, isReplaying = false, samplers?: Samplers) {
+    this.samplers = samplers
     this.projection = projection
     this.log = log
     this.isReplaying = isReplaying
@@ -55,12 +58,16 @@ export class HandlerCaller<E, R> {
     if (lookedUp instanceof LookupFailure) return { error: lookedUp.error, attempts: 1 }
     const describe = () => eventText(this.projection, meta)
     const recorder = new Recorder(this.log, describe)
+    const from = this.log.length
+    const sampler = this.samplers?.get(this.projection)
+    const draft = sampler?.begin(event, meta, lookedUp)
     try {
       const effect = runAs(describe, () =>
         handlerResult(this.projection.handle(event, recorder as never, this.contextOf(meta, lookedUp)))
       )
       if (effect !== undefined) return new RunningHandler(effect as Effect.Effect<void, E, R>, recorder, describe)
       recorder.close()
+      if (draft !== undefined) sampler?.end(draft, this.log.slice(from))
       return undefined
     } catch (error) {
       recorder.close()

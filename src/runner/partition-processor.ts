@@ -16,6 +16,7 @@ import { SeenIds } from "./dedupe.ts"
 import { EventDecoder, type DecodedEvent, type OtherRecord } from "./event-decoder.ts"
 import { busy, FailedEvents, type Stopped } from "./failed-events.ts"
 import { BatchFold, readsRows, type ReadRow } from "./fold.ts"
+import type { Samplers } from "./behaviour.ts"
 import { HandlerCaller, RunningHandler, type HandlerFailure } from "./handler-caller.ts"
 import type { LookupError, LookupTable } from "./lookup-tables.ts"
 import { readRows } from "./needed-rows.ts"
@@ -71,6 +72,8 @@ export interface ProcessorOptions<E, R> {
   /** The tables of the projection's lookup topics, by topic. */
   readonly lookupTables: ReadonlyMap<string, LookupTable>
   readonly store: Store["Service"]
+  /** What takes samples of what handlers do. Default: nothing is sampled. */
+  readonly samplers?: Samplers
   /** The streams around the partition. Default: the projection stands by itself. */
   readonly links?: ChainLinks
 }
@@ -103,22 +106,18 @@ export class PartitionProcessor<E, R> {
     this.source = source
     this.store = store
     // what follows is live only under another claim
-    this.messages = {
-      sourcePartitions: partitions,
-      times: this.chain.messageTimes,
-      isMuted: claim.mode === "follower"
-    }
+    const isMuted = claim.mode === "follower"
+    this.messages = { sourcePartitions: partitions, times: this.chain.messageTimes, isMuted }
     this.decoder = new EventDecoder(projection, source, claim.owner)
     this.failed = new FailedEvents(projection, source, claim, store)
-    this.handler = new HandlerCaller(projection, this.log, claim.mode === "follower")
+    this.handler = new HandlerCaller(projection, this.log, isMuted, options.samplers)
     this.lookups = new BatchLookups(projection, claim, partitions, lookupTables, store)
     this.preparer = new ChangePreparer(projection.writes as ReadonlyArray<Writable>, {
       ...this.messages,
       hasOneSource: projection.sources.length === 1,
       hasKeys: source.kind === "topic"
     })
-    const { dedupe } = projection
-    if (dedupe !== undefined) this.seen = new SeenIds(dedupe.withinMs, claim.newestSeen)
+    if (projection.dedupe !== undefined) this.seen = new SeenIds(projection.dedupe.withinMs, claim.newestSeen)
   }
 
   /**

@@ -18,6 +18,7 @@ import { Follower, type PartOfBatch } from "./follower.ts"
 import { LookupTable } from "./lookup-tables.ts"
 import { inOwnFiber } from "./own-fiber.ts"
 import { paced } from "./pacing.ts"
+import { BehaviourSamplers } from "./behaviour.ts"
 import { PartitionProcessor } from "./partition-processor.ts"
 import { takerOf } from "./take-within.ts"
 import { type Claim, Mismatch, type ProjectionPartition, Store, type StoreError } from "./store.ts"
@@ -224,7 +225,9 @@ const claimAndProcess = Effect.fnUntraced(function* <E, R>(
   yield* assertSameLog(claim, attempts.halt?.retry === "proven" ? attempts.halt.reason : undefined)
   const partitions = (yield* log.bounds(topic)).length
   const links = yield* linksOf(chains, projection, topic, partitions, log)
-  const processor = new PartitionProcessor({ projection, source, partitions, claim, lookupTables, store, links })
+  const samplers = yield* BehaviourSamplers
+  const parts = { projection, source, partitions, claim, lookupTables, store, links, samplers }
+  const processor = new PartitionProcessor(parts)
   const reader = yield* assignment.open(claim.position, readingOf(claim, partitions))
   // a reader keeps to the topic that it was opened on: it is the one that was looked at
   yield* assertSameTopic(claim)

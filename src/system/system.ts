@@ -18,12 +18,14 @@ import { noteConfigured } from "../postgres/store/retire.ts"
 import * as PostgresStore from "../postgres/store/store.ts"
 import * as Relay from "../relay/relay.ts"
 import { again, type SupervisedRelay } from "../relay/supervised.ts"
+import { type BehaviourSampler, BehaviourSamplers } from "../runner/behaviour.ts"
 import { FollowerPacing } from "../runner/pacing.ts"
 import * as Runner from "../runner/runner.ts"
 import { Store } from "../runner/store.ts"
 import { runBuilds } from "./builds.ts"
 import type { Database } from "./database.ts"
 import { assertOwn, claimDatabase, type IdentityDecision } from "./identity.ts"
+import { checkBehaviour, storeSamples } from "./behaviour.ts"
 import { deploymentOf } from "./deployments.ts"
 import type { Observed } from "./observed.ts"
 import { openLog } from "./open-log.ts"
@@ -146,16 +148,36 @@ const withRunning = (
 const chainsOfSystem = ({ application }: System) =>
   chainsOf(application.projections.map(({ projection }) => projection as Projection.Any))
 
+/** Compares handlers with the samples of their behaviour, and completes the samples. It holds nothing up, and ends where the database does not answer. */
+const watchBehaviour = ({ builds, database: { sql } }: System, samplers: Map<Projection.Any, BehaviourSampler>) =>
+  Effect.forEach(
+    builds,
+    (build) =>
+      Effect.flatMap(checkBehaviour(sql, build), (sampler) => {
+        if (sampler === undefined) return Effect.void
+        samplers.set(build, sampler)
+        return Effect.ensuring(
+          storeSamples(sql, build, sampler),
+          Effect.sync(() => samplers.delete(build))
+        )
+      }).pipe(Effect.ignore),
+    { concurrency: "unbounded", discard: true }
+  )
+
 /** Runs every build of the application's projections, until interrupted, also those that appear while it runs. */
 export const runProjections = (system: System): Effect.Effect<void> => {
   const { application, builds, database, groups, presence } = system
   const lookupTables: Runner.LookupTables = new Map()
   const chains = chainsOfSystem(system)
   const context = { application, builds, presence, sql: database.sql }
-  const running = runBuilds(context, (build) => Runner.run(build, lookupTables, chains, groups))
+  const samplers = new Map<Projection.Any, BehaviourSampler>()
+  const running = runBuilds(context, (build) => Runner.run(build, lookupTables, chains, groups)).pipe(
+    Effect.provideService(BehaviourSamplers, samplers)
+  )
+  const watched = Effect.andThen(Effect.forkScoped(watchBehaviour(system, samplers)), running)
   // what fails is tried again the next time; status shows a gate that stays open
   const closing = Effect.forever(Effect.andThen(Effect.sleep(closeGatesMs), Effect.ignore(closeGates(database.sql))))
-  const all = Effect.raceFirst(Effect.scoped(running), closing)
+  const all = Effect.raceFirst(Effect.scoped(watched), closing)
   const run = Effect.andThen(reportDeployments(system), withRunning(system, all))
   return presence.during("projections", {}, run)
 }

@@ -179,20 +179,23 @@ const showAdded = Effect.fnUntraced(function* (tx: Session, name: string, live: 
   )
 })
 
+/** The texts that differ, and the behaviour that does. */
+const allWarnings = (sql: Sql) =>
+  sql`coalesce(warnings, '[]') || case when behaviour is null then '[]' else jsonb_build_array(behaviour) end`
 /**
- * Accepts the functions that the code has now for all builds of its version: what they record is what the builds' rows shall hold. Returns what was
+ * Accepts the functions that the code has now for all builds of its version: what they record is what the builds' rows shall hold. Forgets the samples. Returns what was
  * accepted; nothing if no function had changed.
  */
 export const acceptFunctions = (sql: Sql, projection: Projection.Any): Effect.Effect<ReadonlyArray<string>, SqlError> =>
   query("accept the functions of a projection", async () => {
-    const rows = await sql<Array<{ readonly warnings: ReadonlyArray<string> | null }>>`
+    const rows = await sql<Array<{ readonly warnings: ReadonlyArray<string> }>>`
       with before as (
-        select name, version, warnings from millrace.projection
+        select name, version, ${allWarnings(sql)} as warnings from millrace.projection
         where (name, declared) = (${projection.name}, ${projection.version}) and retired_at is null
       )
-      update millrace.projection p set functions = ${JSON.stringify(hashesOf(projection))}::text::jsonb, warnings = null
+      update millrace.projection p set functions = ${JSON.stringify(hashesOf(projection))}::text::jsonb, warnings = null, sample = null, behaviour = null
       from before b where (b.name, b.version) = (p.name, p.version) and p.parts is not null returning b.warnings`
-    return [...new Set(rows.flatMap(({ warnings }) => warnings ?? []))]
+    return [...new Set(rows.flatMap(({ warnings }) => warnings))]
   })
 
 /** What the last start found of a projection's functions. */
@@ -205,6 +208,6 @@ export interface DefinitionWarning {
 export const readDefinitionWarnings = (sql: Sql): Effect.Effect<ReadonlyArray<DefinitionWarning>, SqlError> =>
   query(
     "read what differs from stored definitions",
-    () => sql<Array<DefinitionWarning>>`select name, version, warnings from millrace.projection
-      where retired_at is null and warnings is not null order by 1, 2`
+    () => sql<Array<DefinitionWarning>>`select name, version, ${allWarnings(sql)} as warnings from millrace.projection
+      where retired_at is null and (warnings is not null or behaviour is not null) order by 1, 2`
   )

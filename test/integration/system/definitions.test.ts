@@ -6,10 +6,12 @@ import * as Logger from "effect/Logger"
 import * as Schema from "effect/Schema"
 import * as Scope from "effect/Scope"
 import { Application, Projection, ReadModel, Topic } from "../../../src/index.ts"
+import { query } from "../../../src/postgres/client/client.ts"
 import { acceptFunctions } from "../../../src/postgres/store/definitions.ts"
 import type { Database } from "../../../src/system/database.ts"
 import { openObserved, readStatus } from "../../../src/system/observed.ts"
 import { openSystem, runProjections } from "../../../src/system/system.ts"
+import { eventOf } from "../../support/named-applications.ts"
 import { databaseOn, server } from "../../support/postgres.ts"
 
 const scope = Scope.makeUnsafe()
@@ -32,7 +34,7 @@ const events = Topic.records("events", { value: { id: Schema.String }, key: "id"
 const ids = ReadModel.table("ids", { columns: { id: Schema.String }, primaryKey: ["id"] })
 const projectionOf = (version: number, handle: () => void = () => {}) =>
   Projection.make({ name: "p", version, source: events, writes: [ids], handle })
-type One = ReturnType<typeof projectionOf>
+type One = Projection.Of<never, never>
 const applicationOf = (...projections: ReadonlyArray<One>) =>
   Application.make({ name: "shop", projections: projections.map((one) => Projection.async(one)) })
 const statusOf = (database: Database) => Effect.scoped(Effect.flatMap(openObserved(database), (one) => readStatus(one)))
@@ -92,4 +94,52 @@ test("a changed handler is logged at each start and in the status until it is ac
     assert.deepStrictEqual(yield* acceptFunctions(database.sql, changed), ["the handler changed"])
     const { lines, status } = yield* started(database, changed)
     assert.deepStrictEqual([lines, status.notices], [[], []])
+  }))
+
+test("a handler that does something else under the same text is noticed by the sample of what it recorded, until it is accepted", (database) =>
+  Effect.gen(function* () {
+    let suffix = ""
+    const same = Projection.make({
+      name: "p",
+      version: 1,
+      source: events,
+      writes: [ids],
+      handle: ({ id }, out) => out.upsert(ids, { id: id + suffix })
+    })
+    yield* Effect.scoped(
+      Effect.gen(function* () {
+        const { log } = yield* openSystem(applicationOf(same), database, { relaysHere: false })
+        yield* log.append(
+          "events",
+          ["a", "b"].map((id) => Object.assign(eventOf(id), { partition: 0 }))
+        )
+      })
+    )
+    // what was taken is stored as the process stops
+    assert.deepStrictEqual((yield* started(database, same)).lines, [])
+    const sampleOf = Effect.map(
+      query("count", () => database.sql`select cardinality(sample) as n from millrace.projection`),
+      ([row]) => row!["n"]
+    )
+    assert.strictEqual(yield* sampleOf, 2)
+    suffix = "!"
+    const { lines, status } = yield* started(database, same)
+    assert.lengthOf(lines, 1)
+    assert.match(
+      lines[0]!,
+      /^projection p v1: the handler records something else for 2 of 2 sampled events, such as events\/0 position 0, although its text is the same: what it uses changed\. If/
+    )
+    assert.match(status.notices[0]!.message, /^the handler records something else for 2 of 2/)
+    const ids2 = yield* query("rows", () => database.sql`select id from ids order by id`)
+    assert.deepStrictEqual(
+      ids2.map((row) => row["id"]),
+      ["a", "b"]
+    )
+    suffix = ""
+    assert.deepStrictEqual((yield* started(database, same)).status.notices, [])
+    suffix = "!"
+    yield* started(database, same)
+    assert.match((yield* acceptFunctions(database.sql, same))[0]!, /^the handler records something else/)
+    assert.isNull(yield* sampleOf)
+    assert.deepStrictEqual((yield* started(database, same)).lines, [])
   }))

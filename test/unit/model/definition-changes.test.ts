@@ -81,7 +81,7 @@ describe("a change that needs a new version is called by its part, what it was a
     ["failure: then was park and is skip", { failure: { then: "skip" } }],
     ["failure: order was key and is not declared", { failure: {} }],
     ["failure: deadLetterTopic was not declared and is false", { failure: { order: "key", deadLetterTopic: false } }],
-    ["maxAhead: maxAhead was 1 minute and is 1 day", { maxAhead: "1 day" }],
+    ["maxAhead was 1 minute and is 1 day", { maxAhead: "1 day" }],
     [
       "table t: column s was double precision and is bigint",
       writes(tableOf({ columns: { ...columns, s: Schema.Int } }))

@@ -1,6 +1,7 @@
 // A definition that changed under its version: what is refused, what a build takes over, and what is a warning until it is accepted.
 // oxlint-disable unicorn/no-thenable -- `then` is a word of failure policies
 import { afterAll, assert, beforeAll, describe, it } from "@effect/vitest"
+import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
@@ -83,7 +84,7 @@ describe("a definition that changed under its version", () => {
         [{ dedupe: { within: "2 hours", by: "user" } }, "dedupe: within was 1 hour and is 2 hours"],
         [{ enrich: { o: Topic.compacted("c", { value, key: "user" }) } }, "lookup o was added"],
         [{ failure: {} }, "failure: order was key and is not declared"],
-        [{ maxAhead: "1 day" }, "maxAhead: maxAhead was 1 minute and is 1 day"],
+        [{ maxAhead: "1 day" }, "maxAhead was 1 minute and is 1 day"],
         [{ writes: [tableOf({ n: Schema.Int }), counted()] }, "table t: column n (bigint) was added"],
         [
           { writes: [tableOf(), counted("1 minute", "w.v2")] },
@@ -153,6 +154,8 @@ describe("a nullable column", () => {
       assert.deepStrictEqual(yield* columnsOf(sql, "p_v2"), ["user"])
       yield* prepare(sql, make({ ...more, version: 2 }))
       assert.deepStrictEqual(yield* columnsOf(sql, "p_v2"), ["user", "x", "y"])
+      // readers still see the live build
+      assert.strictEqual((yield* rowsOf(sql, "select * from public.t")).length, 1)
       assert.deepStrictEqual(yield* columnsOf(sql, "public"), ["user", "x", "y"])
     })
   )
@@ -186,18 +189,24 @@ describe("a nullable column", () => {
     "waits but briefly for a transaction that reads the table, is tried again, and other readers go on",
     Effect.fnUntraced(function* (sql) {
       yield* prepare(sql, make())
+      const release = Deferred.makeUnsafe<void>()
       const reader = yield* transaction(sql, (tx) =>
         Effect.andThen(
           query("read", () => tx`select * from public.t`),
-          Effect.sleep("500 millis")
+          Deferred.await(release)
         )
       ).pipe(Effect.forkChild)
-      yield* Effect.sleep("50 millis")
+      const isHeld = "select from pg_locks where relation = 'p_v1.t'::regclass and mode = 'AccessShareLock'"
+      const isAwaited = "select from pg_locks where relation = 'p_v1.t'::regclass and not granted"
+      const until = (text: string): Effect.Effect<void, unknown> =>
+        Effect.flatMap(rowsOf(sql, text), ({ length }) =>
+          length > 0 ? Effect.void : Effect.andThen(Effect.sleep("5 millis"), until(text))
+        )
+      yield* until(isHeld)
       const preparing = yield* Effect.forkChild(prepare(sql, make(more)))
-      yield* Effect.sleep("100 millis")
-      const began = performance.now()
-      yield* rowsOf(sql, "select * from public.t")
-      assert.isBelow(performance.now() - began, 350)
+      yield* until(isAwaited)
+      yield* Effect.timeout(rowsOf(sql, "select * from public.t"), "3 seconds")
+      Deferred.doneUnsafe(release, Effect.void)
       yield* Fiber.join(preparing)
       yield* Fiber.join(reader)
       assert.deepStrictEqual(yield* columnsOf(sql, "public"), ["user", "x", "y"])
