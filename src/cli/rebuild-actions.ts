@@ -23,6 +23,7 @@ export interface RebuildFlags {
   readonly plan: boolean
   readonly rate: string | undefined
   readonly maxLiveLag: string | undefined
+  readonly from: string | undefined
   readonly pause: boolean
   readonly resume: boolean
   readonly cancel: boolean
@@ -42,6 +43,17 @@ const limitOf = (
   return Effect.fail(usageError(`${flag} is '${text}'; it must be a number above 0, or ${none}`, `${flag} ${none}`))
 }
 
+/** Whether the build begins as a copy of the live one. */
+const fromNow = (from: string | undefined): Effect.Effect<boolean, CommandFailed> =>
+  from === undefined || from === "now"
+    ? Effect.succeed(from === "now")
+    : Effect.fail(
+        usageError(
+          `--from is '${from}'; it can only be now: rows that fold over earlier events cannot be made from a part of the log`,
+          "leave --from out to replay the whole log"
+        )
+      )
+
 /** Rebuilds a projection, or does what the flags ask of its rebuild. */
 export const rebuild = Effect.fnUntraced(function* (flags: RebuildFlags) {
   const { cancel, config, data, json, name, pause, plan, resume } = flags
@@ -49,6 +61,7 @@ export const rebuild = Effect.fnUntraced(function* (flags: RebuildFlags) {
     isGiven ? [`--${flag}`] : []
   )
   if (asked.length > 1) return yield* usageError(`${asked.join(" and ")} exclude each other`, `only ${asked[0]}`)
+  const isCopy = yield* fromNow(flags.from)
   const rate = yield* limitOf("--rate", flags.rate, "max")
   const lag = yield* limitOf("--max-live-lag", flags.maxLiveLag, "none")
   const limits = { rate, maxLiveLagMs: lag == null ? lag : lag * 1000 }
@@ -78,7 +91,7 @@ export const rebuild = Effect.fnUntraced(function* (flags: RebuildFlags) {
     return 0
   }
   const { log } = yield* openLog(Effect.succeed(sql))
-  const planned = yield* planRebuild({ application, sql, log }, name, rate)
+  const planned = yield* planRebuild({ application, sql, log }, name, rate, isCopy)
   yield* plan && json ? print(JSON.stringify(planned)) : (json ? warn : print)(planText(planned))
   if (plan) return 0
   return yield* drained(run(application, database, planned, { json, limits }))
@@ -92,11 +105,11 @@ const pausedText = (name: string, build: number, isPaused: boolean) =>
 const run = Effect.fnUntraced(function* (
   application: AnyApplication,
   database: Database,
-  { projection: name }: RebuildPlan,
+  { copies, projection: name }: RebuildPlan,
   { json, limits }: { readonly json: boolean; readonly limits: Parameters<typeof beginRebuild>[2] }
 ) {
   const system = yield* openSystem(application, database, { relaysHere: false })
-  const build = yield* beginRebuild(system, name, limits)
+  const build = yield* beginRebuild(system, name, limits, copies)
   const report = (progress: Parameters<typeof progressText>[0]) => warn(`${name}: ${progressText(progress)}`)
   const interrupted = warn(
     `interrupted: build ${build.version} of ${name} stays as far as it is. Continue it with: millrace rebuild ${name}; or delete it with: millrace rebuild ${name} --cancel`

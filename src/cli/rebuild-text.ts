@@ -22,15 +22,16 @@ const rateOrigin: Readonly<Record<RebuildPlan["rate_from"], string>> = {
   assumed: "an assumption, because no rebuild was measured here yet"
 }
 
+const replayLines = (plan: RebuildPlan) => [
+  ...plan.topics.map((one) => `  replay   ${count(one.events)} records of ${one.topic} (${one.partitions} partitions)`),
+  `  time     about ${durationText(plan.seconds)}, at ${count(plan.events_per_second)} events a second: ${rateOrigin[plan.rate_from]}`
+]
 /** A plan as a few lines. */
 export const planText = (plan: RebuildPlan): string => {
-  const { build, continues, live, projection, version } = plan
+  const { build, continues, copies, live, projection, version } = plan
   const lines = [
     `${continues ? "continue" : "create"} build ${build} of ${projection} (version ${version}) beside build ${live.build} (version ${live.version}), which stays live`,
-    ...plan.topics.map(
-      (one) => `  replay   ${count(one.events)} records of ${one.topic} (${one.partitions} partitions)`
-    ),
-    `  time     about ${durationText(plan.seconds)}, at ${count(plan.events_per_second)} events a second: ${rateOrigin[plan.rate_from]}`,
+    ...(copies ? [`  copy     the rows and positions of build ${live.build}; nothing is replayed`] : replayLines(plan)),
     `  disk     ${sizeText(plan.disk_bytes)} more, if the new tables get as large as those of build ${live.build}`
   ]
   if (plan.muted.length > 0)

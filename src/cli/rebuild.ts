@@ -17,12 +17,16 @@ export const rebuild = Command.make(
       "max-live-lag",
       "Wait while an event waits longer than so many seconds for the live build; or none; default: none, or as before"
     ),
+    from: optionalText(
+      "from",
+      "now: the build begins as a copy of the live one, and only new events are processed by the new code; default: the start of the log"
+    ),
     pause: toggle("pause", "Pause the rebuild, in all processes"),
     resume: toggle("resume", "Let a paused rebuild go on"),
     cancel: toggle("cancel", "Give the rebuild up, and delete its build"),
     json
   },
-  ({ config, maxLiveLag, rate, ...flags }) =>
+  ({ config, from, maxLiveLag, rate, ...flags }) =>
     runToExitCode(
       Effect.flatMap(
         Effect.promise(() => import("./rebuild-actions.ts")),
@@ -31,6 +35,7 @@ export const rebuild = Command.make(
             ...flags,
             config: Option.getOrUndefined(config),
             rate: Option.getOrUndefined(rate),
+            from: Option.getOrUndefined(from),
             maxLiveLag: Option.getOrUndefined(maxLiveLag)
           })
       )

@@ -5,8 +5,9 @@ import type { Application } from "../model/application.ts"
 import { publishedBy } from "../model/application.ts"
 import { buildOf } from "../model/build.ts"
 import type { Projection } from "../model/projection.ts"
-import type { Sql } from "../postgres/client/client.ts"
+import type { Session, Sql } from "../postgres/client/client.ts"
 import { candidateOf, readBuilds, type StoredBuild } from "../postgres/store/builds.ts"
+import { type CopiedTable, readCopiedTables } from "../postgres/store/copy-build.ts"
 import { relationsOf } from "../postgres/store/ddl.ts"
 import { readUnjournalled } from "../postgres/store/lookups.ts"
 import { readMeasuredRate, readRebuildPositions, readTableBytes } from "../postgres/store/rebuild.ts"
@@ -35,6 +36,8 @@ export interface RebuildPlan {
   readonly live: { readonly build: number; readonly version: number }
   /** Whether the build is there, so that its rebuild is continued. */
   readonly continues: boolean
+  /** Whether it begins as a copy of the live build, and nothing is replayed. */
+  readonly copies: boolean
   readonly topics: ReadonlyArray<PlannedTopic>
   readonly events: number
   readonly events_per_second: number
@@ -130,11 +133,30 @@ const unjournalledOf = Effect.fnUntraced(function* (
   })
 })
 
-/** What a rebuild would do. `rate`: the limit that is asked for. Fails with `RebuildRefused` if it is not possible. */
+const copyDifferences = (tables: ReadonlyArray<CopiedTable>): ReadonlyArray<string> => [
+  "rows that are there stay as the code made them that processed their events",
+  ...tables.flatMap(({ columns, name }) => (columns.length === 0 ? [`${name}: new, so it begins empty`] : []))
+]
+/** The tables of a copy of the live build, by the declared projection. Fails with `RebuildRefused` if it cannot be made. */
+export const tablesToCopy = Effect.fnUntraced(function* (sql: Sql | Session, projection: Projection.Any, live: number) {
+  const tables = yield* readCopiedTables(sql, projection, live)
+  const topics = new Set((yield* readRebuildPositions(sql, projection.name, undefined)).map(({ topic }) => topic))
+  const problem = tables.find((table) => table.problem !== undefined)?.problem
+  const added = projection.sources.find(({ name }) => !topics.has(name))
+  const reason = problem ?? (added && `${added.name} is a new source, of which no rows are known`)
+  if (reason === undefined) return tables
+  return yield* refuse(
+    `the rows of build ${live} of projection ${projection.name} cannot be copied: ${reason}`,
+    `replay the log instead: millrace rebuild ${projection.name}`
+  )
+})
+
+/** What a rebuild would do. `isCopy`: nothing is replayed. `rate`: the limit that is asked for. Fails with `RebuildRefused` if it is not possible. */
 export const planRebuild = Effect.fnUntraced(function* (
   { application, log, sql }: RebuildContext,
   name: string,
-  rate: number | null | undefined
+  rate: number | null | undefined,
+  isCopy = false
 ) {
   const projection = yield* declaredProjection(application, name)
   const refused = definitionRefusal(projection)
@@ -146,7 +168,7 @@ export const planRebuild = Effect.fnUntraced(function* (
       `projection ${name} has no live build, so there is nothing to rebuild`,
       "start the application: its first build is live at once"
     )
-  const candidate = yield* buildToContinue(projection, builds)
+  const candidate = isCopy ? undefined : yield* buildToContinue(projection, builds)
   const positions = yield* readRebuildPositions(sql, name, candidate?.number)
   const topics: Array<PlannedTopic> = []
   const starts: Array<{ readonly topic: string; readonly partition: number; readonly start: number }> = []
@@ -158,12 +180,12 @@ export const planRebuild = Effect.fnUntraced(function* (
       const at = positions.find((one) => one.topic === topic && one.partition === partition)
       // a partition that the live build has not begun is begun by both
       const first = at?.first ?? start
-      if (candidate === undefined && start > first)
+      if (candidate === undefined && !isCopy && start > first)
         return yield* refuse(
           `the log has deleted the records of ${topic}/${partition} before ${start}, and the live build began at ${first}; a replay would lose what came of them`,
           "restore the records, or keep the live build"
         )
-      events += Math.max(0, (at?.live ?? start) - (at?.follower ?? start))
+      if (!isCopy) events += Math.max(0, (at?.live ?? start) - (at?.follower ?? start))
     }
     topics.push({ topic, partitions: bounds.length, events })
   }
@@ -172,6 +194,9 @@ export const planRebuild = Effect.fnUntraced(function* (
   const reachable = measured ?? assumedRate
   const isLimited = typeof rate === "number" && rate < reachable
   const perSecond = isLimited ? rate : reachable
+  const differs = isCopy
+    ? copyDifferences(yield* tablesToCopy(sql, projection, live.number))
+    : [...notReproducedOf(projection, application), ...(yield* unjournalledOf(sql, projection, starts))]
   const tables = relationsOf(buildOf(projection, live.number)).map(({ qualifiedName }) => qualifiedName)
   return {
     projection: name,
@@ -179,6 +204,7 @@ export const planRebuild = Effect.fnUntraced(function* (
     version: projection.version,
     live: { build: live.number, version: live.declared },
     continues: candidate !== undefined,
+    copies: isCopy,
     topics,
     events,
     events_per_second: Math.round(perSecond),
@@ -186,6 +212,6 @@ export const planRebuild = Effect.fnUntraced(function* (
     seconds: Math.ceil(events / perSecond),
     disk_bytes: yield* readTableBytes(sql, tables),
     muted: publishedBy(projection).map((topic) => topic.name),
-    not_reproduced: [...notReproducedOf(projection, application), ...(yield* unjournalledOf(sql, projection, starts))]
+    not_reproduced: differs
   } satisfies RebuildPlan
 })

@@ -3,8 +3,16 @@
 import * as Effect from "effect/Effect"
 import type { Projection } from "../model/projection.ts"
 import { buildOf } from "../model/build.ts"
-import { type Sql, transaction } from "../postgres/client/client.ts"
-import { candidateOf, createBuild, lockProjections, readBuilds, type SourceTopics } from "../postgres/store/builds.ts"
+import { type Session, type Sql, transaction } from "../postgres/client/client.ts"
+import {
+  candidateOf,
+  createBuild,
+  lockProjections,
+  readBuilds,
+  type SourceTopics,
+  type StoredBuild
+} from "../postgres/store/builds.ts"
+import { copyLiveBuild } from "../postgres/store/copy-build.ts"
 import { deleteBuild } from "../postgres/store/delete-build.ts"
 import {
   type BuildId,
@@ -17,7 +25,7 @@ import {
   startRebuild
 } from "../postgres/store/rebuild.ts"
 import { RebuildRefused, RebuildStopped } from "./errors.ts"
-import { buildToContinue, declaredProjection } from "./rebuild-plan.ts"
+import { buildToContinue, declaredProjection, tablesToCopy } from "./rebuild-plan.ts"
 import { runBuild, type System } from "./system.ts"
 
 /** How often the positions are read, and how often progress is reported, in milliseconds. */
@@ -61,11 +69,31 @@ const sourcesOf = Effect.fnUntraced(function* (log: System["log"], { sources }: 
   } satisfies SourceTopics
 })
 
-/** Creates the next build of a projection, or finds the one to continue, and notes that its rebuild runs. Safe while others do the same. */
+/** Copies the live build into one that was just created, and which replaces the candidate. */
+const copyLive = Effect.fnUntraced(function* (tx: Session, build: Projection.Any, before: ReadonlyArray<StoredBuild>) {
+  const { name } = build
+  const live = before.find((one) => one.live)
+  if (live === undefined)
+    return yield* new RebuildRefused({
+      message: `projection ${name} has no live build that could be copied`,
+      try: "start the application: its first build is live at once"
+    })
+  yield* copyLiveBuild(tx, build, live.number, yield* tablesToCopy(tx, build, live.number))
+  const replaced = candidateOf(before)
+  if (replaced === undefined) return
+  yield* deleteBuild(tx, name, replaced.number)
+  yield* setRebuildState(tx, { projection: name, version: replaced.number }, "cancelled")
+})
+
+/**
+ * Creates the next build of a projection, or finds the one to continue, and notes that its rebuild runs. Safe while others do the same. `isCopy`: the
+ * build is a new one, which begins as a copy of the live build and replaces the candidate.
+ */
 export const beginRebuild = Effect.fnUntraced(function* (
   { application, database: { sql }, log }: Pick<System, "application" | "database" | "log">,
   name: string,
-  limits: RebuildLimits
+  limits: RebuildLimits,
+  isCopy = false
 ) {
   const projection = yield* declaredProjection(application, name)
   const sources = yield* sourcesOf(log, projection)
@@ -73,9 +101,11 @@ export const beginRebuild = Effect.fnUntraced(function* (
     sql,
     Effect.fnUntraced(function* (tx) {
       yield* lockProjections(tx)
-      const known = yield* buildToContinue(projection, yield* readBuilds(tx, name))
+      const builds = yield* readBuilds(tx, name)
+      const known = isCopy ? undefined : yield* buildToContinue(projection, builds)
       const build =
         known === undefined ? yield* createBuild(tx, projection, sources) : buildOf(projection, known.number)
+      if (isCopy) yield* copyLive(tx, build, builds)
       yield* startRebuild(tx, { projection: name, version: build.version }, limits)
       return build
     })

@@ -230,6 +230,63 @@ test("a rebuild waits while events wait longer for the live build than the limit
     )
   }))
 
+test("a rebuild from now copies rows, positions, seen ids and dead letters of one moment, and replaces the candidate", (system) =>
+  Effect.gen(function* () {
+    const { sql } = system.database
+    yield* append(system, 0, 100)
+    yield* processLive(system, 100)
+    yield* query(
+      "what a build has beside its rows",
+      () => sql`with s as (insert into millrace.seen values ('orders', 1, ${source}, 0, 1, 0, 1, 'abc'))
+        insert into millrace.dead_letters (projection, version, topic, partition, position, status, key, error, message, attempts, headers)
+        values ('orders', 1, ${source}, 0, 3, 'parked', 'k', 'E', 'm', 1, '{}')`
+    )
+    assert.strictEqual((yield* beginRebuild(system, "orders", noLimits)).version, 2)
+    // the log no longer has its first record, which a copy does not need
+    yield* query("delete records", () => sql`update millrace.log_head set start_position = 1`)
+    yield* Effect.forkScoped(runBuild(system, system.builds[0]!))
+    const feeding = yield* Effect.forkChild(
+      Effect.forEach(ids(0, 30), (_, i) =>
+        Effect.andThen(append(system, 100 + i * 10, 110 + i * 10), Effect.sleep("10 millis"))
+      )
+    )
+    yield* Effect.sleep("100 millis")
+    assert.deepInclude(yield* planRebuild({ ...system, sql }, "orders", undefined, true), {
+      build: 3,
+      copies: true,
+      events: 0
+    })
+    const build = yield* beginRebuild(system, "orders", noLimits, true)
+    assert.strictEqual(build.version, 3)
+    const copied = yield* rowsOf(sql, 3)
+    const [at] = yield* query(
+      "positions",
+      () => sql<Array<{ n: number }>>`select sum(next_position)::int8 as n from millrace.progress where version = 3`
+    )
+    assert.strictEqual(copied.length, at!.n)
+    yield* rebuild(system, build, noReport)
+    yield* Fiber.join(feeding)
+    yield* Effect.forkScoped(runBuild(system, build))
+    yield* until(positions(sql), (all) => all[0] === 400 && all[2] === 400)
+    assert.deepStrictEqual(yield* rowsOf(sql, 3), yield* rowsOf(sql, 1))
+    const [own] = yield* query(
+      "what was copied",
+      () => sql`select (select count(*) from millrace.seen where version = 3)::int4 as seen,
+        (select count(*) from millrace.dead_letters where version = 3)::int4 as dead, to_regclass('orders_v2.orders_ids') as replaced`
+    )
+    assert.deepStrictEqual({ ...own }, { seen: 1, dead: 1, replaced: null })
+  }))
+
+test("a rebuild from now is refused where rows cannot be copied", (system) =>
+  Effect.gen(function* () {
+    const { sql } = system.database
+    const wider = applicationOf("shop", "orders", { publishes: true, columns: 2, version: 2 })
+    const exit = yield* Effect.exit(
+      planRebuild({ application: wider, sql, log: system.log }, "orders", undefined, true)
+    )
+    assert.match(JSON.stringify(exit), /cannot be copied: orders_ids\.twice is new and must not be null/)
+  }))
+
 test("a rebuild is refused where the log no longer has what the live build began with", (system) =>
   Effect.gen(function* () {
     const { sql } = system.database
