@@ -73,3 +73,9 @@ export class NotPromoted extends Data.TaggedError("NotPromoted")<{
   /** Whether more time could help. Otherwise something must be done first. */
   readonly timedOut: boolean
 }> {}
+
+/** Corrections of a promotion cannot be published as things are. */
+export class NotCorrected extends Data.TaggedError("NotCorrected")<{
+  readonly message: string
+  readonly try: string
+}> {}

@@ -70,8 +70,8 @@ const nearlyEqual = ({ name }: ComparedColumn) => {
     else abs(${a} - ${b}) <= 1e-9 * greatest(abs(${a}), abs(${b}), 1e-290) end`
 }
 
-/** The query that returns a row for each difference: its kind, and the rows' `ctid`s. */
-const differencesSql = ({ candidate, columns, key, live }: ComparedRelations, exact: boolean) => {
+/** The query that returns a row for each difference: its `kind`, the rows' `ctid`s as `live` and `candidate`, and the candidate's `key` as texts. */
+export const differencesSql = ({ candidate, columns, key, live }: ComparedRelations, exact: boolean): string => {
   const all = [...key, ...columns]
   const rounded = exact ? [] : all.filter(({ type }) => floats.has(type))
   const others = all.filter((column) => !rounded.includes(column))
@@ -80,7 +80,7 @@ const differencesSql = ({ candidate, columns, key, live }: ComparedRelations, ex
       ? "false"
       : [sameBytes(others), ...rounded.map(nearlyEqual)].map((one) => `(${one})`).join(" and ")
   return `select case when b._ctid is null then 'missing' when a._ctid is null then 'extra' when ${isRounding} then 'rounding' else 'changed' end as kind,
-      a._ctid::text as live, b._ctid::text as candidate
+      a._ctid::text as live, b._ctid::text as candidate, array[${key.map(({ name }) => `b.${quote(name)}::text`).join(", ")}] as key
     from (${live}) a full join (${candidate}) b on ${key.map(({ name }) => `a.${quote(name)} = b.${quote(name)}`).join(" and ")}
     where a._ctid is null or b._ctid is null or not ${sameBytes(all)}`
 }
@@ -103,7 +103,8 @@ export const compare = Effect.fnUntraced(function* (
 ): Effect.fn.Return<Differences, SqlError> {
   const found = { missing: 0, extra: 0, changed: 0, rounding: 0 }
   const kept: Array<FoundDifference> = []
-  const pending = tx.unsafe<Array<FoundDifference>>(differencesSql(relations, exact))
+  const text = `select kind, live, candidate from (${differencesSql(relations, exact)}) d`
+  const pending = tx.unsafe<Array<FoundDifference>>(text)
   const running = pending.cursor(rowsPerFetch, (rows) => {
     for (const row of rows as ReadonlyArray<FoundDifference>) if (++found[row.kind] <= samples) kept.push(row)
   })

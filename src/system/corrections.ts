@@ -1,0 +1,224 @@
+// Publishes corrections after a promotion: for each row of a window with a topic that the new build computes otherwise, its value again.
+import * as Effect from "effect/Effect"
+import type { Application } from "../model/application.ts"
+import { buildName, buildOf } from "../model/build.ts"
+import { relationOf } from "../model/columns.ts"
+import { partitionOf } from "../model/partitioner.ts"
+import type { Projection } from "../model/projection.ts"
+import type { Topic } from "../model/topic.ts"
+import type { Window } from "../model/window.ts"
+import type { Sql } from "../postgres/client/client.ts"
+import { readBuildTables } from "../postgres/store/build-tables.ts"
+import { readBuilds } from "../postgres/store/builds.ts"
+import {
+  type CorrectedModel,
+  type NotedCorrections,
+  noteCorrections,
+  publishBatch,
+  readKeys,
+  readLastPromotion,
+  readWaiting
+} from "../postgres/store/corrections.ts"
+import { relationsOf, type StoredRelation } from "../postgres/store/ddl.ts"
+import { openSnapshotSession } from "../postgres/store/snapshot.ts"
+import { makeNotifier } from "../postgres/relay/notify.ts"
+import { readVersionPositions } from "../postgres/store/retire.ts"
+import { NotCorrected } from "./errors.ts"
+
+/** The headers of a correction, beside those of every message. They are public: consumers read them. */
+export const correctionHeaders = {
+  /** 1 for what the first live build published, and one more after each promotion of the projection. */
+  revision: "millrace-revision",
+  /** The build whose message of the row this one replaces, `<projection>_v<build>`. */
+  corrects: "millrace-corrects"
+} as const
+
+/** What was corrected. */
+export interface Corrected extends NotedCorrections {
+  /** Messages that this call published; earlier calls may have published the others. */
+  readonly published: number
+  /** Windows and topics whose messages are not corrected, and why. */
+  readonly notCorrected: ReadonlyArray<{ readonly name: string; readonly reason: string }>
+}
+
+/** A window that publishes its rows, and the column whose value is the key of the row's events. */
+interface PublishingWindow {
+  readonly window: Window.Any
+  readonly topic: Topic.Any
+  readonly fields: ReadonlyArray<string>
+  readonly owner: string | undefined
+}
+const ownerOf = ({ key }: Window.Any, sources: ReadonlyArray<Topic.Any>): string | undefined => {
+  if (key.length === 1) return key[0]
+  const named = key.filter((name) => sources.every(({ keyField }) => keyField === name))
+  return named.length === 1 ? named[0] : undefined
+}
+const publishingWindows = (projection: Projection.Any): ReadonlyArray<PublishingWindow> =>
+  (projection.writes as ReadonlyArray<Window.Any>)
+    .filter(({ kind, shared }) => kind === "window" && !shared)
+    .flatMap((window) => {
+      const { topic } = window
+      if (topic === undefined) return []
+      const fields = (topic as { readonly fields?: ReadonlyArray<string> }).fields
+      const all = relationOf(window).columns.map(({ name }) => name)
+      return [
+        {
+          window,
+          topic: topic as Topic.Any,
+          fields: fields === undefined ? all : all.filter((name) => fields.includes(name)),
+          owner: ownerOf(window, projection.sources as ReadonlyArray<Topic.Any>)
+        }
+      ]
+    })
+
+/** How long a frozen partition is waited for, in milliseconds. */
+const patienceMs = 30_000
+
+/**
+ * Publishes the corrections of the projection's last promotion. Which rows differ is found once, and noted; a call after a crash continues with
+ * those that were not published, so each row is corrected once. Fails with `NotCorrected` if that is not possible.
+ */
+export const publishCorrections = Effect.fnUntraced(function* (
+  { application, sql }: { readonly application: Pick<Application.Any, "projections">; readonly sql: Sql },
+  name: string,
+  /** How many rows are published in one transaction at most. */
+  batchRows = 500
+) {
+  const promotion = yield* readLastPromotion(sql, name)
+  const builds = yield* readBuilds(sql, name)
+  if (promotion === undefined)
+    return yield* new NotCorrected({
+      message: `projection ${name} was never promoted, so nothing is to correct`,
+      try: `millrace promote ${name} --publish corrections, once it has a candidate`
+    })
+  const live = builds.find((build) => build.live)
+  const declared = application.projections
+    .map(({ projection }) => projection as Projection.Any)
+    .find((one) => one.name === name && one.version === live?.declared)
+  if (live === undefined || live.number !== promotion.new || declared === undefined)
+    return yield* new NotCorrected({
+      message:
+        declared === undefined && live !== undefined
+          ? `the configuration does not have version ${live.declared} of projection ${name}, which is live`
+          : `build ${promotion.new} of projection ${name}, which was promoted last, is not the live one`,
+      try: "run the command with the configuration of the live build"
+    })
+  const build = buildOf(declared, live.number)
+  const windows = publishingWindows(build)
+  const relations = new Map(relationsOf(build).map((relation) => [relation.name, relation]))
+  const { models, notCorrected } = yield* comparedModels(sql, build, windows, promotion.old)
+  const noted = yield* promotion.corrections === null
+    ? Effect.andThen(
+        assertHasOld(builds.find(({ number }) => number === promotion.old)?.dropped !== false, name, promotion.old),
+        noteCorrections(sql, name, promotion, models)
+      )
+    : Effect.succeed(promotion.corrections)
+  const headers = {
+    [correctionHeaders.revision]: String(noted.revision),
+    [correctionHeaders.corrects]: buildName({ name, version: promotion.old })
+  }
+  const partitions = new Map<string, number>()
+  for (const { topic, version } of yield* readVersionPositions(sql, name))
+    if (version === live.number) partitions.set(topic, (partitions.get(topic) ?? 0) + 1)
+  const [source] = build.sources
+  const notify = makeNotifier(sql)
+  let published = 0
+  while (true) {
+    const waiting = yield* readWaiting(sql, promotion.token, batchRows)
+    if (waiting === undefined) break
+    const window = windows.find((one) => one.window.name === waiting.model)!
+    const relation = relations.get(waiting.model)!
+    const keys = yield* readKeys(sql, relation, waiting.keys)
+    const count = partitions.get(source!.name) ?? 1
+    for (const [partition, rows] of byPartition(window, relation, waiting.keys, keys, count)) {
+      const stream = { projection: name, build: live.number, topic: source!.name, partition }
+      const batch = { stream, relation, target: window.topic.name, fields: window.fields, rows, headers }
+      const deadline = performance.now() + patienceMs
+      let messages = yield* publishBatch(sql, promotion.token, batch)
+      while (messages === undefined && performance.now() < deadline) {
+        yield* Effect.sleep(100)
+        messages = yield* publishBatch(sql, promotion.token, batch)
+      }
+      if (messages === undefined)
+        return yield* new NotCorrected({
+          message: `build ${live.number} of projection ${name} cannot publish now: partition ${partition} of ${source!.name} is frozen, or the build is not live any more`,
+          try: "run the command again: it goes on where it stopped"
+        })
+      published += messages
+      notify()
+    }
+  }
+  return { ...noted, published, notCorrected } satisfies Corrected
+})
+
+const assertHasOld = (isGone: boolean, name: string, old: number) =>
+  isGone
+    ? Effect.fail(
+        new NotCorrected({
+          message: `the tables of build ${old} of projection ${name} were dropped, so nobody knows what it published`,
+          try: "publish corrections before retiring the build that was replaced"
+        })
+      )
+    : Effect.void
+
+/** The windows whose rows are compared, and what is not corrected. */
+const comparedModels = Effect.fnUntraced(function* (
+  sql: Sql,
+  build: Projection.Any,
+  windows: ReadonlyArray<PublishingWindow>,
+  old: number
+) {
+  const tables = yield* Effect.scoped(
+    Effect.flatMap(openSnapshotSession(sql), (one) =>
+      readBuildTables(one, build.name, { live: old, candidate: build.version })
+    )
+  )
+  const notCorrected: Array<{ readonly name: string; readonly reason: string }> = []
+  const models: Array<CorrectedModel> = []
+  for (const { fields, owner, window } of windows) {
+    const table = tables.find((one) => one.name === window.name)
+    const reason =
+      owner === undefined
+        ? "its key has several columns, and none is named as the key of the events, so the partition that publishes a row is unknown"
+        : table?.compared === undefined
+          ? (table?.notCompared ?? "it has no table")
+          : undefined
+    if (reason !== undefined) {
+      notCorrected.push({ name: window.name, reason })
+      continue
+    }
+    const { columns, ...same } = table!.compared!
+    models.push({
+      name: window.name,
+      relations: { ...same, columns: columns.filter((column) => fields.includes(column.name)) }
+    })
+  }
+  for (const { kind, name } of build.writes as ReadonlyArray<{ readonly kind: string; readonly name: string }>) {
+    if (kind === "topic")
+      notCorrected.push({ name, reason: "handlers publish it, and no row says what they published" })
+  }
+  return { models, notCorrected }
+})
+
+/** The rows by the partition that writes them: that of their events' key. Rows that do not exist any more are in partition 0, which has no message for them. */
+const byPartition = (
+  { owner, topic }: PublishingWindow,
+  relation: StoredRelation,
+  texts: ReadonlyArray<ReadonlyArray<string>>,
+  keys: ReadonlyArray<Readonly<Record<string, unknown>> | undefined>,
+  partitions: number
+) => {
+  const rows = new Map<
+    number,
+    Array<{ readonly key: ReadonlyArray<string>; readonly messageKey: string; readonly tenant: string | undefined }>
+  >()
+  for (const [i, key] of texts.entries()) {
+    const values = keys[i]
+    const partition = values === undefined ? 0 : partitionOf(String(values[owner!]), partitions)
+    const messageKey = values === undefined ? "" : topic.keyOf(values as never)
+    const found = rows.get(partition) ?? []
+    found.push({ key, messageKey, tenant: undefined })
+    rows.set(partition, found)
+  }
+  return rows
+}
