@@ -12,6 +12,7 @@ import { readBuildTables } from "../postgres/store/build-tables.ts"
 import { readBuilds } from "../postgres/store/builds.ts"
 import {
   type CorrectedModel,
+  type CorrectionBatch,
   type NotedCorrections,
   noteCorrections,
   publishBatch,
@@ -19,7 +20,7 @@ import {
   readLastPromotion,
   readWaiting
 } from "../postgres/store/corrections.ts"
-import { relationsOf, type StoredRelation } from "../postgres/store/ddl.ts"
+import { relationsOf } from "../postgres/store/ddl.ts"
 import { openSnapshotSession } from "../postgres/store/snapshot.ts"
 import { makeNotifier } from "../postgres/relay/notify.ts"
 import { readVersionPositions } from "../postgres/store/retire.ts"
@@ -74,92 +75,108 @@ const publishingWindows = (projection: Projection.Any): ReadonlyArray<Publishing
 /** How long a frozen partition is waited for, in milliseconds. */
 const patienceMs = 30_000
 
-/**
- * Publishes the corrections of the projection's last promotion. Which rows differ is found once, and noted; a call after a crash continues with
- * those that were not published, so each row is corrected once. Fails with `NotCorrected` if that is not possible.
- */
-export const publishCorrections = Effect.fnUntraced(function* (
-  { application, sql }: { readonly application: Pick<Application.Any, "projections">; readonly sql: Sql },
-  name: string,
-  /** How many rows are published in one transaction at most. */
-  batchRows = 500
-) {
+/** What corrections are published with. */
+interface CorrectionsContext {
+  readonly application: Pick<Application.Any, "projections">
+  readonly sql: Sql
+}
+/** The last promotion of a projection and the build that it made live. Fails with `NotCorrected` if that is not the live one, or not configured. */
+const promotedOf = Effect.fnUntraced(function* ({ application, sql }: CorrectionsContext, name: string) {
   const promotion = yield* readLastPromotion(sql, name)
-  const builds = yield* readBuilds(sql, name)
   if (promotion === undefined)
     return yield* new NotCorrected({
       message: `projection ${name} was never promoted, so nothing is to correct`,
       try: `millrace promote ${name} --publish corrections, once it has a candidate`
     })
+  const builds = yield* readBuilds(sql, name)
   const live = builds.find((build) => build.live)
+  const advice = "run the command with the configuration of the live build"
+  if (live?.number !== promotion.new)
+    return yield* new NotCorrected({
+      message: `build ${promotion.new} of projection ${name}, which was promoted last, is not the live one`,
+      try: advice
+    })
   const declared = application.projections
     .map(({ projection }) => projection as Projection.Any)
-    .find((one) => one.name === name && one.version === live?.declared)
-  if (live === undefined || live.number !== promotion.new || declared === undefined)
+    .find((one) => one.name === name && one.version === live.declared)
+  if (declared === undefined)
     return yield* new NotCorrected({
-      message:
-        declared === undefined && live !== undefined
-          ? `the configuration does not have version ${live.declared} of projection ${name}, which is live`
-          : `build ${promotion.new} of projection ${name}, which was promoted last, is not the live one`,
-      try: "run the command with the configuration of the live build"
+      message: `the configuration does not have version ${live.declared} of projection ${name}, which is live`,
+      try: advice
     })
-  const build = buildOf(declared, live.number)
+  const isOldDropped = builds.find(({ number }) => number === promotion.old)?.dropped !== false
+  if (promotion.corrections === null && isOldDropped)
+    return yield* new NotCorrected({
+      message: `the tables of build ${promotion.old} of projection ${name} were dropped, so it is unknown what it published`,
+      try: "publish corrections before retiring the build that was replaced"
+    })
+  return { promotion, build: buildOf(declared, live.number) }
+})
+
+/** Publishes a batch, as soon as its partition can publish. */
+const publishOnce = Effect.fnUntraced(function* (sql: Sql, token: string, batch: CorrectionBatch) {
+  const deadline = performance.now() + patienceMs
+  while (true) {
+    const messages = yield* publishBatch(sql, token, batch)
+    if (messages !== undefined) return messages
+    const { build, partition, projection, topic } = batch.stream
+    if (performance.now() > deadline)
+      return yield* new NotCorrected({
+        message: `build ${build} of projection ${projection} cannot publish now: partition ${partition} of ${topic} is frozen, or the build is not live any more`,
+        try: "run the command again: it goes on where it stopped"
+      })
+    yield* Effect.sleep(100)
+  }
+})
+
+/**
+ * Publishes the corrections of the projection's last promotion. Which rows differ is found once, and noted; a call after a crash continues with
+ * those that were not published, so each row is corrected once. Fails with `NotCorrected` if that is not possible.
+ */
+export const publishCorrections = Effect.fnUntraced(function* (
+  context: CorrectionsContext,
+  name: string,
+  /** How many rows are published in one transaction at most. */
+  batchRows = 500
+) {
+  const { sql } = context
+  const { build, promotion } = yield* promotedOf(context, name)
   const windows = publishingWindows(build)
   const relations = new Map(relationsOf(build).map((relation) => [relation.name, relation]))
   const { models, notCorrected } = yield* comparedModels(sql, build, windows, promotion.old)
-  const noted = yield* promotion.corrections === null
-    ? Effect.andThen(
-        assertHasOld(builds.find(({ number }) => number === promotion.old)?.dropped !== false, name, promotion.old),
-        noteCorrections(sql, name, promotion, models)
-      )
-    : Effect.succeed(promotion.corrections)
+  const noted = promotion.corrections ?? (yield* noteCorrections(sql, name, promotion, models))
   const headers = {
     [correctionHeaders.revision]: String(noted.revision),
     [correctionHeaders.corrects]: buildName({ name, version: promotion.old })
   }
-  const partitions = new Map<string, number>()
-  for (const { topic, version } of yield* readVersionPositions(sql, name))
-    if (version === live.number) partitions.set(topic, (partitions.get(topic) ?? 0) + 1)
-  const [source] = build.sources
+  // windows that are published have one source
+  const { name: topic } = build.sources[0]!
+  const partitions = (yield* readVersionPositions(sql, name)).filter(
+    (one) => one.version === build.version && one.topic === topic
+  ).length
   const notify = makeNotifier(sql)
   let published = 0
   while (true) {
     const waiting = yield* readWaiting(sql, promotion.token, batchRows)
-    if (waiting === undefined) break
+    if (waiting === undefined) return { ...noted, published, notCorrected } satisfies Corrected
     const window = windows.find((one) => one.window.name === waiting.model)!
     const relation = relations.get(waiting.model)!
     const keys = yield* readKeys(sql, relation, waiting.keys)
-    const count = partitions.get(source!.name) ?? 1
-    for (const [partition, rows] of byPartition(window, relation, waiting.keys, keys, count)) {
-      const stream = { projection: name, build: live.number, topic: source!.name, partition }
-      const batch = { stream, relation, target: window.topic.name, fields: window.fields, rows, headers }
-      const deadline = performance.now() + patienceMs
-      let messages = yield* publishBatch(sql, promotion.token, batch)
-      while (messages === undefined && performance.now() < deadline) {
-        yield* Effect.sleep(100)
-        messages = yield* publishBatch(sql, promotion.token, batch)
-      }
-      if (messages === undefined)
-        return yield* new NotCorrected({
-          message: `build ${live.number} of projection ${name} cannot publish now: partition ${partition} of ${source!.name} is frozen, or the build is not live any more`,
-          try: "run the command again: it goes on where it stopped"
-        })
-      published += messages
+    for (const [partition, rows] of byPartition(window, waiting.keys, keys, partitions)) {
+      const stream = { projection: name, build: build.version, topic, partition }
+      const target = window.topic.name
+      published += yield* publishOnce(sql, promotion.token, {
+        stream,
+        relation,
+        target,
+        fields: window.fields,
+        rows,
+        headers
+      })
       notify()
     }
   }
-  return { ...noted, published, notCorrected } satisfies Corrected
 })
-
-const assertHasOld = (isGone: boolean, name: string, old: number) =>
-  isGone
-    ? Effect.fail(
-        new NotCorrected({
-          message: `the tables of build ${old} of projection ${name} were dropped, so nobody knows what it published`,
-          try: "publish corrections before retiring the build that was replaced"
-        })
-      )
-    : Effect.void
 
 /** The windows whose rows are compared, and what is not corrected. */
 const comparedModels = Effect.fnUntraced(function* (
@@ -203,15 +220,11 @@ const comparedModels = Effect.fnUntraced(function* (
 /** The rows by the partition that writes them: that of their events' key. Rows that do not exist any more are in partition 0, which has no message for them. */
 const byPartition = (
   { owner, topic }: PublishingWindow,
-  relation: StoredRelation,
   texts: ReadonlyArray<ReadonlyArray<string>>,
   keys: ReadonlyArray<Readonly<Record<string, unknown>> | undefined>,
   partitions: number
 ) => {
-  const rows = new Map<
-    number,
-    Array<{ readonly key: ReadonlyArray<string>; readonly messageKey: string; readonly tenant: string | undefined }>
-  >()
+  const rows = new Map<number, Array<CorrectionBatch["rows"][number]>>()
   for (const [i, key] of texts.entries()) {
     const values = keys[i]
     const partition = values === undefined ? 0 : partitionOf(String(values[owner!]), partitions)

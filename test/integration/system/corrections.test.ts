@@ -75,7 +75,7 @@ it.live(
           return found.flat().map(({ headers, value }) => {
             const { amount, user } = JSON.parse(value!) as { readonly user: string; readonly amount: number }
             const of = headers["millrace-corrects"]
-            return { user, amount, ...(of !== undefined && { revision: headers["millrace-revision"], of }) }
+            return of === undefined ? { user, amount } : { user, amount, revision: headers["millrace-revision"], of }
           })
         })
         const until = Effect.fnUntraced(function* <E>(ok: Effect.Effect<boolean, E>) {
