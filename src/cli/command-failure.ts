@@ -1,7 +1,7 @@
 // How a command fails: what it prints to standard error, and a stable exit code.
 import * as Data from "effect/Data"
 import { InvalidBridge } from "../bridge/rule.ts"
-import { NoCandidate, NotCaughtUp, NotPromoted, RebuildRefused, SystemHalted } from "../system/errors.ts"
+import { NoCandidate, NotCaughtUp, NotCorrected, NotPromoted, RebuildRefused, SystemHalted } from "../system/errors.ts"
 import { DeadLettersFailed } from "../system/dead-letters/errors.ts"
 import { maskSecrets } from "../text/secrets.ts"
 
@@ -40,7 +40,8 @@ export const exitCodeOf = (error: unknown): number => {
   if (error instanceof SystemHalted) return exitCodes.unhealthy
   if (error instanceof NotCaughtUp || error instanceof NotPromoted)
     return error.timedOut ? exitCodes.timedOut : exitCodes.refused
-  if (error instanceof NoCandidate || error instanceof RebuildRefused) return exitCodes.refused
+  if (error instanceof NoCandidate || error instanceof RebuildRefused || error instanceof NotCorrected)
+    return exitCodes.refused
   return error instanceof InvalidBridge ? exitCodes.usage : exitCodes.failed
 }
 

@@ -1,11 +1,14 @@
-// Runs `millrace promote`: opens the database and the log, and prints what was promoted and what to do next.
+// Runs `millrace promote`: opens the database and the log, and prints what was promoted or corrected, and what to do next.
 import * as Effect from "effect/Effect"
+import type { Sql } from "../postgres/client/client.ts"
+import { candidateOf, readBuilds } from "../postgres/store/builds.ts"
 import { projectionNames } from "../postgres/store/identity.ts"
+import { type Corrected, hasUnfinished, publishCorrections } from "../system/corrections.ts"
 import { assertDatabaseExists, openDatabase } from "../system/database.ts"
 import { assertRegistered } from "../system/identity.ts"
 import { openLog } from "../system/open-log.ts"
 import { promote as promoteBuild, type PromoteRequest, type Promoted } from "../system/promote.ts"
-import { asUnprepared, usageError } from "./command-failure.ts"
+import { asUnprepared, CommandFailed, usageError } from "./command-failure.ts"
 import { loadApplication } from "./config.ts"
 import { print } from "./print.ts"
 import { adviceFor } from "./similar-names.ts"
@@ -16,17 +19,29 @@ export interface PromoteFlags extends Omit<PromoteRequest, "timeoutMs"> {
   readonly data: string
   readonly config: string | undefined
   readonly timeout: string
+  /** `corrections`, or nothing. */
+  readonly publish: string | undefined
   readonly json: boolean
 }
 
 /** Promotes a build, and prints what was done. */
-export const promote = Effect.fnUntraced(function* ({ config, data, json, timeout, ...request }: PromoteFlags) {
+export const promote = Effect.fnUntraced(function* ({
+  config,
+  data,
+  json,
+  publish,
+  timeout,
+  ...request
+}: PromoteFlags) {
   const timeoutMs = yield* parseDuration(timeout, "--timeout")
   if (request.rollback && request.build !== undefined)
     return yield* usageError(
       "--rollback and --build exclude each other",
       "--build N names the build to promote, also an older one"
     )
+  if (publish !== undefined && publish !== "corrections")
+    return yield* usageError(`--publish is '${publish}'; it can be corrections`, "--publish corrections")
+  if (publish !== undefined && request.dryRun) return yield* usageError("--publish and --dry-run exclude each other")
   const application = yield* loadApplication(config)
   yield* assertDatabaseExists(data)
   const { embeddedDir, sql } = yield* openDatabase(data, "join")
@@ -35,12 +50,48 @@ export const promote = Effect.fnUntraced(function* ({ config, data, json, timeou
   if (!known.includes(request.name))
     return yield* usageError(`this database has no projection called '${request.name}'`, adviceFor(request.name, known))
   const { log, on } = yield* openLog(Effect.succeed(sql))
-  const done = yield* promoteBuild({ application, sql, log, on, embeddedDir }, { ...request, timeoutMs }).pipe(
-    Effect.mapError(asUnprepared)
-  )
-  yield* print(json ? JSON.stringify(done) : textOf(done))
+  // corrections of the last promotion come first: those of the next one would replace them
+  const isCorrectingOnly = publish !== undefined && (yield* correctsLastPromotion(sql, request))
+  const done = isCorrectingOnly
+    ? undefined
+    : yield* promoteBuild({ application, sql, log, on, embeddedDir }, { ...request, timeoutMs }).pipe(
+        Effect.mapError(asUnprepared)
+      )
+  const corrections =
+    publish === undefined
+      ? undefined
+      : yield* Effect.mapError(publishCorrections({ application, sql }, request.name), (error) =>
+          done === undefined ? error : promotedWithout(done, error)
+        )
+  const result = { ...(done ?? { projection: request.name, state: "corrected" }), ...(corrections && { corrections }) }
+  const texts = [done && textOf(done), corrections && correctionsText(request.name, corrections)]
+  yield* print(json ? JSON.stringify(result) : texts.filter((text) => text !== undefined).join("\n"))
   return 0
 })
+
+/** Whether nothing is promoted: the corrections of the last promotion are not finished, or the build that is asked for is live already. */
+const correctsLastPromotion = Effect.fnUntraced(function* (
+  sql: Sql,
+  { build, name, rollback }: Pick<PromoteFlags, "build" | "name" | "rollback">
+) {
+  if (yield* hasUnfinished(sql, name)) return true
+  const builds = yield* readBuilds(sql, name)
+  if (build !== undefined) return builds.some(({ live, number }) => live && number === build)
+  return !rollback && candidateOf(builds) === undefined
+})
+const promotedWithout = ({ projection, to }: Promoted, { message }: { readonly message: string }) =>
+  new CommandFailed({
+    message: `build ${to} of ${projection} was promoted, and its corrections are not published: ${message}`,
+    try: `millrace promote ${projection} --build ${to} --publish corrections`
+  })
+
+const counted = (count: number, what: string) => `${count} ${what}${count === 1 ? "" : "s"}`
+const correctionsText = (name: string, { gone, notCorrected, published, revision, rows }: Corrected) =>
+  [
+    `${name}: ${counted(published, "correction")} published as revision ${revision}, of ${counted(rows, "row")} that differ${rows === 1 ? "s" : ""}`,
+    ...(gone === 0 ? [] : [`${counted(gone, "row")} that the new build does not have: no message says so`]),
+    ...notCorrected.map((one) => `${one.name} is not corrected: ${one.reason}`)
+  ].join("\n")
 
 const textOf = ({ from, next, pauseMs, projection, stale, state, to }: Promoted) =>
   (state === "ready"

@@ -18,6 +18,10 @@ export const promote = Command.make(
     ),
     rollback: toggle("rollback", "Go back to the build that the last promotion replaced"),
     dryRun: toggle("dry-run", "Do everything but the switch, and print how long the pause was"),
+    publish: optionalText(
+      "publish",
+      "corrections: publish the rows of windows that the new build computes otherwise; repeat it to go on after a crash"
+    ),
     timeout: optionalText("timeout", "How long it may take; then nothing is changed; default: 5s"),
     json
   },
@@ -30,6 +34,7 @@ export const promote = Command.make(
             ...flags,
             config: Option.getOrUndefined(flags.config),
             build: Option.getOrUndefined(flags.build),
+            publish: Option.getOrUndefined(flags.publish),
             timeout: Option.getOrElse(flags.timeout, () => "5s")
           })
       )

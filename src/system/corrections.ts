@@ -11,8 +11,10 @@ import type { Sql } from "../postgres/client/client.ts"
 import { readBuildTables } from "../postgres/store/build-tables.ts"
 import { readBuilds } from "../postgres/store/builds.ts"
 import {
+  countPartitions,
   type CorrectedModel,
   type CorrectionBatch,
+  hasWaiting,
   type NotedCorrections,
   noteCorrections,
   publishBatch,
@@ -23,7 +25,6 @@ import {
 import { relationsOf } from "../postgres/store/ddl.ts"
 import { openSnapshotSession } from "../postgres/store/snapshot.ts"
 import { makeNotifier } from "../postgres/relay/notify.ts"
-import { readVersionPositions } from "../postgres/store/retire.ts"
 import { NotCorrected } from "./errors.ts"
 
 /** The headers of a correction, beside those of every message. They are public: consumers read them. */
@@ -113,6 +114,12 @@ const promotedOf = Effect.fnUntraced(function* ({ application, sql }: Correction
   return { promotion, build: buildOf(declared, live.number) }
 })
 
+/** Whether corrections of the last promotion were begun and not finished. */
+export const hasUnfinished = Effect.fnUntraced(function* (sql: Sql, name: string) {
+  const promotion = yield* readLastPromotion(sql, name)
+  return promotion !== undefined && promotion.corrections !== null && (yield* hasWaiting(sql, promotion.token))
+})
+
 /** Publishes a batch, as soon as its partition can publish. */
 const publishOnce = Effect.fnUntraced(function* (sql: Sql, token: string, batch: CorrectionBatch) {
   const deadline = performance.now() + patienceMs
@@ -151,9 +158,7 @@ export const publishCorrections = Effect.fnUntraced(function* (
   }
   // windows that are published have one source
   const { name: topic } = build.sources[0]!
-  const partitions = (yield* readVersionPositions(sql, name)).filter(
-    (one) => one.version === build.version && one.topic === topic
-  ).length
+  const partitions = yield* countPartitions(sql, name, build.version, topic)
   const notify = makeNotifier(sql)
   let published = 0
   while (true) {

@@ -90,6 +90,27 @@ export const noteCorrections = Effect.fnUntraced(function* (
   )
 })
 
+/** Whether rows wait for their message. */
+export const hasWaiting = (sql: Sql, token: string): Effect.Effect<boolean, SqlError> =>
+  query("look for corrections", async () => {
+    const rows = await sql.unsafe("select from millrace.correction where token = $1::uuid limit 1", [token])
+    return rows.length > 0
+  })
+/** How many partitions of a topic a build has. */
+export const countPartitions = (
+  sql: Sql,
+  projection: string,
+  build: number,
+  topic: string
+): Effect.Effect<number, SqlError> =>
+  query("count partitions", async () => {
+    const [row] = await sql.unsafe<Array<{ readonly partitions: number }>>(
+      "select count(*) as partitions from millrace.progress where projection = $1 and version = $2::int4 and topic = $3",
+      [projection, build, topic]
+    )
+    return row!.partitions
+  })
+
 /** Rows of one window that wait for their message. Keys are texts, in the order of the key's columns. */
 export interface WaitingCorrections {
   readonly model: string
