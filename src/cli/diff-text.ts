@@ -36,7 +36,7 @@ const notesOf = ({ name, notCompared, onlyCandidate, onlyLive, retyped }: TableD
 
 /** The difference for people: a line for each read model, late events and dead letters, then samples, columns that were not compared, and a conclusion. */
 export const diffText = (found: Diff): string => {
-  const { candidate, deadLetters, equal, frozenMs, late, live, projection, tables } = found
+  const { candidate, deadLetters, equal, frozenMs, late, live, messages, projection, tables } = found
   const parts: ReadonlyArray<readonly [name: string, of: Differences]> = [
     ...tables.map((table) => [table.name, table] as const),
     ["late events", late],
@@ -56,6 +56,10 @@ export const diffText = (found: Diff): string => {
     ),
     ...samples,
     ...tables.flatMap(notesOf),
+    ...(messages?.map(
+      (one) =>
+        `messages of handlers to ${one.topic}: ${one.live} by build ${live}, ${one.candidate} by build ${candidate}`
+    ) ?? ["messages of handlers: not known, because a build began before they were counted, or at another position"]),
     equal ? "equal" : "different"
   ].join("\n")
 }
@@ -74,12 +78,13 @@ const differencesJson = (
   `${JSON.stringify({ missing, extra, changed, rounding, rows, ...more }).slice(0, -1)},"samples":[${samples.map(sampleJson).join()}]}`
 
 /** The difference as one JSON object. Values of samples are as `millrace sql --format json` prints them. */
-export const diffJson = ({ candidate, deadLetters, equal, frozenMs, late, live, projection, tables }: Diff): string => {
+export const diffJson = (found: Diff): string => {
+  const { candidate, deadLetters, equal, frozenMs, late, live, messages = null, projection, tables } = found
   const tablesJson = tables.map((table) => {
     const { name, notCompared = null, onlyCandidate, onlyIn = null, onlyLive, retyped } = table
     const json = differencesJson(table, { notCompared, onlyIn, onlyLive, onlyCandidate, retyped })
     return `{"name":${JSON.stringify(name)},${json.slice(1)}`
   })
   const head = JSON.stringify({ projection, live, candidate }).slice(0, -1)
-  return `${head},"tables":[${tablesJson.join()}],"late":${differencesJson(late)},"deadLetters":${differencesJson(deadLetters)},"frozenMs":${Math.round(frozenMs)},"equal":${equal}}`
+  return `${head},"tables":[${tablesJson.join()}],"late":${differencesJson(late)},"deadLetters":${differencesJson(deadLetters)},"messages":${JSON.stringify(messages)},"frozenMs":${Math.round(frozenMs)},"equal":${equal}}`
 }

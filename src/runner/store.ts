@@ -72,6 +72,11 @@ export interface Claim extends ProjectionPartition {
   /** The sequence number of the last message in the partition's outbox stream. */
   readonly outboxSeq: number
   readonly mode: "live" | "follower" | "frozen"
+  /**
+   * How many messages the build's handlers have published here, or would have while it followed, by topic; dead letters in their topics count, the
+   * messages of windows do not. Undefined if that is not known, because the build began before it was counted.
+   */
+  readonly published?: Readonly<Record<string, number>> | undefined
   /** The chunk of seen ids that is being filled, and how many ids it has. */
   readonly seenChunk: number
   readonly seenFill: number

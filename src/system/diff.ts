@@ -1,7 +1,7 @@
 // Compares a candidate with the live build of its projection, at the same positions: rows, late events, dead letters and published messages.
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
-import { deadLettersOf, lateEventsOf } from "../postgres/store/build-records.ts"
+import { deadLettersOf, lateEventsOf, type PublishedMessages, readPublished } from "../postgres/store/build-records.ts"
 import { type BuildTables, readBuildTables } from "../postgres/store/build-tables.ts"
 import { candidateOf, readBuilds, type StoredBuild } from "../postgres/store/builds.ts"
 import { compare, type CompareOptions, type ComparedRelations, type Differences } from "../postgres/store/compare.ts"
@@ -28,6 +28,8 @@ export interface Diff {
   readonly tables: ReadonlyArray<TableDiff>
   readonly late: Differences
   readonly deadLetters: Differences
+  /** The messages of handlers by topic; undefined if they were not counted from the start of both builds. */
+  readonly messages: ReadonlyArray<PublishedMessages> | undefined
   /** Whether nothing differs but by rounding. A column or a table that only one build has is no difference. */
   readonly equal: boolean
   /** For how long the live build was frozen, in milliseconds. */
@@ -94,8 +96,10 @@ export const diff = Effect.fnUntraced(function* (
   const numbers = { live: builds.live.number, candidate: builds.follower.number }
   const compareIn = (relations: ComparedRelations) =>
     Effect.scoped(Effect.flatMap(joinSnapshot(sql, snapshot), (tx) => compare(tx, relations, request)))
-  const found = yield* Effect.scoped(
-    Effect.flatMap(joinSnapshot(sql, snapshot), (tx) => readBuildTables(tx, name, numbers))
+  const [found, messages] = yield* Effect.scoped(
+    Effect.flatMap(joinSnapshot(sql, snapshot), (tx) =>
+      Effect.all([readBuildTables(tx, name, numbers), readPublished(tx, name, numbers)])
+    )
   )
   const compared = yield* Effect.forEach(
     [...found.map((table) => table.compared), lateEventsOf(name, numbers), deadLettersOf(name, numbers)],
@@ -106,8 +110,12 @@ export const diff = Effect.fnUntraced(function* (
   const [late, deadLetters] = compared.slice(found.length) as [Differences, Differences]
   const isComparable = ({ notCompared, onlyIn, retyped }: TableDiff) =>
     (notCompared === undefined || onlyIn !== undefined) && retyped.length === 0
-  const equal = tables.every((table) => isEqual(table) && isComparable(table)) && isEqual(late) && isEqual(deadLetters)
-  return { projection: name, ...numbers, tables, late, deadLetters, equal, frozenMs }
+  const equal =
+    tables.every((table) => isEqual(table) && isComparable(table)) &&
+    isEqual(late) &&
+    isEqual(deadLetters) &&
+    (messages ?? []).every((one) => one.live === one.candidate)
+  return { projection: name, ...numbers, tables, late, deadLetters, messages, equal, frozenMs }
 })
 
 /** Takes a snapshot in which both builds are at the same positions. It can be joined until the scope closes. */

@@ -1,4 +1,6 @@
-// What two builds of a projection noted beside their rows: late events and dead letters, as relations that can be compared.
+// What two builds of a projection have beside their rows: late events and dead letters, as relations that can be compared, and published messages.
+import type * as Effect from "effect/Effect"
+import { query, type Session, type SqlError } from "../client/client.ts"
 import type { ComparedColumn, ComparedRelations } from "./compare.ts"
 
 type Builds = { readonly live: number; readonly candidate: number }
@@ -48,3 +50,36 @@ export const deadLettersOf = (projection: string, builds: Builds): ComparedRelat
   key: place,
   columns: [column("status", "text"), column("error", "text")]
 })
+
+/** How many messages the handlers of two builds have published to a topic, or would have, the one that follows. */
+export interface PublishedMessages {
+  readonly topic: string
+  readonly live: number
+  readonly candidate: number
+}
+/**
+ * The messages of handlers by topic; undefined if they cannot be compared, because a build began before messages were counted, or began at
+ * another position. Messages of windows are not among them: how often a row is published depends on the borders of batches.
+ */
+export const readPublished = (
+  tx: Session,
+  projection: string,
+  { candidate, live }: Builds
+): Effect.Effect<ReadonlyArray<PublishedMessages> | undefined, SqlError> =>
+  query("count published messages", async () => {
+    const at = [projection, live, candidate]
+    const [known] = await tx.unsafe<Array<{ readonly isKnown: boolean }>>(
+      `select coalesce(bool_and((a.published is not null and b.published is not null and a.first_position = b.first_position) is true), false) as "isKnown"
+      from (select * from millrace.progress where projection = $1 and version = $2::int4) a
+      full join (select * from millrace.progress where projection = $1 and version = $3::int4) b using (topic, partition)`,
+      at
+    )
+    if (!known!.isKnown) return undefined
+    return tx.unsafe<Array<PublishedMessages>>(
+      `select m.key as topic, coalesce(sum(m.value::int8) filter (where g.version = $2::int4), 0)::int8 as live,
+        coalesce(sum(m.value::int8) filter (where g.version = $3::int4), 0)::int8 as candidate
+      from millrace.progress g, jsonb_each_text(g.published) m
+      where g.projection = $1 and g.version in ($2::int4, $3::int4) group by 1 order by 1`,
+      at
+    )
+  })

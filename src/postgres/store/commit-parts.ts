@@ -110,10 +110,24 @@ export class StatementParts {
 const mutedText = ({ muted }: Changes) => (muted === undefined ? "f" : "t")
 /** The streak of failures as it is stored: JSON, whose escapes make any text storable. */
 const failingText = ({ failing }: Changes) => (failing === undefined ? null : JSON.stringify(failing))
+/** What handlers have published after a commit, see `Claim.published`; undefined if the commit does not change it, or it is not known. */
+export const publishedAfter = ({ changes, claim }: PartitionCommit): Readonly<Record<string, number>> | undefined => {
+  const { muted, segments } = changes
+  const counts =
+    muted === undefined ? segments.map(({ messages, topic }) => [topic, messages] as const) : Object.entries(muted)
+  if (claim.published === undefined || counts.length === 0) return undefined
+  const published = { ...claim.published }
+  for (const [topic, messages] of counts) published[topic] = (published[topic] ?? 0) + messages
+  return published
+}
 /** Columns that a commit writes only if they change: most projections neither read nor feed another one. */
-const timeColumns: ReadonlyArray<{ readonly name: string; readonly of: (changes: Changes) => object | undefined }> = [
-  { name: "stream_times", of: ({ streamTimes }) => streamTimes },
-  { name: "announced", of: ({ announced }) => announced }
+const jsonColumns: ReadonlyArray<{
+  readonly name: string
+  readonly of: (commit: PartitionCommit) => object | undefined
+}> = [
+  { name: "stream_times", of: ({ changes }) => changes.streamTimes },
+  { name: "announced", of: ({ changes }) => changes.announced },
+  { name: "published", of: publishedAfter }
 ]
 const textOrNone = (value: object | undefined) => (value === undefined ? undefined : JSON.stringify(value))
 
@@ -136,14 +150,15 @@ const modeColumns = (
 type StatementTexts = (parameter: (value: Parameter) => string) => ReadonlyArray<string>
 /** The fence of one partition's commit. */
 export const fence =
-  ({ changes, claim }: PartitionCommit): StatementTexts =>
+  (commit: PartitionCommit): StatementTexts =>
   (parameter) => {
+    const { changes, claim } = commit
     const { chunk, fill } = seenChunkOf(claim, changes)
     const position = `${parameter(changes.position)}::int8`
     const messages = `${parameter(messagesOf(changes))}::int8`
-    const times = timeColumns
-      .filter(({ of }) => of(changes) !== undefined)
-      .map(({ name, of }) => `${name} = ${parameter(JSON.stringify(of(changes)))}::text::jsonb, `)
+    const times = jsonColumns
+      .filter(({ of }) => of(commit) !== undefined)
+      .map(({ name, of }) => `${name} = ${parameter(JSON.stringify(of(commit)))}::text::jsonb, `)
     return [
       `fence as (update millrace.progress set commit_no = commit_no + 1, next_position = ${position},
     fingerprint = ${parameter(changes.fingerprint ?? null)}::text, stream_time = ${parameter(changes.streamTime ?? null)}::int8,
@@ -165,7 +180,7 @@ export const fences =
   (parameter) => {
     const column = (of: (commit: PartitionCommit) => string | number | undefined) => parameter(arrayOf(commits.map(of)))
     const chunk = (commit: PartitionCommit) => seenChunkOf(commit.claim, commit.changes)
-    const times = timeColumns.filter(({ of }) => commits.some(({ changes }) => of(changes) !== undefined))
+    const times = jsonColumns.filter(({ of }) => commits.some((commit) => of(commit) !== undefined))
     return [
       `claims as materialized (select * from unnest(${column(({ claim }) => claim.projection)}::text[], ${column(({ claim }) => claim.version)}::int4[],
         ${column(({ claim }) => claim.topic)}::text[], ${column(({ claim }) => claim.partition)}::int4[],
@@ -176,7 +191,7 @@ export const fences =
         ${column((commit) => chunk(commit).chunk)}::int8[], ${column((commit) => chunk(commit).fill)}::int4[],
         ${column(({ changes }) => failingText(changes) ?? undefined)}::text[],
         ${column(({ changes }) => mutedText(changes))}::bool[],
-        ${column((commit) => commits.indexOf(commit))}::int4[]${times.map(({ of }) => `, ${column(({ changes }) => textOrNone(of(changes)))}::text[]`).join("")})
+        ${column((commit) => commits.indexOf(commit))}::int4[]${times.map(({ of }) => `, ${column((commit) => textOrNone(of(commit)))}::text[]`).join("")})
         as c(projection, version, topic, partition, incarnation, commit_no, position, fingerprint, stream_time, messages, events, duplicates,
           seen_chunk, seen_fill, failing, muted, part${times.map(({ name }) => `, ${name}`).join("")}))`,
       `held as materialized (select c.part from millrace.progress p join claims c using (projection, version, topic, partition)

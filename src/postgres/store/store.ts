@@ -24,7 +24,7 @@ import { prepare } from "./prepare.ts"
 import * as Lookups from "./lookups.ts"
 import { type CommittedState, Committer } from "./committer.ts"
 import { CommitBuilder } from "./commit.ts"
-import { messagesOf, seenChunkOf } from "./commit-parts.ts"
+import { messagesOf, publishedAfter, seenChunkOf } from "./commit-parts.ts"
 import { instant } from "./commit-records.ts"
 import { storable } from "../../text/text.ts"
 import { isAt, liveDecisions, openDeadLetters, parkedKeys, recordOfDeadLetter } from "./dead-letters.ts"
@@ -155,6 +155,7 @@ interface ProgressRow {
   readonly stream_times: StreamTimes | null
   readonly announced: AnnouncedTimes | null
   readonly outbox_seq: number
+  readonly published: Readonly<Record<string, number>> | null
   readonly mode: Claim["mode"]
   readonly seen_chunk: number
   readonly seen_fill: number
@@ -191,7 +192,7 @@ const claim = Effect.fnUntraced(function* (
       from patience where patience.set is not null and ${isAt(sql, at)} and generation <= ${generation}
         and (mode <> 'frozen' or frozen_until is not null)
       returning incarnation, epoch, generation, commit_no, next_position, fingerprint, topic_identity, stream_time, stream_times,
-        announced, outbox_seq, mode, seen_chunk, seen_fill, failing, events > 0 as has_succeeded,
+        announced, outbox_seq, published, mode, seen_chunk, seen_fill, failing, events > 0 as has_succeeded,
         (select max(s.max_time) from millrace.seen s where s.projection = p.projection and s.version = p.version
           and s.topic = p.topic and s.partition = p.partition) as newest_seen,
         (select id from millrace.system) as database,
@@ -223,6 +224,7 @@ const claim = Effect.fnUntraced(function* (
     streamTimes: row.stream_times ?? undefined,
     announced: row.announced ?? undefined,
     outboxSeq: row.outbox_seq,
+    published: row.published ?? undefined,
     mode: row.mode,
     seenChunk: row.seen_chunk,
     seenFill: row.seen_fill,
@@ -303,6 +305,7 @@ const commit = Effect.fnUntraced(function* (
     streamTime: changes.streamTime,
     streamTimes: changes.streamTimes ?? held.streamTimes,
     announced: changes.announced ?? held.announced,
+    published: publishedAfter(one) ?? held.published,
     mode,
     outboxSeq,
     seenChunk: chunk,
