@@ -41,8 +41,8 @@ interface LookupTopic {
   /** Whether a value was in another partition of the topic than the event is in its own. */
   crosses: boolean
   pin: LookupPin
-  /** The entries of the journal for the batch, by position; followers only. */
-  journal: ReadonlyArray<JournalEntry>
+  /** The entries of the journal for the batch, by position; undefined if it sees what a live one sees. */
+  journal: ReadonlyArray<JournalEntry> | undefined
   /** What the journal has, as text. */
   noted: string | undefined
 }
@@ -84,7 +84,7 @@ export class BatchLookups {
         const pin = { generation: 0, positions: [] }
         return [
           name,
-          { name, table: lookupTables.get(name)!, isOwnKey, crosses: false, pin, journal: [], noted: undefined }
+          { name, table: lookupTables.get(name)!, isOwnKey, crosses: false, pin, journal: undefined, noted: undefined }
         ]
       })
     )
@@ -164,8 +164,9 @@ export class BatchLookups {
 
   /** What the event at a position sees of a topic. */
   private seenAt(topic: LookupTopic, position: number): Seen {
-    if (this.mode === "live") return { pin: topic.pin, newest: false }
-    const entry = this.mode === "asSeen" ? topic.journal.findLast(({ from }) => from <= position) : undefined
+    if (this.mode === "today") return { pin: topic.pin, newest: true }
+    if (topic.journal === undefined) return { pin: topic.pin, newest: false }
+    const entry = topic.journal.findLast(({ from }) => from <= position)
     // an event from before the journal was kept sees the newest values
     return entry === undefined ? { pin: topic.pin, newest: true } : { pin: pinOf(entry, topic), newest: entry.newest }
   }

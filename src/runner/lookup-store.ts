@@ -97,13 +97,16 @@ export interface LookupStore {
     requests: ReadonlyArray<LookupRequest>,
     isScattered: boolean
   ) => Effect.Effect<ReadonlyArray<FoundVersion | undefined>, StoreError>
-  /** The entries of the journal that are about events at positions from `from` to `to`: the last one not after `from`, and all up to `to`. */
+  /**
+   * The entries of the journal that are about events at positions from `from` to `to`: the last one not after `from`, and all up to `to`.
+   * Undefined if the store keeps no journal: a build that follows then sees what a live one sees.
+   */
   readonly journal: (
     at: JournalOf,
     lookup: string,
     from: Position,
     to: Position
-  ) => Effect.Effect<ReadonlyArray<JournalEntry>, StoreError>
+  ) => Effect.Effect<ReadonlyArray<JournalEntry> | undefined, StoreError>
 }
 
 interface MemoryVersion extends LookupVersion {
@@ -134,16 +137,7 @@ const isNewer = (a: MemoryVersion, b: MemoryVersion, byValidFrom: boolean): bool
   return x === y ? a.partition > b.partition : x > y
 }
 
-/** In memory, one build alone handles each event: it sees all values that were read. */
-const seesAll = {
-  from: 0,
-  generation: 1,
-  only: undefined,
-  newest: false,
-  positions: [Infinity],
-  isFirst: false
-} as const
-/** A store of versions in memory, for lookup topics of one partition. */
+/** A store of versions in memory. It keeps no journal: one build alone handles each event there. */
 export const memoryLookupStore = (): LookupStore => {
   const topics = new Map<string, MemoryTopic>()
   const topicOf = (name: string): MemoryTopic => {
@@ -202,6 +196,6 @@ export const memoryLookupStore = (): LookupStore => {
           return found
         })
       ),
-    journal: (_, lookup) => Effect.succeed([{ lookup, ...seesAll }])
+    journal: () => Effect.undefined
   }
 }

@@ -12,6 +12,7 @@ import { hasFold } from "../model/window.ts"
 import { type ChainLinks, unlinked } from "./chain.ts"
 import { EventDecoder } from "./event-decoder.ts"
 import { waitingForNoTime } from "./in-memory.ts"
+import type { LookupStore } from "./lookup-store.ts"
 import type { LookupTable } from "./lookup-tables.ts"
 import { MemoryStore } from "./memory-store.ts"
 import { PartitionProcessor, type ProcessError } from "./partition-processor.ts"
@@ -66,6 +67,8 @@ export interface RowTraceOptions<E, R> {
   readonly row: WatchedRow
   readonly sources: ReadonlyArray<TraceSource>
   readonly lookupTables: ReadonlyMap<string, LookupTable>
+  /** What the build saw of lookups. Default: the newest value that was appended before each event. */
+  readonly lookups?: LookupStore
   readonly owner: RetryOwner | undefined
   /** The tables and windows whose rows are all kept: see `NeedsRows`. */
   readonly kept: ReadonlySet<string>
@@ -123,6 +126,7 @@ export class RowTrace<E, R> {
     this.memory = memory
     this.store = Store.of({
       ...memory.service,
+      lookups: options.lookups ?? memory.service.lookups,
       claim: (...of) => Effect.map(memory.service.claim(...of), (claim) => ({ ...claim, owner })),
       commit: (of, claim, { seen, ...changes }) =>
         Effect.tap(memory.service.commit(of, claim, { ...changes, seen: undefined }), () =>

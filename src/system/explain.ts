@@ -12,9 +12,11 @@ import type { Topic } from "../model/topic.ts"
 import { hasFold } from "../model/window.ts"
 import type { Sql } from "../postgres/client/client.ts"
 import type { StoredBuild } from "../postgres/store/builds.ts"
+import * as Lookups from "../postgres/store/lookups.ts"
 import { type BuildPosition, readDeadLettersAt, readRetryOwner, readRowState } from "../postgres/store/row-history.ts"
 import { linksOf } from "../runner/chain.ts"
 import { inAppendOrder, type PartitionRange, positionAt } from "../runner/in-append-order.ts"
+import type { LookupStore } from "../runner/lookup-store.ts"
 import { LookupTable } from "../runner/lookup-tables.ts"
 import { NeedsRows, readFor, type RowEvent, RowTrace, type TraceSource } from "../runner/row-trace.ts"
 import type { WatchedRow } from "../runner/row-watch.ts"
@@ -121,14 +123,15 @@ const ownedBy = ({ key, relation, target }: WatchedRow, sources: ReadonlyArray<T
 }
 
 /** Lookup tables that are read once, up to where their topics end now. */
-const readLookups = Effect.fnUntraced(function* (log: Log["Service"], { enrich }: Projection.Any) {
+const readLookups = Effect.fnUntraced(function* (log: Log["Service"], { enrich }: Projection.Any, store: LookupStore) {
   const tables = new Map<string, LookupTable>()
   for (const { topic } of Object.values(enrich)) {
     if (tables.has(topic.name)) continue
     const bounds = yield* log.bounds(topic.name)
     const ends = bounds.map(({ end }) => end)
-    const fixed = { ends: () => Effect.succeed(ends), bounds: () => Effect.succeed(bounds), read: log.read }
-    const table = new LookupTable(fixed, topic)
+    const { identity, read } = log
+    const fixed = { ends: () => Effect.succeed(ends), bounds: () => Effect.succeed(bounds), read, identity }
+    const table = new LookupTable(fixed, topic, store)
     yield* table.catchUp
     tables.set(topic.name, table)
   }
@@ -152,7 +155,7 @@ export const explainRow = Effect.fnUntraced(function* (
       return { topic, partitions, links: yield* linksOf(chains, projection, topic.name, partitions, log) }
     })
   )
-  const replay = yield* replayOf({ log, sources, request, projection, owner: yield* readRetryOwner(sql) })
+  const replay = yield* replayOf({ log, sql, sources, request, projection, owner: yield* readRetryOwner(sql) })
   const isOnlyWriter = all.filter((one) => one.writes.some(({ name }) => name === row.target.name)).length === 1
   const isComparable =
     request.from === undefined &&
@@ -181,24 +184,29 @@ export const explainRow = Effect.fnUntraced(function* (
     stored: state.row,
     differences: isComparable ? differencesOf(row, state.row, trace.row) : undefined,
     partitions,
-    notes: notesOf(request, partitions, !isOnlyWriter && row.target.shared)
+    notes: notesOf(request, partitions, {
+      isShared: !isOnlyWriter && row.target.shared,
+      unjournalled: yield* unjournalledOf(sql, projection, partitions)
+    })
   } satisfies RowExplanation
 })
 
 /** Makes a function that replays ranges, from the start again whenever it turns out that more rows must be kept. */
 const replayOf = Effect.fnUntraced(function* (of: {
   readonly log: Log["Service"]
+  readonly sql: Sql
   readonly sources: ReadonlyArray<TraceSource>
   readonly request: ExplainRequest
   readonly projection: Projection.Any
   readonly owner: Effect.Success<ReturnType<typeof readRetryOwner>>
 }) {
-  const { log, owner, projection, request, sources } = of
+  const { log, owner, projection, request, sources, sql } = of
   const { mostEvents, onProgress, row } = request
-  const lookupTables = yield* readLookups(log, projection)
+  const lookups = Lookups.readOnly(sql, yield* Lookups.readJournalNumber(sql, projection.name, projection.version))
+  const lookupTables = yield* readLookups(log, projection, lookups)
   const kept = new Set(readFor(projection))
   const once = Effect.fnUntraced(function* (ranges: ReadonlyArray<ReplayedPartition>) {
-    const trace = new RowTrace({ projection, row, sources, lookupTables, owner, kept, mostEvents, mostRows })
+    const trace = new RowTrace({ projection, row, sources, lookupTables, lookups, owner, kept, mostEvents, mostRows })
     const stopped = new Map<PartitionRange, string>()
     const total = ranges.reduce((sum, { from, to }) => sum + to - from, 0)
     let done = 0
@@ -237,10 +245,20 @@ const differencesOf = (
 const isRounding = (a: unknown, b: unknown) =>
   typeof a === "number" && typeof b === "number" && Math.abs(a - b) <= 1e-9 * Math.max(Math.abs(a), Math.abs(b))
 
+/** Events that were replayed and of which it is not known what they saw of lookups. */
+const unjournalledOf = (
+  sql: Sql,
+  { enrich, name, version }: Projection.Any,
+  partitions: ReadonlyArray<PartitionRange>
+) => {
+  const topics = [...new Set(Object.values(enrich).map(({ topic }) => topic.name))]
+  const starts = partitions.map(({ from, partition, topic }) => ({ topic, partition, start: from }))
+  return topics.length === 0 ? Effect.succeed([]) : Lookups.readUnjournalled(sql, name, topics, starts, version)
+}
 const notesOf = (
-  { from, projection, until }: ExplainRequest,
+  { from, until }: ExplainRequest,
   partitions: ReadonlyArray<ReplayedPartition>,
-  isShared: boolean
+  of: { readonly isShared: boolean; readonly unjournalled: ReadonlyArray<Lookups.UnjournalledEvents> }
 ): ReadonlyArray<string> => [
   ...partitions.flatMap(({ gone, partition, topic }) =>
     gone === undefined
@@ -258,10 +276,8 @@ const notesOf = (
   ...(from === undefined && until === undefined
     ? []
     : ["a part of the log was replayed, so rows that handlers read and the result may differ from the stored row"]),
-  ...(Object.keys(projection.enrich).length > 0
-    ? ["lookups have the values of now; the event may have seen earlier ones when it was processed"]
-    : []),
-  ...(isShared ? ["other projections write this table too; the stored row has what they wrote"] : [])
+  ...of.unjournalled.map(Lookups.unjournalledText),
+  ...(of.isShared ? ["other projections write this table too; the stored row has what they wrote"] : [])
 ]
 
 /** Provides the services of an application to what runs its handlers. */

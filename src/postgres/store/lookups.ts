@@ -178,6 +178,36 @@ export const make = (sql: Sql, ms?: number): LookupStore => {
       )
   }
 }
+/**
+ * The versions for a replay that only looks: it stores none, and reads the journal of a partition once, in full. `journal`: the number of the
+ * journal of the build that is replayed.
+ */
+export const readOnly = (sql: Sql, journal: number): LookupStore => {
+  const store = make(sql)
+  const journals = new Map<string, ReadonlyArray<JournalEntry>>()
+  return {
+    ...store,
+    keep: () => Effect.succeed(true),
+    journal: Effect.fnUntraced(function* (at, lookup, from, to) {
+      const key = JSON.stringify([at.topic, at.partition, lookup])
+      const all =
+        journals.get(key) ?? (yield* store.journal({ ...at, journal }, lookup, 0, Number.MAX_SAFE_INTEGER)) ?? []
+      journals.set(key, all)
+      const first = all.findLastIndex((entry) => entry.from <= from)
+      const last = all.findLastIndex((entry) => entry.from <= to)
+      return all.slice(Math.max(0, first), last + 1)
+    })
+  }
+}
+/** The number of the journal of lookups that a build reads and writes. */
+export const readJournalNumber = (sql: Sql | Session, name: string, build: number): Effect.Effect<number, SqlError> =>
+  query("read the journal of a build", async () => {
+    const [row] = await sql.unsafe<Array<{ readonly journal: number }>>(
+      "select lookup_journal as journal from millrace.projection where name = $1 and version = $2::int4",
+      [name, build]
+    )
+    return row?.journal ?? 1
+  })
 const journalQuery = `
 with of as (
   select * from millrace.lookup_journal
@@ -264,22 +294,27 @@ export interface UnjournalledEvents {
   readonly from: number
   readonly to: number
 }
+/** The same as a sentence for people. */
+export const unjournalledText = ({ from, lookup, partition, to, topic }: UnjournalledEvents): string =>
+  `${topic}/${partition}: the events at the positions ${from} to ${to - 1} see today's values of ${lookup}: they were processed before Millrace noted what events see of it`
 /**
  * Which events a replay of a projection enriches with today's values, because they were processed before the journal was kept, or because the
- * live build does not use the lookup. `lookups`: the names of the lookup topics. `starts`: the first position that the log still has.
+ * live build does not use the lookup. `lookups`: the names of the lookup topics. `starts`: the first position that the log still has, or that
+ * matters. `build`: whose journal is read, up to its position; by default the live build.
  */
 export const readUnjournalled = (
   sql: Sql | Session,
   projection: string,
   lookups: ReadonlyArray<string>,
-  starts: ReadonlyArray<{ readonly topic: string; readonly partition: number; readonly start: number }>
+  starts: ReadonlyArray<{ readonly topic: string; readonly partition: number; readonly start: number }>,
+  build?: number
 ): Effect.Effect<ReadonlyArray<UnjournalledEvents>, SqlError> =>
   query("read what the journal of lookups lacks", () =>
     sql.unsafe<Array<UnjournalledEvents>>(
       `with live as (
         select g.topic, g.partition, g.next_position, p.lookup_journal as journal from millrace.progress g
         join millrace.projection p on (p.name, p.version) = (g.projection, g.version)
-        where g.projection = $1 and g.mode <> 'follower' and p.retired_at is null
+        where g.projection = $1 and case when $6::int4 is null then g.mode <> 'follower' and p.retired_at is null else g.version = $6 end
       )
       select * from (
         select g.topic, g.partition, l.lookup, s.start as from, least(g.next_position, coalesce((
@@ -293,7 +328,8 @@ export const readUnjournalled = (
         arrayOf(starts.map(({ topic }) => topic)),
         arrayOf(starts.map(({ partition }) => partition)),
         arrayOf(starts.map(({ start }) => start)),
-        arrayOf(lookups)
+        arrayOf(lookups),
+        build ?? null
       ]
     )
   )

@@ -212,6 +212,13 @@ const claim = Effect.fnUntraced(function* (
     if (held !== undefined) return yield* new Fenced(at)
     return yield* new Mismatch({ what, reason: "it has no row in millrace.progress; run 'millrace migrate'" })
   }
+  // once it is live, what it sees is what all builds see
+  if (row.lookups === "today" && row.mode !== "follower")
+    yield* run(
+      "note what a build sees of lookups",
+      () =>
+        sql`update millrace.projection set lookups = 'asSeen' where name = ${at.projection} and version = ${at.version}`
+    )
   return {
     ...at,
     incarnation: row.incarnation,

@@ -3,21 +3,31 @@ import { afterAll, assert, beforeAll, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Latch from "effect/Latch"
-import * as Schema from "effect/Schema"
 import * as Scope from "effect/Scope"
-import { Projection, ReadModel, Topic } from "../../../src/index.ts"
-import type { LogCleaner } from "../../../src/log/cleaner.ts"
-import { Log, type NewRecord, specOf } from "../../../src/log/log.ts"
+import { retryRecord } from "../../../src/dead-letter/retry-record.ts"
+import type { Log } from "../../../src/log/log.ts"
 import * as MemoryLog from "../../../src/memory/log.ts"
-import { partitionOf } from "../../../src/model/partitioner.ts"
-import { query, type Sql, transaction } from "../../../src/postgres/client/client.ts"
-import * as PostgresLog from "../../../src/postgres/log/log.ts"
-import { type BuildOptions, createBuild } from "../../../src/postgres/store/builds.ts"
-import { readUnjournalled } from "../../../src/postgres/store/lookups.ts"
-import * as PostgresStore from "../../../src/postgres/store/store.ts"
-import * as Runner from "../../../src/runner/runner.ts"
-import { Store } from "../../../src/runner/store.ts"
-import { databaseOn, server } from "../../support/postgres.ts"
+import type { Out } from "../../../src/model/handler.ts"
+import type { Projection } from "../../../src/model/projection.ts"
+import { query } from "../../../src/postgres/client/client.ts"
+import {
+  type Seen,
+  caughtUp,
+  count,
+  differing,
+  event,
+  follower,
+  open,
+  person,
+  processed,
+  projectionOf,
+  record,
+  running,
+  seen,
+  unjournalled,
+  userIn
+} from "../../support/lookups.ts"
+import { server } from "../../support/postgres.ts"
 import { randomOf, seed } from "../../support/random.ts"
 
 const scope = Scope.makeUnsafe()
@@ -26,127 +36,6 @@ beforeAll(async () => {
   root = await Effect.runPromise(Scope.provide(server, scope))
 })
 afterAll(() => Effect.runPromise(Scope.close(scope, Exit.void)))
-
-const partitions = 4
-const source = Topic.records("source", {
-  value: { id: Schema.String, user: Schema.String, friend: Schema.String, at: Schema.Finite },
-  key: "user",
-  eventTime: "at",
-  partitions
-})
-const people = Topic.compacted("people", {
-  value: { user: Schema.String, n: Schema.Finite, since: Schema.Finite },
-  key: "user",
-  eventTime: "since",
-  partitions
-})
-const rows = ReadModel.table("seen", {
-  columns: { id: Schema.String, own: Schema.Finite, friend: Schema.Finite, valid: Schema.Finite },
-  primaryKey: ["id"]
-})
-interface Seen {
-  readonly own: { readonly n: number } | undefined
-  readonly friend: { readonly n: number } | undefined
-  readonly valid: { readonly n: number } | undefined
-}
-type Handled = (id: string) => Effect.Effect<void> | undefined
-const projectionOf = (before: Handled = () => undefined): Projection.Any =>
-  Projection.make({
-    name: "p",
-    version: 1,
-    source,
-    enrich: {
-      own: people,
-      friend: { topic: people, by: "friend" },
-      valid: { topic: people, by: "friend", asOf: "eventTime" }
-    },
-    writes: [rows],
-    handle: ({ id }, out, { friend, own, valid }: Seen) => {
-      const done = () => out.upsert(rows, { id, own: own?.n ?? -1, friend: friend?.n ?? -1, valid: valid?.n ?? -1 })
-      const first = before(id)
-      return first === undefined ? done() : Effect.andThen(first, Effect.sync(done))
-    }
-  }) as Projection.Any
-
-interface LogAndCleaner {
-  readonly log: Log["Service"]
-  readonly cleaner: LogCleaner["Service"]
-}
-interface System extends LogAndCleaner {
-  readonly sql: Sql
-  readonly store: Store["Service"]
-}
-const open = Effect.fnUntraced(function* (projection: Projection.Any, given?: LogAndCleaner) {
-  const { sql } = yield* databaseOn(root, 8)
-  const { cleaner, log } = given ?? (yield* PostgresLog.make(sql, { pollMs: 50 }))
-  yield* log.declare([specOf(source), specOf(people), { ...specOf(source, 1), name: "source.p.dlq" }])
-  const store = PostgresStore.make(sql)
-  yield* store.prepare([projection], () => partitions)
-  return { sql, log, cleaner, store } satisfies System
-})
-const running = ({ log, store }: System, projection: Projection.Any, maxBytes?: number) => {
-  const assign = (...[topic, group, use]: Parameters<typeof log.assign>) =>
-    log.assign(topic, group, use, maxBytes === undefined ? {} : { maxBytes })
-  return Runner.run(projection).pipe(
-    Effect.provideService(Log, { ...log, assign: assign as typeof log.assign }),
-    Effect.provideService(Store, store)
-  ) as Effect.Effect<void>
-}
-/** Runs a build until it has processed everything. */
-const processed = Effect.fnUntraced(function* (system: System, build: Projection.Any, maxBytes?: number) {
-  yield* Effect.scoped(
-    Effect.gen(function* () {
-      yield* Effect.forkScoped(running(system, build, maxBytes))
-      yield* caughtUp(system, build)
-    })
-  )
-})
-const caughtUp = Effect.fnUntraced(function* ({ log, sql }: System, { version }: Projection.Any) {
-  const end = (yield* log.ends("source")).reduce((sum, one) => sum + one, 0)
-  const done = () =>
-    count(
-      sql,
-      `(select sum(next_position) as at from millrace.progress where version = ${version}) p where at >= ${end}`
-    )
-  for (let waits = 0; (yield* done()) === 0; waits++) {
-    assert.isBelow(waits, 2_000, `build ${version} does not catch up`)
-    yield* Effect.sleep(10)
-  }
-})
-/** Creates the next build. */
-const follower = ({ sql }: System, projection: Projection.Any, options?: BuildOptions) =>
-  transaction(sql, (tx) => createBuild(tx, projection, { partitionsOf: () => partitions, startOf: () => 0 }, options))
-
-const record = (key: string, value: object | null, eventTime: number): NewRecord => ({
-  partition: partitionOf(key, partitions),
-  key,
-  value: value === null ? null : JSON.stringify(value),
-  eventTime,
-  eventId: undefined,
-  tenant: undefined,
-  traceparent: undefined,
-  schemaVersion: 1,
-  headers: {}
-})
-const person = (user: string, n: number, since = 0) => record(user, { user, n, since }, since)
-const event = (id: string, user: string, friend = user, at = 1_000) => record(user, { id, user, friend, at }, at)
-const seen = ({ sql }: System, build = 1) =>
-  query("read rows", () =>
-    sql.unsafe<Array<{ id: string; own: number; friend: number; valid: number }>>(
-      `select id, own, friend, valid from p_v${build}.seen order by id`
-    )
-  )
-const count = (sql: Sql, text: string) =>
-  Effect.map(
-    query("count", () => sql.unsafe<Array<{ n: number }>>(`select count(*)::int4 as n from ${text}`)),
-    ([row]) => row!.n
-  )
-/** How many rows of two builds differ, or are in one of them only. */
-const differing = ({ sql }: System, a: number, b: number) =>
-  count(sql, `p_v${a}.seen a full join p_v${b}.seen b using (id) where a is distinct from b`)
-/** A user whose events are in this partition. */
-const userIn = (partition: number): string =>
-  Array.from({ length: 100 }, (_, i) => `user-${i}`).find((user) => partitionOf(user, partitions) === partition)!
 
 describe("a batch", () => {
   it.live("sees one state of its lookups, while its handlers wait and other partitions read on", () =>
@@ -164,7 +53,7 @@ describe("a batch", () => {
               records: batch.records.map((one) => ({ ...one, appendedAt: 0 }))
             }))
         }
-        const system = yield* open(projection, { log: timeless, cleaner })
+        const system = yield* open(root, projection, { log: timeless, cleaner })
         const [one, two] = [userIn(0), userIn(1)]
         yield* log.append("people", [person("x", 1), person(one, 1)])
         yield* log.append("source", [event("a", one), event("b", one, "x"), event("c", one, "new")])
@@ -198,7 +87,7 @@ describe("an event", () => {
     Effect.scoped(
       Effect.gen(function* () {
         const projection = projectionOf()
-        const system = yield* open(projection)
+        const system = yield* open(root, projection)
         const { log } = system
         const user = userIn(2)
         const put = [
@@ -233,7 +122,7 @@ describe("an event", () => {
     Effect.scoped(
       Effect.gen(function* () {
         const projection = projectionOf()
-        const system = yield* open(projection)
+        const system = yield* open(root, projection)
         const { log } = system
         const user = userIn(2)
         // the second comes late: it is about the past
@@ -281,7 +170,7 @@ describe("a build that follows", () => {
         Effect.gen(function* () {
           const { chance, int } = randomOf(seed)
           const projection = projectionOf(kind === "plain" ? undefined : () => Effect.sleep("1 millis"))
-          const system = yield* open(projection)
+          const system = yield* open(root, projection)
           const { log } = system
           const total = kind === "plain" ? 1_500 : 600
           const user = () => `k${int(0, 40)}`
@@ -323,11 +212,45 @@ describe("a build that follows", () => {
       )
     )
 
+  it.live("sees of a retried dead letter's lookups what the retry saw", () =>
+    Effect.scoped(
+      Effect.gen(function* () {
+        const projection = projectionOf()
+        const strict = {
+          ...projection,
+          handle: (one: unknown, out: Out<never>, context: object) => {
+            if ((context as Seen).own === undefined) throw new Error("nobody is known by that name")
+            return projection.handle(one, out, context)
+          }
+        } satisfies Projection.Any
+        const system = yield* open(root, strict)
+        const { log, sql } = system
+        const user = userIn(0)
+        const failing = event("a", user, "x")
+        yield* log.append("people", [person("x", 1)])
+        yield* log.append("source", [failing])
+        yield* processed(system, strict)
+        yield* log.append("people", [person(user, 2), person("x", 2)])
+        yield* log.append("source", [retryRecord(failing, "p", 0)])
+        yield* processed(system, strict)
+        yield* log.append("people", [record(user, null, 0), person("x", 3)])
+        const build = yield* follower(system, strict)
+        yield* processed(system, build)
+        assert.strictEqual(yield* count(sql, "millrace.dead_letters where status = 'retried'"), 2)
+        for (const number of [1, 2])
+          assert.deepStrictEqual(
+            (yield* seen(system, number)).map(({ friend, own }) => [own, friend]),
+            [[2, 2]]
+          )
+      })
+    )
+  )
+
   it.live("sees today's values where there is no journal, and the store says where", () =>
     Effect.scoped(
       Effect.gen(function* () {
         const projection = projectionOf()
-        const system = yield* open(projection)
+        const system = yield* open(root, projection)
         const { log, sql } = system
         const user = userIn(0)
         yield* log.append("people", [person(user, 1), person("x", 1)])
@@ -358,7 +281,7 @@ describe("a build that follows", () => {
     Effect.scoped(
       Effect.gen(function* () {
         const projection = projectionOf()
-        const system = yield* open(projection)
+        const system = yield* open(root, projection)
         const { log, sql } = system
         const user = userIn(0)
         yield* log.append("people", [person(user, 1)])
@@ -396,11 +319,3 @@ describe("a build that follows", () => {
     )
   )
 })
-
-const unjournalled = ({ sql }: System) =>
-  readUnjournalled(
-    sql,
-    "p",
-    ["people"],
-    Array.from({ length: partitions }, (_, partition) => ({ topic: "source", partition, start: 0 }))
-  )
