@@ -1,4 +1,5 @@
 // A running system, put together from its parts: a database, the log, the store of the projections, and the relays.
+import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import { Log } from "../log/log.ts"
@@ -15,6 +16,7 @@ import { readBuilds } from "../postgres/store/builds.ts"
 import { readProcesses } from "../postgres/store/processes.ts"
 import { closeGates } from "../postgres/store/gate.ts"
 import { noteConfigured } from "../postgres/store/retire.ts"
+import { LookupForgetting } from "../postgres/store/lookup-forgetting.ts"
 import * as PostgresStore from "../postgres/store/store.ts"
 import * as Relay from "../relay/relay.ts"
 import { again, type SupervisedRelay } from "../relay/supervised.ts"
@@ -163,6 +165,17 @@ const watchBehaviour = ({ builds, database: { sql } }: System, samplers: Map<Pro
       }).pipe(Effect.ignore),
     { concurrency: "unbounded", discard: true }
   )
+/** Deletes, once a minute, what no event of the log can see of lookups any more. What fails is tried again the next time. */
+const forgetLookups = ({ application, database, log }: System): Effect.Effect<never> => {
+  const lookups = application.projections.flatMap(({ projection }) => Object.values(projection.enrich))
+  // an event of any age may need any version
+  const kept = new Set(lookups.flatMap(({ asOf, topic }) => (asOf === "eventTime" ? [topic.name] : [])))
+  const forgetting = new LookupForgetting(database.sql, log, kept)
+  const once = Effect.flatMap(Clock.currentTimeMillis, forgetting.run).pipe(
+    Effect.catch((error) => Effect.logWarning(`lookup values are not forgotten: ${error.message}`))
+  )
+  return Effect.forever(Effect.andThen(Effect.sleep(cleanMs), once))
+}
 
 /** Runs every build of the application's projections, until interrupted, also those that appear while it runs. */
 export const runProjections = (system: System): Effect.Effect<void> => {
@@ -177,7 +190,7 @@ export const runProjections = (system: System): Effect.Effect<void> => {
   const watched = Effect.andThen(Effect.forkScoped(watchBehaviour(system, samplers)), running)
   // what fails is tried again the next time; status shows a gate that stays open
   const closing = Effect.forever(Effect.andThen(Effect.sleep(closeGatesMs), Effect.ignore(closeGates(database.sql))))
-  const all = Effect.raceFirst(Effect.scoped(watched), closing)
+  const all = Effect.raceAllFirst([Effect.scoped(watched), closing, forgetLookups(system)])
   const run = Effect.andThen(reportDeployments(system), withRunning(system, all))
   return presence.during("projections", {}, run)
 }

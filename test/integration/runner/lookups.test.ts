@@ -10,6 +10,7 @@ import * as MemoryLog from "../../../src/memory/log.ts"
 import type { Out } from "../../../src/model/handler.ts"
 import type { Projection } from "../../../src/model/projection.ts"
 import { query } from "../../../src/postgres/client/client.ts"
+import { LookupForgetting } from "../../../src/postgres/store/lookup-forgetting.ts"
 import {
   type Seen,
   caughtUp,
@@ -315,6 +316,61 @@ describe("a build that follows", () => {
             [2, 3]
           ]
         )
+      })
+    )
+  )
+})
+
+describe("versions that no event can see any more", () => {
+  it.live("are deleted, and a replay of the events that are left sees the same", () =>
+    Effect.scoped(
+      Effect.gen(function* () {
+        const projection = projectionOf()
+        const system = yield* open(root, projection)
+        const { cleaner, log, sql } = system
+        const [user, other] = [userIn(0), userIn(1)]
+        const forgetting = new LookupForgetting(sql, log, new Set())
+        const forget = Effect.suspend(() => forgetting.run(Date.now()))
+        for (let n = 1; n <= 4; n++) {
+          yield* log.append("people", [
+            person("x", n),
+            person(user, n),
+            n === 2 ? record("gone", null, 0) : person("gone", n)
+          ])
+          yield* log.append("source", [event(`a${n}`, user, "x"), event(`b${n}`, other, "gone")])
+          yield* processed(system, projection)
+          yield* Effect.sleep(3)
+        }
+        assert.strictEqual(yield* forget, 0)
+        // retention takes the first two events of each partition
+        yield* query("expire", () =>
+          sql.unsafe(`update millrace.log_topic set retention_ms = 3600000 where name = 'source';
+            update millrace.log_batch b set appended_at = appended_at - interval '2 hours'
+            from millrace.log_topic t where t.topic_id = b.topic_id and t.name = 'source' and b.base_position < 2`)
+        )
+        yield* cleaner.clean({ topics: ["source"] })
+        assert.deepStrictEqual(
+          (yield* log.bounds("source")).map(({ start }) => start),
+          [2, 2, 0, 0]
+        )
+        // of each key the newest that the third event saw, and what came later; the deletion has nothing behind it
+        assert.strictEqual(yield* forget, 6)
+        assert.strictEqual(yield* count(sql, "millrace.lookup_version"), 6)
+        assert.strictEqual(yield* forget, 0)
+        const build = yield* follower(system, projection)
+        yield* query(
+          "from the start of the log",
+          () => sql`update millrace.progress set next_position = 2 where version = 2 and partition < 2`
+        )
+        yield* processed(system, build)
+        assert.strictEqual(
+          yield* count(
+            sql,
+            "p_v2.seen a join p_v1.seen b using (id) where (a.own, a.friend) is distinct from (b.own, b.friend)"
+          ),
+          0
+        )
+        assert.strictEqual(yield* count(sql, "p_v2.seen"), 4)
       })
     )
   )
