@@ -70,6 +70,6 @@ export const deploymentOf = ({
   }
   const message =
     `no process runs ${buildText(live)}, which readers see, so nothing of ${name} is published until the switch. ` +
-    `${buildText(candidate)} catches up to where it stopped${ready}`
+    `${buildText(candidate).replace(/^./, (first) => first.toUpperCase())} catches up to where it stopped${ready}`
   return { projection: name, message, try: `${toGo === 0 ? "" : "when it has caught up, "}${command("promote")}` }
 }

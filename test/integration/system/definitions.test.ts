@@ -61,7 +61,7 @@ test("a start says how a new version is deployed and what to do next, and so doe
     const inPlace = yield* started(database, projectionOf(2))
     const next = "Next: when it has caught up, millrace"
     assert.deepStrictEqual(inPlace.lines, [
-      `projection p: no process runs version 1, which readers see, so nothing of p is published until the switch. version 2 catches up to where it stopped. ${next} promote p`
+      `projection p: no process runs version 1, which readers see, so nothing of p is published until the switch. Version 2 catches up to where it stopped. ${next} promote p`
     ])
     assert.deepStrictEqual(
       inPlace.status.notices.map(({ kind, try: advice }) => [kind, advice]),

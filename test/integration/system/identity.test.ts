@@ -95,7 +95,7 @@ describe("A database", () => {
       const { sql } = database
       yield* query("prepare", () =>
         sql.unsafe(
-          `insert into millrace.projection (name, version, definition) values ('orders', 1, '[]'), ('refunds', 1, '[]')`
+          `insert into millrace.projection (name, version, declared, definition) values ('orders', 1, 1, '[]'), ('refunds', 1, 1, '[]')`
         )
       )
       const error = yield* Effect.flip(claimDatabase(flights, sql, { usesBrokers: false }))

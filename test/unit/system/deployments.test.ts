@@ -48,7 +48,7 @@ describe("a deployment", () => {
     const inPlace = {
       projection: "p",
       message:
-        "no process runs version 1, which readers see, so nothing of p is published until the switch. version 2 catches up to where it stopped",
+        "no process runs version 1, which readers see, so nothing of p is published until the switch. Version 2 catches up to where it stopped",
       try: "when it has caught up, millrace promote p"
     }
     expect(of({})).toEqual(inPlace)

@@ -41,7 +41,8 @@ describe("relay to the log on PostgreSQL, under faults", () => {
       for (const topic of ["alerts", "scores"]) yield* declare(sql, topic, partitions)
       yield* query(
         "progress",
-        () => sql`insert into millrace.projection (name, version, definition) values ('p', 1, ''), ('q', 1, '')`
+        () =>
+          sql`insert into millrace.projection (name, version, declared, definition) values ('p', 1, 1, ''), ('q', 1, 1, '')`
       )
       yield* query(
         "progress",

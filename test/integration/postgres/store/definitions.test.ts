@@ -10,6 +10,7 @@ import * as Schema from "effect/Schema"
 import * as Scope from "effect/Scope"
 import { Agg, Projection, ReadModel, Topic, Window } from "../../../../src/index.ts"
 import type { Fields } from "../../../../src/model/fields.ts"
+import type { Table } from "../../../../src/model/read-model.ts"
 import { query, transaction, type Sql } from "../../../../src/postgres/client/client.ts"
 import { acceptFunctions, readDefinitionWarnings } from "../../../../src/postgres/store/definitions.ts"
 import * as PostgresStore from "../../../../src/postgres/store/store.ts"
@@ -170,6 +171,19 @@ describe("a nullable column", () => {
       const { message } = yield* refusal(sql, { writes: [tableOf({ x: Schema.NullOr(Schema.Int) }), counted()] })
       assert.match(message, /column x was text or null and is bigint or null/)
       yield* prepare(sql, make(more))
+    })
+  )
+  test(
+    "is not seen by a process that still runs the old code, which goes on reading and writing",
+    Effect.fnUntraced(function* (sql) {
+      const old = make()
+      const store = PostgresStore.make(sql)
+      yield* store.prepare([old], () => 2)
+      yield* rowsOf(sql, "insert into p_v1.t values ('a')")
+      const read = store.readRows(old, (old.writes as ReadonlyArray<Table.Any>)[0]!, [{ user: "a" }])
+      assert.deepStrictEqual([...(yield* read)], [{ user: "a" }])
+      yield* prepare(sql, make(more))
+      assert.deepStrictEqual([...(yield* read)], [{ user: "a" }])
     })
   )
   test(
