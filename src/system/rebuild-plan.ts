@@ -57,9 +57,13 @@ const assumedRate = 25_000
 
 const refuse = (message: string, advice: string) => new RebuildRefused({ message, try: advice })
 
-/** The projection of the configuration with this name. */
+/** The projection of the configuration with this name; of several versions the newest. */
 export const declaredProjection = ({ projections }: Pick<Application.Any, "projections">, name: string) => {
-  const found = projections.map(({ projection }) => projection as Projection.Any).find((one) => one.name === name)
+  const found = projections
+    .map(({ projection }) => projection as Projection.Any)
+    .filter((one) => one.name === name)
+    .toSorted((a, b) => a.version - b.version)
+    .at(-1)
   return found === undefined
     ? Effect.fail(
         refuse(
