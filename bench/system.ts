@@ -42,14 +42,15 @@ export const appendLoad = Effect.fnUntraced(function* (log: Log["Service"], load
     "features.entity.v1",
     featuresOf(load).map(({ key, text }) => record(key, text, Date.now()))
   )
-  for (let from = 0; from < load.events; from += 10_000) {
-    const batch = Array.from({ length: Math.min(10_000, load.events - from) }, (_, i) => eventOf(load, from + i))
-    yield* log.append(
-      "events.raw.v1",
-      batch.map(({ id, key, tenant, text, time }) => record(key, text, time, id, tenant))
-    )
-  }
+  for (let from = 0; from < load.events; from += 10_000)
+    yield* appendEvents(log, load, from, Math.min(load.events, from + 10_000))
 })
+/** Appends the events of a load from one number to before another. */
+export const appendEvents = (log: Log["Service"], load: Load, from: number, to: number) => {
+  const batch = Array.from({ length: Math.max(0, to - from) }, (_, i) => eventOf(load, from + i))
+  const records = batch.map(({ id, key, tenant, text, time }) => record(key, text, time, id, tenant))
+  return records.length === 0 ? Effect.void : log.append("events.raw.v1", records)
+}
 
 /** The processor time and peak memory of this process so far. */
 export const usage = () => {
