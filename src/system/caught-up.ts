@@ -156,6 +156,8 @@ const hasReached = (positions: ReadonlyArray<FollowerPosition>, goal: ReadonlyMa
 export interface AtEqualPositions<A> {
   readonly value: A
   readonly frozenMs: number
+  /** From the freeze until `use` had done it, in milliseconds. */
+  readonly usedMs: number
 }
 /**
  * Waits until the follower is close to the live build, freezes the live build, and once both are at the same positions does `use`, which must be
@@ -192,28 +194,30 @@ export const atEqualPositions = Effect.fnUntraced(function* <A, E, R, E2 = never
       yield* close
       if (isDrained(yield* positions)) {
         const value = yield* unfrozen
-        if (value !== undefined) return { value, frozenMs: 0 } satisfies AtEqualPositions<A>
+        if (value !== undefined) return { value, frozenMs: 0, usedMs: 0 } satisfies AtEqualPositions<A>
       }
       const token = crypto.randomUUID()
       const held = { projection: pair.projection, live: pair.live, token }
-      let frozenAt = performance.now()
+      // partitions are frozen one after the other, so the first one from here on
+      const frozenAt = performance.now()
+      let usedAt = frozenAt
       let value: A | undefined
       yield* Effect.acquireUseRelease(
         freeze(sql, held, freezeMs.deadline),
         Effect.fnUntraced(function* (frozen) {
-          frozenAt = performance.now()
           if (frozen === undefined) return
           while (!isDrained(yield* positions)) {
             if (performance.now() - frozenAt > freezeMs.drain) return
             yield* Effect.sleep(pollMs.frozen)
           }
           value = yield* use(token)
+          usedAt = performance.now()
         }),
         // it ends by itself if this fails
         () => Effect.ignore(thaw(sql, held))
       )
       const frozenMs = performance.now() - frozenAt
-      if (value !== undefined) return { value, frozenMs } satisfies AtEqualPositions<A>
+      if (value !== undefined) return { value, frozenMs, usedMs: usedAt - frozenAt } satisfies AtEqualPositions<A>
       yield* positions
       yield* Effect.sleep(pauseMs)
     }

@@ -162,7 +162,7 @@ const replace = Effect.fnUntraced(function* (
       Effect.catchTag("FlipRefused", (error) => Effect.sync(() => void (refusal = error)))
     )
   }
-  const { frozenMs } = yield* atEqualPositions(context, pair, { timeoutMs }, { use }).pipe(
+  const { usedMs } = yield* atEqualPositions(context, pair, { timeoutMs }, { use }).pipe(
     Effect.mapError((error) =>
       error._tag === "NotCaughtUp"
         ? new NotPromoted({
@@ -172,7 +172,7 @@ const replace = Effect.fnUntraced(function* (
         : error
     )
   )
-  return { pauseMs: Math.round(frozenMs * 10) / 10, token }
+  return { pauseMs: Math.round(usedMs * 10) / 10, token }
 })
 
 /** What a person has to know and do after the switch. */
