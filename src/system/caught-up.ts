@@ -41,7 +41,9 @@ export interface CatchUpOptions {
 }
 
 /** How often positions are read, in milliseconds: while the follower is far behind, and while the live build is frozen. */
-const pollMs = { behind: 50, frozen: 3 }
+const pollMs = { behind: 50, close: 15, frozen: 3 }
+/** For how long a follower that is close is watched, and how long a moment is waited for at which it is as close as it was at best, in milliseconds. */
+const watchMs = { first: 300, most: 1_500 }
 /** A follower is close if it reaches within this time the positions that the live build had at its start, in milliseconds. */
 const closeMs = 1_000
 /** How long the live build is frozen at most, and how much of that the follower has for the rest of its way, in milliseconds. */
@@ -190,8 +192,21 @@ export const atEqualPositions = Effect.fnUntraced(function* <A, E, R, E2 = never
         if (performance.now() - startedAt < closeMs) return
       }
     })
+    /** Waits for a moment at which the follower has little to go, so that the freeze is short. */
+    const closest = Effect.gen(function* () {
+      const startedAt = performance.now()
+      let least = Infinity
+      while (true) {
+        const behind = behindOf(yield* positions)
+        const watchedMs = performance.now() - startedAt
+        if (behind === 0 || watchedMs > watchMs.most || (watchedMs > watchMs.first && behind <= least)) return
+        if (watchedMs <= watchMs.first) least = Math.min(least, behind)
+        yield* Effect.sleep(pollMs.close)
+      }
+    })
     while (true) {
       yield* close
+      yield* closest
       if (isDrained(yield* positions)) {
         const value = yield* unfrozen
         if (value !== undefined) return { value, frozenMs: 0, usedMs: 0 } satisfies AtEqualPositions<A>
