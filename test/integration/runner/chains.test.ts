@@ -1,5 +1,6 @@
 // A chain of three projections on PostgreSQL, with its relay: nothing late in catch-up, an upgrade, followers, and who sees time marks.
 import { afterAll, assert, beforeAll, describe, it } from "@effect/vitest"
+import { randomUUID } from "node:crypto"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
@@ -7,7 +8,9 @@ import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import { Application, Projection, Subscription } from "../../../src/index.ts"
 import { isTimeMark } from "../../../src/log/time-mark.ts"
-import { query, type Sql } from "../../../src/postgres/client/client.ts"
+import { query, type Sql, transaction } from "../../../src/postgres/client/client.ts"
+import { createBuild } from "../../../src/postgres/store/builds.ts"
+import { drained, flip, freeze } from "../../../src/postgres/store/promotion.ts"
 import * as PostgresFanOut from "../../../src/postgres/subscription/fanout.ts"
 import { Log } from "../../../src/log/log.ts"
 import chain, { byHub, expectedRows, first, scans, scansOf, second, third } from "../../support/chain.config.ts"
@@ -159,5 +162,45 @@ describe("a chain of three projections", () => {
       for (; followers.every((row) => row["next_position"] === 0); followers = yield* readFollowers)
         yield* Effect.sleep(20)
       for (const row of followers) assert.deepStrictEqual([row["announced"], Number(row["outbox_seq"])], [null, 0])
+    }))
+
+  test("goes on when a follower is promoted while the source is quiet: it announces times by itself, from where the build before stopped", () =>
+    Effect.gen(function* () {
+      const on = yield* engine(root, chain)
+      const { sql } = on
+      const next = yield* transaction(sql, (tx) => createBuild(tx, first, { partitionsOf: () => 4, startOf: () => 0 }))
+      const both = { ...chain, projections: [...chain.projections, Projection.async(next)] }
+      yield* relay(on)
+      yield* run({ ...on, application: both as never })
+      yield* append(on, scans, given.slice(0, 300))
+      yield* whole(sql, expectedRows(given.slice(0, 300)))
+      const promotion = { projection: "first", live: 1, follower: 2, token: randomUUID() }
+      const end = Date.now() + 15_000
+      const isReady = Effect.gen(function* () {
+        const [row] = yield* query(
+          "announced times",
+          () =>
+            sql`select bool_and(announced is not null) as ok from millrace.progress where projection = 'first' and version = 1`
+        )
+        return row!["ok"] === true && (yield* drained(sql, promotion)).isDrained
+      })
+      for (; !(yield* isReady); yield* Effect.sleep(20)) assert.isBelow(Date.now(), end, "both builds are there")
+      yield* freeze(sql, promotion, 10_000)
+      yield* flip(sql, promotion)
+      const sequences = Effect.map(
+        query(
+          "sequences",
+          () => sql`select outbox_seq, announced is null as lost from millrace.progress
+          where projection = 'first' and version = 2 order by partition`
+        ),
+        (rows) => rows.map((row) => (row["lost"] === true ? 0 : Number(row["outbox_seq"])))
+      )
+      const before = yield* sequences
+      assert.isAbove(Math.min(...before), 0)
+      for (; !(yield* sequences).every((seq, i) => seq > before[i]!); yield* Effect.sleep(20))
+        assert.isBelow(Date.now(), end, "the promoted build announces its time")
+      yield* append(on, scans, given.slice(300))
+      yield* whole(sql, expectedRows(given))
+      yield* reached(sql, "third", slowest)
     }))
 })
