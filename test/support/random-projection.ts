@@ -186,7 +186,9 @@ export const randomProjection = (random: Random, partitions: number, variant: Va
         else if (step.do === "modify") out.modify(order, row, change(step.row!["how"] as string, row) as never)
         else if (step.do === "throw" && !state.isFixed) throw new RangeError(`step ${seq}`)
         else if (step.do === "throw") continue
-        else if (step.do === "wait") effect = failing(step.row as never, () => out.upsert(flat, row))
+        else if (step.do === "need") {
+          if (weight % 2 === 1) throw new RangeError(`weight ${weight} at step ${seq}`)
+        } else if (step.do === "wait") effect = failing(step.row as never, () => out.upsert(flat, row))
         else if (step.do === "add" && step.of === "folded" && !isOwned) continue
         else if (step.do === "add") out.add(windows[step.of as keyof typeof windows] as typeof tumbling, row)
         else if (step.do === "say") out.publish(said, { user, text: String(step.row!["text"]), weight, seq })
@@ -348,7 +350,7 @@ const oddStep = (random: Random, hasRefusals: boolean): Step => {
   const group = random.int(-1, 0)
   switch (random.pick(hasRefusals ? [0, 1, 2, 3, 4, 5, 6, 7, 8] : [0, 1, 5, 6, 7])) {
     case 0:
-      return { do: "throw" }
+      return random.chance(0.5) ? { do: "throw" } : { do: "need" }
     case 1:
       return { do: "wait", row: { tag: random.pick(tags), times: random.int(0, 4), dies: random.chance(0.3) } }
     case 2:

@@ -5,7 +5,6 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as References from "effect/References"
 import * as Scope from "effect/Scope"
-import { recordFromEnvelope, retryRecord } from "../../src/dead-letter/retry-record.ts"
 import { Log, type Batch, type NewRecord, type Reader } from "../../src/log/log.ts"
 import * as MemoryLog from "../../src/memory/log.ts"
 import type { Projection } from "../../src/model/projection.ts"
@@ -13,11 +12,12 @@ import type { Topic } from "../../src/model/topic.ts"
 import { query, type Sql, transaction } from "../../src/postgres/client/client.ts"
 import { createBuild } from "../../src/postgres/store/builds.ts"
 import { relationsOf } from "../../src/postgres/store/ddl.ts"
+import * as Letters from "../../src/postgres/store/dead-letters.ts"
 import * as PostgresStore from "../../src/postgres/store/store.ts"
 import * as Runner from "../../src/runner/runner.ts"
 import { Store } from "../../src/runner/store.ts"
+import { appendRetryRecords, discardProjections } from "../../src/system/dead-letters/projections.ts"
 import { recordOf } from "./engine.ts"
-import { databaseOn } from "./postgres.ts"
 import { knownUsers, randomEvents, randomProjection, randomVariant } from "./random-projection.ts"
 import { randomOf, type Random } from "./random.ts"
 
@@ -77,7 +77,9 @@ const contentOf = Effect.fnUntraced(function* (sql: Sql, build: Projection.Any) 
   const { version } = build
   const content: Record<string, ReadonlyArray<string>> = {}
   const read = Effect.fnUntraced(function* (name: string, text: string) {
-    const rows = yield* query(`read ${name}`, () => sql.unsafe<Array<{ line: string }>>(`select line from (${text}) t order by line collate "C"`))
+    const rows = yield* query(`read ${name}`, () =>
+      sql.unsafe<Array<{ line: string }>>(`select line from (${text}) t order by line collate "C"`)
+    )
     content[name] = rows.map(({ line }) => line)
   })
   for (const { name, qualifiedName } of relationsOf(build))
@@ -89,7 +91,7 @@ const contentOf = Effect.fnUntraced(function* (sql: Sql, build: Projection.Any) 
   )
   yield* read(
     "dead letters",
-    `select concat_ws('|', topic, partition, position, status, key, error, message, attempts, value, headers, event_time, trace_id, envelope, stream_time, retried_position) as line
+    `select concat_ws('|', topic, partition, position, replace(status, 'retrying', 'parked'), key, error, message, attempts, value, headers, event_time, trace_id, envelope, stream_time, retried_position) as line
      from millrace.dead_letters where version = ${version}`
   )
   yield* read(
@@ -113,13 +115,32 @@ const assertSame = (
 }
 
 const quietly = Effect.provideService(References.MinimumLogLevel, "None")
+/** How many late contributions and dead letters a play had. */
+export interface Played {
+  readonly late: number
+  readonly parked: number
+  readonly retried: number
+  readonly discarded: number
+}
+/** Removes all that an application before left in the database: to create another one takes longer than to play an application. */
+const emptied = (sql: Sql) =>
+  query("empty the database", () =>
+    sql.unsafe(`do $$ declare one record; begin
+      for one in select nspname as name from pg_namespace where nspname ~ '_v[0-9]+$' or nspname = 'millrace_shared' loop
+        execute format('drop schema %I cascade', one.name);
+      end loop;
+      for one in select tablename as name from pg_tables where schemaname = 'millrace' and tablename not in ('schema_version', 'system') loop
+        execute format('delete from millrace.%I', one.name);
+      end loop;
+    end $$`)
+  )
 interface Play {
-  readonly root: string
+  readonly sql: Sql
   readonly number: number
   /** How many of the events there are; default: a random number. */
   readonly count: number | undefined
 }
-const play = Effect.fnUntraced(function* ({ count, number, root }: Play) {
+const play = Effect.fnUntraced(function* ({ count, number, sql }: Play) {
   const random = randomOf(number)
   const partitions = random.int(1, 3)
   const variant = randomVariant(random)
@@ -128,11 +149,11 @@ const play = Effect.fnUntraced(function* ({ count, number, root }: Play) {
   const all = randomEvents(random, random.int(20, 80), variant)
   // rows that two sources write are those of the one that came last: a user has events in one of them
   const typeOf = (user: string) => (variant.hasTwoSources && user.length % 2 === 0 ? "moved" : "happened")
-  const events = all
-    .slice(0, count)
-    .map((event) => ({ ...event, type: typeOf(event.user) }))
-    .map((event) => (random.chance(0.02) ? Object.assign({}, event, { friend: 5 }) : event))
-  const { sql } = yield* databaseOn(root, 5)
+  const events = all.slice(0, count).map((event) =>
+    // some cannot be read
+    Object.assign({}, event, { type: typeOf(event.user) }, random.chance(0.02) ? { friend: 5 } : {})
+  )
+  yield* emptied(sql)
   const { log } = MemoryLog.make()
   for (const { compacted = false, name } of [...sources, known])
     yield* log.declare([{ name, partitions, compacted, retentionMs: undefined }])
@@ -189,7 +210,11 @@ const play = Effect.fnUntraced(function* ({ count, number, root }: Play) {
     const stop = yield* started(projection)
     yield* until("live", isSettled)
     yield* stop
-    if (random.chance(0.5)) yield* retrySome(random, sql, (topic, records) => log.append(topic, records), projection.name)
+    if (random.chance(0.5)) {
+      const changed = changeKnown(random, known, partitions)
+      if (changed.length > 0) yield* log.append(known.name, changed)
+    }
+    if (random.chance(0.5)) yield* decideSome(random, sql, log)
     if (build === undefined && random.chance(0.2)) {
       build = yield* rebuilt
       stopBuild = yield* started(build)
@@ -212,35 +237,46 @@ const play = Effect.fnUntraced(function* ({ count, number, root }: Play) {
   const after = yield* contentOf(sql, build)
   assertSame(before, after)
   assertSame(before, yield* contentOf(sql, projection))
-  return before
+  const letters = before["dead letters"]!
+  return {
+    late: before["late events"]!.length,
+    parked: letters.filter((line) => line.includes("|parked|")).length,
+    retried: letters.filter((line) => line.includes("|retried|")).length,
+    discarded: letters.filter((line) => line.includes("|discarded|")).length
+  } satisfies Played
 })
-/** Appends retry records of some dead letters, as `millrace dlq retry` does. */
-const retrySome = Effect.fnUntraced(function* (
-  random: Random,
-  sql: Sql,
-  append: (topic: string, records: ReadonlyArray<NewRecord>) => Effect.Effect<unknown, unknown>,
-  name: string
-) {
-  const found = yield* query(
+/** Retries and discards some dead letters of the live build, as `millrace dlq` does. */
+const decideSome = Effect.fnUntraced(function* (random: Random, sql: Sql, log: Log["Service"]) {
+  const ids = (yield* query(
     "dead letters",
-    () => sql<Array<{ topic: string; partition: number; position: number; envelope: string; value: string | null }>>`
-      select topic, partition, position, envelope, value from millrace.dead_letters
-      where version = 1 and envelope is not null and status in ('parked', 'skipped') order by topic, partition, position`
-  )
-  for (const { envelope, partition, position, topic, value } of found) {
-    if (random.chance(0.5)) continue
-    const kept = JSON.parse(envelope) as { readonly envelope?: string; readonly value?: string }
-    const record = recordFromEnvelope(kept.envelope ?? envelope, partition, kept.envelope === undefined ? value : kept.value!)
-    yield* append(topic, [retryRecord(record, name, position)])
-  }
+    () => sql<Array<{ id: number }>>`
+      select id from millrace.dead_letters where version = 1 and status in ('parked', 'skipped') order by topic, partition, position`
+  )).map(({ id }) => id)
+  const discarded = ids.filter(() => random.chance(0.2))
+  const retried = ids.filter((id) => random.chance(0.5) && !discarded.includes(id))
+  const lettersOf = (some: ReadonlyArray<number>) =>
+    query("dead letters", () => Letters.retryable(sql, { ids: some, statuses: ["parked", "skipped"], limit: 1_000 }))
+  if (retried.length > 0) yield* appendRetryRecords(sql, log, yield* lettersOf(retried), "tester")
+  if (discarded.length > 0)
+    yield* Effect.scoped(
+      discardProjections({ openLog: Effect.succeed(log), sql }, yield* lettersOf(discarded), "tester")
+    )
 })
+/** Changes what the lookup topic knows of some users, or deletes it. */
+const changeKnown = (random: Random, topic: Topic.Any, partitions: number): ReadonlyArray<NewRecord> =>
+  [...knownUsers]
+    .filter(() => random.chance(0.5))
+    .map((known) => {
+      const record = recordOf(topic, { ...known, weight: random.int(1, 9) }, partitions)
+      return random.chance(0.2) ? Object.assign(record, { value: null }) : record
+    })
 
 /** Plays the application with this number. If it fails, finds fewer of its events with which it fails, too. */
-export const playReplay = (root: string, number: number, count?: number): Effect.Effect<void> =>
+export const playReplay = (sql: Sql, number: number, count?: number): Effect.Effect<Played> =>
   Effect.gen(function* () {
-    const attempt = (of: number | undefined) => Effect.exit(quietly(Effect.scoped(play({ root, number, count: of }))))
+    const attempt = (of: number | undefined) => Effect.exit(quietly(Effect.scoped(play({ sql, number, count: of }))))
     let failed = yield* attempt(count)
-    if (Exit.isSuccess(failed)) return
+    if (Exit.isSuccess(failed)) return failed.value
     let least = count
     for (let of = 40; of >= 1; of = Math.floor(of / 2)) {
       const smaller = yield* attempt(of)

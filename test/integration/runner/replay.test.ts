@@ -1,18 +1,26 @@
 // A rebuild gives what live processing gave: random applications are processed live with restarts, and a second build replays the log with
 // batches that end elsewhere. All tables, late events and dead letters are the same, byte for byte.
-import { afterAll, beforeAll, describe, it } from "@effect/vitest"
+import { afterAll, assert, beforeAll, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Scope from "effect/Scope"
 import { playReplay } from "../../support/replay.ts"
-import { server } from "../../support/postgres.ts"
+import type { Sql } from "../../../src/postgres/client/client.ts"
+import { databaseOn, server } from "../../support/postgres.ts"
 import { seed } from "../../support/random.ts"
 import { isLong } from "../../support/size.ts"
 
 const scope = Scope.makeUnsafe()
-let root = ""
+let sql: Sql
 beforeAll(async () => {
-  root = await Effect.runPromise(Scope.provide(server, scope))
+  sql = (
+    await Effect.runPromise(
+      Scope.provide(
+        Effect.flatMap(server, (root) => databaseOn(root, 5)),
+        scope
+      )
+    )
+  ).sql
 })
 afterAll(() => Effect.runPromise(Scope.close(scope, Exit.void)))
 
@@ -20,12 +28,23 @@ afterAll(() => Effect.runPromise(Scope.close(scope, Exit.void)))
 const count = process.env["MILLRACE_TEST_EVENTS"]
 const runs = Number(process.env["MILLRACE_TEST_RUNS"] ?? (isLong ? 600 : 60))
 
+const all = { late: 0, parked: 0, retried: 0, discarded: 0 }
 describe("a second build equals the first", () => {
   for (let run = 0; run < runs; run++) {
     it.live(
       `application ${run}, seed ${seed}`,
-      () => playReplay(root, seed + 13 * run, count === undefined ? undefined : Number(count)),
+      () =>
+        Effect.map(playReplay(sql, seed + 13 * run, count === undefined ? undefined : Number(count)), (played) => {
+          for (const name of ["late", "parked", "retried", "discarded"] as const) all[name] += played[name]
+        }),
       60_000
     )
   }
+  it(`had late events and dead letters, retried and discarded ones, too, seed ${seed}`, () => {
+    if (runs < 60) return
+    assert.isAbove(all.late, 200)
+    assert.isAbove(all.parked, 50)
+    assert.isAbove(all.retried, 5)
+    assert.isAbove(all.discarded, 5)
+  })
 })
