@@ -210,7 +210,7 @@ const play = Effect.fnUntraced(function* ({ count, number, sql }: Play) {
     const stop = yield* started(projection)
     yield* until("live", isSettled)
     yield* stop
-    if (random.chance(0.5)) {
+    if (random.chance(0.7)) {
       const changed = changeKnown(random, known, partitions)
       if (changed.length > 0) yield* log.append(known.name, changed)
     }
