@@ -187,7 +187,8 @@ export const randomProjection = (random: Random, partitions: number, variant: Va
         else if (step.do === "throw" && !state.isFixed) throw new RangeError(`step ${seq}`)
         else if (step.do === "throw") continue
         else if (step.do === "need") {
-          if (weight % 2 === 1) throw new RangeError(`weight ${weight} at step ${seq}`)
+          const { weight: needed = 1 } = context.friend ?? {}
+          if (needed % 2 === 1) throw new RangeError(`weight ${needed} at step ${seq}`)
         } else if (step.do === "wait") effect = failing(step.row as never, () => out.upsert(flat, row))
         else if (step.do === "add" && step.of === "folded" && !isOwned) continue
         else if (step.do === "add") out.add(windows[step.of as keyof typeof windows] as typeof tumbling, row)

@@ -150,8 +150,14 @@ const play = Effect.fnUntraced(function* ({ count, number, sql }: Play) {
   // rows that two sources write are those of the one that came last: a user has events in one of them
   const typeOf = (user: string) => (variant.hasTwoSources && user.length % 2 === 0 ? "moved" : "happened")
   const events = all.slice(0, count).map((event) =>
-    // some cannot be read
-    Object.assign({}, event, { type: typeOf(event.user) }, random.chance(0.02) ? { friend: 5 } : {})
+    // some cannot be read, and some need another lookup value than there may be
+    Object.assign(
+      {},
+      event,
+      { type: typeOf(event.user) },
+      random.chance(0.02) && { friend: 5 },
+      random.chance(0.2) && { steps: [...event.steps, { do: "need" }] }
+    )
   )
   yield* emptied(sql)
   const { log } = MemoryLog.make()
@@ -214,7 +220,7 @@ const play = Effect.fnUntraced(function* ({ count, number, sql }: Play) {
       const changed = changeKnown(random, known, partitions)
       if (changed.length > 0) yield* log.append(known.name, changed)
     }
-    if (random.chance(0.5)) yield* decideSome(random, sql, log)
+    if (random.chance(0.8)) yield* decideSome(random, sql, log)
     if (build === undefined && random.chance(0.2)) {
       build = yield* rebuilt
       stopBuild = yield* started(build)
@@ -253,7 +259,7 @@ const decideSome = Effect.fnUntraced(function* (random: Random, sql: Sql, log: L
       select id from millrace.dead_letters where version = 1 and status in ('parked', 'skipped') order by topic, partition, position`
   )).map(({ id }) => id)
   const discarded = ids.filter(() => random.chance(0.2))
-  const retried = ids.filter((id) => random.chance(0.5) && !discarded.includes(id))
+  const retried = ids.filter((id) => random.chance(0.7) && !discarded.includes(id))
   const lettersOf = (some: ReadonlyArray<number>) =>
     query("dead letters", () => Letters.retryable(sql, { ids: some, statuses: ["parked", "skipped"], limit: 1_000 }))
   if (retried.length > 0) yield* appendRetryRecords(sql, log, yield* lettersOf(retried), "tester")
