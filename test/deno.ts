@@ -37,6 +37,7 @@ export const onNodeOnly: Readonly<Record<string, string>> = {
   "integration/runner/lookups.test.ts": "the engine's logic on PostgreSQL",
   "integration/runner/poison-application.test.ts": "the engine's logic on PostgreSQL",
   "integration/runner/projection.test.ts": "the engine's logic on PostgreSQL",
+  "integration/runner/replay.test.ts": "the engine's logic on PostgreSQL",
   "integration/stack": "the launcher of the services; every suite on Deno that needs one starts it there",
   "integration/system/rebuild.test.ts": "the engine's logic on PostgreSQL",
   "integration/system/status.test.ts": "statements of SQL; cli/roles.test.ts runs the processes on Deno",

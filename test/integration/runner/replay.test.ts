@@ -41,11 +41,10 @@ describe("a second build equals the first", () => {
     )
   }
   it(`had late events and dead letters, retried and discarded ones, too, seed ${seed}`, () => {
-    console.log(JSON.stringify(all))
     if (runs < 60) return
     assert.isAbove(all.late, 50)
     assert.isAbove(all.parked, 50)
-    assert.isAbove(all.retried, 5)
-    assert.isAbove(all.discarded, 5)
+    assert.isAbove(all.retried, 10)
+    assert.isAbove(all.discarded, 20)
   })
 })
