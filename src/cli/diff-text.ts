@@ -10,7 +10,7 @@ const mostCharacters = 200
 const cut = (text: string) =>
   text.length > mostCharacters ? `${text.slice(0, mostCharacters)}… (${text.length} characters)` : text
 const shown = ({ column, text }: ComparedValue): string =>
-  text === null ? "null" : /^(text|character|json|varchar)/.test(column.type) ? cut(JSON.stringify(text)) : cut(text)
+  text === null ? "null" : /^(text|character|name|citext)/.test(column.type) ? cut(JSON.stringify(text)) : cut(text)
 const pairs = (values: ReadonlyArray<ComparedValue>) =>
   values.map((value) => `${value.column.name} ${shown(value)}`).join(", ")
 

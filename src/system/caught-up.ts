@@ -11,16 +11,20 @@ import type { Projection } from "../model/projection.ts"
 import { CurrentFailures } from "../monitor/ongoing-failures.ts"
 import type { Sql, SqlError } from "../postgres/client/client.ts"
 import type { StoredBuild } from "../postgres/store/builds.ts"
+import { makeNotifier } from "../postgres/relay/notify.ts"
 import { readIdentity } from "../postgres/store/identity.ts"
 import { readProcesses } from "../postgres/store/processes.ts"
+import { readRebuild } from "../postgres/store/rebuild.ts"
 import { type FollowerPosition, freeze, readFollowerPositions, thaw } from "../postgres/store/promotion.ts"
 import * as PostgresStore from "../postgres/store/store.ts"
+import { FollowerPacing } from "../runner/pacing.ts"
 import * as Runner from "../runner/runner.ts"
 import { Store } from "../runner/store.ts"
 import { NotCaughtUp } from "./errors.ts"
 import { isAlive } from "./findings.ts"
 import type { OpenedLog } from "./open-log.ts"
 import { Presence } from "./presence.ts"
+import { makePacing } from "./rebuild-pacing.ts"
 
 /** What a follower is run with. */
 export interface FollowerContext {
@@ -63,12 +67,14 @@ const runHere = Effect.fnUntraced(function* (
     found === undefined ? { prefix: "", epoch: 0 } : { prefix: `${found.application}/${found.id}/`, epoch: found.epoch }
   const presence = new Presence()
   yield* presence.announce(sql)
-  const store = PostgresStore.make(sql, { processId: presence.id })
+  // it may be promoted while it runs here
+  const store = PostgresStore.make(sql, { published: makeNotifier(sql), processId: presence.id })
   const chains = chainsOf(application.projections.map(({ projection }) => projection as Projection.Any))
   const running = Runner.run(build, new Map(), chains, groups).pipe(
     Effect.provideService(Log, log),
     Effect.provideService(Store, store),
     Effect.provideService(CurrentFailures, presence.failures),
+    Effect.provideService(FollowerPacing, makePacing(sql, log)),
     Effect.provide((application.services ?? Layer.empty) as Layer.Layer<unknown>)
   ) as Effect.Effect<void>
   yield* Effect.forkScoped(presence.during("projections", { projections: [buildName(build)] }, running))
@@ -78,6 +84,16 @@ const behindOf = (positions: ReadonlyArray<FollowerPosition>) =>
   positions.reduce((sum, { follower, live }) => sum + Math.max(0, (live ?? 0) - (follower ?? 0)), 0)
 const placesOf = ({ partition, topic }: FollowerPosition) => `${topic}/${partition}`
 const records = (count: number) => `${count} record${count === 1 ? "" : "s"}`
+
+const assertNotPaused = Effect.fnUntraced(function* (sql: Sql, { name, number }: StoredBuild) {
+  const rebuild = yield* readRebuild(sql, { projection: name, version: number })
+  if (rebuild?.state === "paused")
+    return yield* new NotCaughtUp({
+      message: `the rebuild of build ${number} of projection ${name} is paused`,
+      try: `millrace rebuild ${name} --resume`,
+      timedOut: false
+    })
+})
 
 /** Follows how far a build has to go, and runs it here if no other process does. */
 const follow = Effect.fnUntraced(function* (
@@ -98,6 +114,7 @@ const follow = Effect.fnUntraced(function* (
   let movedAt = performance.now()
   const startHere = Effect.gen(function* () {
     if (isHere) return
+    yield* assertNotPaused(sql, follower)
     if (declared === undefined)
       return yield* new NotCaughtUp({
         message: `${what} is not at the positions of build ${live.number}, and no process runs it`,

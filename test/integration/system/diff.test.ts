@@ -177,8 +177,12 @@ it.live("what cannot be compared is refused, and a candidate that is held up tim
       yield* feed(system, 10)
       const other = yield* Effect.flip(compared({ with: 7 }))
       assert.strictEqual(other.message, "projection accounts has no build 7 that follows the live one, build 1")
-      // another promotion holds the live build
       yield* run("update millrace.progress set next_position = 3 where version = 1")
+      yield* run("insert into millrace.rebuild (projection, version, state) values ('accounts', 2, 'paused')")
+      const paused = yield* Effect.flip(compared())
+      assert.strictEqual(paused.message, "the rebuild of build 2 of projection accounts is paused")
+      yield* run("delete from millrace.rebuild")
+      // another promotion holds the live build
       const held = { projection: "accounts", live: 1, token: crypto.randomUUID() }
       yield* freeze(sql, held, 60_000)
       yield* run("update millrace.progress set mode = 'frozen', incarnation = null where version = 2")
