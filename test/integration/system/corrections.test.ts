@@ -44,56 +44,64 @@ const projection = Projection.make({
 const application = Application.make({ name: "bank", projections: [Projection.async(projection)] })
 const users = Array.from({ length: 12 }, (_, i) => `u${i}`)
 
+/** A system with a live build and a follower, both of which run, and its relay. */
+const opened = Effect.gen(function* () {
+  const database = { ...(yield* databaseOn(url, 10)), embedded: false, failed: Effect.never }
+  const { sql } = database
+  const system = yield* openSystem(application, database)
+  yield* transaction(sql, (tx) => createBuild(tx, projection, { partitionsOf: () => partitions, startOf: () => 0 }))
+  yield* Effect.forkScoped(runProjections(system))
+  yield* Effect.forkScoped(runRelay(system))
+  const run = (text: string) => query("test", () => sql.unsafe(text))
+  let moves = 0
+  const feed = (ids: ReadonlyArray<string>) =>
+    system.log.append(
+      source.name,
+      ids.map((user) => recordOf(source, { type: "moved", id: `m${moves++}`, user, amount: 1 }, partitions))
+    )
+  const published = Effect.gen(function* () {
+    const found = yield* Effect.forEach([0, 1], (partition) =>
+      Effect.map(system.log.read("sums", partition, 0), ({ records }) => records)
+    )
+    return found.flat().map(({ headers, value }) => {
+      const { amount, user } = JSON.parse(value!) as { readonly user: string; readonly amount: number }
+      const of = headers["millrace-corrects"]
+      return of === undefined ? { user, amount } : { user, amount, revision: headers["millrace-revision"], of }
+    })
+  })
+  const until = Effect.fnUntraced(function* <E>(ok: Effect.Effect<boolean, E>) {
+    for (let i = 0; i < 500 && !(yield* ok); i++) yield* Effect.sleep(20)
+    assert.isTrue(yield* ok)
+  })
+  const pair = { projection: "accounts", live: 1, follower: 2 }
+  const promoted = Effect.gen(function* () {
+    const token = crypto.randomUUID()
+    yield* freeze(sql, { ...pair, token }, 5_000)
+    yield* until(Effect.map(drained(sql, pair), ({ isDrained }) => isDrained))
+    assert.strictEqual(yield* flip(sql, { ...pair, token }), "now")
+  })
+  const caughtUp = until(Effect.map(drained(sql, pair), ({ behind }) => behind === 0))
+  return { caughtUp, feed, promoted, published, run, sql, until }
+})
+
 it.live(
   "each changed or extra row is published once behind what its partition published, also if the command is interrupted",
   () =>
     Effect.scoped(
       Effect.gen(function* () {
-        const database = { ...(yield* databaseOn(url, 10)), embedded: false, failed: Effect.never }
-        const { sql } = database
-        const system = yield* openSystem(application, database)
-        const run = (text: string) => query("test", () => sql.unsafe(text))
-        const pair = { projection: "accounts", live: 1, follower: 2 }
-        let moves = 0
-        const feed = (ids: ReadonlyArray<string>) =>
-          system.log.append(
-            source.name,
-            ids.map((user) => recordOf(source, { type: "moved", id: `m${moves++}`, user, amount: 1 }, partitions))
-          )
+        const { caughtUp, feed, promoted, published, run, sql, until } = yield* opened
         const none = yield* Effect.flip(publishCorrections({ application, sql }, "accounts"))
         assert.strictEqual(none.message, "projection accounts was never promoted, so nothing is to correct")
-        yield* transaction(sql, (tx) =>
-          createBuild(tx, projection, { partitionsOf: () => partitions, startOf: () => 0 })
-        )
-        yield* Effect.forkScoped(runProjections(system))
-        yield* Effect.forkScoped(runRelay(system))
         yield* feed(users)
-        const published = Effect.gen(function* () {
-          const found = yield* Effect.forEach([0, 1], (partition) =>
-            Effect.map(system.log.read("sums", partition, 0), ({ records }) => records)
-          )
-          return found.flat().map(({ headers, value }) => {
-            const { amount, user } = JSON.parse(value!) as { readonly user: string; readonly amount: number }
-            const of = headers["millrace-corrects"]
-            return of === undefined ? { user, amount } : { user, amount, revision: headers["millrace-revision"], of }
-          })
-        })
-        const until = Effect.fnUntraced(function* <E>(ok: Effect.Effect<boolean, E>) {
-          for (let i = 0; i < 500 && !(yield* ok); i++) yield* Effect.sleep(20)
-          assert.isTrue(yield* ok)
-        })
         yield* until(Effect.map(published, ({ length }) => length === users.length))
-        yield* until(Effect.map(drained(sql, pair), ({ behind }) => behind === 0))
+        yield* caughtUp
 
         // the new build computes three rows otherwise, has one more, lacks one, and counts one otherwise, which is not published
         yield* run(`update accounts_v2.totals set amount = 100 where "user" in ('u1', 'u2', 'u3')`)
         yield* run(`insert into accounts_v2.totals values ('new', 1, 5)`)
         yield* run(`delete from accounts_v2.totals where "user" = 'u4'`)
         yield* run(`update accounts_v2.totals set moves = 7 where "user" = 'u5'`)
-        const token = crypto.randomUUID()
-        yield* freeze(sql, { ...pair, token }, 5_000)
-        assert.isTrue((yield* drained(sql, pair)).isDrained)
-        assert.strictEqual(yield* flip(sql, { ...pair, token }), "now")
+        yield* promoted
 
         let result: Effect.Success<ReturnType<typeof publishCorrections>> | undefined
         let interrupted = 0
@@ -136,4 +144,44 @@ it.live(
         assert.deepStrictEqual([...halted], [])
       })
     )
+)
+
+it.live("under traffic, the last message of each row is the row, and each row is corrected once", () =>
+  Effect.scoped(
+    Effect.gen(function* () {
+      const { caughtUp, feed, promoted, published, run, sql, until } = yield* opened
+      const many = Array.from({ length: 60 }, (_, i) => `v${i}`)
+      yield* feed(many)
+      yield* until(Effect.map(published, ({ length }) => length === many.length))
+      yield* caughtUp
+      yield* run("update accounts_v2.totals set amount = amount + 1000")
+      yield* promoted
+      const feeding = yield* Effect.forkScoped(Effect.forever(Effect.andThen(feed(many), Effect.sleep(2))))
+      const { published: corrected, rows } = yield* publishCorrections({ application, sql }, "accounts", 3)
+      yield* Fiber.interrupt(feeding)
+      assert.deepStrictEqual([corrected, rows], [many.length, many.length])
+      const stored = Effect.map(run("select * from accounts_v2.totals"), (found) =>
+        Object.fromEntries(found.map((row) => [String(row["user"]), Number(row["amount"])]))
+      )
+      const last = Effect.map(published, (all) => Object.fromEntries(all.map(({ amount, user }) => [user, amount])))
+      yield* until(
+        Effect.map(Effect.all([stored, last]), ([rowsNow, messages]) =>
+          many.every((user) => rowsNow[user] === messages[user])
+        )
+      )
+      const all = yield* published
+      assert.strictEqual(all.filter((one) => "of" in one).length, many.length)
+      for (const user of many) {
+        const amounts = all.flatMap((one) => (one.user === user ? [one.amount] : []))
+        assert.deepStrictEqual(
+          amounts,
+          amounts.toSorted((a, b) => a - b)
+        )
+      }
+      assert.deepStrictEqual(
+        [...(yield* run("select halted from millrace.relay_position where halted is not null"))],
+        []
+      )
+    })
+  )
 )
