@@ -17,6 +17,8 @@ export const onNodeOnly: Readonly<Record<string, string>> = {
   "integration/bridge/refusals.test.ts": "what brokers refuse",
   "integration/cli/rebuild.test.ts":
     "the engine's logic on PostgreSQL; drain.test.ts has processes and signals on Deno",
+  "integration/cli/changing-projections.test.ts":
+    "the engine's logic on PostgreSQL; drain.test.ts has processes and signals on Deno",
   "integration/cli/topics.test.ts": "what a broker makes of topics; drain.test.ts runs commands on Kafka on Deno",
   "integration/dead-letter/dead-letters.test.ts": "the engine's logic on PostgreSQL",
   "integration/dead-letter/foreign-retry.test.ts": "the engine's logic on PostgreSQL",
@@ -39,6 +41,7 @@ export const onNodeOnly: Readonly<Record<string, string>> = {
   "integration/runner/projection.test.ts": "the engine's logic on PostgreSQL",
   "integration/runner/replay.test.ts": "the engine's logic on PostgreSQL",
   "integration/stack": "the launcher of the services; every suite on Deno that needs one starts it there",
+  "integration/system/promote.test.ts": "the engine's logic on PostgreSQL",
   "integration/system/rebuild.test.ts": "the engine's logic on PostgreSQL",
   "integration/system/corrections.test.ts": "the engine's logic on PostgreSQL",
   "integration/system/diff.test.ts": "statements of SQL; cli/diff-command.test.ts runs the command on Deno",

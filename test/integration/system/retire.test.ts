@@ -247,6 +247,8 @@ test("what is configured, runs, is not published yet or has open dead letters is
     )
     yield* query("depend", () => sql.unsafe("create view mine as select * from orders_ids"))
     assert.match((yield* refusal(without, database, { drop: true })).message, /other objects depend on it/)
+    yield* query("depend", () => sql.unsafe("drop view mine; create view mine as select * from orders_v1.orders_ids"))
+    assert.match((yield* refusal(without, database, { drop: true })).message, /other objects depend on it/)
     yield* query("no longer", () => sql.unsafe("drop view mine; create table orders_v1.own (n int)"))
     assert.match((yield* refusal(without, database, { drop: true })).message, /other objects depend on it/)
     yield* query("no longer", () => sql.unsafe("drop table orders_v1.own"))

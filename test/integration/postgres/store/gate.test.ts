@@ -155,6 +155,25 @@ test("a repeatable read transaction from before the switch goes on seeing the ol
     assert.deepStrictEqual(yield* readOpenGates(sql), [])
   }))
 
+test("the gate of the next promotion waits for readers of a build that it would not show", (sql, url) =>
+  Effect.gen(function* () {
+    yield* prepared(sql)
+    yield* PostgresStore.make(sql).prepare([projectionOf(3)], () => 1)
+    const old = yield* readerOf(url)
+    yield* openGate(sql, "p", { live: 1, next: 2 }, soon())
+    yield* Effect.promise(() => old.unsafe("begin isolation level repeatable read"))
+    yield* Effect.promise(() => old.unsafe("select 1 from pg_class limit 1"))
+    yield* flip(sql, 1, 2)
+    const error = yield* Effect.flip(openGate(sql, "p", { live: 2, next: 3 }, soon(100)))
+    assert.strictEqual(error._tag, "GateBusy")
+    // going back needs no other gate than the one that is open
+    yield* openGate(sql, "p", { live: 2, next: 1 }, soon())
+    const [row] = yield* Effect.promise(() => old.unsafe("select min(n) as n, count(*)::int as rows from t"))
+    assert.deepStrictEqual([Number(row!["n"]), row!["rows"]], [1, rows])
+    yield* Effect.promise(() => old.unsafe("commit"))
+    yield* openGate(sql, "p", { live: 2, next: 3 }, soon())
+  }))
+
 test("the gate is not opened while a reader holds a view in an open transaction, and other readers wait only a moment for the tries", (sql, url) =>
   Effect.gen(function* () {
     yield* prepared(sql)
