@@ -30,7 +30,24 @@ export interface MirroredPosition extends OutboxPosition {
   readonly generation: number
   /** Why the stream is halted; undefined if it is not. */
   readonly halted: string | undefined
+  /** The sequence number of the last message that the live build committed; undefined if no build is live. Read together with `seq`. */
+  readonly committed: number | undefined
 }
+/**
+ * Why a stream whose position is beyond everything that was committed must halt: its numbers began again. Segments behind the position that were
+ * published, and not collected yet, are usual; these would never be published, and nobody would know. Undefined if it need not halt.
+ */
+export const overtaken = ({
+  committed,
+  incarnation,
+  projection,
+  seq
+}: Pick<MirroredPosition, "committed" | "incarnation" | "projection" | "seq">): string | undefined =>
+  // without an incarnation a person set the position, who may know what the target has from before the database was restored
+  incarnation === undefined || committed === undefined || committed >= seq
+    ? undefined
+    : `message ${seq} was the last one published, but projection ${projection} has committed ${committed}: its numbers began again, and messages ` +
+      `up to ${seq} would never be published. Stop the processes that run it, and correct outbox_seq in millrace.progress and first_seq of these messages in millrace.outbox`
 /** What one batch published to one topic. */
 export interface Segment {
   readonly firstSeq: number

@@ -114,3 +114,41 @@ export const positions = (sql: Sql) =>
     () => sql<Array<{ stream: string; seq: number; halted: string | null }>>`
     select projection || '/' || source || '/' || partition as stream, seq, halted from millrace.relay_position order by 1`
   )
+
+/** The incarnation of a build that did not take over the sequence numbers of the one before. */
+export const another = "00000000-0000-4000-8000-00000000000a"
+/** Notes how many messages of a stream the live build has committed. */
+const committed = (sql: Sql, seq: number) =>
+  query(
+    "progress",
+    () => sql`with p as (
+      insert into millrace.projection (name, version, declared, definition) values ('p', 1, 1, '') on conflict do nothing
+    )
+    insert into millrace.progress (projection, version, topic, partition, mode, outbox_seq) values ('p', 1, 'events', 0, 'live', ${seq})
+    on conflict (projection, version, topic, partition) do update set outbox_seq = excluded.outbox_seq`
+  )
+/** Commits a segment, as a build does. */
+export const commitSegment = (sql: Sql, segment: Published, write: typeof publish = publish) =>
+  Effect.andThen(write(sql, segment), committed(sql, segment.firstSeq + segment.messages - 1))
+/** Deletes from the outbox what a relay has published. */
+export const collectPublished = (sql: Sql, target: string) =>
+  query("collect", () => sql`select millrace.outbox_collect(array[${target}::text], 0, 100)`)
+/** Commits so many messages, in segments of one. */
+export const commitEach = (
+  sql: Sql,
+  n: number,
+  segment: Omit<Published, "firstSeq" | "messages">,
+  write?: typeof publish
+) =>
+  Effect.forEach(upTo(n), (firstSeq) => commitSegment(sql, { ...segment, firstSeq, messages: 1 }, write), {
+    discard: true
+  })
+/** A switch of builds that does not hand the sequence number over. */
+export const forgetSequence = (sql: Sql) => committed(sql, 0)
+/** What a person does about it: the messages of the new build get the numbers after those of the old one. */
+export const renumber = (sql: Sql, by: number) =>
+  query(
+    "renumber",
+    () => sql`with moved as (update millrace.outbox set first_seq = first_seq + ${by} where incarnation = ${another} returning messages)
+      update millrace.progress set outbox_seq = outbox_seq + ${by} where (select count(*) from moved) > 0`
+  )

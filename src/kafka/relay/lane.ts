@@ -6,6 +6,7 @@ import type { LaneRound, RelayLane } from "../../relay/lanes.ts"
 import {
   type ReadLimits,
   type MirroredPosition,
+  overtaken,
   streamName,
   type Outbox,
   type OutboxPosition
@@ -170,6 +171,11 @@ export class KafkaLane implements RelayLane {
     const unknown = new Set<string>()
     for (const stream of streams) {
       const state = this.states.get(streamName(stream))
+      const reason = overtaken(stream)
+      if (state !== undefined && state.mismatch === undefined && reason !== undefined) {
+        Object.assign(state, { mismatch: { reason }, mismatchUntil: now + mismatchMs })
+        this.prepared = undefined
+      }
       if (state === undefined || (state.mismatch !== undefined && state.mismatchUntil < now))
         unknown.add(streamName(stream))
     }
@@ -197,7 +203,8 @@ export class KafkaLane implements RelayLane {
   })
   private admitted(mirrored: MirroredPosition, position: OutboxPosition | HaltReason) {
     const name = streamName(mirrored)
-    const mismatch = "reason" in position ? position : undefined
+    const reason = overtaken(mirrored)
+    const mismatch = "reason" in position ? position : reason === undefined ? undefined : { reason }
     if (mirrored.halted !== undefined) this.marked.set(name, mirrored.halted)
     this.states.set(name, {
       position: "reason" in position ? mirrored : position,

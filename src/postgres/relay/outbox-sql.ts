@@ -58,12 +58,15 @@ export const positions = async (sql: Sql, target: string): Promise<ReadonlyArray
         adopt: boolean
         generation: number
         halted: string | null
+        committed: number | null
       }
     >
   >`
-    select projection, source, partition, seq, incarnation, adopt, generation, halted from millrace.relay_position
-    where target = ${target} order by projection, source, partition`
-  return rows.map(({ adopt, generation, halted, incarnation, partition, projection, seq, source }) => ({
+    select p.projection, p.source, p.partition, p.seq, p.incarnation, p.adopt, p.generation, p.halted, g.outbox_seq as committed
+    from millrace.relay_position p
+    left join millrace.progress g on (g.projection, g.topic, g.partition) = (p.projection, p.source, p.partition) and g.mode = 'live'
+    where p.target = ${target} order by p.projection, p.source, p.partition`
+  return rows.map(({ adopt, committed, generation, halted, incarnation, partition, projection, seq, source }) => ({
     projection,
     source,
     partition,
@@ -71,7 +74,8 @@ export const positions = async (sql: Sql, target: string): Promise<ReadonlyArray
     incarnation: incarnation ?? undefined,
     adopt,
     generation,
-    halted: halted ?? undefined
+    halted: halted ?? undefined,
+    committed: committed ?? undefined
   }))
 }
 
@@ -88,17 +92,26 @@ const streamColumns = (sql: Sql, list: ReadonlyArray<OutboxStream>) => {
   return sql`${projections}::text[], ${sources}::text[], ${partitions}::integer[]`
 }
 
+/** Selects the segment before `last` of a stream's row, if the two have a message in common: numbers that were given twice. */
+export const overlapOf = (stream: string) => `
+  select from (
+    select b.first_seq + b.messages as next from millrace.outbox b
+    where (b.projection, b.source, b.partition) = (${stream}.projection, ${stream}.source, ${stream}.partition) and b.first_seq < last.first_seq
+    order by b.first_seq desc
+    limit 1
+  ) before where before.next > last.first_seq`
+
 const reading = `
   with place as materialized (
     select p.*, last.incarnation as there
     from unnest($1::text[], $2::text[], $3::integer[], $4::bigint[])
       with ordinality as p (projection, source, partition, seq, n)
     left join lateral (
-      select l.first_seq + l.messages - 1 as seq, l.incarnation from millrace.outbox l
+      select l.first_seq, l.first_seq + l.messages - 1 as seq, l.incarnation from millrace.outbox l
       where (l.projection, l.source, l.partition) = (p.projection, p.source, p.partition) and l.first_seq <= p.seq
       order by l.first_seq desc
       limit 1
-    ) last on last.seq = p.seq
+    ) last on last.seq = p.seq and not exists (${overlapOf("p")})
   ), candidate as (
     select p.n, o.*, o.target = any ($5::text[]) as pass,
       case when o.target = any ($5::text[]) then 0 else octet_length(o.meta) + octet_length(o.vals) end as bytes,

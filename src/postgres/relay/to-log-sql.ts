@@ -3,6 +3,7 @@ import type { OutboxStream } from "../../relay/target.ts"
 import type { Sql } from "../client/client.ts"
 import { textArray } from "../client/columns.ts"
 import { arrayLiteral } from "../client/types.ts"
+import { overlapOf } from "./outbox-sql.ts"
 
 /** Why a segment was not copied. `split` is no halt: the segment's messages go to several partitions. */
 export type StopReason = "position" | "gap" | "topic" | "partition" | "split"
@@ -38,7 +39,8 @@ const copying = `
       o.target_partition, o.meta, o.vals, octet_length(o.vals) as bytes, t.topic_id, t.partitions, t.name,
       row_number() over nth as n,
       case
-        when s.seq > 0 and s.incarnation is not null and (last.seq, last.incarnation) is distinct from (s.seq, s.incarnation) then 'position'
+        when s.seq > 0 and s.incarnation is not null and ((last.seq, last.incarnation) is distinct from (s.seq, s.incarnation)
+          or exists (${overlapOf("s")})) then 'position'
         when o.first_seq <> s.seq + 1 + coalesce(sum(o.messages) over before, 0) then 'gap'
         when t.topic_id is null then 'topic'
         when o.target_partition is null then 'split'
@@ -46,7 +48,7 @@ const copying = `
       end as stop
     from stream s
     left join lateral (
-      select l.first_seq + l.messages - 1 as seq, l.incarnation from millrace.outbox l
+      select l.first_seq, l.first_seq + l.messages - 1 as seq, l.incarnation from millrace.outbox l
       where (l.projection, l.source, l.partition) = (s.projection, s.source, s.partition) and l.first_seq <= s.seq
       order by l.first_seq desc
       limit 1

@@ -1,6 +1,7 @@
 // The relay target on PostgreSQL: copies segments of the outbox into the log, within the server.
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
+import { overtaken } from "../../relay/outbox.ts"
 import type { StreamHalt, RelayError, RelayTarget, RelayRound } from "../../relay/target.ts"
 import type { Sql } from "../client/client.ts"
 import { notifyEnds } from "../log/notify.ts"
@@ -50,6 +51,8 @@ type CopyLimits = Required<Pick<LogTargetOptions, "bytes" | "segments">>
 
 /** How often new streams are looked for at least, in milliseconds; they also are whenever the known ones have nothing to copy. */
 const discoverMs = 100
+/** How often positions are compared with what was committed, in milliseconds. */
+const compareMs = 1_000
 
 /** Copies what follows the positions of streams, also of new ones when it is time to look for them. */
 const makeCopy = (sql: Sql, limits: CopyLimits) => {
@@ -67,11 +70,36 @@ const makeCopy = (sql: Sql, limits: CopyLimits) => {
   }
 }
 
+/** Looks now and then which streams are `overtaken`. */
+const makeComparison = (sql: Sql) => {
+  let due = -Infinity
+  let halted: ReadonlyArray<StreamHalt> = []
+  return async (): Promise<ReadonlyArray<StreamHalt>> => {
+    if (performance.now() < due) return halted
+    const found: Array<StreamHalt> = []
+    const marks: Array<Statement.HaltMark> = []
+    for (const position of await Outbox.positions(sql, embedded)) {
+      const { partition, projection, seq, source } = position
+      const reason = overtaken(position)
+      if (reason === undefined) continue
+      found.push({ projection, source, partition, reason })
+      if (position.halted !== reason) marks.push({ projection, source, partition, seq, reason })
+    }
+    if (marks.length > 0) await Statement.markHalted(sql, embedded, marks)
+    due = performance.now() + compareMs
+    return (halted = found)
+  }
+}
+
 /** One round: copies segments, and then splits those whose messages go to several partitions. */
-const copyRound = async (sql: Sql, copy: () => Promise<ReadonlyArray<Statement.CopyRow>>) => {
+const copyRound = async (
+  sql: Sql,
+  copy: () => Promise<ReadonlyArray<Statement.CopyRow>>,
+  compare: () => Promise<ReadonlyArray<StreamHalt>>
+) => {
   const rows = await copy()
   const ends = [...(rows[0]?.ends ?? [])]
-  const halted: Array<StreamHalt> = []
+  const halted: Array<StreamHalt> = [...(await compare())]
   const marks: Array<Statement.HaltMark> = []
   let messages = 0
   let more = false
@@ -123,10 +151,11 @@ export const make = Effect.fnUntraced(function* (
 ): Effect.fn.Return<RelayTarget, RelayError, Scope.Scope> {
   const limits = { segments: options.segments ?? 32, bytes: options.bytes ?? 8 << 20 }
   const copy = makeCopy(sql, limits)
+  const compare = makeComparison(sql)
   const { signal, wait } = yield* signalsOf(sql, embedded)
   const scope = yield* Effect.scope
   const publish = Effect.gen(function* () {
-    const { ends, round } = yield* run("publish", () => copyRound(sql, copy))
+    const { ends, round } = yield* run("publish", () => copyRound(sql, copy, compare))
     if (options.appended !== undefined) wakeReaders(ends, options.appended)
     // concurrently with the next round, and not in the statement, where it would slow the commit
     if (ends.length > 0) yield* Effect.forkIn(notifyEnds(sql, ends), scope)

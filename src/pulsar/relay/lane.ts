@@ -4,6 +4,7 @@ import type { LaneRound, RelayLane } from "../../relay/lanes.ts"
 import {
   type ReadLimits,
   type MirroredPosition,
+  overtaken,
   streamName,
   type Outbox,
   type ParkedMessage,
@@ -92,6 +93,7 @@ export class PulsarLane implements RelayLane {
       const name = streamName(mirrored)
       const { partition, projection, source } = mirrored
       const stream = this.streams.get(name)
+      if (stream !== undefined) stream.haltReason ??= overtaken(mirrored)
       if (stream?.haltReason !== undefined) {
         // after this only `reasons` has the reason of the stream
         this.reasons.set(name, stream.haltReason)
@@ -109,7 +111,9 @@ export class PulsarLane implements RelayLane {
       this.closedStreams.delete(name)
       this.streamOf.set(name, { projection, source, partition })
       if (mirrored.halted !== undefined) this.recordedReasons.set(name, mirrored.halted)
-      this.streams.set(name, new StreamRelay(this.settings, mirrored))
+      const opened = new StreamRelay(this.settings, mirrored)
+      opened.haltReason = overtaken(mirrored)
+      this.streams.set(name, opened)
     }
   })
 

@@ -8,7 +8,16 @@ import { query, transaction } from "../../../../src/postgres/client/client.ts"
 import * as PostgresRelay from "../../../../src/postgres/relay/to-log.ts"
 import { shared } from "../../../../stack/testing.ts"
 import * as Embedded from "../../../support/outbox.ts"
-import { positions, publish, upTo } from "../../../support/outbox.ts"
+import {
+  another,
+  collectPublished,
+  commitEach,
+  forgetSequence,
+  positions,
+  publish,
+  renumber,
+  upTo
+} from "../../../support/outbox.ts"
 import { server } from "../../../support/postgres.ts"
 import {
   declare,
@@ -89,6 +98,30 @@ suite("positions of the relay to Kafka", () => {
         () => sql`select adopt, incarnation from millrace.relay_position where partition = 0`
       )
       assert.deepStrictEqual(row, { adopt: false, incarnation: other })
+    })
+  )
+
+  test(
+    "halts where numbers of a stream begin again with a collected outbox, also while it runs, and goes on when they are corrected",
+    Effect.fnUntraced(function* ({ log, name: target, records, relay, sql }) {
+      yield* declare(log, target, 1)
+      yield* commitEach(sql, 5, { target })
+      const running = yield* relay()
+      assert.strictEqual(yield* shipAll(running), 5)
+      assert.deepStrictEqual((yield* running.publish).halted, [])
+      yield* collectPublished(sql, "kafka")
+      yield* forgetSequence(sql)
+      yield* commitEach(sql, 3, { target, incarnation: another })
+      while ((yield* running.publish).halted.length === 0) yield* Effect.sleep(20)
+      assert.match(
+        (yield* running.publish).halted[0]!.reason,
+        /^message 5 was the last one published, but projection p has committed 3/
+      )
+      assert.match((yield* positions(sql))[0]!.halted ?? "", /its numbers began again/)
+      yield* renumber(sql, 5)
+      while ((yield* positions(sql))[0]!.seq < 8) yield* running.publish
+      assert.deepStrictEqual(sequencesOf(yield* records(target))["p/events/0"], upTo(8))
+      assert.deepStrictEqual((yield* positions(sql))[0]!.halted, null)
     })
   )
 

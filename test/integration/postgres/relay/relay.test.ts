@@ -11,7 +11,21 @@ import { query, type Sql } from "../../../../src/postgres/client/client.ts"
 import * as PostgresLog from "../../../../src/postgres/log/log.ts"
 import * as PostgresRelay from "../../../../src/postgres/relay/to-log.ts"
 import * as Relay from "../../../../src/relay/relay.ts"
-import { declare, incarnation, positions, publish, sequences, topicOf, upTo } from "../../../support/outbox.ts"
+import {
+  another,
+  collectPublished,
+  commitEach,
+  commitSegment,
+  declare,
+  forgetSequence,
+  incarnation,
+  positions,
+  publish,
+  renumber,
+  sequences,
+  topicOf,
+  upTo
+} from "../../../support/outbox.ts"
 import { databaseOn, server } from "../../../support/postgres.ts"
 
 const scope = Scope.makeUnsafe()
@@ -183,6 +197,55 @@ describe("relay to the log on PostgreSQL", () => {
         halted[0]!.reason,
         /message 3 was the last one published, but the outbox has another one there, or none/
       )
+    })
+  )
+
+  for (const collected of [true, false])
+    test(
+      `halts where numbers of a stream begin again, ${collected ? "also with a collected outbox, and goes on when they are corrected" : "before the first message"}`,
+      Effect.fnUntraced(function* (sql) {
+        yield* declare(sql, "alerts", 2)
+        yield* commitEach(sql, 5, {})
+        const target = yield* PostgresRelay.make(sql)
+        assert.strictEqual((yield* target.publish).messages, 5)
+        // segments that were published and not collected yet are no reason to halt
+        assert.deepStrictEqual((yield* (yield* PostgresRelay.make(sql)).publish).halted, [])
+        if (collected) yield* collectPublished(sql, "embedded")
+        yield* forgetSequence(sql)
+        if (collected) yield* commitEach(sql, 3, { incarnation: another })
+        const again = yield* PostgresRelay.make(sql)
+        const { halted, messages } = yield* again.publish
+        assert.strictEqual(messages, 0)
+        assert.match(
+          halted[0]!.reason,
+          new RegExp(
+            String.raw`^message 5 was the last one published, but projection p has committed ${collected ? 3 : 0}: its numbers began again`
+          )
+        )
+        assert.strictEqual((yield* positions(sql))[0]!.halted, halted[0]!.reason)
+        if (!collected) return
+        yield* renumber(sql, 5)
+        const after = yield* PostgresRelay.make(sql)
+        const { halted: none, messages: more } = yield* after.publish
+        assert.deepStrictEqual([none, more], [[], 3])
+        assert.deepStrictEqual((yield* positions(sql))[0], { stream: "p/events/0", seq: 8, halted: null })
+      })
+    )
+  test(
+    "halts where two segments have a number in common",
+    Effect.fnUntraced(function* (sql) {
+      yield* declare(sql, "alerts", 2)
+      yield* commitSegment(sql, { firstSeq: 1, messages: 3 })
+      yield* commitSegment(sql, { firstSeq: 4, messages: 2 })
+      const target = yield* PostgresRelay.make(sql)
+      yield* target.publish
+      yield* collectPublished(sql, "embedded")
+      // in one commit it is where the position is, and further in the next one
+      yield* commitSegment(sql, { firstSeq: 1, messages: 5, incarnation: another })
+      yield* commitSegment(sql, { firstSeq: 6, messages: 1, incarnation: another })
+      const { halted, messages } = yield* target.publish
+      assert.strictEqual(messages, 0)
+      assert.match(halted[0]!.reason, /message 5 was the last one published, but the outbox has another one there/)
     })
   )
 

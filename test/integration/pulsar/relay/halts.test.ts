@@ -7,7 +7,15 @@ import type { Cluster } from "../../../../src/pulsar/client/cluster.ts"
 import { PulsarFailure } from "../../../../src/pulsar/client/errors.ts"
 import type { TransportProducer } from "../../../../src/pulsar/client/transport.ts"
 import { RelayError } from "../../../../src/relay/target.ts"
-import { positions } from "../../../support/outbox.ts"
+import {
+  another,
+  collectPublished,
+  commitEach,
+  forgetSequence,
+  positions,
+  renumber,
+  upTo
+} from "../../../support/outbox.ts"
 import {
   assertOnce,
   publish,
@@ -199,6 +207,27 @@ suite("the protections of the relay to Pulsar", () => {
         assert.strictEqual((yield* messages("alerts")).length, 25)
         const [row] = yield* query("generation", () => sql`select generation, adopt from millrace.relay_position`)
         assert.deepStrictEqual({ ...row }, { generation: 2, adopt: false })
+      })
+    )
+
+    test(
+      "a stream halts where its numbers begin again with a collected outbox, and goes on when they are corrected",
+      Effect.fnUntraced(function* ({ messages, relay, sql }) {
+        yield* commitEach(sql, 5, {}, publish)
+        const target = yield* relay()
+        assert.strictEqual(yield* shipAll(target), 5)
+        assert.deepStrictEqual((yield* target.publish).halted, [])
+        yield* collectPublished(sql, "pulsar")
+        yield* forgetSequence(sql)
+        yield* commitEach(sql, 3, { incarnation: another }, publish)
+        const { halted } = yield* rounds(target, (shipment) => shipment.halted.length > 0)
+        assert.match(halted[0]!.reason, /^message 5 was the last one published, but projection p has committed 3/)
+        assert.match((yield* positions(sql))[0]!.halted ?? "", /its numbers began again/)
+        assert.strictEqual((yield* messages("alerts")).length, 5)
+        yield* renumber(sql, 5)
+        yield* rounds(target, (shipment, lag) => shipment.halted.length === 0 && lag === 0)
+        const sent = (yield* messages("alerts")).map(({ properties }) => Number(properties["millrace-seq"]))
+        assert.deepStrictEqual(sent, upTo(8))
       })
     )
 
