@@ -29,6 +29,7 @@ import type { Database } from "./database.ts"
 import { assertOwn, claimDatabase, type IdentityDecision } from "./identity.ts"
 import { checkBehaviour, storeSamples } from "./behaviour.ts"
 import { deploymentOf } from "./deployments.ts"
+import { forgetIds } from "./forget-ids.ts"
 import type { Observed } from "./observed.ts"
 import { openLog } from "./open-log.ts"
 import { beginRelayCounters, measuredStore } from "./measured.ts"
@@ -190,7 +191,7 @@ export const runProjections = (system: System): Effect.Effect<void> => {
   const watched = Effect.andThen(Effect.forkScoped(watchBehaviour(system, samplers)), running)
   // what fails is tried again the next time; status shows a gate that stays open
   const closing = Effect.forever(Effect.andThen(Effect.sleep(closeGatesMs), Effect.ignore(closeGates(database.sql))))
-  const all = Effect.raceAllFirst([Effect.scoped(watched), closing, forgetLookups(system)])
+  const all = Effect.raceAllFirst([Effect.scoped(watched), closing, forgetLookups(system), forgetIds(application, database.sql, presence.failures)])
   const run = Effect.andThen(reportDeployments(system), withRunning(system, all))
   return presence.during("projections", {}, run)
 }

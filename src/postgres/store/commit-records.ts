@@ -192,6 +192,6 @@ export const seenPart = (parts: StatementParts, commits: ReadonlyArray<Partition
     select f.projection, f.version, f.topic, f.partition, i.chunk, i.min_time, i.max_time, i.ids
     from fence f join ${parts.rows(seenColumns, rows, "i")} on i.part = f.part${after}
     on conflict (projection, version, topic, partition, chunk) do update set ids = s.ids || excluded.ids,
-      min_time = least(s.min_time, excluded.min_time), max_time = greatest(s.max_time, excluded.max_time) returning 1`
+      min_time = least(s.min_time, excluded.min_time), max_time = greatest(s.max_time, excluded.max_time), stored_at = excluded.stored_at returning 1`
   )
 }
