@@ -191,7 +191,12 @@ export const runProjections = (system: System): Effect.Effect<void> => {
   const watched = Effect.andThen(Effect.forkScoped(watchBehaviour(system, samplers)), running)
   // what fails is tried again the next time; status shows a gate that stays open
   const closing = Effect.forever(Effect.andThen(Effect.sleep(closeGatesMs), Effect.ignore(closeGates(database.sql))))
-  const all = Effect.raceAllFirst([Effect.scoped(watched), closing, forgetLookups(system), forgetIds(application, database.sql, presence.failures)])
+  const all = Effect.raceAllFirst([
+    Effect.scoped(watched),
+    closing,
+    forgetLookups(system),
+    forgetIds(application, database.sql, presence.failures)
+  ])
   const run = Effect.andThen(reportDeployments(system), withRunning(system, all))
   return presence.during("projections", {}, run)
 }
