@@ -45,6 +45,7 @@ export const onNodeOnly: Readonly<Record<string, string>> = {
   "integration/system/rebuild.test.ts": "the engine's logic on PostgreSQL",
   "integration/system/corrections.test.ts": "the engine's logic on PostgreSQL",
   "integration/system/diff.test.ts": "statements of SQL; cli/diff-command.test.ts runs the command on Deno",
+  "integration/system/reenrich.test.ts": "the engine's logic on PostgreSQL",
   "integration/system/status.test.ts": "statements of SQL; cli/roles.test.ts runs the processes on Deno",
   "unit/cli/stray-errors.test.ts": "how Node ends a process with an error that nothing catches"
 }

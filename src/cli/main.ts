@@ -17,6 +17,7 @@ import { watchOutput } from "./output-errors.ts"
 import { pulsar } from "./pulsar.ts"
 import { diff } from "./diff.ts"
 import { rebuild } from "./rebuild.ts"
+import { reenrich } from "./reenrich.ts"
 import { promote } from "./promote.ts"
 import { retire } from "./retire.ts"
 import { subscribe } from "./subscribe.ts"
@@ -324,6 +325,7 @@ Command.make("millrace").pipe(
     ingest,
     status,
     rebuild,
+    reenrich,
     diff,
     promote,
     retire,

@@ -8,6 +8,7 @@ import { beginRebuild, cancelRebuild, pauseRebuild, rebuild as rebuildBuild } fr
 import { planRebuild, type RebuildPlan } from "../system/rebuild-plan.ts"
 import { openSystem } from "../system/system.ts"
 import { migrate } from "../postgres/client/migrate.ts"
+import type { Claim } from "../runner/store.ts"
 import { usageError, type CommandFailed } from "./command-failure.ts"
 import { type AnyApplication, loadApplication } from "./config.ts"
 import { print, warn } from "./print.ts"
@@ -28,6 +29,8 @@ export interface RebuildFlags {
   readonly resume: boolean
   readonly cancel: boolean
   readonly json: boolean
+  /** What events see of lookups: what live processing saw, or today's values. */
+  readonly lookups: Claim["lookups"]
 }
 
 /** A number above 0, or null for the word that means no limit. */
@@ -56,7 +59,7 @@ const fromNow = (from: string | undefined): Effect.Effect<boolean, CommandFailed
 
 /** Rebuilds a projection, or does what the flags ask of its rebuild. */
 export const rebuild = Effect.fnUntraced(function* (flags: RebuildFlags) {
-  const { cancel, config, data, json, name, pause, plan, resume } = flags
+  const { cancel, config, data, json, lookups, name, pause, plan, resume } = flags
   const asked = Object.entries({ plan, pause, resume, cancel }).flatMap(([flag, isGiven]) =>
     isGiven ? [`--${flag}`] : []
   )
@@ -91,10 +94,10 @@ export const rebuild = Effect.fnUntraced(function* (flags: RebuildFlags) {
     return 0
   }
   const { log } = yield* openLog(Effect.succeed(sql))
-  const planned = yield* planRebuild({ application, sql, log }, name, rate, isCopy)
+  const planned = yield* planRebuild({ application, sql, log }, name, rate, isCopy, lookups)
   yield* plan && json ? print(JSON.stringify(planned)) : (json ? warn : print)(planText(planned))
   if (plan) return 0
-  return yield* drained(run(application, database, planned, { json, limits }))
+  return yield* drained(run(application, database, planned, { json, limits, lookups }))
 })
 
 const pausedText = (name: string, build: number, isPaused: boolean) =>
@@ -106,13 +109,17 @@ const run = Effect.fnUntraced(function* (
   application: AnyApplication,
   database: Database,
   { copies, projection: name }: RebuildPlan,
-  { json, limits }: { readonly json: boolean; readonly limits: Parameters<typeof beginRebuild>[2] }
+  {
+    json,
+    limits,
+    lookups
+  }: Pick<RebuildFlags, "json" | "lookups"> & { readonly limits: Parameters<typeof beginRebuild>[2] }
 ) {
   const system = yield* openSystem(application, database, { relaysHere: false })
-  const build = yield* beginRebuild(system, name, limits, copies)
+  const build = yield* beginRebuild(system, name, limits, copies, lookups)
   const report = (progress: Parameters<typeof progressText>[0]) => warn(`${name}: ${progressText(progress)}`)
   const interrupted = warn(
-    `interrupted: build ${build.version} of ${name} stays as far as it is. Continue it with: millrace rebuild ${name}; or delete it with: millrace rebuild ${name} --cancel`
+    `interrupted: build ${build.version} of ${name} stays as far as it is. Continue it with: millrace ${lookups === "today" ? "reenrich" : "rebuild"} ${name}; or delete it with: millrace rebuild ${name} --cancel`
   )
   const rebuilt = yield* rebuildBuild(system, build, report).pipe(Effect.onInterrupt(() => interrupted))
   const { events, live, seconds } = rebuilt

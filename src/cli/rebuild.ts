@@ -33,6 +33,7 @@ export const rebuild = Command.make(
         (module) =>
           module.rebuild({
             ...flags,
+            lookups: "asSeen",
             config: Option.getOrUndefined(config),
             rate: Option.getOrUndefined(rate),
             from: Option.getOrUndefined(from),

@@ -11,6 +11,7 @@ import { type CopiedTable, readCopiedTables } from "../postgres/store/copy-build
 import { relationsOf } from "../postgres/store/ddl.ts"
 import { readUnjournalled } from "../postgres/store/lookups.ts"
 import { readMeasuredRate, readRebuildPositions, readTableBytes } from "../postgres/store/rebuild.ts"
+import type { Claim } from "../runner/store.ts"
 import { RebuildRefused } from "./errors.ts"
 
 /** What plans and rebuilds work on. */
@@ -77,16 +78,31 @@ export const declaredProjection = ({ projections }: Pick<Application.Any, "proje
 /** The build to continue: the candidate, if it is of the declared version. Undefined if a new one is to be created. */
 export const buildToContinue = Effect.fnUntraced(function* (
   { name, version }: Pick<Projection.Any, "name" | "version">,
-  builds: ReadonlyArray<StoredBuild>
+  builds: ReadonlyArray<StoredBuild>,
+  lookups: Claim["lookups"] = "asSeen"
 ): Effect.fn.Return<StoredBuild | undefined, RebuildRefused> {
   const candidate = candidateOf(builds)
   if (candidate === undefined || candidate.declared < version) return undefined
+  if (candidate.lookups !== lookups)
+    return yield* refuse(
+      `build ${candidate.number} of projection ${name}, which is there to be promoted, sees ${candidate.lookups === "today" ? "today's values of lookups" : "what the live build saw of lookups"}`,
+      `continue it: millrace ${candidate.lookups === "today" ? "reenrich" : "rebuild"} ${name}; or promote it, or delete it: millrace rebuild ${name} --cancel`
+    )
   if (candidate.declared === version) return candidate
   return yield* refuse(
     `build ${candidate.number} of projection ${name}, which is there to be promoted, is of version ${candidate.declared}, and the configuration declares version ${version}`,
     `rebuild with the configuration that declares version ${candidate.declared}, or cancel it: millrace rebuild ${name} --cancel`
   )
 })
+
+/** Why a projection cannot be enriched again; undefined if it can. */
+const lookupRefusal = ({ enrich, name }: Projection.Any, lookups: Claim["lookups"]): RebuildRefused | undefined =>
+  lookups === "asSeen" || Object.keys(enrich).length > 0
+    ? undefined
+    : refuse(
+        `projection ${name} has no lookups, so today's values change nothing`,
+        `replay its log as it is: millrace rebuild ${name}`
+      )
 
 /** Why the read models of a projection cannot be rebuilt; undefined if they can. */
 const definitionRefusal = ({ name, writes }: Projection.Any): RebuildRefused | undefined => {
@@ -137,6 +153,16 @@ const unjournalledOf = Effect.fnUntraced(function* (
   })
 })
 
+const lookupDifferences = (
+  sql: Sql,
+  projection: Projection.Any,
+  starts: Parameters<typeof readUnjournalled>[3],
+  lookups: Claim["lookups"]
+) =>
+  lookups === "today"
+    ? Effect.succeed(["all events see today's values of lookups, also those that were appended after them"])
+    : unjournalledOf(sql, projection, starts)
+
 const copyDifferences = (tables: ReadonlyArray<CopiedTable>): ReadonlyArray<string> => [
   "rows that are there stay as the code made them that processed their events",
   ...tables.flatMap(({ columns, name }) => (columns.length === 0 ? [`${name}: new, so it begins empty`] : []))
@@ -160,10 +186,11 @@ export const planRebuild = Effect.fnUntraced(function* (
   { application, log, sql }: RebuildContext,
   name: string,
   rate: number | null | undefined,
-  isCopy = false
+  isCopy = false,
+  lookups: Claim["lookups"] = "asSeen"
 ) {
   const projection = yield* declaredProjection(application, name)
-  const refused = definitionRefusal(projection)
+  const refused = definitionRefusal(projection) ?? lookupRefusal(projection, lookups)
   if (refused !== undefined) return yield* refused
   const builds = yield* readBuilds(sql, name)
   const live = builds.find((build) => build.live)
@@ -172,7 +199,7 @@ export const planRebuild = Effect.fnUntraced(function* (
       `projection ${name} has no live build, so there is nothing to rebuild`,
       "start the application: its first build is live at once"
     )
-  const candidate = isCopy ? undefined : yield* buildToContinue(projection, builds)
+  const candidate = isCopy ? undefined : yield* buildToContinue(projection, builds, lookups)
   const positions = yield* readRebuildPositions(sql, name, candidate?.number)
   const topics: Array<PlannedTopic> = []
   const starts: Array<{ readonly topic: string; readonly partition: number; readonly start: number }> = []
@@ -200,7 +227,7 @@ export const planRebuild = Effect.fnUntraced(function* (
   const perSecond = isLimited ? rate : reachable
   const differs = isCopy
     ? copyDifferences(yield* tablesToCopy(sql, projection, live.number))
-    : [...notReproducedOf(projection, application), ...(yield* unjournalledOf(sql, projection, starts))]
+    : [...notReproducedOf(projection, application), ...(yield* lookupDifferences(sql, projection, starts, lookups))]
   const tables = relationsOf(buildOf(projection, live.number)).map(({ qualifiedName }) => qualifiedName)
   return {
     projection: name,

@@ -25,6 +25,7 @@ import {
   startRebuild
 } from "../postgres/store/rebuild.ts"
 import { RebuildRefused, RebuildStopped } from "./errors.ts"
+import type { Claim } from "../runner/store.ts"
 import { buildToContinue, declaredProjection, tablesToCopy } from "./rebuild-plan.ts"
 import { runBuild, type System } from "./system.ts"
 
@@ -93,7 +94,8 @@ export const beginRebuild = Effect.fnUntraced(function* (
   { application, database: { sql }, log }: Pick<System, "application" | "database" | "log">,
   name: string,
   limits: RebuildLimits,
-  isCopy = false
+  isCopy = false,
+  lookups: Claim["lookups"] = "asSeen"
 ) {
   const projection = yield* declaredProjection(application, name)
   const sources = yield* sourcesOf(log, projection)
@@ -102,9 +104,11 @@ export const beginRebuild = Effect.fnUntraced(function* (
     Effect.fnUntraced(function* (tx) {
       yield* lockProjections(tx)
       const builds = yield* readBuilds(tx, name)
-      const known = isCopy ? undefined : yield* buildToContinue(projection, builds)
+      const known = isCopy ? undefined : yield* buildToContinue(projection, builds, lookups)
       const build =
-        known === undefined ? yield* createBuild(tx, projection, sources) : buildOf(projection, known.number)
+        known === undefined
+          ? yield* createBuild(tx, projection, sources, { lookups })
+          : buildOf(projection, known.number)
       if (isCopy) yield* copyLive(tx, build, builds)
       yield* startRebuild(tx, { projection: name, version: build.version }, limits)
       return build

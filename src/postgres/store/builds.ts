@@ -29,13 +29,15 @@ export interface StoredBuild {
   readonly retired: boolean
   /** Whether its tables were dropped. */
   readonly dropped: boolean
+  /** What its events see of lookups while it follows. */
+  readonly lookups: Claim["lookups"]
 }
 
 /** All builds of a projection, or of all projections, retired ones included, by name and number. */
 export const readBuilds = (sql: Sql | Session, name?: string): Effect.Effect<ReadonlyArray<StoredBuild>, SqlError> =>
   query("read the builds of projections", () =>
     sql.unsafe<Array<StoredBuild>>(
-      `select p.name, p.version as number, p.declared, p.definition, p.retired_at is not null as retired, p.dropped,
+      `select p.name, p.version as number, p.declared, p.definition, p.retired_at is not null as retired, p.dropped, p.lookups,
         l.version is not null as live
       from millrace.projection p left join millrace.live l on (l.projection, l.version) = (p.name, p.version)
       where $1::text is null or p.name = $1 order by 1, 2`,

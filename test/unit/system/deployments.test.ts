@@ -12,6 +12,7 @@ const build = (number: number, more: Partial<StoredBuild> = {}): StoredBuild => 
   definition: "",
   live: number === 1,
   retired: false,
+  lookups: "asSeen",
   dropped: false,
   ...more
 })
