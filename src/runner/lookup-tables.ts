@@ -119,9 +119,14 @@ export class LookupTable {
     if (newest === null) return undefined
     if (newest === undefined) {
       const { appendedAt, positions } = this.forgotten
+      // a pin may include nothing of the partitions that have no version of the key
+      const own = this.isScattered ? undefined : partitionOf(key, this.stored.next.length)
       const isKnown =
         (appendedBy === undefined || appendedBy >= appendedAt) &&
-        positions.every((position, partition) => (pin.positions[partition] ?? 0) >= position)
+        positions.every(
+          (position, partition) =>
+            (own !== undefined && partition !== own) || (pin.positions[partition] ?? 0) >= position
+        )
       return isKnown ? nothing : undefined
     }
     if (newest.position >= (pin.positions[newest.partition] ?? 0)) return undefined
