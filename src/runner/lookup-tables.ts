@@ -95,6 +95,10 @@ export class LookupTable {
   addReader(name: string, park: ParkLookup): void {
     this.readers.set(name, park)
   }
+  /** Removes a reader, which gets no dead letters any more. */
+  removeReader(name: string): void {
+    this.readers.delete(name)
+  }
 
   /** The newest value of a key; undefined if there is none, or if it was deleted. */
   get(key: string): unknown {

@@ -70,7 +70,13 @@ export const run = Effect.fn("Runner.run")(function* <E, R>(
   const log = yield* Log
   const { version } = projection
   // before anything waits: the projections of a process start together, and each is to get the dead letters of its lookup topics
-  yield* addLookupTables(projection, lookupTables)
+  yield* Effect.acquireRelease(addLookupTables(projection, lookupTables), () =>
+    // a build that was retired has no dead letters any more
+    Effect.sync(() => {
+      for (const { topic } of Object.values(projection.enrich))
+        lookupTables.get(topic.name)?.removeReader(`${projection.name}_v${version}`)
+    })
+  )
   const group = `${groups.prefix}${projection.name}_v${version}`
   const inEpoch = (assignment: Assignment): Assignment => ({
     ...assignment,
@@ -101,7 +107,7 @@ export const run = Effect.fn("Runner.run")(function* <E, R>(
         ),
     { concurrency: "unbounded", discard: true }
   )
-})
+}, Effect.scoped)
 
 /** Notes a failure that is tried again, for the readiness of the process. `repeatAfterMs`: after how long it is tried again. */
 const reportFailure = (at: Parameters<typeof projectionSubject>[0], reason: string, repeatAfterMs?: number) =>
