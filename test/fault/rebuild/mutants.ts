@@ -1,0 +1,82 @@
+// Mutants: the application without one of the protections of promotions, each as a patch of the source, which the harness must find.
+import type { Patch } from "../harness/patched-copy.ts"
+import { type Finding, type Hunt, isCaught } from "../harness/command.ts"
+import { execute } from "./execute.ts"
+
+/** A mutant, and what it must be found by: at least one of these. */
+export interface Mutant {
+  readonly name: string
+  readonly patches: ReadonlyArray<Patch>
+  readonly found: ReadonlyArray<Finding>
+}
+const builds = "migrations/0015_builds.sql"
+const gate = "src/postgres/store/gate.ts"
+const isDrained = `const isDrained = (positions: ReadonlyArray<FollowerPosition>) =>
+  positions.every(({ follower, live }) => follower !== null && follower === live)
+`
+
+/** All of them. */
+export const mutants: ReadonlyArray<Mutant> = [
+  {
+    name: "the sequence number of what was published is not handed over",
+    patches: [{ file: builds, find: "set mode = 'live', outbox_seq = o.outbox_seq", replace: "set mode = 'live'" }],
+    found: ["hang", "lost"]
+  },
+  {
+    name: "the switch does not wait until the follower is where the live build is frozen",
+    patches: [
+      {
+        file: "src/system/caught-up.ts",
+        find: isDrained,
+        replace:
+          "const isDrained = (positions: ReadonlyArray<FollowerPosition>) => positions.some(({ follower, live }) => follower !== live)\n"
+      },
+      {
+        file: builds,
+        find: "    and n.next_position = o.next_position and n.halted is null",
+        replace: "    and n.halted is null"
+      }
+    ],
+    found: ["lost", "doubled", "wrong", "hang"]
+  },
+  {
+    name: "the gate is closed while snapshots from before the switch are read",
+    patches: [
+      {
+        file: gate,
+        find: "      holders = yield* readSnapshotHolders(tx, projection)\n      if (holders.length > 0) return undefined\n      yield* changeViews(tx, projection, planViews(facts, { build }))",
+        replace: "      yield* changeViews(tx, projection, planViews(facts, { build }))"
+      }
+    ],
+    found: ["wrong"]
+  },
+  {
+    name: "the views are changed by the promotion without a gate",
+    patches: [
+      {
+        file: gate,
+        find: "      if (holders.length > 0) return undefined\n      yield* changeViews(tx, projection, plan)\n",
+        replace:
+          "      if (holders.length > 0) return undefined\n      if (facts === undefined)\n      yield* changeViews(tx, projection, plan)\n"
+      },
+      {
+        file: gate,
+        find: "      holders = yield* readSnapshotHolders(tx, projection)\n      if (holders.length > 0) return undefined\n      yield* changeViews(tx, projection, planViews(facts, { build }))",
+        replace: "      yield* changeViews(tx, projection, planViews(facts, { build }))"
+      }
+    ],
+    found: ["wrong"]
+  }
+]
+/** Runs the harness against a mutant, without kills. */
+export const hunt: Hunt<Mutant> = async ({ found, patches }, seed, say) => {
+  const report = await execute({
+    seed,
+    plan: [undefined, undefined, undefined],
+    events: 500,
+    mutant: patches,
+    patienceMs: 60_000,
+    say
+  })
+  return { caught: isCaught(found, report), report }
+}
