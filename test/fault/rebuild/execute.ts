@@ -38,7 +38,8 @@ export const execute = (options: RunOptions): Promise<Report> => {
       await run.finish()
       await compare(run)
     } catch (error) {
-      if (!(error instanceof Hang)) throw error
+      // a mutant that does not even start proves nothing
+      if (!(error instanceof Hang) || !run.begun) throw error
       hang = error.message
     }
     return { seed: options.seed, events: run.sent.length, cycles, ...run.figures(began, hang) }

@@ -9,7 +9,7 @@ import * as KafkaLog from "../../../src/kafka/log/log.ts"
 import type { Log } from "../../../src/log/log.ts"
 import { partitionOf } from "../../../src/model/partitioner.ts"
 import type { PulsarOptions } from "../../../src/pulsar/client/options.ts"
-import { databaseOn, server } from "../../support/postgres.ts"
+import { server } from "../../support/postgres.ts"
 import { makeTenant } from "../../support/relay-pulsar.ts"
 import { connect as connectPulsar } from "../../../src/pulsar/client/cluster.ts"
 import { optionsOf } from "../../support/pulsar.ts"
@@ -56,6 +56,8 @@ export class Run extends FaultRun<RunOptions> {
   readonly services: Services
   readonly sent: Array<Sent> = []
   readonly random: Random
+  /** Whether everything has started. */
+  begun = false
   private readers: Readers | undefined
   /** The number of the live build. */
   private live = 1
@@ -104,6 +106,7 @@ export class Run extends FaultRun<RunOptions> {
     await this.mark(1)
     await this.until("the first events", async () => (await this.position(1)) > 0)
     this.readers = new Readers(this.services.url, this.differences, randomOf(this.options.seed + 1))
+    this.begun = true
   }
   private async liveBuild(): Promise<number | undefined> {
     const [row] = await this.services.sql<
@@ -269,10 +272,14 @@ const open = Effect.fnUntraced(function* (name: string): Effect.fn.Return<Servic
   const brokers = endpoints.MILLRACE_KAFKA_BROKERS!.split(",")
   const pulsar = { ...optionsOf("websocket", endpoints), tenant: name, namespace: "alerts" }
   yield* Effect.promise(async () => makeTenant(await Effect.runPromise(Effect.scoped(connectPulsar(pulsar))), name))
-  const { url } = yield* databaseOn(yield* server, 4)
+  const url = new URL(yield* server)
+  const admin = connect(url.href, 1)
+  // the processes migrate it, with the patches of a mutant
+  yield* Effect.promise(() => admin.unsafe(`create database ${name}`).finally(() => admin.end({ timeout: 1 })))
+  url.pathname = `/${name}`
   const sql = yield* Effect.acquireRelease(
-    Effect.sync(() => connect(url, 4)),
+    Effect.sync(() => connect(url.href, 4)),
     (one) => Effect.promise(() => one.end({ timeout: 1 }))
   )
-  return { name, brokers, pulsar, url, sql, log: yield* KafkaLog.make({ brokers }) }
+  return { name, brokers, pulsar, url: url.href, sql, log: yield* KafkaLog.make({ brokers }) }
 })
