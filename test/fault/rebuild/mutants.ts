@@ -8,6 +8,8 @@ export interface Mutant {
   readonly name: string
   readonly patches: ReadonlyArray<Patch>
   readonly found: ReadonlyArray<Finding>
+  /** After how many promotions it is found. */
+  readonly cycles: number
 }
 const builds = "migrations/0015_builds.sql"
 const gate = "src/postgres/store/gate.ts"
@@ -20,7 +22,8 @@ export const mutants: ReadonlyArray<Mutant> = [
   {
     name: "the sequence number of what was published is not handed over",
     patches: [{ file: builds, find: "set mode = 'live', outbox_seq = o.outbox_seq", replace: "set mode = 'live'" }],
-    found: ["hang", "lost"]
+    found: ["hang", "lost"],
+    cycles: 1
   },
   {
     name: "the switch does not wait until the follower is where the live build is frozen",
@@ -37,7 +40,8 @@ export const mutants: ReadonlyArray<Mutant> = [
         replace: "    and n.halted is null"
       }
     ],
-    found: ["lost", "doubled", "wrong", "hang"]
+    found: ["lost", "doubled", "wrong", "hang"],
+    cycles: 2
   },
   {
     name: "the gate is closed while snapshots from before the switch are read",
@@ -48,7 +52,8 @@ export const mutants: ReadonlyArray<Mutant> = [
         replace: "      yield* changeViews(tx, projection, planViews(facts, { build }))"
       }
     ],
-    found: ["wrong"]
+    found: ["wrong"],
+    cycles: 3
   },
   {
     name: "the views are changed by the promotion without a gate",
@@ -65,14 +70,15 @@ export const mutants: ReadonlyArray<Mutant> = [
         replace: "      yield* changeViews(tx, projection, planViews(facts, { build }))"
       }
     ],
-    found: ["wrong"]
+    found: ["wrong"],
+    cycles: 3
   }
 ]
 /** Runs the harness against a mutant, without kills. */
-export const hunt: Hunt<Mutant> = async ({ found, patches }, seed, say) => {
+export const hunt: Hunt<Mutant> = async ({ cycles, found, patches }, seed, say) => {
   const report = await execute({
     seed,
-    plan: [undefined, undefined, undefined],
+    plan: Array.from({ length: cycles }, () => undefined),
     events: 500,
     mutant: patches,
     patienceMs: 60_000,
