@@ -1,6 +1,6 @@
 // The dead letters of one batch: what is stored of each failed event, and the segment that publishes the parked ones.
 import * as Cause from "effect/Cause"
-import { describeError } from "../dead-letter/event-failure.ts"
+import { describeError, EarlierParked } from "../dead-letter/event-failure.ts"
 import { storedEnvelope } from "../dead-letter/retry-record.ts"
 import { nameProblem } from "../log/acceptable.ts"
 import { traceIdOf } from "../log/envelope.ts"
@@ -114,6 +114,10 @@ export class BatchDeadLetters {
     const deadLetter = deadLetterOf(failed, "parked")
     this.retried.push({ position: failed.record.position, by, failed: deadLetter })
     this.publish(failed, deadLetter, by)
+  }
+  /** Notes that a dead letter was not retried, as asked for at `by`, because one before it of its key is open: it waits for that one. */
+  retryBlocked({ key, position }: LogRecord, by: number): void {
+    this.retried.push({ position, by, failed: { ...describeError(new EarlierParked({ key: key! })), attempts: 0 } })
   }
 
   /**

@@ -65,7 +65,11 @@ export class FailedEvents {
     this.keyOrder.reset()
     this.outcomes.reset()
     this.decisions.reset()
-    if (isRetry(records[0], this.at.owner)) return yield* this.retries.load(records)
+    if (isRetry(records[0], this.at.owner)) {
+      const retried = yield* this.retries.load(records)
+      for (const { by, record } of this.retries.blocked) this.deadLetters.retryBlocked(record, by)
+      return retried
+    }
     yield* this.keyOrder.load(records)
     if (mode === "follower") yield* this.decisions.load(records)
     return records

@@ -41,6 +41,8 @@ export class Retries {
   ignored = 0
   /** The positions of the dead letters that the batch discards. */
   discarded: Array<number> = []
+  /** Dead letters that stay parked, because one before them of the same key is open, and what asked for their retry. */
+  blocked: Array<{ readonly record: LogRecord; readonly by: number }> = []
   private readonly requests = new Map<LogRecord, RetryRequest>()
   private later = mostLater
   private readonly isOrdered: boolean
@@ -58,6 +60,7 @@ export class Retries {
     this.requests.clear()
     this.ignored = 0
     this.discarded = []
+    this.blocked = []
   }
   /** After a commit the next retry may bring back many dead letters again. */
   onCommitted(): void {
@@ -82,7 +85,12 @@ export class Retries {
       if (isOurs && discards) this.discarded.push(position)
       const isWanted = isOurs && !discards && !found.has(position)
       const parked = isWanted ? yield* this.store.deadLetters(at, position, { ordered: isOrdered, behind: later }) : []
-      if (parked.length === 0) this.ignored++
+      if (parked.length === 0) {
+        this.ignored++
+        const [alone] =
+          isWanted && isOrdered ? yield* this.store.deadLetters(at, position, { ordered: false, behind: 0 }) : []
+        if (alone !== undefined) this.blocked.push({ record: alone.record, by: record.position })
+      }
       for (const { record: deadLetter, streamTime } of parked) {
         // so an event that was dated too far ahead can be processed once its time has come
         const { appendedAt, isTimeOfProducer } = record

@@ -91,7 +91,7 @@ const contentOf = Effect.fnUntraced(function* (sql: Sql, build: Projection.Any) 
   )
   yield* read(
     "dead letters",
-    `select concat_ws('|', topic, partition, position, replace(status, 'retrying', 'parked'), key, error, message, attempts, value, headers, event_time, trace_id, envelope, stream_time, retried_position) as line
+    `select concat_ws('|', topic, partition, position, status, key, error, message, attempts, value, headers, event_time, trace_id, envelope, stream_time, retried_position) as line
      from millrace.dead_letters where version = ${version}`
   )
   yield* read(

@@ -6,22 +6,25 @@ import * as Exit from "effect/Exit"
 import * as Scope from "effect/Scope"
 import { playReplay } from "../../support/replay.ts"
 import type { Sql } from "../../../src/postgres/client/client.ts"
+import { range } from "../../contract/log-support.ts"
 import { databaseOn, server } from "../../support/postgres.ts"
 import { seed } from "../../support/random.ts"
 import { isLong } from "../../support/size.ts"
 
 const scope = Scope.makeUnsafe()
-let sql: Sql
+/** Databases that no application uses now. The applications mostly wait for PostgreSQL, so as many as there are run at once. */
+const free: Array<Sql> = []
 beforeAll(async () => {
-  sql = (
-    await Effect.runPromise(
-      Scope.provide(
-        Effect.flatMap(server, (root) => databaseOn(root, 5)),
-        scope
-      )
-    )
-  ).sql
-})
+  const databases = Effect.flatMap(server, (root) => Effect.forEach(range(0, 5), () => databaseOn(root, 5)))
+  for (const { sql } of await Effect.runPromise(Scope.provide(databases, scope))) free.push(sql)
+}, 60_000)
+/** Plays an application on a database of its own. */
+const onDatabase = <A, E, R>(play: (sql: Sql) => Effect.Effect<A, E, R>) =>
+  Effect.acquireUseRelease(
+    Effect.sync(() => free.pop()!),
+    play,
+    (sql) => Effect.sync(() => void free.push(sql))
+  )
 afterAll(() => Effect.runPromise(Scope.close(scope, Exit.void)))
 
 /** How many events an application has; fewer to find the smallest that fails. */
@@ -29,17 +32,22 @@ const count = process.env["MILLRACE_TEST_EVENTS"]
 const runs = Number(process.env["MILLRACE_TEST_RUNS"] ?? (isLong ? 600 : 60))
 
 const all = { late: 0, parked: 0, retried: 0, discarded: 0 }
-describe("a second build equals the first", () => {
+describe.concurrent("a second build equals the first", () => {
   for (let run = 0; run < runs; run++) {
     it.live(
       `application ${run}, seed ${seed}`,
       () =>
-        Effect.map(playReplay(sql, seed + 13 * run, count === undefined ? undefined : Number(count)), (played) => {
-          for (const name of ["late", "parked", "retried", "discarded"] as const) all[name] += played[name]
-        }),
+        Effect.map(
+          onDatabase((sql) => playReplay(sql, seed + 13 * run, count === undefined ? undefined : Number(count))),
+          (played) => {
+            for (const name of ["late", "parked", "retried", "discarded"] as const) all[name] += played[name]
+          }
+        ),
       60_000
     )
   }
+})
+describe("the applications", () => {
   it(`had late events and dead letters, retried and discarded ones, too, seed ${seed}`, () => {
     if (runs < 60) return
     assert.isAbove(all.late, 50)

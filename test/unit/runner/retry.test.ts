@@ -172,6 +172,29 @@ describe("a dead letter that is retried after its windows have closed", () => {
     expect(outcome(engine)).toEqual(outcome(replay(records, more)))
     expect(new Set(engine.store.late.map(({ position }) => position))).toEqual(new Set([3]))
   })
+  test("failed for a reason of its own, and an earlier one of its key is open: it is parked behind that one, and follows it", () => {
+    const records = [{ at: 0, bad: "throw" }, { at: 1, value: "{" }, { at: 2 }].map(recordOf)
+    const { next, state } = enginesOf({ failure: { order: "key" } })
+    run(next(), records)
+    state.isFixed = true
+    const engine = next()
+    const lettersOf = () =>
+      engine.store.deadLetters.map(({ attempts, error, retriedPosition, status }) => [
+        status,
+        error,
+        attempts,
+        retriedPosition
+      ])
+    const [first, second, third] = lettersOf()
+    const [byFirst, bySecond] = retriesOf(engine, 3)
+    run(engine, [{ ...bySecond!, position: 3 }])
+    expect(lettersOf()).toEqual([first, ["parked", "EarlierParked", second![2], 3], third])
+    run(engine, [{ ...byFirst!, position: 4 }])
+    const [retried, failed, behind] = lettersOf()
+    expect(retried![0]).toBe("retried")
+    expect(failed).toEqual(["parked", second![1], (second![2] as number) + 1, 4])
+    expect(behind).toEqual(third)
+  })
   test("could not be read: it has the stream time of its position once it can", () => {
     const broken = [{ at: 0 }, { at: 0, value: "{" }, { at: 30 }].map(recordOf)
     const { next } = enginesOf({})
