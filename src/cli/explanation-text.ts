@@ -98,7 +98,7 @@ export const explanationText = (explanation: RowExplanation): string => {
   else
     lines.push(
       `the stored row differs: ${stored === undefined ? "there is none" : replayed === undefined ? rowText(stored, columns) : differences.map((one) => `${one.column} is ${short(one.stored)}, and the replay gives ${short(one.replayed)}`).join("; ")}`,
-      "either the handler or what it calls changed since then, lookups had other values, or something else wrote to the table"
+      "either the handler or what it calls changed since then, lookups had other values (only for events that a note names), or something else wrote to the table"
     )
   return [...lines, ...notes.map((note) => `note: ${note}`)].join("\n")
 }

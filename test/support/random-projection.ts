@@ -3,6 +3,7 @@ import * as Effect from "effect/Effect"
 import * as Schedule from "effect/Schedule"
 import * as Schema from "effect/Schema"
 import { Agg, Column, Event, type FailurePolicy, Projection, ReadModel, Topic, Window } from "../../src/index.ts"
+import { failing } from "./failing-effect.ts"
 import { reuse, spelled } from "./odd-rows.ts"
 import type { Random } from "./random.ts"
 
@@ -38,6 +39,10 @@ export interface Variant {
   /** Whether events ask for what PostgreSQL refuses. */
   readonly hasRefusals: boolean
   readonly failure: FailurePolicy
+  /** Whether some handlers wait before they ask for anything. */
+  readonly waits?: boolean
+  /** Which value of the lookup by `friend` an event sees. */
+  readonly asOf?: "appendTime" | "eventTime"
 }
 /** A random variant; every second one is of one source that owns its rows, with the default policy. */
 export const randomVariant = (random: Random): Variant => {
@@ -58,7 +63,7 @@ export const randomVariant = (random: Random): Variant => {
 
 /** The parts that a run has in hand. Once `isFixed` is set, handlers no longer throw. */
 export const randomProjection = (random: Random, partitions: number, variant: Variant) => {
-  const { failure, hasTwoSources, isShared: shared } = variant
+  const { asOf = "appendTime", failure, hasTwoSources, isShared: shared, waits = false } = variant
   // what only one partition may write: published windows, and folds
   const isOwned = !hasTwoSources && !shared
   const of = { id: "id", key: "user", eventTime: "at", tenant: "tenant", partitions } as const
@@ -66,8 +71,9 @@ export const randomProjection = (random: Random, partitions: number, variant: Va
   const second = Topic.events("moved", { events: [Moved], ...of })
   const state = { isFixed: false }
   const known = Topic.compacted("known", {
-    value: { user: Schema.String, weight: Schema.Int },
+    value: { user: Schema.String, weight: Schema.Int, at: Schema.Int },
     key: "user",
+    eventTime: "at",
     partitions
   })
   const order = ReadModel.table("order", {
@@ -172,44 +178,41 @@ export const randomProjection = (random: Random, partitions: number, variant: Va
     source: hasTwoSources ? [source, second] : [source],
     failure,
     dedupe: { within: random.pick(["1 minute", "1 hour"] as const) },
-    enrich: { known, friend: { topic: known, by: "friend" } },
+    enrich: { known, friend: { topic: known, by: "friend", asOf } },
     writes: [order, flat, tumbling, common, hopping, calendar, ...(isOwned ? [folded] : []), ever, said, told],
     handle: ({ friend, steps, user }, out, context) => {
-      let effect: Effect.Effect<void, Error> | undefined
-      const weight = (context.known?.weight ?? 1) * (context.friend?.weight ?? 1)
-      for (const [seq, step] of (steps as ReadonlyArray<Step>).entries()) {
-        const row = spelled({ user, ...step.row }) as never
-        const table = tables[step.of as keyof typeof tables] as typeof order
-        if (step.do === "upsert") out.upsert(table, (step.row?.["reused"] === true ? reuse(row) : row) as never)
-        else if (step.do === "update") out.update(table, row)
-        else if (step.do === "delete") out.delete(table, row)
-        else if (step.do === "modify") out.modify(order, row, change(step.row!["how"] as string, row) as never)
-        else if (step.do === "throw" && !state.isFixed) throw new RangeError(`step ${seq}`)
-        else if (step.do === "throw") continue
-        else if (step.do === "need") {
-          const { weight: needed = 1 } = context.friend ?? {}
-          if (needed % 2 === 1) throw new RangeError(`weight ${needed} at step ${seq}`)
-        } else if (step.do === "wait") effect = failing(step.row as never, () => out.upsert(flat, row))
-        else if (step.do === "add" && step.of === "folded" && !isOwned) continue
-        else if (step.do === "add") out.add(windows[step.of as keyof typeof windows] as typeof tumbling, row)
-        else if (step.do === "say") out.publish(said, { user, text: String(step.row!["text"]), weight, seq })
-        else out.publish(told, { user, to: (step.row?.["to"] as string | undefined) ?? friend, seq })
+      const handle = () => {
+        let effect: Effect.Effect<void, Error> | undefined
+        const weight = (context.known?.weight ?? 1) * (context.friend?.weight ?? 1)
+        for (const [seq, step] of (steps as ReadonlyArray<Step>).entries()) {
+          const row = spelled({ user, ...step.row }) as never
+          const table = tables[step.of as keyof typeof tables] as typeof order
+          if (step.do === "upsert") out.upsert(table, (step.row?.["reused"] === true ? reuse(row) : row) as never)
+          else if (step.do === "update") out.update(table, row)
+          else if (step.do === "delete") out.delete(table, row)
+          else if (step.do === "modify") out.modify(order, row, change(step.row!["how"] as string, row) as never)
+          else if (step.do === "throw" && !state.isFixed) throw new RangeError(`step ${seq}`)
+          else if (step.do === "throw") continue
+          else if (step.do === "need") {
+            const { weight: needed = 1 } = context.friend ?? {}
+            if (needed % 2 === 1) throw new RangeError(`weight ${needed} at step ${seq}`)
+          } else if (step.do === "wait") effect = failing(step.row as never, () => out.upsert(flat, row))
+          else if (step.do === "add" && step.of === "folded" && !isOwned) continue
+          else if (step.do === "add") out.add(windows[step.of as keyof typeof windows] as typeof tumbling, row)
+          else if (step.do === "say") out.publish(said, { user, text: String(step.row!["text"]), weight, seq })
+          else out.publish(told, { user, to: (step.row?.["to"] as string | undefined) ?? friend, seq })
+        }
+        return effect
       }
-      return effect
+      return waits && steps.length % 2 === 1
+        ? Effect.andThen(
+            Effect.sleep(1),
+            Effect.suspend(() => handle() ?? Effect.void)
+          )
+        : handle()
     }
   })
-  return { projection, source, second, known, state }
-}
-
-/** An Effect that fails so often, or dies, and each time records something that its failure must undo. */
-const failing = ({ dies, times }: { readonly times: number; readonly dies: boolean }, record: () => void) => {
-  let calls = 0
-  return Effect.suspend(() => {
-    record()
-    if (calls++ >= times) return Effect.void
-    const error = new TypeError(`call ${calls}`)
-    return dies ? Effect.die(error) : Effect.fail(error)
-  })
+  return { projection, source, second, known, said, state }
 }
 
 type Order = { readonly user: string; readonly group: number; readonly select: number | null } & Record<string, unknown>
@@ -262,7 +265,8 @@ const contribution = (random: Random) => {
   return {
     tag: random.pick(tags),
     n: random.pick([true, false, 1, 3]),
-    total: value,
+    // sums of quarters are exact, in whatever order they are added
+    total: value / 4,
     low: value,
     high: value,
     names: random.pick(texts)
@@ -422,4 +426,4 @@ export const randomEvents = (
   return events
 }
 /** What is known of some users. */
-export const knownUsers = everybody.slice(0, 4).map((user, i) => ({ user, weight: i + 2 }))
+export const knownUsers = everybody.slice(0, 4).map((user, i) => ({ user, weight: i + 2, at: -4e12 }))

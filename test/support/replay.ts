@@ -4,16 +4,25 @@ import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as References from "effect/References"
+import * as Schedule from "effect/Schedule"
+import * as Schema from "effect/Schema"
 import * as Scope from "effect/Scope"
-import { Log, type Batch, type NewRecord, type Reader } from "../../src/log/log.ts"
+import { Log, type Batch, type NewRecord, type Reader, specOf } from "../../src/log/log.ts"
 import * as MemoryLog from "../../src/memory/log.ts"
-import type { Projection } from "../../src/model/projection.ts"
+import { Agg, ReadModel, Window } from "../../src/index.ts"
+import { topicsOf } from "../../src/model/application.ts"
+import { chainsOf } from "../../src/model/chains.ts"
+import { Projection } from "../../src/model/projection.ts"
 import type { Topic } from "../../src/model/topic.ts"
 import { query, type Sql, transaction } from "../../src/postgres/client/client.ts"
 import { createBuild } from "../../src/postgres/store/builds.ts"
 import { relationsOf } from "../../src/postgres/store/ddl.ts"
 import * as Letters from "../../src/postgres/store/dead-letters.ts"
+import * as PostgresLog from "../../src/postgres/log/log.ts"
+import * as PostgresRelay from "../../src/postgres/relay/to-log.ts"
 import * as PostgresStore from "../../src/postgres/store/store.ts"
+import * as Relay from "../../src/relay/relay.ts"
+import type { RelayTarget } from "../../src/relay/target.ts"
 import * as Runner from "../../src/runner/runner.ts"
 import { Store } from "../../src/runner/store.ts"
 import { appendRetryRecords, discardProjections } from "../../src/system/dead-letters/projections.ts"
@@ -63,18 +72,21 @@ const statesOf = (sql: Sql, version: number) =>
     () => sql<Array<PartitionState>>`
       select topic || '/' || partition as at, next_position as position, halted from millrace.progress where version = ${version} order by 1`
   )
-/** Waits until `isDone`, and looks each few milliseconds. Dies after 30 s. */
-const until = Effect.fnUntraced(function* (what: string, isDone: Effect.Effect<boolean, unknown>) {
+/** Waits until `isDone`, and looks each few milliseconds. Dies after 60 s, with the positions of the build. */
+const until = Effect.fnUntraced(function* (sql: Sql, version: number, isDone: Effect.Effect<boolean, unknown>) {
   const began = Date.now()
   while (!(yield* isDone)) {
-    if (Date.now() - began > 30_000) return yield* Effect.die(new Error(`${what}: not within 30 s`))
+    if (Date.now() - began > 60_000) {
+      const positions = JSON.stringify(yield* statesOf(sql, version))
+      return yield* Effect.die(new Error(`build ${version} has not processed the log within 60 s: ${positions}`))
+    }
     yield* Effect.sleep(3)
   }
 })
 
 /** What must be the same in all builds, by what it is. */
 const contentOf = Effect.fnUntraced(function* (sql: Sql, build: Projection.Any) {
-  const { version } = build
+  const { name: projection, version } = build
   const content: Record<string, ReadonlyArray<string>> = {}
   const read = Effect.fnUntraced(function* (name: string, text: string) {
     const rows = yield* query(`read ${name}`, () =>
@@ -87,17 +99,17 @@ const contentOf = Effect.fnUntraced(function* (sql: Sql, build: Projection.Any) 
   yield* read(
     "late events",
     `select concat_ws('|', topic, partition, position, window_name, window_size, window_start, key, contribution, event_time, stream_time, trace_id) as line
-     from millrace.late_events where version = ${version}`
+     from millrace.late_events where projection = '${projection}' and version = ${version}`
   )
   yield* read(
     "dead letters",
     `select concat_ws('|', topic, partition, position, status, key, error, message, attempts, value, headers, event_time, trace_id, envelope, stream_time, retried_position) as line
-     from millrace.dead_letters where version = ${version}`
+     from millrace.dead_letters where projection = '${projection}' and version = ${version}`
   )
   yield* read(
     "progress",
     `select concat_ws('|', topic, partition, next_position, fingerprint, stream_time, events, duplicates) as line
-     from millrace.progress where version = ${version}`
+     from millrace.progress where projection = '${projection}' and version = ${version}`
   )
   return content
 })
@@ -139,12 +151,56 @@ interface Play {
   readonly number: number
   /** How many of the events there are; default: a random number. */
   readonly count: number | undefined
+  readonly on: ReplayLog
 }
-const play = Effect.fnUntraced(function* ({ count, number, sql }: Play) {
+/** The log that an application is played on. */
+export interface ReplayLog {
+  /** Opens it for an application whose tables are in this database. */
+  readonly open: (sql: Sql, number: number) => Effect.Effect<Log["Service"], unknown, Scope.Scope>
+  /** Publishes what projections publish into the log; undefined: nothing is published, and there are no chains. */
+  readonly relay?: (sql: Sql) => Effect.Effect<RelayTarget, unknown, Scope.Scope>
+}
+/** A log in memory, without a relay. */
+export const inMemory: ReplayLog = { open: () => Effect.sync(() => MemoryLog.make().log) }
+/** The log in the same database. */
+export const inPostgres: ReplayLog = {
+  open: (sql) => Effect.map(PostgresLog.make(sql, { pollMs: 100 }), ({ log }) => log),
+  relay: (sql) => PostgresRelay.make(sql)
+}
+
+/** A projection of what another one publishes. */
+const chained = (said: ReturnType<typeof randomProjection>["said"], random: Random) => {
+  const heard = ReadModel.table("heard", {
+    columns: { user: Schema.String, seq: Schema.Int, text: Schema.String, times: Schema.Int },
+    primaryKey: ["user", "seq"]
+  })
+  const spoken = Window.global("spoken", {
+    key: { user: Schema.String },
+    aggregate: { n: Agg.count, weight: Agg.sum }
+  })
+  const order = random.chance(0.5) && { order: "key" as const }
+  return Projection.make({
+    name: "listener",
+    version: 1,
+    source: said,
+    writes: [heard, spoken],
+    failure: { retry: Schedule.recurs(0), ...order },
+    handle: ({ seq, text, user, weight }, out) => {
+      out.add(spoken, { user, n: 1, weight: weight / 4 })
+      if (text === "{}") throw new RangeError(text)
+      out.modify(heard, { user, seq }, (row) => ({ user, seq, text, times: (row?.times ?? 0) + 1 }))
+    }
+  }) as Projection.Any
+}
+
+const play = Effect.fnUntraced(function* ({ count, number, on, sql }: Play) {
   const random = randomOf(number)
   const partitions = random.int(1, 3)
-  const variant = randomVariant(random)
-  const { known, projection, second, source } = randomProjection(random, partitions, variant)
+  const waits = random.chance(0.3)
+  const asOf = random.pick(["appendTime", "eventTime"] as const)
+  const variant = { ...randomVariant(random), waits, asOf }
+  const { known, projection, said, second, source } = randomProjection(random, partitions, variant)
+  const projections = [projection as Projection.Any, ...(on.relay === undefined ? [] : [chained(said, random)])]
   const sources = variant.hasTwoSources ? [source, second] : [source]
   const all = randomEvents(random, random.int(20, 80), variant)
   // rows that two sources write are those of the one that came last: a user has events in one of them
@@ -160,11 +216,14 @@ const play = Effect.fnUntraced(function* ({ count, number, sql }: Play) {
     )
   )
   yield* emptied(sql)
-  const { log } = MemoryLog.make()
-  for (const { compacted = false, name } of [...sources, known])
-    yield* log.declare([{ name, partitions, compacted, retentionMs: undefined }])
+  const log = yield* on.open(sql, number)
+  const topics = topicsOf({ name: "any", projections: projections.map((one) => Projection.async(one)) } as never)
+  yield* log.declare(topics.map((topic) => specOf(topic.topic, topic.partitions)))
+  const partitionsOf = (name: string) => topics.find(({ topic }) => topic.name === name)!.partitions
   const store = PostgresStore.make(sql)
-  yield* store.prepare([projection], () => partitions)
+  yield* store.prepare(projections, partitionsOf)
+  const relay = on.relay && (yield* on.relay(sql))
+  if (relay !== undefined) yield* Effect.forkScoped(Relay.run(relay, { pollMs: 20 }))
   const append = (topic: Topic.Any, values: ReadonlyArray<object>) =>
     log.append(
       topic.name,
@@ -172,31 +231,39 @@ const play = Effect.fnUntraced(function* ({ count, number, sql }: Play) {
     )
   yield* append(known, knownUsers)
 
-  const started = Effect.fnUntraced(function* (build: Projection.Any) {
+  const started = Effect.fnUntraced(function* (builds: ReadonlyArray<Projection.Any>) {
     const scope = yield* Scope.make()
     yield* Effect.addFinalizer(() => Scope.close(scope, Exit.void))
     const own = chopped(log, random, random.pick([1, 5, 40, 1_000]))
-    const loop = Runner.run(build).pipe(Effect.provideService(Log, own), Effect.provideService(Store, store))
+    const loop = Effect.all(
+      builds.map((build) => Runner.run(build, new Map(), chainsOf(builds))),
+      { concurrency: "unbounded", discard: true }
+    ).pipe(Effect.provideService(Log, own), Effect.provideService(Store, store))
     yield* Effect.forkIn(loop as Effect.Effect<void>, scope)
     return Scope.close(scope, Exit.void)
   })
   const ends = Effect.fnUntraced(function* () {
     const found = new Map<string, number>()
-    for (const { name } of sources)
+    for (const { name } of projections.flatMap((one) => one.sources))
       for (const { end, partition } of yield* log.bounds(name)) found.set(`${name}/${partition}`, end)
     return found
   })
-  const isSettled = Effect.gen(function* () {
+  const hasProcessed = Effect.gen(function* () {
     const to = yield* ends()
     return (yield* statesOf(sql, 1)).every(({ at, halted, position }) => halted !== null || position >= to.get(at)!)
   })
-  const rebuilt = Effect.gen(function* () {
-    return yield* transaction(sql, (tx) =>
-      createBuild(tx, projection as Projection.Any, { partitionsOf: () => partitions, startOf: () => 0 })
-    )
+  const isSettled = Effect.gen(function* () {
+    if (!(yield* hasProcessed)) return false
+    if (relay === undefined) return true
+    const isPublished = (yield* relay.lag).every(({ lag }) => lag === 0)
+    // what was published meanwhile is processed, too
+    return isPublished && (yield* hasProcessed)
   })
+  const rebuilt = transaction(sql, (tx) =>
+    Effect.forEach(projections, (one) => createBuild(tx, one, { partitionsOf, startOf: () => 0 }))
+  )
 
-  let build: Projection.Any | undefined
+  let builds: ReadonlyArray<Projection.Any> | undefined
   let stopBuild: Effect.Effect<void> = Effect.void
   for (let from = 0; from < events.length;) {
     const part = events.slice(from, from + random.int(5, 40))
@@ -208,44 +275,47 @@ const play = Effect.fnUntraced(function* ({ count, number, sql }: Play) {
       )
     // a life that ends anywhere, and one that processes everything
     if (random.chance(0.4)) {
-      const stop = yield* started(projection)
+      const stop = yield* started(projections)
       yield* Effect.sleep(random.int(0, 25))
       yield* stop
     }
     yield* query("forget halts", () => sql`update millrace.progress set halted = null`)
-    const stop = yield* started(projection)
-    yield* until("live", isSettled)
+    const stop = yield* started(projections)
+    yield* until(sql, 1, isSettled)
     yield* stop
     if (random.chance(0.7)) {
-      const changed = changeKnown(random, known, partitions)
+      const changed = changeKnown(random, known, partitions, random.pick(events).at)
       if (changed.length > 0) yield* log.append(known.name, changed)
     }
     if (random.chance(0.8)) yield* decideSome(random, sql, log)
-    if (build === undefined && random.chance(0.2)) {
-      build = yield* rebuilt
-      stopBuild = yield* started(build)
+    if (builds === undefined && random.chance(0.2)) {
+      builds = yield* rebuilt
+      stopBuild = yield* started(builds)
     }
   }
   yield* query("forget halts", () => sql`update millrace.progress set halted = null`)
-  const stop = yield* started(projection)
-  yield* until("live", isSettled)
+  const stop = yield* started(projections)
+  yield* until(sql, 1, isSettled)
   yield* stop
-  build ??= yield* rebuilt
+  builds ??= yield* rebuilt
+  const { version } = builds[0]!
   yield* stopBuild
-  const before = yield* contentOf(sql, projection)
-  const stopAgain = yield* started(build)
+  const before = yield* Effect.forEach(projections, (one) => contentOf(sql, one))
+  const stopAgain = yield* started(builds)
   const behind = Effect.gen(function* () {
     const live = yield* statesOf(sql, 1)
-    return (yield* statesOf(sql, build!.version)).every(({ position }, i) => position === live[i]!.position)
+    return (yield* statesOf(sql, version)).every(({ position }, i) => position === live[i]!.position)
   })
-  yield* until("the second build", behind)
+  yield* until(sql, version, behind)
   yield* stopAgain
-  const after = yield* contentOf(sql, build)
-  assertSame(before, after)
-  assertSame(before, yield* contentOf(sql, projection))
-  const letters = before["dead letters"]!
+  for (const [i, live] of before.entries()) {
+    assertSame(live, yield* contentOf(sql, builds[i]!))
+    assertSame(live, yield* contentOf(sql, projections[i]!))
+  }
+  const linesOf = (what: string) => before.flatMap((content) => content[what]!)
+  const letters = linesOf("dead letters")
   return {
-    late: before["late events"]!.length,
+    late: linesOf("late events").length,
     parked: letters.filter((line) => line.includes("|parked|")).length,
     retried: letters.filter((line) => line.includes("|retried|")).length,
     discarded: letters.filter((line) => line.includes("|discarded|")).length
@@ -269,18 +339,19 @@ const decideSome = Effect.fnUntraced(function* (random: Random, sql: Sql, log: L
     )
 })
 /** Changes what the lookup topic knows of some users, or deletes it. */
-const changeKnown = (random: Random, topic: Topic.Any, partitions: number): ReadonlyArray<NewRecord> =>
+const changeKnown = (random: Random, topic: Topic.Any, partitions: number, at: number): ReadonlyArray<NewRecord> =>
   [...knownUsers]
     .filter(() => random.chance(0.5))
     .map((known) => {
-      const record = recordOf(topic, { ...known, weight: random.int(1, 9) }, partitions)
+      const record = recordOf(topic, { ...known, weight: random.int(1, 9), at }, partitions)
       return random.chance(0.2) ? Object.assign(record, { value: null }) : record
     })
 
 /** Plays the application with this number. If it fails, finds fewer of its events with which it fails, too. */
-export const playReplay = (sql: Sql, number: number, count?: number): Effect.Effect<Played> =>
+export const playReplay = (sql: Sql, on: ReplayLog, number: number, count?: number): Effect.Effect<Played> =>
   Effect.gen(function* () {
-    const attempt = (of: number | undefined) => Effect.exit(quietly(Effect.scoped(play({ sql, number, count: of }))))
+    const attempt = (of: number | undefined) =>
+      Effect.exit(quietly(Effect.scoped(play({ sql, on, number, count: of }))))
     let failed = yield* attempt(count)
     if (Exit.isSuccess(failed)) return failed.value
     let least = count
