@@ -3,6 +3,7 @@
 import { afterAll, assert, beforeAll, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
+import * as Queue from "effect/Queue"
 import * as Scope from "effect/Scope"
 import { inMemory, inPostgres, playReplay } from "../../support/replay.ts"
 import type { Sql } from "../../../src/postgres/client/client.ts"
@@ -16,20 +17,16 @@ import { isLong } from "../../support/size.ts"
 
 const scope = Scope.makeUnsafe()
 /** Databases that no application uses now. The applications mostly wait for PostgreSQL, so as many as there are run at once. */
-const free: Array<Sql> = []
+const free = Effect.runSync(Queue.unbounded<Sql>())
 let root = ""
 beforeAll(async () => {
   root = await Effect.runPromise(Scope.provide(server, scope))
   const databases = Effect.forEach(range(0, 4), () => databaseOn(root, 5), { concurrency: 4 })
-  for (const { sql } of await Effect.runPromise(Scope.provide(databases, scope))) free.push(sql)
+  for (const { sql } of await Effect.runPromise(Scope.provide(databases, scope))) Queue.offerUnsafe(free, sql)
 }, 60_000)
 /** Plays an application on a database of its own. */
 const onDatabase = <A, E, R>(play: (sql: Sql) => Effect.Effect<A, E, R>) =>
-  Effect.acquireUseRelease(
-    Effect.sync(() => free.pop()!),
-    play,
-    (sql) => Effect.sync(() => void free.push(sql))
-  )
+  Effect.acquireUseRelease(Queue.take(free), play, (sql) => Queue.offer(free, sql))
 afterAll(() => Effect.runPromise(Scope.close(scope, Exit.void)))
 
 /** How many events an application has; fewer to find the smallest that fails. */
