@@ -80,7 +80,7 @@ const until = Effect.fnUntraced(function* (sql: Sql, version: number, isDone: Ef
       const positions = JSON.stringify(yield* statesOf(sql, version))
       return yield* Effect.die(new Error(`build ${version} has not processed the log within 60 s: ${positions}`))
     }
-    yield* Effect.sleep(3)
+    yield* Effect.sleep(10)
   }
 })
 
@@ -162,11 +162,12 @@ export interface ReplayLog {
 }
 /** A log in memory, without a relay. */
 export const inMemory: ReplayLog = { open: () => Effect.sync(() => MemoryLog.make().log) }
-/** The log in the same database. */
+/** The log in the same database, without a relay. */
 export const inPostgres: ReplayLog = {
-  open: (sql) => Effect.map(PostgresLog.make(sql, { pollMs: 100 }), ({ log }) => log),
-  relay: (sql) => PostgresRelay.make(sql)
+  open: (sql) => Effect.map(PostgresLog.make(sql, { pollMs: 100, rebalanceMs: 100 }), ({ log }) => log)
 }
+/** The same with a relay, and a projection of what the application publishes. */
+export const chainedInPostgres: ReplayLog = { ...inPostgres, relay: (sql) => PostgresRelay.make(sql) }
 
 /** A projection of what another one publishes. */
 const chained = (said: ReturnType<typeof randomProjection>["said"], random: Random) => {
