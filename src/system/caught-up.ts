@@ -22,6 +22,7 @@ import * as Runner from "../runner/runner.ts"
 import { Store } from "../runner/store.ts"
 import { NotCaughtUp } from "./errors.ts"
 import { isAlive } from "./findings.ts"
+import { goalsOf } from "./goals.ts"
 import type { OpenedLog } from "./open-log.ts"
 import { Presence } from "./presence.ts"
 import { makePacing } from "./rebuild-pacing.ts"
@@ -101,7 +102,7 @@ const follow = Effect.fnUntraced(function* (
   { follower, live }: BuildPair,
   { timeoutMs }: CatchUpOptions
 ) {
-  const { application, sql } = context
+  const { application, log, sql } = context
   const scope = yield* Effect.scope
   const pair = { projection: follower.name, live: live.number, follower: follower.number }
   const what = `build ${follower.number} of projection ${follower.name}`
@@ -111,6 +112,7 @@ const follow = Effect.fnUntraced(function* (
   const deadline = performance.now() + timeoutMs
   let isHere = false
   let state = ""
+  let goals: Effect.Success<ReturnType<typeof goalsOf>> | undefined
   let movedAt = performance.now()
   const startHere = Effect.gen(function* () {
     if (isHere) return
@@ -128,13 +130,15 @@ const follow = Effect.fnUntraced(function* (
   })
   /** The positions of both builds. Fails if the follower is halted, or the time is over. */
   const positions = Effect.gen(function* () {
-    const found = yield* readFollowerPositions(sql, pair)
-    if (found.length === 0)
+    const read = yield* readFollowerPositions(sql, pair)
+    if (read.length === 0)
       return yield* new NotCaughtUp({
         message: `build ${live.number} of projection ${live.name} is not the live one any more`,
         try: "run the command again",
         timedOut: false
       })
+    goals ??= yield* goalsOf(log, read)
+    const found = goals(read)
     const behind = behindOf(found)
     const now = performance.now()
     const next = JSON.stringify(found)
@@ -167,7 +171,10 @@ const follow = Effect.fnUntraced(function* (
 })
 
 const isDrained = (positions: ReadonlyArray<FollowerPosition>) =>
-  positions.every(({ follower, live }) => follower !== null && follower === live)
+  // where only the follower reads a topic, it need not stop
+  positions.every(({ follower, live, own }) =>
+    own === null ? follower !== null && follower === live : follower !== null && follower >= (live ?? 0)
+  )
 const hasReached = (positions: ReadonlyArray<FollowerPosition>, goal: ReadonlyMap<string, number>) =>
   positions.every((one) => (one.follower ?? 0) >= (goal.get(placesOf(one)) ?? 0))
 

@@ -5,7 +5,7 @@ import { deadLettersOf, lateEventsOf, type PublishedMessages, readPublished } fr
 import { type BuildTables, readBuildTables } from "../postgres/store/build-tables.ts"
 import { candidateOf, readBuilds, type StoredBuild } from "../postgres/store/builds.ts"
 import { compare, type CompareOptions, type ComparedRelations, type Differences } from "../postgres/store/compare.ts"
-import { readFollowerPositions } from "../postgres/store/promotion.ts"
+import { isEven, readFollowerPositions } from "../postgres/store/promotion.ts"
 import { joinSnapshot, leaveSnapshot, openSnapshotSession, takeSnapshot } from "../postgres/store/snapshot.ts"
 import { atEqualPositions, type BuildPair, type CatchUpOptions, type FollowerContext } from "./caught-up.ts"
 import { NoCandidate } from "./errors.ts"
@@ -126,7 +126,7 @@ const atSnapshot = Effect.fnUntraced(function* (context: FollowerContext, builds
     const pair = { projection: builds.live.name, live: builds.live.number, follower: builds.follower.number }
     // a freeze ends by itself: only what the snapshot shows counts
     const positions = yield* readFollowerPositions(one, pair)
-    if (positions.length > 0 && positions.every(({ follower, live }) => follower === live)) return id
+    if (positions.length > 0 && isEven(positions)) return id
     yield* leaveSnapshot(one)
     return undefined
   })

@@ -10,7 +10,12 @@ import { candidateOf, readBuilds, type StoredBuild } from "../postgres/store/bui
 import { type CopiedTable, readCopiedTables } from "../postgres/store/copy-build.ts"
 import { relationsOf } from "../postgres/store/ddl.ts"
 import { readUnjournalled } from "../postgres/store/lookups.ts"
-import { readMeasuredRate, readRebuildPositions, readTableBytes } from "../postgres/store/rebuild.ts"
+import {
+  readMeasuredRate,
+  type RebuildPosition,
+  readRebuildPositions,
+  readTableBytes
+} from "../postgres/store/rebuild.ts"
 import type { Claim } from "../runner/store.ts"
 import { RebuildRefused } from "./errors.ts"
 
@@ -153,6 +158,26 @@ const unjournalledOf = Effect.fnUntraced(function* (
   })
 })
 
+/** What it means that the sources are not those of the live build. */
+const changedSources = (
+  { sources }: Projection.Any,
+  added: ReadonlyArray<string>,
+  positions: ReadonlyArray<RebuildPosition>
+): ReadonlyArray<string> => {
+  const removed = new Set(positions.flatMap(({ live, topic }) => (live === null ? [] : [topic])))
+  for (const { name } of sources) removed.delete(name)
+  return [
+    ...added.map(
+      (topic) =>
+        `${topic} is a source that the live build does not have: what comes of its events is published from the promotion on`
+    ),
+    ...[...removed].map(
+      (topic) =>
+        `${topic} is no source any more: nothing of it is in the new build, and nothing of it is published after the promotion`
+    )
+  ]
+}
+
 const lookupDifferences = (
   sql: Sql,
   projection: Projection.Any,
@@ -202,11 +227,14 @@ export const planRebuild = Effect.fnUntraced(function* (
   const candidate = isCopy ? undefined : yield* buildToContinue(projection, builds, lookups)
   const positions = yield* readRebuildPositions(sql, name, candidate?.number)
   const topics: Array<PlannedTopic> = []
+  const added: Array<string> = []
   const starts: Array<{ readonly topic: string; readonly partition: number; readonly start: number }> = []
   for (const { name: topic } of projection.sources) {
     let events = 0
     const bounds = yield* log.bounds(topic)
-    for (const { partition, start } of bounds) {
+    const isAdded = !positions.some((one) => one.topic === topic && one.live !== null)
+    if (isAdded) added.push(topic)
+    for (const { end, partition, start } of bounds) {
       starts.push({ topic, partition, start })
       const at = positions.find((one) => one.topic === topic && one.partition === partition)
       // a partition that the live build has not begun is begun by both
@@ -216,7 +244,7 @@ export const planRebuild = Effect.fnUntraced(function* (
           `the log has deleted the records of ${topic}/${partition} before ${start}, and the live build began at ${first}; a replay would lose what came of them`,
           "restore the records, or keep the live build"
         )
-      if (!isCopy) events += Math.max(0, (at?.live ?? start) - (at?.follower ?? start))
+      if (!isCopy) events += Math.max(0, (isAdded ? end : (at?.live ?? start)) - (at?.follower ?? start))
     }
     topics.push({ topic, partitions: bounds.length, events })
   }
@@ -227,7 +255,11 @@ export const planRebuild = Effect.fnUntraced(function* (
   const perSecond = isLimited ? rate : reachable
   const differs = isCopy
     ? copyDifferences(yield* tablesToCopy(sql, projection, live.number))
-    : [...notReproducedOf(projection, application), ...(yield* lookupDifferences(sql, projection, starts, lookups))]
+    : [
+        ...notReproducedOf(projection, application),
+        ...changedSources(projection, added, positions),
+        ...(yield* lookupDifferences(sql, projection, starts, lookups))
+      ]
   const tables = relationsOf(buildOf(projection, live.number)).map(({ qualifiedName }) => qualifiedName)
   return {
     projection: name,

@@ -25,6 +25,7 @@ import {
   startRebuild
 } from "../postgres/store/rebuild.ts"
 import { RebuildRefused, RebuildStopped } from "./errors.ts"
+import { goalsOf } from "./goals.ts"
 import type { Claim } from "../runner/store.ts"
 import { buildToContinue, declaredProjection, tablesToCopy } from "./rebuild-plan.ts"
 import { runBuild, type System } from "./system.ts"
@@ -131,12 +132,14 @@ class Speed {
 
 /** Waits until the build is where the live one is. Fails with `RebuildStopped` if it was cancelled, or is halted. */
 const untilThere = Effect.fnUntraced(function* (
-  sql: Sql,
+  { database: { sql }, log }: Pick<System, "database" | "log">,
   build: BuildId,
   report: (progress: RebuildProgress) => Effect.Effect<void>
 ) {
   const { projection, version } = build
-  const first = yield* readRebuildPositions(sql, projection, version)
+  const read = readRebuildPositions(sql, projection, version)
+  const goals = yield* goalsOf(log, yield* read)
+  const first = goals(yield* read)
   const begun = sum(first, ({ follower }) => follower ?? 0)
   const speed = new Speed()
   let goal = new Map(first.map((one) => [`${one.topic}/${one.partition}`, one.live ?? 0]))
@@ -155,7 +158,7 @@ const untilThere = Effect.fnUntraced(function* (
         message: `the rebuild of projection ${projection} was cancelled, and its build ${version} deleted`,
         try: `start it again: millrace rebuild ${projection}`
       })
-    const positions = yield* readRebuildPositions(sql, projection, version)
+    const positions = goals(yield* read)
     const processed = sum(positions, ({ follower }) => follower ?? 0) - begun
     const left = sum(positions, leftOf)
     const perSecond = speed.note(processed)
@@ -196,7 +199,7 @@ export const rebuild = Effect.fnUntraced(function* (
   const live = (yield* readBuilds(sql, build.name)).find((one) => one.live)?.number ?? 0
   const started = performance.now()
   const events = yield* Effect.raceFirst(
-    untilThere(sql, id, report),
+    untilThere(system, id, report),
     Effect.andThen(runBuild(system, build), Effect.never)
   )
   const seconds = (performance.now() - started) / 1000

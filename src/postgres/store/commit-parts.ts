@@ -133,12 +133,13 @@ const textOrNone = (value: object | undefined) => (value === undefined ? undefin
 
 /**
  * Whether a partition may be moved to a position: a frozen one only when the time of its freeze is over, and a follower up to where the live build
- * is. The position of the live build may be read before it moves on, never after, so a follower does not pass it.
+ * is, or `own_bound` if that does not read the topic. The position of the live build may be read before it moves on, never after, so a follower does
+ * not pass it.
  */
 const mayMove = (row: string, position: string) => `(${row}.mode <> 'frozen' or ${row}.frozen_until < clock_timestamp())
-    and (${row}.mode <> 'follower' or ${position} <= (select l.next_position from millrace.live v join millrace.progress l
+    and (${row}.mode <> 'follower' or ${position} <= coalesce((select l.next_position from millrace.live v join millrace.progress l
       on (l.projection, l.version, l.topic, l.partition) = (v.projection, v.version, ${row}.topic, ${row}.partition)
-      where v.projection = ${row}.projection))`
+      where v.projection = ${row}.projection), millrace.own_bound(${row}.projection, ${row}.version, ${row}.topic, ${row}.partition)))`
 /** How a commit changes the columns of the mode: it counts messages, which a follower does not publish, and ends a freeze. */
 const modeColumns = (
   row: string,

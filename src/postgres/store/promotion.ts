@@ -36,6 +36,8 @@ export interface FollowerPosition {
   /** The first position that the build has not processed; null if it has no such partition. */
   readonly live: number | null
   readonly follower: number | null
+  /** How far the follower may go where the live build does not read the topic; null if it does. See `millrace.own_bound`. */
+  readonly own: number | null
   /** The reason why the partition of the follower is halted; null if it is not. */
   readonly halted: string | null
 }
@@ -90,13 +92,22 @@ export const readFollowerPositions = (
 ): Effect.Effect<ReadonlyArray<FollowerPosition>, SqlError> =>
   query("read the positions of builds", () =>
     sql.unsafe<Array<FollowerPosition>>(
-      `select topic, partition, o.next_position as live, n.next_position as follower, n.halted
+      `select topic, partition, o.next_position as live, n.next_position as follower, n.halted,
+        millrace.own_bound(n.projection, n.version, n.topic, n.partition) as own
       from (select * from millrace.progress where projection = $1 and version = $2::int4) o
       full join (select * from millrace.progress where projection = $1 and version = $3::int4) n using (topic, partition)
       where exists (select from millrace.live l where l.projection = $1 and l.version = $2::int4) order by 1, 2`,
       [projection, live, follower]
     )
   )
+
+/** Whether both builds are at the same positions of the topics that both read. */
+export const isEven = (positions: ReadonlyArray<FollowerPosition>): boolean => {
+  const topicsOf = (build: "live" | "follower") =>
+    new Set(positions.flatMap((one) => (one[build] === null ? [] : [one.topic])))
+  const [followed, processed] = [topicsOf("follower"), topicsOf("live")]
+  return positions.every(({ follower, live, topic }) => !(followed.has(topic) && processed.has(topic)) || follower === live)
+}
 
 /** Ends a freeze of this token before its time. Returns how many partitions were frozen. */
 export const thaw = (

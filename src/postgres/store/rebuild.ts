@@ -113,6 +113,8 @@ export interface RebuildPosition {
   /** The next position of the live build, and of the follower; null if it does not have the partition. */
   readonly live: number | null
   readonly follower: number | null
+  /** How far the follower may go where the live build does not read the topic; null if it does. See `millrace.own_bound`. */
+  readonly own: number | null
   /** Why the follower is halted; null if it is not. */
   readonly halted: string | null
 }
@@ -125,7 +127,8 @@ export const readRebuildPositions = (
   query("read the positions of a rebuild", () =>
     sql.unsafe<Array<RebuildPosition>>(
       `with live as (select g.* from millrace.progress g join millrace.live l using (projection, version) where g.projection = $1)
-      select topic, partition, o.first_position as first, o.next_position as live, n.next_position as follower, n.halted
+      select topic, partition, o.first_position as first, o.next_position as live, n.next_position as follower, n.halted,
+        millrace.own_bound(n.projection, n.version, n.topic, n.partition) as own
       from live o full join (select * from millrace.progress where projection = $1 and version = $2::int4) n using (topic, partition)
       order by 1, 2`,
       [projection, version ?? null]

@@ -371,10 +371,10 @@ const bound = Effect.fnUntraced(function* (sql: Sql, held: Claim) {
     "look how far the live build is",
     () => sql<
       Array<{ readonly incarnation: string | null; readonly mode: Claim["mode"]; readonly position: number | null }>
-    >`select incarnation, mode, (
+    >`select incarnation, mode, coalesce((
         select l.next_position from millrace.live v join millrace.progress l
           on (l.projection, l.version, l.topic, l.partition) = (v.projection, v.version, g.topic, g.partition)
-        where v.projection = g.projection) as position
+        where v.projection = g.projection), millrace.own_bound(g.projection, g.version, g.topic, g.partition)) as position
       from millrace.progress g where ${isAt(sql, held)}`
   )
   if (row?.incarnation !== held.incarnation) return yield* new Fenced(held)
