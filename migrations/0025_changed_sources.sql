@@ -1,5 +1,5 @@
 -- Builds whose sources are not those of the live build. A topic that only a follower reads has no bound by the live build; the stream of a topic that
--- only the replaced build reads ends at the switch.
+-- only the replaced build reads ends at the switch, and says so in its topics by a time mark with the greatest time.
 
 -- How far a build may process a partition of a topic that the live build does not read; null if the live build reads the topic, or there is none.
 -- A build that has never been live goes as far as the log does. One that was stays where the stream of the partition ended, so that it publishes
@@ -53,6 +53,29 @@ begin
   if bad is not null then
     raise exception '%', bad using errcode = 'MR001';
   end if;
+  -- streams that end announce so in the topics that other projections read, which would wait for them: those of sources that the new build does not
+  -- read, and all in topics that it does not publish
+  with ending as (
+    select o.topic, o.partition, o.outbox_seq, o.incarnation, o.stream_time, t.target, s.number - 1 as target_partition,
+      row_number() over (partition by o.topic, o.partition order by t.target, s.number) as nth
+    from millrace.progress o
+    join millrace.projection q on (q.name, q.version) = (p, old)
+    join millrace.projection r on (r.name, r.version) = (p, new)
+    cross join lateral jsonb_object_keys(o.announced) as t (target)
+    cross join lateral generate_series(1, coalesce((q.parts->('published topic ' || t.target)->>'partitions')::int4,
+      (select count(*)::int4 from millrace.progress g where (g.projection, g.version, g.topic) = (p, old, o.topic)))) as s (number)
+    where o.projection = p and o.version = old and r.parts is not null and not (r.parts ? ('published topic ' || t.target)
+      and exists (select from millrace.progress g where (g.projection, g.version, g.topic) = (p, new, o.topic)))
+  ), marks as (
+    insert into millrace.outbox (projection, source, partition, first_seq, messages, incarnation, target, target_partition, meta, vals)
+    select p, topic, partition, outbox_seq + nth, 1, coalesce(incarnation, gen_random_uuid()), target, target_partition,
+      format('[[%s,%s,null,null,null,null,{"millrace-time":"8640000000000000"}]]',
+        to_json('millrace-time ' || p || '/' || topic || '/' || partition), coalesce(stream_time, 0)), ''
+    from ending
+  )
+  update millrace.progress o set outbox_seq = o.outbox_seq + e.count
+  from (select topic, partition, count(*) from ending group by 1, 2) e
+  where o.projection = p and o.version = old and (o.topic, o.partition) = (e.topic, e.partition);
   -- it keeps its incarnation, so that its process goes on at once; the stream goes on where the old build left it, with the times that it has announced
   update millrace.progress n set mode = 'live', outbox_seq = o.outbox_seq, announced = coalesce(o.announced, n.announced)
   from millrace.progress o

@@ -8,6 +8,9 @@ import type { LogRecord, NewRecord } from "./log.ts"
  */
 export const timeHeader = "millrace-time"
 
+/** The stream time that a stream announces when it ends, which `millrace.promote_flip` writes: no event's time is greater. */
+export const endOfStream = 8_640_000_000_000_000
+
 /** Whether a record is a time mark: only projections take notice of it, and no handler sees it. */
 export const isTimeMark = ({ headers, value }: Pick<NewRecord, "headers" | "value">): boolean =>
   value === null && headers[timeHeader] !== undefined && headers[streamHeaders.stream] !== undefined

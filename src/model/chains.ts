@@ -8,6 +8,11 @@ import type { Topic } from "./topic.ts"
 export interface Feed {
   readonly projection: string
   readonly source: string
+  /**
+   * Whether its streams count only from the first time that they announce, because they were not there from the start, or are not any more: the first
+   * build or the live one of the projection does not read the source.
+   */
+  readonly joins?: true
 }
 /** The derived topics of an application. */
 export interface Chains {
@@ -19,6 +24,20 @@ export interface Chains {
 /** The chains of an application that has none. */
 export const noChains: Chains = { feeds: new Map(), published: new Set() }
 
+/** What a build of a projection reads, and what it publishes to without dead letters: names of topics. */
+export interface BuildTopics {
+  readonly projection: string
+  readonly reads: ReadonlyArray<string>
+  readonly writes: ReadonlyArray<string>
+}
+/** The builds of a projection as a database has them. */
+export interface KnownBuilds {
+  readonly first: BuildTopics
+  readonly live: BuildTopics
+  /** All of them that may have published. */
+  readonly all: ReadonlyArray<BuildTopics>
+}
+
 const isTopic = (source: { readonly kind: string }): boolean => source.kind === "topic"
 const sourcesOf = ({ sources }: Projection.Any): ReadonlyArray<string> =>
   sources.filter(isTopic).map(({ name }) => name)
@@ -27,40 +46,56 @@ export const writtenTopics = ({ writes }: Projection.Any): ReadonlyArray<Topic.A
   (writes as ReadonlyArray<Writable>).flatMap((target) =>
     target.kind === "topic" ? [target] : target.kind === "window" && target.topic !== undefined ? [target.topic] : []
   )
-const writes = (projection: Projection.Any, topic: string) =>
-  writtenTopics(projection).some(({ name }) => name === topic)
+const declaredTopics = (projection: Projection.Any): BuildTopics => ({
+  projection: projection.name,
+  reads: sourcesOf(projection),
+  writes: writtenTopics(projection).map(({ name }) => name)
+})
 
 /** The topic, and everything that is derived from it. */
-const downstream = (projections: ReadonlyArray<Projection.Any>, topic: string): ReadonlySet<string> => {
+const downstream = (builds: ReadonlyArray<BuildTopics>, topic: string): ReadonlySet<string> => {
   const found = new Set([topic])
   // a set yields what is added while it is iterated
-  for (const name of found) {
-    for (const projection of projections) {
-      if (sourcesOf(projection).includes(name)) for (const written of writtenTopics(projection)) found.add(written.name)
-    }
-  }
+  for (const name of found)
+    for (const { reads, writes } of builds) if (reads.includes(name)) for (const written of writes) found.add(written)
   return found
 }
 
+/** The feeds of a topic by one projection. */
+const feedsBy = ({ all, first, live }: KnownBuilds, topic: string): ReadonlyArray<Feed> => {
+  const writers = [live, ...all].filter(({ writes }) => writes.includes(topic))
+  const isConstant = (source: string) =>
+    first.writes.includes(topic)
+      ? [first, live].every(({ reads, writes }) => reads.includes(source) && writes.includes(topic))
+      : live.reads.includes(source) && live.writes.includes(topic)
+  return [...new Set(writers.flatMap(({ reads }) => reads))].map((source) => ({
+    projection: live.projection,
+    source,
+    ...(isConstant(source) ? {} : { joins: true as const })
+  }))
+}
+
 /**
- * The chains of an application's projections. Of several versions of a projection the lowest counts: it publishes, and the others follow.
- * A source that is itself derived from the topic is no feed, for its stream would wait for itself.
+ * The chains of an application's projections. What a database has of a projection (`known`) decides which build publishes; without it, of several
+ * versions the lowest one does, and the others follow. A source that is itself derived from the topic is no feed, for its stream would wait for itself.
  */
-export const chainsOf = (versions: ReadonlyArray<Projection.Any>): Chains => {
-  const projections = [...Map.groupBy(versions, ({ name }) => name).values()].map((same) =>
-    same.reduce((lowest, other) => (other.version < lowest.version ? other : lowest))
-  )
+export const chainsOf = (
+  versions: ReadonlyArray<Projection.Any>,
+  known: ReadonlyMap<string, KnownBuilds> = new Map()
+): Chains => {
+  const projections = [...Map.groupBy(versions, ({ name }) => name)].map(([name, same]): KnownBuilds => {
+    const lowest = declaredTopics(same.reduce((one, other) => (other.version < one.version ? other : one)))
+    return known.get(name) ?? { first: lowest, live: lowest, all: [] }
+  })
+  const live = projections.map((one) => one.live)
   const published = new Set(
     versions.flatMap((one) => [...writtenTopics(one), ...deadLetterTopics(one)].map(({ name }) => name))
   )
+  for (const { writes } of live) for (const topic of writes) published.add(topic)
   const feeds = new Map<string, ReadonlyArray<Feed>>()
-  for (const topic of new Set(versions.flatMap(sourcesOf))) {
-    if (!projections.some((projection) => writes(projection, topic))) continue
-    const derived = downstream(projections, topic)
-    const of = projections
-      .filter((projection) => writes(projection, topic))
-      .flatMap((projection) => sourcesOf(projection).map((source) => ({ projection: projection.name, source })))
-      .filter(({ source }) => !derived.has(source))
+  for (const topic of new Set([...versions.flatMap(sourcesOf), ...live.flatMap(({ reads }) => reads)])) {
+    const derived = downstream(live, topic)
+    const of = projections.flatMap((one) => feedsBy(one, topic)).filter(({ source }) => !derived.has(source))
     if (of.length > 0) feeds.set(topic, of)
   }
   return { feeds, published }

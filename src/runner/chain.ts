@@ -45,11 +45,15 @@ export const linksOf = Effect.fnUntraced(function* (
   const streams = yield* Effect.forEach(of, (feed) =>
     Effect.map(log.ends(feed.source), ({ length }) => ({
       name: `${feed.projection}/${feed.source}`,
-      partitions: length
-    }))
+      partitions: length,
+      ...(feed.joins === true && { joins: feed.joins })
+    })).pipe(
+      // one of a build whose code is not here, and whose topic was deleted since
+      Effect.catchTag("UnknownTopic", (error) => (feed.joins === true ? Effect.undefined : Effect.fail(error)))
+    )
   )
   return {
-    feeds: of.length > 0 || published.has(source) ? streams : undefined,
+    feeds: of.length > 0 || published.has(source) ? streams.filter((stream) => stream !== undefined) : undefined,
     targets: [...new Map(targets.map((topic) => [topic.name, topic])).values()].map((topic) => ({
       topic,
       partitions: topic.partitions ?? partitions,

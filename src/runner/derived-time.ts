@@ -1,7 +1,7 @@
 // Stream time over a derived topic: the slowest of the streams that feed it. Pure.
 import { streamHeaders } from "../log/envelope.ts"
 import type { LogRecord } from "../log/log.ts"
-import { sentTime } from "../log/time-mark.ts"
+import { endOfStream, sentTime } from "../log/time-mark.ts"
 import type { StreamTimes } from "./store.ts"
 import { PartitionTime, reachOf, type StreamTime } from "./stream-time.ts"
 
@@ -9,6 +9,8 @@ import { PartitionTime, reachOf, type StreamTime } from "./stream-time.ts"
 export interface FeedStreams {
   readonly name: string
   readonly partitions: number
+  /** Whether each of them counts only from the first time that it announces. Default: a stream that has announced nothing holds the time. */
+  readonly joins?: true
 }
 
 /** How many streams of another application's projections are distinguished, gaps between partitions included; further ones do not count. */
@@ -26,13 +28,16 @@ const streamOf = (record: LogRecord): readonly [name: string, partition: number]
  * The stream time of a partition of a derived topic: the least of the greatest times that its streams have announced there. A stream that
  * has announced nothing holds it, and then no event is late. What streams announce is in the log, so a replay decides the same.
  *
+ * A stream that has ended, because the promoted build does not read its source, announces `endOfStream`: it holds the time no longer. If the stream goes
+ * on later, it counts again.
+ *
  * The streams are those that the application declares (`feeds`); records without the header of one of them do not move the time. A program
  * that writes that header announces times as the stream does. Without `feeds` the streams are those that were seen so far, and until there is one, the time is that of any other topic.
  */
 export class DerivedTime implements StreamTime {
   current: number | undefined
   /** How many streams of each name count; undefined: all that were seen. */
-  private readonly counted: ReadonlyMap<string, number> | undefined
+  private readonly counted: ReadonlyMap<string, FeedStreams> | undefined
   private readonly times: Map<string, Array<number | null>>
   private readonly plain: PartitionTime
   private least = Infinity
@@ -48,7 +53,7 @@ export class DerivedTime implements StreamTime {
     this.plain = new PartitionTime(current)
     // those of removed projections do not count; they are kept in case the projections come back
     this.times = new Map(Object.entries(kept ?? {}).map(([name, times]) => [name, [...times]]))
-    this.counted = feeds && new Map(feeds.map(({ name, partitions }) => [name, partitions]))
+    this.counted = feeds && new Map(feeds.map((feed) => [feed.name, feed]))
     this.recount()
   }
 
@@ -75,17 +80,17 @@ export class DerivedTime implements StreamTime {
     let times = this.times.get(name)
     if (times === undefined) this.times.set(name, (times = []))
     while (times.length <= partition) times.push(null)
-    const reached = reachOf(record, sent)
+    const reached = sent === endOfStream ? sent : reachOf(record, sent)
     const before = times[partition]!
-    if (before !== null && before >= reached) return
+    if (before !== null && before >= reached && before !== endOfStream) return
     times[partition] = reached
     this.isChanged = true
     // the least time can only have changed if this stream had it
-    if (before === null || before === this.least) this.recount()
+    if (before === null || before === endOfStream || before === this.least) this.recount()
   }
   private counts(name: string, partition: number): boolean {
     // a partition that the source got since is counted from the next claim on
-    if (this.counted !== undefined) return partition < (this.counted.get(name) ?? 0)
+    if (this.counted !== undefined) return partition < (this.counted.get(name)?.partitions ?? 0)
     const added = partition + 1 - (this.times.get(name)?.length ?? 0)
     if (added <= 0) return true
     let streams = 0
@@ -96,14 +101,15 @@ export class DerivedTime implements StreamTime {
   /** Finds the least time, and moves stream time to it unless a stream holds it. */
   private recount(): void {
     let least = Infinity
-    for (const [name, partitions] of this.counted ?? []) {
+    for (const [name, { joins, partitions }] of this.counted ?? []) {
       const times = this.times.get(name) ?? []
       for (let partition = 0; partition < partitions; partition++)
-        least = Math.min(least, times[partition] ?? -Infinity)
+        least = Math.min(least, times[partition] ?? (joins === true ? Infinity : -Infinity))
     }
     if (this.counted === undefined)
       for (const times of this.times.values()) for (const time of times) least = Math.min(least, time ?? Infinity)
     this.least = least
-    if (Number.isFinite(least) && (this.current === undefined || least > this.current)) this.current = least
+    if (Number.isFinite(least) && least !== endOfStream && (this.current === undefined || least > this.current))
+      this.current = least
   }
 }

@@ -6,7 +6,6 @@ import * as Scope from "effect/Scope"
 import { Log } from "../log/log.ts"
 import type { Application } from "../model/application.ts"
 import { buildName, buildOf } from "../model/build.ts"
-import { chainsOf } from "../model/chains.ts"
 import type { Projection } from "../model/projection.ts"
 import { CurrentFailures } from "../monitor/ongoing-failures.ts"
 import type { Sql, SqlError } from "../postgres/client/client.ts"
@@ -20,6 +19,7 @@ import * as PostgresStore from "../postgres/store/store.ts"
 import { FollowerPacing } from "../runner/pacing.ts"
 import * as Runner from "../runner/runner.ts"
 import { Store } from "../runner/store.ts"
+import { readChains } from "./chains.ts"
 import { NotCaughtUp } from "./errors.ts"
 import { isAlive } from "./findings.ts"
 import { goalsOf } from "./goals.ts"
@@ -70,7 +70,7 @@ const runHere = Effect.fnUntraced(function* (
   yield* presence.announce(sql)
   // it may be promoted while it runs here
   const store = PostgresStore.make(sql, { published: makeNotifier(sql), processId: presence.id })
-  const chains = chainsOf(application.projections.map(({ projection }) => projection as Projection.Any))
+  const chains = yield* readChains(application, sql)
   const running = Runner.run(build, new Map(), chains, groups).pipe(
     Effect.provideService(Log, log),
     Effect.provideService(Store, store),

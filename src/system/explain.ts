@@ -4,7 +4,7 @@ import * as Layer from "effect/Layer"
 import type { Log, ReadError } from "../log/log.ts"
 import type { Application } from "../model/application.ts"
 import { buildOf } from "../model/build.ts"
-import { chainsOf } from "../model/chains.ts"
+import { readChains } from "./chains.ts"
 import { partitionOf } from "../model/partitioner.ts"
 import type { Projection } from "../model/projection.ts"
 import type { Row } from "../model/recorder.ts"
@@ -148,7 +148,7 @@ export const explainRow = Effect.fnUntraced(function* (
   const all = application.projections.map((one) => one.projection as Projection.Any)
   const state = yield* readRowState(sql, projection, row.target.name, row.key)
   const ranges = yield* rangesOf(log, state.positions, request)
-  const chains = chainsOf(all)
+  const chains = yield* readChains(application, sql)
   const sources = yield* Effect.forEach(projection.sources as ReadonlyArray<Topic.Any>, (topic) =>
     Effect.gen(function* () {
       const { length: partitions } = yield* log.ends(topic.name)

@@ -2,10 +2,10 @@
 import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
+import * as Schedule from "effect/Schedule"
 import { Log } from "../log/log.ts"
 import type { Application } from "../model/application.ts"
 import { buildName } from "../model/build.ts"
-import { chainsOf } from "../model/chains.ts"
 import type { Projection } from "../model/projection.ts"
 import { CurrentFailures } from "../monitor/ongoing-failures.ts"
 import { migrate } from "../postgres/client/migrate.ts"
@@ -29,6 +29,7 @@ import type { Database } from "./database.ts"
 import { assertOwn, claimDatabase, type IdentityDecision } from "./identity.ts"
 import { checkBehaviour, storeSamples } from "./behaviour.ts"
 import { deploymentOf } from "./deployments.ts"
+import { readChains } from "./chains.ts"
 import { forgetIds } from "./forget-ids.ts"
 import type { Observed } from "./observed.ts"
 import { openLog } from "./open-log.ts"
@@ -148,8 +149,6 @@ const withRunning = (
     Effect.provideService(FollowerPacing, makePacing(database.sql, log)),
     Effect.provide((application.services ?? Layer.empty) as Layer.Layer<unknown>)
   ) as Effect.Effect<void>
-const chainsOfSystem = ({ application }: System) =>
-  chainsOf(application.projections.map(({ projection }) => projection as Projection.Any))
 
 /** Compares handlers with the samples of their behaviour, and completes the samples. It holds nothing up, and ends where the database does not answer. */
 const watchBehaviour = ({ builds, database: { sql } }: System, samplers: Map<Projection.Any, BehaviourSampler>) =>
@@ -182,10 +181,9 @@ const forgetLookups = ({ application, database, log }: System): Effect.Effect<ne
 export const runProjections = (system: System): Effect.Effect<void> => {
   const { application, builds, database, groups, presence } = system
   const lookupTables: Runner.LookupTables = new Map()
-  const chains = chainsOfSystem(system)
   const context = { application, builds, presence, sql: database.sql }
   const samplers = new Map<Projection.Any, BehaviourSampler>()
-  const running = runBuilds(context, (build) => Runner.run(build, lookupTables, chains, groups)).pipe(
+  const running = runBuilds(context, (build, chains) => Runner.run(build, lookupTables, chains, groups)).pipe(
     Effect.provideService(BehaviourSamplers, samplers)
   )
   const watched = Effect.andThen(Effect.forkScoped(watchBehaviour(system, samplers)), running)
@@ -203,7 +201,10 @@ export const runProjections = (system: System): Effect.Effect<void> => {
 
 /** Runs one build, and no other one, until interrupted. */
 export const runBuild = (system: System, build: Projection.Any): Effect.Effect<void> => {
-  const running = Runner.run(build, new Map(), chainsOfSystem(system), system.groups)
+  const running = Effect.flatMap(
+    Effect.retry(readChains(system.application, system.database.sql), Schedule.spaced("1 second")),
+    (chains) => Runner.run(build, new Map(), chains, system.groups)
+  )
   return system.presence.during("projections", { projections: [buildName(build)] }, withRunning(system, running))
 }
 

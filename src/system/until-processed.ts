@@ -1,7 +1,8 @@
 // Waits until a system has processed what its log has now, down to the last projection of a chain.
 import * as Effect from "effect/Effect"
-import { chainsOf, longestChain } from "../model/chains.ts"
+import { longestChain } from "../model/chains.ts"
 import type { Projection } from "../model/projection.ts"
+import { readChains } from "./chains.ts"
 import { readAnnouncements } from "../postgres/store/status.ts"
 import { SystemHalted } from "./errors.ts"
 import { type PartitionStatus, type Progress, readProgress } from "./status.ts"
@@ -69,7 +70,7 @@ export const untilProcessed = Effect.fnUntraced(function* (system: System, optio
   const projections = application.projections.map(({ projection }) => projection as Projection.Any)
   const versions = new Set(projections.map(({ name, version }) => `${name} ${version}`))
   const isOurs = ({ declared, name }: Pick<PartitionStatus, "name" | "declared">) => versions.has(`${name} ${declared}`)
-  const chains = chainsOf(projections)
+  const chains = yield* readChains(application, database.sql)
   const announcing = (name: string, topic: string) =>
     [...chains.feeds].flatMap(([target, feeds]) =>
       feeds.some(({ projection, source }) => projection === name && source === topic) ? [target] : []

@@ -1,6 +1,7 @@
 // Builds of projections in the database: which there are, and the creation of further ones.
 import * as Effect from "effect/Effect"
 import { buildOf, declarationOf } from "../../model/build.ts"
+import type { BuildTopics, KnownBuilds } from "../../model/chains.ts"
 import type { Projection } from "../../model/projection.ts"
 import { type Claim, Mismatch } from "../../runner/store.ts"
 import { query, type Session, type Sql, type SqlError } from "../client/client.ts"
@@ -44,6 +45,26 @@ export const readBuilds = (sql: Sql | Session, name?: string): Effect.Effect<Rea
       [name ?? null]
     )
   )
+
+/**
+ * What the database knows of the builds of each projection that has a live one: what they read, and what they publish to. Without projections whose
+ * builds an earlier release created and no process of this one has started.
+ */
+export const readKnownBuilds = (sql: Sql | Session): Effect.Effect<ReadonlyMap<string, KnownBuilds>, SqlError> =>
+  query("read what builds read and publish", async () => {
+    const rows = await sql.unsafe<Array<BuildTopics & { readonly live: boolean }>>(
+      `select p.name as projection, l.version = p.version as live,
+        to_jsonb(array(select substr(k, 8) from jsonb_object_keys(p.parts) k where k like 'source %' and p.parts->k->>'kind' = 'topic' order by 1)) as reads,
+        to_jsonb(array(select substr(k, 17) from jsonb_object_keys(p.parts) k where k like 'published topic %' order by 1)) as writes
+      from millrace.projection p join millrace.live l on l.projection = p.name
+      where p.parts is not null order by p.name, p.version`
+    )
+    const known = [...Map.groupBy(rows, ({ projection }) => projection)].flatMap(([name, all]) => {
+      const live = all.find((one) => one.live)
+      return live === undefined ? [] : [[name, { first: all[0]!, live, all }] as const]
+    })
+    return new Map(known)
+  })
 
 /** The candidate among the builds of one projection: its newest follower, if that is newer than the live build. */
 export const candidateOf = (builds: ReadonlyArray<StoredBuild>): StoredBuild | undefined => {

@@ -106,7 +106,9 @@ export const isEven = (positions: ReadonlyArray<FollowerPosition>): boolean => {
   const topicsOf = (build: "live" | "follower") =>
     new Set(positions.flatMap((one) => (one[build] === null ? [] : [one.topic])))
   const [followed, processed] = [topicsOf("follower"), topicsOf("live")]
-  return positions.every(({ follower, live, topic }) => !(followed.has(topic) && processed.has(topic)) || follower === live)
+  return positions.every(
+    ({ follower, live, topic }) => !(followed.has(topic) && processed.has(topic)) || follower === live
+  )
 }
 
 /** Ends a freeze of this token before its time. Returns how many partitions were frozen. */
