@@ -68,11 +68,10 @@ const feedsBy = ({ all, first, live }: KnownBuilds, topic: string): ReadonlyArra
     first.writes.includes(topic)
       ? [first, live].every(({ reads, writes }) => reads.includes(source) && writes.includes(topic))
       : live.reads.includes(source) && live.writes.includes(topic)
-  return [...new Set(writers.flatMap(({ reads }) => reads))].map((source) => ({
-    projection: live.projection,
-    source,
-    ...(isConstant(source) ? {} : { joins: true as const })
-  }))
+  const { projection } = live
+  return [...new Set(writers.flatMap(({ reads }) => reads))].map((source): Feed =>
+    isConstant(source) ? { projection, source } : { projection, source, joins: true }
+  )
 }
 
 /**

@@ -86,7 +86,8 @@ const behindOf = (positions: ReadonlyArray<FollowerPosition>) =>
 const placesOf = ({ partition, topic }: FollowerPosition) => `${topic}/${partition}`
 const records = (count: number) => `${count} record${count === 1 ? "" : "s"}`
 
-const assertNotPaused = Effect.fnUntraced(function* (sql: Sql, { name, number }: StoredBuild) {
+/** Fails with `NotCaughtUp` if the rebuild of the build is paused. */
+export const assertNotPaused = Effect.fnUntraced(function* (sql: Sql, { name, number }: StoredBuild) {
   const rebuild = yield* readRebuild(sql, { projection: name, version: number })
   if (rebuild?.state === "paused")
     return yield* new NotCaughtUp({
@@ -95,6 +96,13 @@ const assertNotPaused = Effect.fnUntraced(function* (sql: Sql, { name, number }:
       timedOut: false
     })
 })
+
+const replaced = ({ name, number }: StoredBuild) =>
+  new NotCaughtUp({
+    message: `build ${number} of projection ${name} is not the live one any more`,
+    try: "run the command again",
+    timedOut: false
+  })
 
 /** Follows how far a build has to go, and runs it here if no other process does. */
 const follow = Effect.fnUntraced(function* (
@@ -131,12 +139,7 @@ const follow = Effect.fnUntraced(function* (
   /** The positions of both builds. Fails if the follower is halted, or the time is over. */
   const positions = Effect.gen(function* () {
     const read = yield* readFollowerPositions(sql, pair)
-    if (read.length === 0)
-      return yield* new NotCaughtUp({
-        message: `build ${live.number} of projection ${live.name} is not the live one any more`,
-        try: "run the command again",
-        timedOut: false
-      })
+    if (read.length === 0) return yield* replaced(live)
     goals ??= yield* goalsOf(log, read)
     const found = goals(read)
     const behind = behindOf(found)
@@ -163,6 +166,7 @@ const follow = Effect.fnUntraced(function* (
   })
   const first = yield* positions
   if (behindOf(first) > 0) {
+    yield* assertNotPaused(sql, follower)
     const name = `${follower.name}_v${follower.number}`
     const processes = yield* readProcesses(sql)
     if (!processes.some((one) => isAlive(one) && one.projections.includes(name))) yield* startHere

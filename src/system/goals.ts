@@ -26,7 +26,9 @@ export const goalsOf = Effect.fnUntraced(function* (
     return positions
       .filter(({ topic }) => followed.has(topic))
       .map((one) =>
-        one.own === null ? one : { ...one, live: Math.min(one.own, ends.get(one.topic)?.[one.partition] ?? 0) }
+        one.own === null
+          ? one
+          : Object.assign({}, one, { live: Math.min(one.own, ends.get(one.topic)?.[one.partition] ?? 0) })
       )
   }
 })

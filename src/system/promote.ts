@@ -11,7 +11,7 @@ import { readProcesses } from "../postgres/store/processes.ts"
 import { flip, FlipRefused, type Promotion, readPromotion, storePause } from "../postgres/store/promotion.ts"
 import { planViews } from "../postgres/store/view-plan.ts"
 import { readViewFacts, ViewsRefused } from "../postgres/store/views.ts"
-import { atEqualPositions, type BuildPair, type FollowerContext } from "./caught-up.ts"
+import { assertNotPaused, atEqualPositions, type BuildPair, type FollowerContext } from "./caught-up.ts"
 import { NotPromoted } from "./errors.ts"
 import { dataFlag, isAlive } from "./findings.ts"
 
@@ -218,6 +218,7 @@ export const promote = Effect.fnUntraced(function* (context: PromoteContext, req
   const steps = Effect.gen(function* () {
     const own = yield* lockedSession(sql, name, deadline)
     const pair = yield* pairOf(sql, request)
+    yield* assertNotPaused(sql, pair.follower)
     const builds = { live: pair.live.number, next: pair.follower.number }
     const { refusals, stale } = planViews(yield* readViewFacts(sql, name), { build: builds.next, other: builds.live })
     if (refusals.length > 0) return yield* new ViewsRefused({ projection: name, refusals })

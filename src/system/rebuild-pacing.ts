@@ -73,6 +73,9 @@ export const makePacing = (sql: Sql, log: Log["Service"]): Pacing => {
     }
     return read
   }
+  const liveOf = kept((projection) =>
+    Effect.map(readBuilds(sql, projection), (builds) => builds.find((build) => build.live)?.number)
+  )
   const lagOf = kept((projection) =>
     Effect.flatMap(readBuilds(sql, projection), (builds) => {
       const live = builds.find((build) => build.live)
@@ -89,6 +92,8 @@ export const makePacing = (sql: Sql, log: Log["Service"]): Pacing => {
       const { maxLiveLagMs, rate, state } = rebuild
       if (state === "paused" || (maxLiveLagMs !== null && (yield* lagOf(at.projection)) > maxLiveLagMs)) {
         yield* Effect.sleep(waitMs)
+        // nothing holds a live build: its partition notices the promotion when it commits
+        if ((yield* liveOf(at.projection)) === at.version) return records
         continue
       }
       const most = maxLiveLagMs === null ? records : Math.min(records, turn.events)

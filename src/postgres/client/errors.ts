@@ -63,6 +63,22 @@ const hints: Readonly<Record<string, string>> = {
 
 const poolerHint = "set ignore_startup_parameters = options in the configuration of PgBouncer"
 
+/** The constraint of one of Millrace's own tables that a row violates which is there already; undefined if the error is another one. */
+const ownConstraint = (code: string, cause: unknown): string | undefined => {
+  if (code !== "23505") return undefined
+  const { constraint_name: name, schema_name: schema } = (cause ?? {}) as {
+    readonly schema_name?: unknown
+    readonly constraint_name?: unknown
+  }
+  return schema === "millrace" ? String(name) : undefined
+}
+const ownHint = (constraint: string) =>
+  `. No event is at fault: this table is Millrace's own${
+    constraint === "outbox_pkey"
+      ? ", and the stream's sequence numbers begin again. try: set outbox_seq in millrace.progress to the last sequence number of the stream in millrace.outbox (first_seq + messages - 1) and in millrace.relay_position (seq), whichever is greater"
+      : ". try: look for what else writes to it, or restored it"
+  }`
+
 /** Translates an error of the driver. An `SqlError` is returned as it is. */
 export const toSqlError = (operation: string, cause: unknown): SqlError => {
   if (cause instanceof SqlError) return cause
@@ -70,12 +86,15 @@ export const toSqlError = (operation: string, cause: unknown): SqlError => {
   const code = typeof given === "string" ? given : ""
   const message = text === "" ? code : text
   const hint = message.startsWith("unsupported startup parameter") ? poolerHint : hints[code]
+  const own = ownConstraint(code, cause)
   return new SqlError({
     operation,
     code,
     retryable: unreached.has(code) || lost.has(code) || transient.test(code),
     inDoubt: lost.has(code),
-    reason: maskSecrets(hint === undefined ? message : `${message}. try: ${hint}`),
+    reason: maskSecrets(
+      hint === undefined ? message + (own === undefined ? "" : ownHint(own)) : `${message}. try: ${hint}`
+    ),
     cause
   })
 }
@@ -88,11 +107,14 @@ export const toSqlError = (operation: string, cause: unknown): SqlError => {
  * - `data`: the values are refused, by a type, a constraint, a trigger, a limit, or before they could be sent. Other values may pass.
  * - `person`: a definition, a privilege or the server's configuration must change.
  *
+ * A row that one of Millrace's own tables has already is no event's fault: `person`.
+ *
  * A SQLSTATE that PostgreSQL does not define comes from a function of the user, and so from a trigger: `data`.
  */
 export type Blame = "moment" | "size" | "data" | "person"
 /** Who can help with an error of a statement that was sent by itself: see `Blame`. */
-export const blameOf = ({ code, inDoubt, retryable }: SqlError): Blame => {
+export const blameOf = ({ cause, code, inDoubt, retryable }: SqlError): Blame => {
+  if (ownConstraint(code, cause) !== undefined) return "person"
   if (inDoubt || code === "CONNECTION_ENDED") return "moment"
   // XX000 is any internal error, among them a text that is too long to be allocated
   if (code === "57014" || code === "53200" || code === "25P04" || code === "XX000" || unsendable.has(code))

@@ -93,7 +93,11 @@ describe("an event that the database refuses is parked, and no other", () => {
   for (const [what, raise] of [
     ["by a trigger's exception", "raise exception 'no %', new.k"],
     ["for a limit", raising("54000")],
-    ["with a SQLSTATE of the user", raising("MY001")]
+    ["with a SQLSTATE of the user", raising("MY001")],
+    [
+      "for a unique constraint of the user",
+      "create temporary table if not exists one (k text unique); insert into one values ('a'), ('a')"
+    ]
   ] as const) {
     test(what, (engine, projection) =>
       Effect.gen(function* () {
@@ -118,7 +122,13 @@ describe("what needs a person halts its partition alone, and goes on by itself o
   for (const [what, raise, halted] of [
     ["a table that a trigger misses", "perform 1 from audit", 'relation "audit" does not exist'],
     ["a missing privilege of a trigger", raising("42501"), "the privilege"],
-    ["a feature that is not supported", raising("0A000"), "refused"]
+    ["a feature that is not supported", raising("0A000"), "refused"],
+    [
+      "a sequence number that the outbox has already",
+      `insert into millrace.outbox (projection, source, partition, first_seq, messages, incarnation, target, meta, vals)
+        select 'p', 'puts', 0, 1, 1, gen_random_uuid(), 'd', '', '' from generate_series(1, 2)`,
+      "the stream's sequence numbers begin again. try: set outbox_seq"
+    ]
   ] as const) {
     test(what, (engine, projection) =>
       Effect.gen(function* () {

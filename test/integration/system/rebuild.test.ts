@@ -7,6 +7,7 @@ import * as Scope from "effect/Scope"
 import { query, type Sql } from "../../../src/postgres/client/client.ts"
 import { drained, flip, freeze } from "../../../src/postgres/store/promotion.ts"
 import { setRebuildState, startRebuild } from "../../../src/postgres/store/rebuild.ts"
+import { promote } from "../../../src/system/promote.ts"
 import { beginRebuild, cancelRebuild, pauseRebuild, rebuild } from "../../../src/system/rebuild.ts"
 import { planRebuild } from "../../../src/system/rebuild-plan.ts"
 import { makePacing } from "../../../src/system/rebuild-pacing.ts"
@@ -298,4 +299,29 @@ test("a rebuild is refused where the log no longer has what the live build began
       JSON.stringify(exit),
       /the log has deleted the records of orders\.events\/0 before 1, and the live build began at 0/
     )
+  }))
+
+test("a paused build is not promoted, also where it has caught up, and a pause holds no live build", (system) =>
+  Effect.gen(function* () {
+    const { sql } = system.database
+    yield* append(system, 0, 10)
+    yield* processLive(system, 10)
+    const build = yield* beginRebuild(system, "orders", noLimits)
+    yield* rebuild(system, build, noReport)
+    yield* pauseRebuild(sql, "orders", true)
+    const context = { application, sql, log: system.log, on: "PostgreSQL" as const }
+    const promoting = promote(context, { name: "orders", rollback: false, dryRun: false, timeoutMs: 10_000 })
+    const error = yield* Effect.flip(promoting)
+    assert.deepInclude(error, {
+      message: "the rebuild of build 2 of projection orders is paused",
+      try: "millrace rebuild orders --resume"
+    })
+    const at = { projection: "orders", version: 2, topic: source, partition: 0 }
+    const admitted = yield* Effect.forkChild(makePacing(sql, system.log).admit(at, 5))
+    yield* pauseRebuild(sql, "orders", false)
+    yield* promoting
+    // as a pause that was asked for at the moment of the switch
+    yield* setRebuildState(sql, at, "paused")
+    assert.strictEqual(yield* makePacing(sql, system.log).admit(at, 7), 7)
+    assert.strictEqual(yield* Fiber.join(admitted), 5)
   }))
