@@ -1,5 +1,4 @@
 // A running system, put together from its parts: a database, the log, the store of the projections, and the relays.
-import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Schedule from "effect/Schedule"
@@ -171,8 +170,8 @@ const forgetLookups = ({ application, database, log }: System): Effect.Effect<ne
   // an event of any age may need any version
   const kept = new Set(lookups.flatMap(({ asOf, topic }) => (asOf === "eventTime" ? [topic.name] : [])))
   const forgetting = new LookupForgetting(database.sql, log, kept)
-  const once = Effect.flatMap(Clock.currentTimeMillis, forgetting.run).pipe(
-    Effect.catch((error) => Effect.logWarning(`lookup values are not forgotten: ${error.message}`))
+  const once = Effect.catch(forgetting.run, ({ message }) =>
+    Effect.logWarning(`lookup values are not forgotten: ${message}`)
   )
   return Effect.forever(Effect.andThen(Effect.sleep(cleanMs), once))
 }

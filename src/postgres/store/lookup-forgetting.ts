@@ -1,4 +1,5 @@
 // Deletes versions of lookup values that no event of the log can see any more, and what the journal has of events that are gone.
+import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import { brokerTimeOf, type Log, type ReadError } from "../../log/log.ts"
 import type { Sql } from "../client/client.ts"
@@ -143,11 +144,9 @@ export class LookupForgetting {
     this.kept = kept
   }
 
-  /** Returns how many versions were deleted. */
-  readonly run = Effect.fnUntraced(function* (
-    this: LookupForgetting,
-    nowMs: number
-  ): Effect.fn.Return<number, SqlError | ReadError> {
+  /** Deletes a piece of each topic. Returns how many versions were deleted. */
+  readonly run: Effect.Effect<number, SqlError | ReadError> = Effect.gen({ self: this }, function* () {
+    const nowMs = yield* Clock.currentTimeMillis
     const topics = yield* query("read the lookup topics", () =>
       this.sql.unsafe<Array<{ readonly topic: string }>>("select distinct topic from millrace.lookup_read order by 1")
     )

@@ -128,10 +128,22 @@ describe("a dead letter", () => {
     )
   }
   test(
-    "of a later event that waits behind a parked one is a row and no message",
+    "of a build that follows the live one is a row and no message",
     {},
     Effect.fnUntraced(function* (made) {
       yield* query("follow", () => made.sql`update millrace.progress set mode = 'follower'`)
+      // the live build, which has processed everything: a follower goes no further
+      yield* query(
+        "note a live build",
+        () => made.sql`insert into millrace.projection (name, version, declared, definition)
+          select name, version + 1, declared + 1, definition from millrace.projection`
+      )
+      yield* query(
+        "follow it",
+        () => made.sql`insert into millrace.progress (projection, version, topic, partition, mode, next_position)
+          select projection, version + 1, topic, partition, 'live', 1000 from millrace.progress`
+      )
+      yield* query("make it the live one", () => made.sql`update millrace.live set version = version + 1`)
       yield* handled(made, [done("throw")])
       assert.lengthOf(yield* deadLetters(made.sql), 1)
       assert.lengthOf(yield* query("read", () => made.sql`select from millrace.outbox`), 0)
