@@ -1,9 +1,7 @@
 // Runs `millrace promote`: opens the database and the log, and prints what was promoted or corrected, and what to do next.
 import * as Effect from "effect/Effect"
-import type { Sql } from "../postgres/client/client.ts"
-import { candidateOf, readBuilds } from "../postgres/store/builds.ts"
 import { projectionNames } from "../postgres/store/identity.ts"
-import { type Corrected, hasUnfinished, publishCorrections } from "../system/corrections.ts"
+import { type Corrected, correctsLastPromotion, publishCorrections } from "../system/corrections.ts"
 import { assertDatabaseExists, openDatabase } from "../system/database.ts"
 import { assertRegistered } from "../system/identity.ts"
 import { openLog } from "../system/open-log.ts"
@@ -69,16 +67,6 @@ export const promote = Effect.fnUntraced(function* ({
   return 0
 })
 
-/** Whether nothing is promoted: the corrections of the last promotion are not finished, or the build that is asked for is live already. */
-const correctsLastPromotion = Effect.fnUntraced(function* (
-  sql: Sql,
-  { build, name, rollback }: Pick<PromoteFlags, "build" | "name" | "rollback">
-) {
-  if (yield* hasUnfinished(sql, name)) return true
-  const builds = yield* readBuilds(sql, name)
-  if (build !== undefined) return builds.some(({ live, number }) => live && number === build)
-  return !rollback && candidateOf(builds) === undefined
-})
 const promotedWithout = ({ projection, to }: Promoted, { message }: { readonly message: string }) =>
   new CommandFailed({
     message: `build ${to} of ${projection} was promoted, and its corrections are not published: ${message}`,

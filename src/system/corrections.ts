@@ -9,7 +9,7 @@ import type { Topic } from "../model/topic.ts"
 import type { Window } from "../model/window.ts"
 import type { Sql } from "../postgres/client/client.ts"
 import { readBuildTables } from "../postgres/store/build-tables.ts"
-import { readBuilds } from "../postgres/store/builds.ts"
+import { candidateOf, readBuilds } from "../postgres/store/builds.ts"
 import {
   countPartitions,
   type CorrectedModel,
@@ -26,6 +26,7 @@ import { relationsOf } from "../postgres/store/ddl.ts"
 import { openSnapshotSession } from "../postgres/store/snapshot.ts"
 import { makeNotifier } from "../postgres/relay/notify.ts"
 import { NotCorrected } from "./errors.ts"
+import type { PromoteRequest } from "./promote.ts"
 
 /** The headers of a correction, beside those of every message. They are public: consumers read them. */
 export const correctionHeaders = {
@@ -114,10 +115,20 @@ const promotedOf = Effect.fnUntraced(function* ({ application, sql }: Correction
   return { promotion, build: buildOf(declared, live.number) }
 })
 
-/** Whether corrections of the last promotion were begun and not finished. */
-export const hasUnfinished = Effect.fnUntraced(function* (sql: Sql, name: string) {
-  const promotion = yield* readLastPromotion(sql, name)
-  return promotion !== undefined && promotion.corrections !== null && (yield* hasWaiting(sql, promotion.token))
+/**
+ * Whether a command that publishes corrections promotes nothing: those of the last promotion are not finished, or the build that is asked for, or gone
+ * back to, is live already. A repeated way back would be the way forward, so it only corrects.
+ */
+export const correctsLastPromotion = Effect.fnUntraced(function* (
+  sql: Sql,
+  { build, name, rollback }: Pick<PromoteRequest, "build" | "name" | "rollback">
+) {
+  const last = yield* readLastPromotion(sql, name)
+  if (last !== undefined && last.corrections !== null && (yield* hasWaiting(sql, last.token))) return true
+  if (rollback) return last !== undefined && last.new < last.old
+  const builds = yield* readBuilds(sql, name)
+  if (build !== undefined) return builds.some(({ live, number }) => live && number === build)
+  return candidateOf(builds) === undefined
 })
 
 /** Publishes a batch, as soon as its partition can publish. */

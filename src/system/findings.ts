@@ -85,7 +85,7 @@ export interface Facts {
   /** Topics that no relay publishes. */
   readonly unpublished: ReadonlyArray<string>
   /** The gates of promotions that are open. */
-  readonly gates: ReadonlyArray<Pick<OpenGate, "projection" | "holders">>
+  readonly gates: ReadonlyArray<Pick<OpenGate, "projection" | "holders" | "refusal" | "refusal">>
   /** The state directory if the database is the embedded one; undefined if it is a server. */
   readonly embeddedDir: string | undefined
 }
@@ -358,14 +358,21 @@ const judgeSubscription = ({ consumed, subscription, topic, undelivered }: Subsc
       ]
 
 /** A gate harms nobody but keeps the tables of a build, and makes some queries slower. Running processes close it. */
-const judgeGate = ({ holders, projection }: Facts["gates"][number]): Judged => ({
+const judgeGate = ({ holders, projection, refusal }: Facts["gates"][number]): Judged => ({
   kind: "gate_open",
   what: `projection ${projection}`,
   message:
-    holders.length === 0
-      ? "its views are a gate between two builds, which a promotion opened and has not closed yet"
-      : `its views are a gate between two builds, because transactions from before the promotion may still read the old one: ${holdersText(holders)}`,
-  try: holders.length === 0 ? null : "nothing, or end these transactions: running processes then close the gate",
+    refusal !== undefined
+      ? `its views are a gate between two builds, which cannot be closed: ${refusal}`
+      : holders.length === 0
+        ? "its views are a gate between two builds, which a promotion opened and has not closed yet"
+        : `its views are a gate between two builds, because transactions from before the promotion may still read the old one: ${holdersText(holders)}`,
+  try:
+    refusal !== undefined
+      ? "remove the cause: running processes then close the gate"
+      : holders.length === 0
+        ? null
+        : "nothing, or end these transactions: running processes then close the gate",
   isProblem: false
 })
 

@@ -23,6 +23,8 @@ export interface GateState {
 /** A gate that is open. */
 export interface OpenGate extends GateState {
   readonly projection: string
+  /** Why the views cannot show the live build alone, until a person removes the cause; undefined if nothing but holders is in the way. */
+  readonly refusal?: string | undefined
 }
 /** Holders as a text: `session 4711 of reader (psql) for 12 s`. */
 export const holdersText = (holders: ReadonlyArray<GateHolder>): string =>

@@ -10,7 +10,7 @@ import { query, session, type Session, type Sql, SqlError, transaction } from ".
 import { arrayOf } from "../client/columns.ts"
 import { lockProjections } from "./builds.ts"
 import { type GateHolder, type GateState, holdersText, type OpenGate } from "./gate-holders.ts"
-import { isGateOpen, planViews, type ViewPlan, showsOnly } from "./view-plan.ts"
+import { isGateOpen, planViews, refusalText, type ViewPlan, showsOnly } from "./view-plan.ts"
 import { executePlan, readViewFacts, type ViewsRefused } from "./views.ts"
 
 /** The views could not be locked in time: these sessions use them in open transactions. Nothing was changed. */
@@ -178,21 +178,28 @@ export const readOpenGates = Effect.fnUntraced(function* (
   const gates: Array<OpenGate> = []
   for (const projection of yield* readGated(sql)) {
     const build = yield* readLive(sql, projection)
-    if (build === undefined || showsOnly(yield* readViewFacts(sql, projection), build)) continue
+    const facts = yield* readViewFacts(sql, projection)
+    if (build === undefined || showsOnly(facts, build)) continue
+    const { refusals } = planViews(facts, { build })
+    const refusal = refusals.length === 0 ? undefined : refusalText(refusals)
     const old = yield* readSnapshotHolders(sql, projection)
-    gates.push({ projection, isClosed: false, holders: old.length > 0 ? old : yield* readViewHolders(sql, projection) })
+    const holders = old.length > 0 ? old : yield* readViewHolders(sql, projection)
+    gates.push({ projection, isClosed: false, holders, refusal })
   }
   return gates
 })
-/** Closes the gates that promotions have left open, where that is possible now. Returns the projections whose gates were closed. */
-export const closeGates = Effect.fnUntraced(function* (
-  sql: Sql
-): Effect.fn.Return<ReadonlyArray<string>, SqlError | ViewsRefused> {
+/**
+ * Closes the gates that promotions have left open, where that is possible now. A gate whose views are refused stays open, with its reason in
+ * `readOpenGates`. Returns the projections whose gates were closed.
+ */
+export const closeGates = Effect.fnUntraced(function* (sql: Sql): Effect.fn.Return<ReadonlyArray<string>, SqlError> {
   const closed: Array<string> = []
   for (const projection of yield* readGated(sql)) {
     const build = yield* readLive(sql, projection)
     if (build === undefined || showsOnly(yield* readViewFacts(sql, projection), build)) continue
-    const { isClosed } = yield* closeGate(sql, projection, performance.now())
+    const { isClosed } = yield* closeGate(sql, projection, performance.now()).pipe(
+      Effect.catchTag("ViewsRefused", () => Effect.succeed({ isClosed: false }))
+    )
     if (isClosed) closed.push(projection)
   }
   return closed

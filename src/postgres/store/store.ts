@@ -335,7 +335,9 @@ const resolve = Effect.fnUntraced(function* (
       >`select incarnation, commit_no, mode, outbox_seq from millrace.progress where ${isAt(sql, held)} for update`,
     answerMs
   ).pipe(Effect.retry({ schedule: resend, while: (error) => error.retryable && codeOf(error) !== "NO_ANSWER" }))
-  if (row?.incarnation !== held.incarnation) return yield* new Fenced(held)
+  // a promotion gives the build that it replaces another incarnation
+  const isReplaced = held.mode !== "follower" && row?.mode === "follower"
+  if (row?.incarnation !== held.incarnation) return yield* new Fenced(isReplaced ? { ...held, isReplaced } : held)
   if (row.commit_no === held.commitNo + 1) return { mode: row.mode, outboxSeq: row.outbox_seq }
   if (row.commit_no !== held.commitNo) return yield* new Fenced(held)
   // it was promoted since: a muted batch would be refused for ever

@@ -9,7 +9,7 @@ import { Agg, Application, Event, Projection, Topic, Window } from "../../../src
 import { query, transaction } from "../../../src/postgres/client/client.ts"
 import { createBuild } from "../../../src/postgres/store/builds.ts"
 import { drained, flip, freeze } from "../../../src/postgres/store/promotion.ts"
-import { publishCorrections } from "../../../src/system/corrections.ts"
+import { correctsLastPromotion, publishCorrections } from "../../../src/system/corrections.ts"
 import { openSystem, runProjections, runRelay } from "../../../src/system/system.ts"
 import { recordOf } from "../../support/engine.ts"
 import { databaseOn, server } from "../../support/postgres.ts"
@@ -120,6 +120,14 @@ it.live(
         assert.deepStrictEqual(result.notCorrected, [
           { name: "other", reason: "handlers publish it, and no row says what they published" }
         ])
+        // a first way back promotes; one that was made, and is repeated, only corrects
+        const back = correctsLastPromotion(sql, { name: "accounts", rollback: true })
+        assert.isFalse(yield* back)
+        yield* run(
+          `insert into millrace.promotion (token, projection, old, new, at) values (gen_random_uuid(), 'accounts', 2, 1, now() + interval '1 hour')`
+        )
+        assert.isTrue(yield* back)
+        yield* run("delete from millrace.promotion where new = 1")
         const again = yield* publishCorrections({ application, sql }, "accounts")
         assert.deepStrictEqual([again.rows, again.published], [4, 0])
 

@@ -8,7 +8,7 @@ import * as Scope from "effect/Scope"
 import { Application, Event, Projection, ReadModel, Topic } from "../../../src/index.ts"
 import { query, transaction } from "../../../src/postgres/client/client.ts"
 import { createBuild } from "../../../src/postgres/store/builds.ts"
-import { closeGates, openGate, promotionSession } from "../../../src/postgres/store/gate.ts"
+import { closeGates, openGate, promotionSession, readOpenGates } from "../../../src/postgres/store/gate.ts"
 import { freeze } from "../../../src/postgres/store/promotion.ts"
 import { readViewFacts } from "../../../src/postgres/store/views.ts"
 import { promote, type PromoteRequest, type PromotionStep } from "../../../src/system/promote.ts"
@@ -287,3 +287,17 @@ for (const step of ["checked", "opened", "drained", "switched", "closed"] as con
       })
     }))
 }
+
+test("a gate whose views are refused stays open with the reason, and is closed once the cause is gone", (one) =>
+  Effect.gen(function* () {
+    const { build, run, sql } = one
+    yield* build
+    yield* openGate(sql, "accounts", { live: 1, next: 2 }, performance.now() + 5_000)
+    yield* run("create table accounts_v1.more (id text); create table public.more (id text)")
+    assert.deepStrictEqual(yield* closeGates(sql), [])
+    const [gate] = yield* readOpenGates(sql)
+    assert.match(gate!.refusal!, /public\.more exists and is not a view of projection accounts; rename it/)
+    yield* run("drop table public.more")
+    assert.deepStrictEqual(yield* closeGates(sql), ["accounts"])
+    assert.deepStrictEqual(yield* readOpenGates(sql), [])
+  }))

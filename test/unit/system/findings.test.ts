@@ -217,6 +217,14 @@ describe("who is missing", () => {
       }
     ])
   })
+  test("a gate that cannot be closed is noted with the reason", () => {
+    const gate = { projection: "orders", holders: [], refusal: "public.orders exists" }
+    assert.deepInclude(findingsOf({ ...facts, gates: [gate] }).notices[0], {
+      kind: "gate_open",
+      message: "its views are a gate between two builds, which cannot be closed: public.orders exists",
+      try: "remove the cause: running processes then close the gate"
+    })
+  })
   test("a target that is not configured and that no process runs is noted as long as something waits for it", () => {
     const gone = { ...relay, target: "pulsar", lag: 9, oldest_ms: 10 * minute }
     assert.deepEqual(kinds({ relays: [gone] }), { problems: [], notices: ["not_running: relay to pulsar"] })

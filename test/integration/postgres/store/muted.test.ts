@@ -39,6 +39,24 @@ const isPromoted = (exit: Exit.Exit<unknown, unknown>) =>
   Exit.isFailure(exit) &&
   exit.cause.reasons.some((reason) => "error" in reason && (reason.error as { isPromoted?: boolean }).isPromoted)
 
+it.live("a batch of a build that a promotion replaced is refused as that of a build that is no longer live", () =>
+  Effect.scoped(
+    Effect.gen(function* () {
+      const { sql, store } = yield* engine(root, application)
+      const held = yield* store.claim(one, events.name, 0, 1)
+      yield* addLive(sql)
+      yield* Effect.promise(
+        () => sql`update millrace.progress set mode = 'follower', incarnation = gen_random_uuid() where version = 1`
+      )
+      const error = yield* Effect.flip(store.commit(one, held, batchOf(held, ["a"])))
+      assert.strictEqual(
+        error.message,
+        `counting ${events.name}/0: the build is no longer live: a promotion put another one in its place, which it follows from now on`
+      )
+    })
+  )
+)
+
 it.live("a muted batch whose partition went live is refused, and commits with its messages under a new claim", () =>
   Effect.scoped(
     Effect.gen(function* () {
