@@ -19,12 +19,16 @@ const sizeText = (bytes: number) =>
 const rateOrigin: Readonly<Record<RebuildPlan["rate_from"], string>> = {
   measured: "as the last rebuild here was measured",
   asked: "as --rate asks",
-  assumed: "an assumption, because no rebuild was measured here yet"
+  assumed: "an assumption, because no rebuild of the projection was measured here yet"
 }
 
+const timeText = ({ rate_from: origin, seconds, seconds_at_best: best }: RebuildPlan) =>
+  origin === "assumed" && best < seconds
+    ? `${durationText(best)}, as fast projections take, to ${durationText(seconds)}`
+    : `about ${durationText(seconds)}`
 const replayLines = (plan: RebuildPlan) => [
   ...plan.topics.map((one) => `  replay   ${count(one.events)} records of ${one.topic} (${one.partitions} partitions)`),
-  `  time     about ${durationText(plan.seconds)}, at ${count(plan.events_per_second)} events a second: ${rateOrigin[plan.rate_from]}`
+  `  time     ${timeText(plan)}, at ${count(plan.events_per_second)} events a second: ${rateOrigin[plan.rate_from]}`
 ]
 /** A plan as a few lines. */
 export const planText = (plan: RebuildPlan): string => {

@@ -1,6 +1,9 @@
 // Compares a candidate with the live build of its projection, at the same positions: rows, late events, dead letters and published messages.
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
+import type { ReadError } from "../log/log.ts"
+import type { Projection } from "../model/projection.ts"
+import type { Topic } from "../model/topic.ts"
 import { deadLettersOf, lateEventsOf, type PublishedMessages, readPublished } from "../postgres/store/build-records.ts"
 import { type BuildTables, readBuildTables } from "../postgres/store/build-tables.ts"
 import { candidateOf, readBuilds, type StoredBuild } from "../postgres/store/builds.ts"
@@ -9,6 +12,7 @@ import { isEven, readFollowerPositions } from "../postgres/store/promotion.ts"
 import { joinSnapshot, leaveSnapshot, openSnapshotSession, takeSnapshot } from "../postgres/store/snapshot.ts"
 import { atEqualPositions, type BuildPair, type CatchUpOptions, type FollowerContext } from "./caught-up.ts"
 import { NoCandidate } from "./errors.ts"
+import { lookupDifferences } from "./rebuild-plan.ts"
 
 /** What is compared, and how. */
 export interface DiffRequest extends CompareOptions, CatchUpOptions {
@@ -30,6 +34,8 @@ export interface Diff {
   readonly deadLetters: Differences
   /** The messages of handlers by topic; undefined if they were not counted from the start of both builds. */
   readonly messages: ReadonlyArray<PublishedMessages> | undefined
+  /** What the candidate saw of lookups otherwise than the live build, as sentences. Rows may differ because of it. */
+  readonly lookups: ReadonlyArray<string>
   /** Whether nothing differs but by rounding. A column or a table that only one build has is no difference. */
   readonly equal: boolean
   /** For how long the live build was frozen, in milliseconds. */
@@ -86,7 +92,7 @@ export const diff = Effect.fnUntraced(function* (
   request: DiffRequest
 ): Effect.fn.Return<
   Diff,
-  Effect.Error<ReturnType<typeof pairOf>> | Effect.Error<ReturnType<typeof atSnapshot>>,
+  ReadError | Effect.Error<ReturnType<typeof pairOf>> | Effect.Error<ReturnType<typeof atSnapshot>>,
   Scope.Scope
 > {
   const { sql } = context
@@ -115,7 +121,20 @@ export const diff = Effect.fnUntraced(function* (
     isEqual(late) &&
     isEqual(deadLetters) &&
     (messages ?? []).every((one) => one.live === one.candidate)
-  return { projection: name, ...numbers, tables, late, deadLetters, messages, equal, frozenMs }
+  const lookups = yield* lookupsOf(context, builds)
+  return { projection: name, ...numbers, tables, late, deadLetters, messages, lookups, equal, frozenMs }
+})
+
+/** What a follower saw of lookups otherwise. Empty also if the configuration does not have its version. */
+const lookupsOf = Effect.fnUntraced(function* ({ application, log, sql }: FollowerContext, { follower }: BuildPair) {
+  const declared = application.projections
+    .map(({ projection }) => projection as Projection.Any)
+    .find(({ name, version }) => name === follower.name && version === follower.declared)
+  if (declared === undefined || Object.keys(declared.enrich).length === 0) return []
+  const starts = yield* Effect.forEach(declared.sources as ReadonlyArray<Topic.Any>, ({ name: topic }) =>
+    Effect.map(log.bounds(topic), (bounds) => bounds.map(({ partition, start }) => ({ topic, partition, start })))
+  )
+  return yield* lookupDifferences(sql, declared, starts.flat(), follower.lookups)
 })
 
 /** Takes a snapshot in which both builds are at the same positions. It can be joined until the scope closes. */

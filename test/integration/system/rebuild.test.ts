@@ -79,6 +79,7 @@ test("a rebuild of unchanged code replays into the next build, and publishes not
     const before = yield* published(sql)
     const plan = yield* planRebuild({ ...system, sql }, "orders", undefined)
     assert.deepInclude(plan, { build: 2, version: 1, continues: false, events: 300, rate_from: "assumed" })
+    assert.deepInclude(plan, { events_per_second: 2_500, seconds: 1, seconds_at_best: 1 })
     const build = yield* beginRebuild(system, "orders", noLimits)
     const rebuilt = yield* rebuild(system, build, noReport)
     assert.deepInclude(rebuilt, { build: 2, live: 1, events: 300 })

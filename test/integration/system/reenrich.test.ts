@@ -7,6 +7,7 @@ import { Application, Projection } from "../../../src/index.ts"
 import { drained, flip, freeze } from "../../../src/postgres/store/promotion.ts"
 import { beginRebuild, rebuild } from "../../../src/system/rebuild.ts"
 import { planRebuild } from "../../../src/system/rebuild-plan.ts"
+import { diff } from "../../../src/system/diff.ts"
 import { openSystem, runBuild } from "../../../src/system/system.ts"
 import { caughtUp, event, person, projectionOf, seen, userIn } from "../../support/lookups.ts"
 import { databaseOn, server } from "../../support/postgres.ts"
@@ -57,6 +58,12 @@ it.live("a corrected value reaches earlier events by millrace reenrich alone, an
       const corrected = yield* beginRebuild(system, "p", noLimits, false, "today")
       yield* rebuild(system, corrected, noReport)
       assert.deepStrictEqual(yield* own(3), [2])
+      const context = { application: application as never, sql, log, on: "PostgreSQL" as const }
+      const { lookups, tables } = yield* diff(context, { name: "p", samples: 0, exact: false, timeoutMs: 20_000 })
+      assert.deepStrictEqual(
+        [lookups, tables.map(({ changed }) => changed)],
+        [["all events see today's values of lookups, also those that were appended after them"], [1]]
+      )
       const token = crypto.randomUUID()
       const switching = { projection: "p", live: 1, follower: 3, token }
       yield* freeze(sql, switching, 5_000)

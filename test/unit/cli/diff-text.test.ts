@@ -44,6 +44,7 @@ const found: Diff = {
   late: same,
   deadLetters: same,
   messages: [{ topic: "out", live: 3, candidate: 4 }],
+  lookups: ["all events see today's values of lookups"],
   equal: false,
   frozenMs: 12.4
 }
@@ -61,6 +62,7 @@ test("JSON has the digits of the database, and null for what is not there", () =
     late: same,
     deadLetters: same,
     messages: [{ topic: "out", live: 3, candidate: 4 }],
+    lookups: ["all events see today's values of lookups"],
     frozenMs: 12,
     equal: false
   })
@@ -78,5 +80,7 @@ test("the text shows counts, samples with long values cut off, and what is not c
   )
   expect(text).toContain("… (")
   expect(text).toContain("\nkeyed is not compared: its keys differ\n")
-  expect(text).toMatch(/\nmessages of handlers to out: 3 by build 1, 4 by build 2\ndifferent$/)
+  expect(text).toMatch(
+    /\nmessages of handlers to out: 3 by build 1, 4 by build 2\nall events see today's values of lookups\ndifferent$/
+  )
 })
