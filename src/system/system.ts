@@ -170,8 +170,8 @@ const forgetLookups = ({ application, database, log }: System): Effect.Effect<ne
   // an event of any age may need any version
   const kept = new Set(lookups.flatMap(({ asOf, topic }) => (asOf === "eventTime" ? [topic.name] : [])))
   const forgetting = new LookupForgetting(database.sql, log, kept)
-  const once = Effect.catch(forgetting.run, ({ message }) =>
-    Effect.logWarning(`lookup values are not forgotten: ${message}`)
+  const once = forgetting.run.pipe(
+    Effect.catch((error) => Effect.logWarning(`lookup values are not forgotten: ${error.message}`))
   )
   return Effect.forever(Effect.andThen(Effect.sleep(cleanMs), once))
 }
