@@ -44,6 +44,7 @@ export const onNodeOnly: Readonly<Record<string, string>> = {
   "integration/stack": "the launcher of the services; every suite on Deno that needs one starts it there",
   "integration/system/promote.test.ts": "the engine's logic on PostgreSQL",
   "integration/system/changed-sources.test.ts": "the engine's logic on PostgreSQL",
+  "integration/system/promote-killed.test.ts": "processes of a patched copy run on Node",
   "integration/system/rebuild.test.ts": "the engine's logic on PostgreSQL",
   "integration/system/corrections.test.ts": "the engine's logic on PostgreSQL",
   "integration/system/diff.test.ts": "statements of SQL; cli/diff-command.test.ts runs the command on Deno",
