@@ -209,6 +209,21 @@ export const tablesToCopy = Effect.fnUntraced(function* (sql: Sql | Session, pro
   )
 })
 
+/** How long so many events take, at the rate that was measured, is asked for or is assumed. */
+const timeOf = (events: number, measured: number | undefined, asked: number | null | undefined) => {
+  const reachable = measured ?? assumedRates.least
+  const isLimited = typeof asked === "number" && asked < reachable
+  const perSecond = isLimited ? asked : reachable
+  const atBest = isLimited || measured !== undefined ? perSecond : Math.min(asked ?? Infinity, assumedRates.most)
+  const from = isLimited ? "asked" : measured === undefined ? "assumed" : "measured"
+  return {
+    events_per_second: Math.round(perSecond),
+    rate_from: from,
+    seconds: Math.ceil(events / perSecond),
+    seconds_at_best: Math.ceil(events / atBest)
+  } satisfies Partial<RebuildPlan>
+}
+
 /** What a rebuild would do. `isCopy`: nothing is replayed. `rate`: the limit that is asked for. Fails with `RebuildRefused` if it is not possible. */
 export const planRebuild = Effect.fnUntraced(function* (
   { application, log, sql }: RebuildContext,
@@ -252,11 +267,6 @@ export const planRebuild = Effect.fnUntraced(function* (
     topics.push({ topic, partitions: bounds.length, events })
   }
   const events = topics.reduce((sum, one) => sum + one.events, 0)
-  const measured = yield* readMeasuredRate(sql, name)
-  const reachable = measured ?? assumedRates.least
-  const isLimited = typeof rate === "number" && rate < reachable
-  const perSecond = isLimited ? rate : reachable
-  const atBest = isLimited || measured !== undefined ? perSecond : Math.min(rate ?? Infinity, assumedRates.most)
   const differs = isCopy
     ? copyDifferences(yield* tablesToCopy(sql, projection, live.number))
     : [
@@ -274,10 +284,7 @@ export const planRebuild = Effect.fnUntraced(function* (
     copies: isCopy,
     topics,
     events,
-    events_per_second: Math.round(perSecond),
-    rate_from: isLimited ? "asked" : measured === undefined ? "assumed" : "measured",
-    seconds: Math.ceil(events / perSecond),
-    seconds_at_best: Math.ceil(events / atBest),
+    ...timeOf(events, yield* readMeasuredRate(sql, name), rate),
     disk_bytes: yield* readTableBytes(sql, tables),
     muted: publishedBy(projection).map((topic) => topic.name),
     not_reproduced: differs
