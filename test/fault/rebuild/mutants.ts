@@ -11,17 +11,21 @@ export interface Mutant {
   /** After how many promotions it is found. */
   readonly cycles: number
 }
-const builds = "migrations/0015_builds.sql"
+/** The newest text of the switch. */
+const flip = "migrations/0025_changed_sources.sql"
 const gate = "src/postgres/store/gate.ts"
 const isDrained = `const isDrained = (positions: ReadonlyArray<FollowerPosition>) =>
-  positions.every(({ follower, live }) => follower !== null && follower === live)
+  // where only the follower reads a topic, it need not stop
+  positions.every(({ follower, live, own }) =>
+    own === null ? follower !== null && follower === live : follower !== null && follower >= (live ?? 0)
+  )
 `
 
 /** All of them. */
 export const mutants: ReadonlyArray<Mutant> = [
   {
     name: "the sequence number of what was published is not handed over",
-    patches: [{ file: builds, find: "set mode = 'live', outbox_seq = o.outbox_seq", replace: "set mode = 'live'" }],
+    patches: [{ file: flip, find: "set mode = 'live', outbox_seq = o.outbox_seq", replace: "set mode = 'live'" }],
     found: ["hang", "lost"],
     cycles: 1
   },
@@ -35,9 +39,9 @@ export const mutants: ReadonlyArray<Mutant> = [
           "const isDrained = (positions: ReadonlyArray<FollowerPosition>) => positions.some(({ follower, live }) => follower !== live)\n"
       },
       {
-        file: builds,
-        find: "    and n.next_position = o.next_position and n.halted is null",
-        replace: "    and n.halted is null"
+        file: flip,
+        find: "\n      when n_position <> o_position then 'is at ' || n_position || ' of ' || o_position end as problem",
+        replace: " end as problem"
       }
     ],
     found: ["lost", "doubled", "wrong", "hang"],
