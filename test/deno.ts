@@ -45,6 +45,8 @@ export const onNodeOnly: Readonly<Record<string, string>> = {
   "integration/system/promote.test.ts": "the engine's logic on PostgreSQL",
   "integration/system/changed-sources.test.ts": "the engine's logic on PostgreSQL",
   "integration/system/promote-killed.test.ts": "processes of a patched copy run on Node",
+  "integration/system/rebuilt-chains.test.ts": "the engine's logic on PostgreSQL",
+  "integration/system/random-versions.test.ts": "the engine's logic on PostgreSQL",
   "integration/system/rebuild.test.ts": "the engine's logic on PostgreSQL",
   "integration/system/corrections.test.ts": "the engine's logic on PostgreSQL",
   "integration/system/diff.test.ts": "statements of SQL; cli/diff-command.test.ts runs the command on Deno",
