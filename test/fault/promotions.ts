@@ -42,7 +42,7 @@ const flip = "promote_flip"
 /** Fences do not look where the live build is. */
 export const noBound: RemovedProtection = {
   name: "followers are not held back",
-  find: /\(\w+\.mode <> 'follower' or [^ ]+ <= \(select l\.next_position .*?\n.*?\n\s+where v\.projection = \w+\.projection\)\)/,
+  find: /\(\w+\.mode <> 'follower' or [^ ]+ <= coalesce\(\(select l\.next_position .*?\n.*?\n\s+where v\.projection = \w+\.projection\), millrace\.own_bound\(.*?\)\)\)/,
   replace: "true"
 }
 export const boundOfLive: RemovedProtection = {
@@ -68,8 +68,8 @@ export const staysFrozen: RemovedProtection = {
 export const notEqual: RemovedProtection = {
   name: "the switch does not compare positions",
   function: flip,
-  find: "and n.next_position = o.next_position",
-  replace: ""
+  find: "when n_position <> o_position then",
+  replace: "when false then"
 }
 export const noHandover: RemovedProtection = {
   name: "the stream's sequence is not handed over",
@@ -86,6 +86,6 @@ export const keepsIncarnation: RemovedProtection = {
 export const noDeadline: RemovedProtection = {
   name: "the switch does not look whether the freeze is over",
   function: flip,
-  find: "and o.frozen_until > clock_timestamp() and n.mode",
-  replace: "and n.mode"
+  find: "when (frozen_until > clock_timestamp()) is not true then",
+  replace: "when false then"
 }
