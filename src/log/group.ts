@@ -54,7 +54,8 @@ export const sharePartitions = <L, E, R>(
       }, Effect.uninterruptible)
 
       const step = Effect.gen(function* () {
-        const view = yield* locks.look
+        // a look that joins the group must end before this member leaves, or the group would have a member that never leaves
+        const view = yield* Effect.uninterruptible(locks.look)
         if (view === undefined) return yield* held.stopAll
         const target = shareOf(locks.member, view.members, locks.partitions)
         const mine = held.running().toSorted((a, b) => a - b)

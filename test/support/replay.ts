@@ -162,12 +162,11 @@ export interface ReplayLog {
 }
 /** A log in memory, without a relay. */
 export const inMemory: ReplayLog = { open: () => Effect.sync(() => MemoryLog.make().log) }
-/** The log in the same database, without a relay. */
+/** The log in the same database, and a relay into it. */
 export const inPostgres: ReplayLog = {
-  open: (sql) => Effect.map(PostgresLog.make(sql, { pollMs: 100, rebalanceMs: 100 }), ({ log }) => log)
+  open: (sql) => Effect.map(PostgresLog.make(sql, { pollMs: 100, rebalanceMs: 100 }), ({ log }) => log),
+  relay: (sql) => PostgresRelay.make(sql)
 }
-/** The same with a relay, and a projection of what the application publishes. */
-export const chainedInPostgres: ReplayLog = { ...inPostgres, relay: (sql) => PostgresRelay.make(sql) }
 
 /** A projection of what another one publishes. */
 const chained = (said: ReturnType<typeof randomProjection>["said"], random: Random) => {

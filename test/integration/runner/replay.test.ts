@@ -5,7 +5,7 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Queue from "effect/Queue"
 import * as Scope from "effect/Scope"
-import { chainedInPostgres, inMemory, inPostgres, playReplay } from "../../support/replay.ts"
+import { inMemory, inPostgres, playReplay } from "../../support/replay.ts"
 import type { Sql } from "../../../src/postgres/client/client.ts"
 import application from "../../../millrace.config.ts"
 import { engine } from "../../support/engine.ts"
@@ -33,12 +33,9 @@ afterAll(() => Effect.runPromise(Scope.close(scope, Exit.void)))
 const count = process.env["MILLRACE_TEST_EVENTS"]
 const runs = Number(process.env["MILLRACE_TEST_RUNS"] ?? (isLong ? 600 : 60))
 
-/** Every fourth one is on the log in the database; all are with `MILLRACE_TEST_LOG=postgres`, or `chains`: with a projection of what the first one publishes. */
-const logOf = (run: number) => {
-  const name = process.env["MILLRACE_TEST_LOG"]
-  if (name === "chains") return chainedInPostgres
-  return run % 4 === 3 || name === "postgres" ? inPostgres : inMemory
-}
+/** Every fourth one is on the log in the database, with a projection of what the first one publishes; all are with `MILLRACE_TEST_LOG=postgres`. */
+const logOf = (run: number) =>
+  run % 4 === 3 || process.env["MILLRACE_TEST_LOG"] === "postgres" ? inPostgres : inMemory
 
 const all = { late: 0, parked: 0, retried: 0, discarded: 0 }
 describe.concurrent("a second build equals the first", () => {
