@@ -15,7 +15,7 @@ import { assertRegistered } from "../system/identity.ts"
 import { openLog } from "../system/open-log.ts"
 import { asUnprepared, CommandFailed, exitCodes, usageError } from "./command-failure.ts"
 import { loadApplication } from "./config.ts"
-import { explanationJson, explanationText, keyArguments } from "./explanation-text.ts"
+import { explanationJson, explanationText, jsonText, keyArguments } from "./explanation-text.ts"
 import { print } from "./print.ts"
 import { NoRowKey, rowKeyOf } from "./row-key.ts"
 import { adviceFor } from "./similar-names.ts"
@@ -85,9 +85,7 @@ export const explain = Effect.fnUntraced(function* (flags: ExplainFlags) {
     )
   )
     return yield* noSuchRow(sql, row, explanations[0]!, found.projections[0]![0]!)
-  yield* print(
-    json ? JSON.stringify(explanations.map(explanationJson)) : explanations.map(explanationText).join("\n\n")
-  )
+  yield* print(json ? jsonText(explanations.map(explanationJson)) : explanations.map(explanationText).join("\n\n"))
   const differs = explanations.some(({ differences = [] }) => differences.some(({ isRounding }) => !isRounding))
   return differs ? exitCodes.unhealthy : 0
 })

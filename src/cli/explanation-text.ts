@@ -5,9 +5,12 @@ import type { ExplainedEvent, RowExplanation } from "../system/explain.ts"
 import { terminalLine } from "./terminal-text.ts"
 
 const most = 200
+/** JSON of values that handlers and schemas gave: a bigint, which JSON does not have, is a text. */
+export const jsonText = (value: unknown): string =>
+  JSON.stringify(value, (_, inner: unknown) => (typeof inner === "bigint" ? String(inner) : inner)) ?? "nothing"
 /** A value on one line, shortened. */
 const short = (value: unknown): string => {
-  const text = terminalLine(typeof value === "string" ? value : (JSON.stringify(value) ?? "nothing"))
+  const text = terminalLine(typeof value === "string" ? value : jsonText(value))
   return text.length > most ? `${text.slice(0, most - 1)}…` : text
 }
 const instant = (ms: number | undefined) =>

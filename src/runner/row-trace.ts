@@ -98,6 +98,17 @@ export const readFor = (projection: Projection.Any): ReadonlySet<string> =>
     )
   )
 
+/** The id that a topic's `id` finds in an event; undefined if there is none, as in an event that cannot be read. */
+const fieldId = ({ idOf }: Topic.Any, event: unknown): string | undefined => {
+  if (event === undefined) return undefined
+  try {
+    const id: unknown = idOf?.(event as never)
+    return typeof id === "string" ? id : undefined
+  } catch {
+    return undefined // it only names the event
+  }
+}
+
 /** One replay. */
 export class RowTrace<E, R> {
   /** The last events that concern the row, in the order in which they were processed. */
@@ -241,7 +252,7 @@ export class RowTrace<E, R> {
       isCertain,
       key,
       type: typeof event?.type === "string" ? event.type : undefined,
-      eventId: eventId ?? source.topic.idOf?.(event),
+      eventId: eventId ?? fieldId(source.topic, event),
       eventTime: watched?.meta.eventTime ?? decoded?.time ?? record.eventTime,
       streamTime: watched?.meta.streamTime,
       appendedAt,

@@ -10,7 +10,7 @@ import { query } from "../../../src/postgres/client/client.ts"
 import { appendRetryRecords } from "../../../src/system/dead-letters/projections.ts"
 import { application, events, fails } from "../../support/dead-letter-application.ts"
 import chain, { byKind, scans, scansOf } from "../../support/chain.config.ts"
-import { append, type Engine, engine, relay, run, settled } from "../../support/engine.ts"
+import { append, type Engine, engine, recordOf, relay, run, settled } from "../../support/engine.ts"
 import { explained, linesOf } from "../../support/explain.ts"
 import { run as command } from "../../support/cli.ts"
 import { databaseOn, server } from "../../support/postgres.ts"
@@ -68,6 +68,22 @@ test(
     assert.deepStrictEqual(linesOf(whole), ["1: applied: upsert"])
     assert.deepStrictEqual(whole.events[0]!.calls, [{ kind: "upsert", values: { id: "2", n: 1 } }])
     assert.strictEqual((yield* explained(made, "handled", { key: "nobody" })).events.length, 0)
+  })
+)
+
+test(
+  "names an unreadable record that has the row's key",
+  Effect.fnUntraced(function* (made) {
+    yield* append(made, events, [event("1", "a")])
+    const record = recordOf(events, event("2", "a"), 2)
+    yield* made.log.append(events.name, [{ ...record, eventId: undefined, value: "null" }])
+    const stop = yield* run(made)
+    yield* settled(made)
+    yield* stop
+    const found = yield* explained(made, "handled", { key: "a" })
+    assert.deepStrictEqual(linesOf(found), ["0: applied: modify", "1: dead letter?: "])
+    assert.deepInclude(found.events[1]!, { eventId: undefined, value: "null", key: "a" })
+    assert.deepInclude(found.events[1]!.deadLetter!, { status: "parked" })
   })
 )
 
