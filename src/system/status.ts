@@ -104,6 +104,29 @@ const partitionStatusOf = (
   return { ...row, end, lag: Math.max(0, end - position), halted: halted ?? reason }
 }
 
+/**
+ * The processes that run, and of those that died the ones that are missed: the last of those that had a role, a relay or a build that no process has
+ * now, and those whose partitions no process has claimed since. `processes`: the one that was seen last first.
+ */
+export const missedOrRunning = (
+  processes: ReadonlyArray<ProcessRow>,
+  partitions: ReadonlyArray<Pick<PartitionRow, "name" | "version" | "claimed_by">>
+): ReadonlyArray<ProcessRow> => {
+  const builds = new Set(partitions.map(({ name, version }) => `${name}_v${version}`))
+  const claimers = new Set(partitions.map(({ claimed_by }) => claimed_by))
+  const done = new Set<string>()
+  return processes.filter((one) => {
+    const duties = [
+      ...one.roles.map((role) => `role ${role}`),
+      ...one.targets.map((target) => `relay ${target}`),
+      ...one.projections.filter((build) => builds.has(build)).map((build) => `build ${build}`)
+    ]
+    const isMissed = duties.some((duty) => !done.has(duty))
+    for (const duty of duties) done.add(duty)
+    return isAlive(one) || isMissed || claimers.has(one.id)
+  })
+}
+
 const processStatusOf = (row: ProcessRow): ProcessStatus => {
   const { failing, seenMs, startedMs, targets, ...same } = row
   return {
@@ -218,6 +241,6 @@ export const readStatus = Effect.fnUntraced(function* ({
     dead_letters: events,
     parked_messages: messages,
     subscriptions,
-    processes: processes.map(processStatusOf)
+    processes: missedOrRunning(processes, projections).map(processStatusOf)
   }
 })
