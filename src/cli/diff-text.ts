@@ -36,7 +36,8 @@ const notesOf = ({ name, notCompared, onlyCandidate, onlyLive, retyped }: TableD
 
 /** The difference for people: a line for each read model, late events and dead letters, then samples, columns that were not compared, and a conclusion. */
 export const diffText = (found: Diff): string => {
-  const { candidate, deadLetters, equal, frozenMs, late, live, lookups, messages, projection, tables } = found
+  const { candidate, deadLetters, equal, frozenMs, late, live, lookupDeadLetters, lookups, messages } = found
+  const { projection, tables } = found
   const parts: ReadonlyArray<readonly [name: string, of: Differences]> = [
     ...tables.map((table) => [table.name, table] as const),
     ["late events", late],
@@ -56,6 +57,11 @@ export const diffText = (found: Diff): string => {
     ),
     ...samples,
     ...tables.flatMap(notesOf),
+    ...(lookupDeadLetters.live === 0 && lookupDeadLetters.candidate === 0
+      ? []
+      : [
+          `dead letters of lookup topics: ${lookupDeadLetters.live} in ${live}, ${lookupDeadLetters.candidate} in ${candidate}; not compared`
+        ]),
     ...(messages?.map(
       (one) =>
         `messages of handlers to ${one.topic}: ${one.live} by build ${live}, ${one.candidate} by build ${candidate}`
@@ -80,12 +86,13 @@ const differencesJson = (
 
 /** The difference as one JSON object. Values of samples are as `millrace sql --format json` prints them. */
 export const diffJson = (found: Diff): string => {
-  const { candidate, deadLetters, equal, frozenMs, late, live, lookups, messages = null, projection, tables } = found
+  const { candidate, deadLetters, equal, frozenMs, late, live, lookupDeadLetters, lookups, messages = null } = found
+  const { projection, tables } = found
   const tablesJson = tables.map((table) => {
     const { name, notCompared = null, onlyCandidate, onlyIn = null, onlyLive, retyped } = table
     const json = differencesJson(table, { notCompared, onlyIn, onlyLive, onlyCandidate, retyped })
     return `{"name":${JSON.stringify(name)},${json.slice(1)}`
   })
   const head = JSON.stringify({ projection, live, candidate }).slice(0, -1)
-  return `${head},"tables":[${tablesJson.join()}],"late":${differencesJson(late)},"deadLetters":${differencesJson(deadLetters)},"messages":${JSON.stringify(messages)},"lookups":${JSON.stringify(lookups)},"frozenMs":${Math.round(frozenMs)},"equal":${equal}}`
+  return `${head},"tables":[${tablesJson.join()}],"late":${differencesJson(late)},"deadLetters":${differencesJson(deadLetters)},"lookupDeadLetters":${JSON.stringify(lookupDeadLetters)},"messages":${JSON.stringify(messages)},"lookups":${JSON.stringify(lookups)},"frozenMs":${Math.round(frozenMs)},"equal":${equal}}`
 }

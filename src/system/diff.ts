@@ -4,7 +4,13 @@ import type * as Scope from "effect/Scope"
 import type { ReadError } from "../log/log.ts"
 import type { Projection } from "../model/projection.ts"
 import type { Topic } from "../model/topic.ts"
-import { deadLettersOf, lateEventsOf, type PublishedMessages, readPublished } from "../postgres/store/build-records.ts"
+import {
+  countLookupDeadLetters,
+  deadLettersOf,
+  lateEventsOf,
+  type PublishedMessages,
+  readPublished
+} from "../postgres/store/build-records.ts"
 import { type BuildTables, readBuildTables } from "../postgres/store/build-tables.ts"
 import { candidateOf, readBuilds, type StoredBuild } from "../postgres/store/builds.ts"
 import { compare, type CompareOptions, type ComparedRelations, type Differences } from "../postgres/store/compare.ts"
@@ -32,6 +38,8 @@ export interface Diff {
   readonly tables: ReadonlyArray<TableDiff>
   readonly late: Differences
   readonly deadLetters: Differences
+  /** How many dead letters of lookup topics the builds have. They are not compared. */
+  readonly lookupDeadLetters: Differences["rows"]
   /** The messages of handlers by topic; undefined if they were not counted from the start of both builds. */
   readonly messages: ReadonlyArray<PublishedMessages> | undefined
   /** What the candidate saw of lookups otherwise than the live build, as sentences. Rows may differ because of it. */
@@ -102,9 +110,13 @@ export const diff = Effect.fnUntraced(function* (
   const numbers = { live: builds.live.number, candidate: builds.follower.number }
   const compareIn = (relations: ComparedRelations) =>
     Effect.scoped(Effect.flatMap(joinSnapshot(sql, snapshot), (tx) => compare(tx, relations, request)))
-  const [found, messages] = yield* Effect.scoped(
+  const [found, messages, lookupDeadLetters] = yield* Effect.scoped(
     Effect.flatMap(joinSnapshot(sql, snapshot), (tx) =>
-      Effect.all([readBuildTables(tx, name, numbers), readPublished(tx, name, numbers)])
+      Effect.all([
+        readBuildTables(tx, name, numbers),
+        readPublished(tx, name, numbers),
+        countLookupDeadLetters(tx, name, numbers)
+      ])
     )
   )
   const compared = yield* Effect.forEach(
@@ -122,7 +134,18 @@ export const diff = Effect.fnUntraced(function* (
     isEqual(deadLetters) &&
     (messages ?? []).every((one) => one.live === one.candidate)
   const lookups = yield* lookupsOf(context, builds)
-  return { projection: name, ...numbers, tables, late, deadLetters, messages, lookups, equal, frozenMs }
+  return {
+    projection: name,
+    ...numbers,
+    tables,
+    late,
+    deadLetters,
+    lookupDeadLetters,
+    messages,
+    lookups,
+    equal,
+    frozenMs
+  }
 })
 
 /** What a follower saw of lookups otherwise. Empty also if the configuration does not have its version. */

@@ -38,18 +38,39 @@ export const lateEventsOf = (projection: string, builds: Builds): ComparedRelati
   columns: [column("key", "jsonb"), column("contribution", "jsonb")]
 })
 
-/** The dead letters, open and decided ones, by event. One whose retry was asked for is parked until the retry was processed. */
+/** Whether the dead letter `d` is of a source of its build, and not of a lookup topic: these have no position. */
+const ofSource = `exists (select from millrace.progress g where (g.projection, g.version, g.topic) = (d.projection, d.version, d.topic))`
+
+/**
+ * The dead letters of sources, open and decided ones, by event. One whose retry was asked for is parked until the retry was processed. Those of lookup
+ * topics are no results of the replay: a build that is created later does not have those of records that were compacted away.
+ */
 export const deadLettersOf = (projection: string, builds: Builds): ComparedRelations => ({
   ...both(
     (
       build
     ) => `select ctid as _ctid, topic, partition, position, case status when 'retrying' then 'parked' else status end as status, error
-      from millrace.dead_letters where projection = ${literal(projection)} and version = ${build}`,
+      from millrace.dead_letters d where projection = ${literal(projection)} and version = ${build} and ${ofSource}`,
     builds
   ),
   key: place,
   columns: [column("status", "text"), column("error", "text")]
 })
+
+/** How many dead letters of lookup topics two builds have. */
+export const countLookupDeadLetters = (
+  tx: Session,
+  projection: string,
+  { candidate, live }: Builds
+): Effect.Effect<{ readonly live: number; readonly candidate: number }, SqlError> =>
+  query("count dead letters of lookup topics", async () => {
+    const [counts] = await tx.unsafe<Array<{ readonly live: number; readonly candidate: number }>>(
+      `select count(*) filter (where version = $2::int4) as live, count(*) filter (where version = $3::int4) as candidate
+      from millrace.dead_letters d where projection = $1 and version in ($2::int4, $3::int4) and not ${ofSource}`,
+      [projection, live, candidate]
+    )
+    return counts!
+  })
 
 /** How many messages the handlers of two builds have published to a topic, or would have, the one that follows. */
 export interface PublishedMessages {

@@ -205,6 +205,27 @@ it.live("what cannot be compared is refused, and a candidate that is held up tim
   )
 )
 
+it.live("dead letters of lookup topics are counted and not compared", () =>
+  Effect.scoped(
+    Effect.gen(function* () {
+      const one = yield* opened
+      yield* feed(one.system, 4)
+      yield* processed(one)
+      const letter = (version: number, topic: string, status: string) =>
+        one.run(`insert into millrace.dead_letters (projection, version, topic, partition, position, status, error, message, attempts, headers)
+          values ('accounts', ${version}, '${topic}', 0, ${version}, '${status}', 'Error', 'no JSON', 1, '{}')`)
+      yield* letter(1, "rates", "discarded")
+      yield* letter(2, "rates", "parked")
+      yield* letter(1, "moves", "discarded")
+      const found = yield* one.compared()
+      assert.deepStrictEqual(counts(found.deadLetters), [1, 0, 0, 0])
+      assert.deepStrictEqual(found.lookupDeadLetters, { live: 1, candidate: 1 })
+      yield* one.run("delete from millrace.dead_letters where topic = 'moves'")
+      assert.isTrue((yield* one.compared()).equal)
+    })
+  )
+)
+
 it.live("under traffic, no row differs at equal positions", () =>
   Effect.scoped(
     Effect.gen(function* () {

@@ -43,6 +43,7 @@ const found: Diff = {
   tables: [totals, keyed],
   late: same,
   deadLetters: same,
+  lookupDeadLetters: { live: 2, candidate: 1 },
   messages: [{ topic: "out", live: 3, candidate: 4 }],
   lookups: ["all events see today's values of lookups"],
   equal: false,
@@ -61,6 +62,7 @@ test("JSON has the digits of the database, and null for what is not there", () =
     candidate: 2,
     late: same,
     deadLetters: same,
+    lookupDeadLetters: { live: 2, candidate: 1 },
     messages: [{ topic: "out", live: 3, candidate: 4 }],
     lookups: ["all events see today's values of lookups"],
     frozenMs: 12,
@@ -80,6 +82,7 @@ test("the text shows counts, samples with long values cut off, and what is not c
   )
   expect(text).toContain("… (")
   expect(text).toContain("\nkeyed is not compared: its keys differ\n")
+  expect(text).toContain("\ndead letters of lookup topics: 2 in 1, 1 in 2; not compared\n")
   expect(text).toMatch(
     /\nmessages of handlers to out: 3 by build 1, 4 by build 2\nall events see today's values of lookups\ndifferent$/
   )
