@@ -1,5 +1,6 @@
-// Measures a replay beside live processing of the same log, in one run: events a second and processor time an event of each, and how
-// the live build keeps up meanwhile. Prints one line of JSON for each part.
+// Measures a replay beside live processing of the same log, in one run: events a second and processor time an event of each; then how long
+// events take to be visible in the live build, without a rebuild and during one by another process. Prints a line of JSON for each part.
+import { spawn } from "node:child_process"
 import { parseArgs } from "node:util"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
@@ -9,7 +10,9 @@ import { chainsOf } from "../src/model/chains.ts"
 import type { Projection } from "../src/model/projection.ts"
 import * as Runner from "../src/runner/runner.ts"
 import { Store } from "../src/runner/store.ts"
-import { appendLoad, freshSystem, serverCpuSeconds, usage } from "./system.ts"
+import { runProjections, runRelay, type System } from "../src/system/system.ts"
+import { percentile } from "./percentile.ts"
+import { appendEvents, appendLoad, freshSystem, serverCpuSeconds, usage } from "./system.ts"
 import type { Load } from "./workload.ts"
 
 const { values } = parseArgs({
@@ -17,6 +20,9 @@ const { values } = parseArgs({
     events: { type: "string", default: "200000" },
     entities: { type: "string", default: "10000" },
     rounds: { type: "string", default: "2" },
+    rate: { type: "string", default: "500" },
+    seconds: { type: "string", default: "10" },
+    "max-live-lag": { type: "string", default: "1" },
     timeout: { type: "string", default: "900" }
   }
 })
@@ -84,6 +90,77 @@ const compare = Effect.fnUntraced(function* (load: Load, rounds: number, isWarmU
     print({ part: "replay", round, events: load.events, ...replay, ratio, speed })
   }
 })
+/** Appends events at a rate, and measures how long after its append each is visible, until `stop` or the time is over. */
+const latencies = Effect.fnUntraced(function* (system: System, first: number, stop: { isDone: boolean }) {
+  const { sql } = system.database
+  const every = 20
+  const waiting: Array<{ readonly partition: number; readonly position: number; readonly at: number }> = []
+  const waits: Array<number> = []
+  const feeding = { isOver: false }
+  const feed = Effect.gen(function* () {
+    const until = performance.now() + Number(values.seconds) * 1000
+    for (let i = first; !stop.isDone && performance.now() < until; i += 1) {
+      const due = performance.now()
+      const count = Math.max(1, Math.round((Number(values.rate) * every) / 1000))
+      const positions = yield* appendEvents(system.log, load, i * count, (i + 1) * count)
+      for (const one of positions) waiting.push({ ...one, at: due })
+      yield* Effect.sleep(Math.max(1, due + every - performance.now()))
+    }
+    feeding.isOver = true
+  })
+  const poll = Effect.gen(function* () {
+    while (!feeding.isOver || waiting.length > 0) {
+      const rows = yield* Effect.promise(
+        () => sql<Array<{ partition: number; at: number }>>`select partition, next_position as at from millrace.progress
+          join millrace.live using (projection, version) where projection = 'signals'`
+      )
+      const now = performance.now()
+      const at = new Map(rows.map((row) => [row.partition, row.at]))
+      for (const one of waiting.splice(0)) {
+        if ((at.get(one.partition) ?? 0) > one.position) waits.push(now - one.at)
+        else waiting.push(one)
+      }
+      yield* Effect.sleep("3 millis")
+    }
+  })
+  yield* Effect.all([feed, poll], { concurrency: "unbounded" })
+  const sorted = waits.toSorted((x, y) => x - y)
+  return {
+    events: sorted.length,
+    p50: percentile(sorted, 0.5),
+    p99: percentile(sorted, 0.99),
+    max: percentile(sorted, 1)
+  }
+})
+const beside = Effect.gen(function* () {
+  const system = yield* freshSystem
+  const { embeddedDir, sql } = system.database
+  yield* appendLoad(system.log, load)
+  yield* Effect.forkScoped(runProjections(system))
+  yield* Effect.forkScoped(runRelay(system))
+  const done = Effect.promise(
+    () =>
+      sql<
+        Array<{ at: number }>
+      >`select sum(next_position)::int8 as at from millrace.progress where projection = 'signals'`
+  )
+  while ((yield* done)[0]!.at < load.events) yield* Effect.sleep("100 millis")
+  const alone = yield* latencies(system, load.events, { isDone: false })
+  process.stdout.write(`${JSON.stringify({ part: "live alone", ...alone })}\n`)
+  const flags = ["rebuild", "signals", "--data", embeddedDir!, "--max-live-lag", values["max-live-lag"], "--json"]
+  const child = spawn(process.execPath, ["bin/millrace.mjs", ...flags], { stdio: ["ignore", "pipe", "ignore"] })
+  const stop = { isDone: false }
+  let output = ""
+  child.stdout.on("data", (data: Buffer) => (output += data.toString()))
+  const ended = new Promise<void>((resolve) => child.once("close", () => resolve()))
+  void ended.then(() => (stop.isDone = true))
+  const during = yield* latencies(system, 2 * load.events, stop)
+  yield* Effect.promise(() => ended)
+  const rebuilt = JSON.parse(output) as object
+  process.stdout.write(`${JSON.stringify({ part: "live during a rebuild", ...during, rebuilt })}\n`)
+})
+
 // what runs first would pay for the compilation of what both share
 await Effect.runPromise(Effect.scoped(compare({ ...load, events: Math.min(load.events, 60_000) }, 1, true)))
 await Effect.runPromise(Effect.scoped(compare(load, Number(values.rounds))))
+await Effect.runPromise(Effect.scoped(beside))

@@ -49,7 +49,7 @@ export const appendLoad = Effect.fnUntraced(function* (log: Log["Service"], load
 export const appendEvents = (log: Log["Service"], load: Load, from: number, to: number) => {
   const batch = Array.from({ length: Math.max(0, to - from) }, (_, i) => eventOf(load, from + i))
   const records = batch.map(({ id, key, tenant, text, time }) => record(key, text, time, id, tenant))
-  return records.length === 0 ? Effect.void : log.append("events.raw.v1", records)
+  return records.length === 0 ? Effect.succeed([]) : log.append("events.raw.v1", records)
 }
 
 /** The processor time and peak memory of this process so far. */
