@@ -161,6 +161,9 @@ interface ProgressRow {
   readonly seen_fill: number
   readonly failing: string | null
   readonly has_succeeded: boolean
+}
+/** What a claim reads beside its own row of `millrace.progress`. */
+interface BesideProgress {
   readonly newest_seen: number | null
   readonly database: string
   readonly projections: ReadonlyArray<string>
@@ -192,13 +195,7 @@ const claim = Effect.fnUntraced(function* (
       from patience where patience.set is not null and ${isAt(sql, at)} and generation <= ${generation}
         and (mode <> 'frozen' or frozen_until is not null)
       returning incarnation, epoch, generation, commit_no, next_position, fingerprint, topic_identity, stream_time, stream_times,
-        announced, outbox_seq, published, mode, seen_chunk, seen_fill, failing, events > 0 as has_succeeded,
-        (select max(s.max_time) from millrace.seen s where s.projection = p.projection and s.version = p.version
-          and s.topic = p.topic and s.partition = p.partition) as newest_seen,
-        (select id from millrace.system) as database,
-        (select lookups from millrace.projection b where (b.name, b.version) = (p.projection, p.version)) as lookups,
-        (select lookup_journal from millrace.projection b where (b.name, b.version) = (p.projection, p.version)) as lookup_journal,
-        (select array_agg(distinct name) from millrace.projection) as projections`
+        announced, outbox_seq, published, mode, seen_chunk, seen_fill, failing, events > 0 as has_succeeded`
   )
   const [row] = yield* take.pipe(
     Effect.tapError((error) => (codeOf(error) === "55P03" ? Effect.ignore(endBlocker(sql, at)) : Effect.void)),
@@ -212,8 +209,13 @@ const claim = Effect.fnUntraced(function* (
     if (held !== undefined) return yield* new Fenced(at)
     return yield* new Mismatch({ what, reason: "it has no row in millrace.progress; run 'millrace migrate'" })
   }
+  const [beside] = yield* run("read what a claim found", () => claimedBeside(sql, at)).pipe(
+    Effect.retry({ times: 3, while: ({ retryable }) => retryable })
+  )
+  if (beside === undefined)
+    return yield* new Mismatch({ what, reason: "its build has no row in millrace.projection; run 'millrace migrate'" })
   // once it is live, what it sees is what all builds see
-  if (row.lookups === "today" && row.mode !== "follower")
+  if (beside.lookups === "today" && row.mode !== "follower")
     yield* run(
       "note what a build sees of lookups",
       () =>
@@ -235,14 +237,25 @@ const claim = Effect.fnUntraced(function* (
     mode: row.mode,
     seenChunk: row.seen_chunk,
     seenFill: row.seen_fill,
-    newestSeen: row.newest_seen ?? undefined,
+    newestSeen: beside.newest_seen ?? undefined,
     failing: row.failing === null ? undefined : (JSON.parse(row.failing) as FailureStreak),
     hasSucceeded: row.has_succeeded,
-    lookups: row.lookups,
-    journal: row.lookup_journal,
-    owner: { id: row.database, projections: row.projections }
+    lookups: beside.lookups,
+    journal: beside.lookup_journal,
+    owner: { id: beside.database, projections: beside.projections }
   } satisfies Claim
 })
+/**
+ * What a claim reads of other tables, in a statement of its own: that of the claim may have waited for a commit in flight, and would read these
+ * tables as they were before that commit.
+ */
+const claimedBeside = (sql: Sql, at: ProjectionPartition) =>
+  sql<Array<BesideProgress>>`select b.lookups, b.lookup_journal,
+      (select max(s.max_time) from millrace.seen s where ${isAt(sql, at)}) as newest_seen,
+      (select id from millrace.system) as database,
+      (select array_agg(distinct name) from millrace.projection) as projections
+    from millrace.projection b where b.name = ${at.projection} and b.version = ${at.version}`
+
 const endBlocker = (sql: Sql, at: ProjectionPartition) =>
   query(
     "end the session that holds the partition",

@@ -134,6 +134,22 @@ describe("a claim fences earlier claims", () => {
   caught("caught: the position alone", zombie, Mutant.positionAlone)
 
   test(
+    "a claim that waits for a commit in flight knows the ids that this commit stored",
+    Effect.fnUntraced(function* ({ sql }, make) {
+      const store = make(sql)
+      const first = yield* claim(store)
+      const held = yield* store.commit(one, first, batchOf(first, ["a"]))
+      const blocker = yield* blocking(sql, statementsWait(sql, 2))
+      const seen = { minTime: 3_600_001, maxTime: 3_600_007, count: 1, packed: new Uint8Array(20) }
+      const committing = yield* Effect.forkChild(store.commit(one, held, { ...batchOf(held, ["a"]), seen }))
+      yield* statementsWait(sql, 1)
+      const waited = yield* claim(store)
+      yield* Fiber.join(blocker)
+      yield* Fiber.join(committing).pipe(Effect.exit)
+      assert.deepStrictEqual([waited.position, waited.newestSeen], [2, 3_600_007])
+    })
+  )
+  test(
     "of two claimants that take turns at random, one commit at a time is applied",
     Effect.fnUntraced(function* ({ sql }, make) {
       const store = make(sql)
