@@ -172,3 +172,26 @@ export const assertCaught = <A, E>(exit: Exit.Exit<A, E>) => {
     assert.match(error.name, /AssertionError/, Cause.pretty(exit.cause))
   }
 }
+
+/** Locks a row of `sums` for so long, and a moment more. */
+export const blocking = Effect.fnUntraced(function* (sql: Sql, during: Effect.Effect<unknown, unknown>) {
+  const session = yield* Effect.acquireRelease(
+    query("reserve", () => sql.reserve()),
+    (reserved) => Effect.sync(() => reserved.release())
+  )
+  yield* query("lock", () => session`begin`)
+  yield* query("lock", () => session`select from counting_v1.sums where key = 'a' for update`)
+  return yield* Effect.forkChild(
+    during.pipe(Effect.andThen(Effect.sleep(200)), Effect.andThen(query("unlock", () => session`commit`)))
+  )
+})
+
+/** Waits until so many statements wait for a row that another session has locked; by then earlier statements hold their locks. */
+export const statementsWait = (sql: Sql, count = 1) =>
+  query(
+    "look who waits",
+    () => sql`select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'`
+  ).pipe(
+    Effect.tap(() => Effect.sleep(5)),
+    Effect.repeat({ until: (waiting) => waiting.length >= count, times: 2_000 })
+  )

@@ -5,18 +5,20 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Scope from "effect/Scope"
-import { connect, query, type Sql } from "../../../../src/postgres/client/client.ts"
+import { connect, query } from "../../../../src/postgres/client/client.ts"
 import type { Claim, Store } from "../../../../src/runner/store.ts"
 import {
   application,
   assertCaught,
   assertOutbox,
   batchOf,
+  blocking,
   counted,
   counting,
   events,
   failureOf,
-  stateOf
+  stateOf,
+  statementsWait
 } from "../../../fault/commits.ts"
 import { lossy, type Loss } from "../../../fault/lossy.ts"
 import * as Mutant from "../../../fault/mutants.ts"
@@ -105,29 +107,6 @@ const lostReply = (loss: Loss): Check =>
     yield* assertOutbox(sql, 14)
     assert.strictEqual(held.position, 7)
   })
-/** Locks a row of `sums` for so long, and a moment more. */
-const blocking = Effect.fnUntraced(function* (sql: Sql, during: Effect.Effect<unknown, unknown>) {
-  const session = yield* Effect.acquireRelease(
-    query("reserve", () => sql.reserve()),
-    (reserved) => Effect.sync(() => reserved.release())
-  )
-  yield* query("lock", () => session`begin`)
-  yield* query("lock", () => session`select from counting_v1.sums where key = 'a' for update`)
-  return yield* Effect.forkChild(
-    during.pipe(Effect.andThen(Effect.sleep(200)), Effect.andThen(query("unlock", () => session`commit`)))
-  )
-})
-
-/** Waits until so many statements wait for a row that another session has locked; by then earlier statements hold their locks. */
-const statementsWait = (sql: Sql, count = 1) =>
-  query(
-    "look who waits",
-    () => sql`select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'`
-  ).pipe(
-    Effect.tap(() => Effect.sleep(5)),
-    Effect.repeat({ until: (waiting) => waiting.length >= count, times: 2_000 })
-  )
-
 describe("a claim fences earlier claims", () => {
   test("a zombie with the same position and commit number changes nothing", zombie)
   caught("caught: no fence", zombie, Mutant.withoutFence)
