@@ -3,6 +3,7 @@ import * as Data from "effect/Data"
 import { InvalidBridge } from "../bridge/rule.ts"
 import { NoCandidate, NotCaughtUp, NotCorrected, NotPromoted, RebuildRefused, SystemHalted } from "../system/errors.ts"
 import { DeadLettersFailed } from "../system/dead-letters/errors.ts"
+import { mayPass } from "../postgres/client/retrying.ts"
 import { maskSecrets } from "../text/secrets.ts"
 
 /** Exit codes beside 0 for success. Scripts rely on them, so they do not change. */
@@ -44,6 +45,14 @@ export const exitCodeOf = (error: unknown): number => {
     return exitCodes.refused
   return error instanceof InvalidBridge ? exitCodes.usage : exitCodes.failed
 }
+
+/** Adds to the error of a database that was away, or of a lost connection, what holds then; any other error as it is. */
+export const withAdviceIfAway =
+  (advice: string) =>
+  <E extends { readonly message: string }>(error: E): E | CommandFailed =>
+    mayPass(error) && !(error instanceof CommandFailed)
+      ? new CommandFailed({ message: error.message, try: advice })
+      : error
 
 /** What to do if an error says that a table of Millrace does not exist; any other error as it is. */
 export const asUnprepared = <E extends { readonly message: string }>(error: E): E | CommandFailed =>

@@ -5,7 +5,7 @@ import { assertDatabaseExists, openDatabase } from "../system/database.ts"
 import { diff as diffBuilds } from "../system/diff.ts"
 import { assertRegistered } from "../system/identity.ts"
 import { openLog } from "../system/open-log.ts"
-import { exitCodes, usageError } from "./command-failure.ts"
+import { exitCodes, usageError, withAdviceIfAway } from "./command-failure.ts"
 import { loadApplication } from "./config.ts"
 import { diffJson, diffText } from "./diff-text.ts"
 import { print } from "./print.ts"
@@ -25,7 +25,13 @@ export interface DiffFlags {
 }
 
 /** Compares two builds, and prints what differs. */
-export const diff = Effect.fnUntraced(function* ({ config, data, json, timeout, ...request }: DiffFlags) {
+export const diff = (flags: DiffFlags) =>
+  Effect.mapError(
+    compared(flags),
+    withAdviceIfAway("run it again when the database answers; nothing was changed")
+  )
+
+const compared = Effect.fnUntraced(function* ({ config, data, json, timeout, ...request }: DiffFlags) {
   if (request.samples < 0) return yield* usageError(`--samples is ${request.samples}; it must be 0 or more`)
   const timeoutMs = yield* parseDuration(timeout, "--timeout")
   const application = yield* loadApplication(config)

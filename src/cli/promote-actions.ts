@@ -6,7 +6,7 @@ import { assertDatabaseExists, openDatabase } from "../system/database.ts"
 import { assertRegistered } from "../system/identity.ts"
 import { openLog } from "../system/open-log.ts"
 import { promote as promoteBuild, type PromoteRequest, type Promoted } from "../system/promote.ts"
-import { asUnprepared, CommandFailed, usageError } from "./command-failure.ts"
+import { asUnprepared, CommandFailed, usageError, withAdviceIfAway } from "./command-failure.ts"
 import { loadApplication } from "./config.ts"
 import { print } from "./print.ts"
 import { adviceFor } from "./similar-names.ts"
@@ -53,7 +53,8 @@ export const promote = Effect.fnUntraced(function* ({
   const done = isCorrectingOnly
     ? undefined
     : yield* promoteBuild({ application, sql, log, on, embeddedDir }, { ...request, timeoutMs }).pipe(
-        Effect.mapError(asUnprepared)
+        Effect.mapError(asUnprepared),
+        Effect.mapError(withAdviceIfAway("run it again when the database answers; nothing was changed"))
       )
   const corrections =
     publish === undefined

@@ -4,15 +4,24 @@ import { projectionNames } from "../postgres/store/identity.ts"
 import { assertDatabaseExists, type Database, openDatabase } from "../system/database.ts"
 import { assertRegistered } from "../system/identity.ts"
 import { openLog } from "../system/open-log.ts"
-import { beginRebuild, cancelRebuild, pauseRebuild, rebuild as rebuildBuild } from "../system/rebuild.ts"
+import {
+  awayMs,
+  beginRebuild,
+  cancelRebuild,
+  pauseRebuild,
+  rebuild as rebuildBuild,
+  resumeRebuild
+} from "../system/rebuild.ts"
 import { planRebuild, type RebuildPlan } from "../system/rebuild-plan.ts"
 import { openSystem } from "../system/system.ts"
 import { migrate } from "../postgres/client/migrate.ts"
+import { retrying } from "../postgres/client/retrying.ts"
+import { readRebuild } from "../postgres/store/rebuild.ts"
 import type { Claim } from "../runner/store.ts"
-import { usageError, type CommandFailed } from "./command-failure.ts"
+import { type CommandFailed, usageError, withAdviceIfAway } from "./command-failure.ts"
 import { type AnyApplication, loadApplication } from "./config.ts"
 import { print, warn } from "./print.ts"
-import { planText, progressText, rebuiltText } from "./rebuild-text.ts"
+import { limitsText, planText, progressText, rebuiltText } from "./rebuild-text.ts"
 import { drained } from "./shutdown.ts"
 import { adviceFor } from "./similar-names.ts"
 
@@ -68,6 +77,11 @@ export const rebuild = Effect.fnUntraced(function* (flags: RebuildFlags) {
   const rate = yield* limitOf("--rate", flags.rate, "max")
   const lag = yield* limitOf("--max-live-lag", flags.maxLiveLag, "none")
   const limits = { rate, maxLiveLagMs: lag == null ? lag : lag * 1000 }
+  if ((pause || cancel) && (rate !== undefined || lag !== undefined))
+    return yield* usageError(
+      `${pause ? "--pause" : "--cancel"} excludes --rate and --max-live-lag`,
+      "give them with --resume, or with the next millrace rebuild"
+    )
   const application = yield* loadApplication(config)
   yield* assertDatabaseExists(data)
   const database = yield* openDatabase(data, "join")
@@ -79,7 +93,7 @@ export const rebuild = Effect.fnUntraced(function* (flags: RebuildFlags) {
   // an older release may have created the database
   if (!plan) yield* migrate(sql)
   if (pause || resume) {
-    const build = yield* pauseRebuild(sql, name, pause)
+    const build = yield* pause ? pauseRebuild(sql, name) : resumeRebuild(sql, name, limits)
     const state = pause ? "paused" : "running"
     yield* print(json ? JSON.stringify({ projection: name, build, state }) : pausedText(name, build, pause))
     return 0
@@ -97,7 +111,13 @@ export const rebuild = Effect.fnUntraced(function* (flags: RebuildFlags) {
   const planned = yield* planRebuild({ application, sql, log }, name, rate, isCopy, lookups)
   yield* plan && json ? print(JSON.stringify(planned)) : (json ? warn : print)(planText(planned))
   if (plan) return 0
-  return yield* drained(run(application, database, planned, { json, limits, lookups }))
+  const again = `millrace ${lookups === "today" ? "reenrich" : "rebuild"} ${name}`
+  return yield* drained(
+    Effect.mapError(
+      run(application, database, planned, { json, limits, lookups }),
+      withAdviceIfAway(`run it again; it continues the build where it is, and the live build is as it was: ${again}`)
+    )
+  )
 })
 
 const pausedText = (name: string, build: number, isPaused: boolean) =>
@@ -116,12 +136,18 @@ const run = Effect.fnUntraced(function* (
   }: Pick<RebuildFlags, "json" | "lookups"> & { readonly limits: Parameters<typeof beginRebuild>[2] }
 ) {
   const system = yield* openSystem(application, database, { relaysHere: false })
-  const build = yield* beginRebuild(system, name, limits, copies, lookups)
+  const { sql } = database
+  const onRetry = ({ message }: { readonly message: string }) => warn(`${name}: ${message}; retrying`)
+  // a second call continues what the first one may have created
+  const build = yield* retrying(beginRebuild(system, name, limits, copies, lookups), { forMs: awayMs, onRetry })
+  const stored = yield* retrying(readRebuild(sql, { projection: name, version: build.version }), { forMs: awayMs, onRetry })
+  const limited = stored && limitsText(stored)
+  if (limited !== undefined) yield* warn(`${name}: ${limited}`)
   const report = (progress: Parameters<typeof progressText>[0]) => warn(`${name}: ${progressText(progress)}`)
   const interrupted = warn(
     `interrupted: build ${build.version} of ${name} stays as far as it is. Continue it with: millrace ${lookups === "today" ? "reenrich" : "rebuild"} ${name}; or delete it with: millrace rebuild ${name} --cancel`
   )
-  const rebuilt = yield* rebuildBuild(system, build, report).pipe(Effect.onInterrupt(() => interrupted))
+  const rebuilt = yield* rebuildBuild(system, build, { report, onRetry }).pipe(Effect.onInterrupt(() => interrupted))
   const { events, live, seconds } = rebuilt
   const result = {
     projection: name,

@@ -1,4 +1,5 @@
 // What `millrace rebuild` prints for people: the plan, the progress and the result. Pure.
+import type { StoredRebuild } from "../postgres/store/rebuild.ts"
 import type { Rebuilt, RebuildProgress } from "../system/rebuild.ts"
 import type { RebuildPlan } from "../system/rebuild-plan.ts"
 
@@ -45,11 +46,23 @@ export const planText = (plan: RebuildPlan): string => {
 }
 
 /** How far a rebuild is, as one line. */
-export const progressText = ({ left, perSecond, processed, secondsLeft, state }: RebuildProgress): string =>
+export const progressText = ({ left, perSecond, processed, secondsLeft, state, waits }: RebuildProgress): string =>
   state === "paused"
     ? `paused, with ${count(left)} records to go`
     : `${count(processed)} records replayed, ${count(left)} to go, ${count(perSecond)} a second` +
-      (secondsLeft === undefined ? "" : `, about ${durationText(secondsLeft)} left`)
+      (secondsLeft === undefined ? "" : `, about ${durationText(secondsLeft)} left`) +
+      (waits === undefined ? "" : `; waits: ${waits}`)
+
+/** The limits that a rebuild goes by, as one line; undefined if it has none. */
+export const limitsText = ({ maxLiveLagMs, rate }: StoredRebuild): string | undefined => {
+  const limits = [
+    ...(rate === null ? [] : [`--rate ${rate}`]),
+    ...(maxLiveLagMs === null ? [] : [`--max-live-lag ${maxLiveLagMs / 1000}`])
+  ]
+  return limits.length === 0
+    ? undefined
+    : `limits: ${limits.join(" ")}, until another value is given (--rate max, --max-live-lag none)`
+}
 
 /** The result, and what to do next. */
 export const rebuiltText = (name: string, { build, events, live, seconds }: Rebuilt): string =>

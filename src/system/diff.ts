@@ -15,6 +15,7 @@ import { type BuildTables, readBuildTables } from "../postgres/store/build-table
 import { candidateOf, readBuilds, type StoredBuild } from "../postgres/store/builds.ts"
 import { compare, type CompareOptions, type ComparedRelations, type Differences } from "../postgres/store/compare.ts"
 import { isEven, readFollowerPositions } from "../postgres/store/promotion.ts"
+import { retrying } from "../postgres/client/retrying.ts"
 import { joinSnapshot, leaveSnapshot, openSnapshotSession, takeSnapshot } from "../postgres/store/snapshot.ts"
 import { atEqualPositions, type BuildPair, type CatchUpOptions, type FollowerContext } from "./caught-up.ts"
 import { NoCandidate } from "./errors.ts"
@@ -92,10 +93,26 @@ export const pairOf = Effect.fnUntraced(function* (
 })
 
 /**
+ * Compares two builds as they are at the same positions, see `compareOnce`. A failure that may pass, as a lost connection, is tried again while the
+ * time allows.
+ */
+export const diff = (context: FollowerContext, request: DiffRequest) => {
+  const deadline = performance.now() + request.timeoutMs
+  const once = Effect.suspend(() =>
+    Effect.scoped(compareOnce(context, { ...request, timeoutMs: Math.max(1, deadline - performance.now()) }))
+  )
+  return retrying(once, {
+    forMs: request.timeoutMs,
+    onRetry: ({ message }) =>
+      performance.now() < deadline ? Effect.logWarning(`diff: ${message}; retrying`) : Effect.void
+  })
+}
+
+/**
  * Compares two builds as they are at the same positions. Both may run: the live one is frozen until a snapshot of the database was taken, and
  * only if there is no moment at which both are at the same positions anyway. Fails with `NotCaughtUp` if the follower does not get there.
  */
-export const diff = Effect.fnUntraced(function* (
+const compareOnce = Effect.fnUntraced(function* (
   context: FollowerContext,
   request: DiffRequest
 ): Effect.fn.Return<

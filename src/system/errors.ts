@@ -74,6 +74,12 @@ export class NotPromoted extends Data.TaggedError("NotPromoted")<{
   readonly timedOut: boolean
 }> {}
 
+/** The switch of a promotion was sent, and it is not known whether it was made. */
+export class PromotionUnknown extends Data.TaggedError("PromotionUnknown")<{
+  readonly message: string
+  readonly try: string
+}> {}
+
 /** Corrections of a promotion cannot be published as things are. */
 export class NotCorrected extends Data.TaggedError("NotCorrected")<{
   readonly message: string

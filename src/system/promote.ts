@@ -5,14 +5,15 @@ import type * as Scope from "effect/Scope"
 import { buildName } from "../model/build.ts"
 import { query, type Session, type Sql, SqlError } from "../postgres/client/client.ts"
 import { candidateOf, readBuilds, readPrevious, type StoredBuild } from "../postgres/store/builds.ts"
-import { type GateHolder, holdersText } from "../postgres/store/gate-holders.ts"
+import { retrying } from "../postgres/client/retrying.ts"
+import { type GateHolder, type GateState, holdersText } from "../postgres/store/gate-holders.ts"
 import { closeGate, GateBusy, openGate, PromotionUnderWay, promotionSession } from "../postgres/store/gate.ts"
 import { readProcesses } from "../postgres/store/processes.ts"
 import { flip, FlipRefused, type Promotion, readPromotion, storePause } from "../postgres/store/promotion.ts"
 import { planViews } from "../postgres/store/view-plan.ts"
 import { readViewFacts, ViewsRefused } from "../postgres/store/views.ts"
 import { assertNotPaused, atEqualPositions, type BuildPair, type FollowerContext } from "./caught-up.ts"
-import { NotPromoted } from "./errors.ts"
+import { NotPromoted, PromotionUnknown } from "./errors.ts"
 import { dataFlag, isAlive } from "./findings.ts"
 
 /** What is promoted, and how. */
@@ -25,7 +26,7 @@ export interface PromoteRequest {
   readonly rollback: boolean
   /** Whether everything but the switch is done, to see whether it would succeed. */
   readonly dryRun: boolean
-  /** After so long it fails, with nothing changed, in milliseconds. */
+  /** After so long, and a second for the last attempt, it fails with nothing changed, in milliseconds. Closing the gate after the switch is not in it. */
   readonly timeoutMs: number
 }
 /** A step of a promotion that is done. */
@@ -77,6 +78,12 @@ const pairOf = Effect.fnUntraced(function* (
   const followers = builds.filter((one) => !one.live && !one.retired)
   const list = followers.map(({ number }) => number).join(", ")
   const previous = rollback ? yield* readPrevious(sql, name) : undefined
+  // repeated by mistake it would bring back the build that was to be left
+  if (previous !== undefined && previous > live.number)
+    return yield* refuse(
+      `build ${live.number} of projection ${name} is live since a rollback of build ${previous}`,
+      `to go forward again: millrace promote ${name} --build ${previous}`
+    )
   const candidate = candidateOf(builds)?.number
   const number = build ?? (rollback ? previous : candidate)
   const follower = followers.find((one) => one.number === number)
@@ -125,18 +132,34 @@ const tryFlip = (own: Session, promotion: Promotion) =>
     () => Effect.ignore(query("roll back", () => own.unsafe("rollback")))
   )
 
+/** How long it is asked whether a switch was made whose reply was lost, in milliseconds. */
+const doubtMs = 30_000
 /** The switch. If its reply is lost, waits until its session has ended, and looks whether it was made. */
 const switched = (sql: Sql, own: Session, promotion: Promotion) =>
   Effect.catchIf(
     flip(own, promotion),
     (error) => error instanceof SqlError && error.inDoubt,
-    (error) =>
-      Effect.scoped(
-        Effect.gen(function* () {
-          yield* lockedSession(sql, promotion.projection, performance.now() + 30_000)
-          if (!(yield* readPromotion(sql, promotion.token))) return yield* Effect.fail(error)
-        })
+    Effect.fnUntraced(function* (error) {
+      const { projection, token } = promotion
+      // once the lock is free, its session has ended, and with it the switch
+      const look = Effect.scoped(
+        Effect.andThen(
+          lockedSession(sql, projection, performance.now() + doubtMs),
+          Effect.suspend(() => readPromotion(sql, token))
+        )
       )
+      const isMade = yield* retrying(look, { forMs: doubtMs }).pipe(
+        Effect.mapError(
+          ({ message }) =>
+            new PromotionUnknown({
+              message: `${error.message}; it is not known whether build ${promotion.follower} of projection ${projection} was promoted, because the database does not answer: ${message}`,
+              try: "look with millrace status which build is live, before you promote again"
+            })
+        )
+      )
+      // nothing was changed, so it may be tried again
+      if (!isMade) return yield* Effect.fail(new SqlError({ ...error, retryable: true, inDoubt: false }))
+    })
   )
 
 /** Freezes the live build, drains the other one and switches. */
@@ -207,6 +230,9 @@ const nextSteps = Effect.fnUntraced(function* (
 /** How long a promotion waits for old snapshots to end before it leaves the gate to other processes, in milliseconds. */
 const closeMs = 2_000
 
+/** How long the last attempt to change the views, and to say who uses them, may go on after the time is over, in milliseconds. */
+const lastMs = 1_000
+
 /**
  * Promotes a build. Runs it in this process until it is where the live one is, if no other process does. Fails with `NotPromoted` or `NotCaughtUp`
  * and nothing changed where that is not possible, or not in time.
@@ -215,7 +241,7 @@ export const promote = Effect.fnUntraced(function* (context: PromoteContext, req
   const { onStep = () => Effect.void, sql } = context
   const { dryRun, name, timeoutMs } = request
   const deadline = performance.now() + timeoutMs
-  const steps = Effect.gen(function* () {
+  const prepared = Effect.gen(function* () {
     const own = yield* lockedSession(sql, name, deadline)
     const pair = yield* pairOf(sql, request)
     yield* assertNotPaused(sql, pair.follower)
@@ -227,20 +253,34 @@ export const promote = Effect.fnUntraced(function* (context: PromoteContext, req
       yield* openGate(sql, name, builds, deadline)
       yield* onStep("opened")
     }
+    return { own, pair, stale }
+  })
+  const once = Effect.gen(function* () {
+    const { own, pair, stale } = yield* Effect.timeoutOrElse(prepared, {
+      duration: Math.max(1, deadline + lastMs - performance.now()),
+      orElse: () => timedOut(`the views of projection ${name} could not be changed in time`, moreTime)
+    })
     const { pauseMs, token } = yield* replace(context, own, pair, {
       ...request,
       timeoutMs: Math.max(1, deadline - performance.now())
     })
     return { pair, pauseMs, stale, token }
+  }).pipe(Effect.scoped)
+  // until the switch is made, all steps may be done again; where it is not known whether it was, `PromotionUnknown` ends it
+  const steps = retrying(once, {
+    forMs: timeoutMs,
+    onRetry: ({ message }) =>
+      performance.now() < deadline ? Effect.logWarning(`promote: ${message}; retrying`) : Effect.void
   }).pipe(
-    Effect.scoped,
     Effect.mapError((error) => {
       if (error instanceof ViewsRefused) return refuse(error.message, "millrace promote again afterwards")
       if (error instanceof GateBusy) return timedOut(error.message, `end these transactions, or ${moreTime}`)
       return error instanceof PromotionUnderWay ? timedOut(error.message, moreTime) : error
     }),
     // another process closes the gate if this cannot
-    Effect.onError(() => (dryRun ? Effect.void : Effect.ignore(closeGate(sql, name, performance.now()))))
+    Effect.onError(() =>
+      dryRun ? Effect.void : Effect.ignore(Effect.timeout(closeGate(sql, name, performance.now()), lastMs))
+    )
   )
   const { pair, pauseMs, stale, token } = yield* steps
   const result = { projection: name, from: pair.live.number, to: pair.follower.number, pauseMs, stale }
@@ -248,10 +288,13 @@ export const promote = Effect.fnUntraced(function* (context: PromoteContext, req
   yield* Effect.ignore(storePause(sql, token, pauseMs))
   yield* onStep("switched")
   const gate = yield* closeGate(sql, name, performance.now() + closeMs).pipe(
-    Effect.catchTag("ViewsRefused", () => Effect.succeed({ isClosed: false, holders: [] }))
+    // the promotion is made all the same, and other processes close the gate
+    Effect.orElseSucceed((): GateState => ({ isClosed: false, holders: [] }))
   )
   yield* onStep("closed")
   const { holders, isClosed } = gate
-  const next = yield* nextSteps(context, pair, stale, isClosed ? undefined : holders)
+  const next = yield* nextSteps(context, pair, stale, isClosed ? undefined : holders).pipe(
+    Effect.orElseSucceed((): ReadonlyArray<string> => [])
+  )
   return { ...result, state: "promoted", gate: isClosed ? "closed" : "open", holders, next } satisfies Promoted
 })

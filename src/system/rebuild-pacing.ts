@@ -108,3 +108,28 @@ export const makePacing = (sql: Sql, log: Log["Service"]): Pacing => {
   })
   return { admit: (at, records) => Effect.mapError(admit(at, records), failed) }
 }
+
+/**
+ * What holds a rebuild back by its limits now, for people; undefined if nothing does. `perSecond`: how fast it is, which is compared with its rate.
+ * Undefined, too, if that cannot be read.
+ */
+export const readWaits = Effect.fnUntraced(
+  function* (
+    { log, sql }: { readonly sql: Sql; readonly log: Log["Service"] },
+    { maxLiveLagMs, projection, rate, state }: StoredRebuild,
+    perSecond?: number
+  ): Effect.fn.Return<string | undefined, SqlError | ReadError> {
+    if (state !== "running") return undefined
+    if (maxLiveLagMs !== null) {
+      const live = (yield* readBuilds(sql, projection)).find((build) => build.live)
+      const lagMs = live === undefined ? 0 : yield* readLiveLag({ sql, log }, projection, live.number)
+      if (lagMs > maxLiveLagMs)
+        return `live lag ${secondsText(lagMs)} is above --max-live-lag ${secondsText(maxLiveLagMs)}`
+    }
+    return rate !== null && perSecond !== undefined && perSecond >= 0.8 * rate
+      ? `--rate ${rate} a second for all processes`
+      : undefined
+  },
+  Effect.orElseSucceed((): string | undefined => undefined)
+)
+const secondsText = (ms: number) => `${ms < 9_950 ? Number((ms / 1000).toFixed(1)) : Math.round(ms / 1000)} s`

@@ -3,7 +3,8 @@
 import * as Effect from "effect/Effect"
 import type { Projection } from "../model/projection.ts"
 import { buildOf } from "../model/build.ts"
-import { type Session, type Sql, transaction } from "../postgres/client/client.ts"
+import { type Session, type Sql, type SqlError, transaction } from "../postgres/client/client.ts"
+import { retrying } from "../postgres/client/retrying.ts"
 import {
   candidateOf,
   createBuild,
@@ -28,18 +29,23 @@ import { RebuildRefused, RebuildStopped } from "./errors.ts"
 import { goalsOf } from "./goals.ts"
 import type { Claim } from "../runner/store.ts"
 import { buildToContinue, declaredProjection, tablesToCopy } from "./rebuild-plan.ts"
+import { readWaits } from "./rebuild-pacing.ts"
 import { runBuild, type System } from "./system.ts"
 
 /** How often the positions are read, and how often progress is reported, in milliseconds. */
 const every = { pollMs: 100, reportMs: 2_000 }
 /** The build is where the live one is once it reaches within this time all positions that the live one had at its start, in milliseconds. */
 const closeMs = 1_000
+/** For how long a rebuild waits for a database that is away, in milliseconds. */
+export const awayMs = 300_000
 /** A build that is halted and does not move for so long is given up, in milliseconds. */
 const haltedMs = 10_000
 
 /** How far a rebuild is. */
 export interface RebuildProgress {
   readonly state: RebuildState
+  /** What holds it back although it is not paused: a limit of the rebuild; undefined if nothing does. */
+  readonly waits: string | undefined
   /** Records that were processed since this command began, and those that are left. */
   readonly processed: number
   readonly left: number
@@ -134,11 +140,13 @@ class Speed {
 const untilThere = Effect.fnUntraced(function* (
   { database: { sql }, log }: Pick<System, "database" | "log">,
   build: BuildId,
-  report: (progress: RebuildProgress) => Effect.Effect<void>
+  { onRetry, report }: RebuildReports
 ) {
   const { projection, version } = build
-  const read = readRebuildPositions(sql, projection, version)
-  const goals = yield* goalsOf(log, yield* read)
+  const patient = <A, E extends { readonly message: string }>(reading: Effect.Effect<A, E>) =>
+    retrying(reading, { forMs: awayMs, onRetry })
+  const read = patient(readRebuildPositions(sql, projection, version))
+  const goals = yield* patient(goalsOf(log, yield* read))
   const first = goals(yield* read)
   const begun = sum(first, ({ follower }) => follower ?? 0)
   const speed = new Speed()
@@ -147,12 +155,12 @@ const untilThere = Effect.fnUntraced(function* (
   let reportAt = performance.now() + every.reportMs
   let moved = { at: performance.now(), processed: 0 }
   while (true) {
-    const builds = yield* readBuilds(sql, projection)
+    const builds = yield* patient(readBuilds(sql, projection))
     const own = builds.find(({ number }) => number === version)
     // it was promoted meanwhile: only a build that is where the live one is can be
     if (own?.live === true) return 0
-    const state =
-      own === undefined || own.retired ? "cancelled" : ((yield* readRebuild(sql, build))?.state ?? "running")
+    const stored = yield* patient(readRebuild(sql, build))
+    const state = own === undefined || own.retired ? "cancelled" : (stored?.state ?? "running")
     if (state === "cancelled")
       return yield* new RebuildStopped({
         message: `the rebuild of projection ${projection} was cancelled, and its build ${version} deleted`,
@@ -173,7 +181,8 @@ const untilThere = Effect.fnUntraced(function* (
     if (now > reportAt) {
       reportAt = now + every.reportMs
       const secondsLeft = perSecond > 0 ? left / perSecond : undefined
-      yield* report({ state, processed, left, perSecond, secondsLeft })
+      const waits = stored === undefined ? undefined : yield* readWaits({ sql, log }, stored, perSecond)
+      yield* report({ state, waits, processed, left, perSecond, secondsLeft })
     }
     if (positions.every((one) => (one.follower ?? 0) >= (goal.get(`${one.topic}/${one.partition}`) ?? 0))) {
       if (left === 0 || now - goalAt < closeMs) return processed
@@ -185,6 +194,13 @@ const untilThere = Effect.fnUntraced(function* (
   }
 })
 
+/** What is called while a rebuild runs. */
+export interface RebuildReports {
+  /** Called every two seconds. */
+  readonly report: (progress: RebuildProgress) => Effect.Effect<void>
+  /** Called when the database was away, and is asked again. */
+  readonly onRetry: (error: { readonly message: string }) => Effect.Effect<void>
+}
 /**
  * Rebuilds a projection: processes its build in this process, beside all others that run it, until it is where the live build is. A process that dies
  * leaves a build that the next call continues.
@@ -192,18 +208,20 @@ const untilThere = Effect.fnUntraced(function* (
 export const rebuild = Effect.fnUntraced(function* (
   system: System,
   build: Projection.Any,
-  report: (progress: RebuildProgress) => Effect.Effect<void>
+  reports: RebuildReports
 ) {
   const { sql } = system.database
+  const patient = <A>(call: Effect.Effect<A, SqlError>) =>
+    retrying(call, { forMs: awayMs, onRetry: reports.onRetry })
   const id = { projection: build.name, version: build.version }
-  const live = (yield* readBuilds(sql, build.name)).find((one) => one.live)?.number ?? 0
+  const live = (yield* patient(readBuilds(sql, build.name))).find((one) => one.live)?.number ?? 0
   const started = performance.now()
   const events = yield* Effect.raceFirst(
-    untilThere(system, id, report),
+    untilThere(system, id, reports),
     Effect.andThen(runBuild(system, build), Effect.never)
   )
   const seconds = (performance.now() - started) / 1000
-  yield* setRebuildState(sql, id, "done", events >= leastMeasured ? events / seconds : undefined)
+  yield* patient(setRebuildState(sql, id, "done", events >= leastMeasured ? events / seconds : undefined))
   return { build: build.version, live, events, seconds } satisfies Rebuilt
 })
 /** The speed of a smaller rebuild says nothing. */
@@ -219,11 +237,16 @@ const openRebuild = Effect.fnUntraced(function* (sql: Sql, name: string) {
   })
 })
 
-/** Pauses a rebuild, or lets it go on: in all processes, between two batches. Returns the number of its build. */
-export const pauseRebuild = Effect.fnUntraced(function* (sql: Sql, name: string, isPaused: boolean) {
+/** Pauses a rebuild: in all processes, between two batches. Returns the number of its build. */
+export const pauseRebuild = Effect.fnUntraced(function* (sql: Sql, name: string) {
   const id = yield* openRebuild(sql, name)
-  if (isPaused) yield* setRebuildState(sql, id, "paused")
-  else yield* startRebuild(sql, id, { rate: undefined, maxLiveLagMs: undefined })
+  yield* setRebuildState(sql, id, "paused")
+  return id.version
+})
+/** Lets a paused rebuild go on, with these limits. Returns the number of its build. */
+export const resumeRebuild = Effect.fnUntraced(function* (sql: Sql, name: string, limits: RebuildLimits) {
+  const id = yield* openRebuild(sql, name)
+  yield* startRebuild(sql, id, limits)
   return id.version
 })
 

@@ -47,7 +47,7 @@ export const connect = Effect.fnUntraced(function* (
   options: ConnectOptions = {}
 ): Effect.fn.Return<Sql, SqlError, Scope.Scope> {
   const sql = yield* opened(url, options)
-  const { isPooled, losesCommits } = yield* query("connect", () => checkServer(sql, options.readOnly)).pipe(
+  const { corrections, isPooled } = yield* query("connect", () => checkServer(sql, options.readOnly)).pipe(
     Effect.timeoutOrElse({ duration: firstAnswerMs, orElse: () => noAnswer(url) }),
     Effect.catchIf(
       ({ code }) => code === "CONNECT_TIMEOUT",
@@ -55,8 +55,9 @@ export const connect = Effect.fnUntraced(function* (
     )
   )
   if (isPooled) yield* query("connect", () => checkPooler(() => open(url, { ...options, max: 1 })))
-  // an accepted event must not be lost with the server: these commits are few and large
-  return losesCommits ? yield* opened(url, options, { synchronous_commit: "on" }) : sql
+  if (Object.keys(corrections).length === 0) return sql
+  yield* Effect.promise(() => sql.end({ timeout: closeSeconds }))
+  return yield* opened(url, options, corrections)
 })
 
 const opened = (url: string, options: ConnectOptions, settings: Readonly<Record<string, string>> = {}) =>

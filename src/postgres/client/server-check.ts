@@ -21,6 +21,7 @@ export const neededSettings = {
   default_transaction_read_only: "off",
   default_transaction_deferrable: "off",
   statement_timeout: "0",
+  idle_in_transaction_session_timeout: "0",
   idle_session_timeout: "0"
 } as const
 /** The needed settings of a session; one that only reads keeps what its role has about writing. */
@@ -46,8 +47,8 @@ const names = [...Object.keys(neededSettings), ...Object.keys(unchangedSettings)
 
 /** What the first connection of a client shows. */
 export interface ServerFacts {
-  /** Whether commits are acknowledged before they are durable, because the role, the database or the server is set so. */
-  readonly losesCommits: boolean
+  /** Settings of the role, the database or the server that sessions must not have, with the values to ask for; older servers may not know them. */
+  readonly corrections: Readonly<Record<string, string>>
   /** Whether a pooler or a proxy is between: the server process is not the one that the client was told. */
   readonly isPooled: boolean
 }
@@ -61,7 +62,7 @@ export const checkServer = async (sql: postgres.Sql, readOnly = false): Promise<
   // without parameters, so that no prepared statement is created before it is known whether there can be one
   const asked = sql.unsafe(
     `select current_setting('server_version_num') as version, current_setting('server_encoding') as encoding,
-      current_setting('synchronous_commit') as synchronous, pg_is_in_recovery()::text as standby, pg_backend_pid()::text as pid,
+      current_setting('synchronous_commit') as synchronous, coalesce(current_setting('transaction_timeout', true), '0') as "transactionTimeout", pg_is_in_recovery()::text as standby, pg_backend_pid()::text as pid,
       current_database()::text as database, current_user::text as role, current_setting('is_superuser') as superuser,
       ${names.map((name) => `current_setting('${name}') as "${name}"`).join(", ")}`
   ) as unknown as Simple
@@ -92,7 +93,13 @@ export const checkServer = async (sql: postgres.Sql, readOnly = false): Promise<
         `try: take it out of the URL, or alter role "${role}" set ${name} = '${value}'`
     )
   }
-  return { losesCommits: row["synchronous"] === "off", isPooled: String(asked.state?.pid ?? "") !== row["pid"] }
+  const corrections = {
+    // an accepted event must not be lost with the server: these commits are few and large
+    ...(row["synchronous"] === "off" && { synchronous_commit: "on" }),
+    // PostgreSQL 17 and newer
+    ...(row["transactionTimeout"] !== "0" && { transaction_timeout: "0" })
+  }
+  return { corrections, isPooled: String(asked.state?.pid ?? "") !== row["pid"] }
 }
 
 /** Throws an `SqlError` if the server, the database or the role allows fewer connections than one process needs. */

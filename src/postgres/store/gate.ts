@@ -65,6 +65,12 @@ const changeViews = Effect.fnUntraced(function* (tx: Session, projection: string
   yield* query("limit the wait for readers", () => tx.unsafe(`set local lock_timeout = ${ms}`))
   yield* executePlan(tx, projection, plan)
 })
+/** Limits the wait for locks to the time until the deadline of `performance.now()`; at least 200 ms. */
+const limitLocks = (tx: Session, deadline: number) =>
+  query("limit the wait for other processes", () =>
+    tx.unsafe(`set local lock_timeout = ${Math.max(leastLockMs, Math.ceil(deadline - performance.now()))}`)
+  )
+const leastLockMs = 200
 const isLocked = (error: SqlError | ViewsRefused) =>
   error._tag === "SqlError" && (error.code === "55P03" || error.code === "40P01")
 
@@ -105,6 +111,7 @@ export const openGate = Effect.fnUntraced(function* (
     sql,
     Effect.fnUntraced(function* (tx) {
       holders = []
+      yield* limitLocks(tx, deadline)
       yield* lockProjections(tx)
       const facts = yield* readViewFacts(tx, projection)
       const plan = planViews(facts, { build: next, other: live })
@@ -140,6 +147,7 @@ export const closeGate = Effect.fnUntraced(function* (
     Effect.fnUntraced(function* (tx) {
       holders = []
       if (!(yield* mayClose(tx, projection))) return undefined
+      yield* limitLocks(tx, deadline)
       yield* lockProjections(tx)
       const facts = yield* readViewFacts(tx, projection)
       const build = yield* readLive(tx, projection)

@@ -189,7 +189,7 @@ it.live(
         )
         const own = { ...system, application }
         const build = yield* beginRebuild(own, "p", { rate: undefined, maxLiveLagMs: undefined })
-        const rebuilt = yield* rebuild(own, build, () => Effect.void)
+        const rebuilt = yield* rebuild(own, build, { report: () => Effect.void, onRetry: () => Effect.void })
         assert.deepInclude(rebuilt, { build: 3, live: 1, events: 7 })
         const found = yield* diff(context, { name: "p", samples: 1, exact: false, timeoutMs: 20_000 })
         assert.deepInclude(found.tables[0], { name: "ids", missing: 5, extra: 7 })

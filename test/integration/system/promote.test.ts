@@ -123,6 +123,12 @@ test("a build is promoted beside running processes and back again under traffic,
     assert.deepStrictEqual(yield* shownBuilds(one), [[[2], false]])
     const back = yield* promoting({ rollback: true })
     assert.deepInclude(back, { from: 2, to: 1, state: "promoted" })
+    const repeated = yield* Effect.flip(promoting({ rollback: true }))
+    assert.deepInclude(repeated, {
+      message: "build 1 of projection accounts is live since a rollback of build 2",
+      try: "to go forward again: millrace promote accounts --build 2",
+      timedOut: false
+    })
     assert.deepInclude(yield* promoting(), { from: 1, to: 2 })
     yield* Fiber.interrupt(feeding)
     const count = fed - before
@@ -300,4 +306,27 @@ test("a gate whose views are refused stays open with the reason, and is closed o
     yield* run("drop table public.more")
     assert.deepStrictEqual(yield* closeGates(sql), ["accounts"])
     assert.deepStrictEqual(yield* readOpenGates(sql), [])
+  }))
+
+test("a promotion whose connections are all lost before the switch is tried again, and is made", (one) =>
+  Effect.gen(function* () {
+    const { build, live, promoting, run, system } = one
+    yield* feed(system, 10)
+    yield* Effect.forkScoped(runProjections(system))
+    yield* build
+    let kills = 0
+    const kill = (step: PromotionStep) =>
+      step === "closed" || kills === 3
+        ? Effect.void
+        : Effect.suspend(() => {
+            kills++
+            return Effect.ignore(
+              run(
+                "select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()"
+              )
+            )
+          })
+    assert.deepInclude(yield* promoting({}, kill), { from: 1, to: 2, state: "promoted" })
+    assert.strictEqual(kills, 3)
+    assert.strictEqual(yield* live, 2)
   }))

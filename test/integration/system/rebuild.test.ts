@@ -8,7 +8,7 @@ import { query, type Sql } from "../../../src/postgres/client/client.ts"
 import { drained, flip, freeze } from "../../../src/postgres/store/promotion.ts"
 import { setRebuildState, startRebuild } from "../../../src/postgres/store/rebuild.ts"
 import { promote } from "../../../src/system/promote.ts"
-import { beginRebuild, cancelRebuild, pauseRebuild, rebuild } from "../../../src/system/rebuild.ts"
+import { beginRebuild, cancelRebuild, pauseRebuild, rebuild, resumeRebuild } from "../../../src/system/rebuild.ts"
 import { planRebuild } from "../../../src/system/rebuild-plan.ts"
 import { makePacing } from "../../../src/system/rebuild-pacing.ts"
 import { openSystem, runBuild, runProjections, type System } from "../../../src/system/system.ts"
@@ -23,7 +23,7 @@ beforeAll(async () => {
 afterAll(() => Effect.runPromise(Scope.close(scope, Exit.void)))
 
 const noLimits = { rate: undefined, maxLiveLagMs: undefined }
-const noReport = () => Effect.void
+const noReport = { report: () => Effect.void, onRetry: () => Effect.void }
 const application = applicationOf("shop", "orders", { publishes: true })
 const source = "orders.events"
 const open = Effect.gen(function* () {
@@ -140,16 +140,33 @@ test("a paused rebuild stops between two batches in every process, and goes on w
     const build = yield* beginRebuild(system, "orders", { ...noLimits, rate: 200 })
     const running = yield* Effect.forkChild(rebuild(system, build, noReport))
     yield* until(positions(sql), ([, at = 0]) => at > 0)
-    assert.strictEqual(yield* pauseRebuild(sql, "orders", true), 2)
+    assert.strictEqual(yield* pauseRebuild(sql, "orders"), 2)
     yield* Effect.sleep("700 millis")
     const paused = yield* positions(sql)
     yield* Effect.sleep("700 millis")
     assert.deepStrictEqual(yield* positions(sql), paused)
     assert.isBelow(paused[1]!, 600)
-    yield* pauseRebuild(sql, "orders", false)
+    yield* resumeRebuild(sql, "orders", noLimits)
     yield* startRebuild(sql, { projection: "orders", version: 2 }, { rate: null, maxLiveLagMs: undefined })
     assert.strictEqual((yield* Fiber.join(running)).build, 2)
     assert.deepStrictEqual(yield* positions(sql), [600, 600])
+  }))
+
+test("a rebuild whose connections are lost says so, and goes on", (system) =>
+  Effect.gen(function* () {
+    const { sql } = system.database
+    const build = yield* beginRebuild(system, "orders", { ...noLimits, rate: 20 })
+    const failures: Array<string> = []
+    const onRetry = ({ message }: { readonly message: string }) => Effect.sync(() => void failures.push(message))
+    const running = yield* Effect.forkChild(rebuild(system, build, { ...noReport, onRetry }))
+    const kill = query(
+      "test",
+      () =>
+        sql`select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()`
+    )
+    while (failures.length === 0) yield* Effect.andThen(Effect.ignore(kill), Effect.sleep(30))
+    yield* resumeRebuild(sql, "orders", { ...noLimits, rate: null })
+    assert.strictEqual((yield* Fiber.join(running)).build, 2)
   }))
 
 test("cancelling deletes everything of the build, ends its workers, and may be repeated", (system) =>
@@ -309,7 +326,7 @@ test("a paused build is not promoted, also where it has caught up, and a pause h
     yield* processLive(system, 10)
     const build = yield* beginRebuild(system, "orders", noLimits)
     yield* rebuild(system, build, noReport)
-    yield* pauseRebuild(sql, "orders", true)
+    yield* pauseRebuild(sql, "orders")
     const context = { application, sql, log: system.log, on: "PostgreSQL" as const }
     const promoting = promote(context, { name: "orders", rollback: false, dryRun: false, timeoutMs: 10_000 })
     const error = yield* Effect.flip(promoting)
@@ -319,7 +336,7 @@ test("a paused build is not promoted, also where it has caught up, and a pause h
     })
     const at = { projection: "orders", version: 2, topic: source, partition: 0 }
     const admitted = yield* Effect.forkChild(makePacing(sql, system.log).admit(at, 5))
-    yield* pauseRebuild(sql, "orders", false)
+    yield* resumeRebuild(sql, "orders", noLimits)
     yield* promoting
     // as a pause that was asked for at the moment of the switch
     yield* setRebuildState(sql, at, "paused")

@@ -20,7 +20,7 @@ beforeAll(async () => {
 afterAll(() => Effect.runPromise(Scope.close(scope, Exit.void)))
 
 const noLimits = { rate: undefined, maxLiveLagMs: undefined }
-const noReport = () => Effect.void
+const noReport = { report: () => Effect.void, onRetry: () => Effect.void }
 
 it.live("a corrected value reaches earlier events by millrace reenrich alone, and later rebuilds repeat it", () =>
   Effect.scoped(

@@ -146,6 +146,8 @@ describe("Settings of a role or a database", () => {
     default_transaction_isolation: "'serializable'",
     default_transaction_read_only: "on",
     statement_timeout: "1",
+    idle_in_transaction_session_timeout: "1",
+    transaction_timeout: "1",
     idle_session_timeout: "1",
     search_path: "nowhere",
     synchronous_commit: "off"
@@ -167,7 +169,7 @@ describe("Settings of a role or a database", () => {
             () => client`
               select '\\d'::text as text, timestamptz '2026-01-31 12:00+00' as time, '\\x01ff'::bytea as bytes, 0.1::float8 + 0.2 as sum,
                 ('{a,NULL}'::text[])[2] is null as null, interval '1 day'::text as day, current_setting('search_path') as path,
-                current_setting('synchronous_commit') as durable, current_setting('transaction_isolation') as isolation`
+                current_setting('synchronous_commit') as durable, current_setting('transaction_timeout') as patience, current_setting('transaction_isolation') as isolation`
           )
           assert.deepStrictEqual(row, {
             text: String.raw`\d`,
@@ -178,6 +180,7 @@ describe("Settings of a role or a database", () => {
             day: "1 day",
             path: `"$user",public`,
             durable: "on",
+            patience: "0",
             isolation: "read committed"
           } as never)
         })

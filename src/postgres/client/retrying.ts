@@ -1,0 +1,29 @@
+// Repeats what failed because PostgreSQL, or a connection to it, was away for a moment.
+import * as Effect from "effect/Effect"
+import * as Schedule from "effect/Schedule"
+
+/** Whether the same call may succeed later by itself, or its reply was lost. `inDoubt` failures may only be repeated where the call may be made twice. */
+export const mayPass = (error: unknown): boolean => {
+  const { _tag, inDoubt, retryable } = (error ?? {}) as Partial<Record<string, unknown>>
+  // a state directory that another process uses does not come back by itself
+  return _tag !== "EmbeddedError" && (retryable === true || inDoubt === true)
+}
+
+const waits = Schedule.min([Schedule.exponential("50 millis"), Schedule.spaced("5 seconds")]).pipe(Schedule.jittered)
+
+/** How long, and what happens meanwhile. */
+export interface RetryingOptions<E> {
+  /** After so long without success the last failure is returned, in milliseconds. */
+  readonly forMs: number
+  /** Called after each failure that is followed by another try. */
+  readonly onRetry?: (error: E) => Effect.Effect<void>
+}
+/** Repeats something that may be done twice while it fails with a failure that may pass, with growing waits of at most 5 seconds. */
+export const retrying = <A, E, R>(
+  effect: Effect.Effect<A, E, R>,
+  { forMs, onRetry = () => Effect.void }: RetryingOptions<E>
+): Effect.Effect<A, E, R> =>
+  effect.pipe(
+    Effect.tapError((error) => (mayPass(error) ? onRetry(error) : Effect.void)),
+    Effect.retry({ schedule: waits.pipe(Schedule.upTo({ duration: forMs })), while: mayPass })
+  )
