@@ -1,7 +1,15 @@
 // How a command fails: what it prints to standard error, and a stable exit code.
 import * as Data from "effect/Data"
 import { InvalidBridge } from "../bridge/rule.ts"
-import { NoCandidate, NotCaughtUp, NotCorrected, NotPromoted, RebuildRefused, SystemHalted } from "../system/errors.ts"
+import {
+  NoCandidate,
+  NotCaughtUp,
+  NotCorrected,
+  NotPromoted,
+  NotRetired,
+  RebuildRefused,
+  SystemHalted
+} from "../system/errors.ts"
 import { DeadLettersFailed } from "../system/dead-letters/errors.ts"
 import { mayPass } from "../postgres/client/retrying.ts"
 import { maskSecrets } from "../text/secrets.ts"
@@ -41,7 +49,12 @@ export const exitCodeOf = (error: unknown): number => {
   if (error instanceof SystemHalted) return exitCodes.unhealthy
   if (error instanceof NotCaughtUp || error instanceof NotPromoted)
     return error.timedOut ? exitCodes.timedOut : exitCodes.refused
-  if (error instanceof NoCandidate || error instanceof RebuildRefused || error instanceof NotCorrected)
+  if (
+    error instanceof NoCandidate ||
+    error instanceof RebuildRefused ||
+    error instanceof NotCorrected ||
+    error instanceof NotRetired
+  )
     return exitCodes.refused
   return error instanceof InvalidBridge ? exitCodes.usage : exitCodes.failed
 }

@@ -32,15 +32,17 @@ export const start = Effect.fnUntraced(function* (options: {
   const application = yield* loadApplication(options.config)
   const port = options.port ?? defaultPort(roles)
   const services = yield* servicesText(options.data)
+  const hasRoutes = roles.includes("gateway") || roles.includes("api")
+  const waiting = { port, services, hasRoutes }
   const line = `${application.name} runs against ${services}`
   // standard output is for JSON
   yield* options.json ? warn(line) : print(`millrace ${line}`)
   // outside of `drained`: an embedded server gets as much time to stop as it needs
-  const database = yield* openWaiting(openDatabase(options.data, "own"), { port, services })
+  const database = yield* openWaiting(openDatabase(options.data, "own"), waiting)
   return yield* drained(
     Effect.gen(function* () {
       const opening = openSystem(application, database, { relaysHere: roles.includes("relay") })
-      const system = yield* openWaiting(opening, { port, services })
+      const system = yield* openWaiting(opening, waiting)
       const server = yield* serveHttp(system, roles, port)
       const started = { roles, url: server.url, database_url: maskSecrets(database.url) }
       yield* print(

@@ -36,7 +36,7 @@ export const dev = Effect.fnUntraced(function* (options: DevFlags) {
   const application = yield* loadApplication(options.config)
   const services = yield* servicesText(options.data)
   yield* printLine(options, `millrace ${application.name} runs against ${services}`)
-  const waiting = { port: options.port, services }
+  const waiting = { port: options.port, services, hasRoutes: true }
   const database = yield* openWaiting(openDatabase(options.data, "own"), waiting)
   return yield* drained(runSystem(application, database, options, waiting))
 })

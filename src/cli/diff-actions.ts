@@ -26,10 +26,7 @@ export interface DiffFlags {
 
 /** Compares two builds, and prints what differs. */
 export const diff = (flags: DiffFlags) =>
-  Effect.mapError(
-    compared(flags),
-    withAdviceIfAway("run it again when the database answers; nothing was changed")
-  )
+  Effect.mapError(compared(flags), withAdviceIfAway("run it again when the database answers; nothing was changed"))
 
 const compared = Effect.fnUntraced(function* ({ config, data, json, timeout, ...request }: DiffFlags) {
   if (request.samples < 0) return yield* usageError(`--samples is ${request.samples}; it must be 0 or more`)

@@ -67,6 +67,11 @@ export const diffText = (found: Diff): string => {
         `messages of handlers to ${one.topic}: ${one.live} by build ${live}, ${one.candidate} by build ${candidate}`
     ) ?? ["messages of handlers: not known, because a build began before they were counted, or at another position"]),
     ...lookups,
+    ...(tables.some(({ changed, extra, missing }) => changed + extra + missing > 0)
+      ? [
+          "rows that events of several partitions write may differ by the order between the partitions, which a replay does not repeat"
+        ]
+      : []),
     equal ? "equal" : "different"
   ].join("\n")
 }

@@ -177,6 +177,7 @@ const buildOfTable = Effect.fnUntraced(function* (
         asked === undefined
           ? `projection ${name} has no live build in this database`
           : `projection ${name} has no build ${asked.number}`,
+      ...(asked !== undefined && { exitCode: exitCodes.usage }),
       try:
         builds.length === 0
           ? "millrace migrate, or start the application with millrace dev or millrace start"

@@ -140,7 +140,10 @@ const run = Effect.fnUntraced(function* (
   const onRetry = ({ message }: { readonly message: string }) => warn(`${name}: ${message}; retrying`)
   // a second call continues what the first one may have created
   const build = yield* retrying(beginRebuild(system, name, limits, copies, lookups), { forMs: awayMs, onRetry })
-  const stored = yield* retrying(readRebuild(sql, { projection: name, version: build.version }), { forMs: awayMs, onRetry })
+  const stored = yield* retrying(readRebuild(sql, { projection: name, version: build.version }), {
+    forMs: awayMs,
+    onRetry
+  })
   const limited = stored && limitsText(stored)
   if (limited !== undefined) yield* warn(`${name}: ${limited}`)
   const report = (progress: Parameters<typeof progressText>[0]) => warn(`${name}: ${progressText(progress)}`)

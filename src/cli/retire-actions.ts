@@ -35,10 +35,10 @@ export const retire = Effect.fnUntraced(function* ({ config, data, json, ...requ
 })
 
 const textOf = ({ dryRun, name }: RetireRequest, { dropped, published, versions }: Retired) => {
-  const which = versions.map((version) => `${name} v${version}`).join(", ")
-  const lines = [
-    `${dryRun ? "would retire" : "retired"} ${which}${dropped ? ", and dropped its tables" : "; its tables stay"}`
-  ]
+  const which = `build${versions.length === 1 ? "" : "s"} ${versions.join(", ")} of ${name}`
+  const tables = versions.length === 1 ? "its tables" : "their tables"
+  const end = dropped ? `, and ${dryRun ? "would drop" : "dropped"} ${tables}` : `; ${tables} stay`
+  const lines = [`${dryRun ? "would retire" : "retired"} ${which}${end}`]
   if (published)
     lines.push("what it published stays in its topics; a later version would publish from the start of the log again")
   return lines.join("\n")

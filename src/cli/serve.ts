@@ -68,6 +68,8 @@ const slowMs = 2_000
 export interface WaitingOptions {
   /** The port of the process; 0: nothing is served meanwhile. */
   readonly port: number
+  /** Whether it will have the routes of the gateway or the API. */
+  readonly hasRoutes: boolean
   /** The services that are connected to, for people. */
   readonly services: string
 }
@@ -77,12 +79,13 @@ export interface WaitingOptions {
  */
 export const openWaiting = Effect.fnUntraced(function* <A, E, R>(
   open: Effect.Effect<A, E, R>,
-  { port, services }: WaitingOptions
+  { hasRoutes, port, services }: WaitingOptions
 ) {
   const monitoring = yield* Scope.fork(yield* Effect.scope)
   let waitingFor: string | undefined
   const health = {
     port,
+    isStarting: hasRoutes,
     hosts: httpHosts(process.env),
     ready: Effect.sync(() => ({ ready: false, waiting_for: waitingFor })),
     status: Effect.sync(() => ({ healthy: false, reason: `waiting for a service that is away: ${waitingFor}` })),

@@ -38,7 +38,18 @@ const buildLines = (builds: Status["builds"]): ReadonlyArray<string> =>
  * is wrong. `embeddedDir`: the state directory of an embedded database.
  */
 export const statusTable = (status: Status, embeddedDir?: string): string => {
-  const { builds, dead_letters, healthy, notices, parked_messages, problems, processes, projections, relays } = status
+  const {
+    builds,
+    dead_letters,
+    follower_dead_letters,
+    healthy,
+    notices,
+    parked_messages,
+    problems,
+    processes,
+    projections,
+    relays
+  } = status
   const table = makeTable(["projection", "topic", "position", "end", "lag", "oldest", "epoch", "stream time", "state"])
   for (const one of projections) {
     const {
@@ -81,7 +92,7 @@ export const statusTable = (status: Status, embeddedDir?: string): string => {
         (halted === null ? "" : `, halted: ${halted}`)
     ),
     ...processes.map(processLine),
-    `dead letters of projections: ${dead_letters}, of relays: ${parked_messages}${dead_letters + parked_messages === 0 ? "" : `; millrace dlq list${dataFlag(embeddedDir)} shows them`}`,
+    `dead letters of projections: ${dead_letters}${follower_dead_letters === 0 ? "" : ` (and ${follower_dead_letters} of builds that follow)`}, of relays: ${parked_messages}${dead_letters + parked_messages === 0 ? "" : `; millrace dlq list${dataFlag(embeddedDir)} shows them`}`,
     ...problems.map((one) => findingLine("problem", one)),
     ...notices.map((one) => findingLine("note", one)),
     healthy ? "healthy" : "not healthy"

@@ -98,6 +98,7 @@ type MetaElement = readonly [
 const textAt = ({ partition, topic }: ProjectionPartition) => `${topic}/${partition}`
 const note = (reasons: Map<string, string>, at: ProjectionPartition, reason: string | undefined) =>
   void (reason === undefined ? reasons.delete(textAt(at)) : reasons.set(textAt(at), reason))
+const keyAt = (at: ProjectionPartition, key: string) => `${textAt(at)}/${key}`
 const isOpen = ({ status }: StoredDeadLetter) => status === "parked" || status === "skipped"
 
 /** A store for one projection that keeps everything in memory. `service` is the port. */
@@ -112,6 +113,9 @@ export class MemoryStore {
   private readonly relations: ReadonlyMap<string, StoredRows>
   /** How far each partition is, by `topic/partition`. */
   readonly claims = new Map<string, Claim>()
+  /** The index in `deadLetters` by the partition's text and the position, and the indexes of the open ones by that text and the key. */
+  private readonly indexes = new Map<string, number>()
+  private readonly openByKey = new Map<string, Set<number>>()
   private readonly seen = new Map<string, Array<PackedIds>>()
   private epochs = 0
   private readonly mode: "live" | "follower"
@@ -148,8 +152,8 @@ export class MemoryStore {
       Effect.sync(() => this.openDeadLetters(at, position, ordered, behind)),
     parkedKeys: (at, keys) =>
       Effect.sync(() => {
-        const parked = new Set(this.openAt(at).flatMap(({ key, status }) => (status === "skipped" ? [] : [key])))
-        return keys.filter((key) => parked.has(key))
+        const isParked = (key: string) => this.openOf(at, key).some(({ status }) => status !== "skipped")
+        return keys.filter(isParked)
       }),
     // one build alone follows nothing
     liveDecisions: () => Effect.succeed([]),
@@ -347,39 +351,52 @@ export class MemoryStore {
     this.seen.set(textAt(at), found)
     return found
   }
-  private openAt(at: ProjectionPartition): ReadonlyArray<StoredDeadLetter> {
-    return this.deadLetters.filter((deadLetter) => isOpen(deadLetter) && textAt(deadLetter.at) === textAt(at))
+  /** The open dead letters of a key, in the order in which they came. */
+  private openOf(at: ProjectionPartition, key: string): ReadonlyArray<StoredDeadLetter> {
+    return Array.from(this.openByKey.get(keyAt(at, key)) ?? [], (i) => this.deadLetters[i]!)
+  }
+  private indexOf(at: ProjectionPartition, position: number): number {
+    return this.indexes.get(`${textAt(at)}/${position}`) ?? -1
+  }
+  /** Puts a dead letter at an index, which is new or has it as it was before. */
+  private put(i: number, deadLetter: StoredDeadLetter): void {
+    const { at, key, position } = deadLetter
+    this.deadLetters[i] = deadLetter
+    this.indexes.set(`${textAt(at)}/${position}`, i)
+    if (key === null) return
+    const text = keyAt(at, key)
+    const open = this.openByKey.get(text) ?? new Set()
+    if (isOpen(deadLetter)) open.add(i)
+    else open.delete(i)
+    if (open.size === 0) this.openByKey.delete(text)
+    else this.openByKey.set(text, open)
   }
   private openDeadLetters(at: ProjectionPartition, position: number, ordered: boolean, behind: number) {
-    const open = this.openAt(at)
+    const head = this.deadLetters[this.indexOf(at, position)]
+    if (head === undefined || !isOpen(head) || head.envelope === undefined) return []
+    if (!ordered) return [opened(head)]
+    const ofKey = (head.key === null ? [] : this.openOf(at, head.key))
       .filter(({ envelope }) => envelope !== undefined)
       .toSorted((a, b) => a.position - b.position)
-    const head = open.find((deadLetter) => deadLetter.position === position)
-    if (head === undefined) return []
-    if (!ordered) return [opened(head)]
-    const ofKey = open.filter(({ key }) => key !== null && key === head.key)
     if (ofKey[0] !== undefined && ofKey[0] !== head) return []
     return (ofKey.length === 0 ? [head] : ofKey).slice(0, behind + 1).map(opened)
   }
   private addDeadLetter(at: ProjectionPartition, deadLetter: DeadLetter): void {
-    const isThere = this.deadLetters.some(
-      (other) => other.position === deadLetter.position && textAt(other.at) === textAt(at)
-    )
-    if (!isThere) this.deadLetters.push({ ...deadLetter, at })
+    if (this.indexOf(at, deadLetter.position) === -1) this.put(this.deadLetters.length, { ...deadLetter, at })
   }
   private discard(at: ProjectionPartition, position: number): void {
-    const i = this.deadLetters.findIndex((other) => other.position === position && textAt(other.at) === textAt(at))
+    const i = this.indexOf(at, position)
     const before = this.deadLetters[i]
-    if (before !== undefined && isOpen(before)) this.deadLetters[i] = { ...before, status: "discarded" }
+    if (before !== undefined && isOpen(before)) this.put(i, { ...before, status: "discarded" })
   }
   private retry(at: ProjectionPartition, { by, failed, position }: RetriedDeadLetter): void {
-    const i = this.deadLetters.findIndex((other) => other.position === position && textAt(other.at) === textAt(at))
+    const i = this.indexOf(at, position)
     const before = this.deadLetters[i]
     if (before === undefined) return
     const attempts = before.attempts + (failed?.attempts ?? 1)
     const status = failed === undefined ? ("retried" as const) : ("parked" as const)
     const { error, message } = failed ?? before
-    this.deadLetters[i] = { ...before, status, error, message, attempts, retriedPosition: by }
+    this.put(i, { ...before, status, error, message, attempts, retriedPosition: by })
   }
 }
 

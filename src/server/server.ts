@@ -49,6 +49,8 @@ interface ServerOptions {
   readonly cors?: ReadonlyArray<string>
   /** How many requests one address may send within `windowMs`. Default: no limit. */
   readonly rateLimit?: { readonly max: number; readonly windowMs: number }
+  /** Whether the routes of an application follow once it has started: requests to them get 503 until then. Default false. */
+  readonly isStarting?: boolean
   /** What Fastify's logger writes to standard output, as JSON lines. Default `silent`. */
   readonly logLevel?: "silent" | "error" | "warn" | "info" | "debug"
 }
@@ -101,7 +103,7 @@ const problemOf = (error: FastifyError | Problem, limits: Limits): Problem => {
   )
 }
 
-const answers = (app: FastifyInstance, metrics: Metrics, limits: Limits): void => {
+const answers = (app: FastifyInstance, metrics: Metrics, limits: Limits, isStarting: boolean): void => {
   app.setErrorHandler((error: FastifyError | Problem, request, reply) => {
     const problem = problemOf(error, limits)
     if (problem.status >= 500 && !(error instanceof Problem)) request.log.error(error)
@@ -116,7 +118,15 @@ const answers = (app: FastifyInstance, metrics: Metrics, limits: Limits): void =
       .send(JSON.stringify(problemBody(problem, traceFor(request).traceId)))
   })
   app.setNotFoundHandler((request) => {
-    const path = request.url.split("?", 1)[0]
+    const path = request.url.split("?", 1)[0]!
+    if (isStarting && /^\/(v1|docs|openapi\.json)(\/|$)/.test(path))
+      throw new Problem(
+        503,
+        "starting",
+        "the process has not started yet: it waits for a service, which /readyz names",
+        "send the request again after Retry-After seconds",
+        retryAfterSeconds
+      )
     throw new Problem(
       404,
       "not_found",
@@ -217,7 +227,7 @@ const build = async (
     const problemOfSite = siteCheck({ hosts, origins })
     app.addHook("onRequest", ({ headers, method }, _reply, done) => done(problemOfSite(method, headers)))
   }
-  answers(app, metrics, limits)
+  answers(app, metrics, limits, options.isStarting === true)
   await plugins(app, options, limits)
   const run = Effect.runPromiseExitWith(context)
   /** The value of an effect, or what to answer if it dies. */
@@ -315,6 +325,6 @@ export const serve = (options: ServeOptions): Effect.Effect<Served, PortInUse | 
   })
 /** Serves `/healthz`, `/readyz` and `/metrics` only, until the scope closes. Needs no log. */
 export const serveHealth = (
-  options: Pick<ServerOptions, "port" | "host" | "hosts" | "ready" | "status" | "moreMetrics">
+  options: Pick<ServerOptions, "port" | "host" | "hosts" | "ready" | "status" | "moreMetrics" | "isStarting">
 ): Effect.Effect<Served, PortInUse | ListenFailed, Scope.Scope> =>
   serving(options, defaultLimits, () => Promise.resolve())

@@ -85,7 +85,9 @@ export interface Facts {
   /** Topics that no relay publishes. */
   readonly unpublished: ReadonlyArray<string>
   /** The gates of promotions that are open. */
-  readonly gates: ReadonlyArray<Pick<OpenGate, "projection" | "holders" | "refusal" | "refusal">>
+  readonly gates: ReadonlyArray<Pick<OpenGate, "projection" | "holders" | "refusal">>
+  /** What holds rebuilds back that a person limited or paused, by the build: `alerts_v2`. Default: nothing. */
+  readonly held?: ReadonlyMap<string, string>
   /** The state directory if the database is the embedded one; undefined if it is a server. */
   readonly embeddedDir: string | undefined
 }
@@ -213,6 +215,12 @@ const judgeRetried = ({ facts, failureOf, isLive, partitions, topic, what }: Pro
     return { kind: "trying_again", what, message, try: null, isProblem }
   })
 }
+const heldAdvice = ({ embeddedDir }: Facts, name: string, held: string) => {
+  const command = `millrace rebuild${dataFlag(embeddedDir)} ${name}`
+  return held === "is paused"
+    ? `${command} --resume`
+    : `wait, or change the limit: ${command} --resume --max-live-lag none --rate max`
+}
 /** The partitions whose oldest record is too old, although nothing is known to fail. */
 const judgeLate = (view: ProjectionView): ReadonlyArray<Judged> => {
   const { facts, failureOf, gone, isLive, partitions, running, topic, what } = view
@@ -227,6 +235,12 @@ const judgeLate = (view: ProjectionView): ReadonlyArray<Judged> => {
   if (running.length === 0) {
     const message = `no process runs it${lastText(gone)}; ${waitingIn(topic, late)}`
     add("not_running", late, message, startRole(facts, "projections"))
+    return found
+  }
+  const [{ name, version } = { name: "", version: 0 }] = partitions
+  const held = facts.held?.get(`${name}_v${version}`)
+  if (held !== undefined) {
+    add("behind", late, `its rebuild ${held}; ${waitingIn(topic, late)}`, heldAdvice(facts, name, held))
     return found
   }
   const holder = ({ claimed_by }: PartitionFacts) => running.find(({ id }) => id === claimed_by)

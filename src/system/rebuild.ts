@@ -205,14 +205,9 @@ export interface RebuildReports {
  * Rebuilds a projection: processes its build in this process, beside all others that run it, until it is where the live build is. A process that dies
  * leaves a build that the next call continues.
  */
-export const rebuild = Effect.fnUntraced(function* (
-  system: System,
-  build: Projection.Any,
-  reports: RebuildReports
-) {
+export const rebuild = Effect.fnUntraced(function* (system: System, build: Projection.Any, reports: RebuildReports) {
   const { sql } = system.database
-  const patient = <A>(call: Effect.Effect<A, SqlError>) =>
-    retrying(call, { forMs: awayMs, onRetry: reports.onRetry })
+  const patient = <A>(call: Effect.Effect<A, SqlError>) => retrying(call, { forMs: awayMs, onRetry: reports.onRetry })
   const id = { projection: build.name, version: build.version }
   const live = (yield* patient(readBuilds(sql, build.name))).find((one) => one.live)?.number ?? 0
   const started = performance.now()

@@ -11,6 +11,8 @@ import { countDeadLetters, type PartitionRow, readClock, readPartitions } from "
 import { readSubscriptions, type SubscriptionRow } from "../postgres/subscription/lag.ts"
 import { relaySubject } from "../monitor/ongoing-failures.ts"
 import { withBuilds } from "./build-findings.ts"
+import { readRebuild } from "../postgres/store/rebuild.ts"
+import { readWaits } from "./rebuild-pacing.ts"
 import { type Finding, type Findings, findingsOf, isAlive } from "./findings.ts"
 
 /** How far a partition of a projection has come. `halted`: why it is halted, as its runner recorded it or as the log shows; null if it is not. */
@@ -48,7 +50,10 @@ export interface Status {
   /** The builds of the projections that are not retired. */
   readonly builds: ReadonlyArray<BuildStatus>
   readonly relays: ReadonlyArray<RelayRow>
+  /** Open dead letters of live builds. */
   readonly dead_letters: number
+  /** Those of builds that follow a live one, which has dead letters of its own for the same events. */
+  readonly follower_dead_letters: number
   /** Messages that relays parked because their target refuses them. */
   readonly parked_messages: number
   readonly subscriptions: ReadonlyArray<SubscriptionRow>
@@ -205,14 +210,23 @@ export const readStatus = Effect.fnUntraced(function* ({
 }: StatusSources): Effect.fn.Return<Status, SqlError | ReadError> {
   const projections = yield* readProjections(sql, log)
   const recorded = yield* readRelays(sql, targets)
-  const { events, messages } = yield* countDeadLetters(sql)
+  const { events, followed, messages } = yield* countDeadLetters(sql)
   const processes = yield* readProcesses(sql)
   const relays = recorded.map((relay) => withoutOldHalts(relay, processes))
   const subscriptions = yield* readSubscriptions(sql)
   const unpublished = yield* readUnpublished(sql, targets)
   const builds = yield* readBuildRoles(sql)
   const gates = yield* readOpenGates(sql)
+  const followers = builds.filter(({ role }) => role !== "live")
+  const held = new Map<string, string>()
+  for (const { build, name } of followers) {
+    const rebuild = yield* readRebuild(sql, { projection: name, version: build })
+    const waits = rebuild && (yield* readWaits({ sql, log }, rebuild))
+    const text = rebuild?.state === "paused" ? "is paused" : waits && `waits: ${waits}`
+    if (text !== undefined) held.set(`${name}_v${build}`, text)
+  }
   const judged: Findings = findingsOf({
+    held,
     maxAgeMs,
     partitions: projections,
     relays,
@@ -239,6 +253,7 @@ export const readStatus = Effect.fnUntraced(function* ({
     builds,
     relays,
     dead_letters: events,
+    follower_dead_letters: followed,
     parked_messages: messages,
     subscriptions,
     processes: missedOrRunning(processes, projections).map(processStatusOf)

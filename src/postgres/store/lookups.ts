@@ -193,11 +193,19 @@ export const readOnly = (sql: Sql, journal: number): LookupStore => {
       const all =
         journals.get(key) ?? (yield* store.journal({ ...at, journal }, lookup, 0, Number.MAX_SAFE_INTEGER)) ?? []
       journals.set(key, all)
-      const first = all.findLastIndex((entry) => entry.from <= from)
-      const last = all.findLastIndex((entry) => entry.from <= to)
-      return all.slice(Math.max(0, first), last + 1)
+      return all.slice(Math.max(0, countUpTo(all, from) - 1), countUpTo(all, to))
     })
   }
+}
+/** How many entries begin at or before a position. */
+const countUpTo = (entries: ReadonlyArray<JournalEntry>, position: number): number => {
+  let [low, high] = [0, entries.length]
+  while (low < high) {
+    const middle = (low + high) >> 1
+    if (entries[middle]!.from <= position) low = middle + 1
+    else high = middle
+  }
+  return low
 }
 /** The number of the journal of lookups that a build reads and writes. */
 export const readJournalNumber = (sql: Sql | Session, name: string, build: number): Effect.Effect<number, SqlError> =>

@@ -78,7 +78,10 @@ const prepareOne = Effect.fnUntraced(function* (
     return []
   }
   if (running.length === 0 && last?.dropped === true) {
-    const reason = `version ${version} was retired and its tables were dropped; increase version to ${next}`
+    const reason =
+      live === undefined
+        ? `version ${version} was retired and its tables were dropped; increase version to ${next}`
+        : replacedText(version, live, next)
     return yield* new Mismatch({ what, reason })
   }
   const kept = running.length === 0 && last !== undefined ? [last] : running
@@ -86,21 +89,25 @@ const prepareOne = Effect.fnUntraced(function* (
     yield* assertFree(tx, projection)
     return [yield* createBuild(tx, projection, sources)]
   }
-  if (running.length === 0) yield* resume(tx, last, live)
+  if (running.length === 0) yield* resume(tx, last, live, next)
   const numbers = kept.map(({ number }) => number)
   yield* settleDefinitions(tx, projection, numbers, next)
   yield* createPositions(tx, projection, numbers, sources)
   return numbers.map((number) => buildOf(projection, number))
 })
 
+/** Why a version that was retired cannot start beside a live build, and what to do. */
+const replacedText = (version: number, live: StoredBuild, next: number) =>
+  `version ${version} was retired, and build ${live.number} of version ${live.declared} is live; if this is old code, deploy version ${live.declared}; if it was changed, give it version ${next}`
 /** Takes a retired build back, whose version the configuration has again: it goes on where it stopped. */
 const resume = Effect.fnUntraced(function* (
   tx: Session,
   { declared, name, number }: StoredBuild,
-  live: StoredBuild | undefined
+  live: StoredBuild | undefined,
+  next: number
 ) {
   if (live !== undefined) {
-    const reason = `version ${declared} was retired, and version ${live.declared} is in its place; increase version beyond ${live.declared}`
+    const reason = replacedText(declared, live, next)
     return yield* new Mismatch({ what: `projection ${name}`, reason })
   }
   yield* query(

@@ -31,8 +31,10 @@ export interface PartitionRow {
 }
 /** Dead letters that are open: neither retried nor discarded. */
 export interface OpenDeadLetters {
-  /** Events of projections. */
+  /** Events of projections, without those of builds that follow another one. */
   readonly events: number
+  /** Events of the builds that follow. */
+  readonly followed: number
   /** Messages that relay targets refused. */
   readonly messages: number
 }
@@ -102,8 +104,12 @@ export const countByTarget = (sql: Sql): Effect.Effect<ReadonlyArray<DeadLetterC
 export const countDeadLetters = (sql: Sql): Effect.Effect<OpenDeadLetters, SqlError> =>
   query("count dead letters", async () => {
     const [row] = await sql<Array<OpenDeadLetters>>`
-      select (select count(*) from millrace.dead_letters where status in ('parked', 'retrying')) as events,
-        (select count(*) from millrace.relay_parked where status in ('parked', 'retrying')) as messages`
+      select count(*) filter (where not follows)::int8 as events, count(*) filter (where follows)::int8 as followed,
+        (select count(*) from millrace.relay_parked where status in ('parked', 'retrying')) as messages
+      from (
+        select exists (select from millrace.live l where l.projection = d.projection and l.version <> d.version) as follows
+        from millrace.dead_letters d where status in ('parked', 'retrying')
+      ) d`
     return row!
   })
 

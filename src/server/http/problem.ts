@@ -66,6 +66,7 @@ export type ProblemCode =
   | "log_unavailable"
   | "topic_not_ready"
   | "shutting_down"
+  | "starting"
   | "unknown_host"
   | "cross_site"
   | "not_found"

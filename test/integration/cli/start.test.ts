@@ -140,6 +140,11 @@ it.live(
         assert.strictEqual(status.status, 503)
         assert.match(status.text, /^\{"healthy":false,"reason":"waiting for a service that is away: .*ECONNREFUSED/)
         assert.deepEqual([metrics.status, metrics.text.includes("millrace_status_up 0\n")], [200, true])
+        const sent = yield* Effect.promise(() =>
+          fetch(`http://127.0.0.1:${port}/v1/events`, { method: "POST", body: "{}" })
+        )
+        assert.deepEqual([sent.status, sent.headers.get("retry-after")], [503, "1"])
+        assert.strictEqual((yield* got(port, "/no-such-route")).status, 404)
         yield* forward(away, url)
         yield* said(/^\{"roles".*\}$/m)
         assert.strictEqual((yield* readiness(port)).status, 200)

@@ -285,7 +285,7 @@ it.live(
             "handled",
             "b"
           ],
-          [1, "projection watch has no build 9\ntry: one of watch_v1", "watch_v9.handled", "a"]
+          [2, "projection watch has no build 9\ntry: one of watch_v1", "watch_v9.handled", "a"]
         ] as ReadonlyArray<[number, string, ...ReadonlyArray<string>]>) {
           const failed = yield* explain(...args)
           assert.strictEqual(failed.code, code)

@@ -160,7 +160,7 @@ test("a changed projection is built as the next version, and the one before is r
     // the version before cannot come back in its place
     assert.match(
       ((yield* Effect.flip(Effect.scoped(openSystem(first, database)))) as Error).message,
-      /version 1 was retired and its tables were dropped; increase version to 3$/
+      /version 1 was retired, and build 2 of version 2 is live; if this is old code, deploy version 2; if it was changed, give it version 3$/
     )
   }))
 

@@ -10,6 +10,7 @@ const status: Status = {
   max_age_ms: 60_000,
   projections: [],
   relays: [{ target: "pulsar", lag: 0, oldest_ms: null, halted: null, halted_streams: 0, moved_ms: null }],
+  follower_dead_letters: 0,
   dead_letters: 0,
   parked_messages: 0,
   builds: [],
@@ -19,7 +20,7 @@ const status: Status = {
 
 test("the status counts dead letters of projections and of relays, and names the command that lists them", () => {
   assert.include(
-    statusTable({ ...status, dead_letters: 2, parked_messages: 3 }),
+    statusTable({ ...status, follower_dead_letters: 0, dead_letters: 2, parked_messages: 3 }),
     "\nrelay to pulsar: 0 messages behind\ndead letters of projections: 2, of relays: 3; millrace dlq list shows them\nhealthy"
   )
   assert.include(statusTable(status), "\ndead letters of projections: 0, of relays: 0\nhealthy")

@@ -305,3 +305,25 @@ test("durations are readable", () =>
     "1 d 1 h",
     "1 d"
   ]))
+
+test("a rebuild that a person paused or limited is named as the cause, not a handler", () => {
+  const late = { ...partition, version: 2, mode: "follower", lag: 5, oldest_ms: 10 * minute, committed_ms: 9 * minute }
+  const of = (held: string) =>
+    findingsOf({
+      ...facts,
+      partitions: [late],
+      processes: [{ ...running, projections: ["alerts_v2"] }],
+      held: new Map([["alerts_v2", held]])
+    }).notices.map(({ kind, message, try: advice }) => [kind, message, advice])
+  assert.deepStrictEqual(of("is paused"), [
+    [
+      "behind",
+      "its rebuild is paused; 5 records of events.v1 wait, the oldest for 10 min",
+      "millrace rebuild alerts --resume"
+    ]
+  ])
+  assert.include(
+    of("waits: live lag 8 s is above --max-live-lag 3 s")[0]![1],
+    "its rebuild waits: live lag 8 s is above"
+  )
+})

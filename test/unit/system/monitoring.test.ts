@@ -223,6 +223,7 @@ const status: Status = {
   max_age_ms: 60_000,
   projections: [partition],
   relays: [{ target: "kafka", lag: 7, oldest_ms: 30_000, halted: null, halted_streams: 0, moved_ms: null }],
+  follower_dead_letters: 0,
   dead_letters: 0,
   parked_messages: 0,
   builds: [],

@@ -147,7 +147,7 @@ describe("Settings of a role or a database", () => {
     default_transaction_read_only: "on",
     statement_timeout: "1",
     idle_in_transaction_session_timeout: "1",
-    transaction_timeout: "1",
+    transaction_timeout: "60000",
     idle_session_timeout: "1",
     search_path: "nowhere",
     synchronous_commit: "off"

@@ -91,7 +91,7 @@ describe("builds", () => {
       const refused = yield* Effect.flip(prepare(sql, 1, projectionOf(2)))
       assert.strictEqual(
         refused.message,
-        "projection p: version 2 was retired, and version 1 is in its place; increase version beyond 1"
+        "projection p: version 2 was retired, and build 1 of version 1 is live; if this is old code, deploy version 1; if it was changed, give it version 3"
       )
       assert.deepStrictEqual(yield* progress(sql), ["1 0 live 0 0 0", "2 0 follower 0 0 0"])
     })
