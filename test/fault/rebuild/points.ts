@@ -47,7 +47,13 @@ export const points: ReadonlyArray<Point> = [
     "    const perSecond = speed.note(processed)\n",
     (call, find) => `    if (processed > 0) ${call}\n${find}`
   ),
-  point("rebuild", "replay is done, not noted", rebuild, '  yield* patient(setRebuildState(sql, id, "done"', before("  ")),
+  point(
+    "rebuild",
+    "replay is done, not noted",
+    rebuild,
+    '  yield* patient(setRebuildState(sql, id, "done"',
+    before("  ")
+  ),
   point("promote", "checked", promote, '    yield* onStep("checked")\n', after("    ")),
   point(
     "promote",
