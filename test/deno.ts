@@ -17,6 +17,8 @@ export const onNodeOnly: Readonly<Record<string, string>> = {
   "integration/bridge/refusals.test.ts": "what brokers refuse",
   "integration/cli/rebuild.test.ts":
     "the engine's logic on PostgreSQL; drain.test.ts has processes and signals on Deno",
+  "integration/cli/rebuild-until.test.ts":
+    "the engine's logic on PostgreSQL; drain.test.ts has processes and signals on Deno",
   "integration/cli/changing-projections.test.ts":
     "the engine's logic on PostgreSQL; drain.test.ts has processes and signals on Deno",
   "integration/cli/topics.test.ts": "what a broker makes of topics; drain.test.ts runs commands on Kafka on Deno",
@@ -48,6 +50,7 @@ export const onNodeOnly: Readonly<Record<string, string>> = {
   "integration/system/rebuilt-chains.test.ts": "the engine's logic on PostgreSQL",
   "integration/system/random-versions.test.ts": "the engine's logic on PostgreSQL",
   "integration/system/rebuild.test.ts": "the engine's logic on PostgreSQL",
+  "integration/system/rebuild-until.test.ts": "the engine's logic on PostgreSQL",
   "integration/system/corrections.test.ts": "the engine's logic on PostgreSQL",
   "integration/system/diff.test.ts": "statements of SQL; cli/diff-command.test.ts runs the command on Deno",
   "integration/system/reenrich.test.ts": "the engine's logic on PostgreSQL",

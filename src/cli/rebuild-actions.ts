@@ -12,11 +12,13 @@ import {
   rebuild as rebuildBuild,
   resumeRebuild
 } from "../system/rebuild.ts"
-import { planRebuild, type RebuildPlan } from "../system/rebuild-plan.ts"
+import { declaredProjection, planRebuild, type RebuildPlan } from "../system/rebuild-plan.ts"
+import { endAt, momentText } from "../system/rebuild-until.ts"
 import { openSystem } from "../system/system.ts"
 import { migrate } from "../postgres/client/migrate.ts"
 import { retrying } from "../postgres/client/retrying.ts"
 import { readRebuild } from "../postgres/store/rebuild.ts"
+import type { BuildEnd } from "../postgres/store/rebuild-until.ts"
 import type { Claim } from "../runner/store.ts"
 import { type CommandFailed, usageError, withAdviceIfAway } from "./command-failure.ts"
 import { type AnyApplication, loadApplication } from "./config.ts"
@@ -24,6 +26,7 @@ import { print, warn } from "./print.ts"
 import { limitsText, planText, progressText, rebuiltText } from "./rebuild-text.ts"
 import { drained } from "./shutdown.ts"
 import { adviceFor } from "./similar-names.ts"
+import { timeOf } from "./time.ts"
 
 /** The flags and the argument of the command. */
 export interface RebuildFlags {
@@ -34,6 +37,7 @@ export interface RebuildFlags {
   readonly rate: string | undefined
   readonly maxLiveLag: string | undefined
   readonly from: string | undefined
+  readonly until: string | undefined
   readonly pause: boolean
   readonly resume: boolean
   readonly cancel: boolean
@@ -66,6 +70,23 @@ const fromNow = (from: string | undefined): Effect.Effect<boolean, CommandFailed
         )
       )
 
+/** The end of an investigation build, in epoch milliseconds. */
+const untilOf = (text: string | undefined): Effect.Effect<number | undefined, CommandFailed> => {
+  if (text === undefined) return Effect.undefined
+  const now = Date.now()
+  const time = timeOf(text, now)
+  const examples = `--until "2 hours", or --until 2026-01-31T12:00Z`
+  if (time === undefined) return Effect.fail(usageError(`--until '${text}' is neither a duration nor a date`, examples))
+  if (time > now)
+    return Effect.fail(
+      usageError(
+        `--until '${text}' is in the future, where the log has no records yet`,
+        `a time that is over: ${examples}`
+      )
+    )
+  return Effect.succeed(Math.floor(time))
+}
+
 /** Rebuilds a projection, or does what the flags ask of its rebuild. */
 export const rebuild = Effect.fnUntraced(function* (flags: RebuildFlags) {
   const { cancel, config, data, json, lookups, name, pause, plan, resume } = flags
@@ -74,6 +95,12 @@ export const rebuild = Effect.fnUntraced(function* (flags: RebuildFlags) {
   )
   if (asked.length > 1) return yield* usageError(`${asked.join(" and ")} exclude each other`, `only ${asked[0]}`)
   const isCopy = yield* fromNow(flags.from)
+  const untilMs = yield* untilOf(flags.until)
+  if (isCopy && untilMs !== undefined)
+    return yield* usageError(
+      "--from now and --until exclude each other: a copy of the live build has all that it has",
+      "only --until"
+    )
   const rate = yield* limitOf("--rate", flags.rate, "max")
   const lag = yield* limitOf("--max-live-lag", flags.maxLiveLag, "none")
   const limits = { rate, maxLiveLagMs: lag == null ? lag : lag * 1000 }
@@ -93,13 +120,13 @@ export const rebuild = Effect.fnUntraced(function* (flags: RebuildFlags) {
   // an older release may have created the database
   if (!plan) yield* migrate(sql)
   if (pause || resume) {
-    const build = yield* pause ? pauseRebuild(sql, name) : resumeRebuild(sql, name, limits)
+    const build = yield* pause ? pauseRebuild(sql, name, untilMs) : resumeRebuild(sql, name, limits, untilMs)
     const state = pause ? "paused" : "running"
     yield* print(json ? JSON.stringify({ projection: name, build, state }) : pausedText(name, build, pause))
     return 0
   }
   if (cancel) {
-    const build = yield* cancelRebuild(sql, name)
+    const build = yield* cancelRebuild(sql, name, untilMs)
     const text =
       build === undefined
         ? `no rebuild of ${name} is under way`
@@ -108,13 +135,20 @@ export const rebuild = Effect.fnUntraced(function* (flags: RebuildFlags) {
     return 0
   }
   const { log } = yield* openLog(Effect.succeed(sql))
-  const planned = yield* planRebuild({ application, sql, log }, name, rate, isCopy, lookups)
+  const end =
+    untilMs === undefined ? undefined : yield* endAt(log, yield* declaredProjection(application, name), untilMs)
+  if (untilMs !== undefined && end === undefined)
+    return yield* usageError(
+      `--until ${momentText(untilMs)} is before all records that the log has of the sources of ${name}`,
+      "a later time; millrace rebuild replays the whole log"
+    )
+  const planned = yield* planRebuild({ application, sql, log }, name, rate, isCopy, lookups, end)
   yield* plan && json ? print(JSON.stringify(planned)) : (json ? warn : print)(planText(planned))
   if (plan) return 0
-  const again = `millrace ${lookups === "today" ? "reenrich" : "rebuild"} ${name}`
+  const again = `millrace ${lookups === "today" ? "reenrich" : "rebuild"} ${name}${untilMs === undefined ? "" : ` --until ${momentText(untilMs)}`}`
   return yield* drained(
     Effect.mapError(
-      run(application, database, planned, { json, limits, lookups }),
+      run(application, database, planned, { json, limits, lookups, end }),
       withAdviceIfAway(`run it again; it continues the build where it is, and the live build is as it was: ${again}`)
     )
   )
@@ -128,18 +162,22 @@ const pausedText = (name: string, build: number, isPaused: boolean) =>
 const run = Effect.fnUntraced(function* (
   application: AnyApplication,
   database: Database,
-  { copies, projection: name }: RebuildPlan,
+  { copies, projection: name, until }: RebuildPlan,
   {
+    end,
     json,
     limits,
     lookups
-  }: Pick<RebuildFlags, "json" | "lookups"> & { readonly limits: Parameters<typeof beginRebuild>[2] }
+  }: Pick<RebuildFlags, "json" | "lookups"> & {
+    readonly limits: Parameters<typeof beginRebuild>[2]
+    readonly end: BuildEnd | undefined
+  }
 ) {
   const system = yield* openSystem(application, database, { relaysHere: false })
   const { sql } = database
   const onRetry = ({ message }: { readonly message: string }) => warn(`${name}: ${message}; retrying`)
   // a second call continues what the first one may have created
-  const build = yield* retrying(beginRebuild(system, name, limits, copies, lookups), { forMs: awayMs, onRetry })
+  const build = yield* retrying(beginRebuild(system, name, limits, copies, lookups, end), { forMs: awayMs, onRetry })
   const stored = yield* retrying(readRebuild(sql, { projection: name, version: build.version }), {
     forMs: awayMs,
     onRetry
@@ -147,8 +185,9 @@ const run = Effect.fnUntraced(function* (
   const limited = stored && limitsText(stored)
   if (limited !== undefined) yield* warn(`${name}: ${limited}`)
   const report = (progress: Parameters<typeof progressText>[0]) => warn(`${name}: ${progressText(progress)}`)
+  const flag = until === null ? "" : ` --until ${until}`
   const interrupted = warn(
-    `interrupted: build ${build.version} of ${name} stays as far as it is. Continue it with: millrace ${lookups === "today" ? "reenrich" : "rebuild"} ${name}; or delete it with: millrace rebuild ${name} --cancel`
+    `interrupted: build ${build.version} of ${name} stays as far as it is. Continue it with: millrace ${lookups === "today" ? "reenrich" : "rebuild"} ${name}${flag}; or delete it with: millrace rebuild ${name}${flag} --cancel`
   )
   const rebuilt = yield* rebuildBuild(system, build, { report, onRetry }).pipe(Effect.onInterrupt(() => interrupted))
   const { events, live, seconds } = rebuilt
@@ -157,10 +196,11 @@ const run = Effect.fnUntraced(function* (
     build: rebuilt.build,
     live,
     state: "done",
+    ...(until !== null && { until }),
     events,
     seconds: Number(seconds.toFixed(3)),
     events_per_second: seconds > 0 ? Math.round(events / seconds) : 0
   }
-  yield* print(json ? JSON.stringify(result) : rebuiltText(name, rebuilt))
+  yield* print(json ? JSON.stringify(result) : rebuiltText(name, rebuilt, until))
   return 0
 })

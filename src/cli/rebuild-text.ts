@@ -33,13 +33,17 @@ const replayLines = (plan: RebuildPlan) => [
 ]
 /** A plan as a few lines. */
 export const planText = (plan: RebuildPlan): string => {
-  const { build, continues, copies, live, projection, version } = plan
+  const { build, continues, copies, live, projection, until, version } = plan
   const lines = [
     `${continues ? "continue" : "create"} build ${build} of ${projection} (version ${version}) beside build ${live.build} (version ${live.version}), which stays live`,
     ...(copies ? [`  copy     the rows and positions of build ${live.build}; nothing is replayed`] : replayLines(plan)),
     `  disk     ${sizeText(plan.disk_bytes)} more, if the new tables get as large as those of build ${live.build}`
   ]
-  if (plan.muted.length > 0)
+  if (until !== null)
+    lines.push(
+      `  until    it has what the log stored before ${until}, and ends there: it is for looking only, and never promoted`
+    )
+  else if (plan.muted.length > 0)
     lines.push(`  muted    nothing is published in ${plan.muted.join(", ")} before the build is promoted`)
   for (const one of plan.not_reproduced) lines.push(`  differs  ${one}`)
   return lines.join("\n")
@@ -65,6 +69,11 @@ export const limitsText = ({ maxLiveLagMs, rate }: StoredRebuild): string | unde
 }
 
 /** The result, and what to do next. */
-export const rebuiltText = (name: string, { build, events, live, seconds }: Rebuilt): string =>
+export const rebuiltText = (name: string, { build, events, live, seconds }: Rebuilt, until: string | null): string =>
+  until === null
+    ? followingText(name, { build, events, live, seconds })
+    : `build ${build} of ${name} has what the log stored before ${until}: ${count(events)} records in ${durationText(seconds)}\n` +
+      `read its tables as ${name}_v${build}.TABLE, for example with millrace sql; delete it with: millrace retire ${name} ${build} --drop`
+const followingText = (name: string, { build, events, live, seconds }: Rebuilt): string =>
   `build ${build} of ${name} is where build ${live} is: ${count(events)} records in ${durationText(seconds)}. It follows from now on, wherever the projection runs\n` +
   `compare both with: millrace diff ${name}; then: millrace promote ${name}, or give it up with: millrace rebuild ${name} --cancel`

@@ -21,12 +21,16 @@ export const rebuild = Command.make(
       "from",
       "now: the build begins as a copy of the live one, and only new events are processed by the new code; default: the start of the log"
     ),
+    until: optionalText(
+      "until",
+      'An investigation build, which has what the log stored before then and is never promoted: a date, or a duration before now such as "2 hours"'
+    ),
     pause: toggle("pause", "Pause the rebuild, in all processes"),
     resume: toggle("resume", "Let a paused rebuild go on"),
     cancel: toggle("cancel", "Give the rebuild up, and delete its build"),
     json
   },
-  ({ config, from, maxLiveLag, rate, ...flags }) =>
+  ({ config, from, maxLiveLag, rate, until, ...flags }) =>
     runToExitCode(
       Effect.flatMap(
         Effect.promise(() => import("./rebuild-actions.ts")),
@@ -37,6 +41,7 @@ export const rebuild = Command.make(
             config: Option.getOrUndefined(config),
             rate: Option.getOrUndefined(rate),
             from: Option.getOrUndefined(from),
+            until: Option.getOrUndefined(until),
             maxLiveLag: Option.getOrUndefined(maxLiveLag)
           })
       )
@@ -53,6 +58,10 @@ export const rebuild = Command.make(
     {
       command: "millrace rebuild orders --max-live-lag 1",
       description: "Slow down while live processing is more than a second behind"
+    },
+    {
+      command: "millrace rebuild orders --until 2026-01-31T12:00Z",
+      description: "What the read model was at that time, in tables of its own"
     },
     { command: "millrace rebuild orders --cancel", description: "Delete the build" }
   ])

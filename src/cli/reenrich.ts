@@ -31,6 +31,7 @@ export const reenrich = Command.make(
             resume: false,
             cancel: false,
             from: undefined,
+            until: undefined,
             config: Option.getOrUndefined(config),
             rate: Option.getOrUndefined(rate),
             maxLiveLag: Option.getOrUndefined(maxLiveLag)

@@ -30,7 +30,11 @@ const findingLine = (label: string, { message, try: advice, what }: Finding) =>
 /** A line for each projection that has several builds: `builds of orders: 1 previous, 2 live, 3 candidate`. */
 const buildLines = (builds: Status["builds"]): ReadonlyArray<string> =>
   [...Map.groupBy(builds, ({ name }) => name)].flatMap(([name, list]) =>
-    list.length === 1 ? [] : [`builds of ${name}: ${list.map(({ build, role }) => `${build} ${role}`).join(", ")}`]
+    list.length === 1
+      ? []
+      : [
+          `builds of ${name}: ${list.map(({ build, role, until }) => `${build} ${role}${until === undefined ? "" : ` until ${until}`}`).join(", ")}`
+        ]
   )
 
 /**

@@ -321,7 +321,7 @@ export class Store extends Context.Service<
       changes: Changes
     ) => Effect.Effect<Claim, StoreError | Fenced | Unstorable>
     /**
-     * How far the partition of a follower may go: the position of the live build, which may have moved on since. Commits beyond it are refused, so
+     * How far the partition of a follower may go: the position of the live build, which may have moved on since, or where an investigation build stops. Commits beyond the live build are refused, so
      * that the live build never has to skip or repeat a record when it is replaced. Fails with `Fenced` if another process has claimed
      * the partition, or if it is no longer that of a follower (`isPromoted`), and with `Mismatch` if there is no live build.
      */

@@ -16,17 +16,17 @@ import type { Presence } from "./presence.ts"
 /** How often the process looks for builds that appeared or were retired. */
 const lookEvery = "1 second"
 
-/** The builds of the application's projections that are to run: those of its declared versions that are not retired. */
+/** The builds of the application's projections that are to run: those of its declared versions that are not retired, and not where they stop. */
 export const buildsOf = (
   { projections }: Pick<Application.Any, "projections">,
   sql: Sql
 ): Effect.Effect<ReadonlyArray<Projection.Any>, SqlError> =>
   Effect.map(readBuilds(sql), (stored) =>
-    stored.flatMap(({ declared, name, number, retired }) => {
+    stored.flatMap(({ declared, ended, name, number, retired }) => {
       const found = projections
         .map(({ projection }) => projection as Projection.Any)
         .find((one) => one.name === name && one.version === declared)
-      return found === undefined || retired ? [] : [buildOf(found, number)]
+      return found === undefined || retired || ended ? [] : [buildOf(found, number)]
     })
   )
 
@@ -40,7 +40,7 @@ export interface BuildsContext {
 }
 /**
  * Runs each build by `run`, until interrupted. Looks every second for builds that a rebuild created, which it starts, and for those that were
- * retired or cancelled, which it stops. A build whose chains change, because another build of a projection that it reads from is live, is started again. Fails as soon as the run of a build fails.
+ * retired or cancelled or have reached their end, which it stops. A build whose chains change, because another build of a projection that it reads from is live, is started again. Fails as soon as the run of a build fails.
  */
 export const runBuilds = Effect.fnUntraced(function* <E, R>(
   { application, builds, presence, sql }: BuildsContext,
@@ -61,7 +61,7 @@ export const runBuilds = Effect.fnUntraced(function* <E, R>(
       yield* beginProjectionCounters(added.map(buildName))
     }
     for (const build of removed) {
-      yield* Effect.logInfo(`${buildName(build)} is no longer run: it was retired or cancelled`)
+      yield* Effect.logInfo(`${buildName(build)} is no longer run: it was retired or cancelled, or has reached its end`)
       yield* FiberMap.remove(running, build)
     }
     for (const build of changed) {

@@ -12,6 +12,7 @@ import {
   readPublished
 } from "../postgres/store/build-records.ts"
 import { type BuildTables, readBuildTables } from "../postgres/store/build-tables.ts"
+import type { Sql } from "../postgres/client/client.ts"
 import { candidateOf, readBuilds, type StoredBuild } from "../postgres/store/builds.ts"
 import { compare, type CompareOptions, type ComparedRelations, type Differences } from "../postgres/store/compare.ts"
 import { isEven, readFollowerPositions } from "../postgres/store/promotion.ts"
@@ -20,6 +21,7 @@ import { joinSnapshot, leaveSnapshot, openSnapshotSession, takeSnapshot } from "
 import { atEqualPositions, type BuildPair, type CatchUpOptions, type FollowerContext } from "./caught-up.ts"
 import { NoCandidate } from "./errors.ts"
 import { lookupDifferences } from "./rebuild-plan.ts"
+import { momentText } from "./rebuild-until.ts"
 
 /** What is compared, and how. */
 export interface DiffRequest extends CompareOptions, CatchUpOptions {
@@ -78,7 +80,10 @@ export const pairOf = Effect.fnUntraced(function* (
       message: `projection ${name} has no live build`,
       try: "start the application with millrace dev or millrace start, which makes its build the live one"
     })
-  const others = followers.map(({ number }) => number).join(", ")
+  const others = followers
+    .filter(({ untilMs }) => untilMs === null)
+    .map(({ number }) => number)
+    .join(", ")
   return yield* new NoCandidate(
     asked === undefined
       ? {
@@ -90,6 +95,18 @@ export const pairOf = Effect.fnUntraced(function* (
           try: others === "" ? `millrace rebuild ${name} builds one` : `one of ${others}`
         }
   )
+})
+
+/** Fails if the follower is an investigation build that is not where the live build is: it does not get there. */
+const assertComparable = Effect.fnUntraced(function* (sql: Sql, { follower, live }: BuildPair) {
+  const { name, number, untilMs } = follower
+  if (untilMs === null) return
+  const positions = yield* readFollowerPositions(sql, { projection: name, live: live.number, follower: number })
+  if (isEven(positions)) return
+  return yield* new NoCandidate({
+    message: `build ${number} of projection ${name} ends at ${momentText(untilMs)}, and is not at the positions of the live build, build ${live.number}; a comparison would show what happened in between`,
+    try: `read its tables: ${name}_v${number}.TABLE; or compare a build of the whole log: millrace rebuild ${name}`
+  })
 })
 
 /**
@@ -123,6 +140,7 @@ const compareOnce = Effect.fnUntraced(function* (
   const { sql } = context
   const { name } = request
   const builds = yield* pairOf(yield* readBuilds(sql, name), request)
+  yield* assertComparable(sql, builds)
   const { frozenMs, value: snapshot } = yield* atSnapshot(context, builds, request)
   const numbers = { live: builds.live.number, candidate: builds.follower.number }
   const compareIn = (relations: ComparedRelations) =>

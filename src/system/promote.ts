@@ -15,6 +15,7 @@ import { readViewFacts, ViewsRefused } from "../postgres/store/views.ts"
 import { assertNotPaused, atEqualPositions, type BuildPair, type FollowerContext } from "./caught-up.ts"
 import { NotPromoted, PromotionUnknown } from "./errors.ts"
 import { dataFlag, isAlive } from "./findings.ts"
+import { momentText } from "./rebuild-until.ts"
 
 /** What is promoted, and how. */
 export interface PromoteRequest {
@@ -75,7 +76,13 @@ const pairOf = Effect.fnUntraced(function* (
       `projection ${name} has no live build`,
       "start the application with millrace dev or millrace start, which makes its build the live one"
     )
-  const followers = builds.filter((one) => !one.live && !one.retired)
+  const investigation = builds.find((one) => one.number === build && one.untilMs !== null && !one.retired)
+  if (investigation !== undefined)
+    return yield* refuse(
+      `build ${build} of projection ${name} ends at ${momentText(investigation.untilMs!)}; it is for looking only`,
+      `millrace rebuild ${name} creates a build that can be promoted`
+    )
+  const followers = builds.filter((one) => !one.live && !one.retired && one.untilMs === null)
   const list = followers.map(({ number }) => number).join(", ")
   const previous = rollback ? yield* readPrevious(sql, name) : undefined
   // repeated by mistake it would bring back the build that was to be left

@@ -17,7 +17,9 @@ import {
   readTableBytes
 } from "../postgres/store/rebuild.ts"
 import type { Claim } from "../runner/store.ts"
+import type { BuildEnd } from "../postgres/store/rebuild-until.ts"
 import { RebuildRefused } from "./errors.ts"
+import { investigationOf, momentText } from "./rebuild-until.ts"
 
 /** What plans and rebuilds work on. */
 export interface RebuildContext {
@@ -44,6 +46,8 @@ export interface RebuildPlan {
   readonly continues: boolean
   /** Whether it begins as a copy of the live build, and nothing is replayed. */
   readonly copies: boolean
+  /** Of an investigation build: it has what the log stored before this time, as ISO 8601. Otherwise null. */
+  readonly until: string | null
   readonly topics: ReadonlyArray<PlannedTopic>
   readonly events: number
   readonly events_per_second: number
@@ -82,12 +86,17 @@ export const declaredProjection = ({ projections }: Pick<Application.Any, "proje
     : Effect.succeed(found)
 }
 
-/** The build to continue: the candidate, if it is of the declared version. Undefined if a new one is to be created. */
+/** The build to continue: the candidate, or the investigation build that ends at `untilMs`, if it is of the declared version. Undefined if a new one is to be created. */
 export const buildToContinue = Effect.fnUntraced(function* (
   { name, version }: Pick<Projection.Any, "name" | "version">,
   builds: ReadonlyArray<StoredBuild>,
-  lookups: Claim["lookups"] = "asSeen"
+  lookups: Claim["lookups"] = "asSeen",
+  untilMs?: number
 ): Effect.fn.Return<StoredBuild | undefined, RebuildRefused> {
+  if (untilMs !== undefined) {
+    const known = investigationOf(builds, untilMs)
+    return known?.declared === version ? known : undefined
+  }
   const candidate = candidateOf(builds)
   if (candidate === undefined || candidate.declared < version) return undefined
   if (candidate.lookups !== lookups)
@@ -224,13 +233,20 @@ const timeOf = (events: number, measured: number | undefined, asked: number | nu
   } satisfies Partial<RebuildPlan>
 }
 
-/** What a rebuild would do. `isCopy`: nothing is replayed. `rate`: the limit that is asked for. Fails with `RebuildRefused` if it is not possible. */
+/** Where a build stops in a partition. */
+const stopOf = (end: BuildEnd | undefined, topic: string, partition: number): number =>
+  end === undefined
+    ? Infinity
+    : (end.stops.find((one) => one.topic === topic && one.partition === partition)?.position ?? 0)
+
+/** What a rebuild would do. `isCopy`: nothing is replayed. `rate`: the limit that is asked for. `end`: where an investigation build stops. Fails with `RebuildRefused` if it is not possible. */
 export const planRebuild = Effect.fnUntraced(function* (
   { application, log, sql }: RebuildContext,
   name: string,
   rate: number | null | undefined,
   isCopy = false,
-  lookups: Claim["lookups"] = "asSeen"
+  lookups: Claim["lookups"] = "asSeen",
+  end?: BuildEnd
 ) {
   const projection = yield* declaredProjection(application, name)
   const refused = definitionRefusal(projection) ?? lookupRefusal(projection, lookups)
@@ -242,7 +258,7 @@ export const planRebuild = Effect.fnUntraced(function* (
       `projection ${name} has no live build, so there is nothing to rebuild`,
       "start the application: its first build is live at once"
     )
-  const candidate = isCopy ? undefined : yield* buildToContinue(projection, builds, lookups)
+  const candidate = isCopy ? undefined : yield* buildToContinue(projection, builds, lookups, end?.untilMs)
   const positions = yield* readRebuildPositions(sql, name, candidate?.number)
   const topics: Array<PlannedTopic> = []
   const added: Array<string> = []
@@ -252,7 +268,7 @@ export const planRebuild = Effect.fnUntraced(function* (
     const bounds = yield* log.bounds(topic)
     const isAdded = !positions.some((one) => one.topic === topic && one.live !== null)
     if (isAdded) added.push(topic)
-    for (const { end, partition, start } of bounds) {
+    for (const { end: last, partition, start } of bounds) {
       starts.push({ topic, partition, start })
       const at = positions.find((one) => one.topic === topic && one.partition === partition)
       // a partition that the live build has not begun is begun by both
@@ -262,7 +278,8 @@ export const planRebuild = Effect.fnUntraced(function* (
           `the log has deleted the records of ${topic}/${partition} before ${start}, and the live build began at ${first}; a replay would lose what came of them`,
           "restore the records, or keep the live build"
         )
-      if (!isCopy) events += Math.max(0, (isAdded ? end : (at?.live ?? start)) - (at?.follower ?? start))
+      const goal = Math.min(isAdded ? last : (at?.live ?? start), stopOf(end, topic, partition))
+      if (!isCopy) events += Math.max(0, goal - (at?.follower ?? start))
     }
     topics.push({ topic, partitions: bounds.length, events })
   }
@@ -271,7 +288,7 @@ export const planRebuild = Effect.fnUntraced(function* (
     ? copyDifferences(yield* tablesToCopy(sql, projection, live.number))
     : [
         ...notReproducedOf(projection, application),
-        ...changedSources(projection, added, positions),
+        ...(end === undefined ? changedSources(projection, added, positions) : []),
         ...(yield* lookupDifferences(sql, projection, starts, lookups))
       ]
   const tables = relationsOf(buildOf(projection, live.number)).map(({ qualifiedName }) => qualifiedName)
@@ -282,6 +299,7 @@ export const planRebuild = Effect.fnUntraced(function* (
     live: { build: live.number, version: live.declared },
     continues: candidate !== undefined,
     copies: isCopy,
+    until: end === undefined ? null : momentText(end.untilMs),
     topics,
     events,
     ...timeOf(events, yield* readMeasuredRate(sql, name), rate),

@@ -13,6 +13,7 @@ import {
   type SourceTopics,
   type StoredBuild
 } from "../postgres/store/builds.ts"
+import { type BuildEnd, noteEnd } from "../postgres/store/rebuild-until.ts"
 import { copyLiveBuild } from "../postgres/store/copy-build.ts"
 import { deleteBuild } from "../postgres/store/delete-build.ts"
 import {
@@ -30,6 +31,7 @@ import { goalsOf } from "./goals.ts"
 import type { Claim } from "../runner/store.ts"
 import { buildToContinue, declaredProjection, tablesToCopy } from "./rebuild-plan.ts"
 import { readWaits } from "./rebuild-pacing.ts"
+import { investigationOf } from "./rebuild-until.ts"
 import { runBuild, type System } from "./system.ts"
 
 /** How often the positions are read, and how often progress is reported, in milliseconds. */
@@ -95,14 +97,15 @@ const copyLive = Effect.fnUntraced(function* (tx: Session, build: Projection.Any
 
 /**
  * Creates the next build of a projection, or finds the one to continue, and notes that its rebuild runs. Safe while others do the same. `isCopy`: the
- * build is a new one, which begins as a copy of the live build and replaces the candidate.
+ * build is a new one, which begins as a copy of the live build and replaces the candidate. `end`: it is an investigation build, which stops there.
  */
 export const beginRebuild = Effect.fnUntraced(function* (
   { application, database: { sql }, log }: Pick<System, "application" | "database" | "log">,
   name: string,
   limits: RebuildLimits,
   isCopy = false,
-  lookups: Claim["lookups"] = "asSeen"
+  lookups: Claim["lookups"] = "asSeen",
+  end?: BuildEnd
 ) {
   const projection = yield* declaredProjection(application, name)
   const sources = yield* sourcesOf(log, projection)
@@ -111,12 +114,14 @@ export const beginRebuild = Effect.fnUntraced(function* (
     Effect.fnUntraced(function* (tx) {
       yield* lockProjections(tx)
       const builds = yield* readBuilds(tx, name)
-      const known = isCopy ? undefined : yield* buildToContinue(projection, builds, lookups)
+      const known = isCopy ? undefined : yield* buildToContinue(projection, builds, lookups, end?.untilMs)
       const build =
         known === undefined
           ? yield* createBuild(tx, projection, sources, { lookups })
           : buildOf(projection, known.number)
       if (isCopy) yield* copyLive(tx, build, builds)
+      if (known === undefined && end !== undefined)
+        yield* noteEnd(tx, { projection: name, version: build.version }, end)
       yield* startRebuild(tx, { projection: name, version: build.version }, limits)
       return build
     })
@@ -136,7 +141,11 @@ class Speed {
   }
 }
 
-/** Waits until the build is where the live one is. Fails with `RebuildStopped` if it was cancelled, or is halted. */
+/** With the position at which an investigation build stops as the goal. */
+const untilStop = (one: RebuildPosition): RebuildPosition =>
+  one.stop === null ? one : Object.assign({}, one, { live: Math.min(one.live ?? one.stop, one.stop) })
+
+/** Waits until the build is where the live one is, or where it stops. Fails with `RebuildStopped` if it was cancelled, or is halted. */
 const untilThere = Effect.fnUntraced(function* (
   { database: { sql }, log }: Pick<System, "database" | "log">,
   build: BuildId,
@@ -146,7 +155,8 @@ const untilThere = Effect.fnUntraced(function* (
   const patient = <A, E extends { readonly message: string }>(reading: Effect.Effect<A, E>) =>
     retrying(reading, { forMs: awayMs, onRetry })
   const read = patient(readRebuildPositions(sql, projection, version))
-  const goals = yield* patient(goalsOf(log, yield* read))
+  const goalsOfLive = yield* patient(goalsOf(log, yield* read))
+  const goals = (positions: ReadonlyArray<RebuildPosition>) => goalsOfLive(positions).map(untilStop)
   const first = goals(yield* read)
   const begun = sum(first, ({ follower }) => follower ?? 0)
   const speed = new Speed()
@@ -202,7 +212,7 @@ export interface RebuildReports {
   readonly onRetry: (error: { readonly message: string }) => Effect.Effect<void>
 }
 /**
- * Rebuilds a projection: processes its build in this process, beside all others that run it, until it is where the live build is. A process that dies
+ * Rebuilds a projection: processes its build in this process, beside all others that run it, until it is where the live build is, or where it stops. A process that dies
  * leaves a build that the next call continues.
  */
 export const rebuild = Effect.fnUntraced(function* (system: System, build: Projection.Any, reports: RebuildReports) {
@@ -222,9 +232,15 @@ export const rebuild = Effect.fnUntraced(function* (system: System, build: Proje
 /** The speed of a smaller rebuild says nothing. */
 const leastMeasured = 10_000
 
-/** The candidate of a projection, and whether its rebuild is there. */
-const openRebuild = Effect.fnUntraced(function* (sql: Sql, name: string) {
-  const candidate = candidateOf(yield* readBuilds(sql, name))
+/** The build that a rebuild makes: the investigation build that ends at a time, or else the candidate, or the newest investigation build. */
+const rebuiltBuild = (builds: ReadonlyArray<StoredBuild>, untilMs: number | undefined): StoredBuild | undefined =>
+  untilMs === undefined
+    ? (candidateOf(builds) ?? builds.findLast((build) => build.untilMs !== null && !build.retired))
+    : investigationOf(builds, untilMs)
+
+/** The build whose rebuild is paused or goes on. */
+const openRebuild = Effect.fnUntraced(function* (sql: Sql, name: string, untilMs: number | undefined) {
+  const candidate = rebuiltBuild(yield* readBuilds(sql, name), untilMs)
   if (candidate !== undefined) return { projection: name, version: candidate.number } satisfies BuildId
   return yield* new RebuildRefused({
     message: `projection ${name} has no build that follows the live one, so no rebuild is under way`,
@@ -233,28 +249,34 @@ const openRebuild = Effect.fnUntraced(function* (sql: Sql, name: string) {
 })
 
 /** Pauses a rebuild: in all processes, between two batches. Returns the number of its build. */
-export const pauseRebuild = Effect.fnUntraced(function* (sql: Sql, name: string) {
-  const id = yield* openRebuild(sql, name)
+export const pauseRebuild = Effect.fnUntraced(function* (sql: Sql, name: string, untilMs?: number) {
+  const id = yield* openRebuild(sql, name, untilMs)
   yield* setRebuildState(sql, id, "paused")
   return id.version
 })
 /** Lets a paused rebuild go on, with these limits. Returns the number of its build. */
-export const resumeRebuild = Effect.fnUntraced(function* (sql: Sql, name: string, limits: RebuildLimits) {
-  const id = yield* openRebuild(sql, name)
+export const resumeRebuild = Effect.fnUntraced(function* (
+  sql: Sql,
+  name: string,
+  limits: RebuildLimits,
+  untilMs?: number
+) {
+  const id = yield* openRebuild(sql, name, untilMs)
   yield* startRebuild(sql, id, limits)
   return id.version
 })
 
 /**
  * Cancels a rebuild: its build and everything of it is deleted, and no process can commit for it any more. The live build stays as it is. Returns the
- * number of the build that was deleted; undefined if there is none, as after an earlier call.
+ * number of the build that was deleted; undefined if there is none, as after an earlier call. The build is the investigation build that ends at
+ * `untilMs`, or else the candidate, or the newest investigation build.
  */
-export const cancelRebuild = (sql: Sql, name: string) =>
+export const cancelRebuild = (sql: Sql, name: string, untilMs?: number) =>
   transaction(
     sql,
     Effect.fnUntraced(function* (tx) {
       yield* lockProjections(tx)
-      const candidate = candidateOf(yield* readBuilds(tx, name))
+      const candidate = rebuiltBuild(yield* readBuilds(tx, name), untilMs)
       if (candidate === undefined) return undefined
       yield* deleteBuild(tx, name, candidate.number)
       yield* setRebuildState(tx, { projection: name, version: candidate.number }, "cancelled")

@@ -56,11 +56,14 @@ const chosen = (
   if (version !== undefined && asked.length === 0)
     return refuse(`projection ${name} has no build ${version}`, `one of ${stored.map((one) => one.version).join(", ")}`)
   const live = asked.find((one) => one.live)
-  const follower = stored.findLast((one) => !asked.includes(one) && !one.retired && !one.live)
+  const followers = stored.filter((one) => !asked.includes(one) && !one.retired && !one.live)
+  const follower = followers.findLast(({ investigation }) => !investigation) ?? followers.at(-1)
   if (live !== undefined && follower !== undefined)
     return refuse(
       `build ${live.version} of projection ${name} is the live one, and build ${follower.version} follows it`,
-      `millrace promote ${name}, and then millrace retire ${name} ${live.version}`
+      follower.investigation
+        ? `millrace retire ${name} ${follower.version} --drop, and then millrace retire ${name} ${live.version}`
+        : `millrace promote ${name}, and then millrace retire ${name} ${live.version}`
     )
   const isConfigured = live !== undefined && configured.has(live.declared)
   if (asked.length === 0 || isConfigured) {

@@ -7,7 +7,14 @@ import { type BuildStatus, readBuildRoles, readBuilds } from "../postgres/store/
 import { readDefinitionWarnings } from "../postgres/store/definitions.ts"
 import { readOpenGates } from "../postgres/store/gate.ts"
 import { type ProcessRow, readProcesses } from "../postgres/store/processes.ts"
-import { countDeadLetters, type PartitionRow, readClock, readPartitions } from "../postgres/store/status.ts"
+import {
+  countDeadLetters,
+  type PartitionRow,
+  readClock,
+  readPartitions,
+  readStops,
+  stopKey
+} from "../postgres/store/status.ts"
 import { readSubscriptions, type SubscriptionRow } from "../postgres/subscription/lag.ts"
 import { relaySubject } from "../monitor/ongoing-failures.ts"
 import { withBuilds } from "./build-findings.ts"
@@ -96,9 +103,14 @@ const oldestOf = (
 
 const partitionStatusOf = (
   row: PartitionRow,
-  bounds: ReadonlyArray<PartitionBounds> | string
+  bounds: ReadonlyArray<PartitionBounds> | string,
+  /** Where its build stops, which is then the end. */
+  stop: number | undefined
 ): Omit<PartitionStatus, "oldest_ms"> => {
   const { halted, partition, position, topic } = row
+  // no process goes on with it, so nothing is to be done about what a process noted before it saw that
+  if (stop !== undefined && position >= stop)
+    return { ...row, end: position, lag: 0, halted: null, waiting: null, waiting_ms: null }
   const haltedBecause = (reason: string) => ({ ...row, end: position, lag: 0, halted: halted ?? reason })
   if (typeof bounds === "string") return haltedBecause(bounds)
   const found = bounds.find((other) => other.partition === partition)
@@ -106,7 +118,8 @@ const partitionStatusOf = (
   const { end, start } = found
   const reason =
     position < start || position > end ? new OutOfRange({ topic, partition, position, start, end }).message : null
-  return { ...row, end, lag: Math.max(0, end - position), halted: halted ?? reason }
+  const last = Math.min(end, stop ?? end)
+  return { ...row, end: last, lag: Math.max(0, last - position), halted: halted ?? reason }
 }
 
 /**
@@ -159,7 +172,8 @@ const readPositions = Effect.fnUntraced(function* (sql: Sql, log: Log["Service"]
       concurrency
     })
   )
-  return rows.map((row) => partitionStatusOf(row, bounds.get(row.topic)!))
+  const stops = yield* readStops(sql)
+  return rows.map((row) => partitionStatusOf(row, bounds.get(row.topic)!, stops.get(stopKey(row))))
 })
 /** Reads the same with the ages of what waits, which are the difference of the database's clock and the log's times. */
 const readProjections = Effect.fnUntraced(function* (
@@ -167,7 +181,13 @@ const readProjections = Effect.fnUntraced(function* (
   log: Log["Service"]
 ): Effect.fn.Return<ReadonlyArray<PartitionStatus>, SqlError | ReadError> {
   const partitions = yield* readPositions(sql, log)
-  const oldest = yield* Effect.forEach(partitions, (one) => oldestOf(log, one), { concurrency })
+  const stops = yield* readStops(sql)
+  // the records that an investigation build has to process are as old as its question, which makes nothing late
+  const oldest = yield* Effect.forEach(
+    partitions,
+    (one) => (stops.has(stopKey(one)) ? Effect.undefined : oldestOf(log, one)),
+    { concurrency }
+  )
   const now = yield* readClock(sql)
   return partitions.map((one, i) => withAge(one, oldest[i], now))
 })

@@ -3,6 +3,8 @@ import * as Effect from "effect/Effect"
 import { longestChain } from "../model/chains.ts"
 import type { Projection } from "../model/projection.ts"
 import { readChains } from "./chains.ts"
+import type { Sql } from "../postgres/client/client.ts"
+import { readBuilds } from "../postgres/store/builds.ts"
 import { readAnnouncements } from "../postgres/store/status.ts"
 import { SystemHalted } from "./errors.ts"
 import { type PartitionStatus, type Progress, readProgress } from "./status.ts"
@@ -59,6 +61,15 @@ const notedNow = (processId: string) => {
   }
 }
 
+/** Says which partitions belong to investigation builds, which are for people to look at: nothing waits for them. */
+const readInvestigations = (sql: Sql) =>
+  Effect.map(
+    readBuilds(sql),
+    (builds) =>
+      ({ name, version }: Pick<PartitionStatus, "name" | "version">) =>
+        builds.some((build) => build.name === name && build.number === version && build.untilMs !== null)
+  )
+
 /**
  * Waits until the application's projections have processed everything that the log has at the time of the call, the relays have published
  * the results, and projections that read these have processed them in their turn. Builds that follow a live one go as far as that. Fails with `SystemHalted` if a projection or a relay is
@@ -88,7 +99,8 @@ export const untilProcessed = Effect.fnUntraced(function* (system: System, optio
   const look = Effect.gen(function* () {
     const announcements = chains.feeds.size === 0 ? [] : (yield* readAnnouncements(database.sql)).filter(isOurs)
     const status = yield* readProgress({ sql: database.sql, log, targets })
-    const ours = status.projections.filter(isOurs)
+    const isInvestigation = yield* readInvestigations(database.sql)
+    const ours = status.projections.filter((one) => isOurs(one) && !isInvestigation(one))
     const message = haltOf({ projections: ours, relays: status.relays }, isNoted(ours))
     if (message !== undefined) return yield* new SystemHalted({ message })
     const behind = ours.flatMap((one) => {

@@ -32,6 +32,10 @@ export interface StoredBuild {
   readonly dropped: boolean
   /** What its events see of lookups while it follows. */
   readonly lookups: Claim["lookups"]
+  /** Of an investigation build: it has what the log stored before this time, in epoch milliseconds, and is never promoted. Otherwise null. */
+  readonly untilMs: number | null
+  /** Whether it is an investigation build that is where it stops, so that no process need run it. */
+  readonly ended: boolean
 }
 
 /** All builds of a projection, or of all projections, retired ones included, by name and number. */
@@ -39,8 +43,11 @@ export const readBuilds = (sql: Sql | Session, name?: string): Effect.Effect<Rea
   query("read the builds of projections", () =>
     sql.unsafe<Array<StoredBuild>>(
       `select p.name, p.version as number, p.declared, p.definition, p.retired_at is not null as retired, p.dropped, p.lookups,
-        l.version is not null as live
+        l.version is not null as live, u.until_ms as "untilMs", coalesce(u.ended, false) as ended
       from millrace.projection p left join millrace.live l on (l.projection, l.version) = (p.name, p.version)
+      left join (select u.projection, u.version, max(u.until_ms) as until_ms, bool_and(g.next_position >= u.position) as ended
+        from millrace.rebuild_until u join millrace.progress g using (projection, version, topic, partition) group by 1, 2) u
+        on (u.projection, u.version) = (p.name, p.version)
       where $1::text is null or p.name = $1 order by 1, 2`,
       [name ?? null]
     )
@@ -66,10 +73,10 @@ export const readKnownBuilds = (sql: Sql | Session): Effect.Effect<ReadonlyMap<s
     return new Map(known)
   })
 
-/** The candidate among the builds of one projection: its newest follower, if that is newer than the live build. */
+/** The candidate among the builds of one projection: its newest follower, if that is newer than the live build. No investigation build. */
 export const candidateOf = (builds: ReadonlyArray<StoredBuild>): StoredBuild | undefined => {
   const live = builds.find((build) => build.live)
-  const newest = builds.findLast((build) => !build.retired)
+  const newest = builds.findLast((build) => !build.retired && build.untilMs === null)
   return live !== undefined && newest !== undefined && newest.number > live.number ? newest : undefined
 }
 
@@ -85,8 +92,11 @@ export const readPrevious = (sql: Sql | Session, name: string): Effect.Effect<nu
     return row?.old
   })
 
-/** What a build is to its projection: `previous` is the one that the last promotion replaced, `follower` any other that follows the live one. */
-export type BuildRole = "live" | "candidate" | "previous" | "follower"
+/**
+ * What a build is to its projection: `previous` is the one that the last promotion replaced, `investigation` one that ends at a time, `follower` any
+ * other that follows the live one.
+ */
+export type BuildRole = "live" | "candidate" | "previous" | "investigation" | "follower"
 /** A build that is not retired, with its role. Names of fields are those that `status --json` prints. */
 export interface BuildStatus {
   readonly name: string
@@ -94,6 +104,8 @@ export interface BuildStatus {
   /** The version that the code declares. */
   readonly version: number
   readonly role: BuildRole
+  /** Of an investigation build: it has what the log stored before this time, as ISO 8601. */
+  readonly until?: string
 }
 /** The builds of all projections that are not retired, by name and number. */
 export const readBuildRoles = Effect.fnUntraced(function* (
@@ -107,7 +119,12 @@ export const readBuildRoles = Effect.fnUntraced(function* (
   for (const [name, builds] of current) {
     const candidate = candidateOf(builds)?.number
     const previous = builds.length > 1 ? yield* readPrevious(sql, name) : undefined
-    for (const { declared, live, number } of builds) {
+    for (const { declared, live, number, untilMs } of builds) {
+      if (untilMs !== null) {
+        const until = new Date(untilMs).toISOString()
+        roles.push({ name, build: number, version: declared, role: "investigation", until })
+        continue
+      }
       const role = live ? "live" : number === candidate ? "candidate" : number === previous ? "previous" : "follower"
       roles.push({ name, build: number, version: declared, role })
     }

@@ -36,10 +36,10 @@ const dropTables = Effect.fnUntraced(function* (tx: Session, name: string, numbe
 })
 
 /** Millrace's own tables whose rows belong to one build. */
-const tables = ["seen", "late_events", "dead_letters"] as const
+const tables = ["seen", "late_events", "dead_letters", "rebuild_until"] as const
 
 /**
- * Deletes a build: its tables with the views over them, its seen ids, late events, dead letters and groups in the log. No process can commit for it
+ * Deletes a build: its tables with the views over them, its seen ids, late events, dead letters, where it stops, and its groups in the log. No process can commit for it
  * any more. The rows of `millrace.projection` and `millrace.progress` stay: numbers of builds are not used twice, and a later build continues the
  * sequence numbers of what this one published. Shared tables stay, too. A second call changes nothing. Fails with what PostgreSQL says if something
  * else, as a view of a user, depends on a table.

@@ -61,7 +61,10 @@ const prepareOne = Effect.fnUntraced(function* (
   const refused = unsupportedReason(projection) ?? keyProblem(projection.writes)
   if (refused !== undefined) return yield* new Mismatch({ what, reason: refused })
   const known = yield* readBuilds(tx, name)
-  const declared = known.filter((build) => build.declared === version)
+  const ofVersion = known.filter((build) => build.declared === version)
+  // an investigation build is none that the version needs, and one that is where it stops is not run
+  const declared = ofVersion.filter(({ untilMs }) => untilMs === null)
+  const investigations = ofVersion.filter(({ ended, retired, untilMs }) => untilMs !== null && !retired && !ended)
   const next = Math.max(version, ...known.map((build) => build.declared)) + 1
   const running = declared.filter(({ retired }) => !retired)
   const last = declared.at(-1)
@@ -90,7 +93,7 @@ const prepareOne = Effect.fnUntraced(function* (
     return [yield* createBuild(tx, projection, sources)]
   }
   if (running.length === 0) yield* resume(tx, last, live, next)
-  const numbers = kept.map(({ number }) => number)
+  const numbers = [...kept, ...investigations].map(({ number }) => number).toSorted((a, b) => a - b)
   yield* settleDefinitions(tx, projection, numbers, next)
   yield* createPositions(tx, projection, numbers, sources)
   return numbers.map((number) => buildOf(projection, number))

@@ -115,6 +115,8 @@ export interface RebuildPosition {
   readonly follower: number | null
   /** How far the follower may go where the live build does not read the topic; null if it does. See `millrace.own_bound`. */
   readonly own: number | null
+  /** Where the follower stops; null if it is no investigation build. */
+  readonly stop: number | null
   /** Why the follower is halted; null if it is not. */
   readonly halted: string | null
 }
@@ -128,7 +130,8 @@ export const readRebuildPositions = (
     sql.unsafe<Array<RebuildPosition>>(
       `with live as (select g.* from millrace.progress g join millrace.live l using (projection, version) where g.projection = $1)
       select topic, partition, o.first_position as first, o.next_position as live, n.next_position as follower, n.halted,
-        millrace.own_bound(n.projection, n.version, n.topic, n.partition) as own
+        millrace.own_bound(n.projection, n.version, n.topic, n.partition) as own,
+        millrace.until_bound(n.projection, n.version, n.topic, n.partition) as stop
       from live o full join (select * from millrace.progress where projection = $1 and version = $2::int4) n using (topic, partition)
       order by 1, 2`,
       [projection, version ?? null]

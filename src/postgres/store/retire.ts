@@ -14,6 +14,8 @@ export interface StoredVersion {
   readonly live: boolean
   readonly retired: boolean
   readonly dropped: boolean
+  /** Whether it is an investigation build, which ends at a time and is never promoted. */
+  readonly investigation: boolean
   /** Messages that its partitions have published since they exist. */
   readonly published: number
   /** Dead letters that are neither retried nor discarded. */
@@ -30,6 +32,7 @@ export const readVersions = (sql: Sql | Session, name: string): Effect.Effect<Re
   query("read the versions of a projection", () =>
     sql.unsafe<Array<StoredVersion>>(
       `select p.name, p.version, p.declared, p.retired_at is not null as retired, p.dropped,
+        exists (select from millrace.rebuild_until u where (u.projection, u.version) = (p.name, p.version)) as investigation,
         exists (select from millrace.live l where (l.projection, l.version) = (p.name, p.version)) as live,
         coalesce((select sum(g.outbox_seq) from millrace.progress g where (g.projection, g.version) = (p.name, p.version)), 0)::int8 as published,
         (select count(*) from millrace.dead_letters d where (d.projection, d.version) = (p.name, p.version)

@@ -39,6 +39,24 @@ export interface OpenDeadLetters {
   readonly messages: number
 }
 
+/** Where investigation builds stop in their partitions, by `stopKey`; builds that follow the live one without an end are not there. */
+export const readStops = (sql: Sql): Effect.Effect<ReadonlyMap<string, number>, SqlError> =>
+  query("read where builds stop", async () => {
+    const rows = await sql<
+      Array<Pick<PartitionRow, "name" | "version" | "topic" | "partition"> & { readonly stop: number }>
+    >`select g.projection as name, g.version, g.topic, g.partition, millrace.until_bound(g.projection, g.version, g.topic, g.partition) as stop
+      from millrace.progress g where exists (select from millrace.rebuild_until u where (u.projection, u.version) = (g.projection, g.version))`
+    return new Map(rows.map((row) => [stopKey(row), row.stop]))
+  })
+/** Names a partition of a build. */
+export const stopKey = ({
+  name,
+  partition,
+  topic,
+  version
+}: Pick<PartitionRow, "name" | "version" | "topic" | "partition">): string =>
+  `${name}_v${version} ${topic}/${partition}`
+
 /** Every partition of every projection that is not retired. */
 export const readPartitions = (sql: Sql): Effect.Effect<ReadonlyArray<PartitionRow>, SqlError> =>
   query(

@@ -385,16 +385,22 @@ const bound = Effect.fnUntraced(function* (sql: Sql, held: Claim) {
   const [row] = yield* run(
     "look how far the live build is",
     () => sql<
-      Array<{ readonly incarnation: string | null; readonly mode: Claim["mode"]; readonly position: number | null }>
+      Array<{
+        readonly incarnation: string | null
+        readonly mode: Claim["mode"]
+        readonly position: number | null
+        readonly stop: number | null
+      }>
     >`select incarnation, mode, coalesce((
         select l.next_position from millrace.live v join millrace.progress l
           on (l.projection, l.version, l.topic, l.partition) = (v.projection, v.version, g.topic, g.partition)
-        where v.projection = g.projection), millrace.own_bound(g.projection, g.version, g.topic, g.partition)) as position
+        where v.projection = g.projection), millrace.own_bound(g.projection, g.version, g.topic, g.partition)) as position,
+        millrace.until_bound(g.projection, g.version, g.topic, g.partition) as stop
       from millrace.progress g where ${isAt(sql, held)}`
   )
   if (row?.incarnation !== held.incarnation) return yield* new Fenced(held)
   if (row.mode !== "follower") return yield* new Fenced({ ...held, isPromoted: true })
-  if (row.position !== null) return row.position
+  if (row.position !== null) return Math.min(row.position, row.stop ?? Infinity)
   const what = `${held.projection}_v${held.version} ${held.topic}/${held.partition}`
   return yield* new Mismatch({ what, reason: "the projection has no live build that this one could follow" })
 })

@@ -14,6 +14,8 @@ const build = (number: number, more: Partial<StoredBuild> = {}): StoredBuild => 
   retired: false,
   lookups: "asSeen",
   dropped: false,
+  untilMs: null,
+  ended: false,
   ...more
 })
 const both = [build(1), build(2)]
