@@ -1,4 +1,5 @@
 // Brings a follower to the positions of the live build, and stops both there for a moment: to promote the follower, or to compare both.
+import { randomUUID } from "node:crypto"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
@@ -239,7 +240,7 @@ export const atEqualPositions = Effect.fnUntraced(function* <A, E, R, E2 = never
         const value = yield* unfrozen
         if (value !== undefined) return { value, frozenMs: 0, usedMs: 0 } satisfies AtEqualPositions<A>
       }
-      const token = crypto.randomUUID()
+      const token = randomUUID()
       const held = { projection: pair.projection, live: pair.live, token }
       // partitions are frozen one after the other, so the first one from here on
       const frozenAt = performance.now()

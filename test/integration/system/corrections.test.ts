@@ -1,4 +1,5 @@
 // Corrections after a promotion: one message for each row that the new build computes otherwise, in its stream, whatever interrupts the command.
+import { randomUUID } from "node:crypto"
 import { afterAll, assert, beforeAll, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -75,7 +76,7 @@ const opened = Effect.gen(function* () {
   })
   const pair = { projection: "accounts", live: 1, follower: 2 }
   const promoted = Effect.gen(function* () {
-    const token = crypto.randomUUID()
+    const token = randomUUID()
     yield* freeze(sql, { ...pair, token }, 5_000)
     yield* until(Effect.map(drained(sql, pair), ({ isDrained }) => isDrained))
     assert.strictEqual(yield* flip(sql, { ...pair, token }), "now")

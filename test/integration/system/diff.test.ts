@@ -1,4 +1,5 @@
 // `diff` beside running builds and on a stopped system: everything that was planted is found, and traffic makes no false difference.
+import { randomUUID } from "node:crypto"
 import { afterAll, assert, beforeAll, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -183,7 +184,7 @@ it.live("what cannot be compared is refused, and a candidate that is held up tim
       assert.strictEqual(paused.message, "the rebuild of build 2 of projection accounts is paused")
       yield* run("delete from millrace.rebuild")
       // another promotion holds the live build
-      const held = { projection: "accounts", live: 1, token: crypto.randomUUID() }
+      const held = { projection: "accounts", live: 1, token: randomUUID() }
       yield* freeze(sql, held, 60_000)
       yield* run("update millrace.progress set mode = 'frozen', incarnation = null where version = 2")
       const late = yield* Effect.flip(compared({ timeoutMs: 300 }))

@@ -1,4 +1,5 @@
 // `promote` beside running builds and on a stopped system: the switch, the way back, refusals, and a promoter that ends after any step.
+import { randomUUID } from "node:crypto"
 import { afterAll, assert, beforeAll, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -272,7 +273,7 @@ for (const step of ["checked", "opened", "drained", "switched", "closed"] as con
       assert.isTrue(Exit.isFailure(died))
       // as a process that is killed leaves it: with the gate open, and the live build frozen
       if (step === "drained") {
-        yield* freeze(sql, { projection: "accounts", live: 1, token: crypto.randomUUID() }, 300)
+        yield* freeze(sql, { projection: "accounts", live: 1, token: randomUUID() }, 300)
         yield* openGate(sql, "accounts", { live: 1, next: 2 }, performance.now() + 5_000)
       }
       yield* feed(system, 20)

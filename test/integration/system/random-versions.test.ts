@@ -153,7 +153,8 @@ it.live(
             else {
               const error = yield* Effect.flip(Effect.failCause(exit.cause) as Effect.Effect<never, unknown>)
               const { message, try: advice } = error as { readonly message: string; readonly try?: string }
-              const isAdvised = (advice ?? "") !== "" || /increase version|take it out|put it back/.test(message)
+              const isAdvised =
+                (advice ?? "") !== "" || /increase version|deploy version|take it out|put it back/.test(message)
               assert.isTrue(isAdvised, `${because}: refused without advice: ${String(message)}`)
             }
             yield* mark(name)

@@ -1,4 +1,5 @@
 // Rebuilds in one process, whose system runs beside them or not: what they create, how fast they go, how they end, and what they refuse.
+import { randomUUID } from "node:crypto"
 import { afterAll, assert, beforeAll, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -212,7 +213,7 @@ test("a build that is promoted while events come publishes from its first batch 
       )
     )
     yield* Effect.sleep("200 millis")
-    const promotion = { projection: "orders", live: 1, follower: 2, token: crypto.randomUUID() }
+    const promotion = { projection: "orders", live: 1, follower: 2, token: randomUUID() }
     yield* freeze(sql, promotion, 10_000)
     yield* until(drained(sql, promotion), ({ isDrained }) => isDrained)
     assert.strictEqual(yield* flip(sql, promotion), "now")

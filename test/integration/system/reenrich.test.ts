@@ -1,4 +1,5 @@
 // Corrected lookup values, applied by a build that sees today's: what changes, what later rebuilds see, and what is refused.
+import { randomUUID } from "node:crypto"
 import { afterAll, assert, beforeAll, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -64,7 +65,7 @@ it.live("a corrected value reaches earlier events by millrace reenrich alone, an
         [lookups, tables.map(({ changed }) => changed)],
         [["all events see today's values of lookups, also those that were appended after them"], [1]]
       )
-      const token = crypto.randomUUID()
+      const token = randomUUID()
       const switching = { projection: "p", live: 1, follower: 3, token }
       yield* freeze(sql, switching, 5_000)
       assert.isTrue((yield* drained(sql, switching)).isDrained)
