@@ -7,12 +7,11 @@ import type {
   LookupStore,
   StoredVersions
 } from "../../runner/lookup-store.ts"
-import { StoreError } from "../../runner/store.ts"
-import { answered } from "../client/answer.ts"
 import type { Session, Sql } from "../client/client.ts"
 import { arrayOf } from "../client/columns.ts"
-import { blameOf, query, SqlError } from "../client/errors.ts"
+import { query, type SqlError } from "../client/errors.ts"
 import type { PartitionCommit, StatementParts } from "./commit-parts.ts"
+import { run } from "./run.ts"
 
 interface ReadRow {
   readonly partition: number
@@ -55,7 +54,7 @@ const storedOf = (rows: ReadonlyArray<ReadRow>, partitions: number): StoredVersi
   }
 }
 
-// the row of lookup_read is locked first, so versions are complete up to `next_position` for whoever sees it
+// the row of lookup_read is locked first, so versions are complete up to `next_position` for each reader that sees it
 const keepQuery = `
 with moved as (
   update millrace.lookup_read set next_position = greatest(next_position, $5::int8), generation = $3::int4, scattered = scattered or $6::bool
@@ -107,30 +106,18 @@ const find = (sql: Sql, topic: string, requests: ReadonlyArray<LookupRequest>, i
   )
 }
 
-const storeError = (error: SqlError): StoreError =>
-  new StoreError({
-    operation: error.operation,
-    retryable: /^(moment|size)$/.test(blameOf(error)),
-    reason: error.reason,
-    cause: error
-  })
-
 /** The versions of lookup values over a pool of connections. `ms`: how long an answer is waited for. */
 export const make = (sql: Sql, ms?: number): LookupStore => {
-  const run = <A>(operation: string, statement: () => PromiseLike<A>): Effect.Effect<A, StoreError> =>
-    Effect.mapError(
-      query(operation, () => answered(statement(), ms)),
-      storeError
-    )
+  const runWithin = <A>(operation: string, statement: () => PromiseLike<A>) => run(operation, statement, ms)
   return {
     open: (topic, partitions, identity, isShrunk) =>
       Effect.map(
-        run("read how far lookup values are stored", () => open(sql, topic, partitions, identity, isShrunk)),
+        runWithin("read how far lookup values are stored", () => open(sql, topic, partitions, identity, isShrunk)),
         (rows) => storedOf(rows, partitions)
       ),
     keep: (topic, { from, generation, isScattered, next, partition, versions }) =>
       Effect.map(
-        run("store lookup values", () =>
+        runWithin("store lookup values", () =>
           sql.unsafe<Array<{ readonly moved: number }>>(
             keepQuery,
             [
@@ -155,7 +142,7 @@ export const make = (sql: Sql, ms?: number): LookupStore => {
       const found: Array<FoundVersion | undefined> = requests.map(() => undefined)
       const kinds = Map.groupBy(requests.keys(), (i) => requests[i]!.validAt === undefined)
       for (const of of kinds.values()) {
-        const rows = yield* run("read lookup values", () =>
+        const rows = yield* runWithin("read lookup values", () =>
           find(
             sql,
             topic,
@@ -169,7 +156,7 @@ export const make = (sql: Sql, ms?: number): LookupStore => {
     }),
     journal: ({ journal, partition, projection, topic }, lookup, from, to) =>
       Effect.map(
-        run("read the journal of lookups", () =>
+        runWithin("read the journal of lookups", () =>
           sql.unsafe<Array<JournalRow>>(journalQuery, [projection, journal, topic, partition, lookup, from, to], {
             prepare: true
           })

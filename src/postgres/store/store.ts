@@ -30,6 +30,7 @@ import { storable } from "../../text/text.ts"
 import { isAt, liveDecisions, openDeadLetters, parkedKeys, recordOfDeadLetter } from "./dead-letters.ts"
 import { readRowsStatement } from "./read-rows.ts"
 import { blameOf, query, SqlError } from "../client/errors.ts"
+import { run, storeError } from "./run.ts"
 
 /** Callbacks of the store. */
 export interface PostgresStoreOptions {
@@ -40,19 +41,6 @@ export interface PostgresStoreOptions {
   /** How long a commit, and the check whether it was committed, wait for an answer, in milliseconds. Default: `answerMs`. */
   readonly answerMs?: number
 }
-
-const storeError = (error: SqlError): StoreError =>
-  new StoreError({
-    operation: error.operation,
-    retryable: /^(moment|size)$/.test(blameOf(error)),
-    reason: error.reason,
-    cause: error
-  })
-const run = <A>(operation: string, statement: () => PromiseLike<A>, ms?: number): Effect.Effect<A, StoreError> =>
-  Effect.mapError(
-    query(operation, () => answered(statement(), ms)),
-    storeError
-  )
 
 /** The error if a statement is refused for its values, or may pass with fewer of them. */
 const unstorable = (error: SqlError): Unstorable | undefined => {
