@@ -13,9 +13,10 @@ create function millrace.own_bound(p text, v integer, t text, n integer) returns
     and not exists (select from millrace.progress g where (g.projection, g.version, g.topic) = (p, l.version, t))
 $$;
 
--- As before, but both builds need not read the same topics. A partition of a topic that only the new build reads continues the stream that earlier
--- builds left, and must not lie before its end.
-create or replace function millrace.promote_flip(p text, old integer, new integer, by uuid) returns text language plpgsql as $$
+-- The switch: `new` becomes the live build in place of `old`, which follows it from then on. Raises MR001 where anything is not as it was frozen. A
+-- call that is repeated with its token changes nothing. Both builds need not read the same topics. A partition of a topic that only the new build
+-- reads continues the stream that earlier builds left, and must not lie before its end.
+create function millrace.promote_flip(p text, old integer, new integer, by uuid) returns text language plpgsql as $$
 declare
   bad text;
 begin
