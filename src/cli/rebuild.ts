@@ -4,19 +4,25 @@ import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import { config, data, json, optionalText, runToExitCode, toggle } from "./flags.ts"
 
+/** What `rebuild` and `reenrich` both take. */
+export const replayFlags = {
+  data,
+  config,
+  name: Argument.String("name").pipe(Argument.withDescription("A projection")),
+  plan: toggle("plan", "Print what would be done, and change nothing"),
+  rate: optionalText("rate", "Events a second, for all processes together, or max; default: max, or as before"),
+  maxLiveLag: optionalText(
+    "max-live-lag",
+    "Wait while an event waits longer than so many seconds for the live build; or none; default: none, or as before"
+  ),
+  json
+}
+
 /** `millrace rebuild`. */
 export const rebuild = Command.make(
   "rebuild",
   {
-    data,
-    config,
-    name: Argument.String("name").pipe(Argument.withDescription("A projection")),
-    plan: toggle("plan", "Print what would be done, and change nothing"),
-    rate: optionalText("rate", "Events a second, for all processes together, or max; default: max, or as before"),
-    maxLiveLag: optionalText(
-      "max-live-lag",
-      "Wait while an event waits longer than so many seconds for the live build; or none; default: none, or as before"
-    ),
+    ...replayFlags,
     from: optionalText(
       "from",
       "now: the build begins as a copy of the live one, and only new events are processed by the new code; default: the start of the log"
@@ -27,8 +33,7 @@ export const rebuild = Command.make(
     ),
     pause: toggle("pause", "Pause the rebuild, in all processes"),
     resume: toggle("resume", "Let a paused rebuild go on"),
-    cancel: toggle("cancel", "Give the rebuild up, and delete its build"),
-    json
+    cancel: toggle("cancel", "Give the rebuild up, and delete its build")
   },
   ({ config, from, maxLiveLag, rate, until, ...flags }) =>
     runToExitCode(

@@ -1,43 +1,30 @@
 // `millrace reenrich NAME`: replays the log into the next build of a projection with today's values of its lookups.
-import { Argument, Command } from "effect/cli"
+import { Command } from "effect/cli"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
-import { config, data, json, optionalText, runToExitCode, toggle } from "./flags.ts"
+import { runToExitCode } from "./flags.ts"
+import { replayFlags } from "./rebuild.ts"
 
 /** `millrace reenrich`. */
-export const reenrich = Command.make(
-  "reenrich",
-  {
-    data,
-    config,
-    name: Argument.String("name").pipe(Argument.withDescription("A projection")),
-    plan: toggle("plan", "Print what would be done, and change nothing"),
-    rate: optionalText("rate", "Events a second, for all processes together, or max; default: max, or as before"),
-    maxLiveLag: optionalText(
-      "max-live-lag",
-      "Wait while an event waits longer than so many seconds for the live build; or none; default: none, or as before"
-    ),
-    json
-  },
-  ({ config, maxLiveLag, rate, ...flags }) =>
-    runToExitCode(
-      Effect.flatMap(
-        Effect.promise(() => import("./rebuild-actions.ts")),
-        (module) =>
-          module.rebuild({
-            ...flags,
-            lookups: "today",
-            pause: false,
-            resume: false,
-            cancel: false,
-            from: undefined,
-            until: undefined,
-            config: Option.getOrUndefined(config),
-            rate: Option.getOrUndefined(rate),
-            maxLiveLag: Option.getOrUndefined(maxLiveLag)
-          })
-      )
+export const reenrich = Command.make("reenrich", replayFlags, ({ config, maxLiveLag, rate, ...flags }) =>
+  runToExitCode(
+    Effect.flatMap(
+      Effect.promise(() => import("./rebuild-actions.ts")),
+      (module) =>
+        module.rebuild({
+          ...flags,
+          lookups: "today",
+          pause: false,
+          resume: false,
+          cancel: false,
+          from: undefined,
+          until: undefined,
+          config: Option.getOrUndefined(config),
+          rate: Option.getOrUndefined(rate),
+          maxLiveLag: Option.getOrUndefined(maxLiveLag)
+        })
     )
+  )
 ).pipe(
   Command.withDescription(
     "Replay the log into the next build of a projection with today's values of its lookups, after reference data was corrected. Compare and promote it as any rebuild; millrace rebuild pauses, resumes and cancels it"
