@@ -1,4 +1,5 @@
 // Builds: what one replay of a projection produces. The code declares versions; the database has numbered builds of them. Pure.
+import type { Application } from "./application.ts"
 import type { Projection } from "./projection.ts"
 
 /** The builds of each declared projection, by number, and the declaration of each build. Builds are compared as objects. */
@@ -26,3 +27,13 @@ export const declarationOf = <P extends Projection.Any>(build: P): P =>
 
 /** A build's name in groups, metrics, the status and schemas: `<name>_v<number>`. */
 export const buildName = ({ name, version }: Pick<Projection.Any, "name" | "version">): string => `${name}_v${version}`
+
+/** The projection of an application that has this name and declares this version; undefined if there is none. */
+export const declaredVersion = (
+  { projections }: Pick<Application.Any, "projections">,
+  name: string,
+  version: number
+): Projection.Any | undefined =>
+  projections
+    .map(({ projection }) => projection as Projection.Any)
+    .find((one) => one.name === name && one.version === version)

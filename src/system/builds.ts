@@ -4,7 +4,7 @@ import * as FiberMap from "effect/FiberMap"
 import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
 import type { Application } from "../model/application.ts"
-import { buildName, buildOf } from "../model/build.ts"
+import { buildName, buildOf, declaredVersion } from "../model/build.ts"
 import type { Chains } from "../model/chains.ts"
 import type { Projection } from "../model/projection.ts"
 import type { Sql, SqlError } from "../postgres/client/client.ts"
@@ -18,14 +18,12 @@ const lookEvery = "1 second"
 
 /** The builds of the application's projections that are to run: those of its declared versions that are not retired, and not where they stop. */
 export const buildsOf = (
-  { projections }: Pick<Application.Any, "projections">,
+  application: Pick<Application.Any, "projections">,
   sql: Sql
 ): Effect.Effect<ReadonlyArray<Projection.Any>, SqlError> =>
   Effect.map(readBuilds(sql), (stored) =>
     stored.flatMap(({ declared, ended, name, number, retired }) => {
-      const found = projections
-        .map(({ projection }) => projection as Projection.Any)
-        .find((one) => one.name === name && one.version === declared)
+      const found = declaredVersion(application, name, declared)
       return found === undefined || retired || ended ? [] : [buildOf(found, number)]
     })
   )

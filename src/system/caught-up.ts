@@ -2,13 +2,11 @@
 import { randomUUID } from "node:crypto"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
-import * as Layer from "effect/Layer"
 import * as Scope from "effect/Scope"
-import { Log } from "../log/log.ts"
+import type { Log } from "../log/log.ts"
 import type { Application } from "../model/application.ts"
-import { buildName, buildOf } from "../model/build.ts"
+import { buildOf, declaredVersion } from "../model/build.ts"
 import type { Projection } from "../model/projection.ts"
-import { CurrentFailures } from "../monitor/ongoing-failures.ts"
 import type { Sql, SqlError } from "../postgres/client/client.ts"
 import type { StoredBuild } from "../postgres/store/builds.ts"
 import { makeNotifier } from "../postgres/relay/notify.ts"
@@ -17,16 +15,12 @@ import { readProcesses } from "../postgres/store/processes.ts"
 import { readRebuild } from "../postgres/store/rebuild.ts"
 import { type FollowerPosition, freeze, readFollowerPositions, thaw } from "../postgres/store/promotion.ts"
 import * as PostgresStore from "../postgres/store/store.ts"
-import { FollowerPacing } from "../runner/pacing.ts"
-import * as Runner from "../runner/runner.ts"
-import { Store } from "../runner/store.ts"
-import { readChains } from "./chains.ts"
 import { NotCaughtUp } from "./errors.ts"
 import { isAlive } from "./findings.ts"
 import { goalsOf } from "./goals.ts"
 import type { OpenedLog } from "./open-log.ts"
 import { Presence } from "./presence.ts"
-import { makePacing } from "./rebuild-pacing.ts"
+import { groupNames, runBuild } from "./system.ts"
 
 /** What a follower is run with. */
 export interface FollowerContext {
@@ -64,22 +58,12 @@ const runHere = Effect.fnUntraced(function* (
   { application, log, on, sql }: FollowerContext,
   build: Projection.Any
 ): Effect.fn.Return<void, SqlError, Scope.Scope> {
-  const found = on === "Kafka" ? yield* readIdentity(sql) : undefined
-  const groups =
-    found === undefined ? { prefix: "", epoch: 0 } : { prefix: `${found.application}/${found.id}/`, epoch: found.epoch }
+  const groups = groupNames(on === "Kafka" ? yield* readIdentity(sql) : undefined)
   const presence = new Presence()
   yield* presence.announce(sql)
   // it may be promoted while it runs here
   const store = PostgresStore.make(sql, { published: makeNotifier(sql), processId: presence.id })
-  const chains = yield* readChains(application, sql)
-  const running = Runner.run(build, new Map(), chains, groups).pipe(
-    Effect.provideService(Log, log),
-    Effect.provideService(Store, store),
-    Effect.provideService(CurrentFailures, presence.failures),
-    Effect.provideService(FollowerPacing, makePacing(sql, log)),
-    Effect.provide((application.services ?? Layer.empty) as Layer.Layer<unknown>)
-  ) as Effect.Effect<void>
-  yield* Effect.forkScoped(presence.during("projections", { projections: [buildName(build)] }, running))
+  yield* Effect.forkScoped(runBuild({ application, database: { sql }, groups, log, presence, store }, build))
 })
 
 const behindOf = (positions: ReadonlyArray<FollowerPosition>) =>
@@ -115,9 +99,7 @@ const follow = Effect.fnUntraced(function* (
   const scope = yield* Effect.scope
   const pair = { projection: follower.name, live: live.number, follower: follower.number }
   const what = `build ${follower.number} of projection ${follower.name}`
-  const declared = application.projections
-    .map(({ projection }) => projection as Projection.Any)
-    .find(({ name, version }) => name === follower.name && version === follower.declared)
+  const declared = declaredVersion(application, follower.name, follower.declared)
   const deadline = performance.now() + timeoutMs
   let isHere = false
   let state = ""

@@ -1,7 +1,7 @@
 // Publishes corrections after a promotion: for each row of a window with a topic that the new build computes otherwise, its value again.
 import * as Effect from "effect/Effect"
 import type { Application } from "../model/application.ts"
-import { buildName, buildOf } from "../model/build.ts"
+import { buildName, buildOf, declaredVersion } from "../model/build.ts"
 import { relationOf } from "../model/columns.ts"
 import { partitionOf } from "../model/partitioner.ts"
 import type { Projection } from "../model/projection.ts"
@@ -98,9 +98,7 @@ const promotedOf = Effect.fnUntraced(function* ({ application, sql }: Correction
       message: `build ${promotion.new} of projection ${name}, which was promoted last, is not the live one`,
       try: advice
     })
-  const declared = application.projections
-    .map(({ projection }) => projection as Projection.Any)
-    .find((one) => one.name === name && one.version === live.declared)
+  const declared = declaredVersion(application, name, live.declared)
   if (declared === undefined)
     return yield* new NotCorrected({
       message: `the configuration does not have version ${live.declared} of projection ${name}, which is live`,

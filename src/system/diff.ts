@@ -2,7 +2,7 @@
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import type { ReadError } from "../log/log.ts"
-import type { Projection } from "../model/projection.ts"
+import { declaredVersion } from "../model/build.ts"
 import type { Topic } from "../model/topic.ts"
 import {
   countLookupDeadLetters,
@@ -185,9 +185,7 @@ const compareOnce = Effect.fnUntraced(function* (
 
 /** What a follower saw of lookups otherwise. Empty also if the configuration does not have its version. */
 const lookupsOf = Effect.fnUntraced(function* ({ application, log, sql }: FollowerContext, { follower }: BuildPair) {
-  const declared = application.projections
-    .map(({ projection }) => projection as Projection.Any)
-    .find(({ name, version }) => name === follower.name && version === follower.declared)
+  const declared = declaredVersion(application, follower.name, follower.declared)
   if (declared === undefined || Object.keys(declared.enrich).length === 0) return []
   const starts = yield* Effect.forEach(declared.sources as ReadonlyArray<Topic.Any>, ({ name: topic }) =>
     Effect.map(log.bounds(topic), (bounds) => bounds.map(({ partition, start }) => ({ topic, partition, start })))

@@ -116,11 +116,7 @@ export const openSystem = Effect.fnUntraced(function* (
     yield* Effect.logWarning(
       `the database has projections that the configuration does not have: ${removed.join(", ")}. Nothing processes them; put them back, or end them with millrace retire`
     )
-  // the groups of a log on PostgreSQL are in the database, which no other application uses
-  const groups =
-    on === "Kafka"
-      ? { prefix: `${identity.application}/${identity.id}/`, epoch: identity.epoch }
-      : { prefix: "", epoch: 0 }
+  const groups = groupNames(on === "Kafka" ? identity : undefined)
   return { application, builds, database, log, store, targets, relays, groups, presence } satisfies System
 })
 
@@ -136,9 +132,21 @@ const reportDeployments = ({ builds, database }: System) =>
     }
   }).pipe(Effect.ignore)
 
+/** The groups of a database's projections on Kafka; without an identity, those of a log in the database, which no other application uses. */
+export const groupNames = (
+  identity: { readonly application: string | null; readonly id: string; readonly epoch: number } | undefined
+): Runner.GroupNames =>
+  identity === undefined
+    ? { prefix: "", epoch: 0 }
+    : { prefix: `${identity.application}/${identity.id}/`, epoch: identity.epoch }
+
+/** What a build is run with. */
+export interface RunningParts extends Pick<System, "application" | "groups" | "log" | "presence" | "store"> {
+  readonly database: Pick<Database, "sql">
+}
 /** Provides what the runners of projections need. */
 const withRunning = (
-  { application, database, log, presence, store }: System,
+  { application, database, log, presence, store }: RunningParts,
   run: Effect.Effect<void, unknown, unknown>
 ): Effect.Effect<void> =>
   run.pipe(
@@ -199,7 +207,7 @@ export const runProjections = (system: System): Effect.Effect<void> => {
 }
 
 /** Runs one build, and no other one, until interrupted. */
-export const runBuild = (system: System, build: Projection.Any): Effect.Effect<void> => {
+export const runBuild = (system: RunningParts, build: Projection.Any): Effect.Effect<void> => {
   const running = Effect.flatMap(
     Effect.retry(readChains(system.application, system.database.sql), Schedule.spaced("1 second")),
     (chains) => Runner.run(build, new Map(), chains, system.groups)
