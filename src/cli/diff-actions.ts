@@ -9,7 +9,7 @@ import { exitCodes, usageError, withAdviceIfAway } from "./command-failure.ts"
 import { loadApplication } from "./config.ts"
 import { diffJson, diffText } from "./diff-text.ts"
 import { print } from "./print.ts"
-import { adviceFor } from "./similar-names.ts"
+import { adviceFor } from "../text/similar-names.ts"
 import { parseDuration } from "./time.ts"
 
 /** The flags and the argument of the command. */

@@ -18,7 +18,7 @@ import { loadApplication } from "./config.ts"
 import { explanationJson, explanationText, jsonText, keyArguments } from "./explanation-text.ts"
 import { print } from "./print.ts"
 import { NoRowKey, rowKeyOf } from "./row-key.ts"
-import { adviceFor } from "./similar-names.ts"
+import { adviceFor } from "../text/similar-names.ts"
 import { timeOf } from "./time.ts"
 
 /** The flags and arguments of the command. */

@@ -25,7 +25,7 @@ import { type AnyApplication, loadApplication } from "./config.ts"
 import { print, warn } from "./print.ts"
 import { limitsText, planText, progressText, rebuiltText } from "./rebuild-text.ts"
 import { drained } from "./shutdown.ts"
-import { adviceFor } from "./similar-names.ts"
+import { adviceFor } from "../text/similar-names.ts"
 import { timeOf } from "./time.ts"
 
 /** The flags and the argument of the command. */

@@ -9,7 +9,7 @@ import { retire as retireProjection, type RetireRequest, type Retired } from "..
 import { usageError } from "./command-failure.ts"
 import { loadApplication } from "./config.ts"
 import { print } from "./print.ts"
-import { adviceFor } from "./similar-names.ts"
+import { adviceFor } from "../text/similar-names.ts"
 
 /** The flags and arguments of the command. */
 export interface RetireFlags extends RetireRequest {

@@ -1,7 +1,7 @@
 // Reads the key of a row from the arguments of a command. Pure.
 import type { Column, Relation } from "../model/columns.ts"
 import type { Row } from "../model/recorder.ts"
-import { adviceFor } from "./similar-names.ts"
+import { adviceFor } from "../text/similar-names.ts"
 
 /** The arguments name no key of the table. */
 export class NoRowKey {

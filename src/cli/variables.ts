@@ -1,6 +1,6 @@
 // The environment variables of Millrace, and what is said of one that is not among them.
 import { usageError } from "./command-failure.ts"
-import { isSimilar } from "./similar-names.ts"
+import { isSimilar } from "../text/similar-names.ts"
 
 const kafka = ["BROKERS", "USERNAME", "PASSWORD", "MECHANISM", "TLS", "TLS_CA", "TLS_CERT", "TLS_KEY", "COMPRESSION"]
 const kafkaNumbers = ["REPLICATION", "MIN_ISR", "SESSION_MS", "REQUEST_MS", "FETCH_BYTES"]

@@ -5,6 +5,7 @@ import { textOf, type BodyMemory } from "../http/body.ts"
 import type { Catalog, CatalogTopic } from "../http/catalog.ts"
 import { ingest, type IngestParts, type Post } from "./ingest.ts"
 import { postSchema } from "../http/openapi.ts"
+import { mediaTypeOf, single } from "../http/parameters.ts"
 import { Problem } from "../http/problem.ts"
 import { traceFor } from "../http/request.ts"
 
@@ -27,24 +28,9 @@ const unsupported = (type: string | undefined): Problem =>
 
 const formOf = (request: FastifyRequest): Post["form"] => {
   const type = request.headers["content-type"]
-  const [name = "", ...parameters] = (type ?? "").split(";").map((part) => part.trim().toLowerCase())
-  const form = forms.get(name)
-  const charset = parameters
-    .find((parameter) => parameter.startsWith("charset="))
-    ?.slice(8)
-    .replaceAll('"', "")
-  if (
-    form === undefined ||
-    !(charset === undefined || charset === "utf-8" || charset === "utf8" || charset === "us-ascii")
-  ) {
-    throw unsupported(type)
-  }
+  const form = forms.get(mediaTypeOf(type) ?? "")
+  if (form === undefined) throw unsupported(type)
   return form
-}
-
-const single = (value: unknown, name: string): string | undefined => {
-  if (value === undefined || typeof value === "string") return value
-  throw new Problem(400, "invalid_parameter", `the parameter ${name} occurs more than once`, `use ${name} once`)
 }
 
 /** The topic that a request names, if it names one. Throws a `Problem`: 404 if it does not exist, 403 if projections write it. */

@@ -5,7 +5,7 @@ import { type JsonFault, parseJson, UnacceptableJson } from "../../log/json.ts"
 import { UnknownVersion } from "../../model/event.ts"
 import type { NewRecord } from "../../log/log.ts"
 import type { Catalog, CatalogTopic } from "../http/catalog.ts"
-import { explain } from "./explain.ts"
+import { schemaFault } from "../http/schema-fault.ts"
 import type { Limits } from "../http/limits.ts"
 import { fault, type Fault, type FaultCode } from "../http/problem.ts"
 import { onOneLine } from "./split.ts"
@@ -100,7 +100,7 @@ export class Checker {
     try {
       ;({ value, version } = read(entry, json, type, request.version))
     } catch (error) {
-      return { ok: false, fault: explain(error, json, typeof type === "string" ? type : entry.topic.name) }
+      return { ok: false, fault: schemaFault(error, json, typeof type === "string" ? type : entry.topic.name) }
     }
     return this.#record(entry, value, version, text, request)
   }

@@ -4,23 +4,11 @@ import type { FastifyInstance } from "fastify"
 import { traceIdOf } from "../../log/envelope.ts"
 import type { LogRecord } from "../../log/log.ts"
 import { withoutTimeMarks } from "../../log/time-mark.ts"
-import { Problem } from "../http/problem.ts"
+import { whole } from "../http/parameters.ts"
 import { boundsOf, knownTopic, readProblem, type StreamParts } from "./routes.ts"
 
 const pageBytes = 1024 * 1024
 const pageRecords = 1_000
-
-const whole = (value: unknown, name: string, most: number, otherwise: number): number => {
-  if (value === undefined) return otherwise
-  const number = typeof value === "string" && /^\d{1,15}$/.test(value) ? Number(value) : Number.NaN
-  if (number <= most) return number
-  throw new Problem(
-    400,
-    "invalid_parameter",
-    `the parameter ${name} is ${JSON.stringify(value)}; it must be a whole number`,
-    `use a whole number from 0 to ${most}`
-  )
-}
 
 /** The JSON text of a record. Its value is the text from the log, so that no digit of a number is lost. */
 const recordJson = ({ value, ...record }: LogRecord): string => {
@@ -56,9 +44,10 @@ export const records = (app: FastifyInstance, parts: StreamParts): void => {
     const topic = knownTopic(catalog, (request.params as { readonly topic: string }).topic)
     const query = request.query as Readonly<Record<string, unknown>>
     const bounds = await boundsOf(parts, topic)
-    const { end, partition, start } = bounds[whole(query["partition"], "partition", bounds.length - 1, 0)]!
-    const from = whole(query["from"], "from", end, start)
-    const limit = whole(query["limit"], "limit", pageRecords, 100)
+    const { end, partition, start } =
+      bounds[whole(query["partition"], "partition", { most: bounds.length - 1, otherwise: 0 })]!
+    const from = whole(query["from"], "from", { most: end, otherwise: start })
+    const limit = whole(query["limit"], "limit", { most: pageRecords, otherwise: 100 })
     const batch = await Effect.runPromiseWith(context)(
       Effect.match(log.read(topic, partition, from, { maxBytes: pageBytes }), {
         onSuccess: (batch) => batch,

@@ -11,6 +11,7 @@ import { Follower } from "./client.ts"
 import { parseStreamId, type StreamPositions } from "./sse.ts"
 import type { Limits } from "../http/limits.ts"
 import type { Metrics } from "../http/metrics.ts"
+import { single } from "../http/parameters.ts"
 import { Problem, retryAfterSeconds } from "../http/problem.ts"
 import { Tails, type RecordRange } from "./tail.ts"
 import { traceFor } from "../http/request.ts"
@@ -61,12 +62,6 @@ export const boundsOf = async (
   )
   if ("_tag" in found) throw readProblem(found)
   return found
-}
-
-const text = (query: Readonly<Record<string, unknown>>, name: string): string | undefined => {
-  const value = query[name]
-  if (value === undefined || typeof value === "string") return value
-  throw new Problem(400, "invalid_parameter", `the parameter ${name} occurs more than once`, `use ${name} once`)
 }
 
 const beginning = (asked: string, bounds: ReadonlyArray<PartitionBounds>, topic: string): StreamPositions => {
@@ -136,8 +131,8 @@ export const streams = (app: FastifyInstance, parts: StreamParts): void => {
   /** Streams until the client or the server ends the stream. A HEAD request gets the headers alone. */
   const stream = async (request: FastifyRequest, reply: FastifyReply, topic: string, event: string): Promise<void> => {
     const query = request.query as Readonly<Record<string, unknown>>
-    const [tenant, key] = [text(query, "tenant"), text(query, "entity_id")]
-    const asked = String(request.headers["last-event-id"] ?? text(query, "from") ?? "latest")
+    const [tenant, key] = [single(query["tenant"], "tenant"), single(query["entity_id"], "entity_id")]
+    const asked = String(request.headers["last-event-id"] ?? single(query["from"], "from") ?? "latest")
     const found = await Promise.race([bounds(topic), disconnected(reply)])
     if (found === undefined) {
       reply.hijack()

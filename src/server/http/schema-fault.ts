@@ -5,7 +5,7 @@ import { describeError } from "../../dead-letter/event-failure.ts"
 import { UnknownVersion } from "../../model/event.ts"
 import { UnknownEventType } from "../../model/topic.ts"
 import { shown } from "../../text/text.ts"
-import { fault, type Fault } from "../http/problem.ts"
+import { fault, type Fault } from "./problem.ts"
 
 const issuesOf = SchemaIssue.makeFormatterStandardSchemaV1()
 
@@ -18,7 +18,7 @@ const at = (value: unknown, path: ReadonlyArray<PropertyKey>): unknown =>
   path.reduce<unknown>((inner, name) => (inner as Record<PropertyKey, unknown> | null | undefined)?.[name], value)
 
 /** The error that a decoder threw, as a fault. `what` is the name of the expected shape, as `payment`. */
-export const explain = (error: unknown, json: unknown, what: string): Fault => {
+export const schemaFault = (error: unknown, json: unknown, what: string): Fault => {
   if (error instanceof UnknownVersion) {
     return fault(
       "unknown_schema_version",

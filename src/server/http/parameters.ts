@@ -1,0 +1,43 @@
+// Reads what all routes read alike of a request: query parameters, headers that occur once, and the media type of a body. Pure.
+import { Problem } from "./problem.ts"
+
+/** The value of a parameter or a header. Throws a `Problem` 400 if it occurs more than once. */
+export const single = (value: unknown, name: string): string | undefined => {
+  if (value === undefined || typeof value === "string") return value
+  throw new Problem(400, "invalid_parameter", `the parameter ${name} occurs more than once`, `use ${name} once`)
+}
+
+/** Limits of a whole number, and its value if the parameter is missing. */
+export interface WholeNumber<A> {
+  /** Default 0. */
+  readonly least?: number
+  readonly most: number
+  readonly otherwise: A
+}
+/** The whole number that a parameter has. Throws a `Problem` 400 if it is no such number. */
+export const whole = <A = never>(
+  value: unknown,
+  name: string,
+  { least = 0, most, otherwise }: WholeNumber<A>
+): number | A => {
+  if (value === undefined) return otherwise
+  const number = typeof value === "string" && /^\d{1,15}$/.test(value) ? Number(value) : Number.NaN
+  if (number >= least && number <= most) return number
+  throw new Problem(
+    400,
+    "invalid_parameter",
+    `the parameter ${name} is ${JSON.stringify(value)}; it must be a whole number`,
+    `use a whole number from ${least} to ${most}`
+  )
+}
+
+const charsets: ReadonlySet<string | undefined> = new Set([undefined, "utf-8", "utf8", "us-ascii"])
+/** The media type that a Content-Type header names, in lower case; undefined if its charset is not a form of UTF-8. */
+export const mediaTypeOf = (header: string | undefined): string | undefined => {
+  const [name = "", ...parameters] = (header ?? "").split(";").map((part) => part.trim().toLowerCase())
+  const charset = parameters
+    .find((parameter) => parameter.startsWith("charset="))
+    ?.slice(8)
+    .replaceAll('"', "")
+  return charsets.has(charset) ? name : undefined
+}
