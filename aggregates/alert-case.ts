@@ -26,6 +26,8 @@ export class CaseTaken extends Schema.TaggedError<CaseTaken>()("CaseTaken", {
 
 export const AlertCase = Aggregate.make({
   name: "alert-case",
+  id: "case_id",
+  eventTime: "at",
   events: [CaseOpened, CaseAcknowledged, CaseEscalated, CaseResolved],
   commands: {
     open: { ...of, entity_id: Schema.String, score: Schema.Finite },

@@ -34,23 +34,16 @@ export interface KafkaTopic {
 }
 /** Where a derived topic is published: `kafka` (the log), or `pulsar` (for subscriptions). */
 export type Destination = "kafka" | "pulsar"
-/** A partitioned log of values on Kafka (or on PostgreSQL, embedded). */
-export interface Topic<out Name extends string, in out V> extends Source<V, "topic">, Sink<V> {
+/** A source whose records a log has, with the codec of their values: a topic, or an aggregate. */
+export interface StoredSource<out Name extends string, in out V, out Kind extends "topic" | "aggregate">
+  extends Source<V, Kind>, Sink<V> {
   readonly name: Name
   /** Undefined for a derived topic that has as many as its projection's source. */
   readonly partitions: number | undefined
   /** How long records are kept, in milliseconds; undefined: forever. */
   readonly retentionMs: number | undefined
-  /** The log keeps the newest value of each key, of any age. */
-  readonly compacted?: boolean
-  /** Settings for Kafka. */
-  readonly kafka?: KafkaTopic | undefined
-  /** Where a derived topic is published; undefined: everywhere. */
-  readonly to?: ReadonlyArray<Destination>
   /** The event types by name; undefined if all values have one shape. */
   readonly eventTypes?: ReadonlyMap<string, EventType.Any>
-  /** The declared fields, if all values have one shape; undefined if they have several, or are not decoded. */
-  readonly fields?: ReadonlyArray<string>
   /** The field that is the key; undefined if a function computes it. */
   readonly keyField?: string | undefined
   /** The fields of each kind of values; undefined if they are not decoded. */
@@ -66,6 +59,17 @@ export interface Topic<out Name extends string, in out V> extends Source<V, "top
   readonly stringify: (value: V) => string | undefined
   /** The schema's version that `encode` writes. */
   readonly versionOf: (value: V) => number
+}
+/** A partitioned log of values on Kafka (or on PostgreSQL, embedded). */
+export interface Topic<out Name extends string, in out V> extends StoredSource<Name, V, "topic"> {
+  /** The log keeps the newest value of each key, of any age. */
+  readonly compacted?: boolean
+  /** Settings for Kafka. */
+  readonly kafka?: KafkaTopic | undefined
+  /** Where a derived topic is published; undefined: everywhere. */
+  readonly to?: ReadonlyArray<Destination>
+  /** The declared fields, if all values have one shape; undefined if they have several, or are not decoded. */
+  readonly fields?: ReadonlyArray<string>
 }
 /** A topic that keeps the newest value of each key; null deletes a key. Projections use it for lookups. */
 export interface Compacted<out Name extends string, in out V> extends Topic<Name, V> {
@@ -123,10 +127,11 @@ interface LogOptions<V> {
   readonly to?: ReadonlyArray<Destination>
 }
 
-// names that Kafka accepts
-const topicName = /^(?!\.\.?$)[a-zA-Z0-9._-]{1,249}$/
+/** Whether Kafka accepts a topic's name. */
+export const isTopicName = (name: unknown): boolean =>
+  typeof name === "string" && /^(?!\.\.?$)[a-zA-Z0-9._-]{1,249}$/.test(name)
 /** The event time in whole milliseconds, because times with fractions would differ here and be equal in PostgreSQL. */
-const instant = (what: string, by: Select<any, number>) => {
+export const instant = (what: string, by: Select<any, number>) => {
   const timeOf = select(what, by as string) as (value: never) => number
   return remember((value: never) => Math.floor(timeOf(value)), by)
 }
@@ -165,7 +170,7 @@ const assertTopic = (name: string, options: LogOptions<any>, own: string, shapes
   assertSelected(`topic ${name}: \`eventTime\``, options.eventTime, shapes, "number")
 }
 const topic = (name: string, options: LogOptions<any>, codec: object) => {
-  if (!topicName.test(name)) throw new InvalidTopicName({ name })
+  if (!isTopicName(name)) throw new InvalidTopicName({ name })
   if (options.partitions !== undefined) checkedCount(`topic ${name}: partitions`, options.partitions, { least: 1 })
   if (options.kafka !== undefined) assertKafka(name, options.kafka)
   if (options.to?.length === 0) throw new Error(`topic ${name}: \`to\` is empty; list "kafka", "pulsar" or both`)
@@ -193,6 +198,35 @@ const recordTopic = (name: string, options: LogOptions<any> & { readonly value: 
   return { ...codec(options.value), fields: Object.keys(options.value), shapes }
 }
 
+/**
+ * The codec of events that have one of several types, named by their `type`. `what` names the declaration in errors. Throws if there is no
+ * event type, or one twice.
+ */
+export const eventCodec = (what: string, topic: string, events: ReadonlyArray<EventType.Any>) => {
+  const eventTypes = new Map<string, EventType.Any>(events.map((event) => [event.type, event]))
+  const known = [...eventTypes.keys()]
+  if (known.length === 0) throw new Error(`${what} declares no event type; list at least one in \`events\``)
+  if (known.length < events.length) throw new Error(`${what} declares an event type twice: ${known.join(", ")}`)
+  const find = (value: unknown) => {
+    const type = (value as Partial<Named> | null | undefined)?.type
+    const found = eventTypes.get(type as string)
+    if (found === undefined) throw new UnknownEventType({ topic, type, known })
+    return found
+  }
+  return {
+    types: known,
+    eventTypes,
+    shapes: events.map(({ type, versions }): ValueShape => ({
+      name: `event type ${type}`,
+      fields: { type: Schema.String, ...versions.at(-1)!.fields }
+    })),
+    decode: (json: unknown, version?: number) => find(json).decode(json, version),
+    encode: (value: unknown) => find(value).encode(value as never),
+    stringify: (value: unknown) => JSON.stringify(find(value).encode(value as never)),
+    versionOf: (value: unknown) => find(value).versions.length
+  }
+}
+
 /** Declares topics. */
 export const Topic = {
   /**
@@ -207,31 +241,9 @@ export const Topic = {
     options: { readonly events: E } & LogOptions<E[number]["Event"]>
   ): Topic<Name, E[number]["Event"]> => {
     assertOptions(`topic ${name}`, options, [...logOptions, "events"], ["events"])
-    const eventTypes = new Map<string, EventType.Any>(options.events.map((event) => [event.type, event]))
-    const known = [...eventTypes.keys()]
-    if (known.length === 0) throw new Error(`topic ${name} declares no event type; list at least one in \`events\``)
-    if (known.length < options.events.length)
-      throw new Error(`topic ${name} declares an event type twice: ${known.join(", ")}`)
-    const shapes = options.events.map(({ type, versions }) => ({
-      name: `event type ${type}`,
-      fields: { type: Schema.String, ...versions.at(-1)!.fields }
-    }))
-    assertTopic(name, options, "events", shapes)
-    const find = (value: unknown) => {
-      const type = (value as Partial<Named> | null | undefined)?.type
-      const found = eventTypes.get(type as string)
-      if (found === undefined) throw new UnknownEventType({ topic: name, type, known })
-      return found
-    }
-    return topic(name, options, {
-      types: known,
-      eventTypes,
-      shapes,
-      decode: (json: unknown, version?: number) => find(json).decode(json, version),
-      encode: (value: unknown) => find(value).encode(value as never),
-      stringify: (value: unknown) => JSON.stringify(find(value).encode(value as never)),
-      versionOf: (value: unknown) => find(value).versions.length
-    })
+    const codec = eventCodec(`topic ${name}`, name, options.events)
+    assertTopic(name, options, "events", codec.shapes)
+    return topic(name, options, codec)
   },
   /** Declares a topic whose values all have one shape. */
   records: <const Name extends string, F extends Fields>(

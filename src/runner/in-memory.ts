@@ -10,14 +10,13 @@ import type { Batch, LogRecord } from "../log/log.ts"
 import { publishedBy } from "../model/application.ts"
 import { keyProblem } from "../model/columns.ts"
 import type { DeadLetterMessage } from "../model/dead-letter-topic.ts"
-import type { EventType } from "../model/event.ts"
 import type { Named } from "../model/fields.ts"
 import type { Meta, Out, Writable } from "../model/handler.ts"
 import { partitionOf } from "../model/partitioner.ts"
 import type { Projection, Rows } from "../model/projection.ts"
 import type { Table } from "../model/read-model.ts"
 import type { Row } from "../model/recorder.ts"
-import { type Source, Topic } from "../model/topic.ts"
+import type { Topic } from "../model/topic.ts"
 import { definitionProblem } from "../model/unsupported.ts"
 import { messageOf } from "./batch-dead-letters.ts"
 import { LookupTable } from "./lookup-tables.ts"
@@ -31,12 +30,6 @@ export interface PublishedMessage {
   readonly key: string
   readonly partition: number
   readonly value: Row
-}
-/** A source as a topic. An aggregate has no topic yet: its events get one codec, no keys, and one partition. */
-const topicOf = (source: Source<unknown, "topic" | "aggregate">): Topic.Any => {
-  if (source.kind === "topic") return source as never
-  const { events } = source as unknown as { readonly events: ReadonlyArray<EventType.Any> }
-  return { ...Topic.events("aggregate", { events, key: () => "" }), name: source.name, kind: source.kind as never }
 }
 /** A clock that moves on at once by what is slept: retries of handlers wait for no time, and schedules that last for a time end. */
 export const waitingForNoTime = (clock: Clock.Clock): Clock.Clock => {
@@ -92,7 +85,7 @@ export class MemoryEngine<Ev, E, R> {
     if (reason !== undefined) throw new Error(`projection ${name}: ${reason}`)
     this.projection = { ...projection, handle: (event, out, context) => this.handle(projection, event, out, context) }
     this.partitions = partitions
-    this.sources = sources.map(topicOf)
+    this.sources = sources as ReadonlyArray<never>
     this.store = store
     this.topics = new Map(publishedBy(projection).map((topic) => [topic.name, topic]))
     const tables = Object.values(enrich).map(({ topic }) => [topic.name, this.lookupTable(topic)] as const)

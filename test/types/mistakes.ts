@@ -441,6 +441,20 @@ export const mistakes = () => {
       remove: () => []
     }
   })
+  const keyed = {
+    ...counter,
+    events: [Event.make("added", { id: Schema.String, n: Schema.Int })],
+    commands: { add: { id: Schema.String, n: Schema.Int } },
+    evolve: { added: (state: { readonly n: number }) => state },
+    decide: { add: () => [] }
+  } as const
+  Aggregate.make({ ...keyed, id: "id", eventTime: "n", tags: { id: (event) => event.id }, subject: () => undefined })
+  // @ts-expect-error an id that is no text of every event and command
+  Aggregate.make({ ...keyed, id: "n" })
+  // @ts-expect-error an event time that is no number
+  Aggregate.make({ ...keyed, eventTime: "id" })
+  // @ts-expect-error a tag that is no text
+  Aggregate.make({ ...keyed, tags: { n: (event) => event.n } })
   // @ts-expect-error a command that is not decided
   Aggregate.make({ ...counter, evolve: { added: (state, { n }) => ({ n: state.n + n }) }, decide: {} })
 }
