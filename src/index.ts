@@ -1,6 +1,29 @@
 // The public names of Millrace: everything that `import … from "millrace"` can name.
 export { Aggregate } from "./aggregate/aggregate.ts"
-export { ConflictError, EventStore } from "./aggregate/event-store.ts"
+export {
+  BoundaryMoved,
+  CommandReused,
+  EventStoreError,
+  InvalidCommandId,
+  InvalidStream,
+  StreamClosed,
+  SubjectErased,
+  TimerGone,
+  VersionConflict
+} from "./aggregate/errors.ts"
+export {
+  EventStore,
+  type Answer,
+  type Append,
+  type Appended,
+  type AppendError,
+  type Boundary,
+  type Expected,
+  type Loaded,
+  type LoadError,
+  type NewEvent,
+  type RecordedEvent
+} from "./aggregate/event-store.ts"
 export type { Rejection } from "./model/aggregate.ts"
 export { Application } from "./model/application.ts"
 export { Bridge } from "./bridge/definition.ts"

@@ -16,8 +16,9 @@ const layers: ReadonlyArray<ReadonlyArray<string>> = [
   ["model", "kafka/protocol"],
   ["log", "monitor"],
   ["dead-letter"],
-  ["aggregate", "runner", "relay", "subscription", "memory"],
-  ["bridge"],
+  ["runner", "relay", "subscription"],
+  ["aggregate"],
+  ["bridge", "memory"],
   [".", "postgres/embedded", "postgres/client", "pulsar/client"],
   ["testing", "postgres/log", "kafka/log"],
   [

@@ -1,7 +1,8 @@
 // `Aggregate` as users have it: the model's decider, and `execute`, which runs a command against an event store.
 import * as Effect from "effect/Effect"
 import * as Model from "../model/aggregate.ts"
-import { ConflictError, EventStore } from "./event-store.ts"
+import { VersionConflict } from "./errors.ts"
+import { type AppendError, EventStore, type LoadError, type NewEvent } from "./event-store.ts"
 
 /** A decider: its initial state, and two pure functions: `evolve` (events to state) and `decide` (a command to events or a rejection). */
 export type Aggregate<Name extends string, State, Ev, Command, Rejected> = Model.Aggregate<
@@ -25,26 +26,48 @@ const conflictRetries = 3
 
 /**
  * Loads the aggregate's stream, decides the command and appends the new events, which it returns. After a conflict it loads and decides
- * again, up to 3 times; then it fails with `ConflictError`. Fails with the aggregate's own rejections.
+ * again, up to 3 times; then it fails with `VersionConflict`. Fails with the aggregate's own rejections.
  *
  * ```ts
  * const events = yield* Aggregate.execute(Flight, "LX40", { type: "depart", at: 1_700_000_000_000 })
  * ```
  */
-const execute = <S, Ev, Cmd, Rj>(
+const execute = <S, Ev extends { readonly type: string }, Cmd, Rj>(
   aggregate: Aggregate<string, S, Ev, Cmd, Rj>,
   id: string,
   command: NoInfer<Cmd>
-): Effect.Effect<ReadonlyArray<Ev>, Rj | ConflictError, EventStore> =>
+): Effect.Effect<ReadonlyArray<Ev>, Rj | LoadError | AppendError, EventStore> =>
   Effect.gen(function* () {
     const store = yield* EventStore
-    const stream = `${aggregate.name}-${id}`
-    const history = (yield* store.load(stream)) as ReadonlyArray<Ev>
-    const decision = aggregate.decide(history.reduce(aggregate.evolve, aggregate.initial), command)
+    let state = aggregate.initial
+    let version = 0
+    for (let page = yield* store.load(aggregate.name, id); page.events.length > 0;) {
+      for (const { value } of page.events) state = aggregate.evolve(state, JSON.parse(value) as Ev)
+      version = page.events.at(-1)!.version
+      if (version >= page.version) break
+      page = yield* store.load(aggregate.name, id, { from: version + 1 })
+    }
+    const decision = aggregate.decide(state, command)
     if (!Array.isArray(decision)) return yield* Effect.fail(decision as Rj)
-    yield* store.append(stream, history.length, decision)
-    return decision as ReadonlyArray<Ev>
-  }).pipe(Effect.retry({ times: conflictRetries, while: (error) => error instanceof ConflictError }))
+    const events = decision as ReadonlyArray<Ev>
+    if (events.length > 0)
+      yield* store.append(
+        { aggregate: aggregate.name, stream: id, expected: version, events: events.map(newEvent) },
+        crypto.randomUUID()
+      )
+    return events
+  }).pipe(Effect.retry({ times: conflictRetries, while: (error) => error instanceof VersionConflict }))
+
+const newEvent = (event: { readonly type: string }): NewEvent => ({
+  type: event.type,
+  value: JSON.stringify(event),
+  eventTime: undefined,
+  eventId: undefined,
+  tenant: undefined,
+  traceparent: undefined,
+  schemaVersion: undefined,
+  headers: {}
+})
 
 /** Declares aggregates (`make`) and runs commands on them (`execute`). */
 export const Aggregate = { ...Model.Aggregate, execute }

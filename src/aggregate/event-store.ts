@@ -1,44 +1,232 @@
-// The event-store port: loads and appends the event streams of aggregates. The store in memory is its only adapter so far.
+// The event-store port: appends the events of aggregates with optimistic concurrency, loads and reads their streams. Its adapters
+// (PostgreSQL and memory) pass one contract suite.
 import * as Context from "effect/Context"
-import * as Effect from "effect/Effect"
-import * as Layer from "effect/Layer"
-import * as Schema from "effect/Schema"
+import type * as Effect from "effect/Effect"
+import type * as Stream from "effect/Stream"
+import type { Envelope } from "../log/envelope.ts"
+import type {
+  BoundaryMoved,
+  CommandReused,
+  EventStoreError,
+  InvalidCommandId,
+  InvalidStream,
+  StreamClosed,
+  SubjectErased,
+  TimerGone,
+  VersionConflict
+} from "./errors.ts"
 
-/** Another writer appended to the stream between load and append: it has `actual` events where `expected` were expected. */
-export class ConflictError extends Schema.TaggedError<ConflictError>()("ConflictError", {
-  stream: Schema.String,
-  expected: Schema.Int,
-  actual: Schema.Int
-}) {
-  override get message() {
-    const { actual, expected, stream } = this
-    return `stream ${stream} has ${actual} events where ${expected} were expected: another writer appended to it; try the command again`
-  }
+/**
+ * What the stream must be for an append to pass. `"any"`: anything. `"noStream"`, and 0: it has no events. `"exists"`: it has some. A
+ * number: it has exactly this version, which is the number of its events.
+ */
+export type Expected = "any" | "noStream" | "exists" | number
+
+/** An aggregate's topic, as the store declares it. `partitions` is fixed when the topic is created. */
+export interface AggregateSpec {
+  readonly name: string
+  readonly partitions: number
+}
+/** How many partitions the topic of an aggregate has unless it says otherwise. */
+export const defaultPartitions = 16
+
+/** An event to append. */
+export interface NewEvent extends Envelope {
+  /** Undefined: `<command id>/<index>`, where the index counts the command's events from 0. */
+  readonly eventId: string | undefined
+  readonly type: string
+  /** JSON text of an object that has `type` among its fields. */
+  readonly value: string
+  /** Epoch milliseconds. Undefined: the time of the append. */
+  readonly eventTime: number | undefined
+  /** What the event belongs to besides its stream, for consistency boundaries. */
+  readonly tags?: ReadonlyArray<string>
+  /** The people whose personal data the event has. */
+  readonly subjects?: ReadonlyArray<string>
+}
+/** An event as it is read. */
+export interface RecordedEvent extends Envelope {
+  readonly aggregate: string
+  readonly stream: string
+  /** From 1, without a gap in the stream. */
+  readonly version: number
+  readonly partition: number
+  readonly position: number
+  readonly type: string
+  readonly value: string
+  /** Epoch milliseconds. */
+  readonly eventTime: number
+  /** When the store appended it, by its own clock; epoch milliseconds. */
+  readonly appendedAt: number
+  readonly tags: ReadonlyArray<string>
 }
 
-/** Event streams by name. A stream that was never appended to is empty. */
+/** Events of one command to append to one stream: all or none. */
+export interface Append {
+  readonly aggregate: string
+  /** The stream's id: 1 to 1,000 characters. */
+  readonly stream: string
+  readonly expected: Expected
+  /** At least one. */
+  readonly events: ReadonlyArray<NewEvent>
+  /** Identifies what the command asked for: the same command id with another digest fails with `CommandReused`. */
+  readonly digest?: string
+  /** The timer that the append fires; it is deleted with the append. */
+  readonly timer?: string
+}
+/** What an append did. */
+export interface Appended {
+  /** The versions of the command's first and last event. */
+  readonly firstVersion: number
+  readonly version: number
+  readonly partition: number
+  /** The position of the first event in the partition; the others follow it. */
+  readonly position: number
+  /**
+   * Nothing was appended, because the command was answered before. Its events may be others than those given: `load` with the command id
+   * returns the answer. If the command decided no events, `version` is the version it was decided on, and `firstVersion` the next.
+   */
+  readonly repeated: boolean
+}
+/** Why a command was rejected: the tag of the rejection, and its fields as JSON. */
+export interface RejectionAnswer {
+  readonly tag: string
+  readonly fields: Readonly<Record<string, unknown>>
+}
+/** What a command without events answered: the version it was decided on and, if it was rejected, why. */
+export interface DecidedNothing {
+  readonly version: number
+  readonly rejection?: RejectionAnswer
+}
+/** What a command answered: the events it appended, of which there are none if it decided nothing. */
+export interface Answer extends DecidedNothing {
+  /** Of the first event; -1 if there is none. */
+  readonly position: number
+  readonly partition: number
+  readonly events: ReadonlyArray<RecordedEvent>
+}
+
+/** The tags of a boundary, with how often each had been appended to when the boundary was read. */
+export interface Boundary {
+  readonly tags: ReadonlyArray<{ readonly aggregate: string; readonly tag: string; readonly version: number }>
+}
+
+/** How `load` reads. */
+export interface LoadOptions {
+  /** Begins after the snapshot of this shape, if there is one and `from` is undefined. */
+  readonly shape?: string
+  /** Asks, too, what this command answered before. */
+  readonly commandId?: string
+  /** The digest of that command: with another one, `load` fails with `CommandReused`. */
+  readonly digest?: string
+  /** The last version to return. A snapshot of a later version is ignored. */
+  readonly upTo?: number
+  /** The first version to return: the page after one that ended before it. */
+  readonly from?: number
+  /** How many events a page has at most. Default 2,000. A page has fewer, but at least one, where they are large. */
+  readonly limit?: number
+}
+/** A page of a stream. */
+export interface Loaded {
+  readonly snapshot?: { readonly version: number; readonly state: string }
+  /** The stream's version; 0 if it has no events. There is another page while it is greater than the last event's version. */
+  readonly version: number
+  /** In the order of their versions. */
+  readonly events: ReadonlyArray<RecordedEvent>
+  /** What the command answered before; undefined if it did not. */
+  readonly answered?: Answer
+  /** Why the stream takes no more events. */
+  readonly closed?: "archived" | "erased"
+}
+/** How `read` reads. */
+export interface ReadStreamOptions {
+  /** The version to begin with. Default: 1, or the last version if `backwards`. */
+  readonly from?: number
+  readonly backwards?: boolean
+  readonly limit?: number
+}
+/** A snapshot of a stream's state, to store. */
+export interface NewSnapshot {
+  /** Identifies the form of the state: a snapshot of another shape is ignored. */
+  readonly shape: string
+  readonly version: number
+  /** JSON text. */
+  readonly state: string
+  /** The people whose personal data the state may have: an erasure deletes the snapshot. */
+  readonly subjects: ReadonlyArray<string>
+}
+
+/** Every error of an append. */
+export type AppendError =
+  | VersionConflict
+  | StreamClosed
+  | SubjectErased
+  | CommandReused
+  | TimerGone
+  | InvalidStream
+  | InvalidCommandId
+  | EventStoreError
+
+/** Every error of a load. */
+export type LoadError = CommandReused | InvalidStream | InvalidCommandId | EventStoreError
+
+/** The events of aggregates, in streams. A stream that was never appended to is empty. */
 export class EventStore extends Context.Service<
   EventStore,
   {
-    /** All events of a stream, in the order of their appends. */
-    load(stream: string): Effect.Effect<ReadonlyArray<unknown>>
-    /** Appends all events or none. Fails with `ConflictError` unless the stream has exactly `expected` events. */
-    append(stream: string, expected: number, events: ReadonlyArray<unknown>): Effect.Effect<void, ConflictError>
+    /**
+     * Creates the aggregates' topics that do not exist. Fails if one exists with another number of partitions, or as an ordinary topic.
+     */
+    readonly declare: (aggregates: ReadonlyArray<AggregateSpec>) => Effect.Effect<void, EventStoreError>
+    /**
+     * Appends a command's events if the stream is as expected. The same command id appends once: again, it gets the answer of the first
+     * time. So after a lost reply the same call may simply be made again, and `append` does so for failures of the connection. Appends of
+     * one stream that are made one after another without waiting keep their order.
+     */
+    readonly append: (append: Append, commandId: string) => Effect.Effect<Appended, AppendError>
+    /**
+     * Appends to several streams, all or nothing, if each is as expected and no event was appended with a tag of the boundary since that
+     * was read. A stream may be named once.
+     */
+    readonly appendAll: (
+      appends: ReadonlyArray<Append>,
+      commandId: string,
+      boundary?: Boundary
+    ) => Effect.Effect<ReadonlyArray<Appended>, AppendError | BoundaryMoved>
+    /** Reads a page of a stream with one statement: its snapshot, the events after it, and what the command answered before. */
+    readonly load: (aggregate: string, stream: string, options?: LoadOptions) => Effect.Effect<Loaded, LoadError>
+    /** The events of a stream, forwards or backwards, read in pages. */
+    readonly read: (
+      aggregate: string,
+      stream: string,
+      options?: ReadStreamOptions
+    ) => Stream.Stream<RecordedEvent, InvalidStream | EventStoreError>
+    /**
+     * The events of an aggregate that have one of the tags (and one of the types, if given), those of each tag in the order of their
+     * appends; and the boundary that `appendAll` takes, which covers events of all types.
+     */
+    readonly readBoundary: (
+      aggregate: string,
+      query: { readonly tags: ReadonlyArray<string>; readonly types?: ReadonlyArray<string> }
+    ) => Effect.Effect<{ readonly events: ReadonlyArray<RecordedEvent>; readonly boundary: Boundary }, EventStoreError>
+    /**
+     * Stores what a command answered that appended nothing, for 7 days. Returns what its answer is now: another one if the same command was
+     * answered meanwhile.
+     */
+    readonly remember: (
+      aggregate: string,
+      stream: string,
+      commandId: string,
+      digest: string,
+      answer: DecidedNothing
+    ) => Effect.Effect<Answer, LoadError>
+    /** Stores a snapshot, unless there is one of the same shape and a later version. */
+    readonly saveSnapshot: (
+      aggregate: string,
+      stream: string,
+      snapshot: NewSnapshot
+    ) => Effect.Effect<void, InvalidStream | EventStoreError>
+    /** Closes a stream: later appends fail with `StreamClosed`. Its events stay, and repeated commands still get their answers. */
+    readonly archive: (aggregate: string, stream: string) => Effect.Effect<void, InvalidStream | EventStoreError>
   }
->()("millrace/EventStore") {
-  /** An empty store in memory, for tests and trials. */
-  static readonly layerMemory = Layer.sync(EventStore, () => {
-    const streams = new Map<string, Array<unknown>>()
-    return EventStore.of({
-      load: (stream) => Effect.sync(() => [...(streams.get(stream) ?? [])]),
-      append: (stream, expected, events) =>
-        Effect.suspend(() => {
-          const stored = streams.get(stream) ?? []
-          if (stored.length !== expected)
-            return Effect.fail(new ConflictError({ stream, expected, actual: stored.length }))
-          streams.set(stream, [...stored, ...events])
-          return Effect.void
-        })
-    })
-  })
-}
+>()("millrace/EventStore") {}

@@ -37,6 +37,22 @@ export const streamHeaders = {
   incarnation: "millrace-incarnation"
 } as const
 
+/** The names of the headers that the records of an aggregate's events carry in addition. */
+export const aggregateHeaders = {
+  /** The event's version in its stream, from 1 without a gap. */
+  version: "millrace-version",
+  /** The id of the command that appended the event. */
+  command: "millrace-command",
+  /** What the event belongs to, across streams; given with the first command and handed on. */
+  correlation: "millrace-correlation",
+  /** The id of what caused the command, such as the event that a policy reacted to. */
+  causation: "millrace-causation",
+  /** The user or program that sent the command. */
+  actor: "millrace-actor",
+  /** The event's tags, as a JSON array of texts. */
+  tags: "millrace-tags"
+} as const
+
 /** As many characters of an incarnation as the log on Kafka and on PostgreSQL keeps in the header. */
 export const incarnationDigits = 8
 

@@ -23,6 +23,9 @@ import { MemoryEngine } from "../runner/in-memory.ts"
 import { MemoryStore } from "../runner/memory-store.ts"
 import { runNow } from "../runner/run-now.ts"
 
+/** An event store in memory, for trials of `Aggregate.execute`: `Effect.provide(MemoryEventStore.layer)`. */
+export * as MemoryEventStore from "../memory/event-store.ts"
+
 type ValuesOf<T> = T extends { readonly Row: infer R } ? R : T extends Topic<string, infer V> ? V : never
 type PublishedTopic<W> = Extract<W, Topic.Any> | (W extends Window<string, object, never, infer P> ? P : never)
 type PublishedValues<T> = {

@@ -1,15 +1,16 @@
 // Types that must be inferred, and mistakes that must not compile. Importing the file runs its given/when/then examples.
 import { Context, Effect, Layer, Schema } from "effect"
-import { AggregateTest, ProjectionTest } from "../../src/testing/testing.ts"
+import { AggregateTest, MemoryEventStore, ProjectionTest } from "../../src/testing/testing.ts"
 import {
   Agg,
   Aggregate,
+  type AppendError,
   Application,
   Column,
-  type ConflictError,
   Event,
   EventStore,
   type EventType,
+  type LoadError,
   Projection,
   ReadModel,
   type Rows,
@@ -81,7 +82,7 @@ is<
 >()
 // ——— inferred: an aggregate's rejections, through `execute`
 const acknowledged = Aggregate.execute(AlertCase, "c1", { type: "acknowledge", case_id: "c1", at: 1, by: "ann" })
-is<Is<Effect.Error<typeof acknowledged>, CaseExists | CaseUnknown | CaseClosed | CaseTaken | ConflictError>>()
+is<Is<Effect.Error<typeof acknowledged>, CaseExists | CaseUnknown | CaseClosed | CaseTaken | AppendError | LoadError>>()
 is<Is<Effect.Services<typeof acknowledged>, EventStore>>()
 
 // ——— inferred: the topic of a window's rows, which another projection can read; a topic of its own must fit
@@ -265,7 +266,7 @@ if (
   "payment"
 )
   throw new Error("upcast")
-const failed = Effect.runSync(Effect.flip(acknowledged.pipe(Effect.provide(EventStore.layerMemory))))
+const failed = Effect.runSync(Effect.flip(acknowledged.pipe(Effect.provide(MemoryEventStore.layer))))
 if (failed._tag !== "CaseUnknown") throw new Error("execute")
 
 // ——— must not compile; never run

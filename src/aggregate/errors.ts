@@ -1,0 +1,102 @@
+// The errors of the event store: what was refused, what the store has instead, and what to do.
+import * as Schema from "effect/Schema"
+import { shown } from "../text/text.ts"
+
+/** What an append expects of its stream, as its errors name it: see `Expected` in `event-store.ts`. */
+export const Expectation = Schema.Union([Schema.Literals(["any", "noStream", "exists"]), Schema.Int])
+
+const expectationText = (expected: typeof Expectation.Type): string => {
+  if (expected === "noStream" || expected === 0) return "no events were expected"
+  return expected === "exists" ? "at least one event was expected" : `version ${expected} was expected`
+}
+
+/** Another writer appended to the stream, or its version was never the expected one. `actual`: the version that the stream has. */
+export class VersionConflict extends Schema.TaggedError<VersionConflict>()("VersionConflict", {
+  aggregate: Schema.String,
+  stream: Schema.String,
+  expected: Expectation,
+  actual: Schema.Int
+}) {
+  override get message() {
+    const { actual, aggregate, expected, stream } = this
+    return `${aggregate} ${shown(stream)} has version ${actual} where ${expectationText(expected)}; load it again and decide on its new state`
+  }
+}
+
+/** Events with the tags of a boundary were appended since the boundary was read. */
+export class BoundaryMoved extends Schema.TaggedError<BoundaryMoved>()("BoundaryMoved", {
+  tags: Schema.Array(
+    Schema.Struct({ aggregate: Schema.String, tag: Schema.String, expected: Schema.Int, actual: Schema.Int })
+  )
+}) {
+  override get message() {
+    const tags = this.tags.map(({ aggregate, tag }) => `${shown(tag)} of ${aggregate}`).join(", ")
+    return `events were appended with the tags ${tags} since the boundary was read; read it again and decide on what it has now`
+  }
+}
+
+/** The stream takes no more events. */
+export class StreamClosed extends Schema.TaggedError<StreamClosed>()("StreamClosed", {
+  aggregate: Schema.String,
+  stream: Schema.String,
+  reason: Schema.Literals(["archived", "erased"])
+}) {
+  override get message() {
+    return `${this.aggregate} ${shown(this.stream)} is ${this.reason} and takes no more events; use another id`
+  }
+}
+
+/** Personal data of these subjects was erased, so no more of it is stored. */
+export class SubjectErased extends Schema.TaggedError<SubjectErased>()("SubjectErased", {
+  subjects: Schema.Array(Schema.String)
+}) {
+  override get message() {
+    return `the personal data of ${this.subjects.map((subject) => shown(subject)).join(", ")} was erased; load again and decide without it`
+  }
+}
+
+/** The command id was used before, for another command. */
+export class CommandReused extends Schema.TaggedError<CommandReused>()("CommandReused", { commandId: Schema.String }) {
+  override get message() {
+    return `the command id ${shown(this.commandId)} was used before for another command; use a new id for each command`
+  }
+}
+
+/** The timer that the append fires is gone: it was fired or cancelled meanwhile. Nothing was appended. */
+export class TimerGone extends Schema.TaggedError<TimerGone>()("TimerGone", { timer: Schema.String }) {
+  override get message() {
+    return `the timer ${this.timer} was fired or cancelled meanwhile; nothing was appended`
+  }
+}
+
+/** The id of a stream cannot be stored. */
+export class InvalidStream extends Schema.TaggedError<InvalidStream>()("InvalidStream", {
+  aggregate: Schema.String,
+  reason: Schema.String
+}) {
+  override get message() {
+    return `an id of ${this.aggregate} ${this.reason}; use 1 to 1,000 characters of well-formed text without NUL`
+  }
+}
+
+/** The id of a command cannot be stored. */
+export class InvalidCommandId extends Schema.TaggedError<InvalidCommandId>()("InvalidCommandId", {
+  reason: Schema.String
+}) {
+  override get message() {
+    return `the command id ${this.reason}; use 1 to 200 characters of well-formed text without NUL`
+  }
+}
+
+/** The event store failed. `retryable`: the same call, with the same command id, may succeed later. */
+export class EventStoreError extends Schema.TaggedError<EventStoreError>()("EventStoreError", {
+  operation: Schema.Literals(["declare", "append", "load", "read", "remember", "snapshot", "archive"]),
+  aggregate: Schema.String,
+  retryable: Schema.Boolean,
+  reason: Schema.String,
+  cause: Schema.optionalKey(Schema.Defect())
+}) {
+  override get message() {
+    return `event store: ${this.operation}${this.aggregate === "" ? "" : ` of ${this.aggregate}`} failed: ${this.reason}`
+  }
+}

@@ -1,0 +1,169 @@
+// Rules that every adapter of the event store follows: what may be appended, and how an event becomes a record of the log. Pure.
+import { nameProblem } from "../log/acceptable.ts"
+import { aggregateHeaders } from "../log/envelope.ts"
+import type { LogRecord, NewRecord } from "../log/log.ts"
+import { singleLineJson } from "../log/rules.ts"
+import { shown } from "../text/text.ts"
+import { EventStoreError, InvalidCommandId, InvalidStream } from "./errors.ts"
+import type { Append, NewEvent, RecordedEvent } from "./event-store.ts"
+
+const mostInStream = 1_000
+const mostInCommandId = 200
+/** How many events one append takes, and how many characters their values may have together. */
+const mostEvents = 10_000
+const mostCharacters = 16 << 20
+/** How many events a page of a load has by default. */
+export const pageEvents = 2_000
+/** How long the answers of commands without events are kept, in milliseconds. */
+export const rememberedMs = 7 * 86_400_000
+
+/** The error for the id of a stream that cannot be stored; undefined if it can. */
+export const streamProblem = (aggregate: string, stream: string): InvalidStream | undefined => {
+  const reason = stream.length > mostInStream ? `has ${stream.length} characters` : nameProblem(stream)
+  return reason === undefined ? undefined : new InvalidStream({ aggregate, reason })
+}
+/** The error for the id of a command that cannot be stored; undefined if it can. */
+export const commandIdProblem = (commandId: string): InvalidCommandId | undefined => {
+  const reason = commandId.length > mostInCommandId ? `has ${commandId.length} characters` : nameProblem(commandId)
+  return reason === undefined ? undefined : new InvalidCommandId({ reason })
+}
+
+const eventProblem = ({ eventId, eventTime, subjects, tags, value }: NewEvent): string | undefined => {
+  if (eventTime !== undefined && !Number.isFinite(eventTime))
+    return `the event time is ${eventTime}; it must be a number of milliseconds`
+  if (eventId !== undefined && nameProblem(eventId) !== undefined) return `its event id ${nameProblem(eventId)}`
+  for (const tag of tags ?? []) if (nameProblem(tag) !== undefined) return `its tag ${nameProblem(tag)}`
+  for (const subject of subjects ?? [])
+    if (nameProblem(subject) !== undefined) return `its subject ${nameProblem(subject)}`
+  return singleLineJson(value) === undefined ? "its value is not JSON" : undefined
+}
+/** The error for what cannot be appended; undefined if it can. */
+export const appendProblem = (append: Append): InvalidStream | EventStoreError | undefined => {
+  const { aggregate, events, expected, stream } = append
+  const refused = (reason: string) => new EventStoreError({ operation: "append", aggregate, retryable: false, reason })
+  const invalid = streamProblem(aggregate, stream)
+  if (invalid !== undefined) return invalid
+  if (typeof expected === "number" && !(Number.isSafeInteger(expected) && expected >= 0))
+    return refused(`the expected version is ${expected}; it must be a whole number from 0`)
+  if (events.length === 0) return refused("there are no events to append")
+  if (events.length > mostEvents)
+    return refused(`there are ${events.length} events; one append takes ${mostEvents.toLocaleString("en")} at most`)
+  let characters = 0
+  for (const [i, event] of events.entries()) {
+    const problem = eventProblem(event)
+    if (problem !== undefined) return refused(`event ${i + 1} of ${events.length}: ${problem}`)
+    characters += event.value.length
+  }
+  return characters > mostCharacters
+    ? refused(
+        `the events have ${characters} characters; one append takes ${mostCharacters.toLocaleString("en")} at most`
+      )
+    : undefined
+}
+/** The error for appends that cannot be made together; undefined if they can. */
+export const appendAllProblem = (appends: ReadonlyArray<Append>): InvalidStream | EventStoreError | undefined => {
+  const seen = new Set<string>()
+  for (const append of appends) {
+    const problem = appendProblem(append)
+    if (problem !== undefined) return problem
+    const { aggregate, stream } = append
+    const key = JSON.stringify([aggregate, stream])
+    if (seen.has(key)) {
+      const reason = `the stream ${shown(stream)} is named twice; put its events into one append`
+      return new EventStoreError({ operation: "append", aggregate, retryable: false, reason })
+    }
+    seen.add(key)
+  }
+  return undefined
+}
+
+/** The tags of an append's events, each once, in the order of their code units. */
+export const tagsOf = (events: ReadonlyArray<NewEvent>): ReadonlyArray<string> =>
+  [...new Set(events.flatMap(({ tags }) => tags ?? []))].toSorted()
+
+/** Where an append's events go, and the command that they are of. */
+export interface AppendTarget {
+  readonly partition: number
+  readonly commandId: string
+  /** The index of the append's first event among all of the command. */
+  readonly index: number
+  /** Epoch milliseconds: the event time of events that have none. */
+  readonly now: number
+}
+/** An append's events as records of the log. Events with equal headers share the object. */
+export const toRecords = (
+  { events, stream }: Pick<Append, "events" | "stream">,
+  { commandId, index, now, partition }: AppendTarget
+): ReadonlyArray<NewRecord> => {
+  const shared = new Map<object, Map<string, Readonly<Record<string, string>>>>()
+  const headersOf = ({ headers, tags }: NewEvent) => {
+    const byTags = shared.get(headers) ?? new Map<string, Readonly<Record<string, string>>>()
+    shared.set(headers, byTags)
+    const tagText = tags === undefined || tags.length === 0 ? "" : JSON.stringify(tags)
+    const made = byTags.get(tagText) ?? {
+      ...headers,
+      [aggregateHeaders.command]: commandId,
+      ...(tagText === "" ? {} : { [aggregateHeaders.tags]: tagText })
+    }
+    byTags.set(tagText, made)
+    return made
+  }
+  return events.map((event, i) => {
+    const { eventId, eventTime, schemaVersion, tenant, traceparent, value } = event
+    return {
+      partition,
+      key: stream,
+      value: singleLineJson(value)!,
+      eventTime: eventTime ?? now,
+      eventId: eventId ?? `${commandId}/${index + i}`,
+      tenant,
+      traceparent,
+      schemaVersion,
+      headers: headersOf(event)
+    }
+  })
+}
+
+const noTags: ReadonlyArray<string> = []
+const leadingType = /^\{"type":"([^"\\]+)"/
+/** The type of an event, from its value. Empty if the value has none. */
+export const typeOfValue = (value: string): string => {
+  const leading = leadingType.exec(value)
+  if (leading !== null) return leading[1]!
+  const { type } = (JSON.parse(value) ?? {}) as { readonly type?: unknown }
+  return typeof type === "string" ? type : ""
+}
+/** A record of the log as the event that it is. */
+export const toEvent = (aggregate: string, record: LogRecord, version: number): RecordedEvent => {
+  const {
+    appendedAt,
+    eventId,
+    eventTime,
+    headers,
+    key,
+    partition,
+    position,
+    schemaVersion,
+    tenant,
+    traceparent,
+    value
+  } = record
+  const { [aggregateHeaders.tags]: tags, [aggregateHeaders.version]: _, ...others } = headers
+  return {
+    aggregate,
+    stream: key!,
+    version,
+    partition,
+    position,
+    type: typeOfValue(value!),
+    value: value!,
+    eventTime,
+    appendedAt,
+    eventId,
+    tenant,
+    traceparent,
+    schemaVersion,
+    headers: others,
+    tags: tags === undefined ? noTags : (JSON.parse(tags) as ReadonlyArray<string>)
+  }
+}
