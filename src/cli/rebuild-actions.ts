@@ -12,13 +12,12 @@ import {
   rebuild as rebuildBuild,
   resumeRebuild
 } from "../system/rebuild.ts"
-import { declaredProjection, planRebuild, type RebuildPlan } from "../system/rebuild-plan.ts"
-import { endAt, momentText } from "../system/rebuild-until.ts"
+import { declaredProjection, planRebuild, type RebuildPlan, type RebuildRequest } from "../system/rebuild-plan.ts"
+import { beginAt, endAt, momentText } from "../system/rebuild-until.ts"
 import { openSystem } from "../system/system.ts"
 import { migrate } from "../postgres/client/migrate.ts"
 import { retrying } from "../postgres/client/retrying.ts"
 import { readRebuild } from "../postgres/store/rebuild.ts"
-import type { BuildEnd } from "../postgres/store/rebuild-until.ts"
 import type { Claim } from "../runner/store.ts"
 import { type CommandFailed, usageError, withAdviceIfAway } from "./command-failure.ts"
 import { type AnyApplication, loadApplication } from "./config.ts"
@@ -59,33 +58,25 @@ const limitOf = (
   return Effect.fail(usageError(`${flag} is '${text}'; it must be a number above 0, or ${none}`, `${flag} ${none}`))
 }
 
-/** Whether the build begins as a copy of the live one. */
-const fromNow = (from: string | undefined): Effect.Effect<boolean, CommandFailed> =>
-  from === undefined || from === "now"
-    ? Effect.succeed(from === "now")
-    : Effect.fail(
-        usageError(
-          `--from is '${from}'; it can only be now: rows that fold over earlier events cannot be made from a part of the log`,
-          "leave --from out to replay the whole log"
-        )
-      )
-
-/** The end of an investigation build, in epoch milliseconds. */
-const untilOf = (text: string | undefined): Effect.Effect<number | undefined, CommandFailed> => {
-  if (text === undefined) return Effect.undefined
+/** A time in the past that a flag names, in epoch milliseconds. */
+const pastOf = (flag: string, text: string): Effect.Effect<number, CommandFailed> => {
   const now = Date.now()
   const time = timeOf(text, now)
-  const examples = `--until "2 hours", or --until 2026-01-31T12:00Z`
-  if (time === undefined) return Effect.fail(usageError(`--until '${text}' is neither a duration nor a date`, examples))
+  const also = flag === "--from" ? `${flag} now, ` : ""
+  const examples = `${also}${flag} "2 hours", or ${flag} 2026-01-31T12:00Z`
+  if (time === undefined) return Effect.fail(usageError(`${flag} '${text}' is neither a duration nor a date`, examples))
   if (time > now)
     return Effect.fail(
       usageError(
-        `--until '${text}' is in the future, where the log has no records yet`,
+        `${flag} '${text}' is in the future, where the log has no records yet`,
         `a time that is over: ${examples}`
       )
     )
   return Effect.succeed(Math.floor(time))
 }
+/** Where the build begins: `now` as a copy of the live one, or at a time, in epoch milliseconds. */
+const fromOf = (text: string | undefined) =>
+  text === undefined || text === "now" ? Effect.succeed(text) : pastOf("--from", text)
 
 /** Rebuilds a projection, or does what the flags ask of its rebuild. */
 export const rebuild = Effect.fnUntraced(function* (flags: RebuildFlags) {
@@ -94,11 +85,13 @@ export const rebuild = Effect.fnUntraced(function* (flags: RebuildFlags) {
     isGiven ? [`--${flag}`] : []
   )
   if (asked.length > 1) return yield* usageError(`${asked.join(" and ")} exclude each other`, `only ${asked[0]}`)
-  const isCopy = yield* fromNow(flags.from)
-  const untilMs = yield* untilOf(flags.until)
-  if (isCopy && untilMs !== undefined)
+  const from = yield* fromOf(flags.from)
+  const untilMs = flags.until === undefined ? undefined : yield* pastOf("--until", flags.until)
+  if (from !== undefined && untilMs !== undefined)
     return yield* usageError(
-      "--from now and --until exclude each other: a copy of the live build has all that it has",
+      from === "now"
+        ? "--from now and --until exclude each other: a copy of the live build has all that it has"
+        : "--from and --until exclude each other: an investigation build has all that the log stored before its time",
       "only --until"
     )
   const rate = yield* limitOf("--rate", flags.rate, "max")
@@ -135,24 +128,33 @@ export const rebuild = Effect.fnUntraced(function* (flags: RebuildFlags) {
     return 0
   }
   const { log } = yield* openLog(Effect.succeed(sql))
-  const end =
-    untilMs === undefined ? undefined : yield* endAt(log, yield* declaredProjection(application, name), untilMs)
+  const projection = yield* declaredProjection(application, name)
+  const begin = typeof from === "number" ? yield* beginAt(log, projection, from) : undefined
+  const end = untilMs === undefined ? undefined : yield* endAt(log, projection, untilMs)
   if (untilMs !== undefined && end === undefined)
     return yield* usageError(
       `--until ${momentText(untilMs)} is before all records that the log has of the sources of ${name}`,
       "a later time; millrace rebuild replays the whole log"
     )
-  const planned = yield* planRebuild({ application, sql, log }, name, rate, isCopy, lookups, end)
+  const request: RebuildRequest = { isCopy: from === "now", lookups, begin, end }
+  const planned = yield* planRebuild({ application, sql, log }, name, rate, request)
   yield* plan && json ? print(JSON.stringify(planned)) : (json ? warn : print)(planText(planned))
   if (plan) return 0
-  const again = `millrace ${lookups === "today" ? "reenrich" : "rebuild"} ${name}${untilMs === undefined ? "" : ` --until ${momentText(untilMs)}`}`
+  const again = commandOf(planned, lookups)
   return yield* drained(
     Effect.mapError(
-      run(application, database, planned, { json, limits, lookups, end }),
+      run(application, database, planned, { json, limits, request, again }),
       withAdviceIfAway(`run it again; it continues the build where it is, and the live build is as it was: ${again}`)
     )
   )
 })
+
+/** The flag that names the build of a plan. */
+const scopeFlag = ({ from, until }: Pick<RebuildPlan, "from" | "until">) =>
+  until !== null ? ` --until ${until}` : from !== null ? ` --from ${from}` : ""
+/** The command that continues the rebuild of a plan. */
+const commandOf = (plan: RebuildPlan, lookups: Claim["lookups"]) =>
+  `millrace ${lookups === "today" ? "reenrich" : "rebuild"} ${plan.projection}${scopeFlag(plan)}`
 
 const pausedText = (name: string, build: number, isPaused: boolean) =>
   isPaused
@@ -162,22 +164,24 @@ const pausedText = (name: string, build: number, isPaused: boolean) =>
 const run = Effect.fnUntraced(function* (
   application: AnyApplication,
   database: Database,
-  { copies, projection: name, until }: RebuildPlan,
+  { from, projection: name, until }: RebuildPlan,
   {
-    end,
+    again,
     json,
     limits,
-    lookups
-  }: Pick<RebuildFlags, "json" | "lookups"> & {
+    request
+  }: Pick<RebuildFlags, "json"> & {
     readonly limits: Parameters<typeof beginRebuild>[2]
-    readonly end: BuildEnd | undefined
+    readonly request: RebuildRequest
+    /** The command that continues it. */
+    readonly again: string
   }
 ) {
   const system = yield* openSystem(application, database, { relaysHere: false })
   const { sql } = database
   const onRetry = ({ message }: { readonly message: string }) => warn(`${name}: ${message}; retrying`)
   // a second call continues what the first one may have created
-  const build = yield* retrying(beginRebuild(system, name, limits, copies, lookups, end), { forMs: awayMs, onRetry })
+  const build = yield* retrying(beginRebuild(system, name, limits, request), { forMs: awayMs, onRetry })
   const stored = yield* retrying(readRebuild(sql, { projection: name, version: build.version }), {
     forMs: awayMs,
     onRetry
@@ -187,7 +191,7 @@ const run = Effect.fnUntraced(function* (
   const report = (progress: Parameters<typeof progressText>[0]) => warn(`${name}: ${progressText(progress)}`)
   const flag = until === null ? "" : ` --until ${until}`
   const interrupted = warn(
-    `interrupted: build ${build.version} of ${name} stays as far as it is. Continue it with: millrace ${lookups === "today" ? "reenrich" : "rebuild"} ${name}${flag}; or delete it with: millrace rebuild ${name}${flag} --cancel`
+    `interrupted: build ${build.version} of ${name} stays as far as it is. Continue it with: ${again}; or delete it with: millrace rebuild ${name}${flag} --cancel`
   )
   const rebuilt = yield* rebuildBuild(system, build, { report, onRetry }).pipe(Effect.onInterrupt(() => interrupted))
   const { events, live, seconds } = rebuilt
@@ -196,6 +200,7 @@ const run = Effect.fnUntraced(function* (
     build: rebuilt.build,
     live,
     state: "done",
+    ...(from !== null && { from }),
     ...(until !== null && { until }),
     events,
     seconds: Number(seconds.toFixed(3)),

@@ -33,12 +33,13 @@ const replayLines = (plan: RebuildPlan) => [
 ]
 /** A plan as a few lines. */
 export const planText = (plan: RebuildPlan): string => {
-  const { build, continues, copies, live, projection, until, version } = plan
+  const { build, continues, copies, from, live, projection, until, version } = plan
   const lines = [
     `${continues ? "continue" : "create"} build ${build} of ${projection} (version ${version}) beside build ${live.build} (version ${live.version}), which stays live`,
     ...(copies ? [`  copy     the rows and positions of build ${live.build}; nothing is replayed`] : replayLines(plan)),
     `  disk     ${sizeText(plan.disk_bytes)} more, if the new tables get as large as those of build ${live.build}`
   ]
+  if (from !== null) lines.push(`  from     it has only what the log stored at ${from} or later`)
   if (until !== null)
     lines.push(
       `  until    it has what the log stored before ${until}, and ends there: it is for looking only, and never promoted`

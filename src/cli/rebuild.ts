@@ -25,7 +25,7 @@ export const rebuild = Command.make(
     ...replayFlags,
     from: optionalText(
       "from",
-      "now: the build begins as a copy of the live one, and only new events are processed by the new code; default: the start of the log"
+      'A date, or a duration before now such as "2 hours": the build begins empty, with what the log stored from then on. Or now: it begins as a copy of the live build. Default: the start of the log'
     ),
     until: optionalText(
       "until",

@@ -33,7 +33,7 @@ const buildLines = (builds: Status["builds"]): ReadonlyArray<string> =>
     list.length === 1
       ? []
       : [
-          `builds of ${name}: ${list.map(({ build, role, until }) => `${build} ${role}${until === undefined ? "" : ` until ${until}`}`).join(", ")}`
+          `builds of ${name}: ${list.map(({ build, from, role, until }) => `${build} ${role}${from === undefined ? "" : ` from ${from}`}${until === undefined ? "" : ` until ${until}`}`).join(", ")}`
         ]
   )
 

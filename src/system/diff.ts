@@ -20,7 +20,7 @@ import { retrying } from "../postgres/client/retrying.ts"
 import { joinSnapshot, leaveSnapshot, openSnapshotSession, takeSnapshot } from "../postgres/store/snapshot.ts"
 import { atEqualPositions, type BuildPair, type CatchUpOptions, type FollowerContext } from "./caught-up.ts"
 import { NoCandidate } from "./errors.ts"
-import { lookupDifferences } from "./rebuild-plan.ts"
+import { lookupDifferences } from "./rebuild-differences.ts"
 import { momentText } from "./rebuild-until.ts"
 
 /** What is compared, and how. */

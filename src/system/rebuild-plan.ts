@@ -7,18 +7,20 @@ import { buildOf } from "../model/build.ts"
 import type { Projection } from "../model/projection.ts"
 import type { Session, Sql } from "../postgres/client/client.ts"
 import { candidateOf, readBuilds, type StoredBuild } from "../postgres/store/builds.ts"
-import { type CopiedTable, readCopiedTables } from "../postgres/store/copy-build.ts"
+import { readCopiedTables } from "../postgres/store/copy-build.ts"
 import { relationsOf } from "../postgres/store/ddl.ts"
-import { readUnjournalled } from "../postgres/store/lookups.ts"
-import {
-  readMeasuredRate,
-  type RebuildPosition,
-  readRebuildPositions,
-  readTableBytes
-} from "../postgres/store/rebuild.ts"
+import { readMeasuredRate, readRebuildPositions, readTableBytes } from "../postgres/store/rebuild.ts"
 import type { Claim } from "../runner/store.ts"
+import type { BuildBegin } from "../postgres/store/build-scope.ts"
 import type { BuildEnd } from "../postgres/store/rebuild-until.ts"
 import { RebuildRefused } from "./errors.ts"
+import {
+  beginDifferences,
+  changedSources,
+  copyDifferences,
+  lookupDifferences,
+  notReproducedOf
+} from "./rebuild-differences.ts"
 import { investigationOf, momentText } from "./rebuild-until.ts"
 
 /** What plans and rebuilds work on. */
@@ -26,6 +28,17 @@ export interface RebuildContext {
   readonly application: Application.Any
   readonly sql: Sql
   readonly log: Log["Service"]
+}
+/** Which build a rebuild makes. Default: one that replays the whole log, and sees of lookups what live processing saw. */
+export interface RebuildRequest {
+  /** Whether it begins as a copy of the live build, and replaces the candidate. */
+  readonly isCopy?: boolean
+  /** What its events see of lookups. */
+  readonly lookups?: Claim["lookups"]
+  /** Where it begins, if it has only what the log stored from a time on. */
+  readonly begin?: BuildBegin | undefined
+  /** Where it stops, if it is an investigation build. */
+  readonly end?: BuildEnd | undefined
 }
 /** What is replayed of a topic. */
 export interface PlannedTopic {
@@ -46,6 +59,8 @@ export interface RebuildPlan {
   readonly continues: boolean
   /** Whether it begins as a copy of the live build, and nothing is replayed. */
   readonly copies: boolean
+  /** Of a build that begins later than the log: it has only what the log stored at this time or later, as ISO 8601. Otherwise null. */
+  readonly from: string | null
   /** Of an investigation build: it has what the log stored before this time, as ISO 8601. Otherwise null. */
   readonly until: string | null
   readonly topics: ReadonlyArray<PlannedTopic>
@@ -86,27 +101,40 @@ export const declaredProjection = ({ projections }: Pick<Application.Any, "proje
     : Effect.succeed(found)
 }
 
-/** The build to continue: the candidate, or the investigation build that ends at `untilMs`, if it is of the declared version. Undefined if a new one is to be created. */
+/** What a candidate replays, for people, and the command that continues it. */
+const replayOf = ({ fromMs, lookups, name }: StoredBuild) => ({
+  what: fromMs === null ? "has the whole log" : `has only what the log stored from ${momentText(fromMs)} on`,
+  command:
+    lookups === "today"
+      ? `millrace reenrich ${name}`
+      : `millrace rebuild ${name}${fromMs === null ? "" : ` --from ${momentText(fromMs)}`}`
+})
+
+/** The build to continue: the candidate, or the investigation build that ends at the same time, if it is of the declared version. Undefined if a new one is to be created. */
 export const buildToContinue = Effect.fnUntraced(function* (
   { name, version }: Pick<Projection.Any, "name" | "version">,
   builds: ReadonlyArray<StoredBuild>,
-  lookups: Claim["lookups"] = "asSeen",
-  untilMs?: number
+  { begin, end, isCopy = false, lookups = "asSeen" }: RebuildRequest
 ): Effect.fn.Return<StoredBuild | undefined, RebuildRefused> {
-  if (untilMs !== undefined) {
-    const known = investigationOf(builds, untilMs)
+  if (isCopy) return undefined
+  if (end !== undefined) {
+    const known = investigationOf(builds, end.untilMs)
     return known?.declared === version ? known : undefined
   }
   const candidate = candidateOf(builds)
   if (candidate === undefined || candidate.declared < version) return undefined
+  const what = `build ${candidate.number} of projection ${name}, which is there to be promoted,`
+  const known = replayOf(candidate)
+  const advice = `continue it: ${known.command}; or promote it, or delete it: millrace rebuild ${name} --cancel`
   if (candidate.lookups !== lookups)
     return yield* refuse(
-      `build ${candidate.number} of projection ${name}, which is there to be promoted, sees ${candidate.lookups === "today" ? "today's values of lookups" : "what the live build saw of lookups"}`,
-      `continue it: millrace ${candidate.lookups === "today" ? "reenrich" : "rebuild"} ${name}; or promote it, or delete it: millrace rebuild ${name} --cancel`
+      `${what} sees ${candidate.lookups === "today" ? "today's values of lookups" : "what the live build saw of lookups"}`,
+      advice
     )
+  if (candidate.fromMs !== (begin?.fromMs ?? null)) return yield* refuse(`${what} ${known.what}`, advice)
   if (candidate.declared === version) return candidate
   return yield* refuse(
-    `build ${candidate.number} of projection ${name}, which is there to be promoted, is of version ${candidate.declared}, and the configuration declares version ${version}`,
+    `${what} is of version ${candidate.declared}, and the configuration declares version ${version}`,
     `rebuild with the configuration that declares version ${candidate.declared}, or cancel it: millrace rebuild ${name} --cancel`
   )
 })
@@ -136,74 +164,6 @@ const definitionRefusal = ({ name, writes }: Projection.Any): RebuildRefused | u
   )
 }
 
-/** What a replay gives otherwise, by the declaration alone. */
-const notReproducedOf = (
-  { sources, writes }: Projection.Any,
-  { services }: Pick<Application.Any, "services">
-): ReadonlyArray<string> => {
-  const found: Array<string> = []
-  const shared = writes.filter((target) => "shared" in target && target.shared === true)
-  if (shared.length > 0)
-    found.push(`${shared.map(({ name }) => name).join(", ")}: shared with other projections, so not rebuilt`)
-  for (const { compacted, name } of sources as ReadonlyArray<{ readonly name: string; readonly compacted?: boolean }>)
-    if (compacted === true) found.push(`${name} is compacted: earlier values of a key are no longer in the log`)
-  if (services !== undefined)
-    found.push(
-      "Effects of handlers run again, and read what their services have today; a handler can leave its side effects out by `replaying`"
-    )
-  return found
-}
-
-/** The lookups whose values at the time are not known for all events, with the number of these events. */
-const unjournalledOf = Effect.fnUntraced(function* (
-  sql: Sql,
-  { enrich, name }: Projection.Any,
-  starts: Parameters<typeof readUnjournalled>[3]
-) {
-  const lookups = [...new Set(Object.values(enrich).map(({ topic }) => topic.name))]
-  if (lookups.length === 0) return []
-  const found = Map.groupBy(yield* readUnjournalled(sql, name, lookups, starts), ({ lookup }) => lookup)
-  return [...found].map(([lookup, some]) => {
-    const events = some.reduce((sum, { from, to }) => sum + to - from, 0)
-    return `lookups in ${lookup}: ${events} events were processed before lookups were journalled, or without this one, and see today's values`
-  })
-})
-
-/** What it means that the sources are not those of the live build. */
-const changedSources = (
-  { sources }: Projection.Any,
-  added: ReadonlyArray<string>,
-  positions: ReadonlyArray<RebuildPosition>
-): ReadonlyArray<string> => {
-  const removed = new Set(positions.flatMap(({ live, topic }) => (live === null ? [] : [topic])))
-  for (const { name } of sources) removed.delete(name)
-  return [
-    ...added.map(
-      (topic) =>
-        `${topic} is a source that the live build does not have: what comes of its events is published from the promotion on`
-    ),
-    ...[...removed].map(
-      (topic) =>
-        `${topic} is no source any more: nothing of it is in the new build, and nothing of it is published after the promotion`
-    )
-  ]
-}
-
-/** What a replay sees of lookups otherwise than live processing did, as sentences. `starts`: where the log begins, or what matters of it. */
-export const lookupDifferences = (
-  sql: Sql,
-  projection: Projection.Any,
-  starts: Parameters<typeof readUnjournalled>[3],
-  lookups: Claim["lookups"]
-) =>
-  lookups === "today"
-    ? Effect.succeed(["all events see today's values of lookups, also those that were appended after them"])
-    : unjournalledOf(sql, projection, starts)
-
-const copyDifferences = (tables: ReadonlyArray<CopiedTable>): ReadonlyArray<string> => [
-  "rows that are there stay as the code made them that processed their events",
-  ...tables.flatMap(({ columns, name }) => (columns.length === 0 ? [`${name}: new, so it begins empty`] : []))
-]
 /** The tables of a copy of the live build, by the declared projection. Fails with `RebuildRefused` if it cannot be made. */
 export const tablesToCopy = Effect.fnUntraced(function* (sql: Sql | Session, projection: Projection.Any, live: number) {
   const tables = yield* readCopiedTables(sql, projection, live)
@@ -233,36 +193,25 @@ const timeOf = (events: number, measured: number | undefined, asked: number | nu
   } satisfies Partial<RebuildPlan>
 }
 
+/** A position of a list of them, if it has the partition. */
+const positionIn = (list: BuildEnd["stops"] | undefined, topic: string, partition: number) =>
+  list?.find((one) => one.topic === topic && one.partition === partition)?.position
 /** Where a build stops in a partition. */
 const stopOf = (end: BuildEnd | undefined, topic: string, partition: number): number =>
-  end === undefined
-    ? Infinity
-    : (end.stops.find((one) => one.topic === topic && one.partition === partition)?.position ?? 0)
+  end === undefined ? Infinity : (positionIn(end.stops, topic, partition) ?? 0)
 
-/** What a rebuild would do. `isCopy`: nothing is replayed. `rate`: the limit that is asked for. `end`: where an investigation build stops. Fails with `RebuildRefused` if it is not possible. */
-export const planRebuild = Effect.fnUntraced(function* (
+/** What is replayed of the log, and what it means for the result. */
+const plannedReplay = Effect.fnUntraced(function* (
   { application, log, sql }: RebuildContext,
-  name: string,
-  rate: number | null | undefined,
-  isCopy = false,
-  lookups: Claim["lookups"] = "asSeen",
-  end?: BuildEnd
+  projection: Projection.Any,
+  candidate: StoredBuild | undefined,
+  { begin, end, lookups = "asSeen" }: RebuildRequest
 ) {
-  const projection = yield* declaredProjection(application, name)
-  const refused = definitionRefusal(projection) ?? lookupRefusal(projection, lookups)
-  if (refused !== undefined) return yield* refused
-  const builds = yield* readBuilds(sql, name)
-  const live = builds.find((build) => build.live)
-  if (live === undefined)
-    return yield* refuse(
-      `projection ${name} has no live build, so there is nothing to rebuild`,
-      "start the application: its first build is live at once"
-    )
-  const candidate = isCopy ? undefined : yield* buildToContinue(projection, builds, lookups, end?.untilMs)
-  const positions = yield* readRebuildPositions(sql, name, candidate?.number)
+  const positions = yield* readRebuildPositions(sql, projection.name, candidate?.number)
   const topics: Array<PlannedTopic> = []
   const added: Array<string> = []
   const starts: Array<{ readonly topic: string; readonly partition: number; readonly start: number }> = []
+  let leftOut = 0
   for (const { name: topic } of projection.sources) {
     let events = 0
     const bounds = yield* log.bounds(topic)
@@ -273,24 +222,67 @@ export const planRebuild = Effect.fnUntraced(function* (
       const at = positions.find((one) => one.topic === topic && one.partition === partition)
       // a partition that the live build has not begun is begun by both
       const first = at?.first ?? start
-      if (candidate === undefined && !isCopy && start > first)
+      if (candidate === undefined && begin === undefined && start > first)
         return yield* refuse(
           `the log has deleted the records of ${topic}/${partition} before ${start}, and the live build began at ${first}; a replay would lose what came of them`,
-          "restore the records, or keep the live build"
+          `restore the records, or keep the live build; --from T begins with what the log stored at T or later`
         )
       const goal = Math.min(isAdded ? last : (at?.live ?? start), stopOf(end, topic, partition))
-      if (!isCopy) events += Math.max(0, goal - (at?.follower ?? start))
+      const begins = Math.max(
+        start,
+        Math.min(positionIn(begin?.starts, topic, partition) ?? start, at?.live ?? Infinity)
+      )
+      leftOut += begins - start
+      events += Math.max(0, goal - (at?.follower ?? begins))
     }
     topics.push({ topic, partitions: bounds.length, events })
   }
+  return {
+    topics,
+    differs: [
+      ...(begin === undefined ? [] : beginDifferences(projection, begin.fromMs, leftOut)),
+      ...notReproducedOf(projection, application),
+      ...(end === undefined ? changedSources(projection, added, positions) : []),
+      ...(yield* lookupDifferences(sql, projection, starts, lookups))
+    ]
+  }
+})
+/** What is copied of the live build, and what it means for the result. */
+const plannedCopy = Effect.fnUntraced(function* (
+  { log, sql }: RebuildContext,
+  projection: Projection.Any,
+  live: number
+) {
+  const topics: Array<PlannedTopic> = []
+  for (const { name: topic } of projection.sources)
+    topics.push({ topic, partitions: (yield* log.bounds(topic)).length, events: 0 })
+  return { topics, differs: copyDifferences(yield* tablesToCopy(sql, projection, live)) }
+})
+
+/** What a rebuild would do. `rate`: the limit that is asked for. Fails with `RebuildRefused` if it is not possible. */
+export const planRebuild = Effect.fnUntraced(function* (
+  context: RebuildContext,
+  name: string,
+  rate: number | null | undefined,
+  request: RebuildRequest = {}
+) {
+  const { application, sql } = context
+  const { begin, end, isCopy = false, lookups = "asSeen" } = request
+  const projection = yield* declaredProjection(application, name)
+  const refused = definitionRefusal(projection) ?? lookupRefusal(projection, lookups)
+  if (refused !== undefined) return yield* refused
+  const builds = yield* readBuilds(sql, name)
+  const live = builds.find((build) => build.live)
+  if (live === undefined)
+    return yield* refuse(
+      `projection ${name} has no live build, so there is nothing to rebuild`,
+      "start the application: its first build is live at once"
+    )
+  const candidate = yield* buildToContinue(projection, builds, request)
+  const { differs, topics } = isCopy
+    ? yield* plannedCopy(context, projection, live.number)
+    : yield* plannedReplay(context, projection, candidate, request)
   const events = topics.reduce((sum, one) => sum + one.events, 0)
-  const differs = isCopy
-    ? copyDifferences(yield* tablesToCopy(sql, projection, live.number))
-    : [
-        ...notReproducedOf(projection, application),
-        ...(end === undefined ? changedSources(projection, added, positions) : []),
-        ...(yield* lookupDifferences(sql, projection, starts, lookups))
-      ]
   const tables = relationsOf(buildOf(projection, live.number)).map(({ qualifiedName }) => qualifiedName)
   return {
     projection: name,
@@ -299,6 +291,7 @@ export const planRebuild = Effect.fnUntraced(function* (
     live: { build: live.number, version: live.declared },
     continues: candidate !== undefined,
     copies: isCopy,
+    from: begin === undefined ? null : momentText(begin.fromMs),
     until: end === undefined ? null : momentText(end.untilMs),
     topics,
     events,

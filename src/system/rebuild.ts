@@ -13,7 +13,8 @@ import {
   type SourceTopics,
   type StoredBuild
 } from "../postgres/store/builds.ts"
-import { type BuildEnd, noteEnd } from "../postgres/store/rebuild-until.ts"
+import { noteEnd } from "../postgres/store/rebuild-until.ts"
+import { noteBegin } from "../postgres/store/build-scope.ts"
 import { copyLiveBuild } from "../postgres/store/copy-build.ts"
 import { deleteBuild } from "../postgres/store/delete-build.ts"
 import {
@@ -28,8 +29,7 @@ import {
 } from "../postgres/store/rebuild.ts"
 import { RebuildRefused, RebuildStopped } from "./errors.ts"
 import { goalsOf } from "./goals.ts"
-import type { Claim } from "../runner/store.ts"
-import { buildToContinue, declaredProjection, tablesToCopy } from "./rebuild-plan.ts"
+import { buildToContinue, declaredProjection, type RebuildRequest, tablesToCopy } from "./rebuild-plan.ts"
 import { readWaits } from "./rebuild-pacing.ts"
 import { investigationOf } from "./rebuild-until.ts"
 import { runBuild, type System } from "./system.ts"
@@ -96,17 +96,16 @@ const copyLive = Effect.fnUntraced(function* (tx: Session, build: Projection.Any
 })
 
 /**
- * Creates the next build of a projection, or finds the one to continue, and notes that its rebuild runs. Safe while others do the same. `isCopy`: the
- * build is a new one, which begins as a copy of the live build and replaces the candidate. `end`: it is an investigation build, which stops there.
+ * Creates the next build of a projection, or finds the one to continue, and notes that its rebuild runs. Safe while others do the same. A copy of the
+ * live build is a new one, which replaces the candidate.
  */
 export const beginRebuild = Effect.fnUntraced(function* (
   { application, database: { sql }, log }: Pick<System, "application" | "database" | "log">,
   name: string,
   limits: RebuildLimits,
-  isCopy = false,
-  lookups: Claim["lookups"] = "asSeen",
-  end?: BuildEnd
+  request: RebuildRequest = {}
 ) {
+  const { begin, end, isCopy = false, lookups = "asSeen" } = request
   const projection = yield* declaredProjection(application, name)
   const sources = yield* sourcesOf(log, projection)
   return yield* transaction(
@@ -114,15 +113,16 @@ export const beginRebuild = Effect.fnUntraced(function* (
     Effect.fnUntraced(function* (tx) {
       yield* lockProjections(tx)
       const builds = yield* readBuilds(tx, name)
-      const known = isCopy ? undefined : yield* buildToContinue(projection, builds, lookups, end?.untilMs)
+      const known = yield* buildToContinue(projection, builds, request)
       const build =
         known === undefined
           ? yield* createBuild(tx, projection, sources, { lookups })
           : buildOf(projection, known.number)
       if (isCopy) yield* copyLive(tx, build, builds)
-      if (known === undefined && end !== undefined)
-        yield* noteEnd(tx, { projection: name, version: build.version }, end)
-      yield* startRebuild(tx, { projection: name, version: build.version }, limits)
+      const id = { projection: name, version: build.version }
+      if (known === undefined && begin !== undefined) yield* noteBegin(tx, id, begin)
+      if (known === undefined && end !== undefined) yield* noteEnd(tx, id, end)
+      yield* startRebuild(tx, id, limits)
       return build
     })
   )

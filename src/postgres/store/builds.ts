@@ -34,6 +34,8 @@ export interface StoredBuild {
   readonly lookups: Claim["lookups"]
   /** Of an investigation build: it has what the log stored before this time, in epoch milliseconds, and is never promoted. Otherwise null. */
   readonly untilMs: number | null
+  /** Of a build that `--from` created: it has only what the log stored at this time or later, in epoch milliseconds. Otherwise null. */
+  readonly fromMs: number | null
   /** Whether it is an investigation build that is where it stops, so that no process need run it. */
   readonly ended: boolean
 }
@@ -43,8 +45,10 @@ export const readBuilds = (sql: Sql | Session, name?: string): Effect.Effect<Rea
   query("read the builds of projections", () =>
     sql.unsafe<Array<StoredBuild>>(
       `select p.name, p.version as number, p.declared, p.definition, p.retired_at is not null as retired, p.dropped, p.lookups,
-        l.version is not null as live, u.until_ms as "untilMs", coalesce(u.ended, false) as ended
-      from millrace.projection p left join millrace.live l on (l.projection, l.version) = (p.name, p.version)
+        l.version is not null as live, u.until_ms as "untilMs", s.from_ms as "fromMs",
+        coalesce(u.ended, false) as ended
+      from millrace.projection p left join millrace.build_scope s on (s.projection, s.version) = (p.name, p.version)
+      left join millrace.live l on (l.projection, l.version) = (p.name, p.version)
       left join (select u.projection, u.version, max(u.until_ms) as until_ms, bool_and(g.next_position >= u.position) as ended
         from millrace.rebuild_until u join millrace.progress g using (projection, version, topic, partition) group by 1, 2) u
         on (u.projection, u.version) = (p.name, p.version)
@@ -106,6 +110,8 @@ export interface BuildStatus {
   readonly role: BuildRole
   /** Of an investigation build: it has what the log stored before this time, as ISO 8601. */
   readonly until?: string
+  /** Of a build that has only what the log stored at this time or later: that time, as ISO 8601. */
+  readonly from?: string
 }
 /** The builds of all projections that are not retired, by name and number. */
 export const readBuildRoles = Effect.fnUntraced(function* (
@@ -119,14 +125,15 @@ export const readBuildRoles = Effect.fnUntraced(function* (
   for (const [name, builds] of current) {
     const candidate = candidateOf(builds)?.number
     const previous = builds.length > 1 ? yield* readPrevious(sql, name) : undefined
-    for (const { declared, live, number, untilMs } of builds) {
+    for (const { declared, fromMs, live, number, untilMs } of builds) {
       if (untilMs !== null) {
         const until = new Date(untilMs).toISOString()
         roles.push({ name, build: number, version: declared, role: "investigation", until })
         continue
       }
       const role = live ? "live" : number === candidate ? "candidate" : number === previous ? "previous" : "follower"
-      roles.push({ name, build: number, version: declared, role })
+      const from = fromMs === null ? {} : { from: new Date(fromMs).toISOString() }
+      roles.push({ name, build: number, version: declared, role, ...from })
     }
   }
   return roles

@@ -36,7 +36,7 @@ const dropTables = Effect.fnUntraced(function* (tx: Session, name: string, numbe
 })
 
 /** Millrace's own tables whose rows belong to one build. */
-const tables = ["seen", "late_events", "dead_letters", "rebuild_until"] as const
+const tables = ["seen", "late_events", "dead_letters", "rebuild_until", "build_scope"] as const
 
 /**
  * Deletes a build: its tables with the views over them, its seen ids, late events, dead letters, where it stops, and its groups in the log. No process can commit for it

@@ -110,6 +110,11 @@ it.live("times that are none or in the future, and other flags that do not fit, 
   Effect.gen(function* () {
     const usage = (...args: ReadonlyArray<string>) =>
       Effect.map(run({}, "rebuild", "signals", "--until", ...args), ({ code, errors }) => `${code} ${errors}`)
+    const from = (...args: ReadonlyArray<string>) =>
+      Effect.map(run({}, "rebuild", "signals", "--from", ...args), ({ code, errors }) => `${code} ${errors}`)
+    assert.match(yield* from("soon"), /^2 millrace: --from 'soon' is neither a duration nor a date[^]*--from now/)
+    assert.match(yield* from("2999-01-01"), /^2 millrace: --from '2999-01-01' is in the future, where the log has no/)
+    assert.match(yield* from("2 days", "--until", "1 day"), /^2 millrace: --from and --until exclude each other/)
     assert.match(yield* usage("soon"), /^2 millrace: --until 'soon' is neither a duration nor a date/)
     assert.match(yield* usage("2999-01-01"), /^2 millrace: --until '2999-01-01' is in the future, where the log has no/)
     assert.match(yield* usage("2 hours", "--from", "now"), /^2 millrace: --from now and --until exclude each other/)

@@ -69,7 +69,7 @@ const projection = application.projections[0]!.projection
 const begin = (system: System, untilMs: number, limits = noLimits as Parameters<typeof beginRebuild>[2]) =>
   Effect.flatMap(endAt(system.log, projection, untilMs), (end) => {
     assert.isDefined(end)
-    return beginRebuild(system, "orders", limits, false, "asSeen", end)
+    return beginRebuild(system, "orders", limits, { end })
   })
 const contextOf = ({ database: { sql }, log }: System) => ({ application, sql, log, on: "PostgreSQL" as const })
 /** With the live build running. */
@@ -94,7 +94,7 @@ test("an investigation build has the events before its time, ends there, and is 
     const untilMs = yield* moment(system)
     yield* append(system, 200, 300)
     const end = yield* endAt(system.log, projection, untilMs)
-    const plan = yield* planRebuild({ ...system, sql }, "orders", undefined, false, "asSeen", end)
+    const plan = yield* planRebuild({ ...system, sql }, "orders", undefined, { end })
     assert.deepInclude(plan, { build: 2, continues: false, events: 200, until: new Date(untilMs).toISOString() })
     const build = yield* begin(system, untilMs)
     assert.deepInclude(yield* rebuild(system, build, noReport), { build: 2, events: 200 })
@@ -201,7 +201,7 @@ test("the status shows an investigation build with its time, and neither late no
     const before = yield* sums
     assert.isTrue(before.lag > 0 && before.lag <= 100, String(before.lag))
     assert.deepStrictEqual(before.old, [])
-    yield* beginRebuild(system, "orders", { ...noLimits, rate: null }, false, "asSeen", { untilMs, stops: [] })
+    yield* beginRebuild(system, "orders", { ...noLimits, rate: null }, { end: { untilMs, stops: [] } })
     yield* rebuild(system, build, noReport)
     yield* query("delete records", () => sql`update millrace.log_head set start_position = 60`)
     const { builds, notices, problems, projections } = yield* read

@@ -277,12 +277,12 @@ test("a rebuild from now copies rows, positions, seen ids and dead letters of on
       )
     )
     yield* Effect.sleep("100 millis")
-    assert.deepInclude(yield* planRebuild({ ...system, sql }, "orders", undefined, true), {
+    assert.deepInclude(yield* planRebuild({ ...system, sql }, "orders", undefined, { isCopy: true }), {
       build: 3,
       copies: true,
       events: 0
     })
-    const build = yield* beginRebuild(system, "orders", noLimits, true)
+    const build = yield* beginRebuild(system, "orders", noLimits, { isCopy: true })
     assert.strictEqual(build.version, 3)
     const copied = yield* rowsOf(sql, 3)
     const [at] = yield* query(
@@ -308,7 +308,7 @@ test("a rebuild from now is refused where rows cannot be copied", (system) =>
     const { sql } = system.database
     const wider = applicationOf("shop", "orders", { publishes: true, columns: 2, version: 2 })
     const exit = yield* Effect.exit(
-      planRebuild({ application: wider, sql, log: system.log }, "orders", undefined, true)
+      planRebuild({ application: wider, sql, log: system.log }, "orders", undefined, { isCopy: true })
     )
     assert.match(JSON.stringify(exit), /cannot be copied: orders_ids\.twice is new and must not be null/)
   }))

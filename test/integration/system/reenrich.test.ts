@@ -46,18 +46,18 @@ it.live("a corrected value reaches earlier events by millrace reenrich alone, an
       const build = yield* beginRebuild(system, "p", noLimits)
       yield* rebuild(system, build, noReport)
       assert.deepStrictEqual(yield* own(2), [1])
-      const refused = yield* Effect.flip(planRebuild({ ...system, sql }, "p", undefined, false, "today"))
+      const refused = yield* Effect.flip(planRebuild({ ...system, sql }, "p", undefined, { lookups: "today" }))
       assert.include(
         refused.message,
         "build 2 of projection p, which is there to be promoted, sees what the live build saw"
       )
       yield* Effect.promise(() => sql`update millrace.projection set retired_at = now() where version = 2`)
-      const plan = yield* planRebuild({ ...system, sql }, "p", undefined, false, "today")
+      const plan = yield* planRebuild({ ...system, sql }, "p", undefined, { lookups: "today" })
       assert.deepInclude(plan, {
         build: 3,
         not_reproduced: ["all events see today's values of lookups, also those that were appended after them"]
       })
-      const corrected = yield* beginRebuild(system, "p", noLimits, false, "today")
+      const corrected = yield* beginRebuild(system, "p", noLimits, { lookups: "today" })
       yield* rebuild(system, corrected, noReport)
       assert.deepStrictEqual(yield* own(3), [2])
       const context = { application: application as never, sql, log, on: "PostgreSQL" as const }

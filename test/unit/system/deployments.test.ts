@@ -15,6 +15,7 @@ const build = (number: number, more: Partial<StoredBuild> = {}): StoredBuild => 
   lookups: "asSeen",
   dropped: false,
   untilMs: null,
+  fromMs: null,
   ended: false,
   ...more
 })
