@@ -30,7 +30,7 @@ export const points: ReadonlyArray<Point> = [
     "rebuild",
     "build created, not committed",
     rebuild,
-    "      yield* startRebuild(tx, { projection: name, version: build.version }, limits)\n",
+    "      yield* startRebuild(tx, id, limits)\n",
     before("      ")
   ),
   point(
