@@ -4,6 +4,8 @@ export {
   BoundaryMoved,
   CommandReused,
   EventStoreError,
+  InlineFailed,
+  InlineMissing,
   InvalidCommandId,
   InvalidStream,
   StreamClosed,

@@ -1,7 +1,10 @@
-// `Projection` as users have it: the model's, and `live`, which runs one over events in memory.
+// `Projection` as users have it: the model's, with the ways in which one runs, and reads that fold one over events in memory.
+import { refuse } from "./model/declaration.ts"
 import type { Writable } from "./model/handler.ts"
 import * as Model from "./model/projection.ts"
-import { live } from "./runner/in-memory.ts"
+import { definitionProblem, inlineProblem } from "./model/unsupported.ts"
+import { live as foldNow } from "./runner/in-memory.ts"
+import { readLive } from "./aggregate/live.ts"
 
 /** A projection is a value: what it reads, what it writes, and a handler. Runners decide when it runs: async, inline or live. */
 export type Projection<
@@ -24,8 +27,40 @@ export declare namespace Projection {
   /** The services that its handlers need. */
   type Services<P> = Model.Projection.Services<P>
 }
+
+/**
+ * Runs the projection in the statement that appends the events: a reader sees its rows as soon as a command is answered. If a handler fails, the
+ * command fails and nothing is appended. For projections of one aggregate, whose handlers are synchronous. Throws `InvalidDeclaration` if the
+ * projection needs what an append does not have: several sources, lookups, `dedupe`, published topics, or windows that close.
+ */
+const inline = <Ev, W extends Writable>(
+  projection: Model.Projection<string, Ev, W, never, never, "aggregate">
+): Model.Run<never, never> => {
+  const problem = inlineProblem(projection)
+  if (problem !== undefined) refuse(`projection ${projection.name}`, `it cannot run inline: ${problem}`)
+  return { lifecycle: "inline", projection }
+}
+
+interface Live {
+  /** Declares that nothing of the projection is stored: its rows are folded when they are read, by `Projection.read`. For projections of one aggregate. */
+  <E, R>(projection: Model.Projection<string, any, any, E, R, "aggregate">): Model.Run<E, R>
+  /** Processes events at once and returns the rows; nothing is stored or published. Throws the first error of a handler. */
+  <Ev, W extends Writable>(
+    projection: Model.Projection<string, Ev, W>,
+    events: ReadonlyArray<NoInfer<Ev>>
+  ): Model.Rows<W>
+}
+const live = ((projection: Model.Projection<string, unknown, Writable>, events?: ReadonlyArray<unknown>) => {
+  if (events !== undefined) return foldNow(projection, events)
+  const problem = definitionProblem(projection)
+  if (problem !== undefined) refuse(`projection ${projection.name}`, problem)
+  return { lifecycle: "live", projection } satisfies Model.Run<never, never>
+}) as Live
+
 export const Projection = {
   ...Model.Projection,
-  /** Processes events at once and returns the rows; nothing is stored or published. Throws the first error of a handler. */
-  live
+  inline,
+  live,
+  /** Folds the events of one stream, or those with some tags, into the projection's rows, and stores nothing. */
+  read: readLive
 }

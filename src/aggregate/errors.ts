@@ -88,6 +88,34 @@ export class InvalidCommandId extends Schema.TaggedError<InvalidCommandId>()("In
   }
 }
 
+/** The rows of an inline projection cannot be written for these events, so nothing was appended. */
+export class InlineFailed extends Schema.TaggedError<InlineFailed>()("InlineFailed", {
+  aggregate: Schema.String,
+  stream: Schema.String,
+  projection: Schema.String,
+  reason: Schema.String
+}) {
+  override get message() {
+    const { aggregate, projection, reason, stream } = this
+    return `${aggregate} ${shown(stream)}: nothing was appended, because the inline projection ${projection} fails for the events: ${reason}`
+  }
+}
+
+/** The database has an inline projection that this process does not declare, so it cannot write its rows. Nothing was appended. */
+export class InlineMissing extends Schema.TaggedError<InlineMissing>()("InlineMissing", {
+  aggregate: Schema.String,
+  projection: Schema.String,
+  version: Schema.Int
+}) {
+  override get message() {
+    const { aggregate, projection, version } = this
+    return (
+      `${aggregate}: nothing was appended, because the rows of the inline projection ${projection} are written with the events, and this process does not have its version ${version}; ` +
+      `deploy the code that declares version ${version} of ${projection}, or end the projection with millrace retire ${projection}`
+    )
+  }
+}
+
 /** The event store failed. `retryable`: the same call, with the same command id, may succeed later. */
 export class EventStoreError extends Schema.TaggedError<EventStoreError>()("EventStoreError", {
   operation: Schema.Literals(["declare", "append", "load", "read", "remember", "snapshot", "archive"]),

@@ -8,6 +8,8 @@ import type {
   BoundaryMoved,
   CommandReused,
   EventStoreError,
+  InlineFailed,
+  InlineMissing,
   InvalidCommandId,
   InvalidStream,
   StreamClosed,
@@ -163,6 +165,8 @@ export type AppendError =
   | SubjectErased
   | CommandReused
   | TimerGone
+  | InlineFailed
+  | InlineMissing
   | InvalidStream
   | InvalidCommandId
   | EventStoreError

@@ -16,7 +16,10 @@ import type { Window } from "./window.ts"
 export interface Application<out E, in out R> {
   readonly name: string
   readonly aggregates: ReadonlyArray<Aggregate.Any>
+  /** The projections that are kept in the database, behind the log or inline. */
   readonly projections: ReadonlyArray<Run<E, R>>
+  /** The projections that are folded when they are read, and of which nothing is stored. */
+  readonly live: ReadonlyArray<Projection.Any>
   readonly services: Layer.Layer<R> | undefined
   /** The tenants that get derived topics on Pulsar. */
   readonly pulsar: Tenancy | undefined
@@ -66,7 +69,9 @@ export const Application = {
     const projections = options.projections.map(({ projection }) => projection as Projection.Any)
     assertDistinct(projections)
     assertReadable(projections)
-    return { aggregates: [], pulsar: undefined, ...options } as never
+    const stored = options.projections.filter(({ lifecycle }) => lifecycle !== "live")
+    const live = options.projections.filter((run) => !stored.includes(run)).map(({ projection }) => projection)
+    return { aggregates: [], pulsar: undefined, ...options, projections: stored, live } as never
   }
 }
 
@@ -146,23 +151,46 @@ const declare = (found: Map<string, DeclaredTopic>, topic: Topic.Any, partitions
   const writtenBy = [...(before?.writtenBy ?? []), ...(writer === undefined ? [] : [writer])]
   found.set(topic.name, { topic: before?.topic ?? topic, partitions, writtenBy })
 }
+const isTopic = ({ kind }: { readonly kind: string }): boolean => kind === "topic"
+
+/** The aggregates of an application, each once: those that it declares, and those that its projections read. */
+export const aggregatesOf = ({ aggregates, live, projections }: Application.Any): ReadonlyArray<Aggregate.Any> => {
+  const read = [...projections.map(({ projection }) => projection as Projection.Any), ...live]
+  const sources = read.flatMap((projection) => projection.sources).filter((source) => !isTopic(source))
+  const found = new Map<string, Aggregate.Any>()
+  for (const aggregate of [...aggregates, ...(sources as unknown as ReadonlyArray<Aggregate.Any>)]) {
+    const before = found.get(aggregate.name)
+    if (before !== undefined && before !== aggregate)
+      throw new Error(`two aggregates are called ${aggregate.name}; declare it once, or rename one of the two`)
+    found.set(aggregate.name, aggregate)
+  }
+  return [...found.values()]
+}
+/** How many partitions each source of an application's projections has that the application declares: its topics, and its aggregates. */
+export const partitionsOf = (application: Application.Any): ReadonlyMap<string, number> =>
+  new Map([
+    ...topicsOf(application).map(({ partitions, topic }) => [topic.name, partitions] as const),
+    ...aggregatesOf(application).map(({ name, partitions }) => [name, partitions] as const)
+  ])
+
 /**
- * Every topic that an application reads or writes. A topic that declares no number of partitions has as many as its projection's first
+ * Every topic that an application reads or writes, without those of its aggregates, which the event store declares. A topic that declares no number of partitions has as many as its projection's first
  * source if it is derived, and 1 otherwise. Throws if that gives a topic two different numbers.
  */
 export const topicsOf = (application: Application.Any): ReadonlyArray<DeclaredTopic> => {
   const found = new Map<string, DeclaredTopic>()
   const projections = application.projections.map(({ projection }) => projection as Projection.Any)
   for (const projection of projections) {
-    const { enrich, name, sources } = projection
-    const inputs = sources.filter((source) => source.kind === "topic") as unknown as ReadonlyArray<Topic.Any>
+    const { enrich, name } = projection
+    const sources = projection.sources as unknown as ReadonlyArray<Topic.Any>
+    const inputs = sources.filter(isTopic)
     for (const topic of [...inputs, ...Object.values(enrich).map((lookup) => lookup.topic)]) {
       if (!projections.some((other) => publishedBy(other).some((written) => written.name === topic.name))) {
         declare(found, topic, topic.partitions ?? 1)
       }
     }
     for (const topic of publishedBy(projection)) {
-      declare(found, topic, topic.partitions ?? sourcePartitions(projections, inputs[0]), name)
+      declare(found, topic, topic.partitions ?? sourcePartitions(projections, sources[0]), name)
     }
   }
   return [...found.values()]

@@ -38,9 +38,7 @@ export interface KnownBuilds {
   readonly all: ReadonlyArray<BuildTopics>
 }
 
-const isTopic = (source: { readonly kind: string }): boolean => source.kind === "topic"
-const sourcesOf = ({ sources }: Projection.Any): ReadonlyArray<string> =>
-  sources.filter(isTopic).map(({ name }) => name)
+const sourcesOf = ({ sources }: Projection.Any): ReadonlyArray<string> => sources.map(({ name }) => name)
 /** The topics that the handler and the windows of a projection publish to. */
 export const writtenTopics = ({ writes }: Projection.Any): ReadonlyArray<Topic.Any> =>
   (writes as ReadonlyArray<Writable>).flatMap((target) =>

@@ -28,7 +28,6 @@ const fields = {
 export type DeadLetterMessage = TypeOf<typeof fields>
 
 interface EventSource {
-  readonly kind: string
   readonly name: string
 }
 /** What a dead-letter topic depends on: the projection's name and its failure policy. */
@@ -51,7 +50,7 @@ export const deadLetterTopic = (
   source: EventSource
 ): Topic<string, DeadLetterMessage> | undefined => {
   const { deadLetterTopic: given, then = "park" } = failure
-  if (source.kind !== "topic" || then !== "park" || given === false) return undefined
+  if (then !== "park" || given === false) return undefined
   return Topic.records(given ?? `${source.name}.${name}.dlq`, {
     value: fields,
     ...(given !== undefined && { partitions: 1 }),

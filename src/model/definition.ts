@@ -71,10 +71,13 @@ export const definitionOf = (projection: Projection.Any): Definition => {
   const sources = projection.sources as ReadonlyArray<Topic.Any>
   const parts: Record<string, PartOptions> = {}
   for (const { keyOf, kind, name, tenantOf, timeOf } of sources)
-    parts[`source ${name}`] =
-      kind === "topic"
-        ? { kind, key: selected(keyOf), eventTime: selected(timeOf), tenant: selected(tenantOf) }
-        : { kind, key: null, eventTime: null, tenant: null }
+    parts[`source ${name}`] = {
+      kind,
+      // events of an aggregate have their stream's id as the key, whatever field holds it
+      key: (kind as string) === "aggregate" ? null : selected(keyOf),
+      eventTime: selected(timeOf),
+      tenant: selected(tenantOf)
+    }
   // an id matters to a projection only where it finds duplicates by it
   const ids = sources.map(({ idOf, name }) => `${String(selected(idOf))} of ${name}`)
   parts["dedupe"] = {
@@ -135,7 +138,6 @@ export const functionTextsOf = (projection: Projection.Any): Readonly<Record<str
     for (const [type, handler] of Object.entries(handle as Readonly<Record<string, object | undefined>>))
       addText(texts, `handler of ${type}`, handler)
   for (const source of projection.sources as ReadonlyArray<Topic.Any>) {
-    if (source.kind !== "topic") continue
     addText(texts, `eventTime of source ${source.name}`, source.timeOf)
     addText(texts, `tenant of source ${source.name}`, source.tenantOf)
     if (projection.dedupe !== undefined && projection.dedupe.by === undefined)

@@ -264,16 +264,14 @@ export const Projection = {
     readonly handle: H & Unknown<H, EventOf<S>>
   }): Projection<Name, EventOf<S>, W[number], HandlerError<H>, HandlerServices<H>, KindOf<S>> => project(options),
   /** Runs the projection behind the log, each partition in one process at a time. */
-  async: <E, R>(projection: Projection<string, any, any, E, R>): Run<E, R> => ({ lifecycle: "async", projection }),
-  /** Runs the projection in the transaction that appends the events; for aggregates only. */
-  inline: <E, R>(projection: Projection<string, any, any, E, R, "aggregate">): Run<E, R> => ({
-    lifecycle: "inline",
-    projection
-  })
+  async: <E, R>(projection: Projection<string, any, any, E, R, any>): Run<E, R> => ({ lifecycle: "async", projection })
 }
-/** A projection, and when it runs. */
+/**
+ * A projection, and when it runs: `async` behind the log, `inline` in the statement that appends, `live` not at all: its rows are folded from
+ * the event store when they are read.
+ */
 export interface Run<out E, out R> {
-  readonly lifecycle: "async" | "inline"
+  readonly lifecycle: "async" | "inline" | "live"
   readonly projection: Projection<string, any, any, E, R, any>
 }
 /** The rows of a projection's tables and windows, by name. */

@@ -1,4 +1,4 @@
-// Projections that types allow and that cannot run yet, with the reason and the remedy. Pure.
+// Projections that types allow and that cannot run, at all or inline, with the reason and the remedy. Pure.
 import type { Writable } from "./handler.ts"
 import type { Projection } from "./projection.ts"
 import type { Window } from "./window.ts"
@@ -28,9 +28,27 @@ export const definitionProblem = ({ sources, writes }: Projection.Any): string |
   }
   return undefined
 }
-/** Why the runner cannot run a projection, and what to do instead; undefined if it can. */
-export const unsupportedReason = (projection: Projection.Any): string | undefined => {
-  const aggregate = projection.sources.find(({ kind }) => kind !== "topic")
-  if (aggregate === undefined) return definitionProblem(projection)
-  return `it reads the aggregate ${aggregate.name}, whose events are not in a log yet; use \`Projection.live\``
+
+/** The remedy of everything that keeps a projection from running inline. */
+const useAsync = "run it with `Projection.async`"
+/**
+ * Why a projection cannot run inline, in the statement that appends an aggregate's events, and what to do instead; undefined if it can. There
+ * are no other streams' events there, no position, no stream time and no outbox.
+ */
+export const inlineProblem = (projection: Projection.Any): string | undefined => {
+  const { dedupe, enrich, sources, writes } = projection
+  const [source] = sources
+  if (sources.length !== 1 || source?.kind !== "aggregate")
+    return `it reads ${sources.map(({ name }) => name).join(", ")}, and an inline projection reads one aggregate; ${useAsync}`
+  if (dedupe !== undefined)
+    return `it has \`dedupe\`, and appends have no duplicates to ignore; leave it out, or ${useAsync}`
+  const [lookup] = Object.keys(enrich)
+  if (lookup !== undefined) return `it looks up ${lookup}, which an append does not wait for; ${useAsync}`
+  for (const target of writes as ReadonlyArray<Writable>) {
+    if (target.kind === "topic" || (target.kind === "window" && target.topic !== undefined))
+      return `${target.name} is published, and an append publishes nothing but its events; ${useAsync}`
+    if (target.kind === "window" && target.shape.type !== "global" && target.graceMs !== Infinity)
+      return `${target.name} closes by stream time, which an append does not have; declare it with \`grace: "Infinity"\`, or ${useAsync}`
+  }
+  return definitionProblem(projection)
 }

@@ -31,7 +31,7 @@ const longest = 4_096
 const mostAttempts = 1_000
 
 const sourceOf = (projection: Projection.Any, { topic }: Meta): Topic.Any | undefined =>
-  projection.sources.find(({ kind, name }) => kind === "topic" && name === topic) as Topic.Any | undefined
+  projection.sources.find(({ name }) => name === topic) as Topic.Any | undefined
 const lookupTopics = ({ enrich }: Projection.Any) => Object.values(enrich).map(({ topic }) => topic)
 
 /** What a change makes of no row; its error's name if it throws. */

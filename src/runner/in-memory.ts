@@ -161,7 +161,9 @@ export class MemoryEngine<Ev, E, R> {
       const store = this.store.service
       const source = this.sources.find(({ name }) => name === topic)!
       const claim = yield* store.claim(projection, topic, partition, 1)
-      processor = new PartitionProcessor({ projection, source, partitions, claim, lookupTables, store })
+      // the events of an aggregate that declares no `id` do not say which stream they are of
+      const hasKeys = (source.kind as string) === "topic" || source.keyField !== undefined
+      processor = new PartitionProcessor({ projection, source, partitions, claim, lookupTables, store, hasKeys })
       this.processors.set(at, processor)
     }
     const { handlerClock } = this

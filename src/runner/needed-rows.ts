@@ -18,9 +18,12 @@ interface LoggedEvent {
 
 const keyOf = (target: Table.Any | Window.Any) => (target.kind === "table" ? target.primaryKey : windowKey(target))
 
+/** What reads rows of a projection's tables and windows. */
+export type RowReader = Pick<Store["Service"], "readRows">
+
 /** The committed rows that the events need, by table or window and by the text of their key. Rows that do not exist are left out. */
 export const readRows = Effect.fnUntraced(function* (
-  store: Store["Service"],
+  store: RowReader,
   projection: Projection.Any,
   log: Entries,
   events: ReadonlyArray<LoggedEvent>

@@ -76,6 +76,8 @@ export interface ProcessorOptions<E, R> {
   readonly samplers?: Samplers
   /** The streams around the partition. Default: the projection stands by itself. */
   readonly links?: ChainLinks
+  /** Whether records have the keys that decide their partition. Default true. */
+  readonly hasKeys?: boolean
 }
 
 /** Records that are decoded together: what is folded of them is garbage while it is young, which costs the collector least. */
@@ -115,7 +117,7 @@ export class PartitionProcessor<E, R> {
     this.preparer = new ChangePreparer(projection.writes as ReadonlyArray<Writable>, {
       ...this.messages,
       hasOneSource: projection.sources.length === 1,
-      hasKeys: source.kind === "topic"
+      hasKeys: options.hasKeys ?? true
     })
     if (projection.dedupe !== undefined) this.seen = new SeenIds(projection.dedupe.withinMs, claim.newestSeen)
   }

@@ -23,7 +23,7 @@ export interface Origin extends Meta {
 export interface PrepareOptions extends MessageOptions {
   /** The projection has one source: no other topic's partitions can write a row that holds the event's key. */
   readonly hasOneSource: boolean
-  /** Events have keys, which decide their partition. An aggregate's events have none, and one writer owns all rows. */
+  /** Whether events have the keys that decide their partition. Without them, in the test kit, nobody else writes a row. */
   readonly hasKeys: boolean
 }
 

@@ -3,7 +3,7 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Schedule from "effect/Schedule"
 import { Log } from "../log/log.ts"
-import type { Application } from "../model/application.ts"
+import { type Application, partitionsOf } from "../model/application.ts"
 import { buildName } from "../model/build.ts"
 import type { Projection } from "../model/projection.ts"
 import { CurrentFailures } from "../monitor/ongoing-failures.ts"
@@ -101,9 +101,10 @@ export const openSystem = Effect.fnUntraced(function* (
   const published = relaysHere ? signal : makeNotifier(sql)
   const store = measuredStore(PostgresStore.make(sql, { published, processId: presence.id }), presence.failures)
   const starts = yield* startsOf(application, log)
+  const partitions = partitionsOf(application)
   const builds = yield* store.prepare(
     application.projections.map(({ projection }) => projection),
-    (name) => specs.find((spec) => spec.name === name)?.partitions ?? 1,
+    (name) => partitions.get(name) ?? 1,
     (name, partition) => starts.get(name)?.[partition] ?? 0
   )
   const configured = application.projections.map(({ projection }) => projection)

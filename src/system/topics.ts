@@ -61,7 +61,7 @@ export const assertReady = Effect.fnUntraced(function* (application: Application
 /** The first position of each partition, by the names of the projections' source topics. Retention may have deleted earlier records. */
 export const startsOf = Effect.fnUntraced(function* (application: Application.Any, log: Log["Service"]) {
   const sources = application.projections.flatMap(({ projection }) => (projection as Projection.Any).sources)
-  const names = [...new Set(sources.filter(({ kind }) => kind === "topic").map(({ name }) => name))]
+  const names = [...new Set(sources.map(({ name }) => name))]
   const found = yield* Effect.forEach(names, (name) => log.bounds(name), { concurrency: 8 })
   return new Map(found.map((bounds, i) => [names[i]!, bounds.map(({ start }) => start)]))
 })

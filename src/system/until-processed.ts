@@ -88,9 +88,7 @@ export const untilProcessed = Effect.fnUntraced(function* (system: System, optio
     )
   // where the topics end that come from outside; what is appended to them meanwhile is not waited for
   const ends = new Map<string, number>()
-  for (const { name } of new Set(
-    projections.flatMap(({ sources }) => sources.filter(({ kind }) => kind === "topic"))
-  )) {
+  for (const name of new Set(projections.flatMap(({ sources }) => sources.map((source) => source.name)))) {
     if (chains.feeds.has(name)) continue
     for (const { end, partition } of yield* log.bounds(name)) ends.set(`${name}/${partition}`, end)
   }

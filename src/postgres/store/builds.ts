@@ -65,7 +65,7 @@ export const readKnownBuilds = (sql: Sql | Session): Effect.Effect<ReadonlyMap<s
   query("read what builds read and publish", async () => {
     const rows = await sql.unsafe<Array<BuildTopics & { readonly live: boolean }>>(
       `select p.name as projection, l.version = p.version as live,
-        to_jsonb(array(select substr(k, 8) from jsonb_object_keys(p.parts) k where k like 'source %' and p.parts->k->>'kind' = 'topic' order by 1)) as reads,
+        to_jsonb(array(select substr(k, 8) from jsonb_object_keys(p.parts) k where k like 'source %' order by 1)) as reads,
         to_jsonb(array(select substr(k, 17) from jsonb_object_keys(p.parts) k where k like 'published topic %' order by 1)) as writes
       from millrace.projection p join millrace.live l on l.projection = p.name
       where p.parts is not null order by p.name, p.version`

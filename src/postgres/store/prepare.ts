@@ -5,7 +5,7 @@ import { buildOf } from "../../model/build.ts"
 import { keyProblem } from "../../model/columns.ts"
 import type { Writable } from "../../model/handler.ts"
 import type { Projection } from "../../model/projection.ts"
-import { unsupportedReason } from "../../model/unsupported.ts"
+import { definitionProblem } from "../../model/unsupported.ts"
 import { Mismatch } from "../../runner/store.ts"
 import { query, type Session, type Sql, type SqlError, transaction } from "../client/client.ts"
 import {
@@ -58,7 +58,7 @@ const prepareOne = Effect.fnUntraced(function* (
 ) {
   const { name, version } = projection
   const what = `projection ${name}`
-  const refused = unsupportedReason(projection) ?? keyProblem(projection.writes)
+  const refused = definitionProblem(projection) ?? keyProblem(projection.writes)
   if (refused !== undefined) return yield* new Mismatch({ what, reason: refused })
   const known = yield* readBuilds(tx, name)
   const ofVersion = known.filter((build) => build.declared === version)
