@@ -43,7 +43,7 @@ const inline = <Ev, W extends Writable>(
 
 interface Live {
   /** Declares that nothing of the projection is stored: its rows are folded when they are read, by `Projection.read`. For projections of one aggregate. */
-  <E, R>(projection: Model.Projection<string, any, any, E, R, "aggregate">): Model.Run<E, R>
+  <Ev, W extends Writable, E, R>(projection: Model.Projection<string, Ev, W, E, R, "aggregate">): Model.Run<E, R>
   /** Processes events at once and returns the rows; nothing is stored or published. Throws the first error of a handler. */
   <Ev, W extends Writable>(
     projection: Model.Projection<string, Ev, W>,

@@ -93,7 +93,8 @@ class InlineBuild {
         traceId: traceIdOf(traceparent)
       }
       const from = log.length
-      const describe = () => `projection ${this.build.name}_v${this.build.version}, an event of ${this.source.name} ${stream}`
+      const describe = () =>
+        `projection ${this.build.name}_v${this.build.version}, an event of ${this.source.name} ${stream}`
       const recorder = new Recorder(log, describe)
       try {
         const context = { meta: metaOf(origin), replaying: false }
@@ -127,7 +128,10 @@ const failure = (build: Projection.Any, { aggregate, stream }: InlineAppend, thr
 export interface PreparedInline {
   /** Why appends cannot be made, by their index. */
   readonly failed: Map<number, InlineFailed>
-  readonly builds: ReadonlyArray<{ readonly build: Projection.Any; readonly appends: ReadonlyArray<Prepared | undefined> }>
+  readonly builds: ReadonlyArray<{
+    readonly build: Projection.Any
+    readonly appends: ReadonlyArray<Prepared | undefined>
+  }>
   /** The appends whose rows depend on rows that are stored: they hold for one version of the stream only. */
   readonly readingRows: ReadonlySet<number>
 }
@@ -179,7 +183,8 @@ export const foldInline = Effect.fnUntraced(function* (
       for (const [i, one] of prepared.entries()) {
         if (one === undefined || skipped.has(i)) continue
         try {
-          const describe = () => `projection ${build.name}_v${build.version}, an event of ${appends[i]!.aggregate} ${appends[i]!.stream}`
+          const describe = () =>
+            `projection ${build.name}_v${build.version}, an event of ${appends[i]!.aggregate} ${appends[i]!.stream}`
           runAs(describe, () => {
             for (const { from, origin, to } of one.events)
               fold.apply(one.log, from, to, origin, (target, key) => rows.get(target)?.get(key))

@@ -49,7 +49,11 @@ const recordOf = ({ stream, ...event }: RecordedEvent, position: number): LogRec
 const ownersOf = (scope: LiveScope): ReadonlyArray<string> =>
   "stream" in scope ? [scope.stream] : scope.tags.flatMap((tag) => [tag, tag.slice(tag.indexOf(":") + 1)])
 
-const assertOwned = (projection: Projection.Any, rows: Readonly<Record<string, ReadonlyArray<Row>>>, scope: LiveScope) => {
+const assertOwned = (
+  projection: Projection.Any,
+  rows: Readonly<Record<string, ReadonlyArray<Row>>>,
+  scope: LiveScope
+) => {
   const owners = new Set(ownersOf(scope))
   for (const target of projection.writes as ReadonlyArray<Writable>) {
     if (target.kind === "topic") continue
@@ -85,7 +89,9 @@ export const readLive = <Ev, W extends Writable, E, R>(
     const [source] = any.sources
     const refused = (reason: string) => new NotFoldable({ projection: any.name, reason })
     if (any.sources.length !== 1 || source?.kind !== "aggregate")
-      return yield* refused(`it reads ${any.sources.map(({ name }) => name).join(", ")}, and one aggregate can be folded`)
+      return yield* refused(
+        `it reads ${any.sources.map(({ name }) => name).join(", ")}, and one aggregate can be folded`
+      )
     if (Object.keys(any.enrich).length > 0) return yield* refused("it has lookups, whose values are in topics")
     if ("tags" in scope && scope.tags.length === 0) return yield* refused("no tags were given")
     const engine = new MemoryEngine<Ev, E, R>(projection as never)
@@ -94,9 +100,9 @@ export const readLive = <Ev, W extends Writable, E, R>(
       const from = folded.length
       for (const event of events) folded.push(event)
       const records = events.map((event, i) => recordOf(event, from + i))
-      yield* engine.processBatch(source.name, 0, { records, next: folded.length }).pipe(
-        Effect.catchTag("Mismatch", ({ reason }) => Effect.fail(failedAt(from, reason)))
-      )
+      yield* engine
+        .processBatch(source.name, 0, { records, next: folded.length })
+        .pipe(Effect.catchTag("Mismatch", ({ reason }) => Effect.fail(failedAt(from, reason))))
       const [dead] = engine.store.deadLetters
       if (dead === undefined) return
       if (dead.cause !== undefined && Cause.hasInterrupts(dead.cause)) return yield* Effect.interrupt
@@ -107,7 +113,9 @@ export const readLive = <Ev, W extends Writable, E, R>(
       return new LiveFailed({ projection: any.name, stream, version, reason })
     }
     if ("stream" in scope)
-      yield* Stream.runForEach(Stream.grouped(store.read(source.name, scope.stream), pageSize), (events) => fold(events))
+      yield* Stream.runForEach(Stream.grouped(store.read(source.name, scope.stream), pageSize), (events) =>
+        fold(events)
+      )
     else yield* fold((yield* store.readBoundary(source.name, { tags: scope.tags })).events)
     const rows = engine.rows()
     const notOwned = assertOwned(any, rows, scope)

@@ -6,7 +6,6 @@ import {
   Agg,
   Application,
   Event,
-  Aggregate,
   InvalidName,
   InvalidTopicName,
   Projection,
@@ -251,16 +250,6 @@ describe("topics of an application", () => {
 describe("the runner cannot run", () => {
   const fold = Agg.fold({ input: Schema.Int, state: Schema.Int, initial: 0, add: (a, b) => a + b })
   const folded = { key: windowOf.key, aggregate: { f: fold } }
-  const made = Event.make("made", value)
-  const aggregate = Aggregate.make({
-    name: "agg",
-    events: [made],
-    commands: {},
-    state: Schema.Null,
-    initial: null,
-    evolve: { made: () => null },
-    decide: {}
-  })
   test.each<readonly [string, ReturnType<typeof projectionOf>, RegExp]>([
     [
       "session windows",

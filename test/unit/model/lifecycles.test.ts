@@ -19,14 +19,17 @@ const projectionOf = (name: string, writes: ReadonlyArray<Writable>, more: objec
     writes,
     handle: () => undefined,
     ...more
-  } as never) as unknown as Projection<string, any, Writable, never, never, "aggregate">
+  } as never) as unknown as Projection<string, unknown, Writable, never, never, "aggregate">
 
 describe("an aggregate as a source", () => {
   const publishing = projectionOf("publishing", [derived])
   const application = Application.make({
     name: "a",
     aggregates: [Account],
-    projections: [Projection.async(publishing), Projection.async(projectionOf("mixed", [], { source: [payments, Account] }))]
+    projections: [
+      Projection.async(publishing),
+      Projection.async(projectionOf("mixed", [], { source: [payments, Account] }))
+    ]
   })
   test("is declared once, and by the event store: its topic is none of the application's topics", () => {
     expect(aggregatesOf(application)).toEqual([Account])
@@ -40,13 +43,15 @@ describe("an aggregate as a source", () => {
   })
   test("gives derived topics and dead-letter topics as many partitions as it has", () => {
     const partitions = partitionsOf(application)
-    expect(["account", "accounts.v1", "account.publishing.dlq", "payments.v1"].map((name) => partitions.get(name))).toEqual(
-      [4, 4, 4, 3]
-    )
+    expect(
+      ["account", "accounts.v1", "account.publishing.dlq", "payments.v1"].map((name) => partitions.get(name))
+    ).toEqual([4, 4, 4, 3])
   })
   test("feeds the topics that are derived from it", () => {
     const next = projectionOf("next", [], { source: derived })
-    expect(chainsOf([publishing, next]).feeds.get("accounts.v1")).toEqual([{ projection: "publishing", source: "account" }])
+    expect(chainsOf([publishing, next]).feeds.get("accounts.v1")).toEqual([
+      { projection: "publishing", source: "account" }
+    ])
   })
   test("is a part of the definition, with its event time", () => {
     expect(definitionOf(publishing)["source account"]).toEqual({
@@ -67,7 +72,9 @@ describe("an aggregate as a source", () => {
       decide: { close: () => [] }
     })
     const twice = Application.make({ name: "a", aggregates: [other], projections: [Projection.async(accounts)] })
-    expect(() => aggregatesOf(twice)).toThrow("two aggregates are called account; declare it once, or rename one of the two")
+    expect(() => aggregatesOf(twice)).toThrow(
+      "two aggregates are called account; declare it once, or rename one of the two"
+    )
   })
 })
 
@@ -79,15 +86,45 @@ describe("a projection that runs inline", () => {
     expect(Projection.inline(projectionOf("p", [balances, turnover, total, daily])).lifecycle).toBe("inline")
   })
   const lookup = Topic.compacted("rates", { value: { account_id: Schema.String }, key: "account_id" })
-  const closing = Window.tumbling("hourly", { key: { account_id: Schema.String }, aggregate: { n: Agg.count }, size: "1 hour" })
+  const closing = Window.tumbling("hourly", {
+    key: { account_id: Schema.String },
+    aggregate: { n: Agg.count },
+    size: "1 hour"
+  })
   test.each([
-    ["topics", projectionOf("p", [], { source: payments }), /it reads payments\.v1, and an inline projection reads one aggregate/],
-    ["several sources", projectionOf("p", [], { source: [Account, payments] }), /it reads account, payments\.v1, and an inline/],
+    [
+      "topics",
+      projectionOf("p", [], { source: payments }),
+      /it reads payments\.v1, and an inline projection reads one aggregate/
+    ],
+    [
+      "several sources",
+      projectionOf("p", [], { source: [Account, payments] }),
+      /it reads account, payments\.v1, and an inline/
+    ],
     ["dedupe", projectionOf("p", [], { dedupe: { within: "1 hour", by: "account_id" } }), /it has `dedupe`/],
-    ["lookups", projectionOf("p", [], { enrich: { rate: lookup } }), /it looks up rate, which an append does not wait for/],
-    ["publishing", projectionOf("p", [derived]), /accounts\.v1 is published, and an append publishes nothing but its events/],
-    ["published windows", projectionOf("p", [Window.global("w", { key: { account_id: Schema.String }, aggregate: { n: Agg.count }, publish: "w.v1" })]), /w is published/],
-    ["windows that close", projectionOf("p", [closing]), /hourly closes by stream time, which an append does not have; declare it with `grace: "Infinity"`/]
+    [
+      "lookups",
+      projectionOf("p", [], { enrich: { rate: lookup } }),
+      /it looks up rate, which an append does not wait for/
+    ],
+    [
+      "publishing",
+      projectionOf("p", [derived]),
+      /accounts\.v1 is published, and an append publishes nothing but its events/
+    ],
+    [
+      "published windows",
+      projectionOf("p", [
+        Window.global("w", { key: { account_id: Schema.String }, aggregate: { n: Agg.count }, publish: "w.v1" })
+      ]),
+      /w is published/
+    ],
+    [
+      "windows that close",
+      projectionOf("p", [closing]),
+      /hourly closes by stream time, which an append does not have; declare it with `grace: "Infinity"`/
+    ]
   ])("is refused with what to do instead: %s", (_, projection, reason) => {
     expect(() => Projection.inline(projection)).toThrow(reason)
     expect(() => Projection.inline(projection)).toThrow(/Projection\.async/)

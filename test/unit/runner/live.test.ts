@@ -9,7 +9,8 @@ const run = <A, E>(effect: Effect.Effect<A, E, EventStore>) =>
   Effect.runPromise(Effect.provide(effect, MemoryEventStore.layer))
 const at = Date.UTC(2026, 0, 1)
 const open = (id: string, owner: string) => Aggregate.execute(Account, id, { type: "open", account_id: id, at, owner })
-const move = (id: string, amount: number) => Aggregate.execute(Account, id, { type: "move", account_id: id, at, amount })
+const move = (id: string, amount: number) =>
+  Aggregate.execute(Account, id, { type: "move", account_id: id, at, amount })
 const own = Projection.make({
   name: "own",
   version: 1,
@@ -39,7 +40,10 @@ test("a stream without events has no rows", async () => {
   expect(await run(Projection.read(own, { stream: "a" }))).toEqual({ balances: [] })
 })
 test("a boundary's rows are those of the events with its tags, if their keys hold the text of a tag", async () => {
-  const owners = ReadModel.table("owners", { columns: { owner: Schema.String, id: Schema.String }, primaryKey: ["owner", "id"] })
+  const owners = ReadModel.table("owners", {
+    columns: { owner: Schema.String, id: Schema.String },
+    primaryKey: ["owner", "id"]
+  })
   const byOwner = Projection.make({
     name: "by_owner",
     version: 1,
