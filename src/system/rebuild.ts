@@ -4,7 +4,7 @@ import * as Effect from "effect/Effect"
 import type { Projection } from "../model/projection.ts"
 import { buildOf } from "../model/build.ts"
 import { type Session, type Sql, type SqlError, transaction } from "../postgres/client/client.ts"
-import { retrying } from "../postgres/client/retrying.ts"
+import { retrying, wasUndone } from "../postgres/client/retrying.ts"
 import {
   candidateOf,
   createBuild,
@@ -272,14 +272,20 @@ export const resumeRebuild = Effect.fnUntraced(function* (
  * `untilMs`, or else the candidate, or the newest investigation build.
  */
 export const cancelRebuild = (sql: Sql, name: string, untilMs?: number) =>
-  transaction(
-    sql,
-    Effect.fnUntraced(function* (tx) {
-      yield* lockProjections(tx)
-      const candidate = rebuiltBuild(yield* readBuilds(tx, name), untilMs)
-      if (candidate === undefined) return undefined
-      yield* deleteBuild(tx, name, candidate.number)
-      yield* setRebuildState(tx, { projection: name, version: candidate.number }, "cancelled")
-      return candidate.number
-    })
+  retrying(
+    transaction(
+      sql,
+      Effect.fnUntraced(function* (tx) {
+        yield* lockProjections(tx)
+        const candidate = rebuiltBuild(yield* readBuilds(tx, name), untilMs)
+        if (candidate === undefined) return undefined
+        yield* deleteBuild(tx, name, candidate.number)
+        yield* setRebuildState(tx, { projection: name, version: candidate.number }, "cancelled")
+        return candidate.number
+      })
+    ),
+    // not where it may have been done: then another build would be deleted as well
+    { forMs: deadlockMs, while: wasUndone }
   )
+/** For how long a cancellation is tried again that PostgreSQL rolled back, in milliseconds. */
+const deadlockMs = 30_000

@@ -3,11 +3,12 @@ import * as Effect from "effect/Effect"
 import type { Application } from "../model/application.ts"
 import type { Projection } from "../model/projection.ts"
 import { type Sql, transaction } from "../postgres/client/client.ts"
+import { retrying, wasUndone } from "../postgres/client/retrying.ts"
 import { readProcesses } from "../postgres/store/processes.ts"
 import { lockProjections } from "../postgres/store/builds.ts"
 import { holdersText } from "../postgres/store/gate-holders.ts"
 import { closeGate, readOpenGates } from "../postgres/store/gate.ts"
-import { deleteBuild } from "../postgres/store/delete-build.ts"
+import { deleteBuild, lockBuild } from "../postgres/store/delete-build.ts"
 import { discardOpen, freeze, readUnpublishedOf, readVersions, type StoredVersion } from "../postgres/store/retire.ts"
 import { NotRetired } from "./errors.ts"
 import { isAlive } from "./findings.ts"
@@ -110,6 +111,8 @@ const assertGateClosed = Effect.fnUntraced(function* (sql: Sql, name: string, dr
 })
 /** How long dropping waits for such transactions, in milliseconds. */
 const closeMs = 1_000
+/** For how long a retirement is tried again that PostgreSQL rolled back, in milliseconds. */
+const deadlockMs = 30_000
 
 /**
  * Retires builds of a projection: no process can commit for them, running processes stop them, and they are not counted any more. What they published
@@ -142,7 +145,7 @@ export const retire = Effect.fnUntraced(function* (context: RetireContext, reque
     published: isEnd && asked.some(({ published }) => published > 0)
   } satisfies Retired
   if (dryRun) return result
-  yield* transaction(
+  const change = transaction(
     sql,
     Effect.fnUntraced(function* (tx) {
       yield* lockProjections(tx)
@@ -154,6 +157,7 @@ export const retire = Effect.fnUntraced(function* (context: RetireContext, reque
           `build ${live[0]!.version} of projection ${name} has become the live one`,
           "look at millrace status, and try again"
         )
+      if (drop) for (const { version } of asked) yield* lockBuild(tx, name, version)
       for (const { retired, version } of asked) {
         if (retired) continue
         yield* freeze(tx, name, version)
@@ -162,5 +166,7 @@ export const retire = Effect.fnUntraced(function* (context: RetireContext, reque
       if (drop) for (const { version } of asked) yield* deleteBuild(tx, name, version)
     })
   )
+  // a commit of a process that runs the build may still make it wait in a circle
+  yield* retrying(change, { forMs: deadlockMs, while: wasUndone })
   return result
 })

@@ -43,6 +43,8 @@ export interface Variant {
   readonly waits?: boolean
   /** Which value of the lookup by `friend` an event sees. */
   readonly asOf?: "appendTime" | "eventTime"
+  /** The start of the names of all topics, so that applications can share brokers. Default: none. */
+  readonly topicPrefix?: string
 }
 /** A random variant; every second one is of one source that owns its rows, with the default policy. */
 export const randomVariant = (random: Random): Variant => {
@@ -63,14 +65,14 @@ export const randomVariant = (random: Random): Variant => {
 
 /** The parts that a run has in hand. Once `isFixed` is set, handlers no longer throw. */
 export const randomProjection = (random: Random, partitions: number, variant: Variant) => {
-  const { asOf = "appendTime", failure, hasTwoSources, isShared: shared, waits = false } = variant
+  const { asOf = "appendTime", failure, hasTwoSources, isShared: shared, topicPrefix = "", waits = false } = variant
   // what only one partition may write: published windows, and folds
   const isOwned = !hasTwoSources && !shared
   const of = { id: "id", key: "user", eventTime: "at", tenant: "tenant", partitions } as const
-  const source = Topic.events("happened", { events: [Happened], ...of })
-  const second = Topic.events("moved", { events: [Moved], ...of })
+  const source = Topic.events(`${topicPrefix}happened`, { events: [Happened], ...of })
+  const second = Topic.events(`${topicPrefix}moved`, { events: [Moved], ...of })
   const state = { isFixed: false }
-  const known = Topic.compacted("known", {
+  const known = Topic.compacted(`${topicPrefix}known`, {
     value: { user: Schema.String, weight: Schema.Int, at: Schema.Int },
     key: "user",
     eventTime: "at",
@@ -103,7 +105,7 @@ export const randomProjection = (random: Random, partitions: number, variant: Va
     key: { user: Schema.String },
     aggregate: numbers,
     shared,
-    ...(isOwned && { publish: "tumbling.changed" })
+    ...(isOwned && { publish: `${topicPrefix}tumbling.changed` })
   })
   // several partitions write its rows
   const common = Window.tumbling("user", {
@@ -121,7 +123,7 @@ export const randomProjection = (random: Random, partitions: number, variant: Va
     aggregate: numbers,
     shared
   })
-  const daily = Topic.records("daily", {
+  const daily = Topic.records(`${topicPrefix}daily`, {
     value: { user: Schema.String, window_size: Schema.String, window_start: Schema.Int, n: Schema.Int },
     key: "user"
   })
@@ -158,14 +160,14 @@ export const randomProjection = (random: Random, partitions: number, variant: Va
     key: { user: Schema.String, tag: Schema.String },
     aggregate: numbers,
     shared,
-    ...(isOwned && { publish: "ever.changed" })
+    ...(isOwned && { publish: `${topicPrefix}ever.changed` })
   })
-  const said = Topic.records("said", {
+  const said = Topic.records(`${topicPrefix}said`, {
     value: { user: Schema.String, text: Schema.String, weight: Schema.Int, seq: Schema.Int },
     key: "user",
     eventTime: () => 5
   })
-  const told = Topic.records("told", {
+  const told = Topic.records(`${topicPrefix}told`, {
     value: { user: Schema.String, to: Schema.String, seq: Schema.Int },
     key: "to",
     partitions: 2

@@ -155,6 +155,8 @@ interface Play {
 }
 /** The log that an application is played on. */
 export interface ReplayLog {
+  /** The start of the names of an application's topics. Default: none. */
+  readonly topicPrefix?: string
   /** Opens it for an application whose tables are in this database. */
   readonly open: (sql: Sql, number: number) => Effect.Effect<Log["Service"], unknown, Scope.Scope>
   /** Publishes what projections publish into the log; undefined: nothing is published, and there are no chains. */
@@ -198,7 +200,8 @@ const play = Effect.fnUntraced(function* ({ count, number, on, sql }: Play) {
   const partitions = random.int(1, 3)
   const waits = random.chance(0.3)
   const asOf = random.pick(["appendTime", "eventTime"] as const)
-  const variant = { ...randomVariant(random), waits, asOf }
+  const { topicPrefix = "" } = on
+  const variant = { ...randomVariant(random), waits, asOf, topicPrefix }
   const { known, projection, said, second, source } = randomProjection(random, partitions, variant)
   const projections = [projection as Projection.Any, ...(on.relay === undefined ? [] : [chained(said, random)])]
   const sources = variant.hasTwoSources ? [source, second] : [source]

@@ -9,6 +9,10 @@ export const mayPass = (error: unknown): boolean => {
   return _tag !== "EmbeddedError" && (retryable === true || inDoubt === true)
 }
 
+/** Whether the same call may succeed later by itself, and has changed nothing: PostgreSQL rolled it back, or was not reached. */
+export const wasUndone = (error: unknown): boolean =>
+  mayPass(error) && (error as { inDoubt?: unknown }).inDoubt !== true
+
 const waits = Schedule.min([Schedule.exponential("50 millis"), Schedule.spaced("5 seconds")]).pipe(Schedule.jittered)
 
 /** How long, and what happens meanwhile. */
@@ -17,13 +21,15 @@ export interface RetryingOptions<E> {
   readonly forMs: number
   /** Called after each failure that is followed by another try. */
   readonly onRetry?: (error: E) => Effect.Effect<void>
+  /** Which failures are followed by another try. Default: those that may pass, also where the call may have been made. */
+  readonly while?: (error: unknown) => boolean
 }
-/** Repeats something that may be done twice while it fails with a failure that may pass, with growing waits of at most 5 seconds. */
+/** Repeats something while it fails with a failure that may pass, with growing waits of at most 5 seconds. It may be done twice, unless `while` says otherwise. */
 export const retrying = <A, E, R>(
   effect: Effect.Effect<A, E, R>,
-  { forMs, onRetry = () => Effect.void }: RetryingOptions<E>
+  { forMs, onRetry = () => Effect.void, while: isRetried = mayPass }: RetryingOptions<E>
 ): Effect.Effect<A, E, R> =>
   effect.pipe(
-    Effect.tapError((error) => (mayPass(error) ? onRetry(error) : Effect.void)),
-    Effect.retry({ schedule: waits.pipe(Schedule.upTo({ duration: forMs })), while: mayPass })
+    Effect.tapError((error) => (isRetried(error) ? onRetry(error) : Effect.void)),
+    Effect.retry({ schedule: waits.pipe(Schedule.upTo({ duration: forMs })), while: isRetried })
   )

@@ -21,16 +21,37 @@ const tablesOf = (tx: Session, name: string, number: number) =>
       rows.filter(({ definition, scratch, table }) => scratch || definition?.includes(JSON.stringify(table)) === true)
   )
 
-/** Drops a build's tables, and the views over them that were created for it. */
-const dropTables = Effect.fnUntraced(function* (tx: Session, name: string, number: number) {
+/** A build's tables, each with its view if that was created for it. Another view also shows another build: PostgreSQL then refuses to drop the table. */
+const relationsOf = Effect.fnUntraced(function* (tx: Session, name: string, number: number) {
   const schema = schemaOf(name, number)
   const { views } = yield* readViewFacts(tx, name)
-  for (const { table } of yield* tablesOf(tx, name, number)) {
-    const view = views.find((one) => one.name === table)
-    // one that also shows another build stays: PostgreSQL then refuses to drop the table
-    if (view !== undefined && view.builds.every((build) => build === number))
-      yield* query(`drop the view ${table}`, () => tx.unsafe(`drop view public.${quote(table)}`))
-    yield* query(`drop the table ${table}`, () => tx.unsafe(`drop table ${schema}.${quote(table)}`))
+  const isOwn = (table: string) =>
+    views.some((one) => one.name === table && one.builds.every((build) => build === number))
+  return (yield* tablesOf(tx, name, number)).map(({ table }) => ({
+    name: table,
+    table: `${schema}.${quote(table)}`,
+    view: isOwn(table) ? `public.${quote(table)}` : undefined
+  }))
+})
+
+/**
+ * Locks what `deleteBuild` drops. Call it before anything else of the build is locked: a commit of another process has the tables before it waits for
+ * a row of the build, so both would wait for each other.
+ */
+export const lockBuild = Effect.fnUntraced(function* (tx: Session, name: string, number: number) {
+  for (const { table, view } of yield* relationsOf(tx, name, number))
+    yield* query(`lock the table ${table}`, () =>
+      // as readers do, the view first
+      tx.unsafe(`lock table ${view === undefined ? "" : `${view}, `}${table} in access exclusive mode`)
+    )
+})
+
+/** Drops a build's tables, and the views over them that were created for it. */
+const dropTables = Effect.fnUntraced(function* (tx: Session, projection: string, number: number) {
+  const schema = schemaOf(projection, number)
+  for (const { name, table, view } of yield* relationsOf(tx, projection, number)) {
+    if (view !== undefined) yield* query(`drop the view ${name}`, () => tx.unsafe(`drop view ${view}`))
+    yield* query(`drop the table ${name}`, () => tx.unsafe(`drop table ${table}`))
   }
   yield* query("drop the build's schema", () => tx.unsafe(`drop schema if exists ${schema}`))
 })
@@ -45,7 +66,8 @@ const tables = ["seen", "late_events", "dead_letters", "rebuild_until", "build_s
  * else, as a view of a user, depends on a table.
  */
 export const deleteBuild = Effect.fnUntraced(function* (tx: Session, name: string, number: number) {
-  // first, because a process that still runs the build may write until then
+  yield* lockBuild(tx, name, number)
+  // before anything is deleted, because a process that still runs the build may write until then
   yield* query(
     "end the build",
     () => tx`update millrace.progress set mode = 'frozen', frozen_until = null, frozen_by = null, incarnation = null, halted = null, waiting = null, waiting_since = null

@@ -20,6 +20,8 @@ export class Worker {
   overtaken = 0
   /** How many partitions it has claimed. */
   claims = 0
+  /** Whether it has said that it is at its point, where it goes on. */
+  told = false
   /** How many statements with commits the database has answered since the process was stopped at a point. */
   answered = 0
   /** Whether it was told to end, or is to be killed at a point. */
@@ -46,9 +48,10 @@ export class Worker {
     )
   }
   private line(line: string) {
-    if (line.startsWith("millrace signals: ") || line === "point: up") this.up = true
+    if (/^millrace [\w-]+: /.test(line) || line === "point: up") this.up = true
     if (line.includes("another relay took")) this.overtaken++
     if (line === "point: claimed") this.claims++
+    if (line === "point: reached") this.told = true
     const [, fenced, answered] = /^point: (\d+) fenced, answer (\d+) since$/.exec(line) ?? []
     this.fenced += Number(fenced ?? 0)
     this.answered = Math.max(this.answered, Number(answered ?? 0))

@@ -2,6 +2,7 @@
 //
 // MILLRACE_POINT is `kill:NAME:NTH` or `stop:NAME:NTH`: SIGKILL or SIGSTOP to this process when the point is reached the nth time.
 // With `step:NAME:NTH` the process is stopped there, and once more as soon as the database has answered what it sends after SIGCONT.
+// With `tell:NAME:NTH` it says that it is there, and goes on.
 import * as Module from "node:module"
 import process from "node:process"
 
@@ -12,7 +13,9 @@ let afterStop = 0
 
 /** Every point calls this. */
 globalThis.reached = (point) => {
-  if (point === name && ++count === Number(nth)) process.kill(process.pid, signal)
+  if (point !== name || ++count !== Number(nth)) return
+  if (deed === "tell") process.stderr.write("point: reached\n")
+  else process.kill(process.pid, signal)
 }
 
 /** Called when the database has answered a statement with commits, `fenced` of which were fenced. */

@@ -1,10 +1,10 @@
-// The named points of the commands that rebuild, promote and retire, at which their processes are killed.
+// The named points of the commands that rebuild, compare, promote and retire, at which their processes are killed.
 import * as Points from "../harness/points.ts"
 
 const { afterWriting, reached } = Points
 
 /** The commands, by the step of a cycle. */
-export type Command = "rebuild" | "promote" | "retire"
+export type Command = "rebuild" | "diff" | "promote" | "retire"
 /** A point of a command. */
 export interface Point extends Points.Point {
   readonly command: Command
@@ -52,6 +52,20 @@ export const points: ReadonlyArray<Point> = [
     "replay is done, not noted",
     rebuild,
     '  yield* patient(setRebuildState(sql, id, "done"',
+    before("  ")
+  ),
+  point(
+    "diff",
+    "snapshot taken",
+    "src/system/diff.ts",
+    "    if (positions.length > 0 && isEven(positions)) return id\n",
+    (call) => `    if (positions.length > 0 && isEven(positions)) {\n      ${call}\n      return id\n    }\n`
+  ),
+  point(
+    "diff",
+    "compared",
+    "src/system/diff.ts",
+    "  const lookups = yield* lookupsOf(context, builds)\n",
     before("  ")
   ),
   point("promote", "checked", promote, '    yield* onStep("checked")\n', after("    ")),

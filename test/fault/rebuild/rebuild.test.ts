@@ -5,8 +5,9 @@ import { assert, describe, it } from "vitest"
 import { isLong } from "../../support/size.ts"
 import { needing } from "../../support/stack.ts"
 import { patchedCopy } from "../harness/patched-copy.ts"
-import { execute, planOf } from "./execute.ts"
+import { execute } from "./execute.ts"
 import { mutants } from "./mutants.ts"
+import { planOf } from "./plan.ts"
 import { points } from "./points.ts"
 
 // processes of the harness end when their standard input closes, which a process of Deno does not notice
@@ -23,7 +24,7 @@ it("the patches of named points and mutants of rebuilds fit the source", () => {
 suite("kills during rebuilds and promotions", () => {
   it(`readers see one build at a time, and every event is processed and published once (seed ${seed})`, async () => {
     process.stdout.write(`seed ${seed}: repeat with MILLRACE_FAULT_SEED=${seed}\n`)
-    const plan = planOf(seed, isLong ? undefined : 3)
+    const plan = planOf(seed, isLong ? {} : { count: 3 })
     const lines: Array<string> = []
     const say = (line: string) => void lines.push(line)
     const report = await execute({ seed, plan, events: isLong ? 20_000 : 500, patienceMs: 240_000, say })
@@ -34,7 +35,7 @@ suite("kills during rebuilds and promotions", () => {
       { hang: false, lost: 0, doubled: 0, disordered: 0, wrong: 0 },
       [hang, ...examples, ...lines.slice(-5)].join("\n")
     )
-    for (const { name } of plan) assert.strictEqual(faults[`killed: ${name}`], 1, name)
+    for (const { point } of plan) assert.strictEqual(faults[`killed: ${point}`], 1, point)
     assert.isAbove(faults["reads"]!, 100)
   }, 1_800_000)
 })

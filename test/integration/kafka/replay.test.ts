@@ -1,5 +1,5 @@
-// A rebuild of January's flights on Kafka gives what live processing gave, byte for byte. See test/integration/runner/replay.test.ts.
-import { afterAll, beforeAll, it } from "@effect/vitest"
+// A rebuild on Kafka gives what live processing gave, byte for byte: January's flights, and random applications. See test/integration/runner/replay.test.ts.
+import { afterAll, beforeAll, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Scope from "effect/Scope"
@@ -10,12 +10,18 @@ import { specOf } from "../../../src/log/log.ts"
 import { topicsOf } from "../../../src/model/application.ts"
 import * as PostgresStore from "../../../src/postgres/store/store.ts"
 import { databaseOn, server } from "../../support/postgres.ts"
+import { seed } from "../../support/random.ts"
+import { playReplay } from "../../support/replay.ts"
 import { replayFlights } from "../../support/replay-flights.ts"
-import { kafkaLogOn } from "../../support/replay-kafka.ts"
+import { inKafka, kafkaLogOn } from "../../support/replay-kafka.ts"
+import { isLong } from "../../support/size.ts"
 import { needing } from "../../support/stack.ts"
 
 const suite = await needing("kafka")
 const scope = Scope.makeUnsafe()
+const runs = Number(process.env["MILLRACE_TEST_RUNS"] ?? (isLong ? 40 : 4))
+/** How many events an application has; fewer to find the smallest that fails. */
+const count = process.env["MILLRACE_TEST_EVENTS"]
 let postgres = ""
 let brokers: ReadonlyArray<string> = []
 
@@ -45,4 +51,20 @@ suite("On Kafka a second build equals the first", () => {
       ),
     180_000
   )
+
+  describe.concurrent("applications", () => {
+    for (let run = 0; run < runs; run++)
+      it.live(
+        `application ${run}, seed ${seed}`,
+        () =>
+          Effect.scoped(
+            Effect.gen(function* () {
+              const { sql } = yield* databaseOn(postgres, 5)
+              const number = seed + 13 * run
+              yield* playReplay(sql, inKafka(brokers), number, count === undefined ? undefined : Number(count))
+            })
+          ),
+        180_000
+      )
+  })
 })

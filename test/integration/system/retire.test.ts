@@ -2,6 +2,7 @@
 import { afterAll, assert, beforeAll, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
 import * as Scope from "effect/Scope"
 import type { Application } from "../../../src/model/application.ts"
 import { query, transaction } from "../../../src/postgres/client/client.ts"
@@ -9,6 +10,7 @@ import { embedded } from "../../../src/postgres/relay/to-log.ts"
 import type { Database } from "../../../src/system/database.ts"
 import { openObserved, readStatus } from "../../../src/system/observed.ts"
 import { promote } from "../../../src/system/promote.ts"
+import { beginRebuild, cancelRebuild } from "../../../src/system/rebuild.ts"
 import { retire } from "../../../src/system/retire.ts"
 import { openSystem, runProjections, runRelay, type System } from "../../../src/system/system.ts"
 import { untilProcessed } from "../../../src/system/until-processed.ts"
@@ -184,6 +186,66 @@ test("the tables of a build are not dropped while a transaction from before the 
     )
     yield* retiring(second, database, { version: 1, drop: true })
     assert.deepStrictEqual(yield* idsIn(database), ["a"])
+  }))
+
+test("a build is deleted while a process commits for it, and neither fails because they wait for each other", (database) =>
+  Effect.gen(function* () {
+    const { sql } = database
+    yield* processed(first, database, ["a"])
+    yield* Effect.scoped(openSystem(second, database))
+    const lockTable = (build: number) => `lock table orders_v${build}.orders_ids in row exclusive mode`
+    const lockRow = (build: number) =>
+      `select from millrace.progress where projection = 'orders' and version = ${build} for update`
+    /** Runs the statements of a commit, the second one once the deletion waits for the first one. */
+    const committing = Effect.fnUntraced(function* <E>(
+      [begin, end]: readonly [string, string],
+      deletion: Effect.Effect<unknown, E>
+    ) {
+      const deleting = yield* transaction(sql, (tx) =>
+        Effect.gen(function* () {
+          yield* query("begin", () => tx.unsafe(begin))
+          const fiber = yield* Effect.forkChild(deletion)
+          const waiting = query("look", () => sql`select from pg_locks where not granted`)
+          while ((yield* waiting).length === 0) yield* Effect.sleep("5 millis")
+          yield* query("end", () => tx.unsafe(end))
+          return fiber
+        })
+      )
+      yield* Fiber.join(deleting)
+    })
+    yield* promoted(second, database)
+    yield* committing([lockTable(1), `${lockRow(1)} nowait`], retiring(second, database, { version: 1, drop: true }))
+    assert.deepStrictEqual(yield* leftOf(sql, "orders", 1), noRows)
+    const limits = { rate: undefined, maxLiveLagMs: undefined }
+    const rebuilt = yield* Effect.scoped(
+      Effect.flatMap(openSystem(second, database), (system) => beginRebuild(system, "orders", limits))
+    )
+    assert.strictEqual(rebuilt.version, 3)
+    yield* committing([lockTable(3), `${lockRow(3)} nowait`], cancelRebuild(sql, "orders"))
+    assert.deepStrictEqual(yield* leftOf(sql, "orders", 3), noRows)
+  }))
+
+test("a retirement that PostgreSQL ends because it and a commit wait for each other is done again", (database) =>
+  Effect.gen(function* () {
+    const { sql } = database
+    yield* processed(first, database, ["a"])
+    yield* Effect.scoped(openSystem(second, database))
+    yield* promoted(second, database)
+    const retirement = yield* transaction(sql, (tx) =>
+      Effect.gen(function* () {
+        yield* query("lock a row", () =>
+          tx.unsafe("select from millrace.progress where projection = 'orders' and version = 1 for update")
+        )
+        const fiber = yield* Effect.forkChild(retiring(second, database, { version: 1, drop: true }))
+        const waiting = query("look", () => sql`select from pg_locks where not granted`)
+        while ((yield* waiting).length === 0) yield* Effect.sleep("5 millis")
+        // the one that has waited longer is ended
+        yield* query("lock the table", () => tx.unsafe("lock table orders_v1.orders_ids in row exclusive mode"))
+        return fiber
+      })
+    )
+    assert.isTrue((yield* Fiber.join(retirement)).dropped)
+    assert.deepStrictEqual(yield* leftOf(sql, "orders", 1), noRows)
   }))
 
 test("a removed projection is named by status without making the system unhealthy, is not run, and goes on where it was if it is put back", (database) =>
