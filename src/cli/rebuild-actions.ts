@@ -1,4 +1,5 @@
 // Runs `millrace rebuild`: prints the plan, rebuilds and reports the progress, or pauses, resumes and cancels.
+import { constants, setPriority } from "node:os"
 import * as Effect from "effect/Effect"
 import { projectionNames } from "../postgres/store/identity.ts"
 import { assertDatabaseExists, type Database, openDatabase } from "../system/database.ts"
@@ -161,6 +162,15 @@ const pausedText = (name: string, build: number, isPaused: boolean) =>
     ? `the rebuild of ${name} (build ${build}) is paused; let it go on with: millrace rebuild ${name} --resume`
     : `the rebuild of ${name} (build ${build}) goes on in the processes that run it; process it here, too, with: millrace rebuild ${name}`
 
+/** Lets live processing and readers on this machine have the processors first. */
+const atLowerPriority = Effect.sync(() => {
+  try {
+    setPriority(constants.priority.PRIORITY_BELOW_NORMAL)
+  } catch {
+    // without the right to change it the priority stays as it is
+  }
+})
+
 const run = Effect.fnUntraced(function* (
   application: AnyApplication,
   database: Database,
@@ -193,6 +203,7 @@ const run = Effect.fnUntraced(function* (
   const interrupted = warn(
     `interrupted: build ${build.version} of ${name} stays as far as it is. Continue it with: ${again}; or delete it with: millrace rebuild ${name}${flag} --cancel`
   )
+  yield* atLowerPriority
   const rebuilt = yield* rebuildBuild(system, build, { report, onRetry }).pipe(Effect.onInterrupt(() => interrupted))
   const { events, live, seconds } = rebuilt
   const result = {

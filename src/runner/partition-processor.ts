@@ -14,6 +14,7 @@ import { type ChainLinks, ChainPosition, unlinked } from "./chain.ts"
 import { BatchLookups } from "./batch-lookups.ts"
 import { SeenIds } from "./dedupe.ts"
 import { EventDecoder, type DecodedEvent, type OtherRecord } from "./event-decoder.ts"
+import type { FollowerTurns } from "./follower-turns.ts"
 import { busy, FailedEvents, type Stopped } from "./failed-events.ts"
 import { BatchFold, readsRows, type ReadRow } from "./fold.ts"
 import type { Samplers } from "./behaviour.ts"
@@ -74,6 +75,8 @@ export interface ProcessorOptions<E, R> {
   readonly store: Store["Service"]
   /** What takes samples of what handlers do. Default: nothing is sampled. */
   readonly samplers?: Samplers
+  /** The turns that a follower computes in. Default: it computes when it can. */
+  readonly turns?: FollowerTurns
   /** The streams around the partition. Default: the projection stands by itself. */
   readonly links?: ChainLinks
   /** Whether records have the keys that decide their partition. Default true. */
@@ -82,6 +85,8 @@ export interface ProcessorOptions<E, R> {
 
 /** Records that are decoded together: what is folded of them is garbage while it is young, which costs the collector least. */
 const sliceSize = 500
+/** The same where each slice takes a turn: about a millisecond. */
+const sliceOfTurn = 100
 
 /** Processes batches under one claim of one partition. Its caches live as long as the claim does. */
 export class PartitionProcessor<E, R> {
@@ -99,6 +104,7 @@ export class PartitionProcessor<E, R> {
   private readonly log: Entries = []
   private readonly failed: FailedEvents
   private readonly chain: ChainPosition
+  private readonly turns: FollowerTurns | undefined
 
   constructor(options: ProcessorOptions<E, R>) {
     const { claim, links = unlinked, lookupTables, partitions, projection, source, store } = options
@@ -109,6 +115,7 @@ export class PartitionProcessor<E, R> {
     this.store = store
     // what follows is live only under another claim
     const isMuted = claim.mode === "follower"
+    this.turns = isMuted ? options.turns : undefined
     this.messages = { sourcePartitions: partitions, times: this.chain.messageTimes, isMuted }
     this.decoder = new EventDecoder(projection, source, claim.owner)
     this.failed = new FailedEvents(projection, source, claim, store)
@@ -282,13 +289,16 @@ export class PartitionProcessor<E, R> {
       folded: 0,
       duplicates: failed.ignoredRetries
     }
-    for (let at = 0; at < records.length; at += sliceSize) {
-      yield* this.processRecords(batch, records.slice(at, at + sliceSize))
-      // a follower's batches are large, and live partitions of the process do not wait for them
-      if (this.messages.isMuted === true) yield* Effect.yieldNow
+    // a follower's batches are large, and live partitions of the process do not wait for them
+    const turn = this.turns?.ofBatch()
+    const size = turn === undefined ? sliceSize : sliceOfTurn
+    for (let at = 0; at < records.length; at += size) {
+      if (turn !== undefined) yield* turn
+      yield* this.processRecords(batch, records.slice(at, at + size))
     }
     yield* this.applyWaiting(batch)
     const failing = yield* failed.streak(claim)
+    if (turn !== undefined) yield* turn
     return {
       position: next,
       fingerprint: given.length === 0 ? claim.fingerprint : fingerprintOf(given.at(-1)!),

@@ -14,6 +14,7 @@ import { type Chains, noChains } from "../model/chains.ts"
 import type { Topic } from "../model/topic.ts"
 import { CurrentFailures, projectionSubject } from "../monitor/ongoing-failures.ts"
 import { linksOf } from "./chain.ts"
+import { CurrentFollowerTurns } from "./follower-turns.ts"
 import { Follower, type PartOfBatch } from "./follower.ts"
 import { LookupTable } from "./lookup-tables.ts"
 import { inOwnFiber } from "./own-fiber.ts"
@@ -232,7 +233,8 @@ const claimAndProcess = Effect.fnUntraced(function* <E, R>(
   const partitions = (yield* log.bounds(topic)).length
   const links = yield* linksOf(chains, projection, topic, partitions, log)
   const samplers = yield* BehaviourSamplers
-  const parts = { projection, source, partitions, claim, lookupTables, store, links, samplers }
+  const turns = yield* CurrentFollowerTurns
+  const parts = { projection, source, partitions, claim, lookupTables, store, links, samplers, turns }
   const processor = new PartitionProcessor(parts)
   const reader = yield* assignment.open(claim.position, readingOf(claim, partitions))
   // a reader keeps to the topic that it was opened on: it is the one that was looked at

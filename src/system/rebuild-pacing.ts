@@ -1,5 +1,6 @@
 // Paces the builds that follow as their rebuilds ask: paused, at a rate that all processes share, or behind the live build's own work.
 import * as Effect from "effect/Effect"
+import * as Semaphore from "effect/Semaphore"
 import type { Log, ReadError } from "../log/log.ts"
 import type { Pacing } from "../runner/pacing.ts"
 import { type ProjectionPartition, StoreError } from "../runner/store.ts"
@@ -25,14 +26,24 @@ const failed = (error: SqlError | ReadError): StoreError =>
     cause: error
   })
 
-/** Keeps the result of a reading for a moment, for all who ask by the same name. */
+/** Keeps the result of a reading for a moment, for all who ask by the same name: while it is read the others wait for it, and read nothing. */
 const kept = <A, E>(read: (name: string) => Effect.Effect<A, E>) => {
   const known = new Map<string, { readonly at: number; readonly value: A }>()
+  const turn = Semaphore.makeUnsafe(1)
+  const fresh = (name: string) => {
+    const found = known.get(name)
+    return found !== undefined && performance.now() - found.at < freshMs ? found : undefined
+  }
   return (name: string): Effect.Effect<A, E> =>
     Effect.suspend(() => {
-      const found = known.get(name)
-      if (found !== undefined && performance.now() - found.at < freshMs) return Effect.succeed(found.value)
-      return Effect.tap(read(name), (value) => Effect.sync(() => known.set(name, { at: performance.now(), value })))
+      const found = fresh(name)
+      if (found !== undefined) return Effect.succeed(found.value)
+      const reading = Effect.suspend(() => {
+        const meanwhile = fresh(name)
+        if (meanwhile !== undefined) return Effect.succeed(meanwhile.value)
+        return Effect.tap(read(name), (value) => Effect.sync(() => known.set(name, { at: performance.now(), value })))
+      })
+      return turn.withPermits(1)(reading)
     })
 }
 

@@ -1,0 +1,48 @@
+// How builds that follow share the event loop with other work.
+import { assert, it } from "@effect/vitest"
+import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
+import { FollowerTurns } from "../../../src/runner/follower-turns.ts"
+
+/** Two turns of a batch, each noted by its name. */
+const batch = (turns: FollowerTurns, name: string, noted: Array<string>) => {
+  const turn = turns.ofBatch()
+  const step = Effect.andThen(
+    turn,
+    Effect.sync(() => void noted.push(name))
+  )
+  return Effect.andThen(step, step)
+}
+
+it.live("gives the oldest batch its turns first, and runs other work between any two turns", () =>
+  Effect.gen(function* () {
+    const turns = new FollowerTurns()
+    const noted: Array<string> = []
+    const batches = ["a", "b"].map((name) => batch(turns, name, noted))
+    let isOver = false
+    const other = (): void => {
+      noted.push("-")
+      if (!isOver) setImmediate(other)
+    }
+    const running = yield* Effect.forkChild(Effect.all(batches, { concurrency: "unbounded" }))
+    setImmediate(other)
+    yield* Fiber.join(running)
+    isOver = true
+    assert.strictEqual(noted.filter((one) => one !== "-").join(""), "aabb")
+    assert.notMatch(noted.join(""), /[ab]{2}/)
+  })
+)
+
+it.live("a batch that waits for something else, or was interrupted, holds up no other one", () =>
+  Effect.gen(function* () {
+    const turns = new FollowerTurns()
+    const noted: Array<string> = []
+    const waiting = yield* Effect.forkChild(Effect.andThen(turns.ofBatch(), Effect.never))
+    const interrupted = yield* Effect.forkChild(batch(turns, "interrupted", noted))
+    yield* Effect.yieldNow
+    yield* Fiber.interrupt(interrupted)
+    yield* batch(turns, "a", noted)
+    assert.deepStrictEqual(noted, ["a", "a"])
+    yield* Fiber.interrupt(waiting)
+  })
+)
