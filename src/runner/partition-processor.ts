@@ -10,18 +10,18 @@ import type { Projection } from "../model/projection.ts"
 import type { Writable } from "../model/handler.ts"
 import type { Entries } from "../model/recorder.ts"
 import type { Topic } from "../model/topic.ts"
-import { type ChainLinks, ChainPosition, unlinked } from "./chain.ts"
+import { ChainPosition, unlinked } from "./chain.ts"
 import { BatchLookups } from "./batch-lookups.ts"
 import { SeenIds } from "./dedupe.ts"
 import { EventDecoder, type DecodedEvent, type OtherRecord } from "./event-decoder.ts"
 import type { FollowerTurns } from "./follower-turns.ts"
 import { busy, FailedEvents, type Stopped } from "./failed-events.ts"
 import { BatchFold, readsRows, type ReadRow } from "./fold.ts"
-import type { Samplers } from "./behaviour.ts"
 import { HandlerCaller, RunningHandler, type HandlerFailure } from "./handler-caller.ts"
-import type { LookupError, LookupTable } from "./lookup-tables.ts"
+import type { LookupError } from "./lookup-tables.ts"
 import { readRows } from "./needed-rows.ts"
 import { ChangePreparer, type Origin } from "./prepared-changes.ts"
+import type { ProcessorOptions } from "./processor-options.ts"
 import { sameKind } from "./retries.ts"
 import type { MessageOptions } from "./segments.ts"
 import { eventText, runAs } from "./running-code.ts"
@@ -62,26 +62,6 @@ interface BatchState {
 }
 /** Everything that processing a batch can fail with. */
 export type ProcessError = StoreError | Fenced | Mismatch | LookupError
-
-/** What a processor is made from. */
-export interface ProcessorOptions<E, R> {
-  readonly projection: Projection.Of<E, R>
-  readonly source: Topic.Any
-  /** The number of the source's partitions. */
-  readonly partitions: number
-  readonly claim: Claim
-  /** The tables of the projection's lookup topics, by topic. */
-  readonly lookupTables: ReadonlyMap<string, LookupTable>
-  readonly store: Store["Service"]
-  /** What takes samples of what handlers do. Default: nothing is sampled. */
-  readonly samplers?: Samplers
-  /** The turns that a follower computes in. Default: it computes when it can. */
-  readonly turns?: FollowerTurns
-  /** The streams around the partition. Default: the projection stands by itself. */
-  readonly links?: ChainLinks
-  /** Whether records have the keys that decide their partition. Default true. */
-  readonly hasKeys?: boolean
-}
 
 /** Records that are decoded together: what is folded of them is garbage while it is young, which costs the collector least. */
 const sliceSize = 500
