@@ -1,5 +1,7 @@
 // The public names of Millrace: everything that `import … from "millrace"` can name.
-export { Aggregate } from "./aggregate/aggregate.ts"
+export { Aggregate, type ExecuteError, type ExecuteOptions, type HistoryEvent } from "./aggregate/aggregate.ts"
+export type { Executed } from "./aggregate/chain.ts"
+export type { CommandContext } from "./aggregate/command.ts"
 export {
   BoundaryMoved,
   CommandReused,
@@ -26,7 +28,8 @@ export {
   type NewEvent,
   type RecordedEvent
 } from "./aggregate/event-store.ts"
-export type { Rejection } from "./model/aggregate.ts"
+export { AggregateFailed, InvalidCommand, StreamBusy, UnreadableEvent } from "./aggregate/failures.ts"
+export { UnknownCommand, type Rejection } from "./model/aggregate.ts"
 export { Application } from "./model/application.ts"
 export { Bridge } from "./bridge/definition.ts"
 export type { BridgeRecord } from "./bridge/record.ts"

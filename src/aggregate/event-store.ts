@@ -69,6 +69,12 @@ export interface Append {
   /** The stream's id: 1 to 1,000 characters. */
   readonly stream: string
   readonly expected: Expected
+  /**
+   * The id of the command that appended the last events that this command was decided on, if they may not be stored yet. `expected` is then
+   * a number, and the append passes only if the stream's last event is of that command as well: else another process could have appended
+   * as many other events. Fails with `VersionConflict`.
+   */
+  readonly follows?: string
   /** At least one. */
   readonly events: ReadonlyArray<NewEvent>
   /** Identifies what the command asked for: the same command id with another digest fails with `CommandReused`. */
@@ -90,10 +96,11 @@ export interface Appended {
    */
   readonly repeated: boolean
 }
-/** Why a command was rejected: the tag of the rejection, and its fields as JSON. */
+/** Why a command was rejected: the tag of the rejection, its fields as JSON, and its message. */
 export interface RejectionAnswer {
   readonly tag: string
   readonly fields: Readonly<Record<string, unknown>>
+  readonly message?: string
 }
 /** What a command without events answered: the version it was decided on and, if it was rejected, why. */
 export interface DecidedNothing {

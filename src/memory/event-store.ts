@@ -169,10 +169,11 @@ const makeAppendAll = (log: Log["Service"], streams: Streams, one: Semaphore.Sem
     }
     if (before.length === appends.length) return before
     if (before.length > 0) return yield* new CommandReused({ commandId })
-    for (const [{ name }, { expected, stream: id }] of found) {
-      const { closed, events } = streamOf(topics.get(name)!, id)
+    for (const [{ name }, { expected, follows, stream: id }] of found) {
+      const { answers, closed, events } = streamOf(topics.get(name)!, id)
       if (closed !== undefined) return yield* new StreamClosed({ aggregate: name, stream: id, reason: closed })
-      if (!fits(expected, events.length))
+      const isAfter = follows === undefined || answers.get(follows)?.decided.version === events.length
+      if (!fits(expected, events.length) || !isAfter)
         return yield* new VersionConflict({ aggregate: name, stream: id, expected, actual: events.length })
     }
     const moved = (boundary?.tags ?? []).flatMap(({ aggregate, tag, version: expected }) => {

@@ -4,13 +4,13 @@ import { AggregateTest, MemoryEventStore, ProjectionTest } from "../../src/testi
 import {
   Agg,
   Aggregate,
-  type AppendError,
   Application,
   Column,
   Event,
   EventStore,
+  type Executed,
   type EventType,
-  type LoadError,
+  type ExecuteError,
   Projection,
   ReadModel,
   type Rows,
@@ -82,8 +82,11 @@ is<
 >()
 // ——— inferred: an aggregate's rejections, through `execute`
 const acknowledged = Aggregate.execute(AlertCase, "c1", { type: "acknowledge", case_id: "c1", at: 1, by: "ann" })
-is<Is<Effect.Error<typeof acknowledged>, CaseExists | CaseUnknown | CaseClosed | CaseTaken | AppendError | LoadError>>()
+is<Is<Effect.Error<typeof acknowledged>, CaseExists | CaseUnknown | CaseClosed | CaseTaken | ExecuteError>>()
 is<Is<Effect.Services<typeof acknowledged>, EventStore>>()
+is<Is<Effect.Success<typeof acknowledged>, Executed<Aggregate.Event<typeof AlertCase>>>>()
+// ——— the id of the stream may be left out of its commands
+void Aggregate.execute(AlertCase, "c1", { type: "acknowledge", at: 1, by: "ann" })
 
 // ——— inferred: the topic of a window's rows, which another projection can read; a topic of its own must fit
 is<
@@ -266,7 +269,7 @@ if (
   "payment"
 )
   throw new Error("upcast")
-const failed = Effect.runSync(Effect.flip(acknowledged.pipe(Effect.provide(MemoryEventStore.layer))))
+const failed = await Effect.runPromise(Effect.flip(acknowledged.pipe(Effect.provide(MemoryEventStore.layer))))
 if (failed._tag !== "CaseUnknown") throw new Error("execute")
 
 // ——— must not compile; never run

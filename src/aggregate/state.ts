@@ -1,0 +1,153 @@
+// States of streams: folded from their events page by page, and from snapshots of the same shape.
+import { createHash } from "node:crypto"
+import * as Effect from "effect/Effect"
+import * as Schema from "effect/Schema"
+import type { Aggregate } from "../model/aggregate.ts"
+import type { EventStore, Loaded, LoadError, RecordedEvent } from "./event-store.ts"
+import { AggregateFailed, reasonOf, UnreadableEvent } from "./failures.ts"
+
+type Store = EventStore["Service"]
+/** Every error of loading a state. */
+export type LoadStateError = LoadError | UnreadableEvent | AggregateFailed
+
+/** A state, and what it was folded from. */
+export interface StreamState<State> {
+  readonly state: State
+  /** The number of the stream's events that it was folded from. */
+  readonly version: number
+  /** The version of the newest snapshot that is known; 0 if there is none. */
+  readonly snapshotVersion: number
+  /** Everybody whom the folded events are about. */
+  readonly subjects: ReadonlySet<string>
+}
+
+const shapes = new WeakMap<object, string>()
+/**
+ * Identifies the form of an aggregate's state: the JSON schema of the state, and the aggregate's `version`. A snapshot of another shape is
+ * ignored.
+ */
+export const shapeOf = (aggregate: Aggregate.Any): string => {
+  const known = shapes.get(aggregate)
+  if (known !== undefined) return known
+  const { state, version } = aggregate
+  let form: string
+  try {
+    form = JSON.stringify(Schema.toJsonSchemaDocument(Schema.toCodecJson(state as Schema.Codec<unknown>)))
+  } catch {
+    // without a JSON schema only the version says which snapshots fit
+    form = ""
+  }
+  const shape = createHash("sha256").update(`${version}\n${form}`).digest("hex").slice(0, 32)
+  shapes.set(aggregate, shape)
+  return shape
+}
+
+/** The JSON text of a snapshot. Throws if the state does not fit its schema. */
+export const snapshotText = <State>(aggregate: Aggregate.Any, { state, subjects }: StreamState<State>): string =>
+  JSON.stringify({ state: aggregate.encodeState(state), subjects: [...subjects] })
+/** The state of a snapshot; undefined if it cannot be read. */
+const readSnapshot = <State>(
+  aggregate: Aggregate.Any,
+  { state: text, version }: NonNullable<Loaded["snapshot"]>
+): StreamState<State> | undefined => {
+  try {
+    const { state, subjects } = JSON.parse(text) as {
+      readonly state: unknown
+      readonly subjects: ReadonlyArray<string>
+    }
+    return { state: aggregate.decodeState(state), version, snapshotVersion: version, subjects: new Set(subjects) }
+  } catch {
+    return undefined
+  }
+}
+const initialState = <State>({ initial }: Aggregate.Any): StreamState<State> => ({
+  state: initial,
+  version: 0,
+  snapshotVersion: 0,
+  subjects: new Set()
+})
+
+/** A stored event as the newest version of its type. Throws `UnreadableEvent`. */
+export const decodeEvent = <Ev>(
+  aggregate: Aggregate.Any,
+  { schemaVersion, stream, type, value, version }: RecordedEvent
+): Ev => {
+  try {
+    return aggregate.decode(JSON.parse(value), schemaVersion ?? 1)
+  } catch (error) {
+    throw new UnreadableEvent({ aggregate: aggregate.name, stream, version, type, reason: reasonOf(error) })
+  }
+}
+/** The state after more events. Throws `UnreadableEvent` and `AggregateFailed`. */
+export const foldEvents = <State>(
+  aggregate: Aggregate.Any,
+  from: StreamState<State>,
+  events: ReadonlyArray<RecordedEvent>
+): StreamState<State> => {
+  let { state } = from
+  const subjects = new Set(from.subjects)
+  for (const recorded of events) {
+    const event = decodeEvent<never>(aggregate, recorded)
+    for (const subject of aggregate.subjectsOf(event)) subjects.add(subject)
+    try {
+      state = aggregate.evolve(state, event)
+    } catch (cause) {
+      const { name } = aggregate
+      const reason = `event ${recorded.version} of type ${recorded.type}: ${reasonOf(cause)}`
+      const at = { aggregate: name, stream: recorded.stream, command: undefined, operation: "evolve" } as const
+      throw new AggregateFailed({ ...at, reason, cause })
+    }
+  }
+  return { ...from, state, version: events.at(-1)?.version ?? from.version, subjects }
+}
+const isKnown = (error: unknown): error is UnreadableEvent | AggregateFailed =>
+  error instanceof UnreadableEvent || error instanceof AggregateFailed
+const fold = <State>(...args: Parameters<typeof foldEvents<State>>) =>
+  Effect.try({
+    try: () => foldEvents<State>(...args),
+    catch: (error) => error
+  }).pipe(Effect.catch((error) => (isKnown(error) ? Effect.fail(error) : Effect.die(error))))
+
+/** How a state is loaded. */
+export interface LoadStateOptions<State> {
+  /** A state to continue. Default: the newest snapshot, or the initial state. */
+  readonly from?: StreamState<State> | undefined
+  /** The last version to fold. */
+  readonly upTo?: number | undefined
+  /** Folds events up to the first one that was appended after this time, in epoch milliseconds, and no snapshot. */
+  readonly appendedBy?: number | undefined
+}
+/**
+ * Loads a stream's state, in pages: so memory does not grow with the stream. It is the newest state when the last page was read.
+ * Snapshots that cannot be decoded are ignored.
+ */
+export const loadState = Effect.fnUntraced(function* <State>(
+  store: Store,
+  aggregate: Aggregate.Any,
+  stream: string,
+  { appendedBy, from, upTo }: LoadStateOptions<State> = {}
+): Effect.fn.Return<StreamState<State>, LoadStateError> {
+  const last = upTo === undefined ? {} : { upTo }
+  let useSnapshot = from === undefined && appendedBy === undefined
+  let folded = from ?? initialState<State>(aggregate)
+  for (;;) {
+    const start = useSnapshot ? { shape: shapeOf(aggregate) } : { from: folded.version + 1 }
+    const page = yield* store.load(aggregate.name, stream, { ...start, ...last })
+    if (useSnapshot && page.snapshot !== undefined) {
+      const read = readSnapshot<State>(aggregate, page.snapshot)
+      useSnapshot = false
+      if (read === undefined) continue
+      folded = read
+    }
+    useSnapshot = false
+    const events =
+      appendedBy === undefined ? page.events : takeWhile(page.events, ({ appendedAt }) => appendedAt <= appendedBy)
+    folded = yield* fold(aggregate, folded, events)
+    if (events.length < page.events.length || events.length === 0) return folded
+    if (folded.version >= Math.min(page.version, upTo ?? Infinity)) return folded
+  }
+})
+const takeWhile = <A>(values: ReadonlyArray<A>, keep: (value: A) => boolean): ReadonlyArray<A> => {
+  const end = values.findIndex((value) => !keep(value))
+  return end === -1 ? values : values.slice(0, end)
+}
