@@ -30,7 +30,7 @@ const layers: ReadonlyArray<ReadonlyArray<string>> = [
     "pulsar/subscription",
     "pulsar/relay"
   ],
-  ["pulsar"],
+  ["pulsar", "postgres/events"],
   ["system"],
   ["system/dead-letters"],
   ["server/http"],

@@ -28,14 +28,16 @@ export const commandIdProblem = (commandId: string): InvalidCommandId | undefine
   return reason === undefined ? undefined : new InvalidCommandId({ reason })
 }
 
-const eventProblem = ({ eventId, eventTime, subjects, tags, value }: NewEvent): string | undefined => {
+const eventProblem = ({ eventId, eventTime, subjects, tags, type, value }: NewEvent): string | undefined => {
   if (eventTime !== undefined && !Number.isFinite(eventTime))
     return `the event time is ${eventTime}; it must be a number of milliseconds`
   if (eventId !== undefined && nameProblem(eventId) !== undefined) return `its event id ${nameProblem(eventId)}`
   for (const tag of tags ?? []) if (nameProblem(tag) !== undefined) return `its tag ${nameProblem(tag)}`
   for (const subject of subjects ?? [])
     if (nameProblem(subject) !== undefined) return `its subject ${nameProblem(subject)}`
-  return singleLineJson(value) === undefined ? "its value is not JSON" : undefined
+  const stored = typeOfValue(value)
+  if (stored === undefined) return "its value is not the JSON of an object that has a type"
+  return stored === type ? undefined : `its type is ${shown(type)}, but its value has the type ${shown(stored)}`
 }
 /** The error for what cannot be appended; undefined if it can. */
 export const appendProblem = (append: Append): InvalidStream | EventStoreError | undefined => {
@@ -125,14 +127,16 @@ export const toRecords = (
 }
 
 const noTags: ReadonlyArray<string> = []
-const leadingType = /^\{"type":"([^"\\]+)"/
-/** The type of an event, from its value. Empty if the value has none. */
-export const typeOfValue = (value: string): string => {
-  const leading = leadingType.exec(value)
-  if (leading !== null) return leading[1]!
-  const { type } = (JSON.parse(value) ?? {}) as { readonly type?: unknown }
-  return typeof type === "string" ? type : ""
+/** The type of an event, from its value; undefined if that is not the JSON of an object that has one. */
+const typeOfValue = (value: string): string | undefined => {
+  try {
+    const { type } = (JSON.parse(value) ?? {}) as { readonly type?: unknown }
+    return typeof type === "string" ? type : undefined
+  } catch {
+    return undefined
+  }
 }
+const leadingType = /^\{"type":"([^"\\]+)"/
 /** A record of the log as the event that it is. */
 export const toEvent = (aggregate: string, record: LogRecord, version: number): RecordedEvent => {
   const {
@@ -155,7 +159,7 @@ export const toEvent = (aggregate: string, record: LogRecord, version: number): 
     version,
     partition,
     position,
-    type: typeOfValue(value!),
+    type: leadingType.exec(value!)?.[1] ?? typeOfValue(value!) ?? "",
     value: value!,
     eventTime,
     appendedAt,

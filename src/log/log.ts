@@ -60,6 +60,8 @@ export interface TopicSpec {
   readonly partitions: number
   readonly compacted: boolean
   readonly retentionMs: number | undefined
+  /** Whether it has the events of an aggregate, which only the event store appends to, and which are kept forever. Default: false. */
+  readonly isAggregate?: boolean
   /** Settings for Kafka; other logs ignore them. */
   readonly kafka?: KafkaTopic | undefined
 }

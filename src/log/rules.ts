@@ -6,11 +6,19 @@ import { type Batch, LogError, type NewRecord, type TopicSpec, UnknownTopic } fr
 export const defaultMaxBytes = 1 << 20
 
 /** Why a topic cannot be declared like this; undefined if it can. */
-export const specProblem = ({ name, partitions, retentionMs }: TopicSpec): string | undefined => {
+export const specProblem = ({
+  compacted,
+  isAggregate,
+  name,
+  partitions,
+  retentionMs
+}: TopicSpec): string | undefined => {
   if (name === "") return "the topic has no name; give it one"
   if (!(Number.isInteger(partitions) && partitions >= 1))
     return `partitions is ${partitions}; it must be a whole number, at least 1`
   if (retentionMs !== undefined && !(retentionMs > 0)) return `retention is ${retentionMs} ms; it must be more than 0`
+  if (isAggregate === true && (compacted || retentionMs !== undefined))
+    return `it has the events of an aggregate, which are kept forever; declare it without ${compacted ? "compaction" : "retention"}`
   return undefined
 }
 
@@ -18,9 +26,14 @@ const policyName = (compacted: boolean) => (compacted ? "compacted" : "not compa
 
 /** Why an existing topic cannot become what is declared; undefined if it fits, or if only its retention differs. */
 export const specConflict = (
-  there: Pick<TopicSpec, "partitions" | "compacted">,
+  there: Pick<TopicSpec, "partitions" | "compacted" | "isAggregate">,
   spec: TopicSpec
 ): string | undefined => {
+  if ((there.isAggregate === true) !== (spec.isAggregate === true)) {
+    return there.isAggregate === true
+      ? "it has the events of an aggregate; give the other topic another name"
+      : "a topic of this name exists already; give the aggregate another name"
+  }
   if (there.compacted !== spec.compacted) {
     return `the topic is ${policyName(there.compacted)} but is declared as ${policyName(spec.compacted)}; give the new topic another name`
   }
@@ -30,6 +43,15 @@ export const specConflict = (
     `declare ${there.partitions}, or give the new topic another name and copy the events`
   )
 }
+
+/** The error for appending to the topic of an aggregate from outside of the event store. */
+export const aggregateTopic = (topic: string) =>
+  new LogError({
+    operation: "append",
+    topic,
+    retryable: false,
+    reason: "it has the events of an aggregate, which commands append; send the aggregate a command"
+  })
 
 /** The error for a topic that does not exist. */
 export const unknownTopic = (topic: string) => new UnknownTopic({ topic, reason: "the topic does not exist" })

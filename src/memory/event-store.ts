@@ -113,7 +113,7 @@ const makeStreams = (log: Log["Service"]) => {
     firstVersion,
     version: decided.version,
     partition: partitionOf(id, topic.partitions),
-    position: streamOf(topic, id).events[firstVersion - 1]?.position ?? -1,
+    position: firstVersion > decided.version ? -1 : streamOf(topic, id).events[firstVersion - 1]!.position,
     repeated: true
   })
   const answerOf = (topic: Topic, id: string, { decided, firstVersion }: Answered): Answer => {

@@ -1,5 +1,5 @@
 // Packs the records of a batch into the two texts of a row, and unpacks them. The DDL documents the row. Pure.
-import { incarnationDigits, streamHeaders } from "../../log/envelope.ts"
+import { aggregateHeaders, incarnationDigits, streamHeaders } from "../../log/envelope.ts"
 import type { LogRecord, NewRecord, Position } from "../../log/log.ts"
 
 /** Records in the form of a row of `log_batch`. */
@@ -26,6 +26,8 @@ export interface BatchRow {
   readonly stream?: string | null
   readonly firstSeq?: number | null
   readonly incarnation?: string | null
+  /** In a row of an aggregate's events: the version of the first in its event stream. */
+  readonly firstVersion?: number | null
 }
 /** What is stored of a record in addition when its row was compacted. */
 export interface CompactedRecord {
@@ -106,6 +108,14 @@ export const identityHeaders = (
         [streamHeaders.incarnation]: incarnation.slice(0, incarnationDigits)
       }
 
+/** The headers of a row's i-th record, with those that the row has for all of them. */
+const withRowHeaders = (row: BatchRow, i: number, headers: Readonly<Record<string, string>>) => {
+  if (row.firstVersion != null) return { ...headers, [aggregateHeaders.version]: String(row.firstVersion + i) }
+  return row.stream == null
+    ? headers
+    : { ...headers, ...identityHeaders(row.stream, row.firstSeq! + i, row.incarnation) }
+}
+
 /** Unpacks the records of a row from a position on, and appends them to `into`. Records with the same headers share the object. */
 export const unpack = (row: BatchRow, from: Position, into: Array<LogRecord>): void => {
   const metas = JSON.parse(row.meta) as Array<Meta>
@@ -128,10 +138,7 @@ export const unpack = (row: BatchRow, from: Position, into: Array<LogRecord>): v
       tenant: meta[3] ?? undefined,
       traceparent: meta[4] ?? undefined,
       schemaVersion: meta[5] ?? undefined,
-      headers:
-        row.stream == null
-          ? headers
-          : { ...headers, ...identityHeaders(row.stream, row.firstSeq! + i, row.incarnation) },
+      headers: withRowHeaders(row, i, headers),
       appendedAt: row.appendedAt - (meta[8] ?? 0)
     })
   }

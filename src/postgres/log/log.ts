@@ -8,7 +8,7 @@ import type * as Scope from "effect/Scope"
 import type postgres from "postgres"
 import { LogCleaner } from "../../log/cleaner.ts"
 import { sharePartitions } from "../../log/group.ts"
-import { checkRecords, defaultMaxBytes } from "../../log/rules.ts"
+import { aggregateTopic, checkRecords, defaultMaxBytes } from "../../log/rules.ts"
 import {
   type Assignment,
   Log,
@@ -89,12 +89,13 @@ const makeParts = Effect.fnUntraced(function* (sql: postgres.Sql, pollMs: number
     lost: wakeGroups
   })
   const latch = yield* makeNotifier(sql, listeners)
-  const appender = LogAppend.make(yield* Session.single(sql, "millrace log append"), (topicId, partition, end) => {
+  const appended = (topicId: number, partition: number, end: number) => {
     listeners.appended(topicId, partition, end)
     latch.openUnsafe()
-  })
+  }
+  const appender = LogAppend.make(yield* Session.single(sql, "millrace log append"), appended)
   yield* Effect.forkScoped(Effect.forever(Effect.andThen(Effect.sleep(pollMs), Effect.ignore(poll(sql, listeners)))))
-  return { listeners, appender, groups: { session, held, changes } satisfies ProcessGroups }
+  return { listeners, appended, appender, groups: { session, held, changes } satisfies ProcessGroups }
 })
 
 const groupOf = (sql: postgres.Sql, topicId: number, topic: string, group: string) =>
@@ -118,28 +119,35 @@ export interface PostgresLog {
   readonly cleaner: LogCleaner["Service"]
   /** Wakes this process's readers of a partition that grew to `end` by other means than `append`. */
   readonly grown: (topicId: number, partition: number, end: number) => void
+  /** The same for the readers of all processes. */
+  readonly appended: (topicId: number, partition: number, end: number) => void
 }
 /** The log on a database that has its tables, and its cleaner. It opens even if the database is down; then its calls fail. */
 export const make = Effect.fnUntraced(function* (
   sql: postgres.Sql,
   options: PostgresLogOptions = {}
 ): Effect.fn.Return<PostgresLog, never, Scope.Scope> {
-  const { appender, groups, listeners } = yield* makeParts(sql, options.pollMs ?? 1000)
+  const { appended, appender, groups, listeners } = yield* makeParts(sql, options.pollMs ?? 1000)
   const topics = LogTopics.make(sql)
   const tails = new LogRead.TailReader(sql)
 
   const append = Effect.fnUntraced(function* (name: string, records: ReadonlyArray<NewRecord>) {
     const topic = yield* topics.find("append", name)
+    if (topic.isAggregate) return yield* aggregateTopic(name)
     const fine = checkRecords(name, topic.partitions, records)
     if (!Array.isArray(fine)) return yield* fine as LogError | UnknownTopic
     return yield* appender.append(topic, fine).pipe(Effect.tapError(() => Effect.sync(() => topics.forget(name))))
   })
   const sourceOf = (name: string, partition: number, read?: ReadOptions) =>
-    topics
-      .find("read", name, partition)
-      .pipe(
-        Effect.map(({ topicId }): LogRead.ReadSource => ({ topicId, topic: name, partition, maxBytes: maxBytes(read) }))
-      )
+    topics.find("read", name, partition).pipe(
+      Effect.map(({ isAggregate, topicId }): LogRead.ReadSource => ({
+        topicId,
+        topic: name,
+        partition,
+        maxBytes: maxBytes(read),
+        isAggregate
+      }))
+    )
   const log = Log.of({
     declare: topics.declare,
     append,
@@ -153,11 +161,11 @@ export const make = Effect.fnUntraced(function* (
         LogRead.open(sql, listeners, tails, source, position)
       ),
     assign: Effect.fnUntraced(function* (name, group, use, read) {
-      const { partitions, topicId } = yield* topics.find("assign", name)
+      const { isAggregate, partitions, topicId } = yield* topics.find("assign", name)
       const id = yield* groupOf(sql, topicId, name, group)
       const locks = locksOf(groups, name, id, partitions, options.rebalanceMs ?? 1000)
       return yield* sharePartitions(locks, (partition, generation) => {
-        const source = { topicId, topic: name, partition }
+        const source = { topicId, topic: name, partition, isAggregate }
         const assignment: Assignment = {
           topic: name,
           partition,
@@ -175,7 +183,8 @@ export const make = Effect.fnUntraced(function* (
     const once = cleaner.clean().pipe(Effect.catchTag("LogError", (error) => Effect.logWarning(error.message)))
     yield* Effect.forkScoped(Effect.forever(Effect.andThen(Effect.sleep(options.cleanMs), once)))
   }
-  return { log, cleaner, grown: (topicId, partition, end) => listeners.grown(topicId, partition, end) }
+  const grown = (topicId: number, partition: number, end: number) => listeners.grown(topicId, partition, end)
+  return { log, cleaner, grown, appended }
 })
 
 /** The log and its cleaner on PostgreSQL. The pool `sql` must stay open as long; two more connections are opened with its options. */

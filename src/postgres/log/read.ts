@@ -23,14 +23,16 @@ export interface ReadSource {
   readonly topic: string
   readonly partition: number
   readonly maxBytes: number
+  /** Whether a row has few records, of one command, so that a read needs many. */
+  readonly isAggregate: boolean
 }
 /** How many rows one read returns at most, in case there are many small ones: one that may be larger than usual returns more. */
-const rowsAtOnce = ({ maxBytes }: ReadSource) => Math.max(256, maxBytes >> 12)
+const rowsAtOnce = ({ isAggregate, maxBytes }: ReadSource) => Math.max(256, maxBytes >> (isAggregate ? 8 : 12))
 
 /** Reads from several positions at once. Returns the request's number with each row, and no row for a partition that does not exist. */
 const query = `
 select a.place::int4, h.start_position, h.next_position as end_position, b.base_position, b.next_position, b.bytes, b.appended_ms, b.meta,
-  b.vals, b.stream, b.first_seq::float8 as first_seq, b.incarnation
+  b.vals, b.stream, b.first_seq::float8 as first_seq, b.incarnation, b.first_version::float8 as first_version
 from unnest($1::int4[], $2::int4[], $3::int8[], $4::int8[]) with ordinality as a(topic_id, partition, position, max_bytes, place)
 join millrace.log_head h on h.topic_id = a.topic_id and h.partition = a.partition
 left join lateral (
@@ -38,7 +40,7 @@ left join lateral (
     select c.*, row_number() over w as n, sum(c.bytes) over w as total
     from (
       select base_position, next_position, bytes, (extract(epoch from appended_at) * 1000)::float8 as appended_ms, meta, vals,
-        stream, first_seq, incarnation
+        stream, first_seq, incarnation, first_version
       from millrace.log_batch
       where topic_id = a.topic_id and partition = a.partition and next_position > a.position and base_position >= (
         select base_position from millrace.log_batch
@@ -65,6 +67,7 @@ interface FoundRow {
   readonly stream: string | null
   readonly first_seq: number | null
   readonly incarnation: string | null
+  readonly first_version: number | null
 }
 
 /** A partition, and the position to read from. */
@@ -147,7 +150,8 @@ const decoded = ({ partition, topic }: ReadSource, position: Position, rows: Rea
       vals,
       stream: row.stream,
       firstSeq: row.first_seq,
-      incarnation: row.incarnation
+      incarnation: row.incarnation,
+      firstVersion: row.first_version
     }
     unpack(unpacked, position, records)
     next = unpacked.next

@@ -10,17 +10,18 @@ export interface KnownTopic {
   readonly topicId: number
   readonly name: string
   readonly partitions: number
+  readonly isAggregate: boolean
 }
 
 const declareOne = async (sql: postgres.Sql, spec: TopicSpec): Promise<string | undefined> => {
-  const { compacted, name, partitions } = spec
+  const { compacted, isAggregate = false, name, partitions } = spec
   const retention = spec.retentionMs === undefined ? null : Math.round(spec.retentionMs)
   const made = await sql`
     with topic as (
-      insert into millrace.log_topic as t (name, partitions, compacted, retention_ms)
-      values (${name}, ${partitions}::int, ${compacted}::boolean, ${retention}::bigint)
+      insert into millrace.log_topic as t (name, partitions, compacted, retention_ms, aggregate)
+      values (${name}, ${partitions}::int, ${compacted}::boolean, ${retention}::bigint, ${isAggregate}::boolean)
       on conflict (name) do update set retention_ms = excluded.retention_ms
-      where t.partitions = excluded.partitions and t.compacted = excluded.compacted
+      where t.partitions = excluded.partitions and t.compacted = excluded.compacted and t.aggregate = excluded.aggregate
       returning topic_id
     ), heads as (
       insert into millrace.log_head (topic_id, partition, next_position)
@@ -29,9 +30,10 @@ const declareOne = async (sql: postgres.Sql, spec: TopicSpec): Promise<string | 
     )
     select topic_id from topic`
   if (made.length > 0) return undefined
-  const [there] = await sql`select partitions, compacted from millrace.log_topic where name = ${name}`
+  const [there] = await sql`select partitions, compacted, aggregate from millrace.log_topic where name = ${name}`
   if (there === undefined) return "the topic was deleted while it was declared; try again"
-  return specConflict({ partitions: Number(there["partitions"]), compacted: there["compacted"] === true }, spec)
+  const existing = { compacted: there["compacted"] === true, isAggregate: there["aggregate"] === true }
+  return specConflict({ partitions: Number(there["partitions"]), ...existing }, spec)
 }
 
 /** The topics of a log. `bounds` and `find` fail with `UnknownTopic` for a topic that was not declared. */
@@ -48,9 +50,10 @@ export const make = (sql: postgres.Sql) => {
     }
   })
   const ask = async (name: string) => {
-    const [row] = await sql`select topic_id, partitions from millrace.log_topic where name = ${name}`
+    const [row] = await sql`select topic_id, partitions, aggregate from millrace.log_topic where name = ${name}`
     if (row === undefined) return undefined
-    const topic = { topicId: Number(row["topic_id"]), name, partitions: Number(row["partitions"]) }
+    const numbers = { topicId: Number(row["topic_id"]), partitions: Number(row["partitions"]) }
+    const topic = { ...numbers, name, isAggregate: row["aggregate"] === true }
     known.set(name, topic)
     return topic
   }

@@ -97,12 +97,15 @@ export class StatementParts {
     const { last } = this
     return last === undefined ? "" : `, (select where (select count(*) from ${last}) >= 0) as after_${last}`
   }
-  statement(): CommitStatement {
+  /** `answer` is the select that ends the statement; its argument is a condition that evaluates the last part, empty if there is none. */
+  statement(answer?: (ran: string) => string): CommitStatement {
+    const { last } = this
     // evaluating the last part evaluates those before it
-    return {
-      text: `with ${this.texts.join(",\n")}\nselect fence.part, fence.mode, fence.outbox_seq from fence${this.after()}`,
-      parameters: this.parameters
-    }
+    const select =
+      answer === undefined
+        ? `select fence.part, fence.mode, fence.outbox_seq from fence${this.after()}`
+        : answer(last === undefined ? "" : `(select count(*) from ${last}) >= 0`)
+    return { text: `with ${this.texts.join(",\n")}\n${select}`, parameters: this.parameters }
   }
 }
 

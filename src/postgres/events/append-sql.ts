@@ -1,0 +1,224 @@
+// The statement that appends events: commands of any streams in one batch, or several streams of one command, all or nothing.
+//
+// All parts share a snapshot, which is older than the locks that the statement takes. So whatever decides is read from locked rows: an
+// `on conflict do update` reads the newest row, also one that was committed while it waited. Rows are locked in one order everywhere:
+// timers, streams, tags, counters, then the tables of inline projections by name.
+import type { CommitStatement, Parameter } from "../store/commit-parts.ts"
+import { StatementParts } from "../store/commit-parts.ts"
+import { arrayOf } from "../client/columns.ts"
+
+/** What an append expects, as the statement takes it: a version, or one of these. */
+export const expectAny = -1
+export const expectExists = -2
+
+/** One command's events for one stream, as the statement takes them. */
+export interface AppendRow {
+  readonly topicId: number
+  readonly topic: string
+  readonly stream: string
+  readonly partition: number
+  readonly expected: number
+  /** A uuid made of the command's id, and one made of its digest. */
+  readonly commandId: string
+  readonly digest: string | null
+  readonly records: number
+  readonly bytes: number
+  /** As in `log_batch`. */
+  readonly meta: string
+  readonly vals: string
+  readonly tags: ReadonlyArray<string>
+  /** The same for the outbox, where a control character stands for each event's version. Undefined where no relay publishes. */
+  readonly segmentMeta: string | undefined
+}
+/** A tag that a boundary checks, or that events have. */
+export interface TagRow {
+  readonly topicId: number
+  readonly tag: string
+  /** Undefined: it is not checked. */
+  readonly expected: number | undefined
+  /** 1 if events have it, else 0. */
+  readonly added: number
+}
+/** What a statement appends, and how. */
+export interface AppendRequest {
+  readonly rows: ReadonlyArray<AppendRow>
+  /** Whether one refusal refuses all. Then `tags` has those of the boundary and of all events. */
+  readonly isAtomic: boolean
+  readonly tags: ReadonlyArray<TagRow>
+  /** The incarnation of outbox segments; undefined if no relay publishes aggregates. */
+  readonly incarnation: string | undefined
+}
+/** A row of the answer, for each of `rows` by its index. */
+export interface AppendedRow {
+  readonly i: number
+  readonly repeated: boolean
+  /** Null: it was refused. */
+  readonly first_version: number | null
+  readonly records: number
+  readonly position: number
+  /** The version of the stream, if it was refused. */
+  readonly actual: number | null
+  readonly closed: "archived" | "erased" | null
+  /** The digest of the command that was answered before. */
+  readonly digest: string | null
+}
+/** Why a statement was rolled back: the detail of an error with the code `refusedCode`. */
+export interface Refusal {
+  /** Something was committed after the statement's snapshot that it must see: send all again. */
+  readonly again: boolean
+  readonly refused: ReadonlyArray<{
+    readonly i: number
+    readonly actual: number
+    readonly closed: "archived" | "erased" | null
+  }> | null
+  readonly tags: ReadonlyArray<{
+    readonly topic_id: number
+    readonly tag: string
+    readonly expected: number
+    readonly actual: number
+  }> | null
+}
+/** The SQLSTATE of `millrace.refuse_append`. */
+export const refusedCode = "MR409"
+/** What stands for the version of each event in `segmentMeta`: JSON text never has it. */
+export const versionMark = "\u0001"
+
+type Parameters = (value: Parameter) => string
+const column = (parameter: Parameters, type: string, values: ReadonlyArray<string | number | null>) =>
+  `${parameter(arrayOf(values))}::${type}[]`
+
+const requests = (parameter: Parameters, { incarnation, rows }: AppendRequest) => {
+  const of = (type: string, value: (row: AppendRow) => string | number | null) =>
+    column(parameter, type, rows.map(value))
+  return `req as materialized (select * from unnest(${of("int4", (row) => row.topicId)}, ${of("text", (row) => row.stream)},
+    ${of("int4", (row) => row.partition)}, ${of("int8", (row) => row.expected)}, ${of("uuid", (row) => row.commandId)},
+    ${of("uuid", (row) => row.digest)}, ${of("int4", (row) => row.records)}, ${of("int4", (row) => row.bytes)},
+    ${of("text", (row) => row.meta)}, ${of("text", (row) => row.vals)},
+    ${of("text", (row) => (row.tags.length === 0 ? null : arrayOf(row.tags)))},
+    ${incarnation === undefined ? "null::text[], null::text[]" : `${of("text", (row) => row.topic)}, ${of("text", (row) => row.segmentMeta ?? "")}`})
+    with ordinality as r(topic_id, stream, partition, expected, command_id, digest, n, bytes, meta, vals, tags, topic, segment, i))`
+}
+
+// `offset 0` and `limit 1` keep the lookups by key from being planned as a scan while the table is small
+const known = `known as materialized (select r.i, r.topic_id, r.stream, s.version, s.closed, s.remembered from req r cross join lateral (
+    select version, closed, remembered from millrace.event_stream e where (e.topic_id, e.stream) = (r.topic_id, r.stream) limit 1) s)`
+const done = `done as materialized (
+    select r.i, b.first_version, b.records, b.base_position, b.command_digest as digest from req r cross join lateral (
+      select first_version, records, base_position, command_digest from millrace.log_batch l
+      where (l.topic_id, l.partition, l.command_id, l.entity) = (r.topic_id, r.partition, r.command_id, r.stream) and l.entity is not null
+      limit 1) b
+    union all
+    select r.i, c.version + 1, 0, -1, c.digest from req r cross join lateral (
+      select version, digest from millrace.command m where (m.topic_id, m.stream, m.command_id) = (r.topic_id, r.stream, r.command_id)
+        and m.answered_at > now() - interval '7 days' limit 1) c)`
+// versions only grow: what the snapshot has beyond the expected version is a conflict, without a lock
+const behind = `behind as materialized (select distinct r.topic_id, r.stream, k.version, k.closed from req r join known k using (i)
+    where r.expected >= 0 and k.version > r.expected and r.i not in (select i from done))`
+// several commands of one stream may follow one another: the expectation of the first one that is not done counts for all
+const fresh = (isAtomic: boolean) => `fresh as materialized (
+    select i, topic_id, stream, partition, n, sum(n) over per as total_n, sum(n) over up_to - n as before_n, first_value(expected) over up_to as expected
+    from req where ${isAtomic ? "not exists (select from done) and not exists (select from behind)" : "i not in (select i from done) and (topic_id, stream) not in (select topic_id, stream from behind)"}
+    window per as (partition by topic_id, stream), up_to as (partition by topic_id, stream order by i))`
+const passes = `s.closed is null and (excluded.asked in (-1, s.version) or (excluded.asked = -2 and s.version > 0))`
+// the lock, the check and the version in one pass over one row; a row that is inserted with version 0 was refused
+const head = `head as (insert into millrace.event_stream as s (topic_id, stream, version, asked, added)
+    select topic_id, stream, case when expected in (-1, 0) then total_n else 0 end, expected, total_n
+    from fresh where before_n = 0 order by topic_id, stream collate "C"
+    on conflict (topic_id, stream) do update set asked = excluded.asked,
+      version = s.version + case when ${passes} then excluded.added else 0 end,
+      added = case when ${passes} then excluded.added else 0 end
+    returning s.topic_id, s.stream, s.version, s.added > 0 and s.version > 0 as ok, s.closed, s.remembered)`
+const refused = `refused as materialized (select f.i, h.version as actual, h.closed from head h join fresh f using (topic_id, stream) where not h.ok)`
+const missed = `missed as materialized (select from head h left join (select distinct topic_id, stream, remembered from known) k using (topic_id, stream)
+    where h.remembered <> coalesce(k.remembered, 0))`
+
+// A statement that has nothing to append is rolled back: its commit would be flushed while others wait for its locks.
+const batchVerdict = `verdict as materialized (select millrace.refuse_append(json_build_object('again', exists (select from missed),
+      'refused', (select json_agg(r) from refused r))::text)
+    where exists (select from missed) or (exists (select from head) and not exists (select from head where ok)))`
+const atomicVerdict = `verdict as materialized (select millrace.refuse_append(json_build_object('again', exists (select from missed),
+      'refused', (select json_agg(r) from (select * from refused union all
+        select q.i, b.version, b.closed from behind b join req q using (topic_id, stream)) r),
+      'tags', (select json_agg(json_build_object('topic_id', topic_id, 'tag', tag, 'expected', asked, 'actual', -2 - version)) from tags where version < 0))::text)
+    where exists (select from missed) or exists (select from refused) or exists (select from behind) or exists (select from tags where version < 0))`
+
+// until the rollback a negative version says what was found instead of the expected one: -2 less that
+const atomicTags = (parameter: Parameters, rows: ReadonlyArray<TagRow>) => {
+  const of = (type: string, value: (row: TagRow) => string | number | null) => column(parameter, type, rows.map(value))
+  return `tags as (insert into millrace.event_tag as t (topic_id, tag, version, asked, added)
+    select topic_id, tag, case when coalesce(expected, 0) = 0 then added else -2 end, expected, added
+    from unnest(${of("int4", (row) => row.topicId)}, ${of("text", (row) => row.tag)}, ${of("int8", (row) => row.expected ?? null)},
+      ${of("int4", (row) => row.added)}) as q(topic_id, tag, expected, added)
+    where exists (select from fresh) and (select count(*) from head) >= 0 order by topic_id, tag collate "C"
+    on conflict (topic_id, tag) do update set asked = excluded.asked, added = excluded.added,
+      version = case when coalesce(excluded.asked, t.version) = t.version then t.version + excluded.added else -2 - t.version end
+    returning t.topic_id, t.tag, t.version, t.asked)`
+}
+const batchTags = `tags as (insert into millrace.event_tag as t (topic_id, tag, version, asked, added)
+    select o.topic_id, g.tag, count(*), null, 0 from ok o join req r using (i) cross join lateral unnest(r.tags::text[]) as g(tag)
+    group by 1, 2 order by 1, g.tag collate "C"
+    on conflict (topic_id, tag) do update set version = t.version + excluded.version
+    returning 1)`
+
+const ok = `ok as materialized (select f.i, f.topic_id, f.stream, f.partition, h.version - f.total_n + f.before_n + 1 as first_version,
+      sum(f.n) over (partition by f.topic_id, f.partition) as total,
+      sum(f.n) over (partition by f.topic_id, f.partition order by f.i) - f.n as before
+    from head h join fresh f using (topic_id, stream) where h.ok and (select count(*) from verdict) = 0)`
+const pos = (after: string) => `pos as (insert into millrace.log_head as p (topic_id, partition, next_position)
+    select topic_id, partition, max(total) from ok where (select count(*) from ${after}) >= 0 group by 1, 2 order by 1, 2
+    on conflict (topic_id, partition) do update set next_position = p.next_position + excluded.next_position
+    returning p.topic_id, p.partition, p.next_position)`
+const log = `log as (insert into millrace.log_batch as b (topic_id, partition, base_position, next_position, records, bytes, meta, vals,
+      entity, first_version, command_id, command_digest, tags)
+    select o.topic_id, o.partition, p.next_position - o.total + o.before, p.next_position - o.total + o.before + r.n, r.n, r.bytes, r.meta, r.vals,
+      o.stream, o.first_version, r.command_id, r.digest, r.tags::text[]
+    from ok o join pos p using (topic_id, partition) join req r using (i) order by 1, 2, 3
+    returning b.topic_id, b.entity as stream, b.command_id, b.base_position, b.first_version, b.records)`
+/** One segment for each partition. Its sequence is the position and 1. */
+const outbox = (incarnation: string) => `outbox as (
+    insert into millrace.outbox (projection, source, partition, first_seq, messages, incarnation, target, target_partition, meta, vals)
+    select r.topic, r.topic, o.partition, min(p.next_position - o.total) + 1, sum(r.n), ${incarnation}::uuid, r.topic, o.partition,
+      '[' || string_agg(m.text, ',' order by o.before) || ']', string_agg(r.vals, e'\\n' order by o.before)
+    from ok o join pos p using (topic_id, partition) join req r using (i) cross join lateral (
+      select string_agg(piece || case when k <= r.n then (o.first_version + k - 1)::text else '' end, '' order by k) as text
+      from string_to_table(r.segment, e'\\x01') with ordinality as u(piece, k)) m
+    where (select count(*) from log) >= 0 group by r.topic, o.topic_id, o.partition order by 1, o.partition
+    returning 1)`
+
+const answer = (
+  after: string
+) => `select r.i::int4 - 1 as i, d.i is not null as repeated, coalesce(d.first_version, l.first_version) as first_version,
+    coalesce(d.records, l.records, 0) as records, coalesce(d.base_position, l.base_position, -1) as position,
+    coalesce(h.version, b.version) as actual, coalesce(h.closed, b.closed) as closed, d.digest
+  from req r left join done d using (i) left join behind b on (b.topic_id, b.stream) = (r.topic_id, r.stream)
+    left join head h on (h.topic_id, h.stream) = (r.topic_id, r.stream)
+    left join log l on (l.topic_id, l.stream, l.command_id) = (r.topic_id, r.stream, r.command_id)
+  where (select count(*) from verdict) = 0${after} order by 1`
+
+/**
+ * Builds the statement. `more` adds parts that write what belongs to the same commit, after the events and in their order; they may select
+ * from `ok` (`i`, `topic_id`, `stream`, `partition`, `first_version` of what is appended), `req`, `pos` and `log`.
+ */
+export const appendStatement = (
+  request: AppendRequest,
+  more: (parts: StatementParts) => void = () => undefined
+): CommitStatement => {
+  const hasTags = request.isAtomic || request.rows.some(({ tags }) => tags.length > 0)
+  const parts = new StatementParts(2, (parameter) => [
+    requests(parameter, request),
+    known,
+    done,
+    behind,
+    fresh(request.isAtomic),
+    head,
+    refused,
+    missed,
+    ...(request.isAtomic ? [atomicTags(parameter, request.tags), atomicVerdict, ok] : [batchVerdict, ok]),
+    ...(!request.isAtomic && hasTags ? [batchTags] : []),
+    pos(hasTags ? "tags" : "ok"),
+    log,
+    ...(request.incarnation === undefined ? [] : [outbox(parameter(request.incarnation))])
+  ])
+  more(parts)
+  return parts.statement((after) => answer(after === "" ? "" : ` and ${after}`))
+}

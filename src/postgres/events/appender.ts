@@ -1,0 +1,296 @@
+// Sends appends to PostgreSQL and finds out what became of each: appended, repeated or refused, also when a reply was lost.
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Semaphore from "effect/Semaphore"
+import { BoundaryMoved, CommandReused, EventStoreError, StreamClosed, VersionConflict } from "../../aggregate/errors.ts"
+import type { Append, Appended, AppendError } from "../../aggregate/event-store.ts"
+import { answered } from "../client/answer.ts"
+import type { Sql } from "../client/client.ts"
+import { columnsOf, type LookedUp, lookUpStatement } from "./look-up-sql.ts"
+import { toSqlError } from "../client/errors.ts"
+import {
+  type AppendedRow,
+  type AppendRequest,
+  type AppendRow,
+  appendStatement,
+  type Refusal,
+  refusedCode,
+  type TagRow
+} from "./append-sql.ts"
+import { answerMs, eventStoreError, isRepeatable, patienceMs } from "./errors.ts"
+import { Lanes, waitingCommands } from "./lanes.ts"
+
+/** How many appends to several streams are under way at once. */
+const atomicAtOnce = 4
+
+type Result = Exit.Exit<Appended, AppendError>
+/** A command that waits for its answer. */
+interface Command {
+  readonly row: AppendRow
+  readonly append: Append
+  readonly commandId: string
+  readonly since: number
+  readonly settle: (result: Result) => void
+}
+/** What the appender needs besides a pool. */
+export interface AppenderOptions {
+  /** Called with each partition's new end after a commit. */
+  readonly appended: (topicId: number, partition: number, end: number) => void
+  /** The incarnation of outbox segments; undefined if no relay publishes aggregates. */
+  readonly incarnation: string | undefined
+  /** Called after a commit that has outbox segments. */
+  readonly published: () => void
+}
+
+const pause = (failures: number) =>
+  new Promise<void>((resolve) => void setTimeout(resolve, Math.random() * Math.min(1_000, 10 * 2 ** failures)))
+const appendedOf = (
+  { partition }: AppendRow,
+  row: { readonly first_version: number; readonly records: number; readonly position: number },
+  repeated: boolean
+): Appended => ({
+  firstVersion: row.first_version,
+  version: row.first_version + row.records - 1,
+  partition,
+  position: row.position,
+  repeated
+})
+const conflictOf = (
+  { aggregate, expected, stream }: Append,
+  actual: number,
+  closed: "archived" | "erased" | null
+): StreamClosed | VersionConflict =>
+  closed === null
+    ? new VersionConflict({ aggregate, stream, expected, actual })
+    : new StreamClosed({ aggregate, stream, reason: closed })
+const reused = (digest: string | null, row: AppendRow) =>
+  digest !== null && row.digest !== null && digest !== row.digest
+
+/** Appends over a pool: one statement at a time in each of four lanes, and some for appends to several streams. */
+export class Appender {
+  /** How many statements were sent. */
+  statements = 0
+  private readonly sql: Sql
+  private readonly options: AppenderOptions
+  private readonly lanes: Lanes<Command>
+  private atomic = 0
+  private readonly turns = Semaphore.makeUnsafe(atomicAtOnce)
+
+  constructor(sql: Sql, options: AppenderOptions) {
+    this.sql = sql
+    this.options = options
+    this.lanes = new Lanes((commands) => this.send(commands))
+  }
+
+  /** Appends one command's events to one stream. A call that is interrupted before its statement is sent appends nothing. */
+  append(append: Append, commandId: string, row: AppendRow): Effect.Effect<Appended, AppendError> {
+    return Effect.callback((resume) => {
+      if (this.lanes.waiting() >= waitingCommands)
+        return resume(Effect.fail(this.busy(append.aggregate, waitingCommands)))
+      const command: Command = { row, append, commandId, since: Date.now(), settle: (result) => resume(result) }
+      this.lanes.add(command)
+      return Effect.sync(() => this.lanes.remove(command))
+    })
+  }
+
+  /** Appends one command's events to several streams, all or none. */
+  appendAll(
+    appends: ReadonlyArray<Append>,
+    commandId: string,
+    request: Omit<AppendRequest, "incarnation">,
+    nameOf: (topicId: number) => string
+  ): Effect.Effect<ReadonlyArray<Appended>, AppendError | BoundaryMoved> {
+    return Effect.suspend(() => {
+      if (this.atomic >= waitingCommands) return Effect.fail(this.busy(appends[0]?.aggregate ?? "", waitingCommands))
+      this.atomic++
+      return Effect.promise(() => this.sendAll(appends, commandId, request, nameOf)).pipe(
+        Effect.flatten,
+        Effect.ensuring(Effect.sync(() => void this.atomic--))
+      )
+    })
+  }
+
+  private busy(aggregate: string, count: number) {
+    const reason = `${count} appends wait already; append less often`
+    return new EventStoreError({ operation: "append", aggregate, retryable: true, reason })
+  }
+
+  private async execute(rows: ReadonlyArray<AppendRow>, isAtomic: boolean, tags: ReadonlyArray<TagRow>) {
+    const { incarnation } = this.options
+    const { parameters, text } = appendStatement({ rows, isAtomic, tags, incarnation })
+    this.statements++
+    const statement = this.sql.unsafe<Array<AppendedRow>>(text, parameters as Array<string>, { prepare: true })
+    const answer = await answered(statement, answerMs)
+    let appendedAny = false
+    const ends = new Map<string, { readonly topicId: number; readonly partition: number; end: number }>()
+    for (const { first_version, i, position, records, repeated } of answer) {
+      if (first_version === null || repeated) continue
+      appendedAny = true
+      const { partition, topicId } = rows[i]!
+      const there = ends.get(`${topicId}.${partition}`) ?? { topicId, partition, end: 0 }
+      there.end = Math.max(there.end, position + records)
+      ends.set(`${topicId}.${partition}`, there)
+    }
+    for (const { end, partition, topicId } of ends.values()) this.options.appended(topicId, partition, end)
+    if (appendedAny && incarnation !== undefined) this.options.published()
+    return answer
+  }
+
+  /** Sends commands in one statement, and settles all of them. */
+  private async send(commands: ReadonlyArray<Command>, failures = 0): Promise<void> {
+    if (commands.length === 0) return
+    try {
+      const answer = await this.execute(
+        commands.map(({ row }) => row),
+        false,
+        []
+      )
+      const refused: Array<readonly [Command, StreamClosed | VersionConflict]> = []
+      for (const row of answer) {
+        const command = commands[row.i]!
+        if (row.first_version === null) refused.push([command, conflictOf(command.append, row.actual ?? 0, row.closed)])
+        else if (reused(row.digest, command.row))
+          this.fail(command, new CommandReused({ commandId: command.commandId }))
+        else {
+          const { first_version } = row
+          command.settle(Exit.succeed(appendedOf(command.row, { ...row, first_version }, row.repeated)))
+        }
+      }
+      await this.lookUp(refused)
+    } catch (cause) {
+      await this.failed(commands, cause, failures)
+    }
+  }
+
+  private fail(command: Command, error: AppendError): void {
+    command.settle(Exit.fail(error))
+  }
+
+  /**
+   * Commands that were refused may have been appended before nevertheless: by the same command, which was committed while the statement
+   * waited for the lock. That is their answer then.
+   */
+  private async lookUp(refused: ReadonlyArray<readonly [Command, AppendError]>, failures = 0): Promise<void> {
+    if (refused.length === 0) return
+    try {
+      const found = await this.answersOf(refused.map(([{ row }]) => row))
+      for (const [i, [command, error]] of refused.entries()) {
+        const before = found.get(i)
+        if (before === undefined) this.fail(command, error)
+        else if (reused(before.digest, command.row))
+          this.fail(command, new CommandReused({ commandId: command.commandId }))
+        else command.settle(Exit.succeed(appendedOf(command.row, before, true)))
+      }
+    } catch (cause) {
+      const error = toSqlError("append", cause)
+      const [[{ append, since }]] = refused as [(typeof refused)[number]]
+      if (isRepeatable(error) && Date.now() - since < patienceMs) {
+        await pause(failures)
+        return this.lookUp(refused, failures + 1)
+      }
+      for (const [command] of refused) this.fail(command, eventStoreError("append", append.aggregate)(error))
+    }
+  }
+
+  private async answersOf(rows: ReadonlyArray<AppendRow>): Promise<ReadonlyMap<number, LookedUp>> {
+    const found = await answered(
+      this.sql.unsafe<Array<LookedUp>>(lookUpStatement, columnsOf(rows), { prepare: true }),
+      answerMs
+    )
+    return new Map(found.map((row) => [row.i, row]))
+  }
+
+  private async failed(commands: ReadonlyArray<Command>, cause: unknown, failures: number): Promise<void> {
+    const error = toSqlError("append", cause)
+    if (error.code === refusedCode) {
+      const refusal = refusalOf(cause)
+      const refused = new Map(refusal.refused?.map((one) => [one.i - 1, one]))
+      const others = commands.filter((_, i) => !refused.has(i))
+      if (refusal.again) return this.send(commands, failures)
+      await this.lookUp(
+        [...refused.values()].map(({ actual, closed, i }) => {
+          const command = commands[i - 1]!
+          return [command, conflictOf(command.append, actual, closed)] as const
+        })
+      )
+      return this.send(others, failures)
+    }
+    // a statement that is sent in the turn of the event loop in which its connection is lost would never be answered
+    await new Promise((resolve) => void setImmediate(resolve))
+    if (isRepeatable(error)) {
+      const now = Date.now()
+      const [patient, late] = [true, false].map((is) =>
+        commands.filter(({ since }) => now - since < patienceMs === is)
+      ) as [Array<Command>, Array<Command>]
+      for (const command of late) this.fail(command, eventStoreError("append", command.append.aggregate)(error))
+      await pause(failures)
+      return this.send(patient, failures + 1)
+    }
+    if (commands.length > 1) {
+      for (const command of commands) await this.send([command])
+      return
+    }
+    const [command] = commands as [Command]
+    const failure = eventStoreError("append", command.append.aggregate)(error)
+    // a key that is there already: the same command was appended at the same time
+    if (error.code === "23505") return this.lookUp([[command, failure]])
+    this.fail(command, failure)
+  }
+
+  private async sendAll(
+    appends: ReadonlyArray<Append>,
+    commandId: string,
+    { rows, tags }: Omit<AppendRequest, "incarnation">,
+    nameOf: (topicId: number) => string
+  ): Promise<Exit.Exit<ReadonlyArray<Appended>, AppendError | BoundaryMoved>> {
+    const aggregate = appends[0]!.aggregate
+    const answer = (found: ReadonlyArray<LookedUp>) =>
+      found.some((row, i) => reused(row.digest, rows[i]!))
+        ? Exit.fail(new CommandReused({ commandId }))
+        : Exit.succeed(found.map((row, i) => appendedOf(rows[i]!, row, true)))
+    const since = Date.now()
+    for (let failures = 0; ; failures++) {
+      try {
+        const answers = await this.execute(rows, true, tags)
+        const appended = answers.filter((row) => row.first_version !== null) as ReadonlyArray<LookedUp & AppendedRow>
+        if (appended.length < rows.length) return Exit.fail(new CommandReused({ commandId }))
+        if (appended[0]!.repeated) return answer(appended)
+        return Exit.succeed(appended.map((row, i) => appendedOf(rows[i]!, row, false)))
+      } catch (cause) {
+        const error = toSqlError("append", cause)
+        const isRefused = error.code === refusedCode
+        if (isRefused && refusalOf(cause).again) continue
+        if (isRefused || error.code === "23505") {
+          const found = await this.answersOf(rows).catch(() => undefined)
+          if (found !== undefined && found.size === rows.length) return answer(rows.map((_, i) => found.get(i)!))
+          if (found !== undefined && found.size > 0) return Exit.fail(new CommandReused({ commandId }))
+          if (found !== undefined && isRefused) return Exit.fail(refusedAll(appends, refusalOf(cause), nameOf))
+          if (found !== undefined) return Exit.fail(eventStoreError("append", aggregate)(error))
+        }
+        await new Promise((resolve) => void setImmediate(resolve))
+        if ((!isRefused && !isRepeatable(error) && error.code !== "23505") || Date.now() - since > patienceMs)
+          return Exit.fail(eventStoreError("append", aggregate)(error))
+        await pause(failures)
+      }
+    }
+  }
+}
+
+const refusalOf = (cause: unknown): Refusal => JSON.parse((cause as { readonly detail: string }).detail) as Refusal
+/** The error of several appends that were refused together: the first stream that is not as expected, or else the tags. */
+const refusedAll = (
+  appends: ReadonlyArray<Append>,
+  { refused, tags }: Refusal,
+  nameOf: (topicId: number) => string
+): AppendError | BoundaryMoved => {
+  const [first] = (refused ?? []).toSorted((a, b) => a.i - b.i)
+  if (first !== undefined) return conflictOf(appends[first.i - 1]!, first.actual, first.closed)
+  return new BoundaryMoved({
+    tags: (tags ?? []).map(({ actual, expected, tag, topic_id }) => ({
+      aggregate: nameOf(topic_id),
+      tag,
+      expected,
+      actual
+    }))
+  })
+}

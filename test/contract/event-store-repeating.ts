@@ -1,0 +1,111 @@
+// The part of the event store's contract about commands that are sent again, and about answers that are remembered.
+import { assert } from "@effect/vitest"
+import * as Effect from "effect/Effect"
+import { EventStore } from "../../src/aggregate/event-store.ts"
+import { append, appendOf, commandId, events, fresh, type It, numbers, readAll } from "./event-store-support.ts"
+
+/** Repeated commands. */
+export const eventStoreRepeating = (it: It) => {
+  it.effect(
+    "the same command again gets the same answer, and appends nothing, whatever happened meanwhile",
+    Effect.fnUntraced(function* () {
+      const aggregate = yield* fresh()
+      const store = yield* EventStore
+      const id = commandId()
+      const first = yield* store.append(appendOf(aggregate, "a", "noStream", events(2)), id)
+      yield* append(aggregate, "a", 2, events(3, 3))
+      for (const expected of ["noStream", 0, 5, "any"] as const) {
+        const again = yield* store.append(appendOf(aggregate, "a", expected, events(9, 100)), id)
+        assert.deepStrictEqual(again, { ...first, repeated: true })
+      }
+      yield* store.archive(aggregate, "a")
+      assert.deepStrictEqual(yield* store.append(appendOf(aggregate, "a", "any"), id), { ...first, repeated: true })
+      const { answered } = yield* store.load(aggregate, "a", { commandId: id })
+      assert.deepInclude(answered!, { version: 2, position: first.position, partition: first.partition })
+      assert.deepStrictEqual(numbers(answered!.events), [1, 2])
+      assert.deepStrictEqual((yield* readAll(aggregate, "a")).length, 5)
+      // a command is known by its id and its stream
+      assert.isFalse((yield* store.append(appendOf(aggregate, "b", "any"), id)).repeated)
+    })
+  )
+  it.effect(
+    "a command that is sent many times at once appends once",
+    Effect.fnUntraced(function* () {
+      const aggregate = yield* fresh()
+      const store = yield* EventStore
+      const id = commandId()
+      const answers = yield* Effect.all(
+        Array.from({ length: 20 }, () => store.append(appendOf(aggregate, "a", "any", events(2)), id)),
+        { concurrency: "unbounded" }
+      )
+      assert.strictEqual(answers.filter(({ repeated }) => !repeated).length, 1)
+      assert.strictEqual(new Set(answers.map(({ version }) => version)).size, 1)
+      assert.strictEqual((yield* readAll(aggregate, "a")).length, 2)
+    })
+  )
+  it.effect(
+    "a command that follows a repeated one is decided by its own expectation",
+    Effect.fnUntraced(function* () {
+      const aggregate = yield* fresh()
+      const store = yield* EventStore
+      const id = commandId()
+      yield* store.append(appendOf(aggregate, "a", 0, events(2)), id)
+      const [again, next, wrong] = yield* Effect.all(
+        [
+          Effect.result(store.append(appendOf(aggregate, "a", 0, events(2)), id)),
+          Effect.result(append(aggregate, "a", 2, events(1, 3))),
+          Effect.result(append(aggregate, "a", 9, events(1)))
+        ],
+        { concurrency: "unbounded" }
+      )
+      assert.isTrue(again._tag === "Success" && again.success.repeated)
+      assert.isTrue(next._tag === "Success" && next.success.version === 3, JSON.stringify(next))
+      assert.strictEqual(wrong._tag, "Failure")
+    })
+  )
+  it.effect(
+    "the id of another command is refused",
+    Effect.fnUntraced(function* () {
+      const aggregate = yield* fresh()
+      const store = yield* EventStore
+      const [id, other] = [commandId(), commandId()]
+      const one = (digest: string, expected: "any" | 0 = "any") =>
+        store.append(appendOf(aggregate, "a", expected, events(1), { digest }), id)
+      yield* one("open")
+      assert.isTrue((yield* one("open")).repeated)
+      assert.strictEqual((yield* Effect.flip(one("close")))._tag, "CommandReused")
+      assert.strictEqual((yield* Effect.flip(one("close", 0)))._tag, "CommandReused")
+      const loaded = yield* Effect.flip(store.load(aggregate, "a", { commandId: id, digest: "close" }))
+      assert.strictEqual(loaded._tag, "CommandReused")
+      assert.isDefined((yield* store.load(aggregate, "a", { commandId: id, digest: "open" })).answered)
+      yield* store.remember(aggregate, "a", other, "open", { version: 1 })
+      const remembered = yield* Effect.flip(store.remember(aggregate, "a", other, "close", { version: 1 }))
+      assert.strictEqual(remembered._tag, "CommandReused")
+    })
+  )
+  it.effect(
+    "the answer of a command without events is remembered, and the same command does not append later",
+    Effect.fnUntraced(function* () {
+      const aggregate = yield* fresh()
+      const store = yield* EventStore
+      yield* append(aggregate, "a", "any", events(3))
+      const [rejected, nothing, appended] = [commandId(), commandId(), commandId()]
+      const rejection = { tag: "Taken", fields: { by: "half a pair \ud800 and NUL \0" } }
+      const first = yield* store.remember(aggregate, "a", rejected, "d", { version: 3, rejection })
+      assert.deepInclude(first, { version: 3, position: -1, events: [], rejection })
+      yield* store.remember(aggregate, "a", nothing, "d", { version: 3 })
+      yield* append(aggregate, "a", "any", events(1, 4))
+      assert.deepStrictEqual(yield* store.remember(aggregate, "a", rejected, "d", { version: 4 }), first)
+      assert.deepStrictEqual((yield* store.load(aggregate, "a", { commandId: rejected })).answered, first)
+      const late = yield* store.append(appendOf(aggregate, "a", "any", events(1), { digest: "d" }), nothing)
+      assert.deepInclude(late, { firstVersion: 4, version: 3, position: -1, repeated: true })
+      // of two tries of one command the first answer counts
+      yield* store.append(appendOf(aggregate, "a", 4, events(1, 5), { digest: "d" }), appended)
+      const answer = yield* store.remember(aggregate, "a", appended, "d", { version: 5, rejection })
+      assert.strictEqual(answer.version, 5)
+      assert.isUndefined(answer.rejection)
+      assert.deepStrictEqual(numbers(answer.events), [5])
+      assert.deepStrictEqual(numbers(yield* readAll(aggregate, "a")), [1, 2, 3, 4, 5])
+    })
+  )
+}
