@@ -44,9 +44,10 @@ export {
   type StartAt,
   type SubscriptionType
 } from "./subscription/fanout.ts"
-export type { Handler, Handlers, Lookup, Meta, Out, Writable } from "./model/handler.ts"
+export type { Handler, Handlers, Lookup, Meta, Out, Timer, Writable } from "./model/handler.ts"
 export { OnceError, type Once } from "./subscription/once.ts"
 export type { FailurePolicy } from "./model/failure-policy.ts"
+export { Policy } from "./model/policy.ts"
 export { Projection } from "./projection.ts"
 export type { Rows, Run } from "./model/projection.ts"
 export { Column, InvalidName, ReadModel, type Table } from "./model/read-model.ts"

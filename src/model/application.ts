@@ -6,7 +6,7 @@ import { assertOptions, refuse } from "./declaration.ts"
 import { writtenTopics } from "./chains.ts"
 import { deadLetterTopics } from "./dead-letter-topic.ts"
 import type { Writable } from "./handler.ts"
-import type { Projection, Run } from "./projection.ts"
+import { Projection, type Run } from "./projection.ts"
 import type { Table } from "./read-model.ts"
 import type { Tenancy } from "./tenancy.ts"
 import type { Destination, Topic } from "./topic.ts"
@@ -41,18 +41,23 @@ export const Application = {
    * export default Application.make({ name: "flights", projections: [Projection.async(departures)] })
    * ```
    */
-  make: <const P extends ReadonlyArray<Run<any, any>>>(
+  make: <
+    const P extends ReadonlyArray<Run<any, any>>,
+    const Q extends ReadonlyArray<Projection.Of<any, any>> = readonly []
+  >(
     options: {
       readonly name: string
       readonly aggregates?: ReadonlyArray<Aggregate.Any>
       readonly projections: P
+      /** Policies, which run behind the log as projections do. They are listed among `projections` of the application. */
+      readonly policies?: Q
       readonly pulsar?: Tenancy
-    } & Provided<RunServices<P>>
-  ): Application<RunError<P>, RunServices<P>> => {
+    } & Provided<RunServices<P> | Projection.Services<Q[number]>>
+  ): Application<RunError<P> | Projection.Error<Q[number]>, RunServices<P> | Projection.Services<Q[number]>> => {
     assertOptions(
       "application",
       options,
-      ["name", "aggregates", "projections", "pulsar", "services"],
+      ["name", "aggregates", "projections", "policies", "pulsar", "services"],
       ["name", "projections"]
     )
     if (typeof options.name !== "string" || options.name.trim() === "")
@@ -66,12 +71,17 @@ export const Application = {
           "application",
           `element ${i} of \`projections\` is no run of a projection; wrap it, as \`Projection.async(projection)\``
         )
-    const projections = options.projections.map(({ projection }) => projection as Projection.Any)
+    const { policies = [], ...others } = options
+    for (const [i, policy] of (policies as ReadonlyArray<Partial<Projection.Any> | undefined>).entries())
+      if (typeof policy?.handle !== "function")
+        refuse("application", `element ${i} of \`policies\` is no policy; give what \`Policy.make\` declares`)
+    const runs = [...options.projections, ...policies.map((policy) => Projection.async(policy))]
+    const projections = runs.map(({ projection }) => projection as Projection.Any)
     assertDistinct(projections)
     assertReadable(projections)
-    const stored = options.projections.filter(({ lifecycle }) => lifecycle !== "live")
-    const live = options.projections.filter((run) => !stored.includes(run)).map(({ projection }) => projection)
-    return { aggregates: [], pulsar: undefined, ...options, projections: stored, live } as never
+    const stored = runs.filter(({ lifecycle }) => lifecycle !== "live")
+    const live = options.projections.filter(({ lifecycle }) => lifecycle === "live").map(({ projection }) => projection)
+    return { aggregates: [], pulsar: undefined, ...others, projections: stored, live } as never
   }
 }
 

@@ -1,5 +1,6 @@
 // Handlers: what they receive (an event, `out`, the context with lookups) and what they may return. Types only.
 import type * as Effect from "effect/Effect"
+import type { Aggregate } from "./aggregate.ts"
 import type { Member, Named, Select, Simplify } from "./fields.ts"
 import type { Table } from "./read-model.ts"
 import type { Compacted, Topic } from "./topic.ts"
@@ -31,6 +32,25 @@ export interface Out<in W> {
   add<T extends Window.Any>(window: T & Listed<T, W>, contribution: Window.Add<T>): void
   /** Publishes a message to a derived topic, exactly once, after the commit. It continues the event's trace. */
   publish<T extends Topic.Any>(topic: T & Listed<T, W>, value: Topic.Value<T>): void
+  /**
+   * Sends a command to an aggregate, once, after the commit. Commands of one partition to one stream of an aggregate are executed in their
+   * order. A rejection is an answer: the command is not tried again.
+   */
+  send<A extends Aggregate.Any>(aggregate: A, id: string, command: Aggregate.Command<A>): void
+  /**
+   * Sets a timer: the command is sent at `at` (epoch milliseconds, by the database's clock), once, unless the timer is cancelled or set
+   * again before. A timer belongs to the event's key: events of one key set and cancel the same timers.
+   */
+  timer<A extends Aggregate.Any>(name: string, timer: Timer<A>): void
+  /** Cancels the timer of this name that an event of the same key has set, if it waits. */
+  cancel(name: string): void
+}
+/** A command to send at a time. */
+export interface Timer<A> {
+  /** Epoch milliseconds. A time that is past is due at once. */
+  readonly at: number
+  /** The aggregate, the id of its stream, and the command. */
+  readonly send: readonly [aggregate: A, id: string, command: Aggregate.Command<A>]
 }
 /** An event's position in the log, its times (epoch milliseconds), tenant and trace id. */
 export interface Meta {

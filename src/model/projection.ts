@@ -23,8 +23,10 @@ import { hasFold } from "./window.ts"
 import type { Source, Topic } from "./topic.ts"
 import { assertHandler } from "./user-code.ts"
 
-type EventOf<S> = One<S> extends Source<infer Ev, any> ? Ev : never
-type KindOf<S> = One<S> extends Source<any, infer K> ? K : never
+/** The events of a source, or of several. */
+export type EventOf<S> = One<S> extends Source<infer Ev, any> ? Ev : never
+/** Whether the sources are topics or aggregates. */
+export type KindOf<S> = One<S> extends Source<any, infer K> ? K : never
 
 /** A projection: what it reads, its handler, and what it writes. A value; runners decide when it runs (async, inline or live). */
 export interface Projection<

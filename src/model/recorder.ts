@@ -1,4 +1,5 @@
 // Records the calls that a handler makes on `out`, in order, in one flat array. The fold interprets them. Pure.
+import type { Aggregate } from "./aggregate.ts"
 import type { Table } from "./read-model.ts"
 import type { Topic } from "./topic.ts"
 import type { Window } from "./window.ts"
@@ -7,12 +8,20 @@ import type { Window } from "./window.ts"
 export type Row = Record<string, any> // `any`: rows of every table pass through here
 /** The argument of a call: a row, a key, a contribution or a message. */
 export type Payload = any // `any`: what the target's own types have checked where the handler was written
-/** A log of recorders: kind, target and payload of each call, one after another. */
+/** A log of recorders: kind, target and payload of each call, one after another. The target of `cancel` is the timer's name in an object. */
 export type Entries = Array<any> // `any`: entries of three kinds side by side
 /** The payload of a `modify`. */
 export interface Modification {
   readonly key: Row
   readonly change: (row: Row | undefined) => Row | undefined
+}
+
+/** The payload of a `send` or a `timer`, whose target is the aggregate. */
+export interface CommandCall {
+  readonly id: unknown
+  readonly command: unknown
+  /** The timer's name and time, epoch milliseconds. Undefined: the command is sent at once. */
+  readonly timer?: { readonly name: unknown; readonly at: unknown }
 }
 
 /** A handler's `out` was used after the handler had ended. Nothing was recorded. */
@@ -51,6 +60,17 @@ export class Recorder {
   }
   publish(topic: Topic.Any, value: unknown): void {
     this.record("publish", topic, value)
+  }
+  send(aggregate: Aggregate.Any, id: string, command: object): void {
+    this.record("send", aggregate, { id, command } satisfies CommandCall)
+  }
+  timer(name: string, timer: { readonly at: number; readonly send: readonly [Aggregate.Any, string, object] }): void {
+    // what a handler without types gives is refused when its event is prepared
+    const [aggregate, id, command] = Array.isArray(timer?.send) ? timer.send : []
+    this.record("timer", aggregate, { id, command, timer: { name, at: timer?.at } } satisfies CommandCall)
+  }
+  cancel(name: string): void {
+    this.record("cancel", { name }, undefined)
   }
   /** The handler has ended. */
   close(): void {

@@ -4,6 +4,7 @@ import { fromRow, relationOf, type Column } from "../model/columns.ts"
 import { keyText } from "../model/fields.ts"
 import { partitionOf } from "../model/partitioner.ts"
 import { syncResult } from "../model/user-code.ts"
+import { BatchCommands, type CommandChanges } from "./commands.ts"
 import { copied } from "./copied.ts"
 import { assertRow } from "./prepared-changes.ts"
 import type {
@@ -100,6 +101,7 @@ export class BatchFold {
   private readonly tables = new Map<Table.Any, Map<string, RowChange>>()
   private readonly windows = new Map<Window.Any, WindowDeltas>()
   private readonly published: BatchMessages
+  private readonly sent = new BatchCommands()
   private readonly options: MessageOptions
 
   constructor(options: MessageOptions) {
@@ -119,13 +121,18 @@ export class BatchFold {
         const kind = log[i] as keyof PreparedPayloads
         if (kind === "add") this.contribute(log[i + 1], log[i + 2], origin, read, undo)
         else if (kind === "modify") this.modify(log[i + 1], log[i + 2], read, undo)
-        else if (kind !== "publish") this.write(kind, log[i + 1], log[i + 2], undo)
+        else if (kind === "upsert" || kind === "update" || kind === "delete")
+          this.write(kind, log[i + 1], log[i + 2], undo)
       }
     } catch (error) {
       for (const step of undo?.toReversed() ?? []) step()
       throw error
     }
-    for (let i = from; i < to; i += 3) if (log[i] === "publish") this.published.add(log[i + 2] as Message)
+    for (let i = from; i < to; i += 3) {
+      const kind = log[i] as keyof PreparedPayloads
+      if (kind === "publish") this.published.add(log[i + 2] as Message)
+      else if (kind === "send" || kind === "timer" || kind === "cancel") this.sent.add(log[i + 2])
+    }
   }
 
   private changesOf(table: Table.Any): Map<string, RowChange> {
@@ -275,6 +282,10 @@ export class BatchFold {
     return { row, key, partition, eventTime, tenant, traceparent }
   }
 
+  /** The commands and timers that handlers asked for; undefined if there are none, or if they are muted. */
+  commands(): CommandChanges | undefined {
+    return this.options.isMuted === true ? undefined : this.sent.changes()
+  }
   /** How many messages the handlers published, by topic. */
   messageCounts(): Readonly<Record<string, number>> {
     return this.published.counts()

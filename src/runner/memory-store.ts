@@ -7,6 +7,7 @@ import { keyText } from "../model/fields.ts"
 import type { Writable } from "../model/handler.ts"
 import type { Projection } from "../model/projection.ts"
 import type { Row } from "../model/recorder.ts"
+import { MemoryTimers } from "./memory-timers.ts"
 import { memoryLookupStore } from "./lookup-store.ts"
 import {
   Fenced,
@@ -106,6 +107,8 @@ export class MemoryStore {
   readonly outbox: Array<OutboxMessage> = []
   readonly late: Array<StoredLateEvent> = []
   readonly deadLetters: Array<StoredDeadLetter> = []
+  /** Timers that wait, and commands that were sent. */
+  readonly timers = new MemoryTimers()
   /** Why partitions are halted, by `topic/partition`. */
   readonly halted = new Map<string, string>()
   /** Why partitions are being tried again, by `topic/partition`. */
@@ -222,6 +225,7 @@ export class MemoryStore {
     ]
     apply([...writes, ...windows.flatMap((of) => of.writes)])
     this.outbox.push(...messages)
+    if (changes.commands !== undefined) this.timers.apply(changes.commands)
     for (const late of changes.late) this.late.push({ ...late, at: claim })
     for (const deadLetter of changes.deadLetters) this.addDeadLetter(claim, deadLetter)
     for (const retried of changes.retried ?? []) this.retry(claim, retried)

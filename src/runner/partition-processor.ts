@@ -104,7 +104,8 @@ export class PartitionProcessor<E, R> {
     this.preparer = new ChangePreparer(projection.writes as ReadonlyArray<Writable>, {
       ...this.messages,
       hasOneSource: projection.sources.length === 1,
-      hasKeys: options.hasKeys ?? true
+      hasKeys: options.hasKeys ?? true,
+      commands: { projection: projection.name, identity: claim.identity }
     })
     if (projection.dedupe !== undefined) this.seen = new SeenIds(projection.dedupe.withinMs, claim.newestSeen)
   }
@@ -291,6 +292,7 @@ export class PartitionProcessor<E, R> {
       late: fold.late,
       seen: this.seen?.packed(),
       lookups: this.lookups.entries(claim.position),
+      commands: fold.commands(),
       failing
     }
   })
@@ -391,7 +393,7 @@ export class PartitionProcessor<E, R> {
     of: Pick<Origin, "streamTime" | "reached" | "tenant"> & { readonly time: number }
   ): Origin {
     const { reached, streamTime, tenant, time: eventTime } = of
-    const { key, partition, position } = record
+    const { eventId, headers, key, partition, position } = record
     const traceparent = this.decoder.traceOf(record.traceparent)
     return {
       topic: this.source.name,
@@ -403,7 +405,9 @@ export class PartitionProcessor<E, R> {
       reached,
       tenant,
       traceparent,
-      traceId: traceIdOf(traceparent)
+      traceId: traceIdOf(traceparent),
+      eventId,
+      correlationId: headers["millrace-correlation"]
     }
   }
 

@@ -4,18 +4,25 @@ import { assertKeyFits, assertOwned, UnstorableValue } from "../dead-letter/even
 import { isStorable } from "../text/text.ts"
 import { relationOf, type Relation } from "../model/columns.ts"
 import { keyText } from "../model/fields.ts"
-import type { Meta, Writable } from "../model/handler.ts"
+import type { Writable } from "../model/handler.ts"
 import type { Table } from "../model/read-model.ts"
-import type { Entries, Modification, Row } from "../model/recorder.ts"
+import type { CommandCall, Entries, Modification, Row } from "../model/recorder.ts"
 import type { Topic } from "../model/topic.ts"
 import { hasFold, spansOf, type Window } from "../model/window.ts"
+import {
+  checkedTimerName,
+  type CommandOrigin,
+  type CommandSource,
+  type PendingCommand,
+  preparedCommand,
+  type TimerName
+} from "./commands.ts"
 import { copied } from "./copied.ts"
 import { messageFor, type Message, type MessageOptions } from "./segments.ts"
 import { assertInstant, keyOnly, preparedRow } from "./stored-values.ts"
 
 /** Where an event lies and its envelope, as far as changes carry them on. */
-export interface Origin extends Meta {
-  readonly traceparent: string | undefined
+export interface Origin extends CommandOrigin {
   /** The partition's stream time; undefined while it has none. */
   readonly reached: number | undefined
 }
@@ -25,6 +32,8 @@ export interface PrepareOptions extends MessageOptions {
   readonly hasOneSource: boolean
   /** Whether events have the keys that decide their partition. Without them, in the test kit, nobody else writes a row. */
   readonly hasKeys: boolean
+  /** Whose commands and timers they are. Undefined: they are refused, because nothing stores them. */
+  readonly commands?: CommandSource | undefined
 }
 
 /** A row, or the columns of one, as prepared values; `key` is the text of its key. */
@@ -49,7 +58,11 @@ export interface PreparedPayloads {
   readonly modify: PreparedModification
   readonly add: PreparedContribution
   readonly publish: Message
+  readonly send: PendingCommand
+  readonly timer: PendingCommand
+  readonly cancel: TimerName
 }
+type WritingKind = Exclude<keyof PreparedPayloads, "send" | "timer" | "cancel">
 
 // Totals of contributions up to these do not overflow within one batch. A larger one must be committed alone: the database then decides
 // whether its total overflows, and a batch could hide that by another contribution
@@ -58,7 +71,7 @@ const largeSum = 1e290
 // spans of times between these, and not longer than 10^13 ms, begin where PostgreSQL has instants
 const [earliest, latest, longest] = [-2e14, 8.6e15, 1e13]
 
-const kindsOf: Readonly<Record<keyof PreparedPayloads, Writable["kind"]>> = {
+const kindsOf: Readonly<Record<WritingKind, Writable["kind"]>> = {
   upsert: "table",
   update: "table",
   delete: "table",
@@ -99,6 +112,10 @@ export class ChangePreparer {
     this.isLarge = false
     for (let i = from; i < log.length; i += 3) {
       const kind = log[i] as keyof PreparedPayloads
+      if (kind === "send" || kind === "timer" || kind === "cancel") {
+        log[i + 2] = this.command(kind, log[i + 1], log[i + 2], origin, (i - from) / 3)
+        continue
+      }
       const found = this.find(kind, log[i + 1])
       log[i + 1] = found.target
       log[i + 2] = this.prepared(kind, found, log[i + 2], origin)
@@ -106,7 +123,24 @@ export class ChangePreparer {
     return this.isLarge
   }
 
-  private find(kind: keyof PreparedPayloads, given: Partial<Writable> | null | undefined): Target {
+  private command(
+    kind: "send" | "timer" | "cancel",
+    target: unknown,
+    given: CommandCall | undefined,
+    origin: Origin,
+    number: number
+  ): PendingCommand | TimerName {
+    const where = `out.${kind}`
+    const { commands } = this.options
+    if (commands === undefined) {
+      const reason = "commands and timers are stored behind the log only; run the projection with Projection.async"
+      throw new UnstorableValue({ where, reason })
+    }
+    if (given !== undefined) return preparedCommand(commands, target, given, origin, number)
+    return { key: origin.key, name: checkedTimerName(where, (target as { readonly name: unknown }).name) }
+  }
+
+  private find(kind: WritingKind, given: Partial<Writable> | null | undefined): Target {
     const found = this.targets.get(given?.name as string)
     if (found !== undefined && found.target.kind === kindsOf[kind]) return found
     const what = found === undefined ? `${kindsOf[kind]} ${String(given?.name)}` : `a ${found.target.kind}`
@@ -118,7 +152,7 @@ export class ChangePreparer {
   }
 
   private prepared(
-    kind: keyof PreparedPayloads,
+    kind: WritingKind,
     { isOwned, key, relation, target }: Target,
     given: unknown,
     origin: Origin

@@ -26,7 +26,10 @@ export interface WatchedEvent {
   readonly calls: Array<RowCall>
 }
 /** The calls of `out`, whatever the projection writes to. */
-type Calls = Record<RowCall["kind"] | "publish", (...args: ReadonlyArray<unknown>) => void>
+type Calls = Record<
+  RowCall["kind"] | "publish" | "send" | "timer" | "cancel",
+  (...args: ReadonlyArray<unknown>) => void
+>
 const kinds = ["upsert", "update", "delete", "modify", "add"] as const
 
 /** One row of a table or a window. */
@@ -118,6 +121,12 @@ export class RowWatch<E, R> {
         }
       ])
     )
-    return { ...watching, publish: (topic: unknown, value: unknown) => out.publish(topic, value) }
+    return {
+      ...watching,
+      publish: (topic: unknown, value: unknown) => out.publish(topic, value),
+      send: (...call: ReadonlyArray<unknown>) => out.send(...call),
+      timer: (...call: ReadonlyArray<unknown>) => out.timer(...call),
+      cancel: (name: unknown) => out.cancel(name)
+    }
   }
 }

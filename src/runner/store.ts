@@ -4,6 +4,7 @@ import * as Context from "effect/Context"
 import type * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import type { LogRecord, Position } from "../log/log.ts"
+import type { CommandChanges } from "./commands.ts"
 import type { JournalEntry, LookupStore } from "./lookup-store.ts"
 import { StoreError } from "./store-error.ts"
 import type { RetryOwner } from "../dead-letter/retry-record.ts"
@@ -230,6 +231,8 @@ export interface Changes {
   readonly seen: PackedIds | undefined
   /** What the journal of lookups gets. */
   readonly lookups?: ReadonlyArray<JournalEntry>
+  /** Commands for aggregates, and timers that are set or cancelled. A follower has none. */
+  readonly commands?: CommandChanges | undefined
   /** How the last events failed, up to the end of the batch; undefined if the last one succeeded. */
   readonly failing?: FailureStreak | undefined
 }

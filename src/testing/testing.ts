@@ -19,6 +19,7 @@ import type { Row } from "../model/recorder.ts"
 import type { Compacted, Topic } from "../model/topic.ts"
 import type { Window } from "../model/window.ts"
 import { DatedAhead } from "../runner/event-decoder.ts"
+import type { PendingCommand } from "../runner/commands.ts"
 import { MemoryEngine } from "../runner/in-memory.ts"
 import { MemoryStore } from "../runner/memory-store.ts"
 import { runNow } from "../runner/run-now.ts"
@@ -31,9 +32,25 @@ type PublishedTopic<W> = Extract<W, Topic.Any> | (W extends Window<string, objec
 type PublishedValues<T> = {
   readonly [X in T as X extends Topic<infer N, any> ? N : never]?: ReadonlyArray<Partial<Topic.Value<X>>>
 }
+/** A command that was sent: to which aggregate, to which of its streams, and the command's JSON, of which fields may be left out. */
+export interface SentCommand {
+  readonly aggregate: string
+  readonly id: string
+  readonly command: { readonly type: string; readonly [field: string]: unknown }
+}
+/** A timer that waits: its name, the key of the events that can cancel it, when it is due (epoch milliseconds), and its command. */
+export interface WaitingTimer extends SentCommand {
+  readonly name: string
+  readonly key: string
+  readonly at: number
+}
 /** Rows by table, values by topic. Columns that are left out are not compared, and tables and topics neither. */
 export type Expected<W> = { readonly [T in keyof Rows<W>]?: ReadonlyArray<Partial<One<Rows<W>[T]>>> } & {
   readonly published?: Simplify<PublishedValues<PublishedTopic<W>>>
+  /** The commands that were sent, in their order: by `out.send`, and by timers that were due. */
+  readonly sent?: ReadonlyArray<Partial<SentCommand>>
+  /** The timers that wait, the next one first. */
+  readonly timers?: ReadonlyArray<Partial<WaitingTimer>>
   readonly late?: ReadonlyArray<{
     readonly window?: string
     readonly window_size?: string
@@ -59,7 +76,7 @@ export interface ProjectionTest<in Ev, W, E, R> {
    * moves on with the events' times, after each has arrived. An event that is dated ahead of it moves stream time to it and no further. Unless it is set, effects see the greatest event time so far, and events arrive now.
    */
   at(time: DateTime.DateTime.Input): ProjectionTest<Ev, W, E, R>
-  /** No events for so long: the clock moves on. Stream time does not, so no event becomes late by it. */
+  /** No events for so long: the clock moves on, and timers that are due then fire. Stream time does not move, so no event becomes late by it. */
   idle(duration: Duration.Input): ProjectionTest<Ev, W, E, R>
   /**
    * Runs everything and compares. Throws what differs, or the error of the first event that failed. If the handler reads `replaying`, it
@@ -93,6 +110,7 @@ const specification = (
     for (const step of steps) {
       const effect = step(engine, expected["deadLetters"] !== undefined)
       if (Effect.isEffect(effect)) yield* Effect.provideService(effect as Effect.Effect<void, any>, Clock.Clock, clock)
+      engine.store.timers.fire(engine.nowMs)
     }
   })
   const thenEffect = (expected: Row): Effect.Effect<void, any> =>
@@ -185,7 +203,24 @@ const clockOf = (engine: Engine) => {
 }
 const matches = (actual: any, expected: any) =>
   Object.entries(expected).every(([column, value]) => Equal.equals(actual?.[column], value))
-const compare = (engine: Engine, { deadLetters, late, published, ...tables }: Row) => {
+const commandOf = ({ aggregate, command, key, stream: id, timer }: PendingCommand): Row => ({
+  ...timer,
+  key,
+  aggregate,
+  id,
+  command: JSON.parse(command) as Row
+})
+/** An expected command may leave out fields of its own: they are taken over from the actual one. */
+const sameCommands = (what: string, actual: ReadonlyArray<Row>, expected: ReadonlyArray<Row>) =>
+  same(
+    what,
+    actual,
+    expected.map((one, i) =>
+      one["command"] === undefined ? one : { ...one, command: { ...actual[i]?.["command"], ...one["command"] } }
+    ),
+    true
+  )
+const compare = (engine: Engine, { deadLetters, late, published, sent, timers, ...tables }: Row) => {
   // first of all, for an event that was parked explains what else is missing
   if (deadLetters !== undefined) sameDeadLetters(engine, deadLetters)
   const rows = engine.rows()
@@ -195,6 +230,8 @@ const compare = (engine: Engine, { deadLetters, late, published, ...tables }: Ro
     const values = messages.filter(({ topic }) => topic === name).map(({ value }) => value)
     same(name, values, expected as Array<Row>, true)
   }
+  if (sent !== undefined) sameCommands("sent", engine.store.timers.sent.map(commandOf), sent)
+  if (timers !== undefined) sameCommands("timers", engine.store.timers.waiting.map(commandOf), timers)
   if (late !== undefined) same("late", engine.late(), late, true)
 }
 /** Throws if a replay gives other rows, late events or dead letters than live processing. */

@@ -1,0 +1,173 @@
+// Commands that handlers send to aggregates, at once or at a time: checked, identified, and folded into a batch's changes. No I/O.
+import { createHash } from "node:crypto"
+import { UnstorableValue, describeError } from "../dead-letter/event-failure.ts"
+import type { Position } from "../log/log.ts"
+import type { Fields } from "../model/fields.ts"
+import { type Codec, codec } from "../model/json-codec.ts"
+import type { Meta } from "../model/handler.ts"
+import type { CommandCall } from "../model/recorder.ts"
+import { isStorable, shown } from "../text/text.ts"
+
+/** A timer's name, and the key of the events that set and cancel it. */
+export interface TimerName {
+  readonly key: string
+  readonly name: string
+}
+/** A command for a stream of an aggregate, as a commit stores it. */
+export interface PendingCommand {
+  /** A UUID that the projection, the event and the call decide, so that the same call has the same id whenever it is processed. */
+  readonly id: string
+  /** The key of the event. */
+  readonly key: string
+  /** Undefined: the command is sent at once, and keeps its order. */
+  readonly timer: { readonly name: string; readonly at: number } | undefined
+  readonly aggregate: string
+  readonly stream: string
+  /** The command's JSON text. */
+  readonly command: string
+  /** The position of the event, and the number of the call among those of the event. */
+  readonly position: Position
+  readonly number: number
+  readonly tenant: string | undefined
+  readonly traceparent: string | undefined
+  readonly correlationId: string
+  readonly causationId: string
+}
+/** What a batch sends, sets and cancels: each timer at most once. */
+export interface CommandChanges {
+  readonly pending: ReadonlyArray<PendingCommand>
+  readonly cancelled: ReadonlyArray<TimerName>
+}
+
+/** What a command takes over from its event. */
+export interface CommandOrigin extends Meta {
+  readonly traceparent: string | undefined
+  readonly eventId?: string | undefined
+  /** The id that all events of one business process carry. */
+  readonly correlationId?: string | undefined
+}
+/** Whose commands are prepared. */
+export interface CommandSource {
+  readonly projection: string
+  /** Of the topic, see `Claim.identity`: a topic that was recreated has the same positions, and other events. */
+  readonly identity: string | undefined
+}
+const longestName = 200
+const longestStream = 1_000
+/** Dates of JavaScript reach so far from 1970, in milliseconds. */
+const lastDate = 8.64e15
+
+const refuse = (where: string, reason: string): never => {
+  throw new UnstorableValue({ where, reason })
+}
+const checkedText = (where: string, what: string, given: unknown, most: number): string => {
+  if (typeof given !== "string" || given === "")
+    return refuse(where, `${what} is ${shown(given)}; give a text that is not empty`)
+  if (given.length > most)
+    return refuse(where, `${what} has ${given.length} characters; it may have ${most}`)
+  return isStorable(given) ? given : refuse(where, `${what} has a NUL character or half a surrogate pair; leave it out`)
+}
+/** The name of a timer. Throws `UnstorableValue`. */
+export const checkedTimerName = (where: string, name: unknown): string =>
+  checkedText(where, "the timer's name", name, longestName)
+
+/** What of an aggregate commands need. */
+interface Commanded {
+  readonly name: string
+  readonly commands: Readonly<Record<string, Fields>>
+  /** The field of each command that has the stream's id. */
+  readonly id?: string | undefined
+}
+const codecs = new WeakMap<object, Map<string, Codec>>()
+const codecOf = (aggregate: Commanded, type: string): Codec => {
+  const known = codecs.get(aggregate) ?? new Map<string, Codec>()
+  codecs.set(aggregate, known)
+  const found = known.get(type) ?? codec(aggregate.commands[type]!, type)
+  known.set(type, found)
+  return found
+}
+const checkedAggregate = (where: string, given: unknown): Commanded => {
+  const aggregate = given as (Partial<Commanded> & { readonly kind?: unknown }) | null | undefined
+  if (aggregate?.kind === "aggregate" && typeof aggregate.commands === "object") return aggregate as Commanded
+  return refuse(where, `${shown(aggregate?.name ?? given)} is no aggregate; give what \`Aggregate.make\` declares`)
+}
+/** The JSON text of a command for an aggregate. Throws `UnstorableValue`. */
+const commandText = (where: string, aggregate: Commanded, stream: string, given: unknown): string => {
+  const { commands, id, name } = aggregate
+  if (typeof given !== "object" || given === null)
+    return refuse(where, `the command is ${shown(given)}; give an object with its \`type\` and fields`)
+  const { type } = given as { readonly type?: unknown }
+  if (typeof type !== "string" || !Object.hasOwn(commands, type))
+    return refuse(where, `${name} has no command ${shown(type)}; it has ${Object.keys(commands).join(", ")}`)
+  const own = id === undefined ? undefined : (given as Readonly<Record<string, unknown>>)[id]
+  if (own !== undefined && own !== stream)
+    return refuse(where, `the command's \`${id}\` is ${shown(own)}, and it is sent to ${shown(stream)}; leave the field out`)
+  const command = id === undefined || own !== undefined ? given : { ...given, [id]: stream }
+  try {
+    return codecOf(aggregate, type).stringify(command)!
+  } catch (error) {
+    return refuse(where, `the command ${type} of ${name} does not fit its schema: ${describeError(error).message}`)
+  }
+}
+
+/** A hash as a UUID (version 8, for what no standard defines). */
+const uuidOf = (text: string): string => {
+  const hash = createHash("sha256").update(text).digest("hex")
+  return `${hash.slice(0, 8)}-${hash.slice(8, 12)}-8${hash.slice(13, 16)}-a${hash.slice(17, 20)}-${hash.slice(20, 32)}`
+}
+
+/** Checks a call of `out.send` or `out.timer`. Throws `UnstorableValue`. */
+export const preparedCommand = (
+  source: CommandSource,
+  given: unknown,
+  { command, id, timer }: CommandCall,
+  origin: CommandOrigin,
+  number: number
+): PendingCommand => {
+  const where = timer === undefined ? "out.send" : "out.timer"
+  const name = timer && checkedTimerName(where, timer.name)
+  const aggregate = checkedAggregate(where, given)
+  const stream = checkedText(where, `the id of the ${aggregate.name}`, id, longestStream)
+  const at = timer?.at
+  if (timer !== undefined && !(typeof at === "number" && Math.abs(at) <= lastDate))
+    return refuse(where, `the timer ${shown(name)} is set to ${shown(at)}; give a time in epoch milliseconds`)
+  const { eventId, key, partition, position, tenant, topic, traceparent } = origin
+  const causationId = eventId ?? `${topic}/${partition}/${position}`
+  return {
+    id: uuidOf(
+      JSON.stringify([source.projection, key, name ?? number, topic, source.identity ?? null, partition, position])
+    ),
+    key,
+    timer: name === undefined ? undefined : { name, at: Math.floor(at as number) },
+    aggregate: aggregate.name,
+    stream,
+    command: commandText(where, aggregate, stream, command),
+    position,
+    number,
+    tenant,
+    traceparent,
+    correlationId: origin.correlationId ?? causationId,
+    causationId
+  }
+}
+
+/** The commands of a batch while it grows. */
+export class BatchCommands {
+  private readonly sent: Array<PendingCommand> = []
+  private readonly timers = new Map<string, PendingCommand | TimerName>()
+
+  /** Adds a command, or the name of a timer to cancel. The last call for a timer decides. Never throws. */
+  add(command: PendingCommand | TimerName): void {
+    const name = "id" in command ? command.timer?.name : command.name
+    if (name === undefined) this.sent.push(command as PendingCommand)
+    else this.timers.set(JSON.stringify([command.key, name]), command)
+  }
+  /** What the batch sends, sets and cancels; undefined if nothing. */
+  changes(): CommandChanges | undefined {
+    const timers = [...this.timers.values()]
+    const set = timers.filter((one) => "id" in one)
+    const cancelled = timers.filter((one): one is TimerName => !("id" in one))
+    const pending = [...this.sent, ...set]
+    return pending.length + cancelled.length === 0 ? undefined : { pending, cancelled }
+  }
+}
