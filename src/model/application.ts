@@ -28,8 +28,9 @@ export declare namespace Application {
   /** An application with any errors and services. */
   type Any = Omit<Application<unknown, never>, "services"> & { readonly services: Layer.Layer<never> | undefined }
 }
-type RunError<P> = P extends ReadonlyArray<Run<infer E, any>> ? E : never
-type RunServices<P> = P extends ReadonlyArray<Run<any, infer R>> ? R : never
+// distributive, for an empty list has neither errors nor services
+type ErrorOf<A> = A extends Run<infer E, any> ? E : never
+type ServicesOf<A> = A extends Run<any, infer R> ? R : never
 type Provided<R> = [R] extends [never] ? { readonly services?: undefined } : { readonly services: Layer.Layer<R> }
 /** Declares applications. */
 export const Application = {
@@ -52,8 +53,11 @@ export const Application = {
       /** Policies, which run behind the log as projections do. They are listed among `projections` of the application. */
       readonly policies?: Q
       readonly pulsar?: Tenancy
-    } & Provided<RunServices<P> | Projection.Services<Q[number]>>
-  ): Application<RunError<P> | Projection.Error<Q[number]>, RunServices<P> | Projection.Services<Q[number]>> => {
+    } & Provided<ServicesOf<P[number]> | Projection.Services<Q[number]>>
+  ): Application<
+    ErrorOf<P[number]> | Projection.Error<Q[number]>,
+    ServicesOf<P[number]> | Projection.Services<Q[number]>
+  > => {
     assertOptions(
       "application",
       options,

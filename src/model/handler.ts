@@ -36,7 +36,7 @@ export interface Out<in W> {
    * Sends a command to an aggregate, once, after the commit. Commands of one partition to one stream of an aggregate are executed in their
    * order. A rejection is an answer: the command is not tried again.
    */
-  send<A extends Aggregate.Any>(aggregate: A, id: string, command: Aggregate.Command<A>): void
+  send<A extends Aggregate.Any>(aggregate: A, id: string, command: SentCommand<A>): void
   /**
    * Sets a timer: the command is sent at `at` (epoch milliseconds, by the database's clock), once, unless the timer is cancelled or set
    * again before. A timer belongs to the event's key: events of one key set and cancel the same timers.
@@ -45,12 +45,17 @@ export interface Out<in W> {
   /** Cancels the timer of this name that an event of the same key has set, if it waits. */
   cancel(name: string): void
 }
+/** A command for a stream of an aggregate. The field that has the stream's id may be left out. */
+export type SentCommand<A> = Aggregate.Input<
+  Aggregate.Command<A>,
+  A extends Aggregate<string, any, any, any, unknown, infer Id> ? Id : never
+>
 /** A command to send at a time. */
 export interface Timer<A> {
   /** Epoch milliseconds. A time that is past is due at once. */
   readonly at: number
   /** The aggregate, the id of its stream, and the command. */
-  readonly send: readonly [aggregate: A, id: string, command: Aggregate.Command<A>]
+  readonly send: readonly [aggregate: A, id: string, command: SentCommand<A>]
 }
 /** An event's position in the log, its times (epoch milliseconds), tenant and trace id. */
 export interface Meta {

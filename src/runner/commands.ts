@@ -2,8 +2,7 @@
 import { createHash } from "node:crypto"
 import { UnstorableValue, describeError } from "../dead-letter/event-failure.ts"
 import type { Position } from "../log/log.ts"
-import type { Fields } from "../model/fields.ts"
-import { type Codec, codec } from "../model/json-codec.ts"
+import { type Aggregate, UnknownCommand } from "../model/aggregate.ts"
 import type { Meta } from "../model/handler.ts"
 import type { CommandCall } from "../model/recorder.ts"
 import { isStorable, shown } from "../text/text.ts"
@@ -63,50 +62,38 @@ const refuse = (where: string, reason: string): never => {
 const checkedText = (where: string, what: string, given: unknown, most: number): string => {
   if (typeof given !== "string" || given === "")
     return refuse(where, `${what} is ${shown(given)}; give a text that is not empty`)
-  if (given.length > most)
-    return refuse(where, `${what} has ${given.length} characters; it may have ${most}`)
+  if (given.length > most) return refuse(where, `${what} has ${given.length} characters; it may have ${most}`)
   return isStorable(given) ? given : refuse(where, `${what} has a NUL character or half a surrogate pair; leave it out`)
 }
 /** The name of a timer. Throws `UnstorableValue`. */
 export const checkedTimerName = (where: string, name: unknown): string =>
   checkedText(where, "the timer's name", name, longestName)
 
-/** What of an aggregate commands need. */
-interface Commanded {
-  readonly name: string
-  readonly commands: Readonly<Record<string, Fields>>
-  /** The field of each command that has the stream's id. */
-  readonly id?: string | undefined
-}
-const codecs = new WeakMap<object, Map<string, Codec>>()
-const codecOf = (aggregate: Commanded, type: string): Codec => {
-  const known = codecs.get(aggregate) ?? new Map<string, Codec>()
-  codecs.set(aggregate, known)
-  const found = known.get(type) ?? codec(aggregate.commands[type]!, type)
-  known.set(type, found)
-  return found
-}
-const checkedAggregate = (where: string, given: unknown): Commanded => {
-  const aggregate = given as (Partial<Commanded> & { readonly kind?: unknown }) | null | undefined
-  if (aggregate?.kind === "aggregate" && typeof aggregate.commands === "object") return aggregate as Commanded
+const checkedAggregate = (where: string, given: unknown): Aggregate.Any => {
+  const aggregate = given as Partial<Aggregate.Any> | null | undefined
+  if (aggregate?.kind === "aggregate" && typeof aggregate.encodeCommand === "function")
+    return aggregate as Aggregate.Any
   return refuse(where, `${shown(aggregate?.name ?? given)} is no aggregate; give what \`Aggregate.make\` declares`)
 }
 /** The JSON text of a command for an aggregate. Throws `UnstorableValue`. */
-const commandText = (where: string, aggregate: Commanded, stream: string, given: unknown): string => {
-  const { commands, id, name } = aggregate
+const commandText = (where: string, aggregate: Aggregate.Any, stream: string, given: unknown): string => {
+  const { id, name } = aggregate
   if (typeof given !== "object" || given === null)
     return refuse(where, `the command is ${shown(given)}; give an object with its \`type\` and fields`)
-  const { type } = given as { readonly type?: unknown }
-  if (typeof type !== "string" || !Object.hasOwn(commands, type))
-    return refuse(where, `${name} has no command ${shown(type)}; it has ${Object.keys(commands).join(", ")}`)
   const own = id === undefined ? undefined : (given as Readonly<Record<string, unknown>>)[id]
   if (own !== undefined && own !== stream)
-    return refuse(where, `the command's \`${id}\` is ${shown(own)}, and it is sent to ${shown(stream)}; leave the field out`)
+    return refuse(
+      where,
+      `the command's \`${id}\` is ${shown(own)}, and it is sent to ${shown(stream)}; leave the field out`
+    )
   const command = id === undefined || own !== undefined ? given : { ...given, [id]: stream }
   try {
-    return codecOf(aggregate, type).stringify(command)!
+    return JSON.stringify(aggregate.encodeCommand(command))
   } catch (error) {
-    return refuse(where, `the command ${type} of ${name} does not fit its schema: ${describeError(error).message}`)
+    const { message } = describeError(error)
+    if (error instanceof UnknownCommand) return refuse(where, message)
+    const { type } = given as { readonly type?: unknown }
+    return refuse(where, `the command ${shown(type)} of ${name} does not fit its schema: ${message}`)
   }
 }
 
@@ -115,6 +102,15 @@ const uuidOf = (text: string): string => {
   const hash = createHash("sha256").update(text).digest("hex")
   return `${hash.slice(0, 8)}-${hash.slice(8, 12)}-8${hash.slice(13, 16)}-a${hash.slice(17, 20)}-${hash.slice(20, 32)}`
 }
+
+/** Identifies a timer of a projection by its name and key, as a UUID. */
+export const slotOf = (projection: string, { key, name }: TimerName): string =>
+  uuidOf(JSON.stringify([projection, key, name]))
+/** Identifies the commands that keep their order: those of one partition of a projection for one stream, as a UUID. */
+export const lineOf = (
+  at: { readonly projection: string; readonly topic: string; readonly partition: number },
+  { aggregate, stream }: Pick<PendingCommand, "aggregate" | "stream">
+): string => uuidOf(JSON.stringify([at.projection, at.topic, at.partition, aggregate, stream]))
 
 /** Checks a call of `out.send` or `out.timer`. Throws `UnstorableValue`. */
 export const preparedCommand = (

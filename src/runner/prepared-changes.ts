@@ -151,12 +151,7 @@ export class ChangePreparer {
     throw new UnstorableValue({ where: `out.${kind}`, reason: `it was given ${what}, ${why}` })
   }
 
-  private prepared(
-    kind: WritingKind,
-    { isOwned, key, relation, target }: Target,
-    given: unknown,
-    origin: Origin
-  ) {
+  private prepared(kind: WritingKind, { isOwned, key, relation, target }: Target, given: unknown, origin: Origin) {
     switch (kind) {
       case "publish":
         return messageFor(target as Topic.Any, given, origin, this.options)

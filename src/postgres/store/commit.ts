@@ -17,6 +17,7 @@ import {
   type CommitStatement
 } from "./commit-parts.ts"
 import { deadPart, discardedPart, latePart, retriedPart, seenPart, segmentPart } from "./commit-records.ts"
+import { slotsOf, timerParts } from "./commit-timers.ts"
 import { journalPart } from "./lookups.ts"
 import { tableParts, windowParts } from "./commit-rows.ts"
 import { relationsOf, type StoredRelation } from "./ddl.ts"
@@ -35,6 +36,8 @@ export class CommitBuilder {
    */
   build(commits: ReadonlyArray<PartitionCommit>): CommitStatement {
     const parts = new StatementParts(commits.length, commits.length === 1 ? fence(commits[0]!) : fences(commits))
+    // before all rows: an append that fires a timer locks it before its rows, too
+    timerParts(parts, commits)
     // the stream has messages of handlers, then those of windows, then time marks
     const behind = commits.map(({ changes: { marks = [] } }) => marks.length)
     for (const [name, changes] of byRelation(commits)) {
@@ -60,17 +63,27 @@ export class CommitBuilder {
   }
 
   /** The keys of the rows that a commit writes, if it is small and simple enough to share a statement; else undefined. */
-  shareable({ changes }: PartitionCommit): ReadonlyArray<string> | undefined {
+  shareable({ changes, claim }: PartitionCommit): ReadonlyArray<string> | undefined {
+    const { commands = { cancelled: [], pending: [] } } = changes
     const { deadLetters, discarded = [], late, retried = [], segments, tables, windows } = changes
     const rows = [
       ...tables.map(({ table, upserts }) => [table.name, upserts] as const),
       ...windows.map(({ deltas, window }) => [window.name, deltas.map(({ row }) => row)] as const)
     ]
-    const others = deadLetters.length + discarded.length + late.length + retried.length
+    const others =
+      commands.pending.length +
+      commands.cancelled.length +
+      deadLetters.length +
+      discarded.length +
+      late.length +
+      retried.length
     const count = rows.reduce((sum, [, of]) => sum + of.length, others)
     if (count > sharedRows || segments.some(({ vals }) => vals.length > sharedCharacters)) return undefined
     if (tables.some(({ deletes, updates }) => deletes.length + updates.length > 0)) return undefined
-    return rows.flatMap(([name, of]) => of.map((row) => `${name} ${keyText(this.relations.get(name)!.key, row)}`))
+    return [
+      ...rows.flatMap(([name, of]) => of.map((row) => `${name} ${keyText(this.relations.get(name)!.key, row)}`)),
+      ...slotsOf(claim, commands)
+    ]
   }
 }
 /** A commit with more rows or characters gets a statement of its own. */
