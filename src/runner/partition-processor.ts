@@ -4,7 +4,6 @@
 // refuses is halved until the event at fault is alone; that event fails, and the others are committed.
 import * as Effect from "effect/Effect"
 import { fingerprintOf, type Batch, type LogRecord } from "../log/log.ts"
-import { traceIdOf } from "../log/envelope.ts"
 import { isTimeMark } from "../log/time-mark.ts"
 import type { Projection } from "../model/projection.ts"
 import type { Writable } from "../model/handler.ts"
@@ -20,6 +19,7 @@ import { BatchFold, readsRows, type ReadRow } from "./fold.ts"
 import { HandlerCaller, RunningHandler, type HandlerFailure } from "./handler-caller.ts"
 import type { LookupError } from "./lookup-tables.ts"
 import { readRows } from "./needed-rows.ts"
+import { originOf } from "./origin.ts"
 import { ChangePreparer, type Origin } from "./prepared-changes.ts"
 import type { ProcessorOptions } from "./processor-options.ts"
 import { sameKind } from "./retries.ts"
@@ -388,27 +388,8 @@ export class PartitionProcessor<E, R> {
     this.seen.load(ranges, yield* this.store.seenIds(this.claim, ranges))
   })
 
-  private originOf(
-    record: LogRecord,
-    of: Pick<Origin, "streamTime" | "reached" | "tenant"> & { readonly time: number }
-  ): Origin {
-    const { reached, streamTime, tenant, time: eventTime } = of
-    const { eventId, headers, key, partition, position } = record
-    const traceparent = this.decoder.traceOf(record.traceparent)
-    return {
-      topic: this.source.name,
-      partition,
-      position,
-      key: key ?? "",
-      eventTime,
-      streamTime,
-      reached,
-      tenant,
-      traceparent,
-      traceId: traceIdOf(traceparent),
-      eventId,
-      correlationId: headers["millrace-correlation"]
-    }
+  private originOf(record: LogRecord, of: Parameters<typeof originOf>[1]): Origin {
+    return originOf(record, of, { topic: this.source.name, traceparent: this.decoder.traceOf(record.traceparent) })
   }
 
   /** Folds what an event's handler asked for. An event that failed, or whose changes are refused, fails; `Stopped` if that stops the partition. */
