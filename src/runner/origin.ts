@@ -1,5 +1,5 @@
 // Where an event lies and its envelope, as its changes carry them on. Pure.
-import { commandHeaders, traceIdOf } from "../log/envelope.ts"
+import { aggregateHeaders, traceIdOf } from "../log/envelope.ts"
 import type { LogRecord } from "../log/log.ts"
 import type { Origin } from "./prepared-changes.ts"
 
@@ -22,6 +22,6 @@ export const originOf = (
     traceparent,
     traceId: traceIdOf(traceparent),
     eventId,
-    correlationId: headers[commandHeaders.correlation]
+    correlationId: headers[aggregateHeaders.correlation]
   }
 }
