@@ -210,3 +210,17 @@ test("an application lists policies among its projections, and refuses what is n
     "application: element 0 of `policies` is no policy; give what `Policy.make` declares"
   )
 })
+
+// mistakes that must not compile: the compiler reports a directive above a line without one
+const mistakes = () => {
+  const base = { name: "p", version: 1, source: orders } as const
+  // @ts-expect-error a command that the aggregate does not have
+  Policy.make({ ...base, handle: (_, out) => out.send(Inquiry, "a", { type: "drop" }) })
+  // @ts-expect-error a command whose fields are missing
+  Policy.make({ ...base, handle: (_, out) => out.timer("t", { at: 1, send: [Inquiry, "a", { type: "ask" }] }) })
+  // @ts-expect-error a topic is no aggregate
+  Policy.make({ ...base, handle: (_, out) => out.send(orders, "a", { type: "ask" }) })
+  // @ts-expect-error a table that is not in `writes`
+  Policy.make({ ...base, handle: (_, out) => out.upsert(open, { order_id: "a" }) })
+}
+void mistakes
