@@ -34,7 +34,7 @@ const layers: ReadonlyArray<ReadonlyArray<string>> = [
   ["system"],
   ["system/dead-letters"],
   ["server/http"],
-  ["server/gateway", "server/streams"],
+  ["server/gateway", "server/streams", "server/aggregates"],
   ["server"],
   ["cli"]
 ]

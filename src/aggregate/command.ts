@@ -201,3 +201,5 @@ export const answerOfRejection = (rejection: Rejection): RejectionAnswer => ({
 })
 /** The rejection that the store remembered. */
 export const rejectionOfAnswer = (answer: RejectionAnswer): Rejection => new RepeatedRejection(answer)
+/** Whether a rejection is the answer that the same command was given before. */
+export const isRepeatedRejection = (rejection: unknown): boolean => rejection instanceof RepeatedRejection

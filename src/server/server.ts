@@ -4,12 +4,17 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Cause from "effect/Cause"
 import type * as Scope from "effect/Scope"
-import Fastify, { type FastifyError, type FastifyInstance } from "fastify"
+import Fastify, { type FastifyError, type FastifyInstance, type FastifyReply, type FastifyRequest } from "fastify"
 import type { Application } from "../model/application.ts"
+import { EventStore } from "../aggregate/event-store.ts"
 import { Log } from "../log/log.ts"
+import { aggregatesByName } from "./aggregates/catalog.ts"
+import { describe, type Described } from "./aggregates/openapi.ts"
+import { commands, reads } from "./aggregates/routes.ts"
 import { Appender, type Appended } from "./gateway/appender.ts"
 import { BodyMemory } from "./http/body.ts"
 import { catalogOf } from "./http/catalog.ts"
+import { clientError } from "./http/client-error.ts"
 import { Checker } from "./gateway/validate.ts"
 import { closerOf } from "./closing.ts"
 import { ListenFailed, PortInUse } from "./errors.ts"
@@ -18,7 +23,7 @@ import { health, type Readiness, type SystemStatus } from "./health.ts"
 import { defaultLimits, type Limits } from "./http/limits.ts"
 import { metricsOf, type Metrics } from "./http/metrics.ts"
 import { partitionsOf } from "./gateway/partitions.ts"
-import { Problem, problemBody, retryAfterSeconds } from "./http/problem.ts"
+import { Problem, problemBody, problemDetails, problemJson, retryAfterSeconds } from "./http/problem.ts"
 import { isLoopbackName, siteCheck } from "./http/site-check.ts"
 import { records } from "./streams/log-routes.ts"
 import { traceFor } from "./http/request.ts"
@@ -57,8 +62,13 @@ interface ServerOptions {
 /** The options of a server of an application. */
 export interface ServeOptions extends ServerOptions {
   readonly application: Application.Any
-  /** The routes: `gateway` accepts events, `api` streams records and has the documentation. Default: both. Health routes always exist. */
+  /**
+   * The routes: `gateway` accepts events and commands, `api` streams records, reads aggregates and has the documentation. Default: both.
+   * Health routes always exist.
+   */
   readonly roles?: ReadonlyArray<"gateway" | "api">
+  /** Where the events of the application's aggregates are. Default: the server has no routes of aggregates. */
+  readonly eventStore?: EventStore["Service"]
 }
 /** A server that listens. */
 export interface Served {
@@ -103,8 +113,10 @@ const problemOf = (error: FastifyError | Problem, limits: Limits): Problem => {
   )
 }
 
-const answers = (app: FastifyInstance, metrics: Metrics, limits: Limits, isStarting: boolean): void => {
-  app.setErrorHandler((error: FastifyError | Problem, request, reply) => {
+/** Answers errors: as `application/problem+json` if `isDetailed`. */
+const errorHandler =
+  (metrics: Metrics, limits: Limits, isDetailed: boolean) =>
+  (error: FastifyError | Problem, request: FastifyRequest, reply: FastifyReply) => {
     const problem = problemOf(error, limits)
     if (problem.status >= 500 && !(error instanceof Problem)) request.log.error(error)
     metrics.refused(problem.code)
@@ -112,11 +124,14 @@ const answers = (app: FastifyInstance, metrics: Metrics, limits: Limits, isStart
     if (problem.status === 408) reply.header("connection", "close")
     if (problem.retryAfter !== undefined && !reply.hasHeader("retry-after"))
       reply.header("retry-after", problem.retryAfter)
+    const { traceId } = traceFor(request)
     return reply
       .code(problem.status)
-      .type("application/json; charset=utf-8")
-      .send(JSON.stringify(problemBody(problem, traceFor(request).traceId)))
-  })
+      .type(isDetailed ? problemJson : "application/json; charset=utf-8")
+      .send(JSON.stringify(isDetailed ? problemDetails(problem, traceId) : problemBody(problem, traceId)))
+  }
+const answers = (app: FastifyInstance, metrics: Metrics, limits: Limits, isStarting: boolean): void => {
+  app.setErrorHandler(errorHandler(metrics, limits, false))
   app.setNotFoundHandler((request) => {
     const path = request.url.split("?", 1)[0]!
     if (isStarting && /^\/(v1|docs|openapi\.json)(\/|$)/.test(path))
@@ -173,13 +188,20 @@ const plugins = async (app: FastifyInstance, options: ServerOptions, limits: Lim
   }
 }
 
-const documented = async (app: FastifyInstance, name: string): Promise<void> => {
+/** The parts of an OpenAPI document that `Described` adds to. */
+type DescribedDocument = Readonly<Partial<Record<"paths" | "components", Readonly<Record<string, unknown>>>>>
+const documented = async (app: FastifyInstance, name: string, more: Described): Promise<void> => {
   const [swagger, swaggerUi] = await Promise.all([import("@fastify/swagger"), import("@fastify/swagger-ui")])
   await app.register(swagger.default, {
     openapi: {
       openapi: "3.1.0",
       info: { title: name, version: "1", description: "Events in, derived records out." },
-      tags: [{ name: "events" }, { name: "streams" }, { name: "health" }]
+      tags: [{ name: "events" }, { name: "aggregates" }, { name: "streams" }, { name: "health" }]
+    },
+    transformObject: (document) => {
+      const openapi = ("openapiObject" in document ? document.openapiObject : {}) as DescribedDocument
+      const components = { ...openapi.components, ...more.components }
+      return { ...openapi, paths: { ...openapi.paths, ...more.paths }, components } as never
     }
   })
   await app.register(swaggerUi.default, {
@@ -213,7 +235,9 @@ const build = async (
     // closing.ts answers requests while the server closes, in the same form as all other problems
     return503OnClosing: false,
     bodyLimit: limits.bodyBytes,
-    routerOptions: { ignoreTrailingSlash: true, maxParamLength: 256 }
+    clientErrorHandler: clientError,
+    // the ids of aggregates are checked by their routes; a request line is limited by Node
+    routerOptions: { ignoreTrailingSlash: true, maxParamLength: 16_384 }
   })
   const metrics = metricsOf(context)
   // the schemas are documentation; the topics decide which events are valid
@@ -255,7 +279,19 @@ const routesOf =
     const roles = options.roles ?? ["gateway", "api"]
     const catalog = catalogOf(options.application, limits.maxAheadMs)
     const log = Context.get(context, Log)
-    if (roles.includes("api")) await documented(app, options.application.name)
+    const held = new BodyMemory(limits.heldBytes, limits.bodySlowMs)
+    const { eventStore } = options
+    const aggregates = eventStore === undefined ? new Map<string, never>() : aggregatesByName(options.application)
+    const hasCommands = roles.includes("gateway")
+    if (roles.includes("api"))
+      await documented(app, options.application.name, describe(aggregates, { commands: hasCommands, reads: true }))
+    if (eventStore !== undefined)
+      await app.register(async (inner) => {
+        inner.setErrorHandler(errorHandler(metrics, limits, true))
+        const parts = { aggregates, context: Context.add(context, EventStore, eventStore), held, limits }
+        if (hasCommands) commands(inner, parts)
+        if (roles.includes("api")) reads(inner, parts)
+      })
     if (roles.includes("gateway")) {
       const append = async (topic: string, records: Parameters<typeof log.append>[1]): Promise<Appended> =>
         Effect.runPromiseWith(context)(
@@ -270,7 +306,7 @@ const routesOf =
           checker: new Checker(catalog, limits),
           appender: new Appender(append, limits.waitingEvents),
           partitions: partitionsOf(log, context),
-          held: new BodyMemory(limits.heldBytes, limits.bodySlowMs),
+          held,
           limits,
           metrics
         })

@@ -1,13 +1,14 @@
 // Turns the text of one event into the record to append, or into the fault that it has. Pure; events do not affect each other.
 import { describeError } from "../../dead-letter/event-failure.ts"
 import { nameProblem } from "../../log/acceptable.ts"
-import { type JsonFault, parseJson, UnacceptableJson } from "../../log/json.ts"
+import { parseJson } from "../../log/json.ts"
 import { UnknownVersion } from "../../model/event.ts"
 import type { NewRecord } from "../../log/log.ts"
 import type { Catalog, CatalogTopic } from "../http/catalog.ts"
 import { schemaFault } from "../http/schema-fault.ts"
 import type { Limits } from "../http/limits.ts"
-import { fault, type Fault, type FaultCode } from "../http/problem.ts"
+import { jsonFault } from "../http/json-fault.ts"
+import { fault, type Fault } from "../http/problem.ts"
 import { onOneLine } from "./split.ts"
 import { shown } from "../../text/text.ts"
 
@@ -73,7 +74,7 @@ export class Checker {
     try {
       json = parseJson(text, depth)
     } catch (error) {
-      return unparsable(error)
+      return { ok: false, fault: jsonFault(error, "event") }
     }
     if (typeof json !== "object" || json === null || Array.isArray(json)) {
       return faulty(
@@ -232,24 +233,6 @@ const read = (
   if (typeof version !== "number")
     throw new UnknownVersion({ type: versions.eventType.type, version, newest: versions.newest })
   return { value: versions.eventType.decode(json, version), version }
-}
-
-/** The code and the advice for each rule that a JSON text can break. */
-const jsonFaults: Readonly<Record<JsonFault, readonly [FaultCode, string]>> = {
-  utf8: ["invalid_utf8", "encode the line as UTF-8"],
-  depth: ["nesting_too_deep", "flatten the event"],
-  name: ["forbidden_key", "rename the field"],
-  character: ["forbidden_character", "remove it, or encode the text, for example as base64"],
-  duplicate: ["duplicate_key", "send the field once"]
-}
-const unparsable = (error: unknown): InvalidEvent => {
-  if (error instanceof UnacceptableJson) {
-    const [code, advice] = jsonFaults[error.fault]
-    return faulty(code, error.message.replace(/^the value /, "the event "), advice, error.path)
-  }
-  const { message } = describeError(error)
-  const advice = "send one complete JSON object (NaN and Infinity are not JSON)"
-  return faulty("malformed_json", `the event is not valid JSON: ${message}`, advice)
 }
 
 const timely = (time: number, entry: CatalogTopic, now: number): InvalidEvent | undefined => {

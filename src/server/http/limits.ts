@@ -26,6 +26,8 @@ export interface Limits {
   readonly maxAheadMs: number
   /** Events of one topic that wait to be appended; more are refused with 429. */
   readonly waitingEvents: number
+  /** How long a command to an aggregate or a read of one may take; then the answer is 503, and the command may be stored all the same. */
+  readonly commandMs: number
   /** The mean delay of the event loop at which posts are refused with 503. 0: never, for example on Deno, which does not measure the delay. */
   readonly eventLoopDelayMs: number
   /** HTTP streams that are open at once. */
@@ -54,6 +56,7 @@ export const defaultLimits: Limits = {
   nameBytes: maxTenantBytes,
   maxAheadMs: 3_600_000,
   waitingEvents: 20_000,
+  commandMs: 30_000,
   eventLoopDelayMs: 2_000,
   streams: 1_000,
   slowClientMs: 15_000,

@@ -3,27 +3,35 @@ import * as Schema from "effect/Schema"
 import type { EventType } from "../../model/event.ts"
 import type { Catalog } from "./catalog.ts"
 
-type Json = Readonly<Record<string, unknown>>
+/** A JSON object, such as a JSON Schema. */
+export type Json = Readonly<Record<string, unknown>>
 
-const eventSchema = (eventType: EventType.Any): Json => {
-  const fields = eventType.versions.at(-1)?.fields ?? {}
-  const shape = Schema.Struct({ type: Schema.Literal(eventType.type), ...fields })
+/** The JSON Schema of a schema; undefined if it has none. */
+export const jsonSchemaOf = (schema: Schema.Constraint): Json | undefined => {
   try {
-    const { definitions, schema } = Schema.toJsonSchemaDocument(shape)
-    const own = Object.keys(definitions).length > 0 ? { $defs: definitions } : {}
-    return { title: eventType.type, description: `version ${eventType.versions.length}`, ...(schema as Json), ...own }
+    const { definitions, schema: own } = Schema.toJsonSchemaDocument(schema as Schema.Top)
+    return { ...(own as Json), ...(Object.keys(definitions).length > 0 ? { $defs: definitions } : {}) }
   } catch {
-    // the schema has no JSON Schema; events are still decoded by it
-    return {
-      title: eventType.type,
-      type: "object",
-      properties: { type: { const: eventType.type } },
-      required: ["type"]
-    }
+    return undefined
   }
 }
 
-const example = (schema: Json): unknown => {
+/** The JSON Schema of the newest version of an event type. */
+export const eventSchema = (eventType: EventType.Any): Json => {
+  const fields = eventType.versions.at(-1)?.fields ?? {}
+  const own = jsonSchemaOf(Schema.Struct({ type: Schema.Literal(eventType.type), ...fields }))
+  if (own !== undefined) return { title: eventType.type, description: `version ${eventType.versions.length}`, ...own }
+  // the schema has no JSON Schema; events are still decoded by it
+  return {
+    title: eventType.type,
+    type: "object",
+    properties: { type: { const: eventType.type } },
+    required: ["type"]
+  }
+}
+
+/** A value that fits a JSON Schema, for the documentation. */
+export const example = (schema: Json): unknown => {
   if (Array.isArray(schema["enum"])) return schema["enum"][0]
   if (schema["type"] === "string") return "text"
   if (schema["type"] === "integer") return 1_357_035_420_000

@@ -55,6 +55,7 @@ export type ProblemCode =
   | "invalid_request"
   | "body_too_large"
   | "request_timeout"
+  | "headers_too_large"
   | "too_many_events"
   | "unsupported_media_type"
   | "unsupported_encoding"
@@ -71,29 +72,81 @@ export type ProblemCode =
   | "cross_site"
   | "not_found"
   | "internal_error"
+  | AggregateCode
+/** The codes of refused requests to aggregates; what is wrong with a command's JSON has the code that an event has. */
+export type AggregateCode =
+  | "unknown_aggregate"
+  | "unknown_command"
+  | "unknown_stream"
+  | "unknown_version"
+  | "invalid_id"
+  | "id_mismatch"
+  | "version_conflict"
+  | "command_reused"
+  | "stream_closed"
+  | "subject_erased"
+  | "contended"
+  | "rejected"
+  | "aggregate_failed"
+  | "store_unavailable"
+  | "store_refused"
 
 /** The error of a request that is refused as a whole. Handlers throw it; the server's error handler responds with `problemBody`. */
 export class Problem extends Error {
   readonly status: number
-  readonly code: ProblemCode
+  readonly code: ProblemCode | FaultCode
   readonly try: string
+  /** The field that the problem is about, as `attributes.delay`. */
+  readonly path: string | undefined
   /** Seconds after which the same request may be sent again. */
   readonly retryAfter: number | undefined
 
-  constructor(status: number, code: ProblemCode, message: string, advice: string, retryAfter?: number) {
+  constructor(
+    status: number,
+    code: ProblemCode | FaultCode,
+    message: string,
+    advice: string,
+    retryAfter?: number,
+    path?: string
+  ) {
     super(message)
     this.name = "Problem"
     this.status = status
     this.code = code
     this.try = advice
     this.retryAfter = retryAfter
+    this.path = path
   }
 }
+/** The problem of a request whose only value has a fault. */
+export const faultProblem = (status: number, { code, message, path, try: advice }: Fault): Problem =>
+  new Problem(status, code, message, advice, undefined, path)
 
 /** The JSON body of the response to a refused request. */
 export const problemBody = (problem: Problem, traceId: string | undefined) => ({
   error: { code: problem.code, message: problem.message, try: problem.try },
   ...(traceId === undefined ? {} : { trace_id: traceId })
+})
+
+/** The media type of `problemDetails`. */
+export const problemJson = "application/problem+json; charset=utf-8"
+/**
+ * The body of a problem in the form of RFC 9457. `error` is the same as in `problemBody`, so that clients need to know one form only.
+ * `more`: members about this problem alone.
+ */
+export const problemDetails = (
+  { code, message, path, status, try: advice }: Pick<Problem, "code" | "message" | "path" | "status" | "try">,
+  traceId: string,
+  title: string = code,
+  more: Readonly<Record<string, unknown>> = {}
+) => ({
+  ...more,
+  type: "about:blank",
+  title,
+  status,
+  detail: message,
+  error: { code, message, ...(path !== undefined && { path }), try: advice },
+  trace_id: traceId
 })
 
 /** The value of Retry-After: how many seconds a client should wait before it sends a request again. */

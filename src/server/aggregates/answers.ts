@@ -1,0 +1,90 @@
+// What a request to an aggregate is answered when the event store refuses or fails, or the command is rejected. Pure.
+import { isRepeatedRejection, rejectionFields } from "../../aggregate/command.ts"
+import {
+  CommandReused,
+  EventStoreError,
+  InvalidCommandId,
+  InvalidStream,
+  StreamClosed,
+  SubjectErased,
+  VersionConflict
+} from "../../aggregate/errors.ts"
+import { AggregateFailed, InvalidCommand, StreamBusy, UnreadableEvent } from "../../aggregate/failures.ts"
+import type { Rejection } from "../../model/aggregate.ts"
+import { Problem, problemDetails, retryAfterSeconds } from "../http/problem.ts"
+
+const again = "send the request again after Retry-After seconds, with the same Idempotency-Key"
+const own = "see the log of the server, where the error is; the same command will fail again until that is fixed"
+
+/** The problem of a request that the store refused or could not answer, or whose aggregate is at fault; undefined for a rejection. */
+export const problemOf = (error: unknown): Problem | undefined => {
+  if (error instanceof VersionConflict)
+    return new Problem(
+      412,
+      "version_conflict",
+      error.message,
+      `read the newest state, and send If-Match: "${error.actual}" if the command still makes sense`
+    )
+  if (error instanceof CommandReused)
+    return new Problem(422, "command_reused", error.message, "send a new Idempotency-Key for a new command")
+  if (error instanceof StreamClosed)
+    return new Problem(410, "stream_closed", error.message, "send the command to another id")
+  if (error instanceof SubjectErased)
+    return new Problem(410, "subject_erased", error.message, "send nothing more about these persons")
+  if (error instanceof InvalidStream)
+    return new Problem(400, "invalid_id", error.message, "send 1 to 1,000 characters without NUL, percent-encoded")
+  if (error instanceof InvalidCommandId)
+    return new Problem(400, "invalid_parameter", error.message, "send an Idempotency-Key of 1 to 200 characters")
+  if (error instanceof InvalidCommand)
+    return new Problem(422, "schema_mismatch", error.message, "compare the command with its schema in /openapi.json")
+  if (error instanceof StreamBusy) return new Problem(503, "contended", error.message, again, retryAfterSeconds)
+  if (error instanceof EventStoreError)
+    return error.retryable
+      ? new Problem(503, "store_unavailable", error.message, again, retryAfterSeconds)
+      : new Problem(500, "store_refused", error.message, own)
+  return isOwnFault(error)
+    ? new Problem(500, "aggregate_failed", "the code of the aggregate failed; nothing was appended", own)
+    : undefined
+}
+/** Whether the aggregate's own code is at fault, so that its error belongs into the log and not into the answer. */
+export const isOwnFault = (error: unknown): error is AggregateFailed | UnreadableEvent =>
+  error instanceof AggregateFailed || error instanceof UnreadableEvent
+
+/** A command or a read that took too long. */
+export const timedOut = (ms: number): Problem =>
+  new Problem(503, "store_unavailable", `there was no answer within ${ms / 1000} s`, again, retryAfterSeconds)
+
+/** A rejection, as it is shown. */
+export interface ShownRejection {
+  readonly tag: string
+  readonly fields: Readonly<Record<string, unknown>>
+  readonly message: string
+  /** Whether the same command was rejected before, and this is that answer. */
+  readonly repeated: boolean
+}
+/** The error of a command as a rejection; undefined if it is none. */
+export const rejectionOf = (error: unknown): ShownRejection | undefined => {
+  if (!(error instanceof Error) || typeof (error as Partial<Rejection>)._tag !== "string") return undefined
+  if (problemOf(error) !== undefined) return undefined
+  const rejection = error as Rejection
+  const { _tag: tag, message } = rejection
+  const fields = rejectionFields(rejection)
+  const shown = message === "" || message === tag ? `${tag} ${JSON.stringify(fields)}` : message
+  return { tag, fields, message: shown, repeated: isRepeatedRejection(error) }
+}
+
+/**
+ * The body for a rejection: its tag is the title and `tag`, and its fields are members, unless a field has the name of another member.
+ * `rejection` has all of them.
+ */
+export const rejectionDetails = ({ fields, message, repeated, tag }: ShownRejection, traceId: string) => {
+  const problem = {
+    status: 409,
+    code: "rejected" as const,
+    message,
+    path: undefined,
+    try: "see what the aggregate has now; the same command is rejected as long as it stays so"
+  }
+  const more = { ...fields, tag, rejection: { _tag: tag, ...fields }, repeated }
+  return problemDetails(problem, traceId, tag, more)
+}

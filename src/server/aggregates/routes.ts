@@ -1,0 +1,178 @@
+// The routes of aggregates: `POST …/commands/COMMAND`, and `GET` of a stream's state and of its events.
+import type { Readable } from "node:stream"
+import type * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
+import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify"
+import { Aggregate } from "../../aggregate/aggregate.ts"
+import { VersionConflict } from "../../aggregate/errors.ts"
+import type { EventStore } from "../../aggregate/event-store.ts"
+import { textOf, type BodyMemory } from "../http/body.ts"
+import type { Limits } from "../http/limits.ts"
+import { mediaTypeOf, single, whole } from "../http/parameters.ts"
+import { Problem, problemJson } from "../http/problem.ts"
+import { traceFor } from "../http/request.ts"
+import { isOwnFault, problemOf, rejectionDetails, rejectionOf, timedOut } from "./answers.ts"
+import { knownAggregate, type Aggregates } from "./catalog.ts"
+import { commandJson, commandOf } from "./command.ts"
+import { eventsPage } from "./events.ts"
+import { commandIdOf, contextOf, etagOf, expectedOf, isKnown } from "./headers.ts"
+
+/** What the routes need. */
+export interface AggregateParts {
+  readonly aggregates: Aggregates
+  readonly context: Context.Context<EventStore>
+  readonly held: BodyMemory
+  readonly limits: Limits
+}
+
+const jsonType = "application/json; charset=utf-8"
+/** How many events a page has by default, and at most. */
+const pageEvents = { usual: 100, most: 1_000 }
+const path = "/v1/aggregates/:name/:id"
+// the routes are described for each aggregate and command by openapi.ts
+const hidden = { schema: { hide: true }, helmet: false } as const
+
+/** The aggregate and the id in the path. Throws a `Problem` 404 or 400; of an id, the store refuses what it cannot have. */
+const targetOf = (request: FastifyRequest, aggregates: Aggregates) => {
+  const { command = "", id = "", name = "" } = request.params as Readonly<Record<string, string>>
+  const aggregate = knownAggregate(aggregates, name)
+  if (id === "")
+    throw new Problem(400, "invalid_id", "the id in the path is empty", "send 1 to 1,000 characters, percent-encoded")
+  return { aggregate, command, id }
+}
+
+/** The error of an effect that ran, to tell it from a value. */
+class Failed<E> {
+  readonly error: E
+  constructor(error: E) {
+    this.error = error
+  }
+}
+/** Waits for an effect on the event store, at most `commandMs`. Rejects with a `Problem` if the store refuses or fails, or on time-out. */
+const answerOf = async <A, E>(
+  { context, limits }: AggregateParts,
+  effect: Effect.Effect<A, E, EventStore>
+): Promise<A | Failed<E>> => {
+  const outcome = await Effect.runPromiseWith(context)(
+    effect.pipe(
+      Effect.tapError((error) => (isOwnFault(error) ? Effect.logError(error.message) : Effect.void)),
+      Effect.match({ onSuccess: (value): A | Failed<E> => value, onFailure: (error) => new Failed(error) }),
+      Effect.timeoutOption(limits.commandMs)
+    )
+  )
+  if (Option.isNone(outcome)) throw timedOut(limits.commandMs)
+  return outcome.value
+}
+/** As `answerOf`, for what can fail by the store alone. */
+const readOf = async <A, E>(parts: AggregateParts, effect: Effect.Effect<A, E, EventStore>): Promise<A> => {
+  const found = await answerOf(parts, effect)
+  if (found instanceof Failed) throw problemOf(found.error) ?? found.error
+  return found
+}
+
+/** Adds `POST /v1/aggregates/NAME/ID/commands/COMMAND`. */
+export const commands = (app: FastifyInstance, parts: AggregateParts): void => {
+  const { aggregates, held, limits } = parts
+  app.removeAllContentTypeParsers()
+  app.addContentTypeParser("*", async (request: FastifyRequest, payload: Readable) => {
+    const type = request.headers["content-type"]
+    if (mediaTypeOf(type) !== "application/json")
+      throw new Problem(
+        415,
+        "unsupported_media_type",
+        type === undefined ? "the request has no Content-Type" : `Content-Type ${type} is not supported`,
+        "send application/json, in UTF-8"
+      )
+    request.share = held.share()
+    return textOf(payload, request.headers, request.share, limits)
+  })
+  const onRequest = (request: FastifyRequest, reply: FastifyReply, done: () => void): void => {
+    reply.raw.once("close", () => request.share?.release())
+    reply.header("x-content-type-options", "nosniff")
+    done()
+  }
+  app.post(`${path}/commands/:command`, { ...hidden, onRequest }, async (request, reply) => {
+    const { aggregate, command: name, id } = targetOf(request, aggregates)
+    const expected = expectedOf(request.headers)
+    const commandId = commandIdOf(request.headers)
+    const trace = traceFor(request)
+    const context = contextOf(request.headers, trace.traceparent)
+    const json = commandJson(typeof request.body === "string" ? request.body : "", limits)
+    const command = commandOf(aggregate, id, name, json)
+    const options = {
+      context,
+      ...(expected !== undefined && { expected }),
+      ...(commandId !== undefined && { commandId })
+    }
+    const answer = await answerOf(parts, Aggregate.execute(aggregate, id, command, options))
+    if (!(answer instanceof Failed)) {
+      const { events, repeated, version } = answer
+      const isNew = events.length > 0 && events.length === version
+      if (isNew) reply.header("location", `/v1/aggregates/${aggregate.name}/${encodeURIComponent(id)}`)
+      return reply
+        .code(isNew ? 201 : 200)
+        .header("etag", etagOf(version))
+        .type(jsonType)
+        .send(JSON.stringify({ version, events: events.map((event) => aggregate.encode(event)), repeated }))
+    }
+    const { error } = answer
+    if (error instanceof VersionConflict) reply.header("etag", etagOf(error.actual))
+    const rejection = rejectionOf(error)
+    if (rejection === undefined) throw problemOf(error) ?? error
+    const details = rejectionDetails(rejection, trace.traceId)
+    return reply.code(409).type(problemJson).send(JSON.stringify(details))
+  })
+}
+
+/** The version or the moment that a request asks for. Throws a `Problem` 400. */
+const pastOf = (query: Readonly<Record<string, unknown>>) => {
+  const version = whole(query["version"], "version", { least: 1, most: 999_999_999_999_999, otherwise: undefined })
+  const text = single(query["at"], "at")
+  if (text === undefined) return version === undefined ? {} : { version }
+  if (version !== undefined)
+    throw new Problem(400, "invalid_parameter", "the request has both version and at", "send one of them")
+  const at = /^-?\d{1,15}$/.test(text) ? Number(text) : Date.parse(text)
+  if (Number.isNaN(at))
+    throw new Problem(
+      400,
+      "invalid_parameter",
+      `the parameter at is ${JSON.stringify(text)}; it must be a time`,
+      "use a date such as 2026-01-31T12:00:00Z, or epoch milliseconds"
+    )
+  return { at }
+}
+
+const noEvents = (aggregate: string, id: string): Problem =>
+  new Problem(404, "unknown_stream", `${aggregate} ${JSON.stringify(id)} has no events`, "check the id")
+
+/** Adds `GET /v1/aggregates/NAME/ID` and `GET /v1/aggregates/NAME/ID/events`. */
+export const reads = (app: FastifyInstance, parts: AggregateParts): void => {
+  const { aggregates } = parts
+  app.get(path, hidden, async (request, reply) => {
+    const { aggregate, id } = targetOf(request, aggregates)
+    const past = pastOf(request.query as Readonly<Record<string, unknown>>)
+    const { state, version } = await readOf(parts, Aggregate.load(aggregate, id, past))
+    if (version === 0) throw noEvents(aggregate.name, id)
+    if ("version" in past && version < past.version) {
+      const message = `${aggregate.name} ${JSON.stringify(id)} has version ${version}, not yet ${past.version}`
+      throw new Problem(404, "unknown_version", message, `use a version from 1 to ${version}`)
+    }
+    reply.header("etag", etagOf(version)).header("cache-control", "no-cache")
+    if (isKnown(request.headers, version)) return reply.code(304).send()
+    return reply.type(jsonType).send(JSON.stringify({ version, state: aggregate.encodeState(state) }))
+  })
+  app.get(`${path}/events`, hidden, async (request, reply) => {
+    const { aggregate, id } = targetOf(request, aggregates)
+    const query = request.query as Readonly<Record<string, unknown>>
+    const from = whole(query["from"], "from", { least: 1, most: 999_999_999_999_999, otherwise: 1 })
+    const limit = whole(query["limit"], "limit", { least: 1, most: pageEvents.most, otherwise: pageEvents.usual })
+    const { events, version } = await readOf(parts, eventsPage(aggregate, id, { from, limit }))
+    if (version === 0) throw noEvents(aggregate.name, id)
+    reply.header("etag", etagOf(version)).header("cache-control", "no-cache")
+    if (isKnown(request.headers, version)) return reply.code(304).send()
+    const last = events.at(-1)?.version ?? from - 1
+    const next = last < version && events.length > 0 ? last + 1 : null
+    return reply.type(jsonType).send(JSON.stringify({ version, next, events }))
+  })
+}

@@ -1,0 +1,31 @@
+// Answers what is no HTTP request, or has headers that are too large, in the form of all other problems.
+import { STATUS_CODES } from "node:http"
+import type { Socket } from "node:net"
+import { Problem, problemBody } from "./problem.ts"
+
+const problemOf = (code: string | undefined): Problem => {
+  if (code === "HPE_HEADER_OVERFLOW")
+    return new Problem(
+      431,
+      "headers_too_large",
+      "the URL and the headers have more than 16 KiB together",
+      "send shorter ones, and large values in the body"
+    )
+  return code === "ERR_HTTP_REQUEST_TIMEOUT"
+    ? new Problem(408, "request_timeout", "the request was not complete in time", "send it again, faster")
+    : new Problem(400, "invalid_request", "the request is not HTTP/1.1", "send a complete HTTP request")
+}
+/** Answers a request that could not be read, and closes its connection. */
+export const clientError = ({ code }: { readonly code?: string }, socket: Socket): void => {
+  if (code === "ECONNRESET" || socket.destroyed) return
+  if (!socket.writable) return void socket.destroy()
+  const problem = problemOf(code)
+  const body = JSON.stringify(problemBody(problem, undefined))
+  const head = [
+    `HTTP/1.1 ${problem.status} ${STATUS_CODES[problem.status]}`,
+    `Content-Length: ${Buffer.byteLength(body)}`,
+    "Content-Type: application/json; charset=utf-8",
+    "Connection: close"
+  ]
+  socket.end(`${head.join("\r\n")}\r\n\r\n${body}`, () => socket.destroySoon())
+}

@@ -1,0 +1,286 @@
+// Bad input to the routes of aggregates, and event stores that fail: each is answered by a problem that says what to do.
+import { connect } from "node:net"
+import * as Effect from "effect/Effect"
+import { afterAll, beforeAll, describe, expect, test } from "vitest"
+import { EventStoreError } from "../../../src/aggregate/errors.ts"
+import { call, opened, startServer } from "../../support/aggregate-http.ts"
+
+let server: Awaited<ReturnType<typeof startServer>>
+beforeAll(async () => {
+  server = await startServer()
+})
+afterAll(() => server.stop())
+
+const long = "x".repeat(1_000_000)
+describe("bad input", () => {
+  test.each<readonly [string, string, unknown, Readonly<Record<string, string>>, number, string, RegExp]>([
+    [
+      "an aggregate that does not exist",
+      "alert-cas/a/commands/open",
+      {},
+      {},
+      404,
+      "unknown_aggregate",
+      /did you mean alert-case/
+    ],
+    [
+      "a command that does not exist",
+      "alert-case/a/commands/opne",
+      {},
+      {},
+      404,
+      "unknown_command",
+      /did you mean open/
+    ],
+    ["a command called toString", "alert-case/a/commands/toString", {}, {}, 404, "unknown_command", /acknowledge/],
+    ["a missing field", "alert-case/a/commands/escalate", {}, {}, 422, "schema_mismatch", /add at/],
+    [
+      "a field of another type",
+      "alert-case/a/commands/escalate",
+      { at: "x" },
+      {},
+      422,
+      "schema_mismatch",
+      /correct at/
+    ],
+    [
+      "another id",
+      "alert-case/a/commands/escalate",
+      { at: 1, case_id: "b" },
+      {},
+      400,
+      "id_mismatch",
+      /leave case_id out/
+    ],
+    [
+      "another type",
+      "alert-case/a/commands/escalate",
+      { at: 1, type: "open" },
+      {},
+      400,
+      "id_mismatch",
+      /leave type out/
+    ],
+    ["no JSON", "alert-case/a/commands/escalate", "{", {}, 400, "malformed_json", /JSON/],
+    ["a list", "alert-case/a/commands/escalate", [], {}, 422, "not_an_object", /object/],
+    ["a field twice", "alert-case/a/commands/escalate", '{"at":1,"at":2}', {}, 422, "duplicate_key", /once/],
+    [
+      "NUL in a field",
+      "alert-case/a/commands/open",
+      '{"entity_id":"\\u0000"}',
+      {},
+      422,
+      "forbidden_character",
+      /remove/
+    ],
+    [
+      "a number that would be rounded",
+      "alert-case/a/commands/escalate",
+      '{"at":9007199254740993}',
+      {},
+      422,
+      "schema_mismatch",
+      /at/
+    ],
+    [
+      "a large field",
+      "alert-case/a/commands/acknowledge",
+      { at: 1, by: long + long },
+      {},
+      413,
+      "body_too_large",
+      /reference/
+    ],
+    [
+      "a large body",
+      "alert-case/a/commands/acknowledge",
+      `"${"x".repeat(17 * 1024 * 1024)}"`,
+      {},
+      413,
+      "body_too_large",
+      /several/
+    ],
+    [
+      "another content type",
+      "alert-case/a/commands/escalate",
+      "{}",
+      { "content-type": "text/plain" },
+      415,
+      "unsupported_media_type",
+      /json/
+    ],
+    ["an id with NUL", "alert-case/a%00b/commands/escalate", { at: 1 }, {}, 400, "invalid_id", /NUL/],
+    ["an empty id", "alert-case//commands/escalate", { at: 1 }, {}, 400, "invalid_id", /1 to 1,000/],
+    [
+      "an id of 1,001 characters",
+      `alert-case/${"x".repeat(1_001)}/commands/escalate`,
+      { at: 1 },
+      {},
+      400,
+      "invalid_id",
+      /1 to 1,000/
+    ],
+    [
+      "an id in the body of 1 MB",
+      "alert-case/a/commands/escalate",
+      { at: 1, case_id: long },
+      {},
+      400,
+      "id_mismatch",
+      /leave/
+    ],
+    [
+      "an If-Match without a version",
+      "alert-case/a/commands/escalate",
+      { at: 1 },
+      { "if-match": "abc" },
+      400,
+      "invalid_parameter",
+      /If-Match/
+    ],
+    [
+      "a negative If-Match",
+      "alert-case/a/commands/escalate",
+      { at: 1 },
+      { "if-match": '"-1"' },
+      400,
+      "invalid_parameter",
+      /If-Match/
+    ],
+    [
+      "two versions in If-Match",
+      "alert-case/a/commands/escalate",
+      { at: 1 },
+      { "if-match": '"1", "2"' },
+      400,
+      "invalid_parameter",
+      /one version/
+    ],
+    [
+      "an If-None-Match with a version",
+      "alert-case/a/commands/escalate",
+      { at: 1 },
+      { "if-none-match": '"1"' },
+      400,
+      "invalid_parameter",
+      /no events/
+    ],
+    [
+      "both",
+      "alert-case/a/commands/escalate",
+      { at: 1 },
+      { "if-none-match": "*", "if-match": "*" },
+      400,
+      "invalid_parameter",
+      /one of them/
+    ],
+    [
+      "an empty Idempotency-Key",
+      "alert-case/a/commands/escalate",
+      { at: 1 },
+      { "idempotency-key": "" },
+      400,
+      "invalid_parameter",
+      /another/
+    ],
+    [
+      "a long Idempotency-Key",
+      "alert-case/a/commands/escalate",
+      { at: 1 },
+      { "idempotency-key": "k".repeat(201) },
+      400,
+      "invalid_parameter",
+      /another/
+    ],
+    [
+      "an empty actor",
+      "alert-case/a/commands/escalate",
+      { at: 1 },
+      { "millrace-actor": "" },
+      400,
+      "invalid_parameter",
+      /another/
+    ],
+    ["a state of version x", "alert-case/a?version=x", undefined, {}, 400, "invalid_parameter", /whole number from 1/],
+    ["a state of version 0", "alert-case/a?version=0", undefined, {}, 400, "invalid_parameter", /whole number from 1/],
+    [
+      "a state of two versions",
+      "alert-case/a?version=1&version=2",
+      undefined,
+      {},
+      400,
+      "invalid_parameter",
+      /whole number/
+    ],
+    ["a state at no time", "alert-case/a?at=x", undefined, {}, 400, "invalid_parameter", /epoch/],
+    [
+      "a state at a version and a time",
+      "alert-case/a?at=1&version=1",
+      undefined,
+      {},
+      400,
+      "invalid_parameter",
+      /one of/
+    ],
+    ["a page of 0 events", "alert-case/a/events?limit=0", undefined, {}, 400, "invalid_parameter", /from 1 to 1000/],
+    ["a state of no aggregate", "alert-cases/a", undefined, {}, 404, "unknown_aggregate", /did you mean alert-case/],
+    ["a state of an id with NUL", "alert-case/%00", undefined, {}, 400, "invalid_id", /NUL/]
+  ])("%s", async (_, path, body, headers, status, code, advice) => {
+    const answer = await call(server, path, body, headers)
+    expect([answer.status, answer.body.error.code]).toEqual([status, code])
+    expect(answer.body.error.try).toMatch(advice)
+    expect(answer.headers.get("content-type")).toBe("application/problem+json; charset=utf-8")
+    expect(answer.body).toMatchObject({ status, title: code, detail: answer.body.error.message })
+    expect(answer.body.trace_id).toMatch(/^[\da-f]{32}$/)
+    expect(JSON.stringify(answer.body).length).toBeLessThan(1_500)
+  })
+
+  test("an id of 1 MB in the path gets 431 in the form of a problem", async () => {
+    const port = Number(new URL(server.url).port)
+    const text = await new Promise<string>((resolve, reject) => {
+      const socket = connect(port, "127.0.0.1", () =>
+        socket.write(`GET /v1/aggregates/alert-case/${long} HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n`)
+      )
+      let received = ""
+      socket.on("data", (chunk: Buffer) => (received += chunk.toString()))
+      socket.on("close", () => resolve(received))
+      socket.on("error", (error) => (received === "" ? reject(error) : resolve(received)))
+    })
+    expect(text).toMatch(/^HTTP\/1\.1 431 /)
+    expect(JSON.parse(text.split("\r\n\r\n")[1]!)).toMatchObject({ error: { code: "headers_too_large" } })
+  })
+
+  test("a decider that throws gets 500, and says nothing about its inside", async () => {
+    const { body, status } = await call(server, "counter/a/commands/fail", {})
+    expect([status, body.error.code]).toEqual([500, "aggregate_failed"])
+    expect(JSON.stringify(body)).not.toContain("a bug in decide")
+  })
+})
+
+describe("a store that fails", () => {
+  const away = new EventStoreError({
+    operation: "load",
+    aggregate: "alert-case",
+    retryable: true,
+    reason: "the database is away"
+  })
+  test("one that is away gets 503 with Retry-After, for commands and reads", async () => {
+    const failing = await startServer((store) => ({ ...store, load: () => Effect.fail(away) }))
+    for (const answer of [
+      await call(failing, "alert-case/a/commands/open", opened),
+      await call(failing, "alert-case/a"),
+      await call(failing, "alert-case/a/events")
+    ]) {
+      expect([answer.status, answer.body.error.code]).toEqual([503, "store_unavailable"])
+      expect(answer.headers.get("retry-after")).toBe("1")
+    }
+    await failing.stop()
+  })
+  test("one that does not answer gets 503 after the time limit", async () => {
+    const hanging = await startServer((store) => ({ ...store, load: () => Effect.never }), { commandMs: 50 })
+    const { body, status } = await call(hanging, "alert-case/a/commands/open", opened)
+    expect([status, body.error.code]).toEqual([503, "store_unavailable"])
+    expect(body.error.message).toBe("there was no answer within 0.05 s")
+    await hanging.stop()
+  })
+})

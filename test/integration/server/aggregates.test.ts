@@ -1,0 +1,220 @@
+// The routes of aggregates over real HTTP, on an event store in memory: commands, states, events, documentation.
+import * as Effect from "effect/Effect"
+import * as Stream from "effect/Stream"
+import { afterAll, beforeAll, describe, expect, test } from "vitest"
+import { call, newCase, opened, startServer } from "../../support/aggregate-http.ts"
+
+let server: Awaited<ReturnType<typeof startServer>>
+beforeAll(async () => {
+  server = await startServer()
+})
+afterAll(() => server.stop())
+
+describe("commands", () => {
+  test("the first command gets 201, its events, the version and the stream's place; the next gets 200", async () => {
+    const path = newCase()
+    const first = await call(server, `${path}/commands/open`, opened)
+    expect(first.status).toBe(201)
+    const id = path.split("/")[1]!
+    expect(first.body).toEqual({
+      version: 1,
+      events: [{ type: "case.opened", case_id: id, ...opened }],
+      repeated: false
+    })
+    expect(first.headers.get("etag")).toBe('"1"')
+    expect(first.headers.get("location")).toBe(`/v1/aggregates/${path}`)
+    const second = await call(server, `${path}/commands/acknowledge`, { case_id: id, at: 1, by: "ann" })
+    expect([second.status, second.body.version, second.headers.get("etag")]).toEqual([200, 2, '"2"'])
+  })
+
+  test("a command that decides nothing gets 200 without events", async () => {
+    const path = newCase()
+    await call(server, `${path}/commands/open`, opened)
+    await call(server, `${path}/commands/acknowledge`, { at: 1, by: "ann" })
+    const again = await call(server, `${path}/commands/acknowledge`, { at: 2, by: "ann" })
+    expect([again.status, again.body]).toEqual([200, { version: 2, events: [], repeated: false }])
+  })
+
+  test("a command without fields needs no body, and its name may have a dot", async () => {
+    const { body, status } = await call(server, "counter/a/commands/take.over", "", {})
+    expect([status, body]).toEqual([200, { version: 0, events: [], repeated: false }])
+    const response = await fetch(`${server.url}/v1/aggregates/counter/a/commands/take.over`, { method: "POST" })
+    expect(response.status).toBe(200)
+  })
+
+  test("the same Idempotency-Key gets the same answer, also when the state has changed; with another body it gets 422", async () => {
+    const path = newCase()
+    const key = { "idempotency-key": "k 1" }
+    const first = await call(server, `${path}/commands/open`, opened, key)
+    await call(server, `${path}/commands/acknowledge`, { at: 1, by: "ann" })
+    const again = await call(server, `${path}/commands/open`, opened, key)
+    expect(again.status).toBe(first.status)
+    expect(again.body).toEqual({ ...first.body, repeated: true })
+    const other = await call(server, `${path}/commands/open`, { ...opened, score: 6 }, key)
+    expect([other.status, other.body.error.code]).toEqual([422, "command_reused"])
+  })
+
+  test("a rejection is a problem with status 409, whose title is its tag and whose members are its fields", async () => {
+    const path = newCase()
+    const case_id = path.split("/")[1]!
+    await call(server, `${path}/commands/open`, opened)
+    await call(server, `${path}/commands/acknowledge`, { at: 1, by: "ann" })
+    const { body, headers, status } = await call(server, `${path}/commands/acknowledge`, { at: 2, by: "bob" })
+    expect(status).toBe(409)
+    expect(headers.get("content-type")).toBe("application/problem+json; charset=utf-8")
+    expect(body).toMatchObject({
+      type: "about:blank",
+      title: "CaseTaken",
+      tag: "CaseTaken",
+      status: 409,
+      case_id,
+      by: "ann",
+      rejection: { _tag: "CaseTaken", case_id, by: "ann" },
+      error: { code: "rejected" }
+    })
+  })
+
+  test("a field of a rejection that is called status leaves the problem's own as it is", async () => {
+    const { body, status } = await call(server, "counter/full/commands/count", { n: 11 })
+    expect([status, body.status, body.rejection]).toEqual([409, 409, { _tag: "TooMany", status: "full", most: 10 }])
+    expect(body).toMatchObject({ most: 10 })
+  })
+
+  test.each([
+    ["a version that the stream has not", { "if-match": '"7"' }, "2"],
+    ["no events", { "if-none-match": "*" }, "2"],
+    ["version 0", { "if-match": '"0"' }, "2"]
+  ])("If-Match with %s gets 412 with the actual version as ETag", async (_, headers, actual) => {
+    const path = newCase()
+    await call(server, `${path}/commands/open`, opened)
+    await call(server, `${path}/commands/escalate`, { at: 1 })
+    const refused = await call(server, `${path}/commands/escalate`, { at: 2 }, headers as Record<string, string>)
+    expect([refused.status, refused.headers.get("etag"), refused.body.error.code]).toEqual([
+      412,
+      `"${actual}"`,
+      "version_conflict"
+    ])
+  })
+
+  test.each([['"1"'], ["1"], ['W/"1"'], ["*"]])("If-Match: %s passes where the stream has version 1", async (match) => {
+    const path = newCase()
+    await call(server, `${path}/commands/open`, opened, { "if-none-match": "*" })
+    const { status } = await call(server, `${path}/commands/escalate`, { at: 2 }, { "if-match": match })
+    expect(status).toBe(200)
+  })
+
+  test("the events have the trace, the actor, the correlation and the tenant of the request", async () => {
+    const path = newCase()
+    const { body, headers } = await call(server, `${path}/commands/open`, opened, {
+      traceparent: "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+      "millrace-actor": Buffer.from("Zoë").toString("latin1"),
+      "millrace-correlation": "order-1",
+      "millrace-causation": "event-1",
+      "millrace-tenant": "acme",
+      "idempotency-key": "key-with-context"
+    })
+    expect(body.version).toBe(1)
+    const id = path.split("/")[1]!
+    const [event] = await Effect.runPromise(Stream.runCollect(server.store.read("alert-case", id)))
+    expect(event).toMatchObject({
+      traceparent: headers.get("traceparent"),
+      tenant: "acme",
+      eventTime: opened.at,
+      headers: {
+        "millrace-actor": "Zoë",
+        "millrace-correlation": "order-1",
+        "millrace-causation": "event-1",
+        "millrace-command": "key-with-context"
+      }
+    })
+    expect(event?.traceparent).toMatch(/^00-4bf92f3577b34da6a3ce929d0e0e4736-/)
+  })
+})
+
+describe("reads", () => {
+  test("the state has its version and an ETag, by which it is not sent twice", async () => {
+    const path = newCase()
+    await call(server, `${path}/commands/open`, opened)
+    await call(server, `${path}/commands/escalate`, { at: 1 })
+    const { body, headers, status } = await call(server, path)
+    expect([status, headers.get("etag")]).toEqual([200, '"2"'])
+    expect(body).toEqual({ version: 2, state: { status: "open", level: 1, by: null } })
+    expect((await call(server, path, undefined, { "if-none-match": '"1", W/"2"' })).status).toBe(304)
+    expect((await call(server, path, undefined, { "if-none-match": '"1"' })).status).toBe(200)
+  })
+
+  test("an earlier state is found by its version, and by a time", async () => {
+    const path = newCase()
+    await call(server, `${path}/commands/open`, opened)
+    const then = Date.now()
+    await new Promise((resolve) => setTimeout(resolve, 5))
+    await call(server, `${path}/commands/escalate`, { at: 1 })
+    const first = { version: 1, state: { status: "open", level: 0, by: null } }
+    expect((await call(server, `${path}?version=1`)).body).toEqual(first)
+    expect((await call(server, `${path}?at=${then}`)).body).toEqual(first)
+    expect((await call(server, `${path}?at=${new Date(then).toISOString()}`)).body).toEqual(first)
+    const later = await call(server, `${path}?version=3`)
+    expect([later.status, later.body.error.code]).toEqual([404, "unknown_version"])
+    const earlier = await call(server, `${path}?at=2001-01-01T00:00:00Z`)
+    expect([earlier.status, earlier.body.error.code]).toEqual([404, "unknown_stream"])
+  })
+
+  test("events come in pages", async () => {
+    const path = newCase()
+    await call(server, `${path}/commands/open`, opened)
+    for (const at of [1, 2, 3]) await call(server, `${path}/commands/escalate`, { at })
+    const page = await call(server, `${path}/events?from=2&limit=2`)
+    expect([page.body.version, page.body.next, page.body.events.map(({ version }) => version)]).toEqual([4, 4, [2, 3]])
+    expect(page.body.events[0]).toMatchObject({ event: { type: "case.escalated", level: 1, at: 1 }, event_time: 1 })
+    const last = await call(server, `${path}/events?from=4`)
+    expect([last.body.next, last.body.events.length]).toEqual([null, 1])
+    expect((await call(server, `${path}/events?from=9`)).body).toEqual({ version: 4, next: null, events: [] })
+  })
+
+  test("a stream without events gets 404", async () => {
+    for (const path of [newCase(), `${newCase()}/events`]) {
+      const { body, headers, status } = await call(server, path)
+      expect([status, body.error.code]).toEqual([404, "unknown_stream"])
+      expect(headers.get("content-type")).toBe("application/problem+json; charset=utf-8")
+    }
+  })
+})
+
+interface Document {
+  readonly paths: Readonly<Record<string, unknown>>
+  readonly components: Readonly<Record<string, Readonly<Record<string, unknown>>>>
+}
+test("OpenAPI has a path for each command with its schema, the states and the events", async () => {
+  const response = await fetch(`${server.url}/openapi.json`)
+  const document = (await response.json()) as Document
+  expect(Object.keys(document.paths)).toEqual(
+    expect.arrayContaining([
+      "/v1/events",
+      "/v1/aggregates/alert-case/{id}",
+      "/v1/aggregates/alert-case/{id}/events",
+      ...["open", "acknowledge", "escalate", "resolve"].map(
+        (name) => `/v1/aggregates/alert-case/{id}/commands/${name}`
+      ),
+      "/v1/aggregates/counter/{id}/commands/take.over"
+    ])
+  )
+  expect(document.paths["/v1/aggregates/alert-case/{id}/commands/resolve"]).toMatchObject({
+    post: {
+      requestBody: {
+        content: {
+          "application/json": {
+            schema: { required: ["at", "resolution"], properties: { resolution: { enum: ["fixed", "false alarm"] } } },
+            example: { at: 1_357_035_420_000, resolution: "fixed" }
+          }
+        }
+      }
+    }
+  })
+  expect(Object.keys(document.components["schemas"]!)).toContain("alert-case.event")
+  const refs = JSON.stringify(document.paths).match(/#\/components\/\w+\/[^"]+/g) ?? []
+  expect(refs.length).toBeGreaterThan(10)
+  for (const ref of new Set(refs)) {
+    const [, , kind = "", name = ""] = ref.split("/")
+    expect(document.components[kind]?.[name], ref).toBeDefined()
+  }
+})

@@ -1,0 +1,86 @@
+// A server of aggregates on an event store in memory, for tests over real HTTP, and a client for it.
+import * as Effect from "effect/Effect"
+import { Schema } from "effect"
+import { AlertCase } from "../../aggregates/alert-case.ts"
+import type { EventStore } from "../../src/aggregate/event-store.ts"
+import { Aggregate, Event } from "../../src/index.ts"
+import { make as makeStore } from "../../src/memory/event-store.ts"
+import { make as makeLog } from "../../src/memory/log.ts"
+import { declare, reference, start, type Server } from "./http.ts"
+
+/** The fields of answers that tests use. */
+export interface Body {
+  readonly version: number
+  readonly events: ReadonlyArray<Readonly<Record<string, unknown>>>
+  readonly repeated: boolean
+  readonly state: unknown
+  readonly next: number | null
+  readonly title: string
+  readonly status: number
+  readonly detail: string
+  readonly tag: string
+  readonly rejection: unknown
+  readonly error: { readonly code: string; readonly message: string; readonly path?: string; readonly try: string }
+  readonly trace_id: string
+}
+export interface Answer {
+  readonly status: number
+  readonly headers: Headers
+  readonly body: Body
+}
+
+const Counted = Event.make("counted", { n: Schema.Int })
+export class TooMany extends Schema.TaggedError<TooMany>()("TooMany", { status: Schema.String, most: Schema.Int }) {}
+/** An aggregate without a field for its id, whose decider can fail, and whose rejection has a field with a reserved name. */
+const Counter = Aggregate.make({
+  name: "counter",
+  events: [Counted],
+  commands: { count: { n: Schema.Int }, "take.over": {}, fail: {} },
+  state: Schema.Struct({ sum: Schema.Int }),
+  initial: { sum: 0 },
+  evolve: { counted: ({ sum }, { n }) => ({ sum: sum + n }) },
+  decide: {
+    count: ({ sum }, { n }) => (sum + n > 10 ? new TooMany({ status: "full", most: 10 }) : Counted.make({ n })),
+    "take.over": () => [],
+    fail: () => {
+      throw new Error("a bug in decide")
+    }
+  }
+})
+export const application = { ...reference, aggregates: [AlertCase, Counter] }
+
+/** Starts a server of the application on an event store in memory, which `wrap` may change. */
+export const startServer = async (
+  wrap: (store: EventStore["Service"]) => EventStore["Service"] = (store) => store,
+  limits = {}
+) => {
+  const { log } = makeLog()
+  await declare(log, application)
+  const store = makeStore(log)
+  await Effect.runPromise(store.declare(application.aggregates.map(({ name, partitions }) => ({ name, partitions }))))
+  return { ...(await start({ application, eventStore: wrap(store), limits }, log)), store }
+}
+/** Calls a route below `/v1/aggregates/`; with a body by POST. */
+export const call = async (
+  { url }: Pick<Server, "url">,
+  path: string,
+  body?: unknown,
+  headers: Readonly<Record<string, string>> = {}
+): Promise<Answer> => {
+  const init =
+    body === undefined
+      ? { headers }
+      : {
+          method: "POST",
+          body: typeof body === "string" ? body : JSON.stringify(body),
+          headers: { "content-type": "application/json", ...headers }
+        }
+  const response = await fetch(`${url}/v1/aggregates/${path}`, init)
+  const text = await response.text()
+  return { status: response.status, headers: response.headers, body: (text === "" ? {} : JSON.parse(text)) as Body }
+}
+/** The fields of a command that opens a case. */
+export const opened = { at: 1_700_000_000_000, entity_id: "N1", score: 5 }
+let cases = 0
+/** The path of a case that nothing has happened to. */
+export const newCase = () => `alert-case/case-${++cases}`
