@@ -32,7 +32,7 @@ export const parseJson = (text: string, depth = maxDepth): unknown => {
   if (isDeeper(text, depth))
     throw new UnacceptableJson("depth", `objects and arrays are nested more than ${depth} levels deep`)
   let value = JSON.parse(text) as unknown
-  if (mayLose.test(text) && losesDigits(text)) value = JSON.parse(text, exactly as Reviver)
+  if (hasManyDigits(text) && losesDigits(text)) value = JSON.parse(text, exactly as Reviver)
   if (typeof value !== "object" || value === null) {
     if (typeof value === "string") assertText(value, "")
     return value
@@ -162,7 +162,20 @@ const assertNoDuplicates = (text: string): void => {
 }
 
 // an integer beyond 2^53 has at least so many digits
-const mayLose = /\d{16}/
+const manyDigits = 16
+const isDigit = (char: number): boolean => char >= 48 && char <= 57
+/** Whether the text has so many digits in a row. Such a row has one at a multiple of their number, so few characters are looked at. */
+const hasManyDigits = (text: string): boolean => {
+  for (let i = manyDigits - 1; i < text.length; i += manyDigits) {
+    if (!isDigit(text.charCodeAt(i))) continue
+    let first = i
+    while (first > 0 && isDigit(text.charCodeAt(first - 1))) first--
+    let end = i + 1
+    while (end < text.length && isDigit(text.charCodeAt(end))) end++
+    if (end - first >= manyDigits) return true
+  }
+  return false
+}
 const number = /-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?/y
 const isRounded = (source: string): boolean =>
   /^-?\d{16,}$/.test(source) && (!Number.isFinite(Number(source)) || BigInt(source) !== BigInt(Number(source)))

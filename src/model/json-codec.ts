@@ -1,5 +1,6 @@
 // Encodes and decodes objects of declared fields as JSON: directly if every field is plain, by their schema otherwise. Pure.
 import * as Schema from "effect/Schema"
+import { isStorable } from "../text/text.ts"
 import type { Fields } from "./fields.ts"
 
 /** Whether a value fits a schema whose values are their own JSON. */
@@ -72,12 +73,29 @@ const writer = (fields: Fields): ((value: Values) => string | undefined) => {
   }
 }
 
+/** A function that returns whether `writer` writes a value, with all its texts and numbers as JSON can have them. False says nothing. */
+const plainness = (fields: Fields): ((value: Values) => boolean) => {
+  const checks = Object.entries(fields).map(([name, schema]) => ({ name, fits: plain.get(schema) }))
+  const isKnown = checks.every(({ fits, name }) => fits !== undefined && isStorable(name) && name !== "__proto__")
+  if (checks.length === 0 || !isKnown) return () => false
+  return (value) => {
+    for (let i = 0; i < checks.length; i++) {
+      const { fits, name } = checks[i]!
+      const field = value[name]
+      if (!fits!(field) || (typeof field === "string" && !isStorable(field))) return false
+    }
+    return true
+  }
+}
+
 /** Decodes and encodes objects of declared fields; other fields are left out. Both throw a `Schema.SchemaError` that names what does not fit. */
 export interface Codec {
   readonly decode: (json: unknown) => unknown
   readonly encode: (value: unknown) => unknown
   /** The JSON text of what `encode` returns; undefined if it has none. */
   readonly stringify: (value: unknown) => string | undefined
+  /** Whether `stringify` certainly has a text for a value, in one object whose texts every store can hold. */
+  readonly isPlain: (value: unknown) => boolean
 }
 /** The codec of objects with these fields; with `type`, of events of that type. */
 export const codec = (fields: Fields, type?: string): Codec => {
@@ -86,10 +104,12 @@ export const codec = (fields: Fields, type?: string): Codec => {
   const decode = Schema.decodeUnknownSync(schema)
   const encode = Schema.encodeUnknownSync(schema)
   const write = type === undefined ? writer(fields) : () => undefined
+  const isPlain = type === undefined ? plainness(fields) : () => false
   const written = (value: unknown) => copy(value) ?? encode(value)
   return {
     decode: (json) => copy(json) ?? decode(json),
     encode: written,
-    stringify: (value) => write(value as Values) ?? JSON.stringify(written(value))
+    stringify: (value) => write(value as Values) ?? JSON.stringify(written(value)),
+    isPlain: (value) => isPlain(value as Values)
   }
 }

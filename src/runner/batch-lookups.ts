@@ -26,6 +26,11 @@ interface Seen {
   readonly pin: LookupPin
   readonly newest: boolean
 }
+/** What all events at the positions from `from` until before `to` see. */
+interface SeenBetween extends Seen {
+  readonly from: number
+  readonly to: number
+}
 /** A lookup of the projection. */
 interface DeclaredLookup {
   readonly topic: LookupTopic
@@ -43,6 +48,8 @@ interface LookupTopic {
   pin: LookupPin
   /** The entries of the journal for the batch, by position; undefined if it sees what a live one sees. */
   journal: ReadonlyArray<JournalEntry> | undefined
+  /** What the last event of the batch saw, if it goes by the journal. */
+  seen: SeenBetween | undefined
   /** What the journal has, as text. */
   noted: string | undefined
 }
@@ -81,11 +88,10 @@ export class BatchLookups {
     const topics = new Map(
       declared.map(({ topic: { name } }): [string, LookupTopic] => {
         const isOwnKey = declared.every(({ by, topic }) => topic.name !== name || by === undefined)
+        const table = lookupTables.get(name)!
         const pin = { generation: 0, positions: [] }
-        return [
-          name,
-          { name, table: lookupTables.get(name)!, isOwnKey, crosses: false, pin, journal: undefined, noted: undefined }
-        ]
+        const unread = { pin, journal: undefined, seen: undefined, noted: undefined }
+        return [name, { name, table, isOwnKey, crosses: false, ...unread }]
       })
     )
     this.topics = [...topics.values()]
@@ -104,8 +110,10 @@ export class BatchLookups {
     for (const { table } of this.topics) yield* table.catchUp
     for (const topic of this.topics) topic.pin = topic.table.pin
     if (this.mode !== "asSeen") return
-    for (const topic of this.topics)
+    for (const topic of this.topics) {
       topic.journal = yield* this.store.lookups.journal(claim, topic.name, claim.position, last)
+      topic.seen = undefined
+    }
   })
 
   /**
@@ -130,7 +138,8 @@ export class BatchLookups {
     asked: Map<LookupTopic, Map<string, Asked>>
   ): Array<unknown> | LookupFailure {
     const values: Array<unknown> = []
-    for (const [i, { asOf, by, topic }] of this.lookups.entries()) {
+    for (let i = 0; i < this.lookups.length; i++) {
+      const { asOf, by, topic } = this.lookups[i]!
       let key: string | undefined
       try {
         key = by === undefined ? (record.key ?? "") : this.keyOf(by, event, record)
@@ -166,9 +175,17 @@ export class BatchLookups {
   private seenAt(topic: LookupTopic, position: number): Seen {
     if (this.mode === "today") return { pin: topic.pin, newest: true }
     if (topic.journal === undefined) return { pin: topic.pin, newest: false }
-    const entry = topic.journal.findLast(({ from }) => from <= position)
+    const { seen } = topic
+    if (seen !== undefined && position >= seen.from && position < seen.to) return seen
+    const at = topic.journal.findLastIndex(({ from }) => from <= position)
+    const entry = topic.journal[at]
+    const bounds = { from: entry?.from ?? -Infinity, to: topic.journal[at + 1]?.from ?? Infinity }
     // an event from before the journal was kept sees the newest values
-    return entry === undefined ? { pin: topic.pin, newest: true } : { pin: pinOf(entry, topic), newest: entry.newest }
+    topic.seen =
+      entry === undefined
+        ? { pin: topic.pin, newest: true, ...bounds }
+        : { pin: pinOf(entry, topic), newest: entry.newest, ...bounds }
+    return topic.seen
   }
 
   private readonly ask = Effect.fnUntraced(function* (

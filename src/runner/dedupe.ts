@@ -245,7 +245,8 @@ class Bucket {
     const { times, words } = this
     this.words = new Int32Array(words.length * 2)
     this.times = new Float64Array(times.length * 2).fill(NaN)
-    for (const [slot, time] of times.entries()) {
+    for (let slot = 0; slot < times.length; slot++) {
+      const time = times[slot]!
       if (!Number.isNaN(time)) this.insert(words[slot * 3]!, words[slot * 3 + 1]!, words[slot * 3 + 2]!, time)
     }
   }

@@ -77,7 +77,7 @@ export class HandlerCaller<E, R> {
   }
   private contextOf(meta: Origin, lookedUp: ReadonlyArray<unknown>): object {
     const context: Record<string, unknown> = { meta, replaying: this.isReplaying }
-    for (const [i, name] of this.lookups.entries()) context[name] = lookedUp[i]
+    for (let i = 0; i < this.lookups.length; i++) context[this.lookups[i]!] = lookedUp[i]
     return context
   }
 

@@ -60,6 +60,15 @@ describe("JSON", () => {
     expect(parseJson(fraction)).toEqual(JSON.parse(fraction))
   })
 
+  test("such an integer is found wherever in the text it is", () => {
+    for (let before = 0; before < 40; before++) {
+      const pad = "x".repeat(before)
+      expect(parseJson(`["${pad}",9007199254740993]`)).toEqual([pad, 9007199254740993n])
+      expect(parseJson(`["${pad}",900719925474099]`)).toEqual([pad, 900719925474099])
+    }
+    expect(parseJson("9007199254740993")).toBe(9007199254740993n)
+  })
+
   test(`random objects are refused exactly if a name occurs twice (seed ${seed})`, () => {
     const random = randomOf(seed)
     const names = ["a", "b", 'c\\"', "d:", '\\"e\\":', "\\u0061"]

@@ -63,3 +63,37 @@ test("a follower writes the rows of live processing, packs no message, and count
     expect(deltas.every(({ key }) => key === "")).toBe(true)
   }
 })
+
+test("a follower parks exactly the events whose messages live processing cannot publish", () => {
+  const texts = ["fine", "ü", "", "a\u0000b", "\ud800", "__proto__", '"constructor"', String.raw`\u0000`]
+  const notes = Topic.records("notes", {
+    value: { user: Schema.String, text: Schema.String, n: Schema.Finite },
+    key: "user"
+  })
+  const strange = Topic.records("strange", { value: { user: Schema.String, ["a\u0000"]: Schema.String }, key: "user" })
+  const values: ReadonlyArray<readonly [Topic.Any, object]> = [
+    ...texts.map((text) => [notes, { user: "ann", text, n: 1 }] as const),
+    ...[NaN, Infinity, -0, 1e300].map((n) => [notes, { user: "ann", text: "", n }] as const),
+    [notes, { user: "ann", text: 1, n: 1 }],
+    [notes, { user: "ann", n: 1 }],
+    [notes, { user: "a\u0000", text: "", n: 1 }],
+    [strange, { user: "ann", ["a\u0000"]: "" }]
+  ]
+  const publisher = Projection.make({
+    name: "publisher",
+    version: 1,
+    source: visits,
+    writes: [notes, strange],
+    handle: ({ user }, out) => {
+      const [topic, value] = values[Number(user)]!
+      out.publish(topic as typeof notes, value as never)
+    }
+  })
+  const parkedBy = (mode: "live" | "follower") => {
+    const engine = new MemoryEngine(publisher, 1, new MemoryStore(publisher, mode))
+    Effect.runSync(engine.process(values.map((_, i) => ({ user: String(i) }))) as Effect.Effect<void>)
+    return engine.deadLetters().map(({ message, position }) => [position, message])
+  }
+  expect(parkedBy("follower")).toEqual(parkedBy("live"))
+  expect(parkedBy("live").map(([position]) => position)).toEqual([3, 4, 8, 9, 12, 13, 14, 15])
+})
