@@ -32,6 +32,7 @@ export const onNodeOnly: Readonly<Record<string, string>> = {
   "integration/kafka/replay.test.ts": "the engine's logic; system.test.ts runs on Deno",
   "integration/kafka/topics.test.ts": "what a broker makes of topics",
   "integration/postgres/client/migrate.test.ts": "statements of SQL",
+  "integration/postgres/events": "statements of SQL; the contract of the event store runs on Deno",
   "integration/postgres/relay/relay.test.ts": "statements of SQL; its faults run on Deno",
   "integration/postgres/store": "statements of SQL; client.test.ts has the connection, which is the same for all",
   "integration/pulsar/relay/halts.test.ts": "what a broker remembers of producers; relay.test.ts runs on Deno",

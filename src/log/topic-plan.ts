@@ -23,6 +23,8 @@ export interface TopicPlan {
 export interface ExistingTopic {
   readonly partitions: number
   readonly compacted: boolean
+  /** Whether it has the events of an aggregate. Default: false. */
+  readonly isAggregate?: boolean
   /** Replicas of each partition; undefined if the log has none. */
   readonly replication: number | undefined
   /** The declared settings that differ. */
@@ -72,7 +74,8 @@ export const planChange = (
   { allowRepartition = false }: PlanOptions = {}
 ): TopicPlan => {
   const { name, partitions } = spec
-  const grows = allowRepartition && partitions > there.partitions && there.compacted === spec.compacted
+  const grows =
+    allowRepartition && spec.isAggregate !== true && partitions > there.partitions && there.compacted === spec.compacted
   const refused = grows ? undefined : specConflict(there, spec)
   const notes = [
     ...(refused === undefined ? [] : [refused]),

@@ -2,9 +2,12 @@
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
+import { EventStore } from "../aggregate/event-store.ts"
 import { Log } from "../log/log.ts"
 import { connect } from "../postgres/client/client.ts"
 import { migrate } from "../postgres/client/migrate.ts"
+import * as PostgresEvents from "../postgres/events/events.ts"
+import { makeNotifier } from "../postgres/relay/notify.ts"
 import * as PostgresFanOut from "../postgres/subscription/fanout.ts"
 import * as PostgresOnce from "../postgres/subscription/once.ts"
 import { FanOut, FanOutError } from "../subscription/fanout.ts"
@@ -27,21 +30,23 @@ const openPulsarFanOut = Effect.gen(function* () {
 })
 
 /**
- * The log and the fan-out of a system that other processes run, or will run later: for subscriptions and appends in your own programs.
+ * The log, the fan-out and the event store of a system that other processes run, or will run later: for subscriptions, appends and commands
+ * in your own programs. Commands need a database in which the application was started once.
  * `MILLRACE_DATABASE_URL`, `MILLRACE_KAFKA_BROKERS` and `MILLRACE_PULSAR_URL` say where they are, as for the `millrace` commands.
  */
-export const layer = ({ dataDir = ".millrace" }: LayerOptions = {}): Layer.Layer<Log | FanOut, Error> =>
+export const layer = ({ dataDir = ".millrace" }: LayerOptions = {}): Layer.Layer<Log | FanOut | EventStore, Error> =>
   Layer.effectContext(
     Effect.gen(function* () {
       const pulsar = yield* openPulsarFanOut
-      const database = Effect.gen(function* () {
-        const { sql } = yield* openDatabase(dataDir, "join")
-        yield* migrate(sql)
-        return sql
-      })
-      const opened = yield* openLog(database)
+      const { sql } = yield* openDatabase(dataDir, "join")
+      yield* migrate(sql)
+      const opened = yield* openLog(Effect.succeed(sql))
       const own = opened.on === "Kafka" ? Effect.succeed(noFanOut) : PostgresFanOut.make(opened.sql, opened.log)
-      return Context.make(Log, opened.log).pipe(Context.add(FanOut, pulsar ?? (yield* own)))
+      const { store } = PostgresEvents.make(sql, { appended: opened.appended, published: makeNotifier(sql) })
+      return Context.make(Log, opened.log).pipe(
+        Context.add(FanOut, pulsar ?? (yield* own)),
+        Context.add(EventStore, store)
+      )
     })
   )
 

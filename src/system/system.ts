@@ -2,12 +2,14 @@
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Schedule from "effect/Schedule"
+import { EventStore } from "../aggregate/event-store.ts"
 import { Log } from "../log/log.ts"
-import { type Application, partitionsOf } from "../model/application.ts"
+import { aggregatesOf, type Application, partitionsOf } from "../model/application.ts"
 import { buildName } from "../model/build.ts"
 import type { Projection } from "../model/projection.ts"
 import { CurrentFailures } from "../monitor/ongoing-failures.ts"
 import { migrate } from "../postgres/client/migrate.ts"
+import * as PostgresEvents from "../postgres/events/events.ts"
 import { storeSkipped } from "../postgres/relay/lag.ts"
 import { makeNotifier } from "../postgres/relay/notify.ts"
 import * as PostgresRelay from "../postgres/relay/to-log.ts"
@@ -44,6 +46,7 @@ export interface System extends Observed {
   readonly database: Database
   readonly application: Application.Any
   readonly store: Store["Service"]
+  readonly eventStore: EventStore["Service"]
   /** The builds of the projections when the system was opened. */
   readonly builds: ReadonlyArray<Projection.Any>
   /** The names of the projections' consumer groups. */
@@ -78,7 +81,8 @@ export const openSystem = Effect.fnUntraced(function* (
   { identity: decision = {}, makesTopics = false, relaysHere = true }: OpenOptions = {}
 ) {
   const { sql } = database
-  const opened = yield* openLog(Effect.succeed(sql), { cleanMs })
+  const aggregates = aggregatesOf(application).map(({ name, partitions }) => ({ name, partitions }))
+  const opened = yield* openLog(Effect.succeed(sql), { cleanMs, aggregates: aggregates.map(({ name }) => name) })
   const { log, on, topics } = opened
   const targets = yield* targetNames(on)
   if (on === "Kafka" && !makesTopics) yield* assertReady(application, topics)
@@ -99,6 +103,14 @@ export const openSystem = Effect.fnUntraced(function* (
     for (const target of relays) target.signal()
   }
   const published = relaysHere ? signal : makeNotifier(sql)
+  const { store: eventStore } = PostgresEvents.make(sql, { appended: opened.appended, published })
+  yield* eventStore.declare(aggregates)
+  if (usesBrokers)
+    yield* PostgresEvents.publish(
+      sql,
+      aggregates.map(({ name }) => name),
+      targets
+    )
   const store = measuredStore(PostgresStore.make(sql, { published, processId: presence.id }), presence.failures)
   const starts = yield* startsOf(application, log)
   const partitions = partitionsOf(application)
@@ -118,7 +130,7 @@ export const openSystem = Effect.fnUntraced(function* (
       `the database has projections that the configuration does not have: ${removed.join(", ")}. Nothing processes them; put them back, or end them with millrace retire`
     )
   const groups = groupNames(on === "Kafka" ? identity : undefined)
-  return { application, builds, database, log, store, targets, relays, groups, presence } satisfies System
+  return { application, builds, database, eventStore, log, store, targets, relays, groups, presence } satisfies System
 })
 
 /** Logs how new builds are deployed beside live ones, and what to do next. */

@@ -1,7 +1,7 @@
 // Makes sure that one database of an application publishes to a topic on Kafka, and not two.
 import * as Effect from "effect/Effect"
 import type { KafkaOptions } from "../kafka/protocol/options.ts"
-import { type Application, goesTo, topicsOf } from "../model/application.ts"
+import { aggregatesOf, type Application, goesTo, topicsOf } from "../model/application.ts"
 import { ForeignDatabase } from "./errors.ts"
 import type { Identity } from "./identity.ts"
 
@@ -17,9 +17,10 @@ export const ownTopics = Effect.fnUntraced(function* (
 ) {
   const { claimTopics } = yield* Effect.promise(() => import("../kafka/relay/topic-owner.ts"))
   const accepts = goesTo(application, "kafka")
-  const topics = topicsOf(application).flatMap(({ topic: { name }, writtenBy }) =>
+  const derived = topicsOf(application).flatMap(({ topic: { name }, writtenBy }) =>
     writtenBy.length > 0 && accepts(name) ? [name] : []
   )
+  const topics = [...derived, ...aggregatesOf(application).map(({ name }) => name)]
   const claim = (over: boolean) =>
     claimTopics(kafka, { application: application.name, database: id, topics, takesOver: over }).pipe(
       // the relay itself says what it lacks; a user that may not write notes may publish all the same

@@ -1,8 +1,8 @@
 // The topics that an application needs in the log: their declarations, whether the log has them, and where their partitions start.
 import * as Effect from "effect/Effect"
-import { type Log, specOf } from "../log/log.ts"
+import { type Log, specOf, type TopicSpec } from "../log/log.ts"
 import type { TopicPlan, TopicAdmin } from "../log/topic-plan.ts"
-import { type Application, topicsOf } from "../model/application.ts"
+import { aggregatesOf, type Application, topicsOf } from "../model/application.ts"
 import type { Projection } from "../model/projection.ts"
 import { migrate } from "../postgres/client/migrate.ts"
 import { assertDatabaseExists, openDatabase } from "./database.ts"
@@ -12,14 +12,22 @@ import { openLog, type OpenedLog } from "./open-log.ts"
 
 /**
  * The topics that an application declares on a log. A log on PostgreSQL has all of them. A log on Kafka does not have derived topics whose
- * `to` leaves Kafka out.
+ * `to` leaves Kafka out, and has the topics of aggregates as copies, which relays write.
  */
-export const specsOf = (application: Application.Any, on: OpenedLog["on"]) =>
-  topicsOf(application)
+export const specsOf = (application: Application.Any, on: OpenedLog["on"]): ReadonlyArray<TopicSpec> => [
+  ...topicsOf(application)
     .filter(
       ({ topic: { to }, writtenBy }) => on === "PostgreSQL" || writtenBy.length === 0 || to?.includes("kafka") !== false
     )
-    .map(({ partitions, topic }) => specOf(topic, partitions))
+    .map(({ partitions, topic }) => specOf(topic, partitions)),
+  ...aggregatesOf(application).map(({ name, partitions }) => ({
+    name,
+    partitions,
+    compacted: false,
+    retentionMs: undefined,
+    isAggregate: true
+  }))
+]
 
 /**
  * Opens the topics of the log, for commands about topics alone. If the log is on Kafka no database is opened. Otherwise it must not belong
@@ -37,7 +45,7 @@ export const openTopics = Effect.fnUntraced(function* (
     if (changes) yield* migrate(sql)
     return sql
   })
-  const { on, topics } = yield* openLog(database)
+  const { on, topics } = yield* openLog(database, { aggregates: "none" })
   return { on, topics }
 })
 

@@ -92,6 +92,8 @@ const planOf = async (client: Client, admin: KafkaAdmin, specs: ReadonlyArray<To
     const there = {
       partitions: topic.leaders.length,
       compacted: settings.all.get("cleanup.policy")?.includes("compact") === true,
+      // Kafka does not know it
+      isAggregate: spec.isAggregate === true,
       replication: topic.replication,
       settings: changes(client.options, spec, settings)
     }

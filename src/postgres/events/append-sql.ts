@@ -27,8 +27,8 @@ export interface AppendRow {
   readonly meta: string
   readonly vals: string
   readonly tags: ReadonlyArray<string>
-  /** The same for the outbox, where a control character stands for each event's version. Undefined where no relay publishes. */
-  readonly segmentMeta: string | undefined
+  /** The same for the outbox, where a control character stands for each event's version. */
+  readonly segmentMeta: () => string
 }
 /** A tag that a boundary checks, or that events have. */
 export interface TagRow {
@@ -45,8 +45,10 @@ export interface AppendRequest {
   /** Whether one refusal refuses all. Then `tags` has those of the boundary and of all events. */
   readonly isAtomic: boolean
   readonly tags: ReadonlyArray<TagRow>
-  /** The incarnation of outbox segments; undefined if no relay publishes aggregates. */
-  readonly incarnation: string | undefined
+  /** The incarnation of outbox segments. */
+  readonly incarnation: string
+  /** Whether outbox segments are made. Without them, appends to a partition that is published fail with the code `unpublishedCode`. */
+  readonly isPublished: boolean
 }
 /** A row of the answer, for each of `rows` by its index. */
 export interface AppendedRow {
@@ -80,6 +82,8 @@ export interface Refusal {
 }
 /** The SQLSTATE of `millrace.refuse_append`. */
 export const refusedCode = "MR409"
+/** The SQLSTATE of a statement without segments that appends to a partition which relays publish. */
+export const unpublishedCode = "23502"
 /** What stands for the version of each event in `segmentMeta`: JSON text never has it. */
 export const versionMark = "\u0001"
 
@@ -87,7 +91,7 @@ type Parameters = (value: Parameter) => string
 const column = (parameter: Parameters, type: string, values: ReadonlyArray<string | number | null>) =>
   `${parameter(arrayOf(values))}::${type}[]`
 
-const requests = (parameter: Parameters, { incarnation, rows }: AppendRequest) => {
+const requests = (parameter: Parameters, { isPublished, rows }: AppendRequest) => {
   const of = (type: string, value: (row: AppendRow) => string | number | null) =>
     column(parameter, type, rows.map(value))
   return `req as materialized (select * from unnest(${of("int4", (row) => row.topicId)}, ${of("text", (row) => row.stream)},
@@ -95,7 +99,7 @@ const requests = (parameter: Parameters, { incarnation, rows }: AppendRequest) =
     ${of("uuid", (row) => row.digest)}, ${of("int4", (row) => row.records)}, ${of("int4", (row) => row.bytes)},
     ${of("text", (row) => row.meta)}, ${of("text", (row) => row.vals)},
     ${of("text", (row) => (row.tags.length === 0 ? null : arrayOf(row.tags)))},
-    ${incarnation === undefined ? "null::text[], null::text[]" : `${of("text", (row) => row.topic)}, ${of("text", (row) => row.segmentMeta ?? "")}`})
+    ${of("text", (row) => row.topic)}, ${of("text", (row) => (isPublished ? row.segmentMeta() : null))})
     with ordinality as r(topic_id, stream, partition, expected, command_id, digest, n, bytes, meta, vals, tags, topic, segment, i))`
 }
 
@@ -167,14 +171,14 @@ const ok = `ok as materialized (select f.i, f.topic_id, f.stream, f.partition, h
 const pos = (after: string) => `pos as (insert into millrace.log_head as p (topic_id, partition, next_position)
     select topic_id, partition, max(total) from ok where (select count(*) from ${after}) >= 0 group by 1, 2 order by 1, 2
     on conflict (topic_id, partition) do update set next_position = p.next_position + excluded.next_position
-    returning p.topic_id, p.partition, p.next_position)`
+    returning p.topic_id, p.partition, p.next_position, p.published)`
 const log = `log as (insert into millrace.log_batch as b (topic_id, partition, base_position, next_position, records, bytes, meta, vals,
       entity, first_version, command_id, command_digest, tags)
     select o.topic_id, o.partition, p.next_position - o.total + o.before, p.next_position - o.total + o.before + r.n, r.n, r.bytes, r.meta, r.vals,
       o.stream, o.first_version, r.command_id, r.digest, r.tags::text[]
     from ok o join pos p using (topic_id, partition) join req r using (i) order by 1, 2, 3
     returning b.topic_id, b.entity as stream, b.command_id, b.base_position, b.first_version, b.records)`
-/** One segment for each partition. Its sequence is the position and 1. */
+/** One segment for each partition that is published. Its sequence is the position and 1. */
 const outbox = (incarnation: string) => `outbox as (
     insert into millrace.outbox (projection, source, partition, first_seq, messages, incarnation, target, target_partition, meta, vals)
     select r.topic, r.topic, o.partition, min(p.next_position - o.total) + 1, sum(r.n), ${incarnation}::uuid, r.topic, o.partition,
@@ -182,7 +186,7 @@ const outbox = (incarnation: string) => `outbox as (
     from ok o join pos p using (topic_id, partition) join req r using (i) cross join lateral (
       select string_agg(piece || case when k <= r.n then (o.first_version + k - 1)::text else '' end, '' order by k) as text
       from string_to_table(r.segment, e'\\x01') with ordinality as u(piece, k)) m
-    where (select count(*) from log) >= 0 group by r.topic, o.topic_id, o.partition order by 1, o.partition
+    where p.published and (select count(*) from log) >= 0 group by r.topic, o.topic_id, o.partition order by 1, o.partition
     returning 1)`
 
 const answer = (
@@ -217,7 +221,7 @@ export const appendStatement = (
     ...(!request.isAtomic && hasTags ? [batchTags] : []),
     pos(hasTags ? "tags" : "ok"),
     log,
-    ...(request.incarnation === undefined ? [] : [outbox(parameter(request.incarnation))])
+    outbox(parameter(request.incarnation))
   ])
   more(parts)
   return parts.statement((after) => answer(after === "" ? "" : ` and ${after}`))

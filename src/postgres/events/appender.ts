@@ -7,7 +7,7 @@ import type { Append, Appended, AppendError } from "../../aggregate/event-store.
 import { answered } from "../client/answer.ts"
 import type { Sql } from "../client/client.ts"
 import { columnsOf, type LookedUp, lookUpStatement } from "./look-up-sql.ts"
-import { toSqlError } from "../client/errors.ts"
+import { type SqlError, toSqlError } from "../client/errors.ts"
 import {
   type AppendedRow,
   type AppendRequest,
@@ -15,7 +15,8 @@ import {
   appendStatement,
   type Refusal,
   refusedCode,
-  type TagRow
+  type TagRow,
+  unpublishedCode
 } from "./append-sql.ts"
 import { answerMs, eventStoreError, isRepeatable, patienceMs } from "./errors.ts"
 import { Lanes, waitingCommands } from "./lanes.ts"
@@ -36,9 +37,9 @@ interface Command {
 export interface AppenderOptions {
   /** Called with each partition's new end after a commit. */
   readonly appended: (topicId: number, partition: number, end: number) => void
-  /** The incarnation of outbox segments; undefined if no relay publishes aggregates. */
-  readonly incarnation: string | undefined
-  /** Called after a commit that has outbox segments. */
+  /** The incarnation of outbox segments. */
+  readonly incarnation: string
+  /** Called after a commit that may have outbox segments. */
   readonly published: () => void
 }
 
@@ -74,6 +75,8 @@ export class Appender {
   private readonly options: AppenderOptions
   private readonly lanes: Lanes<Command>
   private atomic = 0
+  /** Whether relays publish aggregates of this database, as far as it is known: an append finds out that they do. */
+  private isPublished = false
   private readonly turns = Semaphore.makeUnsafe(atomicAtOnce)
 
   constructor(sql: Sql, options: AppenderOptions) {
@@ -97,7 +100,7 @@ export class Appender {
   appendAll(
     appends: ReadonlyArray<Append>,
     commandId: string,
-    request: Omit<AppendRequest, "incarnation">,
+    request: Pick<AppendRequest, "rows" | "tags">,
     nameOf: (topicId: number) => string
   ): Effect.Effect<ReadonlyArray<Appended>, AppendError | BoundaryMoved> {
     return Effect.suspend(() => {
@@ -110,6 +113,14 @@ export class Appender {
     })
   }
 
+  /** Whether the statement failed because it had no segments for the outbox; the next one has. */
+  private lacksSegments({ cause, code }: SqlError): boolean {
+    const { table_name: table } = (cause ?? {}) as { readonly table_name?: unknown }
+    if (code !== unpublishedCode || table !== "outbox") return false
+    this.isPublished = true
+    return true
+  }
+
   private busy(aggregate: string, count: number) {
     const reason = `${count} appends wait already; append less often`
     return new EventStoreError({ operation: "append", aggregate, retryable: true, reason })
@@ -117,7 +128,8 @@ export class Appender {
 
   private async execute(rows: ReadonlyArray<AppendRow>, isAtomic: boolean, tags: ReadonlyArray<TagRow>) {
     const { incarnation } = this.options
-    const { parameters, text } = appendStatement({ rows, isAtomic, tags, incarnation })
+    const { isPublished } = this
+    const { parameters, text } = appendStatement({ rows, isAtomic, tags, incarnation, isPublished })
     this.statements++
     const statement = this.sql.unsafe<Array<AppendedRow>>(text, parameters as Array<string>, { prepare: true })
     const answer = await answered(statement, answerMs)
@@ -132,7 +144,7 @@ export class Appender {
       ends.set(`${topicId}.${partition}`, there)
     }
     for (const { end, partition, topicId } of ends.values()) this.options.appended(topicId, partition, end)
-    if (appendedAny && incarnation !== undefined) this.options.published()
+    if (appendedAny && isPublished) this.options.published()
     return answer
   }
 
@@ -202,6 +214,7 @@ export class Appender {
 
   private async failed(commands: ReadonlyArray<Command>, cause: unknown, failures: number): Promise<void> {
     const error = toSqlError("append", cause)
+    if (this.lacksSegments(error)) return this.send(commands, failures)
     if (error.code === refusedCode) {
       const refusal = refusalOf(cause)
       const refused = new Map(refusal.refused?.map((one) => [one.i - 1, one]))
@@ -240,7 +253,7 @@ export class Appender {
   private async sendAll(
     appends: ReadonlyArray<Append>,
     commandId: string,
-    { rows, tags }: Omit<AppendRequest, "incarnation">,
+    { rows, tags }: Pick<AppendRequest, "rows" | "tags">,
     nameOf: (topicId: number) => string
   ): Promise<Exit.Exit<ReadonlyArray<Appended>, AppendError | BoundaryMoved>> {
     const aggregate = appends[0]!.aggregate
@@ -258,6 +271,7 @@ export class Appender {
         return Exit.succeed(appended.map((row, i) => appendedOf(rows[i]!, row, false)))
       } catch (cause) {
         const error = toSqlError("append", cause)
+        if (this.lacksSegments(error)) continue
         const isRefused = error.code === refusedCode
         if (isRefused && refusalOf(cause).again) continue
         if (isRefused || error.code === "23505") {

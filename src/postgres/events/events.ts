@@ -24,8 +24,8 @@ import * as Topics from "./topics.ts"
 export interface EventStoreOptions {
   /** Called with each partition's new end after a commit. */
   readonly appended?: (topicId: number, partition: number, end: number) => void
-  /** Called after a commit for the relays, which then publish its events to a topic of the aggregate's name. Undefined: none does. */
-  readonly published?: (() => void) | undefined
+  /** Called after a commit that relays publish. */
+  readonly published?: () => void
 }
 /** The event store, and what tests read of it. */
 export interface PostgresEventStore {
@@ -36,21 +36,13 @@ export interface PostgresEventStore {
 
 type Service = EventStore["Service"]
 
-const makeAppends = (
-  topics: Topics.AggregateTopics,
-  appender: Appender,
-  isPublished: boolean
-): Pick<Service, "append" | "appendAll"> => {
+const makeAppends = (topics: Topics.AggregateTopics, appender: Appender): Pick<Service, "append" | "appendAll"> => {
   const append: EventStore["Service"]["append"] = Effect.fnUntraced(function* (one, commandId) {
     const problem = commandIdProblem(commandId) ?? appendProblem(one)
     if (problem !== undefined) return yield* problem
     const topic = yield* topics.find("append", one.aggregate)
     const partition = partitionOf(one.stream, topic.partitions)
-    return yield* appender.append(
-      one,
-      commandId,
-      packAppend(one, { topic, partition, commandId, index: 0, isPublished })
-    )
+    return yield* appender.append(one, commandId, packAppend(one, { topic, partition, commandId, index: 0 }))
   })
   const appendAll: EventStore["Service"]["appendAll"] = Effect.fnUntraced(function* (appends, commandId, boundary) {
     const problem = commandIdProblem(commandId) ?? appendAllProblem(appends)
@@ -66,7 +58,7 @@ const makeAppends = (
     for (const one of appends) {
       const topic = yield* topics.find("append", one.aggregate)
       const partition = partitionOf(one.stream, topic.partitions)
-      rows.push(packAppend(one, { topic, partition, commandId, index, isPublished }))
+      rows.push(packAppend(one, { topic, partition, commandId, index }))
       index += one.events.length
       for (const tag of tagsOf(one.events)) {
         const key = JSON.stringify([topic.topicId, tag])
@@ -74,12 +66,7 @@ const makeAppends = (
         tags.set(key, { topicId: topic.topicId, tag, expected, added: added + 1 })
       }
     }
-    return yield* appender.appendAll(
-      appends,
-      commandId,
-      { rows, isAtomic: true, tags: [...tags.values()] },
-      topics.nameOf
-    )
+    return yield* appender.appendAll(appends, commandId, { rows, tags: [...tags.values()] }, topics.nameOf)
   })
   return { append, appendAll }
 }
@@ -148,22 +135,50 @@ const makeOthers = (sql: Sql, topics: Topics.AggregateTopics): Pick<Service, "sa
 /** The event store on a database that has its tables. The pool `sql` must stay open as long. */
 export const make = (
   sql: Sql,
-  { appended = () => undefined, published }: EventStoreOptions = {}
+  { appended = () => undefined, published = () => undefined }: EventStoreOptions = {}
 ): PostgresEventStore => {
   const topics = Topics.make(sql)
   const appender = new Appender(sql, {
     appended,
-    published: published ?? (() => undefined),
+    published,
     // a new one in each process: after a restore from backup a sequence number may mean another event
-    incarnation: published === undefined ? undefined : randomUUID()
+    incarnation: randomUUID()
   })
   const reads = makeReads(sql, topics)
   const store = EventStore.of({
     ...reads,
-    ...makeAppends(topics, appender, published !== undefined),
+    ...makeAppends(topics, appender),
     ...makeOthers(sql, topics),
     declare: topics.declare,
     remember: makeRemember(sql, topics, reads.load)
   })
   return { store, statements: () => appender.statements }
 }
+
+/**
+ * Has relays to `targets` publish the events of aggregates from now on, to a topic of each aggregate's name. Events that were appended
+ * before are not published. Does nothing for aggregates that are published already.
+ */
+export const publish = (
+  sql: Sql,
+  aggregates: ReadonlyArray<string>,
+  targets: ReadonlyArray<string>
+): Effect.Effect<void, EventStoreError> =>
+  Effect.asVoid(
+    run(
+      "declare",
+      "",
+      () => sql`
+        with head as materialized (
+          select h.topic_id, h.partition, t.name from millrace.log_head h join millrace.log_topic t using (topic_id)
+          where t.aggregate and t.name = any (${arrayOf(aggregates)}::text[]) and not h.published order by 1, 2 for update of h
+        ), published as (
+          update millrace.log_head h set published = true from head where (h.topic_id, h.partition) = (head.topic_id, head.partition)
+          returning head.name, h.partition, h.next_position
+        )
+        insert into millrace.relay_position (target, projection, source, partition, seq, adopt)
+        select t.target, p.name, p.name, p.partition, p.next_position, true
+        from published p cross join unnest(${arrayOf(targets)}::text[]) as t(target) where p.next_position > 0
+        order by 1, 2, 3, 4 on conflict do nothing`
+    )
+  )

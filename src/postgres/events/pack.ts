@@ -45,12 +45,10 @@ export interface PackOptions {
   readonly commandId: string
   /** The index of its first event among all of the command. */
   readonly index: number
-  /** Whether a relay publishes it. */
-  readonly isPublished: boolean
 }
 /** Packs an append that `appendProblem` accepted. */
 export const packAppend = (append: Append, options: PackOptions): AppendRow => {
-  const { commandId, index, isPublished, partition, topic } = options
+  const { commandId, index, partition, topic } = options
   const records = toRecords(append, { commandId, index, partition, now: Date.now() })
   const packed = pack(records)
   return {
@@ -63,6 +61,6 @@ export const packAppend = (append: Append, options: PackOptions): AppendRow => {
     digest: append.digest === undefined ? null : uuidOf(append.digest),
     ...packed,
     tags: tagsOf(append.events),
-    segmentMeta: isPublished ? segmentMetaOf(records) : undefined
+    segmentMeta: () => segmentMetaOf(records)
   }
 }

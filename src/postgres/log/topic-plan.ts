@@ -11,6 +11,7 @@ interface TopicRow {
   readonly name: string
   readonly partitions: number
   readonly compacted: boolean
+  readonly aggregate: boolean
   readonly retention_ms: number | null
 }
 const ever = "for ever"
@@ -24,12 +25,12 @@ const planOf = (spec: TopicSpec, there: TopicRow | undefined, options: PlanOptio
       "retention.ms": retention
     })
   }
-  const { compacted, partitions, retention_ms } = there
+  const { aggregate: isAggregate, compacted, partitions, retention_ms } = there
   const from = retentionOf(retention_ms)
   const settings = from === retention ? [] : [{ name: "retention.ms", from, to: retention }]
   // readers of this log assume that a topic's number of partitions never changes
   const { allowRepartition: _, ...others } = options
-  return planChange(spec, { partitions, compacted, replication: undefined, settings }, undefined, others)
+  return planChange(spec, { partitions, compacted, isAggregate, replication: undefined, settings }, undefined, others)
 }
 
 /** The topics of the log, whose tables must exist. Partitions are never added to a topic, even if `allowRepartition` is set. */
@@ -44,7 +45,7 @@ export const make = (sql: postgres.Sql, { declare }: Pick<Log["Service"], "decla
       "declare",
       "",
       () => sql<Array<TopicRow>>`
-        select name, partitions, compacted, retention_ms from millrace.log_topic
+        select name, partitions, compacted, aggregate, retention_ms from millrace.log_topic
         where name = any (${arrayOf(specs.map(({ name }) => name))}::text[])`
     )
     const there = new Map(rows.map((row) => [row.name, row]))

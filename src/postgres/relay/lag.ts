@@ -40,6 +40,9 @@ export const readRelays = (
         from (select unnest(${arrayOf(targets)}::text[]) as target union select target from millrace.relay_position) n
       ), stream as (
         select projection, topic as source, partition, max(outbox_seq) as seq from millrace.progress group by 1, 2, 3
+        union all
+        select a.name, a.name, h.partition, h.next_position from millrace.log_topic a join millrace.log_head h using (topic_id)
+        where a.aggregate and h.published
       )
       select t.target,
         coalesce(sum(case when not t.skips then greatest(s.seq - coalesce(r.seq, 0), 0)

@@ -62,9 +62,11 @@ export const positions = async (sql: Sql, target: string): Promise<ReadonlyArray
       }
     >
   >`
-    select p.projection, p.source, p.partition, p.seq, p.incarnation, p.adopt, p.generation, p.halted, g.outbox_seq as committed
+    select p.projection, p.source, p.partition, p.seq, p.incarnation, p.adopt, p.generation, p.halted, coalesce(g.outbox_seq, h.next_position) as committed
     from millrace.relay_position p
     left join millrace.progress g on (g.projection, g.topic, g.partition) = (p.projection, p.source, p.partition) and g.mode = 'live'
+    left join millrace.log_topic t on t.aggregate and t.name = p.projection and t.name = p.source
+    left join millrace.log_head h on (h.topic_id, h.partition) = (t.topic_id, p.partition)
     where p.target = ${target} order by p.projection, p.source, p.partition`
   return rows.map(({ adopt, committed, generation, halted, incarnation, partition, projection, seq, source }) => ({
     projection,

@@ -36,7 +36,7 @@ const copying = `
     for update skip locked
   ), candidate as (
     select s.projection, s.source, s.partition, s.seq, s.halted, o.first_seq, o.messages, o.incarnation, o.target,
-      o.target_partition, o.meta, o.vals, octet_length(o.vals) as bytes, t.topic_id, t.partitions, t.name,
+      o.target_partition, o.meta, o.vals, octet_length(o.vals) as bytes, t.topic_id, t.partitions, t.name, t.aggregate,
       row_number() over nth as n,
       case
         when s.seq > 0 and s.incarnation is not null and ((last.seq, last.incarnation) is distinct from (s.seq, s.incarnation)
@@ -78,7 +78,7 @@ const copying = `
     where bytes_before < $3::bigint
   ), head as (
     insert into millrace.log_head as h (topic_id, partition, next_position)
-    select topic_id, target_partition, sum(messages) from picked group by 1, 2 order by 1, 2
+    select topic_id, target_partition, sum(messages) from picked where not aggregate group by 1, 2 order by 1, 2
     on conflict (topic_id, partition) do update set next_position = h.next_position + excluded.next_position
     returning h.topic_id, h.partition, h.next_position
   ), batch as (
@@ -113,7 +113,7 @@ const copying = `
 /**
  * Copies segments once. Streams that another relay has locked are skipped. The outbox is read as of the statement's start, and a position
  * as of its lock: what the snapshot has of a stream after its position is contiguous, because commits publish in the order of their
- * sequence numbers. Heads of the log are locked after the positions, in the order of topic and partition, as every append does.
+ * sequence numbers. The topics of aggregates have their events already. Heads of the log are locked after the positions, in the order of topic and partition, as every append does.
  */
 export const copySegments = (sql: Sql, target: string, limits: { readonly segments: number; readonly bytes: number }) =>
   sql.unsafe<Array<CopyRow>>(copying, [target, limits.segments, limits.bytes], { prepare: true })
