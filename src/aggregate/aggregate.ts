@@ -5,7 +5,10 @@ import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import * as Stream from "effect/Stream"
 import * as Model from "../model/aggregate.ts"
+import type { Decision } from "../model/aggregate.ts"
 import { type InvalidOption, invalidOption } from "../model/options.ts"
+import * as Boundary from "./boundary.ts"
+import type { DecideWithinOptions, DecisionWithin, RejectionOf } from "./boundary.ts"
 import type { Executed } from "./chain.ts"
 import { checkedCommand, type CommandContext, contextProblem, digestOf } from "./command.ts"
 import {
@@ -127,6 +130,42 @@ const execute = <S, Ev, Cmd, Rj, Id extends string>(
     return executed as Executed<Ev>
   }) as Effect.Effect<Executed<Ev>, Rj | ExecuteError, EventStore>
 
+/**
+ * Decides over the events that have some tags, of whatever streams, and appends what it decides only if no event with one of these tags was
+ * appended in between: a dynamic consistency boundary. After that it reads again and decides again, 20 times at most; if only events of
+ * types without a function in `evolve` came between, the decision stands. Fails with the rejections of `decide`, and with an `ExecuteError`.
+ *
+ * ```ts
+ * // a course has so many seats, a student five courses; neither stream alone could guard both
+ * const booked = yield* Aggregate.decideWithin(Courses, {
+ *   stream: "c1",
+ *   tags: { course: "c1", student: "s1" },
+ *   initial: { seats: 0, courses: 0 },
+ *   evolve: {
+ *     "course.opened": (state, { seats }) => ({ ...state, seats: state.seats + seats }),
+ *     "course.booked": (state, { course, student }) => ({
+ *       seats: state.seats - (course === "c1" ? 1 : 0),
+ *       courses: state.courses + (student === "s1" ? 1 : 0)
+ *     })
+ *   },
+ *   decide: ({ courses, seats }) =>
+ *     seats === 0 ? new CourseFull({ course: "c1" })
+ *     : courses === 5 ? new TooManyCourses({ student: "s1" })
+ *     : CourseBooked.make({ course: "c1", student: "s1" })
+ * })
+ * ```
+ */
+const decideWithin = <State, Ev, Cmd, S, const D extends Decision<Ev>>(
+  aggregate: Aggregate<string, State, Ev, Cmd, unknown>,
+  decision: DecisionWithin<S, Ev, D>,
+  { commandId, context = {} }: DecideWithinOptions = {}
+): Effect.Effect<Executed<Ev>, RejectionOf<D> | ExecuteError, EventStore> =>
+  Effect.gen(function* () {
+    const store = yield* EventStore
+    const traced = yield* withTrace(context)
+    return yield* Boundary.decideWithin(store, aggregate, decision as never, { commandId, context: traced })
+  }) as Effect.Effect<Executed<Ev>, RejectionOf<D> | ExecuteError, EventStore>
+
 /** Which state `load` returns: that of a version, or that of a time. Default: the newest. */
 export interface LoadStateAt {
   /** The last version to fold. A greater one than the stream has gives the newest state. */
@@ -185,5 +224,5 @@ const history = <S, Ev, Cmd>(
     )
   )
 
-/** Declares aggregates (`make`), runs commands on them (`execute`) and reads their streams (`load`, `history`). */
-export const Aggregate = { ...Model.Aggregate, execute, load, history }
+/** Declares aggregates (`make`), runs commands on them (`execute`), decides over tags (`decideWithin`) and reads their streams (`load`, `history`). */
+export const Aggregate = { ...Model.Aggregate, execute, decideWithin, load, history }

@@ -41,10 +41,13 @@ export interface Executed<out Ev> {
   /** Where the last of the events is in the log; undefined if there are none. */
   readonly position: { readonly topic: string; readonly partition: number; readonly position: number } | undefined
 }
-/** The stream of a chain, with its state in memory. */
-export interface ChainStream {
+/** A stream of an aggregate. */
+export interface StreamOf {
   readonly aggregate: Aggregate.Any
   readonly stream: string
+}
+/** The stream of a chain, with its state in memory. */
+export interface ChainStream extends StreamOf {
   state: StreamState<unknown> | undefined
   isSavingSnapshot: boolean
 }
@@ -60,9 +63,13 @@ export const tooManyTries = (aggregate: string, stream: string): StreamBusy =>
   new StreamBusy({ aggregate, stream, reason: `others appended to it in each of ${mostTries} tries` })
 
 type EventsOutcome = Extract<Outcome<unknown, unknown>, { readonly kind: "events" }>
-/** A command with what it decided on which version. `conflict`: the stream is not as the caller expected. */
-interface Step {
+/** A command of a chain, with what it decided. */
+interface Step extends Settled {
   readonly queued: QueuedCommand
+}
+/** What a command decided on which version. `conflict`: the stream is not as the caller expected. */
+interface Settled {
+  readonly queued: Pick<QueuedCommand, "commandId" | "digest" | "expected">
   readonly version: number
   readonly outcome: Outcome<unknown, unknown> | { readonly kind: "conflict" }
 }
@@ -123,7 +130,7 @@ const conflictOf = (cause: Cause.Cause<AppendError>): VersionConflict | undefine
 /** The cause, whose error names the command that could not be decided. */
 const namingCommand = <E>(cause: Cause.Cause<E>, command: string): Cause.Cause<unknown> =>
   Cause.map(cause, (error) => (error instanceof AggregateFailed ? new AggregateFailed({ ...error, command }) : error))
-const executedOf = (
+export const executedOf = (
   { aggregate }: Pick<ChainStream, "aggregate">,
   { partition, position, version }: Pick<Appended, "partition" | "position" | "version">,
   events: ReadonlyArray<unknown>,
@@ -148,14 +155,18 @@ export const answerAgain = (
 /** What the command was answered before; undefined if it was not. */
 export const answeredBefore = Effect.fnUntraced(function* (
   store: Store,
-  { aggregate, stream }: ChainStream,
+  { aggregate, stream }: StreamOf,
   { commandId, digest }: Pick<QueuedCommand, "commandId" | "digest">
 ) {
   const asked = { commandId, limit: 1, ...(digest === undefined ? {} : { digest }) }
   return (yield* store.load(aggregate.name, stream, asked)).answered
 })
 /** The answer of a command that the store has already. */
-const repeatedAnswer = Effect.fnUntraced(function* (store: Store, chain: ChainStream, queued: QueuedCommand) {
+export const repeatedAnswer = Effect.fnUntraced(function* (
+  store: Store,
+  chain: StreamOf,
+  queued: Pick<QueuedCommand, "commandId" | "digest">
+) {
   const before = yield* answeredBefore(store, chain, queued)
   if (before !== undefined) return yield* answerAgain(chain, before)
   // it was pruned since
@@ -168,7 +179,11 @@ const repeatedAnswer = Effect.fnUntraced(function* (store: Store, chain: ChainSt
 })
 
 /** The answer of a command that appends nothing. With the caller's id it is remembered, so that it stays the answer. */
-const settle = Effect.fnUntraced(function* (store: Store, chain: ChainStream, { outcome, queued, version }: Step) {
+export const settle = Effect.fnUntraced(function* (
+  store: Store,
+  chain: StreamOf,
+  { outcome, queued, version }: Settled
+) {
   const { aggregate, stream } = chain
   const { commandId, digest, expected } = queued
   const before = digest === undefined ? undefined : yield* answeredBefore(store, chain, queued)

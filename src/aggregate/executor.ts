@@ -17,7 +17,7 @@ export const mostWaiting = 1_000
 /** How many commands are decided and appended together at most. */
 const mostInChain = 100
 /** How many streams' states a process keeps in memory; those that were not used for longest are dropped. */
-export const mostStates = 5_000
+export const mostStates = 2_000
 
 /** The commands of one stream that wait, and its state if that is known. */
 export interface StreamQueue {

@@ -23,7 +23,8 @@ import { checkedFunction } from "./user-code.ts"
 export type Rejection = Error & { readonly _tag: string }
 type CommandFields = { readonly [name: string]: Fields }
 type CommandOf<C extends CommandFields, K extends keyof C> = Simplify<{ readonly type: K } & TypeOf<C[K]>>
-type Decision<Ev> = Ev | ReadonlyArray<Ev> | Rejection
+/** What a command decides: one event, several, none, or a rejection. */
+export type Decision<Ev> = Ev | ReadonlyArray<Ev> | Rejection
 /** What a tag or a subject is made from: one text, several, or undefined for none. */
 type Texts = string | ReadonlyArray<string> | undefined
 
@@ -117,18 +118,22 @@ const isRejection = (value: unknown): value is Rejection =>
   value instanceof Error && typeof (value as Partial<Rejection>)._tag === "string"
 const what = (name: string) => `aggregate ${name}`
 
+/** A decision as an array of events, or a rejection. Throws an error if it is neither events nor a rejection. `source` begins the message. */
+export const decisionOf = (source: string, decision: unknown): ReadonlyArray<unknown> | Rejection => {
+  if (Array.isArray(decision) || isRejection(decision)) return decision
+  if (typeof decision === "object" && decision !== null && !(decision instanceof Error)) return [decision]
+  throw new Error(
+    `${source} returned ${decision instanceof Error ? "an error without a _tag" : shown(decision)}; ` +
+      "it must return an event, an array of events, or a rejection (a Schema.TaggedError)"
+  )
+}
 const decider = (name: string, functions: object) => {
   const decide = checkedFunctions(`${what(name)}: \`decide\``, functions)
   return (state: never, command: Named) => {
     if (!Object.hasOwn(decide, command.type))
       throw new UnknownCommand({ aggregate: name, command: command.type, known: Object.keys(decide) })
     const decision = decide[command.type]!(state, command as never)
-    if (Array.isArray(decision) || isRejection(decision)) return decision
-    if (typeof decision === "object" && decision !== null && !(decision instanceof Error)) return [decision]
-    throw new Error(
-      `${what(name)}: \`decide\` of ${command.type} returned ${decision instanceof Error ? "an error without a _tag" : shown(decision)}; ` +
-        "it must return an event, an array of events, or a rejection (a Schema.TaggedError)"
-    )
+    return decisionOf(`${what(name)}: \`decide\` of ${command.type}`, decision)
   }
 }
 const evolver = (name: string, eventTypes: ReadonlyMap<string, unknown>, functions: object) => {
