@@ -103,7 +103,7 @@ describe("an expected version", () => {
     }))
     const error = await failsWith(store)(execute(deposit(1), { expected: 0 }))
     expect(error).toEqual(new VersionConflict({ aggregate: "wallet", stream: "w", expected: 0, actual: 1 }))
-    expect(store.calls.filter((call) => call === "append")).toHaveLength(1)
+    expect(store.calls).toEqual(["load", "append"])
   })
   test("holds for one of several commands at once", async () => {
     const store = memoryStore()
