@@ -247,15 +247,6 @@ const decideChain = Effect.fnUntraced(function* (
   const newest = yield* loadState<unknown>(store, chain.aggregate, chain.stream, { from: known })
   return decideAll(chain, newest, commands, true)!
 })
-const firstOfEachId = (commands: ReadonlyArray<QueuedCommand>) => {
-  const ids = new Set<string>()
-  const [first, repeats]: [Array<QueuedCommand>, Array<QueuedCommand>] = [[], []]
-  for (const queued of commands) {
-    ;(ids.has(queued.commandId) ? repeats : first).push(queued)
-    ids.add(queued.commandId)
-  }
-  return { first, repeats }
-}
 const appendOf = ({ aggregate, stream }: ChainStream, step: Step, outcome: EventsOutcome, follows?: string): Append => {
   const { digest, timer } = step.queued
   return {
@@ -279,12 +270,12 @@ export const runChain = Effect.fnUntraced(function* (
   commands: ReadonlyArray<QueuedCommand>
 ): Effect.fn.Return<ReadonlyArray<QueuedCommand>> {
   if (commands.length === 0) return []
-  const { first, repeats } = firstOfEachId(commands)
-  const exit = yield* Effect.exit(decideChain(store, chain, first))
+  const exit = yield* Effect.exit(decideChain(store, chain, commands))
   chain.state = undefined
   if (Exit.isFailure(exit)) {
-    for (const { answer, command } of first) yield* Deferred.failCause(answer, namingCommand(exit.cause, command.type))
-    return repeats
+    for (const { answer, command } of commands)
+      yield* Deferred.failCause(answer, namingCommand(exit.cause, command.type))
+    return []
   }
   const { state, steps } = exit.value
   const appends = new Map<Step, Fiber.Fiber<Appended, AppendError>>()
@@ -336,5 +327,5 @@ export const runChain = Effect.fnUntraced(function* (
   yield* saveSnapshot(store, chain)
   const tries = Math.max(0, ...again.map((queued) => queued.tries))
   if (tries > 0) yield* backoff(tries)
-  return [...again, ...repeats]
+  return again
 })

@@ -64,6 +64,61 @@ export const eventStoreRepeating = (it: It) => {
     })
   )
   it.effect(
+    "a command that was decided on another's events passes only after them",
+    Effect.fnUntraced(function* () {
+      const aggregate = yield* fresh(1)
+      const store = yield* EventStore
+      const send = (list: ReadonlyArray<readonly [id: string, expected: number, follows?: string]>) =>
+        Effect.all(
+          list.map(([id, expected, follows]) =>
+            store
+              .append(appendOf(aggregate, "a", expected, events(1), follows === undefined ? {} : { follows }), id)
+              .pipe(
+                Effect.map(({ repeated, version }) => (repeated ? `${version} again` : version)),
+                Effect.catch(({ _tag }) => Effect.succeed(_tag))
+              )
+          ),
+          { concurrency: "unbounded" }
+        )
+      const [a, b, c] = [commandId(), commandId(), commandId()]
+      const [d, e, f, g] = [commandId(), commandId(), commandId(), commandId()]
+      const chain = yield* send([
+        [a, 0],
+        [b, 1, a],
+        [c, 2, b]
+      ])
+      assert.deepStrictEqual(chain, [1, 2, 3])
+      // the one before is refused, and another process's event has its version
+      const afterRefused = yield* send([
+        [d, 2],
+        [e, 3, d]
+      ])
+      assert.deepStrictEqual(afterRefused, ["VersionConflict", "VersionConflict"])
+      // the one before is a repeat, and others have come since
+      const afterRepeated = yield* send([
+        [b, 2],
+        [e, 3, b],
+        [f, 4, e]
+      ])
+      assert.deepStrictEqual(afterRepeated, ["2 again", "VersionConflict", "VersionConflict"])
+      // it was appended before, as the last one
+      assert.deepStrictEqual(yield* send([[e, 3, c]]), [4])
+      assert.deepStrictEqual(
+        yield* send([
+          [e, 3, c],
+          [f, 4, e],
+          [g, 5, f]
+        ]),
+        ["4 again", 5, 6]
+      )
+      assert.deepStrictEqual(yield* send([[d, 6, f]]), ["VersionConflict"])
+      assert.deepStrictEqual(
+        (yield* readAll(aggregate, "a")).map(({ version }) => version),
+        [1, 2, 3, 4, 5, 6]
+      )
+    })
+  )
+  it.effect(
     "the id of another command is refused",
     Effect.fnUntraced(function* () {
       const aggregate = yield* fresh()

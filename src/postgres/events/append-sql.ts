@@ -21,6 +21,8 @@ export interface AppendRow {
   /** A uuid made of the command's id, and one made of its digest. */
   readonly commandId: string
   readonly digest: string | null
+  /** The uuid of the command that the stream's last event must be of; null if it does not matter. */
+  readonly follows: string | null
   readonly records: number
   readonly bytes: number
   /** As in `log_batch`. */
@@ -96,11 +98,11 @@ const requests = (parameter: Parameters, { isPublished, rows }: AppendRequest) =
     column(parameter, type, rows.map(value))
   return `req as materialized (select * from unnest(${of("int4", (row) => row.topicId)}, ${of("text", (row) => row.stream)},
     ${of("int4", (row) => row.partition)}, ${of("int8", (row) => row.expected)}, ${of("uuid", (row) => row.commandId)},
-    ${of("uuid", (row) => row.digest)}, ${of("int4", (row) => row.records)}, ${of("int4", (row) => row.bytes)},
+    ${of("uuid", (row) => row.digest)}, ${of("uuid", (row) => row.follows)}, ${of("int4", (row) => row.records)}, ${of("int4", (row) => row.bytes)},
     ${of("text", (row) => row.meta)}, ${of("text", (row) => row.vals)},
     ${of("text", (row) => (row.tags.length === 0 ? null : arrayOf(row.tags)))},
     ${of("text", (row) => row.topic)}, ${of("text", (row) => (isPublished ? row.segmentMeta() : null))})
-    with ordinality as r(topic_id, stream, partition, expected, command_id, digest, n, bytes, meta, vals, tags, topic, segment, i))`
+    with ordinality as r(topic_id, stream, partition, expected, command_id, digest, follows, n, bytes, meta, vals, tags, topic, segment, i))`
 }
 
 // `offset 0` and `limit 1` keep the lookups by key from being planned as a scan while the table is small
@@ -118,10 +120,19 @@ const done = `done as materialized (
 // versions only grow: what the snapshot has beyond the expected version is a conflict, without a lock
 const behind = `behind as materialized (select distinct r.topic_id, r.stream, k.version, k.closed from req r join known k using (i)
     where r.expected >= 0 and k.version > r.expected and r.i not in (select i from done))`
+// A command that was decided on the events of another passes only if that one appends them in this statement, or has appended them as the
+// stream's last ones: rows do not change and versions have no gaps, so the snapshot tells, and the expected version is checked under the
+// lock. What comes after one that does not pass was decided on events that are not there.
+const astray = `astray as materialized (select r.topic_id, r.stream, min(r.i) as i from req r where r.follows is not null
+    and not exists (select from req q where (q.topic_id, q.stream, q.command_id) = (r.topic_id, r.stream, r.follows) and q.i < r.i
+      and q.i not in (select i from done))
+    and (select true from millrace.log_batch l where (l.topic_id, l.partition, l.command_id, l.entity) = (r.topic_id, r.partition, r.follows, r.stream)
+      and l.entity is not null and l.first_version + l.records - 1 = r.expected limit 1) is null
+    group by 1, 2)`
 // several commands of one stream may follow one another: the expectation of the first one that is not done counts for all
 const fresh = (isAtomic: boolean) => `fresh as materialized (
     select i, topic_id, stream, partition, n, sum(n) over per as total_n, sum(n) over up_to - n as before_n, first_value(expected) over up_to as expected
-    from req where ${isAtomic ? "not exists (select from done) and not exists (select from behind)" : "i not in (select i from done) and (topic_id, stream) not in (select topic_id, stream from behind)"}
+    from req where ${isAtomic ? "not exists (select from done) and not exists (select from behind)" : "i not in (select i from done) and (topic_id, stream) not in (select topic_id, stream from behind) and not exists (select from astray a where (a.topic_id, a.stream) = (req.topic_id, req.stream) and req.i >= a.i and req.follows is not null)"}
     window per as (partition by topic_id, stream), up_to as (partition by topic_id, stream order by i))`
 const passes = `s.closed is null and (excluded.asked in (-1, s.version) or (excluded.asked = -2 and s.version > 0))`
 // the lock, the check and the version in one pass over one row; a row that is inserted with version 0 was refused
@@ -193,8 +204,8 @@ const answer = (
   after: string
 ) => `select r.i::int4 - 1 as i, d.i is not null as repeated, coalesce(d.first_version, l.first_version) as first_version,
     coalesce(d.records, l.records, 0) as records, coalesce(d.base_position, l.base_position, -1) as position,
-    coalesce(h.version, b.version) as actual, coalesce(h.closed, b.closed) as closed, d.digest
-  from req r left join done d using (i) left join behind b on (b.topic_id, b.stream) = (r.topic_id, r.stream)
+    coalesce(h.version, b.version, k.version) as actual, coalesce(h.closed, b.closed, k.closed) as closed, d.digest
+  from req r left join done d using (i) left join known k using (i) left join behind b on (b.topic_id, b.stream) = (r.topic_id, r.stream)
     left join head h on (h.topic_id, h.stream) = (r.topic_id, r.stream)
     left join log l on (l.topic_id, l.stream, l.command_id) = (r.topic_id, r.stream, r.command_id)
   where (select count(*) from verdict) = 0${after} order by 1`
@@ -213,6 +224,7 @@ export const appendStatement = (
     known,
     done,
     behind,
+    ...(request.isAtomic ? [] : [astray]),
     fresh(request.isAtomic),
     head,
     refused,

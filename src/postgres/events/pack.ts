@@ -59,6 +59,7 @@ export const packAppend = (append: Append, options: PackOptions): AppendRow => {
     expected: expectation(append.expected),
     commandId: uuidOf(commandId),
     digest: append.digest === undefined ? null : uuidOf(append.digest),
+    follows: append.follows === undefined ? null : uuidOf(append.follows),
     ...packed,
     tags: tagsOf(append.events),
     segmentMeta: () => segmentMetaOf(records)
