@@ -12,6 +12,7 @@ const command = (stream: string, expected: number, commandId: string, vals = "")
     expected,
     commandId,
     digest: null,
+    follows: null,
     records: 2,
     bytes: 0,
     meta: "",
