@@ -142,8 +142,10 @@ const linesOf = (code: string) =>
     .filter((line) => line !== "" && !line.startsWith("import "))
 
 const isExcerpt = (code: string): boolean =>
-  ["projections", "aggregates"]
-    .flatMap((folder) => readdirSync(join(root, folder)).map((name) => `${folder}/${name}`))
+  ["projections", "aggregates", "examples"]
+    .flatMap((folder) =>
+      readdirSync(join(root, folder), { recursive: true, encoding: "utf8" }).map((name) => `${folder}/${name}`)
+    )
     .filter((path) => path.endsWith(".ts"))
     .some((path) => `\n${linesOf(read(path)).join("\n")}\n`.includes(`\n${linesOf(code).join("\n")}\n`))
 
@@ -156,7 +158,7 @@ describe.each(["README.md", ...pages])("%s", (page) => {
   const fileOf = (block: Block) => join(scratch, `line-${block.line}.ts`)
 
   if (own.length > 0) {
-    test("its TypeScript compiles, or is an excerpt of the reference application", () => {
+    test("its TypeScript compiles, or is an excerpt of the reference application or an example", () => {
       for (const block of own) writeFileSync(fileOf(block), `${block.code}\nexport {}\n`)
       writeFileSync(join(scratch, "tsconfig.json"), `{ "extends": "../tsconfig.json", "include": ["*.ts"] }`)
       const { status, output } = run([

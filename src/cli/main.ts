@@ -9,6 +9,7 @@ import * as Exit from "effect/Exit"
 import * as Logger from "effect/Logger"
 import * as Option from "effect/Option"
 import { type CommandFailed, exitCodes, usageError } from "./command-failure.ts"
+import { aggregate } from "./aggregate.ts"
 import { withStatements } from "./arguments.ts"
 import { dlq } from "./dlq.ts"
 import { explain } from "./explain.ts"
@@ -330,6 +331,7 @@ Command.make("millrace").pipe(
     promote,
     retire,
     subscribe,
+    aggregate,
     dlq,
     explain,
     pulsar,

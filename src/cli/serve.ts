@@ -142,7 +142,8 @@ export const serveHttp = Effect.fnUntraced(function* (system: System, held: Read
   const routes = held.filter((role) => role === "gateway" || role === "api")
   for (const role of routes) yield* presence.add(role)
   if (routes.length === 0) return yield* Http.serveHealth(monitoring)
-  return yield* Http.serve({ ...monitoring, application: system.application, roles: routes }).pipe(
+  const { application, eventStore } = system
+  return yield* Http.serve({ ...monitoring, application, eventStore, roles: routes }).pipe(
     Effect.provideService(Log, system.log)
   )
 })

@@ -58,7 +58,10 @@ export const startServer = async (
   await declare(log, application)
   const store = makeStore(log)
   await Effect.runPromise(store.declare(application.aggregates.map(({ name, partitions }) => ({ name, partitions }))))
-  return { ...(await start({ application, eventStore: wrap(store), limits }, log)), store }
+  return {
+    ...(await start({ application, eventStore: wrap(store), limits: { eventLoopDelayMs: 0, ...limits } }, log)),
+    store
+  }
 }
 /** Calls a route below `/v1/aggregates/`; with a body by POST. */
 export const call = async (

@@ -4,6 +4,7 @@ import type { IncomingHttpHeaders } from "node:http"
 import type { Expected } from "../../aggregate/event-store.ts"
 import { aggregateHeaders } from "../../log/envelope.ts"
 import { nameProblem, tenantProblem } from "../../log/acceptable.ts"
+import { shown } from "../../text/text.ts"
 import { single } from "../http/parameters.ts"
 import { Problem } from "../http/problem.ts"
 
@@ -19,7 +20,7 @@ export const contextHeaders = {
 export const etagOf = (version: number): string => `"${version}"`
 
 const invalid = (header: string, value: string, advice: string): Problem =>
-  new Problem(400, "invalid_parameter", `the header ${header} is ${JSON.stringify(value.slice(0, 60))}`, advice)
+  new Problem(400, "invalid_parameter", `the header ${header} is ${shown(value)}, which names no version`, advice)
 
 /** The version that an ETag names; undefined if it names none. */
 const versionOf = (etag: string): number | undefined => {

@@ -9,6 +9,7 @@ import { VersionConflict } from "../../aggregate/errors.ts"
 import type { EventStore } from "../../aggregate/event-store.ts"
 import { textOf, type BodyMemory } from "../http/body.ts"
 import type { Limits } from "../http/limits.ts"
+import { shown } from "../../text/text.ts"
 import { mediaTypeOf, single, whole } from "../http/parameters.ts"
 import { Problem, problemJson } from "../http/problem.ts"
 import { traceFor } from "../http/request.ts"
@@ -126,7 +127,7 @@ export const commands = (app: FastifyInstance, parts: AggregateParts): void => {
 }
 
 /** The version or the moment that a request asks for. Throws a `Problem` 400. */
-const pastOf = (query: Readonly<Record<string, unknown>>) => {
+const pastOf = (query: Readonly<Record<string, unknown>>): { readonly version?: number; readonly at?: number } => {
   const version = whole(query["version"], "version", { least: 1, most: 999_999_999_999_999, otherwise: undefined })
   const text = single(query["at"], "at")
   if (text === undefined) return version === undefined ? {} : { version }
@@ -143,8 +144,10 @@ const pastOf = (query: Readonly<Record<string, unknown>>) => {
   return { at }
 }
 
-const noEvents = (aggregate: string, id: string): Problem =>
-  new Problem(404, "unknown_stream", `${aggregate} ${JSON.stringify(id)} has no events`, "check the id")
+const noEvents = (aggregate: string, id: string, at?: number): Problem => {
+  const none = at === undefined ? "has no events" : `had no events at ${new Date(at).toISOString()}`
+  return new Problem(404, "unknown_stream", `${aggregate} ${shown(id)} ${none}`, "check the id")
+}
 
 /** Adds `GET /v1/aggregates/NAME/ID` and `GET /v1/aggregates/NAME/ID/events`. */
 export const reads = (app: FastifyInstance, parts: AggregateParts): void => {
@@ -153,9 +156,9 @@ export const reads = (app: FastifyInstance, parts: AggregateParts): void => {
     const { aggregate, id } = targetOf(request, aggregates)
     const past = pastOf(request.query as Readonly<Record<string, unknown>>)
     const { state, version } = await readOf(parts, Aggregate.load(aggregate, id, past))
-    if (version === 0) throw noEvents(aggregate.name, id)
-    if ("version" in past && version < past.version) {
-      const message = `${aggregate.name} ${JSON.stringify(id)} has version ${version}, not yet ${past.version}`
+    if (version === 0) throw noEvents(aggregate.name, id, past.at)
+    if (past.version !== undefined && version < past.version) {
+      const message = `${aggregate.name} ${shown(id)} has version ${version}, not yet ${past.version}`
       throw new Problem(404, "unknown_version", message, `use a version from 1 to ${version}`)
     }
     reply.header("etag", etagOf(version)).header("cache-control", "no-cache")

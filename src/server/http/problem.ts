@@ -132,22 +132,18 @@ export const problemBody = (problem: Problem, traceId: string | undefined) => ({
 export const problemJson = "application/problem+json; charset=utf-8"
 /**
  * The body of a problem in the form of RFC 9457. `error` is the same as in `problemBody`, so that clients need to know one form only.
- * `more`: members about this problem alone.
+ * `more`: members about this problem alone, which do not replace those of every problem.
  */
 export const problemDetails = (
   { code, message, path, status, try: advice }: Pick<Problem, "code" | "message" | "path" | "status" | "try">,
   traceId: string,
   title: string = code,
   more: Readonly<Record<string, unknown>> = {}
-) => ({
-  ...more,
-  type: "about:blank",
-  title,
-  status,
-  detail: message,
-  error: { code, message, ...(path !== undefined && { path }), try: advice },
-  trace_id: traceId
-})
+) => {
+  const error = { code, message, ...(path !== undefined && { path }), try: advice }
+  const always = { type: "about:blank", title, status, detail: message }
+  return { ...always, ...more, ...always, error, trace_id: traceId }
+}
 
 /** The value of Retry-After: how many seconds a client should wait before it sends a request again. */
 export const retryAfterSeconds = 1

@@ -1,0 +1,126 @@
+// `millrace aggregate` beside a running `dev` and on a stopped system, and a command over HTTP that is sent again after `kill -9`.
+import { mkdtempSync, rmSync } from "node:fs"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Scope from "effect/Scope"
+import { afterAll, beforeAll, expect, test } from "vitest"
+import { run, start } from "../../support/cli.ts"
+
+const data = mkdtempSync(join(tmpdir(), "millrace-aggregate-"))
+const place = ["--config", "test/support/orders.config.ts", "--data", data]
+const scope = Effect.runSync(Scope.make())
+
+const startDev = async () => {
+  const running = start({}, "dev", ...place, "--port", "0")
+  const dev = await Effect.runPromise(Scope.provide(running, scope))
+  const said = await Effect.runPromise(dev.said(/POST http:\S+?:\d+/))
+  return { ...dev, url: said.slice("POST ".length) }
+}
+let dev: Awaited<ReturnType<typeof startDev>>
+beforeAll(async () => {
+  dev = await startDev()
+})
+afterAll(async () => {
+  await Effect.runPromise(Scope.close(scope, Exit.void))
+  rmSync(data, { recursive: true, force: true })
+})
+const aggregate = (...args: ReadonlyArray<string>) => Effect.runPromise(run({}, "aggregate", ...args, ...place))
+const post = async (id: string, command: string, body: object, headers: Readonly<Record<string, string>> = {}) => {
+  const response = await fetch(`${dev.url}/v1/aggregates/order/${id}/commands/${command}`, {
+    method: "POST",
+    body: JSON.stringify(body),
+    headers: { "content-type": "application/json", ...headers }
+  })
+  return { status: response.status, body: (await response.json()) as object }
+}
+
+test("beside a running dev, a command and the server see each other's events", async () => {
+  const placed = { type: "order.placed", order_id: "o-1", customer: "ann", cents: 1200 }
+  await post("o-1", "place", { customer: "ann", cents: 1200 })
+  const paid = await aggregate(
+    "send",
+    "order",
+    "o-1",
+    "pay",
+    "method=card",
+    "--expected",
+    "1",
+    "--json",
+    "--actor",
+    "bob"
+  )
+  expect([paid.code, paid.errors]).toEqual([0, ""])
+  const events = [{ type: "order.paid", order_id: "o-1", method: "card" }]
+  expect(JSON.parse(paid.output)).toEqual({ version: 2, events, repeated: false })
+  const cancelled = await post("o-1", "cancel", { reason: "too late" })
+  expect(cancelled).toMatchObject({ status: 409, body: { title: "OrderClosed", was: "paid" } })
+  const listed = await aggregate("events", "order", "o-1", "--json")
+  const lines = listed.output
+    .trim()
+    .split("\n")
+    .map((line) => JSON.parse(line) as object)
+  expect(lines).toMatchObject([
+    { version: 1, event: placed },
+    { version: 2, event: events[0], headers: { "millrace-actor": "bob" } }
+  ])
+})
+
+test("a rejection, another version, and a command id of another command exit with 3", async () => {
+  const [rejected, conflict] = await Promise.all([
+    aggregate("send", "order", "o-1", "cancel", "reason=x", "--json"),
+    aggregate("send", "order", "o-1", "cancel", "reason=x", "--expected", "1")
+  ])
+  expect([rejected.code, JSON.parse(rejected.output)]).toEqual([
+    3,
+    { rejection: { _tag: "OrderClosed", order_id: "o-1", was: "paid" } }
+  ])
+  expect(rejected.errors).toBe('millrace: order o-1 rejected cancel: OrderClosed {"order_id":"o-1","was":"paid"}\n')
+  expect(conflict.code).toBe(3)
+  expect(conflict.errors).toContain("--expected 2 if the command still makes sense")
+})
+
+test.each([
+  ["an aggregate", ["show", "ordre", "o-1"], 2, "did you mean order?"],
+  ["a command", ["send", "order", "o-1", "cancle"], 2, "did you mean cancel?"],
+  ["a field", ["send", "order", "o-1", "cancel", "reasn=x"], 2, "did you mean reason?"],
+  ["a missing field", ["send", "order", "o-1", "cancel"], 2, "add reason"],
+  ["a version", ["send", "order", "o-1", "cancel", "reason=x", "--expected", "x"], 2, "--expected 3"]
+])("an unknown %s exits with 2 before a database is opened", async (_, args, code, advice) => {
+  const ended = await Effect.runPromise(
+    run({}, "aggregate", ...args, "--config", "test/support/orders.config.ts", "--data", join(data, "none"))
+  )
+  expect(ended.code).toBe(code)
+  expect(ended.errors).toContain(advice)
+})
+
+test("after kill -9 of the process, the same Idempotency-Key gets the same answer", async () => {
+  const key = { "idempotency-key": "k-1" }
+  const first = await post("o-2", "place", { customer: "ann", cents: 5 }, key)
+  expect(first.status).toBe(201)
+  const rejected = await post("o-2", "place", { customer: "ann", cents: 6 }, { "idempotency-key": "k-2" })
+  expect(rejected).toMatchObject({ status: 409, body: { title: "OrderExists", repeated: false } })
+  dev.process.kill("SIGKILL")
+  await Effect.runPromise(dev.ended)
+  dev = await startDev()
+  const again = await post("o-2", "place", { customer: "ann", cents: 5 }, key)
+  expect(again).toEqual({ status: 201, body: { ...first.body, repeated: true } })
+  const again2 = await post("o-2", "place", { customer: "ann", cents: 6 }, { "idempotency-key": "k-2" })
+  expect(again2).toMatchObject({ status: 409, body: { title: "OrderExists", repeated: true } })
+  expect(await post("o-2", "place", { customer: "bob", cents: 5 }, key)).toMatchObject({ status: 422 })
+})
+
+test("on a stopped system, the commands start the database and find everything", async () => {
+  dev.process.kill("SIGTERM")
+  expect(await Effect.runPromise(dev.ended)).toBe(0)
+  const cancelled = await aggregate("send", "order", "o-2", "cancel", '{"reason":"changed my mind"}')
+  expect(cancelled).toMatchObject({ code: 0, errors: "" })
+  expect(cancelled.output).toContain("order o-2 has version 2: done")
+  const shown = await aggregate("show", "order", "o-2", "--version", "1", "--json")
+  expect(shown).toMatchObject({ code: 0, output: '{"version":1,"state":{"status":"placed","cents":5}}\n' })
+  expect(await aggregate("show", "order", "o-3")).toMatchObject({
+    code: 1,
+    errors: "millrace: order o-3 has no events\n"
+  })
+})
