@@ -41,6 +41,8 @@ interface Prepared {
   readonly events: ReadonlyArray<{ readonly origin: Origin; readonly from: number; readonly to: number }>
 }
 
+/** What takes effect after a commit, and has no place in an append. */
+const notInline: ReadonlySet<string> = new Set(["publish", "send", "timer", "cancel"])
 const unknownInline = ["position", "streamTime"] as const
 const noPosition = -1
 /** What a handler gets as `meta`. An append does not know its position before it is made. */
@@ -108,6 +110,11 @@ class InlineBuild {
       } finally {
         recorder.close()
       }
+      for (let i = from; i < log.length; i += 3)
+        if (notInline.has(log[i] as string))
+          throw new Error(
+            `out.${log[i]} is not possible while the event is appended; use it in a policy, or run the projection with Projection.async`
+          )
       this.preparer.prepare(log, from, origin)
       return { origin, from, to: log.length }
     })

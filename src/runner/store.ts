@@ -239,21 +239,25 @@ export interface Changes {
 
 /**
  * Another process has claimed the partition, or (`isPromoted`) the partition went live and what was computed for it as a follower has no
- * messages, or (`isReplaced`) a promotion made another build the live one. Nothing was committed, and what was computed must be dropped.
+ * messages, or (`isReplaced`) a promotion made another build the live one, or (`isInline`) appends write the build's rows. Nothing was
+ * committed, and what was computed must be dropped.
  */
 export class Fenced extends Schema.TaggedError<Fenced>()("Fenced", {
   projection: Schema.String,
   topic: Schema.String,
   partition: Schema.Int,
   isPromoted: Schema.optionalKey(Schema.Boolean),
-  isReplaced: Schema.optionalKey(Schema.Boolean)
+  isReplaced: Schema.optionalKey(Schema.Boolean),
+  isInline: Schema.optionalKey(Schema.Boolean)
 }) {
   override get message() {
     const what = this.isPromoted
       ? "the partition went live; its batch is processed again with its messages"
       : this.isReplaced
         ? "the build is no longer live: a promotion put another one in its place, which it follows from now on"
-        : "another process has claimed the partition"
+        : this.isInline
+          ? "the projection is inline: appends write its rows"
+          : "another process has claimed the partition"
     return `${this.projection} ${this.topic}/${this.partition}: ${what}`
   }
 }

@@ -16,17 +16,28 @@ import type { Presence } from "./presence.ts"
 /** How often the process looks for builds that appeared or were retired. */
 const lookEvery = "1 second"
 
+/** The builds of the application's projections that this process has to do with, and those of them whose rows appends write. */
+export interface WantedBuilds {
+  readonly builds: ReadonlyArray<Projection.Any>
+  readonly inline: ReadonlySet<Projection.Any>
+}
 /** The builds of the application's projections that are to run: those of its declared versions that are not retired, and not where they stop. */
 export const buildsOf = (
   application: Pick<Application.Any, "projections">,
   sql: Sql
-): Effect.Effect<ReadonlyArray<Projection.Any>, SqlError> =>
-  Effect.map(readBuilds(sql), (stored) =>
-    stored.flatMap(({ declared, ended, name, number, retired }) => {
+): Effect.Effect<WantedBuilds, SqlError> =>
+  Effect.map(readBuilds(sql), (stored) => {
+    const builds: Array<Projection.Any> = []
+    const inlineBuilds = new Set<Projection.Any>()
+    for (const { declared, ended, inline, name, number, retired } of stored) {
       const found = declaredVersion(application, name, declared)
-      return found === undefined || retired || ended ? [] : [buildOf(found, number)]
-    })
-  )
+      if (found === undefined || retired || ended) continue
+      const build = buildOf(found, number)
+      builds.push(build)
+      if (inline) inlineBuilds.add(build)
+    }
+    return { builds, inline: inlineBuilds }
+  })
 
 /** What `runBuilds` works on. */
 export interface BuildsContext {
@@ -38,7 +49,8 @@ export interface BuildsContext {
 }
 /**
  * Runs each build by `run`, until interrupted. Looks every second for builds that a rebuild created, which it starts, and for those that were
- * retired or cancelled or have reached their end, which it stops. A build whose chains change, because another build of a projection that it reads from is live, is started again. Fails as soon as the run of a build fails.
+ * retired or cancelled or have reached their end, which it stops. A build whose chains change, because another build of a projection that it reads from is live, is started again. One whose rows appends write
+ * is not run, and is again once they do not. Fails as soon as the run of a build fails.
  */
 export const runBuilds = Effect.fnUntraced(function* <E, R>(
   { application, builds, presence, sql }: BuildsContext,
@@ -47,13 +59,14 @@ export const runBuilds = Effect.fnUntraced(function* <E, R>(
   const running = yield* FiberMap.make<Projection.Any, void, E>()
   /** What each running build depends on of the chains. */
   const around = new Map<Projection.Any, string>()
-  const set = Effect.fnUntraced(function* (wanted: ReadonlyArray<Projection.Any>, chains: Chains) {
+  const set = Effect.fnUntraced(function* ({ builds: wanted, inline }: WantedBuilds, chains: Chains) {
+    const aroundOf = (build: Projection.Any) => (inline.has(build) ? "inline" : chainsAround(chains, build))
     const current = new Set(Array.from(running, ([build]) => build))
     const [added, removed] = [
       wanted.filter((one) => !current.has(one)),
       [...current].filter((one) => !wanted.includes(one))
     ]
-    const changed = wanted.filter((one) => current.has(one) && around.get(one) !== chainsAround(chains, one))
+    const changed = wanted.filter((one) => current.has(one) && around.get(one) !== aroundOf(one))
     if (added.length > 0 || removed.length > 0) {
       presence.change("projections", { projections: wanted.map(buildName) })
       yield* beginProjectionCounters(added.map(buildName))
@@ -63,17 +76,24 @@ export const runBuilds = Effect.fnUntraced(function* <E, R>(
       yield* FiberMap.remove(running, build)
     }
     for (const build of changed) {
-      yield* Effect.logInfo(`${buildName(build)} is started again: the streams that it reads or feeds are others`)
+      const why = inline.has(build)
+        ? "is no longer run: appends write its rows"
+        : around.get(build) === "inline"
+          ? "is run: appends no longer write its rows"
+          : "is started again: the streams that it reads or feeds are others"
+      yield* Effect.logInfo(`${buildName(build)} ${why}`)
       yield* FiberMap.remove(running, build)
     }
     for (const build of [...added, ...changed]) {
-      around.set(build, chainsAround(chains, build))
-      yield* FiberMap.run(running, build, run(build, chains))
+      around.set(build, aroundOf(build))
+      yield* FiberMap.run(running, build, inline.has(build) ? Effect.never : run(build, chains))
     }
   })
   const chains = readChains(application, sql)
-  yield* set(builds, yield* Effect.orDie(Effect.retry(chains, Schedule.spaced(lookEvery))))
-  const look = Effect.matchEffect(Effect.all([buildsOf(application, sql), chains]), {
+  const both = Effect.all([buildsOf(application, sql), chains])
+  const [{ inline }, first] = yield* Effect.orDie(Effect.retry(both, Schedule.spaced(lookEvery)))
+  yield* set({ builds, inline }, first)
+  const look = Effect.matchEffect(both, {
     onSuccess: ([wanted, now]) => set(wanted, now),
     // the runners themselves report a database that is away
     onFailure: () => Effect.void

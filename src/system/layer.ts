@@ -4,6 +4,7 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import { EventStore } from "../aggregate/event-store.ts"
 import { Log } from "../log/log.ts"
+import type { Application } from "../model/application.ts"
 import { connect } from "../postgres/client/client.ts"
 import { migrate } from "../postgres/client/migrate.ts"
 import * as PostgresEvents from "../postgres/events/events.ts"
@@ -19,6 +20,8 @@ import { openLog } from "./open-log.ts"
 export interface LayerOptions {
   /** The state directory whose embedded database is used, or started for as long as the layer is open. Default `.millrace`. */
   readonly dataDir?: string
+  /** The application whose aggregates get commands. It is needed if it has inline projections: their rows are written with the events. */
+  readonly application?: Application.Any
 }
 
 // Pulsar's code is loaded only if it is used.
@@ -34,7 +37,10 @@ const openPulsarFanOut = Effect.gen(function* () {
  * in your own programs. Commands need a database in which the application was started once.
  * `MILLRACE_DATABASE_URL`, `MILLRACE_KAFKA_BROKERS` and `MILLRACE_PULSAR_URL` say where they are, as for the `millrace` commands.
  */
-export const layer = ({ dataDir = ".millrace" }: LayerOptions = {}): Layer.Layer<Log | FanOut | EventStore, Error> =>
+export const layer = ({ application, dataDir = ".millrace" }: LayerOptions = {}): Layer.Layer<
+  Log | FanOut | EventStore,
+  Error
+> =>
   Layer.effectContext(
     Effect.gen(function* () {
       const pulsar = yield* openPulsarFanOut
@@ -42,7 +48,11 @@ export const layer = ({ dataDir = ".millrace" }: LayerOptions = {}): Layer.Layer
       yield* migrate(sql)
       const opened = yield* openLog(Effect.succeed(sql))
       const own = opened.on === "Kafka" ? Effect.succeed(noFanOut) : PostgresFanOut.make(opened.sql, opened.log)
-      const { store } = PostgresEvents.make(sql, { appended: opened.appended, published: makeNotifier(sql) })
+      const { store } = PostgresEvents.make(sql, {
+        appended: opened.appended,
+        published: makeNotifier(sql),
+        ...(application !== undefined && { application })
+      })
       return Context.make(Log, opened.log).pipe(
         Context.add(FanOut, pulsar ?? (yield* own)),
         Context.add(EventStore, store)

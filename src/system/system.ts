@@ -16,6 +16,7 @@ import * as PostgresRelay from "../postgres/relay/to-log.ts"
 import { readBuilds } from "../postgres/store/builds.ts"
 import { readProcesses } from "../postgres/store/processes.ts"
 import { closeGates } from "../postgres/store/gate.ts"
+import { noteLifecycles } from "../postgres/store/lifecycles.ts"
 import { noteConfigured } from "../postgres/store/retire.ts"
 import { LookupForgetting } from "../postgres/store/lookup-forgetting.ts"
 import * as PostgresStore from "../postgres/store/store.ts"
@@ -32,6 +33,7 @@ import { checkBehaviour, storeSamples } from "./behaviour.ts"
 import { deploymentOf } from "./deployments.ts"
 import { readChains } from "./chains.ts"
 import { forgetIds } from "./forget-ids.ts"
+import { moveLifecycles, moveOnce } from "./lifecycles.ts"
 import type { Observed } from "./observed.ts"
 import { openLog } from "./open-log.ts"
 import { beginRelayCounters, measuredStore } from "./measured.ts"
@@ -103,7 +105,7 @@ export const openSystem = Effect.fnUntraced(function* (
     for (const target of relays) target.signal()
   }
   const published = relaysHere ? signal : makeNotifier(sql)
-  const { store: eventStore } = PostgresEvents.make(sql, { appended: opened.appended, published })
+  const { store: eventStore } = PostgresEvents.make(sql, { appended: opened.appended, application, published })
   yield* eventStore.declare(aggregates)
   if (usesBrokers)
     yield* PostgresEvents.publish(
@@ -119,6 +121,9 @@ export const openSystem = Effect.fnUntraced(function* (
     (name) => partitions.get(name) ?? 1,
     (name, partition) => starts.get(name)?.[partition] ?? 0
   )
+  yield* noteLifecycles(sql, application.projections)
+  // a projection that has nothing to catch up with is inline before the first command
+  yield* Effect.ignore(moveOnce(sql))
   const configured = application.projections.map(({ projection }) => projection)
   const live = (yield* readBuilds(sql)).filter((build) => build.live)
   // a live build beside which the configuration has another version is replaced, not removed: see `reportDeployments`
@@ -213,6 +218,7 @@ export const runProjections = (system: System): Effect.Effect<void> => {
     Effect.scoped(watched),
     closing,
     forgetLookups(system),
+    moveLifecycles(database.sql),
     forgetIds(application, database.sql, presence.failures)
   ])
   const run = Effect.andThen(reportDeployments(system), withRunning(system, all))

@@ -5,6 +5,7 @@
 // timers, streams, tags, counters, then the tables of inline projections by name.
 import type { CommitStatement, Parameter } from "../store/commit-parts.ts"
 import { StatementParts } from "../store/commit-parts.ts"
+import type { NewRecord } from "../../log/log.ts"
 import { arrayOf } from "../client/columns.ts"
 
 /** What an append expects, as the statement takes it: a version, or one of these. */
@@ -29,6 +30,8 @@ export interface AppendRow {
   readonly meta: string
   readonly vals: string
   readonly tags: ReadonlyArray<string>
+  /** The events as records of the log. */
+  readonly logRecords: ReadonlyArray<NewRecord>
   /** The same for the outbox, where a control character stands for each event's version. */
   readonly segmentMeta: () => string
 }
@@ -51,6 +54,10 @@ export interface AppendRequest {
   readonly incarnation: string
   /** Whether outbox segments are made. Without them, appends to a partition that is published fail with the code `unpublishedCode`. */
   readonly isPublished: boolean
+  /** The inline builds that the statement writes for, by topic, as the topics' counters have them: another text refuses all. */
+  readonly inline: ReadonlyMap<number, string | null>
+  /** Whether one refusal or repeat refuses all, because the rows of inline builds are of all appends together. */
+  readonly isStrict: boolean
 }
 /** A row of the answer, for each of `rows` by its index. */
 export interface AppendedRow {
@@ -75,6 +82,8 @@ export interface Refusal {
     readonly actual: number
     readonly closed: "archived" | "erased" | null
   }> | null
+  /** The commands that were answered before, where one of them refuses all. */
+  readonly repeated?: ReadonlyArray<number> | null
   readonly tags: ReadonlyArray<{
     readonly topic_id: number
     readonly tag: string
@@ -151,6 +160,12 @@ const missed = `missed as materialized (select from head h left join (select dis
 const batchVerdict = `verdict as materialized (select millrace.refuse_append(json_build_object('again', exists (select from missed),
       'refused', (select json_agg(r) from refused r))::text)
     where exists (select from missed) or (exists (select from head) and not exists (select from head where ok)))`
+// the rows of inline builds are of all commands
+const strictVerdict = `verdict as materialized (select millrace.refuse_append(json_build_object('again', exists (select from missed),
+      'refused', (select json_agg(r) from (select * from refused union all
+        select q.i, b.version, null from behind b join req q using (topic_id, stream) where q.i not in (select i from done)) r),
+      'repeated', (select json_agg(i) from done))::text)
+    where exists (select from missed) or exists (select from refused) or exists (select from behind) or exists (select from done))`
 const atomicVerdict = `verdict as materialized (select millrace.refuse_append(json_build_object('again', exists (select from missed),
       'refused', (select json_agg(r) from (select * from refused union all
         select q.i, b.version, b.closed from behind b join req q using (topic_id, stream)) r),
@@ -179,9 +194,18 @@ const ok = `ok as materialized (select f.i, f.topic_id, f.stream, f.partition, h
       sum(f.n) over (partition by f.topic_id, f.partition) as total,
       sum(f.n) over (partition by f.topic_id, f.partition order by f.i) - f.n as before
     from head h join fresh f using (topic_id, stream) where h.ok and (select count(*) from verdict) = 0)`
-const pos = (after: string) => `pos as (insert into millrace.log_head as p (topic_id, partition, next_position)
-    select topic_id, partition, max(total) from ok where (select count(*) from ${after}) >= 0 group by 1, 2 order by 1, 2
-    on conflict (topic_id, partition) do update set next_position = p.next_position + excluded.next_position
+// the inline builds that rows were computed for must be those that the topic has, under the lock of its counter
+const pos = (
+  parameter: Parameters,
+  inline: ReadonlyMap<number, string | null>,
+  after: string
+) => `inline_of as materialized (
+    select * from unnest(${column(parameter, "int4", [...inline.keys()])}, ${column(parameter, "text", [...inline.values()])}) as k(topic_id, inline)),
+  pos as (insert into millrace.log_head as p (topic_id, partition, next_position, inline)
+    select o.topic_id, o.partition, max(o.total), (select k.inline from inline_of k where k.topic_id = o.topic_id)
+    from ok o where (select count(*) from ${after}) >= 0 group by 1, 2 order by 1, 2
+    on conflict (topic_id, partition) do update set next_position = case when p.inline is not distinct from excluded.inline
+      then p.next_position + excluded.next_position else millrace.refuse_inline(p.topic_id, p.inline) end
     returning p.topic_id, p.partition, p.next_position, p.published)`
 const log = `log as (insert into millrace.log_batch as b (topic_id, partition, base_position, next_position, records, bytes, meta, vals,
       entity, first_version, command_id, command_digest, tags)
@@ -219,7 +243,7 @@ export const appendStatement = (
   more: (parts: StatementParts) => void = () => undefined
 ): CommitStatement => {
   const hasTags = request.isAtomic || request.rows.some(({ tags }) => tags.length > 0)
-  const parts = new StatementParts(2, (parameter) => [
+  const parts = new StatementParts(1, (parameter) => [
     requests(parameter, request),
     known,
     done,
@@ -229,9 +253,11 @@ export const appendStatement = (
     head,
     refused,
     missed,
-    ...(request.isAtomic ? [atomicTags(parameter, request.tags), atomicVerdict, ok] : [batchVerdict, ok]),
+    ...(request.isAtomic
+      ? [atomicTags(parameter, request.tags), atomicVerdict, ok]
+      : [request.isStrict ? strictVerdict : batchVerdict, ok]),
     ...(!request.isAtomic && hasTags ? [batchTags] : []),
-    pos(hasTags ? "tags" : "ok"),
+    pos(parameter, request.inline, hasTags ? "tags" : "ok"),
     log,
     outbox(parameter(request.incarnation))
   ])

@@ -7,7 +7,7 @@ import type { Append, Appended, AppendError } from "../../aggregate/event-store.
 import { answered } from "../client/answer.ts"
 import type { Sql } from "../client/client.ts"
 import { columnsOf, type LookedUp, lookUpStatement } from "./look-up-sql.ts"
-import { type SqlError, toSqlError } from "../client/errors.ts"
+import { blameOf, type SqlError, toSqlError } from "../client/errors.ts"
 import {
   type AppendedRow,
   type AppendRequest,
@@ -19,6 +19,8 @@ import {
   unpublishedCode
 } from "./append-sql.ts"
 import { answerMs, eventStoreError, isRepeatable, patienceMs } from "./errors.ts"
+import { answerOnly, inlineFailure, type InlineStatement, type InlineWriter, isExpected, namesOf } from "./inline.ts"
+import { frozenCode, inlineParts, otherInlineCode } from "./inline-sql.ts"
 import { Lanes, waitingCommands } from "./lanes.ts"
 
 /** How many appends to several streams are under way at once. */
@@ -33,6 +35,8 @@ interface Command {
   readonly since: number
   readonly settle: (result: Result) => void
 }
+/** Appends to several streams, and the tags that they check and change. */
+export type AtomicRequest = Pick<AppendRequest, "rows" | "tags">
 /** What the appender needs besides a pool. */
 export interface AppenderOptions {
   /** Called with each partition's new end after a commit. */
@@ -41,6 +45,8 @@ export interface AppenderOptions {
   readonly incarnation: string
   /** Called after a commit that may have outbox segments. */
   readonly published: () => void
+  /** Computes the rows of inline projections. */
+  readonly inline: InlineWriter
 }
 
 const pause = (failures: number) =>
@@ -100,7 +106,7 @@ export class Appender {
   appendAll(
     appends: ReadonlyArray<Append>,
     commandId: string,
-    request: Pick<AppendRequest, "rows" | "tags">,
+    request: AtomicRequest,
     nameOf: (topicId: number) => string
   ): Effect.Effect<ReadonlyArray<Appended>, AppendError | BoundaryMoved> {
     return Effect.suspend(() => {
@@ -126,10 +132,16 @@ export class Appender {
     return new EventStoreError({ operation: "append", aggregate, retryable: true, reason })
   }
 
-  private async execute(rows: ReadonlyArray<AppendRow>, isAtomic: boolean, tags: ReadonlyArray<TagRow>) {
+  private async execute(
+    { changes, rows, texts: inline }: Omit<InlineStatement, "failed">,
+    isAtomic: boolean,
+    tags: ReadonlyArray<TagRow>
+  ) {
     const { incarnation } = this.options
     const { isPublished } = this
-    const { parameters, text } = appendStatement({ rows, isAtomic, tags, incarnation, isPublished })
+    const isStrict = changes.length > 0
+    const request = { rows, isAtomic, tags, incarnation, isPublished, inline, isStrict }
+    const { parameters, text } = appendStatement(request, (parts) => inlineParts(parts, changes))
     this.statements++
     const statement = this.sql.unsafe<Array<AppendedRow>>(text, parameters as Array<string>, { prepare: true })
     const answer = await answered(statement, answerMs)
@@ -148,15 +160,21 @@ export class Appender {
     return answer
   }
 
-  /** Sends commands in one statement, and settles all of them. */
-  private async send(commands: ReadonlyArray<Command>, failures = 0): Promise<void> {
+  /** Sends commands in one statement, and settles all of them. `answers`: they were answered before, and nothing may be appended. */
+  private async send(commands: ReadonlyArray<Command>, failures = 0, answers = false): Promise<void> {
     if (commands.length === 0) return
+    let inline = ""
     try {
-      const answer = await this.execute(
-        commands.map(({ row }) => row),
-        false,
-        []
-      )
+      const statement = await this.statementOf(commands, answers)
+      if (statement.failed.size > 0) {
+        await this.lookUp([...statement.failed].map(([i, error]) => [commands[i]!, error] as const))
+        return await this.send(
+          commands.filter((_, i) => !statement.failed.has(i)),
+          failures
+        )
+      }
+      inline = namesOf(statement)
+      const answer = await this.execute(statement, false, [])
       const refused: Array<readonly [Command, StreamClosed | VersionConflict]> = []
       for (const row of answer) {
         const command = commands[row.i]!
@@ -170,8 +188,14 @@ export class Appender {
       }
       await this.lookUp(refused)
     } catch (cause) {
-      await this.failed(commands, cause, failures)
+      await this.failed(commands, cause, failures, inline)
     }
+  }
+  private async statementOf(commands: ReadonlyArray<Command>, answers: boolean): Promise<InlineStatement> {
+    const rows = commands.map(({ row }) => row)
+    if (!answers) return this.options.inline.prepare(rows)
+    const texts = new Map(rows.map(({ topicId }) => [topicId, answerOnly]))
+    return { failed: new Map(), changes: [], rows, texts }
   }
 
   private fail(command: Command, error: AppendError): void {
@@ -212,14 +236,43 @@ export class Appender {
     return new Map(found.map((row) => [row.i, row]))
   }
 
-  private async failed(commands: ReadonlyArray<Command>, cause: unknown, failures: number): Promise<void> {
+  private async failed(
+    commands: ReadonlyArray<Command>,
+    cause: unknown,
+    failures: number,
+    inline: string
+  ): Promise<void> {
     const error = toSqlError("append", cause)
     if (this.lacksSegments(error)) return this.send(commands, failures)
+    const now = Date.now()
+    if (error.code === otherInlineCode || error.code === frozenCode) {
+      if (error.code === otherInlineCode) this.options.inline.learn(detailOf(cause))
+      else await pause(1)
+      const late = commands.filter(({ since }) => now - since > patienceMs)
+      for (const command of late) this.fail(command, notNow(command.append.aggregate, error.reason))
+      return this.send(
+        commands.filter((one) => !late.includes(one)),
+        failures
+      )
+    }
     if (error.code === refusedCode) {
       const refusal = refusalOf(cause)
-      const refused = new Map(refusal.refused?.map((one) => [one.i - 1, one]))
-      const others = commands.filter((_, i) => !refused.has(i))
       if (refusal.again) return this.send(commands, failures)
+      // a command that takes the stream as it is was sent with the version of the rows that it changes
+      const isPinned = ({ append: { expected }, since }: Command, actual: number, closed: string | null) =>
+        closed === null && typeof expected !== "number" && isExpected(expected, actual) && now - since < patienceMs
+      const refused = new Map(
+        refusal.refused
+          ?.filter(({ actual, closed, i }) => !isPinned(commands[i - 1]!, actual, closed))
+          .map((one) => [one.i - 1, one])
+      )
+      const repeated = new Set(refusal.repeated?.map((i) => i - 1))
+      const others = commands.filter((_, i) => !refused.has(i) && !repeated.has(i))
+      await this.send(
+        commands.filter((_, i) => repeated.has(i) && !refused.has(i)),
+        failures,
+        true
+      )
       await this.lookUp(
         [...refused.values()].map(({ actual, closed, i }) => {
           const command = commands[i - 1]!
@@ -231,7 +284,6 @@ export class Appender {
     // a statement that is sent in the turn of the event loop in which its connection is lost would never be answered
     await new Promise((resolve) => void setImmediate(resolve))
     if (isRepeatable(error)) {
-      const now = Date.now()
       const [patient, late] = [true, false].map((is) =>
         commands.filter(({ since }) => now - since < patienceMs === is)
       ) as [Array<Command>, Array<Command>]
@@ -244,7 +296,10 @@ export class Appender {
       return
     }
     const [command] = commands as [Command]
-    const failure = eventStoreError("append", command.append.aggregate)(error)
+    const failure =
+      inline !== "" && blameOf(error) === "data"
+        ? inlineFailure(command.append, inline, error.reason)
+        : eventStoreError("append", command.append.aggregate)(error)
     // a key that is there already: the same command was appended at the same time
     if (error.code === "23505") return this.lookUp([[command, failure]])
     this.fail(command, failure)
@@ -253,7 +308,7 @@ export class Appender {
   private async sendAll(
     appends: ReadonlyArray<Append>,
     commandId: string,
-    { rows, tags }: Pick<AppendRequest, "rows" | "tags">,
+    { rows, tags }: AtomicRequest,
     nameOf: (topicId: number) => string
   ): Promise<Exit.Exit<ReadonlyArray<Appended>, AppendError | BoundaryMoved>> {
     const aggregate = appends[0]!.aggregate
@@ -263,8 +318,16 @@ export class Appender {
         : Exit.succeed(found.map((row, i) => appendedOf(rows[i]!, row, true)))
     const since = Date.now()
     for (let failures = 0; ; failures++) {
+      let inline = ""
       try {
-        const answers = await this.execute(rows, true, tags)
+        const statement = await this.options.inline.prepare(rows)
+        const [failed] = statement.failed.values()
+        if (failed !== undefined) {
+          const before = await this.answersOf(rows)
+          return before.size === rows.length ? answer(rows.map((_, i) => before.get(i)!)) : Exit.fail(failed)
+        }
+        inline = namesOf(statement)
+        const answers = await this.execute(statement, true, tags)
         const appended = answers.filter((row) => row.first_version !== null) as ReadonlyArray<LookedUp & AppendedRow>
         if (appended.length < rows.length) return Exit.fail(new CommandReused({ commandId }))
         if (appended[0]!.repeated) return answer(appended)
@@ -274,6 +337,25 @@ export class Appender {
         if (this.lacksSegments(error)) continue
         const isRefused = error.code === refusedCode
         if (isRefused && refusalOf(cause).again) continue
+        const isInTime = Date.now() - since < patienceMs
+        if (error.code === otherInlineCode || error.code === frozenCode) {
+          if (!isInTime) return Exit.fail(notNow(aggregate, error.reason))
+          if (error.code === otherInlineCode) this.options.inline.learn(detailOf(cause))
+          else await pause(1)
+          continue
+        }
+        // the streams of appends that take them as they are were pinned to the versions of the rows that they change
+        const others = isRefused ? refusalOf(cause) : undefined
+        const isPinned =
+          inline !== "" &&
+          others !== undefined &&
+          (others.tags ?? []).length === 0 &&
+          (others.refused ?? []).length > 0 &&
+          (others.refused ?? []).every(({ actual, closed, i }) => {
+            const { expected } = appends[i - 1]!
+            return closed === null && typeof expected !== "number" && isExpected(expected, actual)
+          })
+        if (isPinned && isInTime) continue
         if (isRefused || error.code === "23505") {
           const found = await this.answersOf(rows).catch(() => undefined)
           if (found !== undefined && found.size === rows.length) return answer(rows.map((_, i) => found.get(i)!))
@@ -282,6 +364,8 @@ export class Appender {
           if (found !== undefined) return Exit.fail(eventStoreError("append", aggregate)(error))
         }
         await new Promise((resolve) => void setImmediate(resolve))
+        if (inline !== "" && blameOf(error) === "data" && !isRefused)
+          return Exit.fail(inlineFailure(appends[0]!, inline, error.reason))
         if ((!isRefused && !isRepeatable(error) && error.code !== "23505") || Date.now() - since > patienceMs)
           return Exit.fail(eventStoreError("append", aggregate)(error))
         await pause(failures)
@@ -290,7 +374,10 @@ export class Appender {
   }
 }
 
-const refusalOf = (cause: unknown): Refusal => JSON.parse((cause as { readonly detail: string }).detail) as Refusal
+const detailOf = (cause: unknown): string => (cause as { readonly detail: string }).detail
+const refusalOf = (cause: unknown): Refusal => JSON.parse(detailOf(cause)) as Refusal
+const notNow = (aggregate: string, reason: string) =>
+  new EventStoreError({ operation: "append", aggregate, retryable: true, reason })
 /** The error of several appends that were refused together: the first stream that is not as expected, or else the tags. */
 const refusedAll = (
   appends: ReadonlyArray<Append>,

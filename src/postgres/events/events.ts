@@ -10,12 +10,14 @@ import {
 } from "../../aggregate/event-rules.ts"
 import { EventStore } from "../../aggregate/event-store.ts"
 import { EventStoreError } from "../../aggregate/errors.ts"
+import type { Application } from "../../model/application.ts"
 import { partitionOf } from "../../model/partitioner.ts"
 import type { Sql } from "../client/client.ts"
 import { arrayOf } from "../client/columns.ts"
 import type { TagRow } from "./append-sql.ts"
 import { Appender } from "./appender.ts"
 import { run } from "./errors.ts"
+import { InlineWriter } from "./inline.ts"
 import { packAppend, uuidOf } from "./pack.ts"
 import { makeReads } from "./reads.ts"
 import * as Topics from "./topics.ts"
@@ -26,6 +28,8 @@ export interface EventStoreOptions {
   readonly appended?: (topicId: number, partition: number, end: number) => void
   /** Called after a commit that relays publish. */
   readonly published?: () => void
+  /** Has the code of the inline projections that appends write for. Without it appends are refused where a topic has some. */
+  readonly application?: Pick<Application.Any, "projections">
 }
 /** The event store, and what tests read of it. */
 export interface PostgresEventStore {
@@ -135,12 +139,13 @@ const makeOthers = (sql: Sql, topics: Topics.AggregateTopics): Pick<Service, "sa
 /** The event store on a database that has its tables. The pool `sql` must stay open as long. */
 export const make = (
   sql: Sql,
-  { appended = () => undefined, published = () => undefined }: EventStoreOptions = {}
+  { appended = () => undefined, application = { projections: [] }, published = () => undefined }: EventStoreOptions = {}
 ): PostgresEventStore => {
   const topics = Topics.make(sql)
   const appender = new Appender(sql, {
     appended,
     published,
+    inline: new InlineWriter(sql, application),
     // a new one in each process: after a restore from backup a sequence number may mean another event
     incarnation: randomUUID()
   })

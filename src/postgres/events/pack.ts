@@ -62,6 +62,7 @@ export const packAppend = (append: Append, options: PackOptions): AppendRow => {
     follows: append.follows === undefined ? null : uuidOf(append.follows),
     ...packed,
     tags: tagsOf(append.events),
+    logRecords: records,
     segmentMeta: () => segmentMetaOf(records)
   }
 }

@@ -26,6 +26,8 @@ export interface StoredBuild {
   readonly definition: string
   /** Whether readers see it, and it publishes. At most one build of a projection is live. */
   readonly live: boolean
+  /** Whether appends write its rows, so that no process runs it. */
+  readonly inline: boolean
   /** Whether no process may run it any more. */
   readonly retired: boolean
   /** Whether its tables were dropped. */
@@ -45,7 +47,8 @@ export const readBuilds = (sql: Sql | Session, name?: string): Effect.Effect<Rea
   query("read the builds of projections", () =>
     sql.unsafe<Array<StoredBuild>>(
       `select p.name, p.version as number, p.declared, p.definition, p.retired_at is not null as retired, p.dropped, p.lookups,
-        l.version is not null as live, u.until_ms as "untilMs", s.from_ms as "fromMs",
+        l.version is not null as live, exists (select from millrace.progress g
+          where (g.projection, g.version) = (p.name, p.version) and g.inline) as inline, u.until_ms as "untilMs", s.from_ms as "fromMs",
         coalesce(u.ended, false) as ended
       from millrace.projection p left join millrace.build_scope s on (s.projection, s.version) = (p.name, p.version)
       left join millrace.live l on (l.projection, l.version) = (p.name, p.version)
@@ -179,8 +182,9 @@ export const createBuild = Effect.fnUntraced(function* <P extends Projection.Any
   yield* query(
     "note the projection",
     // it follows what the live build saw of lookups, unless it begins a journal of its own
-    () => tx`insert into millrace.projection (name, version, declared, definition, lookups, lookup_journal)
-      values (${name}, ${number}, ${declared}, ${definitionOf(build)}, ${lookups}, case when ${lookups} = 'today' then ${number} else
+    () => tx`insert into millrace.projection (name, version, declared, definition, lifecycle, lookups, lookup_journal)
+      values (${name}, ${number}, ${declared}, ${definitionOf(build)}, coalesce((select q.lifecycle from millrace.projection q
+          where (q.name, q.declared) = (${name}, ${declared}) order by q.version desc limit 1), 'async'), ${lookups}, case when ${lookups} = 'today' then ${number} else
         coalesce((select p.lookup_journal from millrace.live l join millrace.projection p on (p.name, p.version) = (l.projection, l.version)
           where l.projection = ${name}), 1) end)`
   )

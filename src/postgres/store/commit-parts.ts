@@ -79,6 +79,10 @@ export class StatementParts {
     )
     return `unnest(${arrays.join(", ")}) as ${alias}(${names})`
   }
+  /** Adds a part with a name of its own, which refers to whichever parts it must follow. */
+  add(text: string): void {
+    this.texts.push(text)
+  }
   /** Adds a part that only selects. Returns its name. */
   input(text: string): string {
     const name = `i${++this.count}`

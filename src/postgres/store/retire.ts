@@ -2,6 +2,7 @@
 import * as Effect from "effect/Effect"
 import { query, type Session, type Sql, type SqlError } from "../client/client.ts"
 import { arrayOf } from "../client/columns.ts"
+import { endInline } from "./lifecycles.ts"
 
 /** A version of a projection, as the database has it. */
 export interface StoredVersion {
@@ -62,9 +63,10 @@ export const readUnpublishedOf = (
     )
   )
 
-/** Ends a version: no process can commit for it from now on. Its tables stay. */
-export const freeze = (tx: Session, name: string, version: number) =>
-  query(
+/** Ends a version: no process can commit for it from now on, and no append writes its rows. Its tables stay. */
+export const freeze = Effect.fnUntraced(function* (tx: Session, name: string, version: number) {
+  yield* endInline(tx, name, version)
+  yield* query(
     "retire a version",
     () =>
       tx`with ended as (
@@ -76,6 +78,7 @@ export const freeze = (tx: Session, name: string, version: number) =>
       update millrace.projection set retired_at = now(), removed_at = coalesce(removed_at, now())
       where name = ${name} and version = ${version}`
   )
+})
 
 /** Discards the open dead letters of a build that no process runs any more. */
 export const discardOpen = (tx: Session, name: string, version: number) =>

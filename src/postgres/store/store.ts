@@ -181,7 +181,7 @@ const claim = Effect.fnUntraced(function* (
         topic_identity = coalesce(topic_identity, ${identity ?? null}::text), claimed_by = ${processId ?? null}::uuid,
         halted = case when claimed_by is not distinct from ${processId ?? null}::uuid then halted end
       from patience where patience.set is not null and ${isAt(sql, at)} and generation <= ${generation}
-        and (mode <> 'frozen' or frozen_until is not null)
+        and (mode <> 'frozen' or frozen_until is not null) and not inline
       returning incarnation, epoch, generation, commit_no, next_position, fingerprint, topic_identity, stream_time, stream_times,
         announced, outbox_seq, published, mode, seen_chunk, seen_fill, failing, events > 0 as has_succeeded`
   )
@@ -192,9 +192,9 @@ const claim = Effect.fnUntraced(function* (
   if (row === undefined) {
     const [held] = yield* run(
       "look for another claim",
-      () => sql`select generation from millrace.progress where ${isAt(sql, at)}`
+      () => sql<Array<{ readonly inline: boolean }>>`select inline from millrace.progress where ${isAt(sql, at)}`
     )
-    if (held !== undefined) return yield* new Fenced(at)
+    if (held !== undefined) return yield* new Fenced(held.inline ? { ...at, isInline: true } : at)
     return yield* new Mismatch({ what, reason: "it has no row in millrace.progress; run 'millrace migrate'" })
   }
   const [beside] = yield* run("read what a claim found", () => claimedBeside(sql, at)).pipe(

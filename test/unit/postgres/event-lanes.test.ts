@@ -18,6 +18,7 @@ const command = (stream: string, expected: number, commandId: string, vals = "")
     meta: "",
     vals,
     tags: [],
+    logRecords: [],
     segmentMeta: () => ""
   }
 })

@@ -11,6 +11,7 @@ const build = (number: number, more: Partial<StoredBuild> = {}): StoredBuild => 
   declared: number,
   definition: "",
   live: number === 1,
+  inline: false,
   retired: false,
   lookups: "asSeen",
   dropped: false,

@@ -1,0 +1,65 @@
+// When live builds run: behind the log (async), or in the statements that append the events of their aggregate (inline). What the code wants is
+// stored when it starts; each move from one to the other is one call of `millrace.move_lifecycle`.
+import * as Effect from "effect/Effect"
+import type { Projection, Run } from "../../model/projection.ts"
+import { query, type Session, type Sql, type SqlError } from "../client/client.ts"
+import { arrayOf } from "../client/columns.ts"
+
+/** Stores which lifecycles the code wants for the versions that it declares. The process that was started last decides. */
+export const noteLifecycles = (sql: Sql, runs: ReadonlyArray<Run<unknown, never>>): Effect.Effect<void, SqlError> => {
+  const declared = runs.map(({ projection }) => projection as Projection.Any)
+  return query(
+    "note the lifecycles of projections",
+    () => sql`update millrace.projection p set lifecycle = c.lifecycle
+      from unnest(${arrayOf(declared.map(({ name }) => name))}::text[], ${arrayOf(declared.map(({ version }) => version))}::int4[],
+        ${arrayOf(runs.map(({ lifecycle }) => lifecycle))}::text[]) as c(name, version, lifecycle)
+      where (c.name, c.version) = (p.name, p.declared) and p.lifecycle <> c.lifecycle`
+  ).pipe(Effect.asVoid)
+}
+
+/** A live build that is not run as the code wants. */
+export interface LifecycleMove {
+  readonly name: string
+  /** The number of the build. */
+  readonly build: number
+  readonly to: "async" | "inline"
+}
+/** The live builds whose lifecycle the code wants to be another one. */
+export const readMoves = (sql: Sql): Effect.Effect<ReadonlyArray<LifecycleMove>, SqlError> =>
+  query(
+    "read the lifecycles of builds",
+    () => sql<Array<LifecycleMove>>`
+      select p.name, p.version as build, p.lifecycle as to from millrace.projection p
+      join millrace.live l on (l.projection, l.version) = (p.name, p.version)
+      where p.retired_at is null and exists (select from millrace.progress g
+        where (g.projection, g.version) = (p.name, p.version) and g.inline <> (p.lifecycle = 'inline')) order by 1`
+  )
+
+/** Why a move was not made: nothing was changed. */
+export type NotMoved = "done before" | "not live" | "frozen" | "halted" | "dead letters" | "behind"
+/**
+ * Moves a live build to the lifecycle that the code wants. If that is inline, appends wait until its runner has processed what was appended, `ms`
+ * milliseconds at most.
+ */
+export const moveLifecycle = (
+  sql: Sql,
+  { build, name }: Pick<LifecycleMove, "name" | "build">,
+  ms: number
+): Effect.Effect<"done" | NotMoved, SqlError> =>
+  query("move a projection to another lifecycle", async () => {
+    const [row] = await sql<Array<{ readonly result: "done" | NotMoved }>>`
+      select millrace.move_lifecycle(${name}, ${build}::int4, ${ms}::float8) as result`
+    return row!.result
+  })
+
+/** Ends that appends write the rows of a build that is retired. */
+export const endInline = (tx: Session, name: string, build: number): Effect.Effect<void, SqlError> =>
+  query("end an inline build", async () => {
+    const inline = await tx`select distinct topic from millrace.progress
+      where projection = ${name} and version = ${build} and inline`
+    if (inline.length === 0) return
+    // before any position, as appends do
+    await tx`select millrace.lock_counters(${name}, array[${build}::int4])`
+    await tx`update millrace.progress set inline = false where projection = ${name} and version = ${build}`
+    await tx`select millrace.note_inline(${arrayOf(inline.map((row) => row["topic"] as string))}::text[])`
+  })
