@@ -1,6 +1,13 @@
-// Spreads what builds that follow compute over the turns of the event loop, so that live partitions of the process wait for little of it.
+// Spreads what builds that follow do over turns of the event loop and few connections, so that live partitions of the process wait for little of it.
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
+import * as Semaphore from "effect/Semaphore"
+
+/**
+ * How many commits of builds that follow a process has in flight. A process has few connections, each with one statement at a time, and these
+ * commits are large: more of them would leave none for live commits. One is computed while another is under way, so more would not be faster.
+ */
+const commitsAtOnce = 2
 
 /** A batch that waits for its turn. Batches that began earlier have lower numbers. */
 interface WaitingBatch {
@@ -15,6 +22,7 @@ interface WaitingBatch {
  */
 export class FollowerTurns {
   private readonly waiting: Array<WaitingBatch> = []
+  private readonly commits = Semaphore.makeUnsafe(commitsAtOnce)
   private isScheduled = false
   private batches = 0
 
@@ -30,6 +38,11 @@ export class FollowerTurns {
         if (at >= 0) this.waiting.splice(at, 1)
       })
     })
+  }
+
+  /** Runs a commit when fewer than `commitsAtOnce` others are under way. */
+  commit<A, E, R>(commit: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> {
+    return this.commits.withPermits(1)(commit)
   }
 
   private schedule(): void {

@@ -147,7 +147,7 @@ export class PartitionProcessor<E, R> {
     next: number
   ): Effect.Effect<void, StoreError | Fenced | Mismatch, R> {
     return this.changesOf(records, next).pipe(
-      Effect.flatMap((changes) => this.store.commit(this.projection, this.claim, changes)),
+      Effect.flatMap((changes) => this.send(changes)),
       Effect.map((claim) => this.onCommitted(claim)),
       Effect.catchTag("Unstorable", (refused) => this.commitParts(records, next, refused)),
       Effect.catchTag("Stopped", ({ position, reason }) => {
@@ -204,7 +204,7 @@ export class PartitionProcessor<E, R> {
     if (stopped !== undefined) return yield* stopped
     const failing = yield* this.failed.streak(this.claim)
     const commit = Effect.suspend(() =>
-      this.store.commit(this.projection, this.claim, {
+      this.send({
         position: next,
         fingerprint: fingerprintOf(record),
         ...this.chain.changes(streamTime),
@@ -232,6 +232,10 @@ export class PartitionProcessor<E, R> {
     const request = this.failed.retryOf(record)
     if (request === undefined) return time.advance(record, eventTime)
     return streamTimeOfRetry(request.streamTime, time.current, record, eventTime)
+  }
+  private send(changes: Changes) {
+    const commit = this.store.commit(this.projection, this.claim, changes)
+    return this.turns === undefined ? commit : this.turns.commit(commit)
   }
   private mismatch({ message }: Unstorable): Mismatch {
     return new Mismatch({ what: this.projection.name, reason: message })

@@ -21,7 +21,7 @@ const projector = (name: string, file: string, find: string, replace: (call: str
 
 const claimed = '  yield* assertSameLog(claim, attempts.halt?.retry === "proven" ? attempts.halt.reason : undefined)\n'
 const taken = "    const batch = yield* takeWithin(follower === undefined ? processor.announceDueMs : idleMs)\n"
-const changed = "      Effect.flatMap((changes) => this.store.commit(this.projection, this.claim, changes)),\n"
+const changed = "      Effect.flatMap((changes) => this.send(changes)),\n"
 const sent = "    const rows = await answered(\n"
 const answered =
   "    return new Map(rows.map(({ mode, outbox_seq: outboxSeq, part }) => [part, { mode, outboxSeq }]))\n"

@@ -46,3 +46,33 @@ it.live("a batch that waits for something else, or was interrupted, holds up no 
     yield* Fiber.interrupt(waiting)
   })
 )
+
+it.live("has two commits under way at most, and a failed or interrupted one makes room", () =>
+  Effect.gen(function* () {
+    const turns = new FollowerTurns()
+    const begun: Array<string> = []
+    const commit = <A, E>(name: string, then: Effect.Effect<A, E>) =>
+      turns.commit(
+        Effect.andThen(
+          Effect.sync(() => void begun.push(name)),
+          then
+        )
+      )
+    const first = yield* Effect.forkChild(commit("first", Effect.never))
+    yield* Effect.yieldNow
+    const second = yield* Effect.forkChild(commit("second", Effect.andThen(Effect.yieldNow, Effect.fail("refused"))))
+    const third = yield* Effect.forkChild(commit("third", Effect.void))
+    const last = yield* Effect.forkChild(commit("last", Effect.never))
+    assert.deepStrictEqual(begun, ["first"])
+    yield* Effect.flip(Fiber.join(second))
+    yield* Fiber.join(third)
+    yield* Effect.yieldNow
+    assert.deepStrictEqual(begun, ["first", "second", "third", "last"])
+    const waiting = yield* Effect.forkChild(commit("waiting", Effect.void))
+    yield* Effect.sleep("5 millis")
+    assert.strictEqual(begun.length, 4)
+    yield* Fiber.interrupt(first)
+    yield* Fiber.join(waiting)
+    yield* Fiber.interrupt(last)
+  })
+)
