@@ -5,6 +5,7 @@ import * as Schema from "effect/Schema"
 import { Agg, Column, Event, type FailurePolicy, Projection, ReadModel, Topic, Window } from "../../src/index.ts"
 import { failing } from "./failing-effect.ts"
 import { reuse, spelled } from "./odd-rows.ts"
+import { oddColumns, oddContributions } from "./odd-columns.ts"
 import type { Random } from "./random.ts"
 
 const everybody = ["ann", "bob", "çelik", "d", "eve", "ﬀ 6"]
@@ -45,6 +46,8 @@ export interface Variant {
   readonly asOf?: "appendTime" | "eventTime"
   /** The start of the names of all topics, so that applications can share brokers. Default: none. */
   readonly topicPrefix?: string
+  /** Called when a handler publishes, with the event, the topic and the step that name the message. */
+  readonly onPublish?: (replaying: boolean, message: string, value: object) => void
 }
 /** A random variant; every second one is of one source that owns its rows, with the default policy. */
 export const randomVariant = (random: Random): Variant => {
@@ -65,7 +68,15 @@ export const randomVariant = (random: Random): Variant => {
 
 /** The parts that a run has in hand. Once `isFixed` is set, handlers no longer throw. */
 export const randomProjection = (random: Random, partitions: number, variant: Variant) => {
-  const { asOf = "appendTime", failure, hasTwoSources, isShared: shared, topicPrefix = "", waits = false } = variant
+  const {
+    asOf = "appendTime",
+    failure,
+    hasTwoSources,
+    isShared: shared,
+    onPublish,
+    topicPrefix = "",
+    waits = false
+  } = variant
   // what only one partition may write: published windows, and folds
   const isOwned = !hasTwoSources && !shared
   const of = { id: "id", key: "user", eventTime: "at", tenant: "tenant", partitions } as const
@@ -182,7 +193,11 @@ export const randomProjection = (random: Random, partitions: number, variant: Va
     dedupe: { within: random.pick(["1 minute", "1 hour"] as const) },
     enrich: { known, friend: { topic: known, by: "friend", asOf } },
     writes: [order, flat, tumbling, common, hopping, calendar, ...(isOwned ? [folded] : []), ever, said, told],
-    handle: ({ friend, steps, user }, out, context) => {
+    handle: ({ at, friend, id, steps, user }, out, context) => {
+      const publish = (topic: Topic.Any, seq: number, value: object) => {
+        onPublish?.(context.replaying, `${id} at ${at}, ${topic.name} ${seq}`, value)
+        out.publish(topic as never, value as never)
+      }
       const handle = () => {
         let effect: Effect.Effect<void, Error> | undefined
         const weight = (context.known?.weight ?? 1) * (context.friend?.weight ?? 1)
@@ -201,8 +216,8 @@ export const randomProjection = (random: Random, partitions: number, variant: Va
           } else if (step.do === "wait") effect = failing(step.row as never, () => out.upsert(flat, row))
           else if (step.do === "add" && step.of === "folded" && !isOwned) continue
           else if (step.do === "add") out.add(windows[step.of as keyof typeof windows] as typeof tumbling, row)
-          else if (step.do === "say") out.publish(said, { user, text: String(step.row!["text"]), weight, seq })
-          else out.publish(told, { user, to: (step.row?.["to"] as string | undefined) ?? friend, seq })
+          else if (step.do === "say") publish(said, seq, { user, text: String(step.row!["text"]), weight, seq })
+          else publish(told, seq, { user, to: (step.row?.["to"] as string | undefined) ?? friend, seq })
         }
         return effect
       }
@@ -305,53 +320,6 @@ const randomStep = (random: Random): Step => {
   }
 }
 
-/** Columns that PostgreSQL refuses, or takes as something else. What JSON has no form for is written as a text, see `spelled`. */
-const oddColumns: ReadonlyArray<Readonly<Record<string, unknown>>> = [
-  { real: "#NaN" },
-  { real: "#Infinity" },
-  { real: "#undefined" },
-  { real: "one" },
-  { real: "0.5" },
-  { select: 1.5 },
-  { select: 2 ** 60 },
-  { select: "7" },
-  { select: true },
-  { text: "a\u0000b" },
-  { text: "half \ud83d" },
-  { text: 5 },
-  { flag: "#undefined" },
-  { flag: null },
-  { flag: "maybe" },
-  { flag: 1 },
-  { at: 1e16 },
-  { at: -3e14 },
-  { json: { list: ["\u0000"], none: null } },
-  { json: { list: ["\ude00"], none: null } },
-  { json: { list: 5, none: null } },
-  { json: { list: [[["too", "deep"]]], none: null } },
-  { group: null },
-  { group: "0" },
-  { group: 0.5 }
-]
-/** The first four are refused before the store sees them. */
-const oddContributions: ReadonlyArray<Readonly<Record<string, unknown>>> = [
-  { total: "#NaN" },
-  { total: "#undefined" },
-  { high: "#-Infinity" },
-  { tag: "\u0000" },
-  { total: 1.7e308 },
-  { n: 1.5 },
-  { n: 2 ** 60 },
-  { n: 2 ** 52 },
-  { n: -(2 ** 52) },
-  { n: 0.5 },
-  { total: -1.7e308 },
-  { total: -0, low: -0, high: -0 },
-  { low: true },
-  { high: "5" },
-  { tag: null },
-  { names: 5 }
-]
 /** A step that fails its event, or may. */
 const oddStep = (random: Random, hasRefusals: boolean): Step => {
   const group = random.int(-1, 0)

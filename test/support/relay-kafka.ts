@@ -59,32 +59,40 @@ const endsOf = (options: KafkaOptions, topic: string) =>
     },
     catch: (cause) => cause
   })
-const readAll = Effect.fnUntraced(function* (options: KafkaOptions, log: Log["Service"], topic: string) {
-  while (true) {
-    const ends = yield* endsOf(options, topic)
-    const bounds = yield* log.bounds(topic)
-    if (bounds.every(({ end, partition }) => end === ends.get(partition))) break
-    yield* Effect.sleep(5)
-  }
-  const all: Array<LogRecord> = []
-  for (const { end, partition, start } of yield* log.bounds(topic)) {
-    for (let position = start; position < end;) {
-      const batch = yield* log.read(topic, partition, position)
-      all.push(...batch.records)
-      position = batch.next
-    }
-  }
-  return all
-})
-/**
- * All committed records of a topic, one partition after the other, once no transaction is open there. A broker that has just started may
- * not lead them all yet.
- */
-export const recordsOf = (options: KafkaOptions, log: Log["Service"], topic: string) =>
-  readAll(options, log, topic).pipe(
+/** Repeats what fails because a broker that has just started does not lead all partitions yet. */
+const whileLeaderless = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
+  effect.pipe(
     Effect.retry({ schedule: Schedule.spaced(50), while: (cause) => failureOf(cause).retryable }),
     Effect.orDie
   )
+/** Calls `each` with all committed records of a topic, one partition after the other, once no transaction is open there. */
+export const eachRecord = Effect.fnUntraced(function* (
+  options: KafkaOptions,
+  log: Log["Service"],
+  topic: string,
+  each: (record: LogRecord) => void
+) {
+  const settled = Effect.gen(function* () {
+    const ends = yield* endsOf(options, topic)
+    const bounds = yield* log.bounds(topic)
+    return bounds.every(({ end, partition }) => end === ends.get(partition)) ? bounds : undefined
+  })
+  let bounds = yield* whileLeaderless(settled)
+  for (; bounds === undefined; bounds = yield* whileLeaderless(settled)) yield* Effect.sleep(5)
+  for (const { end, partition, start } of bounds) {
+    for (let position = start; position < end;) {
+      const batch = yield* whileLeaderless(log.read(topic, partition, position))
+      batch.records.forEach(each)
+      position = batch.next
+    }
+  }
+})
+/** All committed records of a topic, as `eachRecord` reads them. */
+export const recordsOf = Effect.fnUntraced(function* (options: KafkaOptions, log: Log["Service"], topic: string) {
+  const all: Array<LogRecord> = []
+  yield* eachRecord(options, log, topic, (record) => void all.push(record))
+  return all
+})
 /** Sequence numbers by stream, in the order of the partitions. */
 export const sequencesOf = (records: ReadonlyArray<LogRecord>) => {
   const found: Record<string, Array<number>> = {}

@@ -50,17 +50,25 @@ export const makeTenant = async ({ admin }: Cluster, tenant: string) => {
     retentionSizeInMB: -1
   })
 }
-/** All present messages of a topic; empty if the topic does not exist. */
-export const messagesOf = async ({ admin, transport }: Cluster, topic: string): Promise<ReadonlyArray<Received>> => {
+/** Calls `each` with all present messages of a topic; not at all if the topic does not exist. */
+export const eachMessage = async (
+  { admin, transport }: Cluster,
+  topic: string,
+  each: (message: Received) => void
+): Promise<void> => {
   const end = await admin!.lastMessageId(topic).catch(() => undefined)
-  if (end === undefined) return []
+  if (end === undefined) return
   const reader = await transport.read({ topic, from: "earliest" })
-  const found: Array<Received> = []
   for (let next = await reader.next(10_000); next !== undefined; next = await reader.next(10_000)) {
-    found.push(next)
+    each(next)
     if (compareMessageIds(next.id, end) >= 0) break
   }
   await reader.close()
+}
+/** All present messages of a topic; empty if the topic does not exist. */
+export const messagesOf = async (cluster: Cluster, topic: string): Promise<ReadonlyArray<Received>> => {
+  const found: Array<Received> = []
+  await eachMessage(cluster, topic, (message) => void found.push(message))
   return found
 }
 

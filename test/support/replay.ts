@@ -27,7 +27,7 @@ import * as Runner from "../../src/runner/runner.ts"
 import { Store } from "../../src/runner/store.ts"
 import { appendRetryRecords, discardProjections } from "../../src/system/dead-letters/projections.ts"
 import { recordOf } from "./engine.ts"
-import { knownUsers, randomEvents, randomProjection, randomVariant } from "./random-projection.ts"
+import { knownUsers, randomEvents, randomProjection, randomVariant, type Variant } from "./random-projection.ts"
 import { randomOf, type Random } from "./random.ts"
 
 /** The log with batches that end anywhere: of one record at least, and `most` at most. */
@@ -108,7 +108,7 @@ const contentOf = Effect.fnUntraced(function* (sql: Sql, build: Projection.Any) 
   )
   yield* read(
     "progress",
-    `select concat_ws('|', topic, partition, next_position, fingerprint, stream_time, events, duplicates) as line
+    `select concat_ws('|', topic, partition, next_position, fingerprint, stream_time, events, duplicates, published) as line
      from millrace.progress where projection = '${projection}' and version = ${version}`
   )
   return content
@@ -201,7 +201,11 @@ const play = Effect.fnUntraced(function* ({ count, number, on, sql }: Play) {
   const waits = random.chance(0.3)
   const asOf = random.pick(["appendTime", "eventTime"] as const)
   const { topicPrefix = "" } = on
-  const variant = { ...randomVariant(random), waits, asOf, topicPrefix }
+  const published = { live: new Map<string, string>(), follower: new Map<string, string>() }
+  // an event that is handled again publishes what it does the last time
+  const onPublish: Variant["onPublish"] = (replaying, message, value) =>
+    void published[replaying ? "follower" : "live"].set(message, JSON.stringify(value))
+  const variant = { ...randomVariant(random), waits, asOf, topicPrefix, onPublish }
   const { known, projection, said, second, source } = randomProjection(random, partitions, variant)
   const projections = [projection as Projection.Any, ...(on.relay === undefined ? [] : [chained(said, random)])]
   const sources = variant.hasTwoSources ? [source, second] : [source]
@@ -315,6 +319,7 @@ const play = Effect.fnUntraced(function* ({ count, number, on, sql }: Play) {
     assertSame(live, yield* contentOf(sql, builds[i]!))
     assertSame(live, yield* contentOf(sql, projections[i]!))
   }
+  assert.deepStrictEqual(published.follower, published.live, "what handlers published")
   const linesOf = (what: string) => before.flatMap((content) => content[what]!)
   const letters = linesOf("dead letters")
   return {

@@ -13,7 +13,8 @@ const { values } = parseArgs({
     events: { type: "string" },
     ahead: { type: "string" },
     rate: { type: "string" },
-    "commands-only": { type: "boolean", default: false }
+    "commands-only": { type: "boolean", default: false },
+    "services-only": { type: "boolean", default: false }
   }
 })
 const count = whole("cycles", values.cycles)
@@ -22,7 +23,7 @@ const rate = whole("rate", values.rate) ?? (isLong ? 2_000 : 50)
 const events = whole("events", values.events) ?? 20_000
 
 const long = (seed: number) => {
-  const plan = planOf(seed, { count, services: !values["commands-only"] })
+  const plan = planOf(seed, { count, commands: !values["services-only"], services: !values["commands-only"] })
   return execute({ seed, plan, events, ahead, rate, patienceMs: isLong ? 1_200_000 : 240_000, say })
 }
 

@@ -61,16 +61,23 @@ export const serviceFaults: ReadonlyArray<ServiceFault> = (Object.keys(phases) a
   faultsOf
 )
 
-/** The cycles of a run, each disturbed once, in an order from the seed: by kills at every point, then by deaths of services; or by `count` of these. */
+/** The cycles of a run, each disturbed once, in an order from the seed: a kill at every point, and each death of a service; or `count` of these. */
 export const planOf = (
   seed: number,
-  { count, services = false }: { readonly count?: number | undefined; readonly services?: boolean } = {}
+  {
+    commands = true,
+    count,
+    services = false
+  }: { readonly count?: number | undefined; readonly commands?: boolean; readonly services?: boolean } = {}
 ): ReadonlyArray<CommandKill | ServiceFault> => {
-  const mixed = shuffled<CommandKill | ServiceFault>([...kills, ...(services ? serviceFaults : [])], randomOf(seed))
+  const mixed = shuffled<CommandKill | ServiceFault>(
+    [...(commands ? kills : []), ...(services ? serviceFaults : [])],
+    randomOf(seed)
+  )
   if (count === undefined) return mixed
   // one of each command first
-  const first = (["promote", "rebuild", "retire", "diff"] as const).map((command) =>
-    mixed.find((one) => one.command === command)!
-  )
+  const first = (["promote", "rebuild", "retire", "diff"] as const)
+    .map((command) => mixed.find((one) => one.command === command))
+    .filter((one) => one !== undefined)
   return [...first, ...mixed.filter((one) => !first.includes(one))].slice(0, count)
 }

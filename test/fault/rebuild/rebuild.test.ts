@@ -4,6 +4,7 @@
 import { assert, describe, it } from "vitest"
 import { isLong } from "../../support/size.ts"
 import { needing } from "../../support/stack.ts"
+import { mutants as directed } from "../directed/mutants.ts"
 import { patchedCopy } from "../harness/patched-copy.ts"
 import { execute } from "./execute.ts"
 import { mutants } from "./mutants.ts"
@@ -19,6 +20,7 @@ const seed = Number(process.env["MILLRACE_FAULT_SEED"] ?? Math.floor(Math.random
 
 it("the patches of named points and mutants of rebuilds fit the source", () => {
   for (const { patches } of mutants) patchedCopy([...patches, ...points]).remove()
+  patchedCopy(directed.flatMap(({ patches = [] }) => patches)).remove()
 })
 
 suite("kills during rebuilds and promotions", () => {
