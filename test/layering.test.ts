@@ -57,11 +57,10 @@ const testRunner = /^(vitest|@effect\/vitest|@vitest\/|node:test|jest|@jest\/|mo
 /** The packages and built-ins that a room may import; a room that is not named may import any but a test runner. */
 const packages: Readonly<Record<string, RegExp>> = {
   ...Object.fromEntries(
-    ["text", "model", "log", "monitor", "dead-letter", "relay", "subscription", ".", "testing"].map((room) => [
-      room,
-      effectOnly
-    ])
+    ["text", "model", "log", "monitor", "dead-letter", "relay", "subscription", "."].map((room) => [room, effectOnly])
   ),
+  // the kit reads files of samples that are kept beside the code
+  testing: new RegExp(`${effectOnly.source}|^node:fs$`),
   ...Object.fromEntries(["runner", "bridge", "aggregate"].map((room) => [room, effectAndComputing])),
   application: effectAnywhere
 }

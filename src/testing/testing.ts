@@ -4,11 +4,9 @@ import * as Clock from "effect/Clock"
 import * as DateTime from "effect/DateTime"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import * as Equal from "effect/Equal"
 import * as Exit from "effect/Exit"
 import type * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
-import type { Aggregate, Rejection } from "../model/aggregate.ts"
 import type { DeadLetterMessage } from "../model/dead-letter-topic.ts"
 import type { One, Simplify } from "../model/fields.ts"
 import type { Writable } from "../model/handler.ts"
@@ -23,9 +21,13 @@ import type { PendingCommand } from "../runner/commands.ts"
 import { MemoryEngine } from "../runner/in-memory.ts"
 import { MemoryStore } from "../runner/memory-store.ts"
 import { runNow } from "../runner/run-now.ts"
+import { matches, same } from "./compare.ts"
 
 /** An event store in memory, for trials of `Aggregate.execute`: `Effect.provide(MemoryEventStore.layer)`. */
 export * as MemoryEventStore from "../memory/event-store.ts"
+export { AggregateTest, type AggregateCheckOptions } from "./aggregate-test.ts"
+export { EventHistory, type SampleOptions } from "./event-history.ts"
+export type { EventSample } from "../aggregate/event-history.ts"
 
 type ValuesOf<T> = T extends { readonly Row: infer R } ? R : T extends Topic<string, infer V> ? V : never
 type PublishedTopic<W> = Extract<W, Topic.Any> | (W extends Window<string, object, never, infer P> ? P : never)
@@ -201,8 +203,6 @@ const clockOf = (engine: Engine) => {
     sleep
   } as Clock.Clock
 }
-const matches = (actual: any, expected: any) =>
-  Object.entries(expected).every(([column, value]) => Equal.equals(actual?.[column], value))
 const commandOf = ({ aggregate, command, key, stream: id, timer }: PendingCommand): Row => ({
   ...timer,
   key,
@@ -248,74 +248,4 @@ const sameDeadLetters = (engine: Engine, expected: ReadonlyArray<Row>) => {
   const other = actual.findIndex((deadLetter, i) => !(i < expected.length && matches(deadLetter, expected[i])))
   const cause = engine.store.deadLetters[other]?.cause
   same("deadLetters", actual, expected, true, cause && { cause: Cause.squash(cause) })
-}
-const same = (
-  name: string,
-  actual: ReadonlyArray<Row>,
-  expected: ReadonlyArray<Row>,
-  ordered: boolean,
-  options?: ErrorOptions
-) => {
-  const fits = ordered ? expected.every((row, i) => matches(actual[i], row)) : pairUp(actual, expected)
-  if (fits && actual.length === expected.length) return
-  const value = (_: string, inner: unknown) => (typeof inner === "bigint" ? `${inner}n` : inner)
-  const text = (rows: ReadonlyArray<Row>) =>
-    rows.map((row) => `\n    ${JSON.stringify(row, value)}`).join("") || "\n    nothing"
-  const message = `${name}\n  expected${text(expected)}\n  was${text(actual)}`
-  // test runners draw a diff from `actual` and `expected`
-  throw Object.assign(new Error(message, options), { actual, expected })
-}
-/** Whether each expected row has an actual one to itself. One that took another's only choice gives way, if it has a second. */
-const pairUp = (actual: ReadonlyArray<Row>, expected: ReadonlyArray<Row>): boolean => {
-  const taken = new Map<number, Row>()
-  const place = (row: Row, tried: Set<number>): boolean =>
-    actual.some((candidate, i) => {
-      if (tried.has(i) || !matches(candidate, row)) return false
-      tried.add(i)
-      const other = taken.get(i)
-      if (other !== undefined && !place(other, tried)) return false
-      taken.set(i, row)
-      return true
-    })
-  return expected.every((row) => place(row, new Set()))
-}
-
-/** Given, when, then, for an aggregate. */
-export interface AggregateTest<in Ev, in Command, out Rejected extends Rejection> {
-  given(events: ReadonlyArray<Ev>): AggregateTest<Ev, Command, Rejected>
-  when(command: Command): AggregateTest<Ev, Command, Rejected>
-  then(events: ReadonlyArray<Ev>): void
-  thenRejected<Tag extends Rejected["_tag"]>(
-    tag: Tag,
-    fields?: Partial<Extract<Rejected, { readonly _tag: Tag }>>
-  ): void
-}
-const undecided = "no command was given; add .when({ … }) before .then"
-export const AggregateTest = {
-  make: <S, Ev, Command, Rejected extends Rejection>(
-    aggregate: Aggregate<string, S, Ev, Command, Rejected>,
-    history: ReadonlyArray<Ev> = [],
-    decision?: ReadonlyArray<Ev> | Rejected
-  ): AggregateTest<Ev, Command, Rejected> => ({
-    given: (events) => AggregateTest.make(aggregate, [...history, ...events]),
-    when: (command) => {
-      const decided = aggregate.decide(history.reduce(aggregate.evolve, aggregate.initial), command)
-      return AggregateTest.make(
-        aggregate,
-        decided instanceof Error ? history : [...history, ...(decided as ReadonlyArray<Ev>)],
-        decided
-      )
-    },
-    then: (events) => {
-      if (decision === undefined) throw new Error(undecided)
-      if (decision instanceof Error) throw new Error(`rejected: ${JSON.stringify(decision)}`, { cause: decision })
-      same(aggregate.name, decision as ReadonlyArray<Row>, events as ReadonlyArray<Row>, true)
-    },
-    thenRejected: (tag, fields = {}) => {
-      if (decision === undefined) throw new Error(undecided)
-      const rejected =
-        decision instanceof Error ? [{ ...decision, _tag: decision._tag }] : (decision as ReadonlyArray<Row>)
-      same(aggregate.name, rejected, [{ ...fields, _tag: tag }], true)
-    }
-  })
 }

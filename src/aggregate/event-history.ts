@@ -1,0 +1,54 @@
+// Whether declarations can still read events that were stored before: by samples of stored events. Pure.
+import type { EventType } from "../model/event.ts"
+import { shown } from "../text/text.ts"
+import { reasonOf } from "./failures.ts"
+
+/** A stored event as a sample: its type, the version of the type that it was written with, and its JSON. */
+export interface EventSample {
+  readonly type: string
+  readonly schemaVersion: number | undefined
+  /** JSON text, or the value itself. */
+  readonly value: unknown
+}
+/** A topic or an aggregate, as far as its stored events are read. */
+export interface EventSource {
+  readonly kind: "topic" | "aggregate"
+  readonly name: string
+  readonly eventTypes?: ReadonlyMap<string, EventType.Any>
+  readonly decode: (json: unknown, version?: number) => unknown
+  readonly encode: (value: never) => unknown
+}
+
+const mostShown = 10
+/** Why one stored event cannot be read; undefined if it can. */
+const sampleProblem = (source: EventSource, { schemaVersion = 1, type, value }: EventSample): string | undefined => {
+  try {
+    const json: unknown = typeof value === "string" ? JSON.parse(value) : value
+    const found = (json as { readonly type?: unknown } | null)?.type
+    if (found !== type) return `its \`type\` is ${shown(found)}`
+    source.encode(source.decode(json, schemaVersion) as never)
+    return undefined
+  } catch (error) {
+    return reasonOf(error).replaceAll(/\s*\n\s*/g, " ")
+  }
+}
+/**
+ * Why the declarations of a topic or aggregate cannot read some of its stored events: each event type and version once, with the reason.
+ * Undefined if all can be read.
+ */
+export const historyProblem = (source: EventSource, samples: Iterable<EventSample>): string | undefined => {
+  const problems = new Map<string, string>()
+  for (const sample of samples) {
+    const kind = `event type ${sample.type}, version ${sample.schemaVersion ?? 1}`
+    if (problems.has(kind)) continue
+    const problem = sampleProblem(source, sample)
+    if (problem !== undefined) problems.set(kind, problem)
+  }
+  if (problems.size === 0) return undefined
+  const lines = [...problems].slice(0, mostShown).map(([kind, problem]) => `\n  ${kind}: ${problem}`)
+  const more = problems.size > mostShown ? `\n  and ${problems.size - mostShown} more` : ""
+  return (
+    `the declarations of ${source.kind} ${source.name} cannot read events that are stored:${lines.join("")}${more}\n` +
+    "Declare what changed as a new version of the event type (`.upcast(…)`), and keep event types that have stored events"
+  )
+}

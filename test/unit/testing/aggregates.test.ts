@@ -1,0 +1,182 @@
+// The kit for aggregates: states of specifications, properties for any commands, and files of samples.
+import { appendFileSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import * as Schema from "effect/Schema"
+import { afterAll, describe, expect, test } from "vitest"
+import { AlertCase, CaseOpened } from "../../../aggregates/alert-case.ts"
+import { Aggregate, Event, Topic } from "../../../src/index.ts"
+import { AggregateTest, EventHistory } from "../../../src/testing/testing.ts"
+
+describe("a specification", () => {
+  const opened = CaseOpened.make({ case_id: "c", at: 1, entity_id: "e", score: 5 })
+  const of = AggregateTest.make(AlertCase).given([opened])
+  test("fills the id of its stream in commands that leave it out", () => {
+    of.when({ type: "acknowledge", at: 2, by: "ann" }).then([
+      { type: "case.acknowledged", case_id: "c", at: 2, by: "ann" }
+    ])
+  })
+  test("compares the state after its events", () => {
+    of.thenState({ status: "open", level: 0 })
+    of.when({ type: "escalate", at: 2 }).thenState({ level: 1 })
+    expect(() => of.thenState({ level: 1 })).toThrow(
+      /the state of alert-case\s+expected\s+\{"level":1\}\s+was\s+\{"status":"open"/
+    )
+  })
+  test("that is awaited says how it ends", async () => {
+    await expect(Promise.resolve(of)).rejects.toThrow("a specification was awaited; end it with .then([ … ])")
+  })
+})
+
+const Counted = Event.make("counted", { n: Schema.Int })
+const counter = {
+  name: "counter",
+  events: [Counted],
+  commands: { count: { n: Schema.Int } },
+  state: Schema.Struct({ sum: Schema.Finite }),
+  initial: { sum: 0 },
+  evolve: { counted: ({ sum }: { readonly sum: number }, { n }: { readonly n: number }) => ({ sum: sum + n }) },
+  decide: { count: (_: unknown, { n }: { readonly n: number }): unknown => Counted.make({ n }) }
+}
+const make = (options: object) =>
+  Aggregate.make({ ...counter, ...options } as never) as unknown as Aggregate<string, object, object, object, never>
+describe("any commands", () => {
+  test("of a sound aggregate pass", () => {
+    AggregateTest.check(AlertCase, { runs: 50 })
+    AggregateTest.check(make({}), { runs: 20 })
+    AggregateTest.check(make({ commands: {}, decide: {} }), { runs: 5 })
+  })
+  test.each<readonly [string, object, RegExp]>([
+    [
+      "`decide` that throws",
+      {
+        decide: {
+          count: ({ sum }: { readonly sum: number }, { n }: { readonly n: number }) => {
+            if (n > 5 || sum > 5) throw new Error("too much")
+            return []
+          }
+        }
+      },
+      /aggregate counter: `decide` threw for \{"type":"count","n":\d+\}: too much/
+    ],
+    [
+      "`evolve` that throws",
+      {
+        evolve: {
+          counted: () => {
+            throw new Error("no state")
+          }
+        }
+      },
+      /`evolve` threw for \{"type":"counted","n":-?\d+\}: no state/
+    ],
+    ["a decision that is no event", { decide: { count: () => undefined } }, /`decide` of count returned undefined/],
+    [
+      "an event that cannot be stored",
+      { decide: { count: () => ({ type: "counted", n: 0.5 }) } },
+      /a decided event cannot be stored and read: /
+    ],
+    [
+      "a state that a snapshot changes",
+      { state: Schema.Struct({ sum: Schema.Int }), evolve: { counted: () => ({ sum: 1, more: 2 }) } },
+      /a snapshot of the state gives another one: \{"sum":1,"more":2\} became \{"sum":1\}/
+    ],
+    [
+      "a state that does not fit its schema",
+      { evolve: { counted: () => ({ sum: "1" }) } },
+      /a snapshot of the state cannot be read: /
+    ],
+    ["an event of another stream", other(), /a decided event has the `id` "x" of another stream/]
+  ])("find %s, with the shortest sequence", (_, options, message) => {
+    expect(() => AggregateTest.check(make(options), { seed: 1 })).toThrow(message)
+    expect(() => AggregateTest.check(make(options), { seed: 1 })).toThrow(/[Ss]hrunk|[Rr]eplay/)
+  })
+})
+function other() {
+  const Put = Event.make("counted", { id: Schema.String })
+  return {
+    id: "id",
+    events: [Put],
+    commands: { count: { id: Schema.String } },
+    evolve: { counted: () => ({ sum: 1 }) },
+    decide: { count: () => Put.make({ id: "x" }) }
+  }
+}
+
+describe("a file of samples", () => {
+  const folder = mkdtempSync(join(tmpdir(), "millrace-history-"))
+  afterAll(() => rmSync(folder, { recursive: true }))
+  const file = join(folder, "counter.ndjson")
+  const Counts = (events: ReadonlyArray<unknown>) => Topic.events("counts", { events: events as never, key: () => "" })
+  const upcast = Counted.upcast({ n: Schema.Int, by: Schema.String }, ({ n }) => ({ n, by: "" }))
+
+  test("that does not exist yet is recorded once, from the schemas", () => {
+    expect(() => EventHistory.check(AlertCase, join(folder, "none"))).toThrow(
+      /none does not exist; create it once with EventHistory.record/
+    )
+    expect(EventHistory.record(Counts([Counted]), file)).toBe(3)
+    const text = readFileSync(file, "utf8")
+    expect(JSON.parse(text.split("\n")[0]!)).toMatchObject({
+      type: "counted",
+      schemaVersion: 1,
+      value: { type: "counted" }
+    })
+    expect(EventHistory.record(Counts([Counted]), file)).toBe(0)
+    expect(readFileSync(file, "utf8")).toBe(text)
+    EventHistory.check(Counts([Counted]), file)
+  })
+  test("fails declarations that no longer read it, with the event type and what to do", () => {
+    const changed = Event.make("counted", { n: Schema.Int, by: Schema.String })
+    expect(() => EventHistory.check(Counts([changed]), file)).toThrow(
+      /the declarations of topic counts cannot read events that are stored:\s+event type counted, version 1: .*by.*\s+Declare what changed as a new version of the event type/
+    )
+    expect(() => EventHistory.check(Counts([Event.make("recounted", {})]), file)).toThrow(
+      /topic counts has no event type "counted"/
+    )
+    const broken = Counted.upcast({ n: Schema.Int }, () => {
+      throw new Error("no upcast")
+    })
+    expect(() => EventHistory.check(Counts([broken]), file)).toThrow(/event type counted, version 1: no upcast/)
+  })
+  test("must have samples of each declared version, which `record` adds behind the others", () => {
+    expect(() => EventHistory.check(Counts([upcast]), file)).toThrow(
+      /has no sample of counted, version 2. Run EventHistory.record once/
+    )
+    const before = readFileSync(file, "utf8")
+    expect(EventHistory.record(Counts([upcast]), file, { samples: 2 })).toBe(2)
+    expect(readFileSync(file, "utf8").startsWith(before)).toBe(true)
+    EventHistory.check(Counts([upcast]), file)
+    // the version that is stored must stay declared
+    expect(() => EventHistory.check(Counts([Counted]), file)).toThrow(
+      /version 2: event type counted has no version 2, the newest is 1/
+    )
+  })
+  test("takes stored events instead, the first of each version of each type", () => {
+    const stored = join(folder, "stored.ndjson")
+    const sample = (n: number) => ({
+      type: "counted",
+      schemaVersion: undefined,
+      value: JSON.stringify({ type: "counted", n })
+    })
+    expect(EventHistory.record(Counts([Counted]), stored, { stored: [sample(1), sample(2)] })).toBe(1)
+    expect(readFileSync(stored, "utf8")).toBe('{"type":"counted","schemaVersion":1,"value":{"type":"counted","n":1}}\n')
+  })
+  test("with a line that is no sample names the line", () => {
+    writeFileSync(
+      join(folder, "odd"),
+      '{"type":"counted","schemaVersion":1,"value":{"type":"counted","n":1}}\n{"type":5}\n'
+    )
+    expect(() => EventHistory.check(Counts([Counted]), join(folder, "odd"))).toThrow(/line 2 of .*odd is no sample/)
+    appendFileSync(join(folder, "odd"), "{")
+    expect(() => EventHistory.check(Counts([Counted]), join(folder, "odd"))).toThrow(/line 2/)
+  })
+  test("of an aggregate works the same", () => {
+    const cases = join(folder, "cases.ndjson")
+    expect(EventHistory.record(AlertCase, cases)).toBeGreaterThan(0)
+    EventHistory.check(AlertCase, cases)
+  })
+  test("of a topic without event types is refused", () => {
+    const plain = Topic.records("plain", { value: { id: Schema.String }, key: "id" })
+    expect(() => EventHistory.record(plain as never, file)).toThrow(/topic plain has no event types/)
+  })
+})
