@@ -19,6 +19,8 @@ export const onNodeOnly: Readonly<Record<string, string>> = {
     "the engine's logic on PostgreSQL; drain.test.ts has processes and signals on Deno",
   "integration/cli/rebuild-until.test.ts":
     "the engine's logic on PostgreSQL; drain.test.ts has processes and signals on Deno",
+  "integration/cli/rebuild-keys.test.ts":
+    "the engine's logic on PostgreSQL; drain.test.ts has processes and signals on Deno",
   "integration/cli/changing-projections.test.ts":
     "the engine's logic on PostgreSQL; drain.test.ts has processes and signals on Deno",
   "integration/cli/topics.test.ts": "what a broker makes of topics; drain.test.ts runs commands on Kafka on Deno",
@@ -52,6 +54,8 @@ export const onNodeOnly: Readonly<Record<string, string>> = {
   "integration/system/random-versions.test.ts": "the engine's logic on PostgreSQL",
   "integration/system/rebuild.test.ts": "the engine's logic on PostgreSQL",
   "integration/system/rebuild-until.test.ts": "the engine's logic on PostgreSQL",
+  "integration/system/rebuild-from.test.ts": "the engine's logic on PostgreSQL",
+  "integration/system/rebuild-keys.test.ts": "the engine's logic on PostgreSQL",
   "integration/system/corrections.test.ts": "the engine's logic on PostgreSQL",
   "integration/system/diff.test.ts": "statements of SQL; cli/diff-command.test.ts runs the command on Deno",
   "integration/system/reenrich.test.ts": "the engine's logic on PostgreSQL",

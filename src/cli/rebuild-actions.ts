@@ -11,9 +11,17 @@ import {
   cancelRebuild,
   pauseRebuild,
   rebuild as rebuildBuild,
+  type Rebuilt,
   resumeRebuild
 } from "../system/rebuild.ts"
-import { declaredProjection, planRebuild, type RebuildPlan, type RebuildRequest } from "../system/rebuild-plan.ts"
+import { planKeys, rebuildKeys, type RebuiltKeys, type ScannedKeys } from "../system/rebuild-keys.ts"
+import {
+  declaredProjection,
+  planRebuild,
+  type RebuildContext,
+  type RebuildPlan,
+  type RebuildRequest
+} from "../system/rebuild-plan.ts"
 import { beginAt, endAt, momentText } from "../system/rebuild-until.ts"
 import { openSystem } from "../system/system.ts"
 import { migrate } from "../postgres/client/migrate.ts"
@@ -22,6 +30,7 @@ import { readRebuild } from "../postgres/store/rebuild.ts"
 import type { Claim } from "../runner/store.ts"
 import { type CommandFailed, usageError, withAdviceIfAway } from "./command-failure.ts"
 import { type AnyApplication, loadApplication } from "./config.ts"
+import { readKeyFile } from "./key-file.ts"
 import { print, warn } from "./print.ts"
 import { limitsText, planText, progressText, rebuiltText } from "./rebuild-text.ts"
 import { drained } from "./shutdown.ts"
@@ -38,6 +47,8 @@ export interface RebuildFlags {
   readonly maxLiveLag: string | undefined
   readonly from: string | undefined
   readonly until: string | undefined
+  /** The file of the keys; `-` is standard input. */
+  readonly keys: string | undefined
   readonly pause: boolean
   readonly resume: boolean
   readonly cancel: boolean
@@ -76,16 +87,19 @@ const pastOf = (flag: string, text: string): Effect.Effect<number, CommandFailed
   return Effect.succeed(Math.floor(time))
 }
 /** Where the build begins: `now` as a copy of the live one, or at a time, in epoch milliseconds. */
-const fromOf = (text: string | undefined) =>
+const fromOf = (text: string | undefined): Effect.Effect<"now" | number | undefined, CommandFailed> =>
   text === undefined || text === "now" ? Effect.succeed(text) : pastOf("--from", text)
 
-/** Rebuilds a projection, or does what the flags ask of its rebuild. */
-export const rebuild = Effect.fnUntraced(function* (flags: RebuildFlags) {
-  const { cancel, config, data, json, lookups, name, pause, plan, resume } = flags
-  const asked = Object.entries({ plan, pause, resume, cancel }).flatMap(([flag, isGiven]) =>
-    isGiven ? [`--${flag}`] : []
-  )
+/** What the flags ask for. Fails if some exclude each other. */
+const checked = Effect.fnUntraced(function* (flags: RebuildFlags) {
+  const { cancel, pause, plan, resume } = flags
+  const given = ([flag, isGiven]: readonly [string, unknown]) =>
+    isGiven === undefined || isGiven === false ? [] : [`--${flag}`]
+  const asked = Object.entries({ plan, pause, resume, cancel }).flatMap(given)
   if (asked.length > 1) return yield* usageError(`${asked.join(" and ")} exclude each other`, `only ${asked[0]}`)
+  const besideKeys = Object.entries({ from: flags.from, until: flags.until, pause, resume, cancel }).flatMap(given)
+  if (flags.keys !== undefined && besideKeys.length > 0)
+    return yield* usageError(`--keys and ${besideKeys[0]} exclude each other`, `only --keys, or only ${besideKeys[0]}`)
   const from = yield* fromOf(flags.from)
   const untilMs = flags.until === undefined ? undefined : yield* pastOf("--until", flags.until)
   if (from !== undefined && untilMs !== undefined)
@@ -103,6 +117,16 @@ export const rebuild = Effect.fnUntraced(function* (flags: RebuildFlags) {
       `${pause ? "--pause" : "--cancel"} excludes --rate and --max-live-lag`,
       "give them with --resume, or with the next millrace rebuild"
     )
+  const waiting = () =>
+    Effect.runSync(warn(`waiting for keys from ${flags.keys === "-" ? "standard input" : flags.keys}`))
+  const keys = flags.keys === undefined ? undefined : yield* readKeyFile(flags.keys, waiting)
+  return { from, untilMs, keys, rate, limits }
+})
+
+/** Rebuilds a projection, or does what the flags ask of its rebuild. */
+export const rebuild = Effect.fnUntraced(function* (flags: RebuildFlags) {
+  const { cancel, config, data, json, lookups, name, pause, plan, resume } = flags
+  const { from, keys, limits, rate, untilMs } = yield* checked(flags)
   const application = yield* loadApplication(config)
   yield* assertDatabaseExists(data)
   const database = yield* openDatabase(data, "join")
@@ -129,6 +153,33 @@ export const rebuild = Effect.fnUntraced(function* (flags: RebuildFlags) {
     return 0
   }
   const { log } = yield* openLog(Effect.succeed(sql))
+  const context = { application, sql, log }
+  const onScanned = (done: number, total: number) =>
+    warn(`${name}: ${done.toLocaleString("en-US")} of ${total.toLocaleString("en-US")} records scanned for the keys`)
+  const ofKeys = keys && (yield* planKeys(context, name, rate, keys, onScanned))
+  const request: RebuildRequest = {
+    lookups,
+    ...(keys === undefined ? yield* partOf(context, name, from, untilMs) : { keys })
+  }
+  const planned = ofKeys?.plan ?? (yield* planRebuild(context, name, rate, request))
+  yield* plan && json ? print(JSON.stringify(planned)) : (json ? warn : print)(planText(planned))
+  if (plan) return 0
+  const again = commandOf(planned, flags)
+  return yield* drained(
+    Effect.mapError(
+      run(application, database, planned, { json, limits, request, again, scanned: ofKeys?.scanned }),
+      withAdviceIfAway(`run it again; it continues the build where it is, and the live build is as it was: ${again}`)
+    )
+  )
+})
+
+/** Which part of the log is replayed. */
+const partOf = Effect.fnUntraced(function* (
+  { application, log }: RebuildContext,
+  name: string,
+  from: "now" | number | undefined,
+  untilMs: number | undefined
+) {
   const projection = yield* declaredProjection(application, name)
   const begin = typeof from === "number" ? yield* beginAt(log, projection, from) : undefined
   const end = untilMs === undefined ? undefined : yield* endAt(log, projection, untilMs)
@@ -137,25 +188,15 @@ export const rebuild = Effect.fnUntraced(function* (flags: RebuildFlags) {
       `--until ${momentText(untilMs)} is before all records that the log has of the sources of ${name}`,
       "a later time; millrace rebuild replays the whole log"
     )
-  const request: RebuildRequest = { isCopy: from === "now", lookups, begin, end }
-  const planned = yield* planRebuild({ application, sql, log }, name, rate, request)
-  yield* plan && json ? print(JSON.stringify(planned)) : (json ? warn : print)(planText(planned))
-  if (plan) return 0
-  const again = commandOf(planned, lookups)
-  return yield* drained(
-    Effect.mapError(
-      run(application, database, planned, { json, limits, request, again }),
-      withAdviceIfAway(`run it again; it continues the build where it is, and the live build is as it was: ${again}`)
-    )
-  )
+  return { isCopy: from === "now", begin, end } satisfies RebuildRequest
 })
 
 /** The flag that names the build of a plan. */
 const scopeFlag = ({ from, until }: Pick<RebuildPlan, "from" | "until">) =>
   until !== null ? ` --until ${until}` : from !== null ? ` --from ${from}` : ""
 /** The command that continues the rebuild of a plan. */
-const commandOf = (plan: RebuildPlan, lookups: Claim["lookups"]) =>
-  `millrace ${lookups === "today" ? "reenrich" : "rebuild"} ${plan.projection}${scopeFlag(plan)}`
+const commandOf = (plan: RebuildPlan, { keys, lookups }: Pick<RebuildFlags, "keys" | "lookups">) =>
+  `millrace ${lookups === "today" ? "reenrich" : "rebuild"} ${plan.projection}${keys === undefined ? scopeFlag(plan) : ` --keys ${keys}`}`
 
 const pausedText = (name: string, build: number, isPaused: boolean) =>
   isPaused
@@ -174,38 +215,58 @@ const atLowerPriority = Effect.sync(() => {
 const run = Effect.fnUntraced(function* (
   application: AnyApplication,
   database: Database,
-  { from, projection: name, until }: RebuildPlan,
+  planned: RebuildPlan,
   {
     again,
     json,
     limits,
-    request
+    request,
+    scanned
   }: Pick<RebuildFlags, "json"> & {
     readonly limits: Parameters<typeof beginRebuild>[2]
     readonly request: RebuildRequest
     /** The command that continues it. */
     readonly again: string
+    /** The log, as far as it was scanned for the keys. */
+    readonly scanned: ScannedKeys | undefined
   }
 ) {
+  const { from, keys: counts, projection: name, until } = planned
+  const { keys } = request
   const system = yield* openSystem(application, database, { relaysHere: false })
   const { sql } = database
   const onRetry = ({ message }: { readonly message: string }) => warn(`${name}: ${message}; retrying`)
-  // a second call continues what the first one may have created
-  const build = yield* retrying(beginRebuild(system, name, limits, request), { forMs: awayMs, onRetry })
-  const stored = yield* retrying(readRebuild(sql, { projection: name, version: build.version }), {
-    forMs: awayMs,
-    onRetry
-  })
-  const limited = stored && limitsText(stored)
-  if (limited !== undefined) yield* warn(`${name}: ${limited}`)
   const report = (progress: Parameters<typeof progressText>[0]) => warn(`${name}: ${progressText(progress)}`)
   const flag = until === null ? "" : ` --until ${until}`
-  const interrupted = warn(
-    `interrupted: build ${build.version} of ${name} stays as far as it is. Continue it with: ${again}; or delete it with: millrace rebuild ${name}${flag} --cancel`
+  let begun = planned.build
+  const onBuild = Effect.fnUntraced(function* (build: number, replayed: number) {
+    begun = build
+    const stored = yield* retrying(readRebuild(sql, { projection: name, version: replayed }), {
+      forMs: awayMs,
+      onRetry
+    })
+    const text = stored && limitsText(stored)
+    if (text !== undefined) yield* warn(`${name}: ${text}`)
+  })
+  const reports = { report, onRetry, onBuild }
+  const replaying =
+    keys !== undefined && scanned !== undefined
+      ? rebuildKeys(system, name, limits, { keys, scanned }, reports)
+      : // a second call continues what the first one may have created
+        Effect.flatMap(retrying(beginRebuild(system, name, limits, request), { forMs: awayMs, onRetry }), (build) =>
+          Effect.andThen(onBuild(build.version, build.version), rebuildBuild(system, build, reports))
+        )
+  const interrupted = Effect.suspend(() =>
+    warn(
+      `interrupted: build ${begun} of ${name} stays as far as it is. Continue it with: ${again}; or delete it with: millrace rebuild ${name}${flag} --cancel`
+    )
   )
   yield* atLowerPriority
-  const rebuilt = yield* rebuildBuild(system, build, { report, onRetry }).pipe(Effect.onInterrupt(() => interrupted))
-  const { events, live, seconds } = rebuilt
+  const rebuilt: Rebuilt & { readonly tables?: RebuiltKeys["tables"] } = yield* Effect.onInterrupt(
+    replaying,
+    () => interrupted
+  )
+  const { events, live, seconds, tables } = rebuilt
   const result = {
     projection: name,
     build: rebuilt.build,
@@ -213,6 +274,7 @@ const run = Effect.fnUntraced(function* (
     state: "done",
     ...(from !== null && { from }),
     ...(until !== null && { until }),
+    ...(counts !== null && { keys: counts, tables }),
     events,
     seconds: Number(seconds.toFixed(3)),
     events_per_second: seconds > 0 ? Math.round(events / seconds) : 0

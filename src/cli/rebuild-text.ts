@@ -1,5 +1,6 @@
 // What `millrace rebuild` prints for people: the plan, the progress and the result. Pure.
 import type { StoredRebuild } from "../postgres/store/rebuild.ts"
+import type { RebuiltKeys } from "../system/rebuild-keys.ts"
 import type { Rebuilt, RebuildProgress } from "../system/rebuild.ts"
 import type { RebuildPlan } from "../system/rebuild-plan.ts"
 
@@ -33,12 +34,22 @@ const replayLines = (plan: RebuildPlan) => [
 ]
 /** A plan as a few lines. */
 export const planText = (plan: RebuildPlan): string => {
-  const { build, continues, copies, from, live, projection, until, version } = plan
+  const { build, continues, copies, from, keys, live, projection, until, version } = plan
   const lines = [
     `${continues ? "continue" : "create"} build ${build} of ${projection} (version ${version}) beside build ${live.build} (version ${live.version}), which stays live`,
     ...(copies ? [`  copy     the rows and positions of build ${live.build}; nothing is replayed`] : replayLines(plan)),
     `  disk     ${sizeText(plan.disk_bytes)} more, if the new tables get as large as those of build ${live.build}`
   ]
+  if (keys !== null) {
+    const unknown =
+      keys.unknown === 0
+        ? ""
+        : `; ${count(keys.unknown)} ${keys.unknown === 1 ? "is" : "are"} unknown to the log, and left as ${keys.unknown === 1 ? "it is" : "they are"}`
+    lines.push(
+      `  keys     ${count(keys.found)} of ${count(keys.given)} keys have ${count(keys.events)} events${unknown}`
+    )
+    lines.push(`  then     their rows are put into a copy of build ${live.build}, which is build ${build}`)
+  }
   if (from !== null) lines.push(`  from     it has only what the log stored at ${from} or later`)
   if (until !== null)
     lines.push(
@@ -70,9 +81,18 @@ export const limitsText = ({ maxLiveLagMs, rate }: StoredRebuild): string | unde
 }
 
 /** The result, and what to do next. */
-export const rebuiltText = (name: string, { build, events, live, seconds }: Rebuilt, until: string | null): string =>
+export const rebuiltText = (
+  name: string,
+  { build, events, live, seconds, tables = [] }: Rebuilt & Partial<Pick<RebuiltKeys, "tables">>,
+  until: string | null
+): string =>
   until === null
-    ? followingText(name, { build, events, live, seconds })
+    ? [
+        ...tables.map(
+          (one) => `${one.name}: ${count(one.removed)} rows of the keys were replaced by ${count(one.inserted)}`
+        ),
+        followingText(name, { build, events, live, seconds })
+      ].join("\n")
     : `build ${build} of ${name} has what the log stored before ${until}: ${count(events)} records in ${durationText(seconds)}\n` +
       `read its tables as ${name}_v${build}.TABLE, for example with millrace sql; delete it with: millrace retire ${name} ${build} --drop`
 const followingText = (name: string, { build, events, live, seconds }: Rebuilt): string =>

@@ -31,11 +31,15 @@ export const rebuild = Command.make(
       "until",
       'An investigation build, which has what the log stored before then and is never promoted: a date, or a duration before now such as "2 hours"'
     ),
+    keys: optionalText(
+      "keys",
+      "A file with keys of events, one a line, or -: a copy of the live build in which only the rows of these keys are replayed"
+    ),
     pause: toggle("pause", "Pause the rebuild, in all processes"),
     resume: toggle("resume", "Let a paused rebuild go on"),
     cancel: toggle("cancel", "Give the rebuild up, and delete its build")
   },
-  ({ config, from, maxLiveLag, rate, until, ...flags }) =>
+  ({ config, from, keys, maxLiveLag, rate, until, ...flags }) =>
     runToExitCode(
       Effect.flatMap(
         Effect.promise(() => import("./rebuild-actions.ts")),
@@ -47,6 +51,7 @@ export const rebuild = Command.make(
             rate: Option.getOrUndefined(rate),
             from: Option.getOrUndefined(from),
             until: Option.getOrUndefined(until),
+            keys: Option.getOrUndefined(keys),
             maxLiveLag: Option.getOrUndefined(maxLiveLag)
           })
       )
@@ -67,6 +72,10 @@ export const rebuild = Command.make(
     {
       command: "millrace rebuild orders --until 2026-01-31T12:00Z",
       description: "What the read model was at that time, in tables of its own"
+    },
+    {
+      command: "millrace rebuild orders --keys customers.txt",
+      description: "Replay the rows of some keys, and copy all others from the live build"
     },
     { command: "millrace rebuild orders --cancel", description: "Delete the build" }
   ])

@@ -19,6 +19,7 @@ export const reenrich = Command.make("reenrich", replayFlags, ({ config, maxLive
           cancel: false,
           from: undefined,
           until: undefined,
+          keys: undefined,
           config: Option.getOrUndefined(config),
           rate: Option.getOrUndefined(rate),
           maxLiveLag: Option.getOrUndefined(maxLiveLag)

@@ -17,8 +17,8 @@ import type { LookupTable } from "./lookup-tables.ts"
 import { MemoryStore } from "./memory-store.ts"
 import { PartitionProcessor, type ProcessError } from "./partition-processor.ts"
 import { type RowCall, RowWatch, type WatchedEvent, type WatchedRow } from "./row-watch.ts"
-import { SeenChunks } from "./seen-chunks.ts"
-import { Store, type Changes, type DeadLetter, type ProjectionPartition } from "./store.ts"
+import { replayStore } from "./replay-store.ts"
+import { Store, type Changes, type DeadLetter } from "./store.ts"
 
 /** What became of an event, for the row. */
 export type RowOutcome = "applied" | "without effect" | "late" | "dead letter" | "duplicate"
@@ -119,7 +119,6 @@ export class RowTrace<E, R> {
   private readonly watch: RowWatch<E, R>
   private readonly memory: MemoryStore
   private readonly store: Store["Service"]
-  private readonly seen = new Map<string, SeenChunks>()
   private readonly processors = new Map<string, PartitionProcessor<E, R>>()
   private readonly decoders = new Map<string, EventDecoder>()
   /** The positions of events that concern the row, by their ids: later events with them are duplicates. */
@@ -136,21 +135,15 @@ export class RowTrace<E, R> {
     const memory = new MemoryStore(projection, "follower", keeps)
     this.memory = memory
     this.store = Store.of({
-      ...memory.service,
-      lookups: options.lookups ?? memory.service.lookups,
-      claim: (...of) => Effect.map(memory.service.claim(...of), (claim) => ({ ...claim, owner })),
-      commit: (of, claim, { seen, ...changes }) =>
-        Effect.tap(memory.service.commit(of, claim, { ...changes, seen: undefined }), () =>
-          Effect.sync(() => {
-            if (seen !== undefined) this.seenOf(claim).add(seen)
-            this.commits.push({ ...changes, seen })
-          })
-        ),
+      ...replayStore(memory, {
+        owner,
+        lookups: options.lookups,
+        onCommit: (changes) => void this.commits.push(changes)
+      }),
       readRows: (of, target, keys) => {
         const isKept = kept.has(target.name) || (target.name === row.target.name && keys.every((key) => row.has(key)))
         return isKept ? memory.service.readRows(of, target, keys) : Effect.die(new NeedsRows(target.name))
-      },
-      seenIds: (at, ranges) => Effect.sync(() => this.seenOf(at).within(ranges))
+      }
     })
   }
 
@@ -292,12 +285,6 @@ export class RowTrace<E, R> {
       this.decoders.set(topic.name, (decoder = new EventDecoder(projection, topic, owner)))
     }
     return decoder
-  }
-  private seenOf({ partition, topic }: ProjectionPartition): SeenChunks {
-    const at = `${topic}/${partition}`
-    let chunks = this.seen.get(at)
-    if (chunks === undefined) this.seen.set(at, (chunks = new SeenChunks()))
-    return chunks
   }
   private readonly processorOf = Effect.fnUntraced(function* (
     this: RowTrace<E, R>,

@@ -123,7 +123,11 @@ const ownedBy = ({ key, relation, target }: WatchedRow, sources: ReadonlyArray<T
 }
 
 /** Lookup tables that are read once, up to where their topics end now. */
-const readLookups = Effect.fnUntraced(function* (log: Log["Service"], { enrich }: Projection.Any, store: LookupStore) {
+export const readLookups = Effect.fnUntraced(function* (
+  log: Log["Service"],
+  { enrich }: Projection.Any,
+  store: LookupStore
+) {
   const tables = new Map<string, LookupTable>()
   for (const { topic } of Object.values(enrich)) {
     if (tables.has(topic.name)) continue
@@ -138,6 +142,20 @@ const readLookups = Effect.fnUntraced(function* (log: Log["Service"], { enrich }
   return tables
 })
 
+/** The sources of a projection, with the streams around them. */
+export const readSources = Effect.fnUntraced(function* (
+  { application, log, sql }: ExplainContext,
+  projection: Projection.Any
+) {
+  const chains = yield* readChains(application, sql)
+  return yield* Effect.forEach(projection.sources as ReadonlyArray<Topic.Any>, (topic) =>
+    Effect.gen(function* () {
+      const { length: partitions } = yield* log.ends(topic.name)
+      return { topic, partitions, links: yield* linksOf(chains, projection, topic.name, partitions, log) }
+    })
+  )
+})
+
 /** Explains a row. Runs the projection's handlers, with the services of the application. */
 export const explainRow = Effect.fnUntraced(function* (
   { application, log, sql }: ExplainContext,
@@ -148,13 +166,7 @@ export const explainRow = Effect.fnUntraced(function* (
   const all = application.projections.map((one) => one.projection as Projection.Any)
   const state = yield* readRowState(sql, projection, row.target.name, row.key)
   const ranges = yield* rangesOf(log, state.positions, request)
-  const chains = yield* readChains(application, sql)
-  const sources = yield* Effect.forEach(projection.sources as ReadonlyArray<Topic.Any>, (topic) =>
-    Effect.gen(function* () {
-      const { length: partitions } = yield* log.ends(topic.name)
-      return { topic, partitions, links: yield* linksOf(chains, projection, topic.name, partitions, log) }
-    })
-  )
+  const sources = yield* readSources({ application, log, sql }, projection)
   const replay = yield* replayOf({ log, sql, sources, request, projection, owner: yield* readRetryOwner(sql) })
   const isOnlyWriter = all.filter((one) => one.writes.some(({ name }) => name === row.target.name)).length === 1
   const isComparable =

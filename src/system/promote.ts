@@ -77,6 +77,11 @@ const pairOf = Effect.fnUntraced(function* (
       "start the application with millrace dev or millrace start, which makes its build the live one"
     )
   const investigation = builds.find((one) => one.number === build && one.untilMs !== null && !one.retired)
+  if (investigation !== undefined && investigation.repair !== null)
+    return yield* refuse(
+      `build ${build} of projection ${name} is a rebuild of some keys that is not finished`,
+      `finish it: millrace rebuild ${name} --keys FILE, with the same keys; or delete it: millrace rebuild ${name} --cancel`
+    )
   if (investigation !== undefined)
     return yield* refuse(
       `build ${build} of projection ${name} ends at ${momentText(investigation.untilMs!)}; it is for looking only`,

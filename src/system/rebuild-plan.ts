@@ -39,6 +39,14 @@ export interface RebuildRequest {
   readonly begin?: BuildBegin | undefined
   /** Where it stops, if it is an investigation build. */
   readonly end?: BuildEnd | undefined
+  /** The keys of events, if it is a copy of the live build in which a replay replaces their rows. */
+  readonly keys?: KeySelection | undefined
+}
+/** Keys of events. */
+export interface KeySelection {
+  readonly keys: ReadonlyArray<string>
+  /** SHA-256 of the sorted keys, in hex: it recognizes the rebuild that is continued. */
+  readonly hash: string
 }
 /** What is replayed of a topic. */
 export interface PlannedTopic {
@@ -63,6 +71,13 @@ export interface RebuildPlan {
   readonly from: string | null
   /** Of an investigation build: it has what the log stored before this time, as ISO 8601. Otherwise null. */
   readonly until: string | null
+  /** Of a rebuild of some keys: how many were given, how many events have, and the others, which are left as they are; and the events that have them. Otherwise null. */
+  readonly keys: {
+    readonly given: number
+    readonly found: number
+    readonly unknown: number
+    readonly events: number
+  } | null
   readonly topics: ReadonlyArray<PlannedTopic>
   readonly events: number
   readonly events_per_second: number
@@ -102,21 +117,37 @@ export const declaredProjection = ({ projections }: Pick<Application.Any, "proje
 }
 
 /** What a candidate replays, for people, and the command that continues it. */
-const replayOf = ({ fromMs, lookups, name }: StoredBuild) => ({
-  what: fromMs === null ? "has the whole log" : `has only what the log stored from ${momentText(fromMs)} on`,
-  command:
-    lookups === "today"
-      ? `millrace reenrich ${name}`
-      : `millrace rebuild ${name}${fromMs === null ? "" : ` --from ${momentText(fromMs)}`}`
-})
+const replayOf = ({ fromMs, lookups, name, repair }: StoredBuild) => {
+  const command = `millrace ${lookups === "today" ? "reenrich" : "rebuild"} ${name}`
+  if (repair !== null)
+    return {
+      what: `has the rows of some keys from a replay, and all others from build ${repair.base}`,
+      command: `${command} --keys FILE, with the same keys`
+    }
+  if (fromMs === null) return { what: "has the whole log", command }
+  const from = momentText(fromMs)
+  return { what: `has only what the log stored from ${from} on`, command: `${command} --from ${from}` }
+}
+/** The copy of the live build that waits for the rows of keys, if one was begun; undefined if there is none. */
+const unfinishedRepair = (builds: ReadonlyArray<StoredBuild>) =>
+  builds.find(({ repair, retired }) => repair !== null && repair.scratch !== null && !retired)
 
 /** The build to continue: the candidate, or the investigation build that ends at the same time, if it is of the declared version. Undefined if a new one is to be created. */
 export const buildToContinue = Effect.fnUntraced(function* (
   { name, version }: Pick<Projection.Any, "name" | "version">,
   builds: ReadonlyArray<StoredBuild>,
-  { begin, end, isCopy = false, lookups = "asSeen" }: RebuildRequest
+  { begin, end, isCopy = false, keys, lookups = "asSeen" }: RebuildRequest
 ): Effect.fn.Return<StoredBuild | undefined, RebuildRefused> {
   if (isCopy) return undefined
+  const repair = keys && unfinishedRepair(builds)
+  if (repair !== undefined) {
+    const isSame = repair.repair?.keysHash === keys?.hash && repair.declared === version
+    if (isSame && builds.some(({ live, number }) => live && number === repair.repair?.base)) return repair
+    return yield* refuse(
+      `build ${repair.number} of projection ${name}, a rebuild of some keys that is not finished, is of ${isSame ? "another live build" : "other keys or another version"}`,
+      `finish it with the same keys, or delete it: millrace rebuild ${name} --cancel`
+    )
+  }
   if (end !== undefined) {
     const known = investigationOf(builds, end.untilMs)
     return known?.declared === version ? known : undefined
@@ -131,7 +162,9 @@ export const buildToContinue = Effect.fnUntraced(function* (
       `${what} sees ${candidate.lookups === "today" ? "today's values of lookups" : "what the live build saw of lookups"}`,
       advice
     )
-  if (candidate.fromMs !== (begin?.fromMs ?? null)) return yield* refuse(`${what} ${known.what}`, advice)
+  const hasSameKeys = (candidate.repair?.keysHash ?? null) === (keys?.hash ?? null)
+  if (candidate.fromMs !== (begin?.fromMs ?? null) || !hasSameKeys)
+    return yield* refuse(`${what} ${known.what}`, advice)
   if (candidate.declared === version) return candidate
   return yield* refuse(
     `${what} is of version ${candidate.declared}, and the configuration declares version ${version}`,
@@ -207,7 +240,8 @@ const plannedReplay = Effect.fnUntraced(function* (
   candidate: StoredBuild | undefined,
   { begin, end, lookups = "asSeen" }: RebuildRequest
 ) {
-  const positions = yield* readRebuildPositions(sql, projection.name, candidate?.number)
+  const replayed = candidate?.repair?.scratch ?? candidate?.number
+  const positions = yield* readRebuildPositions(sql, projection.name, replayed)
   const topics: Array<PlannedTopic> = []
   const added: Array<string> = []
   const starts: Array<{ readonly topic: string; readonly partition: number; readonly start: number }> = []
@@ -267,7 +301,7 @@ export const planRebuild = Effect.fnUntraced(function* (
   request: RebuildRequest = {}
 ) {
   const { application, sql } = context
-  const { begin, end, isCopy = false, lookups = "asSeen" } = request
+  const { begin, end, isCopy = false, keys, lookups = "asSeen" } = request
   const projection = yield* declaredProjection(application, name)
   const refused = definitionRefusal(projection) ?? lookupRefusal(projection, lookups)
   if (refused !== undefined) return yield* refused
@@ -279,6 +313,7 @@ export const planRebuild = Effect.fnUntraced(function* (
       "start the application: its first build is live at once"
     )
   const candidate = yield* buildToContinue(projection, builds, request)
+  if (keys !== undefined && candidate === undefined) yield* tablesToCopy(sql, projection, live.number)
   const { differs, topics } = isCopy
     ? yield* plannedCopy(context, projection, live.number)
     : yield* plannedReplay(context, projection, candidate, request)
@@ -293,10 +328,12 @@ export const planRebuild = Effect.fnUntraced(function* (
     copies: isCopy,
     from: begin === undefined ? null : momentText(begin.fromMs),
     until: end === undefined ? null : momentText(end.untilMs),
+    keys: null,
     topics,
     events,
     ...timeOf(events, yield* readMeasuredRate(sql, name), rate),
-    disk_bytes: yield* readTableBytes(sql, tables),
+    // of keys: the copy, and until it is done the replay
+    disk_bytes: (keys === undefined ? 1 : 2) * (yield* readTableBytes(sql, tables)),
     muted: publishedBy(projection).map((topic) => topic.name),
     not_reproduced: differs
   } satisfies RebuildPlan

@@ -69,7 +69,7 @@ const sum = (positions: ReadonlyArray<RebuildPosition>, of: (one: RebuildPositio
 const leftOf = ({ follower, live }: RebuildPosition) => Math.max(0, (live ?? 0) - (follower ?? 0))
 
 /** Where the partitions of the projection's sources start, and how many there are. */
-const sourcesOf = Effect.fnUntraced(function* (log: System["log"], { sources }: Projection.Any) {
+export const sourcesOf = Effect.fnUntraced(function* (log: System["log"], { sources }: Projection.Any) {
   const bounds = new Map(
     yield* Effect.forEach(sources, ({ name }) => Effect.map(log.bounds(name), (found) => [name, found] as const))
   )
@@ -277,11 +277,10 @@ export const cancelRebuild = (sql: Sql, name: string, untilMs?: number) =>
       sql,
       Effect.fnUntraced(function* (tx) {
         yield* lockProjections(tx)
-        const candidate = rebuiltBuild(yield* readBuilds(tx, name), untilMs)
+        const builds = yield* readBuilds(tx, name)
+        const candidate = rebuiltBuild(builds, untilMs)
         if (candidate === undefined) return undefined
-        yield* deleteBuild(tx, name, candidate.number)
-        yield* setRebuildState(tx, { projection: name, version: candidate.number }, "cancelled")
-        return candidate.number
+        return yield* cancelBuild(tx, builds, candidate)
       })
     ),
     // not where it may have been done: then another build would be deleted as well
@@ -289,3 +288,18 @@ export const cancelRebuild = (sql: Sql, name: string, untilMs?: number) =>
   )
 /** For how long a cancellation is tried again that PostgreSQL rolled back, in milliseconds. */
 const deadlockMs = 30_000
+/** Deletes a build with what belongs to its rebuild: one of keys has two. Returns the number of the build that was to be promoted. */
+export const cancelBuild = Effect.fnUntraced(function* (
+  tx: Session,
+  builds: ReadonlyArray<StoredBuild>,
+  build: StoredBuild
+) {
+  const { name } = build
+  const copy = builds.find(({ repair }) => repair !== null && repair.scratch === build.number) ?? build
+  const scratch = copy.repair?.scratch ?? null
+  for (const number of scratch === null ? [copy.number] : [scratch, copy.number]) {
+    yield* deleteBuild(tx, name, number)
+    yield* setRebuildState(tx, { projection: name, version: number }, "cancelled")
+  }
+  return copy.number
+})

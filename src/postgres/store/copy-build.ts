@@ -77,6 +77,17 @@ const positionColumns =
 /** Tables whose rows belong to a build. */
 const ownTables = ["seen", "late_events", "dead_letters"] as const
 
+/** The columns of one of Millrace's own tables, as SQL, that a copy for another build takes over: without the build's number and what is generated. */
+export const ownColumns = (tx: Session, table: (typeof ownTables)[number]): Effect.Effect<string, SqlError> =>
+  query("read the columns of a table", async () => {
+    const rows = await tx.unsafe<Array<{ readonly name: string }>>(
+      `select quote_ident(attname) as name from pg_attribute where attrelid = ('millrace.' || $1)::regclass and attnum > 0
+        and not attisdropped and attidentity = '' and attgenerated = '' and attname <> 'version'`,
+      [table]
+    )
+    return rows.map((row) => row.name).join(", ")
+  })
+
 /**
  * Copies everything of the live build into another one that has no rows yet, in one statement, so that rows and positions are those of one moment. The
  * live build goes on meanwhile.
@@ -94,14 +105,7 @@ export const copyLiveBuild = Effect.fnUntraced(function* (
         and (o.topic, o.partition) = (n.topic, n.partition) returning 1)`
   ]
   for (const table of ownTables) {
-    const columns = yield* query("read the columns of a table", async () => {
-      const rows = await tx.unsafe<Array<{ readonly name: string }>>(
-        `select quote_ident(attname) as name from pg_attribute where attrelid = ('millrace.' || $1)::regclass and attnum > 0
-          and not attisdropped and attidentity = '' and attgenerated = '' and attname <> 'version'`,
-        [table]
-      )
-      return rows.map((row) => row.name).join(", ")
-    })
+    const columns = yield* ownColumns(tx, table)
     parts.push(`${table} as (insert into millrace.${table} (version, ${columns}) select $3::int4, ${columns} from millrace.${table}
       where projection = $1 and version = $2::int4 returning 1)`)
   }
