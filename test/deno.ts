@@ -31,6 +31,7 @@ export const onNodeOnly: Readonly<Record<string, string>> = {
     "dead letters of brokers' answers; dlq.test.ts runs the same commands on Deno",
   "integration/kafka/halts.test.ts": "what a broker answers about topics that are gone",
   "integration/kafka/relay/positions.test.ts": "what a broker answers about offsets",
+  "integration/kafka/rebuild-parts.test.ts": "the engine's logic; system.test.ts runs on Deno",
   "integration/kafka/replay.test.ts": "the engine's logic; system.test.ts runs on Deno",
   "integration/kafka/topics.test.ts": "what a broker makes of topics",
   "integration/postgres/client/migrate.test.ts": "statements of SQL",

@@ -82,11 +82,16 @@ const correctionsText = (name: string, { gone, notCorrected, published, revision
     ...notCorrected.map((one) => `${one.name} is not corrected: ${one.reason}`)
   ].join("\n")
 
-const textOf = ({ from, next, pauseMs, projection, stale, state, to }: Promoted) =>
+const textOf = ({ from, next, notReproduced, pauseMs, projection, stale, state, to }: Promoted) =>
   (state === "ready"
     ? [
         `${projection}: build ${to} could replace build ${from}; nothing was changed. The pause was ${pauseMs} ms`,
+        ...notReproduced.map((one) => `differs: ${one}`),
         ...stale.map((view) => `materialized view ${view} would show the old rows until it is refreshed`)
       ]
-    : [`${projection}: build ${to} replaced build ${from}, after a pause of ${pauseMs} ms`, ...next]
+    : [
+        `${projection}: build ${to} replaced build ${from}, after a pause of ${pauseMs} ms`,
+        ...notReproduced.map((one) => `differs: ${one}`),
+        ...next
+      ]
   ).join("\n")

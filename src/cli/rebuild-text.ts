@@ -1,4 +1,5 @@
 // What `millrace rebuild` prints for people: the plan, the progress and the result. Pure.
+import { refusalText } from "../postgres/store/view-plan.ts"
 import type { StoredRebuild } from "../postgres/store/rebuild.ts"
 import type { RebuiltKeys } from "../system/rebuild-keys.ts"
 import type { Rebuilt, RebuildProgress } from "../system/rebuild.ts"
@@ -57,6 +58,7 @@ export const planText = (plan: RebuildPlan): string => {
     )
   else if (plan.muted.length > 0)
     lines.push(`  muted    nothing is published in ${plan.muted.join(", ")} before the build is promoted`)
+  for (const one of plan.refused_views) lines.push(`  refused  promote, as things are: ${refusalText([one])}`)
   for (const one of plan.not_reproduced) lines.push(`  differs  ${one}`)
   return lines.join("\n")
 }

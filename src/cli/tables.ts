@@ -27,6 +27,10 @@ const processLine = ({ failing, host, pid, roles, running, seen_ms }: ProcessSta
 const findingLine = (label: string, { message, try: advice, what }: Finding) =>
   `${label}: ${what}: ${message}${advice === null ? "" : `\n  try: ${advice}`}`
 
+/** The version of a partition's projection, and its build where that has another number. */
+const versionText = ({ declared, version }: { readonly declared: number; readonly version: number }) =>
+  declared === version ? `v${version}` : `v${declared} build ${version}`
+
 /** A line for each projection that has several builds: `builds of orders: 1 previous, 2 live, 3 candidate`. */
 const buildLines = (builds: Status["builds"]): ReadonlyArray<string> =>
   [...Map.groupBy(builds, ({ name }) => name)].flatMap(([name, list]) =>
@@ -56,26 +60,12 @@ export const statusTable = (status: Status, embeddedDir?: string): string => {
   } = status
   const table = makeTable(["projection", "topic", "position", "end", "lag", "oldest", "epoch", "stream time", "state"])
   for (const one of projections) {
-    const {
-      end,
-      epoch,
-      halted,
-      lag,
-      mode,
-      name,
-      oldest_ms,
-      partition,
-      position,
-      removed,
-      stream_time,
-      topic,
-      version
-    } = one
+    const { end, epoch, halted, lag, mode, name, oldest_ms, partition, position, removed, stream_time, topic } = one
     const time = stream_time === null ? "" : new Date(stream_time).toISOString()
     const where = `${topic}/${partition}`
     table.push(
       [
-        `${name} v${version}`,
+        `${name} ${versionText(one)}`,
         where,
         position,
         end,

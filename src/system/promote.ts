@@ -15,6 +15,7 @@ import { readViewFacts, ViewsRefused } from "../postgres/store/views.ts"
 import { assertNotPaused, atEqualPositions, type BuildPair, type FollowerContext } from "./caught-up.ts"
 import { NotPromoted, PromotionUnknown } from "./errors.ts"
 import { dataFlag, isAlive } from "./findings.ts"
+import { followerDifferences } from "./rebuild-differences.ts"
 import { momentText } from "./rebuild-until.ts"
 
 /** What is promoted, and how. */
@@ -55,6 +56,8 @@ export interface Promoted {
   readonly holders: ReadonlyArray<GateHolder>
   /** Materialized views over the read models, which show the old rows until they are refreshed. */
   readonly stale: ReadonlyArray<string>
+  /** What the new build has otherwise than live processing had it, and why; empty after a rollback. */
+  readonly notReproduced: ReadonlyArray<string>
   /** What to do next. */
   readonly next: ReadonlyArray<string>
 }
@@ -260,15 +263,19 @@ export const promote = Effect.fnUntraced(function* (context: PromoteContext, req
     const builds = { live: pair.live.number, next: pair.follower.number }
     const { refusals, stale } = planViews(yield* readViewFacts(sql, name), { build: builds.next, other: builds.live })
     if (refusals.length > 0) return yield* new ViewsRefused({ projection: name, refusals })
+    // it is only said: a log that does not answer is noticed by what needs it
+    const notReproduced = request.rollback
+      ? []
+      : yield* Effect.orElseSucceed(followerDifferences(context, pair.follower), (): ReadonlyArray<string> => [])
     yield* onStep("checked")
     if (!dryRun) {
       yield* openGate(sql, name, builds, deadline)
       yield* onStep("opened")
     }
-    return { own, pair, stale }
+    return { own, pair, stale, notReproduced }
   })
   const once = Effect.gen(function* () {
-    const { own, pair, stale } = yield* Effect.timeoutOrElse(prepared, {
+    const { notReproduced, own, pair, stale } = yield* Effect.timeoutOrElse(prepared, {
       duration: Math.max(1, deadline + lastMs - performance.now()),
       orElse: () => timedOut(`the views of projection ${name} could not be changed in time`, moreTime)
     })
@@ -276,7 +283,7 @@ export const promote = Effect.fnUntraced(function* (context: PromoteContext, req
       ...request,
       timeoutMs: Math.max(1, deadline - performance.now())
     })
-    return { pair, pauseMs, stale, token }
+    return { notReproduced, pair, pauseMs, stale, token }
   }).pipe(Effect.scoped)
   // until the switch is made, all steps may be done again; where it is not known whether it was, `PromotionUnknown` ends it
   const steps = retrying(once, {
@@ -294,8 +301,8 @@ export const promote = Effect.fnUntraced(function* (context: PromoteContext, req
       dryRun ? Effect.void : Effect.ignore(Effect.timeout(closeGate(sql, name, performance.now()), lastMs))
     )
   )
-  const { pair, pauseMs, stale, token } = yield* steps
-  const result = { projection: name, from: pair.live.number, to: pair.follower.number, pauseMs, stale }
+  const { notReproduced, pair, pauseMs, stale, token } = yield* steps
+  const result = { projection: name, from: pair.live.number, to: pair.follower.number, pauseMs, stale, notReproduced }
   if (dryRun) return { ...result, state: "ready", gate: "closed", holders: [], next: [] } satisfies Promoted
   yield* Effect.ignore(storePause(sql, token, pauseMs))
   yield* onStep("switched")

@@ -1,8 +1,12 @@
 // What a build has otherwise than live processing had it, and why, as sentences for people.
 import * as Effect from "effect/Effect"
+import type { Log } from "../log/log.ts"
 import type { Application } from "../model/application.ts"
+import { declaredVersion } from "../model/build.ts"
 import type { Projection } from "../model/projection.ts"
+import type { Topic } from "../model/topic.ts"
 import type { Sql } from "../postgres/client/client.ts"
+import type { StoredBuild } from "../postgres/store/builds.ts"
 import type { CopiedTable } from "../postgres/store/copy-build.ts"
 import { readUnjournalled } from "../postgres/store/lookups.ts"
 import type { RebuildPosition } from "../postgres/store/rebuild.ts"
@@ -95,3 +99,28 @@ export const beginDifferences = (
     ...(dedupe === undefined ? [] : [`duplicates of events from before ${from} count as new events`])
   ]
 }
+
+/** What a build that follows has otherwise than live processing had it, as its plan said. Empty if the configuration does not have its version. */
+export const followerDifferences = Effect.fnUntraced(function* (
+  { application, log, sql }: { readonly application: Application.Any; readonly log: Log["Service"]; readonly sql: Sql },
+  { copyOf, declared: version, fromMs, lookups, name, repair }: StoredBuild
+) {
+  const projection = declaredVersion(application, name, version)
+  if (projection === undefined) return []
+  if (copyOf !== null && repair === null) return copyDifferences([])
+  const starts = yield* Effect.forEach(projection.sources as ReadonlyArray<Topic.Any>, ({ name: topic }) =>
+    Effect.map(log.bounds(topic), (bounds) => bounds.map(({ partition, start }) => ({ topic, partition, start })))
+  )
+  return [
+    ...(repair === null
+      ? []
+      : [`only rows of some keys are of a replay; all others are those of build ${repair.base}`]),
+    ...(fromMs === null
+      ? []
+      : [
+          `it has only what the log stored from ${momentText(fromMs)} on: rows that only earlier events made are not in it, and counts and sums begin there`
+        ]),
+    ...notReproducedOf(projection, application),
+    ...(yield* lookupDifferences(sql, projection, starts.flat(), lookups))
+  ]
+})

@@ -7,9 +7,11 @@ import { buildOf } from "../model/build.ts"
 import type { Projection } from "../model/projection.ts"
 import type { Session, Sql } from "../postgres/client/client.ts"
 import { candidateOf, readBuilds, type StoredBuild } from "../postgres/store/builds.ts"
-import { readCopiedTables } from "../postgres/store/copy-build.ts"
+import { readCopiedTables, readTypeNames } from "../postgres/store/copy-build.ts"
 import { relationsOf } from "../postgres/store/ddl.ts"
 import { readMeasuredRate, readRebuildPositions, readTableBytes } from "../postgres/store/rebuild.ts"
+import { planViews, type ViewRefusal } from "../postgres/store/view-plan.ts"
+import { readViewFacts } from "../postgres/store/views.ts"
 import type { Claim } from "../runner/store.ts"
 import type { BuildBegin } from "../postgres/store/build-scope.ts"
 import type { BuildEnd } from "../postgres/store/rebuild-until.ts"
@@ -92,6 +94,8 @@ export interface RebuildPlan {
   readonly muted: ReadonlyArray<string>
   /** What the build will have otherwise than live processing had it, and why. */
   readonly not_reproduced: ReadonlyArray<string>
+  /** The views that `millrace promote` could not change as things are, why, and what depends on them. Empty for an investigation build. */
+  readonly refused_views: ReadonlyArray<ViewRefusal>
 }
 
 /** Rates between which a rebuild that was never measured is assumed to be, in events a second: handlers, rows and machines differ by as much. */
@@ -293,6 +297,27 @@ const plannedCopy = Effect.fnUntraced(function* (
   return { topics, differs: copyDifferences(yield* tablesToCopy(sql, projection, live)) }
 })
 
+/** The views that could not show a build of the declared projection, as things are. */
+const readRefusedViews = Effect.fnUntraced(function* (
+  sql: Sql,
+  projection: Projection.Any,
+  live: number,
+  build: number
+) {
+  const relations = relationsOf(projection).filter(({ shared }) => !shared)
+  const types = yield* readTypeNames(sql, [
+    ...new Set(relations.flatMap(({ columns }) => columns.map(({ type }) => type)))
+  ])
+  const facts = yield* readViewFacts(sql, projection.name)
+  const tables = relations.map(({ columns, name }) => ({
+    build,
+    name,
+    columns: columns.map((column) => ({ name: column.name, type: types.get(column.type)! }))
+  }))
+  const others = facts.tables.filter((table) => table.build !== build)
+  return planViews({ ...facts, tables: [...others, ...tables] }, { build, other: live }).refusals
+})
+
 /** What a rebuild would do. `rate`: the limit that is asked for. Fails with `RebuildRefused` if it is not possible. */
 export const planRebuild = Effect.fnUntraced(function* (
   context: RebuildContext,
@@ -317,11 +342,12 @@ export const planRebuild = Effect.fnUntraced(function* (
   const { differs, topics } = isCopy
     ? yield* plannedCopy(context, projection, live.number)
     : yield* plannedReplay(context, projection, candidate, request)
+  const build = candidate?.number ?? Math.max(projection.version, ...builds.map((one) => one.number + 1))
   const events = topics.reduce((sum, one) => sum + one.events, 0)
   const tables = relationsOf(buildOf(projection, live.number)).map(({ qualifiedName }) => qualifiedName)
   return {
     projection: name,
-    build: candidate?.number ?? Math.max(projection.version, ...builds.map((build) => build.number + 1)),
+    build,
     version: projection.version,
     live: { build: live.number, version: live.declared },
     continues: candidate !== undefined,
@@ -335,6 +361,7 @@ export const planRebuild = Effect.fnUntraced(function* (
     // of keys: the copy, and until it is done the replay
     disk_bytes: (keys === undefined ? 1 : 2) * (yield* readTableBytes(sql, tables)),
     muted: publishedBy(projection).map((topic) => topic.name),
-    not_reproduced: differs
+    not_reproduced: differs,
+    refused_views: end === undefined ? yield* readRefusedViews(sql, projection, live.number, build) : []
   } satisfies RebuildPlan
 })

@@ -14,7 +14,7 @@ import {
   type StoredBuild
 } from "../postgres/store/builds.ts"
 import { noteEnd } from "../postgres/store/rebuild-until.ts"
-import { noteBegin } from "../postgres/store/build-scope.ts"
+import { noteBegin, noteCopy } from "../postgres/store/build-scope.ts"
 import { copyLiveBuild } from "../postgres/store/copy-build.ts"
 import { deleteBuild } from "../postgres/store/delete-build.ts"
 import {
@@ -89,6 +89,7 @@ const copyLive = Effect.fnUntraced(function* (tx: Session, build: Projection.Any
       try: "start the application: its first build is live at once"
     })
   yield* copyLiveBuild(tx, build, live.number, yield* tablesToCopy(tx, build, live.number))
+  yield* noteCopy(tx, { projection: name, version: build.version }, live.number)
   const replaced = candidateOf(before)
   if (replaced === undefined) return
   yield* deleteBuild(tx, name, replaced.number)

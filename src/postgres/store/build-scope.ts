@@ -12,6 +12,14 @@ export interface BuildBegin {
   readonly starts: ReadonlyArray<{ readonly topic: string; readonly partition: number; readonly position: number }>
 }
 
+/** Notes of which build a build is a copy that was just created. */
+export const noteCopy = (tx: Session, { projection, version }: BuildId, base: number): Effect.Effect<void, SqlError> =>
+  query("note what the build is a copy of", () =>
+    tx`insert into millrace.build_scope (projection, version, base) values (${projection}, ${version}, ${base})`.then(
+      () => undefined
+    )
+  )
+
 /**
  * Moves a build that was just created to where it begins, at most to where the live build is now: what the live build has not processed would otherwise be
  * published by none of both.

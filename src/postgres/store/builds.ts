@@ -38,6 +38,8 @@ export interface StoredBuild {
   readonly untilMs: number | null
   /** Of a build that `--from` created: it has only what the log stored at this time or later, in epoch milliseconds. Otherwise null. */
   readonly fromMs: number | null
+  /** Of a copy of the live build: the number of that build. Otherwise null. */
+  readonly copyOf: number | null
   /** Of a copy of the live build in which a replay replaces the rows of some keys: what it is made of. Otherwise null. */
   readonly repair: {
     /** SHA-256 of the keys, in hex. */
@@ -58,6 +60,7 @@ export const readBuilds = (sql: Sql | Session, name?: string): Effect.Effect<Rea
       `select p.name, p.version as number, p.declared, p.definition, p.retired_at is not null as retired, p.dropped, p.lookups,
         l.version is not null as live, exists (select from millrace.progress g
           where (g.projection, g.version) = (p.name, p.version) and g.inline) as inline, u.until_ms as "untilMs", s.from_ms as "fromMs",
+        s.base as "copyOf",
         case when s.keys_hash is not null then jsonb_build_object('keysHash', s.keys_hash, 'base', s.base, 'scratch', s.scratch) end as repair,
         coalesce(u.ended, false) as ended
       from millrace.projection p left join millrace.build_scope s on (s.projection, s.version) = (p.name, p.version)

@@ -38,7 +38,7 @@ export const readCopiedTables = Effect.fnUntraced(function* (
       [schemaOf(projection.name, live)]
     )
   )
-  const types = yield* relationTypes(tx, [
+  const types = yield* readTypeNames(tx, [
     ...new Set(relations.flatMap(({ columns }) => columns.map(({ type }) => type)))
   ])
   return relations.map(({ columns, key, name }) => {
@@ -60,7 +60,7 @@ export const readCopiedTables = Effect.fnUntraced(function* (
   })
 })
 /** The names that PostgreSQL gives types, by those in definitions. */
-const relationTypes = (tx: Session | Sql, types: ReadonlyArray<string>) =>
+export const readTypeNames = (tx: Session | Sql, types: ReadonlyArray<string>) =>
   query("read the names of types", async () => {
     const rows = await tx.unsafe<Array<{ readonly type: string; readonly name: string }>>(
       `select t as type, format_type(t::regtype, null) as name from unnest($1::text[]) t`,

@@ -12,6 +12,7 @@ import { createBuild } from "../../../src/postgres/store/builds.ts"
 import { closeGates, openGate, promotionSession, readOpenGates } from "../../../src/postgres/store/gate.ts"
 import { freeze } from "../../../src/postgres/store/promotion.ts"
 import { readViewFacts } from "../../../src/postgres/store/views.ts"
+import { planRebuild } from "../../../src/system/rebuild-plan.ts"
 import { promote, type PromoteRequest, type PromotionStep } from "../../../src/system/promote.ts"
 import { openSystem, runProjections, runRelay, type System } from "../../../src/system/system.ts"
 import { recordOf } from "../../support/engine.ts"
@@ -175,7 +176,7 @@ test("on a stopped system the command runs the candidate until it is where the l
 
 test("what cannot be promoted is refused with what to do, and nothing changes", (one) =>
   Effect.gen(function* () {
-    const { build, live, promoting, run } = one
+    const { build, live, promoting, run, sql, system } = one
     const refusal = (request: Partial<PromoteRequest> = {}) =>
       Effect.map(Effect.flip(promoting(request)), (error) => {
         const { message, timedOut, try: advice } = error as { message: string; try: string; timedOut: boolean }
@@ -208,6 +209,12 @@ test("what cannot be promoted is refused with what to do, and nothing changes", 
     assert.match(
       String((yield* refusal())[0]),
       /not every text can be converted to bigint; .*; on the view depend: view mine$/
+    )
+    // the plan of a rebuild says so before anything is replayed
+    const plan = yield* planRebuild({ application, sql, log: system.log }, "accounts", undefined)
+    assert.deepStrictEqual(
+      plan.refused_views.map(({ dependents, view }) => ({ view, dependents })),
+      [{ view: "moves_seen", dependents: ["view mine"] }]
     )
     yield* run("drop view mine")
     assert.strictEqual(yield* live, 1)

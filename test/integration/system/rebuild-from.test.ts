@@ -113,7 +113,13 @@ test("a build that begins at a time has the events from then on only, follows th
       })
     const feeding = yield* Effect.forkChild(append(system, 300, 400))
     const request2 = { name: "orders", rollback: false, dryRun: false, timeoutMs: 20_000 }
-    assert.deepInclude(yield* promote(contextOf(system), request2), { from: 1, to: 2 })
+    assert.deepInclude(yield* promote(contextOf(system), request2), {
+      from: 1,
+      to: 2,
+      notReproduced: [
+        `it has only what the log stored from ${from} on: rows that only earlier events made are not in it, and counts and sums begin there`
+      ]
+    })
     yield* Fiber.join(feeding)
     yield* append(system, 400, 500)
     yield* untilLive(system, 500)

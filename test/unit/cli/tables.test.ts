@@ -80,6 +80,7 @@ test("control characters in the status are escapes, also in the table of partiti
   const one = {
     name: "a\u001b[31m",
     version: 1,
+    declared: 1,
     topic: "t",
     partition: 0,
     position: 0,
@@ -92,7 +93,9 @@ test("control characters in the status are escapes, also in the table of partiti
     removed: false,
     halted: null
   } as unknown as Status["projections"][number]
-  const text = statusTable({ ...status, projections: [one] })
+  const text = statusTable({ ...status, projections: [one, { ...one, name: "b", version: 3, declared: 2 }] })
   assert.notInclude(text, "\u001b")
-  assert.include(text, "│ a\\u001b[31m v1 │")
+  assert.include(text, "│ a\\u001b[31m v1 ")
+  // the number of the build is named where it is not the version
+  assert.include(text, "│ b v2 build 3 ")
 })

@@ -17,6 +17,7 @@ const build = (number: number, more: Partial<StoredBuild> = {}): StoredBuild => 
   dropped: false,
   untilMs: null,
   fromMs: null,
+  copyOf: null,
   repair: null,
   ended: false,
   ...more
