@@ -1,0 +1,160 @@
+// The worker of timers: claims commands that are due and executes each by its aggregate. A command that fails is tried again, and stops no other.
+import * as Cause from "effect/Cause"
+import * as Clock from "effect/Clock"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Latch from "effect/Latch"
+import * as Option from "effect/Option"
+import { describeError } from "../dead-letter/event-failure.ts"
+import type { Aggregate as Model } from "../model/aggregate.ts"
+import { Aggregate } from "./aggregate.ts"
+import {
+  CommandReused,
+  EventStoreError,
+  InvalidCommandId,
+  InvalidStream,
+  StreamClosed,
+  SubjectErased,
+  TimerGone,
+  VersionConflict
+} from "./errors.ts"
+import type { EventStore } from "./event-store.ts"
+import { AggregateFailed, InvalidCommand, StreamBusy, UnreadableEvent } from "./failures.ts"
+import { type DueCommand, leaseMs, Timers, type TimersError } from "./timers.ts"
+
+/** What became of a command. A rejection is an answer, as events are; what failed is tried again. */
+export type TimerOutcome = "executed" | "rejected" | "gone" | "failed"
+/** How a worker works. Times are in milliseconds. */
+export interface TimerWorkerOptions {
+  /** The aggregates of the application. A command for another one fails, and is tried again. */
+  readonly aggregates: ReadonlyArray<Model.Any>
+  /** Called with what became of each command, and why it was rejected or failed. */
+  readonly settled?: (command: DueCommand, outcome: TimerOutcome, reason: string | undefined) => Effect.Effect<void>
+  /** How long it waits at most before it looks for commands. Default 5,000. */
+  readonly pollMs?: number
+  /** How many commands, or lines of them, it works on at once. Default 32. */
+  readonly atOnce?: number
+}
+
+const longestExecutionMs = 20_000
+const [firstDelayMs, longestDelayMs] = [1_000, 300_000]
+/** How long to wait after a command failed for the n-th time, from 0: from 1 s, doubling to 5 minutes, less up to a tenth by chance. */
+const delayMs = (failures: number) =>
+  Math.min(longestDelayMs, firstDelayMs * 2 ** Math.min(failures, 20)) * (1 - Math.random() / 10)
+
+/** Errors that say nothing about the command: it is tried again. */
+const failures = [
+  AggregateFailed,
+  CommandReused,
+  EventStoreError,
+  InvalidCommand,
+  InvalidCommandId,
+  InvalidStream,
+  StreamBusy,
+  UnreadableEvent,
+  VersionConflict
+]
+const judge = (exit: Exit.Exit<unknown, unknown>): { readonly outcome: TimerOutcome; readonly reason?: string } => {
+  if (Exit.isSuccess(exit)) return { outcome: "executed" }
+  const error = Option.getOrUndefined(Cause.findErrorOption(exit.cause))
+  if (error instanceof TimerGone) return { outcome: "gone" }
+  const reason = describeError(error ?? Cause.squash(exit.cause)).message
+  // a stream that takes no more events never will
+  if (error instanceof StreamClosed || error instanceof SubjectErased) return { outcome: "rejected", reason }
+  const hasFailed = error === undefined || failures.some((kind) => error instanceof kind)
+  return { outcome: hasFailed ? "failed" : "rejected", reason }
+}
+
+/** Executes a claimed command. Fails with what the command fails with. */
+const executed = (aggregates: ReadonlyMap<string, Model.Any>, due: DueCommand) =>
+  Effect.suspend((): Effect.Effect<unknown, unknown, EventStore> => {
+    const { aggregate: name, causationId, correlationId, id, projection, stream, tenant, traceparent } = due
+    const aggregate = aggregates.get(name)
+    if (aggregate === undefined) {
+      const reason = `the application has no aggregate ${name}; add it to \`aggregates\` of Application.make`
+      return Effect.fail(new InvalidCommand({ aggregate: name, command: due.timer ?? "sent", reason }))
+    }
+    const context = { actor: projection, causationId, correlationId, tenant, traceparent }
+    const command = aggregate.decodeCommand(JSON.parse(due.command))
+    return Aggregate.execute(aggregate, stream, command as never, { commandId: id, timer: id, context })
+  }).pipe(
+    Effect.timeoutOrElse({
+      duration: longestExecutionMs,
+      orElse: () => Effect.die(new Error(`it was not executed within ${longestExecutionMs / 1_000} s`))
+    })
+  )
+
+/**
+ * Executes commands that are due until it is interrupted. Fails if the timers cannot be read, or if what became of a command cannot be stored; what
+ * it had claimed is then claimed again when the lease ends.
+ */
+export const runTimers = Effect.fnUntraced(function* ({
+  aggregates: given,
+  atOnce = 32,
+  pollMs = 5_000,
+  settled = () => Effect.void
+}: TimerWorkerOptions): Effect.fn.Return<never, TimersError, Timers | EventStore> {
+  const timers = yield* Timers
+  const aggregates = new Map(given.map((aggregate) => [aggregate.name, aggregate]))
+
+  /** Works on the claimed commands of one line, one after another. */
+  const work = Effect.fnUntraced(function* (line: ReadonlyArray<DueCommand>) {
+    const began = yield* Clock.currentTimeMillis
+    for (const [i, due] of line.entries()) {
+      const rest = line.slice(i).map(({ id }) => id)
+      if ((yield* Clock.currentTimeMillis) - began > leaseMs / 3) return yield* timers.postpone(rest, 0)
+      const exit = yield* Effect.exit(executed(aggregates, due))
+      if (Exit.isFailure(exit) && Cause.hasInterruptsOnly(exit.cause))
+        return yield* Effect.failCause(exit.cause as never)
+      const { outcome, reason } = judge(exit)
+      yield* settled(due, outcome, reason)
+      if (outcome === "failed") return yield* timers.postpone(rest, delayMs(due.failures), reason)
+      // the append of a command with events has removed it
+      if (outcome !== "gone") yield* timers.remove(due.id)
+    }
+  })
+
+  return yield* Effect.scoped(
+    Effect.gen(function* () {
+      const wake = Latch.makeUnsafe(false)
+      const signal = yield* timers.signals
+      const signalled = Effect.forever(
+        Effect.andThen(
+          signal,
+          Effect.sync(() => wake.openUnsafe())
+        )
+      )
+      let active = 0
+      let broken: Exit.Exit<void, TimersError> | undefined
+      const run = (line: ReadonlyArray<DueCommand>) =>
+        work(line).pipe(
+          Effect.onExit((exit) =>
+            Effect.sync(() => {
+              active--
+              if (Exit.isFailure(exit)) broken = exit
+              wake.openUnsafe()
+            })
+          ),
+          Effect.exit,
+          Effect.forkScoped
+        )
+      const loop = Effect.gen(function* () {
+        while (true) {
+          wake.closeUnsafe()
+          if (broken !== undefined) yield* broken
+          const most = atOnce - active
+          const claimed = most === 0 ? [] : yield* timers.claim(most)
+          for (const line of Map.groupBy(claimed, ({ id, line: of }) => of ?? id).values()) {
+            active++
+            yield* run(line)
+          }
+          // what is claimed may be followed by more
+          if (claimed.length > 0 && active < atOnce) continue
+          const nextMs = active >= atOnce ? pollMs : ((yield* timers.nextMs) ?? pollMs)
+          yield* Effect.raceFirst(wake.await, Effect.sleep(Math.min(pollMs, Math.max(1, nextMs))))
+        }
+      })
+      return yield* Effect.raceFirst(loop, signalled)
+    })
+  )
+})
