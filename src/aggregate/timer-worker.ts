@@ -36,7 +36,7 @@ export interface TimerWorkerOptions {
   readonly atOnce?: number
 }
 
-const longestExecutionMs = 20_000
+const longestExecutionMs = leaseMs
 const [firstDelayMs, longestDelayMs] = [1_000, 300_000]
 /** How long to wait after a command failed for the n-th time, from 0: from 1 s, doubling to 5 minutes, less up to a tenth by chance. */
 const delayMs = (failures: number) =>
@@ -104,8 +104,7 @@ export const runTimers = Effect.fnUntraced(function* ({
       const rest = line.slice(i).map(({ id }) => id)
       if ((yield* Clock.currentTimeMillis) - began > leaseMs / 3) return yield* timers.postpone(rest, 0)
       const exit = yield* Effect.exit(executed(aggregates, due))
-      if (Exit.isFailure(exit) && Cause.hasInterruptsOnly(exit.cause))
-        return yield* Effect.failCause(exit.cause as never)
+      if (Exit.isFailure(exit) && Cause.hasInterruptsOnly(exit.cause)) return yield* Effect.interrupt
       const { outcome, reason } = judge(exit)
       yield* settled(due, outcome, reason)
       if (outcome === "failed") return yield* timers.postpone(rest, delayMs(due.failures), reason)
@@ -125,13 +124,13 @@ export const runTimers = Effect.fnUntraced(function* ({
         )
       )
       let active = 0
-      let broken: Exit.Exit<void, TimersError> | undefined
+      let broken: Cause.Cause<TimersError> | undefined
       const run = (line: ReadonlyArray<DueCommand>) =>
         work(line).pipe(
           Effect.onExit((exit) =>
             Effect.sync(() => {
               active--
-              if (Exit.isFailure(exit)) broken = exit
+              if (Exit.isFailure(exit)) broken = exit.cause
               wake.openUnsafe()
             })
           ),
@@ -141,7 +140,7 @@ export const runTimers = Effect.fnUntraced(function* ({
       const loop = Effect.gen(function* () {
         while (true) {
           wake.closeUnsafe()
-          if (broken !== undefined) yield* broken
+          if (broken !== undefined) return yield* Effect.failCause(broken)
           const most = atOnce - active
           const claimed = most === 0 ? [] : yield* timers.claim(most)
           for (const line of Map.groupBy(claimed, ({ id, line: of }) => of ?? id).values()) {

@@ -37,7 +37,7 @@ export class TimersError extends Schema.TaggedError<TimersError>()("TimersError"
 }
 
 /** How long a claim lasts, in milliseconds: then another worker may claim the command. */
-export const leaseMs = 30_000
+export const leaseMs = 10_000
 
 /** Commands that wait. Any number of workers share them. */
 export class Timers extends Context.Service<

@@ -32,6 +32,8 @@ export interface AppendRow {
   readonly tags: ReadonlyArray<string>
   /** The events as records of the log. */
   readonly logRecords: ReadonlyArray<NewRecord>
+  /** The timer that the command fires; null if it is none. */
+  readonly timer: string | null
   /** The same for the outbox, where a control character stands for each event's version. */
   readonly segmentMeta: () => string
 }
@@ -84,6 +86,8 @@ export interface Refusal {
   }> | null
   /** The commands that were answered before, where one of them refuses all. */
   readonly repeated?: ReadonlyArray<number> | null
+  /** Rows whose timer was fired or cancelled meanwhile, by their number from 1. Then nothing else is given. */
+  readonly gone?: ReadonlyArray<number>
   readonly tags: ReadonlyArray<{
     readonly topic_id: number
     readonly tag: string
@@ -194,6 +198,23 @@ const ok = `ok as materialized (select f.i, f.topic_id, f.stream, f.partition, h
       sum(f.n) over (partition by f.topic_id, f.partition) as total,
       sum(f.n) over (partition by f.topic_id, f.partition order by f.i) - f.n as before
     from head h join fresh f using (topic_id, stream) where h.ok and (select count(*) from verdict) = 0)`
+/**
+ * Deletes the timers that the appended commands fire, and rolls back if one of them is gone. Only rows that pass are looked at, because the
+ * timer of a refused command must stay. They are locked in the order of their slots, as by commits that cancel them.
+ */
+const timers = (parameter: Parameters, rows: ReadonlyArray<AppendRow>) => [
+  `fires as materialized (select o.i, t.timer_id from ok o
+    join unnest(${column(
+      parameter,
+      "uuid",
+      rows.map(({ timer }) => timer)
+    )}) with ordinality as t(timer_id, i) using (i) where t.timer_id is not null)`,
+  `waiting as materialized (select t.timer_id from millrace.timer t where t.timer_id in (select timer_id from fires)
+    order by t.slot, t.timer_id for update)`,
+  `fired as (delete from millrace.timer t using waiting w where t.timer_id = w.timer_id returning t.timer_id)`,
+  `gone as materialized (select millrace.refuse_append(json_build_object('again', false, 'gone', json_agg(f.i))::text)
+    from fires f where f.timer_id not in (select timer_id from fired) having count(*) > 0)`
+]
 // the inline builds that rows were computed for must be those that the topic has, under the lock of its counter
 const pos = (
   parameter: Parameters,
@@ -242,6 +263,7 @@ export const appendStatement = (
   request: AppendRequest,
   more: (parts: StatementParts) => void = () => undefined
 ): CommitStatement => {
+  const hasTimers = request.rows.some(({ timer }) => timer !== null)
   const hasTags = request.isAtomic || request.rows.some(({ tags }) => tags.length > 0)
   const parts = new StatementParts(1, (parameter) => [
     requests(parameter, request),
@@ -257,7 +279,8 @@ export const appendStatement = (
       ? [atomicTags(parameter, request.tags), atomicVerdict, ok]
       : [request.isStrict ? strictVerdict : batchVerdict, ok]),
     ...(!request.isAtomic && hasTags ? [batchTags] : []),
-    pos(parameter, request.inline, hasTags ? "tags" : "ok"),
+    ...(hasTimers ? timers(parameter, request.rows) : []),
+    pos(parameter, request.inline, hasTimers ? "gone" : hasTags ? "tags" : "ok"),
     log,
     outbox(parameter(request.incarnation))
   ])

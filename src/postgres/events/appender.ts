@@ -2,7 +2,14 @@
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Semaphore from "effect/Semaphore"
-import { BoundaryMoved, CommandReused, EventStoreError, StreamClosed, VersionConflict } from "../../aggregate/errors.ts"
+import {
+  BoundaryMoved,
+  CommandReused,
+  EventStoreError,
+  StreamClosed,
+  TimerGone,
+  VersionConflict
+} from "../../aggregate/errors.ts"
 import type { Append, Appended, AppendError } from "../../aggregate/event-store.ts"
 import { answered } from "../client/answer.ts"
 import type { Sql } from "../client/client.ts"
@@ -70,6 +77,7 @@ const conflictOf = (
   closed === null
     ? new VersionConflict({ aggregate, stream, expected, actual })
     : new StreamClosed({ aggregate, stream, reason: closed })
+const goneOf = ({ timer = "" }: Append) => new TimerGone({ timer })
 const reused = (digest: string | null, row: AppendRow) =>
   digest !== null && row.digest !== null && digest !== row.digest
 
@@ -258,6 +266,16 @@ export class Appender {
     if (error.code === refusedCode) {
       const refusal = refusalOf(cause)
       if (refusal.again) return this.send(commands, failures)
+      const gone = new Set(refusal.gone)
+      if (gone.size > 0) {
+        await this.lookUp(
+          commands.filter((_, i) => gone.has(i + 1)).map((command) => [command, goneOf(command.append)])
+        )
+        return this.send(
+          commands.filter((_, i) => !gone.has(i + 1)),
+          failures
+        )
+      }
       // a command that takes the stream as it is was sent with the version of the rows that it changes
       const isPinned = ({ append: { expected }, since }: Command, actual: number, closed: string | null) =>
         closed === null && typeof expected !== "number" && isExpected(expected, actual) && now - since < patienceMs
@@ -381,9 +399,10 @@ const notNow = (aggregate: string, reason: string) =>
 /** The error of several appends that were refused together: the first stream that is not as expected, or else the tags. */
 const refusedAll = (
   appends: ReadonlyArray<Append>,
-  { refused, tags }: Refusal,
+  { gone, refused, tags }: Refusal,
   nameOf: (topicId: number) => string
 ): AppendError | BoundaryMoved => {
+  if (gone !== undefined) return goneOf(appends[gone[0]! - 1]!)
   const [first] = (refused ?? []).toSorted((a, b) => a.i - b.i)
   if (first !== undefined) return conflictOf(appends[first.i - 1]!, first.actual, first.closed)
   return new BoundaryMoved({

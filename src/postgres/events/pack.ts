@@ -63,6 +63,7 @@ export const packAppend = (append: Append, options: PackOptions): AppendRow => {
     ...packed,
     tags: tagsOf(append.events),
     logRecords: records,
+    timer: append.timer ?? null,
     segmentMeta: () => segmentMetaOf(records)
   }
 }

@@ -1,12 +1,13 @@
 // Timers on PostgreSQL: the table `millrace.timer`, which commits of projections write. Workers share it by leases on its rows.
 import * as Effect from "effect/Effect"
 import * as Queue from "effect/Queue"
-import { type DueCommand, leaseMs, Timers, TimersError } from "../../aggregate/timers.ts"
+import { type DueCommand, leaseMs as defaultLeaseMs, Timers, TimersError } from "../../aggregate/timers.ts"
 import { storable } from "../../text/text.ts"
 import { answered } from "../client/answer.ts"
 import { query, type Sql } from "../client/client.ts"
 import { arrayOf } from "../client/columns.ts"
-import { answerMs } from "./errors.ts"
+import { retrying } from "../client/retrying.ts"
+import { answerMs, patienceMs } from "./errors.ts"
 
 /** The channel of notifications after commits with commands that are due soon. */
 export const timerChannel = "millrace_timer"
@@ -47,7 +48,7 @@ const dueOf = (row: DueRow): DueCommand => ({
 const isFirst = `(t.line is null or not exists (select from millrace.timer e
   where e.line = t.line and (e.position, e.number) < (t.position, t.number)))`
 // rows that another worker's claim has locked are skipped: waiting for them would only find them claimed
-const claimText = `with first as materialized (
+const claimText = (leaseMs: number) => `with first as materialized (
     select t.timer_id, t.line from millrace.timer t where t.next_try <= now() and ${isFirst}
     order by t.next_try limit $1::int4 for update of t skip locked
   ), taken as materialized (
@@ -66,17 +67,19 @@ const postponeText = `update millrace.timer set next_try = clock_timestamp() + $
     failing_since = case when timer_id = $3::uuid then coalesce(failing_since, clock_timestamp()) else failing_since end
   where timer_id = any ($1::uuid[])`
 
-/** The timers over a pool of connections. */
-export const make = (sql: Sql): Timers["Service"] => {
+/** The timers over a pool of connections. `leaseMs`: how long a claim lasts. */
+export const make = (sql: Sql, leaseMs = defaultLeaseMs): Timers["Service"] => {
   const run = <A>(operation: TimersError["operation"], statement: () => PromiseLike<A>) =>
-    query(operation, () => answered(statement(), answerMs)).pipe(
-      Effect.mapError((cause) => new TimersError({ operation, reason: cause.reason, cause }))
-    )
+    // a claim whose reply was lost is made again when its lease ends
+    retrying(
+      query(operation, () => answered(statement(), answerMs)),
+      { forMs: patienceMs }
+    ).pipe(Effect.mapError((cause) => new TimersError({ operation, reason: cause.reason, cause })))
   const send = <Row extends object>(text: string, parameters: Array<string | number | null>) =>
     sql.unsafe<Array<Row>>(text, parameters, { prepare: true })
   return Timers.of({
     claim: (most) =>
-      run("claim", () => send<DueRow>(claimText, [most])).pipe(
+      run("claim", () => send<DueRow>(claimText(leaseMs), [most])).pipe(
         Effect.map((rows) => rows.toSorted((a, b) => a.position - b.position || a.number - b.number).map(dueOf))
       ),
     remove: (id) => Effect.asVoid(run("remove", () => sql`delete from millrace.timer where timer_id = ${id}`)),
