@@ -11,6 +11,7 @@ import { CurrentFailures } from "../monitor/ongoing-failures.ts"
 import { migrate } from "../postgres/client/migrate.ts"
 import * as PostgresEvents from "../postgres/events/events.ts"
 import { storeSkipped } from "../postgres/relay/lag.ts"
+import { timerChannel } from "../postgres/events/timers.ts"
 import { makeNotifier } from "../postgres/relay/notify.ts"
 import * as PostgresRelay from "../postgres/relay/to-log.ts"
 import { readBuilds } from "../postgres/store/builds.ts"
@@ -34,6 +35,7 @@ import { deploymentOf } from "./deployments.ts"
 import { readChains } from "./chains.ts"
 import { forgetIds } from "./forget-ids.ts"
 import { moveLifecycles, moveOnce } from "./lifecycles.ts"
+import { executeTimers } from "./timers.ts"
 import type { Observed } from "./observed.ts"
 import { openLog } from "./open-log.ts"
 import { beginRelayCounters, measuredStore } from "./measured.ts"
@@ -113,7 +115,10 @@ export const openSystem = Effect.fnUntraced(function* (
       aggregates.map(({ name }) => name),
       targets
     )
-  const store = measuredStore(PostgresStore.make(sql, { published, processId: presence.id }), presence.failures)
+  const store = measuredStore(
+    PostgresStore.make(sql, { published, due: makeNotifier(sql, timerChannel), processId: presence.id }),
+    presence.failures
+  )
   const starts = yield* startsOf(application, log)
   const partitions = partitionsOf(application)
   const builds = yield* store.prepare(
@@ -219,6 +224,7 @@ export const runProjections = (system: System): Effect.Effect<void> => {
     closing,
     forgetLookups(system),
     moveLifecycles(database.sql),
+    executeTimers(system),
     forgetIds(application, database.sql, presence.failures)
   ])
   const run = Effect.andThen(reportDeployments(system), withRunning(system, all))

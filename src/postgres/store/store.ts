@@ -36,6 +36,8 @@ import { run, storeError } from "./run.ts"
 export interface PostgresStoreOptions {
   /** Called after a commit that published messages, to wake relays of the same process. */
   readonly published?: () => void
+  /** Called after a commit with commands that are due within seconds, to wake workers. A worker looks for later ones by itself. */
+  readonly due?: () => void
   /** The id of this process, which claims store: a UUID. */
   readonly processId?: string
   /** How long a commit, and the check whether it was committed, wait for an answer, in milliseconds. Default: `answerMs`. */
@@ -304,6 +306,9 @@ const commit = Effect.fnUntraced(function* (
   )
   // those of the statement: the partition may have been promoted, or thawed, since the claim
   if (mode === "live" && messagesOf(changes) > 0) options.published?.()
+  const soon = Date.now() + soonMs
+  if (mode === "live" && changes.commands?.pending.some(({ timer }) => timer === undefined || timer.at < soon))
+    options.due?.()
   const { chunk, fill } = seenChunkOf(held, changes)
   return {
     ...held,
@@ -347,6 +352,8 @@ const resolve = Effect.fnUntraced(function* (
   return "absent"
 })
 
+/** A worker of timers looks for commands at least this often, in milliseconds, with room for clocks that differ. */
+const soonMs = 15_000
 /** How often a commit looks whether its partition is still frozen, and for how long, in milliseconds. */
 const frozen = { pollMs: 50, mostMs: 60_000 }
 /** Waits while a partition is frozen for a promotion: its commits are refused. It may have been promoted then. */

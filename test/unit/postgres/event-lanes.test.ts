@@ -19,6 +19,7 @@ const command = (stream: string, expected: number, commandId: string, vals = "")
     vals,
     tags: [],
     logRecords: [],
+    timer: null,
     segmentMeta: () => ""
   }
 })
