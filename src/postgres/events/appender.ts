@@ -244,6 +244,16 @@ export class Appender {
     return new Map(found.map((row) => [row.i, row]))
   }
 
+  /** Sends commands again without those whose timers are gone; they may be answered already. */
+  private async sendWithout(commands: ReadonlyArray<Command>, numbers: ReadonlyArray<number>, failures: number) {
+    const gone = commands.filter((_, i) => numbers.includes(i + 1))
+    await this.lookUp(gone.map((command) => [command, goneOf(command.append)]))
+    return this.send(
+      commands.filter((command) => !gone.includes(command)),
+      failures
+    )
+  }
+
   private async failed(
     commands: ReadonlyArray<Command>,
     cause: unknown,
@@ -266,16 +276,7 @@ export class Appender {
     if (error.code === refusedCode) {
       const refusal = refusalOf(cause)
       if (refusal.again) return this.send(commands, failures)
-      const gone = new Set(refusal.gone)
-      if (gone.size > 0) {
-        await this.lookUp(
-          commands.filter((_, i) => gone.has(i + 1)).map((command) => [command, goneOf(command.append)])
-        )
-        return this.send(
-          commands.filter((_, i) => !gone.has(i + 1)),
-          failures
-        )
-      }
+      if (refusal.gone !== undefined) return this.sendWithout(commands, refusal.gone, failures)
       // a command that takes the stream as it is was sent with the version of the rows that it changes
       const isPinned = ({ append: { expected }, since }: Command, actual: number, closed: string | null) =>
         closed === null && typeof expected !== "number" && isExpected(expected, actual) && now - since < patienceMs
