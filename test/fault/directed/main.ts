@@ -1,5 +1,5 @@
 // `npm run fault -- directed`: runs the directed test of each mutant of rebuilds against a copy without the protection. Prints which failed as they
-// must, and ends with 1 if one passed. `--only TEXT` takes those whose names contain it.
+// must, and ends with 1 if one passed. `--only TEXT` takes those whose names contain it, or one of several texts between commas.
 import { spawn } from "node:child_process"
 import { readFileSync } from "node:fs"
 import { join } from "node:path"
@@ -41,7 +41,8 @@ const run = async ({ file, patches = [], title }: Mutant): Promise<ReadonlyArray
 
 const figures: Record<string, string> = {}
 const missed: Array<string> = []
-const wanted = mutants.filter(({ name }) => name.includes(values.only ?? ""))
+const texts = (values.only ?? "").split(",")
+const wanted = mutants.filter(({ name }) => texts.some((text) => name.includes(text)))
 for (const mutant of wanted) {
   const statuses = await run(mutant)
   // without patches the test itself removes the protection, and asserts that it is missed
