@@ -28,6 +28,12 @@ export class ForeignDatabase extends Data.TaggedError("ForeignDatabase")<{
   readonly try: string
 }> {}
 
+/** Declarations of an aggregate cannot read events that are stored. The message names the event types. */
+export class UnreadableHistory extends Data.TaggedError("UnreadableHistory")<{
+  readonly message: string
+  readonly try: string
+}> {}
+
 /** A command needs a database that exists, and there is none. */
 export class NoDatabase extends Data.TaggedError("NoDatabase")<{
   readonly message: string

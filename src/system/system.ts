@@ -4,6 +4,7 @@ import * as Layer from "effect/Layer"
 import * as Schedule from "effect/Schedule"
 import { EventStore } from "../aggregate/event-store.ts"
 import { Log } from "../log/log.ts"
+import { assertHistory } from "./aggregate-history.ts"
 import { aggregatesOf, type Application, partitionsOf } from "../model/application.ts"
 import { buildName } from "../model/build.ts"
 import type { Projection } from "../model/projection.ts"
@@ -109,6 +110,7 @@ export const openSystem = Effect.fnUntraced(function* (
   const published = relaysHere ? signal : makeNotifier(sql)
   const { store: eventStore } = PostgresEvents.make(sql, { appended: opened.appended, application, published })
   yield* eventStore.declare(aggregates)
+  yield* assertHistory(application, log)
   if (usesBrokers)
     yield* PostgresEvents.publish(
       sql,
