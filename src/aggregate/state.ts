@@ -108,6 +108,9 @@ const fold = <State>(...args: Parameters<typeof foldEvents<State>>) =>
     catch: (error) => error
   }).pipe(Effect.catch((error) => (isKnown(error) ? Effect.fail(error) : Effect.die(error))))
 
+/** How many events a page has at most: the store's own bounds are rows and bytes, and a row may have thousands of events. */
+const pageEvents = 20_000
+
 /** How a state is loaded. */
 export interface LoadStateOptions<State> {
   /** A state to continue. Default: the newest snapshot, or the initial state. */
@@ -132,7 +135,7 @@ export const loadState = Effect.fnUntraced(function* <State>(
   let folded = from ?? initialState<State>(aggregate)
   for (;;) {
     const start = useSnapshot ? { shape: shapeOf(aggregate) } : { from: folded.version + 1 }
-    const page = yield* store.load(aggregate.name, stream, { ...start, ...last })
+    const page = yield* store.load(aggregate.name, stream, { ...start, ...last, limit: pageEvents })
     if (useSnapshot && page.snapshot !== undefined) {
       const read = readSnapshot<State>(aggregate, page.snapshot)
       useSnapshot = false

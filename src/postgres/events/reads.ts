@@ -68,10 +68,14 @@ const makeLoad = (sql: Sql, topics: AggregateTopics): Service["load"] =>
     if (answer != null && answer.digest !== null && digest !== undefined && answer.digest !== uuidOf(digest))
       return yield* new CommandReused({ commandId: commandId! })
     const start = from ?? (at ?? 0) + 1
-    const events = rows
-      .filter(({ kind }) => kind === "batch")
-      .flatMap((row) => eventsOf(aggregate, partition, row))
-      .filter((event) => event.version >= start && event.version <= upTo)
+    const events: Array<RecordedEvent> = []
+    for (const row of rows) {
+      // rows may have far more events than the page
+      if (events.length >= limit) break
+      if (row.kind !== "batch") continue
+      for (const event of eventsOf(aggregate, partition, row))
+        if (event.version >= start && event.version <= upTo) events.push(event)
+    }
     return {
       ...(state === null ? {} : { snapshot: { version: at!, state } }),
       version: version ?? 0,
