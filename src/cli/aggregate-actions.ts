@@ -84,7 +84,7 @@ const onStore = Effect.fnUntraced(function* <A, E>(
   yield* assertDatabaseExists(data)
   const database = yield* openDatabase(data, "join", { max: 2 })
   yield* Effect.mapError(assertRegistered(application, database.sql), asUnprepared)
-  const store = yield* openEventStore(database.sql)
+  const store = yield* openEventStore(application, database.sql)
   return yield* Effect.provideService(run, EventStore, store)
 })
 

@@ -52,7 +52,7 @@ const patternOf = (text: string) =>
       .join(".*")
   )
 
-test("the commands print what the page says", async () => {
+test("the commands print what the page says", { timeout: 120_000 }, async () => {
   expect(steps.length).toBeGreaterThan(7)
   for (const { command, isLater, output } of steps) {
     const pattern = patternOf(output)
