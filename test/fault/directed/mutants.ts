@@ -155,7 +155,11 @@ export const mutants: ReadonlyArray<Mutant> = [
   },
   {
     name: "a follower's messages are packed, and muted in SQL only",
-    patches: patch("src/runner/segments.ts", "    if (this.isMuted) return []\n", ""),
+    patches: patch(
+      "src/runner/partition-processor.ts",
+      "times: this.chain.messageTimes, isMuted }",
+      "times: this.chain.messageTimes, isMuted: false }"
+    ),
     file: "unit/runner/muted.test.ts",
     title: "packs no message"
   },
