@@ -1,14 +1,18 @@
 // What a request to an aggregate is answered when the event store refuses or fails, or the command is rejected. Pure.
 import { isRepeatedRejection, rejectionFields } from "../../aggregate/command.ts"
+import * as Errors from "../../aggregate/errors.ts"
 import {
   CommandReused,
   EventStoreError,
+  InlineFailed,
+  InlineMissing,
   InvalidCommandId,
   InvalidStream,
   StreamClosed,
   SubjectErased,
   VersionConflict
 } from "../../aggregate/errors.ts"
+import * as Failures from "../../aggregate/failures.ts"
 import { AggregateFailed, InvalidCommand, StreamBusy, UnreadableEvent } from "../../aggregate/failures.ts"
 import type { Rejection } from "../../model/aggregate.ts"
 import { Problem, problemDetails, retryAfterSeconds } from "../http/problem.ts"
@@ -42,13 +46,21 @@ export const problemOf = (error: unknown): Problem | undefined => {
     return error.retryable
       ? new Problem(503, "store_unavailable", error.message, again, retryAfterSeconds)
       : new Problem(500, "store_refused", error.message, own)
-  return isOwnFault(error)
-    ? new Problem(500, "aggregate_failed", "the code of the aggregate failed; nothing was appended", own)
-    : undefined
+  if (error instanceof InlineMissing) return new Problem(503, "inline_missing", error.message, again, retryAfterSeconds)
+  if (isOwnFault(error))
+    return error instanceof InlineFailed
+      ? new Problem(500, "inline_failed", `the inline projection ${error.projection} failed; nothing was appended`, own)
+      : new Problem(500, "aggregate_failed", "the code of the aggregate failed; nothing was appended", own)
+  const isStoreError = storeErrors.some((known) => error instanceof known)
+  return isStoreError ? new Problem(500, "store_refused", (error as Error).message, own) : undefined
 }
+/** Every error of the event store and of executing commands, so that none of them is taken for a rejection. */
+const storeErrors = Object.values({ ...Errors, ...Failures }).filter(
+  (value) => typeof value === "function" && value.prototype instanceof Error
+) as ReadonlyArray<abstract new (...args: never) => Error>
 /** Whether the aggregate's own code is at fault, so that its error belongs into the log and not into the answer. */
-export const isOwnFault = (error: unknown): error is AggregateFailed | UnreadableEvent =>
-  error instanceof AggregateFailed || error instanceof UnreadableEvent
+export const isOwnFault = (error: unknown): error is AggregateFailed | UnreadableEvent | InlineFailed =>
+  error instanceof AggregateFailed || error instanceof UnreadableEvent || error instanceof InlineFailed
 
 /** A command or a read that took too long. */
 export const timedOut = (ms: number): Problem =>

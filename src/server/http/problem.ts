@@ -88,6 +88,8 @@ export type AggregateCode =
   | "contended"
   | "rejected"
   | "aggregate_failed"
+  | "inline_failed"
+  | "inline_missing"
   | "store_unavailable"
   | "store_refused"
 

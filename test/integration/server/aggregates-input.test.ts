@@ -2,7 +2,7 @@
 import { connect } from "node:net"
 import * as Effect from "effect/Effect"
 import { afterAll, beforeAll, describe, expect, test } from "vitest"
-import { EventStoreError } from "../../../src/aggregate/errors.ts"
+import { EventStoreError, InlineFailed, InlineMissing, TimerGone } from "../../../src/aggregate/errors.ts"
 import { call, opened, startServer } from "../../support/aggregate-http.ts"
 
 let server: Awaited<ReturnType<typeof startServer>>
@@ -274,6 +274,21 @@ describe("a store that fails", () => {
       expect([answer.status, answer.body.error.code]).toEqual([503, "store_unavailable"])
       expect(answer.headers.get("retry-after")).toBe("1")
     }
+    await failing.stop()
+  })
+  test.each([
+    [
+      new InlineFailed({ aggregate: "alert-case", stream: "a", projection: "cases", reason: "secret" }),
+      500,
+      "inline_failed"
+    ],
+    [new InlineMissing({ aggregate: "alert-case", projection: "cases", version: 1 }), 503, "inline_missing"],
+    [new TimerGone({ timer: "t" }), 500, "store_refused"]
+  ])("an append that fails with %s is no rejection", async (error, status, code) => {
+    const failing = await startServer((store) => ({ ...store, append: () => Effect.fail(error) }))
+    const { body, status: answered } = await call(failing, "alert-case/a/commands/open", opened)
+    expect([answered, body.error.code]).toEqual([status, code])
+    expect(JSON.stringify(body)).not.toContain("secret")
     await failing.stop()
   })
   test("one that does not answer gets 503 after the time limit", async () => {
