@@ -95,6 +95,8 @@ export class InlineWriter {
       const { name: projection, version } = missing
       failed.set(i, new InlineMissing({ aggregate, projection, version }))
     }
+    // the next append asks the database again: the build may have been retired meanwhile
+    for (const i of failed.keys()) this.topics.delete(rows[i]!.topicId)
     const builds = [...topics.keys()].flatMap((id) => this.of(id).builds)
     if (failed.size > 0 || builds.length === 0) return { failed, changes: [], rows, texts }
     const appends = rows.map(({ logRecords, stream, topic }) => ({ aggregate: topic, stream, records: logRecords }))
