@@ -11,6 +11,8 @@ import { Aggregate } from "./aggregate.ts"
 import {
   CommandReused,
   EventStoreError,
+  InlineFailed,
+  InlineMissing,
   InvalidCommandId,
   InvalidStream,
   StreamClosed,
@@ -47,6 +49,8 @@ const failures = [
   AggregateFailed,
   CommandReused,
   EventStoreError,
+  InlineFailed,
+  InlineMissing,
   InvalidCommand,
   InvalidCommandId,
   InvalidStream,

@@ -5,6 +5,8 @@ import * as Option from "effect/Option"
 import { Aggregate } from "../aggregate/aggregate.ts"
 import {
   CommandReused,
+  InlineFailed,
+  InlineMissing,
   InvalidCommandId,
   InvalidStream,
   StreamClosed,
@@ -99,6 +101,8 @@ const asRefused = (error: unknown): unknown => {
       error.message,
       `millrace aggregate show, then --expected ${error.actual} if the command still makes sense`
     )
+  if (error instanceof InlineFailed || error instanceof InlineMissing)
+    return new CommandFailed({ message: error.message, exitCode: 1 })
   return error instanceof StreamClosed || error instanceof SubjectErased ? refused(error.message) : error
 }
 const refused = (message: string, advice?: string) =>
