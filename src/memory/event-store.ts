@@ -29,7 +29,11 @@ import {
 } from "../aggregate/event-store.ts"
 import { aggregateHeaders } from "../log/envelope.ts"
 import { Log, type NewRecord } from "../log/log.ts"
+import type { InlineAppend } from "../aggregate/inline.ts"
 import { partitionOf } from "../model/partitioner.ts"
+import type { Projection } from "../model/projection.ts"
+import type { Row } from "../model/recorder.ts"
+import { InlineRows } from "./inline.ts"
 import * as MemoryLog from "./log.ts"
 
 /** What a command answered: the events from `firstVersion` on, or nothing but the version it was decided on. */
@@ -131,7 +135,7 @@ const makeStreams = (log: Log["Service"]) => {
 
 type Streams = ReturnType<typeof makeStreams>
 
-const makeAppendAll = (log: Log["Service"], streams: Streams, one: Semaphore.Semaphore) => {
+const makeAppendAll = (log: Log["Service"], streams: Streams, one: Semaphore.Semaphore, inline: InlineRows) => {
   const { answered, repeated, streamOf, topicOf, topics } = streams
   const store = Effect.fnUntraced(function* (topic: Topic, append: Append, commandId: string, index: number) {
     const stream = streamOf(topic, append.stream)
@@ -181,6 +185,14 @@ const makeAppendAll = (log: Log["Service"], streams: Streams, one: Semaphore.Sem
       return actual === expected ? [] : [{ aggregate, tag, expected, actual }]
     })
     if (moved.length > 0) return yield* new BoundaryMoved({ tags: moved })
+    const now = yield* Clock.currentTimeMillis
+    const written: Array<InlineAppend> = []
+    for (const [topic, append] of found) {
+      const partition = partitionOf(append.stream, topic.partitions)
+      const records = toRecords(append, { partition, commandId, index: 0, now })
+      written.push({ aggregate: topic.name, stream: append.stream, records })
+    }
+    yield* inline.write(written, now)
     const all: Array<Appended> = []
     let index = 0
     for (const [topic, append] of found) {
@@ -235,12 +247,15 @@ const makeReads = (streams: Streams, one: Semaphore.Semaphore) => {
   return { load, read, readBoundary }
 }
 
-/** Creates an empty store, whose events are records of `log` too. An aggregate that was not declared has 16 partitions. */
-export const make = (log: Log["Service"]): EventStore["Service"] => {
+/**
+ * Creates an empty store, whose events are records of `log` too. An aggregate that was not declared has 16 partitions. Appends write the rows
+ * of `inline`.
+ */
+export const make = (log: Log["Service"], inline = new InlineRows([])): EventStore["Service"] => {
   const streams = makeStreams(log)
   const { answered, answerOf, declareOne, streamOf, topicOf } = streams
   const one = Semaphore.makeUnsafe(1)
-  const appendAll = makeAppendAll(log, streams, one)
+  const appendAll = makeAppendAll(log, streams, one, inline)
   return EventStore.of({
     ...makeReads(streams, one),
     declare: Effect.fnUntraced(function* (aggregates) {
@@ -279,8 +294,17 @@ export const make = (log: Log["Service"]): EventStore["Service"] => {
   })
 }
 
+const layerOf = (inline: InlineRows): Layer.Layer<EventStore | Log> =>
+  Layer.syncContext(() => {
+    const { log } = MemoryLog.make()
+    return Context.make(EventStore, make(log, inline)).pipe(Context.add(Log, log))
+  })
 /** An empty store in memory over a log in memory. */
-export const layer: Layer.Layer<EventStore | Log> = Layer.syncContext(() => {
-  const { log } = MemoryLog.make()
-  return Context.make(EventStore, make(log)).pipe(Context.add(Log, log))
-})
+export const layer: Layer.Layer<EventStore | Log> = layerOf(new InlineRows([]))
+/** The same with inline projections: `rows` has what appends have written of a table or window. */
+export const layerInline = (
+  projections: ReadonlyArray<Projection.Any>
+): { readonly layer: Layer.Layer<EventStore | Log>; readonly rows: (name: string) => ReadonlyArray<Row> } => {
+  const inline = new InlineRows(projections)
+  return { layer: layerOf(inline), rows: (name) => inline.rows(name) }
+}
