@@ -154,6 +154,22 @@ const appending = (it: It) => {
     })
   )
   it.effect(
+    "a refused command does not take those with it that expect what the stream has",
+    Effect.fnUntraced(function* () {
+      const aggregate = yield* fresh()
+      yield* append(aggregate, "a", 0)
+      const results = yield* Effect.all(
+        [0, 1, 2, 9].map((expected) => Effect.result(append(aggregate, "a", expected, events(1, expected + 1)))),
+        { concurrency: "unbounded" }
+      )
+      assert.deepStrictEqual(
+        results.map((result) => (result._tag === "Success" ? result.success.version : result.failure._tag)),
+        ["VersionConflict", 2, 3, "VersionConflict"]
+      )
+      assert.deepStrictEqual(numbers(yield* readAll(aggregate, "a")), [1, 2, 3])
+    })
+  )
+  it.effect(
     "one refusal does not disturb the appends beside it",
     Effect.fnUntraced(function* () {
       const aggregate = yield* fresh(1)

@@ -44,6 +44,8 @@ interface Command {
 }
 /** Appends to several streams, and the tags that they check and change. */
 export type AtomicRequest = Pick<AppendRequest, "rows" | "tags">
+/** A command that was refused, and why. */
+type Refused = readonly [command: Command, error: AppendError]
 /** What the appender needs besides a pool. */
 export interface AppenderOptions {
   /** Called with each partition's new end after a commit. */
@@ -78,6 +80,9 @@ const conflictOf = (
     ? new VersionConflict({ aggregate, stream, expected, actual })
     : new StreamClosed({ aggregate, stream, reason: closed })
 const goneOf = ({ timer = "" }: Append) => new TimerGone({ timer })
+/** Whether a command that was refused has the version it expects, and is not one that must follow another command. */
+const isPassing = ({ expected, follows }: AppendRow, { actual }: VersionConflict) =>
+  expected === actual && follows === null
 const reused = (digest: string | null, row: AppendRow) =>
   digest !== null && row.digest !== null && digest !== row.digest
 
@@ -183,7 +188,7 @@ export class Appender {
       }
       inline = namesOf(statement)
       const answer = await this.execute(statement, false, [])
-      const refused: Array<readonly [Command, StreamClosed | VersionConflict]> = []
+      const refused: Array<Refused> = []
       for (const row of answer) {
         const command = commands[row.i]!
         if (row.first_version === null) refused.push([command, conflictOf(command.append, row.actual ?? 0, row.closed)])
@@ -212,28 +217,41 @@ export class Appender {
 
   /**
    * Commands that were refused may have been appended before nevertheless: by the same command, which was committed while the statement
-   * waited for the lock. That is their answer then.
+   * waited for the lock. That is their answer then. Others follow a refused command of their stream, but would pass without it: they, and
+   * those that follow them, are sent again.
    */
-  private async lookUp(refused: ReadonlyArray<readonly [Command, AppendError]>, failures = 0): Promise<void> {
+  private async lookUp(refused: ReadonlyArray<Refused>, failures = 0): Promise<void> {
     if (refused.length === 0) return
+    const again: Array<Command> = []
+    const streams = new Set<string>()
     try {
       const found = await this.answersOf(refused.map(([{ row }]) => row))
       for (const [i, [command, error]] of refused.entries()) {
         const before = found.get(i)
-        if (before === undefined) this.fail(command, error)
-        else if (reused(before.digest, command.row))
-          this.fail(command, new CommandReused({ commandId: command.commandId }))
-        else command.settle(Exit.succeed(appendedOf(command.row, before, true)))
+        const stream = `${command.row.topicId} ${command.row.stream}`
+        const isConflict = error._tag === "VersionConflict"
+        if (before === undefined && isConflict && (isPassing(command.row, error) || streams.has(stream))) {
+          again.push(command)
+          streams.add(stream)
+        } else if (before === undefined) this.fail(command, error)
+        else this.answer(command, before)
       }
     } catch (cause) {
       const error = toSqlError("append", cause)
-      const [[{ append, since }]] = refused as [(typeof refused)[number]]
+      const [[{ append, since }]] = refused as [Refused]
       if (isRepeatable(error) && Date.now() - since < patienceMs) {
         await pause(failures)
         return this.lookUp(refused, failures + 1)
       }
       for (const [command] of refused) this.fail(command, eventStoreError("append", append.aggregate)(error))
     }
+    return this.send(again, failures)
+  }
+  /** Settles a command that was answered before. */
+  private answer(command: Command, before: LookedUp): void {
+    const { commandId, row } = command
+    if (reused(before.digest, row)) this.fail(command, new CommandReused({ commandId }))
+    else command.settle(Exit.succeed(appendedOf(row, before, true)))
   }
 
   private async answersOf(rows: ReadonlyArray<AppendRow>): Promise<ReadonlyMap<number, LookedUp>> {
@@ -293,10 +311,12 @@ export class Appender {
         true
       )
       await this.lookUp(
-        [...refused.values()].map(({ actual, closed, i }) => {
-          const command = commands[i - 1]!
-          return [command, conflictOf(command.append, actual, closed)] as const
-        })
+        [...refused.values()]
+          .toSorted((a, b) => a.i - b.i)
+          .map(({ actual, closed, i }): Refused => {
+            const command = commands[i - 1]!
+            return [command, conflictOf(command.append, actual, closed)]
+          })
       )
       return this.send(others, failures)
     }
@@ -314,13 +334,21 @@ export class Appender {
       for (const command of commands) await this.send([command])
       return
     }
-    const [command] = commands as [Command]
+    return this.failedAlone(commands[0]!, error, inline)
+  }
+  /** A command that was sent by itself failed for good, unless it was appended at the same time. */
+  private async failedAlone(command: Command, error: SqlError, inline: string): Promise<void> {
     const failure =
       inline !== "" && blameOf(error) === "data"
         ? inlineFailure(command.append, inline, error.reason)
         : eventStoreError("append", command.append.aggregate)(error)
     // a key that is there already: the same command was appended at the same time
-    if (error.code === "23505") return this.lookUp([[command, failure]])
+    if (error.code === "23505") {
+      const before = await this.answersOf([command.row]).catch(() => undefined)
+      if (before === undefined) return this.send([command])
+      const one = before.get(0)
+      if (one !== undefined) return this.answer(command, one)
+    }
     this.fail(command, failure)
   }
 

@@ -3,7 +3,9 @@ import * as Effect from "effect/Effect"
 import { EventStoreError } from "../../aggregate/errors.ts"
 import type { AggregateSpec } from "../../aggregate/event-store.ts"
 import type { Sql } from "../client/client.ts"
+import { retrying } from "../client/retrying.ts"
 import * as LogTopics from "../log/topics.ts"
+import { patienceMs } from "./errors.ts"
 
 /** The topic of an aggregate. */
 export interface AggregateTopic {
@@ -52,6 +54,7 @@ export const make = (sql: Sql): AggregateTopics => {
           const { retryable, reason } = error._tag === "LogError" ? error : { retryable: false, reason: undeclared }
           return new EventStoreError({ operation, aggregate, retryable, reason, cause: error })
         }),
+        (found) => retrying(found, { forMs: patienceMs }),
         Effect.filterOrFail(
           ({ isAggregate }) => isAggregate,
           () => new EventStoreError({ operation, aggregate, retryable: false, reason: undeclared })
