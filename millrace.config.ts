@@ -1,5 +1,6 @@
 // The application that the commands, the server and the tests run: the reference application, entity signals.
 import { Application, Projection, Tenancy } from "./src/index.ts"
+import { AlertCase, caseStatus, escalation, openCases } from "./aggregates/alert-case.ts"
 import { alertsTopic, signals } from "./projections/signals.ts"
 
 /** Whose flights there are. */
@@ -7,6 +8,8 @@ const carriers = ["9e", "aa", "as", "b6", "dl", "ev", "f9", "fl", "ha", "mq", "o
 
 export default Application.make({
   name: "signals",
-  projections: [Projection.async(signals)],
+  aggregates: [AlertCase],
+  projections: [Projection.async(signals), Projection.inline(caseStatus)],
+  policies: [openCases, escalation],
   pulsar: Tenancy.make({ tenants: carriers, publisher: "millrace-relay", topics: [Tenancy.topic(alertsTopic)] })
 })

@@ -1,16 +1,19 @@
-// An alert's case: opened, acknowledged, escalated, resolved. A decider: three pure functions over events and commands.
+// An alert's case: an aggregate, the policies that open a case for each alert and escalate it, and the read model of cases.
 import { Schema } from "effect"
-import { Aggregate, Column, Event, Projection, ReadModel } from "../src/index.ts"
+import { Aggregate, Column, Event, Policy, Projection, ReadModel } from "../src/index.ts"
+import { alertsTopic } from "../projections/signals.ts"
 
 // What happened
 const of = { case_id: Schema.String, at: Schema.Int }
 export const CaseOpened = Event.make("case.opened", { ...of, entity_id: Schema.String, score: Schema.Finite })
 export const CaseAcknowledged = Event.make("case.acknowledged", { ...of, by: Schema.String })
+export const CaseAssigned = Event.make("case.assigned", { ...of, to: Schema.String })
 export const CaseEscalated = Event.make("case.escalated", { ...of, level: Schema.Int })
 export const CaseResolved = Event.make("case.resolved", {
   ...of,
   resolution: Schema.Literals(["fixed", "false alarm"])
 })
+export const CaseReopened = Event.make("case.reopened", { ...of, by: Schema.String })
 
 // Why not
 export class CaseExists extends Schema.TaggedError<CaseExists>()("CaseExists", { case_id: Schema.String }) {}
@@ -23,17 +26,25 @@ export class CaseTaken extends Schema.TaggedError<CaseTaken>()("CaseTaken", {
   case_id: Schema.String,
   by: Schema.String
 }) {}
+export class CaseNotResolved extends Schema.TaggedError<CaseNotResolved>()("CaseNotResolved", {
+  case_id: Schema.String
+}) {}
+/** Everything that a command can be rejected with. */
+export type CaseRejection = CaseExists | CaseUnknown | CaseClosed | CaseTaken | CaseNotResolved
 
 export const AlertCase = Aggregate.make({
   name: "alert-case",
   id: "case_id",
   eventTime: "at",
-  events: [CaseOpened, CaseAcknowledged, CaseEscalated, CaseResolved],
+  events: [CaseOpened, CaseAcknowledged, CaseAssigned, CaseEscalated, CaseResolved, CaseReopened],
   commands: {
     open: { ...of, entity_id: Schema.String, score: Schema.Finite },
     acknowledge: { ...of, by: Schema.String },
-    escalate: of,
-    resolve: { ...of, resolution: Schema.Literals(["fixed", "false alarm"]) }
+    assign: { ...of, to: Schema.String },
+    // `unattended`: only if nobody has taken the case
+    escalate: { ...of, unattended: Schema.optionalKey(Schema.Boolean) },
+    resolve: { ...of, resolution: Schema.Literals(["fixed", "false alarm"]) },
+    reopen: { ...of, by: Schema.String }
   },
   state: Schema.Union([
     Schema.Struct({ status: Schema.Literal("none") }),
@@ -44,8 +55,10 @@ export const AlertCase = Aggregate.make({
   evolve: {
     "case.opened": () => ({ status: "open", level: 0, by: null }),
     "case.acknowledged": (state, { by }) => (state.status === "open" ? { ...state, by } : state),
+    "case.assigned": (state, { to }) => (state.status === "open" ? { ...state, by: to } : state),
     "case.escalated": (state, { level }) => (state.status === "open" ? { ...state, level } : state),
-    "case.resolved": (_, { resolution }) => ({ status: "resolved", resolution })
+    "case.resolved": (_, { resolution }) => ({ status: "resolved", resolution }),
+    "case.reopened": () => ({ status: "open", level: 0, by: null })
   },
   decide: {
     open: (state, { type: _, ...data }) => (state.status === "none" ? CaseOpened.make(data) : new CaseExists(data)),
@@ -55,15 +68,25 @@ export const AlertCase = Aggregate.make({
       if (state.by === by) return [] // said twice: nothing new
       return state.by === null ? CaseAcknowledged.make({ case_id, at, by }) : new CaseTaken({ case_id, by: state.by })
     },
-    escalate: (state, { at, case_id }) => {
+    assign: (state, { at, case_id, to }) => {
       if (state.status === "none") return new CaseUnknown({ case_id })
       if (state.status === "resolved") return new CaseClosed({ case_id, resolution: state.resolution })
+      return state.by === to ? [] : CaseAssigned.make({ case_id, at, to })
+    },
+    escalate: (state, { at, case_id, unattended }) => {
+      if (state.status === "none") return new CaseUnknown({ case_id })
+      if (state.status === "resolved") return new CaseClosed({ case_id, resolution: state.resolution })
+      if (unattended === true && state.by !== null) return []
       return CaseEscalated.make({ case_id, at, level: state.level + 1 })
     },
     resolve: (state, { at, case_id, resolution }) => {
       if (state.status === "none") return new CaseUnknown({ case_id })
       if (state.status === "resolved") return new CaseClosed({ case_id, resolution: state.resolution })
       return CaseResolved.make({ case_id, at, resolution })
+    },
+    reopen: (state, { at, by, case_id }) => {
+      if (state.status === "none") return new CaseUnknown({ case_id })
+      return state.status === "open" ? new CaseNotResolved({ case_id }) : CaseReopened.make({ case_id, at, by })
     }
   }
 })
@@ -90,8 +113,41 @@ export const caseStatus = Projection.make({
       out.upsert(cases, { case_id, entity_id, status: "open", level: 0, handled_by: null, changed_at: at }),
     "case.acknowledged": ({ at, by, case_id }, out) =>
       out.update(cases, { case_id, status: "acknowledged", handled_by: by, changed_at: at }),
+    "case.assigned": ({ at, case_id, to }, out) =>
+      out.update(cases, { case_id, status: "acknowledged", handled_by: to, changed_at: at }),
     "case.escalated": ({ at, case_id, level }, out) =>
       out.update(cases, { case_id, status: "escalated", level, changed_at: at }),
-    "case.resolved": ({ at, case_id }, out) => out.update(cases, { case_id, status: "resolved", changed_at: at })
+    "case.resolved": ({ at, case_id }, out) => out.update(cases, { case_id, status: "resolved", changed_at: at }),
+    "case.reopened": ({ at, case_id }, out) =>
+      out.update(cases, { case_id, status: "open", level: 0, handled_by: null, changed_at: at })
+  }
+})
+
+// What happens by itself: each alert opens a case, and a case that nobody acknowledges escalates
+export const openCases = Policy.make({
+  name: "open_cases",
+  version: 1,
+  source: alertsTopic,
+  handle: ({ alert_id, entity_id, occurred_at, score }, out) =>
+    out.send(AlertCase, alert_id, { type: "open", at: occurred_at, entity_id, score })
+})
+/** How long a case may wait for a person, in milliseconds: 15 minutes, or what the environment says (the demo has less patience). */
+const patienceMs = Number(process.env["MILLRACE_ESCALATE_AFTER_MS"] ?? 15 * 60_000)
+/** The command that escalates a case at the end of its patience. The events of flights are of 2013, and people wait today. */
+const escalating = (case_id: string, at: number) =>
+  ({
+    after: patienceMs,
+    send: [AlertCase, case_id, { type: "escalate", at: at + patienceMs, unattended: true }]
+  }) as const
+export const escalation = Policy.make({
+  name: "escalation",
+  version: 1,
+  source: AlertCase,
+  handle: {
+    "case.opened": ({ at, case_id }, out) => out.timer("escalate", escalating(case_id, at)),
+    "case.reopened": ({ at, case_id }, out) => out.timer("escalate", escalating(case_id, at)),
+    "case.acknowledged": (_, out) => out.cancel("escalate"),
+    "case.assigned": (_, out) => out.cancel("escalate"),
+    "case.resolved": (_, out) => out.cancel("escalate")
   }
 })

@@ -6,6 +6,7 @@ import { drained } from "./shutdown.ts"
 import { CommandFailed, exitCodes } from "./command-failure.ts"
 import { feed, type FeedResult } from "./feed.ts"
 import { watchAlerts } from "./print-alerts.ts"
+import { watchAggregates } from "./print-aggregates.ts"
 import { openDatabase, type Database } from "../system/database.ts"
 import { dataFlag } from "../system/findings.ts"
 import { openSystem, type System } from "../system/system.ts"
@@ -50,7 +51,11 @@ const runSystem = Effect.fnUntraced(function* (
   const system = yield* openWaiting(openSystem(application, database, { makesTopics: true }), waiting)
   const server = yield* serveHttp(system, roles, options.port)
   yield* printLine(options, banner(options, database, server.url))
-  if (!options.json && !options.once) yield* Effect.forkScoped(watchAlerts(system, (line) => printLine(options, line)))
+  if (!options.json && !options.once) {
+    const show = (line: string) => printLine(options, line)
+    yield* Effect.forkScoped(watchAlerts(system, show))
+    yield* Effect.forkScoped(watchAggregates(system, dataFlag(database.embeddedDir), show))
+  }
   const work = Effect.gen(function* () {
     const { fed, ...result } = yield* sendFiles(system, options, server.url)
     if (options.json) yield* print(JSON.stringify(result))

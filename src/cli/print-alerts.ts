@@ -2,6 +2,7 @@
 import * as Effect from "effect/Effect"
 import { topicsOf } from "../model/application.ts"
 import type { LogRecord } from "../log/log.ts"
+import { isTimeMark } from "../log/time-mark.ts"
 import type { System } from "../system/system.ts"
 import { terminalLine } from "./terminal-text.ts"
 
@@ -23,7 +24,8 @@ export const watchAlerts = Effect.fnUntraced(function* (
     const reader = yield* system.log.open(topic, partition, end)
     while (true) {
       const { records } = yield* reader.take
-      for (const record of records) yield* print(lineOf(record))
+      // a topic that another projection reads has time marks
+      for (const record of records) if (!isTimeMark(record)) yield* print(lineOf(record))
     }
   })
   yield* Effect.forEach(partitions, ({ end, partition, topic }) => Effect.scoped(follow(topic, partition, end)), {

@@ -1,4 +1,5 @@
 // Handlers: what they receive (an event, `out`, the context with lookups) and what they may return. Types only.
+import type * as Duration from "effect/Duration"
 import type * as Effect from "effect/Effect"
 import type { Aggregate } from "./aggregate.ts"
 import type { Member, Named, Select, Simplify } from "./fields.ts"
@@ -38,8 +39,7 @@ export interface Out<in W> {
    */
   send<A extends Aggregate.Any>(aggregate: A, id: string, command: SentCommand<A>): void
   /**
-   * Sets a timer: the command is sent at `at` (epoch milliseconds, by the database's clock), once, unless the timer is cancelled or set
-   * again before. A timer belongs to the event's key: events of one key set and cancel the same timers.
+   * Sets a timer: the command is sent at a time, or after a duration, once, unless the timer is cancelled or set again before. A timer belongs to the event's key: events of one key set and cancel the same timers.
    */
   timer<A extends Aggregate.Any>(name: string, timer: Timer<A>): void
   /** Cancels the timer of this name that an event of the same key has set, if it waits. */
@@ -50,13 +50,14 @@ export type SentCommand<A> = Aggregate.Input<
   Aggregate.Command<A>,
   A extends Aggregate<string, any, any, any, unknown, infer Id> ? Id : never
 >
-/** A command to send at a time. */
-export interface Timer<A> {
-  /** Epoch milliseconds. A time that is past is due at once. */
-  readonly at: number
+/**
+ * A command to send at a time: `at`, in epoch milliseconds (a time that is past is due at once), or so long `after` the commit, both by the
+ * database's clock.
+ */
+export type Timer<A> = {
   /** The aggregate, the id of its stream, and the command. */
   readonly send: readonly [aggregate: A, id: string, command: SentCommand<A>]
-}
+} & ({ readonly at: number; readonly after?: undefined } | { readonly after: Duration.Input; readonly at?: undefined })
 /** An event's position in the log, its times (epoch milliseconds), tenant and trace id. */
 export interface Meta {
   readonly topic: string

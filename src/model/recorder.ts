@@ -1,5 +1,6 @@
 // Records the calls that a handler makes on `out`, in order, in one flat array. The fold interprets them. Pure.
 import type { Aggregate } from "./aggregate.ts"
+import type { Timer } from "./handler.ts"
 import type { Table } from "./read-model.ts"
 import type { Topic } from "./topic.ts"
 import type { Window } from "./window.ts"
@@ -20,8 +21,8 @@ export interface Modification {
 export interface CommandCall {
   readonly id: unknown
   readonly command: unknown
-  /** The timer's name and time, epoch milliseconds. Undefined: the command is sent at once. */
-  readonly timer?: { readonly name: unknown; readonly at: unknown }
+  /** The timer's name, and its time in epoch milliseconds or a duration. Undefined: the command is sent at once. */
+  readonly timer?: { readonly name: unknown; readonly at: unknown; readonly after: unknown }
 }
 
 /** A handler's `out` was used after the handler had ended. Nothing was recorded. */
@@ -64,10 +65,14 @@ export class Recorder {
   send(aggregate: Aggregate.Any, id: string, command: object): void {
     this.record("send", aggregate, { id, command } satisfies CommandCall)
   }
-  timer(name: string, timer: { readonly at: number; readonly send: readonly [Aggregate.Any, string, object] }): void {
+  timer(name: string, timer: Timer<Aggregate.Any>): void {
     // what a handler without types gives is refused when its event is prepared
     const [aggregate, id, command] = Array.isArray(timer?.send) ? timer.send : []
-    this.record("timer", aggregate, { id, command, timer: { name, at: timer?.at } } satisfies CommandCall)
+    this.record("timer", aggregate, {
+      id,
+      command,
+      timer: { name, at: timer?.at, after: timer?.after }
+    } satisfies CommandCall)
   }
   cancel(name: string): void {
     this.record("cancel", { name }, undefined)

@@ -4,6 +4,7 @@ import { UnstorableValue, describeError } from "../dead-letter/event-failure.ts"
 import type { Position } from "../log/log.ts"
 import { type Aggregate, UnknownCommand } from "../model/aggregate.ts"
 import type { Meta } from "../model/handler.ts"
+import { checkedDuration } from "../model/options.ts"
 import type { CommandCall } from "../model/recorder.ts"
 import { isStorable, shown } from "../text/text.ts"
 
@@ -12,6 +13,12 @@ export interface TimerName {
   readonly key: string
   readonly name: string
 }
+/** A timer's name, and when it is due: at a time (epoch milliseconds), or so many milliseconds after its commit. */
+export interface TimerTime {
+  readonly name: string
+  readonly at: number | undefined
+  readonly afterMs: number | undefined
+}
 /** A command for a stream of an aggregate, as a commit stores it. */
 export interface PendingCommand {
   /** A UUID that the projection, the event and the call decide, so that the same call has the same id whenever it is processed. */
@@ -19,7 +26,7 @@ export interface PendingCommand {
   /** The key of the event. */
   readonly key: string
   /** Undefined: the command is sent at once, and keeps its order. */
-  readonly timer: { readonly name: string; readonly at: number } | undefined
+  readonly timer: TimerTime | undefined
   readonly aggregate: string
   readonly stream: string
   /** The command's JSON text. */
@@ -112,6 +119,19 @@ export const lineOf = (
   { aggregate, stream }: Pick<PendingCommand, "aggregate" | "stream">
 ): string => uuidOf(JSON.stringify([at.projection, at.topic, at.partition, aggregate, stream]))
 
+const timeOf = (where: string, { after, at, name }: NonNullable<CommandCall["timer"]>): Omit<TimerTime, "name"> => {
+  const what = `the timer ${shown(name)}`
+  if (after !== undefined && at !== undefined) return refuse(where, `${what} has both \`at\` and \`after\`; give one`)
+  if (after !== undefined) {
+    try {
+      return { at: undefined, afterMs: checkedDuration("after", after as never) }
+    } catch (error) {
+      return refuse(where, `${what}: ${describeError(error).message}`)
+    }
+  }
+  if (typeof at === "number" && Math.abs(at) <= lastDate) return { at: Math.floor(at), afterMs: undefined }
+  return refuse(where, `${what} is set to ${shown(at)}; give a time in epoch milliseconds, or \`after\` a duration`)
+}
 /** Checks a call of `out.send` or `out.timer`. Throws `UnstorableValue`. */
 export const preparedCommand = (
   source: CommandSource,
@@ -124,9 +144,6 @@ export const preparedCommand = (
   const name = timer && checkedTimerName(where, timer.name)
   const aggregate = checkedAggregate(where, given)
   const stream = checkedText(where, `the id of the ${aggregate.name}`, id, longestStream)
-  const at = timer?.at
-  if (timer !== undefined && !(typeof at === "number" && Math.abs(at) <= lastDate))
-    return refuse(where, `the timer ${shown(name)} is set to ${shown(at)}; give a time in epoch milliseconds`)
   const { eventId, key, partition, position, tenant, topic, traceparent } = origin
   const causationId = eventId ?? `${topic}/${partition}/${position}`
   return {
@@ -134,7 +151,7 @@ export const preparedCommand = (
       JSON.stringify([source.projection, key, name ?? number, topic, source.identity ?? null, partition, position])
     ),
     key,
-    timer: name === undefined ? undefined : { name, at: Math.floor(at as number) },
+    timer: timer && { name: name!, ...timeOf(where, timer) },
     aggregate: aggregate.name,
     stream,
     command: commandText(where, aggregate, stream, command),

@@ -17,7 +17,7 @@ import type { Row } from "../model/recorder.ts"
 import type { Compacted, Topic } from "../model/topic.ts"
 import type { Window } from "../model/window.ts"
 import { DatedAhead } from "../runner/event-decoder.ts"
-import type { PendingCommand } from "../runner/commands.ts"
+import type { SentCommand as SentByTimer } from "../runner/memory-timers.ts"
 import { MemoryEngine } from "../runner/in-memory.ts"
 import { MemoryStore } from "../runner/memory-store.ts"
 import { runNow } from "../runner/run-now.ts"
@@ -203,7 +203,7 @@ const clockOf = (engine: Engine) => {
     sleep
   } as Clock.Clock
 }
-const commandOf = ({ aggregate, command, key, stream: id, timer }: PendingCommand): Row => ({
+const commandOf = ({ aggregate, command, key, stream: id, timer }: SentByTimer): Row => ({
   ...timer,
   key,
   aggregate,

@@ -20,11 +20,8 @@ import {
 import {
   AlertCase,
   CaseAcknowledged,
-  type CaseClosed,
-  type CaseExists,
   CaseOpened,
-  type CaseTaken,
-  type CaseUnknown,
+  type CaseRejection,
   cases,
   caseStatus
 } from "../../aggregates/alert-case.ts"
@@ -82,7 +79,7 @@ is<
 >()
 // ——— inferred: an aggregate's rejections, through `execute`
 const acknowledged = Aggregate.execute(AlertCase, "c1", { type: "acknowledge", case_id: "c1", at: 1, by: "ann" })
-is<Is<Effect.Error<typeof acknowledged>, CaseExists | CaseUnknown | CaseClosed | CaseTaken | ExecuteError>>()
+is<Is<Effect.Error<typeof acknowledged>, CaseRejection | ExecuteError>>()
 is<Is<Effect.Services<typeof acknowledged>, EventStore>>()
 is<Is<Effect.Success<typeof acknowledged>, Executed<Aggregate.Event<typeof AlertCase>>>>()
 // ——— the id of the stream may be left out of its commands

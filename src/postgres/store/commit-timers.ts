@@ -14,6 +14,8 @@ const columns = [
   ["name", "text"],
   // epoch milliseconds; null: at once
   ["at", "float8"],
+  // milliseconds after the commit
+  ["after", "float8"],
   ["aggregate", "text"],
   ["stream", "text"],
   ["command", "text"],
@@ -51,6 +53,7 @@ const rowsOf = ({ changes: { commands = none }, claim }: PartitionCommit, part: 
         storable(key),
         timer?.name ?? null,
         timer?.at ?? null,
+        timer?.afterMs ?? null,
         one.aggregate,
         one.stream,
         one.command,
@@ -64,7 +67,7 @@ const rowsOf = ({ changes: { commands = none }, claim }: PartitionCommit, part: 
 const written = columns
   .slice(1)
   .map(([name]) => name)
-  .filter((name) => name !== "at")
+  .filter((name) => name !== "at" && name !== "after")
 /** Inserts commands. A follower's commit has none: the fence would refuse them. */
 const insert = (parts: StatementParts, rows: ReadonlyArray<ReadonlyArray<Parameter>>, onConflict: string) => {
   if (rows.length === 0) return
@@ -72,8 +75,9 @@ const insert = (parts: StatementParts, rows: ReadonlyArray<ReadonlyArray<Paramet
   parts.write(
     (after) => `insert into millrace.timer as t (projection, topic, partition, ${written.join(", ")}, due, next_try)
     select f.projection, f.topic, f.partition, ${written.map((name) => `c.${name}`).join(", ")},
-      coalesce(to_timestamp(c.at / 1000.0), clock_timestamp()), coalesce(to_timestamp(c.at / 1000.0), clock_timestamp())
-    from fence f join ${input} c on c.part = f.part${after} where f.mode = 'live' order by c.slot
+      d.due, d.due
+    from fence f join ${input} c on c.part = f.part cross join lateral (
+      select coalesce(to_timestamp(c.at / 1000.0), clock_timestamp() + coalesce(c.after, 0) * interval '1 ms') as due) d${after} where f.mode = 'live' order by c.slot
     ${onConflict} returning 1`
   )
 }

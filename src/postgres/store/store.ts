@@ -307,7 +307,10 @@ const commit = Effect.fnUntraced(function* (
   // those of the statement: the partition may have been promoted, or thawed, since the claim
   if (mode === "live" && messagesOf(changes) > 0) options.published?.()
   const soon = Date.now() + soonMs
-  if (mode === "live" && changes.commands?.pending.some(({ timer }) => timer === undefined || timer.at < soon))
+  if (
+    mode === "live" &&
+    changes.commands?.pending.some(({ timer }) => (timer?.at ?? Date.now() + (timer?.afterMs ?? 0)) < soon)
+  )
     options.due?.()
   const { chunk, fill } = seenChunkOf(held, changes)
   return {

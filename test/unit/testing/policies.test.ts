@@ -89,6 +89,27 @@ describe("timers", () => {
       .when([paid("b", 48 * hour)])
       .then({ sent: [{ id: "a" }], timers: [{ key: "b" }] })
   })
+  test("after a duration are due so long after the commit, whatever the events' times are", () => {
+    const policy = Policy.make({
+      name: "p",
+      version: 1,
+      source: orders,
+      handle: {
+        "order.paid": ({ order_id }, out) =>
+          out.timer("t", { after: "1 hour", send: [Inquiry, order_id, { type: "close" }] }),
+        "order.scanned": (_, out) => out.cancel("t")
+      }
+    })
+    const at = ProjectionTest.make(policy).at(10 * hour)
+    const waiting = at.when([paid("a", 1), paid("b", 1)])
+    waiting.then({ sent: [], timers: [{ key: "a", at: 11 * hour }, { key: "b" }] })
+    waiting
+      .when([scanned("a", 2)])
+      .idle("1 hour")
+      .then({ sent: [{ id: "b" }], timers: [] })
+    at.when([paid("a", 1), scanned("a", 2)]).then({ timers: [] })
+    waiting.idle("59 minutes").then({ sent: [] })
+  })
   test("of events that failed are not set", () => {
     const failing = Policy.make({
       name: "failing",
@@ -176,7 +197,7 @@ describe("a call that cannot be stored fails its event, and says what to do:", (
     [
       "no time",
       (out: Calls) => out.timer("t", { at: Number.NaN, send: [Inquiry, "a", { type: "close" }] }),
-      'out.timer: the timer "t" is set to NaN; give a time in epoch milliseconds'
+      'out.timer: the timer "t" is set to NaN; give a time in epoch milliseconds, or `after` a duration'
     ],
     [
       "no name",
