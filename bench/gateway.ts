@@ -14,7 +14,7 @@ import * as Postgres from "../src/postgres/log/log.ts"
 import { catalogOf } from "../src/server/http/catalog.ts"
 import { serve, type ServeOptions } from "../src/server/server.ts"
 import { database } from "../test/support/postgres.ts"
-import application from "../millrace.config.ts"
+import application from "../test/support/signals.ts"
 
 const { values: options } = parseArgs({
   options: {

@@ -3,7 +3,7 @@
 import { parseArgs } from "node:util"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
-import application from "../millrace.config.ts"
+import application from "../test/support/signals.ts"
 import type { Projection } from "../src/model/projection.ts"
 import { query, transaction } from "../src/postgres/client/client.ts"
 import { createBuild } from "../src/postgres/store/builds.ts"
