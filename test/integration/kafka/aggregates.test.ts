@@ -1,0 +1,108 @@
+// Aggregates where the log is on Kafka: the event store is the truth, and relays publish every event to the topic of the aggregate's name, once
+// and in the order of its stream.
+import { afterAll, assert, beforeAll, it } from "@effect/vitest"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Scope from "effect/Scope"
+import * as Schema from "effect/Schema"
+import { shared } from "../../../stack/testing.ts"
+import { Aggregate } from "../../../src/aggregate/aggregate.ts"
+import * as KafkaLog from "../../../src/kafka/log/log.ts"
+import type { Log, LogRecord } from "../../../src/log/log.ts"
+import { Application } from "../../../src/model/application.ts"
+import { Event } from "../../../src/model/event.ts"
+import type { Database } from "../../../src/system/database.ts"
+import { openSystem, runRelay } from "../../../src/system/system.ts"
+import { appendOf, events } from "../../contract/event-store-support.ts"
+import { databaseOn, server } from "../../support/postgres.ts"
+import { needing } from "../../support/stack.ts"
+
+const suite = await needing("kafka")
+const scope = Scope.makeUnsafe()
+let root = ""
+let brokers = ""
+
+const readAll = Effect.fnUntraced(function* (log: Log["Service"], topic: string) {
+  const found = yield* Effect.forEach(yield* log.bounds(topic), ({ end, partition }) =>
+    Effect.gen(function* () {
+      const records: Array<LogRecord> = []
+      for (let position = 0; position < end;) {
+        const batch = yield* log.read(topic, partition, position)
+        records.push(...batch.records)
+        position = batch.next
+      }
+      return records
+    })
+  )
+  return found
+})
+const textOf = ({ eventId, eventTime, headers, key, partition, value }: LogRecord) =>
+  `${partition} ${key} ${headers["millrace-version"]} ${headers["millrace-command"]} ${eventId} ${eventTime} ${value}`
+
+suite("Aggregates on Kafka", () => {
+  beforeAll(async () => {
+    root = await Effect.runPromise(Scope.provide(server, scope))
+    const endpoints = await Effect.runPromise(Scope.provide(shared("kafka"), scope))
+    brokers = endpoints.MILLRACE_KAFKA_BROKERS!
+    process.env["MILLRACE_KAFKA_BROKERS"] = brokers
+  }, 120_000)
+  afterAll(async () => {
+    delete process.env["MILLRACE_KAFKA_BROKERS"]
+    await Effect.runPromise(Scope.close(scope, Exit.void))
+  })
+
+  it.live(
+    "the topic has every event of the store once, in the order of its stream, with its version",
+    () =>
+      Effect.gen(function* () {
+        const name = `counted${process.pid}${Date.now() % 100_000}`
+        const Counter = Aggregate.make({
+          name,
+          partitions: 3,
+          events: [Event.make("counted", { n: Schema.Int })],
+          commands: { count: { n: Schema.Int } },
+          state: Schema.Int,
+          initial: 0,
+          evolve: { counted: (state, { n }) => state + n },
+          decide: { count: (_, { n }) => ({ type: "counted", n }) }
+        })
+        const application = Application.make({ name, aggregates: [Counter], projections: [] })
+        const own = yield* databaseOn(root, 8)
+        const database: Database = { ...own, embedded: false, failed: Effect.never }
+        const system = yield* openSystem(application, database, { makesTopics: true })
+        const store = system.eventStore
+        const append = (i: number) => store.append(appendOf(name, `s${i % 7}`, "any", events((i % 3) + 1)), `c${i}`)
+        const all = (from: number) =>
+          Effect.all(
+            Array.from({ length: 150 }, (_, i) => append(from + i)),
+            { concurrency: "unbounded" }
+          )
+        yield* all(0)
+        yield* Effect.forkScoped(runRelay(system))
+        yield* all(150)
+        // the same commands again publish nothing
+        yield* all(100)
+        const stored = yield* readAll(system.log, name)
+        const count = stored.reduce((sum, records) => sum + records.length, 0)
+        assert.strictEqual(count, 600)
+        const kafka = yield* KafkaLog.make({ brokers: brokers.split(",") })
+        let published: ReadonlyArray<ReadonlyArray<LogRecord>> = []
+        do {
+          yield* Effect.sleep("100 millis")
+          published = yield* readAll(kafka, name)
+        } while (published.reduce((sum, records) => sum + records.length, 0) < count)
+        assert.deepStrictEqual(
+          published.map((records) => records.map(textOf)),
+          stored.map((records) => records.map(textOf))
+        )
+        for (const records of published)
+          assert.deepStrictEqual(
+            records.map(({ headers }) => headers["millrace-seq"]),
+            records.map((_, i) => String(i + 1))
+          )
+        const refused = yield* Effect.flip(system.log.append(name, [{ ...stored.flat()[0]!, partition: 0 }]))
+        assert.match(refused.message, /it has the events of an aggregate/)
+      }).pipe(Effect.scoped),
+    120_000
+  )
+})
