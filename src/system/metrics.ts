@@ -37,6 +37,7 @@ const gauges = {
     "millrace_relay_parked",
     "Messages that the target refused and that are neither retried nor discarded, by status"
   ),
+  timers: gauge("millrace_timers", "Timers and commands that wait, by state: waiting for their time, due, or failing"),
   undelivered: gauge("millrace_subscription_undelivered", "Messages that the subscription has not delivered yet"),
   unacknowledged: gauge(
     "millrace_subscription_unacknowledged",
@@ -86,6 +87,8 @@ const setAll = (
     set(gauges.relayHalted, halted_streams, { target })
   }
   for (const { count, of, status: state } of parked) set(gauges.relayParked, count, { target: of, status: state })
+  const { due, failing, waiting } = status.timers
+  for (const [state, number] of Object.entries({ waiting, due, failing })) set(gauges.timers, number, { state })
   for (const { consumed, subscription, topic, unacknowledged, undelivered } of status.subscriptions) {
     const labels = { topic, subscription }
     set(gauges.undelivered, undelivered, labels)

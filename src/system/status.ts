@@ -3,6 +3,7 @@ import * as Effect from "effect/Effect"
 import { type PartitionBounds, type Log, OutOfRange, type ReadError } from "../log/log.ts"
 import type { Sql, SqlError } from "../postgres/client/client.ts"
 import { readRelays, readUnpublished, type RelayRow } from "../postgres/relay/lag.ts"
+import { readFailingTimers, readTimers, type TimerStatus } from "../postgres/store/timer-status.ts"
 import { type BuildStatus, readBuildRoles, readBuilds } from "../postgres/store/builds.ts"
 import { readDefinitionWarnings } from "../postgres/store/definitions.ts"
 import { readOpenGates } from "../postgres/store/gate.ts"
@@ -18,6 +19,7 @@ import {
 import { readSubscriptions, type SubscriptionRow } from "../postgres/subscription/lag.ts"
 import { relaySubject } from "../monitor/ongoing-failures.ts"
 import { withBuilds } from "./build-findings.ts"
+import { withTimers } from "./timer-findings.ts"
 import { readRebuild } from "../postgres/store/rebuild.ts"
 import { readWaits } from "./rebuild-pacing.ts"
 import { type Finding, type Findings, findingsOf, isAlive } from "./findings.ts"
@@ -63,6 +65,8 @@ export interface Status {
   readonly follower_dead_letters: number
   /** Messages that relays parked because their target refuses them. */
   readonly parked_messages: number
+  /** Timers and commands of policies that wait. */
+  readonly timers: TimerStatus
   readonly subscriptions: ReadonlyArray<SubscriptionRow>
   /** Processes that run, and those that died within the last hour. */
   readonly processes: ReadonlyArray<ProcessStatus>
@@ -257,13 +261,16 @@ export const readStatus = Effect.fnUntraced(function* ({
     gates,
     embeddedDir
   })
-  const { notices, problems } = withBuilds(judged, {
+  const timers = yield* readTimers(sql)
+  const found = withBuilds(judged, {
     builds: yield* readBuilds(sql),
     partitions: projections,
     processes,
     warnings: yield* readDefinitionWarnings(sql),
     embeddedDir
   })
+  const failing = timers.failing === 0 ? [] : yield* readFailingTimers(sql)
+  const { notices, problems } = withTimers(found, { timers, failing, maxAgeMs })
   return {
     healthy: problems.length === 0,
     problems,
@@ -275,6 +282,7 @@ export const readStatus = Effect.fnUntraced(function* ({
     dead_letters: events,
     follower_dead_letters: followed,
     parked_messages: messages,
+    timers,
     subscriptions,
     processes: missedOrRunning(processes, projections).map(processStatusOf)
   }

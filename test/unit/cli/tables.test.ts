@@ -11,6 +11,7 @@ const status: Status = {
   projections: [],
   relays: [{ target: "pulsar", lag: 0, oldest_ms: null, halted: null, halted_streams: 0, moved_ms: null }],
   follower_dead_letters: 0,
+  timers: { waiting: 0, due: 0, oldest_ms: null, failing: 0 },
   dead_letters: 0,
   parked_messages: 0,
   builds: [],
