@@ -1,4 +1,5 @@
 // The public names of Millrace: everything that `import … from "millrace"` can name.
+export { SubjectErased } from "./erasure/errors.ts"
 export { Aggregate, type ExecuteError, type ExecuteOptions, type HistoryEvent } from "./aggregate/aggregate.ts"
 export type { DecideWithinOptions, DecisionWithin } from "./aggregate/boundary.ts"
 export type { Executed } from "./aggregate/chain.ts"
@@ -12,7 +13,6 @@ export {
   InvalidCommandId,
   InvalidStream,
   StreamClosed,
-  SubjectErased,
   TimerGone,
   VersionConflict
 } from "./aggregate/errors.ts"
@@ -49,6 +49,8 @@ export type { Handler, Handlers, Lookup, Meta, Out, Timer, Writable } from "./mo
 export { OnceError, type Once } from "./subscription/once.ts"
 export type { FailurePolicy } from "./model/failure-policy.ts"
 export { Policy } from "./model/policy.ts"
+export { Erasures } from "./model/erasures.ts"
+export { Personal } from "./model/personal.ts"
 export { Projection } from "./projection.ts"
 export type { Rows, Run } from "./model/projection.ts"
 export { Column, InvalidName, ReadModel, type Table } from "./model/read-model.ts"

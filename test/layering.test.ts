@@ -15,7 +15,7 @@ const layers: ReadonlyArray<ReadonlyArray<string>> = [
   // the client of Kafka stands on nothing of the project but text, so that another client can replace it alone
   ["model", "kafka/protocol"],
   ["log", "monitor"],
-  ["dead-letter"],
+  ["dead-letter", "erasure"],
   ["runner", "relay", "subscription"],
   ["aggregate"],
   ["bridge", "memory"],
@@ -61,7 +61,7 @@ const packages: Readonly<Record<string, RegExp>> = {
   ),
   // the kit reads files of samples that are kept beside the code
   testing: new RegExp(`${effectOnly.source}|^node:fs$`),
-  ...Object.fromEntries(["runner", "bridge", "aggregate"].map((room) => [room, effectAndComputing])),
+  ...Object.fromEntries(["runner", "bridge", "aggregate", "erasure"].map((room) => [room, effectAndComputing])),
   application: effectAnywhere
 }
 

@@ -49,6 +49,8 @@ export interface StreamOf {
 /** The stream of a chain, with its state in memory. */
 export interface ChainStream extends StreamOf {
   state: StreamState<unknown> | undefined
+  /** What is in memory was erased meanwhile: the state is not kept. */
+  isOutdated: boolean
   isSavingSnapshot: boolean
 }
 
@@ -323,7 +325,8 @@ export const runChain = Effect.fnUntraced(function* (
     } else yield* answer(queued, Effect.fail(new VersionConflict({ ...conflict, expected: queued.expected })))
   }
   yield* Effect.forEach(answers, Fiber.await, { discard: true })
-  if (!isBroken) chain.state = state
+  if (!isBroken && !chain.isOutdated) chain.state = state
+  chain.isOutdated = false
   yield* saveSnapshot(store, chain)
   const tries = Math.max(0, ...again.map((queued) => queued.tries))
   if (tries > 0) yield* backoff(tries)

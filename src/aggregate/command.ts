@@ -4,6 +4,7 @@ import * as Schema from "effect/Schema"
 import { nameProblem, tenantProblem } from "../log/acceptable.ts"
 import { aggregateHeaders, isTraceparent } from "../log/envelope.ts"
 import type { Aggregate, Rejection } from "../model/aggregate.ts"
+import { personalFieldsOf } from "../model/personal.ts"
 import { isStorable, shown } from "../text/text.ts"
 import type { RejectionAnswer, NewEvent } from "./event-store.ts"
 import { AggregateFailed, InvalidCommand, reasonOf } from "./failures.ts"
@@ -90,6 +91,11 @@ export const headersOf = (commandId: string, context: CommandContext): Readonly<
   ...(context.causationId === undefined ? {} : { [aggregateHeaders.causation]: context.causationId }),
   ...(context.actor === undefined ? {} : { [aggregateHeaders.actor]: context.actor })
 })
+/** The names of an event's personal fields that it has values for. */
+const personalNames = (aggregate: Aggregate.Any, event: { readonly type: string }): ReadonlyArray<string> => {
+  const fields = personalFieldsOf(aggregate.eventTypes, event.type, aggregate.versionOf(event))
+  return [...fields.keys()].filter((name) => (event as Readonly<Record<string, unknown>>)[name] !== undefined)
+}
 /** A decided event as the store takes it. Throws an error that says what is wrong with the event. */
 export const newEvent = (
   aggregate: Aggregate.Any,
@@ -115,6 +121,11 @@ export const newEvent = (
     throw new Error(
       `a tag or subject of an event of type ${event.type} is ${shown(unstorable)}, which cannot be stored`
     )
+  const personal = personalNames(aggregate, event)
+  if (personal.length > 0 && subjects.length !== 1)
+    throw new Error(
+      `an event of type ${event.type} has personal fields (${personal.join(", ")}), but \`subject\` returned ${subjects.length === 0 ? "nobody" : `${subjects.length} subjects`} for it; return one`
+    )
   return {
     type: event.type,
     value,
@@ -125,7 +136,8 @@ export const newEvent = (
     schemaVersion: aggregate.versionOf(event),
     headers,
     ...(tags.length === 0 ? {} : { tags }),
-    ...(subjects.length === 0 ? {} : { subjects })
+    ...(subjects.length === 0 ? {} : { subjects }),
+    ...(personal.length === 0 ? {} : { personal })
   }
 }
 

@@ -46,15 +46,6 @@ export class StreamClosed extends Schema.TaggedError<StreamClosed>()("StreamClos
   }
 }
 
-/** Personal data of these subjects was erased, so no more of it is stored. */
-export class SubjectErased extends Schema.TaggedError<SubjectErased>()("SubjectErased", {
-  subjects: Schema.Array(Schema.String)
-}) {
-  override get message() {
-    return `the personal data of ${this.subjects.map((subject) => shown(subject)).join(", ")} was erased; load again and decide without it`
-  }
-}
-
 /** The command id was used before, for another command. */
 export class CommandReused extends Schema.TaggedError<CommandReused>()("CommandReused", { commandId: Schema.String }) {
   override get message() {

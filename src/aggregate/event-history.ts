@@ -1,5 +1,7 @@
 // Whether declarations can still read events that were stored before: by samples of stored events. Pure.
+import { redacted, unseal } from "../erasure/sealed.ts"
 import type { EventType } from "../model/event.ts"
+import { personalFieldsOf } from "../model/personal.ts"
 import { shown } from "../text/text.ts"
 import { reasonOf } from "./failures.ts"
 
@@ -23,7 +25,10 @@ const mostShown = 10
 /** Why one stored event cannot be read; undefined if it can. */
 const sampleProblem = (source: EventSource, { schemaVersion = 1, type, value }: EventSample): string | undefined => {
   try {
-    const json: unknown = typeof value === "string" ? JSON.parse(value) : value
+    const stored: unknown = typeof value === "string" ? JSON.parse(value) : value
+    // sealed fields are read as erased ones: whether they fit is known to who has the keys
+    const fields = personalFieldsOf(source.eventTypes, type, schemaVersion)
+    const json = redacted(unseal(stored, { aggregate: source.name, stream: null, eventId: undefined }, () => null), fields)
     const found = (json as { readonly type?: unknown } | null)?.type
     if (found !== type) return `its \`type\` is ${shown(found)}`
     source.encode(source.decode(json, schemaVersion) as never)

@@ -28,7 +28,8 @@ export const commandIdProblem = (commandId: string): InvalidCommandId | undefine
   return reason === undefined ? undefined : new InvalidCommandId({ reason })
 }
 
-const eventProblem = ({ eventId, eventTime, subjects, tags, type, value }: NewEvent): string | undefined => {
+const eventProblem = ({ eventId, eventTime, personal = [], sealed, subjects, tags, type, value }: NewEvent) => {
+  if (personal.length > 0 && sealed === undefined) return "it has personal fields, which this store does not encrypt"
   if (eventTime !== undefined && !Number.isFinite(eventTime))
     return `the event time is ${eventTime}; it must be a number of milliseconds`
   if (eventId !== undefined && nameProblem(eventId) !== undefined) return `its event id ${nameProblem(eventId)}`
@@ -111,11 +112,11 @@ export const toRecords = (
     return made
   }
   return events.map((event, i) => {
-    const { eventId, eventTime, schemaVersion, tenant, traceparent, value } = event
+    const { eventId, eventTime, schemaVersion, sealed, tenant, traceparent, value } = event
     return {
       partition,
       key: stream,
-      value: singleLineJson(value)!,
+      value: singleLineJson(sealed?.value ?? value)!,
       eventTime: eventTime ?? now,
       eventId: eventId ?? `${commandId}/${index + i}`,
       tenant,

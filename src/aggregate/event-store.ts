@@ -1,5 +1,6 @@
 // The event-store port: appends the events of aggregates with optimistic concurrency, loads and reads their streams. Its adapters
 // (PostgreSQL and memory) pass one contract suite.
+import type { SubjectErased } from "../erasure/errors.ts"
 import * as Context from "effect/Context"
 import type * as Effect from "effect/Effect"
 import type * as Stream from "effect/Stream"
@@ -13,7 +14,6 @@ import type {
   InvalidCommandId,
   InvalidStream,
   StreamClosed,
-  SubjectErased,
   TimerGone,
   VersionConflict
 } from "./errors.ts"
@@ -43,8 +43,12 @@ export interface NewEvent extends Envelope {
   readonly eventTime: number | undefined
   /** What the event belongs to besides its stream, for consistency boundaries. */
   readonly tags?: ReadonlyArray<string>
-  /** The people whose personal data the event has. */
+  /** The people whom the event is about. */
   readonly subjects?: ReadonlyArray<string>
+  /** The names of the fields that hold personal data of the only subject: the store seals them. */
+  readonly personal?: ReadonlyArray<string>
+  /** What is stored instead of `value`: the same with its personal fields sealed by this key, which must not be destroyed by then. */
+  readonly sealed?: { readonly value: string; readonly subject: string; readonly number: number }
 }
 /** An event as it is read. */
 export interface RecordedEvent extends Envelope {

@@ -27,6 +27,8 @@ export interface StreamQueue {
   /** The state after the last event that this process loaded or appended. Undefined: it has to be loaded. */
   state: StreamState<unknown> | undefined
   isRunning: boolean
+  /** What the chain that runs has in memory was erased meanwhile: its state is not kept. */
+  isOutdated: boolean
   /** A snapshot is being stored. */
   isSavingSnapshot: boolean
 }
@@ -71,6 +73,7 @@ class Executor {
       waiting: [],
       state: undefined,
       isRunning: false,
+      isOutdated: false,
       isSavingSnapshot: false
     }
     streams.set(stream, queue)
@@ -110,6 +113,11 @@ class Executor {
       if (this.idle.size <= mostStates) return
       this.drop(oldest)
     }
+  }
+  /** Drops the states in memory: commands load them again. */
+  forget(): void {
+    for (const queue of this.idle) this.drop(queue)
+    for (const streams of this.queues.values()) for (const queue of streams.values()) queue.isOutdated = true
   }
   private drop(queue: StreamQueue): void {
     this.idle.delete(queue)

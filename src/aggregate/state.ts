@@ -3,6 +3,8 @@ import { createHash } from "node:crypto"
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import type { Aggregate } from "../model/aggregate.ts"
+import { redacted } from "../erasure/sealed.ts"
+import { personalFieldsOf } from "../model/personal.ts"
 import type { EventStore, Loaded, LoadError, RecordedEvent } from "./event-store.ts"
 import { AggregateFailed, reasonOf, UnreadableEvent } from "./failures.ts"
 
@@ -73,7 +75,8 @@ export const decodeEvent = <Ev>(
   { schemaVersion, stream, type, value, version }: RecordedEvent
 ): Ev => {
   try {
-    return aggregate.decode(JSON.parse(value), schemaVersion ?? 1)
+    const fields = personalFieldsOf(aggregate.eventTypes, type, schemaVersion ?? 1)
+    return aggregate.decode(redacted(JSON.parse(value), fields), schemaVersion ?? 1)
   } catch (error) {
     throw new UnreadableEvent({ aggregate: aggregate.name, stream, version, type, reason: reasonOf(error) })
   }

@@ -1,4 +1,5 @@
 // The worker of timers: claims commands that are due and executes each by its aggregate. A command that fails is tried again, and stops no other.
+import { SubjectErased } from "../erasure/errors.ts"
 import * as Cause from "effect/Cause"
 import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
@@ -16,7 +17,6 @@ import {
   InvalidCommandId,
   InvalidStream,
   StreamClosed,
-  SubjectErased,
   TimerGone,
   VersionConflict
 } from "./errors.ts"

@@ -10,9 +10,9 @@ import {
   InvalidCommandId,
   InvalidStream,
   StreamClosed,
-  SubjectErased,
   VersionConflict
 } from "../aggregate/errors.ts"
+import { SubjectErased } from "../erasure/errors.ts"
 import { InvalidCommand } from "../aggregate/failures.ts"
 import { EventStore, type Expected } from "../aggregate/event-store.ts"
 import { aggregateHeaders } from "../log/envelope.ts"

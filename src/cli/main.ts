@@ -20,6 +20,7 @@ import { diff } from "./diff.ts"
 import { rebuild } from "./rebuild.ts"
 import { reenrich } from "./reenrich.ts"
 import { promote } from "./promote.ts"
+import { erase, exportSubject } from "./erase.ts"
 import { retire } from "./retire.ts"
 import { subscribe } from "./subscribe.ts"
 import { terminalText } from "./terminal-text.ts"
@@ -330,6 +331,8 @@ Command.make("millrace").pipe(
     diff,
     promote,
     retire,
+    erase,
+    exportSubject,
     subscribe,
     aggregate,
     dlq,

@@ -16,6 +16,7 @@ import {
   type TypeOf
 } from "./fields.ts"
 import { codec, type Codec } from "./json-codec.ts"
+import { assertPersonal } from "./personal.ts"
 import { eventCodec, instant, type StoredSource } from "./topic.ts"
 import { checkedFunction } from "./user-code.ts"
 
@@ -261,6 +262,7 @@ export const Aggregate = {
     const { commands, events, eventTime, id, initial, name, state, subject, tags = {} } = options
     const eventsCodec = eventCodec(what(name), name, events)
     assertAggregateFields(options, eventsCodec.shapes)
+    assertPersonal(what(name), events, options)
     return {
       ...eventsCodec,
       ...commandCodec(name, commands),

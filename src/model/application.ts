@@ -5,6 +5,7 @@ import { shown } from "../text/text.ts"
 import { assertOptions, refuse } from "./declaration.ts"
 import { writtenTopics } from "./chains.ts"
 import { deadLetterTopics } from "./dead-letter-topic.ts"
+import { Erasures, hasPersonalData } from "./erasures.ts"
 import type { Writable } from "./handler.ts"
 import { Projection, type Run } from "./projection.ts"
 import type { Table } from "./read-model.ts"
@@ -167,7 +168,10 @@ const declare = (found: Map<string, DeclaredTopic>, topic: Topic.Any, partitions
 }
 const isTopic = ({ kind }: { readonly kind: string }): boolean => kind === "topic"
 
-/** The aggregates of an application, each once: those that it declares, and those that its projections read. */
+/**
+ * The aggregates of an application, each once: those that it declares, those that its projections read, and `Erasures` if one of them has
+ * personal fields.
+ */
 export const aggregatesOf = ({ aggregates, live, projections }: Application.Any): ReadonlyArray<Aggregate.Any> => {
   const read = [...projections.map(({ projection }) => projection as Projection.Any), ...live]
   const sources = read.flatMap((projection) => projection.sources).filter((source) => !isTopic(source))
@@ -178,6 +182,7 @@ export const aggregatesOf = ({ aggregates, live, projections }: Application.Any)
       throw new Error(`two aggregates are called ${aggregate.name}; declare it once, or rename one of the two`)
     found.set(aggregate.name, aggregate)
   }
+  if ([...found.values()].some(hasPersonalData)) found.set(Erasures.name, Erasures as unknown as Aggregate.Any)
   return [...found.values()]
 }
 /** How many partitions each source of an application's projections has that the application declares: its topics, and its aggregates. */

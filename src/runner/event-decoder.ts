@@ -6,6 +6,8 @@ import { isTraceparent } from "../log/envelope.ts"
 import { parseJson } from "../log/json.ts"
 import { appendTimeOf, type LogRecord } from "../log/log.ts"
 import { isTimeMark } from "../log/time-mark.ts"
+import { type FindKey, redacted, unseal } from "../erasure/sealed.ts"
+import { personalFieldsOf } from "../model/personal.ts"
 import type { Projection } from "../model/projection.ts"
 import type { Topic } from "../model/topic.ts"
 
@@ -64,16 +66,17 @@ export class EventDecoder {
 
   /**
    * Throws if the record's envelope or value is not acceptable, if the value does not fit the source's schemas, if its time cannot be stored
-   * or lies too far ahead, or if it has no id by which duplicates could be found.
+   * or lies too far ahead, if its personal fields cannot be decrypted, or if it has no id by which duplicates could be found.
    */
-  decode(record: LogRecord): DecodedEvent {
+  decode(record: LogRecord, find?: FindKey): DecodedEvent {
     const { source } = this
     assertAcceptable(record)
     const unclear = retryProblem(record, this.owner)
     if (unclear !== undefined) throw new Error(unclear)
     if (record.value === null)
       throw new Error(`a null value deletes a key of a compacted topic; ${source.name} has events`)
-    const event = source.decode(parseJson(record.value), record.schemaVersion)
+    const json = parseJson(record.value)
+    const event = source.decode(find === undefined ? json : this.unsealed(json, record, find), record.schemaVersion)
     const time = source.timeOf?.(event) ?? record.eventTime
     if (!(time >= firstTime && time <= lastTime)) {
       throw new Error(`its event time ${time} is not between the years 4713 BC and 275760; send epoch milliseconds`)
@@ -90,6 +93,16 @@ export class EventDecoder {
     return { record, event, time, tenant, id }
   }
 
+  /** The JSON with its personal fields; redacted, if they are erased. */
+  private unsealed(json: unknown, { eventId, key, schemaVersion }: LogRecord, find: FindKey): unknown {
+    const { eventTypes, name } = this.source
+    const { type } = json as { readonly type: string }
+    return redacted(
+      unseal(json, { aggregate: name, stream: key, eventId }, find),
+      personalFieldsOf(eventTypes, type, schemaVersion ?? 1)
+    )
+  }
+
   /** Undefined if the record cannot be decoded. */
   tryDecode(record: LogRecord): DecodedEvent | undefined {
     try {
@@ -99,8 +112,14 @@ export class EventDecoder {
     }
   }
 
-  /** Decodes records in their order, and sets those apart that no handler sees. */
-  decodeAll(records: ReadonlyArray<LogRecord>): {
+  /**
+   * Decodes records in their order, and sets those apart that no handler sees. `find` has the keys of their personal fields; undefined if no
+   * record has sealed ones.
+   */
+  decodeAll(
+    records: ReadonlyArray<LogRecord>,
+    find?: FindKey
+  ): {
     readonly decoded: ReadonlyArray<DecodedEvent>
     readonly others: Array<OtherRecord>
   } {
@@ -109,7 +128,7 @@ export class EventDecoder {
     for (const record of records) {
       try {
         if (isTimeMark(record)) others.push({ record, before: decoded.length, unread: undefined })
-        else decoded.push(this.decode(record))
+        else decoded.push(this.decode(record, find))
       } catch (error) {
         others.push({ record, before: decoded.length, unread: { error } })
       }

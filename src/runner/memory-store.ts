@@ -1,4 +1,5 @@
 // The store port in memory, for one projection: commits changes to maps of rows as PostgreSQL's statement does, and refuses what it refuses.
+import { noKeys } from "../erasure/subject-keys.ts"
 import * as Effect from "effect/Effect"
 import { mostKeyBytes, tooLongKey } from "../dead-letter/event-failure.ts"
 import { recordFromEnvelope } from "../dead-letter/retry-record.ts"
@@ -167,7 +168,8 @@ export class MemoryStore {
         note(this.halted, at, reason)
       }),
     waiting: (at, reason) => Effect.sync(() => note(this.waiting, at, reason)),
-    lookups: memoryLookupStore()
+    lookups: memoryLookupStore(),
+    subjectKeys: noKeys
   })
 
   /** How many rows of all tables and windows are kept. */

@@ -4,6 +4,7 @@
 // refuses is halved until the event at fault is alone; that event fails, and the others are committed.
 import * as Effect from "effect/Effect"
 import { fingerprintOf, type Batch, type LogRecord } from "../log/log.ts"
+import { type FindKey, maySeal } from "../erasure/sealed.ts"
 import { isTimeMark } from "../log/time-mark.ts"
 import type { Projection } from "../model/projection.ts"
 import type { Writable } from "../model/handler.ts"
@@ -312,6 +313,18 @@ export class PartitionProcessor<E, R> {
     return { ...deadLetters, segments: [], muted: { ...handlers.counts, ...Object.fromEntries(counted) } }
   }
 
+  /** The keys of the personal fields in records; undefined if none has such fields. */
+  private keysOf(records: ReadonlyArray<LogRecord>): Effect.Effect<FindKey | undefined, StoreError> {
+    if (this.source.kind !== ("aggregate" as string)) return Effect.undefined
+    const sealed = records.flatMap(({ value }) => (value !== null && maySeal(value) ? [value] : []))
+    if (sealed.length === 0) return Effect.undefined
+    return this.store.subjectKeys.forValues(sealed).pipe(
+      Effect.mapError(
+        ({ cause, message, retryable }) => new StoreError({ operation: "find keys", retryable, reason: message, cause })
+      )
+    )
+  }
+
   /** Decodes records, calls the handler for each event, and folds the changes that need no rows. */
   private readonly processRecords = Effect.fnUntraced(function* (
     this: PartitionProcessor<E, R>,
@@ -320,9 +333,10 @@ export class PartitionProcessor<E, R> {
   ): Effect.fn.Return<void, StoreError | Stopped | Unstorable, R> {
     const { failed, handler, log, seen } = this
     const { waiting, waitingIds } = batch
+    const find = yield* this.keysOf(records)
     const { decoded, others } = runAs(
       () => eventText(this.projection, { ...this.claim, position: records[0]!.position }),
-      () => this.decoder.decodeAll(records)
+      () => this.decoder.decodeAll(records, find)
     )
     yield* this.loadSeen(decoded)
     const lookedUp = yield* this.lookups.resolve(decoded, (record) => failed.retryOf(record)?.by)

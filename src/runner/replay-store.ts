@@ -1,6 +1,7 @@
 // The store of a replay that only looks: in memory, with the ids that were seen packed, and with the lookups that the build saw.
 import * as Effect from "effect/Effect"
 import type { RetryOwner } from "../dead-letter/retry-record.ts"
+import type { SubjectKeys } from "../erasure/subject-keys.ts"
 import type { LookupStore } from "./lookup-store.ts"
 import type { MemoryStore } from "./memory-store.ts"
 import { SeenChunks } from "./seen-chunks.ts"
@@ -12,6 +13,8 @@ export interface ReplayStoreOptions {
   readonly owner: RetryOwner | undefined
   /** What the build saw of lookups. Default: the newest value that was appended before each event. */
   readonly lookups?: LookupStore | undefined
+  /** The keys of personal fields. Default: there are none. */
+  readonly subjectKeys?: Pick<SubjectKeys, "forValues"> | undefined
   /** Is called after each commit. */
   readonly onCommit?: (changes: Changes) => void
 }
@@ -19,7 +22,7 @@ export interface ReplayStoreOptions {
 /** Commits to the memory of a replay. */
 export const replayStore = (
   memory: MemoryStore,
-  { lookups, onCommit, owner }: ReplayStoreOptions
+  { lookups, onCommit, owner, subjectKeys }: ReplayStoreOptions
 ): Store["Service"] => {
   const { service } = memory
   const seen = new Map<string, SeenChunks>()
@@ -32,6 +35,7 @@ export const replayStore = (
   return Store.of({
     ...service,
     lookups: lookups ?? service.lookups,
+    subjectKeys: subjectKeys ?? service.subjectKeys,
     claim: (...of) => Effect.map(service.claim(...of), (claim) => ({ ...claim, owner })),
     commit: (of, claim, { seen: ids, ...changes }) =>
       Effect.tap(service.commit(of, claim, { ...changes, seen: undefined }), () =>

@@ -1,6 +1,7 @@
 // Replays a projection in memory, one event at a time and without publishing, and notes what each event did to one row.
 import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
+import { noKeys, type SubjectKeys } from "../erasure/subject-keys.ts"
 import { isRetry, recordFromEnvelope, type RetryOwner } from "../dead-letter/retry-record.ts"
 import { streamHeaders, traceIdOf } from "../log/envelope.ts"
 import { appendTimeOf, type LogRecord } from "../log/log.ts"
@@ -63,6 +64,8 @@ export interface TraceSource {
 }
 /** What to trace, and with what. */
 export interface RowTraceOptions<E, R> {
+  /** The keys of personal fields. Default: there are none. */
+  readonly subjectKeys?: Pick<SubjectKeys, "forValues">
   readonly projection: Projection.Of<E, R>
   readonly row: WatchedRow
   readonly sources: ReadonlyArray<TraceSource>
@@ -138,6 +141,7 @@ export class RowTrace<E, R> {
       ...replayStore(memory, {
         owner,
         lookups: options.lookups,
+        subjectKeys: options.subjectKeys,
         onCommit: (changes) => void this.commits.push(changes)
       }),
       readRows: (of, target, keys) => {

@@ -7,6 +7,7 @@ import type { LogRecord, Position } from "../log/log.ts"
 import type { CommandChanges } from "./commands.ts"
 import type { JournalEntry, LookupStore } from "./lookup-store.ts"
 import { StoreError } from "./store-error.ts"
+import type { SubjectKeys } from "../erasure/subject-keys.ts"
 import type { RetryOwner } from "../dead-letter/retry-record.ts"
 import type { Projection } from "../model/projection.ts"
 import type { Table } from "../model/read-model.ts"
@@ -378,5 +379,7 @@ export class Store extends Context.Service<
     readonly waiting: (at: ProjectionPartition, reason: string | undefined) => Effect.Effect<void, StoreError>
     /** The versions of lookup values, and the journal of which of them batches saw. */
     readonly lookups: LookupStore
+    /** The keys of personal fields, by which events are decrypted. */
+    readonly subjectKeys: Pick<SubjectKeys, "forValues">
   }
 >()("millrace/Store") {}

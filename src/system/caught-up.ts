@@ -15,6 +15,9 @@ import { readProcesses } from "../postgres/store/processes.ts"
 import { readRebuild } from "../postgres/store/rebuild.ts"
 import { type FollowerPosition, freeze, readFollowerPositions, thaw } from "../postgres/store/promotion.ts"
 import * as PostgresStore from "../postgres/store/store.ts"
+import { makeSubjectKeys } from "../postgres/store/subject-keys.ts"
+import type { InvalidEnvironment } from "./errors.ts"
+import { keyEncryptionKey } from "./environment.ts"
 import { NotCaughtUp } from "./errors.ts"
 import { isAlive } from "./findings.ts"
 import { goalsOf } from "./goals.ts"
@@ -57,12 +60,13 @@ const stalledMs = 5_000
 const runHere = Effect.fnUntraced(function* (
   { application, log, on, sql }: FollowerContext,
   build: Projection.Any
-): Effect.fn.Return<void, SqlError, Scope.Scope> {
+): Effect.fn.Return<void, SqlError | InvalidEnvironment, Scope.Scope> {
   const groups = groupNames(on === "Kafka" ? yield* readIdentity(sql) : undefined)
   const presence = new Presence()
   yield* presence.announce(sql)
   // it may be promoted while it runs here
-  const store = PostgresStore.make(sql, { published: makeNotifier(sql), processId: presence.id })
+  const subjectKeys = makeSubjectKeys(sql, { keyEncryptionKey: yield* keyEncryptionKey })
+  const store = PostgresStore.make(sql, { published: makeNotifier(sql), processId: presence.id, subjectKeys })
   yield* Effect.forkScoped(runBuild({ application, database: { sql }, groups, log, presence, store }, build))
 })
 

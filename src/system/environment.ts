@@ -36,3 +36,20 @@ export const healthMaxAgeMs: Effect.Effect<number, InvalidEnvironment> = Effect.
   const text = process.env["MILLRACE_HEALTH_MAX_AGE"] ?? ""
   return text === "" ? Effect.succeed(defaultMaxAgeMs) : parseMaxAge(text, "MILLRACE_HEALTH_MAX_AGE")
 })
+
+/**
+ * The key that encrypts stored keys of personal data: `MILLRACE_KEY_ENCRYPTION_KEY`, 32 bytes as 64 hex digits or as base64. Undefined if it is not
+ * set: then whoever has the database has the keys.
+ */
+export const keyEncryptionKey: Effect.Effect<Uint8Array | undefined, InvalidEnvironment> = Effect.suspend(() => {
+  const text = process.env["MILLRACE_KEY_ENCRYPTION_KEY"] ?? ""
+  if (text === "") return Effect.undefined
+  const key = /^[0-9a-f]{64}$/i.test(text) ? Buffer.from(text, "hex") : Buffer.from(text, "base64")
+  if (key.length === 32) return Effect.succeed(new Uint8Array(key))
+  return Effect.fail(
+    new InvalidEnvironment({
+      message: `MILLRACE_KEY_ENCRYPTION_KEY has ${key.length} bytes; it must be 32 bytes, as 64 hex digits or as base64`,
+      try: "openssl rand -hex 32"
+    })
+  )
+})

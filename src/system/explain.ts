@@ -16,6 +16,8 @@ import * as Lookups from "../postgres/store/lookups.ts"
 import { type BuildPosition, readDeadLettersAt, readRetryOwner, readRowState } from "../postgres/store/row-history.ts"
 import { linksOf } from "../runner/chain.ts"
 import { inAppendOrder, type PartitionRange, positionAt } from "../runner/in-append-order.ts"
+import { makeSubjectKeys } from "../postgres/store/subject-keys.ts"
+import { keyEncryptionKey } from "./environment.ts"
 import type { LookupStore } from "../runner/lookup-store.ts"
 import { LookupTable } from "../runner/lookup-tables.ts"
 import { NeedsRows, readFor, type RowEvent, RowTrace, type TraceSource } from "../runner/row-trace.ts"
@@ -216,9 +218,11 @@ const replayOf = Effect.fnUntraced(function* (of: {
   const { mostEvents, onProgress, row } = request
   const lookups = Lookups.readOnly(sql, yield* Lookups.readJournalNumber(sql, projection.name, projection.version))
   const lookupTables = yield* readLookups(log, projection, lookups)
+  const subjectKeys = makeSubjectKeys(sql, { keyEncryptionKey: yield* keyEncryptionKey })
   const kept = new Set(readFor(projection))
   const once = Effect.fnUntraced(function* (ranges: ReadonlyArray<ReplayedPartition>) {
-    const trace = new RowTrace({ projection, row, sources, lookupTables, lookups, owner, kept, mostEvents, mostRows })
+    const known = { lookupTables, lookups, owner, subjectKeys }
+    const trace = new RowTrace({ projection, row, sources, ...known, kept, mostEvents, mostRows })
     const stopped = new Map<PartitionRange, string>()
     const total = ranges.reduce((sum, { from, to }) => sum + to - from, 0)
     let done = 0

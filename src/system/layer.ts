@@ -7,13 +7,13 @@ import { Log } from "../log/log.ts"
 import type { Application } from "../model/application.ts"
 import { connect } from "../postgres/client/client.ts"
 import { migrate } from "../postgres/client/migrate.ts"
-import * as PostgresEvents from "../postgres/events/events.ts"
 import { makeNotifier } from "../postgres/relay/notify.ts"
 import * as PostgresFanOut from "../postgres/subscription/fanout.ts"
 import * as PostgresOnce from "../postgres/subscription/once.ts"
 import { FanOut, FanOutError } from "../subscription/fanout.ts"
 import { openDatabase } from "./database.ts"
 import { pulsarOptions } from "./environment.ts"
+import { openEvents } from "./open-event-store.ts"
 import { openLog } from "./open-log.ts"
 
 /** Where `layer` finds the system. */
@@ -48,14 +48,14 @@ export const layer = ({ application, dataDir = ".millrace" }: LayerOptions = {})
       yield* migrate(sql)
       const opened = yield* openLog(Effect.succeed(sql))
       const own = opened.on === "Kafka" ? Effect.succeed(noFanOut) : PostgresFanOut.make(opened.sql, opened.log)
-      const { store } = PostgresEvents.make(sql, {
+      const { eventStore } = yield* openEvents(sql, {
         appended: opened.appended,
         published: makeNotifier(sql),
         ...(application !== undefined && { application })
       })
       return Context.make(Log, opened.log).pipe(
         Context.add(FanOut, pulsar ?? (yield* own)),
-        Context.add(EventStore, store)
+        Context.add(EventStore, eventStore)
       )
     })
   )

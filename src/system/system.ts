@@ -7,6 +7,7 @@ import { Log } from "../log/log.ts"
 import { assertHistory } from "./aggregate-history.ts"
 import { aggregatesOf, type Application, partitionsOf } from "../model/application.ts"
 import { buildName } from "../model/build.ts"
+import { Erasures } from "../model/erasures.ts"
 import type { Projection } from "../model/projection.ts"
 import { CurrentFailures } from "../monitor/ongoing-failures.ts"
 import { migrate } from "../postgres/client/migrate.ts"
@@ -38,6 +39,8 @@ import { forgetIds } from "./forget-ids.ts"
 import { moveLifecycles, moveOnce } from "./lifecycles.ts"
 import { executeTimers } from "./timers.ts"
 import type { Observed } from "./observed.ts"
+import { announceErasures } from "./erasure.ts"
+import { openEvents } from "./open-event-store.ts"
 import { openLog } from "./open-log.ts"
 import { beginRelayCounters, measuredStore } from "./measured.ts"
 import { openRelays, skippedTopics, targetNames } from "./open-relays.ts"
@@ -108,9 +111,11 @@ export const openSystem = Effect.fnUntraced(function* (
     for (const target of relays) target.signal()
   }
   const published = relaysHere ? signal : makeNotifier(sql)
-  const { store: eventStore } = PostgresEvents.make(sql, { appended: opened.appended, application, published })
+  const { eventStore, subjectKeys } = yield* openEvents(sql, { appended: opened.appended, application, published })
   yield* eventStore.declare(aggregates)
   yield* assertHistory(application, log)
+  // what a process that died while it erased has left
+  if (aggregates.some(({ name }) => name === Erasures.name)) yield* announceErasures({ eventStore, sql })
   if (usesBrokers)
     yield* PostgresEvents.publish(
       sql,
@@ -118,7 +123,7 @@ export const openSystem = Effect.fnUntraced(function* (
       targets
     )
   const store = measuredStore(
-    PostgresStore.make(sql, { published, due: makeNotifier(sql, timerChannel), processId: presence.id }),
+    PostgresStore.make(sql, { published, due: makeNotifier(sql, timerChannel), processId: presence.id, subjectKeys }),
     presence.failures
   )
   const starts = yield* startsOf(application, log)

@@ -6,6 +6,7 @@
 import type { CommitStatement, Parameter } from "../store/commit-parts.ts"
 import { StatementParts } from "../store/commit-parts.ts"
 import type { NewRecord } from "../../log/log.ts"
+import type { KeyRef } from "../../erasure/sealed.ts"
 import { arrayOf } from "../client/columns.ts"
 
 /** What an append expects, as the statement takes it: a version, or one of these. */
@@ -34,6 +35,8 @@ export interface AppendRow {
   readonly logRecords: ReadonlyArray<NewRecord>
   /** The timer that the command fires; null if it is none. */
   readonly timer: string | null
+  /** The keys that sealed its personal fields. */
+  readonly keys: ReadonlyArray<KeyRef>
   /** The same for the outbox, where a control character stands for each event's version. */
   readonly segmentMeta: () => string
 }
@@ -94,6 +97,8 @@ export interface Refusal {
     readonly expected: number
     readonly actual: number
   }> | null
+  /** Keys that were destroyed. */
+  readonly erased?: ReadonlyArray<KeyRef> | null
 }
 /** The SQLSTATE of `millrace.refuse_append`. */
 export const refusedCode = "MR409"
@@ -142,10 +147,18 @@ const astray = `astray as materialized (select r.topic_id, r.stream, min(r.i) as
     and (select true from millrace.log_batch l where (l.topic_id, l.partition, l.command_id, l.entity) = (r.topic_id, r.partition, r.follows, r.stream)
       and l.entity is not null and l.first_version + l.records - 1 = r.expected limit 1) is null
     group by 1, 2)`
+// The keys are locked until the commit, so that an erasure and this exclude each other. The condition is read from the locked rows: a snapshot
+// may be older than an erasure that the lock waited for.
+const alive = (parameter: Parameters, keys: ReadonlyArray<KeyRef>) => `sealed_by as materialized (select * from unnest(
+      ${column(parameter, "text", keys.map(({ subject }) => subject))}, ${column(parameter, "int4", keys.map(({ number }) => number))}) as q(subject, number)),
+  alive as materialized (select k.subject, k.number from millrace.subject_key k
+    where (k.subject, k.number) in (select q.subject, q.number from sealed_by q) and k.key is not null order by k.subject, k.number for share),
+  erased as materialized (select millrace.refuse_append(json_build_object('again', false, 'erased', json_agg(q))::text)
+    from sealed_by q where not exists (select from alive a where (a.subject, a.number) = (q.subject, q.number)) having count(*) > 0)`
 // several commands of one stream may follow one another: the expectation of the first one that is not done counts for all
-const fresh = (isAtomic: boolean) => `fresh as materialized (
+const fresh = (isAtomic: boolean, isSealed: boolean) => `fresh as materialized (
     select i, topic_id, stream, partition, n, sum(n) over per as total_n, sum(n) over up_to - n as before_n, first_value(expected) over up_to as expected
-    from req where ${isAtomic ? "not exists (select from done) and not exists (select from behind)" : "i not in (select i from done) and (topic_id, stream) not in (select topic_id, stream from behind) and not exists (select from astray a where (a.topic_id, a.stream) = (req.topic_id, req.stream) and req.i >= a.i and req.follows is not null)"}
+    from req where ${isAtomic ? "not exists (select from done) and not exists (select from behind)" : "i not in (select i from done) and (topic_id, stream) not in (select topic_id, stream from behind) and not exists (select from astray a where (a.topic_id, a.stream) = (req.topic_id, req.stream) and req.i >= a.i and req.follows is not null)"}${isSealed ? " and (select count(*) from erased) = 0" : ""}
     window per as (partition by topic_id, stream), up_to as (partition by topic_id, stream order by i))`
 const passes = `s.closed is null and (excluded.asked in (-1, s.version) or (excluded.asked = -2 and s.version > 0))`
 // the lock, the check and the version in one pass over one row; a row that is inserted with version 0 was refused
@@ -190,6 +203,7 @@ const atomicTags = (parameter: Parameters, rows: ReadonlyArray<TagRow>) => {
 }
 const batchTags = `tags as (insert into millrace.event_tag as t (topic_id, tag, version, asked, added)
     select o.topic_id, g.tag, count(*), null, 0 from ok o join req r using (i) cross join lateral unnest(r.tags::text[]) as g(tag)
+    where g.tag not like '$%'
     group by 1, 2 order by 1, g.tag collate "C"
     on conflict (topic_id, tag) do update set version = t.version + excluded.version
     returning 1)`
@@ -255,6 +269,9 @@ const answer = (
     left join log l on (l.topic_id, l.stream, l.command_id) = (r.topic_id, r.stream, r.command_id)
   where (select count(*) from verdict) = 0${after} order by 1`
 
+const keysOf = (rows: ReadonlyArray<AppendRow>): ReadonlyArray<KeyRef> => [
+  ...new Map(rows.flatMap(({ keys }) => keys).map((key) => [JSON.stringify([key.subject, key.number]), key])).values()
+]
 /**
  * Builds the statement. `more` adds parts that write what belongs to the same commit, after the events and in their order; they may select
  * from `ok` (`i`, `topic_id`, `stream`, `partition`, `first_version` of what is appended), `req`, `pos` and `log`.
@@ -264,6 +281,7 @@ export const appendStatement = (
   more: (parts: StatementParts) => void = () => undefined
 ): CommitStatement => {
   const hasTimers = request.rows.some(({ timer }) => timer !== null)
+  const keys = keysOf(request.rows)
   const hasTags = request.isAtomic || request.rows.some(({ tags }) => tags.length > 0)
   const parts = new StatementParts(1, (parameter) => [
     requests(parameter, request),
@@ -271,7 +289,8 @@ export const appendStatement = (
     done,
     behind,
     ...(request.isAtomic ? [] : [astray]),
-    fresh(request.isAtomic),
+    ...(keys.length === 0 ? [] : [alive(parameter, keys)]),
+    fresh(request.isAtomic, keys.length > 0),
     head,
     refused,
     missed,

@@ -1,4 +1,5 @@
 // Sends appends to PostgreSQL and finds out what became of each: appended, repeated or refused, also when a reply was lost.
+import { SubjectErased } from "../../erasure/errors.ts"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Semaphore from "effect/Semaphore"
@@ -10,6 +11,7 @@ import {
   TimerGone,
   VersionConflict
 } from "../../aggregate/errors.ts"
+import type { KeyRef } from "../../erasure/sealed.ts"
 import type { Append, Appended, AppendError } from "../../aggregate/event-store.ts"
 import { answered } from "../client/answer.ts"
 import type { Sql } from "../client/client.ts"
@@ -295,6 +297,15 @@ export class Appender {
       const refusal = refusalOf(cause)
       if (refusal.again) return this.send(commands, failures)
       if (refusal.gone !== undefined) return this.sendWithout(commands, refusal.gone, failures)
+      const { erased } = refusal
+      if (erased != null) {
+        const [gone, left] = [true, false].map((is) => commands.filter(({ row }) => isErased(row, erased) === is)) as [
+          Array<Command>,
+          Array<Command>
+        ]
+        await this.lookUp(gone.map((command) => [command, erasedError(command.row, erased)] as const))
+        return this.send(left, failures)
+      }
       // a command that takes the stream as it is was sent with the version of the rows that it changes
       const isPinned = ({ append: { expected }, since }: Command, actual: number, closed: string | null) =>
         closed === null && typeof expected !== "number" && isExpected(expected, actual) && now - since < patienceMs
@@ -425,13 +436,20 @@ const detailOf = (cause: unknown): string => (cause as { readonly detail: string
 const refusalOf = (cause: unknown): Refusal => JSON.parse(detailOf(cause)) as Refusal
 const notNow = (aggregate: string, reason: string) =>
   new EventStoreError({ operation: "append", aggregate, retryable: true, reason })
+const isErased = ({ keys }: Pick<AppendRow, "keys">, erased: ReadonlyArray<KeyRef>): boolean =>
+  keys.some((key) => erased.some(({ number, subject }) => number === key.number && subject === key.subject))
+const erasedError = ({ keys }: AppendRow, erased: ReadonlyArray<KeyRef>): SubjectErased =>
+  new SubjectErased({
+    subjects: [...new Set(keys.filter((key) => isErased({ keys: [key] }, erased)).map(({ subject }) => subject))]
+  })
 /** The error of several appends that were refused together: the first stream that is not as expected, or else the tags. */
 const refusedAll = (
   appends: ReadonlyArray<Append>,
-  { gone, refused, tags }: Refusal,
+  { erased, gone, refused, tags }: Refusal,
   nameOf: (topicId: number) => string
 ): AppendError | BoundaryMoved => {
   if (gone !== undefined) return goneOf(appends[gone[0]! - 1]!)
+  if (erased != null) return new SubjectErased({ subjects: [...new Set(erased.map(({ subject }) => subject))] })
   const [first] = (refused ?? []).toSorted((a, b) => a.i - b.i)
   if (first !== undefined) return conflictOf(appends[first.i - 1]!, first.actual, first.closed)
   return new BoundaryMoved({

@@ -116,7 +116,12 @@ const makeOthers = (sql: Sql, topics: Topics.AggregateTopics): Pick<Service, "sa
         aggregate,
         () => sql`
           insert into millrace.event_snapshot as s (topic_id, stream, shape, version, state, subjects)
-          values (${topicId}, ${stream}, ${shape}, ${version}, ${state}, ${arrayOf([...subjects])}::text[])
+          select ${topicId}::int4, ${stream}::text, ${shape}::text, ${version}::int8, ${state}::text, ${arrayOf([...subjects])}::text[]
+          -- a state that was folded before an erasure is not stored after it: the keys stay locked until the commit
+          where not exists (
+            select from (select subject, number, key from millrace.subject_key where subject = any(${arrayOf([...subjects])}::text[])
+              order by subject, number for share) k
+            group by subject having (array_agg(key is null order by number desc))[1])
           on conflict (topic_id, stream, shape) do update
             set version = excluded.version, state = excluded.state, subjects = excluded.subjects, taken_at = excluded.taken_at
             where excluded.version > s.version`

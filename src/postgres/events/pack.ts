@@ -1,5 +1,6 @@
 // An append as the statement takes it: ids as uuids, and events packed as a row of the log. Pure but for the clock.
 import { createHash } from "node:crypto"
+import { subjectTag } from "../../erasure/subject-keys.ts"
 import { tagsOf, toRecords } from "../../aggregate/event-rules.ts"
 import type { Append, Expected } from "../../aggregate/event-store.ts"
 import { aggregateHeaders } from "../../log/envelope.ts"
@@ -38,6 +39,15 @@ const segmentMetaOf = (records: ReadonlyArray<NewRecord>): string =>
     })
     .join(",")
 
+const subjectTagsOf = (events: Append["events"]): ReadonlyArray<string> =>
+  [...new Set(events.flatMap(({ subjects }) => subjects ?? []))].toSorted().map(subjectTag)
+
+/** The events as handlers of inline projections see them: with personal fields that are not sealed. */
+const plainRecords = (append: Append, records: ReadonlyArray<NewRecord>, target: Parameters<typeof toRecords>[1]) =>
+  append.events.some(({ sealed }) => sealed !== undefined)
+    ? toRecords({ ...append, events: append.events.map(({ sealed: _, ...event }) => event) }, target)
+    : records
+
 /** How an append is packed. */
 export interface PackOptions {
   readonly topic: AggregateTopic
@@ -49,7 +59,8 @@ export interface PackOptions {
 /** Packs an append that `appendProblem` accepted. */
 export const packAppend = (append: Append, options: PackOptions): AppendRow => {
   const { commandId, index, partition, topic } = options
-  const records = toRecords(append, { commandId, index, partition, now: Date.now() })
+  const target = { commandId, index, partition, now: Date.now() }
+  const records = toRecords(append, target)
   const packed = pack(records)
   return {
     topicId: topic.topicId,
@@ -61,8 +72,9 @@ export const packAppend = (append: Append, options: PackOptions): AppendRow => {
     digest: append.digest === undefined ? null : uuidOf(append.digest),
     follows: append.follows === undefined ? null : uuidOf(append.follows),
     ...packed,
-    tags: tagsOf(append.events),
-    logRecords: records,
+    logRecords: plainRecords(append, records, target),
+    tags: [...tagsOf(append.events), ...subjectTagsOf(append.events)],
+    keys: append.events.flatMap(({ sealed }) => (sealed === undefined ? [] : [sealed])),
     timer: append.timer ?? null,
     segmentMeta: () => segmentMetaOf(records)
   }

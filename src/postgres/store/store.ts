@@ -21,6 +21,8 @@ import type { Sql } from "../client/client.ts"
 import { answered, endSession } from "../client/answer.ts"
 import { arrayOf } from "../client/columns.ts"
 import { prepare } from "./prepare.ts"
+import type { SubjectKeys } from "../../erasure/subject-keys.ts"
+import { makeSubjectKeys } from "./subject-keys.ts"
 import * as Lookups from "./lookups.ts"
 import { type CommittedState, Committer } from "./committer.ts"
 import { CommitBuilder } from "./commit.ts"
@@ -42,6 +44,8 @@ export interface PostgresStoreOptions {
   readonly processId?: string
   /** How long a commit, and the check whether it was committed, wait for an answer, in milliseconds. Default: `answerMs`. */
   readonly answerMs?: number
+  /** The keys of personal fields. Default: those of the database, if they are stored as they are. */
+  readonly subjectKeys?: Pick<SubjectKeys, "forValues">
 }
 
 /** The error if a statement is refused for its values, or may pass with fewer of them. */
@@ -129,7 +133,8 @@ export const make = (sql: Sql, options: PostgresStoreOptions = {}): Store["Servi
             waiting_since = case when ${reason !== undefined} then coalesce(waiting_since, clock_timestamp()) end
           where ${isAt(sql, at)} and waiting is distinct from ${text(reason)}`
       ).pipe(Effect.asVoid),
-    lookups: Lookups.make(sql, options.answerMs)
+    lookups: Lookups.make(sql, options.answerMs),
+    subjectKeys: options.subjectKeys ?? makeSubjectKeys(sql)
   })
 }
 

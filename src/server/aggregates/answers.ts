@@ -1,4 +1,5 @@
 // What a request to an aggregate is answered when the event store refuses or fails, or the command is rejected. Pure.
+import { SubjectErased } from "../../erasure/errors.ts"
 import { isRepeatedRejection, rejectionFields } from "../../aggregate/command.ts"
 import * as Errors from "../../aggregate/errors.ts"
 import {
@@ -9,7 +10,6 @@ import {
   InvalidCommandId,
   InvalidStream,
   StreamClosed,
-  SubjectErased,
   VersionConflict
 } from "../../aggregate/errors.ts"
 import * as Failures from "../../aggregate/failures.ts"

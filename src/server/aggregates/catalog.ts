@@ -1,5 +1,6 @@
 // The aggregates of an application by name, and what a request names that they do not have. Pure.
 import type { Aggregate } from "../../model/aggregate.ts"
+import { Erasures } from "../../model/erasures.ts"
 import { aggregatesOf, type Application } from "../../model/application.ts"
 import { adviceFor } from "../../text/similar-names.ts"
 import { shown } from "../../text/text.ts"
@@ -10,7 +11,11 @@ export type Aggregates = ReadonlyMap<string, Aggregate.Any>
 
 /** The aggregates of an application by name. */
 export const aggregatesByName = (application: Application.Any): Aggregates =>
-  new Map(aggregatesOf(application).map((aggregate) => [aggregate.name, aggregate]))
+  new Map(
+    aggregatesOf(application)
+      .filter(({ name }) => name !== Erasures.name)
+      .map((aggregate) => [aggregate.name, aggregate])
+  )
 
 /** The aggregate with a name. Throws a `Problem` 404 if the application has none. */
 export const knownAggregate = (aggregates: Aggregates, name: string): Aggregate.Any => {

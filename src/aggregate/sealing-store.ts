@@ -1,0 +1,99 @@
+// The event store with encryption of personal data: it seals personal fields before they are stored, and opens them when they are read.
+import * as Effect from "effect/Effect"
+import * as Stream from "effect/Stream"
+import type { SubjectKeysError } from "../erasure/errors.ts"
+import { maySeal, seal, type SubjectKey, unseal } from "../erasure/sealed.ts"
+import type { SubjectKeys } from "../erasure/subject-keys.ts"
+import { shown } from "../text/text.ts"
+import { EventStoreError } from "./errors.ts"
+import { type Answer, type Append, EventStore, type NewEvent, type RecordedEvent } from "./event-store.ts"
+
+type Store = EventStore["Service"]
+type Operation = EventStoreError["operation"]
+
+const isPersonal = ({ personal = [] }: NewEvent): boolean => personal.length > 0
+/** An append's events, sealed. `from`: the index of its first event among all of the command. */
+const sealed = (
+  append: Append,
+  commandId: string,
+  from: number,
+  keys: ReadonlyMap<string, SubjectKey>
+): ReadonlyArray<NewEvent> =>
+  append.events.map((event, i) => {
+    if (!isPersonal(event)) return event
+    const { eventId = `${commandId}/${from + i}`, personal, subjects, value } = event
+    const key = keys.get(subjects![0]!)!
+    const at = { aggregate: append.aggregate, stream: append.stream, eventId }
+    const stored = JSON.stringify(seal(JSON.parse(value) as Readonly<Record<string, unknown>>, personal!, key, at))
+    return { ...event, eventId, sealed: { value: stored, subject: key.subject, number: key.number } }
+  })
+const opened = (event: RecordedEvent, find: Parameters<typeof unseal>[2]): RecordedEvent =>
+  maySeal(event.value) ? { ...event, value: JSON.stringify(unseal(JSON.parse(event.value), event, find)) } : event
+
+const failedKeys =
+  (operation: Operation, aggregate: string) =>
+  ({ cause, message, retryable }: SubjectKeysError): Effect.Effect<never, EventStoreError> =>
+    Effect.fail(new EventStoreError({ operation, aggregate, retryable, reason: message, cause }))
+
+/**
+ * A store that seals the personal fields of events with keys of their subjects, and opens them when it reads. An append fails with `SubjectErased`
+ * if the subject was erased. In an event whose key was destroyed the field `$erased` is true, and the personal fields are missing: decoding
+ * replaces them. An event that cannot be decrypted fails its read with an `EventStoreError` that names it.
+ */
+export const sealing = (store: Store, keys: SubjectKeys): Store => {
+  const sealAll = Effect.fnUntraced(function* (appends: ReadonlyArray<Append>, commandId: string) {
+    const subjects = new Set(
+      appends.flatMap(({ events }) => events.filter(isPersonal).map((event) => event.subjects![0]!))
+    )
+    if (subjects.size === 0) return appends
+    const failed = failedKeys("append", appends[0]!.aggregate)
+    const found = yield* keys.newest([...subjects]).pipe(Effect.catchTag("SubjectKeysError", failed))
+    let from = 0
+    return appends.map((append): Append => {
+      const events = sealed(append, commandId, from, found)
+      from += events.length
+      return { ...append, events }
+    })
+  })
+  const openAll = Effect.fnUntraced(function* (operation: Operation, events: ReadonlyArray<RecordedEvent>) {
+    const closed = events.filter(({ value }) => maySeal(value))
+    if (closed.length === 0) return events
+    const find = yield* keys
+      .forValues(closed.map(({ value }) => value))
+      .pipe(Effect.catchTag("SubjectKeysError", failedKeys(operation, closed[0]!.aggregate)))
+    return yield* Effect.forEach(events, (event) =>
+      Effect.try({
+        try: () => opened(event, find),
+        catch: (cause) => {
+          const { aggregate, stream, type, version } = event
+          const reason = `event ${version} of ${shown(stream)}, of type ${type}: ${(cause as Error).message}`
+          return new EventStoreError({ operation, aggregate, retryable: false, reason, cause })
+        }
+      })
+    )
+  })
+  const openAnswer = (answer: Answer) =>
+    Effect.map(openAll("load", answer.events), (events): Answer => ({ ...answer, events }))
+
+  return EventStore.of({
+    ...store,
+    append: (append, commandId) => Effect.flatMap(sealAll([append], commandId), ([one]) => store.append(one!, commandId)),
+    appendAll: (appends, commandId, boundary) =>
+      Effect.flatMap(sealAll(appends, commandId), (all) => store.appendAll(all, commandId, boundary)),
+    load: Effect.fnUntraced(function* (aggregate, stream, options) {
+      const loaded = yield* store.load(aggregate, stream, options)
+      const events = yield* openAll("load", loaded.events)
+      const answered = loaded.answered === undefined ? {} : { answered: yield* openAnswer(loaded.answered) }
+      return { ...loaded, events, ...answered }
+    }),
+    read: (aggregate, stream, options) =>
+      store
+        .read(aggregate, stream, options)
+        .pipe(Stream.mapArrayEffect((events) => Effect.map(openAll("read", events), (all) => all as readonly [RecordedEvent, ...Array<RecordedEvent>]))),
+    readBoundary: Effect.fnUntraced(function* (aggregate, query) {
+      const found = yield* store.readBoundary(aggregate, query)
+      return { ...found, events: yield* openAll("read", found.events) }
+    }),
+    remember: (...args) => Effect.flatMap(store.remember(...args), openAnswer)
+  })
+}

@@ -1,0 +1,81 @@
+// Runs `millrace erase` and `millrace export`, beside the processes of the system or while none runs.
+import * as Effect from "effect/Effect"
+import * as Stream from "effect/Stream"
+import type { PostgresSubjectKeys } from "../postgres/store/subject-keys.ts"
+import { assertDatabaseExists, openDatabase } from "../system/database.ts"
+import { eraseSubject, type Erasure, exportSubject as exportedEvents } from "../system/erasure.ts"
+import { assertRegistered } from "../system/identity.ts"
+import { openEventsOfCommand } from "../system/open-event-store.ts"
+import { loadApplication } from "./config.ts"
+import { print } from "./print.ts"
+
+/** What both commands are given. */
+interface SubjectFlags {
+  readonly data: string
+  readonly config: string | undefined
+  readonly subject: string
+}
+/** The flags of `erase`. */
+export interface EraseFlags extends SubjectFlags {
+  readonly reason: string
+  readonly readmit: boolean
+  readonly json: boolean
+}
+
+const open = Effect.fnUntraced(function* ({ config, data }: SubjectFlags) {
+  const application = yield* loadApplication(config)
+  yield* assertDatabaseExists(data)
+  const { sql } = yield* openDatabase(data, "join", { max: 2 })
+  yield* assertRegistered(application, sql)
+  return { application, sql, ...(yield* openEventsOfCommand(application, sql)) }
+})
+
+/** Erases a subject's data, or lets new data of it be stored again, and prints what was done. */
+export const erase = Effect.fnUntraced(function* (flags: EraseFlags) {
+  const { json, reason, subject } = flags
+  const context = yield* open(flags)
+  if (flags.readmit) return yield* readmit(context.subjectKeys, subject, json)
+  const erasure = yield* eraseSubject(context, subject, reason)
+  yield* print(json ? JSON.stringify(erasure) : textOf(erasure))
+  return 0
+})
+const readmit = Effect.fnUntraced(function* (keys: PostgresSubjectKeys, subject: string, json: boolean) {
+  const readmitted = yield* keys.readmit(subject)
+  const text = readmitted ? `new personal data of ${subject} is stored again` : `${subject} is not erased; nothing was changed`
+  yield* print(json ? JSON.stringify({ subject, readmitted }) : text)
+  return 0
+})
+const count = (n: number, noun: string) => `${n} ${noun}${n === 1 ? "" : "s"}`
+const textOf = ({ aggregates, keys, snapshots, subject, unaware }: Erasure): string => {
+  const lines = [
+    keys > 0 ? `erased the personal data of ${subject}` : `${subject} has no personal data that is not erased`,
+    ...aggregates.map(({ aggregate, streams }) => `  ${aggregate}: ${count(streams, "stream")} with events about the subject`)
+  ]
+  if (snapshots > 0) lines.push(`  ${count(snapshots, "snapshot")} deleted`)
+  if (unaware.length > 0)
+    lines.push(
+      `these projections read personal data and do not handle subject.erased, so their rows may still have it: ${unaware.join(", ")}`,
+      ...unaware.map((name) => `  next: millrace rebuild ${name}, then millrace promote ${name}`)
+    )
+  return lines.join("\n")
+}
+
+/** Prints all events about a subject, one JSON object a line. */
+export const exportSubject = Effect.fnUntraced(function* (flags: SubjectFlags) {
+  const context = yield* open(flags)
+  yield* exportedEvents(context, flags.subject).pipe(
+    Stream.runForEach(({ aggregate, appendedAt, event, eventTime, stream, version }) =>
+      print(
+        JSON.stringify({
+          aggregate,
+          stream,
+          version,
+          event_time: new Date(eventTime).toISOString(),
+          appended_at: new Date(appendedAt).toISOString(),
+          event
+        })
+      )
+    )
+  )
+  return 0
+})

@@ -1,0 +1,134 @@
+// Erases the personal data of a subject, tells projections of it, and exports what is stored about a subject.
+import * as Effect from "effect/Effect"
+import * as Stream from "effect/Stream"
+import { Aggregate, type HistoryEvent } from "../aggregate/aggregate.ts"
+import { EventStore } from "../aggregate/event-store.ts"
+import { type ErasedSubject, subjectTag, type SubjectKeys } from "../erasure/subject-keys.ts"
+import { nameProblem } from "../log/acceptable.ts"
+import { aggregatesOf, type Application } from "../model/application.ts"
+import { erasedEvent, Erasures, hasPersonalData } from "../model/erasures.ts"
+import { invalidOption } from "../model/options.ts"
+import type { Projection } from "../model/projection.ts"
+import type { Sql } from "../postgres/client/client.ts"
+import { run } from "../postgres/store/run.ts"
+
+/** What erasure and export work with. */
+export interface ErasureContext {
+  readonly application: Application.Any
+  readonly sql: Sql
+  readonly eventStore: EventStore["Service"]
+  readonly subjectKeys: SubjectKeys
+}
+/** Events about a subject in the streams of one aggregate. */
+export interface SubjectStreams {
+  readonly aggregate: string
+  readonly streams: number
+}
+/** What an erasure did. */
+export interface Erasure extends ErasedSubject {
+  readonly aggregates: ReadonlyArray<SubjectStreams>
+  /**
+   * The projections that read personal data and do not handle `subject.erased`: their rows keep what they took over. Rebuild and promote them,
+   * or let them handle the event.
+   */
+  readonly unaware: ReadonlyArray<string>
+}
+
+const assertSubject = (subject: string) => {
+  const problem = nameProblem(subject)
+  if (problem !== undefined || subject.length > 1_000)
+    return Effect.fail(invalidOption("subject", subject, "it must be a text of 1 to 1,000 characters without NUL"))
+  return Effect.void
+}
+
+/** Appends `subject.erased` for erasures that were not announced yet: once for each, whoever does it and however often. */
+export const announceErasures = Effect.fnUntraced(function* ({ eventStore, sql }: Pick<ErasureContext, "eventStore" | "sql">, reason = "erased") {
+  const rows = yield* run("read erasures", () => sql<Array<{ subject: string; number: number }>>`
+    select subject, max(number) as number from millrace.subject_key where destroyed_at is not null and announced_at is null group by subject limit 1000`)
+  for (const { number, subject } of rows) {
+    // whoever destroyed the keys may have died before this
+    yield* run("delete snapshots of a subject", () => sql`
+      delete from millrace.event_snapshot where subjects && array[${subject}::text]`)
+    const event = erasedEvent({ subject, reason })
+    const value = JSON.stringify(Erasures.encode(event as never))
+    const append = {
+      aggregate: Erasures.name,
+      stream: subject,
+      expected: "any" as const,
+      events: [
+        {
+          type: event.type,
+          value,
+          eventTime: undefined,
+          eventId: undefined,
+          tenant: undefined,
+          traceparent: undefined,
+          schemaVersion: 1,
+          headers: {}
+        }
+      ]
+    }
+    yield* eventStore.append(append, `erase/${number}`)
+    yield* run("note an announced erasure", () => sql`
+      update millrace.subject_key set announced_at = now() where subject = ${subject} and number <= ${number} and announced_at is null`)
+  }
+})
+
+const streamsOf = (sql: Sql, subject: string) =>
+  run("find the events of a subject", () => sql<Array<{ aggregate: string; stream: string }>>`
+    select distinct t.name as aggregate, b.entity as stream from millrace.log_batch b join millrace.log_topic t using (topic_id)
+    where b.tags && array[${subjectTag(subject)}::text] and b.tags is not null order by 1, 2`)
+
+/** The projections that read an aggregate with personal fields, and do not read `Erasures`. */
+const unawareOf = (application: Application.Any): ReadonlyArray<string> => [
+  ...new Set(
+    application.projections
+      .map(({ projection }) => projection as Projection.Any)
+      .filter(({ sources }) => {
+        const read = sources as unknown as ReadonlyArray<Aggregate.Any>
+        const isPersonal = read.some((source) => (source.kind as string) === "aggregate" && hasPersonalData(source))
+        return isPersonal && !read.some(({ name }) => name === Erasures.name)
+      })
+      .map(({ name }) => name)
+  )
+]
+
+/**
+ * Destroys the keys of a subject, deletes snapshots with its data and appends `subject.erased`. Idempotent: after a failure the same call
+ * completes what is left. From then on events with the subject's personal data are refused, and its personal fields are read as redacted.
+ */
+export const eraseSubject = Effect.fnUntraced(function* (context: ErasureContext, subject: string, reason: string) {
+  yield* assertSubject(subject)
+  yield* context.eventStore.declare([{ name: Erasures.name, partitions: Erasures.partitions }])
+  const erased = yield* context.subjectKeys.erase(subject)
+  yield* announceErasures(context, reason)
+  const found = Map.groupBy(yield* streamsOf(context.sql, subject), ({ aggregate }) => aggregate)
+  const aggregates = [...found].map(([aggregate, streams]) => ({ aggregate, streams: streams.length }))
+  return { ...erased, aggregates, unaware: unawareOf(context.application) } satisfies Erasure
+})
+
+/** An event about a subject. */
+export interface SubjectEvent extends HistoryEvent<unknown> {}
+/** All events about a subject, by aggregate and stream; in each stream in the order of their versions. Erased fields are redacted. */
+export const exportSubject = (
+  { application, eventStore, sql }: Pick<ErasureContext, "application" | "eventStore" | "sql">,
+  subject: string
+) =>
+  Stream.unwrap(
+    Effect.gen(function* () {
+      yield* assertSubject(subject)
+      const aggregates = new Map(aggregatesOf(application).map((aggregate) => [aggregate.name, aggregate]))
+      const streams = yield* streamsOf(sql, subject)
+      return Stream.fromIterable(streams).pipe(
+        Stream.flatMap(({ aggregate: name, stream }) => {
+          const aggregate = aggregates.get(name)
+          // an aggregate that the application no longer declares cannot be decoded
+          if (aggregate === undefined) return Stream.empty
+          return Aggregate.history(aggregate, stream).pipe(
+            Stream.filter(({ event }) => aggregate.subjectsOf(event as never).includes(subject))
+          )
+        }),
+        Stream.provideService(EventStore, eventStore)
+      )
+    })
+  )

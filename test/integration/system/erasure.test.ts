@@ -1,0 +1,219 @@
+// Erasure: personal fields are sealed wherever they are stored, and gone everywhere once their subject is erased.
+import { afterAll, assert, beforeAll, describe, it } from "@effect/vitest"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
+import * as Schema from "effect/Schema"
+import * as Scope from "effect/Scope"
+import * as Stream from "effect/Stream"
+import { Aggregate, Application, Erasures, Event, EventStore, Personal, Projection, ReadModel } from "../../../src/index.ts"
+import { query, type Sql } from "../../../src/postgres/client/client.ts"
+import { eraseSubject, exportSubject } from "../../../src/system/erasure.ts"
+import { openEventsOfCommand } from "../../../src/system/open-event-store.ts"
+import { openSystem, runProjections } from "../../../src/system/system.ts"
+import { databaseOn, server } from "../../support/postgres.ts"
+
+const scope = Scope.makeUnsafe()
+let url: string
+beforeAll(async () => {
+  url = await Effect.runPromise(Scope.provide(server, scope))
+}, 60_000)
+afterAll(() => Effect.runPromise(Scope.close(scope, Exit.void)))
+
+const Registered = Event.make("customer.registered", {
+  customer_id: Schema.String,
+  email: Personal(Schema.String),
+  born: Personal(Schema.NullOr(Schema.Int)),
+  plan: Schema.String
+})
+const Moved = Event.make("customer.moved", { customer_id: Schema.String, city: Personal(Schema.String, { redacted: "?" }) })
+const Customer = Aggregate.make({
+  name: "customer",
+  events: [Registered, Moved],
+  commands: {
+    register: { customer_id: Schema.String, email: Schema.String, plan: Schema.String },
+    move: { customer_id: Schema.String, city: Schema.String }
+  },
+  state: Schema.Struct({ email: Schema.String, city: Schema.String, moves: Schema.Int }),
+  initial: { email: "", city: "", moves: 0 },
+  evolve: {
+    "customer.registered": (state, { email }) => ({ ...state, email }),
+    "customer.moved": (state, { city }) => ({ ...state, city, moves: state.moves + 1 })
+  },
+  decide: {
+    register: (_, { customer_id, email, plan }) => Registered.make({ customer_id, email, born: 1980, plan }),
+    move: (_, { city, customer_id }) => Moved.make({ customer_id, city })
+  },
+  id: "customer_id",
+  partitions: 2,
+  subject: ({ customer_id }) => customer_id,
+  snapshot: { every: 2 }
+})
+const customers = ReadModel.table("customers", {
+  columns: { customer_id: Schema.String, email: Schema.String, city: Schema.NullOr(Schema.String) },
+  primaryKey: ["customer_id"]
+})
+const emails = ReadModel.table("emails", {
+  columns: { customer_id: Schema.String, email: Schema.String },
+  primaryKey: ["customer_id"]
+})
+const aware = Projection.make({
+  name: "customers",
+  version: 1,
+  source: [Customer, Erasures],
+  writes: [customers],
+  handle: {
+    "customer.registered": ({ customer_id, email }, out) => out.upsert(customers, { customer_id, email, city: null }),
+    "customer.moved": ({ city, customer_id }, out) => out.update(customers, { customer_id, city }),
+    "subject.erased": ({ subject }, out) => out.delete(customers, { customer_id: subject })
+  }
+})
+const unaware = Projection.make({
+  name: "emails",
+  version: 1,
+  source: Customer,
+  writes: [emails],
+  handle: { "customer.registered": ({ customer_id, email }, out) => out.upsert(emails, { customer_id, email }) }
+})
+const application = Application.make({
+  name: "customers",
+  aggregates: [Customer],
+  projections: [Projection.async(aware), Projection.async(unaware)]
+})
+
+const system = Effect.gen(function* () {
+  const database = { ...(yield* databaseOn(url, 8)), embedded: false, failed: Effect.never }
+  const opened = yield* openSystem(application, database, { relaysHere: false })
+  const running = yield* Effect.forkChild(runProjections(opened))
+  return { ...opened, sql: database.sql, running }
+})
+const rows = <Row = Record<string, unknown>>(sql: Sql, text: string) =>
+  query("read", () => sql.unsafe<Array<Row & object>>(text))
+/** Waits until a query has so many rows. */
+const eventually = (query: Effect.Effect<ReadonlyArray<unknown>, unknown>, count: number) =>
+  Effect.gen(function* () {
+    while ((yield* query).length !== count) yield* Effect.sleep(20)
+  })
+/** Every text that the database stores, but keys. */
+const stored = (sql: Sql) =>
+  Effect.map(
+    rows<{ text: string }>(
+      sql,
+      `select meta || vals as text from millrace.log_batch union all select state from millrace.event_snapshot
+       union all select coalesce(value, '') || message from millrace.dead_letters union all select meta || vals from millrace.outbox`
+    ),
+    (found) => found.map(({ text }) => text).join("\n")
+  )
+const execute = (store: EventStore["Service"], id: string, command: Aggregate.Command<typeof Customer>) =>
+  Effect.provideService(Aggregate.execute(Customer, id, command), EventStore, store)
+const register = (id: string, email = `${id}@example.org`) => ({ type: "register", customer_id: id, email, plan: "gold" }) as const
+const move = (id: string, city: string) => ({ type: "move", customer_id: id, city }) as const
+
+const test = (title: string, body: () => Effect.Effect<unknown, unknown, Scope.Scope>) =>
+  it.live(title, () => Effect.scoped(body()), 60_000)
+
+describe("Personal data", () => {
+  test("is sealed in the log, read by decisions and projections, and gone everywhere after an erasure", () =>
+    Effect.gen(function* () {
+      const { eventStore, running, sql } = yield* system
+      yield* execute(eventStore, "ada", register("ada"))
+      yield* execute(eventStore, "bob", register("bob"))
+      for (const city of ["Zug", "Bern", "Chur"]) yield* execute(eventStore, "ada", move("ada", city))
+      yield* eventually(rows(sql, "select * from customers where city = 'Chur'"), 1)
+      yield* eventually(rows(sql, "select * from emails"), 2)
+      const log = yield* Effect.map(rows<{ vals: string }>(sql, "select vals from millrace.log_batch"), (found) =>
+        found.map(({ vals }) => vals).join("\n")
+      )
+      assert.notInclude(log, "ada@example.org")
+      assert.notInclude(log, "Chur")
+      assert.notInclude(log, "1980")
+      assert.include(log, "gold")
+      const loaded = yield* Effect.provideService(Aggregate.load(Customer, "ada"), EventStore, eventStore)
+      assert.deepStrictEqual(loaded.state, { email: "ada@example.org", city: "Chur", moves: 3 })
+
+      const context = { application, sql, ...(yield* openEventsOfCommand(application, sql)) }
+      const erased = yield* eraseSubject(context, "ada", "asked")
+      assert.strictEqual(erased.keys, 1)
+      assert.deepStrictEqual(erased.aggregates, [{ aggregate: "customer", streams: 1 }])
+      assert.deepStrictEqual(erased.unaware, ["emails"])
+      assert.notInclude(yield* stored(sql), "ada@example.org")
+      yield* eventually(rows(sql, "select * from customers"), 1)
+      const after = yield* Effect.provideService(Aggregate.load(Customer, "ada"), EventStore, eventStore)
+      assert.deepStrictEqual(after.state, { email: "[erased]", city: "?", moves: 3 })
+      const others = yield* Effect.provideService(Aggregate.load(Customer, "bob"), EventStore, eventStore)
+      assert.strictEqual(others.state.email, "bob@example.org")
+
+      // what is decided on a state of before, and by a process that has the key in memory, is refused
+      const refused = yield* Effect.flip(execute(eventStore, "ada", move("ada", "Basel")))
+      assert.strictEqual(refused._tag, "SubjectErased")
+      const again = yield* eraseSubject(context, "ada", "asked")
+      assert.strictEqual(again.keys, 0)
+      const told = yield* rows(sql, "select * from millrace.log_record where topic = 'millrace-erasures'")
+      assert.strictEqual(told.length, 1)
+      yield* Fiber.interrupt(running)
+    }))
+
+  test("of a subject that is admitted again is stored under a new key, and what was erased stays so", () =>
+    Effect.gen(function* () {
+      const { eventStore, sql } = yield* system
+      const context = { application, sql, ...(yield* openEventsOfCommand(application, sql)) }
+      yield* execute(eventStore, "eve", register("eve"))
+      yield* eraseSubject(context, "eve", "asked")
+      assert.strictEqual(yield* context.subjectKeys.readmit("eve"), true)
+      assert.strictEqual(yield* context.subjectKeys.readmit("eve"), false)
+      yield* execute(context.eventStore, "eve", move("eve", "Rom"))
+      const { state } = yield* Effect.provideService(Aggregate.load(Customer, "eve"), EventStore, eventStore)
+      assert.deepStrictEqual(state, { email: "[erased]", city: "Rom", moves: 1 })
+      const exported = yield* Stream.runCollect(exportSubject(context, "eve"))
+      assert.deepStrictEqual(
+        exported.map(({ event, version }) => ({ event, version })),
+        [
+          {
+            version: 1,
+            event: { type: "customer.registered", customer_id: "eve", email: "[erased]", born: null, plan: "gold" }
+          },
+          { version: 2, event: { type: "customer.moved", customer_id: "eve", city: "Rom" } }
+        ]
+      )
+    }))
+
+  test("is never stored readable by appends that race with its erasure", () =>
+    Effect.gen(function* () {
+      const { eventStore, sql } = yield* system
+      const context = { application, sql, ...(yield* openEventsOfCommand(application, sql)) }
+      for (let round = 0; round < 15; round++) {
+        const id = `r${round}`
+        yield* execute(eventStore, id, register(id))
+        const writers = yield* Effect.forEach(
+          Array.from({ length: 20 }, (_, i) => i),
+          (i) => Effect.forkChild(Effect.exit(execute(i % 2 === 0 ? eventStore : context.eventStore, id, move(id, `C${i}`))))
+        )
+        yield* eraseSubject(context, id, "race")
+        const exits = yield* Effect.forEach(writers, Fiber.join)
+        // after the erasure has returned, nothing more is sealed
+        const late = yield* Effect.flip(execute(eventStore, id, move(id, "late")))
+        assert.strictEqual(late._tag, "SubjectErased")
+        const events = yield* Stream.runCollect(exportSubject(context, id))
+        assert.strictEqual(events.length, 1 + exits.filter(Exit.isSuccess).length)
+        for (const { event } of events) {
+          const { city = "?", email = "[erased]" } = event as { readonly city?: string; readonly email?: string }
+          assert.deepStrictEqual({ city, email }, { city: "?", email: "[erased]" })
+        }
+      }
+      assert.strictEqual((yield* rows(sql, "select * from millrace.subject_key where key is not null")).length, 0)
+      assert.strictEqual((yield* rows(sql, "select * from millrace.event_snapshot")).length, 0)
+    }))
+
+  test("that was copied to another event, or was changed, is not decrypted", () =>
+    Effect.gen(function* () {
+      const { eventStore, sql } = yield* system
+      yield* execute(eventStore, "a", register("a"))
+      yield* execute(eventStore, "b", register("b"))
+      yield* rows(
+        sql,
+        "update millrace.log_batch b set vals = (select replace(o.vals, '\"a\"', '\"b\"') from millrace.log_batch o where o.entity = 'a') where entity = 'b'"
+      )
+      const error = yield* Effect.flip(Effect.provideService(Aggregate.load(Customer, "b"), EventStore, eventStore))
+      assert.include(error.message, "cannot be decrypted")
+    }))
+})
