@@ -1,5 +1,6 @@
 // The public names of Millrace: everything that `import … from "millrace"` can name.
-export { SubjectErased } from "./erasure/errors.ts"
+export { SubjectErased, SubjectKeysError } from "./erasure/errors.ts"
+export { SubjectKeys, type ErasedSubject } from "./erasure/subject-keys.ts"
 export { Aggregate, type ExecuteError, type ExecuteOptions, type HistoryEvent } from "./aggregate/aggregate.ts"
 export type { DecideWithinOptions, DecisionWithin } from "./aggregate/boundary.ts"
 export type { Executed } from "./aggregate/chain.ts"

@@ -40,7 +40,7 @@ const failedKeys =
  * if the subject was erased. In an event whose key was destroyed the field `$erased` is true, and the personal fields are missing: decoding
  * replaces them. An event that cannot be decrypted fails its read with an `EventStoreError` that names it.
  */
-export const sealing = (store: Store, keys: SubjectKeys): Store => {
+export const sealing = (store: Store, keys: SubjectKeys["Service"]): Store => {
   const sealAll = Effect.fnUntraced(function* (appends: ReadonlyArray<Append>, commandId: string) {
     const subjects = new Set(
       appends.flatMap(({ events }) => events.filter(isPersonal).map((event) => event.subjects![0]!))

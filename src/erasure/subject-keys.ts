@@ -1,4 +1,5 @@
 // The port of the keys that protect personal data: one newest key for each subject, and tombstones of those that were destroyed.
+import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import type { SubjectErased, SubjectKeysError } from "./errors.ts"
 import type { FindKey, SubjectKey } from "./sealed.ts"
@@ -18,7 +19,9 @@ export interface ErasedSubject {
 export const subjectTag = (subject: string): string => `$subject:${subject}`
 
 /** The keys of subjects. */
-export interface SubjectKeys {
+export class SubjectKeys extends Context.Service<
+  SubjectKeys,
+  {
   /** The newest key of each subject; creates what is missing. Fails with `SubjectErased` if the newest one was destroyed. */
   readonly newest: (
     subjects: ReadonlyArray<string>
@@ -29,7 +32,8 @@ export interface SubjectKeys {
   readonly erase: (subject: string) => Effect.Effect<ErasedSubject, SubjectKeysError>
   /** Gives an erased subject a new key: what was erased stays so, and new personal data is stored again. False if it was not erased. */
   readonly readmit: (subject: string) => Effect.Effect<boolean, SubjectKeysError>
-}
+  }
+>()("millrace/SubjectKeys") {}
 
 /** The keys of a system without personal data: there are none. */
-export const noKeys: Pick<SubjectKeys, "forValues"> = { forValues: () => Effect.succeed(() => undefined) }
+export const noKeys: Pick<SubjectKeys["Service"], "forValues"> = { forValues: () => Effect.succeed(() => undefined) }

@@ -27,6 +27,9 @@ import {
   type NewSnapshot,
   type RecordedEvent
 } from "../aggregate/event-store.ts"
+import { executorOf } from "../aggregate/executor.ts"
+import { sealing } from "../aggregate/sealing-store.ts"
+import { SubjectKeys } from "../erasure/subject-keys.ts"
 import { aggregateHeaders } from "../log/envelope.ts"
 import { Log, type NewRecord } from "../log/log.ts"
 import type { InlineAppend } from "../aggregate/inline.ts"
@@ -35,6 +38,7 @@ import type { Projection } from "../model/projection.ts"
 import type { Row } from "../model/recorder.ts"
 import { InlineRows } from "./inline.ts"
 import * as MemoryLog from "./log.ts"
+import * as MemoryKeys from "./subject-keys.ts"
 
 /** What a command answered: the events from `firstVersion` on, or nothing but the version it was decided on. */
 interface Answered {
@@ -294,17 +298,31 @@ export const make = (log: Log["Service"], inline = new InlineRows([])): EventSto
   })
 }
 
-const layerOf = (inline: InlineRows): Layer.Layer<EventStore | Log> =>
+const layerOf = (inline: InlineRows): Layer.Layer<EventStore | Log | SubjectKeys> =>
   Layer.syncContext(() => {
     const { log } = MemoryLog.make()
-    return Context.make(EventStore, make(log, inline)).pipe(Context.add(Log, log))
+    const store = make(log, inline)
+    const saveSnapshot: typeof store.saveSnapshot = (aggregate, id, snapshot) =>
+      snapshot.subjects.length > 0 ? Effect.void : store.saveSnapshot(aggregate, id, snapshot)
+    const keys = MemoryKeys.make(() => executorOf(sealed).forget())
+    const sealed = sealing(EventStore.of({ ...store, saveSnapshot }), keys)
+    return Context.make(EventStore, sealed).pipe(Context.add(Log, log), Context.add(SubjectKeys, keys))
   })
-/** An empty store in memory over a log in memory. */
-export const layer: Layer.Layer<EventStore | Log> = layerOf(new InlineRows([]))
+/**
+ * An empty store in memory over a log in memory. It encrypts personal fields, and takes no snapshots with them; `SubjectKeys` erases them.
+ *
+ * ```ts
+ * yield* Effect.flatMap(SubjectKeys, (keys) => keys.erase("customer-17"))
+ * ```
+ */
+export const layer: Layer.Layer<EventStore | Log | SubjectKeys> = layerOf(new InlineRows([]))
 /** The same with inline projections: `rows` has what appends have written of a table or window. */
 export const layerInline = (
   projections: ReadonlyArray<Projection.Any>
-): { readonly layer: Layer.Layer<EventStore | Log>; readonly rows: (name: string) => ReadonlyArray<Row> } => {
+): {
+  readonly layer: Layer.Layer<EventStore | Log | SubjectKeys>
+  readonly rows: (name: string) => ReadonlyArray<Row>
+} => {
   const inline = new InlineRows(projections)
   return { layer: layerOf(inline), rows: (name) => inline.rows(name) }
 }

@@ -1,4 +1,5 @@
 // Calls a projection's handler for the events of a log, stores nothing, and finds out by which column of each table rows belong to the keys of events.
+import type { SubjectKeys } from "../erasure/subject-keys.ts"
 import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import { isRetry, type RetryOwner } from "../dead-letter/retry-record.ts"
@@ -29,6 +30,8 @@ export interface KeyScanOptions<E, R> {
   readonly lookupTables: ReadonlyMap<string, LookupTable>
   readonly lookups: LookupStore
   readonly owner: RetryOwner | undefined
+  /** The keys of personal fields. Default: there are none. */
+  readonly subjectKeys?: Pick<SubjectKeys["Service"], "forValues">
 }
 
 /** A table or window that the projection writes alone. */

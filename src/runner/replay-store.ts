@@ -14,7 +14,7 @@ export interface ReplayStoreOptions {
   /** What the build saw of lookups. Default: the newest value that was appended before each event. */
   readonly lookups?: LookupStore | undefined
   /** The keys of personal fields. Default: there are none. */
-  readonly subjectKeys?: Pick<SubjectKeys, "forValues"> | undefined
+  readonly subjectKeys?: Pick<SubjectKeys["Service"], "forValues"> | undefined
   /** Is called after each commit. */
   readonly onCommit?: (changes: Changes) => void
 }

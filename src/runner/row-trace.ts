@@ -1,7 +1,7 @@
 // Replays a projection in memory, one event at a time and without publishing, and notes what each event did to one row.
 import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
-import { noKeys, type SubjectKeys } from "../erasure/subject-keys.ts"
+import type { SubjectKeys } from "../erasure/subject-keys.ts"
 import { isRetry, recordFromEnvelope, type RetryOwner } from "../dead-letter/retry-record.ts"
 import { streamHeaders, traceIdOf } from "../log/envelope.ts"
 import { appendTimeOf, type LogRecord } from "../log/log.ts"
@@ -65,7 +65,7 @@ export interface TraceSource {
 /** What to trace, and with what. */
 export interface RowTraceOptions<E, R> {
   /** The keys of personal fields. Default: there are none. */
-  readonly subjectKeys?: Pick<SubjectKeys, "forValues">
+  readonly subjectKeys?: Pick<SubjectKeys["Service"], "forValues">
   readonly projection: Projection.Of<E, R>
   readonly row: WatchedRow
   readonly sources: ReadonlyArray<TraceSource>

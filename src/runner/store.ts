@@ -380,6 +380,6 @@ export class Store extends Context.Service<
     /** The versions of lookup values, and the journal of which of them batches saw. */
     readonly lookups: LookupStore
     /** The keys of personal fields, by which events are decrypted. */
-    readonly subjectKeys: Pick<SubjectKeys, "forValues">
+    readonly subjectKeys: Pick<SubjectKeys["Service"], "forValues">
   }
 >()("millrace/Store") {}

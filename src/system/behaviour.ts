@@ -1,5 +1,7 @@
 // Compares the behaviour of handlers with samples of it after a start, and takes samples while events are processed.
 import * as Effect from "effect/Effect"
+import type { Aggregate } from "../model/aggregate.ts"
+import { hasPersonalData } from "../model/erasures.ts"
 import type { Projection } from "../model/projection.ts"
 import type { Topic } from "../model/topic.ts"
 import type { Sql } from "../postgres/client/client.ts"
@@ -18,11 +20,14 @@ const isKept = (projection: Projection.Any, { meta, takenAt }: SampledEvent): bo
   return source !== undefined && Date.now() - takenAt < (source.retentionMs ?? Infinity)
 }
 
+const isAggregate = (source: { readonly kind: string }): source is Aggregate.Any => source.kind === "aggregate"
 /**
  * Compares a build's handler with its sample: what differs is logged and noted for the status. Returns the sampler for what the sample lacks;
  * undefined if it lacks nothing, or compares nothing because functions changed.
  */
 export const checkBehaviour = Effect.fnUntraced(function* (sql: Sql, build: Projection.Any) {
+  // a sample would keep personal data beyond its erasure
+  if (build.sources.some((source) => isAggregate(source) && hasPersonalData(source))) return undefined
   const stored = yield* readSample(sql, build)
   if (stored === undefined) return undefined
   const sample = stored.filter((event) => isKept(build, event))

@@ -17,7 +17,7 @@ export interface ErasureContext {
   readonly application: Application.Any
   readonly sql: Sql
   readonly eventStore: EventStore["Service"]
-  readonly subjectKeys: SubjectKeys
+  readonly subjectKeys: SubjectKeys["Service"]
 }
 /** Events about a subject in the streams of one aggregate. */
 export interface SubjectStreams {

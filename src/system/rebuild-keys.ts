@@ -13,6 +13,8 @@ import * as Lookups from "../postgres/store/lookups.ts"
 import { type BuildId, type RebuildLimits, readRebuildPositions, startRebuild } from "../postgres/store/rebuild.ts"
 import { readRetryOwner } from "../postgres/store/row-history.ts"
 import { KeyScan } from "../runner/key-scan.ts"
+import { makeSubjectKeys } from "../postgres/store/subject-keys.ts"
+import { keyEncryptionKey } from "./environment.ts"
 import { RebuildRefused, RebuildStopped } from "./errors.ts"
 import { readLookups, readSources, withServices } from "./explain.ts"
 import { awayMs, cancelBuild, rebuild, type RebuildReports, type Rebuilt, sourcesOf } from "./rebuild.ts"
@@ -108,7 +110,8 @@ const openScan = Effect.fnUntraced(function* (
     keys: new Set(keys),
     lookups,
     lookupTables: yield* readLookups(log, projection, lookups),
-    owner: yield* readRetryOwner(sql)
+    owner: yield* readRetryOwner(sql),
+    subjectKeys: makeSubjectKeys(sql, { keyEncryptionKey: yield* keyEncryptionKey })
   })
   const scanned = new Map<string, number>()
   return {

@@ -274,6 +274,15 @@ export class Appender {
     )
   }
 
+  /** Answers commands whose keys were destroyed, and sends the others again. */
+  private async sendWithoutErased(commands: ReadonlyArray<Command>, erased: ReadonlyArray<KeyRef>, failures: number) {
+    const [gone, left] = [true, false].map((is) => commands.filter(({ row }) => isErased(row, erased) === is)) as [
+      Array<Command>,
+      Array<Command>
+    ]
+    await this.lookUp(gone.map((command) => [command, erasedError(command.row, erased)] as const))
+    return this.send(left, failures)
+  }
   private async failed(
     commands: ReadonlyArray<Command>,
     cause: unknown,
@@ -297,15 +306,7 @@ export class Appender {
       const refusal = refusalOf(cause)
       if (refusal.again) return this.send(commands, failures)
       if (refusal.gone !== undefined) return this.sendWithout(commands, refusal.gone, failures)
-      const { erased } = refusal
-      if (erased != null) {
-        const [gone, left] = [true, false].map((is) => commands.filter(({ row }) => isErased(row, erased) === is)) as [
-          Array<Command>,
-          Array<Command>
-        ]
-        await this.lookUp(gone.map((command) => [command, erasedError(command.row, erased)] as const))
-        return this.send(left, failures)
-      }
+      if (refusal.erased != null) return this.sendWithoutErased(commands, refusal.erased, failures)
       // a command that takes the stream as it is was sent with the version of the rows that it changes
       const isPinned = ({ append: { expected }, since }: Command, actual: number, closed: string | null) =>
         closed === null && typeof expected !== "number" && isExpected(expected, actual) && now - since < patienceMs

@@ -45,7 +45,7 @@ export interface PostgresStoreOptions {
   /** How long a commit, and the check whether it was committed, wait for an answer, in milliseconds. Default: `answerMs`. */
   readonly answerMs?: number
   /** The keys of personal fields. Default: those of the database, if they are stored as they are. */
-  readonly subjectKeys?: Pick<SubjectKeys, "forValues">
+  readonly subjectKeys?: Pick<SubjectKeys["Service"], "forValues">
 }
 
 /** The error if a statement is refused for its values, or may pass with fewer of them. */

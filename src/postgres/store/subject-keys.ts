@@ -29,8 +29,9 @@ export interface SubjectKeysOptions {
   readonly erased?: (subject: string | undefined) => void
 }
 
+type Keys = SubjectKeys["Service"]
 /** Keys in a database. */
-export interface PostgresSubjectKeys extends SubjectKeys {
+export interface PostgresSubjectKeys extends Keys {
   /** Listens for erasures by other processes, until the scope closes. Without it a destroyed key may be found for a minute. */
   readonly listen: Effect.Effect<void, SubjectKeysError, Scope.Scope>
 }
@@ -130,7 +131,7 @@ export const makeSubjectKeys = (sql: Sql, { erased = () => undefined, keyEncrypt
     erased(subject)
   }
 
-  const newest: SubjectKeys["newest"] = Effect.fnUntraced(function* (subjects) {
+  const newest: SubjectKeys["Service"]["newest"] = Effect.fnUntraced(function* (subjects) {
     const now = Date.now()
     const found = new Map<string, SubjectKey>()
     for (const subject of subjects) {
@@ -158,7 +159,7 @@ export const makeSubjectKeys = (sql: Sql, { erased = () => undefined, keyEncrypt
     return found
   })
 
-  const forValues: SubjectKeys["forValues"] = Effect.fnUntraced(function* (values) {
+  const forValues: SubjectKeys["Service"]["forValues"] = Effect.fnUntraced(function* (values) {
     const now = Date.now()
     const found = new Map<string, Uint8Array | null>()
     const missing = new Map<string, KeyRef>()
@@ -185,7 +186,7 @@ export const makeSubjectKeys = (sql: Sql, { erased = () => undefined, keyEncrypt
     return find
   })
 
-  const erase: SubjectKeys["erase"] = Effect.fnUntraced(function* (subject) {
+  const erase: SubjectKeys["Service"]["erase"] = Effect.fnUntraced(function* (subject) {
     const rows = yield* run("erase", () => sql<Array<Pick<ErasedSubject, "keys" | "number">>>`
       with destroyed as (
         update millrace.subject_key set key = null, destroyed_at = clock_timestamp() where subject = ${subject} and key is not null
@@ -208,7 +209,7 @@ export const makeSubjectKeys = (sql: Sql, { erased = () => undefined, keyEncrypt
     return { subject, ...rows[0]!, snapshots: snapshots.length }
   })
 
-  const readmit: SubjectKeys["readmit"] = Effect.fnUntraced(function* (subject) {
+  const readmit: SubjectKeys["Service"]["readmit"] = Effect.fnUntraced(function* (subject) {
     const [newestRow] = yield* run("readmit", () => sql<Array<Row>>`
       select subject, number, key from millrace.subject_key where subject = ${subject} order by number desc limit 1`)
     if (newestRow === undefined || newestRow.key !== null) return false

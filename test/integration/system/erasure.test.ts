@@ -100,7 +100,8 @@ const stored = (sql: Sql) =>
     rows<{ text: string }>(
       sql,
       `select meta || vals as text from millrace.log_batch union all select state from millrace.event_snapshot
-       union all select coalesce(value, '') || message from millrace.dead_letters union all select meta || vals from millrace.outbox`
+       union all select coalesce(value, '') || message from millrace.dead_letters union all select meta || vals from millrace.outbox
+       union all select array_to_string(sample, '') from millrace.projection`
     ),
     (found) => found.map(({ text }) => text).join("\n")
   )

@@ -1,0 +1,92 @@
+// Personal fields: which are declared, and how their values are sealed and opened.
+import { randomBytes } from "node:crypto"
+import * as Schema from "effect/Schema"
+import { assert, describe, expect, test } from "vitest"
+import { type FindKey, keyOf, redacted, seal, sealedField, unseal } from "../../src/erasure/sealed.ts"
+import { Aggregate, Event, Personal } from "../../src/index.ts"
+import { personalFields } from "../../src/model/personal.ts"
+
+describe("Personal", () => {
+  test("redacts by null or [erased], whichever fits, or by what is given", () => {
+    const fields = {
+      text: Personal(Schema.String),
+      nullable: Personal(Schema.NullOr(Schema.String)),
+      number: Personal(Schema.Int, { redacted: 0 }),
+      optional: Schema.optionalKey(Personal(Schema.String)),
+      list: Personal(Schema.Array(Schema.String), { redacted: [] }),
+      open: Schema.String
+    }
+    assert.deepStrictEqual(
+      [...personalFields(fields)],
+      [
+        ["text", "[erased]"],
+        ["nullable", null],
+        ["number", 0],
+        ["optional", "[erased]"],
+        ["list", []]
+      ]
+    )
+  })
+  test("refuses a field that nothing can replace, and a replacement that does not fit", () => {
+    expect(() => Personal(Schema.Int)).toThrow("say what replaces an erased value")
+    expect(() => Personal(Schema.Int, { redacted: "x" as never })).toThrow("does not fit the schema of the field")
+  })
+  test("needs an aggregate with a subject, and is neither its id nor its event time", () => {
+    const make = (fields: Parameters<typeof Event.make>[1], options: object) =>
+      Aggregate.make({
+        name: "a",
+        events: [Event.make("e", fields)],
+        commands: {},
+        state: Schema.Null,
+        initial: null,
+        evolve: { e: () => null },
+        decide: {},
+        ...options
+      } as never)
+    const subject = () => "s"
+    expect(() => make({ id: Schema.String, email: Personal(Schema.String) }, { id: "id" })).toThrow(
+      "the aggregate has no `subject`"
+    )
+    expect(() => make({ id: Personal(Schema.String) }, { id: "id", subject })).toThrow("holds the stream's id")
+    expect(() => make({ at: Personal(Schema.Int, { redacted: 0 }) }, { eventTime: "at", subject })).toThrow(
+      "is the event time"
+    )
+    make({ id: Schema.String, email: Personal(Schema.String) }, { id: "id", subject })
+  })
+})
+
+describe("A sealed event", () => {
+  const key = { subject: "ada", number: 1, key: new Uint8Array(randomBytes(32)) }
+  const at = { aggregate: "customer", stream: "ada", eventId: "c1/0" }
+  const json = { type: "registered", plan: "gold", email: "ada@example.org", born: 1815 }
+  const find: FindKey = ({ number, subject }) => (subject === "ada" && number === 1 ? key.key : undefined)
+  const sealed = seal(json, ["email", "born"], key, at)
+
+  test("keeps its other fields readable, names its key, and opens to what it was", () => {
+    assert.deepStrictEqual(Object.keys(sealed), ["type", "plan", sealedField])
+    assert.deepStrictEqual(keyOf(sealed), { subject: "ada", number: 1 })
+    assert.notInclude(JSON.stringify(sealed), "example.org")
+    assert.deepStrictEqual(unseal(sealed, at, find), json)
+    assert.notDeepEqual(seal(json, ["email", "born"], key, at), sealed, "the nonce differs each time")
+  })
+  test("does not open under another aggregate, stream or event id, with another key, or changed", () => {
+    const refused = "cannot be decrypted"
+    expect(() => unseal(sealed, { ...at, aggregate: "other" }, find)).toThrow(refused)
+    expect(() => unseal(sealed, { ...at, stream: "bob" }, find)).toThrow(refused)
+    expect(() => unseal(sealed, { ...at, eventId: "c1/1" }, find)).toThrow(refused)
+    expect(() => unseal(sealed, at, () => new Uint8Array(32))).toThrow(refused)
+    const text = JSON.parse(JSON.stringify(sealed)) as { [sealedField]: { v: string } }
+    text[sealedField].v = `${text[sealedField].v.slice(0, 20)}AAAA${text[sealedField].v.slice(24)}`
+    expect(() => unseal(text, at, find)).toThrow(refused)
+    expect(() => unseal(sealed, at, () => undefined)).toThrow("which the database does not have")
+  })
+  test("has its fields redacted once its key is destroyed", () => {
+    const fields = new Map<string, unknown>([
+      ["email", "[erased]"],
+      ["born", null]
+    ])
+    const open = unseal(sealed, at, () => null)
+    assert.deepStrictEqual(redacted(open, fields), { type: "registered", plan: "gold", email: "[erased]", born: null })
+    assert.strictEqual(redacted(json, fields), json)
+  })
+})
