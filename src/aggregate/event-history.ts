@@ -28,7 +28,10 @@ const sampleProblem = (source: EventSource, { schemaVersion = 1, type, value }: 
     const stored: unknown = typeof value === "string" ? JSON.parse(value) : value
     // sealed fields are read as erased ones: whether they fit is known to who has the keys
     const fields = personalFieldsOf(source.eventTypes, type, schemaVersion)
-    const json = redacted(unseal(stored, { aggregate: source.name, stream: null, eventId: undefined }, () => null), fields)
+    const json = redacted(
+      unseal(stored, { aggregate: source.name, stream: null, eventId: undefined }, () => null),
+      fields
+    )
     const found = (json as { readonly type?: unknown } | null)?.type
     if (found !== type) return `its \`type\` is ${shown(found)}`
     source.encode(source.decode(json, schemaVersion) as never)

@@ -77,7 +77,8 @@ export const sealing = (store: Store, keys: SubjectKeys["Service"]): Store => {
 
   return EventStore.of({
     ...store,
-    append: (append, commandId) => Effect.flatMap(sealAll([append], commandId), ([one]) => store.append(one!, commandId)),
+    append: (append, commandId) =>
+      Effect.flatMap(sealAll([append], commandId), ([one]) => store.append(one!, commandId)),
     appendAll: (appends, commandId, boundary) =>
       Effect.flatMap(sealAll(appends, commandId), (all) => store.appendAll(all, commandId, boundary)),
     load: Effect.fnUntraced(function* (aggregate, stream, options) {
@@ -89,7 +90,11 @@ export const sealing = (store: Store, keys: SubjectKeys["Service"]): Store => {
     read: (aggregate, stream, options) =>
       store
         .read(aggregate, stream, options)
-        .pipe(Stream.mapArrayEffect((events) => Effect.map(openAll("read", events), (all) => all as readonly [RecordedEvent, ...Array<RecordedEvent>]))),
+        .pipe(
+          Stream.mapArrayEffect((events) =>
+            Effect.map(openAll("read", events), (all) => all as readonly [RecordedEvent, ...Array<RecordedEvent>])
+          )
+        ),
     readBoundary: Effect.fnUntraced(function* (aggregate, query) {
       const found = yield* store.readBoundary(aggregate, query)
       return { ...found, events: yield* openAll("read", found.events) }

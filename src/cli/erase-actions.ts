@@ -41,7 +41,9 @@ export const erase = Effect.fnUntraced(function* (flags: EraseFlags) {
 })
 const readmit = Effect.fnUntraced(function* (keys: PostgresSubjectKeys, subject: string, json: boolean) {
   const readmitted = yield* keys.readmit(subject)
-  const text = readmitted ? `new personal data of ${subject} is stored again` : `${subject} is not erased; nothing was changed`
+  const text = readmitted
+    ? `new personal data of ${subject} is stored again`
+    : `${subject} is not erased; nothing was changed`
   yield* print(json ? JSON.stringify({ subject, readmitted }) : text)
   return 0
 })
@@ -49,7 +51,9 @@ const count = (n: number, noun: string) => `${n} ${noun}${n === 1 ? "" : "s"}`
 const textOf = ({ aggregates, keys, snapshots, subject, unaware }: Erasure): string => {
   const lines = [
     keys > 0 ? `erased the personal data of ${subject}` : `${subject} has no personal data that is not erased`,
-    ...aggregates.map(({ aggregate, streams }) => `  ${aggregate}: ${count(streams, "stream")} with events about the subject`)
+    ...aggregates.map(
+      ({ aggregate, streams }) => `  ${aggregate}: ${count(streams, "stream")} with events about the subject`
+    )
   ]
   if (snapshots > 0) lines.push(`  ${count(snapshots, "snapshot")} deleted`)
   if (unaware.length > 0)

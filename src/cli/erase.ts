@@ -29,9 +29,14 @@ export const erase = Command.make(
       )
     )
 ).pipe(
-  Command.withDescription("Destroy the keys of a subject's personal data, in all events and copies of them. It cannot be undone"),
+  Command.withDescription(
+    "Destroy the keys of a subject's personal data, in all events and copies of them. It cannot be undone"
+  ),
   Command.withExamples([
-    { command: 'millrace erase customer-17 --reason "request of 2026-11-02"', description: "Erase the data of a customer" }
+    {
+      command: 'millrace erase customer-17 --reason "request of 2026-11-02"',
+      description: "Erase the data of a customer"
+    }
   ])
 )
 /** `millrace export`. */
@@ -44,5 +49,7 @@ export const exportSubject = Command.make("export", { data, config, subject }, (
   )
 ).pipe(
   Command.withDescription("Print all events about a subject, one JSON object a line"),
-  Command.withExamples([{ command: "millrace export customer-17 > customer-17.ndjson", description: "What is stored about a customer" }])
+  Command.withExamples([
+    { command: "millrace export customer-17 > customer-17.ndjson", description: "What is stored about a customer" }
+  ])
 )

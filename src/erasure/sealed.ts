@@ -52,7 +52,12 @@ export const seal = (
   const nonce = randomBytes(nonceBytes)
   const cipher = createCipheriv("aes-256-gcm", key, nonce)
   cipher.setAAD(authenticated(at))
-  const text = Buffer.concat([nonce, cipher.update(JSON.stringify(personal), "utf8"), cipher.final(), cipher.getAuthTag()])
+  const text = Buffer.concat([
+    nonce,
+    cipher.update(JSON.stringify(personal), "utf8"),
+    cipher.final(),
+    cipher.getAuthTag()
+  ])
   return { ...open, [sealedField]: { s: subject, k: number, v: text.toString("base64") } satisfies Sealed }
 }
 

@@ -22,16 +22,16 @@ export const subjectTag = (subject: string): string => `$subject:${subject}`
 export class SubjectKeys extends Context.Service<
   SubjectKeys,
   {
-  /** The newest key of each subject; creates what is missing. Fails with `SubjectErased` if the newest one was destroyed. */
-  readonly newest: (
-    subjects: ReadonlyArray<string>
-  ) => Effect.Effect<ReadonlyMap<string, SubjectKey>, SubjectErased | SubjectKeysError>
-  /** Finds the keys that these JSON texts of events need. Keys may be a minute old: a destroyed one may still be found for so long. */
-  readonly forValues: (values: Iterable<string | null>) => Effect.Effect<FindKey, SubjectKeysError>
-  /** Destroys the keys of a subject and the snapshots with its data. Events with its personal data are refused from then on. */
-  readonly erase: (subject: string) => Effect.Effect<ErasedSubject, SubjectKeysError>
-  /** Gives an erased subject a new key: what was erased stays so, and new personal data is stored again. False if it was not erased. */
-  readonly readmit: (subject: string) => Effect.Effect<boolean, SubjectKeysError>
+    /** The newest key of each subject; creates what is missing. Fails with `SubjectErased` if the newest one was destroyed. */
+    readonly newest: (
+      subjects: ReadonlyArray<string>
+    ) => Effect.Effect<ReadonlyMap<string, SubjectKey>, SubjectErased | SubjectKeysError>
+    /** Finds the keys that these JSON texts of events need. Keys may be a minute old: a destroyed one may still be found for so long. */
+    readonly forValues: (values: Iterable<string | null>) => Effect.Effect<FindKey, SubjectKeysError>
+    /** Destroys the keys of a subject and the snapshots with its data. Events with its personal data are refused from then on. */
+    readonly erase: (subject: string) => Effect.Effect<ErasedSubject, SubjectKeysError>
+    /** Gives an erased subject a new key: what was erased stays so, and new personal data is stored again. False if it was not erased. */
+    readonly readmit: (subject: string) => Effect.Effect<boolean, SubjectKeysError>
   }
 >()("millrace/SubjectKeys") {}
 

@@ -104,7 +104,10 @@ export const assertPersonal = (
         if (subject === undefined)
           refuse(what, `${field} is personal, but the aggregate has no \`subject\`, which says whose data it is`)
         if (name === id)
-          refuse(what, `${field} is personal and holds the stream's id, which is never encrypted; use an id without meaning`)
+          refuse(
+            what,
+            `${field} is personal and holds the stream's id, which is never encrypted; use an id without meaning`
+          )
         if (name === eventTime)
           refuse(what, `${field} is personal and is the event time, which is never encrypted; use another field`)
       }

@@ -318,11 +318,14 @@ export class PartitionProcessor<E, R> {
     if (this.source.kind !== ("aggregate" as string)) return Effect.undefined
     const sealed = records.flatMap(({ value }) => (value !== null && maySeal(value) ? [value] : []))
     if (sealed.length === 0) return Effect.undefined
-    return this.store.subjectKeys.forValues(sealed).pipe(
-      Effect.mapError(
-        ({ cause, message, retryable }) => new StoreError({ operation: "find keys", retryable, reason: message, cause })
+    return this.store.subjectKeys
+      .forValues(sealed)
+      .pipe(
+        Effect.mapError(
+          ({ cause, message, retryable }) =>
+            new StoreError({ operation: "find keys", retryable, reason: message, cause })
+        )
       )
-    )
   }
 
   /** Decodes records, calls the handler for each event, and folds the changes that need no rows. */

@@ -42,13 +42,22 @@ const assertSubject = (subject: string) => {
 }
 
 /** Appends `subject.erased` for erasures that were not announced yet: once for each, whoever does it and however often. */
-export const announceErasures = Effect.fnUntraced(function* ({ eventStore, sql }: Pick<ErasureContext, "eventStore" | "sql">, reason = "erased") {
-  const rows = yield* run("read erasures", () => sql<Array<{ subject: string; number: number }>>`
-    select subject, max(number) as number from millrace.subject_key where destroyed_at is not null and announced_at is null group by subject limit 1000`)
+export const announceErasures = Effect.fnUntraced(function* (
+  { eventStore, sql }: Pick<ErasureContext, "eventStore" | "sql">,
+  reason = "erased"
+) {
+  const rows = yield* run(
+    "read erasures",
+    () => sql<Array<{ subject: string; number: number }>>`
+    select subject, max(number) as number from millrace.subject_key where destroyed_at is not null and announced_at is null group by subject limit 1000`
+  )
   for (const { number, subject } of rows) {
     // whoever destroyed the keys may have died before this
-    yield* run("delete snapshots of a subject", () => sql`
-      delete from millrace.event_snapshot where subjects && array[${subject}::text]`)
+    yield* run(
+      "delete snapshots of a subject",
+      () => sql`
+      delete from millrace.event_snapshot where subjects && array[${subject}::text]`
+    )
     const event = erasedEvent({ subject, reason })
     const value = JSON.stringify(Erasures.encode(event as never))
     const append = {
@@ -69,15 +78,21 @@ export const announceErasures = Effect.fnUntraced(function* ({ eventStore, sql }
       ]
     }
     yield* eventStore.append(append, `erase/${number}`)
-    yield* run("note an announced erasure", () => sql`
-      update millrace.subject_key set announced_at = now() where subject = ${subject} and number <= ${number} and announced_at is null`)
+    yield* run(
+      "note an announced erasure",
+      () => sql`
+      update millrace.subject_key set announced_at = now() where subject = ${subject} and number <= ${number} and announced_at is null`
+    )
   }
 })
 
 const streamsOf = (sql: Sql, subject: string) =>
-  run("find the events of a subject", () => sql<Array<{ aggregate: string; stream: string }>>`
+  run(
+    "find the events of a subject",
+    () => sql<Array<{ aggregate: string; stream: string }>>`
     select distinct t.name as aggregate, b.entity as stream from millrace.log_batch b join millrace.log_topic t using (topic_id)
-    where b.tags && array[${subjectTag(subject)}::text] and b.tags is not null order by 1, 2`)
+    where b.tags && array[${subjectTag(subject)}::text] and b.tags is not null order by 1, 2`
+  )
 
 /** The projections that read an aggregate with personal fields, and do not read `Erasures`. */
 const unawareOf = (application: Application.Any): ReadonlyArray<string> => [

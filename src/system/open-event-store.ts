@@ -31,7 +31,10 @@ export const openEvents = Effect.fnUntraced(function* (sql: Sql, options: Postgr
  * on the system's PostgreSQL, wherever its log is. Its appends wake the readers and the relays of other processes, and write the rows of inline
  * projections, whose code the application has.
  */
-export const openEventsOfCommand = Effect.fnUntraced(function* (application: Pick<Application.Any, "projections">, sql: Sql) {
+export const openEventsOfCommand = Effect.fnUntraced(function* (
+  application: Pick<Application.Any, "projections">,
+  sql: Sql
+) {
   const { appended } = yield* PostgresLog.make(sql)
   return yield* openEvents(sql, { appended, application, published: makeNotifier(sql) })
 })

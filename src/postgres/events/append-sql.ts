@@ -150,7 +150,15 @@ const astray = `astray as materialized (select r.topic_id, r.stream, min(r.i) as
 // The keys are locked until the commit, so that an erasure and this exclude each other. The condition is read from the locked rows: a snapshot
 // may be older than an erasure that the lock waited for.
 const alive = (parameter: Parameters, keys: ReadonlyArray<KeyRef>) => `sealed_by as materialized (select * from unnest(
-      ${column(parameter, "text", keys.map(({ subject }) => subject))}, ${column(parameter, "int4", keys.map(({ number }) => number))}) as q(subject, number)),
+      ${column(
+        parameter,
+        "text",
+        keys.map(({ subject }) => subject)
+      )}, ${column(
+        parameter,
+        "int4",
+        keys.map(({ number }) => number)
+      )}) as q(subject, number)),
   alive as materialized (select k.subject, k.number from millrace.subject_key k
     where (k.subject, k.number) in (select q.subject, q.number from sealed_by q) and k.key is not null order by k.subject, k.number for share),
   erased as materialized (select millrace.refuse_append(json_build_object('again', false, 'erased', json_agg(q))::text)

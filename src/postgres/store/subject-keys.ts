@@ -11,7 +11,6 @@ import { answered } from "../client/answer.ts"
 import { query } from "../client/errors.ts"
 import { retrying } from "../client/retrying.ts"
 
-
 /** How long a key is found in memory after it was read, in milliseconds, if no notification says that it was destroyed. */
 const cacheMs = 60_000
 const mostCached = 20_000
@@ -47,14 +46,20 @@ const wrap = (ref: KeyRef, key: Uint8Array, by: Uint8Array | undefined): Buffer 
 const unwrap = (ref: KeyRef, stored: Uint8Array, by: Uint8Array | undefined): Uint8Array => {
   if (stored[0] === plain) return stored.subarray(1)
   if (by === undefined)
-    throw new Error("the keys of personal data are encrypted; set MILLRACE_KEY_ENCRYPTION_KEY to the key that encrypts them")
+    throw new Error(
+      "the keys of personal data are encrypted; set MILLRACE_KEY_ENCRYPTION_KEY to the key that encrypts them"
+    )
   try {
-    const decipher = createDecipheriv("aes-256-gcm", by, stored.subarray(1, 1 + nonceBytes), { authTagLength: tagBytes })
+    const decipher = createDecipheriv("aes-256-gcm", by, stored.subarray(1, 1 + nonceBytes), {
+      authTagLength: tagBytes
+    })
     decipher.setAAD(addressed(ref))
     decipher.setAuthTag(stored.subarray(-tagBytes))
     return Buffer.concat([decipher.update(stored.subarray(1 + nonceBytes, -tagBytes)), decipher.final()])
   } catch {
-    throw new Error("a key of personal data was encrypted with another MILLRACE_KEY_ENCRYPTION_KEY; set the one it was encrypted with")
+    throw new Error(
+      "a key of personal data was encrypted with another MILLRACE_KEY_ENCRYPTION_KEY; set the one it was encrypted with"
+    )
   }
 }
 
@@ -112,19 +117,26 @@ const run = <A>(operation: Operation, statement: () => PromiseLike<A>): Effect.E
     Effect.mapError(
       query(operation, () => answered(statement())),
       (error) =>
-        new SubjectKeysError({ operation, retryable: error.retryable || error.inDoubt, reason: error.reason, cause: error })
+        new SubjectKeysError({
+          operation,
+          retryable: error.retryable || error.inDoubt,
+          reason: error.reason,
+          cause: error
+        })
     ),
     { forMs: 10_000 }
   )
 const decoded = (operation: Operation, ref: KeyRef, key: Uint8Array | null, by: Uint8Array | undefined) =>
   Effect.try({
     try: () => (key === null ? null : unwrap(ref, key, by)),
-    catch: (cause) =>
-      new SubjectKeysError({ operation, retryable: false, reason: (cause as Error).message, cause })
+    catch: (cause) => new SubjectKeysError({ operation, retryable: false, reason: (cause as Error).message, cause })
   })
 
 /** The keys of subjects in a database that has their table. */
-export const makeSubjectKeys = (sql: Sql, { erased = () => undefined, keyEncryptionKey }: SubjectKeysOptions = {}): PostgresSubjectKeys => {
+export const makeSubjectKeys = (
+  sql: Sql,
+  { erased = () => undefined, keyEncryptionKey }: SubjectKeysOptions = {}
+): PostgresSubjectKeys => {
   const cache = new KeyCache()
   const forget = (subject: string | undefined) => {
     cache.drop(subject)
@@ -141,14 +153,20 @@ export const makeSubjectKeys = (sql: Sql, { erased = () => undefined, keyEncrypt
     const missing = subjects.filter((subject) => !found.has(subject)).toSorted()
     if (missing.length === 0) return found
     const created = missing.map((subject) => wrap({ subject, number: 1 }, randomBytes(keyBytes), keyEncryptionKey))
-    yield* run("create", () => sql`
+    yield* run(
+      "create",
+      () => sql`
       insert into millrace.subject_key (subject, number, key)
       select t.subject, 1, decode(t.key, 'hex')
       from unnest(${arrayOf(missing)}::text[], ${arrayOf(created.map((key) => key.toString("hex")))}::text[]) as t(subject, key)
-      on conflict do nothing`)
-    const rows = yield* run("create", () => sql<Array<Row>>`
+      on conflict do nothing`
+    )
+    const rows = yield* run(
+      "create",
+      () => sql<Array<Row>>`
       select distinct on (subject) subject, number, key from millrace.subject_key
-      where subject = any(${arrayOf(missing)}::text[]) order by subject, number desc`)
+      where subject = any(${arrayOf(missing)}::text[]) order by subject, number desc`
+    )
     const erasedSubjects = rows.filter(({ key }) => key === null).map(({ subject }) => subject)
     if (erasedSubjects.length > 0) return yield* new SubjectErased({ subjects: erasedSubjects })
     for (const { key: stored, number, subject } of rows) {
@@ -173,9 +191,12 @@ export const makeSubjectKeys = (sql: Sql, { erased = () => undefined, keyEncrypt
     }
     if (missing.size > 0) {
       const refs = [...missing.values()]
-      const rows = yield* run("find", () => sql<Array<Row>>`
+      const rows = yield* run(
+        "find",
+        () => sql<Array<Row>>`
         select k.subject, k.number, k.key from unnest(${arrayOf(refs.map(({ subject }) => subject))}::text[], ${arrayOf(refs.map(({ number }) => number))}::int4[]) as q(subject, number)
-        join millrace.subject_key k using (subject, number)`)
+        join millrace.subject_key k using (subject, number)`
+      )
       for (const { key: stored, number, subject } of rows) {
         const key = yield* decoded("find", { subject, number }, stored, keyEncryptionKey)
         cache.put({ subject, number }, key, now, false)
@@ -187,7 +208,9 @@ export const makeSubjectKeys = (sql: Sql, { erased = () => undefined, keyEncrypt
   })
 
   const erase: SubjectKeys["Service"]["erase"] = Effect.fnUntraced(function* (subject) {
-    const rows = yield* run("erase", () => sql<Array<Pick<ErasedSubject, "keys" | "number">>>`
+    const rows = yield* run(
+      "erase",
+      () => sql<Array<Pick<ErasedSubject, "keys" | "number">>>`
       with destroyed as (
         update millrace.subject_key set key = null, destroyed_at = clock_timestamp() where subject = ${subject} and key is not null
         returning number
@@ -201,22 +224,32 @@ export const makeSubjectKeys = (sql: Sql, { erased = () => undefined, keyEncrypt
       select (select count(*) from destroyed)::int4 as keys,
         greatest((select max(number) from destroyed), (select max(number) from tombstone),
           (select max(number) from millrace.subject_key where subject = ${subject}))::int4 as number
-      from told`)
+      from told`
+    )
     // a statement of its own: it sees the snapshots that were stored while the other one waited for the keys, and none is stored after it
-    const snapshots = yield* run("erase", () => sql`
-      delete from millrace.event_snapshot where subjects && array[${subject}::text] returning 1`)
+    const snapshots = yield* run(
+      "erase",
+      () => sql`
+      delete from millrace.event_snapshot where subjects && array[${subject}::text] returning 1`
+    )
     forget(subject)
     return { subject, ...rows[0]!, snapshots: snapshots.length }
   })
 
   const readmit: SubjectKeys["Service"]["readmit"] = Effect.fnUntraced(function* (subject) {
-    const [newestRow] = yield* run("readmit", () => sql<Array<Row>>`
-      select subject, number, key from millrace.subject_key where subject = ${subject} order by number desc limit 1`)
+    const [newestRow] = yield* run(
+      "readmit",
+      () => sql<Array<Row>>`
+      select subject, number, key from millrace.subject_key where subject = ${subject} order by number desc limit 1`
+    )
     if (newestRow === undefined || newestRow.key !== null) return false
     const ref = { subject, number: newestRow.number + 1 }
     const key = wrap(ref, randomBytes(keyBytes), keyEncryptionKey)
-    yield* run("readmit", () => sql`
-      insert into millrace.subject_key (subject, number, key) values (${subject}, ${ref.number}, ${key}) on conflict do nothing`)
+    yield* run(
+      "readmit",
+      () => sql`
+      insert into millrace.subject_key (subject, number, key) values (${subject}, ${ref.number}, ${key}) on conflict do nothing`
+    )
     cache.drop(subject)
     return true
   })

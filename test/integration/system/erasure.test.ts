@@ -6,7 +6,16 @@ import * as Fiber from "effect/Fiber"
 import * as Schema from "effect/Schema"
 import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
-import { Aggregate, Application, Erasures, Event, EventStore, Personal, Projection, ReadModel } from "../../../src/index.ts"
+import {
+  Aggregate,
+  Application,
+  Erasures,
+  Event,
+  EventStore,
+  Personal,
+  Projection,
+  ReadModel
+} from "../../../src/index.ts"
 import { query, type Sql } from "../../../src/postgres/client/client.ts"
 import { eraseSubject, exportSubject } from "../../../src/system/erasure.ts"
 import { openEventsOfCommand } from "../../../src/system/open-event-store.ts"
@@ -26,7 +35,10 @@ const Registered = Event.make("customer.registered", {
   born: Personal(Schema.NullOr(Schema.Int)),
   plan: Schema.String
 })
-const Moved = Event.make("customer.moved", { customer_id: Schema.String, city: Personal(Schema.String, { redacted: "?" }) })
+const Moved = Event.make("customer.moved", {
+  customer_id: Schema.String,
+  city: Personal(Schema.String, { redacted: "?" })
+})
 const Customer = Aggregate.make({
   name: "customer",
   events: [Registered, Moved],
@@ -107,7 +119,8 @@ const stored = (sql: Sql) =>
   )
 const execute = (store: EventStore["Service"], id: string, command: Aggregate.Command<typeof Customer>) =>
   Effect.provideService(Aggregate.execute(Customer, id, command), EventStore, store)
-const register = (id: string, email = `${id}@example.org`) => ({ type: "register", customer_id: id, email, plan: "gold" }) as const
+const register = (id: string, email = `${id}@example.org`) =>
+  ({ type: "register", customer_id: id, email, plan: "gold" }) as const
 const move = (id: string, city: string) => ({ type: "move", customer_id: id, city }) as const
 
 const test = (title: string, body: () => Effect.Effect<unknown, unknown, Scope.Scope>) =>
@@ -116,7 +129,7 @@ const test = (title: string, body: () => Effect.Effect<unknown, unknown, Scope.S
 describe("Personal data", () => {
   test("is sealed in the log, read by decisions and projections, and gone everywhere after an erasure", () =>
     Effect.gen(function* () {
-      const { eventStore, running, sql } = yield* system
+      const { database, eventStore, running, sql } = yield* system
       yield* execute(eventStore, "ada", register("ada"))
       yield* execute(eventStore, "bob", register("bob"))
       for (const city of ["Zug", "Bern", "Chur"]) yield* execute(eventStore, "ada", move("ada", city))
@@ -152,6 +165,8 @@ describe("Personal data", () => {
       const told = yield* rows(sql, "select * from millrace.log_record where topic = 'millrace-erasures'")
       assert.strictEqual(told.length, 1)
       yield* Fiber.interrupt(running)
+      // a start reads events of the history, whether their keys are there or not
+      yield* openSystem(application, database, { relaysHere: false })
     }))
 
   test("of a subject that is admitted again is stored under a new key, and what was erased stays so", () =>
@@ -187,7 +202,8 @@ describe("Personal data", () => {
         yield* execute(eventStore, id, register(id))
         const writers = yield* Effect.forEach(
           Array.from({ length: 20 }, (_, i) => i),
-          (i) => Effect.forkChild(Effect.exit(execute(i % 2 === 0 ? eventStore : context.eventStore, id, move(id, `C${i}`))))
+          (i) =>
+            Effect.forkChild(Effect.exit(execute(i % 2 === 0 ? eventStore : context.eventStore, id, move(id, `C${i}`))))
         )
         yield* eraseSubject(context, id, "race")
         const exits = yield* Effect.forEach(writers, Fiber.join)

@@ -20,7 +20,7 @@ const command = (stream: string, expected: number, commandId: string, vals = "")
     tags: [],
     logRecords: [],
     timer: null,
-  keys: [],
+    keys: [],
     segmentMeta: () => ""
   }
 })
