@@ -1,16 +1,8 @@
 // Sends appends to PostgreSQL and finds out what became of each: appended, repeated or refused, also when a reply was lost.
-import { SubjectErased } from "../../erasure/errors.ts"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Semaphore from "effect/Semaphore"
-import {
-  BoundaryMoved,
-  CommandReused,
-  EventStoreError,
-  StreamClosed,
-  TimerGone,
-  VersionConflict
-} from "../../aggregate/errors.ts"
+import { BoundaryMoved, CommandReused, EventStoreError, VersionConflict } from "../../aggregate/errors.ts"
 import type { KeyRef } from "../../erasure/sealed.ts"
 import type { Append, Appended, AppendError } from "../../aggregate/event-store.ts"
 import { answered } from "../client/answer.ts"
@@ -22,11 +14,11 @@ import {
   type AppendRequest,
   type AppendRow,
   appendStatement,
-  type Refusal,
   refusedCode,
   type TagRow,
   unpublishedCode
 } from "./append-sql.ts"
+import { conflictOf, detailOf, erasedError, goneOf, isErased, notNow, refusalOf, refusedAll } from "./refusals.ts"
 import { answerMs, eventStoreError, isRepeatable, patienceMs } from "./errors.ts"
 import { answerOnly, inlineFailure, type InlineStatement, type InlineWriter, isExpected, namesOf } from "./inline.ts"
 import { frozenCode, inlineParts, otherInlineCode } from "./inline-sql.ts"
@@ -73,15 +65,6 @@ const appendedOf = (
   position: row.position,
   repeated
 })
-const conflictOf = (
-  { aggregate, expected, stream }: Append,
-  actual: number,
-  closed: "archived" | "erased" | null
-): StreamClosed | VersionConflict =>
-  closed === null
-    ? new VersionConflict({ aggregate, stream, expected, actual })
-    : new StreamClosed({ aggregate, stream, reason: closed })
-const goneOf = ({ timer = "" }: Append) => new TimerGone({ timer })
 /** Whether a command that was refused has the version it expects, and is not one that must follow another command. */
 const isPassing = ({ expected, follows }: AppendRow, { actual }: VersionConflict) =>
   expected === actual && follows === null
@@ -431,34 +414,4 @@ export class Appender {
       }
     }
   }
-}
-
-const detailOf = (cause: unknown): string => (cause as { readonly detail: string }).detail
-const refusalOf = (cause: unknown): Refusal => JSON.parse(detailOf(cause)) as Refusal
-const notNow = (aggregate: string, reason: string) =>
-  new EventStoreError({ operation: "append", aggregate, retryable: true, reason })
-const isErased = ({ keys }: Pick<AppendRow, "keys">, erased: ReadonlyArray<KeyRef>): boolean =>
-  keys.some((key) => erased.some(({ number, subject }) => number === key.number && subject === key.subject))
-const erasedError = ({ keys }: AppendRow, erased: ReadonlyArray<KeyRef>): SubjectErased =>
-  new SubjectErased({
-    subjects: [...new Set(keys.filter((key) => isErased({ keys: [key] }, erased)).map(({ subject }) => subject))]
-  })
-/** The error of several appends that were refused together: the first stream that is not as expected, or else the tags. */
-const refusedAll = (
-  appends: ReadonlyArray<Append>,
-  { erased, gone, refused, tags }: Refusal,
-  nameOf: (topicId: number) => string
-): AppendError | BoundaryMoved => {
-  if (gone !== undefined) return goneOf(appends[gone[0]! - 1]!)
-  if (erased != null) return new SubjectErased({ subjects: [...new Set(erased.map(({ subject }) => subject))] })
-  const [first] = (refused ?? []).toSorted((a, b) => a.i - b.i)
-  if (first !== undefined) return conflictOf(appends[first.i - 1]!, first.actual, first.closed)
-  return new BoundaryMoved({
-    tags: (tags ?? []).map(({ actual, expected, tag, topic_id }) => ({
-      aggregate: nameOf(topic_id),
-      tag,
-      expected,
-      actual
-    }))
-  })
 }

@@ -132,18 +132,8 @@ const decoded = (operation: Operation, ref: KeyRef, key: Uint8Array | null, by: 
     catch: (cause) => new SubjectKeysError({ operation, retryable: false, reason: (cause as Error).message, cause })
   })
 
-/** The keys of subjects in a database that has their table. */
-export const makeSubjectKeys = (
-  sql: Sql,
-  { erased = () => undefined, keyEncryptionKey }: SubjectKeysOptions = {}
-): PostgresSubjectKeys => {
-  const cache = new KeyCache()
-  const forget = (subject: string | undefined) => {
-    cache.drop(subject)
-    erased(subject)
-  }
-
-  const newest: SubjectKeys["Service"]["newest"] = Effect.fnUntraced(function* (subjects) {
+const makeNewest = (sql: Sql, cache: KeyCache, keyEncryptionKey: Uint8Array | undefined): Keys["newest"] =>
+  Effect.fnUntraced(function* (subjects) {
     const now = Date.now()
     const found = new Map<string, SubjectKey>()
     for (const subject of subjects) {
@@ -176,8 +166,8 @@ export const makeSubjectKeys = (
     }
     return found
   })
-
-  const forValues: SubjectKeys["Service"]["forValues"] = Effect.fnUntraced(function* (values) {
+const makeForValues = (sql: Sql, cache: KeyCache, keyEncryptionKey: Uint8Array | undefined): Keys["forValues"] =>
+  Effect.fnUntraced(function* (values) {
     const now = Date.now()
     const found = new Map<string, Uint8Array | null>()
     const missing = new Map<string, KeyRef>()
@@ -206,8 +196,8 @@ export const makeSubjectKeys = (
     const find: FindKey = (ref) => found.get(textOf(ref))
     return find
   })
-
-  const erase: SubjectKeys["Service"]["erase"] = Effect.fnUntraced(function* (subject) {
+const makeErase = (sql: Sql, forget: (subject: string | undefined) => void): Keys["erase"] =>
+  Effect.fnUntraced(function* (subject) {
     const rows = yield* run(
       "erase",
       () => sql<Array<Pick<ErasedSubject, "keys" | "number">>>`
@@ -235,8 +225,8 @@ export const makeSubjectKeys = (
     forget(subject)
     return { subject, ...rows[0]!, snapshots: snapshots.length }
   })
-
-  const readmit: SubjectKeys["Service"]["readmit"] = Effect.fnUntraced(function* (subject) {
+const makeReadmit = (sql: Sql, cache: KeyCache, keyEncryptionKey: Uint8Array | undefined): Keys["readmit"] =>
+  Effect.fnUntraced(function* (subject) {
     const [newestRow] = yield* run(
       "readmit",
       () => sql<Array<Row>>`
@@ -254,12 +244,27 @@ export const makeSubjectKeys = (
     return true
   })
 
-  // after a reconnection a notification may have been missed
-  const listen = Effect.gen(function* () {
-    const listening = yield* run("find", () => sql.listen(erasureChannel, forget, () => forget(undefined)))
-    yield* Effect.addFinalizer(() => Effect.ignore(Effect.promise(() => listening.unlisten())))
-  })
-  return { newest, forValues, erase, readmit, listen }
+/** The keys of subjects in a database that has their table. */
+export const makeSubjectKeys = (
+  sql: Sql,
+  { erased = () => undefined, keyEncryptionKey }: SubjectKeysOptions = {}
+): PostgresSubjectKeys => {
+  const cache = new KeyCache()
+  const forget = (subject: string | undefined) => {
+    cache.drop(subject)
+    erased(subject)
+  }
+  return {
+    newest: makeNewest(sql, cache, keyEncryptionKey),
+    forValues: makeForValues(sql, cache, keyEncryptionKey),
+    erase: makeErase(sql, forget),
+    readmit: makeReadmit(sql, cache, keyEncryptionKey),
+    // after a reconnection a notification may have been missed
+    listen: Effect.gen(function* () {
+      const listening = yield* run("find", () => sql.listen(erasureChannel, forget, () => forget(undefined)))
+      yield* Effect.addFinalizer(() => Effect.ignore(Effect.promise(() => listening.unlisten())))
+    })
+  }
 }
 const refOf = (value: string): KeyRef | undefined => {
   try {

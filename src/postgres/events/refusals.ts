@@ -1,0 +1,52 @@
+// Why appends were refused: reads the detail of the statement's error, and makes the typed errors of it. Pure.
+import { BoundaryMoved, EventStoreError, StreamClosed, TimerGone, VersionConflict } from "../../aggregate/errors.ts"
+import type { Append, AppendError } from "../../aggregate/event-store.ts"
+import { SubjectErased } from "../../erasure/errors.ts"
+import type { KeyRef } from "../../erasure/sealed.ts"
+import type { AppendRow, Refusal } from "./append-sql.ts"
+
+/** The error of an append whose stream is not as expected. */
+export const conflictOf = (
+  { aggregate, expected, stream }: Append,
+  actual: number,
+  closed: "archived" | "erased" | null
+): StreamClosed | VersionConflict =>
+  closed === null
+    ? new VersionConflict({ aggregate, stream, expected, actual })
+    : new StreamClosed({ aggregate, stream, reason: closed })
+/** The error of an append whose timer is gone. */
+export const goneOf = ({ timer = "" }: Append) => new TimerGone({ timer })
+/** The detail of an error of PostgreSQL. */
+export const detailOf = (cause: unknown): string => (cause as { readonly detail: string }).detail
+/** Why a statement was rolled back. */
+export const refusalOf = (cause: unknown): Refusal => JSON.parse(detailOf(cause)) as Refusal
+/** The error of an append that was tried for too long. */
+export const notNow = (aggregate: string, reason: string) =>
+  new EventStoreError({ operation: "append", aggregate, retryable: true, reason })
+/** Whether one of an append's keys was destroyed. */
+export const isErased = ({ keys }: Pick<AppendRow, "keys">, erased: ReadonlyArray<KeyRef>): boolean =>
+  keys.some((key) => erased.some(({ number, subject }) => number === key.number && subject === key.subject))
+/** The error of an append whose keys were destroyed. */
+export const erasedError = ({ keys }: AppendRow, erased: ReadonlyArray<KeyRef>): SubjectErased =>
+  new SubjectErased({
+    subjects: [...new Set(keys.filter((key) => isErased({ keys: [key] }, erased)).map(({ subject }) => subject))]
+  })
+/** The error of several appends that were refused together: the first stream that is not as expected, or else the tags. */
+export const refusedAll = (
+  appends: ReadonlyArray<Append>,
+  { erased, gone, refused, tags }: Refusal,
+  nameOf: (topicId: number) => string
+): AppendError | BoundaryMoved => {
+  if (gone !== undefined) return goneOf(appends[gone[0]! - 1]!)
+  if (erased != null) return new SubjectErased({ subjects: [...new Set(erased.map(({ subject }) => subject))] })
+  const [first] = (refused ?? []).toSorted((a, b) => a.i - b.i)
+  if (first !== undefined) return conflictOf(appends[first.i - 1]!, first.actual, first.closed)
+  return new BoundaryMoved({
+    tags: (tags ?? []).map(({ actual, expected, tag, topic_id }) => ({
+      aggregate: nameOf(topic_id),
+      tag,
+      expected,
+      actual
+    }))
+  })
+}
