@@ -46,8 +46,8 @@ export interface Variant {
   readonly asOf?: "appendTime" | "eventTime"
   /** The start of the names of all topics, so that applications can share brokers. Default: none. */
   readonly topicPrefix?: string
-  /** Called when a handler publishes, with the event, the topic and the step that name the message. */
-  readonly onPublish?: (replaying: boolean, message: string, value: object) => void
+  /** Called when an event is handled. What it returns is called for each message that the handler publishes. */
+  readonly onHandle?: (replaying: boolean, event: string) => (topic: Topic.Any, value: object) => void
 }
 /** A random variant; every second one is of one source that owns its rows, with the default policy. */
 export const randomVariant = (random: Random): Variant => {
@@ -73,7 +73,7 @@ export const randomProjection = (random: Random, partitions: number, variant: Va
     failure,
     hasTwoSources,
     isShared: shared,
-    onPublish,
+    onHandle,
     topicPrefix = "",
     waits = false
   } = variant
@@ -194,11 +194,12 @@ export const randomProjection = (random: Random, partitions: number, variant: Va
     enrich: { known, friend: { topic: known, by: "friend", asOf } },
     writes: [order, flat, tumbling, common, hopping, calendar, ...(isOwned ? [folded] : []), ever, said, told],
     handle: ({ at, friend, id, steps, user }, out, context) => {
-      const publish = (topic: Topic.Any, seq: number, value: object) => {
-        onPublish?.(context.replaying, `${id} at ${at}, ${topic.name} ${seq}`, value)
-        out.publish(topic as never, value as never)
-      }
       const handle = () => {
+        const onPublish = onHandle?.(context.replaying, `${id} at ${at}`)
+        const publish = (topic: Topic.Any, value: object) => {
+          onPublish?.(topic, value)
+          out.publish(topic as never, value as never)
+        }
         let effect: Effect.Effect<void, Error> | undefined
         const weight = (context.known?.weight ?? 1) * (context.friend?.weight ?? 1)
         for (const [seq, step] of (steps as ReadonlyArray<Step>).entries()) {
@@ -216,8 +217,8 @@ export const randomProjection = (random: Random, partitions: number, variant: Va
           } else if (step.do === "wait") effect = failing(step.row as never, () => out.upsert(flat, row))
           else if (step.do === "add" && step.of === "folded" && !isOwned) continue
           else if (step.do === "add") out.add(windows[step.of as keyof typeof windows] as typeof tumbling, row)
-          else if (step.do === "say") publish(said, seq, { user, text: String(step.row!["text"]), weight, seq })
-          else publish(told, seq, { user, to: (step.row?.["to"] as string | undefined) ?? friend, seq })
+          else if (step.do === "say") publish(said, { user, text: String(step.row!["text"]), weight, seq })
+          else publish(told, { user, to: (step.row?.["to"] as string | undefined) ?? friend, seq })
         }
         return effect
       }
