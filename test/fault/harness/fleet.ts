@@ -95,6 +95,13 @@ export class Worker {
 const runtime = "Deno" in globalThis ? ["run", "-A"] : []
 const application = ["bin/millrace.mjs"]
 
+/** How a program ended, and what it wrote. */
+export interface Completed {
+  readonly code: number
+  readonly output: string
+  readonly errors: string
+}
+
 /** All processes of a run. */
 export class Fleet {
   readonly workers: Array<Worker> = []
@@ -149,10 +156,12 @@ export class Fleet {
     })
   }
   /** Runs a command of the application and waits until it has ended. */
-  async command(
-    ...args: ReadonlyArray<string>
-  ): Promise<{ readonly code: number; readonly output: string; readonly errors: string }> {
-    const child = this.spawn([...application, ...args], {})
+  command(...args: ReadonlyArray<string>): Promise<Completed> {
+    return this.program(...application, ...args)
+  }
+  /** Runs a program, given by its path from the root of the copy, and waits until it has ended. */
+  async program(...args: ReadonlyArray<string>): Promise<Completed> {
+    const child = this.spawn(args, {})
     let output = ""
     let errors = ""
     child.stdout!.on("data", (chunk: Buffer) => (output += chunk.toString()))

@@ -1,0 +1,56 @@
+// A run of the aggregates' harness: 64 writers on one event stream and on 1,000, while replies are lost and processes and the server are killed.
+//
+// MILLRACE_FAULT_SEED repeats a run. `npm run fault -- aggregates` makes longer runs, and with `--mutants` hunts the mutants.
+import { assert, describe, it } from "vitest"
+import { isLong } from "../../support/size.ts"
+import { needing, owning } from "../../support/stack.ts"
+import { patchedCopy } from "../harness/patched-copy.ts"
+import { execute } from "./execute.ts"
+import { mutants } from "./mutants.ts"
+import type { RunOptions } from "./run.ts"
+
+// processes of the harness run on Node
+const isDeno = "Deno" in globalThis
+const skipped = (title: string, body: () => void) =>
+  describe.skip(`${title} (the harness's processes run on Node)`, body)
+const seed = Number(process.env["MILLRACE_FAULT_SEED"] ?? Math.floor(Math.random() * 2 ** 31))
+
+it("the patches of the mutants of aggregates fit the source", () => {
+  for (const { patches } of mutants) patchedCopy(patches).remove()
+})
+
+const check = async (on: RunOptions["on"], ms: number) => {
+  process.stdout.write(`seed ${seed}: repeat with MILLRACE_FAULT_SEED=${seed}\n`)
+  const phases = [
+    { streams: 1, ms },
+    { streams: 1_000, ms }
+  ]
+  const lines: Array<string> = []
+  const say = (line: string) => void lines.push(line)
+  const report = await execute({ seed, on, phases, crashes: on === "kafka" ? 0 : 1, patienceMs: 240_000, say })
+  const { disordered, doubled, events, examples, hang, lost, wrong } = report
+  process.stdout.write(`${JSON.stringify({ ...report, hang: hang !== undefined, examples: undefined })}\n`)
+  assert.deepEqual(
+    { hang: hang !== undefined, lost, doubled, disordered, wrong },
+    { hang: false, lost: 0, doubled: 0, disordered: 0, wrong: 0 },
+    [hang, ...examples, ...lines.slice(-5)].join("\n")
+  )
+  assert.isAbove(events, 100)
+}
+
+const onEmbedded = isDeno ? skipped : await owning("postgres")
+onEmbedded("aggregates while processes and the server are killed", () => {
+  it(
+    `nothing is lost, doubled or answered otherwise, and rows and outbox equal a fold (seed ${seed})`,
+    () => check("embedded", isLong ? 30_000 : 3_000),
+    600_000
+  )
+})
+const onKafka = isDeno ? skipped : await needing("kafka")
+onKafka("aggregates on Kafka while processes are killed", () => {
+  it(
+    `the topic equals the store, in stream order (seed ${seed})`,
+    () => check("kafka", isLong ? 30_000 : 1_500),
+    600_000
+  )
+})

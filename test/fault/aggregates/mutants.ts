@@ -1,0 +1,134 @@
+// Mutants: the event store without one of its protections, each as a patch of the source, which the harness must find.
+import type { Patch } from "../harness/patched-copy.ts"
+import { type Finding, type Hunt, isCaught } from "../harness/command.ts"
+import { execute } from "./execute.ts"
+
+/** A mutant, and what it must be found by: at least one of these. */
+export interface Mutant {
+  readonly name: string
+  readonly patches: ReadonlyArray<Patch>
+  readonly found: ReadonlyArray<Finding>
+}
+const statement = "src/postgres/events/append-sql.ts"
+const appender = "src/postgres/events/appender.ts"
+const sql = (find: string, replace: string): ReadonlyArray<Patch> => [{ file: statement, find, replace }]
+
+/** In the order in which the protocol of aggregates names them. */
+export const mutants: ReadonlyArray<Mutant> = [
+  {
+    name: "a refused command is not looked up",
+    patches: [
+      {
+        file: appender,
+        find: "      const found = await this.answersOf(refused.map(([{ row }]) => row))\n",
+        replace: "      const found = new Map<number, LookedUp>()\n"
+      }
+    ],
+    found: ["wrong"]
+  },
+  {
+    name: "what is behind counts repeats",
+    patches: sql(
+      "where r.expected >= 0 and k.version > r.expected and r.i not in (select i from done))`",
+      "where r.expected >= 0 and k.version > r.expected)`"
+    ),
+    found: ["wrong"]
+  },
+  {
+    name: "commands that were answered before are appended again",
+    patches: [
+      {
+        file: statement,
+        find: "where (l.topic_id, l.partition, l.command_id, l.entity) = (r.topic_id, r.partition, r.command_id, r.stream) and l.entity is not null\n      limit 1) b",
+        replace:
+          "where false and (l.topic_id, l.partition, l.command_id, l.entity) = (r.topic_id, r.partition, r.command_id, r.stream) and l.entity is not null\n      limit 1) b"
+      },
+      {
+        file: "migrations/0028_events.sql",
+        find: "create unique index log_batch_command",
+        replace: "create index log_batch_command"
+      }
+    ],
+    found: ["doubled", "wrong"]
+  },
+  {
+    name: "a command id is not unique in its stream",
+    patches: [
+      {
+        file: "migrations/0028_events.sql",
+        find: "create unique index log_batch_command",
+        replace: "create index log_batch_command"
+      }
+    ],
+    found: ["doubled", "wrong"]
+  },
+  {
+    name: "the expectation is not checked under the lock",
+    patches: sql("(excluded.asked in (-1, s.version) or", "(excluded.asked >= -1 or"),
+    found: ["wrong"]
+  },
+  {
+    name: "a row that is inserted at version 0 passes",
+    patches: sql("s.added > 0 and s.version > 0 as ok", "s.added > 0 as ok"),
+    found: ["wrong", "order", "doubled", "lost", "hang"]
+  },
+  {
+    name: "refused commands count into positions",
+    patches: sql(
+      "from head h join fresh f using (topic_id, stream) where h.ok and (select",
+      "from head h join fresh f using (topic_id, stream) where (select"
+    ),
+    found: ["wrong", "order", "lost", "doubled", "hang"]
+  },
+  {
+    name: "a chain's later commands do not check what they follow",
+    patches: sql(
+      "astray as materialized (select r.topic_id, r.stream, min(r.i) as i from req r where r.follows is not null\n",
+      "astray as materialized (select r.topic_id, r.stream, min(r.i) as i from req r where false and r.follows is not null\n"
+    ),
+    found: ["wrong"]
+  },
+  {
+    name: "a conflict names the version of the snapshot",
+    patches: sql(
+      "coalesce(h.version, b.version, k.version) as actual",
+      "coalesce(k.version, h.version, b.version) as actual"
+    ),
+    found: ["wrong"]
+  },
+  {
+    name: "event streams are not locked in order",
+    patches: sql(
+      'from fresh where before_n = 0 order by topic_id, stream collate "C"\n',
+      "from fresh where before_n = 0\n"
+    ),
+    found: ["wrong"]
+  },
+  {
+    name: "segments are made of what was asked for",
+    patches: sql(
+      "join req r using (i) cross join lateral (\n      select string_agg(piece",
+      "join req r on r.partition = o.partition and r.topic_id = o.topic_id cross join lateral (\n      select string_agg(piece"
+    ),
+    found: ["doubled", "order", "lost", "wrong"]
+  },
+  {
+    name: "inline rows are written for repeated commands",
+    patches: sql(
+      "or exists (select from refused) or exists (select from behind) or exists (select from done))`\nconst atomicVerdict",
+      "or exists (select from refused) or exists (select from behind))`\nconst atomicVerdict"
+    ),
+    found: ["wrong"]
+  }
+]
+
+/** Runs the harness against a mutant, without crashes of the server. */
+export const hunt: Hunt<Mutant> = async ({ found, patches }, seed, say) => {
+  const phases = [
+    { streams: 1, ms: 4_000 },
+    { streams: 20, ms: 6_000 },
+    { streams: 1_000, ms: 4_000 }
+  ]
+  const report = await execute({ seed, on: "embedded", phases, crashes: 0, mutant: patches, patienceMs: 60_000, say })
+  return { caught: isCaught(found, report), report }
+}
