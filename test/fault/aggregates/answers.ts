@@ -12,7 +12,7 @@ export interface Answered {
 /** Whether a stream of this version is as the command expects it. */
 const isMet = ({ expected }: Request, version: number): boolean =>
   expected === "any" || (expected === "exists" ? version > 0 : version === (expected === "noStream" ? 0 : expected))
-const shown = ({ id, kind, stream }: Request) => `${kind} ${id} on ${stream}`
+const shown = ({ expected, id, kind, stream }: Request) => `${kind} ${id} on ${stream}, which expects ${expected},`
 /** What must be the same in all answers to a command. A conflict may name a later version each time. */
 const lasting = (answer: Answer): string => {
   if (answer.kind === "executed") return `executed ${answer.version} ${answer.count} ${answer.position}`
@@ -39,7 +39,9 @@ export class Answers {
     const name = reply.kind === "executed" && reply.repeated ? "repeated" : reply.kind
     this.counts[name] = (this.counts[name] ?? 0) + 1
     const before = this.byId.get(id)
-    if (before === undefined) this.byId.set(id, { request, answer: reply })
+    // refusals are not remembered: a stream that did not exist may exist later. A version that has passed never comes back
+    const mayPassLater = request.expected === "exists" && before?.answer.kind === "conflict"
+    if (before === undefined || mayPassLater) this.byId.set(id, { request, answer: reply })
     else if (lasting(before.answer) !== lasting(reply))
       differences.add("wrong", `${shown(request)} was answered ${lasting(before.answer)}, then ${lasting(reply)}`)
     if (reply.kind === "conflict" && isMet(request, reply.actual))

@@ -61,7 +61,10 @@ await Effect.runPromise(
     Effect.gen(function* () {
       const url = process.env["MILLRACE_DATABASE_URL"]!
       // the server may be recovering
-      const sql = yield* Effect.retry(connect(url, { max: 6, applicationName: "writer" }), Schedule.spaced("100 millis"))
+      const sql = yield* Effect.retry(
+        connect(url, { max: 6, applicationName: "writer" }),
+        Schedule.spaced("100 millis")
+      )
       const { store } = PostgresEvents.make(sql, { application })
       process.on("message", ({ n, of }: Numbered<Request>) => {
         void Effect.runPromise(replyOf(store, of)).then((reply) => process.send?.({ n, of: reply }))
