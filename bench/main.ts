@@ -3,7 +3,7 @@ import { readdirSync } from "node:fs"
 import { join } from "node:path"
 
 // modules that benchmarks share
-const parts = new Set(["main", "percentile", "side", "system", "workload"])
+const parts = new Set(["aggregates-http", "aggregates.config", "main", "percentile", "side", "system", "workload"])
 const names = readdirSync(import.meta.dirname)
   .filter((file) => file.endsWith(".ts"))
   .map((file) => file.slice(0, -".ts".length))
