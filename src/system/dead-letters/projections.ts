@@ -1,9 +1,10 @@
 // Dead letters of projections: events that a projection parked. Retries and discards append a record to the event's topic.
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
-import type { Log } from "../../log/log.ts"
+import type { Log, NewRecord } from "../../log/log.ts"
 import { discardRecord, retryRecord } from "../../dead-letter/retry-record.ts"
 import { query, type Sql } from "../../postgres/client/client.ts"
+import { appendDecisions } from "../../postgres/events/decisions.ts"
 import { bytesOf } from "../../text/utf8.ts"
 import { readIdentity } from "../../postgres/store/identity.ts"
 import * as StoredDeadLetters from "../../postgres/store/dead-letters.ts"
@@ -58,6 +59,16 @@ const chunk = 200
 /** The states in which a dead letter can be discarded. The log may already have the retry record of one that is `retrying`. */
 const discardable = ["parked", "skipped"] as const
 
+/** Appends retry or discard records to a topic, which may be that of an aggregate. */
+const appendTo = Effect.fnUntraced(function* (
+  sql: Sql,
+  log: Log["Service"],
+  topic: string,
+  records: ReadonlyArray<NewRecord>
+) {
+  if (!(yield* appendDecisions(sql, topic, records))) yield* log.append(topic, records)
+})
+
 /**
  * Appends a retry record for each dead letter to its topic, and returns how many were appended. Each dead letter is marked as `retrying` before,
  * so that one whose record was not appended is noticed. The projection processes a dead letter once, even if the log has several retry records of it.
@@ -88,7 +99,7 @@ export const appendRetryRecords = Effect.fnUntraced(function* (
           const record = StoredDeadLetters.recordOfDeadLetter({ envelope: envelope!, position, value }, partition)
           return retryRecord(record, projection, position, database)
         })
-      if (records.length > 0) yield* log.append(topic, records)
+      if (records.length > 0) yield* appendTo(sql, log, topic, records)
       appended += records.length
     }
   }
@@ -97,6 +108,7 @@ export const appendRetryRecords = Effect.fnUntraced(function* (
 
 /** Appends a discard record for each dead letter to its topic. False: the topic does not exist any more. */
 const appendDiscards = (
+  sql: Sql,
   log: Log["Service"],
   topic: string,
   deadLetters: ReadonlyArray<StoredDeadLetters.StoredDeadLetter>,
@@ -106,7 +118,7 @@ const appendDiscards = (
     const record = StoredDeadLetters.recordOfDeadLetter({ envelope: envelope!, position, value }, partition)
     return discardRecord(record, projection, position, database)
   })
-  return log.append(topic, records).pipe(
+  return appendTo(sql, log, topic, records).pipe(
     Effect.as(true),
     Effect.catchTag("UnknownTopic", () => Effect.succeed(false))
   )
@@ -145,7 +157,7 @@ export const discardProjections = Effect.fnUntraced(function* (
     )
     const recorded = open.filter(({ envelope }) => envelope !== null)
     for (const [topic, ofTopic] of Map.groupBy(recorded, (deadLetter) => deadLetter.topic))
-      yield* note(ofTopic, yield* appendDiscards(log!, topic, ofTopic, database))
+      yield* note(ofTopic, yield* appendDiscards(sql, log!, topic, ofTopic, database))
     discarded += open.length
   }
   return discarded
