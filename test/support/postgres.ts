@@ -50,21 +50,45 @@ export const asSuperuser = Effect.fnUntraced(function* (url: string): Effect.fn.
 
 let made = 0
 
+/** The databases that others are copied from, by the server's URL: with the project's tables, and nobody connected to them. */
+const templates = new Map<string, Promise<string>>()
+const templateOn = (url: string): Promise<string> => {
+  const found = templates.get(url)
+  if (found !== undefined) return found
+  const name = `template_${process.pid}_${made++}`
+  const created = Effect.gen(function* () {
+    const admin = yield* connect(url, { max: 1 })
+    yield* query("create", () => admin.unsafe(`create database ${name}`))
+    const own = new URL(url)
+    own.pathname = `/${name}`
+    yield* Effect.scoped(Effect.flatMap(connect(own.href, { max: 2 }), (sql) => migrate(sql)))
+    return name
+  })
+  const promise = Effect.runPromise(Effect.scoped(created))
+  templates.set(url, promise)
+  return promise
+}
+
 /** A new database on a server, with the project's tables; dropped with the scope. */
 export const databaseOn = Effect.fnUntraced(function* (
   url: string,
   max = 10
 ): Effect.fn.Return<Database, unknown, Scope.Scope> {
   const name = `test_${process.pid}_${made++}`
+  const template = yield* Effect.promise(() => templateOn(url))
   const admin = yield* connect(url, { max: 1 })
-  yield* query("create", () => admin.unsafe(`create database ${name}`))
+  // the copy is refused for the moment in which a session of the template ends
+  yield* query("create", () => admin.unsafe(`create database ${name} template ${template}`)).pipe(
+    Effect.retry({ times: 50, schedule: Schedule.spaced("50 millis") })
+  )
   yield* Effect.addFinalizer(() =>
     Effect.ignore(query("drop", () => admin.unsafe(`drop database if exists ${name} with (force)`)))
   )
   const own = new URL(url)
   own.pathname = `/${name}`
   const sql = yield* connect(own.href, { max })
-  yield* migrate(sql)
+  // it is another database than the one it was copied from
+  yield* query("identify", () => sql`update millrace.system set id = substr(md5(${name} || random()), 1, 8)`)
   return { url: own.href, sql }
 })
 
