@@ -14,7 +14,7 @@ import { moveLifecycle, noteLifecycles } from "../../../src/postgres/store/lifec
 import { freeze } from "../../../src/postgres/store/promotion.ts"
 import { appendRetryRecords, discardProjections } from "../../../src/system/dead-letters/projections.ts"
 import { Account } from "../../support/accounts.ts"
-import { append, inlineProcess, type InlineProcess, movesOf } from "../../support/inline.ts"
+import { append, inlineProcess, type InlineProcess, moved, movesOf } from "../../support/inline.ts"
 import { databaseOn, server } from "../../support/postgres.ts"
 
 class Root extends Context.Service<Root, string>()("test/Root") {}
@@ -155,8 +155,9 @@ layer(Layer.effect(Root, server), { excludeTestServices: true, timeout: "60 seco
         Effect.gen(function* () {
           const process = yield* started
           yield* publish(process.sql, ["account"], ["kafka"])
-          const tagged = movesOf("a", [1, 13, 2])
-          yield* append(process, { ...tagged, events: tagged.events.map((event) => ({ ...event, tags: ["owner:x"] })) })
+          const tags = ["owner:x"]
+          const tagged = [1, 13, 2].map((amount) => Object.assign(moved("a", amount), { tags }))
+          yield* append(process, { aggregate: "account", stream: "a", expected: 0, events: tagged })
           yield* handled(process)
           const before = yield* process.store.readBoundary("account", { tags: ["owner:x"] })
           const { version } = yield* process.store.load("account", "a")
