@@ -222,7 +222,7 @@ layer(Layer.effect(Root, server), { excludeTestServices: true, timeout: "60 seco
         yield* handled(process)
         const token = randomUUID()
         yield* transaction(process.sql, (tx) => createBuild(tx, count, { partitionsOf: () => 4, startOf: () => 0 }))
-        yield* freeze(process.sql, { projection: "count", live: 1, follower: 2, token }, 400)
+        yield* freeze(process.sql, { projection: "count", live: 1, token }, 400)
         const since = Date.now()
         expect(yield* discard(process, 13)).toBe(1)
         expect(Date.now() - since).toBeGreaterThanOrEqual(300)
