@@ -1,4 +1,5 @@
 // `Aggregate` as users have it: the model's decider, and what runs commands on it and reads its streams.
+import { randomUUID } from "node:crypto"
 import * as DateTime from "effect/DateTime"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
@@ -118,7 +119,7 @@ const execute = <S, Ev, Cmd, Rj, Id extends string>(
     const answer = yield* Deferred.make<Executed<unknown>, unknown>()
     const executed = yield* executorOf(store).execute(aggregate, id, {
       command: checked.command,
-      commandId: commandId ?? globalThis.crypto.randomUUID(),
+      commandId: commandId ?? randomUUID(),
       digest: commandId === undefined ? undefined : digestOf(checked.json),
       expected,
       context: yield* withTrace(context),

@@ -1,4 +1,5 @@
 // Decisions over tags: read the events that have some tags, decide on a state of them, and append if no event with these tags came between.
+import { randomUUID } from "node:crypto"
 import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -202,7 +203,7 @@ export const decideWithin = Effect.fnUntraced(function* (
   })
   const { command, stream, tags } = within
   const digest = commandId === undefined ? undefined : digestOf({ tags, command })
-  const id = commandId ?? globalThis.crypto.randomUUID()
+  const id = commandId ?? randomUUID()
   const decision = decideAndAppend(store, aggregate, within, { commandId: id, context, digest })
   return yield* withTags(store, { aggregate: aggregate.name, stream, tags }, decision)
 })

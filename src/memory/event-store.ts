@@ -255,12 +255,14 @@ const makeReads = (streams: Streams, one: Semaphore.Semaphore) => {
  * Creates an empty store, whose events are records of `log` too. An aggregate that was not declared has 16 partitions. Appends write the rows
  * of `inline`.
  */
-export const make = (log: Log["Service"], inline = new InlineRows([])): EventStore["Service"] => {
+export const make = (log: Log["Service"], inline = new InlineRows([])): EventStore["Service"] =>
+  makeStore(log, inline).store
+const makeStore = (log: Log["Service"], inline: InlineRows) => {
   const streams = makeStreams(log)
   const { answered, answerOf, declareOne, streamOf, topicOf } = streams
   const one = Semaphore.makeUnsafe(1)
   const appendAll = makeAppendAll(log, streams, one, inline)
-  return EventStore.of({
+  const store = EventStore.of({
     ...makeReads(streams, one),
     declare: Effect.fnUntraced(function* (aggregates) {
       for (const { name, partitions } of aggregates) yield* declareOne(name, partitions)
@@ -296,20 +298,28 @@ export const make = (log: Log["Service"], inline = new InlineRows([])): EventSto
       stream.closed ??= "archived"
     }, one.withPermit)
   })
+  /** Deletes the snapshots that may have a subject's data. */
+  const forget = (subject: string) => {
+    for (const { streams: all } of streams.topics.values())
+      for (const { snapshots } of all.values())
+        for (const [shape, { subjects }] of snapshots) if (subjects.includes(subject)) snapshots.delete(shape)
+  }
+  return { store, forget }
 }
 
 const layerOf = (inline: InlineRows): Layer.Layer<EventStore | Log | SubjectKeys> =>
   Layer.syncContext(() => {
     const { log } = MemoryLog.make()
-    const store = make(log, inline)
-    const saveSnapshot: typeof store.saveSnapshot = (aggregate, id, snapshot) =>
-      snapshot.subjects.length > 0 ? Effect.void : store.saveSnapshot(aggregate, id, snapshot)
-    const keys = MemoryKeys.make(() => executorOf(sealed).forget())
-    const sealed = sealing(EventStore.of({ ...store, saveSnapshot }), keys)
+    const { forget, store } = makeStore(log, inline)
+    const keys = MemoryKeys.make((subject) => {
+      forget(subject)
+      executorOf(sealed).forget()
+    })
+    const sealed = sealing(store, keys)
     return Context.make(EventStore, sealed).pipe(Context.add(Log, log), Context.add(SubjectKeys, keys))
   })
 /**
- * An empty store in memory over a log in memory. It encrypts personal fields, and takes no snapshots with them; `SubjectKeys` erases them.
+ * An empty store in memory over a log in memory. It encrypts personal fields; `SubjectKeys` erases them.
  *
  * ```ts
  * yield* Effect.flatMap(SubjectKeys, (keys) => keys.erase("customer-17"))
