@@ -6,6 +6,7 @@ import type { Projection } from "../model/projection.ts"
 import type { Row } from "../model/recorder.ts"
 import type { RowReader } from "../runner/needed-rows.ts"
 import { MemoryStore } from "../runner/memory-store.ts"
+import type { Claim } from "../runner/store.ts"
 
 /** The rows of inline projections in memory. */
 export class InlineRows {
@@ -22,7 +23,7 @@ export class InlineRows {
     return store.rows(name)
   }
 
-  /** Writes the rows of appends before their events are stored. If rows cannot be stored, nothing of their projection is written. */
+  /** Writes the rows of appends before their events are stored: those of all projections, or none if some cannot be stored. */
   readonly write = Effect.fnUntraced(function* (
     this: InlineRows,
     appends: ReadonlyArray<InlineAppend>,
@@ -41,11 +42,12 @@ export class InlineRows {
     )
     const [problem] = failed.values()
     if (problem !== undefined) return yield* problem
+    const commits: Array<() => Claim> = []
     for (const { build, tables, windows } of changes) {
-      const { service } = this.stores.get(build)!
-      const claim = yield* service.claim(build, first.aggregate, 0, 1).pipe(Effect.mapError(refused(build.name)))
-      yield* service
-        .commit(build, claim, {
+      const store = this.stores.get(build)!
+      const claim = yield* store.service.claim(build, first.aggregate, 0, 1).pipe(Effect.mapError(refused(build.name)))
+      const commit = yield* store
+        .prepareCommit(claim, {
           position: claim.position + 1,
           fingerprint: undefined,
           streamTime: undefined,
@@ -59,6 +61,8 @@ export class InlineRows {
           seen: undefined
         })
         .pipe(Effect.mapError(refused(build.name)))
+      commits.push(commit)
     }
+    for (const commit of commits) commit()
   })
 }

@@ -142,7 +142,7 @@ export class MemoryStore {
   readonly service: Store["Service"] = Store.of({
     prepare: (projections) => Effect.succeed(projections),
     claim: (projection, topic, partition) => Effect.sync(() => this.claim(projection, topic, partition)),
-    commit: (_, claim, changes) => orUnstorable(() => this.commit(claim, changes)),
+    commit: (_, claim, changes) => Effect.map(this.prepareCommit(claim, changes), (apply) => apply()),
     // the partitions that it would follow are those of another store
     bound: () => Effect.succeed(Infinity),
     readRows: (_, { name }, keys) => orUnstorable(() => Effect.succeed(this.readRows(name, keys))),
@@ -171,6 +171,10 @@ export class MemoryStore {
     lookups: memoryLookupStore(),
     subjectKeys: noKeys
   })
+
+  /** Checks a commit, and returns what makes it. Nothing may be committed in between. */
+  readonly prepareCommit = (claim: Claim, changes: Changes): Effect.Effect<() => Claim, Fenced | Unstorable> =>
+    orUnstorable(() => this.preparedCommit(claim, changes))
 
   /** How many rows of all tables and windows are kept. */
   get size(): number {
@@ -213,7 +217,7 @@ export class MemoryStore {
     return claim
   }
 
-  private commit(claim: Claim, changes: Changes): Effect.Effect<Claim, Fenced> {
+  private preparedCommit(claim: Claim, changes: Changes): Effect.Effect<() => Claim, Fenced> {
     const held = this.claims.get(textAt(claim))
     if (held?.incarnation !== claim.incarnation || held.commitNo !== claim.commitNo)
       return Effect.fail(new Fenced(claim))
@@ -225,7 +229,12 @@ export class MemoryStore {
       ...this.published(claim, changes),
       ...windows.toReversed().flatMap((of) => this.updates(claim, of))
     ]
-    apply([...writes, ...windows.flatMap((of) => of.writes)])
+    return Effect.succeed(() => {
+      apply([...writes, ...windows.flatMap((of) => of.writes)])
+      return this.applyCommit(claim, changes, messages)
+    })
+  }
+  private applyCommit(claim: Claim, changes: Changes, messages: ReadonlyArray<OutboxMessage>): Claim {
     this.outbox.push(...messages)
     if (changes.commands !== undefined) this.timers.apply(changes.commands)
     for (const late of changes.late) this.late.push({ ...late, at: claim })
@@ -244,7 +253,7 @@ export class MemoryStore {
     const next = { ...claim, commitNo, ...moved }
     this.claims.set(textAt(claim), next)
     for (const reasons of [this.halted, this.waiting]) note(reasons, claim, undefined)
-    return Effect.succeed(next)
+    return next
   }
 
   private tableWrites({ deletes, table, updates, upserts }: TableChange): ReadonlyArray<RowWrite> {

@@ -1,7 +1,7 @@
 // Inline projections of the event store in memory: rows with the events, or neither.
-import { Effect } from "effect"
+import { Effect, Schema } from "effect"
 import { expect, test } from "vitest"
-import { Aggregate, type EventStore } from "../../../src/index.ts"
+import { Aggregate, type EventStore, Projection, ReadModel } from "../../../src/index.ts"
 import { MemoryEventStore } from "../../../src/testing/testing.ts"
 import { Account, accounts } from "../../support/accounts.ts"
 
@@ -64,4 +64,34 @@ test.each<readonly [string, (event: { readonly amount?: number }, out: never, co
   expect((result.error as Error).message).toMatch(reason)
   expect(result.loaded.version).toBe(1)
   expect(rows("balances")).toEqual([{ account_id: "a", owner: "ann", balance: 0, moves: 1 }])
+})
+test("rows that one of several projections cannot store leave those of the others as they were, and the command can be sent again", async () => {
+  const numbers = ReadModel.table("numbers", {
+    columns: { account_id: Schema.String, n: Schema.Int },
+    primaryKey: ["account_id"]
+  })
+  const narrow = Projection.make({
+    name: "narrow",
+    version: 1,
+    source: Account,
+    writes: [numbers],
+    handle: (event, out) =>
+      out.upsert(numbers, {
+        account_id: event.account_id,
+        n: event.type === "account.moved" ? event.amount * 2 ** 40 : 0
+      })
+  })
+  const { layer, rows } = MemoryEventStore.layerInline([accounts, narrow])
+  const error = await Effect.runPromise(
+    Effect.gen(function* () {
+      yield* open("a")
+      const refused = yield* Effect.flip(move("a", 2 ** 40))
+      yield* move("a", 2)
+      return refused
+    }).pipe(Effect.provide(layer))
+  )
+  expect(error).toMatchObject({ _tag: "InlineFailed", projection: "narrow" })
+  expect(rows("balances")).toEqual([{ account_id: "a", owner: "ann", balance: 2, moves: 2 }])
+  expect(rows("account_total")).toEqual([{ kind: "all", events: 2, moved: 2 }])
+  expect(rows("numbers")).toEqual([{ account_id: "a", n: 2 ** 41 }])
 })
