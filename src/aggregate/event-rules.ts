@@ -127,6 +127,7 @@ export const toRecords = (
   })
 }
 
+const emptyHeaders: Readonly<Record<string, string>> = {}
 const noTags: ReadonlyArray<string> = []
 /** The type of an event, from its value; undefined if that is not the JSON of an object that has one. */
 const typeOfValue = (value: string): string | undefined => {
@@ -153,7 +154,10 @@ export const toEvent = (aggregate: string, record: LogRecord, version: number): 
     traceparent,
     value
   } = record
-  const { [aggregateHeaders.tags]: tags, [aggregateHeaders.version]: _, ...others } = headers
+  // most events have neither, and share the object with others
+  const isPlain = headers[aggregateHeaders.tags] === undefined && headers[aggregateHeaders.version] === undefined
+  const { [aggregateHeaders.tags]: tags, [aggregateHeaders.version]: _, ...rest } = isPlain ? emptyHeaders : headers
+  const others = isPlain ? headers : rest
   return {
     aggregate,
     stream: key!,

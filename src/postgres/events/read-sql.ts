@@ -10,6 +10,7 @@ export const boundaryRows = 50_000
 
 /** A row of a read. Which columns it has depends on its `kind`. */
 export interface ReadRow {
+  /** `batch`: all rows of a page, whose `meta` is a JSON array of `[base_position, appended_ms, meta]`; null if there are none. */
   readonly kind: "stream" | "batch" | "appended" | "remembered"
   readonly first_version: number | null
   readonly base_position: number | null
@@ -26,8 +27,11 @@ export interface ReadRow {
 
 const appendedMs = "(extract(epoch from appended_at) * 1000)::float8"
 // `order by … limit` keeps the planner from scanning the table for a stream that has most of its rows; a parameter as the limit would spoil that
+// the server joins the rows, because a row that arrives by itself costs the client far more than its events
 const page = (rows: number) => `
-  select 'batch', first_version, base_position, appended_ms, meta, vals, null::int8, null::text, null::text, null::uuid from (
+  select 'batch', min(first_version), null::int8, null::float8,
+    '[' || string_agg('[' || base_position || ',' || appended_ms || ',' || meta || ']', ',' order by first_version) || ']',
+    string_agg(vals, e'\\n' order by first_version), null::int8, null::text, null::text, null::uuid from (
     select c.*, row_number() over w as n, sum(c.bytes) over w as total from (
       select first_version, base_position, ${appendedMs} as appended_ms, meta, vals, bytes from millrace.log_batch
       where topic_id = $1::int4 and partition = $2::int4 and entity = $3::text and entity is not null

@@ -9,7 +9,7 @@ import type { LogRecord } from "../../log/log.ts"
 import { partitionOf } from "../../model/partitioner.ts"
 import type { Sql } from "../client/client.ts"
 import { arrayOf } from "../client/columns.ts"
-import { unpack } from "../log/batch-codec.ts"
+import { type Meta, unpack, unpackParsed } from "../log/batch-codec.ts"
 import { run } from "./errors.ts"
 import { uuidOf } from "./pack.ts"
 import {
@@ -36,6 +36,26 @@ const eventsOf = (
   const batch = { partition, base, next: base, bytes: 0, meta: row.meta!, vals: row.vals! }
   unpack({ ...batch, appendedAt: Math.round(row.appended_ms!) }, 0, records)
   return records.map((record, i) => toEvent(aggregate, record, row.first_version! + i))
+}
+/** The events of a page, whose rows the server joined: `limit` at most, from version `start` to `upTo`. */
+const eventsOfPage = (
+  aggregate: string,
+  partition: number,
+  { first_version: first, meta, vals }: Pick<ReadRow, "first_version" | "meta" | "vals">,
+  { limit, start, upTo }: { readonly limit: number; readonly start: number; readonly upTo: number }
+): ReadonlyArray<RecordedEvent> => {
+  if (first === null) return []
+  const records: Array<LogRecord> = []
+  const values = vals!.split("\n")
+  // the first row may begin before the page, and the last one end after it
+  const [from, end] = [Math.max(0, start - first), Math.min(start + limit - 1, upTo) - first + 1]
+  for (const [base, appendedMs, metas] of JSON.parse(meta!) as ReadonlyArray<[number, number, ReadonlyArray<Meta>]>) {
+    if (records.length >= end) break
+    // versions have no gap, and each record has one line
+    const row = { partition, base, appendedAt: Math.round(appendedMs) }
+    unpackParsed(row, { metas, values, at: records.length }, 0, records)
+  }
+  return records.slice(from, end).map((record, i) => toEvent(aggregate, record, first + from + i))
 }
 /** The answer that a row of `load` has. */
 const answerOf = (aggregate: string, partition: number, row: ReadRow): Answer => {
@@ -68,18 +88,12 @@ const makeLoad = (sql: Sql, topics: AggregateTopics): Service["load"] =>
     if (answer != null && answer.digest !== null && digest !== undefined && answer.digest !== uuidOf(digest))
       return yield* new CommandReused({ commandId: commandId! })
     const start = from ?? (at ?? 0) + 1
-    const events: Array<RecordedEvent> = []
-    for (const row of rows) {
-      // rows may have far more events than the page
-      if (events.length >= limit) break
-      if (row.kind !== "batch") continue
-      for (const event of eventsOf(aggregate, partition, row))
-        if (event.version >= start && event.version <= upTo) events.push(event)
-    }
+    const page = rows.find(({ kind }) => kind === "batch")
+    const events = page === undefined ? [] : eventsOfPage(aggregate, partition, page, { start, upTo, limit })
     return {
       ...(state === null ? {} : { snapshot: { version: at!, state } }),
       version: version ?? 0,
-      events: events.length > limit ? events.slice(0, limit) : events,
+      events,
       ...(answer === undefined ? {} : { answered: answerOf(aggregate, partition, answer) }),
       ...(closed === null ? {} : { closed })
     }

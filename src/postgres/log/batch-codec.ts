@@ -38,7 +38,8 @@ export interface CompactedRecord {
   /** From when on a deletion may be removed, in epoch milliseconds. */
   readonly forgetAt: number | undefined
 }
-type Meta = [
+/** What is stored of a record beside its value. */
+export type Meta = [
   key: string | null,
   eventTime: number,
   eventId?: string | null,
@@ -109,7 +110,11 @@ export const identityHeaders = (
       }
 
 /** The headers of a row's i-th record, with those that the row has for all of them. */
-const withRowHeaders = (row: BatchRow, i: number, headers: Readonly<Record<string, string>>) => {
+const withRowHeaders = (
+  row: Pick<BatchRow, "firstSeq" | "firstVersion" | "incarnation" | "stream">,
+  i: number,
+  headers: Readonly<Record<string, string>>
+) => {
   if (row.firstVersion != null) return { ...headers, [aggregateHeaders.version]: String(row.firstVersion + i) }
   return row.stream == null
     ? headers
@@ -119,15 +124,26 @@ const withRowHeaders = (row: BatchRow, i: number, headers: Readonly<Record<strin
 /** Unpacks the records of a row from a position on, and appends them to `into`. Records with the same headers share the object. */
 export const unpack = (row: BatchRow, from: Position, into: Array<LogRecord>): void => {
   const metas = JSON.parse(row.meta) as Array<Meta>
-  if (metas.length === 0) return
-  const values = row.vals.split("\n")
+  if (metas.length > 0) unpackParsed(row, { metas, values: row.vals.split("\n"), at: 0 }, from, into)
+}
+/** The same for a row that is parsed already. The value of its first record is `values[at]`. */
+export const unpackParsed = (
+  row: Omit<BatchRow, "bytes" | "meta" | "next" | "vals">,
+  {
+    at,
+    metas,
+    values
+  }: { readonly metas: ReadonlyArray<Meta>; readonly values: ReadonlyArray<string>; readonly at: number },
+  from: Position,
+  into: Array<LogRecord>
+): void => {
   for (let i = 0; i < metas.length; i++) {
     const meta = metas[i]!
     const position = row.base + (meta[7] ?? i)
     if (position < from) continue
     const own = meta[6]
     const headers = own == null ? noHeaders : typeof own === "number" ? (metas[own]![6] as Record<string, string>) : own
-    const value = values[i]!
+    const value = values[at + i]!
     into.push({
       partition: row.partition,
       position,

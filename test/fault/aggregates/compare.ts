@@ -91,19 +91,32 @@ const compareRows = async (
   states: ReadonlyMap<string, Folded>,
   stored: ReadonlyArray<Stored>
 ) => {
-  const sorted = (rows: ReadonlyArray<readonly [string, ...ReadonlyArray<number>]>) => JSON.stringify(rows.toSorted())
+  const compareAll = (
+    what: string,
+    found: ReadonlyArray<readonly [string, unknown]>,
+    expected: (state: Folded) => unknown
+  ) => {
+    const rows = new Map(found.map(([stream, row]) => [stream, JSON.stringify(row)]))
+    for (const [stream, state] of states) {
+      const row = rows.get(stream)
+      rows.delete(stream)
+      const wanted = JSON.stringify(expected(state))
+      if (row !== wanted) differences.add("wrong", `${what} of ${stream} is ${row} instead of ${wanted}`)
+    }
+    for (const [stream, row] of rows) differences.add("wrong", `${what} of ${stream} is ${row}, but it has no events`)
+  }
   const versions = await sql<Array<{ stream: string; version: number }>>`
     select stream, version from millrace.event_stream join millrace.log_topic using (topic_id) where name = ${topic} and version > 0`
-  differences.same(
-    "the versions of streams",
-    sorted(versions.map(({ stream, version }) => [stream, version])),
-    sorted([...states].map(([stream, { count }]) => [stream, count]))
+  compareAll(
+    "the version",
+    versions.map(({ stream, version }) => [stream, version]),
+    ({ count }) => count
   )
   const balances = await sql<Array<{ ledger_id: string; balance: number; count: number }>>`select * from balances`
-  differences.same(
-    "inline rows",
-    sorted(balances.map(({ balance, count, ledger_id }) => [ledger_id, balance, count])),
-    sorted([...states].map(([stream, { count, total }]) => [stream, total, count]))
+  compareAll(
+    "the inline row",
+    balances.map(({ balance, count, ledger_id }) => [ledger_id, [balance, count]]),
+    ({ count, total }) => [total, count]
   )
   const [sum] = await sql<Array<{ events: number; moved: number }>>`select events::int8, moved::int8 from sums`
   const total = [...states.values()].reduce((all, state) => all + state.total, 0)
