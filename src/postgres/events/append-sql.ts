@@ -188,9 +188,12 @@ const batchVerdict = `verdict as materialized (select millrace.refuse_append(jso
 // the rows of inline builds are of all commands
 const strictVerdict = `verdict as materialized (select millrace.refuse_append(json_build_object('again', exists (select from missed),
       'refused', (select json_agg(r) from (select * from refused union all
-        select q.i, b.version, null from behind b join req q using (topic_id, stream) where q.i not in (select i from done)) r),
+        select q.i, b.version, null from behind b join req q using (topic_id, stream) where q.i not in (select i from done) union all
+        select q.i, coalesce(k.version, 0), k.closed from astray a join req q using (topic_id, stream) left join known k on k.i = q.i
+          where q.i >= a.i and q.follows is not null and q.i not in (select i from done)) r),
       'repeated', (select json_agg(i) from done))::text)
-    where exists (select from missed) or exists (select from refused) or exists (select from behind) or exists (select from done))`
+    where exists (select from missed) or exists (select from refused) or exists (select from behind) or exists (select from astray)
+      or exists (select from done))`
 const atomicVerdict = `verdict as materialized (select millrace.refuse_append(json_build_object('again', exists (select from missed),
       'refused', (select json_agg(r) from (select * from refused union all
         select q.i, b.version, b.closed from behind b join req q using (topic_id, stream)) r),

@@ -7,7 +7,7 @@ import { hunt, mutants } from "./mutants.ts"
 const { values } = parseArgs({
   options: { ...commonFlags, seconds: { type: "string" }, on: { type: "string", default: "embedded" } }
 })
-const ms = (whole("seconds", values.seconds) ?? 60) * 500
+const ms = (whole("seconds", values.seconds) ?? 60) * 333
 const { on } = values
 if (on !== "embedded" && on !== "kafka") throw new Error(`--on is ${on}; use embedded or kafka`)
 
@@ -17,6 +17,8 @@ const long = (seed: number) =>
     on,
     phases: [
       { streams: 1, ms },
+      // chains of commands meet other processes' appends most often on some streams
+      { streams: 20, ms },
       { streams: 1_000, ms }
     ],
     crashes: Math.ceil(ms / 10_000),

@@ -115,9 +115,14 @@ export const mutants: ReadonlyArray<Mutant> = [
   {
     name: "inline rows are written for repeated commands",
     patches: sql(
-      "or exists (select from refused) or exists (select from behind) or exists (select from done))`\nconst atomicVerdict",
-      "or exists (select from refused) or exists (select from behind))`\nconst atomicVerdict"
+      "or exists (select from astray)\n      or exists (select from done))`",
+      "or exists (select from astray))`"
     ),
+    found: ["wrong"]
+  },
+  {
+    name: "inline rows are written for commands that follow what is not there",
+    patches: sql("exists (select from behind) or exists (select from astray)\n", "exists (select from behind)\n"),
     found: ["wrong"]
   }
 ]

@@ -6,6 +6,7 @@ import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
 import { Projection } from "../../../../src/index.ts"
+import { partitionOf } from "../../../../src/model/partitioner.ts"
 import { transaction } from "../../../../src/postgres/client/client.ts"
 import { createBuild } from "../../../../src/postgres/store/builds.ts"
 import { flip, freeze, isEven, readFollowerPositions } from "../../../../src/postgres/store/promotion.ts"
@@ -83,6 +84,25 @@ layer(Layer.effect(Root, server), { excludeTestServices: true, timeout: "60 seco
       )
       expect(again).toEqual({ ...first, repeated: true })
       expect((yield* process.store.appendAll([movesOf("b", [2])], "two"))[0]).toMatchObject({ repeated: true })
+      expect((yield* sameAsFold(process.sql)).account_total).toEqual([{ kind: "all", events: 2, moved: 3 }])
+    })
+  )
+  it.effect("a command that follows one which is not there is refused, and no rows are written for it", () =>
+    Effect.gen(function* () {
+      const process = yield* inlineProcess(yield* database, inline)
+      const names = Array.from({ length: 20 }, (_, i) => `s${i}`)
+      // in one statement: they are in one partition
+      const [stray, other] = names.filter((name) => partitionOf(name, 4) === partitionOf("s0", 4))
+      yield* append(process, movesOf(stray!, [1], 0), "one")
+      const [refused, appended] = yield* Effect.all(
+        [
+          Effect.flip(append(process, { ...movesOf(stray!, [5], 1), follows: "another" })),
+          append(process, movesOf(other!, [2]))
+        ],
+        { concurrency: "unbounded" }
+      )
+      expect(refused).toMatchObject({ _tag: "VersionConflict" })
+      expect(appended).toMatchObject({ version: 1, repeated: false })
       expect((yield* sameAsFold(process.sql)).account_total).toEqual([{ kind: "all", events: 2, moved: 3 }])
     })
   )
