@@ -1,4 +1,4 @@
-// `npm run fault -- directed`: runs the directed test of each mutant of rebuilds against a copy without the protection. Prints which failed as they
+// `npm run fault -- directed`: runs the directed test of each mutant of rebuilds and of the event store against a copy without the protection. Prints which failed as they
 // must, and ends with 1 if one passed. `--only TEXT` takes those whose names contain it, or one of several texts between commas.
 import { spawn } from "node:child_process"
 import { readFileSync } from "node:fs"
@@ -6,6 +6,7 @@ import { join } from "node:path"
 import { parseArgs } from "node:util"
 import { commonFlags, say } from "../harness/command.ts"
 import { patchedCopy } from "../harness/patched-copy.ts"
+import { aggregateMutants } from "./aggregate-mutants.ts"
 import { type Mutant, mutants } from "./mutants.ts"
 
 const { values } = parseArgs({ options: commonFlags })
@@ -42,7 +43,7 @@ const run = async ({ file, patches = [], title }: Mutant): Promise<ReadonlyArray
 const figures: Record<string, string> = {}
 const missed: Array<string> = []
 const texts = (values.only ?? "").split(",")
-const wanted = mutants.filter(({ name }) => texts.some((text) => name.includes(text)))
+const wanted = [...mutants, ...aggregateMutants].filter(({ name }) => texts.some((text) => name.includes(text)))
 for (const mutant of wanted) {
   const statuses = await run(mutant)
   // without patches the test itself removes the protection, and asserts that it is missed

@@ -1,7 +1,7 @@
 // The protections of rebuilds, by the mutant that lacks each, and the directed test that must fail then. Random kills alone do not find all of them.
 import type { Patch } from "../harness/patched-copy.ts"
 
-/** A mutant of rebuilds. */
+/** A mutant. */
 export interface Mutant {
   readonly name: string
   /** Undefined: the test removes the protection itself, and has a case for it whose title begins with `caught:`. */
@@ -15,7 +15,8 @@ export interface Mutant {
 const promotion = "integration/postgres/store/promotion.test.ts"
 const lookups = "integration/runner/lookups.test.ts"
 const gate = "integration/postgres/store/gate.test.ts"
-const patch = (file: string, find: string, replace: string): ReadonlyArray<Patch> => [{ file, find, replace }]
+/** One patch. */
+export const patch = (file: string, find: string, replace: string): ReadonlyArray<Patch> => [{ file, find, replace }]
 
 /** In the order in which the protocol of rebuilds names them. */
 export const mutants: ReadonlyArray<Mutant> = [
