@@ -37,7 +37,8 @@ type Provided<R> = [R] extends [never] ? { readonly services?: undefined } : { r
 export const Application = {
   /**
    * Declares an application. `services` is required if a handler needs some, and does not compile otherwise. Throws if two projections have
-   * the same name and version, if two write one read model that is not shared, or if one reads a topic that is not in the log.
+   * the same name and version, if two write one read model that is not shared, if one reads a topic that is not in the log, or if a topic or a publishing projection over an
+   * aggregate has the aggregate's name.
    *
    * ```ts
    * export default Application.make({ name: "flights", projections: [Projection.async(departures)] })
@@ -86,7 +87,9 @@ export const Application = {
     assertReadable(projections)
     const stored = runs.filter(({ lifecycle }) => lifecycle !== "live")
     const live = options.projections.filter(({ lifecycle }) => lifecycle === "live").map(({ projection }) => projection)
-    return { aggregates: [], pulsar: undefined, ...others, projections: stored, live } as never
+    const application = { aggregates: [], pulsar: undefined, ...others, projections: stored, live }
+    assertApart(application as never)
+    return application as never
   }
 }
 
@@ -133,6 +136,30 @@ const assertReadable = (projections: ReadonlyArray<Projection.Any>) => {
         `projection ${name} reads topic ${unreadable.name}, which is on Pulsar only; declare the topic with to: ["kafka", "pulsar"]`
       )
     }
+  }
+}
+
+/**
+ * The events of an aggregate are a topic of its name, and its stream in the outbox has that name too. No topic and no publishing projection over
+ * the aggregate may share them.
+ */
+const assertApart = (application: Application.Any) => {
+  const aggregates = new Set(aggregatesOf(application).map(({ name }) => name))
+  const runs = [...application.projections.map(({ projection }) => projection as Projection.Any), ...application.live]
+  for (const projection of runs) {
+    const { enrich, name } = projection
+    const sources = projection.sources as unknown as ReadonlyArray<Topic.Any>
+    const published = publishedBy(projection)
+    const read = [...sources.filter(isTopic), ...Object.values(enrich).map(({ topic }) => topic)]
+    const shared = [...read, ...published].find((topic) => aggregates.has(topic.name))
+    if (shared !== undefined)
+      throw new Error(
+        `topic ${shared.name} of projection ${name} has the name of an aggregate, whose events are the topic ${shared.name}; rename the topic, or give the aggregate itself as source`
+      )
+    if (aggregates.has(name) && published.length > 0 && sources.some((source) => source.name === name))
+      throw new Error(
+        `projection ${name} has the name of the aggregate that it reads, and publishes to ${published[0]!.name}: its messages and the aggregate's events would be numbered in one stream; rename the projection`
+      )
   }
 }
 

@@ -4,6 +4,7 @@ import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify"
 import { textOf, type BodyMemory } from "../http/body.ts"
 import type { Catalog, CatalogTopic } from "../http/catalog.ts"
 import { ingest, type IngestParts, type Post } from "./ingest.ts"
+import { commandAdvice } from "./validate.ts"
 import { postSchema } from "../http/openapi.ts"
 import { mediaTypeOf, single } from "../http/parameters.ts"
 import { Problem } from "../http/problem.ts"
@@ -33,7 +34,7 @@ const formOf = (request: FastifyRequest): Post["form"] => {
   return form
 }
 
-/** The topic that a request names, if it names one. Throws a `Problem`: 404 if it does not exist, 403 if projections write it. */
+/** The topic that a request names, if it names one. Throws a `Problem`: 404 if it does not exist, 403 if projections or commands write it. */
 const namedTopic = (catalog: Catalog, name: string | undefined): CatalogTopic | undefined => {
   if (name === undefined) return undefined
   const entry = catalog.topics.get(name)
@@ -48,6 +49,13 @@ const namedTopic = (catalog: Catalog, name: string | undefined): CatalogTopic | 
       `send to one of ${writable.join(", ")}`
     )
   }
+  if (entry.aggregate !== undefined)
+    throw new Problem(
+      403,
+      "aggregate_topic",
+      `topic ${name} has the events of an aggregate, which its commands append`,
+      commandAdvice(entry.aggregate)
+    )
   if (entry.writtenBy.length > 0) {
     const message = `topic ${name} is derived: only ${entry.writtenBy.join(" and ")} may write it`
     throw new Problem(

@@ -2,6 +2,8 @@
 import { describeError } from "../../dead-letter/event-failure.ts"
 import { nameProblem } from "../../log/acceptable.ts"
 import { parseJson } from "../../log/json.ts"
+import type { Aggregate } from "../../model/aggregate.ts"
+import { Erasures } from "../../model/erasures.ts"
 import { UnknownVersion } from "../../model/event.ts"
 import type { NewRecord } from "../../log/log.ts"
 import type { Catalog, CatalogTopic } from "../http/catalog.ts"
@@ -43,6 +45,12 @@ const faulty = (code: Fault["code"], message: string, advice: string, path?: str
   ok: false,
   fault: fault(code, message, advice, path)
 })
+
+/** How the events of an aggregate come about. */
+export const commandAdvice = ({ commands, name }: Aggregate.Any): string =>
+  name === Erasures.name
+    ? "erase a subject by 'millrace erase SUBJECT'"
+    : `send a command, by POST /v1/aggregates/${name}/ID/commands/COMMAND, where COMMAND is one of ${Object.keys(commands).join(", ")}`
 
 /** Checks events by a catalog and limits. */
 export class Checker {
@@ -123,6 +131,13 @@ export class Checker {
         advice,
         "type"
       )
+    }
+    const aggregate = [...this.#catalog.topics.values()].find(
+      (entry) => typeof type === "string" && entry.aggregate?.eventTypes.has(type) === true
+    )?.aggregate
+    if (aggregate !== undefined) {
+      const message = `events of type ${shown(type)} are appended by commands of the aggregate ${aggregate.name}`
+      return faulty("unknown_event_type", message, commandAdvice(aggregate), "type")
     }
     return faulty("unknown_event_type", `no topic has events of type ${shown(type)}`, `send one of ${known}`, "type")
   }

@@ -1,5 +1,6 @@
-// The catalog: an application's topics, the projections that write and read them, and the topics of each event type. Pure.
-import { publishedBy, type Application } from "../../model/application.ts"
+// The catalog: an application's topics, those of its aggregates included, the projections that write and read them, and the topics of each event type. Pure.
+import type { Aggregate } from "../../model/aggregate.ts"
+import { aggregatesOf, publishedBy, type Application } from "../../model/application.ts"
 import type { Projection } from "../../model/projection.ts"
 import type { Topic } from "../../model/topic.ts"
 import { Versions } from "./versions.ts"
@@ -7,7 +8,9 @@ import { Versions } from "./versions.ts"
 /** A topic, and what the application does with it. */
 export interface CatalogTopic {
   readonly topic: Topic.Any
-  /** The projections that write the topic; if there are any, the topic is derived and clients may not write it. */
+  /** The aggregate whose events the topic has, which commands append. */
+  readonly aggregate?: Aggregate.Any
+  /** The projections that write the topic, or its aggregate; if there are any, the topic is derived and clients may not write it. */
   readonly writtenBy: ReadonlyArray<string>
   /** The projections whose source the topic is. */
   readonly readBy: ReadonlyArray<string>
@@ -24,6 +27,7 @@ export interface Catalog {
 
 interface Draft {
   readonly topic: Topic.Any
+  readonly aggregate?: Aggregate.Any
   readonly writtenBy: Array<string>
   readonly readBy: Array<string>
   maxAheadMs: number | undefined
@@ -36,9 +40,17 @@ const drafts = (application: Application.Any): Map<string, Draft> => {
     found.set(topic.name, draft)
     return draft
   }
+  // what a topic has an aggregate has as well
+  for (const aggregate of aggregatesOf(application))
+    found.set(aggregate.name, {
+      topic: aggregate as unknown as Topic.Any,
+      aggregate,
+      writtenBy: [aggregate.name],
+      readBy: [],
+      maxAheadMs: undefined
+    })
   for (const { projection } of application.projections) {
     for (const source of projection.sources) {
-      if (source.kind !== "topic") continue
       const draft = at(source as unknown as Topic.Any)
       draft.readBy.push(projection.name)
       draft.maxAheadMs = Math.min(draft.maxAheadMs ?? Infinity, projection.maxAheadMs)
@@ -49,7 +61,7 @@ const drafts = (application: Application.Any): Map<string, Draft> => {
   return found
 }
 
-/** The catalog of an application: its sources, lookup topics and derived topics. `maxAheadMs` applies to topics that no projection reads. */
+/** The catalog of an application: its sources, aggregates, lookup topics and derived topics. `maxAheadMs` applies to topics that no projection reads. */
 export const catalogOf = (application: Application.Any, maxAheadMs: number): Catalog => {
   const topics = new Map<string, CatalogTopic>()
   const byType = new Map<string, Array<CatalogTopic>>()

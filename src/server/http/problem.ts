@@ -61,6 +61,7 @@ export type ProblemCode =
   | "unsupported_encoding"
   | "unknown_topic"
   | "derived_topic"
+  | "aggregate_topic"
   | "position_gone"
   | "overloaded"
   | "rate_limited"

@@ -2,7 +2,9 @@
 import * as Effect from "effect/Effect"
 import * as Stream from "effect/Stream"
 import { afterAll, beforeAll, describe, expect, test } from "vitest"
+import { AlertCase } from "../../../aggregates/alert-case.ts"
 import { call, newCase, opened, startServer } from "../../support/aggregate-http.ts"
+import { stream } from "../../support/http.ts"
 
 let server: Awaited<ReturnType<typeof startServer>>
 beforeAll(async () => {
@@ -217,4 +219,59 @@ test("OpenAPI has a path for each command with its schema, the states and the ev
     const [, , kind = "", name = ""] = ref.split("/")
     expect(document.components[kind]?.[name], ref).toBeDefined()
   }
+})
+
+describe("the topic of an aggregate", () => {
+  const post = async (query: string, event: object) => {
+    const response = await fetch(`${server.url}/v1/events${query}`, {
+      method: "POST",
+      headers: { "content-type": "application/json" },
+      body: JSON.stringify(event)
+    })
+    const body = (await response.json()) as {
+      readonly error?: { readonly code: string; readonly try: string }
+      readonly results?: ReadonlyArray<{ readonly error?: { readonly code: string; readonly try: string } }>
+    }
+    return { status: response.status, ...(body.error ?? body.results![0]!.error!) }
+  }
+
+  test("takes no events by POST /v1/events: the answer names the route of its commands", async () => {
+    const event = { type: "case.opened", case_id: "x", ...opened }
+    const route =
+      "send a command, by POST /v1/aggregates/alert-case/ID/commands/COMMAND, where COMMAND is one of open, "
+    const named = await post("?topic=alert-case", event)
+    expect(named).toMatchObject({ status: 403, code: "aggregate_topic" })
+    expect(named.try).toContain(route)
+    const found = await post("", event)
+    expect(found.code).toBe("unknown_event_type")
+    expect(found.try).toContain(route)
+  })
+
+  test("is listed, and its records have the versions of their events", async () => {
+    const path = newCase()
+    const id = path.split("/")[1]!
+    await call(server, `${path}/commands/open`, opened)
+    await call(server, `${path}/commands/acknowledge`, { at: 1, by: "ann" })
+    const json = async (of: string) => (await (await fetch(`${server.url}${of}`)).json()) as never
+    const { topics } = (await json("/v1/topics")) as { readonly topics: ReadonlyArray<object> }
+    expect(topics).toContainEqual(expect.objectContaining({ name: "alert-case", written_by: ["alert-case"] }))
+    const found: Array<{ readonly key: string; readonly headers: Readonly<Record<string, string>> }> = []
+    for (let partition = 0; partition < AlertCase.partitions; partition++) {
+      const page = await json(`/v1/topics/alert-case/records?partition=${partition}`)
+      found.push(...(page as { readonly records: typeof found }).records.filter(({ key }) => key === id))
+    }
+    expect(found.map(({ headers }) => headers["millrace-version"])).toEqual(["1", "2"])
+  })
+
+  test("is streamed: new events as server-sent events, of one stream if it is asked for", async () => {
+    const path = newCase()
+    const id = path.split("/")[1]!
+    const records = await stream(`${server.url}/v1/topics/alert-case/stream?entity_id=${id}`)
+    expect(records.status).toBe(200)
+    await call(server, `${newCase()}/commands/open`, opened)
+    const { body } = await call(server, `${path}/commands/open`, opened)
+    const [frame] = await records.records(1)
+    expect(JSON.parse(frame!.data!)).toEqual(body.events[0])
+    records.close()
+  })
 })

@@ -71,10 +71,9 @@ describe("an aggregate as a source", () => {
       evolve: { "account.moved": (state) => state },
       decide: { close: () => [] }
     })
-    const twice = Application.make({ name: "a", aggregates: [other], projections: [Projection.async(accounts)] })
-    expect(() => aggregatesOf(twice)).toThrow(
-      "two aggregates are called account; declare it once, or rename one of the two"
-    )
+    expect(() =>
+      Application.make({ name: "a", aggregates: [other], projections: [Projection.async(accounts)] })
+    ).toThrow("two aggregates are called account; declare it once, or rename one of the two")
   })
 })
 
@@ -149,4 +148,25 @@ test("a table of one projection can be written by another one only if both share
       projections: [Projection.inline(accounts), Projection.async(projectionOf("p", [same]))]
     })
   ).toThrow(/projections accounts and p write the same read model balances/)
+})
+
+describe("the name of an aggregate", () => {
+  const made = (...projections: ReadonlyArray<Parameters<typeof Projection.async>[0]>) =>
+    Application.make({ name: "a", aggregates: [Account], projections: projections.map(Projection.async) as never })
+  const named = Topic.records("account", { value, key: "account_id" })
+  test("is not that of a topic, which would have the aggregate's events", () => {
+    expect(() => made(projectionOf("p", [named]))).toThrow(
+      "topic account of projection p has the name of an aggregate, whose events are the topic account; rename the topic, or give the aggregate itself as source"
+    )
+    expect(() => made(projectionOf("p", [balances], { source: named }))).toThrow(/topic account of projection p/)
+    const lookup = Topic.compacted("account", { value, key: "account_id" })
+    const enriched = projectionOf("p", [balances], { enrich: { of: { topic: lookup, by: () => "k" } } })
+    expect(() => made(enriched)).toThrow(/topic account of projection p/)
+  })
+  test("is not that of a projection that reads it and publishes, whose messages would be in one stream with its events", () => {
+    expect(() => made(projectionOf("account", [derived]))).toThrow(
+      "projection account has the name of the aggregate that it reads, and publishes to accounts.v1: its messages and the aggregate's events would be numbered in one stream; rename the projection"
+    )
+    expect(made(projectionOf("account", [derived], { source: payments })).projections).toHaveLength(1)
+  })
 })
