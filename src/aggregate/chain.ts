@@ -6,6 +6,7 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Option from "effect/Option"
+import { SubjectErased } from "../erasure/errors.ts"
 import type { Aggregate } from "../model/aggregate.ts"
 import { answerOfRejection, type CommandContext, decideOn, type Outcome, rejectionOfAnswer } from "./command.ts"
 import { EventStoreError, VersionConflict } from "./errors.ts"
@@ -180,6 +181,18 @@ export const repeatedAnswer = Effect.fnUntraced(function* (
   })
 })
 
+const isErased = (cause: Cause.Cause<AppendError>): boolean =>
+  Option.getOrUndefined(Cause.findErrorOption(cause)) instanceof SubjectErased
+/** The answer that the command got before its subject was erased; else the cause. */
+const answeredOr = Effect.fnUntraced(function* (
+  store: Store,
+  chain: ChainStream,
+  queued: QueuedCommand,
+  cause: Cause.Cause<unknown>
+) {
+  const before = yield* answeredBefore(store, chain, queued)
+  return yield* before === undefined ? Effect.failCause(cause) : answerAgain(chain, before)
+})
 /** The answer of a command that appends nothing. With the caller's id it is remembered, so that it stays the answer. */
 export const settle = Effect.fnUntraced(function* (
   store: Store,
@@ -317,7 +330,9 @@ export const runChain = Effect.fnUntraced(function* (
       continue
     }
     const conflict = conflictOf(appended.cause)
-    if (conflict === undefined) yield* Deferred.failCause(queued.answer, appended.cause)
+    if (conflict === undefined && queued.digest !== undefined && isErased(appended.cause))
+      yield* answer(queued, answeredOr(store, chain, queued, appended.cause))
+    else if (conflict === undefined) yield* Deferred.failCause(queued.answer, appended.cause)
     else if (isRetried(queued) || wasBroken) {
       queued.tries++
       if (queued.tries < mostTries) again.push(queued)

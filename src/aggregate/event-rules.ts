@@ -19,7 +19,12 @@ export const rememberedMs = 7 * 86_400_000
 
 /** The error for the id of a stream that cannot be stored; undefined if it can. */
 export const streamProblem = (aggregate: string, stream: string): InvalidStream | undefined => {
-  const reason = stream.length > mostInStream ? `has ${stream.length} characters` : nameProblem(stream)
+  const reason =
+    stream.length > mostInStream
+      ? `has ${stream.length} characters`
+      : stream === "." || stream === ".."
+        ? `is "${stream}", which no URL can name`
+        : nameProblem(stream)
   return reason === undefined ? undefined : new InvalidStream({ aggregate, reason })
 }
 /** The error for the id of a command that cannot be stored; undefined if it can. */

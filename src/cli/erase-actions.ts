@@ -59,7 +59,10 @@ const textOf = ({ aggregates, keys, snapshots, subject, unaware }: Erasure): str
   if (unaware.length > 0)
     lines.push(
       `these projections read personal data and do not handle subject.erased, so their rows may still have it: ${unaware.join(", ")}`,
-      ...unaware.map((name) => `  next: millrace rebuild ${name}, then millrace promote ${name}`)
+      ...unaware.map(
+        (name) =>
+          `  next: millrace rebuild ${name}, then millrace promote ${name}, then millrace retire ${name} BUILD --drop for the build before`
+      )
     )
   return lines.join("\n")
 }

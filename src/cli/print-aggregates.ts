@@ -1,4 +1,5 @@
 // Prints the events of an application's aggregates as they are appended, for people who watch `millrace dev`.
+import { sealedField } from "../erasure/sealed.ts"
 import * as Effect from "effect/Effect"
 import type { LogRecord } from "../log/log.ts"
 import type { Aggregate } from "../model/aggregate.ts"
@@ -45,11 +46,16 @@ const exampleOf = ({ commands, id, name }: Aggregate.Any, stream: string, flag: 
   const given = fields.map((field) => `${field}=${field === "at" ? Date.now() : field === "by" ? "you" : "…"}`)
   return terminalLine(`  answer it: npx millrace aggregate send${flag} ${name} ${stream} ${command} ${given.join(" ")}`)
 }
+const fieldText = (value: unknown): string => {
+  if (typeof value === "number") return String(Math.round(value * 100) / 100)
+  return typeof value === "string" ? value : JSON.stringify(value)
+}
 const lineOf = ({ id, name }: Aggregate.Any, { eventTime, key, value }: LogRecord): string => {
-  const { type, ...fields } = JSON.parse(value ?? "{}") as Record<string, unknown>
+  const { [sealedField]: sealed, type, ...fields } = JSON.parse(value ?? "{}") as Record<string, unknown>
   const rest = Object.entries(fields)
     .filter(([field]) => field !== id && field !== "at")
-    .map(([field, of]) => `${field} ${typeof of === "number" ? Math.round(of * 100) / 100 : String(of)}`)
+    .map(([field, of]) => `${field} ${fieldText(of)}`)
+  if (sealed !== undefined) rest.push("personal fields sealed")
   return terminalLine(
     `${new Date(eventTime).toISOString().slice(0, 16).replace("T", " ")}  ${String(type).toUpperCase().replace(".", " ").padEnd(18)} ${name} ${key ?? ""}  ${rest.join("  ")}`
   )

@@ -130,6 +130,17 @@ const errorHandler =
       .type(isDetailed ? problemJson : "application/json; charset=utf-8")
       .send(JSON.stringify(isDetailed ? problemDetails(problem, traceId) : problemBody(problem, traceId)))
   }
+/** Answers a request whose path cannot be decoded: no route takes it. */
+const badUrl = (_: FastifyError, request: FastifyRequest, reply: FastifyReply) => {
+  const message = `the path ${JSON.stringify(request.url.split("?", 1)[0]!.slice(0, 200))} is not valid`
+  const problem = new Problem(400, "invalid_url", message, "percent-encode its parts as UTF-8, such as %2F for a slash")
+  const isDetailed = request.url.startsWith("/v1/aggregates/")
+  const { traceId } = traceFor(request)
+  void reply
+    .code(problem.status)
+    .type(isDetailed ? problemJson : "application/json; charset=utf-8")
+    .send(JSON.stringify(isDetailed ? problemDetails(problem, traceId) : problemBody(problem, traceId)))
+}
 const answers = (app: FastifyInstance, metrics: Metrics, limits: Limits, isStarting: boolean): void => {
   app.setErrorHandler(errorHandler(metrics, limits, false))
   app.setNotFoundHandler((request) => {
@@ -236,6 +247,7 @@ const build = async (
     return503OnClosing: false,
     bodyLimit: limits.bodyBytes,
     clientErrorHandler: clientError,
+    frameworkErrors: badUrl,
     // the ids of aggregates are checked by their routes; a request line is limited by Node
     routerOptions: { ignoreTrailingSlash: true, maxParamLength: 16_384 }
   })

@@ -8,6 +8,8 @@ import { nameProblem } from "../log/acceptable.ts"
 import { aggregatesOf, type Application } from "../model/application.ts"
 import { erasedEvent, Erasures, hasPersonalData } from "../model/erasures.ts"
 import { invalidOption } from "../model/options.ts"
+import { givenFor } from "../model/fields.ts"
+import type { Writable } from "../model/handler.ts"
 import type { Projection } from "../model/projection.ts"
 import type { Sql } from "../postgres/client/client.ts"
 import { run } from "../postgres/store/run.ts"
@@ -86,6 +88,15 @@ export const announceErasures = Effect.fnUntraced(function* (
   }
 })
 
+/** Deletes what commands to the streams about a subject were answered without events: a rejection may quote the state. */
+const forgetAnswers = (sql: Sql, subject: string) =>
+  run(
+    "forget answers about a subject",
+    () => sql`
+      delete from millrace.command c using (
+        select distinct topic_id, entity from millrace.log_batch where tags && array[${subjectTag(subject)}::text] and tags is not null
+      ) b where c.topic_id = b.topic_id and c.stream = b.entity`
+  )
 const streamsOf = (sql: Sql, subject: string) =>
   run(
     "find the events of a subject",
@@ -94,28 +105,39 @@ const streamsOf = (sql: Sql, subject: string) =>
     where b.tags && array[${subjectTag(subject)}::text] and b.tags is not null order by 1, 2`
   )
 
-/** The projections that read an aggregate with personal fields, and do not read `Erasures`. */
+/** Whether a projection's handlers react to erasures; one function for all events may do so. */
+const handlesErasures = ({ handle, sources }: Projection.Any): boolean => {
+  const given = givenFor(handle)
+  const isFunction = typeof given === "function"
+  return (
+    sources.some(({ name }) => name === Erasures.name) &&
+    (isFunction || Object.hasOwn(given as object, "subject.erased"))
+  )
+}
+/** The projections with rows that read an aggregate with personal fields and do not handle `subject.erased`. */
 const unawareOf = (application: Application.Any): ReadonlyArray<string> => [
   ...new Set(
     application.projections
       .map(({ projection }) => projection as Projection.Any)
-      .filter(({ sources }) => {
-        const read = sources as unknown as ReadonlyArray<Aggregate.Any>
+      .filter((projection) => {
+        const read = projection.sources as unknown as ReadonlyArray<Aggregate.Any>
         const isPersonal = read.some((source) => (source.kind as string) === "aggregate" && hasPersonalData(source))
-        return isPersonal && !read.some(({ name }) => name === Erasures.name)
+        const hasRows = (projection.writes as ReadonlyArray<Writable>).some(({ kind }) => kind !== "topic")
+        return isPersonal && hasRows && !handlesErasures(projection)
       })
       .map(({ name }) => name)
   )
 ]
 
 /**
- * Destroys the keys of a subject, deletes snapshots with its data and appends `subject.erased`. Idempotent: after a failure the same call
+ * Destroys the keys of a subject, deletes snapshots and remembered rejections with its data, and appends `subject.erased`. Idempotent: after a failure the same call
  * completes what is left. From then on events with the subject's personal data are refused, and its personal fields are read as redacted.
  */
 export const eraseSubject = Effect.fnUntraced(function* (context: ErasureContext, subject: string, reason: string) {
   yield* assertSubject(subject)
   yield* context.eventStore.declare([{ name: Erasures.name, partitions: Erasures.partitions }])
   const erased = yield* context.subjectKeys.erase(subject)
+  yield* forgetAnswers(context.sql, subject)
   yield* announceErasures(context, reason)
   const found = Map.groupBy(yield* streamsOf(context.sql, subject), ({ aggregate }) => aggregate)
   const aggregates = [...found].map(([aggregate, streams]) => ({ aggregate, streams: streams.length }))

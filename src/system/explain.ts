@@ -17,6 +17,8 @@ import { type BuildPosition, readDeadLettersAt, readRetryOwner, readRowState } f
 import { linksOf } from "../runner/chain.ts"
 import { inAppendOrder, type PartitionRange, positionAt } from "../runner/in-append-order.ts"
 import { makeSubjectKeys } from "../postgres/store/subject-keys.ts"
+import { maySeal, redacted, unseal } from "../erasure/sealed.ts"
+import { personalFieldsOf } from "../model/personal.ts"
 import { keyEncryptionKey } from "./environment.ts"
 import type { LookupStore } from "../runner/lookup-store.ts"
 import { LookupTable } from "../runner/lookup-tables.ts"
@@ -158,6 +160,31 @@ export const readSources = Effect.fnUntraced(function* (
   )
 })
 
+/** Events with their personal fields, which are redacted if they are erased. One that cannot be decrypted stays as it is. */
+const openedEvents = Effect.fnUntraced(function* (
+  sql: Sql,
+  sources: ReadonlyArray<TraceSource>,
+  events: ReadonlyArray<RowEvent>
+) {
+  if (!events.some(({ value }) => value !== null && maySeal(value))) return events
+  const find = yield* makeSubjectKeys(sql, { keyEncryptionKey: yield* keyEncryptionKey }).forValues(
+    events.map(({ value }) => value)
+  )
+  return events.map((event) => {
+    const { eventId, key, topic, type, value } = event
+    if (value === null || !maySeal(value)) return event
+    const eventTypes = sources.find((source) => source.topic.name === topic)?.topic.eventTypes
+    try {
+      const open = unseal(JSON.parse(value), { aggregate: topic, stream: key, eventId }, find)
+      // the version that an event was written with is not kept: the newest one names as many fields as are known
+      const fields = personalFieldsOf(eventTypes, type ?? "", eventTypes?.get(type ?? "")?.versions.length ?? 1)
+      return { ...event, value: JSON.stringify(redacted(open, fields)) }
+    } catch {
+      return event
+    }
+  })
+})
+
 /** Explains a row. Runs the projection's handlers, with the services of the application. */
 export const explainRow = Effect.fnUntraced(function* (
   { application, log, sql }: ExplainContext,
@@ -182,6 +209,7 @@ export const explainRow = Effect.fnUntraced(function* (
   if (some.length < ranges.length && (!isComparable || differencesOf(row, state.row, trace.row).length > 0))
     ({ partitions, trace } = yield* replay(ranges))
   const known = yield* readDeadLettersAt(sql, projection, trace.events)
+  const events = yield* openedEvents(sql, sources, trace.events)
   const byEvent = new Map(known.map((one) => [`${one.topic}/${one.partition}/${one.position}`, one]))
   return {
     projection: projection.name,
@@ -189,7 +217,7 @@ export const explainRow = Effect.fnUntraced(function* (
     build: build.number,
     live: build.live,
     row,
-    events: trace.events.map((event): ExplainedEvent => {
+    events: events.map((event): ExplainedEvent => {
       const found = byEvent.get(`${event.topic}/${event.partition}/${event.position}`)
       return { ...event, deadLetter: found && { id: found.id, status: found.status } }
     }),

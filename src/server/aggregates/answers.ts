@@ -41,14 +41,6 @@ export const problemOf = (error: unknown): Problem | undefined => {
     return new Problem(400, "invalid_parameter", error.message, "send an Idempotency-Key of 1 to 200 characters")
   if (error instanceof InvalidCommand)
     return new Problem(422, "schema_mismatch", error.message, "compare the command with its schema in /openapi.json")
-  if (error instanceof InlineFailed)
-    return new Problem(
-      500,
-      "inline_failed",
-      error.message,
-      "the same command will fail again until the projection can take its events, or runs behind the log (Projection.async)"
-    )
-  if (error instanceof InlineMissing) return new Problem(503, "inline_missing", error.message, again, retryAfterSeconds)
   if (error instanceof StreamBusy) return new Problem(503, "contended", error.message, again, retryAfterSeconds)
   if (error instanceof EventStoreError)
     return error.retryable

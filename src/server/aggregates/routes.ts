@@ -152,6 +152,9 @@ const noEvents = (aggregate: string, id: string, at?: number): Problem => {
 /** Adds `GET /v1/aggregates/NAME/ID` and `GET /v1/aggregates/NAME/ID/events`. */
 export const reads = (app: FastifyInstance, parts: AggregateParts): void => {
   const { aggregates } = parts
+  app.get("/v1/aggregates/:name", hidden, (request) => {
+    targetOf(request, aggregates)
+  })
   app.get(path, hidden, async (request, reply) => {
     const { aggregate, id } = targetOf(request, aggregates)
     const past = pastOf(request.query as Readonly<Record<string, unknown>>)

@@ -52,6 +52,7 @@ export type ProblemCode =
   | "invalid_utf8"
   | "invalid_gzip"
   | "invalid_parameter"
+  | "invalid_url"
   | "invalid_request"
   | "body_too_large"
   | "request_timeout"

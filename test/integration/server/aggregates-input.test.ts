@@ -110,6 +110,15 @@ describe("bad input", () => {
       /json/
     ],
     ["an id with NUL", "alert-case/a%00b/commands/escalate", { at: 1 }, {}, 400, "invalid_id", /NUL/],
+    [
+      "an id that is badly encoded",
+      "alert-case/%zz/commands/escalate",
+      { at: 1 },
+      {},
+      400,
+      "invalid_url",
+      /percent-encode/
+    ],
     ["an empty id", "alert-case//commands/escalate", { at: 1 }, {}, 400, "invalid_id", /1 to 1,000/],
     [
       "an id of 1,001 characters",
@@ -224,7 +233,10 @@ describe("bad input", () => {
     ],
     ["a page of 0 events", "alert-case/a/events?limit=0", undefined, {}, 400, "invalid_parameter", /from 1 to 1000/],
     ["a state of no aggregate", "alert-cases/a", undefined, {}, 404, "unknown_aggregate", /did you mean alert-case/],
-    ["a state of an id with NUL", "alert-case/%00", undefined, {}, 400, "invalid_id", /NUL/]
+    ["a state of an id with NUL", "alert-case/%00", undefined, {}, 400, "invalid_id", /NUL/],
+    ["a state of no id", "alert-case", undefined, {}, 400, "invalid_id", /1 to 1,000/],
+    ["a state of an empty id", "alert-case/", undefined, {}, 400, "invalid_id", /1 to 1,000/],
+    ["a state of an id that is no UTF-8", "alert-case/%ff", undefined, {}, 400, "invalid_url", /percent-encode/]
   ])("%s", async (_, path, body, headers, status, code, advice) => {
     const answer = await call(server, path, body, headers)
     expect([answer.status, answer.body.error.code]).toEqual([status, code])

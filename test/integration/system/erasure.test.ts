@@ -35,6 +35,9 @@ const Registered = Event.make("customer.registered", {
   born: Personal(Schema.NullOr(Schema.Int)),
   plan: Schema.String
 })
+class AlreadyRegistered extends Schema.TaggedError<AlreadyRegistered>()("AlreadyRegistered", {
+  email: Schema.String
+}) {}
 const Moved = Event.make("customer.moved", {
   customer_id: Schema.String,
   city: Personal(Schema.String, { redacted: "?" })
@@ -53,7 +56,10 @@ const Customer = Aggregate.make({
     "customer.moved": (state, { city }) => ({ ...state, city, moves: state.moves + 1 })
   },
   decide: {
-    register: (_, { customer_id, email, plan }) => Registered.make({ customer_id, email, born: 1980, plan }),
+    register: (state, { customer_id, email, plan }) =>
+      state.email === ""
+        ? Registered.make({ customer_id, email, born: 1980, plan })
+        : new AlreadyRegistered({ email: state.email }),
     move: (_, { city, customer_id }) => Moved.make({ customer_id, city })
   },
   id: "customer_id",
@@ -113,6 +119,7 @@ const stored = (sql: Sql) =>
       sql,
       `select meta || vals as text from millrace.log_batch union all select state from millrace.event_snapshot
        union all select coalesce(value, '') || message from millrace.dead_letters union all select meta || vals from millrace.outbox
+       union all select answer from millrace.command
        union all select array_to_string(sample, '') from millrace.projection`
     ),
     (found) => found.map(({ text }) => text).join("\n")
@@ -145,6 +152,10 @@ describe("Personal data", () => {
       const loaded = yield* Effect.provideService(Aggregate.load(Customer, "ada"), EventStore, eventStore)
       assert.deepStrictEqual(loaded.state, { email: "ada@example.org", city: "Chur", moves: 3 })
 
+      const rejected = Aggregate.execute(Customer, "ada", register("ada"), { commandId: "k0" })
+      yield* Effect.flip(Effect.provideService(rejected, EventStore, eventStore))
+      assert.include(yield* stored(sql), "ada@example.org")
+
       const context = { application, sql, ...(yield* openEventsOfCommand(application, sql)) }
       const erased = yield* eraseSubject(context, "ada", "asked")
       assert.strictEqual(erased.keys, 1)
@@ -174,12 +185,20 @@ describe("Personal data", () => {
       const { eventStore, sql } = yield* system
       const context = { application, sql, ...(yield* openEventsOfCommand(application, sql)) }
       yield* execute(eventStore, "eve", register("eve"))
+      const once = Aggregate.execute(Customer, "eve", move("eve", "Aarau"), { commandId: "k1" })
+      yield* Effect.provideService(once, EventStore, eventStore)
       yield* eraseSubject(context, "eve", "asked")
+      // the answer of a command stays its answer
+      const repeated = yield* Effect.provideService(once, EventStore, eventStore)
+      assert.deepStrictEqual(
+        [repeated.repeated, repeated.events],
+        [true, [move("eve", "?")].map(({ city, customer_id }) => Moved.make({ city, customer_id }))]
+      )
       assert.strictEqual(yield* context.subjectKeys.readmit("eve"), true)
       assert.strictEqual(yield* context.subjectKeys.readmit("eve"), false)
       yield* execute(context.eventStore, "eve", move("eve", "Rom"))
       const { state } = yield* Effect.provideService(Aggregate.load(Customer, "eve"), EventStore, eventStore)
-      assert.deepStrictEqual(state, { email: "[erased]", city: "Rom", moves: 1 })
+      assert.deepStrictEqual(state, { email: "[erased]", city: "Rom", moves: 2 })
       const exported = yield* Stream.runCollect(exportSubject(context, "eve"))
       assert.deepStrictEqual(
         exported.map(({ event, version }) => ({ event, version })),
@@ -188,7 +207,8 @@ describe("Personal data", () => {
             version: 1,
             event: { type: "customer.registered", customer_id: "eve", email: "[erased]", born: null, plan: "gold" }
           },
-          { version: 2, event: { type: "customer.moved", customer_id: "eve", city: "Rom" } }
+          { version: 2, event: { type: "customer.moved", customer_id: "eve", city: "?" } },
+          { version: 3, event: { type: "customer.moved", customer_id: "eve", city: "Rom" } }
         ]
       )
     }))
