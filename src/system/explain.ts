@@ -217,7 +217,7 @@ export const explainRow = Effect.fnUntraced(function* (
     build: build.number,
     live: build.live,
     row,
-    events: events.map((event): ExplainedEvent => {
+    events: Array.from(events, (event): ExplainedEvent => {
       const found = byEvent.get(`${event.topic}/${event.partition}/${event.position}`)
       return { ...event, deadLetter: found && { id: found.id, status: found.status } }
     }),
