@@ -8,7 +8,7 @@ import { deadLetterTopics } from "./dead-letter-topic.ts"
 import { Erasures, hasPersonalData } from "./erasures.ts"
 import type { Writable } from "./handler.ts"
 import { Projection, type Run } from "./projection.ts"
-import type { Table } from "./read-model.ts"
+import type { Table, View } from "./read-model.ts"
 import type { Tenancy } from "./tenancy.ts"
 import type { Destination, Topic } from "./topic.ts"
 import type { Window } from "./window.ts"
@@ -21,6 +21,8 @@ export interface Application<out E, in out R> {
   readonly projections: ReadonlyArray<Run<E, R>>
   /** The projections that are folded when they are read, and of which nothing is stored. */
   readonly live: ReadonlyArray<Projection.Any>
+  /** The views over its read models. */
+  readonly views: ReadonlyArray<View>
   readonly services: Layer.Layer<R> | undefined
   /** The tenants that get derived topics on Pulsar. */
   readonly pulsar: Tenancy | undefined
@@ -54,6 +56,8 @@ export const Application = {
       readonly projections: P
       /** Policies, which run behind the log as projections do. They are listed among `projections` of the application. */
       readonly policies?: Q
+      /** Views over the read models, which processes create when they start. */
+      readonly views?: ReadonlyArray<View>
       readonly pulsar?: Tenancy
     } & Provided<ServicesOf<P[number]> | Projection.Services<Q[number]>>
   ): Application<
@@ -63,7 +67,7 @@ export const Application = {
     assertOptions(
       "application",
       options,
-      ["name", "aggregates", "projections", "policies", "pulsar", "services"],
+      ["name", "aggregates", "projections", "policies", "views", "pulsar", "services"],
       ["name", "projections"]
     )
     if (typeof options.name !== "string" || options.name.trim() === "")
@@ -85,9 +89,10 @@ export const Application = {
     const projections = runs.map(({ projection }) => projection as Projection.Any)
     assertDistinct(projections)
     assertReadable(projections)
+    assertViews(options.views ?? [], projections)
     const stored = runs.filter(({ lifecycle }) => lifecycle !== "live")
     const live = options.projections.filter(({ lifecycle }) => lifecycle === "live").map(({ projection }) => projection)
-    const application = { aggregates: [], pulsar: undefined, ...others, projections: stored, live }
+    const application = { aggregates: [], views: [], pulsar: undefined, ...others, projections: stored, live }
     assertApart(application as never)
     return application as never
   }
@@ -121,6 +126,19 @@ const assertShared = (target: Table.Any | Window.Any, other: Table.Any | Window.
   if (target.shared !== other.shared)
     throw new Error(`${both}, but only one declares it with \`shared: true\`; declare it once and use it in both`)
   throw new Error(`${both} by two declarations; declare it once and use it in both`)
+}
+
+/** A view has a name that no read model and no other view has. */
+const assertViews = (views: ReadonlyArray<View>, projections: ReadonlyArray<Projection.Any>) => {
+  const taken = new Set(
+    projections.flatMap(({ writes }) => writes.flatMap(({ kind, name }) => (kind === "topic" ? [] : [name])))
+  )
+  for (const [i, { kind, name }] of views.entries()) {
+    if (kind !== "view")
+      refuse("application", `element ${i} of \`views\` is no view; give what \`ReadModel.view\` declares`)
+    if (taken.has(name)) refuse("application", `two read models are called ${name}; rename the view or the other one`)
+    taken.add(name)
+  }
 }
 
 /** A projection can read topics of the log only, not those that are on Pulsar alone. */

@@ -32,6 +32,14 @@ export declare namespace Table {
     T extends Table<string, infer R, infer K> ? Simplify<Pick<R, K & keyof R> & Partial<Omit<R, K>>> : never
 }
 
+/** A view over read models: a query that the application's database keeps under a name. */
+export interface View {
+  readonly kind: "view"
+  readonly name: string
+  /** A SELECT. */
+  readonly query: string
+}
+
 /** A name that SQL does not accept unquoted. */
 export class InvalidName extends Schema.TaggedError<InvalidName>()("InvalidName", {
   what: Schema.String,
@@ -101,5 +109,21 @@ export const ReadModel = {
     if (twice !== undefined) throw new Error(`table ${name}: the primary key names column ${twice} twice; name it once`)
     if (primaryKey.length === 0) throw new Error(`table ${name}: the primary key is empty; name at least one column`)
     return { kind: "table", name, shared: false, ...options } as never // phantom `Row`
+  },
+  /**
+   * Declares a view over read models, for readers. `Application.make` takes it in `views`, and processes create it when they start. Name the
+   * columns of its query: `*` means those that the tables had when the view was created. Throws `InvalidName` if the name is not allowed.
+   *
+   * ```ts
+   * const open = ReadModel.view("open_cases", { query: "select case_id, level from cases where status <> 'resolved'" })
+   * ```
+   */
+  view: (name: string, options: { readonly query: string }): View => {
+    checkedRelationName("view", name)
+    assertOptions(`view ${name}`, options, ["query"], ["query"])
+    const { query } = options
+    if (typeof query !== "string" || query.trim() === "")
+      refuse(`view ${name}`, `its query is ${shown(query)}; give the text of a SELECT`)
+    return { kind: "view", name, query }
   }
 }

@@ -16,6 +16,7 @@ import { storeSkipped } from "../postgres/relay/lag.ts"
 import { timerChannel } from "../postgres/events/timers.ts"
 import { makeNotifier } from "../postgres/relay/notify.ts"
 import * as PostgresRelay from "../postgres/relay/to-log.ts"
+import { createViews } from "../postgres/store/application-views.ts"
 import { readBuilds } from "../postgres/store/builds.ts"
 import { readProcesses } from "../postgres/store/processes.ts"
 import { closeGates } from "../postgres/store/gate.ts"
@@ -133,6 +134,7 @@ export const openSystem = Effect.fnUntraced(function* (
     (name) => partitions.get(name) ?? 1,
     (name, partition) => starts.get(name)?.[partition] ?? 0
   )
+  yield* createViews(sql, application.views)
   yield* noteLifecycles(sql, application.projections)
   // a projection that has nothing to catch up with is inline before the first command
   yield* Effect.ignore(moveOnce(sql))
