@@ -1,6 +1,6 @@
 // The application that the commands, the server and the tests run: the reference application, entity signals.
 import { Application, Projection, Tenancy } from "./src/index.ts"
-import { AlertCase, caseStatus, escalation, openCases } from "./aggregates/alert-case.ts"
+import { AlertCase, alertStatus, caseStatus, escalation, openCases } from "./aggregates/alert-case.ts"
 import { alertsTopic, signals } from "./projections/signals.ts"
 
 /** Whose flights there are. */
@@ -11,5 +11,6 @@ export default Application.make({
   aggregates: [AlertCase],
   projections: [Projection.async(signals), Projection.inline(caseStatus)],
   policies: [openCases, escalation],
+  views: [alertStatus],
   pulsar: Tenancy.make({ tenants: carriers, publisher: "millrace-relay", topics: [Tenancy.topic(alertsTopic)] })
 })

@@ -41,8 +41,9 @@ export const AlertCase = Aggregate.make({
     open: { ...of, entity_id: Schema.String, score: Schema.Finite },
     acknowledge: { ...of, by: Schema.String },
     assign: { ...of, to: Schema.String },
-    // `unattended`: only if nobody has taken the case
-    escalate: { ...of, unattended: Schema.optionalKey(Schema.Boolean) },
+    escalate: of,
+    // sent by a timer: escalates the case if nobody has taken it
+    expire: of,
     resolve: { ...of, resolution: Schema.Literals(["fixed", "false alarm"]) },
     reopen: { ...of, by: Schema.String }
   },
@@ -73,12 +74,14 @@ export const AlertCase = Aggregate.make({
       if (state.status === "resolved") return new CaseClosed({ case_id, resolution: state.resolution })
       return state.by === to ? [] : CaseAssigned.make({ case_id, at, to })
     },
-    escalate: (state, { at, case_id, unattended }) => {
+    escalate: (state, { at, case_id }) => {
       if (state.status === "none") return new CaseUnknown({ case_id })
       if (state.status === "resolved") return new CaseClosed({ case_id, resolution: state.resolution })
-      if (unattended === true && state.by !== null) return []
       return CaseEscalated.make({ case_id, at, level: state.level + 1 })
     },
+    // the acknowledgement that would cancel the timer may be newer than what the policy has processed
+    expire: (state, { at, case_id }) =>
+      state.status === "open" && state.by === null ? CaseEscalated.make({ case_id, at, level: state.level + 1 }) : [],
     resolve: (state, { at, case_id, resolution }) => {
       if (state.status === "none") return new CaseUnknown({ case_id })
       if (state.status === "resolved") return new CaseClosed({ case_id, resolution: state.resolution })
@@ -123,6 +126,13 @@ export const caseStatus = Projection.make({
   }
 })
 
+/** The alerts with what became of each: `open`, `acknowledged`, `escalated` or `resolved`; null until its case is opened. */
+export const alertStatus = ReadModel.view("alert_status", {
+  query: `select a.alert_id, a.entity_id, a.score, a.threshold, a.segment, a.occurred_at, a.tenant,
+    c.status, c.level, c.handled_by, c.changed_at
+    from alerts a left join cases c on c.case_id = a.alert_id`
+})
+
 // What happens by itself: each alert opens a case, and a case that nobody acknowledges escalates
 export const openCases = Policy.make({
   name: "open_cases",
@@ -137,7 +147,7 @@ const patienceMs = Number(process.env["MILLRACE_ESCALATE_AFTER_MS"] ?? 15 * 60_0
 const escalating = (case_id: string, at: number) =>
   ({
     after: patienceMs,
-    send: [AlertCase, case_id, { type: "escalate", at: at + patienceMs, unattended: true }]
+    send: [AlertCase, case_id, { type: "expire", at: at + patienceMs }]
   }) as const
 export const escalation = Policy.make({
   name: "escalation",

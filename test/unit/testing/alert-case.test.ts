@@ -34,7 +34,7 @@ test("a case escalates 15 minutes after it was opened or reopened, unless a pers
     CaseResolved.make({ case_id: "b", at: 2_000, resolution: "fixed" })
   ])
   taken.idle("14 minutes").then({ sent: [] })
-  const escalated = { aggregate: "alert-case", id: "c", command: { type: "escalate", unattended: true } }
+  const escalated = { aggregate: "alert-case", id: "c", command: { type: "expire" } }
   taken.idle("15 minutes").then({ sent: [escalated], timers: [] })
   taken
     .when([CaseReopened.make({ case_id: "b", at: 3_000, by: "ann" })])
@@ -46,9 +46,9 @@ describe("decisions:", () => {
   const of = { case_id: "a", at: 2_000 }
   test("a case that was taken is not escalated by the clock, and is by a person", () => {
     const taken = spec.when({ type: "acknowledge", by: "ann", ...of })
-    taken.when({ type: "escalate", unattended: true, ...of }).then([])
+    taken.when({ type: "expire", ...of }).then([])
     taken.when({ type: "escalate", ...of }).then([{ type: "case.escalated", level: 1, ...of }])
-    spec.when({ type: "escalate", unattended: true, ...of }).then([{ type: "case.escalated", level: 1, ...of }])
+    spec.when({ type: "expire", ...of }).then([{ type: "case.escalated", level: 1, ...of }])
   })
   test("a case is assigned to others, and reopened only when it is resolved", () => {
     const assigned = spec.when({ type: "assign", to: "bob", ...of })
