@@ -1,6 +1,7 @@
 // Runs `millrace dev`: all roles of a system in one process, fed from a file if one is given.
 import * as Effect from "effect/Effect"
 import { countEvents, countRows } from "../postgres/store/status.ts"
+import { readTimers } from "../postgres/store/timer-status.ts"
 import { loadApplication, type AnyApplication } from "./config.ts"
 import { drained } from "./shutdown.ts"
 import { CommandFailed, exitCodes } from "./command-failure.ts"
@@ -50,7 +51,7 @@ const runSystem = Effect.fnUntraced(function* (
 ) {
   const system = yield* openWaiting(openSystem(application, database, { makesTopics: true }), waiting)
   const server = yield* serveHttp(system, roles, options.port)
-  yield* printLine(options, banner(options, database, server.url))
+  yield* printLine(options, banner(application, options, database, server.url))
   if (!options.json && !options.once) {
     const show = (line: string) => printLine(options, line)
     yield* Effect.forkScoped(watchAlerts(system, show))
@@ -62,24 +63,52 @@ const runSystem = Effect.fnUntraced(function* (
     else if (options.input !== undefined) yield* printLine(options, summary(result))
     if (fed.rejected > 0) yield* printLine(options, rejections(fed))
     if (options.once) return fed.rejected > 0 ? exitCodes.rejected : 0
-    if (options.input !== undefined)
+    if (options.input !== undefined) {
       yield* printLine(options, "All events are processed. The system keeps running; stop it with Ctrl-C.")
+      const { waiting } = yield* readTimers(database.sql)
+      if (waiting > 0)
+        yield* printLine(
+          options,
+          `${waiting} ${waiting === 1 ? "timer waits and fires" : "timers wait and fire"} while it runs: npx millrace timers list${dataFlag(database.embeddedDir)}`
+        )
+    }
     return yield* Effect.never
   })
   return yield* Effect.raceFirst(work, runLoops(system, roles))
 })
 
-const banner = ({ data }: DevFlags, database: Database, url: string) => {
+/** Whether an application has a table of alerts, which the server streams. */
+const hasAlerts = ({ projections }: AnyApplication) =>
+  projections.some(({ projection }) =>
+    projection.writes.some(
+      (target: { kind: string; name: string }) => target.kind !== "topic" && target.name === "alerts"
+    )
+  )
+/** What is queried as an example: the first table of the application. */
+const exampleTable = ({ projections }: AnyApplication): string | undefined =>
+  projections
+    .flatMap(({ projection }) => projection.writes as ReadonlyArray<{ readonly kind: string; readonly name: string }>)
+    .find(({ kind }) => kind === "table")?.name
+
+const banner = (application: AnyApplication, { data }: DevFlags, database: Database, url: string) => {
   const flag = dataFlag(database.embeddedDir)
+  const [aggregate] = application.aggregates
+  const table = exampleTable(application)
+  const query = hasAlerts(application)
+    ? "select * from alerts order by score desc limit 5"
+    : table && `select * from ${table} limit 5`
   return [
     `Millrace is running.`,
     `  send events    POST ${url}/v1/events`,
-    `  alerts (SSE)   curl -N ${url}/v1/alerts`,
+    ...(hasAlerts(application) ? [`  alerts (SSE)   curl -N ${url}/v1/alerts`] : []),
+    ...(aggregate === undefined
+      ? []
+      : [`  send commands  POST ${url}/v1/aggregates/${aggregate.name}/ID/commands/COMMAND`]),
     `  docs           ${url}/docs`,
     `  metrics        ${url}/metrics`,
     `  database       psql "$(npx millrace url${flag})"`,
     `  data           kept in ${database.embedded ? data : "this database"}`,
-    `  query          npx millrace sql${flag} "select * from alerts order by score desc limit 5"`,
+    ...(query === undefined ? [] : [`  query          npx millrace sql${flag} "${query}"`]),
     `  status         npx millrace status${flag}`,
     ""
   ].join("\n")
@@ -152,12 +181,7 @@ const everySeconds = (seconds: number, line: (fed: FeedResult) => string) => {
 }
 
 const countsOf = Effect.fnUntraced(function* ({ application, database: { sql } }: System) {
-  const hasAlerts = application.projections.some(({ projection }) =>
-    projection.writes.some(
-      (target: { kind: string; name: string }) => target.kind !== "topic" && target.name === "alerts"
-    )
-  )
-  return { ...(yield* countEvents(sql)), alerts: hasAlerts ? yield* countRows(sql, "alerts") : 0 }
+  return { ...(yield* countEvents(sql)), alerts: hasAlerts(application) ? yield* countRows(sql, "alerts") : 0 }
 })
 
 type DevResult = Omit<Effect.Success<ReturnType<typeof sendFiles>>, "fed">

@@ -24,6 +24,7 @@ import { erase, exportSubject } from "./erase.ts"
 import { retire } from "./retire.ts"
 import { subscribe } from "./subscribe.ts"
 import { terminalText } from "./terminal-text.ts"
+import { timers } from "./timers.ts"
 import { maskSecrets } from "../text/secrets.ts"
 
 const speedOf = (speed: string): Effect.Effect<number | "max", CommandFailed> => {
@@ -335,6 +336,7 @@ Command.make("millrace").pipe(
     exportSubject,
     subscribe,
     aggregate,
+    timers,
     dlq,
     explain,
     pulsar,

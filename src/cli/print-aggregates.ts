@@ -1,13 +1,17 @@
 // Prints the events of an application's aggregates as they are appended, for people who watch `millrace dev`.
 import { sealedField } from "../erasure/sealed.ts"
 import * as Effect from "effect/Effect"
+import { aggregateHeaders } from "../log/envelope.ts"
 import type { LogRecord } from "../log/log.ts"
 import type { Aggregate } from "../model/aggregate.ts"
 import { aggregatesOf } from "../model/application.ts"
 import type { System } from "../system/system.ts"
 import { terminalLine } from "./terminal-text.ts"
 
-/** Prints a line for each new event of the application's aggregates, and after the first one how to send a command, until interrupted. */
+/**
+ * Prints a line for each new event of the application's aggregates until interrupted. How to send a command is printed after the first event of an
+ * aggregate, and after the first of each type that a policy has caused.
+ */
 export const watchAggregates = Effect.fnUntraced(function* (
   system: System,
   flag: string,
@@ -19,14 +23,17 @@ export const watchAggregates = Effect.fnUntraced(function* (
       const { records } = yield* reader.take
       for (const record of records) {
         yield* print(lineOf(aggregate, record))
-        if (shown.has(aggregate.name)) continue
-        shown.add(aggregate.name)
+        const isAutomatic = policies.has(record.headers[aggregateHeaders.actor] ?? "")
+        const kind = `${aggregate.name} ${isAutomatic ? typeOf(record) : ""}`
+        if (shown.has(kind) || (!isAutomatic && shown.has(aggregate.name))) continue
+        shown.add(kind).add(aggregate.name)
         const example = exampleOf(aggregate, record.key ?? "", flag)
         if (example !== undefined) yield* print(example)
       }
     }
   })
   const shown = new Set<string>()
+  const policies = new Set(system.application.projections.map(({ projection }) => projection.name))
   const partitions = []
   for (const aggregate of aggregatesOf(system.application))
     for (const { end, partition } of yield* system.log.bounds(aggregate.name))
@@ -50,6 +57,7 @@ const fieldText = (value: unknown): string => {
   if (typeof value === "number") return String(Math.round(value * 100) / 100)
   return typeof value === "string" ? value : JSON.stringify(value)
 }
+const typeOf = ({ value }: LogRecord): string => String((JSON.parse(value ?? "{}") as { readonly type?: unknown }).type)
 const lineOf = ({ id, name }: Aggregate.Any, { eventTime, key, value }: LogRecord): string => {
   const { [sealedField]: sealed, type, ...fields } = JSON.parse(value ?? "{}") as Record<string, unknown>
   const rest = Object.entries(fields)

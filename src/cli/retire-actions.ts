@@ -34,11 +34,15 @@ export const retire = Effect.fnUntraced(function* ({ config, data, json, ...requ
   return 0
 })
 
-const textOf = ({ dryRun, name }: RetireRequest, { dropped, published, versions }: Retired) => {
+const textOf = ({ dryRun, name }: RetireRequest, { dropped, published, timers = 0, versions }: Retired) => {
   const which = `build${versions.length === 1 ? "" : "s"} ${versions.join(", ")} of ${name}`
   const tables = versions.length === 1 ? "its tables" : "their tables"
   const end = dropped ? `, and ${dryRun ? "would drop" : "dropped"} ${tables}` : `; ${tables} stay`
   const lines = [`${dryRun ? "would retire" : "retired"} ${which}${end}`]
+  if (timers > 0)
+    lines.push(
+      `${timers} of its timers and commands that ${timers === 1 ? "waits" : "wait"} ${dryRun ? "would be" : timers === 1 ? "is" : "are"} deleted, and never executed`
+    )
   if (published)
     lines.push("what it published stays in its topics; a later version would publish from the start of the log again")
   return lines.join("\n")

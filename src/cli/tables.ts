@@ -56,7 +56,8 @@ export const statusTable = (status: Status, embeddedDir?: string): string => {
     problems,
     processes,
     projections,
-    relays
+    relays,
+    timers
   } = status
   const table = makeTable(["projection", "topic", "position", "end", "lag", "oldest", "epoch", "stream time", "state"])
   for (const one of projections) {
@@ -87,6 +88,11 @@ export const statusTable = (status: Status, embeddedDir?: string): string => {
     ),
     ...processes.map(processLine),
     `dead letters of projections: ${dead_letters}${follower_dead_letters === 0 ? "" : ` (and ${follower_dead_letters} of builds that follow)`}, of relays: ${parked_messages}${dead_letters + parked_messages === 0 ? "" : `; millrace dlq list${dataFlag(embeddedDir)} shows them`}`,
+    ...(timers.waiting + timers.due === 0
+      ? []
+      : [
+          `timers and sent commands: ${timers.waiting} wait, ${timers.due} due, ${timers.failing} failing; millrace timers list${dataFlag(embeddedDir)} shows them`
+        ]),
     ...problems.map((one) => findingLine("problem", one)),
     ...notices.map((one) => findingLine("note", one)),
     healthy ? "healthy" : "not healthy"

@@ -9,6 +9,7 @@ import { lockProjections } from "../postgres/store/builds.ts"
 import { holdersText } from "../postgres/store/gate-holders.ts"
 import { closeGate, readOpenGates } from "../postgres/store/gate.ts"
 import { deleteBuild, lockBuild } from "../postgres/store/delete-build.ts"
+import { countTimersOf, deleteTimersOf } from "../postgres/events/timer-decisions.ts"
 import { discardOpen, freeze, readUnpublishedOf, readVersions, type StoredVersion } from "../postgres/store/retire.ts"
 import { NotRetired } from "./errors.ts"
 import { isAlive } from "./findings.ts"
@@ -29,6 +30,8 @@ export interface Retired {
   readonly dropped: boolean
   /** Whether messages were published that no other build continues; they stay in their topics. */
   readonly published: boolean
+  /** How many timers and commands of it waited and are deleted; left out if none was. They stay while another build of the projection is live. */
+  readonly timers?: number
 }
 /** What `retire` works on. */
 export interface RetireContext {
@@ -116,7 +119,7 @@ const deadlockMs = 30_000
 
 /**
  * Retires builds of a projection: no process can commit for them, running processes stop them, and they are not counted any more. What they published
- * stays published. This is final while another build of the projection is live. A build that is not live may be retired at any time; its open
+ * stays published. Timers that wait are deleted with the last build. This is final while another build of the projection is live. A build that is not live may be retired at any time; its open
  * dead letters are discarded, because the live build has its own. The live one may be retired if the configuration does not have it, no other build
  * follows it, and nothing would be lost. Fails with `NotRetired` otherwise.
  */
@@ -144,7 +147,8 @@ export const retire = Effect.fnUntraced(function* (context: RetireContext, reque
     dropped: drop,
     published: isEnd && asked.some(({ published }) => published > 0)
   } satisfies Retired
-  if (dryRun) return result
+  const withTimers = (timers: number): Retired => (timers === 0 ? result : { ...result, timers })
+  if (dryRun) return withTimers(isEnd ? yield* countTimersOf(sql, name) : 0)
   const change = transaction(
     sql,
     Effect.fnUntraced(function* (tx) {
@@ -163,10 +167,12 @@ export const retire = Effect.fnUntraced(function* (context: RetireContext, reque
         yield* freeze(tx, name, version)
         if (!isEnd) yield* discardOpen(tx, name, version)
       }
+      // after the freeze, so that no commit can set another one
+      const timers = isEnd ? yield* deleteTimersOf(tx, name) : 0
       if (drop) for (const { version } of asked) yield* deleteBuild(tx, name, version)
+      return timers
     })
   )
   // a commit of a process that runs the build may still make it wait in a circle
-  yield* retrying(change, { forMs: deadlockMs, while: wasUndone })
-  return result
+  return withTimers(yield* retrying(change, { forMs: deadlockMs, while: wasUndone }))
 })

@@ -270,7 +270,7 @@ export const readStatus = Effect.fnUntraced(function* ({
     embeddedDir
   })
   const failing = timers.failing === 0 ? [] : yield* readFailingTimers(sql)
-  const { notices, problems } = withTimers(found, { timers, failing, maxAgeMs })
+  const { notices, problems } = withTimers(found, { timers, failing, maxAgeMs, embeddedDir })
   return {
     healthy: problems.length === 0,
     problems,

@@ -47,8 +47,11 @@ const dueOf = (row: DueRow): DueCommand => ({
 /** The first command of its line, or one that is in none. A command behind another one waits until that is gone, whoever claims it. */
 const isFirst = `(t.line is null or not exists (select from millrace.timer e
   where e.line = t.line and (e.position, e.number) < (t.position, t.number)))`
-// rows that another worker's claim has locked are skipped: waiting for them would only find them claimed
-const claimText = (leaseMs: number) => `with first as materialized (
+/**
+ * The statement that claims commands, at most `$1`. Rows that another worker's claim has locked are skipped: waiting for them would only find them
+ * claimed.
+ */
+export const claimText = (leaseMs: number) => `with first as materialized (
     select t.timer_id, t.line from millrace.timer t where t.next_try <= now() and ${isFirst}
     order by t.next_try limit $1::int4 for update of t skip locked
   ), taken as materialized (

@@ -10,8 +10,9 @@ import { EventStore } from "../../../src/aggregate/event-store.ts"
 import { Timers } from "../../../src/aggregate/timers.ts"
 import { runTimers, type TimerWorkerOptions } from "../../../src/aggregate/timer-worker.ts"
 import { Aggregate, Event } from "../../../src/index.ts"
-import { connect, type Sql } from "../../../src/postgres/client/client.ts"
+import { connect, query, type Sql, transaction } from "../../../src/postgres/client/client.ts"
 import * as PostgresEvents from "../../../src/postgres/events/events.ts"
+import { discardTimers, listTimers, retryTimers } from "../../../src/postgres/events/timer-decisions.ts"
 import * as PostgresTimers from "../../../src/postgres/events/timers.ts"
 import { type Database, databaseOn, server } from "../../support/postgres.ts"
 import { isLong } from "../../support/size.ts"
@@ -294,6 +295,71 @@ it.live("what fails is tried again later with its reason, keeps its line waiting
         ]
       )
       assert.deepStrictEqual(yield* withStore(store, typesOf("a")), ["opened", 3, 4])
+    })
+  )
+)
+
+it.live(
+  "two processes never claim the same command: one that another transaction is claiming is skipped, and not waited for",
+  () =>
+    Effect.scoped(
+      Effect.gen(function* () {
+        const { sql } = yield* opened()
+        yield* timerRows(
+          sql,
+          Array.from({ length: 6 }, (_, n) => ({ stream: `s${n}`, n, inMs: n - 1_000 }))
+        )
+        const timers = PostgresTimers.make(sql)
+        const streams = (list: ReadonlyArray<{ readonly stream: string }>) =>
+          list.map(({ stream }) => stream).toSorted()
+        // another process's claim of three, whose transaction has not ended
+        const claimed = yield* transaction(
+          sql,
+          Effect.fnUntraced(function* (tx) {
+            yield* query("claim", () => tx.unsafe(PostgresTimers.claimText(10_000), [3]))
+            return yield* Effect.timeoutOption(timers.claim(3), "3 seconds")
+          })
+        )
+        assert.deepStrictEqual(streams(claimed._tag === "Some" ? claimed.value : []), ["s3", "s4", "s5"])
+        // all have a lease
+        assert.deepStrictEqual(yield* timers.claim(10), [])
+      })
+    )
+)
+
+it.live("a person lists what waits and fails, has it tried at once, and discards it", () =>
+  Effect.scoped(
+    Effect.gen(function* () {
+      const { database, sql, store } = yield* opened()
+      yield* withStore(store, Aggregate.execute(Case, "a", { type: "open" }))
+      yield* timerRows(sql, [
+        { stream: "s", n: 1, line: "y", aggregate: "order" },
+        { stream: "s", n: 2, line: "y", aggregate: "order" },
+        { stream: "a", n: 3, inMs: 3_600_000 }
+      ])
+      const all = { ids: [], projection: undefined, aggregate: undefined, failing: false }
+      yield* worker(database)
+      const failing = listTimers(sql, { ...all, failing: true }, 10)
+      while ((yield* failing).length === 0) yield* Effect.sleep(20)
+      const [first] = yield* failing
+      assert.deepInclude(first, { state: "failing", projection: "p", timer: null, aggregate: "order", stream: "s" })
+      assert.match(first!.reason!, /the application has no aggregate order/)
+      assert.deepStrictEqual(
+        (yield* listTimers(sql, all, 10)).map(({ state, timer }) => [state, timer]),
+        [
+          ["failing", null],
+          ["due", null],
+          ["waiting", "escalate"]
+        ]
+      )
+      // its pause is made long, so that only a person's decision makes it due
+      yield* Effect.promise(() => sql`update millrace.timer set next_try = now() + interval '1 hour'`)
+      assert.deepStrictEqual(yield* retryTimers(sql, { ...all, aggregate: Case.name }), [])
+      assert.deepStrictEqual(yield* retryTimers(sql, all), [first!.id])
+      while (((yield* failing)[0]?.failures ?? 0) <= first!.failures) yield* Effect.sleep(20)
+      assert.deepStrictEqual(yield* discardTimers(sql, { ...all, ids: ["none", first!.id.toUpperCase()] }), [first!.id])
+      assert.lengthOf(yield* discardTimers(sql, { ...all, projection: "p" }), 2)
+      assert.strictEqual(yield* left(sql), 0)
     })
   )
 )

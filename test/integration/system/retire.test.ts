@@ -347,3 +347,31 @@ test("a projection that publishes continues its streams, both after a promotion 
     assert.deepStrictEqual(yield* sequences(3), [7, 7])
     assert.isTrue((yield* status(database)).healthy)
   }))
+
+test("timers of a projection are deleted with its last build, and stay while another one is live", (database) =>
+  Effect.gen(function* () {
+    const set = query(
+      "set a timer",
+      () => database.sql`insert into millrace.timer (timer_id, projection, topic, partition, position, number, key, name, slot, due, next_try,
+          aggregate, stream, command, correlation_id, causation_id)
+        select gen_random_uuid(), name, 't', 0, 0, 0, 'k', 'n', gen_random_uuid(), now(), now(), 'a', 's', '{}', 'c', 'e'
+        from unnest(array['orders', 'refunds']) name`
+    )
+    const left = Effect.map(
+      query(
+        "what is left",
+        () => database.sql<Array<{ readonly projection: string }>>`select projection from millrace.timer`
+      ),
+      (rows) => rows.map(({ projection }) => projection)
+    )
+    yield* processed(first, database, ["a"])
+    yield* processed(second, database, [])
+    yield* set
+    yield* retiring(second, database, { version: 2 })
+    assert.deepStrictEqual((yield* left).toSorted(), ["orders", "refunds"])
+    const expected = { versions: [1], dropped: false, published: false, timers: 1 }
+    assert.deepStrictEqual(yield* retiring(without, database, { dryRun: true }), expected)
+    assert.lengthOf(yield* left, 2)
+    assert.deepStrictEqual(yield* retiring(without, database), expected)
+    assert.deepStrictEqual(yield* left, ["refunds"])
+  }))

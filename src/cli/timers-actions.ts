@@ -1,0 +1,95 @@
+// Runs `millrace timers list|retry|discard`, beside the processes of the system or while none runs.
+import * as Effect from "effect/Effect"
+import {
+  discardTimers,
+  type ListedTimer,
+  listTimers,
+  retryTimers,
+  type TimerSelection
+} from "../postgres/events/timer-decisions.ts"
+import type { Sql, SqlError } from "../postgres/client/client.ts"
+import { assertDatabaseExists, openDatabase } from "../system/database.ts"
+import { assertOwn } from "../system/identity.ts"
+import { asUnprepared, CommandFailed, usageError } from "./command-failure.ts"
+import { loadApplication } from "./config.ts"
+import { print } from "./print.ts"
+import { rowCount, tableOf } from "./tables.ts"
+
+/** What all of the commands are given. */
+interface TimerFlags extends Omit<TimerSelection, "failing"> {
+  readonly data: string
+  readonly config: string | undefined
+  readonly json: boolean
+}
+/** The flags of `list`. */
+export interface ListTimersFlags extends TimerFlags {
+  readonly failing: boolean
+  readonly limit: number
+}
+/** The flags of `retry` and `discard`. */
+export interface DecideTimersFlags extends TimerFlags {
+  readonly all: boolean
+}
+
+const open = Effect.fnUntraced(function* ({ config, data }: TimerFlags) {
+  yield* assertDatabaseExists(data)
+  const { sql } = yield* openDatabase(data, "join", { max: 1 })
+  if (config !== undefined) yield* assertOwn(yield* loadApplication(config), sql)
+  return sql
+})
+
+const columns = ["id", "state", "of", "timer", "command", "for", "due", "failures", "reason"]
+const maxWidth = 60
+const short = (text: string) =>
+  (text.length > maxWidth ? `${text.slice(0, maxWidth - 1)}…` : text).replaceAll(/\s+/g, " ")
+const rowOf = ({ aggregate, command, due, failures, id, projection, reason, state, stream, timer }: ListedTimer) => [
+  id,
+  state,
+  projection,
+  timer ?? "",
+  String(command["type"]),
+  `${aggregate} ${short(stream)}`,
+  due,
+  failures,
+  short(reason ?? "")
+]
+
+/** Prints timers that wait, the next one first. */
+export const list = Effect.fnUntraced(function* (flags: ListTimersFlags) {
+  const { json, limit } = flags
+  if (limit < 1 || limit > 100_000)
+    return yield* usageError(`--limit is ${limit}; it must be from 1 to 100000`, "--limit 50")
+  const found = yield* Effect.mapError(listTimers(yield* open(flags), flags, limit), asUnprepared)
+  yield* print(json ? JSON.stringify(found) : `${tableOf(columns, found.map(rowOf))}\n${rowCount(found.length)}`)
+  return 0
+})
+
+const decide = Effect.fnUntraced(function* (
+  verb: string,
+  nothing: string,
+  flags: DecideTimersFlags,
+  change: (sql: Sql, selection: TimerSelection) => Effect.Effect<ReadonlyArray<string>, SqlError>
+) {
+  const { aggregate, all, ids, json, projection } = flags
+  if (!all && ids.length === 0 && projection === undefined && aggregate === undefined)
+    return yield* usageError(
+      "no timers are named",
+      "ids that millrace timers list prints, a filter such as --projection, or --all"
+    )
+  const selection = { ids, projection, aggregate, failing: false }
+  const done = yield* Effect.mapError(change(yield* open(flags), selection), asUnprepared)
+  const missing = ids.filter((id) => !done.includes(id.toLowerCase()))
+  yield* print(
+    json ? JSON.stringify({ ids: done }) : `${done.length} ${done.length === 1 ? "command" : "commands"} ${verb}`
+  )
+  if (missing.length > 0)
+    return yield* new CommandFailed({ message: `${nothing}: ${missing.join(", ")}`, try: "millrace timers list" })
+  return 0
+})
+
+/** Tries what failed now. */
+export const retry = (flags: DecideTimersFlags) =>
+  decide("to be tried again now", "no command that failed has this id", flags, retryTimers)
+/** Deletes what waits or fails. */
+export const discard = (flags: DecideTimersFlags) =>
+  decide("discarded", "no timer or command has this id", flags, discardTimers)
