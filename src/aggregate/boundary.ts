@@ -20,7 +20,7 @@ import {
   tooManyTries
 } from "./chain.ts"
 import { type CommandContext, contextProblem, decideOn, type Decider, digestOf, type Outcome } from "./command.ts"
-import { BoundaryMoved } from "./errors.ts"
+import { BoundaryMoved, VersionConflict } from "./errors.ts"
 import type { EventStore, RecordedEvent } from "./event-store.ts"
 import { AggregateFailed, InvalidCommand, reasonOf } from "./failures.ts"
 import { decodeEvent } from "./state.ts"
@@ -132,8 +132,11 @@ const foldBoundary = (
   }
   return state
 }
-const isMoved = (cause: Cause.Cause<unknown>): boolean =>
-  Option.getOrUndefined(Cause.findErrorOption(cause)) instanceof BoundaryMoved
+/** Whether the boundary moved, or the stream grew while rows of inline projections were computed for it. */
+const isMoved = (cause: Cause.Cause<unknown>): boolean => {
+  const error = Option.getOrUndefined(Cause.findErrorOption(cause))
+  return error instanceof BoundaryMoved || (error instanceof VersionConflict && error.expected === "any")
+}
 
 const decideAndAppend = Effect.fnUntraced(function* (
   store: Store,

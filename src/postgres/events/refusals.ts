@@ -3,6 +3,7 @@ import { BoundaryMoved, EventStoreError, StreamClosed, TimerGone, VersionConflic
 import type { Append, AppendError } from "../../aggregate/event-store.ts"
 import { SubjectErased } from "../../erasure/errors.ts"
 import type { KeyRef } from "../../erasure/sealed.ts"
+import { isExpected } from "./inline.ts"
 import type { AppendRow, Refusal } from "./append-sql.ts"
 
 /** The error of an append whose stream is not as expected. */
@@ -39,7 +40,13 @@ export const refusedAll = (
 ): AppendError | BoundaryMoved => {
   if (gone !== undefined) return goneOf(appends[gone[0]! - 1]!)
   if (erased != null) return new SubjectErased({ subjects: [...new Set(erased.map(({ subject }) => subject))] })
-  const [first] = (refused ?? []).toSorted((a, b) => a.i - b.i)
+  // an append that takes its stream as it is was sent with the version of the rows that it changes: a boundary that moved says more
+  const isAsExpected = ({ actual, closed, i }: NonNullable<typeof refused>[number]) => {
+    const { expected } = appends[i - 1]!
+    return closed === null && typeof expected !== "number" && isExpected(expected, actual)
+  }
+  const hasMoved = (tags ?? []).length > 0
+  const [first] = (refused ?? []).filter((one) => !hasMoved || !isAsExpected(one)).toSorted((a, b) => a.i - b.i)
   if (first !== undefined) return conflictOf(appends[first.i - 1]!, first.actual, first.closed)
   return new BoundaryMoved({
     tags: (tags ?? []).map(({ actual, expected, tag, topic_id }) => ({

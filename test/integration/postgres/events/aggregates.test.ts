@@ -96,6 +96,44 @@ it.layer(Server.layer, { timeout: "60 seconds", excludeTestServices: true })("ag
     })
   )
   it.effect(
+    "decisions over tags of several processes are made again where the rows of an inline projection were computed for another version",
+    Effect.fnUntraced(function* () {
+      const bookings = ReadModel.table("bookings", {
+        columns: { course: Schema.String, booked: Schema.Int },
+        primaryKey: ["course"]
+      })
+      const counted = Projection.make({
+        name: "bookings",
+        version: 1,
+        source: Courses,
+        writes: [bookings],
+        handle: {
+          "course.booked": ({ course }, out) =>
+            out.modify(bookings, { course }, (row) => ({ course, booked: (row?.booked ?? 0) + 1 }))
+        }
+      })
+      const application = Application.make({
+        name: "courses",
+        aggregates: [Courses],
+        projections: [Projection.inline(counted)]
+      })
+      const { sql, url } = yield* databaseOn((yield* Server).url, 12)
+      const database = { sql, url, embedded: false, failed: Effect.never }
+      const systems = yield* Effect.forEach([1, 2, 3], () => openSystem(application, database, { relaysHere: false }))
+      const on = (i: number) => Effect.provideService(EventStore, systems[i % 3]!.eventStore)
+      yield* open("c", 40).pipe(on(0))
+      const booked = yield* race(Array.from({ length: 60 }, (_, i) => book("c", `s${i}`).pipe(on(i))))
+      const failed = booked.flatMap((result) => (result._tag === "Success" ? [] : [String(result.failure)]))
+      assert.deepStrictEqual(
+        [...new Set(failed)].map((text) => text.slice(0, 10)),
+        ["CourseFull"]
+      )
+      assert.strictEqual(booked.length - failed.length, 40)
+      const rows = yield* Effect.promise(() => sql.unsafe("select course, booked::int from bookings"))
+      assert.deepStrictEqual([...rows], [{ course: "c", booked: 40 }])
+    })
+  )
+  it.effect(
     "a system refuses to start with declarations that cannot read stored events, and names the event type",
     Effect.fnUntraced(function* () {
       const { sql, url } = yield* databaseOn((yield* Server).url, 6)
