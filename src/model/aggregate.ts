@@ -25,11 +25,11 @@ export type Rejection = Error & { readonly _tag: string }
 type CommandFields = { readonly [name: string]: Fields }
 type CommandOf<C extends CommandFields, K extends keyof C> = Simplify<{ readonly type: K } & TypeOf<C[K]>>
 /** What a command decides: one event, several, none, or a rejection. */
-export /** The union of commands. Of an aggregate without commands it is a type without values, which, unlike `never`, lets it be any aggregate. */
+/** The union of commands. Of an aggregate without commands it is a type without values, which, unlike `never`, lets it be any aggregate. */
 type Commands<C extends CommandFields> = [keyof C] extends [never]
   ? { readonly type: never }
   : { [K in keyof C]: CommandOf<C, K> }[keyof C]
-type Decision<Ev> = Ev | ReadonlyArray<Ev> | Rejection
+export type Decision<Ev> = Ev | ReadonlyArray<Ev> | Rejection
 /** What a tag or a subject is made from: one text, several, or undefined for none. */
 type Texts = string | ReadonlyArray<string> | undefined
 
