@@ -183,7 +183,8 @@ const project = (options: {
   const sources = list(options.source as OneOrMore<Topic.Any>)
   assertProjection(name, sources, options)
   if (dedupe !== undefined && dedupe.by === undefined) {
-    const nameless = sources.find(({ idOf }) => idOf === undefined)
+    // the log has each event of an aggregate once, by the id of its command
+    const nameless = sources.find(({ idOf, kind }) => idOf === undefined && (kind as string) !== "aggregate")
     if (nameless !== undefined) {
       throw new Error(
         `projection ${name} deduplicates topic ${nameless.name}, which declares no \`id\`; declare the topic's \`id\`, or \`dedupe.by\``
