@@ -127,7 +127,7 @@ const measureLoads = Effect.fnUntraced(function* (store: Store, emmett: EmmettSt
       () => append(store, `${stream}-snapshot`),
       { concurrency: 1_000 }
     )
-    const state = JSON.stringify({ status: "open", level: 0, by: null })
+    const state = JSON.stringify({ state: { status: "open", level: 0, by: null }, subjects: [] })
     const version = events - Math.min(10, events - 1)
     const snapshot = { shape: shapeOf(AlertCase), version, state, subjects: [] }
     yield* store.saveSnapshot(AlertCase.name, `${stream}-snapshot`, snapshot)

@@ -29,7 +29,15 @@ const check = async (on: RunOptions["on"], ms: number) => {
   ]
   const lines: Array<string> = []
   const say = (line: string) => void lines.push(line)
-  const report = await execute({ seed, on, phases, crashes: on === "kafka" ? 0 : 1, patienceMs: 240_000, say })
+  const report = await execute({
+    seed,
+    on,
+    phases,
+    crashes: on === "kafka" ? 0 : 1,
+    isInline: on === "embedded",
+    patienceMs: 240_000,
+    say
+  })
   const { disordered, doubled, events, examples, hang, lost, wrong } = report
   process.stdout.write(`${JSON.stringify({ ...report, hang: hang !== undefined, examples: undefined })}\n`)
   assert.deepEqual(

@@ -31,6 +31,8 @@ export interface RunOptions extends FaultRunOptions {
   readonly phases: ReadonlyArray<Phase>
   /** Where the events are published; on `embedded` they stay in the outbox. */
   readonly on: "embedded" | "kafka"
+  /** Whether appends write rows of an inline projection, which are then of all commands of a statement or of none. Default true. */
+  readonly isInline?: boolean
   /** How often the server and one of its backends are killed in each phase. Default 1. */
   readonly crashes?: number
   /** Whether replies are lost and processes are killed. Default true. */
@@ -248,6 +250,7 @@ export const withRun = <A>(options: RunOptions, use: (run: Run) => Promise<A>): 
         const config = ["--config", `${here}/application.config.ts`]
         const environment = {
           FAULT_RUN: services.name,
+          FAULT_INLINE: options.isInline === false ? "no" : "yes",
           MILLRACE_DATABASE_URL: services.server.endpoints.MILLRACE_DATABASE_URL!,
           NODE_COMPILE_CACHE: join(tree.root, ".compiled"),
           ...(options.on === "kafka" ? { MILLRACE_KAFKA_BROKERS: services.brokers.join(",") } : {})
