@@ -3,7 +3,9 @@ import { spawn } from "node:child_process"
 import { mkdtempSync, rmSync } from "node:fs"
 import { loadavg, tmpdir } from "node:os"
 import { join } from "node:path"
+import * as Effect from "effect/Effect"
 import postgres from "postgres"
+import { locate } from "../src/postgres/embedded/embedded.ts"
 import { percentile } from "./percentile.ts"
 
 /** Sends commands at a rate for so many seconds after a warm-up of 3, and returns the latencies in milliseconds. */
@@ -16,13 +18,14 @@ export const measureHttp = async (rate: number, seconds: number): Promise<object
     { stdio: ["ignore", "pipe", "inherit"] }
   )
   process.once("exit", () => child.kill())
-  const { database_url, url } = await new Promise<{ readonly url: string; readonly database_url: string }>(
-    (resolve, reject) => {
-      child.once("exit", (code) => reject(new Error(`millrace ended with ${code}`)))
-      child.stdout.once("data", (line: Buffer) => resolve(JSON.parse(line.toString()) as never))
-    }
-  )
-  const sql = postgres(database_url, { max: 4, fetch_types: false })
+  const { url } = await new Promise<{ readonly url: string }>((resolve, reject) => {
+    child.once("exit", (code) => reject(new Error(`millrace ended with ${code}`)))
+    child.stdout.once("data", (line: Buffer) => resolve(JSON.parse(line.toString()) as never))
+  })
+  // what the command prints has no password
+  const located = await Effect.runPromise(locate(directory))
+  if (located === undefined) throw new Error("the embedded PostgreSQL is gone")
+  const sql = postgres(located.url, { max: 4, fetch_types: false })
   const [answers, inline, later] = [[], [], []] as [Array<number>, Array<number>, Array<number>]
   const warmup = 3
   const visible = async (table: string, id: string) => {
