@@ -9,7 +9,7 @@ import {
   escalation,
   openCases
 } from "../../../aggregates/alert-case.ts"
-import { AggregateTest, ProjectionTest } from "../../../src/testing/testing.ts"
+import { AggregateTest, EventHistory, ProjectionTest } from "../../../src/testing/testing.ts"
 
 const opened = (case_id: string) => CaseOpened.make({ case_id, at: 1_000, entity_id: "N1", score: 7 })
 const alert = { entity_id: "N1", score: 7, threshold: 5, segment: "jet", occurred_at: 1_000 }
@@ -41,6 +41,8 @@ test("a case escalates 15 minutes after it was opened or reopened, unless a pers
     .idle("15 minutes")
     .then({ sent: [{ id: "c" }, { id: "b" }] })
 })
+test("stored cases can be read", () =>
+  EventHistory.check(AlertCase, new URL("../../../aggregates/alert-case.history.ndjson", import.meta.url)))
 describe("decisions:", () => {
   const spec = AggregateTest.make(AlertCase).given([opened("a")])
   const of = { case_id: "a", at: 2_000 }
