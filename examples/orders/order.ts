@@ -1,11 +1,12 @@
 // An order: placed, paid, or cancelled. The events, the commands, and the two functions that decide and evolve.
 import { Schema } from "effect"
-import { Aggregate, Event } from "millrace"
+import { Aggregate, Event, Personal } from "millrace"
 
 // What happened
 export const OrderPlaced = Event.make("order.placed", {
   order_id: Schema.String,
   customer: Schema.String,
+  email: Schema.optionalKey(Personal(Schema.String)),
   cents: Schema.Int
 })
 export const OrderPaid = Event.make("order.paid", {
@@ -25,9 +26,15 @@ export class OrderClosed extends Schema.TaggedError<OrderClosed>()("OrderClosed"
 export const Order = Aggregate.make({
   name: "order",
   id: "order_id",
+  subject: (event) => (event.type === "order.placed" ? event.customer : undefined),
   events: [OrderPlaced, OrderPaid, OrderCancelled],
   commands: {
-    place: { order_id: Schema.String, customer: Schema.String, cents: Schema.Int.check(Schema.isGreaterThan(0)) },
+    place: {
+      order_id: Schema.String,
+      customer: Schema.String,
+      email: Schema.optionalKey(Schema.String),
+      cents: Schema.Int.check(Schema.isGreaterThan(0))
+    },
     pay: { order_id: Schema.String, method: Schema.Literals(["card", "cash"]) },
     cancel: { order_id: Schema.String, reason: Schema.String }
   },
@@ -39,8 +46,8 @@ export const Order = Aggregate.make({
     "order.cancelled": (state) => ({ ...state, status: "cancelled" })
   },
   decide: {
-    place: ({ status }, { cents, customer, order_id }) =>
-      status === "none" ? OrderPlaced.make({ order_id, customer, cents }) : new OrderExists({ order_id }),
+    place: ({ status }, { type: _, ...order }) =>
+      status === "none" ? OrderPlaced.make(order) : new OrderExists(order),
     pay: ({ status }, { method, order_id }) => {
       if (status === "none") return new OrderUnknown({ order_id })
       return status === "placed" ? OrderPaid.make({ order_id, method }) : new OrderClosed({ order_id, was: status })

@@ -5,6 +5,7 @@ import { aggregateHeaders } from "../log/envelope.ts"
 import type { LogRecord } from "../log/log.ts"
 import type { Aggregate } from "../model/aggregate.ts"
 import { aggregatesOf } from "../model/application.ts"
+import { Erasures } from "../model/erasures.ts"
 import type { System } from "../system/system.ts"
 import { terminalLine } from "./terminal-text.ts"
 
@@ -23,6 +24,8 @@ export const watchAggregates = Effect.fnUntraced(function* (
       const { records } = yield* reader.take
       for (const record of records) {
         yield* print(lineOf(aggregate, record))
+        // no person answers what Millrace itself appends
+        if (aggregate.name === Erasures.name) continue
         const isAutomatic = policies.has(record.headers[aggregateHeaders.actor] ?? "")
         const kind = `${aggregate.name} ${isAutomatic ? typeOf(record) : ""}`
         if (shown.has(kind) || (!isAutomatic && shown.has(aggregate.name))) continue
