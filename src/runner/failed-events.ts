@@ -1,6 +1,7 @@
 // What happens to the events of a batch that fail: parked or skipped as dead letters, or the partition stops before them.
 import * as Data from "effect/Data"
 import * as Effect from "effect/Effect"
+import { maySeal } from "../erasure/sealed.ts"
 import { describeError, EarlierParked, isEarlierParked } from "../dead-letter/event-failure.ts"
 import { isRetry } from "../dead-letter/retry-record.ts"
 import type { LogRecord } from "../log/log.ts"
@@ -29,6 +30,14 @@ export class Stopped extends Data.TaggedError("Stopped")<{ readonly position: nu
 export const busy = ({ code, reason }: Unstorable): StoreError =>
   new StoreError({ operation: "commit an event", retryable: true, reason: `${reason} (SQLSTATE ${code})` })
 
+/** The failure of an event with personal fields, by its name alone: what is stored and published of it must not quote the fields. */
+const withoutPersonalText = (failed: FailedEvent): FailedEvent => {
+  const { error, record } = failed
+  if (record.value === null || !maySeal(record.value) || isEarlierParked(error)) return failed
+  const hidden = new Error("its message is hidden, because it may quote personal fields of the event")
+  hidden.name = describeError(error).error
+  return { ...failed, error: hidden }
+}
 /** Applies a projection's failure policy to the events of one partition, a batch at a time. */
 export class FailedEvents {
   private readonly deadLetters: BatchDeadLetters
@@ -103,7 +112,8 @@ export class FailedEvents {
     else if (!isDuplicate) this.outcomes.succeed(record.position)
   }
   /** Does what the policy says with a failed event. Returns `Stopped` if that stops the partition. */
-  fail(failed: FailedEvent): Stopped | undefined {
+  fail(given: FailedEvent): Stopped | undefined {
+    const failed = withoutPersonalText(given)
     const { error, record } = failed
     const { then = "park" } = this.policy
     const request = this.retries.requestOf(record)

@@ -88,15 +88,25 @@ export const announceErasures = Effect.fnUntraced(function* (
   }
 })
 
-/** Deletes what commands to the streams about a subject were answered without events: a rejection may quote the state. */
-const forgetAnswers = (sql: Sql, subject: string) =>
-  run(
+/**
+ * Deletes what commands to the streams about a subject were answered without events, for a rejection may quote the state; and the digests of
+ * commands, by which guesses of erased fields could be verified.
+ */
+const forgetAnswers = Effect.fnUntraced(function* (sql: Sql, subject: string) {
+  yield* run(
+    "forget digests of commands about a subject",
+    () => sql`
+      update millrace.log_batch set command_digest = null
+      where tags && array[${subjectTag(subject)}::text] and tags is not null and command_digest is not null`
+  )
+  yield* run(
     "forget answers about a subject",
     () => sql`
       delete from millrace.command c using (
         select distinct topic_id, entity from millrace.log_batch where tags && array[${subjectTag(subject)}::text] and tags is not null
       ) b where c.topic_id = b.topic_id and c.stream = b.entity`
   )
+})
 const streamsOf = (sql: Sql, subject: string) =>
   run(
     "find the events of a subject",

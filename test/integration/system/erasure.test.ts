@@ -93,10 +93,21 @@ const unaware = Projection.make({
   writes: [emails],
   handle: { "customer.registered": ({ customer_id, email }, out) => out.upsert(emails, { customer_id, email }) }
 })
+const failing = Projection.make({
+  name: "failing",
+  version: 1,
+  source: Customer,
+  writes: [],
+  handle: {
+    "customer.moved": ({ city }) => {
+      if (city === "Bern") throw new Error(`no such city: ${city}`)
+    }
+  }
+})
 const application = Application.make({
   name: "customers",
   aggregates: [Customer],
-  projections: [Projection.async(aware), Projection.async(unaware)]
+  projections: [Projection.async(aware), Projection.async(unaware), Projection.async(failing)]
 })
 
 const system = Effect.gen(function* () {
@@ -139,6 +150,8 @@ describe("Personal data", () => {
       const { database, eventStore, running, sql } = yield* system
       yield* execute(eventStore, "ada", register("ada"))
       yield* execute(eventStore, "bob", register("bob"))
+      const identified = Aggregate.execute(Customer, "ada", move("ada", "Baden"), { commandId: "k9" })
+      yield* Effect.provideService(identified, EventStore, eventStore)
       for (const city of ["Zug", "Bern", "Chur"]) yield* execute(eventStore, "ada", move("ada", city))
       yield* eventually(rows(sql, "select * from customers where city = 'Chur'"), 1)
       yield* eventually(rows(sql, "select * from emails"), 2)
@@ -150,8 +163,10 @@ describe("Personal data", () => {
       assert.notInclude(log, "1980")
       assert.include(log, "gold")
       const loaded = yield* Effect.provideService(Aggregate.load(Customer, "ada"), EventStore, eventStore)
-      assert.deepStrictEqual(loaded.state, { email: "ada@example.org", city: "Chur", moves: 3 })
+      assert.deepStrictEqual(loaded.state, { email: "ada@example.org", city: "Chur", moves: 4 })
 
+      yield* eventually(rows(sql, "select * from millrace.dead_letters where projection = 'failing'"), 1)
+      assert.notInclude(yield* stored(sql), "Bern")
       const rejected = Aggregate.execute(Customer, "ada", register("ada"), { commandId: "k0" })
       yield* Effect.flip(Effect.provideService(rejected, EventStore, eventStore))
       assert.include(yield* stored(sql), "ada@example.org")
@@ -159,12 +174,17 @@ describe("Personal data", () => {
       const context = { application, sql, ...(yield* openEventsOfCommand(application, sql)) }
       const erased = yield* eraseSubject(context, "ada", "asked")
       assert.strictEqual(erased.keys, 1)
+      assert.strictEqual(
+        (yield* rows(sql, "select * from millrace.log_batch where entity = 'ada' and command_digest is not null"))
+          .length,
+        0
+      )
       assert.deepStrictEqual(erased.aggregates, [{ aggregate: "customer", streams: 1 }])
       assert.deepStrictEqual(erased.unaware, ["emails"])
       assert.notInclude(yield* stored(sql), "ada@example.org")
       yield* eventually(rows(sql, "select * from customers"), 1)
       const after = yield* Effect.provideService(Aggregate.load(Customer, "ada"), EventStore, eventStore)
-      assert.deepStrictEqual(after.state, { email: "[erased]", city: "?", moves: 3 })
+      assert.deepStrictEqual(after.state, { email: "[erased]", city: "?", moves: 4 })
       const others = yield* Effect.provideService(Aggregate.load(Customer, "bob"), EventStore, eventStore)
       assert.strictEqual(others.state.email, "bob@example.org")
 
