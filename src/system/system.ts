@@ -114,6 +114,7 @@ export const openSystem = Effect.fnUntraced(function* (
   const published = relaysHere ? signal : makeNotifier(sql)
   const { eventStore, subjectKeys } = yield* openEvents(sql, { appended: opened.appended, application, published })
   yield* eventStore.declare(aggregates)
+  yield* subjectKeys.assertReadable
   yield* assertHistory(application, log)
   // what a process that died while it erased has left
   if (aggregates.some(({ name }) => name === Erasures.name)) yield* announceErasures({ eventStore, sql })

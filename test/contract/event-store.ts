@@ -154,6 +154,21 @@ const appending = (it: It) => {
     })
   )
   it.effect(
+    "appends of one stream with different expectations keep their order",
+    Effect.fnUntraced(function* () {
+      const aggregate = yield* fresh()
+      const expected = ["any", 1, "any", 3, "exists"] as const
+      const appended = yield* Effect.all(
+        expected.map((one, n) => append(aggregate, "a", one, events(1, n))),
+        { concurrency: "unbounded" }
+      )
+      assert.deepStrictEqual(
+        appended.map(({ version }) => version),
+        [1, 2, 3, 4, 5]
+      )
+    })
+  )
+  it.effect(
     "a refused command does not take those with it that expect what the stream has",
     Effect.fnUntraced(function* () {
       const aggregate = yield* fresh()

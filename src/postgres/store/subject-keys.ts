@@ -31,6 +31,8 @@ export interface SubjectKeysOptions {
 type Keys = SubjectKeys["Service"]
 /** Keys in a database. */
 export interface PostgresSubjectKeys extends Keys {
+  /** Fails if the stored keys are encrypted and cannot be decrypted by what the options have. Looks at one of them. */
+  readonly assertReadable: Effect.Effect<void, SubjectKeysError>
   /** Listens for erasures by other processes, until the scope closes. Without it a destroyed key may be found for a minute. */
   readonly listen: Effect.Effect<void, SubjectKeysError, Scope.Scope>
 }
@@ -259,6 +261,14 @@ export const makeSubjectKeys = (
     forValues: makeForValues(sql, cache, keyEncryptionKey),
     erase: makeErase(sql, forget),
     readmit: makeReadmit(sql, cache, keyEncryptionKey),
+    assertReadable: Effect.gen(function* () {
+      const [row] = yield* run(
+        "find",
+        () => sql<Array<Row>>`
+        select subject, number, key from millrace.subject_key where key is not null and get_byte(key, 0) = ${encrypted} limit 1`
+      )
+      if (row !== undefined) yield* decoded("find", row, row.key, keyEncryptionKey)
+    }),
     // after a reconnection a notification may have been missed
     listen: Effect.gen(function* () {
       const listening = yield* run("find", () => sql.listen(erasureChannel, forget, () => forget(undefined)))

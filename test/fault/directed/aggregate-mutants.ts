@@ -165,13 +165,13 @@ export const aggregateMutants: ReadonlyArray<Mutant> = [
     name: "commands overtake one of their stream that has to wait",
     patches: patch("src/postgres/events/lanes.ts", 'last.set(key, "waits")\n', ""),
     file: contract,
-    title: "appends of one stream made at once keep their order"
+    title: "appends of one stream with different expectations"
   },
   {
     name: "a load has no limit",
     patches: patch("src/postgres/events/read-sql.ts", "      order by first_version limit ${rows}) c\n", "      ) c\n"),
     file: locks,
-    title: "a load from a late version reads few pages"
+    title: "a load reads few pages"
   },
   {
     name: "a key is not locked by an append",

@@ -4,6 +4,7 @@
 import { assert, describe, it } from "vitest"
 import { isLong } from "../../support/size.ts"
 import { needing } from "../../support/stack.ts"
+import { aggregateMutants } from "../directed/aggregate-mutants.ts"
 import { mutants as directed } from "../directed/mutants.ts"
 import { patchedCopy } from "../harness/patched-copy.ts"
 import { execute } from "./execute.ts"

@@ -188,7 +188,7 @@ it.layer(Server.layer, { timeout: "60 seconds", excludeTestServices: true })("lo
     }, Effect.scoped)
   )
   it.effect(
-    "a load from a late version reads few pages of a stream that has most rows of the table, in any order",
+    "a load reads few pages of a stream that has most rows of the table, in any order",
     Effect.fnUntraced(function* () {
       const { append, sql } = yield* setUp
       yield* append("cases", "a", "any", events(1))
@@ -204,14 +204,20 @@ it.layer(Server.layer, { timeout: "60 seconds", excludeTestServices: true })("lo
         "read",
         () => sql<Array<Row>>`select topic_id, partition from millrace.log_batch limit 1`
       )
-      const parameters = [head!["topic_id"], head!["partition"], "a", null, 19_990, 2 ** 53 - 1, null]
-      const plan = yield* query("explain", () =>
-        sql.unsafe<Array<Row>>(`explain (analyze, buffers) ${loadStatement(2_000)}`, parameters as never)
-      )
-      const text = plan.map((row) => String(Object.values(row)[0])).join("\n")
-      assert.notMatch(text, /Seq Scan on log_batch|Bitmap Heap Scan on log_batch/)
-      const [, hit, read] = /Buffers: shared hit=(\d+)(?: read=(\d+))?/.exec(text)!
-      assert.isBelow(Number(hit) + Number(read ?? 0), 200, text)
+      // from a late version, and from the first one for few events
+      for (const [from, page] of [
+        [19_990, 2_000],
+        [1, 50]
+      ] as const) {
+        const parameters = [head!["topic_id"], head!["partition"], "a", null, from, 2 ** 53 - 1, null]
+        const plan = yield* query("explain", () =>
+          sql.unsafe<Array<Row>>(`explain (analyze, buffers) ${loadStatement(page)}`, parameters as never)
+        )
+        const text = plan.map((row) => String(Object.values(row)[0])).join("\n")
+        assert.notMatch(text, /Seq Scan on log_batch|Bitmap Heap Scan on log_batch/)
+        const [, hit, read] = /Buffers: shared hit=(\d+)(?: read=(\d+))?/.exec(text)!
+        assert.isBelow(Number(hit) + Number(read ?? 0), 300, text)
+      }
     }, Effect.scoped)
   )
 })
