@@ -6,7 +6,7 @@ import { CommandFailed, exitCodes } from "./command-failure.ts"
 import { loadApplication } from "./config.ts"
 import { config, json, optionalText, runToExitCode } from "./flags.ts"
 import { print } from "./print.ts"
-import { type Application, topicsOf } from "../model/application.ts"
+import { aggregatesOf, type Application, topicsOf } from "../model/application.ts"
 import { defaults, type PulsarOptions } from "../pulsar/client/options.ts"
 import type { ResourcePlan } from "../pulsar/tenants.ts"
 import { Tenancy } from "../model/tenancy.ts"
@@ -39,11 +39,13 @@ const textOf = (plans: ReadonlyArray<ResourcePlan>, verb: string): string => {
   return [...lines, `${same} of ${plans.length}${verb} as declared`].join("\n")
 }
 
-/** The topics of each tenant if the application declares none: all topics that projections write and that go to Pulsar. */
-const derivedTopics = (application: Application.Any) =>
-  topicsOf(application)
+/** The topics of each tenant if the application declares none: all topics that relays publish to Pulsar. */
+const publishedTopics = (application: Application.Any) => [
+  ...topicsOf(application)
     .filter(({ topic: { to }, writtenBy }) => writtenBy.length > 0 && to?.includes("pulsar") !== false)
-    .map(({ topic }) => Tenancy.topic(topic))
+    .map(({ topic }) => Tenancy.topic(topic)),
+  ...aggregatesOf(application).map((aggregate) => Tenancy.topic(aggregate))
+]
 
 /**
  * What the application declares, with the tenants that the command names in addition. An application that declares none has the tenant of this
@@ -60,7 +62,7 @@ const tenancyOf = (
       const { pulsar } = application
       const made = Tenancy.make({
         tenants: [...new Set(pulsar === undefined && names.length === 0 ? [tenant] : names)],
-        topics: derivedTopics(application)
+        topics: publishedTopics(application)
       })
       const isNew = (name: string) => !pulsar?.tenants.some((other) => other.name === name)
       const all = {

@@ -2,7 +2,7 @@
 import type * as Duration from "effect/Duration"
 import { assertOptions } from "./declaration.ts"
 import { checkedChoice, checkedCount, checkedDuration, invalidOption, type DurationBounds } from "./options.ts"
-import type { Topic } from "./topic.ts"
+import type { StoredSource } from "./topic.ts"
 
 /** What a role may do in its tenant's namespace. Subscriptions with dead letters need `produce` as well. */
 export type TenantAction = "consume" | "produce"
@@ -208,9 +208,9 @@ export const Tenancy = {
       }
     }
   },
-  /** Declares a topic that every tenant has, which may be divided by tier. */
+  /** Declares a topic that every tenant has, which may be divided by tier: a derived topic, or the events of an aggregate. */
   topic: <V>(
-    topic: Topic<string, V>,
+    topic: StoredSource<string, V, "topic"> | StoredSource<string, V, "aggregate">,
     { batching = false, partitions = 1, tier }: TopicOptions<V> = {}
   ): TenantTopic => {
     checkedCount(`topic ${topic.name}: partitions`, partitions, { least: 1 })

@@ -76,7 +76,7 @@ export class EventDecoder {
     if (record.value === null)
       throw new Error(`a null value deletes a key of a compacted topic; ${source.name} has events`)
     const json = parseJson(record.value)
-    const event = source.decode(find === undefined ? json : this.unsealed(json, record, find), record.schemaVersion)
+    const event = find === undefined ? source.decode(json, record.schemaVersion) : this.decodeSealed(json, record, find)
     const time = source.timeOf?.(event) ?? record.eventTime
     if (!(time >= firstTime && time <= lastTime)) {
       throw new Error(`its event time ${time} is not between the years 4713 BC and 275760; send epoch milliseconds`)
@@ -93,6 +93,19 @@ export class EventDecoder {
     return { record, event, time, tenant, id }
   }
 
+  /** As the source decodes. What does not fit its schemas is not quoted if it was encrypted, because the message is stored in a dead letter. */
+  private decodeSealed(json: unknown, record: LogRecord, find: FindKey): object {
+    const plain = this.unsealed(json, record, find)
+    if (plain === json) return this.source.decode(json, record.schemaVersion)
+    try {
+      return this.source.decode(plain, record.schemaVersion)
+    } catch {
+      const { type } = json as { readonly type: string }
+      throw new Error(
+        `version ${record.schemaVersion ?? 1} of event type ${type} cannot decode it; why is left out, because that could quote personal data`
+      )
+    }
+  }
   /** The JSON with its personal fields; redacted, if they are erased. */
   private unsealed(json: unknown, { eventId, key, schemaVersion }: LogRecord, find: FindKey): unknown {
     const { eventTypes, name } = this.source

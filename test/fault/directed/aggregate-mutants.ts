@@ -6,6 +6,7 @@ const locks = "integration/postgres/events/locks.test.ts"
 const events = "integration/postgres/events/events.test.ts"
 const inline = "integration/postgres/events/inline.test.ts"
 const unit = "unit/erasure.test.ts"
+const erasing = "integration/cli/erase-command.test.ts"
 const sql = (find: string, replace: string) => patch("src/postgres/events/append-sql.ts", find, replace)
 
 /** In the order in which the protocol of aggregates names them. */
@@ -136,8 +137,8 @@ export const aggregateMutants: ReadonlyArray<Mutant> = [
   {
     name: "inline rows are written for repeated commands",
     patches: sql(
-      "or exists (select from refused) or exists (select from behind) or exists (select from done))`\nconst atomicVerdict",
-      "or exists (select from refused) or exists (select from behind))`\nconst atomicVerdict"
+      "or exists (select from astray)\n      or exists (select from done))`",
+      "or exists (select from astray))`"
     ),
     file: inline,
     title: "a repeated command writes no rows again"
@@ -219,5 +220,27 @@ export const aggregateMutants: ReadonlyArray<Mutant> = [
     ),
     file: events,
     title: "the topic of an aggregate refuses records from outside"
+  },
+  {
+    name: "other processes are not notified of an erasure",
+    patches: patch(
+      "src/postgres/store/subject-keys.ts",
+      "told as (select pg_notify(${erasureChannel}, ${subject}))",
+      "told as (select ${erasureChannel}::text, ${subject}::text)"
+    ),
+    file: erasing,
+    title: "beside a running dev"
+  },
+  {
+    name: "a start does not look whether keys can be decrypted",
+    patches: patch("src/system/system.ts", "  yield* subjectKeys.assertReadable\n", ""),
+    file: erasing,
+    title: "a system does not start"
+  },
+  {
+    name: "a decoder quotes what was encrypted",
+    patches: patch("src/runner/event-decoder.ts", "    if (plain === json) return", "    return"),
+    file: unit,
+    title: "does not quote"
   }
 ]

@@ -12,7 +12,12 @@ import type { Log, LogRecord } from "../../../src/log/log.ts"
 import { Application } from "../../../src/model/application.ts"
 import { Event } from "../../../src/model/event.ts"
 import type { Database } from "../../../src/system/database.ts"
-import { openSystem, runRelay } from "../../../src/system/system.ts"
+import { EventStore } from "../../../src/aggregate/event-store.ts"
+import { Personal } from "../../../src/model/personal.ts"
+import { Projection } from "../../../src/model/projection.ts"
+import { ReadModel } from "../../../src/model/read-model.ts"
+import { query } from "../../../src/postgres/client/client.ts"
+import { openSystem, runProjections, runRelay } from "../../../src/system/system.ts"
 import { appendOf, events } from "../../contract/event-store-support.ts"
 import { databaseOn, server } from "../../support/postgres.ts"
 import { needing } from "../../support/stack.ts"
@@ -102,6 +107,62 @@ suite("Aggregates on Kafka", () => {
           )
         const refused = yield* Effect.flip(system.log.append(name, [{ ...stored.flat()[0]!, partition: 0 }]))
         assert.match(refused.message, /it has the events of an aggregate/)
+      }).pipe(Effect.scoped),
+    120_000
+  )
+
+  it.live(
+    "the topic has encrypted text of personal fields alone, and projections read them",
+    () =>
+      Effect.gen(function* () {
+        const name = `sealed${process.pid}${Date.now() % 100_000}`
+        const Named = Event.make("named", { id: Schema.String, name: Personal(Schema.String), plan: Schema.String })
+        const Person = Aggregate.make({
+          name,
+          partitions: 1,
+          id: "id",
+          subject: ({ id }) => id,
+          events: [Named],
+          commands: { name: { id: Schema.String, name: Schema.String } },
+          state: Schema.Int,
+          initial: 0,
+          evolve: { named: (state) => state + 1 },
+          decide: { name: (_, { id, name }) => Named.make({ id, name, plan: "gold" }) }
+        })
+        const persons = ReadModel.table("persons", {
+          columns: { id: Schema.String, name: Schema.String },
+          primaryKey: ["id"]
+        })
+        const projection = Projection.make({
+          name: "persons",
+          version: 1,
+          source: Person,
+          writes: [persons],
+          handle: { named: ({ id, name }, out) => out.upsert(persons, { id, name }) }
+        })
+        const projections = [Projection.async(projection)]
+        const application = Application.make({ name, aggregates: [Person], projections })
+        const own = yield* databaseOn(root, 8)
+        const database: Database = { ...own, embedded: false, failed: Effect.never }
+        const system = yield* openSystem(application, database, { makesTopics: true })
+        yield* Effect.forkScoped(runRelay(system))
+        yield* Effect.forkScoped(runProjections(system))
+        const command = { type: "name", id: "p1", name: "plain-name" } as const
+        yield* Effect.provideService(Aggregate.execute(Person, "p1", command), EventStore, system.eventStore)
+        const kafka = yield* KafkaLog.make({ brokers: brokers.split(",") })
+        let published: ReadonlyArray<LogRecord> = []
+        while (published.length === 0) {
+          yield* Effect.sleep("100 millis")
+          published = (yield* readAll(kafka, name)).flat()
+        }
+        const text = JSON.stringify(published)
+        assert.include(text, "$sealed")
+        assert.include(text, "gold")
+        assert.notInclude(text, "plain-name")
+        const read = query("read", () => own.sql<Array<{ name: string }>>`select name from persons`)
+        let rows = yield* read
+        while (rows.length === 0) rows = yield* Effect.andThen(Effect.sleep("50 millis"), read)
+        assert.strictEqual(rows[0]!.name, "plain-name")
       }).pipe(Effect.scoped),
     120_000
   )
