@@ -15,6 +15,7 @@ import { moveOnce } from "../../../../src/system/lifecycles.ts"
 import { accounts } from "../../../support/accounts.ts"
 import { append, foldedRows, inlineProcess, movesOf, shown } from "../../../support/inline.ts"
 import { databaseOn, server } from "../../../support/postgres.ts"
+import { TcpProxy } from "../../../support/tcp-proxy.ts"
 
 class Root extends Context.Service<Root, string>()("test/Root") {}
 const inline = [Projection.inline(accounts)]
@@ -273,6 +274,27 @@ layer(Layer.effect(Root, server), { excludeTestServices: true, timeout: "60 seco
       )
       yield* append(process, movesOf("a", [3]))
       yield* sameAsFold(on.sql)
+    })
+  )
+  it.effect("appends whose replies are lost, because connections are cut, write their rows once", () =>
+    Effect.gen(function* () {
+      const on = yield* database
+      const cut = new TcpProxy(Number(new URL(on.url).port))
+      yield* Effect.acquireRelease(
+        Effect.promise(() => cut.open()),
+        () => Effect.promise(() => cut.close())
+      )
+      const through = new URL(on.url)
+      through.port = String(cut.port)
+      const process = yield* inlineProcess({ url: through.href }, inline)
+      const load = yield* appending(process)
+      for (let i = 0; i < 3; i++) {
+        cut.cut()
+        yield* load.more(20)
+      }
+      const appended = yield* load.stop
+      const { account_total } = yield* sameAsFold(on.sql)
+      expect(account_total[0]!["events"]).toBe(appended)
     })
   )
   it.effect("an open dead letter keeps a projection from becoming inline", () =>
