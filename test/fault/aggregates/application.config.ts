@@ -72,6 +72,7 @@ const inlineBalances = Projection.inline(
 
 export default Application.make({
   name: run,
+  aggregates: [Ledger],
   // without inline rows a statement may append some commands and refuse others
   projections: process.env["FAULT_INLINE"] === "no" ? [] : [inlineBalances]
 })
