@@ -276,7 +276,7 @@ layer(Layer.effect(Root, server), { excludeTestServices: true, timeout: "60 seco
       yield* sameAsFold(on.sql)
     })
   )
-  it.effect("appends whose replies are lost, because connections are cut, write their rows once", () =>
+  it.effect("appends whose connections are cut are answered, and their rows are a fold of the events", () =>
     Effect.gen(function* () {
       const on = yield* database
       const cut = new TcpProxy(Number(new URL(on.url).port))
