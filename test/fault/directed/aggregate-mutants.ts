@@ -6,7 +6,7 @@ const locks = "integration/postgres/events/locks.test.ts"
 const events = "integration/postgres/events/events.test.ts"
 const inline = "integration/postgres/events/inline.test.ts"
 const unit = "unit/erasure.test.ts"
-const erasing = "integration/cli/erase-command.test.ts"
+const erasing = "integration/system/erasure.test.ts"
 const sql = (find: string, replace: string) => patch("src/postgres/events/append-sql.ts", find, replace)
 
 /** In the order in which the protocol of aggregates names them. */
@@ -229,13 +229,13 @@ export const aggregateMutants: ReadonlyArray<Mutant> = [
       "told as (select ${erasureChannel}::text, ${subject}::text)"
     ),
     file: erasing,
-    title: "beside a running dev"
+    title: "is sealed in the log"
   },
   {
     name: "a start does not look whether keys can be decrypted",
     patches: patch("src/system/system.ts", "  yield* subjectKeys.assertReadable\n", ""),
     file: erasing,
-    title: "a system does not start"
+    title: "is not read by a system"
   },
   {
     name: "a decoder quotes what was encrypted",

@@ -273,4 +273,19 @@ describe("Personal data", () => {
       const error = yield* Effect.flip(Effect.provideService(Aggregate.load(Customer, "b"), EventStore, eventStore))
       assert.include(error.message, "cannot be decrypted")
     }))
+
+  test("is not read by a system without the key that its keys are encrypted with: it does not start", () =>
+    Effect.gen(function* () {
+      const name = "MILLRACE_KEY_ENCRYPTION_KEY"
+      yield* Effect.addFinalizer(() => Effect.sync(() => delete process.env[name]))
+      process.env[name] = "ab".repeat(32)
+      const { database, eventStore } = yield* system
+      yield* execute(eventStore, "ada", register("ada"))
+      delete process.env[name]
+      const missing = yield* Effect.flip(openSystem(application, database, { relaysHere: false }))
+      assert.include(missing.message, `are encrypted; set ${name}`)
+      process.env[name] = "cd".repeat(32)
+      const wrong = yield* Effect.flip(openSystem(application, database, { relaysHere: false }))
+      assert.include(wrong.message, `encrypted with another ${name}`)
+    }))
 })
