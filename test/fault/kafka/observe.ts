@@ -94,7 +94,7 @@ export class Watch {
     }
     this.before = now
     const [row] = await sql<Array<{ events: number; counted: number }>>`
-      select (select sum(events)::float8 from millrace.progress) as events,
+      select (select sum(events)::float8 from millrace.progress where projection = 'signals') as events,
         (select coalesce(sum(events), 0)::float8 from entity_activity where window_size = '1m')
           + (select count(*) from millrace.late_events where window_size = '1m')::float8 as counted`
     const { counted, events } = row!
