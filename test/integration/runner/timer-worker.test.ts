@@ -345,12 +345,9 @@ it.live("a person lists what waits and fails, has it tried at once, and discards
       assert.deepInclude(first, { state: "failing", projection: "p", timer: null, aggregate: "order", stream: "s" })
       assert.match(first!.reason!, /the application has no aggregate order/)
       assert.deepStrictEqual(
-        (yield* listTimers(sql, all, 10)).map(({ state, timer }) => [state, timer]),
-        [
-          ["failing", null],
-          ["due", null],
-          ["waiting", "escalate"]
-        ]
+        // which of the two is tried first depends on when the failed one was
+        (yield* listTimers(sql, all, 10)).map(({ state, timer }) => `${state} ${timer}`).toSorted(),
+        ["due null", "failing null", "waiting escalate"]
       )
       // its pause is made long, so that only a person's decision makes it due
       yield* Effect.promise(() => sql`update millrace.timer set next_try = now() + interval '1 hour'`)
