@@ -12,6 +12,7 @@ export const variables: ReadonlyArray<string> = [
   "URL",
   "HTTP_HOSTS",
   "HEALTH_MAX_AGE",
+  "KEY_ENCRYPTION_KEY",
   "DEBUG",
   ...[...kafka, ...kafkaNumbers].map((name) => `KAFKA_${name}`),
   ...pulsar.map((name) => `PULSAR_${name}`)
