@@ -50,6 +50,9 @@ export const execute = async (
       await run.drain()
       run.say("everything is processed and relayed")
       await run.watch.look(run.services.sql, run.differences)
+      // projections go on to announce their stream times: nothing is published once they have ended
+      await run.fleet.stop("projections")
+      await run.relayed("relaying of what was published at the end")
       await run.fleet.stop()
       run.say("all processes have ended")
       fold = await run.compare("end")
