@@ -42,7 +42,8 @@ export const projectorPoints: ReadonlyArray<Point> = [
     "before commit",
     "src/runner/partition-processor.ts",
     changed,
-    (call) => `      Effect.tap(() => Effect.sync(() => ${call})),\n${changed}`
+    // the harness takes over the partitions of this projection alone
+    (call) => `      Effect.tap(() => Effect.sync(() => this.projection.name === "signals" && ${call})),\n${changed}`
   ),
   projector("commit sent", "src/postgres/store/committer.ts", sent, (call) => `    ${afterWriting(call)}\n${sent}`),
   projector(

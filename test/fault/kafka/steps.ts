@@ -146,8 +146,8 @@ export class Steps extends Hands<Step, Role> {
     await this.run.until("takeover from a stopped process", () => isHandled(services.sql, ends))
     const before = worker.fenced
     worker.signal("SIGCONT")
-    // without fencing its commits are answered, too
-    const answered = () => worker.fenced > before || worker.answered > partitions || worker.exit !== undefined
+    // without fencing its commits are answered, too; the process has other projections, whose commits are answered meanwhile
+    const answered = () => worker.fenced > before || worker.answered > 10 * partitions || worker.exit !== undefined
     await this.run.until("answer to the commit of a continued process", answered)
     this.run.note(worker.fenced > before ? "zombie fenced" : "zombie not fenced")
     await this.reduce()
