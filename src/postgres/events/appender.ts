@@ -18,9 +18,19 @@ import {
   type TagRow,
   unpublishedCode
 } from "./append-sql.ts"
-import { conflictOf, detailOf, erasedError, goneOf, isErased, notNow, refusalOf, refusedAll } from "./refusals.ts"
+import {
+  conflictOf,
+  detailOf,
+  erasedError,
+  goneOf,
+  isPinned,
+  isErased,
+  notNow,
+  refusalOf,
+  refusedAll
+} from "./refusals.ts"
 import { answerMs, eventStoreError, isRepeatable, patienceMs } from "./errors.ts"
-import { answerOnly, inlineFailure, type InlineStatement, type InlineWriter, isExpected, namesOf } from "./inline.ts"
+import { answerOnly, inlineFailure, type InlineStatement, type InlineWriter, namesOf } from "./inline.ts"
 import { frozenCode, inlineParts, otherInlineCode } from "./inline-sql.ts"
 import { Lanes, waitingCommands } from "./lanes.ts"
 
@@ -290,13 +300,10 @@ export class Appender {
       if (refusal.again) return this.send(commands, failures)
       if (refusal.gone !== undefined) return this.sendWithout(commands, refusal.gone, failures)
       if (refusal.erased != null) return this.sendWithoutErased(commands, refusal.erased, failures)
-      // a command that takes the stream as it is was sent with the version of the rows that it changes
-      const isPinned = ({ append: { expected }, since }: Command, actual: number, closed: string | null) =>
-        closed === null && typeof expected !== "number" && isExpected(expected, actual) && now - since < patienceMs
+      const isSentAgain = ({ append, since }: Command, one: Parameters<typeof isPinned>[1]) =>
+        isPinned(append, one) && now - since < patienceMs
       const refused = new Map(
-        refusal.refused
-          ?.filter(({ actual, closed, i }) => !isPinned(commands[i - 1]!, actual, closed))
-          .map((one) => [one.i - 1, one])
+        refusal.refused?.filter((one) => !isSentAgain(commands[one.i - 1]!, one)).map((one) => [one.i - 1, one])
       )
       const repeated = new Set(refusal.repeated?.map((i) => i - 1))
       const others = commands.filter((_, i) => !refused.has(i) && !repeated.has(i))
@@ -386,18 +393,14 @@ export class Appender {
           else await pause(1)
           continue
         }
-        // the streams of appends that take them as they are were pinned to the versions of the rows that they change
         const others = isRefused ? refusalOf(cause) : undefined
-        const isPinned =
+        const arePinned =
           inline !== "" &&
           others !== undefined &&
           (others.tags ?? []).length === 0 &&
           (others.refused ?? []).length > 0 &&
-          (others.refused ?? []).every(({ actual, closed, i }) => {
-            const { expected } = appends[i - 1]!
-            return closed === null && typeof expected !== "number" && isExpected(expected, actual)
-          })
-        if (isPinned && isInTime) continue
+          (others.refused ?? []).every((one) => isPinned(appends[one.i - 1]!, one))
+        if (arePinned && isInTime) continue
         if (isRefused || error.code === "23505") {
           const found = await this.answersOf(rows).catch(() => undefined)
           if (found !== undefined && found.size === rows.length) return answer(rows.map((_, i) => found.get(i)!))

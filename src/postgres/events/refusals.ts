@@ -32,6 +32,14 @@ export const erasedError = ({ keys }: AppendRow, erased: ReadonlyArray<KeyRef>):
   new SubjectErased({
     subjects: [...new Set(keys.filter((key) => isErased({ keys: [key] }, erased)).map(({ subject }) => subject))]
   })
+/**
+ * Whether an append was refused although its stream is as it expects: one that takes the stream as it is was sent with the version of the rows
+ * that it changes.
+ */
+export const isPinned = (
+  { expected }: Append,
+  { actual, closed }: Pick<NonNullable<Refusal["refused"]>[number], "actual" | "closed">
+): boolean => closed === null && typeof expected !== "number" && isExpected(expected, actual)
 /** The error of several appends that were refused together: the first stream that is not as expected, or else the tags. */
 export const refusedAll = (
   appends: ReadonlyArray<Append>,
@@ -40,13 +48,11 @@ export const refusedAll = (
 ): AppendError | BoundaryMoved => {
   if (gone !== undefined) return goneOf(appends[gone[0]! - 1]!)
   if (erased != null) return new SubjectErased({ subjects: [...new Set(erased.map(({ subject }) => subject))] })
-  // an append that takes its stream as it is was sent with the version of the rows that it changes: a boundary that moved says more
-  const isAsExpected = ({ actual, closed, i }: NonNullable<typeof refused>[number]) => {
-    const { expected } = appends[i - 1]!
-    return closed === null && typeof expected !== "number" && isExpected(expected, actual)
-  }
+  // a boundary that moved says more than a pin that is outdated
   const hasMoved = (tags ?? []).length > 0
-  const [first] = (refused ?? []).filter((one) => !hasMoved || !isAsExpected(one)).toSorted((a, b) => a.i - b.i)
+  const [first] = (refused ?? [])
+    .filter((one) => !hasMoved || !isPinned(appends[one.i - 1]!, one))
+    .toSorted((a, b) => a.i - b.i)
   if (first !== undefined) return conflictOf(appends[first.i - 1]!, first.actual, first.closed)
   return new BoundaryMoved({
     tags: (tags ?? []).map(({ actual, expected, tag, topic_id }) => ({
