@@ -11,15 +11,14 @@ import type { Projection } from "../model/projection.ts"
 import type { Table } from "../model/read-model.ts"
 import type { Row } from "../model/recorder.ts"
 import type { Window } from "../model/window.ts"
-import { unlinked } from "./chain.ts"
 import { waitingForNoTime } from "./in-memory.ts"
 import type { LookupStore } from "./lookup-store.ts"
 import type { LookupTable } from "./lookup-tables.ts"
 import { MemoryStore } from "./memory-store.ts"
-import { PartitionProcessor, type ProcessError } from "./partition-processor.ts"
+import type { ProcessError } from "./partition-processor.ts"
+import { ReplayProcessors } from "./replay-processors.ts"
 import { replayStore } from "./replay-store.ts"
 import type { TraceSource } from "./row-trace.ts"
-import type { Store } from "./store.ts"
 import { storedRow } from "./stored-values.ts"
 
 /** What to scan, and with what. */
@@ -68,9 +67,7 @@ export class KeyScan<E, R> {
   problem: string | undefined
   private readonly options: KeyScanOptions<E, R>
   private readonly models: ReadonlyMap<string, ScannedModel>
-  private readonly projection: Projection.Of<E, R>
-  private readonly store: Store["Service"]
-  private readonly processors = new Map<string, PartitionProcessor<E, R>>()
+  private readonly processors: ReplayProcessors<E, R>
 
   constructor(options: KeyScanOptions<E, R>) {
     const { projection } = options
@@ -80,8 +77,12 @@ export class KeyScan<E, R> {
         target.kind === "topic" || target.shared ? [] : [[target.name, scannedModel(target)] as const]
       )
     )
-    this.projection = { ...projection, handle: (event, _, context) => this.handle(projection, event, context) }
-    this.store = replayStore(new MemoryStore(projection, "follower", () => false), options)
+    const scanned: Projection.Of<E, R> = {
+      ...projection,
+      handle: (event, _, context) => this.handle(projection, event, context)
+    }
+    const store = replayStore(new MemoryStore(projection, "follower", () => false), options)
+    this.processors = new ReplayProcessors(scanned, options.lookupTables, store)
   }
 
   /** By which column of its key the rows of each table belong to events' keys. Tables that no event writes are left out. */
@@ -104,7 +105,7 @@ export class KeyScan<E, R> {
         this.found.add(record.key)
         this.events++
       }
-    const processor = yield* this.processorOf(source, partition)
+    const processor = yield* this.processors.of(source, partition)
     const clock = waitingForNoTime(yield* Clock.Clock)
     yield* Effect.provideService(processor.process(batch), Clock.Clock, clock)
   })
@@ -136,29 +137,4 @@ export class KeyScan<E, R> {
       `the event at ${topic}/${partition}/${position} with the key ${JSON.stringify(key)} writes ` +
       (columns.length === 0 ? "the one row of all keys" : columns.join(", "))
   }
-
-  private readonly processorOf = Effect.fnUntraced(function* (
-    this: KeyScan<E, R>,
-    { links = unlinked, partitions, topic }: TraceSource,
-    partition: number
-  ) {
-    const at = `${topic.name}/${partition}`
-    let processor = this.processors.get(at)
-    if (processor === undefined) {
-      const { projection, store } = this
-      const { lookupTables } = this.options
-      const claim = yield* store.claim(projection, topic.name, partition, 1)
-      processor = new PartitionProcessor({
-        projection,
-        source: topic,
-        partitions,
-        claim,
-        lookupTables,
-        store,
-        links: { ...links, targets: [] }
-      })
-      this.processors.set(at, processor)
-    }
-    return processor
-  })
 }

@@ -10,14 +10,15 @@ import type { Projection } from "../model/projection.ts"
 import type { Row } from "../model/recorder.ts"
 import type { Topic } from "../model/topic.ts"
 import { hasFold } from "../model/window.ts"
-import { type ChainLinks, unlinked } from "./chain.ts"
+import type { ChainLinks } from "./chain.ts"
 import { EventDecoder } from "./event-decoder.ts"
 import { waitingForNoTime } from "./in-memory.ts"
 import type { LookupStore } from "./lookup-store.ts"
 import type { LookupTable } from "./lookup-tables.ts"
 import { MemoryStore } from "./memory-store.ts"
-import { PartitionProcessor, type ProcessError } from "./partition-processor.ts"
+import type { ProcessError } from "./partition-processor.ts"
 import { type RowCall, RowWatch, type WatchedEvent, type WatchedRow } from "./row-watch.ts"
+import { ReplayProcessors } from "./replay-processors.ts"
 import { replayStore } from "./replay-store.ts"
 import { Store, type Changes, type DeadLetter } from "./store.ts"
 
@@ -121,8 +122,7 @@ export class RowTrace<E, R> {
   private readonly options: RowTraceOptions<E, R>
   private readonly watch: RowWatch<E, R>
   private readonly memory: MemoryStore
-  private readonly store: Store["Service"]
-  private readonly processors = new Map<string, PartitionProcessor<E, R>>()
+  private readonly processors: ReplayProcessors<E, R>
   private readonly decoders = new Map<string, EventDecoder>()
   /** The positions of events that concern the row, by their ids: later events with them are duplicates. */
   private readonly positions = new Map<string, number>()
@@ -137,7 +137,7 @@ export class RowTrace<E, R> {
     const keeps = (name: string, key: string) => kept.has(name) || (name === row.target.name && key === row.text)
     const memory = new MemoryStore(projection, "follower", keeps)
     this.memory = memory
-    this.store = Store.of({
+    const replayed = Store.of({
       ...replayStore(memory, {
         owner,
         lookups: options.lookups,
@@ -149,6 +149,7 @@ export class RowTrace<E, R> {
         return isKept ? memory.service.readRows(of, target, keys) : Effect.die(new NeedsRows(target.name))
       }
     })
+    this.processors = new ReplayProcessors(this.watch.projection, options.lookupTables, replayed)
   }
 
   /** The row now, as its columns hold it; undefined if there is none. */
@@ -164,7 +165,7 @@ export class RowTrace<E, R> {
     record: LogRecord
   ): Effect.fn.Return<void, ProcessError, R> {
     const before = this.row
-    const processor = yield* this.processorOf(source, record.partition)
+    const processor = yield* this.processors.of(source, record.partition)
     const clock = waitingForNoTime(yield* Clock.Clock)
     yield* Effect.provideService(
       processor.process({ records: [record], next: record.position + 1 }),
@@ -290,29 +291,4 @@ export class RowTrace<E, R> {
     }
     return decoder
   }
-  private readonly processorOf = Effect.fnUntraced(function* (
-    this: RowTrace<E, R>,
-    { links = unlinked, partitions, topic }: TraceSource,
-    partition: number
-  ) {
-    const at = `${topic.name}/${partition}`
-    let processor = this.processors.get(at)
-    if (processor === undefined) {
-      const { lookupTables } = this.options
-      const { projection } = this.watch
-      const { store } = this
-      const claim = yield* store.claim(projection, topic.name, partition, 1)
-      processor = new PartitionProcessor({
-        projection,
-        source: topic,
-        partitions,
-        claim,
-        lookupTables,
-        store,
-        links: { ...links, targets: [] }
-      })
-      this.processors.set(at, processor)
-    }
-    return processor
-  })
 }
