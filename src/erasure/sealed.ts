@@ -36,6 +36,21 @@ const [nonceBytes, tagBytes] = [12, 16]
 const authenticated = ({ aggregate, eventId, stream }: EventAddress) =>
   Buffer.from(JSON.stringify([aggregate, stream, eventId ?? null]))
 
+/** Bytes encrypted by AES-256-GCM: a random nonce, the ciphertext, and the tag, which authenticates `aad` as well. */
+export const encrypted = (plain: Uint8Array, key: Uint8Array, aad: Uint8Array): Buffer => {
+  const nonce = randomBytes(nonceBytes)
+  const cipher = createCipheriv("aes-256-gcm", key, nonce)
+  cipher.setAAD(aad)
+  return Buffer.concat([nonce, cipher.update(plain), cipher.final(), cipher.getAuthTag()])
+}
+/** What `encrypted` was given. Throws an error for another key, other bytes or another `aad`. */
+export const decrypted = (text: Uint8Array, key: Uint8Array, aad: Uint8Array): Buffer => {
+  const decipher = createDecipheriv("aes-256-gcm", key, text.subarray(0, nonceBytes), { authTagLength: tagBytes })
+  decipher.setAAD(aad)
+  decipher.setAuthTag(text.subarray(-tagBytes))
+  return Buffer.concat([decipher.update(text.subarray(nonceBytes, -tagBytes)), decipher.final()])
+}
+
 /** Whether the text of an event's JSON may have sealed fields: fast, and without a parse. */
 export const maySeal = (value: string): boolean => value.includes(`"${sealedField}"`)
 
@@ -49,15 +64,7 @@ export const seal = (
   const [personal, open] = [true, false].map((is) =>
     Object.fromEntries(Object.entries(json).filter(([name]) => fields.includes(name) === is))
   ) as [Json, Json]
-  const nonce = randomBytes(nonceBytes)
-  const cipher = createCipheriv("aes-256-gcm", key, nonce)
-  cipher.setAAD(authenticated(at))
-  const text = Buffer.concat([
-    nonce,
-    cipher.update(JSON.stringify(personal), "utf8"),
-    cipher.final(),
-    cipher.getAuthTag()
-  ])
+  const text = encrypted(Buffer.from(JSON.stringify(personal)), key, authenticated(at))
   return { ...open, [sealedField]: { s: subject, k: number, v: text.toString("base64") } satisfies Sealed }
 }
 
@@ -94,14 +101,10 @@ export const unseal = (json: unknown, at: EventAddress, find: FindKey): unknown 
   if (key === undefined)
     throw new Error(`its personal fields need key ${sealed.k} of their subject, which the database does not have`)
   if (key === null) return { ...open, [erasedField]: true }
-  const text = Buffer.from(sealed.v, "base64")
   let personal: Json
   try {
-    const decipher = createDecipheriv("aes-256-gcm", key, text.subarray(0, nonceBytes), { authTagLength: tagBytes })
-    decipher.setAAD(authenticated(at))
-    decipher.setAuthTag(text.subarray(-tagBytes))
-    const plain = decipher.update(text.subarray(nonceBytes, -tagBytes), undefined, "utf8") + decipher.final("utf8")
-    personal = JSON.parse(plain) as Json
+    const text = decrypted(Buffer.from(sealed.v, "base64"), key, authenticated(at))
+    personal = JSON.parse(text.toString("utf8")) as Json
   } catch {
     throw new Error("its personal fields cannot be decrypted: they were changed, or belong to another event")
   }

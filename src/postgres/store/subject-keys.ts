@@ -1,9 +1,17 @@
 // The keys of subjects on PostgreSQL: cached for a minute, created when they are first needed, and destroyed by an erasure.
-import { createCipheriv, createDecipheriv, randomBytes } from "node:crypto"
+import { randomBytes } from "node:crypto"
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import { SubjectErased, SubjectKeysError } from "../../erasure/errors.ts"
-import { type FindKey, type KeyRef, keyOf, maySeal, type SubjectKey } from "../../erasure/sealed.ts"
+import {
+  decrypted,
+  encrypted,
+  type FindKey,
+  type KeyRef,
+  keyOf,
+  maySeal,
+  type SubjectKey
+} from "../../erasure/sealed.ts"
 import type { ErasedSubject, SubjectKeys } from "../../erasure/subject-keys.ts"
 import type { Sql } from "../client/client.ts"
 import { arrayOf } from "../client/columns.ts"
@@ -17,8 +25,7 @@ const mostCached = 20_000
 const keyBytes = 32
 /** The channel on which erasures are announced between processes: the subject's id. */
 export const erasureChannel = "millrace_erasure"
-const [plain, encrypted] = [0, 1]
-const [nonceBytes, tagBytes] = [12, 16]
+const [plain, encryptedForm] = [0, 1]
 
 /** How keys are stored. */
 export interface SubjectKeysOptions {
@@ -40,10 +47,7 @@ export interface PostgresSubjectKeys extends Keys {
 const addressed = ({ number, subject }: KeyRef) => Buffer.from(JSON.stringify([subject, number]))
 const wrap = (ref: KeyRef, key: Uint8Array, by: Uint8Array | undefined): Buffer => {
   if (by === undefined) return Buffer.concat([Buffer.from([plain]), key])
-  const nonce = randomBytes(nonceBytes)
-  const cipher = createCipheriv("aes-256-gcm", by, nonce)
-  cipher.setAAD(addressed(ref))
-  return Buffer.concat([Buffer.from([encrypted]), nonce, cipher.update(key), cipher.final(), cipher.getAuthTag()])
+  return Buffer.concat([Buffer.from([encryptedForm]), encrypted(key, by, addressed(ref))])
 }
 const unwrap = (ref: KeyRef, stored: Uint8Array, by: Uint8Array | undefined): Uint8Array => {
   if (stored[0] === plain) return stored.subarray(1)
@@ -52,12 +56,7 @@ const unwrap = (ref: KeyRef, stored: Uint8Array, by: Uint8Array | undefined): Ui
       "the keys of personal data are encrypted; set MILLRACE_KEY_ENCRYPTION_KEY to the key that encrypts them"
     )
   try {
-    const decipher = createDecipheriv("aes-256-gcm", by, stored.subarray(1, 1 + nonceBytes), {
-      authTagLength: tagBytes
-    })
-    decipher.setAAD(addressed(ref))
-    decipher.setAuthTag(stored.subarray(-tagBytes))
-    return Buffer.concat([decipher.update(stored.subarray(1 + nonceBytes, -tagBytes)), decipher.final()])
+    return decrypted(stored.subarray(1), by, addressed(ref))
   } catch {
     throw new Error(
       "a key of personal data was encrypted with another MILLRACE_KEY_ENCRYPTION_KEY; set the one it was encrypted with"
@@ -265,7 +264,7 @@ export const makeSubjectKeys = (
       const [row] = yield* run(
         "find",
         () => sql<Array<Row>>`
-        select subject, number, key from millrace.subject_key where key is not null and get_byte(key, 0) = ${encrypted} limit 1`
+        select subject, number, key from millrace.subject_key where key is not null and get_byte(key, 0) = ${encryptedForm} limit 1`
       )
       if (row !== undefined) yield* decoded("find", row, row.key, keyEncryptionKey)
     }),

@@ -195,8 +195,8 @@ export const aggregateMutants: ReadonlyArray<Mutant> = [
   {
     name: "the event that a sealed text belongs to is not authenticated",
     patches: [
-      ...patch("src/erasure/sealed.ts", "key, nonce)\n  cipher.setAAD(authenticated(at))\n", "key, nonce)\n"),
-      ...patch("src/erasure/sealed.ts", "    decipher.setAAD(authenticated(at))\n", "")
+      ...patch("src/erasure/sealed.ts", "key, nonce)\n  cipher.setAAD(aad)\n", "key, nonce)\n"),
+      ...patch("src/erasure/sealed.ts", "  decipher.setAAD(aad)\n", "")
     ],
     file: unit,
     title: "does not open under another aggregate"
