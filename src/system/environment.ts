@@ -39,7 +39,7 @@ export const healthMaxAgeMs: Effect.Effect<number, InvalidEnvironment> = Effect.
 
 /**
  * The key that encrypts stored keys of personal data: `MILLRACE_KEY_ENCRYPTION_KEY`, 32 bytes as 64 hex digits or as base64. Undefined if it is not
- * set: then whoever has the database has the keys.
+ * set: then everyone who has the database has the keys.
  */
 export const keyEncryptionKey: Effect.Effect<Uint8Array | undefined, InvalidEnvironment> = Effect.suspend(() => {
   const text = process.env["MILLRACE_KEY_ENCRYPTION_KEY"] ?? ""

@@ -43,7 +43,7 @@ const assertSubject = (subject: string) => {
   return Effect.void
 }
 
-/** Appends `subject.erased` for erasures that were not announced yet: once for each, whoever does it and however often. */
+/** Appends `subject.erased` for erasures that were not announced yet: once for each, also if several processes do it, or one does it again. */
 export const announceErasures = Effect.fnUntraced(function* (
   { eventStore, sql }: Pick<ErasureContext, "eventStore" | "sql">,
   reason = "erased"
@@ -54,7 +54,7 @@ export const announceErasures = Effect.fnUntraced(function* (
     select subject, max(number) as number from millrace.subject_key where destroyed_at is not null and announced_at is null group by subject limit 1000`
   )
   for (const { number, subject } of rows) {
-    // whoever destroyed the keys may have died before this
+    // the process that destroyed the keys may have died before this
     yield* run(
       "delete snapshots of a subject",
       () => sql`
