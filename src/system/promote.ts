@@ -221,8 +221,13 @@ const nextSteps = Effect.fnUntraced(function* (
   holders: ReadonlyArray<GateHolder> | undefined
 ) {
   const running = (yield* readProcesses(sql)).filter(isAlive)
-  const runs = ({ name, number }: StoredBuild) =>
-    running.some(({ projections }) => projections.includes(buildName({ name, version: number })))
+  // a process runs all builds of the versions that it declares, and soon one that it does not list yet
+  const runs = ({ declared }: StoredBuild) =>
+    [follower, live].some(
+      (build) =>
+        build.declared === declared &&
+        running.some(({ projections }) => projections.includes(buildName({ name: build.name, version: build.number })))
+    )
   const flag = dataFlag(embeddedDir)
   const { name } = live
   return [
