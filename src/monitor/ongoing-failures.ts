@@ -23,6 +23,10 @@ export const projectionSubject = (at: {
   `projection ${at.projection}_v${at.version} ${at.topic}${at.partition === undefined ? "" : `/${at.partition}`}`
 /** A relay, as failures name it. */
 export const relaySubject = (target: string): string => `relay to ${target}`
+/** The commands of an aggregate, as failures name them. */
+export const commandsSubject = (aggregate: string): string => `commands of ${aggregate}`
+/** Whether a failure is one of an aggregate's commands. */
+export const isCommandsSubject = (what: string): boolean => what.startsWith(commandsSubject(""))
 /** Streams of a relay that are halted, as failures name them. */
 export const haltedStreamSubject = (target: string): string => `stream of the relay to ${target}`
 /** Streams of a relay that wait for their target, as failures name them. */

@@ -2,6 +2,7 @@
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import { topicsOf } from "../model/application.ts"
+import { isCommandsSubject } from "../monitor/ongoing-failures.ts"
 import { makeSharedReading, type Reading } from "./shared-reading.ts"
 import { durationText } from "./findings.ts"
 import { database } from "./presence.ts"
@@ -40,7 +41,10 @@ export interface ProcessFacts {
 const failureOf = ({ failing }: ProcessFacts, pattern: RegExp, olderMs: number) =>
   failing.find(({ sinceMs, what }) => pattern.test(what) && sinceMs >= olderMs)
 
-/** Readiness by role. A gateway and an api need the log; projections and relays need the database, and that they do not fail. */
+/**
+ * Readiness by role. A gateway and an api need the log, and a gateway the code of the inline projections; projections and relays need the database, and
+ * that they do not fail.
+ */
 export const readinessOf = (facts: ProcessFacts): ProcessReadiness => {
   const { databaseMs, log, roles, running } = facts
   const overHttp = log.failure === undefined ? ready : unready(`the log does not answer: ${log.failure}`)
@@ -53,16 +57,14 @@ export const readinessOf = (facts: ProcessFacts): ProcessReadiness => {
     if (failing === undefined) return ready
     return unready(`${failing.what} fails for ${durationText(failing.sinceMs)}: ${failing.reason}`)
   }
-  const byRole = Object.fromEntries(
-    roles.map((role) => [
-      role,
-      role === "projections"
-        ? loop(role, /^projection /)
-        : role === "relay"
-          ? loop(role, /^relay to |^(waiting )?stream of the relay to /)
-          : overHttp
-    ])
-  )
+  const refused = facts.failing.find(({ what }) => isCommandsSubject(what))
+  const gateway = refused === undefined ? overHttp : unready(refused.reason)
+  const of: Readonly<Record<string, () => RoleReadiness>> = {
+    projections: () => loop("projections", /^projection /),
+    relay: () => loop("relay", /^relay to |^(waiting )?stream of the relay to /),
+    gateway: () => (overHttp.ready ? gateway : overHttp)
+  }
+  const byRole = Object.fromEntries(roles.map((role) => [role, of[role]?.() ?? overHttp]))
   return { ready: Object.values(byRole).every((one) => one.ready), roles: byRole }
 }
 

@@ -19,6 +19,7 @@ import {
 import { readSubscriptions, type SubscriptionRow } from "../postgres/subscription/lag.ts"
 import { relaySubject } from "../monitor/ongoing-failures.ts"
 import { withBuilds } from "./build-findings.ts"
+import { withCommands } from "./command-findings.ts"
 import { withTimers } from "./timer-findings.ts"
 import { readRebuild } from "../postgres/store/rebuild.ts"
 import { readWaits } from "./rebuild-pacing.ts"
@@ -270,7 +271,8 @@ export const readStatus = Effect.fnUntraced(function* ({
     embeddedDir
   })
   const failing = timers.failing === 0 ? [] : yield* readFailingTimers(sql)
-  const { notices, problems } = withTimers(found, { timers, failing, maxAgeMs, embeddedDir })
+  const timed = withTimers(found, { timers, failing, maxAgeMs, embeddedDir })
+  const { notices, problems } = withCommands(timed, processes)
   return {
     healthy: problems.length === 0,
     problems,

@@ -41,6 +41,7 @@ import { moveLifecycles, moveOnce } from "./lifecycles.ts"
 import { executeTimers } from "./timers.ts"
 import type { Observed } from "./observed.ts"
 import { announceErasures } from "./erasure.ts"
+import { watchInlineCode } from "./inline-code.ts"
 import { openEvents } from "./open-event-store.ts"
 import { openLog } from "./open-log.ts"
 import { beginRelayCounters, measuredStore } from "./measured.ts"
@@ -139,6 +140,7 @@ export const openSystem = Effect.fnUntraced(function* (
   yield* noteLifecycles(sql, application.projections)
   // a projection that has nothing to catch up with is inline before the first command
   yield* Effect.ignore(moveOnce(sql))
+  yield* watchInlineCode(application, sql, presence.failures)
   const configured = application.projections.map(({ projection }) => projection)
   const live = (yield* readBuilds(sql)).filter((build) => build.live)
   // a live build beside which the configuration has another version is replaced, not removed: see `reportDeployments`

@@ -52,6 +52,22 @@ export const moveLifecycle = (
     return row!.result
   })
 
+/** A build whose rows the appends to an aggregate write. */
+export interface InlineBuild {
+  readonly aggregate: string
+  readonly name: string
+  /** The version of the code that can write its rows. */
+  readonly declared: number
+}
+/** The inline builds of all aggregates. */
+export const readInlineBuilds = (sql: Sql): Effect.Effect<ReadonlyArray<InlineBuild>, SqlError> =>
+  query(
+    "read the inline projections",
+    () => sql<Array<InlineBuild>>`
+      select distinct g.topic as aggregate, p.name, p.declared from millrace.progress g
+      join millrace.projection p on (p.name, p.version) = (g.projection, g.version) where g.inline order by 1, 2`
+  )
+
 /** Ends that appends write the rows of a build that is retired. */
 export const endInline = (tx: Session, name: string, build: number): Effect.Effect<void, SqlError> =>
   query("end an inline build", async () => {

@@ -9,6 +9,8 @@ import { readBuilds } from "../../../src/postgres/store/builds.ts"
 import { embedded } from "../../../src/postgres/relay/to-log.ts"
 import type { Database } from "../../../src/system/database.ts"
 import { retire } from "../../../src/system/retire.ts"
+import { readStatus } from "../../../src/system/observed.ts"
+import { makeReadiness } from "../../../src/system/readiness.ts"
 import { openSystem, runProjections } from "../../../src/system/system.ts"
 import { untilProcessed } from "../../../src/system/until-processed.ts"
 import { Account, accounts } from "../../support/accounts.ts"
@@ -104,6 +106,20 @@ it.live(
             const system = yield* opened([], database)
             const refused = yield* Effect.flip(system.move("a", 4))
             assert.strictEqual((refused as { readonly _tag: string })._tag, "InlineMissing")
+            // the status and the readiness of a gateway say so, too, and before a client meets it
+            const { message } = refused as Error
+            const untilListed = Effect.gen(function* () {
+              while ((yield* readStatus(system)).problems.length === 0) yield* Effect.sleep("20 millis")
+            })
+            yield* untilListed
+            const { problems } = yield* readStatus(system)
+            assert.deepStrictEqual(
+              problems.map(({ kind, what }) => [kind, what]),
+              [["needs_a_person", "commands of account"]]
+            )
+            assert.include(problems[0]!.message, message)
+            const ready = yield* Effect.flatten(makeReadiness(system, ["gateway"]))
+            assert.deepStrictEqual(ready.roles, { gateway: { ready: false, reason: message } })
             yield* retire(
               { application: applicationOf([]), sql, targets: [embedded] },
               { name: "accounts", version: undefined, drop: false, dryRun: false }

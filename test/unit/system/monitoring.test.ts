@@ -4,7 +4,7 @@ import { join } from "node:path"
 import { assert, describe, it, test } from "@effect/vitest"
 import { Deferred, Effect, Exit, Fiber, Scope } from "effect"
 import { formatUnsafe } from "effect/observability/PrometheusMetrics"
-import { OngoingFailures, projectionSubject } from "../../../src/monitor/ongoing-failures.ts"
+import { commandsSubject, OngoingFailures, projectionSubject } from "../../../src/monitor/ongoing-failures.ts"
 import { measuredRelay, measuredStore } from "../../../src/system/measured.ts"
 import { RelayError, type RelayTarget } from "../../../src/relay/target.ts"
 import { systemMetricsText } from "../../../src/system/metrics.ts"
@@ -50,6 +50,10 @@ describe("readiness", () => {
     assert.deepEqual(reasons({ failing: failing(60_000) }), {
       projections: "projection a_v1 t/0 fails for 1 min: no"
     })
+  })
+  test("a gateway that has to refuse commands of an aggregate is unready at once", () => {
+    const failing = [{ what: commandsSubject("account"), reason: "other code is needed", sinceMs: 0 }]
+    assert.deepEqual(reasons({ failing }), { gateway: "other code is needed" })
   })
   test("a role whose loop does not run is unready", () =>
     assert.deepEqual(reasons({ running: ["relay"] }), { projections: "it is starting or stopping" }))
