@@ -117,7 +117,11 @@ class Executor {
   /** Drops the states in memory: commands load them again. */
   forget(): void {
     for (const queue of this.idle) this.drop(queue)
-    for (const streams of this.queues.values()) for (const queue of streams.values()) queue.isOutdated = true
+    for (const streams of this.queues.values())
+      for (const queue of streams.values()) {
+        queue.state = undefined
+        queue.isOutdated = true
+      }
   }
   private drop(queue: StreamQueue): void {
     this.idle.delete(queue)

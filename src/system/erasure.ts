@@ -43,6 +43,29 @@ const assertSubject = (subject: string) => {
   return Effect.void
 }
 
+/**
+ * Deletes what was derived from the personal data of a subject: snapshots; what commands to the streams about it were answered without events, for
+ * a rejection may quote the state; and the digests of commands, by which guesses of erased fields could be verified.
+ */
+const forgetDerived = Effect.fnUntraced(function* (sql: Sql, subject: string) {
+  yield* run(
+    "delete snapshots of a subject",
+    () => sql`delete from millrace.event_snapshot where subjects && array[${subject}::text]`
+  )
+  yield* run(
+    "forget digests of commands about a subject",
+    () => sql`
+      update millrace.log_batch set command_digest = null
+      where tags && array[${subjectTag(subject)}::text] and tags is not null and command_digest is not null`
+  )
+  yield* run(
+    "forget answers about a subject",
+    () => sql`
+      delete from millrace.command c using (
+        select distinct topic_id, entity from millrace.log_batch where tags && array[${subjectTag(subject)}::text] and tags is not null
+      ) b where c.topic_id = b.topic_id and c.stream = b.entity`
+  )
+})
 /** Appends `subject.erased` for erasures that were not announced yet: once for each, also if several processes do it, or one does it again. */
 export const announceErasures = Effect.fnUntraced(function* (
   { eventStore, sql }: Pick<ErasureContext, "eventStore" | "sql">,
@@ -55,11 +78,7 @@ export const announceErasures = Effect.fnUntraced(function* (
   )
   for (const { number, subject } of rows) {
     // the process that destroyed the keys may have died before this
-    yield* run(
-      "delete snapshots of a subject",
-      () => sql`
-      delete from millrace.event_snapshot where subjects && array[${subject}::text]`
-    )
+    yield* forgetDerived(sql, subject)
     const event = erasedEvent({ subject, reason })
     const value = JSON.stringify(Erasures.encode(event as never))
     const append = {
@@ -88,25 +107,6 @@ export const announceErasures = Effect.fnUntraced(function* (
   }
 })
 
-/**
- * Deletes what commands to the streams about a subject were answered without events, for a rejection may quote the state; and the digests of
- * commands, by which guesses of erased fields could be verified.
- */
-const forgetAnswers = Effect.fnUntraced(function* (sql: Sql, subject: string) {
-  yield* run(
-    "forget digests of commands about a subject",
-    () => sql`
-      update millrace.log_batch set command_digest = null
-      where tags && array[${subjectTag(subject)}::text] and tags is not null and command_digest is not null`
-  )
-  yield* run(
-    "forget answers about a subject",
-    () => sql`
-      delete from millrace.command c using (
-        select distinct topic_id, entity from millrace.log_batch where tags && array[${subjectTag(subject)}::text] and tags is not null
-      ) b where c.topic_id = b.topic_id and c.stream = b.entity`
-  )
-})
 const streamsOf = (sql: Sql, subject: string) =>
   run(
     "find the events of a subject",
@@ -147,7 +147,7 @@ export const eraseSubject = Effect.fnUntraced(function* (context: ErasureContext
   yield* assertSubject(subject)
   yield* context.eventStore.declare([{ name: Erasures.name, partitions: Erasures.partitions }])
   const erased = yield* context.subjectKeys.erase(subject)
-  yield* forgetAnswers(context.sql, subject)
+  yield* forgetDerived(context.sql, subject)
   yield* announceErasures(context, reason)
   const found = Map.groupBy(yield* streamsOf(context.sql, subject), ({ aggregate }) => aggregate)
   const aggregates = [...found].map(([aggregate, streams]) => ({ aggregate, streams: streams.length }))
