@@ -35,8 +35,8 @@ export default defineConfig({
     env: { MILLRACE_STACK_JVM: "-XX:+UseSerialGC -XX:TieredStopAtLevel=1" },
     // most tests wait for brokers, sessions and processes for most of their time
     maxWorkers: Math.max(2, Math.min(6, Math.ceil(availableParallelism() * 1.5))),
-    // CI shares its cores, so that a wait in a test may be too short there; a test that fails twice is broken, and the report names retries
-    retry: process.env["CI"] === "true" ? 1 : 0,
+    // CI shares its cores, so that a wait in a test may be too short there; a test that fails three times is broken, and the report names retries
+    retry: process.env["CI"] === "true" ? 2 : 0,
     // long enough for a machine that is four times slower, short enough to find a hang
     testTimeout: 60_000,
     hookTimeout: 120_000,

@@ -22,7 +22,8 @@ export interface CommandContext {
   readonly traceparent?: string | undefined
 }
 
-const mostInContext = 1_000
+/** How many characters a text of a command's context has at most. */
+export const mostInContext = 1_000
 /** What is wrong with a context; undefined if nothing. */
 export const contextProblem = (context: CommandContext): string | undefined => {
   for (const [name, text] of Object.entries(context) as ReadonlyArray<[string, unknown]>) {

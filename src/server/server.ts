@@ -77,7 +77,7 @@ export interface Served {
   readonly port: number
 }
 
-const problemOf = (error: FastifyError | Problem, limits: Limits): Problem => {
+const problemOf = (error: FastifyError | Problem, limits: Limits, isAggregate: boolean): Problem => {
   if (error instanceof Problem) return error
   const status = error.statusCode ?? 500
   if (error.code === "FST_UNDER_PRESSURE") {
@@ -90,7 +90,8 @@ const problemOf = (error: FastifyError | Problem, limits: Limits): Problem => {
     )
   }
   if (status === 415) {
-    return new Problem(415, "unsupported_media_type", error.message, "send application/json or application/x-ndjson")
+    const types = isAggregate ? "application/json" : "application/json or application/x-ndjson"
+    return new Problem(415, "unsupported_media_type", error.message, `send ${types}`)
   }
   if (status === 413) {
     return new Problem(413, "body_too_large", error.message, `send at most ${limits.bodyBytes} bytes at once`)
@@ -113,11 +114,11 @@ const problemOf = (error: FastifyError | Problem, limits: Limits): Problem => {
   )
 }
 
-/** Answers errors: as `application/problem+json` if `isDetailed`. */
+/** Answers errors: as `application/problem+json` on the routes of aggregates. */
 const errorHandler =
-  (metrics: Metrics, limits: Limits, isDetailed: boolean) =>
+  (metrics: Metrics, limits: Limits, isAggregate: boolean) =>
   (error: FastifyError | Problem, request: FastifyRequest, reply: FastifyReply) => {
-    const problem = problemOf(error, limits)
+    const problem = problemOf(error, limits, isAggregate)
     if (problem.status >= 500 && !(error instanceof Problem)) request.log.error(error)
     metrics.refused(problem.code)
     // the rest of the body is not read
@@ -127,8 +128,8 @@ const errorHandler =
     const { traceId } = traceFor(request)
     return reply
       .code(problem.status)
-      .type(isDetailed ? problemJson : "application/json; charset=utf-8")
-      .send(JSON.stringify(isDetailed ? problemDetails(problem, traceId) : problemBody(problem, traceId)))
+      .type(isAggregate ? problemJson : "application/json; charset=utf-8")
+      .send(JSON.stringify(isAggregate ? problemDetails(problem, traceId) : problemBody(problem, traceId)))
   }
 /** Answers a request whose path cannot be decoded: no route takes it. */
 const badUrl = (_: FastifyError, request: FastifyRequest, reply: FastifyReply) => {

@@ -15,18 +15,19 @@ import { openLog, type OpenedLog } from "./open-log.ts"
  * `to` leaves Kafka out, and has the topics of aggregates as copies, which relays write.
  */
 export const specsOf = (application: Application.Any, on: OpenedLog["on"]): ReadonlyArray<TopicSpec> => [
-  ...topicsOf(application)
-    .filter(
-      ({ topic: { to }, writtenBy }) => on === "PostgreSQL" || writtenBy.length === 0 || to?.includes("kafka") !== false
-    )
-    .map(({ partitions, topic }) => specOf(topic, partitions)),
+  // before the topics that are derived from them: the first one that differs is named
   ...aggregatesOf(application).map(({ name, partitions }) => ({
     name,
     partitions,
     compacted: false,
     retentionMs: undefined,
     isAggregate: true
-  }))
+  })),
+  ...topicsOf(application)
+    .filter(
+      ({ topic: { to }, writtenBy }) => on === "PostgreSQL" || writtenBy.length === 0 || to?.includes("kafka") !== false
+    )
+    .map(({ partitions, topic }) => specOf(topic, partitions))
 ]
 
 /**

@@ -47,10 +47,21 @@ export const problemOf = (error: unknown): Problem | undefined => {
       ? new Problem(503, "store_unavailable", error.message, again, retryAfterSeconds)
       : new Problem(500, "store_refused", error.message, own)
   if (error instanceof InlineMissing) return new Problem(503, "inline_missing", error.message, again, retryAfterSeconds)
-  if (isOwnFault(error))
-    return error instanceof InlineFailed
-      ? new Problem(500, "inline_failed", `the inline projection ${error.projection} failed; nothing was appended`, own)
-      : new Problem(500, "aggregate_failed", "the code of the aggregate failed; nothing was appended", own)
+  if (error instanceof InlineFailed)
+    return new Problem(
+      500,
+      "inline_failed",
+      `the inline projection ${error.projection} failed; nothing was appended`,
+      own
+    )
+  if (error instanceof UnreadableEvent)
+    return new Problem(500, "aggregate_failed", "an event of the stream cannot be read by the aggregate's code", own)
+  if (error instanceof AggregateFailed) {
+    const what = "the code of the aggregate failed"
+    // without a command only the state was read
+    const message = error.command === undefined ? what : `${what}; nothing was appended`
+    return new Problem(500, "aggregate_failed", message, own)
+  }
   const isStoreError = storeErrors.some((known) => error instanceof known)
   return isStoreError ? new Problem(500, "store_refused", (error as Error).message, own) : undefined
 }

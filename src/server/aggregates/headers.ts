@@ -1,6 +1,7 @@
 // Reads the headers of requests to aggregates: the expected version, the command's id, and where the command comes from. Pure.
 import { isUtf8 } from "node:buffer"
 import type { IncomingHttpHeaders } from "node:http"
+import { mostInContext } from "../../aggregate/command.ts"
 import type { Expected } from "../../aggregate/event-store.ts"
 import { aggregateHeaders } from "../../log/envelope.ts"
 import { nameProblem, tenantProblem } from "../../log/acceptable.ts"
@@ -77,12 +78,17 @@ export const commandIdOf = (headers: IncomingHttpHeaders): string | undefined =>
     text.length > mostInCommandId ? `has ${text.length} characters; it may have ${mostInCommandId}` : nameProblem(text)
   )
 
-/** What the events have in common with what caused them. Throws a `Problem` 400 if a header is empty or longer than 1,024 bytes. */
+const contextTextProblem = (text: string): string | undefined =>
+  text.length > mostInContext ? `has ${text.length} characters; it may have ${mostInContext}` : nameProblem(text)
+/**
+ * What the events have in common with what caused them. Throws a `Problem` 400 if a header is empty, the tenant is longer than 1,024 bytes, or
+ * another header than 1,000 characters.
+ */
 export const contextOf = (headers: IncomingHttpHeaders, traceparent: string) => ({
   traceparent,
   ...Object.fromEntries(
     Object.entries(contextHeaders).flatMap(([field, name]) => {
-      const text = named(headers, name, tenantProblem)
+      const text = named(headers, name, field === "tenant" ? tenantProblem : contextTextProblem)
       return text === undefined ? [] : [[field, text]]
     })
   )

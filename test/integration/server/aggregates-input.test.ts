@@ -210,6 +210,24 @@ describe("bad input", () => {
       "invalid_parameter",
       /another/
     ],
+    [
+      "a long actor",
+      "alert-case/a/commands/escalate",
+      { at: 1 },
+      { "millrace-actor": "a".repeat(1_001) },
+      400,
+      "invalid_parameter",
+      /1000|another/
+    ],
+    [
+      "an empty content type",
+      "alert-case/a/commands/escalate",
+      { at: 1 },
+      { "content-type": "" },
+      415,
+      "unsupported_media_type",
+      /^send application\/json$/
+    ],
     ["a state of version x", "alert-case/a?version=x", undefined, {}, 400, "invalid_parameter", /whole number from 1/],
     ["a state of version 0", "alert-case/a?version=0", undefined, {}, 400, "invalid_parameter", /whole number from 1/],
     [
