@@ -138,6 +138,7 @@ export const openCases = Policy.make({
   name: "open_cases",
   version: 1,
   source: alertsTopic,
+  writes: [AlertCase],
   handle: ({ alert_id, entity_id, occurred_at, score }, out) =>
     out.send(AlertCase, alert_id, { type: "open", at: occurred_at, entity_id, score })
 })
@@ -153,6 +154,7 @@ export const escalation = Policy.make({
   name: "escalation",
   version: 1,
   source: AlertCase,
+  writes: [AlertCase],
   handle: {
     "case.opened": ({ at, case_id }, out) => out.timer("escalate", escalating(case_id, at)),
     "case.reopened": ({ at, case_id }, out) => out.timer("escalate", escalating(case_id, at)),

@@ -46,7 +46,7 @@ export {
   type StartAt,
   type SubscriptionType
 } from "./subscription/fanout.ts"
-export type { Handler, Handlers, Lookup, Meta, Out, Timer, Writable } from "./model/handler.ts"
+export type { Handler, Handlers, HandlerTarget, Lookup, Meta, Out, Timer, Writable } from "./model/handler.ts"
 export { OnceError, type Once } from "./subscription/once.ts"
 export type { FailurePolicy } from "./model/failure-policy.ts"
 export { Policy } from "./model/policy.ts"

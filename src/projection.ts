@@ -54,6 +54,12 @@ const live = ((projection: Model.Projection<string, unknown, Writable>, events?:
   if (events !== undefined) return foldNow(projection, events)
   const problem = definitionProblem(projection)
   if (problem !== undefined) refuse(`projection ${projection.name}`, problem)
+  const [sent] = projection.sends
+  if (sent !== undefined)
+    refuse(
+      `projection ${projection.name}`,
+      `it sends commands to ${sent.name}, which nothing does when it is read; run it with \`Projection.async\``
+    )
   return { lifecycle: "live", projection } satisfies Model.Run<never, never>
 }) as Live
 

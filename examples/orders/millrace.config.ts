@@ -32,6 +32,7 @@ export const unpaid = Policy.make({
   name: "unpaid",
   version: 1,
   source: Order,
+  writes: [Order],
   handle: {
     "order.placed": ({ order_id }, out, { meta }) =>
       out.timer("pay", {

@@ -39,8 +39,8 @@ type Provided<R> = [R] extends [never] ? { readonly services?: undefined } : { r
 export const Application = {
   /**
    * Declares an application. `services` is required if a handler needs some, and does not compile otherwise. Throws if two projections have
-   * the same name and version, if two write one read model that is not shared, if one reads a topic that is not in the log, or if a topic or a publishing projection over an
-   * aggregate has the aggregate's name.
+   * the same name and version, if two write one read model that is not shared, if one reads a topic that is not in the log, if one sends commands to an aggregate that the
+   * application does not have, or if a topic or a publishing projection over an aggregate has the aggregate's name.
    *
    * ```ts
    * export default Application.make({ name: "flights", projections: [Projection.async(departures)] })
@@ -94,6 +94,7 @@ export const Application = {
     const live = options.projections.filter(({ lifecycle }) => lifecycle === "live").map(({ projection }) => projection)
     const application = { aggregates: [], views: [], pulsar: undefined, ...others, projections: stored, live }
     assertApart(application as never)
+    assertSent(application as never)
     return application as never
   }
 }
@@ -179,6 +180,23 @@ const assertApart = (application: Application.Any) => {
         `projection ${name} has the name of the aggregate that it reads, and publishes to ${published[0]!.name}: its messages and the aggregate's events would be numbered in one stream; rename the projection`
       )
   }
+}
+
+/** Commands go to aggregates that the application declares or reads, for it executes them. */
+const assertSent = (application: Application.Any) => {
+  const aggregates = new Set(aggregatesOf(application))
+  for (const { projection } of application.projections)
+    for (const sent of (projection as Projection.Any).sends) {
+      if (aggregates.has(sent)) continue
+      const other = [...aggregates].some(({ name }) => name === sent.name)
+      refuse(
+        "application",
+        `${projection.name} sends commands to aggregate ${sent.name}, ` +
+          (other
+            ? "of which the application has another declaration; declare the aggregate once and use it in both"
+            : "which the application does not declare; add it to `aggregates`")
+      )
+    }
 }
 
 /** A topic of an application, with its number of partitions. */

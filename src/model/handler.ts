@@ -7,8 +7,10 @@ import type { Table } from "./read-model.ts"
 import type { Compacted, Topic } from "./topic.ts"
 import type { Window } from "./window.ts"
 
-/** What a projection writes to. */
+/** What a projection stores or publishes. */
 export type Writable = Table.Any | Window.Any | Topic.Any
+/** What `writes` may list: everything that a handler may give to `out`, the aggregates that it sends commands to included. */
+export type HandlerTarget = Writable | Aggregate.Any
 /** No constraint if the projection writes to `T`; otherwise a type whose text says what to do. */
 type Listed<T, W> = T extends W ? unknown : "list it in the projection's `writes`"
 
@@ -37,11 +39,11 @@ export interface Out<in W> {
    * Sends a command to an aggregate, once, after the commit. Commands of one partition to one stream of an aggregate are executed in their
    * order. A rejection is an answer: the command is not tried again.
    */
-  send<A extends Aggregate.Any>(aggregate: A, id: string, command: SentCommand<A>): void
+  send<A extends Aggregate.Any>(aggregate: A & Listed<A, W>, id: string, command: SentCommand<A>): void
   /**
    * Sets a timer: the command is sent at a time, or after a duration, once, unless the timer is cancelled or set again before. A timer belongs to the event's key: events of one key set and cancel the same timers.
    */
-  timer<A extends Aggregate.Any>(name: string, timer: Timer<A>): void
+  timer<A extends Aggregate.Any>(name: string, timer: Timer<A, Listed<A, W>>): void
   /** Cancels the timer of this name that an event of the same key has set, if it waits. */
   cancel(name: string): void
 }
@@ -54,9 +56,9 @@ export type SentCommand<A> = Aggregate.Input<
  * A command to send at a time: `at`, in epoch milliseconds (a time that is past is due at once), or so long `after` the commit, both by the
  * database's clock.
  */
-export type Timer<A> = {
+export type Timer<A, Listed = unknown> = {
   /** The aggregate, the id of its stream, and the command. */
-  readonly send: readonly [aggregate: A, id: string, command: SentCommand<A>]
+  readonly send: readonly [aggregate: A & Listed, id: string, command: SentCommand<A>]
 } & ({ readonly at: number; readonly after?: undefined } | { readonly after: Duration.Input; readonly at?: undefined })
 /** An event's position in the log, its times (epoch milliseconds), tenant and trace id. */
 export interface Meta {

@@ -2,7 +2,16 @@
 import type * as Duration from "effect/Duration"
 import type { FailurePolicy } from "./failure-policy.ts"
 import type { OneOrMore, Select } from "./fields.ts"
-import type { Handler, HandlerError, Handlers, HandlerServices, Lookup, Unknown, Writable } from "./handler.ts"
+import type {
+  Handler,
+  HandlerError,
+  Handlers,
+  HandlerServices,
+  Lookup,
+  HandlerTarget,
+  Unknown,
+  Writable
+} from "./handler.ts"
 import { type EventOf, type KindOf, Projection } from "./projection.ts"
 import type { Source } from "./topic.ts"
 
@@ -10,12 +19,13 @@ import type { Source } from "./topic.ts"
 export const Policy = {
   /**
    * Declares a policy: a projection that reacts to events with commands (`out.send`) and timers (`out.timer`, `out.cancel`), which are stored
-   * in the commit of its state and sent once each. Its state is in the tables that it `writes`. Everything that works on projections works on
-   * it: versions, status, rebuilds (a build that follows sends nothing), dead letters. `Application.make` takes it in `policies`.
+   * in the commit of its state and sent once each. `writes` lists the aggregates that it sends commands to, and the tables of its state. Everything
+   * that works on projections works on it: versions, status, rebuilds (a build that follows sends nothing), dead letters. `Application.make` takes it
+   * in `policies`.
    *
    * ```ts
    * const escalation = Policy.make({
-   *   name: "escalation", version: 1, source: AlertCase,
+   *   name: "escalation", version: 1, source: AlertCase, writes: [AlertCase],
    *   handle: {
    *     "case.opened": ({ at, case_id }, out) =>
    *       out.timer("escalate", { at: at + 900_000, send: [AlertCase, case_id, { type: "escalate", case_id, at: at + 900_000 }] }),
@@ -28,7 +38,7 @@ export const Policy = {
     const Name extends string,
     const S extends OneOrMore<Source<any, any>>, // `any`: an event is whatever the source says
     const H extends Handler<EventOf<S>, W[number], En> | Handlers<EventOf<S>, W[number], En>,
-    const W extends ReadonlyArray<Writable> = readonly [],
+    const W extends ReadonlyArray<HandlerTarget> = readonly [],
     En extends Record<string, unknown> = {}
   >(options: {
     readonly name: Name
@@ -40,7 +50,7 @@ export const Policy = {
     readonly dedupe?: { readonly within: Duration.Input; readonly by?: Select<EventOf<S>, string> }
     /** Lookups in compacted topics, see `Projection.make`. */
     readonly enrich?: { readonly [K in keyof En]: Lookup<EventOf<S>, En[K]> }
-    /** The tables of the policy's state, and what else it writes. Default: none. */
+    /** The aggregates that the policy sends commands to, the tables of its state, and what else it writes. Default: none. */
     readonly writes?: W
     /** What happens to an event whose handler fails. Default: it is parked as a dead letter. */
     readonly failure?: FailurePolicy
@@ -48,7 +58,7 @@ export const Policy = {
     readonly maxAhead?: Duration.Input
     /** One function, or one for each event type. */
     readonly handle: H & Unknown<H, EventOf<S>>
-  }): Projection<Name, EventOf<S>, W[number], HandlerError<H>, HandlerServices<H>, KindOf<S>> =>
+  }): Projection<Name, EventOf<S>, Extract<W[number], Writable>, HandlerError<H>, HandlerServices<H>, KindOf<S>> =>
     Projection.make({ writes: [], ...options } as never) as never
 }
 /** A policy: a projection that sends commands and sets timers. */

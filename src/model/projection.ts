@@ -2,6 +2,7 @@
 import type * as Duration from "effect/Duration"
 import type * as Effect from "effect/Effect"
 import { shown } from "../text/text.ts"
+import type { Aggregate } from "./aggregate.ts"
 import { assertOptions, assertSelected, canBeText, refuse } from "./declaration.ts"
 import { deadLetterTopics } from "./dead-letter-topic.ts"
 import { assertFailurePolicy, type FailurePolicy } from "./failure-policy.ts"
@@ -14,6 +15,7 @@ import type {
   Lookup,
   LookupTime,
   Out,
+  HandlerTarget,
   Unknown,
   Writable
 } from "./handler.ts"
@@ -41,6 +43,8 @@ export interface Projection<
   readonly version: number
   readonly sources: ReadonlyArray<Source<Ev, any> & { readonly kind: Kind }>
   readonly writes: ReadonlyArray<W>
+  /** The aggregates that its handler sends commands to, at once or by timers. They are listed in `writes` where it is declared. */
+  readonly sends: ReadonlyArray<Aggregate.Any>
   readonly dedupe: { readonly by: ((event: Ev) => string) | undefined; readonly withinMs: number } | undefined
   readonly enrich: Readonly<
     Record<
@@ -71,13 +75,16 @@ export declare namespace Projection {
 }
 const projectionOptions = ["name", "version", "source", "writes", "handle", "dedupe", "enrich", "failure", "maxAhead"]
 /** Throws `InvalidDeclaration` if a target of `writes` is none. */
-const assertWrites = (name: string, writes: ReadonlyArray<Writable>) => {
+const assertWrites = (name: string, writes: ReadonlyArray<HandlerTarget>) => {
   const what = `projection ${name}: \`writes\``
   if (!Array.isArray(writes))
-    refuse(what, `it is ${shown(writes)}; list the tables, windows and topics that the handler writes to`)
-  for (const [i, target] of (writes as ReadonlyArray<Partial<Writable> | undefined>).entries())
-    if (!["table", "window", "topic"].includes(target?.kind as string))
-      refuse(what, `its element ${i} is ${shown(target?.name ?? target)}, which is no table, window or topic`)
+    refuse(what, `it is ${shown(writes)}; list the tables, windows, topics and aggregates that the handler writes to`)
+  for (const [i, target] of (writes as ReadonlyArray<Partial<HandlerTarget> | undefined>).entries())
+    if (!["table", "window", "topic", "aggregate"].includes(target?.kind as string))
+      refuse(
+        what,
+        `its element ${i} is ${shown(target?.name ?? target)}, which is no table, window, topic or aggregate`
+      )
 }
 /** Throws `InvalidDeclaration` for sources, lookups and windows with which no event could be processed. */
 const assertProjection = (
@@ -158,7 +165,7 @@ const project = (options: {
   readonly name: string
   readonly version: number
   readonly source: unknown
-  readonly writes: ReadonlyArray<Writable>
+  readonly writes: ReadonlyArray<HandlerTarget>
   readonly dedupe?: { readonly by?: unknown; readonly within: Duration.Input }
   readonly enrich?: object
   readonly failure?: FailurePolicy
@@ -197,7 +204,8 @@ const project = (options: {
   return {
     name,
     version,
-    writes,
+    writes: writes.filter(({ kind }) => kind !== "aggregate"),
+    sends: writes.filter(({ kind }) => kind === "aggregate"),
     sources,
     dedupe: dedupe && {
       by: dedupe.by && select(`projection ${name}: \`dedupe.by\``, dedupe.by as string),
@@ -241,7 +249,7 @@ export const Projection = {
   make: <
     const Name extends string,
     const S extends OneOrMore<Source<any, any>>, // `any`: an event is whatever the source says
-    const W extends ReadonlyArray<Writable>,
+    const W extends ReadonlyArray<HandlerTarget>,
     const H extends Handler<EventOf<S>, W[number], En> | Handlers<EventOf<S>, W[number], En>,
     En extends Record<string, unknown> = {}
   >(options: {
@@ -257,7 +265,7 @@ export const Projection = {
     readonly dedupe?: { readonly within: Duration.Input; readonly by?: Select<EventOf<S>, string> }
     /** Lookups in compacted topics, which are read in full before the first event. */
     readonly enrich?: { readonly [K in keyof En]: Lookup<EventOf<S>, En[K]> }
-    /** The tables, windows and topics that the handler writes to. */
+    /** The tables, windows and topics that the handler writes to, and the aggregates that it sends commands to. */
     readonly writes: W
     /** What happens to an event whose handler fails. Default: it is parked as a dead letter, without a retry. */
     readonly failure?: FailurePolicy
@@ -265,7 +273,8 @@ export const Projection = {
     readonly maxAhead?: Duration.Input
     /** One function, or one for each event type. It is synchronous, or returns an Effect. */
     readonly handle: H & Unknown<H, EventOf<S>>
-  }): Projection<Name, EventOf<S>, W[number], HandlerError<H>, HandlerServices<H>, KindOf<S>> => project(options),
+  }): Projection<Name, EventOf<S>, Extract<W[number], Writable>, HandlerError<H>, HandlerServices<H>, KindOf<S>> =>
+    project(options),
   /** Runs the projection behind the log, each partition in one process at a time. */
   async: <E, R>(projection: Projection<string, any, any, E, R, any>): Run<E, R> => ({ lifecycle: "async", projection })
 }

@@ -36,7 +36,7 @@ const useAsync = "run it with `Projection.async`"
  * are no other streams' events there, no position, no stream time and no outbox.
  */
 export const inlineProblem = (projection: Projection.Any): string | undefined => {
-  const { dedupe, enrich, sources, writes } = projection
+  const { dedupe, enrich, sends, sources, writes } = projection
   const [source] = sources
   if (sources.length !== 1 || source?.kind !== "aggregate")
     return `it reads ${sources.map(({ name }) => name).join(", ")}, and an inline projection reads one aggregate; ${useAsync}`
@@ -44,6 +44,8 @@ export const inlineProblem = (projection: Projection.Any): string | undefined =>
     return `it has \`dedupe\`, and appends have no duplicates to ignore; leave it out, or ${useAsync}`
   const [lookup] = Object.keys(enrich)
   if (lookup !== undefined) return `it looks up ${lookup}, which an append does not wait for; ${useAsync}`
+  const [sent] = sends
+  if (sent !== undefined) return `it sends commands to ${sent.name}, and an append sends none; ${useAsync}`
   for (const target of writes as ReadonlyArray<Writable>) {
     if (target.kind === "topic" || (target.kind === "window" && target.topic !== undefined))
       return `${target.name} is published, and an append publishes nothing but its events; ${useAsync}`

@@ -55,6 +55,8 @@ export interface CommandOrigin extends Meta {
 /** Whose commands are prepared. */
 export interface CommandSource {
   readonly projection: string
+  /** The aggregates that it may send commands to. */
+  readonly sends: ReadonlyArray<Aggregate.Any>
   /** Of the topic, see `Claim.identity`: a topic that was recreated has the same positions, and other events. */
   readonly identity: string | undefined
 }
@@ -76,11 +78,16 @@ const checkedText = (where: string, what: string, given: unknown, most: number):
 export const checkedTimerName = (where: string, name: unknown): string =>
   checkedText(where, "the timer's name", name, longestName)
 
-const checkedAggregate = (where: string, given: unknown): Aggregate.Any => {
+const checkedAggregate = (where: string, sends: ReadonlyArray<Aggregate.Any>, given: unknown): Aggregate.Any => {
   const aggregate = given as Partial<Aggregate.Any> | null | undefined
-  if (aggregate?.kind === "aggregate" && typeof aggregate.encodeCommand === "function")
-    return aggregate as Aggregate.Any
-  return refuse(where, `${shown(aggregate?.name ?? given)} is no aggregate; give what \`Aggregate.make\` declares`)
+  if (aggregate?.kind !== "aggregate" || typeof aggregate.encodeCommand !== "function")
+    return refuse(where, `${shown(aggregate?.name ?? given)} is no aggregate; give what \`Aggregate.make\` declares`)
+  const listed = sends.find(({ name }) => name === aggregate.name)
+  if (listed !== undefined) return listed
+  return refuse(
+    where,
+    `it was given the aggregate ${aggregate.name}, which the projection does not write; list it in the projection's \`writes\``
+  )
 }
 /** The JSON text of a command for an aggregate. Throws `UnstorableValue`. */
 const commandText = (where: string, aggregate: Aggregate.Any, stream: string, given: unknown): string => {
@@ -142,7 +149,7 @@ export const preparedCommand = (
 ): PendingCommand => {
   const where = timer === undefined ? "out.send" : "out.timer"
   const name = timer && checkedTimerName(where, timer.name)
-  const aggregate = checkedAggregate(where, given)
+  const aggregate = checkedAggregate(where, source.sends, given)
   const stream = checkedText(where, `the id of the ${aggregate.name}`, id, longestStream)
   const { eventId, key, partition, position, tenant, topic, traceparent } = origin
   const causationId = eventId ?? `${topic}/${partition}/${position}`

@@ -106,7 +106,7 @@ export class PartitionProcessor<E, R> {
       ...this.messages,
       hasOneSource: projection.sources.length === 1,
       hasKeys: options.hasKeys ?? true,
-      commands: { projection: projection.name, identity: claim.identity }
+      commands: { projection: projection.name, sends: projection.sends, identity: claim.identity }
     })
     if (projection.dedupe !== undefined) this.seen = new SeenIds(projection.dedupe.withinMs, claim.newestSeen)
   }

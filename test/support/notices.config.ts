@@ -31,7 +31,7 @@ const notifying = Policy.make({
   name: "notifying",
   version: 1,
   source: Order,
-  writes: [notified],
+  writes: [notified, Notice],
   handle: {
     "order.placed": ({ order_id }, out) => {
       out.upsert(notified, { order_id })

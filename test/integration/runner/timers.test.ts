@@ -43,7 +43,7 @@ const policy = Policy.make({
   name: "scans",
   version: 1,
   source: orders,
-  writes: [open],
+  writes: [open, Inquiry],
   handle: {
     "order.paid": ({ at, order_id }, out) => {
       out.upsert(open, { order_id })

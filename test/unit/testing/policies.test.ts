@@ -1,21 +1,34 @@
 // Policies and timers in the test kit: commands that are sent, timers that are set, cancelled and fire by the clock, and refused calls.
 import * as Schema from "effect/Schema"
 import { describe, expect, test } from "vitest"
-import { Aggregate, Application, Event, Policy, Projection, ReadModel, Topic } from "../../../src/index.ts"
+import {
+  Aggregate,
+  Application,
+  Event,
+  InvalidDeclaration,
+  Policy,
+  Projection,
+  ReadModel,
+  Topic
+} from "../../../src/index.ts"
+import { aggregatesOf } from "../../../src/model/application.ts"
 import { ProjectionTest } from "../../../src/testing/testing.ts"
 
 const hour = 3_600_000
 const Asked = Event.make("inquiry.asked", { order_id: Schema.String, at: Schema.Int })
-const Inquiry = Aggregate.make({
-  name: "inquiry",
-  id: "order_id",
-  events: [Asked],
-  commands: { ask: { order_id: Schema.String, at: Schema.Int }, close: { order_id: Schema.String } },
-  state: Schema.Struct({ asked: Schema.Boolean }),
-  initial: { asked: false },
-  evolve: { "inquiry.asked": () => ({ asked: true }) },
-  decide: { ask: (_, { type: _type, ...data }) => Asked.make(data), close: () => [] }
-})
+const inquiryNamed = <const Name extends string>(name: Name) =>
+  Aggregate.make({
+    name,
+    id: "order_id",
+    events: [Asked],
+    commands: { ask: { order_id: Schema.String, at: Schema.Int }, close: { order_id: Schema.String } },
+    state: Schema.Struct({ asked: Schema.Boolean }),
+    initial: { asked: false },
+    evolve: { "inquiry.asked": () => ({ asked: true }) },
+    decide: { ask: (_, { type: _type, ...data }) => Asked.make(data), close: () => [] }
+  })
+const Inquiry = inquiryNamed("inquiry")
+const Unlisted = inquiryNamed("unlisted")
 const Paid = Event.make("order.paid", { order_id: Schema.String, at: Schema.Int })
 const Scanned = Event.make("order.scanned", { order_id: Schema.String, at: Schema.Int })
 const orders = Topic.events("orders", { events: [Paid, Scanned], key: "order_id", eventTime: "at" })
@@ -26,7 +39,7 @@ const scans = Policy.make({
   name: "scans",
   version: 1,
   source: orders,
-  writes: [open],
+  writes: [open, Inquiry],
   handle: {
     "order.paid": ({ at, order_id }, out) => {
       out.upsert(open, { order_id })
@@ -94,6 +107,7 @@ describe("timers", () => {
       name: "p",
       version: 1,
       source: orders,
+      writes: [Inquiry],
       handle: {
         "order.paid": ({ order_id }, out) =>
           out.timer("t", { after: "1 hour", send: [Inquiry, order_id, { type: "close" }] }),
@@ -115,6 +129,7 @@ describe("timers", () => {
       name: "failing",
       version: 1,
       source: orders,
+      writes: [Inquiry],
       handle: ({ at, order_id }, out) => {
         out.timer("t", { at, send: [Inquiry, order_id, { type: "close" }] })
         out.send(Inquiry, order_id, { type: "close" })
@@ -131,7 +146,7 @@ test("a projection sets timers as a policy does, and a specification says which 
     name: "p",
     version: 1,
     source: orders,
-    writes: [open],
+    writes: [Inquiry],
     handle: {
       "order.paid": ({ at, order_id }, out) => out.timer("t", { at, send: [Inquiry, order_id, { type: "close" }] })
     }
@@ -147,7 +162,13 @@ test("a projection sets timers as a policy does, and a specification says which 
 
 describe("a call that cannot be stored fails its event, and says what to do:", () => {
   const refused = (call: (out: Calls) => void) => {
-    const policy = Policy.make({ name: "p", version: 1, source: orders, handle: (_, out) => call(out as never) })
+    const policy = Policy.make({
+      name: "p",
+      version: 1,
+      source: orders,
+      writes: [Inquiry],
+      handle: (_, out) => call(out as never)
+    })
     let message = ""
     try {
       ProjectionTest.make(policy)
@@ -163,6 +184,16 @@ describe("a call that cannot be stored fails its event, and says what to do:", (
       "no aggregate",
       (out: Calls) => out.send(orders, "a", { type: "ask" }),
       'out.send: "orders" is no aggregate; give what `Aggregate.make` declares'
+    ],
+    [
+      "an aggregate that is not in `writes`",
+      (out: Calls) => out.send(Unlisted, "a", { type: "ask", at: 1 }),
+      "out.send: it was given the aggregate unlisted, which the projection does not write; list it in the projection's `writes`"
+    ],
+    [
+      "a timer for an aggregate that is not in `writes`",
+      (out: Calls) => out.timer("t", { at: 1, send: [Unlisted, "a", { type: "ask", at: 1 }] }),
+      "out.timer: it was given the aggregate unlisted, which the projection does not write; list it in the projection's `writes`"
     ],
     [
       "an unknown command",
@@ -232,15 +263,59 @@ test("an application lists policies among its projections, and refuses what is n
   )
 })
 
+describe("the aggregates that a policy sends commands to", () => {
+  const application = (aggregates: ReadonlyArray<Aggregate.Any>) =>
+    Application.make({ name: "a", aggregates, projections: [], policies: [scans] })
+  test("are listed in `writes`, apart from what it stores", () => {
+    expect([scans.writes, scans.sends]).toEqual([[open], [Inquiry]])
+  })
+  test("must be declared by the application", () => {
+    expect(() => application([Unlisted])).toThrow(
+      new InvalidDeclaration({
+        what: "application",
+        reason:
+          "scans sends commands to aggregate inquiry, which the application does not declare; add it to `aggregates`"
+      })
+    )
+    expect(() => application([inquiryNamed("inquiry")])).toThrow(
+      "application: scans sends commands to aggregate inquiry, of which the application has another declaration; " +
+        "declare the aggregate once and use it in both"
+    )
+  })
+  test("are declared if a projection of the application reads them, as all aggregates that are read", () => {
+    const asked = Policy.make({ name: "asked", version: 1, source: Inquiry, handle: {} })
+    const { aggregates, ...found } = Application.make({ name: "a", projections: [], policies: [scans, asked] })
+    expect([aggregates, aggregatesOf({ aggregates, ...found })]).toEqual([[], [Inquiry]])
+  })
+  test("keep a projection from running inline or live, where nothing sends commands", () => {
+    const policy = Policy.make({ name: "p", version: 1, source: Inquiry, writes: [Inquiry], handle: {} })
+    expect(() => Projection.inline(policy)).toThrow(
+      "projection p: it cannot run inline: it sends commands to inquiry, and an append sends none; run it with `Projection.async`"
+    )
+    expect(() => Projection.live(policy)).toThrow(
+      "projection p: it sends commands to inquiry, which nothing does when it is read; run it with `Projection.async`"
+    )
+  })
+})
+
 // mistakes that must not compile: the compiler reports a directive above a line without one
 const mistakes = () => {
-  const base = { name: "p", version: 1, source: orders } as const
+  const base = { name: "p", version: 1, source: orders, writes: [Inquiry] } as const
   // @ts-expect-error a command that the aggregate does not have
   Policy.make({ ...base, handle: (_, out) => out.send(Inquiry, "a", { type: "drop" }) })
   // @ts-expect-error a command whose fields are missing
   Policy.make({ ...base, handle: (_, out) => out.timer("t", { at: 1, send: [Inquiry, "a", { type: "ask" }] }) })
   // @ts-expect-error a topic is no aggregate
   Policy.make({ ...base, handle: (_, out) => out.send(orders, "a", { type: "ask" }) })
+  // @ts-expect-error an aggregate that is not in `writes`
+  Policy.make({ ...base, handle: (_, out) => out.send(Unlisted, "a", { type: "close" }) })
+  Policy.make({
+    ...base,
+    // @ts-expect-error a timer for an aggregate that is not in `writes`
+    handle: (_, out) => out.timer("t", { at: 1, send: [Unlisted, "a", { type: "close" }] })
+  })
+  // @ts-expect-error no `writes`
+  Policy.make({ name: "p", version: 1, source: orders, handle: (_, out) => out.send(Inquiry, "a", { type: "close" }) })
   // @ts-expect-error a table that is not in `writes`
   Policy.make({ ...base, handle: (_, out) => out.upsert(open, { order_id: "a" }) })
 }
