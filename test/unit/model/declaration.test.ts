@@ -205,7 +205,11 @@ describe("a projection", () => {
     /its element 1 is undefined, which is no table, window, topic or aggregate/
   )
   refuses("that writes to a name", () => project({ writes: ["rows"] }), /its element 0 is "rows"/)
-  refuses("whose writes are no list", () => project({ writes: table }), /list the tables, windows, topics and aggregates/)
+  refuses(
+    "whose writes are no list",
+    () => project({ writes: table }),
+    /list the tables, windows, topics and aggregates/
+  )
   refuses(
     "with a misspelled option",
     () => project({ dedup: { within: "1 day" } }),
