@@ -11,6 +11,7 @@ import type { Endpoints } from "../../../stack/service.ts"
 import type { Message } from "../../../src/subscription/fanout.ts"
 import type { Status } from "../../../src/system/status.ts"
 import * as KafkaLog from "../../../src/kafka/log/log.ts"
+import { withoutTimeMarks } from "../../../src/log/time-mark.ts"
 import { traceIdOf } from "../../../src/log/envelope.ts"
 import { type Log, UnknownTopic } from "../../../src/log/log.ts"
 import { query, type Sql } from "../../../src/postgres/client/client.ts"
@@ -64,6 +65,8 @@ interface Deployed {
   readonly endpoints: Endpoints
   readonly security: PulsarSecurity
   readonly environment: Readonly<Record<string, string | undefined>>
+  /** The URL of the gateway. */
+  readonly url: string
 }
 const scope = Scope.makeUnsafe()
 let deployed: Deployed
@@ -89,11 +92,12 @@ const deploy = Effect.gen(function* () {
       said(/^millrace two-tenants: .*$/m)
     )
   const gateway = yield* role(environment, "gateway,api", "--port", "0")
-  yield* role(environment, "projections")
+  yield* role({ ...environment, MILLRACE_ESCALATE_AFTER_MS: "1000" }, "projections")
   yield* role(asRelay, "relay")
   const log = yield* KafkaLog.make({ brokers: brokers.split(",") })
-  yield* post(/http:\S+/.exec(gateway.output())![0])
-  deployed = { sql, log, endpoints, security, environment: { ...environment, ...pulsar } }
+  const gatewayUrl = /http:\S+/.exec(gateway.output())![0]
+  yield* post(gatewayUrl)
+  deployed = { sql, log, endpoints, security, environment: { ...environment, ...pulsar }, url: gatewayUrl }
 })
 
 /** Sends a record of the lookup topic, then the events, each with its own trace. */
@@ -202,7 +206,7 @@ suite("the application on Kafka, PostgreSQL and Pulsar", () => {
         const once = Effect.fnUntraced(function* <A, E>(look: Effect.Effect<ReadonlyArray<A>, E>) {
           return yield* Effect.repeat(look, { until: (found) => found.length > 0 })
         })
-        const onKafka = yield* all(recordsOf(log, "alerts.v1"))
+        const onKafka = yield* all(Effect.map(recordsOf(log, "alerts.v1"), withoutTimeMarks))
         assert.deepStrictEqual(
           byId(onKafka.map(({ eventId: id, traceparent }) => ({ id: id!, trace: traceIdOf(traceparent)! }))),
           expected
@@ -230,6 +234,78 @@ suite("the application on Kafka, PostgreSQL and Pulsar", () => {
         const { event_id, trace_id } = message!.properties
         assert.deepStrictEqual([message!.key, event_id, trace_id], ["heavy", "poison", poison.trace])
       }).pipe(Effect.scoped)
+  )
+
+  it.live(
+    "opens a case for each alert and escalates it, takes commands beside Kafka, and publishes the cases to Kafka and to their tenants on Pulsar",
+    () =>
+      Effect.gen(function* () {
+        const { log, sql, url } = deployed
+        const alerts = tenants.flatMap(alertsOf)
+        const rowsOf = (status: string) =>
+          query(
+            "cases",
+            () => sql<Array<{ case_id: string }>>`select case_id from cases where status = ${status} order by 1`
+          )
+        // every timer fired: nobody acknowledged a case within a second
+        yield* Effect.repeat(rowsOf("escalated"), {
+          schedule: Schedule.spaced("50 millis"),
+          until: (rows) => rows.length === alerts.length
+        })
+        const command = (id: string, name: string, body: object) =>
+          Effect.promise(async () => {
+            const headers = {
+              "content-type": "application/json",
+              "idempotency-key": `${name}-${id}`,
+              "millrace-tenant": "acme"
+            }
+            const path = `${url}/v1/aggregates/alert-case/${id}/commands/${name}`
+            const response = await fetch(path, { method: "POST", headers, body: JSON.stringify(body) })
+            return { status: response.status, body: (await response.json()) as Record<string, unknown> }
+          })
+        const id = alertsOf("acme")[0]!.event_id
+        const acknowledged = yield* command(id, "acknowledge", { at: start, by: "ann" })
+        assert.deepStrictEqual(acknowledged.status, 200)
+        assert.deepInclude(acknowledged.body, { version: 3, repeated: false })
+        const again = yield* command(id, "acknowledge", { at: start, by: "ann" })
+        assert.deepStrictEqual(again.body, { ...acknowledged.body, repeated: true })
+        const rejected = yield* command(id, "open", { at: start, entity_id: "acme-0", score: 1 })
+        assert.deepStrictEqual([rejected.status, rejected.body["title"]], [409, "CaseExists"])
+        // written in the statement that appended the event
+        assert.deepStrictEqual(
+          (yield* rowsOf("acknowledged")).map(({ case_id }) => case_id),
+          [id]
+        )
+        const expected = 2 * alerts.length + 1
+        const onKafka = yield* Effect.repeat(recordsOf(log, "alert-case"), {
+          schedule: Schedule.spaced("50 millis"),
+          until: (records) => records.length >= expected
+        })
+        assert.strictEqual(new Set(onKafka.map(({ eventId }) => eventId)).size, expected)
+        const typeOf = (value: string | null) => (JSON.parse(value!) as { readonly type: string }).type
+        const streams = Map.groupBy(onKafka, ({ key }) => key)
+        assert.deepStrictEqual([...streams.keys()].toSorted(), alerts.map(({ event_id }) => event_id).toSorted())
+        for (const [key, records] of streams)
+          assert.deepStrictEqual(
+            records.map(({ headers, value }) => [headers["millrace-version"], typeOf(value)]),
+            [["1", "case.opened"], ["2", "case.escalated"], ...(key === id ? [["3", "case.acknowledged"]] : [])]
+          )
+        // the alert's trace goes on in its case
+        for (const { event_id, trace } of alerts)
+          assert.strictEqual(traceIdOf(streams.get(event_id)![0]!.traceparent), trace)
+        for (const tenant of tenants) {
+          const own = onKafka.filter(({ tenant: of }) => of === tenant).map(({ eventId }) => eventId!)
+          for (const transport of ["native", "websocket"] as const) {
+            const messages = yield* Effect.scoped(received(tenant, transport, "alert-case", own.length))
+            assert.deepStrictEqual(
+              messages.map(({ properties }) => properties["event_id"]).toSorted(),
+              own.toSorted(),
+              `${tenant} ${transport}`
+            )
+          }
+        }
+      }),
+    60_000
   )
 
   it.live(
