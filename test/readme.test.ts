@@ -1,6 +1,6 @@
 // The pages are code, too: their TypeScript compiles, what is marked `ts run` runs, and every command, option, file and heading that they name exists.
 import { spawnSync } from "node:child_process"
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs"
+import { appendFileSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { dirname, join, posix } from "node:path"
 import { fileURLToPath } from "node:url"
 import { afterAll, describe, expect, test } from "vitest"
@@ -22,6 +22,10 @@ const blocksOf = (markdown: string): Array<Block> =>
     const line = markdown.slice(0, match.index).split("\n").length
     return { language, marks, code: code.replaceAll(new RegExp(`^${indent}`, "gm"), ""), line }
   })
+
+/** The file that a block is a part of, as its mark `file=NAME` says; undefined if it is a file of its own. Parts stand in their order. */
+const fileMarkOf = ({ marks }: Block): string | undefined =>
+  marks.find((mark) => mark.startsWith("file="))?.slice("file=".length)
 
 /** Commands of shell blocks, and commands in running text that stand in `code`. Prompts, comments and output are left out. */
 const commandsOf = (markdown: string): Array<string> => {
@@ -76,6 +80,8 @@ const faultOf = (command: string): string | undefined => {
   }
   if (program === "deno") {
     if (first === "task") return rest[0] !== undefined && rest[0] in tasks ? undefined : "no such task"
+    const millrace = rest.indexOf("npm:millrace")
+    if (millrace !== -1) return faultOfMillrace(rest.slice(millrace + 1).filter((word) => word !== "…"))
     const file = rest.find((word) => !word.startsWith("-") && !/^(npm|jsr|https?):/.test(word))
     return first !== "run" || file === undefined || existsSync(join(root, file)) ? undefined : "no such file"
   }
@@ -155,11 +161,11 @@ describe.each(["README.md", ...pages])("%s", (page) => {
   const own = blocks.filter((block) => block.marks.includes("run") || !isExcerpt(block.code))
   const scratch = mkdtempSync(join(root, ".readme-"))
   afterAll(() => rmSync(scratch, { recursive: true, force: true }))
-  const fileOf = (block: Block) => join(scratch, `line-${block.line}.ts`)
+  const fileOf = (block: Block) => join(scratch, fileMarkOf(block) ?? `line-${block.line}.ts`)
 
   if (own.length > 0) {
     test("its TypeScript compiles, or is an excerpt of the reference application or an example", () => {
-      for (const block of own) writeFileSync(fileOf(block), `${block.code}\nexport {}\n`)
+      for (const block of own) appendFileSync(fileOf(block), `${block.code}\nexport {}\n`)
       writeFileSync(join(scratch, "tsconfig.json"), `{ "extends": "../tsconfig.json", "include": ["*.ts"] }`)
       const { status, output } = run([
         "node_modules/typescript/bin/tsc",
@@ -216,5 +222,6 @@ describe("the checks themselves", () => {
     expect(faultOf("npm ci")).toBeUndefined()
     expect(faultOf("npx millrace no-such-command")).toBe("no such command")
     expect(faultOf("npx millrace dev --no-such-option")).toBe("no option --no-such-option")
+    expect(faultOf("deno run -A npm:millrace no-such-command")).toBe("no such command")
   })
 })

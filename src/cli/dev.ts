@@ -60,7 +60,7 @@ const runSystem = Effect.fnUntraced(function* (
   const work = Effect.gen(function* () {
     const { fed, ...result } = yield* sendFiles(system, options, server.url)
     if (options.json) yield* print(JSON.stringify(result))
-    else if (options.input !== undefined) yield* printLine(options, summary(result))
+    else if (options.input !== undefined) yield* printLine(options, summary(application, result))
     if (fed.rejected > 0) yield* printLine(options, rejections(fed))
     if (options.once) return fed.rejected > 0 ? exitCodes.rejected : 0
     if (options.input !== undefined) {
@@ -185,8 +185,9 @@ const countsOf = Effect.fnUntraced(function* ({ application, database: { sql } }
 })
 
 type DevResult = Omit<Effect.Success<ReturnType<typeof sendFiles>>, "fed">
-const summary = (result: DevResult) =>
-  `\n${result.events} events in ${result.seconds} s (${result.events_per_second}/s): ${result.alerts} alerts, ${result.duplicates} duplicates, ` +
+const summary = (application: AnyApplication, result: DevResult) =>
+  `\n${result.events} events in ${result.seconds} s (${result.events_per_second}/s): ` +
+  `${hasAlerts(application) ? `${result.alerts} alerts, ` : ""}${result.duplicates} duplicates, ` +
   `${result.late} late for a window, ${result.dead_letters} dead letters` +
   (result.duplicates > 0 && result.duplicates === result.events
     ? "\nAll events were in the log already. To process them again use another --data DIR, or delete this one."
