@@ -28,8 +28,6 @@ export const onNodeOnly: Readonly<Record<string, string>> = {
     "the engine's logic on PostgreSQL; drain.test.ts has processes and signals on Deno, server/aggregates.test.ts the same commands over HTTP",
   "integration/cli/first-application.test.ts":
     "what npx and a shell print; ingest.test.ts runs the same commands on Deno",
-  "integration/cli/tutorial.test.ts":
-    "what npx and a shell print; erase-command.test.ts runs the same commands on Deno",
   "integration/cli/rebuilt-policy.test.ts":
     "the engine's logic on PostgreSQL; drain.test.ts has processes and signals on Deno",
   "integration/cli/topics.test.ts": "what a broker makes of topics; drain.test.ts runs commands on Kafka on Deno",

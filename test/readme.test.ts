@@ -69,11 +69,16 @@ const help = (command: string): string => {
 
 const names = (text: string, word: string) => new RegExp(`(^|[\\s,|])${word}($|[\\s,|=])`, "m").test(text)
 
+/** A file of the project's root, or of the folder of an example's page. */
+const nearest = (name: string, page: string): string => {
+  const own = posix.join(posix.dirname(page), name)
+  return existsSync(join(root, own)) ? own : name
+}
 /** What is wrong with a command, or nothing. */
-const faultOf = (command: string): string | undefined => {
+const faultOf = (command: string, page = ""): string | undefined => {
   const [program, first = "", ...rest] = command.split(/\s+/)
-  const { scripts } = JSON.parse(read("package.json")) as { scripts: Record<string, string> }
-  const { tasks } = JSON.parse(read("deno.json")) as { tasks: Record<string, string> }
+  const { scripts } = JSON.parse(read(nearest("package.json", page))) as { scripts: Record<string, string> }
+  const { tasks } = JSON.parse(read(nearest("deno.json", page))) as { tasks: Record<string, string> }
   if (program === "npm") {
     if (first === "run") return rest[0] !== undefined && rest[0] in scripts ? undefined : "no such script"
     return /^(start|test)$/.test(first) && !(first in scripts) ? "no such script" : undefined
@@ -107,15 +112,18 @@ const faultOfMillrace = (words: ReadonlyArray<string>): string | undefined => {
   )
 }
 
+/** The files in a folder and below, without what is installed there. */
+const filesIn = (folder: string): Array<string> =>
+  existsSync(join(root, folder))
+    ? readdirSync(join(root, folder), { withFileTypes: true })
+        .filter(({ name }) => name !== "node_modules" && name !== ".millrace")
+        .flatMap((entry) => (entry.isDirectory() ? filesIn(`${folder}/${entry.name}`) : `${folder}/${entry.name}`))
+    : []
+
 /** Every page beside the README. */
 const pages = ["docs", "bench", "aggregates", "projections", "examples"]
-  .flatMap((folder) =>
-    existsSync(join(root, folder))
-      ? readdirSync(join(root, folder), { recursive: true, encoding: "utf8" }).map((name) => `${folder}/${name}`)
-      : []
-  )
+  .flatMap(filesIn)
   .concat("CHANGELOG.md", "CONTRIBUTING.md")
-  .map((path) => path.replaceAll("\\", "/"))
   .filter((path) => path.endsWith(".md") && existsSync(join(root, path)))
 
 /** The names that a page's headings have in links, as GitHub makes them. */
@@ -149,9 +157,7 @@ const linesOf = (code: string) =>
 
 const isExcerpt = (code: string): boolean =>
   ["projections", "aggregates", "examples"]
-    .flatMap((folder) =>
-      readdirSync(join(root, folder), { recursive: true, encoding: "utf8" }).map((name) => `${folder}/${name}`)
-    )
+    .flatMap(filesIn)
     .filter((path) => path.endsWith(".ts"))
     .some((path) => `\n${linesOf(read(path)).join("\n")}\n`.includes(`\n${linesOf(code).join("\n")}\n`))
 
@@ -187,7 +193,7 @@ describe.each(["README.md", ...pages])("%s", (page) => {
 
   if (!page.startsWith("docs/decisions/")) {
     test("its commands and options exist", () => {
-      const faults = commandsOf(text).map((command) => [command, faultOf(command)])
+      const faults = commandsOf(text).map((command) => [command, faultOf(command, page)])
       expect(faults.filter(([, fault]) => fault !== undefined)).toEqual([])
     }, 240_000)
   }

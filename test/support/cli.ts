@@ -5,7 +5,9 @@ import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 
 const root = fileURLToPath(new URL("../..", import.meta.url))
-const runtime = "Deno" in globalThis ? ["run", "-A", "bin/millrace.mjs"] : ["bin/millrace.mjs"]
+/** The arguments by which the runtime of the tests runs a file. */
+const running = (file: string) => ("Deno" in globalThis ? ["run", "-A", file] : [file])
+const main = fileURLToPath(new URL("../../bin/millrace.mjs", import.meta.url))
 
 /** A process that was started, with its output so far. */
 export interface Running {
@@ -26,7 +28,7 @@ export interface Ended {
 type Environment = Readonly<Record<string, string | undefined>>
 
 /** The environment of the tests without `MILLRACE_` variables: the command must not find the services of whoever runs the tests. */
-const environmentOf = (given: Environment) => {
+export const environmentOf = (given: Environment) => {
   const own = Object.entries(process.env).filter(([name]) => !name.startsWith("MILLRACE_"))
   return { ...Object.fromEntries(own), NO_COLOR: "1", ...given }
 }
@@ -35,11 +37,24 @@ const environmentOf = (given: Environment) => {
 export const start = (
   environment: Environment,
   ...args: ReadonlyArray<string>
+): Effect.Effect<Running, never, Scope.Scope> => startIn(root, environment, main, ...args)
+/** Starts the command in a directory, as `start` does. */
+export const startCommandIn = (
+  cwd: string,
+  environment: Environment,
+  ...args: ReadonlyArray<string>
+): Effect.Effect<Running, never, Scope.Scope> => startIn(cwd, environment, main, ...args)
+/** Runs a program on the runtime of the tests, as `start` runs the command. */
+export const startIn = (
+  cwd: string,
+  environment: Environment,
+  file: string,
+  ...args: ReadonlyArray<string>
 ): Effect.Effect<Running, never, Scope.Scope> =>
   Effect.acquireRelease(
     Effect.sync((): Running => {
-      const child = spawn(process.execPath, [...runtime, ...args], {
-        cwd: root,
+      const child = spawn(process.execPath, [...running(file), ...args], {
+        cwd,
         env: environmentOf(environment),
         stdio: ["ignore", "pipe", "pipe"]
       })
