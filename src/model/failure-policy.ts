@@ -11,8 +11,8 @@ import { checkedChoice, invalidOption } from "./options.ts"
  */
 export interface FailurePolicy {
   /**
-   * How often, and how far apart, a handler that returns an Effect is run again after a failure. A plain handler is not retried: it would
-   * fail the same way. Default: no retry.
+   * How often, and how far apart, a handler that returns an Effect is run again after a failure. The schedule's input is the handler's
+   * error, so that `Schedule.while` may depend on its `_tag`. A plain handler is not retried: it would fail the same way. Default: no retry.
    */
   readonly retry?: Schedule.Schedule<unknown, unknown>
   /**

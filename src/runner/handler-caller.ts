@@ -99,19 +99,27 @@ export class HandlerCaller<E, R> {
       return own
     })
     const { retry } = this.projection.failure
-    const tried = Effect.sandbox(attempt)
+    let failed: Cause.Cause<unknown> = Cause.empty
+    // the schedule's input is the error itself, so that it may depend on its tag
+    const tried = Effect.catchCause(attempt, (cause) => {
+      failed = cause
+      return Effect.fail(Cause.squash(cause))
+    })
     // a schedule's own functions may throw, too
     const retried = (schedule: NonNullable<typeof retry>) =>
       Effect.catchDefect(
         Effect.retry(tried, Schedule.upTo(this.ending(schedule), { times: mostAttempts - 1 })),
-        (defect) => Effect.fail<Cause.Cause<E>>(Cause.die(defect))
+        (defect) => {
+          failed = Cause.die(defect)
+          return Effect.fail(defect)
+        }
       )
     return (retry === undefined ? tried : retried(retry)).pipe(
       Effect.as(undefined),
-      Effect.catch((cause: Cause.Cause<E>) => {
+      Effect.catch((error) => {
         // if the partition was taken away, nothing from here on runs: an interruption that is seen here is the handler's own
         log.length = from
-        return Effect.succeed<HandlerFailure>({ error: Cause.squash(cause), cause, attempts })
+        return Effect.succeed<HandlerFailure>({ error, cause: failed, attempts })
       }),
       Effect.ensuring(Effect.sync(() => recorder.close()))
     )

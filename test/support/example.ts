@@ -110,8 +110,12 @@ export const startInCopy = (
   return startIn(copy.folder, environment, file, ...others)
 }
 
-/** Runs every step of a page in its order, and compares what is printed. */
-export const runSteps = async (copy: Copy, environment: Environment, url: string): Promise<void> => {
+/** Runs every step of a page in its order, and compares what is printed. `addresses`: where what the page has at fixed ports is. */
+export const runSteps = async (
+  copy: Copy,
+  environment: Environment,
+  addresses: Readonly<Record<string, string>>
+): Promise<void> => {
   const steps = stepsOf(copy.page)
   expect(steps.length).toBeGreaterThan(2)
   for (const step of steps) {
@@ -120,7 +124,7 @@ export const runSteps = async (copy: Copy, environment: Environment, url: string
       continue
     }
     const { mark, output } = step
-    const command = step.command.replaceAll("http://127.0.0.1:7070", url)
+    const command = step.command.replaceAll(/http:\/\/127\.0\.0\.1:\d+/g, (url) => addresses[url] ?? url)
     const pattern = patternOf(output)
     if (mark === "until") {
       await Effect.runPromise(
@@ -144,12 +148,17 @@ export const runSteps = async (copy: Copy, environment: Environment, url: string
   }
 }
 
+/** What runs beside an example. */
+export interface Beside {
+  readonly environment: Environment
+  readonly addresses?: Readonly<Record<string, string>>
+}
 /** What a test of an example may set. */
 export interface ExampleOptions {
   /** Variables of its processes. */
   readonly environment?: Environment
-  /** Starts what must run beside it, and returns more variables. */
-  readonly beside?: (copy: Copy) => Effect.Effect<Environment, unknown, Scope.Scope>
+  /** Starts what must run beside it, and returns more variables, and where what the page has at fixed ports is. */
+  readonly beside?: (copy: Copy) => Effect.Effect<Beside, unknown, Scope.Scope>
   /** What `npm start` has printed when the steps may run. */
   readonly started?: RegExp
 }
@@ -162,14 +171,16 @@ export const testExample = (
   const run = <A>(effect: Effect.Effect<A, unknown, Scope.Scope>) => Effect.runPromise(Scope.provide(effect, scope))
   let copy: Copy
   let environment: Environment
-  let url = ""
+  let addresses = {}
   beforeAll(async () => {
     copy = await run(copyOf(name))
-    environment = { ...given, ...(beside && (await run(beside(copy)))) }
+    const others = beside && (await run(beside(copy)))
+    environment = { ...given, ...others?.environment }
     const running = await run(startInCopy(copy, environment, "npm start -- --port 0"))
-    url = /http:\S+?:\d+/.exec(await run(running.said(/POST http:\S+?:\d+/)))![0]
+    const url = /http:\S+?:\d+/.exec(await run(running.said(/POST http:\S+?:\d+/)))![0]
+    addresses = { "http://127.0.0.1:7070": url, ...others?.addresses }
     await run(running.said(started))
   })
   afterAll(() => Effect.runPromise(Scope.close(scope, Exit.void)))
-  test("the commands print what the page says", { timeout: 120_000 }, () => runSteps(copy, environment, url))
+  test("the commands print what the page says", { timeout: 120_000 }, () => runSteps(copy, environment, addresses))
 }

@@ -27,7 +27,7 @@ describe.each(names)("examples/%s", (name) => {
   test("has a page that says how to run it and what to change next, is in the index, and is run by a test", () => {
     const page = read(join(folder, "README.md"))
     expect(page).toMatch(/^# .+\n\n[A-Z]/)
-    expect(page).toMatch(/npm install\n.*npm start|deno task start|docker compose up/)
+    expect(page).toMatch(/npm install\n[\s\S]*npm start|deno task start|docker compose up/)
     expect(page).toContain("\n## What to change next\n")
     expect(read("examples/README.md")).toContain(`](${name}/README.md)`)
     expect(existsSync(join(root, `test/integration/examples/${name}.test.ts`))).toBe(true)

@@ -152,6 +152,13 @@ describe("a handler's Effect", () => {
     spec(3, Schedule.spaced("1 day").pipe(Schedule.upTo({ times: 3 }))).then({ counts: [{ n: 4 }] })
     spec(9, Schedule.recurs(3)).then({ counts: [], deadLetters: [{ attempts: 4, message: `call 4 at ${noon}` }] })
   })
+  test("is retried by a schedule that depends on its error", () => {
+    const unlessSecond = Schedule.recurs(9).pipe(
+      Schedule.while(({ input }) => !(input instanceof Error && input.message.startsWith("call 2")))
+    )
+    spec(1, unlessSecond).then({ counts: [{ n: 2 }] })
+    spec(9, unlessSecond).then({ counts: [], deadLetters: [{ attempts: 2, message: `call 2 at ${noon}` }] })
+  })
   test("is retried under a schedule that ends after a time, which retries take and the handler's clock does not", () => {
     const minute = Schedule.spaced("10 seconds").pipe(Schedule.upTo({ duration: "1 minute" }))
     spec(99, minute).then({ deadLetters: [{ attempts: 8, message: `call 8 at ${noon}` }] })
