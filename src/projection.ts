@@ -2,6 +2,7 @@
 import { refuse } from "./model/declaration.ts"
 import type { Writable } from "./model/handler.ts"
 import * as Model from "./model/projection.ts"
+import { rekey } from "./model/rekey.ts"
 import { definitionProblem, inlineProblem } from "./model/unsupported.ts"
 import { live as foldNow } from "./runner/in-memory.ts"
 import { readLive } from "./aggregate/live.ts"
@@ -67,6 +68,7 @@ export const Projection = {
   ...Model.Projection,
   inline,
   live,
+  rekey,
   /** Folds the events of one stream, or those with some tags, into the projection's rows, and stores nothing. */
   read: readLive
 }

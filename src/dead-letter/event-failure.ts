@@ -16,7 +16,7 @@ export class KeyNotOwned extends Data.TaggedError("KeyNotOwned")<{ readonly targ
   override get message() {
     return (
       `${this.target}: no column of the row's key holds the event's key ${JSON.stringify(this.key)}, so events of other partitions ` +
-      `could change the same row; add the event's key to the row's key, or re-key the events through a topic`
+      `could change the same row; add the event's key to the row's key, or re-key the events with \`Projection.rekey\``
     )
   }
 }

@@ -13,7 +13,7 @@ const windowReason = (window: Window.Any, sources: number): string | undefined =
   }
   if (sources === 1 && !shared) return undefined
   const writers = shared ? "is shared" : `the projection has ${sources} sources`
-  const why = `${writers}, so several partitions would write its rows; use a window for each of them, or re-key the events through one topic`
+  const why = `${writers}, so several partitions would write its rows; use a window for each of them, or re-key the events with \`Projection.rekey\``
   if (topic !== undefined) return `${name} is published and ${why}`
   return Object.values(aggregate).some(({ sql }) => sql === "fold") ? `${name} has a fold and ${why}` : undefined
 }

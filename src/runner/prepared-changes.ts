@@ -163,7 +163,7 @@ export class ChangePreparer {
         if (this.options.hasKeys) assertOwned(target.name, (target as Table.Any).primaryKey, modified, origin.key)
         if ((target as Table.Any).shared || !this.options.hasOneSource) {
           const reason =
-            "other projections or sources may write the row too, and `modify` could lose what they wrote; use upsert, or a window"
+            "other projections or sources may write the row too, and `modify` could lose what they wrote; use upsert or a window, or re-key the events of several sources with `Projection.rekey`"
           throw new UnstorableValue({ where: target.name, reason })
         }
         const row = preparedRow(key!, modified)
