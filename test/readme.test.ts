@@ -121,7 +121,7 @@ const filesIn = (folder: string): Array<string> =>
     : []
 
 /** Every page beside the README. */
-const pages = ["docs", "bench", "aggregates", "projections", "examples"]
+const pages = ["docs", "bench", "aggregates", "projections", "examples", "create-millrace"]
   .flatMap(filesIn)
   .concat("CHANGELOG.md", "CONTRIBUTING.md")
   .filter((path) => path.endsWith(".md") && existsSync(join(root, path)))

@@ -15,7 +15,7 @@ import { assertOwn, assertRegistered } from "../system/identity.ts"
 import { openLog } from "../system/open-log.ts"
 import { openObserved, readStatus } from "../system/observed.ts"
 import { openSystem } from "../system/system.ts"
-import { defaultPort, openWaiting, parseRoles, runLoops, serveHttp, servicesText } from "./serve.ts"
+import { defaultPort, isLocal, openWaiting, parseRoles, runLoops, serveHttp, servicesText } from "./serve.ts"
 import { terminalText } from "./terminal-text.ts"
 import { maskSecrets } from "../text/secrets.ts"
 
@@ -33,7 +33,7 @@ export const start = Effect.fnUntraced(function* (options: {
   const port = options.port ?? defaultPort(roles)
   const services = yield* servicesText(options.data)
   const hasRoutes = roles.includes("gateway") || roles.includes("api")
-  const waiting = { port, services, hasRoutes }
+  const waiting = { port, services, hasRoutes, isLocal: yield* isLocal }
   const line = `${application.name} runs against ${services}`
   // standard output is for JSON
   yield* options.json ? warn(line) : print(`millrace ${line}`)

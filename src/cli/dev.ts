@@ -1,10 +1,11 @@
 // Runs `millrace dev`: all roles of a system in one process, fed from a file if one is given.
+import { existsSync } from "node:fs"
 import * as Effect from "effect/Effect"
 import { countEvents, countRows } from "../postgres/store/status.ts"
 import { readTimers } from "../postgres/store/timer-status.ts"
 import { loadApplication, type AnyApplication } from "./config.ts"
 import { drained } from "./shutdown.ts"
-import { CommandFailed, exitCodes } from "./command-failure.ts"
+import { CommandFailed, exitCodes, usageError } from "./command-failure.ts"
 import { feed, type FeedResult } from "./feed.ts"
 import { watchAlerts } from "./print-alerts.ts"
 import { watchAggregates } from "./print-aggregates.ts"
@@ -13,7 +14,9 @@ import { dataFlag } from "../system/findings.ts"
 import { openSystem, type System } from "../system/system.ts"
 import { untilProcessed } from "../system/until-processed.ts"
 import { print } from "./print.ts"
-import { openWaiting, roles, runLoops, serveHttp, servicesText, type WaitingOptions } from "./serve.ts"
+import { queryOf, readModelsOf, readModelsText } from "./print-read-models.ts"
+import { ownCommand } from "./own-command.ts"
+import { isLocal, openWaiting, roles, runLoops, serveHttp, servicesText, type WaitingOptions } from "./serve.ts"
 import { terminalText } from "./terminal-text.ts"
 import { maskSecrets } from "../text/secrets.ts"
 
@@ -22,6 +25,8 @@ export interface DevFlags {
   readonly data: string
   readonly config: string | undefined
   readonly features: string | undefined
+  /** Files of lookup topics: `TOPIC=FILE`. */
+  readonly lookup: ReadonlyArray<string>
   readonly input: string | undefined
   readonly speed: number | "max"
   readonly once: boolean
@@ -36,9 +41,12 @@ const printLine = (options: DevFlags, line: string) =>
 /** Runs until stopped; with `once`, until everything that was sent is processed by the projections and published by the relays. */
 export const dev = Effect.fnUntraced(function* (options: DevFlags) {
   const application = yield* loadApplication(options.config)
+  yield* lookupFiles(application, options)
   const services = yield* servicesText(options.data)
   yield* printLine(options, `millrace ${application.name} runs against ${services}`)
-  const waiting = { port: options.port, services, hasRoutes: true }
+  const waiting = { port: options.port, services, hasRoutes: true, isLocal: yield* isLocal }
+  if (waiting.isLocal && !existsSync(options.data))
+    yield* printLine(options, `creating the database in ${options.data}: once, and some seconds long`)
   const database = yield* openWaiting(openDatabase(options.data, "own"), waiting)
   return yield* drained(runSystem(application, database, options, waiting))
 })
@@ -64,12 +72,14 @@ const runSystem = Effect.fnUntraced(function* (
     if (fed.rejected > 0) yield* printLine(options, rejections(fed))
     if (options.once) return fed.rejected > 0 ? exitCodes.rejected : 0
     if (options.input !== undefined) {
-      yield* printLine(options, "All events are processed. The system keeps running; stop it with Ctrl-C.")
+      if (!options.json)
+        yield* printLine(options, yield* readModelsText(system, `${ownCommand} sql${dataFlag(database.embeddedDir)}`))
+      yield* printLine(options, "\nAll events are processed. The system keeps running; stop it with Ctrl-C.")
       const { waiting } = yield* readTimers(database.sql)
       if (waiting > 0)
         yield* printLine(
           options,
-          `${waiting} ${waiting === 1 ? "timer waits and fires" : "timers wait and fire"} while it runs: npx millrace timers list${dataFlag(database.embeddedDir)}`
+          `${waiting} ${waiting === 1 ? "timer waits and fires" : "timers wait and fire"} while it runs: ${ownCommand} timers list${dataFlag(database.embeddedDir)}`
         )
     }
     return yield* Effect.never
@@ -84,19 +94,13 @@ const hasAlerts = ({ projections }: AnyApplication) =>
       (target: { kind: string; name: string }) => target.kind !== "topic" && target.name === "alerts"
     )
   )
-/** What is queried as an example: the first table of the application. */
-const exampleTable = ({ projections }: AnyApplication): string | undefined =>
-  projections
-    .flatMap(({ projection }) => projection.writes as ReadonlyArray<{ readonly kind: string; readonly name: string }>)
-    .find(({ kind }) => kind === "table")?.name
-
 const banner = (application: AnyApplication, { data }: DevFlags, database: Database, url: string) => {
   const flag = dataFlag(database.embeddedDir)
   const [aggregate] = application.aggregates
-  const table = exampleTable(application)
+  const [readModel] = readModelsOf(application)
   const query = hasAlerts(application)
     ? "select * from alerts order by score desc limit 5"
-    : table && `select * from ${table} limit 5`
+    : readModel && queryOf(readModel)
   return [
     `Millrace is running.`,
     `  send events    POST ${url}/v1/events`,
@@ -106,39 +110,56 @@ const banner = (application: AnyApplication, { data }: DevFlags, database: Datab
       : [`  send commands  POST ${url}/v1/aggregates/${aggregate.name}/ID/commands/COMMAND`]),
     `  docs           ${url}/docs`,
     `  metrics        ${url}/metrics`,
-    `  database       psql "$(npx millrace url${flag})"`,
+    `  database       psql "$(${ownCommand} url${flag})"`,
     `  data           kept in ${database.embedded ? data : "this database"}`,
-    ...(query === undefined ? [] : [`  query          npx millrace sql${flag} "${query}"`]),
-    `  status         npx millrace status${flag}`,
+    ...(query === undefined ? [] : [`  query          ${ownCommand} sql${flag} "${query}"`]),
+    `  status         ${ownCommand} status${flag}`,
     ""
   ].join("\n")
 }
 
-/** The topic that `--features` is sent to: the only lookup topic of the application. */
-const featuresTopic = (application: AnyApplication) => {
-  const lookups = new Set(
+/** A file of values for a lookup topic. */
+interface LookupFile {
+  readonly topic: string
+  readonly file: string
+}
+/** The files of `--features` and `--lookup`. Fails if a topic is not a lookup topic of the application, or a file is not named. */
+const lookupFiles = Effect.fnUntraced(function* (application: AnyApplication, { features, lookup }: DevFlags) {
+  const topics = new Set(
     application.projections.flatMap(({ projection }) => Object.values(projection.enrich).map(({ topic }) => topic.name))
   )
-  const [first] = lookups
-  return first !== undefined && lookups.size === 1
-    ? Effect.succeed(first)
-    : Effect.fail(
-        new CommandFailed({
-          message: `--features needs an application with exactly one lookup topic; this one has ${lookups.size}`,
-          try: `millrace ingest --topic TOPIC FILE${lookups.size > 0 ? `, with one of ${[...lookups].join(", ")}` : ""}`
-        })
+  const files: Array<LookupFile> = []
+  if (features !== undefined) {
+    const [topic] = topics
+    if (topic === undefined || topics.size > 1)
+      return yield* new CommandFailed({
+        message: `--features needs an application with exactly one lookup topic; this one has ${topics.size}`,
+        try: topics.size === 0 ? "leave --features out" : `--lookup TOPIC=FILE, with one of ${[...topics].join(", ")}`
+      })
+    files.push({ topic, file: features })
+  }
+  for (const text of lookup) {
+    const [, topic = "", file = ""] = /^([^=]*)=(.*)$/s.exec(text) ?? []
+    if (topic === "" || file === "")
+      return yield* usageError(`--lookup is '${text}'; it must be TOPIC=FILE`, "--lookup customers.v1=customers.ndjson")
+    if (!topics.has(topic))
+      return yield* usageError(
+        `--lookup names '${topic}', which no projection of ${application.name} looks up`,
+        topics.size === 0 ? "leave --lookup out" : `one of ${[...topics].join(", ")}`
       )
-}
+    files.push({ topic, file })
+  }
+  return files
+})
 
 /** Sends the files, waits until they are processed, and returns the counts of `--json`. */
 const sendFiles = Effect.fnUntraced(function* (system: System, options: DevFlags, url: string) {
   const before = yield* countsOf(system)
-  if (options.features !== undefined) {
-    const topic = yield* featuresTopic(system.application)
-    const fed = yield* feed(options.features, { url, topic, speed: "max" })
+  for (const { file, topic } of yield* lookupFiles(system.application, options)) {
+    const fed = yield* feed(file, { url, topic, speed: "max" })
     if (fed.rejected > 0) {
       return yield* new CommandFailed({
-        message: `the gateway rejected ${fed.rejected} records of ${options.features}, for example ${fed.examples[0]}`,
+        message: `the gateway rejected ${fed.rejected} records of ${file}, for example ${fed.examples[0]}`,
         exitCode: exitCodes.rejected
       })
     }
@@ -187,10 +208,12 @@ const countsOf = Effect.fnUntraced(function* ({ application, database: { sql } }
 type DevResult = Omit<Effect.Success<ReturnType<typeof sendFiles>>, "fed">
 const summary = (application: AnyApplication, result: DevResult) =>
   `\n${result.events} events in ${result.seconds} s (${result.events_per_second}/s): ` +
-  `${hasAlerts(application) ? `${result.alerts} alerts, ` : ""}${result.duplicates} duplicates, ` +
-  `${result.late} late for a window, ${result.dead_letters} dead letters` +
+  `${hasAlerts(application) ? `${result.alerts} alerts, ` : ""}${counted(result.duplicates, "duplicate")}, ` +
+  `${result.late} late for a window, ${counted(result.dead_letters, "dead letter")}` +
   (result.duplicates > 0 && result.duplicates === result.events
     ? "\nAll events were in the log already. To process them again use another --data DIR, or delete this one."
-    : "")
+    : "") +
+  "\n"
+const counted = (count: number, what: string) => `${count} ${what}${count === 1 ? "" : "s"}`
 const rejections = ({ examples, rejected }: FeedResult) =>
   `The gateway rejected ${rejected} events, which are not in the log:\n  ${examples.join("\n  ")}`

@@ -1,11 +1,16 @@
 // The `millrace` command line: defines the commands and their flags. What a command does is loaded when it runs.
 import { readFileSync } from "node:fs"
-import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
-import * as NodeServices from "@effect/platform-node/NodeServices"
+import * as NodeChildProcessSpawner from "@effect/platform-node-shared/NodeChildProcessSpawner"
+import * as NodeFileSystem from "@effect/platform-node-shared/NodeFileSystem"
+import * as NodePath from "@effect/platform-node-shared/NodePath"
+import * as NodeRuntime from "@effect/platform-node-shared/NodeRuntime"
+import * as NodeStdio from "@effect/platform-node-shared/NodeStdio"
+import * as NodeTerminal from "@effect/platform-node-shared/NodeTerminal"
 import * as Cause from "effect/Cause"
 import { Argument, Command, Flag } from "effect/cli"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
+import * as Layer from "effect/Layer"
 import * as Logger from "effect/Logger"
 import * as Option from "effect/Option"
 import { type CommandFailed, exitCodes, usageError } from "./command-failure.ts"
@@ -14,6 +19,7 @@ import { withStatements } from "./arguments.ts"
 import { dlq } from "./dlq.ts"
 import { explain } from "./explain.ts"
 import { config, data, json, optionalText, ownConfig, port, runToExitCode, toggle } from "./flags.ts"
+import { init } from "./init.ts"
 import { watchOutput } from "./output-errors.ts"
 import { pulsar } from "./pulsar.ts"
 import { diff } from "./diff.ts"
@@ -46,7 +52,13 @@ const dev = Command.make(
   {
     data,
     config,
-    features: optionalText("features", "File of records for the lookup topic, sent before the input: NDJSON, also .gz"),
+    lookup: Flag.String("lookup").pipe(
+      Flag.withDescription(
+        "TOPIC=FILE: values of a lookup topic, sent before the input: NDJSON, also .gz; may be given several times"
+      ),
+      Flag.atLeast(0)
+    ),
+    features: optionalText("features", "The same for an application with one lookup topic: only the file"),
     input: optionalText("input", "File of events, sent to the gateway in the order of the file: NDJSON, also .gz"),
     speed: Flag.String("speed").pipe(
       Flag.withDescription("How fast the input is sent: events per second, or max; default: max"),
@@ -314,12 +326,18 @@ const { version } = JSON.parse(readFileSync(new URL("../../package.json", import
   readonly version: string
 }
 
+/** What the parser of flags uses. The whole of `@effect/platform-node` would bring clients of HTTP and Redis with it. */
+const nodeServices = Layer.provideMerge(
+  NodeChildProcessSpawner.layer,
+  Layer.mergeAll(NodeFileSystem.layer, NodePath.layer, NodeStdio.layer, NodeTerminal.layer)
+)
 const hasLostOutput = watchOutput()
 if (process.argv[2] === "sql") process.argv = [...process.argv.slice(0, 3), ...withStatements(process.argv.slice(3))]
 
 Command.make("millrace").pipe(
   Command.withDescription("Event sourcing with projections: one log, one atomic commit, exactly-once publishing"),
   Command.withSubcommands([
+    init,
     bridge,
     dev,
     start,
@@ -348,7 +366,7 @@ Command.make("millrace").pipe(
   Effect.provide(
     Logger.layer([Logger.withConsoleError(Logger.map(Logger.formatLogFmt, (line) => terminalText(maskSecrets(line))))])
   ),
-  Effect.provide(NodeServices.layer),
+  Effect.provide(nodeServices),
   NodeRuntime.runMain({
     disableErrorReporting: true,
     teardown: (exit, done) => {

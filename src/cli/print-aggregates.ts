@@ -7,6 +7,7 @@ import type { Aggregate } from "../model/aggregate.ts"
 import { aggregatesOf } from "../model/application.ts"
 import { Erasures } from "../model/erasures.ts"
 import type { System } from "../system/system.ts"
+import { ownCommand } from "./own-command.ts"
 import { terminalLine } from "./terminal-text.ts"
 
 /**
@@ -54,7 +55,9 @@ const exampleOf = ({ commands, id, name }: Aggregate.Any, stream: string, flag: 
   if (command === undefined) return undefined
   const fields = Object.keys(commands[command]!).filter((field) => field !== id)
   const given = fields.map((field) => `${field}=${field === "at" ? Date.now() : field === "by" ? "you" : "…"}`)
-  return terminalLine(`  answer it: npx millrace aggregate send${flag} ${name} ${stream} ${command} ${given.join(" ")}`)
+  return terminalLine(
+    `  answer it: ${ownCommand} aggregate send${flag} ${name} ${stream} ${command} ${given.join(" ")}`
+  )
 }
 const fieldText = (value: unknown): string => {
   if (typeof value === "number") return String(Math.round(value * 100) / 100)

@@ -61,6 +61,15 @@ export const servicesText = Effect.fnUntraced(function* (dataDir: string) {
   return maskSecrets(`${database}; ${log}; ${toPulsar}`)
 })
 
+/** Whether the process uses no service but the embedded database. */
+export const isLocal = Effect.gen(function* () {
+  return (
+    (process.env["MILLRACE_DATABASE_URL"] ?? "") === "" &&
+    (yield* kafkaOptions) === undefined &&
+    (yield* pulsarOptions) === undefined
+  )
+})
+
 /** If opening takes longer, the log says so and the port of the process answers, in milliseconds. */
 const slowMs = 2_000
 
@@ -72,6 +81,8 @@ export interface WaitingOptions {
   readonly hasRoutes: boolean
   /** The services that are connected to, for people. */
   readonly services: string
+  /** Whether nothing but the embedded database is opened: it may be slow to start, and the log has no line about that. */
+  readonly isLocal: boolean
 }
 /**
  * Opens something of the system, and waits while a service that it needs is away. Meanwhile the log says so, and `/readyz`, `/status` and
@@ -79,7 +90,7 @@ export interface WaitingOptions {
  */
 export const openWaiting = Effect.fnUntraced(function* <A, E, R>(
   open: Effect.Effect<A, E, R>,
-  { hasRoutes, port, services }: WaitingOptions
+  { hasRoutes, isLocal, port, services }: WaitingOptions
 ) {
   const monitoring = yield* Scope.fork(yield* Effect.scope)
   let waitingFor: string | undefined
@@ -100,11 +111,12 @@ export const openWaiting = Effect.fnUntraced(function* <A, E, R>(
       Effect.catch(({ message }) => Effect.logWarning(message))
     )
   })
+  const noAnswer = `no answer yet; connecting to ${services}`
   const slow = Effect.suspend(() =>
     waitingFor === undefined
       ? waiting(
-          `no answer yet; connecting to ${services}`,
-          Effect.logInfo(`connecting to ${services} (no answer for ${slowMs / 1000} s)`)
+          noAnswer,
+          isLocal ? Effect.void : Effect.logInfo(`connecting to ${services} (no answer for ${slowMs / 1000} s)`)
         )
       : Effect.void
   )
@@ -112,7 +124,8 @@ export const openWaiting = Effect.fnUntraced(function* <A, E, R>(
   const opened = yield* whenReachable(open, (reason) =>
     waiting(reason, Effect.logWarning(`waiting for a service that is away: ${reason}`))
   )
-  if (waitingFor !== undefined) yield* Effect.logInfo("the service answers; starting")
+  if (waitingFor !== undefined && !(isLocal && waitingFor === noAnswer))
+    yield* Effect.logInfo("the service answers; starting")
   yield* Scope.close(monitoring, Exit.void)
   return opened
 })

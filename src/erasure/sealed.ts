@@ -37,14 +37,14 @@ const authenticated = ({ aggregate, eventId, stream }: EventAddress) =>
   Buffer.from(JSON.stringify([aggregate, stream, eventId ?? null]))
 
 /** Bytes encrypted by AES-256-GCM: a random nonce, the ciphertext, and the tag, which authenticates `aad` as well. */
-export const encrypted = (plain: Uint8Array, key: Uint8Array, aad: Uint8Array): Buffer => {
+export const encrypted = (plain: Uint8Array, key: Uint8Array, aad: Uint8Array): Uint8Array => {
   const nonce = randomBytes(nonceBytes)
   const cipher = createCipheriv("aes-256-gcm", key, nonce)
   cipher.setAAD(aad)
   return Buffer.concat([nonce, cipher.update(plain), cipher.final(), cipher.getAuthTag()])
 }
 /** What `encrypted` was given. Throws an error for another key, other bytes or another `aad`. */
-export const decrypted = (text: Uint8Array, key: Uint8Array, aad: Uint8Array): Buffer => {
+export const decrypted = (text: Uint8Array, key: Uint8Array, aad: Uint8Array): Uint8Array => {
   const decipher = createDecipheriv("aes-256-gcm", key, text.subarray(0, nonceBytes), { authTagLength: tagBytes })
   decipher.setAAD(aad)
   decipher.setAuthTag(text.subarray(-tagBytes))
@@ -65,7 +65,7 @@ export const seal = (
     Object.fromEntries(Object.entries(json).filter(([name]) => fields.includes(name) === is))
   ) as [Json, Json]
   const text = encrypted(Buffer.from(JSON.stringify(personal)), key, authenticated(at))
-  return { ...open, [sealedField]: { s: subject, k: number, v: text.toString("base64") } satisfies Sealed }
+  return { ...open, [sealedField]: { s: subject, k: number, v: Buffer.from(text).toString("base64") } satisfies Sealed }
 }
 
 const sealedOf = (json: unknown): Sealed | undefined => {
@@ -104,7 +104,7 @@ export const unseal = (json: unknown, at: EventAddress, find: FindKey): unknown 
   let personal: Json
   try {
     const text = decrypted(Buffer.from(sealed.v, "base64"), key, authenticated(at))
-    personal = JSON.parse(text.toString("utf8")) as Json
+    personal = JSON.parse(Buffer.from(text).toString("utf8")) as Json
   } catch {
     throw new Error("its personal fields cannot be decrypted: they were changed, or belong to another event")
   }
