@@ -92,7 +92,7 @@ export class UnknownTopic extends Schema.TaggedError<UnknownTopic>()("UnknownTop
 }
 /** What a person can do about a position that has lost its meaning. */
 export const startOver =
-  "Process the topic from its start under the projection's next version, or under a new name if the projection publishes, and retire this one (millrace retire)"
+  "To process the topic from its start: stop the processes, increase the projection's version (or rename the projection), run millrace retire for this one, and only then start them"
 /** The position does not exist any more (retention deleted it) or not yet (the topic was truncated or recreated). */
 export class OutOfRange extends Schema.TaggedError<OutOfRange>()("OutOfRange", {
   topic: Schema.String,
