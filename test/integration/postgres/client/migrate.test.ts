@@ -1,5 +1,5 @@
 // Migrations with files of the test: each is applied once, in order, completely or not at all, also by several processes at once.
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs"
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { afterAll, assert, beforeAll, beforeEach, describe, it } from "@effect/vitest"
@@ -130,5 +130,41 @@ describe("migrate", () => {
       await Effect.runPromise(migrate(sql)),
       known.map(({ file }) => file)
     )
+  })
+
+  it("creates what tables.md says: it has each table of the schema, or names it as internal, and its columns have these types", async () => {
+    await Effect.runPromise(migrate(sql))
+    const columns = await sql.unsafe<Array<{ relation: string; name: string; type: string }>>(`
+      select c.relname as relation, a.attname as name,
+        replace(format_type(a.atttypid, a.atttypmod), 'timestamp with time zone', 'timestamptz') as type
+      from pg_class c join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
+      where c.relnamespace = 'millrace'::regnamespace and c.relkind in ('r', 'v')`)
+    const there = new Set(columns.map(({ name, relation, type }) => `${relation}.${name}: ${type}`))
+    const page = readFileSync(new URL("../../../../docs/reference/tables.md", import.meta.url), "utf8")
+    const [readable = "", internal = ""] = page.split("\n## Internal tables\n")
+    const documented = readable
+      .split("\n### millrace.")
+      .slice(1)
+      .flatMap((section) => {
+        const [relation] = /^\w+/.exec(section)!
+        return [...section.matchAll(/^\| `(\w+)` +\| `([\w[\] ]+)` +\|/gm)].map(
+          ([, name, type]) => `${relation}.${name}: ${type}`
+        )
+      })
+    assert.isAbove(documented.length, 100)
+    assert.deepStrictEqual(
+      documented.filter((column) => !there.has(column)),
+      []
+    )
+    const named = [
+      ...new Set(documented.map((column) => column.split(".")[0]!)),
+      ...[
+        ...internal
+          .trim()
+          .split("\n\n")[0]!
+          .matchAll(/`([a-z_]+)`/g)
+      ].map(([, name]) => name!)
+    ]
+    assert.deepStrictEqual(named.toSorted(), [...new Set(columns.map(({ relation }) => relation))].toSorted())
   })
 })
