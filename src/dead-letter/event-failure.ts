@@ -82,7 +82,7 @@ export const assertKeyFits = (
 }
 
 /**
- * The name and the message of any error, as texts. An object with a `_tag` that is no `Error` is shown as JSON. Never throws, whatever
+ * The name and the message of any error, as texts; of Effect's `UnknownError` those of its cause. An object with a `_tag` that is no `Error` is shown as JSON. Never throws, whatever
  * was thrown: an event whose error could not be described could not be parked. Texts are cut: the message at 100,000 characters,
  * and passwords in it are masked.
  */
@@ -97,7 +97,14 @@ const cut = (text: string, most: number): string =>
 const describe = (error: unknown): { readonly error: string; readonly message: string } => {
   try {
     if (error instanceof Error) {
-      const { _tag: tag, message, name } = error as { readonly [field in "_tag" | "message" | "name"]: unknown }
+      const {
+        _tag: tag,
+        cause,
+        message,
+        name
+      } = error as { readonly [F in "_tag" | "cause" | "message" | "name"]: unknown }
+      // what `Effect.tryPromise` and `Effect.try` put around an error: its message does not say what happened
+      if (tag === "UnknownError" && cause instanceof Error && cause !== error) return describe(cause)
       return { error: typeof tag === "string" ? tag : String(name ?? "Error"), message: String(message) }
     }
     if (typeof error === "object" && error !== null && "_tag" in error) {

@@ -73,7 +73,12 @@ const odd: ReadonlyArray<readonly [what: string, value: unknown, expected: objec
     Object.defineProperty(new Error("x"), "name", { get: thrower(new Error("no")) }),
     { message: "it has no text" }
   ],
-  ["a bigint", 5n, { message: "5" }]
+  ["a bigint", 5n, { message: "5" }],
+  [
+    "an UnknownError",
+    new Cause.UnknownError(new TypeError("no network")),
+    { error: "TypeError", message: "no network" }
+  ]
 ]
 
 describe("an event is parked", () => {
@@ -108,6 +113,10 @@ describe("an event is parked", () => {
       deadLetters.push(...(error as { actual: typeof deadLetters }).actual)
     }
     expect(deadLetters[0]!.message).toHaveLength(100_000 + "… (9900000 more characters)".length)
+  })
+  test("whose handler's promise is rejected, with the error of the rejection", async () => {
+    const handler = () => Effect.tryPromise(() => Promise.reject(new TypeError("no network")))
+    await parked(projectionOf(handler), { error: "TypeError", message: "no network" })
   })
   test("whose handler interrupts itself, by an Effect or by its fiber", async () => {
     const message = /interrupt/i
