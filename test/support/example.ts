@@ -19,6 +19,8 @@ const programs = [
   `runtime() { ${quoted(process.execPath)} "$@"; }`,
   `millrace() { runtime ${isDeno ? "run -A " : ""}${quoted(join(root, "bin/millrace.mjs"))} "$@"; }`,
   `npx() { shift; millrace "$@"; }`,
+  // a busy machine may be refused for a moment
+  `curl() { command curl --retry 5 "$@"; }`,
   isDeno
     ? `node() { if [ "$1" = --test ]; then shift; runtime test -A --no-check "$@"; else runtime run -A "$@"; fi; }`
     : `node() { runtime "$@"; }`
@@ -88,9 +90,12 @@ const expanded = (command: string, { scripts }: Copy): string =>
     `${scripts[script] ?? `echo "there is no script ${script}"; false`} ${args}`.trim()
   )
 type Environment = Readonly<Record<string, string | undefined>>
-/** Runs commands of a page in the copy, and returns what they print. */
-export const runIn = (copy: Copy, environment: Environment, command: string): string => {
-  const { stderr, stdout } = spawnSync("sh", ["-c", `${programs}\n${expanded(command, copy)}`], {
+/** Runs commands of a page in the copy, and returns what they print. `functions`: what the shell runs for further programs. */
+export const runIn = (copy: Copy, environment: Environment, command: string, functions = ""): string => {
+  // on Deno a child also gets the variables of its parent
+  const foreign = Object.keys(process.env).filter((name) => name.startsWith("MILLRACE_") && !(name in environment))
+  const script = [...foreign.map((name) => `unset ${name}`), programs, functions, expanded(command, copy)].join("\n")
+  const { stderr, stdout } = spawnSync("sh", ["-c", script], {
     cwd: copy.folder,
     encoding: "utf8",
     env: environmentOf(environment)
@@ -114,7 +119,8 @@ export const startInCopy = (
 export const runSteps = async (
   copy: Copy,
   environment: Environment,
-  addresses: Readonly<Record<string, string>>
+  addresses: Readonly<Record<string, string>>,
+  functions = ""
 ): Promise<void> => {
   const steps = stepsOf(copy.page)
   expect(steps.length).toBeGreaterThan(2)
@@ -139,10 +145,10 @@ export const runSteps = async (
       )
       continue
     }
-    let printed = runIn(copy, environment, command)
+    let printed = runIn(copy, environment, command, functions)
     for (let left = mark === "later" ? 60 : 0; left > 0 && !pattern.test(printed); left--) {
       await setTimeout(200)
-      printed = runIn(copy, environment, command)
+      printed = runIn(copy, environment, command, functions)
     }
     expect(printed, command).toMatch(pattern)
   }
