@@ -1,0 +1,102 @@
+// A plugin of markdown-it: links of the repository's pages lead to the site's pages, and Mermaid blocks are kept as text for the browser.
+import { posix } from "node:path"
+import { fileOf, images, pageAt, sourcePageOf, sources, targetOf } from "./pages.ts"
+
+interface Token {
+  readonly type: string
+  readonly info: string
+  readonly content: string
+  readonly children: ReadonlyArray<Token> | null
+  readonly attrGet: (name: string) => string | null
+  readonly attrSet: (name: string, value: string) => void
+}
+interface Environment {
+  readonly relativePath?: string
+}
+type BlockRule = (state: BlockState, line: number, ...rest: ReadonlyArray<unknown>) => boolean
+interface BlockState {
+  readonly src: string
+  readonly bMarks: ReadonlyArray<number>
+  readonly tShift: ReadonlyArray<number>
+}
+type Rule = (tokens: ReadonlyArray<Token>, at: number, ...rest: ReadonlyArray<unknown>) => string
+/** What is used of markdown-it. */
+export interface Markdown {
+  render: (text: string, environment: Environment) => string
+  readonly block: {
+    readonly ruler: {
+      readonly __rules__: ReadonlyArray<{ readonly name: string; readonly fn: BlockRule }>
+      readonly at: (name: string, rule: BlockRule, options: { readonly alt: ReadonlyArray<string> }) => void
+    }
+  }
+  readonly core: {
+    readonly ruler: {
+      readonly push: (
+        name: string,
+        rule: (state: { readonly tokens: ReadonlyArray<Token>; readonly env: Environment }) => void
+      ) => void
+    }
+  }
+  readonly renderer: { readonly rules: { fence?: Rule } }
+}
+/** Where the site is served, and the address at which the repository's files can be read, if there is one. */
+export interface Addresses {
+  readonly base: string
+  readonly repository: string | undefined
+}
+
+/** Where a link of a page leads in the site. A link that leads nowhere stays, so that the check of links reports it. */
+const linkOf = (file: string, link: string, { repository }: Addresses): string => {
+  if (/^([a-z]+:|#|\/)/i.test(link)) return link
+  const target = targetOf(file, link)
+  const heading = link.includes("#") ? link.slice(link.indexOf("#")) : ""
+  const page = pageAt(target)
+  if (page !== undefined) return `/${page}${heading}`
+  if (!sources.includes(target)) return link
+  return repository === undefined ? `/${sourcePageOf(target)}${heading}` : posix.join(repository, target)
+}
+
+const htmlTag = /^<(!--|\/?(a|br|details|div|img|p|picture|source|summary|sub|sup|table|tbody|td|th|thead|tr)[\s>])/i
+const escaped = (text: string) => text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;")
+
+/** The headings' ids as GitHub makes them, so that links to headings work there and here. */
+export const headingId = (heading: string): string =>
+  heading
+    .trim()
+    .toLowerCase()
+    .replaceAll(/[^\p{L}\p{N} _-]/gu, "")
+    .replaceAll(" ", "-")
+
+/** Installs the plugin. What pages write as text is never a template of Vue. */
+export const install = (markdown: Markdown, addresses: Addresses): void => {
+  markdown.core.ruler.push("repository-links", ({ env, tokens }) => {
+    const file = fileOf(env.relativePath ?? "")
+    if (file === undefined) return
+    for (const token of tokens.flatMap(({ children }) => children ?? [])) {
+      if (token.type === "link_open") token.attrSet("href", linkOf(file, token.attrGet("href") ?? "", addresses))
+      const image = token.type === "image" ? targetOf(file, token.attrGet("src") ?? "") : ""
+      if (images.includes(image)) token.attrSet("src", `${addresses.base}files/${image}`)
+    }
+  })
+  // VitePress takes every tag at the beginning of a line for a component: only those of HTML are one, as on GitHub
+  const { ruler } = markdown.block
+  // oxlint-disable-next-line no-underscore-dangle -- there is no other way to a rule that is installed
+  const htmlBlock = ruler.__rules__.find(({ name }) => name === "html_block")!.fn
+  ruler.at(
+    "html_block",
+    (state, line, ...rest) =>
+      htmlTag.test(state.src.slice(state.bMarks[line]! + state.tShift[line]!)) && htmlBlock(state, line, ...rest),
+    { alt: ["paragraph", "reference", "blockquote"] }
+  )
+  const { fence } = markdown.renderer.rules
+  markdown.renderer.rules.fence = (tokens, at, ...rest) => {
+    const { content, info } = tokens[at]!
+    if (info.trim() === "mermaid") return `<div class="diagram"><pre>${escaped(content)}</pre></div>\n`
+    return fence?.(tokens, at, ...rest) ?? ""
+  }
+  const render = markdown.render.bind(markdown)
+  markdown.render = (text, environment) => {
+    const html = render(text, environment)
+    return environment.relativePath === "index.md" ? html : `<div v-pre>${html}</div>`
+  }
+}
