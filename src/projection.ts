@@ -29,11 +29,6 @@ export declare namespace Projection {
   type Services<P> = Model.Projection.Services<P>
 }
 
-/**
- * Runs the projection in the statement that appends the events: a reader sees its rows as soon as a command is answered. If a handler fails, the
- * command fails and nothing is appended. For projections of one aggregate, whose handlers are synchronous. Throws `InvalidDeclaration` if the
- * projection needs what an append does not have: several sources, lookups, `dedupe`, published topics, or windows that close.
- */
 const inline = <Ev, W extends Writable>(
   projection: Model.Projection<string, Ev, W, never, never, "aggregate">
 ): Model.Run<never, never> => {
@@ -64,9 +59,19 @@ const live = ((projection: Model.Projection<string, unknown, Writable>, events?:
   return { lifecycle: "live", projection } satisfies Model.Run<never, never>
 }) as Live
 
+/** Declares projections (`make`), says when they run (`async`, `inline`, `live`), and reads live ones (`read`). */
 export const Projection = {
   ...Model.Projection,
+  /**
+   * Runs the projection in the statement that appends the events: a reader sees its rows as soon as a command is answered. If a handler fails, the
+   * command fails and nothing is appended. For projections of one aggregate, whose handlers are synchronous. Throws `InvalidDeclaration` if the
+   * projection needs what an append does not have: several sources, lookups, `dedupe`, published topics, or windows that close.
+   */
   inline,
+  /**
+   * With a projection alone: declares that nothing of it is stored, and that `Projection.read` folds its rows when they are read. With events as
+   * well: processes them at once and returns the rows; nothing is stored or published.
+   */
   live,
   rekey,
   /** Folds the events of one stream, or those with some tags, into the projection's rows, and stores nothing. */

@@ -7,6 +7,7 @@
 export const onNodeOnly: Readonly<Record<string, string>> = {
   "layering.test.ts": "reads the imports of the source",
   "reference.test.ts": "compares pages with the text of the source",
+  "types/docstrings.test.ts": "asks the TypeScript compiler; the examples import the same names on both runtimes",
   "types/mistakes.test.ts": "runs the TypeScript compiler; `deno task check` checks the same file",
   "fault/aggregates": "the harness's processes run on Node; the contract of the event store runs on Deno",
   "fault/dedupe.test.ts": "the engine's logic on PostgreSQL; flights.test.ts runs the same engine on Deno",

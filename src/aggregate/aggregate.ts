@@ -60,6 +60,7 @@ export interface ExecuteOptions {
    * command is not decided. Default `"any"`: the command is decided on whatever the newest state is.
    */
   readonly expected?: Expected | undefined
+  /** What every event of the command carries: correlation, cause, actor, tenant and trace. Default: the command's id as correlation id. */
   readonly context?: CommandContext | undefined
   /** The timer that sends the command: it is deleted with the append of the command's events. */
   readonly timer?: string | undefined
@@ -85,19 +86,6 @@ const assertExpected = (aggregate: string, command: string, expected: unknown) =
   throw new InvalidCommand({ aggregate, command, reason })
 }
 
-/**
- * Executes a command: decides it on the newest state of its stream and appends the events that it decides. Fails with the aggregate's
- * rejections, and with an `ExecuteError`; then nothing was appended, except that nobody knows after an `EventStoreError`: then the same
- * command with the same `commandId` is safe.
- *
- * Commands of one stream that a process executes at the same time are decided one after another, without a load between them. When another
- * process appended to the stream, the command is decided again, 20 times at most; then it fails with `StreamBusy`. Functions of the
- * aggregate that throw fail with `AggregateFailed` and disturb no other command.
- *
- * ```ts
- * const { events, version } = yield* Aggregate.execute(Flight, "LX40", { type: "depart", at: 1_700_000_000_000 })
- * ```
- */
 const execute = <S, Ev, Cmd, Rj, Id extends string>(
   aggregate: Aggregate<string, S, Ev, Cmd, Rj, Id>,
   id: string,
@@ -131,31 +119,6 @@ const execute = <S, Ev, Cmd, Rj, Id extends string>(
     return executed as Executed<Ev>
   }) as Effect.Effect<Executed<Ev>, Rj | ExecuteError, EventStore>
 
-/**
- * Decides over the events that have some tags, of whatever streams, and appends what it decides only if no event with one of these tags was
- * appended in between: a dynamic consistency boundary. After that it reads again and decides again, 20 times at most; if only events of
- * types without a function in `evolve` came between, the decision stands. Fails with the rejections of `decide`, and with an `ExecuteError`.
- *
- * ```ts
- * // a course has so many seats, a student five courses; neither stream alone could guard both
- * const booked = yield* Aggregate.decideWithin(Courses, {
- *   stream: "c1",
- *   tags: { course: "c1", student: "s1" },
- *   initial: { seats: 0, courses: 0 },
- *   evolve: {
- *     "course.opened": (state, { seats }) => ({ ...state, seats: state.seats + seats }),
- *     "course.booked": (state, { course, student }) => ({
- *       seats: state.seats - (course === "c1" ? 1 : 0),
- *       courses: state.courses + (student === "s1" ? 1 : 0)
- *     })
- *   },
- *   decide: ({ courses, seats }) =>
- *     seats === 0 ? new CourseFull({ course: "c1" })
- *     : courses === 5 ? new TooManyCourses({ student: "s1" })
- *     : CourseBooked.make({ course: "c1", student: "s1" })
- * })
- * ```
- */
 const decideWithin = <State, Ev, Cmd, S, const D extends Decision<Ev>>(
   aggregate: Aggregate<string, State, Ev, Cmd, unknown>,
   decision: DecisionWithin<S, Ev, D>,
@@ -174,14 +137,6 @@ export interface LoadStateAt {
   /** The state after the events that were appended up to this time. */
   readonly at?: DateTime.DateTime.Input | undefined
 }
-/**
- * The state of a stream, and the version it has then: version 0 and the initial state if it has no events. Reads the store, not the states in
- * memory. Fails with `InvalidOption` if the version is no whole number from 0, or `at` is no time.
- *
- * ```ts
- * const { state, version } = yield* Aggregate.load(Flight, "LX40", { at: "2026-01-31T12:00:00Z" })
- * ```
- */
 const load = <S, Ev, Cmd>(
   aggregate: Aggregate<string, S, Ev, Cmd, unknown>,
   id: string,
@@ -201,12 +156,9 @@ const load = <S, Ev, Cmd>(
 
 /** An event of a stream, as `history` returns it: the newest version of its type, and what is recorded about it. */
 export interface HistoryEvent<out Ev> extends Omit<RecordedEvent, "value"> {
+  /** The event, as `evolve` receives it. */
   readonly event: Ev
 }
-/**
- * The events of a stream, forwards or backwards, read in pages: with their versions, times, ids and headers. Fails with `UnreadableEvent` at
- * an event that the declarations do not fit.
- */
 const history = <S, Ev, Cmd>(
   aggregate: Aggregate<string, S, Ev, Cmd, unknown>,
   id: string,
@@ -226,4 +178,60 @@ const history = <S, Ev, Cmd>(
   )
 
 /** Declares aggregates (`make`), runs commands on them (`execute`), decides over tags (`decideWithin`) and reads their streams (`load`, `history`). */
-export const Aggregate = { ...Model.Aggregate, execute, decideWithin, load, history }
+export const Aggregate = {
+  ...Model.Aggregate,
+  /**
+   * Executes a command: decides it on the newest state of its stream and appends the events that it decides. Fails with the aggregate's
+   * rejections, and with an `ExecuteError`; then nothing was appended, except that nobody knows after an `EventStoreError`: then the same
+   * command with the same `commandId` is safe.
+   *
+   * Commands of one stream that a process executes at the same time are decided one after another, without a load between them. When another
+   * process appended to the stream, the command is decided again, 20 times at most; then it fails with `StreamBusy`. Functions of the
+   * aggregate that throw fail with `AggregateFailed` and disturb no other command.
+   *
+   * ```ts
+   * const { events, version } = yield* Aggregate.execute(Flight, "LX40", { type: "depart", at: 1_700_000_000_000 })
+   * ```
+   */
+  execute,
+  /**
+   * Decides over the events that have some tags, of whatever streams, and appends what it decides only if no event with one of these tags was
+   * appended in between: a dynamic consistency boundary. After that it reads again and decides again, 20 times at most; if only events of
+   * types without a function in `evolve` came between, the decision stands. Fails with the rejections of `decide`, and with an `ExecuteError`.
+   *
+   * ```ts
+   * // a course has so many seats, a student five courses; neither stream alone could guard both
+   * const booked = yield* Aggregate.decideWithin(Courses, {
+   *   stream: "c1",
+   *   tags: { course: "c1", student: "s1" },
+   *   initial: { seats: 0, courses: 0 },
+   *   evolve: {
+   *     "course.opened": (state, { seats }) => ({ ...state, seats: state.seats + seats }),
+   *     "course.booked": (state, { course, student }) => ({
+   *       seats: state.seats - (course === "c1" ? 1 : 0),
+   *       courses: state.courses + (student === "s1" ? 1 : 0)
+   *     })
+   *   },
+   *   decide: ({ courses, seats }) =>
+   *     seats === 0 ? new CourseFull({ course: "c1" })
+   *     : courses === 5 ? new TooManyCourses({ student: "s1" })
+   *     : CourseBooked.make({ course: "c1", student: "s1" })
+   * })
+   * ```
+   */
+  decideWithin,
+  /**
+   * The state of a stream, and the version it has then: version 0 and the initial state if it has no events. Reads the store, not the states in
+   * memory. Fails with `InvalidOption` if the version is no whole number from 0, or `at` is no time.
+   *
+   * ```ts
+   * const { state, version } = yield* Aggregate.load(Flight, "LX40", { at: "2026-01-31T12:00:00Z" })
+   * ```
+   */
+  load,
+  /**
+   * The events of a stream, forwards or backwards, read in pages: with their versions, times, ids and headers. Fails with `UnreadableEvent` at
+   * an event that the declarations do not fit.
+   */
+  history
+}

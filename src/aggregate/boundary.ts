@@ -37,6 +37,7 @@ export interface DecisionWithin<S, Ev, D extends Decision<Ev>> {
    * tags that the aggregate declares, as `{ course: "c1", student: "s1" }`.
    */
   readonly tags: { readonly [tag: string]: string | ReadonlyArray<string> }
+  /** The state before the first event of the boundary. */
   readonly initial: S
   /** The state of the boundary's events. Types without a function do not matter to the decision. */
   readonly evolve: { readonly [T in TypeName<Ev>]?: (state: S, event: Member<Ev, T>) => NoInfer<S> }
@@ -50,6 +51,7 @@ type TypeName<Ev> = Ev extends { readonly type: infer T extends string } ? T : n
 export interface DecideWithinOptions {
   /** As in `Aggregate.execute`: the same id on the same stream gets the answer of the first time. */
   readonly commandId?: string | undefined
+  /** What every decided event carries; as in `Aggregate.execute`. */
   readonly context?: CommandContext | undefined
 }
 

@@ -17,6 +17,7 @@ export interface CommandContext {
   readonly causationId?: string | undefined
   /** The user or program that sends the command. */
   readonly actor?: string | undefined
+  /** The tenant that the command belongs to. Default: none. */
   readonly tenant?: string | undefined
   /** W3C trace context. Default: the span in which the command is executed. */
   readonly traceparent?: string | undefined

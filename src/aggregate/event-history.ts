@@ -7,17 +7,24 @@ import { reasonOf } from "./failures.ts"
 
 /** A stored event as a sample: its type, the version of the type that it was written with, and its JSON. */
 export interface EventSample {
+  /** The name of the event type. */
   readonly type: string
+  /** The version of the event type that it was written with; undefined means 1. */
   readonly schemaVersion: number | undefined
   /** JSON text, or the value itself. */
   readonly value: unknown
 }
 /** A topic or an aggregate, as far as its stored events are read. */
 export interface EventSource {
+  /** Whether the events are those of a topic or of an aggregate. */
   readonly kind: "topic" | "aggregate"
+  /** The name of the topic or aggregate. */
   readonly name: string
+  /** The event types by name; undefined if all values have one shape. */
   readonly eventTypes?: ReadonlyMap<string, EventType.Any>
+  /** Decodes the JSON of a stored event of any version into the newest. */
   readonly decode: (json: unknown, version?: number) => unknown
+  /** The JSON of an event of the newest version. */
   readonly encode: (value: never) => unknown
 }
 

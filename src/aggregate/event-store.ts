@@ -26,7 +26,9 @@ export type Expected = "any" | "noStream" | "exists" | number
 
 /** An aggregate's topic, as the store declares it. `partitions` is fixed when the topic is created. */
 export interface AggregateSpec {
+  /** The name of the aggregate. */
   readonly name: string
+  /** The number of partitions of its topic. */
   readonly partitions: number
 }
 /** How many partitions the topic of an aggregate has unless it says otherwise. */
@@ -36,6 +38,7 @@ export const defaultPartitions = 16
 export interface NewEvent extends Envelope {
   /** Undefined: `<command id>/<index>`, where the index counts the command's events from 0. */
   readonly eventId: string | undefined
+  /** The name of the event type. */
   readonly type: string
   /** JSON text of an object that has `type` among its fields. */
   readonly value: string
@@ -52,26 +55,35 @@ export interface NewEvent extends Envelope {
 }
 /** An event as it is read. */
 export interface RecordedEvent extends Envelope {
+  /** The name of the aggregate. */
   readonly aggregate: string
+  /** The id of the stream. */
   readonly stream: string
   /** From 1, without a gap in the stream. */
   readonly version: number
+  /** The partition of the aggregate's topic that has the event. */
   readonly partition: number
+  /** Its position in the partition. */
   readonly position: number
+  /** The name of the event type. */
   readonly type: string
+  /** JSON text of the event as it was written, in its schema version. */
   readonly value: string
   /** Epoch milliseconds. */
   readonly eventTime: number
   /** When the store appended it, by its own clock; epoch milliseconds. */
   readonly appendedAt: number
+  /** The tags of the event, as `course:c1`. */
   readonly tags: ReadonlyArray<string>
 }
 
 /** Events of one command to append to one stream: all or none. */
 export interface Append {
+  /** The name of the aggregate. */
   readonly aggregate: string
   /** The stream's id: 1 to 1,000 characters. */
   readonly stream: string
+  /** What the stream must be; otherwise the append fails with `VersionConflict`. */
   readonly expected: Expected
   /**
    * The id of the command that appended the last events that this command was decided on, if they may not be stored yet. `expected` is then
@@ -90,7 +102,9 @@ export interface Append {
 export interface Appended {
   /** The versions of the command's first and last event. */
   readonly firstVersion: number
+  /** The version of the command's last event, which is the stream's version then. */
   readonly version: number
+  /** The partition of the aggregate's topic that has the stream. */
   readonly partition: number
   /** The position of the first event in the partition; the others follow it. */
   readonly position: number
@@ -102,25 +116,33 @@ export interface Appended {
 }
 /** Why a command was rejected: the tag of the rejection, its fields as JSON, and its message. */
 export interface RejectionAnswer {
+  /** The rejection's `_tag`. */
   readonly tag: string
+  /** The rejection's fields as JSON. */
   readonly fields: Readonly<Record<string, unknown>>
+  /** The rejection's message. */
   readonly message?: string
 }
 /** What a command without events answered: the version it was decided on and, if it was rejected, why. */
 export interface DecidedNothing {
+  /** The version that the command was decided on. */
   readonly version: number
+  /** Why it was rejected; undefined if it decided that nothing is to be done. */
   readonly rejection?: RejectionAnswer
 }
 /** What a command answered: the events it appended, of which there are none if it decided nothing. */
 export interface Answer extends DecidedNothing {
   /** Of the first event; -1 if there is none. */
   readonly position: number
+  /** The partition of the aggregate's topic that has the stream. */
   readonly partition: number
+  /** The events that the command appended, in their order. */
   readonly events: ReadonlyArray<RecordedEvent>
 }
 
 /** The tags of a boundary, with how often each had been appended to when the boundary was read. */
 export interface Boundary {
+  /** Each tag with its aggregate, and how many events with it had been appended. */
   readonly tags: ReadonlyArray<{ readonly aggregate: string; readonly tag: string; readonly version: number }>
 }
 
@@ -141,6 +163,7 @@ export interface LoadOptions {
 }
 /** A page of a stream. */
 export interface Loaded {
+  /** The newest snapshot of the shape that was asked for: its version, and the state as JSON text. Undefined if there is none. */
   readonly snapshot?: { readonly version: number; readonly state: string }
   /** The stream's version; 0 if it has no events. There is another page while it is greater than the last event's version. */
   readonly version: number
@@ -155,13 +178,16 @@ export interface Loaded {
 export interface ReadStreamOptions {
   /** The version to begin with. Default: 1, or the last version if `backwards`. */
   readonly from?: number
+  /** Reads from the newest event to the oldest. Default false. */
   readonly backwards?: boolean
+  /** How many events are read at most. Default: all. */
   readonly limit?: number
 }
 /** A snapshot of a stream's state, to store. */
 export interface NewSnapshot {
   /** Identifies the form of the state: a snapshot of another shape is ignored. */
   readonly shape: string
+  /** The version of the stream that the state is of. */
   readonly version: number
   /** JSON text. */
   readonly state: string

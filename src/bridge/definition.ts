@@ -9,13 +9,18 @@ export interface BridgeOptions {
   readonly name?: string
   /** The name by which all bridges that reach this Pulsar call it; Kafka has a cluster id of its own. Default `pulsar`. */
   readonly pulsar?: string
+  /** What is mirrored: at least one rule. */
   readonly rules: ReadonlyArray<Rule>
 }
 /** A bridge whose rules have passed the checks. */
 export interface Bridge {
+  /** Distinguishes a bridge from other exports of a configuration file. */
   readonly kind: "bridge"
+  /** Part of every name that the bridge uses on either side. */
   readonly name: string
+  /** The name by which bridges call this Pulsar. */
   readonly pulsar: string
+  /** The rules, checked. */
   readonly rules: ReadonlyArray<CheckedRule>
 }
 const checkName = (field: "name" | "pulsar", name: string) => {
@@ -26,7 +31,13 @@ const checkName = (field: "name" | "pulsar", name: string) => {
 }
 /** Makes bridges. */
 export const Bridge = {
-  /** Throws `InvalidBridge` if a field is unknown, a rule cannot work, two rules conflict, or some form a circle. */
+  /**
+   * Declares a bridge. Throws `InvalidBridge` if a field is unknown, a rule cannot work, two rules conflict, or some form a circle.
+   *
+   * ```ts
+   * export default Bridge.make({ rules: [{ from: "kafka:alerts.v1", to: "pulsar:persistent://{tenant}/alerts/alerts.v1" }] })
+   * ```
+   */
   make: (options: BridgeOptions): Bridge => {
     const problem = definitionProblem(options)
     if (problem !== undefined) throw new InvalidBridge(`the bridge's definition is not valid: ${problem}`)

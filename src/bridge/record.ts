@@ -3,11 +3,13 @@ import type { LogRecord } from "../log/log.ts"
 
 /** A record between the two sides. Its headers are Kafka's headers or Pulsar's properties, those of the envelope among them. */
 export interface BridgeRecord {
+  /** The record's key; null if it has none. */
   readonly key: string | null
   /** Null deletes the key of a compacted topic; on Pulsar it is the empty payload. */
   readonly value: string | null
   /** Epoch milliseconds. */
   readonly eventTime: number
+  /** The headers by name. */
   readonly headers: Readonly<Record<string, string>>
 }
 

@@ -4,7 +4,9 @@ import type { TopicPattern } from "./topic-pattern.ts"
 
 /** A condition on one header. Without `equals` and `matches` it holds if the record has the header. */
 export interface HeaderFilter {
+  /** The name of the header. */
   readonly header: string
+  /** The value, or the values of which the header must have one. */
   readonly equals?: string | ReadonlyArray<string>
   /** A regular expression that must match somewhere in the header's value. */
   readonly matches?: string
@@ -13,9 +15,11 @@ export interface HeaderFilter {
 }
 /** How headers change on the way. Headers are dropped first, then renamed, then set. */
 export interface HeaderMapping {
+  /** Names of headers that are left out. */
   readonly drop?: ReadonlyArray<string>
   /** Old name to new name. */
   readonly rename?: Readonly<Record<string, string>>
+  /** Headers that every record gets, in place of those it has. */
   readonly set?: Readonly<Record<string, string>>
 }
 /** One rule: the records of the topics `from` on one side are mirrored to the topics `to` on the other side. */
@@ -36,6 +40,7 @@ export interface Rule {
   readonly where?: HeaderFilter | ReadonlyArray<HeaderFilter> | ((record: BridgeRecord) => boolean)
   /** Default: the same key. A record that lacks the header becomes a dead letter. */
   readonly key?: { readonly header: string } | ((record: BridgeRecord) => string | null)
+  /** How headers change on the way. Default: they stay as they are. */
   readonly headers?: HeaderMapping
   /** Names of tenants on Kafka, with their names on Pulsar. Tenants that are not listed have the same name on both sides. */
   readonly tenants?: Readonly<Record<string, string>>
@@ -53,12 +58,16 @@ export interface Rule {
 }
 /** A rule that has passed the checks, with its name decided and its patterns parsed. */
 export interface CheckedRule extends Rule {
+  /** The rule's name: the given one, or one made from `from` and `to`. */
   readonly name: string
+  /** The topics that are read. */
   readonly source: TopicPattern
+  /** The topics that are written. */
   readonly target: TopicPattern
 }
 /** A definition that cannot work: a rule is wrong, rules contradict one another, or they form a circle. The message says what to change. */
 export class InvalidBridge extends Error {
+  /** The name of the error. */
   override readonly name = "InvalidBridge"
 }
 

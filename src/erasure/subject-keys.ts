@@ -6,6 +6,7 @@ import type { FindKey, SubjectKey } from "./sealed.ts"
 
 /** What an erasure did. */
 export interface ErasedSubject {
+  /** The subject whose data was erased. */
   readonly subject: string
   /** How many keys were destroyed by this call; 0 if the subject was erased before, or had none. */
   readonly keys: number

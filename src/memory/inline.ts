@@ -10,6 +10,7 @@ import type { Claim } from "../runner/store.ts"
 
 /** The rows of inline projections in memory. */
 export class InlineRows {
+  /** One store for each projection. */
   private readonly stores: ReadonlyMap<Projection.Any, MemoryStore>
 
   constructor(projections: ReadonlyArray<Projection.Any>) {

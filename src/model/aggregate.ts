@@ -21,14 +21,17 @@ import { eventCodec, instant, type StoredSource } from "./topic.ts"
 import { checkedFunction } from "./user-code.ts"
 
 /** Why a command was rejected: any `Schema.TaggedError`. */
-export type Rejection = Error & { readonly _tag: string }
+export type Rejection = Error & {
+  /** The name of the error, which `AggregateTest.thenRejected` and HTTP answers name. */
+  readonly _tag: string
+}
 type CommandFields = { readonly [name: string]: Fields }
 type CommandOf<C extends CommandFields, K extends keyof C> = Simplify<{ readonly type: K } & TypeOf<C[K]>>
-/** What a command decides: one event, several, none, or a rejection. */
 /** The union of commands. Of an aggregate without commands it is a type without values, which, unlike `never`, lets it be any aggregate. */
 type Commands<C extends CommandFields> = [keyof C] extends [never]
   ? { readonly type: never }
   : { [K in keyof C]: CommandOf<C, K> }[keyof C]
+/** What a command decides: one event, several, none, or a rejection. */
 export type Decision<Ev> = Ev | ReadonlyArray<Ev> | Rejection
 /** What a tag or a subject is made from: one text, several, or undefined for none. */
 type Texts = string | ReadonlyArray<string> | undefined
@@ -45,23 +48,31 @@ export interface Aggregate<
   out Rejected,
   out Id extends string = string
 > extends StoredSource<Name, Ev, "aggregate"> {
+  /** The name of the aggregate, and of the topic that has its events. */
   readonly name: Name
   /** Of `evolve` and the state: a snapshot that another version stored is not read. */
   readonly version: number
+  /** The event types, as declared. */
   readonly events: ReadonlyArray<EventType.Any>
+  /** The names of the event types. */
   readonly types: ReadonlyArray<string>
+  /** The event types by name. */
   readonly eventTypes: ReadonlyMap<string, EventType.Any>
+  /** How many partitions its topic has. */
   readonly partitions: number
+  /** Events of aggregates are kept forever. */
   readonly retentionMs: undefined
   /** The field of every event and command that holds the stream's id; undefined if none is declared. */
   readonly id: Id | undefined
   /** The fields of each command, by the command's name. */
   readonly commands: Readonly<Record<string, Fields>>
+  /** The schema of the state. */
   readonly state: Schema.Constraint
   /** The names of the tags by which boundaries can be read. */
   readonly tagNames: ReadonlyArray<string>
   /** After how many events that a load read a snapshot of the state is stored; undefined: never. */
   readonly snapshotEvery: number | undefined
+  /** The state of a stream without events. */
   readonly initial: State
   /** Throws what the user's function throws, and if it returns undefined. */
   readonly evolve: (state: State, event: Ev) => State
@@ -211,6 +222,22 @@ export const Aggregate = {
   /**
    * Declares an aggregate. `evolve` needs one function for each event type, `decide` one for each command; a missing or unknown name does
    * not compile. Throws `InvalidDeclaration` or `InvalidOption` if the declaration is not consistent.
+   *
+   * ```ts
+   * const Flight = Aggregate.make({
+   *   name: "flight",
+   *   id: "flight",
+   *   events: [Departed],
+   *   commands: { depart: { flight: Schema.String, at: Schema.Int } },
+   *   state: Schema.Struct({ hasDeparted: Schema.Boolean }),
+   *   initial: { hasDeparted: false },
+   *   evolve: { "flight.departed": () => ({ hasDeparted: true }) },
+   *   decide: {
+   *     depart: ({ hasDeparted }, { at, flight }) =>
+   *       hasDeparted ? new AlreadyDeparted({ flight }) : Departed.make({ flight, at })
+   *   }
+   * })
+   * ```
    */
   make: <
     const Name extends string,
@@ -224,11 +251,15 @@ export const Aggregate = {
   >(options: {
     /** The name of the aggregate, and of the topic that has its events: at most 249 letters, digits, dots, _ and -. */
     readonly name: Name
+    /** The event types that commands may lead to. */
     readonly events: E
+    /** The commands: each name with the fields that its callers give, as `{ pay: { order_id: Schema.String } }`. */
     readonly commands: C
     /** The schema of the state, by which snapshots are stored. */
     readonly state: S
+    /** The state of a stream without events. */
     readonly initial: NoInfer<S["Type"]>
+    /** For each event type a pure function from the state before an event to the state after it. */
     readonly evolve: {
       readonly [T in E[number]["type"]]: (state: S["Type"], event: Member<E[number]["Event"], T>) => NoInfer<S["Type"]>
     }

@@ -15,7 +15,9 @@ import type { Window } from "./window.ts"
 
 /** An application. `millrace.config.ts` exports one by default; the CLI, the server and tests read it. */
 export interface Application<out E, in out R> {
+  /** The name, which consumer groups and the database carry. */
   readonly name: string
+  /** The aggregates that are declared, without those that only projections name. */
   readonly aggregates: ReadonlyArray<Aggregate.Any>
   /** The projections that are kept in the database, behind the log or inline. */
   readonly projections: ReadonlyArray<Run<E, R>>
@@ -23,13 +25,17 @@ export interface Application<out E, in out R> {
   readonly live: ReadonlyArray<Projection.Any>
   /** The views over its read models. */
   readonly views: ReadonlyArray<View>
+  /** The services that handlers need. */
   readonly services: Layer.Layer<R> | undefined
   /** The tenants that get derived topics on Pulsar. */
   readonly pulsar: Tenancy | undefined
 }
 export declare namespace Application {
   /** An application with any errors and services. */
-  type Any = Omit<Application<unknown, never>, "services"> & { readonly services: Layer.Layer<never> | undefined }
+  type Any = Omit<Application<unknown, never>, "services"> & {
+    /** The services that handlers need. */
+    readonly services: Layer.Layer<never> | undefined
+  }
 }
 // distributive, for an empty list has neither errors nor services
 type ErrorOf<A> = A extends Run<infer E, any> ? E : never
@@ -51,13 +57,17 @@ export const Application = {
     const Q extends ReadonlyArray<Projection.Of<any, any>> = readonly []
   >(
     options: {
+      /** The name, which consumer groups and the database carry. Another name is another application. */
       readonly name: string
+      /** The aggregates that take commands. Default: none. */
       readonly aggregates?: ReadonlyArray<Aggregate.Any>
+      /** The projections, each wrapped in when it runs: `Projection.async`, `Projection.inline` or `Projection.live`. */
       readonly projections: P
       /** Policies, which run behind the log as projections do. They are listed among `projections` of the application. */
       readonly policies?: Q
       /** Views over the read models, which processes create when they start. */
       readonly views?: ReadonlyArray<View>
+      /** The tenants that get derived topics on Pulsar. Default: derived topics have no tenants there. */
       readonly pulsar?: Tenancy
     } & Provided<ServicesOf<P[number]> | Projection.Services<Q[number]>>
   ): Application<

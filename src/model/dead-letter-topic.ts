@@ -5,19 +5,33 @@ import type { TypeOf } from "./fields.ts"
 import { Topic } from "./topic.ts"
 
 const fields = {
+  /** The error's tag or name. */
   error: Schema.String,
+  /** The error's message. */
   message: Schema.String,
+  /** How often the handler ran. */
   attempts: Schema.Int,
+  /** The name of the projection. */
   projection: Schema.String,
+  /** The version of the projection. */
   version: Schema.Int,
+  /** The topic of the record. */
   topic: Schema.String,
+  /** The partition of the record. */
   partition: Schema.Int,
+  /** The position of the record in its partition. */
   position: Schema.Int,
+  /** The record's key. */
   key: Schema.NullOr(Schema.String),
+  /** The record's value, the text as it was read. */
   value: Schema.NullOr(Schema.String),
+  /** The record's headers. */
   headers: Schema.Record(Schema.String, Schema.String),
+  /** Whether value, message or headers were too large and were cut. */
   truncated: Schema.Boolean,
+  /** The event time in epoch milliseconds; null if the event has none. */
   event_time: Schema.NullOr(Schema.Finite),
+  /** The id of the trace that the event belongs to. */
   trace_id: Schema.NullOr(Schema.String)
 }
 /**
@@ -28,15 +42,19 @@ const fields = {
 export type DeadLetterMessage = TypeOf<typeof fields>
 
 interface EventSource {
+  /** The name of the source. */
   readonly name: string
 }
 /** What a dead-letter topic depends on: the projection's name and its failure policy. */
 interface NamedPolicy {
+  /** The name of the projection. */
   readonly name: string
+  /** Its failure policy. */
   readonly failure: FailurePolicy
 }
 /** The same with the projection's sources; every projection is one. */
 interface NamedPolicyAndSources extends NamedPolicy {
+  /** The topics and aggregates that it reads. */
   readonly sources: ReadonlyArray<EventSource>
 }
 

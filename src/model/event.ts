@@ -8,9 +8,11 @@ import { checkedFunction } from "./user-code.ts"
 
 /** An event type: its name, its newest fields, and how events of older versions become the newest one. */
 export interface EventType<out Name extends string, in out Data extends object> {
+  /** The name of the type, which every event has as `type`. */
   readonly type: Name
   /** The fields of every version, oldest first: version `n` is at index `n - 1`. */
   readonly versions: ReadonlyArray<{ readonly fields: Fields; readonly upcast: (previous: never) => unknown }>
+  /** The type of an event, for `typeof`: there is no such value. */
   readonly Event: Simplify<{ readonly type: Name } & Data>
   /** Creates an event from the data of the newest version. */
   readonly make: (data: Data) => this["Event"]
@@ -94,7 +96,14 @@ const eventType = (type: string, versions: EventType.Any["versions"]): EventType
 
 /** Declares event types. */
 export const Event = {
-  /** Declares version 1 of an event type. By convention its name is in the past tense, as `flight.departed`. */
+  /**
+   * Declares version 1 of an event type. By convention its name is in the past tense, as `flight.departed`.
+   *
+   * ```ts
+   * const Departed = Event.make("flight.departed", { flight: Schema.String, at: Schema.Int })
+   * const event = Departed.make({ flight: "LX40", at: 1_700_000_000_000 })
+   * ```
+   */
   make: <const Name extends string, F extends Fields>(type: Name, fields: F): EventType<Name, TypeOf<F>> =>
     eventType(type, [{ fields, upcast: (data) => data }]) as EventType<Name, TypeOf<F>>
 }

@@ -6,7 +6,7 @@ import { checkedChoice, invalidOption } from "./options.ts"
  * What happens to an event whose handler fails. By default it is parked as a dead letter at once, and later events go on.
  *
  * ```ts
- * failure: { retry: Schedule.recurs(5), then: "park", order: "key" }
+ * const failure: FailurePolicy = { retry: Schedule.recurs(5), then: "park", order: "key" }
  * ```
  */
 export interface FailurePolicy {

@@ -16,22 +16,52 @@ type Listed<T, W> = T extends W ? unknown : "list it in the projection's `writes
 
 /** Records a handler's changes, in the order of the calls and without I/O. They are committed with the batch, all or none. */
 export interface Out<in W> {
-  /** Inserts a row, or replaces the row with its key. */
+  /**
+   * Inserts a row, or replaces the row with its key. All columns are given; `update` changes some of them.
+   *
+   * ```ts
+   * const handle = (event: Topic.Value<typeof Flights>, out: Out<typeof Departures>) =>
+   *   out.upsert(Departures, { flight: event.flight, at: event.at })
+   * ```
+   */
   upsert<T extends Table.Any>(table: T & Listed<T, W>, row: Table.Row<T>): void
-  /** Changes the given columns of the row with this key, if there is one. */
+  /**
+   * Changes the given columns of the row with this key, if there is one; the other columns stay as they are.
+   *
+   * ```ts
+   * const handle = (event: Topic.Value<typeof Flights>, out: Out<typeof Departures>) =>
+   *   out.update(Departures, { flight: event.flight, at: event.at })
+   * ```
+   */
   update<T extends Table.Any>(table: T & Listed<T, W>, columns: Table.Patch<T>): void
   /** Deletes the row with this key, if there is one. */
   delete<T extends Table.Any>(table: T & Listed<T, W>, key: Table.Key<T>): void
   /**
    * Replaces a row by what `change` returns; `undefined` deletes it. `change` receives the row, or `undefined` if there is none. All rows of
    * a batch are read together. Only rows that one partition owns can be modified: a column of the table's key must hold the event's key.
+   *
+   * ```ts
+   * const handle = (event: Topic.Value<typeof Flights>, out: Out<typeof Departures>) =>
+   *   out.modify(Departures, { flight: event.flight }, (row) => ({
+   *     flight: event.flight,
+   *     at: Math.max(row?.at ?? 0, event.at)
+   *   }))
+   * ```
    */
   modify<T extends Table.Any>(
     table: T & Listed<T, W>,
     key: Table.Key<T>,
     change: (row: Table.Row<T> | undefined) => Table.Row<T> | undefined
   ): void
-  /** Contributes to the windows that contain the event's time. */
+  /**
+   * Contributes to the windows that contain the event's time: the columns of the key, and a contribution to every aggregate. A boolean
+   * counts as 1 or 0 for `Agg.count`.
+   *
+   * ```ts
+   * const handle = (event: Topic.Value<typeof Flights>, out: Out<typeof Activity>) =>
+   *   out.add(Activity, { flight: event.flight, departures: event.type === "flight.departed" })
+   * ```
+   */
   add<T extends Window.Any>(window: T & Listed<T, W>, contribution: Window.Add<T>): void
   /** Publishes a message to a derived topic, exactly once, after the commit. It continues the event's trace. */
   publish<T extends Topic.Any>(topic: T & Listed<T, W>, value: Topic.Value<T>): void
@@ -59,20 +89,38 @@ export type SentCommand<A> = Aggregate.Input<
 export type Timer<A, Listed = unknown> = {
   /** The aggregate, the id of its stream, and the command. */
   readonly send: readonly [aggregate: A & Listed, id: string, command: SentCommand<A>]
-} & ({ readonly at: number; readonly after?: undefined } | { readonly after: Duration.Input; readonly at?: undefined })
+} & (
+  | {
+      /** When the command is sent, in epoch milliseconds. */
+      readonly at: number
+      readonly after?: undefined
+    }
+  | {
+      /** How long after the commit the command is sent. */
+      readonly after: Duration.Input
+      readonly at?: undefined
+    }
+)
 /** An event's position in the log, its times (epoch milliseconds), tenant and trace id. */
 export interface Meta {
+  /** The topic or aggregate that the event is from. */
   readonly topic: string
+  /** The partition that has the event. */
   readonly partition: number
+  /** The event's position in the partition. */
   readonly position: number
+  /** The event's key, by which the log is partitioned. */
   readonly key: string
+  /** When the event happened: the topic's `eventTime`, or the record's timestamp. */
   readonly eventTime: number
   /**
    * The partition's stream time, this event included: the highest event time so far, where an event counts with the time at which the
    * log stored it if it is dated ahead of that.
    */
   readonly streamTime: number
+  /** The tenant in the record's envelope. */
   readonly tenant: string | undefined
+  /** The id of the trace that the event belongs to: 32 hex digits. */
   readonly traceId: string | undefined
 }
 /**
@@ -80,7 +128,14 @@ export interface Meta {
  * event's time, which is the newest by event time that is not after the event's; of those that were stored when the event was processed.
  */
 export type LookupTime = "appendTime" | "eventTime"
-/** A lookup in a compacted topic: by the event's key (the topic alone), or `by` another value of the event. */
+/**
+ * A lookup in a compacted topic: by the event's key (the topic alone), or `by` another value of the event. Handlers receive the value, or
+ * undefined if the topic has none.
+ *
+ * ```ts
+ * const planes: Lookup<Topic.Value<typeof Flights>, Topic.Value<typeof Planes>> = { topic: Planes, by: (event) => event.flight }
+ * ```
+ */
 export type Lookup<Ev, V> =
   | Compacted<string, V>
   | {
@@ -92,6 +147,7 @@ export type Lookup<Ev, V> =
     }
 /** What a handler receives besides its lookups. */
 interface Context {
+  /** Where the event is in the log, its times, tenant and trace. */
   readonly meta: Meta
   /**
    * Whether the event is processed for a build that follows the live one, as during `millrace rebuild`: nothing is published. Use it to

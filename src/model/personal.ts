@@ -49,7 +49,13 @@ const redactionOf = (schema: Schema.Constraint, given: { readonly redacted?: unk
  * })
  * ```
  */
-export const Personal = <S extends Schema.Constraint>(schema: S, options: { readonly redacted?: S["Type"] } = {}): S =>
+export const Personal = <S extends Schema.Constraint>(
+  schema: S,
+  options: {
+    /** What readers get in place of an erased value. Default: null, or `"[erased]"` where null does not fit. */
+    readonly redacted?: S["Type"]
+  } = {}
+): S =>
   (schema as unknown as { readonly annotate: (annotations: object) => S }).annotate({
     [annotation]: redactionOf(schema, options)
   })

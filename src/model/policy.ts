@@ -41,6 +41,7 @@ export const Policy = {
     const W extends ReadonlyArray<HandlerTarget> = readonly [],
     En extends Record<string, unknown> = {}
   >(options: {
+    /** The name of the policy, which status, dead letters and commands show. */
     readonly name: Name
     /** Starts at 1. A new version follows the running one, which alone sends commands, until it is promoted. */
     readonly version: number

@@ -39,13 +39,19 @@ export interface Projection<
   out R = never,
   out Kind = "topic" | "aggregate"
 > {
+  /** The name of the projection. */
   readonly name: Name
+  /** The version that the code declares, from 1. */
   readonly version: number
+  /** The topics and aggregates that it reads. */
   readonly sources: ReadonlyArray<Source<Ev, any> & { readonly kind: Kind }>
+  /** The tables, windows and topics that its handlers write to. */
   readonly writes: ReadonlyArray<W>
   /** The aggregates that its handler sends commands to, at once or by timers. They are listed in `writes` where it is declared. */
   readonly sends: ReadonlyArray<Aggregate.Any>
+  /** How duplicates are recognised; undefined: they are not. */
   readonly dedupe: { readonly by: ((event: Ev) => string) | undefined; readonly withinMs: number } | undefined
+  /** The lookups by name. */
   readonly enrich: Readonly<
     Record<
       string,
@@ -56,9 +62,11 @@ export interface Projection<
       }
     >
   >
+  /** What happens to an event whose handler fails. */
   readonly failure: FailurePolicy
   /** Events dated more than this after their append to the log are parked and do not advance stream time. Milliseconds. */
   readonly maxAheadMs: number
+  /** Handles one event. */
   readonly handle: (event: Ev, out: Out<never>, context: object) => void | Effect.Effect<void, E, R>
 }
 export declare namespace Projection {
@@ -253,6 +261,7 @@ export const Projection = {
     const H extends Handler<EventOf<S>, W[number], En> | Handlers<EventOf<S>, W[number], En>,
     En extends Record<string, unknown> = {}
   >(options: {
+    /** The name: at most 55 lower-case letters, digits and _, beginning with a letter. It names the schema of the tables and the consumer group. */
     readonly name: Name
     /** Starts at 1. A new version is built beside the running one and then promoted. */
     readonly version: number
@@ -275,7 +284,13 @@ export const Projection = {
     readonly handle: H & Unknown<H, EventOf<S>>
   }): Projection<Name, EventOf<S>, Extract<W[number], Writable>, HandlerError<H>, HandlerServices<H>, KindOf<S>> =>
     project(options),
-  /** Runs the projection behind the log, each partition in one process at a time. */
+  /**
+   * Runs the projection behind the log, each partition in one process at a time.
+   *
+   * ```ts
+   * const application = Application.make({ name: "flights", projections: [Projection.async(departures)] })
+   * ```
+   */
   async: <E, R>(projection: Projection<string, any, any, E, R, any>): Run<E, R> => ({ lifecycle: "async", projection })
 }
 /**
@@ -283,7 +298,9 @@ export const Projection = {
  * the event store when they are read.
  */
 export interface Run<out E, out R> {
+  /** When the projection runs. */
   readonly lifecycle: "async" | "inline" | "live"
+  /** The projection that runs. */
   readonly projection: Projection<string, any, any, E, R, any>
 }
 /** The rows of a projection's tables and windows, by name. */

@@ -6,18 +6,29 @@ import type { Fields, Simplify, TypeOf } from "./fields.ts"
 
 /** Columns whose SQL type no JSON schema expresses. Other types follow from the schema: String text, Finite float8, Int bigint, Struct jsonb. */
 export const Column = {
-  /** `timestamptz` in SQL, epoch milliseconds in handlers. */
+  /**
+   * `timestamptz` in SQL, epoch milliseconds in handlers.
+   *
+   * ```ts
+   * const Visits = ReadModel.table("visits", { columns: { id: Schema.String, at: Column.timestamptz }, primaryKey: ["id"] })
+   * ```
+   */
   timestamptz: Schema.Int.annotate({ title: "timestamptz" })
 }
 
 /** A table of a read model. */
 export interface Table<out Name extends string, out Row extends object, out Key extends string> {
+  /** Distinguishes tables from windows and topics. */
   readonly kind: "table"
+  /** The name of the table. */
   readonly name: Name
+  /** The schemas of the columns by name. */
   readonly columns: Fields
+  /** The columns of the primary key, in order. */
   readonly primaryKey: ReadonlyArray<Key>
   /** Several projections may write it. Then all their versions write the same table, and a rebuild does not replace it. */
   readonly shared: boolean
+  /** The type of a row, for `typeof`: there is no such value. */
   readonly Row: Row
 }
 export declare namespace Table {
@@ -34,7 +45,9 @@ export declare namespace Table {
 
 /** A view over read models: a query that the application's database keeps under a name. */
 export interface View {
+  /** Distinguishes views from tables and windows. */
   readonly kind: "view"
+  /** The name of the view. */
   readonly name: string
   /** A SELECT. */
   readonly query: string
@@ -86,7 +99,9 @@ export const ReadModel = {
   table: <const Name extends string, F extends Fields, const Key extends string & keyof F>(
     name: Name,
     options: {
+      /** The columns: names with schemas. `Schema.String` is `text` in SQL, `Schema.Int` `bigint`, `Schema.Finite` `double precision`, a struct `jsonb`. */
       readonly columns: F
+      /** The columns of the primary key, at least one. `out.upsert` replaces the row that has the same key. */
       readonly primaryKey: readonly [Key, ...ReadonlyArray<Key>]
       /** Several projections write the table. Default: it belongs to one projection, each version of which has a table of its own. */
       readonly shared?: boolean
@@ -118,7 +133,13 @@ export const ReadModel = {
    * const open = ReadModel.view("open_cases", { query: "select case_id, level from cases where status <> 'resolved'" })
    * ```
    */
-  view: (name: string, options: { readonly query: string }): View => {
+  view: (
+    name: string,
+    options: {
+      /** A SELECT over tables and windows, without parameters. */
+      readonly query: string
+    }
+  ): View => {
     checkedRelationName("view", name)
     assertOptions(`view ${name}`, options, ["query"], ["query"])
     const { query } = options

@@ -8,13 +8,16 @@ import type { StoredSource } from "./topic.ts"
 export type TenantAction = "consume" | "produce"
 /** A tenant, which has access to its own namespace only. */
 export interface Tenant {
+  /** The name of the tenant on Pulsar. */
   readonly name: string
   /** The role that may use the namespace: the subject of its token, or the name in its certificate. */
   readonly role: string
+  /** What the role may do in the namespace. */
   readonly actions: ReadonlyArray<TenantAction>
 }
 /** A topic that every tenant has. */
 export interface TenantTopic {
+  /** The name of the topic. */
   readonly name: string
   /** 1: the topic is not partitioned. */
   readonly partitions: number
@@ -51,11 +54,15 @@ export interface NamespacePolicies {
 }
 /** The tenants of an application on Pulsar, their topics and policies. */
 export interface Tenancy {
+  /** The namespace of every tenant. */
   readonly namespace: string
+  /** The tenants, with their roles. */
   readonly tenants: ReadonlyArray<Tenant>
   /** The role of the relay. It may produce in every namespace, and consume, because it reads the end of a topic before it sends. */
   readonly publisher: string | undefined
+  /** The topics that every tenant has. */
   readonly topics: ReadonlyArray<TenantTopic>
+  /** The policies of every tenant's namespace. */
   readonly policies: NamespacePolicies
   /** What happens to messages of tenants that are not declared; see `Tenancy.make`. */
   readonly undeclared: "park" | "wait"
@@ -80,19 +87,24 @@ interface TenancyOptions {
   readonly tenants: ReadonlyArray<
     string | { readonly name: string; readonly role?: string; readonly actions?: ReadonlyArray<TenantAction> }
   >
+  /** The topics that every tenant has, as `Tenancy.topic` declares them. */
   readonly topics: ReadonlyArray<TenantTopic>
   /** The namespace of every tenant. Default `alerts`. */
   readonly namespace?: string
+  /** The role of the relay, which needs access to every namespace. Default: none gets it. */
   readonly publisher?: string
   /**
    * Default: 7 days, of any size. Without retention a topic keeps nothing for later subscriptions, and dead letters without a subscription are
    * lost.
    */
   readonly retention?: { readonly time?: Duration.Input; readonly megabytes?: number }
+  /** Messages older than this count as acknowledged. Default: as the cluster has it. */
   readonly timeToLive?: Duration.Input
+  /** How many megabytes may wait unacknowledged in a topic, and what happens at that limit. Default: as the cluster has it. */
   readonly backlog?: NamespacePolicies["backlog"]
   /** Default true. */
   readonly deduplication?: boolean
+  /** The clusters that messages are replicated to. Default: as the cluster has it. */
   readonly clusters?: ReadonlyArray<string>
   /**
    * What happens to messages of a tenant that is not in `tenants` and that the relay cannot write to on Pulsar, once they fill the buffer of
@@ -100,6 +112,7 @@ interface TenancyOptions {
    * exists.
    */
   readonly undeclared?: "park" | "wait"
+  /** When ledgers are moved to tiered storage, and how long they stay on bookies as well. Default: as the cluster has it. */
   readonly offload?: { readonly megabytes?: number; readonly after?: Duration.Input; readonly keep?: Duration.Input }
 }
 

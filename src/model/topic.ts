@@ -9,15 +9,20 @@ import { checkedCount, checkedDuration } from "./options.ts"
 
 /** A source of events: a topic, or an aggregate. */
 export interface Source<out Ev, out Kind extends "topic" | "aggregate"> {
+  /** Whether the source is a topic or an aggregate. */
   readonly kind: Kind
+  /** The name of the topic or aggregate. */
   readonly name: string
   /** The names of the event types, which values have as `type`; undefined if all values have one shape. */
   readonly types?: ReadonlyArray<string>
+  /** The type of an event, for `typeof`: there is no such value. */
   readonly Event: Ev
 }
 /** Something that accepts values of `V`, such as a topic whose values have fewer fields than `V`. */
 export interface Sink<in V> {
+  /** The name of the topic. */
   readonly name: string
+  /** The key of a value, by which the topic is partitioned. */
   readonly keyOf: (value: V) => string
 }
 /** Settings for creating a topic on Kafka. Other logs ignore them. */
@@ -37,6 +42,7 @@ export type Destination = "kafka" | "pulsar"
 /** A source whose records a log has, with the codec of their values: a topic, or an aggregate. */
 export interface StoredSource<out Name extends string, in out V, out Kind extends "topic" | "aggregate">
   extends Source<V, Kind>, Sink<V> {
+  /** The name of the topic or aggregate. */
   readonly name: Name
   /** Undefined for a derived topic that has as many as its projection's source. */
   readonly partitions: number | undefined
@@ -48,8 +54,11 @@ export interface StoredSource<out Name extends string, in out V, out Kind extend
   readonly keyField?: string | undefined
   /** The fields of each kind of values; undefined if they are not decoded. */
   readonly shapes?: ReadonlyArray<ValueShape>
+  /** The event time of a value, in epoch milliseconds; undefined: the record's timestamp. */
   readonly timeOf: ((value: V) => number) | undefined
+  /** The id of a value, by which duplicates are recognised; undefined if none is declared. */
   readonly idOf: ((value: V) => string) | undefined
+  /** The tenant of a value; undefined if none is declared. */
   readonly tenantOf: ((value: V) => string) | undefined
   /** Decodes a stored value of any version. Throws an error that says why it does not fit. */
   readonly decode: (json: unknown, version?: number) => V
@@ -240,22 +249,53 @@ export const Topic = {
    */
   events: <const Name extends string, const E extends ReadonlyArray<EventType.Any>>(
     name: Name,
-    options: { readonly events: E } & LogOptions<E[number]["Event"]>
+    options: {
+      /** The event types, as `Event.make` declares them. */
+      readonly events: E
+    } & LogOptions<E[number]["Event"]>
   ): Topic<Name, E[number]["Event"]> => {
     assertOptions(`topic ${name}`, options, [...logOptions, "events"], ["events"])
     const codec = eventCodec(`topic ${name}`, name, options.events)
     assertTopic(name, options, "events", codec.shapes)
     return topic(name, options, codec)
   },
-  /** Declares a topic whose values all have one shape. */
+  /**
+   * Declares a topic whose values all have one shape.
+   *
+   * ```ts
+   * const Readings = Topic.records("readings.v1", {
+   *   value: { sensor: Schema.String, celsius: Schema.Finite, at: Schema.Int }, key: "sensor", eventTime: "at"
+   * })
+   * ```
+   */
   records: <const Name extends string, F extends Fields>(
     name: Name,
-    options: { readonly value: F } & LogOptions<TypeOf<F>>
+    options: {
+      /** The fields of a value: names with schemas. */
+      readonly value: F
+    } & LogOptions<TypeOf<F>>
   ): Topic<Name, TypeOf<F>> => topic(name, options, recordTopic(name, options)),
-  /** Declares a compacted topic: values of one shape, of which the log keeps the newest for each key. Null deletes a key. */
+  /**
+   * Declares a compacted topic: values of one shape, of which the log keeps the newest for each key. Null deletes a key. Projections use it
+   * for lookups.
+   *
+   * ```ts
+   * const Planes = Topic.compacted("planes.v1", { value: { plane: Schema.String, seats: Schema.Int }, key: "plane" })
+   * const seats = Projection.make({
+   *   name: "seats", version: 1, source: Flights, writes: [Departures],
+   *   enrich: { plane: { topic: Planes, by: "flight" } },
+   *   handle: ({ at, flight }, out, { plane }) => {
+   *     if ((plane?.seats ?? 0) > 100) out.upsert(Departures, { flight, at })
+   *   }
+   * })
+   * ```
+   */
   compacted: <const Name extends string, F extends Fields>(
     name: Name,
-    options: { readonly value: F } & LogOptions<TypeOf<F>>
+    options: {
+      /** The fields of a value: names with schemas. */
+      readonly value: F
+    } & LogOptions<TypeOf<F>>
   ): Compacted<Name, TypeOf<F>> => topic(name, options, { ...recordTopic(name, options), compacted: true }),
   /** A topic whose values are neither checked nor changed. Windows that `publish` to a name use it. */
   plain: <const Name extends string, V>(name: Name, keyOf: (value: V) => string): Topic<Name, V> =>

@@ -33,8 +33,11 @@ export interface Agg<in In, in out Out> {
   readonly sql: "count" | "sum" | "min" | "max" | "fold"
   /** The schema of the column, if it is not a number. */
   readonly state?: Schema.Constraint
+  /** The value before the first contribution; undefined: the first contribution is the value. */
   readonly initial: Out | undefined
+  /** The value after a contribution. */
   readonly add: (state: Out | undefined, input: In) => Out
+  /** Combines the values of two batches; undefined: contributions are added one by one. */
   readonly merge: ((a: Out, b: Out) => Out) | undefined
 }
 /** The aggregates that a window may have, as `{ flights: Agg.count, longest: Agg.max }`. */
@@ -56,12 +59,28 @@ export const Agg = {
     number,
     number
   >,
-  /** An aggregate of your own. Its rows are read and written back, so it needs keys that one partition owns. `jsonb` in SQL. */
+  /**
+   * An aggregate of your own. Its rows are read and written back, so it needs keys that one partition owns. `jsonb` in SQL.
+   *
+   * ```ts
+   * const spread = Agg.fold({
+   *   input: Schema.Finite,
+   *   state: Schema.NullOr(Schema.Struct({ least: Schema.Finite, most: Schema.Finite })),
+   *   initial: null,
+   *   add: (state, n) => ({ least: Math.min(state?.least ?? n, n), most: Math.max(state?.most ?? n, n) })
+   * })
+   * ```
+   */
   fold: <In extends Schema.Constraint, const Out extends Schema.Constraint>(options: {
+    /** The schema of a contribution. */
     readonly input: In
+    /** The schema of the column's value, which is stored as JSON. */
     readonly state: Out
+    /** The value before the first contribution. */
     readonly initial: NoInfer<Out["Type"]>
+    /** The value after a contribution. Pure. */
     readonly add: (state: Out["Type"], input: In["Type"]) => NoInfer<Out["Type"]>
+    /** Combines two values, so that a batch is added as one. It must give the same as adding one by one. */
     readonly merge?: (a: Out["Type"], b: Out["Type"]) => NoInfer<Out["Type"]>
   }): Agg<In["Type"], Out["Type"]> => {
     assertFold(options)
@@ -94,20 +113,29 @@ export type Shape =
   | { readonly type: "global" }
 /** Aggregates by key and span of event time. Its rows are a read model of the same name. */
 export interface Window<out Name extends string, out Row extends object, in Add, out Published = never> {
+  /** Distinguishes windows from tables and topics. */
   readonly kind: "window"
+  /** The name of the window and of its table. */
   readonly name: Name
+  /** How it divides time. */
   readonly shape: Shape
   /** The columns of the key, in order; `keyFields` has their schemas. */
   readonly key: ReadonlyArray<string>
+  /** The schemas of the key's columns by name. */
   readonly keyFields: Fields
+  /** The aggregates by column. */
   readonly aggregate: Aggs
+  /** How long after its end a window still accepts events, in milliseconds of stream time. */
   readonly graceMs: number
+  /** When rows are published. */
   readonly emit: "onUpdate" | "onWindowClose"
   /** Several projections may write it; see `Table.shared`. */
   readonly shared: boolean
   /** The topic that changed rows are published to, if there is one; other projections can read it. */
   readonly topic: Published
+  /** The type of a row, for `typeof`: there is no such value. */
   readonly Row: Row
+  /** The type of a contribution, for `typeof`: there is no such value. */
   readonly add: (contribution: Add) => void
 }
 export declare namespace Window {
@@ -117,6 +145,7 @@ export declare namespace Window {
   type Add<W> = W extends Window<string, object, infer A, unknown> ? A : never
 }
 interface CalendarOptions<U> {
+  /** The unit of the windows, or several: `"day"`, `"week"`, `"month"`, `"year"`. */
   readonly unit: U
   /** A name of the IANA database, as `Europe/Berlin`, or `UTC`. Its rules are those of the runtime. */
   readonly timeZone: string
@@ -126,6 +155,7 @@ interface CalendarOptions<U> {
 interface WindowOptions<F extends Fields, A extends Aggs, P> {
   /** The columns of the key. A window has one row for each key and span of time. */
   readonly key: F
+  /** The aggregates by column, at least one, as `{ flights: Agg.count, longest: Agg.max }`. */
   readonly aggregate: A
   /** How long after its end a window still accepts events, in stream time. Default 0. */
   readonly grace?: Duration.Input
@@ -318,10 +348,21 @@ export const Window = {
     const P extends Sink<RowOf<F, Sized<Label<One<S>>>, A>> | string = never
   >(
     name: Name,
-    options: { readonly size: S } & WindowOptions<F, A, P>
+    options: {
+      /** The length of a window, as `"5 minutes"`, or several lengths. */
+      readonly size: S
+    } & WindowOptions<F, A, P>
   ): Window<Name, RowOf<F, Sized<Label<One<S>>>, A>, AddOf<F, A>, PublishedTo<P, RowOf<F, Sized<Label<One<S>>>, A>>> =>
     windowOf(name, { type: "fixed", spans: sizesOf(name, options.size) }, options),
-  /** Overlapping windows: one of length `size` begins at each multiple of `every`. */
+  /**
+   * Overlapping windows: one of length `size` begins at each multiple of `every`.
+   *
+   * ```ts
+   * const LastHour = Window.hopping("last_hour", {
+   *   size: "1 hour", every: "5 minutes", key: { sensor: Schema.String }, aggregate: { warmest: Agg.max }
+   * })
+   * ```
+   */
   hopping: <
     const Name extends string,
     const S extends Size,
@@ -330,7 +371,12 @@ export const Window = {
     const P extends Sink<RowOf<F, Sized<Label<S>>, A>> | string = never
   >(
     name: Name,
-    options: { readonly size: S; readonly every: Duration.Input } & WindowOptions<F, A, P>
+    options: {
+      /** The length of a window, as `"1 hour"`. */
+      readonly size: S
+      /** How far apart windows begin, as `"5 minutes"`. */
+      readonly every: Duration.Input
+    } & WindowOptions<F, A, P>
   ): Window<Name, RowOf<F, Sized<Label<S>>, A>, AddOf<F, A>, PublishedTo<P, RowOf<F, Sized<Label<S>>, A>>> =>
     windowOf(name, { type: "fixed", spans: sizesOf(name, options.size, options.every) }, options),
   /** Windows that last as long as the events of a key are at most `gap` apart. */
@@ -341,7 +387,10 @@ export const Window = {
     const P extends Sink<RowOf<F, Bounded, A>> | string = never
   >(
     name: Name,
-    options: { readonly gap: Duration.Input } & WindowOptions<F, A, P>
+    options: {
+      /** How far apart the events of a session may be. */
+      readonly gap: Duration.Input
+    } & WindowOptions<F, A, P>
   ): Window<Name, RowOf<F, Bounded, A>, AddOf<F, A>, PublishedTo<P, RowOf<F, Bounded, A>>> =>
     windowOf(
       name,
@@ -351,6 +400,12 @@ export const Window = {
   /**
    * Days, weeks, months or years of a time zone, with its changes of daylight saving time. Weeks begin on Monday, as in SQL's
    * `date_trunc('week', …)`, or as `weekStartsOn` says.
+   *
+   * ```ts
+   * const Days = Window.calendar("days", {
+   *   unit: ["day", "month"], timeZone: "Europe/Berlin", key: { shop: Schema.String }, aggregate: { cents: Agg.sum }
+   * })
+   * ```
    */
   calendar: <
     const Name extends string,
@@ -363,7 +418,13 @@ export const Window = {
     options: CalendarOptions<U> & WindowOptions<F, A, P>
   ): Window<Name, RowOf<F, Sized<One<U>>, A>, AddOf<F, A>, PublishedTo<P, RowOf<F, Sized<One<U>>, A>>> =>
     windowOf(name, calendarOf(name, options), options),
-  /** One window over all time: running totals of a key. It never closes, and no event is late for it. */
+  /**
+   * One window over all time: running totals of a key. It never closes, and no event is late for it.
+   *
+   * ```ts
+   * const Balances = Window.global("balances", { key: { account: Schema.String }, aggregate: { cents: Agg.sum } })
+   * ```
+   */
   global: <
     const Name extends string,
     F extends Fields,

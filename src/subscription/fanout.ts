@@ -22,20 +22,26 @@ export type SubscriptionType =
 
 /** A message as a consumer receives it. */
 export interface Message {
+  /** The derived topic. */
   readonly topic: string
+  /** The partition that has the message. */
   readonly partition: number
+  /** The message's position in the partition. */
   readonly position: number
+  /** The message's key. */
   readonly key: string
   /** The record's JSON text. */
   readonly value: string
   /** Epoch milliseconds. */
   readonly eventTime: number
+  /** The headers, among them the envelope: event id, tenant, trace and schema version. */
   readonly properties: Readonly<Record<string, string>>
   /**
    * The outbox stream of the message and its sequence number there, from 1 without a gap: consumers can detect duplicates by them. Undefined
    * for a message that no relay published.
    */
   readonly stream: string | undefined
+  /** The sequence number in the stream; undefined if there is no stream. */
   readonly seq: number | undefined
   /**
    * The incarnation in which the sequence number counts: after a restore from backup or a rebuild, the same number may mean another
@@ -59,8 +65,11 @@ export type StartAt =
   | { readonly places: ReadonlyArray<MessagePosition> }
 /** A durable subscription. What was acknowledged is kept under its name, across consumers and restarts. */
 export interface SubscribeOptions {
+  /** The name of the topic. */
   readonly topic: string
+  /** The name of the subscription, under which the cluster keeps what was acknowledged. */
   readonly name: string
+  /** How its messages are shared among its consumers. */
   readonly type: SubscriptionType
   /** Where a new subscription starts; an existing one continues where it was (see `seek`). Default `latest`. */
   readonly from?: StartAt

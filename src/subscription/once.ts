@@ -5,10 +5,15 @@ import type { Message, SubscribeOptions } from "./fanout.ts"
 
 /** Identifies a message of a subscription, wherever and however often it is delivered. */
 export interface MessageIdentity {
+  /** The topic of the message. */
   readonly topic: string
+  /** The name of the subscription. */
   readonly subscription: string
+  /** The outbox stream that has the message, or `#` and the partition if no relay published it. */
   readonly stream: string
+  /** The incarnation in which the sequence number counts. */
   readonly incarnation: string
+  /** The sequence number in the stream, or the position if no relay published it. */
   readonly seq: number
 }
 /** The identity of a message: stream, incarnation and sequence number; partition and position if no relay published it. */

@@ -29,11 +29,14 @@ import { assertHandler, handlerResult } from "../model/user-code.ts"
 
 /** A durable subscription of a topic. A message that was acknowledged under its name is not delivered again, to any process. */
 export interface Subscription<in out V> extends Omit<SubscribeOptions, "topic"> {
+  /** The topic whose messages are delivered. */
   readonly topic: Topic<string, V>
 }
 /** A received value, and its message with key, event time, properties, stream and sequence number. */
 export interface Received<out V> {
+  /** The decoded value. */
   readonly value: V
+  /** The message that has it. */
   readonly message: Message
   /** Marks the message as handled: it is not delivered again. */
   readonly acknowledge: Effect.Effect<void, FanOutError>

@@ -22,11 +22,13 @@ export const assertDatabaseExists = Effect.fnUntraced(function* (dataDir: string
 
 /** A database that answers, and where it is. */
 export interface Database {
+  /** Its URL, with the password. */
   readonly url: string
   /** Whether it is the embedded server of a state directory. */
   readonly embedded: boolean
   /** The state directory of the embedded server, as it was given. */
   readonly embeddedDir?: string | undefined
+  /** Runs statements on its pool of connections. */
   readonly sql: Sql
   /** Fails when the server has ended and will not come back. */
   readonly failed: Effect.Effect<never, Error>

@@ -36,6 +36,10 @@ const openPulsarFanOut = Effect.gen(function* () {
  * The log, the fan-out and the event store of a system that other processes run, or will run later: for subscriptions, appends and commands
  * in your own programs. Commands need a database in which the application was started once.
  * `MILLRACE_DATABASE_URL`, `MILLRACE_KAFKA_BROKERS` and `MILLRACE_PULSAR_URL` say where they are, as for the `millrace` commands.
+ *
+ * ```ts
+ * const sending = Subscription.run(mails, (alert) => sendMail(alert)).pipe(Effect.provide(layer()))
+ * ```
  */
 export const layer = ({ application, dataDir = ".millrace" }: LayerOptions = {}): Layer.Layer<
   Log | FanOut | EventStore,
@@ -85,6 +89,19 @@ export interface OnceOptions extends PostgresOnce.OnceOptions {
 /**
  * Makes the handlers of `Subscription.run` take effect once: each gets a transaction on a PostgreSQL database, a tagged template of postgres.js,
  * in which its message is marked as handled. Creates the schema `millrace_once` in that database if it does not exist.
+ *
+ * ```ts
+ * const program = Effect.scoped(
+ *   Effect.gen(function* () {
+ *     const marks = yield* once()
+ *     return yield* Subscription.run(
+ *       mails,
+ *       (alert, _, sql) => Effect.tryPromise(() => sql`insert into sent (alert_id) values (${alert.alert_id})`),
+ *       { once: marks }
+ *     )
+ *   })
+ * )
+ * ```
  */
 export const once = Effect.fnUntraced(function* ({ dataDir = ".millrace", url, ...options }: OnceOptions = {}) {
   const sql = url === undefined ? (yield* openDatabase(dataDir, "join")).sql : yield* connect(url, { max: 2 })

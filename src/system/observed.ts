@@ -10,7 +10,9 @@ import type { SqlError } from "../postgres/client/client.ts"
 
 /** What the status is read from. A `System` has it, too. */
 export interface Observed {
+  /** The database of the system. */
   readonly database: Pick<Database, "sql" | "embeddedDir">
+  /** The log of the system. */
   readonly log: Log["Service"]
   /** The names of the relays' targets. */
   readonly targets: ReadonlyArray<string>
@@ -22,9 +24,12 @@ export const openObserved = Effect.fnUntraced(function* (database: Database) {
   return { database, log, targets: yield* targetNames(on) } satisfies Observed
 })
 
-/** Reads how far the projections and relays of a system have come, and what is wrong. `maxAgeMs`: as in `StatusSources`. */
+/** Reads how far the projections and relays of a system have come, and what is wrong. */
 export const readStatus = (
   { database, log, targets }: Observed,
-  options: { readonly maxAgeMs?: number } = {}
+  options: {
+    /** A record or a message that waits for longer makes the system unhealthy, in milliseconds. Default 60,000. */
+    readonly maxAgeMs?: number
+  } = {}
 ): Effect.Effect<Status, SqlError | ReadError> =>
   readStatusOf({ sql: database.sql, log, targets, embeddedDir: database.embeddedDir, ...options })

@@ -49,6 +49,7 @@ export interface ProcessStatus {
 }
 /** How far a system has come, as `millrace status --json` prints it. */
 export interface Status {
+  /** Whether nothing is wrong. */
   readonly healthy: boolean
   /** What makes the system unhealthy. */
   readonly problems: ReadonlyArray<Finding>
@@ -56,9 +57,11 @@ export interface Status {
   readonly notices: ReadonlyArray<Finding>
   /** A record or a message that waits for longer makes the system unhealthy. */
   readonly max_age_ms: number
+  /** Each partition of each build: its position, how much waits, and why it is halted if it is. */
   readonly projections: ReadonlyArray<PartitionStatus>
   /** The builds of the projections that are not retired. */
   readonly builds: ReadonlyArray<BuildStatus>
+  /** Each stream of each relay: how much waits, and why it is halted if it is. */
   readonly relays: ReadonlyArray<RelayRow>
   /** Open dead letters of live builds. */
   readonly dead_letters: number
@@ -68,6 +71,7 @@ export interface Status {
   readonly parked_messages: number
   /** Timers and commands of policies that wait. */
   readonly timers: TimerStatus
+  /** The durable subscriptions on PostgreSQL, with what waits for them. */
   readonly subscriptions: ReadonlyArray<SubscriptionRow>
   /** Processes that run, and those that died within the last hour. */
   readonly processes: ReadonlyArray<ProcessStatus>

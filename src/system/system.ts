@@ -53,9 +53,13 @@ import { assertReady, specsOf, startsOf } from "./topics.ts"
 
 /** The parts of a system that are open. `targets` has the names of all relay targets, whichever process runs their relays. */
 export interface System extends Observed {
+  /** The database of the system. */
   readonly database: Database
+  /** The application that it runs. */
   readonly application: Application.Any
+  /** The store of the projections' rows, windows and positions. */
   readonly store: Store["Service"]
+  /** The store of the aggregates' events. */
   readonly eventStore: EventStore["Service"]
   /** The builds of the projections when the system was opened. */
   readonly builds: ReadonlyArray<Projection.Any>

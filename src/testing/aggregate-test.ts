@@ -11,10 +11,13 @@ import { same } from "./compare.ts"
 
 /** Given, when, then, for an aggregate. */
 export interface AggregateTest<in out Ev, in Command, out Rejected extends Rejection, out State = unknown> {
+  /** Events that the stream has before. */
   given(events: ReadonlyArray<Ev>): AggregateTest<Ev, Command, Rejected, State>
   /** A command. The field that holds the stream's id may be left out, if an event of the specification has it. */
   when(command: Command): AggregateTest<Ev, Command, Rejected, State>
+  /** The events that the last command decided, in order. Throws what differs, or the rejection. */
   then(events: ReadonlyArray<Ev>): void
+  /** The last command was rejected by the error with this tag. Fields that are left out are not compared. */
   thenRejected<Tag extends Rejected["_tag"]>(
     tag: Tag,
     fields?: Partial<Extract<Rejected, { readonly _tag: Tag }>>
@@ -135,8 +138,22 @@ const arbitraryOf = (schemas: ReadonlyArray<Schema.Constraint>, maxLength: numbe
     ? Arbitrary.Constant<Array<Named>>([])
     : (Arbitrary.array(Arbitrary.schema(Schema.Union(schemas)), { maxLength }) as Arbitrary.Arbitrary<Array<Named>>)
 
+/** Specifications of aggregates (`make`), and properties that hold for any commands (`check`). */
 export const AggregateTest = {
-  /** A specification of an aggregate: it decides and evolves as `Aggregate.execute` does, without a store. */
+  /**
+   * A specification of an aggregate: it decides and evolves as `Aggregate.execute` does, without a store.
+   *
+   * ```ts
+   * const depart = { type: "depart", flight: "LX40", at: 1_700_000_000_000 } as const
+   * AggregateTest.make(Flight)
+   *   .when(depart)
+   *   .then([Departed.make({ flight: "LX40", at: 1_700_000_000_000 })])
+   * AggregateTest.make(Flight)
+   *   .given([Departed.make({ flight: "LX40", at: 1_600_000_000_000 })])
+   *   .when(depart)
+   *   .thenRejected("AlreadyDeparted", { flight: "LX40" })
+   * ```
+   */
   make: <S, Ev, Command, Rejected extends Rejection, Id extends string>(
     aggregate: Aggregate<string, S, Ev, Command, Rejected, Id>
   ): AggregateTest<Ev, Aggregate.Input<Command, Id>, Rejected, S> => specification(aggregate, []) as never,

@@ -55,6 +55,7 @@ const generated = (
   }))
 }
 
+/** Keeps samples of stored events in a file beside the code, and checks that the declarations still read them. */
 export const EventHistory = {
   /**
    * Checks that the declarations read every sample of the file, and that the file has samples of each declared version of each event type.
@@ -93,7 +94,10 @@ export const EventHistory = {
   record: (
     source: EventSource,
     file: string | URL,
-    options: SampleOptions & { readonly stored?: Iterable<EventSample> } = {}
+    options: SampleOptions & {
+      /** Events of a store, which become the samples. Default: samples are generated from the schemas. */
+      readonly stored?: Iterable<EventSample>
+    } = {}
   ): number => {
     const present = new Set((existsSync(file) ? readSamples(file) : []).map(kindOf))
     const added: Array<EventSample> = []

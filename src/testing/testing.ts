@@ -36,23 +36,35 @@ type PublishedValues<T> = {
 }
 /** A command that was sent: to which aggregate, to which of its streams, and the command's JSON, of which fields may be left out. */
 export interface SentCommand {
+  /** The name of the aggregate. */
   readonly aggregate: string
+  /** The id of the stream. */
   readonly id: string
-  readonly command: { readonly type: string; readonly [field: string]: unknown }
+  /** The command's JSON: `type` and the fields. */
+  readonly command: {
+    /** The name of the command. */
+    readonly type: string
+    readonly [field: string]: unknown
+  }
 }
 /** A timer that waits: its name, the key of the events that can cancel it, when it is due (epoch milliseconds), and its command. */
 export interface WaitingTimer extends SentCommand {
+  /** The name that `out.timer` gave it. */
   readonly name: string
+  /** The key of the events that can cancel it. */
   readonly key: string
+  /** When it is due, in epoch milliseconds. */
   readonly at: number
 }
 /** Rows by table, values by topic. Columns that are left out are not compared, and tables and topics neither. */
 export type Expected<W> = { readonly [T in keyof Rows<W>]?: ReadonlyArray<Partial<One<Rows<W>[T]>>> } & {
+  /** The values that were published, by topic, in their order. Fields that are left out are not compared. */
   readonly published?: Simplify<PublishedValues<PublishedTopic<W>>>
   /** The commands that were sent, in their order: by `out.send`, and by timers that were due. */
   readonly sent?: ReadonlyArray<Partial<SentCommand>>
   /** The timers that wait, the next one first. */
   readonly timers?: ReadonlyArray<Partial<WaitingTimer>>
+  /** The late events, with the window that they were too late for. */
   readonly late?: ReadonlyArray<{
     readonly window?: string
     readonly window_size?: string
@@ -88,10 +100,17 @@ export interface ProjectionTest<in Ev, W, E, R> {
   /** The same for handlers whose effects are asynchronous. */
   thenEffect(expected: Expected<W>): Effect.Effect<void, E>
 }
+/** Specifications of projections: given, when, then. */
 export const ProjectionTest = {
   /**
    * A specification of a projection. It runs the runner's own code over a store in memory, so events fail here as they do in production.
    * `services` must be given if, and only if, the handler needs some. Using it throws if nothing can run the projection yet.
+   *
+   * ```ts
+   * ProjectionTest.make(departures)
+   *   .when([Departed.make({ flight: "LX40", at: 1_700_000_000_000 })])
+   *   .then({ departures: [{ flight: "LX40", at: 1_700_000_000_000 }] })
+   * ```
    */
   make: <Ev, W extends Writable, E, R>(
     projection: Projection<string, Ev, W, E, R>,
