@@ -73,6 +73,19 @@ export const Projection = {
    * well: processes them at once and returns the rows; nothing is stored or published.
    */
   live,
+  /**
+   * Declares a topic that has the events of several aggregates and topics under keys of your choice, and the projection that publishes them there,
+   * each exactly once. A projection that reads the topic has all events of a key in one partition, so it can use `out.modify`, folds and windows that are
+   * published. The events keep their times, tenants and traces. Throws `InvalidDeclaration` if a field does not exist, or if an event type has
+   * personal fields, which would be readable in the topic.
+   *
+   * ```ts
+   * const byOrder = Projection.rekey({
+   *   name: "by_order", version: 1, source: [Order, Payment],
+   *   key: { "order.placed": "order_id", "payment.received": ({ invoice }) => invoice.order_id }
+   * })
+   * ```
+   */
   rekey,
   /** Folds the events of one stream, or those with some tags, into the projection's rows, and stores nothing. */
   read: readLive

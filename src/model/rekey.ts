@@ -62,19 +62,7 @@ const keyFunction = (what: string, event: EventType.Any, by: unknown): KeyOf => 
   return typeof by === "function" ? checkedFunction(what, by as KeyOf) : (value: never) => value[by as string]
 }
 
-/**
- * Declares a topic that has the events of several aggregates and topics under keys of your choice, and the projection that publishes them there,
- * each exactly once. A projection that reads the topic has all events of a key in one partition, so it can use `out.modify`, folds and windows that are
- * published. The events keep their times, tenants and traces. Throws `InvalidDeclaration` if a field does not exist, or if an event type has
- * personal fields, which would be readable in the topic.
- *
- * ```ts
- * const byOrder = Projection.rekey({
- *   name: "by_order", version: 1, source: [Order, Payment],
- *   key: { "order.placed": "order_id", "payment.received": ({ invoice }) => invoice.order_id }
- * })
- * ```
- */
+/** `Projection.rekey`, where it is described. */
 export const rekey = <
   const Name extends string,
   const S extends OneOrMore<Source<any, any>>, // `any`: an event is whatever the source says
@@ -86,6 +74,7 @@ export const rekey = <
   readonly version: number
   /** Topics of events and aggregates. */
   readonly source: S
+  /** The new key: a field, a function, or one of them for each event type. Events without a key, and of types that are left out, are not published. */
   readonly key: K & Checked<EventOf<S>, K>
   /** Of the topic. Default: as many as the first source has. */
   readonly partitions?: number

@@ -85,3 +85,11 @@ export const Alerts = Topic.records("alerts.v1", {
 })
 export const mails = Subscription.make({ topic: Alerts, name: "mails", type: "keyShared" })
 export const sendMail = (_: Topic.Value<typeof Alerts>): Effect.Effect<void> => Effect.void
+
+const Placed = Event.make("order.placed", { order_id: Schema.String })
+const PaymentReceived = Event.make("payment.received", { invoice: Schema.Struct({ order_id: Schema.String }) })
+export const Order = Topic.events("orders.v1", { events: [Placed], key: "order_id" })
+export const Payment = Topic.events("payments.v1", {
+  events: [PaymentReceived],
+  key: ({ invoice }) => invoice.order_id
+})
