@@ -4,7 +4,9 @@ import { readdirSync, readFileSync } from "node:fs"
 import { dirname, join } from "node:path"
 import { fileURLToPath } from "node:url"
 import { expect, test } from "vitest"
+import { exitCodeOf } from "../src/cli/command-failure.ts"
 import { variables } from "../src/cli/variables.ts"
+import * as SystemErrors from "../src/system/errors.ts"
 
 const root = join(dirname(fileURLToPath(import.meta.url)), "..")
 const read = (path: string) => readFileSync(join(root, path), "utf8")
@@ -46,6 +48,44 @@ test("errors.md has every code, every tag and every name of an error that the so
   expect(
     missing(page("errors"), [...codes, ...tags, ...names, ...states]).filter((name) => !unnamed.has(name))
   ).toEqual([])
+})
+
+test("errors.md has the status of each code, and the exit code of each error of a command", () => {
+  const rows = new Map(
+    [...page("errors").matchAll(/^\| `(\w+)` +\| ([\d, ]+?) +\|/gm)].map(([, name = "", numbers = ""]) => [
+      name,
+      numbers.split(", ")
+    ])
+  )
+  const statuses = [...source.matchAll(/new Problem\(\s*(\d{3}),\s*"(\w+)"/g)].map(([, status = "", code = ""]) => ({
+    code,
+    status
+  }))
+  expect(statuses.length).toBeGreaterThan(40)
+  expect(statuses.filter(({ code, status }) => rows.get(code)?.includes(status) !== true)).toEqual([])
+  const exits = Object.entries(SystemErrors).flatMap(([name, SystemError]) =>
+    [true, false].map((timedOut) => ({
+      name,
+      exit: String(exitCodeOf(new SystemError({ message: "", try: "", timedOut })))
+    }))
+  )
+  expect(exits.filter(({ exit, name }) => rows.get(name)?.includes(exit) !== true)).toEqual([])
+})
+
+test("errors.md quotes reasons of halts as the source has them", () => {
+  const [, halts = ""] = /\n## Why something is halted\n([\s\S]*?)\n## /.exec(page("errors")) ?? []
+  const quoted = halts.split("\n").flatMap((row) => all(row.split(" | ")[0] ?? "", /`([^`]+)`/g))
+  // what the source says is compared without its line breaks, quotes and values
+  const plain = (text: string) =>
+    text
+      .replaceAll(/\$\{[^}]*\}/g, "…")
+      .replaceAll(/` \+\s+`/g, "")
+      .replaceAll(/\s+/g, " ")
+  const said = plain(source)
+  const parts = quoted.flatMap((text) => text.split("…").map((part) => part.trim())).filter((part) => part.length > 3)
+  expect(parts.length).toBeGreaterThan(20)
+  const ofPostgres = new Set(["permission denied", "does not exist"])
+  expect(parts.filter((part) => !said.includes(part) && !ofPostgres.has(part))).toEqual([])
 })
 
 test("the status in commands.md has every kind of problem", () => {
