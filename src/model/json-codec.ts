@@ -1,5 +1,6 @@
 // Encodes and decodes objects of declared fields as JSON: directly if every field is plain, by their schema otherwise. Pure.
 import * as Schema from "effect/Schema"
+import * as SchemaAST from "effect/SchemaAST"
 import { isStorable } from "../text/text.ts"
 import type { Fields } from "./fields.ts"
 
@@ -97,9 +98,39 @@ export interface Codec {
   /** Whether `stringify` certainly has a text for a value, in one object whose texts every store can hold. */
   readonly isPlain: (value: unknown) => boolean
 }
+/** Whether a schema has values that JSON does not have, such as dates, by what it encodes to. */
+const isForeign = (ast: SchemaAST.AST): boolean => {
+  switch (ast._tag) {
+    case "Declaration":
+    case "BigInt":
+      return true
+    case "Union":
+      return ast.types.some(isForeign)
+    case "Arrays":
+      return [...ast.elements, ...ast.rest].some(isForeign)
+    case "Objects":
+      return (
+        ast.propertySignatures.some(({ type }) => isForeign(type)) ||
+        ast.indexSignatures.some(({ type }) => isForeign(type))
+      )
+    default:
+      return false
+  }
+}
+/** The fields, with the JSON form of those whose values JSON does not have: a `Schema.Date` is a text in ISO 8601, as in columns. */
+const jsonFields = (fields: Fields): Fields =>
+  Object.fromEntries(
+    Object.entries(fields).map(([name, schema]) => [
+      name,
+      isForeign(SchemaAST.toEncoded(schema.ast as SchemaAST.AST))
+        ? (Schema.toCodecJson(schema as unknown as Schema.Codec<unknown>) as unknown as Fields[string])
+        : schema
+    ])
+  )
 /** The codec of objects with these fields; with `type`, of events of that type. */
 export const codec = (fields: Fields, type?: string): Codec => {
-  const schema = Schema.Struct(type === undefined ? fields : { type: Schema.Literal(type), ...fields })
+  const own = jsonFields(fields)
+  const schema = Schema.Struct(type === undefined ? own : { type: Schema.Literal(type), ...own })
   const copy = copier(fields, type)
   const decode = Schema.decodeUnknownSync(schema)
   const encode = Schema.encodeUnknownSync(schema)

@@ -113,3 +113,30 @@ describe("fields", () => {
     })
   })
 })
+
+describe("fields whose values JSON does not have", () => {
+  const at = new Date("2026-01-01T12:00:00Z")
+  const fields = {
+    id: Schema.String,
+    at: Schema.Date,
+    ended: Schema.NullOr(Schema.Date),
+    paid: Schema.optionalKey(Schema.BigInt),
+    stops: Schema.Array(Schema.Struct({ at: Schema.Date }))
+  }
+  const Driven = Event.make("driven", fields)
+  const json = { type: "driven", id: "a", at: at.toISOString(), ended: null, stops: [{ at: at.toISOString() }] }
+
+  test("are texts in JSON, and are decoded to their values", () => {
+    const event = Driven.make({ id: "a", at, ended: null, stops: [{ at }] })
+    expect(Driven.encode(event as never)).toEqual(json)
+    expect(Driven.decode(json)).toEqual(event)
+    expect(Driven.decode({ ...json, paid: "12345678901234567890" })).toMatchObject({ paid: 12345678901234567890n })
+    expect(() => Driven.decode({ ...json, at: "noon" })).toThrow(/valid Date/)
+  })
+
+  test("are the same in a topic of records", () => {
+    const drives = Topic.records("drives", { value: fields, key: "id" })
+    const { type: _, ...value } = json
+    expect(drives.decode(JSON.parse(drives.stringify(drives.decode(value))!))).toEqual(drives.decode(value))
+  })
+})
