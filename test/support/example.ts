@@ -1,6 +1,6 @@
 // Runs an example of `examples/` as its page says: in a copy of its folder outside of the checkout, where `millrace` and `effect` are installed.
 import { spawnSync } from "node:child_process"
-import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs"
+import { cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { setTimeout } from "node:timers/promises"
@@ -21,6 +21,9 @@ const programs = [
   `npx() { shift; millrace "$@"; }`,
   // a busy machine may be refused for a moment
   `curl() { command curl --retry 5 "$@"; }`,
+  isDeno
+    ? `deno() { if [ "$1" = test ]; then shift; runtime test --no-check "$@"; else runtime "$@"; fi; }`
+    : `deno() { if [ "$1" = test ]; then runtime --test; else shift 3; millrace "$@"; fi; }`,
   isDeno
     ? `node() { if [ "$1" = --test ]; then shift; runtime test -A --no-check "$@"; else runtime run -A "$@"; fi; }`
     : `node() { runtime "$@"; }`
@@ -65,8 +68,18 @@ const patternOf = (text: string) =>
 /** A copy of an example, which is deleted with the scope. */
 export interface Copy {
   readonly folder: string
+  /** The scripts of its package.json, or the tasks of its deno.json. */
   readonly scripts: Readonly<Record<string, string>>
   readonly page: string
+}
+type Scripts = Readonly<Record<string, string>>
+/** What a folder declares for npm, or for Deno. What the copy imports is there, so Deno has nothing to install. */
+const declared = (folder: string): { readonly scripts?: Scripts; readonly tasks?: Scripts } => {
+  const [npm, deno] = [join(folder, "package.json"), join(folder, "deno.json")]
+  if (existsSync(npm)) return JSON.parse(readFileSync(npm, "utf8")) as { readonly scripts: Scripts }
+  const text = readFileSync(deno, "utf8").replace('"nodeModulesDir": "auto"', '"nodeModulesDir": "manual"')
+  writeFileSync(deno, text)
+  return JSON.parse(text) as { readonly tasks: Scripts }
 }
 export const copyOf = (name: string): Effect.Effect<Copy, never, Scope.Scope> =>
   Effect.acquireRelease(
@@ -78,16 +91,22 @@ export const copyOf = (name: string): Effect.Effect<Copy, never, Scope.Scope> =>
       mkdirSync(modules)
       symlinkSync(root, join(modules, "millrace"))
       symlinkSync(join(root, "node_modules/effect"), join(modules, "effect"))
-      const { scripts } = JSON.parse(readFileSync(join(folder, "package.json"), "utf8")) as Pick<Copy, "scripts">
-      return { parent, folder, scripts, page: readFileSync(join(folder, "README.md"), "utf8") }
+      symlinkSync(join(root, "node_modules/@types"), join(modules, "@types"))
+      const { scripts = {}, tasks = {} } = declared(folder)
+      return {
+        parent,
+        folder,
+        scripts: { ...scripts, ...tasks },
+        page: readFileSync(join(folder, "README.md"), "utf8")
+      }
     }),
     ({ parent }) => Effect.sync(() => rmSync(parent, { recursive: true, force: true }))
   )
 
-/** The command that npm would run. */
+/** The command that `npm run` or `deno task` would run. */
 const expanded = (command: string, { scripts }: Copy): string =>
-  command.replaceAll(/^npm (?:run )?([\w:-]+)(?: -- (.*))?$/gm, (_, script: string, args = "") =>
-    `${scripts[script] ?? `echo "there is no script ${script}"; false`} ${args}`.trim()
+  command.replaceAll(/^(?:npm(?: run)?|deno task) ([\w:-]+)(?: --(?= |$))?(.*)$/gm, (_, script: string, args: string) =>
+    `${scripts[script] ?? `echo "there is no script ${script}"; false`}${args}`.trim()
   )
 type Environment = Readonly<Record<string, string | undefined>>
 /** Runs commands of a page in the copy, and returns what they print. `functions`: what the shell runs for further programs. */
@@ -111,6 +130,12 @@ export const startInCopy = (
 ): Effect.Effect<Running, never, Scope.Scope> => {
   const [program, ...args] = expanded(command.trim(), copy).split(" ")
   if (program === "millrace") return startCommandIn(copy.folder, environment, ...args)
+  if (program === "deno") {
+    const [, , file = "", ...others] = args // deno run -A npm:millrace …
+    return isDeno
+      ? startIn(copy.folder, environment, file, ...others)
+      : startCommandIn(copy.folder, environment, ...others)
+  }
   const [file = "", ...others] = args
   return startIn(copy.folder, environment, file, ...others)
 }
@@ -182,10 +207,12 @@ export const testExample = (
     copy = await run(copyOf(name))
     const others = beside && (await run(beside(copy)))
     environment = { ...given, ...others?.environment }
-    const running = await run(startInCopy(copy, environment, "npm start -- --port 0"))
+    const running = await run(startInCopy(copy, environment, "npm run start -- --port 0"))
     const url = /http:\S+?:\d+/.exec(await run(running.said(/POST http:\S+?:\d+/)))![0]
     addresses = { "http://127.0.0.1:7070": url, ...others?.addresses }
     await run(running.said(started))
+    const [, said] = /^```text start\n([\s\S]*?)^```$/m.exec(copy.page) ?? []
+    if (said !== undefined) expect(running.output()).toMatch(patternOf(said))
   })
   afterAll(() => Effect.runPromise(Scope.close(scope, Exit.void)))
   test("the commands print what the page says", { timeout: 120_000 }, () => runSteps(copy, environment, addresses))

@@ -32,7 +32,15 @@ describe.each(names)("examples/%s", (name) => {
     expect(read("examples/README.md")).toContain(`](${name}/README.md)`)
     expect(existsSync(join(root, `test/integration/examples/${name}.test.ts`))).toBe(true)
   })
-  test.skipIf(!existsSync(join(root, folder, "package.json")))("installs the versions of this checkout", () => {
+  test("installs the versions of this checkout", () => {
+    if (existsSync(join(root, folder, "deno.json"))) {
+      const { imports } = JSON.parse(read(join(folder, "deno.json"))) as { readonly imports: object }
+      expect(imports).toEqual({
+        effect: `npm:effect@${own.peerDependencies["effect"]}`,
+        millrace: `npm:millrace@^${own.version}`
+      })
+      return
+    }
     const { dependencies, devDependencies, scripts, type } = packageOf(folder)
     expect(type).toBe("module")
     expect(scripts).toMatchObject({ start: expect.any(String), test: "node --test" })
