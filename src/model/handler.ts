@@ -17,7 +17,7 @@ type Listed<T, W> = T extends W ? unknown : "list it in the projection's `writes
 /** Records a handler's changes, in the order of the calls and without I/O. They are committed with the batch, all or none. */
 export interface Out<in W> {
   /**
-   * Inserts a row, or replaces the row with its key. All columns are given; `update` changes some of them.
+   * Inserts a row, or replaces the row with its key. All columns are given; an optional one that is left out becomes null. `update` changes some of them.
    *
    * ```ts
    * const handle = (event: Topic.Value<typeof Flights>, out: Out<typeof Departures>) =>
@@ -26,7 +26,7 @@ export interface Out<in W> {
    */
   upsert<T extends Table.Any>(table: T & Listed<T, W>, row: Table.Row<T>): void
   /**
-   * Changes the given columns of the row with this key, if there is one; the other columns stay as they are.
+   * Changes the given columns of the row with this key, if there is one; the other columns stay as they are. It never inserts a row.
    *
    * ```ts
    * const handle = (event: Topic.Value<typeof Flights>, out: Out<typeof Departures>) =>

@@ -272,7 +272,11 @@ export const Projection = {
      * `within`. `by` selects the id; by default it is the topic's `id`.
      */
     readonly dedupe?: { readonly within: Duration.Input; readonly by?: Select<EventOf<S>, string> }
-    /** Lookups in compacted topics, which are read in full before the first event. */
+    /**
+     * Lookups in compacted topics, which are read in full before the first event: a topic alone looks up the event's key, `{ topic, by }` another
+     * field or what a function returns. The handler gets each value by its name here, or undefined where its key has none. An event sees the
+     * values that the log had stored before it.
+     */
     readonly enrich?: { readonly [K in keyof En]: Lookup<EventOf<S>, En[K]> }
     /** The tables, windows and topics that the handler writes to, and the aggregates that it sends commands to. */
     readonly writes: W
