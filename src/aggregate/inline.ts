@@ -92,7 +92,8 @@ class InlineBuild {
         reached: undefined,
         tenant: decoded.tenant,
         traceparent,
-        traceId: traceIdOf(traceparent)
+        traceId: traceIdOf(traceparent),
+        erased: false
       }
       const from = log.length
       const describe = () =>

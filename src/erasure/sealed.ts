@@ -82,9 +82,11 @@ export const keyOf = (json: unknown): KeyRef | undefined => {
 
 /** The field of an event's JSON that says that its personal fields are erased, and are not in it. */
 export const erasedField = "$erased"
+/** Whether an event's JSON says that its personal fields are erased. */
+export const isErased = (json: unknown): boolean => (json as Json | null | undefined)?.[erasedField] === true
 /** The same JSON with what replaces erased fields, if they are. */
 export const redacted = (json: unknown, fields: PersonalFields): unknown => {
-  if ((json as Json | null | undefined)?.[erasedField] !== true) return json
+  if (!isErased(json)) return json
   const { [erasedField]: _, ...open } = json as Json
   return { ...open, ...Object.fromEntries(fields) }
 }

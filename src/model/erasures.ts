@@ -10,10 +10,14 @@ const Erased = Event.make("subject.erased", fields)
 
 /**
  * A source for projections that keep personal data: it has an event `subject.erased` for each erasure, whose `subject` is whose data has to go.
- * Applications with personal fields have it; it takes no commands but `millrace erase`.
+ * Applications with personal fields have it; it takes no commands but `millrace erase`. Sources are read side by side, so handlers of other events
+ * read `meta.erased`, and write for an erased event what `subject.erased` leaves behind.
  *
  * ```ts
  * Projection.make({ name: "customers", version: 1, source: [Customer, Erasures], writes: [customers], handle: {
+ *   "customer.registered": ({ customer_id, email }, out, { meta }) => {
+ *     if (!meta.erased) out.upsert(customers, { customer_id, email })
+ *   },
  *   "subject.erased": ({ subject }, out) => out.delete(customers, { customer_id: subject })
  * } })
  * ```

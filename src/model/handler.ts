@@ -101,7 +101,7 @@ export type Timer<A, Listed = unknown> = {
       readonly at?: undefined
     }
 )
-/** An event's position in the log, its times (epoch milliseconds), tenant and trace id. */
+/** An event's position in the log, its times (epoch milliseconds), tenant and trace id, and whether its personal fields are erased. */
 export interface Meta {
   /** The topic or aggregate that the event is from. */
   readonly topic: string
@@ -122,6 +122,11 @@ export interface Meta {
   readonly tenant: string | undefined
   /** The id of the trace that the event belongs to: 32 hex digits. */
   readonly traceId: string | undefined
+  /**
+   * Whether the event's personal fields were erased, so that they have their redacted values. A handler that writes what `subject.erased` leaves
+   * behind gives the same rows in a replay, whichever of the two events comes first.
+   */
+  readonly erased: boolean
 }
 /**
  * Which value of a key an event sees. `appendTime`: the newest that the log stored before the event. `eventTime`: the one that was valid at the

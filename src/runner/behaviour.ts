@@ -120,9 +120,9 @@ export class BehaviourSampler {
       )
       const isShort = (text: string | null | undefined) => text !== undefined && (text?.length ?? 0) <= longest
       if (!isShort(value) || !lookups.every(isShort)) return undefined
-      const { eventTime, key, partition, position, streamTime, tenant, topic, traceId } = meta
+      const { erased, eventTime, key, partition, position, streamTime, tenant, topic, traceId } = meta
       return {
-        meta: { topic, partition, position, key, eventTime, streamTime, tenant, traceId },
+        meta: { topic, partition, position, key, eventTime, streamTime, tenant, traceId, erased },
         type,
         value: value!,
         version: source!.versionOf(event as never),

@@ -6,7 +6,7 @@ import { isTraceparent } from "../log/envelope.ts"
 import { parseJson } from "../log/json.ts"
 import { appendTimeOf, type LogRecord } from "../log/log.ts"
 import { isTimeMark } from "../log/time-mark.ts"
-import { type FindKey, redacted, unseal } from "../erasure/sealed.ts"
+import { type FindKey, isErased, redacted, unseal } from "../erasure/sealed.ts"
 import { personalFieldsOf } from "../model/personal.ts"
 import type { Projection } from "../model/projection.ts"
 import type { Topic } from "../model/topic.ts"
@@ -18,6 +18,8 @@ export interface DecodedEvent {
   /** The event time, epoch milliseconds. */
   readonly time: number
   readonly tenant: string | undefined
+  /** Whether its personal fields are erased. */
+  readonly erased: boolean
   /** The id by which duplicates are found; undefined if the projection does not dedupe. */
   readonly id: string | undefined
 }
@@ -47,6 +49,7 @@ export class DatedAhead extends Error {
 /** Decodes records of one source for one projection. */
 export class EventDecoder {
   private readonly source: Topic.Any
+  private readonly isAggregate: boolean
   private readonly maxAheadMs: number
   private readonly dedupeBy: ((event: never) => string) | undefined
   private trace: { readonly given: string | undefined; readonly valid: string | undefined } = {
@@ -59,6 +62,7 @@ export class EventDecoder {
   /** `owner`: the database, whose retry records are no events. */
   constructor(projection: Projection.Any, source: Topic.Any, owner?: RetryOwner) {
     this.source = source
+    this.isAggregate = source.kind === ("aggregate" as string)
     this.owner = owner
     this.maxAheadMs = projection.maxAheadMs
     if (projection.dedupe !== undefined) this.dedupeBy = projection.dedupe.by ?? source.idOf
@@ -76,7 +80,9 @@ export class EventDecoder {
     if (record.value === null)
       throw new Error(`a null value deletes a key of a compacted topic; ${source.name} has events`)
     const json = parseJson(record.value)
-    const event = find === undefined ? source.decode(json, record.schemaVersion) : this.decodeSealed(json, record, find)
+    const open = this.unsealed(json, record, find)
+    const erased = this.isAggregate && isErased(open)
+    const event = open === json && !erased ? source.decode(json, record.schemaVersion) : this.decodeOpen(open, record)
     const time = source.timeOf?.(event) ?? record.eventTime
     if (!(time >= firstTime && time <= lastTime)) {
       throw new Error(`its event time ${time} is not between the years 4713 BC and 275760; send epoch milliseconds`)
@@ -90,30 +96,29 @@ export class EventDecoder {
     const tenant = record.tenant ?? source.tenantOf?.(event)
     const problem = tenant === undefined ? undefined : tenantProblem(tenant)
     if (problem !== undefined) throw new Error(`its tenant ${problem}`)
-    return { record, event, time, tenant, id }
+    return { record, event, time, tenant, erased, id }
   }
 
-  /** As the source decodes. What does not fit its schemas is not quoted if it was encrypted, because the message is stored in a dead letter. */
-  private decodeSealed(json: unknown, record: LogRecord, find: FindKey): object {
-    const plain = this.unsealed(json, record, find)
-    if (plain === json) return this.source.decode(json, record.schemaVersion)
+  /**
+   * Decodes JSON that was encrypted, with what replaces erased fields. What does not fit the source's schemas is not quoted, because the message
+   * is stored in a dead letter.
+   */
+  private decodeOpen(open: unknown, { schemaVersion = 1 }: LogRecord): object {
+    const { type } = open as { readonly type: string }
     try {
-      return this.source.decode(plain, record.schemaVersion)
+      return this.source.decode(
+        redacted(open, personalFieldsOf(this.source.eventTypes, type, schemaVersion)),
+        schemaVersion
+      )
     } catch {
-      const { type } = json as { readonly type: string }
       throw new Error(
-        `version ${record.schemaVersion ?? 1} of event type ${type} cannot decode it; why is left out, because that could quote personal data`
+        `version ${schemaVersion} of event type ${type} cannot decode it; why is left out, because that could quote personal data`
       )
     }
   }
-  /** The JSON with its personal fields; redacted, if they are erased. */
-  private unsealed(json: unknown, { eventId, key, schemaVersion }: LogRecord, find: FindKey): unknown {
-    const { eventTypes, name } = this.source
-    const { type } = json as { readonly type: string }
-    return redacted(
-      unseal(json, { aggregate: name, stream: key, eventId }, find),
-      personalFieldsOf(eventTypes, type, schemaVersion ?? 1)
-    )
+  /** The JSON with its personal fields, or with the note that they are erased. The same object if nothing is encrypted. */
+  private unsealed(json: unknown, { eventId, key }: LogRecord, find: FindKey | undefined): unknown {
+    return find === undefined ? json : unseal(json, { aggregate: this.source.name, stream: key, eventId }, find)
   }
 
   /** Undefined if the record cannot be decoded. */

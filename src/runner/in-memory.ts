@@ -6,6 +6,7 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type * as Fiber from "effect/Fiber"
+import { erasedField } from "../erasure/sealed.ts"
 import type { Batch, LogRecord } from "../log/log.ts"
 import { publishedBy } from "../model/application.ts"
 import { keyProblem } from "../model/columns.ts"
@@ -13,6 +14,7 @@ import type { DeadLetterMessage } from "../model/dead-letter-topic.ts"
 import type { Named } from "../model/fields.ts"
 import type { Meta, Out, Writable } from "../model/handler.ts"
 import { partitionOf } from "../model/partitioner.ts"
+import { personalFieldsOf } from "../model/personal.ts"
 import type { Projection, Rows } from "../model/projection.ts"
 import type { Table } from "../model/read-model.ts"
 import type { Row } from "../model/recorder.ts"
@@ -111,11 +113,13 @@ export class MemoryEngine<Ev, E, R> {
 
   /**
    * Processes events: consecutive events of one source are one batch for each partition. Dies if an event does not fit its topic's
-   * schema. If the failure policy stops the partition at an event, it fails with that event's own error.
+   * schema. If the failure policy stops the partition at an event, it fails with that event's own error. `areErased`: as if the personal data of
+   * their subjects was erased.
    */
   readonly process = Effect.fnUntraced(function* (
     this: MemoryEngine<Ev, E, R>,
-    events: ReadonlyArray<Ev>
+    events: ReadonlyArray<Ev>,
+    areErased = false
   ): Effect.fn.Return<void, E | ProcessError, R> {
     this.clocks.clear()
     this.handlerClock = yield* Clock.Clock
@@ -125,7 +129,8 @@ export class MemoryEngine<Ev, E, R> {
       const { source } = given[from]!
       while (given[to]?.source === source) to++
       const records = given.slice(from, to).map(({ event }) => {
-        const record = this.eventRecord(source, event, clockMs)
+        const appended = this.eventRecord(source, event, clockMs)
+        const record = areErased ? erasedRecord(source, appended) : appended
         if (record.eventTime <= record.appendedAt + this.projection.maxAheadMs)
           clockMs = Math.max(clockMs, record.eventTime)
         this.clocks.set(`${textAt(source.name, record.partition)}/${record.position}`, clockMs)
@@ -141,8 +146,12 @@ export class MemoryEngine<Ev, E, R> {
     this.nowMs = clockMs
   })
   /** The same, but fails as the first event failed, whether it was parked, skipped or stopped at. */
-  readonly processOrFail = Effect.fnUntraced(function* (this: MemoryEngine<Ev, E, R>, events: ReadonlyArray<Ev>) {
-    yield* this.process(events)
+  readonly processOrFail = Effect.fnUntraced(function* (
+    this: MemoryEngine<Ev, E, R>,
+    events: ReadonlyArray<Ev>,
+    areErased = false
+  ) {
+    yield* this.process(events, areErased)
     const cause = this.store.deadLetters[0]?.cause
     if (cause !== undefined) yield* Effect.failCause(cause as Cause.Cause<E>)
   })
@@ -275,6 +284,15 @@ export class MemoryEngine<Ev, E, R> {
     )
     return table
   }
+}
+
+/** The record of an event as it is read once the keys of its personal fields are destroyed. */
+const erasedRecord = ({ eventTypes }: Topic.Any, record: LogRecord): LogRecord => {
+  const json = JSON.parse(record.value!) as Readonly<Record<string, unknown>>
+  const personal = personalFieldsOf(eventTypes, String(json["type"]), record.schemaVersion ?? 1)
+  if (personal.size === 0) return record
+  const open = Object.fromEntries(Object.entries(json).filter(([name]) => !personal.has(name)))
+  return { ...record, value: JSON.stringify({ ...open, [erasedField]: true }) }
 }
 
 /** Processes events at once and returns the rows; nothing is stored or published. Throws the first error of a handler. */

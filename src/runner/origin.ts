@@ -6,10 +6,10 @@ import type { Origin } from "./prepared-changes.ts"
 /** The origin of a record's event. `traceparent`: the record's, if it is one. */
 export const originOf = (
   { eventId, headers, key, partition, position }: LogRecord,
-  of: Pick<Origin, "streamTime" | "reached" | "tenant"> & { readonly time: number },
+  of: Pick<Origin, "streamTime" | "reached" | "tenant" | "erased"> & { readonly time: number },
   { topic, traceparent }: Pick<Origin, "topic" | "traceparent">
 ): Origin => {
-  const { reached, streamTime, tenant, time: eventTime } = of
+  const { erased, reached, streamTime, tenant, time: eventTime } = of
   return {
     topic,
     partition,
@@ -21,6 +21,7 @@ export const originOf = (
     tenant,
     traceparent,
     traceId: traceIdOf(traceparent),
+    erased,
     eventId,
     correlationId: headers[aggregateHeaders.correlation]
   }

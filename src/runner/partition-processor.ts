@@ -350,7 +350,7 @@ export class PartitionProcessor<E, R> {
         if (stopped !== undefined) return yield* stopped
       }
       if (at === decoded.length) break
-      const { event, id, record, tenant, time } = decoded[at]!
+      const { erased, event, id, record, tenant, time } = decoded[at]!
       const streamTime = this.streamTimeAt(batch.time, record, time)
       if (id !== undefined && waitingIds.size > 0 && waitingIds.has(idText(tenant, id))) yield* this.applyWaiting(batch)
       if (id !== undefined && seen!.test(tenant, id, time)) {
@@ -358,7 +358,7 @@ export class PartitionProcessor<E, R> {
         failed.succeed(record, true)
         continue
       }
-      const origin = this.originOf(record, { time, streamTime, reached: batch.time.current, tenant })
+      const origin = this.originOf(record, { time, streamTime, reached: batch.time.current, tenant, erased })
       const from = log.length
       const parked = failed.behindParked(record)
       const called = parked === undefined ? handler.call(event, origin, lookedUp[at]) : { error: parked, attempts: 0 }

@@ -86,6 +86,11 @@ export interface ProjectionTest<in Ev, W, E, R> {
   /** Events, as one batch. They pass through their topic's schemas, as events of the log do. */
   when(events: ReadonlyArray<Ev>): ProjectionTest<Ev, W, E, R>
   /**
+   * Events whose subjects were erased before they are processed, as one batch: their personal fields have the redacted values, and handlers find
+   * `meta.erased`. The rest of an event is as given.
+   */
+  whenErased(events: ReadonlyArray<Ev>): ProjectionTest<Ev, W, E, R>
+  /**
    * Sets the clock: what effects see, when events arrive (see `maxAhead`), and the time of events that have none of their own. It
    * moves on with the events' times, after each has arrived. An event that is dated ahead of it moves stream time to it and no further. Unless it is set, effects see the greatest event time so far, and events arrive now.
    */
@@ -144,12 +149,14 @@ const specification = (
       yield* runSteps(follower, expected)
       sameReplayed(engine, follower)
     }).pipe((effect) => (services === undefined ? effect : Effect.provide(effect, services)))
+  const process = (events: ReadonlyArray<unknown>, areErased = false) =>
+    and((engine, parks) =>
+      parks ? engine.process(events, areErased) : Effect.catchCause(engine.processOrFail(events, areErased), withAdvice)
+    )
   return {
     given: (target: Topic.Any, values: ReadonlyArray<object>) => and((engine) => engine.seed(target, values)),
-    when: (events: ReadonlyArray<unknown>) =>
-      and((engine, parks) =>
-        parks ? engine.process(events) : Effect.catchCause(engine.processOrFail(events), withAdvice)
-      ),
+    when: (events: ReadonlyArray<unknown>) => process(events),
+    whenErased: (events: ReadonlyArray<unknown>) => process(events, true),
     at: (time: DateTime.DateTime.Input) => {
       const at = Option.getOrUndefined(DateTime.make(time))
       if (at === undefined) throw invalidOption("at", time, "it must be a date; write one such as 2026-01-31T12:00:00Z")

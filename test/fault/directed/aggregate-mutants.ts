@@ -239,7 +239,11 @@ export const aggregateMutants: ReadonlyArray<Mutant> = [
   },
   {
     name: "a decoder quotes what was encrypted",
-    patches: patch("src/runner/event-decoder.ts", "    if (plain === json) return", "    return"),
+    patches: patch(
+      "src/runner/event-decoder.ts",
+      "    } catch {\n      throw new Error(\n        `version",
+      "    } catch (error) {\n      throw error\n      throw new Error(\n        `version"
+    ),
     file: unit,
     title: "does not quote"
   }

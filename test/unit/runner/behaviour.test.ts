@@ -39,6 +39,7 @@ const metaOf = (position: number) => ({
   tenant: undefined,
   traceId: undefined,
   traceparent: undefined,
+  erased: false,
   reached: undefined
 })
 const rate = { id: "k", rate: 2 }
