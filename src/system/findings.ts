@@ -323,7 +323,7 @@ const judgeRelay = (facts: Facts, { halted, lag, moved_ms, oldest_ms, target }: 
       kind: "needs_a_person",
       what,
       message: `it is halted: ${halted}`,
-      try: "remove the cause; the relay tries again by itself",
+      try: "do what the reason says, or remove its cause; the relay then goes on by itself",
       isProblem: true
     })
   const isLate = (oldest_ms ?? 0) > maxAgeMs

@@ -8,7 +8,8 @@ export const producerName = (prefix: string, stream: string, generation: number)
 
 /** What a person does if the position and the topics do not fit. */
 export const repairAdvice = ({ partition, projection, source }: OutboxStream): string =>
-  `look at millrace-seq of the stream's last message in its topics, then: update millrace.relay_position set seq = <that number>, ` +
+  `look at millrace-seq of the stream's last message in its topics. If the outbox has these messages again, go on behind that number; if it has new ones ` +
+  `under their numbers, because the log was restored, too, go on behind the message before the first new one: update millrace.relay_position set seq = <number>, ` +
   `incarnation = null, adopt = true where (target, projection, source, partition) = ('pulsar', '${projection}', '${source}', ${partition})`
 
 /** Why the outbox does not continue from the relay's position; undefined if it does. */
