@@ -11,14 +11,14 @@ import { database } from "../support/postgres.ts"
 import { eventStoreContract } from "./event-store.ts"
 
 eventStoreContract("memory", MemoryEventStore.layer)
-eventStoreContract(
-  "PostgreSQL",
+const onPostgres = (judgesAll: boolean) =>
   Layer.effectContext(
     Effect.gen(function* () {
       const { sql } = yield* database
       const { appended, log } = yield* PostgresLog.make(sql)
-      const { store } = PostgresEvents.make(sql, { appended })
+      const { store } = PostgresEvents.make(sql, { appended, judgesAll })
       return Context.make(EventStore, store).pipe(Context.add(Log, log))
     })
   )
-)
+eventStoreContract("PostgreSQL", onPostgres(false))
+eventStoreContract("PostgreSQL, where each command is judged", onPostgres(true))

@@ -3,11 +3,15 @@
 // All parts share a snapshot, which is older than the locks that the statement takes. So whatever decides is read from locked rows: an
 // `on conflict do update` reads the newest row, also one that was committed while it waited. Rows are locked in one order everywhere:
 // timers, streams, tags, counters, then the tables of inline projections by name.
+//
+// Setting up a statement with many parts takes the server longer than running it for one command. So a batch is sent first by a statement that
+// expects all commands to pass, as nearly all do, and is rolled back if one does not; only then by the one that judges each of them.
 import type { CommitStatement, Parameter } from "../store/commit-parts.ts"
 import { StatementParts } from "../store/commit-parts.ts"
 import type { NewRecord } from "../../log/log.ts"
 import type { KeyRef } from "../../erasure/sealed.ts"
 import { arrayOf } from "../client/columns.ts"
+import { type InBatch, sequence } from "./passing.ts"
 
 /** What an append expects, as the statement takes it: a version, or one of these. */
 export const expectAny = -1
@@ -63,6 +67,8 @@ export interface AppendRequest {
   readonly inline: ReadonlyMap<number, string | null>
   /** Whether one refusal or repeat refuses all, because the rows of inline builds are of all appends together. */
   readonly isStrict: boolean
+  /** Whether each command is judged. Otherwise `mayAllPass` must be true of the rows, and what does not pass refuses all with `judge`. */
+  readonly isJudged: boolean
 }
 /** A row of the answer, for each of `rows` by its index. */
 export interface AppendedRow {
@@ -82,6 +88,8 @@ export interface AppendedRow {
 export interface Refusal {
   /** Something was committed after the statement's snapshot that it must see: send all again. */
   readonly again: boolean
+  /** Not all commands pass: send them by the statement that judges each. Then nothing else is given. */
+  readonly judge?: boolean
   readonly refused: ReadonlyArray<{
     readonly i: number
     readonly actual: number
@@ -111,7 +119,7 @@ type Parameters = (value: Parameter) => string
 const column = (parameter: Parameters, type: string, values: ReadonlyArray<string | number | null>) =>
   `${parameter(arrayOf(values))}::${type}[]`
 
-const requests = (parameter: Parameters, { isPublished, rows }: AppendRequest) => {
+const requests = (parameter: Parameters, { isPublished, rows }: AppendRequest, more = { values: "", names: "" }) => {
   const of = (type: string, value: (row: AppendRow) => string | number | null) =>
     column(parameter, type, rows.map(value))
   return `req as materialized (select * from unnest(${of("int4", (row) => row.topicId)}, ${of("text", (row) => row.stream)},
@@ -119,8 +127,8 @@ const requests = (parameter: Parameters, { isPublished, rows }: AppendRequest) =
     ${of("uuid", (row) => row.digest)}, ${of("uuid", (row) => row.follows)}, ${of("int4", (row) => row.records)}, ${of("int4", (row) => row.bytes)},
     ${of("text", (row) => row.meta)}, ${of("text", (row) => row.vals)},
     ${of("text", (row) => (row.tags.length === 0 ? null : arrayOf(row.tags)))},
-    ${of("text", (row) => row.topic)}, ${of("text", (row) => (isPublished ? row.segmentMeta() : null))})
-    with ordinality as r(topic_id, stream, partition, expected, command_id, digest, follows, n, bytes, meta, vals, tags, topic, segment, i))`
+    ${of("text", (row) => row.topic)}, ${of("text", (row) => (isPublished ? row.segmentMeta() : null))}${more.values})
+    with ordinality as r(topic_id, stream, partition, expected, command_id, digest, follows, n, bytes, meta, vals, tags, topic, segment${more.names}, i))`
 }
 
 // `offset 0` and `limit 1` keep the lookups by key from being planned as a scan while the table is small
@@ -169,14 +177,18 @@ const fresh = (isAtomic: boolean, isSealed: boolean) => `fresh as materialized (
     from req where ${isAtomic ? "not exists (select from done) and not exists (select from behind)" : "i not in (select i from done) and (topic_id, stream) not in (select topic_id, stream from behind) and not exists (select from astray a where (a.topic_id, a.stream) = (req.topic_id, req.stream) and req.i >= a.i and req.follows is not null)"}${isSealed ? " and (select count(*) from erased) = 0" : ""}
     window per as (partition by topic_id, stream), up_to as (partition by topic_id, stream order by i))`
 const passes = `s.closed is null and (excluded.asked in (-1, s.version) or (excluded.asked = -2 and s.version > 0))`
+const isAppended = `s.added > 0 and s.version > 0`
 // the lock, the check and the version in one pass over one row; a row that is inserted with version 0 was refused
-const head = `head as (insert into millrace.event_stream as s (topic_id, stream, version, asked, added)
+const headOf = (
+  source: string
+) => `head as (insert into millrace.event_stream as s (topic_id, stream, version, asked, added)
     select topic_id, stream, case when expected in (-1, 0) then total_n else 0 end, expected, total_n
-    from fresh where before_n = 0 order by topic_id, stream collate "C"
+    from ${source} order by topic_id, stream collate "C"
     on conflict (topic_id, stream) do update set asked = excluded.asked,
       version = s.version + case when ${passes} then excluded.added else 0 end,
       added = case when ${passes} then excluded.added else 0 end
-    returning s.topic_id, s.stream, s.version, s.added > 0 and s.version > 0 as ok, s.closed, s.remembered)`
+    returning s.topic_id, s.stream, s.version, ${isAppended} as ok, s.closed, s.remembered)`
+const head = headOf("fresh where before_n = 0")
 const refused = `refused as materialized (select f.i, h.version as actual, h.closed from head h join fresh f using (topic_id, stream) where not h.ok)`
 const missed = `missed as materialized (select from head h left join (select distinct topic_id, stream, remembered from known) k using (topic_id, stream)
     where h.remembered <> coalesce(k.remembered, 0))`
@@ -223,6 +235,29 @@ const ok = `ok as materialized (select f.i, f.topic_id, f.stream, f.partition, h
       sum(f.n) over (partition by f.topic_id, f.partition) as total,
       sum(f.n) over (partition by f.topic_id, f.partition order by f.i) - f.n as before
     from head h join fresh f using (topic_id, stream) where h.ok and (select count(*) from verdict) = 0)`
+/** Refuses all, so that each command is judged. */
+const judge = `millrace.refuse_append('{"judge":true}')`
+/**
+ * The parts before the counters where all commands pass. A command that appended before violates the index of command ids; one that was answered
+ * without events is looked up under the stream's lock. `req` has the columns of `fresh` as well: the first command of a stream brings its
+ * expectation, and the others were decided on what that one leaves.
+ */
+const passing = (parameter: Parameters, request: AppendRequest, isSealed: boolean) => {
+  const places = sequence(request.rows)
+  const of = (value: (place: InBatch) => number) => column(parameter, "int4", places.map(value))
+  const more = `${of(({ inStream }) => inStream)}, ${of(({ ofStream }) => ofStream)}, ${of(({ inPartition }) => inPartition)}, ${of(({ ofPartition }) => ofPartition)}`
+  return [
+    requests(parameter, request, { values: `, ${more}`, names: ", before_n, total_n, before, total" }),
+    headOf(`req where before_n = 0${isSealed ? " and (select count(*) from erased) = 0" : ""}`),
+    `ok as materialized (select r.*, h.version - r.total_n + r.before_n + 1 as first_version from head h join req r using (topic_id, stream)
+    where case when not h.ok then ${judge} = 0 when h.remembered > 0 then millrace.is_unanswered(r.topic_id, r.stream, r.command_id) else true end)`
+  ]
+}
+const passed = (
+  after: string
+) => `select o.i::int4 - 1 as i, false as repeated, o.first_version, o.n as records, p.next_position - o.total + o.before as position,
+    null::int8 as actual, null::text as closed, null::uuid as digest
+  from ok o join pos p using (topic_id, partition)${after}`
 /**
  * Deletes the timers that the appended commands fire, and rolls back if one of them is gone. Only rows that pass are looked at, because the
  * timer of a refused command must stay. They are locked in the order of their slots, as by commits that cancel them.
@@ -241,24 +276,43 @@ const timers = (parameter: Parameters, rows: ReadonlyArray<AppendRow>) => [
     from fires f where f.timer_id not in (select timer_id from fired) having count(*) > 0)`
 ]
 // the inline builds that rows were computed for must be those that the topic has, under the lock of its counter
-const pos = (
-  parameter: Parameters,
-  inline: ReadonlyMap<number, string | null>,
-  after: string
-) => `inline_of as materialized (
-    select * from unnest(${column(parameter, "int4", [...inline.keys()])}, ${column(parameter, "text", [...inline.values()])}) as k(topic_id, inline)),
-  pos as (insert into millrace.log_head as p (topic_id, partition, next_position, inline)
-    select o.topic_id, o.partition, max(o.total), (select k.inline from inline_of k where k.topic_id = o.topic_id)
-    from ok o where (select count(*) from ${after}) >= 0 group by 1, 2 order by 1, 2
-    on conflict (topic_id, partition) do update set next_position = case when p.inline is not distinct from excluded.inline
-      then p.next_position + excluded.next_position else millrace.refuse_inline(p.topic_id, p.inline) end
+const inlineOf = (parameter: Parameters, inline: ReadonlyMap<number, string | null>) => `inline_of as materialized (
+    select * from unnest(${column(parameter, "int4", [...inline.keys()])}, ${column(parameter, "text", [...inline.values()])}) as k(topic_id, inline))`
+const posOf = (
+  source: string,
+  guard = ""
+) => `pos as (insert into millrace.log_head as p (topic_id, partition, next_position, inline) ${source}
+    on conflict (topic_id, partition) do update set next_position = case when p.inline is distinct from excluded.inline
+      then millrace.refuse_inline(p.topic_id, p.inline)${guard} else p.next_position + excluded.next_position end
     returning p.topic_id, p.partition, p.next_position, p.published)`
-const log = `log as (insert into millrace.log_batch as b (topic_id, partition, base_position, next_position, records, bytes, meta, vals,
+const inlineOfTopic = "(select k.inline from inline_of k where k.topic_id = o.topic_id)"
+const pos = (parameter: Parameters, { inline }: AppendRequest, after: string) => [
+  inlineOf(parameter, inline),
+  posOf(`select o.topic_id, o.partition, max(o.total), ${inlineOfTopic}
+    from ok o where (select count(*) from ${after}) >= 0 group by 1, 2 order by 1, 2`)
+]
+const passingPos = (parameter: Parameters, { inline, isPublished }: AppendRequest, after: string) => {
+  const hasInline = [...inline.values()].some((builds) => builds !== null)
+  const ran = after === "ok" ? "" : ` and (select count(*) from ${after}) >= 0`
+  return [
+    ...(hasInline ? [inlineOf(parameter, inline)] : []),
+    posOf(
+      `select o.topic_id, o.partition, o.total, ${hasInline ? inlineOfTopic : "null"} from ok o where o.before = 0${ran} order by 1, 2`,
+      isPublished ? "" : ` when p.published then ${judge}`
+    )
+  ]
+}
+const logOf = (
+  r: string,
+  source: string
+) => `log as (insert into millrace.log_batch as b (topic_id, partition, base_position, next_position, records, bytes, meta, vals,
       entity, first_version, command_id, command_digest, tags)
-    select o.topic_id, o.partition, p.next_position - o.total + o.before, p.next_position - o.total + o.before + r.n, r.n, r.bytes, r.meta, r.vals,
-      o.stream, o.first_version, r.command_id, r.digest, r.tags::text[]
-    from ok o join pos p using (topic_id, partition) join req r using (i) order by 1, 2, 3
+    select o.topic_id, o.partition, p.next_position - o.total + o.before, p.next_position - o.total + o.before + ${r}.n, ${r}.n, ${r}.bytes, ${r}.meta, ${r}.vals,
+      o.stream, o.first_version, ${r}.command_id, ${r}.digest, ${r}.tags::text[]
+    from ${source} order by 1, 2, 3
     returning b.topic_id, b.entity as stream, b.command_id, b.base_position, b.first_version, b.records)`
+const log = logOf("r", "ok o join pos p using (topic_id, partition) join req r using (i)")
+const passingLog = logOf("o", "ok o join pos p using (topic_id, partition)")
 /** One segment for each partition that is published. Its sequence is the position and 1. */
 const outbox = (incarnation: string) => `outbox as (
     insert into millrace.outbox (projection, source, partition, first_seq, messages, incarnation, target, target_partition, meta, vals)
@@ -294,7 +348,21 @@ export const appendStatement = (
   const hasTimers = request.rows.some(({ timer }) => timer !== null)
   const keys = keysOf(request.rows)
   const hasTags = request.isAtomic || request.rows.some(({ tags }) => tags.length > 0)
-  const parts = new StatementParts(1, (parameter) => [
+  const after = hasTimers ? "gone" : hasTags ? "tags" : "ok"
+  const passingParts = (parameter: Parameters) => {
+    const [req, ...others] = passing(parameter, request, keys.length > 0)
+    return [
+      req!,
+      ...(keys.length === 0 ? [] : [alive(parameter, keys)]),
+      ...others,
+      ...(hasTags ? [batchTags] : []),
+      ...(hasTimers ? timers(parameter, request.rows) : []),
+      ...passingPos(parameter, request, after),
+      passingLog,
+      ...(request.isPublished ? [outbox(parameter(request.incarnation))] : [])
+    ]
+  }
+  const judgedParts = (parameter: Parameters) => [
     requests(parameter, request),
     known,
     done,
@@ -310,10 +378,13 @@ export const appendStatement = (
       : [request.isStrict ? strictVerdict : batchVerdict, ok]),
     ...(!request.isAtomic && hasTags ? [batchTags] : []),
     ...(hasTimers ? timers(parameter, request.rows) : []),
-    pos(parameter, request.inline, hasTimers ? "gone" : hasTags ? "tags" : "ok"),
+    ...pos(parameter, request, after),
     log,
     outbox(parameter(request.incarnation))
-  ])
+  ]
+  const parts = new StatementParts(1, request.isJudged ? judgedParts : passingParts)
   more(parts)
-  return parts.statement((after) => answer(after === "" ? "" : ` and ${after}`))
+  return parts.statement((ran) =>
+    request.isJudged ? answer(ran === "" ? "" : ` and ${ran}`) : passed(ran === "" ? "" : ` where ${ran}`)
+  )
 }

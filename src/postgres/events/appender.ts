@@ -32,12 +32,18 @@ import {
 import { answerMs, eventStoreError, isRepeatable, patienceMs } from "./errors.ts"
 import { answerOnly, inlineFailure, type InlineStatement, type InlineWriter, namesOf } from "./inline.ts"
 import { frozenCode, inlineParts, otherInlineCode } from "./inline-sql.ts"
+import { mayAllPass } from "./passing.ts"
 import { Lanes, waitingCommands } from "./lanes.ts"
 
 /** How many appends to several streams are under way at once. */
 const atomicAtOnce = 4
 
 type Result = Exit.Exit<Appended, AppendError>
+/**
+ * How a batch is sent: by the statement that expects all of its commands to pass, by the one that judges each of them, or by that one where all were
+ * answered before and nothing may be appended.
+ */
+type Way = "passing" | "judged" | "answers"
 /** A command that waits for its answer. */
 interface Command {
   readonly row: AppendRow
@@ -56,6 +62,8 @@ export interface AppenderOptions {
   readonly appended: (topicId: number, partition: number, end: number) => void
   /** The incarnation of outbox segments. */
   readonly incarnation: string
+  /** Whether no statement expects all of its commands to pass. */
+  readonly judgesAll: boolean
   /** Called after a commit that may have outbox segments. */
   readonly published: () => void
   /** Computes the rows of inline projections. */
@@ -142,13 +150,12 @@ export class Appender {
 
   private async execute(
     { changes, rows, texts: inline }: Omit<InlineStatement, "failed">,
-    isAtomic: boolean,
-    tags: ReadonlyArray<TagRow>
+    { isAtomic, isJudged, tags }: Pick<AppendRequest, "isAtomic" | "isJudged" | "tags">
   ) {
     const { incarnation } = this.options
     const { isPublished } = this
     const isStrict = changes.length > 0
-    const request = { rows, isAtomic, tags, incarnation, isPublished, inline, isStrict }
+    const request = { rows, isAtomic, tags, incarnation, isPublished, inline, isStrict, isJudged }
     const { parameters, text } = appendStatement(request, (parts) => inlineParts(parts, changes))
     this.statements++
     const statement = this.sql.unsafe<Array<AppendedRow>>(text, parameters as Array<string>, { prepare: true })
@@ -168,12 +175,13 @@ export class Appender {
     return answer
   }
 
-  /** Sends commands in one statement, and settles all of them. `answers`: they were answered before, and nothing may be appended. */
-  private async send(commands: ReadonlyArray<Command>, failures = 0, answers = false): Promise<void> {
+  /** Sends commands in one statement, and settles all of them. */
+  private async send(commands: ReadonlyArray<Command>, failures = 0, as: Way = "passing"): Promise<void> {
     if (commands.length === 0) return
     let inline = ""
+    let way = as
     try {
-      const statement = await this.statementOf(commands, answers)
+      const statement = await this.statementOf(commands, as === "answers")
       if (statement.failed.size > 0) {
         await this.lookUp([...statement.failed].map(([i, error]) => [commands[i]!, error] as const))
         return await this.send(
@@ -182,7 +190,8 @@ export class Appender {
         )
       }
       inline = namesOf(statement)
-      const answer = await this.execute(statement, false, [])
+      if (way === "passing" && (this.options.judgesAll || !mayAllPass(statement.rows))) way = "judged"
+      const answer = await this.execute(statement, { isAtomic: false, isJudged: way !== "passing", tags: [] })
       const refused: Array<Refused> = []
       for (const row of answer) {
         const command = commands[row.i]!
@@ -196,7 +205,7 @@ export class Appender {
       }
       await this.lookUp(refused)
     } catch (cause) {
-      await this.failed(commands, cause, failures, inline)
+      await this.failed(commands, cause, { failures, inline, way })
     }
   }
   private async statementOf(commands: ReadonlyArray<Command>, answers: boolean): Promise<InlineStatement> {
@@ -279,11 +288,12 @@ export class Appender {
   private async failed(
     commands: ReadonlyArray<Command>,
     cause: unknown,
-    failures: number,
-    inline: string
+    { failures, inline, way }: { readonly failures: number; readonly inline: string; readonly way: Way }
   ): Promise<void> {
     const error = toSqlError("append", cause)
     if (this.lacksSegments(error)) return this.send(commands, failures)
+    // a key that is there already: a command was answered before
+    if (way === "passing" && error.code === "23505") return this.send(commands, failures, "judged")
     const now = Date.now()
     if (error.code === otherInlineCode || error.code === frozenCode) {
       if (error.code === otherInlineCode) this.options.inline.learn(detailOf(cause))
@@ -297,7 +307,7 @@ export class Appender {
     }
     if (error.code === refusedCode) {
       const refusal = refusalOf(cause)
-      if (refusal.again) return this.send(commands, failures)
+      if (refusal.again || refusal.judge === true) return this.send(commands, failures, "judged")
       if (refusal.gone !== undefined) return this.sendWithout(commands, refusal.gone, failures)
       if (refusal.erased != null) return this.sendWithoutErased(commands, refusal.erased, failures)
       const isSentAgain = ({ append, since }: Command, one: Parameters<typeof isPinned>[1]) =>
@@ -310,7 +320,7 @@ export class Appender {
       await this.send(
         commands.filter((_, i) => repeated.has(i) && !refused.has(i)),
         failures,
-        true
+        "answers"
       )
       await this.lookUp(
         [...refused.values()]
@@ -376,7 +386,7 @@ export class Appender {
           return before.size === rows.length ? answer(rows.map((_, i) => before.get(i)!)) : Exit.fail(failed)
         }
         inline = namesOf(statement)
-        const answers = await this.execute(statement, true, tags)
+        const answers = await this.execute(statement, { isAtomic: true, isJudged: true, tags })
         const appended = answers.filter((row) => row.first_version !== null) as ReadonlyArray<LookedUp & AppendedRow>
         if (appended.length < rows.length) return Exit.fail(new CommandReused({ commandId }))
         if (appended[0]!.repeated) return answer(appended)

@@ -30,6 +30,8 @@ export interface EventStoreOptions {
   readonly published?: () => void
   /** Has the code of the inline projections that appends write for. Without it appends are refused where a topic has some. */
   readonly application?: Pick<Application.Any, "projections">
+  /** Whether no append expects all of its commands to pass, so that the statement for those that do not is used for all. Default false; for tests. */
+  readonly judgesAll?: boolean
 }
 /** The event store, and what tests read of it. */
 export interface PostgresEventStore {
@@ -144,12 +146,18 @@ const makeOthers = (sql: Sql, topics: Topics.AggregateTopics): Pick<Service, "sa
 /** The event store on a database that has its tables. The pool `sql` must stay open as long. */
 export const make = (
   sql: Sql,
-  { appended = () => undefined, application = { projections: [] }, published = () => undefined }: EventStoreOptions = {}
+  {
+    appended = () => undefined,
+    application = { projections: [] },
+    judgesAll = false,
+    published = () => undefined
+  }: EventStoreOptions = {}
 ): PostgresEventStore => {
   const topics = Topics.make(sql)
   const appender = new Appender(sql, {
     appended,
     published,
+    judgesAll,
     inline: new InlineWriter(sql, application),
     // a new one in each process: after a restore from backup a sequence number may mean another event
     incarnation: randomUUID()

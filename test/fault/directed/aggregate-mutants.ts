@@ -24,20 +24,39 @@ export const aggregateMutants: ReadonlyArray<Mutant> = [
   {
     name: "positions do not advance within a batch",
     patches: sql(
-      "p.next_position - o.total + o.before, p.next_position - o.total + o.before + r.n",
-      "p.next_position - o.total, p.next_position - o.total + r.n"
+      "p.next_position - o.total + o.before, p.next_position - o.total + o.before + ${r}.n",
+      "p.next_position - o.total, p.next_position - o.total + ${r}.n"
     ),
     file: events,
     title: "many appends to streams of their own"
   },
   {
     name: "event streams are locked in the order in which an append names them",
-    patches: sql(
-      'from fresh where before_n = 0 order by topic_id, stream collate "C"\n',
-      "from fresh where before_n = 0 order by i\n"
-    ),
+    patches: sql('from ${source} order by topic_id, stream collate "C"\n', "from ${source} order by i\n"),
     file: locks,
     title: "lock them in one order"
+  },
+  {
+    name: "a command that was answered without events is appended",
+    patches: sql(" when h.remembered > 0 then millrace.is_unanswered(r.topic_id, r.stream, r.command_id)", ""),
+    file: contract,
+    title: "the answer of a command without events is remembered"
+  },
+  {
+    name: "a command passes whatever it follows",
+    patches: patch(
+      "src/postgres/events/passing.ts",
+      "const isNext = follows === null || follows === last.get(key)",
+      "const isNext = true || follows === last.get(key)"
+    ),
+    file: contract,
+    title: "a command that was decided on another
+  },
+  {
+    name: "an append without segments passes where relays publish",
+    patches: sql("` when p.published then ${judge}`", '""'),
+    file: events,
+    title: "what relays publish is one segment"
   },
   {
     name: "a closed stream takes events",
