@@ -119,16 +119,35 @@ type Parameters = (value: Parameter) => string
 const column = (parameter: Parameters, type: string, values: ReadonlyArray<string | number | null>) =>
   `${parameter(arrayOf(values))}::${type}[]`
 
-const requests = (parameter: Parameters, { isPublished, rows }: AppendRequest, more = { values: "", names: "" }) => {
-  const of = (type: string, value: (row: AppendRow) => string | number | null) =>
-    column(parameter, type, rows.map(value))
-  return `req as materialized (select * from unnest(${of("int4", (row) => row.topicId)}, ${of("text", (row) => row.stream)},
-    ${of("int4", (row) => row.partition)}, ${of("int8", (row) => row.expected)}, ${of("uuid", (row) => row.commandId)},
-    ${of("uuid", (row) => row.digest)}, ${of("uuid", (row) => row.follows)}, ${of("int4", (row) => row.records)}, ${of("int4", (row) => row.bytes)},
-    ${of("text", (row) => row.meta)}, ${of("text", (row) => row.vals)},
-    ${of("text", (row) => (row.tags.length === 0 ? null : arrayOf(row.tags)))},
-    ${of("text", (row) => row.topic)}, ${of("text", (row) => (isPublished ? row.segmentMeta() : null))}${more.values})
-    with ordinality as r(topic_id, stream, partition, expected, command_id, digest, follows, n, bytes, meta, vals, tags, topic, segment${more.names}, i))`
+type RequestColumn = readonly [name: string, type: string, of: (row: AppendRow) => string | number | null]
+const requestColumns = ({ isPublished }: AppendRequest): ReadonlyArray<RequestColumn> => [
+  ["topic_id", "int4", ({ topicId }) => topicId],
+  ["stream", "text", ({ stream }) => stream],
+  ["partition", "int4", ({ partition }) => partition],
+  ["expected", "int8", ({ expected }) => expected],
+  ["command_id", "uuid", ({ commandId }) => commandId],
+  ["digest", "uuid", ({ digest }) => digest],
+  ["follows", "uuid", ({ follows }) => follows],
+  ["n", "int4", ({ records }) => records],
+  ["bytes", "int4", ({ bytes }) => bytes],
+  ["meta", "text", ({ meta }) => meta],
+  ["vals", "text", ({ vals }) => vals],
+  ["tags", "text", ({ tags }) => (tags.length === 0 ? null : arrayOf(tags))],
+  ["topic", "text", ({ topic }) => topic],
+  ["segment", "text", ({ segmentMeta }) => (isPublished ? segmentMeta() : null)]
+]
+const requests = (parameter: Parameters, request: AppendRequest, more: ReadonlyArray<RequestColumn> = []) => {
+  const columns = [...requestColumns(request), ...more]
+  const arrays = columns.map(([, type, of]) => column(parameter, type, request.rows.map(of)))
+  return `req as materialized (select * from unnest(${arrays.join(", ")}) with ordinality as r(${columns.map(([name]) => name).join(", ")}, i))`
+}
+/** The same for one command where all pass: its values are written out, so that the server neither reads arrays nor scans and joins rows. */
+const onlyRequest = (parameter: Parameters, request: AppendRequest) => {
+  const values = requestColumns(request).map(
+    ([name, type, of]) => `${parameter(of(request.rows[0]!))}::${type} as ${name}`
+  )
+  const n = `${parameter(request.rows[0]!.records)}::int4`
+  return `req as not materialized (select ${values.join(", ")}, 0 as before_n, ${n} as total_n, 0 as before, ${n} as total, 1::int8 as i)`
 }
 
 // `offset 0` and `limit 1` keep the lookups by key from being planned as a scan while the table is small
@@ -243,11 +262,20 @@ const judge = `millrace.refuse_append('{"judge":true}')`
  * expectation, and the others were decided on what that one leaves.
  */
 const passing = (parameter: Parameters, request: AppendRequest, isSealed: boolean) => {
-  const places = sequence(request.rows)
-  const of = (value: (place: InBatch) => number) => column(parameter, "int4", places.map(value))
-  const more = `${of(({ inStream }) => inStream)}, ${of(({ ofStream }) => ofStream)}, ${of(({ inPartition }) => inPartition)}, ${of(({ ofPartition }) => ofPartition)}`
+  const places = new Map(sequence(request.rows).map((place, i) => [request.rows[i]!, place]))
+  const of = (name: string, value: (place: InBatch) => number): RequestColumn => [
+    name,
+    "int4",
+    (row) => value(places.get(row)!)
+  ]
+  const more = [
+    of("before_n", ({ inStream }) => inStream),
+    of("total_n", ({ ofStream }) => ofStream),
+    of("before", ({ inPartition }) => inPartition),
+    of("total", ({ ofPartition }) => ofPartition)
+  ]
   return [
-    requests(parameter, request, { values: `, ${more}`, names: ", before_n, total_n, before, total" }),
+    request.rows.length === 1 ? onlyRequest(parameter, request) : requests(parameter, request, more),
     headOf(`req where before_n = 0${isSealed ? " and (select count(*) from erased) = 0" : ""}`),
     `ok as materialized (select r.*, h.version - r.total_n + r.before_n + 1 as first_version from head h join req r using (topic_id, stream)
     where case when not h.ok then ${judge} = 0 when h.remembered > 0 then millrace.is_unanswered(r.topic_id, r.stream, r.command_id) else true end)`
@@ -309,9 +337,9 @@ const logOf = (
       entity, first_version, command_id, command_digest, tags)
     select o.topic_id, o.partition, p.next_position - o.total + o.before, p.next_position - o.total + o.before + ${r}.n, ${r}.n, ${r}.bytes, ${r}.meta, ${r}.vals,
       o.stream, o.first_version, ${r}.command_id, ${r}.digest, ${r}.tags::text[]
-    from ${source} order by 1, 2, 3
+    from ${source}
     returning b.topic_id, b.entity as stream, b.command_id, b.base_position, b.first_version, b.records)`
-const log = logOf("r", "ok o join pos p using (topic_id, partition) join req r using (i)")
+const log = logOf("r", "ok o join pos p using (topic_id, partition) join req r using (i) order by 1, 2, 3")
 const passingLog = logOf("o", "ok o join pos p using (topic_id, partition)")
 /** One segment for each partition that is published. Its sequence is the position and 1. */
 const outbox = (incarnation: string) => `outbox as (

@@ -15,7 +15,6 @@ import {
   type AppendRow,
   appendStatement,
   refusedCode,
-  type TagRow,
   unpublishedCode
 } from "./append-sql.ts"
 import {

@@ -50,7 +50,7 @@ export const aggregateMutants: ReadonlyArray<Mutant> = [
       "const isNext = true || follows === last.get(key)"
     ),
     file: contract,
-    title: "a command that was decided on another
+    title: "a command that was decided on another's events"
   },
   {
     name: "an append without segments passes where relays publish",
