@@ -1,6 +1,15 @@
 // The order of commands in a statement that expects all of them to pass. Pure.
-import type { AppendRow } from "./append-sql.ts"
 
+/** A command of a batch, as far as its order goes. */
+interface BatchCommand {
+  readonly topicId: number
+  readonly stream: string
+  readonly partition: number
+  readonly commandId: string
+  readonly follows: string | null
+  /** How many events it has. */
+  readonly records: number
+}
 /** Where the events of a command are among those of a batch. */
 export interface InBatch {
   /** How many events of the batch come before them in their stream, and in their partition. */
@@ -11,15 +20,15 @@ export interface InBatch {
   readonly ofPartition: number
 }
 /** How the commands of a batch follow one another in their streams and partitions, if all of them pass. */
-export const sequence = (rows: ReadonlyArray<AppendRow>): ReadonlyArray<InBatch> => {
+export const sequence = (rows: ReadonlyArray<BatchCommand>): ReadonlyArray<InBatch> => {
   const [streams, partitions] = [new Map<string, number>(), new Map<string, number>()]
   const add = (sums: Map<string, number>, key: string, n: number) => {
     const before = sums.get(key) ?? 0
     sums.set(key, before + n)
     return before
   }
-  const streamOf = ({ stream, topicId }: AppendRow) => `${topicId} ${stream}`
-  const partitionOf = ({ partition, topicId }: AppendRow) => `${topicId} ${partition}`
+  const streamOf = ({ stream, topicId }: BatchCommand) => `${topicId} ${stream}`
+  const partitionOf = ({ partition, topicId }: BatchCommand) => `${topicId} ${partition}`
   const befores = rows.map((row) => ({
     inStream: add(streams, streamOf(row), row.records),
     inPartition: add(partitions, partitionOf(row), row.records)
@@ -31,7 +40,7 @@ export const sequence = (rows: ReadonlyArray<AppendRow>): ReadonlyArray<InBatch>
   }))
 }
 /** Whether all commands of a batch may pass: what one follows, if anything, is the one before of its stream. */
-export const mayAllPass = (rows: ReadonlyArray<AppendRow>): boolean => {
+export const mayAllPass = (rows: ReadonlyArray<BatchCommand>): boolean => {
   const last = new Map<string, string>()
   return rows.every(({ commandId, follows, stream, topicId }) => {
     const key = `${topicId} ${stream}`
