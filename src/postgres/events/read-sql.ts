@@ -10,7 +10,7 @@ export const boundaryRows = 50_000
 
 /** A row of a read. Which columns it has depends on its `kind`. */
 export interface ReadRow {
-  /** `batch`: all rows of a page, whose `meta` is a JSON array of `[base_position, appended_ms, meta]`; null if there are none. */
+  /** `batch`: all rows of a page, whose `meta` is a JSON array of theirs; null if there are none. */
   readonly kind: "stream" | "batch" | "appended" | "remembered"
   readonly first_version: number | null
   readonly base_position: number | null
@@ -20,29 +20,41 @@ export interface ReadRow {
   /** `stream`: the stream's version; `remembered`: the version that the command was decided on. */
   readonly version: number | null
   readonly closed: "archived" | "erased" | null
-  /** `stream`: the snapshot's state, of version `first_version`; `remembered`: the answer. */
+  /**
+   * `stream`: the snapshot's state, of version `first_version`; `remembered`: the answer; `batch`: a JSON array of each row's position and of when it
+   * was appended, in turn.
+   */
   readonly text: string | null
   readonly digest: string | null
 }
 
-const appendedMs = "(extract(epoch from appended_at) * 1000)::float8"
+// as JSON, and as a number: casting the numeric costs the server more than its text
+const appendedMsText = "extract(epoch from appended_at) * 1000"
+const appendedMs = `(${appendedMsText})::float8`
 // `order by … limit` keeps the planner from scanning the table for a stream that has most of its rows; a parameter as the limit would spoil that
 // the server joins the rows, because a row that arrives by itself costs the client far more than its events
 const page = (rows: number) => `
   select 'batch', min(first_version), null::int8, null::float8,
-    '[' || string_agg('[' || base_position || ',' || appended_ms || ',' || meta || ']', ',' order by first_version) || ']',
-    string_agg(vals, e'\\n' order by first_version), null::int8, null::text, null::text, null::uuid from (
-    select c.*, row_number() over w as n, sum(c.bytes) over w as total from (
-      select first_version, base_position, ${appendedMs} as appended_ms, meta, vals, bytes from millrace.log_batch
+    '[' || string_agg(meta, ',' order by first_version) || ']', string_agg(vals, e'\\n' order by first_version), null::int8, null::text,
+    '[' || string_agg(base_position || ',' || appended_ms, ',' order by first_version) || ']', null::uuid from (
+    select c.*, sum(c.bytes) over (order by c.first_version rows unbounded preceding) as total from (
+      select first_version, base_position, ${appendedMsText} as appended_ms, meta, vals, bytes from millrace.log_batch
       where topic_id = $1::int4 and partition = $2::int4 and entity = $3::text and entity is not null
         and first_version >= coalesce((select first_version from millrace.log_batch
           where topic_id = $1::int4 and partition = $2::int4 and entity = $3::text and entity is not null and first_version <= (select version from start)
           order by first_version desc limit 1), 0)
         and first_version <= $6::int8
       order by first_version limit ${rows}) c
-    window w as (order by c.first_version)) d
-  where n = 1 or total <= ${pageBytes}`
-const load = (rows: number) => `
+    ) d
+  where total <= ${pageBytes} or total = bytes`
+const answers = `
+  union all
+  (select 'appended', first_version, base_position, ${appendedMs}, meta, vals, null, null, null, command_digest from millrace.log_batch
+  where topic_id = $1::int4 and partition = $2::int4 and command_id = $7::uuid and entity = $3::text and entity is not null limit 1)
+  union all
+  (select 'remembered', null, null, null, null, null, version, null, answer, digest from millrace.command
+  where topic_id = $1::int4 and stream = $3::text and command_id = $7::uuid and answered_at > now() - interval '7 days' limit 1)`
+const load = (rows: number, more: string) => `
   with snap as materialized (select version, state from millrace.event_snapshot
     where topic_id = $1::int4 and stream = $3::text and shape = $4::text and version <= $6::int8 and $5::int8 is null
   ), start as materialized (select coalesce($5::int8, (select version from snap) + 1, 1) as version)
@@ -50,17 +62,18 @@ const load = (rows: number) => `
     null::text as vals, s.version, s.closed, (select state from snap) as text, null::uuid as digest
   from (select) one left join (select version, closed from millrace.event_stream where topic_id = $1::int4 and stream = $3::text limit 1) s on true
   union all
-  (${page(rows)})
-  union all
-  (select 'appended', first_version, base_position, ${appendedMs}, meta, vals, null, null, null, command_digest from millrace.log_batch
-  where topic_id = $1::int4 and partition = $2::int4 and command_id = $7::uuid and entity = $3::text and entity is not null limit 1)
-  union all
-  (select 'remembered', null, null, null, null, null, version, null, answer, digest from millrace.command
-  where topic_id = $1::int4 and stream = $3::text and command_id = $7::uuid and answered_at > now() - interval '7 days' limit 1)
-  order by kind, first_version`
-const [loadPage, loadFew] = [load(pageRows), load(fewRows)]
-/** The statement that loads a page with at most so many events: topic, partition, stream, shape, first version, last version, command id. */
-export const loadStatement = (events: number): string => (events <= fewRows ? loadFew : loadPage)
+  (${page(rows)})${more}`
+const [loadPage, loadFew] = [load(pageRows, ""), load(fewRows, "")]
+const [loadPageAndAnswer, loadFewAndAnswer] = [load(pageRows, answers), load(fewRows, answers)]
+/**
+ * The statement that loads a page with at most so many events: topic, partition, stream, shape, first version, last version, and the command's id if
+ * its answer is loaded, too.
+ */
+export const loadStatement = (events: number, isAnswered = true): string => {
+  const isFew = events <= fewRows
+  if (isAnswered) return isFew ? loadFewAndAnswer : loadPageAndAnswer
+  return isFew ? loadFew : loadPage
+}
 
 const backwards = (rows: number) => `
   select 'batch' as kind, first_version, base_position, appended_ms, meta, vals from (

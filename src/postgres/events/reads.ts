@@ -41,7 +41,7 @@ const eventsOf = (
 const eventsOfPage = (
   aggregate: string,
   partition: number,
-  { first_version: first, meta, vals }: Pick<ReadRow, "first_version" | "meta" | "vals">,
+  { first_version: first, meta, text, vals }: Pick<ReadRow, "first_version" | "meta" | "text" | "vals">,
   { limit, start, upTo }: { readonly limit: number; readonly start: number; readonly upTo: number }
 ): ReadonlyArray<RecordedEvent> => {
   if (first === null) return []
@@ -49,10 +49,11 @@ const eventsOfPage = (
   const values = vals!.split("\n")
   // the first row may begin before the page, and the last one end after it
   const [from, end] = [Math.max(0, start - first), Math.min(start + limit - 1, upTo) - first + 1]
-  for (const [base, appendedMs, metas] of JSON.parse(meta!) as ReadonlyArray<[number, number, ReadonlyArray<Meta>]>) {
+  const places = JSON.parse(text!) as ReadonlyArray<number>
+  for (const [i, metas] of (JSON.parse(meta!) as ReadonlyArray<ReadonlyArray<Meta>>).entries()) {
     if (records.length >= end) break
     // versions have no gap, and each record has one line
-    const row = { partition, base, appendedAt: Math.round(appendedMs) }
+    const row = { partition, base: places[2 * i]!, appendedAt: Math.round(places[2 * i + 1]!) }
     unpackParsed(row, { metas, values, at: records.length }, 0, records)
   }
   return records.slice(from, end).map((record, i) => toEvent(aggregate, record, first + from + i))
@@ -79,9 +80,9 @@ const makeLoad = (sql: Sql, topics: AggregateTopics): Service["load"] =>
     const { partitions, topicId } = yield* topics.find("load", aggregate)
     const partition = partitionOf(stream, partitions)
     const id = commandId === undefined ? null : uuidOf(commandId)
-    const parameters = [topicId, partition, stream, shape ?? null, from ?? null, upTo, id]
+    const parameters = [topicId, partition, stream, shape ?? null, from ?? null, upTo, ...(id === null ? [] : [id])]
     const rows = yield* run("load", aggregate, () =>
-      sql.unsafe<Array<ReadRow>>(loadStatement(limit), parameters, { prepare: true })
+      sql.unsafe<Array<ReadRow>>(loadStatement(limit, id !== null), parameters, { prepare: true })
     )
     const { closed, first_version: at, text: state, version } = rows.find(({ kind }) => kind === "stream")!
     const answer = rows.find(({ kind }) => kind === "appended") ?? rows.find(({ kind }) => kind === "remembered")
