@@ -1,4 +1,5 @@
-// The public names of `millrace/system`, nothing else.
+// The public names of `millrace/system`, nothing else. Their types name those of Node, which a consumer need not list among its own.
+/// <reference types="node" preserve="true" />
 export { type Database, openDatabase } from "./database.ts"
 export { InvalidEnvironment, TopicsNotReady } from "./errors.ts"
 export { layer, type LayerOptions, once, type OnceOptions } from "./layer.ts"

@@ -30,6 +30,14 @@ const looks = {
       ? undefined
       : "Chromium is not installed. try: npx playwright-core install chromium"
   },
+  registry: async () => {
+    const answer = await fetch("https://registry.npmjs.org/-/ping", { signal: AbortSignal.timeout(10_000) }).catch(
+      (error: unknown) => error as Error
+    )
+    if (!(answer instanceof Error) && answer.ok) return undefined
+    const reason = answer instanceof Error ? answer.message : `it answers ${answer.status}`
+    return `the npm registry cannot be reached (${reason}). try: connect to the internet`
+  },
   openssl: program("openssl", "it makes certificates", "apt-get install openssl"),
   psql: program("psql", "a test connects with it", "apt-get install postgresql-client"),
   tmpfs: () =>
