@@ -28,6 +28,8 @@ export const onNodeOnly: Readonly<Record<string, string>> = {
     "the engine's logic on PostgreSQL; drain.test.ts has processes and signals on Deno",
   "integration/cli/aggregate-command.test.ts":
     "the engine's logic on PostgreSQL; drain.test.ts has processes and signals on Deno, server/aggregates.test.ts the same commands over HTTP",
+  "integration/cli/changing-application.test.ts":
+    "what npx and a shell print; drain.test.ts has processes and signals on Deno",
   "integration/cli/first-application.test.ts":
     "what npx and a shell print; ingest.test.ts runs the same commands on Deno",
   "integration/cli/rebuilt-policy.test.ts":

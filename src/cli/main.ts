@@ -273,14 +273,30 @@ const topicsOf = (action: "plan" | "apply" | "check", description: string) =>
         )
       )
   ).pipe(Command.withDescription(description))
+const topicsExport = Command.make(
+  "export",
+  { data, topic: Argument.String("topic").pipe(Argument.withDescription("A topic of events or lookup values")) },
+  (flags) =>
+    runToExitCode(
+      Effect.flatMap(
+        Effect.promise(() => import("./export-topic.ts")),
+        (module) => module.exportTopic(flags)
+      )
+    )
+).pipe(
+  Command.withDescription(
+    "Print the events that a topic has now as NDJSON, for millrace ingest in another system: by the time of their appends, in each partition in its order"
+  )
+)
 const topics = Command.make("topics").pipe(
   Command.withDescription(
-    "Compare the topics of the log with what the application declares, and create or change them"
+    "Compare the topics of the log with what the application declares, create or change them, and export their events"
   ),
   Command.withSubcommands([
     topicsOf("plan", "Print what would be created or changed, and what is refused and why"),
     topicsOf("apply", "Print the plan and carry it out; change nothing if a topic is refused"),
-    topicsOf("check", "Print the plan; exit with 3 if anything differs from the declaration")
+    topicsOf("check", "Print the plan; exit with 3 if anything differs from the declaration"),
+    topicsExport
   ]),
   Command.withExamples([
     { command: "millrace topics apply", description: "Create the topics of millrace.config.ts before the first start" }

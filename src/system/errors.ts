@@ -28,6 +28,12 @@ export class ForeignDatabase extends Data.TaggedError("ForeignDatabase")<{
   readonly try: string
 }> {}
 
+/** The database has the log of topics that the application now reads from Kafka, where they are empty. */
+export class LogNotMoved extends Data.TaggedError("LogNotMoved")<{
+  readonly message: string
+  readonly try: string
+}> {}
+
 /** Declarations of an aggregate cannot read events that are stored. The message names the event types. */
 export class UnreadableHistory extends Data.TaggedError("UnreadableHistory")<{
   readonly message: string

@@ -47,6 +47,7 @@ import { openLog } from "./open-log.ts"
 import { beginRelayCounters, measuredStore } from "./measured.ts"
 import { openRelays, skippedTopics, targetNames } from "./open-relays.ts"
 import { Presence } from "./presence.ts"
+import { assertLogMoved } from "./moved-log.ts"
 import { makePacing } from "./rebuild-pacing.ts"
 import { ownTopics } from "./topic-ownership.ts"
 import { assertReady, specsOf, startsOf } from "./topics.ts"
@@ -102,6 +103,7 @@ export const openSystem = Effect.fnUntraced(function* (
   if (on === "Kafka" && !makesTopics) yield* assertReady(application, topics)
   // before the migration: another application's database stays as it is
   if (decision.adopt !== true) yield* assertOwn(application, sql)
+  if (on === "Kafka") yield* assertLogMoved(application, sql, log)
   yield* migrate(sql)
   const usesBrokers = targets.some((target) => target !== PostgresRelay.embedded)
   const identity = yield* claimDatabase(application, sql, { ...decision, usesBrokers })

@@ -194,8 +194,8 @@ export const publish = (
           update millrace.log_head h set published = true from head where (h.topic_id, h.partition) = (head.topic_id, head.partition)
           returning head.name, h.partition, h.next_position
         )
-        insert into millrace.relay_position (target, projection, source, partition, seq, adopt)
-        select t.target, p.name, p.name, p.partition, p.next_position, true
+        insert into millrace.relay_position (target, projection, source, partition, seq)
+        select t.target, p.name, p.name, p.partition, p.next_position
         from published p cross join unnest(${arrayOf(targets)}::text[]) as t(target) where p.next_position > 0
         order by 1, 2, 3, 4 on conflict do nothing`
     )

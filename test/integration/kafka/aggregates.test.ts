@@ -16,6 +16,7 @@ import { EventStore } from "../../../src/aggregate/event-store.ts"
 import { Personal } from "../../../src/model/personal.ts"
 import { Projection } from "../../../src/model/projection.ts"
 import { ReadModel } from "../../../src/model/read-model.ts"
+import { Topic } from "../../../src/model/topic.ts"
 import { query } from "../../../src/postgres/client/client.ts"
 import { openSystem, runProjections, runRelay } from "../../../src/system/system.ts"
 import { appendOf, events } from "../../contract/event-store-support.ts"
@@ -109,6 +110,84 @@ suite("Aggregates on Kafka", () => {
         assert.match(refused.message, /it has the events of an aggregate/)
       }).pipe(Effect.scoped),
     120_000
+  )
+
+  it.live(
+    "the events of an aggregate are published from the time on at which its database gets Kafka, and earlier ones stay readable",
+    () =>
+      Effect.gen(function* () {
+        const name = `moved${process.pid}${Date.now() % 100_000}`
+        const Counter = Aggregate.make({
+          name,
+          partitions: 1,
+          events: [Event.make("counted", { n: Schema.Int })],
+          commands: { count: { n: Schema.Int } },
+          state: Schema.Int,
+          initial: 0,
+          evolve: { counted: (state, { n }) => state + n },
+          decide: { count: (_, { n }) => ({ type: "counted", n }) }
+        })
+        const application = Application.make({ name, aggregates: [Counter], projections: [] })
+        const database: Database = { ...(yield* databaseOn(root, 8)), embedded: false, failed: Effect.never }
+        delete process.env["MILLRACE_KAFKA_BROKERS"]
+        yield* Effect.scoped(
+          Effect.flatMap(openSystem(application, database, { makesTopics: true }), ({ eventStore }) =>
+            eventStore.append(appendOf(name, "s", "any", events(2)), "before")
+          )
+        ).pipe(Effect.ensuring(Effect.sync(() => (process.env["MILLRACE_KAFKA_BROKERS"] = brokers))))
+        const system = yield* openSystem(application, database, { makesTopics: true })
+        yield* Effect.forkScoped(runRelay(system))
+        yield* system.eventStore.append(appendOf(name, "s", 2, events(1)), "after")
+        const kafka = yield* KafkaLog.make({ brokers: brokers.split(",") })
+        let published: ReadonlyArray<LogRecord> = []
+        while (published.length === 0) {
+          yield* Effect.sleep("100 millis")
+          published = (yield* readAll(kafka, name)).flat()
+        }
+        assert.deepStrictEqual(
+          published.map(({ headers }) => [headers["millrace-version"], headers["millrace-seq"]]),
+          [["3", "3"]]
+        )
+        assert.strictEqual((yield* readAll(system.log, name)).flat().length, 3)
+      }).pipe(Effect.scoped),
+    60_000
+  )
+
+  it.live(
+    "a database that has the log of a topic is refused with Kafka, where the topic is empty, and goes on without",
+    () =>
+      Effect.gen(function* () {
+        const name = `staying${process.pid}${Date.now() % 100_000}`
+        const Seen = Event.make("seen", { id: Schema.String })
+        const seen = Topic.events(name, { events: [Seen], id: "id", key: "id", partitions: 2 })
+        const ids = ReadModel.table("ids", { columns: { id: Schema.String }, primaryKey: ["id"] })
+        const projection = Projection.make({
+          name: "ids",
+          version: 1,
+          source: seen,
+          writes: [ids],
+          handle: ({ id }, out) => out.upsert(ids, { id })
+        })
+        const application = Application.make({ name, projections: [Projection.async(projection)] })
+        const database: Database = { ...(yield* databaseOn(root, 8)), embedded: false, failed: Effect.never }
+        const open = openSystem(application, database, { makesTopics: true })
+        const onDatabase = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
+          Effect.suspend(() => {
+            delete process.env["MILLRACE_KAFKA_BROKERS"]
+            return Effect.ensuring(
+              effect,
+              Effect.sync(() => (process.env["MILLRACE_KAFKA_BROKERS"] = brokers))
+            )
+          })
+        const record = { value: `{"type":"seen","id":"a"}`, key: "a", eventTime: 1, eventId: "a" }
+        const rest = { partition: 0, tenant: undefined, traceparent: undefined, schemaVersion: undefined, headers: {} }
+        yield* onDatabase(Effect.scoped(Effect.flatMap(open, ({ log }) => log.append(name, [{ ...record, ...rest }]))))
+        const refused = yield* Effect.flip(Effect.scoped(open))
+        assert.include(refused, { _tag: "LogNotMoved" })
+        assert.match(refused.message, /the events of staying\d+ are in the database, and the topic on Kafka is empty/)
+        yield* onDatabase(Effect.scoped(open))
+      }).pipe(Effect.scoped),
+    60_000
   )
 
   it.live(
