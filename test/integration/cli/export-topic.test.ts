@@ -40,7 +40,7 @@ it.live(
         for (const who of ["w0", "w1", "w2", "w3", "w4"])
           assert.deepStrictEqual(
             lines.filter((event) => event.who === who),
-            events.filter((event) => event.who === who).map((event) => ({ ...event, schema_version: 1 }))
+            events.filter((event) => event.who === who).map(({ id, type }) => ({ type, id, who, schema_version: 1 }))
           )
         const unknown = yield* run({}, "topics", "export", "nothing", ...first)
         assert.strictEqual(unknown.code, 1)
