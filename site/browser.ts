@@ -2,7 +2,7 @@
 // nothing is asked of another machine.
 import { existsSync } from "node:fs"
 import { delimiter, join } from "node:path"
-import { chromium, type BrowserContext, type Page } from "playwright-core"
+import { chromium, type Page } from "playwright-core"
 
 const program = (): string => {
   const given = process.env["CHROMIUM"]
@@ -17,26 +17,42 @@ const queries = [
   { text: "dead letters", page: /failures|dead-letters/ },
   { text: "tumbling", page: /window|Window/ }
 ]
-/** What is wrong with one page at the width that its browser has. */
-const problemsOf = async (page: Page, address: string, path: string): Promise<ReadonlyArray<string>> => {
-  const errors: Array<string> = []
-  const listener = (error: Error) => errors.push(`${path}: ${error.message}`)
-  page.on("pageerror", listener)
-  await page.goto(address + path, { waitUntil: "load" })
-  const diagrams = page.locator(".diagram")
-  const expected = await diagrams.count()
-  if (expected > 0)
+/** How wide pages are as they are served, before any script has run. */
+const widthsOf = async (page: Page, address: string, paths: ReadonlyArray<string>): Promise<ReadonlyArray<string>> => {
+  const problems: Array<string> = []
+  for (const path of paths) {
+    await page.goto(address + path, { waitUntil: "load" })
+    const [wide = 0, screen = 0] = await page.evaluate<ReadonlyArray<number>>(
+      "[document.documentElement.scrollWidth, document.documentElement.clientWidth]"
+    )
+    if (wide > screen) problems.push(`${path}: it is ${wide} px wide on a screen of ${screen} px`)
+  }
+  return problems
+}
+/** Pages whose pictures are not drawn, or are wider than the screen, or whose scripts fail. */
+const picturesOf = async (
+  page: Page,
+  address: string,
+  paths: ReadonlyArray<string>
+): Promise<ReadonlyArray<string>> => {
+  const problems: Array<string> = []
+  let current = ""
+  page.on("pageerror", (error) => problems.push(`${current}: ${error.message}`))
+  for (const path of paths) {
+    current = path
+    await page.goto(address + path, { waitUntil: "load" })
+    const expected = await page.locator(".diagram").count()
     await page
       .waitForFunction(`document.querySelectorAll(".diagram svg").length >= ${expected}`, undefined, {
-        timeout: 30_000
+        timeout: 60_000
       })
-      .catch(() => errors.push(`${path}: a picture is not drawn`))
-  const [wide = 0, screen = 0] = await page.evaluate<ReadonlyArray<number>>(
-    "[document.documentElement.scrollWidth, document.documentElement.clientWidth]"
-  )
-  if (wide > screen) errors.push(`${path}: it is ${wide} px wide on a screen of ${screen} px`)
-  page.off("pageerror", listener)
-  return errors
+      .catch(() => problems.push(`${path}: a picture is not drawn`))
+    const isWide = await page.evaluate<boolean>(
+      "document.documentElement.scrollWidth > document.documentElement.clientWidth"
+    )
+    if (isWide) problems.push(`${path}: with its pictures it is wider than the screen`)
+  }
+  return problems
 }
 const search = async (page: Page, address: string): Promise<ReadonlyArray<string>> => {
   const problems: Array<string> = []
@@ -55,12 +71,17 @@ const search = async (page: Page, address: string): Promise<ReadonlyArray<string
   }
   return problems
 }
-/** Looks at the pages of a site, and returns what is wrong: a line for each problem. */
-export const lookAt = async (address: string, pages: ReadonlyArray<string>): Promise<ReadonlyArray<string>> => {
+/** Looks at the pages of a site, and returns what is wrong: a line for each problem. `drawn` are the pages with pictures. */
+export const lookAt = async (
+  address: string,
+  paths: ReadonlyArray<string>,
+  drawn: ReadonlyArray<string>
+): Promise<ReadonlyArray<string>> => {
   const browser = await chromium.launch({ executablePath: program(), args: ["--no-sandbox"] })
-  try {
-    const context: BrowserContext = await browser.newContext({ viewport: { width: 360, height: 740 }, isMobile: true })
-    const foreign = new Set<string>()
+  const phone = { viewport: { width: 360, height: 740 }, isMobile: true }
+  const foreign = new Set<string>()
+  const open = async (javaScriptEnabled: boolean): Promise<Page> => {
+    const context = await browser.newContext({ ...phone, javaScriptEnabled })
     await context.route(
       (url) => url.origin !== new URL(address).origin,
       (route) => {
@@ -68,20 +89,23 @@ export const lookAt = async (address: string, pages: ReadonlyArray<string>): Pro
         return route.abort()
       }
     )
-    const page = await context.newPage()
+    return await context.newPage()
+  }
+  try {
+    const page = await open(true)
     for (let tries = 0; tries < 50; tries++) {
-      if (
-        await page.goto(address).then(
-          () => true,
-          () => false
-        )
+      const isServed = await page.goto(address).then(
+        () => true,
+        () => false
       )
-        break
+      if (isServed) break
       await new Promise((resolve) => setTimeout(resolve, 200))
     }
-    const problems: Array<string> = []
-    for (const path of pages) problems.push(...(await problemsOf(page, address, path)))
-    problems.push(...(await search(page, address)))
+    const problems = [
+      ...(await widthsOf(await open(false), address, paths)),
+      ...(await picturesOf(page, address, drawn)),
+      ...(await search(page, address))
+    ]
     return [...problems, ...foreign]
   } finally {
     await browser.close()

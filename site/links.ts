@@ -1,5 +1,4 @@
 // A plugin of markdown-it: links of the repository's pages lead to the site's pages, and Mermaid blocks are kept as text for the browser.
-import { posix } from "node:path"
 import { fileOf, images, pageAt, sourcePageOf, sources, targetOf } from "./pages.ts"
 
 interface Token {
@@ -45,15 +44,21 @@ export interface Addresses {
   readonly repository: string | undefined
 }
 
-/** Where a link of a page leads in the site. A link that leads nowhere stays, so that the check of links reports it. */
-const linkOf = (file: string, link: string, { repository }: Addresses): string => {
-  if (/^([a-z]+:|#|\/)/i.test(link)) return link
+/**
+ * Leads a link of a page to the site's page. A link to a source file leaves the generator's pages, and one that leads nowhere stays, so that the
+ * check of links reports it.
+ */
+const relink = (token: Token, file: string, { base, repository }: Addresses): void => {
+  const link = token.attrGet("href") ?? ""
+  if (/^([a-z]+:|#|\/)/i.test(link)) return
   const target = targetOf(file, link)
   const heading = link.includes("#") ? link.slice(link.indexOf("#")) : ""
   const page = pageAt(target)
-  if (page !== undefined) return `/${page}${heading}`
-  if (!sources.includes(target)) return link
-  return repository === undefined ? `/${sourcePageOf(target)}${heading}` : posix.join(repository, target)
+  if (page !== undefined) token.attrSet("href", `/${page}${heading}`)
+  else if (sources.includes(target)) {
+    token.attrSet("href", `${repository ?? base}${repository === undefined ? sourcePageOf(target) : target}`)
+    token.attrSet("target", "_self")
+  }
 }
 
 const htmlTag = /^<(!--|\/?(a|br|details|div|img|p|picture|source|summary|sub|sup|table|tbody|td|th|thead|tr)[\s>])/i
@@ -73,7 +78,7 @@ export const install = (markdown: Markdown, addresses: Addresses): void => {
     const file = fileOf(env.relativePath ?? "")
     if (file === undefined) return
     for (const token of tokens.flatMap(({ children }) => children ?? [])) {
-      if (token.type === "link_open") token.attrSet("href", linkOf(file, token.attrGet("href") ?? "", addresses))
+      if (token.type === "link_open") relink(token, file, addresses)
       const image = token.type === "image" ? targetOf(file, token.attrGet("src") ?? "") : ""
       if (images.includes(image)) token.attrSet("src", `${addresses.base}files/${image}`)
     }

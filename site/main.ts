@@ -42,10 +42,10 @@ const install = () => {
   writeFileSync(installed, lock)
 }
 /** The pages as they are in the repository, those that are made from other files, and the files that all pages share. */
-const collect = () => {
+const collect = (base: string) => {
   rmSync(content, { recursive: true, force: true })
   for (const [file, page] of pages) write(page, readFileSync(join(root, file), "utf8"))
-  for (const path of sources) write(sourcePageOf(path), sourcePage(path))
+  for (const path of sources) write(`public/${sourcePageOf(path)}`, sourcePage(path, base))
   const first = sections[0]?.pages[0]?.page ?? "pages.md"
   write(
     "index.md",
@@ -81,10 +81,12 @@ const main = async () => {
   const { values } = parseArgs({ options })
   if (values.help) return void process.stdout.write(usage)
   const { base, port, repository } = values
+  if (repository !== undefined && !/^https?:.*\/$/.test(repository))
+    throw new Error(`--repository is ${repository}; it must be an http address that ends with a slash`)
   if (!/^\/([\w.-]+\/)*$/.test(base)) throw new Error(`--base is ${base}; it must begin and end with a slash`)
   install()
   const start = Date.now()
-  collect()
+  collect(base)
   const collected = seconds(start)
   const env = {
     ...process.env,
@@ -113,8 +115,12 @@ const main = async () => {
     if (!values.browser) return
     const { lookAt } = await import("./browser.ts")
     try {
-      const found = await lookAt(`http://localhost:${port}${base}`, htmlIn(dist))
-      process.stdout.write(`${found.map((line) => `${line}\n`).join("")}in the browser: ${found.length} problems\n`)
+      const paths = htmlIn(dist)
+      const drawn = paths.filter((path) => readFileSync(join(dist, path), "utf8").includes('class="diagram"'))
+      const found = await lookAt(`http://localhost:${port}${base}`, paths, drawn)
+      process.stdout.write(
+        `${found.map((line) => `${line}\n`).join("")}in the browser: ${paths.length} pages, ${drawn.length} with pictures, ${found.length} problems\n`
+      )
       if (found.length > 0) process.exitCode = 1
     } finally {
       server.kill()

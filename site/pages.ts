@@ -65,22 +65,37 @@ export const images: ReadonlyArray<string> = others.filter(isImage)
 /** Files and folders that pages link to and that are no pages. Each becomes a page that shows its text, or its names. */
 export const sources: ReadonlyArray<string> = others.filter((path) => !isImage(path))
 /** The page that shows a file or folder of the repository as it is. */
-export const sourcePageOf = (path: string): string => `source/${path}.md`
+export const sourcePageOf = (path: string): string => `source/${path}.html`
 
-/** The Markdown of the page that shows a file's text or a folder's names. */
-export const sourcePage = (path: string): string => {
+const escaped = (text: string) => text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;")
+/** The HTML of the page that shows a file's text or a folder's names. The generator does not see it: it would take half of its time. */
+export const sourcePage = (path: string, base: string): string => {
   const file = join(root, path)
-  if (statSync(file).isDirectory()) {
-    const names = readdirSync(file).toSorted()
-    return `# ${path}/\n\nA folder of the repository.\n\n${names.map((name) => `- \`${name}\``).join("\n")}\n`
-  }
-  const bytes = readFileSync(file)
-  const isText = bytes.length < 200_000 && !bytes.includes(0)
-  const language = /\.([a-z]+)$/.exec(path)?.[1] ?? ""
-  const known = { mjs: "js", yml: "yaml", ndjson: "json", env: "sh" }[language] ?? language
-  return isText
-    ? `# ${path}\n\n\`\`\`\`\`\`${known}\n${bytes.toString("utf8").trimEnd()}\n\`\`\`\`\`\`\n`
-    : `# ${path}\n\nA file of ${Math.ceil(bytes.length / 1024)} KiB in the repository.\n`
+  const bytes = statSync(file).isDirectory() ? Buffer.from(readdirSync(file).toSorted().join("\n")) : readFileSync(file)
+  const isText = bytes.length < 500_000 && !bytes.includes(0)
+  const text = isText ? bytes.toString("utf8") : `A file of ${Math.ceil(bytes.length / 1024)} KiB.`
+  return `<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width,initial-scale=1">
+<title>${escaped(path)} | Millrace</title>
+<link rel="icon" href="${base}icon.svg">
+<style>
+:root { color-scheme: light dark }
+body { margin: 0 auto; padding: 16px; max-width: 960px; font: 16px/1.6 system-ui, sans-serif; background: light-dark(#fff, #1b1b1f); color: light-dark(#3c3c43, #dfdfd6) }
+h1 { font-size: 18px; overflow-wrap: anywhere }
+pre { overflow-x: auto; padding: 16px; font-size: 13px; background: light-dark(#f6f6f7, #161618); border-radius: 8px }
+a { color: light-dark(#3451b2, #a8b1ff) }
+</style>
+</head>
+<body>
+<p><a href="${base}index.html">Millrace</a></p>
+<h1>${escaped(path)}</h1>
+<pre><code>${escaped(text)}</code></pre>
+</body>
+</html>
+`
 }
 
 /** A section of the navigation, and its pages in order. */
@@ -96,7 +111,8 @@ export const sections: ReadonlyArray<Section> = read("docs/README.md")
     name: /^(?:\*\*|## )([^*\n:]+)/.exec(text)?.[1]?.trim() ?? "",
     pages: linksOf(text).flatMap(({ label, link }) => {
       const page = pageAt(targetOf("docs/README.md", link))
-      const text = label.replaceAll(/[`*]/g, "")
+      // what stands behind a colon explains the link in the list, and is too long for the navigation
+      const text = label.replaceAll(/[`*]/g, "").replace(/: .*$/s, "").replaceAll(/\s+/g, " ")
       return page === undefined ? [] : [{ text: text.slice(0, 1).toUpperCase() + text.slice(1), page }]
     })
   }))

@@ -69,8 +69,7 @@ export default defineConfig({
             boostDocument: (id: string) =>
               /\/(start|guide|reference|operations)\//.test(id) ? 1.5 : /\/(api|decisions|inside)\//.test(id) ? 0.6 : 1
           }
-        },
-        _render: (text, env, markdown) => (env.relativePath.startsWith("source/") ? "" : markdown.render(text, env))
+        }
       }
     }
   }
