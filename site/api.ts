@@ -117,7 +117,7 @@ const titleOf = (name: string, file: string, title: string): string => {
   return /\/(interfaces|type-aliases)\//.test(file) ? `The type \`${name}\`` : title
 }
 const groupOf = (files: ReadonlyArray<string>, text: string): string => {
-  if (files.some((file) => file.includes("/classes/")) && text.includes("YieldableError")) return "Errors"
+  if (files.some((file) => file.includes("/classes/")) && /## Extends\n+- .*Error/.test(text)) return "Errors"
   return files.some(
     (file) => /\/(functions|variables|classes)\//.test(file) || /namespaces.*(functions|variables)/.test(file)
   )
@@ -158,7 +158,7 @@ export const makeApiPages = (content: string): ReadonlyArray<ApiModule> => {
       })
       const text = sections.map((one, i) => (i === 0 ? one.text : `## ${one.title}\n\n${one.text}`)).join("\n\n")
       const use = `\`\`\`ts\nimport ${groupOf(of, raw.join()) === "Types" ? "type " : ""}{ ${name} } from "${module}"\n\`\`\``
-      write(join(content, "api", folder, `${name}.md`), `# ${name}\n\n${use}\n\n${text}\n`)
+      write(join(content, "api", folder, `${name}.md`), `---\noutline: 2\n---\n\n# ${name}\n\n${use}\n\n${text}\n`)
       return { name, group: groupOf(of, raw.join()), summary: summaryOf(sections.map((one) => one.text).join("\n\n")) }
     })
     const groups = ["Values", "Errors", "Types"].map((group) => ({

@@ -33,9 +33,9 @@ export {
 export { AggregateFailed, InvalidCommand, StreamBusy, UnreadableEvent } from "./aggregate/failures.ts"
 export { UnknownCommand, type Rejection } from "./model/aggregate.ts"
 export { Application } from "./model/application.ts"
-export { Bridge } from "./bridge/definition.ts"
+export { Bridge, type BridgeOptions } from "./bridge/definition.ts"
 export type { BridgeRecord } from "./bridge/record.ts"
-export { InvalidBridge, type Rule as BridgeRule } from "./bridge/rule.ts"
+export { InvalidBridge, type HeaderFilter, type HeaderMapping, type Rule as BridgeRule } from "./bridge/rule.ts"
 export { DeadLetters, type DeadLetterMessage } from "./model/dead-letter-topic.ts"
 export { Event, UnknownVersion, type EventType } from "./model/event.ts"
 export {
@@ -44,6 +44,7 @@ export {
   FanOutError,
   type Message,
   type StartAt,
+  type SubscribeOptions,
   type SubscriptionType
 } from "./subscription/fanout.ts"
 export type { Handler, Handlers, HandlerTarget, Lookup, Meta, Out, Timer, Writable } from "./model/handler.ts"
@@ -56,10 +57,24 @@ export { Projection } from "./projection.ts"
 export type { Rows, Run } from "./model/projection.ts"
 export type { KeyBy, Rekeyed } from "./model/rekey.ts"
 export { Column, InvalidName, ReadModel, type Table, type View } from "./model/read-model.ts"
-export { Subscription, type Received } from "./subscription/subscription.ts"
-export { Tenancy, type TenantTopic } from "./model/tenancy.ts"
-export { InvalidTopicName, Topic, UnknownEventType, type Compacted, type Sink, type Source } from "./model/topic.ts"
+export { Subscription, type Received, type RunOptions as SubscriptionRunOptions } from "./subscription/subscription.ts"
+export {
+  Tenancy,
+  type TenancyOptions,
+  type TenantTopic,
+  type TopicOptions as TenantTopicOptions
+} from "./model/tenancy.ts"
+export {
+  InvalidTopicName,
+  Topic,
+  UnknownEventType,
+  type Compacted,
+  type KafkaTopic,
+  type LogOptions as TopicOptions,
+  type Sink,
+  type Source
+} from "./model/topic.ts"
 export type { CalendarUnit, WeekStart } from "./model/calendar.ts"
 export { InvalidDeclaration } from "./model/declaration.ts"
 export { InvalidOption } from "./model/options.ts"
-export { Agg, Window, type Size } from "./model/window.ts"
+export { Agg, Window, type CalendarOptions, type Size, type WindowOptions } from "./model/window.ts"

@@ -40,7 +40,11 @@ export default defineConfig({
   srcDir: ".content",
   outDir: "dist",
   cacheDir: "node_modules/.vitepress",
-  head: [["link", { rel: "icon", href: `${base}icon.svg`, type: "image/svg+xml" }]],
+  head: [
+    ["link", { rel: "icon", href: `${base}icon.svg`, type: "image/svg+xml" }],
+    // where scripts run, pictures are drawn from their text, which is not shown before
+    ["script", {}, "document.documentElement.classList.add('draws')"]
+  ],
   // `npm run docs` checks all links, those to headings among them, in what was built
   ignoreDeadLinks: true,
   markdown: {

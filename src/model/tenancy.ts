@@ -68,7 +68,8 @@ export interface Tenancy {
   readonly undeclared: "park" | "wait"
 }
 
-interface TopicOptions<V> {
+/** The options of `Tenancy.topic`. */
+export interface TopicOptions<V> {
   /** Default 1. The number of an existing topic does not change. */
   readonly partitions?: number
   /**
@@ -82,7 +83,8 @@ interface TopicOptions<V> {
    */
   readonly batching?: boolean
 }
-interface TenancyOptions {
+/** The options of `Tenancy.make`. */
+export interface TenancyOptions {
   /** A name, or a name with its role (default: the tenant's name) and actions (default: both). */
   readonly tenants: ReadonlyArray<
     string | { readonly name: string; readonly role?: string; readonly actions?: ReadonlyArray<TenantAction> }

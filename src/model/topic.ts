@@ -113,7 +113,8 @@ export class InvalidTopicName extends Schema.TaggedError<InvalidTopicName>()("In
   }
 }
 
-interface LogOptions<V> {
+/** The options that all topics have. `V`: the type of their values. */
+export interface LogOptions<V> {
   /** The key of a value. It decides the partition (murmur2, as in JVM clients); events of one key are processed in order. */
   readonly key: Select<V, string>
   /**

@@ -144,7 +144,8 @@ export declare namespace Window {
   /** The argument of `out.add`: the columns of the key, and a contribution to every aggregate. */
   type Add<W> = W extends Window<string, object, infer A, unknown> ? A : never
 }
-interface CalendarOptions<U> {
+/** The options of `Window.calendar` besides those of all windows. */
+export interface CalendarOptions<U> {
   /** The unit of the windows, or several: `"day"`, `"week"`, `"month"`, `"year"`. */
   readonly unit: U
   /** A name of the IANA database, as `Europe/Berlin`, or `UTC`. Its rules are those of the runtime. */
@@ -152,7 +153,8 @@ interface CalendarOptions<U> {
   /** The day on which weeks begin. Default `monday`. */
   readonly weekStartsOn?: WeekStart
 }
-interface WindowOptions<F extends Fields, A extends Aggs, P> {
+/** The options that all windows have. */
+export interface WindowOptions<F extends Fields, A extends Aggs, P> {
   /** The columns of the key. A window has one row for each key and span of time. */
   readonly key: F
   /** The aggregates by column, at least one, as `{ flights: Agg.count, longest: Agg.max }`. */
