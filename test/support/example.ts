@@ -34,7 +34,7 @@ type Step =
   | {
       readonly command: string
       readonly output: string
-      /** `later`: repeated until the output is that; `until`: stopped once it is. */
+      /** `later`: repeated until the output is that; `until`: stopped once it has all of these lines, and no others. */
       readonly mark: "later" | "until" | undefined
     }
   | { readonly file: string; readonly diff: string }
@@ -162,9 +162,12 @@ export const runSteps = async (
         Effect.scoped(
           Effect.gen(function* () {
             const running = yield* startInCopy(copy, environment, command)
-            yield* running.said(pattern)
+            const lines = output.trim().split("\n")
+            // what handles several partitions prints its lines in any order
+            for (const line of lines) yield* running.said(patternOf(line))
             running.process.kill("SIGINT")
             yield* running.ended
+            expect(running.output().trim().split("\n").toSorted(), command).toEqual(lines.toSorted())
           })
         )
       )
