@@ -61,7 +61,7 @@ export const Courses = Aggregate.make({
   }
 })
 
-export const Registered = Event.make("customer.registered", { customer_id: Schema.String })
+export const Registered = Event.make("customer.registered", { customer_id: Schema.String, email: Schema.String })
 export const Customer = Aggregate.make({
   name: "customer",
   events: [Registered],
@@ -72,7 +72,7 @@ export const Customer = Aggregate.make({
   decide: {}
 })
 export const customers = ReadModel.table("customers", {
-  columns: { customer_id: Schema.String },
+  columns: { customer_id: Schema.String, email: Schema.String },
   primaryKey: ["customer_id"]
 })
 
