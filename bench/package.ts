@@ -1,6 +1,6 @@
 // Measures what a new user waits for: the size of the packages, an installation, and how fast commands start. Needs the npm registry.
 import { execFileSync, spawn } from "node:child_process"
-import { chmodSync, mkdtempSync, readdirSync, rmSync, statSync, writeFileSync } from "node:fs"
+import { chmodSync, lstatSync, mkdtempSync, readdirSync, rmSync, statSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { packInto } from "../test/support/packed.ts"
@@ -11,12 +11,13 @@ const scratch = mkdtempSync(join(tmpdir(), "millrace-package-"))
 chmodSync(scratch, 0o711)
 
 const sizeOf = (path: string): number => {
-  const status = statSync(path, { throwIfNoEntry: false })
+  const status = lstatSync(path, { throwIfNoEntry: false })
   if (status === undefined) return 0
   if (!status.isDirectory()) return status.size
   return readdirSync(path).reduce((sum, name) => sum + sizeOf(join(path, name)), 0)
 }
 const megabytes = (bytes: number) => Number((bytes / 1e6).toFixed(1))
+const kilobytes = (bytes: number) => Math.round(bytes / 1e3)
 const timed = (run: () => void) => {
   const started = performance.now()
   run()
@@ -50,7 +51,7 @@ try {
     packages.map(({ manifest: { name }, tarball }) => {
       const files = execFileSync("tar", ["-tzf", tarball], { encoding: "utf8" }).trim().split("\n").length
       const unpacked = execFileSync("tar", ["-xzOf", tarball], { maxBuffer: 1 << 30 }).length
-      return [name, { tarballMB: megabytes(statSync(tarball).size), unpackedMB: megabytes(unpacked), files }]
+      return [name, { tarballKB: kilobytes(statSync(tarball).size), unpackedKB: kilobytes(unpacked), files }]
     })
   )
   const folder = join(scratch, "user")

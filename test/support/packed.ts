@@ -1,7 +1,7 @@
 // The packages as npm would publish them, packed once from a copy of the checkout: packing changes package.json, which parallel tests read.
 import { execFile } from "node:child_process"
 import { cpSync, existsSync, mkdirSync, readFileSync, symlinkSync } from "node:fs"
-import { join } from "node:path"
+import { basename, join } from "node:path"
 import { fileURLToPath } from "node:url"
 import { promisify } from "node:util"
 import type { Published } from "./registry.ts"
@@ -11,6 +11,8 @@ const execute = promisify(execFile)
 const packed = [
   "bin",
   "create-millrace",
+  "docs",
+  "examples",
   "migrations",
   "scripts",
   "src",
@@ -22,15 +24,17 @@ const packed = [
   "tsconfig.json",
   "tsconfig.build.json"
 ]
-/** What packing makes in a checkout. */
+/** What packing and running leave in a checkout. */
+const leftovers = new Set(["node_modules", ".millrace"])
 const made = new Set(["create-millrace/dist", "create-millrace/templates"].map((path) => join(root, path)))
+
+const isSource = (path: string) => !made.has(path) && !leftovers.has(basename(path))
 
 /** Packs `millrace` and `create-millrace` in a folder. */
 export const packInto = async (folder: string): Promise<ReadonlyArray<Published>> => {
   const copy = join(folder, "checkout")
   mkdirSync(copy)
-  for (const path of packed)
-    cpSync(join(root, path), join(copy, path), { recursive: true, filter: (source) => !made.has(source) })
+  for (const path of packed) cpSync(join(root, path), join(copy, path), { recursive: true, filter: isSource })
   symlinkSync(join(root, "node_modules"), join(copy, "node_modules"))
   // both build with the compiler, one after the other
   for (const from of [copy, join(copy, "create-millrace")])
