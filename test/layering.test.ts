@@ -34,6 +34,7 @@ const layers: ReadonlyArray<ReadonlyArray<string>> = [
   ["system"],
   ["system/dead-letters"],
   ["server/http"],
+  ["server/access"],
   ["server/gateway", "server/streams", "server/aggregates"],
   ["server"],
   ["cli"]

@@ -15,6 +15,7 @@ import { assertOwn, assertRegistered } from "../system/identity.ts"
 import { openLog } from "../system/open-log.ts"
 import { openObserved, readStatus } from "../system/observed.ts"
 import { openSystem } from "../system/system.ts"
+import { httpAddress } from "./http-options.ts"
 import { defaultPort, isLocal, openWaiting, parseRoles, runLoops, serveHttp, servicesText } from "./serve.ts"
 import { terminalText } from "./terminal-text.ts"
 import { maskSecrets } from "../text/secrets.ts"
@@ -26,14 +27,16 @@ export const start = Effect.fnUntraced(function* (options: {
   readonly roles: string
   /** Default: 7070 for a gateway and an api, else a free one. */
   readonly port: number | undefined
+  readonly host: string | undefined
+  readonly insecure: boolean
   readonly json: boolean
 }) {
   const roles = yield* parseRoles(options.roles)
   const application = yield* loadApplication(options.config)
-  const port = options.port ?? defaultPort(roles)
+  const flags = { ...options, port: options.port ?? defaultPort(roles) }
   const services = yield* servicesText(options.data)
   const hasRoutes = roles.includes("gateway") || roles.includes("api")
-  const waiting = { port, services, hasRoutes, isLocal: yield* isLocal }
+  const waiting = { address: httpAddress(flags), services, hasRoutes, isLocal: yield* isLocal }
   const line = `${application.name} runs against ${services}`
   // standard output is for JSON
   yield* options.json ? warn(line) : print(`millrace ${line}`)
@@ -43,7 +46,7 @@ export const start = Effect.fnUntraced(function* (options: {
     Effect.gen(function* () {
       const opening = openSystem(application, database, { relaysHere: roles.includes("relay") })
       const system = yield* openWaiting(opening, waiting)
-      const server = yield* serveHttp(system, roles, port)
+      const server = yield* serveHttp(system, roles, flags)
       const started = { roles, url: server.url, database_url: maskSecrets(database.url) }
       yield* print(
         options.json ? JSON.stringify(started) : `millrace ${application.name}: ${roles.join(", ")} at ${server.url}`

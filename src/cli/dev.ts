@@ -14,6 +14,7 @@ import { dataFlag } from "../system/findings.ts"
 import { openSystem, type System } from "../system/system.ts"
 import { untilProcessed } from "../system/until-processed.ts"
 import { print } from "./print.ts"
+import { httpAddress } from "./http-options.ts"
 import { queryOf, readModelsOf, readModelsText } from "./print-read-models.ts"
 import { ownCommand } from "./own-command.ts"
 import { isLocal, openWaiting, roles, runLoops, serveHttp, servicesText, type WaitingOptions } from "./serve.ts"
@@ -32,6 +33,8 @@ export interface DevFlags {
   readonly once: boolean
   readonly json: boolean
   readonly port: number
+  readonly host: string | undefined
+  readonly insecure: boolean
 }
 
 /** Prints a line for people: to standard error if standard output is for JSON. */
@@ -44,7 +47,7 @@ export const dev = Effect.fnUntraced(function* (options: DevFlags) {
   yield* lookupFiles(application, options)
   const services = yield* servicesText(options.data)
   yield* printLine(options, `millrace ${application.name} runs against ${services}`)
-  const waiting = { port: options.port, services, hasRoutes: true, isLocal: yield* isLocal }
+  const waiting = { address: httpAddress(options), services, hasRoutes: true, isLocal: yield* isLocal }
   if (waiting.isLocal && !existsSync(options.data))
     yield* printLine(options, `creating the database in ${options.data}: once, and some seconds long`)
   const database = yield* openWaiting(openDatabase(options.data, "own"), waiting)
@@ -58,7 +61,7 @@ const runSystem = Effect.fnUntraced(function* (
   waiting: WaitingOptions
 ) {
   const system = yield* openWaiting(openSystem(application, database, { makesTopics: true }), waiting)
-  const server = yield* serveHttp(system, roles, options.port)
+  const server = yield* serveHttp(system, roles, options)
   yield* printLine(options, banner(application, options, database, server.url))
   if (!options.json && !options.once) {
     const show = (line: string) => printLine(options, line)

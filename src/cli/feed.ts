@@ -137,6 +137,11 @@ export const sendAgain =
   "send the file again: events that are in the log already are not counted twice where a projection deduplicates"
 
 /** Sends one request until it is answered. `before`: how many events the log has of the requests before. */
+/** The credential of this command, if the environment has one. */
+const credential = (): Readonly<Record<string, string>> => {
+  const key = process.env["MILLRACE_API_KEY"] ?? ""
+  return key === "" ? {} : { authorization: `Bearer ${key}` }
+}
 const post = async (
   lines: ReadonlyArray<InputLine>,
   { patienceMs = defaultPatienceMs, topic, url }: FeedOptions,
@@ -151,7 +156,7 @@ const post = async (
   for (let attempt = 1; ; attempt++) {
     const answer = await fetch(target, {
       method: "POST",
-      headers: { "content-type": "application/x-ndjson" },
+      headers: { "content-type": "application/x-ndjson", ...credential() },
       body,
       signal: AbortSignal.any([signal, AbortSignal.timeout(answerMs)])
     }).catch((error: unknown) => error as Error)
@@ -164,7 +169,11 @@ const post = async (
     if (reason === undefined) {
       const { status } = answer as Response
       const message = `the gateway at ${url} answered ${status}: ${text.slice(0, 500)}; ${sent}`
-      throw new CommandFailed({ message, try: `look at the gateway's log, then ${sendAgain}` })
+      const isRefused = status === 401 || status === 403
+      const cause = isRefused
+        ? "set MILLRACE_API_KEY to a key with the scope ingest (millrace keys create NAME --scopes ingest)"
+        : "look at the gateway's log"
+      throw new CommandFailed({ message, try: `${cause}, then ${sendAgain}` })
     }
     if (performance.now() > until) {
       throw new CommandFailed({

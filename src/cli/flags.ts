@@ -30,6 +30,15 @@ export const port = Flag.Int("port").pipe(
   Flag.withDefault(7070)
 )
 
+/** Where others than this machine reach the server, and whether they need credentials. */
+export const http = {
+  host: optionalText(
+    "host",
+    "Address that the HTTP server listens on; default: 127.0.0.1. Others than this machine need an API key or a token"
+  ),
+  insecure: toggle("insecure", "Let everyone in who reaches the server, without credentials")
+}
+
 const checkVariables = Effect.suspend(() => {
   const misspelled = misspelledVariable(process.env)
   return misspelled === undefined ? Effect.void : Effect.fail(misspelled)

@@ -18,7 +18,7 @@ import { aggregate } from "./aggregate.ts"
 import { withStatements } from "./arguments.ts"
 import { dlq } from "./dlq.ts"
 import { explain } from "./explain.ts"
-import { config, data, json, optionalText, ownConfig, port, runToExitCode, toggle } from "./flags.ts"
+import { config, data, http, json, optionalText, ownConfig, port, runToExitCode, toggle } from "./flags.ts"
 import { init } from "./init.ts"
 import { watchOutput } from "./output-errors.ts"
 import { pulsar } from "./pulsar.ts"
@@ -29,6 +29,7 @@ import { promote } from "./promote.ts"
 import { erase, exportSubject } from "./erase.ts"
 import { retire } from "./retire.ts"
 import { subscribe } from "./subscribe.ts"
+import { keys } from "./keys.ts"
 import { terminalText } from "./terminal-text.ts"
 import { timers } from "./timers.ts"
 import { maskSecrets } from "../text/secrets.ts"
@@ -66,7 +67,8 @@ const dev = Command.make(
     ),
     once: toggle("once", "Exit when all events are processed by the projections and published by the relays"),
     json,
-    port
+    port,
+    ...http
   },
   (flags) =>
     runToExitCode(
@@ -77,6 +79,7 @@ const dev = Command.make(
         return yield* module.dev({
           ...flags,
           speed,
+          host: Option.getOrUndefined(flags.host),
           config: Option.getOrUndefined(config),
           features: Option.getOrUndefined(features),
           input: Option.getOrUndefined(input)
@@ -112,6 +115,7 @@ const start = Command.make(
         )
       )
     ),
+    ...http,
     json
   },
   (flags) =>
@@ -119,6 +123,7 @@ const start = Command.make(
       Effect.flatMap(Effect.promise(commands), (module) =>
         module.start({
           ...flags,
+          host: Option.getOrUndefined(flags.host),
           config: Option.getOrUndefined(flags.config),
           port: Option.getOrUndefined(flags.port)
         })
@@ -371,6 +376,7 @@ Command.make("millrace").pipe(
     subscribe,
     aggregate,
     timers,
+    keys,
     dlq,
     explain,
     pulsar,

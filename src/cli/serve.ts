@@ -7,6 +7,8 @@ import { Log } from "../log/log.ts"
 import { CommandFailed, exitCodes } from "./command-failure.ts"
 import { healthMaxAgeMs, kafkaOptions, pulsarOptions } from "../system/environment.ts"
 import { systemMetricsText, withCounts } from "../system/metrics.ts"
+import { accessOf, type HttpAddress, httpAddress, type HttpFlags } from "./http-options.ts"
+import { isLoopbackName } from "../server/http/site-check.ts"
 import { logStrayErrors } from "./stray-errors.ts"
 import { readStatus } from "../system/observed.ts"
 import { makeReadiness } from "../system/readiness.ts"
@@ -36,13 +38,6 @@ export const parseRoles = (text: string): Effect.Effect<ReadonlyArray<Role>, Com
       )
     : Effect.succeed([...new Set(named)] as ReadonlyArray<Role>)
 }
-
-/** The names in `MILLRACE_HTTP_HOSTS`, separated by commas, which a Host header may have beside those of this machine. */
-const httpHosts = ({ MILLRACE_HTTP_HOSTS: names = "" }: NodeJS.ProcessEnv): ReadonlyArray<string> =>
-  names
-    .split(",")
-    .map((name) => name.trim())
-    .filter((name) => name !== "")
 
 /** The port that is used if none is given: the known one for requests, and a free one for monitoring alone, since processes share machines. */
 export const defaultPort = (held: ReadonlyArray<Role>): number =>
@@ -75,8 +70,8 @@ const slowMs = 2_000
 
 /** How a process waits for what it opens. */
 export interface WaitingOptions {
-  /** The port of the process; 0: nothing is served meanwhile. */
-  readonly port: number
+  /** Where the process listens; at port 0 nothing is served meanwhile. */
+  readonly address: HttpAddress
   /** Whether it will have the routes of the gateway or the API. */
   readonly hasRoutes: boolean
   /** The services that are connected to, for people. */
@@ -90,14 +85,15 @@ export interface WaitingOptions {
  */
 export const openWaiting = Effect.fnUntraced(function* <A, E, R>(
   open: Effect.Effect<A, E, R>,
-  { hasRoutes, isLocal, port, services }: WaitingOptions
+  { address, hasRoutes, isLocal, services }: WaitingOptions
 ) {
   const monitoring = yield* Scope.fork(yield* Effect.scope)
   let waitingFor: string | undefined
   const health = {
-    port,
+    ...address,
     isStarting: hasRoutes,
-    hosts: httpHosts(process.env),
+    // nobody's credentials can be checked yet: others than this machine learn nothing but that it is not ready
+    access: { isRequired: !isLoopbackName(address.host) },
     ready: Effect.sync(() => ({ ready: false, waiting_for: waitingFor })),
     status: Effect.sync(() => ({ healthy: false, reason: `waiting for a service that is away: ${waitingFor}` })),
     moreMetrics: Effect.suspend(() => systemMetricsText({ value: undefined, ageMs: 0, failure: waitingFor }))
@@ -106,7 +102,7 @@ export const openWaiting = Effect.fnUntraced(function* <A, E, R>(
     const isFirst = waitingFor === undefined
     waitingFor = reason
     yield* line
-    if (!isFirst || port === 0) return
+    if (!isFirst || address.port === 0) return
     yield* Scope.provide(Http.serveHealth(health), monitoring).pipe(
       Effect.catch(({ message }) => Effect.logWarning(message))
     )
@@ -134,7 +130,9 @@ export const openWaiting = Effect.fnUntraced(function* <A, E, R>(
 const statusReading = { freshMs: 2_000, patienceMs: 3_000 }
 
 /** Starts the HTTP server with the routes of the roles, and those for monitoring, which every role has. It is closed with the scope. */
-export const serveHttp = Effect.fnUntraced(function* (system: System, held: ReadonlyArray<Role>, port: number) {
+export const serveHttp = Effect.fnUntraced(function* (system: System, held: ReadonlyArray<Role>, flags: HttpFlags) {
+  const address = httpAddress(flags)
+  const access = yield* accessOf(system.database.sql, address, flags.insecure)
   const maxAgeMs = yield* healthMaxAgeMs
   const { presence } = system
   const reading = yield* makeSharedReading(
@@ -142,8 +140,8 @@ export const serveHttp = Effect.fnUntraced(function* (system: System, held: Read
     statusReading
   )
   const monitoring = {
-    port,
-    hosts: httpHosts(process.env),
+    ...address,
+    access,
     ready: yield* makeReadiness(system, held),
     status: Effect.map(reading, ({ ageMs, failure, value }) =>
       value === undefined || failure !== undefined

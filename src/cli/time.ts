@@ -15,10 +15,10 @@ export const timeOf = (text: string, now: number): number | undefined => {
   return Number.isNaN(date) ? undefined : date
 }
 
-const units: Readonly<Record<string, number>> = { ms: 1, s: 1_000, m: 60_000, min: 60_000, h: 3_600_000 }
+const units: Readonly<Record<string, number>> = { ms: 1, s: 1_000, m: 60_000, min: 60_000, h: 3_600_000, d: 86_400_000 }
 /** The milliseconds of a duration above 0, such as `500ms`, `5s`, `2m`, `1h` or `2 minutes`. `flag`: where it was given. */
 export const parseDuration = (text: string, flag: string): Effect.Effect<number, CommandFailed> => {
-  const short = /^(\d+(?:\.\d+)?)(ms|s|m|min|h)$/.exec(text.trim())
+  const short = /^(\d+(?:\.\d+)?)(ms|s|m|min|h|d)$/.exec(text.trim())
   const ms =
     short === null
       ? Option.match(Duration.fromInput(text as Duration.Input), { onNone: () => NaN, onSome: Duration.toMillis })

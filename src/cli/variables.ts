@@ -10,7 +10,13 @@ export const variables: ReadonlyArray<string> = [
   "DATABASE_URL",
   "READER_URL",
   "URL",
+  "HTTP_HOST",
   "HTTP_HOSTS",
+  "HTTP_AUTH",
+  "API_KEY",
+  ...["KEYS", "ISSUER", "AUDIENCE", "ALGORITHMS", "TENANT_CLAIM", "SCOPE_CLAIM", "SCOPE_PREFIX"].map(
+    (name) => `JWT_${name}`
+  ),
   "HEALTH_MAX_AGE",
   "KEY_ENCRYPTION_KEY",
   "DEBUG",

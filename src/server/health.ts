@@ -25,13 +25,15 @@ export interface SystemStatus {
 
 /** Adds `/healthz`, `/readyz`, `/metrics` and, if there is a status, `/status`. */
 export const health = (app: FastifyInstance, { metrics, moreMetrics, ready, status }: HealthParts): void => {
-  app.get("/healthz", { schema: { tags: ["health"], summary: "200 while the process is alive" } }, async () => ({
-    status: "ok"
-  }))
+  const open = { scope: "open" } as const
+  const operate = { scope: "operate" } as const
+  const alive = { schema: { tags: ["health"], summary: "200 while the process is alive" }, config: open }
+  app.get("/healthz", alive, async () => ({ status: "ok" }))
   app.get(
     "/readyz",
     {
-      schema: { tags: ["health"], summary: "200 while the process can do its work, else 503 with the reason" }
+      schema: { tags: ["health"], summary: "200 while the process can do its work, else 503 with the reason" },
+      config: open
     },
     async (_request, reply) => {
       const readiness = await ready()
@@ -40,7 +42,7 @@ export const health = (app: FastifyInstance, { metrics, moreMetrics, ready, stat
   )
   app.get(
     "/metrics",
-    { schema: { tags: ["health"], summary: "Metrics in Prometheus' text format" } },
+    { schema: { tags: ["health"], summary: "Metrics in Prometheus' text format" }, config: operate },
     async (_request, reply) =>
       reply.type("text/plain; version=0.0.4; charset=utf-8").send((await metrics.text()) + (await moreMetrics()))
   )
@@ -48,6 +50,7 @@ export const health = (app: FastifyInstance, { metrics, moreMetrics, ready, stat
   app.get(
     "/status",
     {
+      config: operate,
       schema: {
         tags: ["health"],
         summary: "200 while the whole system is healthy, else 503; with what millrace status --json prints"

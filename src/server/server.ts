@@ -8,6 +8,7 @@ import Fastify, { type FastifyError, type FastifyInstance, type FastifyReply, ty
 import type { Application } from "../model/application.ts"
 import { EventStore } from "../aggregate/event-store.ts"
 import { Log } from "../log/log.ts"
+import { type Access, guard, openAccess } from "./access/access.ts"
 import { aggregatesByName } from "./aggregates/catalog.ts"
 import { describe, type Described } from "./aggregates/openapi.ts"
 import { commands, reads } from "./aggregates/routes.ts"
@@ -54,6 +55,8 @@ interface ServerOptions {
   readonly cors?: ReadonlyArray<string>
   /** How many requests one address may send within `windowMs`. Default: no limit. */
   readonly rateLimit?: { readonly max: number; readonly windowMs: number }
+  /** How requests are authenticated. Default: every request may do everything. */
+  readonly access?: Access
   /** Whether the routes of an application follow once it has started: requests to them get 503 until then. Default false. */
   readonly isStarting?: boolean
   /** What Fastify's logger writes to standard output, as JSON lines. Default `silent`. */
@@ -264,6 +267,7 @@ const build = async (
     const problemOfSite = siteCheck({ hosts, origins })
     app.addHook("onRequest", ({ headers, method }, _reply, done) => done(problemOfSite(method, headers)))
   }
+  guard(app, options.access ?? openAccess)
   answers(app, metrics, limits, options.isStarting === true)
   await plugins(app, options, limits)
   const run = Effect.runPromiseExitWith(context)
@@ -331,7 +335,7 @@ const routesOf =
         streams(inner, parts)
         records(inner, parts)
       })
-      app.get("/openapi.json", { schema: { hide: true } }, async () => app.swagger())
+      app.get("/openapi.json", { schema: { hide: true }, config: { scope: "read" } }, async () => app.swagger())
     }
   }
 
@@ -374,6 +378,6 @@ export const serve = (options: ServeOptions): Effect.Effect<Served, PortInUse | 
   })
 /** Serves `/healthz`, `/readyz` and `/metrics` only, until the scope closes. Needs no log. */
 export const serveHealth = (
-  options: Pick<ServerOptions, "port" | "host" | "hosts" | "ready" | "status" | "moreMetrics" | "isStarting">
+  options: Pick<ServerOptions, "port" | "host" | "hosts" | "access" | "ready" | "status" | "moreMetrics" | "isStarting">
 ): Effect.Effect<Served, PortInUse | ListenFailed, Scope.Scope> =>
   serving(options, defaultLimits, () => Promise.resolve())

@@ -6,6 +6,7 @@ import type { EventStore } from "../../src/aggregate/event-store.ts"
 import { Aggregate, Event } from "../../src/index.ts"
 import { make as makeStore } from "../../src/memory/event-store.ts"
 import { make as makeLog } from "../../src/memory/log.ts"
+import type { ServeOptions } from "../../src/server/server.ts"
 import { declare, reference, start, type Server } from "./http.ts"
 
 /** The fields of answers that tests use. */
@@ -52,14 +53,18 @@ export const application = { ...reference, aggregates: [AlertCase, Counter] }
 /** Starts a server of the application on an event store in memory, which `wrap` may change. */
 export const startServer = async (
   wrap: (store: EventStore["Service"]) => EventStore["Service"] = (store) => store,
-  limits = {}
+  limits = {},
+  options: Partial<ServeOptions> = {}
 ) => {
   const { log } = makeLog()
   await declare(log, application)
   const store = makeStore(log)
   await Effect.runPromise(store.declare(application.aggregates.map(({ name, partitions }) => ({ name, partitions }))))
   return {
-    ...(await start({ application, eventStore: wrap(store), limits: { eventLoopDelayMs: 0, ...limits } }, log)),
+    ...(await start(
+      { application, eventStore: wrap(store), limits: { eventLoopDelayMs: 0, ...limits }, ...options },
+      log
+    )),
     store
   }
 }

@@ -1,7 +1,7 @@
 // Reads the headers of requests to aggregates: the expected version, the command's id, and where the command comes from. Pure.
 import { isUtf8 } from "node:buffer"
 import type { IncomingHttpHeaders } from "node:http"
-import { mostInContext } from "../../aggregate/command.ts"
+import { type CommandContext, mostInContext } from "../../aggregate/command.ts"
 import type { Expected } from "../../aggregate/event-store.ts"
 import { aggregateHeaders } from "../../log/envelope.ts"
 import { nameProblem, tenantProblem } from "../../log/acceptable.ts"
@@ -84,7 +84,7 @@ const contextTextProblem = (text: string): string | undefined =>
  * What the events have in common with what caused them. Throws a `Problem` 400 if a header is empty, the tenant is longer than 1,024 bytes, or
  * another header than 1,000 characters.
  */
-export const contextOf = (headers: IncomingHttpHeaders, traceparent: string) => ({
+export const contextOf = (headers: IncomingHttpHeaders, traceparent: string): CommandContext => ({
   traceparent,
   ...Object.fromEntries(
     Object.entries(contextHeaders).flatMap(([field, name]) => {

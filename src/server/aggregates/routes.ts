@@ -7,6 +7,7 @@ import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify"
 import { Aggregate } from "../../aggregate/aggregate.ts"
 import { VersionConflict } from "../../aggregate/errors.ts"
 import type { EventStore } from "../../aggregate/event-store.ts"
+import { tenantFor } from "../access/access.ts"
 import { textOf, type BodyMemory } from "../http/body.ts"
 import type { Limits } from "../http/limits.ts"
 import { shown } from "../../text/text.ts"
@@ -17,6 +18,7 @@ import { isOwnFault, problemOf, rejectionDetails, rejectionOf, timedOut } from "
 import { knownAggregate, type Aggregates } from "./catalog.ts"
 import { commandJson, commandOf } from "./command.ts"
 import { eventsPage } from "./events.ts"
+import { executeOwned, mayRead } from "./ownership.ts"
 import { commandIdOf, contextOf, etagOf, expectedOf, isKnown } from "./headers.ts"
 
 /** What the routes need. */
@@ -33,6 +35,7 @@ const pageEvents = { usual: 100, most: 1_000 }
 const path = "/v1/aggregates/:name/:id"
 // the routes are described for each aggregate and command by openapi.ts
 const hidden = { schema: { hide: true }, helmet: false } as const
+const reading = { ...hidden, config: { scope: "read" } } as const
 
 /** The aggregate and the id in the path. Throws a `Problem` 404 or 400; of an id, the store refuses what it cannot have. */
 const targetOf = (request: FastifyRequest, aggregates: Aggregates) => {
@@ -93,37 +96,47 @@ export const commands = (app: FastifyInstance, parts: AggregateParts): void => {
     reply.header("x-content-type-options", "nosniff")
     done()
   }
-  app.post(`${path}/commands/:command`, { ...hidden, onRequest }, async (request, reply) => {
-    const { aggregate, command: name, id } = targetOf(request, aggregates)
-    const expected = expectedOf(request.headers)
-    const commandId = commandIdOf(request.headers)
-    const trace = traceFor(request)
-    const context = contextOf(request.headers, trace.traceparent)
-    const json = commandJson(typeof request.body === "string" ? request.body : "", limits)
-    const command = commandOf(aggregate, id, name, json)
-    const options = {
-      context,
-      ...(expected !== undefined && { expected }),
-      ...(commandId !== undefined && { commandId })
+  app.post(
+    `${path}/commands/:command`,
+    { ...hidden, onRequest, config: { scope: "ingest" } },
+    async (request, reply) => {
+      const { aggregate, command: name, id } = targetOf(request, aggregates)
+      const expected = expectedOf(request.headers)
+      const commandId = commandIdOf(request.headers)
+      const trace = traceFor(request)
+      const asked = contextOf(request.headers, trace.traceparent)
+      const { tenant } = request.principal
+      const context = { ...asked, tenant: tenantFor(request, asked.tenant) }
+      const json = commandJson(typeof request.body === "string" ? request.body : "", limits)
+      const command = commandOf(aggregate, id, name, json)
+      const options = {
+        context,
+        ...(expected !== undefined && { expected }),
+        ...(commandId !== undefined && { commandId })
+      }
+      const answer = await answerOf(
+        parts,
+        executeOwned(aggregate, id, tenant, options, (checked) => Aggregate.execute(aggregate, id, command, checked))
+      )
+      if (!(answer instanceof Failed)) {
+        const { events, repeated, version } = answer
+        const isNew = events.length > 0 && events.length === version
+        if (isNew) reply.header("location", `/v1/aggregates/${aggregate.name}/${encodeURIComponent(id)}`)
+        return reply
+          .code(isNew ? 201 : 200)
+          .header("etag", etagOf(version))
+          .type(jsonType)
+          .send(JSON.stringify({ version, events: events.map((event) => aggregate.encode(event)), repeated }))
+      }
+      const { error } = answer
+      if (error instanceof Problem) throw error
+      if (error instanceof VersionConflict) reply.header("etag", etagOf(error.actual))
+      const rejection = rejectionOf(error)
+      if (rejection === undefined) throw problemOf(error) ?? error
+      const details = rejectionDetails(rejection, trace.traceId)
+      return reply.code(409).type(problemJson).send(JSON.stringify(details))
     }
-    const answer = await answerOf(parts, Aggregate.execute(aggregate, id, command, options))
-    if (!(answer instanceof Failed)) {
-      const { events, repeated, version } = answer
-      const isNew = events.length > 0 && events.length === version
-      if (isNew) reply.header("location", `/v1/aggregates/${aggregate.name}/${encodeURIComponent(id)}`)
-      return reply
-        .code(isNew ? 201 : 200)
-        .header("etag", etagOf(version))
-        .type(jsonType)
-        .send(JSON.stringify({ version, events: events.map((event) => aggregate.encode(event)), repeated }))
-    }
-    const { error } = answer
-    if (error instanceof VersionConflict) reply.header("etag", etagOf(error.actual))
-    const rejection = rejectionOf(error)
-    if (rejection === undefined) throw problemOf(error) ?? error
-    const details = rejectionDetails(rejection, trace.traceId)
-    return reply.code(409).type(problemJson).send(JSON.stringify(details))
-  })
+  )
 }
 
 /** The version or the moment that a request asks for. Throws a `Problem` 400. */
@@ -152,12 +165,13 @@ const noEvents = (aggregate: string, id: string, at?: number): Problem => {
 /** Adds `GET /v1/aggregates/NAME/ID` and `GET /v1/aggregates/NAME/ID/events`. */
 export const reads = (app: FastifyInstance, parts: AggregateParts): void => {
   const { aggregates } = parts
-  app.get("/v1/aggregates/:name", hidden, (request) => {
+  app.get("/v1/aggregates/:name", reading, (request) => {
     targetOf(request, aggregates)
   })
-  app.get(path, hidden, async (request, reply) => {
+  app.get(path, reading, async (request, reply) => {
     const { aggregate, id } = targetOf(request, aggregates)
     const past = pastOf(request.query as Readonly<Record<string, unknown>>)
+    if (!(await readOf(parts, mayRead(aggregate, id, request.principal.tenant)))) throw noEvents(aggregate.name, id)
     const { state, version } = await readOf(parts, Aggregate.load(aggregate, id, past))
     if (version === 0) throw noEvents(aggregate.name, id, past.at)
     if (past.version !== undefined && version < past.version) {
@@ -168,11 +182,12 @@ export const reads = (app: FastifyInstance, parts: AggregateParts): void => {
     if (isKnown(request.headers, version)) return reply.code(304).send()
     return reply.type(jsonType).send(JSON.stringify({ version, state: aggregate.encodeState(state) }))
   })
-  app.get(`${path}/events`, hidden, async (request, reply) => {
+  app.get(`${path}/events`, reading, async (request, reply) => {
     const { aggregate, id } = targetOf(request, aggregates)
     const query = request.query as Readonly<Record<string, unknown>>
     const from = whole(query["from"], "from", { least: 1, most: 999_999_999_999_999, otherwise: 1 })
     const limit = whole(query["limit"], "limit", { least: 1, most: pageEvents.most, otherwise: pageEvents.usual })
+    if (!(await readOf(parts, mayRead(aggregate, id, request.principal.tenant)))) throw noEvents(aggregate.name, id)
     const { events, version } = await readOf(parts, eventsPage(aggregate, id, { from, limit }))
     if (version === 0) throw noEvents(aggregate.name, id)
     reply.header("etag", etagOf(version)).header("cache-control", "no-cache")

@@ -109,24 +109,29 @@ export const gateway = (
     done()
   }
   // helmet's headers are for pages, and would take an eighth of the time of a small request
-  app.post("/v1/events", { schema: postSchema(catalog), onRequest, helmet: false }, async (request, reply) => {
-    const query = request.query as Readonly<Record<string, unknown>>
-    const minimal = isMinimal(request, single(query["results"], "results"))
-    const trace = traceFor(request)
-    const answer = await ingest(parts, {
-      text: typeof request.body === "string" ? request.body : "",
-      form: request.body === undefined ? "json" : formOf(request),
-      traceId: trace.traceId,
-      minimal,
-      request: {
-        entry: namedTopic(catalog, single(query["topic"], "topic")),
-        version: versionOf(single(request.headers["schema-version"], "schema-version")),
-        traceparent: trace.traceparent,
-        now: Date.now()
-      }
-    })
-    if (answer.retryAfter !== undefined) reply.header("retry-after", answer.retryAfter)
-    if (minimal && request.headers.prefer !== undefined) reply.header("preference-applied", "return=minimal")
-    return reply.code(answer.status).type("application/json; charset=utf-8").send(answer.body)
-  })
+  app.post(
+    "/v1/events",
+    { schema: postSchema(catalog), config: { scope: "ingest" }, onRequest, helmet: false },
+    async (request, reply) => {
+      const query = request.query as Readonly<Record<string, unknown>>
+      const minimal = isMinimal(request, single(query["results"], "results"))
+      const trace = traceFor(request)
+      const answer = await ingest(parts, {
+        text: typeof request.body === "string" ? request.body : "",
+        form: request.body === undefined ? "json" : formOf(request),
+        traceId: trace.traceId,
+        minimal,
+        request: {
+          entry: namedTopic(catalog, single(query["topic"], "topic")),
+          version: versionOf(single(request.headers["schema-version"], "schema-version")),
+          traceparent: trace.traceparent,
+          tenant: request.principal.tenant,
+          now: Date.now()
+        }
+      })
+      if (answer.retryAfter !== undefined) reply.header("retry-after", answer.retryAfter)
+      if (minimal && request.headers.prefer !== undefined) reply.header("preference-applied", "return=minimal")
+      return reply.code(answer.status).type("application/json; charset=utf-8").send(answer.body)
+    }
+  )
 }

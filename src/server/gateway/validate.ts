@@ -21,6 +21,8 @@ export interface RequestContext {
   /** The version of events without one; undefined: the newest version that fits. */
   readonly version: number | undefined
   readonly traceparent: string
+  /** The tenant of the credential, which all events get; undefined: each event says which one it is of. */
+  readonly tenant: string | undefined
   /** Epoch milliseconds. */
   readonly now: number
 }
@@ -97,6 +99,10 @@ export class Checker {
   #place(json: Readonly<Record<string, unknown>>, text: string, request: RequestContext): ValidEvent | InvalidEvent {
     const entry = request.entry ?? this.#entryOf(json)
     if ("ok" in entry) return entry
+    if (entry.topic.compacted === true && request.tenant !== undefined) {
+      const message = `the values of ${entry.topic.name} are read for all tenants, and the credential belongs to ${shown(request.tenant)}`
+      return faulty("shared_topic", message, "send it with a credential without a tenant")
+    }
     if (entry.topic.compacted === true && json["value"] === null && typeof json["key"] === "string" && isPair(json)) {
       return (
         this.#named(json["key"], "key", json) ??
@@ -157,7 +163,7 @@ export class Checker {
     try {
       key = keyOf(value)
       eventId = idOf?.(value)
-      tenant = tenantOf?.(value)
+      tenant = tenantOf?.(value) ?? request.tenant
       time = timeOf?.(value) ?? request.now
     } catch (error) {
       const message = `topic ${entry.topic.name} failed to read the key, id, tenant or time of the event: ${describeError(error).message}`
@@ -167,6 +173,7 @@ export class Checker {
       this.#named(key, "key", value) ??
       (eventId === undefined ? undefined : this.#named(eventId, "event_id", value)) ??
       (tenant === undefined ? undefined : this.#named(tenant, "tenant", value)) ??
+      owned(tenant, request, value) ??
       timely(time, entry, request.now) ??
       checked(entry, request, {
         key,
@@ -214,6 +221,11 @@ const fieldOf = (value: unknown, found: unknown): string | undefined =>
     ? Object.entries(value).find(([, inner]) => inner === found)?.[0]
     : undefined
 
+const owned = (tenant: string | undefined, request: RequestContext, value: unknown): InvalidEvent | undefined => {
+  if (request.tenant === undefined || tenant === request.tenant) return undefined
+  const message = `the event is of the tenant ${shown(tenant)}, and the credential belongs to ${shown(request.tenant)}`
+  return faulty("wrong_tenant", message, "send events of the credential's own tenant", fieldOf(value, tenant))
+}
 const checked = (
   entry: CatalogTopic,
   request: RequestContext,

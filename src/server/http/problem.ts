@@ -24,6 +24,8 @@ export type FaultCode =
   | "tenant_too_long"
   | "event_time_out_of_range"
   | "event_time_ahead"
+  | "wrong_tenant"
+  | "shared_topic"
   | StorageCode
 
 /** The codes of valid events that were not appended. Except for `log_refused`, the same event may be sent again. */
@@ -72,6 +74,10 @@ export type ProblemCode =
   | "starting"
   | "unknown_host"
   | "cross_site"
+  | "unauthenticated"
+  | "forbidden"
+  | "wrong_tenant"
+  | "access_unavailable"
   | "not_found"
   | "internal_error"
   | AggregateCode

@@ -4,9 +4,11 @@ import type { FastifyInstance } from "fastify"
 import { traceIdOf } from "../../log/envelope.ts"
 import type { LogRecord } from "../../log/log.ts"
 import { withoutTimeMarks } from "../../log/time-mark.ts"
-import { whole } from "../http/parameters.ts"
+import { tenantFor } from "../access/access.ts"
+import { single, whole } from "../http/parameters.ts"
 import { boundsOf, knownTopic, readProblem, type StreamParts } from "./routes.ts"
 
+const reading = { scope: "read" } as const
 const pageBytes = 1024 * 1024
 const pageRecords = 1_000
 
@@ -31,16 +33,20 @@ const recordJson = ({ value, ...record }: LogRecord): string => {
 /** Adds `GET /v1/topics` and `GET /v1/topics/:topic/records`. */
 export const records = (app: FastifyInstance, parts: StreamParts): void => {
   const { catalog, context, log } = parts
-  app.get("/v1/topics", { schema: { tags: ["streams"], summary: "The application's topics" } }, async () => ({
-    topics: [...catalog.topics.values()].map(({ readBy, topic, writtenBy }) => ({
-      name: topic.name,
-      compacted: topic.compacted === true,
-      types: topic.types,
-      read_by: readBy,
-      written_by: writtenBy
-    }))
-  }))
-  app.get("/v1/topics/:topic/records", { schema: pageSchema }, async (request, reply) => {
+  app.get(
+    "/v1/topics",
+    { schema: { tags: ["streams"], summary: "The application's topics" }, config: reading },
+    async () => ({
+      topics: [...catalog.topics.values()].map(({ readBy, topic, writtenBy }) => ({
+        name: topic.name,
+        compacted: topic.compacted === true,
+        types: topic.types,
+        read_by: readBy,
+        written_by: writtenBy
+      }))
+    })
+  )
+  app.get("/v1/topics/:topic/records", { schema: pageSchema, config: reading }, async (request, reply) => {
     const topic = knownTopic(catalog, (request.params as { readonly topic: string }).topic)
     const query = request.query as Readonly<Record<string, unknown>>
     const bounds = await boundsOf(parts, topic)
@@ -55,8 +61,10 @@ export const records = (app: FastifyInstance, parts: StreamParts): void => {
       })
     )
     if ("_tag" in batch) throw readProblem(batch)
-    const records = withoutTimeMarks(batch.records)
+    const tenant = tenantFor(request, single(query["tenant"], "tenant"))
+    const records = withoutTimeMarks(batch.records).filter((record) => tenant === undefined || record.tenant === tenant)
     const page = records.slice(0, limit)
+    // the position after the last record of the page, or after all that was read
     const next = page.length === records.length ? batch.next : records[page.length]!.position
     const head = JSON.stringify({ topic, partition, start, end: batch.end, next })
     const body = `${head.slice(0, -1)},"records":[${page.map(recordJson).join(",")}]}`
@@ -72,6 +80,7 @@ const pageSchema = {
     properties: {
       partition: { type: "integer", default: 0 },
       from: { type: "integer", description: "Default: the first position that the partition still has" },
+      tenant: { type: "string", description: "only records of this tenant; default: that of the credential" },
       limit: { type: "integer", default: 100, maximum: pageRecords }
     }
   }

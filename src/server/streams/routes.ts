@@ -6,6 +6,7 @@ import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify"
 import type { PartitionBounds, Log, LogRecord, Position, ReadError } from "../../log/log.ts"
 import { isTimeMark } from "../../log/time-mark.ts"
 import { isRetry } from "../../dead-letter/retry-record.ts"
+import { tenantFor } from "../access/access.ts"
 import type { Catalog } from "../http/catalog.ts"
 import { Follower } from "./client.ts"
 import { parseStreamId, type StreamPositions } from "./sse.ts"
@@ -27,6 +28,7 @@ export interface StreamParts {
 
 /** The topic of `/v1/alerts`. */
 const alertsTopic = "alerts.v1"
+const reading = { scope: "read" } as const
 const contentType = "text/event-stream; charset=utf-8"
 /** Bytes that a stream reads from the log at once when it is behind. */
 const readBytes = 256 * 1024
@@ -131,7 +133,8 @@ export const streams = (app: FastifyInstance, parts: StreamParts): void => {
   /** Streams until the client or the server ends the stream. A HEAD request gets the headers alone. */
   const stream = async (request: FastifyRequest, reply: FastifyReply, topic: string, event: string): Promise<void> => {
     const query = request.query as Readonly<Record<string, unknown>>
-    const [tenant, key] = [single(query["tenant"], "tenant"), single(query["entity_id"], "entity_id")]
+    const tenant = tenantFor(request, single(query["tenant"], "tenant"))
+    const key = single(query["entity_id"], "entity_id")
     const asked = String(request.headers["last-event-id"] ?? single(query["from"], "from") ?? "latest")
     const found = await Promise.race([bounds(topic), disconnected(reply)])
     if (found === undefined) {
@@ -174,11 +177,13 @@ export const streams = (app: FastifyInstance, parts: StreamParts): void => {
       opening--
     }
   }
-  app.get("/v1/alerts", { schema: streamSchema("Alerts as they are published") }, (request, reply) =>
+  app.get("/v1/alerts", { schema: streamSchema("Alerts as they are published"), config: reading }, (request, reply) =>
     bounded(request, reply, alertsTopic, "alert")
   )
-  app.get("/v1/topics/:topic/stream", { schema: streamSchema("Records of a topic as they arrive") }, (request, reply) =>
-    bounded(request, reply, (request.params as { readonly topic: string }).topic, "record")
+  app.get(
+    "/v1/topics/:topic/stream",
+    { schema: streamSchema("Records of a topic as they arrive"), config: reading },
+    (request, reply) => bounded(request, reply, (request.params as { readonly topic: string }).topic, "record")
   )
   app.addHook("preClose", async () => {
     for (const follower of open) follower.stop("shutdown", "the server is stopping", "connect again with Last-Event-ID")

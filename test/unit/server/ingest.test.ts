@@ -119,6 +119,7 @@ describe("trace", () => {
 const request = (now = 1_000_000): RequestContext => ({
   entry: undefined,
   version: undefined,
+  tenant: undefined,
   traceparent: "00-a-b-01",
   now
 })

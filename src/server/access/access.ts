@@ -1,0 +1,128 @@
+// Authenticates requests, and lets each route have only those with its scope.
+import type { IncomingHttpHeaders } from "node:http"
+import type { FastifyInstance, FastifyRequest, RouteOptions } from "fastify"
+import { Problem, retryAfterSeconds } from "../http/problem.ts"
+import type { ApiKeys } from "./api-keys.ts"
+import { KeysUnavailable, RefusedToken } from "./jwt.ts"
+import { anyone, type Principal, scopeProblem } from "./principal.ts"
+
+/** How requests are authenticated. */
+export interface Access {
+  /** Whether every request needs a credential. If not, one without may do everything; one that has a credential is held to it anyway. */
+  readonly isRequired: boolean
+  /** Undefined: keys are not accepted. */
+  readonly keys?: Pick<ApiKeys, "principalOf"> | undefined
+  /** Checks a JSON Web Token; undefined: none are accepted. */
+  readonly jwt?: ((token: string) => Promise<Principal>) | undefined
+}
+/** No credential is needed, and none is accepted. */
+export const openAccess: Access = { isRequired: false }
+
+/** Where a credential is besides the Authorization header: browsers cannot set that for streams. */
+const parameter = "access_token"
+const protocolPrefix = "millrace.bearer."
+
+const unauthenticated = (message: string): Problem =>
+  new Problem(
+    401,
+    "unauthenticated",
+    message,
+    "send the header Authorization: Bearer KEY, with a key of 'millrace keys create', or a token of the issuer"
+  )
+const unavailable = (what: string): Problem =>
+  new Problem(
+    503,
+    "access_unavailable",
+    `credentials cannot be checked now: ${what}`,
+    "send the request again after Retry-After seconds",
+    retryAfterSeconds
+  )
+
+/** The credential of a request; undefined if it has none. Throws a `Problem` 401 if the header is of another kind. */
+export const credentialOf = (
+  headers: IncomingHttpHeaders,
+  query: Readonly<Record<string, unknown>>
+): string | undefined => {
+  const { authorization } = headers
+  if (authorization !== undefined) {
+    const [, token] = /^Bearer +([\w\-.~+/]+=*) *$/i.exec(authorization) ?? []
+    if (token === undefined) throw unauthenticated("the header Authorization is not of the form Bearer KEY")
+    return token
+  }
+  const inProtocol = headers["sec-websocket-protocol"]
+    ?.split(",")
+    .map((name) => name.trim())
+    .find((name) => name.startsWith(protocolPrefix))
+  if (inProtocol !== undefined) return inProtocol.slice(protocolPrefix.length)
+  const inQuery = query[parameter]
+  return typeof inQuery === "string" ? inQuery : undefined
+}
+
+/** The principal of a credential. Rejects with a `Problem` 401 if it is not valid, and 503 if that cannot be found out. */
+const authenticated = async ({ jwt, keys }: Access, credential: string): Promise<Principal> => {
+  if (credential.startsWith("mr_") && keys !== undefined) {
+    const principal = await keys.principalOf(credential).catch(() => {
+      throw unavailable("the database does not answer")
+    })
+    if (principal !== undefined) return principal
+    throw unauthenticated("the API key does not exist, has expired, or was revoked")
+  }
+  if (jwt === undefined) throw unauthenticated("the credential is not an API key, and no other ones are accepted")
+  try {
+    return await jwt(credential)
+  } catch (error) {
+    if (error instanceof KeysUnavailable) throw unavailable(error.message)
+    throw unauthenticated(error instanceof RefusedToken ? error.message : "the token is refused")
+  }
+}
+
+/** Refuses routes that do not say what they need, when they are added. Those of the documentation need `read`. */
+const assertScoped = (route: RouteOptions): void => {
+  if (route.config?.scope !== undefined) return
+  if (/^\/docs(\/|$)/.test(route.url)) route.config = { ...route.config, scope: "read" }
+  else throw new Error(`the route ${String(route.method)} ${route.url} does not say which scope it needs`)
+}
+
+/** Lets each route have only requests with its scope: adds `request.principal`. To be called before any route is added. */
+export const guard = (app: FastifyInstance, access: Access): void => {
+  app.decorateRequest("principal", null as unknown as Principal)
+  app.addHook("onRoute", assertScoped)
+  const check = async (request: FastifyRequest, scope: NonNullable<RouteOptions["config"]>["scope"]): Promise<void> => {
+    const credential = credentialOf(request.headers, request.query as Readonly<Record<string, unknown>>)
+    if (credential === undefined) throw unauthenticated("the request has no credential")
+    request.principal = await authenticated(access, credential)
+    const problem = scope === "open" || scope === undefined ? undefined : scopeProblem(request.principal, scope)
+    if (problem !== undefined) throw problem
+  }
+  app.addHook("onRequest", (request, reply, done) => {
+    const { scope } = request.routeOptions.config
+    request.principal = anyone
+    const hasCredential =
+      request.headers.authorization !== undefined ||
+      request.headers["sec-websocket-protocol"] !== undefined ||
+      (request.query as Readonly<Record<string, unknown>>)[parameter] !== undefined
+    // a path without a route, and what needs nothing
+    if (scope === undefined || scope === "open" || (!access.isRequired && !hasCredential)) return done()
+    // a page that sends credentials of another service to a server that knows none
+    if (!access.isRequired && access.keys === undefined && access.jwt === undefined) return done()
+    check(request, scope).then(
+      () => done(),
+      (error: Error) => {
+        if (error instanceof Problem && error.status === 401) reply.header("www-authenticate", "Bearer")
+        done(error)
+      }
+    )
+  })
+}
+
+/** The tenant that a request is about: the principal's, or the one that it asks for. Throws a `Problem` 403 if it asks for another one. */
+export const tenantFor = ({ principal }: FastifyRequest, asked: string | undefined): string | undefined => {
+  if (principal.tenant === undefined || asked === undefined || asked === principal.tenant)
+    return principal.tenant ?? asked
+  throw new Problem(
+    403,
+    "wrong_tenant",
+    `the request is about the tenant ${JSON.stringify(asked)}, and its credential belongs to ${JSON.stringify(principal.tenant)}`,
+    "leave the tenant out: it is that of the credential"
+  )
+}

@@ -1,0 +1,51 @@
+// Who sends a request, and what they may do. Pure.
+import { Problem } from "../http/problem.ts"
+
+/**
+ * What a credential allows: `ingest` sends events and commands; `read` reads topics, views and aggregates; `operate` sees and changes the system
+ * itself, of all tenants.
+ */
+export type Scope = (typeof scopes)[number]
+export const scopes = ["ingest", "read", "operate"] as const
+
+/** Who sends a request. */
+export interface Principal {
+  /** For logs and lists: the name of an API key, or the subject of a token. */
+  readonly name: string
+  /** The only tenant whose data the principal writes and reads; undefined: all tenants. */
+  readonly tenant: string | undefined
+  readonly scopes: ReadonlySet<Scope>
+}
+
+/** Whoever can reach a server that asks for no credentials: they may do everything. */
+export const anyone: Principal = { name: "anyone", tenant: undefined, scopes: new Set(scopes) }
+
+/** The problem of a request whose principal does not have the scope of its route; undefined if it has. */
+export const scopeProblem = (principal: Principal, scope: Scope): Problem | undefined => {
+  if (scope === "operate" && principal.tenant !== undefined)
+    return new Problem(
+      403,
+      "forbidden",
+      `${principal.name} belongs to the tenant ${JSON.stringify(principal.tenant)}, and this route is about all tenants`,
+      "use a credential without a tenant"
+    )
+  if (principal.scopes.has(scope)) return undefined
+  const has = [...principal.scopes].join(", ") || "no scope"
+  return new Problem(
+    403,
+    "forbidden",
+    `${principal.name} has ${has}, and this route needs the scope ${scope}`,
+    `use a credential with the scope ${scope}`
+  )
+}
+
+declare module "fastify" {
+  interface FastifyRequest {
+    /** Who sends the request. */
+    principal: Principal
+  }
+  interface FastifyContextConfig {
+    /** What the route needs; `open`: nothing, not even a credential. */
+    scope?: Scope | "open"
+  }
+}
