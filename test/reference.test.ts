@@ -37,8 +37,8 @@ test("errors.md has every code, every tag and every name of an error that the so
   expect(tags.length).toBeGreaterThan(60)
   expect(names).toContain("UnacceptableRecord")
   expect(states.length).toBeGreaterThan(3)
-  // thrown where it is declared; its message is that of a dead letter
-  const unnamed = new Set(["DatedAhead", "RepeatedRejection"])
+  // what others say in their place: dead letters, commands, and answers over HTTP
+  const unnamed = new Set(["DatedAhead", "RepeatedRejection", "CannotCreate", "RefusedToken", "KeysUnavailable"])
   const [, http = ""] = /\n## HTTP\n([\s\S]*?)\n## /.exec(page("errors")) ?? []
   expect(
     all(http, /^\| `(\w+)`/gm)
