@@ -1,6 +1,6 @@
 // Where the HTTP server listens and whom it lets in, from flags and environment variables. An address that others reach needs credentials.
 import * as Effect from "effect/Effect"
-import { type Sql } from "../postgres/client/client.ts"
+import type { Sql } from "../postgres/client/client.ts"
 import { hasApiKey } from "../postgres/store/api-keys.ts"
 import type { Access } from "../server/access/access.ts"
 import { ApiKeys } from "../server/access/api-keys.ts"

@@ -94,7 +94,7 @@ export const guard = (app: FastifyInstance, access: Access): void => {
     const problem = scope === "open" || scope === undefined ? undefined : scopeProblem(request.principal, scope)
     if (problem !== undefined) throw problem
   }
-  app.addHook("onRequest", (request, reply, done) => {
+  app.addHook("onRequest", async (request, reply) => {
     const { scope } = request.routeOptions.config
     request.principal = anyone
     const hasCredential =
@@ -102,16 +102,15 @@ export const guard = (app: FastifyInstance, access: Access): void => {
       request.headers["sec-websocket-protocol"] !== undefined ||
       (request.query as Readonly<Record<string, unknown>>)[parameter] !== undefined
     // a path without a route, and what needs nothing
-    if (scope === undefined || scope === "open" || (!access.isRequired && !hasCredential)) return done()
+    if (scope === undefined || scope === "open" || (!access.isRequired && !hasCredential)) return
     // a page that sends credentials of another service to a server that knows none
-    if (!access.isRequired && access.keys === undefined && access.jwt === undefined) return done()
-    check(request, scope).then(
-      () => done(),
-      (error: Error) => {
-        if (error instanceof Problem && error.status === 401) reply.header("www-authenticate", "Bearer")
-        done(error)
-      }
-    )
+    if (!access.isRequired && access.keys === undefined && access.jwt === undefined) return
+    try {
+      await check(request, scope)
+    } catch (error) {
+      if (error instanceof Problem && error.status === 401) reply.header("www-authenticate", "Bearer")
+      throw error
+    }
   })
 }
 
