@@ -38,6 +38,7 @@ const lastTime = 8.64e15
 
 /** An event is dated further beyond its arrival than the projection's `maxAhead` allows. */
 export class DatedAhead extends Error {
+  override readonly name = "DatedAhead"
   constructor(time: number, maxAheadMs: number) {
     super(
       `it is dated ${new Date(Math.min(time, lastTime)).toISOString()}, more than ${maxAheadMs} ms after it arrived; ` +

@@ -1,6 +1,5 @@
 // Explains a row of a read model: replays its projection in memory over the log, finds the events that made the row, and compares the results.
 import * as Effect from "effect/Effect"
-import * as Layer from "effect/Layer"
 import type { Log, ReadError } from "../log/log.ts"
 import type { Application } from "../model/application.ts"
 import { buildOf } from "../model/build.ts"
@@ -323,7 +322,3 @@ const notesOf = (
   ...of.unjournalled.map(Lookups.unjournalledText),
   ...(of.isShared ? ["other projections write this table too; the stored row has what they wrote"] : [])
 ]
-
-/** Provides the services of an application to what runs its handlers. */
-export const withServices = <A, E, R>(application: Application.Any, effect: Effect.Effect<A, E, R>) =>
-  Effect.provide(effect, (application.services ?? Layer.empty) as Layer.Layer<unknown>) as Effect.Effect<A, E, never>

@@ -16,7 +16,8 @@ import { KeyScan } from "../runner/key-scan.ts"
 import { makeSubjectKeys } from "../postgres/store/subject-keys.ts"
 import { keyEncryptionKey } from "./environment.ts"
 import { RebuildRefused, RebuildStopped } from "./errors.ts"
-import { readLookups, readSources, withServices } from "./explain.ts"
+import { readLookups, readSources } from "./explain.ts"
+import { withServices } from "./services.ts"
 import { awayMs, cancelBuild, rebuild, type RebuildReports, type Rebuilt, sourcesOf } from "./rebuild.ts"
 import {
   buildToContinue,

@@ -1,6 +1,5 @@
 // A running system, put together from its parts: a database, the log, the store of the projections, and the relays.
 import * as Effect from "effect/Effect"
-import * as Layer from "effect/Layer"
 import * as Schedule from "effect/Schedule"
 import { EventStore } from "../aggregate/event-store.ts"
 import { Log } from "../log/log.ts"
@@ -49,6 +48,7 @@ import { openRelays, skippedTopics, targetNames } from "./open-relays.ts"
 import { Presence } from "./presence.ts"
 import { assertLogMoved } from "./moved-log.ts"
 import { makePacing } from "./rebuild-pacing.ts"
+import { withServices } from "./services.ts"
 import { ownTopics } from "./topic-ownership.ts"
 import { assertReady, specsOf, startsOf } from "./topics.ts"
 
@@ -190,12 +190,14 @@ const withRunning = (
   { application, database, log, presence, store }: RunningParts,
   run: Effect.Effect<void, unknown, unknown>
 ): Effect.Effect<void> =>
-  run.pipe(
-    Effect.provideService(Log, log),
-    Effect.provideService(Store, store),
-    Effect.provideService(CurrentFailures, presence.failures),
-    Effect.provideService(FollowerPacing, makePacing(database.sql, log)),
-    Effect.provide((application.services ?? Layer.empty) as Layer.Layer<unknown>)
+  withServices(
+    application,
+    run.pipe(
+      Effect.provideService(Log, log),
+      Effect.provideService(Store, store),
+      Effect.provideService(CurrentFailures, presence.failures),
+      Effect.provideService(FollowerPacing, makePacing(database.sql, log))
+    )
   ) as Effect.Effect<void>
 
 /** Compares handlers with the samples of their behaviour, and completes the samples. It holds nothing up, and ends where the database does not answer. */

@@ -7,7 +7,8 @@ import type { Window } from "../../src/model/window.ts"
 import type { Row } from "../../src/model/recorder.ts"
 import { readBuilds } from "../../src/postgres/store/builds.ts"
 import { WatchedRow } from "../../src/runner/row-watch.ts"
-import { explainRow, type ExplainRequest, type RowExplanation, withServices } from "../../src/system/explain.ts"
+import { explainRow, type ExplainRequest, type RowExplanation } from "../../src/system/explain.ts"
+import { withServices } from "../../src/system/services.ts"
 import type { Engine } from "./engine.ts"
 
 /** Explains a row of the live build of the projection that writes the table. */
