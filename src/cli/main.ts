@@ -29,6 +29,7 @@ import { promote } from "./promote.ts"
 import { erase, exportSubject } from "./erase.ts"
 import { retire } from "./retire.ts"
 import { subscribe } from "./subscribe.ts"
+import { tail } from "./tail.ts"
 import { keys } from "./keys.ts"
 import { terminalText } from "./terminal-text.ts"
 import { timers } from "./timers.ts"
@@ -293,11 +294,24 @@ const topicsExport = Command.make(
     "Print the events that a topic has now as NDJSON, for millrace ingest in another system: by the time of their appends, in each partition in its order"
   )
 )
+const topicsList = Command.make("list", { data, config, json }, (flags) =>
+  runToExitCode(
+    Effect.flatMap(
+      Effect.promise(() => import("./topics.ts")),
+      (module) => module.list({ ...flags, config: Option.getOrUndefined(flags.config) })
+    )
+  )
+).pipe(
+  Command.withDescription(
+    "Print the topics: what each has, its partitions with the position of the next record, and who writes and reads it"
+  )
+)
 const topics = Command.make("topics").pipe(
   Command.withDescription(
-    "Compare the topics of the log with what the application declares, create or change them, and export their events"
+    "List the topics of the log, compare them with what the application declares, create or change them, and export their events"
   ),
   Command.withSubcommands([
+    topicsList,
     topicsOf("plan", "Print what would be created or changed, and what is refused and why"),
     topicsOf("apply", "Print the plan and carry it out; change nothing if a topic is refused"),
     topicsOf("check", "Print the plan; exit with 3 if anything differs from the declaration"),
@@ -374,6 +388,7 @@ Command.make("millrace").pipe(
     erase,
     exportSubject,
     subscribe,
+    tail,
     aggregate,
     timers,
     keys,

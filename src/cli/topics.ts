@@ -1,11 +1,15 @@
-// Runs `millrace topics plan|apply|check`: compares the topics of the log with what the application declares, and changes them.
+// Runs `millrace topics list|plan|apply|check`: shows the topics of the log, compares them with what the application declares, and changes them.
 import * as Effect from "effect/Effect"
 import { openTopics, specsOf } from "../system/topics.ts"
 import { differs, type TopicPlan } from "../log/topic-plan.ts"
 import { loadApplication } from "./config.ts"
 import { asUnprepared, CommandFailed, exitCodes } from "./command-failure.ts"
 import { print } from "./print.ts"
-import { planText } from "./tables.ts"
+import { planText, tableOf } from "./tables.ts"
+import { assertOwn } from "../system/identity.ts"
+import { assertDatabaseExists, openDatabase } from "../system/database.ts"
+import { openLog } from "../system/open-log.ts"
+import { type ListedTopic, listTopics } from "../system/topic-list.ts"
 
 /** The flags of the three commands. */
 export interface TopicsFlags {
@@ -45,5 +49,42 @@ export const topics = Effect.fnUntraced(function* (action: "plan" | "apply" | "c
   const refused = refusalOf(plans, on)
   if (refused !== undefined) return yield* refused
   yield* topics.apply(specs, plans)
+  return 0
+})
+
+const who = (names: ReadonlyArray<string>, nobody: string) => (names.length === 0 ? nobody : names.join(", "))
+const rowOf = ({ bounds, compacted, kind, readBy, topic, writtenBy }: ListedTopic) => [
+  topic,
+  compacted && kind !== "lookup" ? `${kind}, compacted` : kind,
+  bounds?.length ?? "",
+  bounds === undefined ? "not created" : bounds.map(({ end, partition }) => `${partition}:${end}`).join(" "),
+  who(writtenBy, kind === "undeclared" ? "" : "clients"),
+  who(readBy, "nobody")
+]
+const jsonOf = ({ bounds, compacted, kind, readBy, topic, writtenBy }: ListedTopic) => ({
+  topic,
+  kind,
+  compacted,
+  partitions: bounds ?? null,
+  written_by: writtenBy,
+  read_by: readBy
+})
+
+/** Prints the topics with their partitions and ends, what they are, and who reads and writes them. */
+export const list = Effect.fnUntraced(function* ({ config, data, json }: Omit<TopicsFlags, "allowRepartition">) {
+  const application = yield* loadApplication(config)
+  const database = Effect.gen(function* () {
+    yield* assertDatabaseExists(data)
+    const { sql } = yield* openDatabase(data, "join", { max: 2 })
+    yield* assertOwn(application, sql)
+    return sql
+  })
+  const opened = yield* openLog(database)
+  const topics = yield* Effect.mapError(listTopics(application, opened), asUnprepared)
+  yield* print(
+    json
+      ? JSON.stringify({ log: opened.on, topics: topics.map(jsonOf) })
+      : `Topics on ${opened.on}\n${tableOf(["topic", "kind", "partitions", "ends (partition:next position)", "written by", "read by"], topics.map(rowOf))}`
+  )
   return 0
 })

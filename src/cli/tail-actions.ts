@@ -1,0 +1,160 @@
+// Runs `millrace tail`: prints the records of a topic as they come, for people and for programs.
+import * as Effect from "effect/Effect"
+import * as Schedule from "effect/Schedule"
+import * as Semaphore from "effect/Semaphore"
+import { isRetry } from "../dead-letter/retry-record.ts"
+import { isTimeMark } from "../log/time-mark.ts"
+import type { Log, LogRecord, PartitionBounds } from "../log/log.ts"
+import { aggregatesOf, topicsOf } from "../model/application.ts"
+import { positionAt } from "../runner/in-append-order.ts"
+import { assertDatabaseExists, openDatabase } from "../system/database.ts"
+import { kafkaOptions } from "../system/environment.ts"
+import { openLog, type OpenedLog } from "../system/open-log.ts"
+import { logTopicNames } from "../system/topic-list.ts"
+import { adviceFor } from "../text/similar-names.ts"
+import { CommandFailed, usageError } from "./command-failure.ts"
+import { loadApplicationIfAny } from "./config.ts"
+import { startOf } from "./print-messages.ts"
+import { writeOut } from "./print.ts"
+import { eventTypeOf, recordJson, recordLine } from "./record-text.ts"
+
+/** The flags and the argument of the command. */
+export interface TailFlags {
+  readonly data: string
+  readonly config: string | undefined
+  readonly topic: string
+  readonly key: string | undefined
+  readonly tenant: string | undefined
+  readonly type: string | undefined
+  readonly from: string
+  readonly max: number | undefined
+  readonly json: boolean
+}
+
+/** Whether a record is one that the flags ask for. What only Millrace itself reads is not: time marks, and requests to retry a dead letter. */
+export const isWanted =
+  ({ key, tenant, type }: Pick<TailFlags, "key" | "tenant" | "type">) =>
+  (record: LogRecord): boolean =>
+    !isTimeMark(record) &&
+    !isRetry(record) &&
+    (key === undefined || record.key === key) &&
+    (tenant === undefined || record.tenant === tenant) &&
+    (type === undefined || eventTypeOf(record.value) === type)
+
+/** Opens the log. One on Kafka needs a database only for the topics of aggregates. */
+export const openForReading = Effect.fnUntraced(function* (data: string) {
+  const database = Effect.gen(function* () {
+    yield* assertDatabaseExists(data)
+    return (yield* openDatabase(data, "join", { max: 2 })).sql
+  })
+  const hasDatabase = yield* Effect.match(assertDatabaseExists(data), {
+    onSuccess: () => true,
+    onFailure: () => false
+  })
+  const isOnKafka = (yield* kafkaOptions) !== undefined
+  return yield* openLog(database, isOnKafka && !hasDatabase ? { aggregates: "none" } : {})
+})
+
+/** The error of a topic that the log does not have, with the name that may have been meant. */
+const unknownTopic = Effect.fnUntraced(function* (opened: OpenedLog, { config, topic }: TailFlags) {
+  const stored = yield* Effect.orElseSucceed(logTopicNames(opened), () => [])
+  const application = yield* Effect.orElseSucceed(loadApplicationIfAny(config), () => undefined)
+  const declared =
+    application === undefined
+      ? []
+      : [...topicsOf(application).map((one) => one.topic.name), ...aggregatesOf(application).map(({ name }) => name)]
+  const advice = adviceFor(topic, [...new Set([...stored, ...declared])])
+  return new CommandFailed({
+    message: `the log on ${opened.on} has no topic ${topic}`,
+    ...(advice !== undefined && { try: advice })
+  })
+})
+
+/** The position of each partition to begin at. */
+const startsOf = Effect.fnUntraced(function* (
+  log: Log["Service"],
+  topic: string,
+  bounds: ReadonlyArray<PartitionBounds>,
+  from: string
+) {
+  const asked = startOf(from, Date.now())
+  if (asked === undefined)
+    return yield* usageError(
+      `--from is '${from}'; it must be latest, earliest, a duration, a date or positions`,
+      '--from latest, earliest, "2 hours", 2026-01-31T12:00Z, or 0:42,1:17 for positions of partitions'
+    )
+  if (asked === "latest") return bounds.map(({ end }) => end)
+  if (asked === "earliest") return bounds.map(({ start }) => start)
+  if ("time" in asked)
+    return yield* Effect.forEach(
+      bounds,
+      ({ end, partition, start }) => positionAt(log, { topic, partition, from: start, to: end }, asked.time),
+      { concurrency: 8 }
+    )
+  for (const { partition, position } of asked.places) {
+    const found = bounds.find((one) => one.partition === partition)
+    if (found === undefined)
+      return yield* usageError(
+        `--from names partition ${partition}, and ${topic} has ${bounds.length}`,
+        "millrace topics list shows the partitions and their ends"
+      )
+    if (position < found.start || position > found.end)
+      return yield* usageError(
+        `--from names position ${position}, and partition ${partition} of ${topic} has positions ${found.start} to ${found.end}`,
+        "millrace topics list shows the partitions and their ends"
+      )
+  }
+  // as a subscription does, a partition that is not named begins with its first record
+  return bounds.map(
+    ({ partition, start }) => asked.places.find((place) => place.partition === partition)?.position ?? start
+  )
+})
+
+const again = Schedule.spaced("1 second")
+
+/** Prints records until interrupted, until `max` are printed, or until the reader of the output has closed it. Returns the exit code. */
+export const tail = Effect.fnUntraced(function* (flags: TailFlags) {
+  const { data, json, max = Infinity, topic } = flags
+  if (max < 1)
+    return yield* usageError(`--max is ${max}; it must be at least 1`, "--max 10, or no --max to print until stopped")
+  const opened = yield* openForReading(data)
+  const { log } = opened
+  const bounds = yield* log
+    .bounds(topic)
+    .pipe(Effect.catchTag("UnknownTopic", () => Effect.flatMap(unknownTopic(opened, flags), Effect.fail)))
+  const starts = yield* startsOf(log, topic, bounds, flags.from)
+  const wants = isWanted(flags)
+  const output = Semaphore.makeUnsafe(1)
+  let left = max
+  /** Prints the records that are wanted. False when the command is done. */
+  const show = (records: ReadonlyArray<LogRecord>) =>
+    output.withPermits(1)(
+      Effect.suspend(() => {
+        const shown = records.filter(wants).slice(0, left)
+        if (left === 0) return Effect.succeed(false)
+        if (shown.length === 0) return Effect.succeed(true)
+        left -= shown.length
+        const lines = shown.map((record) => `${json ? recordJson(topic, record) : recordLine(record)}\n`)
+        return Effect.map(
+          Effect.promise(() => writeOut(lines.join(""), true)),
+          (isWritten) => isWritten && left > 0
+        )
+      })
+    )
+  const follow = (partition: number, start: number) => {
+    let next = start
+    const read = Effect.scoped(
+      Effect.gen(function* () {
+        const reader = yield* log.open(topic, partition, next)
+        while (true) {
+          const batch = yield* reader.take
+          if (!(yield* show(batch.records))) return 0
+          next = batch.next
+        }
+      })
+    )
+    // the broker or the database may be away for a while
+    return Effect.retry(read, { schedule: again, while: (error) => error._tag === "LogError" && error.retryable })
+  }
+  return yield* Effect.raceAllFirst(bounds.map(({ partition }, i) => follow(partition, starts[i]!)))
+})

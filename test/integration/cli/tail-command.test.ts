@@ -1,0 +1,106 @@
+// `millrace tail` and `millrace topics list`: what a topic has and gets, by filters and from a start, and who uses which topic.
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import { afterAll, assert, beforeAll, it } from "@effect/vitest"
+import { Effect, Exit, Scope } from "effect"
+import * as Cli from "../../support/cli.ts"
+import { databaseOn, server } from "../../support/postgres.ts"
+
+const scope = Scope.makeUnsafe()
+const directory = mkdtempSync(join(tmpdir(), "millrace-tail-"))
+const config = ["--config", "test/support/counting.config.ts"]
+let root = ""
+beforeAll(async () => {
+  root = await Effect.runPromise(Scope.provide(server, scope))
+}, 120_000)
+afterAll(async () => {
+  await Effect.runPromise(Scope.close(scope, Exit.void))
+  rmSync(directory, { recursive: true, force: true })
+})
+interface Shown {
+  readonly partition: number
+  readonly position: number
+  readonly key: string
+  readonly value: { readonly id: string; readonly who: string }
+}
+const shown = (output: string) =>
+  output
+    .trim()
+    .split("\n")
+    .map((line) => JSON.parse(line) as Shown)
+
+it.live(
+  "tail prints what a topic has from a start, then what comes, by its filters; topics list says who uses it",
+  () =>
+    Effect.scoped(
+      Effect.gen(function* () {
+        const { url } = yield* databaseOn(root)
+        const environment = { MILLRACE_DATABASE_URL: url }
+        const ok = (...args: ReadonlyArray<string>) =>
+          Effect.map(Cli.run(environment, ...args), (ended) => {
+            assert.strictEqual(ended.code, 0, `${args.join(" ")}: ${ended.output}${ended.errors}`)
+            return ended
+          })
+        yield* ok("migrate", ...config)
+        const send = (name: string, ids: ReadonlyArray<number>) => {
+          const file = join(directory, name)
+          const events = ids.map((i) => ({ type: "paid", id: `p${i}`, who: `w${i % 3}`, at: 1_700_000_000_000 + i }))
+          writeFileSync(file, events.map((event) => JSON.stringify(event)).join("\n"))
+          return ok("ingest", file, ...config)
+        }
+        yield* send("first", [0, 1, 2, 3, 4, 5])
+
+        const follow = ["tail", "counting.payments", "--key", "w1", "--json"]
+        const live = yield* Cli.start(environment, ...follow, "--from", "earliest", "--max", "4")
+        yield* live.said(/"p4"/)
+        yield* send("second", [6, 7, 8, 10])
+        assert.strictEqual(yield* live.ended, 0)
+        const records = shown(live.output())
+        assert.deepStrictEqual(
+          records.map(({ key, value }) => [key, value.id]),
+          [1, 4, 7, 10].map((i) => ["w1", `p${i}`])
+        )
+        const { partition, position } = records[2]!
+        const after = yield* ok(...follow, "--from", `${partition}:${position}`, "--max", "2")
+        assert.deepStrictEqual(
+          shown(after.output).map(({ value }) => value.id),
+          ["p7", "p10"]
+        )
+        const lately = yield* ok("tail", "counting.payments", "--from", "1 hour", "--type", "paid", "--max", "10")
+        assert.strictEqual(lately.output.trim().split("\n").length, 10)
+
+        yield* Effect.forEach(
+          [
+            [["counting.payment"], 1, /has no topic counting\.payment\ntry: did you mean counting\.payments\?/],
+            [["counting.payments", "--from", "9:0"], 2, /--from names partition 9, and counting\.payments has 6/],
+            [["counting.payments", "--from", "soon"], 2, /--from is 'soon'/]
+          ] as const,
+          ([args, code, message]) =>
+            Effect.map(Cli.run(environment, "tail", ...args), (wrong) => {
+              assert.strictEqual(wrong.code, code, wrong.output)
+              assert.match(wrong.errors, message)
+            }),
+          { concurrency: 3 }
+        )
+        const listed = JSON.parse((yield* ok("topics", "list", "--json", ...config)).output) as {
+          readonly topics: ReadonlyArray<{ readonly partitions: ReadonlyArray<{ readonly end: number }> }>
+        }
+        assert.deepInclude(listed, { log: "PostgreSQL" })
+        const described = listed.topics.map(({ partitions, ...one }) => ({
+          ...one,
+          records: partitions.reduce((sum, { end }) => sum + end, 0)
+        }))
+        const common = { compacted: false }
+        const derived = { kind: "derived", ...common, written_by: ["counting"], read_by: [], records: 0 }
+        assert.deepStrictEqual(described, [
+          { topic: "counting.payments", kind: "events", ...common, written_by: [], read_by: ["counting"], records: 10 },
+          { topic: "counting.receipts", ...derived },
+          { topic: "counting.payments.counting.dlq", ...derived }
+        ] as never)
+        const table = yield* ok("topics", "list", ...config)
+        assert.match(table.output, /counting\.receipts +│ derived +│ 6 +│ 0:0 1:0 2:0 3:0 4:0 5:0 +│ counting +│ nobody/)
+      })
+    ),
+  60_000
+)
