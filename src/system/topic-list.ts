@@ -77,7 +77,7 @@ export const listTopics = Effect.fnUntraced(function* (application: Application.
     (one) =>
       opened.log.bounds(one.topic).pipe(
         Effect.catchTag("UnknownTopic", () => Effect.undefined),
-        Effect.map((bounds): ListedTopic => ({ ...one, bounds }))
+        Effect.map((bounds): ListedTopic => Object.assign(one, { bounds }))
       ),
     { concurrency: 8 }
   )
