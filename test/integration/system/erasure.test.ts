@@ -172,7 +172,7 @@ describe("Personal data", () => {
       yield* execute(eventStore, "bob", register("bob"))
       const identified = Aggregate.execute(Customer, "ada", move("ada", "Baden"), { commandId: "k9" })
       yield* Effect.provideService(identified, EventStore, eventStore)
-      for (const city of ["Zug", "Bern", "Chur"]) yield* execute(eventStore, "ada", move("ada", city))
+      for (const city of ["Bern", "Zug", "Chur"]) yield* execute(eventStore, "ada", move("ada", city))
       yield* eventually(rows(sql, "select * from customers where city = 'Chur'"), 1)
       yield* eventually(rows(sql, "select * from emails"), 2)
       const log = yield* Effect.map(rows<{ vals: string }>(sql, "select vals from millrace.log_batch"), (found) =>
