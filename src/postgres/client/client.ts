@@ -4,6 +4,7 @@ import * as Exit from "effect/Exit"
 import type * as Scope from "effect/Scope"
 import postgres from "postgres"
 import { query, SqlError } from "./errors.ts"
+import { withDenseRows } from "./rows.ts"
 import { checkPooler, checkServer, optionsOf, settingsFor } from "./server-check.ts"
 import { padding, socketFor, splitTls } from "./socket.ts"
 import { texts, values } from "./types.ts"
@@ -110,7 +111,7 @@ const open = (
     ssl: false,
     socket: socketFor(tls)
   }
-  return postgres(url, clientOptions) as unknown as Sql
+  return withDenseRows(postgres(url, clientOptions)) as unknown as Sql
 }
 
 const isDecodable = (text: string): boolean => {

@@ -5,6 +5,7 @@ import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
 import postgres from "postgres"
 import { query } from "./errors.ts"
+import { withDenseRows } from "./rows.ts"
 
 /** A connection that has state on the server. */
 export interface ListeningSession {
@@ -46,7 +47,7 @@ export const single = (
         fetch_types: false,
         connection
       }
-      return postgres(options as unknown as postgres.Options<{}>)
+      return withDenseRows(postgres(options as unknown as postgres.Options<{}>))
     }),
     (one) => Effect.promise(() => one.end({ timeout: 1 }))
   )

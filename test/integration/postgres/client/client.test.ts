@@ -104,6 +104,46 @@ describe("connect", () => {
   })
 })
 
+describe("rows", () => {
+  const failing = "select repeat('x', 9000) as x, 1 / (5 - n) as y from generate_series(1, 9) as n"
+
+  it("are those of the statement, also after one that failed, or lost its connection, after its first rows", async () => {
+    const pool = await inScope(connect(server.url, { max: 1 }))
+    assert.strictEqual((await failure(() => pool.unsafe(failing, [], { prepare: true }))).code, "22012")
+    assert.deepEqual([...(await pool.unsafe("select 7 as n", [], { prepare: true }))], [{ n: 7 }])
+    assert.strictEqual((await failure(() => pool.unsafe(failing))).code, "22012")
+    assert.deepEqual([...(await pool`select 7 as n`)], [{ n: 7 }])
+    await failure(() => pool.unsafe(failing))
+    const several = (await pool.unsafe("select 7 as n; select 8 as n")) as unknown as ReadonlyArray<Iterable<object>>
+    assert.deepEqual(
+      several.map((rows) => Array.from(rows)),
+      [[{ n: 7 }], [{ n: 8 }]]
+    )
+    await failure(() => pool.unsafe(failing))
+    const delivered: Array<object> = []
+    await pool.unsafe("select n from generate_series(7, 8) as n").cursor(1, (rows) => void delivered.push(...rows))
+    assert.deepEqual(delivered, [{ n: 7 }, { n: 8 }])
+
+    const lost =
+      "select repeat('x', 9000) as x, case when n = 9 then pg_terminate_backend(pg_backend_pid()) end from generate_series(1, 9) as n"
+    await failure(() => pool.unsafe(lost, [], { prepare: true }))
+    // the first one may still be sent over the connection that ends
+    const again = query("read", () => pool.unsafe("select 7 as n", [], { prepare: true }))
+    assert.deepEqual([...(await Effect.runPromise(Effect.retry(again, { times: 3 })))], [{ n: 7 }])
+    const found = await Effect.runPromise(
+      transaction(sql, (tx) =>
+        Effect.gen(function* () {
+          yield* query("savepoint", () => tx.unsafe("savepoint s"))
+          yield* Effect.flip(query("fail", () => tx.unsafe(failing)))
+          yield* query("roll back", () => tx.unsafe("rollback to s"))
+          return yield* query("read", () => tx`select 7 as n`)
+        })
+      )
+    )
+    assert.deepEqual([...found], [{ n: 7 }])
+  })
+})
+
 describe("TLS", () => {
   it("is used as sslmode demands, and certificates are verified if it demands that", async ({ skip }) => {
     const cluster = join(directory, "state/postgres")
