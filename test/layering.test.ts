@@ -35,7 +35,7 @@ const layers: ReadonlyArray<ReadonlyArray<string>> = [
   ["system/dead-letters"],
   ["server/http"],
   ["server/access"],
-  ["server/gateway", "server/streams", "server/aggregates"],
+  ["server/gateway", "server/streams", "server/aggregates", "server/views"],
   ["server"],
   ["cli"]
 ]

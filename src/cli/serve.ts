@@ -8,6 +8,9 @@ import { CommandFailed, exitCodes } from "./command-failure.ts"
 import { healthMaxAgeMs, kafkaOptions, pulsarOptions } from "../system/environment.ts"
 import { systemMetricsText, withCounts } from "../system/metrics.ts"
 import { accessOf, type HttpAddress, httpAddress, type HttpFlags } from "./http-options.ts"
+import { defaultLimits } from "../server/http/limits.ts"
+import { viewReader } from "../server/views/reader.ts"
+import { openQueries } from "../system/database.ts"
 import { isLoopbackName } from "../server/http/site-check.ts"
 import { logStrayErrors } from "./stray-errors.ts"
 import { readStatus } from "../system/observed.ts"
@@ -153,8 +156,11 @@ export const serveHttp = Effect.fnUntraced(function* (system: System, held: Read
   const routes = held.filter((role) => role === "gateway" || role === "api")
   for (const role of routes) yield* presence.add(role)
   if (routes.length === 0) return yield* Http.serveHealth(monitoring)
-  const { application, eventStore } = system
-  return yield* Http.serve({ ...monitoring, application, eventStore, roles: routes }).pipe(
+  const { application, database, eventStore } = system
+  const views = routes.includes("api")
+    ? { views: viewReader(yield* openQueries(database, defaultLimits.viewMs)) }
+    : undefined
+  return yield* Http.serve({ ...monitoring, ...views, application, eventStore, roles: routes }).pipe(
     Effect.provideService(Log, system.log)
   )
 })

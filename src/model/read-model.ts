@@ -28,6 +28,8 @@ export interface Table<out Name extends string, out Row extends object, out Key 
   readonly primaryKey: ReadonlyArray<Key>
   /** Several projections may write it. Then all their versions write the same table, and a rebuild does not replace it. */
   readonly shared: boolean
+  /** The column that is a row's tenant, if it is not called `tenant`. */
+  readonly tenant?: string | undefined
   /** The type of a row, for `typeof`: there is no such value. */
   readonly Row: Row
 }
@@ -51,6 +53,8 @@ export interface View {
   readonly name: string
   /** A SELECT. */
   readonly query: string
+  /** The column that is a row's tenant, if it is not called `tenant`. */
+  readonly tenant?: string | undefined
 }
 
 /** A name that SQL does not accept unquoted. */
@@ -105,10 +109,12 @@ export const ReadModel = {
       readonly primaryKey: readonly [Key, ...ReadonlyArray<Key>]
       /** Several projections write the table. Default: it belongs to one projection, each version of which has a table of its own. */
       readonly shared?: boolean
+      /** The column, a text, that is a row's tenant: credentials of a tenant see only its rows. Default: the column `tenant`, if there is one. */
+      readonly tenant?: string & keyof F
     }
   ): Table<Name, TypeOf<F>, Key> => {
     checkedRelationName("table", name)
-    assertOptions(`table ${name}`, options, ["columns", "primaryKey", "shared"], ["columns", "primaryKey"])
+    assertOptions(`table ${name}`, options, ["columns", "primaryKey", "shared", "tenant"], ["columns", "primaryKey"])
     if (!Array.isArray(options.primaryKey))
       refuse(
         `table ${name}`,
@@ -120,6 +126,9 @@ export const ReadModel = {
     const unknown = primaryKey.find((column) => !Object.hasOwn(columns, column))
     if (unknown !== undefined)
       throw new Error(`table ${name}: the primary key names ${unknown}, which is no column of the table`)
+    const { tenant } = options
+    if (tenant !== undefined && !Object.hasOwn(columns, tenant))
+      throw new Error(`table ${name}: \`tenant\` names ${shown(tenant)}, which is no column of the table`)
     const twice = primaryKey.find((column, i) => primaryKey.indexOf(column) < i)
     if (twice !== undefined) throw new Error(`table ${name}: the primary key names column ${twice} twice; name it once`)
     if (primaryKey.length === 0) throw new Error(`table ${name}: the primary key is empty; name at least one column`)
@@ -138,13 +147,16 @@ export const ReadModel = {
     options: {
       /** A SELECT over tables and windows, without parameters. */
       readonly query: string
+      /** The column, a text, that is a row's tenant: credentials of a tenant see only its rows. Default: the column `tenant`, if there is one. */
+      readonly tenant?: string
     }
   ): View => {
     checkedRelationName("view", name)
-    assertOptions(`view ${name}`, options, ["query"], ["query"])
-    const { query } = options
+    assertOptions(`view ${name}`, options, ["query", "tenant"], ["query"])
+    const { query, tenant } = options
+    if (tenant !== undefined) checkedColumn(`view ${name}: \`tenant\``, tenant)
     if (typeof query !== "string" || query.trim() === "")
       refuse(`view ${name}`, `its query is ${shown(query)}; give the text of a SELECT`)
-    return { kind: "view", name, query }
+    return { kind: "view", name, query, ...(tenant !== undefined && { tenant }) }
   }
 }

@@ -29,6 +29,10 @@ import { isLoopbackName, siteCheck } from "./http/site-check.ts"
 import { records } from "./streams/log-routes.ts"
 import { traceFor } from "./http/request.ts"
 import { streams } from "./streams/routes.ts"
+import { declaredViews } from "./views/catalog.ts"
+import { describeViews } from "./views/openapi.ts"
+import type { ViewReader } from "./views/reader.ts"
+import { views } from "./views/routes.ts"
 
 const loopback = "127.0.0.1"
 
@@ -72,6 +76,8 @@ export interface ServeOptions extends ServerOptions {
   readonly roles?: ReadonlyArray<"gateway" | "api">
   /** Where the events of the application's aggregates are. Default: the server has no routes of aggregates. */
   readonly eventStore?: EventStore["Service"]
+  /** Where the application's read models and views are read. Default: the server has no routes of views. */
+  readonly views?: ViewReader
 }
 /** A server that listens. */
 export interface Served {
@@ -178,7 +184,7 @@ const plugins = async (app: FastifyInstance, options: ServerOptions, limits: Lim
     strictTransportSecurity: false
   })
   if (options.cors !== undefined && options.cors.length > 0) {
-    const exposedHeaders = ["traceparent", "retry-after"]
+    const exposedHeaders = ["traceparent", "retry-after", "etag"]
     await app.register((await import("@fastify/cors")).default, { origin: [...options.cors], exposedHeaders })
   }
   if (options.rateLimit !== undefined) {
@@ -211,7 +217,7 @@ const documented = async (app: FastifyInstance, name: string, more: Described): 
     openapi: {
       openapi: "3.1.0",
       info: { title: name, version: "1", description: "Events in, derived records out." },
-      tags: [{ name: "events" }, { name: "aggregates" }, { name: "streams" }, { name: "health" }]
+      tags: [{ name: "events" }, { name: "aggregates" }, { name: "views" }, { name: "streams" }, { name: "health" }]
     },
     transformObject: (document) => {
       const openapi = ("openapiObject" in document ? document.openapiObject : {}) as DescribedDocument
@@ -300,8 +306,17 @@ const routesOf =
     const { eventStore } = options
     const aggregates = eventStore === undefined ? new Map<string, never>() : aggregatesByName(options.application)
     const hasCommands = roles.includes("gateway")
-    if (roles.includes("api"))
-      await documented(app, options.application.name, describe(aggregates, { commands: hasCommands, reads: true }))
+    const viewParts = options.views && { views: declaredViews(options.application), reader: options.views, limits }
+    if (roles.includes("api")) {
+      const { components, paths } = describe(aggregates, { commands: hasCommands, reads: true })
+      // what the database has now; without an answer, what is declared
+      const columns = await viewParts?.reader.columns([...viewParts.views.keys()]).catch(() => undefined)
+      const ofViews = viewParts && describeViews(viewParts.views, columns ?? new Map())
+      await documented(app, options.application.name, {
+        paths: { ...paths, ...ofViews?.paths },
+        components: { ...components, schemas: { ...components.schemas, ...ofViews?.schemas } }
+      })
+    }
     if (eventStore !== undefined)
       await app.register(async (inner) => {
         inner.setErrorHandler(errorHandler(metrics, limits, true))
@@ -334,6 +349,7 @@ const routesOf =
       await app.register(async (inner) => {
         streams(inner, parts)
         records(inner, parts)
+        if (viewParts !== undefined) views(inner, viewParts)
       })
       app.get("/openapi.json", { schema: { hide: true }, config: { scope: "read" } }, async () => app.swagger())
     }

@@ -24,6 +24,8 @@ export const assertDatabaseExists = Effect.fnUntraced(function* (dataDir: string
 export interface Database {
   /** Its URL, with the password. */
   readonly url: string
+  /** The URL of a role that only reads; without one, that of the application's role. */
+  readonly readerUrl?: string | undefined
   /** Whether it is the embedded server of a state directory. */
   readonly embedded: boolean
   /** The state directory of the embedded server, as it was given. */
@@ -55,14 +57,21 @@ export const openDatabase = Effect.fnUntraced(function* (
   const server =
     url === ""
       ? yield* how === "own" ? Embedded.start({ dataDir }) : Embedded.use({ dataDir })
-      : { url, failed: Effect.never }
+      : { url, readerUrl: yield* readerUrlOf, failed: Effect.never }
   // a role that has the name of the schema of internal tables, as the embedded server's, must not hide read models
   const searchPath = url === "" ? "public" : `public,"$user"`
   const sql = yield* connect(server.url, { max: connections, searchPath, ...options })
   if (how === "own") yield* query("connect", () => checkConnections(sql, connections + connectionsBeside))
   const embedded = url === ""
   const embeddedDir = embedded ? dataDir : undefined
-  return { url: server.url, embedded, embeddedDir, sql, failed: server.failed } satisfies Database
+  return {
+    url: server.url,
+    readerUrl: server.readerUrl,
+    embedded,
+    embeddedDir,
+    sql,
+    failed: server.failed
+  } satisfies Database
 })
 
 /**
@@ -77,6 +86,15 @@ export const openReader = Effect.fnUntraced(function* (
   const url = reader ?? (yield* Embedded.use({ dataDir })).readerUrl
   return yield* connect(url, { max: connections, searchPath: "public", readOnly: true, ...options })
 })
+
+/** How many queries of clients run at once; others wait. */
+const queriesAtOnce = 4
+/**
+ * Opens the connections on which clients query a database: as a role that only reads if there is one, and in any case in read-only transactions,
+ * each of which ends after `queryMs`.
+ */
+export const openQueries = ({ readerUrl, url }: Pick<Database, "readerUrl" | "url">, queryMs: number) =>
+  connect(readerUrl ?? url, { max: queriesAtOnce, searchPath: "public", readOnly: true, queryMs })
 
 /** The URL for reading that the environment names; undefined if the database is the embedded one. */
 export const readerUrlOf = Effect.gen(function* () {

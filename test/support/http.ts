@@ -9,6 +9,7 @@ import { Log, LogError, specOf, type LogRecord, type NewRecord } from "../../src
 import { make } from "../../src/memory/log.ts"
 import { catalogOf } from "../../src/server/http/catalog.ts"
 import { serve, type ServeOptions } from "../../src/server/server.ts"
+import type { ViewReader } from "../../src/server/views/reader.ts"
 import application from "../../millrace.config.ts"
 
 /** The reference application, with the type that the server expects. */
@@ -17,6 +18,9 @@ export const reference = application as unknown as ServeOptions["application"]
 /** Creates the application's topics, with 12 partitions unless a topic declares a number. */
 export const declare = (log: Log["Service"], app = reference) =>
   Effect.runPromise(log.declare([...catalogOf(app, 0).topics.values()].map(({ topic }) => specOf(topic, 12))))
+
+/** Views of a database that has none yet. */
+export const noViews: ViewReader = { columns: async () => new Map(), rows: async () => ({ rows: [], isCut: false }) }
 
 /** Starts a server on `log`; default: a new log in memory with the application's topics. */
 export const start = async (options: Partial<ServeOptions> = {}, given?: Log["Service"]) => {

@@ -25,6 +25,8 @@ export interface ConnectOptions {
   readonly searchPath?: string
   /** Whether the connections only read: a standby will do, and transactions stay read-only if the role is set so. Default false. */
   readonly readOnly?: boolean
+  /** For queries of clients: every transaction is read-only, and each statement is cancelled after this time, in milliseconds. Default: neither. */
+  readonly queryMs?: number
 }
 
 const closeSeconds = 2
@@ -56,9 +58,14 @@ export const connect = Effect.fnUntraced(function* (
     )
   )
   if (isPooled) yield* query("connect", () => checkPooler(() => open(url, { ...options, max: 1 })))
-  if (Object.keys(corrections).length === 0) return sql
+  const { queryMs } = options
+  const settings = {
+    ...corrections,
+    ...(queryMs !== undefined && { default_transaction_read_only: "on", statement_timeout: String(queryMs) })
+  }
+  if (Object.keys(settings).length === 0) return sql
   yield* Effect.promise(() => sql.end({ timeout: closeSeconds }))
-  return yield* opened(url, options, corrections)
+  return yield* opened(url, options, settings)
 })
 
 const opened = (url: string, options: ConnectOptions, settings: Readonly<Record<string, string>> = {}) =>

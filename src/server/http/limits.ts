@@ -38,6 +38,12 @@ export interface Limits {
   readonly heartbeatMs: number
   /** Bytes of recent records that are kept for all streams of a topic. */
   readonly recentBytes: number
+  /** How long a query of a view may take. It ends then. */
+  readonly viewMs: number
+  /** Requests that read views at once; further ones are refused with 429. */
+  readonly waitingViews: number
+  /** The rows of one page of a view; a page that would be larger has fewer rows. */
+  readonly viewBytes: number
   /** How long a closing server waits for running requests. */
   readonly closeMs: number
 }
@@ -62,5 +68,8 @@ export const defaultLimits: Limits = {
   slowClientMs: 15_000,
   heartbeatMs: 15_000,
   recentBytes: 4 * 1024 * 1024,
+  viewMs: 10_000,
+  waitingViews: 100,
+  viewBytes: 4 * 1024 * 1024,
   closeMs: 5_000
 }

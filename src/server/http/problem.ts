@@ -80,6 +80,13 @@ export type ProblemCode =
   | "access_unavailable"
   | "not_found"
   | "internal_error"
+  | "unknown_view"
+  | "view_not_ready"
+  | "view_timeout"
+  | "not_by_tenant"
+  | "unknown_column"
+  | "unknown_operator"
+  | "invalid_cursor"
   | AggregateCode
 /** The codes of refused requests to aggregates; what is wrong with a command's JSON has the code that an event has. */
 export type AggregateCode =

@@ -10,7 +10,7 @@ import { ApiKeys, newApiKey } from "../../../src/server/access/api-keys.ts"
 import type { Access } from "../../../src/server/access/access.ts"
 import type { Scope as KeyScope } from "../../../src/server/access/principal.ts"
 import { call, opened, startServer } from "../../support/aggregate-http.ts"
-import { json, post, recordsOf, stream, transfer } from "../../support/http.ts"
+import { json, noViews, post, recordsOf, stream, transfer } from "../../support/http.ts"
 import { server as postgres } from "../../support/postgres.ts"
 
 const scope = Scope.makeUnsafe()
@@ -40,7 +40,7 @@ beforeAll(async () => {
   loader = await keyOf("loader", ["ingest"])
   operator = await keyOf("operator", ["read", "operate"])
   const access: Access = { isRequired: true, keys }
-  server = await startServer(undefined, {}, { access, status: Effect.succeed({ healthy: true }) })
+  server = await startServer(undefined, {}, { access, views: noViews, status: Effect.succeed({ healthy: true }) })
 }, 60_000)
 afterAll(async () => {
   await server.stop()

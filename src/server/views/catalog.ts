@@ -1,0 +1,88 @@
+// The views of an application: its tables, windows and declared views by name, with the columns that the database has of them. Pure.
+import type { Application } from "../../model/application.ts"
+import { relationOf } from "../../model/columns.ts"
+import type { Projection } from "../../model/projection.ts"
+import type { Table } from "../../model/read-model.ts"
+import { adviceFor } from "../../text/similar-names.ts"
+import { shown } from "../../text/text.ts"
+import { Problem } from "../http/problem.ts"
+
+/** A column, as the database has it. */
+export interface ViewColumn {
+  readonly name: string
+  /** The type as PostgreSQL writes it, without length or precision: `timestamp with time zone`. */
+  readonly type: string
+}
+/** What the application declares of a view. */
+export interface DeclaredView {
+  readonly kind: "table" | "window" | "view"
+  readonly name: string
+  /** The projections that write it; of a view none. */
+  readonly writtenBy: ReadonlyArray<string>
+  /** The columns of the primary key; of a view none. */
+  readonly key: ReadonlyArray<string>
+  /** The columns that are never null. */
+  readonly required: ReadonlySet<string>
+  /** The column that is a row's tenant, if the table has such a column. */
+  readonly tenant: string
+  /** The columns that are declared, with their types in SQL; of a view none. */
+  readonly columns: ReadonlyArray<ViewColumn>
+}
+
+/** The column that is a row's tenant unless the declaration says otherwise. */
+const tenantColumn = "tenant"
+
+/** All views of an application by name. */
+export const declaredViews = ({ projections, views }: Application.Any): ReadonlyMap<string, DeclaredView> => {
+  const found = new Map<string, DeclaredView>()
+  for (const { projection } of projections) {
+    for (const target of (projection as Projection.Any).writes) {
+      if (target.kind === "topic") continue
+      const { columns, key, name } = relationOf(target)
+      const writtenBy = [...new Set([...(found.get(name)?.writtenBy ?? []), projection.name])]
+      found.set(name, {
+        kind: target.kind,
+        name,
+        writtenBy,
+        key,
+        required: new Set(key),
+        tenant: (target as Partial<Table.Any>).tenant ?? tenantColumn,
+        columns: columns.map((column) => ({
+          name: column.name,
+          type: column.type === "timestamptz" ? "timestamp with time zone" : column.type
+        }))
+      })
+    }
+  }
+  for (const { name, tenant = tenantColumn } of views)
+    found.set(name, { kind: "view", name, writtenBy: [], key: [], required: new Set(), tenant, columns: [] })
+  return new Map([...found].toSorted(([a], [b]) => (a < b ? -1 : 1)))
+}
+
+/** The view with a name. Throws a `Problem` 404 if the application declares none. */
+export const knownView = (views: ReadonlyMap<string, DeclaredView>, name: string): DeclaredView => {
+  const found = views.get(name)
+  if (found !== undefined) return found
+  throw new Problem(
+    404,
+    "unknown_view",
+    `the application has no table, window or view ${shown(name)}`,
+    adviceFor(name, [...views.keys()]) ?? "declare one with ReadModel.table"
+  )
+}
+
+/** The tenant's column of a view; undefined if it has none that is a text. */
+export const tenantOf = ({ tenant }: DeclaredView, columns: ReadonlyArray<ViewColumn>): string | undefined =>
+  columns.find(({ name, type }) => name === tenant && type === "text")?.name
+
+/** The tenant's column of a view that a principal of a tenant reads. Throws a `Problem` 403 if the rows do not say whose they are. */
+export const assertByTenant = (view: DeclaredView, columns: ReadonlyArray<ViewColumn>): string => {
+  const column = tenantOf(view, columns)
+  if (column !== undefined) return column
+  throw new Problem(
+    403,
+    "not_by_tenant",
+    `the rows of ${view.name} do not say which tenant they belong to, and the credential belongs to one`,
+    "use a credential without a tenant, or give the read model a text column tenant (or the option tenant)"
+  )
+}

@@ -1,0 +1,141 @@
+// The OpenAPI description of the routes of views: a path for each view, with its columns as parameters. Pure.
+import type { Json } from "../http/openapi.ts"
+import type { DeclaredView, ViewColumn } from "./catalog.ts"
+import { forms, isOrdered, kindOf, schemaOf } from "./column-types.ts"
+import { pageRows } from "./page-query.ts"
+
+const tags = ["views"]
+const text = { type: "string" }
+const parameter = (name: string, description: string, schema: Json = text) => ({
+  name,
+  in: "query",
+  description,
+  schema
+})
+const refused = (description: string) => ({
+  description,
+  content: { "application/json": { schema: { $ref: "#/components/schemas/Refusal" } } }
+})
+const refusal: Json = {
+  type: "object",
+  properties: {
+    error: {
+      type: "object",
+      properties: { code: text, message: text, try: text },
+      required: ["code", "message", "try"]
+    },
+    trace_id: text
+  },
+  required: ["error"]
+}
+
+/** The parameters that filter by a column. */
+const filtersOf = (column: ViewColumn) => {
+  const kind = kindOf(column)
+  const { name } = column
+  const isNull = parameter(`${name}.null`, "`true`: rows without a value; `false`: rows with one", { type: "boolean" })
+  if (kind === "other") return [isNull]
+  const form = `${column.type}: ${forms[kind]}`
+  const equal = [parameter(name, form), parameter(`${name}.ne`, `Another value, or none. ${form}`)]
+  if (!isOrdered(column)) return [...equal, isNull]
+  return [
+    ...equal,
+    parameter(`${name}.gt`, `Greater. ${form}`),
+    parameter(`${name}.gte`, `Greater or equal. ${form}`),
+    parameter(`${name}.lt`, `Less. ${form}`),
+    parameter(`${name}.lte`, `Less or equal. ${form}`),
+    parameter(`${name}.in`, `One of several, with commas between, or a JSON array of texts. ${form}`),
+    ...(kind === "text" ? [parameter(`${name}.prefix`, "Texts that begin so")] : []),
+    isNull
+  ]
+}
+
+const listPath = {
+  get: {
+    tags,
+    summary: "The application's tables, windows and views",
+    responses: {
+      200: {
+        description: "the views that the credential can read, with their columns",
+        content: { "application/json": { schema: { type: "object", properties: { views: { type: "array" } } } } }
+      },
+      304: { description: "the client has this answer" },
+      503: refused("the database does not answer; send again after Retry-After seconds")
+    }
+  }
+}
+const viewPath = (view: DeclaredView, columns: ReadonlyArray<ViewColumn>) => {
+  const nullable = (column: ViewColumn): Json => {
+    const schema = schemaOf(column)
+    return view.required.has(column.name) || Object.keys(schema).length === 0
+      ? schema
+      : { anyOf: [schema, { type: "null" }] }
+  }
+  return {
+    get: {
+      tags,
+      summary: `Rows of ${view.name}`,
+      parameters: [
+        parameter("order", "Columns with commas between, each with `.asc` or `.desc`; the primary key follows them"),
+        parameter("limit", "How many rows the page has at most", {
+          type: "integer",
+          minimum: 1,
+          maximum: pageRows.most,
+          default: pageRows.usual
+        }),
+        parameter("after", "`next` of the page before, with the same filters and order"),
+        { name: "If-None-Match", in: "header", description: "The ETag that the client has", schema: text },
+        ...columns.flatMap(filtersOf)
+      ],
+      responses: {
+        200: {
+          description: "a page",
+          headers: { etag: { description: "Changes with the answer", schema: text } },
+          content: {
+            "application/json": {
+              schema: {
+                type: "object",
+                properties: {
+                  view: { const: view.name },
+                  rows: {
+                    type: "array",
+                    items: {
+                      type: "object",
+                      properties: Object.fromEntries(columns.map((column) => [column.name, nullable(column)]))
+                    }
+                  },
+                  next: {
+                    anyOf: [text, { type: "null" }],
+                    description: "`after` of the next page; null: this is the last"
+                  }
+                },
+                required: ["view", "rows", "next"]
+              }
+            }
+          }
+        },
+        304: { description: "the client has this answer" },
+        400: refused("a column, an operator, a value or a cursor that the view does not have"),
+        403: refused("the credential belongs to a tenant, and the rows do not say whose they are"),
+        404: refused("the view is not there yet"),
+        429: refused("too many requests at once; send again after Retry-After seconds"),
+        503: refused("the query took too long, or the database does not answer")
+      }
+    }
+  }
+}
+
+/** Describes the routes of all views. `columns`: those that the database has; of others, those that are declared are described. */
+export const describeViews = (
+  views: ReadonlyMap<string, DeclaredView>,
+  columns: ReadonlyMap<string, ReadonlyArray<ViewColumn>>
+): { readonly paths: Json; readonly schemas: Json } => ({
+  paths: Object.fromEntries([
+    ["/v1/views", listPath],
+    ...[...views.values()].map((view) => [
+      `/v1/views/${view.name}`,
+      viewPath(view, columns.get(view.name) ?? view.columns)
+    ])
+  ]),
+  schemas: { Refusal: refusal }
+})

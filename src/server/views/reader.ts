@@ -1,0 +1,70 @@
+// Reads the columns and the rows of views from PostgreSQL, in bounded memory.
+import { query, type Sql, SqlError } from "../../postgres/client/client.ts"
+import { arrayOf } from "../../postgres/client/columns.ts"
+import * as Effect from "effect/Effect"
+import type { ViewColumn } from "./catalog.ts"
+import type { PageStatement } from "./page-sql.ts"
+
+/** A row of a page: its JSON, and the JSON array of its values of the order. */
+export interface PageRow {
+  readonly row: string
+  readonly cursor: string
+}
+/** Where views are read. Rejects with `SqlError`. */
+export interface ViewReader {
+  /** The columns of the views that the database has, by their names. */
+  readonly columns: (names: ReadonlyArray<string>) => Promise<ReadonlyMap<string, ReadonlyArray<ViewColumn>>>
+  /** The rows of a statement, as many as have `maxBytes` together, and one in any case. */
+  readonly rows: (
+    statement: PageStatement,
+    maxBytes: number
+  ) => Promise<{ readonly rows: ReadonlyArray<PageRow>; readonly isCut: boolean }>
+}
+
+/** How many rows are fetched at once. */
+const rowsPerFetch = 50
+
+// a domain has the form of its base type
+const columnsSql = `
+select c.relname as view, a.attname as name, format_type(coalesce(nullif(t.typbasetype, 0), a.atttypid), null) as type
+from pg_class c join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped join pg_type t on t.oid = a.atttypid
+where c.relnamespace = 'public'::regnamespace and c.relkind = 'v' and c.relname = any($1::text[]) order by 1, a.attnum`
+
+/** Reads views through connections that can only read. Every statement is unnamed, for there are as many as clients think of. */
+export const viewReader = (sql: Sql): ViewReader => ({
+  columns: async (names) => {
+    const rows = await Effect.runPromise(
+      query("read the columns of views", () =>
+        sql.unsafe<Array<ViewColumn & { readonly view: string }>>(columnsSql, [arrayOf(names)])
+      )
+    )
+    const byView = Map.groupBy(rows, ({ view }) => view)
+    return new Map([...byView].map(([view, list]) => [view, list.map(({ name, type }) => ({ name, type }))]))
+  },
+  rows: async ({ parameters, text }, maxBytes) => {
+    const rows: Array<PageRow> = []
+    let bytes = 0
+    let isCut = false
+    const read = query("read a view", async () => {
+      await sql.unsafe<Array<PageRow>>(text, [...parameters]).cursor(rowsPerFetch, (found) => {
+        for (const one of found) {
+          if (rows.length > 0 && bytes + one.row.length > maxBytes) {
+            isCut = true
+            return sql.CLOSE
+          }
+          rows.push({ row: one.row, cursor: one.cursor })
+          bytes += one.row.length
+        }
+        return undefined
+      })
+    })
+    await Effect.runPromise(read)
+    return { rows, isCut }
+  }
+})
+
+/** The error of PostgreSQL that a read was rejected with; undefined if it is another one. */
+export const sqlErrorOf = (cause: unknown): SqlError | undefined => {
+  if (cause instanceof SqlError) return cause
+  return undefined
+}

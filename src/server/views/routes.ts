@@ -1,0 +1,151 @@
+// The routes of views: `GET /v1/views` lists them, and `GET /v1/views/NAME` returns a page of rows.
+import { createHash } from "node:crypto"
+import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify"
+import type { Limits } from "../http/limits.ts"
+import { Problem, retryAfterSeconds } from "../http/problem.ts"
+import { assertByTenant, type DeclaredView, knownView, tenantOf, type ViewColumn } from "./catalog.ts"
+import { cursorText, pageQueryOf, type PageQuery } from "./page-query.ts"
+import { pageStatement } from "./page-sql.ts"
+import { type PageRow, sqlErrorOf, type ViewReader } from "./reader.ts"
+
+/** What the routes need. */
+export interface ViewParts {
+  readonly views: ReadonlyMap<string, DeclaredView>
+  readonly reader: ViewReader
+  readonly limits: Limits
+}
+
+const jsonType = "application/json; charset=utf-8"
+const reading = { scope: "read" } as const
+/** For how long columns are remembered, in milliseconds: they change when a version is promoted. */
+const rememberMs = 1_000
+
+/** The answer to a read that failed. A value that passed the checks and that PostgreSQL refuses is the client's. */
+const problemOf = (cause: unknown, { viewMs }: Limits): unknown => {
+  const error = sqlErrorOf(cause)
+  if (error === undefined) return cause
+  if (error.code === "57014")
+    return new Problem(
+      503,
+      "view_timeout",
+      `the query took longer than ${viewMs} ms`,
+      "filter by the first columns of the primary key, order by it, or create an index for the filter and the order"
+    )
+  if (error.code.startsWith("22"))
+    return new Problem(400, "invalid_parameter", `PostgreSQL refuses a value: ${error.reason}`, "correct the value")
+  if (error.retryable)
+    return new Problem(
+      503,
+      "store_unavailable",
+      "the database does not answer",
+      "send the request again after Retry-After seconds",
+      retryAfterSeconds
+    )
+  return cause
+}
+/** A column or a view that is there no more: a version was promoted meanwhile. */
+const hasChanged = (cause: unknown): boolean => ["42703", "42P01", "0A000"].includes(sqlErrorOf(cause)?.code ?? "")
+
+/** The columns of all views, which are read at most once in `rememberMs`. */
+const rememberedColumns = ({ reader, views }: ViewParts) => {
+  let read: { readonly columns: ReturnType<ViewReader["columns"]>; readonly at: number } | undefined
+  return (isFresh: boolean): ReturnType<ViewReader["columns"]> => {
+    if (read !== undefined && !isFresh && performance.now() - read.at < rememberMs) return read.columns
+    const own = { columns: reader.columns([...views.keys()]), at: performance.now() }
+    read = own
+    own.columns.catch(() => {
+      if (read === own) read = undefined
+    })
+    return own.columns
+  }
+}
+
+/** The page's end as a cursor; undefined if it is the last page. */
+const nextOf = (view: DeclaredView, query: PageQuery, page: ReadonlyArray<PageRow>): string => {
+  const last = page.at(-1)!.cursor
+  const values = JSON.parse(last) as ReadonlyArray<string | null>
+  if (view.key.length > 0) return cursorText(query, { values, sent: 0 })
+  const equal = page.length - 1 - page.findLastIndex(({ cursor }) => cursor !== last)
+  const isSame = equal === page.length && JSON.stringify(query.after?.values) === JSON.stringify(values)
+  return cursorText(query, { values, sent: equal + (isSame ? query.after!.sent : 0) })
+}
+
+const etagOf = (body: string): string => `"${createHash("sha256").update(body).digest("base64url").slice(0, 22)}"`
+/** Whether the client has the answer with this ETag. */
+const isKnown = (header: string | undefined, etag: string): boolean =>
+  header !== undefined && header.split(",").some((one) => one.trim() === "*" || one.trim().replace(/^W\//, "") === etag)
+const answer = (request: FastifyRequest, reply: FastifyReply, body: string) => {
+  const etag = etagOf(body)
+  reply.header("etag", etag).header("cache-control", "private, no-cache")
+  if (isKnown(request.headers["if-none-match"], etag)) return reply.code(304).send()
+  return reply.type(jsonType).send(body)
+}
+
+const described = (view: DeclaredView, columns: ReadonlyArray<ViewColumn>) => ({
+  name: view.name,
+  kind: view.kind,
+  written_by: view.writtenBy,
+  key: view.key,
+  tenant: tenantOf(view, columns) ?? null,
+  columns
+})
+
+/** Adds `GET /v1/views` and `GET /v1/views/:name`. */
+export const views = (app: FastifyInstance, parts: ViewParts): void => {
+  const { limits, reader, views: declared } = parts
+  const columnsOfAll = rememberedColumns(parts)
+  let running = 0
+
+  app.get("/v1/views", { schema: { hide: true }, config: reading }, async (request, reply) => {
+    const columns = await columnsOfAll(false).catch((error: unknown) => {
+      throw problemOf(error, limits)
+    })
+    const found = [...declared.values()]
+      .map((view) => described(view, columns.get(view.name) ?? []))
+      .filter(({ tenant }) => request.principal.tenant === undefined || tenant !== null)
+    return answer(request, reply, JSON.stringify({ views: found }))
+  })
+
+  const page = async (request: FastifyRequest, view: DeclaredView, isFresh: boolean): Promise<string> => {
+    const columns = (await columnsOfAll(isFresh)).get(view.name)
+    if (columns === undefined)
+      throw new Problem(
+        404,
+        "view_not_ready",
+        `${view.name} is not there yet: readers see a new read model once its version is promoted`,
+        "see millrace status, and send the request again later"
+      )
+    const { principal } = request
+    const tenant =
+      principal.tenant === undefined ? undefined : { column: assertByTenant(view, columns), name: principal.tenant }
+    const query = pageQueryOf(request.query as Readonly<Record<string, unknown>>, view, columns)
+    const { isCut, rows } = await reader.rows(pageStatement(view, columns, query, tenant), limits.viewBytes)
+    const shown = rows.slice(0, query.limit)
+    const next = isCut || rows.length > query.limit ? JSON.stringify(nextOf(view, query, shown)) : "null"
+    return `{"view":${JSON.stringify(view.name)},"rows":[${shown.map(({ row }) => row).join(",")}],"next":${next}}`
+  }
+
+  app.get("/v1/views/:name", { schema: { hide: true }, config: reading }, async (request, reply) => {
+    const view = knownView(declared, (request.params as { readonly name: string }).name)
+    if (running >= limits.waitingViews)
+      throw new Problem(
+        429,
+        "overloaded",
+        `${running} requests read views, which is the limit of this server`,
+        "send the request again after Retry-After seconds",
+        retryAfterSeconds
+      )
+    running++
+    try {
+      const body = await page(request, view, false).catch((error: unknown) => {
+        if (hasChanged(error)) return page(request, view, true)
+        throw error
+      })
+      return answer(request, reply, body)
+    } catch (error) {
+      throw problemOf(error, limits)
+    } finally {
+      running--
+    }
+  })
+}

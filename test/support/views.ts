@@ -1,0 +1,87 @@
+// An application with views of every kind on a PostgreSQL server, and a server of it, for tests over real HTTP.
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import { Schema } from "effect"
+import * as Scope from "effect/Scope"
+import { Agg, Application, Column, Event, Projection, ReadModel, Topic, Window } from "../../src/index.ts"
+import { connect } from "../../src/postgres/client/client.ts"
+import { reader, readerPassword } from "../../src/postgres/embedded/roles.ts"
+import type { ServeOptions } from "../../src/server/server.ts"
+import { viewReader } from "../../src/server/views/reader.ts"
+import { openQueries } from "../../src/system/database.ts"
+import { openSystem } from "../../src/system/system.ts"
+import { start } from "./http.ts"
+import { server as postgres } from "./postgres.ts"
+
+const Paid = Event.make("paid", { id: Schema.String, tenant: Schema.String, cents: Schema.Int, at: Schema.Int })
+const payments = Topic.events("payments.v1", { events: [Paid], key: "id", eventTime: "at", partitions: 2 })
+const accounts = ReadModel.table("accounts", {
+  columns: {
+    id: Schema.String,
+    tenant: Schema.String,
+    cents: Schema.Int,
+    rate: Schema.NullOr(Schema.Finite),
+    open: Schema.Boolean,
+    at: Schema.NullOr(Column.timestamptz),
+    tags: Schema.Array(Schema.String),
+    order: Schema.NullOr(Schema.String)
+  },
+  primaryKey: ["id"]
+})
+const ledger = ReadModel.table("ledger", {
+  columns: { n: Schema.Int, owner: Schema.String },
+  primaryKey: ["n"],
+  tenant: "owner"
+})
+const prices = ReadModel.table("prices", {
+  columns: { code: Schema.String, cents: Schema.Int },
+  primaryKey: ["code"]
+})
+const hourly = Window.tumbling("hourly", {
+  size: "1 hour",
+  key: { id: Schema.String },
+  aggregate: { payments: Agg.count }
+})
+const keeper = Projection.make({
+  name: "keeper",
+  version: 1,
+  source: payments,
+  writes: [accounts, ledger, prices, hourly],
+  handle: {
+    paid: ({ at, cents, id, tenant }, out) => {
+      out.upsert(accounts, { id, tenant, cents, rate: null, open: true, at, tags: [], order: null })
+      out.add(hourly, { id, payments: 1 })
+    }
+  }
+})
+const wide = ReadModel.view("wide", {
+  query:
+    "select 9007199254740993::bigint as large, 123456789012345678901234567890.123456789::numeric as exact, 'NaN'::float8 as odd, '2026-01-01T12:00:00.123456Z'::timestamptz as at, array[1,2] as list, '{\"n\":12345678901234567890}'::json as doc"
+})
+const levels = ReadModel.view("levels", { query: "select open, tenant from accounts" })
+export const application = Application.make({
+  name: "accounts",
+  projections: [Projection.async(keeper)],
+  views: [wide, levels]
+})
+
+/** Starts the application on an embedded server of its own. `reading` is the URL of the role that only reads. */
+export const startViews = async (options: Partial<ServeOptions> = {}, queryMs = 10_000) => {
+  const scope = Scope.makeUnsafe()
+  const run = <A, E>(effect: Effect.Effect<A, E, Scope.Scope>) => Effect.runPromise(Scope.provide(effect, scope))
+  const url = await run(postgres)
+  const sql = await run(connect(url, { max: 4, searchPath: "public" }))
+  const reading = new URL(url)
+  reading.username = reader
+  reading.password = readerPassword(reading.password)
+  const database = { url, readerUrl: reading.href, sql, embedded: false, failed: Effect.never }
+  const app = application as unknown as ServeOptions["application"]
+  const system = await run(openSystem(app, database))
+  const views = viewReader(await run(openQueries(database, queryMs)))
+  const server = await start({ application: app, views, limits: { eventLoopDelayMs: 0 }, ...options }, system.log)
+  const stop = async () => {
+    await server.stop()
+    await Effect.runPromise(Scope.close(scope, Exit.void))
+  }
+  return { ...server, database, views, sql, system, stop }
+}
