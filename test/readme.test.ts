@@ -1,7 +1,16 @@
 // The pages are code, too: their TypeScript compiles, what is marked `ts run` runs, and every command, option, file and heading that they name exists.
 import { spawnSync } from "node:child_process"
-import { appendFileSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs"
-import { dirname, join, posix } from "node:path"
+import {
+  appendFileSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  readdirSync,
+  rmSync,
+  writeFileSync
+} from "node:fs"
+import { basename, dirname, join, posix } from "node:path"
 import { fileURLToPath } from "node:url"
 import { afterAll, describe, expect, test } from "vitest"
 
@@ -71,6 +80,8 @@ const names = (text: string, word: string) => new RegExp(`(^|[\\s,|])${word}($|[
 
 /** A file of the project's root, or of the folder of an example's page. */
 const nearest = (name: string, page: string): string => {
+  // about the application that it creates
+  if (name === "package.json" && page === "create-millrace/README.md") return "templates/app/_package.json"
   const own = posix.join(posix.dirname(page), name)
   return existsSync(join(root, own)) ? own : name
 }
@@ -85,6 +96,7 @@ const faultOf = (command: string, page = ""): string | undefined => {
   }
   if (program === "deno") {
     if (first === "task") return rest[0] !== undefined && rest[0] in tasks ? undefined : "no such task"
+    if (rest.includes("npm:create-millrace")) return undefined
     const millrace = rest.indexOf("npm:millrace")
     if (millrace !== -1) return faultOfMillrace(rest.slice(millrace + 1).filter((word) => word !== "…"))
     const file = rest.find((word) => !word.startsWith("-") && !/^(npm|jsr|https?):/.test(word))
@@ -161,34 +173,57 @@ const isExcerpt = (code: string): boolean =>
     .filter((path) => path.endsWith(".ts"))
     .some((path) => `\n${linesOf(read(path)).join("\n")}\n`.includes(`\n${linesOf(code).join("\n")}\n`))
 
-describe.each(["README.md", ...pages])("%s", (page) => {
+/** The TypeScript of each page that is its own, in a folder of its own beside the projections that it may import. */
+const scratch = mkdtempSync(join(root, ".readme-"))
+afterAll(() => {
+  for (const { folder } of [...code, { folder: scratch }]) rmSync(folder, { recursive: true, force: true })
+})
+const code = ["README.md", ...pages].map((page, number) => {
+  const blocks = blocksOf(read(page)).filter((block) => /^(ts|typescript)$/.test(block.language))
+  const folder = `${scratch}-${number}`
+  return {
+    page,
+    folder,
+    own: blocks.filter((block) => block.marks.includes("run") || !isExcerpt(block.code)),
+    running: blocks.filter((block) => block.marks.includes("run")),
+    fileOf: (block: Block) => join(folder, fileMarkOf(block) ?? `line-${block.line}.ts`)
+  }
+})
+let compiled: ReadonlyArray<string> | undefined
+/** What the compiler says of the pages' code: all of it is compiled at once, when it is first asked for. */
+const compilerErrors = (): ReadonlyArray<string> => {
+  if (compiled !== undefined) return compiled
+  for (const { fileOf, folder, own } of code) {
+    mkdirSync(folder)
+    for (const block of own) appendFileSync(fileOf(block), `${block.code}\nexport {}\n`)
+  }
+  const files = code.flatMap(({ fileOf, own }) => own.map(fileOf))
+  writeFileSync(
+    join(scratch, "tsconfig.json"),
+    JSON.stringify({ extends: "../tsconfig.json", include: [], files: [...new Set(files)] })
+  )
+  const { output, status } = run(["node_modules/typescript/bin/tsc", "--noEmit", "-p", join(scratch, "tsconfig.json")])
+  compiled = output.split("\n").filter((line) => line.includes("error TS"))
+  expect(status === 0 || compiled.length > 0, output).toBe(true)
+  return compiled
+}
+
+describe.each(code)("$page", ({ fileOf, folder, own, page, running }) => {
   const text = read(page)
-  const blocks = blocksOf(text).filter((block) => /^(ts|typescript)$/.test(block.language))
-  const own = blocks.filter((block) => block.marks.includes("run") || !isExcerpt(block.code))
-  const scratch = mkdtempSync(join(root, ".readme-"))
-  afterAll(() => rmSync(scratch, { recursive: true, force: true }))
-  const fileOf = (block: Block) => join(scratch, fileMarkOf(block) ?? `line-${block.line}.ts`)
 
   if (own.length > 0) {
     test("its TypeScript compiles, or is an excerpt of the reference application or an example", () => {
-      for (const block of own) appendFileSync(fileOf(block), `${block.code}\nexport {}\n`)
-      writeFileSync(join(scratch, "tsconfig.json"), `{ "extends": "../tsconfig.json", "include": ["*.ts"] }`)
-      const { status, output } = run([
-        "node_modules/typescript/bin/tsc",
-        "--noEmit",
-        "-p",
-        join(scratch, "tsconfig.json")
-      ])
-      expect(status, output).toBe(0)
-    })
+      const path = `${basename(folder)}/`
+      expect(compilerErrors().filter((line) => line.startsWith(path))).toEqual([])
+    }, 240_000)
   }
 
-  for (const block of blocks.filter((each) => each.marks.includes("run"))) {
+  for (const block of running) {
     test(`its code that is marked to run runs (line ${block.line})`, () => {
-      writeFileSync(fileOf(block), `${block.code}\nexport {}\n`)
+      compilerErrors()
       const { status, output } = run([fileOf(block)])
       expect(status, output).toBe(0)
-    })
+    }, 240_000)
   }
 
   if (!page.startsWith("docs/decisions/")) {
