@@ -17,6 +17,7 @@ import { type CommandFailed, exitCodes, usageError } from "./command-failure.ts"
 import { aggregate } from "./aggregate.ts"
 import { withStatements } from "./arguments.ts"
 import { dlq } from "./dlq.ts"
+import { doctor } from "./doctor.ts"
 import { explain } from "./explain.ts"
 import { config, data, http, json, optionalText, ownConfig, port, runToExitCode, toggle } from "./flags.ts"
 import { init } from "./init.ts"
@@ -33,6 +34,7 @@ import { tail } from "./tail.ts"
 import { keys } from "./keys.ts"
 import { terminalText } from "./terminal-text.ts"
 import { timers } from "./timers.ts"
+import { topics } from "./topics.ts"
 import { maskSecrets } from "../text/secrets.ts"
 
 const speedOf = (speed: string): Effect.Effect<number | "max", CommandFailed> => {
@@ -259,69 +261,6 @@ const url = Command.make("url", { data, reader: toggle("reader", "The URL of the
   Command.withExamples([{ command: 'psql "$(npx millrace url)"', description: "Open a session on the database" }])
 )
 
-const topicsOf = (action: "plan" | "apply" | "check", description: string) =>
-  Command.make(
-    action,
-    {
-      data,
-      config,
-      allowRepartition: toggle(
-        "allow-repartition",
-        "Allow partitions to be added on Kafka. Keys then lose their order, and projections over the topic must start over, under their next versions or new names"
-      ),
-      json
-    },
-    (flags) =>
-      runToExitCode(
-        Effect.flatMap(
-          Effect.promise(() => import("./topics.ts")),
-          (module) => module.topics(action, { ...flags, config: Option.getOrUndefined(flags.config) })
-        )
-      )
-  ).pipe(Command.withDescription(description))
-const topicsExport = Command.make(
-  "export",
-  { data, topic: Argument.String("topic").pipe(Argument.withDescription("A topic of events or lookup values")) },
-  (flags) =>
-    runToExitCode(
-      Effect.flatMap(
-        Effect.promise(() => import("./export-topic.ts")),
-        (module) => module.exportTopic(flags)
-      )
-    )
-).pipe(
-  Command.withDescription(
-    "Print the events that a topic has now as NDJSON, for millrace ingest in another system: by the time of their appends, in each partition in its order"
-  )
-)
-const topicsList = Command.make("list", { data, config, json }, (flags) =>
-  runToExitCode(
-    Effect.flatMap(
-      Effect.promise(() => import("./topics.ts")),
-      (module) => module.list({ ...flags, config: Option.getOrUndefined(flags.config) })
-    )
-  )
-).pipe(
-  Command.withDescription(
-    "Print the topics: what each has, its partitions with the position of the next record, and who writes and reads it"
-  )
-)
-const topics = Command.make("topics").pipe(
-  Command.withDescription(
-    "List the topics of the log, compare them with what the application declares, create or change them, and export their events"
-  ),
-  Command.withSubcommands([
-    topicsList,
-    topicsOf("plan", "Print what would be created or changed, and what is refused and why"),
-    topicsOf("apply", "Print the plan and carry it out; change nothing if a topic is refused"),
-    topicsOf("check", "Print the plan; exit with 3 if anything differs from the declaration"),
-    topicsExport
-  ]),
-  Command.withExamples([
-    { command: "millrace topics apply", description: "Create the topics of millrace.config.ts before the first start" }
-  ])
-)
-
 const bridge = Command.make(
   "bridge",
   {
@@ -380,6 +319,7 @@ Command.make("millrace").pipe(
     migrate,
     ingest,
     status,
+    doctor,
     rebuild,
     reenrich,
     diff,

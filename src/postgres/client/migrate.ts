@@ -92,6 +92,15 @@ export const migrateWhereEmpty = Effect.fnUntraced(function* (
   if (!row!.isThere) yield* migrate(sql)
 })
 
+/** The files that `migrate` would apply. Changes nothing. Fails as `migrate` does if the database is a newer release's, or a file was changed. */
+export const pendingMigrations = (
+  sql: Sql,
+  from: string = directory
+): Effect.Effect<ReadonlyArray<string>, SqlError | MigrationError> =>
+  Effect.gen(function* () {
+    return (yield* missing(sql, yield* read(from))).map(({ file }) => file)
+  })
+
 // Held by the session, because it guards several transactions, and released with it.
 const lock = "set lock_timeout = '5min'; select pg_advisory_lock(1835625580, 1835821938); reset lock_timeout"
 const prepare = `create schema if not exists millrace;
