@@ -86,7 +86,7 @@ export class Recorder {
     if (this.log === undefined)
       throw new HandlerEnded(
         `out.${kind} was called after the handler of ${this.describe()} had ended, so nothing was written; return an Effect that waits ` +
-          "for the work: Effect.promise(() => …)"
+          "for the work: Effect.promise(() => …). The function of modify and those of folds run later and cannot use `out`"
       )
     this.log.push(kind, target, payload)
   }

@@ -225,8 +225,19 @@ const heldAdvice = ({ embeddedDir }: Facts, name: string, held: string) => {
 const judgeLate = (view: ProjectionView): ReadonlyArray<Judged> => {
   const { facts, failureOf, gone, isLive, partitions, running, topic, what } = view
   const { maxAgeMs } = facts
+  // a follower goes no further than the live build, and waits for that
+  const waitsForLive = (one: PartitionFacts) =>
+    !isLive &&
+    facts.partitions.some(
+      ({ lag, mode, name, partition, topic: of }) =>
+        mode === "live" && name === one.name && of === one.topic && partition === one.partition && one.lag <= lag
+    )
   const late = partitions.filter(
-    (one) => one.halted === null && failureOf(one) === undefined && (one.oldest_ms ?? 0) > maxAgeMs
+    (one) =>
+      one.halted === null &&
+      failureOf(one) === undefined &&
+      (one.oldest_ms ?? 0) > maxAgeMs &&
+      !(running.length > 0 && waitsForLive(one))
   )
   const found: Array<Judged> = []
   const add = (kind: FindingKind, list: ReadonlyArray<PartitionFacts>, message: string, advice: string) => {

@@ -234,6 +234,20 @@ describe("who is missing", () => {
 })
 
 describe("why work waits", () => {
+  test("a follower that waits for a live build without a process is not stuck, and the live build is named", () => {
+    const live = { ...partition, ...late, claimed_by: null }
+    const follower = { ...partition, ...late, version: 2, mode: "follower" }
+    const processes = [{ ...running, projections: ["alerts_v2"] }]
+    assert.deepEqual(kinds({ partitions: [live, follower], processes }), {
+      problems: ["not_running: projection alerts v1"],
+      notices: []
+    })
+    // one that is behind the live build is
+    const behind = { ...follower, lag: 6 }
+    assert.deepEqual(kinds({ partitions: [live, behind], processes }).notices, [
+      "stuck: projection alerts v2 (follower)"
+    ])
+  })
   test("a process that holds a partition and commits nothing is named as stuck", () => {
     const { kind, message } = first({ partitions: [{ ...partition, ...late }] })
     assert.strictEqual(kind, "stuck")

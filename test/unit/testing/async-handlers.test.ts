@@ -72,7 +72,7 @@ test("what a refused promise writes later reaches no other event, and fails with
   await Effect.runPromise(spec.thenEffect({ newest: [], deadLetters: [{ position: 0 }] }))
   const message =
     "out.upsert was called after the handler of projection p_v1, event orders.v1/0 position 0 had ended, so nothing was written; " +
-    "return an Effect that waits for the work: Effect.promise(() => …)"
+    "return an Effect that waits for the work: Effect.promise(() => …). The function of modify and those of folds run later and cannot use `out`"
   expect(errors).toMatchObject([{ name: "HandlerEnded", message }])
 })
 test("an `out` that a timer, another event or a child fiber uses later throws", async () => {
