@@ -184,7 +184,7 @@ const plugins = async (app: FastifyInstance, options: ServerOptions, limits: Lim
     strictTransportSecurity: false
   })
   if (options.cors !== undefined && options.cors.length > 0) {
-    const exposedHeaders = ["traceparent", "retry-after", "etag"]
+    const exposedHeaders = ["traceparent", "retry-after", "etag", "millrace-token"]
     await app.register((await import("@fastify/cors")).default, { origin: [...options.cors], exposedHeaders })
   }
   if (options.rateLimit !== undefined) {
@@ -306,7 +306,12 @@ const routesOf =
     const { eventStore } = options
     const aggregates = eventStore === undefined ? new Map<string, never>() : aggregatesByName(options.application)
     const hasCommands = roles.includes("gateway")
-    const viewParts = options.views && { views: declaredViews(options.application), reader: options.views, limits }
+    const viewParts = options.views && {
+      application: options.application,
+      views: declaredViews(options.application),
+      reader: options.views,
+      limits
+    }
     if (roles.includes("api")) {
       const { components, paths } = describe(aggregates, { commands: hasCommands, reads: true })
       // what the database has now; without an answer, what is declared

@@ -20,7 +20,12 @@ export const declare = (log: Log["Service"], app = reference) =>
   Effect.runPromise(log.declare([...catalogOf(app, 0).topics.values()].map(({ topic }) => specOf(topic, 12))))
 
 /** Views of a database that has none yet. */
-export const noViews: ViewReader = { columns: async () => new Map(), rows: async () => ({ rows: [], isCut: false }) }
+export const noViews: ViewReader = {
+  columns: async () => new Map(),
+  rows: async () => ({ rows: [], isCut: false }),
+  behind: async () => [],
+  nextGoals: async () => ({})
+}
 
 /** Starts a server on `log`; default: a new log in memory with the application's topics. */
 export const start = async (options: Partial<ServeOptions> = {}, given?: Log["Service"]) => {
@@ -56,6 +61,7 @@ export interface Answer {
     readonly trace_id: string
     readonly accepted: number
     readonly rejected: number
+    readonly token?: string
     readonly results: ReadonlyArray<Result>
     readonly error?: { readonly code: string; readonly message: string; readonly try: string }
   }

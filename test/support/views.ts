@@ -42,15 +42,33 @@ const hourly = Window.tumbling("hourly", {
   key: { id: Schema.String },
   aggregate: { payments: Agg.count }
 })
+const noted = Topic.records("noted.v1", {
+  value: { id: Schema.String, cents: Schema.Int },
+  key: "id",
+  partitions: 2
+})
+const totals = ReadModel.table("totals", {
+  columns: { id: Schema.String, cents: Schema.Int },
+  primaryKey: ["id"]
+})
+/** It reads what the first projection publishes. */
+const adder = Projection.make({
+  name: "adder",
+  version: 1,
+  source: noted,
+  writes: [totals],
+  handle: ({ cents, id }, out) => out.upsert(totals, { id, cents })
+})
 const keeper = Projection.make({
   name: "keeper",
   version: 1,
   source: payments,
-  writes: [accounts, ledger, prices, hourly],
+  writes: [accounts, ledger, prices, hourly, noted],
   handle: {
     paid: ({ at, cents, id, tenant }, out) => {
       out.upsert(accounts, { id, tenant, cents, rate: null, open: true, at, tags: [], order: null })
       out.add(hourly, { id, payments: 1 })
+      out.publish(noted, { id, cents })
     }
   }
 })
@@ -61,10 +79,17 @@ const wide = ReadModel.view("wide", {
 const levels = ReadModel.view("levels", { query: "select open, tenant from accounts" })
 export const application = Application.make({
   name: "accounts",
-  projections: [Projection.async(keeper)],
+  projections: [Projection.async(keeper), Projection.async(adder)],
   views: [wide, levels]
 })
 
+/** The body of an answer. */
+export interface Page {
+  readonly view: string
+  readonly rows: ReadonlyArray<Readonly<Record<string, unknown>>>
+  readonly next: string | null
+  readonly error?: { readonly code: string; readonly message: string; readonly try: string }
+}
 /** Starts the application on an embedded server of its own. `reading` is the URL of the role that only reads. */
 export const startViews = async (options: Partial<ServeOptions> = {}, queryMs = 10_000) => {
   const scope = Scope.makeUnsafe()

@@ -104,7 +104,8 @@ const commandPath = (aggregate: Aggregate.Any, name: string) => {
       properties: {
         version: { type: "integer" },
         events: { type: "array", items: { $ref: `#/components/schemas/${aggregate.name}.event` } },
-        repeated: { type: "boolean", description: "whether the same Idempotency-Key was answered before" }
+        repeated: { type: "boolean", description: "whether the same Idempotency-Key was answered before" },
+        token: { type: "string", description: "for waitFor of views: what follows from the events" }
       },
       required: ["version", "events", "repeated"]
     })

@@ -7,6 +7,7 @@ import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify"
 import { Aggregate } from "../../aggregate/aggregate.ts"
 import { VersionConflict } from "../../aggregate/errors.ts"
 import type { EventStore } from "../../aggregate/event-store.ts"
+import { positionToken } from "../../log/position-token.ts"
 import { tenantFor } from "../access/access.ts"
 import { textOf, type BodyMemory } from "../http/body.ts"
 import type { Limits } from "../http/limits.ts"
@@ -119,14 +120,16 @@ export const commands = (app: FastifyInstance, parts: AggregateParts): void => {
         executeOwned(aggregate, id, tenant, options, (checked) => Aggregate.execute(aggregate, id, command, checked))
       )
       if (!(answer instanceof Failed)) {
-        const { events, repeated, version } = answer
+        const { events, position, repeated, version } = answer
+        const token = position && positionToken([{ ...position, position: position.position + 1 }])
+        if (token !== undefined) reply.header("millrace-token", token)
         const isNew = events.length > 0 && events.length === version
         if (isNew) reply.header("location", `/v1/aggregates/${aggregate.name}/${encodeURIComponent(id)}`)
         return reply
           .code(isNew ? 201 : 200)
           .header("etag", etagOf(version))
           .type(jsonType)
-          .send(JSON.stringify({ version, events: events.map((event) => aggregate.encode(event)), repeated }))
+          .send(JSON.stringify({ version, events: events.map((event) => aggregate.encode(event)), repeated, token }))
       }
       const { error } = answer
       if (error instanceof Problem) throw error

@@ -1,5 +1,6 @@
 // The response to a post: a result for each event, in the order of the request, and the HTTP status for all of them.
 import type { LogPosition } from "../../log/log.ts"
+import { positionToken, type TokenPosition } from "../../log/position-token.ts"
 import { retryAfterSeconds, type Fault, type FaultCode } from "../http/problem.ts"
 
 /** The response. */
@@ -8,6 +9,8 @@ export interface Answer {
   /** JSON text. */
   readonly body: string
   readonly retryAfter: number | undefined
+  /** The position token of the events that are in the log; undefined if none is. */
+  readonly token: string | undefined
 }
 
 /** Where an event is in the request: its index, from 0, and in NDJSON its line, from 1. */
@@ -26,6 +29,8 @@ export class Results {
   readonly codes = new Map<FaultCode, number>()
   readonly #minimal: boolean
   readonly #lines: Array<string> = []
+  /** The position behind the last event of each partition. */
+  readonly #ends = new Map<string, TokenPosition>()
   #rejected = 0
 
   /** `minimal`: the response lists rejected events only. */
@@ -35,6 +40,7 @@ export class Results {
 
   accept(topic: string, { partition, position }: LogPosition, eventId: string | undefined): void {
     this.accepted++
+    this.#ends.set(`${partition}/${topic}`, { topic, partition, position: position + 1 })
     if (this.#minimal) return
     const id = eventId === undefined ? "" : `,"event_id":${JSON.stringify(eventId)}`
     this.#lines.push(
@@ -65,10 +71,12 @@ export class Results {
   answer(traceId: string): Answer {
     const { status } = this
     const counts = `"trace_id":"${traceId}","accepted":${this.accepted},"rejected":${this.#rejected}`
+    const token = this.#ends.size === 0 ? undefined : positionToken(this.#ends.values())
     const retry = status === 503 || status === 429
     return {
       status,
-      body: `{${counts},"results":[${this.#lines.join(",")}]}`,
+      token,
+      body: `{${counts}${token === undefined ? "" : `,"token":"${token}"`},"results":[${this.#lines.join(",")}]}`,
       retryAfter: retry ? retryAfterSeconds : undefined
     }
   }

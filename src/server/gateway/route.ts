@@ -90,6 +90,9 @@ const isMinimal = (request: FastifyRequest, results: string | undefined): boolea
   )
 }
 
+/** The longest token that is in a header, too. */
+const mostTokenHeader = 2_048
+
 /** Adds `POST /v1/events`. */
 export const gateway = (
   app: FastifyInstance,
@@ -130,6 +133,9 @@ export const gateway = (
         }
       })
       if (answer.retryAfter !== undefined) reply.header("retry-after", answer.retryAfter)
+      // proxies limit the size of headers; the body has it in any case
+      if (answer.token !== undefined && answer.token.length < mostTokenHeader)
+        reply.header("millrace-token", answer.token)
       if (minimal && request.headers.prefer !== undefined) reply.header("preference-applied", "return=minimal")
       return reply.code(answer.status).type("application/json; charset=utf-8").send(answer.body)
     }

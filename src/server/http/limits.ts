@@ -40,6 +40,8 @@ export interface Limits {
   readonly recentBytes: number
   /** How long a query of a view may take. It ends then. */
   readonly viewMs: number
+  /** How long a request waits for what its token names; then the answer is 504. */
+  readonly waitMs: number
   /** Requests that read views at once; further ones are refused with 429. */
   readonly waitingViews: number
   /** The rows of one page of a view; a page that would be larger has fewer rows. */
@@ -69,6 +71,7 @@ export const defaultLimits: Limits = {
   heartbeatMs: 15_000,
   recentBytes: 4 * 1024 * 1024,
   viewMs: 10_000,
+  waitMs: 10_000,
   waitingViews: 100,
   viewBytes: 4 * 1024 * 1024,
   closeMs: 5_000

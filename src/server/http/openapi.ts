@@ -91,6 +91,7 @@ const answer = (description: string): Json => ({
     trace_id: { type: "string" },
     accepted: { type: "integer" },
     rejected: { type: "integer" },
+    token: { type: "string", description: "for waitFor of views: what follows from the accepted events" },
     results: { type: "array", items: result }
   }
 })

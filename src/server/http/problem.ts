@@ -87,6 +87,7 @@ export type ProblemCode =
   | "unknown_column"
   | "unknown_operator"
   | "invalid_cursor"
+  | "not_yet"
   | AggregateCode
 /** The codes of refused requests to aggregates; what is wrong with a command's JSON has the code that an event has. */
 export type AggregateCode =

@@ -84,6 +84,7 @@ const viewPath = (view: DeclaredView, columns: ReadonlyArray<ViewColumn>) => {
           default: pageRows.usual
         }),
         parameter("after", "`next` of the page before, with the same filters and order"),
+        parameter("waitFor", "A token of an answer to events: the page has what follows from them"),
         { name: "If-None-Match", in: "header", description: "The ETag that the client has", schema: text },
         ...columns.flatMap(filtersOf)
       ],
@@ -119,6 +120,7 @@ const viewPath = (view: DeclaredView, columns: ReadonlyArray<ViewColumn>) => {
         403: refused("the credential belongs to a tenant, and the rows do not say whose they are"),
         404: refused("the view is not there yet"),
         429: refused("too many requests at once; send again after Retry-After seconds"),
+        504: refused("the projections have not processed what waitFor names"),
         503: refused("the query took too long, or the database does not answer")
       }
     }

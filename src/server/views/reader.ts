@@ -10,6 +10,16 @@ export interface PageRow {
   readonly row: string
   readonly cursor: string
 }
+/** What is waited for: positions of topics as [topic, partition, position], or what was published to streams. */
+export type Goals = Readonly<Record<string, ReadonlyArray<ReadonlyArray<string | number>>>>
+/** A projection, or the relay of one, that has not reached a goal. */
+export interface Behind {
+  readonly who: string
+  readonly topic: string
+  readonly partition: number
+  readonly position: number
+  readonly wanted: number
+}
 /** Where views are read. Rejects with `SqlError`. */
 export interface ViewReader {
   /** The columns of the views that the database has, by their names. */
@@ -19,6 +29,10 @@ export interface ViewReader {
     statement: PageStatement,
     maxBytes: number
   ) => Promise<{ readonly rows: ReadonlyArray<PageRow>; readonly isCut: boolean }>
+  /** What has not reached the goals, of these projections; undefined: of all. */
+  readonly behind: (goals: Goals, projections: ReadonlyArray<string> | undefined) => Promise<ReadonlyArray<Behind>>
+  /** The goals that follow from goals that were reached, one half of a chain's link further. */
+  readonly nextGoals: (goals: Goals, projections: ReadonlyArray<string> | undefined) => Promise<Goals>
 }
 
 /** How many rows are fetched at once. */
@@ -30,8 +44,26 @@ select c.relname as view, a.attname as name, format_type(coalesce(nullif(t.typba
 from pg_class c join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped join pg_type t on t.oid = a.atttypid
 where c.relnamespace = 'public'::regnamespace and c.relkind = 'v' and c.relname = any($1::text[]) order by 1, a.attnum`
 
+const ask = async <A>(
+  sql: Sql,
+  name: string,
+  goals: Goals,
+  projections: ReadonlyArray<string> | undefined
+): Promise<A> => {
+  const only = projections === undefined ? null : arrayOf(projections)
+  const text = `select millrace.${name}($1::text::jsonb, $2::text::text[])::text as found`
+  const [row] = await Effect.runPromise(
+    query("look how far projections are", () =>
+      sql.unsafe<Array<{ readonly found: string }>>(text, [JSON.stringify(goals), only])
+    )
+  )
+  return JSON.parse(row!.found) as A
+}
+
 /** Reads views through connections that can only read. Every statement is unnamed, for there are as many as clients think of. */
 export const viewReader = (sql: Sql): ViewReader => ({
+  behind: (goals, projections) => ask(sql, "behind_goals", goals, projections),
+  nextGoals: (goals, projections) => ask(sql, "next_goals", goals, projections),
   columns: async (names) => {
     const rows = await Effect.runPromise(
       query("read the columns of views", () =>

@@ -1,15 +1,19 @@
 // The routes of views: `GET /v1/views` lists them, and `GET /v1/views/NAME` returns a page of rows.
 import { createHash } from "node:crypto"
 import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify"
+import type { Application } from "../../model/application.ts"
 import type { Limits } from "../http/limits.ts"
+import { single } from "../http/parameters.ts"
 import { Problem, retryAfterSeconds } from "../http/problem.ts"
 import { assertByTenant, type DeclaredView, knownView, tenantOf, type ViewColumn } from "./catalog.ts"
 import { cursorText, pageQueryOf, type PageQuery } from "./page-query.ts"
 import { pageStatement } from "./page-sql.ts"
 import { type PageRow, sqlErrorOf, type ViewReader } from "./reader.ts"
+import { dependenciesOf, waitFor } from "./waiting.ts"
 
 /** What the routes need. */
 export interface ViewParts {
+  readonly application: Application.Any
   readonly views: ReadonlyMap<string, DeclaredView>
   readonly reader: ViewReader
   readonly limits: Limits
@@ -92,7 +96,7 @@ const described = (view: DeclaredView, columns: ReadonlyArray<ViewColumn>) => ({
 
 /** Adds `GET /v1/views` and `GET /v1/views/:name`. */
 export const views = (app: FastifyInstance, parts: ViewParts): void => {
-  const { limits, reader, views: declared } = parts
+  const { application, limits, reader, views: declared } = parts
   const columnsOfAll = rememberedColumns(parts)
   let running = 0
 
@@ -137,6 +141,12 @@ export const views = (app: FastifyInstance, parts: ViewParts): void => {
       )
     running++
     try {
+      const token = single((request.query as Readonly<Record<string, unknown>>)["waitFor"], "waitFor")
+      if (token !== undefined)
+        await waitFor(reader, token, dependenciesOf(application, view), {
+          waitMs: limits.waitMs,
+          isGone: () => request.raw.destroyed
+        })
       const body = await page(request, view, false).catch((error: unknown) => {
         if (hasChanged(error)) return page(request, view, true)
         throw error

@@ -21,7 +21,8 @@ describe("commands", () => {
     expect(first.body).toEqual({
       version: 1,
       events: [{ type: "case.opened", case_id: id, ...opened }],
-      repeated: false
+      repeated: false,
+      token: expect.stringMatching(/^p1\.[\w-]+$/)
     })
     expect(first.headers.get("etag")).toBe('"1"')
     expect(first.headers.get("location")).toBe(`/v1/aggregates/${path}`)

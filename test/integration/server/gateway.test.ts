@@ -9,6 +9,7 @@ import * as Exit from "effect/Exit"
 import * as Context from "effect/Context"
 import { afterAll, beforeAll, describe, expect, test } from "vitest"
 import { Log, LogError } from "../../../src/log/log.ts"
+import { positionToken } from "../../../src/log/position-token.ts"
 import { partitionOf } from "../../../src/model/partitioner.ts"
 import { make } from "../../../src/memory/log.ts"
 import * as Postgres from "../../../src/postgres/log/log.ts"
@@ -49,6 +50,7 @@ describe("posting", () => {
     expect(status).toBe(202)
     expect(body).toEqual({
       trace_id: "4bf92f3577b34da6a3ce929d0e0e4736",
+      token: positionToken([{ topic: "events.raw.v1", partition, position: 1 }]),
       accepted: 1,
       rejected: 0,
       results: [{ status: "accepted", topic: "events.raw.v1", partition, position: 0, event_id: event.event_id }]

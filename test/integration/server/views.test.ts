@@ -1,25 +1,22 @@
 // Views over real HTTP, on embedded PostgreSQL: filters and values of every type, pages while rows change, hostile input, and two tenants.
 import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
 import * as Exit from "effect/Exit"
 import * as Scope from "effect/Scope"
 import { afterAll, beforeAll, describe, expect, test } from "vitest"
+import { query, transaction } from "../../../src/postgres/client/client.ts"
 import { createApiKey } from "../../../src/postgres/store/api-keys.ts"
 import { ApiKeys, newApiKey } from "../../../src/server/access/api-keys.ts"
 import { viewReader } from "../../../src/server/views/reader.ts"
 import { openQueries } from "../../../src/system/database.ts"
-import { start } from "../../support/http.ts"
-import { startViews } from "../../support/views.ts"
+import { runProjections, runRelay } from "../../../src/system/system.ts"
+import { json, start } from "../../support/http.ts"
+import { type Page, startViews } from "../../support/views.ts"
 
 let server: Awaited<ReturnType<typeof startViews>>
 let closed: Awaited<ReturnType<typeof start>>
 const keys = new Map<string, string>()
 
-interface Page {
-  readonly view: string
-  readonly rows: ReadonlyArray<Readonly<Record<string, unknown>>>
-  readonly next: string | null
-  readonly error?: { readonly code: string; readonly message: string; readonly try: string }
-}
 const get = async (path: string, headers: Readonly<Record<string, string>> = {}, from = server.url) => {
   const response = await fetch(`${from}/v1/views${path}`, { headers })
   const text = await response.text()
@@ -322,7 +319,81 @@ describe("a credential of a tenant", () => {
         ({ name }) => name
       )
     expect(await list("acme")).toEqual(["accounts", "ledger", "levels"])
-    expect(await list("all")).toEqual(["accounts", "hourly", "ledger", "levels", "prices", "wide"])
+    expect(await list("all")).toEqual(["accounts", "hourly", "ledger", "levels", "prices", "totals", "wide"])
+  })
+})
+
+describe("a token", () => {
+  const pay = async (id: string) => {
+    const body = JSON.stringify({ type: "paid", id, tenant: "acme", cents: 7, at: Date.now() })
+    const response = await fetch(`${server.url}/v1/events`, { method: "POST", body, headers: { "content-type": json } })
+    const { token } = (await response.json()) as { readonly token: string }
+    expect(response.headers.get("millrace-token")).toBe(token)
+    return token
+  }
+
+  test("of what no projection has processed is answered 504 with how far it is, and by SQL with MR504", async () => {
+    const token = await pay("early")
+    const brief = await start(
+      { application: server.system.application, views: server.views, limits: { eventLoopDelayMs: 0, waitMs: 50 } },
+      server.log
+    )
+    const { body, status } = await get(`/accounts?waitFor=${token}`, {}, brief.url)
+    expect([status, body.error?.code]).toEqual([504, "not_yet"])
+    expect(body.error?.message).toMatch(
+      /keeper has processed payments\.v1\/\d up to position 0, and the token asks for 1/
+    )
+    await brief.stop()
+    const waited = server.sql`select millrace.wait_for(${token}, '20 ms')`
+    await expect(waited).rejects.toMatchObject({ code: "MR504", message: expect.stringMatching(/not yet: keeper/) })
+    const others = await server.sql`select millrace.wait_for(${token}, '20 ms', array['adder']) is null as waited`
+    expect(others).toHaveLength(1)
+  })
+
+  test("gives a view what was written, also behind a chain of projections, over HTTP and in SQL", async () => {
+    const running = Effect.runFork(
+      Effect.all([runProjections(server.system), runRelay(server.system)], { concurrency: "unbounded", discard: true })
+    )
+    for (let i = 0; i < 20; i++) {
+      const token = await pay(`own-${i}`)
+      const view = ["accounts", "totals", "hourly"][i % 3]!
+      expect((await get(`/${view}?id=own-${i}&waitFor=${token}`)).body.rows, `${view} ${i}`).toHaveLength(1)
+      const next = await pay(`sql-${i}`)
+      await server.sql`select millrace.wait_for(${next})`
+      expect(await server.sql`select from totals where id = ${`sql-${i}`}`, `sql ${i}`).toHaveLength(1)
+    }
+    await Effect.runPromise(Fiber.interrupt(running))
+  }, 30_000)
+
+  test("that is none is refused over HTTP and in SQL", async () => {
+    const forged = (value: unknown) => `p1.${Buffer.from(JSON.stringify(value)).toString("base64url")}`
+    for (const token of [
+      "",
+      "p1.",
+      "p2.W10",
+      "p1.!",
+      "p1.AAAA",
+      forged({}),
+      forged([1]),
+      forged([["t", "0", -1]]),
+      forged([["t", 0]]),
+      forged([[null, 0, 1]]),
+      "' or true --"
+    ]) {
+      expect((await get(`/accounts?waitFor=${encodeURIComponent(token)}`)).status, token).toBe(400)
+      await expect(server.sql`select millrace.wait_for(${token})`, token).rejects.toMatchObject({ code: "22023" })
+    }
+    expect((await get(`/accounts?limit=1&waitFor=${forged([["no such topic", 0, 5]])}`)).status).toBe(200)
+  })
+
+  test("cannot be waited for in a transaction that sees nothing new", async () => {
+    const waited = transaction(server.sql, (tx) =>
+      query("wait", async () => {
+        await tx`set transaction isolation level repeatable read`
+        await tx`select millrace.wait_for('p1.W10')`
+      })
+    )
+    await expect(Effect.runPromise(waited)).rejects.toMatchObject({ code: "25001" })
   })
 })
 
