@@ -34,7 +34,7 @@ const layers: ReadonlyArray<ReadonlyArray<string>> = [
   ["system"],
   ["system/dead-letters"],
   ["server/http"],
-  ["server/access"],
+  ["server/access", "server/connection"],
   ["server/gateway", "server/streams", "server/aggregates", "server/views"],
   ["server"],
   ["cli"]

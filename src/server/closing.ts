@@ -14,7 +14,8 @@ export const closerOf = (app: FastifyInstance, closeMs: number): (() => Promise<
     unused.add(socket)
     socket.once("close", () => unused.delete(socket))
   })
-  app.server.on("request", ({ socket }: { readonly socket: Socket }) => unused.delete(socket))
+  const used = ({ socket }: { readonly socket: Socket }) => unused.delete(socket)
+  app.server.on("request", used).on("upgrade", used)
   let closing = false
   app.addHook("onRequest", (_request, reply, done) => {
     if (!closing) return done()

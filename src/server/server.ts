@@ -18,6 +18,7 @@ import { catalogOf } from "./http/catalog.ts"
 import { clientError } from "./http/client-error.ts"
 import { Checker } from "./gateway/validate.ts"
 import { closerOf } from "./closing.ts"
+import { acceptWebSockets, shouldUpgrade } from "./connection/websocket.ts"
 import { ListenFailed, PortInUse } from "./errors.ts"
 import { gateway } from "./gateway/route.ts"
 import { health, type Readiness, type SystemStatus } from "./health.ts"
@@ -246,13 +247,18 @@ const build = async (
   options: ServerOptions,
   limits: Limits,
   context: Context.Context<never>,
-  routes: Routes
+  routes: Routes,
+  hasStreams: boolean
 ): Promise<Built> => {
   const app = Fastify({
     logger: options.logLevel === undefined || options.logLevel === "silent" ? false : { level: options.logLevel },
     forceCloseConnections: "idle",
     requestTimeout: limits.requestMs,
-    http: { headersTimeout: limits.headersMs, connectionsCheckingInterval: 1_000 },
+    http: {
+      headersTimeout: limits.headersMs,
+      connectionsCheckingInterval: 1_000,
+      shouldUpgradeCallback: (request) => hasStreams && shouldUpgrade(request)
+    },
     // closing.ts answers requests while the server closes, in the same form as all other problems
     return503OnClosing: false,
     bodyLimit: limits.bodyBytes,
@@ -267,6 +273,8 @@ const build = async (
   app.setSerializerCompiler(() => (value) => JSON.stringify(value))
   app.decorateRequest("share", null)
   app.decorateRequest("trace", null)
+  // before all checks: it closes the connections of requests for WebSockets that these refuse
+  if (hasStreams) await acceptWebSockets(app)
   const close = closerOf(app, limits.closeMs)
   const { cors: origins = [], host = loopback, hosts = [] } = options
   if (isLoopbackName(host)) {
@@ -376,12 +384,13 @@ const listen = (app: FastifyInstance, host: string, port: number): Effect.Effect
 const serving = Effect.fnUntraced(function* (
   options: ServerOptions,
   limits: Limits,
-  routes: Routes
+  routes: Routes,
+  hasStreams: boolean
 ): Effect.fn.Return<Served, PortInUse | ListenFailed, Scope.Scope> {
   const context = yield* Effect.context<never>()
   const host = options.host ?? loopback
   const { app } = yield* Effect.acquireRelease(
-    Effect.promise(() => build(options, limits, context, routes)),
+    Effect.promise(() => build(options, limits, context, routes, hasStreams)),
     ({ close }) => Effect.promise(close)
   )
   const port = yield* listen(app, host, options.port)
@@ -395,10 +404,11 @@ const serving = Effect.fnUntraced(function* (
 export const serve = (options: ServeOptions): Effect.Effect<Served, PortInUse | ListenFailed, Log | Scope.Scope> =>
   Effect.gen(function* () {
     const limits: Limits = { ...defaultLimits, ...options.limits }
-    return yield* serving(options, limits, routesOf(options, limits, yield* Effect.context<Log>()))
+    const hasStreams = options.roles?.includes("api") ?? true
+    return yield* serving(options, limits, routesOf(options, limits, yield* Effect.context<Log>()), hasStreams)
   })
 /** Serves `/healthz`, `/readyz` and `/metrics` only, until the scope closes. Needs no log. */
 export const serveHealth = (
   options: Pick<ServerOptions, "port" | "host" | "hosts" | "access" | "ready" | "status" | "moreMetrics" | "isStarting">
 ): Effect.Effect<Served, PortInUse | ListenFailed, Scope.Scope> =>
-  serving(options, defaultLimits, () => Promise.resolve())
+  serving(options, defaultLimits, () => Promise.resolve(), false)

@@ -160,7 +160,7 @@ export const stream = async (url: string, headers: Record<string, string> = {}) 
     while (found.length < count) {
       const next = await frame()
       if (next === undefined) throw new Error(`the stream ended after ${found.length} records of ${count}`)
-      if (next.id !== undefined) found.push(next)
+      if (next.data !== undefined && next.id !== undefined) found.push(next)
     }
     return found
   }

@@ -80,6 +80,8 @@ const authenticated = async ({ jwt, keys }: Access, credential: string): Promise
 const assertScoped = (route: RouteOptions): void => {
   if (route.config?.scope !== undefined) return
   if (/^\/docs(\/|$)/.test(route.url)) route.config = { ...route.config, scope: "read" }
+  // what browsers ask before a request of another origin, which they do without a credential
+  else if (route.method === "OPTIONS" && route.url === "*") route.config = { ...route.config, scope: "open" }
   else throw new Error(`the route ${String(route.method)} ${route.url} does not say which scope it needs`)
 }
 
@@ -99,7 +101,7 @@ export const guard = (app: FastifyInstance, access: Access): void => {
     request.principal = anyone
     const hasCredential =
       request.headers.authorization !== undefined ||
-      request.headers["sec-websocket-protocol"] !== undefined ||
+      request.headers["sec-websocket-protocol"]?.includes(protocolPrefix) === true ||
       (request.query as Readonly<Record<string, unknown>>)[parameter] !== undefined
     // a path without a route, and what needs nothing
     if (scope === undefined || scope === "open" || (!access.isRequired && !hasCredential)) return

@@ -1,14 +1,17 @@
-// One client of an HTTP stream: sends records at the client's pace, so that a slow client uses no memory, and ends the stream with a reason.
-import type { ServerResponse } from "node:http"
+// Sends the records of a topic to one client, at the client's pace, so that a slow client uses no memory, and ends the stream with a reason.
 import type { LogRecord, Position, ReadError } from "../../log/log.ts"
-import { commentFrame, endFrame, streamId, recordFrame, type StreamPositions } from "./sse.ts"
+import type { Connection, StreamMessage } from "../connection/connection.ts"
+import type { RunningStream } from "../connection/routes.ts"
 import type { Limits } from "../http/limits.ts"
+import { streamId, type StreamPositions } from "./position.ts"
 import type { RecordRange, Tail } from "./tail.ts"
+import { dataOf } from "./values.ts"
 
 /** What one client receives, and from where. */
 export interface Follow {
-  readonly response: ServerResponse
-  readonly tail: Tail
+  readonly connection: Connection
+  /** Takes the tail of the topic, and what gives it back. */
+  readonly use: () => { readonly tail: Tail; readonly release: () => void }
   /** The position to start at; it moves with the records that are sent. */
   readonly vector: StreamPositions
   /** The event name of records. */
@@ -23,55 +26,49 @@ export interface Follow {
 const chunk = 64 * 1024
 /** The pause before the next read after a failed one. */
 const patienceMs = 1_000
+const resume = "connect again with the position, as Last-Event-ID or from"
 
 /** Sends the records of a topic to one client. */
-export class Follower {
+export class Follower implements RunningStream {
   readonly #follow: Follow
   #reason: string | undefined
   #signalled = false
   #wake: (() => void) | undefined
+  /** The id that was sent last. */
+  #sent: string
 
   constructor(follow: Follow) {
     this.#follow = follow
+    this.#sent = streamId(follow.vector)
     // the client may have disconnected while the stream was opened
-    if (follow.response.destroyed) this.#end("client_gone")
-    else follow.response.once("close", () => this.#end("client_gone"))
+    follow.connection.onGone((reason) => this.#end(reason))
   }
 
-  /** Sends until the client or the server ends the stream, and resolves to the reason. Never rejects. */
   async run(): Promise<string> {
-    const { limits, response, tail, vector } = this.#follow
+    const { connection, limits, use } = this.#follow
+    if (this.#reason !== undefined) return this.#reason
+    const { release, tail } = use()
     const unlisten = tail.listen(() => this.#signal())
-    const heartbeat = setInterval(() => {
-      if (!response.writableNeedDrain && this.#reason === undefined) response.write(commentFrame("heartbeat"))
-    }, limits.heartbeatMs)
-    response.write(`retry: 1000\n${commentFrame(`from ${streamId(vector)}`)}`)
+    const heartbeat = setInterval(() => this.#heartbeat(), limits.heartbeatMs)
     try {
+      connection.position(this.#sent)
       while (this.#reason === undefined) {
-        if (!(await this.#round())) await this.#more()
+        if (!(await this.#round(tail))) await this.#more()
       }
     } catch (error) {
-      this.stop(
-        "internal_error",
-        `the stream failed: ${String(error)}`,
-        "connect again with Last-Event-ID to continue where the stream ended"
-      )
+      this.stop("internal_error", `the stream failed: ${String(error)}`, resume)
     } finally {
       clearInterval(heartbeat)
       unlisten()
+      release()
     }
     return this.#reason ?? "client_gone"
   }
 
-  /** Sends the client the reason, and ends the stream. */
   stop(reason: string, message: string, advice: string): void {
     if (this.#reason !== undefined) return
     this.#end(reason)
-    const { response } = this.#follow
-    response.end(endFrame(reason, message, advice))
-    // a client that does not read would keep the connection open
-    const force = setTimeout(() => response.destroy(), 1_000)
-    response.once("close", () => clearTimeout(force))
+    this.#follow.connection.end({ reason, message, try: advice, position: streamId(this.#follow.vector) })
   }
 
   #end(reason: string): void {
@@ -84,14 +81,22 @@ export class Follower {
     this.#wake?.()
   }
 
+  /** A position is sent, too, where the stream has moved past records that the client does not want. */
+  #heartbeat(): void {
+    if (this.#reason !== undefined) return
+    const id = streamId(this.#follow.vector)
+    this.#follow.connection.heartbeat(id === this.#sent ? undefined : id)
+    this.#sent = id
+  }
+
   async #more(): Promise<void> {
     if (!this.#signalled) await new Promise<void>((wake) => (this.#wake = wake))
     this.#wake = undefined
   }
 
   /** Sends what is new in every partition. Resolves to false if there was nothing. */
-  async #round(): Promise<boolean> {
-    const { tail, vector } = this.#follow
+  async #round(tail: Tail): Promise<boolean> {
+    const { vector } = this.#follow
     this.#signalled = false
     if (tail.failure !== undefined) {
       this.#failed(tail.failure)
@@ -115,45 +120,36 @@ export class Follower {
 
   async #send(partition: number, { next, records }: RecordRange): Promise<void> {
     const { event, vector, wants } = this.#follow
-    let text = ""
+    let messages: Array<StreamMessage> = []
+    let size = 0
     for (const record of records) {
       vector[partition] = record.position + 1
       if (!wants(record)) continue
-      text += recordFrame(streamId(vector), event, record)
-      if (text.length < chunk) continue
-      await this.#write(text)
-      text = ""
+      const data = dataOf(record)
+      messages.push({ id: streamId(vector), event: record.value === null ? "delete" : event, data })
+      size += data.length + 100
+      if (size < chunk) continue
+      await this.#write(messages)
+      messages = []
+      size = 0
       if (this.#reason !== undefined) return
     }
     vector[partition] = next
-    if (text !== "") await this.#write(text)
+    await this.#write(messages)
   }
 
-  async #write(text: string): Promise<void> {
-    const { limits, response } = this.#follow
-    if (this.#reason !== undefined || response.write(text)) return
-    const drained = await new Promise<boolean>((done) => {
-      const settle = (value: boolean) => () => {
-        clearTimeout(timer)
-        response.off("drain", onDrain).off("close", onClose)
-        done(value)
-      }
-      const onDrain = settle(true)
-      const onClose = settle(true)
-      const timer = setTimeout(settle(false), limits.slowClientMs)
-      response.once("drain", onDrain).once("close", onClose)
-    })
-    if (drained) return
+  async #write(messages: ReadonlyArray<StreamMessage>): Promise<void> {
+    const last = messages.at(-1)
+    if (this.#reason !== undefined || last === undefined) return
+    const { connection, limits } = this.#follow
+    this.#sent = last.id
+    if (connection.send(messages) || (await connection.drained(limits.slowClientMs))) return
     const message = `the client read nothing for ${limits.slowClientMs} ms`
-    this.stop(
-      "slow_client",
-      message,
-      "read faster, filter by tenant or entity_id, and connect again with Last-Event-ID"
-    )
+    this.stop("slow_client", message, `read faster, or filter; ${resume}`)
   }
 
   #failed(error: ReadError): void {
     if (error._tag === "OutOfRange") this.stop("position_gone", error.message, "connect again with from=earliest")
-    else this.stop("log_unavailable", error.message, "connect again with Last-Event-ID")
+    else this.stop("log_unavailable", error.message, resume)
   }
 }

@@ -6,7 +6,8 @@ import type { LogRecord } from "../../log/log.ts"
 import { withoutTimeMarks } from "../../log/time-mark.ts"
 import { tenantFor } from "../access/access.ts"
 import { single, whole } from "../http/parameters.ts"
-import { boundsOf, knownTopic, readProblem, type StreamParts } from "./routes.ts"
+import { knownTopic, readProblem } from "./problems.ts"
+import { boundsOf, type StreamParts } from "./routes.ts"
 
 const reading = { scope: "read" } as const
 const pageBytes = 1024 * 1024

@@ -1,0 +1,92 @@
+// Adds routes of streams: each takes server-sent events and WebSockets at one path, has a share of the server's slots, and ends with the server.
+import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify"
+import type { Limits } from "../http/limits.ts"
+import type { Metrics } from "../http/metrics.ts"
+import { Problem } from "../http/problem.ts"
+import type { Connection } from "./connection.ts"
+import { contentType, SseConnection } from "./sse.ts"
+import { WebSocketConnection } from "./websocket.ts"
+
+/** A stream that is sent to a client. */
+export interface RunningStream {
+  /** Sends until the client or the server ends the stream, and resolves to the reason. Never rejects. */
+  readonly run: () => Promise<string>
+  /** Sends the client the reason, and ends the stream. */
+  readonly stop: (reason: string, message: string, advice: string) => void
+}
+/** A route whose clients follow something. */
+export interface StreamRoute<A> {
+  readonly url: string
+  readonly schema: object
+  /**
+   * Checks a request before anything is sent. Rejects with a `Problem`. What it resolves to needs no closing: the client may be gone meanwhile.
+   */
+  readonly open: (request: FastifyRequest) => Promise<A>
+  /** The stream for a client that is connected. Called once for each `run`, which releases what it takes. */
+  readonly stream: (opened: A, connection: Connection) => RunningStream
+}
+
+/** The connection of a request, which outlives the response of one that becomes a WebSocket. */
+const connectionOf = (request: FastifyRequest, reply: FastifyReply) => (request.ws ? request.raw.socket : reply.raw)
+
+/** Returns what adds such routes. All of them together have `limits.streams` slots. */
+export const streamRoutes = (
+  app: FastifyInstance,
+  { limits, metrics }: { readonly limits: Limits; readonly metrics: Metrics }
+): (<A>(route: StreamRoute<A>) => void) => {
+  const running = new Set<RunningStream>()
+  let taken = 0
+  /** Takes a slot until the connection closes. */
+  const take = (request: FastifyRequest, reply: FastifyReply): void => {
+    if (taken >= limits.streams)
+      throw new Problem(
+        429,
+        "overloaded",
+        `${taken} streams are open, which is the limit of this server`,
+        "connect again after Retry-After seconds",
+        5
+      )
+    const connection = connectionOf(request, reply)
+    if (connection.destroyed) return
+    taken++
+    connection.once("close", () => taken--)
+  }
+  const serve = async (stream: RunningStream): Promise<void> => {
+    running.add(stream)
+    metrics.streams(running.size)
+    metrics.streamEnded(await stream.run().finally(() => running.delete(stream)))
+    metrics.streams(running.size)
+  }
+  app.addHook("preClose", async () => {
+    for (const stream of running)
+      stream.stop("shutdown", "the server is stopping", "connect again with the position, as Last-Event-ID or from")
+  })
+  return <A>({ open, schema, stream, url }: StreamRoute<A>): void => {
+    const opened = new WeakMap<FastifyRequest, A>()
+    app.route({
+      method: "GET",
+      url,
+      schema,
+      config: { scope: "read" },
+      preHandler: async (request, reply) => {
+        take(request, reply)
+        const connection = connectionOf(request, reply)
+        const gone = new Promise<undefined>((resolve) => {
+          if (connection.destroyed) resolve(undefined)
+          else connection.once("close", () => resolve(undefined))
+        })
+        const found = await Promise.race([open(request), gone])
+        if (found === undefined) reply.hijack()
+        else opened.set(request, found as Awaited<A>)
+      },
+      // a HEAD request gets the headers alone
+      handler: async (request, reply) => {
+        if (request.method === "HEAD") return reply.type(contentType).send()
+        await serve(stream(opened.get(request)!, new SseConnection(request, reply)))
+        return reply
+      },
+      wsHandler: (webSocket, request) =>
+        serve(stream(opened.get(request)!, new WebSocketConnection(webSocket, request.raw.socket)))
+    })
+  }
+}
