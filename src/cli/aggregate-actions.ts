@@ -30,7 +30,8 @@ import { fieldsText, NoCommandFields } from "./command-fields.ts"
 import { type AnyApplication, loadApplication } from "./config.ts"
 import { print } from "./print.ts"
 import { tableOf } from "./tables.ts"
-import { parseDuration, timeOf } from "./time.ts"
+import { timeOf } from "../text/moment.ts"
+import { parseDuration } from "./time.ts"
 
 /** What all of the commands are given. */
 interface TargetFlags {

@@ -2,13 +2,15 @@
 import * as Data from "effect/Data"
 import { InvalidBridge } from "../bridge/rule.ts"
 import {
+  InvalidOperation,
   NoCandidate,
   NotCaughtUp,
   NotCorrected,
   NotPromoted,
   NotRetired,
   RebuildRefused,
-  SystemHalted
+  SystemHalted,
+  UnknownName
 } from "../system/errors.ts"
 import { DeadLettersFailed } from "../system/dead-letters/errors.ts"
 import { mayPass } from "../postgres/client/retrying.ts"
@@ -56,7 +58,8 @@ export const exitCodeOf = (error: unknown): number => {
     error instanceof NotRetired
   )
     return exitCodes.refused
-  return error instanceof InvalidBridge ? exitCodes.usage : exitCodes.failed
+  const isUsage = [InvalidBridge, InvalidOperation, UnknownName].some((known) => error instanceof known)
+  return isUsage ? exitCodes.usage : exitCodes.failed
 }
 
 /** Adds to the error of a database that was away, or of a lost connection, what holds then; any other error as it is. */

@@ -1,15 +1,15 @@
 // Runs `millrace diff`: opens the database and the log, and prints what differs between two builds.
 import * as Effect from "effect/Effect"
-import { projectionNames } from "../postgres/store/identity.ts"
 import { assertDatabaseExists, openDatabase } from "../system/database.ts"
 import { diff as diffBuilds } from "../system/diff.ts"
+import { diffJson } from "../system/diff-json.ts"
 import { assertRegistered } from "../system/identity.ts"
+import { assertKnownProjection } from "../system/known-projection.ts"
 import { openLog } from "../system/open-log.ts"
 import { exitCodes, usageError, withAdviceIfAway } from "./command-failure.ts"
 import { loadApplication } from "./config.ts"
-import { diffJson, diffText } from "./diff-text.ts"
+import { diffText } from "./diff-text.ts"
 import { print } from "./print.ts"
-import { adviceFor } from "../text/similar-names.ts"
 import { parseDuration } from "./time.ts"
 
 /** The flags and the argument of the command. */
@@ -35,9 +35,7 @@ const compared = Effect.fnUntraced(function* ({ config, data, json, timeout, ...
   yield* assertDatabaseExists(data)
   const { sql } = yield* openDatabase(data, "join")
   yield* assertRegistered(application, sql)
-  const known = yield* projectionNames(sql)
-  if (!known.includes(request.name))
-    return yield* usageError(`this database has no projection called '${request.name}'`, adviceFor(request.name, known))
+  yield* assertKnownProjection(sql, request.name)
   const { log, on } = yield* openLog(Effect.succeed(sql))
   const found = yield* diffBuilds({ application, sql, log, on }, { ...request, timeoutMs })
   yield* print(json ? diffJson(found) : diffText(found))

@@ -3,18 +3,16 @@ import { existsSync } from "node:fs"
 import { userInfo } from "node:os"
 import * as Effect from "effect/Effect"
 import { migrateWhereEmpty } from "../postgres/client/migrate.ts"
-import type { Sql } from "../postgres/client/client.ts"
-import { projectionNames } from "../postgres/store/identity.ts"
 import { type Database, openDatabase } from "../system/database.ts"
 import * as DeadLetters from "../system/dead-letters/dead-letters.ts"
 import { assertOwn } from "../system/identity.ts"
+import { assertKnownProjection } from "../system/known-projection.ts"
 import { openLog } from "../system/open-log.ts"
 import { CommandFailed, exitCodes, usageError } from "./command-failure.ts"
 import { loadApplication, loadApplicationIfAny } from "./config.ts"
-import { adviceFor } from "../text/similar-names.ts"
 import { print, warn } from "./print.ts"
 import { rowCount, tableOf as table } from "./tables.ts"
-import { timeOf } from "./time.ts"
+import { timeOf } from "../text/moment.ts"
 
 /** The filters that `list`, `retry` and `discard` share, as they were given. */
 export interface DlqFilterFlags {
@@ -127,7 +125,7 @@ export const list = Effect.fnUntraced(function* ({ status, ...options }: DlqList
   const request = { ...(yield* requestOf(options)), statuses: namesOf(status) }
   const selection = yield* Effect.mapError(DeadLetters.selectionOf(request), asUsageError)
   const database = yield* openDecisions(options, 1)
-  yield* assertKnownProjection(database.sql, options.projection)
+  if (options.projection !== undefined) yield* assertKnownProjection(database.sql, options.projection)
   const { deadLetters, hasMore, leftOut } = yield* DeadLetters.list(contextOf(database, options), selection)
   const code = yield* reportLeftOut(leftOut)
   yield* print(options.json ? jsonOf(deadLetters) : tableOf(deadLetters))
@@ -173,17 +171,9 @@ const bulkSelectionOf = Effect.fnUntraced(function* (options: DlqBulkFlags) {
 /** Opens the database with a connection beside the one that keeps other processes from deciding. */
 const openForDecisions = Effect.fnUntraced(function* (options: DlqBulkFlags) {
   const database = yield* openDecisions(options, 2)
-  yield* assertKnownProjection(database.sql, options.projection)
+  if (options.projection !== undefined) yield* assertKnownProjection(database.sql, options.projection)
   return database
 })
-/** Fails if the database has no projection of this name. */
-const assertKnownProjection = Effect.fnUntraced(function* (sql: Sql, name: string | undefined) {
-  if (name === undefined) return
-  const known = yield* projectionNames(sql)
-  if (known.includes(name)) return
-  return yield* usageError(`this database has no projection called '${name}'`, adviceFor(name, known))
-})
-
 /** Prints which dead letters a command would decide about. */
 const printPreview = Effect.fnUntraced(function* (
   verb: "retry" | "discard",
@@ -220,30 +210,12 @@ export const retry = Effect.fnUntraced(function* (options: DlqBulkFlags) {
     if (kind === "projection") ids.push(...sent.map(({ id }) => Number(id)))
   })
   const code = yield* reportLeftOut(result.leftOut)
-  yield* printRetry(options, result, yield* outcomeOf(context, ids))
+  yield* printRetry(options, result, yield* DeadLetters.awaitOutcome(context, ids))
   const [failure] = result.failures
   if (failure !== undefined) return yield* failure
   if (result.refused.length > 0) return exitCodes.rejected
   yield* assertDone("retried", options, result.retried)
   return code
-})
-/** How long a retry waits for running processes to process what it sent. */
-const outcomeMs = 10_000
-/** What became of retried events once running processes have processed them; undefined if there is none, or nothing was processed. */
-const outcomeOf = Effect.fnUntraced(function* (
-  context: DeadLetters.DeadLettersContext,
-  ids: ReadonlyArray<number>
-): Effect.fn.Return<DeadLetters.RetryOutcome | undefined> {
-  if (ids.length === 0) return undefined
-  // what was sent is sent: a database that fails now only takes the report away
-  const look = Effect.orElseSucceed(DeadLetters.retryOutcome(context, ids), () => undefined)
-  const until = Date.now() + outcomeMs
-  let outcome = yield* look
-  while (outcome !== undefined && outcome.waiting > 0 && Date.now() < until) {
-    yield* Effect.sleep("100 millis")
-    outcome = yield* look
-  }
-  return outcome === undefined || outcome.processed + outcome.failedAgain === 0 ? undefined : outcome
 })
 const outcomeText = ({ failedAgain, late, processed }: DeadLetters.RetryOutcome) =>
   `; ${processed} processed${failedAgain === 0 ? "" : `, ${failedAgain} failed again`}` +

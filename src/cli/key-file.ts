@@ -1,7 +1,7 @@
 // Reads the keys of `millrace rebuild --keys`: one a line, from a file or standard input.
-import { createHash } from "node:crypto"
 import * as Effect from "effect/Effect"
 import type { KeySelection } from "../system/rebuild-plan.ts"
+import { selectionOf } from "../system/key-selection.ts"
 import { CommandFailed, usageError } from "./command-failure.ts"
 import { linesOf } from "./input-lines.ts"
 
@@ -27,9 +27,3 @@ export const readKeyFile = (file: string, onWaiting: () => void): Effect.Effect<
         ? error
         : usageError(`--keys: ${(error as Error).message}`, "a file with one key a line, or - for standard input")
   })
-
-/** Keys, with what recognizes them. */
-export const selectionOf = (keys: Iterable<string>): KeySelection => {
-  const sorted = [...new Set(keys)].toSorted()
-  return { keys: sorted, hash: createHash("sha256").update(sorted.join("\n")).digest("hex") }
-}

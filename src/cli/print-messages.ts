@@ -9,7 +9,7 @@ import { kafkaOptions, pulsarOptions } from "../system/environment.ts"
 import { layer } from "../system/layer.ts"
 import { CommandFailed, isBrokenPipe, usageError } from "./command-failure.ts"
 import { terminalLine, terminalText } from "./terminal-text.ts"
-import { timeOf } from "./time.ts"
+import { timeOf } from "../text/moment.ts"
 
 /** The flags and the argument of the command. */
 export interface SubscribeFlags {

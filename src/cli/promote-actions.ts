@@ -1,15 +1,15 @@
 // Runs `millrace promote`: opens the database and the log, and prints what was promoted or corrected, and what to do next.
 import * as Effect from "effect/Effect"
-import { projectionNames } from "../postgres/store/identity.ts"
-import { type Corrected, correctsLastPromotion, publishCorrections } from "../system/corrections.ts"
+import type { Corrected } from "../system/corrections.ts"
 import { assertDatabaseExists, openDatabase } from "../system/database.ts"
 import { assertRegistered } from "../system/identity.ts"
+import { assertKnownProjection } from "../system/known-projection.ts"
 import { openLog } from "../system/open-log.ts"
+import { promoteAndCorrect, promotedJson } from "../system/promote-and-correct.ts"
 import { promote as promoteBuild, type PromoteRequest, type Promoted } from "../system/promote.ts"
-import { asUnprepared, CommandFailed, usageError, withAdviceIfAway } from "./command-failure.ts"
+import { asUnprepared, usageError, withAdviceIfAway } from "./command-failure.ts"
 import { loadApplication } from "./config.ts"
 import { print } from "./print.ts"
-import { adviceFor } from "../text/similar-names.ts"
 import { parseDuration } from "./time.ts"
 
 /** The flags and the argument of the command. */
@@ -44,35 +44,22 @@ export const promote = Effect.fnUntraced(function* ({
   yield* assertDatabaseExists(data)
   const { embeddedDir, sql } = yield* openDatabase(data, "join")
   yield* assertRegistered(application, sql)
-  const known = yield* projectionNames(sql)
-  if (!known.includes(request.name))
-    return yield* usageError(`this database has no projection called '${request.name}'`, adviceFor(request.name, known))
+  yield* assertKnownProjection(sql, request.name)
   const { log, on } = yield* openLog(Effect.succeed(sql))
-  // corrections of the last promotion come first: those of the next one would replace them
-  const isCorrectingOnly = publish !== undefined && (yield* correctsLastPromotion(sql, request))
-  const done = isCorrectingOnly
-    ? undefined
-    : yield* promoteBuild({ application, sql, log, on, embeddedDir }, { ...request, timeoutMs }).pipe(
-        Effect.mapError(asUnprepared),
-        Effect.mapError(withAdviceIfAway("run it again when the database answers; nothing was changed"))
-      )
-  const corrections =
-    publish === undefined
-      ? undefined
-      : yield* Effect.mapError(publishCorrections({ application, sql }, request.name), (error) =>
-          done === undefined ? error : promotedWithout(done, error)
-        )
-  const result = { ...(done ?? { projection: request.name, state: "corrected" }), ...(corrections && { corrections }) }
-  const texts = [done && textOf(done), corrections && correctionsText(request.name, corrections)]
-  yield* print(json ? JSON.stringify(result) : texts.filter((text) => text !== undefined).join("\n"))
+  const context = { application, sql, log, on, embeddedDir }
+  const result = yield* promoteAndCorrect(context, { ...request, timeoutMs }, publish !== undefined, (...given) =>
+    promoteBuild(...given).pipe(
+      Effect.mapError(asUnprepared),
+      Effect.mapError(withAdviceIfAway("run it again when the database answers; nothing was changed"))
+    )
+  )
+  const { corrections, promoted } = result
+  const texts = [promoted && textOf(promoted), corrections && correctionsText(request.name, corrections)]
+  yield* print(
+    json ? JSON.stringify(promotedJson(request.name, result)) : texts.filter((text) => text !== undefined).join("\n")
+  )
   return 0
 })
-
-const promotedWithout = ({ projection, to }: Promoted, { message }: { readonly message: string }) =>
-  new CommandFailed({
-    message: `build ${to} of ${projection} was promoted, and its corrections are not published: ${message}`,
-    try: `millrace promote ${projection} --build ${to} --publish corrections`
-  })
 
 const counted = (count: number, what: string) => `${count} ${what}${count === 1 ? "" : "s"}`
 const correctionsText = (name: string, { gone, notCorrected, published, revision, rows }: Corrected) =>

@@ -1,32 +1,18 @@
 // Runs `millrace rebuild`: prints the plan, rebuilds and reports the progress, or pauses, resumes and cancels.
 import { constants, setPriority } from "node:os"
 import * as Effect from "effect/Effect"
-import { projectionNames } from "../postgres/store/identity.ts"
 import { assertDatabaseExists, type Database, openDatabase } from "../system/database.ts"
 import { assertRegistered } from "../system/identity.ts"
+import { assertKnownProjection } from "../system/known-projection.ts"
 import { openLog } from "../system/open-log.ts"
-import {
-  awayMs,
-  beginRebuild,
-  cancelRebuild,
-  pauseRebuild,
-  rebuild as rebuildBuild,
-  type Rebuilt,
-  resumeRebuild
-} from "../system/rebuild.ts"
-import { planKeys, rebuildKeys, type RebuiltKeys, type ScannedKeys } from "../system/rebuild-keys.ts"
-import {
-  declaredProjection,
-  planRebuild,
-  type RebuildContext,
-  type RebuildPlan,
-  type RebuildRequest
-} from "../system/rebuild-plan.ts"
-import { beginAt, endAt, momentText } from "../system/rebuild-until.ts"
+import { awayMs, cancelRebuild, pauseRebuild, resumeRebuild } from "../system/rebuild.ts"
+import { planKeys, type ScannedKeys } from "../system/rebuild-keys.ts"
+import { planRebuild, type RebuildPlan, type RebuildRequest } from "../system/rebuild-plan.ts"
+import { rebuiltJson, replayedPart, runRebuild } from "../system/run-rebuild.ts"
 import { openSystem } from "../system/system.ts"
 import { migrate } from "../postgres/client/migrate.ts"
 import { retrying } from "../postgres/client/retrying.ts"
-import { readRebuild } from "../postgres/store/rebuild.ts"
+import { readRebuild, type RebuildLimits } from "../postgres/store/rebuild.ts"
 import type { Claim } from "../runner/store.ts"
 import { type CommandFailed, usageError, withAdviceIfAway } from "./command-failure.ts"
 import { type AnyApplication, loadApplication } from "./config.ts"
@@ -34,8 +20,7 @@ import { readKeyFile } from "./key-file.ts"
 import { print, warn } from "./print.ts"
 import { limitsText, planText, progressText, rebuiltText } from "./rebuild-text.ts"
 import { drained } from "./shutdown.ts"
-import { adviceFor } from "../text/similar-names.ts"
-import { timeOf } from "./time.ts"
+import { timeOf } from "../text/moment.ts"
 
 /** The flags and the argument of the command. */
 export interface RebuildFlags {
@@ -132,9 +117,7 @@ export const rebuild = Effect.fnUntraced(function* (flags: RebuildFlags) {
   const database = yield* openDatabase(data, "join")
   const { sql } = database
   yield* assertRegistered(application, sql)
-  const known = yield* projectionNames(sql)
-  if (!known.includes(name))
-    return yield* usageError(`this database has no projection called '${name}'`, adviceFor(name, known))
+  yield* assertKnownProjection(sql, name)
   // an older release may have created the database
   if (!plan) yield* migrate(sql)
   if (pause || resume) {
@@ -159,7 +142,7 @@ export const rebuild = Effect.fnUntraced(function* (flags: RebuildFlags) {
   const ofKeys = keys && (yield* planKeys(context, name, rate, keys, onScanned))
   const request: RebuildRequest = {
     lookups,
-    ...(keys === undefined ? yield* partOf(context, name, from, untilMs) : { keys })
+    ...(keys === undefined ? yield* replayedPart(context, name, from, untilMs) : { keys })
   }
   const planned = ofKeys?.plan ?? (yield* planRebuild(context, name, rate, request))
   yield* plan && json ? print(JSON.stringify(planned)) : (json ? warn : print)(planText(planned))
@@ -171,24 +154,6 @@ export const rebuild = Effect.fnUntraced(function* (flags: RebuildFlags) {
       withAdviceIfAway(`run it again; it continues the build where it is, and the live build is as it was: ${again}`)
     )
   )
-})
-
-/** Which part of the log is replayed. */
-const partOf = Effect.fnUntraced(function* (
-  { application, log }: RebuildContext,
-  name: string,
-  from: "now" | number | undefined,
-  untilMs: number | undefined
-) {
-  const projection = yield* declaredProjection(application, name)
-  const begin = typeof from === "number" ? yield* beginAt(log, projection, from) : undefined
-  const end = untilMs === undefined ? undefined : yield* endAt(log, projection, untilMs)
-  if (untilMs !== undefined && end === undefined)
-    return yield* usageError(
-      `--until ${momentText(untilMs)} is before all records that the log has of the sources of ${name}`,
-      "a later time; millrace rebuild replays the whole log"
-    )
-  return { isCopy: from === "now", begin, end } satisfies RebuildRequest
 })
 
 /** The flag that names the build of a plan. */
@@ -223,7 +188,7 @@ const run = Effect.fnUntraced(function* (
     request,
     scanned
   }: Pick<RebuildFlags, "json"> & {
-    readonly limits: Parameters<typeof beginRebuild>[2]
+    readonly limits: RebuildLimits
     readonly request: RebuildRequest
     /** The command that continues it. */
     readonly again: string
@@ -231,8 +196,7 @@ const run = Effect.fnUntraced(function* (
     readonly scanned: ScannedKeys | undefined
   }
 ) {
-  const { from, keys: counts, projection: name, until } = planned
-  const { keys } = request
+  const { projection: name, until } = planned
   const system = yield* openSystem(application, database, { relaysHere: false })
   const { sql } = database
   const onRetry = ({ message }: { readonly message: string }) => warn(`${name}: ${message}; retrying`)
@@ -248,37 +212,15 @@ const run = Effect.fnUntraced(function* (
     const text = stored && limitsText(stored)
     if (text !== undefined) yield* warn(`${name}: ${text}`)
   })
-  const reports = { report, onRetry, onBuild }
-  const replaying =
-    keys !== undefined && scanned !== undefined
-      ? rebuildKeys(system, name, limits, { keys, scanned }, reports)
-      : // a second call continues what the first one may have created
-        Effect.flatMap(retrying(beginRebuild(system, name, limits, request), { forMs: awayMs, onRetry }), (build) =>
-          Effect.andThen(onBuild(build.version, build.version), rebuildBuild(system, build, reports))
-        )
+  const replaying = runRebuild(system, name, limits, { request, scanned }, { report, onRetry, onBuild })
   const interrupted = Effect.suspend(() =>
     warn(
       `interrupted: build ${begun} of ${name} stays as far as it is. Continue it with: ${again}; or delete it with: millrace rebuild ${name}${flag} --cancel`
     )
   )
   yield* atLowerPriority
-  const rebuilt: Rebuilt & { readonly tables?: RebuiltKeys["tables"] } = yield* Effect.onInterrupt(
-    replaying,
-    () => interrupted
-  )
-  const { events, live, seconds, tables } = rebuilt
-  const result = {
-    projection: name,
-    build: rebuilt.build,
-    live,
-    state: "done",
-    ...(from !== null && { from }),
-    ...(until !== null && { until }),
-    ...(counts !== null && { keys: counts, tables }),
-    events,
-    seconds: Number(seconds.toFixed(3)),
-    events_per_second: seconds > 0 ? Math.round(events / seconds) : 0
-  }
+  const rebuilt = yield* Effect.onInterrupt(replaying, () => interrupted)
+  const result = rebuiltJson(planned, rebuilt)
   yield* print(json ? JSON.stringify(result) : rebuiltText(name, rebuilt, until))
   return 0
 })

@@ -1,15 +1,13 @@
 // Runs `millrace retire`: opens the database and the log, and prints what was retired.
 import * as Effect from "effect/Effect"
-import { projectionNames } from "../postgres/store/identity.ts"
 import { assertDatabaseExists, openDatabase } from "../system/database.ts"
 import { assertRegistered } from "../system/identity.ts"
+import { assertKnownProjection } from "../system/known-projection.ts"
 import { openLog } from "../system/open-log.ts"
 import { targetNames } from "../system/open-relays.ts"
 import { retire as retireProjection, type RetireRequest, type Retired } from "../system/retire.ts"
-import { usageError } from "./command-failure.ts"
 import { loadApplication } from "./config.ts"
 import { print } from "./print.ts"
-import { adviceFor } from "../text/similar-names.ts"
 
 /** The flags and arguments of the command. */
 export interface RetireFlags extends RetireRequest {
@@ -24,9 +22,7 @@ export const retire = Effect.fnUntraced(function* ({ config, data, json, ...requ
   yield* assertDatabaseExists(data)
   const { sql } = yield* openDatabase(data, "join", { max: 2 })
   yield* assertRegistered(application, sql)
-  const known = yield* projectionNames(sql)
-  if (!known.includes(request.name))
-    return yield* usageError(`this database has no projection called '${request.name}'`, adviceFor(request.name, known))
+  yield* assertKnownProjection(sql, request.name)
   const { on } = yield* openLog(Effect.succeed(sql))
   const retired = yield* retireProjection({ application, sql, targets: yield* targetNames(on) }, request)
   // `promoted` is of the time when retiring a version promoted the next one

@@ -1,6 +1,6 @@
 // Prints the rows of a statement as they arrive: as tables, TSV, CSV or JSON.
 import type { ResultColumn, TextRows } from "../postgres/client/statement.ts"
-import { jsonOf } from "./json-values.ts"
+import { jsonOf } from "../text/json-values.ts"
 import { rowCount, tableOf } from "./tables.ts"
 
 /** The formats of rows. */

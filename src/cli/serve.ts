@@ -160,7 +160,7 @@ export const serveHttp = Effect.fnUntraced(function* (system: System, held: Read
   const views = routes.includes("api")
     ? { views: viewReader(yield* openQueries(database, defaultLimits.viewMs)) }
     : undefined
-  return yield* Http.serve({ ...monitoring, ...views, application, eventStore, roles: routes }).pipe(
+  return yield* Http.serve({ ...monitoring, ...views, application, eventStore, system, roles: routes }).pipe(
     Effect.provideService(Log, system.log)
   )
 })

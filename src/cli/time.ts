@@ -1,19 +1,8 @@
-// Reads moments and durations from flags, such as `--since "2 hours"` and `--timeout 5s`.
+// Reads durations from flags, such as `--timeout 5s`.
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import { type CommandFailed, usageError } from "./command-failure.ts"
-
-/** The moment that a text names, in epoch milliseconds: a date, or a duration before `now`. Undefined if the text is neither. */
-export const timeOf = (text: string, now: number): number | undefined => {
-  const duration = Option.getOrUndefined(Duration.fromInput(text as Duration.Input))
-  if (duration !== undefined) {
-    const ms = Duration.toMillis(duration)
-    return ms >= 0 && ms < Infinity ? now - ms : undefined
-  }
-  const date = Date.parse(text)
-  return Number.isNaN(date) ? undefined : date
-}
 
 const units: Readonly<Record<string, number>> = { ms: 1, s: 1_000, m: 60_000, min: 60_000, h: 3_600_000, d: 86_400_000 }
 /** The milliseconds of a duration above 0, such as `500ms`, `5s`, `2m`, `1h` or `2 minutes`. `flag`: where it was given. */

@@ -97,3 +97,33 @@ export class NotCorrected extends Data.TaggedError("NotCorrected")<{
   readonly message: string
   readonly try: string
 }> {}
+
+/** A request names a projection, a build or a read model that does not exist. `try` names similar ones. */
+export class UnknownName extends Data.TaggedError("UnknownName")<{
+  readonly message: string
+  readonly try?: string
+}> {}
+
+/** A request makes no sense as it is. */
+export class InvalidOperation extends Data.TaggedError("InvalidOperation")<{
+  readonly message: string
+  readonly try?: string
+}> {}
+
+/** A build was promoted, and its corrections are not published. */
+export class PromotedWithoutCorrections extends Data.TaggedError("PromotedWithoutCorrections")<{
+  readonly message: string
+  readonly try: string
+}> {}
+
+/** A row cannot be explained as things are. */
+export class NotExplained extends Data.TaggedError("NotExplained")<{
+  readonly message: string
+  readonly try: string
+}> {}
+
+/** No event concerns the row that is to be explained, and there is no such row. `try` names keys next to it. */
+export class UnknownRow extends Data.TaggedError("UnknownRow")<{
+  readonly message: string
+  readonly try?: string
+}> {}

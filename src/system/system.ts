@@ -3,6 +3,7 @@ import * as Effect from "effect/Effect"
 import * as Schedule from "effect/Schedule"
 import { EventStore } from "../aggregate/event-store.ts"
 import { Log } from "../log/log.ts"
+import type { TopicAdmin } from "../log/topic-plan.ts"
 import { assertHistory } from "./aggregate-history.ts"
 import { aggregatesOf, type Application, partitionsOf } from "../model/application.ts"
 import { buildName } from "../model/build.ts"
@@ -42,7 +43,7 @@ import type { Observed } from "./observed.ts"
 import { announceErasures } from "./erasure.ts"
 import { watchInlineCode } from "./inline-code.ts"
 import { openEvents } from "./open-event-store.ts"
-import { openLog } from "./open-log.ts"
+import { openLog, type OpenedLog } from "./open-log.ts"
 import { beginRelayCounters, measuredStore } from "./measured.ts"
 import { openRelays, skippedTopics, targetNames } from "./open-relays.ts"
 import { Presence } from "./presence.ts"
@@ -70,6 +71,10 @@ export interface System extends Observed {
   readonly relays: ReadonlyArray<SupervisedRelay>
   /** This process among those of the system. */
   readonly presence: Presence
+  /** Which system keeps the log. */
+  readonly on: OpenedLog["on"]
+  /** Compares the log's topics with their declarations. */
+  readonly topics: TopicAdmin
 }
 
 /** How to open a system. */
@@ -158,7 +163,8 @@ export const openSystem = Effect.fnUntraced(function* (
       `the database has projections that the configuration does not have: ${removed.join(", ")}. Nothing processes them; put them back, or end them with millrace retire`
     )
   const groups = groupNames(on === "Kafka" ? identity : undefined)
-  return { application, builds, database, eventStore, log, store, targets, relays, groups, presence } satisfies System
+  const around = { groups, on, presence, relays, targets, topics }
+  return { application, builds, database, eventStore, log, store, ...around } satisfies System
 })
 
 /** Logs how new builds are deployed beside live ones, and what to do next. */

@@ -85,13 +85,15 @@ export interface ParkedQuery {
   readonly key?: string | undefined
   /** Only those that were parked at this time or later, in epoch milliseconds. */
   readonly since?: number | undefined
+  /** Only those that were parked in this millisecond or earlier, in epoch milliseconds. */
+  readonly until?: number | undefined
   readonly statuses: ReadonlyArray<string>
   readonly limit: number
   readonly oldestFirst: boolean
 }
 const matches = (
   sql: Sql,
-  { ids, key, projection, since, statuses, topic }: Omit<ParkedQuery, "limit" | "oldestFirst">
+  { ids, key, projection, since, statuses, topic, until }: Omit<ParkedQuery, "limit" | "oldestFirst">
 ) => sql`
   (${ids === undefined} or id = any (${arrayLiteral(ids ?? [])}::int8[]))
   and status = any (${arrayLiteral(statuses)}::text[])
@@ -99,7 +101,8 @@ const matches = (
   and (${topic ?? null}::text is null or topic = ${topic ?? null}
     or regexp_replace(topic, '^.*/|-partition-[0-9]+$', '', 'g') = ${topic ?? null})
   and (${key ?? null}::text is null or key = ${key ?? null})
-  and (${since ?? null}::float8 is null or parked_at >= to_timestamp(${since ?? null}::float8 / 1000.0))`
+  and (${since ?? null}::float8 is null or parked_at >= to_timestamp(${since ?? null}::float8 / 1000.0))
+  and (${until ?? null}::float8 is null or parked_at < to_timestamp((${until ?? null}::float8 + 1) / 1000.0))`
 /** How many messages that relays parked match. */
 export const countParked = async (sql: Sql, filter: Omit<ParkedQuery, "limit" | "oldestFirst">): Promise<number> => {
   const [row] = await sql<Array<{ readonly n: number }>>`
@@ -114,7 +117,7 @@ export const parked = (sql: Sql, filter: ParkedQuery) => {
       decided_by, decided_at
     from millrace.relay_parked
     where ${matches(sql, filter)}
-    order by case when ${oldestFirst} then id else -id end
+    order by case when ${oldestFirst} then id end, date_trunc('milliseconds', parked_at) desc, id desc
     limit ${limit}`
 }
 /** Discards a message that a relay parked. Returns false if it was retried or discarded before. */

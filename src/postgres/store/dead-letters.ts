@@ -125,6 +125,8 @@ export interface DeadLetterQuery {
   readonly error?: string | undefined
   /** Only those that failed at this time or later, in epoch milliseconds. */
   readonly since?: number | undefined
+  /** Only those that failed in this millisecond or earlier, in epoch milliseconds. */
+  readonly until?: number | undefined
   readonly statuses: ReadonlyArray<StoredDeadLetter["status"]>
   /** The largest number to return. */
   readonly limit: number
@@ -133,14 +135,15 @@ const columns = (
   sql: Sql
 ) => sql`d.id, d.status, d.projection, d.version, d.topic, d.partition, d.position, d.key, d.error, d.message,
   d.attempts, d.value, d.headers, d.event_time, d.trace_id, d.failed_at, d.retried_position, d.decided_by, d.decided_at, d.envelope`
-const matches = (sql: Sql, { error, ids, key, projection, since, statuses, topic }: DeadLetterQuery) => sql`
+const matches = (sql: Sql, { error, ids, key, projection, since, statuses, topic, until }: DeadLetterQuery) => sql`
   (${ids === undefined} or d.id = any (${arrayLiteral(ids ?? [])}::int8[]))
   and d.status = any (${arrayLiteral(statuses)}::text[])
   and (${projection ?? null}::text is null or d.projection = ${projection ?? null})
   and (${topic ?? null}::text is null or d.topic = ${topic ?? null})
   and (${key ?? null}::text is null or d.key = ${key ?? null})
   and (${error ?? null}::text is null or d.error = ${error ?? null})
-  and (${since ?? null}::float8 is null or d.failed_at >= to_timestamp(${since ?? null}::float8 / 1000.0))`
+  and (${since ?? null}::float8 is null or d.failed_at >= to_timestamp(${since ?? null}::float8 / 1000.0))
+  and (${until ?? null}::float8 is null or d.failed_at < to_timestamp((${until ?? null}::float8 + 1) / 1000.0))`
 
 /** How many dead letters match, whatever the limit. `isRetryable`: of those that can be retried. */
 export const count = async (sql: Sql, filter: DeadLetterQuery, isRetryable: boolean): Promise<number> => {
@@ -152,7 +155,48 @@ export const count = async (sql: Sql, filter: DeadLetterQuery, isRetryable: bool
 /** Lists dead letters, the newest or the oldest first. */
 export const list = (sql: Sql, filter: DeadLetterQuery, oldestFirst = false) => sql<Array<StoredDeadLetter>>`
   select ${columns(sql)} from millrace.dead_letters d where ${matches(sql, filter)}
-  order by case when ${oldestFirst} then d.id else -d.id end limit ${filter.limit}`
+  order by case when ${oldestFirst} then d.id end, date_trunc('milliseconds', d.failed_at) desc, d.id desc limit ${filter.limit}`
+
+/** Dead letters of a build that failed with errors of one name. Times are epoch milliseconds. */
+export interface DeadLetterGroup {
+  readonly projection: string
+  readonly version: number
+  /** The error's name; `EarlierParked`: they wait behind others of their key. */
+  readonly error: string
+  readonly count: number
+  readonly keys: number
+  readonly first_failed_at: number
+  readonly last_failed_at: number
+  /** The id and the message of the newest one. */
+  readonly sample: number
+  readonly message: string
+  /** How many others of the build wait behind these. */
+  readonly waiting: number
+}
+/** Groups dead letters by build and error: root causes first, the largest group first. Those that wait behind others come last. */
+export const groups = (sql: Sql, filter: DeadLetterQuery) => sql<Array<DeadLetterGroup>>`
+  with chosen as (select d.* from millrace.dead_letters d where ${matches(sql, filter)}),
+  newest as (
+    select distinct on (projection, version, error) projection, version, error, id, message
+    from chosen order by projection, version, error, failed_at desc, id desc
+  ),
+  behind as (
+    select h.projection, h.version, h.error, count(*)::int8 as n
+    from chosen w
+    join lateral (
+      select c.projection, c.version, c.error from millrace.dead_letters c
+      where (c.projection, c.version, c.topic, c.partition) = (w.projection, w.version, w.topic, w.partition)
+        and md5(c.key) = md5(w.key) and c.key = w.key and c.status in ('parked', 'skipped', 'retrying')
+        and c.error <> 'EarlierParked' and c.position < w.position
+      order by c.position limit 1
+    ) h on true
+    where w.error = 'EarlierParked' group by 1, 2, 3
+  )
+  select c.projection, c.version, c.error, count(*)::int8 as count, count(distinct c.key)::int8 as keys,
+    min(c.failed_at) as first_failed_at, max(c.failed_at) as last_failed_at, n.id as sample, n.message, coalesce(max(b.n), 0)::int8 as waiting
+  from chosen c join newest n using (projection, version, error) left join behind b using (projection, version, error)
+  group by c.projection, c.version, c.error, n.id, n.message
+  order by c.error = 'EarlierParked', count(*) + coalesce(max(b.n), 0) desc, 1, 2, 3 limit ${filter.limit}`
 
 /**
  * The dead letters to retry, by partition and position. In place of one that waits behind others of its key, the first of these is

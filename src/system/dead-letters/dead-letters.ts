@@ -203,6 +203,26 @@ export const retryOutcome = (
     })
   )
 
+/** How long `awaitOutcome` waits for running processes to process what was sent, in milliseconds. */
+const outcomeMs = 10_000
+/** What became of retried events once running processes have processed them; undefined if there is none, or nothing was processed. */
+export const awaitOutcome = Effect.fnUntraced(function* (
+  context: DeadLettersContext,
+  ids: ReadonlyArray<number>,
+  waitMs = outcomeMs
+): Effect.fn.Return<RetryOutcome | undefined> {
+  if (ids.length === 0) return undefined
+  // what was sent is sent: a database that fails now only takes the report away
+  const look = Effect.orElseSucceed(retryOutcome(context, ids), () => undefined)
+  const until = Date.now() + waitMs
+  let outcome = yield* look
+  while (outcome !== undefined && outcome.waiting > 0 && Date.now() < until) {
+    yield* Effect.sleep("100 millis")
+    outcome = yield* look
+  }
+  return outcome === undefined || outcome.processed + outcome.failedAgain === 0 ? undefined : outcome
+})
+
 /**
  * Discards dead letters: they are kept and count as decided. An event of a projection that is `retrying` is not discarded, because the log may
  * already have its retry record. Fails with `DecisionsBusy` while another process retries or discards.

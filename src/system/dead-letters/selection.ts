@@ -49,9 +49,9 @@ export const selectionOf = Effect.fnUntraced(function* (
 ): Effect.fn.Return<DeadLetterSelection, InvalidSelection> {
   const problem = problemOf(request)
   if (problem !== undefined) return yield* problem
-  const { error, ids = [], key, kinds: names, limit, projection, rule, since, subscription, topic } = request
+  const { error, ids = [], key, kinds: names, limit, projection, rule, since, subscription, topic, until } = request
   const statuses = (request.statuses ?? openStatuses).filter(isStatus)
-  const filter = { projection, subscription, rule, topic, key, error, since, statuses, limit }
+  const filter = { projection, subscription, rule, topic, key, error, since, until, statuses, limit }
   const given = kindFilters.filter((name) => request[name] !== undefined)
   const mayHave = (kind: DeadLetterKind) => {
     const { filters, idPattern }: { readonly filters: ReadonlyArray<string>; readonly idPattern: RegExp } = kinds[kind]

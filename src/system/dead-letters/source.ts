@@ -27,6 +27,8 @@ export interface DeadLetterFilter {
   readonly error: string | undefined
   /** Failed at this time or later, epoch milliseconds. */
   readonly since: number | undefined
+  /** Failed in this millisecond or earlier, epoch milliseconds. */
+  readonly until?: number | undefined
   readonly statuses: ReadonlyArray<DeadLetterStatus>
   /** At most this many of each kind. */
   readonly limit: number
@@ -111,7 +113,7 @@ export const traceOf = (headers: Readonly<Record<string, string>>) => ({
 /** Whether a dead letter matches a filter. */
 export const matches = (deadLetter: ListedDeadLetter, filter: DeadLetterFilter): boolean => {
   const { details, failedAt, key: ownKey, status } = deadLetter
-  const { error, key, rule, since, statuses, subscription, topic } = filter
+  const { error, key, rule, since, statuses, subscription, topic, until } = filter
   const ownTopic = String(details["topic"])
   return (
     statuses.includes(status) &&
@@ -120,7 +122,8 @@ export const matches = (deadLetter: ListedDeadLetter, filter: DeadLetterFilter):
     (topic === undefined || ownTopic === topic || localName(ownTopic) === topic) &&
     (key === undefined || ownKey === key) &&
     (error === undefined || details["error"] === error) &&
-    (since === undefined || failedAt >= since)
+    (since === undefined || failedAt >= since) &&
+    (until === undefined || failedAt < until + 1)
   )
 }
 

@@ -15,7 +15,7 @@ import {
   Topic,
   Window
 } from "../../../src/index.ts"
-import { selectionOf } from "../../../src/cli/key-file.ts"
+import { selectionOf } from "../../../src/system/key-selection.ts"
 import { query, type Sql } from "../../../src/postgres/client/client.ts"
 import { diff } from "../../../src/system/diff.ts"
 import { promote } from "../../../src/system/promote.ts"

@@ -1,6 +1,7 @@
 // The difference of two builds as text and as JSON: numbers lose no digits, and what is not compared is named.
 import { expect, test } from "vitest"
-import { diffJson, diffText } from "../../../src/cli/diff-text.ts"
+import { diffText } from "../../../src/cli/diff-text.ts"
+import { diffJson } from "../../../src/system/diff-json.ts"
 import type { ComparedColumn } from "../../../src/postgres/store/compare.ts"
 import type { Diff, TableDiff } from "../../../src/system/diff.ts"
 

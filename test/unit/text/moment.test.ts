@@ -1,6 +1,6 @@
 // How flags such as `--since` name a moment.
 import { assert, test } from "vitest"
-import { timeOf } from "../../../src/cli/time.ts"
+import { timeOf } from "../../../src/text/moment.ts"
 
 test("a duration counts back from now, a date stands for itself, and other texts name no moment", () => {
   const now = 10_000_000

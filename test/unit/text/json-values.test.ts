@@ -1,6 +1,6 @@
 // Values of `millrace sql --format json`: what JSON cannot hold is a string with the same digits.
 import { assert, test } from "vitest"
-import { jsonOf } from "../../../src/cli/json-values.ts"
+import { jsonOf } from "../../../src/text/json-values.ts"
 
 const oids = {
   bool: 16,

@@ -1,7 +1,7 @@
 // The key of a row as the arguments of a command name it.
 import * as Schema from "effect/Schema"
 import { expect, test } from "vitest"
-import { NoRowKey, rowKeyOf } from "../../../src/cli/row-key.ts"
+import { NoRowKey, rowKeyOf } from "../../../src/system/row-key.ts"
 import { Agg, Column, ReadModel, Window } from "../../../src/index.ts"
 import { relationOf } from "../../../src/model/columns.ts"
 
