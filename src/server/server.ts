@@ -24,6 +24,7 @@ import { gateway } from "./gateway/route.ts"
 import { health, type Readiness, type SystemStatus } from "./health.ts"
 import { defaultLimits, type Limits } from "./http/limits.ts"
 import { metricsOf, type Metrics } from "./http/metrics.ts"
+import { operations } from "./operations/routes.ts"
 import { partitionsOf } from "./gateway/partitions.ts"
 import { Problem, problemBody, problemDetails, problemJson, retryAfterSeconds } from "./http/problem.ts"
 import { isLoopbackName, siteCheck } from "./http/site-check.ts"
@@ -34,6 +35,7 @@ import { declaredViews } from "./views/catalog.ts"
 import { describeViews } from "./views/openapi.ts"
 import type { ViewReader } from "./views/reader.ts"
 import { views } from "./views/routes.ts"
+import type { System } from "../system/system.ts"
 
 const loopback = "127.0.0.1"
 
@@ -79,6 +81,8 @@ export interface ServeOptions extends ServerOptions {
   readonly eventStore?: EventStore["Service"]
   /** Where the application's read models and views are read. Default: the server has no routes of views. */
   readonly views?: ViewReader
+  /** The system that the routes of operations are about. Default: the server has none of these routes. */
+  readonly system?: System
 }
 /** A server that listens. */
 export interface Served {
@@ -218,7 +222,14 @@ const documented = async (app: FastifyInstance, name: string, more: Described): 
     openapi: {
       openapi: "3.1.0",
       info: { title: name, version: "1", description: "Events in, derived records out." },
-      tags: [{ name: "events" }, { name: "aggregates" }, { name: "views" }, { name: "streams" }, { name: "health" }]
+      tags: [
+        { name: "events" },
+        { name: "aggregates" },
+        { name: "views" },
+        { name: "streams" },
+        { name: "operations" },
+        { name: "health" }
+      ]
     },
     transformObject: (document) => {
       const openapi = ("openapiObject" in document ? document.openapiObject : {}) as DescribedDocument
@@ -364,6 +375,8 @@ const routesOf =
         records(inner, parts)
         if (viewParts !== undefined) views(inner, viewParts)
       })
+      const { status = Effect.succeed({ healthy: false, reason: "the server has no status" }), system } = options
+      if (system !== undefined) await app.register(async (inner) => operations(inner, { system, status, held, limits }))
       app.get("/openapi.json", { schema: { hide: true }, config: { scope: "read" } }, async () => app.swagger())
     }
   }

@@ -89,6 +89,16 @@ export type ProblemCode =
   | "invalid_cursor"
   | "not_yet"
   | AggregateCode
+  | OperationCode
+/** The codes of operations that are refused or fail. */
+export type OperationCode =
+  | "unknown_name"
+  | "invalid_operation"
+  | "refused"
+  | "busy"
+  | "timed_out"
+  | "database_unavailable"
+  | "operation_failed"
 /** The codes of refused requests to aggregates; what is wrong with a command's JSON has the code that an event has. */
 export type AggregateCode =
   | "unknown_aggregate"

@@ -1,0 +1,169 @@
+// What the routes of operations share: the system, how effects are answered, and how parameters and bodies are read.
+import type { Readable } from "node:stream"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Cause from "effect/Cause"
+import * as Option from "effect/Option"
+import * as Schema from "effect/Schema"
+import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify"
+import { parseJson } from "../../log/json.ts"
+import type { System } from "../../system/system.ts"
+import { timeOf } from "../../text/moment.ts"
+import { shown } from "../../text/text.ts"
+import { type BodyMemory, textOf } from "../http/body.ts"
+import { jsonFault } from "../http/json-fault.ts"
+import type { Json } from "../http/openapi.ts"
+import type { Limits } from "../http/limits.ts"
+import { mediaTypeOf, single } from "../http/parameters.ts"
+import { fault, faultProblem, Problem } from "../http/problem.ts"
+import { schemaFault } from "../http/schema-fault.ts"
+import type { Jobs } from "./jobs.ts"
+import { operationProblem } from "./problems.ts"
+
+/** What the routes of operations need. */
+export interface OperationParts {
+  readonly system: System
+  /** The status of the system, as `/status` has it. */
+  readonly status: Effect.Effect<Readonly<Record<string, unknown>>>
+  readonly jobs: Jobs
+  readonly held: BodyMemory
+  readonly limits: Limits
+}
+
+/** The media type of answers. */
+export const jsonType = "application/json; charset=utf-8"
+
+/** Adds a route for the scope `operate`. */
+export const addRoute = (
+  app: FastifyInstance,
+  method: "GET" | "POST",
+  url: string,
+  schema: Json,
+  handler: (request: FastifyRequest, reply: FastifyReply) => Promise<unknown>
+): void => {
+  app.route({ method, url, config: { scope: "operate" }, schema: { tags: ["operations"], ...schema }, handler })
+}
+
+/** How long a route waits for the database and the log, in milliseconds. */
+const answerMs = 30_000
+/** The value of an effect. Rejects with the `Problem` of its error, or 503 if it takes too long. */
+export const answerOf = async <A, E>(effect: Effect.Effect<A, E>): Promise<A> => {
+  const exit = await Effect.runPromiseExit(Effect.timeoutOption(effect, answerMs))
+  if (Exit.isFailure(exit)) throw operationProblem(Cause.squash(exit.cause))
+  if (Option.isSome(exit.value)) return exit.value.value
+  throw new Problem(
+    503,
+    "database_unavailable",
+    `there was no answer within ${answerMs / 1000} s`,
+    "send the request again when the database answers"
+  )
+}
+
+/** Which parameters a request has. Throws a `Problem` 400 for one that the route does not know: an ignored `dryRun` would be dangerous. */
+export const parametersOf = <Name extends string>(
+  request: FastifyRequest,
+  known: ReadonlyArray<Name>
+): Readonly<Partial<Record<Name, string>>> => {
+  const query = request.query as Readonly<Record<string, unknown>>
+  const unknown = Object.keys(query).find((name) => name !== "access_token" && !known.some((one) => one === name))
+  if (unknown !== undefined)
+    throw new Problem(
+      400,
+      "invalid_parameter",
+      `this route has no parameter ${JSON.stringify(unknown)}`,
+      known.length === 0 ? "leave it out" : `use ${known.join(", ")}`
+    )
+  const given = known.flatMap((name) => {
+    const value = single(query[name], name)
+    return value === undefined ? [] : [[name, value] as const]
+  })
+  return Object.fromEntries(given) as Readonly<Partial<Record<Name, string>>>
+}
+/** Whether a parameter says yes. Throws a `Problem` 400 if it is neither `true` nor `false`. */
+export const isTrue = (value: string | undefined, name: string): boolean => {
+  if (value === undefined || value === "false") return false
+  if (value === "true" || value === "") return true
+  throw new Problem(
+    400,
+    "invalid_parameter",
+    `the parameter ${name} is ${JSON.stringify(value)}; it must be true or false`,
+    `use ${name}=true`
+  )
+}
+/** The names that commas separate. */
+export const namesOf = (text: string | undefined): ReadonlyArray<string> | undefined =>
+  text?.split(",").map((name) => name.trim())
+/** The time that a text names, in epoch milliseconds. Throws a `Problem` 400 if it names none. */
+export const momentOf = (text: string | undefined, name: string): number | undefined => {
+  if (text === undefined) return undefined
+  const time = /^-?\d{1,15}$/.test(text) ? Number(text) : timeOf(text, Date.now())
+  if (time !== undefined) return Math.floor(time)
+  throw new Problem(
+    400,
+    "invalid_parameter",
+    `${name} is ${JSON.stringify(text)}, which is no time`,
+    "use a date such as 2026-01-31T12:00:00Z, epoch milliseconds, or a duration before now such as 2 hours"
+  )
+}
+
+/** Reads bodies as text, for `bodyOf`. */
+export const readBodies = (app: FastifyInstance, { held, limits }: OperationParts): void => {
+  app.removeAllContentTypeParsers()
+  app.addContentTypeParser("*", async (request: FastifyRequest, payload: Readable) => {
+    const type = request.headers["content-type"]
+    if (mediaTypeOf(type) !== "application/json")
+      throw new Problem(
+        415,
+        "unsupported_media_type",
+        type === undefined ? "the request has no Content-Type" : `Content-Type ${type} is not supported`,
+        "send application/json, in UTF-8"
+      )
+    request.share = held.share()
+    return textOf(payload, request.headers, request.share, limits)
+  })
+  app.addHook("onRequest", (request, reply, done) => {
+    reply.raw.once("close", () => request.share?.release())
+    reply.header("cache-control", "no-store")
+    done()
+  })
+}
+/** The JSON object of a body by its schema; an empty body has no fields. Throws a `Problem` if it is no such object. */
+export const bodyOf = <S extends Schema.Top>(request: FastifyRequest, schema: S, { depth }: Limits): S["Type"] => {
+  const text = typeof request.body === "string" ? request.body : ""
+  let json: unknown
+  try {
+    json = text.trim() === "" ? {} : parseJson(text, depth)
+  } catch (error) {
+    const found = jsonFault(error, "command")
+    throw faultProblem(found.code === "malformed_json" || found.code === "invalid_utf8" ? 400 : 422, found)
+  }
+  if (typeof json !== "object" || json === null || Array.isArray(json))
+    throw faultProblem(
+      422,
+      fault("not_an_object", `the body must be a JSON object, but this is ${shown(json)}`, "send {} for no fields")
+    )
+  try {
+    return Schema.decodeUnknownSync(schema as never, { onExcessProperty: "error" })(json) as S["Type"]
+  } catch (error) {
+    throw faultProblem(422, schemaFault(error, json, "the body"))
+  }
+}
+
+/** An argument of a command, quoted for a shell where needed. */
+const quoted = (text: string): string => (/^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", `'\\''`)}'`)
+/** The text of the command that a request stands for. Options without a value are left out; `true` stands for the option alone. */
+export const commandText = (
+  words: ReadonlyArray<string>,
+  options: Readonly<Record<string, string | number | boolean | null | undefined>> = {}
+): string =>
+  [
+    "millrace",
+    ...words.map(quoted),
+    ...Object.entries(options).flatMap(([name, value]) =>
+      value === undefined || value === null || value === false
+        ? []
+        : value === true
+          ? [`--${name}`]
+          : [`--${name}`, quoted(String(value))]
+    )
+  ].join(" ")

@@ -1,0 +1,214 @@
+// JSON Schemas of what the routes of operations answer, for /openapi.json and /docs.
+import type { Json } from "../http/openapi.ts"
+
+export const text: Json = { type: "string" }
+export const integer: Json = { type: "integer" }
+export const number: Json = { type: "number" }
+export const flag: Json = { type: "boolean" }
+/** A time in ISO 8601. */
+export const time: Json = { type: "string", format: "date-time" }
+/** Any JSON object. */
+export const anyObject: Json = { type: "object", additionalProperties: true }
+/** A schema with a description. */
+export const described = (schema: Json, description: string): Json => ({ ...schema, description })
+/** The schema, or null. */
+export const nullable = (schema: Json): Json => ({ anyOf: [schema, { type: "null" }] })
+/** An array of values of a schema. */
+export const list = (items: Json): Json => ({ type: "array", items })
+/** One of some texts. */
+export const oneOf = (...values: ReadonlyArray<string>): Json => ({ type: "string", enum: values })
+/** An object that has all of `fields`, and may have those of `more`. */
+export const object = (fields: Readonly<Record<string, Json>>, more: Readonly<Record<string, Json>> = {}): Json => ({
+  type: "object",
+  properties: { ...fields, ...more },
+  required: Object.keys(fields)
+})
+
+/** The body of every error. */
+export const problem = object({ error: object({ code: text, message: text, try: text }), trace_id: text })
+/** The responses of a route: what it answers, by status, and the problems that it may have. */
+export const responses = (answers: Readonly<Record<number, Json>>, ...statuses: ReadonlyArray<number>): Json => ({
+  ...answers,
+  ...Object.fromEntries(
+    [401, 403, ...statuses].map((status) => [status, { ...problem, description: descriptions[status] ?? "refused" }])
+  )
+})
+const descriptions: Readonly<Record<number, string>> = {
+  400: "a parameter or the body cannot be read",
+  401: "the credential is missing or not valid",
+  403: "the credential has not the scope operate",
+  404: "there is nothing with this name",
+  409: "refused as things are, or something else is under way; nothing was changed",
+  422: "the body does not fit its schema, or makes no sense",
+  429: "too many jobs run",
+  503: "the database or the log does not answer",
+  504: "not in time; nothing was changed"
+}
+
+/** A command line that does the same as the request. */
+export const command = described(text, "the command line that does the same")
+/** The parameter of a dry run. */
+export const dryRun: Json = {
+  type: "boolean",
+  default: false,
+  description: "true: says what would be done, and changes nothing"
+}
+
+const finding = object({ kind: text, message: text }, { try: text, projection: text, name: text })
+/** The status of the system; `reason` if it cannot be read. */
+export const status = object(
+  { healthy: flag },
+  { problems: list(finding), notices: list(finding), reason: text, dead_letters: integer, parked_messages: integer }
+)
+/** The processes of the system. */
+export const processes = object({
+  processes: list(
+    object({
+      id: text,
+      host: text,
+      pid: integer,
+      roles: list(text),
+      projections: list(text),
+      relays: list(text),
+      started_ms: described(integer, "since when it runs, in milliseconds before now"),
+      seen_ms: described(integer, "when it was seen last, in milliseconds before now"),
+      running: flag,
+      failing: list(object({ what: text, reason: text, since_ms: integer }))
+    })
+  )
+})
+
+/** A job, with the schema of its result. */
+export const jobOf = (kind: Json, result: Json): Json =>
+  object({
+    id: text,
+    kind,
+    subject: described(text, "the projection, or the read model"),
+    command,
+    by: described(text, "who started it"),
+    state: oneOf("running", "done", "failed"),
+    started_at: time,
+    ended_at: nullable(time),
+    progress: described({ anyOf: [anyObject, { type: "null" }] }, "how far it is; null if it does not say"),
+    error: nullable(object({ code: text, message: text, try: text })),
+    result: nullable(result)
+  })
+
+/** What a rebuild would do. */
+export const rebuildPlan = object({
+  projection: text,
+  build: integer,
+  version: integer,
+  live: object({ build: integer, version: integer }),
+  continues: flag,
+  copies: flag,
+  from: nullable(time),
+  until: nullable(time),
+  keys: nullable(object({ given: integer, found: integer, unknown: integer, events: integer })),
+  topics: list(object({ topic: text, partitions: integer, events: integer })),
+  events: integer,
+  events_per_second: number,
+  rate_from: oneOf("measured", "asked", "assumed"),
+  seconds: number,
+  seconds_at_best: number,
+  disk_bytes: number,
+  muted: list(text),
+  not_reproduced: list(text),
+  refused_views: list(anyObject)
+})
+/** What a rebuild did. */
+export const rebuilt = object(
+  {
+    projection: text,
+    build: integer,
+    live: integer,
+    state: oneOf("done"),
+    events: integer,
+    seconds: number,
+    events_per_second: number
+  },
+  { from: time, until: time, keys: anyObject, tables: list(anyObject) }
+)
+/** What a promotion did. */
+export const promoted = object(
+  { projection: text, state: oneOf("promoted", "ready", "corrected") },
+  {
+    from: described(integer, "the build that was live"),
+    to: described(integer, "the build that replaced it"),
+    pauseMs: number,
+    gate: oneOf("closed", "open"),
+    holders: list(anyObject),
+    stale: list(text),
+    notReproduced: list(text),
+    next: list(text),
+    corrections: anyObject
+  }
+)
+const counts = {
+  missing: integer,
+  extra: integer,
+  changed: integer,
+  rounding: integer,
+  rows: object({ live: integer, candidate: integer }),
+  samples: list(
+    object({
+      kind: oneOf("missing", "extra", "changed", "rounding"),
+      key: anyObject,
+      live: nullable(anyObject),
+      candidate: nullable(anyObject)
+    })
+  )
+}
+/** What differs between two builds. */
+export const difference = object({
+  projection: text,
+  live: integer,
+  candidate: integer,
+  tables: list(
+    object({
+      name: text,
+      ...counts,
+      notCompared: nullable(text),
+      onlyIn: nullable(text),
+      onlyLive: list(text),
+      onlyCandidate: list(text),
+      retyped: list(anyObject)
+    })
+  ),
+  late: object(counts),
+  deadLetters: object(counts),
+  lookupDeadLetters: object({ live: integer, candidate: integer }),
+  messages: nullable(list(object({ topic: text, live: integer, candidate: integer }))),
+  lookups: list(text),
+  frozenMs: integer,
+  equal: flag
+})
+/** Why a row is as it is, for each projection that writes it. */
+export const explanations = list(
+  object({
+    projection: text,
+    version: integer,
+    build: integer,
+    live: flag,
+    table: text,
+    key: anyObject,
+    events: list(
+      object(
+        { topic: text, partition: integer, position: integer, outcome: text, event_time: number, value: {} },
+        { type: nullable(text), key: nullable(text), event_id: nullable(text), trace_id: nullable(text) }
+      )
+    ),
+    omitted: integer,
+    replayed: nullable(anyObject),
+    stored: nullable(anyObject),
+    same: nullable(flag),
+    differences: list(object({ column: text, stored: {}, replayed: {}, rounding: flag })),
+    partitions: list(anyObject),
+    trace_ids: list(text),
+    notes: list(text)
+  })
+)
+/** A job of any kind. */
+export const anyJob = jobOf(oneOf("plan", "rebuild", "diff", "promote", "explain"), {
+  anyOf: [rebuildPlan, rebuilt, difference, promoted, explanations]
+})
