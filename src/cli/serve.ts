@@ -158,7 +158,7 @@ export const serveHttp = Effect.fnUntraced(function* (system: System, held: Read
   if (routes.length === 0) return yield* Http.serveHealth(monitoring)
   const { application, database, eventStore } = system
   const views = routes.includes("api")
-    ? { views: viewReader(yield* openQueries(database, defaultLimits.viewMs)) }
+    ? { views: viewReader(yield* openQueries(database, defaultLimits.viewMs), database.sql) }
     : undefined
   return yield* Http.serve({ ...monitoring, ...views, application, eventStore, system, roles: routes }).pipe(
     Effect.provideService(Log, system.log)

@@ -41,8 +41,8 @@ export interface Database {
  * cores busy. At 500 events a second 6 connections had half the p99 latency of 16.
  */
 const connections = 6
-/** Connections that a process opens beside the pool: for notifications, locks and transactions. */
-const connectionsBeside = 6
+/** Connections that a process opens beside the pool: for notifications, locks and transactions, and for queries of clients. */
+const connectionsBeside = 10
 
 /**
  * Opens the database of `MILLRACE_DATABASE_URL`; without that the embedded one of a state directory. `own` starts the embedded server and fails

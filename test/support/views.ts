@@ -90,6 +90,29 @@ export interface Page {
   readonly next: string | null
   readonly error?: { readonly code: string; readonly message: string; readonly try: string }
 }
+/** Values of parameters that clients must not send. */
+export const hostile = [
+  "'; delete from keeper_v1.accounts; --",
+  '"; drop schema millrace cascade; --',
+  "$1) or true --",
+  "1 union select secret from millrace.api_key",
+  "\u0000",
+  "a\u0000b",
+  "{a,b}",
+  '{"$gt":""}',
+  "[[[[[[",
+  "\\",
+  "\u202e\ud83d\ude00",
+  "1e99999",
+  "NaN",
+  "infinity",
+  "-0",
+  "99999999999999999999",
+  "0000-00-00",
+  "2026-02-31T25:61:00Z",
+  "9".repeat(5_000)
+]
+
 /** Starts the application on an embedded server of its own. `reading` is the URL of the role that only reads. */
 export const startViews = async (options: Partial<ServeOptions> = {}, queryMs = 10_000) => {
   const scope = Scope.makeUnsafe()
@@ -102,7 +125,7 @@ export const startViews = async (options: Partial<ServeOptions> = {}, queryMs = 
   const database = { url, readerUrl: reading.href, sql, embedded: false, failed: Effect.never }
   const app = application as unknown as ServeOptions["application"]
   const system = await run(openSystem(app, database))
-  const views = viewReader(await run(openQueries(database, queryMs)))
+  const views = viewReader(await run(openQueries(database, queryMs)), sql)
   const server = await start({ application: app, views, limits: { eventLoopDelayMs: 0 }, ...options }, system.log)
   const stop = async () => {
     await server.stop()

@@ -60,10 +60,13 @@ const ask = async <A>(
   return JSON.parse(row!.found) as A
 }
 
-/** Reads views through connections that can only read. Every statement is unnamed, for there are as many as clients think of. */
-export const viewReader = (sql: Sql): ViewReader => ({
-  behind: (goals, projections) => ask(sql, "behind_goals", goals, projections),
-  nextGoals: (goals, projections) => ask(sql, "next_goals", goals, projections),
+/**
+ * Reads views through connections that can only read. `system`: the connections that look how far projections are, for a role of readers need not
+ * see Millrace's own tables. Every statement is unnamed, for there are as many as clients think of.
+ */
+export const viewReader = (sql: Sql, system: Sql): ViewReader => ({
+  behind: (goals, projections) => ask(system, "behind_goals", goals, projections),
+  nextGoals: (goals, projections) => ask(system, "next_goals", goals, projections),
   columns: async (names) => {
     const rows = await Effect.runPromise(
       query("read the columns of views", () =>

@@ -37,6 +37,13 @@ const problemOf = (cause: unknown, { viewMs }: Limits): unknown => {
     )
   if (error.code.startsWith("22"))
     return new Problem(400, "invalid_parameter", `PostgreSQL refuses a value: ${error.reason}`, "correct the value")
+  if (error.code === "42501")
+    return new Problem(
+      500,
+      "store_refused",
+      `the role that reads views may not do so: ${error.reason.replace(/\. try: .*$/s, "")}`,
+      "grant select on the view to the role of MILLRACE_READER_URL"
+    )
   if (error.retryable)
     return new Problem(
       503,
