@@ -8,6 +8,7 @@ import {
   NotCorrected,
   NotPromoted,
   NotRetired,
+  PauseRefused,
   RebuildRefused,
   SystemHalted,
   UnknownName
@@ -54,6 +55,7 @@ export const exitCodeOf = (error: unknown): number => {
   if (
     error instanceof NoCandidate ||
     error instanceof RebuildRefused ||
+    error instanceof PauseRefused ||
     error instanceof NotCorrected ||
     error instanceof NotRetired
   )

@@ -6,9 +6,9 @@ import { migrate as migrateSchema } from "../postgres/client/migrate.ts"
 import { acceptFunctions } from "../postgres/store/definitions.ts"
 import { loadApplication } from "./config.ts"
 import { drained } from "./shutdown.ts"
-import { asUnprepared, CommandFailed, exitCodes, usageError } from "./command-failure.ts"
+import { asUnprepared, CommandFailed, exitCodes, explain, usageError } from "./command-failure.ts"
 import { feed, type FeedResult, nameOf, sendAgain } from "./feed.ts"
-import { print, warn } from "./print.ts"
+import { print, warn, writeOut } from "./print.ts"
 import { assertDatabaseExists, openDatabase } from "../system/database.ts"
 import { healthMaxAgeMs, parseMaxAge } from "../system/environment.ts"
 import { assertOwn, assertRegistered } from "../system/identity.ts"
@@ -142,11 +142,15 @@ const startGateway = Effect.fnUntraced(function* (options: {
   return server.url
 })
 
-/** Prints how far projections and relays have come, and what is wrong. The exit code is 0 only if the system is healthy. */
+/** How often `status --watch` reads the status, in milliseconds. */
+const watchMs = 2_000
+
+/** Prints how far projections and relays have come, and what is wrong. The exit code is 0 only if the system is healthy; with `watch` it goes on until stopped. */
 export const status = Effect.fnUntraced(function* (options: {
   readonly data: string
   readonly config: string | undefined
   readonly maxAge: string | undefined
+  readonly watch: boolean
   readonly json: boolean
 }) {
   const maxAgeMs =
@@ -154,24 +158,47 @@ export const status = Effect.fnUntraced(function* (options: {
   yield* assertDatabaseExists(options.data)
   const database = yield* openDatabase(options.data, "join", { max: 2 })
   if (options.config !== undefined) yield* assertOwn(yield* loadApplication(options.config), database.sql)
-  const found = yield* Effect.flatMap(openObserved(database), (observed) => readStatus(observed, { maxAgeMs })).pipe(
-    Effect.mapError((error) =>
-      /millrace\.process" does not exist|claimed_by does not exist|p\.\w+_at does not exist|millrace\.live" does not exist|"warnings" does not exist/.test(
-        error.message
-      )
-        ? new CommandFailed({
-            message: "the tables of Millrace in this database are missing, or those of an earlier release",
-            try: "millrace migrate, or millrace dev"
-          })
-        : asUnprepared(error)
+  const observed = yield* Effect.mapError(openObserved(database), asUnprepared)
+  const read = Effect.gen(function* () {
+    const found = yield* Effect.mapError(readStatus(observed, { maxAgeMs }), asOutdated)
+    const { statusTable } = yield* Effect.promise(() => import("./tables.ts"))
+    return {
+      text: options.json ? JSON.stringify(found) : statusTable(found, database.embeddedDir),
+      code: found.healthy ? 0 : exitCodes.unhealthy
+    }
+  })
+  if (!options.watch) {
+    const { code, text } = yield* read
+    yield* print(text)
+    return code
+  }
+  while (true) {
+    // while the database is away, the screen says so
+    const text = yield* Effect.match(read, { onSuccess: (found) => found.text, onFailure: explain })
+    if (!(yield* Effect.promise(() => showStatus(text, options.json)))) return 0
+    yield* Effect.sleep(watchMs)
+  }
+})
+/** Shows a status in place of the last one in a terminal, and below it elsewhere. False if the reader has closed the output. */
+const showStatus = (text: string, json: boolean): Promise<boolean> => {
+  if (json) return writeOut(`${text}\n`, false)
+  const title = `${new Date().toISOString()}, every ${watchMs / 1_000} s until Ctrl-C`
+  if (!process.stdout.isTTY) return writeOut(`${title}\n${text}\n\n`, false)
+  // to the upper left, each line to its end, and what is below: nothing flickers
+  const lines = terminalText(`${title}\n${text}`).split("\n")
+  return new Promise((resolve) =>
+    process.stdout.write(`\u001b[H${lines.map((line) => `${line}\u001b[K\n`).join("")}\u001b[J`, (error) =>
+      resolve(error == null)
     )
   )
-  if (options.json) yield* print(JSON.stringify(found))
-  else
-    yield* print(
-      yield* Effect.promise(() =>
-        import("./tables.ts").then(({ statusTable }) => statusTable(found, database.embeddedDir))
-      )
-    )
-  return found.healthy ? 0 : exitCodes.unhealthy
-})
+}
+/** The error of a database whose tables are missing, or those of an earlier release; any other as it is. */
+const asOutdated = <E extends { readonly message: string }>(error: E): E | CommandFailed =>
+  /millrace\.(process|pause|live)" does not exist|claimed_by does not exist|p\.\w+_at does not exist|"warnings" does not exist/.test(
+    error.message
+  )
+    ? new CommandFailed({
+        message: "the tables of Millrace in this database are missing, or those of an earlier release",
+        try: "millrace migrate, or millrace dev"
+      })
+    : asUnprepared(error)

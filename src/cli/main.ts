@@ -26,6 +26,7 @@ import { pulsar } from "./pulsar.ts"
 import { diff } from "./diff.ts"
 import { rebuild } from "./rebuild.ts"
 import { reenrich } from "./reenrich.ts"
+import { pause, resume } from "./pause.ts"
 import { promote } from "./promote.ts"
 import { erase, exportSubject } from "./erase.ts"
 import { retire } from "./retire.ts"
@@ -202,6 +203,7 @@ const status = Command.make(
       "max-age",
       'How long a record or a message may wait before the system is not healthy, such as "2 minutes"; default: MILLRACE_HEALTH_MAX_AGE, or 1 minute'
     ),
+    watch: toggle("watch", "Show it again every 2 seconds, in place of the last one in a terminal, until stopped"),
     json
   },
   (flags) =>
@@ -212,7 +214,8 @@ const status = Command.make(
           config: Option.getOrUndefined(flags.config),
           maxAge: Option.getOrUndefined(flags.maxAge)
         })
-      )
+      ),
+      { untilStopped: flags.watch }
     )
 ).pipe(
   Command.withDescription(
@@ -324,6 +327,8 @@ Command.make("millrace").pipe(
     reenrich,
     diff,
     promote,
+    pause,
+    resume,
     retire,
     erase,
     exportSubject,

@@ -53,6 +53,7 @@ export const statusTable = (status: Status, embeddedDir?: string): string => {
     healthy,
     notices,
     parked_messages,
+    paused,
     problems,
     processes,
     projections,
@@ -74,7 +75,9 @@ export const statusTable = (status: Status, embeddedDir?: string): string => {
         ageText(oldest_ms),
         epoch,
         time,
-        removed ? "removed" : (halted ?? mode)
+        removed
+          ? "removed"
+          : (halted ?? (mode === "live" && paused.some(({ projection }) => projection === name) ? "paused" : mode))
       ].map(cellOf)
     )
   }

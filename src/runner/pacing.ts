@@ -1,11 +1,14 @@
-// How fast builds that follow the live one may go. A person sets that for all processes together; see `millrace rebuild`.
+// How fast builds may go, which a person sets for all processes together: those that follow the live one (`millrace rebuild`), and live ones that are
+// paused (`millrace pause`).
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import type { Batch } from "../log/log.ts"
 import type { Claim, ProjectionPartition, StoreError } from "./store.ts"
 
-/** Lets builds that follow process their records in turn. */
+/** Lets builds that follow process their records in turn, and holds live ones while they are paused. */
 export interface Pacing {
+  /** Waits as long as the projection of a live build is paused. */
+  readonly whilePaused: (projection: string) => Effect.Effect<void>
   /**
    * Waits until the partition may process records, of `records` that are there, and returns how many: at least 1. It waits as long as the build is
    * paused.
@@ -14,16 +17,18 @@ export interface Pacing {
 }
 /** The pacing of this process. Default: nothing waits. */
 export const FollowerPacing = Context.Reference<Pacing>("millrace/FollowerPacing", {
-  defaultValue: () => ({ admit: (_, records) => Effect.succeed(records) })
+  defaultValue: () => ({ whilePaused: () => Effect.void, admit: (_, records) => Effect.succeed(records) })
 })
 
-/** Processes a part of a batch: a follower's in as many pieces as its pacing asks for, any other one at once. */
+/** Processes a part of a batch: a follower's in as many pieces as its pacing asks for, that of a live build at once, unless that is paused. */
 export const paced =
   <E, R>(claim: Claim, process: (part: Pick<Batch, "records" | "next">) => Effect.Effect<unknown, E, R>) =>
   (part: Pick<Batch, "records" | "next">): Effect.Effect<unknown, E | StoreError, R> =>
-    claim.mode === "follower"
-      ? Effect.flatMap(FollowerPacing, (pacing) => inPieces(pacing, claim, part, process))
-      : process(part)
+    Effect.flatMap(FollowerPacing, (pacing) =>
+      claim.mode === "follower"
+        ? inPieces(pacing, claim, part, process)
+        : Effect.andThen(pacing.whilePaused(claim.projection), process(part))
+    )
 
 const inPieces = Effect.fnUntraced(function* <E, R>(
   pacing: Pacing,

@@ -40,6 +40,12 @@ export class UnreadableHistory extends Data.TaggedError("UnreadableHistory")<{
   readonly try: string
 }> {}
 
+/** A projection cannot be paused or resumed as asked. */
+export class PauseRefused extends Data.TaggedError("PauseRefused")<{
+  readonly message: string
+  readonly try: string
+}> {}
+
 /** A command needs a database that exists, and there is none. */
 export class NoDatabase extends Data.TaggedError("NoDatabase")<{
   readonly message: string

@@ -12,6 +12,7 @@ import { projectionSubject, relaySubject, waitingStreamSubject } from "../monito
  * - `stuck`: a process has it, and nothing moves.
  * - `trying_again`: it fails, and continues by itself once the cause is gone.
  * - `needs_a_person`: it is halted.
+ * - `paused`: a person has paused it.
  * - `not_published`: no relay publishes the topic.
  * - `removed`: the configuration no longer has the projection, or this version of it.
  * - `changed`, `building`: its functions differ from those that made its rows; a newer build follows the live one.
@@ -25,6 +26,7 @@ export type FindingKind =
   | "stuck"
   | "trying_again"
   | "needs_a_person"
+  | "paused"
   | "not_published"
   | "removed"
   | "changed"
@@ -88,6 +90,8 @@ export interface Facts {
   readonly gates: ReadonlyArray<Pick<OpenGate, "projection" | "holders" | "refusal">>
   /** What holds rebuilds back that a person limited or paused, by the build: `alerts_v2`. Default: nothing. */
   readonly held?: ReadonlyMap<string, string>
+  /** For how long projections have been paused, in milliseconds, by their names. Default: none is. */
+  readonly paused?: ReadonlyMap<string, number>
   /** The state directory if the database is the embedded one; undefined if it is a server. */
   readonly embeddedDir: string | undefined
 }
@@ -289,6 +293,20 @@ const judgeLate = (view: ProjectionView): ReadonlyArray<Judged> => {
   }
   return found
 }
+/** A live build that a person has paused: it is late once an event has waited for too long, as any other one. */
+const judgePaused = ({ facts, partitions, topic, what }: ProjectionView, pausedMs: number): ReadonlyArray<Judged> => {
+  const waiting = partitions.filter(({ halted, lag }) => halted === null && lag > 0)
+  const [{ name }] = partitions as readonly [PartitionFacts, ...ReadonlyArray<PartitionFacts>]
+  return [
+    {
+      kind: "paused",
+      what,
+      message: `it has been paused for ${durationText(pausedMs)}; ${waiting.length === 0 ? `no record of ${topic} waits` : waitingIn(topic, waiting)}`,
+      try: `millrace resume${dataFlag(facts.embeddedDir)} ${name}`,
+      isProblem: oldestIn(waiting) > facts.maxAgeMs
+    }
+  ]
+}
 /** A projection that the configuration no longer has: that is no fault, but somebody has to decide what becomes of it. */
 const judgeRemoved = ({ embeddedDir }: Facts, [one]: ReadonlyArray<PartitionFacts>): ReadonlyArray<Judged> =>
   one === undefined
@@ -308,7 +326,11 @@ const judgeProjection = (facts: Facts, partitions: ReadonlyArray<PartitionFacts>
   const isGone = removed && !facts.partitions.some((other) => other.name === name && !other.removed)
   if (isGone) return judgeRemoved(facts, partitions)
   const view = viewOf(facts, partitions)
-  const judged = [...judgeHalted(view), ...judgeRetried(view), ...judgeLate(view)]
+  const pausedMs = view.isLive ? facts.paused?.get(name) : undefined
+  const judged =
+    pausedMs === undefined
+      ? [...judgeHalted(view), ...judgeRetried(view), ...judgeLate(view)]
+      : [...judgeHalted(view), ...judgePaused(view, pausedMs)]
   return removed ? [...judged, ...judgeRemoved(facts, partitions)] : judged
 }
 

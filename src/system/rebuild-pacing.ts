@@ -10,6 +10,7 @@ import { readProcesses } from "../postgres/store/processes.ts"
 import { readRebuild, readRebuildPositions, type StoredRebuild, takeTurn } from "../postgres/store/rebuild.ts"
 import { readClock } from "../postgres/store/status.ts"
 import { isAlive } from "./findings.ts"
+import { makePauseGate } from "./pause.ts"
 
 /** For how long what was read of a rebuild or of the live build counts, in milliseconds. */
 const freshMs = 250
@@ -117,7 +118,10 @@ export const makePacing = (sql: Sql, log: Log["Service"]): Pacing => {
       return events
     }
   })
-  return { admit: (at, records) => Effect.mapError(admit(at, records), failed) }
+  return {
+    whilePaused: makePauseGate(sql),
+    admit: (at, records) => Effect.mapError(admit(at, records), failed)
+  }
 }
 
 /**

@@ -21,6 +21,7 @@ import { relaySubject } from "../monitor/ongoing-failures.ts"
 import { withBuilds } from "./build-findings.ts"
 import { withCommands } from "./command-findings.ts"
 import { withTimers } from "./timer-findings.ts"
+import { readPauses } from "../postgres/store/pauses.ts"
 import { readRebuild } from "../postgres/store/rebuild.ts"
 import { readWaits } from "./rebuild-pacing.ts"
 import { type Finding, type Findings, findingsOf, isAlive } from "./findings.ts"
@@ -61,6 +62,8 @@ export interface Status {
   readonly projections: ReadonlyArray<PartitionStatus>
   /** The builds of the projections that are not retired. */
   readonly builds: ReadonlyArray<BuildStatus>
+  /** The projections whose live builds a person has paused, and for how long. */
+  readonly paused: ReadonlyArray<{ readonly projection: string; readonly paused_ms: number }>
   /** Each stream of each relay: how much waits, and why it is halted if it is. */
   readonly relays: ReadonlyArray<RelayRow>
   /** Open dead letters of live builds. */
@@ -254,8 +257,10 @@ export const readStatus = Effect.fnUntraced(function* ({
     const text = rebuild?.state === "paused" ? "is paused" : waits && `waits: ${waits}`
     if (text !== undefined) held.set(`${name}_v${build}`, text)
   }
+  const pauses = yield* readPauses(sql)
   const judged: Findings = findingsOf({
     held,
+    paused: new Map(pauses.map(({ pausedMs, projection }) => [projection, pausedMs])),
     maxAgeMs,
     partitions: projections,
     relays,
@@ -284,6 +289,7 @@ export const readStatus = Effect.fnUntraced(function* ({
     max_age_ms: maxAgeMs,
     projections,
     builds,
+    paused: pauses.map(({ pausedMs, projection }) => ({ projection, paused_ms: Math.round(pausedMs) })),
     relays,
     dead_letters: events,
     follower_dead_letters: followed,

@@ -5,6 +5,7 @@ import type { Projection } from "../model/projection.ts"
 import { readChains } from "./chains.ts"
 import type { Sql } from "../postgres/client/client.ts"
 import { readBuilds } from "../postgres/store/builds.ts"
+import { readPauses } from "../postgres/store/pauses.ts"
 import { readAnnouncements } from "../postgres/store/status.ts"
 import { SystemHalted } from "./errors.ts"
 import { type PartitionStatus, type Progress, readProgress } from "./status.ts"
@@ -69,6 +70,16 @@ const readInvestigations = (sql: Sql) =>
       ({ name, version }: Pick<PartitionStatus, "name" | "version">) =>
         builds.some((build) => build.name === name && build.number === version && build.untilMs !== null)
   )
+
+/** Fails if what is waited for is paused: it would be waited for until a person resumes it. */
+const assertNotPaused = Effect.fnUntraced(function* (sql: Sql, waitsFor: string) {
+  const paused = (yield* readPauses(sql)).find(({ projection }) => ` ${waitsFor}`.includes(` ${projection} `))
+  if (paused === undefined) return
+  const { projection: name } = paused
+  return yield* new SystemHalted({
+    message: `projection ${name} is paused, while waiting for ${waitsFor}; let it go on with: millrace resume ${name}`
+  })
+})
 
 /**
  * Waits until the application's projections have processed everything that the log has at the time of the call, the relays have published
@@ -142,6 +153,7 @@ export const untilProcessed = Effect.fnUntraced(function* (system: System, optio
     }
     if (now > reportAt && waitsFor !== "") {
       reportAt = now + reportMs
+      yield* assertNotPaused(database.sql, waitsFor)
       yield* report(waitsFor)
     }
     if (quiet === 0) yield* Effect.sleep(pollMs)

@@ -15,6 +15,7 @@ const status: Status = {
   dead_letters: 0,
   parked_messages: 0,
   builds: [],
+  paused: [],
   subscriptions: [],
   processes: []
 }

@@ -341,3 +341,16 @@ test("a rebuild that a person paused or limited is named as the cause, not a han
     "its rebuild waits: live lag 8 s is above"
   )
 })
+
+test("a paused projection is named with the command that resumes it; it is a problem once a record has waited for too long", () => {
+  const paused = new Map([["alerts", 3 * minute]])
+  assert.deepEqual(kinds({ paused }), { problems: [], notices: ["paused: projection alerts v1"] })
+  const waits = { paused, partitions: [{ ...partition, ...late }] }
+  assert.deepEqual(kinds(waits), { problems: ["paused: projection alerts v1"], notices: [] })
+  assert.deepInclude(first(waits), {
+    message: "it has been paused for 3 min; 5 records of events.v1 wait, the oldest for 5 min",
+    try: "millrace resume alerts"
+  })
+  const follows = { paused, partitions: [{ ...partition, mode: "follower" }] }
+  assert.deepEqual(kinds(follows), { problems: [], notices: [] })
+})

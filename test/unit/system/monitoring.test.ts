@@ -232,6 +232,7 @@ const status: Status = {
   dead_letters: 0,
   parked_messages: 0,
   builds: [],
+  paused: [],
   subscriptions: [{ topic: "t", subscription: "s", undelivered: 4, unacknowledged: 1, consumed: false }],
   processes: []
 }
