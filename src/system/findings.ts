@@ -294,18 +294,12 @@ const judgeLate = (view: ProjectionView): ReadonlyArray<Judged> => {
   return found
 }
 /** A live build that a person has paused: it is late once an event has waited for too long, as any other one. */
-const judgePaused = ({ facts, partitions, topic, what }: ProjectionView, pausedMs: number): ReadonlyArray<Judged> => {
+const judgePaused = ({ facts, partitions, topic, what }: ProjectionView, name: string, pausedMs: number): Judged => {
   const waiting = partitions.filter(({ halted, lag }) => halted === null && lag > 0)
-  const [{ name }] = partitions as readonly [PartitionFacts, ...ReadonlyArray<PartitionFacts>]
-  return [
-    {
-      kind: "paused",
-      what,
-      message: `it has been paused for ${durationText(pausedMs)}; ${waiting.length === 0 ? `no record of ${topic} waits` : waitingIn(topic, waiting)}`,
-      try: `millrace resume${dataFlag(facts.embeddedDir)} ${name}`,
-      isProblem: oldestIn(waiting) > facts.maxAgeMs
-    }
-  ]
+  const waits = waiting.length === 0 ? `no record of ${topic} waits` : waitingIn(topic, waiting)
+  const message = `it has been paused for ${durationText(pausedMs)}; ${waits}`
+  const advice = `millrace resume${dataFlag(facts.embeddedDir)} ${name}`
+  return { kind: "paused", what, message, try: advice, isProblem: oldestIn(waiting) > facts.maxAgeMs }
 }
 /** A projection that the configuration no longer has: that is no fault, but somebody has to decide what becomes of it. */
 const judgeRemoved = ({ embeddedDir }: Facts, [one]: ReadonlyArray<PartitionFacts>): ReadonlyArray<Judged> =>
@@ -330,7 +324,7 @@ const judgeProjection = (facts: Facts, partitions: ReadonlyArray<PartitionFacts>
   const judged =
     pausedMs === undefined
       ? [...judgeHalted(view), ...judgeRetried(view), ...judgeLate(view)]
-      : [...judgeHalted(view), ...judgePaused(view, pausedMs)]
+      : [...judgeHalted(view), judgePaused(view, name, pausedMs)]
   return removed ? [...judged, ...judgeRemoved(facts, partitions)] : judged
 }
 
