@@ -2,7 +2,7 @@
 import type { Differences } from "../harness/differences.ts"
 import type { Reply, Request } from "./messages.ts"
 
-type Answer = Exclude<Reply, { readonly reason: string }>
+type Answer = Extract<Reply, { readonly kind: "executed" | "rejected" | "conflict" }>
 /** A command and its answer. */
 export interface Answered {
   readonly request: Request
@@ -36,6 +36,8 @@ export class Answers {
     const { id } = request
     if (reply.kind === "failed" || reply.kind === "again")
       return differences.add("wrong", `${shown(request)}: ${reply.reason}`)
+    if (reply.kind === "erased" || reply.kind === "state")
+      return differences.add("wrong", `${shown(request)} was answered ${reply.kind}`)
     const name = reply.kind === "executed" && reply.repeated ? "repeated" : reply.kind
     this.counts[name] = (this.counts[name] ?? 0) + 1
     const before = this.byId.get(id)

@@ -1,6 +1,9 @@
 // The application of the aggregates' harness: ledgers whose events say what they were decided on, and an inline projection of them.
 import { Schema } from "effect"
 import { Agg, Aggregate, Application, Event, Projection, ReadModel, Window } from "../../../src/index.ts"
+import { Bell, bells, Job } from "./bells.ts"
+import { Desk } from "./desk.ts"
+import { people, Person } from "./people.ts"
 
 /** Names of a run, so that runs can share brokers. */
 const run = process.env["FAULT_RUN"] ?? "fault"
@@ -70,9 +73,16 @@ const inlineBalances = Projection.inline(
   })
 )
 
-export default Application.make({
-  name: run,
-  aggregates: [Ledger],
-  // without inline rows a statement may append some commands and refuse others
-  projections: process.env["FAULT_INLINE"] === "no" ? [] : [inlineBalances]
-})
+// without inline rows a statement may append some commands and refuse others
+const inline = process.env["FAULT_INLINE"] === "no" ? [] : [inlineBalances]
+// the topic of erasures has one name on a broker
+const hasConcerns = process.env["FAULT_CONCERNS"] === "yes"
+
+export default hasConcerns
+  ? Application.make({
+      name: run,
+      aggregates: [Ledger, Desk, Job, Bell, Person],
+      projections: [...inline, Projection.async(people)],
+      policies: [bells]
+    })
+  : Application.make({ name: run, aggregates: [Ledger], projections: inline })

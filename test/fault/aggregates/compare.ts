@@ -122,7 +122,7 @@ const compareRows = async (
     )
     const [sum] = await sql<Array<{ events: number; moved: number }>>`select events::int8, moved::int8 from sums`
     const total = [...states.values()].reduce((all, state) => all + state.total, 0)
-    differences.same("the inline sums", `${sum?.events} ${sum?.moved}`, `${stored.length} ${total}`)
+    differences.same("the inline sums", `${sum?.events ?? 0} ${sum?.moved ?? 0}`, `${stored.length} ${total}`)
     const heads = await sql<Array<{ partition: number; next_position: number; inline: number }>>`
     select h.partition, h.next_position, g.next_position as inline from millrace.log_head h join millrace.log_topic t using (topic_id)
     join millrace.progress g on g.topic = t.name and g.partition = h.partition where t.name = ${topic}`

@@ -9,6 +9,8 @@ export interface Report extends Figures {
   readonly seed: number
   readonly on: RunOptions["on"]
   readonly commands: number
+  /** What the writers did in phases that are not about ledgers. */
+  readonly steps: number
   /** Events that are stored. */
   readonly events: number
   /** How often each kind of answer was given. */
@@ -34,10 +36,11 @@ export const execute = (options: RunOptions): Promise<Report> => {
     const {
       answers,
       options: { on, seed },
+      steps,
       writers
     } = run
     const figures = run.figures(began, hang)
     const processes = figures.processes + writers.started
-    return { seed, on, commands: answers.byId.size, events, answers: answers.counts, ...figures, processes }
+    return { seed, on, commands: answers.byId.size, steps, events, answers: answers.counts, ...figures, processes }
   })
 }

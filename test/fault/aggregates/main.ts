@@ -3,25 +3,42 @@ import { parseArgs } from "node:util"
 import { commonFlags, runHarness, say, whole } from "../harness/command.ts"
 import { execute } from "./execute.ts"
 import { hunt, mutants } from "./mutants.ts"
+import type { Phase } from "./run.ts"
 
 const { values } = parseArgs({
-  options: { ...commonFlags, seconds: { type: "string" }, on: { type: "string", default: "embedded" } }
+  options: {
+    ...commonFlags,
+    seconds: { type: "string" },
+    on: { type: "string", default: "embedded" },
+    of: { type: "string", default: "ledgers,boundaries,timers,erasure" }
+  }
 })
-const ms = (whole("seconds", values.seconds) ?? 60) * 333
+const names = ["ledgers", "boundaries", "timers", "erasure"] as const
+const wanted = values.of.split(",")
+for (const name of wanted)
+  if (!names.some((one) => one === name)) throw new Error(`--of has ${name}; use some of ${names.join(", ")}`)
+const seconds = whole("seconds", values.seconds) ?? 60
 const { on } = values
 if (on !== "embedded" && on !== "kafka") throw new Error(`--on is ${on}; use embedded or kafka`)
+
+/** The phases of one run. */
+const phasesOf = (ms: number): ReadonlyArray<Phase> =>
+  names
+    .filter((name) => wanted.includes(name))
+    .flatMap((name): ReadonlyArray<Phase> => {
+      if (name !== "ledgers") return [{ of: name, streams: 12, ms }]
+      // chains of commands meet other processes' appends most often on some streams
+      return [1, 20, 1_000].map((streams) => ({ streams, ms }))
+    })
+const ms = (seconds * 1_000) / phasesOf(0).length
 
 const long = (seed: number) =>
   execute({
     seed,
     on,
-    phases: [
-      { streams: 1, ms },
-      // chains of commands meet other processes' appends most often on some streams
-      { streams: 20, ms },
-      { streams: 1_000, ms }
-    ],
-    crashes: Math.ceil(ms / 10_000),
+    phases: phasesOf(ms),
+    workers: 6,
+    crashes: Math.floor(ms / 5_000),
     patienceMs: 240_000,
     say
   })

@@ -3,6 +3,7 @@ import * as Effect from "effect/Effect"
 import { connect } from "../../../src/postgres/client/client.ts"
 import { migrate } from "../../../src/postgres/client/migrate.ts"
 import * as PostgresEvents from "../../../src/postgres/events/events.ts"
+import { aggregatesOf, partitionsOf } from "../../../src/model/application.ts"
 import { noteLifecycles } from "../../../src/postgres/store/lifecycles.ts"
 import * as PostgresStore from "../../../src/postgres/store/store.ts"
 import { moveOnce } from "../../../src/system/lifecycles.ts"
@@ -14,10 +15,13 @@ await Effect.runPromise(
       const sql = yield* connect(process.env["MILLRACE_DATABASE_URL"]!, { max: 2 })
       yield* migrate(sql)
       const { store } = PostgresEvents.make(sql, { application })
-      yield* store.declare([{ name: Ledger.name, partitions: Ledger.partitions }])
+      yield* store.declare(aggregatesOf(application).map(({ name, partitions }) => ({ name, partitions })))
       yield* PostgresEvents.publish(sql, [Ledger.name], ["kafka"])
-      const projections = application.projections.map(({ projection }) => projection)
-      yield* PostgresStore.make(sql).prepare(projections, () => Ledger.partitions)
+      const partitions = partitionsOf(application)
+      yield* PostgresStore.make(sql).prepare(
+        application.projections.map(({ projection }) => projection),
+        (name) => partitions.get(name) ?? 1
+      )
       yield* noteLifecycles(sql, application.projections)
       yield* moveOnce(sql)
     })

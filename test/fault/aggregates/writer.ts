@@ -1,12 +1,19 @@
 // A writer process: executes the commands that the harness sends it over the channel of `fork`, and sends back the answers.
+import type * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import * as Schedule from "effect/Schedule"
 import { Aggregate } from "../../../src/aggregate/aggregate.ts"
 import { EventStore, type EventStore as Store, type NewEvent } from "../../../src/aggregate/event-store.ts"
-import { connect } from "../../../src/postgres/client/client.ts"
-import * as PostgresEvents from "../../../src/postgres/events/events.ts"
+import { EventStoreError, StreamBusy, SubjectErased, SubjectKeysError, VersionConflict } from "../../../src/index.ts"
+import { connect, type Sql, SqlError } from "../../../src/postgres/client/client.ts"
+import * as PostgresLog from "../../../src/postgres/log/log.ts"
+import { eraseSubject } from "../../../src/system/erasure.ts"
+import { openEvents } from "../../../src/system/open-event-store.ts"
 import application, { Ledger } from "./application.config.ts"
-import type { Numbered, Reply, Request } from "./messages.ts"
+import { Job } from "./bells.ts"
+import { decide } from "./desk.ts"
+import type { Numbered, Reply, Request, SideRequest } from "./messages.ts"
+import { Person } from "./people.ts"
 
 const rawEvent = (ledger_id: string, amount: number): NewEvent => ({
   type: "ledger.added",
@@ -31,27 +38,70 @@ const execute = (store: Store["Service"], { amounts, expected, id, kind, stream 
     )
   }
   const command = kind === "add" ? { type: kind, amounts } : { type: kind, amount: amounts[0]! }
-  return Effect.map(
-    Aggregate.execute(Ledger, stream, command, { commandId: id, expected }),
-    ({ events, position, repeated, version }): Reply => ({
-      kind: "executed",
-      version,
-      count: events.length,
-      position: position === undefined ? "" : `${position.partition}:${position.position}`,
-      repeated
-    })
-  )
+  return Effect.map(Aggregate.execute(Ledger, stream, command, { commandId: id, expected }), executed)
 }
-const replyOf = (store: Store["Service"], request: Request) =>
-  Effect.matchCause(execute(store, request).pipe(Effect.provideService(EventStore, store)), {
+type Side<K> = Extract<SideRequest, { readonly kind: K }>
+/** What a command on a stream of its own answered. */
+const executed = ({ events, position, repeated, version }: Executed): Reply => ({
+  kind: "executed",
+  version,
+  count: events.length,
+  position: position === undefined ? "" : `${position.partition}:${position.position}`,
+  repeated
+})
+interface Executed {
+  readonly events: ReadonlyArray<unknown>
+  readonly position: { readonly partition: number; readonly position: number } | undefined
+  readonly repeated: boolean
+  readonly version: number
+}
+interface Opened extends Pick<Effect.Success<ReturnType<typeof openEvents>>, "eventStore" | "subjectKeys"> {
+  readonly sql: Sql
+}
+const place = ({ afterMs, id, job }: Side<"place">) =>
+  Aggregate.execute(Job, job, { type: "place", after_ms: afterMs }, { commandId: id })
+const cancel = ({ id, job }: Side<"cancel">) => Aggregate.execute(Job, job, { type: "cancel" }, { commandId: id })
+const write = ({ id, person, text }: Side<"write">) =>
+  Aggregate.execute(Person, person, { type: "write", text }, { commandId: id })
+/** Answers a request. Fails with what it fails with. */
+const answer = (
+  { sql, ...opened }: Opened,
+  request: Request | SideRequest
+): Effect.Effect<Reply, unknown, EventStore> => {
+  switch (request.kind) {
+    case "decide":
+      return decide(request)
+    case "place":
+      return Effect.map(place(request), executed)
+    case "cancel":
+      return Effect.map(cancel(request), executed)
+    case "write":
+      return Effect.map(write(request), executed)
+    case "erase":
+      return Effect.as(eraseSubject({ application, sql, ...opened }, request.person, "asked"), { kind: "erased" })
+    case "read":
+      return Effect.map(Aggregate.load(Person, request.person), ({ state: { texts } }) => ({ kind: "state", texts }))
+    default:
+      return execute(opened.eventStore, request)
+  }
+}
+const errorOf = (cause: Cause.Cause<unknown>) => cause.reasons.find((one) => one._tag === "Fail")?.error
+const replyOf = (opened: Opened, request: Request | SideRequest): Effect.Effect<Reply> =>
+  Effect.matchCause(answer(opened, request).pipe(Effect.provideService(EventStore, opened.eventStore)), {
     onSuccess: (reply): Reply => reply,
     onFailure: (cause): Reply => {
-      const error = cause.reasons.find((one) => one._tag === "Fail")?.error
-      if (error === undefined) return { kind: "failed", reason: String(cause) }
-      if (error._tag === "VersionConflict") return { kind: "conflict", actual: error.actual }
-      if (error._tag === "Overdrawn") return { kind: "rejected", tag: error._tag }
-      const again = error._tag === "StreamBusy" || (error._tag === "EventStoreError" && error.retryable)
-      return { kind: again ? "again" : "failed", reason: `${error._tag}: ${error.message}` }
+      const error = errorOf(cause)
+      if (error instanceof VersionConflict) return { kind: "conflict", actual: error.actual }
+      // one that is answered again was read from the database, and is no instance of its class
+      const tag = (error as { readonly _tag?: string } | undefined)?._tag
+      if (tag === "Overdrawn" || tag === "Refused") return { kind: "rejected", tag }
+      if (error instanceof SubjectErased) return { kind: "erased" }
+      const isRetryable =
+        (error instanceof EventStoreError || error instanceof SubjectKeysError || error instanceof SqlError) &&
+        error.retryable
+      const isInDoubt = error instanceof SqlError && error.inDoubt
+      const again = error instanceof StreamBusy || isRetryable || isInDoubt
+      return { kind: again ? "again" : "failed", reason: String(error ?? cause) }
     }
   })
 
@@ -61,13 +111,14 @@ await Effect.runPromise(
     Effect.gen(function* () {
       const url = process.env["MILLRACE_DATABASE_URL"]!
       // the server may be recovering
-      const sql = yield* Effect.retry(
-        connect(url, { max: 6, applicationName: "writer" }),
-        Schedule.spaced("100 millis")
-      )
-      const { store } = PostgresEvents.make(sql, { application })
-      process.on("message", ({ n, of }: Numbered<Request>) => {
-        void Effect.runPromise(replyOf(store, of)).then((reply) => process.send?.({ n, of: reply }))
+      const again = Schedule.spaced("100 millis")
+      const sql = yield* Effect.retry(connect(url, { max: 6, applicationName: "writer" }), again)
+      // wakes the readers of worker processes
+      const { appended } = yield* Effect.retry(PostgresLog.make(sql), again)
+      const judgesAll = process.env["FAULT_JUDGES"] === "yes"
+      const opened = { ...(yield* openEvents(sql, { application, appended, judgesAll })), sql }
+      process.on("message", ({ n, of }: Numbered<Request | SideRequest>) => {
+        void Effect.runPromise(replyOf(opened, of)).then((reply) => process.send?.({ n, of: reply }))
       })
       process.send?.("ready")
       return yield* Effect.never

@@ -1,6 +1,6 @@
 // The writer processes of a run: started from the patched copy, asked for commands, killed and replaced.
 import { type ChildProcess, fork } from "node:child_process"
-import type { Numbered, Reply, Request } from "./messages.ts"
+import type { Numbered, Reply, Request, SideRequest } from "./messages.ts"
 
 /** One writer process. */
 export class WriterProcess {
@@ -47,12 +47,12 @@ export class WriterProcess {
     this.ready.catch(() => undefined)
   }
   /** Executes a command. If the process ends before its answer, the answer is `again`. */
-  ask(request: Request): Promise<Reply> {
+  ask(request: Request | SideRequest): Promise<Reply> {
     return new Promise((resolve) => {
       if (this.hasEnded) return resolve({ kind: "again", reason: "its process ended" })
       const n = this.count++
       this.open.set(n, resolve)
-      this.child.send({ n, of: request } satisfies Numbered<Request>, () => undefined)
+      this.child.send({ n, of: request } satisfies Numbered<Request | SideRequest>, () => undefined)
     })
   }
   signal(signal: NodeJS.Signals): void {

@@ -22,6 +22,34 @@ export const aggregateMutants: ReadonlyArray<Mutant> = [
     title: "one command that two processes send"
   },
   {
+    name: "a refused command is not looked up",
+    patches: patch(
+      "src/postgres/events/appender.ts",
+      "      const found = await this.answersOf(refused.map(([{ row }]) => row))\n",
+      "      const found = new Map<number, LookedUp>()\n"
+    ),
+    file: locks,
+    title: "one command that two processes send"
+  },
+  {
+    name: "commands that were answered before are appended again",
+    patches: [
+      ...sql(
+        "where (l.topic_id, l.partition, l.command_id, l.entity) = (r.topic_id, r.partition, r.command_id, r.stream) and l.entity is not null\n      limit 1) b",
+        "where false and (l.topic_id, l.partition, l.command_id, l.entity) = (r.topic_id, r.partition, r.command_id, r.stream) and l.entity is not null\n      limit 1) b"
+      ),
+      ...patch("migrations/0028_events.sql", "create unique index log_batch_command", "create index log_batch_command")
+    ],
+    file: locks,
+    title: "one command that two processes send"
+  },
+  {
+    name: "the expectation is not checked under the lock",
+    patches: sql("(excluded.asked in (-1, s.version) or", "(excluded.asked >= -1 or"),
+    file: locks,
+    title: "a conflict that is found under the lock"
+  },
+  {
     name: "positions do not advance within a batch",
     patches: sql(
       "p.next_position - o.total + o.before, p.next_position - o.total + o.before + ${r}.n",
