@@ -47,6 +47,8 @@ export interface RunOptions extends FaultRunOptions {
   readonly workers?: number
   /** Whether no append expects all of its commands to pass, so that the statement which judges each is used for all. Default false. */
   readonly judgesAll?: boolean
+  /** How likely a command of a ledger is sent twice at the same time, from 0 to 1. Default 0.15. */
+  readonly repeats?: number
   /** Whether replies are lost and processes are killed. Default true. */
   readonly isDisturbed?: boolean
   /** The patches of a mutant. */
@@ -162,7 +164,7 @@ export class Run extends FaultRun<RunOptions> {
       this.sent.push(request)
       // two answers of different times to a command that expects a stream may differ
       const isStable = request.expected !== "exists" || this.versions.has(request.stream)
-      const times = isStable && random.chance(0.15) ? 2 : 1
+      const times = isStable && random.chance(this.options.repeats ?? 0.15) ? 2 : 1
       await Promise.all(Array.from({ length: times }, () => this.deliver(request, random)))
       // the same command again, much later
       if (random.chance(0.1)) await this.deliver(random.pick(this.sent), random)

@@ -4,8 +4,8 @@ import * as Effect from "effect/Effect"
 import * as Schedule from "effect/Schedule"
 import { Aggregate } from "../../../src/aggregate/aggregate.ts"
 import { EventStore, type EventStore as Store, type NewEvent } from "../../../src/aggregate/event-store.ts"
-import { EventStoreError, StreamBusy, SubjectErased, SubjectKeysError, VersionConflict } from "../../../src/index.ts"
-import { connect, type Sql, SqlError } from "../../../src/postgres/client/client.ts"
+import { StreamBusy, SubjectErased, VersionConflict } from "../../../src/index.ts"
+import { connect, type Sql } from "../../../src/postgres/client/client.ts"
 import * as PostgresLog from "../../../src/postgres/log/log.ts"
 import { eraseSubject } from "../../../src/system/erasure.ts"
 import { openEvents } from "../../../src/system/open-event-store.ts"
@@ -96,11 +96,8 @@ const replyOf = (opened: Opened, request: Request | SideRequest): Effect.Effect<
       const tag = (error as { readonly _tag?: string } | undefined)?._tag
       if (tag === "Overdrawn" || tag === "Refused") return { kind: "rejected", tag }
       if (error instanceof SubjectErased) return { kind: "erased" }
-      const isRetryable =
-        (error instanceof EventStoreError || error instanceof SubjectKeysError || error instanceof SqlError) &&
-        error.retryable
-      const isInDoubt = error instanceof SqlError && error.inDoubt
-      const again = error instanceof StreamBusy || isRetryable || isInDoubt
+      const { inDoubt, retryable } = (error ?? {}) as { readonly inDoubt?: boolean; readonly retryable?: boolean }
+      const again = error instanceof StreamBusy || retryable === true || inDoubt === true
       return { kind: again ? "again" : "failed", reason: String(error ?? cause) }
     }
   })
