@@ -11,7 +11,7 @@ import { watchAlerts } from "./print-alerts.ts"
 import { watchAggregates } from "./print-aggregates.ts"
 import { openDatabase, type Database } from "../system/database.ts"
 import { dataFlag } from "../system/findings.ts"
-import { openSystem, type System } from "../system/system.ts"
+import { openSystem, readDeployments, type System } from "../system/system.ts"
 import { untilProcessed } from "../system/until-processed.ts"
 import { print } from "./print.ts"
 import { httpAddress } from "./http-options.ts"
@@ -77,7 +77,7 @@ const runSystem = Effect.fnUntraced(function* (
     if (options.input !== undefined) {
       if (!options.json)
         yield* printLine(options, yield* readModelsText(system, `${ownCommand} sql${dataFlag(database.embeddedDir)}`))
-      yield* printLine(options, "\nAll events are processed. The system keeps running; stop it with Ctrl-C.")
+      yield* printLine(options, `\n${yield* processedText(system)} The system keeps running; stop it with Ctrl-C.`)
       const { waiting } = yield* readTimers(database.sql)
       if (waiting > 0)
         yield* printLine(
@@ -90,6 +90,15 @@ const runSystem = Effect.fnUntraced(function* (
   return yield* Effect.raceFirst(work, runLoops(system, roles))
 })
 
+/** What became of what was sent: all is processed, or waits until a new version takes the place of the one that readers see. */
+const processedText = Effect.fnUntraced(function* (system: System) {
+  const waiting = (yield* Effect.orElseSucceed(readDeployments(system), () => [])).filter(
+    ({ isLiveHere }) => !isLiveHere
+  )
+  if (waiting.length === 0) return "All events are processed."
+  const texts = waiting.map((one) => `Projection ${one.projection}: ${one.message}. Next: ${one.try}`)
+  return `The log has all events. ${texts.join("\n")}.`
+})
 /** Whether an application has a table of alerts, which the server streams. */
 const hasAlerts = ({ projections }: AnyApplication) =>
   projections.some(({ projection }) =>

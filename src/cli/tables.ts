@@ -76,7 +76,9 @@ export const statusTable = (status: Status, embeddedDir?: string): string => {
         epoch,
         time,
         removed
-          ? "removed"
+          ? mode === "live"
+            ? "live, not in this code"
+            : "removed"
           : (halted ?? (mode === "live" && paused.some(({ projection }) => projection === name) ? "paused" : mode))
       ].map(cellOf)
     )

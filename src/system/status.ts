@@ -240,10 +240,15 @@ export const readStatus = Effect.fnUntraced(function* ({
   sql,
   targets
 }: StatusSources): Effect.fn.Return<Status, SqlError | ReadError> {
-  const projections = yield* readProjections(sql, log)
+  const stored = yield* readProjections(sql, log)
   const recorded = yield* readRelays(sql, targets)
   const { events, followed, messages } = yield* countDeadLetters(sql)
   const processes = yield* readProcesses(sql)
+  // the process that started last may have another version than one that still runs this one
+  const isRun = (name: string) => processes.some((one) => isAlive(one) && one.projections.includes(name))
+  const projections = stored.map((one): PartitionStatus =>
+    one.removed && isRun(`${one.name}_v${one.version}`) ? Object.assign({}, one, { removed: false }) : one
+  )
   const relays = recorded.map((relay) => withoutOldHalts(relay, processes))
   const subscriptions = yield* readSubscriptions(sql)
   const unpublished = yield* readUnpublished(sql, targets)

@@ -153,10 +153,10 @@ export const openSystem = Effect.fnUntraced(function* (
   yield* Effect.ignore(moveOnce(sql))
   yield* watchInlineCode(application, sql, presence.failures)
   const configured = application.projections.map(({ projection }) => projection)
-  const live = (yield* readBuilds(sql)).filter((build) => build.live)
-  // a live build beside which the configuration has another version is replaced, not removed: see `reportDeployments`
+  const others = yield* readBuilds(sql)
+  // a build beside which the configuration has another version is replaced, not removed: see `reportDeployments`
   const isReplaced = (text: string) =>
-    live.some(({ name, number }) => text === `${name} v${number}` && configured.some((one) => one.name === name))
+    others.some(({ name, number }) => text === `${name} v${number}` && configured.some((one) => one.name === name))
   const removed = (yield* noteConfigured(sql, configured)).filter((text) => !isReplaced(text))
   if (removed.length > 0)
     yield* Effect.logWarning(
@@ -167,16 +167,23 @@ export const openSystem = Effect.fnUntraced(function* (
   return { application, builds, database, eventStore, log, store, ...around } satisfies System
 })
 
-/** Logs how new builds are deployed beside live ones, and what to do next. */
-const reportDeployments = ({ builds, database }: System) =>
+/** How new builds are deployed beside live ones, and what to do next. `isLiveHere`: whether this process runs what readers see. */
+export const readDeployments = ({ builds, database }: Pick<System, "builds" | "database">) =>
   Effect.gen(function* () {
     const here = (name: string) => builds.filter((build) => build.name === name).map(({ version }) => version)
     const processes = yield* readProcesses(database.sql)
-    for (const [name, stored] of Map.groupBy(yield* readBuilds(database.sql), (build) => build.name)) {
-      const facts = { builds: stored, processes, here: here(name), embeddedDir: database.embeddedDir }
+    const stored = Map.groupBy(yield* readBuilds(database.sql), (build) => build.name)
+    return [...stored].flatMap(([name, all]) => {
+      const facts = { builds: all, processes, here: here(name), embeddedDir: database.embeddedDir }
       const found = here(name).length === 0 ? undefined : deploymentOf(facts)
-      if (found !== undefined) yield* Effect.logInfo(`projection ${name}: ${found.message}. Next: ${found.try}`)
-    }
+      const isLiveHere = all.some(({ live, number }) => live && here(name).includes(number))
+      return found === undefined ? [] : [{ ...found, isLiveHere }]
+    })
+  })
+const reportDeployments = (system: System) =>
+  Effect.gen(function* () {
+    for (const { message, projection, try: next } of yield* readDeployments(system))
+      yield* Effect.logInfo(`projection ${projection}: ${message}. Next: ${next}`)
   }).pipe(Effect.ignore)
 
 /** The groups of a database's projections on Kafka; without an identity, those of a log in the database, which no other application uses. */
