@@ -15,7 +15,8 @@ const names = ["millrace.config.ts", "millrace.config.js", "millrace.config.mjs"
 export const loadApplicationIfAny = (file: string | undefined) =>
   file === undefined && usualFile() === undefined ? Effect.undefined : loadApplication(file)
 
-const usualFile = () => names.map((name) => resolve(name)).find((name) => existsSync(name))
+/** The file of the application in the working directory; undefined if it has none. */
+export const usualFile = () => names.map((name) => resolve(name)).find((name) => existsSync(name))
 /** Loads the application from a file; without a file, from `millrace.config.ts`, `.js` or `.mjs` in the working directory. */
 export const loadApplication = Effect.fnUntraced(function* (file: string | undefined) {
   const path = file === undefined ? usualFile() : resolve(file)

@@ -71,7 +71,7 @@ const runSystem = Effect.fnUntraced(function* (
   const work = Effect.gen(function* () {
     const { fed, ...result } = yield* sendFiles(system, options, server.url)
     if (options.json) yield* print(JSON.stringify(result))
-    else if (options.input !== undefined) yield* printLine(options, summary(application, result))
+    else if (options.input !== undefined) yield* printLine(options, summary(result))
     if (fed.rejected > 0) yield* printLine(options, rejections(fed))
     if (options.once) return fed.rejected > 0 ? exitCodes.rejected : 0
     if (options.input !== undefined) {
@@ -193,7 +193,7 @@ const sendFiles = Effect.fnUntraced(function* (system: System, options: DevFlags
     events: fed.accepted,
     duplicates: after.duplicates - before.duplicates,
     late: after.late,
-    alerts: after.alerts,
+    ...(after.alerts !== undefined && { alerts: after.alerts }),
     dead_letters: after.deadLetters,
     seconds: Number(seconds.toFixed(3)),
     events_per_second: Math.round(fed.accepted / seconds),
@@ -214,13 +214,13 @@ const everySeconds = (seconds: number, line: (fed: FeedResult) => string) => {
 }
 
 const countsOf = Effect.fnUntraced(function* ({ application, database: { sql } }: System) {
-  return { ...(yield* countEvents(sql)), alerts: hasAlerts(application) ? yield* countRows(sql, "alerts") : 0 }
+  return { ...(yield* countEvents(sql)), alerts: hasAlerts(application) ? yield* countRows(sql, "alerts") : undefined }
 })
 
 type DevResult = Omit<Effect.Success<ReturnType<typeof sendFiles>>, "fed">
-const summary = (application: AnyApplication, result: DevResult) =>
+const summary = (result: DevResult) =>
   `\n${result.events} events in ${result.seconds} s (${result.events_per_second}/s): ` +
-  `${hasAlerts(application) ? `${result.alerts} alerts, ` : ""}${counted(result.duplicates, "duplicate")}, ` +
+  `${result.alerts === undefined ? "" : `${result.alerts} alerts, `}${counted(result.duplicates, "duplicate")}, ` +
   `${result.late} late for a window, ${counted(result.dead_letters, "dead letter")}` +
   (result.duplicates > 0 && result.duplicates === result.events
     ? "\nAll events were in the log already. To process them again use another --data DIR, or delete this one."

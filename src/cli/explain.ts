@@ -15,7 +15,7 @@ export const explain = Command.make(
     ),
     key: Argument.String("key").pipe(
       Argument.withDescription(
-        "The row's key: its value if it has one column, else column=value for each column, or a JSON object. An alert's id, if that is the key"
+        "The row's key: its value if it has one column, else column=value for each column, or a JSON object"
       ),
       Argument.variadic({ min: 1 })
     ),
@@ -48,7 +48,7 @@ export const explain = Command.make(
     "Print which events of the log made a row, in order, and what each did to it. Replays the projection in memory: its handlers run, and nothing is stored or published. Exits with 3 if the replay gives another row than the stored one"
   ),
   Command.withExamples([
-    { command: "millrace explain alerts 17f9c2", description: "Why there is this alert" },
+    { command: "millrace explain orders o-17", description: "Why this order is as it is" },
     {
       command: "millrace explain orders_per_hour customer=ann window_size=1h window_start=2026-01-31T12:00Z",
       description: "What a window counted"

@@ -30,6 +30,7 @@ import { pause, resume } from "./pause.ts"
 import { promote } from "./promote.ts"
 import { erase, exportSubject } from "./erase.ts"
 import { retire } from "./retire.ts"
+import { showConfig } from "./show-config.ts"
 import { subscribe } from "./subscribe.ts"
 import { tail } from "./tail.ts"
 import { keys } from "./keys.ts"
@@ -246,7 +247,7 @@ const sql = Command.make(
     "Run a SQL query on the database: read models, and Millrace's own tables. It cannot change anything unless --write is given"
   ),
   Command.withExamples([
-    { command: 'millrace sql "select * from alerts order by score desc limit 5"', description: "The highest alerts" }
+    { command: 'millrace sql "select * from orders order by total desc limit 5"', description: "The largest orders" }
   ])
 )
 
@@ -323,6 +324,7 @@ Command.make("millrace").pipe(
     ingest,
     status,
     doctor,
+    showConfig,
     rebuild,
     reenrich,
     diff,

@@ -57,7 +57,7 @@ const psql = 'psql "$(npx millrace url)"'
 /** What is wrong with a statement before it is sent; undefined if nothing is. */
 export const refusalOf = (text: string, write: boolean): CommandFailed | undefined => {
   const word = firstWord(text)
-  if (word === "") return usageError("the query is empty", 'millrace sql "select * from alerts limit 5"')
+  if (word === "") return usageError("the query is empty", 'millrace sql "select * from orders limit 5"')
   if (word === "copy")
     return usageError("millrace sql has no copy", `a select with --format csv or tsv; for copy, ${psql}`)
   if (reading.has(word)) return undefined

@@ -9,7 +9,7 @@ export const subscribe = Command.make(
   "subscribe",
   {
     data,
-    topic: Argument.String("topic").pipe(Argument.withDescription("A derived topic, such as alerts.v1")),
+    topic: Argument.String("topic").pipe(Argument.withDescription("A derived topic, such as receipts.v1")),
     type: Flag.Literals("type", ["exclusive", "failover", "shared", "keyShared"]).pipe(
       Flag.withDescription("How the consumers of the subscription share its messages; default: exclusive"),
       Flag.withDefault("exclusive")
@@ -44,7 +44,7 @@ export const subscribe = Command.make(
   ),
   Command.withExamples([
     {
-      command: "millrace subscribe alerts.v1 --from '1 hour' --json",
+      command: "millrace subscribe receipts.v1 --from '1 hour' --json",
       description: "Messages of the last hour, and new ones"
     }
   ])
