@@ -76,6 +76,14 @@ const hints: Readonly<Record<string, string>> = {
   "42501": "add --write to change data; what the application's role may not do either needs another role",
   "42P01": "millrace sql \"select table_name from information_schema.tables where table_schema = 'public'\""
 }
+const hintOf = (code: string | undefined, reason: string, write: boolean): string | undefined => {
+  const [, schema] = /permission denied for schema (\S+)/.exec(reason) ?? []
+  if (schema !== undefined)
+    return `a role that may read it: grant usage on schema ${schema} to …; or the application's own, with --write`
+  if (code === "42P01" && /"millrace\./.test(reason))
+    return "millrace sql \"select table_name from information_schema.tables where table_schema = 'millrace'\""
+  return code === undefined || (code === "42501" && write) ? undefined : hints[code]
+}
 const explained = ({ code, reason }: SqlError, write: boolean): CommandFailed => {
   if (code === "SUPERUSER") {
     return new CommandFailed({
@@ -86,7 +94,7 @@ const explained = ({ code, reason }: SqlError, write: boolean): CommandFailed =>
   if (code === "42601" && reason.includes("multiple commands")) {
     return usageError("the query has several statements", `one statement for each millrace sql; for several, ${psql}`)
   }
-  const hint = code === "42501" && write ? undefined : hints[code]
+  const hint = hintOf(code, reason, write)
   const message = hint === undefined ? reason : reason.replace(/\. try: .*$/s, "")
   return new CommandFailed({ message, ...(hint === undefined ? {} : { try: hint }) })
 }

@@ -218,7 +218,8 @@ const nextSteps = Effect.fnUntraced(function* (
   { embeddedDir, sql }: PromoteContext,
   { follower, live }: BuildPair,
   stale: ReadonlyArray<string>,
-  holders: ReadonlyArray<GateHolder> | undefined
+  holders: ReadonlyArray<GateHolder> | undefined,
+  isRollback: boolean
 ) {
   const running = (yield* readProcesses(sql)).filter(isAlive)
   // a process runs all builds of the versions that it declares, and soon one that it does not list yet
@@ -230,13 +231,16 @@ const nextSteps = Effect.fnUntraced(function* (
     )
   const flag = dataFlag(embeddedDir)
   const { name } = live
+  const [back, toGo, going] = isRollback
+    ? [`millrace promote${flag} ${name} --build ${live.number}`, "go forward again", "going forward again"]
+    : [`millrace promote${flag} ${name} --rollback`, "go back", "going back"]
   return [
     ...(runs(follower)
       ? []
       : [`no process runs build ${follower.number}: start one whose configuration has version ${follower.declared}`]),
     runs(live)
-      ? `build ${live.number} follows build ${follower.number} from now on, so that you can go back: millrace promote${flag} ${name} --rollback`
-      : `no process runs build ${live.number}, so going back (millrace promote${flag} ${name} --rollback) first processes what it has missed`,
+      ? `build ${live.number} follows build ${follower.number} from now on, so that you can ${toGo}: ${back}`
+      : `no process runs build ${live.number}, so ${going} (${back}) first processes what it has missed`,
     `end it once you no longer need it: millrace retire${flag} ${name} ${live.number}`,
     ...stale.map((view) => `refresh materialized view ${view}`),
     ...(holders === undefined
@@ -317,7 +321,7 @@ export const promote = Effect.fnUntraced(function* (context: PromoteContext, req
   )
   yield* onStep("closed")
   const { holders, isClosed } = gate
-  const next = yield* nextSteps(context, pair, stale, isClosed ? undefined : holders).pipe(
+  const next = yield* nextSteps(context, pair, stale, isClosed ? undefined : holders, request.rollback).pipe(
     Effect.orElseSucceed((): ReadonlyArray<string> => [])
   )
   return { ...result, state: "promoted", gate: isClosed ? "closed" : "open", holders, next } satisfies Promoted

@@ -54,9 +54,12 @@ const chosen = (
       .map(({ projection }) => projection as Projection.Any)
       .flatMap((one) => (one.name === name ? [one.version] : []))
   )
+  const isDone = ({ dropped, retired }: StoredVersion) => retired && dropped
   const asked = stored.filter((one) =>
-    version === undefined ? !configured.has(one.declared) : one.version === version
+    version === undefined ? !configured.has(one.declared) && !isDone(one) : one.version === version
   )
+  // what is left is only what the configuration has; if nothing is, the projection is retired
+  if (asked.length === 0 && stored.every(isDone)) return stored
   if (version !== undefined && asked.length === 0)
     return refuse(`projection ${name} has no build ${version}`, `one of ${stored.map((one) => one.version).join(", ")}`)
   const live = asked.find((one) => one.live)

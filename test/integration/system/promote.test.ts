@@ -125,6 +125,10 @@ test("a build is promoted beside running processes and back again under traffic,
     assert.deepStrictEqual(yield* shownBuilds(one), [[[2], false]])
     const back = yield* promoting({ rollback: true })
     assert.deepInclude(back, { from: 2, to: 1, state: "promoted" })
+    assert.strictEqual(
+      back.next[0],
+      "build 2 follows build 1 from now on, so that you can go forward again: millrace promote accounts --build 2"
+    )
     const repeated = yield* Effect.flip(promoting({ rollback: true }))
     assert.deepInclude(repeated, {
       message: "build 1 of projection accounts is live since a rollback of build 2",

@@ -152,6 +152,8 @@ test("a changed projection is built as the next version, and the one before is r
     yield* query("stop", () => database.sql.unsafe("delete from millrace.process"))
     yield* Effect.scoped(openSystem(both, database))
     yield* retiring(second, database, { version: 1, drop: true })
+    // the builds that are gone are not meant, and the live one is in the configuration
+    assert.strictEqual((yield* refusal(second, database)).message, "projection orders v2 is in the configuration")
     yield* processed(both, database, ["e"])
     assert.deepStrictEqual(yield* idsIn(database), ["a", "b", "c", "d", "e"])
     const { healthy, projections } = yield* status(database)
