@@ -25,6 +25,8 @@ interface TopicBuilds {
   /** A build whose code is not in this process. */
   readonly missing: { readonly name: string; readonly version: number } | undefined
 }
+/** A version that no stream has. */
+const noVersion = Number.MAX_SAFE_INTEGER
 const noBuilds: TopicBuilds = { text: null, builds: [], missing: undefined }
 
 /** What a statement writes for inline builds. */
@@ -139,9 +141,10 @@ export class InlineWriter {
     const versions = new Map(found.map(({ stream, topic_id, version }) => [`${topic_id} ${stream}`, version]))
     return rows.map((row, i) => {
       const version = versions.get(`${row.topicId} ${row.stream}`) ?? 0
-      // a stream without events is refused as it is
-      if (row.expected >= 0 || !reading.has(i) || (row.expected === expectExists && version === 0)) return row
-      return { ...row, expected: version }
+      if (row.expected >= 0 || !reading.has(i)) return row
+      // one that expects events is refused while there are none, and is sent again if there are some meanwhile: its rows were read without them
+      const isMissing = row.expected === expectExists && version === 0
+      return { ...row, expected: isMissing ? noVersion : version }
     })
   }
   private readonly reader: RowReader = {

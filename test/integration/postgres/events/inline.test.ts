@@ -88,6 +88,19 @@ layer(Layer.effect(Root, server), { excludeTestServices: true, timeout: "60 seco
       expect((yield* sameAsFold(process.sql)).account_total).toEqual([{ kind: "all", events: 2, moved: 3 }])
     })
   )
+  it.effect("an append that expects a stream, which another process begins at the same time, writes its row", () =>
+    Effect.gen(function* () {
+      const on = yield* database
+      const [one, other] = [yield* inlineProcess(on, inline), yield* inlineProcess(on, inline)]
+      const streams = Array.from({ length: 150 }, (_, i) => `new${i}`)
+      const both = (stream: string) =>
+        Effect.all([append(one, movesOf(stream, [5])), Effect.exit(append(other, movesOf(stream, [1], "exists")))], {
+          concurrency: "unbounded"
+        })
+      yield* Effect.forEach(streams, both, { concurrency: 8 })
+      yield* sameAsFold(one.sql)
+    })
+  )
   it.effect("a command that follows one which is not there is refused, and no rows are written for it", () =>
     Effect.gen(function* () {
       const process = yield* inlineProcess(yield* database, inline)
