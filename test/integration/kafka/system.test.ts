@@ -97,7 +97,7 @@ suite("The commands on Kafka", () => {
       assert.strictEqual(early.code, 1)
       assert.match(
         early.errors,
-        /^millrace: 10 topics do not exist on Kafka: events\.raw\.v1, .*\ntry: millrace topics apply$/m
+        /^millrace: 10 topics do not exist on Kafka: alert-case, events\.raw\.v1, .*\ntry: millrace topics apply$/m
       )
       const unready = yield* Cli.run(environment, "topics", "check", "--json")
       assert.strictEqual(unready.code, 3)
