@@ -28,6 +28,7 @@ export const lossy = Effect.fnUntraced(function* (url: string): Effect.fn.Return
   const server = net.createServer((client) => {
     const backend = net.connect(Number(port), hostname)
     let dropReply = false
+    let isRunning = false
     for (const socket of [client, backend]) {
       sockets.add(socket.on("error", () => undefined))
       socket.once("close", () => sockets.delete(socket))
@@ -45,19 +46,24 @@ export const lossy = Effect.fnUntraced(function* (url: string): Effect.fn.Return
       }
       backend.write(data)
       if (armed === "executed") dropReply = true
-      else drop()
+      else {
+        isRunning = true
+        drop()
+      }
     })
     backend.on("data", (data) => {
       if (dropReply && data.subarray(-ready.length).equals(ready)) {
         drop()
         return void backend.end()
       }
+      // its session must not outlive the statement
+      if (isRunning && data.subarray(-ready.length).equals(ready)) return void backend.end()
       if (!client.destroyed && !dropReply) client.write(data)
     })
     backend.once("close", () => client.destroy())
     // a running backend learns of a closed connection only when it next writes
     client.once("close", () => {
-      if (armed !== undefined || lost === 0) backend.destroy()
+      if (!isRunning && !dropReply) backend.destroy()
     })
   })
   yield* Effect.acquireRelease(

@@ -1,5 +1,6 @@
 // Erasure: people write personal texts while they are erased. Nothing of a person is appended after the erasure was answered, and no text can be read.
 import { patiently } from "../harness/postgres.ts"
+import { Hang } from "../harness/until.ts"
 import { type Random, randomOf } from "../../support/random.ts"
 import { type Concern, type ConcernRun, eventsOf, noteExecuted, sendRepeatedly } from "./concern.ts"
 
@@ -69,10 +70,18 @@ export const erasure = (run: ConcernRun, prefix: string, size: number): Concern 
       const people = [...counts.keys()]
         .filter((person) => person.startsWith(`${prefix}-`) && !erased.has(person))
         .toSorted()
-      await run.until("rows of those who are not erased", async () => {
+      let found: ReadonlyArray<string> = []
+      const isSame = run.until("rows of those who are not erased", async () => {
         const rows = await patiently(async () => await sql<Array<{ person_id: string }>>`select person_id from written`)
-        const found = rows.map(({ person_id }) => person_id).filter((person) => person.startsWith(`${prefix}-`))
+        found = rows.map(({ person_id }) => person_id).filter((person) => person.startsWith(`${prefix}-`))
         return String(found.toSorted()) === String(people)
+      })
+      await isSame.catch((error: unknown) => {
+        if (!(error instanceof Hang)) throw error
+        const left = found.filter((person) => erased.has(person))
+        const missing = people.filter((person) => !found.includes(person))
+        if (left.length > 0) differences.add("wrong", `${left.join(", ")} have rows, but were erased`)
+        if (missing.length > 0) differences.add("lost", `the rows of ${missing.join(", ")}`)
       })
     }
   }

@@ -22,16 +22,6 @@ export const aggregateMutants: ReadonlyArray<Mutant> = [
     title: "one command that two processes send"
   },
   {
-    name: "a refused command is not looked up",
-    patches: patch(
-      "src/postgres/events/appender.ts",
-      "      const found = await this.answersOf(refused.map(([{ row }]) => row))\n",
-      "      const found = new Map<number, LookedUp>()\n"
-    ),
-    file: locks,
-    title: "one command that two processes send"
-  },
-  {
     name: "commands that were answered before are appended again",
     patches: [
       ...sql(
@@ -189,6 +179,12 @@ export const aggregateMutants: ReadonlyArray<Mutant> = [
     ),
     file: inline,
     title: "a repeated command writes no rows again"
+  },
+  {
+    name: "inline rows are written for commands that follow what is not there",
+    patches: sql("exists (select from behind) or exists (select from astray)\n", "exists (select from behind)\n"),
+    file: inline,
+    title: "a command that follows one which is not there"
   },
   {
     name: "outbox segments are of what was asked for",
