@@ -65,7 +65,9 @@ export const deploymentOf = ({
   if (one !== undefined) {
     const message = `${follows} and process ${one.pid} on ${one.host} runs${ready}`
     const isSame = runsLive(one.projections) && one.projections.includes(`${name}_v${candidate.number}`)
-    const then = isSame ? "" : `, then stop the processes that run only version ${live.declared}`
+    const then = isSame
+      ? ""
+      : `, then stop the processes that run only version ${live.declared}, once you need no rollback`
     return { projection: name, message, try: next + then }
   }
   const message =

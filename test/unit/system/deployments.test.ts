@@ -48,7 +48,7 @@ describe("a deployment", () => {
     expect(of({ processes: [processOf(["p_v1"])], embeddedDir: "d" })).toEqual({
       projection: "p",
       message: "version 2 follows version 1, which readers see and process 7 on h runs",
-      try: "when it has caught up, millrace diff --data d p, then millrace promote --data d p, then stop the processes that run only version 1"
+      try: "when it has caught up, millrace diff --data d p, then millrace promote --data d p, then stop the processes that run only version 1, once you need no rollback"
     })
   })
   test("in place, where no living process runs the old version: promote at once, because nothing is published meanwhile", () => {
