@@ -1,4 +1,5 @@
 // Sends the load to Kafka as foreign clients do: in plain batches and in transactions, some of which are aborted. What is in the log counts.
+import { setTimeout as sleep } from "node:timers/promises"
 import { type Admin, Kafka, type Message, Partitioners, type Producer, type Transaction } from "kafkajs"
 import { configOf } from "../../../src/kafka/protocol/kafkajs.ts"
 import { features, type Load, type Made, marker, phantoms, records } from "./load.ts"
@@ -197,8 +198,19 @@ export class Feeder {
     const messages = this.keys.map((key, i) => messageOf(marker(this.load, this.fed + i, key, `${id}-${i}`)))
     await this.deliver(input, messages)
   }
+  /** The ends of a topic. A broker that was just restarted may not lead its partitions yet. */
+  private async offsetsOf(topic: string) {
+    for (let tries = 1; ; tries++) {
+      try {
+        return await this.admin.fetchTopicOffsets(topic)
+      } catch (error) {
+        if (tries === 50 || (error as { readonly retriable?: boolean }).retriable !== true) throw error
+        await sleep(200)
+      }
+    }
+  }
   private async keyOfEach(): Promise<ReadonlyArray<string>> {
-    const partitions = (await this.admin.fetchTopicOffsets(input)).length
+    const partitions = (await this.offsetsOf(input)).length
     const place = Partitioners.DefaultPartitioner()
     const partitionMetadata = Array.from({ length: partitions }, (_, partitionId) => ({
       partitionErrorCode: 0,
@@ -218,7 +230,7 @@ export class Feeder {
 
   /** The end of every partition of a topic, behind control records. */
   async ends(topic: string = input): Promise<ReadonlyArray<{ readonly partition: number; readonly end: number }>> {
-    const offsets = await this.admin.fetchTopicOffsets(topic)
+    const offsets = await this.offsetsOf(topic)
     return offsets
       .map(({ high, partition }) => ({ partition, end: Number(high) }))
       .toSorted((a, b) => a.partition - b.partition)
