@@ -58,6 +58,8 @@ export const onNodeOnly: Readonly<Record<string, string>> = {
   "integration/runner/poison-application.test.ts": "the engine's logic on PostgreSQL",
   "integration/runner/projection.test.ts": "the engine's logic on PostgreSQL",
   "integration/runner/replay.test.ts": "the engine's logic on PostgreSQL",
+  "integration/server/crowd.test.ts":
+    "a server of Deno does not notice that clients are gone which read nothing, so they keep their slots; streams.test.ts and websocket.test.ts run there",
   "integration/stack": "the launcher of the services; every suite on Deno that needs one starts it there",
   "integration/system/promote.test.ts": "the engine's logic on PostgreSQL",
   "integration/system/changed-sources.test.ts": "the engine's logic on PostgreSQL",

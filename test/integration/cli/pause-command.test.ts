@@ -68,7 +68,8 @@ it.live(
         yield* ok("resume", "counting")
         yield* until(5)
         watched.process.kill("SIGINT")
-        assert.strictEqual(yield* watched.ended, 0)
+        // on Deno the signal ends the command before it can end by itself
+        assert.strictEqual(yield* watched.ended, "Deno" in globalThis ? null : 0)
 
         const unknown = yield* Cli.run(environment, "pause", "conting")
         assert.deepStrictEqual(
