@@ -1,5 +1,5 @@
 // A chain of projections in processes that are killed: `dev --once` waits to its end, and what it counts equals an independent fold.
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs"
+import { mkdtempSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { afterAll, assert, it } from "@effect/vitest"
@@ -8,9 +8,10 @@ import { partitionOf } from "../../../src/model/partitioner.ts"
 import { expectedRows, scansOf } from "../../support/chain.config.ts"
 import { run, start } from "../../support/cli.ts"
 import { randomOf, seed } from "../../support/random.ts"
+import { removed } from "../../support/removed.ts"
 
 const directory = mkdtempSync(join(tmpdir(), "millrace-chain-"))
-afterAll(() => rmSync(directory, { recursive: true, force: true }))
+afterAll(() => removed(directory))
 
 const given = scansOf(6_000, 60)
 const input = join(directory, "scans.ndjson")

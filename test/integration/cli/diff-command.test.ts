@@ -1,13 +1,14 @@
 // `millrace diff` as a process: on a stopped embedded system, beside `millrace dev`, and its exit codes.
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs"
+import { mkdtempSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { afterAll, assert, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import { run, start } from "../../support/cli.ts"
+import { removed } from "../../support/removed.ts"
 
 const directory = mkdtempSync(join(tmpdir(), "millrace-diff-"))
-afterAll(() => rmSync(directory, { recursive: true, force: true }))
+afterAll(() => removed(directory))
 
 const flags = ["--config", "test/support/counting.config.ts", "--data", join(directory, "data")]
 const diff = (...more: ReadonlyArray<string>) => run({}, "diff", "counting", ...flags, ...more)

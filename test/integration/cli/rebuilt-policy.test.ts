@@ -1,13 +1,14 @@
 // A policy that is rebuilt and promoted while it runs, with the commands: what it sent is not sent again, and what comes later is sent once.
-import { mkdtempSync, rmSync } from "node:fs"
+import { mkdtempSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { afterAll, assert, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import { run, start } from "../../support/cli.ts"
+import { removed } from "../../support/removed.ts"
 
 const data = mkdtempSync(join(tmpdir(), "millrace-policy-"))
-afterAll(() => rmSync(data, { recursive: true, force: true }))
+afterAll(() => removed(data))
 const own = ["--config", "test/support/notices.config.ts", "--data", data]
 
 const ok = Effect.fnUntraced(function* (...args: ReadonlyArray<string>) {

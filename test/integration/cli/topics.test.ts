@@ -1,5 +1,5 @@
 // `millrace topics plan|apply|check` on Kafka and on the embedded log: the plan is what is applied, and what would break the order of keys is refused.
-import { mkdtempSync, rmSync } from "node:fs"
+import { mkdtempSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { afterAll, assert, beforeAll, describe, it } from "@effect/vitest"
@@ -11,10 +11,11 @@ import type { TopicPlan } from "../../../src/log/topic-plan.ts"
 import * as Cli from "../../support/cli.ts"
 import { asOperator } from "../../support/kafka-engine.ts"
 import { needing } from "../../support/stack.ts"
+import { removed } from "../../support/removed.ts"
 
 const config = ["--config", "test/support/topics.config.ts"]
 const directory = mkdtempSync(join(tmpdir(), "millrace-topics-"))
-afterAll(() => rmSync(directory, { recursive: true, force: true }))
+afterAll(() => removed(directory))
 
 let brokers: ReadonlyArray<string> = []
 let made = 0

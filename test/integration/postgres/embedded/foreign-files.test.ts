@@ -33,12 +33,13 @@ import {
   readSmall,
   replaceFile
 } from "../../../../src/postgres/embedded/files.ts"
+import { removed } from "../../../support/removed.ts"
 
 const nobody = { uid: 65_534, gid: 65_534 }
 const isRoot = process.getuid?.() === 0
 const root = mkdtempSync(join(tmpdir(), "millrace-files-"))
 chmodSync(root, 0o755)
-afterAll(() => rmSync(root, { recursive: true, force: true }))
+afterAll(() => removed(root))
 
 let count = 0
 let state = ""
